@@ -1,0 +1,26 @@
+package backstore
+
+import "errors"
+
+// The errors that a caller decides on. Every error of this package that has
+// one of these causes wraps it.
+var (
+	// ErrClosed: the store was closed, or is closing.
+	ErrClosed = errors.New("store is closed")
+	// ErrLocked: another process has the store open.
+	ErrLocked = errors.New("store is in use by another process")
+	// ErrNotFound: no volume, snapshot or record has that name.
+	ErrNotFound = errors.New("not found")
+	// ErrExists: the name is taken.
+	ErrExists = errors.New("already exists")
+	// ErrRange: a byte range is not inside the address space.
+	ErrRange = errors.New("range outside the volume")
+	// ErrNoSpace: the store, or the file system it lives on, is full. Reads
+	// and unmaps go on; the write was not done.
+	ErrNoSpace = errors.New("no space left in the store")
+	// ErrCorrupt: stored bytes do not match their checksum, or a structure of
+	// the store contradicts itself. A read that meets it returns CorruptError.
+	ErrCorrupt = errors.New("stored data is corrupt")
+	// ErrInvalid: an argument that no store could accept (name, size, length).
+	ErrInvalid = errors.New("invalid argument")
+)

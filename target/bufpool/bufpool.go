@@ -1,0 +1,66 @@
+// Package bufpool hands out the byte buffers that carry SCSI data between the
+// network and the store, in size classes of powers of two, so that a steady
+// load allocates nothing. A buffer has one owner at a time; the owner that
+// calls Put must not touch it afterwards.
+package bufpool
+
+import (
+	"math/bits"
+	"sync"
+)
+
+const (
+	minShift = 9  // 512 bytes: one logical block, and the smallest class
+	maxShift = 24 // 16 MiB: larger requests are allocated and left to the collector
+)
+
+// Pool is a set of free buffers by size class. The zero value is ready for use
+// and safe for concurrent use.
+type Pool struct {
+	classes [maxShift - minShift + 1]sync.Pool
+}
+
+// Buffer is a byte slice that can go back to its pool. Bytes may be resliced
+// by the owner; its contents are whatever the last owner left.
+type Buffer struct {
+	Bytes []byte
+
+	whole []byte
+	class int
+}
+
+// Get returns a buffer with len(Bytes) == n. The contents are not cleared.
+func (p *Pool) Get(n int) *Buffer {
+	class := classOf(n)
+	if class < 0 {
+		return &Buffer{Bytes: make([]byte, n), class: -1}
+	}
+	b, ok := p.classes[class].Get().(*Buffer)
+	if !ok {
+		b = &Buffer{whole: make([]byte, 1<<(class+minShift)), class: class}
+	}
+	b.Bytes = b.whole[:n]
+	return b
+}
+
+// Put gives the buffer back. A nil buffer is allowed.
+func (p *Pool) Put(b *Buffer) {
+	if b == nil || b.class < 0 {
+		return
+	}
+	b.Bytes = nil
+	p.classes[b.class].Put(b)
+}
+
+// classOf returns the index of the smallest class that holds n bytes, or -1
+// when none does.
+func classOf(n int) int {
+	if n <= 1<<minShift {
+		return 0
+	}
+	shift := bits.Len(uint(n - 1))
+	if shift > maxShift {
+		return -1
+	}
+	return shift - minShift
+}

@@ -1,0 +1,134 @@
+package scsi
+
+import (
+	"github.com/gostor/gotgt/pkg/api"
+
+	"odx/target/bufpool"
+)
+
+// Task is one SCSI command from the moment its PDU was read until its status
+// was sent (SAM-5 "task", "command"). The embedded api.SCSICommand is the part
+// shared with gotgt: CDB (SCB), LUN, tag, task attribute, data buffers, status
+// (Result) and sense data. Its buffers point into the Task, so that a reused
+// Task allocates nothing.
+//
+// The transport owns a Task; the device server may use it only between
+// Prepare and the return of Execute.
+type Task struct {
+	api.SCSICommand
+
+	// Nexus is the I_T nexus the command came over.
+	Nexus *Nexus
+	// LU is the logical unit addressed, nil when the LUN has none. Prepare sets it.
+	LU *LogicalUnit
+	// ExpectedOut and ExpectedIn are the lengths in bytes that the initiator
+	// offers to send and to receive (iSCSI Expected Data Transfer Length,
+	// bidirectional read length).
+	ExpectedOut, ExpectedIn uint32
+	// Wanted is the number of Data-Out bytes that the CDB asks for; Prepare
+	// sets it. The transport fetches min(Wanted, ExpectedOut) bytes.
+	Wanted uint32
+
+	pool  *bufpool.Pool
+	out   *bufpool.Buffer
+	in    *bufpool.Buffer
+	cdb   [260]byte
+	outDB api.SCSIDataBuffer
+	inDB  api.SCSIDataBuffer
+	sense api.SenseBuffer
+	// SPC-4 4.5.1: sense data is at most 252 bytes.
+	senseBytes [252]byte
+}
+
+// NewTask returns a Task that takes its data buffers from pool.
+func NewTask(pool *bufpool.Pool) *Task {
+	return &Task{pool: pool}
+}
+
+// Reset makes t a fresh command with a copy of cdb, and gives back buffers
+// that the previous one left. cdb longer than 260 bytes is cut (SPC-4 4.2.3
+// allows no more).
+func (t *Task) Reset(n *Nexus, cdb []byte) {
+	t.Release()
+	l := copy(t.cdb[:], cdb)
+	t.SCSICommand = api.SCSICommand{SCB: t.cdb[:l], SCBLength: l}
+	if l > 0 {
+		t.OpCode = t.cdb[0]
+	}
+	t.outDB, t.inDB, t.sense = api.SCSIDataBuffer{}, api.SCSIDataBuffer{}, api.SenseBuffer{}
+	t.Nexus, t.LU = n, nil
+	t.ExpectedOut, t.ExpectedIn, t.Wanted = 0, 0, 0
+}
+
+// Release gives the data buffers back to the pool.
+func (t *Task) Release() {
+	t.pool.Put(t.out)
+	t.pool.Put(t.in)
+	t.out, t.in = nil, nil
+	t.InSDBBuffer, t.OutSDBBuffer = nil, nil
+}
+
+// CDB returns the command descriptor block.
+func (t *Task) CDB() []byte { return t.SCB[:t.SCBLength] }
+
+// AllocDataOut makes room for n bytes of Data-Out and returns it for the
+// transport to fill.
+func (t *Task) AllocDataOut(n int) []byte {
+	t.pool.Put(t.out)
+	t.out = t.pool.Get(n)
+	t.outDB = api.SCSIDataBuffer{Buffer: t.out.Bytes, Length: uint32(n), TransferLength: uint32(n)}
+	t.OutSDBBuffer = &t.outDB
+	t.Direction = api.SCSIDataWrite
+	return t.out.Bytes
+}
+
+// DataOut returns the Data-Out bytes that arrived: at most Wanted, fewer when
+// the initiator offered fewer.
+func (t *Task) DataOut() []byte {
+	if t.OutSDBBuffer == nil {
+		return nil
+	}
+	return t.OutSDBBuffer.Buffer
+}
+
+// AllocDataIn makes room for n bytes of Data-In, which the transport sends
+// (cut to ExpectedIn) when the command ends. The contents are not cleared.
+func (t *Task) AllocDataIn(n int) []byte {
+	t.pool.Put(t.in)
+	t.in = t.pool.Get(n)
+	t.inDB = api.SCSIDataBuffer{Buffer: t.in.Bytes, Length: uint32(n), TransferLength: uint32(n)}
+	t.InSDBBuffer = &t.inDB
+	t.Direction = api.SCSIDataRead
+	return t.in.Bytes
+}
+
+// DataIn returns the Data-In bytes of the command, nil when it has none.
+func (t *Task) DataIn() []byte {
+	if t.InSDBBuffer == nil {
+		return nil
+	}
+	return t.InSDBBuffer.Buffer
+}
+
+// DropDataIn takes back Data-In that was allocated before the command failed.
+func (t *Task) DropDataIn() {
+	t.pool.Put(t.in)
+	t.in, t.InSDBBuffer = nil, nil
+}
+
+// Sense returns the sense data to send with CHECK CONDITION, empty when there
+// is none.
+func (t *Task) Sense() []byte {
+	if t.SenseBuffer == nil {
+		return nil
+	}
+	return t.SenseBuffer.Buffer[:t.SenseBuffer.Length]
+}
+
+// SetSense sets the sense data of the command; sense longer than 252 bytes is
+// cut.
+func (t *Task) SetSense(sense []byte) {
+	n := copy(t.senseBytes[:], sense)
+	t.sense = api.SenseBuffer{Buffer: t.senseBytes[:], Length: uint32(n)}
+	t.SenseBuffer = &t.sense
+}
