@@ -1,0 +1,89 @@
+package vfs
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+)
+
+// CrashClone returns a new Mem that holds one state that a power cut at this
+// instant may leave. Durable data and names are there. Of the writes that are
+// not durable each sector of 512 bytes is found as it was after any number of
+// the writes to it, independently of the other sectors; of the sizes that a
+// file had since its last Sync any one is found; and of the changes of names
+// any are kept, as long as changes of one name are kept in order. m goes on
+// unharmed, and the clone has no hook and no locks.
+func (m *Mem) CrashClone(rng *rand.Rand) *Mem {
+	m.world.Lock()
+	defer m.world.Unlock()
+	m.names.Lock()
+	defer m.names.Unlock()
+
+	// One clone keeps most, another little: a fair coin for each sector would
+	// never leave a large write whole.
+	keep := [...]float64{0, 0.1, 0.5, 0.9, 1}[rng.IntN(5)]
+	names := maps.Clone(m.durable)
+	stuck := map[string]bool{}
+	for _, op := range m.pending {
+		lost := rng.Float64() >= keep
+		for _, set := range op {
+			lost = lost || stuck[set.name]
+		}
+		if !lost {
+			op.applyTo(names)
+			continue
+		}
+		for _, set := range op {
+			stuck[set.name] = true
+		}
+	}
+
+	clone := NewMem()
+	for _, name := range slices.Sorted(maps.Keys(names)) { // one seed, one state
+		node := names[name]
+		if !node.dir {
+			node = node.crashClone(rng, keep)
+		}
+		clone.current[name], clone.durable[name] = node, node
+	}
+	return clone
+}
+
+func (n *inode) crashClone(rng *rand.Rand, keep float64) *inode {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	im := n.durable.clone()
+	updates := append(append([]update{}, n.doubted...), n.pending...)
+	if len(n.sizes) > 0 && rng.Float64() < keep {
+		im.resize(n.sizes[rng.IntN(len(n.sizes))])
+	}
+
+	writes := map[int64]int{} // how many of the writes to a sector are there
+	for _, u := range updates {
+		first, end := sectors(u.off, u.length)
+		for s := first; s < end; s++ {
+			writes[s]++
+		}
+	}
+	chosen := make(map[int64]int, len(writes))
+	for _, u := range updates {
+		first, end := sectors(u.off, u.length)
+		for s := first; s < end; s++ {
+			left, seen := chosen[s]
+			if !seen && rng.Float64() < keep {
+				// Mostly the newest content, now and then one between.
+				left = writes[s]
+				if rng.IntN(4) == 0 {
+					left = 1 + rng.IntN(writes[s])
+				}
+			}
+			if left > 0 {
+				from := max(u.off, s*sectorLength)
+				to := min(u.off+u.length, (s+1)*sectorLength)
+				im.apply(u.cut(from, to-from))
+			}
+			chosen[s] = max(left-1, 0)
+		}
+	}
+	return &inode{current: im.clone(), durable: im.clone()}
+}

@@ -1,0 +1,351 @@
+package vfs
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+)
+
+// OpKind says which operation a hook is called for.
+type OpKind int
+
+// The operations of FS and File.
+const (
+	OpCreate OpKind = iota
+	OpOpen
+	OpRemove
+	OpRename
+	OpList
+	OpMkdirAll
+	OpSyncDir
+	OpLock
+	OpRead
+	OpWrite
+	OpSync
+	OpTruncate
+	OpSize
+)
+
+// Changes reports whether the operation can change what a disk holds after a
+// power cut: these are the boundaries that a crash test cuts at.
+func (k OpKind) Changes() bool {
+	switch k {
+	case OpOpen, OpList, OpLock, OpRead, OpSize:
+		return false
+	}
+	return true
+}
+
+// Hook is called before each operation of a Mem, with no lock held. When it
+// returns an error the operation fails with that error and does nothing, with
+// two exceptions: see ShortWrite, and a Sync that fails leaves it open whether
+// what was written since the last good Sync ever reaches the disk, even when a
+// later Sync succeeds, as on a kernel that drops dirty pages it could not write.
+type Hook func(kind OpKind, name string) error
+
+// ShortWrite, returned by a Hook for OpWrite, writes the first N bytes and
+// fails with Err.
+type ShortWrite struct {
+	N   int
+	Err error
+}
+
+func (s *ShortWrite) Error() string { return s.Err.Error() }
+func (s *ShortWrite) Unwrap() error { return s.Err }
+
+// Mem is an FS in memory that knows what a power cut may leave of it.
+//
+// Lock order: world, names, inode.mu.
+type Mem struct {
+	// world is held shared by every operation and exclusively by CrashClone,
+	// which so sees one instant of all files.
+	world sync.RWMutex
+
+	names   sync.Mutex        // guards what follows
+	current map[string]*inode // by clean path
+	durable map[string]*inode // as current, as of the SyncDirs
+	pending []nameOp          // leads from durable to current
+	locks   map[string]bool
+	hook    Hook
+}
+
+// nameOp sets names (to an inode, or to nothing), all in one atomic step.
+type nameOp []nameSet
+
+type nameSet struct {
+	name string
+	node *inode // nil: no such name
+}
+
+// NewMem returns an empty Mem. The folders "/" and "." exist.
+func NewMem() *Mem {
+	root := map[string]*inode{"/": {dir: true}, ".": {dir: true}}
+	m := &Mem{current: root, durable: map[string]*inode{}, locks: map[string]bool{}}
+	for name, node := range root {
+		m.durable[name] = node
+	}
+	return m
+}
+
+// SetHook makes h be called before each operation from now on; nil for none.
+func (m *Mem) SetHook(h Hook) {
+	m.names.Lock()
+	m.hook = h
+	m.names.Unlock()
+}
+
+func (m *Mem) ask(kind OpKind, name string) error {
+	m.names.Lock()
+	h := m.hook
+	m.names.Unlock()
+	if h == nil {
+		return nil
+	}
+	return h(kind, name)
+}
+
+// enter asks the hook and takes the locks of an operation on names; unless it
+// returns an error, leave must follow.
+func (m *Mem) enter(kind OpKind, name string) error {
+	if err := m.ask(kind, name); err != nil {
+		return err
+	}
+	m.world.RLock()
+	m.names.Lock()
+	return nil
+}
+
+func (m *Mem) leave() {
+	m.names.Unlock()
+	m.world.RUnlock()
+}
+
+// change applies op to the current names and notes it as not yet durable.
+func (m *Mem) change(op nameOp) {
+	op.applyTo(m.current)
+	m.pending = append(m.pending, op)
+}
+
+func (op nameOp) applyTo(names map[string]*inode) {
+	for _, set := range op {
+		if set.node == nil {
+			delete(names, set.name)
+		} else {
+			names[set.name] = set.node
+		}
+	}
+}
+
+func (op nameOp) in(dir string) bool {
+	return slices.ContainsFunc(op, func(s nameSet) bool { return filepath.Dir(s.name) == dir })
+}
+
+// syncDir makes the names in dir durable. A rename between two folders is
+// atomic, so that syncing either makes it durable.
+func (m *Mem) syncDir(dir string) {
+	left := m.pending[:0]
+	for _, op := range m.pending {
+		if op.in(dir) {
+			op.applyTo(m.durable)
+		} else {
+			left = append(left, op)
+		}
+	}
+	clear(m.pending[len(left):])
+	m.pending = left
+}
+
+// Create implements FS.
+func (m *Mem) Create(name string) (File, error) {
+	name = filepath.Clean(name)
+	if err := m.enter(OpCreate, name); err != nil {
+		return nil, err
+	}
+	defer m.leave()
+	if m.current[name] != nil {
+		return nil, &fs.PathError{Op: "create", Path: name, Err: fs.ErrExist}
+	}
+	if err := m.checkDir("create", filepath.Dir(name)); err != nil {
+		return nil, err
+	}
+	node := &inode{}
+	m.change(nameOp{{name, node}})
+	return &memFile{fs: m, name: name, node: node}, nil
+}
+
+// Open implements FS.
+func (m *Mem) Open(name string) (File, error) {
+	name = filepath.Clean(name)
+	if err := m.enter(OpOpen, name); err != nil {
+		return nil, err
+	}
+	defer m.leave()
+	node := m.current[name]
+	if node == nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	if node.dir {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.EISDIR}
+	}
+	return &memFile{fs: m, name: name, node: node}, nil
+}
+
+// Remove implements FS.
+func (m *Mem) Remove(name string) error {
+	name = filepath.Clean(name)
+	if err := m.enter(OpRemove, name); err != nil {
+		return err
+	}
+	defer m.leave()
+	node := m.current[name]
+	if node == nil {
+		return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrNotExist}
+	}
+	if !node.dir {
+		m.change(nameOp{{name, nil}})
+		return nil
+	}
+	if len(m.list(name)) > 0 {
+		return &fs.PathError{Op: "remove", Path: name, Err: syscall.ENOTEMPTY}
+	}
+	// The folder can be gone only after everything that was in it.
+	m.syncDir(name)
+	m.change(nameOp{{name, nil}})
+	m.syncDir(filepath.Dir(name))
+	return nil
+}
+
+// Rename implements FS.
+func (m *Mem) Rename(from, to string) error {
+	from, to = filepath.Clean(from), filepath.Clean(to)
+	if err := m.enter(OpRename, from); err != nil {
+		return err
+	}
+	defer m.leave()
+	node := m.current[from]
+	if node == nil {
+		return &fs.PathError{Op: "rename", Path: from, Err: fs.ErrNotExist}
+	}
+	if old := m.current[to]; node.dir || old != nil && old.dir {
+		return &fs.PathError{Op: "rename", Path: from, Err: syscall.EISDIR}
+	}
+	if err := m.checkDir("rename", filepath.Dir(to)); err != nil {
+		return err
+	}
+	if from != to {
+		m.change(nameOp{{from, nil}, {to, node}})
+	}
+	return nil
+}
+
+// List implements FS.
+func (m *Mem) List(dir string) ([]string, error) {
+	dir = filepath.Clean(dir)
+	if err := m.enter(OpList, dir); err != nil {
+		return nil, err
+	}
+	defer m.leave()
+	if err := m.checkDir("list", dir); err != nil {
+		return nil, err
+	}
+	return m.list(dir), nil
+}
+
+func (m *Mem) list(dir string) []string {
+	names := []string{}
+	for name := range m.current {
+		if name != dir && filepath.Dir(name) == dir {
+			names = append(names, filepath.Base(name))
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (m *Mem) checkDir(op, dir string) error {
+	switch node := m.current[dir]; {
+	case node == nil:
+		return &fs.PathError{Op: op, Path: dir, Err: fs.ErrNotExist}
+	case !node.dir:
+		return &fs.PathError{Op: op, Path: dir, Err: syscall.ENOTDIR}
+	}
+	return nil
+}
+
+// MkdirAll implements FS.
+func (m *Mem) MkdirAll(dir string) error {
+	dir = filepath.Clean(dir)
+	if err := m.enter(OpMkdirAll, dir); err != nil {
+		return err
+	}
+	defer m.leave()
+	return m.mkdirAll(dir)
+}
+
+func (m *Mem) mkdirAll(dir string) error {
+	switch node := m.current[dir]; {
+	case node != nil && node.dir:
+		return nil
+	case node != nil:
+		return &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
+	}
+	if err := m.mkdirAll(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	m.change(nameOp{{dir, &inode{dir: true}}})
+	m.syncDir(filepath.Dir(dir))
+	return nil
+}
+
+// SyncDir implements FS.
+func (m *Mem) SyncDir(dir string) error {
+	dir = filepath.Clean(dir)
+	if err := m.enter(OpSyncDir, dir); err != nil {
+		return err
+	}
+	defer m.leave()
+	if err := m.checkDir("sync", dir); err != nil {
+		return err
+	}
+	m.syncDir(dir)
+	return nil
+}
+
+type memLock struct {
+	fs   *Mem
+	name string
+	once sync.Once
+}
+
+// Lock implements FS.
+func (m *Mem) Lock(name string) (io.Closer, error) {
+	name = filepath.Clean(name)
+	if err := m.enter(OpLock, name); err != nil {
+		return nil, err
+	}
+	defer m.leave()
+	if m.locks[name] {
+		return nil, fmt.Errorf("%s: %w", name, ErrLocked)
+	}
+	if m.current[name] == nil {
+		if err := m.checkDir("lock", filepath.Dir(name)); err != nil {
+			return nil, err
+		}
+		m.change(nameOp{{name, &inode{}}})
+	}
+	m.locks[name] = true
+	return &memLock{fs: m, name: name}, nil
+}
+
+func (l *memLock) Close() error {
+	l.once.Do(func() {
+		l.fs.names.Lock()
+		delete(l.fs.locks, l.name)
+		l.fs.names.Unlock()
+	})
+	return nil
+}

@@ -1,0 +1,238 @@
+package vfs
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// everyFS runs one test on each implementation, in an empty folder.
+func everyFS(t *testing.T, test func(t *testing.T, fsys FS, dir string)) {
+	t.Run("os", func(t *testing.T) { test(t, OS(), t.TempDir()) })
+	t.Run("mem", func(t *testing.T) {
+		m := NewMem()
+		must(t, m.MkdirAll("/a/b"))
+		test(t, m, "/a/b")
+	})
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantErr(t *testing.T, what string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s: error %v, want %v", what, err, want)
+	}
+}
+
+func create(t testing.TB, fsys FS, name, content string) File {
+	t.Helper()
+	f, err := fsys.Create(name)
+	must(t, err)
+	_, err = f.WriteAt([]byte(content), 0)
+	must(t, err)
+	return f
+}
+
+func content(t testing.TB, fsys FS, name string) string {
+	t.Helper()
+	f, err := fsys.Open(name)
+	must(t, err)
+	defer f.Close()
+	size, err := f.Size()
+	must(t, err)
+	p := make([]byte, size)
+	_, err = f.ReadAt(p, 0)
+	must(t, err)
+	return string(p)
+}
+
+func TestNames(t *testing.T) {
+	everyFS(t, func(t *testing.T, fsys FS, dir string) {
+		in := func(name string) string { return filepath.Join(dir, name) }
+		must(t, create(t, fsys, in("two"), "2").Close())
+		must(t, create(t, fsys, in("one"), "1").Close())
+		must(t, fsys.MkdirAll(in("sub/deep")))
+		must(t, fsys.MkdirAll(in("sub/deep")))
+
+		_, err := fsys.Create(in("one"))
+		wantErr(t, "create of a taken name", err, fs.ErrExist)
+		_, err = fsys.Create(in("none/file"))
+		wantErr(t, "create in a missing folder", err, fs.ErrNotExist)
+		_, err = fsys.Open(in("none"))
+		wantErr(t, "open of a missing file", err, fs.ErrNotExist)
+		wantErr(t, "remove of a missing file", fsys.Remove(in("none")), fs.ErrNotExist)
+		wantErr(t, "rename of a missing file", fsys.Rename(in("none"), in("x")), fs.ErrNotExist)
+		_, err = fsys.List(in("none"))
+		wantErr(t, "list of a missing folder", err, fs.ErrNotExist)
+		wantErr(t, "sync of a missing folder", fsys.SyncDir(in("none")), fs.ErrNotExist)
+		if fsys.MkdirAll(in("one/below")) == nil {
+			t.Error("a folder was made inside a file")
+		}
+		if fsys.Remove(in("sub")) == nil {
+			t.Error("a folder that is not empty was removed")
+		}
+
+		must(t, fsys.Rename(in("one"), in("two")))
+		must(t, fsys.Remove(in("sub/deep")))
+		must(t, fsys.SyncDir(dir))
+		names, err := fsys.List(dir)
+		must(t, err)
+		if want := []string{"sub", "two"}; !slices.Equal(names, want) {
+			t.Errorf("names %v, want %v", names, want)
+		}
+		if got := content(t, fsys, in("two")); got != "1" {
+			t.Errorf("renamed file holds %q", got)
+		}
+	})
+}
+
+func TestOpenFileOutlivesItsName(t *testing.T) {
+	everyFS(t, func(t *testing.T, fsys FS, dir string) {
+		name := filepath.Join(dir, "f")
+		f := create(t, fsys, name, "still here")
+		defer f.Close()
+		must(t, fsys.Remove(name))
+		must(t, create(t, fsys, name, "another").Close())
+		p := make([]byte, 10)
+		if _, err := f.ReadAt(p, 0); err != nil || string(p) != "still here" {
+			t.Errorf("read %q, %v", p, err)
+		}
+	})
+}
+
+func TestClosedFile(t *testing.T) {
+	everyFS(t, func(t *testing.T, fsys FS, dir string) {
+		f := create(t, fsys, filepath.Join(dir, "f"), "x")
+		must(t, f.Close())
+		_, err := f.ReadAt(make([]byte, 1), 0)
+		wantErr(t, "read", err, fs.ErrClosed)
+		_, err = f.WriteAt(make([]byte, 1), 0)
+		wantErr(t, "write", err, fs.ErrClosed)
+		_, err = f.Size()
+		wantErr(t, "size", err, fs.ErrClosed)
+		wantErr(t, "sync", f.Sync(), fs.ErrClosed)
+		wantErr(t, "truncate", f.Truncate(0), fs.ErrClosed)
+		wantErr(t, "close", f.Close(), fs.ErrClosed)
+	})
+}
+
+func TestLock(t *testing.T) {
+	everyFS(t, func(t *testing.T, fsys FS, dir string) {
+		name := filepath.Join(dir, "lock")
+		l, err := fsys.Lock(name)
+		must(t, err)
+		_, err = fsys.Lock(name)
+		wantErr(t, "second lock", err, ErrLocked)
+		must(t, l.Close())
+		l, err = fsys.Lock(name)
+		must(t, err)
+		must(t, l.Close())
+		_, err = fsys.Lock(filepath.Join(dir, "none", "lock"))
+		wantErr(t, "lock in a missing folder", err, fs.ErrNotExist)
+	})
+}
+
+// TestFileAgainstModel drives one file and a byte slice through the same
+// random history.
+func TestFileAgainstModel(t *testing.T) {
+	everyFS(t, func(t *testing.T, fsys FS, dir string) {
+		run := 0
+		rapid.Check(t, func(t *rapid.T) {
+			run++
+			name := filepath.Join(dir, "file")
+			f, err := fsys.Create(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { f.Close(); fsys.Remove(name) }()
+			var model []byte
+			offset := rapid.Int64Range(0, 3*pageLength)
+			grow := func(size int64) {
+				if n := size - int64(len(model)); n > 0 {
+					model = append(model, make([]byte, n)...)
+				}
+			}
+			t.Repeat(map[string]func(*rapid.T){
+				"write": func(t *rapid.T) {
+					p := rapid.SliceOfN(rapid.Byte(), 0, 2*pageLength).Draw(t, "bytes")
+					off := offset.Draw(t, "offset")
+					if n, err := f.WriteAt(p, off); n != len(p) || err != nil {
+						t.Fatalf("WriteAt: %d, %v", n, err)
+					}
+					if len(p) > 0 {
+						grow(off + int64(len(p)))
+						copy(model[off:], p)
+					}
+				},
+				"read": func(t *rapid.T) {
+					off, n := offset.Draw(t, "offset"), rapid.IntRange(1, 2*pageLength).Draw(t, "length")
+					want := model[min(off, int64(len(model))):min(off+int64(n), int64(len(model)))]
+					p := make([]byte, n)
+					got, err := f.ReadAt(p, off)
+					if got != len(want) || !bytes.Equal(p[:got], want) || (err == io.EOF) != (got < n) {
+						t.Fatalf("ReadAt(%d at %d): %d, %v; want %d bytes of the model", n, off, got, err, len(want))
+					}
+				},
+				"truncate": func(t *rapid.T) {
+					size := offset.Draw(t, "size")
+					if err := f.Truncate(size); err != nil {
+						t.Fatal(err)
+					}
+					grow(size)
+					model = model[:size]
+				},
+				"sync": func(t *rapid.T) {
+					if err := f.Sync(); err != nil {
+						t.Fatal(err)
+					}
+				},
+				"": func(t *rapid.T) {
+					if size, err := f.Size(); err != nil || size != int64(len(model)) {
+						t.Fatalf("size %d, %v; want %d", size, err, len(model))
+					}
+				},
+			})
+		})
+	})
+}
+
+func TestOSFilesArePrivate(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	must(t, OS().MkdirAll(dir))
+	must(t, create(t, OS(), filepath.Join(dir, "f"), "x").Close())
+	for name, want := range map[string]fs.FileMode{dir: dirMode | fs.ModeDir, filepath.Join(dir, "f"): fileMode} {
+		if info, err := os.Stat(name); err != nil || info.Mode() != want {
+			t.Errorf("%s: mode %v, %v; want %v", name, info.Mode(), err, want)
+		}
+	}
+}
+
+func BenchmarkMemWrite4KiB(b *testing.B) {
+	m := NewMem()
+	f, err := m.Create("f")
+	must(b, err)
+	p := bytes.Repeat([]byte{7}, 4096)
+	b.SetBytes(4096)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if _, err := f.WriteAt(p, int64(i%(64<<8))<<12); err != nil {
+			b.Fatal(err)
+		}
+		if i%256 == 255 {
+			must(b, f.Sync())
+		}
+	}
+}
