@@ -1,0 +1,73 @@
+//go:build e2e
+
+// Package qemu lets qemu-img, the block layer of a hypervisor with its own
+// iSCSI driver, put disk images into a LUN and take them out again.
+package qemu
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"odx/test/odxtest"
+	"odx/test/undertest"
+)
+
+const imageSize = 256 << 20
+
+// TestImageThroughLUN puts an ext4 image with real files into a LUN, compares
+// the two, takes the image out again and has it checked.
+func TestImageThroughLUN(t *testing.T) {
+	qemuImg := odxtest.Program(t, "qemu-img", "qemu-utils")
+	requireISCSI(t)
+	mkfs := odxtest.Program(t, "mkfs.ext4", "e2fsprogs")
+	e2fsck := odxtest.Program(t, "e2fsck", "e2fsprogs")
+	target := odxtest.Serve(t, undertest.LUN{Size: imageSize})
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+
+	dir := t.TempDir()
+	image, back := filepath.Join(dir, "image"), filepath.Join(dir, "back")
+	odxtest.Run(ctx, t, mkfs, "-q", "-F", "-d", tree(ctx, t), image, "256M")
+	odxtest.Run(ctx, t, qemuImg, "convert", "-n", "-f", "raw", "-O", "raw", image, target.URL(0))
+	odxtest.Run(ctx, t, qemuImg, "compare", "-f", "raw", "-F", "raw", image, target.URL(0))
+	odxtest.Run(ctx, t, qemuImg, "convert", "-f", "raw", "-O", "raw", target.URL(0), back)
+	odxtest.Run(ctx, t, qemuImg, "compare", "-f", "raw", "-F", "raw", image, back)
+	odxtest.Run(ctx, t, e2fsck, "-f", "-n", back)
+}
+
+// TestImageOver4KnLUN does the same with logical blocks of 4096 bytes, and
+// with an image in qcow2, which qemu-img writes out of order.
+func TestImageOver4KnLUN(t *testing.T) {
+	qemuImg := odxtest.Program(t, "qemu-img", "qemu-utils")
+	requireISCSI(t)
+	mkfs := odxtest.Program(t, "mkfs.ext4", "e2fsprogs")
+	target := odxtest.Serve(t, undertest.LUN{Size: imageSize, BlockSize: 4096})
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+
+	dir := t.TempDir()
+	raw, image := filepath.Join(dir, "raw"), filepath.Join(dir, "qcow2")
+	odxtest.Run(ctx, t, mkfs, "-q", "-F", "-d", filepath.Join(tree(ctx, t), "cmd"), raw, "256M")
+	odxtest.Run(ctx, t, qemuImg, "convert", "-f", "raw", "-O", "qcow2", raw, image)
+	odxtest.Run(ctx, t, qemuImg, "convert", "-n", "-W", "-m", "8", "-f", "qcow2", "-O", "raw", image, target.URL(0))
+	odxtest.Run(ctx, t, qemuImg, "compare", "-f", "qcow2", "-F", "raw", image, target.URL(0))
+}
+
+// tree is a folder of about 10,000 real files: the sources of Go itself.
+func tree(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	root := odxtest.Run(ctx, t, odxtest.Program(t, "go", "golang"), "env", "GOROOT")
+	return filepath.Join(strings.TrimSpace(root), "src")
+}
+
+// requireISCSI looks for qemu's iSCSI driver, which Debian packages apart.
+func requireISCSI(t *testing.T) {
+	t.Helper()
+	found, _ := filepath.Glob("/usr/lib/*/qemu/block-iscsi.so")
+	if found == nil {
+		odxtest.Missing(t, "qemu has no iSCSI driver (Debian package qemu-block-extra)")
+	}
+}

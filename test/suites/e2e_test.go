@@ -1,0 +1,84 @@
+//go:build e2e
+
+package suites
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"odx/test/odxtest"
+	"odx/test/undertest"
+)
+
+// limit ends a suite that hangs. The slowest takes a few seconds.
+const limit = 90 * time.Second
+
+func TestDiscovery(t *testing.T) {
+	ls := odxtest.Program(t, "iscsi-ls", "libiscsi-bin")
+	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20}, undertest.LUN{Size: 128 << 20})
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	out := odxtest.Run(ctx, t, ls, "-s", target.PortalURL())
+	// A size is printed one short: from the last block's address.
+	for _, want := range []string{
+		"Target:" + target.IQN,
+		"Portal:" + target.Portal,
+		fmt.Sprintf("Lun:%-4d Type:DIRECT_ACCESS (Size:63M)", target.LUN(0)),
+		fmt.Sprintf("Lun:%-4d Type:DIRECT_ACCESS (Size:127M)", target.LUN(1)),
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("iscsi-ls -s does not say %q:\n%s", want, out)
+		}
+	}
+}
+
+func TestInquiry(t *testing.T) {
+	inq := odxtest.Program(t, "iscsi-inq", "libiscsi-bin")
+	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20})
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	for _, c := range []struct {
+		args []string
+		want []string
+	}{
+		{nil, []string{"Peripheral Device Type:DIRECT_ACCESS", "3PC:1", "CmdQue:1"}},
+		{page(0x00), []string{"Page:0x00", "Page:0x80", "Page:0x83", "Page:0x8f", "Page:0xb0", "Page:0xb1", "Page:0xb2"}},
+		{page(0x80), []string{"Unit Serial Number:["}},
+		{page(0x83), []string{"Association:(0) LOGICAL_UNIT", "Designator Type:(3) NAA"}},
+		{page(0xb0), []string{"maximum transfer length:", "maximum unmap lba count:"}},
+		{page(0xb1), []string{"Medium Rotation Rate:"}},
+		{page(0xb2), []string{"lbpu:1", "lbpws:1", "lbpws10:1"}},
+	} {
+		out := odxtest.Run(ctx, t, inq, append(c.args, target.URL(0))...)
+		for _, line := range c.want {
+			if !strings.Contains(out, line) {
+				t.Errorf("iscsi-inq %q does not say %q:\n%s", c.args, line, out)
+			}
+		}
+	}
+}
+
+// page are the arguments of iscsi-inq for a VPD page; it wants decimal.
+func page(code int) []string { return []string{"-e", "1", "-c", strconv.Itoa(code)} }
+
+func TestConformance(t *testing.T) {
+	program := odxtest.Program(t, "iscsi-test-cu", "libiscsi-bin")
+	target := odxtest.Serve(t, undertest.LUN{Size: 1 << 30})
+	var results []Result
+	for _, suite := range Required {
+		t.Run(suite, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			r := Run(ctx, program, suite, target.URL(0))
+			if !r.OK() {
+				t.Errorf("%s", r.Output)
+			}
+			results = append(results, r)
+		})
+	}
+	odxtest.Report(t, "iscsi-test-cu", Table(results))
+}

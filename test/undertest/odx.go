@@ -1,0 +1,129 @@
+package undertest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// IQN is the name of the target that StartODX configures.
+const IQN = "iqn.2026-11.example.odx:test"
+
+// BinaryEnv names an environment variable with the path of an odx binary to
+// use instead of building one (for example one built with -race).
+const BinaryEnv = "ODX_BINARY"
+
+// StartODX starts `odx serve` on a free port of 127.0.0.1 with the given LUNs
+// and its store under dir. The volume behind entry i of luns is "vol<i>".
+// The caller stops it.
+func StartODX(ctx context.Context, dir string, luns []LUN) (*Target, error) {
+	binary, err := Binary()
+	if err != nil {
+		return nil, err
+	}
+	t := &Target{Kind: "odx", IQN: IQN, Dir: dir, LUNs: luns, stopBy: syscall.SIGTERM}
+	t.start = func(ctx context.Context, t *Target) (*process, error) {
+		if err := os.WriteFile(t.ConfigFile(), t.config(), 0o644); err != nil {
+			return nil, err
+		}
+		ready := make(chan struct{})
+		var once sync.Once
+		p, err := startProcess(exec.Command(binary, "serve", "--config", t.ConfigFile()), t.log, func(line string) {
+			// The one line that names the portal comes when it can be used.
+			if strings.Contains(line, t.Portal) {
+				once.Do(func() { close(ready) })
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		if err := p.waitFor(ctx, ready); err != nil {
+			p.cmd.Process.Kill()
+			return nil, err
+		}
+		return p, nil
+	}
+	return launch(ctx, t)
+}
+
+// ConfigFile is the YAML file that an odx target was started with.
+func (t *Target) ConfigFile() string { return filepath.Join(t.Dir, "odx.yaml") }
+
+func (t *Target) config() []byte {
+	type lun struct {
+		LUN       int    `yaml:"lun"`
+		Volume    string `yaml:"volume"`
+		Size      string `yaml:"size"`
+		BlockSize int    `yaml:"block_size,omitempty"`
+	}
+	type target struct {
+		Name string `yaml:"name"`
+		LUNs []lun  `yaml:"luns"`
+	}
+	disks := target{Name: t.IQN}
+	for i, l := range t.LUNs {
+		disks.LUNs = append(disks.LUNs, lun{i, fmt.Sprintf("vol%d", i), fmt.Sprintf("%dKiB", l.Size>>10), l.BlockSize})
+	}
+	b, err := yaml.Marshal(map[string]any{
+		"data_dir": filepath.Join(t.Dir, "data"),
+		"portals":  []string{t.Portal},
+		"targets":  []target{disks},
+		"log":      map[string]string{"level": "info", "format": "text"},
+	})
+	if err != nil {
+		panic(err) // strings and numbers only
+	}
+	return b
+}
+
+// Binary builds the odx command once a process and returns its path.
+var Binary = sync.OnceValues(func() (string, error) {
+	if path := os.Getenv(BinaryEnv); path != "" {
+		return path, nil
+	}
+	dir, err := CacheDir("bin")
+	if err != nil {
+		return "", err
+	}
+	// Test binaries of several packages build at the same time: each links
+	// under its own name, and the last rename wins with an equal file.
+	own := filepath.Join(dir, fmt.Sprintf("odx.%d", os.Getpid()))
+	root, err := ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-o", own, "./cmd/odx")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build ./cmd/odx: %w\n%s", err, out)
+	}
+	path := filepath.Join(dir, "odx")
+	return path, os.Rename(own, path)
+})
+
+// ModuleRoot is the folder that holds go.mod, whatever the working folder is.
+func ModuleRoot() (string, error) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "odx").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module's folder: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// CacheDir makes and returns a folder that keeps what is expensive to make
+// from run to run (binaries, the Linux guest).
+func CacheDir(name string) (string, error) {
+	base, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(base, "odx-test", name)
+	return dir, os.MkdirAll(dir, 0o755)
+}
