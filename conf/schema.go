@@ -1,0 +1,169 @@
+package conf
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// The file as it is written. Every value is the text of a YAML scalar, nil
+// when it is absent, so that what is wrong with it can be said in words about
+// iSCSI and storage, not about YAML types.
+type (
+	fileConfig struct {
+		DataDir *string      `yaml:"data_dir"`
+		Portals []*string    `yaml:"portals"`
+		Targets []fileTarget `yaml:"targets"`
+		Store   fileStore    `yaml:"store"`
+		Log     fileLog      `yaml:"log"`
+	}
+	fileTarget struct {
+		Name *string   `yaml:"name"`
+		LUNs []fileLUN `yaml:"luns"`
+	}
+	fileLUN struct {
+		LUN       *string `yaml:"lun"`
+		Volume    *string `yaml:"volume"`
+		Backing   *string `yaml:"backing"`
+		Size      *string `yaml:"size"`
+		BlockSize *string `yaml:"block_size"`
+		ReadOnly  *string `yaml:"read_only"`
+	}
+	fileStore struct {
+		Capacity  *string `yaml:"capacity"`
+		Cache     *string `yaml:"cache"`
+		DedupUnit *string `yaml:"dedup_unit"`
+	}
+	fileLog struct {
+		Level  *string `yaml:"level"`
+		Format *string `yaml:"format"`
+	}
+)
+
+// checker collects the problems of one file.
+type checker struct {
+	file     string
+	lines    map[string]int // key → line
+	problems Problems
+	// misshapen holds the keys whose value is not of the schema's kind: their
+	// contents were not read and need no second complaint.
+	misshapen map[string]bool
+}
+
+// add records a problem with the value at key.
+func (c *checker) add(key, format string, args ...any) {
+	c.addLine(lineOf(c.lines, key), key, format, args...)
+}
+
+func (c *checker) addLine(line int, key, format string, args ...any) {
+	c.problems = append(c.problems, Problem{File: c.file, Line: line, Key: key, Message: fmt.Sprintf(format, args...)})
+}
+
+// checkDocument compares the document with the schema and takes out of it what
+// does not fit. The YAML reader refuses the same things (KnownFields), but
+// knows neither the key nor what to do, and stops reading there.
+func (c *checker) checkDocument(doc *yaml.Node) {
+	if len(doc.Content) == 1 {
+		c.checkNode(doc.Content[0], reflect.TypeFor[fileConfig](), "")
+	}
+}
+
+// checkNode checks one value against the schema type t. The depth of the
+// schema bounds the recursion, also where an alias points back at its anchor.
+func (c *checker) checkNode(n *yaml.Node, t reflect.Type, key string) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n.ShortTag() == "!!null" {
+		return
+	}
+	switch {
+	case t.Kind() == reflect.Struct && n.Kind == yaml.MappingNode:
+		c.checkMapping(n, t, key)
+	case t.Kind() == reflect.Slice && n.Kind == yaml.SequenceNode:
+		for i, item := range n.Content {
+			itemKey := fmt.Sprintf("%s[%d]", key, i)
+			c.lines[itemKey] = item.Line
+			c.checkNode(item, t.Elem(), itemKey)
+		}
+	case t.Kind() == reflect.Pointer && n.Kind == yaml.ScalarNode:
+	default:
+		c.misshapen[key] = true
+		c.addLine(n.Line, key, "expects %s, but is %s", expected(t), describe(n))
+		*n = yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null"}
+	}
+}
+
+func (c *checker) checkMapping(n *yaml.Node, t reflect.Type, key string) {
+	first := map[string]int{}
+	var fitting []*yaml.Node
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name, value := n.Content[i], n.Content[i+1]
+		if name.ShortTag() == "!!merge" {
+			c.addLine(name.Line, key, "merge keys (<<) are not supported; write the keys out")
+			continue
+		}
+		field := fieldOf(t, name)
+		if field == nil {
+			c.addLine(name.Line, key, "unknown key %q; the keys here are %s", name.Value, strings.Join(knownKeys(t), ", "))
+			continue
+		}
+		path := name.Value
+		if key != "" {
+			path = key + "." + path
+		}
+		if line, ok := first[name.Value]; ok {
+			c.addLine(name.Line, path, "is given twice (first at line %d); keep one", line)
+			continue
+		}
+		first[name.Value] = name.Line
+		c.lines[path] = name.Line
+		c.checkNode(value, field.Type, path)
+		fitting = append(fitting, name, value)
+	}
+	n.Content = fitting
+}
+
+// fieldOf returns the field of the schema type t that a key names, or nil.
+func fieldOf(t reflect.Type, key *yaml.Node) *reflect.StructField {
+	for i := range t.NumField() {
+		if f := t.Field(i); key.Kind == yaml.ScalarNode && f.Tag.Get("yaml") == key.Value {
+			return &f
+		}
+	}
+	return nil
+}
+
+func knownKeys(t reflect.Type) []string {
+	keys := make([]string, t.NumField())
+	for i := range keys {
+		keys[i] = t.Field(i).Tag.Get("yaml")
+	}
+	return keys
+}
+
+// expected says what a value of the schema type t looks like.
+func expected(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Struct:
+		return fmt.Sprintf("keys with values (%s)", strings.Join(knownKeys(t), ", "))
+	case reflect.Slice:
+		return "a list ([a, b], or a line beginning with \"- \" for each entry)"
+	default:
+		return "a single value"
+	}
+}
+
+// describe says what n is, in the same terms.
+func describe(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a set of keys"
+	case yaml.SequenceNode:
+		return "a list"
+	default:
+		return fmt.Sprintf("the value %q", n.Value)
+	}
+}

@@ -1,0 +1,287 @@
+package conf
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// config turns the values of the file into a Config, and reports each that
+// does not fit.
+func (c *checker) config(raw *fileConfig) *Config {
+	cfg := &Config{File: c.file, lines: c.lines}
+	if dir, ok := c.required("data_dir", raw.DataDir, "the folder of the extent store"); ok {
+		cfg.DataDir = resolve(c.file, dir)
+	}
+	cfg.Portals = c.portals(raw.Portals)
+	cfg.Targets = c.targets(raw.Targets)
+	cfg.Store = c.store(&raw.Store)
+	cfg.Log = Log{
+		Level:  c.oneOf("log.level", raw.Log.Level, "info", "debug", "warn", "error"),
+		Format: c.oneOf("log.format", raw.Log.Format, "text", "json"),
+	}
+	c.checkShared(cfg.Targets)
+	return cfg
+}
+
+// required returns the value of a key that has to be there.
+func (c *checker) required(key string, value *string, what string) (string, bool) {
+	if value != nil && *value != "" {
+		return *value, true
+	}
+	if !c.misshapen[key] {
+		c.add(key, "is missing; give %s", what)
+	}
+	return "", false
+}
+
+// oneOf returns value, which has to be def or one of others; def when absent.
+func (c *checker) oneOf(key string, value *string, def string, others ...string) string {
+	if value == nil || *value == def || slices.Contains(others, *value) {
+		if value == nil {
+			return def
+		}
+		return *value
+	}
+	c.add(key, "%q is not known; write %s or %s", *value, strings.Join(append([]string{def}, others[:len(others)-1]...), ", "), others[len(others)-1])
+	return def
+}
+
+func (c *checker) portals(raw []*string) []Portal {
+	if len(raw) == 0 && !c.misshapen["portals"] {
+		c.add("portals", "is missing; give at least one address to listen on, for example [\"127.0.0.1:3260\"]")
+	}
+	portals := make([]Portal, len(raw))
+	for i, text := range raw {
+		key := PortalKey(i)
+		value, ok := c.required(key, text, "an address, for example \"127.0.0.1:3260\"")
+		if !ok {
+			continue
+		}
+		p, err := ParsePortal(value)
+		if err != nil {
+			c.add(key, "%v", err)
+			continue
+		}
+		for j, other := range portals[:i] {
+			if p.overlaps(other) {
+				c.add(key, "%s is already covered by %s (%s); keep one of them", p, other, PortalKey(j))
+				break
+			}
+		}
+		portals[i] = p
+	}
+	return portals
+}
+
+func (c *checker) targets(raw []fileTarget) []Target {
+	if len(raw) == 0 && !c.misshapen["targets"] {
+		c.add("targets", "is missing; give at least one target with a name and luns")
+	}
+	targets := make([]Target, 0, len(raw))
+	first := map[string]string{} // name → key
+	for i, rt := range raw {
+		key := fmt.Sprintf("targets[%d]", i)
+		if c.misshapen[key] {
+			continue
+		}
+		t := Target{Name: c.targetName(key+".name", rt.Name)}
+		if where, ok := first[t.Name]; ok {
+			c.add(key+".name", "target %s is defined twice (first at line %d); give each target its own name", t.Name, lineOf(c.lines, where))
+		} else if t.Name != "" {
+			first[t.Name] = key + ".name"
+		}
+		t.LUNs = c.luns(key+".luns", rt.LUNs)
+		targets = append(targets, t)
+	}
+	return targets
+}
+
+func (c *checker) targetName(key string, value *string) string {
+	text, ok := c.required(key, value, "an iSCSI name, for example iqn.2026-11.com.example:disks")
+	if !ok {
+		return ""
+	}
+	name, err := ParseName(text)
+	if err != nil {
+		c.add(key, "%v", err)
+	}
+	return name
+}
+
+func (c *checker) luns(key string, raw []fileLUN) []LUN {
+	if len(raw) == 0 && !c.misshapen[key] {
+		c.add(key, "is missing; give the target at least one LUN, for example {lun: 0, volume: disk0, size: 10GiB}")
+	}
+	luns := make([]LUN, 0, len(raw))
+	first := map[uint16]string{} // LUN → key
+	for i := range raw {
+		lunKey := fmt.Sprintf("%s[%d]", key, i)
+		if c.misshapen[lunKey] {
+			continue
+		}
+		l, numbered := c.lun(lunKey, &raw[i])
+		if where, ok := first[l.Number]; ok && numbered {
+			c.add(lunKey+".lun", "LUN %d is used twice (first at line %d); give each LUN of a target its own number", l.Number, lineOf(c.lines, where))
+		} else if numbered {
+			first[l.Number] = lunKey + ".lun"
+		}
+		luns = append(luns, l)
+	}
+	return luns
+}
+
+var volumeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// lun reads one LUN; numbered says that it has a valid number.
+func (c *checker) lun(key string, raw *fileLUN) (l LUN, numbered bool) {
+	l.Key = key
+	who := "" // names the LUN in messages, once it is known
+	if text, ok := c.required(key+".lun", raw.LUN, fmt.Sprintf("the LUN, a number from 0 to %d", MaxLUN)); ok {
+		if n, err := strconv.ParseUint(text, 10, 16); err != nil || n > MaxLUN {
+			c.add(key+".lun", "%q is not a LUN; write a number from 0 to %d", text, MaxLUN)
+		} else {
+			l.Number, numbered = uint16(n), true
+			who = fmt.Sprintf("LUN %d: ", n)
+		}
+	}
+	c.medium(key, who, raw, &l)
+	switch bs := c.oneOf(key+".block_size", raw.BlockSize, "512", "4096"); bs {
+	case "4096":
+		l.BlockSize = 4096
+	default:
+		l.BlockSize = 512
+	}
+	l.ReadOnly = c.oneOf(key+".read_only", raw.ReadOnly, "false", "true") == "true"
+	if raw.Size != nil {
+		size, err := ParseSize(*raw.Size)
+		switch {
+		case err != nil:
+			c.add(key+".size", "%s%v", who, err)
+		case size == 0 || size%int64(l.BlockSize) != 0:
+			c.add(key+".size", "%s%s is not a positive multiple of the block size, %d bytes", who, *raw.Size, l.BlockSize)
+		default:
+			l.Size = size
+		}
+	}
+	return l, numbered
+}
+
+// medium reads what a LUN's blocks live on.
+func (c *checker) medium(key, who string, raw *fileLUN, l *LUN) {
+	switch {
+	case raw.Volume != nil && raw.Backing != nil:
+		c.add(key+".backing", "%shas both volume and backing; keep one", who)
+	case raw.Volume != nil:
+		l.Volume = *raw.Volume
+		if !volumeName.MatchString(l.Volume) {
+			c.add(key+".volume", "%s%q is not a volume name; use 1 to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit", who, l.Volume)
+		}
+	case raw.Backing != nil:
+		path, ok := strings.CutPrefix(*raw.Backing, "file:")
+		if !ok || path == "" {
+			c.add(key+".backing", "%s%q is not a backing store; write file:PATH", who, *raw.Backing)
+			return
+		}
+		l.Backing = resolve(c.file, path)
+	case !c.misshapen[key+".volume"] && !c.misshapen[key+".backing"]:
+		c.add(key+".volume", "%sno volume; give the name of one in the store (or backing: file:PATH)", who)
+	}
+}
+
+func (c *checker) store(raw *fileStore) Store {
+	const unitMin, unitMax = 4 << 10, 64 << 10
+	s := Store{
+		Capacity: c.size("store.capacity", raw.Capacity, 256<<20),
+		Cache:    c.size("store.cache", raw.Cache, 16<<20),
+	}
+	if unit := c.size("store.dedup_unit", raw.DedupUnit, unitMin); unit > unitMax || unit&(unit-1) != 0 {
+		c.add("store.dedup_unit", "%s is not possible; write 4KiB, 8KiB, 16KiB, 32KiB or 64KiB", FormatSize(unit))
+	} else {
+		s.DedupUnit = int(unit)
+	}
+	return s
+}
+
+// size reads an optional size that, if given, is at least least bytes.
+func (c *checker) size(key string, value *string, least int64) int64 {
+	if value == nil {
+		return 0
+	}
+	n, err := ParseSize(*value)
+	if err != nil {
+		c.add(key, "%v", err)
+		return 0
+	}
+	if n < least {
+		c.add(key, "%s is too small; give at least %s", *value, FormatSize(least))
+		return 0
+	}
+	return n
+}
+
+// checkShared compares LUNs that share a volume or a backing file: they are
+// one logical unit, which has one size, one block size and one write
+// protection. The size may stand at any one of them; it is copied to the others.
+func (c *checker) checkShared(targets []Target) {
+	groups := map[string][]*LUN{}
+	var order []string
+	for i := range targets {
+		for j := range targets[i].LUNs {
+			l := &targets[i].LUNs[j]
+			medium := l.Medium()
+			if groups[medium] == nil {
+				order = append(order, medium)
+			}
+			groups[medium] = append(groups[medium], l)
+		}
+	}
+	for _, medium := range order {
+		if medium != "" {
+			c.checkGroup(medium, groups[medium])
+		}
+	}
+}
+
+func (c *checker) checkGroup(medium string, luns []*LUN) {
+	var sized *LUN
+	for _, l := range luns {
+		switch {
+		case l.Size == 0:
+		case sized == nil:
+			sized = l
+		case l.Size != sized.Size:
+			c.add(l.Key+".size", "LUN %d: %s has two sizes, %s here and %s at line %d; give one", l.Number, medium,
+				FormatSize(l.Size), FormatSize(sized.Size), lineOf(c.lines, sized.Key+".size"))
+		}
+	}
+	first := luns[0]
+	for _, l := range luns {
+		if sized != nil {
+			l.Size = sized.Size
+		}
+		if l.BlockSize != first.BlockSize {
+			c.add(l.Key+".block_size", "LUN %d: %s is one disk with two block sizes, %d here and %d at line %d; give one", l.Number, medium,
+				l.BlockSize, first.BlockSize, lineOf(c.lines, first.Key+".block_size"))
+		}
+		if l.ReadOnly != first.ReadOnly {
+			c.add(l.Key+".read_only", "LUN %d: %s is one disk, but read_only is %t here and %t at line %d; give one", l.Number, medium,
+				l.ReadOnly, first.ReadOnly, lineOf(c.lines, first.Key+".read_only"))
+		}
+	}
+}
+
+// Medium names what the LUN's blocks live on, for messages and as the identity
+// of the logical unit within a configuration; empty when there is none.
+func (l *LUN) Medium() string {
+	switch {
+	case l.Volume != "":
+		return "volume " + l.Volume
+	case l.Backing != "":
+		return "file " + l.Backing
+	default:
+		return ""
+	}
+}
