@@ -1,6 +1,9 @@
 package backstore
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // The errors that a caller decides on. Every error of this package that has
 // one of these causes wraps it.
@@ -24,3 +27,17 @@ var (
 	// ErrInvalid: an argument that no store could accept (name, size, length).
 	ErrInvalid = errors.New("invalid argument")
 )
+
+// CorruptError says which bytes of an address space cannot be read because what
+// is stored for them is damaged. It wraps ErrCorrupt.
+type CorruptError struct {
+	Name   string // of the volume, or "snapshot N"
+	Offset int64  // in bytes, of the first block that cannot be read
+	Err    error
+}
+
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("%s: block at byte %d: %v", e.Name, e.Offset, e.Err)
+}
+
+func (e *CorruptError) Unwrap() []error { return []error{ErrCorrupt, e.Err} }

@@ -1,0 +1,62 @@
+package blockmap
+
+import (
+	"odx/backstore/extent"
+)
+
+// Wake receives when there may be dropped nodes to reap.
+func (f *Forest) Wake() <-chan struct{} { return f.wake }
+
+// Reap passes the loss of dropped nodes on to what they point to and deletes
+// them, at most limit nodes. It reports whether more are waiting.
+func (f *Forest) Reap(limit int) (more bool, err error) {
+	for range limit {
+		f.droppedMu.Lock()
+		if len(f.dropped) == 0 {
+			f.droppedMu.Unlock()
+			return false, nil
+		}
+		id := f.dropped[len(f.dropped)-1]
+		f.dropped = f.dropped[:len(f.dropped)-1]
+		f.droppedMu.Unlock()
+		if err := f.reap(id); err != nil {
+			return false, err
+		}
+	}
+	f.droppedMu.Lock()
+	defer f.droppedMu.Unlock()
+	return len(f.dropped) > 0, nil
+}
+
+func (f *Forest) reap(id uint64) error {
+	n, err := f.nodes.Get(id)
+	if err != nil {
+		return err
+	}
+	if n.level == 0 {
+		err = f.extents.Unref(n.slots[:])
+	} else {
+		for _, child := range n.slots {
+			if err = f.release(uint64(child)); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return f.delete(n)
+}
+
+// delete removes a node that nothing refers to and that refers to nothing.
+func (f *Forest) delete(n *node) error {
+	n, err := f.nodes.Lock(n.ID())
+	if err != nil {
+		return err
+	}
+	f.nodes.Change(n)
+	n.deleted = true
+	n.slots = [Fanout]extent.Slot{}
+	n.Unlock()
+	return nil
+}

@@ -1,0 +1,252 @@
+// Package pages keeps the store's metadata objects (map nodes, extent pages,
+// count pages) in a bounded memory cache over a key-value engine.
+//
+// Objects are changed in memory and reach the engine only through checkpoints.
+// A checkpoint takes a cut: an instant in which no operation is half done. From
+// then on it owns the state every object had at the cut, while operations go
+// on: whoever changes an object that the checkpoint has not encoded yet encodes
+// it first ("copy before write"). So the cut itself costs nothing per object,
+// and a checkpoint never holds up an operation for longer than one encoding.
+//
+// An object is dirty while its last change is in no finished checkpoint; only
+// clean objects are evicted, so the engine never has to answer for a state that
+// it has not seen.
+package pages
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"odx/backstore/meta"
+)
+
+// Clock numbers the generations between cuts. All caches of a store share one.
+type Clock struct {
+	gen atomic.Uint64
+}
+
+// NewClock returns a clock in its first generation.
+func NewClock() *Clock {
+	c := &Clock{}
+	c.gen.Store(1)
+	return c
+}
+
+// Tick starts the next generation. Only a checkpoint calls it, while no
+// operation is in progress, before it calls Cut on the caches.
+func (c *Clock) Tick() { c.gen.Add(1) }
+
+// Header is embedded in every object. Its mutex guards the object's contents
+// where the object's owner says so, and always the cache's own fields.
+type Header struct {
+	mu   sync.Mutex
+	id   uint64
+	used atomic.Bool // looked up since eviction last passed
+
+	// Guarded by mu.
+	gen     uint64 // generation of the last change; 0 when clean
+	encoded bool   // the running checkpoint has the state of generation gen
+	evicted bool   // no longer in the cache: look it up again
+}
+
+func (h *Header) header() *Header { return h }
+
+// ID returns the object's number.
+func (h *Header) ID() uint64 { return h.id }
+
+// Unlock releases an object that Lock returned.
+func (h *Header) Unlock() { h.mu.Unlock() }
+
+// Object is a pointer to a struct that embeds Header.
+type Object interface {
+	header() *Header
+	// Encode returns the object's stored form, nil when it has none (it was
+	// deleted, or holds only default values). Called with the object locked.
+	Encode() []byte
+}
+
+// Config says what a Cache holds.
+type Config[T Object] struct {
+	KV     meta.KV
+	Clock  *Clock
+	Prefix byte // first byte of the objects' keys; the id follows, big-endian
+	// Decode makes an object from its stored form; stored is nil when the
+	// engine has none, and then Decode returns the default object or an error.
+	Decode func(id uint64, stored []byte) (T, error)
+	// MaxObjects bounds the clean objects kept.
+	MaxObjects int
+}
+
+const shardCount = 64
+
+// Cache is a set of objects by number. It is safe for concurrent use.
+type Cache[T Object] struct {
+	cfg    Config[T]
+	shards [shardCount]shard[T]
+
+	dirtyMu sync.Mutex
+	dirty   []T     // changed in the current generation; guarded by dirtyMu
+	cut     *Cut[T] // the running checkpoint's; guarded by dirtyMu
+}
+
+type shard[T Object] struct {
+	mu      sync.RWMutex
+	objects map[uint64]T // guarded by mu
+}
+
+// New returns an empty cache.
+func New[T Object](cfg Config[T]) *Cache[T] {
+	c := &Cache[T]{cfg: cfg}
+	for i := range c.shards {
+		c.shards[i].objects = make(map[uint64]T)
+	}
+	return c
+}
+
+func (c *Cache[T]) shard(id uint64) *shard[T] { return &c.shards[id%shardCount] }
+
+// Get returns the object without locking it. What the caller may read of it is
+// a matter of the object's own rules.
+func (c *Cache[T]) Get(id uint64) (T, error) {
+	s := c.shard(id)
+	s.mu.RLock()
+	o, ok := s.objects[id]
+	s.mu.RUnlock()
+	if ok {
+		if h := o.header(); !h.used.Load() {
+			h.used.Store(true)
+		}
+		return o, nil
+	}
+	return c.load(s, id)
+}
+
+// load reads the object from the engine. The shard stays locked meanwhile, so
+// that an old state can never replace a newer one that another caller loaded,
+// changed and lost again in between.
+func (c *Cache[T]) load(s *shard[T], id uint64) (T, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o, ok := s.objects[id]; ok {
+		return o, nil
+	}
+	var none T
+	stored, err := c.cfg.KV.Get(c.key(id))
+	if errors.Is(err, meta.ErrNotFound) {
+		stored = nil
+	} else if err != nil {
+		return none, fmt.Errorf("metadata object %c%d: %w", c.cfg.Prefix, id, err)
+	}
+	o, err := c.cfg.Decode(id, stored)
+	if err != nil {
+		return none, fmt.Errorf("metadata object %c%d: %w", c.cfg.Prefix, id, err)
+	}
+	h := o.header()
+	h.id = id
+	h.used.Store(true)
+	c.evict(s)
+	s.objects[id] = o
+	return o, nil
+}
+
+// Lock returns the object locked; the caller calls its Unlock.
+func (c *Cache[T]) Lock(id uint64) (T, error) {
+	for {
+		o, err := c.Get(id)
+		if err != nil {
+			return o, err
+		}
+		h := o.header()
+		h.mu.Lock()
+		if !h.evicted {
+			return o, nil
+		}
+		h.mu.Unlock()
+	}
+}
+
+// Relock locks an object that Get returned earlier. It reports false, with the
+// object not locked, when the object has left the cache since.
+func (c *Cache[T]) Relock(o T) bool {
+	h := o.header()
+	h.mu.Lock()
+	if h.evicted {
+		h.mu.Unlock()
+		return false
+	}
+	return true
+}
+
+// Insert adds a new object under a number that was never used before.
+func (c *Cache[T]) Insert(id uint64, o T) {
+	h := o.header()
+	h.id = id
+	h.used.Store(true)
+	s := c.shard(id)
+	s.mu.Lock()
+	c.evict(s)
+	s.objects[id] = o
+	s.mu.Unlock()
+	h.mu.Lock()
+	c.Change(o)
+	h.mu.Unlock()
+}
+
+// Change must be called with the object locked, before each change of it.
+func (c *Cache[T]) Change(o T) {
+	h := o.header()
+	now := c.cfg.Clock.gen.Load()
+	if h.gen == now {
+		return
+	}
+	c.dirtyMu.Lock()
+	if h.gen != 0 && !h.encoded && c.cut != nil {
+		c.cut.saved = append(c.cut.saved, meta.Op{Key: c.key(h.id), Value: o.Encode()})
+	}
+	c.dirty = append(c.dirty, o)
+	c.dirtyMu.Unlock()
+	h.gen, h.encoded = now, false
+}
+
+// Dirty returns the number of objects changed since the last cut.
+func (c *Cache[T]) Dirty() int {
+	c.dirtyMu.Lock()
+	defer c.dirtyMu.Unlock()
+	return len(c.dirty)
+}
+
+// evict makes room in a shard that is at its bound. Dirty objects stay, so the
+// bound is on clean ones; checkpoints bound the dirty ones. The shard is locked.
+func (c *Cache[T]) evict(s *shard[T]) {
+	limit := max(c.cfg.MaxObjects/shardCount, 4)
+	if len(s.objects) < limit {
+		return
+	}
+	tries := 16
+	for id, o := range s.objects { // Go's random order serves as the clock hand
+		if tries--; tries < 0 {
+			return
+		}
+		h := o.header()
+		if h.used.Swap(false) || !h.mu.TryLock() {
+			continue
+		}
+		if h.gen == 0 {
+			h.evicted = true
+			delete(s.objects, id)
+			h.mu.Unlock()
+			return
+		}
+		h.mu.Unlock()
+	}
+}
+
+func (c *Cache[T]) key(id uint64) []byte {
+	k := make([]byte, 9)
+	k[0] = c.cfg.Prefix
+	binary.BigEndian.PutUint64(k[1:], id)
+	return k
+}

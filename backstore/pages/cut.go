@@ -1,0 +1,116 @@
+package pages
+
+import "odx/backstore/meta"
+
+// Cut is the state of a cache's changed objects at the instant of a cut.
+type Cut[T Object] struct {
+	cache   *Cache[T]
+	gen     uint64
+	objects []T
+	saved   []meta.Op // states that a later change had to save; guarded by cache.dirtyMu
+}
+
+// Cut takes the objects changed since the last cut. It must be called while no
+// operation is in progress, just after Clock.Tick, and each cut must be
+// finished by Done before the next.
+func (c *Cache[T]) Cut() *Cut[T] {
+	c.dirtyMu.Lock()
+	defer c.dirtyMu.Unlock()
+	cut := &Cut[T]{cache: c, gen: c.cfg.Clock.gen.Load() - 1, objects: c.dirty}
+	c.dirty, c.cut = nil, cut
+	return cut
+}
+
+// Encode hands the state of each object at the cut to emit, once each, in no
+// particular order. Operations may go on meanwhile.
+func (k *Cut[T]) Encode(emit func(op meta.Op) error) error {
+	for _, o := range k.objects {
+		h := o.header()
+		h.mu.Lock()
+		mine := h.gen == k.gen && !h.encoded
+		var value []byte
+		if mine {
+			value, h.encoded = o.Encode(), true
+		}
+		h.mu.Unlock()
+		if !mine {
+			continue
+		}
+		if err := emit(meta.Op{Key: k.cache.key(h.id), Value: value}); err != nil {
+			return err
+		}
+	}
+	k.cache.dirtyMu.Lock()
+	saved := k.saved
+	k.saved = nil
+	k.cache.dirtyMu.Unlock()
+	for _, op := range saved {
+		if err := emit(op); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Done ends the cut after the engine holds everything that Encode emitted:
+// objects not changed since are clean now.
+func (k *Cut[T]) Done() {
+	c := k.cache
+	c.dirtyMu.Lock()
+	c.cut = nil
+	c.dirtyMu.Unlock()
+	for _, o := range k.objects {
+		h := o.header()
+		h.mu.Lock()
+		if h.gen == k.gen {
+			h.gen, h.encoded = 0, false
+		}
+		h.mu.Unlock()
+	}
+	k.objects = nil
+	c.shrink()
+}
+
+// Abandon ends a cut whose state could not be stored: its objects stay dirty,
+// and the next cut takes them again with their state of then.
+func (k *Cut[T]) Abandon() {
+	c := k.cache
+	c.dirtyMu.Lock()
+	c.cut = nil
+	c.dirtyMu.Unlock()
+	for _, o := range k.objects {
+		h := o.header()
+		h.mu.Lock()
+		// Objects changed since are on the dirty list already.
+		if h.gen == k.gen {
+			h.gen, h.encoded = 0, false
+			c.Change(o)
+		}
+		h.mu.Unlock()
+	}
+	k.objects = nil
+}
+
+// shrink evicts down to the bound what a burst of changes had kept in memory.
+func (c *Cache[T]) shrink() {
+	limit := max(c.cfg.MaxObjects/shardCount, 4)
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for id, o := range s.objects {
+			if len(s.objects) <= limit {
+				break
+			}
+			h := o.header()
+			if !h.mu.TryLock() {
+				continue
+			}
+			if h.gen == 0 {
+				h.evicted = true
+				delete(s.objects, id)
+			}
+			h.mu.Unlock()
+		}
+		s.mu.Unlock()
+	}
+}
