@@ -1,0 +1,40 @@
+# Every command does the set-up that it needs; see scripts/.
+
+.PHONY: help build run test unit lint demo bench setup clean
+
+help:
+	@echo "make run     build odx and serve two disks on 127.0.0.1:3260 (odx.yaml, ./odx-data)"
+	@echo "make demo    copy 1 GiB from LUN to LUN by reading and writing, and by token"
+	@echo "make test    run every test; ends in a summary"
+	@echo "make bench   measure against tgtd on this machine"
+	@echo "make build   build bin/odx"
+	@echo "make unit    only the fast tests"
+	@echo "make lint    only gofmt, go vet and staticcheck"
+	@echo "make setup   install missing Debian packages"
+
+build:
+	@scripts/build
+
+run: build
+	@exec bin/odx serve --config odx.yaml --write-default
+
+test:
+	@scripts/test
+
+unit:
+	@go run ./scripts/runtests unit
+
+lint:
+	@go run ./scripts/runtests format vet staticcheck
+
+demo: setup build
+	@go run ./test/demo
+
+bench: setup build
+	@go run ./bench
+
+setup:
+	@scripts/setup
+
+clean:
+	rm -rf bin
