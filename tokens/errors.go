@@ -1,0 +1,43 @@
+package tokens
+
+import "errors"
+
+// Why a token is refused. SPC-4 r37 5.17.6.5.2.3 has one additional sense code
+// for each.
+var (
+	// ErrInvalidLength: the ROD TOKEN LENGTH field is not that of a ROD token.
+	ErrInvalidLength = errors.New("token has an invalid length")
+	// ErrCorrupt: the token was damaged or forged.
+	ErrCorrupt = errors.New("token is corrupt")
+	// ErrUnsupportedType: the ROD type is not one that can be made or used here.
+	ErrUnsupportedType = errors.New("ROD type is not supported")
+	// ErrRemote: the token was made by another copy manager.
+	ErrRemote = errors.New("token was made elsewhere")
+	// ErrExpired: the inactivity timeout passed.
+	ErrExpired = errors.New("token has expired")
+	// ErrCancelled: the copy manager gave the token up.
+	ErrCancelled = errors.New("token was cancelled")
+	// ErrRevoked: an administrator took the token back.
+	ErrRevoked = errors.New("token was revoked")
+	// ErrDeleted: a user of the token deleted it.
+	ErrDeleted = errors.New("token was deleted")
+	// ErrUnknown: the token is genuine, and nothing is known of it any more.
+	ErrUnknown = errors.New("token is unknown")
+)
+
+// Why an offload operation is refused for another reason than its token.
+var (
+	// ErrNoResources: the number of live tokens is at its limit.
+	ErrNoResources = errors.New("too many live tokens")
+	// ErrTooLong: more bytes than one token may stand for.
+	ErrTooLong = errors.New("more bytes than one token may represent")
+	// ErrTimeout: the inactivity timeout is longer than the maximum.
+	ErrTimeout = errors.New("inactivity timeout is longer than allowed")
+	// ErrOffset: the offset lies at or behind the end of the token's bytes.
+	ErrOffset = errors.New("offset is behind the end of the token")
+	// ErrRange: a range is not inside its volume, or does not consist of whole
+	// logical blocks.
+	ErrRange = errors.New("range is not inside the volume")
+	// ErrClosed: the manager was closed.
+	ErrClosed = errors.New("token manager is closed")
+)

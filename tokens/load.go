@@ -1,0 +1,85 @@
+package tokens
+
+import (
+	"context"
+	"sort"
+	"time"
+
+	"odx/backstore"
+)
+
+// loadTokens reads the live tokens of the store. A record that makes no sense
+// is reported and left alone: one bad token must not keep a store from serving.
+func (m *Manager) loadTokens(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.store.ScanRecords([]byte(livePrefix), func(key, value []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		id, err := keyID(livePrefix, key)
+		if err != nil {
+			m.log.WithError(err).Error("a token record is unreadable")
+			return nil
+		}
+		rec, err := decodeRecord(value)
+		if err != nil {
+			m.log.WithError(err).WithField("token", id).Error("a token record is unreadable")
+			return nil
+		}
+		e := &entry{id: id, rec: *rec, saved: rec.LastUsed, index: -1}
+		m.live[id] = e
+		m.stats.PinnedBytes += rec.Length
+		m.rest(e, remaining(rec, time.Now()))
+		return nil
+	})
+}
+
+// remaining returns when a token that was idle while the manager was closed
+// expires. The wall clock tells; one that was set back gives no more than the
+// timeout.
+func remaining(rec *record, now time.Time) time.Time {
+	idle := max(now.Sub(rec.LastUsed), 0)
+	return now.Add(max(rec.Inactivity-idle, 0))
+}
+
+// loadTombstones reads what became of the tokens that died last, and drops
+// those above the limit.
+func (m *Manager) loadTombstones(ctx context.Context) error {
+	type grave struct {
+		id ID
+		tombstone
+	}
+	var graves []grave
+	var drop []backstore.Record
+	err := m.store.ScanRecords([]byte(tombstonePrefix), func(key, value []byte) error {
+		id, err := keyID(tombstonePrefix, key)
+		if err == nil {
+			var t tombstone
+			if t, err = decodeTombstone(value); err == nil {
+				graves = append(graves, grave{id, t})
+				return ctx.Err()
+			}
+		}
+		m.log.WithError(err).Warn("the record of a dead token is unreadable and is dropped")
+		drop = append(drop, backstore.Record{Key: append([]byte(nil), key...)})
+		return ctx.Err()
+	})
+	if err != nil {
+		return err
+	}
+	sort.Slice(graves, func(i, j int) bool { return graves[i].Died.Before(graves[j].Died) })
+	m.mu.Lock()
+	surplus := max(len(graves)-m.dead.max, 0)
+	for _, g := range graves[:surplus] {
+		drop = append(drop, deletion(tombstonePrefix, g.id))
+	}
+	for _, g := range graves[surplus:] {
+		m.dead.add(g.id, g.tombstone, nil)
+	}
+	m.mu.Unlock()
+	if len(drop) == 0 {
+		return nil
+	}
+	return m.store.PutRecords(ctx, drop...)
+}

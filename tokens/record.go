@@ -1,0 +1,151 @@
+package tokens
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"odx/backstore"
+)
+
+// Keys of the manager's records in the store. A token's key ends in its ID.
+const (
+	keyPrefix       = "token/"
+	sealKey         = keyPrefix + "key"
+	livePrefix      = keyPrefix + "live/"
+	tombstonePrefix = keyPrefix + "dead/"
+)
+
+// Creator tells who made a token.
+type Creator struct {
+	// Initiator and Target name the I_T nexus; empty for a token that was not
+	// made over SCSI.
+	Initiator string `json:"initiator,omitempty"`
+	Target    string `json:"target,omitempty"`
+	// Volume names the source.
+	Volume string `json:"volume,omitempty"`
+}
+
+// record is what the store keeps of a live token.
+type record struct {
+	Type        RODType       `json:"type"`
+	Name        []byte        `json:"name"`       // the token's secret
+	Management  []byte        `json:"management"` // the ROD management token
+	Snapshot    uint64        `json:"snapshot"`
+	Length      int64         `json:"length"`
+	BlockLength int           `json:"block_length"`
+	Creator     Creator       `json:"creator"`
+	Created     time.Time     `json:"created"`
+	LastUsed    time.Time     `json:"last_used"`
+	Inactivity  time.Duration `json:"inactivity"`
+	Uses        uint64        `json:"uses"`
+	Priority    int           `json:"priority,omitempty"`
+}
+
+var errRecord = errors.New("malformed token record")
+
+func (r *record) encode() []byte {
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // no field of record can fail
+	}
+	return b
+}
+
+func decodeRecord(b []byte) (*record, error) {
+	r := new(record)
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, fmt.Errorf("%w: %w", errRecord, err)
+	}
+	if len(r.Name) != nameLength || len(r.Management) != ManagementLength {
+		return nil, fmt.Errorf("%w: name of %d bytes, management token of %d", errRecord, len(r.Name), len(r.Management))
+	}
+	if r.Length <= 0 || r.Inactivity <= 0 {
+		return nil, fmt.Errorf("%w: length %d, inactivity timeout %v", errRecord, r.Length, r.Inactivity)
+	}
+	return r, nil
+}
+
+// tombstone is what is kept of a token that is no more, so that its holder
+// learns why.
+type tombstone struct {
+	Reason Reason    `json:"reason"`
+	Died   time.Time `json:"died"`
+}
+
+func (t tombstone) encode() []byte {
+	b, err := json.Marshal(t)
+	if err != nil {
+		panic(err) // no field of tombstone can fail
+	}
+	return b
+}
+
+func decodeTombstone(b []byte) (tombstone, error) {
+	var t tombstone
+	if err := json.Unmarshal(b, &t); err != nil {
+		return t, fmt.Errorf("%w: %w", errRecord, err)
+	}
+	if t.Reason.err() == nil {
+		return t, fmt.Errorf("%w: reason %d", errRecord, t.Reason)
+	}
+	return t, nil
+}
+
+func tokenKey(prefix string, id ID) []byte {
+	return binary.BigEndian.AppendUint64([]byte(prefix), uint64(id))
+}
+
+func keyID(prefix string, key []byte) (ID, error) {
+	if len(key) != len(prefix)+8 {
+		return 0, fmt.Errorf("%w: key %q", errRecord, key)
+	}
+	return ID(binary.BigEndian.Uint64(key[len(prefix):])), nil
+}
+
+func deletion(prefix string, id ID) backstore.Record {
+	return backstore.Record{Key: tokenKey(prefix, id)}
+}
+
+// Reason is why a token died.
+type Reason uint8
+
+// The reasons, in the words of SPC-4 r37 table 111.
+const (
+	Expired   Reason = iota + 1 // its inactivity timeout passed
+	Cancelled                   // the copy manager gave it up
+	Revoked                     // an administrator took it back
+	Deleted                     // a user deleted it (DEL_TKN)
+)
+
+// err returns the error that a user of the token gets.
+func (r Reason) err() error {
+	switch r {
+	case Expired:
+		return ErrExpired
+	case Cancelled:
+		return ErrCancelled
+	case Revoked:
+		return ErrRevoked
+	case Deleted:
+		return ErrDeleted
+	}
+	return nil
+}
+
+// String returns the reason as a word.
+func (r Reason) String() string {
+	switch r {
+	case Expired:
+		return "expired"
+	case Cancelled:
+		return "cancelled"
+	case Revoked:
+		return "revoked"
+	case Deleted:
+		return "deleted"
+	}
+	return fmt.Sprintf("reason %d", uint8(r))
+}

@@ -1,0 +1,69 @@
+package tokens
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/zeebo/blake3"
+)
+
+// sealer makes the tokens of one store genuine, and tells whether one is.
+type sealer struct {
+	store [16]byte
+	key   [32]byte
+}
+
+// newName returns the random parts of a new token.
+func newName(f *fields) {
+	// crypto/rand.Read never fails (it ends the process instead).
+	var id [8]byte
+	rand.Read(id[:])
+	f.id = ID(binary.BigEndian.Uint64(id[:]))
+	rand.Read(f.name[:])
+	rand.Read(f.random[:])
+}
+
+// seal completes a token.
+func (s *sealer) seal(t *Token) {
+	sum := s.mac(t)
+	copy(t[offMAC:], sum[:])
+}
+
+// check tells whether t is a token that this store made, byte for byte. The
+// order of its errors is the standard's (SPC-4 r37 5.17.6.5.2.3).
+func (s *sealer) check(t *Token) error {
+	if err := t.checkLength(); err != nil {
+		return err
+	}
+	marked := [8]byte(t[offMagic:offStore]) == magic
+	if t.store() == s.store {
+		mac := s.mac(t)
+		if subtle.ConstantTimeCompare(mac[:], t[offMAC:]) != 1 {
+			return fmt.Errorf("%w: it is not as this store made it", ErrCorrupt)
+		}
+	} else if marked && binary.BigEndian.Uint32(t[offChecksum:]) != checksum(t) {
+		return fmt.Errorf("%w: it was damaged on the way", ErrCorrupt)
+	} else if t[offCreator] != 0xE4 {
+		return fmt.Errorf("%w: no creator logical unit descriptor", ErrCorrupt)
+	}
+	if !t.Type().usable() {
+		return fmt.Errorf("%w: %v", ErrUnsupportedType, t.Type())
+	}
+	if t.store() != s.store {
+		return ErrRemote
+	}
+	return nil
+}
+
+func (s *sealer) mac(t *Token) [32]byte {
+	h, err := blake3.NewKeyed(s.key[:])
+	if err != nil {
+		panic(err) // only for a key that is not 32 bytes
+	}
+	h.Write(t[:offMAC])
+	var sum [32]byte
+	h.Sum(sum[:0])
+	return sum
+}

@@ -1,0 +1,75 @@
+package tokens
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"sync"
+	"time"
+
+	"odx/backstore"
+)
+
+// stagePrefix begins the name of every stage, so that those which a crash left
+// behind are found.
+const stagePrefix = ".token-stage-"
+
+// copyLength is how many bytes move at a time where they must be moved.
+const copyLength = 1 << 20
+
+var copyBuffers = sync.Pool{New: func() any { return new([copyLength]byte) }}
+
+// stage holds the bytes of a Volume of somebody else while they are made into
+// a snapshot.
+type stage struct {
+	space  AddressSpace
+	remove func()
+}
+
+// stage copies ranges of src, total bytes together, into a new stage until the
+// time of a call is over, and returns how many bytes it holds: at least one
+// piece, whole blocks.
+func (m *Manager) stage(ctx context.Context, src Source, ranges []backstore.Range, total int64) (*stage, int64, error) {
+	var f fields
+	newName(&f)
+	name := stagePrefix + hex.EncodeToString(f.name[:8])
+	size := (total + backstore.BlockLength - 1) / backstore.BlockLength * backstore.BlockLength
+	space, err := m.store.CreateStage(ctx, name, size)
+	if err != nil {
+		return nil, 0, fmt.Errorf("copy of the source: %w", err)
+	}
+	s := &stage{space: space, remove: func() {
+		if err := m.store.DeleteStages(context.WithoutCancel(ctx), name); err != nil {
+			m.log.WithError(err).Warn("the copy that a token was made from stays until the next start")
+		}
+	}}
+	n, err := m.fillStage(ctx, space, src, ranges)
+	if err != nil {
+		s.remove()
+		return nil, 0, err
+	}
+	return s, n, nil
+}
+
+func (m *Manager) fillStage(ctx context.Context, space AddressSpace, src Source, ranges []backstore.Range) (int64, error) {
+	end := time.Now().Add(m.limits.CallTime)
+	buf := copyBuffers.Get().(*[copyLength]byte)
+	defer copyBuffers.Put(buf)
+	var n int64
+	for _, r := range ranges {
+		for r.Length > 0 {
+			if n > 0 && time.Now().After(end) {
+				return n, nil
+			}
+			p := buf[:min(r.Length, copyLength)]
+			if err := src.Volume.ReadAt(ctx, p, r.Offset); err != nil {
+				return 0, err
+			}
+			if err := space.WriteAt(ctx, p, n); err != nil {
+				return 0, err
+			}
+			r.Offset, r.Length, n = r.Offset+int64(len(p)), r.Length-int64(len(p)), n+int64(len(p))
+		}
+	}
+	return n, nil
+}

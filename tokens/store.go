@@ -1,0 +1,67 @@
+package tokens
+
+import (
+	"context"
+
+	"odx/backstore"
+)
+
+// Volume is a block address space that tokens are made from and written to.
+// scsi.Volume has these methods, with the same contract: offsets and lengths
+// are bytes inside [0, Size), and whole logical blocks.
+type Volume interface {
+	Size() int64
+	ReadAt(ctx context.Context, p []byte, off int64) error
+	WriteAt(ctx context.Context, p []byte, off int64) error
+	// Unmap makes the range read as zeros.
+	Unmap(ctx context.Context, off, length int64) error
+}
+
+// AddressSpace is a Volume of the manager's own store, which can be copied
+// without moving its bytes. Any byte alignment is correct.
+type AddressSpace interface {
+	Volume
+	// Snapshot pins the ranges as they are now and stores the records that recs
+	// returns in the same atomic step.
+	Snapshot(ctx context.Context, ranges []backstore.Range, recs func(id uint64) []backstore.Record) (Snapshot, error)
+	// Map makes [dst, dst+length) equal to [src, src+length) of the snapshot. It
+	// returns the bytes done, contiguous from dst; fewer than length without an
+	// error means that it stopped to bound its time.
+	Map(ctx context.Context, dst int64, s Snapshot, src, length int64) (int64, error)
+}
+
+// Snapshot is an open handle to pinned ranges, seen as one run of bytes in the
+// order in which they were given. It stays readable until Release, even when
+// the snapshot is deleted meanwhile.
+type Snapshot interface {
+	ID() uint64
+	Length() int64
+	ReadAt(ctx context.Context, p []byte, off int64) error
+	Release()
+}
+
+// Store is what the manager needs of the extent store: snapshots, and records
+// that change in one step with them. ExtentStore makes one of a
+// *backstore.Store.
+type Store interface {
+	// ID is permanent and differs between any two stores.
+	ID() [16]byte
+	// Flush makes everything that returned before it durable.
+	Flush(ctx context.Context) error
+	// Snapshot opens a handle; backstore.ErrNotFound when there is none.
+	Snapshot(id uint64) (Snapshot, error)
+	// DeleteSnapshot removes the snapshot and stores recs in one atomic step.
+	DeleteSnapshot(ctx context.Context, id uint64, recs ...backstore.Record) error
+	// PutRecords stores all of recs or none.
+	PutRecords(ctx context.Context, recs ...backstore.Record) error
+	// GetRecord returns backstore.ErrNotFound for an absent key.
+	GetRecord(key []byte) ([]byte, error)
+	ScanRecords(prefix []byte, fn func(key, value []byte) error) error
+	// AddressSpace returns v as an address space of this store, if it is one.
+	AddressSpace(v Volume) (AddressSpace, bool)
+	// CreateStage makes an empty address space that holds the bytes copied from
+	// a Volume of somebody else until they are pinned by a snapshot. DeleteStages
+	// removes every one whose name begins with prefix.
+	CreateStage(ctx context.Context, name string, size int64) (AddressSpace, error)
+	DeleteStages(ctx context.Context, prefix string) error
+}

@@ -1,0 +1,261 @@
+// Package tokentest has an in-memory twin of the extent store, for tests of
+// what is built on tokens: volumes and snapshots are plain byte slices, Map
+// copies. It keeps the store's promises about atomic steps and durability:
+// Crash returns the store as a power cut would leave it.
+package tokentest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"odx/backstore"
+	"odx/tokens"
+)
+
+// Store implements tokens.Store.
+type Store struct {
+	id [16]byte
+	// MapLength, if positive, is how many bytes a Map does before it stops early.
+	MapLength int64
+	// Fail, if set, is asked before every change with the name of the method;
+	// its error is returned instead of the change.
+	Fail func(op string) error
+
+	mu      sync.Mutex
+	now     state // what calls see
+	durable state // what a crash leaves
+	open    int   // snapshot handles
+}
+
+// state is everything that a store keeps.
+type state struct {
+	next      uint64
+	volumes   map[string]*Volume
+	snapshots map[uint64][]byte // contents are immutable
+	records   map[string][]byte
+}
+
+func (s state) clone() state {
+	s.volumes, s.snapshots, s.records = maps.Clone(s.volumes), maps.Clone(s.snapshots), maps.Clone(s.records)
+	return s
+}
+
+// NewStore returns an empty store.
+func NewStore(id [16]byte) *Store {
+	s := &Store{id: id}
+	s.now = state{volumes: map[string]*Volume{}, snapshots: map[uint64][]byte{}, records: map[string][]byte{}}
+	s.durable = s.now.clone()
+	return s
+}
+
+// Crash returns the store as it is after a power cut: what was not flushed is
+// gone. Volumes keep what was written to them.
+func (s *Store) Crash() *Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &Store{id: s.id, now: s.durable.clone(), durable: s.durable.clone()}
+	for name, v := range c.now.volumes {
+		c.now.volumes[name] = &Volume{store: c, data: v.data}
+	}
+	return c
+}
+
+// Snapshots returns how many snapshots exist, and how many handles are open.
+func (s *Store) Snapshots() (exist, open int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.now.snapshots), s.open
+}
+
+// Records returns how many records have a key that begins with prefix.
+func (s *Store) Records(prefix string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for k := range s.now.records {
+		if strings.HasPrefix(k, prefix) {
+			n++
+		}
+	}
+	return n
+}
+
+// NewVolume makes a volume of size bytes.
+func (s *Store) NewVolume(name string, size int64) *Volume {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := &Volume{store: s, data: make([]byte, size)}
+	s.now.volumes[name], s.durable.volumes[name] = v, v
+	return v
+}
+
+// Volumes returns the names of the volumes, sorted.
+func (s *Store) Volumes() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.now.volumes))
+}
+
+func (s *Store) fail(ctx context.Context, op string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if s.Fail != nil {
+		return s.Fail(op)
+	}
+	return nil
+}
+
+func (s *Store) put(recs []backstore.Record) {
+	for _, r := range recs {
+		if r.Value == nil {
+			delete(s.now.records, string(r.Key))
+			continue
+		}
+		s.now.records[string(r.Key)] = bytes.Clone(r.Value)
+	}
+}
+
+// ID implements tokens.Store.
+func (s *Store) ID() [16]byte { return s.id }
+
+// Flush implements tokens.Store.
+func (s *Store) Flush(ctx context.Context) error {
+	if err := s.fail(ctx, "Flush"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.durable = s.now.clone()
+	return nil
+}
+
+// Snapshot implements tokens.Store.
+func (s *Store) Snapshot(id uint64) (tokens.Snapshot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	data, ok := s.now.snapshots[id]
+	if !ok {
+		return nil, fmt.Errorf("snapshot %d: %w", id, backstore.ErrNotFound)
+	}
+	s.open++
+	return &snapshot{store: s, id: id, data: data}, nil
+}
+
+// DeleteSnapshot implements tokens.Store.
+func (s *Store) DeleteSnapshot(ctx context.Context, id uint64, recs ...backstore.Record) error {
+	if err := s.fail(ctx, "DeleteSnapshot"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.now.snapshots[id]; !ok {
+		return fmt.Errorf("snapshot %d: %w", id, backstore.ErrNotFound)
+	}
+	delete(s.now.snapshots, id)
+	s.put(recs)
+	return nil
+}
+
+// PutRecords implements tokens.Store.
+func (s *Store) PutRecords(ctx context.Context, recs ...backstore.Record) error {
+	if err := s.fail(ctx, "PutRecords"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.put(recs)
+	return nil
+}
+
+// GetRecord implements tokens.Store.
+func (s *Store) GetRecord(key []byte) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.now.records[string(key)]
+	if !ok {
+		return nil, fmt.Errorf("record %q: %w", key, backstore.ErrNotFound)
+	}
+	return bytes.Clone(v), nil
+}
+
+// ScanRecords implements tokens.Store.
+func (s *Store) ScanRecords(prefix []byte, fn func(key, value []byte) error) error {
+	s.mu.Lock()
+	records := maps.Clone(s.now.records)
+	s.mu.Unlock()
+	for _, k := range slices.Sorted(maps.Keys(records)) {
+		if !strings.HasPrefix(k, string(prefix)) {
+			continue
+		}
+		if err := fn([]byte(k), bytes.Clone(records[k])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AddressSpace implements tokens.Store.
+func (s *Store) AddressSpace(v tokens.Volume) (tokens.AddressSpace, bool) {
+	own, ok := v.(*Volume)
+	return own, ok && own.store == s
+}
+
+// CreateStage implements tokens.Store.
+func (s *Store) CreateStage(ctx context.Context, name string, size int64) (tokens.AddressSpace, error) {
+	if err := s.fail(ctx, "CreateStage"); err != nil {
+		return nil, err
+	}
+	return s.NewVolume(name, size), nil
+}
+
+// DeleteStages implements tokens.Store.
+func (s *Store) DeleteStages(ctx context.Context, prefix string) error {
+	if err := s.fail(ctx, "DeleteStages"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range s.now.volumes {
+		if strings.HasPrefix(name, prefix) {
+			delete(s.now.volumes, name)
+			delete(s.durable.volumes, name)
+		}
+	}
+	return nil
+}
+
+// snapshot implements tokens.Snapshot.
+type snapshot struct {
+	store *Store
+	id    uint64
+	data  []byte
+}
+
+func (s *snapshot) ID() uint64    { return s.id }
+func (s *snapshot) Length() int64 { return int64(len(s.data)) }
+func (s *snapshot) Release() {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	s.store.open--
+}
+
+func (s *snapshot) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := check(ctx, s.data, off, int64(len(p))); err != nil {
+		return err
+	}
+	copy(p, s.data[off:])
+	return nil
+}
+
+func check(ctx context.Context, data []byte, off, length int64) error {
+	if off < 0 || length < 0 || off > int64(len(data)) || length > int64(len(data))-off {
+		return fmt.Errorf("%w: %d bytes at %d of %d", backstore.ErrRange, length, off, len(data))
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,177 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"odx/backstore"
+)
+
+// unmapLength is how many bytes are unmapped at a time, so that a call can
+// keep to its time.
+const unmapLength = 1 << 30
+
+// Destination is what an offload write puts its bytes into.
+type Destination struct {
+	Volume Volume
+	// BlockLength is the logical block length in bytes. Ranges are whole
+	// blocks, and the last block that the token's bytes fill only in part ends
+	// in zeros.
+	BlockLength int
+}
+
+// WriteOptions are the choices of an offload write. The zero value is valid.
+type WriteOptions struct {
+	// Completion says what becomes of the token afterwards.
+	Completion Completion
+}
+
+// Completion is what an offload write does with its token in the end.
+type Completion uint8
+
+const (
+	// KeepToken leaves the token for others.
+	KeepToken Completion = iota
+	// DeleteToken deletes it once there is nothing left to write: when every
+	// range was written or the token's bytes ended. A call that did less,
+	// or failed, keeps it, because its caller will come back.
+	DeleteToken
+)
+
+// OffloadWrite makes ranges of dst equal to the token's bytes from offset on
+// and returns how many bytes it did: whole blocks, contiguous from the start
+// of the first range. Fewer than asked for without an error means that the
+// token's bytes ended or that the call's time did; the caller goes on from
+// there with another call. With an error, the bytes done before it.
+//
+// Errors: those that refuse a token, ErrOffset, ErrRange, and those of the
+// store and the destination.
+func (m *Manager) OffloadWrite(ctx context.Context, t *Token, offset int64, dst Destination, ranges []backstore.Range, o WriteOptions) (int64, error) {
+	if err := t.checkLength(); err != nil {
+		return 0, err
+	}
+	w := writer{ctx: ctx, dst: dst.Volume, block: int64(dst.BlockLength), end: time.Now().Add(m.limits.CallTime)}
+	if _, err := sumRanges(dst.Volume.Size(), dst.BlockLength, ranges); err != nil {
+		return 0, err
+	}
+	if t.isZero() {
+		return w.zero(ranges)
+	}
+	e, s, err := m.acquire(t)
+	if err != nil {
+		return 0, err
+	}
+	defer s.Release()
+	defer m.release(ctx, e)
+	if offset < 0 || offset >= s.Length() {
+		return 0, fmt.Errorf("%w: offset %d, token of %d bytes", ErrOffset, offset, s.Length())
+	}
+	w.src, w.pos = s, offset
+	w.space, w.shared = m.store.AddressSpace(dst.Volume)
+	n, err := w.write(ranges)
+	if err != nil || o.Completion == KeepToken || w.stopped {
+		return n, err
+	}
+	if err := m.kill(ctx, e, Deleted); err != nil && !errors.Is(err, errDying) {
+		return n, err
+	}
+	return n, m.store.Flush(ctx)
+}
+
+// writer is one offload write under way.
+type writer struct {
+	ctx    context.Context
+	dst    Volume
+	space  AddressSpace // dst, if shared
+	shared bool
+	block  int64
+	end    time.Time
+
+	src     Snapshot
+	pos     int64 // next byte of src
+	stopped bool  // less was done than could be
+}
+
+func (w *writer) write(ranges []backstore.Range) (int64, error) {
+	var done int64
+	for _, r := range ranges {
+		if done > 0 && r.Length > 0 && time.Now().After(w.end) {
+			w.stopped = true
+			break
+		}
+		n, err := w.writeRange(r)
+		done += n
+		if err != nil || n < r.Length {
+			return done / w.block * w.block, err
+		}
+	}
+	return done / w.block * w.block, nil
+}
+
+// writeRange fills r from w.pos on, as far as the source and the time go.
+func (w *writer) writeRange(r backstore.Range) (int64, error) {
+	have := min(r.Length, w.src.Length()-w.pos)
+	whole := have / w.block * w.block
+	var done int64
+	for done < whole {
+		n, err := w.copySome(r.Offset+done, whole-done)
+		done, w.pos = done+n, w.pos+n
+		if err != nil {
+			return done, err
+		}
+		if done < whole && (n == 0 || time.Now().After(w.end)) {
+			w.stopped = true
+			return done, nil
+		}
+	}
+	if have == whole {
+		return done, nil
+	}
+	// The token's last bytes fill part of a block.
+	last := make([]byte, w.block)
+	if err := w.src.ReadAt(w.ctx, last[:have-whole], w.pos); err != nil {
+		return done, err
+	}
+	if err := w.dst.WriteAt(w.ctx, last, r.Offset+done); err != nil {
+		return done, err
+	}
+	w.pos += have - whole
+	return done + w.block, nil
+}
+
+// copySome copies up to length bytes from w.pos to off of the destination.
+func (w *writer) copySome(off, length int64) (int64, error) {
+	if w.shared {
+		return w.space.Map(w.ctx, off, w.src, w.pos, length)
+	}
+	buf := copyBuffers.Get().(*[copyLength]byte)
+	defer copyBuffers.Put(buf)
+	p := buf[:min(length, copyLength)]
+	if err := w.src.ReadAt(w.ctx, p, w.pos); err != nil {
+		return 0, err
+	}
+	if err := w.dst.WriteAt(w.ctx, p, off); err != nil {
+		return 0, err
+	}
+	return int64(len(p)), nil
+}
+
+// zero is the write with a block device zero ROD token.
+func (w *writer) zero(ranges []backstore.Range) (int64, error) {
+	var done int64
+	for _, r := range ranges {
+		for r.Length > 0 {
+			if done > 0 && time.Now().After(w.end) {
+				return done, nil
+			}
+			n := min(r.Length, unmapLength)
+			if err := w.dst.Unmap(w.ctx, r.Offset, n); err != nil {
+				return done, err
+			}
+			r.Offset, r.Length, done = r.Offset+n, r.Length-n, done+n
+		}
+	}
+	return done, nil
+}
