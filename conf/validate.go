@@ -258,7 +258,14 @@ func (c *checker) checkGroup(medium string, luns []*LUN) {
 		}
 	}
 	first := luns[0]
-	for _, l := range luns {
+	for i, l := range luns {
+		for _, other := range luns[:i] {
+			if target, _, _ := strings.Cut(l.Key, "."); strings.HasPrefix(other.Key, target+".") {
+				c.add(l.Key, "LUN %d: %s is LUN %d of this target already (line %d); keep one", l.Number, medium,
+					other.Number, lineOf(c.lines, other.Key))
+				break
+			}
+		}
 		if sized != nil {
 			l.Size = sized.Size
 		}
