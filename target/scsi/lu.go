@@ -1,6 +1,255 @@
 package scsi
 
-// LogicalUnit is a block device LU: a Volume with its identity and state.
-type LogicalUnit struct {
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/backstore"
+)
+
+// Limits that the Block Limits VPD page reports and that bound the memory and
+// the time of one command.
+const (
+	// MaximumTransferLength bounds the Data-In and Data-Out of a command, in bytes.
+	MaximumTransferLength = 16 << 20
+	// maximumWriteSame bounds WRITE SAME, in bytes: 32 MiB less one block of the
+	// store, to stay a multiple of it.
+	maximumWriteSame = 32<<20 - backstore.BlockLength
+	// maximumUnmapBlocks bounds the logical blocks of one UNMAP.
+	maximumUnmapBlocks = 1 << 20
+	// maximumUnmapDescriptors bounds the block descriptors of one UNMAP.
+	maximumUnmapDescriptors = 256
+	// maximumCompareAndWrite is in logical blocks; the CDB has 8 bits for it.
+	maximumCompareAndWrite = 255
+)
+
+// LUConfig describes a logical unit.
+type LUConfig struct {
 	Volume Volume
+	// ID is the permanent identity: the NAA and EUI-64 designators and the unit
+	// serial number come from it, so that it must stay the same for the same data
+	// over restarts, and differ for any other.
+	ID [16]byte
+	// LogicalBlockLength in bytes: 512 (the default) or 4096.
+	LogicalBlockLength int
+	// ReadOnly makes the medium write protected for every initiator.
+	ReadOnly bool
+	// Thin reports the logical unit as thin provisioned: UNMAP works, and WRITE
+	// SAME with zeros gives space back.
+	Thin bool
+	// VendorID (8 characters at most), ProductID (16) and Revision (4) are the
+	// texts of INQUIRY. Empty ones get defaults.
+	VendorID, ProductID, Revision string
+}
+
+// LogicalUnit is a direct access block device: a Volume with its identity and
+// state. Its methods may be called concurrently, except those that say that
+// they belong to the set-up before commands arrive.
+type LogicalUnit struct {
+	config      LUConfig
+	volume      Volume
+	conditional ConditionalWriter // nil when the volume has no atomic compare and write
+	blockShift  uint
+	blocks      atomic.Uint64
+
+	// Set up once, read without a lock.
+	opcodes   [256]opcode
+	vpd       [256]func(n *Nexus) []byte
+	errorRows []ErrorSense
+
+	modes   modeParameters
+	stopped atomic.Bool
+	// reserved is the nexus that holds the logical unit by RESERVE(6).
+	reserved atomic.Pointer[Nexus]
+
+	mu          sync.Mutex // guards what follows
+	nexuses     map[*Nexus]*itlNexus
+	onReset     []func()
+	onNexusLoss []func(*Nexus)
+}
+
+// NewLogicalUnit returns a logical unit with the commands of SPC-4 and SBC-3
+// that a disk needs.
+func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
+	if c.Volume == nil {
+		return nil, errors.New("logical unit without volume")
+	}
+	if c.LogicalBlockLength == 0 {
+		c.LogicalBlockLength = 512
+	}
+	if c.LogicalBlockLength != 512 && c.LogicalBlockLength != 4096 {
+		return nil, fmt.Errorf("logical block length %d: must be 512 or 4096", c.LogicalBlockLength)
+	}
+	if c.Volume.Size() < int64(c.LogicalBlockLength) {
+		return nil, fmt.Errorf("volume of %d bytes: too small for one logical block of %d", c.Volume.Size(), c.LogicalBlockLength)
+	}
+	if err := c.defaultTexts(); err != nil {
+		return nil, err
+	}
+	lu := &LogicalUnit{
+		config:     c,
+		volume:     c.Volume,
+		blockShift: uint(bits.TrailingZeros(uint(c.LogicalBlockLength))),
+		nexuses:    make(map[*Nexus]*itlNexus),
+	}
+	lu.conditional, _ = c.Volume.(ConditionalWriter)
+	lu.blocks.Store(uint64(c.Volume.Size()) >> lu.blockShift)
+	lu.modes.reset()
+	if err := lu.installCommands(); err != nil {
+		return nil, err
+	}
+	lu.installVPDPages()
+	return lu, nil
+}
+
+// defaultTexts fills in the INQUIRY texts and checks their lengths.
+func (c *LUConfig) defaultTexts() error {
+	texts := []struct {
+		name     string
+		text     *string
+		length   int
+		fallback string
+	}{
+		{"vendor identification", &c.VendorID, 8, "ODX"},
+		{"product identification", &c.ProductID, 16, "VIRTUAL-DISK"},
+		{"product revision level", &c.Revision, 4, "0001"},
+	}
+	for _, t := range texts {
+		if *t.text == "" {
+			*t.text = t.fallback
+		}
+		if len(*t.text) > t.length {
+			return fmt.Errorf("%s %q: at most %d characters", t.name, *t.text, t.length)
+		}
+		for _, r := range *t.text {
+			if r < 0x20 || r > 0x7E {
+				return fmt.Errorf("%s %q: printable ASCII only", t.name, *t.text)
+			}
+		}
+	}
+	return nil
+}
+
+// Volume returns the address space behind the logical unit.
+func (lu *LogicalUnit) Volume() Volume { return lu.volume }
+
+// LogicalBlockLength returns the length of a logical block in bytes.
+func (lu *LogicalUnit) LogicalBlockLength() int { return 1 << lu.blockShift }
+
+// Blocks returns the capacity in logical blocks.
+func (lu *LogicalUnit) Blocks() uint64 { return lu.blocks.Load() }
+
+// ID returns the permanent identity.
+func (lu *LogicalUnit) ID() [16]byte { return lu.config.ID }
+
+// ReadOnly reports whether the logical unit was made write protected. SWP, the
+// software write protection, is another matter: see WriteProtected.
+func (lu *LogicalUnit) ReadOnly() bool { return lu.config.ReadOnly }
+
+// WriteProtected returns the sense data that a write to the medium ends with
+// now, nil when writing is allowed.
+func (lu *LogicalUnit) WriteProtected() error {
+	if lu.config.ReadOnly {
+		return NewSense(KeyDataProtect, ASCWriteProtected)
+	}
+	if lu.modes.swp.Load() {
+		return NewSense(KeyDataProtect, ASCSoftwareWriteProtected)
+	}
+	return nil
+}
+
+// WriteThrough reports that the write cache is off (WCE=0): a command that
+// changed the medium must Flush before it ends.
+func (lu *LogicalUnit) WriteThrough() bool { return !lu.modes.wce.Load() }
+
+// senseFormat is the format that D_SENSE chooses.
+func (lu *LogicalUnit) senseFormat() SenseFormat {
+	if lu.modes.dSense.Load() {
+		return DescriptorSense
+	}
+	return FixedSense
+}
+
+// Resized takes over the volume's new size and tells every nexus.
+func (lu *LogicalUnit) Resized() {
+	blocks := uint64(lu.volume.Size()) >> lu.blockShift
+	if lu.blocks.Swap(blocks) != blocks {
+		lu.establish(ASCCapacityDataChanged, nil)
+	}
+}
+
+// OnReset has fn called after every reset of the logical unit. It belongs to
+// the set-up.
+func (lu *LogicalUnit) OnReset(fn func()) {
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	lu.onReset = append(lu.onReset, fn)
+}
+
+// OnNexusLoss has fn called whenever an I_T nexus of the logical unit ended. It
+// belongs to the set-up.
+func (lu *LogicalUnit) OnNexusLoss(fn func(*Nexus)) {
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	lu.onNexusLoss = append(lu.onNexusLoss, fn)
+}
+
+// attach adds a nexus, which will be told that the logical unit powered on.
+func (lu *LogicalUnit) attach(n *Nexus) *itlNexus {
+	itl := &itlNexus{nexus: n, lu: lu}
+	itl.establish(ASCPowerOnOrReset)
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	lu.nexuses[n] = itl
+	return itl
+}
+
+// detach forgets a nexus and what it holds.
+func (lu *LogicalUnit) detach(n *Nexus) {
+	lu.reserved.CompareAndSwap(n, nil)
+	lu.mu.Lock()
+	delete(lu.nexuses, n)
+	callbacks := lu.onNexusLoss
+	lu.mu.Unlock()
+	for _, fn := range callbacks {
+		fn(n)
+	}
+}
+
+// reset is the logical unit reset condition (SAM-5 6.3.3).
+func (lu *LogicalUnit) reset() {
+	lu.reserved.Store(nil)
+	lu.stopped.Store(false)
+	lu.modes.reset()
+	lu.establish(ASCBusDeviceResetFunction, nil)
+	lu.mu.Lock()
+	callbacks := lu.onReset
+	lu.mu.Unlock()
+	for _, fn := range callbacks {
+		fn()
+	}
+}
+
+// establish queues a unit attention for every nexus except one (nil: for all).
+func (lu *LogicalUnit) establish(asc ASC, except *Nexus) {
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	for n, itl := range lu.nexuses {
+		if n != except {
+			itl.establish(asc)
+		}
+	}
+}
+
+// discardLog returns a log that goes nowhere.
+func discardLog() *logrus.Entry {
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	return logrus.NewEntry(l)
 }

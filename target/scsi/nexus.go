@@ -1,5 +1,10 @@
 package scsi
 
+import (
+	"sync"
+	"sync/atomic"
+)
+
 // NexusID names an I_T nexus: initiator port and target port (RFC 7143 4.4.1:
 // the initiator port is the initiator name and the ISID, the target port the
 // target name and the portal group tag).
@@ -16,4 +21,82 @@ type NexusID struct {
 // pointer.
 type Nexus struct {
 	ID NexusID
+
+	// units is the nexus's view of the LUNs. It is replaced as a whole, so that
+	// commands look their logical unit up without a lock.
+	units atomic.Pointer[map[uint16]*itlNexus]
+}
+
+// unit returns the I_T_L nexus of a LUN, nil when the LUN has no logical unit.
+func (n *Nexus) unit(lun [8]byte) *itlNexus {
+	units := n.units.Load()
+	number, ok := decodeLUN(lun)
+	if units == nil || !ok {
+		return nil
+	}
+	return (*units)[number]
+}
+
+// maxAttentions bounds the unit attention queue of one I_T_L nexus. Conditions
+// are queued once each, so that the bound is met by no sane course of events.
+const maxAttentions = 16
+
+// itlNexus is an I_T_L nexus: what a logical unit keeps for one I_T nexus.
+type itlNexus struct {
+	nexus *Nexus
+	lu    *LogicalUnit
+
+	// pending mirrors len(attentions) > 0, so that a command without unit
+	// attention takes no lock.
+	pending atomic.Bool
+
+	mu         sync.Mutex // guards attentions
+	attentions []ASC
+}
+
+// establish queues a unit attention condition (SAM-5 5.14) unless it is queued
+// already.
+func (i *itlNexus) establish(asc ASC) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, a := range i.attentions {
+		if a == asc {
+			return
+		}
+	}
+	if len(i.attentions) < maxAttentions {
+		i.attentions = append(i.attentions, asc)
+		i.pending.Store(true)
+	}
+}
+
+// takeAttention removes and returns the oldest unit attention as sense data,
+// nil when there is none.
+func (i *itlNexus) takeAttention() *SenseError {
+	if !i.pending.Load() {
+		return nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.attentions) == 0 {
+		return nil
+	}
+	asc := i.attentions[0]
+	i.attentions = append(i.attentions[:0], i.attentions[1:]...)
+	i.pending.Store(len(i.attentions) > 0)
+	return NewSense(KeyUnitAttention, asc)
+}
+
+// clearAttention drops a queued unit attention.
+func (i *itlNexus) clearAttention(asc ASC) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	kept := i.attentions[:0]
+	for _, a := range i.attentions {
+		if a != asc {
+			kept = append(kept, a)
+		}
+	}
+	i.attentions = kept
+	i.pending.Store(len(kept) > 0)
 }

@@ -26,9 +26,13 @@ type Task struct {
 	// bidirectional read length).
 	ExpectedOut, ExpectedIn uint32
 	// Wanted is the number of Data-Out bytes that the CDB asks for; Prepare
-	// sets it. The transport fetches min(Wanted, ExpectedOut) bytes.
+	// sets it. The transport fetches min(Wanted, ExpectedOut) bytes. It stands
+	// also when Prepare refuses the task for an ExpectedOut that is too small,
+	// and tells the residual overflow then.
 	Wanted uint32
 
+	op    *Operation // set by Prepare
+	itl   *itlNexus  // set by Prepare, nil when the LUN has no logical unit
 	pool  *bufpool.Pool
 	out   *bufpool.Buffer
 	in    *bufpool.Buffer
@@ -56,7 +60,7 @@ func (t *Task) Reset(n *Nexus, cdb []byte) {
 		t.OpCode = t.cdb[0]
 	}
 	t.outDB, t.inDB, t.sense = api.SCSIDataBuffer{}, api.SCSIDataBuffer{}, api.SenseBuffer{}
-	t.Nexus, t.LU = n, nil
+	t.Nexus, t.LU, t.op, t.itl = n, nil, nil, nil
 	t.ExpectedOut, t.ExpectedIn, t.Wanted = 0, 0, 0
 }
 

@@ -1,0 +1,67 @@
+package scsi
+
+import "fmt"
+
+// ASC is an additional sense code in the high byte with its qualifier (ASCQ)
+// in the low byte (SPC-4 r37 annex F).
+type ASC uint16
+
+// Additional sense codes, named as in SPC-4.
+const (
+	ASCNone                           ASC = 0x0000
+	ASCLogicalUnitNotReady            ASC = 0x0400
+	ASCInitializingCommandRequired    ASC = 0x0402
+	ASCInvalidFieldInCommandIU        ASC = 0x0E03
+	ASCUnrecoveredReadError           ASC = 0x1100
+	ASCParameterListLengthError       ASC = 0x1A00
+	ASCMiscompareDuringVerify         ASC = 0x1D00
+	ASCInvalidCommandOperationCode    ASC = 0x2000
+	ASCLBAOutOfRange                  ASC = 0x2100
+	ASCInvalidFieldInCDB              ASC = 0x2400
+	ASCLogicalUnitNotSupported        ASC = 0x2500
+	ASCInvalidFieldInParameterList    ASC = 0x2600
+	ASCWriteProtected                 ASC = 0x2700
+	ASCSoftwareWriteProtected         ASC = 0x2702
+	ASCSpaceAllocationFailed          ASC = 0x2707
+	ASCPowerOnOrReset                 ASC = 0x2900
+	ASCBusDeviceResetFunction         ASC = 0x2903
+	ASCModeParametersChanged          ASC = 0x2A01
+	ASCReservationsReleased           ASC = 0x2A04
+	ASCCapacityDataChanged            ASC = 0x2A09
+	ASCCommandTimeoutDuringProcessing ASC = 0x2E02
+	ASCCommandsClearedByOther         ASC = 0x2F00
+	ASCSavingParametersNotSupported   ASC = 0x3900
+	ASCReportedLUNsDataChanged        ASC = 0x3F0E
+	ASCInternalTargetFailure          ASC = 0x4400
+)
+
+// String returns the code as it is written in the standards, "27h/07h".
+func (a ASC) String() string { return fmt.Sprintf("%02Xh/%02Xh", byte(a>>8), byte(a)) }
+
+// SenseKey is the class of a condition (SPC-4 r37 4.5.6).
+type SenseKey byte
+
+// Sense keys.
+const (
+	KeyNoSense        SenseKey = 0x0
+	KeyRecoveredError SenseKey = 0x1
+	KeyNotReady       SenseKey = 0x2
+	KeyMediumError    SenseKey = 0x3
+	KeyHardwareError  SenseKey = 0x4
+	KeyIllegalRequest SenseKey = 0x5
+	KeyUnitAttention  SenseKey = 0x6
+	KeyDataProtect    SenseKey = 0x7
+	KeyCopyAborted    SenseKey = 0xA
+	KeyAbortedCommand SenseKey = 0xB
+	KeyMiscompare     SenseKey = 0xE
+	KeyCompleted      SenseKey = 0xF
+)
+
+var senseKeyNames = [16]string{
+	"NO SENSE", "RECOVERED ERROR", "NOT READY", "MEDIUM ERROR", "HARDWARE ERROR", "ILLEGAL REQUEST",
+	"UNIT ATTENTION", "DATA PROTECT", "BLANK CHECK", "VENDOR SPECIFIC", "COPY ABORTED", "ABORTED COMMAND",
+	"reserved", "VOLUME OVERFLOW", "MISCOMPARE", "COMPLETED",
+}
+
+// String returns the standard's name of the key.
+func (k SenseKey) String() string { return senseKeyNames[k&0xF] }

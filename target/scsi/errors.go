@@ -1,0 +1,52 @@
+package scsi
+
+import (
+	"context"
+	"errors"
+
+	"odx/backstore"
+)
+
+// ErrorSense is a row of the table that turns errors into sense data: an error
+// that is Err (errors.Is) ends the command with Key and ASC.
+type ErrorSense struct {
+	Err error
+	Key SenseKey
+	ASC ASC
+}
+
+// errorSense is the one place where an error of a lower layer gets its sense
+// data. Anything that is not in it is an internal target failure.
+var errorSense = [...]ErrorSense{
+	{backstore.ErrNoSpace, KeyDataProtect, ASCSpaceAllocationFailed},
+	{backstore.ErrCorrupt, KeyMediumError, ASCUnrecoveredReadError},
+	{backstore.ErrRange, KeyIllegalRequest, ASCLBAOutOfRange},
+	{backstore.ErrClosed, KeyNotReady, ASCLogicalUnitNotReady},
+	{context.Canceled, KeyAbortedCommand, ASCNone},
+	{context.DeadlineExceeded, KeyAbortedCommand, ASCCommandTimeoutDuringProcessing},
+}
+
+// errReservationConflict ends a command with RESERVATION CONFLICT status, which
+// has no sense data.
+var errReservationConflict = errors.New("reservation conflict")
+
+// MapErrors adds rows that are looked up before the device server's own. It
+// must not be called once commands arrive.
+func (lu *LogicalUnit) MapErrors(rows ...ErrorSense) {
+	lu.errorRows = append(lu.errorRows, rows...)
+}
+
+// Sense returns the sense data that err ends a command of lu with.
+func (lu *LogicalUnit) Sense(err error) *SenseError {
+	if se, ok := errors.AsType[*SenseError](err); ok {
+		return se
+	}
+	for _, rows := range [...][]ErrorSense{lu.errorRows, errorSense[:]} {
+		for _, row := range rows {
+			if errors.Is(err, row.Err) {
+				return NewSense(row.Key, row.ASC)
+			}
+		}
+	}
+	return NewSense(KeyHardwareError, ASCInternalTargetFailure)
+}

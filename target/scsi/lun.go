@@ -1,0 +1,32 @@
+package scsi
+
+import "encoding/binary"
+
+// maxLUN is the largest number that flat space addressing can tell.
+const maxLUN = 0x3FFF
+
+// decodeLUN returns the number of a single level LUN in peripheral device or
+// flat space addressing (SAM-5 4.7.7); ok is false for any other LUN.
+func decodeLUN(lun [8]byte) (number uint16, ok bool) {
+	if binary.BigEndian.Uint64(lun[:])&0x0000FFFFFFFFFFFF != 0 {
+		return 0, false
+	}
+	field := binary.BigEndian.Uint16(lun[:])
+	switch field >> 14 {
+	case 0: // peripheral device addressing; a bus other than 0 is a second level
+		return field, field <= 0xFF
+	case 1: // flat space addressing
+		return field & maxLUN, true
+	}
+	return 0, false
+}
+
+// encodeLUN returns the LUN of a number in the form that initiators know best:
+// peripheral device addressing as far as it goes, flat space addressing above.
+func encodeLUN(number uint16) (lun [8]byte) {
+	if number > 0xFF {
+		number |= 1 << 14
+	}
+	binary.BigEndian.PutUint16(lun[:], number)
+	return lun
+}

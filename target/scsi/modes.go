@@ -1,0 +1,103 @@
+package scsi
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// modePage describes a mode page (SPC-4 r37 7.5): its default values, and ones
+// in the bits that MODE SELECT can change. Both are whole pages with header.
+type modePage struct {
+	code, subpage        byte
+	defaults, changeable []byte
+}
+
+// Mode pages and the bits of them that the device server looks at.
+const (
+	pageCaching = 0x08
+	pageControl = 0x0A
+	pageAll     = 0x3F
+	subpageAll  = 0xFF
+
+	cachingWCE    = 0x04 // byte 2
+	controlDSense = 0x04 // byte 2
+	controlSWP    = 0x08 // byte 4
+)
+
+// modePages lists the pages in the order in which MODE SENSE returns them.
+var modePages = [...]modePage{
+	{ // Read-Write Error Recovery (SBC-3 6.5.8): AWRE, ARRE
+		code:       0x01,
+		defaults:   []byte{0x01, 0x0A, 0xC0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		changeable: []byte{0x01, 0x0A, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+	},
+	{ // Disconnect-Reconnect (SPC-4 r37 7.5.10)
+		code:       0x02,
+		defaults:   []byte{0x02, 0x0E, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		changeable: []byte{0x02, 0x0E, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+	},
+	{ // Caching (SBC-3 6.5.5): the write cache is on
+		code:       pageCaching,
+		defaults:   []byte{pageCaching, 0x12, cachingWCE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		changeable: []byte{pageCaching, 0x12, cachingWCE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+	},
+	{ // Control (SPC-4 r37 7.5.8): GLTSD; unrestricted reordering, QERR 0; no busy timeout limit
+		code:       pageControl,
+		defaults:   []byte{pageControl, 0x0A, 0x02, 0x10, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0},
+		changeable: []byte{pageControl, 0x0A, controlDSense, 0, controlSWP, 0, 0, 0, 0, 0, 0, 0},
+	},
+	{ // Control Extension (SPC-4 r37 7.5.9)
+		code: pageControl, subpage: 0x01,
+		defaults:   []byte{0x40 | pageControl, 0x01, 0, 0x1C, 31: 0},
+		changeable: []byte{0x40 | pageControl, 0x01, 0, 0x1C, 31: 0},
+	},
+	{ // Informational Exceptions Control (SPC-4 r37 7.5.11): DEXCPT, nothing is reported
+		code:       0x1C,
+		defaults:   []byte{0x1C, 0x0A, 0x08, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		changeable: []byte{0x1C, 0x0A, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+	},
+}
+
+// modeParameters are the current mode parameters of a logical unit, shared by
+// all its nexuses (MLUS). Nothing is saved.
+type modeParameters struct {
+	// What commands look at while they run; it mirrors current.
+	wce, dSense, swp atomic.Bool
+
+	mu      sync.Mutex // guards current
+	current [len(modePages)][]byte
+}
+
+// reset gives every page its default values.
+func (m *modeParameters) reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, p := range modePages {
+		m.current[i] = append([]byte(nil), p.defaults...)
+	}
+	m.mirror()
+}
+
+// mirror takes over the bits that commands look at; m.mu is held.
+func (m *modeParameters) mirror() {
+	for i, p := range modePages {
+		switch {
+		case p.subpage != 0:
+		case p.code == pageCaching:
+			m.wce.Store(m.current[i][2]&cachingWCE != 0)
+		case p.code == pageControl:
+			m.dSense.Store(m.current[i][2]&controlDSense != 0)
+			m.swp.Store(m.current[i][4]&controlSWP != 0)
+		}
+	}
+}
+
+// findModePage returns the index of a page, or -1.
+func findModePage(code, subpage byte) int {
+	for i, p := range modePages {
+		if p.code == code && p.subpage == subpage {
+			return i
+		}
+	}
+	return -1
+}

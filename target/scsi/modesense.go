@@ -1,0 +1,122 @@
+package scsi
+
+import (
+	"context"
+	"encoding/binary"
+)
+
+// Page control values of MODE SENSE (SPC-4 r37 6.11.1).
+const (
+	pcCurrent    = 0
+	pcChangeable = 1
+	pcDefault    = 2
+	pcSaved      = 3
+)
+
+// Device-specific parameter of direct access block devices (SBC-3 6.5.1).
+const (
+	dspWP     = 0x80
+	dspDPOFUA = 0x10
+)
+
+// executeModeSense6 is MODE SENSE(6) (SPC-4 r37 6.11).
+func executeModeSense6(_ context.Context, t *Task) error {
+	cdb, lu := t.CDB(), t.LU
+	pages, err := lu.modes.sense(cdb)
+	if err != nil {
+		return err
+	}
+	d := []byte{0, 0, lu.deviceSpecificParameter(), 0}
+	if cdb[1]&modeSenseDBD == 0 {
+		d = append(d, lu.shortBlockDescriptor()...)
+		d[3] = 8
+	}
+	d = append(d, pages...)
+	d[0] = byte(len(d) - 1)
+	t.SetDataIn(d, uint32(cdb[4]))
+	return nil
+}
+
+// executeModeSense10 is MODE SENSE(10) (SPC-4 r37 6.12).
+func executeModeSense10(_ context.Context, t *Task) error {
+	cdb, lu := t.CDB(), t.LU
+	pages, err := lu.modes.sense(cdb)
+	if err != nil {
+		return err
+	}
+	d := []byte{0, 0, 0, lu.deviceSpecificParameter(), 0, 0, 0, 0}
+	const llbaa, longLBA = 0x10, 0x01
+	switch {
+	case cdb[1]&modeSenseDBD != 0:
+	case cdb[1]&llbaa != 0:
+		d[4], d[7] = longLBA, 16
+		d = append(d, lu.longBlockDescriptor()...)
+	default:
+		d[7] = 8
+		d = append(d, lu.shortBlockDescriptor()...)
+	}
+	d = append(d, pages...)
+	binary.BigEndian.PutUint16(d, uint16(len(d)-2))
+	t.SetDataIn(d, uint32(binary.BigEndian.Uint16(cdb[7:])))
+	return nil
+}
+
+const modeSenseDBD = 0x08 // disable block descriptors
+
+// sense returns the pages that the CDB of a MODE SENSE asks for.
+func (m *modeParameters) sense(cdb []byte) ([]byte, error) {
+	control, code, subpage := cdb[2]>>6, cdb[2]&0x3F, cdb[3]
+	if control == pcSaved {
+		return nil, NewSense(KeyIllegalRequest, ASCSavingParametersNotSupported)
+	}
+	if code == pageAll && subpage != 0 && subpage != subpageAll {
+		return nil, InvalidFieldInCDB(3, 7)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var pages []byte
+	for i, p := range modePages {
+		if code != pageAll && p.code != code || subpage != subpageAll && p.subpage != subpage {
+			continue
+		}
+		switch control {
+		case pcCurrent:
+			pages = append(pages, m.current[i]...)
+		case pcChangeable:
+			pages = append(pages, p.changeable...)
+		default:
+			pages = append(pages, p.defaults...)
+		}
+	}
+	if len(pages) == 0 {
+		return nil, InvalidFieldInCDB(2, 5)
+	}
+	return pages, nil
+}
+
+// deviceSpecificParameter is that byte of the mode parameter header.
+func (lu *LogicalUnit) deviceSpecificParameter() byte {
+	dsp := byte(dspDPOFUA)
+	if lu.WriteProtected() != nil {
+		dsp |= dspWP
+	}
+	return dsp
+}
+
+// shortBlockDescriptor is the short LBA mode parameter block descriptor (SBC-3
+// 6.5.2.2).
+func (lu *LogicalUnit) shortBlockDescriptor() []byte {
+	b := make([]byte, 8)
+	binary.BigEndian.PutUint32(b, uint32(min(lu.Blocks(), 0xFFFFFFFF)))
+	binary.BigEndian.PutUint32(b[4:], uint32(lu.LogicalBlockLength())) // byte 4 is reserved, the length has 24 bits
+	return b
+}
+
+// longBlockDescriptor is the long LBA mode parameter block descriptor (SBC-3
+// 6.5.2.3).
+func (lu *LogicalUnit) longBlockDescriptor() []byte {
+	b := make([]byte, 16)
+	binary.BigEndian.PutUint64(b, lu.Blocks())
+	binary.BigEndian.PutUint32(b[12:], uint32(lu.LogicalBlockLength()))
+	return b
+}

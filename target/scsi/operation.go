@@ -1,0 +1,142 @@
+package scsi
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+)
+
+// Access says how a command meets the reservations of other I_T nexuses
+// (SPC-4 r37 table 66, SPC-2 table 10).
+type Access byte
+
+// Kinds of access.
+const (
+	// AccessAlways: no reservation conflicts with it (INQUIRY, REPORT LUNS, …).
+	AccessAlways Access = iota
+	// AccessState: only a RESERVE(6) of another nexus conflicts with it
+	// (TEST UNIT READY, REPORT SUPPORTED OPERATION CODES, …).
+	AccessState
+	// AccessRead: it reads the medium; exclusive access conflicts with it.
+	AccessRead
+	// AccessWrite: it changes the medium or the logical unit's state; every
+	// reservation conflicts with it.
+	AccessWrite
+)
+
+// NoServiceAction is the service action of an operation code that has none.
+const NoServiceAction = -1
+
+// Operation is one supported command: an operation code, or one service action
+// of it.
+type Operation struct {
+	// Name is the standard's name, for logs.
+	Name string
+	// Usage is the CDB usage data of REPORT SUPPORTED OPERATION CODES: as long as
+	// the CDB, a bit set where the device server looks at that bit, except that
+	// the operation code and service action stand as they are.
+	Usage []byte
+	// Access is the kind of access that reservations are checked for.
+	Access Access
+	// Medium says that the command needs a started unit; it ends with NOT READY
+	// otherwise.
+	Medium bool
+	// Write says that the command changes the medium and is refused on a
+	// write-protected one.
+	Write bool
+	// Prepare checks the CDB and sets t.Wanted. It runs on the connection's
+	// reader and must not block. nil: nothing to check, no Data-Out.
+	Prepare func(t *Task) error
+	// Execute runs the command: it reads t.DataOut, and on success has set
+	// t's Data-In. An error becomes sense data (LogicalUnit.Sense).
+	Execute func(ctx context.Context, t *Task) error
+	// RecommendedTimeout in seconds, 0 for none, is told to initiators that ask
+	// for command timeouts descriptors.
+	RecommendedTimeout uint32
+}
+
+// opcode is what a logical unit knows of one operation code: one operation, or
+// one for each service action (bits 4..0 of byte 1).
+type opcode struct {
+	single  *Operation
+	actions *[32]*Operation
+}
+
+// Install adds a command to the logical unit. serviceAction is NoServiceAction
+// for operation codes without. It fails if the command is there already or the
+// operation is incomplete, and must not be called once commands arrive.
+func (lu *LogicalUnit) Install(code byte, serviceAction int, op Operation) error {
+	if op.Execute == nil || len(op.Usage) < 6 || op.Usage[0] != code {
+		return fmt.Errorf("operation %q (%02Xh): needs Execute, and Usage that starts with the operation code", op.Name, code)
+	}
+	oc := &lu.opcodes[code]
+	if serviceAction == NoServiceAction {
+		if oc.single != nil || oc.actions != nil {
+			return fmt.Errorf("operation %q: operation code %02Xh is taken", op.Name, code)
+		}
+		oc.single = &op
+		return nil
+	}
+	if serviceAction < 0 || serviceAction > 31 || oc.single != nil {
+		return fmt.Errorf("operation %q: operation code %02Xh cannot take service action %d", op.Name, code, serviceAction)
+	}
+	if oc.actions == nil {
+		oc.actions = new([32]*Operation)
+	}
+	if oc.actions[serviceAction] != nil {
+		return fmt.Errorf("operation %q: service action %02Xh/%02Xh is taken", op.Name, code, serviceAction)
+	}
+	oc.actions[serviceAction] = &op
+	return nil
+}
+
+// operation returns the operation that a CDB names.
+func (lu *LogicalUnit) operation(cdb []byte) (*Operation, error) {
+	if len(cdb) < 6 {
+		return nil, NewSense(KeyIllegalRequest, ASCInvalidCommandOperationCode)
+	}
+	oc := &lu.opcodes[cdb[0]]
+	op := oc.single
+	if oc.actions != nil {
+		if op = oc.actions[cdb[1]&0x1F]; op == nil {
+			return nil, InvalidFieldInCDB(1, 4)
+		}
+	}
+	if op == nil {
+		return nil, NewSense(KeyIllegalRequest, ASCInvalidCommandOperationCode)
+	}
+	// NACA asks for ACA, which NORMACA=0 in INQUIRY says there is none of
+	// (SAM-5 5.2). The CONTROL byte is the last of the CDB.
+	last := len(op.Usage) - 1
+	if len(cdb) <= last {
+		return nil, NewSense(KeyIllegalRequest, ASCInvalidFieldInCDB)
+	}
+	if cdb[last]&0x04 != 0 {
+		return nil, InvalidFieldInCDB(last, 2)
+	}
+	return op, nil
+}
+
+// ParameterListLength returns a Prepare function for commands whose Data-Out is
+// a parameter list: the CDB has its length in width bytes (1, 2 or 4) at offset.
+func ParameterListLength(offset, width int) func(t *Task) error {
+	return func(t *Task) error {
+		field := t.CDB()[offset : offset+width]
+		switch width {
+		case 1:
+			t.Wanted = uint32(field[0])
+		case 2:
+			t.Wanted = uint32(binary.BigEndian.Uint16(field))
+		default:
+			t.Wanted = binary.BigEndian.Uint32(field)
+		}
+		return nil
+	}
+}
+
+// SetDataIn makes p, cut to allocationLength bytes, the Data-In of the command
+// (SPC-4 r37 4.2.5.6).
+func (t *Task) SetDataIn(p []byte, allocationLength uint32) {
+	n := min(uint64(len(p)), uint64(allocationLength))
+	copy(t.AllocDataIn(int(n)), p)
+}

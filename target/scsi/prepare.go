@@ -1,0 +1,92 @@
+package scsi
+
+// Operation codes that the order of checks depends on.
+const (
+	opRequestSense = 0x03
+	opInquiry      = 0x12
+	opReportLUNs   = 0xA0
+)
+
+// prepare is the device server's part of a command that needs no I/O. The order
+// of the checks is that of SAM-5 5.3.3 (status precedence) and SBC-3: unit
+// attention, reservation, readiness, protection, CDB, lengths.
+func (i *itlNexus) prepare(t *Task) error {
+	t.itl = i
+	lu := i.lu
+	if i.pending.Load() && !passesAttention(t.OpCode) {
+		if sense := i.takeAttention(); sense != nil {
+			return sense
+		}
+	}
+	op, err := lu.operation(t.CDB())
+	if err != nil {
+		return err
+	}
+	t.op = op
+	if op.Access != AccessAlways {
+		if holder := lu.reserved.Load(); holder != nil && holder != i.nexus {
+			return errReservationConflict
+		}
+	}
+	if op.Medium && lu.stopped.Load() {
+		return NewSense(KeyNotReady, ASCInitializingCommandRequired)
+	}
+	if op.Write {
+		if err := lu.WriteProtected(); err != nil {
+			return err
+		}
+	}
+	if op.Prepare != nil {
+		if err := op.Prepare(t); err != nil {
+			t.Wanted = 0
+			return err
+		}
+	}
+	return t.checkDataOut()
+}
+
+// checkDataOut refuses Data-Out that would be unbounded, and an initiator that
+// offers less than its CDB asks for. The latter writes nothing: with part of
+// the data, some of the blocks would be left as they were behind GOOD status.
+func (t *Task) checkDataOut() error {
+	if t.Wanted > MaximumTransferLength {
+		t.Wanted = 0
+		return NewSense(KeyIllegalRequest, ASCInvalidFieldInCDB)
+	}
+	if t.Wanted > t.ExpectedOut {
+		return NewSense(KeyIllegalRequest, ASCInvalidFieldInCommandIU)
+	}
+	return nil
+}
+
+// passesAttention reports whether a command is run although a unit attention
+// condition exists (SAM-5 5.14).
+func passesAttention(code byte) bool {
+	return code == opInquiry || code == opReportLUNs || code == opRequestSense
+}
+
+// Operations of a LUN without logical unit (SAM-5 4.7.1).
+var (
+	inquiryMissing      = Operation{Name: "INQUIRY", Execute: executeInquiryMissing}
+	reportLUNsMissing   = Operation{Name: "REPORT LUNS", Execute: executeReportLUNs}
+	requestSenseMissing = Operation{Name: "REQUEST SENSE", Execute: executeRequestSense}
+)
+
+// prepareMissing prepares a command to a LUN without logical unit.
+func prepareMissing(t *Task) error {
+	length := 6
+	switch t.OpCode {
+	case opInquiry:
+		t.op = &inquiryMissing
+	case opReportLUNs:
+		t.op, length = &reportLUNsMissing, 12
+	case opRequestSense:
+		t.op = &requestSenseMissing
+	default:
+		return NewSense(KeyIllegalRequest, ASCLogicalUnitNotSupported)
+	}
+	if len(t.CDB()) < length {
+		return NewSense(KeyIllegalRequest, ASCInvalidFieldInCDB)
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+package scsi
+
+import "context"
+
+// prepareRead checks READ(6), (10), (12) and (16): SBC-3 5.11 to 5.14.
+func prepareRead(t *Task) error { return t.checkTransfer() }
+
+func executeRead(ctx context.Context, t *Task) error {
+	lu := t.LU
+	if forcesUnitAccess(t.CDB()) {
+		// FUA reads from the medium, so the cache has to be there first.
+		if err := lu.volume.Flush(ctx); err != nil {
+			return err
+		}
+	}
+	if t.TL == 0 {
+		return nil
+	}
+	return lu.volume.ReadAt(ctx, t.AllocDataIn(int(t.TL)), int64(t.Offset))
+}
+
+// prepareWrite checks WRITE(6), (10), (12) and (16): SBC-3 5.32 to 5.35.
+func prepareWrite(t *Task) error {
+	if err := t.checkTransfer(); err != nil {
+		return err
+	}
+	t.Wanted = t.TL
+	return nil
+}
+
+func executeWrite(ctx context.Context, t *Task) error {
+	lu := t.LU
+	if t.TL > 0 {
+		if err := lu.volume.WriteAt(ctx, t.DataOut()[:t.TL], int64(t.Offset)); err != nil {
+			return err
+		}
+	}
+	return lu.finishWrite(ctx, t.CDB())
+}
+
+// finishWrite makes what a command wrote durable when its FUA bit or the
+// caching mode page asks for it.
+func (lu *LogicalUnit) finishWrite(ctx context.Context, cdb []byte) error {
+	if forcesUnitAccess(cdb) || lu.WriteThrough() {
+		return lu.volume.Flush(ctx)
+	}
+	return nil
+}
+
+// prepareSynchronizeCache checks SYNCHRONIZE CACHE(10) and (16): SBC-3 5.22,
+// 5.23. No block count means all blocks to the last.
+func prepareSynchronizeCache(t *Task) error {
+	r := rangeOf(t.CDB())
+	if r.blocks == 0 && r.lba >= t.LU.Blocks() {
+		return NewSense(KeyIllegalRequest, ASCLBAOutOfRange)
+	}
+	return t.LU.checkRange(r.lba, r.blocks)
+}
+
+// executeSynchronizeCache flushes the whole volume: one group commit serves
+// every range. IMMED allows an early answer; answering when the data is durable
+// is what lets a failure be told to the initiator that asked.
+func executeSynchronizeCache(ctx context.Context, t *Task) error {
+	return t.LU.volume.Flush(ctx)
+}
+
+// prepareCompareAndWrite checks COMPARE AND WRITE (SBC-3 5.2). Data-Out holds
+// the blocks to compare with, then the blocks to write.
+func prepareCompareAndWrite(t *Task) error {
+	cdb, lu := t.CDB(), t.LU
+	if cdb[1]&0xE0 != 0 {
+		return InvalidFieldInCDB(1, 7)
+	}
+	r := rangeOf(cdb)
+	r.blocks = uint64(cdb[13])
+	if err := lu.checkRange(r.lba, r.blocks); err != nil {
+		return err
+	}
+	if r.blocks > maximumCompareAndWrite {
+		return InvalidFieldInCDB(13, 7)
+	}
+	t.Offset = r.lba << lu.blockShift
+	t.TL = uint32(r.blocks << lu.blockShift)
+	t.Wanted = 2 * t.TL
+	if t.ExpectedOut > t.Wanted {
+		// The two halves can only be told apart when the lengths agree.
+		return InvalidFieldInCDB(13, 7)
+	}
+	return nil
+}
+
+func executeCompareAndWrite(ctx context.Context, t *Task) error {
+	lu := t.LU
+	if t.TL == 0 {
+		return nil
+	}
+	data := t.DataOut()
+	mismatch, err := lu.conditional.CompareAndWrite(ctx, data[:t.TL], data[t.TL:2*t.TL], int64(t.Offset))
+	if err != nil {
+		return err
+	}
+	if mismatch >= 0 {
+		return NewSense(KeyMiscompare, ASCMiscompareDuringVerify).WithInformation(uint64(mismatch))
+	}
+	return lu.finishWrite(ctx, t.CDB())
+}

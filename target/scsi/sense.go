@@ -1,0 +1,121 @@
+package scsi
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// SenseFormat is the layout of sense data, chosen by the D_SENSE bit of the
+// Control mode page.
+type SenseFormat byte
+
+// Sense data formats with their response codes for current errors.
+const (
+	FixedSense      SenseFormat = 0x70 // SPC-4 r37 4.5.3
+	DescriptorSense SenseFormat = 0x72 // SPC-4 r37 4.5.2
+)
+
+// SenseError is the error that ends a command with CHECK CONDITION status and
+// says in it which sense data to send.
+type SenseError struct {
+	Key SenseKey
+	ASC ASC
+	// Information is the INFORMATION field; its meaning belongs to the command
+	// (an LBA for medium errors, a byte offset for COMPARE AND WRITE).
+	Information    uint64
+	HasInformation bool
+	// CommandSpecific is the COMMAND-SPECIFIC INFORMATION field.
+	CommandSpecific    uint64
+	HasCommandSpecific bool
+	// SenseKeySpecific is sent when its first bit (SKSV) is set.
+	SenseKeySpecific [3]byte
+}
+
+// NewSense returns sense data without further fields.
+func NewSense(key SenseKey, asc ASC) *SenseError {
+	return &SenseError{Key: key, ASC: asc}
+}
+
+// WholeField says that a field pointer names a byte and no bit of it.
+const WholeField = -1
+
+// InvalidFieldInCDB returns ILLEGAL REQUEST / INVALID FIELD IN CDB that points
+// to a byte of the CDB and a bit (7..0, the most significant of the field) or
+// WholeField.
+func InvalidFieldInCDB(byteIndex, bit int) *SenseError {
+	return fieldError(ASCInvalidFieldInCDB, 0xC0, byteIndex, bit)
+}
+
+// InvalidFieldInParameterList returns ILLEGAL REQUEST / INVALID FIELD IN
+// PARAMETER LIST that points to a byte of the Data-Out buffer and a bit or
+// WholeField.
+func InvalidFieldInParameterList(byteIndex, bit int) *SenseError {
+	return fieldError(ASCInvalidFieldInParameterList, 0x80, byteIndex, bit)
+}
+
+// fieldError builds the field pointer of SPC-4 r37 4.5.2.4.2. flags holds SKSV
+// and C/D.
+func fieldError(asc ASC, flags byte, byteIndex, bit int) *SenseError {
+	e := NewSense(KeyIllegalRequest, asc)
+	if byteIndex > 0xFFFF {
+		return e
+	}
+	if bit != WholeField {
+		flags |= 0x08 | byte(bit&7)
+	}
+	e.SenseKeySpecific[0] = flags
+	binary.BigEndian.PutUint16(e.SenseKeySpecific[1:], uint16(byteIndex))
+	return e
+}
+
+// WithInformation returns a copy of e with its INFORMATION field set.
+func (e *SenseError) WithInformation(v uint64) *SenseError {
+	c := *e
+	c.Information, c.HasInformation = v, true
+	return &c
+}
+
+// Error names the sense key and the additional sense code.
+func (e *SenseError) Error() string {
+	return fmt.Sprintf("%s, ASC/ASCQ %s", e.Key, e.ASC)
+}
+
+// AppendSense appends the sense data of e to dst.
+func (e *SenseError) AppendSense(dst []byte, f SenseFormat) []byte {
+	if f == DescriptorSense {
+		return e.appendDescriptors(dst)
+	}
+	var b [18]byte
+	b[0], b[2], b[7] = byte(FixedSense), byte(e.Key), 10
+	// A value that needs more than 32 bits cannot be told in this format: VALID
+	// stays zero (SPC-4 r37 4.5.3).
+	if e.HasInformation && e.Information <= 0xFFFFFFFF {
+		b[0] |= 0x80
+		binary.BigEndian.PutUint32(b[3:], uint32(e.Information))
+	}
+	if e.HasCommandSpecific && e.CommandSpecific <= 0xFFFFFFFF {
+		binary.BigEndian.PutUint32(b[8:], uint32(e.CommandSpecific))
+	}
+	binary.BigEndian.PutUint16(b[12:], uint16(e.ASC))
+	copy(b[15:], e.SenseKeySpecific[:])
+	return append(dst, b[:]...)
+}
+
+// appendDescriptors appends descriptor format sense data.
+func (e *SenseError) appendDescriptors(dst []byte) []byte {
+	start := len(dst)
+	dst = append(dst, byte(DescriptorSense), byte(e.Key), byte(e.ASC>>8), byte(e.ASC), 0, 0, 0, 0)
+	if e.HasInformation {
+		dst = append(dst, 0x00, 0x0A, 0x80, 0)
+		dst = binary.BigEndian.AppendUint64(dst, e.Information)
+	}
+	if e.HasCommandSpecific {
+		dst = append(dst, 0x01, 0x0A, 0, 0)
+		dst = binary.BigEndian.AppendUint64(dst, e.CommandSpecific)
+	}
+	if s := e.SenseKeySpecific; s[0]&0x80 != 0 {
+		dst = append(dst, 0x02, 0x06, 0, 0, s[0], s[1], s[2], 0)
+	}
+	dst[start+7] = byte(len(dst) - start - 8)
+	return dst
+}

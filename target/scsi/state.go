@@ -1,0 +1,120 @@
+package scsi
+
+import (
+	"context"
+	"encoding/binary"
+)
+
+// executeNothing is TEST UNIT READY (SPC-4 r37 6.47): Prepare has answered it.
+func executeNothing(context.Context, *Task) error { return nil }
+
+// executeRequestSense returns a pending unit attention as parameter data and
+// clears it (SPC-4 r37 6.39).
+func executeRequestSense(_ context.Context, t *Task) error {
+	cdb := t.CDB()
+	sense := NewSense(KeyNoSense, ASCNone)
+	if t.itl == nil {
+		sense = NewSense(KeyIllegalRequest, ASCLogicalUnitNotSupported)
+	} else if attention := t.itl.takeAttention(); attention != nil {
+		sense = attention
+	} else if t.LU.stopped.Load() {
+		sense = NewSense(KeyNotReady, ASCInitializingCommandRequired)
+	}
+	format := FixedSense
+	if cdb[1]&0x01 != 0 { // DESC
+		format = DescriptorSense
+	}
+	t.SetDataIn(sense.AppendSense(nil, format), uint32(cdb[4]))
+	return nil
+}
+
+// prepareStartStopUnit checks START STOP UNIT (SBC-3 5.20).
+func prepareStartStopUnit(t *Task) error {
+	cdb := t.CDB()
+	if cdb[4]&0xF0 != 0 || cdb[3]&0x0F != 0 { // power conditions: there are none
+		return InvalidFieldInCDB(4, 7)
+	}
+	if cdb[4]&0x02 != 0 { // LOEJ: the medium is not removable
+		return InvalidFieldInCDB(4, 1)
+	}
+	return nil
+}
+
+// executeStartStopUnit starts or stops the unit. It flushes before it stops
+// unless NO_FLUSH is set, and IMMED or not answers when that is done.
+func executeStartStopUnit(ctx context.Context, t *Task) error {
+	lu, cdb := t.LU, t.CDB()
+	if cdb[4]&0x01 != 0 { // START
+		lu.stopped.Store(false)
+		return nil
+	}
+	if cdb[4]&0x04 == 0 { // NO_FLUSH
+		if err := lu.volume.Flush(ctx); err != nil {
+			return err
+		}
+	}
+	lu.stopped.Store(true)
+	return nil
+}
+
+// prepareReserve6 checks RESERVE(6) and RELEASE(6) (SPC-2 7.21, 7.16): whole
+// logical units for the sender only.
+func prepareReserve6(t *Task) error {
+	cdb := t.CDB()
+	if cdb[1]&0x10 != 0 { // 3RDPTY
+		return InvalidFieldInCDB(1, 4)
+	}
+	if cdb[1]&0x01 != 0 { // EXTENT
+		return InvalidFieldInCDB(1, 0)
+	}
+	return nil
+}
+
+func executeReserve6(_ context.Context, t *Task) error {
+	lu := t.LU
+	if lu.reserved.CompareAndSwap(nil, t.Nexus) || lu.reserved.Load() == t.Nexus {
+		return nil
+	}
+	return errReservationConflict
+}
+
+// executeRelease6 releases what the sender holds; a release by anyone else is
+// no error and does nothing.
+func executeRelease6(_ context.Context, t *Task) error {
+	t.LU.reserved.CompareAndSwap(t.Nexus, nil)
+	return nil
+}
+
+// executeReadCapacity10 is READ CAPACITY(10) (SBC-3 5.15).
+func executeReadCapacity10(_ context.Context, t *Task) error {
+	cdb, lu := t.CDB(), t.LU
+	const pmi = 0x01
+	if cdb[8]&pmi == 0 && binary.BigEndian.Uint32(cdb[2:]) != 0 {
+		return InvalidFieldInCDB(2, 7)
+	}
+	var data [8]byte
+	binary.BigEndian.PutUint32(data[:], uint32(min(lu.Blocks()-1, 0xFFFFFFFF)))
+	binary.BigEndian.PutUint32(data[4:], uint32(lu.LogicalBlockLength()))
+	t.SetDataIn(data[:], uint32(len(data)))
+	return nil
+}
+
+// executeReadCapacity16 is READ CAPACITY(16) (SBC-3 5.16).
+func executeReadCapacity16(_ context.Context, t *Task) error {
+	data := t.LU.ReadCapacity16()
+	t.SetDataIn(data[:], binary.BigEndian.Uint32(t.CDB()[10:]))
+	return nil
+}
+
+// ReadCapacity16 returns the parameter data of READ CAPACITY(16) as it is now.
+// The copy manager puts it into the tokens that it makes.
+func (lu *LogicalUnit) ReadCapacity16() [32]byte {
+	var data [32]byte
+	binary.BigEndian.PutUint64(data[:], lu.Blocks()-1)
+	binary.BigEndian.PutUint32(data[8:], uint32(lu.LogicalBlockLength()))
+	data[13] = lu.physicalExponent()
+	if lu.config.Thin {
+		data[14] = 0x80 | 0x40 // LBPME, LBPRZ
+	}
+	return data
+}

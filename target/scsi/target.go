@@ -1,0 +1,196 @@
+package scsi
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/gostor/gotgt/pkg/api"
+	"github.com/sirupsen/logrus"
+)
+
+// TargetConfig describes a SCSI target device.
+type TargetConfig struct {
+	// Name is the iSCSI name of the target.
+	Name string
+	// Log receives internal target failures; nil discards them.
+	Log *logrus.Entry
+}
+
+// Target is a SCSI target device: logical units by LUN, and the I_T nexuses
+// attached to it. It is the device server that a transport drives.
+type Target struct {
+	name string
+	log  *logrus.Entry
+
+	mu      sync.Mutex // guards units and nexuses
+	units   map[uint16]*LogicalUnit
+	nexuses map[*Nexus]struct{}
+}
+
+// NewTarget returns a target without logical units.
+func NewTarget(c TargetConfig) *Target {
+	log := c.Log
+	if log == nil {
+		log = discardLog()
+	}
+	return &Target{
+		name:    c.Name,
+		log:     log.WithField("target", c.Name),
+		units:   make(map[uint16]*LogicalUnit),
+		nexuses: make(map[*Nexus]struct{}),
+	}
+}
+
+// Name returns the iSCSI name of the target.
+func (tg *Target) Name() string { return tg.name }
+
+// AddLU makes lu addressable as LUN lun (0 to 16383). Nexuses that are attached
+// learn of it by unit attention.
+func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
+	if lun > maxLUN {
+		return fmt.Errorf("LUN %d: the largest is %d", lun, maxLUN)
+	}
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	if _, ok := tg.units[lun]; ok {
+		return fmt.Errorf("LUN %d is taken", lun)
+	}
+	tg.units[lun] = lu
+	for n := range tg.nexuses {
+		old := *n.units.Load()
+		units := maps.Clone(old)
+		units[lun] = lu.attach(n)
+		n.units.Store(&units)
+		for _, itl := range old {
+			itl.establish(ASCReportedLUNsDataChanged)
+		}
+	}
+	return nil
+}
+
+// LU returns the logical unit at lun, nil when there is none.
+func (tg *Target) LU(lun uint16) *LogicalUnit {
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	return tg.units[lun]
+}
+
+// LUNs returns the LUNs in use, ascending.
+func (tg *Target) LUNs() []uint16 {
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	return slices.Sorted(maps.Keys(tg.units))
+}
+
+// LUs returns the logical units in the order of their LUNs.
+func (tg *Target) LUs() []*LogicalUnit {
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	var lus []*LogicalUnit
+	for _, lun := range slices.Sorted(maps.Keys(tg.units)) {
+		lus = append(lus, tg.units[lun])
+	}
+	return lus
+}
+
+// Attach opens an I_T nexus. Every logical unit reports POWER ON to it once.
+func (tg *Target) Attach(id NexusID) *Nexus {
+	n := &Nexus{ID: id}
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	units := make(map[uint16]*itlNexus, len(tg.units))
+	for lun, lu := range tg.units {
+		units[lun] = lu.attach(n)
+	}
+	n.units.Store(&units)
+	tg.nexuses[n] = struct{}{}
+	return n
+}
+
+// Detach ends an I_T nexus (SAM-5 6.3.4, I_T nexus loss): its reservations are
+// released. No task of it may be running.
+func (tg *Target) Detach(n *Nexus) {
+	tg.mu.Lock()
+	delete(tg.nexuses, n)
+	units := n.units.Swap(nil)
+	tg.mu.Unlock()
+	if units == nil {
+		return
+	}
+	for _, itl := range *units {
+		itl.lu.detach(n)
+	}
+}
+
+// Prepare looks the logical unit up, reports unit attentions and reservation
+// conflicts, checks the CDB and sets t.LU and t.Wanted. It does not block. done
+// reports that the task ended here.
+func (tg *Target) Prepare(t *Task) (done bool) {
+	itl := t.Nexus.unit(t.Lun)
+	var err error
+	if itl == nil {
+		err = prepareMissing(t)
+	} else {
+		t.LU = itl.lu
+		err = itl.prepare(t)
+	}
+	if err != nil {
+		tg.fail(t, err)
+		return true
+	}
+	return false
+}
+
+// Execute runs a task that Prepare passed and sets its status, Data-In and
+// sense data.
+func (tg *Target) Execute(ctx context.Context, t *Task) {
+	if err := t.op.Execute(ctx, t); err != nil {
+		t.DropDataIn()
+		tg.fail(t, err)
+		return
+	}
+	t.Result = api.SAM_STAT_GOOD
+}
+
+// HasLU reports whether lun names a logical unit that n can address.
+func (tg *Target) HasLU(n *Nexus, lun [8]byte) bool { return n.unit(lun) != nil }
+
+// ResetLU does the device server's part of a LOGICAL UNIT RESET.
+func (tg *Target) ResetLU(n *Nexus, lun [8]byte) {
+	if itl := n.unit(lun); itl != nil {
+		itl.lu.reset()
+	}
+}
+
+// TasksAborted tells the nexuses other than n by unit attention that their
+// tasks were ended.
+func (tg *Target) TasksAborted(n *Nexus, lun [8]byte) {
+	if itl := n.unit(lun); itl != nil {
+		itl.lu.establish(ASCCommandsClearedByOther, n)
+	}
+}
+
+// fail ends t with the status and sense data of err.
+func (tg *Target) fail(t *Task, err error) {
+	if err == errReservationConflict {
+		t.Result = api.SAM_STAT_RESERVATION_CONFLICT
+		return
+	}
+	format := FixedSense
+	sense := NewSense(KeyHardwareError, ASCInternalTargetFailure)
+	if t.LU != nil {
+		format = t.LU.senseFormat()
+		sense = t.LU.Sense(err)
+	} else if se, ok := err.(*SenseError); ok {
+		sense = se
+	}
+	if sense.Key == KeyHardwareError || sense.Key == KeyMediumError {
+		tg.log.WithError(err).WithField("cdb", fmt.Sprintf("% x", t.CDB())).Error("command failed inside the target")
+	}
+	t.Result = api.SAM_STAT_CHECK_CONDITION
+	var buf [64]byte
+	t.SetSense(sense.AppendSense(buf[:0], format))
+}

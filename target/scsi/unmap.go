@@ -1,0 +1,82 @@
+package scsi
+
+import (
+	"context"
+	"encoding/binary"
+)
+
+// unmapHeader and unmapDescriptor are the lengths of the parts of the UNMAP
+// parameter list (SBC-3 5.25.2).
+const (
+	unmapHeader     = 8
+	unmapDescriptor = 16
+)
+
+// prepareUnmap checks the CDB of UNMAP.
+func prepareUnmap(t *Task) error {
+	cdb := t.CDB()
+	if cdb[1]&0x01 != 0 { // ANCHOR: ANC_SUP is zero
+		return InvalidFieldInCDB(1, 0)
+	}
+	t.Wanted = uint32(binary.BigEndian.Uint16(cdb[7:]))
+	return nil
+}
+
+func executeUnmap(ctx context.Context, t *Task) error {
+	lu := t.LU
+	descriptors, err := lu.parseUnmap(t.DataOut()[:t.Wanted])
+	if err != nil {
+		return err
+	}
+	for ; len(descriptors) > 0; descriptors = descriptors[unmapDescriptor:] {
+		lba := binary.BigEndian.Uint64(descriptors)
+		blocks := uint64(binary.BigEndian.Uint32(descriptors[8:]))
+		if blocks == 0 {
+			continue
+		}
+		if err := lu.volume.Unmap(ctx, int64(lba<<lu.blockShift), int64(blocks<<lu.blockShift)); err != nil {
+			return err
+		}
+	}
+	if lu.WriteThrough() {
+		return lu.volume.Flush(ctx)
+	}
+	return nil
+}
+
+// parseUnmap checks an UNMAP parameter list as a whole, so that a list with an
+// error in it unmaps nothing, and returns its block descriptors.
+func (lu *LogicalUnit) parseUnmap(list []byte) ([]byte, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	if len(list) < unmapHeader {
+		return nil, NewSense(KeyIllegalRequest, ASCParameterListLengthError)
+	}
+	dataLength := int(binary.BigEndian.Uint16(list))
+	length := int(binary.BigEndian.Uint16(list[2:]))
+	if dataLength+2 > len(list) || length+unmapHeader > len(list) {
+		return nil, NewSense(KeyIllegalRequest, ASCParameterListLengthError)
+	}
+	if length > 0 && dataLength+2 < length+unmapHeader {
+		return nil, InvalidFieldInParameterList(0, 7)
+	}
+	// What is left of an incomplete descriptor is ignored (SBC-3 5.25.2).
+	count := length / unmapDescriptor
+	if count > maximumUnmapDescriptors {
+		return nil, InvalidFieldInParameterList(2, 7)
+	}
+	descriptors := list[unmapHeader : unmapHeader+count*unmapDescriptor]
+	var total uint64
+	for at := 0; at < len(descriptors); at += unmapDescriptor {
+		lba := binary.BigEndian.Uint64(descriptors[at:])
+		blocks := uint64(binary.BigEndian.Uint32(descriptors[at+8:]))
+		if err := lu.checkRange(lba, blocks); err != nil {
+			return nil, err
+		}
+		if total += blocks; total > maximumUnmapBlocks {
+			return nil, InvalidFieldInParameterList(unmapHeader+at+8, 7)
+		}
+	}
+	return descriptors, nil
+}

@@ -1,0 +1,91 @@
+package scsi
+
+import (
+	"bytes"
+	"context"
+)
+
+// The values of the BYTCHK field (SBC-3 5.27).
+const (
+	bytchkMedium = 0 // read the medium, compare nothing
+	bytchkAll    = 1 // Data-Out holds every block
+	bytchkOne    = 3 // Data-Out holds one block, compared with each
+)
+
+// verifyChunk bounds the memory that a comparison takes, in bytes. It is a
+// multiple of every logical block length.
+const verifyChunk = 256 << 10
+
+func bytchk(cdb []byte) byte { return cdb[1] >> 1 & 3 }
+
+// prepareVerify checks VERIFY(10), (12) and (16): SBC-3 5.27 to 5.29.
+func prepareVerify(t *Task) error {
+	if err := t.checkTransfer(); err != nil {
+		return err
+	}
+	switch bytchk(t.CDB()) {
+	case bytchkMedium:
+	case bytchkAll:
+		t.Wanted = t.TL
+	case bytchkOne:
+		t.Wanted = min(t.TL, uint32(t.LU.LogicalBlockLength()))
+	default:
+		return InvalidFieldInCDB(1, 2)
+	}
+	return nil
+}
+
+func executeVerify(ctx context.Context, t *Task) error {
+	return t.verifyMedium(ctx, t.DataOut())
+}
+
+// prepareWriteAndVerify checks WRITE AND VERIFY(10), (12) and (16): SBC-3 5.37
+// to 5.39.
+func prepareWriteAndVerify(t *Task) error {
+	if bytchk(t.CDB()) > bytchkAll {
+		return InvalidFieldInCDB(1, 2)
+	}
+	return prepareWrite(t)
+}
+
+func executeWriteAndVerify(ctx context.Context, t *Task) error {
+	lu := t.LU
+	if t.TL == 0 {
+		return nil
+	}
+	if err := lu.volume.WriteAt(ctx, t.DataOut()[:t.TL], int64(t.Offset)); err != nil {
+		return err
+	}
+	if err := lu.volume.Flush(ctx); err != nil {
+		return err
+	}
+	return t.verifyMedium(ctx, t.DataOut())
+}
+
+// verifyMedium reads the range of the command and compares it with want as
+// BYTCHK says.
+func (t *Task) verifyMedium(ctx context.Context, want []byte) error {
+	buf := t.pool.Get(min(int(t.TL), verifyChunk))
+	defer t.pool.Put(buf)
+	blockLength := t.LU.LogicalBlockLength()
+	for done := 0; done < int(t.TL); {
+		chunk := buf.Bytes[:min(len(buf.Bytes), int(t.TL)-done)]
+		if err := t.LU.volume.ReadAt(ctx, chunk, int64(t.Offset)+int64(done)); err != nil {
+			return err
+		}
+		equal := true
+		switch bytchk(t.CDB()) {
+		case bytchkAll:
+			equal = bytes.Equal(chunk, want[done:done+len(chunk)])
+		case bytchkOne:
+			for b := 0; b < len(chunk) && equal; b += blockLength {
+				equal = bytes.Equal(chunk[b:b+blockLength], want[:blockLength])
+			}
+		}
+		if !equal {
+			return NewSense(KeyMiscompare, ASCMiscompareDuringVerify)
+		}
+		done += len(chunk)
+	}
+	return nil
+}

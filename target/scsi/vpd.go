@@ -1,0 +1,106 @@
+package scsi
+
+import (
+	"encoding/binary"
+	"math/bits"
+
+	"odx/backstore"
+)
+
+// InstallVPD adds a vital product data page (SPC-4 r37 7.8). build returns what
+// follows the 4-byte page header. It must not be called once commands arrive.
+func (lu *LogicalUnit) InstallVPD(page byte, build func(n *Nexus) []byte) {
+	lu.vpd[page] = build
+}
+
+// installVPDPages adds the pages that every logical unit has.
+func (lu *LogicalUnit) installVPDPages() {
+	lu.InstallVPD(0x00, lu.vpdSupportedPages)
+	lu.InstallVPD(0x80, func(*Nexus) []byte { return []byte(lu.SerialNumber()) })
+	lu.InstallVPD(0x83, lu.vpdDeviceIdentification)
+	lu.InstallVPD(0x86, vpdExtendedInquiry)
+	lu.InstallVPD(0xB0, lu.vpdBlockLimits)
+	lu.InstallVPD(0xB1, vpdBlockDeviceCharacteristics)
+	lu.InstallVPD(0xB2, lu.vpdLogicalBlockProvisioning)
+}
+
+// vpdPage puts the page header before a page's body.
+func vpdPage(page byte, body []byte) []byte {
+	p := make([]byte, 4, 4+len(body))
+	p[1] = page
+	binary.BigEndian.PutUint16(p[2:], uint16(len(body)))
+	return append(p, body...)
+}
+
+// vpdSupportedPages is page 00h: the pages in ascending order, on which Windows
+// insists before it uses any third-party copy.
+func (lu *LogicalUnit) vpdSupportedPages(*Nexus) []byte {
+	var pages []byte
+	for page, build := range lu.vpd {
+		if build != nil {
+			pages = append(pages, byte(page))
+		}
+	}
+	return pages
+}
+
+// vpdDeviceIdentification is page 83h.
+func (lu *LogicalUnit) vpdDeviceIdentification(n *Nexus) []byte {
+	var body []byte
+	for _, d := range append(lu.Designators(), portDesignators(n)...) {
+		body = d.append(body)
+	}
+	return body
+}
+
+// vpdExtendedInquiry is page 86h (SPC-4 r37 7.8.7).
+func vpdExtendedInquiry(*Nexus) []byte {
+	b := make([]byte, 60)
+	b[1] = 0x01 // SIMPSUP
+	b[2] = 0x01 // V_SUP: there is a volatile cache
+	b[3] = 0x01 // LUICLR
+	b[9] = 252  // maximum supported sense data length
+	return b
+}
+
+// vpdBlockLimits is page B0h (SBC-3 6.6.4).
+func (lu *LogicalUnit) vpdBlockLimits(*Nexus) []byte {
+	b := make([]byte, 60)
+	if lu.conditional != nil {
+		b[1] = maximumCompareAndWrite
+	}
+	granularity := uint32(1) << lu.physicalExponent()
+	binary.BigEndian.PutUint16(b[2:], uint16(granularity))
+	binary.BigEndian.PutUint32(b[4:], MaximumTransferLength>>lu.blockShift)
+	if lu.config.Thin {
+		binary.BigEndian.PutUint32(b[16:], maximumUnmapBlocks)
+		binary.BigEndian.PutUint32(b[20:], maximumUnmapDescriptors)
+		binary.BigEndian.PutUint32(b[24:], granularity)
+		binary.BigEndian.PutUint32(b[28:], 1<<31) // UGAVALID, alignment 0
+	}
+	binary.BigEndian.PutUint64(b[32:], maximumWriteSame>>lu.blockShift)
+	return b
+}
+
+// vpdBlockDeviceCharacteristics is page B1h (SBC-3 6.6.3).
+func vpdBlockDeviceCharacteristics(*Nexus) []byte {
+	b := make([]byte, 60)
+	binary.BigEndian.PutUint16(b, 1) // medium rotation rate: non-rotating
+	return b
+}
+
+// vpdLogicalBlockProvisioning is page B2h (SBC-3 6.6.5).
+func (lu *LogicalUnit) vpdLogicalBlockProvisioning(*Nexus) []byte {
+	b := make([]byte, 4)
+	if lu.config.Thin {
+		b[1] = 0x80 | 0x40 | 0x20 | 0x04 // LBPU, LBPWS, LBPWS10, LBPRZ
+		b[2] = 0x02                      // thin provisioned
+	}
+	return b
+}
+
+// physicalExponent is LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT: the store maps
+// blocks of 4 KiB, and writes of less are read, merged and written.
+func (lu *LogicalUnit) physicalExponent() byte {
+	return byte(bits.TrailingZeros(backstore.BlockLength) - int(lu.blockShift))
+}
