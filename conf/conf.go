@@ -87,6 +87,9 @@ type Log struct {
 // MaxLUN is the largest LUN that flat space addressing can name (SAM-5 4.7.7.3).
 const MaxLUN = 1<<14 - 1
 
+// MaxSize is the largest capacity of a LUN, in bytes.
+const MaxSize = 1 << 50
+
 // maxFile bounds the configuration file, in bytes.
 const maxFile = 1 << 20
 

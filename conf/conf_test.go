@@ -108,6 +108,16 @@ func TestFullExample(t *testing.T) {
 	}
 }
 
+func TestContainerExample(t *testing.T) {
+	cfg, err := Load("examples/container.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.DataDir != "/data/store" || cfg.Portals[0] != (Portal{Host: "0.0.0.0", Port: 3260}) {
+		t.Errorf("the image exposes port 3260 and keeps its store under /data; got %+v", cfg)
+	}
+}
+
 func TestLoadMissingFile(t *testing.T) {
 	_, err := Load(filepath.Join(t.TempDir(), "none.yaml"))
 	if !errors.Is(err, fs.ErrNotExist) {

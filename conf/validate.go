@@ -162,6 +162,8 @@ func (c *checker) lun(key string, raw *fileLUN) (l LUN, numbered bool) {
 			c.add(key+".size", "%s%v", who, err)
 		case size == 0 || size%int64(l.BlockSize) != 0:
 			c.add(key+".size", "%s%s is not a positive multiple of the block size, %d bytes", who, *raw.Size, l.BlockSize)
+		case size > MaxSize:
+			c.add(key+".size", "%s%s is too large; %s is the most", who, *raw.Size, FormatSize(MaxSize))
 		default:
 			l.Size = size
 		}
