@@ -1,0 +1,738 @@
+package tokens_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"go.uber.org/goleak"
+
+	"odx/backstore"
+	"odx/tokens"
+	"odx/tokens/tokentest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var ctx = context.Background()
+
+const volumeSize = 1 << 20
+
+func discard() *logrus.Entry {
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	return logrus.NewEntry(l)
+}
+
+func open(t testing.TB, s tokens.Store, l tokens.Limits) *tokens.Manager {
+	t.Helper()
+	m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard(), Limits: l})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// pattern fills a volume with bytes that differ from block to block.
+func pattern(t testing.TB, v tokens.Volume, seed byte) []byte {
+	t.Helper()
+	p := make([]byte, v.Size())
+	for i := range p {
+		p[i] = seed ^ byte(i) ^ byte(i>>9)*7
+	}
+	if err := v.WriteAt(ctx, p, 0); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func contents(t testing.TB, v tokens.Volume) []byte {
+	t.Helper()
+	p := make([]byte, v.Size())
+	if err := v.ReadAt(ctx, p, 0); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func source(v tokens.Volume) tokens.Source {
+	return tokens.Source{Volume: v, LU: tokens.LU{BlockLength: 512, TargetName: "iqn.2026-11.example.odx:a"}}
+}
+
+func destination(v tokens.Volume) tokens.Destination {
+	return tokens.Destination{Volume: v, BlockLength: 512}
+}
+
+func ranges(offsetLength ...int64) []backstore.Range {
+	var r []backstore.Range
+	for i := 0; i < len(offsetLength); i += 2 {
+		r = append(r, backstore.Range{Offset: offsetLength[i], Length: offsetLength[i+1]})
+	}
+	return r
+}
+
+func mustRead(t testing.TB, m *tokens.Manager, v tokens.Volume, r []backstore.Range, o tokens.ReadOptions) *tokens.Token {
+	t.Helper()
+	res, err := m.OffloadRead(ctx, source(v), r, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.Token
+}
+
+func mustWrite(t testing.TB, m *tokens.Manager, tok *tokens.Token, off int64, v tokens.Volume, r []backstore.Range, want int64) {
+	t.Helper()
+	n, err := m.OffloadWrite(ctx, tok, off, destination(v), r, tokens.WriteOptions{})
+	if err != nil || n != want {
+		t.Fatalf("wrote %d bytes, %v; want %d", n, err, want)
+	}
+}
+
+func wantRefused(t testing.TB, m *tokens.Manager, tok *tokens.Token, v tokens.Volume, want error) {
+	t.Helper()
+	if n, err := m.OffloadWrite(ctx, tok, 0, destination(v), ranges(0, 512), tokens.WriteOptions{}); n != 0 || !errors.Is(err, want) {
+		t.Errorf("wrote %d bytes, %v; want %v", n, err, want)
+	}
+	if _, err := m.Lookup(tok); !errors.Is(err, want) {
+		t.Errorf("lookup: %v, want %v", err, want)
+	}
+}
+
+func TestTokenStandsForThePointInTime(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	src, dst := s.NewVolume("src", volumeSize), s.NewVolume("dst", volumeSize)
+	m := open(t, s, tokens.Limits{})
+	old := pattern(t, src, 1)
+	tok := mustRead(t, m, src, ranges(4096, 8192, 512, 1024), tokens.ReadOptions{})
+	pattern(t, src, 9)
+	mustWrite(t, m, tok, 0, dst, ranges(0, 512, 65536, 8704), 9216)
+	want := make([]byte, volumeSize)
+	rod := append(bytes.Clone(old[4096:4096+8192]), old[512:512+1024]...)
+	copy(want, rod[:512])
+	copy(want[65536:], rod[512:])
+	if !bytes.Equal(contents(t, dst), want) {
+		t.Error("the destination does not hold the source as it was")
+	}
+}
+
+func TestWriteEndsWhereTheTokenEnds(t *testing.T) {
+	for _, tc := range []struct {
+		name        string
+		rod         int64 // bytes of the token
+		off         int64
+		blockLength int
+		ranges      []backstore.Range
+		want        int64
+	}{
+		{"all of it", 4096, 0, 512, ranges(0, 4096), 4096},
+		{"no ranges", 4096, 0, 512, nil, 0},
+		{"an empty range", 4096, 0, 512, ranges(512, 0), 0},
+		{"from an offset", 4096, 1024, 512, ranges(0, 3072), 3072},
+		{"past the end", 4096, 1024, 512, ranges(0, 8192), 3072},
+		{"past the end in the second range", 4096, 0, 512, ranges(0, 512, 8192, 8192), 4096},
+		{"ended by a range, more follow", 4096, 0, 512, ranges(0, 4096, 8192, 512), 4096},
+		{"last block filled in part", 4608, 0, 4096, ranges(0, 16384), 8192},
+		{"source block entered in the middle", 8192, 512, 512, ranges(0, 8192), 7680},
+		{"nothing but part of a block", 512, 0, 4096, ranges(0, 4096), 4096},
+	} {
+		for _, dumb := range []int64{0, int64(tc.blockLength)} {
+			s := tokentest.NewStore([16]byte{1})
+			src, vol := s.NewVolume("src", volumeSize), s.NewVolume("dst", volumeSize)
+			m := open(t, s, tokens.Limits{})
+			data := pattern(t, src, 1)
+			want := pattern(t, vol, 2)
+			var dst tokens.Volume = vol
+			if dumb > 0 {
+				dst = tokentest.Dumb{Volume: vol, BlockLength: dumb}
+			}
+			tok := mustRead(t, m, src, ranges(0, tc.rod), tokens.ReadOptions{})
+			n, err := m.OffloadWrite(ctx, tok, tc.off, tokens.Destination{Volume: dst, BlockLength: tc.blockLength}, tc.ranges, tokens.WriteOptions{})
+			if err != nil || n != tc.want {
+				t.Errorf("%s (dumb: %v): %d, %v; want %d", tc.name, dumb > 0, n, err, tc.want)
+				continue
+			}
+			rod := append(bytes.Clone(data[tc.off:tc.rod]), make([]byte, tc.blockLength)...)
+			for _, r := range tc.ranges {
+				k := min(r.Length, n)
+				copy(want[r.Offset:r.Offset+k], rod)
+				rod, n = rod[k:], n-k
+			}
+			if !bytes.Equal(contents(t, vol), want) {
+				t.Errorf("%s (dumb: %v): wrong data", tc.name, dumb > 0)
+			}
+		}
+	}
+}
+
+func TestZeroToken(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	v := s.NewVolume("v", volumeSize)
+	m := open(t, s, tokens.Limits{})
+	want := pattern(t, v, 1)
+	zero := new(tokens.Token)
+	binary.BigEndian.PutUint32(zero[:], uint32(tokens.RODTypeBlockDeviceZero))
+	if _, err := m.OffloadWrite(ctx, zero, 0, destination(v), ranges(0, 512), tokens.WriteOptions{}); !errors.Is(err, tokens.ErrInvalidLength) {
+		t.Errorf("zero token without length: %v", err)
+	}
+	binary.BigEndian.PutUint16(zero[6:], 0x1F8)
+	zero[300] = 0x55 // only type and length count
+	mustWrite(t, m, zero, 1<<40, v, ranges(512, 1024, 8192, 65536), 1024+65536)
+	clear(want[512:1536])
+	clear(want[8192 : 8192+65536])
+	if !bytes.Equal(contents(t, v), want) {
+		t.Error("wrong ranges zeroed")
+	}
+	if len(m.List()) != 0 {
+		t.Error("the zero token is listed")
+	}
+}
+
+func TestReadRefusals(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	v := s.NewVolume("v", volumeSize)
+	m := open(t, s, tokens.Limits{TokenBytes: 65536})
+	for _, tc := range []struct {
+		name   string
+		ranges []backstore.Range
+		o      tokens.ReadOptions
+		want   error
+	}{
+		{"more than a token may hold", ranges(0, 65536, 131072, 512), tokens.ReadOptions{}, tokens.ErrTooLong},
+		{"past the end", ranges(volumeSize-512, 1024), tokens.ReadOptions{}, tokens.ErrRange},
+		{"beginning past the end", ranges(volumeSize+512, 0), tokens.ReadOptions{}, tokens.ErrRange},
+		{"overflowing", ranges(512, 1<<62), tokens.ReadOptions{}, tokens.ErrRange},
+		{"negative", ranges(-512, 512), tokens.ReadOptions{}, tokens.ErrRange},
+		{"not whole blocks", ranges(0, 100), tokens.ReadOptions{}, tokens.ErrRange},
+		{"nothing", ranges(0, 0), tokens.ReadOptions{}, tokens.ErrRange},
+		{"timeout too long", ranges(0, 512), tokens.ReadOptions{InactivityTimeout: 601 * time.Second}, tokens.ErrTimeout},
+		{"zero type", ranges(0, 512), tokens.ReadOptions{Type: tokens.RODTypeBlockDeviceZero}, tokens.ErrUnsupportedType},
+		{"reference type", ranges(0, 512), tokens.ReadOptions{Type: tokens.RODTypeAccessUponReference}, tokens.ErrUnsupportedType},
+	} {
+		if _, err := m.OffloadRead(ctx, source(v), tc.ranges, tc.o); !errors.Is(err, tc.want) {
+			t.Errorf("%s: %v, want %v", tc.name, err, tc.want)
+		}
+	}
+	if exist, open := s.Snapshots(); exist != 0 || open != 0 {
+		t.Errorf("%d snapshots and %d handles are left", exist, open)
+	}
+}
+
+func TestWriteRefusals(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	v := s.NewVolume("v", volumeSize)
+	m := open(t, s, tokens.Limits{})
+	want := pattern(t, v, 1)
+	tok := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{})
+	for _, tc := range []struct {
+		name   string
+		off    int64
+		ranges []backstore.Range
+		want   error
+	}{
+		{"offset at the end", 4096, ranges(0, 512), tokens.ErrOffset},
+		{"offset behind the end", 1 << 40, ranges(0, 512), tokens.ErrOffset},
+		{"negative offset", -512, ranges(0, 512), tokens.ErrOffset},
+		{"past the end of the volume", 0, ranges(volumeSize, 512), tokens.ErrRange},
+		{"second range bad", 0, ranges(8192, 512, volumeSize, 512), tokens.ErrRange},
+	} {
+		if n, err := m.OffloadWrite(ctx, tok, tc.off, destination(v), tc.ranges, tokens.WriteOptions{Completion: tokens.DeleteToken}); n != 0 || !errors.Is(err, tc.want) {
+			t.Errorf("%s: %d, %v, want %v", tc.name, n, err, tc.want)
+		}
+	}
+	if !bytes.Equal(contents(t, v), want) {
+		t.Error("a refused write wrote")
+	}
+	if _, err := m.Lookup(tok); err != nil {
+		t.Errorf("a refused write deleted the token: %v", err)
+	}
+	if _, open := s.Snapshots(); open != 0 {
+		t.Errorf("%d handles are left open", open)
+	}
+}
+
+func TestAlteredTokensAreRefused(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	v := s.NewVolume("v", volumeSize)
+	m := open(t, s, tokens.Limits{})
+	want := pattern(t, v, 1)
+	tok := mustRead(t, m, v, ranges(4096, 4096), tokens.ReadOptions{})
+	for i := range tok {
+		bad := *tok
+		bad[i] ^= 0x10
+		n, err := m.OffloadWrite(ctx, &bad, 0, destination(v), ranges(0, 512), tokens.WriteOptions{})
+		if n != 0 || !(errors.Is(err, tokens.ErrCorrupt) || errors.Is(err, tokens.ErrInvalidLength)) {
+			t.Errorf("byte %d changed: %d, %v", i, n, err)
+		}
+	}
+	if !bytes.Equal(contents(t, v), want) {
+		t.Error("an altered token wrote")
+	}
+}
+
+func TestTokenOfAnotherStoreIsRemote(t *testing.T) {
+	a, b := tokentest.NewStore([16]byte{1}), tokentest.NewStore([16]byte{2})
+	va, vb := a.NewVolume("v", volumeSize), b.NewVolume("v", volumeSize)
+	ma, mb := open(t, a, tokens.Limits{}), open(t, b, tokens.Limits{})
+	wantRefused(t, mb, mustRead(t, ma, va, ranges(0, 512), tokens.ReadOptions{}), vb, tokens.ErrRemote)
+	if ma.Shares(vb) || !ma.Shares(va) {
+		t.Error("Shares does not tell the volumes of two stores apart")
+	}
+	// A volume of the other store is copied to, though.
+	data := pattern(t, va, 3)
+	mustWrite(t, ma, mustRead(t, ma, va, ranges(0, volumeSize), tokens.ReadOptions{}), 0, vb, ranges(0, volumeSize), volumeSize)
+	if !bytes.Equal(contents(t, vb), data) {
+		t.Error("copying to another store's volume gave other data")
+	}
+}
+
+func TestDeleteToken(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	v := s.NewVolume("v", volumeSize)
+	m := open(t, s, tokens.Limits{})
+	del := tokens.WriteOptions{Completion: tokens.DeleteToken}
+	for _, tc := range []struct {
+		name   string
+		ranges []backstore.Range
+	}{
+		{"everything written", ranges(8192, 4096)},
+		{"part of it written", ranges(8192, 512)},
+		{"token at its end", ranges(8192, 16384)},
+		{"nothing written", ranges(0, 0)},
+	} {
+		tok := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{})
+		if _, err := m.OffloadWrite(ctx, tok, 0, destination(v), tc.ranges, del); err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		wantRefused(t, m, tok, v, tokens.ErrDeleted)
+	}
+	// A write that has to be continued keeps its token until it ends.
+	s.MapLength = 1024
+	m2 := open(t, s, tokens.Limits{CallTime: time.Nanosecond})
+	tok := mustRead(t, m2, v, ranges(0, 4096), tokens.ReadOptions{})
+	var done int64
+	for calls := 1; done < 4096; calls++ {
+		n, err := m2.OffloadWrite(ctx, tok, done, destination(v), ranges(8192+done, 4096-done), del)
+		if err != nil || n != 1024 || calls > 4 {
+			t.Fatalf("call %d: %d, %v", calls, n, err)
+		}
+		done += n
+	}
+	wantRefused(t, m2, tok, v, tokens.ErrDeleted)
+	if exist, open := s.Snapshots(); exist != 0 || open != 0 {
+		t.Errorf("%d snapshots and %d handles are left", exist, open)
+	}
+}
+
+func TestEndOfATokenSurvivesACrash(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	v := s.NewVolume("v", volumeSize)
+	m := open(t, s, tokens.Limits{})
+	byUser := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{})
+	byAdmin := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{})
+	if _, err := m.OffloadWrite(ctx, byUser, 0, destination(v), nil, tokens.WriteOptions{Completion: tokens.DeleteToken}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Delete(ctx, byAdmin.ID(), tokens.Revoked); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Delete(ctx, byAdmin.ID(), tokens.Revoked); !errors.Is(err, tokens.ErrRevoked) {
+		t.Errorf("second revocation: %v", err)
+	}
+	after := s.Crash()
+	m = open(t, after, tokens.Limits{})
+	wantRefused(t, m, byUser, v, tokens.ErrDeleted)
+	wantRefused(t, m, byAdmin, v, tokens.ErrRevoked)
+	if exist, _ := after.Snapshots(); exist != 0 {
+		t.Errorf("%d snapshots are left", exist)
+	}
+}
+
+func TestTokenSurvivesACrash(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	src := s.NewVolume("src", volumeSize)
+	m := open(t, s, tokens.Limits{})
+	data := pattern(t, src, 5)
+	who := tokens.Creator{Initiator: "iqn.i", Target: "iqn.t", Volume: "src"}
+	tok := mustRead(t, m, src, ranges(512, 8192), tokens.ReadOptions{Creator: who, Priority: 3, InactivityTimeout: 5 * time.Minute})
+	before, err := m.Lookup(tok)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := s.Crash()
+	m = open(t, after, tokens.Limits{})
+	got, err := m.Lookup(tok)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := got.Expires.Sub(before.Expires).Abs(); d > time.Minute {
+		t.Errorf("expires %v, did %v", got.Expires, before.Expires)
+	}
+	got.Expires = before.Expires
+	if got.Created = got.Created.Round(0); !got.Created.Equal(before.Created) || !got.LastUsed.Equal(before.LastUsed) {
+		t.Errorf("made %v, used %v; was made %v, used %v", got.Created, got.LastUsed, before.Created, before.LastUsed)
+	}
+	got.Created, got.LastUsed = before.Created, before.LastUsed
+	if got != before {
+		t.Errorf("after the crash\n%+v, before\n%+v", got, before)
+	}
+	if got := m.Stats(); got.Live != 1 || got.PinnedBytes != 8192 {
+		t.Errorf("%+v", got)
+	}
+	dst := after.NewVolume("dst", volumeSize)
+	mustWrite(t, m, tok, 0, dst, ranges(0, 8192), 8192)
+	if !bytes.Equal(contents(t, dst)[:8192], data[512:512+8192]) {
+		t.Error("wrong data")
+	}
+}
+
+func TestFailedReadLeavesNothing(t *testing.T) {
+	broken := errors.New("broken")
+	for _, op := range []string{"Snapshot", "Flush"} {
+		s := tokentest.NewStore([16]byte{1})
+		v := s.NewVolume("v", volumeSize)
+		m := open(t, s, tokens.Limits{})
+		s.Fail = func(now string) error {
+			if now == op {
+				return broken
+			}
+			return nil
+		}
+		if _, err := m.OffloadRead(ctx, source(v), ranges(0, 512), tokens.ReadOptions{}); !errors.Is(err, broken) {
+			t.Errorf("%s fails: %v", op, err)
+		}
+		s.Fail = nil
+		exist, open := s.Snapshots()
+		if exist != 0 || open != 0 || s.Records("token/live/") != 0 || len(m.List()) != 0 {
+			t.Errorf("%s fails: %d snapshots, %d handles, %d records, %d tokens are left",
+				op, exist, open, s.Records("token/live/"), len(m.List()))
+		}
+	}
+}
+
+func TestErrorInTheMiddleTellsWhatWasDone(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	v := s.NewVolume("v", volumeSize)
+	m := open(t, s, tokens.Limits{})
+	tok := mustRead(t, m, v, ranges(0, 8192), tokens.ReadOptions{})
+	s.MapLength = 2048
+	calls := 0
+	s.Fail = func(op string) error {
+		if calls++; op == "Map" && calls == 3 {
+			return backstore.ErrNoSpace
+		}
+		return nil
+	}
+	n, err := m.OffloadWrite(ctx, tok, 0, destination(v), ranges(65536, 8192), tokens.WriteOptions{Completion: tokens.DeleteToken})
+	if n != 4096 || !errors.Is(err, backstore.ErrNoSpace) {
+		t.Errorf("%d, %v; want 4096 and no space", n, err)
+	}
+	s.Fail = nil
+	if _, err := m.Lookup(tok); err != nil {
+		t.Errorf("the token is gone: %v", err)
+	}
+}
+
+func TestNumberOfTokensIsLimited(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	v := s.NewVolume("v", volumeSize)
+	m := open(t, s, tokens.Limits{Tokens: 2, Tombstones: 3})
+	var all []*tokens.Token
+	for range 6 {
+		a := mustRead(t, m, v, ranges(0, 512), tokens.ReadOptions{})
+		b := mustRead(t, m, v, ranges(0, 512), tokens.ReadOptions{})
+		if _, err := m.OffloadRead(ctx, source(v), ranges(0, 512), tokens.ReadOptions{}); !errors.Is(err, tokens.ErrNoResources) {
+			t.Fatalf("third token: %v", err)
+		}
+		all = append(all, a, b)
+		for _, tok := range []*tokens.Token{a, b} {
+			if err := m.Delete(ctx, tok.ID(), tokens.Cancelled); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	check := func(m *tokens.Manager) {
+		t.Helper()
+		for i, tok := range all {
+			want := tokens.ErrUnknown
+			if i >= len(all)-3 {
+				want = tokens.ErrCancelled
+			}
+			wantRefused(t, m, tok, v, want)
+		}
+		if got := m.Stats().Tombstones; got != 3 {
+			t.Errorf("%d tombstones", got)
+		}
+		if got := s.Records("token/dead/"); got != 3 {
+			t.Errorf("%d records of tombstones", got)
+		}
+	}
+	check(m)
+	check(open(t, s, tokens.Limits{Tombstones: 3}))
+	smaller := open(t, s, tokens.Limits{Tombstones: 1})
+	wantRefused(t, smaller, all[len(all)-1], v, tokens.ErrCancelled)
+	wantRefused(t, smaller, all[len(all)-2], v, tokens.ErrUnknown)
+	if got := s.Records("token/dead/"); got != 1 {
+		t.Errorf("%d records of tombstones after the limit was lowered", got)
+	}
+}
+
+func TestTokenExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := tokentest.NewStore([16]byte{1})
+		v := s.NewVolume("v", volumeSize)
+		m := open(t, s, tokens.Limits{})
+		byDefault := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{})
+		longer := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{InactivityTimeout: 100 * time.Second})
+		time.Sleep(59 * time.Second)
+		mustWrite(t, m, byDefault, 0, v, ranges(0, 512), 512) // the timeout starts again
+		time.Sleep(59 * time.Second)
+		wantRefused(t, m, longer, v, tokens.ErrExpired)
+		if _, err := m.Lookup(byDefault); err != nil {
+			t.Errorf("a token in use expired: %v", err)
+		}
+		time.Sleep(2 * time.Second)
+		wantRefused(t, m, byDefault, v, tokens.ErrExpired)
+		if exist, _ := s.Snapshots(); exist != 0 {
+			t.Errorf("%d snapshots are pinned by expired tokens", exist)
+		}
+		if got := m.Stats(); got.Expired != 2 || got.Live != 0 || got.PinnedBytes != 0 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// The time during which nobody served counts: the client was waiting.
+func TestTokenExpiresOverARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := tokentest.NewStore([16]byte{1})
+		v := s.NewVolume("v", volumeSize)
+		m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tok := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{})
+		time.Sleep(50 * time.Second)
+		mustWrite(t, m, tok, 0, v, ranges(0, 512), 512)
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(40 * time.Second)
+		m = open(t, s, tokens.Limits{})
+		synctest.Wait()
+		if i, err := m.Lookup(tok); err != nil || i.Uses != 1 || time.Until(i.Expires) != 20*time.Second {
+			t.Errorf("%+v, %v; want one use, and 20 s to live", i, err)
+		}
+		time.Sleep(21 * time.Second)
+		wantRefused(t, m, tok, v, tokens.ErrExpired)
+	})
+}
+
+func TestExpiryIsRetriedWhenTheStoreRefusesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := tokentest.NewStore([16]byte{1})
+		v := s.NewVolume("v", volumeSize)
+		var refusals atomic.Int32
+		s.Fail = func(op string) error {
+			if op == "DeleteSnapshot" && refusals.Load() < 2 {
+				refusals.Add(1)
+				return errors.New("not now")
+			}
+			return nil
+		}
+		m := open(t, s, tokens.Limits{})
+		tok := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{})
+		time.Sleep(61 * time.Second)
+		if exist, _ := s.Snapshots(); exist != 1 || refusals.Load() != 1 {
+			t.Errorf("%d snapshots after %d refusals", exist, refusals.Load())
+		}
+		time.Sleep(20 * time.Second)
+		wantRefused(t, m, tok, v, tokens.ErrExpired)
+		if exist, _ := s.Snapshots(); exist != 0 {
+			t.Error("the snapshot was forgotten")
+		}
+	})
+}
+
+// blockingVolume stops in the first WriteAt until it may go on.
+type blockingVolume struct {
+	tokentest.Dumb
+	entered, proceed chan struct{}
+}
+
+func (v *blockingVolume) WriteAt(ctx context.Context, p []byte, off int64) error {
+	v.entered <- struct{}{}
+	<-v.proceed
+	return v.Dumb.WriteAt(ctx, p, off)
+}
+
+func TestRunningWriteKeepsItsData(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		end  func(t *testing.T, m *tokens.Manager, tok *tokens.Token)
+		want error // for a user who comes while the write runs
+	}{
+		{"expiry", func(*testing.T, *tokens.Manager, *tokens.Token) { time.Sleep(time.Hour) }, nil},
+		{"deletion", func(t *testing.T, m *tokens.Manager, tok *tokens.Token) {
+			if err := m.Delete(ctx, tok.ID(), tokens.Deleted); err != nil {
+				t.Error(err)
+			}
+		}, tokens.ErrDeleted},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := tokentest.NewStore([16]byte{1})
+				src, vol := s.NewVolume("src", volumeSize), s.NewVolume("dst", volumeSize)
+				m := open(t, s, tokens.Limits{})
+				data := pattern(t, src, 1)
+				tok := mustRead(t, m, src, ranges(0, 8192), tokens.ReadOptions{})
+				dst := &blockingVolume{tokentest.Dumb{Volume: vol}, make(chan struct{}), make(chan struct{})}
+				done := make(chan error)
+				go func() {
+					n, err := m.OffloadWrite(ctx, tok, 0, destination(dst), ranges(0, 8192), tokens.WriteOptions{})
+					if n != 8192 {
+						t.Errorf("wrote %d bytes", n)
+					}
+					done <- err
+				}()
+				<-dst.entered
+				tc.end(t, m, tok)
+				if _, err := m.Lookup(tok); !errors.Is(err, tc.want) {
+					t.Errorf("while the write runs: %v, want %v", err, tc.want)
+				}
+				close(dst.proceed)
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if !bytes.Equal(contents(t, vol)[:8192], data[:8192]) {
+					t.Error("wrong data")
+				}
+				time.Sleep(time.Hour)
+				if exist, open := s.Snapshots(); exist != 0 || open != 0 || s.Records("token/live/") != 0 {
+					t.Errorf("%d snapshots, %d handles, %d records are left", exist, open, s.Records("token/live/"))
+				}
+			})
+		})
+	}
+}
+
+// slowVolume takes a second for each access.
+type slowVolume struct{ tokentest.Dumb }
+
+func (v slowVolume) ReadAt(ctx context.Context, p []byte, off int64) error {
+	time.Sleep(time.Second)
+	return v.Dumb.ReadAt(ctx, p, off)
+}
+
+func (v slowVolume) WriteAt(ctx context.Context, p []byte, off int64) error {
+	time.Sleep(time.Second)
+	return v.Dumb.WriteAt(ctx, p, off)
+}
+
+func TestSlowVolumesAreCopiedAsFarAsTimeGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 8 << 20
+		s, other := tokentest.NewStore([16]byte{1}), tokentest.NewStore([16]byte{2})
+		vol, vol2 := other.NewVolume("src", size), other.NewVolume("dst", size)
+		m := open(t, s, tokens.Limits{CallTime: 2500 * time.Millisecond})
+		data := pattern(t, vol, 1)
+		slow := slowVolume{tokentest.Dumb{Volume: vol, BlockLength: 512}}
+		res, err := m.OffloadRead(ctx, source(slow), ranges(512, 1024, 65536, 6<<20), tokens.ReadOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := int64(1024 + 2<<20); res.Represented != want {
+			t.Fatalf("represents %d bytes, want %d", res.Represented, want)
+		}
+		if i, _ := m.Lookup(res.Token); i.Length != res.Represented {
+			t.Errorf("%+v", i)
+		}
+		if v := s.Volumes(); len(v) != 0 {
+			t.Errorf("left behind: %v", v)
+		}
+		pattern(t, vol, 77)
+		// A piece of 1 MiB each second.
+		n, err := m.OffloadWrite(ctx, res.Token, 0, destination(slowVolume{tokentest.Dumb{Volume: vol2}}), ranges(0, 3<<20), tokens.WriteOptions{})
+		if want := res.Represented; err != nil || n != want {
+			t.Errorf("wrote %d, %v; want %d", n, err, want)
+		}
+		want := append(bytes.Clone(data[512:1536]), data[65536:65536+2<<20]...)
+		if !bytes.Equal(contents(t, vol2)[:n], want) {
+			t.Error("wrong data")
+		}
+	})
+}
+
+func TestStagesOfACrashAreRemoved(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	s.NewVolume(".token-stage-0011", 512)
+	s.NewVolume("keep", 512)
+	open(t, s, tokens.Limits{})
+	if v := s.Volumes(); len(v) != 1 || v[0] != "keep" {
+		t.Errorf("volumes %v", v)
+	}
+}
+
+func TestUnreadableRecordsDoNotKeepTheStoreFromServing(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	v := s.NewVolume("v", volumeSize)
+	m := open(t, s, tokens.Limits{})
+	tok := mustRead(t, m, v, ranges(0, 512), tokens.ReadOptions{})
+	bad := []backstore.Record{
+		{Key: []byte("token/live/short"), Value: []byte("{}")},
+		{Key: []byte("token/live/12345678"), Value: []byte("nonsense")},
+		{Key: []byte("token/dead/12345678"), Value: []byte("nonsense")},
+		{Key: []byte("token/dead/xyz"), Value: []byte("{}")},
+	}
+	if err := s.PutRecords(ctx, bad...); err != nil {
+		t.Fatal(err)
+	}
+	m = open(t, s, tokens.Limits{})
+	if _, err := m.Lookup(tok); err != nil {
+		t.Error(err)
+	}
+	if err := s.PutRecords(ctx, backstore.Record{Key: []byte("token/key"), Value: []byte("short")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard()}); err == nil {
+		t.Error("a store whose token key is damaged opens")
+	}
+}
+
+func TestLimitsThatContradictThemselves(t *testing.T) {
+	for _, l := range []tokens.Limits{
+		{Tokens: -1},
+		{MinInactivity: 2 * time.Minute},
+		{MaxInactivity: 30 * time.Second},
+		{MinInactivity: -1},
+	} {
+		if _, err := tokens.Open(ctx, tokens.Options{Store: tokentest.NewStore([16]byte{1}), Log: discard(), Limits: l}); err == nil {
+			t.Errorf("%+v: no error", l)
+		}
+	}
+}
+
+func TestClosedManagerRefuses(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	v := s.NewVolume("v", volumeSize)
+	m := open(t, s, tokens.Limits{})
+	tok := mustRead(t, m, v, ranges(0, 512), tokens.ReadOptions{})
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.OffloadRead(ctx, source(v), ranges(0, 512), tokens.ReadOptions{}); !errors.Is(err, tokens.ErrClosed) {
+		t.Errorf("read: %v", err)
+	}
+	wantRefused(t, m, tok, v, tokens.ErrClosed)
+}

@@ -1,0 +1,220 @@
+package tokens_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"odx/backstore"
+	"odx/tokens"
+	"odx/tokens/tokentest"
+)
+
+// world is a store with volumes beside a plain model of them: a token is the
+// bytes that it stands for.
+type world struct {
+	manager *tokens.Manager
+	volumes []worldVolume
+	tokens  []worldToken
+}
+
+type worldVolume struct {
+	name        string
+	volume      tokens.Volume
+	blockLength int64
+	model       []byte
+}
+
+type worldToken struct {
+	token *tokens.Token
+	model []byte
+	dead  error
+}
+
+// worldSize is not a multiple of 4 KiB times many, so that ends matter.
+const worldSize = 24 * 4096
+
+// addVolume takes over a volume that reads as zeros.
+func (w *world) addVolume(name string, v tokens.Volume, blockLength int64) {
+	w.volumes = append(w.volumes, worldVolume{name, v, blockLength, make([]byte, v.Size())})
+}
+
+func drawRange(t *rapid.T, size, blockLength int64) backstore.Range {
+	blocks := size / blockLength
+	first := rapid.Int64Range(0, blocks-1).Draw(t, "block")
+	count := rapid.Int64Range(0, min(blocks-first, 16*4096/blockLength)).Draw(t, "blocks")
+	return backstore.Range{Offset: first * blockLength, Length: count * blockLength}
+}
+
+func drawRanges(t *rapid.T, size, blockLength int64) []backstore.Range {
+	list := make([]backstore.Range, rapid.IntRange(1, 4).Draw(t, "ranges"))
+	for i := range list {
+		list[i] = drawRange(t, size, blockLength)
+	}
+	return list
+}
+
+func (w *world) draw(t *rapid.T) *worldVolume {
+	return &w.volumes[rapid.IntRange(0, len(w.volumes)-1).Draw(t, "volume")]
+}
+
+func (w *world) write(t *rapid.T) {
+	v := w.draw(t)
+	r := drawRange(t, v.volume.Size(), v.blockLength)
+	p := bytes.Repeat([]byte{rapid.Byte().Draw(t, "byte")}, int(r.Length))
+	for i := range p {
+		p[i] += byte(i >> 9)
+	}
+	if err := v.volume.WriteAt(ctx, p, r.Offset); err != nil {
+		t.Fatal(err)
+	}
+	copy(v.model[r.Offset:], p)
+}
+
+func (w *world) offloadRead(t *rapid.T) {
+	v := w.draw(t)
+	list := drawRanges(t, v.volume.Size(), v.blockLength)
+	var rod []byte
+	for _, r := range list {
+		rod = append(rod, v.model[r.Offset:r.Offset+r.Length]...)
+	}
+	src := tokens.Source{Volume: v.volume, LU: tokens.LU{BlockLength: int(v.blockLength)}}
+	res, err := w.manager.OffloadRead(ctx, src, list, tokens.ReadOptions{})
+	if len(rod) == 0 {
+		if !errors.Is(err, tokens.ErrRange) {
+			t.Fatalf("empty token: %v", err)
+		}
+		return
+	}
+	if err != nil || res.Represented != int64(len(rod)) {
+		t.Fatalf("represents %d of %d bytes, %v", res.Represented, len(rod), err)
+	}
+	w.tokens = append(w.tokens, worldToken{token: res.Token, model: rod})
+}
+
+func (w *world) offloadWrite(t *rapid.T) {
+	if len(w.tokens) == 0 {
+		t.Skip("no tokens")
+	}
+	tok := &w.tokens[rapid.IntRange(0, len(w.tokens)-1).Draw(t, "token")]
+	v := w.draw(t)
+	list := drawRanges(t, v.volume.Size(), v.blockLength)
+	off := v.blockLength * rapid.Int64Range(0, int64(len(tok.model))/v.blockLength+1).Draw(t, "offset")
+	o := tokens.WriteOptions{}
+	if rapid.IntRange(0, 9).Draw(t, "completion") == 0 {
+		o.Completion = tokens.DeleteToken
+	}
+	dst := tokens.Destination{Volume: v.volume, BlockLength: int(v.blockLength)}
+	n, err := w.manager.OffloadWrite(ctx, tok.token, off, dst, list, o)
+	if tok.dead != nil || off >= int64(len(tok.model)) {
+		if want := cmpErr(tok.dead, tokens.ErrOffset); n != 0 || !errors.Is(err, want) {
+			t.Fatalf("wrote %d, %v; want %v", n, err, want)
+		}
+		return
+	}
+	// Past the end of the token, the last block that it fills in part ends in zeros.
+	rod := bytes.Clone(tok.model[off:])
+	if over := int64(len(rod)) % v.blockLength; over != 0 {
+		rod = append(rod, make([]byte, v.blockLength-over)...)
+	}
+	var want int64
+	for _, r := range list {
+		k := copy(v.model[r.Offset:r.Offset+r.Length], rod[want:])
+		want += int64(k)
+	}
+	if err != nil || n != want {
+		t.Fatalf("wrote %d bytes, %v; want %d", n, err, want)
+	}
+	if o.Completion == tokens.DeleteToken {
+		tok.dead = tokens.ErrDeleted
+	}
+}
+
+func cmpErr(first, second error) error {
+	if first != nil {
+		return first
+	}
+	return second
+}
+
+func (w *world) revoke(t *rapid.T) {
+	if len(w.tokens) == 0 {
+		t.Skip("no tokens")
+	}
+	tok := &w.tokens[rapid.IntRange(0, len(w.tokens)-1).Draw(t, "token")]
+	if err := w.manager.Delete(ctx, tok.token.ID(), tokens.Revoked); !errors.Is(err, tok.dead) {
+		t.Fatalf("%v, want %v", err, tok.dead)
+	}
+	tok.dead = cmpErr(tok.dead, tokens.ErrRevoked)
+}
+
+func (w *world) check(t *rapid.T) {
+	for _, v := range w.volumes {
+		p := make([]byte, v.volume.Size())
+		if err := v.volume.ReadAt(ctx, p, 0); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(p, v.model) {
+			t.Fatalf("volume %s differs from the model from byte %d on", v.name, firstDifference(p, v.model))
+		}
+	}
+}
+
+func firstDifference(a, b []byte) int {
+	for i := range a {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return -1
+}
+
+// Tokens stand for their point in time whatever is written, by hosts or by
+// tokens, at any alignment, over restarts.
+func TestPointInTimeProperty(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, other := tokentest.NewStore([16]byte{1}), tokentest.NewStore([16]byte{2})
+		w := &world{}
+		w.addVolume("512 bytes a block", s.NewVolume("a", worldSize+512), 512)
+		w.addVolume("4096 bytes a block", s.NewVolume("b", worldSize), 4096)
+		w.addVolume("of another store", tokentest.Dumb{Volume: other.NewVolume("c", worldSize), BlockLength: 512}, 512)
+		w.addVolume("of another store, 4096 bytes a block", tokentest.Dumb{Volume: other.NewVolume("d", worldSize), BlockLength: 4096}, 4096)
+		w.open(t, s)
+		defer func() { w.close(t) }()
+		t.Repeat(map[string]func(*rapid.T){
+			"write":        w.write,
+			"offloadRead":  w.offloadRead,
+			"offloadWrite": w.offloadWrite,
+			"revoke":       w.revoke,
+			"restart":      func(t *rapid.T) { w.close(t); w.open(t, s) },
+			"mapLength":    func(t *rapid.T) { s.MapLength = rapid.SampledFrom([]int64{0, 512, 2560, 4096}).Draw(t, "bytes") },
+			"":             w.check,
+		})
+		live := 0
+		for _, tok := range w.tokens {
+			if tok.dead == nil {
+				live++
+			}
+		}
+		if exist, open := s.Snapshots(); exist != live || open != 0 {
+			t.Fatalf("%d snapshots and %d handles for %d live tokens", exist, open, live)
+		}
+	})
+}
+
+func (w *world) open(t *rapid.T, s tokens.Store) {
+	m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard()})
+	if err != nil {
+		t.Fatal(fmt.Errorf("open: %w", err))
+	}
+	w.manager = m
+}
+
+func (w *world) close(t *rapid.T) {
+	if err := w.manager.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
