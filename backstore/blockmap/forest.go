@@ -83,7 +83,7 @@ func New(o Options) *Forest {
 	countBytes := o.MaxBytes / 16
 	f.nodes = pages.New(pages.Config[*node]{
 		KV: o.KV, Clock: o.Clock, Prefix: nodePrefix,
-		MaxObjects: int((o.MaxBytes - countBytes) / nodeBytes),
+		MaxObjects: int((o.MaxBytes - countBytes) / NodeBytes),
 		Decode: func(id uint64, stored []byte) (*node, error) {
 			if stored == nil {
 				return nil, fmt.Errorf("%w: node %d does not exist", ErrInconsistent, id)
@@ -295,6 +295,49 @@ func (f *Forest) release(id uint64) error {
 	default:
 	}
 	return nil
+}
+
+// Hold adds a reference to the tree; Drop takes it back.
+func (f *Forest) Hold(r Root) error {
+	if r.Node == 0 {
+		return nil
+	}
+	return f.addRef(r.Node)
+}
+
+// Mapped returns how many blocks of the tree are not holes. The tree is held or
+// locked. counted remembers nodes between calls: trees share most of them.
+func (f *Forest) Mapped(r Root, counted map[uint64]uint64) (uint64, error) {
+	return f.mapped(r.Node, r.Level, counted)
+}
+
+func (f *Forest) mapped(id uint64, level uint8, counted map[uint64]uint64) (uint64, error) {
+	if id == 0 {
+		return 0, nil
+	}
+	if blocks, ok := counted[id]; ok {
+		return blocks, nil
+	}
+	n, err := f.node(id, level)
+	if err != nil {
+		return 0, err
+	}
+	blocks := uint64(0)
+	for _, slot := range n.slots {
+		switch {
+		case slot == 0:
+		case level == 0:
+			blocks++
+		default:
+			below, err := f.mapped(uint64(slot), level-1, counted)
+			if err != nil {
+				return 0, err
+			}
+			blocks += below
+		}
+	}
+	counted[id] = blocks
+	return blocks, nil
 }
 
 // Drop gives the tree up.

@@ -1,0 +1,370 @@
+package backstore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"sync"
+	"time"
+
+	"odx/backstore/blockmap"
+	"odx/backstore/extent"
+	"odx/backstore/journal"
+	"odx/backstore/meta"
+	"odx/backstore/segment"
+	"odx/backstore/vfs"
+)
+
+const (
+	// checkpointBytes of journal start a checkpoint: they bound the time that
+	// opening the store after a crash takes.
+	checkpointBytes = 64 << 20
+	// throttleBytes of journal make writers wait for the running checkpoint.
+	throttleBytes = 4 * checkpointBytes
+	// checkpointPeriod is the longest time that changes stay only in the journal.
+	checkpointPeriod = 30 * time.Second
+	// checkpointCheck is how often the journal's length is looked at.
+	checkpointCheck = 250 * time.Millisecond
+)
+
+// Keys of the metadata engine that packages below do not own.
+const (
+	volumePrefix   = 'v'
+	snapshotPrefix = 's'
+	stateKey       = "m"
+)
+
+// state is the part of a checkpoint that is one value.
+type state struct {
+	firstLSN     journal.LSN // of the first record that is not in the checkpoint
+	nextNode     uint64
+	nextExtent   extent.ID
+	nextSegment  segment.ID
+	lastVolume   uint64
+	lastSnapshot uint64
+	pinned       []extent.ID
+	dropped      []uint64
+}
+
+func (st *state) encode() []byte {
+	var e enc
+	for _, v := range []uint64{uint64(st.firstLSN), st.nextNode, uint64(st.nextExtent), uint64(st.nextSegment), st.lastVolume, st.lastSnapshot} {
+		e.uint(v)
+	}
+	e.uint(uint64(len(st.pinned)))
+	for _, id := range st.pinned {
+		e.uint(uint64(id))
+	}
+	e.raw(blockmap.EncodeDropped(st.dropped))
+	return e.b
+}
+
+func decodeState(b []byte) (st state, err error) {
+	d := dec{b: b}
+	st.firstLSN = journal.LSN(d.uint())
+	st.nextNode = d.uint()
+	st.nextExtent = extent.ID(d.uint())
+	st.nextSegment = segment.ID(d.uint())
+	st.lastVolume = d.uint()
+	st.lastSnapshot = d.uint()
+	for range d.count(1) {
+		st.pinned = append(st.pinned, extent.ID(d.uint()))
+	}
+	if d.err != nil {
+		return st, d.err
+	}
+	st.dropped, err = blockmap.DecodeDropped(d.b)
+	return st, err
+}
+
+// cut is the state of the whole store at one instant.
+type cut struct {
+	state   state
+	forest  *blockmap.Cut
+	extents interface {
+		Encode(func(meta.Op) error) error
+		Done()
+		Abandon()
+	}
+	ops      []meta.Op // of usage, volumes and snapshots
+	usage    []meta.Op
+	records  map[string][]byte
+	snaps    map[uint64]bool
+	deleted  map[uint64]bool
+	segments []segment.ID // that can be deleted once the checkpoint is stored
+}
+
+// takeCut stops all operations for the instant in which it notes what changed.
+func (s *Store) takeCut() (*cut, error) {
+	s.opMu.Lock()
+	defer s.opMu.Unlock()
+	if err := s.failed.Load(); err != nil {
+		return nil, *err
+	}
+	lsn, err := s.journal.Rotate()
+	if err != nil {
+		return nil, err
+	}
+	s.clock.Tick()
+	c := &cut{forest: s.forest.Cut(), extents: s.extents.Cut(), usage: s.usage.Cut()}
+	c.ops = append(c.ops, c.usage...)
+	s.tableMu.Lock()
+	defer s.tableMu.Unlock()
+	for _, v := range s.volumes {
+		c.ops = append(c.ops, meta.Op{Key: tableKey(volumePrefix, v.number), Value: v.encode()})
+	}
+	for number := range s.deletedVols {
+		c.ops = append(c.ops, meta.Op{Key: tableKey(volumePrefix, number)})
+	}
+	for id := range s.changedSnaps {
+		op := meta.Op{Key: tableKey(snapshotPrefix, id)}
+		if st := s.snapshots[id]; st != nil {
+			op.Value = st.encode()
+		}
+		c.ops = append(c.ops, op)
+	}
+	c.snaps, s.changedSnaps = s.changedSnaps, make(map[uint64]bool)
+	c.deleted, s.deletedVols = s.deletedVols, make(map[uint64]bool)
+	s.recordMu.Lock()
+	c.records, s.storing, s.records = s.records, s.records, make(map[string][]byte)
+	s.recordMu.Unlock()
+	c.segments = s.emptySegments()
+	c.state = state{
+		firstLSN: lsn, nextNode: c.forest.Next, nextExtent: s.extents.Next(), nextSegment: s.segments.NextID(),
+		lastVolume: s.lastVolume, lastSnapshot: s.lastSnapshot, pinned: s.extents.Pinned(), dropped: c.forest.Dropped,
+	}
+	return c, nil
+}
+
+// emptySegments returns the segments that hold no live extent and that no
+// writer can have appended to. opMu is held exclusively.
+func (s *Store) emptySegments() []segment.ID {
+	limit := s.appends.min(s.appendFloor())
+	var ids []segment.ID
+	for _, id := range s.segments.List() {
+		if id < limit && s.usage.Live(id) == 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// Checkpoint moves the state into the metadata engine and frees the journal.
+func (s *Store) Checkpoint(ctx context.Context) error {
+	s.checkpoints.running.Lock()
+	defer s.checkpoints.running.Unlock()
+	defer s.checkpoints.ended()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c, err := s.takeCut()
+	if err != nil {
+		return err
+	}
+	if err := s.storeCut(c); err != nil {
+		s.abandon(c)
+		return err
+	}
+	c.forest.Done()
+	c.extents.Done()
+	s.recordMu.Lock()
+	s.storing = nil
+	s.recordMu.Unlock()
+	if err := s.journal.Truncate(c.state.firstLSN); err != nil {
+		return err
+	}
+	for _, id := range c.segments {
+		if err := s.segments.Remove(id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// storeCut makes the cut durable in the metadata engine.
+func (s *Store) storeCut(c *cut) error {
+	// The journal will no longer carry the data of small writes.
+	if err := s.segments.Sync(); err != nil {
+		return err
+	}
+	err := replaceFile(s.opts.FS, s.opts.Dir, redoName, func(f vfs.File) error {
+		w := newRedoWriter(f)
+		if err := c.emit(w.put); err != nil {
+			return err
+		}
+		return w.finish()
+	})
+	if err != nil {
+		return err
+	}
+	return applyRedo(s.opts.FS, s.opts.Dir, s.kv)
+}
+
+func (c *cut) emit(put func(meta.Op) error) error {
+	if err := c.forest.Encode(put); err != nil {
+		return err
+	}
+	if err := c.extents.Encode(put); err != nil {
+		return err
+	}
+	for _, op := range c.ops {
+		if err := put(op); err != nil {
+			return err
+		}
+	}
+	for key, value := range c.records {
+		if err := put(meta.Op{Key: recordKey([]byte(key)), Value: value}); err != nil {
+			return err
+		}
+	}
+	return put(meta.Op{Key: []byte(stateKey), Value: c.state.encode()})
+}
+
+// abandon marks what is in a cut that could not be stored as changed again.
+func (s *Store) abandon(c *cut) {
+	s.opMu.Lock()
+	defer s.opMu.Unlock()
+	c.forest.Abandon()
+	c.extents.Abandon()
+	s.usage.Abandon(c.usage)
+	s.tableMu.Lock()
+	for id := range c.snaps {
+		s.changedSnaps[id] = true
+	}
+	for number := range c.deleted {
+		s.deletedVols[number] = true
+	}
+	s.tableMu.Unlock()
+	s.recordMu.Lock()
+	for key, value := range c.records {
+		if _, newer := s.records[key]; !newer {
+			s.records[key] = value
+		}
+	}
+	s.storing = nil
+	s.recordMu.Unlock()
+}
+
+func tableKey(prefix byte, number uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{prefix}, number)
+}
+
+// encode returns the snapshot's stored form: id, deleted, root, ranges.
+func (st *snapshotState) encode() []byte {
+	var e enc
+	e.uint(st.id)
+	deleted := byte(0)
+	if st.deleted {
+		deleted = 1
+	}
+	e.byte(deleted)
+	e.uint(st.root.Node)
+	e.byte(st.root.Level)
+	e.ranges(st.ranges)
+	return e.b
+}
+
+func (d *dec) snapshot() *snapshotState {
+	st := &snapshotState{id: d.uint(), deleted: d.byte() != 0}
+	st.root = blockmap.Root{Node: d.uint(), Level: d.byte()}
+	st.ranges = d.ranges()
+	for _, r := range st.ranges {
+		st.length += r.Length
+	}
+	if st.root.Level > blockmap.MaxLevel {
+		d.fail()
+	}
+	return st
+}
+
+// checkpointer decides when checkpoints run and lets writers wait for one when
+// the journal gets too long.
+type checkpointer struct {
+	running sync.Mutex // held by a checkpoint from cut to end
+	journal *journal.Journal
+
+	mu       sync.Mutex
+	finished chan struct{} // closed when the next checkpoint ends; guarded by mu
+	stopped  bool          // no checkpoint will come; guarded by mu
+}
+
+// throttle waits while the journal is too long.
+func (c *checkpointer) throttle(ctx context.Context) error {
+	for c.journal.Bytes() > throttleBytes {
+		c.mu.Lock()
+		if c.stopped {
+			c.mu.Unlock()
+			return ErrClosed
+		}
+		if c.finished == nil {
+			c.finished = make(chan struct{})
+		}
+		finished := c.finished
+		c.mu.Unlock()
+		if c.journal.Bytes() <= throttleBytes {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-finished:
+		}
+	}
+	return nil
+}
+
+// ended lets waiting writers look again after a checkpoint.
+func (c *checkpointer) ended() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.finished != nil {
+		close(c.finished)
+		c.finished = nil
+	}
+}
+
+func (c *checkpointer) stop() {
+	c.mu.Lock()
+	c.stopped = true
+	c.mu.Unlock()
+	c.ended()
+}
+
+// checkpointLoop runs checkpoints until ctx ends.
+func (s *Store) checkpointLoop(ctx context.Context) {
+	tick := time.NewTicker(checkpointCheck)
+	defer tick.Stop()
+	last, lastLSN := time.Now(), s.journal.Last()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		due := s.journal.Bytes() > checkpointBytes || s.tooDirty()
+		if !due && (time.Since(last) < checkpointPeriod || s.journal.Last() == lastLSN && s.dirty() == 0) {
+			continue
+		}
+		lsn := s.journal.Last()
+		start := time.Now()
+		err := s.Checkpoint(ctx)
+		last = time.Now()
+		if err != nil {
+			if ctx.Err() == nil {
+				s.log.WithError(err).Warn("checkpoint failed; it is tried again, and the journal keeps everything until then")
+			}
+			continue
+		}
+		lastLSN = lsn
+		s.log.WithField("took", time.Since(start)).Debug("checkpoint")
+	}
+}
+
+// dirty returns about how many bytes of metadata no checkpoint has stored.
+func (s *Store) dirty() int64 {
+	return int64(s.forest.Dirty())*blockmap.NodeBytes + int64(s.extents.Dirty())*int64(extent.PageBytes(s.sb.unit))
+}
+
+// tooDirty reports whether changed metadata takes more than half of the cache.
+func (s *Store) tooDirty() bool { return s.dirty() > s.opts.CacheBytes/2 }

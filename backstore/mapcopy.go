@@ -1,0 +1,108 @@
+package backstore
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const (
+	// mapTimeBound is when Map stops and says how far it came: initiators give
+	// an offload command a few seconds.
+	mapTimeBound = 500 * time.Millisecond
+	// mapStep is how many steps of blockmap.Copy are taken under the volume's
+	// lock at once: some tenths of a millisecond.
+	mapStep = 256
+	// copyBuffer is the piece in which data that cannot be mapped is copied.
+	copyBuffer = 256 << 10
+	// mapRecordBytes bounds a map record: its kind and five numbers.
+	mapRecordBytes = 1 + 5*10
+)
+
+// Map makes [dst, dst+length) of the volume equal bytes [src, src+length) of
+// the snapshot. Where source and destination lie alike to 4 KiB blocks it
+// shares them; the rest is read and written. It returns the bytes done, in one
+// piece from dst on: fewer than length, without an error, when it stopped to
+// bound its time; with an error, those done before it.
+func (v *Volume) Map(ctx context.Context, dst int64, from *Snapshot, src, length int64) (int64, error) {
+	v.mu.RLock()
+	err := v.checkRange(dst, length)
+	v.mu.RUnlock()
+	if err != nil {
+		return 0, err
+	}
+	if src < 0 || length > from.state.length || src > from.state.length-length {
+		return 0, fmt.Errorf("%w: snapshot %d has %d bytes, wanted %d at %d", ErrRange, from.state.id, from.state.length, length, src)
+	}
+	deadline := time.Now().Add(mapTimeBound)
+	done := int64(0)
+	for done < length && (done == 0 || time.Now().Before(deadline)) {
+		n, err := v.mapStep(ctx, dst+done, from, src+done, length-done)
+		done += n
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// mapStep does the next part of a Map in the way that fits it.
+func (v *Volume) mapStep(ctx context.Context, dst int64, from *Snapshot, src, length int64) (int64, error) {
+	at, piece := from.state.locate(src)
+	length = min(length, piece)
+	head := dst % BlockLength
+	if at%BlockLength != head {
+		return v.copyBytes(ctx, dst, from, src, min(length, copyBuffer-head))
+	}
+	if head != 0 || length < BlockLength {
+		return v.copyBytes(ctx, dst, from, src, min(length, BlockLength-head))
+	}
+	return v.mapBlocks(ctx, dst, from, at, length/BlockLength)
+}
+
+// copyBytes copies at most copyBuffer bytes by reading and writing.
+func (v *Volume) copyBytes(ctx context.Context, dst int64, from *Snapshot, src, n int64) (int64, error) {
+	buf := make([]byte, n)
+	if err := from.ReadAt(ctx, buf, src); err != nil {
+		return 0, err
+	}
+	if err := v.WriteAt(ctx, buf, dst); err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// mapBlocks maps blocks from byte at of the snapshot's tree, both sides on
+// block boundaries, for one turn of the volume's lock.
+func (v *Volume) mapBlocks(ctx context.Context, dst int64, from *Snapshot, at, blocks int64) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	s := v.store
+	unused := mapRecordBytes
+	if err := s.begin(ctx, unused); err != nil {
+		return 0, err
+	}
+	defer func() { s.end(unused) }()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := v.checkRange(dst, blocks*BlockLength); err != nil {
+		return 0, err
+	}
+	to, first := uint64(dst/BlockLength), uint64(at/BlockLength)
+	n, err := s.forest.Copy(&v.root, to, from.state.root, first, uint64(blocks), mapStep)
+	if err != nil {
+		return 0, s.fail(err)
+	}
+	var e enc
+	e.b = make([]byte, 0, mapRecordBytes)
+	e.byte(recMap)
+	e.uint(v.number)
+	e.uint(to)
+	e.uint(from.state.id)
+	e.uint(first)
+	e.uint(n)
+	s.journal.Append(e.b, nil)
+	unused -= len(e.b)
+	return int64(n) * BlockLength, nil
+}

@@ -1,0 +1,316 @@
+package backstore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"syscall"
+
+	"github.com/zeebo/blake3"
+
+	"odx/backstore/extent"
+	"odx/backstore/segment"
+)
+
+const (
+	// planBlocks is the largest part of a write that takes effect in one step.
+	planBlocks = 256
+	// inlineBytes is the most new data that a journal record carries itself.
+	// Larger writes are made durable by syncing their segment.
+	inlineBytes = 32 << 10
+)
+
+// freshExtent is an extent of a plan that is not in the table yet.
+type freshExtent struct {
+	extent.Extent
+	at int // its first block in the plan
+}
+
+// writePlan is one write on its way into the store: first it finds duplicates
+// and stores what is new, without a lock; then apply puts its slots into a map.
+type writePlan struct {
+	slots   [planBlocks]extent.Slot // 0: hole
+	known   [planBlocks]extent.Slot // slots of extents that existed before, else 0
+	fresh   []freshExtent
+	first   extent.ID // of fresh[0]; the others follow
+	pinned  []extent.ID
+	head    enc    // the journal record
+	inline  []byte // the data of fresh, when the record carries it
+	blocks  int
+	floor   segment.ID
+	holding bool // floor is registered
+}
+
+var zeroBlock [BlockLength]byte
+
+func isZero(p []byte) bool { return p[0] == 0 && bytes.Equal(p, zeroBlock[:len(p)]) }
+
+func (s *Store) newPlan() *writePlan {
+	p, _ := s.plans.Get().(*writePlan)
+	if p == nil {
+		p = &writePlan{}
+	}
+	return p
+}
+
+// prepare looks for duplicates in data, whole blocks to be written at block of
+// a volume, and stores what is new. After an error or when the plan is not
+// applied, the caller calls discard.
+func (s *Store) prepare(p *writePlan, volume, block uint64, data []byte) error {
+	p.blocks = len(data) / BlockLength
+	clear(p.slots[:p.blocks])
+	clear(p.known[:p.blocks])
+	p.fresh, p.pinned, p.inline = p.fresh[:0], p.pinned[:0], nil
+	p.floor = s.appendFloor()
+	s.appends.begin(p.floor)
+	p.holding = true
+
+	h := s.hashers.Get().(*blake3.Hasher)
+	defer s.hashers.Put(h)
+	for i := 0; i < p.blocks; {
+		n := s.unitRun(block, i, p.blocks, data)
+		if n > 0 {
+			if err := s.find(p, h, data, i, n); err != nil {
+				return err
+			}
+			i += n
+		} else {
+			i++
+		}
+	}
+	if err := s.storeFresh(p, data); err != nil {
+		return err
+	}
+	p.encode(s, volume, block)
+	return nil
+}
+
+// appendFloor returns the lowest segment that an append can go to from now on.
+func (s *Store) appendFloor() segment.ID {
+	if id, ok := s.segments.Current(); ok {
+		return id
+	}
+	return s.segments.NextID()
+}
+
+// unitRun returns how many blocks from i on make an extent: up to the end of
+// the dedup unit, counted from the start of the volume so that equal images
+// are cut alike, without blocks of zeros. It is 0 when block i is zeros.
+func (s *Store) unitRun(block uint64, i, end int, data []byte) int {
+	unit := s.sb.unit
+	end = min(end, i+unit-int((block+uint64(i))%uint64(unit)))
+	n := 0
+	for i+n < end && !isZero(data[(i+n)*BlockLength:(i+n+1)*BlockLength]) {
+		n++
+	}
+	return n
+}
+
+// find makes blocks [i, i+n) of the plan a known extent or a fresh one.
+func (s *Store) find(p *writePlan, h *blake3.Hasher, data []byte, i, n int) error {
+	x := freshExtent{at: i}
+	x.Blocks = uint8(n)
+	h.Reset()
+	h.Write(data[i*BlockLength : (i+n)*BlockLength])
+	h.Sum(x.Fingerprint[:0])
+	if id := s.index.Lookup(&x.Fingerprint); id != 0 {
+		ok, err := s.extents.Pin(id, &x.Fingerprint, n)
+		if err != nil {
+			return err
+		}
+		if ok {
+			p.pinned = append(p.pinned, id)
+			for k := range n {
+				slot := s.extents.Slot(id, k)
+				p.slots[i+k], p.known[i+k] = slot, slot
+			}
+			return nil
+		}
+	}
+	for k := range n {
+		x.CRC[k] = crc32.Checksum(data[(i+k)*BlockLength:(i+k+1)*BlockLength], castagnoli)
+	}
+	p.fresh = append(p.fresh, x)
+	return nil
+}
+
+// storeFresh appends the data of the fresh extents to the segments, what lies
+// together in one piece.
+func (s *Store) storeFresh(p *writePlan, data []byte) error {
+	if len(p.fresh) == 0 {
+		return nil
+	}
+	if err := s.checkRoom(p); err != nil {
+		return err
+	}
+	p.first = s.extents.Allocate(len(p.fresh))
+	appends := 0
+	var piece []byte
+	for i := 0; i < len(p.fresh); {
+		j, end := i, p.fresh[i].at
+		for j < len(p.fresh) && p.fresh[j].at == end {
+			end += int(p.fresh[j].Blocks)
+			j++
+		}
+		piece = data[p.fresh[i].at*BlockLength : end*BlockLength]
+		addr, err := s.segments.Append(piece)
+		if err != nil {
+			return spaceError(err)
+		}
+		for ; i < j; i++ {
+			x := &p.fresh[i]
+			x.Addr = addr
+			addr.Block += uint32(x.Blocks)
+			for k := range int(x.Blocks) {
+				p.slots[x.at+k] = s.extents.Slot(p.first+extent.ID(i), k)
+			}
+		}
+		appends++
+	}
+	if appends == 1 && len(piece) <= inlineBytes {
+		p.inline = piece
+	}
+	return nil
+}
+
+func (s *Store) checkRoom(p *writePlan) error {
+	if s.opts.CapacityBytes == 0 {
+		return nil
+	}
+	blocks := s.usage.Total()
+	for i := range p.fresh {
+		blocks += int64(p.fresh[i].Blocks)
+	}
+	if blocks*BlockLength > s.opts.CapacityBytes {
+		return fmt.Errorf("%w: its capacity is %d bytes", ErrNoSpace, s.opts.CapacityBytes)
+	}
+	return nil
+}
+
+// spaceError marks errors that mean a full file system.
+func spaceError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return err
+}
+
+// encode builds the journal record.
+func (p *writePlan) encode(s *Store, volume, block uint64) {
+	p.head.b = p.head.b[:0]
+	flags := byte(0)
+	if p.inline != nil {
+		flags = flagInline
+	}
+	p.head.writeHead(volume, block, p.blocks, flags)
+	fresh := 0
+	for i := 0; i < p.blocks; {
+		switch {
+		case p.slots[i] == 0:
+			n := p.holes(i)
+			p.head.holeRun(n)
+			i += n
+		case p.known[i] != 0:
+			n := 1
+			for i+n < p.blocks && p.known[i+n] == p.known[i]+extent.Slot(n) {
+				n++
+			}
+			p.head.knownRun(p.known[i], n)
+			i += n
+		default:
+			from := fresh
+			for fresh < len(p.fresh) && p.fresh[fresh].at == i && follows(p.fresh, from, fresh) {
+				i += int(p.fresh[fresh].Blocks)
+				fresh++
+			}
+			p.head.freshRun(p.first+extent.ID(from), p.fresh[from:fresh])
+		}
+	}
+}
+
+// follows reports whether extent i lies right behind extent i-1, where a run
+// that starts at from has both.
+func follows(fresh []freshExtent, from, i int) bool {
+	if i == from {
+		return true
+	}
+	prev := fresh[i-1].Addr
+	prev.Block += uint32(fresh[i-1].Blocks)
+	return fresh[i].Addr == prev
+}
+
+func (p *writePlan) holes(i int) int {
+	n := 0
+	for i+n < p.blocks && p.slots[i+n] == 0 {
+		n++
+	}
+	return n
+}
+
+// size returns the length of the journal record.
+func (p *writePlan) size() int { return len(p.head.b) + len(p.inline) }
+
+// apply puts the plan into a volume's map. The volume is locked exclusively and
+// opMu is shared. Its journal record is appended last.
+func (s *Store) apply(p *writePlan, v *Volume, block uint64) error {
+	if err := s.install(v, block, p.slots[:p.blocks], p.known[:p.blocks], p.first, p.fresh); err != nil {
+		return s.fail(err)
+	}
+	if len(p.fresh) > 0 && p.inline == nil {
+		s.segmentDirty.Store(true)
+	}
+	s.journal.Append(p.head.b, p.inline)
+	for i := range p.fresh {
+		// Not before the record is in the journal: others may refer to the
+		// extent from now on, and their records must come later.
+		s.index.Insert(&p.fresh[i].Fingerprint, p.first+extent.ID(i))
+	}
+	return nil
+}
+
+// install makes the slots those of the blocks from block on; known are those of
+// them whose extents existed before.
+func (s *Store) install(v *Volume, block uint64, slots, known []extent.Slot, first extent.ID, fresh []freshExtent) error {
+	for i := range fresh {
+		if err := s.extents.Create(first+extent.ID(i), &fresh[i].Extent, int(fresh[i].Blocks)); err != nil {
+			return err
+		}
+	}
+	if err := s.extents.Ref(known); err != nil {
+		return err
+	}
+	for i := 0; i < len(slots); {
+		n := 1
+		for i+n < len(slots) && (slots[i+n] == 0) == (slots[i] == 0) {
+			n++
+		}
+		var err error
+		if slots[i] == 0 {
+			err = s.forest.Clear(&v.root, block+uint64(i), uint64(n))
+		} else {
+			err = s.forest.Set(&v.root, block+uint64(i), slots[i:i+n])
+		}
+		if err != nil {
+			return err
+		}
+		i += n
+	}
+	return nil
+}
+
+// discard ends a plan, applied or not. opMu is shared when the plan has pins.
+func (s *Store) discard(p *writePlan) error {
+	if p.holding {
+		s.appends.end(p.floor)
+		p.holding = false
+	}
+	for _, id := range p.pinned {
+		if err := s.extents.Unpin(id); err != nil {
+			return s.fail(err)
+		}
+	}
+	p.pinned, p.inline = p.pinned[:0], nil
+	s.plans.Put(p)
+	return nil
+}

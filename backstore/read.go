@@ -1,0 +1,169 @@
+package backstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+
+	"odx/backstore/blockmap"
+	"odx/backstore/extent"
+	"odx/backstore/segment"
+)
+
+// readBatch is how many blocks are looked up at once.
+const readBatch = 128
+
+// readTries bounds how often a read looks blocks up again because their extents
+// were freed, and their segment deleted, between look-up and read.
+const readTries = 8
+
+// errCRC: the data of a block does not match its checksum.
+var errCRC = errors.New("data does not match its CRC-32C")
+
+// ReadAt fills p from off. Ranges never written read as zeros. Data that does
+// not match its checksum gives a CorruptError, never wrong bytes.
+func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
+	v.mu.RLock()
+	err := v.checkRange(off, int64(len(p)))
+	v.mu.RUnlock()
+	if err != nil {
+		return err
+	}
+	return v.store.readTree(ctx, v.lookup, p, off, v.name)
+}
+
+// lookup resolves blocks of the volume; slots may be nil.
+func (v *Volume) lookup(block uint64, locs []extent.Location, slots []extent.Slot) error {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.store.resolve(v.root, block, locs, slots)
+}
+
+// resolve looks blocks up in a tree that is locked or pinned. With slots, it
+// gives the slots too.
+func (s *Store) resolve(r blockmap.Root, block uint64, locs []extent.Location, slots []extent.Slot) error {
+	var own [readBatch]extent.Slot
+	if slots == nil {
+		slots = own[:len(locs)]
+	}
+	if err := s.forest.Lookup(r, block, slots); err != nil {
+		return err
+	}
+	return s.extents.Resolve(slots, locs)
+}
+
+// readBlocks fills p with whole blocks from off, a multiple of 4096, and slots
+// with what the map said of them. It may reach beyond the volume's end.
+func (v *Volume) readBlocks(ctx context.Context, p []byte, off int64, slots []extent.Slot) error {
+	var locs [readBatch]extent.Location
+	for tries := 0; len(p) > 0; {
+		n := min(len(slots), readBatch)
+		if err := v.lookup(uint64(off/BlockLength), locs[:n], slots[:n]); err != nil {
+			return err
+		}
+		bad, err := v.store.fetch(locs[:n], p[:n*BlockLength])
+		if err != nil {
+			if tries++; errors.Is(err, fs.ErrNotExist) && tries < readTries && ctx.Err() == nil {
+				continue
+			}
+			return readError(v.name, off+int64(bad)*BlockLength, err)
+		}
+		p, slots, off = p[n*BlockLength:], slots[n:], off+int64(n)*BlockLength
+	}
+	return nil
+}
+
+// readTree fills p from byte off of a tree that lookup resolves.
+func (s *Store) readTree(ctx context.Context, lookup func(uint64, []extent.Location, []extent.Slot) error, p []byte, off int64, name string) error {
+	// A store that stopped after an error still reads: what is in memory of an
+	// address space that is not being changed is right.
+	if s.closed.Load() {
+		return ErrClosed
+	}
+	var locs [readBatch]extent.Location
+	for tries := 0; len(p) > 0; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		head := int(off % BlockLength)
+		n := min((head+len(p)+BlockLength-1)/BlockLength, readBatch)
+		if err := lookup(uint64(off/BlockLength), locs[:n], nil); err != nil {
+			return err
+		}
+		part := p[:min(len(p), n*BlockLength-head)]
+		bad, err := s.fetchBytes(locs[:n], head, part)
+		if err != nil {
+			if tries++; errors.Is(err, fs.ErrNotExist) && tries < readTries {
+				continue
+			}
+			return readError(name, off-int64(head)+int64(bad)*BlockLength, err)
+		}
+		p, off = p[len(part):], off+int64(len(part))
+	}
+	return nil
+}
+
+func readError(name string, off int64, err error) error {
+	if errors.Is(err, errCRC) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, segment.ErrCorrupt) {
+		return &CorruptError{Name: name, Offset: off, Err: err}
+	}
+	return fmt.Errorf("%s: block at byte %d: %w", name, off, err)
+}
+
+// fetchBytes reads the blocks at locs into p, whose first byte is byte head of
+// the first block. On error it says which block was bad.
+func (s *Store) fetchBytes(locs []extent.Location, head int, p []byte) (bad int, err error) {
+	if head == 0 && len(p)%BlockLength == 0 {
+		return s.fetch(locs, p)
+	}
+	b := s.getBlock()
+	defer s.blocks.Put(b)
+	for i := 0; len(p) > 0; head = 0 {
+		if head == 0 && len(p) >= BlockLength {
+			n := len(p) / BlockLength
+			if bad, err := s.fetch(locs[i:i+n], p[:n*BlockLength]); err != nil {
+				return i + bad, err
+			}
+			i += n
+			p = p[n*BlockLength:]
+			continue
+		}
+		if _, err := s.fetch(locs[i:i+1], b[:]); err != nil {
+			return i, err
+		}
+		p = p[copy(p, b[head:]):]
+		i++
+	}
+	return 0, nil
+}
+
+// fetch reads whole blocks into p and checks them, with one read for each run
+// of blocks that lie one behind the other.
+func (s *Store) fetch(locs []extent.Location, p []byte) (bad int, err error) {
+	for i := 0; i < len(locs); {
+		part := p[i*BlockLength:]
+		if locs[i].Hole() {
+			clear(part[:BlockLength])
+			i++
+			continue
+		}
+		n := 1
+		for i+n < len(locs) && locs[i+n].Addr.Segment == locs[i].Addr.Segment &&
+			locs[i+n].Addr.Block == locs[i].Addr.Block+uint32(n) {
+			n++
+		}
+		part = part[:n*BlockLength]
+		if err := s.segments.ReadAt(locs[i].Addr, part); err != nil {
+			return i, err
+		}
+		for k := range n {
+			if crc32.Checksum(part[k*BlockLength:(k+1)*BlockLength], castagnoli) != locs[i+k].CRC {
+				return i + k, fmt.Errorf("segment %08x block %d: %w", locs[i+k].Addr.Segment, locs[i+k].Addr.Block, errCRC)
+			}
+		}
+		i += n
+	}
+	return 0, nil
+}

@@ -1,0 +1,114 @@
+package backstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"odx/backstore/meta"
+)
+
+// recordPrefix is the first byte of a record's key in the metadata engine; the
+// caller's key follows.
+const recordPrefix = 'r'
+
+func recordKey(key []byte) []byte { return append([]byte{recordPrefix}, key...) }
+
+// PutRecords puts records in one atomic step. It is durable after a Flush.
+func (s *Store) PutRecords(ctx context.Context, recs ...Record) error {
+	var e enc
+	e.byte(recRecords)
+	e.records(recs)
+	unused := len(e.b)
+	if err := s.begin(ctx, unused); err != nil {
+		return err
+	}
+	defer func() { s.end(unused) }()
+	s.recordMu.Lock()
+	defer s.recordMu.Unlock()
+	s.putRecords(recs)
+	s.journal.Append(e.b, nil)
+	unused = 0
+	return nil
+}
+
+// putRecords changes records in memory. recordMu is held.
+func (s *Store) putRecords(recs []Record) {
+	for _, r := range recs {
+		value := r.Value
+		if value != nil {
+			value = append([]byte{}, value...)
+		}
+		s.records[string(r.Key)] = value
+	}
+}
+
+// GetRecord returns the caller's own copy of a record's value, or ErrNotFound.
+func (s *Store) GetRecord(key []byte) ([]byte, error) {
+	if s.closed.Load() {
+		return nil, ErrClosed
+	}
+	s.recordMu.Lock()
+	defer s.recordMu.Unlock()
+	for _, layer := range []map[string][]byte{s.records, s.storing} {
+		if value, ok := layer[string(key)]; ok {
+			if value == nil {
+				return nil, fmt.Errorf("record %q: %w", key, ErrNotFound)
+			}
+			return bytes.Clone(value), nil
+		}
+	}
+	value, err := s.kv.Get(recordKey(key))
+	if errors.Is(err, meta.ErrNotFound) {
+		return nil, fmt.Errorf("record %q: %w", key, ErrNotFound)
+	}
+	return value, err
+}
+
+// ScanRecords calls fn with each record whose key begins with prefix, in the
+// order of keys, as they were at one point in time. An error of fn ends it.
+func (s *Store) ScanRecords(prefix []byte, fn func(key, value []byte) error) error {
+	recs, err := s.collectRecords(prefix)
+	if err != nil {
+		return err
+	}
+	for _, r := range recs {
+		if err := fn(r.Key, r.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) collectRecords(prefix []byte) ([]Record, error) {
+	if s.closed.Load() {
+		return nil, ErrClosed
+	}
+	s.recordMu.Lock()
+	defer s.recordMu.Unlock()
+	found := make(map[string][]byte)
+	err := s.kv.Scan(recordKey(prefix), func(key, value []byte) error {
+		found[string(key[1:])] = bytes.Clone(value)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, layer := range []map[string][]byte{s.storing, s.records} {
+		for key, value := range layer {
+			if bytes.HasPrefix([]byte(key), prefix) {
+				found[key] = value
+			}
+		}
+	}
+	recs := make([]Record, 0, len(found))
+	for key, value := range found {
+		if value != nil {
+			recs = append(recs, Record{Key: []byte(key), Value: bytes.Clone(value)})
+		}
+	}
+	slices.SortFunc(recs, func(a, b Record) int { return bytes.Compare(a.Key, b.Key) })
+	return recs, nil
+}

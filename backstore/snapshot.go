@@ -1,0 +1,233 @@
+package backstore
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"odx/backstore/blockmap"
+	"odx/backstore/extent"
+)
+
+// snapshotState is what the store keeps of a snapshot. Its tree has the
+// geometry of the volume it came from and holds at least the ranges.
+type snapshotState struct {
+	id     uint64
+	root   blockmap.Root
+	ranges []Range
+	length int64
+
+	// Guarded by Store.tableMu.
+	handles int
+	deleted bool // its tree is given up when the last handle is released
+}
+
+// Snapshot is a handle on an immutable copy of ranges of a volume, in the order
+// in which they were given. It keeps the data alive until it is released, even
+// if the snapshot is deleted meanwhile. It is safe for concurrent use.
+type Snapshot struct {
+	store *Store
+	state *snapshotState
+}
+
+// ID returns the snapshot's number, never used again.
+func (n *Snapshot) ID() uint64 { return n.state.id }
+
+// Length returns the sum of the ranges' lengths in bytes.
+func (n *Snapshot) Length() int64 { return n.state.length }
+
+// Ranges returns the ranges of the volume, in the order of the snapshot's bytes.
+func (n *Snapshot) Ranges() []Range { return slices.Clone(n.state.ranges) }
+
+// ReadAt fills p from byte off of the ranges laid end to end.
+func (n *Snapshot) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if off < 0 || off > n.state.length || int64(len(p)) > n.state.length-off {
+		return fmt.Errorf("%w: snapshot %d has %d bytes, wanted %d at %d", ErrRange, n.state.id, n.state.length, len(p), off)
+	}
+	for len(p) > 0 {
+		at, length := n.state.locate(off)
+		part := p[:min(int64(len(p)), length)]
+		if err := n.store.readTree(ctx, n.lookup, part, at, fmt.Sprintf("snapshot %d", n.state.id)); err != nil {
+			return err
+		}
+		p, off = p[len(part):], off+int64(len(part))
+	}
+	return nil
+}
+
+func (n *Snapshot) lookup(block uint64, locs []extent.Location, slots []extent.Slot) error {
+	return n.store.resolve(n.state.root, block, locs, slots)
+}
+
+// locate returns where byte off lies in the tree, and how many bytes follow
+// there in one piece. off is less than the length.
+func (st *snapshotState) locate(off int64) (at, length int64) {
+	for _, r := range st.ranges {
+		if off < r.Length {
+			return r.Offset + off, r.Length - off
+		}
+		off -= r.Length
+	}
+	return 0, 0
+}
+
+// blockRanges returns the blocks that the ranges touch, sorted and without
+// overlap.
+func blockRanges(ranges []Range) []blockmap.Range {
+	var blocks []blockmap.Range
+	for _, r := range ranges {
+		if r.Length == 0 {
+			continue
+		}
+		first := uint64(r.Offset / BlockLength)
+		last := uint64((r.Offset + r.Length - 1) / BlockLength)
+		blocks = append(blocks, blockmap.Range{First: first, Count: last - first + 1})
+	}
+	slices.SortFunc(blocks, func(a, b blockmap.Range) int { return cmp.Compare(a.First, b.First) })
+	merged := blocks[:0]
+	for _, b := range blocks {
+		if n := len(merged); n > 0 && b.First <= merged[n-1].First+merged[n-1].Count {
+			end := max(merged[n-1].First+merged[n-1].Count, b.First+b.Count)
+			merged[n-1].Count = end - merged[n-1].First
+			continue
+		}
+		merged = append(merged, b)
+	}
+	return merged
+}
+
+// Snapshot pins ranges of the volume as they are now, without moving data: its
+// cost grows with the number of ranges, not with their length. recs, which may
+// be nil, gives records to put in the same atomic step. It is durable after a
+// Flush. The caller releases the handle.
+func (v *Volume) Snapshot(ctx context.Context, ranges []Range, recs func(snapshotID uint64) []Record) (*Snapshot, error) {
+	s := v.store
+	st := &snapshotState{ranges: slices.Clone(ranges), handles: 1}
+	s.tableMu.Lock()
+	s.lastSnapshot++
+	st.id = s.lastSnapshot
+	s.tableMu.Unlock()
+	var records []Record
+	if recs != nil {
+		records = recs(st.id)
+	}
+	var e enc
+	e.byte(recSnapshot)
+	e.uint(v.number)
+	e.uint(st.id)
+	e.ranges(ranges)
+	e.records(records)
+	unused := len(e.b)
+	if err := s.begin(ctx, unused); err != nil {
+		return nil, err
+	}
+	defer func() { s.end(unused) }()
+	// Shared is enough: the volume's nodes only gain references. Writers are
+	// kept out, so the snapshot stands at one point of the volume's history.
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for _, r := range ranges {
+		if err := v.checkRange(r.Offset, r.Length); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.takeSnapshot(v, st, records, func() { s.journal.Append(e.b, nil) }); err != nil {
+		return nil, s.fail(err)
+	}
+	unused = 0
+	return &Snapshot{store: s, state: st}, nil
+}
+
+// takeSnapshot enters a snapshot of the volume into the table. The volume is
+// locked.
+func (s *Store) takeSnapshot(v *Volume, st *snapshotState, records []Record, log func()) error {
+	for _, r := range st.ranges {
+		st.length += r.Length
+	}
+	var err error
+	if st.root, err = s.forest.Share(v.root, blockRanges(st.ranges)); err != nil {
+		return err
+	}
+	s.tableMu.Lock()
+	defer s.tableMu.Unlock()
+	s.snapshots[st.id] = st
+	s.changedSnaps[st.id] = true
+	s.lastSnapshot = max(s.lastSnapshot, st.id)
+	s.recordMu.Lock()
+	defer s.recordMu.Unlock()
+	s.putRecords(records)
+	log()
+	return nil
+}
+
+// Snapshot returns a handle on a snapshot, which the caller releases.
+func (s *Store) Snapshot(id uint64) (*Snapshot, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	s.tableMu.Lock()
+	defer s.tableMu.Unlock()
+	st := s.snapshots[id]
+	if st == nil || st.deleted {
+		return nil, fmt.Errorf("snapshot %d: %w", id, ErrNotFound)
+	}
+	st.handles++
+	return &Snapshot{store: s, state: st}, nil
+}
+
+// DeleteSnapshot deletes a snapshot and puts records, in one atomic step. Its
+// data is freed when no handle is left.
+func (s *Store) DeleteSnapshot(ctx context.Context, id uint64, recs ...Record) error {
+	var e enc
+	e.byte(recDeleteSnapshot)
+	e.uint(id)
+	e.records(recs)
+	unused := len(e.b)
+	if err := s.begin(ctx, unused); err != nil {
+		return err
+	}
+	defer func() { s.end(unused) }()
+	s.tableMu.Lock()
+	defer s.tableMu.Unlock()
+	st := s.snapshots[id]
+	if st == nil || st.deleted {
+		return fmt.Errorf("snapshot %d: %w", id, ErrNotFound)
+	}
+	st.deleted = true
+	s.changedSnaps[id] = true
+	s.recordMu.Lock()
+	s.putRecords(recs)
+	s.journal.Append(e.b, nil)
+	s.recordMu.Unlock()
+	unused = 0
+	return s.dropSnapshot(st)
+}
+
+// dropSnapshot gives up the tree of a deleted snapshot without handles. tableMu
+// is held.
+func (s *Store) dropSnapshot(st *snapshotState) error {
+	if !st.deleted || st.handles > 0 {
+		return nil
+	}
+	delete(s.snapshots, st.id)
+	s.changedSnaps[st.id] = true
+	if err := s.forest.Drop(st.root); err != nil {
+		return s.fail(err)
+	}
+	return nil
+}
+
+// Release ends the handle. It must be called exactly once.
+func (n *Snapshot) Release() {
+	s := n.store
+	s.opMu.RLock()
+	defer s.opMu.RUnlock()
+	s.tableMu.Lock()
+	defer s.tableMu.Unlock()
+	n.state.handles--
+	if s.usable() == nil {
+		// An error stops the store and is reported by every later operation.
+		_ = s.dropSnapshot(n.state)
+	}
+}

@@ -1,0 +1,96 @@
+package backstore
+
+import (
+	"context"
+	"fmt"
+)
+
+// Stats are figures about a store, as they were at about one point in time.
+type Stats struct {
+	Volumes []VolumeStats `json:"volumes"`
+	// Snapshots is the number of snapshots that are not deleted.
+	Snapshots int `json:"snapshots"`
+	// LogicalBytes is what the volumes map, the sum of their MappedBytes.
+	LogicalBytes int64 `json:"logical_bytes"`
+	// LiveBytes is the length of all extents that something refers to.
+	LiveBytes int64 `json:"live_bytes"`
+	// PhysicalBytes is the length of the segments, live and dead data together.
+	PhysicalBytes int64 `json:"physical_bytes"`
+	// DedupRatio is LogicalBytes divided by LiveBytes, 1 for an empty store.
+	// Data that only snapshots map makes it smaller.
+	DedupRatio float64 `json:"dedup_ratio"`
+	// CapacityBytes bounds LiveBytes; 0 means that only the file system does.
+	CapacityBytes int64 `json:"capacity_bytes"`
+	// DedupUnit is the largest extent in bytes.
+	DedupUnit int `json:"dedup_unit"`
+	// JournalBytes is what opening the store after a crash would replay.
+	JournalBytes int64 `json:"journal_bytes"`
+}
+
+// VolumeStats are figures about a volume.
+type VolumeStats struct {
+	Name string `json:"name"`
+	// ID is the volume's permanent number in hexadecimal.
+	ID          string `json:"id"`
+	SizeBytes   int64  `json:"size_bytes"`
+	MappedBytes int64  `json:"mapped_bytes"`
+}
+
+// Stats returns figures about the store. It reads the maps of all volumes,
+// shared parts once.
+func (s *Store) Stats(ctx context.Context) (Stats, error) {
+	if err := s.usable(); err != nil {
+		return Stats{}, err
+	}
+	st := Stats{CapacityBytes: s.opts.CapacityBytes, DedupUnit: s.DedupUnit(), JournalBytes: s.journal.Bytes(), DedupRatio: 1}
+	counted := make(map[uint64]uint64)
+	for _, v := range s.Volumes() {
+		if err := ctx.Err(); err != nil {
+			return Stats{}, err
+		}
+		vs, err := v.stats(counted)
+		if err != nil {
+			return Stats{}, fmt.Errorf("volume %s: %w", v.name, err)
+		}
+		st.Volumes = append(st.Volumes, vs)
+		st.LogicalBytes += vs.MappedBytes
+	}
+	s.tableMu.Lock()
+	for _, sn := range s.snapshots {
+		if !sn.deleted {
+			st.Snapshots++
+		}
+	}
+	s.tableMu.Unlock()
+	st.LiveBytes = s.usage.Total() * BlockLength
+	for _, id := range s.segments.List() {
+		st.PhysicalBytes += s.segments.Bytes(id)
+	}
+	if st.LiveBytes > 0 {
+		st.DedupRatio = float64(st.LogicalBytes) / float64(st.LiveBytes)
+	}
+	return st, nil
+}
+
+// stats counts the volume's blocks on a held tree, so that writers do not wait.
+func (v *Volume) stats(counted map[uint64]uint64) (VolumeStats, error) {
+	s := v.store
+	s.opMu.RLock()
+	v.mu.RLock()
+	vs := VolumeStats{Name: v.name, ID: fmt.Sprintf("%x", v.id), SizeBytes: v.size}
+	root := v.root
+	err := s.forest.Hold(root)
+	v.mu.RUnlock()
+	s.opMu.RUnlock()
+	if err != nil {
+		return vs, s.fail(err)
+	}
+	blocks, err := s.forest.Mapped(root, counted)
+	vs.MappedBytes = int64(blocks) * BlockLength
+	s.opMu.RLock()
+	defer s.opMu.RUnlock()
+	if derr := s.forest.Drop(root); derr != nil {
+		return vs, s.fail(derr)
+	}
+	return vs, err
+}

@@ -1,0 +1,272 @@
+// Package backstore is the extent store: volumes, snapshots and small records,
+// kept in one folder.
+//
+// A volume is an address space, an extent is a physical frame, the map
+// (package blockmap) is its page table. Data lies once in append-only segments
+// (package segment); the extent table (package extent) says where, and how
+// often it is referred to. Snapshots and copies share map nodes and extents
+// instead of moving bytes.
+//
+// Every change is applied in memory and appended to the journal (package
+// journal) in the same order; Flush makes what was appended durable. A
+// checkpoint moves the state into the metadata engine (package meta) and frees
+// the journal. Opening a store loads the last checkpoint and replays what the
+// journal holds beyond it.
+//
+// Lock order, outermost first:
+//
+//	Store.opMu (shared by every operation, exclusive for a checkpoint's cut)
+//	Volume.mu (guards the volume's tree, size and existence)
+//	Store.tableMu (guards the tables of volumes and snapshots)
+//	Store.recordMu (guards the records)
+//	locks inside blockmap, extent, pages; then the journal's
+//
+// No lock of this list but opMu (shared) is held while data is read or written;
+// metadata that is not cached is read under them.
+package backstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/backstore/blockmap"
+	"odx/backstore/dedup"
+	"odx/backstore/extent"
+	"odx/backstore/journal"
+	"odx/backstore/meta"
+	"odx/backstore/pages"
+	"odx/backstore/segment"
+	"odx/backstore/vfs"
+)
+
+// Defaults of Options.
+const (
+	DefaultDedupUnit  = 16 << 10
+	DefaultCacheBytes = 256 << 20
+)
+
+// Options configure a Store.
+type Options struct {
+	// Dir is the store's folder; it is made if it does not exist.
+	Dir string
+	Log *logrus.Entry
+	// CapacityBytes bounds the live data; 0 leaves it to the file system.
+	CapacityBytes int64
+	// CacheBytes bounds the memory for maps, the extent table and the
+	// fingerprint index together; 0 means DefaultCacheBytes.
+	CacheBytes int64
+	// DedupUnit is the largest extent in bytes, a power of two from 4096 to
+	// 65536; 0 means DefaultDedupUnit. An existing store keeps its own.
+	DedupUnit int
+
+	// FS and OpenKV are the doors to the disk, for tests that cut the power;
+	// nil means the operating system's file system and Badger.
+	FS     vfs.FS
+	OpenKV func(dir string, log *logrus.Entry, cacheBytes int64) (meta.KV, error)
+}
+
+func (o *Options) setDefaults() error {
+	if o.Dir == "" {
+		return fmt.Errorf("%w: store without a folder", ErrInvalid)
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = DefaultCacheBytes
+	}
+	if o.DedupUnit == 0 {
+		o.DedupUnit = DefaultDedupUnit
+	}
+	blocks := o.DedupUnit / BlockLength
+	if o.DedupUnit%BlockLength != 0 || blocks < 1 || blocks > extent.MaxUnit || blocks&(blocks-1) != 0 {
+		return fmt.Errorf("%w: dedup unit of %d bytes; use 4096, 8192, 16384, 32768 or 65536", ErrInvalid, o.DedupUnit)
+	}
+	if o.CapacityBytes < 0 || o.CacheBytes < 0 {
+		return fmt.Errorf("%w: negative capacity or cache size", ErrInvalid)
+	}
+	if o.Log == nil {
+		o.Log = logrus.NewEntry(logrus.StandardLogger())
+	}
+	if o.FS == nil {
+		o.FS = vfs.OS()
+	}
+	if o.OpenKV == nil {
+		o.OpenKV = meta.OpenBadger
+	}
+	return nil
+}
+
+// Store is an open store. It is safe for concurrent use.
+type Store struct {
+	opts  Options
+	log   *logrus.Entry
+	sb    superblock
+	clock *pages.Clock
+
+	kv       meta.KV
+	segments *segment.Set
+	journal  *journal.Journal
+	extents  *extent.Table
+	usage    *extent.Usage
+	forest   *blockmap.Forest
+	index    *dedup.Index
+	hashers  sync.Pool // of *blake3.Hasher with the store's key
+	plans    sync.Pool // of *writePlan
+	blocks   sync.Pool // of *[BlockLength]byte
+	appends  appendFloors
+
+	opMu sync.RWMutex
+
+	tableMu      sync.Mutex
+	volumes      map[uint64]*Volume
+	byName       map[string]*Volume
+	snapshots    map[uint64]*snapshotState
+	changedSnaps map[uint64]bool // since the last cut
+	deletedVols  map[uint64]bool // since the last cut
+	lastVolume   uint64
+	lastSnapshot uint64
+
+	recordMu  sync.Mutex
+	records   map[string][]byte // changed since the last cut; nil: deleted
+	storing   map[string][]byte // changed before the running checkpoint's cut
+	replaying bool
+
+	// segmentDirty: the journal has records whose data lies only in segments.
+	segmentDirty atomic.Bool
+	failed       atomic.Pointer[error]
+	closed       atomic.Bool
+
+	checkpoints checkpointer
+	cancel      context.CancelFunc // ends the background goroutines
+	background  sync.WaitGroup
+	unlock      func() error
+}
+
+// ID returns the random number that the store was made with.
+func (s *Store) ID() [16]byte { return s.sb.id }
+
+// DedupUnit returns the largest extent in bytes.
+func (s *Store) DedupUnit() int { return s.sb.unit * BlockLength }
+
+// usable returns why no operation may start, if that is so.
+func (s *Store) usable() error {
+	if s.closed.Load() {
+		return ErrClosed
+	}
+	if err := s.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// fail stops all further changes: the state in memory may have a half-done
+// operation in it, which must reach neither the journal nor a checkpoint. What
+// the journal holds is right, so opening the store again is the way on.
+func (s *Store) fail(err error) error {
+	err = fmt.Errorf("store stopped after a metadata error, restart it: %w", err)
+	if s.failed.CompareAndSwap(nil, &err) {
+		s.log.WithError(err).Error("store stopped")
+	}
+	return err
+}
+
+// Flush makes every change that returned before durable.
+func (s *Store) Flush(ctx context.Context) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	return s.journal.Commit(ctx, s.journal.Last())
+}
+
+// syncSegments is called by the journal before it syncs records.
+func (s *Store) syncSegments() error {
+	if !s.segmentDirty.Swap(false) {
+		return nil
+	}
+	if err := s.segments.Sync(); err != nil {
+		s.segmentDirty.Store(true)
+		return err
+	}
+	return nil
+}
+
+// begin starts an operation whose journal record takes size bytes: it waits
+// until the journal has room and the checkpoints keep up. After it, with opMu
+// shared, the operation takes its locks, changes the state in memory and appends
+// its record while it still holds them; then it calls end.
+func (s *Store) begin(ctx context.Context, size int) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if err := s.checkpoints.throttle(ctx); err != nil {
+		return err
+	}
+	if err := s.journal.Reserve(ctx, size); err != nil {
+		return err
+	}
+	s.opMu.RLock()
+	if err := s.usable(); err != nil {
+		s.opMu.RUnlock()
+		s.journal.Unreserve(size)
+		return err
+	}
+	return nil
+}
+
+// end ends an operation; unused is how much of its reservation it did not
+// append.
+func (s *Store) end(unused int) {
+	s.opMu.RUnlock()
+	if unused > 0 {
+		s.journal.Unreserve(unused)
+	}
+}
+
+// reapStep is how many dropped nodes are freed without giving way to a
+// checkpoint's cut.
+const reapStep = 64
+
+// reapLoop frees dropped map nodes in the background.
+func (s *Store) reapLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.forest.Wake():
+		}
+		for more := true; more && ctx.Err() == nil; {
+			s.opMu.RLock()
+			err := s.usable()
+			if err == nil {
+				if more, err = s.forest.Reap(reapStep); err != nil {
+					err = s.fail(err)
+				}
+			}
+			s.opMu.RUnlock()
+			if err != nil {
+				return
+			}
+		}
+	}
+}
+
+// loadIndex fills the fingerprint index from the extents of the last
+// checkpoint, in the background: until it is done, some duplicates are stored
+// again.
+func (s *Store) loadIndex(ctx context.Context) {
+	start, n := time.Now(), 0
+	err := s.extents.ScanStored(func(id extent.ID, _ uint64, x *extent.Extent) bool {
+		s.index.Insert(&x.Fingerprint, id)
+		n++
+		return ctx.Err() == nil
+	})
+	if err != nil && !errors.Is(err, context.Canceled) {
+		s.log.WithError(err).Warn("fingerprint index is incomplete: duplicates of older data may be stored again")
+		return
+	}
+	s.log.WithFields(logrus.Fields{"extents": n, "took": time.Since(start)}).Debug("fingerprint index loaded")
+}

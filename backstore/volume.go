@@ -1,0 +1,262 @@
+package backstore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"odx/backstore/blockmap"
+	"odx/backstore/extent"
+)
+
+// MaxVolumeBytes is the largest size of a volume.
+const MaxVolumeBytes = 1 << 50
+
+// Volume is a named address space. It is safe for concurrent use. Offsets and
+// lengths are bytes; any alignment is right, 4 KiB is fast.
+type Volume struct {
+	store  *Store
+	number uint64 // key in the store's table, never used again
+	id     [16]byte
+	name   string
+
+	mu      sync.RWMutex
+	root    blockmap.Root
+	size    int64
+	deleted bool
+}
+
+// Name returns the volume's name.
+func (v *Volume) Name() string { return v.name }
+
+// ID returns the random number that the volume was made with; it stays for its
+// whole life and is never used again.
+func (v *Volume) ID() [16]byte { return v.id }
+
+// Size returns the volume's size in bytes.
+func (v *Volume) Size() int64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.size
+}
+
+// checkRange reports whether [off, off+length) lies in the volume. v.mu is held.
+func (v *Volume) checkRange(off, length int64) error {
+	if v.deleted {
+		return fmt.Errorf("volume %s: %w", v.name, ErrNotFound)
+	}
+	if off < 0 || length < 0 || off > v.size || length > v.size-off {
+		return fmt.Errorf("%w: volume %s has %d bytes, wanted %d at %d", ErrRange, v.name, v.size, length, off)
+	}
+	return nil
+}
+
+// Flush makes every write of the store that returned before durable.
+func (v *Volume) Flush(ctx context.Context) error { return v.store.Flush(ctx) }
+
+// WriteAt writes p at off. It takes effect in steps of at most 1 MiB; after an
+// error some of them may have been done.
+func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64) error {
+	v.mu.RLock()
+	err := v.checkRange(off, int64(len(p)))
+	v.mu.RUnlock()
+	if err != nil {
+		return err
+	}
+	for len(p) > 0 {
+		n := len(p)
+		if head := int(off % BlockLength); head != 0 || n < BlockLength {
+			n = min(n, BlockLength-head)
+			if err := v.writePart(ctx, p[:n], off); err != nil {
+				return err
+			}
+		} else {
+			n = min(n&^(BlockLength-1), planBlocks*BlockLength)
+			if _, err := v.writeBlocks(ctx, p[:n], off, nil); err != nil {
+				return err
+			}
+		}
+		p = p[n:]
+		off += int64(n)
+	}
+	return nil
+}
+
+// writePart writes less than a block: it reads the block, merges and writes it
+// if nobody wrote to it in between.
+func (v *Volume) writePart(ctx context.Context, p []byte, off int64) error {
+	b := v.store.getBlock()
+	defer v.store.blocks.Put(b)
+	base := off &^ (BlockLength - 1)
+	for {
+		var expect [1]extent.Slot
+		if err := v.readBlocks(ctx, b[:], base, expect[:]); err != nil {
+			return err
+		}
+		copy(b[off-base:], p)
+		done, err := v.writeBlocks(ctx, b[:], base, expect[:])
+		if err != nil || done {
+			return err
+		}
+	}
+}
+
+// writeBlocks writes whole blocks. With expect it does so only if the blocks
+// still have these slots, and reports whether they had. A slot that is the same
+// means data that is the same, because extents never change and their IDs are
+// never used again.
+func (v *Volume) writeBlocks(ctx context.Context, p []byte, off int64, expect []extent.Slot) (done bool, err error) {
+	s := v.store
+	if err := s.usable(); err != nil {
+		return false, err
+	}
+	block := uint64(off / BlockLength)
+	plan := s.newPlan()
+	err = s.prepare(plan, v.number, block, p)
+	if err == nil {
+		if err = s.begin(ctx, plan.size()); err == nil {
+			done, err = v.applyPlan(plan, block, off, len(p), expect)
+			unused := 0
+			if !done {
+				unused = plan.size()
+			}
+			if derr := s.discard(plan); err == nil {
+				err = derr
+			}
+			s.end(unused)
+			return done, err
+		}
+	}
+	s.opMu.RLock()
+	defer s.opMu.RUnlock()
+	if derr := s.discard(plan); err == nil {
+		err = derr
+	}
+	return false, err
+}
+
+func (v *Volume) applyPlan(plan *writePlan, block uint64, off int64, length int, expect []extent.Slot) (done bool, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	// The last block of a volume may reach beyond its size.
+	if err := v.checkRange(off, min(int64(length), v.size-off)); err != nil {
+		return false, err
+	}
+	if expect != nil {
+		var now [planBlocks]extent.Slot
+		if err := v.store.forest.Lookup(v.root, block, now[:len(expect)]); err != nil {
+			return false, err
+		}
+		if !slices.Equal(now[:len(expect)], expect) {
+			return false, nil
+		}
+	}
+	if err := v.store.apply(plan, v, block); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// CompareAndWrite writes p at off if the range holds exactly compare, in one
+// atomic step, and returns -1; otherwise it writes nothing and returns the
+// index of the first byte that differs. len(compare) must equal len(p) and the
+// blocks touched must be no more than 1 MiB.
+func (v *Volume) CompareAndWrite(ctx context.Context, compare, p []byte, off int64) (mismatch int, err error) {
+	base := off &^ (BlockLength - 1)
+	end := (off + int64(len(p)) + BlockLength - 1) &^ (BlockLength - 1)
+	if len(compare) != len(p) || end-base > planBlocks*BlockLength {
+		return 0, fmt.Errorf("%w: compare %d bytes, write %d", ErrInvalid, len(compare), len(p))
+	}
+	v.mu.RLock()
+	err = v.checkRange(off, int64(len(p)))
+	v.mu.RUnlock()
+	if err != nil || len(p) == 0 {
+		return -1, err
+	}
+	buf := make([]byte, end-base)
+	slots := make([]extent.Slot, len(buf)/BlockLength)
+	for {
+		if err := v.readBlocks(ctx, buf, base, slots); err != nil {
+			return 0, err
+		}
+		window := buf[off-base:][:len(p)]
+		for i := range window {
+			if window[i] != compare[i] {
+				return i, nil
+			}
+		}
+		copy(window, p)
+		done, err := v.writeBlocks(ctx, buf, base, slots)
+		if err != nil {
+			return 0, err
+		}
+		if done {
+			return -1, nil
+		}
+	}
+}
+
+// Zero makes the range read as zeros and gives its space back.
+func (v *Volume) Zero(ctx context.Context, off, length int64) error {
+	v.mu.RLock()
+	err := v.checkRange(off, length)
+	v.mu.RUnlock()
+	if err != nil {
+		return err
+	}
+	end := off + length
+	for off < end {
+		if off%BlockLength != 0 || end-off < BlockLength {
+			n := min(end-off, BlockLength-off%BlockLength)
+			if err := v.writePart(ctx, zeroBlock[:n], off); err != nil {
+				return err
+			}
+			off += n
+			continue
+		}
+		n := (end - off) &^ (BlockLength - 1)
+		if err := v.clearBlocks(ctx, off, n); err != nil {
+			return err
+		}
+		off += n
+	}
+	return nil
+}
+
+// Unmap gives the range's space back; it reads as zeros afterwards.
+func (v *Volume) Unmap(ctx context.Context, off, length int64) error {
+	return v.Zero(ctx, off, length)
+}
+
+func (v *Volume) clearBlocks(ctx context.Context, off, length int64) error {
+	s := v.store
+	var e enc
+	e.byte(recClear)
+	e.uint(v.number)
+	e.uint(uint64(off / BlockLength))
+	e.uint(uint64(length / BlockLength))
+	unused := len(e.b)
+	if err := s.begin(ctx, unused); err != nil {
+		return err
+	}
+	defer func() { s.end(unused) }()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := v.checkRange(off, length); err != nil {
+		return err
+	}
+	if err := s.forest.Clear(&v.root, uint64(off/BlockLength), uint64(length/BlockLength)); err != nil {
+		return s.fail(err)
+	}
+	s.journal.Append(e.b, nil)
+	unused = 0
+	return nil
+}
+
+func (s *Store) getBlock() *[BlockLength]byte {
+	if b, ok := s.blocks.Get().(*[BlockLength]byte); ok {
+		return b
+	}
+	return new([BlockLength]byte)
+}
