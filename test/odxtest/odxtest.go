@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"odx/test/tokencopy"
 	"odx/test/undertest"
 )
 
@@ -109,4 +110,33 @@ func Run(ctx context.Context, t testing.TB, path string, args ...string) string 
 		t.Fatalf("%s %q: %v\n%s", filepath.Base(path), args, err, out.String())
 	}
 	return out.String()
+}
+
+// Client starts the libiscsi client for one test.
+func Client(t testing.TB) *tokencopy.Client {
+	t.Helper()
+	Program(t, "cc", "gcc")
+	if _, err := os.Stat("/usr/include/iscsi/iscsi.h"); err != nil {
+		Missing(t, "libiscsi's headers are not installed (Debian package libiscsi-dev)")
+	}
+	c, err := tokencopy.Start(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Errorf("end the libiscsi client: %v", err)
+		}
+	})
+	return c
+}
+
+// Open logs in to a LUN of the target for one test.
+func Open(t testing.TB, c *tokencopy.Client, url string) *tokencopy.Session {
+	t.Helper()
+	s, err := c.Open(url, tokencopy.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

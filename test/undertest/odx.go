@@ -36,8 +36,7 @@ func StartODX(ctx context.Context, dir string, luns []LUN) (*Target, error) {
 		ready := make(chan struct{})
 		var once sync.Once
 		p, err := startProcess(exec.Command(binary, "serve", "--config", t.ConfigFile()), t.log, func(line string) {
-			// The one line that names the portal comes when it can be used.
-			if strings.Contains(line, t.Portal) {
+			if strings.Contains(line, "is ready on "+t.Portal) {
 				once.Do(func() { close(ready) })
 			}
 		})

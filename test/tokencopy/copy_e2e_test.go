@@ -1,0 +1,229 @@
+//go:build e2e
+
+package tokencopy_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+
+	"odx/test/odxtest"
+	"odx/test/tokencopy"
+	"odx/test/undertest"
+)
+
+const mib = 1 << 20
+
+type rng = tokencopy.Range
+
+// TestCopy copies ranges of every alignment from one LUN to another, and on
+// one LUN, and compares both LUNs with the model afterwards, byte for byte.
+func TestCopy(t *testing.T) {
+	b := newBench(t, undertest.LUN{Size: 16 * mib}, undertest.LUN{Size: 16 * mib})
+	src, dst := b.disks[0], b.disks[1]
+	b.fill(src, rng{0, 32768})
+	b.fill(dst, rng{0, 32768})
+	for _, c := range []struct {
+		name     string
+		from, to *disk
+		read     []rng
+		offset   uint64
+		write    []rng
+	}{
+		{"one block", src, dst, []rng{{0, 8}}, 0, []rng{{0, 8}}},
+		{"aligned", src, dst, []rng{{2048, 4096}}, 0, []rng{{8192, 4096}}},
+		{"512 bytes", src, dst, []rng{{3, 1}}, 0, []rng{{12345, 1}}},
+		{"both 512 bytes off the 4 KiB grid by the same", src, dst, []rng{{1001, 2000}}, 0, []rng{{9001, 2000}}},
+		{"source off the grid", src, dst, []rng{{1003, 2000}}, 0, []rng{{8000, 2000}}},
+		{"destination off the grid", src, dst, []rng{{1000, 2000}}, 0, []rng{{8005, 2000}}},
+		{"off the grid by different amounts", src, dst, []rng{{1003, 2001}}, 0, []rng{{8006, 2001}}},
+		{"end of the LUN", src, dst, []rng{{32767, 1}}, 0, []rng{{32767, 1}}},
+		{"several ranges into one", src, dst, []rng{{0, 100}, {5000, 33}, {200, 8}}, 0, []rng{{20000, 141}}},
+		{"one range into several", src, dst, []rng{{0, 1000}}, 0, []rng{{21000, 1}, {22000, 900}, {20000, 99}}},
+		{"several into several", src, dst, []rng{{16, 64}, {1024, 512}, {9999, 7}}, 0, []rng{{24000, 500}, {23000, 83}}},
+		{"ranges of no blocks", src, dst, []rng{{0, 0}, {64, 64}, {77, 0}}, 0, []rng{{25000, 32}, {0, 0}, {25032, 32}}},
+		{"offset into the ROD", src, dst, []rng{{4096, 4096}}, 1024, []rng{{26000, 512}}},
+		{"unaligned offset into several ranges", src, dst, []rng{{100, 100}, {700, 100}}, 51, []rng{{27000, 149}}},
+		{"last block of the ROD", src, dst, []rng{{4096, 4096}}, 4095, []rng{{28000, 1}}},
+		{"the other way", dst, src, []rng{{8192, 4096}}, 0, []rng{{100, 4096}}},
+		{"within one LUN", src, src, []rng{{0, 4096}}, 0, []rng{{16384, 4096}}},
+		{"over itself", src, src, []rng{{512, 4096}}, 0, []rng{{512, 4096}}},
+		{"overlapping, upwards", src, src, []rng{{0, 8192}}, 0, []rng{{1024, 8192}}},
+		{"overlapping, downwards", src, src, []rng{{1024, 8192}}, 0, []rng{{0, 8192}}},
+		{"overlapping off the grid", src, src, []rng{{1, 8192}}, 0, []rng{{1000, 8192}}},
+		{"all of it", src, dst, []rng{{0, 32768}}, 0, []rng{{0, 32768}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			src.t, dst.t = t, t
+			token, rod := c.from.populate(tokencopy.PopulateOptions{}, c.read...)
+			c.to.spend(token, rod, tokencopy.WriteTokenOptions{Offset: c.offset}, c.write...)
+			src.verifyAll()
+			dst.verifyAll()
+		})
+	}
+}
+
+// TestCopyBetweenBlockLengths copies between LUNs of 512 and of 4096 bytes a
+// block: the offset counts blocks of the destination.
+func TestCopyBetweenBlockLengths(t *testing.T) {
+	b := newBench(t, undertest.LUN{Size: 16 * mib}, undertest.LUN{Size: 16 * mib, BlockSize: 4096})
+	small, large := b.disks[0], b.disks[1]
+	b.fill(small, rng{0, 32768})
+	b.fill(large, rng{0, 4096})
+	token, rod := small.populate(tokencopy.PopulateOptions{}, rng{5, 8 * 100})
+	large.spend(token, rod, tokencopy.WriteTokenOptions{Offset: 10}, rng{7, 90})
+	token, rod = large.populate(tokencopy.PopulateOptions{}, rng{100, 100})
+	small.spend(token, rod, tokencopy.WriteTokenOptions{Offset: 3}, rng{1, 797})
+	small.verifyAll()
+	large.verifyAll()
+}
+
+// TestPointInTime writes over the source between populate and write: the copy
+// is of the time of the populate, as often as it is made.
+func TestPointInTime(t *testing.T) {
+	b := newBench(t, undertest.LUN{Size: 16 * mib}, undertest.LUN{Size: 16 * mib})
+	src, dst := b.disks[0], b.disks[1]
+	b.fill(src, rng{0, 8192})
+	token, rod := src.populate(tokencopy.PopulateOptions{}, rng{1, 8000})
+	b.fill(src, rng{0, 4096})
+	dst.spend(token, rod, tokencopy.WriteTokenOptions{}, rng{0, 8000})
+	b.fill(src, rng{4000, 2000})
+	dst.spend(token, rod, tokencopy.WriteTokenOptions{}, rng{16001, 8000})
+	src.spend(token, rod, tokencopy.WriteTokenOptions{}, rng{20000, 8000})
+	// An ordinary write after the copy parts the two again.
+	b.fill(dst, rng{100, 50})
+	src.verifyAll()
+	dst.verifyAll()
+}
+
+// TestZeroToken writes the block device zero ROD token.
+func TestZeroToken(t *testing.T) {
+	b := newBench(t, undertest.LUN{Size: 16 * mib})
+	d := b.disks[0]
+	b.fill(d, rng{0, 32768})
+	zero := make([]byte, tokencopy.TokenLength)
+	copy(zero, []byte{0xff, 0xff, 0x00, 0x01, 0, 0, 0x01, 0xf8})
+	for _, r := range []rng{{8, 8}, {1000, 5}, {2048, 8192}, {32767, 1}} {
+		d.spend(zero, make([]byte, int(r.Blocks)*512), tokencopy.WriteTokenOptions{}, r)
+	}
+	d.verifyAll()
+}
+
+// TestTwoSessions hands a token made in one session to another one of another
+// initiator, which outlives it.
+func TestTwoSessions(t *testing.T) {
+	b := newBench(t, undertest.LUN{Size: 16 * mib}, undertest.LUN{Size: 16 * mib})
+	src, dst := b.disks[0], b.disks[1]
+	b.fill(src, rng{0, 4096})
+	token, rod := src.populate(tokencopy.PopulateOptions{}, rng{9, 4000})
+	other, err := b.client.Open(b.target.URL(1), tokencopy.OpenOptions{Initiator: "iqn.2026-11.example.odx:other", HeaderDigest: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What the first session asked for is nothing the second can ask about.
+	_, a, err := other.TokenInformationOf(1)
+	refused(t, a, err, 0x5, 0x24, 0x00)
+	if err := src.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dst.Session = other
+	dst.spend(token, rod, tokencopy.WriteTokenOptions{}, rng{100, 4000})
+	dst.verifyAll()
+}
+
+// TestTokenSurvivesCrash kills the target between populate and write.
+func TestTokenSurvivesCrash(t *testing.T) {
+	b := newBench(t, undertest.LUN{Size: 16 * mib}, undertest.LUN{Size: 16 * mib})
+	src, dst := b.disks[0], b.disks[1]
+	b.fill(src, rng{0, 16384})
+	token, rod := src.populate(tokencopy.PopulateOptions{Timeout: 300}, rng{3, 16000})
+	b.fill(src, rng{0, 8})
+	a, err := src.Flush()
+	good(t, a, err)
+	for round := range 2 {
+		if err := b.target.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.target.Restart(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		b.reopen()
+		dst.spend(token, rod, tokencopy.WriteTokenOptions{}, rng{uint64(4096 * round), 16000})
+		a, err := dst.Flush()
+		good(t, a, err)
+		src.verifyAll()
+		dst.verifyAll()
+	}
+}
+
+// TestOffload copies more than one token may hold, by following the limits the
+// target reports.
+func TestOffload(t *testing.T) {
+	b := newBench(t, undertest.LUN{Size: 8 << 30}, undertest.LUN{Size: 8 << 30})
+	blocks := b.disks[0].Blocks
+	data := make([]byte, 4*mib)
+	b.data.Read(data)
+	at := []uint64{0, blocks/2 - 4096, blocks - 8192}
+	for _, lba := range at {
+		a, err := b.disks[0].Write(bytes.NewReader(data), lba, 8192, tokencopy.WriteOptions{})
+		good(t, a, err)
+	}
+	timings, err := b.disks[0].OffloadTo(b.disks[1].Session, 0, 0, blocks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, lba := range at {
+		var got bytes.Buffer
+		a, err := b.disks[1].Read(&got, lba, 8192)
+		good(t, a, err)
+		if !bytes.Equal(got.Bytes(), data) {
+			t.Errorf("the copy differs at block %d", lba)
+		}
+	}
+	odxtest.Report(t, "offload-8GiB", fmt.Sprintf("%+v", timings))
+}
+
+// TestRandomHistory mixes writes, populates and writes using any earlier token
+// of either LUN, and keeps comparing.
+func TestRandomHistory(t *testing.T) {
+	b := newBench(t, undertest.LUN{Size: 4 * mib}, undertest.LUN{Size: 4 * mib})
+	type made struct{ token, rod []byte }
+	var tokens []made
+	for step := range 300 {
+		d := b.disks[b.rand.IntN(2)]
+		r := b.randomRange(d.Blocks)
+		switch op := b.rand.IntN(10); {
+		case op < 3:
+			b.fill(d, r)
+		case op < 6 || len(tokens) == 0:
+			ranges := []rng{r}
+			if half := r.Blocks / 2; half > 0 { // two ranges that do not overlap
+				ranges = []rng{{r.LBA + uint64(half), r.Blocks - half}, {r.LBA, half}}
+			}
+			token, rod := d.populate(tokencopy.PopulateOptions{}, ranges...)
+			tokens = append(tokens, made{token, rod})
+		default:
+			m := tokens[b.rand.IntN(len(tokens))]
+			length := uint64(len(m.rod) / d.BlockLength)
+			offset := b.rand.Uint64N(length)
+			r.Blocks = uint32(min(uint64(r.Blocks), length-offset))
+			d.spend(m.token, m.rod, tokencopy.WriteTokenOptions{Offset: offset}, r)
+		}
+		d.verify(r)
+		if step%50 == 49 {
+			b.disks[0].verifyAll()
+			b.disks[1].verifyAll()
+		}
+	}
+}
+
+// randomRange is aligned to 4 KiB half of the time.
+func (b *bench) randomRange(capacity uint64) rng {
+	n := 1 + b.rand.Uint64N(capacity/4)
+	lba := b.rand.Uint64N(capacity - n)
+	if b.rand.IntN(2) == 0 {
+		lba, n = lba&^7, (n+7)&^7
+	}
+	return rng{lba, uint32(min(n, capacity-lba))}
+}
