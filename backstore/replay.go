@@ -3,6 +3,7 @@ package backstore
 import (
 	"fmt"
 
+	"odx/backstore/blockmap"
 	"odx/backstore/extent"
 	"odx/backstore/journal"
 )
@@ -36,7 +37,7 @@ func (s *Store) redo(lsn journal.LSN, payload []byte) error {
 	case recResizeVolume:
 		var v *Volume
 		if v, err = s.volumeNumber(d.uint()); err == nil {
-			v.resize(d.int63())
+			err = s.redoResize(v, d.int63())
 		}
 	case recRecords:
 		s.putRecords(d.records())
@@ -81,8 +82,8 @@ func (s *Store) redoWrite(d *dec) error {
 			return err
 		}
 	}
-	if block+uint64(p.blocks) > v.root.Blocks() {
-		return fmt.Errorf("%w: write beyond volume %s", ErrCorrupt, v.name)
+	if err := inTree(v.root, block, uint64(p.blocks)); err != nil {
+		return err
 	}
 	return s.install(v, block, p.slots[:p.blocks], p.known[:p.blocks], p.first, p.fresh)
 }
@@ -154,7 +155,27 @@ func (s *Store) redoClear(d *dec) error {
 	if err != nil {
 		return err
 	}
-	return s.forest.Clear(&v.root, d.uint(), d.uint())
+	first, count := d.uint(), d.uint()
+	if err := inTree(v.root, first, count); err != nil {
+		return err
+	}
+	return s.forest.Clear(&v.root, first, count)
+}
+
+// inTree reports whether blocks that a record names are within a tree.
+func inTree(r blockmap.Root, first, count uint64) error {
+	if first > r.Blocks() || count > r.Blocks()-first {
+		return fmt.Errorf("%w: %d blocks at block %d are beyond the tree", ErrCorrupt, count, first)
+	}
+	return nil
+}
+
+func (s *Store) redoResize(v *Volume, size int64) error {
+	if err := checkSize(size); err != nil {
+		return err
+	}
+	v.resize(size)
+	return nil
 }
 
 func (s *Store) redoMap(d *dec) error {
@@ -166,6 +187,12 @@ func (s *Store) redoMap(d *dec) error {
 	st := s.snapshots[id]
 	if d.err != nil || st == nil {
 		return fmt.Errorf("%w: it names snapshot %d, which does not exist", ErrCorrupt, id)
+	}
+	if err := inTree(v.root, to, n); err != nil {
+		return err
+	}
+	if err := inTree(st.root, from, n); err != nil {
+		return err
 	}
 	for n > 0 {
 		done, err := s.forest.Copy(&v.root, to, st.root, from, n, mapStep)

@@ -42,6 +42,8 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	if err := s.usable(); err != nil {
 		return Stats{}, err
 	}
+	s.auditMu.Lock()
+	defer s.auditMu.Unlock()
 	st := Stats{CapacityBytes: s.opts.CapacityBytes, DedupUnit: s.DedupUnit(), JournalBytes: s.journal.Bytes(), DedupRatio: 1}
 	counted := make(map[uint64]uint64)
 	for _, v := range s.Volumes() {

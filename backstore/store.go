@@ -140,6 +140,10 @@ type Store struct {
 	failed       atomic.Pointer[error]
 	closed       atomic.Bool
 
+	// auditMu is held by Stats and by Check: one holds references to trees that
+	// the other would not find an owner for. Outermost of all locks.
+	auditMu sync.Mutex
+
 	checkpoints checkpointer
 	cancel      context.CancelFunc // ends the background goroutines
 	background  sync.WaitGroup

@@ -71,6 +71,8 @@ type Forest struct {
 	extents Extents
 	next    atomic.Uint64
 
+	scratch sync.Pool // of *[Fanout]extent.Slot
+
 	droppedMu sync.Mutex
 	dropped   []uint64      // guarded by droppedMu
 	wake      chan struct{} // holds a token when dropped may be non-empty
@@ -80,6 +82,7 @@ type Forest struct {
 func New(o Options) *Forest {
 	f := &Forest{extents: o.Extents, dropped: o.Dropped, wake: make(chan struct{}, 1)}
 	f.next.Store(max(o.Next, 1))
+	f.scratch.New = func() any { return new([Fanout]extent.Slot) }
 	countBytes := o.MaxBytes / 16
 	f.nodes = pages.New(pages.Config[*node]{
 		KV: o.KV, Clock: o.Clock, Prefix: nodePrefix,
@@ -173,11 +176,7 @@ func (f *Forest) Set(r *Root, block uint64, slots []extent.Slot) error {
 		if err != nil {
 			return err
 		}
-		old, err := f.replace(leaf, within, slots[:n])
-		if err != nil {
-			return err
-		}
-		if err := f.extents.Unref(old[:n]); err != nil {
+		if err := f.replace(leaf, within, slots[:n]); err != nil {
 			return err
 		}
 		slots = slots[n:]
@@ -186,16 +185,20 @@ func (f *Forest) Set(r *Root, block uint64, slots []extent.Slot) error {
 	return nil
 }
 
-// replace changes slots of a node that its caller owns and returns the old ones.
-func (f *Forest) replace(n *node, at int, slots []extent.Slot) (old [Fanout]extent.Slot, err error) {
-	if n, err = f.nodes.Lock(n.ID()); err != nil {
-		return old, err
+// replace changes slots of a leaf that its caller owns and takes back the
+// references of the old ones.
+func (f *Forest) replace(n *node, at int, slots []extent.Slot) error {
+	n, err := f.nodes.Lock(n.ID())
+	if err != nil {
+		return err
 	}
+	defer n.Unlock()
 	f.nodes.Change(n)
-	copy(old[:], n.slots[at:at+len(slots)])
+	if err := f.extents.Unref(n.slots[at : at+len(slots)]); err != nil {
+		return err
+	}
 	copy(n.slots[at:], slots)
-	n.Unlock()
-	return old, nil
+	return nil
 }
 
 // setChild changes one slot of a node that its caller owns.

@@ -51,9 +51,9 @@ type machine struct {
 	slot    extent.Slot
 }
 
-func newMachine(kv meta.KV) *machine {
+func newMachine(kv meta.KV, clock *pages.Clock) *machine {
 	m := &machine{extents: countedExtents{}, slot: 1}
-	m.forest = New(Options{KV: kv, Clock: pages.NewClock(), Extents: m.extents, MaxBytes: 1 << 20})
+	m.forest = New(Options{KV: kv, Clock: clock, Extents: m.extents, MaxBytes: 1 << 20})
 	for range 3 {
 		m.trees = append(m.trees, &tree{root: Root{Level: LevelFor(testBlocks)}, model: map[uint64]extent.Slot{}})
 	}
@@ -226,9 +226,8 @@ func (m *machine) check(t *rapid.T) {
 func TestForestAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		kv := meta.NewMem()
-		m := newMachine(kv)
 		clock := pages.NewClock()
-		m.forest = New(Options{KV: kv, Clock: clock, Extents: m.extents, MaxBytes: 1 << 20})
+		m := newMachine(kv, clock)
 		t.Repeat(map[string]func(*rapid.T){
 			"set": m.set, "clear": m.clear, "copy": m.copy, "snapshot": m.snapshot, "reap": m.reap,
 			"checkpoint": func(t *rapid.T) { m.checkpoint(t, kv, clock) },

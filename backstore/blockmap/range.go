@@ -19,6 +19,9 @@ func (f *Forest) Clear(r *Root, first, count uint64) error {
 	return err
 }
 
+// holes is read only: the slots of a leaf of holes.
+var holes [Fanout]extent.Slot
+
 // clear makes blocks [lo, hi), relative to the node's first, a hole and returns
 // what stands in the node's place: a node of the caller's own, or 0.
 func (f *Forest) clear(id uint64, level uint8, lo, hi uint64) (uint64, error) {
@@ -33,12 +36,7 @@ func (f *Forest) clear(id uint64, level uint8, lo, hi uint64) (uint64, error) {
 		return id, err
 	}
 	if level == 0 {
-		var holes [Fanout]extent.Slot
-		old, err := f.replace(n, int(lo), holes[:hi-lo])
-		if err == nil {
-			err = f.extents.Unref(old[:hi-lo])
-		}
-		if err != nil {
+		if err := f.replace(n, int(lo), holes[:hi-lo]); err != nil {
 			return n.ID(), err
 		}
 	} else if err := f.clearChildren(n, lo, hi); err != nil {
@@ -140,7 +138,8 @@ func (f *Forest) copyStep(dst *Root, to uint64, src Root, from, count uint64) (n
 	if level, ok := commonLevel(to, from, count, min(dst.Level, src.Level)); ok {
 		return span(level), 1, f.shareInto(dst, to, src, from, level)
 	}
-	var slots [Fanout]extent.Slot
+	slots := f.scratch.Get().(*[Fanout]extent.Slot)
+	defer f.scratch.Put(slots)
 	n = min(count, Fanout-to%Fanout)
 	if err := f.Lookup(src, from, slots[:n]); err != nil {
 		return 0, 0, err

@@ -1,0 +1,177 @@
+package extent
+
+import (
+	"errors"
+	"testing"
+
+	"odx/backstore/meta"
+	"odx/backstore/pages"
+	"odx/backstore/segment"
+)
+
+const testUnit = 4
+
+func newTestTable(t testing.TB) (*Table, *Usage) {
+	t.Helper()
+	kv := meta.NewMem()
+	u, err := LoadUsage(kv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return NewTable(Options{KV: kv, Clock: pages.NewClock(), Unit: testUnit, MaxPages: 1000, Next: 1, Usage: u}), u
+}
+
+func mustCreate(t testing.TB, table *Table, refs int) (ID, *Extent) {
+	t.Helper()
+	id := table.Allocate(1)
+	x := &Extent{Addr: segment.Addr{Segment: 3, Block: uint32(id) * testUnit}, Blocks: testUnit}
+	x.Fingerprint[0] = byte(id)
+	x.CRC = [MaxUnit]uint32{1, 2, 3, 4}
+	if err := table.Create(id, x, refs); err != nil {
+		t.Fatal(err)
+	}
+	return id, x
+}
+
+func slotsOf(table *Table, id ID) []Slot {
+	return []Slot{table.Slot(id, 0), table.Slot(id, 1), table.Slot(id, 2), table.Slot(id, 3)}
+}
+
+func TestResolveFindsEachBlock(t *testing.T) {
+	table, _ := newTestTable(t)
+	id, x := mustCreate(t, table, 4)
+	slots := append(slotsOf(table, id), 0)
+	locs := make([]Location, len(slots))
+	if err := table.Resolve(slots, locs); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		want := Location{Addr: segment.Addr{Segment: 3, Block: x.Addr.Block + uint32(i)}, CRC: uint32(i + 1)}
+		if locs[i] != want {
+			t.Errorf("block %d: %+v, want %+v", i, locs[i], want)
+		}
+	}
+	if !locs[4].Hole() {
+		t.Error("slot 0 is not a hole")
+	}
+}
+
+func TestLastUnrefFrees(t *testing.T) {
+	table, usage := newTestTable(t)
+	id, x := mustCreate(t, table, 4)
+	slots := slotsOf(table, id)
+	if err := table.Unref(slots[:3]); err != nil {
+		t.Fatal(err)
+	}
+	if got := usage.Live(3); got != 4 {
+		t.Errorf("an extent with a reference left: %d live blocks, want 4", got)
+	}
+	if err := table.Unref(slots[3:]); err != nil {
+		t.Fatal(err)
+	}
+	if got := usage.Total(); got != 0 {
+		t.Errorf("%d live blocks, want 0", got)
+	}
+	if ok, err := table.Pin(id, &x.Fingerprint, 4); ok || err != nil {
+		t.Errorf("a freed extent was pinned: %v %v", ok, err)
+	}
+	if err := table.Unref(slots[3:]); !errors.Is(err, ErrInconsistent) {
+		t.Errorf("one reference too many taken: %v", err)
+	}
+}
+
+func TestPinKeepsAnExtentUntilItIsReferredTo(t *testing.T) {
+	table, usage := newTestTable(t)
+	id, x := mustCreate(t, table, 4)
+	slots := slotsOf(table, id)
+	if ok, err := table.Pin(id, &x.Fingerprint, 4); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if err := table.Unref(slots); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Ref(slots); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Unpin(id); err != nil {
+		t.Fatal(err)
+	}
+	if got := usage.Total(); got != 4 {
+		t.Errorf("%d live blocks, want 4", got)
+	}
+	if ok, err := table.Pin(id, &x.Fingerprint, 4); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if err := table.Unref(slots); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Unpin(id); err != nil {
+		t.Fatal(err)
+	}
+	if got := usage.Total(); got != 0 {
+		t.Errorf("after the last pin: %d live blocks, want 0", got)
+	}
+}
+
+func TestPinWantsTheWholeFingerprintAndLength(t *testing.T) {
+	table, _ := newTestTable(t)
+	id, x := mustCreate(t, table, 4)
+	other := x.Fingerprint
+	other[31]++
+	if ok, _ := table.Pin(id, &other, 4); ok {
+		t.Error("pinned by another fingerprint")
+	}
+	if ok, _ := table.Pin(id, &x.Fingerprint, 3); ok {
+		t.Error("pinned by another length")
+	}
+}
+
+func TestReplayFreesAtItsEnd(t *testing.T) {
+	table, usage := newTestTable(t)
+	again, _ := mustCreate(t, table, 4)
+	gone, _ := mustCreate(t, table, 4)
+	table.BeginReplay(nil)
+	for _, id := range []ID{again, gone} {
+		if err := table.Unref(slotsOf(table, id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := table.Ref(slotsOf(table, again)); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.EndReplay(); err != nil {
+		t.Fatal(err)
+	}
+	if got := usage.Total(); got != 4 {
+		t.Errorf("%d live blocks, want the 4 that were referred to again", got)
+	}
+}
+
+func FuzzDecodePage(f *testing.F) {
+	p := newPage(testUnit)
+	p.entries[5] = entry{addr: segment.Addr{Segment: 1, Block: 2}, refs: 300, blocks: 3}
+	f.Add(p.Encode())
+	f.Add([]byte{1, 1, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := decodePage(testUnit, b)
+		if err != nil {
+			return
+		}
+		again, err := decodePage(testUnit, p.Encode())
+		if err != nil || again.entries != p.entries {
+			t.Fatalf("decoded page does not survive: %v", err)
+		}
+	})
+}
+
+func BenchmarkResolve(b *testing.B) {
+	table, _ := newTestTable(b)
+	id, _ := mustCreate(b, table, 4)
+	slots, locs := slotsOf(table, id), make([]Location, 4)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := table.Resolve(slots, locs); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
