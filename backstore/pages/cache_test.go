@@ -1,0 +1,175 @@
+package pages
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"odx/backstore/meta"
+)
+
+// number is an object that is one number; zero is not stored.
+type number struct {
+	Header
+	n uint64
+}
+
+func (o *number) Encode() []byte {
+	if o.n == 0 {
+		return nil
+	}
+	return binary.BigEndian.AppendUint64(nil, o.n)
+}
+
+func newCache(kv meta.KV, clock *Clock, bound int) *Cache[*number] {
+	return New(Config[*number]{
+		KV: kv, Clock: clock, Prefix: 'x', MaxObjects: bound,
+		Decode: func(_ uint64, stored []byte) (*number, error) {
+			o := &number{}
+			if stored != nil {
+				o.n = binary.BigEndian.Uint64(stored)
+			}
+			return o, nil
+		},
+	})
+}
+
+func set(t *testing.T, c *Cache[*number], id, n uint64) {
+	t.Helper()
+	o, err := c.Lock(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Change(o)
+	o.n = n
+	o.Unlock()
+}
+
+func get(t *testing.T, c *Cache[*number], id uint64) uint64 {
+	t.Helper()
+	o, err := c.Lock(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Unlock()
+	return o.n
+}
+
+// store puts what a cut emits into the engine.
+func store(t *testing.T, kv meta.KV, k *Cut[*number]) {
+	t.Helper()
+	var ops []meta.Op
+	seen := map[string]bool{}
+	err := k.Encode(func(op meta.Op) error {
+		if seen[string(op.Key)] {
+			t.Errorf("key %x is emitted twice", op.Key)
+		}
+		seen[string(op.Key)] = true
+		ops = append(ops, op)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kv.Update(ops); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func stored(t *testing.T, kv meta.KV, id uint64) uint64 {
+	t.Helper()
+	return get(t, newCache(kv, NewClock(), 100), id)
+}
+
+func TestCutHoldsTheStateOfItsInstant(t *testing.T) {
+	kv, clock := meta.NewMem(), NewClock()
+	c := newCache(kv, clock, 100)
+	set(t, c, 1, 10)
+	set(t, c, 2, 20)
+	set(t, c, 3, 30)
+	clock.Tick()
+	cut := c.Cut()
+	set(t, c, 1, 11) // before it is encoded: copied first
+	set(t, c, 1, 12)
+	set(t, c, 4, 40) // not of the cut
+	set(t, c, 3, 0)
+	store(t, kv, cut)
+	set(t, c, 2, 21) // after it was encoded
+	cut.Done()
+	for id, want := range map[uint64]uint64{1: 10, 2: 20, 3: 30, 4: 0} {
+		if got := stored(t, kv, id); got != want {
+			t.Errorf("object %d is stored as %d, was %d at the cut", id, got, want)
+		}
+	}
+	clock.Tick()
+	cut = c.Cut()
+	store(t, kv, cut)
+	cut.Done()
+	for id, want := range map[uint64]uint64{1: 12, 2: 21, 3: 0, 4: 40} {
+		if got := stored(t, kv, id); got != want {
+			t.Errorf("object %d is stored as %d after the second cut, want %d", id, got, want)
+		}
+	}
+}
+
+func TestAbandonedCutIsTakenAgain(t *testing.T) {
+	kv, clock := meta.NewMem(), NewClock()
+	c := newCache(kv, clock, 100)
+	set(t, c, 1, 10)
+	set(t, c, 2, 20)
+	clock.Tick()
+	cut := c.Cut()
+	set(t, c, 1, 11)
+	cut.Abandon()
+	if got := c.Dirty(); got != 2 {
+		t.Errorf("%d objects are dirty, want 2", got)
+	}
+	clock.Tick()
+	cut = c.Cut()
+	store(t, kv, cut)
+	cut.Done()
+	for id, want := range map[uint64]uint64{1: 11, 2: 20} {
+		if got := stored(t, kv, id); got != want {
+			t.Errorf("object %d is stored as %d, want %d", id, got, want)
+		}
+	}
+}
+
+func TestOnlyCleanObjectsAreEvicted(t *testing.T) {
+	const objects = 20_000
+	kv, clock := meta.NewMem(), NewClock()
+	c := newCache(kv, clock, 1000)
+	for id := range uint64(objects) {
+		set(t, c, id, id+1)
+	}
+	for id := range uint64(objects) {
+		if got := get(t, c, id); got != id+1 {
+			t.Fatalf("dirty object %d reads as %d", id, got)
+		}
+	}
+	clock.Tick()
+	cut := c.Cut()
+	store(t, kv, cut)
+	cut.Done()
+	kept := 0
+	for i := range c.shards {
+		kept += len(c.shards[i].objects)
+	}
+	if kept > 1100 {
+		t.Errorf("%d objects are kept in memory, the bound is 1000", kept)
+	}
+	for id := range uint64(objects) {
+		if got := get(t, c, id); got != id+1 {
+			t.Fatalf("object %d reads as %d after it was evicted", id, got)
+		}
+	}
+}
+
+func BenchmarkGet(b *testing.B) {
+	c := newCache(meta.NewMem(), NewClock(), 1000)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Get(7); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
