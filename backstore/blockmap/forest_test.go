@@ -173,11 +173,17 @@ func (m *machine) reap(t *rapid.T) {
 func (m *machine) checkpoint(t *rapid.T, kv meta.KV, clock *pages.Clock) {
 	clock.Tick()
 	cut := m.forest.Cut()
-	var ops []meta.Op
-	if err := cut.Encode(func(op meta.Op) error { ops = append(ops, op); return nil }); err != nil {
+	w := meta.NewWriter(kv)
+	err := cut.Encode(func(op meta.Op) error {
+		if op.Value == nil {
+			return w.Delete(op.Key)
+		}
+		return w.Put(op.Key, op.Value)
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := kv.Update(ops); err != nil {
+	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
 	cut.Done()

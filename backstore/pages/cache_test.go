@@ -57,20 +57,22 @@ func get(t *testing.T, c *Cache[*number], id uint64) uint64 {
 // store puts what a cut emits into the engine.
 func store(t *testing.T, kv meta.KV, k *Cut[*number]) {
 	t.Helper()
-	var ops []meta.Op
+	w := meta.NewWriter(kv)
 	seen := map[string]bool{}
 	err := k.Encode(func(op meta.Op) error {
 		if seen[string(op.Key)] {
 			t.Errorf("key %x is emitted twice", op.Key)
 		}
 		seen[string(op.Key)] = true
-		ops = append(ops, op)
-		return nil
+		if op.Value == nil {
+			return w.Delete(op.Key)
+		}
+		return w.Put(op.Key, op.Value)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := kv.Update(ops); err != nil {
+	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
 }
