@@ -18,6 +18,7 @@ type ErrorSense struct {
 // errorSense is the one place where an error of a lower layer gets its sense
 // data. Anything that is not in it is an internal target failure.
 var errorSense = [...]ErrorSense{
+	{errShortDataOut, KeyIllegalRequest, ASCInvalidFieldInCommandIU},
 	{backstore.ErrNoSpace, KeyDataProtect, ASCSpaceAllocationFailed},
 	{backstore.ErrCorrupt, KeyMediumError, ASCUnrecoveredReadError},
 	{backstore.ErrRange, KeyIllegalRequest, ASCLBAOutOfRange},
@@ -29,6 +30,9 @@ var errorSense = [...]ErrorSense{
 // errReservationConflict ends a command with RESERVATION CONFLICT status, which
 // has no sense data.
 var errReservationConflict = errors.New("reservation conflict")
+
+// errShortDataOut ends a command whose initiator sent less than it announced.
+var errShortDataOut = errors.New("less Data-Out than the CDB asks for")
 
 // MapErrors adds rows that are looked up before the device server's own. It
 // must not be called once commands arrive.
@@ -49,4 +53,21 @@ func (lu *LogicalUnit) Sense(err error) *SenseError {
 		}
 	}
 	return NewSense(KeyHardwareError, ASCInternalTargetFailure)
+}
+
+// readAt reads from the volume. Damage is told with the LBA of the first block
+// that cannot be read (SBC-3 4.18).
+func (lu *LogicalUnit) readAt(ctx context.Context, p []byte, off int64) error {
+	err := lu.volume.ReadAt(ctx, p, off)
+	if err == nil {
+		return nil
+	}
+	if corrupt, ok := errors.AsType[*backstore.CorruptError](err); ok {
+		// The store names the start of its own block, which can lie before ours.
+		sense := NewSense(KeyMediumError, ASCUnrecoveredReadError).
+			WithInformation(uint64(max(corrupt.Offset, off)) >> lu.blockShift)
+		sense.Err = err
+		return sense
+	}
+	return err
 }

@@ -16,7 +16,7 @@ func executeRead(ctx context.Context, t *Task) error {
 	if t.TL == 0 {
 		return nil
 	}
-	return lu.volume.ReadAt(ctx, t.AllocDataIn(int(t.TL)), int64(t.Offset))
+	return lu.readAt(ctx, t.AllocDataIn(int(t.TL)), int64(t.Offset))
 }
 
 // prepareWrite checks WRITE(6), (10), (12) and (16): SBC-3 5.32 to 5.35.

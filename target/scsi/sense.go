@@ -29,6 +29,8 @@ type SenseError struct {
 	HasCommandSpecific bool
 	// SenseKeySpecific is sent when its first bit (SKSV) is set.
 	SenseKeySpecific [3]byte
+	// Err is what led to it, for the log; nil when there is nothing more to say.
+	Err error
 }
 
 // NewSense returns sense data without further fields.
@@ -75,10 +77,16 @@ func (e *SenseError) WithInformation(v uint64) *SenseError {
 	return &c
 }
 
-// Error names the sense key and the additional sense code.
+// Error names the sense key, the additional sense code and the cause.
 func (e *SenseError) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("%s, ASC/ASCQ %s: %v", e.Key, e.ASC, e.Err)
+	}
 	return fmt.Sprintf("%s, ASC/ASCQ %s", e.Key, e.ASC)
 }
+
+// Unwrap returns the cause.
+func (e *SenseError) Unwrap() error { return e.Err }
 
 // AppendSense appends the sense data of e to dst.
 func (e *SenseError) AppendSense(dst []byte, f SenseFormat) []byte {

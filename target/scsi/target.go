@@ -58,6 +58,11 @@ func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
 	if _, ok := tg.units[lun]; ok {
 		return fmt.Errorf("LUN %d is taken", lun)
 	}
+	for other, u := range tg.units {
+		if u == lu {
+			return fmt.Errorf("LUN %d: the logical unit is LUN %d of this target already", lun, other)
+		}
+	}
 	tg.units[lun] = lu
 	for n := range tg.nexuses {
 		old := *n.units.Load()
@@ -147,12 +152,20 @@ func (tg *Target) Prepare(t *Task) (done bool) {
 // Execute runs a task that Prepare passed and sets its status, Data-In and
 // sense data.
 func (tg *Target) Execute(ctx context.Context, t *Task) {
-	if err := t.op.Execute(ctx, t); err != nil {
+	if err := t.execute(ctx); err != nil {
 		t.DropDataIn()
 		tg.fail(t, err)
 		return
 	}
 	t.Result = api.SAM_STAT_GOOD
+}
+
+// execute runs the operation with as much Data-Out as it counts on.
+func (t *Task) execute(ctx context.Context) error {
+	if uint64(len(t.DataOut())) < uint64(t.Wanted) {
+		return errShortDataOut
+	}
+	return t.op.Execute(ctx, t)
 }
 
 // HasLU reports whether lun names a logical unit that n can address.

@@ -70,7 +70,7 @@ func (t *Task) verifyMedium(ctx context.Context, want []byte) error {
 	blockLength := t.LU.LogicalBlockLength()
 	for done := 0; done < int(t.TL); {
 		chunk := buf.Bytes[:min(len(buf.Bytes), int(t.TL)-done)]
-		if err := t.LU.volume.ReadAt(ctx, chunk, int64(t.Offset)+int64(done)); err != nil {
+		if err := t.LU.readAt(ctx, chunk, int64(t.Offset)+int64(done)); err != nil {
 			return err
 		}
 		equal := true

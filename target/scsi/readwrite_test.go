@@ -1,0 +1,368 @@
+package scsi
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/gostor/gotgt/pkg/api"
+
+	"odx/backstore"
+)
+
+// blockCDB builds a READ or WRITE of one length.
+type blockCDB struct {
+	name  string
+	read  func(lba uint64, blocks uint32) []byte
+	write func(lba uint64, blocks uint32) []byte
+}
+
+func blockCDBs() []blockCDB {
+	return []blockCDB{
+		{"6",
+			func(lba uint64, n uint32) []byte { return cdb6(0x08, uint32(lba), byte(n)) },
+			func(lba uint64, n uint32) []byte { return cdb6(0x0A, uint32(lba), byte(n)) }},
+		{"10",
+			func(lba uint64, n uint32) []byte { return cdb10(0x28, 0, uint32(lba), uint16(n)) },
+			func(lba uint64, n uint32) []byte { return cdb10(0x2A, 0, uint32(lba), uint16(n)) }},
+		{"12",
+			func(lba uint64, n uint32) []byte { return cdb12(0xA8, 0, uint32(lba), n) },
+			func(lba uint64, n uint32) []byte { return cdb12(0xAA, 0, uint32(lba), n) }},
+		{"16",
+			func(lba uint64, n uint32) []byte { return cdb16(0x88, 0, lba, n) },
+			func(lba uint64, n uint32) []byte { return cdb16(0x8A, 0, lba, n) }},
+	}
+}
+
+func TestReadReturnsWhatWriteWrote(t *testing.T) {
+	for _, c := range blockCDBs() {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFixture(t)
+			for _, at := range []struct{ lba, blocks int }{{0, 1}, {1, 7}, {testBlocks - 255, 255}, {testBlocks - 1, 1}} {
+				data := pattern(at.blocks*512, byte(at.lba))
+				f.good(c.write(uint64(at.lba), uint32(at.blocks)), data)
+				if !bytes.Equal(f.vol.data[at.lba*512:][:len(data)], data) {
+					t.Fatalf("LBA %d, %d blocks: the volume holds something else", at.lba, at.blocks)
+				}
+				if got := f.good(c.read(uint64(at.lba), uint32(at.blocks)), nil); !bytes.Equal(got, data) {
+					t.Fatalf("LBA %d, %d blocks: read something else", at.lba, at.blocks)
+				}
+			}
+		})
+	}
+}
+
+func TestLongBlocks(t *testing.T) {
+	f := newFixture(t, func(c *LUConfig) { c.LogicalBlockLength = 4096 })
+	data := pattern(3*4096, 1)
+	f.good(cdb16(0x8A, 0, testBlocks/8-3, 3), data)
+	if !bytes.Equal(f.vol.data[len(f.vol.data)-len(data):], data) {
+		t.Error("the last blocks of 4096 bytes hold something else")
+	}
+	f.do(cdb16(0x88, 0, testBlocks/8-2, 3), nil).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
+}
+
+func TestSixByteZeroMeans256Blocks(t *testing.T) {
+	f := newFixture(t)
+	data := pattern(256*512, 9)
+	f.good(cdb6(0x0A, 5, 0), data)
+	if got := f.good(cdb6(0x08, 5, 0), nil); !bytes.Equal(got, data) {
+		t.Errorf("READ(6) of 0 blocks returned %d bytes, want 256 blocks", len(got))
+	}
+}
+
+func TestTransferRange(t *testing.T) {
+	const maxBlocks = MaximumTransferLength / 512
+	tests := []struct {
+		name   string
+		lba    uint64
+		blocks uint32
+		want   ASC
+	}{
+		{"nothing at the start", 0, 0, ASCNone},
+		{"nothing right behind the end", testBlocks, 0, ASCNone},
+		{"nothing past the end", testBlocks + 1, 0, ASCLBAOutOfRange},
+		{"nothing at 2^63", 1 << 63, 0, ASCLBAOutOfRange},
+		{"nothing at the last LBA of all", 1<<64 - 1, 0, ASCLBAOutOfRange},
+		{"one block past the end", testBlocks, 1, ASCLBAOutOfRange},
+		{"last block and one more", testBlocks - 1, 2, ASCLBAOutOfRange},
+		{"bytes that overflow 64 bits", 1 << 55, 1, ASCLBAOutOfRange},
+		{"bytes that overflow 63 bits", 1 << 54, 1, ASCLBAOutOfRange},
+		{"sum that overflows", 1<<64 - 1, 2, ASCLBAOutOfRange},
+		{"most blocks of all", 0, 1<<32 - 1, ASCLBAOutOfRange},
+	}
+	for _, tt := range tests {
+		for _, op := range []struct {
+			name string
+			code byte
+		}{{"READ", 0x88}, {"WRITE", 0x8A}, {"VERIFY", 0x8F}, {"WRITE AND VERIFY", 0x8E}} {
+			t.Run(op.name+"/"+tt.name, func(t *testing.T) {
+				r := newFixture(t).do(cdb16(op.code, 0, tt.lba, tt.blocks), make([]byte, min(tt.blocks, 2)*512))
+				if tt.want == ASCNone {
+					r.wantStatus(t, api.SAM_STAT_GOOD)
+					return
+				}
+				r.wantSense(t, KeyIllegalRequest, tt.want)
+			})
+		}
+	}
+	big := newFixture(t, func(c *LUConfig) { c.Volume = newMemVolume(MaximumTransferLength + 512) })
+	big.do(cdb16(0x88, 0, 0, maxBlocks+1), nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+	if got := big.good(cdb16(0x88, 0, 1, maxBlocks), nil); len(got) != MaximumTransferLength {
+		t.Errorf("the longest read returned %d bytes", len(got))
+	}
+}
+
+func TestProtectionInformationIsRefused(t *testing.T) {
+	f := newFixture(t)
+	for protect := byte(1); protect < 8; protect++ {
+		for _, cdb := range [][]byte{
+			cdb10(0x28, protect<<5, 0, 1), cdb12(0xA8, protect<<5, 0, 1), cdb16(0x88, protect<<5, 0, 1),
+			cdb10(0x2A, protect<<5, 0, 1), cdb12(0xAA, protect<<5, 0, 1), cdb16(0x8A, protect<<5, 0, 1),
+			cdb10(0x2F, protect<<5, 0, 1), cdb12(0xAF, protect<<5, 0, 1), cdb16(0x8F, protect<<5, 0, 1),
+			cdb10(0x2E, protect<<5, 0, 1), cdb10(0x41, protect<<5, 0, 1), cdb16(0x93, protect<<5, 0, 1),
+			cdb16(0x89, protect<<5, 0, 1),
+		} {
+			r := f.do(cdb, make([]byte, 512))
+			r.wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+			if !bytes.Equal(r.sense[15:18], []byte{0xCF, 0, 1}) {
+				t.Errorf("% x: field pointer % x, want byte 1 bit 7 of the CDB", cdb, r.sense[15:18])
+			}
+		}
+	}
+}
+
+func TestForceUnitAccessAndWriteCache(t *testing.T) {
+	tests := []struct {
+		name    string
+		cdb     []byte
+		flushes int64
+	}{
+		{"WRITE(6)", cdb6(0x0A, 0, 1), 0},
+		{"WRITE(10)", cdb10(0x2A, 0, 0, 1), 0},
+		{"WRITE(10) DPO", cdb10(0x2A, 0x10, 0, 1), 0},
+		{"WRITE(10) FUA", cdb10(0x2A, 0x08, 0, 1), 1},
+		{"WRITE(16) FUA, no blocks", cdb16(0x8A, 0x08, 0, 0), 1},
+		{"READ(16) FUA", cdb16(0x88, 0x08, 0, 1), 1},
+		{"READ(12)", cdb12(0xA8, 0, 0, 1), 0},
+		{"WRITE AND VERIFY(10)", cdb10(0x2E, 0x02, 0, 1), 1},
+		{"WRITE SAME(10)", cdb10(0x41, 0, 0, 4), 0},
+		{"COMPARE AND WRITE FUA", compareAndWriteCDB(0x08, 0, 0), 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixture(t)
+			f.good(tt.cdb, make([]byte, dataOutLength(tt.cdb)))
+			if got := f.vol.flushes.Load(); got != tt.flushes {
+				t.Errorf("%d flushes, want %d", got, tt.flushes)
+			}
+		})
+	}
+}
+
+func TestSixByteCommandsHaveNoFUA(t *testing.T) {
+	if forcesUnitAccess(cdb6(0x0A, 0x080000, 1)) {
+		t.Error("a bit of the LBA was taken for FUA")
+	}
+}
+
+func TestWriteThroughFlushesEveryWrite(t *testing.T) {
+	f := newFixture(t)
+	f.good(modeSelect6(cachingPage(0)), cachingPage(0))
+	for i, cdb := range [][]byte{
+		cdb10(0x2A, 0, 0, 1), cdb10(0x41, 0, 0, 1), cdb16(0x93, 0x08, 0, 1), compareAndWriteCDB(0, 0, 1), unmapCDB(24),
+	} {
+		out := make([]byte, dataOutLength(cdb))
+		if cdb[0] == 0x42 {
+			out = unmapList([2]uint64{0, 1})
+		}
+		f.good(cdb, out)
+		if got := f.vol.flushes.Load(); got != int64(i+1) {
+			t.Errorf("operation code %02Xh: %d flushes in all, want %d", cdb[0], got, i+1)
+		}
+	}
+}
+
+// dataOutLength is what a well-formed initiator sends with a CDB of these tests.
+func dataOutLength(cdb []byte) int {
+	r := rangeOf(cdb)
+	switch cdb[0] {
+	case 0x41:
+		return 512
+	case 0x93:
+		return 512 * int(1-cdb[1]&1)
+	case 0x89:
+		return 1024 * int(cdb[13])
+	case 0x08, 0x28, 0xA8, 0x88:
+		return 0
+	}
+	return int(r.blocks) * 512
+}
+
+func compareAndWriteCDB(flags byte, lba uint64, blocks byte) []byte {
+	c := cdb16(0x89, flags, lba, 0)
+	c[13] = blocks
+	return c
+}
+
+func TestSynchronizeCache(t *testing.T) {
+	f := newFixture(t)
+	for i, cdb := range [][]byte{
+		cdb10(0x35, 0, 0, 0), cdb10(0x35, 0x02, 5, 1), cdb16(0x91, 0, testBlocks-1, 1), cdb16(0x91, 0, 0, 0),
+	} {
+		f.good(cdb, nil)
+		if got := f.vol.flushes.Load(); got != int64(i+1) {
+			t.Errorf("% x: %d flushes, want %d", cdb, got, i+1)
+		}
+	}
+	for _, cdb := range [][]byte{
+		cdb10(0x35, 0, testBlocks, 0), cdb10(0x35, 0, testBlocks-1, 2), cdb16(0x91, 0, 1<<63, 0), cdb16(0x91, 0, 1<<64-1, 2),
+	} {
+		f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
+	}
+}
+
+// An initiator that offers less data than its CDB asks for gets an error, and
+// none of the blocks is changed; more than that is left where it is.
+func TestDataOutResiduals(t *testing.T) {
+	for _, tt := range []struct {
+		blocks         uint16
+		expected       int
+		refused        bool
+		wantedForResid uint32
+	}{
+		{1, 0, true, 512}, {1, 200, true, 512}, {2, 512, true, 1024}, {2, 1023, true, 1024},
+		{1, 512, false, 512}, {1, 1024, false, 512}, {1, 10000, false, 512},
+	} {
+		t.Run(fmt.Sprintf("%d blocks, %d bytes", tt.blocks, tt.expected), func(t *testing.T) {
+			f := newFixture(t)
+			before := pattern(8*512, 0xAA)
+			copy(f.vol.data, before)
+			out := bytes.Repeat([]byte{'b'}, tt.expected)
+			r := f.run(request{nexus: f.nexus, cdb: cdb10(0x2A, 0, 0, tt.blocks), out: out, expectedOut: tt.expected})
+			if r.wanted != tt.wantedForResid {
+				t.Errorf("wanted %d bytes, %d tell the residual", r.wanted, tt.wantedForResid)
+			}
+			want := bytes.Clone(before)
+			if tt.refused {
+				r.wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCommandIU)
+			} else {
+				r.wantStatus(t, api.SAM_STAT_GOOD)
+				copy(want, out[:512])
+			}
+			if !bytes.Equal(f.vol.data[:len(want)], want) {
+				t.Error("the medium holds something else")
+			}
+		})
+	}
+}
+
+func TestDataOutThatNeverArrivedWritesNothing(t *testing.T) {
+	f := newFixture(t)
+	task := NewTask(&f.pool)
+	task.Reset(f.nexus, cdb10(0x2A, 0, 0, 2))
+	task.ExpectedOut = 1024
+	if f.target.Prepare(task) {
+		t.Fatal("refused")
+	}
+	task.AllocDataOut(512) // a transport that gave up half-way
+	f.target.Execute(context.Background(), task)
+	key, asc := decodeSense(t, task.Sense())
+	if task.Result != api.SAM_STAT_CHECK_CONDITION || key != KeyIllegalRequest || asc != ASCInvalidFieldInCommandIU {
+		t.Errorf("status %02Xh, %s, %s", task.Result, key, asc)
+	}
+}
+
+func TestUnboundedDataOutIsRefused(t *testing.T) {
+	f := newFixture(t)
+	op := Operation{Name: "EXTENDED COPY", Usage: make([]byte, 16), Prepare: ParameterListLength(10, 4), Execute: executeNothing}
+	op.Usage[0] = 0x83
+	if err := f.lu.Install(0x83, 0, op); err != nil {
+		t.Fatal(err)
+	}
+	cdb := cdb16(0x83, 0, 0, 0xFFFFFFFF)
+	f.run(request{nexus: f.nexus, cdb: cdb, expectedOut: 1<<32 - 1}).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+}
+
+func TestCompareAndWrite(t *testing.T) {
+	f := newFixture(t)
+	old, fresh := pattern(2*512, 1), pattern(2*512, 2)
+	copy(f.vol.data[512:], old)
+
+	f.good(compareAndWriteCDB(0, 1, 2), append(bytes.Clone(old), fresh...))
+	if !bytes.Equal(f.vol.data[512:][:1024], fresh) {
+		t.Error("equal data, and the write was not done")
+	}
+	for _, at := range []int{0, 511, 512, 700} {
+		compare := bytes.Clone(fresh)
+		compare[at] ^= 1
+		r := f.do(compareAndWriteCDB(0, 1, 2), append(compare, old...))
+		r.wantSense(t, KeyMiscompare, ASCMiscompareDuringVerify)
+		if info := r.sense[3:7]; r.sense[0] != 0xF0 || int(info[2])<<8|int(info[3]) != at {
+			t.Errorf("difference at byte %d: INFORMATION % x", at, info)
+		}
+	}
+	if !bytes.Equal(f.vol.data[512:][:1024], fresh) {
+		t.Error("different data, and something was written")
+	}
+	f.good(compareAndWriteCDB(0, 0, 0), nil)
+	f.do(compareAndWriteCDB(0, testBlocks, 1), make([]byte, 1024)).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
+	f.do(compareAndWriteCDB(0, 0, 1), make([]byte, 2048)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+	f.do(compareAndWriteCDB(0, 0, 2), make([]byte, 1024)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCommandIU)
+
+	plain := newFixture(t, func(c *LUConfig) { c.Volume = plainVolume{c.Volume} })
+	plain.do(compareAndWriteCDB(0, 0, 1), make([]byte, 1024)).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
+}
+
+func TestVolumeErrorsBecomeSenseData(t *testing.T) {
+	corrupt := &backstore.CorruptError{Name: "disk", Offset: 4096, Err: fmt.Errorf("checksum")}
+	tests := []struct {
+		name string
+		err  error
+		key  SenseKey
+		asc  ASC
+	}{
+		{"full", fmt.Errorf("write: %w", backstore.ErrNoSpace), KeyDataProtect, ASCSpaceAllocationFailed},
+		{"damaged", fmt.Errorf("read: %w", corrupt), KeyMediumError, ASCUnrecoveredReadError},
+		{"damaged, no place told", backstore.ErrCorrupt, KeyMediumError, ASCUnrecoveredReadError},
+		{"outside", backstore.ErrRange, KeyIllegalRequest, ASCLBAOutOfRange},
+		{"closed", backstore.ErrClosed, KeyNotReady, ASCLogicalUnitNotReady},
+		{"aborted", context.Canceled, KeyAbortedCommand, ASCNone},
+		{"too slow", context.DeadlineExceeded, KeyAbortedCommand, ASCCommandTimeoutDuringProcessing},
+		{"anything else", fmt.Errorf("disk on fire"), KeyHardwareError, ASCInternalTargetFailure},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixture(t)
+			f.vol.setError(tt.err)
+			f.do(cdb10(0x28, 0, 0, 16), nil).wantSense(t, tt.key, tt.asc)
+			f.do(cdb10(0x2A, 0, 0, 1), make([]byte, 512)).wantSense(t, tt.key, tt.asc)
+			f.do(cdb10(0x35, 0, 0, 0), nil).wantSense(t, tt.key, tt.asc)
+		})
+	}
+}
+
+func TestMediumErrorTellsTheFirstBadBlock(t *testing.T) {
+	f := newFixture(t)
+	f.vol.setError(&backstore.CorruptError{Offset: 8192, Err: fmt.Errorf("checksum")})
+	for _, tt := range []struct {
+		lba  uint32
+		want byte
+	}{{10, 16}, {16, 16}, {17, 17}} { // the store's block starts at LBA 16
+		r := f.do(cdb10(0x28, 0, tt.lba, 16), nil)
+		if len(r.data) != 0 {
+			t.Errorf("%d bytes of Data-In with an error", len(r.data))
+		}
+		wantHex(t, r.sense[:8], fmt.Sprintf("f0 00 03 000000%02x 0a", tt.want))
+	}
+}
+
+func TestInstalledErrorRowsComeFirst(t *testing.T) {
+	f := newFixture(t)
+	mine := fmt.Errorf("token: %w", backstore.ErrNotFound)
+	f.lu.MapErrors(ErrorSense{Err: backstore.ErrNotFound, Key: KeyIllegalRequest, ASC: 0x2304})
+	if got := f.lu.Sense(mine); got.Key != KeyIllegalRequest || got.ASC != 0x2304 {
+		t.Errorf("got %v", got)
+	}
+}
