@@ -1,0 +1,124 @@
+// Command bench compares odx with its peers on this machine, in one run: every
+// workload runs against each target in turn, several times over, and the table
+// has the medians and what they are to the peer's. Then it times token copies,
+// which peers do not have.
+//
+// A workload is one entry of the list in workloads.go, a peer one in peers.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"odx/test/undertest"
+)
+
+func main() {
+	var o options
+	size := flag.String("size", "1GiB", "size of the LUN, all of which is written first")
+	flag.IntVar(&o.runs, "runs", 5, "runs of every workload against every target")
+	flag.DurationVar(&o.length, "length", 4*time.Second, "length of a run")
+	flag.IntVar(&o.tokens, "tokens", 200, "token copies to time; 0 for none")
+	only := flag.String("only", "", "regular expression for the names of the workloads to run")
+	flag.StringVar(&o.dir, "dir", "", "folder for the targets' data (default: the system's for temporary files)")
+	flag.Parse()
+
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer cancel()
+	if err := start(ctx, o, *size, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	dir    string
+	size   int64 // bytes
+	runs   int
+	length time.Duration
+	tokens int
+	only   *regexp.Regexp
+}
+
+func start(ctx context.Context, o options, size, only string) (err error) {
+	bytes, err := humanize.ParseBytes(size)
+	if err != nil {
+		return err
+	}
+	o.size = int64(bytes)
+	if o.only, err = regexp.Compile(only); err != nil {
+		return err
+	}
+	if o.dir, err = os.MkdirTemp(o.dir, "odx-bench"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
+	printMachine(os.Stdout, o)
+	if err := comparePeers(ctx, o); err != nil {
+		return err
+	}
+	if o.tokens == 0 {
+		return nil
+	}
+	return timeTokens(ctx, o)
+}
+
+// peers are the targets that are compared, odx first; ratios are to the second.
+var peers = []struct {
+	name  string
+	start func(ctx context.Context, dir string, luns []undertest.LUN) (*undertest.Target, error)
+}{
+	{"odx", undertest.StartODX},
+	{"tgtd", undertest.StartTGTD},
+}
+
+func comparePeers(ctx context.Context, o options) (err error) {
+	var targets []*undertest.Target
+	defer func() {
+		for _, t := range targets {
+			err = errors.Join(err, t.Stop())
+		}
+	}()
+	for _, p := range peers {
+		dir := filepath.Join(o.dir, p.name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+		t, err := p.start(ctx, dir, []undertest.LUN{{Size: o.size}})
+		if err != nil {
+			return err
+		}
+		targets = append(targets, t)
+		if err := fill(ctx, t); err != nil {
+			return fmt.Errorf("fill the LUN of %s: %w", p.name, err)
+		}
+	}
+	var rows []row
+	for _, w := range workloads {
+		if !o.only.MatchString(w.name) {
+			continue
+		}
+		r := row{workload: w, rates: make([][]float64, len(targets))}
+		for range o.runs {
+			for i, t := range targets {
+				rate, err := w.run(ctx, t, o.length)
+				if err != nil {
+					return fmt.Errorf("%s against %s: %w", w.name, peers[i].name, err)
+				}
+				r.rates[i] = append(r.rates[i], rate)
+			}
+		}
+		rows = append(rows, r)
+	}
+	return printRows(os.Stdout, rows)
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"odx/test/tokencopy"
+	"odx/test/undertest"
+)
+
+// tokenSize is how much one token stands for, in bytes.
+const tokenSize = 1 << 30
+
+// timeTokens copies 1 GiB of written data from LUN to LUN by token, many
+// times, to places 4 KiB aligned but otherwise anywhere.
+func timeTokens(ctx context.Context, o options) (err error) {
+	dir := filepath.Join(o.dir, "tokens")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	t, err := undertest.StartODX(ctx, dir, []undertest.LUN{{Size: tokenSize}, {Size: 4 * tokenSize}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.Stop()) }()
+	if err := fill(ctx, t); err != nil {
+		return fmt.Errorf("fill the source: %w", err)
+	}
+	c, err := tokencopy.Start(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	src, err := c.Open(t.URL(0), tokencopy.OpenOptions{})
+	if err != nil {
+		return err
+	}
+	dst, err := c.Open(t.URL(1), tokencopy.OpenOptions{})
+	if err != nil {
+		return err
+	}
+	var rows []latency
+	for _, place := range []struct {
+		name string
+		lba  func(i int) uint64
+	}{
+		{"to the same address", func(int) uint64 { return 0 }},
+		{"to an address moved by 1 GiB", func(int) uint64 { return src.Blocks }},
+		{"to any address, 4 KiB aligned", func(i int) uint64 { return uint64(i) * 8 * 12347 % (dst.Blocks - src.Blocks) }},
+	} {
+		l := latency{name: place.name}
+		for i := range o.tokens {
+			timings, err := src.OffloadTo(dst, 0, place.lba(i), src.Blocks)
+			if err != nil {
+				return err
+			}
+			l.add(timings)
+		}
+		rows = append(rows, l)
+	}
+	return printLatencies(os.Stdout, rows)
+}
+
+// latency are the times of many copies of one kind.
+type latency struct {
+	name                          string
+	populate, write, both, inform []time.Duration
+	tokens, writes                int
+}
+
+func (l *latency) add(t tokencopy.Timings) {
+	l.populate = append(l.populate, t.Populate)
+	l.write = append(l.write, t.Write)
+	l.inform = append(l.inform, t.Information)
+	l.both = append(l.both, t.Populate+t.Write)
+	l.tokens += t.Tokens
+	l.writes += t.Writes
+}
