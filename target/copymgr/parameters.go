@@ -1,0 +1,166 @@
+package copymgr
+
+import (
+	"cmp"
+	"encoding/binary"
+	"math/bits"
+	"slices"
+
+	"odx/backstore"
+	"odx/target/scsi"
+	"odx/tokens"
+)
+
+// Layout of the parameter lists (SBC-3 5.11, 5.55).
+const (
+	populateHeaderLength   = 16
+	writeUsingHeaderLength = 536
+	rangeDescriptorLength  = 16
+	// maxParameterListLength is what a 16-bit data length field can cover.
+	maxParameterListLength = 2 + 0xFFFF
+)
+
+// blockRange is a block device range descriptor.
+type blockRange struct {
+	lba    uint64
+	blocks uint32
+	// offset is where the descriptor begins in the parameter list.
+	offset int
+}
+
+// populateList is a decoded POPULATE TOKEN parameter list.
+type populateList struct {
+	rtv               bool // ROD TYPE is valid
+	inactivityTimeout uint32
+	rodType           tokens.RODType
+	ranges            []blockRange
+}
+
+// writeUsingList is a decoded WRITE USING TOKEN parameter list.
+type writeUsingList struct {
+	deleteToken   bool
+	offsetIntoROD uint64 // in blocks of the destination
+	token         *tokens.Token
+	ranges        []blockRange
+}
+
+// parsePopulate decodes the parameter list of POPULATE TOKEN. IMMED is allowed
+// and processed as zero (SPC-4 r37 5.17.4.3).
+func parsePopulate(p []byte, maxRanges int) (*populateList, error) {
+	if len(p) < populateHeaderLength {
+		return nil, scsi.NewSense(scsi.KeyIllegalRequest, scsi.ASCParameterListLengthError)
+	}
+	be := binary.BigEndian
+	l := &populateList{
+		rtv:               p[2]&0x02 != 0,
+		inactivityTimeout: be.Uint32(p[4:]),
+		rodType:           tokens.RODType(be.Uint32(p[8:])),
+	}
+	rangesLength := int(be.Uint16(p[14:]))
+	if int(be.Uint16(p))+2 < populateHeaderLength+max(rangesLength, rangeDescriptorLength) {
+		return nil, scsi.InvalidFieldInParameterList(0, scsi.WholeField)
+	}
+	var err error
+	l.ranges, err = parseRanges(p, populateHeaderLength, rangesLength, maxRanges)
+	return l, err
+}
+
+// parseWriteUsing decodes the parameter list of WRITE USING TOKEN.
+func parseWriteUsing(p []byte, maxRanges int) (*writeUsingList, error) {
+	if len(p) < writeUsingHeaderLength {
+		return nil, scsi.NewSense(scsi.KeyIllegalRequest, scsi.ASCParameterListLengthError)
+	}
+	be := binary.BigEndian
+	l := &writeUsingList{
+		deleteToken:   p[2]&0x02 != 0,
+		offsetIntoROD: be.Uint64(p[8:]),
+		token:         (*tokens.Token)(p[16 : 16+tokens.TokenLength]),
+	}
+	rangesLength := int(be.Uint16(p[534:]))
+	if rangesLength >= rangeDescriptorLength && int(be.Uint16(p))+2 != writeUsingHeaderLength+rangesLength {
+		return nil, scsi.InvalidFieldInParameterList(0, scsi.WholeField)
+	}
+	var err error
+	l.ranges, err = parseRanges(p, writeUsingHeaderLength, rangesLength, maxRanges)
+	return l, err
+}
+
+// parseRanges decodes the block device range descriptors, which begin at
+// offset; BLOCK DEVICE RANGE DESCRIPTOR LENGTH is just before. A descriptor
+// that the list or its length cuts is ignored, as the standard says.
+func parseRanges(p []byte, offset, length, maxRanges int) ([]blockRange, error) {
+	if length < rangeDescriptorLength {
+		return nil, scsi.InvalidFieldInParameterList(offset-2, scsi.WholeField)
+	}
+	n := min(length, len(p)-offset) / rangeDescriptorLength
+	if n > maxRanges {
+		return nil, scsi.NewSense(scsi.KeyIllegalRequest, ascTooManySegmentDescriptors)
+	}
+	ranges := make([]blockRange, n)
+	for i := range ranges {
+		at := offset + i*rangeDescriptorLength
+		ranges[i] = blockRange{
+			lba:    binary.BigEndian.Uint64(p[at:]),
+			blocks: binary.BigEndian.Uint32(p[at+8:]),
+			offset: at,
+		}
+	}
+	return ranges, nil
+}
+
+// checkRanges refuses ranges that overlap, that are longer together than
+// maxBlocks, or that leave a logical unit of capacity blocks. It returns the
+// sum of their lengths in blocks.
+func checkRanges(ranges []blockRange, capacity, maxBlocks uint64) (uint64, error) {
+	if at, ok := overlap(ranges); ok {
+		return 0, scsi.InvalidFieldInParameterList(at, scsi.WholeField)
+	}
+	var total uint64
+	for _, r := range ranges {
+		// 4095 descriptors of 32 bits each cannot overflow 64 bits.
+		if total += uint64(r.blocks); total > maxBlocks {
+			return 0, scsi.InvalidFieldInParameterList(r.offset+8, scsi.WholeField)
+		}
+	}
+	for _, r := range ranges {
+		if r.lba > capacity || uint64(r.blocks) > capacity-r.lba {
+			return 0, scsi.NewSense(scsi.KeyIllegalRequest, scsi.ASCLBAOutOfRange)
+		}
+	}
+	return total, nil
+}
+
+// overlap returns the offset of a descriptor that covers a block which another
+// one covers too.
+func overlap(ranges []blockRange) (offset int, found bool) {
+	sorted := slices.DeleteFunc(slices.Clone(ranges), func(r blockRange) bool { return r.blocks == 0 })
+	slices.SortFunc(sorted, func(a, b blockRange) int { return cmp.Compare(a.lba, b.lba) })
+	for i := 1; i < len(sorted); i++ {
+		a, b := sorted[i-1], sorted[i]
+		if b.lba-a.lba < uint64(a.blocks) {
+			return max(a.offset, b.offset), true
+		}
+	}
+	return 0, false
+}
+
+// byteRanges turns checked ranges into bytes.
+func byteRanges(ranges []blockRange, blockLength int) []backstore.Range {
+	out := make([]backstore.Range, 0, len(ranges))
+	for _, r := range ranges {
+		if r.blocks > 0 {
+			out = append(out, backstore.Range{
+				Offset: int64(r.lba) * int64(blockLength),
+				Length: int64(r.blocks) * int64(blockLength),
+			})
+		}
+	}
+	return out
+}
+
+// byteOffset returns OFFSET INTO ROD in bytes; ok is false when no token is
+// that long.
+func byteOffset(blocks uint64, blockLength int) (offset int64, ok bool) {
+	high, low := bits.Mul64(blocks, uint64(blockLength))
+	return int64(low), high == 0 && int64(low) >= 0
+}

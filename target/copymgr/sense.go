@@ -1,0 +1,96 @@
+package copymgr
+
+import (
+	"context"
+	"errors"
+
+	"odx/backstore"
+	"odx/target/scsi"
+	"odx/tokens"
+)
+
+// Additional sense codes of third-party copies (SPC-4 r37 annex F).
+const (
+	ascOperationInProgress       scsi.ASC = 0x0016
+	ascTargetDataUnderrun        scsi.ASC = 0x0D04
+	ascTokenUnsupportedType      scsi.ASC = 0x2301
+	ascTokenRemote               scsi.ASC = 0x2302
+	ascTokenUnknown              scsi.ASC = 0x2304
+	ascTokenCorrupt              scsi.ASC = 0x2305
+	ascTokenRevoked              scsi.ASC = 0x2306
+	ascTokenExpired              scsi.ASC = 0x2307
+	ascTokenCancelled            scsi.ASC = 0x2308
+	ascTokenDeleted              scsi.ASC = 0x2309
+	ascTokenInvalidLength        scsi.ASC = 0x230A
+	ascTooManySegmentDescriptors scsi.ASC = 0x2608
+	ascInsufficientRODResources  scsi.ASC = 0x550C
+	ascInsufficientRODTokens     scsi.ASC = 0x550D
+)
+
+// Offsets of the fields that a field pointer names.
+const (
+	fieldInactivityTimeout = 4
+	fieldRODType           = 8
+	fieldOffsetIntoROD     = 8
+)
+
+// senseRow is one row of the tables that turn an error of the token manager
+// into sense data.
+type senseRow struct {
+	err   error
+	sense *scsi.SenseError
+}
+
+// illegal is sense data of key ILLEGAL REQUEST.
+func illegal(asc scsi.ASC) *scsi.SenseError { return scsi.NewSense(scsi.KeyIllegalRequest, asc) }
+
+// populateSense is for errors of OffloadRead.
+var populateSense = []senseRow{
+	{tokens.ErrTimeout, scsi.InvalidFieldInParameterList(fieldInactivityTimeout, scsi.WholeField)},
+	{tokens.ErrUnsupportedType, scsi.InvalidFieldInParameterList(fieldRODType, scsi.WholeField)},
+	{tokens.ErrNoResources, illegal(ascInsufficientRODTokens)},
+	{backstore.ErrNoSpace, illegal(ascInsufficientRODResources)},
+	{tokens.ErrRange, illegal(scsi.ASCLBAOutOfRange)},
+	{tokens.ErrTooLong, illegal(scsi.ASCInvalidFieldInParameterList)},
+}
+
+// writeUsingSense is for errors of OffloadWrite.
+var writeUsingSense = []senseRow{
+	{tokens.ErrInvalidLength, illegal(ascTokenInvalidLength)},
+	{tokens.ErrCorrupt, illegal(ascTokenCorrupt)},
+	{tokens.ErrUnsupportedType, illegal(ascTokenUnsupportedType)},
+	{tokens.ErrRemote, illegal(ascTokenRemote)},
+	{tokens.ErrExpired, illegal(ascTokenExpired)},
+	{tokens.ErrCancelled, illegal(ascTokenCancelled)},
+	{tokens.ErrRevoked, illegal(ascTokenRevoked)},
+	{tokens.ErrDeleted, illegal(ascTokenDeleted)},
+	{tokens.ErrUnknown, illegal(ascTokenUnknown)},
+	{tokens.ErrOffset, scsi.InvalidFieldInParameterList(fieldOffsetIntoROD, scsi.WholeField)},
+	{tokens.ErrRange, illegal(scsi.ASCLBAOutOfRange)},
+}
+
+// senseOf looks err up in rows, and then among the errors that every command
+// of the logical unit can meet.
+func senseOf(lu *scsi.LogicalUnit, rows []senseRow, err error) *scsi.SenseError {
+	for _, row := range rows {
+		if errors.Is(err, row.err) {
+			return row.sense
+		}
+	}
+	return lu.Sense(err)
+}
+
+// underrun is the sense data of a copy that ended early after count blocks
+// (SBC-3 4.28.2). Windows goes on from there.
+func underrun(count uint64) *scsi.SenseError {
+	key := scsi.KeyCopyAborted
+	if count == 0 {
+		key = scsi.KeyIllegalRequest
+	}
+	return scsi.NewSense(key, ascTargetDataUnderrun).WithInformation(count)
+}
+
+// aborted reports whether err says that the command was ended from outside.
+func aborted(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}

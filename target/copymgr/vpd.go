@@ -1,0 +1,152 @@
+package copymgr
+
+import (
+	"encoding/binary"
+	"time"
+
+	"odx/backstore"
+	"odx/tokens"
+)
+
+// maxRangeDescriptors bounds the ranges of one command. Windows sends at most 64.
+const maxRangeDescriptors = 256
+
+// How much one command should move, in bytes. Windows gives each command four
+// seconds; where data is mapped, 256 MiB, the most that it asks for, take a few
+// milliseconds.
+const (
+	optimalMapped  = 256 << 20
+	optimalCopied  = 64 << 20
+	maxTokenCopied = 256 << 20
+)
+
+// copyLimits is what VPD page 8Fh tells of a logical unit.
+type copyLimits struct {
+	blockLength       int
+	maxToken          int64 // bytes that a token may represent
+	optimal           int64 // bytes that a command should move
+	maxInactivity     time.Duration
+	defaultInactivity time.Duration
+}
+
+// newCopyLimits returns the limits of a logical unit whose volume is mapped, or
+// has to be copied.
+func newCopyLimits(blockLength int, mapped bool, l tokens.Limits) copyLimits {
+	c := copyLimits{
+		blockLength: blockLength, maxToken: l.TokenBytes, optimal: optimalMapped,
+		maxInactivity: l.MaxInactivity, defaultInactivity: l.DefaultInactivity,
+	}
+	if !mapped {
+		c.maxToken, c.optimal = min(l.TokenBytes, maxTokenCopied), optimalCopied
+	}
+	c.maxToken -= c.maxToken % int64(blockLength)
+	c.optimal = min(c.optimal, c.maxToken)
+	return c
+}
+
+// maxBlocks is MAXIMUM TOKEN TRANSFER SIZE.
+func (c *copyLimits) maxBlocks() uint64 { return uint64(c.maxToken) / uint64(c.blockLength) }
+
+// thirdPartyCopyPage returns the descriptors of VPD page 8Fh (SPC-4 r37 7.8.17)
+// in ascending order of their type. The first must be the Block Device ROD
+// Limits of exactly 20h bytes: Windows looks at no other.
+func (c *copyLimits) thirdPartyCopyPage() []byte {
+	var p []byte
+	p = appendDescriptor(p, 0x0000, c.blockDeviceRODLimits())
+	p = appendDescriptor(p, 0x0001, supportedCommands())
+	p = appendDescriptor(p, 0x0106, c.rodTokenFeatures())
+	p = appendDescriptor(p, 0x0108, supportedRODTypes())
+	return appendDescriptor(p, 0x8001, c.generalCopyOperations())
+}
+
+// appendDescriptor adds a third-party copy descriptor, whose whole length is a
+// multiple of four.
+func appendDescriptor(p []byte, kind uint16, body []byte) []byte {
+	padded := (len(body) + 3) &^ 3
+	p = binary.BigEndian.AppendUint16(p, kind)
+	p = binary.BigEndian.AppendUint16(p, uint16(padded))
+	p = append(p, body...)
+	return append(p, make([]byte, padded-len(body))...)
+}
+
+// blockDeviceRODLimits is descriptor 0000h (SBC-3 6.6.6.3). Transfer sizes are
+// in logical blocks.
+func (c *copyLimits) blockDeviceRODLimits() []byte {
+	be := binary.BigEndian
+	p := make([]byte, 0x20)
+	be.PutUint16(p[6:], maxRangeDescriptors)
+	be.PutUint32(p[8:], seconds(c.maxInactivity))
+	be.PutUint32(p[12:], seconds(c.defaultInactivity))
+	be.PutUint64(p[16:], c.maxBlocks())
+	be.PutUint64(p[24:], uint64(c.optimal)/uint64(c.blockLength))
+	return p
+}
+
+// supportedCommands is descriptor 0001h: the service actions that Install adds.
+func supportedCommands() []byte {
+	list := []byte{
+		opThirdPartyCopyOut, 2, actionPopulateToken, actionWriteUsingToken,
+		opThirdPartyCopyIn, 2, actionReceiveCopyStatus, actionReceiveRODTokenInformation,
+	}
+	return append([]byte{byte(len(list))}, list...)
+}
+
+// rodTokenFeatures is descriptor 0106h with the block ROD device type specific
+// features. Transfer sizes are in bytes.
+func (c *copyLimits) rodTokenFeatures() []byte {
+	be := binary.BigEndian
+	p := make([]byte, 44+48)
+	// REMOTE TOKENS is zero: only tokens of this copy manager can be used.
+	// The token lifetimes bind tokens with a lifetime of their own, which only
+	// EXTENDED COPY can ask for.
+	be.PutUint32(p[12:], 1)
+	be.PutUint32(p[16:], seconds(max(c.maxInactivity, time.Hour)))
+	be.PutUint32(p[20:], seconds(c.maxInactivity))
+	features := p[44:]
+	be.PutUint16(p[42:], uint16(len(features)))
+	be.PutUint16(features[2:], uint16(len(features)-4))
+	be.PutUint16(features[6:], uint16(max(backstore.BlockLength/c.blockLength, 1)))
+	be.PutUint64(features[8:], uint64(c.maxToken))
+	be.PutUint64(features[16:], uint64(c.optimal))
+	be.PutUint64(features[24:], uint64(c.optimal)) // to a token, for each range
+	be.PutUint64(features[32:], uint64(c.optimal)) // from a token, for each range
+	return p
+}
+
+// supportedRODTypes is descriptor 0108h.
+func supportedRODTypes() []byte {
+	const tokenIn, tokenOut = 0x02, 0x01
+	types := []struct {
+		rodType tokens.RODType
+		flags   byte
+	}{
+		{tokens.RODTypePointInTimeDefault, tokenIn | tokenOut},
+		{tokens.RODTypeBlockDeviceZero, tokenIn},
+	}
+	const entryLength = 64
+	p := make([]byte, 4+entryLength*len(types))
+	binary.BigEndian.PutUint16(p[2:], uint16(entryLength*len(types)))
+	for i, t := range types {
+		entry := p[4+entryLength*i:]
+		binary.BigEndian.PutUint32(entry, uint32(t.rodType))
+		entry[4] = t.flags
+	}
+	return p
+}
+
+// generalCopyOperations is descriptor 8001h.
+func (c *copyLimits) generalCopyOperations() []byte {
+	const concurrentCopies = 255
+	p := make([]byte, 0x20)
+	binary.BigEndian.PutUint32(p, concurrentCopies)
+	binary.BigEndian.PutUint32(p[4:], concurrentCopies)
+	for length := c.blockLength; length > 1; length >>= 1 {
+		p[12]++ // DATA SEGMENT GRANULARITY, log2 of bytes
+	}
+	return p
+}
+
+// seconds returns d in whole seconds, as far as a field holds them.
+func seconds(d time.Duration) uint32 {
+	return uint32(min(int64(d/time.Second), 0xFFFFFFFF))
+}

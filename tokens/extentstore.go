@@ -1,0 +1,74 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"odx/backstore"
+)
+
+// extentStore shows a *backstore.Store as a Store.
+type extentStore struct{ *backstore.Store }
+
+// ExtentStore returns s as the Store of a Manager.
+func ExtentStore(s *backstore.Store) Store { return extentStore{s} }
+
+func (s extentStore) Snapshot(id uint64) (Snapshot, error) {
+	snap, err := s.Store.Snapshot(id)
+	if err != nil {
+		return nil, err
+	}
+	return snap, nil
+}
+
+func (s extentStore) AddressSpace(v Volume) (AddressSpace, bool) {
+	volume, ok := v.(*backstore.Volume)
+	if !ok {
+		return nil, false
+	}
+	// A volume of another store is a stranger to the snapshots of this one.
+	own, err := s.Volume(volume.Name())
+	if err != nil || own.ID() != volume.ID() {
+		return nil, false
+	}
+	return extentVolume{volume}, true
+}
+
+func (s extentStore) CreateStage(ctx context.Context, name string, size int64) (AddressSpace, error) {
+	v, err := s.CreateVolume(ctx, name, size)
+	if err != nil {
+		return nil, err
+	}
+	return extentVolume{v}, nil
+}
+
+func (s extentStore) DeleteStages(ctx context.Context, prefix string) error {
+	var errs []error
+	for _, v := range s.Volumes() {
+		if strings.HasPrefix(v.Name(), prefix) {
+			errs = append(errs, s.DeleteVolume(ctx, v.Name()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// extentVolume shows a *backstore.Volume as an AddressSpace.
+type extentVolume struct{ *backstore.Volume }
+
+func (v extentVolume) Snapshot(ctx context.Context, ranges []backstore.Range, recs func(uint64) []backstore.Record) (Snapshot, error) {
+	snap, err := v.Volume.Snapshot(ctx, ranges, recs)
+	if err != nil {
+		return nil, err
+	}
+	return snap, nil
+}
+
+func (v extentVolume) Map(ctx context.Context, dst int64, s Snapshot, src, length int64) (int64, error) {
+	snap, ok := s.(*backstore.Snapshot)
+	if !ok {
+		return 0, fmt.Errorf("%w: snapshot of another store", backstore.ErrInvalid)
+	}
+	return v.Volume.Map(ctx, dst, snap, src, length)
+}
