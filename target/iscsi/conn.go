@@ -1,0 +1,315 @@
+package iscsi
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+)
+
+// maxQueued is how many bytes may wait for a peer that does not read before
+// nothing more is read from it.
+const maxQueued = 8 << 20
+
+// conn is one connection. Its reader (serve, then read) has all of it but out,
+// which locks for itself.
+type conn struct {
+	srv  *Server
+	nc   net.Conn
+	log  *logrus.Entry
+	in   *reader
+	out  sender
+	sess *session
+	cid  uint16
+	// params are the session's, as they apply to this connection.
+	params params
+
+	turns     turns // who is the reader
+	pdu       pdu   // the one that is being handled
+	unflushed int   // commands whose responses the reader has not flushed
+	text      textExchange
+
+	ttt uint32 // last Target Transfer Tag; guarded by the session's mu
+
+	pinger pinger // belongs to the watchdog
+	// fullFeature is set when the login is over.
+	fullFeature atomic.Bool
+
+	closeOnce sync.Once
+}
+
+// errLoggedOut ends the reader after a Logout.
+var errLoggedOut = errors.New("logged out")
+
+// violation is a PDU that ends the connection; the initiator gets a Reject.
+type violation struct {
+	reason byte
+	err    error
+}
+
+func (v *violation) Error() string { return v.err.Error() }
+func (v *violation) Unwrap() error { return v.err }
+
+func protocolError(format string, args ...any) error {
+	return &violation{rejectProtocolError, fmt.Errorf("protocol error: "+format, args...)}
+}
+
+// serve is a connection's life: login, then PDUs until it ends. lost says that
+// it goes on with another reader.
+func (c *conn) serve() (lost bool) {
+	err := c.login()
+	if err != nil {
+		c.terminate(err)
+		return false
+	}
+	c.srv.wg.Add(1)
+	go func() {
+		defer c.srv.wg.Done()
+		c.out.run()
+	}()
+	return c.read()
+}
+
+// read is the reader in full feature phase.
+func (c *conn) read() (lost bool) {
+	err := c.readPDUs()
+	if err == errReaderLost {
+		return true
+	}
+	c.terminate(err)
+	return false
+}
+
+// readPDUs handles PDUs until an error ends that.
+func (c *conn) readPDUs() error {
+	for {
+		if err := c.handleEarly(); err != nil {
+			return err
+		}
+		if !c.in.ready() {
+			c.unflushed = 0
+			c.out.flush()
+		}
+		if c.out.bytes.Load() > maxQueued && !c.out.waitBelow(maxBatchBytes, 0) {
+			return net.ErrClosed
+		}
+		if err := c.in.next(&c.pdu); err != nil {
+			return err
+		}
+		if err := c.dispatch(&c.pdu); err != nil {
+			return err
+		}
+	}
+}
+
+// dispatch handles one PDU: in the order of CmdSN, unless it is immediate.
+func (c *conn) dispatch(p *pdu) error {
+	switch op := p.opcode(); op {
+	case opDataOut:
+		return c.handleDataOut(p)
+	case opSNACK:
+		c.reject(p, rejectSNACK) // RFC 7143 11.16: no data acknowledgement or retransmission at level 0
+		return p.discard()
+	case opNopOut, opSCSICommand, opTMFRequest, opText, opLogout:
+		if p.immediate() {
+			return c.handle(p)
+		}
+	case opLogin:
+		return protocolError("login in full feature phase")
+	default:
+		return malformed("opcode %#x", op)
+	}
+	switch c.sess.sequence(p.cmdSN()) {
+	case cmdSNNext:
+		return c.handle(p)
+	case cmdSNEarly:
+		return c.keepEarly(p)
+	default:
+		return p.discard() // RFC 7143 4.2.2.1: silently
+	}
+}
+
+// handleEarly handles the PDUs that had come before their turn.
+func (c *conn) handleEarly() error {
+	for {
+		e := c.sess.takeEarly()
+		if e == nil {
+			return nil
+		}
+		// A command whose data came with it runs, and may lose the reader, only
+		// with the last of that data: nothing of e is left then.
+		if err := c.handle(e.pdu); err != nil {
+			return err
+		}
+		for _, d := range e.data {
+			if err := c.handleDataOut(d); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// handle does what a PDU asks for whose turn it is.
+func (c *conn) handle(p *pdu) error {
+	switch p.opcode() {
+	case opSCSICommand:
+		return c.handleCommand(p)
+	case opNopOut:
+		return c.handleNopOut(p)
+	case opTMFRequest:
+		return c.handleTMF(p)
+	case opText:
+		return c.handleText(p)
+	default:
+		return c.handleLogout(p)
+	}
+}
+
+// handleNopOut answers a ping (RFC 7143 11.18) or takes the answer to ours.
+func (c *conn) handleNopOut(p *pdu) error {
+	if p.itt() == reservedTag {
+		// The answer to our ping, or a mere carrier of ExpStatSN: that it was
+		// read is all that counts.
+		c.sess.releasePlace(p)
+		return p.discard()
+	}
+	r := c.out.get(opNopIn, p.itt())
+	r.put32(20, reservedTag)
+	if n := p.dataSegmentLength(); n > 0 {
+		// No more goes back than the initiator takes.
+		r.buf = c.srv.opts.Pool.Get(min(n, int(c.params.peerMaxRecv)))
+		r.data = r.buf.Bytes
+		if err := p.readData(r.data); err != nil {
+			c.out.put(r)
+			c.sess.releasePlace(p)
+			return c.droppedData(p, err)
+		}
+	}
+	c.sess.releasePlace(p)
+	c.out.queue(r, statSNAdvance)
+	return nil
+}
+
+// handleLogout ends the session (RFC 7143 11.14).
+func (c *conn) handleLogout(p *pdu) error {
+	const (
+		closeSession, closeConnection   = 0, 1
+		closed, cidNotFound, noRecovery = 0, 1, 2
+		removeForRecovery               = 2
+	)
+	if err := p.discard(); err != nil {
+		return err
+	}
+	r := c.out.get(opLogoutResponse, p.itt())
+	reason := p.bhs[1] & 0x7f
+	switch {
+	case reason == removeForRecovery:
+		r.bhs[2] = noRecovery
+	case reason == closeConnection && p.cid() != c.cid:
+		r.bhs[2] = cidNotFound
+	case reason == closeConnection, reason == closeSession:
+		r.bhs[2] = closed
+	default:
+		c.out.put(r)
+		return malformed("logout for reason %d", reason)
+	}
+	c.sess.releasePlace(p)
+	r.put16(40, uint16(c.params.time2Wait))
+	if r.bhs[2] != closed {
+		c.out.queue(r, statSNAdvance)
+		return nil
+	}
+	// The nexus is gone before the initiator hears of it: what it held is free.
+	c.sess.leave(c)
+	c.out.queue(r, statSNAdvance)
+	return errLoggedOut
+}
+
+// reject queues a Reject PDU with the header of p (RFC 7143 11.17).
+func (c *conn) reject(p *pdu, reason byte) {
+	r := c.out.get(opReject, reservedTag)
+	r.bhs[2] = reason
+	r.data = r.small[:bhsLength]
+	copy(r.data, p.bhs[:])
+	c.out.queue(r, statSNAdvance)
+}
+
+// terminate ends the connection, with one line in the log that says why.
+func (c *conn) terminate(err error) {
+	log := c.log
+	if c.sess != nil {
+		log = c.sess.log
+		c.sess.leave(c)
+	}
+	var v *violation
+	var refused *loginError
+	switch {
+	case errors.As(err, &refused):
+		log.Warn(err)
+		c.linger()
+	case errors.Is(err, errLoggedOut):
+		log.Debug("initiator logged out")
+		c.linger()
+	case errors.As(err, &v):
+		log.WithError(err).Warn("connection closed")
+		c.reject(&c.pdu, v.reason)
+		c.linger()
+	case errors.Is(err, errMalformed) && c.sess != nil:
+		log.WithError(err).Warn("connection closed")
+		c.reject(&c.pdu, rejectInvalidPDUField)
+		c.linger()
+	case hangUp(err):
+		log.WithError(err).Debug("connection ended")
+	default:
+		log.WithError(err).Warn("connection closed")
+	}
+	c.close()
+	c.in.release()
+	c.srv.forget(c)
+}
+
+// hangUp reports whether err is only a connection that went away.
+func hangUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// linger lets the last PDUs reach the initiator: closing a socket while input
+// is unread would throw them away.
+func (c *conn) linger() {
+	timeout := c.srv.opts.LogoutTimeout
+	if !c.out.waitBelow(0, timeout) {
+		return
+	}
+	if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() != nil {
+		return
+	}
+	if c.nc.SetReadDeadline(time.Now().Add(timeout)) != nil {
+		return
+	}
+	for {
+		if _, err := c.nc.Read(c.in.buf.Bytes); err != nil {
+			if !errors.Is(err, os.ErrDeadlineExceeded) && !hangUp(err) {
+				c.log.WithError(err).Debug("reading after the end")
+			}
+			return
+		}
+	}
+}
+
+// close closes the socket, which ends reader and writer. Anyone may call it.
+func (c *conn) close() {
+	c.closeOnce.Do(func() {
+		c.out.close()
+		if err := c.nc.Close(); err != nil && !hangUp(err) {
+			c.log.WithError(err).Debug("closing the socket")
+		}
+	})
+}

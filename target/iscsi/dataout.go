@@ -1,0 +1,268 @@
+package iscsi
+
+import (
+	"slices"
+
+	"odx/target/bufpool"
+)
+
+// maxR2T is our side of MaxOutstandingR2T.
+const maxR2T = 8
+
+// burst is a sequence of Data-Out PDUs: unsolicited, or the answer to one R2T.
+type burst struct {
+	ttt    uint32
+	offset uint32 // where the next PDU must begin (DataPDUInOrder=Yes)
+	end    uint32 // where the sequence ends at the latest
+	dataSN uint32 // of the next PDU
+}
+
+// dataOut is the collection of a command's Data-Out.
+type dataOut struct {
+	// want is how many bytes the command gets: what its CDB asks for, but no
+	// more than the initiator offers. What arrives beyond is dropped.
+	want uint32
+	// next is the offset that the next R2T asks for.
+	next uint32
+	buf  []byte
+	// first holds the first burst while the session has no memory for all.
+	first *bufpool.Buffer
+	// charge is what the command holds of the session's DataOutLimit.
+	charge int64
+	r2tSN  uint32
+	// open are the sequences whose F bit has not arrived.
+	open [maxR2T]burst
+	n    int
+}
+
+func (o *dataOut) find(ttt uint32) *burst {
+	for i := range o.open[:o.n] {
+		if o.open[i].ttt == ttt {
+			return &o.open[i]
+		}
+	}
+	return nil
+}
+
+func (o *dataOut) add(b burst) {
+	o.open[o.n] = b
+	o.n++
+}
+
+func (o *dataOut) remove(ttt uint32) {
+	for i := range o.open[:o.n] {
+		if o.open[i].ttt == ttt {
+			o.n--
+			copy(o.open[i:], o.open[i+1:o.n+1])
+			return
+		}
+	}
+}
+
+// takeImmediateData checks and reads the data that came with the command, and
+// notes whether unsolicited Data-Out follows. The reader has the task.
+func (c *conn) takeImmediateData(t *task, p *pdu) error {
+	n, ps := uint32(p.dataSegmentLength()), &c.params
+	unsolicited := min(t.edtl, ps.firstBurst)
+	switch {
+	case n > 0 && (!t.write || !ps.immediateData), !p.final() && ps.initialR2T:
+		t.fail(&senseUnexpectedUnsolicited)
+	case n > unsolicited:
+		t.fail(&senseTooMuchData)
+	}
+	if !p.final() {
+		t.out.add(burst{ttt: reservedTag, offset: n, end: unsolicited})
+	}
+	if t.early || t.failure != nil || t.out.want == 0 {
+		return c.dataError(t, p, p.discard())
+	}
+	t.allocDataOut()
+	dst := t.out.buf[:min(n, t.out.want, uint32(len(t.out.buf)))]
+	t.out.next = min(n, t.out.want)
+	return c.dataError(t, p, p.readData(dst))
+}
+
+// dataError fails the command when its data has a digest error (RFC 7143 7.8:
+// Reject, and CHECK CONDITION as we do not ask for the data again). Other
+// errors end the connection.
+func (c *conn) dataError(t *task, p *pdu, err error) error {
+	if err != errDataDigest {
+		return err
+	}
+	t.fail(&senseServiceCRC)
+	c.reject(p, rejectDataDigest)
+	return nil
+}
+
+// allocDataOut gets memory for the whole command or, if the session has none
+// left, for its first burst only.
+func (t *task) allocDataOut() {
+	o, firstBurst := &t.out, t.conn.params.firstBurst
+	if o.want > firstBurst && !t.sess.chargeDataOut(t) {
+		o.first = t.conn.srv.opts.Pool.Get(int(firstBurst))
+		o.buf = o.first.Bytes
+		return
+	}
+	o.buf = t.st.AllocDataOut(int(o.want))
+}
+
+// chargeDataOut reserves memory for a command that waits for more than its
+// first burst. Commands that wait already come first.
+func (s *session) chargeDataOut(t *task) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.waiting) == 0 && s.tryChargeDataOut(t)
+}
+
+// tryChargeDataOut is chargeDataOut with mu held, for the command whose turn
+// it is.
+func (s *session) tryChargeDataOut(t *task) bool {
+	n := int64(t.out.want)
+	if s.dataOut > 0 && s.dataOut+n > s.srv.opts.DataOutLimit {
+		return false
+	}
+	s.dataOut += n
+	t.out.charge = n
+	return true
+}
+
+// handleDataOut takes a Data-Out PDU (RFC 7143 11.7). Data for a command that is
+// not there any more (aborted, or ended with an error) is dropped silently: the
+// initiator could not know when it sent it.
+func (c *conn) handleDataOut(p *pdu) error {
+	s := c.sess
+	s.mu.Lock()
+	t := s.tasks[p.itt()]
+	if t == nil || t.aborted || t.conn != c || t.state != taskCollecting {
+		early := s.earlyCommand(p.itt())
+		s.mu.Unlock()
+		if early != nil {
+			return c.keepDataOut(early, p)
+		}
+		return c.droppedData(p, p.discard())
+	}
+	b := t.out.find(p.ttt())
+	if b == nil {
+		s.mu.Unlock()
+		return malformed("Data-Out for task %#x with unknown Target Transfer Tag %#x", p.itt(), p.ttt())
+	}
+	t.state = taskWithReader
+	s.mu.Unlock()
+
+	if err := c.takeData(t, b, p); err != nil {
+		return err
+	}
+	return c.proceed(t)
+}
+
+// droppedData says what a digest error in data that nobody needs leads to.
+func (c *conn) droppedData(p *pdu, err error) error {
+	if err == errDataDigest {
+		c.reject(p, rejectDataDigest)
+		return nil
+	}
+	return err
+}
+
+// takeData checks a Data-Out PDU against its sequence b and reads its data. The
+// reader has the task.
+func (c *conn) takeData(t *task, b *burst, p *pdu) error {
+	n, offset := uint32(p.dataSegmentLength()), p.bufferOffset()
+	switch {
+	case p.dataSN() != b.dataSN:
+		t.fail(&senseDataPhase)
+	case offset != b.offset:
+		t.fail(&senseDataOffset)
+	case n > b.end-b.offset:
+		t.fail(&senseTooMuchData)
+	case p.final() && n < b.end-b.offset && b.ttt != reservedTag:
+		t.fail(&senseNotEnoughData)
+	}
+	var dst []byte
+	if t.failure == nil && !t.early && offset < t.out.want {
+		dst = t.out.buf[offset:min(offset+n, t.out.want)]
+	}
+	if err := c.dataError(t, p, p.readData(dst)); err != nil {
+		return err
+	}
+	b.dataSN++
+	b.offset = offset + n
+	if t.failure != nil {
+		b.offset = offset // whatever comes is dropped; only the F bit counts
+	}
+	if p.final() {
+		if b.ttt == reservedTag {
+			t.out.next = min(b.offset, t.out.want)
+		}
+		t.out.remove(b.ttt)
+	}
+	return nil
+}
+
+// solicit asks for as much of the missing data as may be asked for now. The
+// session's mu is held.
+func (s *session) solicit(t *task) {
+	o, c := &t.out, t.conn
+	if o.first != nil && !s.settleBuffer(t) {
+		if !slices.Contains(s.waiting, t) {
+			s.waiting = append(s.waiting, t)
+		}
+		return
+	}
+	for o.next < o.want && o.n < int(min(c.params.maxOutstandingR2T, maxR2T)) {
+		b := burst{ttt: c.nextTTT(), offset: o.next, end: o.next + min(o.want-o.next, c.params.maxBurst)}
+		o.add(b)
+		o.next = b.end
+		p := c.out.get(opR2T, t.itt)
+		lun := t.st.Lun
+		copy(p.bhs[8:], lun[:])
+		p.put32(20, b.ttt)
+		p.put32(36, o.r2tSN)
+		p.put32(40, b.offset)
+		p.put32(44, b.end-b.offset)
+		o.r2tSN++
+		c.out.queue(p, statSNNext)
+	}
+}
+
+// settleBuffer moves a command from its first burst's buffer to one for all of
+// its data, if there is memory and no other command was first.
+func (s *session) settleBuffer(t *task) bool {
+	if len(s.waiting) > 0 && s.waiting[0] != t || !s.tryChargeDataOut(t) {
+		return false
+	}
+	buf := t.st.AllocDataOut(int(t.out.want))
+	copy(buf, t.out.first.Bytes[:t.out.next])
+	s.srv.opts.Pool.Put(t.out.first)
+	t.out.first, t.out.buf = nil, buf
+	if len(s.waiting) > 0 {
+		s.waiting = slices.Delete(s.waiting, 0, 1)
+	}
+	return true
+}
+
+// releaseDataOut gives back what a command held of DataOutLimit, and lets
+// commands ask for their data that waited for it. mu is held.
+func (s *session) releaseDataOut(t *task) {
+	if t.out.charge == 0 {
+		return
+	}
+	s.dataOut -= t.out.charge
+	t.out.charge = 0
+	for len(s.waiting) > 0 {
+		next := s.waiting[0]
+		s.solicit(next)
+		if next.out.first != nil {
+			return
+		}
+		next.conn.out.wake()
+	}
+}
+
+// nextTTT returns a Target Transfer Tag that has not been in use lately.
+func (c *conn) nextTTT() uint32 {
+	if c.ttt++; c.ttt == reservedTag {
+		c.ttt = 0
+	}
+	return c.ttt
+}

@@ -1,0 +1,379 @@
+package iscsi
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Stages of a login (RFC 7143 11.12.3).
+const (
+	stageSecurity    = 0
+	stageOperational = 1
+	stageFullFeature = 3
+)
+
+// Login status classes and details (RFC 7143 11.13.5), as class<<8 | detail.
+const (
+	loginSuccess              = 0x0000
+	loginInitiatorError       = 0x0200
+	loginAuthenticationFailed = 0x0201
+	loginNotFound             = 0x0203
+	loginUnsupportedVersion   = 0x0205
+	loginTooManyConnections   = 0x0206
+	loginMissingParameter     = 0x0207
+	loginCannotInclude        = 0x0208
+	loginBadSessionType       = 0x0209
+	loginNoSuchSession        = 0x020a
+	loginTargetError          = 0x0300
+	loginServiceUnavailable   = 0x0301
+	loginOutOfResources       = 0x0302
+)
+
+// maxLoginPDUs bounds the requests of one login.
+const maxLoginPDUs = 64
+
+// initialStatSN is the StatSN of a connection's first response.
+const initialStatSN = 1
+
+// loginError is a login that the initiator is told the end of.
+type loginError struct {
+	status uint16
+	err    error
+}
+
+func (e *loginError) Error() string { return "login refused: " + e.err.Error() }
+func (e *loginError) Unwrap() error { return e.err }
+
+func refuse(status uint16, format string, args ...any) error {
+	return &loginError{status, fmt.Errorf(format, args...)}
+}
+
+// login is a login while it lasts.
+type login struct {
+	c     *conn
+	first bhs // the first request; later ones must agree with it
+	stage int
+	// negotiated is set once the first whole text of the login was answered.
+	negotiated bool
+	declared   bool // our MaxRecvDataSegmentLength was sent
+
+	initiator, targetName string
+	kind                  sessionType
+	target                *target
+	params                params
+
+	seen     map[string]bool
+	request  []byte // text of a request that goes on (C bit)
+	response []byte // text that has not been sent
+}
+
+// login brings the connection to full feature phase. The initiator has been
+// told about an error that is returned.
+func (c *conn) login() error {
+	if err := c.nc.SetDeadline(time.Now().Add(c.srv.opts.LoginTimeout)); err != nil {
+		return err
+	}
+	l := &login{c: c, stage: -1, params: defaultParams(), seen: make(map[string]bool)}
+	c.out.statSN = initialStatSN
+	for range maxLoginPDUs {
+		p := &c.pdu
+		if err := c.in.next(p); err != nil {
+			return err
+		}
+		over, err := l.handle(p)
+		if err != nil {
+			var refused *loginError
+			if errors.As(err, &refused) {
+				l.refuse(p, refused.status)
+			}
+			return err
+		}
+		if over {
+			return c.nc.SetDeadline(time.Time{})
+		}
+	}
+	err := refuse(loginInitiatorError, "more than %d login requests", maxLoginPDUs)
+	l.refuse(&c.pdu, loginInitiatorError)
+	return err
+}
+
+// handle takes one request and answers it. over says that full feature phase
+// has begun.
+func (l *login) handle(p *pdu) (over bool, err error) {
+	if p.opcode() != opLogin {
+		return false, malformed("opcode %#x before login", p.opcode())
+	}
+	text := make([]byte, p.dataSegmentLength())
+	if err := p.readData(text); err != nil {
+		return false, err
+	}
+	if err := l.check(p); err != nil {
+		return false, err
+	}
+	goesOn := p.bhs[1]&bitContinue != 0
+	if len(l.response) > 0 {
+		// The initiator asks for the rest of our text.
+		if len(text) > 0 || p.bhs[1]&bitTransit != 0 {
+			return false, refuse(loginInitiatorError, "new text before the last answer was read")
+		}
+		return false, l.respond(p, l.stage, nil)
+	}
+	if l.request = append(l.request, text...); len(l.request) > maxTextLength {
+		return false, refuse(loginOutOfResources, "login text of more than %d bytes", maxTextLength)
+	}
+	if goesOn {
+		return false, l.respond(p, l.stage, nil)
+	}
+	pairs, err := parseText(l.request)
+	if err != nil {
+		return false, refuse(loginInitiatorError, "%w", err)
+	}
+	l.request = l.request[:0]
+	if err := l.negotiate(pairs); err != nil {
+		return false, err
+	}
+	return l.answer(p)
+}
+
+// check compares the header of a request with the stage and with the requests
+// before it.
+func (l *login) check(p *pdu) error {
+	flags := p.bhs[1]
+	stage, next := int(flags>>2&3), int(flags&3)
+	transit := flags&bitTransit != 0
+	if l.stage < 0 {
+		l.first, l.stage = p.bhs, stage
+	}
+	switch {
+	case p.bhs[3] > 0: // Version-min; we speak version 0
+		return refuse(loginUnsupportedVersion, "lowest version of the initiator is %d", p.bhs[3])
+	case p.ahsLength() > 0:
+		return refuse(loginInitiatorError, "login request with additional header segments")
+	case stage != l.stage || stage > stageOperational:
+		return refuse(loginInitiatorError, "request of stage %d in stage %d", stage, l.stage)
+	case transit && flags&bitContinue != 0:
+		return refuse(loginInitiatorError, "request with both T and C")
+	case transit && (next <= stage || next == 2):
+		return refuse(loginInitiatorError, "transit from stage %d to %d", stage, next)
+	case [8]byte(p.bhs[8:16]) != [8]byte(l.first[8:16]) || p.itt() != l.first.itt() || p.cid() != l.first.cid():
+		return refuse(loginInitiatorError, "ISID, TSIH, task tag or CID changed during login")
+	}
+	return nil
+}
+
+// negotiate answers the keys of a whole request text.
+func (l *login) negotiate(pairs []pair) error {
+	for _, k := range pairs {
+		if l.seen[k.key] {
+			return refuse(loginInitiatorError, "key %s sent twice", k.key)
+		}
+		if len(l.seen) == maxTextKeys {
+			return refuse(loginInitiatorError, "more than %d keys", maxTextKeys)
+		}
+		l.seen[k.key] = true
+		switch k.key {
+		case "InitiatorName", "TargetName", "SessionType":
+			if l.negotiated {
+				return refuse(loginInitiatorError, "%s after the first request", k.key)
+			}
+		}
+	}
+	if !l.negotiated {
+		if err := l.identify(pairs); err != nil {
+			return err
+		}
+		l.negotiated = true
+	}
+	for _, k := range pairs {
+		if err := l.negotiateKey(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// identify finds out who logs in to what (RFC 7143 6.3.1: these keys come with
+// the first request).
+func (l *login) identify(pairs []pair) error {
+	for _, k := range pairs {
+		switch k.key {
+		case "InitiatorName":
+			l.initiator = normalName(k.value)
+		case "TargetName":
+			l.targetName = normalName(k.value)
+		case "SessionType":
+			switch k.value {
+			case "Normal":
+			case "Discovery":
+				l.kind = sessionDiscovery
+			default:
+				return refuse(loginBadSessionType, "session type %.40q", k.value)
+			}
+		}
+	}
+	if !validName(l.initiator) {
+		return refuse(loginMissingParameter, "initiator name %.40q", l.initiator)
+	}
+	if l.kind == sessionDiscovery {
+		return nil
+	}
+	if l.targetName == "" {
+		return refuse(loginMissingParameter, "no TargetName from %s", l.initiator)
+	}
+	if l.target = l.c.srv.target(l.targetName); l.target == nil {
+		return refuse(loginNotFound, "%s asks for unknown target %.230q", l.initiator, l.targetName)
+	}
+	// RFC 7143 13.9: in the first response.
+	l.response = appendPair(l.response, "TargetPortalGroupTag", strconv.Itoa(int(l.target.PortalGroupTag)))
+	if l.target.Alias != "" {
+		l.response = appendPair(l.response, "TargetAlias", l.target.Alias)
+	}
+	return nil
+}
+
+// normalName returns an iSCSI name as it is compared: RFC 7143 4.2.7.1 has
+// names in lower case.
+func normalName(s string) string { return strings.ToLower(s) }
+
+// validName accepts iSCSI names of RFC 7143 4.2.7: at most 223 bytes, no blanks
+// or control characters.
+func validName(s string) bool {
+	return s != "" && len(s) <= 223 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
+}
+
+func (l *login) negotiateKey(k pair) error {
+	switch k.key {
+	case "InitiatorName", "TargetName", "SessionType":
+		return nil
+	case "AuthMethod":
+		return l.negotiateSecurity(k.value)
+	}
+	if _, known := operationalKeys[k.key]; known && l.stage == stageSecurity && k.key != "InitiatorAlias" {
+		return refuse(loginInitiatorError, "key %s in the security stage", k.key)
+	}
+	if answer, answered := l.params.negotiate(&l.c.srv.opts, k, l.kind); answered {
+		l.response = appendPair(l.response, k.key, answer)
+	}
+	return nil
+}
+
+// negotiateSecurity chooses the authentication method (RFC 7143 12.1).
+func (l *login) negotiateSecurity(offer string) error {
+	if l.stage != stageSecurity {
+		return refuse(loginInitiatorError, "AuthMethod outside the security stage")
+	}
+	for method := range strings.SplitSeq(offer, ",") {
+		if method == valueNone {
+			l.response = appendPair(l.response, "AuthMethod", valueNone)
+			return nil
+		}
+	}
+	return refuse(loginAuthenticationFailed, "initiator %s offers only %.100s for authentication", l.initiator, offer)
+}
+
+// answer sends our side of a request that was negotiated, and changes the stage
+// if the initiator asks for that.
+func (l *login) answer(p *pdu) (over bool, err error) {
+	if l.stage == stageOperational && !l.declared {
+		l.declared = true
+		l.params.maxRecv = uint32(l.c.srv.opts.MaxRecvDataSegmentLength)
+		l.response = appendPair(l.response, "MaxRecvDataSegmentLength", strconv.Itoa(int(l.params.maxRecv)))
+	}
+	next := int(p.bhs[1] & 3)
+	if p.bhs[1]&bitTransit == 0 || len(l.response) > defaultMaxRecv {
+		return false, l.respond(p, l.stage, nil)
+	}
+	if next != stageFullFeature {
+		err := l.respond(p, next, nil)
+		l.stage = next
+		return false, err
+	}
+	return true, l.enter(p)
+}
+
+// enter brings the connection into full feature phase with the last response.
+func (l *login) enter(p *pdu) error {
+	c := l.c
+	l.params.settle()
+	c.cid, c.params = p.cid(), l.params
+	s, err := c.srv.admit(l)
+	if err != nil {
+		return err
+	}
+	c.sess = s // from here on the end of the connection ends the session
+	if s.kind == sessionNormal {
+		s.nexus = s.target.DeviceServer.Attach(s.id)
+	}
+	if err := l.respond(p, stageFullFeature, s); err != nil {
+		return err
+	}
+	c.in.headerDigest, c.in.dataDigest = l.params.headerDigest, l.params.dataDigest
+	c.out.headerDigest, c.out.dataDigest = l.params.headerDigest, l.params.dataDigest
+	c.in.maxData = int(l.params.maxRecv)
+	c.in.grow()
+	c.out.window = s.window
+	c.fullFeature.Store(true)
+	s.log.WithField("from", c.nc.RemoteAddr()).Info("initiator logged in")
+	return nil
+}
+
+// respond answers with as much of the response text as fits. next is another
+// stage than the current one for a transit; s is set in the last response.
+func (l *login) respond(p *pdu, next int, s *session) error {
+	n := min(len(l.response), defaultMaxRecv)
+	r := l.header(p)
+	r[1] = byte(l.stage << 2)
+	switch {
+	case next != l.stage:
+		r[1] |= bitTransit | byte(next)
+	case n < len(l.response):
+		r[1] |= bitContinue
+	}
+	if s != nil {
+		r.put16(14, s.tsih)
+	}
+	r.setDataSegmentLength(n)
+	text := l.response[:n]
+	l.response = l.response[n:]
+	return l.c.write(r, text)
+}
+
+// refuse answers a request with the status that ends the login.
+func (l *login) refuse(p *pdu, status uint16) {
+	r := l.header(p)
+	r[1] = byte(max(l.stage, 0) << 2)
+	r.put16(36, status)
+	if err := l.c.write(r, nil); err != nil && !hangUp(err) {
+		l.c.log.WithError(err).Debug("refusing a login")
+	}
+}
+
+// header begins a Login Response (RFC 7143 11.13).
+func (l *login) header(p *pdu) *bhs {
+	r := &bhs{0: opLoginResponse}
+	copy(r[8:16], p.bhs[8:16]) // ISID and TSIH
+	r.put32(16, p.itt())
+	r.put32(24, l.c.out.statSN)
+	l.c.out.statSN++
+	cmdSN := l.first.cmdSN()
+	r.put32(28, cmdSN)
+	r.put32(32, cmdSN+uint32(l.c.srv.opts.QueueDepth)-1)
+	return r
+}
+
+// write sends one PDU and waits; it is for the login, when no writer runs.
+func (c *conn) write(h *bhs, data []byte) error {
+	bufs := net.Buffers{h[:], data, zeroPad[:padding(len(data))]}
+	_, err := bufs.WriteTo(c.nc)
+	return err
+}
+
+// isid returns the initiator session ID of the login.
+func (l *login) isid() [6]byte { return [6]byte(l.first[8:14]) }
+
+func (l *login) tsih() uint16 { return binary.BigEndian.Uint16(l.first[14:]) }

@@ -1,0 +1,183 @@
+package iscsi
+
+import (
+	"context"
+	"encoding/binary"
+	"sync"
+
+	"odx/target/scsi"
+)
+
+// memDisk is a DeviceServer with one LUN (0) over memory. It knows enough of
+// SPC-4 and SBC-3 for the programs of libiscsi, and has hooks for tests.
+type memDisk struct {
+	data []byte // never grows; racing commands are the initiator's affair
+
+	// execute, if set, runs in the place of Execute.
+	execute func(ctx context.Context, t *scsi.Task)
+
+	mu       sync.Mutex
+	attached map[*scsi.Nexus]bool
+	resets   int
+	cleared  int
+}
+
+const memBlock = 512
+
+func newMemDisk(size int) *memDisk {
+	return &memDisk{data: make([]byte, size), attached: make(map[*scsi.Nexus]bool)}
+}
+
+func (d *memDisk) Attach(id scsi.NexusID) *scsi.Nexus {
+	n := &scsi.Nexus{ID: id}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.attached[n] = true
+	return n
+}
+
+func (d *memDisk) Detach(n *scsi.Nexus) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.attached[n] {
+		panic("detached a nexus that is not attached")
+	}
+	delete(d.attached, n)
+}
+
+func (d *memDisk) nexuses() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.attached)
+}
+
+func (d *memDisk) HasLU(_ *scsi.Nexus, lun [8]byte) bool { return lun == [8]byte{} }
+
+func (d *memDisk) ResetLU(*scsi.Nexus, [8]byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.resets++
+}
+
+func (d *memDisk) TasksAborted(*scsi.Nexus, [8]byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cleared++
+}
+
+// extent decodes the range of a READ, WRITE or VERIFY, in blocks.
+func extent(cdb []byte) (lba, blocks uint64) {
+	switch cdb[0] >> 5 {
+	case 0:
+		return uint64(binary.BigEndian.Uint32(cdb) & 0x1fffff), uint64(cdb[4])
+	case 1, 2:
+		return uint64(binary.BigEndian.Uint32(cdb[2:])), uint64(binary.BigEndian.Uint16(cdb[7:]))
+	case 5:
+		return uint64(binary.BigEndian.Uint32(cdb[2:])), uint64(binary.BigEndian.Uint32(cdb[6:]))
+	default:
+		return binary.BigEndian.Uint64(cdb[2:]), uint64(binary.BigEndian.Uint32(cdb[10:]))
+	}
+}
+
+func isRead(op byte) bool { return op == 0x08 || op == 0x28 || op == 0xa8 || op == 0x88 }
+
+func isWrite(op byte) bool {
+	switch op {
+	case 0x0a, 0x2a, 0xaa, 0x8a, 0x2e, 0xae, 0x8e: // WRITE, WRITE AND VERIFY
+		return true
+	}
+	return false
+}
+
+func (d *memDisk) Prepare(t *scsi.Task) (done bool) {
+	cdb := t.CDB()
+	switch {
+	case t.Lun != [8]byte{} && cdb[0] != 0x12:
+		t.SetSense(senseCode{0x05, 0x25, 0}.fixed())
+		t.Result = statusCheckCondition
+		return true
+	case isRead(cdb[0]), isWrite(cdb[0]):
+		lba, n := extent(cdb)
+		if size := uint64(len(d.data) / memBlock); lba > size || n > size-lba {
+			t.SetSense(senseCode{0x05, 0x21, 0}.fixed())
+			t.Result = statusCheckCondition
+			return true
+		}
+		if isWrite(cdb[0]) {
+			t.Wanted = uint32(n * memBlock)
+		}
+	case cdb[0] == 0x7f: // variable length: what the tests send is a write of 512 bytes
+		t.Wanted = memBlock
+	case cdb[0] == 0x00: // TEST UNIT READY
+		return d.execute == nil
+	}
+	return false
+}
+
+func (d *memDisk) Execute(ctx context.Context, t *scsi.Task) {
+	if d.execute != nil {
+		d.execute(ctx, t)
+		return
+	}
+	d.run(t)
+}
+
+func (d *memDisk) run(t *scsi.Task) {
+	cdb := t.CDB()
+	switch op := cdb[0]; {
+	case isRead(op):
+		lba, n := extent(cdb)
+		copy(t.AllocDataIn(int(n*memBlock)), d.data[lba*memBlock:])
+	case isWrite(op):
+		lba, _ := extent(cdb)
+		copy(d.data[lba*memBlock:], t.DataOut())
+	case op == 0x12:
+		d.inquiry(t)
+	case op == 0x25: // READ CAPACITY(10)
+		b := t.AllocDataIn(8)
+		binary.BigEndian.PutUint32(b, uint32(len(d.data)/memBlock-1))
+		binary.BigEndian.PutUint32(b[4:], memBlock)
+	case op == 0x9e: // READ CAPACITY(16)
+		b := t.AllocDataIn(32)
+		clear(b)
+		binary.BigEndian.PutUint64(b, uint64(len(d.data)/memBlock-1))
+		binary.BigEndian.PutUint32(b[8:], memBlock)
+	case op == 0x1a: // MODE SENSE(6): header only
+		copy(t.AllocDataIn(4), []byte{3, 0, 0, 0})
+	case op == 0xa0: // REPORT LUNS
+		b := t.AllocDataIn(16)
+		clear(b)
+		b[3] = 8
+	case op == 0x00, op == 0x35, op == 0x91: // TEST UNIT READY, SYNCHRONIZE CACHE
+	case op == 0x7f:
+		copy(d.data, t.DataOut())
+	default:
+		t.SetSense(senseCode{0x05, 0x20, 0}.fixed())
+		t.Result = statusCheckCondition
+	}
+}
+
+func (d *memDisk) inquiry(t *scsi.Task) {
+	cdb := t.CDB()
+	page := make([]byte, 64)
+	n := 36
+	switch {
+	case cdb[1]&1 == 0:
+		copy(page, []byte{0, 0, 6, 2, 31, 0, 0, 2})
+		copy(page[8:36], "odx     memory disk     0001")
+	case cdb[2] == 0x00:
+		n = copy(page, []byte{0, 0, 0, 3, 0x00, 0xb0, 0xb1})
+	case cdb[2] == 0xb0:
+		copy(page, []byte{0, 0xb0, 0, 60})
+		n = 64
+	case cdb[2] == 0xb1:
+		copy(page, []byte{0, 0xb1, 0, 60})
+		n = 64
+	default:
+		t.SetSense(senseCode{0x05, 0x24, 0}.fixed())
+		t.Result = statusCheckCondition
+		return
+	}
+	n = min(n, int(binary.BigEndian.Uint16(cdb[3:])))
+	copy(t.AllocDataIn(n), page)
+}

@@ -1,0 +1,114 @@
+package iscsi
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/target/bufpool"
+)
+
+// Options are the limits and services of a Server. DefaultOptions gives values
+// for all of them; lengths are in bytes.
+type Options struct {
+	Log  *logrus.Entry
+	Pool *bufpool.Pool
+
+	// MaxConnections bounds the connections that are logged in.
+	MaxConnections int
+	// MaxUnauthenticated bounds the connections that are not logged in yet.
+	MaxUnauthenticated int
+	// LoginTimeout is how long a login may take in total.
+	LoginTimeout time.Duration
+
+	// MaxRecvDataSegmentLength is the longest data segment that we accept.
+	MaxRecvDataSegmentLength int
+	// MaxBurstLength and FirstBurstLength are our side of those keys.
+	MaxBurstLength, FirstBurstLength int
+	// QueueDepth is how many commands a session may have outstanding: the CmdSN
+	// window of RFC 7143 4.2.2.1.
+	QueueDepth int
+	// Workers is how many commands of a session run side by side, besides the
+	// one that its reader may run itself.
+	Workers int
+	// MaxTransferLength is the most Data-Out that one command may ask for.
+	MaxTransferLength int
+	// DataOutLimit bounds the memory of a session for Data-Out beyond the first
+	// burst of each command; commands over it wait with their R2T.
+	// DataInLimit bounds Data-In from the start of the command until it was
+	// sent; commands over it wait to start. One command is always let through.
+	DataOutLimit, DataInLimit int64
+
+	// PingInterval is after how much silence of the initiator a NOP-In asks for
+	// a sign of life, PingTimeout how long the answer may take before the
+	// connection is closed.
+	PingInterval, PingTimeout time.Duration
+	// AbortTimeout is how long task management waits for commands that it
+	// aborted. What still runs then is detached: its result is dropped.
+	AbortTimeout time.Duration
+	// LogoutTimeout is how long an initiator that was asked to log out, or was
+	// told that the connection ends, may take.
+	LogoutTimeout time.Duration
+}
+
+// DefaultOptions returns options that suit a server with a handful of
+// initiators; it logs nothing.
+func DefaultOptions() Options {
+	quiet := logrus.New()
+	quiet.SetOutput(io.Discard)
+	return Options{
+		Log:                      logrus.NewEntry(quiet),
+		Pool:                     &bufpool.Pool{},
+		MaxConnections:           1024,
+		MaxUnauthenticated:       64,
+		LoginTimeout:             15 * time.Second,
+		MaxRecvDataSegmentLength: 256 << 10,
+		MaxBurstLength:           1 << 20,
+		FirstBurstLength:         256 << 10,
+		QueueDepth:               128,
+		Workers:                  32,
+		MaxTransferLength:        64 << 20,
+		DataOutLimit:             64 << 20,
+		DataInLimit:              64 << 20,
+		PingInterval:             15 * time.Second,
+		PingTimeout:              15 * time.Second,
+		AbortTimeout:             2 * time.Second,
+		LogoutTimeout:            2 * time.Second,
+	}
+}
+
+// check reports the first option that cannot work.
+func (o *Options) check() error {
+	if o.Log == nil || o.Pool == nil {
+		return errors.New("iscsi: options lack a log or a buffer pool")
+	}
+	for _, l := range []struct {
+		name      string
+		v         int64
+		low, high int64
+	}{
+		{"MaxConnections", int64(o.MaxConnections), 1, 1 << 20},
+		{"MaxUnauthenticated", int64(o.MaxUnauthenticated), 1, 1 << 20},
+		{"MaxRecvDataSegmentLength", int64(o.MaxRecvDataSegmentLength), 512, 1<<24 - 1},
+		{"MaxBurstLength", int64(o.MaxBurstLength), 512, 1<<24 - 1},
+		{"FirstBurstLength", int64(o.FirstBurstLength), 512, int64(o.MaxBurstLength)},
+		{"QueueDepth", int64(o.QueueDepth), 1, 1 << 16},
+		{"Workers", int64(o.Workers), 1, 1 << 16},
+		{"MaxTransferLength", int64(o.MaxTransferLength), 512, 1 << 31},
+		{"DataOutLimit", o.DataOutLimit, 1, 1 << 40},
+		{"DataInLimit", o.DataInLimit, 1, 1 << 40},
+		{"LoginTimeout", int64(o.LoginTimeout), 1, 1 << 62},
+		{"PingInterval", int64(o.PingInterval), 1, 1 << 62},
+		{"PingTimeout", int64(o.PingTimeout), 1, 1 << 62},
+		{"AbortTimeout", int64(o.AbortTimeout), 1, 1 << 62},
+		{"LogoutTimeout", int64(o.LogoutTimeout), 1, 1 << 62},
+	} {
+		if l.v < l.low || l.v > l.high {
+			return fmt.Errorf("iscsi: option %s is %d, must be from %d to %d", l.name, l.v, l.low, l.high)
+		}
+	}
+	return nil
+}

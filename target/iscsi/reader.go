@@ -1,0 +1,247 @@
+package iscsi
+
+import (
+	"errors"
+	"io"
+	"sync/atomic"
+
+	"odx/target/bufpool"
+)
+
+const (
+	// loginBufferLength holds the longest login PDU: header, digest-free, and
+	// 8192 bytes of data, read in as many pieces as they come.
+	loginBufferLength = 16 << 10
+	// readBufferLength is how much one read takes in full feature phase.
+	readBufferLength = 64 << 10
+	// directRead is from how many bytes on data is read to where it belongs
+	// instead of through the buffer.
+	directRead = 4096
+)
+
+var (
+	errHeaderDigest = errors.New("header digest error")
+	errDataDigest   = errors.New("data digest error")
+)
+
+// reader takes PDUs from a connection, many with one read. It is used by one
+// goroutine at a time.
+type reader struct {
+	src  io.Reader
+	pool *bufpool.Pool
+	buf  *bufpool.Buffer
+	r, w int // buf.Bytes[r:w] is read but not yet taken
+
+	headerDigest, dataDigest bool
+	// maxData is the longest data segment that the peer may send, in bytes.
+	maxData int
+
+	// reads counts reads that brought something: the peer's sign of life.
+	reads atomic.Uint32
+}
+
+// pdu is one PDU that came in. Its data segment is either still to be read from
+// the connection or, for a PDU that was kept back, in kept.
+type pdu struct {
+	bhs
+	ahs []byte // valid until data is read
+	src *reader
+	// kept is the data of a PDU that does not come from src.
+	kept []byte
+	// left is the number of data bytes that were not yet read.
+	left int
+}
+
+func newReader(src io.Reader, pool *bufpool.Pool) *reader {
+	return &reader{src: src, pool: pool, buf: pool.Get(loginBufferLength), maxData: defaultMaxRecv}
+}
+
+// grow changes to the buffer of the full feature phase.
+func (r *reader) grow() {
+	b := r.pool.Get(readBufferLength)
+	r.w = copy(b.Bytes, r.buf.Bytes[r.r:r.w])
+	r.r = 0
+	r.pool.Put(r.buf)
+	r.buf = b
+}
+
+// release gives the buffer back. The reader is not used any more.
+func (r *reader) release() {
+	r.pool.Put(r.buf)
+	r.buf = nil
+}
+
+// fill reads at least n more bytes behind what is in the buffer.
+func (r *reader) fill(n int) error {
+	b := r.buf.Bytes
+	if r.r == r.w {
+		r.r, r.w = 0, 0
+	} else if r.w+n > len(b) {
+		r.w = copy(b, b[r.r:r.w])
+		r.r = 0
+	}
+	for n > 0 {
+		k, err := r.src.Read(b[r.w:])
+		if k > 0 {
+			r.reads.Add(1)
+		}
+		r.w += k
+		n -= k
+		if err != nil && n > 0 {
+			if err == io.EOF && r.w > r.r {
+				return io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// take returns the next n bytes, which stay valid until the next read.
+// n must not be more than the buffer holds.
+func (r *reader) take(n int) ([]byte, error) {
+	if have := r.w - r.r; have < n {
+		if err := r.fill(n - have); err != nil {
+			return nil, err
+		}
+	}
+	b := r.buf.Bytes[r.r : r.r+n]
+	r.r += n
+	return b, nil
+}
+
+// next reads the header of the next PDU into p: BHS, AHS and header digest.
+// The data segment must be read with readData or discard before the next call.
+func (r *reader) next(p *pdu) error {
+	b, err := r.take(bhsLength)
+	if err != nil {
+		return err
+	}
+	p.bhs = bhs(b)
+	p.src, p.kept, p.ahs = r, nil, nil
+	n := p.ahsLength()
+	if n > 0 || r.headerDigest {
+		if err := r.nextLong(p, n); err != nil {
+			return err
+		}
+	}
+	p.left = p.dataSegmentLength()
+	if p.left > r.maxData {
+		return malformed("opcode %#x with a data segment of %d bytes, %d were negotiated", p.opcode(), p.left, r.maxData)
+	}
+	return nil
+}
+
+// nextLong reads what follows the BHS: n bytes of AHS, and the header digest.
+func (r *reader) nextLong(p *pdu, n int) error {
+	if !r.headerDigest {
+		b, err := r.take(n)
+		p.ahs = b
+		return err
+	}
+	b, err := r.take(n + digestLength)
+	if err != nil {
+		return err
+	}
+	if !digest(0).add(p.bhs[:]).add(b[:n]).matches(b[n:]) {
+		return errHeaderDigest
+	}
+	p.ahs = b[:n]
+	return nil
+}
+
+// ready reports whether a whole PDU is in the buffer, so that taking it does
+// not wait for the peer.
+func (r *reader) ready() bool {
+	b := r.buf.Bytes[r.r:r.w]
+	if len(b) < bhsLength {
+		return false
+	}
+	h := (*bhs)(b)
+	n := bhsLength + h.ahsLength() + h.dataSegmentLength()
+	if r.headerDigest {
+		n += digestLength
+	}
+	if r.dataDigest {
+		n += digestLength
+	}
+	return n <= len(b)
+}
+
+// readData reads the data segment: as much as fits into dst, the rest is
+// dropped. It returns errDataDigest when the digest does not match; the PDU is
+// wholly read then.
+func (p *pdu) readData(dst []byte) error {
+	if p.src == nil {
+		copy(dst, p.kept)
+		return nil
+	}
+	n := p.left
+	p.left = 0
+	if n == 0 {
+		return nil
+	}
+	return p.src.readSegment(dst[:min(len(dst), n)], n)
+}
+
+// discard drops the data segment.
+func (p *pdu) discard() error { return p.readData(nil) }
+
+// readSegment reads a data segment of n bytes with its padding and digest; the
+// first len(dst) bytes go to dst.
+func (r *reader) readSegment(dst []byte, n int) error {
+	var d digest
+	got := copy(dst, r.buf.Bytes[r.r:r.w])
+	r.r += got
+	if rest := dst[got:]; len(rest) >= directRead {
+		if _, err := io.ReadFull(r.src, rest); err != nil {
+			return noEOF(err)
+		}
+		r.reads.Add(1)
+	} else if len(rest) > 0 {
+		b, err := r.take(len(rest))
+		if err != nil {
+			return noEOF(err)
+		}
+		copy(rest, b)
+	}
+	if r.dataDigest {
+		d = d.add(dst)
+	}
+	for skip := n - len(dst) + padding(n); skip > 0; {
+		b, err := r.take(min(skip, directRead))
+		if err != nil {
+			return noEOF(err)
+		}
+		if r.dataDigest {
+			d = d.add(b)
+		}
+		skip -= len(b)
+	}
+	if !r.dataDigest {
+		return nil
+	}
+	b, err := r.take(digestLength)
+	if err != nil {
+		return noEOF(err)
+	}
+	if !d.matches(b) {
+		return errDataDigest
+	}
+	return nil
+}
+
+// noEOF says that a connection ended inside a PDU.
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// keep returns a copy of the PDU with its data in memory.
+func (p *pdu) keep() (*pdu, error) {
+	k := &pdu{bhs: p.bhs, ahs: append([]byte(nil), p.ahs...)}
+	k.kept = make([]byte, p.left)
+	return k, p.readData(k.kept)
+}

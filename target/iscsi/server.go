@@ -1,0 +1,365 @@
+package iscsi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/target/scsi"
+)
+
+// TargetConfig describes one target.
+type TargetConfig struct {
+	// Name is the iSCSI name, in lower case (RFC 7143 4.2.7).
+	Name string
+	// Alias is what initiators may show to people; empty for none.
+	Alias string
+	// PortalGroupTag is the tag of the portal group that all portals are in.
+	PortalGroupTag uint16
+	// DeviceServer runs the target's commands.
+	DeviceServer DeviceServer
+}
+
+type target struct{ TargetConfig }
+
+// Server serves targets on any number of portals.
+type Server struct {
+	opts     Options
+	targets  []*target
+	watchdog watchdog
+
+	tasks sync.Pool // of *task
+	pdus  sync.Pool // of *outPDU
+
+	// wg counts listeners, connections (reader and writer), task management and
+	// the watchdog; workers counts what may hang in a DeviceServer.
+	wg, workers sync.WaitGroup
+
+	mu       sync.Mutex // guards what follows
+	portals  []net.Listener
+	conns    map[*conn]struct{}
+	sessions map[*session]struct{}
+	lastTSIH uint16
+	loggedIn int // connections of sessions
+	closing  bool
+}
+
+var (
+	// ErrClosed is returned by Serve on a server that was shut down.
+	ErrClosed = errors.New("iscsi: server is shut down")
+	// errTooManyLogins is the reason for a connection that is not let in.
+	errTooManyLogins = errors.New("too many connections that have not logged in")
+)
+
+// NewServer returns a server for the given targets. Option or target values that
+// cannot work are an error.
+func NewServer(o Options, targets []TargetConfig) (*Server, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	srv := &Server{
+		opts:     o,
+		conns:    make(map[*conn]struct{}),
+		sessions: make(map[*session]struct{}),
+	}
+	for _, t := range targets {
+		switch {
+		case !validName(t.Name) || t.Name != normalName(t.Name):
+			return nil, fmt.Errorf("iscsi: %q is no iSCSI name in lower case", t.Name)
+		case srv.target(t.Name) != nil:
+			return nil, fmt.Errorf("iscsi: target %s is there twice", t.Name)
+		case t.DeviceServer == nil:
+			return nil, fmt.Errorf("iscsi: target %s has no device server", t.Name)
+		}
+		srv.targets = append(srv.targets, &target{t})
+	}
+	srv.watchdog = watchdog{srv: srv, wake: make(chan struct{}, 1), stop: make(chan struct{})}
+	srv.wg.Add(1)
+	go func() {
+		defer srv.wg.Done()
+		srv.watchdog.run()
+	}()
+	return srv, nil
+}
+
+func (srv *Server) target(name string) *target {
+	for _, t := range srv.targets {
+		if t.Name == name {
+			return t
+		}
+	}
+	return nil
+}
+
+// Serve accepts connections on l, a portal, until ctx ends (nil is returned
+// then), l fails, or the server is shut down (ErrClosed). It closes l.
+// Connections that were accepted live on until Shutdown.
+func (srv *Server) Serve(ctx context.Context, l net.Listener) error {
+	srv.mu.Lock()
+	if srv.closing {
+		srv.mu.Unlock()
+		l.Close()
+		return ErrClosed
+	}
+	srv.portals = append(srv.portals, l)
+	srv.wg.Add(1)
+	srv.mu.Unlock()
+	defer srv.wg.Done()
+
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	err := srv.accept(ctx, l)
+	l.Close()
+
+	srv.mu.Lock()
+	srv.portals = slices.DeleteFunc(srv.portals, func(p net.Listener) bool { return p == l })
+	closing := srv.closing
+	srv.mu.Unlock()
+	switch {
+	case closing:
+		return ErrClosed
+	case ctx.Err() != nil:
+		return nil
+	}
+	return err
+}
+
+func (srv *Server) accept(ctx context.Context, l net.Listener) error {
+	for {
+		nc, err := l.Accept()
+		if err == nil {
+			srv.open(nc)
+			continue
+		}
+		var ne net.Error
+		if errors.Is(err, net.ErrClosed) || !errors.As(err, &ne) {
+			return fmt.Errorf("iscsi: portal %s: %w", l.Addr(), err)
+		}
+		// Out of file descriptors, a peer that was too quick, ...
+		srv.opts.Log.WithError(err).Warn("accepting a connection")
+		pause := time.NewTimer(50 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return nil
+		case <-pause.C:
+		}
+	}
+}
+
+// open begins with a connection, unless there are too many already.
+func (srv *Server) open(nc net.Conn) {
+	c := &conn{srv: srv, nc: nc, log: srv.opts.Log.WithField("from", nc.RemoteAddr()), params: defaultParams()}
+	c.text.ttt = reservedTag
+	c.in = newReader(nc, srv.opts.Pool)
+	c.out = sender{
+		nc: nc, now: newNonblockingWriter(nc), pool: srv.opts.Pool, pdus: &srv.pdus,
+		window: func() (uint32, uint32) { return 0, 0 },
+		failed: c.sendFailed,
+		after:  c.dataSent,
+		kick:   make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.closing || len(srv.conns)-srv.loggedIn >= srv.opts.MaxUnauthenticated {
+		if !srv.closing {
+			c.log.WithError(errTooManyLogins).Warn("connection refused")
+		}
+		nc.Close()
+		c.in.release()
+		return
+	}
+	srv.conns[c] = struct{}{}
+	srv.wg.Add(1)
+	go srv.carry(c.serve)
+}
+
+// carry runs a reader. A reader that lost its connection was counted as a
+// worker when that happened.
+func (srv *Server) carry(read func() (lost bool)) {
+	if read() {
+		srv.workers.Done()
+	} else {
+		srv.wg.Done()
+	}
+}
+
+func (c *conn) sendFailed(err error) {
+	if !hangUp(err) {
+		c.log.WithError(err).Warn("sending failed, connection closed")
+	}
+	c.close()
+}
+
+func (c *conn) dataSent() {
+	if c.fullFeature.Load() {
+		c.sess.dataSent()
+	}
+}
+
+// forget drops a connection that has ended.
+func (srv *Server) forget(c *conn) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	delete(srv.conns, c)
+	if c.sess != nil {
+		srv.loggedIn--
+	}
+}
+
+// appendConns appends all connections to list.
+func (srv *Server) appendConns(list []*conn) []*conn {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for c := range srv.conns {
+		list = append(list, c)
+	}
+	return list
+}
+
+// pingTick is how often silent initiators are looked for.
+func (srv *Server) pingTick() time.Duration {
+	return max(min(srv.opts.PingInterval, srv.opts.PingTimeout)/4, time.Millisecond)
+}
+
+// portalsFor lists the portals as an initiator sees them that came in by local.
+func (srv *Server) portalsFor(local net.Addr) []string {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	addrs := make([]net.Addr, len(srv.portals))
+	for i, l := range srv.portals {
+		addrs[i] = l.Addr()
+	}
+	return portalAddresses(addrs, local)
+}
+
+// admit makes a login a session: a new one, after an old one of the same
+// initiator port was ended (RFC 7143 6.3.5, session reinstatement).
+func (srv *Server) admit(l *login) (*session, error) {
+	if l.tsih() != 0 {
+		return nil, srv.refuseJoin(l)
+	}
+	timeout := time.NewTimer(srv.opts.LoginTimeout)
+	defer timeout.Stop()
+	for {
+		s, old, err := srv.register(l)
+		if old == nil {
+			return s, err
+		}
+		old.log.Info("session ends, its initiator logged in again")
+		old.disconnect()
+		select {
+		case <-old.gone:
+		case <-timeout.C:
+			return nil, refuse(loginTargetError, "the session's predecessor did not end")
+		}
+	}
+}
+
+// refuseJoin answers a login to a session that exists, or does not. Sessions
+// have one connection each (MaxConnections=1).
+func (srv *Server) refuseJoin(l *login) error {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for s := range srv.sessions {
+		if s.tsih != l.tsih() || s.id.InitiatorName != l.initiator || s.id.ISID != l.isid() {
+			continue
+		}
+		if s.hasCID(l.first.cid()) {
+			return refuse(loginCannotInclude, "%s: a connection cannot be reinstated", l.initiator)
+		}
+		return refuse(loginTooManyConnections, "%s: a session has one connection", l.initiator)
+	}
+	return refuse(loginNoSuchSession, "%s: no session with TSIH %d", l.initiator, l.tsih())
+}
+
+// register adds the session of a login. It returns the session that must end
+// before, if there is one.
+func (srv *Server) register(l *login) (s, old *session, err error) {
+	id := scsi.NexusID{InitiatorName: l.initiator, ISID: l.isid()}
+	if l.target != nil {
+		id.TargetName, id.TargetPortalGroupTag = l.target.Name, l.target.PortalGroupTag
+	}
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for old := range srv.sessions {
+		if old.kind == sessionNormal && l.kind == sessionNormal && old.id == id {
+			return nil, old, nil
+		}
+	}
+	switch {
+	case srv.closing:
+		return nil, nil, refuse(loginServiceUnavailable, "the server shuts down")
+	case srv.loggedIn >= srv.opts.MaxConnections:
+		return nil, nil, refuse(loginOutOfResources, "%d connections are logged in", srv.loggedIn)
+	}
+	s = srv.newSession(l, id)
+	srv.sessions[s] = struct{}{}
+	srv.loggedIn++
+	return s, nil, nil
+}
+
+// newSession returns the session of a login. mu is held.
+func (srv *Server) newSession(l *login, id scsi.NexusID) *session {
+	s := &session{
+		srv: srv, target: l.target, kind: l.kind, id: id, tsih: srv.nextTSIH(),
+		params: l.params,
+		since:  time.Now(),
+		gone:   make(chan struct{}),
+		conns:  []*conn{l.c},
+		tasks:  make(map[uint32]*task),
+		early:  make(map[uint32]*earlyPDU),
+	}
+	s.log = srv.opts.Log.WithFields(logrus.Fields{"initiator": id.InitiatorName, "tsih": s.tsih})
+	if l.target != nil {
+		s.log = s.log.WithField("target", l.target.Name)
+	}
+	first := l.first.cmdSN()
+	s.exp.Store(first)
+	s.limit.Store(first + uint32(srv.opts.QueueDepth) - 1)
+	return s
+}
+
+// nextTSIH returns a free TSIH. mu is held, and there are fewer sessions than
+// TSIHs.
+func (srv *Server) nextTSIH() uint16 {
+	taken := func(v uint16) bool {
+		for s := range srv.sessions {
+			if s.tsih == v {
+				return true
+			}
+		}
+		return false
+	}
+	for {
+		if srv.lastTSIH++; srv.lastTSIH != 0 && !taken(srv.lastTSIH) {
+			return srv.lastTSIH
+		}
+	}
+}
+
+// remove drops a session that has ended.
+func (srv *Server) remove(s *session) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	delete(srv.sessions, s)
+}
+
+// sessionsOf returns the sessions with a target.
+func (srv *Server) sessionsOf(t *target) []*session {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	var list []*session
+	for s := range srv.sessions {
+		if s.target == t {
+			list = append(list, s)
+		}
+	}
+	return list
+}

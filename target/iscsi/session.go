@@ -1,0 +1,367 @@
+package iscsi
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/target/scsi"
+)
+
+// sessionType is the SessionType key (RFC 7143 13.21).
+type sessionType int
+
+const (
+	sessionNormal sessionType = iota
+	sessionDiscovery
+)
+
+// maxImmediate is how many immediate commands, which the CmdSN window does not
+// bound, a session may have outstanding.
+const maxImmediate = 32
+
+// session is an I_T nexus, or a discovery session. What is negotiated and
+// numbered once for all of its connections, and its tasks, are here.
+type session struct {
+	srv    *Server
+	target *target // nil in a discovery session
+	kind   sessionType
+	id     scsi.NexusID
+	tsih   uint16
+	nexus  *scsi.Nexus
+	params params
+	since  time.Time
+	log    *logrus.Entry
+
+	// exp and limit are ExpCmdSN and MaxCmdSN (RFC 7143 4.2.2.1). limit grows
+	// by one when a command's place in the window is free again. Both change
+	// under mu only.
+	exp, limit atomic.Uint32
+	// cost is how long commands lately took, in nanoseconds, by operation code.
+	cost [256]atomic.Int32
+	// dataIn is what commands hold of DataInLimit: reserved under mu, given
+	// back without. starved says that a command waits for it.
+	dataIn  atomic.Int64
+	starved atomic.Bool
+	// earlyWaiting is set while early is not empty.
+	earlyWaiting atomic.Bool
+	// gone is closed when the session has left the server.
+	gone chan struct{}
+
+	mu      sync.Mutex // guards what follows
+	conns   []*conn    // at most MaxConnections, which is 1
+	tasks   map[uint32]*task
+	ready   []*task
+	waiting []*task // Data-Out waits for memory, first come first served
+	dataOut int64   // held of DataOutLimit
+	// early are PDUs whose CmdSN is ahead of ExpCmdSN, by CmdSN.
+	early      map[uint32]*earlyPDU
+	earlyBytes int
+	immediate  int // immediate commands outstanding
+	running    int // workers
+	executing  int // what the nexus must outlive: tasks in Execute, task management
+	detached   int
+	draining   bool // no new commands: the server shuts down
+	closed     bool // no connection is left
+}
+
+// window returns ExpCmdSN and MaxCmdSN for a PDU that goes out now.
+func (s *session) window() (exp, limit uint32) { return s.exp.Load(), s.limit.Load() }
+
+// begin makes t one of the session's tasks. It returns a Reject reason when
+// that cannot be.
+func (s *session) begin(t *task) (rejectReason byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tasks[t.itt] != nil {
+		return rejectTaskInProgress
+	}
+	if t.immediate {
+		if s.immediate >= maxImmediate {
+			return rejectTooManyImmediate
+		}
+		s.immediate++
+	}
+	s.tasks[t.itt] = t
+	return 0
+}
+
+// refuses reports whether commands are answered BUSY: the server shuts down, or
+// too many commands hang in the store.
+func (s *session) refuses() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining || s.detached >= s.srv.opts.QueueDepth
+}
+
+// end takes t out of the session: its tag and its place in the window are free.
+// mu is held.
+func (s *session) end(t *task) {
+	if t.left {
+		return
+	}
+	t.left = true
+	delete(s.tasks, t.itt)
+	if t.immediate {
+		s.immediate--
+	} else {
+		s.limit.Add(1)
+	}
+	s.waiting = remove(s.waiting, t)
+	s.releaseDataOut(t)
+}
+
+func remove(tasks []*task, t *task) []*task {
+	if i := slices.Index(tasks, t); i >= 0 {
+		return slices.Delete(tasks, i, i+1)
+	}
+	return tasks
+}
+
+// complete ends t with a response. mu is held.
+func (s *session) complete(t *task) {
+	if t.st.DataIn() == nil || !t.read {
+		s.dataIn.Add(-t.reservedIn)
+		t.reservedIn = 0
+	} else {
+		n := int64(len(t.st.DataIn()))
+		s.dataIn.Add(n - t.reservedIn)
+		t.reservedIn = n
+	}
+	s.end(t)
+	t.queueResponse()
+}
+
+// drop ends t without a response. mu is held.
+func (s *session) drop(t *task) {
+	s.end(t)
+	t.sent()
+}
+
+// abort ends t without a response, at once or, if it is running or with the
+// reader, as soon as they let go of it. It reports whether the DeviceServer
+// still has it. mu is held.
+func (s *session) abort(t *task) (running bool) {
+	t.aborted = true
+	switch t.state {
+	case taskRunning:
+		t.ctx.cancel()
+		return true
+	case taskReady:
+		s.ready = remove(s.ready, t)
+		s.drop(t)
+	case taskCollecting:
+		s.drop(t)
+	}
+	return false
+}
+
+// reserveDataIn reserves what t may read of DataInLimit, unless others hold too
+// much of it. mu is held.
+func (s *session) reserveDataIn(t *task) bool {
+	n, limit := int64(t.st.ExpectedIn), s.srv.opts.DataInLimit
+	if held := s.dataIn.Load(); held > 0 && held+n > limit {
+		// Data that is sent from here on sees starved; look again for what was
+		// sent before.
+		s.starved.Store(true)
+		if held = s.dataIn.Load(); held > 0 && held+n > limit {
+			return false
+		}
+	}
+	s.dataIn.Add(n)
+	t.reservedIn = n
+	return true
+}
+
+// dataSent is called after Data-In was sent, with no lock held.
+func (s *session) dataSent() {
+	if s.starved.Load() && s.starved.Swap(false) {
+		s.mu.Lock()
+		s.hire()
+		s.mu.Unlock()
+	}
+}
+
+// enqueue leaves t to the workers. mu is held.
+func (s *session) enqueue(t *task) {
+	t.state = taskReady
+	s.ready = append(s.ready, t)
+	s.hire()
+}
+
+// hire starts a worker if there is work for one more. mu is held.
+func (s *session) hire() {
+	if len(s.ready) > 0 && s.running < s.srv.opts.Workers {
+		s.running++
+		s.srv.workers.Add(1)
+		go s.work()
+	}
+}
+
+// work is a worker: it runs commands until none is left.
+func (s *session) work() {
+	defer s.srv.workers.Done()
+	for {
+		s.mu.Lock()
+		if len(s.ready) == 0 || !s.reserveDataIn(s.ready[0]) {
+			s.running--
+			s.mu.Unlock()
+			return
+		}
+		t := s.ready[0]
+		s.ready = slices.Delete(s.ready, 0, 1)
+		t.state, t.onWorker = taskRunning, true
+		s.executing++
+		s.mu.Unlock()
+
+		c := t.conn
+		t.execute()
+		replaced := s.finish(t)
+		c.out.flush()
+		if replaced {
+			return
+		}
+	}
+}
+
+// execute runs the command and notes how long commands of its kind take.
+func (t *task) execute() {
+	cost, start := &t.sess.cost[t.st.OpCode], time.Now()
+	t.sess.target.DeviceServer.Execute(&t.ctx, t.st)
+	noteCost(cost, time.Since(start))
+}
+
+// noteCost keeps an average that follows the last eight or so commands.
+func noteCost(cost *atomic.Int32, took time.Duration) {
+	took = min(took, time.Second)
+	old := cost.Load()
+	if old == 0 {
+		cost.Store(max(int32(took), 1))
+		return
+	}
+	cost.Store(max(old+(int32(took)-old)/8, 1))
+}
+
+// finish ends a command that ran. It reports whether the command was detached:
+// then another worker has taken this one's place.
+func (s *session) finish(t *task) (replaced bool) {
+	s.mu.Lock()
+	s.executing--
+	t.announceEnd()
+	replaced = t.detached
+	switch {
+	case t.detached:
+		s.detached--
+		t.sent()
+	case t.aborted:
+		s.drop(t)
+	default:
+		s.complete(t)
+	}
+	last := s.closed && s.executing == 0
+	s.mu.Unlock()
+	if last {
+		s.detachNexus()
+	}
+	return replaced
+}
+
+// announceEnd tells task management that waits for t that it need not wait any
+// more. mu is held.
+func (t *task) announceEnd() {
+	if t.ended != nil {
+		close(t.ended)
+		t.ended = nil
+	}
+}
+
+// detach gives up a running, aborted task: its tag, its place in the window and
+// its worker are free; it keeps its buffers until Execute returns. mu is held.
+func (s *session) detach(t *task) {
+	t.detached = true
+	t.announceEnd()
+	s.detached++
+	s.end(t)
+	if t.onWorker {
+		s.running--
+		s.hire()
+	}
+}
+
+// hold keeps the nexus attached until release.
+func (s *session) hold() {
+	s.mu.Lock()
+	s.executing++
+	s.mu.Unlock()
+}
+
+func (s *session) release() {
+	s.mu.Lock()
+	s.executing--
+	last := s.closed && s.executing == 0
+	s.mu.Unlock()
+	if last {
+		s.detachNexus()
+	}
+}
+
+// leave takes connection c, and the tasks that it has allegiance of, out of the
+// session. The session ends with its last connection. Only the reader of c
+// calls it; the second call does nothing.
+func (s *session) leave(c *conn) {
+	s.mu.Lock()
+	i := slices.Index(s.conns, c)
+	if i < 0 {
+		s.mu.Unlock()
+		return
+	}
+	s.conns = slices.Delete(s.conns, i, i+1)
+	for _, t := range s.tasks {
+		if t.conn != c {
+			continue
+		}
+		if t.state == taskWithReader {
+			t.aborted = true
+			s.drop(t) // the reader is here
+			continue
+		}
+		if s.abort(t) {
+			s.detach(t)
+		}
+	}
+	s.closed = len(s.conns) == 0
+	last := s.closed && s.executing == 0
+	if s.closed {
+		s.early, s.earlyBytes = nil, 0
+	}
+	closed := s.closed
+	s.mu.Unlock()
+	if last {
+		s.detachNexus()
+	}
+	if closed {
+		s.srv.remove(s)
+		close(s.gone)
+	}
+}
+
+// detachNexus tells the device server that the nexus is lost. It is called
+// once: by whoever ends the last thing that the nexus had to outlive.
+func (s *session) detachNexus() {
+	if s.nexus != nil {
+		s.target.DeviceServer.Detach(s.nexus)
+	}
+}
+
+// disconnect closes the session's connections; their readers do the rest.
+func (s *session) disconnect() {
+	s.mu.Lock()
+	conns := slices.Clone(s.conns)
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.close()
+	}
+}

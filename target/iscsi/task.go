@@ -1,0 +1,248 @@
+package iscsi
+
+import (
+	"encoding/binary"
+
+	"odx/target/scsi"
+)
+
+// SAM-5 5.3.1 status codes that the transport itself decides on.
+const (
+	statusGood           = 0x00
+	statusCheckCondition = 0x02
+	statusBusy           = 0x08
+)
+
+// Sense data that the transport itself reports: sense key, additional sense
+// code and qualifier. RFC 7143 11.4.7.2 names those of protocol conditions.
+type senseCode struct{ key, asc, ascq byte }
+
+var (
+	senseUnexpectedUnsolicited = senseCode{0x0b, 0x0c, 0x0c} // WRITE ERROR - UNEXPECTED UNSOLICITED DATA
+	senseNotEnoughData         = senseCode{0x0b, 0x0c, 0x0d} // WRITE ERROR - NOT ENOUGH UNSOLICITED DATA
+	senseServiceCRC            = senseCode{0x0b, 0x47, 0x05} // PROTOCOL SERVICE CRC ERROR
+	senseDataPhase             = senseCode{0x0b, 0x4b, 0x00} // DATA PHASE ERROR
+	senseTooMuchData           = senseCode{0x0b, 0x4b, 0x02} // TOO MUCH WRITE DATA
+	senseDataOffset            = senseCode{0x0b, 0x4b, 0x05} // DATA OFFSET ERROR
+	senseInvalidCDB            = senseCode{0x05, 0x24, 0x00} // INVALID FIELD IN CDB
+	senseInvalidIU             = senseCode{0x05, 0x0e, 0x03} // INVALID FIELD IN COMMAND INFORMATION UNIT
+)
+
+// fixed returns the sense data in fixed format (SPC-4 4.5.3).
+func (s senseCode) fixed() []byte {
+	b := make([]byte, 18)
+	b[0], b[2], b[7], b[12], b[13] = 0x70, s.key, 10, s.asc, s.ascq
+	return b
+}
+
+// taskState says who has a task. It is guarded by the session's mu.
+type taskState int
+
+const (
+	taskWithReader taskState = iota // the reader prepares it or reads data for it
+	taskCollecting                  // waits for Data-Out
+	taskReady                       // waits for a worker
+	taskRunning                     // in DeviceServer.Execute
+)
+
+// task is a SCSI command of a session from its PDU until its response was
+// queued; the scsi.Task inside it lives on until its data was sent.
+//
+// Who may touch it: fields up to ctx are set by the reader before anyone else
+// knows the task. The rest belongs to the reader while the state says so and is
+// otherwise guarded by the session's mu.
+type task struct {
+	st   *scsi.Task
+	sess *session
+	conn *conn
+
+	itt       uint32
+	immediate bool
+	edtl      uint32 // Expected Data Transfer Length, bytes
+	read      bool
+	write     bool
+
+	ctx taskContext
+
+	state   taskState
+	aborted bool
+	// early: Prepare ended the command, nothing is executed.
+	early bool
+	// failure is the sense of a transport error that ends the command.
+	failure *senseCode
+	out     dataOut
+	// reservedIn is what the task holds of the session's DataInLimit.
+	reservedIn int64
+	// onWorker: runs on one of the session's workers, not on its reader.
+	onWorker bool
+	// detached: aborted and given up while it was running.
+	detached bool
+	// left: no longer one of the session's tasks.
+	left bool
+	// ended is closed when an aborted task has ended; made by who waits.
+	ended chan struct{}
+}
+
+// newTask returns a task for the command PDU p.
+func (c *conn) newTask(p *pdu, info ahsInfo) *task {
+	t, ok := c.srv.tasks.Get().(*task)
+	if !ok {
+		t = &task{st: scsi.NewTask(c.srv.opts.Pool)}
+	}
+	t.sess, t.conn = c.sess, c
+	t.itt, t.immediate, t.edtl = p.itt(), p.immediate(), p.expectedDataTransferLength()
+	t.read, t.write = p.bhs[1]&bitRead != 0, p.bhs[1]&bitWrite != 0
+	cdb := p.bhs[32:48]
+	if info.extendedCDB != nil {
+		cdb = append(append(make([]byte, 0, maxCDBLength), cdb...), info.extendedCDB...)
+	}
+	t.st.Reset(c.sess.nexus, cdb)
+	t.st.Lun = p.lun()
+	t.st.Tag = uint64(t.itt)
+	t.st.Attribute = int(p.bhs[1] & 7)
+	if t.write {
+		t.st.ExpectedOut = t.edtl
+	}
+	if t.read {
+		t.st.ExpectedIn = t.edtl
+	}
+	return t
+}
+
+// recycle makes a task, which nobody refers to any more, ready for another
+// command.
+func (t *task) recycle() {
+	srv := t.conn.srv
+	t.st.Release()
+	srv.opts.Pool.Put(t.out.first)
+	t.ctx.reset()
+	t.sess, t.conn = nil, nil
+	t.state, t.aborted, t.early, t.failure = taskWithReader, false, false, nil
+	t.out, t.reservedIn = dataOut{}, 0
+	t.onWorker, t.detached, t.left, t.ended = false, false, false, nil
+	srv.tasks.Put(t)
+}
+
+// sent frees the task after its Data-In has left, or was dropped. It takes no
+// lock; the sender tells the session afterwards (session.dataSent).
+func (t *task) sent() {
+	t.sess.dataIn.Add(-t.reservedIn)
+	t.recycle()
+}
+
+// fail ends the command with a transport error, the first one if there are
+// several. Data that is still due is awaited first (RFC 7143 11.4.2).
+func (t *task) fail(s *senseCode) {
+	if t.failure == nil {
+		t.failure = s
+	}
+}
+
+// residual returns the residual flag and count (RFC 7143 11.4.5): how much more
+// or less the command would transfer than the initiator expected.
+func (t *task) residual() (flag byte, count uint32) {
+	var transfer uint32
+	switch {
+	case t.failure != nil:
+	case t.write && !t.read:
+		if !t.early || t.st.Result != statusCheckCondition {
+			transfer = t.st.Wanted
+		}
+	default:
+		transfer = uint32(len(t.st.DataIn()))
+		if !t.read {
+			transfer += t.st.Wanted // no direction given: whatever the CDB asks for is too much
+		}
+	}
+	switch {
+	case transfer > t.edtl:
+		return bitOverflow, transfer - t.edtl
+	case transfer < t.edtl:
+		return bitUnderflow, t.edtl - transfer
+	}
+	return 0, 0
+}
+
+// queueResponse queues the Data-In and the status of an ended command. With
+// Data-In the task lives until that has been sent; without, it is recycled here.
+// The session's mu is held.
+func (t *task) queueResponse() {
+	flag, count := t.residual()
+	data := t.st.DataIn()
+	data = data[:min(len(data), int(t.st.ExpectedIn))]
+	if t.failure != nil {
+		data = nil
+	}
+	s := &t.conn.out
+	sent, collapsed := uint32(0), false
+	if len(data) > 0 {
+		collapsed = t.failure == nil && t.st.Result == statusGood
+		sent = t.queueDataIn(data, collapsed, flag, count)
+	}
+	if collapsed {
+		return
+	}
+	p := t.response(sent, flag, count)
+	if len(data) > 0 {
+		p.task = t
+		s.queue(p, statSNAdvance)
+		return
+	}
+	s.queue(p, statSNAdvance)
+	t.sent()
+}
+
+// response builds the SCSI Response PDU (RFC 7143 11.4).
+func (t *task) response(dataSN uint32, flag byte, count uint32) *outPDU {
+	p := t.conn.out.get(opSCSIResponse, t.itt)
+	p.bhs[1] |= flag
+	p.put32(36, dataSN+t.out.r2tSN)
+	p.put32(44, count)
+	sense := t.st.Sense()
+	p.bhs[3] = t.st.Result
+	if t.failure != nil {
+		p.bhs[3] = statusCheckCondition
+		sense = t.failure.fixed()
+	}
+	if p.bhs[3] == statusCheckCondition && len(sense) > 0 {
+		binary.BigEndian.PutUint16(p.small[:], uint16(len(sense)))
+		n := copy(p.small[2:], sense)
+		p.data = p.small[:2+n]
+	}
+	return p
+}
+
+// queueDataIn cuts data into Data-In PDUs (RFC 7143 11.7): none longer than the
+// initiator takes, a sequence (F bit) never longer than MaxBurstLength. The
+// last one carries GOOD status if collapsed is set. It returns their number.
+func (t *task) queueDataIn(data []byte, collapsed bool, flag byte, count uint32) uint32 {
+	var offset, sn, burst uint32
+	c := t.conn
+	step, maxBurst := c.params.peerMaxRecv&^3, c.params.maxBurst
+	for len(data) > 0 {
+		n := min(uint32(len(data)), step, maxBurst-burst)
+		p := c.out.get(opDataIn, t.itt)
+		p.bhs[1] = 0
+		p.put32(20, reservedTag)
+		p.put32(36, sn)
+		p.put32(40, offset)
+		p.data, data = data[:n], data[n:]
+		if burst += n; burst == maxBurst {
+			p.bhs[1], burst = bitFinal, 0
+		}
+		sn++
+		offset += n
+		use := statSNNone
+		if len(data) == 0 {
+			p.bhs[1] = bitFinal
+			if collapsed {
+				p.task = t
+				p.bhs[1] |= bitStatus | flag
+				p.put32(44, count)
+				use = statSNAdvance
+			}
+		}
+		c.out.queue(p, use)
+	}
+	return sn
+}

@@ -1,0 +1,174 @@
+package iscsi
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+)
+
+// textExchange is a text negotiation of the full feature phase: a request and
+// its response, each in as many PDUs as it takes (RFC 7143 11.10).
+type textExchange struct {
+	ttt      uint32 // reservedTag: none is under way
+	request  []byte
+	response []byte // what has not been sent
+}
+
+// handleText takes a Text Request.
+func (c *conn) handleText(p *pdu) error {
+	x := &c.text
+	more := p.bhs[1]&bitContinue != 0
+	switch {
+	case more && p.final():
+		return malformed("text request with both F and C")
+	case p.ttt() == reservedTag:
+		*x = textExchange{ttt: reservedTag, request: x.request[:0]}
+	case p.ttt() != x.ttt:
+		c.sess.releasePlace(p)
+		c.reject(p, rejectInvalidPDUField)
+		return p.discard()
+	}
+	if p.dataSegmentLength()+len(x.request) > maxTextLength {
+		*x = textExchange{ttt: reservedTag}
+		c.sess.releasePlace(p)
+		c.reject(p, rejectOutOfResources)
+		return p.discard()
+	}
+	n := len(x.request)
+	x.request = slices.Grow(x.request, p.dataSegmentLength())[:n+p.dataSegmentLength()]
+	if err := p.readData(x.request[n:]); err != nil {
+		*x = textExchange{ttt: reservedTag}
+		c.sess.releasePlace(p)
+		return c.droppedData(p, err)
+	}
+	if !more && len(x.response) == 0 {
+		pairs, err := parseText(x.request)
+		if err != nil {
+			return protocolError("%w", err)
+		}
+		x.request = x.request[:0]
+		x.response = c.answerText(pairs)
+	}
+	c.sess.releasePlace(p)
+	c.sendText(p, more)
+	return nil
+}
+
+// sendText sends the next piece of the response, or an empty one that asks for
+// the rest of the request.
+func (c *conn) sendText(p *pdu, requestGoesOn bool) {
+	x := &c.text
+	r := c.out.get(opTextResponse, p.itt())
+	lun := p.lun()
+	copy(r.bhs[8:], lun[:])
+	var n int
+	if !requestGoesOn {
+		n = min(len(x.response), int(c.params.peerMaxRecv))
+	}
+	r.data = slices.Clone(x.response[:n])
+	x.response = x.response[n:]
+	switch {
+	case requestGoesOn || len(x.response) == 0 && !p.final():
+		r.bhs[1] = 0
+	case len(x.response) > 0:
+		r.bhs[1] = bitContinue
+	}
+	if r.bhs[1] == bitFinal {
+		x.ttt, x.response = reservedTag, nil
+	} else if x.ttt == reservedTag {
+		c.sess.mu.Lock()
+		x.ttt = c.nextTTT()
+		c.sess.mu.Unlock()
+	}
+	r.put32(20, x.ttt)
+	c.out.queue(r, statSNAdvance)
+}
+
+// answerText answers the keys that are allowed in the full feature phase.
+func (c *conn) answerText(pairs []pair) []byte {
+	var b []byte
+	for _, k := range pairs {
+		rule, known := operationalKeys[k.key]
+		switch {
+		case k.key == "SendTargets":
+			b = c.sendTargets(b, k.value)
+		case k.key == "MaxRecvDataSegmentLength":
+			c.sess.mu.Lock()
+			answer, answered := rule.decideNumber(&c.srv.opts, &c.params, k.value)
+			c.sess.mu.Unlock()
+			if answered {
+				b = appendPair(b, k.key, answer)
+			}
+		case k.key == "InitiatorAlias":
+		case known:
+			b = appendPair(b, k.key, valueReject)
+		default:
+			b = appendPair(b, k.key, valueNotUnderstood)
+		}
+	}
+	return b
+}
+
+// sendTargets answers SendTargets (RFC 7143 Appendix C): all targets or one in a
+// discovery session, the session's own in a normal one.
+func (c *conn) sendTargets(b []byte, value string) []byte {
+	s := c.sess
+	var found []*target
+	switch {
+	case s.kind == sessionDiscovery && value == "All":
+		found = c.srv.targets
+	case s.kind == sessionDiscovery && value != "":
+		if t := c.srv.target(value); t != nil {
+			found = []*target{t}
+		}
+	case s.kind == sessionNormal && (value == "" || normalName(value) == s.target.Name):
+		found = []*target{s.target}
+	default:
+		return appendPair(b, "SendTargets", valueReject)
+	}
+	for _, t := range found {
+		b = appendPair(b, "TargetName", t.Name)
+		for _, address := range c.srv.portalsFor(c.nc.LocalAddr()) {
+			b = appendPair(b, "TargetAddress", address+","+strconv.Itoa(int(t.PortalGroupTag)))
+		}
+	}
+	return b
+}
+
+// portalAddresses lists where an initiator whose connection arrived at local
+// can reach the portals: that address first, then the others. A portal that
+// listens on every address of the host is given with the address that the
+// initiator evidently reaches.
+func portalAddresses(portals []net.Addr, local net.Addr) []string {
+	here, ok := addrPort(local)
+	if !ok {
+		return []string{local.String()}
+	}
+	list := []string{here.String()}
+	for _, p := range portals {
+		a, ok := addrPort(p)
+		if !ok {
+			continue
+		}
+		if a.Addr().IsUnspecified() {
+			a = netip.AddrPortFrom(here.Addr(), a.Port())
+		}
+		if s := a.String(); !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// addrPort returns a TCP address in the form it has in TargetAddress: an IPv4
+// address that came in over an IPv6 socket is an IPv4 address, and the zone,
+// which means nothing to the initiator, is left out.
+func addrPort(a net.Addr) (netip.AddrPort, bool) {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}, false
+	}
+	p := t.AddrPort()
+	return netip.AddrPortFrom(p.Addr().Unmap().WithZone(""), p.Port()), true
+}

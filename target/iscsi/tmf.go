@@ -1,0 +1,263 @@
+package iscsi
+
+import (
+	"time"
+)
+
+// tmf is a task management function while it is carried out (RFC 7143 11.5).
+type tmf struct {
+	conn     *conn
+	function byte
+	lun      [8]byte
+	itt      uint32
+	pdu      pdu // header only
+	// running are tasks that were aborted in DeviceServer.Execute.
+	running []runningTask
+	// cleared are sessions of others that lost tasks.
+	cleared []*session
+}
+
+// runningTask is a task that task management waits for. It may be touched only
+// while ended is open: afterwards it may carry another command.
+type runningTask struct {
+	task  *task
+	sess  *session
+	ended chan struct{}
+}
+
+// handleTMF takes a Task Management Function Request. What it must wait for, it
+// leaves to a goroutine: the reader goes on.
+func (c *conn) handleTMF(p *pdu) error {
+	s := c.sess
+	if err := p.discard(); err != nil {
+		return err
+	}
+	if s.kind == sessionDiscovery {
+		return protocolError("task management in a discovery session")
+	}
+	if p.immediate() && !s.takeImmediatePlace() {
+		c.reject(p, rejectTooManyImmediate)
+		return nil
+	}
+	f := &tmf{conn: c, function: p.bhs[1] & 0x7f, lun: p.lun(), itt: p.itt(), pdu: pdu{bhs: p.bhs}}
+	response, final := f.begin()
+	if final {
+		f.respond(response)
+		return nil
+	}
+	s.hold() // the nexus must live until the device server was told
+	c.srv.wg.Add(1)
+	go func() {
+		defer c.srv.wg.Done()
+		defer s.release()
+		f.await()
+		f.tellDeviceServer()
+		f.respond(tmfComplete)
+		c.out.flush()
+	}()
+	return nil
+}
+
+// takeImmediatePlace counts an immediate request, if there may be one more.
+func (s *session) takeImmediatePlace() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.immediate >= maxImmediate {
+		return false
+	}
+	s.immediate++
+	return true
+}
+
+// respond queues the response and frees the request's place.
+func (f *tmf) respond(response byte) {
+	s := f.conn.sess
+	if f.pdu.immediate() {
+		s.mu.Lock()
+		s.immediate--
+		s.mu.Unlock()
+	}
+	s.releasePlace(&f.pdu)
+	r := f.conn.out.get(opTMFResponse, f.itt)
+	r.bhs[2] = response
+	f.conn.out.queue(r, statSNAdvance)
+}
+
+// begin aborts what the function affects. final says that the response is
+// known and that nothing is left to wait for.
+func (f *tmf) begin() (response byte, final bool) {
+	s := f.conn.sess
+	ds := s.target.DeviceServer
+	switch f.function {
+	case tmfAbortTask:
+		return f.abortTask()
+	case tmfAbortTaskSet, tmfClearTaskSet, tmfLogicalUnitReset:
+		if !ds.HasLU(s.nexus, f.lun) {
+			return tmfLUNDoesNotExist, true
+		}
+		ofLU := func(lun [8]byte) bool { return lun == f.lun }
+		if f.function == tmfAbortTaskSet {
+			f.abortTasks(s, ofLU)
+			return tmfComplete, len(f.running) == 0
+		}
+		f.abortEverywhere(ofLU)
+		return tmfComplete, false
+	case tmfTargetWarmReset:
+		f.abortEverywhere(func([8]byte) bool { return true })
+		return tmfComplete, false
+	case tmfTaskReassign:
+		return tmfReassignNotSupported, true
+	case tmfClearACA, tmfTargetColdReset:
+		return tmfNotSupported, true
+	default:
+		return tmfRejected, true
+	}
+}
+
+// abortTask aborts the referenced task (RFC 7143 11.5.1).
+func (f *tmf) abortTask() (response byte, final bool) {
+	s := f.conn.sess
+	ref, refCmdSN := f.pdu.referencedTaskTag(), f.pdu.refCmdSN()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.tasks[ref]; t != nil {
+		if t.st.Lun != f.lun {
+			return tmfTaskDoesNotExist, true
+		}
+		f.abort(s, t)
+		return tmfComplete, len(f.running) == 0
+	}
+	// A command that has not arrived, or was kept for its turn, counts as
+	// received if it comes before this request.
+	if !serialLess(refCmdSN, s.exp.Load()) && !serialLess(s.limit.Load(), refCmdSN) &&
+		serialLess(refCmdSN, f.pdu.cmdSN()) {
+		if e := s.early[refCmdSN]; e == nil || e.pdu != nil && e.pdu.itt() == ref {
+			s.early[refCmdSN] = &earlyPDU{conn: f.conn}
+			s.earlyWaiting.Store(true)
+			return tmfComplete, true
+		}
+	}
+	return tmfTaskDoesNotExist, true
+}
+
+// abort aborts t, a task of s, and notes it if it must be waited for. s.mu is
+// held.
+func (f *tmf) abort(s *session, t *task) {
+	if !s.abort(t) {
+		return
+	}
+	if t.ended == nil {
+		t.ended = make(chan struct{})
+	}
+	f.running = append(f.running, runningTask{t, s, t.ended})
+}
+
+// abortTasks aborts the tasks of s whose LUN matches, also those whose turn has
+// not come. It reports whether there were any.
+func (f *tmf) abortTasks(s *session, match func(lun [8]byte) bool) (any bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tasks {
+		if match(t.st.Lun) {
+			f.abort(s, t)
+			any = true
+		}
+	}
+	for _, e := range s.early {
+		if e.pdu != nil && e.pdu.opcode() == opSCSICommand && match(e.pdu.lun()) {
+			e.pdu, e.data = nil, nil
+			any = true
+		}
+	}
+	return any
+}
+
+// abortEverywhere aborts the matching tasks of every session of the target.
+func (f *tmf) abortEverywhere(match func(lun [8]byte) bool) {
+	own := f.conn.sess
+	for _, s := range own.srv.sessionsOf(own.target) {
+		if f.abortTasks(s, match) && s != own {
+			f.cleared = append(f.cleared, s)
+		}
+	}
+}
+
+// await waits until the aborted tasks have ended, but no longer than
+// AbortTimeout: what is running then is detached.
+func (f *tmf) await() {
+	timer := time.NewTimer(f.conn.srv.opts.AbortTimeout)
+	defer timer.Stop()
+	for i, r := range f.running {
+		select {
+		case <-r.ended:
+		case <-timer.C:
+			f.detach(f.running[i:])
+			return
+		}
+	}
+}
+
+// detach gives up the tasks that have not ended. While a task's mu is held and
+// ended is open, the task still carries the command that was aborted.
+func (f *tmf) detach(tasks []runningTask) {
+	n := 0
+	for _, r := range tasks {
+		r.sess.mu.Lock()
+		select {
+		case <-r.ended:
+		default:
+			r.sess.detach(r.task)
+			n++
+		}
+		r.sess.mu.Unlock()
+	}
+	if n > 0 {
+		f.conn.sess.log.WithField("commands", n).Warn("aborted commands did not end in time, their results will be dropped")
+	}
+}
+
+// tellDeviceServer leaves the rest of the function to the device server. The
+// initiators that lost tasks without a word learn of their wider window.
+func (f *tmf) tellDeviceServer() {
+	s := f.conn.sess
+	ds := s.target.DeviceServer
+	switch f.function {
+	case tmfClearTaskSet:
+		if len(f.cleared) > 0 {
+			ds.TasksAborted(s.nexus, f.lun)
+		}
+	case tmfLogicalUnitReset:
+		ds.ResetLU(s.nexus, f.lun)
+	case tmfTargetWarmReset:
+		for lun := range maxLUN + 1 {
+			if b := encodeLUN(uint16(lun)); ds.HasLU(s.nexus, b) {
+				ds.ResetLU(s.nexus, b)
+			}
+		}
+	}
+	for _, other := range f.cleared {
+		other.announceWindow()
+	}
+}
+
+// maxLUN is the largest LUN of the flat space addressing method.
+const maxLUN = 1<<14 - 1
+
+// encodeLUN returns the single level LUN structure of SAM-5 4.7.5: peripheral
+// device addressing up to 255, flat space addressing above.
+func encodeLUN(lun uint16) [8]byte {
+	if lun < 256 {
+		return [8]byte{1: byte(lun)}
+	}
+	return [8]byte{0x40 | byte(lun>>8), byte(lun)}
+}
+
+// announceWindow sends a NOP-In that only tells ExpCmdSN and MaxCmdSN.
+func (s *session) announceWindow() {
+	s.mu.Lock()
+	conns := append([]*conn(nil), s.conns...)
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.nopIn(reservedTag)
+	}
+}
