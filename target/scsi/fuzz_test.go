@@ -44,7 +44,7 @@ func fuzzCommand(t *testing.T, f *fixture, lun [8]byte, cdb, out []byte, expecte
 }
 
 func newFuzzFixture(f testing.TB) *fixture {
-	return newFixture(f, func(c *LUConfig) { c.Volume = newMemVolume(1 << 20) })
+	return newFixture(f, func(c *LUConfig) { c.Volume = newMemVolume(64 << 10) })
 }
 
 func FuzzCDB(f *testing.F) {
@@ -55,7 +55,7 @@ func FuzzCDB(f *testing.F) {
 	}
 	f.Add(uint64(0), cdb16(0x88, 0, 1<<64-1, 1<<32-1), []byte{}, uint32(0))
 	f.Add(uint64(0), cdb16(0x93, 0x09, 1<<54, 0), []byte{}, uint32(0))
-	f.Add(uint64(0), compareAndWriteCDB(0, 2047, 1), make([]byte, 1024), uint32(1024))
+	f.Add(uint64(0), compareAndWriteCDB(0, 127, 1), make([]byte, 1024), uint32(1024))
 	f.Add(uint64(1)<<48, inquiryCDB(1, 0x83, 65535), []byte{}, uint32(0))
 	f.Add(uint64(0), rsocCDB(0x83, 0xA3, 0x0C, 1<<32-1), []byte{}, uint32(0))
 	f.Fuzz(func(t *testing.T, lun uint64, cdb, out []byte, expected uint32) {
@@ -67,7 +67,7 @@ func FuzzCDB(f *testing.F) {
 
 func FuzzUnmapParameterList(f *testing.F) {
 	f.Add(unmapList())
-	f.Add(unmapList([2]uint64{0, 1}, [2]uint64{2047, 1}))
+	f.Add(unmapList([2]uint64{0, 1}, [2]uint64{127, 1}))
 	f.Add(unmapList([2]uint64{1<<64 - 1, 1<<32 - 1}))
 	f.Add(bytes.Repeat([]byte{0xFF}, 65535))
 	f.Fuzz(func(t *testing.T, list []byte) {

@@ -1,0 +1,182 @@
+package gotgtbs
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/gostor/gotgt/pkg/api"
+	"github.com/gostor/gotgt/pkg/config"
+	gotgt "github.com/gostor/gotgt/pkg/scsi"
+
+	"odx/backstore"
+)
+
+// memVolume is a Volume in memory.
+type memVolume struct {
+	data    []byte
+	flushes atomic.Int64
+}
+
+func (v *memVolume) Size() int64 { return int64(len(v.data)) }
+func (v *memVolume) ReadAt(_ context.Context, p []byte, off int64) error {
+	copy(p, v.data[off:])
+	return nil
+}
+func (v *memVolume) WriteAt(_ context.Context, p []byte, off int64) error {
+	copy(v.data[off:], p)
+	return nil
+}
+func (v *memVolume) Unmap(_ context.Context, off, length int64) error {
+	clear(v.data[off : off+length])
+	return nil
+}
+func (v *memVolume) Flush(context.Context) error { v.flushes.Add(1); return nil }
+
+// perform runs a 10-byte command through gotgt's own device server.
+func perform(lu *api.SCSILu, code byte, lba uint32, blocks uint16, out []byte, in int) (*api.SCSICommand, api.SAMStat) {
+	cdb := make([]byte, 10)
+	cdb[0] = code
+	binary.BigEndian.PutUint32(cdb[2:], lba)
+	binary.BigEndian.PutUint16(cdb[7:], blocks)
+	cmd := &api.SCSICommand{
+		Device: lu, OpCode: code, SCB: cdb, SCBLength: len(cdb),
+		OutSDBBuffer: &api.SCSIDataBuffer{Buffer: out, Length: uint32(len(out))},
+		InSDBBuffer:  &api.SCSIDataBuffer{Buffer: make([]byte, in), Length: uint32(in)},
+	}
+	return cmd, lu.PerformCommand(0, cmd)
+}
+
+func TestGotgtServesOurVolumes(t *testing.T) {
+	volume := &memVolume{data: make([]byte, 1<<20)}
+	errNoVolume := errors.New("no such volume")
+	Register(func(name string) (Volume, error) {
+		if name != "disk" {
+			return nil, errNoVolume
+		}
+		return volume, nil
+	})
+	if _, err := gotgt.NewSCSILu(&config.BackendStorage{DeviceID: 1, Path: "odx:other"}); !errors.Is(err, errNoVolume) {
+		t.Errorf("unknown volume: %v", err)
+	}
+	lu, err := gotgt.NewSCSILu(&config.BackendStorage{DeviceID: 2, Path: "odx:disk", Online: true, ThinProvisioning: true, BlockShift: 9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lu.Size != 1<<20 {
+		t.Errorf("size %d", lu.Size)
+	}
+	data := bytes.Repeat([]byte("odx!"), 256)
+	if cmd, stat := perform(lu, 0x2A, 3, 2, data, 0); stat != api.SAMStatGood {
+		t.Fatalf("WRITE(10): %v, sense %v", stat, cmd.SenseBuffer)
+	}
+	if !bytes.Equal(volume.data[3*512:][:1024], data) {
+		t.Error("WRITE(10) did not reach the volume")
+	}
+	cmd, stat := perform(lu, 0x28, 3, 2, nil, 1024)
+	if stat != api.SAMStatGood || !bytes.Equal(cmd.InSDBBuffer.Buffer, data) {
+		t.Errorf("READ(10): %v", stat)
+	}
+	before := volume.flushes.Load()
+	if _, stat := perform(lu, 0x35, 0, 0, nil, 0); stat != api.SAMStatGood || volume.flushes.Load() == before {
+		t.Errorf("SYNCHRONIZE CACHE(10): %v, %d flushes", stat, volume.flushes.Load()-before)
+	}
+	if err := lu.Storage.Unmap([]api.UnmapBlockDescriptor{{Offset: 3 * 512, TL: 512}}); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(volume.data[3*512:][:1024], append(make([]byte, 512), data[512:]...)) {
+		t.Error("Unmap cleared something else")
+	}
+	if err := lu.Storage.Close(lu); err != nil {
+		t.Error(err)
+	}
+}
+
+// openFile returns a volume over a file of 3 MiB and 100 bytes.
+func openFile(t *testing.T) (*External, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk.img")
+	if err := os.WriteFile(path, bytes.Repeat([]byte{0xEE}, 3<<20+100), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e, err := Open("file:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e, path
+}
+
+func TestFileIsAVolume(t *testing.T) {
+	e, path := openFile(t)
+	ctx := context.Background()
+	if e.Size() != 3<<20+100 {
+		t.Errorf("size %d", e.Size())
+	}
+	data := []byte("straight to the file")
+	if err := e.WriteAt(ctx, data, 1000); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(data))
+	if err := e.ReadAt(ctx, got, 1000); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("read %q, %v", got, err)
+	}
+	if err := e.Unmap(ctx, 4096, 2<<20+7); err != nil { // more than two chunks
+		t.Fatal(err)
+	}
+	if err := e.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte{0xEE}, 3<<20+100)
+	copy(want[1000:], data)
+	clear(want[4096 : 4096+2<<20+7])
+	if !bytes.Equal(file, want) {
+		t.Error("the file holds something else")
+	}
+}
+
+func TestExternalVolumeRefuses(t *testing.T) {
+	e, _ := openFile(t)
+	ctx := context.Background()
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	tests := []struct {
+		name string
+		err  error
+		want error
+	}{
+		{"read past the end", e.ReadAt(ctx, make([]byte, 2), e.Size()-1), backstore.ErrRange},
+		{"write past the end", e.WriteAt(ctx, make([]byte, 1), e.Size()), backstore.ErrRange},
+		{"negative offset", e.ReadAt(ctx, nil, -1), backstore.ErrRange},
+		{"unmap that overflows", e.Unmap(ctx, 1, 1<<63-1), backstore.ErrRange},
+		{"read after the end of its context", e.ReadAt(ended, make([]byte, 1), 0), context.Canceled},
+		{"flush after the end of its context", e.Flush(ended), context.Canceled},
+	}
+	for _, tt := range tests {
+		if !errors.Is(tt.err, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, tt.err, tt.want)
+		}
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	for _, path := range []string{"", "file", ":x", "nosuch:/x", "file:" + filepath.Join(t.TempDir(), "missing")} {
+		if e, err := Open(path); err == nil {
+			e.Close()
+			t.Errorf("%q was accepted", path)
+		}
+	}
+}
