@@ -6,8 +6,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -66,7 +69,7 @@ func TestCapture(t *testing.T) {
 			t.Errorf("no PDU of opcode %s was decoded", opcode)
 		}
 	}
-	commands := decode("-T", "fields", "-e", "scsi_sbc.opcode", "-e", "scsi_spc.opcode", "-Y", "iscsi.opcode == 0x01")
+	commands := decode("-T", "fields", "-e", "scsi_sbc.opcode", "-e", "scsi.spc.opcode", "-Y", "iscsi.opcode == 0x01")
 	for _, want := range []string{"0x88", "0x8a", "0x83", "0x84"} {
 		if !strings.Contains(commands, want) {
 			t.Errorf("no command %s was decoded", want)
@@ -106,7 +109,7 @@ func capture(ctx context.Context, dumpcap, file string, port int) (stop func() e
 		}
 	}
 	return func() error {
-		err := cmd.Process.Signal(syscall.SIGINT)
+		err := errors.Join(caughtUp(ctx, file, port), cmd.Process.Signal(syscall.SIGINT))
 		for lines.Scan() {
 			fmt.Fprintln(&said, lines.Text())
 		}
@@ -117,4 +120,32 @@ func capture(ctx context.Context, dumpcap, file string, port int) (stop func() e
 		}
 		return nil
 	}, nil
+}
+
+// caughtUp waits until all packets so far are in the file: it makes a
+// connection as a mark and looks for its ports there.
+func caughtUp(ctx context.Context, file string, port int) error {
+	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	mark := binary.BigEndian.AppendUint16(nil, uint16(conn.LocalAddr().(*net.TCPAddr).Port))
+	mark = binary.BigEndian.AppendUint16(mark, uint16(port))
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if bytes.Contains(b[max(0, len(b)-4096):], mark) {
+			return nil
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the last packets did not reach %s: %w", file, ctx.Err())
+		}
+	}
 }
