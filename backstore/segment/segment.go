@@ -1,24 +1,44 @@
-// Package segment keeps extents in append-only files.
+// Package segment keeps extents in append-only files, the segments. A Set is
+// all segments of one store: Append puts bytes at the end of the current
+// segment and says where they lie, ReadAt finds them there again, Remove gives
+// a whole segment back. What a segment holds, and who still needs it, is known
+// elsewhere; here it is blocks of 4096 bytes.
+//
+// Behind a Set is the small interface Blobs, with a folder of files as its
+// implementation; an object store can come behind it.
 package segment
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"io"
-
-	"odx/backstore/vfs"
+	"io/fs"
+	"maps"
+	"math"
+	"slices"
+	"sync"
 )
 
 // BlockLength is the unit of a segment in bytes.
 const BlockLength = 4096
 
+// Defaults of Options.
+const (
+	DefaultSegmentBlocks  = 16384
+	DefaultMaxOpen        = 256
+	DefaultWriteBackBytes = 64 << 20
+)
+
 var (
 	// ErrClosed: the Set was closed.
 	ErrClosed = errors.New("segments are closed")
-	// ErrCorrupt: the header of a segment is not what it must be.
+	// ErrCorrupt: a segment is shorter than it must be, or its header is not
+	// that of this segment of this store.
 	ErrCorrupt = errors.New("segment is corrupt")
 )
 
-// ID is the number of a segment; never used twice.
+// ID is the number of a segment, from 1; never used twice.
 type ID uint32
 
 // Addr is the place of an extent: Block counts blocks of 4096 bytes from the
@@ -28,11 +48,16 @@ type Addr struct {
 	Block   uint32
 }
 
-// Blob is one open segment file.
+func (a Addr) String() string {
+	return fmt.Sprintf("segment %08x block %d", uint32(a.Segment), a.Block)
+}
+
+// Blob is one open segment file. Its methods may be called side by side.
 type Blob interface {
 	io.ReaderAt
 	io.WriterAt
-	Sync() error // the data is durable
+	Sync() error          // the data written before is durable
+	Size() (int64, error) // bytes
 	Close() error
 }
 
@@ -40,66 +65,349 @@ type Blob interface {
 type Blobs interface {
 	Create(id ID) (Blob, error) // fs.ErrExist when it is there
 	Open(id ID) (Blob, error)   // fs.ErrNotExist when it is not
-	Remove(id ID) error
-	List() ([]ID, error) // ascending
-	SyncList() error     // creations and removals are durable
+	Remove(id ID) error         // open Blobs stay readable
+	List() ([]ID, error)        // ascending
+	SyncList() error            // creations and removals are durable
 }
-
-// Dir keeps blobs as files in a folder, made if missing: 0000002a.seg.
-func Dir(fsys vfs.FS, dir string) (Blobs, error) { return nil, errors.New("not yet") }
 
 // Options of Open.
 type Options struct {
 	Blobs   Blobs
 	StoreID [16]byte // segments of another store are refused
-	// SegmentBlocks is the size of a segment in blocks, header included;
-	// 0 means 16384 (64 MiB).
+	// SegmentBlocks is the size of a new segment in blocks, header included;
+	// 0 means DefaultSegmentBlocks (64 MiB).
 	SegmentBlocks uint32
-	// MaxOpen bounds the number of open blobs; 0 means 256.
+	// MaxOpen bounds the number of blobs that are kept open for reading;
+	// 0 means DefaultMaxOpen. Those that are being read or written, or are not
+	// synced, come on top.
 	MaxOpen int
+	// WriteBackBytes is how much may be unsynced before it is synced in the
+	// background; 0 means DefaultWriteBackBytes.
+	WriteBackBytes int64
 	// Next is the first id to use: larger than any ever used.
 	Next ID
 }
 
 // Set is all segments of a store. All methods may be called side by side.
-type Set struct{}
+//
+// Lock order: syncing, mu, unsynced.mu, shard.mu. Only syncing is held while
+// data is synced, none while it is read or written; mu is held while a segment
+// is created, opened for replay or removed.
+type Set struct {
+	o     Options
+	cache cache
 
-// Open opens the segments. Those that exist are never appended to.
-func Open(o Options) (*Set, error) { return nil, errors.New("not yet") }
+	mu     sync.Mutex // guards what follows
+	closed bool
+	ids    map[ID]bool
+	next   ID
+	// current is the segment that is appended to, nil for none. The Set holds
+	// a reference to it.
+	current *handle
+	free    uint32 // first block of current that is not given to an Append
 
-// Append writes p, whose length is a multiple of BlockLength, and returns
-// where it lies.
-func (s *Set) Append(p []byte) (Addr, error) { return Addr{}, nil }
+	syncing  sync.Mutex // held by the one Sync at work
+	unsynced unsynced
 
-// WriteAt puts p where it was before a crash.
-func (s *Set) WriteAt(a Addr, p []byte) error { return nil }
+	writeBack chan struct{} // wakes the write-back goroutine
+	stop      chan struct{} // closed to end it
+	done      chan struct{} // closed when it has ended
+}
 
-// ReadAt reads len(p) bytes from the start of block a.
-func (s *Set) ReadAt(a Addr, p []byte) error { return nil }
+// Open opens the segments. Those that exist are never appended to; the first
+// Append starts a new one.
+func Open(o Options) (*Set, error) {
+	o.SegmentBlocks = cmp.Or(o.SegmentBlocks, DefaultSegmentBlocks)
+	o.MaxOpen = cmp.Or(o.MaxOpen, DefaultMaxOpen)
+	o.WriteBackBytes = cmp.Or(o.WriteBackBytes, DefaultWriteBackBytes)
+	if o.SegmentBlocks < 2 || o.MaxOpen < 1 {
+		return nil, fmt.Errorf("segments of %d blocks, %d open: too few", o.SegmentBlocks, o.MaxOpen)
+	}
+	ids, err := o.Blobs.List()
+	if err != nil {
+		return nil, fmt.Errorf("list segments: %w", err)
+	}
+	s := &Set{
+		o:         o,
+		ids:       map[ID]bool{},
+		next:      max(o.Next, 1),
+		writeBack: make(chan struct{}, 1),
+		stop:      make(chan struct{}),
+		done:      make(chan struct{}),
+	}
+	s.cache.init(s.openBlob, o.MaxOpen)
+	s.unsynced.init(o.WriteBackBytes)
+	for _, id := range ids {
+		s.ids[id] = true
+		s.next = max(s.next, id+1)
+	}
+	go s.writeBackLoop()
+	return s, nil
+}
+
+// Append writes p, of one or more whole blocks and no longer than a segment
+// without its header, to where nothing was, and returns where it lies. Nothing
+// that Append returned is ever overwritten. The bytes are readable on return,
+// durable after Sync. After an error (which wraps that of the disk, as
+// syscall.ENOSPC) nothing was appended, and later Appends work if the cause
+// has gone.
+func (s *Set) Append(p []byte) (Addr, error) {
+	if len(p) == 0 || len(p)%BlockLength != 0 || len(p)/BlockLength >= int(s.o.SegmentBlocks) {
+		return Addr{}, fmt.Errorf("append of %d bytes to a segment of %d blocks", len(p), s.o.SegmentBlocks)
+	}
+	n := uint32(len(p) / BlockLength)
+	h, block, err := s.reserve(n)
+	if err != nil {
+		return Addr{}, fmt.Errorf("append to segments: %w", err)
+	}
+	defer h.release()
+	if _, err := h.blob.WriteAt(p, int64(block)*BlockLength); err != nil {
+		s.unreserve(h, block, n)
+		return Addr{}, fmt.Errorf("append to segment %08x: %w", uint32(h.id), err)
+	}
+	s.note(h, span{block, block + n})
+	return Addr{h.id, block}, nil
+}
+
+// reserve takes n blocks of the current segment, or of a new one. The caller
+// releases the handle.
+func (s *Set) reserve(n uint32) (*handle, uint32, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, 0, ErrClosed
+	}
+	if s.current == nil || n > s.o.SegmentBlocks-s.free {
+		if err := s.start(); err != nil {
+			return nil, 0, err
+		}
+	}
+	block := s.free
+	s.free += n
+	s.current.refs.Add(1)
+	return s.current, block, nil
+}
+
+// unreserve takes blocks back whose write failed, if they are the last ones:
+// a full disk must not use up segments.
+func (s *Set) unreserve(h *handle, block, n uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == h && s.free == block+n {
+		s.free = block
+	}
+}
+
+// start makes a new segment the current one. mu is held.
+func (s *Set) start() error {
+	if s.next == math.MaxUint32 {
+		return errors.New("no segment number is left")
+	}
+	h, err := s.create(s.next)
+	if err != nil {
+		return err
+	}
+	s.retire()
+	s.current, s.free = h, 1
+	return nil
+}
+
+// retire ends appending to the current segment. mu is held.
+func (s *Set) retire() {
+	if s.current != nil {
+		s.current.release()
+		s.current = nil
+	}
+}
+
+// create makes a segment and its header, and returns a reference to it. mu is
+// held. The number is used up even when it fails: the file may be there after
+// a power cut.
+func (s *Set) create(id ID) (*handle, error) {
+	s.next = max(s.next, id+1)
+	blob, err := s.o.Blobs.Create(id)
+	if err != nil {
+		return nil, fmt.Errorf("create segment %08x: %w", uint32(id), err)
+	}
+	if err := writeHeader(blob, s.o.StoreID, id); err != nil {
+		err = fmt.Errorf("create segment %08x: %w", uint32(id), err)
+		return nil, errors.Join(err, blob.Close(), s.o.Blobs.Remove(id))
+	}
+	h, err := s.cache.add(id, blob)
+	if err != nil {
+		return nil, errors.Join(err, blob.Close())
+	}
+	s.ids[id] = true
+	s.unsynced.noteCreated()
+	s.note(h, span{0, 1})
+	return h, nil
+}
+
+// openBlob opens an existing segment for the cache.
+func (s *Set) openBlob(id ID) (Blob, error) {
+	blob, err := s.o.Blobs.Open(id)
+	if err != nil {
+		return nil, fmt.Errorf("open segment %08x: %w", uint32(id), err)
+	}
+	if err := checkHeader(blob, s.o.StoreID, id); err != nil {
+		return nil, errors.Join(err, blob.Close())
+	}
+	return blob, nil
+}
+
+// WriteAt puts whole blocks to where they were before a crash, as the replay
+// of a journal needs it: it makes the segment anew when it is missing, and is
+// durable after Sync.
+func (s *Set) WriteAt(a Addr, p []byte) error {
+	n := len(p) / BlockLength
+	if a.Segment == 0 || a.Block == 0 || n == 0 || len(p)%BlockLength != 0 || n > math.MaxUint32-int(a.Block) {
+		return fmt.Errorf("write of %d bytes at %v: no such place", len(p), a)
+	}
+	h, err := s.restore(a.Segment)
+	if err != nil {
+		return fmt.Errorf("write at %v: %w", a, err)
+	}
+	defer h.release()
+	if _, err := h.blob.WriteAt(p, int64(a.Block)*BlockLength); err != nil {
+		return fmt.Errorf("write at %v: %w", a, err)
+	}
+	s.note(h, span{a.Block, a.Block + uint32(n)})
+	return nil
+}
+
+// restore returns a reference to a segment, and repairs what a power cut took
+// of it: its file, or its header.
+func (s *Set) restore(id ID) (*handle, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	h, err := s.cache.acquire(id)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return s.create(id)
+	case errors.Is(err, errBlank):
+		return s.repair(id)
+	}
+	return h, err
+}
+
+// repair writes the header of a segment that has none. mu is held.
+func (s *Set) repair(id ID) (*handle, error) {
+	blob, err := s.o.Blobs.Open(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeHeader(blob, s.o.StoreID, id); err != nil {
+		return nil, errors.Join(err, blob.Close())
+	}
+	h, err := s.cache.add(id, blob)
+	if err != nil {
+		return nil, errors.Join(err, blob.Close())
+	}
+	s.note(h, span{0, 1})
+	return h, nil
+}
+
+// ReadAt reads len(p) bytes from the start of block a, of which all must have
+// been appended. ErrCorrupt when the segment does not reach that far; the
+// error wraps fs.ErrNotExist when there is no such segment.
+func (s *Set) ReadAt(a Addr, p []byte) error { return s.ReadAtOffset(a, 0, p) }
 
 // ReadAtOffset reads len(p) bytes, off bytes after the start of block a.
-func (s *Set) ReadAtOffset(a Addr, off int, p []byte) error { return nil }
+func (s *Set) ReadAtOffset(a Addr, off int, p []byte) error {
+	h, err := s.cache.acquire(a.Segment)
+	if err != nil {
+		return fmt.Errorf("read at %v: %w", a, err)
+	}
+	defer h.release()
+	n, err := h.blob.ReadAt(p, int64(a.Block)*BlockLength+int64(off))
+	if n == len(p) {
+		return nil
+	}
+	if err == io.EOF {
+		return fmt.Errorf("read at %v: the segment ends before: %w", a, ErrCorrupt)
+	}
+	return fmt.Errorf("read at %v: %w", a, err)
+}
 
-// Sync returns when every Append and WriteAt that returned before is durable.
-func (s *Set) Sync() error { return nil }
+// Remove deletes a segment; it is no error when it is gone already. Reads
+// that are in the middle finish, those that come later fail. A power cut soon
+// after may bring the segment back.
+func (s *Set) Remove(id ID) error {
+	s.syncing.Lock() // so that forget finds all that is unsynced
+	defer s.syncing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	if s.current != nil && s.current.id == id {
+		s.retire()
+	}
+	if err := s.o.Blobs.Remove(id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove segment %08x: %w", uint32(id), err)
+	}
+	delete(s.ids, id)
+	s.unsynced.forget(id)
+	s.cache.drop(id)
+	return nil
+}
 
-// Unsynced is the number of bytes appended and not synced.
-func (s *Set) Unsynced() int64 { return 0 }
-
-// Remove deletes a segment.
-func (s *Set) Remove(id ID) error { return nil }
-
-// NextID is the id that the next new segment will get.
-func (s *Set) NextID() ID { return 0 }
+// NextID is the id that the next new segment will get: larger than any used.
+func (s *Set) NextID() ID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.next
+}
 
 // Current is the segment being appended to; false when there is none.
-func (s *Set) Current() (ID, bool) { return 0, false }
+func (s *Set) Current() (ID, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == nil {
+		return 0, false
+	}
+	return s.current.id, true
+}
 
 // List returns the ids of all segments, ascending.
-func (s *Set) List() []ID { return nil }
+func (s *Set) List() []ID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.ids))
+}
 
-// Bytes is the length of a segment in bytes, header included; 0 if missing.
-func (s *Set) Bytes(id ID) int64 { return 0 }
+// Bytes is the length of a segment's file in bytes, header included; 0 when
+// there is no such segment or it cannot be opened.
+func (s *Set) Bytes(id ID) int64 {
+	h, err := s.cache.acquire(id)
+	if err != nil {
+		return 0
+	}
+	defer h.release()
+	size, err := h.blob.Size()
+	if err != nil {
+		return 0
+	}
+	return size
+}
 
-// Close syncs and closes all.
-func (s *Set) Close() error { return nil }
+// Close syncs and closes all. Appends must have returned.
+func (s *Set) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	s.closed = true
+	s.retire()
+	s.mu.Unlock()
+	close(s.stop)
+	<-s.done
+	err := s.sync()
+	s.unsynced.drop()
+	s.cache.close()
+	return err
+}

@@ -1,0 +1,87 @@
+package segment
+
+import (
+	"bytes"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"odx/backstore/vfs"
+)
+
+// conformance is what every implementation of Blobs must do, given an empty one.
+func conformance(t *testing.T, blobs Blobs) {
+	if ids, err := blobs.List(); err != nil || len(ids) != 0 {
+		t.Fatalf("list of nothing: %v, %v", ids, err)
+	}
+	_, err := blobs.Open(5)
+	wantErr(t, "open of a missing blob", err, fs.ErrNotExist)
+	wantErr(t, "remove of a missing blob", blobs.Remove(5), fs.ErrNotExist)
+
+	for _, id := range []ID{0xffffffff, 5, 0x2a} {
+		b, err := blobs.Create(id)
+		must(t, err)
+		_, err = b.WriteAt([]byte("hello"), 10)
+		must(t, err)
+		must(t, b.Sync())
+		must(t, b.Close())
+	}
+	_, err = blobs.Create(5)
+	wantErr(t, "create of a blob that is there", err, fs.ErrExist)
+	must(t, blobs.SyncList())
+	if ids, err := blobs.List(); err != nil || !slices.Equal(ids, []ID{5, 0x2a, 0xffffffff}) {
+		t.Errorf("list: %v, %v", ids, err)
+	}
+
+	b, err := blobs.Open(5)
+	must(t, err)
+	p := make([]byte, 20)
+	if n, err := b.ReadAt(p, 0); n != 15 || err != io.EOF || !bytes.Equal(p[:n], []byte("\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00hello")) {
+		t.Errorf("read %d, %v: %q", n, err, p)
+	}
+	if size, err := b.Size(); err != nil || size != 15 {
+		t.Errorf("size %d, %v", size, err)
+	}
+	must(t, blobs.Remove(5))
+	if n, err := b.ReadAt(p[:5], 10); n != 5 || err != nil {
+		t.Errorf("read of a removed blob: %d, %v", n, err)
+	}
+	must(t, b.Close())
+	_, err = blobs.Open(5)
+	wantErr(t, "open of a removed blob", err, fs.ErrNotExist)
+}
+
+func TestDir(t *testing.T) {
+	t.Run("os", func(t *testing.T) {
+		blobs, err := Dir(vfs.OS(), filepath.Join(t.TempDir(), "a", "b"))
+		must(t, err)
+		conformance(t, blobs)
+	})
+	t.Run("mem", func(t *testing.T) {
+		blobs, err := Dir(vfs.NewMem(), "/a/b")
+		must(t, err)
+		conformance(t, blobs)
+	})
+}
+
+func TestDirLeavesOtherFilesAlone(t *testing.T) {
+	m := vfs.NewMem()
+	blobs, err := Dir(m, "/s")
+	must(t, err)
+	for _, name := range []string{"0000002A.seg", "2a.seg", "00000000.seg", "0000002a.seg~", "0000002a", "lost+found", "-000002a.seg"} {
+		f, err := m.Create("/s/" + name)
+		must(t, err)
+		must(t, f.Close())
+	}
+	if ids, err := blobs.List(); err != nil || len(ids) != 0 {
+		t.Errorf("list: %v, %v", ids, err)
+	}
+	b, err := blobs.Create(0x2a)
+	must(t, err)
+	must(t, b.Close())
+	f, err := m.Open("/s/0000002a.seg")
+	must(t, err)
+	must(t, f.Close())
+}

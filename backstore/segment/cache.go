@@ -1,0 +1,173 @@
+package segment
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+const maxShards = 16
+
+// cache holds open blobs by their segment. A lookup takes one shard's lock,
+// shared, for a moment; I/O is done on a reference, with no lock held.
+type cache struct {
+	open   func(id ID) (Blob, error)
+	shards []shard
+}
+
+type shard struct {
+	mu      sync.RWMutex // guards what follows
+	handles map[ID]*handle
+	limit   int
+	closed  bool
+}
+
+// handle is a reference-counted open blob. The shard's map holds one
+// reference; one that was given up can be had again only from the map, so
+// that the count never rises from zero.
+type handle struct {
+	id   ID
+	refs atomic.Int64
+	used atomic.Bool // since the eviction looked at it last
+	once sync.Once   // opens blob
+	blob Blob
+	err  error
+}
+
+func (c *cache) init(open func(ID) (Blob, error), limit int) {
+	c.open = open
+	c.shards = make([]shard, min(limit, maxShards))
+	for i := range c.shards {
+		c.shards[i].handles = map[ID]*handle{}
+		c.shards[i].limit = limit / len(c.shards)
+	}
+}
+
+func (c *cache) shard(id ID) *shard { return &c.shards[int(id)%len(c.shards)] }
+
+// acquire returns a reference to an open blob; the caller releases it.
+func (c *cache) acquire(id ID) (*handle, error) {
+	sh := c.shard(id)
+	h, err := sh.lookup(id)
+	if err != nil {
+		return nil, err
+	}
+	h.once.Do(func() { h.blob, h.err = c.open(h.id) })
+	if h.err != nil {
+		err := h.err
+		sh.forget(h)
+		h.release()
+		return nil, err
+	}
+	if !h.used.Load() {
+		h.used.Store(true)
+	}
+	return h, nil
+}
+
+// lookup returns a reference to the handle of id, which may be yet to be opened.
+func (sh *shard) lookup(id ID) (*handle, error) {
+	sh.mu.RLock()
+	h := sh.handles[id]
+	if h != nil {
+		h.refs.Add(1)
+	}
+	sh.mu.RUnlock()
+	if h != nil {
+		return h, nil
+	}
+	return sh.insert(&handle{id: id})
+}
+
+// add puts a blob that was just created into the cache, in place of any handle
+// that could not be opened, and returns a reference to it.
+func (c *cache) add(id ID, blob Blob) (*handle, error) {
+	h := &handle{id: id, blob: blob}
+	h.once.Do(func() {})
+	sh := c.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.drop(id)
+	return sh.put(h)
+}
+
+// insert returns a reference to h, or to the handle that is there already.
+func (sh *shard) insert(h *handle) (*handle, error) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if other := sh.handles[h.id]; other != nil {
+		other.refs.Add(1)
+		return other, nil
+	}
+	return sh.put(h)
+}
+
+// put adds h to the map and returns a reference to it. mu is held.
+func (sh *shard) put(h *handle) (*handle, error) {
+	if sh.closed {
+		return nil, ErrClosed
+	}
+	for len(sh.handles) >= sh.limit {
+		sh.evict()
+	}
+	h.refs.Store(2) // the map's and the caller's
+	sh.handles[h.id] = h
+	return h, nil
+}
+
+// evict drops one handle: in the order of the map, which is random, the first
+// that was not used since the last look. mu is held.
+func (sh *shard) evict() {
+	var victim *handle
+	for _, h := range sh.handles {
+		if victim = h; !h.used.Swap(false) {
+			break
+		}
+	}
+	delete(sh.handles, victim.id)
+	victim.release()
+}
+
+// forget drops a handle, if the map still holds it.
+func (sh *shard) forget(h *handle) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.handles[h.id] == h {
+		delete(sh.handles, h.id)
+		h.release()
+	}
+}
+
+// drop forgets the handle of a segment, which is closed when nobody uses it.
+func (c *cache) drop(id ID) {
+	sh := c.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.drop(id)
+}
+
+func (sh *shard) drop(id ID) {
+	if h := sh.handles[id]; h != nil {
+		delete(sh.handles, id)
+		h.release()
+	}
+}
+
+func (c *cache) close() {
+	for i := range c.shards {
+		sh := &c.shards[i]
+		sh.mu.Lock()
+		sh.closed = true
+		for id := range sh.handles {
+			sh.drop(id)
+		}
+		sh.mu.Unlock()
+	}
+}
+
+// release gives a reference back. Closing a file that was written cannot lose
+// anything: what must be durable is held by the unsynced list.
+func (h *handle) release() {
+	if h.refs.Add(-1) == 0 && h.blob != nil {
+		h.blob.Close()
+	}
+}
