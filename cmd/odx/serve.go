@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"odx/api"
+	"odx/conf"
+	"odx/target"
+)
+
+const (
+	// stopLimit bounds the whole stop. What is acknowledged as durable is so
+	// already; a store that cannot close in time recovers at the next start.
+	stopLimit = 9500 * time.Millisecond
+	// drainLimit is how long commands may go on before they are aborted.
+	drainLimit = 4 * time.Second
+)
+
+// errStopLimit ends a stop that takes too long.
+var errStopLimit = fmt.Errorf("the store was not closed within %v; it will recover from its journal at the next start", stopLimit)
+
+type serveOptions struct {
+	config       string
+	writeDefault bool
+}
+
+func newServe() *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the LUNs of a configuration until SIGTERM or SIGINT",
+		Long: "Serve the LUNs of a configuration. When every portal answers, the portals and the\n" +
+			"URL of each LUN are printed. SIGTERM or SIGINT stops cleanly; a second one at once.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	addConfigFlag(cmd, &o.config)
+	cmd.Flags().BoolVar(&o.writeDefault, "write-default", false, "write a default configuration first if FILE does not exist")
+	return cmd
+}
+
+func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error {
+	cfg, err := loadConfig(o)
+	if err != nil {
+		return err
+	}
+	log, err := newLog(cfg.Log, stderr)
+	if err != nil {
+		return err
+	}
+	ctx, release := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer release()
+
+	service, err := target.Start(ctx, cfg, log)
+	if errors.Is(err, context.Canceled) {
+		log.Info("stopped before it was ready")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	socket, err := api.Listen(cfg.DataDir)
+	if err != nil {
+		return errors.Join(err, service.Stop(ctx))
+	}
+	queries := api.NewServer(service.Store(), service.Tokens(), log)
+	go queries.Serve(socket)
+
+	if err := announce(stdout, service); err != nil {
+		log.WithError(err).Warn("cannot write to standard output")
+	}
+	notify(log, daemon.SdNotifyReady)
+
+	select {
+	case <-ctx.Done():
+		log.Info("stopping")
+	case err = <-service.Failed():
+		log.WithError(err).Error("stopping: a portal has failed")
+	}
+	release() // the next signal ends the process at once
+	notify(log, daemon.SdNotifyStopping)
+	return errors.Join(err, stop(service, queries, log))
+}
+
+func loadConfig(o serveOptions) (*conf.Config, error) {
+	if o.writeDefault {
+		if _, err := conf.WriteDefault(o.config); err != nil {
+			return nil, err
+		}
+	}
+	cfg, err := conf.Load(o.config)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no configuration %s; name yours with --config, or let odx serve --write-default write one", o.config)
+	}
+	return cfg, err
+}
+
+// announce prints the portals and the URLs of every LUN, in one write.
+func announce(w io.Writer, s *target.Service) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "odx %s is ready on %s\n", buildVersion(), strings.Join(s.Portals(), ", "))
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, l := range s.LUNs() {
+		note := ""
+		if l.ReadOnly {
+			note = ", read-only"
+		}
+		for _, url := range l.URLs {
+			fmt.Fprintf(table, "%s\t%s, %s%s\n", url, l.Medium, conf.FormatSize(l.Size), note)
+		}
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// stop ends everything within stopLimit.
+func stop(service *target.Service, queries *api.Server, log *logrus.Entry) error {
+	ended := make(chan error, 1)
+	go func() {
+		drain, cancel := context.WithTimeout(context.Background(), drainLimit)
+		defer cancel()
+		ended <- errors.Join(queries.Shutdown(drain), service.Stop(drain))
+	}()
+	limit := time.NewTimer(stopLimit)
+	defer limit.Stop()
+	select {
+	case err := <-ended:
+		if err == nil {
+			log.Info("stopped")
+		}
+		return err
+	case <-limit.C:
+		return errStopLimit
+	}
+}
+
+// notify tells systemd, where it has started us, about our state.
+func notify(log *logrus.Entry, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.WithError(err).Warn("systemd was not notified")
+	}
+}

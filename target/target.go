@@ -1,0 +1,167 @@
+// Package target is the service: it puts a configuration, the extent store, the
+// token manager, the device servers and the iSCSI transport together, and takes
+// them apart again in the reverse order.
+//
+// Starting is all or nothing. The store is opened, everything that the
+// configuration asks of it is checked, every portal is bound; only then is
+// anything made, and only then does anything answer.
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/backstore"
+	"odx/conf"
+	"odx/target/iscsi"
+	"odx/target/scsi"
+	"odx/tokens"
+)
+
+// Service is a running target.
+type Service struct {
+	cfg       *conf.Config
+	log       *logrus.Entry
+	store     *backstore.Store
+	tokens    *tokens.Manager
+	backings  []io.Closer                  // of LUNs outside the store
+	units     map[string]*scsi.LogicalUnit // by conf.LUN.Medium
+	listeners []net.Listener
+	server    *iscsi.Server
+
+	serving sync.WaitGroup
+	failed  chan error // from listeners, room for each
+
+	stopOnce sync.Once
+	stopErr  error
+}
+
+// Start opens the store and serves what cfg says. When it returns, every portal
+// answers. An error that the configuration is to blame for is a conf.Problem or
+// conf.Problems; nothing is left running
+// after an error. ctx bounds the start alone.
+func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service, err error) {
+	s := &Service{cfg: cfg, log: log, failed: make(chan error, len(cfg.Portals))}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.release())
+		}
+	}()
+	if err := s.openStore(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.checkMedia(); err != nil {
+		return nil, err
+	}
+	if err := s.bind(ctx); err != nil {
+		return nil, err
+	}
+	targets, err := s.makeTargets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	options := iscsi.DefaultOptions()
+	options.Log = log
+	if s.server, err = iscsi.NewServer(options, targets); err != nil {
+		return nil, fmt.Errorf("iSCSI: %w", err)
+	}
+	for _, l := range s.listeners {
+		s.serving.Go(func() { s.serve(l) })
+	}
+	return s, nil
+}
+
+// openStore opens the store and what it says about tokens.
+func (s *Service) openStore(ctx context.Context) error {
+	var err error
+	s.store, err = backstore.Open(ctx, storeOptions(s.cfg, s.log))
+	if err != nil {
+		return storeProblem(s.cfg, err)
+	}
+	if unit := s.cfg.Store.DedupUnit; unit != 0 && unit != s.store.DedupUnit() {
+		return s.cfg.Problem("store.dedup_unit", "the store was made with %s, not %s; write that, or leave the key out",
+			conf.FormatSize(int64(s.store.DedupUnit())), conf.FormatSize(int64(unit)))
+	}
+	s.tokens, err = tokens.Open(ctx, tokens.Options{Store: tokens.ExtentStore(s.store), Log: s.log})
+	if err != nil {
+		return fmt.Errorf("open the tokens of the store in %s: %w", s.cfg.DataDir, err)
+	}
+	return nil
+}
+
+func storeOptions(cfg *conf.Config, log *logrus.Entry) backstore.Options {
+	return backstore.Options{
+		Dir:           cfg.DataDir,
+		Log:           log,
+		CapacityBytes: cfg.Store.Capacity,
+		CacheBytes:    cfg.Store.Cache,
+		DedupUnit:     cfg.Store.DedupUnit,
+	}
+}
+
+func storeProblem(cfg *conf.Config, err error) error {
+	if errors.Is(err, backstore.ErrLocked) {
+		return cfg.Problem("data_dir", "the store in %s is in use by another process, perhaps another odx; stop it, or choose another folder", cfg.DataDir)
+	}
+	return fmt.Errorf("open %w", err)
+}
+
+// serve answers on one portal until Stop.
+func (s *Service) serve(l net.Listener) {
+	if err := s.server.Serve(context.Background(), l); !errors.Is(err, iscsi.ErrClosed) {
+		s.failed <- fmt.Errorf("portal %s: %w", l.Addr(), err)
+	}
+}
+
+// Failed delivers an error when a portal has stopped answering by itself.
+func (s *Service) Failed() <-chan error { return s.failed }
+
+// Store returns the open store.
+func (s *Service) Store() *backstore.Store { return s.store }
+
+// Tokens returns the manager of the store's tokens.
+func (s *Service) Tokens() *tokens.Manager { return s.tokens }
+
+// Stop ends the service: portals close, commands finish until ctx ends and are
+// aborted then, everything acknowledged is flushed and the store is closed. It
+// may be called more than once.
+func (s *Service) Stop(ctx context.Context) error {
+	s.stopOnce.Do(func() {
+		err := s.server.Shutdown(ctx)
+		if errors.Is(err, iscsi.ErrCommandsRunning) {
+			// They find the store closed; nobody waits for what they say.
+			s.log.WithError(err).Warn("stopping without commands that do not end")
+			err = nil
+		}
+		s.serving.Wait()
+		s.stopErr = errors.Join(err, s.release())
+	})
+	return s.stopErr
+}
+
+// release closes whatever is open, in the reverse order of Start.
+func (s *Service) release() error {
+	var errs []error
+	for _, l := range s.listeners {
+		// The transport closes its listeners, too.
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	for _, c := range s.backings {
+		errs = append(errs, c.Close())
+	}
+	if s.tokens != nil {
+		errs = append(errs, s.tokens.Close())
+	}
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	return errors.Join(errs...)
+}
