@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"sort"
 	"sync"
 	"time"
@@ -26,7 +27,7 @@ type Limits struct {
 	// MinInactivity, DefaultInactivity and MaxInactivity bound the inactivity
 	// timeout of a token: 1 s, 60 s, 600 s. A shorter one is raised to the minimum.
 	MinInactivity, DefaultInactivity, MaxInactivity time.Duration
-	// CallTime is how long a call goes on starting work: 500 ms. A call that
+	// CallTime is how long a call goes on starting work: 400 ms. A call that
 	// reaches it returns what it did; the caller calls again.
 	CallTime time.Duration
 }
@@ -39,7 +40,7 @@ func (l *Limits) setDefaults() {
 		{&l.MinInactivity, time.Second},
 		{&l.DefaultInactivity, time.Minute},
 		{&l.MaxInactivity, 10 * time.Minute},
-		{&l.CallTime, 500 * time.Millisecond},
+		{&l.CallTime, 400 * time.Millisecond},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value
@@ -69,7 +70,8 @@ func (l *Limits) check() error {
 
 // Options are the arguments of Open.
 type Options struct {
-	Store  Store
+	Store Store
+	// Log receives what goes wrong where no caller is told; nil discards it.
 	Log    *logrus.Entry
 	Limits Limits
 }
@@ -110,6 +112,11 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 	o.Limits.setDefaults()
 	if err := o.Limits.check(); err != nil {
 		return nil, err
+	}
+	if o.Log == nil {
+		silent := logrus.New()
+		silent.SetOutput(io.Discard)
+		o.Log = logrus.NewEntry(silent)
 	}
 	m := &Manager{
 		store: o.Store, log: o.Log, limits: o.Limits,

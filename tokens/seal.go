@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"fmt"
+	"sync"
 
 	"github.com/zeebo/blake3"
 )
@@ -13,6 +14,8 @@ import (
 type sealer struct {
 	store [16]byte
 	key   [32]byte
+
+	hashers sync.Pool // of *blake3.Hasher with key
 }
 
 // newName returns the random parts of a new token.
@@ -57,13 +60,18 @@ func (s *sealer) check(t *Token) error {
 	return nil
 }
 
-func (s *sealer) mac(t *Token) [32]byte {
-	h, err := blake3.NewKeyed(s.key[:])
-	if err != nil {
-		panic(err) // only for a key that is not 32 bytes
+// mac returns the keyed hash of everything before it.
+func (s *sealer) mac(t *Token) (sum [32]byte) {
+	h, ok := s.hashers.Get().(*blake3.Hasher)
+	if !ok {
+		var err error
+		if h, err = blake3.NewKeyed(s.key[:]); err != nil {
+			panic(err) // only for a key that is not 32 bytes
+		}
 	}
+	defer s.hashers.Put(h)
+	h.Reset()
 	h.Write(t[:offMAC])
-	var sum [32]byte
 	h.Sum(sum[:0])
 	return sum
 }

@@ -190,7 +190,9 @@ func FuzzWriteUsingParameters(f *testing.F) {
 	f.Fuzz(func(t *testing.T, p []byte) {
 		l, err := parseWriteUsing(p, 64)
 		if err == nil {
-			byteOffset(l.offsetIntoROD, 512)
+			if off, ok := byteOffset(l.offsetIntoROD, 512); ok && (off < 0 || uint64(off)/512 != l.offsetIntoROD) {
+				t.Errorf("offset of %d blocks is %d bytes", l.offsetIntoROD, off)
+			}
 			checkFuzzedRanges(t, p, l.ranges)
 		}
 	})

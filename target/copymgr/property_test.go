@@ -1,0 +1,184 @@
+package copymgr
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"odx/tokens"
+)
+
+// initiator drives a testbed with random commands beside a plain model: each
+// logical unit is its bytes, each token the bytes that it stands for.
+type initiator struct {
+	*testbed
+	units  [3][]byte
+	tokens []heldToken
+	listID uint32
+	// touched is the logical unit that the last command may have changed.
+	touched int
+}
+
+type heldToken struct {
+	token   []byte
+	model   []byte
+	deleted bool
+}
+
+func (i *initiator) drawUnit(t *rapid.T) (lun int, blockLength uint64) {
+	lun = rapid.IntRange(lunA, lunDumb).Draw(t, "lun")
+	i.touched = lun
+	return lun, uint64(i.target.LU(uint16(lun)).LogicalBlockLength())
+}
+
+// drawRanges returns ranges that do not overlap, in any order.
+func drawRanges(t *rapid.T, blockLength uint64) []rangeOf {
+	n := rapid.IntRange(1, 4).Draw(t, "ranges")
+	part := unitBytes / blockLength / uint64(n)
+	var ranges []rangeOf
+	for k := range n {
+		first := rapid.Uint64Range(0, part-1).Draw(t, "first")
+		blocks := rapid.Uint64Range(0, min(part-first, 16*4096/blockLength)).Draw(t, "blocks")
+		ranges = append(ranges, rangeOf{uint64(k)*part + first, uint32(blocks)})
+	}
+	return rapid.Permutation(ranges).Draw(t, "order")
+}
+
+func (i *initiator) write(t *rapid.T) {
+	lun, blockLength := i.drawUnit(t)
+	lba := rapid.Uint64Range(0, unitBytes/blockLength-1).Draw(t, "lba")
+	blocks := rapid.Uint64Range(1, min(unitBytes/blockLength-lba, 32)).Draw(t, "blocks")
+	p := make([]byte, blocks*blockLength)
+	seed := rapid.Byte().Draw(t, "byte")
+	for k := range p {
+		p[k] = seed + byte(k>>9)
+	}
+	cdb := make([]byte, 16)
+	cdb[0] = 0x8A // WRITE(16)
+	binary.BigEndian.PutUint64(cdb[2:], lba)
+	binary.BigEndian.PutUint32(cdb[10:], uint32(blocks))
+	if a := i.send(ctx, i.nexus, lun, cdb, p); a.code() != "GOOD" {
+		t.Fatalf("WRITE(16): %s", a.code())
+	}
+	copy(i.units[lun][lba*blockLength:], p)
+}
+
+func (i *initiator) populateToken(t *rapid.T) {
+	lun, blockLength := i.drawUnit(t)
+	ranges := drawRanges(t, blockLength)
+	var model []byte
+	for _, r := range ranges {
+		model = append(model, i.units[lun][r.lba*blockLength:][:uint64(r.blocks)*blockLength]...)
+	}
+	i.listID++
+	if a := i.testbed.populate(lun, i.listID, populateParameters(ranges...)); a.code() != "GOOD" {
+		t.Fatalf("POPULATE TOKEN: %s", a.code())
+	}
+	p := i.rodTokenInformation(lun, i.listID, 805).data
+	if got := binary.BigEndian.Uint64(p[16:]); got*blockLength != uint64(len(model)) {
+		t.Fatalf("TRANSFER COUNT %d blocks, want %d bytes", got, len(model))
+	}
+	if len(model) > 0 {
+		i.tokens = append(i.tokens, heldToken{token: bytes.Clone(p[38:]), model: model})
+	}
+}
+
+func (i *initiator) writeUsingToken(t *rapid.T) {
+	if len(i.tokens) == 0 {
+		t.Skip("no tokens")
+	}
+	held := &i.tokens[rapid.IntRange(0, len(i.tokens)-1).Draw(t, "token")]
+	lun, blockLength := i.drawUnit(t)
+	ranges := drawRanges(t, blockLength)
+	offset := rapid.Uint64Range(0, uint64(len(held.model))/blockLength+1).Draw(t, "offset")
+	parameters := writeParameters(held.token, offset, ranges...)
+	del := rapid.IntRange(0, 7).Draw(t, "DEL_TKN") == 0
+	if del {
+		parameters[2] = 0x02
+	}
+	var asked, count uint64
+	for _, r := range ranges {
+		asked += uint64(r.blocks)
+	}
+	i.listID++
+	a := i.testbed.writeUsing(lun, i.listID, parameters)
+	switch {
+	case held.deleted:
+		wantCode(t, a, "5/23/09")
+		return
+	case offset*blockLength >= uint64(len(held.model)):
+		wantCode(t, a, "5/26/00")
+		return
+	case a.code() == "GOOD":
+		count = asked
+	default:
+		wantCode(t, a, "A/0D/04")
+		info, _ := a.information()
+		if count = uint64(info); count >= asked {
+			t.Fatalf("%d of %d blocks is no underrun", count, asked)
+		}
+	}
+	rest := bytes.Clone(held.model[offset*blockLength:])
+	if over := uint64(len(rest)) % blockLength; over != 0 {
+		rest = append(rest, make([]byte, blockLength-over)...)
+	}
+	if count < asked && count*blockLength < uint64(len(rest)) {
+		t.Fatalf("%d of %d blocks, the token has %d bytes more", count, asked, len(rest))
+	}
+	i.apply(t, lun, blockLength, ranges, rest, count)
+	held.deleted = del
+}
+
+// apply does a write of count blocks in the model. What lies in the ranges
+// behind count is not defined after an underrun, and is taken over.
+func (i *initiator) apply(t *rapid.T, lun int, blockLength uint64, ranges []rangeOf, rest []byte, count uint64) {
+	now := i.contents(t, lun)
+	for _, r := range ranges {
+		n := min(count, uint64(r.blocks)) * blockLength
+		at := i.units[lun][r.lba*blockLength:]
+		copy(at[:n], rest)
+		copy(at[n:uint64(r.blocks)*blockLength], now[r.lba*blockLength+n:])
+		rest, count = rest[n:], count-n/blockLength
+	}
+}
+
+func wantCode(t *rapid.T, a answer, want string) {
+	if a.code() != want {
+		t.Fatalf("%s, want %s", a.code(), want)
+	}
+}
+
+func (i *initiator) check(t *rapid.T, lun int) {
+	if !bytes.Equal(i.contents(t, lun), i.units[lun]) {
+		t.Fatalf("LUN %d differs from the model", lun)
+	}
+}
+
+// Whatever is written, read and copied in whatever order, at any alignment and
+// between any block lengths, a token gives the bytes of its point in time.
+func TestPointInTimeProperty(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := newTestbed(t, tokens.Limits{CallTime: time.Hour})
+		defer func() {
+			if err := b.tokens.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}()
+		i := &initiator{testbed: b}
+		for lun := range i.units {
+			i.units[lun] = make([]byte, unitBytes)
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"write":           i.write,
+			"populateToken":   i.populateToken,
+			"writeUsingToken": i.writeUsingToken,
+			"":                func(t *rapid.T) { i.check(t, i.touched) },
+		})
+		for lun := range i.units {
+			i.check(t, lun)
+		}
+	})
+}

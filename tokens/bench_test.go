@@ -1,0 +1,96 @@
+package tokens_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"odx/backstore"
+	"odx/tokens"
+	"odx/tokens/tokentest"
+)
+
+// instant is the in-memory twin without its durability, whose cost grows with
+// what is stored. It tells when a number of snapshots was deleted.
+type instant struct {
+	*tokentest.Store
+	left int // deletions before gone is closed
+	gone chan struct{}
+}
+
+func (instant) Flush(context.Context) error { return nil }
+
+func (s *instant) DeleteSnapshot(ctx context.Context, id uint64, recs ...backstore.Record) error {
+	if s.left--; s.left == 0 {
+		close(s.gone)
+	}
+	return s.Store.DeleteSnapshot(ctx, id, recs...)
+}
+
+// liveCounts are the numbers of live tokens between which the cost of one must
+// not grow much.
+var liveCounts = []int{100, 100_000}
+
+// withLive returns a manager with n live tokens, and the last of them.
+func withLive(b *testing.B, s *instant, n int) (*tokens.Manager, *tokentest.Volume, *tokens.Token) {
+	v := s.NewVolume("v", volumeSize)
+	m := open(b, s, tokens.Limits{Tokens: n + 1, MinInactivity: time.Nanosecond})
+	var last *tokens.Token
+	for range n {
+		last = mustRead(b, m, v, ranges(0, 512), tokens.ReadOptions{InactivityTimeout: 10 * time.Minute})
+	}
+	return m, v, last
+}
+
+func BenchmarkLookup(b *testing.B) {
+	for _, n := range liveCounts {
+		b.Run(fmt.Sprintf("live=%d", n), func(b *testing.B) {
+			m, _, tok := withLive(b, &instant{Store: tokentest.NewStore([16]byte{1})}, n)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := m.Lookup(tok); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkCreateDelete makes a token and deletes it while n others live.
+func BenchmarkCreateDelete(b *testing.B) {
+	for _, n := range liveCounts {
+		b.Run(fmt.Sprintf("live=%d", n), func(b *testing.B) {
+			m, v, _ := withLive(b, &instant{Store: tokentest.NewStore([16]byte{1})}, n)
+			b.ReportAllocs()
+			for b.Loop() {
+				tok := mustRead(b, m, v, ranges(0, 512), tokens.ReadOptions{})
+				if err := m.Delete(ctx, tok.ID(), tokens.Deleted); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkExpire makes n tokens of which all have expired, and waits for their
+// end.
+func BenchmarkExpire(b *testing.B) {
+	for _, n := range liveCounts {
+		b.Run(fmt.Sprintf("tokens=%d", n), func(b *testing.B) {
+			begin := time.Now()
+			total := 0
+			for b.Loop() {
+				s := &instant{Store: tokentest.NewStore([16]byte{1}), left: n, gone: make(chan struct{})}
+				v := s.NewVolume("v", 512)
+				m := open(b, s, tokens.Limits{MinInactivity: time.Nanosecond})
+				for range n {
+					mustRead(b, m, v, ranges(0, 512), tokens.ReadOptions{InactivityTimeout: 1})
+				}
+				<-s.gone
+				total += n
+			}
+			b.ReportMetric(float64(time.Since(begin).Nanoseconds())/float64(total), "ns/token")
+		})
+	}
+}
