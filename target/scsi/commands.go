@@ -71,7 +71,7 @@ func blockCommands() []command {
 	}
 	write := func(name string, usage []byte) command {
 		return command{none, Operation{Name: name, Usage: usage, Access: AccessWrite, Medium: true, Write: true,
-			Prepare: prepareWrite, Execute: executeWrite}}
+			Partial: true, Prepare: prepareWrite, Execute: executeWrite}}
 	}
 	verify := func(name string, usage []byte) command {
 		return command{none, Operation{Name: name, Usage: usage, Access: AccessRead, Medium: true,
@@ -79,7 +79,7 @@ func blockCommands() []command {
 	}
 	writeVerify := func(name string, usage []byte) command {
 		return command{none, Operation{Name: name, Usage: usage, Access: AccessWrite, Medium: true, Write: true,
-			Prepare: prepareWriteAndVerify, Execute: executeWriteAndVerify}}
+			Partial: true, Prepare: prepareWriteAndVerify, Execute: executeWriteAndVerify}}
 	}
 	writeSame := func(name string, usage []byte) command {
 		return command{none, Operation{Name: name, Usage: usage, Access: AccessWrite, Medium: true, Write: true,

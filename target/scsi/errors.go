@@ -31,7 +31,7 @@ var errorSense = [...]ErrorSense{
 // has no sense data.
 var errReservationConflict = errors.New("reservation conflict")
 
-// errShortDataOut ends a command whose initiator sent less than it announced.
+// errShortDataOut ends a command that cannot run with the Data-Out it got.
 var errShortDataOut = errors.New("less Data-Out than the CDB asks for")
 
 // MapErrors adds rows that are looked up before the device server's own. It

@@ -17,11 +17,11 @@ func fuzzCommand(t *testing.T, f *fixture, lun [8]byte, cdb, out []byte, expecte
 	task.Reset(f.nexus, cdb)
 	task.Lun, task.ExpectedOut, task.Result = lun, expected, 0xFF
 	if !f.target.Prepare(task) {
-		if task.Wanted > task.ExpectedOut || task.Wanted > MaximumTransferLength {
-			t.Fatalf("% x: wants %d bytes of %d", cdb, task.Wanted, task.ExpectedOut)
+		if task.Wanted > MaximumTransferLength {
+			t.Fatalf("% x: wants %d bytes", cdb, task.Wanted)
 		}
-		if task.Wanted > 0 {
-			p := task.AllocDataOut(int(task.Wanted))
+		if n := min(task.Wanted, task.ExpectedOut); n > 0 {
+			p := task.AllocDataOut(int(n))
 			clear(p[copy(p, out):])
 		}
 		f.target.Execute(context.Background(), task)

@@ -93,8 +93,8 @@ func (u *gotgtUnit) perform(_ int, cmd *api.SCSICommand) api.SAMStat {
 		t.ExpectedOut = uint32(len(cmd.OutSDBBuffer.Buffer))
 	}
 	if !u.target.Prepare(t) {
-		if t.Wanted > 0 {
-			copy(t.AllocDataOut(int(t.Wanted)), cmd.OutSDBBuffer.Buffer)
+		if n := min(t.Wanted, t.ExpectedOut); n > 0 {
+			copy(t.AllocDataOut(int(n)), cmd.OutSDBBuffer.Buffer)
 		}
 		u.target.Execute(context.Background(), t)
 	}

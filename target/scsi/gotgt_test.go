@@ -54,8 +54,8 @@ func TestGotgtDrivesALogicalUnit(t *testing.T) {
 	if _, stat = run(b, cdb10(0x28, 0, 0, 1), nil, 512); stat != api.SAMStatReservationConflict {
 		t.Errorf("READ(10) of another nexus: %v, want a reservation conflict", stat)
 	}
-	if _, stat = run(b, cdb10(0x2A, 0, 4, 2), nil, 0); stat == api.SAMStatGood {
-		t.Error("WRITE(10) without data went through")
+	if _, stat = run(a, cdb10(0x2A, 0, 4, 2), data[:100], 0); stat != api.SAMStatCheckCondition {
+		t.Errorf("WRITE(10) with part of a block: %v", stat)
 	}
 }
 

@@ -118,7 +118,7 @@ func TestBlockLimitsPage(t *testing.T) {
 	}{
 		"512e": {func(*LUConfig) {}, `
 			00 b0 003c
-			00 ff 0008                 # WSNZ 0, COMPARE AND WRITE 255 blocks, granularity 4 KiB
+			01 ff 0008                 # WSNZ, COMPARE AND WRITE 255 blocks, granularity 4 KiB
 			00008000 00000000 00000000 # 16 MiB at most
 			00100000 00000100          # UNMAP: 1 Mi blocks, 256 descriptors
 			00000008 80000000          # UNMAP granularity 4 KiB, alignment valid
@@ -126,11 +126,11 @@ func TestBlockLimitsPage(t *testing.T) {
 			00000000 00000000 00000000 00000000 00000000`},
 		"4Kn": {func(c *LUConfig) { c.LogicalBlockLength = 4096 }, `
 			00 b0 003c
-			00 ff 0001 00001000 00000000 00000000 00100000 00000100 00000001 80000000
+			01 ff 0001 00001000 00000000 00000000 00100000 00000100 00000001 80000000
 			0000000000001fff 00000000 00000000 00000000 00000000 00000000`},
 		"no atomic write, not thin": {func(c *LUConfig) { c.Volume, c.Thin = plainVolume{c.Volume}, false }, `
 			00 b0 003c
-			00 00 0008 00008000 00000000 00000000 00000000 00000000 00000000 00000000
+			01 00 0008 00008000 00000000 00000000 00000000 00000000 00000000 00000000
 			000000000000fff8 00000000 00000000 00000000 00000000 00000000`},
 	}
 	for name, tt := range tests {

@@ -77,7 +77,7 @@ func (m *mediumModel) write(rt *rapid.T) {
 }
 
 func (m *mediumModel) writeSame(rt *rapid.T) {
-	lba, blocks := m.area(rt, 0)
+	lba, blocks := m.area(rt, 1)
 	block := m.data(rt, 1)
 	flags := byte(0)
 	if m.f.lu.config.Thin && rapid.Bool().Draw(rt, "unmap") {
@@ -88,13 +88,7 @@ func (m *mediumModel) writeSame(rt *rapid.T) {
 		flags |= writeSameNDOB
 		out, block = nil, make([]byte, m.blockLength)
 	}
-	if lba == len(m.bytes)/m.blockLength {
-		lba-- // there is no block to start from
-	}
 	m.f.good(cdb16(0x93, flags, uint64(lba), uint32(blocks)), out)
-	if blocks == 0 {
-		blocks = len(m.bytes)/m.blockLength - lba
-	}
 	copy(m.slice(lba, blocks), bytes.Repeat(block, blocks))
 }
 

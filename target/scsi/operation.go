@@ -47,6 +47,10 @@ type Operation struct {
 	// Prepare checks the CDB and sets t.Wanted. It runs on the connection's
 	// reader and must not block. nil: nothing to check, no Data-Out.
 	Prepare func(t *Task) error
+	// Partial says that Execute copes with an initiator that offers less Data-Out
+	// than t.Wanted. Without it such a command ends with INVALID FIELD IN COMMAND
+	// INFORMATION UNIT.
+	Partial bool
 	// Execute runs the command: it reads t.DataOut, and on success has set
 	// t's Data-In. An error becomes sense data (LogicalUnit.Sense).
 	Execute func(ctx context.Context, t *Task) error

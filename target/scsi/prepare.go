@@ -1,5 +1,7 @@
 package scsi
 
+import "context"
+
 // Operation codes that the order of checks depends on.
 const (
 	opRequestSense = 0x03
@@ -42,21 +44,23 @@ func (i *itlNexus) prepare(t *Task) error {
 			return err
 		}
 	}
-	return t.checkDataOut()
-}
-
-// checkDataOut refuses Data-Out that would be unbounded, and an initiator that
-// offers less than its CDB asks for. The latter writes nothing: with part of
-// the data, some of the blocks would be left as they were behind GOOD status.
-func (t *Task) checkDataOut() error {
 	if t.Wanted > MaximumTransferLength {
 		t.Wanted = 0
 		return NewSense(KeyIllegalRequest, ASCInvalidFieldInCDB)
 	}
-	if t.Wanted > t.ExpectedOut {
-		return NewSense(KeyIllegalRequest, ASCInvalidFieldInCommandIU)
-	}
 	return nil
+}
+
+// execute runs the operation, if it has as much Data-Out as it counts on.
+func (t *Task) execute(ctx context.Context) error {
+	have := uint64(len(t.DataOut()))
+	if have < uint64(min(t.Wanted, t.ExpectedOut)) {
+		return errShortDataOut // the transport gave up half-way
+	}
+	if have < uint64(t.Wanted) && !t.op.Partial {
+		return errShortDataOut
+	}
+	return t.op.Execute(ctx, t)
 }
 
 // passesAttention reports whether a command is run although a unit attention

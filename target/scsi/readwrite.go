@@ -29,13 +29,27 @@ func prepareWrite(t *Task) error {
 }
 
 func executeWrite(ctx context.Context, t *Task) error {
-	lu := t.LU
-	if t.TL > 0 {
-		if err := lu.volume.WriteAt(ctx, t.DataOut()[:t.TL], int64(t.Offset)); err != nil {
-			return err
-		}
+	if err := t.writeDataOut(ctx); err != nil {
+		return err
 	}
-	return lu.finishWrite(ctx, t.CDB())
+	return t.LU.finishWrite(ctx, t.CDB())
+}
+
+// writeDataOut writes the blocks that the initiator sent. When it offered fewer
+// than the CDB names, those are written and the residual count tells of the rest
+// (FCP-4 9.5.8; RFC 7143 11.4.5 leaves it open). Part of a block is never
+// written: nothing is, then.
+func (t *Task) writeDataOut(ctx context.Context) error {
+	data := t.DataOut()
+	data = data[:min(len(data), int(t.TL))]
+	if len(data)&(t.LU.LogicalBlockLength()-1) != 0 {
+		return errShortDataOut
+	}
+	t.TL = uint32(len(data))
+	if t.TL == 0 {
+		return nil
+	}
+	return t.LU.volume.WriteAt(ctx, data, int64(t.Offset))
 }
 
 // finishWrite makes what a command wrote durable when its FUA bit or the

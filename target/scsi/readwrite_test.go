@@ -223,38 +223,39 @@ func TestSynchronizeCache(t *testing.T) {
 	}
 }
 
-// An initiator that offers less data than its CDB asks for gets an error, and
-// none of the blocks is changed; more than that is left where it is.
+// An initiator that offers less data than its CDB asks for has the whole blocks
+// of it written; more than that is left where it is. Part of a block is refused.
 func TestDataOutResiduals(t *testing.T) {
 	for _, tt := range []struct {
-		blocks         uint16
-		expected       int
-		refused        bool
-		wantedForResid uint32
+		blocks   uint16
+		expected int
+		refused  bool
+		written  int
 	}{
-		{1, 0, true, 512}, {1, 200, true, 512}, {2, 512, true, 1024}, {2, 1023, true, 1024},
+		{1, 0, false, 0}, {1, 200, true, 0}, {2, 512, false, 512}, {2, 1023, true, 0},
 		{1, 512, false, 512}, {1, 1024, false, 512}, {1, 10000, false, 512},
 	} {
-		t.Run(fmt.Sprintf("%d blocks, %d bytes", tt.blocks, tt.expected), func(t *testing.T) {
-			f := newFixture(t)
-			before := pattern(8*512, 0xAA)
-			copy(f.vol.data, before)
-			out := bytes.Repeat([]byte{'b'}, tt.expected)
-			r := f.run(request{nexus: f.nexus, cdb: cdb10(0x2A, 0, 0, tt.blocks), out: out, expectedOut: tt.expected})
-			if r.wanted != tt.wantedForResid {
-				t.Errorf("wanted %d bytes, %d tell the residual", r.wanted, tt.wantedForResid)
-			}
-			want := bytes.Clone(before)
-			if tt.refused {
-				r.wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCommandIU)
-			} else {
-				r.wantStatus(t, api.SAM_STAT_GOOD)
-				copy(want, out[:512])
-			}
-			if !bytes.Equal(f.vol.data[:len(want)], want) {
-				t.Error("the medium holds something else")
-			}
-		})
+		for name, cdb := range map[string][]byte{"WRITE": cdb10(0x2A, 0, 0, tt.blocks), "WRITE AND VERIFY": cdb10(0x2E, compareAll, 0, tt.blocks)} {
+			t.Run(fmt.Sprintf("%s, %d blocks, %d bytes", name, tt.blocks, tt.expected), func(t *testing.T) {
+				f := newFixture(t)
+				want := pattern(8*512, 0xAA)
+				copy(f.vol.data, want)
+				out := bytes.Repeat([]byte{'b'}, tt.expected)
+				r := f.run(request{nexus: f.nexus, cdb: cdb, out: out, expectedOut: tt.expected})
+				if r.wanted != uint32(tt.blocks)*512 {
+					t.Errorf("wanted %d bytes; the transport counts the residual from it", r.wanted)
+				}
+				if tt.refused {
+					r.wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCommandIU)
+				} else {
+					r.wantStatus(t, api.SAM_STAT_GOOD)
+				}
+				copy(want, out[:tt.written])
+				if !bytes.Equal(f.vol.data[:len(want)], want) {
+					t.Error("the medium holds something else")
+				}
+			})
+		}
 	}
 }
 

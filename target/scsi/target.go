@@ -160,14 +160,6 @@ func (tg *Target) Execute(ctx context.Context, t *Task) {
 	t.Result = api.SAM_STAT_GOOD
 }
 
-// execute runs the operation with as much Data-Out as it counts on.
-func (t *Task) execute(ctx context.Context) error {
-	if uint64(len(t.DataOut())) < uint64(t.Wanted) {
-		return errShortDataOut
-	}
-	return t.op.Execute(ctx, t)
-}
-
 // HasLU reports whether lun names a logical unit that n can address.
 func (tg *Target) HasLU(n *Nexus, lun [8]byte) bool { return n.unit(lun) != nil }
 

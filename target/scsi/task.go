@@ -26,9 +26,7 @@ type Task struct {
 	// bidirectional read length).
 	ExpectedOut, ExpectedIn uint32
 	// Wanted is the number of Data-Out bytes that the CDB asks for; Prepare
-	// sets it. The transport fetches min(Wanted, ExpectedOut) bytes. It stands
-	// also when Prepare refuses the task for an ExpectedOut that is too small,
-	// and tells the residual overflow then.
+	// sets it. The transport fetches min(Wanted, ExpectedOut) bytes.
 	Wanted uint32
 
 	op    *Operation // set by Prepare

@@ -49,14 +49,10 @@ func prepareWriteAndVerify(t *Task) error {
 }
 
 func executeWriteAndVerify(ctx context.Context, t *Task) error {
-	lu := t.LU
-	if t.TL == 0 {
-		return nil
-	}
-	if err := lu.volume.WriteAt(ctx, t.DataOut()[:t.TL], int64(t.Offset)); err != nil {
+	if err := t.writeDataOut(ctx); err != nil {
 		return err
 	}
-	if err := lu.volume.Flush(ctx); err != nil {
+	if err := t.LU.volume.Flush(ctx); err != nil {
 		return err
 	}
 	return t.verifyMedium(ctx, t.DataOut())

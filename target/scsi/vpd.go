@@ -66,6 +66,7 @@ func vpdExtendedInquiry(*Nexus) []byte {
 // vpdBlockLimits is page B0h (SBC-3 6.6.4).
 func (lu *LogicalUnit) vpdBlockLimits(*Nexus) []byte {
 	b := make([]byte, 60)
+	b[0] = 0x01 // WSNZ
 	if lu.conditional != nil {
 		b[1] = maximumCompareAndWrite
 	}

@@ -22,8 +22,9 @@ func hasNDOB(cdb []byte) bool {
 	return cdb[0] == opWriteSame16 && cdb[1]&writeSameNDOB != 0
 }
 
-// prepareWriteSame checks WRITE SAME(10) and (16). WSNZ is zero in the Block
-// Limits page: no block count means all blocks to the last.
+// prepareWriteSame checks WRITE SAME(10) and (16). A length of zero, "to the
+// last block", is refused as WSNZ in the Block Limits page says: on a unit of
+// usual size it would be longer than the limit anyway.
 func prepareWriteSame(t *Task) error {
 	cdb, lu := t.CDB(), t.LU
 	if err := checkWriteSameFlags(cdb, lu); err != nil {
@@ -31,10 +32,7 @@ func prepareWriteSame(t *Task) error {
 	}
 	r := rangeOf(cdb)
 	if r.blocks == 0 {
-		if r.lba >= lu.Blocks() {
-			return NewSense(KeyIllegalRequest, ASCLBAOutOfRange)
-		}
-		r.blocks = lu.Blocks() - r.lba
+		return InvalidFieldInCDB(r.lengthField, 7)
 	}
 	if err := lu.checkRange(r.lba, r.blocks); err != nil {
 		return err
