@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -80,7 +81,9 @@ var readyLine = regexp.MustCompile(`^odx \S+ is ready on (\S+)\n$`)
 func startServer(t *testing.T, cmd *exec.Cmd) *server {
 	t.Helper()
 	s := &server{cmd: cmd, stderr: new(bytes.Buffer)}
-	cmd.Stderr = s.stderr
+	if cmd.Stderr == nil {
+		cmd.Stderr = s.stderr
+	}
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -153,6 +156,65 @@ func TestServeUntilSignal(t *testing.T) {
 				t.Errorf("the log does not say that it stopped:\n%s", s.stderr)
 			}
 		})
+	}
+}
+
+// logIn opens a discovery session (RFC 7143 11.12) that is then left alone.
+func logIn(t *testing.T, portal string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", portal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	text := "InitiatorName=iqn.2026-11.example.odx:idle\x00SessionType=Discovery\x00"
+	pdu := make([]byte, 48, 48+len(text)+3)
+	pdu[0] = 0x43                             // Login Request, immediate
+	pdu[1] = 0x87                             // transit from operational negotiation to full feature phase
+	pdu[7] = byte(len(text))                  // DataSegmentLength
+	copy(pdu[8:], "\x80\x00\x00\x00\x00\x01") // ISID
+	pdu = append(pdu, text...)
+	pdu = append(pdu, make([]byte, -len(text)&3)...)
+	if _, err := conn.Write(pdu); err != nil {
+		t.Fatal(err)
+	}
+	answer := make([]byte, 48)
+	if _, err := io.ReadFull(conn, answer); err != nil || answer[0] != 0x23 || answer[36] != 0 {
+		t.Fatalf("login response % x (%v)", answer, err)
+	}
+	return conn
+}
+
+// TestStopWithIdleInitiator: an initiator that stays and answers nothing costs
+// some of the 10 seconds, no more.
+func TestStopWithIdleInitiator(t *testing.T) {
+	s := startServer(t, odx("serve", "--config", writeConfig(t, config)))
+	logIn(t, s.portal)
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.end(t); err != nil {
+		t.Errorf("%v; standard error:\n%s", err, s.stderr)
+	}
+}
+
+// TestSecondSignal: while it waits for that initiator, another signal ends the
+// server at once.
+func TestSecondSignal(t *testing.T) {
+	cmd := odx("serve", "--config", writeConfig(t, config))
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t, cmd)
+	logIn(t, s.portal)
+	cmd.Process.Signal(syscall.SIGTERM)
+	for lines := bufio.NewScanner(log); lines.Scan(); {
+		if strings.Contains(lines.Text(), `"msg":"stopping"`) {
+			cmd.Process.Signal(syscall.SIGTERM)
+		}
+	}
+	s.end(t)
+	if status := cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGTERM {
+		t.Errorf("it ended with %v, not with the second signal", cmd.ProcessState)
 	}
 }
 

@@ -88,11 +88,11 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 
 	select {
 	case <-ctx.Done():
-		log.Info("stopping")
 	case err = <-service.Failed():
-		log.WithError(err).Error("stopping: a portal has failed")
+		log.WithError(err).Error("a portal has failed")
 	}
 	release() // the next signal ends the process at once
+	log.Info("stopping")
 	notify(log, daemon.SdNotifyStopping)
 	return errors.Join(err, stop(service, queries, log))
 }
