@@ -2,9 +2,11 @@ package gotgtbs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	"github.com/gostor/gotgt/pkg/api"
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
@@ -67,10 +69,15 @@ func (e *External) WriteAt(ctx context.Context, p []byte, off int64) error {
 	if err := e.check(ctx, off, int64(len(p))); err != nil || len(p) == 0 {
 		return err
 	}
-	if err := e.store.Write(p, off); err != nil {
-		return fmt.Errorf("%s: write %d bytes at %d: %w", e.path, len(p), off, err)
+	err := e.store.Write(p, off)
+	if err == nil {
+		return nil
 	}
-	return nil
+	err = fmt.Errorf("%s: write %d bytes at %d: %w", e.path, len(p), off, err)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return errors.Join(backstore.ErrNoSpace, err)
+	}
+	return err
 }
 
 // Unmap writes zeros: what a store of gotgt does on Unmap is its own affair (that

@@ -5,9 +5,11 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/gostor/gotgt/pkg/api"
@@ -169,6 +171,34 @@ func TestExternalVolumeRefuses(t *testing.T) {
 		if !errors.Is(tt.err, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, tt.err, tt.want)
 		}
+	}
+}
+
+// fullStore is a backing store on a file system without space.
+type fullStore struct{ api.BackingStore }
+
+func (fullStore) Open(*api.SCSILu, string) error { return nil }
+func (fullStore) Size(*api.SCSILu) uint64        { return 1 << 20 }
+func (fullStore) Write([]byte, int64) error {
+	return &os.PathError{Op: "write", Path: "disk.img", Err: syscall.ENOSPC}
+}
+
+// shortStore returns less than it is asked for.
+type shortStore struct{ fullStore }
+
+func (shortStore) Read(int64, int64) ([]byte, error) { return nil, nil }
+
+func TestExternalVolumeTellsWhatWentWrong(t *testing.T) {
+	gotgt.RegisterBackingStore("short", func() (api.BackingStore, error) { return shortStore{}, nil })
+	e, err := Open("short:x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.WriteAt(context.Background(), make([]byte, 512), 0); !errors.Is(err, backstore.ErrNoSpace) {
+		t.Errorf("full file system: %v, want ErrNoSpace", err)
+	}
+	if err := e.ReadAt(context.Background(), make([]byte, 512), 0); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("short read: %v", err)
 	}
 }
 

@@ -95,6 +95,9 @@ func TestModeSelectTurnsTheWriteCacheOff(t *testing.T) {
 	if !f.lu.WriteThrough() {
 		t.Error("WCE=0 had no effect")
 	}
+	if f.vol.flushes.Load() != 1 {
+		t.Error("what the cache held when it was turned off was not flushed")
+	}
 	if d := f.good(modeSense6(0x08, 0, 255), nil); d[12+2]&0x04 != 0 {
 		t.Error("WCE is still reported")
 	}

@@ -34,7 +34,7 @@ func checkModeSelect(cdb []byte) error {
 	return nil
 }
 
-func executeModeSelect6(_ context.Context, t *Task) error {
+func executeModeSelect6(ctx context.Context, t *Task) error {
 	list := t.DataOut()[:t.Wanted]
 	if len(list) == 0 {
 		return nil
@@ -42,10 +42,10 @@ func executeModeSelect6(_ context.Context, t *Task) error {
 	if len(list) < 4 {
 		return NewSense(KeyIllegalRequest, ASCParameterListLengthError)
 	}
-	return t.modeSelect(list, 4, int(list[3]), shortDescriptor)
+	return t.modeSelect(ctx, list, 4, int(list[3]), shortDescriptor)
 }
 
-func executeModeSelect10(_ context.Context, t *Task) error {
+func executeModeSelect10(ctx context.Context, t *Task) error {
 	list := t.DataOut()[:t.Wanted]
 	if len(list) == 0 {
 		return nil
@@ -57,7 +57,7 @@ func executeModeSelect10(_ context.Context, t *Task) error {
 	if list[4]&0x01 != 0 { // LONGLBA
 		form = longDescriptor
 	}
-	return t.modeSelect(list, 8, int(binary.BigEndian.Uint16(list[6:])), form)
+	return t.modeSelect(ctx, list, 8, int(binary.BigEndian.Uint16(list[6:])), form)
 }
 
 // descriptorForm is the length of a mode parameter block descriptor.
@@ -70,7 +70,7 @@ const (
 
 // modeSelect checks a mode parameter list with a header of headerLength bytes,
 // and takes its pages over only when all of it is right.
-func (t *Task) modeSelect(list []byte, headerLength, descriptorLength int, form descriptorForm) error {
+func (t *Task) modeSelect(ctx context.Context, list []byte, headerLength, descriptorLength int, form descriptorForm) error {
 	lu := t.LU
 	at := headerLength + descriptorLength
 	if at > len(list) {
@@ -85,11 +85,14 @@ func (t *Task) modeSelect(list []byte, headerLength, descriptorLength int, form 
 		}
 	}
 	changed, err := lu.modes.selectPages(list, at)
-	if err != nil {
+	if err != nil || !changed {
 		return err
 	}
-	if changed {
-		lu.establish(ASCModeParametersChanged, t.Nexus)
+	lu.establish(ASCModeParametersChanged, t.Nexus)
+	if lu.WriteThrough() {
+		// What the cache held when it was turned off has to reach the medium too
+		// (SBC-3 6.5.5, WCE).
+		return lu.volume.Flush(ctx)
 	}
 	return nil
 }
