@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -100,12 +101,27 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	defer f.fs.world.RUnlock()
 	f.node.mu.Lock()
 	defer f.node.mu.Unlock()
-	f.node.write(update{off, int64(len(p)), append([]byte{}, p...)})
+	f.node.write(update{off, int64(len(p)), keep(p)})
 	if short != nil {
 		return len(p), short.Err
 	}
 	return len(p), nil
 }
+
+// keep copies the bytes of a write; nil when all are zero, so that a file that
+// is filled with zeros takes no memory.
+func keep(p []byte) []byte {
+	for rest := p; len(rest) > 0; {
+		n := min(len(rest), pageLength)
+		if !bytes.Equal(rest[:n], zeros[:n]) {
+			return append([]byte{}, p...)
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+var zeros [pageLength]byte
 
 func (f *memFile) Truncate(size int64) error {
 	if size < 0 {

@@ -1,0 +1,115 @@
+package journal
+
+import (
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"odx/backstore/vfs"
+)
+
+func openBench(b *testing.B) *Journal {
+	b.Helper()
+	j, err := Open(ctx, Options{FS: vfs.OS(), Dir: filepath.Join(b.TempDir(), "j"), StoreID: store}, func(LSN, []byte) error { return nil })
+	must(b, err)
+	b.Cleanup(func() { must(b, j.Close()) })
+	return j
+}
+
+// BenchmarkAppend includes the writing and syncing in the background that
+// makes room for more.
+func BenchmarkAppend(b *testing.B) {
+	for _, n := range []int{100, 4096, 65536} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			j := openBench(b)
+			head, data := make([]byte, 32), make([]byte, n)
+			b.SetBytes(int64(n))
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if err := j.Reserve(ctx, len(head)+len(data)); err != nil {
+					b.Fatal(err)
+				}
+				j.Append(head, data)
+				if i%10000 == 9999 { // a checkpoint
+					first, err := j.Rotate()
+					must(b, err)
+					must(b, j.Truncate(first))
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkCommit1KiB(b *testing.B) {
+	for _, writers := range []int{1, 64} {
+		b.Run(fmt.Sprintf("%dwriters", writers), func(b *testing.B) {
+			j := openBench(b)
+			data := make([]byte, 1024)
+			b.ReportAllocs()
+			work := make(chan struct{})
+			var all sync.WaitGroup
+			for range writers {
+				all.Go(func() {
+					for range work {
+						must(b, j.Reserve(ctx, len(data)))
+						must(b, j.Commit(ctx, j.Append(nil, data)))
+					}
+				})
+			}
+			for b.Loop() {
+				work <- struct{}{}
+			}
+			close(work)
+			all.Wait()
+		})
+	}
+}
+
+// BenchmarkFdatasync shows what preallocation gains: 1 KiB at a time into a
+// file of zeros, and into one that grows.
+func BenchmarkFdatasync(b *testing.B) {
+	const length = 32 << 20
+	for _, kind := range []string{"growing", "preallocated"} {
+		b.Run(kind, func(b *testing.B) {
+			f, err := vfs.OS().Create(filepath.Join(b.TempDir(), "f"))
+			must(b, err)
+			defer f.Close()
+			if kind == "preallocated" {
+				_, err = f.WriteAt(make([]byte, length), 0)
+				must(b, err)
+				must(b, f.Sync())
+			}
+			p := make([]byte, 1024)
+			for i := 0; b.Loop(); i++ {
+				if _, err := f.WriteAt(p, int64(i%(length>>10))<<10); err != nil {
+					b.Fatal(err)
+				}
+				must(b, f.Sync())
+			}
+		})
+	}
+}
+
+func BenchmarkReplay(b *testing.B) {
+	m := vfs.NewMem()
+	o := Options{FS: m, Dir: "/j", StoreID: store}
+	none := func(LSN, []byte) error { return nil }
+	j, err := Open(ctx, o, none)
+	must(b, err)
+	data := make([]byte, 4096)
+	const records = 4096
+	for i := range records {
+		data[0] = byte(i)
+		must(b, j.Reserve(ctx, len(data)))
+		j.Append(nil, data)
+	}
+	must(b, j.Close())
+	b.SetBytes(records * 4096)
+	b.ReportAllocs()
+	for b.Loop() {
+		j, err := Open(ctx, o, none)
+		must(b, err)
+		must(b, j.Close())
+	}
+}

@@ -1,0 +1,225 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"odx/backstore/vfs"
+)
+
+// history is what a journal was told, up to a power cut.
+type history struct {
+	first               LSN // replay starts here
+	appended, committed LSN
+}
+
+var errPowerOff = errors.New("power is off")
+
+// live appends, commits, rotates and truncates until the power goes.
+func live(t *testing.T, m *vfs.Mem, h history) history {
+	o := small(m)
+	o.First = h.first
+	o.FileBytes = 12 << 10
+	j, err := Open(ctx, o, func(LSN, []byte) error { return nil })
+	if err != nil {
+		return h
+	}
+	defer j.Close()
+	h.appended, h.committed = j.Last(), j.Last()
+	for i := range 45 {
+		p := payload(j.Last() + 1)
+		if j.Reserve(ctx, len(p)) != nil {
+			return h
+		}
+		h.appended = j.Append(p, nil)
+		if i%3 == 0 {
+			if j.Commit(ctx, h.appended) != nil {
+				return h
+			}
+			h.committed = h.appended
+		}
+		if i%15 == 10 {
+			first, err := j.Rotate()
+			if err != nil || j.Commit(ctx, first-1) != nil {
+				return h
+			}
+			h.first, h.committed = first, first-1
+			if j.Truncate(first) != nil {
+				return h
+			}
+		}
+	}
+	if j.Close() == nil {
+		h.committed = h.appended
+	}
+	return h
+}
+
+// cutAfter makes the power of m go after so many operations that change the
+// disk; the counter says how many there were.
+func cutAfter(m *vfs.Mem, cut int64) *atomic.Int64 {
+	n := &atomic.Int64{}
+	m.SetHook(func(k vfs.OpKind, _ string) error {
+		if k.Changes() && n.Add(1) > cut {
+			return errPowerOff
+		}
+		return nil
+	})
+	return n
+}
+
+// check opens what a power cut left: all that was committed, then nothing but
+// what was appended.
+func check(t *testing.T, m *vfs.Mem, h history) {
+	t.Helper()
+	o := small(m)
+	o.First = h.first
+	j, last := openAt(t, o)
+	if last < h.committed || last > h.appended {
+		t.Errorf("replayed up to %d; committed %d, appended %d", last, h.committed, h.appended)
+	}
+	must(t, j.Close())
+}
+
+// TestPowerCut cuts the power at every operation that changes the disk, then
+// lives on with what is left and cuts again.
+func TestPowerCut(t *testing.T) {
+	for cut := int64(0); ; cut++ {
+		m := vfs.NewMem()
+		n := cutAfter(m, cut)
+		h := live(t, m, history{first: 1})
+		whole := n.Load() <= cut
+		for seed := range uint64(4) {
+			rng := newRand(uint64(cut), seed)
+			left := m.CrashClone(rng)
+			check(t, left.CrashClone(rng), h)
+			// A second life, that ends somewhere.
+			cutAfter(left, int64(rng.IntN(60)))
+			h2 := live(t, left, h)
+			h2.committed = max(h.committed, h2.committed)
+			h2.appended = max(h.appended, h2.appended)
+			check(t, left.CrashClone(rng), h2)
+		}
+		if t.Failed() {
+			t.Fatalf("power cut after %d operations", cut)
+		}
+		if whole {
+			t.Logf("%d places to cut", n.Load())
+			return
+		}
+	}
+}
+
+// A process that dies leaves its writes in the kernel, where the next one
+// reads them; a power cut after that must not take them away again.
+func TestWhatWasReplayedIsDurable(t *testing.T) {
+	m := vfs.NewMem()
+	o := small(m)
+	j, _ := openAt(t, o)
+	addMany(t, j, 3)
+	add(t, j)
+	add(t, j)
+	j.acquire()
+	must(t, j.writeOut()) // and no sync
+	j.release()
+	for seed := range uint64(20) {
+		m := m.CrashClone(newRand(1, seed)) // with luck all 5 are there
+		k, last := openAt(t, small(m))
+		for left := range uint64(5) {
+			c, again := openAt(t, small(m.CrashClone(newRand(seed, left))))
+			if again != last {
+				t.Errorf("replayed up to %d, after a power cut up to %d", last, again)
+			}
+			must(t, c.Close())
+		}
+		must(t, k.Close())
+	}
+}
+
+func journalFile(t *testing.T, m *vfs.Mem, i int) string {
+	t.Helper()
+	return "/j/" + names(t, m)[i]
+}
+
+func spoil(t *testing.T, m *vfs.Mem, name string, off int64, p []byte) {
+	t.Helper()
+	f, err := m.Open(name)
+	must(t, err)
+	_, err = f.WriteAt(p, off)
+	must(t, err)
+	must(t, f.Close())
+}
+
+func TestDamageIsNotTakenForATornTail(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		spoil func(t *testing.T, m *vfs.Mem)
+	}{
+		{"a changed byte in an early file", func(t *testing.T, m *vfs.Mem) {
+			spoil(t, m, journalFile(t, m, 0), headerBlock+recordHeader+200, []byte{0xff, 0xee})
+		}},
+		{"a missing first file", func(t *testing.T, m *vfs.Mem) { must(t, m.Remove(journalFile(t, m, 0))) }},
+		{"a missing file", func(t *testing.T, m *vfs.Mem) { must(t, m.Remove(journalFile(t, m, 1))) }},
+		{"the header of another store", func(t *testing.T, m *vfs.Mem) {
+			spoil(t, m, journalFile(t, m, 0), 0, fileHeader{store: [16]byte{9}, seq: 1, first: 1}.encode())
+		}},
+		{"an unknown version", func(t *testing.T, m *vfs.Mem) {
+			b := fileHeader{store: store, seq: 1, first: 1}.encode()
+			b[8]++
+			copy(b[48:], checksum(b[:48]))
+			spoil(t, m, journalFile(t, m, 0), 0, b)
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := vfs.NewMem()
+			j, _ := openAt(t, small(m))
+			addMany(t, j, 60)
+			must(t, j.Close())
+			test.spoil(t, m)
+			before := fmt.Sprint(names(t, m))
+			_, err := Open(ctx, small(m), func(LSN, []byte) error { return nil })
+			wantErr(t, "open", err, ErrCorrupt)
+			if after := fmt.Sprint(names(t, m)); after != before {
+				t.Errorf("files before %s, after %s", before, after)
+			}
+		})
+	}
+}
+
+// TestTornTail damages the last file in many places: what is before the damage
+// is replayed, and the journal goes on behind it.
+func TestTornTail(t *testing.T) {
+	base := vfs.NewMem()
+	o := small(base)
+	o.FileBytes = 64 << 10
+	j, _ := openAt(t, o)
+	ends := []int64{headerBlock} // of the records
+	for range 12 {
+		lsn := add(t, j)
+		ends = append(ends, ends[lsn-1]+recordLength(len(payload(lsn))))
+	}
+	must(t, j.Close())
+	for off := int64(headerBlock); off < ends[12]; off += 40 {
+		m := base.CrashClone(newRand(1, 1))
+		spoil(t, m, journalFile(t, m, 0), off, bytes.Repeat([]byte{0xa5}, 8))
+		j, last := openAt(t, small(m))
+		whole := 0
+		for whole < 12 && ends[whole+1] <= off {
+			whole++
+		}
+		// Bytes that only fill a record up to a multiple of 8 do not count.
+		if last != LSN(whole) && ends[whole+1]-off > 8 {
+			t.Fatalf("damage at %d: replayed up to %d, want %d", off, last, whole)
+		}
+		next := add(t, j)
+		must(t, j.Close())
+		j, last = openAt(t, small(m))
+		if last != next {
+			t.Fatalf("damage at %d: replayed up to %d, want %d", off, last, next)
+		}
+		must(t, j.Close())
+	}
+}

@@ -1,0 +1,298 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"odx/backstore/vfs"
+)
+
+const (
+	suffix     = ".journal"
+	spareName  = "spare" + suffix
+	pageLength = 4096
+	stageBytes = 256 << 10 // written with one system call
+	// firstFileBytes is the length of the first file, if FileBytes is not less.
+	firstFileBytes = 4 << 20
+	maxSpares      = 4
+)
+
+// disk is the part of a Journal that belongs to the holder of the token.
+type disk struct {
+	finished bool
+	seq      uint64 // of the newest file
+	files    []file // oldest first; those that hold needed records
+	out      output
+	written  cursor // behind the last record given to the kernel or staged
+	settled  cursor // behind the last durable record
+
+	batch     []*chunk // snapshot of queue.chunks
+	splitting []LSN    // snapshot of splits
+	spares    []spare
+	preparing chan spare // gives the spare that is being made; nil: none is
+	nextBytes int64      // length of the next file
+}
+
+// file is a journal file that was written to.
+type file struct {
+	name   string
+	header fileHeader
+	start  int64 // cursor.encoded of the first record
+	bytes  int64 // length of the file, as far as it is preallocated
+}
+
+// output is the file that is written to; handle is nil when there is none.
+type output struct {
+	handle vfs.File
+	seed   uint32
+	limit  int64 // no record may end behind it
+	end    int64 // offset in the file behind the last record
+
+	stage   []byte // bytes not yet written, zero or more
+	stageAt int64  // their offset in the file
+}
+
+// spare is a file to be used next, or used again. Its content has no meaning.
+type spare struct {
+	name  string
+	bytes int64
+	err   error // why there is none
+}
+
+func fileName(dir string, seq uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("%016x%s", seq, suffix))
+}
+
+// parseName returns the sequence number that a file's name tells; false when
+// it is not the name of a journal file.
+func parseName(name string) (uint64, bool) {
+	digits, ok := strings.CutSuffix(name, suffix)
+	if !ok || len(digits) != 16 || strings.ToLower(digits) != digits {
+		return 0, false
+	}
+	seq, err := strconv.ParseUint(digits, 16, 64)
+	return seq, err == nil
+}
+
+// put stages p for the file and writes when a stage is full. Stages end at
+// page boundaries, so that the kernel need not read the rest of a page of a
+// file that is used again.
+func (o *output) put(p []byte) error {
+	for len(p) > 0 {
+		room := stageBytes - int((o.stageAt+int64(len(o.stage)))%stageBytes)
+		n := min(room, len(p))
+		o.stage = append(o.stage, p[:n]...)
+		p = p[n:]
+		o.end += int64(n)
+		if n == room {
+			if err := o.write(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+var zeros [pageLength]byte
+
+// flush writes what is staged, and zeros up to the end of the page.
+func (o *output) flush() error {
+	if len(o.stage) == 0 {
+		return nil
+	}
+	if over := int(o.end % pageLength); over > 0 {
+		o.stage = append(o.stage, zeros[over:]...)
+	}
+	return o.write()
+}
+
+func (o *output) write() error {
+	_, err := o.handle.WriteAt(o.stage, o.stageAt)
+	o.stage = o.stage[:0]
+	o.stageAt = o.end
+	return err
+}
+
+// begin makes a file whose first record is the next one, and of which a record
+// of the given length is the first.
+func (j *Journal) begin(length int64) error {
+	j.seq++
+	h := fileHeader{store: j.o.StoreID, seq: j.seq, first: j.written.lsn + 1}
+	name := fileName(j.o.Dir, j.seq)
+	handle, bytes, err := j.newFile(name, headerBlock+length)
+	if err != nil {
+		return fmt.Errorf("new journal file: %w", err)
+	}
+	j.files = append(j.files, file{name: name, header: h, start: j.written.encoded, bytes: bytes})
+	j.out.handle, j.out.seed = handle, h.seed()
+	if j.out.limit = bytes; bytes == 0 {
+		j.out.limit = max(j.o.FileBytes, headerBlock+length)
+	}
+	j.out.stage, j.out.stageAt, j.out.end = j.out.stage[:0], 0, 0
+	return j.out.put(h.encode())
+}
+
+// newFile returns a file with a durable name, and how much of it is
+// preallocated: the spare one if there is one that is long enough, else a new
+// one that grows as it is written.
+func (j *Journal) newFile(name string, need int64) (vfs.File, int64, error) {
+	handle, bytes, err := j.useSpare(name, need)
+	if err != nil {
+		return nil, 0, err
+	}
+	if handle == nil {
+		if handle, err = j.o.FS.Create(name); err != nil {
+			return nil, 0, err
+		}
+	}
+	if err := j.o.FS.SyncDir(j.o.Dir); err != nil {
+		return nil, 0, errors.Join(err, handle.Close(), j.o.FS.Remove(name))
+	}
+	return handle, bytes, nil
+}
+
+// useSpare gives a spare file a new name; nil when there is none to use.
+func (j *Journal) useSpare(name string, need int64) (vfs.File, int64, error) {
+	if len(j.spares) == 0 && j.preparing != nil {
+		if s := <-j.preparing; s.err == nil {
+			j.spares = append(j.spares, s)
+		}
+		j.preparing = nil
+	}
+	i := slices.IndexFunc(j.spares, func(s spare) bool { return s.bytes >= need })
+	if i < 0 {
+		return nil, 0, nil
+	}
+	s := j.spares[i]
+	// If any of it fails the next attempt does without.
+	j.spares = slices.Delete(j.spares, i, i+1)
+	if err := j.o.FS.Rename(s.name, name); err != nil {
+		return nil, 0, err
+	}
+	handle, err := j.o.FS.Open(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	return handle, s.bytes, nil
+}
+
+// prepare starts making a spare file, if there is none.
+func (j *Journal) prepare() {
+	if len(j.spares) > 0 || j.preparing != nil {
+		return
+	}
+	made := make(chan spare, 1)
+	j.preparing = made
+	bytes := j.nextBytes
+	j.nextBytes = min(2*bytes, j.o.FileBytes)
+	go func() {
+		s := spare{name: filepath.Join(j.o.Dir, spareName), bytes: bytes}
+		s.err = j.fill(s.name, bytes)
+		made <- s
+	}()
+}
+
+// fill makes a file of zeros, durable, and leaves nothing if it cannot.
+func (j *Journal) fill(name string, bytes int64) error {
+	err := removeIfThere(j.o.FS, name)
+	if err != nil {
+		return err
+	}
+	f, err := j.o.FS.Create(name)
+	if err != nil {
+		return err
+	}
+	piece := make([]byte, min(bytes, 1<<20))
+	for off := int64(0); off < bytes && err == nil; off += int64(len(piece)) {
+		select {
+		case <-j.stop:
+			err = ErrClosed
+		default:
+			_, err = f.WriteAt(piece[:min(int64(len(piece)), bytes-off)], off)
+		}
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, j.o.FS.Remove(name))
+	}
+	return nil
+}
+
+func removeIfThere(fsys vfs.FS, name string) error {
+	if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// truncate is Truncate.
+func (j *Journal) truncate(below LSN) error {
+	// The file that is written to goes too, when a Rotate comes next.
+	if j.out.handle != nil && j.written.lsn < below && j.written.lsn == j.settled.lsn {
+		if err := j.closeOutput(); err != nil {
+			return err
+		}
+	}
+	for len(j.files) > 0 {
+		next := j.written.lsn + 1
+		if len(j.files) > 1 {
+			next = j.files[1].header.first
+		}
+		if next > below || len(j.files) == 1 && j.out.handle != nil {
+			break
+		}
+		if err := j.discard(j.files[0]); err != nil {
+			return fmt.Errorf("truncate journal: %w", err)
+		}
+		j.files = j.files[1:]
+	}
+	j.noteOldest()
+	return nil
+}
+
+// discard keeps a file to be used again, or removes it when there are enough
+// or files have grown much longer since.
+func (j *Journal) discard(f file) error {
+	if len(j.spares) < maxSpares && f.bytes >= j.nextBytes/2 {
+		j.spares = append(j.spares, spare{name: f.name, bytes: f.bytes})
+		return nil
+	}
+	return removeIfThere(j.o.FS, f.name)
+}
+
+func (j *Journal) noteOldest() {
+	oldest := j.written.encoded
+	if len(j.files) > 0 {
+		oldest = j.files[0].start
+	}
+	j.oldest.Store(oldest)
+}
+
+func (j *Journal) closeOutput() error {
+	err := j.out.handle.Close()
+	j.out.handle = nil
+	return err
+}
+
+// finish closes what is open, for good.
+func (j *Journal) finish() error {
+	j.finished = true
+	var err error
+	if j.out.handle != nil {
+		err = j.closeOutput()
+	}
+	if j.preparing != nil {
+		if s := <-j.preparing; s.err == nil {
+			err = errors.Join(err, j.o.FS.Remove(s.name))
+		}
+		j.preparing = nil
+	}
+	return err
+}

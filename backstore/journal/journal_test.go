@@ -1,0 +1,549 @@
+package journal
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"odx/backstore/vfs"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	ctx   = context.Background()
+	store = [16]byte{1, 2, 3}
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantErr(t *testing.T, what string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s: error %v, want %v", what, err, want)
+	}
+}
+
+func newRand(a, b uint64) *rand.Rand { return rand.New(rand.NewPCG(a, b)) }
+
+// payload is what record n holds in these tests: a length and bytes that only
+// this record has.
+func payload(n LSN) []byte {
+	rng := newRand(uint64(n), 7)
+	p := make([]byte, []int{0, 1, 7, 100, 480, 1000, 3000, 9000}[rng.IntN(8)])
+	for i := range p {
+		p[i] = byte(rng.Uint32())
+	}
+	return p
+}
+
+// small options make many files of few records.
+func small(m vfs.FS) Options {
+	return Options{FS: m, Dir: "/j", StoreID: store, FileBytes: 24 << 10, MaxUnsynced: 64 << 10}
+}
+
+// openAt opens a journal whose records are payload(n), from o.First on, and
+// returns the last record replayed.
+func openAt(t testing.TB, o Options) (*Journal, LSN) {
+	t.Helper()
+	next := max(o.First, 1)
+	j, err := Open(ctx, o, func(lsn LSN, p []byte) error {
+		if lsn != next {
+			t.Errorf("record %d replayed, want %d", lsn, next)
+		}
+		if string(p) != string(payload(lsn)) {
+			t.Errorf("record %d: %d bytes replayed that are not its own", lsn, len(p))
+		}
+		next = lsn + 1
+		return nil
+	})
+	must(t, err)
+	t.Cleanup(func() { j.Close() })
+	return j, next - 1
+}
+
+// add appends record payload(n) for the next n.
+func add(t testing.TB, j *Journal) LSN {
+	t.Helper()
+	p := payload(j.Last() + 1)
+	must(t, j.Reserve(ctx, len(p)))
+	return j.Append(p[:len(p)/3], p[len(p)/3:])
+}
+
+func addMany(t testing.TB, j *Journal, n int) (last LSN) {
+	t.Helper()
+	for range n {
+		last = add(t, j)
+		if last%7 == 0 {
+			must(t, j.Commit(ctx, last))
+		}
+	}
+	must(t, j.Commit(ctx, last))
+	return last
+}
+
+func names(t testing.TB, fsys vfs.FS) []string {
+	t.Helper()
+	l, err := fsys.List("/j")
+	must(t, err)
+	return l
+}
+
+func TestAppendCommitReplay(t *testing.T) {
+	m := vfs.NewMem()
+	j, last := openAt(t, small(m))
+	if last != 0 || j.Last() != 0 || j.Durable() != 0 {
+		t.Errorf("a new journal has records up to %d, %d, %d", last, j.Last(), j.Durable())
+	}
+	for round := range 4 {
+		if want := LSN(round*50 + 50); addMany(t, j, 50) != want || j.Durable() != want {
+			t.Errorf("last %d, durable %d, want %d", j.Last(), j.Durable(), want)
+		}
+		must(t, j.Close())
+		j, last = openAt(t, small(m))
+		if want := LSN(round*50 + 50); last != want || j.Last() != want || j.Durable() != want {
+			t.Errorf("replayed up to %d, last %d, durable %d, want %d", last, j.Last(), j.Durable(), want)
+		}
+	}
+}
+
+func TestCloseCommits(t *testing.T) {
+	m := vfs.NewMem()
+	j, _ := openAt(t, small(m))
+	add(t, j)
+	must(t, j.Close())
+	if _, last := openAt(t, small(m.CrashClone(newRand(1, 1)))); last != 1 {
+		t.Errorf("replayed up to %d", last)
+	}
+}
+
+func TestClosed(t *testing.T) {
+	j, _ := openAt(t, small(vfs.NewMem()))
+	add(t, j)
+	must(t, j.Close())
+	wantErr(t, "reserve", j.Reserve(ctx, 1), ErrClosed)
+	if lsn := j.Append(nil, nil); lsn != 0 {
+		t.Errorf("record %d was appended", lsn)
+	}
+	must(t, j.Commit(ctx, 1)) // it is durable
+	_, err := j.Rotate()
+	wantErr(t, "rotate", err, ErrClosed)
+	wantErr(t, "truncate", j.Truncate(1), ErrClosed)
+	wantErr(t, "close", j.Close(), ErrClosed)
+}
+
+func TestRecordsLongerThanAFile(t *testing.T) {
+	m := vfs.NewMem()
+	o := small(m)
+	o.FileBytes = 8 << 10
+	j, _ := openAt(t, o)
+	last := addMany(t, j, 40) // up to 9000 bytes each
+	must(t, j.Close())
+	if _, got := openAt(t, o); got != last {
+		t.Errorf("replayed up to %d, want %d", got, last)
+	}
+}
+
+func TestFirstSkipsRecords(t *testing.T) {
+	m := vfs.NewMem()
+	j, _ := openAt(t, small(m))
+	addMany(t, j, 60)
+	must(t, j.Close())
+	before := len(names(t, m))
+	o := small(m)
+	o.First = 41
+	j, last := openAt(t, o)
+	if last != 60 {
+		t.Errorf("replayed up to %d", last)
+	}
+	if after := len(names(t, m)); after >= before {
+		t.Errorf("%d files before, %d after records were given up", before, after)
+	}
+	must(t, j.Close())
+
+	// What comes next is not in the journal: it was lost before it was
+	// durable, and the caller has it from elsewhere.
+	o.First = 100
+	j, last = openAt(t, o)
+	if last != 99 || j.Last() != 99 {
+		t.Errorf("replayed up to %d, last %d", last, j.Last())
+	}
+	if lsn := add(t, j); lsn != 100 {
+		t.Errorf("appended record %d", lsn)
+	}
+	must(t, j.Close())
+	if _, last = openAt(t, o); last != 100 {
+		t.Errorf("replayed up to %d", last)
+	}
+}
+
+func TestRotateAndTruncate(t *testing.T) {
+	m := vfs.NewMem()
+	j, _ := openAt(t, small(m))
+	addMany(t, j, 40)
+	all := j.Bytes()
+	add(t, j) // not durable yet
+	first, err := j.Rotate()
+	must(t, err)
+	if again, err := j.Rotate(); err != nil || again != first || first != 42 {
+		t.Errorf("rotated to %d, %d, %v", first, again, err)
+	}
+	add(t, j)
+	must(t, j.Commit(ctx, j.Last()))
+	must(t, j.Truncate(first))
+	if got, want := j.Bytes(), recordLength(len(payload(42))); got != want {
+		t.Errorf("%d bytes after truncation, want %d, of %d", got, want, all)
+	}
+	must(t, j.Close())
+	o := small(m)
+	o.First = first
+	j, last := openAt(t, o)
+	if last != 42 || j.Bytes() != recordLength(len(payload(42))) {
+		t.Errorf("replayed up to %d, %d bytes", last, j.Bytes())
+	}
+
+	// With nothing behind the rotation the file that was written to goes too.
+	addMany(t, j, 5)
+	first, err = j.Rotate()
+	must(t, err)
+	must(t, j.Truncate(first))
+	if j.Bytes() != 0 {
+		t.Errorf("%d bytes", j.Bytes())
+	}
+	addMany(t, j, 5)
+	must(t, j.Close())
+	o.First = first
+	if _, last = openAt(t, o); last != first+4 {
+		t.Errorf("replayed up to %d, want %d", last, first+4)
+	}
+}
+
+// Files are used again; what an earlier use left must not be replayed.
+func TestFilesAreRecycled(t *testing.T) {
+	m := vfs.NewMem()
+	var created atomic.Int64
+	j, _ := openAt(t, small(m))
+	m.SetHook(func(kind vfs.OpKind, _ string) error {
+		if kind == vfs.OpCreate {
+			created.Add(1)
+		}
+		return nil
+	})
+	first := LSN(1)
+	for range 60 {
+		addMany(t, j, 10)
+		for seed := range uint64(3) {
+			o := small(m.CrashClone(newRand(uint64(first), seed)))
+			o.First = first
+			c, last := openAt(t, o)
+			if last != j.Last() {
+				t.Fatalf("replayed up to %d, want %d", last, j.Last())
+			}
+			must(t, c.Close())
+		}
+		var err error
+		first, err = j.Rotate()
+		must(t, err)
+		must(t, j.Truncate(first))
+		if n := len(names(t, m)); n > maxSpares+2 {
+			t.Fatalf("%d files: %v", n, names(t, m))
+		}
+	}
+	if n := created.Load(); n > 10 {
+		t.Errorf("%d files were created for 60 rotations", n)
+	}
+}
+
+func TestReserveIsBounded(t *testing.T) {
+	m := vfs.NewMem()
+	j, _ := openAt(t, small(m))
+	wantErr(t, "reserve", j.Reserve(ctx, 64<<10+1), ErrTooLarge)
+	must(t, j.Reserve(ctx, 64<<10))
+	short, cancel := context.WithCancel(ctx)
+	cancel()
+	wantErr(t, "reserve of a full memory", j.Reserve(short, 1), context.Canceled)
+
+	// Each way to make room lets one in.
+	waits := make(chan error)
+	try := func(n int) { go func() { waits <- j.Reserve(ctx, n) }() }
+	try(1000)
+	j.Unreserve(1000)
+	must(t, <-waits)
+	j.Append(make([]byte, 1000), nil)
+	try(1000) // commits what is appended
+	must(t, <-waits)
+	if j.Durable() != 1 {
+		t.Error("memory was freed before the record was durable")
+	}
+	try(1)
+	must(t, j.Close())
+	wantErr(t, "reserve when the journal is closed", <-waits, ErrClosed)
+}
+
+func TestReserveTellsWhyThereIsNoRoom(t *testing.T) {
+	m := vfs.NewMem()
+	j, _ := openAt(t, small(m))
+	must(t, j.Reserve(ctx, 60<<10))
+	m.SetHook(failing(syscall.ENOSPC, vfs.OpWrite, vfs.OpCreate))
+	j.Append(make([]byte, 60<<10), nil)
+	wantErr(t, "reserve", j.Reserve(ctx, 60<<10), syscall.ENOSPC)
+	m.SetHook(nil)
+	must(t, j.Reserve(ctx, 60<<10))
+}
+
+func TestBackgroundWritesAndCommits(t *testing.T) {
+	m := vfs.NewMem()
+	o := small(m)
+	o.MaxUnsynced = 1 << 20
+	o.FileBytes = 4 << 20
+	j, _ := openAt(t, o)
+	var n int
+	for j.Durable() == 0 { // no Commit: half of the memory must do
+		must(t, j.Reserve(ctx, 4096))
+		j.Append(make([]byte, 4096), nil)
+		if n++; n > 1<<16 {
+			t.Fatal("the background does not commit")
+		}
+	}
+}
+
+func failing(err error, kinds ...vfs.OpKind) vfs.Hook {
+	return func(kind vfs.OpKind, _ string) error {
+		if slices.Contains(kinds, kind) {
+			return err
+		}
+		return nil
+	}
+}
+
+// TestErrorsOfTheDisk breaks one kind of operation for a while, again and
+// again: commits fail, go on when the fault ends, and nothing that was
+// reported durable is lost, even though a kernel drops what it could not write.
+func TestErrorsOfTheDisk(t *testing.T) {
+	for _, kind := range []vfs.OpKind{vfs.OpWrite, vfs.OpSync, vfs.OpCreate, vfs.OpRename, vfs.OpSyncDir, vfs.OpRemove} {
+		for _, recovers := range []int{1, 3} {
+			t.Run(fmt.Sprintf("operation %d, %d times", kind, recovers), func(t *testing.T) {
+				testErrors(t, kind, recovers)
+			})
+		}
+	}
+}
+
+func testErrors(t *testing.T, kind vfs.OpKind, times int) {
+	m := vfs.NewMem()
+	j, _ := openAt(t, small(m))
+	var failures atomic.Int64
+	cause := error(syscall.EIO)
+	if kind == vfs.OpWrite {
+		cause = &vfs.ShortWrite{N: 700, Err: syscall.EIO}
+	}
+	m.SetHook(func(k vfs.OpKind, _ string) error {
+		if k == kind && failures.Add(-1) >= 0 {
+			return cause
+		}
+		return nil
+	})
+	rng := newRand(uint64(kind), uint64(times))
+	failed := 0
+	first := LSN(1)
+	for i := range 80 {
+		last := add(t, j)
+		if rng.IntN(6) == 0 {
+			failures.Store(int64(times))
+		}
+		err := j.Commit(ctx, last)
+		for ; err != nil; err = j.Commit(ctx, last) {
+			failed++
+			wantErr(t, "commit", err, syscall.EIO)
+			if j.Durable() >= last {
+				t.Fatal("reported durable by a commit that failed")
+			}
+		}
+		if i%20 == 10 {
+			first, err = j.Rotate()
+			must(t, err)
+			if err := j.Truncate(first); err != nil {
+				wantErr(t, "truncate", err, syscall.EIO)
+			}
+		}
+		o := small(m.CrashClone(newRand(uint64(i), uint64(kind))))
+		o.First = first
+		c, got := openAt(t, o)
+		if got < last {
+			t.Fatalf("record %d was durable, only %d are found", last, got)
+		}
+		must(t, c.Close())
+	}
+	if kind != vfs.OpRemove && kind != vfs.OpRename && kind != vfs.OpCreate && failed < 5 {
+		t.Errorf("only %d commits failed", failed)
+	}
+	failures.Store(0)
+	must(t, j.Truncate(first))
+	if n := len(names(t, m)); n > 12 {
+		t.Errorf("%d files are left: %v", n, names(t, m))
+	}
+}
+
+func TestBeforeSync(t *testing.T) {
+	m := vfs.NewMem()
+	o := small(m)
+	var pointed, durable atomic.Int64 // what records point at
+	var fail atomic.Bool
+	o.BeforeSync = func() error {
+		if fail.Load() {
+			return syscall.EDQUOT
+		}
+		durable.Store(pointed.Load())
+		return nil
+	}
+	m.SetHook(func(kind vfs.OpKind, name string) error {
+		if kind == vfs.OpWrite && !strings.HasSuffix(name, spareName) && durable.Load() != pointed.Load() {
+			t.Error("a record was written before what it points at was durable")
+		}
+		return nil
+	})
+	j, _ := openAt(t, o)
+	for i := range 20 {
+		pointed.Add(1)
+		lsn := add(t, j)
+		if i == 10 {
+			fail.Store(true)
+			wantErr(t, "commit", j.Commit(ctx, lsn), syscall.EDQUOT)
+			if j.Durable() >= lsn {
+				t.Error("durable without what it points at")
+			}
+			fail.Store(false)
+		}
+		must(t, j.Commit(ctx, lsn))
+	}
+}
+
+// While one commit is in its fdatasync, all others gather for the next.
+func TestCommitsShareASync(t *testing.T) {
+	m := vfs.NewMem()
+	j, _ := openAt(t, small(m))
+	lsn := add(t, j)
+	must(t, j.Commit(ctx, lsn)) // the file is there
+	const writers = 40
+	var syncs atomic.Int64
+	var appended, committed sync.WaitGroup
+	begun := make(chan struct{})
+	appended.Add(writers)
+	m.SetHook(func(kind vfs.OpKind, _ string) error {
+		if kind == vfs.OpSync && syncs.Add(1) == 1 {
+			close(begun)
+			appended.Wait()
+		}
+		return nil
+	})
+	lsn = add(t, j)
+	committed.Go(func() { must(t, j.Commit(ctx, lsn)) })
+	<-begun
+	for range writers {
+		committed.Go(func() {
+			lsn := j.Append([]byte("x"), nil)
+			appended.Done()
+			must(t, j.Commit(ctx, lsn))
+			if j.Durable() < lsn {
+				t.Errorf("record %d is not durable", lsn)
+			}
+		})
+	}
+	committed.Wait()
+	if n := syncs.Load(); n != 2 {
+		t.Errorf("%d syncs for %d commits, want 2", n, writers+1)
+	}
+}
+
+func TestSideBySide(t *testing.T) {
+	m := vfs.NewMem()
+	const writers, each = 16, 60
+	j, _ := openAt(t, small(m))
+	var all sync.WaitGroup
+	var given [writers*each + 1]atomic.Bool
+	for w := range writers {
+		all.Go(func() {
+			for i := range each {
+				data := binary.LittleEndian.AppendUint64(nil, uint64(w*each+i))
+				must(t, j.Reserve(ctx, 1000))
+				lsn := j.Append(data, nil)
+				j.Unreserve(1000 - len(data))
+				if given[lsn].Swap(true) {
+					t.Errorf("record number %d was given twice", lsn)
+				}
+				if i%3 == 0 {
+					must(t, j.Commit(ctx, lsn))
+				}
+				if w == 0 && i%20 == 7 {
+					if _, err := j.Rotate(); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	must(t, j.Close())
+	values := map[uint64]bool{}
+	j, err := Open(ctx, small(m), func(_ LSN, p []byte) error {
+		values[binary.LittleEndian.Uint64(p)] = true
+		return nil
+	})
+	must(t, err)
+	must(t, j.Close())
+	if len(values) != writers*each {
+		t.Errorf("%d records replayed, want %d", len(values), writers*each)
+	}
+}
+
+func TestCommitIsCancelled(t *testing.T) {
+	m := vfs.NewMem()
+	j, _ := openAt(t, small(m))
+	lsn := add(t, j)
+	j.acquire() // a commit that hangs
+	short, cancel := context.WithCancel(ctx)
+	result := make(chan error)
+	go func() { result <- j.Commit(short, lsn) }()
+	cancel()
+	wantErr(t, "commit", <-result, context.Canceled)
+	j.release()
+	must(t, j.Commit(ctx, lsn))
+	must(t, j.Commit(short, lsn)) // it is durable
+	must(t, j.Commit(ctx, lsn+100))
+}
+
+func TestReplayErrorsAbortOpen(t *testing.T) {
+	m := vfs.NewMem()
+	j, _ := openAt(t, small(m))
+	addMany(t, j, 10)
+	must(t, j.Close())
+	stop := errors.New("stop")
+	_, err := Open(ctx, small(m), func(lsn LSN, _ []byte) error {
+		if lsn == 5 {
+			return stop
+		}
+		return nil
+	})
+	wantErr(t, "open", err, stop)
+	cancelled, cancel := context.WithCancel(ctx)
+	_, err = Open(cancelled, small(m), func(LSN, []byte) error { cancel(); return nil })
+	wantErr(t, "open", err, context.Canceled)
+	if _, last := openAt(t, small(m)); last != 10 {
+		t.Errorf("replayed up to %d", last)
+	}
+}
