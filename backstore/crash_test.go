@@ -2,6 +2,7 @@ package backstore
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -64,8 +65,10 @@ func recovers(tb testing.TB, d *disk, states []*model, unit int) (problem string
 func runHistory(t *testing.T, seed uint64, steps, unit, odds int) {
 	rng := rand.New(rand.NewPCG(seed, uint64(unit)))
 	h := newHistory(t, rng, unit)
+	// Its own source: the store's goroutines come by here too.
+	cuts := rand.New(rand.NewPCG(seed, uint64(unit)+1))
 	for range steps {
-		c := h.cutSometimes(odds, rng)
+		c := h.cutSometimes(odds, cuts)
 		h.step()
 		h.disk.fs.SetHook(nil)
 		for i, d := range c.disks {
@@ -82,10 +85,14 @@ func runHistory(t *testing.T, seed uint64, steps, unit, odds int) {
 	}
 }
 
+// histories is how many random histories TestPowerCuts runs; more are for a run
+// by hand: go test ./backstore -run TestPowerCuts -histories 1000 -timeout 0.
+var histories = flag.Uint64("histories", 6, "random histories that TestPowerCuts runs")
+
 // TestPowerCuts runs random histories against the model and cuts the power
 // within them.
 func TestPowerCuts(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range *histories {
 		for _, unit := range []int{4 << 10, 16 << 10} {
 			t.Run(fmt.Sprintf("seed %d unit %d", seed, unit), func(t *testing.T) {
 				runHistory(t, seed, 60, unit, 40)
