@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"odx/test/odxtest"
@@ -160,22 +161,23 @@ func TestTokenSurvivesCrash(t *testing.T) {
 // TestOffload copies more than one token may hold, by following the limits the
 // target reports.
 func TestOffload(t *testing.T) {
-	b := newBench(t, undertest.LUN{Size: 8 << 30}, undertest.LUN{Size: 8 << 30})
-	blocks := b.disks[0].Blocks
+	odxtest.RequireODX(t)
+	target, client := odxtest.Serve(t, undertest.LUN{Size: 8 << 30}, undertest.LUN{Size: 8 << 30}), odxtest.Client(t)
+	src, dst := odxtest.Open(t, client, target.URL(0)), odxtest.Open(t, client, target.URL(1))
 	data := make([]byte, 4*mib)
-	b.data.Read(data)
-	at := []uint64{0, blocks/2 - 4096, blocks - 8192}
+	rand.NewChaCha8([32]byte{}).Read(data)
+	at := []uint64{0, src.Blocks/2 - 4096, src.Blocks - 8192}
 	for _, lba := range at {
-		a, err := b.disks[0].Write(bytes.NewReader(data), lba, 8192, tokencopy.WriteOptions{})
+		a, err := src.Write(bytes.NewReader(data), lba, 8192, tokencopy.WriteOptions{})
 		good(t, a, err)
 	}
-	timings, err := b.disks[0].OffloadTo(b.disks[1].Session, 0, 0, blocks)
+	timings, err := src.OffloadTo(dst, 0, 0, src.Blocks)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, lba := range at {
 		var got bytes.Buffer
-		a, err := b.disks[1].Read(&got, lba, 8192)
+		a, err := dst.Read(&got, lba, 8192)
 		good(t, a, err)
 		if !bytes.Equal(got.Bytes(), data) {
 			t.Errorf("the copy differs at block %d", lba)

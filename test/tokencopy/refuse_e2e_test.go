@@ -181,7 +181,7 @@ func TestBadParameters(t *testing.T) {
 		{"overlapping ranges", []rng{{0, 8}, {100, 8}, {107, 2}}, sense{0x5, 0x26, 0x00}},
 		{"beyond the end", []rng{{d.Blocks - 7, 8}}, sense{0x5, 0x21, 0x00}},
 		{"far beyond the end", []rng{{1 << 63, 8}}, sense{0x5, 0x21, 0x00}},
-		{"overflow", []rng{{1<<64 - 1, 1<<32 - 1}}, sense{0x5, 0x21, 0x00}},
+		{"overflow", []rng{{1<<64 - 1, 8}}, sense{0x5, 0x21, 0x00}},
 		{"too many ranges", many, sense{0x5, 0x26, 0x08}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

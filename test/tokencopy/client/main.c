@@ -25,6 +25,7 @@
  * hex where there are any. The exit status is 0 when all commands were
  * understood, 1 when a connection failed, 2 for a line that makes no sense.
  */
+#include "input.h"
 #include "offload.h"
 #include "session.h"
 #include "transfer.h"
@@ -37,10 +38,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define MAX_SESSIONS 16
 #define MAX_WORDS 16
 
-static struct session sessions[MAX_SESSIONS];
 static char *words[MAX_WORDS];
 static int word_count;
 static int exit_status;
@@ -89,12 +88,19 @@ static int ranges(struct block_range *r)
 	return n;
 }
 
-static struct session *session(int word)
+/* Finds a session by its name, also one that was lost. */
+static struct session *named(int word)
 {
 	for (int i = 0; word < word_count && i < MAX_SESSIONS; i++)
-		if (sessions[i].iscsi && !strcmp(sessions[i].name, words[word]))
+		if (!strcmp(sessions[i].name, words[word]))
 			return &sessions[i];
 	return NULL;
+}
+
+static struct session *session(int word)
+{
+	struct session *s = named(word);
+	return s && s->iscsi ? s : NULL;
 }
 
 /* ---- answers ---- */
@@ -135,7 +141,6 @@ static void answer_lost(struct session *s)
 static void answer(struct session *s, int failed, struct outcome *o)
 {
 	if (failed) {
-		outcome_free(o);
 		answer_lost(s);
 	} else {
 		printf("{\"status\":%d,\"us\":%" PRId64, o->task->status, o->microseconds);
@@ -155,7 +160,7 @@ static void answer(struct session *s, int failed, struct outcome *o)
 
 static void do_open(void)
 {
-	struct session *s = session(1);
+	struct session *s = named(1);
 	for (int i = 0; !s && i < MAX_SESSIONS; i++)
 		if (!sessions[i].iscsi)
 			s = &sessions[i];
@@ -253,7 +258,6 @@ static void do_transfer(struct session *from, struct session *to)
 		.chunk = (uint32_t)number("chunk", (256 << 10) / any->block_length),
 		.depth = (int)number("depth", 8),
 		.fua = (int)number("fua", 0),
-		.in = stdin,
 		.out = stdout,
 	};
 	if (transfer_run(&t)) {
@@ -278,6 +282,26 @@ static void do_wire(struct session *s)
 		       (uint64_t)(info.tcpi_bytes_sent - info.tcpi_bytes_retrans), (uint64_t)info.tcpi_bytes_received);
 }
 
+/* A command for a session that is not, or no longer, there. */
+static void do_lost(struct session *s)
+{
+	static unsigned char dropped[4096];
+	if (!strcmp(words[0], "write")) {
+		/* What the data's length is only the session could say. */
+		uint64_t left = s ? number("blocks", 0) * s->block_length : 0;
+		while (left) {
+			size_t n = left < sizeof dropped ? left : sizeof dropped;
+			if (!input_data(dropped, n))
+				exit(3);
+			left -= n;
+		}
+	}
+	if (s)
+		answer_error(s->lost, 1);
+	else
+		answer_error("no such session", 2);
+}
+
 static void obey(void)
 {
 	const char *verb = words[0];
@@ -289,10 +313,7 @@ static void obey(void)
 	if (!s && !strcmp(verb, "close")) {
 		printf("{\"status\":0}\n"); /* it was lost before */
 	} else if (!s) {
-		answer_error("no such session", 2);
-		/* what a write would have consumed cannot be known */
-		if (!strcmp(verb, "write"))
-			exit(2);
+		do_lost(named(1));
 	} else if (!strcmp(verb, "close")) {
 		do_close(s);
 	} else if (!strcmp(verb, "scsi") && argument("cdb")) {
@@ -320,7 +341,7 @@ int main(void)
 {
 	static char line[1 << 17];
 	signal(SIGPIPE, SIG_IGN);
-	while (fgets(line, sizeof line, stdin)) {
+	while (input_line(line, sizeof line)) {
 		word_count = 0;
 		for (char *w = strtok(line, " \t\r\n"); w && word_count < MAX_WORDS; w = strtok(NULL, " \t\r\n"))
 			words[word_count++] = w;

@@ -9,14 +9,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define MAX_SESSIONS 16
+
+/* iscsi is NULL where there is no session. */
 struct session {
 	char name[32];
 	struct iscsi_context *iscsi;
 	int lun;
+	int logged_in;
 	uint64_t blocks;       /* capacity in logical blocks */
 	uint32_t block_length; /* bytes of a logical block */
 	char lost[256];        /* why the connection was given up */
 };
+
+extern struct session sessions[MAX_SESSIONS];
 
 /* What came of one command. data and sense point into task. */
 struct outcome {
@@ -46,10 +52,12 @@ int session_command(struct session *s, unsigned char cdb[16], const unsigned cha
 void outcome_free(struct outcome *o);
 
 /*
- * Waits until one of the sessions has something to do, and does it.
- * Returns -1 when a connection failed.
+ * Waits until a session has something to do or fd, if not -1, can be read, and
+ * lets every session do it: also an idle one must answer a target that asks
+ * whether it is there. A session whose connection failed is abandoned.
+ * Returns 1 when fd can be read.
  */
-int sessions_serve(struct session **sessions, int count);
+int sessions_serve(int fd);
 
 int64_t now_microseconds(void);
 

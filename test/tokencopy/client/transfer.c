@@ -1,5 +1,7 @@
 #include "transfer.h"
 
+#include "input.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,13 +64,14 @@ static void ended(struct iscsi_context *iscsi, int status, void *data, void *pri
 	} else {
 		slot->state = READ;
 	}
-	if (task)
+	/* libiscsi may still refer to tasks of a connection that failed. */
+	if (task && !(status & 0x0f000000))
 		scsi_free_scsi_task(task);
 }
 
 static void submit(struct slot *slot, struct session *s, struct scsi_task *task)
 {
-	if (task && iscsi_scsi_command_async(s->iscsi, s->lun, task, ended, NULL, slot) == 0)
+	if (task && s->iscsi && iscsi_scsi_command_async(s->iscsi, s->lun, task, ended, NULL, slot) == 0)
 		return;
 	if (task)
 		scsi_free_scsi_task(task);
@@ -110,7 +113,7 @@ static void begin(struct run *r)
 		slot->first = r->next;
 		slot->blocks = left < t->chunk ? (uint32_t)left : t->chunk;
 		size_t bytes = (size_t)slot->blocks * r->block_length;
-		if (!t->from && fread(slot->buffer, 1, bytes, t->in) != bytes)
+		if (!t->from && !input_data(slot->buffer, bytes))
 			exit(3); /* whoever feeds us is gone */
 		r->next += slot->blocks;
 		if (r->failed || r->disconnected) {
@@ -176,10 +179,10 @@ int transfer_run(struct transfer *t)
 			drop_unordered(&r);
 		if (r.busy == 0 && (r.next == t->blocks || (t->from && (r.failed || r.disconnected))))
 			break;
-		if (r.busy > 0 && sessions_serve(both, count)) {
-			r.disconnected = 1;
-			break;
-		}
+		if (r.busy > 0)
+			sessions_serve(-1);
+		for (int i = 0; i < count; i++)
+			r.disconnected |= !both[i]->iscsi;
 	}
 	t->microseconds = now_microseconds() - start;
 	if (t->status & 0x0f000000)

@@ -9,13 +9,13 @@
 #include <stdio.h>
 
 struct transfer {
-	struct session *from; /* NULL: data come from the file in */
+	struct session *from; /* NULL: data come from stdin */
 	struct session *to;   /* NULL: data go to the file out, in chunks */
 	uint64_t from_lba, to_lba, blocks;
 	uint32_t chunk; /* blocks of one command */
 	int depth;      /* commands outstanding */
 	int fua;        /* of the writes */
-	FILE *in, *out;
+	FILE *out;
 
 	/* filled in */
 	int64_t microseconds;
