@@ -31,7 +31,7 @@ var (
 // CorruptError says which bytes of an address space cannot be read because what
 // is stored for them is damaged. It wraps ErrCorrupt.
 type CorruptError struct {
-	Name   string // of the volume, or "snapshot N"
+	Name   string // "volume NAME" or "snapshot N"
 	Offset int64  // in bytes, of the first block that cannot be read
 	Err    error
 }

@@ -31,23 +31,35 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err != nil {
 		return err
 	}
-	return v.store.readTree(ctx, v.lookup, p, off, v.name)
+	return v.store.readTree(ctx, tree{volume: v}, p, off)
 }
 
-// lookup resolves blocks of the volume; slots may be nil.
-func (v *Volume) lookup(block uint64, locs []extent.Location, slots []extent.Slot) error {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	return v.store.resolve(v.root, block, locs, slots)
+// tree is what a read looks blocks up in: a volume, which is locked for each
+// look-up, or a snapshot, which its handle keeps as it is.
+type tree struct {
+	volume   *Volume
+	snapshot *snapshotState
 }
 
-// resolve looks blocks up in a tree that is locked or pinned. With slots, it
-// gives the slots too.
-func (s *Store) resolve(r blockmap.Root, block uint64, locs []extent.Location, slots []extent.Slot) error {
-	var own [readBatch]extent.Slot
-	if slots == nil {
-		slots = own[:len(locs)]
+func (t tree) lookup(s *Store, block uint64, locs []extent.Location, slots []extent.Slot) error {
+	if t.snapshot != nil {
+		return s.resolve(t.snapshot.root, block, locs, slots)
 	}
+	t.volume.mu.RLock()
+	defer t.volume.mu.RUnlock()
+	return s.resolve(t.volume.root, block, locs, slots)
+}
+
+func (t tree) name() string {
+	if t.snapshot != nil {
+		return fmt.Sprintf("snapshot %d", t.snapshot.id)
+	}
+	return "volume " + t.volume.name
+}
+
+// resolve looks blocks up in a tree that is locked or held, and gives their
+// slots too.
+func (s *Store) resolve(r blockmap.Root, block uint64, locs []extent.Location, slots []extent.Slot) error {
 	if err := s.forest.Lookup(r, block, slots); err != nil {
 		return err
 	}
@@ -60,7 +72,7 @@ func (v *Volume) readBlocks(ctx context.Context, p []byte, off int64, slots []ex
 	var locs [readBatch]extent.Location
 	for tries := 0; len(p) > 0; {
 		n := min(len(slots), readBatch)
-		if err := v.lookup(uint64(off/BlockLength), locs[:n], slots[:n]); err != nil {
+		if err := (tree{volume: v}).lookup(v.store, uint64(off/BlockLength), locs[:n], slots[:n]); err != nil {
 			return err
 		}
 		bad, err := v.store.fetch(locs[:n], p[:n*BlockLength])
@@ -68,28 +80,29 @@ func (v *Volume) readBlocks(ctx context.Context, p []byte, off int64, slots []ex
 			if tries++; errors.Is(err, fs.ErrNotExist) && tries < readTries && ctx.Err() == nil {
 				continue
 			}
-			return readError(v.name, off+int64(bad)*BlockLength, err)
+			return readError(tree{volume: v}, off+int64(bad)*BlockLength, err)
 		}
 		p, slots, off = p[n*BlockLength:], slots[n:], off+int64(n)*BlockLength
 	}
 	return nil
 }
 
-// readTree fills p from byte off of a tree that lookup resolves.
-func (s *Store) readTree(ctx context.Context, lookup func(uint64, []extent.Location, []extent.Slot) error, p []byte, off int64, name string) error {
+// readTree fills p from byte off of a tree.
+func (s *Store) readTree(ctx context.Context, t tree, p []byte, off int64) error {
 	// A store that stopped after an error still reads: what is in memory of an
 	// address space that is not being changed is right.
 	if s.closed.Load() {
 		return ErrClosed
 	}
 	var locs [readBatch]extent.Location
+	var slots [readBatch]extent.Slot
 	for tries := 0; len(p) > 0; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		head := int(off % BlockLength)
 		n := min((head+len(p)+BlockLength-1)/BlockLength, readBatch)
-		if err := lookup(uint64(off/BlockLength), locs[:n], nil); err != nil {
+		if err := t.lookup(s, uint64(off/BlockLength), locs[:n], slots[:n]); err != nil {
 			return err
 		}
 		part := p[:min(len(p), n*BlockLength-head)]
@@ -98,18 +111,18 @@ func (s *Store) readTree(ctx context.Context, lookup func(uint64, []extent.Locat
 			if tries++; errors.Is(err, fs.ErrNotExist) && tries < readTries {
 				continue
 			}
-			return readError(name, off-int64(head)+int64(bad)*BlockLength, err)
+			return readError(t, off-int64(head)+int64(bad)*BlockLength, err)
 		}
 		p, off = p[len(part):], off+int64(len(part))
 	}
 	return nil
 }
 
-func readError(name string, off int64, err error) error {
+func readError(t tree, off int64, err error) error {
 	if errors.Is(err, errCRC) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, segment.ErrCorrupt) {
-		return &CorruptError{Name: name, Offset: off, Err: err}
+		return &CorruptError{Name: t.name(), Offset: off, Err: err}
 	}
-	return fmt.Errorf("%s: block at byte %d: %w", name, off, err)
+	return fmt.Errorf("%s: block at byte %d: %w", t.name(), off, err)
 }
 
 // fetchBytes reads the blocks at locs into p, whose first byte is byte head of

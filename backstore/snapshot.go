@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"odx/backstore/blockmap"
-	"odx/backstore/extent"
 )
 
 // snapshotState is what the store keeps of a snapshot. Its tree has the
@@ -48,16 +47,12 @@ func (n *Snapshot) ReadAt(ctx context.Context, p []byte, off int64) error {
 	for len(p) > 0 {
 		at, length := n.state.locate(off)
 		part := p[:min(int64(len(p)), length)]
-		if err := n.store.readTree(ctx, n.lookup, part, at, fmt.Sprintf("snapshot %d", n.state.id)); err != nil {
+		if err := n.store.readTree(ctx, tree{snapshot: n.state}, part, at); err != nil {
 			return err
 		}
 		p, off = p[len(part):], off+int64(len(part))
 	}
 	return nil
-}
-
-func (n *Snapshot) lookup(block uint64, locs []extent.Location, slots []extent.Slot) error {
-	return n.store.resolve(n.state.root, block, locs, slots)
 }
 
 // locate returns where byte off lies in the tree, and how many bytes follow

@@ -1,0 +1,148 @@
+package backstore
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/sirupsen/logrus"
+)
+
+func benchStore(b *testing.B, size int64) (*Store, *Volume) {
+	b.Helper()
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	s, err := Open(context.Background(), Options{Dir: b.TempDir(), Log: logrus.NewEntry(log)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	v, err := s.CreateVolume(context.Background(), "bench", size)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return s, v
+}
+
+// unique makes every 4 KiB block of p new data.
+func unique(p []byte, seed uint64) {
+	for i := 0; i < len(p); i += BlockLength {
+		binary.LittleEndian.PutUint64(p[i:], seed)
+		binary.LittleEndian.PutUint64(p[i+8:], uint64(i))
+	}
+}
+
+func benchFill(b *testing.B, v *Volume, length int64) {
+	b.Helper()
+	rng := rand.NewChaCha8([32]byte{1})
+	p := make([]byte, 1<<20)
+	for off := int64(0); off < length; off += int64(len(p)) {
+		rng.Read(p)
+		if err := v.WriteAt(context.Background(), p, off); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := v.Flush(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func BenchmarkReadRandom4K(b *testing.B) {
+	_, v := benchStore(b, 256<<20)
+	benchFill(b, v, v.Size())
+	rng := rand.New(rand.NewPCG(1, 2))
+	p := make([]byte, 4096)
+	ctx := context.Background()
+	b.SetBytes(int64(len(p)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := v.ReadAt(ctx, p, rng.Int64N(v.Size()/4096)*4096); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkWrite(b *testing.B) {
+	for _, bm := range []struct {
+		name   string
+		length int
+		unique bool
+	}{{"random 4K new", 4096, true}, {"random 4K duplicate", 4096, false}, {"256K new", 256 << 10, true}, {"256K duplicate", 256 << 10, false}} {
+		b.Run(bm.name, func(b *testing.B) {
+			_, v := benchStore(b, 1<<30)
+			rng := rand.New(rand.NewPCG(1, 2))
+			p := make([]byte, bm.length)
+			unique(p, 1)
+			ctx := context.Background()
+			b.SetBytes(int64(len(p)))
+			b.ReportAllocs()
+			for n := uint64(0); b.Loop(); n++ {
+				if bm.unique {
+					unique(p, n)
+				}
+				if err := v.WriteAt(ctx, p, rng.Int64N(v.Size()/int64(len(p)))*int64(len(p))); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkFlushAfter4K(b *testing.B) {
+	_, v := benchStore(b, 256<<20)
+	p := make([]byte, 4096)
+	ctx := context.Background()
+	b.ReportAllocs()
+	for n := uint64(0); b.Loop(); n++ {
+		unique(p, n)
+		if err := v.WriteAt(ctx, p, int64(n%1000)*4096); err != nil {
+			b.Fatal(err)
+		}
+		if err := v.Flush(ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkCopy is a snapshot and a copy of it, flushed in between as a token
+// is; shifted copies move slots, congruent ones share nodes.
+func BenchmarkCopy(b *testing.B) {
+	const source = 1 << 30
+	for _, bm := range []struct {
+		length, shift int64
+	}{{256 << 20, 0}, {1 << 30, 0}, {256 << 20, 4096}, {1 << 30, 4096}} {
+		b.Run(fmt.Sprintf("%d MiB shifted by %d", bm.length>>20, bm.shift), func(b *testing.B) {
+			s, v := benchStore(b, 4<<30)
+			benchFill(b, v, source)
+			ctx := context.Background()
+			b.ReportAllocs()
+			for b.Loop() {
+				n, err := v.Snapshot(ctx, []Range{{Length: bm.length}}, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := s.Flush(ctx); err != nil {
+					b.Fatal(err)
+				}
+				for done := int64(0); done < bm.length; {
+					k, err := v.Map(ctx, 2<<30+bm.shift+done, n, done, bm.length-done)
+					if err != nil {
+						b.Fatal(err)
+					}
+					done += k
+				}
+				if err := s.DeleteSnapshot(ctx, n.ID()); err != nil {
+					b.Fatal(err)
+				}
+				n.Release()
+			}
+		})
+	}
+}
