@@ -102,11 +102,11 @@ func (lu *LogicalUnit) operation(cdb []byte) (*Operation, error) {
 	oc := &lu.opcodes[cdb[0]]
 	op := oc.single
 	if oc.actions != nil {
-		if op = oc.actions[cdb[1]&0x1F]; op == nil {
-			return nil, InvalidFieldInCDB(1, 4)
-		}
+		op = oc.actions[cdb[1]&0x1F]
 	}
 	if op == nil {
+		// Also for a service action: initiators take this code, and no other, for
+		// "not implemented", whether or not the operation code has other actions.
 		return nil, NewSense(KeyIllegalRequest, ASCInvalidCommandOperationCode)
 	}
 	// NACA asks for ACA, which NORMACA=0 in INQUIRY says there is none of

@@ -169,6 +169,13 @@ func TestReportedCommandsAreThoseThatRun(t *testing.T) {
 	for code := range 256 {
 		cdb := make([]byte, 16)
 		cdb[0] = byte(code)
+		if actions := f.lu.opcodes[code].actions; actions != nil {
+			for action, op := range actions {
+				if op != nil {
+					cdb[1] = byte(action)
+				}
+			}
+		}
 		r := f.do(cdb, nil)
 		unknown := r.asc == ASCInvalidCommandOperationCode
 		if unknown == reported[byte(code)] {

@@ -191,6 +191,11 @@ func TestShortCDBIsRefused(t *testing.T) {
 	f.good(append(cdb10(0x28, 0, 0, 1), 0, 0, 0, 0, 0, 0), nil) // padded to 16, as iSCSI sends it
 }
 
+func TestUnknownServiceActionIsAnUnknownCommand(t *testing.T) {
+	f := newFixture(t)
+	f.do(cdb16(0x9E, 0x12, 0, 24), nil).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
+}
+
 func TestReadCapacity(t *testing.T) {
 	f := newFixture(t)
 	rc10 := cdb10(0x25, 0, 0, 0)
