@@ -49,7 +49,11 @@ func TestCapture(t *testing.T) {
 
 	decode := func(args ...string) string {
 		args = append([]string{"-r", file, "-d", fmt.Sprintf("tcp.port==%d,iscsi", port)}, args...)
-		return odxtest.Run(ctx, t, tshark, args...)
+		out, err := exec.CommandContext(ctx, tshark, args...).Output() // what it says to stderr is about itself
+		if err != nil {
+			t.Fatalf("tshark %q: %v", args, err)
+		}
+		return string(out)
 	}
 	const wrong = "_ws.malformed || (_ws.expert.severity == error && (iscsi || scsi))"
 	if bad := decode("-Y", wrong, "-V"); strings.Contains(bad, "Frame ") {

@@ -113,7 +113,9 @@ func (d *demo) login() (src, dst *tokencopy.Session, err error) {
 func (d *demo) write(src *tokencopy.Session) error {
 	sum := sha256.New()
 	data := io.TeeReader(rand.NewChaCha8([32]byte([]byte("a token stands for a range as is"))), sum)
-	if err := mustBeGood(src.Write(data, 0, d.blocks, tokencopy.WriteOptions{})); err != nil {
+	// 1 MiB is more than may be sent before the target asks for it.
+	o := tokencopy.WriteOptions{Chunk: 1 << 20 / src.BlockLength}
+	if err := mustBeGood(src.Write(data, 0, d.blocks, o)); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	d.want = sum.Sum(nil)

@@ -58,10 +58,11 @@ ddptctl --wut=32,64 --rtf=/tmp/token "$DST" || fail "WRITE USING TOKEN"
 [ "$before" = "$(blocks "$DST" 0 8192 | sha256sum)" ] || fail "blocks before the copy changed"
 
 step "ddptctl: the zero token, and a deleted one"
-ddptctl --wut=40,1 --rtype=zero --rtf=/tmp/zero "$DST" || fail "zero token"
+ddptctl --wut=40,1 --rtype=zero --rtf=/tmp/token "$DST" || fail "zero token"
 [ "$(head -c 131072 /dev/zero | sha256sum)" = "$(blocks "$DST" 10240 256 | sha256sum)" ] || fail "not zero"
 ddptctl --wut=0,0 --del_tkn --rtf=/tmp/token "$DST" || fail "delete the token"
-ddptctl --wut=32,64 --rtf=/tmp/token "$DST" && fail "a deleted token was taken"
+ddptctl --wut=32,64 --rtf=/tmp/token "$DST"
+[ $? -eq 119 ] || fail "ddptctl's status for a deleted token is not 110 + ASCQ 09h"
 
 step "ddpt: the whole copy"
 dd if=/dev/urandom of="$SRC" bs=1M count=16 oflag=direct status=none || fail "fill"
