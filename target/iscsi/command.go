@@ -75,7 +75,7 @@ func (c *conn) proceed(t *task) error {
 	over := t.early || t.failure != nil
 	switch {
 	case t.aborted:
-		s.drop(t)
+		s.free(t)
 	case over && o.n == 0:
 		s.complete(t)
 	case over || o.find(reservedTag) != nil:

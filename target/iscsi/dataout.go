@@ -243,12 +243,11 @@ func (s *session) settleBuffer(t *task) bool {
 
 // releaseDataOut gives back what a command held of DataOutLimit, and lets
 // commands ask for their data that waited for it. mu is held.
-func (s *session) releaseDataOut(t *task) {
-	if t.out.charge == 0 {
+func (s *session) releaseDataOut(charge int64) {
+	if charge == 0 {
 		return
 	}
-	s.dataOut -= t.out.charge
-	t.out.charge = 0
+	s.dataOut -= charge
 	for len(s.waiting) > 0 {
 		next := s.waiting[0]
 		s.solicit(next)

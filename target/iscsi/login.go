@@ -152,8 +152,6 @@ func (l *login) check(p *pdu) error {
 	switch {
 	case p.bhs[3] > 0: // Version-min; we speak version 0
 		return refuse(loginUnsupportedVersion, "lowest version of the initiator is %d", p.bhs[3])
-	case p.ahsLength() > 0:
-		return refuse(loginInitiatorError, "login request with additional header segments")
 	case stage != l.stage || stage > stageOperational:
 		return refuse(loginInitiatorError, "request of stage %d in stage %d", stage, l.stage)
 	case transit && flags&bitContinue != 0:
@@ -314,7 +312,7 @@ func (l *login) enter(p *pdu) error {
 	}
 	c.in.headerDigest, c.in.dataDigest = l.params.headerDigest, l.params.dataDigest
 	c.out.headerDigest, c.out.dataDigest = l.params.headerDigest, l.params.dataDigest
-	c.in.maxData = int(l.params.maxRecv)
+	c.in.maxData, c.in.maxAHS = int(l.params.maxRecv), maxAHSLength
 	c.in.grow()
 	c.out.window = s.window
 	c.fullFeature.Store(true)

@@ -3,6 +3,7 @@ package iscsi
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 	"sync"
 
 	"odx/target/scsi"
@@ -11,7 +12,8 @@ import (
 // memDisk is a DeviceServer with one LUN (0) over memory. It knows enough of
 // SPC-4 and SBC-3 for the programs of libiscsi, and has hooks for tests.
 type memDisk struct {
-	data []byte // never grows; racing commands are the initiator's affair
+	rw   sync.RWMutex
+	data []byte // guarded by rw
 
 	// execute, if set, runs in the place of Execute.
 	execute func(ctx context.Context, t *scsi.Task)
@@ -127,10 +129,13 @@ func (d *memDisk) run(t *scsi.Task) {
 	switch op := cdb[0]; {
 	case isRead(op):
 		lba, n := extent(cdb)
-		copy(t.AllocDataIn(int(n*memBlock)), d.data[lba*memBlock:])
+		b := t.AllocDataIn(int(n * memBlock))
+		d.rw.RLock()
+		copy(b, d.data[lba*memBlock:])
+		d.rw.RUnlock()
 	case isWrite(op):
 		lba, _ := extent(cdb)
-		copy(d.data[lba*memBlock:], t.DataOut())
+		d.put(int(lba*memBlock), t.DataOut())
 	case op == 0x12:
 		d.inquiry(t)
 	case op == 0x25: // READ CAPACITY(10)
@@ -150,11 +155,24 @@ func (d *memDisk) run(t *scsi.Task) {
 		b[3] = 8
 	case op == 0x00, op == 0x35, op == 0x91: // TEST UNIT READY, SYNCHRONIZE CACHE
 	case op == 0x7f:
-		copy(d.data, t.DataOut())
+		d.put(0, t.DataOut())
 	default:
 		t.SetSense(senseCode{0x05, 0x20, 0}.fixed())
 		t.Result = statusCheckCondition
 	}
+}
+
+func (d *memDisk) put(off int, b []byte) {
+	d.rw.Lock()
+	defer d.rw.Unlock()
+	copy(d.data[off:], b)
+}
+
+// at returns a copy of n bytes at off.
+func (d *memDisk) at(off, n int) []byte {
+	d.rw.RLock()
+	defer d.rw.RUnlock()
+	return slices.Clone(d.data[off : off+n])
 }
 
 func (d *memDisk) inquiry(t *scsi.Task) {

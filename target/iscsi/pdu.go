@@ -86,6 +86,8 @@ const (
 const (
 	ahsExtendedCDB       = 1
 	ahsBidirectionalRead = 2
+
+	maxAHSLength = 255 * 4
 )
 
 // maxCDBLength is the longest CDB of SPC-4 4.2.3 (variable length, 260 bytes).

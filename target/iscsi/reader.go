@@ -33,8 +33,8 @@ type reader struct {
 	r, w int // buf.Bytes[r:w] is read but not yet taken
 
 	headerDigest, dataDigest bool
-	// maxData is the longest data segment that the peer may send, in bytes.
-	maxData int
+	// maxData and maxAHS are the longest segments that the peer may send, in bytes.
+	maxData, maxAHS int
 
 	// reads counts reads that brought something: the peer's sign of life.
 	reads atomic.Uint32
@@ -120,14 +120,13 @@ func (r *reader) next(p *pdu) error {
 	p.bhs = bhs(b)
 	p.src, p.kept, p.ahs = r, nil, nil
 	n := p.ahsLength()
-	if n > 0 || r.headerDigest {
-		if err := r.nextLong(p, n); err != nil {
-			return err
-		}
-	}
 	p.left = p.dataSegmentLength()
-	if p.left > r.maxData {
-		return malformed("opcode %#x with a data segment of %d bytes, %d were negotiated", p.opcode(), p.left, r.maxData)
+	if p.left > r.maxData || n > r.maxAHS {
+		return malformed("opcode %#x with %d bytes of additional headers and %d of data; at most %d and %d are allowed",
+			p.opcode(), n, p.left, r.maxAHS, r.maxData)
+	}
+	if n > 0 || r.headerDigest {
+		return r.nextLong(p, n)
 	}
 	return nil
 }

@@ -41,13 +41,14 @@ type Server struct {
 	// the watchdog; workers counts what may hang in a DeviceServer.
 	wg, workers sync.WaitGroup
 
-	mu       sync.Mutex // guards what follows
-	portals  []net.Listener
-	conns    map[*conn]struct{}
-	sessions map[*session]struct{}
-	lastTSIH uint16
-	loggedIn int // connections of sessions
-	closing  bool
+	mu        sync.Mutex // guards what follows
+	portals   []net.Listener
+	conns     map[*conn]struct{}
+	sessions  map[*session]struct{}
+	lastTSIH  uint16
+	strangers int // connections that have not logged in
+	loggedIn  int // connections of sessions
+	closing   bool
 }
 
 var (
@@ -167,7 +168,7 @@ func (srv *Server) open(nc net.Conn) {
 	}
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if srv.closing || len(srv.conns)-srv.loggedIn >= srv.opts.MaxUnauthenticated {
+	if srv.closing || srv.strangers >= srv.opts.MaxUnauthenticated {
 		if !srv.closing {
 			c.log.WithError(errTooManyLogins).Warn("connection refused")
 		}
@@ -176,6 +177,7 @@ func (srv *Server) open(nc net.Conn) {
 		return
 	}
 	srv.conns[c] = struct{}{}
+	srv.strangers++
 	srv.wg.Add(1)
 	go srv.carry(c.serve)
 }
@@ -208,8 +210,8 @@ func (srv *Server) forget(c *conn) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	delete(srv.conns, c)
-	if c.sess != nil {
-		srv.loggedIn--
+	if c.sess == nil {
+		srv.strangers--
 	}
 }
 
@@ -301,6 +303,7 @@ func (srv *Server) register(l *login) (s, old *session, err error) {
 	}
 	s = srv.newSession(l, id)
 	srv.sessions[s] = struct{}{}
+	srv.strangers--
 	srv.loggedIn++
 	return s, nil, nil
 }
@@ -344,11 +347,12 @@ func (srv *Server) nextTSIH() uint16 {
 	}
 }
 
-// remove drops a session that has ended.
+// remove drops a session that has ended, and the place of its connection.
 func (srv *Server) remove(s *session) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	delete(srv.sessions, s)
+	srv.loggedIn--
 }
 
 // sessionsOf returns the sessions with a target.

@@ -98,7 +98,7 @@ func (s *session) refuses() bool {
 }
 
 // end takes t out of the session: its tag and its place in the window are free.
-// mu is held.
+// Its memory is not: see free. mu is held.
 func (s *session) end(t *task) {
 	if t.left {
 		return
@@ -111,7 +111,14 @@ func (s *session) end(t *task) {
 		s.limit.Add(1)
 	}
 	s.waiting = remove(s.waiting, t)
-	s.releaseDataOut(t)
+}
+
+// free ends t, which has no response, and gives back its memory. mu is held.
+func (s *session) free(t *task) {
+	s.end(t)
+	charge := t.out.charge
+	t.sent()
+	s.releaseDataOut(charge)
 }
 
 func remove(tasks []*task, t *task) []*task {
@@ -132,13 +139,9 @@ func (s *session) complete(t *task) {
 		t.reservedIn = n
 	}
 	s.end(t)
+	charge := t.out.charge
 	t.queueResponse()
-}
-
-// drop ends t without a response. mu is held.
-func (s *session) drop(t *task) {
-	s.end(t)
-	t.sent()
+	s.releaseDataOut(charge)
 }
 
 // abort ends t without a response, at once or, if it is running or with the
@@ -152,9 +155,9 @@ func (s *session) abort(t *task) (running bool) {
 		return true
 	case taskReady:
 		s.ready = remove(s.ready, t)
-		s.drop(t)
+		s.free(t)
 	case taskCollecting:
-		s.drop(t)
+		s.free(t)
 	}
 	return false
 }
@@ -255,9 +258,9 @@ func (s *session) finish(t *task) (replaced bool) {
 	switch {
 	case t.detached:
 		s.detached--
-		t.sent()
+		s.free(t)
 	case t.aborted:
-		s.drop(t)
+		s.free(t)
 	default:
 		s.complete(t)
 	}
@@ -325,7 +328,7 @@ func (s *session) leave(c *conn) {
 		}
 		if t.state == taskWithReader {
 			t.aborted = true
-			s.drop(t) // the reader is here
+			s.free(t) // the reader is here
 			continue
 		}
 		if s.abort(t) {

@@ -1,0 +1,540 @@
+package iscsi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	testTarget    = "iqn.2026-11.example.odx:test"
+	testInitiator = "iqn.2026-11.example.odx:initiator"
+	// patience is how long a test waits for what must come.
+	patience = 10 * time.Second
+)
+
+// bench is a server with one target over a memDisk.
+type bench struct {
+	tb   testing.TB
+	srv  *Server
+	disk *memDisk
+	addr string
+}
+
+// dribble is a connection that delivers 1 to n bytes with each call, as
+// networks do and local sockets do not.
+type dribble struct {
+	net.Conn
+	mu  sync.Mutex
+	rng *rand.Rand
+	n   int
+}
+
+func (d *dribble) some(b []byte) []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return b[:min(len(b), 1+d.rng.IntN(d.n))]
+}
+
+func (d *dribble) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	return d.Conn.Read(d.some(b))
+}
+
+func (d *dribble) Write(b []byte) (int, error) {
+	n := 0
+	for len(b) > 0 {
+		part := d.some(b)
+		k, err := d.Conn.Write(part)
+		n += k
+		if err != nil {
+			return n, err
+		}
+		b = b[k:]
+	}
+	return n, nil
+}
+
+type dribbleListener struct {
+	net.Listener
+	n int
+}
+
+func (l dribbleListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &dribble{Conn: c, rng: rand.New(rand.NewPCG(1, 2)), n: l.n}, nil
+}
+
+// newBench serves until the test ends. wrap may replace the listener.
+func newBench(tb testing.TB, change func(*Options), wrap func(net.Listener) net.Listener) *bench {
+	tb.Helper()
+	o := DefaultOptions()
+	o.LogoutTimeout = 50 * time.Millisecond
+	o.AbortTimeout = 100 * time.Millisecond
+	if change != nil {
+		change(&o)
+	}
+	b := &bench{tb: tb, disk: newMemDisk(4 << 20)}
+	srv, err := NewServer(o, []TargetConfig{
+		{Name: testTarget, Alias: "test", PortalGroupTag: 7, DeviceServer: b.disk},
+		{Name: testTarget + "2", PortalGroupTag: 7, DeviceServer: newMemDisk(1 << 20)},
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	b.srv, b.addr = srv, l.Addr().String()
+	if wrap != nil {
+		l = wrap(l)
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(context.Background(), l) }()
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := srv.Shutdown(ctx); err != nil && !errors.Is(err, ErrClosed) {
+			tb.Errorf("Shutdown: %v", err)
+		}
+		if err := <-served; !errors.Is(err, ErrClosed) {
+			tb.Errorf("Serve returned %v", err)
+		}
+		if n := b.disk.nexuses(); n != 0 {
+			tb.Errorf("%d nexuses are still attached", n)
+		}
+	})
+	return b
+}
+
+// overTransports runs a test over a plain connection and over one that delivers
+// a few bytes at a time.
+func overTransports(t *testing.T, change func(*Options), test func(t *testing.T, b *bench)) {
+	for _, n := range []int{0, 3, 701} {
+		name, wrap := "plain", func(l net.Listener) net.Listener { return l }
+		if n > 0 {
+			name = fmt.Sprintf("1 to %d bytes", n)
+			wrap = func(l net.Listener) net.Listener { return dribbleListener{l, n} }
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, newBench(t, change, wrap))
+		})
+	}
+}
+
+// initiator is the smallest iSCSI initiator that can do what a test wants, also
+// what an initiator must not. It checks the numbers of everything it receives.
+type initiator struct {
+	tb     testing.TB
+	nc     net.Conn
+	isid   [6]byte
+	tsih   uint16
+	itt    uint32
+	cmdSN  uint32
+	statSN uint32 // of the next response
+	maxSN  uint32
+	begun  bool // a StatSN was seen
+
+	headerDigest, dataDigest bool
+	keys                     map[string]string // what the target answered
+}
+
+// dial connects without logging in.
+func (b *bench) dial() *initiator {
+	b.tb.Helper()
+	nc, err := net.Dial("tcp", b.addr)
+	if err != nil {
+		b.tb.Fatal(err)
+	}
+	b.tb.Cleanup(func() { nc.Close() })
+	return &initiator{tb: b.tb, nc: nc, isid: [6]byte{0x80, 1, 2, 3, 4, 5}, cmdSN: 100, keys: map[string]string{}}
+}
+
+// login connects and logs in to the test target with the given operational keys.
+func (b *bench) login(keys ...string) *initiator {
+	b.tb.Helper()
+	return b.loginAs(testInitiator, keys...)
+}
+
+func (b *bench) loginAs(name string, keys ...string) *initiator {
+	b.tb.Helper()
+	i := b.dial()
+	i.login(append([]string{"InitiatorName=" + name, "TargetName=" + testTarget, "SessionType=Normal"}, keys...)...)
+	return i
+}
+
+// login logs in with one request in the operational stage.
+func (i *initiator) login(keys ...string) {
+	i.tb.Helper()
+	h := i.loginRequest(stageOperational, stageFullFeature)
+	i.send(h, nil, text(keys...))
+	r, data := i.recv()
+	if r.opcode() != opLoginResponse || r.field16(36) != loginSuccess || r[1] != bitTransit|stageOperational<<2|stageFullFeature {
+		i.tb.Fatalf("login answered with %x %q", r, data)
+	}
+	i.loggedIn(r, data)
+}
+
+func (i *initiator) loginRequest(stage, next int) *bhs {
+	h := &bhs{0: opLogin | bitImmediate, 1: byte(stage << 2)}
+	if next > stage {
+		h[1] |= bitTransit | byte(next)
+	}
+	copy(h[8:], i.isid[:])
+	h.put16(14, i.tsih)
+	h.put32(16, 0x1234)
+	h.put32(24, i.cmdSN)
+	return h
+}
+
+func (i *initiator) loggedIn(r *bhs, data []byte) {
+	i.tsih = r.field16(14)
+	pairs, err := parseText(data)
+	if err != nil {
+		i.tb.Fatal(err)
+	}
+	for _, p := range pairs {
+		i.keys[p.key] = p.value
+	}
+	i.headerDigest = i.keys["HeaderDigest"] == "CRC32C"
+	i.dataDigest = i.keys["DataDigest"] == "CRC32C"
+}
+
+// text joins keys as they stand on the wire.
+func text(keys ...string) []byte {
+	var b []byte
+	for _, k := range keys {
+		b = append(append(b, k...), 0)
+	}
+	return b
+}
+
+// encode builds a PDU as it stands on the wire.
+func encode(h *bhs, ahs, data []byte, headerDigest, dataDigest bool) []byte {
+	h[4] = byte(len(ahs) / 4)
+	h.setDataSegmentLength(len(data))
+	b := append(append([]byte(nil), h[:]...), ahs...)
+	sum := make([]byte, digestLength)
+	if headerDigest {
+		digest(0).add(b).put(sum)
+		b = append(b, sum...)
+	}
+	if len(data) > 0 {
+		from := len(b)
+		b = append(append(b, data...), zeroPad[:padding(len(data))]...)
+		if dataDigest {
+			digest(0).add(b[from:]).put(sum)
+			b = append(b, sum...)
+		}
+	}
+	return b
+}
+
+func (i *initiator) send(h *bhs, ahs, data []byte) {
+	i.tb.Helper()
+	i.write(encode(h, ahs, data, i.headerDigest, i.dataDigest))
+}
+
+func (i *initiator) write(b []byte) {
+	i.tb.Helper()
+	if _, err := i.nc.Write(b); err != nil {
+		i.tb.Fatalf("sending: %v", err)
+	}
+}
+
+// read reads one PDU without looking at it.
+func (i *initiator) read() (*bhs, []byte, error) {
+	if err := i.nc.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return nil, nil, err
+	}
+	var h bhs
+	if _, err := io.ReadFull(i.nc, h[:]); err != nil {
+		return nil, nil, err
+	}
+	sum := make([]byte, digestLength)
+	if i.headerDigest {
+		if _, err := io.ReadFull(i.nc, sum); err != nil {
+			return nil, nil, err
+		}
+		if !digest(0).add(h[:]).matches(sum) {
+			return nil, nil, errHeaderDigest
+		}
+	}
+	n := h.dataSegmentLength()
+	data := make([]byte, n+padding(n))
+	if _, err := io.ReadFull(i.nc, data); err != nil {
+		return nil, nil, err
+	}
+	if n > 0 && i.dataDigest {
+		if _, err := io.ReadFull(i.nc, sum); err != nil {
+			return nil, nil, err
+		}
+		if !digest(0).add(data).matches(sum) {
+			return nil, nil, errDataDigest
+		}
+	}
+	return &h, data[:n], nil
+}
+
+// recv reads one PDU and checks its numbers (RFC 7143 4.2.2).
+func (i *initiator) recv() (*bhs, []byte) {
+	i.tb.Helper()
+	h, data, err := i.read()
+	if err != nil {
+		i.tb.Fatalf("receiving: %v", err)
+	}
+	if h.opcode() == opLoginResponse && h.field16(36) != 0 {
+		return h, data
+	}
+	exp, limit := h.field32(28), h.field32(32)
+	if serialLess(limit, i.maxSN) && i.begun {
+		i.tb.Errorf("opcode %#x: MaxCmdSN went back from %d to %d", h.opcode(), i.maxSN, limit)
+	}
+	if serialLess(limit+1, exp) {
+		i.tb.Errorf("opcode %#x: MaxCmdSN %d, ExpCmdSN %d", h.opcode(), limit, exp)
+	}
+	i.maxSN = limit
+	if h.opcode() == opDataIn && h[1]&bitStatus == 0 {
+		return h, data
+	}
+	statSN := h.field32(24)
+	if i.begun && statSN != i.statSN {
+		i.tb.Errorf("opcode %#x: StatSN %d, want %d", h.opcode(), statSN, i.statSN)
+	}
+	i.begun, i.statSN = true, statSN
+	if h.opcode() != opR2T && (h.opcode() != opNopIn || h.itt() != reservedTag) {
+		i.statSN++
+	}
+	return h, data
+}
+
+// expect reads a PDU that must have the given opcode.
+func (i *initiator) expect(opcode byte) (*bhs, []byte) {
+	i.tb.Helper()
+	h, data := i.recv()
+	if h.opcode() != opcode {
+		i.tb.Fatalf("received opcode %#x (%x %x), want %#x", h.opcode(), *h, data[:min(len(data), 64)], opcode)
+	}
+	return h, data
+}
+
+// expectClosed reads until the target closes the connection.
+func (i *initiator) expectClosed() {
+	i.tb.Helper()
+	for {
+		_, _, err := i.read()
+		if err == nil {
+			continue
+		}
+		var ne net.Error
+		if errors.As(err, &ne) && ne.Timeout() {
+			i.tb.Fatal("the connection is still open")
+		}
+		return
+	}
+}
+
+// request begins a request of the full feature phase, with the next CmdSN and
+// task tag. CmdSN is used up unless the caller makes it immediate.
+func (i *initiator) request(opcode byte) *bhs {
+	i.itt++
+	h := &bhs{0: opcode, 1: bitFinal}
+	h.put32(16, i.itt)
+	h.put32(20, reservedTag)
+	h.put32(24, i.cmdSN)
+	h.put32(28, i.statSN)
+	if opcode&bitImmediate == 0 {
+		i.cmdSN++
+	}
+	return h
+}
+
+// command begins a SCSI Command.
+func (i *initiator) command(flags byte, edtl uint32, cdb ...byte) *bhs {
+	h := i.request(opSCSICommand)
+	h[1] = bitFinal | flags | 1 // simple
+	h.put32(20, edtl)
+	copy(h[32:], cdb)
+	return h
+}
+
+func read10(lba uint32, blocks uint16) []byte {
+	return []byte{0x28, 0, byte(lba >> 24), byte(lba >> 16), byte(lba >> 8), byte(lba), 0, byte(blocks >> 8), byte(blocks), 0}
+}
+
+func write10(lba uint32, blocks uint16) []byte {
+	b := read10(lba, blocks)
+	b[0] = 0x2a
+	return b
+}
+
+// dataOutPDU builds a Data-Out PDU that belongs to command h.
+func dataOutPDU(h *bhs, ttt, dataSN, offset uint32, final bool) *bhs {
+	d := &bhs{0: opDataOut}
+	if final {
+		d[1] = bitFinal
+	}
+	copy(d[8:20], h[8:20])
+	d.put32(20, ttt)
+	d.put32(36, dataSN)
+	d.put32(40, offset)
+	return d
+}
+
+// answerR2T sends the data that an R2T asks for in PDUs of at most step bytes.
+func (i *initiator) answerR2T(h, r2t *bhs, data []byte, step int) {
+	i.tb.Helper()
+	offset, n := int(r2t.field32(40)), int(r2t.field32(44))
+	part := data[offset : offset+n]
+	for sn := uint32(0); len(part) > 0; sn++ {
+		k := min(step, len(part))
+		i.send(dataOutPDU(h, r2t.ttt(), sn, uint32(offset), k == len(part)), nil, part[:k])
+		part, offset = part[k:], offset+k
+	}
+}
+
+// status reads the response of command h, with its Data-In.
+func (i *initiator) status(h *bhs) (r *bhs, data []byte) {
+	i.tb.Helper()
+	for sn := uint32(0); ; {
+		r, d := i.recv()
+		if r.itt() != h.itt() {
+			i.tb.Fatalf("response %x is for task %#x, want %#x", *r, r.itt(), h.itt())
+		}
+		switch r.opcode() {
+		case opDataIn:
+			if r.field32(36) != sn || int(r.field32(40)) != len(data) {
+				i.tb.Errorf("Data-In with DataSN %d, offset %d; want %d, %d", r.field32(36), r.field32(40), sn, len(data))
+			}
+			sn++
+			data = append(data, d...)
+			if r[1]&bitStatus != 0 {
+				return r, data
+			}
+		case opSCSIResponse:
+			if got := r.field32(36); got != sn && len(data) > 0 {
+				i.tb.Errorf("ExpDataSN %d, want %d", got, sn)
+			}
+			if r[3] == statusCheckCondition {
+				return r, d
+			}
+			return r, data
+		default:
+			i.tb.Fatalf("received opcode %#x for a command", r.opcode())
+		}
+	}
+}
+
+// good fails the test unless status is GOOD without residual.
+func (i *initiator) good(h *bhs) []byte {
+	i.tb.Helper()
+	r, data := i.status(h)
+	if r[3] != statusGood || r[1]&(bitOverflow|bitUnderflow) != 0 {
+		i.tb.Fatalf("response %x (%x), want GOOD without residual", *r, data[:min(len(data), 64)])
+	}
+	return data
+}
+
+// senseOf returns key, ASC and ASCQ of a CHECK CONDITION.
+func (i *initiator) senseOf(h *bhs) senseCode {
+	i.tb.Helper()
+	r, d := i.status(h)
+	if r[3] != statusCheckCondition || len(d) < 2+14 {
+		i.tb.Fatalf("response %x %x, want CHECK CONDITION", *r, d)
+	}
+	return senseCode{d[2+2], d[2+12], d[2+13]}
+}
+
+// writeBlocks writes data by WRITE(10) as immediate data.
+func (i *initiator) writeBlocks(lba uint32, data []byte) {
+	i.tb.Helper()
+	h := i.command(bitWrite, uint32(len(data)), write10(lba, uint16(len(data)/memBlock))...)
+	i.send(h, nil, data)
+	i.good(h)
+}
+
+func (i *initiator) readBlocks(lba uint32, n int) []byte {
+	i.tb.Helper()
+	h := i.command(bitRead, uint32(n*memBlock), read10(lba, uint16(n))...)
+	i.send(h, nil, nil)
+	return i.good(h)
+}
+
+// alive checks that the session still works.
+func (i *initiator) alive() {
+	i.tb.Helper()
+	if got := i.readBlocks(0, 1); len(got) != memBlock {
+		i.tb.Fatalf("read %d bytes", len(got))
+	}
+}
+
+func (i *initiator) logout() {
+	i.tb.Helper()
+	h := i.request(opLogout)
+	i.send(h, nil, nil)
+	r, _ := i.expect(opLogoutResponse)
+	if r.itt() != h.itt() || r[2] != 0 {
+		i.tb.Fatalf("logout answered with %x", *r)
+	}
+	i.expectClosed()
+}
+
+// pattern is n bytes that do not repeat at any power of two.
+func pattern(seed, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte((i + seed) * 31 % 251)
+	}
+	return b
+}
+
+// eventually waits for a condition that another goroutine brings about.
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for !ok() {
+		select {
+		case <-look.C:
+		case <-deadline.C:
+			tb.Fatalf("%s: did not happen", what)
+		}
+	}
+}
+
+func mustEqual(tb testing.TB, what string, got, want []byte) {
+	tb.Helper()
+	if !bytes.Equal(got, want) {
+		n := 0
+		for n < len(got) && n < len(want) && got[n] == want[n] {
+			n++
+		}
+		tb.Fatalf("%s: %d bytes, want %d; first difference at %d", what, len(got), len(want), n)
+	}
+}
+
+// lines joins what a login or text answer says, for comparison.
+func lines(data []byte) string {
+	return strings.ReplaceAll(strings.TrimSuffix(string(data), "\x00"), "\x00", " ")
+}

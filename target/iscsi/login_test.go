@@ -1,0 +1,415 @@
+package iscsi
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestNegotiateKeys is the table of operational keys: what an initiator offers
+// and what we answer (RFC 7143 13).
+func TestNegotiateKeys(t *testing.T) {
+	o := DefaultOptions()
+	for _, c := range []struct {
+		offer string
+		want  string // empty: no answer
+		in    sessionType
+		check func(p *params) bool
+	}{
+		{"HeaderDigest=None,CRC32C", "None", 0, func(p *params) bool { return !p.headerDigest }},
+		{"HeaderDigest=CRC32C,None", "CRC32C", 0, func(p *params) bool { return p.headerDigest }},
+		{"HeaderDigest=X-own,CRC32C", "CRC32C", 0, func(p *params) bool { return p.headerDigest }},
+		{"HeaderDigest=X-own", "Reject", 0, func(p *params) bool { return !p.headerDigest }},
+		{"DataDigest=CRC32C", "CRC32C", 0, func(p *params) bool { return p.dataDigest && !p.headerDigest }},
+		{"DataDigest=" + strings.Repeat("X-long,", 100) + "None", "None", 0, func(p *params) bool { return !p.dataDigest }},
+		{"MaxConnections=4", "1", 0, func(p *params) bool { return p.maxConnections == 1 }},
+		{"MaxConnections=0", "Reject", 0, nil},
+		{"InitialR2T=No", "No", 0, func(p *params) bool { return !p.initialR2T }},
+		{"InitialR2T=Yes", "Yes", 0, func(p *params) bool { return p.initialR2T }},
+		{"InitialR2T=yes", "Reject", 0, func(p *params) bool { return p.initialR2T }},
+		{"ImmediateData=No", "No", 0, func(p *params) bool { return !p.immediateData }},
+		{"ImmediateData=Yes", "Yes", 0, func(p *params) bool { return p.immediateData }},
+		{"MaxRecvDataSegmentLength=65536", "", 0, func(p *params) bool { return p.peerMaxRecv == 65536 }},
+		{"MaxRecvDataSegmentLength=511", "Reject", 0, func(p *params) bool { return p.peerMaxRecv == 8192 }},
+		{"MaxRecvDataSegmentLength=16777216", "Reject", 0, nil},
+		{"MaxBurstLength=16776192", "1048576", 0, func(p *params) bool { return p.maxBurst == 1<<20 }},
+		{"MaxBurstLength=0x1000", "4096", 0, func(p *params) bool { return p.maxBurst == 4096 }},
+		{"MaxBurstLength=4_096", "Reject", 0, nil},
+		{"MaxBurstLength=+4096", "Reject", 0, nil},
+		{"MaxBurstLength=", "Reject", 0, nil},
+		{"MaxBurstLength=99999999999999999999", "Reject", 0, nil},
+		{"MaxBurstLength=" + strings.Repeat("0", 300) + "512", "Reject", 0, nil},
+		{"FirstBurstLength=512", "512", 0, func(p *params) bool { return p.firstBurst == 512 }},
+		{"DefaultTime2Wait=2", "2", 0, func(p *params) bool { return p.time2Wait == 2 }},
+		{"DefaultTime2Retain=20", "0", 0, func(p *params) bool { return p.time2Retain == 0 }},
+		{"DefaultTime2Retain=3601", "Reject", 0, nil},
+		{"MaxOutstandingR2T=1", "1", 0, func(p *params) bool { return p.maxOutstandingR2T == 1 }},
+		{"MaxOutstandingR2T=65535", "8", 0, func(p *params) bool { return p.maxOutstandingR2T == 8 }},
+		{"DataPDUInOrder=No", "Yes", 0, nil},
+		{"DataSequenceInOrder=No", "Yes", 0, nil},
+		{"ErrorRecoveryLevel=2", "0", 0, func(p *params) bool { return p.errorRecoveryLevel == 0 }},
+		{"ErrorRecoveryLevel=3", "Reject", 0, nil},
+		{"TaskReporting=FastAbort,RFC3720", "RFC3720", 0, nil},
+		{"iSCSIProtocolLevel=2", "1", 0, nil},
+		{"InitiatorAlias=host", "", 0, func(p *params) bool { return p.initiatorAlias == "host" }},
+		{"IFMarker=Yes", "No", 0, nil},
+		{"OFMarker=No", "No", 0, nil},
+		{"IFMarkInt=2048~8192", "Reject", 0, nil},
+		{"SendTargets=All", "Reject", 0, nil},
+		{"X-com.example.key=1", "NotUnderstood", 0, nil},
+		{"X#key=1", "NotUnderstood", 0, nil},
+		{"headerdigest=None", "NotUnderstood", 0, nil},
+		{"InitialR2T=No", "Irrelevant", sessionDiscovery, func(p *params) bool { return p.initialR2T }},
+		{"MaxBurstLength=512", "Irrelevant", sessionDiscovery, nil},
+		{"HeaderDigest=CRC32C", "CRC32C", sessionDiscovery, func(p *params) bool { return p.headerDigest }},
+	} {
+		p := defaultParams()
+		key, value, _ := strings.Cut(c.offer, "=")
+		got, _ := p.negotiate(&o, pair{key, value}, c.in)
+		if got != c.want {
+			t.Errorf("%.60s answered %q, want %q", c.offer, got, c.want)
+		}
+		if c.check != nil && !c.check(&p) {
+			t.Errorf("%.60s leaves %+v", c.offer, p)
+		}
+	}
+}
+
+// TestSettle: the first burst is part of a burst.
+func TestSettle(t *testing.T) {
+	p := defaultParams()
+	p.maxBurst = 512
+	if p.settle(); p.firstBurst != 512 {
+		t.Errorf("FirstBurstLength %d with MaxBurstLength 512", p.firstBurst)
+	}
+}
+
+// loginStep is one request of a login and what it is answered with.
+type loginStep struct {
+	flags  byte
+	keys   []string
+	status uint16
+	answer byte // flags
+	text   string
+}
+
+const (
+	csgSecurity, csgOperational        = stageSecurity << 2, stageOperational << 2
+	toOperational, toFullFeature       = bitTransit | stageOperational, bitTransit | stageFullFeature
+	declares                           = "MaxRecvDataSegmentLength=262144"
+	identity                           = "TargetPortalGroupTag=7 TargetAlias=test "
+	name, wantTarget, normal, discover = "InitiatorName=" + testInitiator, "TargetName=" + testTarget, "SessionType=Normal", "SessionType=Discovery"
+)
+
+// TestLogin plays logins from the first request to the end.
+func TestLogin(t *testing.T) {
+	manyKeys := []string{name, wantTarget}
+	for n := range 250 {
+		manyKeys = append(manyKeys, fmt.Sprintf("X-%d=1", n))
+	}
+	cases := map[string][]loginStep{
+		"straight to operational": {
+			{csgOperational | toFullFeature, []string{name, wantTarget, normal}, 0, csgOperational | toFullFeature, identity + declares}},
+		"as open-iscsi does": {
+			{csgSecurity | toOperational, []string{name, "InitiatorAlias=a", wantTarget, normal, "AuthMethod=None"}, 0,
+				csgSecurity | toOperational, identity + "AuthMethod=None"},
+			{csgOperational | toFullFeature, []string{"HeaderDigest=None", "InitialR2T=No", "MaxRecvDataSegmentLength=262144"}, 0,
+				csgOperational | toFullFeature, "HeaderDigest=None InitialR2T=No " + declares}},
+		"security only": {
+			{csgSecurity | toFullFeature, []string{name, wantTarget, "AuthMethod=CHAP,None"}, 0,
+				csgSecurity | toFullFeature, identity + "AuthMethod=None"}},
+		"several requests in a stage": {
+			{csgOperational, []string{name, wantTarget, "InitialR2T=No"}, 0, csgOperational, identity + "InitialR2T=No " + declares},
+			{csgOperational, []string{"ImmediateData=No"}, 0, csgOperational, "ImmediateData=No"},
+			{csgOperational | toFullFeature, nil, 0, csgOperational | toFullFeature, ""}},
+		"discovery": {
+			{csgOperational | toFullFeature, []string{name, discover}, 0, csgOperational | toFullFeature, declares}},
+		"names in capitals": {
+			{csgOperational | toFullFeature, []string{"InitiatorName=IQN.2026-11.example.odx:X", "TargetName=" + strings.ToUpper(testTarget)}, 0,
+				csgOperational | toFullFeature, identity + declares}},
+		"request text in pieces": {
+			{csgOperational | bitContinue, []string{name}, 0, csgOperational, ""},
+			{csgOperational | bitContinue, []string{wantTarget}, 0, csgOperational, ""},
+			{csgOperational | toFullFeature, []string{"InitialR2T=Yes"}, 0, csgOperational | toFullFeature, identity + "InitialR2T=Yes " + declares}},
+		"no name":                 {{csgOperational | toFullFeature, []string{wantTarget}, loginMissingParameter, csgOperational, ""}},
+		"bad name":                {{csgOperational | toFullFeature, []string{"InitiatorName=a b", wantTarget}, loginMissingParameter, csgOperational, ""}},
+		"no target":               {{csgOperational | toFullFeature, []string{name}, loginMissingParameter, csgOperational, ""}},
+		"unknown target":          {{csgOperational | toFullFeature, []string{name, wantTarget + "x"}, loginNotFound, csgOperational, ""}},
+		"unknown session type":    {{csgOperational | toFullFeature, []string{name, wantTarget, "SessionType=X"}, loginBadSessionType, csgOperational, ""}},
+		"CHAP only":               {{csgSecurity | toOperational, []string{name, wantTarget, "AuthMethod=CHAP"}, loginAuthenticationFailed, csgSecurity, ""}},
+		"key twice":               {{csgOperational, []string{name, wantTarget, "InitialR2T=No", "InitialR2T=No"}, loginInitiatorError, csgOperational, ""}},
+		"name twice":              {{csgOperational, []string{name, wantTarget}, 0, csgOperational, identity + declares}, {csgOperational, []string{name}, loginInitiatorError, csgOperational, ""}},
+		"no key=value":            {{csgOperational, []string{name, wantTarget, "nonsense"}, loginInitiatorError, csgOperational, ""}},
+		"operational key early":   {{csgSecurity, []string{name, wantTarget, "InitialR2T=No"}, loginInitiatorError, csgSecurity, ""}},
+		"AuthMethod late":         {{csgOperational, []string{name, wantTarget, "AuthMethod=None"}, loginInitiatorError, csgOperational, ""}},
+		"back to security":        {{csgOperational, []string{name, wantTarget}, 0, csgOperational, identity + declares}, {csgSecurity, nil, loginInitiatorError, csgOperational, ""}},
+		"transit to itself":       {{csgOperational | bitTransit | stageOperational, []string{name, wantTarget}, loginInitiatorError, csgOperational, ""}},
+		"transit to reserved":     {{csgSecurity | bitTransit | 2, []string{name, wantTarget}, loginInitiatorError, csgSecurity, ""}},
+		"reserved stage":          {{2 << 2, []string{name, wantTarget}, loginInitiatorError, 2 << 2, ""}},
+		"T and C":                 {{csgOperational | toFullFeature | bitContinue, []string{name}, loginInitiatorError, csgOperational, ""}},
+		"more text than we take":  {{csgOperational | bitContinue, []string{strings.Repeat("a", 8000)}, 0, csgOperational, ""}, {csgOperational | bitContinue, []string{strings.Repeat("a", 8000)}, 0, csgOperational, ""}, {csgOperational | bitContinue, []string{strings.Repeat("a", 8000)}, loginOutOfResources, csgOperational, ""}},
+		"more keys than we count": {{csgOperational, append(manyKeys, "A=1", "B=1", "C=1", "D=1", "E=1"), loginInitiatorError, csgOperational, ""}},
+	}
+	overTransports(t, nil, func(t *testing.T, b *bench) {
+		n := byte(0)
+		for what, steps := range cases {
+			i := b.dial()
+			n++
+			i.isid[5] = n // sessions of their own
+			for k, s := range steps {
+				h := i.loginRequest(0, 0)
+				h[1] = s.flags
+				i.send(h, nil, text(s.keys...))
+				r, data := i.expect(opLoginResponse)
+				if r.field16(36) != s.status || r[1] != s.answer || lines(data) != s.text && s.status == 0 {
+					t.Errorf("%s, request %d: status %#04x, flags %#x, text %q; want %#04x, %#x, %q",
+						what, k, r.field16(36), r[1], lines(data), s.status, s.answer, s.text)
+				}
+				if s.status != 0 {
+					i.expectClosed()
+				}
+			}
+		}
+	})
+}
+
+// TestLoginAnswerInPieces: an answer that is longer than a PDU goes on (C bit),
+// and only then the stage changes.
+func TestLoginAnswerInPieces(t *testing.T) {
+	overTransports(t, nil, func(t *testing.T, b *bench) {
+		var keys []string
+		keys = append(keys, name, wantTarget)
+		for n := range 200 {
+			keys = append(keys, fmt.Sprintf("X-com.example.a-rather-long-key.%03d=1", n))
+		}
+		i := b.dial()
+		i.send(i.loginRequest(stageOperational, stageFullFeature), nil, text(keys...))
+		var all []byte
+		for n := 0; ; n++ {
+			r, data := i.expect(opLoginResponse)
+			if all = append(all, data...); r[1]&bitContinue == 0 {
+				if r[1]&bitTransit != 0 {
+					t.Fatal("transit with an answer that was not asked for it")
+				}
+				break
+			}
+			i.send(i.loginRequest(stageOperational, 0), nil, nil)
+		}
+		if got := strings.Count(string(all), "=NotUnderstood\x00"); got != 200 {
+			t.Errorf("%d keys NotUnderstood", got)
+		}
+		i.send(i.loginRequest(stageOperational, stageFullFeature), nil, nil)
+		r, _ := i.expect(opLoginResponse)
+		if r[1] != bitTransit|stageOperational<<2|stageFullFeature {
+			t.Fatalf("last response %x", *r)
+		}
+		i.loggedIn(r, nil)
+		i.alive()
+	})
+}
+
+// TestLoginHeader: requests whose header does not fit.
+func TestLoginHeader(t *testing.T) {
+	overTransports(t, nil, func(t *testing.T, b *bench) {
+		for what, change := range map[string]func(h *bhs){
+			"version": func(h *bhs) { h[2], h[3] = 3, 1 },
+			"ISID":    func(h *bhs) { h[9]++ },
+			"CID":     func(h *bhs) { h[21]++ },
+			"tag":     func(h *bhs) { h[19]++ },
+		} {
+			i := b.dial()
+			i.send(i.loginRequest(stageOperational, 0), nil, text(name, wantTarget))
+			i.expect(opLoginResponse)
+			h := i.loginRequest(stageOperational, stageFullFeature)
+			change(h)
+			i.send(h, nil, nil)
+			r, _ := i.expect(opLoginResponse)
+			want := uint16(loginInitiatorError)
+			if what == "version" {
+				want = loginUnsupportedVersion
+			}
+			if r.field16(36) != want {
+				t.Errorf("%s: status %#x", what, r.field16(36))
+			}
+			i.expectClosed()
+		}
+		for what, wire := range map[string][]byte{
+			"no login":     encode(&bhs{0: opNopOut | bitImmediate, 1: bitFinal}, nil, nil, false, false),
+			"HTTP":         []byte("GET / HTTP/1.1\r\nHost: example\r\nAccept: text/html, */*\r\n\r\n"),
+			"long segment": encode(&bhs{0: opLogin | bitImmediate, 1: csgOperational}, nil, make([]byte, 8193), false, false),
+			"AHS":          encode(&bhs{0: opLogin | bitImmediate, 1: csgOperational}, make([]byte, 8), nil, false, false),
+		} {
+			i := b.dial()
+			i.nc.Write(wire) // may fail: the target need not read it all
+			t.Log(what)
+			i.expectClosed()
+		}
+		b.login().alive()
+	})
+}
+
+// TestReinstatement: a login with the same initiator port ends the session that
+// it has (RFC 7143 6.3.5); other ports, other initiators, stay.
+func TestReinstatement(t *testing.T) {
+	overTransports(t, nil, func(t *testing.T, b *bench) {
+		first := b.login()
+		other := b.dial()
+		other.isid[5]++
+		other.login(name, wantTarget)
+		stranger := b.loginAs(testInitiator + "2")
+		// A command that waits for data ends with the session.
+		h := first.command(bitWrite, memBlock, write10(0, 1)...)
+		first.send(h, nil, nil)
+		first.expect(opR2T)
+
+		second := b.login()
+		first.expectClosed()
+		for _, i := range []*initiator{second, other, stranger} {
+			i.alive()
+		}
+		if second.tsih == first.tsih || second.tsih == 0 {
+			t.Errorf("TSIH %d after %d", second.tsih, first.tsih)
+		}
+		if n := b.disk.nexuses(); n != 3 {
+			t.Errorf("%d nexuses", n)
+		}
+	})
+}
+
+// TestJoinRefused: a second connection for a session, and a connection for no
+// session.
+func TestJoinRefused(t *testing.T) {
+	overTransports(t, nil, func(t *testing.T, b *bench) {
+		first := b.login()
+		for _, c := range []struct {
+			tsih, cid, want uint16
+		}{
+			{first.tsih, 1, loginTooManyConnections},
+			{first.tsih, 0, loginCannotInclude},
+			{first.tsih + 1, 0, loginNoSuchSession},
+		} {
+			i := b.dial()
+			h := i.loginRequest(stageOperational, stageFullFeature)
+			h.put16(14, c.tsih)
+			h.put16(20, c.cid)
+			i.send(h, nil, text(name, wantTarget))
+			if r, _ := i.expect(opLoginResponse); r.field16(36) != c.want {
+				t.Errorf("TSIH %d, CID %d: status %#x, want %#x", c.tsih, c.cid, r.field16(36), c.want)
+			}
+			i.expectClosed()
+		}
+		first.alive()
+	})
+}
+
+// TestLoginTimeout: a peer that does not log in in time is gone.
+func TestLoginTimeout(t *testing.T) {
+	b := newBench(t, func(o *Options) { o.LoginTimeout = 50 * time.Millisecond }, nil)
+	silent, slow := b.dial(), b.dial()
+	slow.send(slow.loginRequest(stageOperational, 0), nil, text(name, wantTarget))
+	slow.expect(opLoginResponse)
+	silent.expectClosed()
+	slow.expectClosed()
+	i := b.login()
+	i.alive()
+}
+
+// TestConnectionLimits: connections that are not logged in, and sessions.
+func TestConnectionLimits(t *testing.T) {
+	b := newBench(t, func(o *Options) { o.MaxUnauthenticated, o.MaxConnections = 3, 2 }, nil)
+	waiting := func() int {
+		b.srv.mu.Lock()
+		defer b.srv.mu.Unlock()
+		return b.srv.strangers
+	}
+	var idle []*initiator
+	for range 3 {
+		idle = append(idle, b.dial())
+	}
+	eventually(t, "three connections wait for their login", func() bool { return waiting() == 3 })
+	b.dial().expectClosed()
+	for _, i := range idle {
+		i.nc.Close()
+	}
+	eventually(t, "they are gone", func() bool { return waiting() == 0 })
+	one, two := b.login(), b.loginAs(testInitiator+"2")
+	third := b.dial()
+	third.isid[5]++
+	third.send(third.loginRequest(stageOperational, stageFullFeature), nil, text(name, wantTarget))
+	if r, _ := third.expect(opLoginResponse); r.field16(36) != loginOutOfResources {
+		t.Errorf("status %#x", r.field16(36))
+	}
+	one.alive()
+	two.logout()
+	eventually(t, "a place is free", func() bool { return len(b.srv.Sessions()) == 1 })
+	third = b.dial()
+	third.isid[5]++
+	third.login(name, wantTarget)
+	third.alive()
+}
+
+// TestManyLogins leaves nothing behind; goleak looks for goroutines at the end.
+func TestManyLogins(t *testing.T) {
+	b := newBench(t, nil, nil)
+	for n := range 300 {
+		i := b.login()
+		if n%3 == 0 {
+			i.nc.Close()
+			continue
+		}
+		i.alive()
+		i.logout()
+	}
+	eventually(t, "all sessions have ended", func() bool { return len(b.srv.Sessions()) == 0 && b.disk.nexuses() == 0 })
+	eventually(t, "all connections have ended", func() bool { return len(b.srv.appendConns(nil)) == 0 })
+}
+
+// TestSessions lists what is logged in.
+func TestSessions(t *testing.T) {
+	b := newBench(t, nil, nil)
+	i := b.login("InitiatorAlias=host", "HeaderDigest=CRC32C")
+	list := b.srv.Sessions()
+	if len(list) != 1 {
+		t.Fatalf("%d sessions", len(list))
+	}
+	got := list[0]
+	if got.InitiatorName != testInitiator || got.InitiatorAlias != "host" || got.TargetName != testTarget ||
+		got.ISID != "800102030405" || got.TSIH != i.tsih || !got.HeaderDigest || got.DataDigest ||
+		len(got.Connections) != 1 || got.Connections[0] != i.nc.LocalAddr().String() || got.Since.IsZero() {
+		t.Errorf("session %+v", got)
+	}
+}
+
+// TestPortalAddresses: the address of the connection comes first, portals on
+// every address are given with it.
+func TestPortalAddresses(t *testing.T) {
+	addr := func(s string) net.Addr {
+		a, err := net.ResolveTCPAddr("tcp", s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	for _, c := range []struct {
+		local   string
+		portals []string
+		want    string
+	}{
+		{"192.0.2.1:3260", []string{"192.0.2.1:3260"}, "192.0.2.1:3260"},
+		{"192.0.2.1:3260", []string{"198.51.100.1:3260", "192.0.2.1:3260"}, "192.0.2.1:3260 198.51.100.1:3260"},
+		{"192.0.2.1:3260", []string{"0.0.0.0:3260", "[::]:3261"}, "192.0.2.1:3260 192.0.2.1:3261"},
+		{"[2001:db8::1]:3260", []string{"[::]:3260", "192.0.2.1:3260"}, "[2001:db8::1]:3260 192.0.2.1:3260"},
+		{"[::ffff:192.0.2.1]:3260", []string{"[::]:3260"}, "192.0.2.1:3260"},
+		{"[fe80::1%1]:3260", []string{"[::]:3260"}, "[fe80::1]:3260"},
+	} {
+		var portals []net.Addr
+		for _, p := range c.portals {
+			portals = append(portals, addr(p))
+		}
+		if got := strings.Join(portalAddresses(portals, addr(c.local)), " "); got != c.want {
+			t.Errorf("%s with %v: %s, want %s", c.local, c.portals, got, c.want)
+		}
+	}
+}
