@@ -117,25 +117,25 @@ func TestPowerCut(t *testing.T) {
 // reads them; a power cut after that must not take them away again.
 func TestWhatWasReplayedIsDurable(t *testing.T) {
 	m := vfs.NewMem()
-	o := small(m)
-	j, _ := openAt(t, o)
+	j, _ := openAt(t, small(m))
 	addMany(t, j, 3)
 	add(t, j)
 	add(t, j)
-	j.acquire()
-	must(t, j.writeOut()) // and no sync
-	j.release()
+	j.acquire() // until the end: j is the process that died
+	defer j.release()
+	must(t, j.writeOut())
+	k, last := openAt(t, small(m))
+	if last != 5 {
+		t.Errorf("replayed up to %d", last)
+	}
+	lsn := add(t, k)
+	must(t, k.Commit(ctx, lsn))
 	for seed := range uint64(20) {
-		m := m.CrashClone(newRand(1, seed)) // with luck all 5 are there
-		k, last := openAt(t, small(m))
-		for left := range uint64(5) {
-			c, again := openAt(t, small(m.CrashClone(newRand(seed, left))))
-			if again != last {
-				t.Errorf("replayed up to %d, after a power cut up to %d", last, again)
-			}
-			must(t, c.Close())
+		c, last := openAt(t, small(m.CrashClone(newRand(1, seed))))
+		if last != 6 {
+			t.Errorf("replayed up to %d after the power cut", last)
 		}
-		must(t, k.Close())
+		must(t, c.Close())
 	}
 }
 

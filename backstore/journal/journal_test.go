@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -119,6 +120,25 @@ func TestAppendCommitReplay(t *testing.T) {
 		if want := LSN(round*50 + 50); last != want || j.Last() != want || j.Durable() != want {
 			t.Errorf("replayed up to %d, last %d, durable %d, want %d", last, j.Last(), j.Durable(), want)
 		}
+	}
+}
+
+func TestOnARealDisk(t *testing.T) {
+	o := small(vfs.OS())
+	o.Dir = filepath.Join(t.TempDir(), "journal")
+	for round := range LSN(3) {
+		j, last := openAt(t, o)
+		if want := round * 30; last != want {
+			t.Errorf("replayed up to %d, want %d", last, want)
+		}
+		addMany(t, j, 30)
+		first, err := j.Rotate()
+		must(t, err)
+		if round == 1 {
+			must(t, j.Truncate(first))
+			o.First = first
+		}
+		must(t, j.Close())
 	}
 }
 

@@ -240,10 +240,9 @@ func (w *window) load(need int64) error {
 	return err
 }
 
-// removeDead removes the files that hold nothing, or nothing that is needed,
-// before a new file can follow them.
+// removeDead removes the files that hold nothing, or nothing that is needed.
+// Should a power cut bring one back, the next Open finds the same of it.
 func removeDead(o Options, f found, kept []file) error {
-	removed := false
 	for _, name := range f.names {
 		if slices.ContainsFunc(kept, func(k file) bool { return k.name == name }) {
 			continue
@@ -251,10 +250,6 @@ func removeDead(o Options, f found, kept []file) error {
 		if err := removeIfThere(o.FS, name); err != nil {
 			return err
 		}
-		removed = true
-	}
-	if removed {
-		return o.FS.SyncDir(o.Dir)
 	}
 	return nil
 }

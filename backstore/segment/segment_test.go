@@ -400,6 +400,55 @@ func TestErrorsOfTheDisk(t *testing.T) {
 	}
 }
 
+// A failed append gives its blocks back only when nobody has the next ones.
+func TestFailedAppendBesideAnother(t *testing.T) {
+	m := vfs.NewMem()
+	s := open(t, m, "/s", Options{})
+	appendTo(t, s, blocks(0, 1))
+	writing, fail := make(chan struct{}), make(chan struct{})
+	var writes atomic.Int64
+	m.SetHook(func(k vfs.OpKind, _ string) error {
+		if k == vfs.OpWrite && writes.Add(1) == 1 {
+			close(writing)
+			<-fail
+			return syscall.EIO
+		}
+		return nil
+	})
+	failed := make(chan error)
+	go func() {
+		_, err := s.Append(blocks(1, 2))
+		failed <- err
+	}()
+	<-writing
+	second := appendTo(t, s, blocks(2, 2))
+	close(fail)
+	wantErr(t, "append", <-failed, syscall.EIO)
+	third := appendTo(t, s, blocks(3, 2))
+	wantData(t, s, second, blocks(2, 2))
+	wantData(t, s, third, blocks(3, 2))
+	if second != (Addr{1, 4}) || third != (Addr{1, 6}) {
+		t.Errorf("appended to %v and %v", second, third)
+	}
+}
+
+func TestOnARealDisk(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, vfs.OS(), dir, Options{SegmentBlocks: 8, MaxOpen: 2})
+	var places []Addr
+	for i := range 20 {
+		places = append(places, appendTo(t, s, blocks(i, 1+i%4)))
+	}
+	must(t, s.Remove(places[0].Segment))
+	must(t, s.Close())
+	s = open(t, vfs.OS(), dir, Options{SegmentBlocks: 8, MaxOpen: 2})
+	for i, a := range places {
+		if a.Segment != places[0].Segment {
+			wantData(t, s, a, blocks(i, 1+i%4))
+		}
+	}
+}
+
 // TestPowerCut cuts the power at every operation that changes the disk: what
 // was synced is there, what was not can be put back.
 func TestPowerCut(t *testing.T) {
