@@ -39,6 +39,8 @@ func TestMemCrashLeavesAPrefix(t *testing.T) {
 	}
 }
 
+const valuesPerUpdate = 100
+
 const childVariable = "ODX_META_TEST_CHILD_DIR"
 
 func childDir() string { return os.Getenv(childVariable) }
@@ -55,7 +57,7 @@ func writeUntilKilled() {
 	for i := 0; ; i++ {
 		n := strconv.Itoa(i)
 		ops := []Op{op("a", n), op("b", n)}
-		for k := range 20 {
+		for k := range valuesPerUpdate {
 			ops = append(ops, op(fmt.Sprintf("%08d.%d", i, k), value))
 		}
 		if err := errors.Join(kv.Update(ops), kv.Sync()); err != nil {
@@ -75,7 +77,7 @@ func TestKilledProcessLosesNothingSynced(t *testing.T) {
 		out, err := cmd.StdoutPipe()
 		must(t, err)
 		must(t, cmd.Start())
-		// 250 updates are 20 MiB: a memtable is written out on the way.
+		// 60 updates are 23 MiB: a memtable is written out on the way.
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
 			if last, err = strconv.Atoi(lines.Text()); err != nil {
@@ -85,7 +87,7 @@ func TestKilledProcessLosesNothingSynced(t *testing.T) {
 				_, err := OpenBadger(dir, nil, 0)
 				wantErr(t, "open of an open database", err, ErrLocked)
 			}
-			if last == 250 {
+			if last == 60 {
 				must(t, cmd.Process.Kill())
 			}
 		}
@@ -110,8 +112,8 @@ func checkKilled(t *testing.T, dir string, last int) {
 		keys++
 		return nil
 	}))
-	if keys < (last+1)*20 {
-		t.Errorf("%d keys found, want %d", keys, (last+1)*20)
+	if keys < (last+1)*valuesPerUpdate {
+		t.Errorf("%d keys found, want %d", keys, (last+1)*valuesPerUpdate)
 	}
 }
 

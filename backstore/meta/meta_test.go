@@ -196,7 +196,7 @@ func TestUpdatesAreAtomicSideBySide(t *testing.T) {
 		var writers sync.WaitGroup
 		for w := range 4 {
 			writers.Go(func() {
-				for i := range 50 {
+				for i := range 15 {
 					v := fmt.Sprintf("%d.%d", w, i)
 					if err := kv.Update([]Op{op("a", v), op("b", v)}); err != nil {
 						t.Error(err)
@@ -259,7 +259,7 @@ func TestAgainstModel(t *testing.T) {
 			}))
 			must(t, kv.Update(clear))
 			model := map[string]string{}
-			for range rapid.IntRange(1, 5).Draw(rt, "updates") {
+			for range rapid.IntRange(1, 2).Draw(rt, "updates") {
 				var ops []Op
 				for range rapid.IntRange(0, 5).Draw(rt, "ops") {
 					k := key.Draw(rt, "key")
