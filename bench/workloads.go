@@ -30,6 +30,7 @@ var workloads = []workload{
 	perf("random reads, 4 KiB, 1 outstanding", "-m", "1", "-b", "8", "-r"),
 	perf("sequential reads, 256 KiB, 8 outstanding", "-m", "8", "-b", "512"),
 	qemuBench("sequential writes, 4 KiB, 32 outstanding", "-w", "-d", "32", "-s", "4096"),
+	qemuBench("scattered writes, 4 KiB, 32 outstanding", "-w", "-d", "32", "-s", "4096", "-S", "16781312"),
 	qemuBench("writes, 4 KiB, 16 outstanding, flush every 16", "-w", "-d", "16", "-s", "4096", "--flush-interval=16"),
 	{
 		name: "sequential writes, 256 KiB, 8 outstanding", unit: "MiB/s",

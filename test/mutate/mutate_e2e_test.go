@@ -200,3 +200,40 @@ func fullFeature(conn net.Conn, login []byte) error {
 	}
 	return conn.SetReadDeadline(time.Time{})
 }
+
+// TestStrangersGetNoMemory announces as much data as a PDU can hold, on many
+// connections that have not logged in, and sends a part of it.
+func TestStrangersGetNoMemory(t *testing.T) {
+	const (
+		connections = 200
+		announced   = 1<<24 - 1
+		limit       = connections * 128 << 10
+	)
+	inq := odxtest.Program(t, "iscsi-inq", "libiscsi-bin")
+	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20})
+	before, err := target.ResidentBytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := append(loginPDU(1, target.IQN), make([]byte, 32<<10)...)
+	b[5], b[6], b[7] = announced>>16, announced>>8&0xff, announced&0xff
+	for range connections {
+		conn, err := net.DialTimeout("tcp", target.Portal, answerLimit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.Write(b) // the target may have closed it already
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	odxtest.Run(ctx, t, inq, target.URL(0))
+	after, err := target.ResidentBytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("resident memory %d MiB before, %d MiB after %d connections", before>>20, after>>20, connections)
+	if after-before > limit {
+		t.Errorf("%d connections that have not logged in made it %d MiB larger", connections, (after-before)>>20)
+	}
+}
