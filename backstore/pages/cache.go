@@ -185,14 +185,16 @@ func (c *Cache[T]) Insert(id uint64, o T) {
 	h := o.header()
 	h.id = id
 	h.used.Store(true)
+	// Dirty before it can be seen: a clean object could be evicted, and the
+	// engine does not have it.
+	h.mu.Lock()
+	c.Change(o)
+	h.mu.Unlock()
 	s := c.shard(id)
 	s.mu.Lock()
 	c.evict(s)
 	s.objects[id] = o
 	s.mu.Unlock()
-	h.mu.Lock()
-	c.Change(o)
-	h.mu.Unlock()
 }
 
 // Change must be called with the object locked, before each change of it.
