@@ -17,6 +17,10 @@ import (
 // limit ends a suite that hangs. The slowest takes a few seconds.
 const limit = 90 * time.Second
 
+// maySkip is the one reason for which odx lets a test be skipped: a WRITE SAME
+// of no blocks would mean the rest of the disk, and page B0h refuses it (WSNZ).
+const maySkip = "does not support 0-blocks"
+
 func TestDiscovery(t *testing.T) {
 	ls := odxtest.Program(t, "iscsi-ls", "libiscsi-bin")
 	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20}, undertest.LUN{Size: 128 << 20})
@@ -77,9 +81,10 @@ func TestConformance(t *testing.T) {
 			if !r.OK() {
 				t.Errorf("%s", r.Output)
 			}
-			// What is skipped is what the target lacks.
-			if r.Skipped > 0 && target.Kind == "odx" {
-				t.Errorf("%d tests were skipped:\n%s", r.Skipped, r.Output)
+			for _, why := range r.Skips {
+				if target.Kind == "odx" && !strings.Contains(why, maySkip) {
+					t.Errorf("a test was skipped for something the target lacks: %s", why)
+				}
 			}
 			results = append(results, r)
 		})

@@ -30,8 +30,9 @@ var Required = []string{
 type Result struct {
 	Suite    string
 	Ran      int
-	Passed   int // without those that skipped something
-	Skipped  int // tests that printed at least one [SKIPPED] line
+	Passed   int      // without those that skipped something
+	Skipped  int      // tests that printed at least one [SKIPPED] line
+	Skips    []string // those lines
 	Failed   int
 	Finished bool // the program printed its summary
 	Elapsed  time.Duration
@@ -75,13 +76,18 @@ func parse(out string) Result {
 		if strings.HasPrefix(line, "Test: ") {
 			inTest, skipped = true, false
 		}
-		// Lines before the first test are about the program's own probing.
-		if inTest && strings.Contains(line, "[SKIPPED]") {
+		// The verdict ends a test. What follows it, on its line or others, and
+		// what comes before the first test is about the program's own probing.
+		before, _, passed := strings.Cut(line, "passed")
+		if _, why, ok := strings.Cut(before, "[SKIPPED] "); inTest && ok {
+			r.Skips = append(r.Skips, why)
 			skipped = true
 		}
-		if inTest && skipped && strings.HasSuffix(line, "passed") {
-			r.Skipped++
-			skipped = false
+		if inTest && passed {
+			if skipped {
+				r.Skipped++
+			}
+			inTest = false
 		}
 	}
 	if m := summary.FindStringSubmatch(out); m != nil {
