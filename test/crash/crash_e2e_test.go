@@ -5,6 +5,7 @@ package crash
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -21,16 +22,16 @@ const (
 	longestRound = 500 * time.Millisecond
 )
 
-// TestKilledWhileWriting writes, flushes and writes with FUA through libiscsi,
-// kills the target by SIGKILL at random moments and checks the whole disk
-// after each restart.
+// TestKilledWhileWriting writes, flushes, writes with FUA, copies by token and
+// unmaps through libiscsi, kills the target by SIGKILL at random moments and
+// checks the whole disk after each restart.
 func TestKilledWhileWriting(t *testing.T) {
 	odxtest.RequireODX(t)
 	target := odxtest.Serve(t, undertest.LUN{Size: diskSize})
 	client := odxtest.Client(t)
 	r := rand.New(rand.NewPCG(3, 5))
 	m := newModel(diskSize / blockLength)
-	writes, flushes := 0, 0
+	commands, flushes := 0, 0
 	for round := range rounds {
 		s := odxtest.Open(t, client, target.URL(0))
 		killed := make(chan error, 1)
@@ -39,7 +40,7 @@ func TestKilledWhileWriting(t *testing.T) {
 			if err := step(t, s, m, r, &flushes); err != nil {
 				break
 			}
-			writes++
+			commands++
 		}
 		if err := <-killed; err != nil {
 			t.Fatal(err)
@@ -59,13 +60,13 @@ func TestKilledWhileWriting(t *testing.T) {
 		}
 		s.Close()
 	}
-	t.Logf("%d rounds, %d writes, %d flushes", rounds, writes, flushes)
+	t.Logf("%d rounds, %d commands, %d flushes", rounds, commands, flushes)
 	if flushes < rounds {
 		t.Errorf("only %d flushes succeeded: too few to prove anything", flushes)
 	}
 }
 
-// step does one write or flush; an error says that the target was gone.
+// step does one of these; an error says that the target was gone.
 func step(t *testing.T, s *tokencopy.Session, m *model, r *rand.Rand, flushes *int) error {
 	t.Helper()
 	var a tokencopy.Answer
@@ -78,7 +79,7 @@ func step(t *testing.T, s *tokencopy.Session, m *model, r *rand.Rand, flushes *i
 	if r.IntN(2) == 0 {
 		lba &^= 7
 	}
-	switch r.IntN(8) {
+	switch r.IntN(10) {
 	case 0:
 		if a, err = s.Flush(); err == nil {
 			m.flushed()
@@ -89,6 +90,19 @@ func step(t *testing.T, s *tokencopy.Session, m *model, r *rand.Rand, flushes *i
 		if a, err = s.Write(bytes.NewReader(data), lba, uint64(n), tokencopy.WriteOptions{FUA: true}); err == nil {
 			m.durable(lba, n)
 		}
+	case 2, 3:
+		to := r.Uint64N(s.Blocks - uint64(n))
+		if r.IntN(2) == 0 {
+			to &^= 7
+		}
+		a, err = copyByToken(s, m, lba, to, n)
+	case 4:
+		m.unmapped(lba, n)
+		list := make([]byte, 24)
+		list[1], list[3] = 22, 16
+		binary.BigEndian.PutUint64(list[8:], lba)
+		binary.BigEndian.PutUint32(list[16:], uint32(n))
+		a, err = s.Command([]byte{0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0}, list, 0)
 	default:
 		data := m.write(lba, n)
 		a, err = s.Write(bytes.NewReader(data), lba, uint64(n), tokencopy.WriteOptions{})
@@ -97,4 +111,19 @@ func step(t *testing.T, s *tokencopy.Session, m *model, r *rand.Rand, flushes *i
 		t.Fatalf("the target answered %v", a)
 	}
 	return err
+}
+
+// copyByToken copies within the LUN; the token is not used again.
+func copyByToken(s *tokencopy.Session, m *model, lba, to uint64, n int) (tokencopy.Answer, error) {
+	a, err := s.PopulateToken(tokencopy.PopulateOptions{}, tokencopy.Range{LBA: lba, Blocks: uint32(n)})
+	if err != nil || !a.Good() {
+		return a, err
+	}
+	data := m.snapshot(lba, n)
+	info, a, err := s.TokenInformation()
+	if err != nil || !a.Good() {
+		return a, err
+	}
+	m.copied(to, data)
+	return s.WriteUsingToken(info.Token, tokencopy.WriteTokenOptions{Delete: true}, tokencopy.Range{LBA: to, Blocks: uint32(n)})
 }

@@ -12,23 +12,27 @@ import (
 
 const blockLength = 512
 
-// version names what a block may hold: the data of the write with that number,
-// 0 for the zeros of a new disk.
-type version uint32
+// version names what a block may hold: what the write with that number put at
+// that block, which a copy may have brought elsewhere. Write 0 are the zeros
+// of a new disk.
+type version struct {
+	write uint32
+	block uint64
+}
 
 // model knows, for every block of a disk, the versions it may hold. The first
 // is durable; each of the others was written later, and is durable once a
 // flush has succeeded.
 type model struct {
 	blocks [][]version
-	last   version
+	last   uint32   // number of the last write
 	dirty  []uint64 // blocks with more than one version
 }
 
 func newModel(blocks uint64) *model {
 	m := &model{blocks: make([][]version, blocks)}
 	for i := range m.blocks {
-		m.blocks[i] = []version{0}
+		m.blocks[i] = []version{{}}
 	}
 	return m
 }
@@ -38,11 +42,39 @@ func (m *model) write(lba uint64, blocks int) []byte {
 	m.last++
 	data := make([]byte, blocks*blockLength)
 	for i := range uint64(blocks) {
-		m.blocks[lba+i] = append(m.blocks[lba+i], m.last)
-		m.dirty = append(m.dirty, lba+i)
-		fill(data[i*blockLength:(i+1)*blockLength], m.last, lba+i)
+		v := version{m.last, lba + i}
+		m.put(lba+i, v)
+		v.fill(data[i*blockLength : (i+1)*blockLength])
 	}
 	return data
+}
+
+func (m *model) put(lba uint64, v version) {
+	m.blocks[lba] = append(m.blocks[lba], v)
+	m.dirty = append(m.dirty, lba)
+}
+
+// snapshot is what a token of a range stands for, made while no command is
+// outstanding.
+func (m *model) snapshot(lba uint64, blocks int) []version {
+	s := make([]version, blocks)
+	for i := range s {
+		v := m.blocks[lba+uint64(i)]
+		s[i] = v[len(v)-1]
+	}
+	return s
+}
+
+// copied is called before what a token stands for is written to a range.
+func (m *model) copied(lba uint64, s []version) {
+	for i, v := range s {
+		m.put(lba+uint64(i), v)
+	}
+}
+
+// unmapped is called before a range is unmapped.
+func (m *model) unmapped(lba uint64, blocks int) {
+	m.copied(lba, make([]version, blocks))
 }
 
 // durable is called after a FUA write of these blocks was acknowledged.
@@ -69,11 +101,11 @@ func (m *model) check(data []byte) error {
 	for lba, versions := range m.blocks {
 		got := data[lba*blockLength : (lba+1)*blockLength]
 		found := slices.IndexFunc(versions, func(v version) bool {
-			fill(want[:], v, uint64(lba))
+			v.fill(want[:])
 			return string(want[:]) == string(got)
 		})
 		if found < 0 {
-			return fmt.Errorf("block %d holds none of its versions %d, but % x...; version 0 is zeros", lba, versions, got[:16])
+			return fmt.Errorf("block %d holds none of its versions %d, but % x...; write 0 are zeros", lba, versions, got[:16])
 		}
 		m.blocks[lba] = []version{versions[found]}
 	}
@@ -83,15 +115,16 @@ func (m *model) check(data []byte) error {
 
 // fill makes the data of a block. Every third write repeats the same 4 KiB, so
 // that a store that keeps equal data once does so.
-func fill(block []byte, v version, lba uint64) {
-	if v == 0 {
+func (v version) fill(block []byte) {
+	if v.write == 0 {
 		clear(block)
 		return
 	}
-	if v%3 == 0 {
+	lba := v.block
+	if v.write%3 == 0 {
 		lba %= 8
 	}
-	x := uint64(v)<<32 ^ lba
+	x := uint64(v.write)<<32 ^ lba
 	for i := 0; i < len(block); i += 8 {
 		// splitmix64
 		x += 0x9e3779b97f4a7c15

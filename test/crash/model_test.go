@@ -43,4 +43,18 @@ func TestModel(t *testing.T) {
 	check("an older version came back", "block 2 ")
 	clear(disk[2*blockLength:])
 	check("zeros came back", "block 2 ")
+
+	copy(disk[2*blockLength:], second)
+	m.copied(0, m.snapshot(1, 2))
+	check("a copy is not there", "")
+	copy(disk, first[:blockLength])
+	check("a half of the copy is there", "")
+	m.flushed()
+	check("a half of the flushed copy is there", "block 1 ")
+	copy(disk[blockLength:], second)
+	check("the copy is there", "")
+	m.unmapped(0, 1)
+	check("an unmap has not happened", "")
+	clear(disk[:blockLength])
+	check("an unmap has happened", "")
 }
