@@ -86,7 +86,7 @@ func (l dribbleListener) Accept() (net.Conn, error) {
 func newBench(tb testing.TB, change func(*Options), wrap func(net.Listener) net.Listener) *bench {
 	tb.Helper()
 	o := DefaultOptions()
-	o.LogoutTimeout = 50 * time.Millisecond
+	o.LogoutTimeout = 300 * time.Millisecond
 	o.AbortTimeout = 100 * time.Millisecond
 	if change != nil {
 		change(&o)
@@ -128,7 +128,7 @@ func newBench(tb testing.TB, change func(*Options), wrap func(net.Listener) net.
 // overTransports runs a test over a plain connection and over one that delivers
 // a few bytes at a time.
 func overTransports(t *testing.T, change func(*Options), test func(t *testing.T, b *bench)) {
-	for _, n := range []int{0, 3, 701} {
+	for _, n := range []int{0, 13, 701} {
 		name, wrap := "plain", func(l net.Listener) net.Listener { return l }
 		if n > 0 {
 			name = fmt.Sprintf("1 to %d bytes", n)

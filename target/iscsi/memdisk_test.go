@@ -67,6 +67,13 @@ func (d *memDisk) TasksAborted(*scsi.Nexus, [8]byte) {
 	d.cleared++
 }
 
+// counts returns how often ResetLU and TasksAborted were called.
+func (d *memDisk) counts() (resets, cleared int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.resets, d.cleared
+}
+
 // extent decodes the range of a READ, WRITE or VERIFY, in blocks.
 func extent(cdb []byte) (lba, blocks uint64) {
 	switch cdb[0] >> 5 {

@@ -281,7 +281,9 @@ func TestNop(t *testing.T) {
 func (i *initiator) srvPing(b *bench) {
 	i.tb.Helper()
 	for _, c := range b.srv.appendConns(nil) {
-		c.ping()
+		if c.fullFeature.Load() {
+			c.ping()
+		}
 	}
 	r, _ := i.expect(opNopIn)
 	if r.itt() != reservedTag || r.ttt() == reservedTag {
