@@ -67,10 +67,9 @@ func (j *Journal) writeNext() error {
 	if err := j.makeRoom(at.lsn+1, size); err != nil {
 		return err
 	}
-	var header [recordHeader]byte
-	encodeRecordHeader(&header, j.out.seed, at.lsn+1, payload)
+	encodeRecordHeader(&j.out.header, j.out.seed, at.lsn+1, payload)
 	pad := int(size) - recordHeader - length
-	for _, part := range [...][]byte{header[:], payload, zeros[:pad]} {
+	for _, part := range [...][]byte{j.out.header[:], payload, zeros[:pad]} {
 		if err := j.out.put(part); err != nil {
 			return fmt.Errorf("write journal: %w", err)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -137,6 +138,62 @@ func TestWhatWasReplayedIsDurable(t *testing.T) {
 		}
 		must(t, c.Close())
 	}
+}
+
+// TestPowerCutSideBySide cuts the power again and again while many append and
+// commit.
+func TestPowerCutSideBySide(t *testing.T) {
+	m := vfs.NewMem()
+	j, _ := openAt(t, small(m))
+	var stop atomic.Bool
+	var appended sync.Map // LSN: payload, put after Append
+	var all sync.WaitGroup
+	for w := range 6 {
+		all.Go(func() {
+			for i := 0; !stop.Load(); i++ {
+				p := fmt.Appendf(nil, "%d of %d%*s", i, w, i%700, "")
+				if err := j.Reserve(ctx, len(p)); err != nil {
+					t.Error(err)
+					return
+				}
+				lsn := j.Append(p[:5], p[5:])
+				appended.Store(lsn, string(p))
+				if i%4 == 0 {
+					if err := j.Commit(ctx, lsn); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	first := LSN(1)
+	for cut := range uint64(60) {
+		durable := j.Durable()
+		o := small(m.CrashClone(newRand(5, cut)))
+		o.First = first
+		last := first - 1
+		c, err := Open(ctx, o, func(lsn LSN, p []byte) error {
+			if want, ok := appended.Load(lsn); ok && want != string(p) {
+				t.Errorf("record %d is %q, want %q", lsn, p, want)
+			}
+			last = lsn
+			return nil
+		})
+		must(t, err)
+		must(t, c.Close())
+		if last < durable {
+			t.Errorf("record %d was durable, only %d are found", durable, last)
+		}
+		if cut%5 == 4 {
+			next, err := j.Rotate()
+			must(t, err)
+			must(t, j.Commit(ctx, next-1))
+			must(t, j.Truncate(next))
+			first = next
+		}
+	}
+	stop.Store(true)
+	all.Wait()
 }
 
 func journalFile(t *testing.T, m *vfs.Mem, i int) string {

@@ -50,8 +50,9 @@ type file struct {
 type output struct {
 	handle vfs.File
 	seed   uint32
-	limit  int64 // no record may end behind it
-	end    int64 // offset in the file behind the last record
+	limit  int64              // no record may end behind it
+	end    int64              // offset in the file behind the last record
+	header [recordHeader]byte // scratch
 
 	stage   []byte // bytes not yet written, zero or more
 	stageAt int64  // their offset in the file
