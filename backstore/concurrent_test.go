@@ -162,6 +162,7 @@ func TestPowerCutsUnderLoad(t *testing.T) {
 			crashes := c.cut(rand.New(rand.NewPCG(7, uint64(unit))), 12)
 			c.until(c.fork)
 			c.until(c.store.Checkpoint)
+			c.until(c.store.Clean)
 			for w := range concurrentWriters {
 				c.writers.Go(func() { c.write(w, 150) })
 			}

@@ -473,8 +473,11 @@ func (h *history) step() {
 		h.record()
 	case n < 93:
 		h.flush()
-	case n < 98:
+	case n < 96:
 		h.checkpoint()
+	case n < 98:
+		h.do("clean", h.now(), h.store.Clean)
+		h.durable()
 	default:
 		h.reopen()
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/zeebo/blake3"
+	"golang.org/x/time/rate"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/dedup"
@@ -39,13 +40,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		snapshots: make(map[uint64]*snapshotState), changedSnaps: make(map[uint64]bool),
 		deletedVols: make(map[uint64]bool), records: make(map[string][]byte),
 	}
+	s.cleanBudget = rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch)))
 	if err := s.open(ctx); err != nil {
 		s.closeFiles()
 		return nil, fmt.Errorf("store %s: %w", o.Dir, err)
 	}
 	run, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.loadIndex} {
+	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleanLoop, s.loadIndex} {
 		s.background.Go(func() { loop(run) })
 	}
 	return s, nil

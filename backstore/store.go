@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/time/rate"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/dedup"
@@ -65,6 +66,10 @@ type Options struct {
 	// 65536; 0 means DefaultDedupUnit. An existing store keeps its own.
 	DedupUnit int
 
+	// CleanBytesPerSecond bounds the data that background cleaning moves; 0
+	// means DefaultCleanBytesPerSecond.
+	CleanBytesPerSecond int64
+
 	// FS and OpenKV are the doors to the disk, for tests that cut the power;
 	// nil means the operating system's file system and Badger.
 	FS     vfs.FS
@@ -85,8 +90,11 @@ func (o *Options) setDefaults() error {
 	if o.DedupUnit%BlockLength != 0 || blocks < 1 || blocks > extent.MaxUnit || blocks&(blocks-1) != 0 {
 		return fmt.Errorf("%w: dedup unit of %d bytes; use 4096, 8192, 16384, 32768 or 65536", ErrInvalid, o.DedupUnit)
 	}
-	if o.CapacityBytes < 0 || o.CacheBytes < 0 {
-		return fmt.Errorf("%w: negative capacity or cache size", ErrInvalid)
+	if o.CapacityBytes < 0 || o.CacheBytes < 0 || o.CleanBytesPerSecond < 0 {
+		return fmt.Errorf("%w: negative capacity, cache size or cleaning budget", ErrInvalid)
+	}
+	if o.CleanBytesPerSecond == 0 {
+		o.CleanBytesPerSecond = DefaultCleanBytesPerSecond
 	}
 	if o.Log == nil {
 		o.Log = logrus.NewEntry(logrus.StandardLogger())
@@ -145,6 +153,7 @@ type Store struct {
 	auditMu sync.Mutex
 
 	checkpoints checkpointer
+	cleanBudget *rate.Limiter
 	cancel      context.CancelFunc // ends the background goroutines
 	background  sync.WaitGroup
 	unlock      func() error

@@ -43,7 +43,7 @@ func (u *Usage) audit(want map[segment.ID]int64, report func(string)) {
 	for id := range want {
 		all[id] = true
 	}
-	for id := range u.live {
+	for id := range u.segments {
 		all[id] = true
 	}
 	ids := make([]segment.ID, 0, len(all))
@@ -52,8 +52,12 @@ func (u *Usage) audit(want map[segment.ID]int64, report func(string)) {
 	}
 	sort.Slice(ids, func(i, j int) bool { return ids[i] < ids[j] })
 	for _, id := range ids {
-		if u.live[id] != want[id] {
-			report(fmt.Sprintf("segment %08x is said to have %d live blocks and has %d", id, u.live[id], want[id]))
+		got := int64(0)
+		if su := u.segments[id]; su != nil {
+			got = su.live
+		}
+		if got != want[id] {
+			report(fmt.Sprintf("segment %08x is said to have %d live blocks and has %d", id, got, want[id]))
 		}
 	}
 }

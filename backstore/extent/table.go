@@ -9,6 +9,7 @@ import (
 
 	"odx/backstore/meta"
 	"odx/backstore/pages"
+	"odx/backstore/segment"
 )
 
 // ErrInconsistent: a slot names an extent that the table does not have, or a
@@ -110,7 +111,7 @@ func (t *Table) Create(id ID, x *Extent, refs int) error {
 	t.cache.Change(p)
 	*e = entry{addr: x.Addr, refs: uint64(refs), blocks: x.Blocks, fp: x.Fingerprint}
 	copy(p.crc(i), x.CRC[:x.Blocks])
-	t.usage.add(x.Addr.Segment, int64(x.Blocks))
+	t.usage.add(x.Addr.Segment, int64(x.Blocks), p.ID())
 	return nil
 }
 
@@ -161,7 +162,7 @@ func (t *Table) orphan(e *entry, id ID) {
 }
 
 func (t *Table) free(e *entry) {
-	t.usage.add(e.addr.Segment, -int64(e.blocks))
+	t.usage.add(e.addr.Segment, -int64(e.blocks), 0)
 	*e = entry{}
 }
 
@@ -235,6 +236,44 @@ func (t *Table) Resolve(slots []Slot, out []Location) error {
 		p.Unlock()
 	}
 	return nil
+}
+
+// InSegment calls fn with each extent of one page that lies in the segment.
+func (t *Table) InSegment(page uint64, seg segment.ID, fn func(id ID, x *Extent)) error {
+	p, err := t.cache.Lock(page)
+	if err != nil {
+		return err
+	}
+	defer p.Unlock()
+	for i := range p.entries {
+		e := &p.entries[i]
+		if e.blocks == 0 || e.addr.Segment != seg {
+			continue
+		}
+		x := Extent{Addr: e.addr, Blocks: e.blocks, Fingerprint: e.fp}
+		copy(x.CRC[:], p.crc(i)[:e.blocks])
+		fn(ID(page*pageExtents+uint64(i)), &x)
+	}
+	return nil
+}
+
+// Move says that an extent's data now lies at to. It does nothing, and reports
+// false, when the extent is no longer at from.
+func (t *Table) Move(id ID, from, to segment.Addr) (bool, error) {
+	p, err := t.cache.Lock(uint64(id) / pageExtents)
+	if err != nil {
+		return false, err
+	}
+	defer p.Unlock()
+	e := &p.entries[uint64(id)%pageExtents]
+	if e.blocks == 0 || e.addr != from {
+		return false, nil
+	}
+	t.cache.Change(p)
+	e.addr = to
+	t.usage.add(to.Segment, int64(e.blocks), p.ID())
+	t.usage.add(from.Segment, -int64(e.blocks), 0)
+	return true, nil
 }
 
 // Pin keeps the extent alive if it exists and has exactly that fingerprint and

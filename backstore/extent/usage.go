@@ -3,6 +3,8 @@ package extent
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
+	"slices"
 	"sync"
 
 	"odx/backstore/meta"
@@ -13,52 +15,117 @@ import (
 const usagePrefix = 'u'
 
 // Usage counts the live blocks of each segment: those of extents in the table.
-// A segment with none can be deleted once a checkpoint has stored that.
+// A segment with none can be deleted once a checkpoint has stored that. It also
+// knows in which pages of the table a segment's extents are, so that a segment
+// can be cleaned without reading the whole table.
 type Usage struct {
-	mu      sync.Mutex
-	live    map[segment.ID]int64 // guarded by mu
-	changed map[segment.ID]bool  // since the last cut; guarded by mu
+	mu       sync.Mutex
+	segments map[segment.ID]*segmentUsage // guarded by mu
+	changed  map[segment.ID]bool          // since the last cut; guarded by mu
+	total    int64                        // live blocks of all segments; guarded by mu
+}
+
+type segmentUsage struct {
+	live  int64
+	pages []uint64 // sorted; the segment has, or had, extents in these
 }
 
 // LoadUsage reads the counts that the last checkpoint stored.
 func LoadUsage(kv meta.KV) (*Usage, error) {
-	u := &Usage{live: make(map[segment.ID]int64), changed: make(map[segment.ID]bool)}
+	u := &Usage{segments: make(map[segment.ID]*segmentUsage), changed: make(map[segment.ID]bool)}
 	err := kv.Scan([]byte{usagePrefix}, func(key, value []byte) error {
-		if len(key) != 5 || len(value) != 8 {
-			return fmt.Errorf("%w: segment usage record of %d and %d bytes", ErrInconsistent, len(key), len(value))
+		if len(key) != 5 {
+			return fmt.Errorf("%w: segment usage key of %d bytes", ErrInconsistent, len(key))
 		}
-		u.live[segment.ID(binary.BigEndian.Uint32(key[1:]))] = int64(binary.BigEndian.Uint64(value))
+		su, err := decodeUsage(value)
+		if err != nil {
+			return err
+		}
+		u.segments[segment.ID(binary.BigEndian.Uint32(key[1:]))] = su
+		u.total += su.live
 		return nil
 	})
 	return u, err
 }
 
-func (u *Usage) add(id segment.ID, blocks int64) {
-	u.mu.Lock()
-	u.live[id] += blocks
-	u.changed[id] = true
-	if u.live[id] == 0 {
-		delete(u.live, id)
+// encode returns uvarints: live blocks, then the pages, each as the difference
+// to the one before.
+func (su *segmentUsage) encode() []byte {
+	b := binary.AppendUvarint(nil, uint64(su.live))
+	last := uint64(0)
+	for _, page := range su.pages {
+		b = binary.AppendUvarint(b, page-last)
+		last = page
 	}
-	u.mu.Unlock()
+	return b
+}
+
+func decodeUsage(b []byte) (*segmentUsage, error) {
+	live, n := binary.Uvarint(b)
+	if n <= 0 || live > math.MaxInt64 {
+		return nil, fmt.Errorf("%w: segment usage record", ErrInconsistent)
+	}
+	su := &segmentUsage{live: int64(live)}
+	last := uint64(0)
+	for b = b[n:]; len(b) > 0; b = b[n:] {
+		var diff uint64
+		if diff, n = binary.Uvarint(b); n <= 0 {
+			return nil, fmt.Errorf("%w: segment usage record", ErrInconsistent)
+		}
+		last += diff
+		su.pages = append(su.pages, last)
+	}
+	return su, nil
+}
+
+// add counts blocks of an extent of that page in (or, negative, out).
+func (u *Usage) add(id segment.ID, blocks int64, page uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	su := u.segments[id]
+	if su == nil {
+		su = &segmentUsage{}
+		u.segments[id] = su
+	}
+	su.live += blocks
+	u.total += blocks
+	u.changed[id] = true
+	if su.live == 0 {
+		delete(u.segments, id)
+		return
+	}
+	if blocks > 0 {
+		if at, found := slices.BinarySearch(su.pages, page); !found {
+			su.pages = slices.Insert(su.pages, at, page)
+		}
+	}
 }
 
 // Live returns the live blocks of one segment.
 func (u *Usage) Live(id segment.ID) int64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.live[id]
+	if su := u.segments[id]; su != nil {
+		return su.live
+	}
+	return 0
+}
+
+// Pages returns the table's pages in which a segment has extents.
+func (u *Usage) Pages(id segment.ID) []uint64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if su := u.segments[id]; su != nil {
+		return slices.Clone(su.pages)
+	}
+	return nil
 }
 
 // Total returns the live blocks of all segments.
 func (u *Usage) Total() int64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	var n int64
-	for _, blocks := range u.live {
-		n += blocks
-	}
-	return n
+	return u.total
 }
 
 // Cut returns the stored form of the counts that changed since the last cut.
@@ -68,8 +135,8 @@ func (u *Usage) Cut() []meta.Op {
 	ops := make([]meta.Op, 0, len(u.changed))
 	for id := range u.changed {
 		op := meta.Op{Key: binary.BigEndian.AppendUint32([]byte{usagePrefix}, uint32(id))}
-		if n := u.live[id]; n != 0 {
-			op.Value = binary.BigEndian.AppendUint64(nil, uint64(n))
+		if su := u.segments[id]; su != nil {
+			op.Value = su.encode()
 		}
 		ops = append(ops, op)
 	}

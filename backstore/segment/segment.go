@@ -212,6 +212,13 @@ func (s *Set) start() error {
 	return nil
 }
 
+// Seal ends appending to the current segment; the next Append starts a new one.
+func (s *Set) Seal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retire()
+}
+
 // retire ends appending to the current segment. mu is held.
 func (s *Set) retire() {
 	if s.current != nil {

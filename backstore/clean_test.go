@@ -1,0 +1,110 @@
+package backstore
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+)
+
+// reaped waits until everything that was given up is free.
+func reaped(t *testing.T, s *Store) {
+	t.Helper()
+	for {
+		s.opMu.RLock()
+		more, err := s.forest.Reap(1000)
+		s.opMu.RUnlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !more {
+			break
+		}
+	}
+	// The background may be in the middle of its last step.
+	s.opMu.Lock()
+	defer s.opMu.Unlock()
+}
+
+func physical(t *testing.T, s *Store) int64 {
+	t.Helper()
+	st, err := s.Stats(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.PhysicalBytes
+}
+
+func randomBytes(seed uint64, n int) []byte {
+	p := make([]byte, n)
+	var key [32]byte
+	key[0] = byte(seed)
+	key[1] = byte(seed >> 8)
+	rand.NewChaCha8(key).Read(p)
+	return p
+}
+
+func TestDeletedClonesGiveTheirSpaceBack(t *testing.T) {
+	const size = 64 << 20
+	ctx := context.Background()
+	s := newDisk().open(t, 16<<10)
+	defer s.Close()
+	base, err := s.CreateVolume(ctx, "base", size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for off := int64(0); off < size; off += 1 << 20 {
+		if err := base.WriteAt(ctx, randomBytes(uint64(off>>20), 1<<20), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Clean(ctx); err != nil {
+		t.Fatal(err)
+	}
+	before := physical(t, s)
+	clone, err := s.CreateVolume(ctx, "clone", size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := base.Snapshot(ctx, []Range{{Length: size}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done, err := clone.Map(ctx, 0, n, 0, size); err != nil || done != size {
+		t.Fatal(done, err)
+	}
+	// Both go their own ways, so that live and dead data lie mixed.
+	for i := range int64(200) {
+		off := i * 7 % (size >> 16) << 16
+		if err := clone.WriteAt(ctx, randomBytes(uint64(1000+i), 16<<10), off); err != nil {
+			t.Fatal(err)
+		}
+		if err := base.WriteAt(ctx, randomBytes(uint64(2000+i), 16<<10), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.DeleteSnapshot(ctx, n.ID()); err != nil {
+		t.Fatal(err)
+	}
+	n.Release()
+	if err := s.DeleteVolume(ctx, "clone"); err != nil {
+		t.Fatal(err)
+	}
+	reaped(t, s)
+	if err := s.Clean(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if after := physical(t, s); after > before+before/50 {
+		t.Errorf("%d bytes are used after the clone was deleted, %d before it was made", after, before)
+	}
+	for i := range int64(200) {
+		off := i * 7 % (size >> 16) << 16
+		p := make([]byte, 16<<10)
+		if err := base.ReadAt(ctx, p, off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	findings, err := s.Check(ctx)
+	if err != nil || len(findings) > 0 {
+		t.Fatal(findings, err)
+	}
+}
