@@ -359,6 +359,7 @@ func TestWriteThroughFlushes(t *testing.T) {
 	if !b.target.LU(lunA).WriteThrough() {
 		t.Fatal("the write cache is still on")
 	}
+	flushes = 0
 	if a := b.writeUsing(lunA, 1, writeParameters(token, 0, rangeOf{8, 8})); a.code() != "GOOD" || flushes != 1 {
 		t.Errorf("%s, %d flushes", a.code(), flushes)
 	}
