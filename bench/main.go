@@ -27,7 +27,7 @@ func main() {
 	var o options
 	size := flag.String("size", "1GiB", "size of the LUN, all of which is written first")
 	flag.IntVar(&o.runs, "runs", 5, "runs of every workload against every target")
-	flag.DurationVar(&o.length, "length", 4*time.Second, "length of a run")
+	flag.DurationVar(&o.length, "length", 3*time.Second, "length of a run")
 	flag.IntVar(&o.tokens, "tokens", 200, "token copies to time; 0 for none")
 	only := flag.String("only", "", "regular expression for the names of the workloads to run")
 	flag.StringVar(&o.dir, "dir", "", "folder for the targets' data (default: the system's for temporary files)")
