@@ -42,7 +42,7 @@ func TestCapture(t *testing.T) {
 			return capture(ctx, dumpcap, file, p)
 		},
 	})
-	t.Log(out.String())
+	odxtest.Report(t, "demo", out.String())
 	if err != nil {
 		t.Fatal(err)
 	}

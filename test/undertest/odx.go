@@ -98,7 +98,7 @@ var Binary = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-o", own, "./cmd/odx")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", own, "./cmd/odx")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build ./cmd/odx: %w\n%s", err, out)
