@@ -20,6 +20,15 @@ type initiator struct {
 	listID uint32
 	// touched is the logical unit that the last command may have changed.
 	touched int
+	scratch [unitBytes]byte
+}
+
+// current returns the contents of a logical unit, until the next call.
+func (i *initiator) current(t *rapid.T, lun int) []byte {
+	if err := i.volumes[lun].ReadAt(ctx, i.scratch[:], 0); err != nil {
+		t.Fatal(err)
+	}
+	return i.scratch[:]
 }
 
 type heldToken struct {
@@ -135,7 +144,7 @@ func (i *initiator) writeUsingToken(t *rapid.T) {
 // apply does a write of count blocks in the model. What lies in the ranges
 // behind count is not defined after an underrun, and is taken over.
 func (i *initiator) apply(t *rapid.T, lun int, blockLength uint64, ranges []rangeOf, rest []byte, count uint64) {
-	now := i.contents(t, lun)
+	now := i.current(t, lun)
 	for _, r := range ranges {
 		n := min(count, uint64(r.blocks)) * blockLength
 		at := i.units[lun][r.lba*blockLength:]
@@ -152,7 +161,7 @@ func wantCode(t *rapid.T, a answer, want string) {
 }
 
 func (i *initiator) check(t *rapid.T, lun int) {
-	if !bytes.Equal(i.contents(t, lun), i.units[lun]) {
+	if !bytes.Equal(i.current(t, lun), i.units[lun]) {
 		t.Fatalf("LUN %d differs from the model", lun)
 	}
 }
