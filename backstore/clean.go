@@ -81,7 +81,10 @@ func (s *Store) cleanLoop(ctx context.Context) {
 			if len(sealed) == 0 || all.deadPart() < cleanStartPart || sealed[0].deadPart() < cleanSegmentPart || s.usable() != nil {
 				break
 			}
-			if err := s.cleanSegment(ctx, sealed[0].id, s.cleanBudget); err != nil {
+			s.cleaning.Lock()
+			err := s.cleanSegment(ctx, sealed[0].id, s.cleanBudget)
+			s.cleaning.Unlock()
+			if err != nil {
 				if ctx.Err() == nil {
 					s.log.WithError(err).Warn("cleaning stopped; it is tried again")
 				}
@@ -97,6 +100,8 @@ func (s *Store) Clean(ctx context.Context) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
+	s.cleaning.Lock()
+	defer s.cleaning.Unlock()
 	s.segments.Seal()
 	unlimited := rate.NewLimiter(rate.Inf, 0)
 	sealed, _, _ := s.sealedSegments()

@@ -26,19 +26,40 @@ const sector = 512
 type disk struct {
 	fs *vfs.Mem
 	kv *meta.Mem
+	// one makes a crash see both at one instant: the engine stands still
+	// meanwhile.
+	one sync.RWMutex
 }
 
 func newDisk() *disk { return &disk{fs: vfs.NewMem(), kv: meta.NewMem()} }
 
 // crash returns a disk that a power cut at this instant may leave.
 func (d *disk) crash(rng *rand.Rand) *disk {
+	d.one.Lock()
+	defer d.one.Unlock()
 	return &disk{fs: d.fs.CrashClone(rng), kv: d.kv.CrashClone(rng)}
 }
 
-// keepOpen hides Close from the store: a test opens the same engine again.
-type keepOpen struct{ meta.KV }
+// engine is the disk's metadata engine as the store uses it. Close is hidden: a
+// test opens the same engine again.
+type engine struct {
+	meta.KV
+	disk *disk
+}
 
-func (k keepOpen) Close() error { return k.Sync() }
+func (e engine) Close() error { return e.Sync() }
+
+func (e engine) Update(ops []meta.Op) error {
+	e.disk.one.RLock()
+	defer e.disk.one.RUnlock()
+	return e.KV.Update(ops)
+}
+
+func (e engine) Sync() error {
+	e.disk.one.RLock()
+	defer e.disk.one.RUnlock()
+	return e.KV.Sync()
+}
 
 func (d *disk) open(tb testing.TB, unit int) *Store {
 	tb.Helper()
@@ -54,7 +75,7 @@ func (d *disk) options(unit int) Options {
 	log.SetOutput(io.Discard)
 	return Options{
 		Dir: "/store", Log: logrus.NewEntry(log), FS: d.fs, DedupUnit: unit, CacheBytes: 4 << 20,
-		OpenKV: func(string, *logrus.Entry, int64) (meta.KV, error) { return keepOpen{d.kv}, nil },
+		OpenKV: func(string, *logrus.Entry, int64) (meta.KV, error) { return engine{d.kv, d}, nil },
 	}
 }
 

@@ -152,6 +152,10 @@ type Store struct {
 	// the other would not find an owner for. Outermost of all locks.
 	auditMu sync.Mutex
 
+	// cleaning is held while a segment is cleaned: two at work on one would
+	// both copy what only one of them moves. Outermost, like auditMu.
+	cleaning sync.Mutex
+
 	checkpoints checkpointer
 	cleanBudget *rate.Limiter
 	cancel      context.CancelFunc // ends the background goroutines
