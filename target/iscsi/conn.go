@@ -288,7 +288,8 @@ func (c *conn) linger() {
 	if !c.out.waitBelow(0, timeout) {
 		return
 	}
-	if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() != nil {
+	half, ok := c.nc.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
 		return
 	}
 	if c.nc.SetReadDeadline(time.Now().Add(timeout)) != nil {

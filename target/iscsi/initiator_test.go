@@ -55,6 +55,8 @@ func (d *dribble) Read(b []byte) (int, error) {
 	return d.Conn.Read(d.some(b))
 }
 
+func (d *dribble) CloseWrite() error { return d.Conn.(*net.TCPConn).CloseWrite() }
+
 func (d *dribble) Write(b []byte) (int, error) {
 	n := 0
 	for len(b) > 0 {
@@ -87,7 +89,7 @@ func newBench(tb testing.TB, change func(*Options), wrap func(net.Listener) net.
 	tb.Helper()
 	o := DefaultOptions()
 	o.LogoutTimeout = 300 * time.Millisecond
-	o.AbortTimeout = 100 * time.Millisecond
+	o.AbortTimeout = 250 * time.Millisecond
 	if change != nil {
 		change(&o)
 	}

@@ -84,6 +84,7 @@ type sender struct {
 	batch  []*outPDU
 	pieces [][]byte
 	unsent [][]byte
+	bufs   net.Buffers // unsent, for the write that waits
 }
 
 // get returns a zeroed PDU of the given opcode for task tag itt.
@@ -231,8 +232,8 @@ func (s *sender) sendWaiting(handed bool) error {
 		if err := s.nc.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
 			return err
 		}
-		bufs := net.Buffers(s.unsent)
-		if _, err := bufs.WriteTo(s.nc); err != nil {
+		s.bufs = s.unsent
+		if _, err := s.bufs.WriteTo(s.nc); err != nil {
 			return err
 		}
 		s.sent()
