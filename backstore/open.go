@@ -38,7 +38,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		opts: o, log: o.Log, clock: pages.NewClock(),
 		volumes: make(map[uint64]*Volume), byName: make(map[string]*Volume),
 		snapshots: make(map[uint64]*snapshotState), changedSnaps: make(map[uint64]bool),
-		deletedVols: make(map[uint64]bool), records: make(map[string][]byte),
+		deletedVols: make(map[uint64]bool), records: make(map[string][]byte), indexLoaded: make(chan struct{}),
 	}
 	s.cleanBudget = rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch)))
 	if err := s.open(ctx); err != nil {

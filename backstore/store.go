@@ -122,10 +122,12 @@ type Store struct {
 	usage    *extent.Usage
 	forest   *blockmap.Forest
 	index    *dedup.Index
-	hashers  sync.Pool // of *blake3.Hasher with the store's key
-	plans    sync.Pool // of *writePlan
-	blocks   sync.Pool // of *[BlockLength]byte
-	appends  appendFloors
+	// indexLoaded is closed when the index knows what the last checkpoint has.
+	indexLoaded chan struct{}
+	hashers     sync.Pool // of *blake3.Hasher with the store's key
+	plans       sync.Pool // of *writePlan
+	blocks      sync.Pool // of *[BlockLength]byte
+	appends     appendFloors
 
 	opMu sync.RWMutex
 
@@ -275,6 +277,7 @@ func (s *Store) reapLoop(ctx context.Context) {
 // checkpoint, in the background: until it is done, some duplicates are stored
 // again.
 func (s *Store) loadIndex(ctx context.Context) {
+	defer close(s.indexLoaded)
 	start, n := time.Now(), 0
 	err := s.extents.ScanStored(func(id extent.ID, _ uint64, x *extent.Extent) bool {
 		s.index.Insert(&x.Fingerprint, id)

@@ -1,0 +1,131 @@
+package backstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"odx/backstore/vfs"
+)
+
+// maybe is what sectors of a volume may hold when writes can fail: a failed
+// write has happened, or not, for each sector of its own.
+type maybe struct {
+	sure []uint32
+	also [][]uint32
+}
+
+func (m *maybe) wrote(at int, vals []uint32, err error) {
+	for i, v := range vals {
+		if err == nil {
+			m.sure[at+i], m.also[at+i] = v, nil
+		} else {
+			m.also[at+i] = append(m.also[at+i], v)
+		}
+	}
+}
+
+// settle says where the volume holds none of what it may hold, and takes what
+// it does hold as sure from now on.
+func (m *maybe) settle(v *Volume) string {
+	p := make([]byte, v.Size())
+	if err := v.ReadAt(context.Background(), p, 0); err != nil {
+		return err.Error()
+	}
+	for i, got := range values(p) {
+		if got != int64(m.sure[i]) && (got < 0 || !slices.Contains(m.also[i], uint32(got))) {
+			return fmt.Sprintf("sector %d holds %d, may hold %d or one of %v", i, got, m.sure[i], m.also[i])
+		}
+		m.sure[i], m.also[i] = uint32(got), nil
+	}
+	return ""
+}
+
+// TestHostErrors lets the host's file system fail, with a full disk or with I/O
+// errors, in bursts: what was acknowledged stays, and when the fault ends the
+// store works again without a restart.
+func TestHostErrors(t *testing.T) {
+	for seed := range uint64(8) {
+		for _, fault := range []error{syscall.ENOSPC, syscall.EIO} {
+			t.Run(fmt.Sprintf("%v seed %d", fault, seed), func(t *testing.T) { hostErrors(t, seed, fault) })
+		}
+	}
+}
+
+func hostErrors(t *testing.T, seed uint64, fault error) {
+	ctx := context.Background()
+	rng := rand.New(rand.NewPCG(seed, 3))
+	d := newDisk()
+	s := d.open(t, 16<<10)
+	v, err := s.CreateVolume(ctx, "v", 2<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &maybe{sure: make([]uint32, 2<<20/sector), also: make([][]uint32, 2<<20/sector)}
+	var odds, count atomic.Uint64
+	d.fs.SetHook(func(kind vfs.OpKind, _ string) error {
+		if n := odds.Load(); kind.Changes() && n > 0 && count.Add(1)%n == 0 {
+			return fault
+		}
+		return nil
+	})
+	failed := 0
+	for round := range 12 {
+		odds.Store(uint64(1 + rng.IntN(4)))
+		for range 15 {
+			at := rng.IntN(len(m.sure))
+			vals := slices.Repeat([]uint32{rng.Uint32()}, min(1+rng.IntN(200), len(m.sure)-at))
+			err := v.WriteAt(ctx, content(vals), int64(at)*sector)
+			m.wrote(at, vals, err)
+			if err == nil && rng.IntN(3) == 0 {
+				err = s.Flush(ctx)
+			}
+			if err == nil && rng.IntN(5) == 0 {
+				err = s.Checkpoint(ctx)
+			}
+			if err != nil {
+				failed++
+				if !errors.Is(err, fault) {
+					t.Fatalf("round %d: a failure that is not the host's: %v", round, err)
+				}
+			}
+		}
+		odds.Store(0)
+		if err := v.WriteAt(ctx, content([]uint32{7}), 0); err != nil {
+			t.Fatalf("round %d: write after the fault ended: %v", round, err)
+		}
+		m.wrote(0, []uint32{7}, nil)
+		if err := s.Flush(ctx); err != nil {
+			t.Fatalf("round %d: flush after the fault ended: %v", round, err)
+		}
+		if problem := m.settle(v); problem != "" {
+			t.Fatalf("round %d: %s", round, problem)
+		}
+		crashed := d.crash(rng).open(t, 16<<10)
+		cv, err := crashed.Volume("v")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if problem := m.settle(cv); problem != "" {
+			t.Fatalf("round %d, after a power cut: %s", round, problem)
+		}
+		if err := crashed.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if failed == 0 {
+		t.Fatal("nothing ever failed")
+	}
+	findings, err := s.Check(ctx)
+	if err != nil || len(findings) > 0 {
+		t.Fatal(findings, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
