@@ -18,6 +18,9 @@ func recordKey(key []byte) []byte { return append([]byte{recordPrefix}, key...) 
 
 // PutRecords puts records in one atomic step. It is durable after a Flush.
 func (s *Store) PutRecords(ctx context.Context, recs ...Record) error {
+	if err := checkRecords(recs); err != nil {
+		return err
+	}
 	var e enc
 	e.byte(recRecords)
 	e.records(recs)
@@ -31,6 +34,17 @@ func (s *Store) PutRecords(ctx context.Context, recs ...Record) error {
 	s.putRecords(recs)
 	s.journal.Append(e.b, nil)
 	unused = 0
+	return nil
+}
+
+// checkRecords refuses records that the metadata engine could not store: a
+// checkpoint would fail on them for ever.
+func checkRecords(recs []Record) error {
+	for _, r := range recs {
+		if len(r.Key) >= meta.MaxKey || len(r.Value) > meta.MaxValue {
+			return fmt.Errorf("%w: record with a key of %d and a value of %d bytes", ErrInvalid, len(r.Key), len(r.Value))
+		}
+	}
 	return nil
 }
 

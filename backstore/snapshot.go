@@ -9,6 +9,9 @@ import (
 	"odx/backstore/blockmap"
 )
 
+// MaxRanges is the largest number of ranges of one snapshot.
+const MaxRanges = 1 << 14
+
 // snapshotState is what the store keeps of a snapshot. Its tree has the
 // geometry of the volume it came from and holds at least the ranges.
 type snapshotState struct {
@@ -107,6 +110,12 @@ func (v *Volume) Snapshot(ctx context.Context, ranges []Range, recs func(snapsho
 	if recs != nil {
 		records = recs(st.id)
 	}
+	if err := checkRecords(records); err != nil {
+		return nil, err
+	}
+	if len(ranges) > MaxRanges {
+		return nil, fmt.Errorf("%w: snapshot of %d ranges", ErrInvalid, len(ranges))
+	}
 	var e enc
 	e.byte(recSnapshot)
 	e.uint(v.number)
@@ -174,6 +183,9 @@ func (s *Store) Snapshot(id uint64) (*Snapshot, error) {
 // DeleteSnapshot deletes a snapshot and puts records, in one atomic step. Its
 // data is freed when no handle is left.
 func (s *Store) DeleteSnapshot(ctx context.Context, id uint64, recs ...Record) error {
+	if err := checkRecords(recs); err != nil {
+		return err
+	}
 	var e enc
 	e.byte(recDeleteSnapshot)
 	e.uint(id)

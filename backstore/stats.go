@@ -3,6 +3,8 @@ package backstore
 import (
 	"context"
 	"fmt"
+
+	"odx/backstore/extent"
 )
 
 // Stats are figures about a store, as they were at about one point in time.
@@ -95,4 +97,33 @@ func (v *Volume) stats(counted map[uint64]uint64) (VolumeStats, error) {
 		return vs, s.fail(derr)
 	}
 	return vs, err
+}
+
+// MetadataStats are figures about what describes the data.
+type MetadataStats struct {
+	// Extents is the number of extents.
+	Extents int64
+	// Bytes is the length of all keys and values in the metadata engine.
+	Bytes int64
+}
+
+// Metadata stores a checkpoint and reads all metadata to measure it.
+func (s *Store) Metadata(ctx context.Context) (st MetadataStats, err error) {
+	if err := s.Checkpoint(ctx); err != nil {
+		return st, err
+	}
+	err = s.extents.ScanStored(func(extent.ID, uint64, *extent.Extent) bool {
+		st.Extents++
+		return ctx.Err() == nil
+	})
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return st, err
+	}
+	return st, s.kv.Scan(nil, func(key, value []byte) error {
+		st.Bytes += int64(len(key) + len(value))
+		return ctx.Err()
+	})
 }

@@ -1,0 +1,143 @@
+// Command dedup measures what the dedup unit costs and saves: it writes disk
+// images into a new store, for each unit, and prints a Markdown table of the
+// ratio, the speed, the metadata and the memory for the index.
+//
+// usage: go run ./bench/dedup [-dir FOLDER] IMAGE...
+//
+// Every image becomes a volume, and then once more one that is shifted by 4 KiB,
+// as a partition that begins elsewhere would be.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/backstore"
+	"odx/backstore/dedup"
+)
+
+const shift = 4096
+
+func main() {
+	dir := flag.String("dir", "", "folder for the stores (default: the system's for temporary files)")
+	flag.Parse()
+	if err := run(*dir, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "dedup:", err)
+		os.Exit(1)
+	}
+}
+
+func run(dir string, images []string) error {
+	if len(images) == 0 {
+		return errors.New("name at least one image file")
+	}
+	fmt.Println("| unit | ratio of the images | ratio with shifted copies | write MiB/s | equal image again MiB/s | metadata MiB per GiB live | index MiB per TiB live |")
+	fmt.Println("|---:|---:|---:|---:|---:|---:|---:|")
+	for _, unit := range []int{4, 8, 16, 32, 64} {
+		tmp, err := os.MkdirTemp(dir, "odx-dedup-")
+		if err != nil {
+			return err
+		}
+		err = measure(tmp, unit<<10, images)
+		os.RemoveAll(tmp)
+		if err != nil {
+			return fmt.Errorf("unit of %d KiB: %w", unit, err)
+		}
+	}
+	return nil
+}
+
+// measure prints the row of one unit.
+func measure(dir string, unit int, images []string) error {
+	ctx := context.Background()
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	s, err := backstore.Open(ctx, backstore.Options{Dir: dir, DedupUnit: unit, Log: logrus.NewEntry(log)})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	first, err := writeAll(ctx, s, images, "first", 0)
+	if err != nil {
+		return err
+	}
+	plain, err := s.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	again, err := writeAll(ctx, s, images, "again", 0)
+	if err != nil {
+		return err
+	}
+	if _, err := writeAll(ctx, s, images, "shifted", shift); err != nil {
+		return err
+	}
+	all, err := s.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	m, err := s.Metadata(ctx)
+	if err != nil {
+		return err
+	}
+	perGiB := float64(m.Bytes) / float64(all.LiveBytes) * (1 << 10)
+	index := float64(m.Extents) / float64(all.LiveBytes) * dedup.BytesPerEntry * (1 << 20)
+	// The shifted copies are compared with one copy of each image, without the
+	// second, equal ones.
+	shifted := float64(all.LogicalBytes-plain.LogicalBytes) / float64(all.LiveBytes)
+	fmt.Printf("| %d KiB | %.2f | %.2f | %.0f | %.0f | %.1f | %.0f |\n", unit>>10, plain.DedupRatio, shifted, first, again, perGiB, index)
+	return nil
+}
+
+// writeAll writes each image to a volume of its own and returns the speed in
+// MiB a second, flushes included.
+func writeAll(ctx context.Context, s *backstore.Store, images []string, name string, shift int64) (float64, error) {
+	var bytes int64
+	start := time.Now()
+	for i, image := range images {
+		n, err := writeImage(ctx, s, image, fmt.Sprintf("%s %d", name, i), shift)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", image, err)
+		}
+		bytes += n
+	}
+	if err := s.Flush(ctx); err != nil {
+		return 0, err
+	}
+	return float64(bytes) / (1 << 20) / time.Since(start).Seconds(), nil
+}
+
+func writeImage(ctx context.Context, s *backstore.Store, image, name string, shift int64) (int64, error) {
+	f, err := os.Open(image)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	v, err := s.CreateVolume(ctx, name, (info.Size()+shift+4095)&^4095)
+	if err != nil {
+		return 0, err
+	}
+	buf := make([]byte, 1<<20)
+	for off := int64(0); off < info.Size(); {
+		n, err := f.ReadAt(buf, off)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return 0, err
+		}
+		if err := v.WriteAt(ctx, buf[:n], off+shift); err != nil {
+			return 0, err
+		}
+		off += int64(n)
+	}
+	return info.Size(), nil
+}
