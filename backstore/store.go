@@ -48,7 +48,7 @@ import (
 
 // Defaults of Options.
 const (
-	DefaultDedupUnit  = 16 << 10
+	DefaultDedupUnit  = 4 << 10
 	DefaultCacheBytes = 256 << 20
 )
 
