@@ -100,7 +100,7 @@ func TestFullExample(t *testing.T) {
 	if got, want := cfg.Targets[1].LUNs[1].Backing, "examples/scratch.img"; got != want {
 		t.Errorf("backing: got %q, want %q", got, want)
 	}
-	if want := (Store{Capacity: 500 << 30, Cache: 256 << 20, DedupUnit: 16 << 10}); cfg.Store != want {
+	if want := (Store{Capacity: 500 << 30, Cache: 256 << 20, DedupUnit: 4 << 10}); cfg.Store != want {
 		t.Errorf("store: got %+v, want %+v", cfg.Store, want)
 	}
 	if cfg.DataDir != "/var/lib/odx" {

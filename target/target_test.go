@@ -189,7 +189,7 @@ targets:
       - {lun: 1, volume: dst}
       - {lun: 2, volume: third}
       - {lun: 3, volume: fourth, size: 64MiB}
-store: {dedup_unit: 16KiB}
+store: {dedup_unit: 4KiB}
 `), `:6: targets[0].luns[0].size: LUN 0: volume src has 64MiB, not 65MiB; nothing is resized by itself: write its size, leave size out, or name another volume
 `+filepath.Join(dir, "odx.yaml")+`:8: targets[0].luns[2].size: LUN 2: volume third does not exist; give the size to make it with`)
 
