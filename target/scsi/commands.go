@@ -111,13 +111,23 @@ func blockCommands() []command {
 	}
 }
 
+// provisioningCommands are the commands of SBC-3 for logical block provisioning
+// management (LBPME).
+func provisioningCommands() []command {
+	return []command{
+		{NoServiceAction, Operation{Name: "UNMAP", Usage: []byte{0x42, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, naca},
+			Access: AccessWrite, Medium: true, Write: true, Prepare: prepareUnmap, Execute: executeUnmap}},
+		{0x12, Operation{Name: "GET LBA STATUS",
+			Usage:  []byte{0x9E, 0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, naca},
+			Access: AccessRead, Medium: true, Prepare: prepareGetLBAStatus, Execute: executeGetLBAStatus}},
+	}
+}
+
 // installCommands fills the command table.
 func (lu *LogicalUnit) installCommands() error {
 	commands := append(primaryCommands(), blockCommands()...)
 	if lu.config.Thin {
-		commands = append(commands, command{NoServiceAction, Operation{Name: "UNMAP",
-			Usage:  []byte{0x42, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, naca},
-			Access: AccessWrite, Medium: true, Write: true, Prepare: prepareUnmap, Execute: executeUnmap}})
+		commands = append(commands, provisioningCommands()...)
 	}
 	if lu.conditional != nil {
 		commands = append(commands, command{NoServiceAction, Operation{Name: "COMPARE AND WRITE",

@@ -126,7 +126,7 @@ func TestBlockLimitsPage(t *testing.T) {
 			00000000 00000000 00000000 00000000 00000000`},
 		"4Kn": {func(c *LUConfig) { c.LogicalBlockLength = 4096 }, `
 			00 b0 003c
-			01 ff 0001 00001000 00000000 00000000 00100000 00000100 00000001 80000000
+			01 ff 0001 00001000 00000000 00000000 00100000 00000100 00000000 00000000
 			0000000000001fff 00000000 00000000 00000000 00000000 00000000`},
 		"no atomic write, not thin": {func(c *LUConfig) { c.Volume, c.Thin = plainVolume{c.Volume}, false }, `
 			00 b0 003c

@@ -55,6 +55,7 @@ type LogicalUnit struct {
 	config      LUConfig
 	volume      Volume
 	conditional ConditionalWriter // nil when the volume has no atomic compare and write
+	mapper      Mapper            // nil when the volume does not know what is mapped
 	blockShift  uint
 	blocks      atomic.Uint64
 
@@ -99,6 +100,7 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 		nexuses:    make(map[*Nexus]*itlNexus),
 	}
 	lu.conditional, _ = c.Volume.(ConditionalWriter)
+	lu.mapper, _ = c.Volume.(Mapper)
 	lu.blocks.Store(uint64(c.Volume.Size()) >> lu.blockShift)
 	lu.modes.reset()
 	if err := lu.installCommands(); err != nil {

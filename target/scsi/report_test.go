@@ -74,7 +74,7 @@ func TestReportAllOperationCodes(t *testing.T) {
 // rsocGolden is the whole list of a thin logical unit whose volume can compare
 // and write.
 const rsocGolden = `
-		00000118
+		00000120
 		00 00 0000 00 00 0006 # TEST UNIT READY
 		03 00 0000 00 00 0006 # REQUEST SENSE
 		08 00 0000 00 00 0006 # READ(6)
@@ -103,6 +103,7 @@ const rsocGolden = `
 		91 00 0000 00 00 0010 # SYNCHRONIZE CACHE(16)
 		93 00 0000 00 00 0010 # WRITE SAME(16)
 		9e 00 0010 00 01 0010 # READ CAPACITY(16)
+		9e 00 0012 00 01 0010 # GET LBA STATUS
 		a0 00 0000 00 00 000c # REPORT LUNS
 		a3 00 000c 00 01 000c # REPORT SUPPORTED OPERATION CODES
 		a3 00 000d 00 01 000c # REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS
@@ -120,7 +121,8 @@ func TestReportOneOperationCode(t *testing.T) {
 		"READ(10)":                   {rsocCDB(1, 0x28, 0, 255), "00 03 000a  28 18 ffffffff 00 ffff 04"},
 		"WRITE SAME(16), either":     {rsocCDB(3, 0x93, 0, 255), "00 03 0010  93 09 ffffffffffffffff ffffffff 00 04"},
 		"READ CAPACITY(16)":          {rsocCDB(2, 0x9E, 0x10, 255), "00 03 0010  9e 10 0000000000000000 ffffffff 00 04"},
-		"GET LBA STATUS, not there":  {rsocCDB(2, 0x9E, 0x12, 255), "00 01 0000"},
+		"GET LBA STATUS":             {rsocCDB(2, 0x9E, 0x12, 255), "00 03 0010  9e 12 ffffffffffffffff ffffffff 00 04"},
+		"action that is not there":   {rsocCDB(2, 0x9E, 0x1F, 255), "00 01 0000"},
 		"FORMAT UNIT, not there":     {rsocCDB(1, 0x04, 0, 255), "00 01 0000"},
 		"no such code with action":   {rsocCDB(2, 0xC0, 1, 255), "00 01 0000"},
 		"action of more than 5 bits": {rsocCDB(2, 0x9E, 0x110, 255), "00 01 0000"},

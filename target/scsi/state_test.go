@@ -193,7 +193,7 @@ func TestShortCDBIsRefused(t *testing.T) {
 
 func TestUnknownServiceActionIsAnUnknownCommand(t *testing.T) {
 	f := newFixture(t)
-	f.do(cdb16(0x9E, 0x12, 0, 24), nil).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
+	f.do(cdb16(0x9E, 0x1F, 0, 24), nil).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
 }
 
 func TestReadCapacity(t *testing.T) {
@@ -267,7 +267,7 @@ func TestInstallRefuses(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if err := f.lu.Install(0x9E, 0x12, op(0x9E)); err != nil {
+	if err := f.lu.Install(0x9E, 0x13, op(0x9E)); err != nil {
 		t.Errorf("a free service action: %v", err)
 	}
 }

@@ -1,6 +1,10 @@
 package scsi
 
-import "context"
+import (
+	"context"
+
+	"odx/backstore"
+)
 
 // Volume is what the device server needs of a block address space. Offsets and
 // lengths are in bytes and multiples of the LU's logical block length, inside
@@ -28,4 +32,12 @@ type ConditionalWriter interface {
 	// (len(compare) == len(p)); otherwise it writes nothing and returns the
 	// index of the first differing byte. mismatch is -1 when p was written.
 	CompareAndWrite(ctx context.Context, compare, p []byte, off int64) (mismatch int, err error)
+}
+
+// Mapper is the volume that knows which parts of it hold data (GET LBA STATUS).
+type Mapper interface {
+	// Extents calls fn with the mapped and the unmapped parts of a range of
+	// bytes, in order and side by side, until fn returns false. Parts are cut at
+	// multiples of backstore.BlockLength and at the ends of the range.
+	Extents(ctx context.Context, off, length int64, fn func(part backstore.Range, mapped bool) bool) error
 }

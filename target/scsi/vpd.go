@@ -76,11 +76,21 @@ func (lu *LogicalUnit) vpdBlockLimits(*Nexus) []byte {
 	if lu.config.Thin {
 		binary.BigEndian.PutUint32(b[16:], maximumUnmapBlocks)
 		binary.BigEndian.PutUint32(b[20:], maximumUnmapDescriptors)
-		binary.BigEndian.PutUint32(b[24:], granularity)
-		binary.BigEndian.PutUint32(b[28:], 1<<31) // UGAVALID, alignment 0
+		lu.unmapGranularity(b, granularity)
 	}
 	binary.BigEndian.PutUint64(b[32:], maximumWriteSame>>lu.blockShift)
 	return b
+}
+
+// unmapGranularity sets OPTIMAL UNMAP GRANULARITY and its alignment, unless it
+// is one logical block, which is no restriction and goes without saying. qemu
+// takes a granularity as the cluster size of a map that it keeps, and fails an
+// assertion of its own over that map when logical blocks have 4096 bytes.
+func (lu *LogicalUnit) unmapGranularity(page []byte, granularity uint32) {
+	if granularity > 1 {
+		binary.BigEndian.PutUint32(page[24:], granularity)
+		binary.BigEndian.PutUint32(page[28:], 1<<31) // UGAVALID, alignment 0
+	}
 }
 
 // vpdBlockDeviceCharacteristics is page B1h (SBC-3 6.6.3).
