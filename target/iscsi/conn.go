@@ -41,6 +41,8 @@ type conn struct {
 	pinger pinger // belongs to the watchdog
 	// fullFeature is set when the login is over.
 	fullFeature atomic.Bool
+	// notReading is set while the reader waits for the peer to take data.
+	notReading atomic.Bool
 
 	closeOnce sync.Once
 }
@@ -97,7 +99,7 @@ func (c *conn) readPDUs() error {
 			c.unflushed = 0
 			c.out.flush()
 		}
-		if c.out.bytes.Load() > maxQueued && !c.out.waitBelow(maxBatchBytes, 0) {
+		if c.out.bytes.Load() > maxQueued && !c.awaitPeer() {
 			return net.ErrClosed
 		}
 		if err := c.in.next(&c.pdu); err != nil {
@@ -107,6 +109,14 @@ func (c *conn) readPDUs() error {
 			return err
 		}
 	}
+}
+
+// awaitPeer waits until the peer has taken most of what it was sent. Whether it
+// is still there, the writer finds out (sendTimeout).
+func (c *conn) awaitPeer() bool {
+	c.notReading.Store(true)
+	defer c.notReading.Store(false)
+	return c.out.waitBelow(maxBatchBytes, 0)
 }
 
 // dispatch handles one PDU: in the order of CmdSN, unless it is immediate.

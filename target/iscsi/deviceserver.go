@@ -11,6 +11,7 @@ import (
 type DeviceServer interface {
 	// Attach opens an I_T nexus for a session that has just reached full
 	// feature phase; Detach ends it (I_T nexus loss) after its last task ended.
+	// Where a task does not end, the initiator port may attach again before.
 	Attach(id scsi.NexusID) *scsi.Nexus
 	Detach(n *scsi.Nexus)
 
@@ -20,6 +21,10 @@ type DeviceServer interface {
 	Prepare(t *scsi.Task) (done bool)
 	// Execute runs the task and sets t.Result, t.DataIn and t.Sense. When ctx
 	// ends it returns as soon as it can; the caller then ignores the result.
+	// Once ctx has ended the task must change nothing any more, even where it
+	// returns late: the initiator may have been told that it is aborted, and
+	// may have written the same blocks since. ctx is not valid after Execute
+	// returned.
 	Execute(ctx context.Context, t *scsi.Task)
 
 	// HasLU reports whether lun names a logical unit that n can address.

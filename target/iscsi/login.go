@@ -67,9 +67,9 @@ type login struct {
 	target                *target
 	params                params
 
-	seen     map[string]bool
-	request  []byte // text of a request that goes on (C bit)
-	response []byte // text that has not been sent
+	seen     map[string]string // keys and values that were sent
+	request  []byte            // text of a request that goes on (C bit)
+	response []byte            // text that has not been sent
 }
 
 // login brings the connection to full feature phase. The initiator has been
@@ -78,7 +78,7 @@ func (c *conn) login() error {
 	if err := c.nc.SetDeadline(time.Now().Add(c.srv.opts.LoginTimeout)); err != nil {
 		return err
 	}
-	l := &login{c: c, stage: -1, params: defaultParams(), seen: make(map[string]bool)}
+	l := &login{c: c, stage: -1, params: defaultParams(), seen: make(map[string]string)}
 	c.out.statSN = initialStatSN
 	for range maxLoginPDUs {
 		p := &c.pdu
@@ -167,18 +167,8 @@ func (l *login) check(p *pdu) error {
 // negotiate answers the keys of a whole request text.
 func (l *login) negotiate(pairs []pair) error {
 	for _, k := range pairs {
-		if l.seen[k.key] {
-			return refuse(loginInitiatorError, "key %s sent twice", k.key)
-		}
-		if len(l.seen) == maxTextKeys {
-			return refuse(loginInitiatorError, "more than %d keys", maxTextKeys)
-		}
-		l.seen[k.key] = true
-		switch k.key {
-		case "InitiatorName", "TargetName", "SessionType":
-			if l.negotiated {
-				return refuse(loginInitiatorError, "%s after the first request", k.key)
-			}
+		if err := l.note(k); err != nil {
+			return err
 		}
 	}
 	if !l.negotiated {
@@ -193,6 +183,27 @@ func (l *login) negotiate(pairs []pair) error {
 		}
 	}
 	return nil
+}
+
+// note refuses keys that are sent twice (RFC 7143 6.2). Initiators do repeat
+// who they are in the next stage; that is let pass if it says the same.
+func (l *login) note(k pair) error {
+	before, again := l.seen[k.key]
+	switch {
+	case again && !(identityKey(k.key) && before == k.value):
+		return refuse(loginInitiatorError, "key %s sent twice", k.key)
+	case !again && l.negotiated && identityKey(k.key):
+		return refuse(loginInitiatorError, "%s after the first request", k.key)
+	case len(l.seen) == maxTextKeys:
+		return refuse(loginInitiatorError, "more than %d keys", maxTextKeys)
+	}
+	l.seen[k.key] = k.value
+	return nil
+}
+
+// identityKey reports whether key says who logs in to what.
+func identityKey(key string) bool {
+	return key == "InitiatorName" || key == "TargetName" || key == "SessionType"
 }
 
 // identify finds out who logs in to what (RFC 7143 6.3.1: these keys come with
@@ -245,10 +256,10 @@ func validName(s string) bool {
 }
 
 func (l *login) negotiateKey(k pair) error {
-	switch k.key {
-	case "InitiatorName", "TargetName", "SessionType":
+	if identityKey(k.key) {
 		return nil
-	case "AuthMethod":
+	}
+	if k.key == "AuthMethod" {
 		return l.negotiateSecurity(k.value)
 	}
 	if _, known := operationalKeys[k.key]; known && l.stage == stageSecurity && k.key != "InitiatorAlias" {

@@ -193,10 +193,9 @@ func (r *reader) readSegment(dst []byte, n int) error {
 	got := copy(dst, r.buf.Bytes[r.r:r.w])
 	r.r += got
 	if rest := dst[got:]; len(rest) >= directRead {
-		if _, err := io.ReadFull(r.src, rest); err != nil {
+		if err := r.readFull(rest); err != nil {
 			return noEOF(err)
 		}
-		r.reads.Add(1)
 	} else if len(rest) > 0 {
 		b, err := r.take(len(rest))
 		if err != nil {
@@ -226,6 +225,20 @@ func (r *reader) readSegment(dst []byte, n int) error {
 	}
 	if !d.matches(b) {
 		return errDataDigest
+	}
+	return nil
+}
+
+// readFull reads into b what is not in the buffer.
+func (r *reader) readFull(b []byte) error {
+	for len(b) > 0 {
+		n, err := r.src.Read(b)
+		if n > 0 {
+			r.reads.Add(1)
+		}
+		if b = b[n:]; err != nil && len(b) > 0 {
+			return err
+		}
 	}
 	return nil
 }

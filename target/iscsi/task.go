@@ -145,7 +145,7 @@ func (t *task) residual() (flag byte, count uint32) {
 	switch {
 	case t.failure != nil:
 	case t.write && !t.read:
-		if !t.early || t.st.Result != statusCheckCondition {
+		if !t.early || t.st.Result == statusGood {
 			transfer = t.st.Wanted
 		}
 	default:

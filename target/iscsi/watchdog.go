@@ -139,7 +139,7 @@ func (g *pinger) tick(c *conn) {
 	if !c.fullFeature.Load() {
 		return // the login has its own limit
 	}
-	if n := c.in.reads.Load(); n != g.reads {
+	if n := c.in.reads.Load(); n != g.reads || c.notReading.Load() {
 		g.reads, g.silent, g.asked = n, 0, false
 		return
 	}
