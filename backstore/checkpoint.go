@@ -342,6 +342,7 @@ func (s *Store) checkpointLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		s.measureSpace()
 		due := s.journal.Bytes() > checkpointBytes || s.tooDirty()
 		if !due && (time.Since(last) < checkpointPeriod || s.journal.Last() == lastLSN && s.dirty() == 0) {
 			continue

@@ -45,6 +45,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.closeFiles()
 		return nil, fmt.Errorf("store %s: %w", o.Dir, err)
 	}
+	s.measureSpace()
 	run, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleanLoop, s.loadIndex} {

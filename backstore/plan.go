@@ -174,7 +174,30 @@ func (s *Store) storeFresh(p *writePlan, data []byte) error {
 	return nil
 }
 
+// lowSpace is how many bytes of the host's file system new data leaves free: the
+// metadata engine writes through mapped files, in the background too, and a full
+// disk would kill the process there.
+const lowSpace = 128 << 20
+
+// measureSpace notes whether the host's file system has room for new data.
+func (s *Store) measureSpace() {
+	free, err := s.opts.FS.Free(s.opts.Dir)
+	low := err == nil && free < lowSpace
+	if s.lowSpace.Swap(low) != low {
+		entry := s.log.WithField("free_bytes", free)
+		if low {
+			entry.Error("the file system is nearly full: writes of new data fail until there is room")
+		} else {
+			entry.Info("the file system has room again: writes go on")
+		}
+	}
+}
+
+// checkRoom refuses new data that would not fit.
 func (s *Store) checkRoom(p *writePlan) error {
+	if s.lowSpace.Load() {
+		return fmt.Errorf("%w: the file system has less than %d bytes left", ErrNoSpace, lowSpace)
+	}
 	if s.opts.CapacityBytes == 0 {
 		return nil
 	}

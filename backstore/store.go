@@ -147,6 +147,7 @@ type Store struct {
 
 	// segmentDirty: the journal has records whose data lies only in segments.
 	segmentDirty atomic.Bool
+	lowSpace     atomic.Bool // the host's file system is nearly full
 	failed       atomic.Pointer[error]
 	closed       atomic.Bool
 

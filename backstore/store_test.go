@@ -243,6 +243,33 @@ func TestFullStoreFailsWritesOnly(t *testing.T) {
 	}
 }
 
+func TestFullHostFailsWritesOnly(t *testing.T) {
+	ctx := context.Background()
+	d := newDisk()
+	s := d.open(t, 16<<10)
+	defer s.Close()
+	v := createVolume(t, s, "v", 1<<20)
+	if err := v.WriteAt(ctx, randomBytes(1, 64<<10), 0); err != nil {
+		t.Fatal(err)
+	}
+	d.fs.SetFull(true)
+	s.measureSpace()
+	if err := v.WriteAt(ctx, randomBytes(2, 4096), 0); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("write to a full file system: %v, want ErrNoSpace", err)
+	}
+	if err := v.ReadAt(ctx, make([]byte, 64<<10), 0); err != nil {
+		t.Error(err)
+	}
+	if err := v.Unmap(ctx, 0, 4096); err != nil {
+		t.Error(err)
+	}
+	d.fs.SetFull(false)
+	s.measureSpace()
+	if err := v.WriteAt(ctx, randomBytes(2, 4096), 0); err != nil {
+		t.Errorf("write after there is room again: %v", err)
+	}
+}
+
 func TestGrownPartReadsAsZeros(t *testing.T) {
 	ctx := context.Background()
 	d := newDisk()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -71,6 +72,7 @@ type Mem struct {
 	pending []nameOp          // leads from durable to current
 	locks   map[string]bool
 	hook    Hook
+	full    bool
 }
 
 // nameOp sets names (to an inode, or to nothing), all in one atomic step.
@@ -96,6 +98,24 @@ func (m *Mem) SetHook(h Hook) {
 	m.names.Lock()
 	m.hook = h
 	m.names.Unlock()
+}
+
+// SetFull makes Free answer 0 from now on, or again a lot. Writes are the
+// Hook's business.
+func (m *Mem) SetFull(full bool) {
+	m.names.Lock()
+	m.full = full
+	m.names.Unlock()
+}
+
+// Free implements FS.
+func (m *Mem) Free(string) (int64, error) {
+	m.names.Lock()
+	defer m.names.Unlock()
+	if m.full {
+		return 0, nil
+	}
+	return math.MaxInt64, nil
 }
 
 func (m *Mem) ask(kind OpKind, name string) error {

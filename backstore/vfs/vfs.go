@@ -55,4 +55,6 @@ type FS interface {
 	// holds it until the Closer is closed or the process ends. It does not
 	// wait: ErrLocked when there is another holder, in this process or not.
 	Lock(name string) (io.Closer, error)
+	// Free is the number of bytes that can still be written below a folder.
+	Free(dir string) (int64, error)
 }
