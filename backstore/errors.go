@@ -24,6 +24,8 @@ var (
 	// ErrCorrupt: stored bytes do not match their checksum, or a structure of
 	// the store contradicts itself. A read that meets it returns CorruptError.
 	ErrCorrupt = errors.New("stored data is corrupt")
+	// ErrReadOnly: the volume is a snapshot, which is never written to.
+	ErrReadOnly = errors.New("volume is read-only")
 	// ErrInvalid: an argument that no store could accept (name, size, length).
 	ErrInvalid = errors.New("invalid argument")
 )

@@ -295,8 +295,9 @@ func (h *history) span(limit int) (at, n int) {
 
 func (h *history) name() string { return []string{"a", "b"}[h.rng.IntN(2)] }
 
-func (h *history) write() {
-	name := h.name()
+func (h *history) write() { h.writeTo(h.name()) }
+
+func (h *history) writeTo(name string) {
 	at, n := h.span(modelSectors)
 	vals := make([]uint32, n)
 	kind := h.rng.IntN(3)
@@ -478,8 +479,10 @@ func (h *history) reopen() {
 // step does one random operation.
 func (h *history) step() {
 	switch n := h.rng.IntN(100); {
-	case n < 40:
+	case n < 36:
 		h.write()
+	case n < 40:
+		h.clone()
 	case n < 48:
 		h.zero()
 	case n < 53:

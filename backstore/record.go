@@ -21,6 +21,7 @@ const (
 	recDeleteVolume   = 7
 	recRecords        = 8
 	recResizeVolume   = 9
+	recCloneVolume    = 10
 )
 
 // Runs of a write record.

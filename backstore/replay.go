@@ -39,6 +39,8 @@ func (s *Store) redo(lsn journal.LSN, payload []byte) error {
 		if v, err = s.volumeNumber(d.uint()); err == nil {
 			err = s.redoResize(v, d.int63())
 		}
+	case recCloneVolume:
+		err = s.redoClone(d)
 	case recRecords:
 		s.putRecords(d.records())
 	default:

@@ -20,6 +20,10 @@ type Volume struct {
 	number uint64 // key in the store's table, never used again
 	id     [16]byte
 	name   string
+	// What the volume was made as, for its whole life.
+	readOnly bool
+	origin   uint64 // number of the volume that it was cloned from; 0: none
+	created  int64  // seconds since 1970; 0: not known
 
 	mu      sync.RWMutex
 	root    blockmap.Root
@@ -58,6 +62,9 @@ func (v *Volume) Flush(ctx context.Context) error { return v.store.Flush(ctx) }
 // WriteAt writes p at off. It takes effect in steps of at most 1 MiB; after an
 // error some of them may have been done.
 func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64) error {
+	if err := v.checkWritable(); err != nil {
+		return err
+	}
 	v.mu.RLock()
 	err := v.checkRange(off, int64(len(p)))
 	v.mu.RUnlock()
@@ -163,6 +170,9 @@ func (v *Volume) applyPlan(plan *writePlan, block uint64, off int64, length int,
 // index of the first byte that differs. len(compare) must equal len(p) and the
 // blocks touched must be no more than 1 MiB.
 func (v *Volume) CompareAndWrite(ctx context.Context, compare, p []byte, off int64) (mismatch int, err error) {
+	if err := v.checkWritable(); err != nil {
+		return 0, err
+	}
 	base := off &^ (BlockLength - 1)
 	end := (off + int64(len(p)) + BlockLength - 1) &^ (BlockLength - 1)
 	if len(compare) != len(p) || end-base > planBlocks*BlockLength {
@@ -199,6 +209,9 @@ func (v *Volume) CompareAndWrite(ctx context.Context, compare, p []byte, off int
 
 // Zero makes the range read as zeros and gives its space back.
 func (v *Volume) Zero(ctx context.Context, off, length int64) error {
+	if err := v.checkWritable(); err != nil {
+		return err
+	}
 	v.mu.RLock()
 	err := v.checkRange(off, length)
 	v.mu.RUnlock()

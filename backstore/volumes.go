@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"odx/backstore/blockmap"
 )
@@ -40,7 +41,7 @@ func (s *Store) CreateVolume(ctx context.Context, name string, size int64) (*Vol
 	if err := checkSize(size); err != nil {
 		return nil, err
 	}
-	v := &Volume{store: s, name: name, size: size, root: blockmap.Root{Level: levelFor(size)}}
+	v := &Volume{store: s, name: name, size: size, root: blockmap.Root{Level: levelFor(size)}, created: time.Now().Unix()}
 	rand.Read(v.id[:])
 	s.tableMu.Lock()
 	s.lastVolume++
@@ -142,6 +143,9 @@ func (v *Volume) Grow(ctx context.Context, size int64) error {
 	if err := checkSize(size); err != nil {
 		return err
 	}
+	if err := v.checkWritable(); err != nil {
+		return err
+	}
 	if err := v.grow(ctx, size); err != nil {
 		return err
 	}
@@ -179,7 +183,8 @@ func (v *Volume) resize(size int64) {
 	v.size = size
 }
 
-// encode returns the volume's stored form: number, id, name, size, root.
+// encode returns the volume's stored form: number, id, name, size, root, flags,
+// origin, time of creation.
 func (v *Volume) encode() []byte {
 	var e enc
 	e.uint(v.number)
@@ -188,12 +193,19 @@ func (v *Volume) encode() []byte {
 	e.uint(uint64(v.size))
 	e.uint(v.root.Node)
 	e.byte(v.root.Level)
+	e.byte(v.flags())
+	e.uint(v.origin)
+	e.uint(uint64(v.created))
 	return e.b
 }
 
 func (d *dec) volume(s *Store) *Volume {
 	v := &Volume{store: s, number: d.uint(), id: d.id16(), name: string(d.bytes()), size: d.int63()}
 	v.root = blockmap.Root{Node: d.uint(), Level: d.byte()}
+	if len(d.b) > 0 { // the first stores kept no more than this
+		v.setFlags(d.byte())
+		v.origin, v.created = d.uint(), d.int63()
+	}
 	if v.root.Level > blockmap.MaxLevel || checkSize(v.size) != nil || v.root.Blocks() < uint64(v.size)/BlockLength {
 		d.fail()
 	}

@@ -1,0 +1,151 @@
+package backstore
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
+)
+
+// A clone is a volume that begins with the tree of another one: the two share
+// every node and part where either is written to. It is made in one journal
+// record and one reference, however large the volume is, so a crash leaves all
+// of it or nothing. A snapshot of a volume, for the administrator, is a clone
+// that is never written to; Snapshot, the type, is what tokens pin.
+
+// CloneVolume makes a volume that equals src as it is now, and its size. It is
+// durable on return. The clone of a read-only volume can be written to.
+func (s *Store) CloneVolume(ctx context.Context, src, name string) (*Volume, error) {
+	return s.cloneVolume(ctx, src, &Volume{store: s, name: name})
+}
+
+// SnapshotVolume makes a read-only volume that equals src as it is now: writes
+// to it give ErrReadOnly for its whole life. It is durable on return.
+func (s *Store) SnapshotVolume(ctx context.Context, src, name string) (*Volume, error) {
+	return s.cloneVolume(ctx, src, &Volume{store: s, name: name, readOnly: true})
+}
+
+func (s *Store) cloneVolume(ctx context.Context, src string, v *Volume) (*Volume, error) {
+	if err := checkName(v.name); err != nil {
+		return nil, err
+	}
+	from, err := s.Volume(src)
+	if err != nil {
+		return nil, err
+	}
+	rand.Read(v.id[:])
+	v.created = time.Now().Unix()
+	s.tableMu.Lock()
+	s.lastVolume++
+	v.number = s.lastVolume
+	s.tableMu.Unlock()
+	if err := s.addClone(ctx, from, v); err != nil {
+		return nil, err
+	}
+	return v, s.Flush(ctx)
+}
+
+func (s *Store) addClone(ctx context.Context, from, v *Volume) error {
+	var e enc
+	e.byte(recCloneVolume)
+	e.uint(from.number)
+	e.uint(v.number)
+	e.raw(v.id[:])
+	e.bytes([]byte(v.name))
+	e.byte(v.flags())
+	e.uint(uint64(v.created))
+	unused := len(e.b)
+	if err := s.begin(ctx, unused); err != nil {
+		return err
+	}
+	defer func() { s.end(unused) }()
+	// Shared is enough, as for a snapshot: the tree only gains a reference, and
+	// writers are kept out.
+	from.mu.RLock()
+	defer from.mu.RUnlock()
+	if err := from.checkRange(0, 0); err != nil {
+		return err
+	}
+	s.tableMu.Lock()
+	defer s.tableMu.Unlock()
+	if s.byName[v.name] != nil {
+		return fmt.Errorf("volume %s: %w", v.name, ErrExists)
+	}
+	if err := s.shareTree(from, v); err != nil {
+		return s.fail(err)
+	}
+	s.volumes[v.number], s.byName[v.name] = v, v
+	s.journal.Append(e.b, nil)
+	unused = 0
+	return nil
+}
+
+// shareTree gives v, which has none, the size and the tree of from.
+func (s *Store) shareTree(from, v *Volume) error {
+	v.size, v.root, v.origin = from.size, from.root, from.number
+	return s.forest.Hold(v.root)
+}
+
+// redoClone makes the clone of a journal record again.
+func (s *Store) redoClone(d *dec) error {
+	from, err := s.volumeNumber(d.uint())
+	if err != nil {
+		return err
+	}
+	v := &Volume{store: s, number: d.uint(), id: d.id16(), name: string(d.bytes())}
+	v.setFlags(d.byte())
+	v.created = d.int63()
+	if d.err != nil {
+		return d.err
+	}
+	if err := s.shareTree(from, v); err != nil {
+		return err
+	}
+	s.volumes[v.number], s.byName[v.name] = v, v
+	s.lastVolume = max(s.lastVolume, v.number)
+	return nil
+}
+
+// flagReadOnly in a volume's flags: it is never written to.
+const flagReadOnly = 1
+
+func (v *Volume) flags() byte {
+	if v.readOnly {
+		return flagReadOnly
+	}
+	return 0
+}
+
+func (v *Volume) setFlags(flags byte) { v.readOnly = flags&flagReadOnly != 0 }
+
+// ReadOnly reports whether the volume is a snapshot, which nothing can be
+// written to.
+func (v *Volume) ReadOnly() bool { return v.readOnly }
+
+// Created returns when the volume was made, the zero time if that is not known.
+func (v *Volume) Created() time.Time {
+	if v.created == 0 {
+		return time.Time{}
+	}
+	return time.Unix(v.created, 0)
+}
+
+// Origin returns the name of the volume that this one was cloned from; ok is
+// false when it is no clone, or when that volume is gone.
+func (v *Volume) Origin() (name string, ok bool) {
+	v.store.tableMu.Lock()
+	defer v.store.tableMu.Unlock()
+	from := v.store.volumes[v.origin]
+	if from == nil {
+		return "", false
+	}
+	return from.name, true
+}
+
+// checkWritable returns ErrReadOnly for a volume that is never written to.
+func (v *Volume) checkWritable() error {
+	if v.readOnly {
+		return fmt.Errorf("volume %s: %w", v.name, ErrReadOnly)
+	}
+	return nil
+}
