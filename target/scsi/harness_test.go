@@ -136,7 +136,7 @@ func (f *fixture) attach(initiator string) *Nexus {
 	f.t.Helper()
 	n := f.target.Attach(NexusID{InitiatorName: initiator, TargetName: f.target.Name(), TargetPortalGroupTag: 1})
 	for _, itl := range *n.units.Load() {
-		if sense := itl.takeAttention(); sense == nil || sense.ASC != ASCPowerOnOrReset {
+		if sense := itl.takePending(); sense == nil || sense.ASC != ASCPowerOnOrReset {
 			f.t.Fatalf("new nexus: attention %v, want power on", sense)
 		}
 	}
@@ -229,7 +229,7 @@ func decodeSense(t testing.TB, s []byte) (SenseKey, ASC) {
 	if len(s) < 8 {
 		t.Fatalf("CHECK CONDITION with %d bytes of sense data", len(s))
 	}
-	switch s[0] & 0x7F {
+	switch s[0] & 0x7E { // a deferred error has the next code
 	case byte(FixedSense):
 		return SenseKey(s[2] & 0xF), ASC(binary.BigEndian.Uint16(s[12:]))
 	case byte(DescriptorSense):

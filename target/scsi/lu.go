@@ -68,6 +68,8 @@ type LogicalUnit struct {
 	stopped atomic.Bool
 	// reserved is the nexus that holds the logical unit by RESERVE(6).
 	reserved atomic.Pointer[Nexus]
+	// background are the flushes that no command waits for.
+	background backgroundFlush
 
 	mu          sync.Mutex // guards what follows
 	nexuses     map[*Nexus]*itlNexus
@@ -99,6 +101,7 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 		blockShift: uint(bits.TrailingZeros(uint(c.LogicalBlockLength))),
 		nexuses:    make(map[*Nexus]*itlNexus),
 	}
+	lu.background.init()
 	lu.conditional, _ = c.Volume.(ConditionalWriter)
 	lu.mapper, _ = c.Volume.(Mapper)
 	lu.blocks.Store(uint64(c.Volume.Size()) >> lu.blockShift)

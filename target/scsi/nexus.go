@@ -46,12 +46,13 @@ type itlNexus struct {
 	nexus *Nexus
 	lu    *LogicalUnit
 
-	// pending mirrors len(attentions) > 0, so that a command without unit
-	// attention takes no lock.
+	// pending mirrors that there is something below, so that a command for which
+	// there is nothing takes no lock.
 	pending atomic.Bool
 
-	mu         sync.Mutex // guards attentions
+	mu         sync.Mutex // guards what follows
 	attentions []ASC
+	deferred   *SenseError // the first deferred error that was not told yet
 }
 
 // establish queues a unit attention condition (SAM-5 5.14) unless it is queued
@@ -70,21 +71,40 @@ func (i *itlNexus) establish(asc ASC) {
 	}
 }
 
-// takeAttention removes and returns the oldest unit attention as sense data,
-// nil when there is none.
-func (i *itlNexus) takeAttention() *SenseError {
+// deferError keeps a deferred error (SPC-4 r37 4.5.7) until a command can tell
+// it, unless there is one already.
+func (i *itlNexus) deferError(sense *SenseError) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.deferred == nil {
+		i.deferred = sense
+		i.pending.Store(true)
+	}
+}
+
+// takePending removes and returns what the next command of the nexus has to end
+// with instead of being run: the oldest unit attention, else a deferred error;
+// nil when there is neither.
+func (i *itlNexus) takePending() *SenseError {
 	if !i.pending.Load() {
 		return nil
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	defer i.mirrorPending()
 	if len(i.attentions) == 0 {
-		return nil
+		sense := i.deferred
+		i.deferred = nil
+		return sense
 	}
 	asc := i.attentions[0]
 	i.attentions = append(i.attentions[:0], i.attentions[1:]...)
-	i.pending.Store(len(i.attentions) > 0)
 	return NewSense(KeyUnitAttention, asc)
+}
+
+// mirrorPending sets pending; i.mu is held.
+func (i *itlNexus) mirrorPending() {
+	i.pending.Store(len(i.attentions) > 0 || i.deferred != nil)
 }
 
 // clearAttention drops a queued unit attention.
@@ -98,5 +118,5 @@ func (i *itlNexus) clearAttention(asc ASC) {
 		}
 	}
 	i.attentions = kept
-	i.pending.Store(len(kept) > 0)
+	i.mirrorPending()
 }

@@ -11,12 +11,12 @@ const (
 
 // prepare is the device server's part of a command that needs no I/O. The order
 // of the checks is that of SAM-5 5.3.3 (status precedence) and SBC-3: unit
-// attention, reservation, readiness, protection, CDB, lengths.
+// attention, deferred error, reservation, readiness, protection, CDB, lengths.
 func (i *itlNexus) prepare(t *Task) error {
 	t.itl = i
 	lu := i.lu
 	if i.pending.Load() && !passesAttention(t.OpCode) {
-		if sense := i.takeAttention(); sense != nil {
+		if sense := i.takePending(); sense != nil {
 			return sense
 		}
 	}
@@ -64,7 +64,7 @@ func (t *Task) execute(ctx context.Context) error {
 }
 
 // passesAttention reports whether a command is run although a unit attention
-// condition exists (SAM-5 5.14).
+// condition (SAM-5 5.14) or a deferred error exists.
 func passesAttention(code byte) bool {
 	return code == opInquiry || code == opReportLUNs || code == opRequestSense
 }

@@ -52,32 +52,6 @@ func (t *Task) writeDataOut(ctx context.Context) error {
 	return t.LU.volume.WriteAt(ctx, data, int64(t.Offset))
 }
 
-// finishWrite makes what a command wrote durable when its FUA bit or the
-// caching mode page asks for it.
-func (lu *LogicalUnit) finishWrite(ctx context.Context, cdb []byte) error {
-	if forcesUnitAccess(cdb) || lu.WriteThrough() {
-		return lu.volume.Flush(ctx)
-	}
-	return nil
-}
-
-// prepareSynchronizeCache checks SYNCHRONIZE CACHE(10) and (16): SBC-3 5.22,
-// 5.23. No block count means all blocks to the last.
-func prepareSynchronizeCache(t *Task) error {
-	r := rangeOf(t.CDB())
-	if r.blocks == 0 && r.lba >= t.LU.Blocks() {
-		return NewSense(KeyIllegalRequest, ASCLBAOutOfRange)
-	}
-	return t.LU.checkRange(r.lba, r.blocks)
-}
-
-// executeSynchronizeCache flushes the whole volume: one group commit serves
-// every range. IMMED allows an early answer; answering when the data is durable
-// is what lets a failure be told to the initiator that asked.
-func executeSynchronizeCache(ctx context.Context, t *Task) error {
-	return t.LU.volume.Flush(ctx)
-}
-
 // prepareCompareAndWrite checks COMPARE AND WRITE (SBC-3 5.2). Data-Out holds
 // the blocks to compare with, then the blocks to write.
 func prepareCompareAndWrite(t *Task) error {

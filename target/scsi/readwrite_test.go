@@ -207,23 +207,6 @@ func compareAndWriteCDB(flags byte, lba uint64, blocks byte) []byte {
 	return c
 }
 
-func TestSynchronizeCache(t *testing.T) {
-	f := newFixture(t)
-	for i, cdb := range [][]byte{
-		cdb10(0x35, 0, 0, 0), cdb10(0x35, 0x02, 5, 1), cdb16(0x91, 0, testBlocks-1, 1), cdb16(0x91, 0, 0, 0),
-	} {
-		f.good(cdb, nil)
-		if got := f.vol.flushes.Load(); got != int64(i+1) {
-			t.Errorf("% x: %d flushes, want %d", cdb, got, i+1)
-		}
-	}
-	for _, cdb := range [][]byte{
-		cdb10(0x35, 0, testBlocks, 0), cdb10(0x35, 0, testBlocks-1, 2), cdb16(0x91, 0, 1<<63, 0), cdb16(0x91, 0, 1<<64-1, 2),
-	} {
-		f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
-	}
-}
-
 // An initiator that offers less data than its CDB asks for has the whole blocks
 // of it written; more than that is left where it is. Part of a block is refused.
 func TestDataOutResiduals(t *testing.T) {

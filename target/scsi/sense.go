@@ -29,6 +29,9 @@ type SenseError struct {
 	HasCommandSpecific bool
 	// SenseKeySpecific is sent when its first bit (SKSV) is set.
 	SenseKeySpecific [3]byte
+	// Deferred says that a command failed whose status was sent already (SPC-4
+	// r37 4.5.7).
+	Deferred bool
 	// Err is what led to it, for the log; nil when there is nothing more to say.
 	Err error
 }
@@ -94,7 +97,7 @@ func (e *SenseError) AppendSense(dst []byte, f SenseFormat) []byte {
 		return e.appendDescriptors(dst)
 	}
 	var b [18]byte
-	b[0], b[2], b[7] = byte(FixedSense), byte(e.Key), 10
+	b[0], b[2], b[7] = e.responseCode(f), byte(e.Key), 10
 	// A value that needs more than 32 bits cannot be told in this format: VALID
 	// stays zero (SPC-4 r37 4.5.3).
 	if e.HasInformation && e.Information <= 0xFFFFFFFF {
@@ -109,10 +112,18 @@ func (e *SenseError) AppendSense(dst []byte, f SenseFormat) []byte {
 	return append(dst, b[:]...)
 }
 
+// responseCode is that of the format, plus one for deferred errors.
+func (e *SenseError) responseCode(f SenseFormat) byte {
+	if e.Deferred {
+		return byte(f) + 1
+	}
+	return byte(f)
+}
+
 // appendDescriptors appends descriptor format sense data.
 func (e *SenseError) appendDescriptors(dst []byte) []byte {
 	start := len(dst)
-	dst = append(dst, byte(DescriptorSense), byte(e.Key), byte(e.ASC>>8), byte(e.ASC), 0, 0, 0, 0)
+	dst = append(dst, e.responseCode(DescriptorSense), byte(e.Key), byte(e.ASC>>8), byte(e.ASC), 0, 0, 0, 0)
 	if e.HasInformation {
 		dst = append(dst, 0x00, 0x0A, 0x80, 0)
 		dst = binary.BigEndian.AppendUint64(dst, e.Information)

@@ -8,15 +8,15 @@ import (
 // executeNothing is TEST UNIT READY (SPC-4 r37 6.47): Prepare has answered it.
 func executeNothing(context.Context, *Task) error { return nil }
 
-// executeRequestSense returns a pending unit attention as parameter data and
-// clears it (SPC-4 r37 6.39).
+// executeRequestSense returns a pending unit attention or deferred error as
+// parameter data and clears it (SPC-4 r37 6.39).
 func executeRequestSense(_ context.Context, t *Task) error {
 	cdb := t.CDB()
 	sense := NewSense(KeyNoSense, ASCNone)
 	if t.itl == nil {
 		sense = NewSense(KeyIllegalRequest, ASCLogicalUnitNotSupported)
-	} else if attention := t.itl.takeAttention(); attention != nil {
-		sense = attention
+	} else if pending := t.itl.takePending(); pending != nil {
+		sense = pending
 	} else if t.LU.stopped.Load() {
 		sense = NewSense(KeyNotReady, ASCInitializingCommandRequired)
 	}
