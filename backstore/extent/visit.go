@@ -1,0 +1,46 @@
+package extent
+
+// Pages returns how many pages hold every extent that exists now; Visit takes
+// their numbers, from 0.
+func (t *Table) Pages() uint64 {
+	return (uint64(t.Next()) + pageExtents - 1) / pageExtents
+}
+
+// Visit calls fn with each extent of a page.
+func (t *Table) Visit(page uint64, fn func(id ID, x *Extent)) error {
+	p, err := t.cache.Lock(page)
+	if err != nil {
+		return err
+	}
+	defer p.Unlock()
+	for i := range p.entries {
+		if p.entries[i].blocks != 0 {
+			x := p.extent(i)
+			fn(ID(page*pageExtents+uint64(i)), &x)
+		}
+	}
+	return nil
+}
+
+// Get returns an extent; ok is false when there is none of that number, or none
+// any more.
+func (t *Table) Get(id ID) (x Extent, ok bool, err error) {
+	p, err := t.cache.Lock(uint64(id) / pageExtents)
+	if err != nil {
+		return Extent{}, false, err
+	}
+	defer p.Unlock()
+	i := int(uint64(id) % pageExtents)
+	if p.entries[i].blocks == 0 {
+		return Extent{}, false, nil
+	}
+	return p.extent(i), true, nil
+}
+
+// extent returns the extent of entry i.
+func (p *page) extent(i int) Extent {
+	e := &p.entries[i]
+	x := Extent{Addr: e.addr, Blocks: e.blocks, Fingerprint: e.fp}
+	copy(x.CRC[:], p.crc(i)[:e.blocks])
+	return x
+}

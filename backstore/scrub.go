@@ -1,0 +1,252 @@
+package backstore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"slices"
+
+	"github.com/zeebo/blake3"
+	"golang.org/x/time/rate"
+
+	"odx/backstore/extent"
+	"odx/backstore/segment"
+)
+
+// scrubRead is the most that a scrub reads at once, in bytes.
+const scrubRead = 1 << 20
+
+// maxDamages bounds the damaged extents that a scrub describes; it counts all.
+const maxDamages = 1000
+
+// ScrubOptions configure a Scrub.
+type ScrubOptions struct {
+	// BytesPerSecond bounds what is read; 0 means as fast as the disk allows.
+	BytesPerSecond int64
+	// Progress, if there is one, is called after each read, at most 1 MiB apart,
+	// and before the first. Scrub waits for it.
+	Progress func(ScrubProgress)
+}
+
+// ScrubProgress says how far a Scrub is.
+type ScrubProgress struct {
+	// TotalBytes is what was live when it began.
+	TotalBytes int64 `json:"total_bytes"`
+	// ReadBytes is what was read and verified so far, damaged or not.
+	ReadBytes int64 `json:"read_bytes"`
+	// Damaged is the number of damaged extents so far.
+	Damaged int `json:"damaged_extents"`
+}
+
+// ScrubResult is what a Scrub found.
+type ScrubResult struct {
+	ScrubProgress
+	// Damages describes the damaged extents, the first 1000 of them.
+	Damages []Damage `json:"damages"`
+}
+
+// Damage is an extent that cannot be read as it was written.
+type Damage struct {
+	Extent uint64 `json:"extent"`
+	// Segment is the number of the segment, in hexadecimal as its file is named;
+	// Block is where the extent begins in it and Blocks how long it is, in
+	// blocks of 4096 bytes.
+	Segment string `json:"segment"`
+	Block   uint32 `json:"block"`
+	Blocks  int    `json:"blocks"`
+	Reason  string `json:"reason"`
+	// Uses are the ranges of address spaces that show the damaged blocks, the
+	// first 1000 of them.
+	Uses []Use `json:"uses"`
+	// MoreUses is how many are not in Uses.
+	MoreUses int `json:"more_uses,omitempty"`
+
+	bad uint32 // bit k: block k of the extent is damaged
+}
+
+// Scrub reads every extent and verifies its checksums and its fingerprint. It
+// holds no lock while it reads: operations go on, and what they free or move
+// meanwhile is left out or found at its new place. Extents made after it began
+// are left out. When ctx ends it returns what it found so far and the error.
+func (s *Store) Scrub(ctx context.Context, o ScrubOptions) (ScrubResult, error) {
+	if o.BytesPerSecond < 0 {
+		return ScrubResult{}, fmt.Errorf("%w: scrub at %d bytes a second", ErrInvalid, o.BytesPerSecond)
+	}
+	c := &scrubber{store: s, budget: rate.NewLimiter(rate.Inf, 0), progress: o.Progress, buf: make([]byte, scrubRead)}
+	if o.BytesPerSecond > 0 {
+		c.budget = rate.NewLimiter(rate.Limit(o.BytesPerSecond), scrubRead)
+	}
+	c.result.TotalBytes = s.usage.Total() * BlockLength
+	c.result.Damages = []Damage{}
+	err := c.run(ctx)
+	if err == nil && len(c.result.Damages) > 0 {
+		err = s.findUses(ctx, c.result.Damages)
+	}
+	return c.result, err
+}
+
+// scrubber is one Scrub at work.
+type scrubber struct {
+	store    *Store
+	budget   *rate.Limiter
+	progress func(ScrubProgress)
+	result   ScrubResult
+	buf      []byte
+}
+
+// placed is an extent and its number.
+type placed struct {
+	id extent.ID
+	extent.Extent
+}
+
+func (x *placed) bytes() int { return int(x.Blocks) * BlockLength }
+
+// run verifies the extents of one page of the table after the other. Extents
+// written together stand together in the table, so most of it is read in order.
+func (c *scrubber) run(ctx context.Context) error {
+	c.report()
+	var found []placed
+	for page := range c.store.extents.Pages() {
+		found = found[:0]
+		err := c.store.extents.Visit(page, func(id extent.ID, x *extent.Extent) {
+			found = append(found, placed{id, *x})
+		})
+		if err != nil {
+			return err
+		}
+		slices.SortFunc(found, func(a, b placed) int {
+			return cmp.Or(cmp.Compare(a.Addr.Segment, b.Addr.Segment), cmp.Compare(a.Addr.Block, b.Addr.Block))
+		})
+		for rest := found; len(rest) > 0; {
+			n := adjoining(rest)
+			if err := c.verify(ctx, rest[:n]); err != nil {
+				return err
+			}
+			rest = rest[n:]
+		}
+	}
+	return nil
+}
+
+// adjoining returns how many extents lie one behind the other and fit into one
+// read.
+func adjoining(found []placed) int {
+	end, bytes := found[0].Addr, 0
+	for i := range found {
+		x := &found[i]
+		if x.Addr != end || bytes+x.bytes() > scrubRead {
+			return i
+		}
+		end.Block += uint32(x.Blocks)
+		bytes += x.bytes()
+	}
+	return len(found)
+}
+
+// verify reads extents that adjoin and verifies each.
+func (c *scrubber) verify(ctx context.Context, found []placed) error {
+	bytes := 0
+	for i := range found {
+		bytes += found[i].bytes()
+	}
+	if err := waitBudget(ctx, c.budget, bytes); err != nil {
+		return err
+	}
+	if err := errors.Join(ctx.Err(), c.store.usable()); err != nil {
+		return err
+	}
+	readErr := c.store.segments.ReadAt(found[0].Addr, c.buf[:bytes])
+	at := 0
+	for i := range found {
+		x := &found[i]
+		data := c.buf[at : at+x.bytes()]
+		at += len(data)
+		if readErr == nil {
+			if _, err := c.store.verifyExtent(&x.Extent, data); err == nil {
+				continue
+			}
+		}
+		if err := c.again(x.id, data); err != nil {
+			return err
+		}
+	}
+	c.result.ReadBytes += int64(bytes)
+	c.report()
+	return nil
+}
+
+// again verifies an extent that was not right by itself, where it lies now: it
+// can have been moved or freed after its place was looked up, and its segment
+// deleted. buf is as long as the extent.
+func (c *scrubber) again(id extent.ID, buf []byte) error {
+	for {
+		x, ok, err := c.store.extents.Get(id)
+		if err != nil || !ok {
+			return err
+		}
+		bad := uint32(1)<<x.Blocks - 1
+		reason := c.store.segments.ReadAt(x.Addr, buf)
+		if errors.Is(reason, segment.ErrClosed) {
+			return ErrClosed
+		}
+		if reason == nil {
+			bad, reason = c.store.verifyExtent(&x, buf)
+		}
+		now, ok, err := c.store.extents.Get(id)
+		if err != nil || !ok || reason == nil {
+			return err
+		}
+		if now.Addr == x.Addr {
+			c.damaged(id, &x, bad, reason)
+			return nil
+		}
+	}
+}
+
+func (c *scrubber) damaged(id extent.ID, x *extent.Extent, bad uint32, reason error) {
+	c.result.Damaged++
+	if len(c.result.Damages) == maxDamages {
+		return
+	}
+	c.result.Damages = append(c.result.Damages, Damage{
+		Extent: uint64(id), Segment: fmt.Sprintf("%08x", uint32(x.Addr.Segment)), Block: x.Addr.Block, Blocks: int(x.Blocks),
+		Reason: reason.Error(), Uses: []Use{}, bad: bad,
+	})
+}
+
+func (c *scrubber) report() {
+	if c.progress != nil {
+		c.progress(c.result.ScrubProgress)
+	}
+}
+
+// verifyExtent compares data with what the table says of the extent. It returns
+// the blocks that differ, as bits, and an error that says how.
+func (s *Store) verifyExtent(x *extent.Extent, data []byte) (bad uint32, err error) {
+	for k := range int(x.Blocks) {
+		if crc32.Checksum(data[k*BlockLength:(k+1)*BlockLength], castagnoli) != x.CRC[k] {
+			bad |= 1 << k
+			err = fmt.Errorf("block %d: %w", x.Addr.Block+uint32(k), errCRC)
+		}
+	}
+	if err != nil {
+		return bad, err
+	}
+	h := s.hashers.Get().(*blake3.Hasher)
+	defer s.hashers.Put(h)
+	var fp extent.Fingerprint
+	h.Reset()
+	h.Write(data)
+	h.Sum(fp[:0])
+	if fp != x.Fingerprint {
+		return 1<<x.Blocks - 1, errFingerprint
+	}
+	return 0, nil
+}
+
+// errFingerprint: the data of an extent matches its checksums, and is still not
+// what was written.
+var errFingerprint = errors.New("data does not match its fingerprint")
