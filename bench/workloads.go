@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"odx/bench/load"
 	"odx/test/tokencopy"
 	"odx/test/undertest"
 )
@@ -26,17 +27,32 @@ type workload struct {
 }
 
 var workloads = []workload{
-	perf("random reads, 4 KiB, 32 outstanding", "-m", "32", "-b", "8", "-r"),
-	perf("random reads, 4 KiB, 1 outstanding", "-m", "1", "-b", "8", "-r"),
-	perf("sequential reads, 256 KiB, 8 outstanding", "-m", "8", "-b", "512"),
-	qemuBench("sequential writes, 4 KiB, 32 outstanding", "-w", "-d", "32", "-s", "4096"),
-	qemuBench("scattered writes, 4 KiB, 32 outstanding", "-w", "-d", "32", "-s", "4096", "-S", "16781312"),
-	qemuBench("writes, 4 KiB, 16 outstanding, flush every 16", "-w", "-d", "16", "-s", "4096", "--flush-interval=16"),
-	{
-		name: "sequential writes, 256 KiB, 8 outstanding", unit: "MiB/s",
-		command: "tokencopy: write lba=0 blocks=...",
-		run:     sequentialWrites,
-	},
+	perf("random reads, 4 KiB, 32 outstanding (iscsi-perf)", "-m", "32", "-b", "8", "-r"),
+	perf("random reads, 4 KiB, 1 outstanding (iscsi-perf)", "-m", "1", "-b", "8", "-r"),
+	loaded("random reads, 4 KiB, 32 outstanding", "read", 4<<10, 32, "random"),
+	loaded("sequential reads, 256 KiB, 8 outstanding", "read", 256<<10, 8),
+	loaded("random writes of new data, 4 KiB, 32 outstanding", "write", 4<<10, 32, "random"),
+	loaded("the same with a flush every 32", "write", 4<<10, 32, "random", "flush=32"),
+	loaded("sequential writes of new data, 256 KiB, 8 outstanding", "write", 256<<10, 8),
+	loaded("sequential writes of known data, 256 KiB, 8 outstanding", "write", 256<<10, 8, "same"),
+	loaded("random reads, 4 KiB, 1 outstanding", "read", 4<<10, 1, "random"),
+	loaded("random writes of new data, 4 KiB, 1 outstanding", "write", 4<<10, 1, "random"),
+	qemuBench("scattered writes of known data, 4 KiB, 32 outstanding (qemu-img)", "-w", "-d", "32", "-s", "4096", "-S", "16781312", "--pattern=165"),
+}
+
+// loaded is a workload of the load generator of our own.
+func loaded(name, op string, size, depth int, words ...string) workload {
+	return workload{
+		name: name, unit: "IOPS",
+		command: strings.TrimSpace(fmt.Sprintf("load URL %s %d %d SECONDS %s", op, size, depth, strings.Join(words, " "))),
+		run: func(ctx context.Context, t *undertest.Target, length time.Duration) (float64, error) {
+			r, err := load.Run(ctx, t.URL(0), op, size, depth, length, words...)
+			if err != nil {
+				return 0, err
+			}
+			return r.Rate(), nil
+		},
+	}
 }
 
 // perf is a workload of libiscsi's iscsi-perf, which only reads.
@@ -100,29 +116,6 @@ func output(ctx context.Context, length time.Duration, program string, args ...s
 		return "", fmt.Errorf("%s %v: %w\n%s", program, args, err, out)
 	}
 	return string(out), nil
-}
-
-// sequentialWrites writes new random data for about the length of a run.
-func sequentialWrites(ctx context.Context, t *undertest.Target, length time.Duration) (rate float64, err error) {
-	err = withSession(ctx, t, func(s *tokencopy.Session) error {
-		data := randomData()
-		var bytes, seconds float64
-		const step = 64 << 20
-		for lba := uint64(0); seconds < length.Seconds(); lba += step / uint64(s.BlockLength) {
-			if lba+step/uint64(s.BlockLength) > s.Blocks {
-				lba = 0
-			}
-			a, err := s.Write(data, lba, step/uint64(s.BlockLength), tokencopy.WriteOptions{})
-			if err != nil || !a.Good() {
-				return fmt.Errorf("write: %v, %w", a, err)
-			}
-			bytes += step
-			seconds += a.Elapsed.Seconds()
-		}
-		rate = bytes / (1 << 20) / seconds
-		return nil
-	})
-	return rate, err
 }
 
 // fill writes all of LUN 0, so that reads find data and not holes.

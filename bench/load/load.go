@@ -1,0 +1,84 @@
+// Package load compiles and runs a load generator over libiscsi (client/load.c): reads
+// and writes of one size at one depth, with data that is new or was seen before.
+// libiscsi's own iscsi-perf only reads, and qemu-img bench writes one pattern
+// again and again, which a deduplicating store need not store.
+package load
+
+import (
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"odx/test/undertest"
+)
+
+//go:embed client/load.c
+var source []byte
+
+// Result is what a run reached.
+type Result struct {
+	Commands uint64
+	Seconds  float64
+	// Median is the median latency of a command, in whole microseconds.
+	Median time.Duration
+}
+
+// Rate returns commands a second.
+func (r Result) Rate() float64 { return float64(r.Commands) / r.Seconds }
+
+// Run puts load on a LUN for about length: commands of size bytes, depth of
+// them outstanding. words are its: random, same, flush=N.
+func Run(ctx context.Context, url, op string, size, depth int, length time.Duration, words ...string) (r Result, err error) {
+	program, err := build(ctx)
+	if err != nil {
+		return r, err
+	}
+	seconds := strconv.FormatFloat(length.Seconds(), 'f', 3, 64)
+	args := append([]string{url, op, strconv.Itoa(size), strconv.Itoa(depth), seconds}, words...)
+	ctx, cancel := context.WithTimeout(ctx, length+time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
+	if err != nil {
+		return r, fmt.Errorf("load %v: %w\n%s", args, err, out)
+	}
+	var us int64
+	if _, err := fmt.Sscanf(string(out), "commands %d seconds %g median %d us", &r.Commands, &r.Seconds, &us); err != nil {
+		return r, fmt.Errorf("load %v printed %q: %w", args, out, err)
+	}
+	r.Median = time.Duration(us) * time.Microsecond
+	return r, nil
+}
+
+// build compiles the program, once for each version of its source.
+func build(ctx context.Context) (string, error) {
+	sum := sha256.Sum256(source)
+	dir, err := undertest.CacheDir("load-" + hex.EncodeToString(sum[:8]))
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(dir, "load")
+	if _, err := os.Stat(program); err == nil {
+		return program, nil
+	}
+	tmp, err := os.MkdirTemp(dir, "build")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	file, own := filepath.Join(tmp, "load.c"), filepath.Join(tmp, "load")
+	if err := os.WriteFile(file, source, 0o600); err != nil {
+		return "", err
+	}
+	out, err := exec.CommandContext(ctx, "cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", own, file, "-liscsi").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("compile the load generator: %w\n%s", err, out)
+	}
+	return program, os.Rename(own, program)
+}
