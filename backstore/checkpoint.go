@@ -95,10 +95,9 @@ type cut struct {
 	segments []segment.ID // that can be deleted once the checkpoint is stored
 }
 
-// takeCut stops all operations for the instant in which it notes what changed.
+// takeCut notes what changed. No operation is in progress: opMu is held
+// exclusively.
 func (s *Store) takeCut() (*cut, error) {
-	s.opMu.Lock()
-	defer s.opMu.Unlock()
 	if err := s.failed.Load(); err != nil {
 		return nil, *err
 	}
@@ -158,14 +157,49 @@ func (s *Store) Checkpoint(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	s.opMu.Lock()
 	c, err := s.takeCut()
+	s.opMu.Unlock()
 	if err != nil {
 		return err
 	}
 	if err := s.storeCut(c); err != nil {
+		s.opMu.Lock()
 		s.abandon(c)
+		s.opMu.Unlock()
 		return err
 	}
+	return s.finishCut(c)
+}
+
+// freeze stops all operations with the metadata engine holding the whole state.
+// Without an error, the caller unlocks opMu.
+func (s *Store) freeze(ctx context.Context) error {
+	// The bulk of it while operations go on; what they changed meanwhile while
+	// they wait. To wait until they change nothing could take for ever.
+	if err := s.Checkpoint(ctx); err != nil {
+		return err
+	}
+	s.checkpoints.running.Lock()
+	defer s.checkpoints.running.Unlock()
+	defer s.checkpoints.ended()
+	s.opMu.Lock()
+	c, err := s.takeCut()
+	if err == nil {
+		if err = s.storeCut(c); err != nil {
+			s.abandon(c)
+		} else {
+			err = s.finishCut(c)
+		}
+	}
+	if err != nil {
+		s.opMu.Unlock()
+	}
+	return err
+}
+
+// finishCut frees what a cut that is stored has made superfluous.
+func (s *Store) finishCut(c *cut) error {
 	c.forest.Done()
 	c.extents.Done()
 	s.recordMu.Lock()
@@ -222,9 +256,8 @@ func (c *cut) emit(put func(meta.Op) error) error {
 }
 
 // abandon marks what is in a cut that could not be stored as changed again.
+// opMu is held exclusively.
 func (s *Store) abandon(c *cut) {
-	s.opMu.Lock()
-	defer s.opMu.Unlock()
 	c.forest.Abandon()
 	c.extents.Abandon()
 	s.usage.Abandon(c.usage)

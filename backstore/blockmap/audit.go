@@ -1,6 +1,7 @@
 package blockmap
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 
@@ -13,12 +14,15 @@ import (
 // dropped nodes, calls leaf once for each leaf, and reports each node whose
 // reference count is not the number of references found, and each stored node
 // that nothing refers to.
-func (f *Forest) Audit(kv meta.KV, roots []Root, leaf func(slots []extent.Slot), report func(finding string)) error {
+func (f *Forest) Audit(ctx context.Context, kv meta.KV, roots []Root, leaf func(slots []extent.Slot), report func(finding string)) error {
 	refs := make(map[uint64]uint32)
 	var visit func(id uint64, level uint8) error
 	visit = func(id uint64, level uint8) error {
 		if refs[id]++; refs[id] > 1 {
 			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 		n, err := f.node(id, level)
 		if err != nil {

@@ -1,6 +1,7 @@
 package extent
 
 import (
+	"context"
 	"fmt"
 	"sort"
 
@@ -10,8 +11,12 @@ import (
 // Audit proves the table against the references that maps hold, while nothing
 // changes it and the last checkpoint holds all of it. refs is the number of
 // slots that point to each extent.
-func (t *Table) Audit(refs map[ID]uint64, report func(finding string)) error {
+func (t *Table) Audit(ctx context.Context, refs map[ID]uint64, report func(finding string)) error {
 	live := make(map[segment.ID]int64)
+	pinned := make(map[ID]bool)
+	for _, id := range t.Pinned() {
+		pinned[id] = true
+	}
 	seen := 0
 	err := t.ScanStored(func(id ID, count uint64, x *Extent) bool {
 		live[x.Addr.Segment] += int64(x.Blocks)
@@ -21,11 +26,14 @@ func (t *Table) Audit(refs map[ID]uint64, report func(finding string)) error {
 		if refs[id] > 0 {
 			seen++
 		}
-		if count == 0 {
+		if count == 0 && !pinned[id] {
 			report(fmt.Sprintf("extent %d is kept, and nothing refers to it", id))
 		}
-		return true
+		return ctx.Err() == nil
 	})
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return err
 	}
