@@ -89,7 +89,7 @@ func (v *Volume) mapBlocks(ctx context.Context, dst int64, from *Snapshot, at, b
 	defer func() { s.end(unused) }()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err := v.checkRange(dst, blocks*BlockLength); err != nil {
+	if err := v.admit(ctx, dst, blocks*BlockLength); err != nil {
 		return 0, err
 	}
 	to, first := uint64(dst/BlockLength), uint64(at/BlockLength)

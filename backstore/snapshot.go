@@ -132,7 +132,7 @@ func (v *Volume) Snapshot(ctx context.Context, ranges []Range, recs func(snapsho
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	for _, r := range ranges {
-		if err := v.checkRange(r.Offset, r.Length); err != nil {
+		if err := v.admit(ctx, r.Offset, r.Length); err != nil {
 			return nil, err
 		}
 	}

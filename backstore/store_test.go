@@ -270,6 +270,44 @@ func TestFullHostFailsWritesOnly(t *testing.T) {
 	}
 }
 
+// A write that was aborted while it waited for the volume must not happen later.
+func TestEndedOperationChangesNothing(t *testing.T) {
+	s := newDisk().open(t, 16<<10)
+	defer s.Close()
+	v := createVolume(t, s, "v", 1<<20)
+	snap, err := v.Snapshot(context.Background(), []Range{{0, 1 << 20}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Release()
+	data := randomBytes(1, 64<<10)
+	if err := v.WriteAt(context.Background(), data, 0); err != nil {
+		t.Fatal(err)
+	}
+	ops := map[string]func(ctx context.Context) error{
+		"write":    func(ctx context.Context) error { return v.WriteAt(ctx, make([]byte, 4096), 0) },
+		"part":     func(ctx context.Context) error { return v.WriteAt(ctx, make([]byte, 512), 0) },
+		"unmap":    func(ctx context.Context) error { return v.Unmap(ctx, 0, 8192) },
+		"map":      func(ctx context.Context) error { _, err := v.Map(ctx, 0, snap, 0, 8192); return err },
+		"snapshot": func(ctx context.Context) error { _, err := v.Snapshot(ctx, []Range{{0, 512}}, nil); return err },
+	}
+	for name, op := range ops {
+		v.mu.Lock()
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		go func() { done <- op(ctx) }()
+		cancel()
+		v.mu.Unlock()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v, want context.Canceled", name, err)
+		}
+	}
+	p := make([]byte, len(data))
+	if err := v.ReadAt(context.Background(), p, 0); err != nil || !bytes.Equal(p, data) {
+		t.Errorf("an ended operation changed the data: %v", err)
+	}
+}
+
 func TestGrownPartReadsAsZeros(t *testing.T) {
 	ctx := context.Background()
 	d := newDisk()

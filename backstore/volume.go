@@ -56,6 +56,16 @@ func (v *Volume) checkRange(off, length int64) error {
 	return nil
 }
 
+// admit is the last check before a change, with v.mu held: an operation whose
+// context has ended changes nothing any more, however long it waited for the
+// lock, because whoever ended it may have said already that it is over.
+func (v *Volume) admit(ctx context.Context, off, length int64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return v.checkRange(off, length)
+}
+
 // Flush makes every write of the store that returned before durable.
 func (v *Volume) Flush(ctx context.Context) error { return v.store.Flush(ctx) }
 
@@ -123,7 +133,7 @@ func (v *Volume) writeBlocks(ctx context.Context, p []byte, off int64, expect []
 	err = s.prepare(plan, v.number, block, p)
 	if err == nil {
 		if err = s.begin(ctx, plan.size()); err == nil {
-			done, err = v.applyPlan(plan, block, off, len(p), expect)
+			done, err = v.applyPlan(ctx, plan, block, off, len(p), expect)
 			unused := 0
 			if !done {
 				unused = plan.size()
@@ -143,11 +153,11 @@ func (v *Volume) writeBlocks(ctx context.Context, p []byte, off int64, expect []
 	return false, err
 }
 
-func (v *Volume) applyPlan(plan *writePlan, block uint64, off int64, length int, expect []extent.Slot) (done bool, err error) {
+func (v *Volume) applyPlan(ctx context.Context, plan *writePlan, block uint64, off int64, length int, expect []extent.Slot) (done bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	// The last block of a volume may reach beyond its size.
-	if err := v.checkRange(off, min(int64(length), v.size-off)); err != nil {
+	if err := v.admit(ctx, off, min(int64(length), v.size-off)); err != nil {
 		return false, err
 	}
 	if expect != nil {
@@ -256,7 +266,7 @@ func (v *Volume) clearBlocks(ctx context.Context, off, length int64) error {
 	defer func() { s.end(unused) }()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err := v.checkRange(off, length); err != nil {
+	if err := v.admit(ctx, off, length); err != nil {
 		return err
 	}
 	if err := s.forest.Clear(&v.root, uint64(off/BlockLength), uint64(length/BlockLength)); err != nil {
