@@ -30,6 +30,7 @@ const (
 	ASCCapacityDataChanged            ASC = 0x2A09
 	ASCCommandTimeoutDuringProcessing ASC = 0x2E02
 	ASCCommandsClearedByOther         ASC = 0x2F00
+	ASCSoftThresholdReached           ASC = 0x3807
 	ASCSavingParametersNotSupported   ASC = 0x3900
 	ASCReportedLUNsDataChanged        ASC = 0x3F0E
 	ASCInternalTargetFailure          ASC = 0x4400

@@ -129,6 +129,11 @@ func (lu *LogicalUnit) installCommands() error {
 	if lu.config.Thin {
 		commands = append(commands, provisioningCommands()...)
 	}
+	if lu.config.Thin && lu.config.Space.Usage != nil {
+		commands = append(commands, command{NoServiceAction, Operation{Name: "LOG SENSE",
+			Usage:  []byte{0x4D, 0x01, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0xFF, naca},
+			Access: AccessState, Execute: executeLogSense}})
+	}
 	if lu.conditional != nil {
 		commands = append(commands, command{NoServiceAction, Operation{Name: "COMPARE AND WRITE",
 			Usage:  []byte{0x89, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0, naca},

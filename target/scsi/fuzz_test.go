@@ -44,7 +44,7 @@ func fuzzCommand(t *testing.T, f *fixture, lun [8]byte, cdb, out []byte, expecte
 }
 
 func newFuzzFixture(f testing.TB) *fixture {
-	return newFixture(f, func(c *LUConfig) { c.Volume = newMemVolume(64 << 10) })
+	return newFixture(f, space, func(c *LUConfig) { c.Volume = newMappedVolume("m..m.mm.mmmm....") })
 }
 
 func FuzzCDB(f *testing.F) {
@@ -57,6 +57,8 @@ func FuzzCDB(f *testing.F) {
 	f.Add(uint64(0), cdb16(0x93, 0x09, 1<<54, 0), []byte{}, uint32(0))
 	f.Add(uint64(0), compareAndWriteCDB(0, 127, 1), make([]byte, 1024), uint32(1024))
 	f.Add(uint64(1)<<48, inquiryCDB(1, 0x83, 65535), []byte{}, uint32(0))
+	f.Add(uint64(0), getLBAStatus(127, 1<<32-1), []byte{}, uint32(0))
+	f.Add(uint64(0), logSense(0, 0x0C, 0, 2, 65535), []byte{}, uint32(0))
 	f.Add(uint64(0), rsocCDB(0x83, 0xA3, 0x0C, 1<<32-1), []byte{}, uint32(0))
 	f.Fuzz(func(t *testing.T, lun uint64, cdb, out []byte, expected uint32) {
 		fx := newFuzzFixture(t)
@@ -80,6 +82,7 @@ func FuzzUnmapParameterList(f *testing.F) {
 func FuzzModeSelectParameterList(f *testing.F) {
 	f.Add(byte(6), cachingPage(0))
 	f.Add(byte(6), controlPage(4, 8))
+	f.Add(byte(6), recoveryPage(0))
 	f.Add(byte(10), []byte{0, 0, 0, 0, 1, 0, 0, 16, 23: 2})
 	f.Add(byte(10), []byte{0, 0, 0, 0, 0, 0, 0, 0, 0x4A, 1, 0, 0x1C, 39: 0})
 	f.Fuzz(func(t *testing.T, form byte, list []byte) {

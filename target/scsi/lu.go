@@ -43,6 +43,8 @@ type LUConfig struct {
 	// Thin reports the logical unit as thin provisioned: UNMAP works, and WRITE
 	// SAME with zeros gives space back.
 	Thin bool
+	// Space describes, with Thin, what the logical unit takes its space from.
+	Space Space
 	// VendorID (8 characters at most), ProductID (16) and Revision (4) are the
 	// texts of INQUIRY. Empty ones get defaults.
 	VendorID, ProductID, Revision string
@@ -105,7 +107,7 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 	lu.conditional, _ = c.Volume.(ConditionalWriter)
 	lu.mapper, _ = c.Volume.(Mapper)
 	lu.blocks.Store(uint64(c.Volume.Size()) >> lu.blockShift)
-	lu.modes.reset()
+	lu.modes.init(modePagesOf(&c))
 	if err := lu.installCommands(); err != nil {
 		return nil, err
 	}
@@ -239,6 +241,15 @@ func (lu *LogicalUnit) reset() {
 	for _, fn := range callbacks {
 		fn()
 	}
+}
+
+// attention is the sense data of a unit attention.
+func (lu *LogicalUnit) attention(asc ASC) *SenseError {
+	sense := NewSense(KeyUnitAttention, asc)
+	if asc == ASCSoftThresholdReached {
+		return sense.WithInformation(lu.config.softThreshold())
+	}
+	return sense
 }
 
 // establish queues a unit attention for every nexus except one (nil: for all).

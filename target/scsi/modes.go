@@ -1,6 +1,8 @@
 package scsi
 
 import (
+	"bytes"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -14,22 +16,25 @@ type modePage struct {
 
 // Mode pages and the bits of them that the device server looks at.
 const (
-	pageCaching = 0x08
-	pageControl = 0x0A
-	pageAll     = 0x3F
-	subpageAll  = 0xFF
+	pageRecovery = 0x01
+	pageCaching  = 0x08
+	pageControl  = 0x0A
+	pageAll      = 0x3F
+	subpageAll   = 0xFF
 
-	cachingWCE    = 0x04 // byte 2
-	controlDSense = 0x04 // byte 2
-	controlSWP    = 0x08 // byte 4
+	recoveryLBPERE = 0x80 // byte 7
+	cachingWCE     = 0x04 // byte 2
+	controlDSense  = 0x04 // byte 2
+	controlSWP     = 0x08 // byte 4
 )
 
-// modePages lists the pages in the order in which MODE SENSE returns them.
+// modePages lists the pages that every logical unit has, in the order in which
+// MODE SENSE returns them.
 var modePages = [...]modePage{
 	{ // Read-Write Error Recovery (SBC-3 6.5.8): AWRE, ARRE
-		code:       0x01,
-		defaults:   []byte{0x01, 0x0A, 0xC0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-		changeable: []byte{0x01, 0x0A, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		code:       pageRecovery,
+		defaults:   []byte{pageRecovery, 0x0A, 0xC0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		changeable: []byte{pageRecovery, 0x0A, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
 	},
 	{ // Disconnect-Reconnect (SPC-4 r37 7.5.10)
 		code:       0x02,
@@ -61,28 +66,41 @@ var modePages = [...]modePage{
 // modeParameters are the current mode parameters of a logical unit, shared by
 // all its nexuses (MLUS). Nothing is saved.
 type modeParameters struct {
+	// pages has the code, the subpage, the defaults and what can be changed of
+	// each page; it is set up once.
+	pages []modePage
+
 	// What commands look at while they run; it mirrors current.
-	wce, dSense, swp atomic.Bool
+	wce, dSense, swp, lbpere atomic.Bool
 
 	mu      sync.Mutex // guards current
-	current [len(modePages)][]byte
+	current [][]byte
+}
+
+// init sets the pages and gives them their default values.
+func (m *modeParameters) init(pages []modePage) {
+	m.pages = pages
+	m.reset()
 }
 
 // reset gives every page its default values.
 func (m *modeParameters) reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i, p := range modePages {
-		m.current[i] = append([]byte(nil), p.defaults...)
+	m.current = make([][]byte, len(m.pages))
+	for i, p := range m.pages {
+		m.current[i] = bytes.Clone(p.defaults)
 	}
 	m.mirror()
 }
 
 // mirror takes over the bits that commands look at; m.mu is held.
 func (m *modeParameters) mirror() {
-	for i, p := range modePages {
+	for i, p := range m.pages {
 		switch {
 		case p.subpage != 0:
+		case p.code == pageRecovery:
+			m.lbpere.Store(m.current[i][7]&recoveryLBPERE != 0)
 		case p.code == pageCaching:
 			m.wce.Store(m.current[i][2]&cachingWCE != 0)
 		case p.code == pageControl:
@@ -92,12 +110,7 @@ func (m *modeParameters) mirror() {
 	}
 }
 
-// findModePage returns the index of a page, or -1.
-func findModePage(code, subpage byte) int {
-	for i, p := range modePages {
-		if p.code == code && p.subpage == subpage {
-			return i
-		}
-	}
-	return -1
+// find returns the index of a page, or -1.
+func (m *modeParameters) find(code, subpage byte) int {
+	return slices.IndexFunc(m.pages, func(p modePage) bool { return p.code == code && p.subpage == subpage })
 }

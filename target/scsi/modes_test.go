@@ -227,7 +227,7 @@ func TestModeSelectTellsTheOtherNexuses(t *testing.T) {
 }
 
 func TestModePagesAreWellFormed(t *testing.T) {
-	for _, p := range modePages {
+	for _, p := range modePagesOf(&LUConfig{Thin: true, LogicalBlockLength: 512, Space: Space{SoftThreshold: 1}}) {
 		length := len(p.defaults) - 2
 		head := []byte{p.code, byte(length)}
 		if p.subpage != 0 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"slices"
 )
 
 // prepareModeSelect6 and prepareModeSelect10 check the CDBs of MODE SELECT
@@ -121,13 +122,13 @@ func (lu *LogicalUnit) checkBlockDescriptor(d []byte, offset int) error {
 func (m *modeParameters) selectPages(list []byte, at int) (changed bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	next := m.current
+	next := slices.Clone(m.current)
 	for at < len(list) {
-		index, end, err := findSelectedPage(list, at)
+		index, end, err := m.findSelectedPage(list, at)
 		if err != nil {
 			return false, err
 		}
-		page, err := mergePage(m.current[index], modePages[index].changeable, list[at:end], at)
+		page, err := mergePage(m.current[index], m.pages[index].changeable, list[at:end], at)
 		if err != nil {
 			return false, err
 		}
@@ -143,8 +144,8 @@ func (m *modeParameters) selectPages(list []byte, at int) (changed bool, err err
 }
 
 // findSelectedPage reads the header of the page at byte at and returns the
-// page's index in modePages and where it ends.
-func findSelectedPage(list []byte, at int) (index, end int, err error) {
+// page's index and where it ends.
+func (m *modeParameters) findSelectedPage(list []byte, at int) (index, end int, err error) {
 	const spf = 0x40
 	rest := list[at:]
 	code, subpage, bodyAt, bodyLength := rest[0]&0x3F, byte(0), 2, 0
@@ -156,11 +157,11 @@ func findSelectedPage(list []byte, at int) (index, end int, err error) {
 	default:
 		bodyLength = int(rest[1])
 	}
-	index = findModePage(code, subpage)
+	index = m.find(code, subpage)
 	if index < 0 {
 		return 0, 0, InvalidFieldInParameterList(at, 5)
 	}
-	if bodyAt+bodyLength != len(modePages[index].defaults) {
+	if bodyAt+bodyLength != len(m.pages[index].defaults) {
 		return 0, 0, InvalidFieldInParameterList(at+bodyAt-1, WholeField)
 	}
 	if bodyAt+bodyLength > len(rest) {

@@ -75,7 +75,7 @@ func (m *modeParameters) sense(cdb []byte) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var pages []byte
-	for i, p := range modePages {
+	for i, p := range m.pages {
 		if code != pageAll && p.code != code || subpage != subpageAll && p.subpage != subpage {
 			continue
 		}

@@ -99,7 +99,7 @@ func (i *itlNexus) takePending() *SenseError {
 	}
 	asc := i.attentions[0]
 	i.attentions = append(i.attentions[:0], i.attentions[1:]...)
-	return NewSense(KeyUnitAttention, asc)
+	return i.lu.attention(asc)
 }
 
 // mirrorPending sets pending; i.mu is held.

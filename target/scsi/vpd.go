@@ -100,16 +100,6 @@ func vpdBlockDeviceCharacteristics(*Nexus) []byte {
 	return b
 }
 
-// vpdLogicalBlockProvisioning is page B2h (SBC-3 6.6.5).
-func (lu *LogicalUnit) vpdLogicalBlockProvisioning(*Nexus) []byte {
-	b := make([]byte, 4)
-	if lu.config.Thin {
-		b[1] = 0x80 | 0x40 | 0x20 | 0x04 // LBPU, LBPWS, LBPWS10, LBPRZ
-		b[2] = 0x02                      // thin provisioned
-	}
-	return b
-}
-
 // physicalExponent is LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT: the store maps
 // blocks of 4 KiB, and writes of less are read, merged and written.
 func (lu *LogicalUnit) physicalExponent() byte {

@@ -1,0 +1,102 @@
+package scsi
+
+import (
+	"encoding/binary"
+	"slices"
+)
+
+// Space describes the LBA mapping resources of a thin provisioned logical unit
+// (SBC-3 4.7.3): the space of a store, which it shares with others.
+type Space struct {
+	// SoftThreshold is the number of bytes in use at which initiators are told
+	// that space runs short (SoftThresholdReached). 0: they are not told.
+	SoftThreshold int64
+	// Usage returns how many bytes are in use, and how many are left. It must not
+	// wait for I/O. nil: initiators cannot ask.
+	Usage func() (used, left int64)
+}
+
+// thresholdSet is the unit in bytes in which space is told (2 to the power of
+// THRESHOLD EXPONENT logical blocks). With it 32 bits are enough for 4 PiB.
+const thresholdSet = 1 << 20
+
+// Threshold descriptor of the Logical Block Provisioning mode page (SBC-3
+// 6.5.9.2), and the log parameters that it refers to (SBC-3 6.4.4).
+const (
+	thresholdEnabled          = 0x80 // byte 0
+	thresholdArmingIncreasing = 0x01 // byte 0, type 000b: a soft threshold
+
+	resourceAvailable = 0x0001
+	resourceUsed      = 0x0002
+)
+
+// tellsSpace reports that initiators learn of the space of a thin unit.
+func (c *LUConfig) tellsSpace() bool {
+	return c.Thin && (c.Space.SoftThreshold > 0 || c.Space.Usage != nil)
+}
+
+// softThreshold returns the threshold descriptor, 8 bytes. It is armed while the
+// used resources increase.
+func (c *LUConfig) softThreshold() uint64 {
+	var d [8]byte
+	d[0], d[1] = thresholdArmingIncreasing, resourceUsed
+	if c.Space.SoftThreshold > 0 {
+		d[0] |= thresholdEnabled
+		binary.BigEndian.PutUint32(d[4:], thresholdSets(c.Space.SoftThreshold+thresholdSet-1))
+	}
+	return binary.BigEndian.Uint64(d[:])
+}
+
+// thresholdSets returns the whole threshold sets of a number of bytes, as far as
+// a field holds them.
+func thresholdSets(bytes int64) uint32 {
+	return uint32(min(max(bytes, 0)/thresholdSet, 0xFFFFFFFF))
+}
+
+// SoftThresholdReached tells every nexus by unit attention that the space in use
+// has reached the soft threshold, if there is one and initiators have not turned
+// that off (LBPERE). It is for whoever watches the space to call, once each time
+// the use rises over the threshold.
+func (lu *LogicalUnit) SoftThresholdReached() {
+	if lu.config.Thin && lu.config.Space.SoftThreshold > 0 && lu.modes.lbpere.Load() {
+		lu.establish(ASCSoftThresholdReached, nil)
+	}
+}
+
+// modePagesOf returns the mode pages of a logical unit in ascending order.
+func modePagesOf(c *LUConfig) []modePage {
+	pages := slices.Clone(modePages[:])
+	if !c.tellsSpace() {
+		return pages
+	}
+	for i := range pages {
+		if p := &pages[i]; p.code == pageRecovery {
+			p.defaults, p.changeable = slices.Clone(p.defaults), slices.Clone(p.changeable)
+			p.defaults[7] |= recoveryLBPERE
+			p.changeable[7] |= recoveryLBPERE
+		}
+	}
+	// Logical Block Provisioning (SBC-3 6.5.9): one threshold, for all nexuses. It
+	// is the store's, so that no initiator can change it.
+	fixed := []byte{0x40 | 0x1C, 0x02, 0, 0x14, 23: 0}
+	return append(pages, modePage{
+		code: 0x1C, subpage: 0x02,
+		defaults:   binary.BigEndian.AppendUint64(slices.Clone(fixed[:16]), c.softThreshold()),
+		changeable: fixed,
+	})
+}
+
+// vpdLogicalBlockProvisioning is page B2h (SBC-3 6.6.5).
+func (lu *LogicalUnit) vpdLogicalBlockProvisioning(*Nexus) []byte {
+	b := make([]byte, 4)
+	if lu.config.Thin {
+		b[1] = 0x80 | 0x40 | 0x20 | 0x04 // LBPU, LBPWS, LBPWS10, LBPRZ
+		b[2] = 0x02                      // thin provisioned
+	}
+	if lu.config.tellsSpace() {
+		for blocks := thresholdSet >> lu.blockShift; blocks > 1; blocks >>= 1 {
+			b[0]++ // THRESHOLD EXPONENT
+		}
+	}
+	return b
+}
