@@ -59,7 +59,8 @@ type LogicalUnit struct {
 	conditional ConditionalWriter // nil when the volume has no atomic compare and write
 	mapper      Mapper            // nil when the volume does not know what is mapped
 	blockShift  uint
-	blocks      atomic.Uint64
+	// blocks is the capacity; commands must not wait for the volume to tell it.
+	blocks atomic.Uint64
 
 	// Set up once, read without a lock.
 	opcodes   [256]opcode
@@ -72,6 +73,8 @@ type LogicalUnit struct {
 	reserved atomic.Pointer[Nexus]
 	// background are the flushes that no command waits for.
 	background backgroundFlush
+
+	resizing sync.Mutex // serializes Resized
 
 	mu          sync.Mutex // guards what follows
 	nexuses     map[*Nexus]*itlNexus
@@ -183,8 +186,12 @@ func (lu *LogicalUnit) senseFormat() SenseFormat {
 	return FixedSense
 }
 
-// Resized takes over the volume's new size and tells every nexus.
+// Resized takes over the volume's size and, if it is new, tells every nexus.
+// Whoever resizes the volume calls it right after. It waits for the volume.
 func (lu *LogicalUnit) Resized() {
+	// One at a time, so that an old size cannot replace a new one.
+	lu.resizing.Lock()
+	defer lu.resizing.Unlock()
 	blocks := uint64(lu.volume.Size()) >> lu.blockShift
 	if lu.blocks.Swap(blocks) != blocks {
 		lu.establish(ASCCapacityDataChanged, nil)

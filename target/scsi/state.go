@@ -85,13 +85,15 @@ func executeRelease6(_ context.Context, t *Task) error {
 	return nil
 }
 
-// executeReadCapacity10 is READ CAPACITY(10) (SBC-3 5.15).
+// executeReadCapacity10 is READ CAPACITY(10) (SBC-3 5.15). It looks at the volume
+// itself: who asks can have heard of a new size by another way.
 func executeReadCapacity10(_ context.Context, t *Task) error {
 	cdb, lu := t.CDB(), t.LU
 	const pmi = 0x01
 	if cdb[8]&pmi == 0 && binary.BigEndian.Uint32(cdb[2:]) != 0 {
 		return InvalidFieldInCDB(2, 7)
 	}
+	lu.Resized()
 	var data [8]byte
 	binary.BigEndian.PutUint32(data[:], uint32(min(lu.Blocks()-1, 0xFFFFFFFF)))
 	binary.BigEndian.PutUint32(data[4:], uint32(lu.LogicalBlockLength()))
@@ -101,6 +103,7 @@ func executeReadCapacity10(_ context.Context, t *Task) error {
 
 // executeReadCapacity16 is READ CAPACITY(16) (SBC-3 5.16).
 func executeReadCapacity16(_ context.Context, t *Task) error {
+	t.LU.Resized()
 	data := t.LU.ReadCapacity16()
 	t.SetDataIn(data[:], binary.BigEndian.Uint32(t.CDB()[10:]))
 	return nil

@@ -218,16 +218,6 @@ func TestReadCapacity(t *testing.T) {
 	wantHex(t, huge.good(rc10, nil), "ffffffff 00000200")
 }
 
-func TestResizedVolumeIsTold(t *testing.T) {
-	f := newFixture(t)
-	f.lu.Resized()
-	f.good(testUnitReady, nil)
-	f.vol.data = append(f.vol.data, make([]byte, 4096)...)
-	f.lu.Resized()
-	f.do(testUnitReady, nil).wantSense(t, KeyUnitAttention, ASCCapacityDataChanged)
-	wantHex(t, f.good(cdb10(0x25, 0, 0, 0), nil), "00001007 00000200")
-}
-
 func TestNewLogicalUnitRefuses(t *testing.T) {
 	vol := newMemVolume(4096)
 	for name, c := range map[string]LUConfig{
