@@ -87,6 +87,8 @@ type Cache[T Object] struct {
 	cfg    Config[T]
 	shards [shardCount]shard[T]
 
+	dirtyCount atomic.Int64 // len(dirty), for a look without the lock
+
 	dirtyMu sync.Mutex
 	dirty   []T     // changed in the current generation; guarded by dirtyMu
 	cut     *Cut[T] // the running checkpoint's; guarded by dirtyMu
@@ -209,16 +211,13 @@ func (c *Cache[T]) Change(o T) {
 		c.cut.saved = append(c.cut.saved, meta.Op{Key: c.key(h.id), Value: o.Encode()})
 	}
 	c.dirty = append(c.dirty, o)
+	c.dirtyCount.Store(int64(len(c.dirty)))
 	c.dirtyMu.Unlock()
 	h.gen, h.encoded = now, false
 }
 
 // Dirty returns the number of objects changed since the last cut.
-func (c *Cache[T]) Dirty() int {
-	c.dirtyMu.Lock()
-	defer c.dirtyMu.Unlock()
-	return len(c.dirty)
-}
+func (c *Cache[T]) Dirty() int { return int(c.dirtyCount.Load()) }
 
 // evict makes room in a shard that is at its bound. Dirty objects stay, so the
 // bound is on clean ones; checkpoints bound the dirty ones. The shard is locked.

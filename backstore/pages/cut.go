@@ -18,6 +18,7 @@ func (c *Cache[T]) Cut() *Cut[T] {
 	defer c.dirtyMu.Unlock()
 	cut := &Cut[T]{cache: c, gen: c.cfg.Clock.gen.Load() - 1, objects: c.dirty}
 	c.dirty, c.cut = nil, cut
+	c.dirtyCount.Store(0)
 	return cut
 }
 
