@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/gostor/gotgt/pkg/api"
+
+	"odx/backstore"
 )
 
 // benchmarkTask runs one command over and over as a transport does, on one
@@ -76,4 +78,46 @@ func TestReadAndWriteDoNotAllocate(t *testing.T) {
 			t.Errorf("operation code %02Xh: %.1f allocations for one command", cdb[0], allocs)
 		}
 	}
+}
+
+// BenchmarkGetLBAStatus asks for the first extent of a volume of the store: all
+// of it is mapped, every other block is, or nothing is, of 256 MiB.
+func BenchmarkGetLBAStatus(b *testing.B) {
+	const chunk = 1 << 20
+	for _, layout := range []struct {
+		name string
+		data []byte
+		room uint32
+	}{
+		{"mapped", pattern(chunk, 1), 24},
+		{"holes", make([]byte, chunk), 24},
+		{"alternating", alternating(chunk), 65536},
+	} {
+		b.Run(layout.name, func(b *testing.B) {
+			f, _ := newStoreFixture(b, backstore.Options{}, 256*chunk)
+			for at := int64(0); at < 256*chunk; at += chunk {
+				if err := f.lu.volume.WriteAt(b.Context(), layout.data, at); err != nil {
+					b.Fatal(err)
+				}
+			}
+			task := NewTask(&f.pool)
+			b.ReportAllocs()
+			for b.Loop() {
+				task.Reset(f.nexus, getLBAStatus(0, layout.room))
+				if f.target.Prepare(task) {
+					b.Fatalf("refused: % x", task.Sense())
+				}
+				f.target.Execute(b.Context(), task)
+			}
+		})
+	}
+}
+
+// alternating returns bytes in which every other block of the store is zero.
+func alternating(length int) []byte {
+	p := pattern(length, 1)
+	for at := 0; at < length; at += 2 * backstore.BlockLength {
+		clear(p[at:][:backstore.BlockLength])
+	}
+	return p
 }

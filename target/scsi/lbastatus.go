@@ -29,8 +29,8 @@ const (
 	// block of the store, so that an aligned question gets an aligned answer.
 	maximumLBAStatusBlocks = 1<<32 - backstore.BlockLength
 	// lbaStatusStep, in bytes, is looked at between two looks at the clock.
-	lbaStatusStep = 1 << 30
-	lbaStatusTime = 100 * time.Millisecond
+	lbaStatusStep = 256 << 20
+	lbaStatusTime = 20 * time.Millisecond
 )
 
 // prepareGetLBAStatus checks GET LBA STATUS (SBC-3 5.4).
