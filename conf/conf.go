@@ -66,7 +66,7 @@ type LUN struct {
 }
 
 // Store holds the settings of the extent store. Zero means the store's own
-// default.
+// default, where nothing else is said.
 type Store struct {
 	// Capacity bounds the bytes of the store; 0: only the file system does.
 	Capacity int64
@@ -74,7 +74,15 @@ type Store struct {
 	Cache int64
 	// DedupUnit is the longest extent that is deduplicated, in bytes.
 	DedupUnit int
+	// CleanIO bounds the data that background cleaning moves, in bytes a second.
+	CleanIO int64
+	// SoftThreshold is the part of the capacity, in per cent, at which initiators
+	// are warned that space runs short; 0: they are not.
+	SoftThreshold int
 }
+
+// DefaultSoftThreshold is the SoftThreshold of a file that gives none.
+const DefaultSoftThreshold = 90
 
 // Log says what is logged, and how.
 type Log struct {

@@ -68,7 +68,8 @@ func TestDefault(t *testing.T) {
 			{Number: 0, Volume: "src", Size: 10 << 30, BlockSize: 512, Key: "targets[0].luns[0]"},
 			{Number: 1, Volume: "dst", Size: 10 << 30, BlockSize: 512, Key: "targets[0].luns[1]"},
 		}}},
-		Log: Log{Level: "info", Format: "text"},
+		Store: Store{SoftThreshold: 90},
+		Log:   Log{Level: "info", Format: "text"},
 	}
 	if !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got  %+v\nwant %+v", cfg, want)
@@ -100,7 +101,7 @@ func TestFullExample(t *testing.T) {
 	if got, want := cfg.Targets[1].LUNs[1].Backing, "examples/scratch.img"; got != want {
 		t.Errorf("backing: got %q, want %q", got, want)
 	}
-	if want := (Store{Capacity: 500 << 30, Cache: 256 << 20, DedupUnit: 4 << 10}); cfg.Store != want {
+	if want := (Store{Capacity: 500 << 30, Cache: 256 << 20, DedupUnit: 4 << 10, CleanIO: 64 << 20, SoftThreshold: 90}); cfg.Store != want {
 		t.Errorf("store: got %+v, want %+v", cfg.Store, want)
 	}
 	if cfg.DataDir != "/var/lib/odx" {

@@ -35,6 +35,9 @@ type (
 		Capacity  *string `yaml:"capacity"`
 		Cache     *string `yaml:"cache"`
 		DedupUnit *string `yaml:"dedup_unit"`
+
+		CleanIO       *string `yaml:"clean_io_mib_per_s"`
+		SoftThreshold *string `yaml:"soft_threshold"`
 	}
 	fileLog struct {
 		Level  *string `yaml:"level"`

@@ -135,6 +135,15 @@ func (c *checker) luns(key string, raw []fileLUN) []LUN {
 
 var volumeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
+// CheckVolumeName returns an error for a name that no volume of a configuration
+// can have.
+func CheckVolumeName(name string) error {
+	if !volumeName.MatchString(name) {
+		return fmt.Errorf("%q is not a volume name; use 1 to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit", name)
+	}
+	return nil
+}
+
 // lun reads one LUN; numbered says that it has a valid number.
 func (c *checker) lun(key string, raw *fileLUN) (l LUN, numbered bool) {
 	l.Key = key
@@ -178,8 +187,8 @@ func (c *checker) medium(key, who string, raw *fileLUN, l *LUN) {
 		c.add(key+".backing", "%shas both volume and backing; keep one", who)
 	case raw.Volume != nil:
 		l.Volume = *raw.Volume
-		if !volumeName.MatchString(l.Volume) {
-			c.add(key+".volume", "%s%q is not a volume name; use 1 to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit", who, l.Volume)
+		if err := CheckVolumeName(l.Volume); err != nil {
+			c.add(key+".volume", "%s%v", who, err)
 		}
 	case raw.Backing != nil:
 		path, ok := strings.CutPrefix(*raw.Backing, "file:")
@@ -199,12 +208,27 @@ func (c *checker) store(raw *fileStore) Store {
 		Capacity: c.size("store.capacity", raw.Capacity, 256<<20),
 		Cache:    c.size("store.cache", raw.Cache, 16<<20),
 	}
+	s.CleanIO = c.number("store.clean_io_mib_per_s", raw.CleanIO, 0, 1, 1<<20, "MiB a second") << 20
+	s.SoftThreshold = int(c.number("store.soft_threshold", raw.SoftThreshold, DefaultSoftThreshold, 0, 99, "per cent of the capacity"))
 	if unit := c.size("store.dedup_unit", raw.DedupUnit, unitMin); unit > unitMax || unit&(unit-1) != 0 {
 		c.add("store.dedup_unit", "%s is not possible; write 4KiB, 8KiB, 16KiB, 32KiB or 64KiB", FormatSize(unit))
 	} else {
 		s.DedupUnit = int(unit)
 	}
 	return s
+}
+
+// number reads an optional whole number from least to most; def when absent.
+func (c *checker) number(key string, value *string, def, least, most int64, what string) int64 {
+	if value == nil {
+		return def
+	}
+	n, err := strconv.ParseInt(*value, 10, 64)
+	if err != nil || n < least || n > most {
+		c.add(key, "%q is not possible; write a whole number of %s, from %d to %d", *value, what, least, most)
+		return def
+	}
+	return n
 }
 
 // size reads an optional size that, if given, is at least least bytes.
