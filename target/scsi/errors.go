@@ -20,6 +20,7 @@ type ErrorSense struct {
 var errorSense = [...]ErrorSense{
 	{errShortDataOut, KeyIllegalRequest, ASCInvalidFieldInCommandIU},
 	{backstore.ErrNoSpace, KeyDataProtect, ASCSpaceAllocationFailed},
+	{backstore.ErrReadOnly, KeyDataProtect, ASCWriteProtected},
 	{backstore.ErrCorrupt, KeyMediumError, ASCUnrecoveredReadError},
 	{backstore.ErrRange, KeyIllegalRequest, ASCLBAOutOfRange},
 	{backstore.ErrClosed, KeyNotReady, ASCLogicalUnitNotReady},

@@ -309,6 +309,7 @@ func TestVolumeErrorsBecomeSenseData(t *testing.T) {
 		asc  ASC
 	}{
 		{"full", fmt.Errorf("write: %w", backstore.ErrNoSpace), KeyDataProtect, ASCSpaceAllocationFailed},
+		{"a snapshot", fmt.Errorf("write: %w", backstore.ErrReadOnly), KeyDataProtect, ASCWriteProtected},
 		{"damaged", fmt.Errorf("read: %w", corrupt), KeyMediumError, ASCUnrecoveredReadError},
 		{"damaged, no place told", backstore.ErrCorrupt, KeyMediumError, ASCUnrecoveredReadError},
 		{"outside", backstore.ErrRange, KeyIllegalRequest, ASCLBAOutOfRange},
