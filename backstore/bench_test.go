@@ -146,3 +146,45 @@ func BenchmarkCopy(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkCopyClones copies up to 1 TiB of mapped space, built from clones of
+// 1 GiB. The shifted copies run once each: go test -bench 'Clones' -benchtime 1x.
+func BenchmarkCopyClones(b *testing.B) {
+	const gib = 1 << 30
+	s, v := benchStore(b, 3<<40)
+	ctx := context.Background()
+	benchFill(b, v, gib)
+	copyRange := func(b *testing.B, dst, length int64) {
+		b.Helper()
+		n, err := v.Snapshot(ctx, []Range{{Length: length}}, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer n.Release()
+		if err := s.Flush(ctx); err != nil {
+			b.Fatal(err)
+		}
+		for done := int64(0); done < length; {
+			k, err := v.Map(ctx, dst+done, n, done, length-done)
+			if err != nil {
+				b.Fatal(err)
+			}
+			done += k
+		}
+		if err := s.DeleteSnapshot(ctx, n.ID()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for size := int64(gib); size < 1<<40; size *= 2 {
+		copyRange(b, size, size)
+	}
+	for _, bm := range []struct {
+		gibs, shift int64
+	}{{1, 0}, {16, 0}, {256, 0}, {1024, 0}, {1, 4096}, {16, 4096}, {1024, 4096}} {
+		b.Run(fmt.Sprintf("%d GiB shifted by %d", bm.gibs, bm.shift), func(b *testing.B) {
+			for b.Loop() {
+				copyRange(b, 1<<40+bm.shift, bm.gibs*gib)
+			}
+		})
+	}
+}

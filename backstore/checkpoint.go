@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io/fs"
-	"sync"
-	"time"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
@@ -14,18 +12,6 @@ import (
 	"odx/backstore/meta"
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
-)
-
-const (
-	// checkpointBytes of journal start a checkpoint: they bound the time that
-	// opening the store after a crash takes.
-	checkpointBytes = 64 << 20
-	// throttleBytes of journal make writers wait for the running checkpoint.
-	throttleBytes = 4 * checkpointBytes
-	// checkpointPeriod is the longest time that changes stay only in the journal.
-	checkpointPeriod = 30 * time.Second
-	// checkpointCheck is how often the journal's length is looked at.
-	checkpointCheck = 250 * time.Millisecond
 )
 
 // Keys of the metadata engine that packages below do not own.
@@ -310,95 +296,3 @@ func (d *dec) snapshot() *snapshotState {
 	}
 	return st
 }
-
-// checkpointer decides when checkpoints run and lets writers wait for one when
-// the journal gets too long.
-type checkpointer struct {
-	running sync.Mutex // held by a checkpoint from cut to end
-	journal *journal.Journal
-
-	mu       sync.Mutex
-	finished chan struct{} // closed when the next checkpoint ends; guarded by mu
-	stopped  bool          // no checkpoint will come; guarded by mu
-}
-
-// throttle waits while the journal is too long.
-func (c *checkpointer) throttle(ctx context.Context) error {
-	for c.journal.Bytes() > throttleBytes {
-		c.mu.Lock()
-		if c.stopped {
-			c.mu.Unlock()
-			return ErrClosed
-		}
-		if c.finished == nil {
-			c.finished = make(chan struct{})
-		}
-		finished := c.finished
-		c.mu.Unlock()
-		if c.journal.Bytes() <= throttleBytes {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-finished:
-		}
-	}
-	return nil
-}
-
-// ended lets waiting writers look again after a checkpoint.
-func (c *checkpointer) ended() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.finished != nil {
-		close(c.finished)
-		c.finished = nil
-	}
-}
-
-func (c *checkpointer) stop() {
-	c.mu.Lock()
-	c.stopped = true
-	c.mu.Unlock()
-	c.ended()
-}
-
-// checkpointLoop runs checkpoints until ctx ends.
-func (s *Store) checkpointLoop(ctx context.Context) {
-	tick := time.NewTicker(checkpointCheck)
-	defer tick.Stop()
-	last, lastLSN := time.Now(), s.journal.Last()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		s.measureSpace()
-		due := s.journal.Bytes() > checkpointBytes || s.tooDirty()
-		if !due && (time.Since(last) < checkpointPeriod || s.journal.Last() == lastLSN && s.dirty() == 0) {
-			continue
-		}
-		lsn := s.journal.Last()
-		start := time.Now()
-		err := s.Checkpoint(ctx)
-		last = time.Now()
-		if err != nil {
-			if ctx.Err() == nil {
-				s.log.WithError(err).Warn("checkpoint failed; it is tried again, and the journal keeps everything until then")
-			}
-			continue
-		}
-		lastLSN = lsn
-		s.log.WithField("took", time.Since(start)).Debug("checkpoint")
-	}
-}
-
-// dirty returns about how many bytes of metadata no checkpoint has stored.
-func (s *Store) dirty() int64 {
-	return int64(s.forest.Dirty())*blockmap.NodeBytes + int64(s.extents.Dirty())*int64(extent.PageBytes(s.sb.unit))
-}
-
-// tooDirty reports whether changed metadata takes more than half of the cache.
-func (s *Store) tooDirty() bool { return s.dirty() > s.opts.CacheBytes/2 }

@@ -39,6 +39,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		volumes: make(map[uint64]*Volume), byName: make(map[string]*Volume),
 		snapshots: make(map[uint64]*snapshotState), changedSnaps: make(map[uint64]bool),
 		deletedVols: make(map[uint64]bool), records: make(map[string][]byte), indexLoaded: make(chan struct{}),
+		checkpoints: checkpointer{hurry: make(chan struct{}, 1)},
 	}
 	s.cleanBudget = rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch)))
 	if err := s.open(ctx); err != nil {
@@ -162,7 +163,6 @@ func (s *Store) replay(ctx context.Context, st state) error {
 		return err
 	}
 	s.replaying = false
-	s.checkpoints.journal = s.journal
 	for _, st := range s.snapshots {
 		if err := s.dropSnapshot(st); err != nil {
 			return err

@@ -222,7 +222,7 @@ func (s *Store) begin(ctx context.Context, size int) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
-	if err := s.checkpoints.throttle(ctx); err != nil {
+	if err := s.throttle(ctx); err != nil {
 		return err
 	}
 	if err := s.journal.Reserve(ctx, size); err != nil {
@@ -258,20 +258,28 @@ func (s *Store) reapLoop(ctx context.Context) {
 			return
 		case <-s.forest.Wake():
 		}
-		for more := true; more && ctx.Err() == nil; {
-			s.opMu.RLock()
-			err := s.usable()
-			if err == nil {
-				if more, err = s.forest.Reap(reapStep); err != nil {
-					err = s.fail(err)
-				}
-			}
-			s.opMu.RUnlock()
-			if err != nil {
+		for more := true; more; {
+			var err error
+			if more, err = s.reapOnce(ctx); err != nil {
 				return
 			}
 		}
 	}
+}
+
+func (s *Store) reapOnce(ctx context.Context) (more bool, err error) {
+	if err := s.throttle(ctx); err != nil {
+		return false, err
+	}
+	s.opMu.RLock()
+	defer s.opMu.RUnlock()
+	if err := s.usable(); err != nil {
+		return false, err
+	}
+	if more, err = s.forest.Reap(reapStep); err != nil {
+		err = s.fail(err)
+	}
+	return more, err
 }
 
 // loadIndex fills the fingerprint index from the extents of the last

@@ -1,0 +1,140 @@
+package backstore
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"odx/backstore/blockmap"
+	"odx/backstore/extent"
+)
+
+const (
+	// checkpointBytes of journal start a checkpoint: they bound the time that
+	// opening the store after a crash takes.
+	checkpointBytes = 64 << 20
+	// throttleBytes of journal make writers wait for the running checkpoint.
+	throttleBytes = 4 * checkpointBytes
+	// checkpointPeriod is the longest time that changes stay only in the journal.
+	checkpointPeriod = 30 * time.Second
+	// checkpointCheck is how often the store looks whether one is due.
+	checkpointCheck = 250 * time.Millisecond
+	// checkpointRetry is how long it waits after one that failed.
+	checkpointRetry = 2 * time.Second
+)
+
+// checkpointer lets those who change the store wait for a checkpoint when the
+// checkpoints do not keep up.
+type checkpointer struct {
+	running sync.Mutex    // held by a checkpoint from cut to end
+	hurry   chan struct{} // holds a token when somebody waits
+
+	mu       sync.Mutex
+	finished chan struct{} // closed when the next checkpoint ends; guarded by mu
+	stopped  bool          // no checkpoint will come; guarded by mu
+}
+
+// behind reports whether the checkpoints do not keep up: the journal is too
+// long, or changed metadata fills the cache, which evicts only what is stored.
+func (s *Store) behind() bool {
+	return s.journal.Bytes() > throttleBytes || s.dirty() > s.opts.CacheBytes
+}
+
+// throttle waits while the checkpoints do not keep up.
+func (s *Store) throttle(ctx context.Context) error {
+	for s.behind() {
+		finished, err := s.checkpoints.next()
+		if err != nil {
+			return err
+		}
+		if !s.behind() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-finished:
+		}
+	}
+	return nil
+}
+
+// next asks for a checkpoint and returns what is closed when one has ended.
+func (c *checkpointer) next() (finished <-chan struct{}, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return nil, ErrClosed
+	}
+	if c.finished == nil {
+		c.finished = make(chan struct{})
+	}
+	select {
+	case c.hurry <- struct{}{}:
+	default:
+	}
+	return c.finished, nil
+}
+
+// ended lets waiting writers look again after a checkpoint.
+func (c *checkpointer) ended() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.finished != nil {
+		close(c.finished)
+		c.finished = nil
+	}
+}
+
+func (c *checkpointer) stop() {
+	c.mu.Lock()
+	c.stopped = true
+	c.mu.Unlock()
+	c.ended()
+}
+
+// checkpointLoop runs checkpoints until ctx ends.
+func (s *Store) checkpointLoop(ctx context.Context) {
+	tick := time.NewTicker(checkpointCheck)
+	defer tick.Stop()
+	last, lastLSN := time.Now(), s.journal.Last()
+	hurry := s.checkpoints.hurry
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			hurry = s.checkpoints.hurry
+		case <-hurry:
+		}
+		s.measureSpace()
+		due := s.journal.Bytes() > checkpointBytes || s.tooDirty()
+		if !due && (time.Since(last) < checkpointPeriod || s.journal.Last() == lastLSN && s.dirty() == 0) {
+			continue
+		}
+		lsn := s.journal.Last()
+		start := time.Now()
+		err := s.Checkpoint(ctx)
+		last = time.Now()
+		tick.Reset(checkpointCheck)
+		if err != nil {
+			// Those who wait do not make the disk whole.
+			hurry = nil
+			tick.Reset(checkpointRetry)
+			if ctx.Err() == nil {
+				s.log.WithError(err).Warn("checkpoint failed; it is tried again, and the journal keeps everything until then")
+			}
+			continue
+		}
+		lastLSN = lsn
+		s.log.WithField("took", time.Since(start)).Debug("checkpoint")
+	}
+}
+
+// dirty returns about how many bytes of metadata no checkpoint has stored.
+func (s *Store) dirty() int64 {
+	return int64(s.forest.Dirty())*blockmap.NodeBytes + int64(s.extents.Dirty())*int64(extent.PageBytes(s.sb.unit))
+}
+
+// tooDirty reports whether changed metadata takes more than half of the cache.
+func (s *Store) tooDirty() bool { return s.dirty() > s.opts.CacheBytes/2 }
