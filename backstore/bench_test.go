@@ -13,9 +13,15 @@ import (
 
 func benchStore(b *testing.B, size int64) (*Store, *Volume) {
 	b.Helper()
+	return benchStoreWith(b, size, Options{})
+}
+
+func benchStoreWith(b *testing.B, size int64, o Options) (*Store, *Volume) {
+	b.Helper()
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	s, err := Open(context.Background(), Options{Dir: b.TempDir(), Log: logrus.NewEntry(log)})
+	o.Dir, o.Log = b.TempDir(), logrus.NewEntry(log)
+	s, err := Open(context.Background(), o)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -74,9 +80,17 @@ func BenchmarkWrite(b *testing.B) {
 		name   string
 		length int
 		unique bool
-	}{{"random 4K new", 4096, true}, {"random 4K duplicate", 4096, false}, {"256K new", 256 << 10, true}, {"256K duplicate", 256 << 10, false}} {
+		dedup  bool
+	}{
+		{"random 4K new", 4096, true, true},
+		{"random 4K new, dedup off", 4096, true, false},
+		{"random 4K duplicate", 4096, false, true},
+		{"256K new", 256 << 10, true, true},
+		{"256K new, dedup off", 256 << 10, true, false},
+		{"256K duplicate", 256 << 10, false, true},
+	} {
 		b.Run(bm.name, func(b *testing.B) {
-			_, v := benchStore(b, 1<<30)
+			_, v := benchStoreWith(b, 1<<30, Options{StoreDuplicates: !bm.dedup})
 			rng := rand.New(rand.NewPCG(1, 2))
 			p := make([]byte, bm.length)
 			unique(p, 1)

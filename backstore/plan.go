@@ -111,6 +111,10 @@ func (s *Store) unitRun(block uint64, i, end int, data []byte) int {
 func (s *Store) find(p *writePlan, h *blake3.Hasher, data []byte, i, n int) error {
 	x := freshExtent{at: i}
 	x.Blocks = uint8(n)
+	if s.opts.StoreDuplicates {
+		p.addFresh(x, data)
+		return nil
+	}
 	h.Reset()
 	h.Write(data[i*BlockLength : (i+n)*BlockLength])
 	h.Sum(x.Fingerprint[:0])
@@ -128,11 +132,15 @@ func (s *Store) find(p *writePlan, h *blake3.Hasher, data []byte, i, n int) erro
 			return nil
 		}
 	}
-	for k := range n {
-		x.CRC[k] = crc32.Checksum(data[(i+k)*BlockLength:(i+k+1)*BlockLength], castagnoli)
+	p.addFresh(x, data)
+	return nil
+}
+
+func (p *writePlan) addFresh(x freshExtent, data []byte) {
+	for k := range int(x.Blocks) {
+		x.CRC[k] = crc32.Checksum(data[(x.at+k)*BlockLength:(x.at+k+1)*BlockLength], castagnoli)
 	}
 	p.fresh = append(p.fresh, x)
-	return nil
 }
 
 // storeFresh appends the data of the fresh extents to the segments, what lies
@@ -284,6 +292,9 @@ func (s *Store) apply(p *writePlan, v *Volume, block uint64) error {
 		s.segmentDirty.Store(true)
 	}
 	s.journal.Append(p.head.b, p.inline)
+	if s.opts.StoreDuplicates {
+		return nil
+	}
 	for i := range p.fresh {
 		// Not before the record is in the journal: others may refer to the
 		// extent from now on, and their records must come later.

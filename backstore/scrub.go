@@ -232,8 +232,8 @@ func (s *Store) verifyExtent(x *extent.Extent, data []byte) (bad uint32, err err
 			err = fmt.Errorf("block %d: %w", x.Addr.Block+uint32(k), errCRC)
 		}
 	}
-	if err != nil {
-		return bad, err
+	if err != nil || x.Fingerprint == (extent.Fingerprint{}) {
+		return bad, err // without a fingerprint where deduplication was off
 	}
 	h := s.hashers.Get().(*blake3.Hasher)
 	defer s.hashers.Put(h)

@@ -66,6 +66,9 @@ type Options struct {
 	// 65536; 0 means DefaultDedupUnit. An existing store keeps its own.
 	DedupUnit int
 
+	// StoreDuplicates turns deduplication off: new data is stored without being
+	// hashed or looked up. Copies share their extents all the same.
+	StoreDuplicates bool
 	// CleanBytesPerSecond bounds the data that background cleaning moves; 0
 	// means DefaultCleanBytesPerSecond.
 	CleanBytesPerSecond int64
@@ -289,8 +292,10 @@ func (s *Store) loadIndex(ctx context.Context) {
 	defer close(s.indexLoaded)
 	start, n := time.Now(), 0
 	err := s.extents.ScanStored(func(id extent.ID, _ uint64, x *extent.Extent) bool {
-		s.index.Insert(&x.Fingerprint, id)
-		n++
+		if x.Fingerprint != (extent.Fingerprint{}) {
+			s.index.Insert(&x.Fingerprint, id)
+			n++
+		}
 		return ctx.Err() == nil
 	})
 	if err != nil && !errors.Is(err, context.Canceled) {

@@ -102,6 +102,34 @@ func TestSecondImageAddsNothing(t *testing.T) {
 	}
 }
 
+func TestDuplicatesAreStoredWithDedupOff(t *testing.T) {
+	const size = 1 << 20
+	ctx := context.Background()
+	o := newDisk().options(16 << 10)
+	o.StoreDuplicates = true
+	s, err := Open(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	image := randomBytes(1, size)
+	for _, name := range []string{"first", "second"} {
+		if err := createVolume(t, s, name, size).WriteAt(ctx, image, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st, err := s.Stats(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.LiveBytes != 2*size {
+		t.Errorf("%d bytes are live, want both copies", st.LiveBytes)
+	}
+	if findings, err := s.Check(ctx); err != nil || len(findings) > 0 {
+		t.Error(findings, err)
+	}
+}
+
 func TestDuplicatesAreFoundAfterRestart(t *testing.T) {
 	const size = 8 << 20
 	ctx := context.Background()

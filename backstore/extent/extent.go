@@ -30,7 +30,8 @@ type ID uint64
 // short.
 type Slot uint64
 
-// Fingerprint is the keyed BLAKE3 hash of an extent's data.
+// Fingerprint is the keyed BLAKE3 hash of an extent's data; all zeros when it was
+// written with deduplication off.
 type Fingerprint [32]byte
 
 // Extent describes one extent.
