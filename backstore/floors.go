@@ -3,6 +3,7 @@ package backstore
 import (
 	"sync"
 
+	"odx/backstore/invariant"
 	"odx/backstore/segment"
 )
 
@@ -26,6 +27,9 @@ func (a *appendFloors) begin(floor segment.ID) {
 
 func (a *appendFloors) end(floor segment.ID) {
 	a.mu.Lock()
+	if invariant.Enabled && a.counts[floor] == 0 {
+		invariant.Violated("a writer ended twice at segment %08x", floor)
+	}
 	if a.counts[floor]--; a.counts[floor] == 0 {
 		delete(a.counts, floor)
 	}

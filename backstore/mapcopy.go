@@ -25,6 +25,7 @@ const (
 // piece from dst on: fewer than length, without an error, when it stopped to
 // bound its time; with an error, those done before it.
 func (v *Volume) Map(ctx context.Context, dst int64, from *Snapshot, src, length int64) (int64, error) {
+	from.held.Use()
 	if err := v.checkWritable(); err != nil {
 		return 0, err
 	}

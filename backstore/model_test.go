@@ -14,6 +14,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"odx/backstore/invariant"
 	"odx/backstore/meta"
 	"odx/backstore/vfs"
 )
@@ -465,6 +466,9 @@ func (h *history) flush() {
 func (h *history) checkpoint() {
 	h.do("checkpoint", h.now(), h.store.Checkpoint)
 	h.durable()
+	if invariant.Enabled {
+		h.verify()
+	}
 }
 
 func (h *history) reopen() {

@@ -168,7 +168,9 @@ func (s *Store) replay(ctx context.Context, st state) error {
 			return err
 		}
 	}
-	return s.extents.EndReplay()
+	err = s.extents.EndReplay()
+	s.clock.Guard(&s.opMu)
+	return err
 }
 
 // Close makes everything durable, stores a checkpoint and releases the store.

@@ -10,6 +10,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"odx/backstore/extent"
+	"odx/backstore/invariant"
 	"odx/backstore/segment"
 )
 
@@ -30,6 +31,7 @@ type freshExtent struct {
 // writePlan is one write on its way into the store: first it finds duplicates
 // and stores what is new, without a lock; then apply puts its slots into a map.
 type writePlan struct {
+	held    invariant.Held
 	slots   [planBlocks]extent.Slot // 0: hole
 	known   [planBlocks]extent.Slot // slots of extents that existed before, else 0
 	fresh   []freshExtent
@@ -51,6 +53,7 @@ func (s *Store) newPlan() *writePlan {
 	if p == nil {
 		p = &writePlan{}
 	}
+	p.held.Take()
 	return p
 }
 
@@ -345,6 +348,13 @@ func (s *Store) discard(p *writePlan) error {
 		}
 	}
 	p.pinned, p.inline = p.pinned[:0], nil
+	p.held.Return()
+	if invariant.Enabled {
+		for i := range p.slots {
+			p.slots[i], p.known[i] = ^extent.Slot(0), ^extent.Slot(0)
+		}
+		invariant.Scribble(p.head.b)
+	}
 	s.plans.Put(p)
 	return nil
 }

@@ -60,10 +60,14 @@ func (t tree) name() string {
 // resolve looks blocks up in a tree that is locked or held, and gives their
 // slots too.
 func (s *Store) resolve(r blockmap.Root, block uint64, locs []extent.Location, slots []extent.Slot) error {
-	if err := s.forest.Lookup(r, block, slots); err != nil {
-		return err
+	err := s.forest.Lookup(r, block, slots)
+	if err == nil {
+		err = s.extents.Resolve(slots, locs)
 	}
-	return s.extents.Resolve(slots, locs)
+	if s.failed.Load() == nil {
+		prove(err)
+	}
+	return err
 }
 
 // readBlocks fills p with whole blocks from off, a multiple of 4096, and slots
@@ -132,7 +136,7 @@ func (s *Store) fetchBytes(locs []extent.Location, head int, p []byte) (bad int,
 		return s.fetch(locs, p)
 	}
 	b := s.getBlock()
-	defer s.blocks.Put(b)
+	defer s.putBlock(b)
 	for i := 0; len(p) > 0; head = 0 {
 		if head == 0 && len(p) >= BlockLength {
 			n := len(p) / BlockLength

@@ -51,6 +51,8 @@ func FuzzReplay(f *testing.F) {
 		defer s.closeFiles()
 		s.cancel()
 		s.background.Wait()
+		s.opMu.Lock()
+		defer s.opMu.Unlock()
 		s.extents.BeginReplay(nil)
 		if err := s.redo(1, record); err == nil {
 			if err := s.extents.EndReplay(); err != nil {

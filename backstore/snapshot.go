@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"odx/backstore/blockmap"
+	"odx/backstore/invariant"
 )
 
 // MaxRanges is the largest number of ranges of one snapshot.
@@ -29,8 +30,16 @@ type snapshotState struct {
 // in which they were given. It keeps the data alive until it is released, even
 // if the snapshot is deleted meanwhile. It is safe for concurrent use.
 type Snapshot struct {
+	held  invariant.Held
 	store *Store
 	state *snapshotState
+}
+
+// newHandle returns a handle that is counted in st.
+func (s *Store) newHandle(st *snapshotState) *Snapshot {
+	n := &Snapshot{store: s, state: st}
+	n.held.Take()
+	return n
 }
 
 // ID returns the snapshot's number, never used again.
@@ -44,6 +53,7 @@ func (n *Snapshot) Ranges() []Range { return slices.Clone(n.state.ranges) }
 
 // ReadAt fills p from byte off of the ranges laid end to end.
 func (n *Snapshot) ReadAt(ctx context.Context, p []byte, off int64) error {
+	n.held.Use()
 	if off < 0 || off > n.state.length || int64(len(p)) > n.state.length-off {
 		return fmt.Errorf("%w: snapshot %d has %d bytes, wanted %d at %d", ErrRange, n.state.id, n.state.length, len(p), off)
 	}
@@ -140,7 +150,7 @@ func (v *Volume) Snapshot(ctx context.Context, ranges []Range, recs func(snapsho
 		return nil, s.fail(err)
 	}
 	unused = 0
-	return &Snapshot{store: s, state: st}, nil
+	return s.newHandle(st), nil
 }
 
 // takeSnapshot enters a snapshot of the volume into the table. The volume is
@@ -177,7 +187,7 @@ func (s *Store) Snapshot(id uint64) (*Snapshot, error) {
 		return nil, fmt.Errorf("snapshot %d: %w", id, ErrNotFound)
 	}
 	st.handles++
-	return &Snapshot{store: s, state: st}, nil
+	return s.newHandle(st), nil
 }
 
 // DeleteSnapshot deletes a snapshot and puts records, in one atomic step. Its
@@ -227,6 +237,7 @@ func (s *Store) dropSnapshot(st *snapshotState) error {
 
 // Release ends the handle. It must be called exactly once.
 func (n *Snapshot) Release() {
+	n.held.Return()
 	s := n.store
 	s.opMu.RLock()
 	defer s.opMu.RUnlock()

@@ -39,6 +39,7 @@ import (
 	"odx/backstore/blockmap"
 	"odx/backstore/dedup"
 	"odx/backstore/extent"
+	"odx/backstore/invariant"
 	"odx/backstore/journal"
 	"odx/backstore/meta"
 	"odx/backstore/pages"
@@ -190,11 +191,20 @@ func (s *Store) usable() error {
 // operation in it, which must reach neither the journal nor a checkpoint. What
 // the journal holds is right, so opening the store again is the way on.
 func (s *Store) fail(err error) error {
+	prove(err)
 	err = fmt.Errorf("store stopped after a metadata error, restart it: %w", err)
 	if s.failed.CompareAndSwap(nil, &err) {
 		s.log.WithError(err).Error("store stopped")
 	}
 	return err
+}
+
+// prove panics, in builds with invariants, when err says that metadata
+// contradict each other: nothing but a fault of the store makes them.
+func prove(err error) {
+	if invariant.Enabled && (errors.Is(err, blockmap.ErrInconsistent) || errors.Is(err, extent.ErrInconsistent)) {
+		invariant.Violated("%v", err)
+	}
 }
 
 // Flush makes every change that returned before durable.

@@ -8,6 +8,7 @@ import (
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
+	"odx/backstore/invariant"
 )
 
 // MaxVolumeBytes is the largest size of a volume.
@@ -104,7 +105,7 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64) error {
 // if nobody wrote to it in between.
 func (v *Volume) writePart(ctx context.Context, p []byte, off int64) error {
 	b := v.store.getBlock()
-	defer v.store.blocks.Put(b)
+	defer v.store.putBlock(b)
 	base := off &^ (BlockLength - 1)
 	for {
 		var expect [1]extent.Slot
@@ -282,4 +283,9 @@ func (s *Store) getBlock() *[BlockLength]byte {
 		return b
 	}
 	return new([BlockLength]byte)
+}
+
+func (s *Store) putBlock(b *[BlockLength]byte) {
+	invariant.Scribble(b[:])
+	s.blocks.Put(b)
 }

@@ -57,6 +57,7 @@ func decodeCounts(b []byte) (*countPage, error) {
 
 // addRef adds a reference to a node.
 func (f *Forest) addRef(id uint64) error {
+	f.proveNotDropped(id)
 	p, err := f.counts.Lock(id / Fanout)
 	if err != nil {
 		return err

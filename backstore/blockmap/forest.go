@@ -21,10 +21,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"odx/backstore/extent"
+	"odx/backstore/invariant"
 	"odx/backstore/meta"
 	"odx/backstore/pages"
 )
@@ -290,6 +292,7 @@ func (f *Forest) release(id uint64) error {
 	if err != nil || !last {
 		return err
 	}
+	f.proveNotDropped(id)
 	f.droppedMu.Lock()
 	f.dropped = append(f.dropped, id)
 	f.droppedMu.Unlock()
@@ -298,6 +301,19 @@ func (f *Forest) release(id uint64) error {
 	default:
 	}
 	return nil
+}
+
+// proveNotDropped panics, in builds with invariants, for a node that has lost
+// its last reference before.
+func (f *Forest) proveNotDropped(id uint64) {
+	if !invariant.Enabled {
+		return
+	}
+	f.droppedMu.Lock()
+	defer f.droppedMu.Unlock()
+	if slices.Contains(f.dropped, id) {
+		invariant.Violated("map node %d has no reference and is referred to", id)
+	}
 }
 
 // Hold adds a reference to the tree; Drop takes it back.

@@ -2,6 +2,7 @@ package blockmap
 
 import (
 	"odx/backstore/extent"
+	"odx/backstore/invariant"
 )
 
 // Range is a range of blocks of a tree.
@@ -139,7 +140,7 @@ func (f *Forest) copyStep(dst *Root, to uint64, src Root, from, count uint64) (n
 		return span(level), 1, f.shareInto(dst, to, src, from, level)
 	}
 	slots := f.scratch.Get().(*[Fanout]extent.Slot)
-	defer f.scratch.Put(slots)
+	defer f.putScratch(slots)
 	n = min(count, Fanout-to%Fanout)
 	if err := f.Lookup(src, from, slots[:n]); err != nil {
 		return 0, 0, err
@@ -148,6 +149,15 @@ func (f *Forest) copyStep(dst *Root, to uint64, src Root, from, count uint64) (n
 		return 0, 0, err
 	}
 	return n, slotCost, f.Set(dst, to, slots[:n])
+}
+
+func (f *Forest) putScratch(slots *[Fanout]extent.Slot) {
+	if invariant.Enabled {
+		for i := range slots {
+			slots[i] = ^extent.Slot(0)
+		}
+	}
+	f.scratch.Put(slots)
 }
 
 // commonLevel returns the highest level at which a whole node can be shared.

@@ -1,6 +1,8 @@
 package blockmap
 
 import (
+	"fmt"
+
 	"odx/backstore/extent"
 )
 
@@ -32,6 +34,9 @@ func (f *Forest) reap(id uint64) error {
 	n, err := f.nodes.Get(id)
 	if err != nil {
 		return err
+	}
+	if n.deleted {
+		return fmt.Errorf("%w: node %d was dropped twice", ErrInconsistent, id)
 	}
 	if n.level == 0 {
 		err = f.extents.Unref(n.slots[:])

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"odx/backstore/invariant"
 	"odx/backstore/meta"
 	"odx/backstore/pages"
 	"odx/backstore/segment"
@@ -304,6 +305,9 @@ func (t *Table) Unpin(id ID) error {
 	defer p.Unlock()
 	s := &t.pins[id%pinShards]
 	s.mu.Lock()
+	if invariant.Enabled && s.counts[id] == 0 {
+		invariant.Violated("extent %d is unpinned and was not pinned", id)
+	}
 	s.counts[id]--
 	last := s.counts[id] == 0
 	if last {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"odx/backstore/invariant"
 	"odx/backstore/meta"
 	"odx/backstore/segment"
 )
@@ -90,6 +91,9 @@ func (u *Usage) add(id segment.ID, blocks int64, page uint64) {
 	su.live += blocks
 	u.total += blocks
 	u.changed[id] = true
+	if invariant.Enabled && su.live < 0 {
+		invariant.Violated("segment %08x has %d live blocks", id, su.live)
+	}
 	if su.live == 0 {
 		delete(u.segments, id)
 		return

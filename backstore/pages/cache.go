@@ -25,7 +25,8 @@ import (
 
 // Clock numbers the generations between cuts. All caches of a store share one.
 type Clock struct {
-	gen atomic.Uint64
+	gen   atomic.Uint64
+	guard *sync.RWMutex
 }
 
 // NewClock returns a clock in its first generation.
@@ -34,6 +35,11 @@ func NewClock() *Clock {
 	c.gen.Store(1)
 	return c
 }
+
+// Guard makes every change of an object prove, in builds with invariants, that
+// mu is held, shared at least, as it is by operations in progress. It is called
+// before operations begin.
+func (c *Clock) Guard(mu *sync.RWMutex) { c.guard = mu }
 
 // Tick starts the next generation. Only a checkpoint calls it, while no
 // operation is in progress, before it calls Cut on the caches.
@@ -202,6 +208,7 @@ func (c *Cache[T]) Insert(id uint64, o T) {
 // Change must be called with the object locked, before each change of it.
 func (c *Cache[T]) Change(o T) {
 	h := o.header()
+	c.proveChange(h)
 	now := c.cfg.Clock.gen.Load()
 	if h.gen == now {
 		return
@@ -236,6 +243,7 @@ func (c *Cache[T]) evict(s *shard[T]) {
 			continue
 		}
 		if h.gen == 0 {
+			c.proveStored(o)
 			h.evicted = true
 			delete(s.objects, id)
 			h.mu.Unlock()

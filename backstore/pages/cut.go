@@ -107,6 +107,7 @@ func (c *Cache[T]) shrink() {
 				continue
 			}
 			if h.gen == 0 {
+				c.proveStored(o)
 				h.evicted = true
 				delete(s.objects, id)
 			}

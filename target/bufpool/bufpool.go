@@ -7,6 +7,8 @@ package bufpool
 import (
 	"math/bits"
 	"sync"
+
+	"odx/backstore/invariant"
 )
 
 const (
@@ -49,6 +51,7 @@ func (p *Pool) Put(b *Buffer) {
 		return
 	}
 	b.Bytes = nil
+	invariant.Scribble(b.whole)
 	p.classes[b.class].Put(b)
 }
 
