@@ -109,13 +109,15 @@ func (s *Store) loadState() (state, error) {
 	if s.usage, err = extent.LoadUsage(s.kv); err != nil {
 		return st, err
 	}
+	// The rest is for Badger's block cache and for what is changed and not
+	// stored yet, which is evicted by nobody.
 	cache := s.opts.CacheBytes
 	s.extents = extent.NewTable(extent.Options{
 		KV: s.kv, Clock: s.clock, Unit: s.sb.unit, Next: st.nextExtent, Usage: s.usage,
-		MaxPages: int(cache / 4 / int64(extent.PageBytes(s.sb.unit))),
+		MaxPages: int(cache * 3 / 16 / int64(extent.PageBytes(s.sb.unit))),
 	})
 	s.forest = blockmap.New(blockmap.Options{
-		KV: s.kv, Clock: s.clock, Extents: s.extents, MaxBytes: cache * 3 / 8, Next: st.nextNode, Dropped: st.dropped,
+		KV: s.kv, Clock: s.clock, Extents: s.extents, MaxBytes: cache / 4, Next: st.nextNode, Dropped: st.dropped,
 	})
 	s.index = dedup.New(cache / 4)
 	return st, s.loadTables()

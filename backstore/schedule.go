@@ -35,9 +35,9 @@ type checkpointer struct {
 }
 
 // behind reports whether the checkpoints do not keep up: the journal is too
-// long, or changed metadata fills the cache, which evicts only what is stored.
+// long, or there is too much changed metadata, which cannot be evicted.
 func (s *Store) behind() bool {
-	return s.journal.Bytes() > throttleBytes || s.dirty() > s.opts.CacheBytes
+	return s.journal.Bytes() > throttleBytes || s.dirty() > s.opts.CacheBytes/4
 }
 
 // throttle waits while the checkpoints do not keep up.
@@ -136,5 +136,5 @@ func (s *Store) dirty() int64 {
 	return int64(s.forest.Dirty())*blockmap.NodeBytes + int64(s.extents.Dirty())*int64(extent.PageBytes(s.sb.unit))
 }
 
-// tooDirty reports whether changed metadata takes more than half of the cache.
-func (s *Store) tooDirty() bool { return s.dirty() > s.opts.CacheBytes/2 }
+// tooDirty reports whether changed metadata takes an eighth of the cache.
+func (s *Store) tooDirty() bool { return s.dirty() > s.opts.CacheBytes/8 }

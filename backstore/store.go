@@ -60,8 +60,9 @@ type Options struct {
 	Log *logrus.Entry
 	// CapacityBytes bounds the live data; 0 leaves it to the file system.
 	CapacityBytes int64
-	// CacheBytes bounds the memory for maps, the extent table and the
-	// fingerprint index together; 0 means DefaultCacheBytes.
+	// CacheBytes bounds the memory for metadata: the caches of maps and of the
+	// extent table, what is changed in them and not stored yet, the fingerprint
+	// index and Badger's block cache; 0 means DefaultCacheBytes.
 	CacheBytes int64
 	// DedupUnit is the largest extent in bytes, a power of two from 4096 to
 	// 65536; 0 means DefaultDedupUnit. An existing store keeps its own.

@@ -31,6 +31,8 @@ func newPage(unit int) *page {
 	return &page{unit: unit, crcs: make([]uint32, pageExtents*unit)}
 }
 
+func (p *page) entry(id ID) *entry { return &p.entries[id%pageExtents] }
+
 func (p *page) crc(i int) []uint32 { return p.crcs[i*p.unit : (i+1)*p.unit] }
 
 // Encode returns, for each extent of the page: index and blocks (a byte each),

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 
@@ -26,7 +27,7 @@ const pinShards = 64
 type Options struct {
 	KV       meta.KV
 	Clock    *pages.Clock
-	Unit     int // blocks of a full extent, 1 to MaxUnit
+	Unit     int // blocks of a full extent, a power of two up to MaxUnit
 	MaxPages int // bound of the page cache
 	Next     ID  // first ID that was never used
 	Usage    *Usage
@@ -38,6 +39,7 @@ type Table struct {
 	cache *pages.Cache[*page]
 	kv    meta.KV
 	unit  uint64
+	shift uint // 1<<shift == unit
 	next  atomic.Uint64
 	usage *Usage
 
@@ -57,7 +59,7 @@ type pinShard struct {
 
 // NewTable returns the table stored in o.KV.
 func NewTable(o Options) *Table {
-	t := &Table{kv: o.KV, unit: uint64(o.Unit), usage: o.Usage}
+	t := &Table{kv: o.KV, unit: uint64(o.Unit), shift: uint(bits.TrailingZeros(uint(o.Unit))), usage: o.Usage}
 	t.next.Store(uint64(max(o.Next, 1)))
 	for i := range t.pins {
 		t.pins[i].counts = make(map[ID]int)
@@ -73,10 +75,10 @@ func NewTable(o Options) *Table {
 func PageBytes(unit int) int { return pageExtents*(48+4*unit) + 128 }
 
 // Slot returns the slot for a block of an extent.
-func (t *Table) Slot(id ID, block int) Slot { return Slot(uint64(id)*t.unit + uint64(block)) }
+func (t *Table) Slot(id ID, block int) Slot { return Slot(uint64(id)<<t.shift + uint64(block)) }
 
 // Split returns the extent and the block within it that a slot names.
-func (t *Table) Split(s Slot) (ID, int) { return ID(uint64(s) / t.unit), int(uint64(s) % t.unit) }
+func (t *Table) Split(s Slot) (ID, int) { return t.id(s), int(uint64(s) & (t.unit - 1)) }
 
 // Next returns the first ID that was never used.
 func (t *Table) Next() ID { return ID(t.next.Load()) }
@@ -118,13 +120,18 @@ func (t *Table) Create(id ID, x *Extent, refs int) error {
 
 // Ref adds a reference for each slot that is not a hole.
 func (t *Table) Ref(slots []Slot) error {
-	return t.eachExtent(slots, func(p *page, id ID, n int) error {
-		e := &p.entries[uint64(id)%pageExtents]
-		if e.blocks == 0 {
-			return fmt.Errorf("%w: %d new references to extent %d, which does not exist", ErrInconsistent, n, id)
-		}
+	return t.eachPage(slots, func(p *page, slots []Slot) error {
 		t.cache.Change(p)
-		e.refs += uint64(n)
+		for _, s := range slots {
+			if s == 0 {
+				continue
+			}
+			e := p.entry(t.id(s))
+			if e.blocks == 0 {
+				return fmt.Errorf("%w: new reference to extent %d, which does not exist", ErrInconsistent, t.id(s))
+			}
+			e.refs++
+		}
 		return nil
 	})
 }
@@ -132,15 +139,19 @@ func (t *Table) Ref(slots []Slot) error {
 // Unref takes a reference back for each slot that is not a hole, and frees
 // extents that have none left.
 func (t *Table) Unref(slots []Slot) error {
-	return t.eachExtent(slots, func(p *page, id ID, n int) error {
-		e := &p.entries[uint64(id)%pageExtents]
-		if e.refs < uint64(n) {
-			return fmt.Errorf("%w: %d references taken from extent %d, which has %d", ErrInconsistent, n, id, e.refs)
-		}
+	return t.eachPage(slots, func(p *page, slots []Slot) error {
 		t.cache.Change(p)
-		e.refs -= uint64(n)
-		if e.refs == 0 {
-			t.orphan(e, id)
+		for _, s := range slots {
+			if s == 0 {
+				continue
+			}
+			e := p.entry(t.id(s))
+			if e.refs == 0 {
+				return fmt.Errorf("%w: reference taken from extent %d, which has none", ErrInconsistent, t.id(s))
+			}
+			if e.refs--; e.refs == 0 {
+				t.orphan(e, t.id(s))
+			}
 		}
 		return nil
 	})
@@ -167,37 +178,29 @@ func (t *Table) free(e *entry) {
 	*e = entry{}
 }
 
-// eachExtent calls fn once for each run of slots of one extent, with the
-// extent's page locked.
-func (t *Table) eachExtent(slots []Slot, fn func(p *page, id ID, n int) error) error {
-	var p *page
-	defer func() {
-		if p != nil {
-			p.Unlock()
-		}
-	}()
+// id returns the extent that a slot names.
+func (t *Table) id(s Slot) ID { return ID(s >> t.shift) }
+
+// eachPage calls fn with runs of slots whose extents share a page, holes among
+// them, with the page locked.
+func (t *Table) eachPage(slots []Slot, fn func(p *page, slots []Slot) error) error {
 	for i := 0; i < len(slots); {
 		if slots[i] == 0 {
 			i++
 			continue
 		}
-		id := ID(uint64(slots[i]) / t.unit)
+		number := uint64(t.id(slots[i])) / pageExtents
 		n := 1
-		for i+n < len(slots) && ID(uint64(slots[i+n])/t.unit) == id {
+		for i+n < len(slots) && (slots[i+n] == 0 || uint64(t.id(slots[i+n]))/pageExtents == number) {
 			n++
 		}
-		number := uint64(id) / pageExtents
-		if p == nil || p.ID() != number {
-			if p != nil {
-				p.Unlock()
-			}
-			var err error
-			if p, err = t.cache.Lock(number); err != nil {
-				p = nil
-				return err
-			}
+		p, err := t.cache.Lock(number)
+		if err != nil {
+			return err
 		}
-		if err := fn(p, id, n); err != nil {
+		err = fn(p, slots[i:i+n])
+		p.Unlock()
+		if err != nil {
 			return err
 		}
 		i += n
