@@ -28,7 +28,7 @@ func main() {
 	size := flag.String("size", "1GiB", "size of the LUN, all of which is written first")
 	flag.IntVar(&o.runs, "runs", 5, "runs of every workload against every target")
 	flag.DurationVar(&o.length, "length", 3*time.Second, "length of a run")
-	flag.IntVar(&o.tokens, "tokens", 200, "token copies to time; 0 for none")
+	flag.IntVar(&o.tokens, "tokens", 200, "token copies to time; 0 for none, and no look at the memory of 1 TiB")
 	only := flag.String("only", "", "regular expression for the names of the workloads to run")
 	flag.StringVar(&o.dir, "dir", "", "folder for the targets' data (default: the system's for temporary files)")
 	flag.Parse()
@@ -70,7 +70,10 @@ func start(ctx context.Context, o options, size, only string) (err error) {
 	if o.tokens == 0 {
 		return nil
 	}
-	return timeTokens(ctx, o)
+	if err := timeTokens(ctx, o); err != nil {
+		return err
+	}
+	return measureMemory(ctx, o)
 }
 
 // peers are the targets that are compared, odx first; ratios are to the second.

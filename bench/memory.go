@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/dustin/go-humanize"
+
+	"odx/bench/load"
+	"odx/test/tokencopy"
+	"odx/test/undertest"
+)
+
+// measureMemory serves 1 TiB of mapped data, built from token copies of 1 GiB,
+// and prints what the server holds of it in memory. Half of it is copied with
+// a shift of 4 KiB, so that its maps are not shared.
+func measureMemory(ctx context.Context, o options) (err error) {
+	const gib, half = 1 << 30, 512
+	dir := filepath.Join(o.dir, "memory")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	t, err := undertest.StartODX(ctx, dir, []undertest.LUN{{Size: (2*half + 1) * gib}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.Stop()) }()
+	empty, err := t.ResidentBytes()
+	if err != nil {
+		return err
+	}
+	err = withSession(ctx, t, func(s *tokencopy.Session) error {
+		perGiB := uint64(gib / s.BlockLength)
+		a, err := s.Write(randomData(), 0, perGiB, tokencopy.WriteOptions{})
+		if err != nil || !a.Good() {
+			return fmt.Errorf("write: %v, %w", a, err)
+		}
+		for have := uint64(1); have < half; have *= 2 {
+			if _, err := s.OffloadTo(s, 0, have*perGiB, have*perGiB); err != nil {
+				return err
+			}
+		}
+		shift := 4096 / uint64(s.BlockLength)
+		_, err = s.OffloadTo(s, 0, half*perGiB+shift, half*perGiB)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	mapped, err := t.ResidentBytes()
+	if err != nil {
+		return err
+	}
+	r, err := load.Run(ctx, t.URL(0), "read", 4<<10, 32, 5*o.length, "random")
+	if err != nil {
+		return err
+	}
+	after, err := t.ResidentBytes()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\n1 TiB of mapped data, half of it with maps of its own: resident memory %s after the start, %s after the copies, %s after %d random reads of 4 KiB at %.0f a second\n",
+		humanize.IBytes(uint64(empty)), humanize.IBytes(uint64(mapped)), humanize.IBytes(uint64(after)), r.Commands, r.Rate())
+	return nil
+}
