@@ -20,6 +20,10 @@ const (
 	// inlineBytes is the most new data that a journal record carries itself.
 	// Larger writes are made durable by syncing their segment.
 	inlineBytes = 32 << 10
+	// inlineWindow is how many bytes may have been written since the last flush
+	// for records to carry data: a client that flushes often waits for one
+	// sync then, while one that does not would only have its data written twice.
+	inlineWindow = 1 << 20
 )
 
 // freshExtent is an extent of a plan that is not in the table yet.
@@ -179,7 +183,7 @@ func (s *Store) storeFresh(p *writePlan, data []byte) error {
 		}
 		appends++
 	}
-	if appends == 1 && len(piece) <= inlineBytes {
+	if unflushed := s.unflushed.Add(int64(len(data))); appends == 1 && len(piece) <= inlineBytes && unflushed <= inlineWindow {
 		p.inline = piece
 	}
 	return nil

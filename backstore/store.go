@@ -152,7 +152,8 @@ type Store struct {
 
 	// segmentDirty: the journal has records whose data lies only in segments.
 	segmentDirty atomic.Bool
-	lowSpace     atomic.Bool // the host's file system is nearly full
+	unflushed    atomic.Int64 // bytes written since the last Flush began
+	lowSpace     atomic.Bool  // the host's file system is nearly full
 	failed       atomic.Pointer[error]
 	closed       atomic.Bool
 
@@ -213,6 +214,7 @@ func (s *Store) Flush(ctx context.Context) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
+	s.unflushed.Store(0)
 	return s.journal.Commit(ctx, s.journal.Last())
 }
 
