@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 )
@@ -200,5 +203,62 @@ func BenchmarkCopyClones(b *testing.B) {
 				copyRange(b, 1<<40+bm.shift, bm.gibs*gib)
 			}
 		})
+	}
+}
+
+// BenchmarkWhileCleaning times reads and writes of 4 KiB while segments are
+// cleaned without a pause at the default budget.
+func BenchmarkWhileCleaning(b *testing.B) {
+	for _, cleaning := range []bool{false, true} {
+		b.Run(fmt.Sprintf("cleaning %v", cleaning), func(b *testing.B) {
+			s, v := benchStore(b, 512<<20)
+			benchFill(b, v, v.Size())
+			ctx, cancel := context.WithCancel(context.Background())
+			var wg sync.WaitGroup
+			if cleaning {
+				wg.Go(func() { cleanForever(ctx, s) })
+			}
+			rng := rand.New(rand.NewPCG(1, 2))
+			p := make([]byte, 4096)
+			var reads, writes []time.Duration
+			for n := uint64(1); b.Loop(); n++ {
+				start := time.Now()
+				if err := v.ReadAt(ctx, p, rng.Int64N(v.Size()/4096)*4096); err != nil {
+					b.Fatal(err)
+				}
+				reads = append(reads, time.Since(start))
+				unique(p, n)
+				start = time.Now()
+				if err := v.WriteAt(ctx, p, rng.Int64N(v.Size()/4096)*4096); err != nil {
+					b.Fatal(err)
+				}
+				writes = append(writes, time.Since(start))
+			}
+			cancel()
+			wg.Wait()
+			for name, d := range map[string][]time.Duration{"read": reads, "write": writes} {
+				slices.Sort(d)
+				b.ReportMetric(float64(d[len(d)*99/100].Nanoseconds())/1e3, name+"-p99-µs")
+				b.ReportMetric(float64(d[len(d)*999/1000].Nanoseconds())/1e3, name+"-p999-µs")
+			}
+		})
+	}
+}
+
+// cleanForever cleans the segments with the most dead data, one after the other.
+func cleanForever(ctx context.Context, s *Store) {
+	for ctx.Err() == nil {
+		sealed, _, _ := s.sealedSegments()
+		for _, sp := range sealed {
+			if sp.live == 0 || ctx.Err() != nil {
+				continue
+			}
+			s.cleaning.Lock()
+			err := s.cleanSegment(ctx, sp.id, s.cleanBudget)
+			s.cleaning.Unlock()
+			if err != nil {
+				return
+			}
+		}
 	}
 }
