@@ -18,6 +18,8 @@ type Stats struct {
 	LiveBytes int64 `json:"live_bytes"`
 	// PhysicalBytes is the length of the segments, live and dead data together.
 	PhysicalBytes int64 `json:"physical_bytes"`
+	// ReclaimableBytes is the dead data in the segments: what Clean gives back.
+	ReclaimableBytes int64 `json:"reclaimable_bytes"`
 	// DedupRatio is LogicalBytes divided by LiveBytes, 1 for an empty store.
 	// Data that only snapshots map makes it smaller.
 	DedupRatio float64 `json:"dedup_ratio"`
@@ -66,10 +68,9 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 		}
 	}
 	s.tableMu.Unlock()
-	st.LiveBytes = s.usage.Total() * BlockLength
-	for _, id := range s.segments.List() {
-		st.PhysicalBytes += s.segments.Bytes(id)
-	}
+	st.LiveBytes, st.PhysicalBytes = s.LiveBytes(), s.PhysicalBytes()
+	headers := int64(len(s.segments.List())) * BlockLength
+	st.ReclaimableBytes = max(st.PhysicalBytes-st.LiveBytes-headers, 0)
 	if st.LiveBytes > 0 {
 		st.DedupRatio = float64(st.LogicalBytes) / float64(st.LiveBytes)
 	}
