@@ -1,20 +1,52 @@
-// Package api is the HTTP+JSON interface of a running server and its Go client.
+// Package api is what an administrator can ask of a store: an interface with
+// two implementations. Local does it on a store that this process has open;
+// Client asks the server of the store, over HTTP+JSON, where Server answers with
+// a Local of its own. So both do the same.
 //
-// The server listens on a Unix socket in the folder of its store, so that
-// whoever may open the store may ask about it, and nobody else. Times are
-// RFC 3339, sizes are bytes, identifiers are hexadecimal. An error is a JSON
-// object with the key "error" and a status code that is not 2xx.
+// The server listens on a Unix socket in the folder of its store: whoever may
+// open the store may ask about it, and nobody else. Times are RFC 3339, sizes
+// are bytes, identifiers are hexadecimal. Parameters are a JSON object in the
+// body; unknown keys are refused. The table in routes.go lists every request.
 //
-//	GET /v1/store    Store: volumes, bytes, deduplication and tokens
+// An error is a JSON object with a kind, for programs, and a text in "error",
+// for people, under a status code that is not 2xx. A long operation that tells
+// its progress answers with lines of JSON: {"progress": …}, any number of them,
+// then {"result": …} or an error.
 package api
 
 import (
 	"context"
-	"fmt"
 
 	"odx/backstore"
-	"odx/tokens"
+	"odx/target"
 )
+
+// Administrator is what can be asked of a store. Errors are those of package
+// backstore and target.ErrInUse; a Client returns ErrNotRunning when nobody
+// serves the store.
+type Administrator interface {
+	// Store describes the store. It counts what volumes map, which takes longer
+	// the more that is.
+	Store(ctx context.Context) (Store, error)
+	// Check proves references, segments and maps. Operations wait meanwhile.
+	Check(ctx context.Context) (CheckResult, error)
+	// Scrub reads and verifies every extent. progress, which may be nil, is
+	// called now and then. What was found before an error is returned with it by
+	// a Local only.
+	Scrub(ctx context.Context, r ScrubRequest, progress func(backstore.ScrubProgress)) (backstore.ScrubResult, error)
+	// Clean gives the space of dead data back, as fast as the disk allows.
+	Clean(ctx context.Context) (CleanResult, error)
+
+	Volumes(ctx context.Context) ([]Volume, error)
+	CreateVolume(ctx context.Context, name string, size int64) (Volume, error)
+	// ResizeVolume makes a volume larger.
+	ResizeVolume(ctx context.Context, name string, size int64) (Volume, error)
+	DeleteVolume(ctx context.Context, name string) error
+	// SnapshotVolume makes a read-only volume that equals src as it is now.
+	SnapshotVolume(ctx context.Context, src, name string) (Volume, error)
+	// CloneVolume makes a volume that equals src as it is now.
+	CloneVolume(ctx context.Context, src, name string) (Volume, error)
+}
 
 // Store describes an extent store: its figures, and its tokens.
 type Store struct {
@@ -31,20 +63,28 @@ type Tokens struct {
 	PinnedBytes int64 `json:"pinned_bytes"`
 }
 
-// Describe describes an open store and its tokens. It counts what volumes map,
-// which takes longer the more that is.
-func Describe(ctx context.Context, s *backstore.Store, m *tokens.Manager) (Store, error) {
-	stats, err := s.Stats(ctx)
-	if err != nil {
-		return Store{}, err
-	}
-	if stats.Volumes == nil {
-		stats.Volumes = []backstore.VolumeStats{} // [] in JSON
-	}
-	ts := m.Stats()
-	return Store{
-		ID:     fmt.Sprintf("%x", s.ID()),
-		Stats:  stats,
-		Tokens: Tokens{Count: ts.Live, PinnedBytes: ts.PinnedBytes},
-	}, nil
+// Volume describes a volume.
+type Volume = target.Volume
+
+// CheckResult is what a check found.
+type CheckResult struct {
+	Sound bool `json:"sound"`
+	// Findings says what is wrong, in words; the last one counts those beyond
+	// 1000.
+	Findings []string `json:"findings"`
+}
+
+// ScrubRequest says how to scrub.
+type ScrubRequest struct {
+	// BytesPerSecond bounds what is read; 0: as fast as the disk allows.
+	BytesPerSecond int64 `json:"bytes_per_second,omitempty"`
+}
+
+// CleanResult says what cleaning did.
+type CleanResult struct {
+	// FreedBytes is how much shorter the segments are. Writes that came
+	// meanwhile make it smaller, below zero too.
+	FreedBytes int64 `json:"freed_bytes"`
+	// PhysicalBytes is the length of the segments afterwards.
+	PhysicalBytes int64 `json:"physical_bytes"`
 }

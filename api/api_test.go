@@ -1,9 +1,11 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -16,7 +18,8 @@ import (
 	"go.uber.org/goleak"
 
 	"odx/backstore"
-	"odx/tokens"
+	"odx/conf"
+	"odx/target"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -27,47 +30,60 @@ func quiet() *logrus.Entry {
 	return logrus.NewEntry(log)
 }
 
-// open opens the store in dir with one volume of 64 MiB, 8 KiB of it written.
-func open(t *testing.T, dir string) (*backstore.Store, *tokens.Manager) {
+// open starts a service with a store in dir, which has one volume of 64 MiB as
+// a LUN, some of it written.
+func open(t *testing.T, dir string) *target.Service {
 	t.Helper()
-	ctx := t.Context()
-	s, err := backstore.Open(ctx, backstore.Options{Dir: dir, Log: quiet()})
+	cfg, err := conf.Parse("odx.yaml", fmt.Appendf(nil, `data_dir: %s
+portals: ["127.0.0.1:0"]
+targets:
+  - name: iqn.2026-11.example.odx:disks
+    luns: [{lun: 0, volume: src, size: 64MiB}]
+`, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := target.Start(t.Context(), cfg, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil && !errors.Is(err, backstore.ErrClosed) {
+		if err := s.Stop(context.Background()); err != nil && !errors.Is(err, backstore.ErrClosed) {
 			t.Error(err)
 		}
 	})
-	m, err := tokens.Open(ctx, tokens.Options{Store: tokens.ExtentStore(s), Log: quiet()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	v, err := s.CreateVolume(ctx, "src", 64<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := v.WriteAt(ctx, []byte(strings.Repeat("a fine block of data... ", 512))[:8192], 4096); err != nil {
-		t.Fatal(err)
-	}
-	return s, m
+	return s
 }
 
-// serve answers about a store in dir until the test ends.
-func serve(t *testing.T, dir string) (*backstore.Store, *tokens.Manager) {
+// content is different in each block of 4096 bytes.
+func content(n int) []byte {
+	p := make([]byte, 0, n)
+	for len(p) < n {
+		p = fmt.Appendf(p, "%-64d", len(p))
+	}
+	return p[:n]
+}
+
+func fill(t *testing.T, s *target.Service, n int) {
 	t.Helper()
-	s, m := open(t, dir)
+	v, err := s.Store().Volume("src")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.WriteAt(t.Context(), content(n), 4096); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serve answers about a service with a store in dir until the test ends, and
+// returns a client.
+func serve(t *testing.T, dir string, s *target.Service) (*Server, *Client) {
+	t.Helper()
 	l, err := Listen(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := NewServer(s, m, quiet())
+	server := NewServer(NewLocal(s), quiet())
 	go server.Serve(l)
 	t.Cleanup(func() {
 		if err := server.Shutdown(context.Background()); err != nil {
@@ -77,7 +93,24 @@ func serve(t *testing.T, dir string) (*backstore.Store, *tokens.Manager) {
 			t.Errorf("the socket is still there: %v", err)
 		}
 	})
-	return s, m
+	client := NewClient(dir)
+	t.Cleanup(client.Close)
+	return server, client
+}
+
+// eachAdministrator runs a test with a Local, and with a Client.
+func eachAdministrator(t *testing.T, test func(t *testing.T, s *target.Service, dir string, a Administrator)) {
+	t.Run("local", func(t *testing.T) {
+		dir := t.TempDir()
+		s := open(t, dir)
+		test(t, s, dir, NewLocal(s))
+	})
+	t.Run("client", func(t *testing.T) {
+		dir := t.TempDir()
+		s := open(t, dir)
+		_, client := serve(t, dir, s)
+		test(t, s, dir, client)
+	})
 }
 
 func TestStore(t *testing.T) {
@@ -87,9 +120,9 @@ func TestStore(t *testing.T) {
 		"a path longer than a socket address": filepath.Join(t.TempDir(), strings.Repeat("d", 120)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, m := serve(t, dir)
-			client := NewClient(dir)
-			defer client.Close()
+			s := open(t, dir)
+			fill(t, s, 8192)
+			_, client := serve(t, dir, s)
 			got, err := client.Store(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -97,7 +130,7 @@ func TestStore(t *testing.T) {
 			if len(got.Volumes) != 1 || got.Volumes[0].Name != "src" || got.Volumes[0].SizeBytes != 64<<20 || got.LogicalBytes != 8192 {
 				t.Errorf("got %+v", got)
 			}
-			want, err := Describe(t.Context(), s, m)
+			want, err := NewLocal(s).Store(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -121,11 +154,97 @@ func encode(t *testing.T, v any) string {
 	return string(b)
 }
 
+func TestVolumes(t *testing.T) {
+	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a Administrator) {
+		ctx := t.Context()
+		made, err := a.CreateVolume(ctx, "made", 1<<20)
+		if err != nil || made.Name != "made" || made.SizeBytes != 1<<20 || made.ReadOnly || len(made.LUNs) != 0 || made.Created.IsZero() {
+			t.Errorf("made %+v, %v", made, err)
+		}
+		if v, err := a.ResizeVolume(ctx, "made", 2<<20); err != nil || v.SizeBytes != 2<<20 || v.ID != made.ID {
+			t.Errorf("resized %+v, %v", v, err)
+		}
+		if v, err := a.SnapshotVolume(ctx, "src", "snap"); err != nil || v.Origin != "src" || !v.ReadOnly || v.SizeBytes != 64<<20 {
+			t.Errorf("snapshot %+v, %v", v, err)
+		}
+		if v, err := a.CloneVolume(ctx, "snap", "clone"); err != nil || v.Origin != "snap" || v.ReadOnly {
+			t.Errorf("clone %+v, %v", v, err)
+		}
+		if err := a.DeleteVolume(ctx, "made"); err != nil {
+			t.Error(err)
+		}
+		all, err := a.Volumes(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, v := range all {
+			names = append(names, fmt.Sprint(v.Name, v.LUNs))
+		}
+		if got, want := strings.Join(names, " "), "clone[] snap[] src[iqn.2026-11.example.odx:disks/0]"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	})
+}
+
+// TestErrors: the cause of an error is known on either side of the socket, and
+// its text is the same.
+func TestErrors(t *testing.T) {
+	texts := map[string]string{}
+	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a Administrator) {
+		ctx := t.Context()
+		if _, err := a.SnapshotVolume(ctx, "src", "snap"); err != nil {
+			t.Fatal(err)
+		}
+		for name, tt := range map[string]struct {
+			do   func() error
+			want error
+		}{
+			"taken":         {func() error { _, err := a.CreateVolume(ctx, "src", 1<<20); return err }, backstore.ErrExists},
+			"bad name":      {func() error { _, err := a.CreateVolume(ctx, "a b", 1<<20); return err }, backstore.ErrInvalid},
+			"bad size":      {func() error { _, err := a.CreateVolume(ctx, "x", -1); return err }, backstore.ErrInvalid},
+			"no volume":     {func() error { return a.DeleteVolume(ctx, "none") }, backstore.ErrNotFound},
+			"odd name":      {func() error { return a.DeleteVolume(ctx, "a/../b?c#d%e") }, backstore.ErrNotFound},
+			"path as name":  {func() error { return a.DeleteVolume(ctx, "..") }, backstore.ErrNotFound},
+			"no name":       {func() error { return a.DeleteVolume(ctx, "") }, backstore.ErrNotFound},
+			"in use":        {func() error { return a.DeleteVolume(ctx, "src") }, target.ErrInUse},
+			"read-only":     {func() error { _, err := a.ResizeVolume(ctx, "snap", 128<<20); return err }, backstore.ErrReadOnly},
+			"negative rate": {func() error { _, err := a.Scrub(ctx, ScrubRequest{-1}, nil); return err }, backstore.ErrInvalid},
+		} {
+			err := tt.do()
+			if !errors.Is(err, tt.want) {
+				t.Errorf("%s: %v, want %v", name, err, tt.want)
+				continue
+			}
+			if first, ok := texts[name]; ok && err.Error() != first {
+				t.Errorf("%s: %q, and locally %q", name, err, first)
+			}
+			texts[name] = err.Error()
+		}
+		if err := s.Store().Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Store(ctx); !errors.Is(err, backstore.ErrClosed) {
+			t.Errorf("closed store: %v", err)
+		}
+	})
+}
+
+func TestErrorUnknownToTheClient(t *testing.T) {
+	err := &Error{Kind: "later version", Message: "so it is"}
+	if err.Unwrap() != nil || err.Error() != "so it is" {
+		t.Errorf("%v, %v", err, err.Unwrap())
+	}
+}
+
 func TestNotRunning(t *testing.T) {
 	dir := t.TempDir()
 	client := NewClient(dir)
 	defer client.Close()
 	if _, err := client.Store(t.Context()); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("no socket: got %v", err)
+	}
+	if _, err := client.Scrub(t.Context(), ScrubRequest{}, nil); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("no socket: got %v", err)
 	}
 
@@ -139,40 +258,224 @@ func TestNotRunning(t *testing.T) {
 	if _, err := client.Store(t.Context()); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("dead socket: got %v", err)
 	}
-	serve(t, dir)
+	serve(t, dir, open(t, dir))
 	if _, err := client.Store(t.Context()); err != nil {
 		t.Errorf("in place of a dead socket: %v", err)
 	}
 }
 
-func TestUnknownResource(t *testing.T) {
+// request sends a request as it stands and returns status code and body.
+func request(t *testing.T, c *Client, method, path, body string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://odx"+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+func TestBadRequests(t *testing.T) {
 	dir := t.TempDir()
-	serve(t, dir)
-	client := NewClient(dir)
-	defer client.Close()
-	for _, method := range []string{http.MethodGet, http.MethodPost} {
-		req, _ := http.NewRequestWithContext(t.Context(), method, "http://odx/v1/nothing", nil)
-		resp, err := client.http.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, _ := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if want := `{"error":"no such resource: ` + method + ` /v1/nothing"}` + "\n"; resp.StatusCode != http.StatusNotFound || string(body) != want {
-			t.Errorf("%s: %d %q", method, resp.StatusCode, body)
+	_, client := serve(t, dir, open(t, dir))
+	for name, tt := range map[string]struct {
+		method, path, body string
+		status             int
+		kind, words        string
+	}{
+		"unknown path":   {"GET", "/v1/nothing", "", 404, "no_resource", "no such resource: GET /v1/nothing"},
+		"unknown method": {"PUT", "/v1/store", "", 404, "no_resource", "no such resource: PUT /v1/store"},
+		"no parameters":  {"POST", "/v1/volumes", "", 400, "invalid", "EOF"},
+		"not JSON":       {"POST", "/v1/volumes", "{", 400, "invalid", "unexpected EOF"},
+		"unknown key":    {"POST", "/v1/volumes", `{"nmae": "x"}`, 400, "invalid", `unknown field \"nmae\"`},
+		"wrong type":     {"POST", "/v1/volumes", `{"name": 5}`, 400, "invalid", "cannot unmarshal number"},
+		"two values":     {"POST", "/v1/volumes", `{} {}`, 400, "invalid", "more than one value"},
+		"long body":      {"POST", "/v1/volumes", strings.Repeat(" ", maxParameters+1), 400, "invalid", "too large"},
+	} {
+		status, body := request(t, client, tt.method, tt.path, tt.body)
+		var f failure
+		if err := json.Unmarshal([]byte(body), &f); err != nil || status != tt.status || f.Kind != tt.kind || !strings.Contains(body, tt.words) {
+			t.Errorf("%s: %d %s", name, status, body)
 		}
 	}
 }
 
-func TestFailedAnswer(t *testing.T) {
+// TestRoutes: what a program that is not ours relies on.
+func TestRoutes(t *testing.T) {
 	dir := t.TempDir()
-	s, _ := serve(t, dir)
-	if err := s.Close(); err != nil {
+	s := open(t, dir)
+	_, client := serve(t, dir, s)
+	seen := map[string]bool{}
+	for _, r := range routes {
+		if key := r.method + " " + r.path; seen[key] || r.summary == "" || r.status/100 != 2 || r.do == nil {
+			t.Errorf("route %s is not whole", key)
+		} else {
+			seen[key] = true
+		}
+	}
+	for _, tt := range []struct {
+		method, path, body string
+		status             int
+		want               string
+	}{
+		{"POST", "/v1/volumes", `{"name": "v", "size_bytes": 1048576}`, 201, `{"name":"v","id":"*","size_bytes":1048576,"read_only":false,"created":"*","luns":[]}`},
+		{"PATCH", "/v1/volumes/v", `{"size_bytes": 2097152}`, 200, `{"name":"v","id":"*","size_bytes":2097152,"read_only":false,"created":"*","luns":[]}`},
+		{"POST", "/v1/volumes/v/snapshot", `{"name": "s"}`, 201, `{"name":"s","id":"*","size_bytes":2097152,"read_only":true,"origin":"v","created":"*","luns":[]}`},
+		{"POST", "/v1/volumes/s/clone", `{"name": "c"}`, 201, `{"name":"c","id":"*","size_bytes":2097152,"read_only":false,"origin":"s","created":"*","luns":[]}`},
+		{"DELETE", "/v1/volumes/c", "", 204, ""},
+		{"POST", "/v1/store/check", "", 200, `{"sound":true,"findings":[]}`},
+		{"POST", "/v1/store/clean", "", 200, `{"freed_bytes":0,"physical_bytes":0}`},
+		{"POST", "/v1/store/scrub", "{}", 200, `{"progress":{"total_bytes":0,"read_bytes":0,"damaged_extents":0}}` + "\n" +
+			`{"result":{"total_bytes":0,"read_bytes":0,"damaged_extents":0,"damages":[]}}`},
+		{"DELETE", "/v1/volumes/src", "", 409, `{"kind":"in_use","error":"volume src: in use as LUN 0 of iqn.2026-11.example.odx:disks; take that out of the configuration (odx.yaml, line 5), restart odx serve if it runs, and delete the volume then"}`},
+	} {
+		status, body := request(t, client, tt.method, tt.path, tt.body)
+		if got := strings.TrimSpace(mask(body, "id", "created")); status != tt.status || got != tt.want {
+			t.Errorf("%s %s: %d\n%s\nwant %d\n%s", tt.method, tt.path, status, got, tt.status, tt.want)
+		}
+	}
+}
+
+// mask replaces the texts of some keys by an asterisk.
+func mask(text string, keys ...string) string {
+	for _, key := range keys {
+		before, after, ok := strings.Cut(text, `"`+key+`":"`)
+		if ok {
+			_, rest, _ := strings.Cut(after, `"`)
+			text = before + `"` + key + `":"*"` + rest
+		}
+	}
+	return text
+}
+
+// TestScrubAndCheckOfDamage flips a bit of the stored data, and then of the map.
+func TestScrubAndCheckOfDamage(t *testing.T) {
+	eachAdministrator(t, func(t *testing.T, s *target.Service, dir string, a Administrator) {
+		ctx := t.Context()
+		fill(t, s, 1<<20)
+		damage(t, dir, content(1 << 20)[5*4096:][:64])
+		progress := 0
+		r, err := a.Scrub(ctx, ScrubRequest{BytesPerSecond: 100 << 20}, func(backstore.ScrubProgress) { progress++ })
+		if err != nil || progress == 0 {
+			t.Fatalf("%d times progress, %v", progress, err)
+		}
+		if r.ReadBytes != 1<<20 || r.Damaged != 1 || len(r.Damages) != 1 || len(r.Damages[0].Uses) != 1 {
+			t.Fatalf("got %+v", r)
+		}
+		if got, want := r.Damages[0].Uses[0], (backstore.Use{Volume: "src", Offset: 6 * 4096, Length: 4096}); got != want {
+			t.Errorf("used as %+v, want %+v", got, want)
+		}
+		if c, err := a.Check(ctx); err != nil || !c.Sound {
+			t.Errorf("check, which reads no data: %+v, %v", c, err)
+		}
+		// A segment that is too short.
+		files, err := filepath.Glob(filepath.Join(dir, "segments", "*.seg"))
+		if err != nil || len(files) != 1 {
+			t.Fatal(files, err)
+		}
+		if err := os.Truncate(files[0], 8192); err != nil {
+			t.Fatal(err)
+		}
+		c, err := a.Check(ctx)
+		if err != nil || c.Sound || len(c.Findings) != 255 || c.Findings[0] != "extent 2 has 1 blocks at segment 00000001 block 2, which has 2" {
+			t.Errorf("check of a short segment: %d findings, %v", len(c.Findings), err)
+		}
+	})
+}
+
+// damage flips a bit of the stored data that begins like this.
+func damage(t *testing.T, dir string, like []byte) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "segments", "*.seg"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	client := NewClient(dir)
-	defer client.Close()
-	if _, err := client.Store(t.Context()); err == nil || !strings.Contains(err.Error(), backstore.ErrClosed.Error()) {
-		t.Errorf("got %v, want the server's reason", err)
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := bytes.Index(data, like); at >= 0 {
+			data[at] ^= 1
+			if err := os.WriteFile(file, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
 	}
+	t.Fatal("the data is nowhere in the segments")
+}
+
+func TestCleanGivesSpaceBack(t *testing.T) {
+	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a Administrator) {
+		ctx := t.Context()
+		fill(t, s, 4<<20)
+		v, err := s.Store().Volume("src")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v.Unmap(ctx, 4096, 3<<20); err != nil {
+			t.Fatal(err)
+		}
+		before, err := a.Store(ctx)
+		if err != nil || before.ReclaimableBytes != 3<<20 || before.LiveBytes != 1<<20 {
+			t.Errorf("before: %+v, %v", before.Stats, err)
+		}
+		r, err := a.Clean(ctx)
+		if err != nil || r.FreedBytes != 3<<20 || r.PhysicalBytes != 1<<20+4096 {
+			t.Errorf("cleaning: %+v, %v", r, err)
+		}
+		after, err := a.Store(ctx)
+		if err != nil || after.ReclaimableBytes != 0 {
+			t.Errorf("after: %+v, %v", after.Stats, err)
+		}
+	})
+}
+
+// TestClientGoesAway: a scrub that nobody waits for ends.
+func TestClientGoesAway(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	fill(t, s, 4<<20)
+	server, client := serve(t, dir, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := client.Scrub(ctx, ScrubRequest{BytesPerSecond: 1}, func(backstore.ScrubProgress) { cancel() })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	server.calls.Wait() // for years, at one byte a second
+}
+
+// TestShutdownEndsLongRequests, and tells who waits for them.
+func TestShutdownEndsLongRequests(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	fill(t, s, 4<<20)
+	server, client := serve(t, dir, s)
+	var stopped chan error
+	_, err := client.Scrub(t.Context(), ScrubRequest{BytesPerSecond: 1}, func(backstore.ScrubProgress) {
+		if stopped == nil {
+			stopped = make(chan error, 1)
+			go func() { stopped <- server.Shutdown(context.Background()) }()
+		}
+	})
+	var e *Error
+	if !errors.As(err, &e) || e.Kind != "canceled" {
+		t.Errorf("the client got %v", err)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if _, err := client.Store(t.Context()); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("after it: %v", err)
+	}
+	// The clean-up of the test shuts down a second time.
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +10,10 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"syscall"
+
+	"odx/backstore"
 )
 
 // ErrNotRunning: no server answers for the store.
@@ -18,7 +22,7 @@ var ErrNotRunning = errors.New("no odx serves this store")
 // maxAnswer bounds what the client reads of an answer, in bytes.
 const maxAnswer = 64 << 20
 
-// Client talks to the server of one store.
+// Client is the Administrator of a store that a server has open.
 type Client struct {
 	http http.Client
 }
@@ -43,35 +47,129 @@ func NewClient(dir string) *Client {
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Store describes the server's store.
 func (c *Client) Store(ctx context.Context) (Store, error) {
-	var s Store
-	err := c.get(ctx, "/v1/store", &s)
-	return s, err
+	return ask[Store](ctx, c, http.MethodGet, "/v1/store", nil)
 }
 
-// get decodes the answer to GET path into body.
-func (c *Client) get(ctx context.Context, path string, body any) error {
-	// The host is only what HTTP wants to see; dial knows the way.
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://odx"+path, nil)
+func (c *Client) Check(ctx context.Context) (CheckResult, error) {
+	return ask[CheckResult](ctx, c, http.MethodPost, "/v1/store/check", nil)
+}
+
+func (c *Client) Clean(ctx context.Context) (CleanResult, error) {
+	return ask[CleanResult](ctx, c, http.MethodPost, "/v1/store/clean", nil)
+}
+
+func (c *Client) Volumes(ctx context.Context) ([]Volume, error) {
+	return ask[[]Volume](ctx, c, http.MethodGet, "/v1/volumes", nil)
+}
+
+func (c *Client) CreateVolume(ctx context.Context, name string, size int64) (Volume, error) {
+	return ask[Volume](ctx, c, http.MethodPost, "/v1/volumes", createParameters{name, size})
+}
+
+func (c *Client) ResizeVolume(ctx context.Context, name string, size int64) (Volume, error) {
+	return askVolume(ctx, c, http.MethodPatch, name, "", resizeParameters{size})
+}
+
+func (c *Client) DeleteVolume(ctx context.Context, name string) error {
+	_, err := askVolume(ctx, c, http.MethodDelete, name, "", nil)
+	return err
+}
+
+func (c *Client) SnapshotVolume(ctx context.Context, src, name string) (Volume, error) {
+	return askVolume(ctx, c, http.MethodPost, src, "/snapshot", copyParameters{name})
+}
+
+func (c *Client) CloneVolume(ctx context.Context, src, name string) (Volume, error) {
+	return askVolume(ctx, c, http.MethodPost, src, "/clone", copyParameters{name})
+}
+
+// askVolume asks for something about one volume.
+func askVolume(ctx context.Context, c *Client, method, name, what string, parameters any) (Volume, error) {
+	if name == "" || name[0] == '.' {
+		// Hidden from administrators, and no path of a URL.
+		return Volume{}, fmt.Errorf("volume %s: %w", name, backstore.ErrNotFound)
+	}
+	return ask[Volume](ctx, c, method, "/v1/volumes/"+url.PathEscape(name)+what, parameters)
+}
+
+func (c *Client) Scrub(ctx context.Context, r ScrubRequest, progress func(backstore.ScrubProgress)) (backstore.ScrubResult, error) {
+	resp, err := c.send(ctx, http.MethodPost, "/v1/store/scrub", r)
 	if err != nil {
-		return err
+		return backstore.ScrubResult{}, err
+	}
+	defer resp.Body.Close()
+	for lines := json.NewDecoder(resp.Body); ; {
+		var line struct {
+			Progress *backstore.ScrubProgress `json:"progress"`
+			Result   *backstore.ScrubResult   `json:"result"`
+			failure
+		}
+		if err := lines.Decode(&line); err != nil {
+			return backstore.ScrubResult{}, brokenAnswer(ctx, err)
+		}
+		switch {
+		case line.Error != "":
+			return backstore.ScrubResult{}, &Error{line.Kind, line.Error}
+		case line.Result != nil:
+			return *line.Result, nil
+		case line.Progress != nil && progress != nil:
+			progress(*line.Progress)
+		}
+	}
+}
+
+// ask sends a request and decodes the answer, if it has a body.
+func ask[T any](ctx context.Context, c *Client, method, path string, parameters any) (result T, err error) {
+	resp, err := c.send(ctx, method, path, parameters)
+	if err != nil {
+		return result, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNoContent {
+		return result, nil
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&result); err != nil {
+		return result, brokenAnswer(ctx, err)
+	}
+	return result, nil
+}
+
+// send sends a request. An answer that is an error is returned as one; the
+// caller closes the body of any other.
+func (c *Client) send(ctx context.Context, method, path string, parameters any) (*http.Response, error) {
+	var body io.Reader
+	if parameters != nil {
+		b, err := json.Marshal(parameters)
+		if err != nil {
+			return nil, err
+		}
+		body = bytes.NewReader(b)
+	}
+	// The host is only what HTTP wants to see; dial knows the way.
+	req, err := http.NewRequestWithContext(ctx, method, "http://odx"+path, body)
+	if err != nil {
+		return nil, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask the running odx: %w", err)
+		return nil, brokenAnswer(ctx, err)
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
 	}
 	defer resp.Body.Close()
-	decoder := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
-	if resp.StatusCode != http.StatusOK {
-		var f failure
-		if err := decoder.Decode(&f); err != nil || f.Error == "" {
-			f.Error = resp.Status
-		}
-		return fmt.Errorf("the running odx answered: %s", f.Error)
+	var f failure
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&f); err != nil || f.Error == "" {
+		f.Error = "the running odx answered " + resp.Status
 	}
-	if err := decoder.Decode(body); err != nil {
-		return fmt.Errorf("answer of the running odx: %w", err)
+	return nil, &Error{f.Kind, f.Error}
+}
+
+// brokenAnswer says that an answer did not come, or not whole.
+func brokenAnswer(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	return nil
+	return fmt.Errorf("ask the running odx: %w", err)
 }

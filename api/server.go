@@ -1,77 +1,178 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"odx/backstore"
-	"odx/tokens"
 )
+
+// maxParameters bounds the body of a request, in bytes.
+const maxParameters = 1 << 20
 
 // Server answers requests about one open store.
 type Server struct {
-	http http.Server
-	log  *logrus.Entry
-	done chan struct{} // closed when Serve has ended
+	http    http.Server
+	admin   Administrator
+	log     *logrus.Entry
+	serving chan struct{} // closed when Serve has ended
+
+	// stopping ends long requests; stop ends it.
+	stopping context.Context
+	stop     context.CancelFunc
+
+	mu     sync.Mutex     // guards closed, and calls from growing with it
+	closed bool           // no request is answered any more
+	calls  sync.WaitGroup // requests being answered
 }
 
-// NewServer returns a server for a store and its tokens. The store is to stay
-// open until Shutdown returned.
-func NewServer(s *backstore.Store, m *tokens.Manager, log *logrus.Entry) *Server {
+// NewServer returns a server that answers with what admin does. The store is to
+// stay open until Shutdown returned.
+func NewServer(admin Administrator, log *logrus.Entry) *Server {
+	s := &Server{admin: admin, log: log, serving: make(chan struct{})}
+	s.stopping, s.stop = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/store", func(w http.ResponseWriter, r *http.Request) {
-		d, err := Describe(r.Context(), s, m)
-		if err != nil {
-			log.WithError(err).Warn("API: the store cannot be described")
-			respond(w, http.StatusInternalServerError, failure{err.Error()})
-			return
-		}
-		respond(w, http.StatusOK, d)
-	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		respond(w, http.StatusNotFound, failure{"no such resource: " + r.Method + " " + r.URL.Path})
-	})
-	return &Server{
-		http: http.Server{
-			Handler:           mux,
-			ReadHeaderTimeout: 5 * time.Second,
-			ReadTimeout:       30 * time.Second,
-			IdleTimeout:       time.Minute,
-			MaxHeaderBytes:    16 << 10,
-		},
-		log:  log,
-		done: make(chan struct{}),
+	for _, r := range routes {
+		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) { s.answer(&r, w, req) })
 	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) { s.answer(&noRoute, w, req) })
+	s.http = http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
+	return s
 }
 
 // Serve answers on l until Shutdown. It is called once.
 func (s *Server) Serve(l net.Listener) {
-	defer close(s.done)
+	defer close(s.serving)
 	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		s.log.WithError(err).Error("the API has stopped answering; LUNs are served on")
 	}
 }
 
-// Shutdown closes the listener, lets requests finish until ctx ends, and waits
-// for Serve.
+// Shutdown closes the listener, ends long requests, lets the others finish until
+// ctx ends, and waits for all of them and for Serve.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.stop()
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(err, s.http.Close())
 	}
-	<-s.done
+	<-s.serving
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.calls.Wait()
 	return err
 }
 
-// failure is the body of an answer that is an error.
-type failure struct {
-	Error string `json:"error"`
+// begin counts a request in; false when it is too late.
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.calls.Add(1)
+	return true
+}
+
+// call is one request on its way.
+type call struct {
+	ctx        context.Context
+	admin      Administrator
+	request    *http.Request
+	parameters []byte
+	writer     http.ResponseWriter
+	// telling says that the answer has begun: it is lines of JSON.
+	telling bool
+}
+
+// answer does what a request asks for.
+func (s *Server) answer(r *route, w http.ResponseWriter, req *http.Request) {
+	if !s.begin() {
+		return // the connection is closed
+	}
+	defer s.calls.Done()
+	c := &call{ctx: req.Context(), admin: s.admin, request: req, writer: w}
+	result, err := s.run(r, c)
+	switch {
+	case err != nil:
+		f, status := failureOf(err)
+		if f.Kind == internalKind {
+			s.log.WithError(err).WithField("request", req.Method+" "+req.URL.Path).Warn("a request to the API failed")
+		}
+		if c.telling {
+			c.line(f)
+		} else {
+			respond(w, status, f)
+		}
+	case c.telling:
+		c.line(map[string]any{"result": result})
+	case result == nil:
+		w.WriteHeader(r.status)
+	default:
+		respond(w, r.status, result)
+	}
+}
+
+// run reads the parameters and does what the request asks for.
+func (s *Server) run(r *route, c *call) (result any, err error) {
+	c.parameters, err = io.ReadAll(http.MaxBytesReader(c.writer, c.request.Body, maxParameters))
+	if err != nil {
+		return nil, fmt.Errorf("%w: parameters: %w", backstore.ErrInvalid, err)
+	}
+	if r.long {
+		ctx, cancel := context.WithCancel(c.ctx)
+		defer cancel()
+		defer context.AfterFunc(s.stopping, cancel)()
+		c.ctx = ctx
+	}
+	return r.do(c)
+}
+
+// decode reads the parameters into a struct.
+func (c *call) decode(p any) error {
+	d := json.NewDecoder(bytes.NewReader(c.parameters))
+	d.DisallowUnknownFields()
+	if err := d.Decode(p); err != nil {
+		return fmt.Errorf("%w: parameters: %w", backstore.ErrInvalid, err)
+	}
+	if d.More() {
+		return fmt.Errorf("%w: parameters: more than one value", backstore.ErrInvalid)
+	}
+	return nil
+}
+
+// tell sends a line about the progress.
+func (c *call) tell(progress any) {
+	if !c.telling {
+		c.telling = true
+		c.writer.Header().Set("Content-Type", "application/x-ndjson")
+	}
+	c.line(map[string]any{"progress": progress})
+}
+
+// line sends a line. Only a client that went away makes it fail, and that ends
+// the request's context.
+func (c *call) line(v any) {
+	if json.NewEncoder(c.writer).Encode(v) == nil {
+		_ = http.NewResponseController(c.writer).Flush()
+	}
 }
 
 func respond(w http.ResponseWriter, status int, body any) {

@@ -14,8 +14,9 @@ import (
 )
 
 // Inspect opens the store of a configuration that nobody serves, calls fn, and
-// closes it. The Service that fn gets serves nothing: it has a Store and
-// Tokens. A store that does not exist is not made.
+// closes it. The Service that fn gets serves nothing, and opens the tokens only
+// when it is asked for them: a store can be checked whose tokens cannot be read.
+// A store that does not exist is not made.
 func Inspect(ctx context.Context, cfg *conf.Config, log *logrus.Entry, fn func(*Service) error) (err error) {
 	if err := checkOwner(cfg); err != nil {
 		return err

@@ -72,7 +72,8 @@ func (s *Service) LUNs() []LUN {
 	for _, t := range s.cfg.Targets {
 		for i := range t.LUNs {
 			l := &t.LUNs[i]
-			lun := LUN{Medium: l.Medium(), Size: s.units[l.Medium()].Volume().Size(), ReadOnly: l.ReadOnly}
+			unit := s.units[l.Medium()]
+			lun := LUN{Medium: l.Medium(), Size: unit.Volume().Size(), ReadOnly: unit.ReadOnly()}
 			for _, listener := range s.listeners {
 				lun.URLs = append(lun.URLs, "iscsi://"+reachable(listener.Addr())+"/"+t.Name+"/"+strconv.Itoa(int(l.Number)))
 			}

@@ -32,9 +32,11 @@ type Service struct {
 	tokens    *tokens.Manager
 	backings  []io.Closer                  // of LUNs outside the store
 	units     map[string]*scsi.LogicalUnit // by conf.LUN.Medium
+	space     *spaceWatch
 	listeners []net.Listener
 	server    *iscsi.Server
 
+	unwatch context.CancelFunc // ends the watch over space, nil before it began
 	serving sync.WaitGroup
 	failed  chan error // from listeners, room for each
 
@@ -56,11 +58,18 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service
 	if err := s.openStore(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.openTokens(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.checkMedia(); err != nil {
 		return nil, err
 	}
 	if err := s.bind(ctx); err != nil {
 		return nil, err
+	}
+	s.space, err = newSpaceWatch(s.store.LiveBytes(), cfg.Store.SoftThreshold, s.store.FreeBytes, log)
+	if err != nil {
+		return nil, fmt.Errorf("free space of %s: %w", cfg.DataDir, err)
 	}
 	targets, err := s.makeTargets(ctx)
 	if err != nil {
@@ -74,10 +83,21 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service
 	for _, l := range s.listeners {
 		s.serving.Go(func() { s.serve(l) })
 	}
+	var watching context.Context
+	watching, s.unwatch = context.WithCancel(context.Background())
+	s.serving.Go(func() { s.space.run(watching, s.warnOfSpace) })
 	return s, nil
 }
 
-// openStore opens the store and what it says about tokens.
+// warnOfSpace tells the initiators of every LUN in the store that space runs
+// short.
+func (s *Service) warnOfSpace() {
+	for _, lu := range s.units {
+		lu.SoftThresholdReached()
+	}
+}
+
+// openStore opens the store.
 func (s *Service) openStore(ctx context.Context) error {
 	var err error
 	s.store, err = backstore.Open(ctx, storeOptions(s.cfg, s.log))
@@ -88,6 +108,11 @@ func (s *Service) openStore(ctx context.Context) error {
 		return s.cfg.Problem("store.dedup_unit", "the store was made with %s, not %s; write that, or leave the key out",
 			conf.FormatSize(int64(s.store.DedupUnit())), conf.FormatSize(int64(unit)))
 	}
+	return nil
+}
+
+// openTokens reads what the store says about tokens.
+func (s *Service) openTokens(ctx context.Context) (err error) {
 	s.tokens, err = tokens.Open(ctx, tokens.Options{Store: tokens.ExtentStore(s.store), Log: s.log})
 	if err != nil {
 		return fmt.Errorf("open the tokens of the store in %s: %w", s.cfg.DataDir, err)
@@ -102,6 +127,8 @@ func storeOptions(cfg *conf.Config, log *logrus.Entry) backstore.Options {
 		CapacityBytes: cfg.Store.Capacity,
 		CacheBytes:    cfg.Store.Cache,
 		DedupUnit:     cfg.Store.DedupUnit,
+
+		CleanBytesPerSecond: cfg.Store.CleanIO,
 	}
 }
 
@@ -126,7 +153,14 @@ func (s *Service) Failed() <-chan error { return s.failed }
 func (s *Service) Store() *backstore.Store { return s.store }
 
 // Tokens returns the manager of the store's tokens.
-func (s *Service) Tokens() *tokens.Manager { return s.tokens }
+func (s *Service) Tokens(ctx context.Context) (*tokens.Manager, error) {
+	if s.tokens == nil {
+		if err := s.openTokens(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s.tokens, nil
+}
 
 // Stop ends the service: portals close, commands finish until ctx ends and are
 // aborted then, everything acknowledged is flushed and the store is closed. It
@@ -139,6 +173,7 @@ func (s *Service) Stop(ctx context.Context) error {
 			s.log.WithError(err).Warn("stopping without commands that do not end")
 			err = nil
 		}
+		s.unwatch()
 		s.serving.Wait()
 		s.stopErr = errors.Join(err, s.release())
 	})

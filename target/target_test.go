@@ -190,7 +190,7 @@ targets:
       - {lun: 2, volume: third}
       - {lun: 3, volume: fourth, size: 64MiB}
 store: {dedup_unit: 4KiB}
-`), `:6: targets[0].luns[0].size: LUN 0: volume src has 64MiB, not 65MiB; nothing is resized by itself: write its size, leave size out, or name another volume
+`), `:6: targets[0].luns[0].size: LUN 0: volume src has 64MiB, not 65MiB; nothing is resized by itself: grow it with `+"`odx volume resize src 65MiB`"+`, write its size, leave size out, or name another volume
 `+filepath.Join(dir, "odx.yaml")+`:8: targets[0].luns[2].size: LUN 2: volume third does not exist; give the size to make it with`)
 
 	s := start(t, parse(t, dir, `data_dir: data

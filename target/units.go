@@ -76,14 +76,23 @@ func (s *Service) checkSize(l *conf.LUN, size int64, err error) *conf.Problem {
 	case err != nil:
 		p = s.cfg.Problem(l.Key, "LUN %d: %s cannot be used: %v", l.Number, l.Medium(), err)
 	case l.Size != 0 && l.Size != size:
-		p = s.cfg.Problem(l.Key+".size", "LUN %d: %s has %s, not %s; nothing is resized by itself: write its size, leave size out, or name another volume",
-			l.Number, l.Medium(), conf.FormatSize(size), conf.FormatSize(l.Size))
+		p = s.cfg.Problem(l.Key+".size", "LUN %d: %s has %s, not %s; nothing is resized by itself: %swrite its size, leave size out, or name another volume",
+			l.Number, l.Medium(), conf.FormatSize(size), conf.FormatSize(l.Size), growHint(l, size))
 	case size == 0 || size%int64(l.BlockSize) != 0:
 		p = s.cfg.Problem(l.Key+".block_size", "LUN %d: the size of %s, %d bytes, is not a positive multiple of the block size %d", l.Number, l.Medium(), size, l.BlockSize)
 	default:
 		return nil
 	}
 	return &p
+}
+
+// growHint says how a volume gets the size that the configuration gives, if it
+// can be grown to it.
+func growHint(l *conf.LUN, size int64) string {
+	if l.Volume == "" || l.Size < size {
+		return ""
+	}
+	return fmt.Sprintf("grow it with `odx volume resize %s %s`, ", l.Volume, conf.FormatSize(l.Size))
 }
 
 // makeTargets makes what the configuration names and does not exist, and the
@@ -121,7 +130,8 @@ func (s *Service) makeUnit(ctx context.Context, l *conf.LUN, copies *copymgr.Man
 		if err != nil {
 			return nil, err
 		}
-		c.Volume, c.ID, c.Thin = v, v.ID(), true
+		c.Volume, c.ID, c.Thin, c.Space = v, v.ID(), true, s.space.space()
+		c.ReadOnly = c.ReadOnly || v.ReadOnly()
 	} else {
 		v, err := s.openBacking(l)
 		if err != nil {

@@ -79,7 +79,7 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	if err != nil {
 		return errors.Join(err, service.Stop(ctx))
 	}
-	queries := api.NewServer(service.Store(), service.Tokens(), log)
+	queries := api.NewServer(api.NewLocal(service), log)
 	go queries.Serve(socket)
 
 	if err := announce(stdout, service); err != nil {

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -13,64 +11,42 @@ import (
 
 	"odx/api"
 	"odx/conf"
-	"odx/target"
 )
 
 func newStore() *cobra.Command {
-	cmd := &cobra.Command{Use: "store", Short: "Look at an extent store"}
-	cmd.AddCommand(newStoreInfo())
+	cmd := &cobra.Command{
+		Use:   "store",
+		Short: "Look at an extent store, prove it, and clean it",
+		Long: "Look at an extent store, prove it, and clean it. Each command asks the server of the\n" +
+			"store, or opens the store itself when there is none.",
+	}
+	cmd.AddCommand(newStoreInfo(), newStoreCheck(), newStoreScrub(), newStoreClean())
 	return cmd
 }
 
 func newStoreInfo() *cobra.Command {
-	var config string
-	asJSON := false
+	var o adminOptions
 	cmd := &cobra.Command{
 		Use:   "info",
 		Short: "Print volumes, bytes, deduplication and tokens of a store",
-		Long: "Print volumes, logical and physical bytes, the deduplication ratio and tokens.\n" +
-			"A store that is being served is asked about through its server.",
-		Args: cobra.NoArgs,
+		Long:  "Print volumes, logical and physical bytes, the deduplication ratio and tokens.",
+		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(serveOptions{config: config})
-			if err != nil {
-				return err
-			}
-			store, served, err := describe(cmd.Context(), cfg, cmd.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				encoder := json.NewEncoder(cmd.OutOrStdout())
-				encoder.SetIndent("", "  ")
-				return encoder.Encode(store)
-			}
-			return printStore(cmd.OutOrStdout(), cfg, store, served)
+			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a api.Administrator) error {
+				s, err := a.Store(ctx)
+				if err != nil {
+					return err
+				}
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), s)
+				}
+				_, served := a.(*api.Client)
+				return printStore(cmd.OutOrStdout(), cfg, s, served)
+			})
 		},
 	}
-	addConfigFlag(cmd, &config)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	addAdminFlags(cmd, &o)
 	return cmd
-}
-
-// describe asks the server of the store, or opens the store if there is none.
-func describe(ctx context.Context, cfg *conf.Config, stderr io.Writer) (_ api.Store, served bool, err error) {
-	client := api.NewClient(cfg.DataDir)
-	defer client.Close()
-	s, err := client.Store(ctx)
-	if !errors.Is(err, api.ErrNotRunning) {
-		return s, true, err
-	}
-	// What the store says while it opens matters only when it is wrong.
-	log, err := newLog(conf.Log{Level: "warn", Format: cfg.Log.Format}, stderr)
-	if err != nil {
-		return api.Store{}, false, err
-	}
-	err = target.Inspect(ctx, cfg, log, func(service *target.Service) (err error) {
-		s, err = api.Describe(ctx, service.Store(), service.Tokens())
-		return err
-	})
-	return s, false, err
 }
 
 func printStore(w io.Writer, cfg *conf.Config, s api.Store, served bool) error {
@@ -81,12 +57,90 @@ func printStore(w io.Writer, cfg *conf.Config, s api.Store, served bool) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "store\t%s\t%s\n", cfg.DataDir, by)
 	for _, v := range s.Volumes {
-		fmt.Fprintf(table, "volume\t%s\t%s, %s written\n", v.Name, conf.FormatSize(v.SizeBytes), humanize.IBytes(uint64(v.MappedBytes)))
+		fmt.Fprintf(table, "volume\t%s\t%s, %s written\n", v.Name, conf.FormatSize(v.SizeBytes), bytesText(v.MappedBytes))
 	}
-	fmt.Fprintf(table, "logical\t%s\twritten to volumes\n", humanize.IBytes(uint64(s.LogicalBytes)))
-	fmt.Fprintf(table, "live\t%s\tof extents that volumes and tokens refer to\n", humanize.IBytes(uint64(s.LiveBytes)))
-	fmt.Fprintf(table, "physical\t%s\ton disk\n", humanize.IBytes(uint64(s.PhysicalBytes)))
+	fmt.Fprintf(table, "logical\t%s\twritten to volumes\n", bytesText(s.LogicalBytes))
+	fmt.Fprintf(table, "live\t%s\tof extents that volumes and tokens refer to\n", bytesText(s.LiveBytes))
+	fmt.Fprintf(table, "physical\t%s\ton disk\n", bytesText(s.PhysicalBytes))
+	fmt.Fprintf(table, "reclaimable\t%s\tof it dead: what odx store clean gives back\n", bytesText(s.ReclaimableBytes))
 	fmt.Fprintf(table, "dedup\t%.2f\tlogical bytes for a live one\n", s.DedupRatio)
-	fmt.Fprintf(table, "tokens\t%d\tstand for %s\n", s.Tokens.Count, humanize.IBytes(uint64(s.Tokens.PinnedBytes)))
+	fmt.Fprintf(table, "tokens\t%d\tstand for %s\n", s.Tokens.Count, bytesText(s.Tokens.PinnedBytes))
 	return table.Flush()
+}
+
+// bytesText returns a number of bytes for people, rounded.
+func bytesText(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+func newStoreCheck() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Prove references, segments and maps of a store",
+		Long: "Prove every reference count of a store from its maps, and that every extent has a place\n" +
+			"of its own in a segment. It does not read the data; odx store scrub does.\n\n" +
+			"Reads go on while it runs, everything that changes the store waits: some seconds for a TiB.\n" +
+			"Initiators may run into their timeouts when a store is large.\n\n" +
+			"Every finding is printed, and the exit status is 1 when there is one.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a api.Administrator) error {
+				r, err := a.Check(ctx)
+				if err != nil {
+					return err
+				}
+				if err := printCheck(cmd.OutOrStdout(), cfg, r, &o); err != nil {
+					return err
+				}
+				if !r.Sound {
+					return fmt.Errorf("the store in %s contradicts itself; stop writing to it, and restore what the findings name from a copy", cfg.DataDir)
+				}
+				return nil
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}
+
+func printCheck(w io.Writer, cfg *conf.Config, r api.CheckResult, o *adminOptions) error {
+	if o.json {
+		return printJSON(w, r)
+	}
+	if r.Sound {
+		_, err := fmt.Fprintf(w, "the store in %s is sound\n", cfg.DataDir)
+		return err
+	}
+	for _, finding := range r.Findings {
+		if _, err := fmt.Fprintln(w, finding); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newStoreClean() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "clean",
+		Short: "Give the space of dead data back now",
+		Long: "Give the space of dead data back now, as fast as the disk allows: what is live in segments\n" +
+			"that are partly dead is moved, and the segments are deleted. Operations go on meanwhile. The\n" +
+			"server does the same by itself, within store.clean_io_mib_per_s, when it is worth it.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				r, err := a.Clean(ctx)
+				if err != nil {
+					return err
+				}
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), r)
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s given back, %s on disk now\n", bytesText(r.FreedBytes), bytesText(r.PhysicalBytes))
+				return err
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
 }

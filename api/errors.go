@@ -1,0 +1,69 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"odx/backstore"
+	"odx/target"
+)
+
+// errNoResource: nothing answers to that method and path.
+var errNoResource = errors.New("no such resource")
+
+// kinds maps errors to what is told of them: the first row whose cause an error
+// has. A Client turns the kind into the cause again.
+var kinds = []struct {
+	kind   string
+	status int
+	cause  error
+}{
+	{"no_resource", http.StatusNotFound, errNoResource},
+	{"in_use", http.StatusConflict, target.ErrInUse},
+	{"not_found", http.StatusNotFound, backstore.ErrNotFound},
+	{"exists", http.StatusConflict, backstore.ErrExists},
+	{"read_only", http.StatusConflict, backstore.ErrReadOnly},
+	{"invalid", http.StatusBadRequest, backstore.ErrInvalid},
+	{"no_space", http.StatusInsufficientStorage, backstore.ErrNoSpace},
+	{"closed", http.StatusServiceUnavailable, backstore.ErrClosed},
+	{"corrupt", http.StatusInternalServerError, backstore.ErrCorrupt},
+	{"canceled", http.StatusServiceUnavailable, context.Canceled},
+}
+
+const internalKind = "internal"
+
+// failure is an answer that is an error.
+type failure struct {
+	Kind  string `json:"kind"`
+	Error string `json:"error"`
+}
+
+// failureOf returns what is told of an error, and the HTTP status code.
+func failureOf(err error) (failure, int) {
+	for _, k := range kinds {
+		if errors.Is(err, k.cause) {
+			return failure{k.kind, err.Error()}, k.status
+		}
+	}
+	return failure{internalKind, err.Error()}, http.StatusInternalServerError
+}
+
+// Error is an error that a server answered. errors.Is finds the cause that its
+// kind stands for.
+type Error struct {
+	Kind, Message string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Unwrap returns the error of package backstore or target that the kind stands
+// for, nil if it is none of them.
+func (e *Error) Unwrap() error {
+	for _, k := range kinds {
+		if k.kind == e.Kind {
+			return k.cause
+		}
+	}
+	return nil
+}

@@ -1,0 +1,78 @@
+package api
+
+import (
+	"context"
+	"fmt"
+
+	"odx/backstore"
+	"odx/target"
+)
+
+// Local is the Administrator of a store that this process has open.
+type Local struct{ service *target.Service }
+
+// NewLocal returns the administrator of a service's store.
+func NewLocal(s *target.Service) *Local { return &Local{s} }
+
+func (l *Local) Store(ctx context.Context) (Store, error) {
+	store := l.service.Store()
+	stats, err := store.Stats(ctx)
+	if err != nil {
+		return Store{}, err
+	}
+	if stats.Volumes == nil {
+		stats.Volumes = []backstore.VolumeStats{} // [] in JSON
+	}
+	tokens, err := l.service.Tokens(ctx)
+	if err != nil {
+		return Store{}, err
+	}
+	ts := tokens.Stats()
+	return Store{
+		ID:     fmt.Sprintf("%x", store.ID()),
+		Stats:  stats,
+		Tokens: Tokens{Count: ts.Live, PinnedBytes: ts.PinnedBytes},
+	}, nil
+}
+
+func (l *Local) Check(ctx context.Context) (CheckResult, error) {
+	findings, err := l.service.Store().Check(ctx)
+	if findings == nil {
+		findings = []string{}
+	}
+	return CheckResult{Sound: err == nil && len(findings) == 0, Findings: findings}, err
+}
+
+func (l *Local) Scrub(ctx context.Context, r ScrubRequest, progress func(backstore.ScrubProgress)) (backstore.ScrubResult, error) {
+	return l.service.Store().Scrub(ctx, backstore.ScrubOptions{BytesPerSecond: r.BytesPerSecond, Progress: progress})
+}
+
+func (l *Local) Clean(ctx context.Context) (CleanResult, error) {
+	store := l.service.Store()
+	before := store.PhysicalBytes()
+	err := store.Clean(ctx)
+	after := store.PhysicalBytes()
+	return CleanResult{FreedBytes: before - after, PhysicalBytes: after}, err
+}
+
+func (l *Local) Volumes(context.Context) ([]Volume, error) { return l.service.Volumes(), nil }
+
+func (l *Local) CreateVolume(ctx context.Context, name string, size int64) (Volume, error) {
+	return l.service.CreateVolume(ctx, name, size)
+}
+
+func (l *Local) ResizeVolume(ctx context.Context, name string, size int64) (Volume, error) {
+	return l.service.ResizeVolume(ctx, name, size)
+}
+
+func (l *Local) DeleteVolume(ctx context.Context, name string) error {
+	return l.service.DeleteVolume(ctx, name)
+}
+
+func (l *Local) SnapshotVolume(ctx context.Context, src, name string) (Volume, error) {
+	return l.service.SnapshotVolume(ctx, src, name)
+}
+
+func (l *Local) CloneVolume(ctx context.Context, src, name string) (Volume, error) {
+	return l.service.CloneVolume(ctx, src, name)
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"odx/api"
+	"odx/backstore"
+	"odx/conf"
+)
+
+type scrubOptions struct {
+	adminOptions
+	mibPerSecond int64
+}
+
+func newStoreScrub() *cobra.Command {
+	var o scrubOptions
+	cmd := &cobra.Command{
+		Use:   "scrub",
+		Short: "Read and verify every extent of a store",
+		Long: "Read every extent of a store and compare it with its checksums and its fingerprint.\n" +
+			"Operations go on meanwhile; --mib-per-s leaves them more of the disk. Ctrl-C stops it, and\n" +
+			"changes nothing. On a terminal it shows how far it is.\n\n" +
+			"Every damaged extent is printed with the volumes and snapshots that show it, and the exit\n" +
+			"status is 1 when there is one.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.mibPerSecond < 0 {
+				return fmt.Errorf("--mib-per-s %d is not possible; give 0 for no limit, or more", o.mibPerSecond)
+			}
+			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				return scrub(ctx, a, &o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			})
+		},
+	}
+	addAdminFlags(cmd, &o.adminOptions)
+	cmd.Flags().Int64Var(&o.mibPerSecond, "mib-per-s", 0, "read at most `N` MiB a second; 0 is no limit")
+	return cmd
+}
+
+func scrub(ctx context.Context, a api.Administrator, o *scrubOptions, stdout, stderr io.Writer) error {
+	start := time.Now()
+	var last backstore.ScrubProgress
+	show, end := scrubBar(stderr)
+	r, err := a.Scrub(ctx, api.ScrubRequest{BytesPerSecond: o.mibPerSecond << 20}, func(p backstore.ScrubProgress) {
+		last = p
+		show(p)
+	})
+	end()
+	if err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("stopped after %s of %s; %s so far", bytesText(last.ReadBytes), bytesText(last.TotalBytes), damagedText(last.Damaged))
+		}
+		return err
+	}
+	if o.json {
+		err = printJSON(stdout, r)
+	} else {
+		err = printScrub(stdout, r, time.Since(start))
+	}
+	if err == nil && r.Damaged > 0 {
+		err = fmt.Errorf("%s; write the ranges again from a copy, or delete the volumes", damagedText(r.Damaged))
+	}
+	return err
+}
+
+// scrubBar returns functions that show the progress where w is a terminal, and
+// that end it.
+func scrubBar(w io.Writer) (show func(backstore.ScrubProgress), end func()) {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return func(backstore.ScrubProgress) {}, func() {}
+	}
+	var bar *progressbar.ProgressBar
+	show = func(p backstore.ScrubProgress) {
+		if bar == nil {
+			bar = progressbar.NewOptions64(max(p.TotalBytes, 1), progressbar.OptionSetWriter(f), progressbar.OptionShowBytes(true),
+				progressbar.OptionUseIECUnits(true), progressbar.OptionFullWidth(), progressbar.OptionThrottle(100*time.Millisecond),
+				progressbar.OptionClearOnFinish(), progressbar.OptionSetDescription("scrub"))
+		}
+		// What is written meanwhile can make it more than there was to read. The
+		// bar is no reason to stop, whatever becomes of the terminal.
+		_ = bar.Set64(min(p.ReadBytes, p.TotalBytes))
+	}
+	return show, func() {
+		if bar != nil {
+			_ = bar.Clear()
+		}
+	}
+}
+
+func damagedText(extents int) string {
+	switch extents {
+	case 0:
+		return "nothing is damaged"
+	case 1:
+		return "1 extent is damaged"
+	default:
+		return fmt.Sprintf("%d extents are damaged", extents)
+	}
+}
+
+func printScrub(w io.Writer, r backstore.ScrubResult, took time.Duration) error {
+	rate := float64(r.ReadBytes) / max(took.Seconds(), 1e-3)
+	if _, err := fmt.Fprintf(w, "%s read and verified in %v, %s/s: %s\n", bytesText(r.ReadBytes), took.Round(10*time.Millisecond), bytesText(int64(rate)), damagedText(r.Damaged)); err != nil {
+		return err
+	}
+	for _, d := range r.Damages {
+		if err := printDamage(w, d); err != nil {
+			return err
+		}
+	}
+	if more := r.Damaged - len(r.Damages); more > 0 {
+		_, err := fmt.Fprintf(w, "and %d more\n", more)
+		return err
+	}
+	return nil
+}
+
+func printDamage(w io.Writer, d backstore.Damage) error {
+	if _, err := fmt.Fprintf(w, "extent %d, segment %s block %d (%d of 4 KiB): %s\n", d.Extent, d.Segment, d.Block, d.Blocks, d.Reason); err != nil {
+		return err
+	}
+	for _, u := range d.Uses {
+		who := "volume " + u.Volume
+		if u.Volume == "" {
+			who = fmt.Sprintf("snapshot %d", u.Snapshot)
+		}
+		if _, err := fmt.Fprintf(w, "  %s: %d bytes at %d\n", who, u.Length, u.Offset); err != nil {
+			return err
+		}
+	}
+	if d.MoreUses > 0 {
+		_, err := fmt.Fprintf(w, "  and %d more\n", d.MoreUses)
+		return err
+	}
+	return nil
+}

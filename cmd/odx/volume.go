@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"odx/api"
+	"odx/conf"
+)
+
+func newVolume() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "volume",
+		Short: "Make, list, grow, copy and delete volumes",
+		Long: "Make, list, grow, copy and delete the volumes of a store. Each command asks the server of\n" +
+			"the store, or opens the store itself when there is none. What it did is durable when it ends.",
+	}
+	cmd.AddCommand(newVolumeList(), newVolumeCreate(), newVolumeResize(), newVolumeDelete(),
+		newVolumeCopy(copyCommand{
+			use: "snapshot VOLUME NAME", short: "Make a read-only volume that equals another one now",
+			long: "Make a read-only volume that equals another one now. It shares all data, so it takes no\n" +
+				"space and no time, however large the volume is. What the initiators have not flushed may be\n" +
+				"missing in it, as after a power cut. It can be a LUN, and it can be cloned.",
+			do: api.Administrator.SnapshotVolume,
+		}),
+		newVolumeCopy(copyCommand{
+			use: "clone VOLUME NAME", short: "Make a volume that equals another one now",
+			long: "Make a volume that equals another one now. They share all data until one of them is written\n" +
+				"to, so the clone takes no space and no time, however large the volume is. The clone of a\n" +
+				"snapshot can be written to.",
+			do: api.Administrator.CloneVolume,
+		}))
+	return cmd
+}
+
+func newVolumeList() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "Print all volumes",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				volumes, err := a.Volumes(ctx)
+				if err != nil {
+					return err
+				}
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), volumes)
+				}
+				return printVolumes(cmd.OutOrStdout(), volumes)
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}
+
+func printVolumes(w io.Writer, volumes []api.Volume) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "NAME\tSIZE\tACCESS\tORIGIN\tMADE\tLUNS")
+	for _, v := range volumes {
+		access, origin, made, luns := "read-write", "-", "-", "-"
+		if v.ReadOnly {
+			access = "read-only"
+		}
+		if v.Origin != "" {
+			origin = v.Origin
+		}
+		if !v.Created.IsZero() {
+			made = v.Created.Local().Format(time.DateTime)
+		}
+		if len(v.LUNs) > 0 {
+			luns = strings.Join(v.LUNs, " ")
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", v.Name, conf.FormatSize(v.SizeBytes), access, origin, made, luns)
+	}
+	return table.Flush()
+}
+
+func newVolumeCreate() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "create NAME SIZE",
+		Short: "Make a volume",
+		Long: "Make a thin volume: it takes space for what is written to it. SIZE is in bytes, or has a unit\n" +
+			"(KiB, MiB, GiB, TiB). To serve it, name it in the configuration.",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			size, err := conf.ParseSize(args[1])
+			if err != nil {
+				return err
+			}
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				v, err := a.CreateVolume(ctx, args[0], size)
+				if err != nil {
+					return err
+				}
+				return printVolume(cmd.OutOrStdout(), &o, v, "made, "+conf.FormatSize(v.SizeBytes))
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}
+
+// printVolume says what happened to a volume.
+func printVolume(w io.Writer, o *adminOptions, v api.Volume, what string) error {
+	if o.json {
+		return printJSON(w, v)
+	}
+	_, err := fmt.Fprintf(w, "volume %s: %s\n", v.Name, what)
+	return err
+}
+
+func newVolumeResize() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "resize NAME SIZE",
+		Short: "Make a volume larger, also while it is in use",
+		Long: "Make a volume larger, also while it is in use: initiators are told that its capacity has\n" +
+			"changed. The new part reads as zeros. SIZE is the new size in bytes, or has a unit (KiB, MiB,\n" +
+			"GiB, TiB). A volume cannot shrink.",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			size, err := conf.ParseSize(args[1])
+			if err != nil {
+				return err
+			}
+			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a api.Administrator) error {
+				v, err := a.ResizeVolume(ctx, args[0], size)
+				if err != nil {
+					return err
+				}
+				warnOfSizes(cmd.ErrOrStderr(), cfg, v)
+				return printVolume(cmd.OutOrStdout(), &o, v, "has "+conf.FormatSize(v.SizeBytes)+" now")
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}
+
+// warnOfSizes says where the configuration gives a volume another size than it
+// has: the next start would refuse that.
+func warnOfSizes(w io.Writer, cfg *conf.Config, v api.Volume) {
+	for _, t := range cfg.Targets {
+		for _, l := range t.LUNs {
+			if l.Volume == v.Name && l.Size != 0 && l.Size != v.SizeBytes {
+				fmt.Fprintln(w, cfg.Problem(l.Key+".size", "LUN %d: write %s here now, or leave size out; the next odx serve refuses %s",
+					l.Number, conf.FormatSize(v.SizeBytes), conf.FormatSize(l.Size)))
+				return // the others have it from there
+			}
+		}
+	}
+}
+
+func newVolumeDelete() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "delete NAME",
+		Short: "Delete a volume that is no LUN",
+		Long: "Delete a volume that is no LUN of the configuration. Its clones, its snapshots and the tokens\n" +
+			"that were made of it stay as they are. The space that nothing else uses is given back in the\n" +
+			"background.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				if err := a.DeleteVolume(ctx, args[0]); err != nil {
+					return err
+				}
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), map[string]string{"deleted": args[0]})
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "volume %s: deleted\n", args[0])
+				return err
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}
+
+// copyCommand is what differs between snapshot and clone.
+type copyCommand struct {
+	use, short, long string
+	do               func(a api.Administrator, ctx context.Context, src, name string) (api.Volume, error)
+}
+
+func newVolumeCopy(c copyCommand) *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use: c.use, Short: c.short, Long: c.long,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				v, err := c.do(a, ctx, args[0], args[1])
+				if err != nil {
+					return err
+				}
+				return printVolume(cmd.OutOrStdout(), &o, v, "made of "+args[0]+", "+conf.FormatSize(v.SizeBytes))
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}

@@ -1,0 +1,92 @@
+package target
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/sirupsen/logrus"
+
+	"odx/target/scsi"
+)
+
+const (
+	// spacePeriod is how often the space of the store is looked at.
+	spacePeriod = time.Second
+	// spaceRearm is how far, as a part of the whole, the use has to fall below
+	// the soft threshold before the next warning.
+	spaceRearm = 0.01
+)
+
+// spaceWatch looks at how full a store is, tells initiators when they ask, and
+// warns them when the use rises over the soft threshold.
+type spaceWatch struct {
+	// measure returns the bytes that still fit.
+	measure func() (int64, error)
+	log     *logrus.Entry
+	// total is what the store could hold when the watch began, in bytes;
+	// threshold is the part of it at which to warn, 0 for no warning.
+	total, threshold int64
+	left             atomic.Int64
+	warned           bool // since the use was below the threshold
+}
+
+// newSpaceWatch returns a watch over a store of live bytes now, with a soft
+// threshold of so many per cent.
+func newSpaceWatch(live int64, percent int, measure func() (int64, error), log *logrus.Entry) (*spaceWatch, error) {
+	left, err := measure()
+	if err != nil {
+		return nil, err
+	}
+	w := &spaceWatch{measure: measure, log: log, total: live + left}
+	w.threshold = int64(float64(w.total) * float64(percent) / 100)
+	w.left.Store(left)
+	return w, nil
+}
+
+// space describes the store to a logical unit.
+func (w *spaceWatch) space() scsi.Space {
+	return scsi.Space{SoftThreshold: w.threshold, Usage: w.usage}
+}
+
+func (w *spaceWatch) usage() (used, left int64) {
+	left = min(w.left.Load(), w.total)
+	return w.total - left, left
+}
+
+// run looks until ctx ends.
+func (w *spaceWatch) run(ctx context.Context, warn func()) {
+	tick := time.NewTicker(spacePeriod)
+	defer tick.Stop()
+	for {
+		w.look(warn)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// look measures, and calls warn once each time the use has risen over the
+// threshold.
+func (w *spaceWatch) look(warn func()) {
+	left, err := w.measure()
+	if err != nil {
+		return // the store says so itself when it cannot write
+	}
+	w.left.Store(left)
+	used, left := w.usage()
+	switch {
+	case w.threshold == 0:
+	case used >= w.threshold && !w.warned:
+		w.warned = true
+		warn()
+		w.log.WithFields(logrus.Fields{
+			"used": humanize.IBytes(uint64(used)), "left": humanize.IBytes(uint64(left)), "soft_threshold": humanize.IBytes(uint64(w.threshold)),
+		}).Warn("the store is getting full; initiators are told")
+	case used < w.threshold-int64(float64(w.total)*spaceRearm):
+		w.warned = false
+	}
+}

@@ -1,0 +1,103 @@
+package target
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/target/scsi"
+)
+
+// TestSoftThreshold: one warning each time that the use rises over the
+// threshold, not for each write above it.
+func TestSoftThreshold(t *testing.T) {
+	var said bytes.Buffer
+	log := logrus.New()
+	log.SetOutput(&said)
+	left := int64(1000)
+	measure := func() (int64, error) {
+		if left < 0 {
+			return 0, errors.New("the disk does not answer")
+		}
+		return left, nil
+	}
+	w, err := newSpaceWatch(1000, 80, measure, logrus.NewEntry(log)) // 2000 bytes, warns at 1600
+	if err != nil {
+		t.Fatal(err)
+	}
+	warnings := 0
+	for i, step := range []struct{ left, warnings int64 }{
+		{1000, 0}, {401, 0}, {400, 1}, {100, 1}, {-1, 1}, {0, 1},
+		{410, 1}, {390, 1}, // not far enough below to warn again
+		{421, 1}, {400, 2},
+		{5000, 2}, // somebody made room beside the store
+	} {
+		left = step.left
+		w.look(func() { warnings++ })
+		if int64(warnings) != step.warnings {
+			t.Errorf("step %d: %d bytes left, %d warnings, want %d", i, step.left, warnings, step.warnings)
+		}
+	}
+	if used, left := w.usage(); used != 0 || left != 2000 {
+		t.Errorf("used %d, left %d", used, left)
+	}
+	if n := strings.Count(said.String(), "getting full"); n != 2 {
+		t.Errorf("%d lines in the log:\n%s", n, said.String())
+	}
+
+	off, err := newSpaceWatch(1000, 0, measure, logrus.NewEntry(log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left = 0
+	off.look(func() { t.Error("warned without a threshold") })
+}
+
+// TestSoftThresholdReachesInitiators through the configuration, the watch and
+// the logical unit.
+func TestSoftThresholdReachesInitiators(t *testing.T) {
+	log, said := quiet(), make(logged, 10)
+	log.Logger.AddHook(said)
+	cfg := parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`)+"store: {capacity: 256MiB, soft_threshold: 10}\n")
+	s, err := Start(t.Context(), cfg, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(t, s) })
+	i := attach(t, s, "volume src")
+	if s.space.total != 256<<20 || s.space.threshold != 256<<20/10 {
+		t.Errorf("total %d, threshold %d", s.space.total, s.space.threshold)
+	}
+	if asc := i.attention(); asc != 0 {
+		t.Errorf("told %04x before anything was written", int(asc))
+	}
+	p := make([]byte, 1<<20)
+	for n := range 26 {
+		for at := 0; at < len(p); at += 4096 {
+			p[at], p[at+1], p[at+2] = byte(at>>12), byte(n), 1
+		}
+		if err := s.units["volume src"].Volume().WriteAt(t.Context(), p, int64(n)<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if line := <-said; !strings.Contains(line, "getting full") {
+		t.Errorf("warned with %q", line)
+	}
+	if asc := i.attention(); asc != scsi.ASCSoftThresholdReached {
+		t.Errorf("told %04x", int(asc))
+	}
+}
+
+// logged receives the warnings of a log.
+type logged chan string
+
+func (logged) Levels() []logrus.Level { return []logrus.Level{logrus.WarnLevel} }
+
+func (c logged) Fire(e *logrus.Entry) error {
+	c <- e.Message
+	return nil
+}

@@ -1,0 +1,177 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"odx/backstore"
+	"odx/conf"
+)
+
+// ErrInUse: the volume is a LUN of the configuration.
+var ErrInUse = errors.New("in use")
+
+// Volume describes a volume of the store.
+type Volume struct {
+	Name string `json:"name"`
+	// ID is the volume's permanent number in hexadecimal.
+	ID        string `json:"id"`
+	SizeBytes int64  `json:"size_bytes"`
+	// ReadOnly says that the volume is a snapshot, which nothing is ever
+	// written to.
+	ReadOnly bool `json:"read_only"`
+	// Origin is the volume that this one was cloned from, empty if there is none
+	// or none any more.
+	Origin string `json:"origin,omitempty"`
+	// Created is missing where the store does not know it.
+	Created time.Time `json:"created,omitzero"`
+	// LUNs are the places where the configuration has the volume, as
+	// "TARGET/LUN".
+	LUNs []string `json:"luns"`
+}
+
+// hiddenPrefix begins the names of volumes that the store's users make for
+// themselves, such as the token manager's. No configuration can name one.
+const hiddenPrefix = "."
+
+// Volumes describes the volumes of the store, by name.
+func (s *Service) Volumes() []Volume {
+	all := []Volume{}
+	for _, v := range s.store.Volumes() {
+		if !strings.HasPrefix(v.Name(), hiddenPrefix) {
+			all = append(all, s.describe(v))
+		}
+	}
+	return all
+}
+
+func (s *Service) describe(v *backstore.Volume) Volume {
+	d := Volume{
+		Name: v.Name(), ID: fmt.Sprintf("%x", v.ID()), SizeBytes: v.Size(),
+		ReadOnly: v.ReadOnly(), Created: v.Created().UTC(), LUNs: []string{},
+	}
+	d.Origin, _ = v.Origin()
+	for _, l := range s.lunsOf(v.Name()) {
+		d.LUNs = append(d.LUNs, fmt.Sprintf("%s/%d", l.target, l.Number))
+	}
+	return d
+}
+
+// configuredLUN is a LUN of the configuration and the name of its target.
+type configuredLUN struct {
+	*conf.LUN
+	target string
+}
+
+// lunsOf returns where the configuration has a volume.
+func (s *Service) lunsOf(volume string) []configuredLUN {
+	var luns []configuredLUN
+	for _, t := range s.cfg.Targets {
+		for i := range t.LUNs {
+			if t.LUNs[i].Volume == volume {
+				luns = append(luns, configuredLUN{&t.LUNs[i], t.Name})
+			}
+		}
+	}
+	return luns
+}
+
+// volume returns a volume that is not hidden.
+func (s *Service) volume(name string) (*backstore.Volume, error) {
+	if strings.HasPrefix(name, hiddenPrefix) {
+		return nil, fmt.Errorf("volume %s: %w", name, backstore.ErrNotFound)
+	}
+	return s.store.Volume(name)
+}
+
+func checkVolumeName(name string) error {
+	if err := conf.CheckVolumeName(name); err != nil {
+		return fmt.Errorf("%w: %w", backstore.ErrInvalid, err)
+	}
+	return nil
+}
+
+// CreateVolume makes a thin volume of size bytes. It is durable on return.
+func (s *Service) CreateVolume(ctx context.Context, name string, size int64) (Volume, error) {
+	if err := checkVolumeName(name); err != nil {
+		return Volume{}, err
+	}
+	v, err := s.store.CreateVolume(ctx, name, size)
+	if err != nil {
+		return Volume{}, err
+	}
+	s.log.WithField("volume", name).WithField("size", conf.FormatSize(size)).Info("volume made")
+	return s.describe(v), nil
+}
+
+// ResizeVolume makes a volume larger, durably. Initiators that have it as a LUN
+// are told by unit attention.
+func (s *Service) ResizeVolume(ctx context.Context, name string, size int64) (Volume, error) {
+	v, err := s.volume(name)
+	if err != nil {
+		return Volume{}, err
+	}
+	for _, l := range s.lunsOf(name) {
+		if size%int64(l.BlockSize) != 0 {
+			return Volume{}, fmt.Errorf("%w: %d bytes are not a multiple of the block size %d of LUN %d of %s", backstore.ErrInvalid, size, l.BlockSize, l.Number, l.target)
+		}
+	}
+	if err := v.Grow(ctx, size); err != nil {
+		return Volume{}, err
+	}
+	if lu := s.units[(&conf.LUN{Volume: name}).Medium()]; lu != nil {
+		lu.Resized()
+	}
+	s.log.WithField("volume", name).WithField("size", conf.FormatSize(size)).Info("volume resized")
+	return s.describe(v), nil
+}
+
+// DeleteVolume deletes a volume that is no LUN of the configuration, durably.
+func (s *Service) DeleteVolume(ctx context.Context, name string) error {
+	if _, err := s.volume(name); err != nil {
+		return err
+	}
+	if luns := s.lunsOf(name); len(luns) > 0 {
+		l := luns[0]
+		return fmt.Errorf("volume %s: %w as LUN %d of %s; take that out of the configuration (%s, line %d), restart odx serve if it runs, and delete the volume then",
+			name, ErrInUse, l.Number, l.target, s.cfg.File, s.cfg.Problem(l.Key, "").Line)
+	}
+	if err := s.store.DeleteVolume(ctx, name); err != nil {
+		return err
+	}
+	if err := s.store.Flush(ctx); err != nil {
+		return err
+	}
+	s.log.WithField("volume", name).Info("volume deleted")
+	return nil
+}
+
+// CloneVolume makes a volume that equals src as it is now and shares its data.
+// It is durable on return.
+func (s *Service) CloneVolume(ctx context.Context, src, name string) (Volume, error) {
+	return s.copyVolume(ctx, src, name, s.store.CloneVolume, "volume cloned")
+}
+
+// SnapshotVolume makes a read-only volume that equals src as it is now and
+// shares its data. It is durable on return.
+func (s *Service) SnapshotVolume(ctx context.Context, src, name string) (Volume, error) {
+	return s.copyVolume(ctx, src, name, s.store.SnapshotVolume, "snapshot made")
+}
+
+func (s *Service) copyVolume(ctx context.Context, src, name string, clone func(ctx context.Context, src, name string) (*backstore.Volume, error), done string) (Volume, error) {
+	if err := checkVolumeName(name); err != nil {
+		return Volume{}, err
+	}
+	if _, err := s.volume(src); err != nil {
+		return Volume{}, err
+	}
+	v, err := clone(ctx, src, name)
+	if err != nil {
+		return Volume{}, err
+	}
+	s.log.WithField("volume", name).WithField("origin", src).Info(done)
+	return s.describe(v), nil
+}

@@ -1,0 +1,200 @@
+package target
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/gostor/gotgt/pkg/api"
+
+	"odx/backstore"
+	"odx/target/bufpool"
+	"odx/target/scsi"
+)
+
+// initiator is an I_T nexus to one logical unit.
+type initiator struct {
+	t      *testing.T
+	device *scsi.Target
+	nexus  *scsi.Nexus
+	pool   bufpool.Pool
+}
+
+// attach returns an initiator that has taken the unit attentions of its start.
+func attach(t *testing.T, s *Service, medium string) *initiator {
+	t.Helper()
+	i := &initiator{t: t, device: scsi.NewTarget(scsi.TargetConfig{Name: "iqn.2026-11.example.odx:test"})}
+	if err := i.device.AddLU(0, s.units[medium]); err != nil {
+		t.Fatal(err)
+	}
+	i.nexus = i.device.Attach(scsi.NexusID{})
+	t.Cleanup(func() { i.device.Detach(i.nexus) })
+	for i.attention() != 0 {
+	}
+	return i
+}
+
+// do executes a command and returns its task.
+func (i *initiator) do(cdb []byte, in uint32) *scsi.Task {
+	task := scsi.NewTask(&i.pool)
+	i.t.Cleanup(task.Release)
+	task.Reset(i.nexus, cdb)
+	task.ExpectedIn = in
+	if !i.device.Prepare(task) {
+		i.device.Execute(i.t.Context(), task)
+	}
+	return task
+}
+
+// attention returns the additional sense code that TEST UNIT READY ends with.
+func (i *initiator) attention() scsi.ASC {
+	task := i.do(make([]byte, 6), 0)
+	if task.Result == api.SAM_STAT_GOOD {
+		return 0
+	}
+	return scsi.ASC(binary.BigEndian.Uint16(task.Sense()[12:]))
+}
+
+// capacity returns the bytes that READ CAPACITY(16) tells.
+func (i *initiator) capacity() int64 {
+	cdb := make([]byte, 16)
+	cdb[0], cdb[1], cdb[13] = 0x9E, 0x10, 32
+	task := i.do(cdb, 32)
+	data := task.InSDBBuffer.Buffer
+	return int64(binary.BigEndian.Uint64(data)+1) * int64(binary.BigEndian.Uint32(data[8:]))
+}
+
+// TestResizeInUse: initiators of the LUN are told, others are not.
+func TestResizeInUse(t *testing.T) {
+	s := start(t, parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`)))
+	src, dst := attach(t, s, "volume src"), attach(t, s, "volume dst")
+	v, err := s.ResizeVolume(t.Context(), "src", 96<<20)
+	if err != nil || v.SizeBytes != 96<<20 {
+		t.Fatalf("got %+v, %v", v, err)
+	}
+	if asc := src.attention(); asc != scsi.ASCCapacityDataChanged {
+		t.Errorf("its initiator is told %04x", int(asc))
+	}
+	if got := src.capacity(); got != 96<<20 {
+		t.Errorf("READ CAPACITY tells %d bytes", got)
+	}
+	if asc := dst.attention(); asc != 0 {
+		t.Errorf("the initiator of another LUN is told %04x", int(asc))
+	}
+	for name, tt := range map[string]struct {
+		volume string
+		size   int64
+		want   error
+		words  string
+	}{
+		"shrink":             {"src", 64 << 20, backstore.ErrInvalid, "cannot shrink"},
+		"no such volume":     {"none", 64 << 20, backstore.ErrNotFound, "none"},
+		"part of a block":    {"dst", 96<<20 + 512, backstore.ErrInvalid, "block size 4096 of LUN 1 of iqn.2026-11.example.odx:disks"},
+		"beyond every limit": {"src", 1 << 60, backstore.ErrInvalid, "1 PiB"},
+	} {
+		if _, err := s.ResizeVolume(t.Context(), tt.volume, tt.size); !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.words) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestVolumes makes, clones and deletes volumes beside those of the
+// configuration.
+func TestVolumes(t *testing.T) {
+	const iqn = "iqn.2026-11.example.odx:disks"
+	ctx := t.Context()
+	dir := t.TempDir()
+	cfg := parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`))
+	s := start(t, cfg)
+	if _, err := s.CreateVolume(ctx, "third", 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.store.CreateVolume(ctx, ".hidden", 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	snap, err := s.SnapshotVolume(ctx, "src", "monday")
+	if err != nil || !snap.ReadOnly || snap.Origin != "src" || snap.SizeBytes != 64<<20 || snap.Created.IsZero() {
+		t.Errorf("snapshot %+v, %v", snap, err)
+	}
+	if clone, err := s.CloneVolume(ctx, "monday", "restored"); err != nil || clone.ReadOnly || clone.Origin != "monday" {
+		t.Errorf("clone %+v, %v", clone, err)
+	}
+	var list []string
+	for _, v := range s.Volumes() {
+		list = append(list, fmt.Sprint(v.Name, v.LUNs))
+	}
+	if got, want := strings.Join(list, " "), "dst["+iqn+"/1] monday[] restored[] src["+iqn+"/0] third[]"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+
+	err = s.DeleteVolume(ctx, "src")
+	want := "volume src: in use as LUN 0 of " + iqn + "; take that out of the configuration (" + cfg.File + ", line 7), restart odx serve if it runs, and delete the volume then"
+	if !errors.Is(err, ErrInUse) || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	for name, err := range map[string]error{
+		"delete none":   s.DeleteVolume(ctx, "none"),
+		"delete hidden": s.DeleteVolume(ctx, ".hidden"),
+		"clone none":    second(s.CloneVolume(ctx, "none", "x")),
+		"clone hidden":  second(s.CloneVolume(ctx, ".hidden", "x")),
+	} {
+		if !errors.Is(err, backstore.ErrNotFound) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, err := range map[string]error{
+		"create":      second(s.CreateVolume(ctx, "third", 1<<20)),
+		"clone":       second(s.CloneVolume(ctx, "src", "third")),
+		"snapshot":    second(s.SnapshotVolume(ctx, "src", "third")),
+		"onto itself": second(s.CloneVolume(ctx, "src", "src")),
+	} {
+		if !errors.Is(err, backstore.ErrExists) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, err := range map[string]error{
+		"name":          second(s.CreateVolume(ctx, "no/name", 1<<20)),
+		"hidden name":   second(s.SnapshotVolume(ctx, "src", ".x")),
+		"size":          second(s.CreateVolume(ctx, "x", 1000)),
+		"grow snapshot": second(s.ResizeVolume(ctx, "monday", 1000)),
+	} {
+		if !errors.Is(err, backstore.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := s.DeleteVolume(ctx, "third"); err != nil {
+		t.Error(err)
+	}
+	if err := s.DeleteVolume(ctx, "monday"); err != nil {
+		t.Error(err)
+	}
+	if got := volumeNames(s); got != ".hidden dst restored src" {
+		t.Errorf("left are %s", got)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// TestSnapshotAsLUN: it is read-only whatever the configuration says.
+func TestSnapshotAsLUN(t *testing.T) {
+	dir := t.TempDir()
+	text := fmt.Sprintf(disks, `"127.0.0.1:0"`)
+	s := start(t, parse(t, dir, text))
+	if _, err := s.SnapshotVolume(t.Context(), "src", "monday"); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, s)
+	s = start(t, parse(t, dir, text+"      - {lun: 2, volume: monday}\n"))
+	i := attach(t, s, "volume monday")
+	write := append([]byte{0x2A}, make([]byte, 9)...) // WRITE(10)
+	write[8] = 1
+	task := i.do(write, 0)
+	if key := task.Sense()[2] & 0xF; task.Result != api.SAM_STAT_CHECK_CONDITION || key != byte(scsi.KeyDataProtect) {
+		t.Errorf("a write ends with status %v, sense key %x", task.Result, key)
+	}
+	if lun := s.LUNs()[2]; !lun.ReadOnly {
+		t.Errorf("announced as %+v", lun)
+	}
+}
