@@ -10,70 +10,100 @@ import (
 	"odx/backstore/vfs"
 )
 
-// crashes are disks as a power cut left them, with what was durable then.
-type crashes struct {
-	disks  []*disk
-	states [][]*model
+// powerCut is a disk as a power cut left it, with the states that it may hold: one
+// of those since the last that was durable.
+type powerCut struct {
+	disk   *disk
+	states []*model
 }
 
 // cutSometimes makes a crashed copy of the disk before one in every odds
-// operations that change it.
-func (h *history) cutSometimes(odds int, rng *rand.Rand) *crashes {
-	c := &crashes{}
-	h.disk.fs.SetHook(func(kind vfs.OpKind, _ string) error {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if kind.Changes() && rng.IntN(odds) == 0 && len(c.disks) < 4 {
-			c.disks = append(c.disks, h.disk.crash(rng))
-			c.states = append(c.states, append([]*model(nil), h.states...))
+// operations that change it, at most limit of them, until stop is called, which
+// returns them.
+func (d *disk) cutSometimes(rng *rand.Rand, odds, limit int, states func() []*model) (stop func() []powerCut) {
+	var cuts []powerCut
+	d.fs.SetHook(func(kind vfs.OpKind, _ string) error {
+		// The store's own goroutines come by here, too.
+		d.cutMu.Lock()
+		defer d.cutMu.Unlock()
+		if kind.Changes() && rng.IntN(odds) == 0 && len(cuts) < limit {
+			cuts = append(cuts, powerCut{d.crash(rng), states()})
 		}
 		return nil
 	})
-	return c
+	return func() []powerCut {
+		d.fs.SetHook(nil)
+		d.cutMu.Lock()
+		defer d.cutMu.Unlock()
+		return cuts
+	}
 }
 
-// recovers opens a crashed disk: the store must be what it was after one of the
-// operations since the last that was durable, and sound.
-func recovers(tb testing.TB, d *disk, states []*model, unit int) (problem string) {
-	s, err := Open(context.Background(), d.options(unit))
-	if err != nil {
-		return err.Error()
+// recovers opens the disk: the store must be what it was after one of the
+// operations since the last that was durable, and sound. While it is opened,
+// checked and closed the power is cut again, if again is positive.
+func (c powerCut) recovers(rng *rand.Rand, o Options, again int) (problem string) {
+	stop := c.disk.cutSometimes(rng, 8, again, func() []*model { return nil })
+	problem, found := opens(c.disk.options(o), c.states)
+	if problem != "" {
+		return problem
 	}
-	defer s.Close()
-	for i, m := range states {
-		or := m
-		if i+1 < len(states) {
-			or = states[i+1]
+	for i, second := range stop() {
+		// Nothing was written in between.
+		second.states = found
+		if problem := second.recovers(rng, o, 0); problem != "" {
+			return fmt.Sprintf("after power cut %d while it recovered from another: %s", i, problem)
 		}
+	}
+	return ""
+}
+
+// opens says what is wrong with a store that must be in one of the states, or
+// between two that follow each other, and which these are.
+func opens(o Options, states []*model) (problem string, found []*model) {
+	s, err := Open(context.Background(), o)
+	if err != nil {
+		return err.Error(), nil
+	}
+	defer func() {
+		if err := s.Close(); err != nil && problem == "" {
+			problem = fmt.Sprintf("close: %v", err)
+		}
+	}()
+	for i, m := range states {
+		or := states[min(i+1, len(states)-1)]
 		diff := m.differs(s, or)
 		if diff == "" {
-			problem = ""
+			problem, found = "", []*model{m, or}
 			break
 		}
 		problem += fmt.Sprintf("\nnot state %d of %d: %s", i, len(states), diff)
 	}
 	if problem != "" {
-		return problem
+		return problem, nil
 	}
 	findings, err := s.Check(context.Background())
 	if err != nil || len(findings) > 0 {
-		return fmt.Sprintf("check: %v %v", findings, err)
+		return fmt.Sprintf("check: %v %v", findings, err), nil
 	}
-	return ""
+	return "", found
 }
 
-func runHistory(t *testing.T, seed uint64, steps, unit, odds int) {
-	rng := rand.New(rand.NewPCG(seed, uint64(unit)))
-	h := newHistory(t, rng, unit)
-	// Its own source: the store's goroutines come by here too.
-	cuts := rand.New(rand.NewPCG(seed, uint64(unit)+1))
+func runHistory(t *testing.T, seed uint64, steps int) {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	cutRand := rand.New(rand.NewPCG(seed, 2))
+	o := drawOptions(rng)
+	odds := 10 << rng.IntN(4)
+	t.Logf("seed %d: %d KiB units, %d KiB cache, capacity %d KiB, duplicates stored: %t, power cut before one of %d",
+		seed, o.DedupUnit>>10, o.CacheBytes>>10, o.CapacityBytes>>10, o.StoreDuplicates, odds)
+	d := newDisk()
+	h := newHistory(t, rng, func() (*Store, error) { return Open(context.Background(), d.options(o)) })
 	for range steps {
-		c := h.cutSometimes(odds, cuts)
+		stop := d.cutSometimes(cutRand, odds, 4, h.possible)
 		h.step()
-		h.disk.fs.SetHook(nil)
-		for i, d := range c.disks {
-			if problem := recovers(t, d, c.states[i], unit); problem != "" {
-				h.fatalf("seed %d unit %d: after a power cut: %s", seed, unit, problem)
+		for _, c := range stop() {
+			if problem := c.recovers(cutRand, o, 1); problem != "" {
+				h.fatalf("after a power cut: %s", problem)
 			}
 		}
 	}
@@ -85,18 +115,18 @@ func runHistory(t *testing.T, seed uint64, steps, unit, odds int) {
 	}
 }
 
-// histories is how many random histories TestPowerCuts runs; more are for a run
-// by hand: go test ./backstore -run TestPowerCuts -histories 1000 -timeout 0.
-var histories = flag.Uint64("histories", 6, "random histories that TestPowerCuts runs")
+// possible returns the states that a power cut now may leave.
+func (h *history) possible() []*model {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]*model(nil), h.states...)
+}
 
-// TestPowerCuts runs random histories against the model and cuts the power
-// within them.
+// histories is how many random histories TestPowerCuts runs at least.
+var histories = flag.Uint64("histories", 10, "random histories that TestPowerCuts runs")
+
+// TestPowerCuts runs random histories against the model, in stores with
+// different options, and cuts the power within them.
 func TestPowerCuts(t *testing.T) {
-	for seed := range *histories {
-		for _, unit := range []int{4 << 10, 16 << 10} {
-			t.Run(fmt.Sprintf("seed %d unit %d", seed, unit), func(t *testing.T) {
-				runHistory(t, seed, 60, unit, 40)
-			})
-		}
-	}
+	forSeeds(t, *histories, func(t *testing.T, seed uint64) { runHistory(t, seed, 60) })
 }

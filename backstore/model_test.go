@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -30,6 +31,8 @@ type disk struct {
 	// one makes a crash see both at one instant: the engine stands still
 	// meanwhile.
 	one sync.RWMutex
+	// cutMu is held while power is cut.
+	cutMu sync.Mutex
 }
 
 func newDisk() *disk { return &disk{fs: vfs.NewMem(), kv: meta.NewMem()} }
@@ -64,20 +67,20 @@ func (e engine) Sync() error {
 
 func (d *disk) open(tb testing.TB, unit int) *Store {
 	tb.Helper()
-	s, err := Open(context.Background(), d.options(unit))
+	s, err := Open(context.Background(), d.options(Options{DedupUnit: unit, CacheBytes: 4 << 20}))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return s
 }
 
-func (d *disk) options(unit int) Options {
+// options are o with what makes a store use the disk.
+func (d *disk) options(o Options) Options {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	return Options{
-		Dir: "/store", Log: logrus.NewEntry(log), FS: d.fs, DedupUnit: unit, CacheBytes: 4 << 20,
-		OpenKV: func(string, *logrus.Entry, int64) (meta.KV, error) { return engine{d.kv, d}, nil },
-	}
+	o.Dir, o.Log, o.FS = "/store", logrus.NewEntry(log), d.fs
+	o.OpenKV = func(string, *logrus.Entry, int64) (meta.KV, error) { return engine{d.kv, d}, nil }
+	return o
 }
 
 // fill writes the content that a sector with this value has.
@@ -186,6 +189,29 @@ func (m *model) differs(s *Store, or *model) string {
 	return ""
 }
 
+// found returns the model with the volumes holding what those of the store
+// hold.
+func (m *model) found(s *Store) *model {
+	next := m.clone()
+	for _, v := range s.Volumes() {
+		p := make([]byte, v.Size())
+		if err := v.ReadAt(context.Background(), p, 0); err != nil {
+			panic(err) // it could be read a moment ago
+		}
+		next.volumes[v.Name()] = known(p)
+	}
+	return next
+}
+
+// known turns content that is in the model into values.
+func known(p []byte) []uint32 {
+	out := make([]uint32, len(p)/sector)
+	for i, v := range values(p) {
+		out[i] = uint32(v)
+	}
+	return out
+}
+
 func snapshotDiffers(s *Store, id uint64, want []uint32) string {
 	n, err := s.Snapshot(id)
 	if err != nil {
@@ -212,9 +238,8 @@ func snapshotDiffers(s *Store, id uint64, want []uint32) string {
 type history struct {
 	tb    testing.TB
 	rng   *rand.Rand
+	open  func() (*Store, error)
 	store *Store
-	disk  *disk
-	unit  int
 	// states[0] is durable; the last is now. While an operation runs, its
 	// state is there already. mu guards it: power is cut by whoever uses the
 	// disk, the store's own goroutines too.
@@ -226,9 +251,21 @@ type history struct {
 
 const modelSectors = 5 << 20 / sector // two leaves of the map and a bit
 
-func newHistory(tb testing.TB, rng *rand.Rand, unit int) *history {
-	h := &history{tb: tb, rng: rng, disk: newDisk(), unit: unit, states: []*model{newModel()}}
-	h.store = h.disk.open(tb, unit)
+// drawOptions draws what must make no difference to what a store holds, but for
+// the capacity, where writes fail.
+func drawOptions(rng *rand.Rand) Options {
+	return Options{
+		DedupUnit:       4 << 10 << rng.IntN(5),
+		StoreDuplicates: rng.IntN(4) == 0,
+		CacheBytes:      []int64{64 << 10, 1 << 20, 4 << 20, 256 << 20}[rng.IntN(4)],
+		CapacityBytes:   []int64{0, 0, 1 << 20, 4 << 20}[rng.IntN(4)],
+	}
+}
+
+// newHistory begins with two volumes in an empty store.
+func newHistory(tb testing.TB, rng *rand.Rand, open func() (*Store, error)) *history {
+	h := &history{tb: tb, rng: rng, open: open, states: []*model{newModel()}}
+	h.openStore()
 	for _, name := range []string{"a", "b"} {
 		next := h.now().clone()
 		next.volumes[name] = make([]uint32, modelSectors)
@@ -241,6 +278,13 @@ func newHistory(tb testing.TB, rng *rand.Rand, unit int) *history {
 	return h
 }
 
+func (h *history) openStore() {
+	var err error
+	if h.store, err = h.open(); err != nil {
+		h.fatalf("open: %v", err)
+	}
+}
+
 func (h *history) now() *model { return h.states[len(h.states)-1] }
 
 // do runs an operation that leads to the state next.
@@ -250,9 +294,27 @@ func (h *history) do(what string, next *model, op func(ctx context.Context) erro
 	h.mu.Lock()
 	h.states = append(h.states, next)
 	h.mu.Unlock()
-	if err := op(context.Background()); err != nil {
+	err := op(context.Background())
+	if errors.Is(err, ErrNoSpace) && h.store.opts.CapacityBytes > 0 {
+		h.log = append(h.log, "that failed, for the store is full")
+		h.partly(next)
+		return
+	}
+	if err != nil {
 		h.fatalf("%s: %v", what, err)
 	}
+}
+
+// partly takes what the store holds as the state after an operation that did a
+// part of what leads to the state next: each sector has been changed or not.
+func (h *history) partly(next *model) {
+	before := h.states[len(h.states)-2]
+	if diff := before.differs(h.store, next); diff != "" {
+		h.fatalf("after it: %s", diff)
+	}
+	h.mu.Lock()
+	h.states = append(h.states, before.found(h.store))
+	h.mu.Unlock()
 }
 
 func (h *history) durable() {
@@ -476,7 +538,7 @@ func (h *history) reopen() {
 	if err := h.store.Close(); err != nil {
 		h.fatalf("close: %v", err)
 	}
-	h.store = h.disk.open(h.tb, h.unit)
+	h.openStore()
 	h.durable()
 }
 

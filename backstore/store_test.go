@@ -63,7 +63,7 @@ func TestVolumesRefuseWhatNoStoreCanDo(t *testing.T) {
 func TestStoreHasOneOwner(t *testing.T) {
 	d := newDisk()
 	s := d.open(t, 16<<10)
-	if _, err := Open(context.Background(), d.options(16<<10)); !errors.Is(err, ErrLocked) {
+	if _, err := Open(context.Background(), d.options(Options{DedupUnit: 16 << 10})); !errors.Is(err, ErrLocked) {
 		t.Errorf("a second owner: %v, want ErrLocked", err)
 	}
 	if err := s.Close(); err != nil {
@@ -105,7 +105,7 @@ func TestSecondImageAddsNothing(t *testing.T) {
 func TestDuplicatesAreStoredWithDedupOff(t *testing.T) {
 	const size = 1 << 20
 	ctx := context.Background()
-	o := newDisk().options(16 << 10)
+	o := newDisk().options(Options{DedupUnit: 16 << 10})
 	o.StoreDuplicates = true
 	s, err := Open(ctx, o)
 	if err != nil {
@@ -242,7 +242,7 @@ func damage(t *testing.T, d *disk, like []byte) {
 func TestFullStoreFailsWritesOnly(t *testing.T) {
 	ctx := context.Background()
 	d := newDisk()
-	o := d.options(16 << 10)
+	o := d.options(Options{DedupUnit: 16 << 10})
 	o.CapacityBytes = 4 << 20
 	s, err := Open(ctx, o)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -89,12 +90,39 @@ func OpenBadger(dir string, log *logrus.Entry, cacheBytes int64) (KV, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
+	if err := removeUnborn(dir); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("open metadata in %s: %w", dir, err)
+	}
 	db, err := badger.Open(opts)
 	if err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("open metadata in %s: %w", dir, err)
 	}
 	return &badgerKV{db: db, disk: disk, dir: dir, lock: lock, reserve: uint64(reserveMemTables * memTable)}, nil
+}
+
+// removeUnborn removes the log files that Badger had created and not given
+// their length when its process died: it refuses to open a database that has
+// one (dgraph-io/badger issue 2207, seen in 4.9.6). Nothing is in them.
+func removeUnborn(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext != ".mem" && ext != ".vlog" {
+			continue
+		}
+		info, err := e.Info()
+		if err == nil && info.Size() == 0 {
+			err = os.Remove(filepath.Join(dir, e.Name()))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (b *badgerKV) Get(key []byte) ([]byte, error) {
