@@ -72,7 +72,10 @@ func TestCheckFindings(t *testing.T) {
 			if findings, err := s.Check(ctx); err != nil || len(findings) > 0 {
 				t.Fatalf("before it: %v %v", findings, err)
 			}
-			if err := tt.tamper(s, v); err != nil {
+			s.opMu.RLock()
+			err := tt.tamper(s, v)
+			s.opMu.RUnlock()
+			if err != nil {
 				t.Fatal(err)
 			}
 			findings, err := s.Check(ctx)
@@ -92,11 +95,13 @@ func TestCheckBoundsItsFindings(t *testing.T) {
 	if err := v.WriteAt(ctx, randomBytes(1, blocks*BlockLength), 0); err != nil {
 		t.Fatal(err)
 	}
+	s.opMu.RLock()
 	for id := range extent.ID(blocks) {
 		if err := s.extents.Ref([]extent.Slot{s.extents.Slot(id+1, 0)}); err != nil {
 			t.Fatal(err)
 		}
 	}
+	s.opMu.RUnlock()
 	findings, err := s.Check(ctx)
 	if err != nil || len(findings) != maxFindings+1 || findings[maxFindings] != "and 100 more" {
 		t.Errorf("%d findings, %v", len(findings), err)
