@@ -48,7 +48,8 @@ func writeConfig(t *testing.T, text string) string {
 
 func odx(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), "BE_ODX=1", "NOTIFY_SOCKET=")
+	// The race detector would wait for a second at the end of each process.
+	cmd.Env = append(os.Environ(), "BE_ODX=1", "NOTIFY_SOCKET=", "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
