@@ -95,9 +95,13 @@ func (s *Store) cleanLoop(ctx context.Context) {
 }
 
 // Clean moves live data out of every segment that has dead data, as fast as
-// the disk allows, and deletes the segments. Operations go on meanwhile.
+// the disk allows, and deletes the segments. Data of volumes and snapshots that
+// were deleted before is dead. Operations go on meanwhile.
 func (s *Store) Clean(ctx context.Context) error {
 	if err := s.usable(); err != nil {
+		return err
+	}
+	if err := s.reapAll(ctx); err != nil {
 		return err
 	}
 	s.cleaning.Lock()
@@ -114,6 +118,29 @@ func (s *Store) Clean(ctx context.Context) error {
 		}
 	}
 	return s.Checkpoint(ctx)
+}
+
+// reapAll frees the map nodes that were given up.
+func (s *Store) reapAll(ctx context.Context) error {
+	for {
+		for more := true; more; {
+			var err error
+			if more, err = s.reapOnce(ctx); err != nil {
+				return err
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		// None is waiting. With no operation in progress none is on its way to
+		// that either, in the hands of the background.
+		s.opMu.Lock()
+		more, err := s.forest.Reap(0)
+		s.opMu.Unlock()
+		if err != nil || !more {
+			return err
+		}
+	}
 }
 
 // moving is an extent on its way to another segment.

@@ -103,3 +103,36 @@ func TestDeletedClonesGiveTheirSpaceBack(t *testing.T) {
 		t.Fatal(findings, err)
 	}
 }
+
+// TestCleanAfterDelete: it does not leave what the background has not come to.
+func TestCleanAfterDelete(t *testing.T) {
+	const size = 64 << 20
+	ctx := context.Background()
+	s := newDisk().open(t, 4<<10)
+	defer s.Close()
+	v := createVolume(t, s, "v", size)
+	for off := int64(0); off < size; off += 1 << 20 {
+		if err := v.WriteAt(ctx, randomBytes(uint64(off>>20), 1<<20), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"clone", "again"} {
+		if _, err := s.CloneVolume(ctx, "v", name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"clone", "v", "again"} {
+		if s.PhysicalBytes() < size {
+			t.Errorf("before %s is deleted, %d bytes are left", name, s.PhysicalBytes())
+		}
+		if err := s.DeleteVolume(ctx, name); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Clean(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.PhysicalBytes() != 0 || s.LiveBytes() != 0 {
+		t.Errorf("%d bytes are left, %d live", s.PhysicalBytes(), s.LiveBytes())
+	}
+}
