@@ -37,7 +37,7 @@ var recipe = struct {
 		"sbin/mke2fs", "sbin/e2fsck", "sbin/blkdiscard", "sbin/blockdev", "sbin/fstrim",
 		"bin/mount", "bin/umount", "bin/dd", "bin/sha256sum", "bin/cp", "bin/sync",
 	},
-	modules: []string{"virtio_pci", "virtio_net", "virtio_console", "crc32c_generic", "crc32c_intel", "crct10dif_pclmul",
+	modules: []string{"virtio_pci", "virtio_net", "virtio_console", "virtio_blk", "crc32c_generic", "crc32c_intel", "crct10dif_pclmul",
 		"sd_mod", "sg", "iscsi_tcp", "ext4"},
 	texts: []string{"etc/iscsi/iscsid.conf", "etc/mke2fs.conf"},
 }

@@ -1,11 +1,9 @@
 package guest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,10 +12,34 @@ import (
 	"syscall"
 )
 
+// Setup is what a machine has beside the image.
+type Setup struct {
+	// Files are put into its root file system: their names there, and here.
+	Files map[string]string
+	// Disks are what qemu takes as the file of a drive, in raw format: they
+	// become /dev/vda and so on. Written data is in the disk's volatile cache
+	// until the guest flushes it.
+	Disks []string
+	// Forward gives TCP ports of the machine, and those of the host's loopback
+	// under which they can be reached.
+	Forward map[int]int
+	// Said, which may be nil, is called with each line of output, from one
+	// goroutine.
+	Said func(line string)
+}
+
 // Result is what came of a script.
 type Result struct {
 	Status int // exit status
 	Output string
+}
+
+// Machine is a guest that runs.
+type Machine struct {
+	dir string
+	cmd *exec.Cmd
+	out *transcript
+	ctx context.Context
 }
 
 // Run boots the image, runs script (of a POSIX shell, with the functions of
@@ -25,45 +47,86 @@ type Result struct {
 // ends the machine is switched off. An error says that there is no exit
 // status; the output is returned in any case.
 func (i *Image) Run(ctx context.Context, script string) (Result, error) {
-	dir, err := os.MkdirTemp("", "guest")
+	m, err := i.Start(ctx, script, Setup{})
 	if err != nil {
 		return Result{}, err
 	}
-	defer os.RemoveAll(dir)
-	initrd, status, console := filepath.Join(dir, "initrd"), filepath.Join(dir, "status"), filepath.Join(dir, "console")
-	if err := i.withScript(initrd, ". /usr/functions.sh\n"+script); err != nil {
-		return Result{}, err
+	return m.Wait()
+}
+
+// Start boots the image and lets script run in it. The caller calls Wait.
+func (i *Image) Start(ctx context.Context, script string, s Setup) (*Machine, error) {
+	dir, err := os.MkdirTemp("", "guest")
+	if err != nil {
+		return nil, err
 	}
-	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
+	m := &Machine{dir: dir, out: &transcript{said: s.Said}, ctx: ctx}
+	err = i.withFiles(m.path("initrd"), ". /usr/functions.sh\n"+script, s.Files)
+	if err == nil {
+		m.cmd = exec.CommandContext(ctx, "qemu-system-x86_64", append(m.arguments(i), s.arguments()...)...)
+		m.cmd.Stdout, m.cmd.Stderr = m.out, m.out
+		m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		err = m.cmd.Start()
+	}
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *Machine) path(name string) string { return filepath.Join(m.dir, name) }
+
+func (m *Machine) arguments(i *Image) []string {
+	return []string{
 		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-M", "q35", "-smp", "2", "-m", "768",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-kernel", i.kernel, "-initrd", initrd,
+		"-kernel", i.kernel, "-initrd", m.path("initrd"),
 		// panic=-1 with -no-reboot: a panic of the guest ends qemu.
 		"-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr net.ifnames=0 random.trust_cpu=on tsc=reliable",
-		"-serial", "file:"+console,
-		"-netdev", "user,id=net,ipv6=off", "-device", "virtio-net-pci,netdev=net,romfile=",
+		"-serial", "file:" + m.path("console"),
+		"-device", "virtio-net-pci,netdev=net,romfile=",
 		"-device", "virtio-serial-pci",
-		"-chardev", "file,id=status,path="+status, "-device", "virtserialport,chardev=status,name=status",
-		"-chardev", "stdio,id=out,signal=off", "-device", "virtconsole,chardev=out")
-	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	runErr := cmd.Run()
-	r := Result{Output: out.String()}
-	said, err := os.ReadFile(status)
+		"-chardev", "file,id=status,path=" + m.path("status"), "-device", "virtserialport,chardev=status,name=status",
+		"-chardev", "stdio,id=out,signal=off", "-device", "virtconsole,chardev=out",
+	}
+}
+
+func (s *Setup) arguments() []string {
+	net := "user,id=net,ipv6=off"
+	for port, here := range s.Forward {
+		net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", here, port)
+	}
+	args := []string{"-netdev", net}
+	for _, file := range s.Disks {
+		args = append(args, "-drive", "if=virtio,format=raw,cache=writeback,file="+file)
+	}
+	return args
+}
+
+// PowerOff takes the machine's power away.
+func (m *Machine) PowerOff() error { return m.cmd.Process.Kill() }
+
+// Wait returns when the machine is off. An error says that there is no exit
+// status; the output is returned in any case.
+func (m *Machine) Wait() (Result, error) {
+	defer os.RemoveAll(m.dir)
+	runErr := m.cmd.Wait()
+	r := Result{Output: m.out.String()}
+	said, err := os.ReadFile(m.path("status"))
 	if err == nil {
 		r.Status, err = strconv.Atoi(strings.TrimSpace(string(said)))
 	}
 	if err != nil {
-		boot, _ := os.ReadFile(console)
-		return r, fmt.Errorf("the guest ended without an exit status: %w; its console:\n%s", errors.Join(ctx.Err(), runErr, err), boot)
+		boot, _ := os.ReadFile(m.path("console"))
+		return r, fmt.Errorf("the guest ended without an exit status: %w; its console:\n%s", errors.Join(m.ctx.Err(), runErr, err), boot)
 	}
 	return r, nil
 }
 
-// withScript writes the image's archive to path, followed by one with the
-// script: the kernel unpacks one after the other.
-func (i *Image) withScript(path, script string) error {
+// withFiles writes the image's archive to path, followed by one with the script
+// and the files: the kernel unpacks one after the other.
+func (i *Image) withFiles(path, script string, files map[string]string) error {
 	in, err := os.Open(i.initrd)
 	if err != nil {
 		return err
@@ -74,10 +137,21 @@ func (i *Image) withScript(path, script string) error {
 		return err
 	}
 	defer out.Close()
-	if _, err := io.Copy(out, in); err != nil {
+	if _, err := out.ReadFrom(in); err != nil {
 		return err
 	}
 	a := newArchive(out)
 	a.file("script", 0o755, []byte(script))
+	for name, here := range files {
+		info, err := os.Stat(here)
+		if err != nil {
+			return err
+		}
+		data, err := os.ReadFile(here)
+		if err != nil {
+			return err
+		}
+		a.file(name, info.Mode(), data)
+	}
 	return errors.Join(a.close(), out.Close())
 }

@@ -100,6 +100,7 @@ var Binary = sync.OnceValues(func() (string, error) {
 	}
 	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", own, "./cmd/odx")
 	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as scripts/build does: it runs anywhere
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build ./cmd/odx: %w\n%s", err, out)
 	}
