@@ -72,6 +72,8 @@ type Store struct {
 	Capacity int64
 	// Cache bounds the metadata cache, in bytes.
 	Cache int64
+	// StoreDuplicates: new data is not looked up, only copies share space.
+	StoreDuplicates bool
 	// DedupUnit is the longest extent that is deduplicated, in bytes.
 	DedupUnit int
 	// CleanIO bounds the data that background cleaning moves, in bytes a second.

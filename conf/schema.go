@@ -34,6 +34,7 @@ type (
 	fileStore struct {
 		Capacity  *string `yaml:"capacity"`
 		Cache     *string `yaml:"cache"`
+		Dedup     *string `yaml:"dedup"`
 		DedupUnit *string `yaml:"dedup_unit"`
 
 		CleanIO       *string `yaml:"clean_io_mib_per_s"`

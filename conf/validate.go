@@ -208,6 +208,7 @@ func (c *checker) store(raw *fileStore) Store {
 		Capacity: c.size("store.capacity", raw.Capacity, 256<<20),
 		Cache:    c.size("store.cache", raw.Cache, 16<<20),
 	}
+	s.StoreDuplicates = c.oneOf("store.dedup", raw.Dedup, "true", "false") == "false"
 	s.CleanIO = c.number("store.clean_io_mib_per_s", raw.CleanIO, 0, 1, 1<<20, "MiB a second") << 20
 	s.SoftThreshold = int(c.number("store.soft_threshold", raw.SoftThreshold, DefaultSoftThreshold, 0, 99, "per cent of the capacity"))
 	if unit := c.size("store.dedup_unit", raw.DedupUnit, unitMin); unit > unitMax || unit&(unit-1) != 0 {

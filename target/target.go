@@ -129,6 +129,7 @@ func storeOptions(cfg *conf.Config, log *logrus.Entry) backstore.Options {
 		DedupUnit:     cfg.Store.DedupUnit,
 
 		CleanBytesPerSecond: cfg.Store.CleanIO,
+		StoreDuplicates:     cfg.Store.StoreDuplicates,
 	}
 }
 
