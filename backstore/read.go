@@ -47,6 +47,9 @@ func (t tree) lookup(s *Store, block uint64, locs []extent.Location, slots []ext
 	}
 	t.volume.mu.RLock()
 	defer t.volume.mu.RUnlock()
+	if t.volume.deleted { // since the read began; its tree is gone
+		return ErrNotFound
+	}
 	return s.resolve(t.volume.root, block, locs, slots)
 }
 

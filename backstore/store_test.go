@@ -410,3 +410,26 @@ func TestSynchronousWritersShareSyncs(t *testing.T) {
 		t.Errorf("%d rounds of %d synchronous writers took %d syncs", writes, writers, n)
 	}
 }
+
+// TestReadOfVolumeDeletedMeanwhile: a read that is longer than what is looked
+// up at once must not go on with zeros.
+func TestReadOfVolumeDeletedMeanwhile(t *testing.T) {
+	ctx := context.Background()
+	d := newDisk()
+	s := d.open(t, 16<<10)
+	defer s.Close()
+	v := createVolume(t, s, "v", 1<<20)
+	if err := v.WriteAt(ctx, randomBytes(1, 1<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	d.fs.SetHook(func(kind vfs.OpKind, _ string) (err error) {
+		if kind == vfs.OpRead {
+			once.Do(func() { err = s.DeleteVolume(ctx, "v") })
+		}
+		return err
+	})
+	if err := v.ReadAt(ctx, make([]byte, 1<<20), 0); !errors.Is(err, ErrNotFound) {
+		t.Errorf("read: %v, want ErrNotFound", err)
+	}
+}

@@ -125,5 +125,21 @@ func copyByToken(s *tokencopy.Session, m *model, lba, to uint64, n int) (tokenco
 		return a, err
 	}
 	m.copied(to, data)
-	return s.WriteUsingToken(info.Token, tokencopy.WriteTokenOptions{Delete: true}, tokencopy.Range{LBA: to, Blocks: uint32(n)})
+	return writeToken(s, info.Token, to, n)
+}
+
+// writeToken writes all of a token and deletes it. A write may end early to
+// bound its time, and says how far it came.
+func writeToken(s *tokencopy.Session, token []byte, to uint64, n int) (tokencopy.Answer, error) {
+	for done := uint64(0); ; {
+		left := uint64(n) - done
+		a, err := s.WriteUsingToken(token, tokencopy.WriteTokenOptions{Offset: done}, tokencopy.Range{LBA: to + done, Blocks: uint32(left)})
+		if err == nil && a.Good() {
+			return s.WriteUsingToken(token, tokencopy.WriteTokenOptions{Delete: true}, tokencopy.Range{})
+		}
+		if err != nil || !a.Sense.Is(0xa, 0x0d, 0x04) || a.Sense.Information == 0 || a.Sense.Information >= left {
+			return a, err
+		}
+		done += a.Sense.Information
+	}
 }

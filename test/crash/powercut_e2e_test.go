@@ -252,7 +252,7 @@ func (k *keptToken) spend(t *testing.T, s *tokencopy.Session, m *model, rng *ran
 	}
 	to := rng.Uint64N(s.Blocks - uint64(len(k.data)))
 	m.copied(to, k.data)
-	a, err := s.WriteUsingToken(k.token, tokencopy.WriteTokenOptions{Delete: true}, tokencopy.Range{LBA: to, Blocks: uint32(len(k.data))})
+	a, err := writeToken(s, k.token, to, len(k.data))
 	if err != nil || !a.Good() {
 		t.Fatalf("write using a token from before the power cut: %v, %v", a, err)
 	}
