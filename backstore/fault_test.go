@@ -68,9 +68,16 @@ func hostErrors(t *testing.T, seed uint64, fault error) {
 	}
 	m := &maybe{sure: make([]uint32, 2<<20/sector), also: make([][]uint32, 2<<20/sector)}
 	var odds, count atomic.Uint64
-	d.fs.SetHook(func(kind vfs.OpKind, _ string) error {
-		if n := odds.Load(); kind.Changes() && n > 0 && count.Add(1)%n == 0 {
+	fail := func() error {
+		if n := odds.Load(); n > 0 && count.Add(1)%n == 0 {
 			return fault
+		}
+		return nil
+	}
+	d.fault.Store(&fail)
+	d.fs.SetHook(func(kind vfs.OpKind, _ string) error {
+		if kind.Changes() {
+			return fail()
 		}
 		return nil
 	})

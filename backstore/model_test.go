@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sirupsen/logrus"
@@ -33,6 +34,8 @@ type disk struct {
 	one sync.RWMutex
 	// cutMu is held while power is cut.
 	cutMu sync.Mutex
+	// fault gives what updates of the engine fail with; nil: nothing.
+	fault atomic.Pointer[func() error]
 }
 
 func newDisk() *disk { return &disk{fs: vfs.NewMem(), kv: meta.NewMem()} }
@@ -53,13 +56,26 @@ type engine struct {
 
 func (e engine) Close() error { return e.Sync() }
 
+func (e engine) fail() error {
+	if fault := e.disk.fault.Load(); fault != nil {
+		return (*fault)()
+	}
+	return nil
+}
+
 func (e engine) Update(ops []meta.Op) error {
+	if err := e.fail(); err != nil {
+		return err
+	}
 	e.disk.one.RLock()
 	defer e.disk.one.RUnlock()
 	return e.KV.Update(ops)
 }
 
 func (e engine) Sync() error {
+	if err := e.fail(); err != nil {
+		return err
+	}
 	e.disk.one.RLock()
 	defer e.disk.one.RUnlock()
 	return e.KV.Sync()
