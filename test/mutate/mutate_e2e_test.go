@@ -217,6 +217,7 @@ func TestStrangersGetNoMemory(t *testing.T) {
 	}
 	b := append(loginPDU(1, target.IQN), make([]byte, 32<<10)...)
 	b[5], b[6], b[7] = announced>>16, announced>>8&0xff, announced&0xff
+	var strangers []net.Conn
 	for range connections {
 		conn, err := net.DialTimeout("tcp", target.Portal, answerLimit)
 		if err != nil {
@@ -224,6 +225,14 @@ func TestStrangersGetNoMemory(t *testing.T) {
 		}
 		defer conn.Close()
 		conn.Write(b) // the target may have closed it already
+		strangers = append(strangers, conn)
+	}
+	// While they are there, they take the places of those who log in.
+	for _, conn := range strangers {
+		conn.SetReadDeadline(time.Now().Add(answerLimit))
+		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal("the target does not close a connection that announces too much")
+		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
