@@ -28,7 +28,7 @@ type Administrator interface {
 	// Store describes the store. It counts what volumes map, which takes longer
 	// the more that is.
 	Store(ctx context.Context) (Store, error)
-	// Check proves references, segments and maps. Operations wait meanwhile.
+	// Check proves references, segments and maps. Operations go on meanwhile.
 	Check(ctx context.Context) (CheckResult, error)
 	// Scrub reads and verifies every extent. progress, which may be nil, is
 	// called now and then. What was found before an error is returned with it by

@@ -24,7 +24,7 @@ var routes = []route{
 	{http.MethodGet, "/v1/store", "Volumes, bytes, deduplication and tokens.", http.StatusOK, true, func(c *call) (any, error) {
 		return c.admin.Store(c.ctx)
 	}},
-	{http.MethodPost, "/v1/store/check", "Prove references, segments and maps; operations wait meanwhile.", http.StatusOK, true, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/store/check", "Prove references, segments and maps.", http.StatusOK, true, func(c *call) (any, error) {
 		return c.admin.Check(c.ctx)
 	}},
 	{http.MethodPost, "/v1/store/scrub", "Read and verify every extent; answers with lines that tell the progress.", http.StatusOK, true, scrub},

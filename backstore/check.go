@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
+	"odx/backstore/meta"
 	"odx/backstore/segment"
 )
 
@@ -17,26 +19,21 @@ const maxFindings = 1000
 // Check proves every reference count of the store from its maps, and that every
 // extent has a place of its own in a segment that is there. It returns what is
 // wrong, nothing for a store that is sound; the last finding counts those beyond
-// 1000. Other operations wait while it runs; it does not read the data.
+// 1000. It looks at a checkpoint that it makes, so operations go on meanwhile.
+// It does not read the data.
 func (s *Store) Check(ctx context.Context) (findings []string, err error) {
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
-	s.auditMu.Lock()
-	defer s.auditMu.Unlock()
-	if err := s.freeze(ctx); err != nil {
-		return nil, err
-	}
-	defer s.opMu.Unlock()
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
 	more := 0
-	err = s.audit(ctx, func(finding string) {
-		if len(findings) < maxFindings {
-			findings = append(findings, finding)
-		} else {
-			more++
-		}
+	err = s.viewCheckpoint(ctx, func(kv meta.Reader) error {
+		return s.audit(ctx, kv, func(finding string) {
+			if len(findings) < maxFindings {
+				findings = append(findings, finding)
+			} else {
+				more++
+			}
+		})
 	})
 	if more > 0 {
 		findings = append(findings, fmt.Sprintf("and %d more", more))
@@ -44,81 +41,114 @@ func (s *Store) Check(ctx context.Context) (findings []string, err error) {
 	return findings, err
 }
 
-// audit reports what contradicts itself in a store that is frozen. tableMu is
-// held.
-func (s *Store) audit(ctx context.Context, report func(finding string)) error {
-	var roots []blockmap.Root
-	for _, v := range s.volumes {
-		roots = append(roots, v.root)
+// viewCheckpoint makes a checkpoint and calls fn with the metadata as of it.
+func (s *Store) viewCheckpoint(ctx context.Context, fn func(meta.Reader) error) error {
+	s.auditMu.Lock()
+	s.checkpoints.running.Lock()
+	release := sync.OnceFunc(func() {
+		s.checkpoints.running.Unlock()
+		s.auditMu.Unlock()
+	})
+	defer release()
+	if err := s.checkpoint(ctx); err != nil {
+		return err
 	}
-	for _, st := range s.snapshots {
-		roots = append(roots, st.root)
+	return s.kv.View(func(kv meta.Reader) error {
+		release()
+		return fn(kv)
+	})
+}
+
+// audit reports what contradicts itself in the metadata of a checkpoint.
+func (s *Store) audit(ctx context.Context, kv meta.Reader, report func(finding string)) error {
+	st, err := readState(kv)
+	if err != nil {
+		return err
 	}
-	refs := make(map[extent.ID]uint64)
-	err := s.forest.Audit(ctx, s.kv, roots, func(slots []extent.Slot) {
-		for _, slot := range slots {
-			if slot != 0 {
-				id, _ := s.extents.Split(slot)
-				refs[id]++
-			}
-		}
+	roots, err := s.storedRoots(kv)
+	if err != nil {
+		return err
+	}
+	if err := blockmap.Audit(ctx, kv, roots, st.dropped, report); err != nil {
+		return err
+	}
+	places := placeAudit{store: s, segments: make(map[segment.ID]*segmentAudit), report: report}
+	err = extent.Audit(ctx, extent.AuditOptions{
+		KV: kv, Unit: s.sb.unit, Next: st.nextExtent, Pinned: st.pinned, Visit: places.visit,
+		EachLeaf: func(fn func(slots []extent.Slot)) error { return blockmap.EachLeaf(ctx, kv, fn) },
 	}, report)
 	if err != nil {
 		return err
 	}
-	if err := s.extents.Audit(ctx, refs, report); err != nil {
-		return err
-	}
-	return s.auditSegments(ctx, report)
+	return places.missing()
+}
+
+// storedRoots returns the trees of all volumes and snapshots.
+func (s *Store) storedRoots(kv meta.Reader) ([]blockmap.Root, error) {
+	var roots []blockmap.Root
+	err := s.scanTables(kv,
+		func(v *Volume) { roots = append(roots, v.root) },
+		func(st *snapshotState) { roots = append(roots, st.root) })
+	return roots, err
+}
+
+// placeAudit proves that extents lie in segments, each in a place of its own.
+type placeAudit struct {
+	store    *Store
+	segments map[segment.ID]*segmentAudit
+	report   func(finding string)
 }
 
 // segmentAudit is what is known of one segment.
 type segmentAudit struct {
-	blocks  int64    // length of the file, header included; 0 when it cannot be opened
-	taken   []uint64 // bit for each block that an extent has
-	extents int
+	blocks int64       // length of the file, header included; 0 when it cannot be opened
+	taken  []uint64    // bit for each block that an extent has
+	lost   []extent.ID // extents in a segment that cannot be opened
 }
 
-// auditSegments reports extents that lie outside their segment or on another
-// extent, and segments that are missing.
-func (s *Store) auditSegments(ctx context.Context, report func(finding string)) error {
-	segments := make(map[segment.ID]*segmentAudit)
-	err := s.extents.ScanStored(func(id extent.ID, _ uint64, x *extent.Extent) bool {
-		a := segments[x.Addr.Segment]
-		if a == nil {
-			a = &segmentAudit{blocks: s.segments.Bytes(x.Addr.Segment) / BlockLength}
-			a.taken = make([]uint64, (a.blocks+63)/64)
-			segments[x.Addr.Segment] = a
-		}
-		a.extents++
-		if a.blocks > 0 {
-			a.place(id, x, report)
-		}
-		return ctx.Err() == nil
-	})
-	if err == nil {
-		err = ctx.Err()
+// visit looks at the place of an extent.
+func (a *placeAudit) visit(id extent.ID, x *extent.Extent) {
+	sa := a.segments[x.Addr.Segment]
+	if sa == nil {
+		sa = &segmentAudit{blocks: a.store.segments.Bytes(x.Addr.Segment) / BlockLength}
+		sa.taken = make([]uint64, (sa.blocks+63)/64)
+		a.segments[x.Addr.Segment] = sa
 	}
-	for _, id := range slices.Sorted(maps.Keys(segments)) {
-		if a := segments[id]; a.blocks == 0 {
-			report(fmt.Sprintf("segment %08x is missing or is no segment of this store; %d extents lie in it", uint32(id), a.extents))
-		}
+	if sa.blocks == 0 {
+		sa.lost = append(sa.lost, id)
+		return
 	}
-	return err
-}
-
-// place notes the blocks of an extent.
-func (a *segmentAudit) place(id extent.ID, x *extent.Extent, report func(finding string)) {
 	first, end := int64(x.Addr.Block), int64(x.Addr.Block)+int64(x.Blocks)
-	if first == 0 || end > a.blocks {
-		report(fmt.Sprintf("extent %d has %d blocks at %v, which has %d", id, x.Blocks, x.Addr, a.blocks))
+	if first == 0 || end > sa.blocks {
+		a.report(fmt.Sprintf("extent %d has %d blocks at %v, which has %d", id, x.Blocks, x.Addr, sa.blocks))
 		return
 	}
 	for b := first; b < end; b++ {
-		if a.taken[b/64]&(1<<(b%64)) != 0 {
-			report(fmt.Sprintf("extent %d lies on another extent at %v", id, x.Addr))
+		if sa.taken[b/64]&(1<<(b%64)) != 0 {
+			a.report(fmt.Sprintf("extent %d lies on another extent at %v", id, x.Addr))
 			return
 		}
-		a.taken[b/64] |= 1 << (b % 64)
+		sa.taken[b/64] |= 1 << (b % 64)
 	}
+}
+
+// missing reports the segments that cannot be opened, as far as extents still
+// lie in them: one that was emptied after the checkpoint is no loss.
+func (a *placeAudit) missing() error {
+	for _, seg := range slices.Sorted(maps.Keys(a.segments)) {
+		extents := 0
+		for _, id := range a.segments[seg].lost {
+			x, ok, err := a.store.extents.Get(id)
+			if err != nil {
+				return err
+			}
+			if ok && x.Addr.Segment == seg {
+				extents++
+			}
+		}
+		if extents > 0 {
+			a.report(fmt.Sprintf("segment %08x is missing or is no segment of this store; %d extents lie in it", uint32(seg), extents))
+		}
+	}
+	return nil
 }

@@ -8,8 +8,11 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/sirupsen/logrus"
+
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
+	"odx/backstore/meta"
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
 )
@@ -25,6 +28,19 @@ func TestCheckFindings(t *testing.T) {
 		}
 		return err
 	}
+	// stored changes a value of the engine behind the store's back.
+	stored := func(prefix byte, number uint64, change func(value []byte) []byte) func(*Store, *Volume) error {
+		key := tableKey(prefix, number)
+		return func(s *Store, _ *Volume) error {
+			value, err := s.kv.Get(key)
+			if err != nil && !errors.Is(err, meta.ErrNotFound) {
+				return err
+			}
+			return s.kv.Update([]meta.Op{{Key: key, Value: change(value)}})
+		}
+	}
+	remove := func([]byte) []byte { return nil }
+	cut := func(value []byte) []byte { return value[:len(value)-1] }
 	for name, tt := range map[string]struct {
 		tamper func(s *Store, v *Volume) error
 		want   string
@@ -56,6 +72,41 @@ func TestCheckFindings(t *testing.T) {
 		"extent beyond the end": {
 			func(s *Store, _ *Volume) error { return move(s, 3, segment.Addr{Segment: 1, Block: 62}) },
 			"extent 3 has 4 blocks at segment 00000001 block 62, which has 65",
+		},
+		"node that is missing": {
+			stored('n', 1, remove),
+			"map node 1 does not exist and has 1 references",
+		},
+		"node that is cut short": {
+			stored('n', 1, cut),
+			"map node 1 cannot be read",
+		},
+		"node of the wrong level": {
+			stored('n', 1, func(value []byte) []byte { value[0] = 3; return value }),
+			"map node 1 is of level 3, and stands where another level should",
+		},
+		"count of a node that does not exist": {
+			stored('c', 0, func([]byte) []byte { return []byte{77, 2} }),
+			"map node 77 has a reference count of 3 and does not exist",
+		},
+		"counts that are cut short": {
+			stored('c', 0, func([]byte) []byte { return []byte{77} }),
+			"reference counts of map nodes 0 to 511 cannot be read",
+		},
+		"extents that are missing": {
+			stored('e', 0, remove),
+			"a map names block 0 of extent 1, which does not exist",
+		},
+		"extents that are cut short": {
+			stored('e', 0, cut),
+			"extents 0 to 127 cannot be read",
+		},
+		"slot beyond the end of its extent": {
+			stored('e', 0, func(value []byte) []byte {
+				value[1] = 3 // blocks of the first entry, which has lost a CRC
+				return append(value[:2+8+1+32+12:2+8+1+32+12], value[2+8+1+32+16:]...)
+			}),
+			"a map names block 3 of extent 1, which does not exist",
 		},
 		"segment that is missing": {
 			func(s *Store, _ *Volume) error { return move(s, 3, segment.Addr{Segment: 9, Block: 1}) },
@@ -118,33 +169,70 @@ func TestCheckBoundsItsFindings(t *testing.T) {
 	}
 }
 
-// TestCheckWaitsForNoQuiet: a store that is written to all the time is checked
-// nevertheless, here with a write in the middle of each checkpoint.
-func TestCheckWaitsForNoQuiet(t *testing.T) {
+// busyView is an engine that lets others work on the store while somebody has a
+// view of it.
+type busyView struct {
+	meta.KV
+	work func() error
+}
+
+func (e busyView) View(fn func(meta.Reader) error) error {
+	return e.KV.View(func(r meta.Reader) error { return fn(busyReader{r, e.work}) })
+}
+
+type busyReader struct {
+	meta.Reader
+	work func() error
+}
+
+func (r busyReader) Scan(prefix []byte, fn func(key, value []byte) error) error {
+	if err := r.work(); err != nil {
+		return err
+	}
+	return r.Reader.Scan(prefix, fn)
+}
+
+// TestCheckHoldsNobodyUp: the whole of it can happen between two instants of a
+// check: volumes are made, written, copied and deleted, segments are cleaned and
+// removed, checkpoints are stored. None of it is a finding.
+func TestCheckHoldsNobodyUp(t *testing.T) {
 	ctx := context.Background()
 	d := newDisk()
-	s := d.open(t, 4<<10)
-	defer s.Close()
-	v := createVolume(t, s, "v", 8<<20)
-	checkpoints := 0
-	d.fs.SetHook(func(kind vfs.OpKind, name string) error {
-		if kind != vfs.OpRename || !strings.Contains(name, redoName) {
-			return nil
+	o := d.options(Options{DedupUnit: 4 << 10, CacheBytes: 4 << 20})
+	var s *Store
+	round := uint64(0)
+	work := func() error {
+		if s == nil {
+			return nil // it is being opened
 		}
-		if checkpoints++; checkpoints > 10 {
-			return fmt.Errorf("checkpoint %d", checkpoints)
+		round++
+		v, err := s.Volume("v")
+		if err != nil {
+			return err
 		}
-		if !s.opMu.TryRLock() {
-			return nil // the hook of the last one, which writers wait for
+		name := fmt.Sprint("clone", round)
+		_, err = s.CloneVolume(ctx, "v", name)
+		err = errors.Join(err, v.WriteAt(ctx, randomBytes(round, 1<<20), int64(round%15)<<19), s.Clean(ctx))
+		if round > 2 {
+			err = errors.Join(err, s.DeleteVolume(ctx, fmt.Sprint("clone", round-2)))
 		}
-		s.opMu.RUnlock()
-		return v.WriteAt(ctx, randomBytes(uint64(checkpoints), 4096), 0)
-	})
-	findings, err := s.Check(ctx)
-	if err != nil || len(findings) > 0 || checkpoints == 0 {
-		t.Errorf("%v %v after %d checkpoints", findings, err, checkpoints)
+		return errors.Join(err, s.Checkpoint(ctx))
 	}
-	d.fs.SetHook(nil)
+	o.OpenKV = func(string, *logrus.Entry, int64) (meta.KV, error) {
+		return busyView{engine{d.kv, d}, work}, nil
+	}
+	opened, err := Open(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = opened
+	defer s.Close()
+	createVolume(t, s, "v", 8<<20)
+	for range 4 {
+		if findings, err := s.Check(ctx); err != nil || len(findings) > 0 {
+			t.Error(findings, err)
+		}
+	}
 }
 
 // TestCheckKnowsPins: an extent that a writer has just found to be what it wants

@@ -139,6 +139,11 @@ func (s *Store) emptySegments() []segment.ID {
 func (s *Store) Checkpoint(ctx context.Context) error {
 	s.checkpoints.running.Lock()
 	defer s.checkpoints.running.Unlock()
+	return s.checkpoint(ctx)
+}
+
+// checkpoint is a Checkpoint while no other one can run.
+func (s *Store) checkpoint(ctx context.Context) error {
 	defer s.checkpoints.ended()
 	if err := ctx.Err(); err != nil {
 		return err
@@ -156,32 +161,6 @@ func (s *Store) Checkpoint(ctx context.Context) error {
 		return err
 	}
 	return s.finishCut(c)
-}
-
-// freeze stops all operations with the metadata engine holding the whole state.
-// Without an error, the caller unlocks opMu.
-func (s *Store) freeze(ctx context.Context) error {
-	// The bulk of it while operations go on; what they changed meanwhile while
-	// they wait. To wait until they change nothing could take for ever.
-	if err := s.Checkpoint(ctx); err != nil {
-		return err
-	}
-	s.checkpoints.running.Lock()
-	defer s.checkpoints.running.Unlock()
-	defer s.checkpoints.ended()
-	s.opMu.Lock()
-	c, err := s.takeCut()
-	if err == nil {
-		if err = s.storeCut(c); err != nil {
-			s.abandon(c)
-		} else {
-			err = s.finishCut(c)
-		}
-	}
-	if err != nil {
-		s.opMu.Unlock()
-	}
-	return err
 }
 
 // finishCut frees what a cut that is stored has made superfluous.

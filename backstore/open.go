@@ -95,13 +95,7 @@ func (s *Store) open(ctx context.Context) error {
 
 // loadState reads the last checkpoint and makes the parts that live in memory.
 func (s *Store) loadState() (state, error) {
-	st := state{firstLSN: 1}
-	b, err := s.kv.Get([]byte(stateKey))
-	if err == nil {
-		st, err = decodeState(b)
-	} else if errors.Is(err, meta.ErrNotFound) {
-		err = nil
-	}
+	st, err := readState(s.kv)
 	if err != nil {
 		return st, err
 	}
@@ -123,20 +117,41 @@ func (s *Store) loadState() (state, error) {
 	return st, s.loadTables()
 }
 
+// readState reads what the last checkpoint is, if there is one.
+func readState(kv meta.Reader) (state, error) {
+	b, err := kv.Get([]byte(stateKey))
+	if errors.Is(err, meta.ErrNotFound) {
+		return state{firstLSN: 1}, nil
+	}
+	if err != nil {
+		return state{}, err
+	}
+	return decodeState(b)
+}
+
 func (s *Store) loadTables() error {
-	err := s.kv.Scan([]byte{volumePrefix}, func(_, value []byte) error {
+	return s.scanTables(s.kv,
+		func(v *Volume) { s.volumes[v.number], s.byName[v.name] = v, v },
+		func(st *snapshotState) { s.snapshots[st.id] = st })
+}
+
+// scanTables calls the functions with every stored volume and snapshot.
+func (s *Store) scanTables(kv meta.Reader, volume func(*Volume), snapshot func(*snapshotState)) error {
+	err := kv.Scan([]byte{volumePrefix}, func(_, value []byte) error {
 		d := dec{b: value}
-		v := d.volume(s)
-		s.volumes[v.number], s.byName[v.name] = v, v
+		if v := d.volume(s); d.err == nil {
+			volume(v)
+		}
 		return d.err
 	})
 	if err != nil {
 		return fmt.Errorf("table of volumes: %w", err)
 	}
-	err = s.kv.Scan([]byte{snapshotPrefix}, func(_, value []byte) error {
+	err = kv.Scan([]byte{snapshotPrefix}, func(_, value []byte) error {
 		d := dec{b: value}
-		st := d.snapshot()
-		s.snapshots[st.id] = st
+		if st := d.snapshot(); d.err == nil {
+			snapshot(st)
+		}
 		return d.err
 	})
 	if err != nil {

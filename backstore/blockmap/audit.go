@@ -4,103 +4,143 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
+	"slices"
 
 	"odx/backstore/extent"
 	"odx/backstore/meta"
 )
 
-// Audit proves the forest against its roots while nothing changes it and the
-// last checkpoint holds all of it: it reaches every node from the roots and the
-// dropped nodes, calls leaf once for each leaf, and reports each node whose
-// reference count is not the number of references found, and each stored node
-// that nothing refers to.
-func (f *Forest) Audit(ctx context.Context, kv meta.KV, roots []Root, leaf func(slots []extent.Slot), report func(finding string)) error {
-	refs := make(map[uint64]uint32)
-	var visit func(id uint64, level uint8) error
-	visit = func(id uint64, level uint8) error {
-		if refs[id]++; refs[id] > 1 {
-			return nil
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := f.node(id, level)
-		if err != nil {
-			report(err.Error())
-			return nil
-		}
-		return f.auditNode(n, leaf, visit)
-	}
+// Audit proves a stored forest against its roots and the nodes that wait to be
+// reaped. It reports each node whose reference count is not the number of
+// references found, that is missing or of the wrong level, and each that is
+// stored and nothing refers to. It keeps some tens of bytes for each node.
+func Audit(ctx context.Context, kv meta.Reader, roots []Root, dropped []uint64, report func(finding string)) error {
+	a := &audit{nodes: make(map[uint64]nodeAudit), report: report}
 	for _, r := range roots {
-		if r.Node == 0 {
-			continue
-		}
-		if err := visit(r.Node, r.Level); err != nil {
-			return err
-		}
+		a.refer(r.Node, r.Level)
 	}
-	f.droppedMu.Lock()
-	dropped := append([]uint64(nil), f.dropped...)
-	f.droppedMu.Unlock()
 	for _, id := range dropped {
-		n, err := f.nodes.Get(id)
+		// It counts as if its last reference were still there.
+		n := a.nodes[id]
+		n.refs++
+		a.nodes[id] = n
+	}
+	err := eachNode(ctx, kv, func(id uint64, n *node, err error) {
 		if err != nil {
-			return err
+			report(fmt.Sprintf("map node %d cannot be read: %v", id, err))
+			return
 		}
-		refs[id]++ // a dropped node counts as if its last reference were still there
-		if err := f.auditNode(n, leaf, visit); err != nil {
-			return err
-		}
-	}
-	return f.auditCounts(kv, refs, report)
-}
-
-func (f *Forest) auditNode(n *node, leaf func([]extent.Slot), visit func(uint64, uint8) error) error {
-	if n.level == 0 {
-		leaf(n.slots[:])
-		return nil
-	}
-	for _, child := range n.slots {
-		if child == 0 {
-			continue
-		}
-		if err := visit(uint64(child), n.level-1); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (f *Forest) auditCounts(kv meta.KV, refs map[uint64]uint32, report func(string)) error {
-	err := kv.Scan([]byte{nodePrefix}, func(key, _ []byte) error {
-		if id := binary.BigEndian.Uint64(key[1:]); refs[id] == 0 {
-			report(fmt.Sprintf("map node %d is stored, and nothing refers to it", id))
-		}
-		return nil
+		a.found(id, n)
 	})
 	if err != nil {
 		return err
 	}
-	for id, want := range refs {
-		p, err := f.counts.Get(id / Fanout)
-		if err != nil {
+	if err := a.counts(kv); err != nil {
+		return err
+	}
+	a.compare()
+	return nil
+}
+
+// EachLeaf calls fn with the slots of every stored leaf, which fn must neither
+// keep nor change.
+func EachLeaf(ctx context.Context, kv meta.Reader, fn func(slots []extent.Slot)) error {
+	return eachNode(ctx, kv, func(_ uint64, n *node, err error) {
+		if err == nil && n.level == 0 {
+			fn(n.slots[:])
+		}
+	})
+}
+
+// eachNode calls fn with every stored node, or with why it cannot be decoded.
+func eachNode(ctx context.Context, kv meta.Reader, fn func(id uint64, n *node, err error)) error {
+	return kv.Scan([]byte{nodePrefix}, func(key, value []byte) error {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if got := p.extra[id%Fanout] + 1; got != want {
-			report(fmt.Sprintf("map node %d has a reference count of %d and %d references", id, got, want))
-		}
+		n, err := decodeNode(value)
+		fn(binary.BigEndian.Uint64(key[1:]), n, err)
+		return nil
+	})
+}
+
+// audit is an Audit at work.
+type audit struct {
+	nodes  map[uint64]nodeAudit
+	report func(finding string)
+}
+
+// nodeAudit is what is known of one node.
+type nodeAudit struct {
+	refs  uint32 // references found
+	extra uint32 // references beyond the first, as counted
+	// Levels are one more than they are, so that 0 can mean that none is known.
+	level    uint8 // of the stored node
+	referred uint8 // that those who refer to the node expect
+	confused bool  // they do not expect the same
+}
+
+// refer notes a reference to a node of that level.
+func (a *audit) refer(id uint64, level uint8) {
+	if id == 0 {
+		return
 	}
+	n := a.nodes[id]
+	n.refs++
+	n.confused = n.confused || n.referred != 0 && n.referred != level+1
+	n.referred = level + 1
+	a.nodes[id] = n
+}
+
+// found notes a stored node and what it refers to.
+func (a *audit) found(id uint64, n *node) {
+	known := a.nodes[id]
+	known.level = n.level + 1
+	a.nodes[id] = known
+	if n.level == 0 {
+		return
+	}
+	for _, child := range n.slots {
+		a.refer(uint64(child), n.level-1)
+	}
+}
+
+func (a *audit) counts(kv meta.Reader) error {
 	return kv.Scan([]byte{countPrefix}, func(key, value []byte) error {
+		page := binary.BigEndian.Uint64(key[1:])
 		p, err := decodeCounts(value)
 		if err != nil {
-			return err
+			a.report(fmt.Sprintf("reference counts of map nodes %d to %d cannot be read: %v", page*Fanout, page*Fanout+Fanout-1, err))
+			return nil
 		}
-		first := binary.BigEndian.Uint64(key[1:]) * Fanout
 		for i, extra := range p.extra {
-			if id := first + uint64(i); extra != 0 && refs[id] == 0 {
-				report(fmt.Sprintf("map node %d has a reference count of %d and does not exist", id, extra+1))
+			if extra != 0 {
+				id := page*Fanout + uint64(i)
+				n := a.nodes[id]
+				n.extra = extra
+				a.nodes[id] = n
 			}
 		}
 		return nil
 	})
+}
+
+// compare reports what does not fit together, by node.
+func (a *audit) compare() {
+	for _, id := range slices.Sorted(maps.Keys(a.nodes)) {
+		n := a.nodes[id]
+		switch {
+		case n.level == 0 && n.refs > 0:
+			a.report(fmt.Sprintf("map node %d does not exist and has %d references", id, n.refs))
+		case n.level == 0:
+			a.report(fmt.Sprintf("map node %d has a reference count of %d and does not exist", id, n.extra+1))
+		case n.refs == 0:
+			a.report(fmt.Sprintf("map node %d is stored, and nothing refers to it", id))
+		case n.confused || n.referred != 0 && n.referred != n.level:
+			a.report(fmt.Sprintf("map node %d is of level %d, and stands where another level should", id, n.level-1))
+		case n.extra+1 != n.refs:
+			a.report(fmt.Sprintf("map node %d has a reference count of %d and %d references", id, n.extra+1, n.refs))
+		}
+	}
 }

@@ -1,71 +1,203 @@
 package extent
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
 	"fmt"
-	"sort"
+	"maps"
+	"math"
+	"slices"
 
+	"odx/backstore/meta"
 	"odx/backstore/segment"
 )
 
-// Audit proves the table against the references that maps hold, while nothing
-// changes it and the last checkpoint holds all of it. refs is the number of
-// slots that point to each extent.
-func (t *Table) Audit(ctx context.Context, refs map[ID]uint64, report func(finding string)) error {
-	live := make(map[segment.ID]int64)
-	pinned := make(map[ID]bool)
-	for _, id := range t.Pinned() {
-		pinned[id] = true
+const (
+	// auditLoad is how many pages of the table an Audit reads at once: those that
+	// share all but the last byte of their keys.
+	auditLoad = 1 << 8
+	// auditPages is how many it reads before it compares them: that takes 75 MiB.
+	auditPages = 1 << 16
+)
+
+// AuditOptions say what an Audit compares.
+type AuditOptions struct {
+	KV     meta.Reader
+	Unit   int  // blocks of a full extent
+	Next   ID   // first ID that was never used
+	Pinned []ID // extents that may be without a reference
+	// EachLeaf calls fn with the slots of every leaf of the maps.
+	EachLeaf func(fn func(slots []Slot)) error
+	// Visit is called with each extent.
+	Visit func(id ID, x *Extent)
+
+	groupPages int // auditPages, but for tests
+}
+
+// Audit proves the stored table against the maps: for each extent that its
+// reference count is the number of slots that name it, for each slot that there
+// is such a block, for each segment that its live blocks are counted right. It
+// goes over the maps once for every 65536 pages of the table.
+func Audit(ctx context.Context, o AuditOptions, report func(finding string)) error {
+	o.groupPages = cmp.Or(o.groupPages, auditPages)
+	a := &audit{AuditOptions: o, report: report, pinned: make(map[ID]bool), live: make(map[segment.ID]int64)}
+	for _, id := range o.Pinned {
+		a.pinned[id] = true
 	}
-	seen := 0
-	err := t.ScanStored(func(id ID, count uint64, x *Extent) bool {
-		live[x.Addr.Segment] += int64(x.Blocks)
-		if want := refs[id]; want != count {
-			report(fmt.Sprintf("extent %d has a reference count of %d and %d references", id, count, want))
+	pages := (uint64(o.Next) + pageExtents - 1) / pageExtents
+	for first := uint64(0); first == 0 || first < pages; {
+		g := &auditGroup{audit: a, first: first, index: make(map[uint64]int)}
+		for first < pages && len(g.index) < o.groupPages {
+			if err := g.load(ctx, first); err != nil {
+				return err
+			}
+			first += auditLoad
 		}
-		if refs[id] > 0 {
-			seen++
+		if g.end = first; first >= pages {
+			g.end = math.MaxUint64 // what was never made belongs to the last group
+			first = max(first, 1)
 		}
-		if count == 0 && !pinned[id] {
-			report(fmt.Sprintf("extent %d is kept, and nothing refers to it", id))
+		if err := a.EachLeaf(g.count); err != nil {
+			return err
 		}
-		return ctx.Err() == nil
+		if err := g.compare(); err != nil {
+			return err
+		}
+	}
+	return a.usage()
+}
+
+// audit is an Audit at work.
+type audit struct {
+	AuditOptions
+	report func(finding string)
+	pinned map[ID]bool
+	live   map[segment.ID]int64 // blocks
+}
+
+// auditGroup is the pages [first, end) of the table.
+type auditGroup struct {
+	*audit
+	first, end uint64
+	index      map[uint64]int // page → where its extents stand in the slices
+	unmatched  []int64        // references counted in the table and not found
+	blocks     []uint8
+	lastBad    ID // last reported
+}
+
+func pageKey(page uint64) []byte { return binary.BigEndian.AppendUint64([]byte{pagePrefix}, page) }
+
+// load reads the auditLoad pages from page first on.
+func (g *auditGroup) load(ctx context.Context, first uint64) error {
+	prefix := pageKey(first)
+	return g.KV.Scan(prefix[:len(prefix)-1], func(key, value []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		page := binary.BigEndian.Uint64(key[1:])
+		p, err := decodePage(g.Unit, value)
+		if err != nil {
+			g.report(fmt.Sprintf("extents %d to %d cannot be read: %v", page*pageExtents, page*pageExtents+pageExtents-1, err))
+			return nil
+		}
+		at := len(g.blocks)
+		g.index[page] = at
+		g.blocks = append(g.blocks, make([]uint8, pageExtents)...)
+		g.unmatched = append(g.unmatched, make([]int64, pageExtents)...)
+		for i := range p.entries {
+			e := &p.entries[i]
+			if e.blocks == 0 {
+				continue
+			}
+			id := ID(page*pageExtents + uint64(i))
+			g.blocks[at+i], g.unmatched[at+i] = e.blocks, int64(e.refs)
+			g.live[e.addr.Segment] += int64(e.blocks)
+			if e.refs == 0 && !g.pinned[id] {
+				g.report(fmt.Sprintf("extent %d is kept, and nothing refers to it", id))
+			}
+			x := p.extent(i)
+			g.Visit(id, &x)
+		}
+		return nil
 	})
-	if err == nil {
-		err = ctx.Err()
+}
+
+// count takes the slots of a leaf off the references.
+func (g *auditGroup) count(slots []Slot) {
+	last, at, ok := uint64(math.MaxUint64), 0, false
+	for _, slot := range slots {
+		id, block := ID(uint64(slot)/uint64(g.Unit)), int(uint64(slot)%uint64(g.Unit))
+		page := uint64(id) / pageExtents
+		if slot == 0 || page < g.first || page >= g.end {
+			continue
+		}
+		if page != last {
+			at, ok = g.index[page]
+			last = page
+		}
+		i := at + int(uint64(id)%pageExtents)
+		if !ok || block >= int(g.blocks[i]) {
+			g.bad(id, block)
+			continue
+		}
+		g.unmatched[i]--
 	}
-	if err != nil {
-		return err
+}
+
+// bad reports a slot that names nothing.
+func (g *auditGroup) bad(id ID, block int) {
+	if id == g.lastBad {
+		return
 	}
-	if seen != len(refs) {
-		report(fmt.Sprintf("maps refer to %d extents that the table does not have", len(refs)-seen))
+	g.lastBad = id
+	g.report(fmt.Sprintf("a map names block %d of extent %d, which does not exist", block, id))
+}
+
+// compare reports the extents whose references were not all found, or more.
+func (g *auditGroup) compare() error {
+	for _, page := range slices.Sorted(maps.Keys(g.index)) {
+		at := g.index[page]
+		for i, unmatched := range g.unmatched[at : at+pageExtents] {
+			if unmatched == 0 {
+				continue
+			}
+			value, err := g.KV.Get(pageKey(page))
+			if err != nil {
+				return err
+			}
+			p, err := decodePage(g.Unit, value)
+			if err != nil {
+				return err
+			}
+			refs := int64(p.entries[i].refs)
+			g.report(fmt.Sprintf("extent %d has a reference count of %d and %d references", page*pageExtents+uint64(i), refs, refs-unmatched))
+		}
 	}
-	t.usage.audit(live, report)
 	return nil
 }
 
-func (u *Usage) audit(want map[segment.ID]int64, report func(string)) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	all := make(map[segment.ID]bool)
-	for id := range want {
-		all[id] = true
-	}
-	for id := range u.segments {
-		all[id] = true
-	}
-	ids := make([]segment.ID, 0, len(all))
-	for id := range all {
-		ids = append(ids, id)
-	}
-	sort.Slice(ids, func(i, j int) bool { return ids[i] < ids[j] })
-	for _, id := range ids {
-		got := int64(0)
-		if su := u.segments[id]; su != nil {
-			got = su.live
+// usage compares the live blocks of each segment with what is counted.
+func (a *audit) usage() error {
+	counted := make(map[segment.ID]int64)
+	err := a.KV.Scan([]byte{usagePrefix}, func(key, value []byte) error {
+		id := segment.ID(binary.BigEndian.Uint32(key[1:]))
+		su, err := decodeUsage(value)
+		if err != nil {
+			a.report(fmt.Sprintf("usage of segment %08x cannot be read: %v", uint32(id), err))
+			return nil
 		}
-		if got != want[id] {
-			report(fmt.Sprintf("segment %08x is said to have %d live blocks and has %d", id, got, want[id]))
+		counted[id] = su.live
+		a.live[id] += 0 // known, too
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range slices.Sorted(maps.Keys(a.live)) {
+		if counted[id] != a.live[id] {
+			a.report(fmt.Sprintf("segment %08x is said to have %d live blocks and has %d", uint32(id), counted[id], a.live[id]))
 		}
 	}
+	return nil
 }

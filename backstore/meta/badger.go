@@ -130,12 +130,33 @@ func (b *badgerKV) Get(key []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer b.gate.leave()
+	txn := b.db.NewTransaction(false)
+	defer txn.Discard()
+	return badgerView{txn}.Get(key)
+}
+
+func (b *badgerKV) Scan(prefix []byte, fn func(key, value []byte) error) error {
+	return b.View(func(r Reader) error { return r.Scan(prefix, fn) })
+}
+
+func (b *badgerKV) View(fn func(Reader) error) error {
+	if err := b.gate.enter(); err != nil {
+		return err
+	}
+	defer b.gate.leave()
+	txn := b.db.NewTransaction(false)
+	defer txn.Discard()
+	return fn(badgerView{txn})
+}
+
+// badgerView reads within one transaction.
+type badgerView struct{ txn *badger.Txn }
+
+func (v badgerView) Get(key []byte) ([]byte, error) {
 	if len(key) == 0 {
 		return nil, ErrNotFound
 	}
-	txn := b.db.NewTransaction(false)
-	defer txn.Discard()
-	item, err := txn.Get(key)
+	item, err := v.txn.Get(key)
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return nil, ErrNotFound
 	}
@@ -152,14 +173,8 @@ func (b *badgerKV) Get(key []byte) ([]byte, error) {
 	return value, nil
 }
 
-func (b *badgerKV) Scan(prefix []byte, fn func(key, value []byte) error) error {
-	if err := b.gate.enter(); err != nil {
-		return err
-	}
-	defer b.gate.leave()
-	txn := b.db.NewTransaction(false)
-	defer txn.Discard()
-	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
+func (v badgerView) Scan(prefix []byte, fn func(key, value []byte) error) error {
+	it := v.txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
 	defer it.Close()
 	for it.Rewind(); it.Valid(); it.Next() {
 		item := it.Item()

@@ -48,7 +48,23 @@ func (m *Mem) Get(key []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	for n != nil {
+	return memView{n}.Get(key)
+}
+
+// View implements KV.
+func (m *Mem) View(fn func(Reader) error) error {
+	n, err := m.newest()
+	if err != nil {
+		return err
+	}
+	return fn(memView{n})
+}
+
+// memView is one version of a Mem.
+type memView struct{ root *node }
+
+func (v memView) Get(key []byte) ([]byte, error) {
+	for n := v.root; n != nil; {
 		switch c := strings.Compare(string(key), n.key); {
 		case c == 0:
 			return append([]byte{}, n.value...), nil
@@ -63,11 +79,11 @@ func (m *Mem) Get(key []byte) ([]byte, error) {
 
 // Scan implements KV.
 func (m *Mem) Scan(prefix []byte, fn func(key, value []byte) error) error {
-	n, err := m.newest()
-	if err != nil {
-		return err
-	}
-	return n.scan(string(prefix), func(n *node) error {
+	return m.View(func(r Reader) error { return r.Scan(prefix, fn) })
+}
+
+func (v memView) Scan(prefix []byte, fn func(key, value []byte) error) error {
+	return v.root.scan(string(prefix), func(n *node) error {
 		// Copies: who writes to them, or keeps them, must not get away with it.
 		key, value := []byte(n.key), bytes.Clone(n.value)
 		err := fn(key, value)

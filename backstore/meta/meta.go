@@ -1,7 +1,7 @@
 // Package meta is the small transactional key-value store that the extent
 // store keeps its metadata in. KV is all that the rest of the store knows
 // about it: Badger is the embedded engine, Mem the in-memory twin for tests,
-// and a distributed engine can come behind the same five methods.
+// and a distributed engine can come behind the same six methods.
 package meta
 
 import (
@@ -36,9 +36,8 @@ type Op struct {
 	Key, Value []byte
 }
 
-// KV is an ordered map from byte strings to byte strings. All methods may be
-// called side by side. Keys are not empty.
-type KV interface {
+// Reader is the part of a KV that changes nothing.
+type Reader interface {
 	// Get returns the caller's own copy of a value, never nil, or ErrNotFound.
 	Get(key []byte) ([]byte, error)
 	// Scan calls fn for each key that starts with prefix, in ascending order,
@@ -46,6 +45,16 @@ type KV interface {
 	// An error of fn ends the scan and is returned. fn may call Get and
 	// Update, but not Close.
 	Scan(prefix []byte, fn func(key, value []byte) error) error
+}
+
+// KV is an ordered map from byte strings to byte strings. All methods may be
+// called side by side. Keys are not empty.
+type KV interface {
+	Reader
+	// View calls fn with the map as it is now, whatever is changed meanwhile,
+	// and returns fn's error. The Reader is valid only during the call. fn may
+	// call what Scan's may.
+	View(fn func(Reader) error) error
 	// Update applies ops, all or none; of several ops on one key the last
 	// counts. After ErrTooLarge nothing was applied; after any other error
 	// (the disk is full, broken) all or none was. Slices belong to the caller

@@ -78,8 +78,8 @@ func newStoreCheck() *cobra.Command {
 		Short: "Prove references, segments and maps of a store",
 		Long: "Prove every reference count of a store from its maps, and that every extent has a place\n" +
 			"of its own in a segment. It does not read the data; odx store scrub does.\n\n" +
-			"Reads go on while it runs, everything that changes the store waits: some seconds for a TiB.\n" +
-			"Initiators may run into their timeouts when a store is large.\n\n" +
+			"It makes a checkpoint and looks at that, so operations go on while it runs: about a minute for\n" +
+			"a TiB of data.\n\n" +
 			"Every finding is printed, and the exit status is 1 when there is one.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
