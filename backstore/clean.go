@@ -3,8 +3,10 @@ package backstore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -67,6 +69,7 @@ func (s *Store) sealedSegments() (sealed []segmentSpace, live, dead int64) {
 func (s *Store) cleanLoop(ctx context.Context) {
 	tick := time.NewTicker(cleanPeriod)
 	defer tick.Stop()
+	damaged := make(map[segment.ID]bool) // they cannot become empty
 	for {
 		select {
 		case <-ctx.Done():
@@ -76,7 +79,7 @@ func (s *Store) cleanLoop(ctx context.Context) {
 		for {
 			sealed, live, dead := s.sealedSegments()
 			// Segments without live data wait for a checkpoint, not for cleaning.
-			sealed = slices.DeleteFunc(sealed, func(sp segmentSpace) bool { return sp.live == 0 })
+			sealed = slices.DeleteFunc(sealed, func(sp segmentSpace) bool { return sp.live == 0 || damaged[sp.id] })
 			all := segmentSpace{live: live, dead: dead}
 			if len(sealed) == 0 || all.deadPart() < cleanStartPart || sealed[0].deadPart() < cleanSegmentPart || s.usable() != nil {
 				break
@@ -84,6 +87,11 @@ func (s *Store) cleanLoop(ctx context.Context) {
 			s.cleaning.Lock()
 			err := s.cleanSegment(ctx, sealed[0].id, s.cleanBudget)
 			s.cleaning.Unlock()
+			if errors.Is(err, ErrCorrupt) {
+				s.log.WithError(err).Warn("a segment keeps its space, because not all of it can be read")
+				damaged[sealed[0].id] = true
+				continue
+			}
 			if err != nil {
 				if ctx.Err() == nil {
 					s.log.WithError(err).Warn("cleaning stopped; it is tried again")
@@ -96,7 +104,8 @@ func (s *Store) cleanLoop(ctx context.Context) {
 
 // Clean moves live data out of every segment that has dead data, as fast as
 // the disk allows, and deletes the segments. Data of volumes and snapshots that
-// were deleted before is dead. Operations go on meanwhile.
+// were deleted before is dead. Operations go on meanwhile. Data that cannot be
+// read stays where it is, and is an ErrCorrupt in the end.
 func (s *Store) Clean(ctx context.Context) error {
 	if err := s.usable(); err != nil {
 		return err
@@ -109,15 +118,19 @@ func (s *Store) Clean(ctx context.Context) error {
 	s.segments.Seal()
 	unlimited := rate.NewLimiter(rate.Inf, 0)
 	sealed, _, _ := s.sealedSegments()
+	var damage error
 	for _, sp := range sealed {
 		if sp.dead == 0 || sp.live == 0 {
 			continue
 		}
-		if err := s.cleanSegment(ctx, sp.id, unlimited); err != nil {
+		err := s.cleanSegment(ctx, sp.id, unlimited)
+		if errors.Is(err, ErrCorrupt) {
+			damage = errors.Join(damage, err)
+		} else if err != nil {
 			return err
 		}
 	}
-	return s.Checkpoint(ctx)
+	return errors.Join(s.Checkpoint(ctx), damage)
 }
 
 // reapAll frees the map nodes that were given up.
@@ -149,9 +162,20 @@ type moving struct {
 	x  extent.Extent
 }
 
+// cleanSegment moves what is live out of a segment. ErrCorrupt: some of it
+// could not be read, and is still there; the rest was moved.
 func (s *Store) cleanSegment(ctx context.Context, id segment.ID, limiter *rate.Limiter) error {
 	var batch []moving
+	var damage error
 	bytes := 0
+	move := func() error {
+		err := s.moveBatch(ctx, batch, bytes, limiter)
+		batch, bytes = batch[:0], 0
+		if errors.Is(err, ErrCorrupt) {
+			damage, err = errors.Join(damage, err), nil
+		}
+		return err
+	}
 	for _, page := range s.usage.Pages(id) {
 		var found []moving
 		if err := s.extents.InSegment(page, id, func(id extent.ID, x *extent.Extent) {
@@ -165,45 +189,35 @@ func (s *Store) cleanSegment(ctx context.Context, id segment.ID, limiter *rate.L
 			if bytes < cleanBatch {
 				continue
 			}
-			if err := s.moveBatch(ctx, batch, bytes, limiter); err != nil {
+			if err := move(); err != nil {
 				return err
 			}
-			batch, bytes = batch[:0], 0
 		}
 	}
-	if len(batch) == 0 {
-		return nil
+	if len(batch) > 0 {
+		if err := move(); err != nil {
+			return err
+		}
 	}
-	return s.moveBatch(ctx, batch, bytes, limiter)
+	return damage
 }
 
-// moveBatch copies extents, in the order of their places, and changes the
-// table. Extents that went away meanwhile are left.
+// moveBatch copies extents of one segment, in the order of their places, and
+// changes the table. Extents that went away meanwhile are left, and those that
+// cannot be read, which is ErrCorrupt.
 func (s *Store) moveBatch(ctx context.Context, batch []moving, bytes int, limiter *rate.Limiter) error {
 	if err := waitBudget(ctx, limiter, bytes); err != nil {
 		return err
 	}
 	slices.SortFunc(batch, func(a, b moving) int { return int(a.x.Addr.Block) - int(b.x.Addr.Block) })
-	buf := make([]byte, 0, bytes)
-	for i := range batch {
-		x := &batch[i].x
-		at := len(buf)
-		buf = buf[:at+int(x.Blocks)*BlockLength]
-		if err := s.segments.ReadAt(x.Addr, buf[at:]); err != nil {
-			return fmt.Errorf("extent %d: %w", batch[i].id, err)
-		}
-		for k := range int(x.Blocks) {
-			// A damaged extent is left where it is: moving it would give it a
-			// right checksum no more than it has now.
-			if crc32.Checksum(buf[at+k*BlockLength:at+(k+1)*BlockLength], castagnoli) != x.CRC[k] {
-				return fmt.Errorf("extent %d in segment %08x: %w: %w", batch[i].id, x.Addr.Segment, ErrCorrupt, errCRC)
-			}
-		}
+	batch, data, damage := s.readBatch(batch, make([]byte, 0, bytes))
+	if len(batch) == 0 {
+		return damage
 	}
 	floor := s.appendFloor()
 	s.appends.begin(floor)
 	defer s.appends.end(floor)
-	to, err := s.segments.Append(buf)
+	to, err := s.segments.Append(data)
 	if err != nil {
 		return spaceError(err)
 	}
@@ -218,6 +232,40 @@ func (s *Store) moveBatch(ctx context.Context, batch []moving, bytes int, limite
 			return s.fail(err)
 		}
 		to.Block += uint32(x.Blocks)
+	}
+	return damage
+}
+
+// readBatch appends the data of extents of one segment to buf, and returns the
+// extents that could be read. Others are left where they are: moving them would
+// give them a right checksum no more than they have now.
+func (s *Store) readBatch(batch []moving, buf []byte) (good []moving, data []byte, damage error) {
+	for _, m := range batch {
+		at := len(buf)
+		buf = buf[:at+int(m.x.Blocks)*BlockLength]
+		err := s.segments.ReadAt(m.x.Addr, buf[at:])
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, nil // a checkpoint found nothing live in it any more
+		}
+		if err == nil {
+			err = checkExtent(&m.x, buf[at:])
+		}
+		if err != nil {
+			damage = errors.Join(damage, fmt.Errorf("extent %d in segment %08x: %w: %w", m.id, m.x.Addr.Segment, ErrCorrupt, err))
+			buf = buf[:at]
+			continue
+		}
+		good = append(good, m)
+	}
+	return good, buf, damage
+}
+
+// checkExtent compares data with the extent's checksums.
+func checkExtent(x *extent.Extent, data []byte) error {
+	for k := range int(x.Blocks) {
+		if crc32.Checksum(data[k*BlockLength:(k+1)*BlockLength], castagnoli) != x.CRC[k] {
+			return errCRC
+		}
 	}
 	return nil
 }

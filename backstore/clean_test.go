@@ -2,7 +2,9 @@ package backstore
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -134,5 +136,51 @@ func TestCleanAfterDelete(t *testing.T) {
 	}
 	if s.PhysicalBytes() != 0 || s.LiveBytes() != 0 {
 		t.Errorf("%d bytes are left, %d live", s.PhysicalBytes(), s.LiveBytes())
+	}
+}
+
+// TestDamageKeepsOnlyItsOwnSpace: an extent that cannot be read stays where it
+// is, all others are moved.
+func TestDamageKeepsOnlyItsOwnSpace(t *testing.T) {
+	const half = 256 << 10
+	ctx := context.Background()
+	d := newDisk()
+	s := d.open(t, 4<<10)
+	defer s.Close()
+	v := createVolume(t, s, "v", 4*half)
+	for i := range int64(2) {
+		if err := v.WriteAt(ctx, randomBytes(uint64(i), 2*half), i*2*half); err != nil {
+			t.Fatal(err)
+		}
+		s.segments.Seal()
+	}
+	for i := range int64(2) {
+		if err := v.Zero(ctx, i*2*half, half); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bad := randomBytes(0, 2*half)[half+3*BlockLength:][:BlockLength]
+	damage(t, d, bad)
+	segments := s.segments.List()
+	for range 2 {
+		if err := s.Clean(ctx); !errors.Is(err, ErrCorrupt) {
+			t.Fatalf("clean: %v, want ErrCorrupt", err)
+		}
+		if live := s.usage.Live(segments[0]); live != 1 {
+			t.Errorf("%d blocks are left in the segment with the damage, want 1", live)
+		}
+		if live := s.usage.Live(segments[1]); live != 0 {
+			t.Errorf("%d blocks are left in the other segment", live)
+		}
+	}
+	if slices.Contains(s.segments.List(), segments[1]) {
+		t.Error("the empty segment is still there")
+	}
+	for off := int64(0); off < 4*half; off += BlockLength {
+		p := make([]byte, BlockLength)
+		err := v.ReadAt(ctx, p, off)
+		if damaged := off == half+3*BlockLength; damaged != errors.Is(err, ErrCorrupt) || !damaged && err != nil {
+			t.Errorf("block at byte %d: %v", off, err)
+		}
 	}
 }
