@@ -28,6 +28,9 @@ type Administrator interface {
 	// Store describes the store. It counts what volumes map, which takes longer
 	// the more that is.
 	Store(ctx context.Context) (Store, error)
+	// Exclusive returns, by name of the volume, the bytes that nothing but that
+	// volume refers to. It looks at all metadata.
+	Exclusive(ctx context.Context) (map[string]int64, error)
 	// Check proves references, segments and maps. Operations go on meanwhile.
 	Check(ctx context.Context) (CheckResult, error)
 	// Scrub reads and verifies every extent. progress, which may be nil, is

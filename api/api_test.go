@@ -331,6 +331,7 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v1/volumes/v/snapshot", `{"name": "s"}`, 201, `{"name":"s","id":"*","size_bytes":2097152,"read_only":true,"origin":"v","created":"*","luns":[]}`},
 		{"POST", "/v1/volumes/s/clone", `{"name": "c"}`, 201, `{"name":"c","id":"*","size_bytes":2097152,"read_only":false,"origin":"s","created":"*","luns":[]}`},
 		{"DELETE", "/v1/volumes/c", "", 204, ""},
+		{"GET", "/v1/store/exclusive", "", 200, `{"s":0,"src":0,"v":0}`},
 		{"POST", "/v1/store/check", "", 200, `{"sound":true,"findings":[]}`},
 		{"POST", "/v1/store/clean", "", 200, `{"freed_bytes":0,"physical_bytes":0}`},
 		{"POST", "/v1/store/scrub", "{}", 200, `{"progress":{"total_bytes":0,"read_bytes":0,"damaged_extents":0}}` + "\n" +

@@ -51,6 +51,10 @@ func (c *Client) Store(ctx context.Context) (Store, error) {
 	return ask[Store](ctx, c, http.MethodGet, "/v1/store", nil)
 }
 
+func (c *Client) Exclusive(ctx context.Context) (map[string]int64, error) {
+	return ask[map[string]int64](ctx, c, http.MethodGet, "/v1/store/exclusive", nil)
+}
+
 func (c *Client) Check(ctx context.Context) (CheckResult, error) {
 	return ask[CheckResult](ctx, c, http.MethodPost, "/v1/store/check", nil)
 }

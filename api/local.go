@@ -35,6 +35,18 @@ func (l *Local) Store(ctx context.Context) (Store, error) {
 	}, nil
 }
 
+func (l *Local) Exclusive(ctx context.Context) (map[string]int64, error) {
+	bytes, err := l.service.Store().ExclusiveBytes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	visible := make(map[string]int64)
+	for _, v := range l.service.Volumes() {
+		visible[v.Name] = bytes[v.Name]
+	}
+	return visible, nil
+}
+
 func (l *Local) Check(ctx context.Context) (CheckResult, error) {
 	findings, err := l.service.Store().Check(ctx)
 	if findings == nil {

@@ -24,6 +24,9 @@ var routes = []route{
 	{http.MethodGet, "/v1/store", "Volumes, bytes, deduplication and tokens.", http.StatusOK, true, func(c *call) (any, error) {
 		return c.admin.Store(c.ctx)
 	}},
+	{http.MethodGet, "/v1/store/exclusive", "For each volume the bytes that nothing else refers to.", http.StatusOK, true, func(c *call) (any, error) {
+		return c.admin.Exclusive(c.ctx)
+	}},
 	{http.MethodPost, "/v1/store/check", "Prove references, segments and maps.", http.StatusOK, true, func(c *call) (any, error) {
 		return c.admin.Check(c.ctx)
 	}},

@@ -191,6 +191,42 @@ func TestSoundStore(t *testing.T) {
 	})
 }
 
+// TestExclusive: a snapshot shares all that its volume has not written since.
+func TestExclusive(t *testing.T) {
+	fill := func(t *testing.T, s *backstore.Store) {
+		fillSrc(1024)(t, s)
+		if _, err := s.SnapshotVolume(t.Context(), "src", "monday"); err != nil {
+			t.Fatal(err)
+		}
+		v, err := s.Volume("src")
+		if err == nil {
+			err = v.WriteAt(t.Context(), block(5000), 0)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	eachWay(t, fill, func(t *testing.T, path string) {
+		text, _, status := output(t, "store", "info", "--exclusive", "--config", path)
+		for _, line := range []string{
+			`(?m)^volume +dst +64MiB, 0 B written, 0 B exclusive$`,
+			`(?m)^volume +monday +64MiB, 4.0 MiB written, 4.0 KiB exclusive$`,
+			`(?m)^volume +src +64MiB, 4.0 MiB written, 4.0 KiB exclusive$`,
+		} {
+			if !regexp.MustCompile(line).MatchString(text) || status != 0 {
+				t.Errorf("exit status %d, no line %s in\n%s", status, line, text)
+			}
+		}
+		text, _, _ = output(t, "store", "info", "--exclusive", "--json", "--config", path)
+		var info struct {
+			Exclusive map[string]int64 `json:"exclusive_bytes"`
+		}
+		if err := json.Unmarshal([]byte(text), &info); err != nil || info.Exclusive["src"] != 4096 || len(info.Exclusive) != 3 {
+			t.Errorf("%v: %s", err, text)
+		}
+	})
+}
+
 // TestDamagedStore flips a bit in a segment, and then cuts it short.
 func TestDamagedStore(t *testing.T) {
 	fill := func(t *testing.T, s *backstore.Store) {

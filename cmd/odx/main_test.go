@@ -315,7 +315,7 @@ func TestStoreInfo(t *testing.T) {
 		t.Errorf("before the first start: exit status %d: %s", status, stderr)
 	}
 	s := startServer(t, odx("serve", "--config", path))
-	served := storeInfo(t, path)
+	served := infoOf(t, path)
 	if text, _, _ := output(t, "store", "info", "--config", path); !strings.Contains(text, "being served") {
 		t.Errorf("while it is served:\n%s", text)
 	}
@@ -323,7 +323,7 @@ func TestStoreInfo(t *testing.T) {
 	if err := s.end(t); err != nil {
 		t.Fatal(err)
 	}
-	if closed := storeInfo(t, path); closed.ID != served.ID || fmt.Sprint(closed.Volumes) != fmt.Sprint(served.Volumes) {
+	if closed := infoOf(t, path); closed.ID != served.ID || fmt.Sprint(closed.Volumes) != fmt.Sprint(served.Volumes) {
 		t.Errorf("served:     %+v\nnot served: %+v", served, closed)
 	}
 	if text, _, _ := output(t, "store", "info", "--config", path); !strings.Contains(text, "not being served") ||
@@ -332,7 +332,7 @@ func TestStoreInfo(t *testing.T) {
 	}
 }
 
-type info struct {
+type infoJSON struct {
 	ID      string `json:"id"`
 	Volumes []struct {
 		Name string `json:"name"`
@@ -346,11 +346,11 @@ type info struct {
 	} `json:"tokens"`
 }
 
-// storeInfo returns what odx store info --json says, all of which has to be there.
-func storeInfo(t *testing.T, path string) info {
+// infoOf returns what odx store info --json says, all of which has to be there.
+func infoOf(t *testing.T, path string, args ...string) infoJSON {
 	t.Helper()
-	stdout, stderr, status := output(t, "store", "info", "--config", path, "--json")
-	var i info
+	stdout, stderr, status := output(t, append([]string{"store", "info", "--config", path, "--json"}, args...)...)
+	var i infoJSON
 	if err := json.Unmarshal([]byte(stdout), &i); status != 0 || err != nil {
 		t.Fatalf("exit status %d, %v: %s%s", status, err, stdout, stderr)
 	}
