@@ -32,6 +32,15 @@ func FuzzReplay(f *testing.F) {
 		e.uint(v)
 	}
 	f.Add(e.b)
+	e.b = nil
+	e.byte(recCloneVolume)
+	e.uint(1)
+	e.uint(2)
+	e.raw(make([]byte, 16))
+	e.bytes([]byte("clone"))
+	e.byte(flagReadOnly)
+	e.uint(1 << 30)
+	f.Add(e.b)
 	d := newDisk()
 	s := d.open(f, 16<<10)
 	v, err := s.CreateVolume(context.Background(), "v", 1<<20)
