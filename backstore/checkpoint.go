@@ -143,8 +143,14 @@ func (s *Store) Checkpoint(ctx context.Context) error {
 }
 
 // checkpoint is a Checkpoint while no other one can run.
-func (s *Store) checkpoint(ctx context.Context) error {
-	defer s.checkpoints.ended()
+func (s *Store) checkpoint(ctx context.Context) (err error) {
+	defer func() {
+		if ctx.Err() != nil {
+			s.checkpoints.ended(nil) // whoever asked for it gave up; that says nothing of the disk
+			return
+		}
+		s.checkpoints.ended(err)
+	}()
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package backstore
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ type checkpointer struct {
 
 	mu       sync.Mutex
 	finished chan struct{} // closed when the next checkpoint ends; guarded by mu
+	err      error         // of the last checkpoint; guarded by mu
 	stopped  bool          // no checkpoint will come; guarded by mu
 }
 
@@ -43,6 +45,9 @@ func (s *Store) behind() bool {
 // throttle waits while the checkpoints do not keep up.
 func (s *Store) throttle(ctx context.Context) error {
 	for s.behind() {
+		if err := s.usable(); err != nil {
+			return err
+		}
 		finished, err := s.checkpoints.next()
 		if err != nil {
 			return err
@@ -55,8 +60,19 @@ func (s *Store) throttle(ctx context.Context) error {
 			return ctx.Err()
 		case <-finished:
 		}
+		// Where checkpoints fail, waiting helps nobody: the caller is told.
+		if err := s.checkpoints.failure(); err != nil && s.behind() {
+			return fmt.Errorf("changes cannot be stored: %w", spaceError(err))
+		}
 	}
 	return nil
+}
+
+// failure returns why the last checkpoint failed, nil if it did not.
+func (c *checkpointer) failure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
 }
 
 // next asks for a checkpoint and returns what is closed when one has ended.
@@ -76,10 +92,11 @@ func (c *checkpointer) next() (finished <-chan struct{}, err error) {
 	return c.finished, nil
 }
 
-// ended lets waiting writers look again after a checkpoint.
-func (c *checkpointer) ended() {
+// ended lets waiting writers look again after a checkpoint that returned err.
+func (c *checkpointer) ended(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.err = err
 	if c.finished != nil {
 		close(c.finished)
 		c.finished = nil
@@ -90,7 +107,7 @@ func (c *checkpointer) stop() {
 	c.mu.Lock()
 	c.stopped = true
 	c.mu.Unlock()
-	c.ended()
+	c.ended(ErrClosed)
 }
 
 // checkpointLoop runs checkpoints until ctx ends.
