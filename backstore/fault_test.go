@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -134,5 +135,39 @@ func hostErrors(t *testing.T, seed uint64, fault error) {
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestWritersAreToldThatCheckpointsFail: with more changed metadata than may
+// wait, a write fails when no checkpoint can be stored; it does not hang.
+func TestWritersAreToldThatCheckpointsFail(t *testing.T) {
+	const volumeBytes = 64 << 20
+	ctx := context.Background()
+	d := newDisk()
+	s, err := Open(ctx, d.options(Options{DedupUnit: 4 << 10, CacheBytes: 1 << 20}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	v := createVolume(t, s, "v", volumeBytes)
+	d.fs.SetHook(func(kind vfs.OpKind, name string) error {
+		if kind == vfs.OpCreate && strings.HasSuffix(name, redoName+".new") {
+			return syscall.EIO
+		}
+		return nil
+	})
+	err = nil
+	for off := int64(0); off < volumeBytes && err == nil; off += 1 << 20 {
+		err = v.WriteAt(ctx, randomBytes(uint64(off>>20), 1<<20), off)
+	}
+	if !errors.Is(err, syscall.EIO) {
+		t.Fatalf("writes while no checkpoint can be stored: %v, want EIO", err)
+	}
+	d.fs.SetHook(nil)
+	if err := s.Checkpoint(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.WriteAt(ctx, randomBytes(1, 1<<20), 0); err != nil {
+		t.Errorf("write after the disk is whole again: %v", err)
 	}
 }
