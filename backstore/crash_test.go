@@ -22,8 +22,9 @@ type powerCut struct {
 // returns them.
 func (d *disk) cutSometimes(rng *rand.Rand, odds, limit int, states func() []*model) (stop func() []powerCut) {
 	var cuts []powerCut
+	// Its own source: the store's goroutines come by here, even when it is over.
+	rng = rand.New(rand.NewPCG(rng.Uint64(), rng.Uint64()))
 	d.fs.SetHook(func(kind vfs.OpKind, _ string) error {
-		// The store's own goroutines come by here, too.
 		d.cutMu.Lock()
 		defer d.cutMu.Unlock()
 		if kind.Changes() && rng.IntN(odds) == 0 && len(cuts) < limit {
@@ -70,9 +71,13 @@ func opens(o Options, states []*model) (problem string, found []*model) {
 			problem = fmt.Sprintf("close: %v", err)
 		}
 	}()
+	held, err := readModel(s)
+	if err != nil {
+		return err.Error(), nil
+	}
 	for i, m := range states {
 		or := states[min(i+1, len(states)-1)]
-		diff := m.differs(s, or)
+		diff := m.differs(held, or)
 		if diff == "" {
 			problem, found = "", []*model{m, or}
 			break

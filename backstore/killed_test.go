@@ -70,28 +70,6 @@ func realOptions(rng *rand.Rand, dir string) Options {
 	return o
 }
 
-func readModel(s *Store) (*model, error) {
-	m := newModel().found(s)
-	s.tableMu.Lock()
-	defer s.tableMu.Unlock()
-	for id, st := range s.snapshots {
-		if st.deleted {
-			continue
-		}
-		n := &Snapshot{store: s, state: st}
-		n.held.Take()
-		p := make([]byte, st.length)
-		if err := n.ReadAt(context.Background(), p, 0); err != nil {
-			return nil, err
-		}
-		m.snapshots[id] = known(p)
-	}
-	return m, s.ScanRecords(nil, func(key, value []byte) error {
-		m.records[string(key)] = string(value)
-		return nil
-	})
-}
-
 // workUntilKilled says which step of the history it begins, and after which of
 // them everything was durable.
 func workUntilKilled(dir, seed string) {
