@@ -131,7 +131,7 @@ func (u *unit) writeUsing(ctx context.Context, t *scsi.Task) (report, error) {
 	if err != nil {
 		return report{sense: u.lu.Sense(err)}, err
 	}
-	if err := u.lu.WriteProtected(); err != nil {
+	if err := t.Nexus.WriteProtected(u.lu); err != nil {
 		return report{sense: u.lu.Sense(err)}, err
 	}
 	blocks, err := checkRanges(list.ranges, u.lu.Blocks(), u.limits.maxBlocks())

@@ -316,7 +316,7 @@ func (l *login) enter(p *pdu) error {
 	}
 	c.sess = s // from here on the end of the connection ends the session
 	if s.kind == sessionNormal {
-		s.nexus = s.target.DeviceServer.Attach(s.id)
+		s.nexus = s.target.DeviceServer.AttachView(s.id, nil)
 	}
 	if err := l.respond(p, stageFullFeature, s); err != nil {
 		return err

@@ -30,7 +30,7 @@ func newMemDisk(size int) *memDisk {
 	return &memDisk{data: make([]byte, size), attached: make(map[*scsi.Nexus]bool)}
 }
 
-func (d *memDisk) Attach(id scsi.NexusID) *scsi.Nexus {
+func (d *memDisk) AttachView(id scsi.NexusID, _ scsi.View) *scsi.Nexus {
 	n := &scsi.Nexus{ID: id}
 	d.mu.Lock()
 	defer d.mu.Unlock()

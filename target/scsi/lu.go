@@ -215,8 +215,8 @@ func (lu *LogicalUnit) OnNexusLoss(fn func(*Nexus)) {
 }
 
 // attach adds a nexus, which will be told that the logical unit powered on.
-func (lu *LogicalUnit) attach(n *Nexus) *itlNexus {
-	itl := &itlNexus{nexus: n, lu: lu}
+func (lu *LogicalUnit) attach(n *Nexus, as ViewedLU) *itlNexus {
+	itl := &itlNexus{nexus: n, lu: lu, readOnly: as.ReadOnly}
 	itl.establish(ASCPowerOnOrReset)
 	lu.mu.Lock()
 	defer lu.mu.Unlock()

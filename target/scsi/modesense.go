@@ -26,7 +26,7 @@ func executeModeSense6(_ context.Context, t *Task) error {
 	if err != nil {
 		return err
 	}
-	d := []byte{0, 0, lu.deviceSpecificParameter(), 0}
+	d := []byte{0, 0, t.itl.deviceSpecificParameter(), 0}
 	if cdb[1]&modeSenseDBD == 0 {
 		d = append(d, lu.shortBlockDescriptor()...)
 		d[3] = 8
@@ -44,7 +44,7 @@ func executeModeSense10(_ context.Context, t *Task) error {
 	if err != nil {
 		return err
 	}
-	d := []byte{0, 0, 0, lu.deviceSpecificParameter(), 0, 0, 0, 0}
+	d := []byte{0, 0, 0, t.itl.deviceSpecificParameter(), 0, 0, 0, 0}
 	const llbaa, longLBA = 0x10, 0x01
 	switch {
 	case cdb[1]&modeSenseDBD != 0:
@@ -95,9 +95,9 @@ func (m *modeParameters) sense(cdb []byte) ([]byte, error) {
 }
 
 // deviceSpecificParameter is that byte of the mode parameter header.
-func (lu *LogicalUnit) deviceSpecificParameter() byte {
+func (i *itlNexus) deviceSpecificParameter() byte {
 	dsp := byte(dspDPOFUA)
-	if lu.WriteProtected() != nil {
+	if i.writeProtected() != nil {
 		dsp |= dspWP
 	}
 	return dsp

@@ -22,6 +22,7 @@ type NexusID struct {
 type Nexus struct {
 	ID NexusID
 
+	view View
 	// units is the nexus's view of the LUNs. It is replaced as a whole, so that
 	// commands look their logical unit up without a lock.
 	units atomic.Pointer[map[uint16]*itlNexus]
@@ -43,8 +44,9 @@ const maxAttentions = 16
 
 // itlNexus is an I_T_L nexus: what a logical unit keeps for one I_T nexus.
 type itlNexus struct {
-	nexus *Nexus
-	lu    *LogicalUnit
+	nexus    *Nexus
+	lu       *LogicalUnit
+	readOnly bool // for this nexus, whatever the logical unit is
 
 	// pending mirrors that there is something below, so that a command for which
 	// there is nothing takes no lock.

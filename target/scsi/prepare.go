@@ -34,7 +34,7 @@ func (i *itlNexus) prepare(t *Task) error {
 		return NewSense(KeyNotReady, ASCInitializingCommandRequired)
 	}
 	if op.Write {
-		if err := lu.WriteProtected(); err != nil {
+		if err := i.writeProtected(); err != nil {
 			return err
 		}
 	}

@@ -65,9 +65,13 @@ func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
 	}
 	tg.units[lun] = lu
 	for n := range tg.nexuses {
+		seen, as, ok := n.view.find(lun)
+		if !ok {
+			continue
+		}
 		old := *n.units.Load()
 		units := maps.Clone(old)
-		units[lun] = lu.attach(n)
+		units[seen] = lu.attach(n, as)
 		n.units.Store(&units)
 		for _, itl := range old {
 			itl.establish(ASCReportedLUNsDataChanged)
@@ -101,14 +105,21 @@ func (tg *Target) LUs() []*LogicalUnit {
 	return lus
 }
 
-// Attach opens an I_T nexus. Every logical unit reports POWER ON to it once.
-func (tg *Target) Attach(id NexusID) *Nexus {
-	n := &Nexus{ID: id}
+// Attach opens an I_T nexus that sees everything. Every logical unit reports
+// POWER ON to it once.
+func (tg *Target) Attach(id NexusID) *Nexus { return tg.AttachView(id, nil) }
+
+// AttachView opens an I_T nexus with its own view of the logical units, which
+// must not be changed any more.
+func (tg *Target) AttachView(id NexusID, view View) *Nexus {
+	n := &Nexus{ID: id, view: view}
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
 	units := make(map[uint16]*itlNexus, len(tg.units))
 	for lun, lu := range tg.units {
-		units[lun] = lu.attach(n)
+		if seen, as, ok := view.find(lun); ok {
+			units[seen] = lu.attach(n, as)
+		}
 	}
 	n.units.Store(&units)
 	tg.nexuses[n] = struct{}{}

@@ -1,0 +1,37 @@
+package copymgr
+
+import (
+	"bytes"
+	"testing"
+
+	"odx/target/scsi"
+	"odx/tokens"
+)
+
+// TestView: an initiator that may only read a LUN copies from it and not to it;
+// from a LUN that it does not see it cannot copy at all.
+func TestView(t *testing.T) {
+	b := start(t, tokens.Limits{})
+	b.fill(t, lunA, 1)
+	before := b.fill(t, lunB, 2)
+	b.nexus = b.target.AttachView(scsi.NexusID{InitiatorName: "iqn.2026-11.example:narrow", TargetName: b.target.Name()},
+		scsi.View{lunA: {LUN: lunA}, lunB: {LUN: lunB, ReadOnly: true}})
+	b.clearAttentions(b.nexus, lunA)
+	b.clearAttentions(b.nexus, lunB)
+
+	token := b.token(t, lunB, rangeOf{0, 8})
+	a := b.writeUsing(lunB, 3, writeParameters(token, 0, rangeOf{8, 8}))
+	if a.code() != "7/27/00" {
+		t.Errorf("WRITE USING TOKEN to what may only be read: %s", a.code())
+	}
+	b.wantRefusalOnRecord(t, lunB, 3, 0x11, a)
+	if !bytes.Equal(b.contents(t, lunB), before) {
+		t.Error("the volume has changed")
+	}
+	if a := b.writeUsing(lunA, 4, writeParameters(token, 0, rangeOf{0, 64})); a.code() != "GOOD" {
+		t.Errorf("WRITE USING TOKEN to what may be written: %s", a.code())
+	}
+	if a := b.populate(lunRO, 5, populateParameters(rangeOf{0, 8})); a.code() != "5/25/00" {
+		t.Errorf("POPULATE TOKEN on what is not seen: %s", a.code())
+	}
+}

@@ -1,0 +1,157 @@
+package scsi
+
+import (
+	"strings"
+	"testing"
+)
+
+// viewed is a target with three logical units at LUNs 0 to 2, and a nexus that
+// sees LUN 0 as 7, write protected, and LUN 2 as 0.
+func viewed(t *testing.T) (f *fixture, narrow *Nexus) {
+	t.Helper()
+	f = newFixture(t)
+	for lun := uint16(1); lun <= 2; lun++ {
+		if err := f.target.AddLU(lun, newViewedLU(t, byte(lun))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.good(reportLUNs, nil) // takes the unit attention about them
+	narrow = f.target.AttachView(NexusID{InitiatorName: "iqn.2026-11.example.initiator:narrow", TargetName: f.target.Name()},
+		View{7: {LUN: 0, ReadOnly: true}, 0: {LUN: 2}})
+	for _, itl := range *narrow.units.Load() {
+		itl.takePending() // power on
+	}
+	return f, narrow
+}
+
+func newViewedLU(t *testing.T, id byte) *LogicalUnit {
+	t.Helper()
+	lu, err := NewLogicalUnit(LUConfig{Volume: newMemVolume(testBlocks * 512), ID: [16]byte{id}, Thin: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lu
+}
+
+var reportLUNs = []byte{opReportLUNs, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0}
+
+// TestViewNumbers: a nexus finds logical units where its view has them, and
+// nowhere else.
+func TestViewNumbers(t *testing.T) {
+	f, narrow := viewed(t)
+	wantHex(t, f.run(request{nexus: narrow, cdb: reportLUNs}).data, "00000010 00000000  0000000000000000 0007000000000000")
+	for lun, want := range map[uint16]*LogicalUnit{7: f.target.LU(0), 0: f.target.LU(2)} {
+		r := f.run(request{nexus: narrow, lun: encodeLUN(lun), cdb: []byte{opInquiry, 1, 0x80, 0, 255, 0}})
+		if got := string(r.data[4:]); got != want.SerialNumber() {
+			t.Errorf("LUN %d has serial number %s, want %s", lun, got, want.SerialNumber())
+		}
+	}
+	for _, lun := range []uint16{1, 2} {
+		f.run(request{nexus: narrow, lun: encodeLUN(lun), cdb: make([]byte, 6)}).wantSense(t, KeyIllegalRequest, ASCLogicalUnitNotSupported)
+		if r := f.run(request{nexus: narrow, lun: encodeLUN(lun), cdb: []byte{opInquiry, 0, 0, 0, 36, 0}}); r.data[0] != 0x7F {
+			t.Errorf("LUN %d: peripheral qualifier and type %02Xh, want 7Fh", lun, r.data[0])
+		}
+		if f.target.HasLU(narrow, encodeLUN(lun)) {
+			t.Errorf("LUN %d is there", lun)
+		}
+	}
+	if !narrow.Sees(f.target.LU(0)) || narrow.Sees(f.target.LU(1)) {
+		t.Error("Sees does not agree with REPORT LUNS")
+	}
+}
+
+// TestEmptyView: an initiator may be let in and see nothing.
+func TestEmptyView(t *testing.T) {
+	f := newFixture(t)
+	n := f.target.AttachView(NexusID{}, View{})
+	wantHex(t, f.run(request{nexus: n, cdb: reportLUNs}).data, "00000000 00000000")
+	f.on(n, make([]byte, 6)).wantSense(t, KeyIllegalRequest, ASCLogicalUnitNotSupported)
+	f.target.Detach(n)
+}
+
+// TestViewReadOnly: every command that changes the medium is refused on a nexus
+// that may only read, whoever installed it; other nexuses write, and the WP bit
+// tells each its own.
+func TestViewReadOnly(t *testing.T) {
+	f, narrow := viewed(t)
+	lun := encodeLUN(7)
+	var refused []string
+	check := func(op *Operation) {
+		if op == nil || !op.Write {
+			return
+		}
+		refused = append(refused, op.Name)
+		cdb := make([]byte, len(op.Usage))
+		cdb[0], cdb[1] = op.Usage[0], op.Usage[1]&0x1F
+		if f.lu.opcodes[cdb[0]].single == op {
+			cdb[1] = 0
+		}
+		t.Run(op.Name, func(t *testing.T) {
+			f.run(request{nexus: narrow, lun: lun, cdb: cdb}).wantSense(t, KeyDataProtect, ASCWriteProtected)
+		})
+	}
+	for code := range f.lu.opcodes {
+		check(f.lu.opcodes[code].single)
+		if actions := f.lu.opcodes[code].actions; actions != nil {
+			for _, op := range actions {
+				check(op)
+			}
+		}
+	}
+	all := strings.Join(refused, ", ")
+	for _, name := range []string{"WRITE(6)", "WRITE(16)", "WRITE AND VERIFY(10)", "WRITE SAME(16)", "UNMAP", "COMPARE AND WRITE"} {
+		if !strings.Contains(all, name) {
+			t.Errorf("%s is not among the commands that write: %s", name, all)
+		}
+	}
+	block := pattern(512, 1)
+	f.good(cdb10(0x2A, 0, 5, 1), block)
+	if r := f.run(request{nexus: narrow, lun: lun, cdb: cdb10(0x28, 0, 5, 1)}); string(r.data) != string(block) {
+		t.Errorf("reading: status %02Xh", r.status)
+	}
+	const modeSense6 = 0x1A
+	for n, want := range map[*Nexus]byte{narrow: dspWP | dspDPOFUA, f.nexus: dspDPOFUA} {
+		at := lun
+		if n == f.nexus {
+			at = encodeLUN(0)
+		}
+		if got := f.run(request{nexus: n, lun: at, cdb: []byte{modeSense6, 0, 0x3F, 0, 255, 0}}).data[2]; got != want {
+			t.Errorf("device-specific parameter %02Xh, want %02Xh", got, want)
+		}
+	}
+}
+
+// TestWriteProtectedFor: what the copy manager asks about a destination.
+func TestWriteProtectedFor(t *testing.T) {
+	f, narrow := viewed(t)
+	for lun, want := range map[uint16]error{
+		0: NewSense(KeyDataProtect, ASCWriteProtected),
+		1: NewSense(KeyIllegalRequest, ASCLogicalUnitNotSupported),
+		2: nil,
+	} {
+		got := narrow.WriteProtected(f.target.LU(lun))
+		if (got == nil) != (want == nil) || got != nil && got.Error() != want.Error() {
+			t.Errorf("LUN %d of the target: %v, want %v", lun, got, want)
+		}
+		if err := f.nexus.WriteProtected(f.target.LU(lun)); err != nil {
+			t.Errorf("LUN %d of the target, on another nexus: %v", lun, err)
+		}
+	}
+}
+
+// TestViewOfNewLU: only who sees a new logical unit is told of it.
+func TestViewOfNewLU(t *testing.T) {
+	f, narrow := viewed(t)
+	later := f.target.AttachView(NexusID{}, View{1: {LUN: 1}, 9: {LUN: 3}})
+	f.run(request{nexus: later, lun: encodeLUN(1), cdb: make([]byte, 6)}).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
+	if err := f.target.AddLU(3, newViewedLU(t, 3)); err != nil {
+		t.Fatal(err)
+	}
+	f.run(request{nexus: narrow, cdb: make([]byte, 6)}).wantStatus(t, 0)
+	f.run(request{nexus: later, lun: encodeLUN(1), cdb: make([]byte, 6)}).wantSense(t, KeyUnitAttention, ASCReportedLUNsDataChanged)
+	f.run(request{nexus: later, lun: encodeLUN(9), cdb: make([]byte, 6)}).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
+	f.target.Detach(later)
+	if f.target.LU(3).nexus(later) != nil {
+		t.Error("the nexus is still attached to what it saw")
+	}
+}
