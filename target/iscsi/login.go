@@ -317,6 +317,7 @@ func (l *login) enter(p *pdu) error {
 	c.sess = s // from here on the end of the connection ends the session
 	if s.kind == sessionNormal {
 		s.nexus = s.target.DeviceServer.AttachView(s.id, nil)
+		s.nexus.SetTaskAborter(s)
 	}
 	if err := l.respond(p, stageFullFeature, s); err != nil {
 		return err

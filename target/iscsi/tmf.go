@@ -1,9 +1,5 @@
 package iscsi
 
-import (
-	"time"
-)
-
 // tmf is a task management function while it is carried out (RFC 7143 11.5).
 type tmf struct {
 	conn     *conn
@@ -11,18 +7,9 @@ type tmf struct {
 	lun      [8]byte
 	itt      uint32
 	pdu      pdu // header only
-	// running are tasks that were aborted in DeviceServer.Execute.
-	running []runningTask
+	abortion
 	// cleared are sessions of others that lost tasks.
 	cleared []*session
-}
-
-// runningTask is a task that task management waits for. It may be touched only
-// while ended is open: afterwards it may carry another command.
-type runningTask struct {
-	task  *task
-	sess  *session
-	ended chan struct{}
 }
 
 // handleTMF takes a Task Management Function Request. What it must wait for, it
@@ -50,7 +37,7 @@ func (c *conn) handleTMF(p *pdu) error {
 	go func() {
 		defer c.srv.wg.Done()
 		defer s.release()
-		f.await()
+		f.await(s)
 		f.tellDeviceServer()
 		f.respond(tmfComplete)
 		c.out.flush()
@@ -140,29 +127,12 @@ func (f *tmf) abortTask() (response byte, final bool) {
 	return tmfTaskDoesNotExist, true
 }
 
-// abort aborts t, a task of s, and notes it if it must be waited for. s.mu is
-// held.
-func (f *tmf) abort(s *session, t *task) {
-	if !s.abort(t) {
-		return
-	}
-	if t.ended == nil {
-		t.ended = make(chan struct{})
-	}
-	f.running = append(f.running, runningTask{t, s, t.ended})
-}
-
 // abortTasks aborts the tasks of s whose LUN matches, also those whose turn has
 // not come. It reports whether there were any.
 func (f *tmf) abortTasks(s *session, match func(lun [8]byte) bool) (any bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, t := range s.tasks {
-		if match(t.st.Lun) {
-			f.abort(s, t)
-			any = true
-		}
-	}
+	any = f.abortMatching(s, match, nil)
 	for _, e := range s.early {
 		if e.pdu != nil && e.pdu.opcode() == opSCSICommand && match(e.pdu.lun()) {
 			e.pdu, e.data = nil, nil
@@ -179,40 +149,6 @@ func (f *tmf) abortEverywhere(match func(lun [8]byte) bool) {
 		if f.abortTasks(s, match) && s != own {
 			f.cleared = append(f.cleared, s)
 		}
-	}
-}
-
-// await waits until the aborted tasks have ended, but no longer than
-// AbortTimeout: what is running then is detached.
-func (f *tmf) await() {
-	timer := time.NewTimer(f.conn.srv.opts.AbortTimeout)
-	defer timer.Stop()
-	for i, r := range f.running {
-		select {
-		case <-r.ended:
-		case <-timer.C:
-			f.detach(f.running[i:])
-			return
-		}
-	}
-}
-
-// detach gives up the tasks that have not ended. While a task's mu is held and
-// ended is open, the task still carries the command that was aborted.
-func (f *tmf) detach(tasks []runningTask) {
-	n := 0
-	for _, r := range tasks {
-		r.sess.mu.Lock()
-		select {
-		case <-r.ended:
-		default:
-			r.sess.detach(r.task)
-			n++
-		}
-		r.sess.mu.Unlock()
-	}
-	if n > 0 {
-		f.conn.sess.log.WithField("commands", n).Warn("aborted commands did not end in time, their results will be dropped")
 	}
 }
 

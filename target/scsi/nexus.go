@@ -26,6 +26,8 @@ type Nexus struct {
 	// units is the nexus's view of the LUNs. It is replaced as a whole, so that
 	// commands look their logical unit up without a lock.
 	units atomic.Pointer[map[uint16]*itlNexus]
+	// aborter is the transport's, nil before the session begins.
+	aborter atomic.Pointer[TaskAborter]
 }
 
 // unit returns the I_T_L nexus of a LUN, nil when the LUN has no logical unit.
