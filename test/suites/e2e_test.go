@@ -14,12 +14,8 @@ import (
 	"odx/test/undertest"
 )
 
-// limit ends a suite that hangs. The slowest takes a few seconds.
+// limit ends a suite that hangs. The slowest takes ten seconds.
 const limit = 90 * time.Second
-
-// maySkip is the one reason for which odx lets a test be skipped: a WRITE SAME
-// of no blocks would mean the rest of the disk, and page B0h refuses it (WSNZ).
-const maySkip = "does not support 0-blocks"
 
 func TestDiscovery(t *testing.T) {
 	ls := odxtest.Program(t, "iscsi-ls", "libiscsi-bin")
@@ -69,25 +65,48 @@ func TestInquiry(t *testing.T) {
 // page are the arguments of iscsi-inq for a VPD page; it wants decimal.
 func page(code int) []string { return []string{"-e", "1", "-c", strconv.Itoa(code)} }
 
+// TestConformance runs every suite of the program that applies to a disk on
+// disks of each kind. A test that fails, hangs, or skips something for a reason
+// that is not in maySkip, fails it.
 func TestConformance(t *testing.T) {
 	program := odxtest.Program(t, "iscsi-test-cu", "libiscsi-bin")
-	target := odxtest.Serve(t, undertest.LUN{Size: 1 << 30})
-	var results []Result
-	for _, suite := range Required {
-		t.Run(suite, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), limit)
-			defer cancel()
-			r := Run(ctx, program, suite, target.URL(0))
-			if !r.OK() {
-				t.Errorf("%s", r.Output)
+	all, err := List(t.Context(), program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range Kinds {
+		t.Run(kind.Name, func(t *testing.T) {
+			t.Parallel() // some suites mostly wait
+			target := odxtest.Serve(t, kind.LUN)
+			var results []Result
+			for _, suite := range kind.plan(all) {
+				t.Run(suite.Name, func(t *testing.T) {
+					urls := []string{target.URL(0)}
+					if suite.Name == "MultipathIO" {
+						urls = append(urls, urls[0])
+					}
+					results = append(results, judge(t, target.Kind, program, suite, urls))
+				})
 			}
-			for _, why := range r.Skips {
-				if target.Kind == "odx" && !strings.Contains(why, maySkip) {
-					t.Errorf("a test was skipped for something the target lacks: %s", why)
-				}
-			}
-			results = append(results, r)
+			odxtest.Report(t, "iscsi-test-cu on a "+kind.Name+" disk", Table(results))
 		})
 	}
-	odxtest.Report(t, "iscsi-test-cu", Table(results))
+}
+
+// judge runs a suite, and fails the test where the suite is not as it must be.
+func judge(t *testing.T, target, program string, suite Suite, urls []string) Result {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	r := Run(ctx, program, suite, urls...)
+	if !r.OK() {
+		t.Errorf("%d of %d tests failed; finished: %v\n%s", r.Failed, r.Ran, r.Finished, r.Complaints())
+	}
+	for _, s := range r.Skips {
+		if why := because(suite.Name, s); why != "" {
+			t.Logf("%s was skipped: %s", s.Test, why)
+		} else if target == "odx" {
+			t.Errorf("%s was skipped for something that the target lacks: %s", s.Test, s.Why)
+		}
+	}
+	return r
 }

@@ -61,6 +61,7 @@ func (t *Target) config() []byte {
 		Volume    string `yaml:"volume"`
 		Size      string `yaml:"size"`
 		BlockSize int    `yaml:"block_size,omitempty"`
+		ReadOnly  bool   `yaml:"read_only,omitempty"`
 	}
 	type target struct {
 		Name string `yaml:"name"`
@@ -68,7 +69,7 @@ func (t *Target) config() []byte {
 	}
 	disks := target{Name: t.IQN}
 	for i, l := range t.LUNs {
-		disks.LUNs = append(disks.LUNs, lun{i, fmt.Sprintf("vol%d", i), fmt.Sprintf("%dKiB", l.Size>>10), l.BlockSize})
+		disks.LUNs = append(disks.LUNs, lun{i, fmt.Sprintf("vol%d", i), fmt.Sprintf("%dKiB", l.Size>>10), l.BlockSize, l.ReadOnly})
 	}
 	b, err := yaml.Marshal(map[string]any{
 		"data_dir": filepath.Join(t.Dir, "data"),

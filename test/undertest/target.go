@@ -27,6 +27,7 @@ const readyLimit = 30 * time.Second
 type LUN struct {
 	Size      int64 // bytes
 	BlockSize int   // bytes of a logical block; 0: 512
+	ReadOnly  bool  // initiators cannot write
 }
 
 // Target is a running iSCSI target.

@@ -72,6 +72,9 @@ func (t *Target) configureTGTD(ctx context.Context, p *process) error {
 			args = append(args, "--blocksize", fmt.Sprint(l.BlockSize))
 		}
 		err = errors.Join(err, adm(args...))
+		if l.ReadOnly {
+			err = errors.Join(err, adm("--op", "update", "--mode", "logicalunit", "--tid", "1", "--lun", fmt.Sprint(t.LUN(i)), "-P", "readonly=1"))
+		}
 	}
 	return errors.Join(err, adm("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL"))
 }
