@@ -1,14 +1,16 @@
 // Command runtests runs the stages of the project's test: the checks of the
-// source, the unit tests, the same under the race detector, and the tests with
-// real clients. It prints little while all is well and everything about what
-// failed, and ends in a table of the stages and one line of counts.
+// source, the unit tests, the same under the race detector, the randomized model
+// of the store, the fuzz targets, and the tests with real clients. It prints
+// little while all is well and everything about what failed, and ends in a table
+// of the stages and one line of counts.
 //
-// usage: runtests [STAGE...]    (all of them by default)
+// usage: runtests [-model TIME] [-fuzz TIME] [STAGE...]    (all of them by default)
 package main
 
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -34,6 +36,8 @@ var stages = []stage{
 	{"staticcheck", commands("go tool staticcheck ./...", "go tool staticcheck -tags e2e ./test/...")},
 	{"unit", goTest("-timeout=5m", "./...")},
 	{"race", goTest(append([]string{"-race", "-timeout=10m"}, raceTested...)...)},
+	{"model", model},
+	{"fuzz", fuzz},
 	// One package at a time: each starts servers and clients of its own, and a
 	// guest under emulation.
 	{"e2e", goTest("-tags=e2e", "-count=1", "-p=1", "-timeout=20m", "./test/...")},
@@ -47,7 +51,8 @@ const (
 )
 
 func main() {
-	if err := run(os.Stdout, os.Args[1:]); err != nil {
+	flag.Parse()
+	if err := run(os.Stdout, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "runtests:", err)
 		os.Exit(1)
 	}
