@@ -25,10 +25,8 @@ func (i *itlNexus) prepare(t *Task) error {
 		return err
 	}
 	t.op = op
-	if op.Access != AccessAlways {
-		if holder := lu.reserved.Load(); holder != nil && holder != i.nexus {
-			return errReservationConflict
-		}
+	if err := lu.Reserved(i.nexus, op.Access); err != nil {
+		return err
 	}
 	if op.Medium && lu.stopped.Load() {
 		return NewSense(KeyNotReady, ASCInitializingCommandRequired)
