@@ -31,7 +31,18 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err != nil {
 		return err
 	}
-	return v.store.readTree(ctx, tree{volume: v}, p, off)
+	if blocksTouched(off, len(p)) <= readBatch {
+		return v.store.readTree(ctx, tree{volume: v}, p, off)
+	}
+	// Such a read looks the map up more than once.
+	seen := v.atomicWrites.Load()
+	if err := v.store.readTree(ctx, tree{volume: v}, p, off); err != nil {
+		return err
+	}
+	if v.atomicWrites.Load() == seen {
+		return nil
+	}
+	return v.readAtOnce(ctx, p, off)
 }
 
 // tree is what a read looks blocks up in: a volume, which is locked for each

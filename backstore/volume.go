@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
@@ -25,6 +26,10 @@ type Volume struct {
 	readOnly bool
 	origin   uint64 // number of the volume that it was cloned from; 0: none
 	created  int64  // seconds since 1970; 0: not known
+
+	// atomicWrites counts the writes that no read may see a part of. It changes
+	// with mu held, together with the map.
+	atomicWrites atomic.Uint64
 
 	mu      sync.RWMutex
 	root    blockmap.Root
@@ -91,7 +96,7 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64) error {
 			}
 		} else {
 			n = min(n&^(BlockLength-1), planBlocks*BlockLength)
-			if _, err := v.writeBlocks(ctx, p[:n], off, nil); err != nil {
+			if _, err := v.writeBlocks(ctx, p[:n], off, blocksWrite{}); err != nil {
 				return err
 			}
 		}
@@ -113,18 +118,26 @@ func (v *Volume) writePart(ctx context.Context, p []byte, off int64) error {
 			return err
 		}
 		copy(b[off-base:], p)
-		done, err := v.writeBlocks(ctx, b[:], base, expect[:])
+		done, err := v.writeBlocks(ctx, b[:], base, blocksWrite{expect: expect[:]})
 		if err != nil || done {
 			return err
 		}
 	}
 }
 
-// writeBlocks writes whole blocks. With expect it does so only if the blocks
-// still have these slots, and reports whether they had. A slot that is the same
-// means data that is the same, because extents never change and their IDs are
-// never used again.
-func (v *Volume) writeBlocks(ctx context.Context, p []byte, off int64, expect []extent.Slot) (done bool, err error) {
+// blocksWrite says what there is to a write of whole blocks besides the data.
+type blocksWrite struct {
+	// expect, if it is there, are the slots that the blocks must still have. A
+	// slot that is the same means data that is the same, because extents never
+	// change and their IDs are never used again.
+	expect []extent.Slot
+	// atomic says that no read may see a part of it.
+	atomic bool
+}
+
+// writeBlocks writes whole blocks in one step, and reports whether it did: they
+// may not have been as expected.
+func (v *Volume) writeBlocks(ctx context.Context, p []byte, off int64, w blocksWrite) (done bool, err error) {
 	s := v.store
 	if err := s.usable(); err != nil {
 		return false, err
@@ -134,7 +147,7 @@ func (v *Volume) writeBlocks(ctx context.Context, p []byte, off int64, expect []
 	err = s.prepare(plan, v.number, block, p)
 	if err == nil {
 		if err = s.begin(ctx, plan.size()); err == nil {
-			done, err = v.applyPlan(ctx, plan, block, off, len(p), expect)
+			done, err = v.applyPlan(ctx, plan, block, off, len(p), w)
 			unused := 0
 			if !done {
 				unused = plan.size()
@@ -154,68 +167,29 @@ func (v *Volume) writeBlocks(ctx context.Context, p []byte, off int64, expect []
 	return false, err
 }
 
-func (v *Volume) applyPlan(ctx context.Context, plan *writePlan, block uint64, off int64, length int, expect []extent.Slot) (done bool, err error) {
+func (v *Volume) applyPlan(ctx context.Context, plan *writePlan, block uint64, off int64, length int, w blocksWrite) (done bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	// The last block of a volume may reach beyond its size.
 	if err := v.admit(ctx, off, min(int64(length), v.size-off)); err != nil {
 		return false, err
 	}
-	if expect != nil {
+	if w.expect != nil {
 		var now [planBlocks]extent.Slot
-		if err := v.store.forest.Lookup(v.root, block, now[:len(expect)]); err != nil {
+		if err := v.store.forest.Lookup(v.root, block, now[:len(w.expect)]); err != nil {
 			return false, err
 		}
-		if !slices.Equal(now[:len(expect)], expect) {
+		if !slices.Equal(now[:len(w.expect)], w.expect) {
 			return false, nil
 		}
+	}
+	if w.atomic {
+		v.atomicWrites.Add(1)
 	}
 	if err := v.store.apply(plan, v, block); err != nil {
 		return false, err
 	}
 	return true, nil
-}
-
-// CompareAndWrite writes p at off if the range holds exactly compare, in one
-// atomic step, and returns -1; otherwise it writes nothing and returns the
-// index of the first byte that differs. len(compare) must equal len(p) and the
-// blocks touched must be no more than 1 MiB.
-func (v *Volume) CompareAndWrite(ctx context.Context, compare, p []byte, off int64) (mismatch int, err error) {
-	if err := v.checkWritable(); err != nil {
-		return 0, err
-	}
-	base := off &^ (BlockLength - 1)
-	end := (off + int64(len(p)) + BlockLength - 1) &^ (BlockLength - 1)
-	if len(compare) != len(p) || end-base > planBlocks*BlockLength {
-		return 0, fmt.Errorf("%w: compare %d bytes, write %d", ErrInvalid, len(compare), len(p))
-	}
-	v.mu.RLock()
-	err = v.checkRange(off, int64(len(p)))
-	v.mu.RUnlock()
-	if err != nil || len(p) == 0 {
-		return -1, err
-	}
-	buf := make([]byte, end-base)
-	slots := make([]extent.Slot, len(buf)/BlockLength)
-	for {
-		if err := v.readBlocks(ctx, buf, base, slots); err != nil {
-			return 0, err
-		}
-		window := buf[off-base:][:len(p)]
-		for i := range window {
-			if window[i] != compare[i] {
-				return i, nil
-			}
-		}
-		copy(window, p)
-		done, err := v.writeBlocks(ctx, buf, base, slots)
-		if err != nil {
-			return 0, err
-		}
-		if done {
-			return -1, nil
-		}
-	}
 }
 
 // Zero makes the range read as zeros and gives its space back.
