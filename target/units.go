@@ -139,6 +139,7 @@ func (s *Service) makeUnit(ctx context.Context, l *conf.LUN, copies *copymgr.Man
 		}
 		c.Volume, c.ID = v, s.backingID(l.Backing)
 	}
+	c.Records = newUnitRecords(s.store, c.ID)
 	lu, err := scsi.NewLogicalUnit(c)
 	if err != nil {
 		return nil, err

@@ -131,7 +131,8 @@ func (s *Service) ResizeVolume(ctx context.Context, name string, size int64) (Vo
 
 // DeleteVolume deletes a volume that is no LUN of the configuration, durably.
 func (s *Service) DeleteVolume(ctx context.Context, name string) error {
-	if _, err := s.volume(name); err != nil {
+	v, err := s.volume(name)
+	if err != nil {
 		return err
 	}
 	if luns := s.lunsOf(name); len(luns) > 0 {
@@ -140,6 +141,9 @@ func (s *Service) DeleteVolume(ctx context.Context, name string) error {
 			name, ErrInUse, l.Number, l.target, s.cfg.File, s.cfg.Problem(l.Key, "").Line)
 	}
 	if err := s.store.DeleteVolume(ctx, name); err != nil {
+		return err
+	}
+	if err := forgetUnit(ctx, s.store, v.ID()); err != nil {
 		return err
 	}
 	if err := s.store.Flush(ctx); err != nil {

@@ -45,6 +45,9 @@ type LUConfig struct {
 	Thin bool
 	// Space describes, with Thin, what the logical unit takes its space from.
 	Space Space
+	// Records keeps what outlives a restart. nil: nothing does, and initiators are
+	// told that nothing can be saved.
+	Records Records
 	// VendorID (8 characters at most), ProductID (16) and Revision (4) are the
 	// texts of INQUIRY. Empty ones get defaults.
 	VendorID, ProductID, Revision string
