@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"odx/target/iscsi/chap"
 )
 
 // Stages of a login (RFC 7143 11.12.3).
@@ -22,6 +24,7 @@ const (
 	loginSuccess              = 0x0000
 	loginInitiatorError       = 0x0200
 	loginAuthenticationFailed = 0x0201
+	loginAuthorizationFailed  = 0x0202
 	loginNotFound             = 0x0203
 	loginUnsupportedVersion   = 0x0205
 	loginTooManyConnections   = 0x0206
@@ -34,8 +37,11 @@ const (
 	loginOutOfResources       = 0x0302
 )
 
-// maxLoginPDUs bounds the requests of one login.
-const maxLoginPDUs = 64
+// Bounds of one login: its requests, and all their text in bytes.
+const (
+	maxLoginPDUs = 64
+	maxLoginText = 32 << 10
+)
 
 // initialStatSN is the StatSN of a connection's first response.
 const initialStatSN = 1
@@ -66,8 +72,10 @@ type login struct {
 	kind                  sessionType
 	target                *target
 	params                params
+	security              security
 
-	seen     map[string]string // keys and values that were sent
+	seen     map[string]string // keys that were sent, with what identity keys said
+	text     int               // bytes of text that were sent
 	request  []byte            // text of a request that goes on (C bit)
 	response []byte            // text that has not been sent
 }
@@ -79,6 +87,7 @@ func (c *conn) login() error {
 		return err
 	}
 	l := &login{c: c, stage: -1, params: defaultParams(), seen: make(map[string]string)}
+	defer l.security.end()
 	c.out.statSN = initialStatSN
 	for range maxLoginPDUs {
 		p := &c.pdu
@@ -123,8 +132,9 @@ func (l *login) handle(p *pdu) (over bool, err error) {
 		}
 		return false, l.respond(p, l.stage, nil)
 	}
-	if l.request = append(l.request, text...); len(l.request) > maxTextLength {
-		return false, refuse(loginOutOfResources, "login text of more than %d bytes", maxTextLength)
+	l.text += len(text)
+	if l.request = append(l.request, text...); len(l.request) > maxTextLength || l.text > maxLoginText {
+		return false, refuse(loginOutOfResources, "login text of more than %d bytes in a request, or %d in all", maxTextLength, maxLoginText)
 	}
 	if goesOn {
 		return false, l.respond(p, l.stage, nil)
@@ -175,14 +185,20 @@ func (l *login) negotiate(pairs []pair) error {
 		if err := l.identify(pairs); err != nil {
 			return err
 		}
+		if err := l.requireSecurity(); err != nil {
+			return err
+		}
 		l.negotiated = true
+	}
+	if err := l.authenticate(pairs); err != nil {
+		return err
 	}
 	for _, k := range pairs {
 		if err := l.negotiateKey(k); err != nil {
 			return err
 		}
 	}
-	return nil
+	return l.authorize()
 }
 
 // note refuses keys that are sent twice (RFC 7143 6.2). Initiators do repeat
@@ -197,7 +213,10 @@ func (l *login) note(k pair) error {
 	case len(l.seen) == maxTextKeys:
 		return refuse(loginInitiatorError, "more than %d keys", maxTextKeys)
 	}
-	l.seen[k.key] = k.value
+	l.seen[k.key] = ""
+	if identityKey(k.key) {
+		l.seen[k.key] = k.value
+	}
 	return nil
 }
 
@@ -256,7 +275,7 @@ func validName(s string) bool {
 }
 
 func (l *login) negotiateKey(k pair) error {
-	if identityKey(k.key) {
+	if identityKey(k.key) || chap.IsKey(k.key) {
 		return nil
 	}
 	if k.key == "AuthMethod" {
@@ -271,20 +290,6 @@ func (l *login) negotiateKey(k pair) error {
 	return nil
 }
 
-// negotiateSecurity chooses the authentication method (RFC 7143 12.1).
-func (l *login) negotiateSecurity(offer string) error {
-	if l.stage != stageSecurity {
-		return refuse(loginInitiatorError, "AuthMethod outside the security stage")
-	}
-	for method := range strings.SplitSeq(offer, ",") {
-		if method == valueNone {
-			l.response = appendPair(l.response, "AuthMethod", valueNone)
-			return nil
-		}
-	}
-	return refuse(loginAuthenticationFailed, "initiator %s offers only %.100s for authentication", l.initiator, offer)
-}
-
 // answer sends our side of a request that was negotiated, and changes the stage
 // if the initiator asks for that.
 func (l *login) answer(p *pdu) (over bool, err error) {
@@ -295,6 +300,11 @@ func (l *login) answer(p *pdu) (over bool, err error) {
 	}
 	next := int(p.bhs[1] & 3)
 	if p.bhs[1]&bitTransit == 0 || len(l.response) > defaultMaxRecv {
+		return false, l.respond(p, l.stage, nil)
+	}
+	if stays, err := l.staysInSecurity(); err != nil {
+		return false, err
+	} else if stays {
 		return false, l.respond(p, l.stage, nil)
 	}
 	if next != stageFullFeature {
@@ -316,7 +326,7 @@ func (l *login) enter(p *pdu) error {
 	}
 	c.sess = s // from here on the end of the connection ends the session
 	if s.kind == sessionNormal {
-		s.nexus = s.target.DeviceServer.AttachView(s.id, nil)
+		s.nexus = s.target.DeviceServer.AttachView(s.id, l.security.view)
 		s.nexus.SetTaskAborter(s)
 	}
 	if err := l.respond(p, stageFullFeature, s); err != nil {
@@ -328,7 +338,11 @@ func (l *login) enter(p *pdu) error {
 	c.in.grow()
 	c.out.window = s.window
 	c.fullFeature.Store(true)
-	s.log.WithField("from", c.nc.RemoteAddr()).Info("initiator logged in")
+	log := s.log.WithField("from", c.nc.RemoteAddr())
+	if user := l.security.user(); user != "" {
+		log = log.WithField("user", user)
+	}
+	log.Info("initiator logged in")
 	return nil
 }
 

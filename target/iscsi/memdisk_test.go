@@ -20,6 +20,7 @@ type memDisk struct {
 
 	mu       sync.Mutex
 	attached map[*scsi.Nexus]bool
+	views    map[string]scsi.View // by initiator name, of its last nexus
 	resets   int
 	cleared  int
 }
@@ -27,15 +28,22 @@ type memDisk struct {
 const memBlock = 512
 
 func newMemDisk(size int) *memDisk {
-	return &memDisk{data: make([]byte, size), attached: make(map[*scsi.Nexus]bool)}
+	return &memDisk{data: make([]byte, size), attached: make(map[*scsi.Nexus]bool), views: make(map[string]scsi.View)}
 }
 
-func (d *memDisk) AttachView(id scsi.NexusID, _ scsi.View) *scsi.Nexus {
+func (d *memDisk) AttachView(id scsi.NexusID, view scsi.View) *scsi.Nexus {
 	n := &scsi.Nexus{ID: id}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.attached[n] = true
+	d.attached[n], d.views[id.InitiatorName] = true, view
 	return n
+}
+
+// view returns what the last nexus of an initiator was to see.
+func (d *memDisk) view(initiator string) scsi.View {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.views[initiator]
 }
 
 func (d *memDisk) Detach(n *scsi.Nexus) {

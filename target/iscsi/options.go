@@ -21,6 +21,9 @@ type Options struct {
 	MaxConnections int
 	// MaxUnauthenticated bounds the connections that are not logged in yet.
 	MaxUnauthenticated int
+	// DiscoveryAuthentication is what initiators have to prove in discovery
+	// sessions.
+	DiscoveryAuthentication Authentication
 	// LoginTimeout is how long a login may take in total.
 	LoginTimeout time.Duration
 

@@ -24,6 +24,10 @@ type TargetConfig struct {
 	PortalGroupTag uint16
 	// DeviceServer runs the target's commands.
 	DeviceServer DeviceServer
+	// Authentication is what initiators have to prove in normal sessions.
+	Authentication Authentication
+	// Admit decides who may use the target; nil: everyone, and all of it.
+	Admit Admit
 }
 
 type target struct{ TargetConfig }
@@ -273,6 +277,9 @@ func (srv *Server) refuseJoin(l *login) error {
 		if s.tsih != l.tsih() || s.id.InitiatorName != l.initiator || s.id.ISID != l.isid() {
 			continue
 		}
+		if !sameView(s.view, l.security.view) {
+			return refuse(loginAuthorizationFailed, "%s: the access list has this address see other LUNs than the session does", l.initiator)
+		}
 		if s.hasCID(l.first.cid()) {
 			return refuse(loginCannotInclude, "%s: a connection cannot be reinstated", l.initiator)
 		}
@@ -311,7 +318,7 @@ func (srv *Server) register(l *login) (s, old *session, err error) {
 // newSession returns the session of a login. mu is held.
 func (srv *Server) newSession(l *login, id scsi.NexusID) *session {
 	s := &session{
-		srv: srv, target: l.target, kind: l.kind, id: id, tsih: srv.nextTSIH(),
+		srv: srv, target: l.target, kind: l.kind, id: id, tsih: srv.nextTSIH(), view: l.security.view,
 		params: l.params,
 		since:  time.Now(),
 		gone:   make(chan struct{}),

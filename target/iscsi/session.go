@@ -32,6 +32,7 @@ type session struct {
 	id     scsi.NexusID
 	tsih   uint16
 	nexus  *scsi.Nexus
+	view   scsi.View
 	params params
 	since  time.Time
 	log    *logrus.Entry

@@ -111,7 +111,8 @@ func (c *conn) answerText(pairs []pair) []byte {
 }
 
 // sendTargets answers SendTargets (RFC 7143 Appendix C): all targets or one in a
-// discovery session, the session's own in a normal one.
+// discovery session, the session's own in a normal one. Targets that the
+// initiator may not use are as if they were not there.
 func (c *conn) sendTargets(b []byte, value string) []byte {
 	s := c.sess
 	var found []*target
@@ -128,6 +129,9 @@ func (c *conn) sendTargets(b []byte, value string) []byte {
 		return appendPair(b, "SendTargets", valueReject)
 	}
 	for _, t := range found {
+		if _, ok := t.admits(s.id.InitiatorName, c); !ok {
+			continue
+		}
 		b = appendPair(b, "TargetName", t.Name)
 		for _, address := range c.srv.portalsFor(c.nc.LocalAddr()) {
 			b = appendPair(b, "TargetAddress", address+","+strconv.Itoa(int(t.PortalGroupTag)))
