@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"odx/test/proxy"
 	"odx/test/tokencopy"
 	"odx/test/undertest"
 )
@@ -48,6 +49,18 @@ func Serve(t testing.TB, luns ...undertest.LUN) *undertest.Target {
 		}
 	})
 	return target
+}
+
+// Proxy forwards connections to a portal for one test, in pieces of 1 to piece
+// bytes; 0: as they come.
+func Proxy(t testing.TB, portal string, piece int) *proxy.Proxy {
+	t.Helper()
+	p, err := proxy.Start(portal, piece)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
 }
 
 // RequireODX skips a test that a peer cannot pass, when Serve starts a peer.

@@ -6,6 +6,8 @@ package qemu
 
 import (
 	"context"
+	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -54,6 +56,29 @@ func TestImageOver4KnLUN(t *testing.T) {
 	odxtest.Run(ctx, t, qemuImg, "convert", "-f", "raw", "-O", "qcow2", raw, image)
 	quiet(ctx, t, qemuImg, "convert", "-n", "-W", "-m", "8", "-f", "qcow2", "-O", "raw", image, target.URL(0))
 	quiet(ctx, t, qemuImg, "compare", "-f", "qcow2", "-F", "raw", image, target.URL(0))
+}
+
+// TestImageInPieces does the same with a small image over a connection that
+// delivers a few hundred bytes at a time.
+func TestImageInPieces(t *testing.T) {
+	qemuImg := odxtest.Program(t, "qemu-img", "qemu-utils")
+	requireISCSI(t)
+	const size = 32 << 20
+	target := odxtest.Serve(t, undertest.LUN{Size: size})
+	url := target.URLVia(odxtest.Proxy(t, target.Portal, 1500).Addr(), 0)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+
+	dir := t.TempDir()
+	image, back := filepath.Join(dir, "image"), filepath.Join(dir, "back")
+	content := make([]byte, size)
+	rand.NewChaCha8([32]byte{1}).Read(content[:size/2])
+	if err := os.WriteFile(image, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	quiet(ctx, t, qemuImg, "convert", "-n", "-W", "-m", "8", "-f", "raw", "-O", "raw", image, url)
+	quiet(ctx, t, qemuImg, "convert", "-f", "raw", "-O", "raw", url, back)
+	quiet(ctx, t, qemuImg, "compare", "-f", "raw", "-F", "raw", image, back)
 }
 
 // quiet runs qemu-img, which says on stderr, and goes on, when it does not get

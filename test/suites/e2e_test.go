@@ -110,3 +110,27 @@ func judge(t *testing.T, target, program string, suite Suite, urls []string) Res
 	}
 	return r
 }
+
+// TestConformanceInPieces runs suites over a connection that delivers a few
+// bytes at a time, so that headers, texts and data arrive torn anywhere.
+func TestConformanceInPieces(t *testing.T) {
+	program := odxtest.Program(t, "iscsi-test-cu", "libiscsi-bin")
+	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20})
+	var results []Result
+	for _, c := range []struct {
+		piece  int // bytes at most
+		suites []Suite
+	}{
+		{1, []Suite{{Name: "Inquiry"}, {Name: "ReportSupportedOpcodes"}}},
+		{13, []Suite{{Name: "iSCSIResiduals"}, {Name: "ModeSense6"}, {Name: "iSCSITMF"}}},
+		{500, []Suite{{Name: "CompareAndWrite", Tests: []string{"Simple"}}, {Name: "Read16"}, {Name: "WriteVerify16"}}},
+	} {
+		p := odxtest.Proxy(t, target.Portal, c.piece)
+		for _, suite := range c.suites {
+			t.Run(fmt.Sprintf("%s/%d", suite.Name, c.piece), func(t *testing.T) {
+				results = append(results, judge(t, target.Kind, program, suite, []string{target.URLVia(p.Addr(), 0)}))
+			})
+		}
+	}
+	odxtest.Report(t, "iscsi-test-cu, a few bytes at a time", Table(results))
+}

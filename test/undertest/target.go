@@ -46,8 +46,11 @@ type Target struct {
 }
 
 // URL names the i-th entry of LUNs in the form libiscsi and qemu take.
-func (t *Target) URL(i int) string {
-	return fmt.Sprintf("iscsi://%s/%s/%d", t.Portal, t.IQN, t.LUN(i))
+func (t *Target) URL(i int) string { return t.URLVia(t.Portal, i) }
+
+// URLVia is URL by another address, host:port, that leads to the portal.
+func (t *Target) URLVia(portal string, i int) string {
+	return fmt.Sprintf("iscsi://%s/%s/%d", portal, t.IQN, t.LUN(i))
 }
 
 // LUN is the logical unit number of the i-th entry of LUNs.
