@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"strings"
 )
@@ -20,6 +21,11 @@ type archive struct {
 
 func newArchive(w io.Writer) *archive {
 	return &archive{w: w, made: map[string]bool{".": true}}
+}
+
+// above returns an archive to be unpacked over a: what a has is dropped.
+func (a *archive) above(w io.Writer) *archive {
+	return &archive{w: w, made: maps.Clone(a.made)}
 }
 
 // File types of the mode field, as in stat(2).

@@ -71,9 +71,9 @@ func withLibraries(ctx context.Context, packages []string) ([]string, error) {
 }
 
 // libraryPackage tells whether a line of apt-cache begins a real package with
-// shared libraries of programs; those of perl have its modules.
+// shared libraries of programs; those of perl and python have their modules.
 func libraryPackage(line string) bool {
-	return strings.HasPrefix(line, "lib") && !strings.Contains(line, "perl")
+	return (strings.HasPrefix(line, "lib") || strings.HasPrefix(line, "zlib")) && !strings.Contains(line, "perl") && !strings.Contains(line, "python")
 }
 
 // kernelPackage finds the package behind the name of the newest kernel.
@@ -125,7 +125,7 @@ func (f files) copyTo(a *archive, name string) error {
 	return f.copyLibraries(a, name, data)
 }
 
-var libraryFolders = []string{"lib/x86_64-linux-gnu", "lib"}
+var libraryFolders = []string{"lib/x86_64-linux-gnu", "lib", "lib/x86_64-linux-gnu/ceph"}
 
 func (f files) copyLibraries(a *archive, name string, data []byte) error {
 	e, err := elf.NewFile(bytes.NewReader(data))

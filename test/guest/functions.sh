@@ -34,3 +34,24 @@ disk() {
 # blocks DEVICE FIRST COUNT: prints 512-byte blocks, read from the device
 # itself and not from the page cache
 blocks() { blockdev --flushbufs "$1" && dd if="$1" bs=512 skip="$2" count="$3" status=none; }
+
+# The functions below need the layer "disks".
+
+start_udev() {
+	[ -e /run/udev/control ] && return
+	mkdir -p /run/udev
+	/usr/lib/systemd/systemd-udevd --daemon || return
+	udevadm trigger --action=add && udevadm settle --timeout=30
+}
+
+# start_multipath SETTINGS: udev, and a multipathd with these lines in the
+# section "defaults" of its configuration
+start_multipath() {
+	start_udev || return
+	printf 'defaults {\n user_friendly_names no\n find_multipaths no\n%s\n}\n' "$1" >/etc/multipath.conf
+	multipathd
+	wait_for multipathd show daemon
+}
+
+# quiet_kernel: the kernel has complained of no I/O
+quiet_kernel() { ! dmesg | grep -iE 'i/o error|medium error|buffer i/o|sense key|call trace|corrupt'; }

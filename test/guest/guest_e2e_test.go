@@ -35,7 +35,7 @@ func TestGuest(t *testing.T) {
 	image := build(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	r, err := image.Run(ctx, "uname -s\nexit 7\n")
+	r, err := image.Run(ctx, "uname -s\nexit 7\n", Setup{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestLinuxInitiator(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	r, err := image.Run(ctx, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s FIRST=%d TOKENS=%s\n%s",
-		target.Port(), target.IQN, target.LUN(0), tokens, initiatorScript))
+		target.Port(), target.IQN, target.LUN(0), tokens, initiatorScript), Setup{})
 	t.Log(r.Output)
 	if err != nil {
 		t.Fatal(err)

@@ -7,10 +7,12 @@
 package guest
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -21,28 +23,7 @@ import (
 	"odx/test/undertest"
 )
 
-// recipe is what an image is made of.
-var recipe = struct {
-	kernel, packages, programs, modules, texts []string
-}{
-	kernel: []string{"linux-image-cloud-amd64"},
-	packages: []string{"busybox-static", "open-iscsi", "sg3-utils", "ddpt", "e2fsprogs", "logsave",
-		"lsscsi", "util-linux", "mount", "coreutils"},
-	programs: []string{
-		"bin/busybox",
-		"sbin/iscsid", "sbin/iscsiadm",
-		"bin/sg_inq", "bin/sg_vpd", "bin/sg_opcodes", "bin/sg_readcap", "bin/sg_copy_results", "bin/sg_raw",
-		"bin/sg_turs", "bin/sg_luns", "bin/sg_sync", "bin/sg_modes", "bin/sg_unmap", "bin/sg_write_same", "bin/sg_xcopy",
-		"bin/ddpt", "bin/ddptctl", "bin/lsscsi",
-		"sbin/mke2fs", "sbin/e2fsck", "sbin/blkdiscard", "sbin/blockdev", "sbin/fstrim",
-		"bin/mount", "bin/umount", "bin/dd", "bin/sha256sum", "bin/cp", "bin/sync",
-	},
-	modules: []string{"virtio_pci", "virtio_net", "virtio_console", "virtio_blk", "crc32c_generic", "crc32c_intel", "crct10dif_pclmul",
-		"sd_mod", "sg", "iscsi_tcp", "ext4"},
-	texts: []string{"etc/iscsi/iscsid.conf", "etc/mke2fs.conf"},
-}
-
-//go:embed cpio.go debian.go modules.go image.go init.sh functions.sh
+//go:embed cpio.go debian.go modules.go image.go layers.go init.sh functions.sh
 var sources embed.FS
 
 //go:embed init.sh
@@ -51,10 +32,15 @@ var initScript []byte
 //go:embed functions.sh
 var shellFunctions []byte
 
-// Image is a kernel and its first root file system.
+// Image is a kernel and the layers of its first root file system.
 type Image struct {
-	kernel, initrd string
+	dir string
 }
+
+func (i *Image) kernel() string { return filepath.Join(i.dir, "vmlinuz") }
+
+// archive is the file of a layer.
+func (i *Image) archive(l Layer) string { return filepath.Join(i.dir, string(l)+".cpio") }
 
 // Build makes the image, or finds the one made before.
 func Build(ctx context.Context) (*Image, error) {
@@ -71,8 +57,8 @@ func Build(ctx context.Context) (*Image, error) {
 		return nil, err
 	}
 	defer unlock()
-	image := &Image{kernel: filepath.Join(dir, "vmlinuz"), initrd: filepath.Join(dir, "initrd")}
-	if _, err := os.Stat(image.initrd); err == nil {
+	image := &Image{dir}
+	if _, err := os.Stat(image.kernel()); err == nil {
 		return image, nil
 	}
 	work, err := os.MkdirTemp(dir, "work")
@@ -111,12 +97,13 @@ func lock(path string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
+// build puts the kernel in place last, as the mark of a whole image.
 func (i *Image) build(ctx context.Context, work string) error {
-	kernel, err := kernelPackage(ctx, recipe.kernel[0])
+	kernel, err := kernelPackage(ctx, kernelName)
 	if err != nil {
 		return err
 	}
-	packages, err := withLibraries(ctx, recipe.packages)
+	packages, err := withLibraries(ctx, allPackages())
 	if err != nil {
 		return err
 	}
@@ -124,27 +111,48 @@ func (i *Image) build(ctx context.Context, work string) error {
 	if err != nil {
 		return err
 	}
-	out, err := os.Create(filepath.Join(work, "initrd"))
+	available, err := findModules(system)
 	if err != nil {
 		return err
 	}
-	defer out.Close()
-	if err := writeRoot(ctx, out, system); err != nil {
-		return err
+	root := newArchive(nil)
+	for _, l := range layers {
+		// A layer is unpacked over the first one and holds what that lacks.
+		above, err := i.writeLayer(ctx, l, root, system, available)
+		if err != nil {
+			return fmt.Errorf("layer %s: %w", l.name, err)
+		}
+		if l.name == base {
+			root = above
+		}
 	}
 	images, err := filepath.Glob(filepath.Join(string(system), "boot", "vmlinuz-*"))
 	if err != nil || len(images) != 1 {
 		return fmt.Errorf("%s has kernels %q", kernel, images)
 	}
-	if err := os.Rename(images[0], i.kernel); err != nil {
-		return err
-	}
-	return os.Rename(out.Name(), i.initrd)
+	return os.Rename(images[0], i.kernel())
 }
 
-// writeRoot writes the archive with the root file system.
-func writeRoot(ctx context.Context, w io.Writer, system files) error {
-	a := newArchive(w)
+// writeLayer writes the archive of a layer.
+func (i *Image) writeLayer(ctx context.Context, l layer, below *archive, system files, available modules) (*archive, error) {
+	out, err := os.Create(i.archive(l.name))
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	w := bufio.NewWriterSize(out, 1<<20)
+	a := below.above(w)
+	if l.name == base {
+		writeSkeleton(a)
+	}
+	if err := l.copyTo(ctx, a, system, available); err != nil {
+		return nil, err
+	}
+	return a, errors.Join(a.close(), w.Flush(), out.Close())
+}
+
+// writeSkeleton adds what comes from no package.
+func writeSkeleton(a *archive) {
 	for _, d := range []string{"dev", "proc", "sys", "run", "tmp", "mnt", "root", "var/lib/iscsi", "usr/applets", "usr/modules"} {
 		a.dir(d)
 	}
@@ -159,32 +167,4 @@ func writeRoot(ctx context.Context, w io.Writer, system files) error {
 	a.file("etc/iscsi/initiatorname.iscsi", 0o644, []byte("InitiatorName=iqn.2026-11.example.odx:guest\n"))
 	a.file("init", 0o755, initScript)
 	a.file("usr/functions.sh", 0o644, shellFunctions)
-	for _, name := range recipe.texts {
-		data, err := os.ReadFile(filepath.Join(string(system), name))
-		if err != nil {
-			return err
-		}
-		a.file(name, 0o644, data)
-	}
-	for _, name := range recipe.programs {
-		if err := system.copyTo(a, name); err != nil {
-			return err
-		}
-	}
-	// Not linked to, but opened at run time to end threads.
-	if err := system.copyTo(a, "lib/x86_64-linux-gnu/libgcc_s.so.1"); err != nil {
-		return err
-	}
-	available, err := findModules(system)
-	if err != nil {
-		return err
-	}
-	load, err := available.inOrder(ctx, recipe.modules)
-	if err != nil {
-		return err
-	}
-	for i, m := range load {
-		a.file(fmt.Sprintf("usr/modules/%02d-%s.ko", i, m.name), 0o644, m.data)
-	}
-	return a.close()
 }

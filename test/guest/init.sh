@@ -14,7 +14,8 @@ exec </dev/console >/dev/console 2>&1
 $B --install -s /usr/applets
 export PATH=/usr/sbin:/usr/bin:/usr/applets HOME=/root LC_ALL=C
 ln -s mke2fs /usr/sbin/mkfs.ext4
-for m in /usr/modules/*.ko; do
+for m in /usr/modules/base/*.ko /usr/modules/[!b]*/*.ko; do
+	[ -e "$m" ] || continue
 	insmod "$m" || echo "init: $m not loaded"
 done
 

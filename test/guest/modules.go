@@ -38,19 +38,19 @@ type module struct {
 	data []byte
 }
 
-// inOrder reads modules and those they depend on, such that each stands after
-// what it depends on. What the package does not have is built into its kernel.
+// inOrder takes modules and those they depend on out of m and reads them, such
+// that each stands after what it depends on. What is not there is built into
+// the kernel or was taken before.
 func (m modules) inOrder(ctx context.Context, names []string) ([]module, error) {
 	var all []module
-	seen := map[string]bool{}
 	var visit func(name string) error
 	visit = func(name string) error {
 		name = moduleName(name)
 		p := m[name]
-		if p == "" || seen[name] {
+		if p == "" {
 			return nil
 		}
-		seen[name] = true
+		delete(m, name)
 		data, err := readModule(ctx, p)
 		if err != nil {
 			return err

@@ -14,6 +14,8 @@ import (
 
 // Setup is what a machine has beside the image.
 type Setup struct {
+	// With are the layers beside the base.
+	With []Layer
 	// Files are put into its root file system: their names there, and here.
 	Files map[string]string
 	// Disks are what qemu takes as the file of a drive, in raw format: they
@@ -46,8 +48,8 @@ type Machine struct {
 // functions.sh) in it as root and returns when the machine is off. When ctx
 // ends the machine is switched off. An error says that there is no exit
 // status; the output is returned in any case.
-func (i *Image) Run(ctx context.Context, script string) (Result, error) {
-	m, err := i.Start(ctx, script, Setup{})
+func (i *Image) Run(ctx context.Context, script string, s Setup) (Result, error) {
+	m, err := i.Start(ctx, script, s)
 	if err != nil {
 		return Result{}, err
 	}
@@ -61,7 +63,7 @@ func (i *Image) Start(ctx context.Context, script string, s Setup) (*Machine, er
 		return nil, err
 	}
 	m := &Machine{dir: dir, out: &transcript{said: s.Said}, ctx: ctx}
-	err = i.withFiles(m.path("initrd"), ". /usr/functions.sh\n"+script, s.Files)
+	err = i.writeRoot(m.path("initrd"), ". /usr/functions.sh\n"+script, s)
 	if err == nil {
 		m.cmd = exec.CommandContext(ctx, "qemu-system-x86_64", append(m.arguments(i), s.arguments()...)...)
 		m.cmd.Stdout, m.cmd.Stderr = m.out, m.out
@@ -81,7 +83,7 @@ func (m *Machine) arguments(i *Image) []string {
 	return []string{
 		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-M", "q35", "-smp", "2", "-m", "768",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-kernel", i.kernel, "-initrd", m.path("initrd"),
+		"-kernel", i.kernel(), "-initrd", m.path("initrd"),
 		// panic=-1 with -no-reboot: a panic of the guest ends qemu.
 		"-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr net.ifnames=0 random.trust_cpu=on tsc=reliable",
 		"-serial", "file:" + m.path("console"),
@@ -124,25 +126,22 @@ func (m *Machine) Wait() (Result, error) {
 	return r, nil
 }
 
-// withFiles writes the image's archive to path, followed by one with the script
-// and the files: the kernel unpacks one after the other.
-func (i *Image) withFiles(path, script string, files map[string]string) error {
-	in, err := os.Open(i.initrd)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
+// writeRoot writes the archives of the layers to path, followed by one with the
+// script and the files: the kernel unpacks one after the other.
+func (i *Image) writeRoot(path, script string, s Setup) error {
 	out, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	defer out.Close()
-	if _, err := out.ReadFrom(in); err != nil {
-		return err
+	for _, l := range append([]Layer{base}, s.With...) {
+		if err := appendFile(out, i.archive(l)); err != nil {
+			return err
+		}
 	}
 	a := newArchive(out)
 	a.file("script", 0o755, []byte(script))
-	for name, here := range files {
+	for name, here := range s.Files {
 		info, err := os.Stat(here)
 		if err != nil {
 			return err
@@ -154,4 +153,14 @@ func (i *Image) withFiles(path, script string, files map[string]string) error {
 		a.file(name, info.Mode(), data)
 	}
 	return errors.Join(a.close(), out.Close())
+}
+
+func appendFile(out *os.File, path string) error {
+	in, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	_, err = out.ReadFrom(in)
+	return err
 }
