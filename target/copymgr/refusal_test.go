@@ -157,8 +157,6 @@ func TestToleratedParameters(t *testing.T) {
 			writeParameters(token, 0, rangeOf{0, 0}, rangeOf{unitBlocks, 0}), 0},
 		{"empty range inside another", populateParameters(rangeOf{0, 8}, rangeOf{4, 0}), writeParameters(token, 0, rangeOf{64, 8}, rangeOf{68, 0}), 8},
 		{"ranges that touch", populateParameters(rangeOf{8, 8}, rangeOf{0, 8}), writeParameters(token, 0, rangeOf{72, 8}, rangeOf{64, 8}), 16},
-		{"IMMED", with(populateParameters(rangeOf{0, 8}), func(p []byte) { p[2] = 1 }),
-			with(writeParameters(token, 0, rangeOf{64, 8}), func(p []byte) { p[2] = 1 }), 8},
 		{"type without RTV", with(populateParameters(rangeOf{0, 8}), func(p []byte) { be.PutUint32(p[8:], 0xFFFF0001) }), nil, 8},
 		{"default type", with(populateParameters(rangeOf{0, 8}), func(p []byte) { p[2] = 2; be.PutUint32(p[8:], 0x00800000) }), nil, 8},
 		{"any type", with(populateParameters(rangeOf{0, 8}), func(p []byte) { p[2] = 2; be.PutUint32(p[8:], 0x0080FFFF) }), nil, 8},
