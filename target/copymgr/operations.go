@@ -144,15 +144,6 @@ func (o *operations) discardToken(by owner, listID uint32) {
 	}
 }
 
-// discard drops the report of a finished operation.
-func (o *operations) discard(by owner, listID uint32) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if op := o.find(by, listID); op != nil && op.finished() {
-		delete(op.owned.byID, listID)
-	}
-}
-
 // abort ends the running operation of a list identifier, and returns it for its
 // end to be waited for; nil when none is running.
 func (o *operations) abort(by owner, listID uint32, cause error) *operation {
