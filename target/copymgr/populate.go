@@ -30,7 +30,7 @@ func (u *unit) planPopulate(t *scsi.Task) (plan, error) {
 		Creator:           tokens.Creator{Initiator: t.Nexus.ID.InitiatorName, Target: t.Nexus.ID.TargetName, Volume: u.volume},
 	}
 	if list.rtv {
-		if o.Type = list.rodType; o.Type == tokens.RODTypeInternal {
+		if o.Type = list.rodType; !o.Type.PointInTime() {
 			return plan{}, fmt.Errorf("%w: %v", tokens.ErrUnsupportedType, o.Type)
 		}
 	}

@@ -234,7 +234,7 @@ func TestRefusedTokens(t *testing.T) {
 		{"zero type, wrong length", with(make([]byte, 512), func(p []byte) { binary.BigEndian.PutUint32(p, 0xFFFF0001) }), "5/23/0A"},
 		{"a changed bit", with(good, func(p []byte) { p[511] ^= 1 }), "5/23/05"},
 		{"another type", with(good, func(p []byte) { p[1] = 0x01 }), "5/23/05"},
-		{"somebody else's, of another type", with(make([]byte, 512), func(p []byte) { p[1], p[6], p[7], p[16] = 1, 1, 0xF8, 0xE4 }), "5/23/01"},
+		{"somebody else's, of another type", with(make([]byte, 512), func(p []byte) { p[1], p[6], p[7], p[16] = 2, 1, 0xF8, 0xE4 }), "5/23/01"},
 		{"somebody else's", with(make([]byte, 512), func(p []byte) { p[1], p[6], p[7], p[16] = 0x80, 1, 0xF8, 0xE4 }), "5/23/02"},
 		{"expired", expired, "5/23/07"},
 		{"cancelled", cancelled, "5/23/08"},
