@@ -24,7 +24,8 @@
 // # Bounds
 //
 // A peer that has not logged in holds one goroutine, at most loginBufferLength
-// bytes of input and maxLoginText bytes of text, for at most LoginTimeout. A
+// bytes of input and maxLoginText bytes of text, for at most LoginTimeout and
+// maxLoginPDUs requests; strangers.go bounds how many such peers there are. A
 // session holds at most QueueDepth commands, DataOutLimit and DataInLimit bytes
 // of data beyond the first burst of each command, and QueueDepth commands that
 // were aborted while the store did not let go of them.

@@ -50,7 +50,7 @@ type Server struct {
 	conns     map[*conn]struct{}
 	sessions  map[*session]struct{}
 	lastTSIH  uint16
-	strangers int // connections that have not logged in
+	strangers strangers
 	loggedIn  int // connections of sessions
 	closing   bool
 }
@@ -170,20 +170,35 @@ func (srv *Server) open(nc net.Conn) {
 		after:  c.dataSent,
 		kick:   make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	if srv.closing || srv.strangers >= srv.opts.MaxUnauthenticated {
-		if !srv.closing {
-			c.log.WithError(errTooManyLogins).Warn("connection refused")
-		}
+	victim, ok := srv.takeIn(c)
+	if victim != nil {
+		victim.close()
+	}
+	if !ok {
 		nc.Close()
 		c.in.release()
 		return
 	}
-	srv.conns[c] = struct{}{}
-	srv.strangers++
-	srv.wg.Add(1)
 	go srv.carry(c.serve)
+}
+
+// takeIn adds a connection that will log in, unless the server shuts down or
+// cannot bear another one. The victim, if any, has to be closed for it.
+func (srv *Server) takeIn(c *conn) (victim *conn, ok bool) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.closing {
+		return nil, false
+	}
+	victim, ok = srv.strangers.add(c, &srv.opts)
+	if (victim != nil || !ok) && srv.strangers.mayTell() {
+		c.log.WithError(errTooManyLogins).WithField("connections", len(srv.strangers.list)).Warn("connections that do not log in make room for others")
+	}
+	if ok {
+		srv.conns[c] = struct{}{}
+		srv.wg.Add(1)
+	}
+	return victim, ok
 }
 
 // carry runs a reader. A reader that lost its connection was counted as a
@@ -214,9 +229,7 @@ func (srv *Server) forget(c *conn) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	delete(srv.conns, c)
-	if c.sess == nil {
-		srv.strangers--
-	}
+	srv.strangers.remove(c)
 }
 
 // appendConns appends all connections to list.
@@ -310,7 +323,7 @@ func (srv *Server) register(l *login) (s, old *session, err error) {
 	}
 	s = srv.newSession(l, id)
 	srv.sessions[s] = struct{}{}
-	srv.strangers--
+	srv.strangers.remove(l.c)
 	srv.loggedIn++
 	return s, nil, nil
 }
