@@ -17,6 +17,11 @@ type Options struct {
 	Log  *logrus.Entry
 	Pool *bufpool.Pool
 
+	// MaxSessions and MaxSessionsPerInitiator bound the sessions, of all
+	// initiators and of each.
+	MaxSessions, MaxSessionsPerInitiator int
+	// ConnectionsPerSession is our side of the MaxConnections key.
+	ConnectionsPerSession int
 	// MaxConnections bounds the connections that are logged in.
 	MaxConnections int
 	// MaxUnauthenticated bounds the connections that are not logged in yet, and
@@ -67,6 +72,9 @@ func DefaultOptions() Options {
 	return Options{
 		Log:                          logrus.NewEntry(quiet),
 		Pool:                         &bufpool.Pool{},
+		MaxSessions:                  1024,
+		MaxSessionsPerInitiator:      256,
+		ConnectionsPerSession:        4,
 		MaxConnections:               1024,
 		MaxUnauthenticated:           256,
 		MaxUnauthenticatedPerAddress: 64,
@@ -96,6 +104,9 @@ func (o *Options) check() error {
 		v         int64
 		low, high int64
 	}{
+		{"MaxSessions", int64(o.MaxSessions), 1, 1<<16 - 2},
+		{"MaxSessionsPerInitiator", int64(o.MaxSessionsPerInitiator), 1, 1<<16 - 2},
+		{"ConnectionsPerSession", int64(o.ConnectionsPerSession), 1, 1<<16 - 1},
 		{"MaxConnections", int64(o.MaxConnections), 1, 1 << 20},
 		{"MaxUnauthenticated", int64(o.MaxUnauthenticated), 1, 1 << 20},
 		{"MaxUnauthenticatedPerAddress", int64(o.MaxUnauthenticatedPerAddress), 1, 1 << 20},
