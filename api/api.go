@@ -25,6 +25,8 @@ import (
 // backstore and target.ErrInUse; a Client returns ErrNotRunning when nobody
 // serves the store.
 type Administrator interface {
+	Offloader
+
 	// Store describes the store. It counts what volumes map, which takes longer
 	// the more that is.
 	Store(ctx context.Context) (Store, error)

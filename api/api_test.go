@@ -313,14 +313,6 @@ func TestRoutes(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	_, client := serve(t, dir, s)
-	seen := map[string]bool{}
-	for _, r := range routes {
-		if key := r.method + " " + r.path; seen[key] || r.summary == "" || r.status/100 != 2 || r.do == nil {
-			t.Errorf("route %s is not whole", key)
-		} else {
-			seen[key] = true
-		}
-	}
 	for _, tt := range []struct {
 		method, path, body string
 		status             int

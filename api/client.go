@@ -90,11 +90,20 @@ func (c *Client) CloneVolume(ctx context.Context, src, name string) (Volume, err
 
 // askVolume asks for something about one volume.
 func askVolume(ctx context.Context, c *Client, method, name, what string, parameters any) (Volume, error) {
+	path, err := volumePath(name, what)
+	if err != nil {
+		return Volume{}, err
+	}
+	return ask[Volume](ctx, c, method, path, parameters)
+}
+
+// volumePath is the path of something about a volume.
+func volumePath(name, what string) (string, error) {
 	if name == "" || name[0] == '.' {
 		// Hidden from administrators, and no path of a URL.
-		return Volume{}, fmt.Errorf("volume %s: %w", name, backstore.ErrNotFound)
+		return "", fmt.Errorf("volume %s: %w", name, backstore.ErrNotFound)
 	}
-	return ask[Volume](ctx, c, method, "/v1/volumes/"+url.PathEscape(name)+what, parameters)
+	return "/v1/volumes/" + url.PathEscape(name) + what, nil
 }
 
 func (c *Client) Scrub(ctx context.Context, r ScrubRequest, progress func(backstore.ScrubProgress)) (backstore.ScrubResult, error) {
@@ -150,6 +159,11 @@ func (c *Client) send(ctx context.Context, method, path string, parameters any) 
 		}
 		body = bytes.NewReader(b)
 	}
+	return c.sendBody(ctx, method, path, body)
+}
+
+// sendBody sends a request with a body as it is.
+func (c *Client) sendBody(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
 	// The host is only what HTTP wants to see; dial knows the way.
 	req, err := http.NewRequestWithContext(ctx, method, "http://odx"+path, body)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"odx/backstore"
 	"odx/target"
+	"odx/tokens"
 )
 
 // errNoResource: nothing answers to that method and path.
@@ -26,6 +27,20 @@ var kinds = []struct {
 	{"read_only", http.StatusConflict, backstore.ErrReadOnly},
 	{"invalid", http.StatusBadRequest, backstore.ErrInvalid},
 	{"no_space", http.StatusInsufficientStorage, backstore.ErrNoSpace},
+	{"token_length", http.StatusBadRequest, tokens.ErrInvalidLength},
+	{"token_corrupt", http.StatusBadRequest, tokens.ErrCorrupt},
+	{"token_type", http.StatusBadRequest, tokens.ErrUnsupportedType},
+	{"token_remote", http.StatusBadRequest, tokens.ErrRemote},
+	{"token_expired", http.StatusGone, tokens.ErrExpired},
+	{"token_cancelled", http.StatusGone, tokens.ErrCancelled},
+	{"token_revoked", http.StatusGone, tokens.ErrRevoked},
+	{"token_deleted", http.StatusGone, tokens.ErrDeleted},
+	{"token_unknown", http.StatusNotFound, tokens.ErrUnknown},
+	{"token_limit", http.StatusServiceUnavailable, tokens.ErrNoResources},
+	{"token_too_long", http.StatusBadRequest, tokens.ErrTooLong},
+	{"token_timeout", http.StatusBadRequest, tokens.ErrTimeout},
+	{"token_offset", http.StatusBadRequest, tokens.ErrOffset},
+	{"range", http.StatusBadRequest, tokens.ErrRange},
 	{"closed", http.StatusServiceUnavailable, backstore.ErrClosed},
 	{"corrupt", http.StatusInternalServerError, backstore.ErrCorrupt},
 	{"canceled", http.StatusServiceUnavailable, context.Canceled},

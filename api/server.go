@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,8 +18,8 @@ import (
 	"odx/backstore"
 )
 
-// maxParameters bounds the body of a request, in bytes.
-const maxParameters = 1 << 20
+// maxParameters bounds the body of a request, in bytes: parameters, or data.
+const maxParameters = maxData
 
 // Server answers requests about one open store.
 type Server struct {
@@ -42,7 +43,7 @@ func NewServer(admin Administrator, log *logrus.Entry) *Server {
 	s := &Server{admin: admin, log: log, serving: make(chan struct{})}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
-	for _, r := range routes {
+	for _, r := range slices.Concat(routes, offloadRoutes) {
 		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) { s.answer(&r, w, req) })
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) { s.answer(&noRoute, w, req) })
@@ -176,6 +177,12 @@ func (c *call) line(v any) {
 }
 
 func respond(w http.ResponseWriter, status int, body any) {
+	if data, ok := body.([]byte); ok {
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.WriteHeader(status)
+		_, _ = w.Write(data)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	// Only a client that went away makes this fail.

@@ -79,8 +79,8 @@ func (s *Service) lunsOf(volume string) []configuredLUN {
 	return luns
 }
 
-// volume returns a volume that is not hidden.
-func (s *Service) volume(name string) (*backstore.Volume, error) {
+// Volume returns a volume of the store by name, hidden ones excepted.
+func (s *Service) Volume(name string) (*backstore.Volume, error) {
 	if strings.HasPrefix(name, hiddenPrefix) {
 		return nil, fmt.Errorf("volume %s: %w", name, backstore.ErrNotFound)
 	}
@@ -110,7 +110,7 @@ func (s *Service) CreateVolume(ctx context.Context, name string, size int64) (Vo
 // ResizeVolume makes a volume larger, durably. Initiators that have it as a LUN
 // are told by unit attention.
 func (s *Service) ResizeVolume(ctx context.Context, name string, size int64) (Volume, error) {
-	v, err := s.volume(name)
+	v, err := s.Volume(name)
 	if err != nil {
 		return Volume{}, err
 	}
@@ -131,7 +131,7 @@ func (s *Service) ResizeVolume(ctx context.Context, name string, size int64) (Vo
 
 // DeleteVolume deletes a volume that is no LUN of the configuration, durably.
 func (s *Service) DeleteVolume(ctx context.Context, name string) error {
-	v, err := s.volume(name)
+	v, err := s.Volume(name)
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (s *Service) copyVolume(ctx context.Context, src, name string, clone func(c
 	if err := checkVolumeName(name); err != nil {
 		return Volume{}, err
 	}
-	if _, err := s.volume(src); err != nil {
+	if _, err := s.Volume(src); err != nil {
 		return Volume{}, err
 	}
 	v, err := clone(ctx, src, name)

@@ -36,7 +36,7 @@ func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	if err != nil {
 		return err
 	}
-	ctx, release := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+	ctx, release := untilSignal(cmd.Context())
 	defer release()
 	client := api.NewClient(cfg.DataDir)
 	defer client.Close()
@@ -51,6 +51,11 @@ func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	return target.Inspect(ctx, cfg, log, func(s *target.Service) error {
 		return do(ctx, cfg, api.NewLocal(s))
 	})
+}
+
+// untilSignal returns a context that SIGINT and SIGTERM end.
+func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 }
 
 // printJSON prints v for programs.

@@ -4,12 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"odx/api"
 	"odx/backstore"
@@ -49,12 +46,13 @@ func newStoreScrub() *cobra.Command {
 func scrub(ctx context.Context, a api.Administrator, o *scrubOptions, stdout, stderr io.Writer) error {
 	start := time.Now()
 	var last backstore.ScrubProgress
-	show, end := scrubBar(stderr)
+	bar := newBar(stderr, "scrub")
 	r, err := a.Scrub(ctx, api.ScrubRequest{BytesPerSecond: o.mibPerSecond << 20}, func(p backstore.ScrubProgress) {
 		last = p
-		show(p)
+		// What is written meanwhile can make it more than there was to read.
+		bar.show(p.ReadBytes, p.TotalBytes)
 	})
-	end()
+	bar.end()
 	if err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("stopped after %s of %s; %s so far", bytesText(last.ReadBytes), bytesText(last.TotalBytes), damagedText(last.Damaged))
@@ -70,31 +68,6 @@ func scrub(ctx context.Context, a api.Administrator, o *scrubOptions, stdout, st
 		err = fmt.Errorf("%s; write the ranges again from a copy, or delete the volumes", damagedText(r.Damaged))
 	}
 	return err
-}
-
-// scrubBar returns functions that show the progress where w is a terminal, and
-// that end it.
-func scrubBar(w io.Writer) (show func(backstore.ScrubProgress), end func()) {
-	f, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return func(backstore.ScrubProgress) {}, func() {}
-	}
-	var bar *progressbar.ProgressBar
-	show = func(p backstore.ScrubProgress) {
-		if bar == nil {
-			bar = progressbar.NewOptions64(max(p.TotalBytes, 1), progressbar.OptionSetWriter(f), progressbar.OptionShowBytes(true),
-				progressbar.OptionUseIECUnits(true), progressbar.OptionFullWidth(), progressbar.OptionThrottle(100*time.Millisecond),
-				progressbar.OptionClearOnFinish(), progressbar.OptionSetDescription("scrub"))
-		}
-		// What is written meanwhile can make it more than there was to read. The
-		// bar is no reason to stop, whatever becomes of the terminal.
-		_ = bar.Set64(min(p.ReadBytes, p.TotalBytes))
-	}
-	return show, func() {
-		if bar != nil {
-			_ = bar.Clear()
-		}
-	}
 }
 
 func damagedText(extents int) string {

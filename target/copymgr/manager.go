@@ -1,7 +1,6 @@
 package copymgr
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"sync"
@@ -17,12 +16,6 @@ type Manager struct {
 	tokens     *tokens.Manager
 	log        *logrus.Entry
 	operations *operations
-	refusals   refusalLog
-
-	// base is the context of every copy operation; running are their goroutines.
-	base    context.Context
-	stop    context.CancelCauseFunc
-	running sync.WaitGroup
 
 	mu    sync.Mutex // guards stats
 	stats Stats
@@ -35,37 +28,15 @@ type Stats struct {
 	Populated, Written, Partial uint64
 	// PopulatedBytes were represented by tokens, WrittenBytes written with them.
 	PopulatedBytes, WrittenBytes uint64
-	// Aborted counts the operations that were ended from outside.
-	Aborted uint64
-	// Refused counts the commands that ended with CHECK CONDITION or BUSY and did
-	// nothing, RefusedBy the same by additional sense code ("23h/07h") or status.
+	// Refused counts the commands that ended with CHECK CONDITION and did
+	// nothing, RefusedBy the same by additional sense code ("23h/07h").
 	Refused   uint64
 	RefusedBy map[string]uint64
 }
 
-// New returns a copy manager that makes and takes the tokens of t. Close ends it.
+// New returns a copy manager that makes and takes the tokens of t.
 func New(t *tokens.Manager, log *logrus.Entry) *Manager {
-	m := &Manager{tokens: t, log: log, operations: newOperations(), stats: Stats{RefusedBy: make(map[string]uint64)}}
-	m.base, m.stop = context.WithCancelCause(context.Background())
-	return m
-}
-
-// Close aborts the copy operations that run in the background and waits for
-// their end, or until ctx ends: then it returns the context's error. No command
-// may come any more.
-func (m *Manager) Close(ctx context.Context) error {
-	m.stop(errStopping)
-	ended := make(chan struct{})
-	go func() {
-		m.running.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("copy operations still run: %w", ctx.Err())
-	}
+	return &Manager{tokens: t, log: log, operations: newOperations(), stats: Stats{RefusedBy: make(map[string]uint64)}}
 }
 
 // Stats returns the counts of now.
@@ -78,22 +49,12 @@ func (m *Manager) Stats() Stats {
 }
 
 // refuse counts a command that ends with sense and tells the log why.
-func (m *Manager) refuse(o origin, sense *scsi.SenseError, cause error) {
-	m.countRefusal(sense.ASC.String())
-	m.refusals.log(m.log.WithFields(o.fields()).WithField("sense", sense.Error()).WithError(cause))
-}
-
-// refuseBusy is refuse for a command that ends with BUSY status.
-func (m *Manager) refuseBusy(o origin, cause error) {
-	m.countRefusal("BUSY")
-	m.refusals.log(m.log.WithFields(o.fields()).WithError(cause))
-}
-
-func (m *Manager) countRefusal(by string) {
+func (m *Manager) refuse(t *scsi.Task, command string, sense *scsi.SenseError, cause error) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.stats.Refused++
-	m.stats.RefusedBy[by]++
+	m.stats.RefusedBy[sense.ASC.String()]++
+	m.mu.Unlock()
+	m.describe(t, command).WithField("sense", sense.Error()).WithError(cause).Warn("copy command refused")
 }
 
 // countCopy counts a command that moved bytes, in full or in part.
@@ -108,8 +69,12 @@ func (m *Manager) countCopy(whole, bytes *uint64, n uint64, partial bool) {
 	*whole++
 }
 
-func (m *Manager) countAbort() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.stats.Aborted++
+// describe returns a log entry that says whose command is meant.
+func (m *Manager) describe(t *scsi.Task, command string) *logrus.Entry {
+	return m.log.WithFields(logrus.Fields{
+		"command":   command,
+		"initiator": t.Nexus.ID.InitiatorName,
+		"target":    t.Nexus.ID.TargetName,
+		"lun":       fmt.Sprintf("%x", t.Lun),
+	})
 }

@@ -135,8 +135,13 @@ const maxPageLength = 4096
 
 // VPD returns a vital product data page (SPC-4 r37 7.8), header included.
 func (d *Disk) VPD(ctx context.Context, page byte) ([]byte, error) {
-	p := make([]byte, maxPageLength)
-	c := Command{CDB: []byte{0x12, 1, page, maxPageLength >> 8, maxPageLength & 0xff, 0}, In: p}
+	return d.VPDPart(ctx, page, maxPageLength)
+}
+
+// VPDPart returns as much of a page as an ALLOCATION LENGTH lets through.
+func (d *Disk) VPDPart(ctx context.Context, page byte, allocation uint16) ([]byte, error) {
+	p := make([]byte, allocation)
+	c := Command{CDB: []byte{0x12, 1, page, byte(allocation >> 8), byte(allocation), 0}, In: p}
 	if err := d.do(ctx, &c); err != nil {
 		return nil, fmt.Errorf("VPD page %02Xh: %w", page, err)
 	}

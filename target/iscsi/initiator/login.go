@@ -7,6 +7,8 @@ import (
 	"net"
 	"strconv"
 	"strings"
+
+	"odx/target/iscsi/chap"
 )
 
 // Stages of a login (RFC 7143 11.12.3).
@@ -77,6 +79,50 @@ func (l *login) run() (moved string, err error) {
 		"MaxBurstLength=1048576", "FirstBurstLength=262144", "DefaultTime2Wait=2", "DefaultTime2Retain=0",
 		"MaxRecvDataSegmentLength=" + strconv.Itoa(maxDataLength),
 	})
+}
+
+// authenticate proves who we are by CHAP, and demands the same of the target
+// where the URL says how.
+func (l *login) authenticate(keys []string) (moved string, err error) {
+	u := &l.options.URL
+	claim := chap.Claim{
+		Initiator: chap.Credential{Name: u.Login.User, Secret: []byte(u.Login.Password)},
+		Target:    chap.Credential{Name: u.TargetLogin.User, Secret: []byte(u.TargetLogin.Password)},
+	}
+	h, err := l.exchange(stageSecurity, stageOperational, false, append(keys, "AuthMethod=CHAP,None"))
+	if err != nil {
+		return "", err
+	}
+	if h[36] == 1 {
+		return l.redirect()
+	}
+	if method := l.keys["AuthMethod"]; method == "None" && claim.Target.Name == "" {
+		return l.stage(stageSecurity, stageOperational, nil)
+	} else if method != "CHAP" {
+		return "", fmt.Errorf("the target does not authenticate by CHAP, it answers %q", method)
+	}
+	if _, err := l.exchange(stageSecurity, stageOperational, false, texts(claim.Offer())); err != nil {
+		return "", err
+	}
+	response, err := claim.Respond(l.keys)
+	if err != nil {
+		return "", err
+	}
+	// What the target sends now must be its own proof, not what it sent before.
+	delete(l.keys, "CHAP_R")
+	if moved, err = l.stage(stageSecurity, stageOperational, texts(response...)); err != nil || moved != "" {
+		return moved, err
+	}
+	return "", claim.Check(l.keys)
+}
+
+// texts are pairs as they stand in login text.
+func texts(pairs ...chap.Pair) []string {
+	var keys []string
+	for _, p := range pairs {
+		keys = append(keys, p.Key+"="+p.Value)
+	}
+	return keys
 }
 
 // stage sends keys and goes on until the target moves to the next stage.

@@ -1,0 +1,123 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+
+	"odx/tokens"
+)
+
+func (c *Client) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, error) {
+	return ask[MadeToken](ctx, c, http.MethodPost, "/v1/tokens", r)
+}
+
+func (c *Client) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, error) {
+	return ask[TokenWritten](ctx, c, http.MethodPost, "/v1/tokens/write", r)
+}
+
+func (c *Client) Tokens(ctx context.Context) ([]TokenInfo, error) {
+	return ask[[]TokenInfo](ctx, c, http.MethodGet, "/v1/tokens", nil)
+}
+
+func (c *Client) Token(ctx context.Context, id tokens.ID) (TokenInfo, error) {
+	return ask[TokenInfo](ctx, c, http.MethodGet, "/v1/tokens/"+id.String(), nil)
+}
+
+func (c *Client) DeleteToken(ctx context.Context, id tokens.ID) error {
+	_, err := ask[struct{}](ctx, c, http.MethodDelete, "/v1/tokens/"+id.String(), nil)
+	return err
+}
+
+func (c *Client) ReadVolume(ctx context.Context, name string, p []byte, off int64) error {
+	return inParts(p, off, func(part []byte, off int64) error {
+		path, err := volumePath(name, window("/data", off, int64(len(part))))
+		if err != nil {
+			return err
+		}
+		n, err := c.fetch(ctx, part, http.MethodGet, path, nil)
+		if err == nil && n < len(part) {
+			err = brokenAnswer(ctx, io.ErrUnexpectedEOF)
+		}
+		return err
+	})
+}
+
+func (c *Client) WriteVolume(ctx context.Context, name string, p []byte, off int64) error {
+	return inParts(p, off, func(part []byte, off int64) error {
+		path, err := volumePath(name, window("/data", off, int64(len(part))))
+		if err != nil {
+			return err
+		}
+		return c.drop(c.sendBody(ctx, http.MethodPut, path, bytes.NewReader(part)))
+	})
+}
+
+func (c *Client) ZeroVolume(ctx context.Context, name string, off, length int64) error {
+	path, err := volumePath(name, window("/data", off, length))
+	if err != nil {
+		return err
+	}
+	return c.drop(c.send(ctx, http.MethodDelete, path, nil))
+}
+
+func (c *Client) FlushVolume(ctx context.Context, name string) error {
+	path, err := volumePath(name, "/flush")
+	if err != nil {
+		return err
+	}
+	return c.drop(c.send(ctx, http.MethodPost, path, nil))
+}
+
+func (c *Client) NextData(ctx context.Context, name string, off int64) (start, length int64, err error) {
+	path, err := volumePath(name, window("/next-data", off, 0))
+	if err != nil {
+		return 0, 0, err
+	}
+	r, err := ask[dataRange](ctx, c, http.MethodGet, path, nil)
+	return r.Offset, r.Length, err
+}
+
+// window adds a range to what is asked for.
+func window(what string, off, length int64) string {
+	return fmt.Sprintf("%s?offset=%d&length=%d", what, off, length)
+}
+
+// inParts calls do with parts of p that one request can carry.
+func inParts(p []byte, off int64, do func(part []byte, off int64) error) error {
+	for len(p) > 0 {
+		n := min(len(p), maxData)
+		if err := do(p[:n], off); err != nil {
+			return err
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+// fetch fills p with the answer and returns its length.
+func (c *Client) fetch(ctx context.Context, p []byte, method, path string, parameters any) (int, error) {
+	resp, err := c.send(ctx, method, path, parameters)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	n, err := io.ReadFull(resp.Body, p)
+	if err == io.ErrUnexpectedEOF || err == io.EOF {
+		return n, nil // shorter than p
+	}
+	if err != nil {
+		return n, brokenAnswer(ctx, err)
+	}
+	return n, nil
+}
+
+// drop takes an answer of which only the success counts.
+func (c *Client) drop(resp *http.Response, err error) error {
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}

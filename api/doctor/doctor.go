@@ -1,0 +1,202 @@
+// Package doctor finds out why a copy between two LUNs would not be offloaded.
+// It does to a pair of them what initiators do before they try, in the same
+// order: the 3PC bit, the list of VPD pages, page 8Fh as Windows reads it, then a
+// token of the source that is taken to the destination. It is an initiator, so
+// it can examine any target.
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"odx/target/iscsi/initiator"
+)
+
+// Finding is the result of one check.
+type Finding struct {
+	// LUN is the URL of the LUN that was examined, without secrets; empty where
+	// the pair was.
+	LUN   string `json:"lun,omitempty"`
+	Check string `json:"check"`
+	OK    bool   `json:"ok"`
+	// Detail says what was seen.
+	Detail string `json:"detail"`
+	// Advice says what to do when it is not OK.
+	Advice string `json:"advice,omitempty"`
+}
+
+// Pair is what to examine.
+type Pair struct {
+	Source, Destination initiator.URL
+	// Scratch is a range of bytes of the destination that may be overwritten. A
+	// Length of 0 keeps everything as it is: then the token is taken there, and
+	// nothing is written with it.
+	ScratchOffset, ScratchLength int64
+}
+
+// Examine checks the pair and tells each finding as it is made. ok says that a
+// copy would be offloaded. The error is that of a check that could not be made.
+func Examine(ctx context.Context, p Pair, tell func(Finding)) (ok bool, err error) {
+	e := examination{ctx: ctx, tell: tell, ok: true}
+	src := e.open(p.Source)
+	if src != nil {
+		defer func() { err = errors.Join(err, src.Close()) }()
+		e.disk(p.Source, src)
+	}
+	dst := e.open(p.Destination)
+	if dst != nil {
+		defer func() { err = errors.Join(err, dst.Close()) }()
+		e.disk(p.Destination, dst)
+	}
+	if src != nil && dst != nil {
+		e.copy(p, src, dst)
+	}
+	return e.ok, ctx.Err()
+}
+
+type examination struct {
+	ctx  context.Context
+	tell func(Finding)
+	ok   bool
+}
+
+// report tells one finding: good says how it is when err is nil.
+func (e *examination) report(u *initiator.URL, check, good string, err error, advice string) {
+	f := Finding{Check: check, OK: err == nil, Detail: good}
+	if u != nil {
+		f.LUN = u.String()
+	}
+	if err != nil {
+		f.Detail, f.Advice = err.Error(), advice
+		e.ok = false
+	}
+	e.tell(f)
+}
+
+func (e *examination) open(u initiator.URL) *initiator.Disk {
+	d, err := initiator.Open(e.ctx, initiator.Options{URL: u})
+	if err != nil {
+		e.report(&u, "log in", "", err, "check the address, the name of the target, the LUN and what the server allows this initiator")
+		return nil
+	}
+	e.report(&u, "log in", fmt.Sprintf("%d blocks of %d bytes", d.Blocks, d.BlockLength), nil, "")
+	return d
+}
+
+// disk checks what a LUN says of itself.
+func (e *examination) disk(u initiator.URL, d *initiator.Disk) {
+	var err error
+	if !d.ThirdPartyCopy {
+		err = errors.New("the 3PC bit of the standard INQUIRY data is 0")
+	}
+	e.report(&u, "INQUIRY says that it copies", "3PC is 1", err, "this LUN copies nothing by itself; is it served by odx?")
+
+	pages, err := d.VPD(e.ctx, 0x00)
+	if err == nil {
+		err = checkPages(pages[4:])
+	}
+	e.report(&u, "list of VPD pages", "in order, with 8Fh", err, "Windows drops ODX for a LUN whose list is not ascending or lacks 8Fh and B0h")
+
+	limits, err := readLimits(e.ctx, d)
+	good := ""
+	if err == nil {
+		good = fmt.Sprintf("up to %d ranges and %d blocks a token, %d blocks at a time", limits.MaxRanges, limits.MaxTokenTransferSize, limits.OptimalTransferCount)
+	}
+	e.report(&u, "page 8Fh as Windows reads it", good, err, "Windows takes the block device ROD limits only where they are the first descriptor, 20h bytes long")
+}
+
+// checkPages checks a list of VPD page codes.
+func checkPages(codes []byte) error {
+	for i := 1; i < len(codes); i++ {
+		if codes[i] <= codes[i-1] {
+			return fmt.Errorf("page %02Xh stands behind page %02Xh", codes[i], codes[i-1])
+		}
+	}
+	for _, needed := range []byte{0x8f, 0xb0} {
+		if !bytes.Contains(codes, []byte{needed}) {
+			return fmt.Errorf("page %02Xh is missing", needed)
+		}
+	}
+	return nil
+}
+
+// windowsAllocation is the ALLOCATION LENGTH with which Windows reads page 8Fh.
+const windowsAllocation = 255
+
+// readLimits reads page 8Fh in the way of Windows' class driver.
+func readLimits(ctx context.Context, d *initiator.Disk) (initiator.TokenLimits, error) {
+	p, err := d.VPDPart(ctx, 0x8f, windowsAllocation)
+	if err != nil {
+		return initiator.TokenLimits{}, err
+	}
+	be := binary.BigEndian
+	if len(p) < 40 || be.Uint16(p[4:]) != 0 || be.Uint16(p[6:]) != 0x20 {
+		return initiator.TokenLimits{}, errors.New("the first descriptor is not the block device ROD limits of 20h bytes")
+	}
+	l, ok := d.TokenLimits()
+	if !ok {
+		return l, initiator.ErrNoOffload
+	}
+	if l.MaxTokenTransferSize > 0 && l.OptimalTransferCount > l.MaxTokenTransferSize {
+		return l, fmt.Errorf("OPTIMAL TRANSFER COUNT %d is above MAXIMUM TOKEN TRANSFER SIZE %d", l.OptimalTransferCount, l.MaxTokenTransferSize)
+	}
+	return l, nil
+}
+
+// copy takes a token from one LUN to the other.
+func (e *examination) copy(p Pair, src, dst *initiator.Disk) {
+	length := p.ScratchLength
+	if length == 0 {
+		length = min(1<<20, src.Size())
+	}
+	t, represented, err := src.PopulateToken(e.ctx, 0, min(length, src.Size()))
+	e.report(&p.Source, "make a token (POPULATE TOKEN)", fmt.Sprintf("it stands for %d bytes", represented), err,
+		"the log of the server has the reason; odx serve writes one line for each copy command that it refuses")
+	if err != nil {
+		return
+	}
+	if p.ScratchLength == 0 {
+		_, err = dst.WriteUsingToken(e.ctx, t, 0, 0, 0)
+		e.report(nil, "take the token to the destination (WRITE USING TOKEN of no blocks)", "it is taken", err, foreignAdvice)
+		return
+	}
+	e.report(nil, "copy by token and compare", fmt.Sprintf("%d bytes are equal", represented), e.copyScratch(p, src, dst, t, represented), foreignAdvice)
+	// A token that was tampered with has to be refused: else wrong data is near.
+	forged := *t
+	rand.Read(forged[256:])
+	if _, err := dst.WriteUsingToken(e.ctx, &forged, 0, p.ScratchOffset, int64(dst.BlockLength)); err == nil {
+		e.report(nil, "refuse a forged token", "", errors.New("it was taken"), "do not copy by token with this target")
+		return
+	}
+	e.report(nil, "refuse a forged token", "it is refused", nil, "")
+}
+
+const foreignAdvice = "a token is good where it was made: both LUNs have to belong to one server, and the initiator has to be allowed to write the destination"
+
+func (e *examination) copyScratch(p Pair, src, dst *initiator.Disk, t *initiator.Token, length int64) error {
+	for done := int64(0); done < length; {
+		n, err := dst.WriteUsingToken(e.ctx, t, done, p.ScratchOffset+done, length-done)
+		if err != nil {
+			return err
+		}
+		done += n
+	}
+	a, b := make([]byte, 1<<20), make([]byte, 1<<20)
+	for done := int64(0); done < length; done += int64(len(a)) {
+		a, b := a[:min(int64(len(a)), length-done)], b[:min(int64(len(b)), length-done)]
+		if err := src.ReadAt(e.ctx, a, done); err != nil {
+			return fmt.Errorf("read the source: %w", err)
+		}
+		if err := dst.ReadAt(e.ctx, b, p.ScratchOffset+done); err != nil {
+			return fmt.Errorf("read the destination: %w", err)
+		}
+		if !bytes.Equal(a, b) {
+			return fmt.Errorf("the data differs between %d and %d; is the source being written to?", done, done+int64(len(a)))
+		}
+	}
+	return nil
+}

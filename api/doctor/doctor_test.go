@@ -1,0 +1,112 @@
+package doctor_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/sirupsen/logrus"
+	"go.uber.org/goleak"
+
+	"odx/api/doctor"
+	"odx/conf"
+	"odx/target"
+	"odx/target/iscsi/initiator"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const name = "iqn.2026-11.example.odx:disks"
+
+// serve starts a server with two LUNs, the second of them read-only if so wanted,
+// and returns it with the URL of a LUN.
+func serve(t *testing.T, dst string) (*target.Service, func(lun uint16) initiator.URL) {
+	t.Helper()
+	cfg, err := conf.Parse("odx.yaml", fmt.Appendf(nil, `data_dir: %s
+portals: ["127.0.0.1:0"]
+targets:
+  - name: %s
+    luns:
+      - {lun: 0, volume: src, size: 64MiB}
+      - {lun: 1, volume: dst, size: 64MiB%s}
+`, t.TempDir(), name, dst))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	s, err := target.Start(t.Context(), cfg, logrus.NewEntry(log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, func(lun uint16) initiator.URL {
+		return initiator.URL{Address: s.Portals()[0], Target: name, LUN: lun}
+	}
+}
+
+// examine returns the findings as lines, those that are not OK marked.
+func examine(t *testing.T, p doctor.Pair) (lines []string, ok bool) {
+	t.Helper()
+	ok, err := doctor.Examine(t.Context(), p, func(f doctor.Finding) {
+		mark := ""
+		if !f.OK {
+			mark = "NOT "
+		}
+		if (f.Advice == "") != f.OK {
+			t.Errorf("advice %q for %+v", f.Advice, f)
+		}
+		lines = append(lines, mark+f.Check+": "+f.Detail)
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return lines, ok
+}
+
+func TestExamine(t *testing.T) {
+	s, here := serve(t, "")
+	_, elsewhere := serve(t, "")
+	_, readOnly := serve(t, ", read_only: true")
+	src, err := s.Store().Volume("src")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := src.WriteAt(t.Context(), bytes.Repeat([]byte("data"), 1<<18), 0); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		pair doctor.Pair
+		ok   bool
+		last string // the last finding
+	}{
+		"one store":          {doctor.Pair{Source: here(0), Destination: here(1)}, true, "take the token to the destination (WRITE USING TOKEN of no blocks): it is taken"},
+		"one store, written": {doctor.Pair{Source: here(0), Destination: here(1), ScratchOffset: 8 << 20, ScratchLength: 2 << 20}, true, "refuse a forged token: it is refused"},
+		"two stores":         {doctor.Pair{Source: here(0), Destination: elsewhere(1), ScratchLength: 1 << 20}, false, "refuse a forged token: it is refused"},
+		"no such LUN":        {doctor.Pair{Source: here(0), Destination: here(5)}, false, "NOT log in: " + here(5).String() + ": there is no disk at this LUN"},
+		"read-only":          {doctor.Pair{Source: readOnly(0), Destination: readOnly(1)}, false, "NOT take the token to the destination (WRITE USING TOKEN of no blocks): WRITE USING TOKEN: the logical unit answered DATA PROTECT, 27/00"},
+	} {
+		lines, ok := examine(t, tt.pair)
+		if ok != tt.ok || len(lines) == 0 || !strings.HasPrefix(lines[len(lines)-1], tt.last) {
+			t.Errorf("%s: %v\n%s", name, ok, strings.Join(lines, "\n"))
+		}
+	}
+	dst, err := s.Store().Volume("dst")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 4)
+	if err := dst.ReadAt(t.Context(), got, 8<<20); err != nil || string(got) != "data" {
+		t.Errorf("the scratch range has %q (%v)", got, err)
+	}
+	if err := dst.ReadAt(t.Context(), got, 0); err != nil || string(got) != "\x00\x00\x00\x00" {
+		t.Errorf("what is not scratch has %q (%v)", got, err)
+	}
+}

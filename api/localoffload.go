@@ -1,0 +1,172 @@
+package api
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"odx/backstore"
+	"odx/tokens"
+)
+
+// apiBlockLength is the logical block length of tokens that are made here, in
+// bytes: the shortest that a LUN can have, so that every LUN can use them.
+const apiBlockLength = 512
+
+func (l *Local) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, error) {
+	v, err := l.service.Volume(r.Volume)
+	if err != nil {
+		return MadeToken{}, err
+	}
+	m, err := l.service.Tokens(ctx)
+	if err != nil {
+		return MadeToken{}, err
+	}
+	if r.Length == 0 {
+		r.Length = v.Size() - r.Offset
+	}
+	if r.InactivitySeconds < 0 || r.InactivitySeconds > int64(time.Duration(1<<63-1)/time.Second) {
+		return MadeToken{}, fmt.Errorf("%w: inactivity timeout of %d seconds", backstore.ErrInvalid, r.InactivitySeconds)
+	}
+	lu := tokens.LU{BlockLength: apiBlockLength}
+	binary.BigEndian.PutUint32(lu.ReadCapacity[:], apiBlockLength)
+	made, err := m.OffloadRead(ctx, tokens.Source{Volume: v, LU: lu}, []backstore.Range{{Offset: r.Offset, Length: r.Length}}, tokens.ReadOptions{
+		Type: r.Type, InactivityTimeout: time.Duration(r.InactivitySeconds) * time.Second,
+		Creator: tokens.Creator{Volume: r.Volume}, Priority: r.Priority,
+	})
+	if err != nil {
+		return MadeToken{}, err
+	}
+	info, err := m.Lookup(made.Token)
+	return MadeToken{Token: made.Token[:], Length: made.Represented, TokenInfo: tokenInfo(info)}, err
+}
+
+func (l *Local) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, error) {
+	t, err := asToken(r.Token)
+	if err != nil {
+		return TokenWritten{}, err
+	}
+	v, err := l.service.Volume(r.Volume)
+	if err != nil {
+		return TokenWritten{}, err
+	}
+	m, err := l.service.Tokens(ctx)
+	if err != nil {
+		return TokenWritten{}, err
+	}
+	info, err := m.Lookup(t)
+	if err != nil {
+		return TokenWritten{}, err
+	}
+	if r.Length == 0 {
+		r.Length = v.Size() - r.Offset
+	}
+	if info.Type != tokens.RODTypeBlockDeviceZero && r.TokenOffset < info.Length {
+		r.Length = min(r.Length, info.Length-r.TokenOffset)
+	}
+	n, err := m.OffloadWrite(ctx, t, r.TokenOffset, tokens.Destination{Volume: v, BlockLength: apiBlockLength},
+		[]backstore.Range{{Offset: r.Offset, Length: r.Length}}, tokens.WriteOptions{})
+	if err == nil {
+		err = v.Flush(ctx)
+	}
+	return TokenWritten{Bytes: n, Remaining: r.Length - n}, err
+}
+
+func asToken(b []byte) (*tokens.Token, error) {
+	if len(b) != tokens.TokenLength {
+		return nil, fmt.Errorf("%w: a token has %d bytes, not %d", backstore.ErrInvalid, tokens.TokenLength, len(b))
+	}
+	return (*tokens.Token)(b), nil
+}
+
+func (l *Local) Tokens(ctx context.Context) ([]TokenInfo, error) {
+	m, err := l.service.Tokens(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := []TokenInfo{}
+	for _, i := range m.List() {
+		list = append(list, tokenInfo(i))
+	}
+	return list, nil
+}
+
+func (l *Local) Token(ctx context.Context, id tokens.ID) (TokenInfo, error) {
+	m, err := l.service.Tokens(ctx)
+	if err != nil {
+		return TokenInfo{}, err
+	}
+	i, err := m.Find(id)
+	if err != nil {
+		return TokenInfo{}, fmt.Errorf("token %v: %w", id, err)
+	}
+	return tokenInfo(i), nil
+}
+
+func (l *Local) DeleteToken(ctx context.Context, id tokens.ID) error {
+	m, err := l.service.Tokens(ctx)
+	if err != nil {
+		return err
+	}
+	return m.Delete(ctx, id, tokens.Revoked)
+}
+
+func tokenInfo(i tokens.Info) TokenInfo {
+	t := TokenInfo{
+		ID: i.ID, Type: i.Type, TypeName: i.Type.String(), Bytes: i.Length,
+		Volume: i.Creator.Volume, Initiator: i.Creator.Initiator,
+		Created: i.Created.UTC(), LastUsed: i.LastUsed.UTC(), Inactivity: int64(i.Inactivity / time.Second),
+		Uses: i.Uses, InUse: i.InUse, Priority: i.Priority,
+	}
+	if !i.Expires.IsZero() {
+		expires := i.Expires.UTC()
+		t.Expires = &expires
+	}
+	return t
+}
+
+func (l *Local) ReadVolume(ctx context.Context, name string, p []byte, off int64) error {
+	return l.onRange(name, off, int64(len(p)), func(v *backstore.Volume) error { return v.ReadAt(ctx, p, off) })
+}
+
+func (l *Local) WriteVolume(ctx context.Context, name string, p []byte, off int64) error {
+	return l.onRange(name, off, int64(len(p)), func(v *backstore.Volume) error { return v.WriteAt(ctx, p, off) })
+}
+
+func (l *Local) ZeroVolume(ctx context.Context, name string, off, length int64) error {
+	return l.onRange(name, off, length, func(v *backstore.Volume) error { return v.Zero(ctx, off, length) })
+}
+
+func (l *Local) FlushVolume(ctx context.Context, name string) error {
+	return l.onRange(name, 0, 0, func(v *backstore.Volume) error { return v.Flush(ctx) })
+}
+
+// onRange does something with a volume that has a range.
+func (l *Local) onRange(name string, off, length int64, do func(v *backstore.Volume) error) error {
+	v, err := l.service.Volume(name)
+	if err != nil {
+		return err
+	}
+	if off < 0 || length < 0 || off > v.Size() || length > v.Size()-off {
+		return fmt.Errorf("volume %s: %w: %d bytes at %d are not inside its %d bytes", name, backstore.ErrInvalid, length, off, v.Size())
+	}
+	return do(v)
+}
+
+func (l *Local) NextData(ctx context.Context, name string, off int64) (start, length int64, err error) {
+	err = l.onRange(name, off, 0, func(v *backstore.Volume) error {
+		return v.Extents(ctx, off, v.Size()-off, func(part backstore.Range, mapped bool) bool {
+			switch {
+			case mapped && length == 0:
+				start, length = part.Offset, part.Length
+			case mapped:
+				length += part.Length
+			case length > 0:
+				return false
+			}
+			return true
+		})
+	})
+	return start, length, err
+}

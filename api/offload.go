@@ -1,0 +1,99 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"odx/tokens"
+)
+
+// Offloader is what can be copied of a store: by token, which moves no bytes,
+// and as bytes, for what comes from elsewhere or goes there. Offsets and lengths
+// are bytes.
+type Offloader interface {
+	// CreateToken makes a token that stands for a range of a volume as it is
+	// now, durably.
+	CreateToken(ctx context.Context, r TokenRequest) (MadeToken, error)
+	// WriteToken makes a range of a volume equal to bytes of a token. It may do
+	// less than it was asked: the caller goes on from there.
+	WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, error)
+	// Tokens lists live tokens, the oldest first.
+	Tokens(ctx context.Context) ([]TokenInfo, error)
+	// Token describes a live token.
+	Token(ctx context.Context, id tokens.ID) (TokenInfo, error)
+	// DeleteToken ends a token: its users get told that it was revoked.
+	DeleteToken(ctx context.Context, id tokens.ID) error
+
+	// ReadVolume fills p from off.
+	ReadVolume(ctx context.Context, name string, p []byte, off int64) error
+	// WriteVolume writes p at off.
+	WriteVolume(ctx context.Context, name string, p []byte, off int64) error
+	// ZeroVolume makes a range read as zeros.
+	ZeroVolume(ctx context.Context, name string, off, length int64) error
+	// FlushVolume makes durable what was written before.
+	FlushVolume(ctx context.Context, name string) error
+	// NextData returns the first range at or after off that has something else
+	// than zeros; length is 0 when there is none.
+	NextData(ctx context.Context, name string, off int64) (start, length int64, err error)
+}
+
+// TokenRequest asks for a token.
+type TokenRequest struct {
+	Volume string `json:"volume"`
+	Offset int64  `json:"offset"`
+	// Length 0 means up to the end of the volume.
+	Length int64 `json:"length,omitempty"`
+	// Type is the ROD type; 0 is a copy of the point in time.
+	Type tokens.RODType `json:"rod_type,omitempty"`
+	// InactivitySeconds is how long the token lives without being used; 0 is the
+	// store's default.
+	InactivitySeconds int64 `json:"inactivity_seconds,omitempty"`
+	// Priority is higher for a token that is to go later when room is needed.
+	Priority int `json:"priority,omitempty"`
+}
+
+// MadeToken is a token that was made.
+type MadeToken struct {
+	// Token is what proves the right to use it: 512 bytes, in JSON as base64.
+	Token []byte `json:"token"`
+	// Length is how many bytes it stands for.
+	Length int64 `json:"length"`
+	TokenInfo
+}
+
+// TokenInfo describes a live token. It gives no right to use it.
+type TokenInfo struct {
+	ID         tokens.ID      `json:"id"`
+	Type       tokens.RODType `json:"rod_type"`
+	TypeName   string         `json:"rod_type_name"`
+	Bytes      int64          `json:"bytes"`
+	Volume     string         `json:"volume,omitempty"`
+	Initiator  string         `json:"initiator,omitempty"`
+	Created    time.Time      `json:"created"`
+	LastUsed   time.Time      `json:"last_used"`
+	Expires    *time.Time     `json:"expires,omitempty"`
+	Inactivity int64          `json:"inactivity_seconds"`
+	Uses       uint64         `json:"uses"`
+	InUse      int            `json:"in_use"`
+	Priority   int            `json:"priority"`
+}
+
+// TokenWrite asks for bytes of a token.
+type TokenWrite struct {
+	Token []byte `json:"token"`
+	// TokenOffset is where in the token's bytes to begin.
+	TokenOffset int64  `json:"token_offset,omitempty"`
+	Volume      string `json:"volume"`
+	Offset      int64  `json:"offset"`
+	// Length is cut to what the token has; 0 means as much as the token and the
+	// volume have.
+	Length int64 `json:"length,omitempty"`
+}
+
+// TokenWritten says what a write with a token did.
+type TokenWritten struct {
+	// Bytes is how much was done, from the beginning of the range on.
+	Bytes int64 `json:"bytes"`
+	// Remaining is how much is left of what was asked.
+	Remaining int64 `json:"remaining"`
+}

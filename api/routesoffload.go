@@ -1,0 +1,127 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"odx/backstore"
+	"odx/tokens"
+)
+
+// maxData bounds the bytes of a volume or a token in one request.
+const maxData = 4 << 20
+
+// offloadRoutes are the requests about tokens and data.
+var offloadRoutes = []route{
+	{http.MethodPost, "/v1/tokens", "Make a token that stands for a range of a volume as it is now.", http.StatusCreated, false, func(c *call) (any, error) {
+		var p TokenRequest
+		if err := c.decode(&p); err != nil {
+			return nil, err
+		}
+		return c.admin.CreateToken(c.ctx, p)
+	}},
+	{http.MethodGet, "/v1/tokens", "Live tokens, the oldest first.", http.StatusOK, false, func(c *call) (any, error) {
+		return c.admin.Tokens(c.ctx)
+	}},
+	{http.MethodGet, "/v1/tokens/{id}", "A live token.", http.StatusOK, false, func(c *call) (any, error) {
+		id, err := c.tokenID()
+		if err != nil {
+			return nil, err
+		}
+		return c.admin.Token(c.ctx, id)
+	}},
+	{http.MethodDelete, "/v1/tokens/{id}", "Revoke a token.", http.StatusNoContent, false, func(c *call) (any, error) {
+		id, err := c.tokenID()
+		if err != nil {
+			return nil, err
+		}
+		return nil, c.admin.DeleteToken(c.ctx, id)
+	}},
+	{http.MethodPost, "/v1/tokens/write", "Make a range of a volume equal to bytes of a token; may do less, and says how much.", http.StatusOK, false, func(c *call) (any, error) {
+		var p TokenWrite
+		if err := c.decode(&p); err != nil {
+			return nil, err
+		}
+		return c.admin.WriteToken(c.ctx, p)
+	}},
+	{http.MethodGet, "/v1/volumes/{name}/data", "Bytes of a volume from ?offset=, ?length= of them, at most 4 MiB.", http.StatusOK, false, func(c *call) (any, error) {
+		off, length, err := c.window()
+		if err != nil {
+			return nil, err
+		}
+		if err := checkDataLength(length); err != nil {
+			return nil, err
+		}
+		data := make([]byte, length)
+		return data, c.admin.ReadVolume(c.ctx, c.request.PathValue("name"), data, off)
+	}},
+	{http.MethodPut, "/v1/volumes/{name}/data", "Write the body, at most 4 MiB, at ?offset=.", http.StatusNoContent, false, func(c *call) (any, error) {
+		off, err := c.number("offset")
+		if err != nil {
+			return nil, err
+		}
+		return nil, c.admin.WriteVolume(c.ctx, c.request.PathValue("name"), c.parameters, off)
+	}},
+	{http.MethodDelete, "/v1/volumes/{name}/data", "Make ?length= bytes from ?offset= read as zeros.", http.StatusNoContent, true, func(c *call) (any, error) {
+		off, length, err := c.window()
+		if err != nil {
+			return nil, err
+		}
+		return nil, c.admin.ZeroVolume(c.ctx, c.request.PathValue("name"), off, length)
+	}},
+	{http.MethodGet, "/v1/volumes/{name}/next-data", "The first range at or after ?offset= that has something else than zeros.", http.StatusOK, true, func(c *call) (any, error) {
+		off, err := c.number("offset")
+		if err != nil {
+			return nil, err
+		}
+		var r dataRange
+		r.Offset, r.Length, err = c.admin.NextData(c.ctx, c.request.PathValue("name"), off)
+		return r, err
+	}},
+	{http.MethodPost, "/v1/volumes/{name}/flush", "Make durable what was written before.", http.StatusNoContent, false, func(c *call) (any, error) {
+		return nil, c.admin.FlushVolume(c.ctx, c.request.PathValue("name"))
+	}},
+}
+
+// Parameters of requests.
+type (
+	dataRange struct {
+		Offset int64 `json:"offset"`
+		Length int64 `json:"length"`
+	}
+)
+
+func checkDataLength(n int64) error {
+	if n < 0 || n > maxData {
+		return fmt.Errorf("%w: %d bytes in one request; ask for 0 to %d", backstore.ErrInvalid, n, maxData)
+	}
+	return nil
+}
+
+func (c *call) tokenID() (tokens.ID, error) {
+	id, err := tokens.ParseID(c.request.PathValue("id"))
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", backstore.ErrInvalid, err)
+	}
+	return id, nil
+}
+
+// number reads a number of the query.
+func (c *call) number(key string) (int64, error) {
+	text := c.request.URL.Query().Get(key)
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("%w: %s=%q in the query is not a number of bytes", backstore.ErrInvalid, key, text)
+	}
+	return n, nil
+}
+
+// window reads a range of bytes of the query.
+func (c *call) window() (off, length int64, err error) {
+	if off, err = c.number("offset"); err != nil {
+		return 0, 0, err
+	}
+	length, err = c.number("length")
+	return off, length, err
+}

@@ -1,0 +1,45 @@
+package transfer
+
+import (
+	"context"
+	"fmt"
+
+	"odx/target/iscsi/initiator"
+)
+
+// lun is a logical unit behind an iSCSI session.
+type lun struct{ *initiator.Disk }
+
+// OpenLUN logs in to the target of an iSCSI URL.
+func OpenLUN(ctx context.Context, u initiator.URL) (Disk, error) {
+	d, err := initiator.Open(ctx, initiator.Options{URL: u})
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := d.TokenLimits(); !ok {
+		return plainLUN{d}, nil
+	}
+	return lun{d}, nil
+}
+
+func (l lun) BlockLength() int { return l.Disk.BlockLength }
+
+func (l lun) Populate(ctx context.Context, off, length int64) (Token, int64, error) {
+	t, n, err := l.PopulateToken(ctx, off, length)
+	if err != nil {
+		return nil, 0, err
+	}
+	return t[:], n, nil
+}
+
+func (l lun) WriteUsing(ctx context.Context, t Token, offset, off, length int64) (int64, error) {
+	if len(t) != initiator.TokenLength {
+		return 0, fmt.Errorf("a token of %d bytes cannot be sent over SCSI", len(t))
+	}
+	return l.WriteUsingToken(ctx, (*initiator.Token)(t), offset, off, length)
+}
+
+// plainLUN is a logical unit that offers no token copies.
+type plainLUN struct{ *initiator.Disk }
+
+func (l plainLUN) BlockLength() int { return l.Disk.BlockLength }

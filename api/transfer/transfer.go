@@ -1,0 +1,180 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+)
+
+// Disk is one end of a copy. Offsets and lengths are bytes, multiples of
+// BlockLength. Its methods may be called concurrently.
+type Disk interface {
+	io.Closer
+	// Size returns the capacity in bytes.
+	Size() int64
+	// BlockLength is what offsets and lengths are multiples of.
+	BlockLength() int
+	// ReadAt fills p from off. Where BlockLength is 1, what is beyond the end
+	// reads as zeros.
+	ReadAt(ctx context.Context, p []byte, off int64) error
+	WriteAt(ctx context.Context, p []byte, off int64) error
+	// Zero makes a range read as zeros.
+	Zero(ctx context.Context, off, length int64) error
+	// Flush makes what was written durable.
+	Flush(ctx context.Context) error
+}
+
+// Token is a ROD token as SPC-4 lays it out.
+type Token []byte
+
+// Offloader is the Disk that copies by token. Both methods may do less than
+// they were asked, but something; they return how much.
+type Offloader interface {
+	// Populate makes a token for a range, or for its beginning.
+	Populate(ctx context.Context, off, length int64) (Token, int64, error)
+	// WriteUsing makes a range, or its beginning, equal to the token's bytes from
+	// an offset on.
+	WriteUsing(ctx context.Context, t Token, offset, off, length int64) (int64, error)
+}
+
+// Sparse is the Disk that knows where it has only zeros.
+type Sparse interface {
+	// NextData returns the first range at or after off that may have something
+	// else than zeros; length is 0 when there is none.
+	NextData(ctx context.Context, off int64) (start, length int64, err error)
+}
+
+// Options are the choices of a copy. The zero value is valid.
+type Options struct {
+	// Progress, if any, is called now and then, from one goroutine at a time.
+	Progress func(Progress)
+	// WithoutTokens reads and writes in any case.
+	WithoutTokens bool
+}
+
+// Progress is how far a copy is.
+type Progress struct {
+	// DoneBytes of TotalBytes are copied; MovedBytes of them were read and
+	// written.
+	DoneBytes, TotalBytes, MovedBytes int64
+}
+
+// Result is what a copy did.
+type Result struct {
+	// Bytes is the length of what was copied. TokenBytes of it went by token,
+	// MovedBytes were read and written, the rest was zeros.
+	Bytes      int64 `json:"bytes"`
+	TokenBytes int64 `json:"token_bytes"`
+	MovedBytes int64 `json:"moved_bytes"`
+	// Reason says why not all went by token, empty if it did.
+	Reason   string        `json:"reason,omitempty"`
+	Duration time.Duration `json:"duration_ns"`
+}
+
+var (
+	// ErrTooSmall: the destination is smaller than the source.
+	ErrTooSmall = errors.New("the destination is too small")
+	// ErrNoVolume: the store has no volume of that name.
+	ErrNoVolume = errors.New("the store has no such volume")
+)
+
+// Copy makes the beginning of dst equal to all of src, durably. A source that
+// counts single bytes, a file, may end in the middle of a block of dst; the rest
+// of that block becomes zeros.
+func Copy(ctx context.Context, dst, src Disk, o Options) (Result, error) {
+	start := time.Now()
+	c := copier{dst: dst, src: src, options: o, total: src.Size(), block: int64(max(dst.BlockLength(), src.BlockLength()))}
+	if rest := c.total % c.block; rest != 0 && src.BlockLength() == 1 {
+		c.total += c.block - rest
+	} else if rest != 0 {
+		return Result{}, fmt.Errorf("the source has %d bytes, which is no whole number of blocks of %d", c.total, c.block)
+	}
+	if c.total > dst.Size() {
+		return Result{}, fmt.Errorf("%w: %d bytes for %d", ErrTooSmall, dst.Size(), c.total)
+	}
+	reason, err := c.byToken(ctx)
+	if err == nil && c.done.Load() < c.total {
+		err = c.byData(ctx)
+	}
+	if err == nil {
+		err = dst.Flush(ctx)
+	}
+	c.tell()
+	return Result{
+		Bytes: c.done.Load(), TokenBytes: c.tokens, MovedBytes: c.moved.Load(),
+		Reason: reason, Duration: time.Since(start),
+	}, err
+}
+
+// copier is a copy under way.
+type copier struct {
+	dst, src Disk
+	options  Options
+	total    int64
+	block    int64 // bytes, of the disk with the longer blocks
+	tokens   int64 // bytes that went by token: the beginning
+
+	done, moved atomic.Int64
+}
+
+func (c *copier) tell() {
+	if c.options.Progress != nil {
+		c.options.Progress(Progress{DoneBytes: c.done.Load(), TotalBytes: c.total, MovedBytes: c.moved.Load()})
+	}
+}
+
+// byToken copies by token as far as that goes. reason says why that is not to
+// the end; err is not nil only when the copy cannot go on at all.
+func (c *copier) byToken(ctx context.Context) (reason string, err error) {
+	if c.options.WithoutTokens {
+		return "tokens were not wanted", nil
+	}
+	src, ok := c.src.(Offloader)
+	if !ok {
+		return "the source makes no tokens", nil
+	}
+	dst, ok := c.dst.(Offloader)
+	if !ok {
+		return "the destination takes no tokens", nil
+	}
+	for c.tokens < c.total {
+		n, err := c.oneToken(ctx, src, dst)
+		c.tokens += n
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		if err != nil {
+			return err.Error(), nil
+		}
+	}
+	return "", nil
+}
+
+// oneToken copies what one token stands for.
+func (c *copier) oneToken(ctx context.Context, src, dst Offloader) (int64, error) {
+	t, length, err := src.Populate(ctx, c.tokens, c.total-c.tokens)
+	if err != nil {
+		return 0, fmt.Errorf("make a token: %w", err)
+	}
+	if length <= 0 {
+		return 0, errors.New("the source's token stands for nothing")
+	}
+	length = min(length, c.total-c.tokens)
+	var done int64
+	for done < length {
+		n, err := dst.WriteUsing(ctx, t, done, c.tokens+done, length-done)
+		if err != nil {
+			return done, fmt.Errorf("write with a token: %w", err)
+		}
+		if n <= 0 {
+			return done, errors.New("the destination took nothing of a token")
+		}
+		done += n
+		c.done.Add(n)
+		c.tell()
+	}
+	return done, nil
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"odx/api/doctor"
+	"odx/target/iscsi/initiator"
+)
+
+func newDoctor() *cobra.Command {
+	var scratch string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "doctor SRC-URL DST-URL",
+		Short: "Find out why a copy between two LUNs is not offloaded",
+		Long: "Examine two LUNs, iscsi://[USER%PASSWORD@]HOST[:PORT]/TARGET/LUN, of any target, as an initiator\n" +
+			"does before it copies by token, and say what would keep it from that. Nothing is written, unless\n" +
+			"--scratch names a range of the destination that may be overwritten: then a real copy is made and\n" +
+			"compared. Exit status 1 when a copy would not be offloaded.",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var p doctor.Pair
+			var err error
+			if p.Source, err = initiator.ParseURL(args[0]); err != nil {
+				return err
+			}
+			if p.Destination, err = initiator.ParseURL(args[1]); err != nil {
+				return err
+			}
+			if scratch != "" {
+				where, err := parsePlace(":" + scratch)
+				if err != nil || where.length <= 0 {
+					return fmt.Errorf("--scratch %s: write OFFSET+LENGTH in bytes, for example 1GiB+1MiB", scratch)
+				}
+				p.ScratchOffset, p.ScratchLength = where.offset, where.length
+			}
+			return examine(cmd, p, asJSON)
+		},
+	}
+	cmd.Flags().StringVar(&scratch, "scratch", "", "`OFFSET+LENGTH` of the destination, in bytes, to overwrite with a real copy")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+var errNotOffloaded = errors.New("a copy would not be offloaded")
+
+func examine(cmd *cobra.Command, p doctor.Pair, asJSON bool) error {
+	ctx, release := untilSignal(cmd.Context())
+	defer release()
+	findings := []doctor.Finding{}
+	ok, err := doctor.Examine(ctx, p, func(f doctor.Finding) {
+		findings = append(findings, f)
+		if !asJSON {
+			printFinding(cmd.OutOrStdout(), f)
+		}
+	})
+	if asJSON {
+		err = errors.Join(err, printJSON(cmd.OutOrStdout(), findings))
+	}
+	if err == nil && !ok {
+		err = errNotOffloaded
+	}
+	if err == nil && !asJSON {
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), "copies between these LUNs are offloaded")
+	}
+	return err
+}
+
+func printFinding(w io.Writer, f doctor.Finding) {
+	verdict := "ok    "
+	if !f.OK {
+		verdict = "NOT OK"
+	}
+	if f.LUN != "" {
+		f.LUN += ": "
+	}
+	fmt.Fprintf(w, "%s  %s%s: %s\n", verdict, f.LUN, f.Check, f.Detail)
+	if f.Advice != "" {
+		fmt.Fprintf(w, "        %s\n", f.Advice)
+	}
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"odx/api"
+)
+
+func TestTokenCommands(t *testing.T) {
+	eachWay(t, fillSrc(16), func(t *testing.T, path string) {
+		file := filepath.Join(t.TempDir(), "token")
+		text, _, status := output(t, "token", "create", "src:4KiB+32KiB", "--timeout", "5m", "--config", path)
+		if status != 0 {
+			t.Fatal("no token")
+		}
+		text = strings.TrimSpace(text)
+		stdout, _, _ := output(t, "token", "create", "src", "--json", "--out", file, "--priority", "2", "--config", path)
+		var whole api.MadeToken
+		if err := json.Unmarshal([]byte(stdout), &whole); err != nil || whole.Length != 64<<20 || whole.Priority != 2 {
+			t.Errorf("%v: %s", err, stdout)
+		}
+		script(t, path, []command{
+			{args: "volume create new 1MiB", stdout: "volume new: made, 1MiB\n"},
+			{args: "token write " + text + " new:8KiB --from 4KiB", stdout: "volume new: 28672 bytes written from 8192 on\n"},
+			{args: "token write @" + file + " new:0+4KiB --json", stdout: "{\n  \"bytes\": 4096,\n  \"remaining\": 0\n}\n"},
+			{args: "token delete " + whole.ID.String(), stdout: "token " + whole.ID.String() + ": revoked\n"},
+			{args: "token write @" + file + " new", stderr: "odx: after 0 bytes: token was revoked\n", status: 1},
+			{args: "token show " + whole.ID.String(), stderr: "odx: token " + whole.ID.String() + ": token was revoked\n", status: 1},
+			{args: "token write nonsense new", stderr: "odx: this is no token: not 512 bytes, and not 512 bytes in base64; a file is named @FILE\n", status: 1},
+			{args: "token create src:1GB", stderr: "odx: \"src:1GB\": \"1GB\" is not a size; write bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB; write VOLUME:OFFSET+LENGTH, for example src:1GiB+256MiB\n", status: 1},
+		})
+		list, _, _ := output(t, "token", "list", "--config", path)
+		if !regexp.MustCompile(`(?s)^ID +BYTES .*\n[0-9a-f]{16}  32768  src     -          TIME  TIME  1     point in time copy - default\n$`).MatchString(masked(list, filepath.Dir(path))) {
+			t.Errorf("the list is\n%s", list)
+		}
+		onCopy(t, path, "new", func(got []byte) {
+			want := bytes.Join([][]byte{block(0), make([]byte, 4096), block(2), block(3)}, nil)
+			if !bytes.Equal(got[:len(want)], want) {
+				t.Error("volume new has other data")
+			}
+		})
+	})
+}
+
+// onCopy copies a volume to a file and calls do with what is in it.
+func onCopy(t *testing.T, path, volume string, do func(data []byte)) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), volume)
+	if _, stderr, status := output(t, "copy", volume, file, "--config", path); status != 0 {
+		t.Fatal(stderr)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	do(data)
+}
+
+// TestCopyCommand copies between every two kinds of disks.
+func TestCopyCommand(t *testing.T) {
+	const text = `data_dir: data
+portals: ["127.0.0.1:0"]
+targets:
+  - name: iqn.2026-11.example.odx:disks
+    luns:
+      - {lun: 0, volume: src, size: 16MiB}
+      - {lun: 1, volume: dst, size: 16MiB, block_size: 4096}
+`
+	start := func() (path, url string) {
+		path = writeConfig(t, text)
+		return path, "iscsi://" + startServer(t, odx("serve", "--config", path)).portal + "/iqn.2026-11.example.odx:disks/"
+	}
+	path, here := start()
+	_, elsewhere := start()
+	dir := t.TempDir()
+	var data []byte
+	for i := range 512 {
+		data = append(data, block(i)...)
+	}
+	raw := filepath.Join(dir, "raw")
+	if err := os.WriteFile(raw, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i, tt := range []struct{ from, to, how string }{
+		{raw, "src", "0 B by token, 2.0 MiB read and written, the rest zeros (the source makes no tokens)"},
+		{"src", "fresh --create", "by token: no bytes moved"},
+		{here + "0", here + "1", "by token: no bytes moved"},
+		{"src", here + "1", "by token: no bytes moved"},
+		{here + "1", "src", "by token: no bytes moved"},
+		{here + "0", elsewhere + "1", "0 B by token, 2.0 MiB read and written, the rest zeros (write with a token: WRITE USING TOKEN: the logical unit answered ILLEGAL REQUEST, 23/"},
+		{"src", "dst --no-token", "0 B by token, 2.0 MiB read and written, the rest zeros (tokens were not wanted)"},
+		{elsewhere + "1", filepath.Join(dir, "out"), "0 B by token, 2.0 MiB read and written, the rest zeros (the destination takes no tokens)"},
+	} {
+		args := append([]string{"copy", tt.from}, strings.Fields(tt.to)...)
+		stdout, stderr, status := output(t, append(args, "--config", path)...)
+		if status != 0 || stderr != "" || !strings.Contains(stdout, tt.how) {
+			t.Errorf("%d: copy %s %s: %d\n%s%s", i, tt.from, tt.to, status, stdout, stderr)
+		}
+	}
+	got, err := os.ReadFile(filepath.Join(dir, "out"))
+	if err != nil || len(got) != 16<<20 || !bytes.Equal(got[:len(data)], data) || !bytes.Equal(got[len(data):], make([]byte, 14<<20)) {
+		t.Errorf("what came back in the end is not what went in (%d bytes, %v)", len(got), err)
+	}
+	stdout, _, status := output(t, "copy", "src", "dst", "--json", "--config", path)
+	var r struct{ Bytes, Token_bytes, Moved_bytes int64 }
+	if err := json.Unmarshal([]byte(stdout), &r); err != nil || status != 0 || r.Bytes != 16<<20 || r.Token_bytes != r.Bytes || r.Moved_bytes != 0 {
+		t.Errorf("%v: %s", err, stdout)
+	}
+	script(t, path, []command{
+		{args: "copy src src", stderr: "odx: src is both source and destination\n", status: 1},
+		{args: "copy none dst", stderr: "odx: volume none: the store has no such volume\n", status: 1},
+		{args: "copy src none", stderr: "odx: volume none: the store has no such volume; --create makes it\n", status: 1},
+	})
+	stdout, stderr, status := output(t, "doctor", here+"0", here+"1", "--scratch", "1MiB+1MiB")
+	if status != 0 || !strings.HasSuffix(stdout, "copies between these LUNs are offloaded\n") {
+		t.Errorf("doctor: %d\n%s%s", status, stdout, stderr)
+	}
+	stdout, stderr, status = output(t, "doctor", here+"0", elsewhere+"1")
+	if status != 1 || !strings.Contains(stdout, "NOT OK") || stderr != "odx: a copy would not be offloaded\n" {
+		t.Errorf("doctor of two servers: %d\n%s%s", status, stdout, stderr)
+	}
+	stdout, _, status = output(t, "doctor", here+"0", here+"1", "--json")
+	var findings []map[string]any
+	if err := json.Unmarshal([]byte(stdout), &findings); err != nil || status != 0 || len(findings) < 8 {
+		t.Errorf("doctor in JSON: %d, %v\n%s", status, err, stdout)
+	}
+}

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"odx/api"
+	"odx/conf"
+	"odx/tokens"
+)
+
+func newToken() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "token",
+		Short: "Make tokens, write with them, read through them",
+		Long: "A token is 512 bytes that stand for a range of a volume as it was when the token was made.\n" +
+			"Whoever has it can use it, here and over iSCSI. Commands print a token in base64, and take it so,\n" +
+			"or as @FILE: a file with that text, or with the 512 bytes themselves.",
+	}
+	cmd.AddCommand(newTokenCreate(), newTokenWrite(), newTokenList(), newTokenShow(), newTokenDelete())
+	return cmd
+}
+
+// place is a range of a volume as it is written on a command line:
+// VOLUME[:OFFSET[+LENGTH]].
+type place struct {
+	volume         string
+	offset, length int64 // length 0: to the end
+}
+
+func parsePlace(text string) (place, error) {
+	var p place
+	var where string
+	var err error
+	p.volume, where, _ = strings.Cut(text, ":")
+	if where == "" {
+		return p, nil
+	}
+	offset, length, long := strings.Cut(where, "+")
+	if p.offset, err = conf.ParseSize(offset); err == nil && long {
+		p.length, err = conf.ParseSize(length)
+	}
+	if err != nil {
+		return p, fmt.Errorf("%q: %w; write VOLUME:OFFSET+LENGTH, for example src:1GiB+256MiB", text, err)
+	}
+	return p, nil
+}
+
+// readToken reads a token of a command line.
+func readToken(text string) (*tokens.Token, error) {
+	b := []byte(text)
+	if name, ok := strings.CutPrefix(text, "@"); ok {
+		var err error
+		if b, err = readSmallFile(name); err != nil {
+			return nil, err
+		}
+	}
+	if len(b) != tokens.TokenLength {
+		decoded, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(b)))
+		if err != nil || len(decoded) != tokens.TokenLength {
+			return nil, errors.New("this is no token: not 512 bytes, and not 512 bytes in base64; a file is named @FILE")
+		}
+		b = decoded
+	}
+	return (*tokens.Token)(b), nil
+}
+
+// readSmallFile reads at most what a token can have.
+func readSmallFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, 4*tokens.TokenLength))
+}
+
+func newTokenCreate() *cobra.Command {
+	var o adminOptions
+	var r api.TokenRequest
+	var lifetime time.Duration
+	var out string
+	cmd := &cobra.Command{
+		Use:   "create VOLUME[:OFFSET[+LENGTH]]",
+		Short: "Make a token that stands for a range of a volume as it is now",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := parsePlace(args[0])
+			if err != nil {
+				return err
+			}
+			r.Volume, r.Offset, r.Length = p.volume, p.offset, p.length
+			r.InactivitySeconds = int64((lifetime + time.Second - 1) / time.Second)
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				t, err := a.CreateToken(ctx, r)
+				if err != nil {
+					return err
+				}
+				if out != "" {
+					if err := os.WriteFile(out, t.Token, 0o600); err != nil {
+						return err
+					}
+				}
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), t)
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "token %v stands for %d bytes\n", t.ID, t.Length)
+				if out == "" {
+					_, err = fmt.Fprintln(cmd.OutOrStdout(), base64.StdEncoding.EncodeToString(t.Token))
+				}
+				return err
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	cmd.Flags().DurationVar(&lifetime, "timeout", 0, "how long the token lives without being used, for example 5m (default: the store's)")
+	cmd.Flags().IntVar(&r.Priority, "priority", 0, "higher stays longer when room is needed")
+	cmd.Flags().StringVar(&out, "out", "", "write the 512 bytes to `FILE` instead of printing them")
+	return cmd
+}
+
+func newTokenWrite() *cobra.Command {
+	var o adminOptions
+	var from string
+	cmd := &cobra.Command{
+		Use:   "write TOKEN VOLUME[:OFFSET[+LENGTH]]",
+		Short: "Make a range of a volume equal to the bytes of a token",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := readToken(args[0])
+			if err != nil {
+				return err
+			}
+			p, err := parsePlace(args[1])
+			if err != nil {
+				return err
+			}
+			start, err := conf.ParseSize(from)
+			if err != nil {
+				return fmt.Errorf("--from: %w", err)
+			}
+			r := api.TokenWrite{Token: t[:], TokenOffset: start, Volume: p.volume, Offset: p.offset, Length: p.length}
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				done, err := writeToken(ctx, a, r)
+				if err != nil {
+					return fmt.Errorf("after %d bytes: %w", done.Bytes, err)
+				}
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), done)
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "volume %s: %d bytes written from %d on\n", p.volume, done.Bytes, p.offset)
+				return err
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	cmd.Flags().StringVar(&from, "from", "0", "begin `BYTES` into the token")
+	return cmd
+}
+
+// writeToken writes until nothing is left.
+func writeToken(ctx context.Context, a api.Administrator, r api.TokenWrite) (api.TokenWritten, error) {
+	var sum api.TokenWritten
+	for {
+		n, err := a.WriteToken(ctx, r)
+		sum.Bytes += n.Bytes
+		sum.Remaining = n.Remaining
+		if err != nil || n.Remaining == 0 || n.Bytes == 0 {
+			return sum, err
+		}
+		r.TokenOffset += n.Bytes
+		r.Offset += n.Bytes
+		r.Length = n.Remaining
+	}
+}
+
+func newTokenList() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "Print the live tokens, the oldest first",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				list, err := a.Tokens(ctx)
+				if err != nil {
+					return err
+				}
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), list)
+				}
+				return printTokens(cmd.OutOrStdout(), list)
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}
+
+func printTokens(w io.Writer, list []api.TokenInfo) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "ID\tBYTES\tVOLUME\tINITIATOR\tMADE\tEXPIRES\tUSES\tTYPE")
+	for _, t := range list {
+		expires := "in use"
+		if t.Expires != nil {
+			expires = t.Expires.Local().Format(time.DateTime)
+		}
+		fmt.Fprintf(table, "%v\t%d\t%s\t%s\t%s\t%s\t%d\t%s\n", t.ID, t.Bytes, orDash(t.Volume), orDash(t.Initiator),
+			t.Created.Local().Format(time.DateTime), expires, t.Uses, t.TypeName)
+	}
+	return table.Flush()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func newTokenShow() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "show ID",
+		Short: "Describe a live token",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := tokens.ParseID(args[0])
+			if err != nil {
+				return err
+			}
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				t, err := a.Token(ctx, id)
+				if err != nil {
+					return err
+				}
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), t)
+				}
+				return printTokens(cmd.OutOrStdout(), []api.TokenInfo{t})
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}
+
+func newTokenDelete() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "delete ID",
+		Short: "Revoke a token",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := tokens.ParseID(args[0])
+			if err != nil {
+				return err
+			}
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				if err := a.DeleteToken(ctx, id); err != nil {
+					return err
+				}
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), map[string]string{"deleted": id.String()})
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "token %v: revoked\n", id)
+				return err
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}

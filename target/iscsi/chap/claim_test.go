@@ -1,0 +1,84 @@
+package chap
+
+import (
+	"strings"
+	"testing"
+)
+
+// keysOf are pairs as the other side finds them.
+func keysOf(pairs ...Pair) map[string]string {
+	keys := map[string]string{}
+	for _, p := range pairs {
+		keys[p.Key] = p.Value
+	}
+	return keys
+}
+
+// TestClaim lets both sides of this package talk to each other.
+func TestClaim(t *testing.T) {
+	secret, back := []byte("initiator secret"), []byte("the target secret")
+	user := User{Credential: Credential{"ada", secret}}
+	for name, tt := range map[string]struct {
+		config Config
+		claim  Claim
+		words  string // of the error of either side
+	}{
+		"one way":        {Config{Users: []User{user}}, Claim{Initiator: user.Credential}, ""},
+		"mutual":         {Config{Users: []User{user}, Target: Credential{"disks", back}}, Claim{Initiator: user.Credential, Target: Credential{"disks", back}}, ""},
+		"only MD5":       {Config{Users: []User{user}, Algorithms: []Algorithm{MD5}}, Claim{Initiator: user.Credential}, ""},
+		"wrong secret":   {Config{Users: []User{user}}, Claim{Initiator: Credential{"ada", back}}, "another secret"},
+		"target's name":  {Config{Users: []User{user}, Target: Credential{"disks", back}}, Claim{Initiator: user.Credential, Target: Credential{"other", back}}, "not who it should be"},
+		"target's proof": {Config{Users: []User{user}, Target: Credential{"disks", back}}, Claim{Initiator: user.Credential, Target: Credential{"disks", []byte("another secret")}}, "not who it should be"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := talk(t, tt.config, &tt.claim)
+			if (err == nil) != (tt.words == "") || err != nil && !strings.Contains(err.Error(), tt.words) {
+				t.Errorf("got %v, want %q", err, tt.words)
+			}
+		})
+	}
+}
+
+func talk(t *testing.T, config Config, c *Claim) error {
+	t.Helper()
+	a, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := a.Begin("iqn.2026-11.example.odx:initiator")
+	defer e.End()
+	challenge, err := e.Step([]Pair{c.Offer()})
+	if err != nil {
+		return err
+	}
+	response, err := c.Respond(keysOf(challenge...))
+	if err != nil {
+		return err
+	}
+	proof, err := e.Step(response)
+	if err != nil {
+		return err
+	}
+	if !e.Proved() {
+		t.Error("the exchange is not over")
+	}
+	return c.Check(keysOf(proof...))
+}
+
+func TestClaimRefuses(t *testing.T) {
+	for name, keys := range map[string]map[string]string{
+		"nothing":           {},
+		"unknown algorithm": {"CHAP_A": "9", "CHAP_I": "1", "CHAP_C": "0x00"},
+		"no identifier":     {"CHAP_A": "5", "CHAP_C": "0x00"},
+		"odd challenge":     {"CHAP_A": "5", "CHAP_I": "1", "CHAP_C": "00"},
+	} {
+		c := Claim{Initiator: Credential{"ada", []byte("initiator secret")}}
+		if answer, err := c.Respond(keys); err == nil {
+			t.Errorf("%s: answered %v", name, answer)
+		}
+	}
+	c := Claim{Target: Credential{"disks", []byte("the target secret")}, algorithm: MD5}
+	if c.Check(nil) == nil {
+		t.Error("a target that proves nothing was believed")
+	}
+}
