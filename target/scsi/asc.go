@@ -8,32 +8,39 @@ type ASC uint16
 
 // Additional sense codes, named as in SPC-4.
 const (
-	ASCNone                           ASC = 0x0000
-	ASCLogicalUnitNotReady            ASC = 0x0400
-	ASCInitializingCommandRequired    ASC = 0x0402
-	ASCInvalidFieldInCommandIU        ASC = 0x0E03
-	ASCUnrecoveredReadError           ASC = 0x1100
-	ASCParameterListLengthError       ASC = 0x1A00
-	ASCMiscompareDuringVerify         ASC = 0x1D00
-	ASCInvalidCommandOperationCode    ASC = 0x2000
-	ASCLBAOutOfRange                  ASC = 0x2100
-	ASCInvalidFieldInCDB              ASC = 0x2400
-	ASCLogicalUnitNotSupported        ASC = 0x2500
-	ASCInvalidFieldInParameterList    ASC = 0x2600
-	ASCWriteProtected                 ASC = 0x2700
-	ASCSoftwareWriteProtected         ASC = 0x2702
-	ASCSpaceAllocationFailed          ASC = 0x2707
-	ASCPowerOnOrReset                 ASC = 0x2900
-	ASCBusDeviceResetFunction         ASC = 0x2903
-	ASCModeParametersChanged          ASC = 0x2A01
-	ASCReservationsReleased           ASC = 0x2A04
-	ASCCapacityDataChanged            ASC = 0x2A09
-	ASCCommandTimeoutDuringProcessing ASC = 0x2E02
-	ASCCommandsClearedByOther         ASC = 0x2F00
-	ASCSoftThresholdReached           ASC = 0x3807
-	ASCSavingParametersNotSupported   ASC = 0x3900
-	ASCReportedLUNsDataChanged        ASC = 0x3F0E
-	ASCInternalTargetFailure          ASC = 0x4400
+	ASCNone                                  ASC = 0x0000
+	ASCLogicalUnitNotReady                   ASC = 0x0400
+	ASCInitializingCommandRequired           ASC = 0x0402
+	ASCPortInStandbyState                    ASC = 0x040B
+	ASCPortInUnavailableState                ASC = 0x040C
+	ASCInvalidFieldInCommandIU               ASC = 0x0E03
+	ASCUnrecoveredReadError                  ASC = 0x1100
+	ASCParameterListLengthError              ASC = 0x1A00
+	ASCMiscompareDuringVerify                ASC = 0x1D00
+	ASCInvalidCommandOperationCode           ASC = 0x2000
+	ASCLBAOutOfRange                         ASC = 0x2100
+	ASCInvalidFieldInCDB                     ASC = 0x2400
+	ASCLogicalUnitNotSupported               ASC = 0x2500
+	ASCInvalidFieldInParameterList           ASC = 0x2600
+	ASCInvalidReleaseOfPersistentReservation ASC = 0x2604
+	ASCWriteProtected                        ASC = 0x2700
+	ASCSoftwareWriteProtected                ASC = 0x2702
+	ASCSpaceAllocationFailed                 ASC = 0x2707
+	ASCPowerOnOrReset                        ASC = 0x2900
+	ASCBusDeviceResetFunction                ASC = 0x2903
+	ASCModeParametersChanged                 ASC = 0x2A01
+	ASCReservationsPreempted                 ASC = 0x2A03
+	ASCReservationsReleased                  ASC = 0x2A04
+	ASCRegistrationsPreempted                ASC = 0x2A05
+	ASCAsymmetricAccessStateChanged          ASC = 0x2A06
+	ASCCapacityDataChanged                   ASC = 0x2A09
+	ASCCommandTimeoutDuringProcessing        ASC = 0x2E02
+	ASCCommandsClearedByOther                ASC = 0x2F00
+	ASCSoftThresholdReached                  ASC = 0x3807
+	ASCSavingParametersNotSupported          ASC = 0x3900
+	ASCReportedLUNsDataChanged               ASC = 0x3F0E
+	ASCInternalTargetFailure                 ASC = 0x4400
+	ASCInsufficientRegistrationResources     ASC = 0x5504
 )
 
 // String returns the code as it is written in the standards, "27h/07h".

@@ -1,6 +1,9 @@
 package scsi
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // command is a row of the device server's own command table.
 type command struct {
@@ -42,23 +45,27 @@ func primaryCommands() []command {
 		{none, Operation{Name: "MODE SELECT(6)", Usage: []byte{0x15, 0x11, 0, 0, 0xFF, naca},
 			Access: AccessWrite, Prepare: prepareModeSelect6, Execute: executeModeSelect6}},
 		{none, Operation{Name: "RESERVE(6)", Usage: []byte{0x16, 0x11, 0, 0, 0, naca},
-			Access: AccessWrite, Prepare: prepareReserve6, Execute: executeReserve6}},
+			Access: AccessAlways, Prepare: prepareReserve6, Execute: executeReserve}},
 		{none, Operation{Name: "RELEASE(6)", Usage: []byte{0x17, 0x11, 0, 0, 0, naca},
-			Access: AccessAlways, Prepare: prepareReserve6, Execute: executeRelease6}},
+			Access: AccessAlways, Prepare: prepareReserve6, Execute: executeRelease}},
+		{none, Operation{Name: "RESERVE(10)", Usage: []byte{0x56, 0x13, 0, 0, 0, 0, 0, 0xFF, 0xFF, naca},
+			Access: AccessAlways, Prepare: prepareReserve10, Execute: executeReserve}},
+		{none, Operation{Name: "RELEASE(10)", Usage: []byte{0x57, 0x13, 0, 0, 0, 0, 0, 0xFF, 0xFF, naca},
+			Access: AccessAlways, Prepare: prepareReserve10, Execute: executeRelease}},
 		{none, Operation{Name: "MODE SENSE(6)", Usage: []byte{0x1A, 0x08, 0xFF, 0xFF, 0xFF, naca},
-			Access: AccessWrite, Execute: executeModeSense6}},
+			Access: AccessRead, Execute: executeModeSense6}},
 		{none, Operation{Name: "MODE SELECT(10)", Usage: []byte{0x55, 0x11, 0, 0, 0, 0, 0, 0xFF, 0xFF, naca},
 			Access: AccessWrite, Prepare: prepareModeSelect10, Execute: executeModeSelect10}},
 		{none, Operation{Name: "MODE SENSE(10)", Usage: []byte{0x5A, 0x18, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, naca},
-			Access: AccessWrite, Execute: executeModeSense10}},
+			Access: AccessRead, Execute: executeModeSense10}},
 		{none, Operation{Name: "REPORT LUNS", Usage: []byte{opReportLUNs, 0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, naca},
 			Access: AccessAlways, Execute: executeReportLUNs}},
 		{0x0C, Operation{Name: "REPORT SUPPORTED OPERATION CODES",
 			Usage:  []byte{0xA3, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, naca},
-			Access: AccessState, Execute: executeReportSupportedOperationCodes}},
+			Access: AccessRead, Execute: executeReportSupportedOperationCodes}},
 		{0x0D, Operation{Name: "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
 			Usage:  []byte{0xA3, 0x0D, 0x80, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, naca},
-			Access: AccessState, Execute: executeReportSupportedTMFs}},
+			Access: AccessRead, Execute: executeReportSupportedTMFs}},
 	}
 }
 
@@ -102,7 +109,7 @@ func blockCommands() []command {
 		writeSame("WRITE SAME(10)", usage10(0x41, 0x08)), writeSame("WRITE SAME(16)", usage16(0x93, 0x09)),
 		sync("SYNCHRONIZE CACHE(10)", usage10(0x35, 0x02)), sync("SYNCHRONIZE CACHE(16)", usage16(0x91, 0x02)),
 		{none, Operation{Name: "START STOP UNIT", Usage: []byte{0x1B, 0x01, 0, 0x0F, 0xF7, naca},
-			Access: AccessWrite, Prepare: prepareStartStopUnit, Execute: executeStartStopUnit}},
+			AccessOf: startStopAccess, Prepare: prepareStartStopUnit, Execute: executeStartStopUnit}},
 		{none, Operation{Name: "READ CAPACITY(10)", Usage: []byte{0x25, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0x01, naca},
 			Access: AccessAlways, Execute: executeReadCapacity10}},
 		{0x10, Operation{Name: "READ CAPACITY(16)",
@@ -125,14 +132,14 @@ func provisioningCommands() []command {
 
 // installCommands fills the command table.
 func (lu *LogicalUnit) installCommands() error {
-	commands := append(primaryCommands(), blockCommands()...)
+	commands := slices.Concat(primaryCommands(), reservationCommands(), portGroupCommands(), blockCommands())
 	if lu.config.Thin {
 		commands = append(commands, provisioningCommands()...)
 	}
 	if lu.config.Thin && lu.config.Space.Usage != nil {
 		commands = append(commands, command{NoServiceAction, Operation{Name: "LOG SENSE",
 			Usage:  []byte{0x4D, 0x01, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0xFF, naca},
-			Access: AccessState, Execute: executeLogSense}})
+			Access: AccessAlways, Execute: executeLogSense}})
 	}
 	if lu.conditional != nil {
 		commands = append(commands, command{NoServiceAction, Operation{Name: "COMPARE AND WRITE",

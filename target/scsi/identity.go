@@ -21,11 +21,12 @@ const (
 	associationPort   = 1
 	associationTarget = 2
 
-	designatorT10  = 1
-	designatorEUI  = 2
-	designatorNAA  = 3
-	designatorPort = 4
-	designatorName = 8
+	designatorT10       = 1
+	designatorEUI       = 2
+	designatorNAA       = 3
+	designatorPort      = 4
+	designatorPortGroup = 5
+	designatorName      = 8
 
 	protocolISCSI = 5
 )
@@ -99,6 +100,7 @@ func portDesignators(n *Nexus) []Designator {
 	tag := hex.EncodeToString(port[2:])
 	return []Designator{
 		{codeSetBinary, associationPort, designatorPort, port[:]},
+		{codeSetBinary, associationPort, designatorPortGroup, port[:]},
 		{codeSetUTF8, associationPort, designatorName, scsiName(n.ID.TargetName + ",t,0x" + tag)},
 		{codeSetUTF8, associationTarget, designatorName, scsiName(n.ID.TargetName)},
 	}

@@ -49,8 +49,9 @@ func (lu *LogicalUnit) standardInquiry() [standardInquiryLength]byte {
 	d[2] = 6           // version: SPC-4
 	d[3] = 0x10 | 0x02 // HISUP, response data format
 	d[4] = standardInquiryLength - 5
+	d[5] = 0x30 // TPGS: asymmetric access, implicit and explicit
 	if lu.hasThirdPartyCopy() {
-		d[5] = 0x08 // 3PC
+		d[5] |= 0x08 // 3PC
 	}
 	d[7] = 0x02 // CMDQUE
 	copy(d[8:16], padded(lu.config.VendorID, 8))

@@ -19,7 +19,7 @@ func TestStandardInquiry(t *testing.T) {
 		06                 # SPC-4
 		12                 # HISUP, response data format 2
 		5b                 # 91 more bytes
-		00 00 02           # no 3PC yet; CMDQUE
+		30 00 02           # TPGS: implicit and explicit, no 3PC yet; CMDQUE
 		4f 44 58 20 20 20 20 20                         # "ODX"
 		56 49 52 54 55 41 4c 2d 44 49 53 4b 20 20 20 20 # "VIRTUAL-DISK"
 		30 30 30 31                                     # "0001"
@@ -65,7 +65,7 @@ func TestThirdPartyCopyBitFollowsTheInstalledCommands(t *testing.T) {
 	if err := f.lu.Install(0x84, 0x07, op); err != nil {
 		t.Fatal(err)
 	}
-	if d := f.good(inquiryCDB(0, 0, 96), nil); d[5] != 0x08 {
+	if d := f.good(inquiryCDB(0, 0, 96), nil); d[5]&0x08 == 0 {
 		t.Errorf("byte 5 = %02Xh, want 3PC", d[5])
 	}
 }
@@ -88,7 +88,7 @@ func TestUnitSerialNumberPage(t *testing.T) {
 func TestDeviceIdentificationPage(t *testing.T) {
 	f := newFixture(t)
 	wantHex(t, f.good(inquiryCDB(1, 0x83, 1024), nil), `
-		00 83 00e8
+		00 83 00f0
 		01 03 00 10  6026f640 12345678 9abcdeff edcba987           # NAA 6: 02-6F-64, then the identity
 		01 02 00 10  01234567 89abcdef 026f64fe dcba9876           # EUI-64 based, 16 bytes
 		02 01 00 38  4f44582020202020 5649525455414c2d4449534b20202020
@@ -96,6 +96,7 @@ func TestDeviceIdentificationPage(t *testing.T) {
 		03 08 00 28  6e61612e 36303236 46363430 31323334 35363738 39414243 44454646
 		             45444342 41393837 00000000                    # "naa.6026F640123456789ABCDEFFEDCBA987"
 		51 94 00 04  00000001                                      # relative target port
+		51 95 00 04  00000001                                      # target port group
 		53 98 00 28  69716e2e 32303236 2d31312e 6578616d 706c652e 6f64783a 6469736b
 		             732c742c 30783030 30310000                    # port: "iqn.…:disks,t,0x0001"
 		53 a8 00 20  69716e2e 32303236 2d31312e 6578616d 706c652e 6f64783a 6469736b

@@ -72,8 +72,11 @@ type LogicalUnit struct {
 
 	modes   modeParameters
 	stopped atomic.Bool
-	// reserved is the nexus that holds the logical unit by RESERVE(6).
-	reserved atomic.Pointer[Nexus]
+	// reserved is the reservation that commands meet, nil for none. It goes with
+	// persistent, which is never nil; who changes either holds changing.
+	reserved   atomic.Pointer[reservation]
+	persistent atomic.Pointer[persistentState]
+	changing   reservationLock
 	// background are the flushes that no command waits for.
 	background backgroundFlush
 
@@ -81,6 +84,7 @@ type LogicalUnit struct {
 
 	mu          sync.Mutex // guards what follows
 	nexuses     map[*Nexus]*itlNexus
+	ports       map[string][]*luPort // by target name
 	onReset     []func()
 	onNexusLoss []func(*Nexus)
 }
@@ -108,6 +112,7 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 		volume:     c.Volume,
 		blockShift: uint(bits.TrailingZeros(uint(c.LogicalBlockLength))),
 		nexuses:    make(map[*Nexus]*itlNexus),
+		changing:   make(reservationLock, 1),
 	}
 	lu.background.init()
 	lu.conditional, _ = c.Volume.(ConditionalWriter)
@@ -118,6 +123,9 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 		return nil, err
 	}
 	lu.installVPDPages()
+	if err := lu.loadReservations(); err != nil {
+		return nil, err
+	}
 	return lu, nil
 }
 
@@ -219,17 +227,17 @@ func (lu *LogicalUnit) OnNexusLoss(fn func(*Nexus)) {
 
 // attach adds a nexus, which will be told that the logical unit powered on.
 func (lu *LogicalUnit) attach(n *Nexus, as ViewedLU) *itlNexus {
-	itl := &itlNexus{nexus: n, lu: lu, readOnly: as.ReadOnly}
-	itl.establish(ASCPowerOnOrReset)
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
+	itl := &itlNexus{nexus: n, lu: lu, port: lu.portOf(n.ID), readOnly: as.ReadOnly}
+	itl.establish(ASCPowerOnOrReset)
 	lu.nexuses[n] = itl
 	return itl
 }
 
 // detach forgets a nexus and what it holds.
 func (lu *LogicalUnit) detach(n *Nexus) {
-	lu.reserved.CompareAndSwap(n, nil)
+	lu.release(n)
 	lu.mu.Lock()
 	delete(lu.nexuses, n)
 	callbacks := lu.onNexusLoss
@@ -241,7 +249,7 @@ func (lu *LogicalUnit) detach(n *Nexus) {
 
 // reset is the logical unit reset condition (SAM-5 6.3.3).
 func (lu *LogicalUnit) reset() {
-	lu.reserved.Store(nil)
+	lu.release(nil)
 	lu.stopped.Store(false)
 	lu.modes.reset()
 	lu.establish(ASCBusDeviceResetFunction, nil)

@@ -48,7 +48,8 @@ const maxAttentions = 16
 type itlNexus struct {
 	nexus    *Nexus
 	lu       *LogicalUnit
-	readOnly bool // for this nexus, whatever the logical unit is
+	port     *luPort // nil where the target does not know it
+	readOnly bool    // for this nexus, whatever the logical unit is
 
 	// pending mirrors that there is something below, so that a command for which
 	// there is nothing takes no lock.

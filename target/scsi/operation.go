@@ -6,24 +6,6 @@ import (
 	"fmt"
 )
 
-// Access says how a command meets the reservations of other I_T nexuses
-// (SPC-4 r37 table 66, SPC-2 table 10).
-type Access byte
-
-// Kinds of access.
-const (
-	// AccessAlways: no reservation conflicts with it (INQUIRY, REPORT LUNS, …).
-	AccessAlways Access = iota
-	// AccessState: only a RESERVE(6) of another nexus conflicts with it
-	// (TEST UNIT READY, REPORT SUPPORTED OPERATION CODES, …).
-	AccessState
-	// AccessRead: it reads the medium; exclusive access conflicts with it.
-	AccessRead
-	// AccessWrite: it changes the medium or the logical unit's state; every
-	// reservation conflicts with it.
-	AccessWrite
-)
-
 // NoServiceAction is the service action of an operation code that has none.
 const NoServiceAction = -1
 
@@ -38,6 +20,8 @@ type Operation struct {
 	Usage []byte
 	// Access is the kind of access that reservations are checked for.
 	Access Access
+	// AccessOf, if set, says what kind of access a CDB is, in place of Access.
+	AccessOf func(cdb []byte) Access
 	// Medium says that the command needs a started unit; it ends with NOT READY
 	// otherwise.
 	Medium bool
@@ -64,6 +48,14 @@ type Operation struct {
 type opcode struct {
 	single  *Operation
 	actions *[32]*Operation
+}
+
+// access returns the kind of access that a CDB is.
+func (op *Operation) access(cdb []byte) Access {
+	if op.AccessOf != nil {
+		return op.AccessOf(cdb)
+	}
+	return op.Access
 }
 
 // Install adds a command to the logical unit. serviceAction is NoServiceAction
@@ -105,6 +97,11 @@ func (lu *LogicalUnit) operation(cdb []byte) (*Operation, error) {
 		op = oc.actions[cdb[1]&0x1F]
 	}
 	if op == nil {
+		if cdb[0] == opPersistentReserveIn || cdb[0] == opPersistentReserveOut {
+			// Initiators know that these operation codes come with some of their
+			// service actions (SPC-4 r37 5.12.1).
+			return nil, InvalidFieldInCDB(1, 4)
+		}
 		// Also for a service action: initiators take this code, and no other, for
 		// "not implemented", whether or not the operation code has other actions.
 		return nil, NewSense(KeyIllegalRequest, ASCInvalidCommandOperationCode)

@@ -4,9 +4,11 @@ import "context"
 
 // Operation codes that the order of checks depends on.
 const (
-	opRequestSense = 0x03
-	opInquiry      = 0x12
-	opReportLUNs   = 0xA0
+	opRequestSense         = 0x03
+	opInquiry              = 0x12
+	opReportLUNs           = 0xA0
+	opPersistentReserveIn  = 0x5E
+	opPersistentReserveOut = 0x5F
 )
 
 // prepare is the device server's part of a command that needs no I/O. The order
@@ -25,7 +27,10 @@ func (i *itlNexus) prepare(t *Task) error {
 		return err
 	}
 	t.op = op
-	if err := lu.Reserved(i.nexus, op.Access); err != nil {
+	if err := i.reach(t.CDB()); err != nil {
+		return err
+	}
+	if err := lu.Reserved(i.nexus, op.access(t.CDB())); err != nil {
 		return err
 	}
 	if op.Medium && lu.stopped.Load() {
@@ -57,6 +62,12 @@ func (t *Task) execute(ctx context.Context) error {
 	}
 	if have < uint64(t.Wanted) && !t.op.Partial {
 		return errShortDataOut
+	}
+	// Again: while its data was on the way, the nexus may have been fenced off.
+	if t.itl != nil {
+		if err := t.LU.Reserved(t.Nexus, t.op.access(t.CDB())); err != nil {
+			return err
+		}
 	}
 	return t.op.Execute(ctx, t)
 }

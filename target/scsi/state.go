@@ -40,6 +40,14 @@ func prepareStartStopUnit(t *Task) error {
 	return nil
 }
 
+// startStopAccess: a start without power condition passes every reservation.
+func startStopAccess(cdb []byte) Access {
+	if cdb[4]&0xF1 == 0x01 {
+		return AccessAlways
+	}
+	return AccessWrite
+}
+
 // executeStartStopUnit starts or stops the unit. It flushes before it stops
 // unless NO_FLUSH is set, and IMMED or not answers when that is done.
 func executeStartStopUnit(ctx context.Context, t *Task) error {
@@ -54,34 +62,6 @@ func executeStartStopUnit(ctx context.Context, t *Task) error {
 		}
 	}
 	lu.stopped.Store(true)
-	return nil
-}
-
-// prepareReserve6 checks RESERVE(6) and RELEASE(6) (SPC-2 7.21, 7.16): whole
-// logical units for the sender only.
-func prepareReserve6(t *Task) error {
-	cdb := t.CDB()
-	if cdb[1]&0x10 != 0 { // 3RDPTY
-		return InvalidFieldInCDB(1, 4)
-	}
-	if cdb[1]&0x01 != 0 { // EXTENT
-		return InvalidFieldInCDB(1, 0)
-	}
-	return nil
-}
-
-func executeReserve6(_ context.Context, t *Task) error {
-	lu := t.LU
-	if lu.reserved.CompareAndSwap(nil, t.Nexus) || lu.reserved.Load() == t.Nexus {
-		return nil
-	}
-	return errReservationConflict
-}
-
-// executeRelease6 releases what the sender holds; a release by anyone else is
-// no error and does nothing.
-func executeRelease6(_ context.Context, t *Task) error {
-	t.LU.reserved.CompareAndSwap(t.Nexus, nil)
 	return nil
 }
 

@@ -108,12 +108,12 @@ func TestReservation(t *testing.T) {
 	f.good(modeSense6(0x3F, 0, 255), nil)
 	for _, cdb := range [][]byte{
 		reserve6, testUnitReady, modeSense6(0x3F, 0, 255), cdb10(0x28, 0, 0, 1), cdb10(0x2A, 0, 0, 0),
-		startUnit, modeSelect6(nil), rsocCDB(0, 0, 0, 255), cdb10(0x35, 0, 0, 0),
+		stopUnit, modeSelect6(nil), rsocCDB(0, 0, 0, 255), cdb10(0x35, 0, 0, 0),
 	} {
 		conflict(cdb)
 	}
 	for _, cdb := range [][]byte{
-		inquiryCDB(0, 0, 96), reportLUNsCDB(0, 96), requestSense, release6, cdb10(0x25, 0, 0, 0),
+		inquiryCDB(0, 0, 96), reportLUNsCDB(0, 96), requestSense, release6, cdb10(0x25, 0, 0, 0), startUnit,
 	} {
 		f.on(other, cdb).wantStatus(t, api.SAM_STAT_GOOD)
 	}

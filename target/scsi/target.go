@@ -15,6 +15,9 @@ import (
 type TargetConfig struct {
 	// Name is the iSCSI name of the target.
 	Name string
+	// PortGroups are the target port groups, one for each iSCSI target portal
+	// group; none stands for one, of tag 1.
+	PortGroups []PortGroup
 	// Log receives internal target failures; nil discards them.
 	Log *logrus.Entry
 }
@@ -22,8 +25,9 @@ type TargetConfig struct {
 // Target is a SCSI target device: logical units by LUN, and the I_T nexuses
 // attached to it. It is the device server that a transport drives.
 type Target struct {
-	name string
-	log  *logrus.Entry
+	name  string
+	ports []PortGroup
+	log   *logrus.Entry
 
 	mu      sync.Mutex // guards units and nexuses
 	units   map[uint16]*LogicalUnit
@@ -38,6 +42,7 @@ func NewTarget(c TargetConfig) *Target {
 	}
 	return &Target{
 		name:    c.Name,
+		ports:   c.PortGroups,
 		log:     log.WithField("target", c.Name),
 		units:   make(map[uint16]*LogicalUnit),
 		nexuses: make(map[*Nexus]struct{}),
@@ -62,6 +67,9 @@ func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
 		if u == lu {
 			return fmt.Errorf("LUN %d: the logical unit is LUN %d of this target already", lun, other)
 		}
+	}
+	if err := lu.addPorts(tg.name, tg.ports); err != nil {
+		return err
 	}
 	tg.units[lun] = lu
 	for n := range tg.nexuses {

@@ -1,0 +1,184 @@
+package scsi
+
+import (
+	"fmt"
+	"slices"
+	"sync/atomic"
+)
+
+// PortState is an asymmetric access state (SPC-4 r37 5.15.2.4).
+type PortState byte
+
+// Asymmetric access states.
+const (
+	ActiveOptimized    PortState = 0x0
+	ActiveNonOptimized PortState = 0x1
+	Standby            PortState = 0x2
+	Unavailable        PortState = 0x3
+	Transitioning      PortState = 0xF
+)
+
+// PortGroup is a target port group with its one target port, which is an iSCSI
+// target portal group.
+type PortGroup struct {
+	// Tag is the target portal group tag, and with that the identifier of the
+	// target port group and the relative identifier of the port in it. Not zero.
+	Tag uint16
+	// State is the state after the start; SET TARGET PORT GROUPS changes it.
+	State PortState
+	// Preferred asks initiators to use the group if they can (PREF).
+	Preferred bool
+}
+
+// checkPortGroups completes and checks the groups of a target.
+func checkPortGroups(groups []PortGroup) ([]PortGroup, error) {
+	if len(groups) == 0 {
+		return []PortGroup{{Tag: 1}}, nil
+	}
+	for i, g := range groups {
+		if g.Tag == 0 || slices.ContainsFunc(groups[:i], func(o PortGroup) bool { return o.Tag == g.Tag }) {
+			return nil, fmt.Errorf("portal group tag %d: must be 1 to 65535, and one of its kind", g.Tag)
+		}
+		if !g.State.settable() {
+			return nil, fmt.Errorf("portal group %d: no asymmetric access state %d", g.Tag, g.State)
+		}
+	}
+	return groups, nil
+}
+
+// settable: a logical unit can stay in the state.
+func (s PortState) settable() bool { return s <= Unavailable }
+
+// luPort is a target port group as a logical unit sees it: the state is the
+// logical unit's own.
+type luPort struct {
+	PortGroup
+	state atomic.Uint32 // a PortState
+	// explicit: SET TARGET PORT GROUPS has set the state.
+	explicit atomic.Bool
+}
+
+func (p *luPort) now() PortState { return PortState(p.state.Load()) }
+
+// addPorts makes the logical unit known at the ports of a target.
+func (lu *LogicalUnit) addPorts(target string, groups []PortGroup) error {
+	groups, err := checkPortGroups(groups)
+	if err != nil {
+		return err
+	}
+	ports := make([]*luPort, len(groups))
+	for i, g := range groups {
+		ports[i] = &luPort{PortGroup: g}
+		ports[i].state.Store(uint32(g.State))
+	}
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	if lu.ports == nil {
+		lu.ports = make(map[string][]*luPort)
+	}
+	lu.ports[target] = ports
+	return nil
+}
+
+// portsOf returns the ports of the target that n goes to.
+func (lu *LogicalUnit) portsOf(n *Nexus) []*luPort {
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	return lu.ports[n.ID.TargetName]
+}
+
+// portOf returns the port that id goes through, nil if it is not one of the
+// target's. lu.mu is held.
+func (lu *LogicalUnit) portOf(id NexusID) *luPort {
+	return findPort(lu.ports[id.TargetName], id.TargetPortalGroupTag)
+}
+
+// portsFor returns the ports that a PERSISTENT RESERVE OUT from n can mean.
+func (lu *LogicalUnit) portsFor(n *Nexus) knownPorts {
+	var k knownPorts
+	for _, r := range lu.persistent.Load().registrations {
+		k.initiators = append(k.initiators, r.nexus)
+	}
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	for _, p := range lu.ports[n.ID.TargetName] {
+		k.targets = append(k.targets, p.Tag)
+	}
+	for other := range lu.nexuses {
+		k.initiators = append(k.initiators, other.ID)
+	}
+	return k
+}
+
+// Readiness of a logical unit in a state, by what it still does.
+const (
+	inStandby     = 1 << iota // allowed in standby
+	inUnavailable             // allowed while unavailable
+)
+
+// reachable lists the commands, by operation code, that are run in the states
+// that are not active (SPC-4 r37 5.15.2.4.4 and 5.15.2.4.5), and besides READ
+// CAPACITY, without which a host does not make a device of a path that it finds
+// in standby. For 9Eh, A3h and A4h, see reachableAction.
+var reachable = [256]byte{
+	opRequestSense: inStandby | inUnavailable,
+	opInquiry:      inStandby | inUnavailable,
+	opReportLUNs:   inStandby | inUnavailable,
+	0x15:           inStandby,                 // MODE SELECT(6)
+	0x1A:           inStandby,                 // MODE SENSE(6)
+	0x1C:           inStandby,                 // RECEIVE DIAGNOSTIC RESULTS
+	0x1D:           inStandby,                 // SEND DIAGNOSTIC
+	0x25:           inStandby,                 // READ CAPACITY(10)
+	0x3B:           inStandby | inUnavailable, // WRITE BUFFER
+	0x3C:           inStandby | inUnavailable, // READ BUFFER
+	0x4C:           inStandby,                 // LOG SELECT
+	0x4D:           inStandby,                 // LOG SENSE
+	0x55:           inStandby,                 // MODE SELECT(10)
+	0x5A:           inStandby,                 // MODE SENSE(10)
+	0x5E:           inStandby,                 // PERSISTENT RESERVE IN
+	0x5F:           inStandby,                 // PERSISTENT RESERVE OUT
+}
+
+// Service actions that tell or change how a logical unit can be reached.
+const (
+	opServiceActionIn = 0x9E
+	opMaintenanceIn   = 0xA3
+	opMaintenanceOut  = 0xA4
+
+	actionReadCapacity16   = 0x10
+	actionTargetPortGroups = 0x0A // REPORT and SET TARGET PORT GROUPS
+)
+
+// reachableAction is reachable for operation codes with service actions.
+func reachableAction(code, action byte) byte {
+	switch {
+	case code == opServiceActionIn && action == actionReadCapacity16:
+		return inStandby
+	case (code == opMaintenanceIn || code == opMaintenanceOut) && action == actionTargetPortGroups:
+		return inStandby | inUnavailable
+	}
+	return reachable[code]
+}
+
+// reach refuses a command that the port of the nexus does not take in its
+// asymmetric access state. An active port costs one atomic load.
+func (i *itlNexus) reach(cdb []byte) error {
+	if i.port == nil {
+		return nil
+	}
+	state := i.port.now()
+	if state <= ActiveNonOptimized {
+		return nil
+	}
+	allowed := byte(0)
+	if len(cdb) > 1 {
+		allowed = reachableAction(cdb[0], cdb[1]&0x1F)
+	}
+	switch {
+	case state == Standby && allowed&inStandby == 0:
+		return NewSense(KeyNotReady, ASCPortInStandbyState)
+	case state == Unavailable && allowed&inUnavailable == 0:
+		return NewSense(KeyNotReady, ASCPortInUnavailableState)
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+package scsi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+// reservationsRecord is where the persistent reservations are kept over a loss of
+// power, for initiators that ask for that (APTPL).
+const reservationsRecord = "reservations"
+
+// keptVersion is the version of the record below.
+const keptVersion = 1
+
+// keptState is a persistentState as it is stored. PRGENERATION is not part of
+// it: power on sets it to zero (SPC-4 r37 6.15.2).
+type keptState struct {
+	Version       int                `json:"version"`
+	Type          reservationType    `json:"type,omitempty"`
+	Holder        *keptNexus         `json:"holder,omitempty"`
+	Registrations []keptRegistration `json:"registrations"`
+}
+
+type keptRegistration struct {
+	Key   uint64    `json:"key"`
+	Nexus keptNexus `json:"nexus"`
+}
+
+type keptNexus struct {
+	InitiatorName        string  `json:"initiator"`
+	ISID                 [6]byte `json:"isid"`
+	TargetName           string  `json:"target"`
+	TargetPortalGroupTag uint16  `json:"portal_group_tag"`
+}
+
+// encode returns the record of s, nil if s need not outlast a loss of power.
+func (s *persistentState) encode() ([]byte, error) {
+	if !s.aptpl || len(s.registrations) == 0 {
+		return nil, nil
+	}
+	k := keptState{Version: keptVersion, Type: s.kind}
+	if s.kind != 0 && !s.kind.allRegistrants() {
+		h := keptNexus(s.holder)
+		k.Holder = &h
+	}
+	for _, r := range s.registrations {
+		if !utf8.ValidString(r.nexus.InitiatorName) {
+			return nil, fmt.Errorf("initiator name %q is not UTF-8 and cannot be kept", r.nexus.InitiatorName)
+		}
+		k.Registrations = append(k.Registrations, keptRegistration{r.key, keptNexus(r.nexus)})
+	}
+	return json.Marshal(k)
+}
+
+// decodeReservations reads a record.
+func decodeReservations(data []byte) (*persistentState, error) {
+	s := new(persistentState)
+	if len(data) == 0 {
+		return s, nil
+	}
+	var k keptState
+	if err := json.Unmarshal(data, &k); err != nil {
+		return nil, err
+	}
+	if k.Version != keptVersion {
+		return nil, fmt.Errorf("version %d, not %d", k.Version, keptVersion)
+	}
+	s.aptpl, s.kind = true, k.Type
+	for _, r := range k.Registrations {
+		if r.Key == 0 || s.find(NexusID(r.Nexus)) >= 0 || len(s.registrations) == maxRegistrations {
+			return nil, errors.New("a registration without a key, one that is there twice, or too many")
+		}
+		s.registrations = append(s.registrations, registration{NexusID(r.Nexus), r.Key})
+	}
+	if k.Holder != nil {
+		s.holder = NexusID(*k.Holder)
+	}
+	switch {
+	case len(s.registrations) == 0, s.kind != 0 && !s.kind.valid():
+		return nil, fmt.Errorf("type %d with %d registrations", s.kind, len(s.registrations))
+	case (s.kind != 0 && !s.kind.allRegistrants()) != (k.Holder != nil), k.Holder != nil && s.find(s.holder) < 0:
+		return nil, errors.New("a holder that is not registered, or none")
+	}
+	return s, nil
+}
+
+// loadReservations takes over what was kept. It belongs to the set-up.
+func (lu *LogicalUnit) loadReservations() error {
+	s := new(persistentState)
+	if keep := lu.config.Records; keep != nil {
+		data, err := keep.Load(reservationsRecord)
+		if err != nil {
+			return fmt.Errorf("persistent reservations: %w", err)
+		}
+		if s, err = decodeReservations(data); err != nil {
+			return fmt.Errorf("record of the persistent reservations: %w", err)
+		}
+	}
+	lu.persistent.Store(s)
+	lu.reserved.Store(s.reservation())
+	return nil
+}
+
+// keepReservations makes next durable where it has to be, before anyone sees it.
+// lu.changing is held.
+func (lu *LogicalUnit) keepReservations(ctx context.Context, old, next *persistentState) error {
+	keep := lu.config.Records
+	if keep == nil || old.equal(next) {
+		return ctx.Err()
+	}
+	before, err := old.encode()
+	if err != nil {
+		return err
+	}
+	after, err := next.encode()
+	if err != nil || before == nil && after == nil {
+		return errors.Join(err, ctx.Err())
+	}
+	if err = keep.Save(ctx, reservationsRecord, after); err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		return nil
+	}
+	// Either can be stored now. The initiator is told that nothing has changed, so
+	// the old state must be what a restart finds.
+	if undo := keep.Save(context.WithoutCancel(ctx), reservationsRecord, before); undo != nil {
+		err = fmt.Errorf("%w; the state before may not be what is kept: %w", err, undo)
+	}
+	return err
+}
