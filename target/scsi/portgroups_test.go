@@ -1,0 +1,209 @@
+package scsi
+
+import (
+	"encoding/binary"
+	"testing"
+)
+
+func reportTPG(format byte, length uint32) []byte {
+	c := make([]byte, 12)
+	c[0], c[1] = 0xA3, format<<5|0x0A
+	binary.BigEndian.PutUint32(c[6:], length)
+	return c
+}
+
+func setTPGCDB(length uint32) []byte {
+	c := make([]byte, 12)
+	c[0], c[1] = 0xA4, 0x0A
+	binary.BigEndian.PutUint32(c[6:], length)
+	return c
+}
+
+// newPathFixture has a target with the portal groups 1 (optimized, preferred), 2
+// (not optimized) and 7 (standby). a goes through 1, b through 2, c through 7.
+func newPathFixture(t testing.TB) *prFixture {
+	f := &prFixture{fixture: newFixture(t)}
+	f.target = NewTarget(TargetConfig{Name: f.target.Name(), PortGroups: []PortGroup{
+		{Tag: 1, Preferred: true}, {Tag: 2, State: ActiveNonOptimized}, {Tag: 7, State: Standby}}})
+	lu, err := NewLogicalUnit(LUConfig{Volume: f.vol, Thin: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.lu = lu; f.target.AddLU(0, lu) != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []struct {
+		nexus **Nexus
+		tag   uint16
+	}{{&f.a, 1}, {&f.b, 2}, {&f.c, 7}} {
+		*p.nexus = f.target.Attach(NexusID{InitiatorName: "iqn.2026-11.example.initiator:a", TargetName: f.target.Name(), TargetPortalGroupTag: p.tag})
+		(*p.nexus).unit([8]byte{}).takePending()
+	}
+	f.nexus = f.a
+	return f
+}
+
+func (f *prFixture) setTPG(n *Nexus, descriptors ...byte) result {
+	f.t.Helper()
+	list := append(make([]byte, 4), descriptors...)
+	return f.run(request{nexus: n, cdb: setTPGCDB(uint32(len(list))), out: list, expectedOut: -1})
+}
+
+// TestOnePortGroupByDefault: what a target with one portal group reports.
+func TestOnePortGroupByDefault(t *testing.T) {
+	f := newFixture(t)
+	wantHex(t, f.good(reportTPG(0, 255), nil), `
+		0000000c
+		00                # active/optimized
+		0f                # U_SUP, S_SUP, AN_SUP, AO_SUP
+		0001              # target port group
+		00 00 00 01       # status code 0, one port:
+		0000 0001`)
+}
+
+func TestReportTargetPortGroups(t *testing.T) {
+	f := newPathFixture(t)
+	const groups = `
+		80 0f 0001 00 00 00 01 0000 0001
+		01 0f 0002 00 00 00 01 0000 0002
+		02 0f 0007 00 00 00 01 0000 0007`
+	for _, n := range []*Nexus{f.a, f.b, f.c} {
+		wantHex(t, f.on(n, reportTPG(0, 255)).data, "00000024"+groups)
+		wantHex(t, f.on(n, reportTPG(1, 255)).data, "00000028 10 00 0000"+groups)
+	}
+	wantHex(t, f.good(reportTPG(0, 4), nil), "00000024")
+	f.do(reportTPG(2, 255), nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+}
+
+func TestSetTargetPortGroups(t *testing.T) {
+	f := newPathFixture(t)
+	f.setTPG(f.c, 0x02, 0, 0, 1, 0x00, 0, 0, 7).wantStatus(t, good)
+	wantHex(t, f.on(f.c, reportTPG(0, 255)).data, `00000024
+		82 0f 0001 00 01 00 01 0000 0001
+		01 0f 0002 00 00 00 01 0000 0002
+		00 0f 0007 00 01 00 01 0000 0007`)
+	f.wantAttentions(f.a, ASCAsymmetricAccessStateChanged)
+	f.wantAttentions(f.b, ASCAsymmetricAccessStateChanged)
+	f.wantAttentions(f.c)
+	f.on(f.a, cdb10(0x28, 0, 0, 1)).wantSense(t, KeyNotReady, ASCPortInStandbyState)
+	f.on(f.b, cdb10(0x28, 0, 0, 1)).wantStatus(t, good)
+	f.on(f.c, cdb10(0x28, 0, 0, 1)).wantStatus(t, good)
+	f.setTPG(f.c, 0x02, 0, 0, 1).wantStatus(t, good) // no change: nothing to tell
+	f.wantAttentions(f.a)
+	f.run(request{nexus: f.a, cdb: setTPGCDB(0)}).wantStatus(t, good)
+}
+
+func TestSetTargetPortGroupsRefuses(t *testing.T) {
+	f := newPathFixture(t)
+	for name, descriptors := range map[string][]byte{
+		"transitioning":           {0x02, 0, 0, 1, 0x0F, 0, 0, 2},
+		"offline":                 {0x0E, 0, 0, 1},
+		"reserved state":          {0x05, 0, 0, 1},
+		"group that is not there": {0x02, 0, 0, 1, 0x00, 0, 0, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f.setTPG(f.a, descriptors...).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInParameterList)
+			f.on(f.a, cdb10(0x28, 0, 0, 1)).wantStatus(t, good) // the first descriptor had no effect
+		})
+	}
+	f.setTPG(f.a, 0x02, 0, 0).wantSense(t, KeyIllegalRequest, ASCParameterListLengthError)
+	f.run(request{nexus: f.a, cdb: setTPGCDB(3), out: []byte{0, 0, 0}, expectedOut: -1}).wantSense(t, KeyIllegalRequest, ASCParameterListLengthError)
+	f.run(request{nexus: f.a, cdb: setTPGCDB(1 << 31)}).wantSense(t, KeyIllegalRequest, ASCParameterListLengthError)
+}
+
+// TestCommandsOfInactivePorts: what still works in standby, and while
+// unavailable (SPC-4 r37 5.15.2.4).
+func TestCommandsOfInactivePorts(t *testing.T) {
+	for _, tt := range []struct {
+		name                 string
+		cdb                  []byte
+		standby, unavailable bool
+	}{
+		{"TEST UNIT READY", testUnitReady, false, false},
+		{"REQUEST SENSE", requestSense, true, true},
+		{"INQUIRY", inquiryCDB(0, 0, 96), true, true},
+		{"INQUIRY, page 83h", inquiryCDB(1, 0x83, 255), true, true},
+		{"REPORT LUNS", reportLUNsCDB(0, 96), true, true},
+		{"REPORT TARGET PORT GROUPS", reportTPG(0, 255), true, true},
+		{"SET TARGET PORT GROUPS", setTPGCDB(0), true, true},
+		{"MODE SENSE(6)", modeSense6(0x3F, 0, 255), true, false},
+		{"MODE SENSE(10)", modeSense10(0, 0x3F, 0, 255), true, false},
+		{"MODE SELECT(6)", modeSelect6(nil), true, false},
+		{"PERSISTENT RESERVE IN", prInCDB(prInReadKeys), true, false},
+		{"READ CAPACITY(10)", cdb10(0x25, 0, 0, 0), true, false},
+		{"READ CAPACITY(16)", cdb16(0x9E, 0x10, 0, 32), true, false},
+		{"READ(10)", cdb10(0x28, 0, 0, 1), false, false},
+		{"WRITE(10)", cdb10(0x2A, 0, 0, 0), false, false},
+		{"GET LBA STATUS", getLBAStatus(0, 24), false, false},
+		{"RESERVE(6)", reserve6, false, false},
+		{"REPORT SUPPORTED OPERATION CODES", rsocCDB(0, 0, 0, 255), false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newPathFixture(t)
+			check := func(allowed bool, asc ASC) {
+				t.Helper()
+				r := f.on(f.c, tt.cdb)
+				if allowed {
+					r.wantStatus(t, good)
+				} else {
+					r.wantSense(t, KeyNotReady, asc)
+				}
+			}
+			check(tt.standby, ASCPortInStandbyState)
+			f.setTPG(f.a, byte(Unavailable), 0, 0, 7).wantStatus(t, good)
+			f.wantAttentions(f.c, ASCAsymmetricAccessStateChanged)
+			check(tt.unavailable, ASCPortInUnavailableState)
+		})
+	}
+}
+
+// TestImplicitStateChange tells everyone, and is not the doing of a command.
+func TestImplicitStateChange(t *testing.T) {
+	f := newPathFixture(t)
+	f.setTPG(f.a, byte(Standby), 0, 0, 2).wantStatus(t, good)
+	for _, n := range []*Nexus{f.b, f.c} {
+		f.wantAttentions(n, ASCAsymmetricAccessStateChanged)
+	}
+	if !f.lu.SetPortState(f.target.Name(), 2, ActiveOptimized) {
+		t.Fatal("refused")
+	}
+	for _, n := range []*Nexus{f.a, f.b, f.c} {
+		f.wantAttentions(n, ASCAsymmetricAccessStateChanged)
+	}
+	wantHex(t, f.good(reportTPG(0, 255), nil)[16:28], "00 0f 0002 00 00 00 01 0000 0002")
+	if f.lu.SetPortState(f.target.Name(), 3, Standby) || f.lu.SetPortState("iqn.other", 1, Standby) ||
+		f.lu.SetPortState(f.target.Name(), 1, Transitioning) {
+		t.Error("a group or a state that is not there was accepted")
+	}
+}
+
+func TestPortGroupsThatAreRefused(t *testing.T) {
+	for name, groups := range map[string][]PortGroup{
+		"tag 0":         {{Tag: 0}},
+		"the same tag":  {{Tag: 1}, {Tag: 1}},
+		"transitioning": {{Tag: 1, State: Transitioning}},
+	} {
+		f := newFixture(t)
+		target := NewTarget(TargetConfig{Name: "iqn.t", PortGroups: groups})
+		if target.AddLU(0, f.lu) == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// TestPathDesignators: a host tells its paths apart by page 83h.
+func TestPathDesignators(t *testing.T) {
+	f := newPathFixture(t)
+	page := f.on(f.c, inquiryCDB(1, 0x83, 1024)).data
+	var port, group []byte
+	for d := page[4:]; len(d) > 0; d = d[4+d[3]:] {
+		switch d[1] & 0x3F {
+		case associationPort<<4 | designatorPort:
+			port = d[4:8]
+		case associationPort<<4 | designatorPortGroup:
+			group = d[4:8]
+		}
+	}
+	wantHex(t, port, "00000007")
+	wantHex(t, group, "00000007")
+}
