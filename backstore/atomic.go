@@ -124,7 +124,7 @@ func (v *Volume) readAtOnce(ctx context.Context, p []byte, off int64) error {
 			return nil
 		case errors.Is(err, fs.ErrNotExist) && tries < readTries:
 		default:
-			return readError(tree{volume: v}, off&^(BlockLength-1)+int64(bad)*BlockLength, err)
+			return v.store.readError(ctx, tree{volume: v}, off&^(BlockLength-1)+int64(bad)*BlockLength, slots[bad], err)
 		}
 	}
 }

@@ -210,7 +210,7 @@ func (s *Store) moveBatch(ctx context.Context, batch []moving, bytes int, limite
 		return err
 	}
 	slices.SortFunc(batch, func(a, b moving) int { return int(a.x.Addr.Block) - int(b.x.Addr.Block) })
-	batch, data, damage := s.readBatch(batch, make([]byte, 0, bytes))
+	batch, data, damage := s.readBatch(ctx, batch, make([]byte, 0, bytes))
 	if len(batch) == 0 {
 		return damage
 	}
@@ -239,7 +239,7 @@ func (s *Store) moveBatch(ctx context.Context, batch []moving, bytes int, limite
 // readBatch appends the data of extents of one segment to buf, and returns the
 // extents that could be read. Others are left where they are: moving them would
 // give them a right checksum no more than they have now.
-func (s *Store) readBatch(batch []moving, buf []byte) (good []moving, data []byte, damage error) {
+func (s *Store) readBatch(ctx context.Context, batch []moving, buf []byte) (good []moving, data []byte, damage error) {
 	for _, m := range batch {
 		at := len(buf)
 		buf = buf[:at+int(m.x.Blocks)*BlockLength]
@@ -251,6 +251,7 @@ func (s *Store) readBatch(batch []moving, buf []byte) (good []moving, data []byt
 			err = checkExtent(&m.x, buf[at:])
 		}
 		if err != nil {
+			s.distrust(ctx, m.id, err)
 			damage = errors.Join(damage, fmt.Errorf("extent %d in segment %08x: %w: %w", m.id, m.x.Addr.Segment, ErrCorrupt, err))
 			buf = buf[:at]
 			continue

@@ -26,6 +26,10 @@ var (
 	ErrCorrupt = errors.New("stored data is corrupt")
 	// ErrReadOnly: the volume is a snapshot, which is never written to.
 	ErrReadOnly = errors.New("volume is read-only")
+	// ErrChanged: what was watched has changed since.
+	ErrChanged = errors.New("data has changed")
+	// ErrTooMany: a bound on the number of something is reached.
+	ErrTooMany = errors.New("too many")
 	// ErrInvalid: an argument that no store could accept (name, size, length).
 	ErrInvalid = errors.New("invalid argument")
 )

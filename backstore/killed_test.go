@@ -71,7 +71,8 @@ func realOptions(rng *rand.Rand, dir string) Options {
 }
 
 // workUntilKilled says which step of the history it begins, and after which of
-// them everything was durable.
+// them everything was durable. With an odd seed it takes a checkpoint after
+// each, so that most of its time the engine is writing.
 func workUntilKilled(dir, seed string) {
 	n, err := strconv.ParseUint(seed, 10, 64)
 	if err != nil {
@@ -81,6 +82,9 @@ func workUntilKilled(dir, seed string) {
 	for step := 0; ; step++ {
 		fmt.Println("begin", step)
 		h.step()
+		if n%2 == 1 {
+			h.checkpoint()
+		}
 		if len(h.states) == 1 {
 			fmt.Println("durable", step)
 		}
@@ -140,8 +144,8 @@ func TestKilledProcess(t *testing.T) {
 	forSeeds(t, 1, func(t *testing.T, seed uint64) {
 		rng := rand.New(rand.NewPCG(seed, 4))
 		dir := filepath.Join(t.TempDir(), "store")
-		for round := range uint64(4) {
-			seed := seed + round<<32
+		for round := range uint64(6) {
+			seed := seed + round + round<<32
 			twin := filepath.Join(t.TempDir(), "twin")
 			if round > 0 {
 				if err := os.CopyFS(twin, os.DirFS(dir)); err != nil {
@@ -158,7 +162,7 @@ func TestKilledProcess(t *testing.T) {
 			if err := h.store.Close(); err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("round %d: killed in step %d, durable after %d", round, k.begun-1, k.durable)
+			t.Logf("round %d: killed in step %d, durable after %d%s", round, k.begun-1, k.durable, duringCheckpoint(dir))
 			if problem, _ := opens(realOptions(rng, dir), states); problem != "" {
 				h.fatalf("seed %d: %s", seed, problem)
 			}
@@ -169,6 +173,20 @@ func TestKilledProcess(t *testing.T) {
 	})
 }
 
+// duringCheckpoint says how far a checkpoint had come in a store that was left
+// in the middle of one.
+func duringCheckpoint(dir string) string {
+	for _, at := range []struct{ file, says string }{
+		{redoName + ".new", ", while a checkpoint was written"},
+		{redoName, ", while the engine took a checkpoint"},
+	} {
+		if _, err := os.Stat(filepath.Join(dir, at.file)); err == nil {
+			return at.says
+		}
+	}
+	return ""
+}
+
 // follow does the steps that a child did and returns the states that it may
 // have left.
 func (h *history) follow(k killed) []*model {
@@ -177,7 +195,7 @@ func (h *history) follow(k killed) []*model {
 		h.states = h.states[len(h.states)-1:]
 		h.step()
 		if step == k.durable {
-			states = nil
+			states, h.states = nil, h.states[len(h.states)-1:]
 		}
 		states = append(states, h.states...)
 	}

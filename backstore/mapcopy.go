@@ -61,7 +61,12 @@ func (v *Volume) mapStep(ctx context.Context, dst int64, from *Snapshot, src, le
 	if head != 0 || length < BlockLength {
 		return v.copyBytes(ctx, dst, from, src, min(length, BlockLength-head))
 	}
-	return v.mapBlocks(ctx, dst, from, at, length/BlockLength)
+	n := int64(0)
+	err := v.changeWatched(ctx, uint64(dst/BlockLength), uint64(length/BlockLength), func() (err error) {
+		n, err = v.mapBlocks(ctx, dst, from, at, length/BlockLength)
+		return err
+	})
+	return n, err
 }
 
 // copyBytes copies at most copyBuffer bytes by reading and writing.
@@ -94,6 +99,9 @@ func (v *Volume) mapBlocks(ctx context.Context, dst int64, from *Snapshot, at, b
 		return 0, err
 	}
 	to, first := uint64(dst/BlockLength), uint64(at/BlockLength)
+	if err := v.watched.check(to, uint64(blocks)); err != nil {
+		return 0, err
+	}
 	n, err := s.forest.Copy(&v.root, to, from.state.root, first, uint64(blocks), mapStep)
 	if err != nil {
 		return 0, s.fail(err)

@@ -9,7 +9,6 @@ import (
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
-	"odx/backstore/segment"
 )
 
 // readBatch is how many blocks are looked up at once.
@@ -98,7 +97,7 @@ func (v *Volume) readBlocks(ctx context.Context, p []byte, off int64, slots []ex
 			if tries++; errors.Is(err, fs.ErrNotExist) && tries < readTries && ctx.Err() == nil {
 				continue
 			}
-			return readError(tree{volume: v}, off+int64(bad)*BlockLength, err)
+			return v.store.readError(ctx, tree{volume: v}, off+int64(bad)*BlockLength, slots[bad], err)
 		}
 		p, slots, off = p[n*BlockLength:], slots[n:], off+int64(n)*BlockLength
 	}
@@ -129,15 +128,19 @@ func (s *Store) readTree(ctx context.Context, t tree, p []byte, off int64) error
 			if tries++; errors.Is(err, fs.ErrNotExist) && tries < readTries {
 				continue
 			}
-			return readError(t, off-int64(head)+int64(bad)*BlockLength, err)
+			return s.readError(ctx, t, off-int64(head)+int64(bad)*BlockLength, slots[bad], err)
 		}
 		p, off = p[len(part):], off+int64(len(part))
 	}
 	return nil
 }
 
-func readError(t tree, off int64, err error) error {
-	if errors.Is(err, errCRC) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, segment.ErrCorrupt) {
+// readError is the error of a read that ends at the block at byte off of a tree,
+// because what is stored for its slot could not be read.
+func (s *Store) readError(ctx context.Context, t tree, off int64, slot extent.Slot, err error) error {
+	id, _ := s.extents.Split(slot)
+	s.distrust(ctx, id, err)
+	if damaged(err) {
 		return &CorruptError{Name: t.name(), Offset: off, Err: err}
 	}
 	return fmt.Errorf("%s: block at byte %d: %w", t.name(), off, err)
@@ -187,7 +190,17 @@ func (s *Store) fetch(locs []extent.Location, p []byte) (bad int, err error) {
 		}
 		part = part[:n*BlockLength]
 		if err := s.segments.ReadAt(locs[i].Addr, part); err != nil {
-			return i, err
+			if n == 1 || errors.Is(err, fs.ErrNotExist) {
+				return i, err
+			}
+			// Not all of it can be bad: read up to the first block that is.
+			for k := range n {
+				if _, err := s.fetch(locs[i+k:i+k+1], part[k*BlockLength:(k+1)*BlockLength]); err != nil {
+					return i + k, err
+				}
+			}
+			i += n
+			continue
 		}
 		for k := range n {
 			if crc32.Checksum(part[k*BlockLength:(k+1)*BlockLength], castagnoli) != locs[i+k].CRC {

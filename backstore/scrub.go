@@ -169,7 +169,7 @@ func (c *scrubber) verify(ctx context.Context, found []placed) error {
 				continue
 			}
 		}
-		if err := c.again(x.id, data); err != nil {
+		if err := c.again(ctx, x.id, data); err != nil {
 			return err
 		}
 	}
@@ -181,7 +181,7 @@ func (c *scrubber) verify(ctx context.Context, found []placed) error {
 // again verifies an extent that was not right by itself, where it lies now: it
 // can have been moved or freed after its place was looked up, and its segment
 // deleted. buf is as long as the extent.
-func (c *scrubber) again(id extent.ID, buf []byte) error {
+func (c *scrubber) again(ctx context.Context, id extent.ID, buf []byte) error {
 	for {
 		x, ok, err := c.store.extents.Get(id)
 		if err != nil || !ok {
@@ -200,6 +200,7 @@ func (c *scrubber) again(id extent.ID, buf []byte) error {
 			return err
 		}
 		if now.Addr == x.Addr {
+			c.store.distrust(ctx, id, reason)
 			c.damaged(id, &x, bad, reason)
 			return nil
 		}

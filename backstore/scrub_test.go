@@ -138,6 +138,13 @@ func TestScrubComparesFingerprints(t *testing.T) {
 	if len(r.Damages) != 1 || r.Damages[0].Reason != errFingerprint.Error() || uses(r.Damages[0]) != "v 0+16384" {
 		t.Errorf("got %+v", r.Damages)
 	}
+	// From now on it is known to be wrong.
+	if err := v.ReadAt(ctx, make([]byte, 4096), 8192); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("read of data that a scrub found to be wrong: %v", err)
+	}
+	if r = scrubbed(t, s); len(r.Damages) != 1 || uses(r.Damages[0]) != "v 0+16384" {
+		t.Errorf("a second scrub got %+v", r.Damages)
+	}
 }
 
 // rewrite changes the stored data that begins like this.

@@ -110,6 +110,12 @@ func blockRanges(ranges []Range) []blockmap.Range {
 // be nil, gives records to put in the same atomic step. It is durable after a
 // Flush. The caller releases the handle.
 func (v *Volume) Snapshot(ctx context.Context, ranges []Range, recs func(snapshotID uint64) []Record) (*Snapshot, error) {
+	return v.snapshot(ctx, ranges, recs, func() error { return nil })
+}
+
+// snapshot is Snapshot, unless refuse says otherwise at the point of the
+// volume's history at which it would be taken.
+func (v *Volume) snapshot(ctx context.Context, ranges []Range, recs func(snapshotID uint64) []Record, refuse func() error) (*Snapshot, error) {
 	s := v.store
 	st := &snapshotState{ranges: slices.Clone(ranges), handles: 1}
 	s.tableMu.Lock()
@@ -145,6 +151,9 @@ func (v *Volume) Snapshot(ctx context.Context, ranges []Range, recs func(snapsho
 		if err := v.admit(ctx, r.Offset, r.Length); err != nil {
 			return nil, err
 		}
+	}
+	if err := refuse(); err != nil {
+		return nil, err
 	}
 	if err := s.takeSnapshot(v, st, records, func() { s.journal.Append(e.b, nil) }); err != nil {
 		return nil, s.fail(err)

@@ -35,6 +35,8 @@ type Volume struct {
 	root    blockmap.Root
 	size    int64
 	deleted bool
+
+	watched watches
 }
 
 // Name returns the volume's name.
@@ -144,20 +146,28 @@ func (v *Volume) writeBlocks(ctx context.Context, p []byte, off int64, w blocksW
 	}
 	block := uint64(off / BlockLength)
 	plan := s.newPlan()
-	err = s.prepare(plan, v.number, block, p)
-	if err == nil {
-		if err = s.begin(ctx, plan.size()); err == nil {
-			done, err = v.applyPlan(ctx, plan, block, off, len(p), w)
-			unused := 0
-			if !done {
-				unused = plan.size()
-			}
-			if derr := s.discard(plan); err == nil {
-				err = derr
-			}
-			s.end(unused)
-			return done, err
+	for err = s.prepare(plan, v.number, block, p); err == nil; {
+		if err = v.watched.giveNotice(ctx, block, uint64(plan.blocks)); err != nil {
+			break
 		}
+		if err = s.begin(ctx, plan.size()); err != nil {
+			break
+		}
+		done, err = v.applyPlan(ctx, plan, block, off, len(p), w)
+		unused := 0
+		if !done {
+			unused = plan.size()
+		}
+		if err == errWatched {
+			s.end(unused)
+			err = nil
+			continue
+		}
+		if derr := s.discard(plan); err == nil {
+			err = derr
+		}
+		s.end(unused)
+		return done, err
 	}
 	s.opMu.RLock()
 	defer s.opMu.RUnlock()
@@ -182,6 +192,9 @@ func (v *Volume) applyPlan(ctx context.Context, plan *writePlan, block uint64, o
 		if !slices.Equal(now[:len(w.expect)], w.expect) {
 			return false, nil
 		}
+	}
+	if err := v.watched.check(block, uint64(plan.blocks)); err != nil {
+		return false, err
 	}
 	if w.atomic {
 		v.atomicWrites.Add(1)
@@ -214,7 +227,8 @@ func (v *Volume) Zero(ctx context.Context, off, length int64) error {
 			continue
 		}
 		n := (end - off) &^ (BlockLength - 1)
-		if err := v.clearBlocks(ctx, off, n); err != nil {
+		err := v.changeWatched(ctx, uint64(off/BlockLength), uint64(n/BlockLength), func() error { return v.clearBlocks(ctx, off, n) })
+		if err != nil {
 			return err
 		}
 		off += n
@@ -242,6 +256,9 @@ func (v *Volume) clearBlocks(ctx context.Context, off, length int64) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err := v.admit(ctx, off, length); err != nil {
+		return err
+	}
+	if err := v.watched.check(uint64(off/BlockLength), uint64(length/BlockLength)); err != nil {
 		return err
 	}
 	if err := s.forest.Clear(&v.root, uint64(off/BlockLength), uint64(length/BlockLength)); err != nil {

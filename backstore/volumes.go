@@ -84,6 +84,18 @@ func (s *Store) Volume(name string) (*Volume, error) {
 	return v, nil
 }
 
+// VolumeByID returns the volume that was made with a random number.
+func (s *Store) VolumeByID(id [16]byte) (*Volume, error) {
+	s.tableMu.Lock()
+	defer s.tableMu.Unlock()
+	for _, v := range s.volumes {
+		if v.id == id {
+			return v, nil
+		}
+	}
+	return nil, fmt.Errorf("volume %x: %w", id, ErrNotFound)
+}
+
 // Volumes returns all volumes by name.
 func (s *Store) Volumes() []*Volume {
 	s.tableMu.Lock()
@@ -103,6 +115,10 @@ func (s *Store) DeleteVolume(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	return v.changeWatched(ctx, 0, MaxVolumeBytes/BlockLength, func() error { return s.deleteVolume(ctx, v) })
+}
+
+func (s *Store) deleteVolume(ctx context.Context, v *Volume) error {
 	var e enc
 	e.byte(recDeleteVolume)
 	e.uint(v.number)
@@ -114,7 +130,10 @@ func (s *Store) DeleteVolume(ctx context.Context, name string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.deleted {
-		return fmt.Errorf("volume %s: %w", name, ErrNotFound)
+		return fmt.Errorf("volume %s: %w", v.name, ErrNotFound)
+	}
+	if err := v.watched.check(0, MaxVolumeBytes/BlockLength); err != nil {
+		return err
 	}
 	if err := s.removeVolume(v); err != nil {
 		return s.fail(err)

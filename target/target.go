@@ -14,11 +14,13 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"odx/backstore"
 	"odx/conf"
+	"odx/target/copymgr"
 	"odx/target/iscsi"
 	"odx/target/scsi"
 	"odx/tokens"
@@ -30,6 +32,7 @@ type Service struct {
 	log       *logrus.Entry
 	store     *backstore.Store
 	tokens    *tokens.Manager
+	copies    *copymgr.Manager
 	backings  []io.Closer                  // of LUNs outside the store
 	units     map[string]*scsi.LogicalUnit // by conf.LUN.Medium
 	space     *spaceWatch
@@ -176,9 +179,23 @@ func (s *Service) Stop(ctx context.Context) error {
 		}
 		s.unwatch()
 		s.serving.Wait()
+		s.stopCopies(ctx)
 		s.stopErr = errors.Join(err, s.release())
 	})
 	return s.stopErr
+}
+
+// copyStopLimit bounds the wait for copies in the background, whose work is
+// aborted then.
+const copyStopLimit = 2 * time.Second
+
+// stopCopies ends the copies that no command waits for.
+func (s *Service) stopCopies(ctx context.Context) {
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), copyStopLimit)
+	defer cancel()
+	if err := s.copies.Close(limited); err != nil {
+		s.log.WithError(err).Warn("stopping without copies that do not end")
+	}
 }
 
 // release closes whatever is open, in the reverse order of Start.

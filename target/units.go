@@ -99,7 +99,7 @@ func growHint(l *conf.LUN, size int64) string {
 // device server of every target. LUNs on one medium share a logical unit.
 func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error) {
 	s.units = map[string]*scsi.LogicalUnit{}
-	copies := copymgr.New(s.tokens, s.log)
+	s.copies = copymgr.New(s.tokens, s.log)
 	var targets []iscsi.TargetConfig
 	for _, t := range s.cfg.Targets {
 		device := scsi.NewTarget(scsi.TargetConfig{Name: t.Name, Log: s.log})
@@ -108,7 +108,7 @@ func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error)
 			lu := s.units[l.Medium()]
 			if lu == nil {
 				var err error
-				if lu, err = s.makeUnit(ctx, l, copies); err != nil {
+				if lu, err = s.makeUnit(ctx, l); err != nil {
 					return nil, s.cfg.Problem(l.Key, "LUN %d: %v", l.Number, err)
 				}
 				s.units[l.Medium()] = lu
@@ -123,7 +123,7 @@ func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error)
 }
 
 // makeUnit makes the logical unit of l, with the copy manager on it.
-func (s *Service) makeUnit(ctx context.Context, l *conf.LUN, copies *copymgr.Manager) (*scsi.LogicalUnit, error) {
+func (s *Service) makeUnit(ctx context.Context, l *conf.LUN) (*scsi.LogicalUnit, error) {
 	c := scsi.LUConfig{LogicalBlockLength: l.BlockSize, ReadOnly: l.ReadOnly}
 	if l.Volume != "" {
 		v, err := s.openVolume(ctx, l)
@@ -144,7 +144,7 @@ func (s *Service) makeUnit(ctx context.Context, l *conf.LUN, copies *copymgr.Man
 	if err != nil {
 		return nil, err
 	}
-	if err := copies.Install(lu, cmp.Or(l.Volume, l.Backing)); err != nil {
+	if err := s.copies.Install(lu, cmp.Or(l.Volume, l.Backing)); err != nil {
 		return nil, fmt.Errorf("copy manager: %w", err)
 	}
 	return lu, nil

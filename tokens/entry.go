@@ -10,6 +10,9 @@ import (
 // entry is a live token in memory.
 type entry struct {
 	id ID
+	// watch tells of a change of the token's data; nil unless it is change
+	// vulnerable.
+	watch Watch
 
 	// record orders changes of the token's record in the store: once the
 	// record was deleted, no late saveUse may bring it back.
@@ -37,7 +40,7 @@ func (e *entry) info() Info {
 		Inactivity: e.rec.Inactivity, Uses: e.rec.Uses, InUse: e.users, Priority: e.rec.Priority,
 	}
 	copy(i.Management[:], e.rec.Management)
-	if e.users == 0 {
+	if e.index >= 0 {
 		i.Expires = e.deadline
 	}
 	return i
@@ -70,8 +73,12 @@ func (d *deadlines) Pop() any {
 	return e
 }
 
-// rest puts a token that nobody uses under its inactivity timeout. m.mu is held.
+// rest puts a token that nobody uses under its inactivity timeout, if it has
+// one. m.mu is held.
 func (m *Manager) rest(e *entry, deadline time.Time) {
+	if !e.rec.Type.expires() {
+		return
+	}
 	e.deadline = deadline
 	heap.Push(&m.idle, e)
 	if e.index == 0 {

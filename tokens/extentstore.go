@@ -36,6 +36,14 @@ func (s extentStore) AddressSpace(v Volume) (AddressSpace, bool) {
 	return extentVolume{volume}, true
 }
 
+func (s extentStore) Space(id [16]byte) (AddressSpace, error) {
+	v, err := s.VolumeByID(id)
+	if err != nil {
+		return nil, err
+	}
+	return extentVolume{v}, nil
+}
+
 func (s extentStore) CreateStage(ctx context.Context, name string, size int64) (AddressSpace, error) {
 	v, err := s.CreateVolume(ctx, name, size)
 	if err != nil {
@@ -59,6 +67,25 @@ type extentVolume struct{ *backstore.Volume }
 
 func (v extentVolume) Snapshot(ctx context.Context, ranges []backstore.Range, recs func(uint64) []backstore.Record) (Snapshot, error) {
 	snap, err := v.Volume.Snapshot(ctx, ranges, recs)
+	if err != nil {
+		return nil, err
+	}
+	return snap, nil
+}
+
+func (v extentVolume) Watch(ctx context.Context, ranges []backstore.Range, recs []backstore.Record, changing func(context.Context) error) (Watch, error) {
+	w, err := v.Volume.Watch(ctx, ranges, recs, changing)
+	if err != nil {
+		return nil, err
+	}
+	return extentWatch{w}, nil
+}
+
+// extentWatch shows a *backstore.Watch as a Watch.
+type extentWatch struct{ *backstore.Watch }
+
+func (w extentWatch) Snapshot(ctx context.Context, ranges []backstore.Range, recs func(uint64) []backstore.Record) (Snapshot, error) {
+	snap, err := w.Watch.Snapshot(ctx, ranges, recs)
 	if err != nil {
 		return nil, err
 	}

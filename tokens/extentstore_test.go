@@ -91,7 +91,7 @@ func (w *extentWorld) create(t fataler, name string, size, blockLength int64) *b
 
 // The property of the in-memory twin holds for the store itself, over power
 // cuts too.
-func TestPointInTimePropertyOnTheExtentStore(t *testing.T) {
+func TestTokenPropertyOnTheExtentStore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := newDisk()
 		w := &extentWorld{options: d.options()}

@@ -20,7 +20,7 @@ const (
 
 // acquire marks the token t as used and opens its snapshot. Until release it
 // does not expire.
-func (m *Manager) acquire(t *Token) (*entry, Snapshot, error) {
+func (m *Manager) acquire(ctx context.Context, t *Token) (*entry, Snapshot, error) {
 	m.mu.Lock()
 	e, err := m.find(t)
 	if err != nil {
@@ -31,18 +31,23 @@ func (m *Manager) acquire(t *Token) (*entry, Snapshot, error) {
 	m.unrest(e)
 	m.mu.Unlock()
 
-	s, err := m.store.Snapshot(e.rec.Snapshot) // constant since the entry was made
+	s, err := m.openData(ctx, e)
 	if err == nil {
 		return e, s, nil
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.leave(e, e.deadline)
-	if errors.Is(err, backstore.ErrNotFound) {
-		if _, fate := m.find(t); fate != nil {
-			return nil, nil, fate // it died since we found it
+	_, fate := m.find(t)
+	m.mu.Unlock()
+	switch {
+	case fate != nil:
+		return nil, nil, fate // it died since we found it
+	case errors.Is(err, backstore.ErrNotFound), errors.Is(err, backstore.ErrRange):
+		lost := fmt.Errorf("%w: its data is gone: %w", ErrCancelled, err)
+		if err := m.kill(ctx, e, Cancelled); err != nil && !errors.Is(err, errDying) {
+			return nil, nil, errors.Join(lost, err)
 		}
-		err = fmt.Errorf("%w: the store has lost its data", ErrCancelled)
+		return nil, nil, lost
 	}
 	return nil, nil, err
 }
@@ -87,13 +92,16 @@ func (m *Manager) saveUse(ctx context.Context, e *entry, every time.Duration) er
 	return nil
 }
 
-// errDying: somebody else is ending the token at this moment.
-var errDying = errors.New("token is ending already")
+// errDying: somebody else ended the token first.
+var errDying = errors.New("token has ended already")
 
 // kill ends a live token: from now on users are refused with the reason's
 // error, and the store unpins the snapshot (those who read it finish). The
-// first of several kills decides. The end is durable after a Flush.
+// first of several kills decides; the others wait until its records are in the
+// store. The end is durable after a Flush.
 func (m *Manager) kill(ctx context.Context, e *entry, reason Reason) error {
+	e.record.Lock()
+	defer e.record.Unlock()
 	grave := tombstone{Reason: reason, Died: time.Now().UTC()}
 	m.mu.Lock()
 	if e.dying != 0 {
@@ -123,20 +131,35 @@ func (m *Manager) kill(ctx context.Context, e *entry, reason Reason) error {
 	}
 	delete(m.live, e.id)
 	m.dead.add(e.id, grave, forgotten)
-	m.stats.PinnedBytes -= e.rec.Length
+	m.stats.PinnedBytes -= e.rec.pinned()
 	m.count(reason)
 	return nil
 }
 
-// bury makes the end of e one step of the store.
+// endOnChange returns what a volume calls before the data of a change
+// vulnerable token changes. It ends the token, so that a crash cannot keep the
+// change without the end.
+func (m *Manager) endOnChange(e *entry) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := m.kill(ctx, e, Cancelled); err != nil && !errors.Is(err, errDying) {
+			return err
+		}
+		return nil
+	}
+}
+
+// bury makes the end of e one step of the store. e.record is held.
 func (m *Manager) bury(ctx context.Context, e *entry, recs []backstore.Record) error {
-	e.record.Lock()
-	defer e.record.Unlock()
-	err := m.store.DeleteSnapshot(ctx, e.rec.Snapshot, recs...)
+	err := backstore.ErrNotFound
+	if e.rec.Type.holding() == inSnapshot {
+		err = m.store.DeleteSnapshot(ctx, e.rec.Snapshot, recs...)
+	}
 	if errors.Is(err, backstore.ErrNotFound) {
 		err = m.store.PutRecords(ctx, recs...)
 	}
-	e.deleted = err == nil
+	if e.deleted = err == nil; e.deleted && e.watch != nil {
+		e.watch.Stop()
+	}
 	return err
 }
 

@@ -29,7 +29,7 @@ func (m *Manager) loadTokens(ctx context.Context) error {
 		}
 		e := &entry{id: id, rec: *rec, saved: rec.LastUsed, index: -1}
 		m.live[id] = e
-		m.stats.PinnedBytes += rec.Length
+		m.stats.PinnedBytes += rec.pinned()
 		m.rest(e, remaining(rec, time.Now()))
 		return nil
 	})

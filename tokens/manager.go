@@ -131,11 +131,17 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 	if err := o.Store.DeleteStages(ctx, stagePrefix); err != nil {
 		return nil, fmt.Errorf("remove what an interrupted copy left: %w", err)
 	}
+	if err := m.deleteUses(ctx); err != nil {
+		return nil, fmt.Errorf("remove what interrupted copies left: %w", err)
+	}
 	if err := m.loadTombstones(ctx); err != nil {
 		return nil, fmt.Errorf("load dead tokens: %w", err)
 	}
 	if err := m.loadTokens(ctx); err != nil {
 		return nil, fmt.Errorf("load tokens: %w", err)
+	}
+	if err := m.rewatch(ctx); err != nil {
+		return nil, err
 	}
 	run, stop := context.WithCancel(context.Background())
 	m.stop = stop
@@ -185,7 +191,7 @@ type Info struct {
 	Creator     Creator
 	Created     time.Time
 	LastUsed    time.Time
-	Expires     time.Time // zero while the token is in use
+	Expires     time.Time // zero while the token is in use, and for one that does not expire
 	Inactivity  time.Duration
 	Uses        uint64
 	InUse       int // operations running now

@@ -216,7 +216,7 @@ func TestReadRefusals(t *testing.T) {
 		{"nothing", ranges(0, 0), tokens.ReadOptions{}, tokens.ErrRange},
 		{"timeout too long", ranges(0, 512), tokens.ReadOptions{InactivityTimeout: 601 * time.Second}, tokens.ErrTimeout},
 		{"zero type", ranges(0, 512), tokens.ReadOptions{Type: tokens.RODTypeBlockDeviceZero}, tokens.ErrUnsupportedType},
-		{"reference type", ranges(0, 512), tokens.ReadOptions{Type: tokens.RODTypeAccessUponReference}, tokens.ErrUnsupportedType},
+		{"type of another device type", ranges(0, 512), tokens.ReadOptions{Type: 0xFF000001}, tokens.ErrUnsupportedType},
 	} {
 		if _, err := m.OffloadRead(ctx, source(v), tc.ranges, tc.o); !errors.Is(err, tc.want) {
 			t.Errorf("%s: %v, want %v", tc.name, err, tc.want)

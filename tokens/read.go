@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"odx/backstore"
@@ -68,6 +69,9 @@ func (m *Manager) OffloadRead(ctx context.Context, src Source, ranges []backstor
 
 	space, shared := m.store.AddressSpace(src.Volume)
 	if !shared {
+		if rodType.holding() != inSnapshot {
+			return ReadResult{}, fmt.Errorf("%w: %v, of a volume outside the store", ErrUnsupportedType, rodType)
+		}
 		stage, n, err := m.stage(ctx, src, ranges, total)
 		if err != nil {
 			return ReadResult{}, err
@@ -81,7 +85,10 @@ func (m *Manager) OffloadRead(ctx context.Context, src Source, ranges []backstor
 		Type: rodType, Length: total, BlockLength: src.LU.BlockLength, Creator: o.Creator,
 		Created: now, LastUsed: now, Inactivity: timeout, Priority: o.Priority,
 	}
-	if err := m.pin(ctx, space, ranges, t); err != nil {
+	if !rodType.expires() {
+		t.record.Inactivity = 0
+	}
+	if err := m.create(ctx, space, ranges, t); err != nil {
 		return ReadResult{}, err
 	}
 	return ReadResult{Token: t.token, Represented: total}, nil
@@ -126,34 +133,76 @@ type pending struct {
 	token  *Token
 }
 
-// pin makes the snapshot and the record of t in one durable step, and then the
-// token live.
-func (m *Manager) pin(ctx context.Context, space AddressSpace, ranges []backstore.Range, t *pending) error {
+// create gives the token its name and its record, durably, and brings it to life.
+func (m *Manager) create(ctx context.Context, space AddressSpace, ranges []backstore.Range, t *pending) error {
 	newName(&t.fields)
 	t.token = t.encode()
 	m.sealer.seal(t.token)
 	t.record.Name, t.record.Management = t.name[:], t.token[:ManagementLength]
+	if t.rodType.holding() != inSnapshot {
+		id := space.ID()
+		t.record.Volume, t.record.Ranges = id[:], slices.Clone(ranges)
+	}
+	e := &entry{id: t.id, rec: t.record, saved: t.record.LastUsed, index: -1}
+	var err error
+	switch t.rodType.holding() {
+	case inSnapshot:
+		err = m.pin(ctx, space, ranges, t)
+		e.rec.Snapshot = t.record.Snapshot
+	case inVolume:
+		err = m.store.PutRecords(ctx, t.live())
+	case inUnchangedVolume:
+		if e.watch, err = space.Watch(ctx, ranges, []backstore.Record{t.live()}, m.endOnChange(e)); errors.Is(err, backstore.ErrTooMany) {
+			err = fmt.Errorf("%w: %w", ErrNoResources, err)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := m.store.Flush(ctx); err != nil {
+		return errors.Join(err, m.undo(ctx, e))
+	}
+	m.enter(e)
+	return nil
+}
+
+// live is the record of the token.
+func (t *pending) live() backstore.Record {
+	return backstore.Record{Key: tokenKey(livePrefix, t.id), Value: t.record.encode()}
+}
+
+// pin makes the snapshot and the record of t in one step.
+func (m *Manager) pin(ctx context.Context, space AddressSpace, ranges []backstore.Range, t *pending) error {
 	s, err := space.Snapshot(ctx, ranges, func(snapshot uint64) []backstore.Record {
 		t.record.Snapshot = snapshot
-		return []backstore.Record{{Key: tokenKey(livePrefix, t.id), Value: t.record.encode()}}
+		return []backstore.Record{t.live()}
 	})
 	if err != nil {
 		return err
 	}
 	s.Release()
-	if err := m.store.Flush(ctx); err != nil {
-		// Nobody will learn of this token.
-		undo := m.store.DeleteSnapshot(context.WithoutCancel(ctx), t.record.Snapshot, deletion(livePrefix, t.id))
-		return errors.Join(err, undo)
-	}
-	e := &entry{id: t.id, rec: t.record, saved: t.record.LastUsed, index: -1}
+	return nil
+}
+
+// undo removes a token that nobody will learn of.
+func (m *Manager) undo(ctx context.Context, e *entry) error {
+	e.record.Lock()
+	defer e.record.Unlock()
+	return m.bury(context.WithoutCancel(ctx), e, []backstore.Record{deletion(livePrefix, e.id)})
+}
+
+// enter makes a token one of the live ones. A change vulnerable token can have
+// ended since it was made; it counts all the same.
+func (m *Manager) enter(e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.live[t.id] = e
 	m.stats.Created++
-	m.stats.PinnedBytes += t.record.Length
-	m.rest(e, time.Now().Add(t.record.Inactivity))
-	return nil
+	if e.dying != 0 {
+		return
+	}
+	m.live[e.id] = e
+	m.stats.PinnedBytes += e.rec.pinned()
+	m.rest(e, time.Now().Add(e.rec.Inactivity))
 }
 
 // sumRanges adds the lengths of ranges, each of which must be whole blocks

@@ -12,9 +12,12 @@ import (
 
 // Keys of the manager's records in the store. A token's key ends in its ID.
 const (
-	keyPrefix       = "token/"
-	sealKey         = keyPrefix + "key"
-	livePrefix      = keyPrefix + "live/"
+	keyPrefix  = "token/"
+	sealKey    = keyPrefix + "key"
+	livePrefix = keyPrefix + "live/"
+	// usePrefix and the number of a snapshot: one that lives for a single use of
+	// a token whose data is in a volume.
+	usePrefix       = keyPrefix + "use/"
 	tombstonePrefix = keyPrefix + "dead/"
 )
 
@@ -33,7 +36,7 @@ type record struct {
 	Type        RODType       `json:"type"`
 	Name        []byte        `json:"name"`       // the token's secret
 	Management  []byte        `json:"management"` // the ROD management token
-	Snapshot    uint64        `json:"snapshot"`
+	Snapshot    uint64        `json:"snapshot,omitempty"`
 	Length      int64         `json:"length"`
 	BlockLength int           `json:"block_length"`
 	Creator     Creator       `json:"creator"`
@@ -42,6 +45,11 @@ type record struct {
 	Inactivity  time.Duration `json:"inactivity"`
 	Uses        uint64        `json:"uses"`
 	Priority    int           `json:"priority,omitempty"`
+
+	// Volume, the ID of one, and Ranges are where the data is when there is no
+	// snapshot.
+	Volume []byte            `json:"volume,omitempty"`
+	Ranges []backstore.Range `json:"ranges,omitempty"`
 }
 
 var errRecord = errors.New("malformed token record")
@@ -62,10 +70,42 @@ func decodeRecord(b []byte) (*record, error) {
 	if len(r.Name) != nameLength || len(r.Management) != ManagementLength {
 		return nil, fmt.Errorf("%w: name of %d bytes, management token of %d", errRecord, len(r.Name), len(r.Management))
 	}
-	if r.Length <= 0 || r.Inactivity <= 0 {
+	if r.Length <= 0 || r.Inactivity <= 0 && r.Type.expires() {
 		return nil, fmt.Errorf("%w: length %d, inactivity timeout %v", errRecord, r.Length, r.Inactivity)
 	}
+	if err := r.checkPlace(); err != nil {
+		return nil, err
+	}
 	return r, nil
+}
+
+// checkPlace reports whether the record says where the data is.
+func (r *record) checkPlace() error {
+	switch r.Type.holding() {
+	case inSnapshot:
+		return nil
+	case nowhere:
+		return fmt.Errorf("%w: %v", errRecord, r.Type)
+	}
+	var total int64
+	for _, x := range r.Ranges {
+		if x.Offset < 0 || x.Length < 0 || total+x.Length < total {
+			return fmt.Errorf("%w: %d bytes at %d", errRecord, x.Length, x.Offset)
+		}
+		total += x.Length
+	}
+	if len(r.Volume) != 16 || total != r.Length {
+		return fmt.Errorf("%w: volume %x, %d bytes in ranges of %d", errRecord, r.Volume, r.Length, total)
+	}
+	return nil
+}
+
+// pinned returns how many bytes the record's snapshot keeps readable.
+func (r *record) pinned() int64 {
+	if r.Type.holding() != inSnapshot {
+		return 0
+	}
+	return r.Length
 }
 
 // tombstone is what is kept of a token that is no more, so that its holder

@@ -37,16 +37,56 @@ func (t RODType) String() string {
 	return fmt.Sprintf("ROD type %08Xh", uint32(t))
 }
 
+// PointInTime reports whether a token of type t stands for its data as it was
+// when the token was made: the only kind that POPULATE TOKEN may make (SBC-3
+// 5.11).
+func (t RODType) PointInTime() bool {
+	switch t {
+	case RODTypePointInTimeDefault, RODTypePointInTimeChangeVulnerable, RODTypePointInTimePersistent, RODTypePointInTimeAny:
+		return true
+	}
+	return false
+}
+
+// expires reports whether a token of type t ends when it was not used for its
+// inactivity timeout.
+func (t RODType) expires() bool { return t != RODTypePointInTimePersistent }
+
 // concrete returns the type of the token that OffloadRead makes when asked for
 // t; a request that leaves the choice open gets the default point in time copy.
 func (t RODType) concrete() (RODType, error) {
 	switch t {
-	case RODTypeInternal, RODTypePointInTimeAny, RODTypePointInTimeDefault:
+	case RODTypeInternal, RODTypePointInTimeAny:
 		return RODTypePointInTimeDefault, nil
 	}
-	return 0, fmt.Errorf("%w: %v", ErrUnsupportedType, t)
+	if t.holding() == nowhere {
+		return 0, fmt.Errorf("%w: %v", ErrUnsupportedType, t)
+	}
+	return t, nil
+}
+
+// holding is where the data is that a token stands for.
+type holding uint8
+
+const (
+	nowhere           holding = iota // the manager makes and takes no such token
+	inSnapshot                       // pinned
+	inVolume                         // as the volume is when the token is used
+	inUnchangedVolume                // in the volume until somebody writes there
+)
+
+func (t RODType) holding() holding {
+	switch t {
+	case RODTypePointInTimeDefault, RODTypePointInTimePersistent:
+		return inSnapshot
+	case RODTypeAccessUponReference:
+		return inVolume
+	case RODTypePointInTimeChangeVulnerable:
+		return inUnchangedVolume
+	}
+	return nowhere
 }
 
 // usable reports whether a token of type t can stand for data that this
-// manager holds.
-func (t RODType) usable() bool { return t == RODTypePointInTimeDefault }
+// manager knows of.
+func (t RODType) usable() bool { return t.holding() != nowhere }

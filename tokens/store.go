@@ -21,6 +21,8 @@ type Volume interface {
 // without moving its bytes. Any byte alignment is correct.
 type AddressSpace interface {
 	Volume
+	// ID is permanent, and no other address space of the store ever has it.
+	ID() [16]byte
 	// Snapshot pins the ranges as they are now and stores the records that recs
 	// returns in the same atomic step.
 	Snapshot(ctx context.Context, ranges []backstore.Range, recs func(id uint64) []backstore.Record) (Snapshot, error)
@@ -28,6 +30,21 @@ type AddressSpace interface {
 	// returns the bytes done, contiguous from dst; fewer than length without an
 	// error means that it stopped to bound its time.
 	Map(ctx context.Context, dst int64, s Snapshot, src, length int64) (int64, error)
+	// Watch stores recs and promises, from the same atomic step on, to call
+	// changing before the first change of a 4 KiB block that the ranges touch;
+	// the change waits for it, and fails if it fails. Deletion is a change of
+	// everything. The error wraps backstore.ErrTooMany when the address space is
+	// watched in too many ways.
+	Watch(ctx context.Context, ranges []backstore.Range, recs []backstore.Record, changing func(context.Context) error) (Watch, error)
+}
+
+// Watch is a promise about ranges of an address space.
+type Watch interface {
+	// Snapshot is AddressSpace.Snapshot while nothing has changed;
+	// backstore.ErrChanged afterwards.
+	Snapshot(ctx context.Context, ranges []backstore.Range, recs func(id uint64) []backstore.Record) (Snapshot, error)
+	// Stop ends the watch. It may be called again, and while changing runs.
+	Stop()
 }
 
 // Snapshot is an open handle to pinned ranges, seen as one run of bytes in the
@@ -59,6 +76,9 @@ type Store interface {
 	ScanRecords(prefix []byte, fn func(key, value []byte) error) error
 	// AddressSpace returns v as an address space of this store, if it is one.
 	AddressSpace(v Volume) (AddressSpace, bool)
+	// Space returns the address space with an ID; backstore.ErrNotFound when
+	// there is none.
+	Space(id [16]byte) (AddressSpace, error)
 	// CreateStage makes an empty address space that holds the bytes copied from
 	// a Volume of somebody else until they are pinned by a snapshot. DeleteStages
 	// removes every one whose name begins with prefix.

@@ -138,6 +138,7 @@ func TestEveryChangedBitIsNoticed(t *testing.T) {
 }
 
 func TestForeignTokens(t *testing.T) {
+	const unusedType = 0xFF000000 // device type specific
 	s := exampleSealer()
 	otherStore, otherKey := exampleSealer(), exampleSealer()
 	otherStore.store[3]++
@@ -155,9 +156,9 @@ func TestForeignTokens(t *testing.T) {
 	noCreator := *ofOtherVendor
 	noCreator[offCreator] = 0
 	otherType := *ofOtherVendor
-	binary.BigEndian.PutUint32(otherType[:], uint32(RODTypeAccessUponReference))
+	binary.BigEndian.PutUint32(otherType[:], unusedType)
 	ownOtherType := exampleFields()
-	ownOtherType.rodType = RODTypeAccessUponReference
+	ownOtherType.rodType = unusedType
 	genuineOtherType := ownOtherType.encode()
 	s.seal(genuineOtherType)
 	for _, tc := range []struct {

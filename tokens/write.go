@@ -59,7 +59,7 @@ func (m *Manager) OffloadWrite(ctx context.Context, t *Token, offset int64, dst 
 	if t.isZero() {
 		return w.zero(ranges)
 	}
-	e, s, err := m.acquire(t)
+	e, s, err := m.acquire(ctx, t)
 	if err != nil {
 		return 0, err
 	}

@@ -125,6 +125,9 @@ func start(t testing.TB, l tokens.Limits) *testbed {
 	t.Helper()
 	b := newTestbed(t, l)
 	t.Cleanup(func() {
+		if err := b.manager.Close(ctx); err != nil {
+			t.Error(err)
+		}
 		if err := b.tokens.Close(); err != nil {
 			t.Error(err)
 		}

@@ -12,8 +12,11 @@ const (
 	opThirdPartyCopyOut = 0x83
 	opThirdPartyCopyIn  = 0x84
 
+	actionExtendedCopyLID1           = 0x00
+	actionExtendedCopyLID4           = 0x01
 	actionPopulateToken              = 0x10
 	actionWriteUsingToken            = 0x11
+	actionCopyOperationAbort         = 0x1C
 	actionReceiveCopyStatus          = 0x05
 	actionReceiveRODTokenInformation = 0x07
 )
@@ -22,6 +25,7 @@ const (
 const (
 	namePopulateToken              = "POPULATE TOKEN"
 	nameWriteUsingToken            = "WRITE USING TOKEN"
+	nameCopyOperationAbort         = "COPY OPERATION ABORT"
 	nameReceiveCopyStatus          = "RECEIVE COPY STATUS(LID4)"
 	nameReceiveRODTokenInformation = "RECEIVE ROD TOKEN INFORMATION"
 )
@@ -57,7 +61,7 @@ func (m *Manager) Install(lu *scsi.LogicalUnit, volume string) error {
 	}
 	page := u.limits.thirdPartyCopyPage()
 	lu.InstallVPD(pageThirdPartyCopy, func(*scsi.Nexus) []byte { return page })
-	lu.OnReset(func() { m.operations.dropLU(lu) })
+	lu.OnReset(func() { m.operations.dropLU(lu, errReset) })
 	lu.OnNexusLoss(func(n *scsi.Nexus) { m.operations.dropNexus(owner{lu, n}) })
 	if !mapped {
 		m.log.WithField("volume", volume).Info("token copies from and to this volume move its data: it is not in the extent store")
@@ -81,6 +85,9 @@ func (u *unit) operationTable() []scsi.Operation {
 			Prepare: prepareParameterList, Execute: u.executePopulateToken, RecommendedTimeout: copyTimeout},
 		{Name: nameWriteUsingToken, Usage: out(actionWriteUsingToken), Access: scsi.AccessWrite, Medium: true,
 			Prepare: prepareParameterList, Execute: u.executeWriteUsingToken, RecommendedTimeout: copyTimeout},
+		{Name: nameCopyOperationAbort, Access: scsi.AccessAlways,
+			Usage:   []byte{opThirdPartyCopyOut, actionCopyOperationAbort, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, naca},
+			Execute: u.executeCopyOperationAbort, RecommendedTimeout: copyTimeout},
 		{Name: nameReceiveCopyStatus, Usage: in(actionReceiveCopyStatus), Access: scsi.AccessAlways,
 			Execute: u.executeReceiveCopyStatus},
 		{Name: nameReceiveRODTokenInformation, Usage: in(actionReceiveRODTokenInformation), Access: scsi.AccessAlways,

@@ -74,29 +74,29 @@ func TestReportLayouts(t *testing.T) {
 	for i := range token {
 		token[i] = byte(i)
 	}
-	populated := report{serviceAction: 0x10, status: copyDone, completion: statusGood, transferCount: 0x80000, token: &token}
+	populated := report{steps: 1, units: unitsDestinationBlocks, serviceAction: 0x10, status: copyDone, completion: statusGood, transferCount: 0x80000, token: &token}
 	golden(t, "rrti-populate.hex", populated.receiveRODTokenInformation())
 	golden(t, "rcs-populate.hex", populated.receiveCopyStatus())
 
-	written := report{serviceAction: 0x11, status: copyDone, completion: statusGood, transferCount: 8}
+	written := report{steps: 1, units: unitsDestinationBlocks, serviceAction: 0x11, status: copyDone, completion: statusGood, transferCount: 8}
 	golden(t, "rrti-write.hex", written.receiveRODTokenInformation())
 
-	short := report{serviceAction: 0x11, sense: underrun(0x1234), transferCount: 0x1234}
-	short.conclude(nil)
+	short := report{steps: 1, units: unitsDestinationBlocks, serviceAction: 0x11, sense: underrun(0x1234), transferCount: 0x1234}
+	short.conclude(nil, nil)
 	golden(t, "rrti-write-short.hex", short.receiveRODTokenInformation())
 
-	refused := report{serviceAction: 0x11, sense: scsi.InvalidFieldInParameterList(534, scsi.WholeField)}
-	refused.conclude(nil)
+	refused := report{steps: 1, units: unitsDestinationBlocks, serviceAction: 0x11, sense: scsi.InvalidFieldInParameterList(534, scsi.WholeField)}
+	refused.conclude(nil, nil)
 	golden(t, "rrti-write-refused.hex", refused.receiveRODTokenInformation())
 	golden(t, "rcs-write-refused.hex", refused.receiveCopyStatus())
 
-	running := report{serviceAction: 0x11, status: copyRunningForeground}
+	running := report{units: unitsDestinationBlocks, serviceAction: 0x11, status: copyRunningForeground, delay: 100 * time.Millisecond}
 	golden(t, "rrti-write-running.hex", running.receiveRODTokenInformation())
 }
 
 func TestSenseFieldIsPaddedToAMultipleOfFour(t *testing.T) {
 	r := report{sense: underrun(7)}
-	r.conclude(nil)
+	r.conclude(nil, nil)
 	p := r.receiveRODTokenInformation()
 	if p[13] != 20 || p[14] != 18 {
 		t.Errorf("sense field of %d bytes with %d valid, want 20 and 18", p[13], p[14])

@@ -1,6 +1,7 @@
 package copymgr
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"sync"
@@ -16,6 +17,12 @@ type Manager struct {
 	tokens     *tokens.Manager
 	log        *logrus.Entry
 	operations *operations
+	refusals   refusalLog
+
+	// base is the context of every copy operation; running are their goroutines.
+	base    context.Context
+	stop    context.CancelCauseFunc
+	running sync.WaitGroup
 
 	mu    sync.Mutex // guards stats
 	stats Stats
@@ -28,15 +35,37 @@ type Stats struct {
 	Populated, Written, Partial uint64
 	// PopulatedBytes were represented by tokens, WrittenBytes written with them.
 	PopulatedBytes, WrittenBytes uint64
-	// Refused counts the commands that ended with CHECK CONDITION and did
-	// nothing, RefusedBy the same by additional sense code ("23h/07h").
+	// Aborted counts the operations that were ended from outside.
+	Aborted uint64
+	// Refused counts the commands that ended with CHECK CONDITION or BUSY and did
+	// nothing, RefusedBy the same by additional sense code ("23h/07h") or status.
 	Refused   uint64
 	RefusedBy map[string]uint64
 }
 
-// New returns a copy manager that makes and takes the tokens of t.
+// New returns a copy manager that makes and takes the tokens of t. Close ends it.
 func New(t *tokens.Manager, log *logrus.Entry) *Manager {
-	return &Manager{tokens: t, log: log, operations: newOperations(), stats: Stats{RefusedBy: make(map[string]uint64)}}
+	m := &Manager{tokens: t, log: log, operations: newOperations(), stats: Stats{RefusedBy: make(map[string]uint64)}}
+	m.base, m.stop = context.WithCancelCause(context.Background())
+	return m
+}
+
+// Close aborts the copy operations that run in the background and waits for
+// their end, or until ctx ends: then it returns the context's error. No command
+// may come any more.
+func (m *Manager) Close(ctx context.Context) error {
+	m.stop(errStopping)
+	ended := make(chan struct{})
+	go func() {
+		m.running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("copy operations still run: %w", ctx.Err())
+	}
 }
 
 // Stats returns the counts of now.
@@ -49,12 +78,22 @@ func (m *Manager) Stats() Stats {
 }
 
 // refuse counts a command that ends with sense and tells the log why.
-func (m *Manager) refuse(t *scsi.Task, command string, sense *scsi.SenseError, cause error) {
+func (m *Manager) refuse(o origin, sense *scsi.SenseError, cause error) {
+	m.countRefusal(sense.ASC.String())
+	m.refusals.log(m.log.WithFields(o.fields()).WithField("sense", sense.Error()).WithError(cause))
+}
+
+// refuseBusy is refuse for a command that ends with BUSY status.
+func (m *Manager) refuseBusy(o origin, cause error) {
+	m.countRefusal("BUSY")
+	m.refusals.log(m.log.WithFields(o.fields()).WithError(cause))
+}
+
+func (m *Manager) countRefusal(by string) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.stats.Refused++
-	m.stats.RefusedBy[sense.ASC.String()]++
-	m.mu.Unlock()
-	m.describe(t, command).WithField("sense", sense.Error()).WithError(cause).Warn("copy command refused")
+	m.stats.RefusedBy[by]++
 }
 
 // countCopy counts a command that moved bytes, in full or in part.
@@ -69,12 +108,8 @@ func (m *Manager) countCopy(whole, bytes *uint64, n uint64, partial bool) {
 	*whole++
 }
 
-// describe returns a log entry that says whose command is meant.
-func (m *Manager) describe(t *scsi.Task, command string) *logrus.Entry {
-	return m.log.WithFields(logrus.Fields{
-		"command":   command,
-		"initiator": t.Nexus.ID.InitiatorName,
-		"target":    t.Nexus.ID.TargetName,
-		"lun":       fmt.Sprintf("%x", t.Lun),
-	})
+func (m *Manager) countAbort() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stats.Aborted++
 }

@@ -1,6 +1,8 @@
 package copymgr
 
 import (
+	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -14,86 +16,122 @@ const (
 	// unit; the oldest goes first. An initiator asks for a report right after
 	// the command, so this covers more commands than a session has in flight.
 	maxReports = 512
+	// maxRunning bounds the copy operations that run at once: TOTAL CONCURRENT
+	// COPIES. maxRunningOfOwner keeps one I_T nexus from taking all of them.
+	maxRunning        = 255
+	maxRunningOfOwner = 128
+	// abortWait is how long the end of an aborted operation is waited for. Its
+	// context has ended, so that it writes nothing any more even if it hangs.
+	abortWait = 2 * time.Second
 )
 
-// owner is whom a list identifier belongs to: an I_T nexus at a logical unit.
-type owner struct {
-	lu    *scsi.LogicalUnit
-	nexus *scsi.Nexus
-}
+var (
+	errListID     = errors.New("an operation with this list identifier is running")
+	errListFormat = errors.New("an operation with this list identifier and another parameter list format is running")
+	errTooMany    = errors.New("too many copy operations are running")
+)
 
 // operations keeps copy operations by list identifier (SPC-4 r37 5.17.4.2).
 type operations struct {
 	mu      sync.Mutex // guards everything below
 	byOwner map[owner]*ownedOperations
+	running map[*operation]struct{}
 }
 
+// ownedOperations are those of one I_T nexus at one logical unit.
 type ownedOperations struct {
 	byID     map[uint32]*operation
+	running  int
 	finished []*operation // oldest first; may hold replaced ones
-}
-
-// operation is one copy operation, running or finished.
-type operation struct {
-	owner  owner
-	listID uint32
-	report report
-	ended  time.Time
+	dropped  bool         // nobody can ask any more
 }
 
 func newOperations() *operations {
-	return &operations{byOwner: make(map[owner]*ownedOperations)}
+	return &operations{byOwner: make(map[owner]*ownedOperations), running: make(map[*operation]struct{})}
 }
 
-// begin enters a running operation in place of a finished one with the same
-// list identifier, whose report is dropped. It fails, and changes nothing, if
-// one is running.
-func (o *operations) begin(by owner, listID uint32, serviceAction byte) (*operation, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	owned := o.byOwner[by]
-	if owned == nil {
-		owned = &ownedOperations{byID: make(map[uint32]*operation)}
-		o.byOwner[by] = owned
-	}
-	owned.sweep()
-	if old := owned.byID[listID]; old != nil && !old.report.finished() {
-		return nil, illegal(ascOperationInProgress)
-	}
-	op := &operation{owner: by, listID: listID, report: report{serviceAction: serviceAction, status: copyRunningForeground}}
-	owned.byID[listID] = op
-	return op, nil
-}
-
-// finish stores the report of an operation, unless the operation was dropped
-// meanwhile.
-func (o *operations) finish(op *operation, r report) {
+// begin enters op as running, in place of a finished one with the same list
+// identifier, whose report is dropped. It fails, and changes nothing, if one is
+// running or too many are.
+func (o *operations) begin(op *operation) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	owned := o.byOwner[op.owner]
-	if owned == nil || owned.byID[op.listID] != op {
-		return
+	if owned == nil {
+		owned = &ownedOperations{byID: make(map[uint32]*operation)}
+		o.byOwner[op.owner] = owned
 	}
-	r.serviceAction = op.report.serviceAction
+	owned.sweep()
+	if old := owned.byID[op.listID]; op.identified && old != nil && !old.finished() {
+		if old.isLID1() != op.isLID1() {
+			return errListFormat
+		}
+		return errListID
+	}
+	if len(o.running) >= maxRunning || owned.running >= maxRunningOfOwner {
+		return errTooMany
+	}
+	if op.identified {
+		owned.byID[op.listID] = op
+	}
+	owned.running++
+	op.owned = owned
+	o.running[op] = struct{}{}
+	op.began, op.done = time.Now(), make(chan struct{})
+	return nil
+}
+
+// toBackground notes that no command waits for an operation.
+func (o *operations) toBackground(op *operation) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	op.background = true
+}
+
+// setContext enters how to end an operation.
+func (o *operations) setContext(op *operation, ctx context.Context, cancel context.CancelCauseFunc) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	op.ctx, op.cancel = ctx, cancel
+}
+
+// finish stores the report of an operation. It reports whether the initiator can
+// still ask for it.
+func (o *operations) finish(op *operation, r report) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	op.report, op.ended = r, time.Now()
+	delete(o.running, op)
+	owned := op.owned
+	owned.running--
+	if owned.dropped || !op.identified {
+		return false
+	}
 	owned.finished = append(owned.finished, op)
 	owned.sweep()
+	return true
+}
+
+// find returns the operation of a list identifier, nil when there is none. The
+// mutex is held.
+func (o *operations) find(by owner, listID uint32) *operation {
+	owned := o.byOwner[by]
+	if owned == nil {
+		return nil
+	}
+	owned.sweep()
+	return owned.byID[listID]
 }
 
 // report returns the report for a list identifier.
 func (o *operations) report(by owner, listID uint32) (report, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	owned := o.byOwner[by]
-	if owned == nil {
-		return report{}, false
-	}
-	owned.sweep()
-	op := owned.byID[listID]
+	op := o.find(by, listID)
 	if op == nil {
 		return report{}, false
 	}
-	return op.report, true
+	return op.snapshot(), true
 }
 
 // discardToken drops the token of a report that was delivered as a whole; the
@@ -101,28 +139,65 @@ func (o *operations) report(by owner, listID uint32) (report, bool) {
 func (o *operations) discardToken(by owner, listID uint32) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if owned := o.byOwner[by]; owned != nil {
-		if op := owned.byID[listID]; op != nil && op.report.finished() {
-			op.report.token = nil
+	if op := o.find(by, listID); op != nil && op.finished() {
+		op.report.token = nil
+	}
+}
+
+// abort ends the running operation of a list identifier, and returns it for its
+// end to be waited for; nil when none is running.
+func (o *operations) abort(by owner, listID uint32, cause error) *operation {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	op := o.find(by, listID)
+	if op == nil || op.finished() || op.cancel == nil {
+		return nil
+	}
+	op.cancel(cause)
+	return op
+}
+
+// dropNexus forgets what an I_T nexus had at a logical unit. What runs in the
+// background goes on (SPC-4 r37 table 109), and nobody can ask about it.
+func (o *operations) dropNexus(by owner) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.drop(by)
+}
+
+// dropLU forgets everything at a logical unit and ends what runs there. It
+// returns when that moves no more data, or after abortWait.
+func (o *operations) dropLU(lu *scsi.LogicalUnit, cause error) {
+	o.mu.Lock()
+	for by := range o.byOwner {
+		if by.lu == lu {
+			o.drop(by)
+		}
+	}
+	var aborted []*operation
+	for op := range o.running {
+		if op.owner.lu == lu && op.cancel != nil {
+			op.cancel(cause)
+			aborted = append(aborted, op)
+		}
+	}
+	o.mu.Unlock()
+	limit := time.NewTimer(abortWait)
+	defer limit.Stop()
+	for _, op := range aborted {
+		select {
+		case <-op.done:
+		case <-limit.C:
+			return
 		}
 	}
 }
 
-// dropNexus forgets what an I_T nexus had at a logical unit.
-func (o *operations) dropNexus(by owner) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.byOwner, by)
-}
-
-// dropLU forgets everything at a logical unit.
-func (o *operations) dropLU(lu *scsi.LogicalUnit) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for by := range o.byOwner {
-		if by.lu == lu {
-			delete(o.byOwner, by)
-		}
+// drop forgets the operations of an owner. The mutex is held.
+func (o *operations) drop(by owner) {
+	if owned := o.byOwner[by]; owned != nil {
+		owned.dropped = true
+		delete(o.byOwner, by)
 	}
 }
 

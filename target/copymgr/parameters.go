@@ -30,6 +30,7 @@ type blockRange struct {
 
 // populateList is a decoded POPULATE TOKEN parameter list.
 type populateList struct {
+	immediate         bool
 	rtv               bool // ROD TYPE is valid
 	inactivityTimeout uint32
 	rodType           tokens.RODType
@@ -38,20 +39,21 @@ type populateList struct {
 
 // writeUsingList is a decoded WRITE USING TOKEN parameter list.
 type writeUsingList struct {
+	immediate     bool
 	deleteToken   bool
 	offsetIntoROD uint64 // in blocks of the destination
 	token         *tokens.Token
 	ranges        []blockRange
 }
 
-// parsePopulate decodes the parameter list of POPULATE TOKEN. IMMED is allowed
-// and processed as zero (SPC-4 r37 5.17.4.3).
+// parsePopulate decodes the parameter list of POPULATE TOKEN.
 func parsePopulate(p []byte, maxRanges int) (*populateList, error) {
 	if len(p) < populateHeaderLength {
 		return nil, scsi.NewSense(scsi.KeyIllegalRequest, scsi.ASCParameterListLengthError)
 	}
 	be := binary.BigEndian
 	l := &populateList{
+		immediate:         p[2]&0x01 != 0,
 		rtv:               p[2]&0x02 != 0,
 		inactivityTimeout: be.Uint32(p[4:]),
 		rodType:           tokens.RODType(be.Uint32(p[8:])),
@@ -71,10 +73,12 @@ func parseWriteUsing(p []byte, maxRanges int) (*writeUsingList, error) {
 		return nil, scsi.NewSense(scsi.KeyIllegalRequest, scsi.ASCParameterListLengthError)
 	}
 	be := binary.BigEndian
+	token := tokens.Token(p[16 : 16+tokens.TokenLength]) // a copy: p belongs to the command
 	l := &writeUsingList{
+		immediate:     p[2]&0x01 != 0,
 		deleteToken:   p[2]&0x02 != 0,
 		offsetIntoROD: be.Uint64(p[8:]),
-		token:         (*tokens.Token)(p[16 : 16+tokens.TokenLength]),
+		token:         &token,
 	}
 	rangesLength := int(be.Uint16(p[534:]))
 	if rangesLength >= rangeDescriptorLength && int(be.Uint16(p))+2 != writeUsingHeaderLength+rangesLength {

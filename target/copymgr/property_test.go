@@ -172,6 +172,9 @@ func TestPointInTimeProperty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := newTestbed(t, tokens.Limits{CallTime: time.Hour})
 		defer func() {
+			if err := b.manager.Close(ctx); err != nil {
+				t.Fatal(err)
+			}
 			if err := b.tokens.Close(); err != nil {
 				t.Fatal(err)
 			}

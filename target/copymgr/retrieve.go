@@ -8,7 +8,10 @@ import (
 	"odx/target/scsi"
 )
 
-var errNoReport = errors.New("no copy operation with this list identifier is known for this I_T nexus")
+var (
+	errNoReport   = errors.New("no copy operation with this list identifier is known for this I_T nexus")
+	errNotRunning = errors.New("no copy operation with this list identifier is running for this I_T nexus")
+)
 
 // executeReceiveCopyStatus is RECEIVE COPY STATUS(LID4) (SPC-4 r37 6.24).
 func (u *unit) executeReceiveCopyStatus(_ context.Context, t *scsi.Task) error {
@@ -44,8 +47,27 @@ func (u *unit) retrieve(t *scsi.Task, name string) (r report, listID uint32, err
 	r, ok := u.operations.report(owner{u.lu, t.Nexus}, listID)
 	if !ok {
 		sense := scsi.InvalidFieldInCDB(fieldListIdentifier, scsi.WholeField)
-		u.refuse(t, name, sense, errNoReport)
+		u.refuse(originOf(t, name), sense, errNoReport)
 		return r, listID, sense
 	}
 	return r, listID, nil
+}
+
+// executeCopyOperationAbort is COPY OPERATION ABORT (SPC-4 r37 6.3). It returns
+// when the operation moves no more data.
+func (u *unit) executeCopyOperationAbort(ctx context.Context, t *scsi.Task) error {
+	const fieldListIdentifier = 2
+	listID := binary.BigEndian.Uint32(t.CDB()[fieldListIdentifier:])
+	op := u.operations.abort(owner{u.lu, t.Nexus}, listID, errAbortedByCommand)
+	if op == nil {
+		sense := scsi.InvalidFieldInCDB(fieldListIdentifier, scsi.WholeField)
+		u.refuse(originOf(t, nameCopyOperationAbort), sense, errNotRunning)
+		return sense
+	}
+	select {
+	case <-op.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

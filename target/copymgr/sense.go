@@ -1,7 +1,6 @@
 package copymgr
 
 import (
-	"context"
 	"errors"
 
 	"odx/backstore"
@@ -11,20 +10,21 @@ import (
 
 // Additional sense codes of third-party copies (SPC-4 r37 annex F).
 const (
-	ascOperationInProgress       scsi.ASC = 0x0016
-	ascTargetDataUnderrun        scsi.ASC = 0x0D04
-	ascTokenUnsupportedType      scsi.ASC = 0x2301
-	ascTokenRemote               scsi.ASC = 0x2302
-	ascTokenUnknown              scsi.ASC = 0x2304
-	ascTokenCorrupt              scsi.ASC = 0x2305
-	ascTokenRevoked              scsi.ASC = 0x2306
-	ascTokenExpired              scsi.ASC = 0x2307
-	ascTokenCancelled            scsi.ASC = 0x2308
-	ascTokenDeleted              scsi.ASC = 0x2309
-	ascTokenInvalidLength        scsi.ASC = 0x230A
-	ascTooManySegmentDescriptors scsi.ASC = 0x2608
-	ascInsufficientRODResources  scsi.ASC = 0x550C
-	ascInsufficientRODTokens     scsi.ASC = 0x550D
+	ascOperationInProgress           scsi.ASC = 0x0016
+	ascTargetDataUnderrun            scsi.ASC = 0x0D04
+	ascTokenUnsupportedType          scsi.ASC = 0x2301
+	ascTokenRemote                   scsi.ASC = 0x2302
+	ascTokenUnknown                  scsi.ASC = 0x2304
+	ascTokenCorrupt                  scsi.ASC = 0x2305
+	ascTokenRevoked                  scsi.ASC = 0x2306
+	ascTokenExpired                  scsi.ASC = 0x2307
+	ascTokenCancelled                scsi.ASC = 0x2308
+	ascTokenDeleted                  scsi.ASC = 0x2309
+	ascTokenInvalidLength            scsi.ASC = 0x230A
+	ascTooManySegmentDescriptors     scsi.ASC = 0x2608
+	ascCommandsClearedByDeviceServer scsi.ASC = 0x2F02
+	ascInsufficientRODResources      scsi.ASC = 0x550C
+	ascInsufficientRODTokens         scsi.ASC = 0x550D
 )
 
 // Offsets of the fields that a field pointer names.
@@ -88,9 +88,4 @@ func underrun(count uint64) *scsi.SenseError {
 		key = scsi.KeyIllegalRequest
 	}
 	return scsi.NewSense(key, ascTargetDataUnderrun).WithInformation(count)
-}
-
-// aborted reports whether err says that the command was ended from outside.
-func aborted(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

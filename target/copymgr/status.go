@@ -2,6 +2,7 @@ package copymgr
 
 import (
 	"encoding/binary"
+	"time"
 
 	"odx/target/scsi"
 	"odx/tokens"
@@ -14,6 +15,7 @@ const (
 	copyDoneWithErrors    = 0x02
 	copyDoneWithResidual  = 0x04
 	copyRunningForeground = 0x11
+	copyRunningBackground = 0x12
 	copyTerminated        = 0x60
 )
 
@@ -21,6 +23,7 @@ const (
 const (
 	statusGood           = 0x00
 	statusCheckCondition = 0x02
+	statusBusy           = 0x08
 	statusTaskAborted    = 0x40
 )
 
@@ -30,10 +33,9 @@ const (
 	// unitsDestinationBlocks says that TRANSFER COUNT is in logical blocks of
 	// the copy destination (SBC-3 5.23).
 	unitsDestinationBlocks = 0xF1
-	// delayFinished is the delay that a finished operation shall report;
-	// delayRunning is in milliseconds.
+	unitsBytes             = 0x00
+	// delayFinished is the delay that a finished operation shall report.
 	delayFinished = 0xFFFFFFFE
-	delayRunning  = 100
 )
 
 // report is what the copy manager tells about a copy operation.
@@ -42,13 +44,40 @@ type report struct {
 	status        byte // COPY OPERATION STATUS
 	completion    byte // EXTENDED COPY COMPLETION STATUS
 	sense         *scsi.SenseError
-	transferCount uint64 // logical blocks of the destination
+	units         byte   // TRANSFER COUNT UNITS
+	transferCount uint64 // in units, contiguous from the start
+	steps         uint16 // OPERATION COUNTER
+	segments      uint16 // SEGMENTS PROCESSED
+	// delay is when to ask again, while the operation runs.
+	delay time.Duration
 	// token is told once; see operations.discardToken.
 	token *tokens.Token
 }
 
 // finished reports whether the operation has ended.
-func (r *report) finished() bool { return r.status != copyRunningForeground }
+func (r *report) finished() bool {
+	return r.status != copyRunningForeground && r.status != copyRunningBackground
+}
+
+// conclude sets the status fields of a report from what it says already. err is
+// how the work ended; cause is not nil if it was ended from outside.
+func (r *report) conclude(err, cause error) {
+	switch {
+	case err != nil && cause != nil && cause != errOutOfTime:
+		r.status, r.completion, r.sense, r.token = copyTerminated, statusTaskAborted, nil, nil
+	case err != nil && cause == errOutOfTime && r.transferCount == 0:
+		r.status, r.completion, r.sense = copyDoneWithErrors, statusBusy, nil
+	case r.sense == nil:
+		r.completion = statusGood
+		if r.status == 0 {
+			r.status = copyDone
+		}
+	case r.transferCount > 0:
+		r.status, r.completion = copyDoneWithResidual, statusCheckCondition
+	default:
+		r.status, r.completion = copyDoneWithErrors, statusCheckCondition
+	}
+}
 
 // receiveCopyStatus returns the parameter data of RECEIVE COPY STATUS(LID4)
 // (SPC-4 r37 6.24).
@@ -81,14 +110,16 @@ func (r *report) header() []byte {
 	p := make([]byte, statusHeaderLength, statusHeaderLength+20+4+2+tokens.TokenLength)
 	p[4] = r.serviceAction
 	p[5] = r.status
-	be.PutUint32(p[8:], delayRunning)
+	be.PutUint16(p[6:], r.steps)
 	if r.finished() {
-		be.PutUint16(p[6:], 1) // OPERATION COUNTER
 		be.PutUint32(p[8:], delayFinished)
 		p[12] = r.completion
+	} else {
+		be.PutUint32(p[8:], uint32(r.delay/time.Millisecond))
 	}
-	p[15] = unitsDestinationBlocks
+	p[15] = r.units
 	be.PutUint64(p[16:], r.transferCount)
+	be.PutUint16(p[24:], r.segments)
 	if r.sense != nil {
 		p = r.sense.AppendSense(p, scsi.FixedSense)
 		p[14] = byte(len(p) - statusHeaderLength)

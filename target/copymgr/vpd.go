@@ -85,7 +85,7 @@ func (c *copyLimits) blockDeviceRODLimits() []byte {
 // supportedCommands is descriptor 0001h: the service actions that Install adds.
 func supportedCommands() []byte {
 	list := []byte{
-		opThirdPartyCopyOut, 2, actionPopulateToken, actionWriteUsingToken,
+		opThirdPartyCopyOut, 3, actionPopulateToken, actionWriteUsingToken, actionCopyOperationAbort,
 		opThirdPartyCopyIn, 2, actionReceiveCopyStatus, actionReceiveRODTokenInformation,
 	}
 	return append([]byte{byte(len(list))}, list...)
@@ -136,10 +136,9 @@ func supportedRODTypes() []byte {
 
 // generalCopyOperations is descriptor 8001h.
 func (c *copyLimits) generalCopyOperations() []byte {
-	const concurrentCopies = 255
 	p := make([]byte, 0x20)
-	binary.BigEndian.PutUint32(p, concurrentCopies)
-	binary.BigEndian.PutUint32(p[4:], concurrentCopies)
+	binary.BigEndian.PutUint32(p, maxRunning)
+	binary.BigEndian.PutUint32(p[4:], maxRunning)
 	for length := c.blockLength; length > 1; length >>= 1 {
 		p[12]++ // DATA SEGMENT GRANULARITY, log2 of bytes
 	}

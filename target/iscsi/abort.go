@@ -33,11 +33,11 @@ func (a *abortion) abort(s *session, t *task) {
 	a.running = append(a.running, runningTask{t, s, t.ended})
 }
 
-// abortMatching aborts the tasks of s whose LUN matches, all but that of except,
-// and reports whether there were any. s.mu is held.
-func (a *abortion) abortMatching(s *session, match func(lun [8]byte) bool, except *scsi.Task) (any bool) {
+// abortMatching aborts the tasks of s that match, and reports whether there were
+// any. s.mu is held.
+func (a *abortion) abortMatching(s *session, match func(t *task) bool) (any bool) {
 	for _, t := range s.tasks {
-		if t.st != except && match(t.st.Lun) {
+		if match(t) {
 			a.abort(s, t)
 			any = true
 		}
@@ -82,7 +82,7 @@ func detachAll(tasks []runningTask) (n int) {
 func (s *session) AbortTasks(match func(lun [8]byte) bool, except *scsi.Task) {
 	var a abortion
 	s.mu.Lock()
-	any := a.abortMatching(s, match, except)
+	any := a.abortMatching(s, func(t *task) bool { return t.st != except && match(t.st.Lun) })
 	s.mu.Unlock()
 	if !any {
 		return

@@ -23,25 +23,44 @@ const (
 
 // handleCommand takes a SCSI Command PDU (RFC 7143 11.3).
 func (c *conn) handleCommand(p *pdu) error {
-	s := c.sess
-	if s.kind == sessionDiscovery {
-		return protocolError("SCSI command in a discovery session")
-	}
-	info, err := parseAHS(p.ahs)
+	t, err := c.beginCommand(p)
 	if err != nil {
 		return err
 	}
+	return c.collect(t, p)
+}
+
+// beginCommand makes the header of a SCSI Command a task of the session and has
+// it decoded. It returns nil for a command that was rejected.
+func (c *conn) beginCommand(p *pdu) (*task, error) {
+	s := c.sess
+	if s.kind == sessionDiscovery {
+		return nil, protocolError("SCSI command in a discovery session")
+	}
+	info, err := parseAHS(p.ahs)
+	if err != nil {
+		return nil, err
+	}
 	if !p.final() && p.bhs[1]&bitWrite == 0 {
-		return malformed("SCSI command that is no write announces unsolicited data")
+		return nil, malformed("SCSI command that is no write announces unsolicited data")
 	}
 	t := c.newTask(p, info)
 	if reason := s.begin(t); reason != 0 {
 		t.recycle()
 		s.releasePlace(p)
 		c.reject(p, reason)
-		return p.discard()
+		return nil, nil
 	}
 	c.prepare(t, info)
+	return t, nil
+}
+
+// collect takes the data that came with the command and goes on with it. t is
+// nil for a command that was rejected.
+func (c *conn) collect(t *task, p *pdu) error {
+	if t == nil {
+		return p.discard()
+	}
 	if err := c.takeImmediateData(t, p); err != nil {
 		return err
 	}
@@ -91,11 +110,11 @@ func (c *conn) proceed(t *task) error {
 }
 
 // start runs a command that has all of its data: here if commands of its kind
-// are short, otherwise on a worker. The session's mu is held and is released.
+// are short and this is its connection's reader, otherwise on a worker. The session's mu is held and is released.
 func (c *conn) start(t *task) error {
 	s := c.sess
 	cost := time.Duration(s.cost[t.st.OpCode].Load())
-	if cost == 0 || cost > shortCommand || t.edtl > shortTransfer || len(s.ready) > 0 || !s.reserveDataIn(t) {
+	if t.kept || cost == 0 || cost > shortCommand || t.edtl > shortTransfer || len(s.ready) > 0 || !s.reserveDataIn(t) {
 		s.enqueue(t)
 		s.mu.Unlock()
 		return nil
@@ -202,10 +221,20 @@ func (s *session) countEarly(k *pdu) error {
 	return nil
 }
 
-// earlyCommand returns the kept command with tag itt. mu is held.
-func (s *session) earlyCommand(itt uint32) *earlyPDU {
+// length is how much e counts against maxEarlyBytes.
+func (e *earlyPDU) length() int {
+	n := bhsLength + len(e.pdu.kept)
+	for _, d := range e.data {
+		n += bhsLength + len(d.kept)
+	}
+	return n
+}
+
+// earlyCommand returns the kept command of connection c with tag itt. mu is
+// held.
+func (s *session) earlyCommand(itt uint32, c *conn) *earlyPDU {
 	for _, e := range s.early {
-		if e.pdu != nil && e.pdu.opcode() == opSCSICommand && e.pdu.itt() == itt {
+		if e.conn == c && e.pdu != nil && e.pdu.opcode() == opSCSICommand && e.pdu.itt() == itt {
 			return e
 		}
 	}
@@ -242,10 +271,7 @@ func (s *session) takeEarly() *earlyPDU {
 		delete(s.early, exp)
 		s.exp.Store(exp + 1)
 		if e.pdu != nil {
-			s.earlyBytes -= bhsLength + len(e.pdu.kept)
-			for _, d := range e.data {
-				s.earlyBytes -= bhsLength + len(d.kept)
-			}
+			s.earlyBytes -= e.length()
 			return e
 		}
 		s.limit.Add(1)

@@ -44,11 +44,17 @@ type conn struct {
 	// notReading is set while the reader waits for the peer to take data.
 	notReading atomic.Bool
 
+	// left is closed when the connection has left its session.
+	left chan struct{}
+	// farewell is the Logout Response that ends the connection, set before the
+	// reader is ended.
+	farewell *outPDU
+	// ending is the reason for which somebody else ends the reader (endReader).
+	ending atomic.Pointer[error]
+	fences fences
+
 	closeOnce sync.Once
 }
-
-// errLoggedOut ends the reader after a Logout.
-var errLoggedOut = errors.New("logged out")
 
 // violation is a PDU that ends the connection; the initiator gets a Reject.
 type violation struct {
@@ -85,8 +91,19 @@ func (c *conn) read() (lost bool) {
 	if err == errReaderLost {
 		return true
 	}
+	if reason := c.ending.Load(); reason != nil {
+		err = *reason
+	}
 	c.terminate(err)
 	return false
+}
+
+// endReader has the reader end the connection for the given reason, as soon as
+// it would wait for the peer.
+func (c *conn) endReader(reason error) {
+	if c.ending.CompareAndSwap(nil, &reason) && c.nc.SetReadDeadline(time.Unix(1, 0)) != nil {
+		c.close()
+	}
 }
 
 // readPDUs handles PDUs until an error ends that.
@@ -104,6 +121,9 @@ func (c *conn) readPDUs() error {
 		}
 		if err := c.in.next(&c.pdu); err != nil {
 			return err
+		}
+		if c.sess.shared {
+			c.fences.acknowledge(c.pdu.expStatSN())
 		}
 		if err := c.dispatch(&c.pdu); err != nil {
 			return err
@@ -128,6 +148,9 @@ func (c *conn) dispatch(p *pdu) error {
 		c.reject(p, rejectSNACK) // RFC 7143 11.16: no data acknowledgement or retransmission at level 0
 		return p.discard()
 	case opNopOut, opSCSICommand, opTMFRequest, opText, opLogout:
+		if c.sess.shared {
+			return c.dispatchShared(p)
+		}
 		if p.immediate() {
 			return c.handle(p)
 		}
@@ -146,8 +169,12 @@ func (c *conn) dispatch(p *pdu) error {
 	}
 }
 
-// handleEarly handles the PDUs that had come before their turn.
+// handleEarly handles the PDUs that had come before their turn, in a session
+// that is not shared.
 func (c *conn) handleEarly() error {
+	if c.sess.shared {
+		return nil
+	}
 	for {
 		e := c.sess.takeEarly()
 		if e == nil {
@@ -207,41 +234,6 @@ func (c *conn) handleNopOut(p *pdu) error {
 	return nil
 }
 
-// handleLogout ends the session (RFC 7143 11.14).
-func (c *conn) handleLogout(p *pdu) error {
-	const (
-		closeSession, closeConnection   = 0, 1
-		closed, cidNotFound, noRecovery = 0, 1, 2
-		removeForRecovery               = 2
-	)
-	if err := p.discard(); err != nil {
-		return err
-	}
-	r := c.out.get(opLogoutResponse, p.itt())
-	reason := p.bhs[1] & 0x7f
-	switch {
-	case reason == removeForRecovery:
-		r.bhs[2] = noRecovery
-	case reason == closeConnection && p.cid() != c.cid:
-		r.bhs[2] = cidNotFound
-	case reason == closeConnection, reason == closeSession:
-		r.bhs[2] = closed
-	default:
-		c.out.put(r)
-		return malformed("logout for reason %d", reason)
-	}
-	c.sess.releasePlace(p)
-	r.put16(40, uint16(c.params.time2Wait))
-	if r.bhs[2] != closed {
-		c.out.queue(r, statSNAdvance)
-		return nil
-	}
-	// The nexus is gone before the initiator hears of it: what it held is free.
-	c.sess.leave(c)
-	c.out.queue(r, statSNAdvance)
-	return errLoggedOut
-}
-
 // reject queues a Reject PDU with the header of p (RFC 7143 11.17).
 func (c *conn) reject(p *pdu, reason byte) {
 	r := c.out.get(opReject, reservedTag)
@@ -265,7 +257,12 @@ func (c *conn) terminate(err error) {
 		log.Warn(err)
 		c.linger()
 	case errors.Is(err, errLoggedOut):
+		// The nexus is gone before the initiator hears of it: what it held is free.
 		log.Debug("initiator logged out")
+		c.out.queue(c.farewell, statSNAdvance)
+		c.linger()
+	case errors.Is(err, errTargetReset):
+		log.Warn(err)
 		c.linger()
 	case errors.As(err, &v):
 		log.WithError(err).Warn("connection closed")

@@ -130,11 +130,23 @@ func (s *session) tryChargeDataOut(t *task) bool {
 // not there any more (aborted, or ended with an error) is dropped silently: the
 // initiator could not know when it sent it.
 func (c *conn) handleDataOut(p *pdu) error {
+	if c.sess.shared {
+		var err error
+		if p, err = c.keepSharedDataOut(p); err == errKept {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	return c.takeDataOut(p)
+}
+
+func (c *conn) takeDataOut(p *pdu) error {
 	s := c.sess
 	s.mu.Lock()
 	t := s.tasks[p.itt()]
 	if t == nil || t.aborted || t.conn != c || t.state != taskCollecting {
-		early := s.earlyCommand(p.itt())
+		early := s.earlyCommand(p.itt(), c)
 		s.mu.Unlock()
 		if early != nil {
 			return c.keepDataOut(early, p)

@@ -6,9 +6,9 @@
 //
 // # Shape
 //
-// A Server has targets; a session is one I_T nexus with one target and has one
-// connection (several come later: what belongs to the session and what to the
-// connection is kept apart). A connection has one reader and one writer:
+// A Server has targets; a session is one I_T nexus with one target and has as
+// many connections as its initiator agreed on: nearly always one (for more see
+// connections.go). A connection has one reader and one writer:
 //
 //	reader → task → DeviceServer → sender → socket
 //
@@ -24,13 +24,14 @@
 // # Bounds
 //
 // A peer that has not logged in holds one goroutine, at most loginBufferLength
-// bytes of input and maxLoginText bytes of text, for at most LoginTimeout. A
+// bytes of input and maxLoginText bytes of text, for at most LoginTimeout and
+// maxLoginPDUs requests; strangers.go bounds how many such peers there are. A
 // session holds at most QueueDepth commands, DataOutLimit and DataInLimit bytes
 // of data beyond the first burst of each command, and QueueDepth commands that
 // were aborted while the store did not let go of them.
 //
 // # Locks
 //
-// Order: Server.mu → session.mu → sender.mu. No lock is held while the
+// Order: session.order → Server.mu → session.mu → sender.mu. No lock is held while the
 // DeviceServer runs or while the socket is read or written.
 package iscsi

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"odx/target/iscsi/chap"
+	"odx/target/scsi"
 )
 
 // Stages of a login (RFC 7143 11.12.3).
@@ -284,6 +285,10 @@ func (l *login) negotiateKey(k pair) error {
 	if _, known := operationalKeys[k.key]; known && l.stage == stageSecurity && k.key != "InitiatorAlias" {
 		return refuse(loginInitiatorError, "key %s in the security stage", k.key)
 	}
+	if l.tsih() != 0 && operationalKeys[k.key].leadingOnly {
+		l.response = appendPair(l.response, k.key, valueReject)
+		return nil
+	}
 	if answer, answered := l.params.negotiate(&l.c.srv.opts, k, l.kind); answered {
 		l.response = appendPair(l.response, k.key, answer)
 	}
@@ -319,16 +324,19 @@ func (l *login) answer(p *pdu) (over bool, err error) {
 func (l *login) enter(p *pdu) error {
 	c := l.c
 	l.params.settle()
-	c.cid, c.params = p.cid(), l.params
-	s, err := c.srv.admit(l)
-	if err != nil {
+	c.cid = p.cid()
+	if err := c.srv.admit(l); err != nil {
 		return err
 	}
-	c.sess = s // from here on the end of the connection ends the session
-	if s.kind == sessionNormal {
+	s := c.sess
+	if l.tsih() != 0 {
+		l.params = s.params.joined(&l.params)
+	} else if s.kind == sessionNormal {
 		s.nexus = s.target.DeviceServer.AttachView(s.id, l.security.view)
 		s.nexus.SetTaskAborter(s)
 	}
+	c.params = l.params
+	s.begun()
 	if err := l.respond(p, stageFullFeature, s); err != nil {
 		return err
 	}
@@ -384,9 +392,13 @@ func (l *login) header(p *pdu) *bhs {
 	r.put32(16, p.itt())
 	r.put32(24, l.c.out.statSN)
 	l.c.out.statSN++
-	cmdSN := l.first.cmdSN()
-	r.put32(28, cmdSN)
-	r.put32(32, cmdSN+uint32(l.c.srv.opts.QueueDepth)-1)
+	exp := l.first.cmdSN()
+	limit := exp + uint32(l.c.srv.opts.QueueDepth) - 1
+	if s := l.c.sess; s != nil {
+		exp, limit = s.window()
+	}
+	r.put32(28, exp)
+	r.put32(32, limit)
 	return r
 }
 
@@ -401,3 +413,12 @@ func (c *conn) write(h *bhs, data []byte) error {
 func (l *login) isid() [6]byte { return [6]byte(l.first[8:14]) }
 
 func (l *login) tsih() uint16 { return binary.BigEndian.Uint16(l.first[14:]) }
+
+// nexusID returns the I_T nexus that the login asks for.
+func (l *login) nexusID() scsi.NexusID {
+	id := scsi.NexusID{InitiatorName: l.initiator, ISID: l.isid()}
+	if l.target != nil {
+		id.TargetName, id.TargetPortalGroupTag = l.target.Name, l.target.PortalGroupTag
+	}
+	return id
+}

@@ -44,6 +44,15 @@ func defaultParams() params {
 	}
 }
 
+// joined returns the session's parameters as they apply to a connection that
+// joined it: what is negotiated for each connection is the connection's
+// (RFC 7143 13: the keys that are not for the leading connection only).
+func (p params) joined(own *params) params {
+	p.headerDigest, p.dataDigest = own.headerDigest, own.dataDigest
+	p.peerMaxRecv, p.maxRecv = own.peerMaxRecv, own.maxRecv
+	return p
+}
+
 // settle repairs what two keys fix together: the first burst is never longer
 // than a burst (RFC 7143 13.14).
 func (p *params) settle() {
@@ -77,6 +86,8 @@ type keyRule struct {
 	set func(p *params, result uint64)
 	// text keeps a declared text.
 	text func(p *params, value string)
+	// leadingOnly marks keys that only a session's first connection negotiates.
+	leadingOnly bool
 	// irrelevantInDiscovery marks keys that have no meaning in a discovery session.
 	irrelevantInDiscovery bool
 }
@@ -94,32 +105,33 @@ var operationalKeys = map[string]keyRule{
 		set: func(p *params, v uint64) { p.headerDigest = v == 1 }},
 	"DataDigest": {kind: kindList, ours: fixed("None,CRC32C"),
 		set: func(p *params, v uint64) { p.dataDigest = v == 1 }},
-	"MaxConnections": {kind: kindMin, low: 1, high: 65535, ours: fixed("1"),
-		set: func(p *params, v uint64) { p.maxConnections = uint32(v) }, irrelevantInDiscovery: true},
-	"InitialR2T": {kind: kindOr, ours: fixed(valueNo),
+	"MaxConnections": {leadingOnly: true, kind: kindMin, low: 1, high: 65535,
+		ours: number(func(o *Options) int { return o.ConnectionsPerSession }),
+		set:  func(p *params, v uint64) { p.maxConnections = uint32(v) }, irrelevantInDiscovery: true},
+	"InitialR2T": {leadingOnly: true, kind: kindOr, ours: fixed(valueNo),
 		set: func(p *params, v uint64) { p.initialR2T = v == 1 }, irrelevantInDiscovery: true},
-	"ImmediateData": {kind: kindAnd, ours: fixed(valueYes),
+	"ImmediateData": {leadingOnly: true, kind: kindAnd, ours: fixed(valueYes),
 		set: func(p *params, v uint64) { p.immediateData = v == 1 }, irrelevantInDiscovery: true},
 	"MaxRecvDataSegmentLength": {kind: kindNumber, low: 512, high: 1<<24 - 1,
 		set: func(p *params, v uint64) { p.peerMaxRecv = uint32(v) }},
-	"MaxBurstLength": {kind: kindMin, low: 512, high: 1<<24 - 1,
+	"MaxBurstLength": {leadingOnly: true, kind: kindMin, low: 512, high: 1<<24 - 1,
 		ours: number(func(o *Options) int { return o.MaxBurstLength }),
 		set:  func(p *params, v uint64) { p.maxBurst = uint32(v) }, irrelevantInDiscovery: true},
-	"FirstBurstLength": {kind: kindMin, low: 512, high: 1<<24 - 1,
+	"FirstBurstLength": {leadingOnly: true, kind: kindMin, low: 512, high: 1<<24 - 1,
 		ours: number(func(o *Options) int { return o.FirstBurstLength }),
 		set:  func(p *params, v uint64) { p.firstBurst = uint32(v) }, irrelevantInDiscovery: true},
-	"MaxOutstandingR2T": {kind: kindMin, low: 1, high: 65535, ours: fixed(strconv.Itoa(maxR2T)),
+	"MaxOutstandingR2T": {leadingOnly: true, kind: kindMin, low: 1, high: 65535, ours: fixed(strconv.Itoa(maxR2T)),
 		set: func(p *params, v uint64) { p.maxOutstandingR2T = uint32(v) }, irrelevantInDiscovery: true},
-	"DefaultTime2Wait": {kind: kindMax, high: 3600, ours: fixed("0"),
+	"DefaultTime2Wait": {leadingOnly: true, kind: kindMax, high: 3600, ours: fixed("0"),
 		set: func(p *params, v uint64) { p.time2Wait = uint32(v) }},
-	"DefaultTime2Retain": {kind: kindMin, high: 3600, ours: fixed("0"),
+	"DefaultTime2Retain": {leadingOnly: true, kind: kindMin, high: 3600, ours: fixed("0"),
 		set: func(p *params, v uint64) { p.time2Retain = uint32(v) }},
-	"DataPDUInOrder":      {kind: kindOr, ours: fixed(valueYes), irrelevantInDiscovery: true},
-	"DataSequenceInOrder": {kind: kindOr, ours: fixed(valueYes), irrelevantInDiscovery: true},
-	"ErrorRecoveryLevel": {kind: kindMin, high: 2, ours: fixed("0"),
+	"DataPDUInOrder":      {leadingOnly: true, kind: kindOr, ours: fixed(valueYes), irrelevantInDiscovery: true},
+	"DataSequenceInOrder": {leadingOnly: true, kind: kindOr, ours: fixed(valueYes), irrelevantInDiscovery: true},
+	"ErrorRecoveryLevel": {leadingOnly: true, kind: kindMin, high: 2, ours: fixed("0"),
 		set: func(p *params, v uint64) { p.errorRecoveryLevel = uint32(v) }},
-	"TaskReporting": {kind: kindList, ours: fixed("RFC3720"), irrelevantInDiscovery: true},
-	"iSCSIProtocolLevel": {kind: kindMin, high: 31, ours: fixed("1"),
+	"TaskReporting": {leadingOnly: true, kind: kindList, ours: fixed("RFC3720"), irrelevantInDiscovery: true},
+	"iSCSIProtocolLevel": {leadingOnly: true, kind: kindMin, high: 31, ours: fixed("1"),
 		set: func(p *params, v uint64) { p.protocolLevel = uint32(v) }},
 	"InitiatorAlias": {kind: kindString,
 		text: func(p *params, v string) { p.initiatorAlias = v }},

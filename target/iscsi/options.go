@@ -17,10 +17,17 @@ type Options struct {
 	Log  *logrus.Entry
 	Pool *bufpool.Pool
 
+	// MaxSessions and MaxSessionsPerInitiator bound the sessions, of all
+	// initiators and of each.
+	MaxSessions, MaxSessionsPerInitiator int
+	// ConnectionsPerSession is our side of the MaxConnections key.
+	ConnectionsPerSession int
 	// MaxConnections bounds the connections that are logged in.
 	MaxConnections int
-	// MaxUnauthenticated bounds the connections that are not logged in yet.
-	MaxUnauthenticated int
+	// MaxUnauthenticated bounds the connections that are not logged in yet, and
+	// MaxUnauthenticatedPerAddress those from one address (one /64 of IPv6). A
+	// connection more costs the oldest its place.
+	MaxUnauthenticated, MaxUnauthenticatedPerAddress int
 	// DiscoveryAuthentication is what initiators have to prove in discovery
 	// sessions.
 	DiscoveryAuthentication Authentication
@@ -63,23 +70,27 @@ func DefaultOptions() Options {
 	quiet := logrus.New()
 	quiet.SetOutput(io.Discard)
 	return Options{
-		Log:                      logrus.NewEntry(quiet),
-		Pool:                     &bufpool.Pool{},
-		MaxConnections:           1024,
-		MaxUnauthenticated:       64,
-		LoginTimeout:             15 * time.Second,
-		MaxRecvDataSegmentLength: 256 << 10,
-		MaxBurstLength:           1 << 20,
-		FirstBurstLength:         256 << 10,
-		QueueDepth:               128,
-		Workers:                  32,
-		MaxTransferLength:        64 << 20,
-		DataOutLimit:             64 << 20,
-		DataInLimit:              64 << 20,
-		PingInterval:             15 * time.Second,
-		PingTimeout:              15 * time.Second,
-		AbortTimeout:             2 * time.Second,
-		LogoutTimeout:            2 * time.Second,
+		Log:                          logrus.NewEntry(quiet),
+		Pool:                         &bufpool.Pool{},
+		MaxSessions:                  1024,
+		MaxSessionsPerInitiator:      256,
+		ConnectionsPerSession:        4,
+		MaxConnections:               1024,
+		MaxUnauthenticated:           256,
+		MaxUnauthenticatedPerAddress: 64,
+		LoginTimeout:                 15 * time.Second,
+		MaxRecvDataSegmentLength:     256 << 10,
+		MaxBurstLength:               1 << 20,
+		FirstBurstLength:             256 << 10,
+		QueueDepth:                   128,
+		Workers:                      32,
+		MaxTransferLength:            64 << 20,
+		DataOutLimit:                 64 << 20,
+		DataInLimit:                  64 << 20,
+		PingInterval:                 15 * time.Second,
+		PingTimeout:                  15 * time.Second,
+		AbortTimeout:                 2 * time.Second,
+		LogoutTimeout:                2 * time.Second,
 	}
 }
 
@@ -93,8 +104,12 @@ func (o *Options) check() error {
 		v         int64
 		low, high int64
 	}{
+		{"MaxSessions", int64(o.MaxSessions), 1, 1<<16 - 2},
+		{"MaxSessionsPerInitiator", int64(o.MaxSessionsPerInitiator), 1, 1<<16 - 2},
+		{"ConnectionsPerSession", int64(o.ConnectionsPerSession), 1, 1<<16 - 1},
 		{"MaxConnections", int64(o.MaxConnections), 1, 1 << 20},
 		{"MaxUnauthenticated", int64(o.MaxUnauthenticated), 1, 1 << 20},
+		{"MaxUnauthenticatedPerAddress", int64(o.MaxUnauthenticatedPerAddress), 1, 1 << 20},
 		{"MaxRecvDataSegmentLength", int64(o.MaxRecvDataSegmentLength), 512, 1<<24 - 1},
 		{"MaxBurstLength", int64(o.MaxBurstLength), 512, 1<<24 - 1},
 		{"FirstBurstLength", int64(o.FirstBurstLength), 512, int64(o.MaxBurstLength)},

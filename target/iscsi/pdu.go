@@ -73,6 +73,8 @@ const (
 	tmfTargetWarmReset  = 6
 	tmfTargetColdReset  = 7
 	tmfTaskReassign     = 8
+	tmfQueryTask        = 9  // RFC 7144 4.1, from iSCSIProtocolLevel 2 on
+	tmfQueryAsyncEvent  = 12 // RFC 7144 4.1
 
 	tmfComplete             = 0
 	tmfTaskDoesNotExist     = 1
@@ -106,6 +108,7 @@ func (h *bhs) lun() [8]byte              { return [8]byte(h[8:16]) }
 func (h *bhs) itt() uint32               { return binary.BigEndian.Uint32(h[16:]) }
 func (h *bhs) ttt() uint32               { return binary.BigEndian.Uint32(h[20:]) }
 func (h *bhs) cmdSN() uint32             { return binary.BigEndian.Uint32(h[24:]) }
+func (h *bhs) expStatSN() uint32         { return binary.BigEndian.Uint32(h[28:]) }
 func (h *bhs) field32(offset int) uint32 { return binary.BigEndian.Uint32(h[offset:]) }
 func (h *bhs) field16(offset int) uint16 { return binary.BigEndian.Uint16(h[offset:]) }
 

@@ -137,6 +137,13 @@ func (s *sender) queue(p *outPDU, use statSNUse) {
 	s.mu.Unlock()
 }
 
+// nextStatSN returns the StatSN of the next response.
+func (s *sender) nextStatSN() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.statSN
+}
+
 // length is about how many bytes the PDU takes.
 func (p *outPDU) length() int64 { return int64(bhsLength + len(p.data)) }
 

@@ -8,10 +8,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/sirupsen/logrus"
-
-	"odx/target/scsi"
 )
 
 // TargetConfig describes one target.
@@ -50,7 +46,7 @@ type Server struct {
 	conns     map[*conn]struct{}
 	sessions  map[*session]struct{}
 	lastTSIH  uint16
-	strangers int // connections that have not logged in
+	strangers strangers
 	loggedIn  int // connections of sessions
 	closing   bool
 }
@@ -160,7 +156,7 @@ func (srv *Server) accept(ctx context.Context, l net.Listener) error {
 
 // open begins with a connection, unless there are too many already.
 func (srv *Server) open(nc net.Conn) {
-	c := &conn{srv: srv, nc: nc, log: srv.opts.Log.WithField("from", nc.RemoteAddr()), params: defaultParams()}
+	c := &conn{srv: srv, nc: nc, log: srv.opts.Log.WithField("from", nc.RemoteAddr()), params: defaultParams(), left: make(chan struct{})}
 	c.text.ttt = reservedTag
 	c.in = newReader(nc, srv.opts.Pool)
 	c.out = sender{
@@ -170,20 +166,35 @@ func (srv *Server) open(nc net.Conn) {
 		after:  c.dataSent,
 		kick:   make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	if srv.closing || srv.strangers >= srv.opts.MaxUnauthenticated {
-		if !srv.closing {
-			c.log.WithError(errTooManyLogins).Warn("connection refused")
-		}
+	victim, ok := srv.takeIn(c)
+	if victim != nil {
+		victim.close()
+	}
+	if !ok {
 		nc.Close()
 		c.in.release()
 		return
 	}
-	srv.conns[c] = struct{}{}
-	srv.strangers++
-	srv.wg.Add(1)
 	go srv.carry(c.serve)
+}
+
+// takeIn adds a connection that will log in, unless the server shuts down or
+// cannot bear another one. The victim, if any, has to be closed for it.
+func (srv *Server) takeIn(c *conn) (victim *conn, ok bool) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.closing {
+		return nil, false
+	}
+	victim, ok = srv.strangers.add(c, &srv.opts)
+	if (victim != nil || !ok) && srv.strangers.mayTell() {
+		c.log.WithError(errTooManyLogins).WithField("connections", len(srv.strangers.list)).Warn("connections that do not log in make room for others")
+	}
+	if ok {
+		srv.conns[c] = struct{}{}
+		srv.wg.Add(1)
+	}
+	return victim, ok
 }
 
 // carry runs a reader. A reader that lost its connection was counted as a
@@ -214,9 +225,7 @@ func (srv *Server) forget(c *conn) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	delete(srv.conns, c)
-	if c.sess == nil {
-		srv.strangers--
-	}
+	srv.strangers.remove(c)
 }
 
 // appendConns appends all connections to list.
@@ -243,134 +252,4 @@ func (srv *Server) portalsFor(local net.Addr) []string {
 		addrs[i] = l.Addr()
 	}
 	return portalAddresses(addrs, local)
-}
-
-// admit makes a login a session: a new one, after an old one of the same
-// initiator port was ended (RFC 7143 6.3.5, session reinstatement).
-func (srv *Server) admit(l *login) (*session, error) {
-	if l.tsih() != 0 {
-		return nil, srv.refuseJoin(l)
-	}
-	timeout := time.NewTimer(srv.opts.LoginTimeout)
-	defer timeout.Stop()
-	for {
-		s, old, err := srv.register(l)
-		if old == nil {
-			return s, err
-		}
-		old.log.Info("session ends, its initiator logged in again")
-		old.disconnect()
-		select {
-		case <-old.gone:
-		case <-timeout.C:
-			return nil, refuse(loginTargetError, "the session's predecessor did not end")
-		}
-	}
-}
-
-// refuseJoin answers a login to a session that exists, or does not. Sessions
-// have one connection each (MaxConnections=1).
-func (srv *Server) refuseJoin(l *login) error {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	for s := range srv.sessions {
-		if s.tsih != l.tsih() || s.id.InitiatorName != l.initiator || s.id.ISID != l.isid() {
-			continue
-		}
-		if !sameView(s.view, l.security.view) {
-			return refuse(loginAuthorizationFailed, "%s: the access list has this address see other LUNs than the session does", l.initiator)
-		}
-		if s.hasCID(l.first.cid()) {
-			return refuse(loginCannotInclude, "%s: a connection cannot be reinstated", l.initiator)
-		}
-		return refuse(loginTooManyConnections, "%s: a session has one connection", l.initiator)
-	}
-	return refuse(loginNoSuchSession, "%s: no session with TSIH %d", l.initiator, l.tsih())
-}
-
-// register adds the session of a login. It returns the session that must end
-// before, if there is one.
-func (srv *Server) register(l *login) (s, old *session, err error) {
-	id := scsi.NexusID{InitiatorName: l.initiator, ISID: l.isid()}
-	if l.target != nil {
-		id.TargetName, id.TargetPortalGroupTag = l.target.Name, l.target.PortalGroupTag
-	}
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	for old := range srv.sessions {
-		if old.kind == sessionNormal && l.kind == sessionNormal && old.id == id {
-			return nil, old, nil
-		}
-	}
-	switch {
-	case srv.closing:
-		return nil, nil, refuse(loginServiceUnavailable, "the server shuts down")
-	case srv.loggedIn >= srv.opts.MaxConnections:
-		return nil, nil, refuse(loginOutOfResources, "%d connections are logged in", srv.loggedIn)
-	}
-	s = srv.newSession(l, id)
-	srv.sessions[s] = struct{}{}
-	srv.strangers--
-	srv.loggedIn++
-	return s, nil, nil
-}
-
-// newSession returns the session of a login. mu is held.
-func (srv *Server) newSession(l *login, id scsi.NexusID) *session {
-	s := &session{
-		srv: srv, target: l.target, kind: l.kind, id: id, tsih: srv.nextTSIH(), view: l.security.view,
-		params: l.params,
-		since:  time.Now(),
-		gone:   make(chan struct{}),
-		conns:  []*conn{l.c},
-		tasks:  make(map[uint32]*task),
-		early:  make(map[uint32]*earlyPDU),
-	}
-	s.log = srv.opts.Log.WithFields(logrus.Fields{"initiator": id.InitiatorName, "tsih": s.tsih})
-	if l.target != nil {
-		s.log = s.log.WithField("target", l.target.Name)
-	}
-	first := l.first.cmdSN()
-	s.exp.Store(first)
-	s.limit.Store(first + uint32(srv.opts.QueueDepth) - 1)
-	return s
-}
-
-// nextTSIH returns a free TSIH. mu is held, and there are fewer sessions than
-// TSIHs.
-func (srv *Server) nextTSIH() uint16 {
-	taken := func(v uint16) bool {
-		for s := range srv.sessions {
-			if s.tsih == v {
-				return true
-			}
-		}
-		return false
-	}
-	for {
-		if srv.lastTSIH++; srv.lastTSIH != 0 && !taken(srv.lastTSIH) {
-			return srv.lastTSIH
-		}
-	}
-}
-
-// remove drops a session that has ended, and the place of its connection.
-func (srv *Server) remove(s *session) {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	delete(srv.sessions, s)
-	srv.loggedIn--
-}
-
-// sessionsOf returns the sessions with a target.
-func (srv *Server) sessionsOf(t *target) []*session {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	var list []*session
-	for s := range srv.sessions {
-		if s.target == t {
-			list = append(list, s)
-		}
-	}
-	return list
 }

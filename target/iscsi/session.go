@@ -34,8 +34,14 @@ type session struct {
 	nexus  *scsi.Nexus
 	view   scsi.View
 	params params
-	since  time.Time
-	log    *logrus.Entry
+	// shared: there may be several connections at a time. order then stands
+	// before every other lock: see connections.go.
+	shared bool
+	order  sync.Mutex
+	// barriers are waits for commands that have not arrived; guarded by order.
+	barriers []barrier
+	since    time.Time
+	log      *logrus.Entry
 
 	// exp and limit are ExpCmdSN and MaxCmdSN (RFC 7143 4.2.2.1). limit grows
 	// by one when a command's place in the window is free again. Both change
@@ -53,7 +59,7 @@ type session struct {
 	gone chan struct{}
 
 	mu      sync.Mutex // guards what follows
-	conns   []*conn    // at most MaxConnections, which is 1
+	conns   []*conn    // in the order of their logins
 	tasks   map[uint32]*task
 	ready   []*task
 	waiting []*task // Data-Out waits for memory, first come first served
@@ -65,6 +71,7 @@ type session struct {
 	running    int // workers
 	executing  int // what the nexus must outlive: tasks in Execute, task management
 	detached   int
+	open       bool // connections may join
 	draining   bool // no new commands: the server shuts down
 	closed     bool // no connection is left
 }
@@ -312,17 +319,23 @@ func (s *session) release() {
 	}
 }
 
-// leave takes connection c, and the tasks that it has allegiance of, out of the
-// session. The session ends with its last connection. Only the reader of c
-// calls it; the second call does nothing.
-func (s *session) leave(c *conn) {
+// begun says that the nexus is attached: connections may join.
+func (s *session) begun() {
 	s.mu.Lock()
-	i := slices.Index(s.conns, c)
-	if i < 0 {
-		s.mu.Unlock()
-		return
+	s.open = true
+	s.mu.Unlock()
+}
+
+// leave takes connection c, and the tasks that it has allegiance of, out of the
+// session. The session ends with its last connection. The reader of c calls it,
+// once.
+func (s *session) leave(c *conn) {
+	if s.shared {
+		s.order.Lock() // nobody delivers a PDU of c any more
+		defer s.order.Unlock()
 	}
-	s.conns = slices.Delete(s.conns, i, i+1)
+	s.mu.Lock()
+	s.conns = slices.DeleteFunc(s.conns, func(other *conn) bool { return other == c })
 	for _, t := range s.tasks {
 		if t.conn != c {
 			continue
@@ -336,20 +349,20 @@ func (s *session) leave(c *conn) {
 			s.detach(t)
 		}
 	}
+	s.forgetEarly(c)
 	s.closed = len(s.conns) == 0
 	last := s.closed && s.executing == 0
-	if s.closed {
-		s.early, s.earlyBytes = nil, 0
-	}
 	closed := s.closed
 	s.mu.Unlock()
 	if last {
 		s.detachNexus()
 	}
+	s.srv.left()
 	if closed {
 		s.srv.remove(s)
 		close(s.gone)
 	}
+	close(c.left)
 }
 
 // detachNexus tells the device server that the nexus is lost. It is called

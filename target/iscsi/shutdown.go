@@ -181,10 +181,3 @@ func (s *session) info() SessionInfo {
 	}
 	return i
 }
-
-// hasCID reports whether a connection of the session has the given CID.
-func (s *session) hasCID(cid uint16) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.conns, func(c *conn) bool { return c.cid == cid })
-}

@@ -57,6 +57,7 @@ type task struct {
 	conn *conn
 
 	itt       uint32
+	cmdSN     uint32
 	immediate bool
 	edtl      uint32 // Expected Data Transfer Length, bytes
 	read      bool
@@ -75,6 +76,8 @@ type task struct {
 	reservedIn int64
 	// onWorker: runs on one of the session's workers, not on its reader.
 	onWorker bool
+	// kept: came before its turn and was delivered by another reader, perhaps.
+	kept bool
 	// detached: aborted and given up while it was running.
 	detached bool
 	// left: no longer one of the session's tasks.
@@ -90,7 +93,7 @@ func (c *conn) newTask(p *pdu, info ahsInfo) *task {
 		t = &task{st: scsi.NewTask(c.srv.opts.Pool)}
 	}
 	t.sess, t.conn = c.sess, c
-	t.itt, t.immediate, t.edtl = p.itt(), p.immediate(), p.expectedDataTransferLength()
+	t.itt, t.cmdSN, t.immediate, t.edtl = p.itt(), p.cmdSN(), p.immediate(), p.expectedDataTransferLength()
 	t.read, t.write = p.bhs[1]&bitRead != 0, p.bhs[1]&bitWrite != 0
 	cdb := p.bhs[32:48]
 	if info.extendedCDB != nil {
@@ -119,7 +122,7 @@ func (t *task) recycle() {
 	t.sess, t.conn = nil, nil
 	t.state, t.aborted, t.early, t.failure = taskWithReader, false, false, nil
 	t.out, t.reservedIn = dataOut{}, 0
-	t.onWorker, t.detached, t.left, t.ended = false, false, false, nil
+	t.onWorker, t.kept, t.detached, t.left, t.ended = false, false, false, false, nil
 	srv.tasks.Put(t)
 }
 

@@ -1,5 +1,11 @@
 package iscsi
 
+import (
+	"errors"
+	"slices"
+	"time"
+)
+
 // tmf is a task management function while it is carried out (RFC 7143 11.5).
 type tmf struct {
 	conn     *conn
@@ -27,22 +33,88 @@ func (c *conn) handleTMF(p *pdu) error {
 		return nil
 	}
 	f := &tmf{conn: c, function: p.bhs[1] & 0x7f, lun: p.lun(), itt: p.itt(), pdu: pdu{bhs: p.bhs}}
-	response, final := f.begin()
-	if final {
-		f.respond(response)
-		return nil
+	var earlier <-chan struct{}
+	if s.shared && f.ofSet() {
+		earlier = s.barrierAt(p.cmdSN())
+	}
+	if earlier == nil {
+		response, final := f.begin()
+		if final && !(s.shared && f.ofSet() && response == tmfComplete) {
+			f.respond(response)
+			return nil
+		}
 	}
 	s.hold() // the nexus must live until the device server was told
 	c.srv.wg.Add(1)
 	go func() {
 		defer c.srv.wg.Done()
 		defer s.release()
-		f.await(s)
-		f.tellDeviceServer()
-		f.respond(tmfComplete)
+		response := f.finish(earlier)
+		var ended []*session
+		if f.function == tmfTargetColdReset {
+			ended = c.srv.sessionsOf(s.target) // not those that begin after the response
+		}
+		f.respond(response)
 		c.out.flush()
+		f.dropSessions(ended)
 	}()
 	return nil
+}
+
+// ofSet reports whether the function affects more than one task of its session,
+// so that RFC 7143 4.2.3.3 orders it against all connections.
+func (f *tmf) ofSet() bool {
+	switch f.function {
+	case tmfAbortTaskSet, tmfClearTaskSet, tmfLogicalUnitReset, tmfTargetWarmReset, tmfTargetColdReset:
+		return true
+	}
+	return false
+}
+
+// finish does what takes time, and begins with waiting for the commands before
+// the function if earlier is not nil: they are on their way on other connections
+// (RFC 7143 4.2.3.3 (c)). If they do not come, nothing has been done.
+func (f *tmf) finish(earlier <-chan struct{}) (response byte) {
+	s := f.conn.sess
+	if earlier != nil {
+		timer := time.NewTimer(s.srv.opts.AbortTimeout)
+		defer timer.Stop()
+		select {
+		case <-earlier:
+		case <-timer.C:
+			return tmfRejected
+		}
+		if response, _ := f.begin(); response != tmfComplete {
+			return response
+		}
+	}
+	f.await(s)
+	f.tellDeviceServer()
+	if s.shared && f.ofSet() {
+		f.conn.awaitAcknowledgement()
+	}
+	return tmfComplete
+}
+
+// errTargetReset ends connections after a TARGET COLD RESET.
+var errTargetReset = errors.New("connection closed by TARGET COLD RESET")
+
+// dropSessions ends sessions by a TARGET COLD RESET (RFC 7143 11.5.1), the one
+// that asked for it so that it gets its response.
+func (f *tmf) dropSessions(sessions []*session) {
+	for _, s := range sessions {
+		if s != f.conn.sess {
+			s.log.WithField("by", f.conn.sess.id.InitiatorName).Warn("session ends by TARGET COLD RESET")
+			s.disconnect()
+			continue
+		}
+		s.mu.Lock()
+		conns := slices.Clone(s.conns)
+		s.mu.Unlock()
+		for _, c := range conns {
+			c.endReader(errTargetReset)
+		}
+	}
 }
 
 // takeImmediatePlace counts an immediate request, if there may be one more.
@@ -89,14 +161,17 @@ func (f *tmf) begin() (response byte, final bool) {
 		}
 		f.abortEverywhere(ofLU)
 		return tmfComplete, false
-	case tmfTargetWarmReset:
+	case tmfTargetWarmReset, tmfTargetColdReset:
 		f.abortEverywhere(func([8]byte) bool { return true })
 		return tmfComplete, false
 	case tmfTaskReassign:
 		return tmfReassignNotSupported, true
-	case tmfClearACA, tmfTargetColdReset:
+	case tmfClearACA:
 		return tmfNotSupported, true
 	default:
+		if f.function >= tmfQueryTask && f.function <= tmfQueryAsyncEvent {
+			return tmfNotSupported, true
+		}
 		return tmfRejected, true
 	}
 }
@@ -119,6 +194,9 @@ func (f *tmf) abortTask() (response byte, final bool) {
 	if !serialLess(refCmdSN, s.exp.Load()) && !serialLess(s.limit.Load(), refCmdSN) &&
 		serialLess(refCmdSN, f.pdu.cmdSN()) {
 		if e := s.early[refCmdSN]; e == nil || e.pdu != nil && e.pdu.itt() == ref {
+			if e != nil {
+				s.earlyBytes -= e.length()
+			}
 			s.early[refCmdSN] = &earlyPDU{conn: f.conn}
 			s.earlyWaiting.Store(true)
 			return tmfComplete, true
@@ -132,9 +210,17 @@ func (f *tmf) abortTask() (response byte, final bool) {
 func (f *tmf) abortTasks(s *session, match func(lun [8]byte) bool) (any bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	any = f.abortMatching(s, match, nil)
-	for _, e := range s.early {
+	own := s == f.conn.sess
+	any = f.abortMatching(s, func(t *task) bool {
+		// Of the initiator's own commands only those before the request.
+		return match(t.st.Lun) && (!own || t.immediate || serialLess(t.cmdSN, f.pdu.cmdSN()))
+	})
+	for sn, e := range s.early {
+		if own && !serialLess(sn, f.pdu.cmdSN()) {
+			continue // sent after the request
+		}
 		if e.pdu != nil && e.pdu.opcode() == opSCSICommand && match(e.pdu.lun()) {
+			s.earlyBytes -= e.length()
 			e.pdu, e.data = nil, nil
 			any = true
 		}
@@ -164,7 +250,7 @@ func (f *tmf) tellDeviceServer() {
 		}
 	case tmfLogicalUnitReset:
 		ds.ResetLU(s.nexus, f.lun)
-	case tmfTargetWarmReset:
+	case tmfTargetWarmReset, tmfTargetColdReset:
 		for lun := range maxLUN + 1 {
 			if b := encodeLUN(uint16(lun)); ds.HasLU(s.nexus, b) {
 				ds.ResetLU(s.nexus, b)

@@ -146,7 +146,10 @@ func TestResets(t *testing.T) {
 			{"LOGICAL UNIT RESET", tmfLogicalUnitReset, [8]byte{}, tmfComplete, true, true, 1, 0},
 			{"TARGET WARM RESET", tmfTargetWarmReset, [8]byte{}, tmfComplete, true, true, 1, 0},
 			{"unknown LUN", tmfLogicalUnitReset, [8]byte{1: 9}, tmfLUNDoesNotExist, false, false, 0, 0},
-			{"TARGET COLD RESET", tmfTargetColdReset, [8]byte{}, tmfNotSupported, false, false, 0, 0},
+			{"QUERY TASK", tmfQueryTask, [8]byte{}, tmfNotSupported, false, false, 0, 0},
+			{"QUERY TASK SET", 10, [8]byte{}, tmfNotSupported, false, false, 0, 0},
+			{"I_T NEXUS RESET", 11, [8]byte{}, tmfNotSupported, false, false, 0, 0},
+			{"QUERY ASYNCHRONOUS EVENT", tmfQueryAsyncEvent, [8]byte{}, tmfNotSupported, false, false, 0, 0},
 			{"CLEAR ACA", tmfClearACA, [8]byte{}, tmfNotSupported, false, false, 0, 0},
 			{"TASK REASSIGN", tmfTaskReassign, [8]byte{}, tmfReassignNotSupported, false, false, 0, 0},
 			{"no function", 77, [8]byte{}, tmfRejected, false, false, 0, 0},
@@ -199,6 +202,32 @@ func TestResets(t *testing.T) {
 			two.logout()
 			eventually(t, "both sessions have ended", func() bool { return len(b.srv.Sessions()) == 0 })
 		}
+	})
+}
+
+// TestColdReset ends the tasks and the sessions of the target, its own after the
+// response, and leaves other targets alone.
+func TestColdReset(t *testing.T) {
+	overTransports(t, nil, func(t *testing.T, b *bench) {
+		started, release := b.disk.block()
+		one, two, elsewhere := b.login(), b.loginAs(testInitiator+"2"), b.dial()
+		elsewhere.login(name, "TargetName="+testTarget+"2")
+		for _, i := range []*initiator{one, two} {
+			i.send(i.command(bitRead, memBlock, read10(0, 1)...), nil, nil)
+			<-started
+		}
+		if got := one.tmfResponse(one.tmf(tmfTargetColdReset, [8]byte{}, nil)); got != tmfComplete {
+			t.Errorf("response %d", got)
+		}
+		one.expectClosed()
+		two.expectClosed()
+		close(release)
+		elsewhere.alive()
+		if resets, _ := b.disk.counts(); resets != 1 {
+			t.Errorf("%d resets", resets)
+		}
+		eventually(t, "both nexuses are lost", func() bool { return b.disk.nexuses() == 0 })
+		b.login().alive()
 	})
 }
 

@@ -32,6 +32,10 @@ var errorSense = [...]ErrorSense{
 // has no sense data.
 var errReservationConflict = errors.New("reservation conflict")
 
+// ErrBusy ends a command with BUSY status, which has no sense data: the
+// initiator tries again later.
+var ErrBusy = errors.New("busy")
+
 // errShortDataOut ends a command that cannot run with the Data-Out it got.
 var errShortDataOut = errors.New("less Data-Out than the CDB asks for")
 

@@ -203,6 +203,10 @@ func (tg *Target) fail(t *Task, err error) {
 		t.Result = api.SAM_STAT_RESERVATION_CONFLICT
 		return
 	}
+	if err == ErrBusy {
+		t.Result = api.SAM_STAT_BUSY
+		return
+	}
 	format := FixedSense
 	sense := NewSense(KeyHardwareError, ASCInternalTargetFailure)
 	if t.LU != nil {

@@ -24,6 +24,9 @@ login() {
 	wait_for enough "$3"
 }
 
+# logout IQN: of all its sessions
+logout() { iscsiadm -m node -T "$1" --logout || fail "logout"; }
+
 # disk LUN: the block device of a logged-in LUN
 disk() {
 	for b in /sys/class/iscsi_session/session*/device/target*/*:"$1"/block/*; do
@@ -34,6 +37,13 @@ disk() {
 # blocks DEVICE FIRST COUNT: prints 512-byte blocks, read from the device
 # itself and not from the page cache
 blocks() { blockdev --flushbufs "$1" && dd if="$1" bs=512 skip="$2" count="$3" status=none; }
+
+# ask WORD...: asks the host, prints its answer
+ask() {
+	answer=$(echo "$*" | nc $DESK)
+	echo "${answer#* }"
+	[ "${answer%% *}" = ok ]
+}
 
 # The functions below need the layer "disks".
 

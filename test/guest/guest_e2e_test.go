@@ -7,15 +7,27 @@ import (
 	_ "embed"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"odx/test/odxtest"
+	"odx/test/proxy"
 	"odx/test/undertest"
 )
 
-//go:embed initiator.sh
-var initiatorScript string
+var (
+	//go:embed initiator.sh
+	initiatorScript string
+	//go:embed filesystems.sh
+	fileSystemsScript string
+	//go:embed multipath.sh
+	multipathScript string
+)
+
+// scriptLimit is how long a script may take.
+const scriptLimit = 5 * time.Minute
 
 func build(t *testing.T) *Image {
 	t.Helper()
@@ -47,16 +59,56 @@ func TestGuest(t *testing.T) {
 // TestLinuxInitiator uses two LUNs with the kernel's initiator and the tools
 // that administrators have.
 func TestLinuxInitiator(t *testing.T) {
-	image := build(t)
 	target := odxtest.Serve(t, undertest.LUN{Size: 128 << 20}, undertest.LUN{Size: 128 << 20})
 	tokens := "yes"
 	if os.Getenv(odxtest.TargetEnv) == "tgtd" {
 		tokens = ""
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
-	defer cancel()
-	r, err := image.Run(ctx, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s FIRST=%d TOKENS=%s\n%s",
+	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s FIRST=%d TOKENS=%s\n%s",
 		target.Port(), target.IQN, target.LUN(0), tokens, initiatorScript), Setup{})
+}
+
+// TestFileSystems makes, uses and checks the usual file systems on LUNs of
+// both block lengths, and watches the space that they take and give back.
+func TestFileSystems(t *testing.T) {
+	odxtest.RequireODX(t)
+	target := odxtest.Serve(t, undertest.LUN{Size: 512 << 20}, undertest.LUN{Size: 512 << 20, BlockSize: 4096})
+	ctx, cancel := context.WithTimeout(t.Context(), scriptLimit)
+	defer cancel()
+	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s\n%s", target.Port(), target.IQN, fileSystemsScript), Setup{
+		With: []Layer{Disks},
+		Answer: func(string) (string, error) {
+			space, err := target.Space(ctx)
+			return strconv.FormatInt(space.Live, 10), err
+		},
+	})
+}
+
+// TestMultipath takes one path after the other away from under fio, which
+// verifies what it writes and must see no error.
+func TestMultipath(t *testing.T) {
+	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20})
+	paths := map[string]*proxy.Proxy{"a": odxtest.Proxy(t, target.Portal, 0), "b": odxtest.Proxy(t, target.Portal, 0)}
+	runScript(t, fmt.Sprintf("A=%d B=%d IQN=%s\n%s", paths["a"].Port(), paths["b"].Port(), target.IQN, multipathScript), Setup{
+		With: []Layer{Disks, Fio},
+		Answer: func(question string) (string, error) {
+			what, path, _ := strings.Cut(question, " ")
+			if what == "mend" {
+				return "", paths[path].Mend()
+			}
+			paths[path].Cut()
+			return "", nil
+		},
+	})
+}
+
+// runScript runs a script that must end well.
+func runScript(t *testing.T, script string, s Setup) {
+	t.Helper()
+	image := build(t)
+	ctx, cancel := context.WithTimeout(t.Context(), scriptLimit)
+	defer cancel()
+	r, err := image.Run(ctx, script, s)
 	t.Log(r.Output)
 	if err != nil {
 		t.Fatal(err)

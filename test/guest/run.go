@@ -25,6 +25,9 @@ type Setup struct {
 	// Forward gives TCP ports of the machine, and those of the host's loopback
 	// under which they can be reached.
 	Forward map[int]int
+	// Answer, which may be nil, answers what the script asks by the shell function
+	// ask, one question after the other.
+	Answer func(question string) (string, error)
 	// Said, which may be nil, is called with each line of output, from one
 	// goroutine.
 	Said func(line string)
@@ -38,10 +41,11 @@ type Result struct {
 
 // Machine is a guest that runs.
 type Machine struct {
-	dir string
-	cmd *exec.Cmd
-	out *transcript
-	ctx context.Context
+	dir  string
+	cmd  *exec.Cmd
+	out  *transcript
+	ctx  context.Context
+	desk *desk // nil if there is nobody to ask
 }
 
 // Run boots the image, runs script (of a POSIX shell, with the functions of
@@ -63,7 +67,14 @@ func (i *Image) Start(ctx context.Context, script string, s Setup) (*Machine, er
 		return nil, err
 	}
 	m := &Machine{dir: dir, out: &transcript{said: s.Said}, ctx: ctx}
-	err = i.writeRoot(m.path("initrd"), ". /usr/functions.sh\n"+script, s)
+	preamble := ". /usr/functions.sh\n"
+	if s.Answer != nil {
+		if m.desk, err = openDesk(s.Answer); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(dir))
+		}
+		preamble += "DESK='" + m.desk.address() + "'\n"
+	}
+	err = i.writeRoot(m.path("initrd"), preamble+script, s)
 	if err == nil {
 		m.cmd = exec.CommandContext(ctx, "qemu-system-x86_64", append(m.arguments(i), s.arguments()...)...)
 		m.cmd.Stdout, m.cmd.Stderr = m.out, m.out
@@ -71,10 +82,18 @@ func (i *Image) Start(ctx context.Context, script string, s Setup) (*Machine, er
 		err = m.cmd.Start()
 	}
 	if err != nil {
-		os.RemoveAll(dir)
+		m.close()
 		return nil, err
 	}
 	return m, nil
+}
+
+// close frees what the machine had.
+func (m *Machine) close() {
+	if m.desk != nil {
+		m.desk.close()
+	}
+	os.RemoveAll(m.dir)
 }
 
 func (m *Machine) path(name string) string { return filepath.Join(m.dir, name) }
@@ -112,7 +131,7 @@ func (m *Machine) PowerOff() error { return m.cmd.Process.Kill() }
 // Wait returns when the machine is off. An error says that there is no exit
 // status; the output is returned in any case.
 func (m *Machine) Wait() (Result, error) {
-	defer os.RemoveAll(m.dir)
+	defer m.close()
 	runErr := m.cmd.Wait()
 	r := Result{Output: m.out.String()}
 	said, err := os.ReadFile(m.path("status"))

@@ -2,6 +2,8 @@ package undertest
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"os/exec"
@@ -88,17 +90,19 @@ var Binary = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv(BinaryEnv); path != "" {
 		return path, nil
 	}
-	dir, err := CacheDir("bin")
+	root, err := ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	// Another checkout has another binary.
+	sum := sha256.Sum256([]byte(root))
+	dir, err := CacheDir("bin-" + hex.EncodeToString(sum[:8]))
 	if err != nil {
 		return "", err
 	}
 	// Test binaries of several packages build at the same time: each links
 	// under its own name, and the last rename wins with an equal file.
 	own := filepath.Join(dir, fmt.Sprintf("odx.%d", os.Getpid()))
-	root, err := ModuleRoot()
-	if err != nil {
-		return "", err
-	}
 	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", own, "./cmd/odx")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as scripts/build does: it runs anywhere

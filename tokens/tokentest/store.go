@@ -7,6 +7,7 @@ package tokentest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -60,9 +61,19 @@ func (s *Store) Crash() *Store {
 	defer s.mu.Unlock()
 	c := &Store{id: s.id, now: s.durable.clone(), durable: s.durable.clone()}
 	for name, v := range c.now.volumes {
-		c.now.volumes[name] = &Volume{store: c, data: v.data}
+		c.now.volumes[name] = &Volume{store: c, id: v.id, data: slices.Clone(v.data)}
 	}
 	return c
+}
+
+// Restart does to the store what closing and opening it does to what it keeps
+// only in memory.
+func (s *Store) Restart() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range s.now.volumes {
+		v.watches = nil
+	}
 }
 
 // Snapshots returns how many snapshots exist, and how many handles are open.
@@ -89,9 +100,34 @@ func (s *Store) Records(prefix string) int {
 func (s *Store) NewVolume(name string, size int64) *Volume {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.now.next++
 	v := &Volume{store: s, data: make([]byte, size)}
+	binary.BigEndian.PutUint64(v.id[:], s.now.next)
 	s.now.volumes[name], s.durable.volumes[name] = v, v
 	return v
+}
+
+// DeleteVolume deletes a volume; what was pinned of it stays.
+func (s *Store) DeleteVolume(ctx context.Context, name string) error {
+	s.mu.Lock()
+	v := s.now.volumes[name]
+	s.mu.Unlock()
+	if v == nil {
+		return fmt.Errorf("volume %s: %w", name, backstore.ErrNotFound)
+	}
+	return v.change(ctx, 0, v.Size(), func() error {
+		delete(s.now.volumes, name)
+		delete(s.durable.volumes, name)
+		v.deleted = true
+		return nil
+	})
+}
+
+// Volume returns the volume of that name, nil if there is none.
+func (s *Store) Volume(name string) *Volume {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now.volumes[name]
 }
 
 // Volumes returns the names of the volumes, sorted.
@@ -206,6 +242,18 @@ func (s *Store) AddressSpace(v tokens.Volume) (tokens.AddressSpace, bool) {
 	return own, ok && own.store == s
 }
 
+// Space implements tokens.Store.
+func (s *Store) Space(id [16]byte) (tokens.AddressSpace, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range s.now.volumes {
+		if v.id == id {
+			return v, nil
+		}
+	}
+	return nil, fmt.Errorf("volume %x: %w", id, backstore.ErrNotFound)
+}
+
 // CreateStage implements tokens.Store.
 func (s *Store) CreateStage(ctx context.Context, name string, size int64) (tokens.AddressSpace, error) {
 	if err := s.fail(ctx, "CreateStage"); err != nil {
@@ -258,4 +306,11 @@ func check(ctx context.Context, data []byte, off, length int64) error {
 		return fmt.Errorf("%w: %d bytes at %d of %d", backstore.ErrRange, length, off, len(data))
 	}
 	return ctx.Err()
+}
+
+// Watches returns how many watches there are over the volume of that name.
+func (s *Store) Watches(volume string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.now.volumes[volume].watches)
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 
 	"odx/backstore"
 	"odx/tokens"
@@ -13,8 +15,16 @@ import (
 // scsi.Volume. Dumb hides all but reading and writing.
 type Volume struct {
 	store *Store
-	data  []byte // guarded by store.mu
+	id    [16]byte
+
+	// Guarded by store.mu.
+	data    []byte
+	deleted bool
+	watches []*watch
 }
+
+// ID implements tokens.AddressSpace.
+func (v *Volume) ID() [16]byte { return v.id }
 
 // Size implements tokens.Volume.
 func (v *Volume) Size() int64 { return int64(len(v.data)) }
@@ -35,13 +45,10 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64) error {
 	if err := v.store.fail(ctx, "WriteAt"); err != nil {
 		return err
 	}
-	v.store.mu.Lock()
-	defer v.store.mu.Unlock()
-	if err := check(ctx, v.data, off, int64(len(p))); err != nil {
-		return err
-	}
-	copy(v.data[off:], p)
-	return nil
+	return v.change(ctx, off, int64(len(p)), func() error {
+		copy(v.data[off:], p)
+		return nil
+	})
 }
 
 // Unmap implements tokens.Volume.
@@ -49,13 +56,10 @@ func (v *Volume) Unmap(ctx context.Context, off, length int64) error {
 	if err := v.store.fail(ctx, "Unmap"); err != nil {
 		return err
 	}
-	v.store.mu.Lock()
-	defer v.store.mu.Unlock()
-	if err := check(ctx, v.data, off, length); err != nil {
-		return err
-	}
-	clear(v.data[off : off+length])
-	return nil
+	return v.change(ctx, off, length, func() error {
+		clear(v.data[off : off+length])
+		return nil
+	})
 }
 
 // Flush implements scsi.Volume.
@@ -63,12 +67,19 @@ func (v *Volume) Flush(ctx context.Context) error { return v.store.Flush(ctx) }
 
 // Snapshot implements tokens.AddressSpace.
 func (v *Volume) Snapshot(ctx context.Context, ranges []backstore.Range, recs func(uint64) []backstore.Record) (tokens.Snapshot, error) {
+	return v.snapshot(ctx, ranges, recs, func() error { return nil })
+}
+
+func (v *Volume) snapshot(ctx context.Context, ranges []backstore.Range, recs func(uint64) []backstore.Record, refuse func() error) (tokens.Snapshot, error) {
 	if err := v.store.fail(ctx, "Snapshot"); err != nil {
 		return nil, err
 	}
 	s := v.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := refuse(); err != nil {
+		return nil, err
+	}
 	var data bytes.Buffer
 	for _, r := range ranges {
 		if err := check(ctx, v.data, r.Offset, r.Length); err != nil {
@@ -93,19 +104,132 @@ func (v *Volume) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, len
 	if !ok || snap.store != v.store {
 		return 0, fmt.Errorf("%w: snapshot of another store", backstore.ErrInvalid)
 	}
-	v.store.mu.Lock()
-	defer v.store.mu.Unlock()
-	if err := check(ctx, v.data, dst, length); err != nil {
+	if err := check(ctx, snap.data, src, length); err != nil {
 		return 0, err
 	}
-	if err := check(ctx, snap.data, src, length); err != nil {
+	if err := v.check(ctx, dst, length); err != nil {
 		return 0, err
 	}
 	if v.store.MapLength > 0 {
 		length = min(length, v.store.MapLength)
 	}
-	copy(v.data[dst:dst+length], snap.data[src:])
+	err := v.change(ctx, dst, length, func() error {
+		copy(v.data[dst:dst+length], snap.data[src:])
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
 	return length, nil
+}
+
+func (v *Volume) check(ctx context.Context, off, length int64) error {
+	v.store.mu.Lock()
+	defer v.store.mu.Unlock()
+	return check(ctx, v.data, off, length)
+}
+
+// change makes a change of a range, after notice to those who watch it.
+func (v *Volume) change(ctx context.Context, off, length int64, change func() error) error {
+	v.store.mu.Lock()
+	defer v.store.mu.Unlock()
+	for w := v.watching(off, length); w != nil; w = v.watching(off, length) {
+		v.store.mu.Unlock()
+		err := w.tell(ctx)
+		v.store.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+	if v.deleted {
+		return backstore.ErrNotFound
+	}
+	if err := check(ctx, v.data, off, length); err != nil {
+		return err
+	}
+	return change()
+}
+
+// watch implements tokens.Watch.
+type watch struct {
+	volume   *Volume
+	ranges   []backstore.Range
+	changing func(context.Context) error
+	notice   sync.Mutex // held while changing runs
+	over     bool       // guarded by store.mu
+}
+
+// Watch implements tokens.AddressSpace.
+func (v *Volume) Watch(ctx context.Context, ranges []backstore.Range, recs []backstore.Record, changing func(context.Context) error) (tokens.Watch, error) {
+	if err := v.store.fail(ctx, "Watch"); err != nil {
+		return nil, err
+	}
+	w := &watch{volume: v, ranges: ranges, changing: changing}
+	v.store.mu.Lock()
+	defer v.store.mu.Unlock()
+	for _, r := range ranges {
+		if err := check(ctx, v.data, r.Offset, r.Length); err != nil {
+			return nil, err
+		}
+	}
+	if len(v.watches) >= backstore.MaxWatches {
+		return nil, backstore.ErrTooMany
+	}
+	v.watches = append(v.watches, w)
+	v.store.put(recs)
+	return w, nil
+}
+
+// Snapshot implements tokens.Watch.
+func (w *watch) Snapshot(ctx context.Context, ranges []backstore.Range, recs func(uint64) []backstore.Record) (tokens.Snapshot, error) {
+	return w.volume.snapshot(ctx, ranges, recs, func() error {
+		if w.over {
+			return backstore.ErrChanged
+		}
+		return nil
+	})
+}
+
+// Stop implements tokens.Watch.
+func (w *watch) Stop() {
+	w.volume.store.mu.Lock()
+	defer w.volume.store.mu.Unlock()
+	w.over = true
+	w.volume.watches = slices.DeleteFunc(w.volume.watches, func(x *watch) bool { return x == w })
+}
+
+func (w *watch) tell(ctx context.Context) error {
+	w.notice.Lock()
+	defer w.notice.Unlock()
+	w.volume.store.mu.Lock()
+	over := w.over
+	w.volume.store.mu.Unlock()
+	if over {
+		return nil
+	}
+	if err := w.changing(ctx); err != nil {
+		return err
+	}
+	w.Stop()
+	return nil
+}
+
+// watching returns a watch over blocks of a range, nil if there is none.
+// store.mu is held.
+func (v *Volume) watching(off, length int64) *watch {
+	const block = backstore.BlockLength
+	if length == 0 {
+		return nil
+	}
+	first, last := off/block, (off+length-1)/block
+	for _, w := range v.watches {
+		for _, r := range w.ranges {
+			if r.Length > 0 && first <= (r.Offset+r.Length-1)/block && r.Offset/block <= last {
+				return w
+			}
+		}
+	}
+	return nil
 }
 
 // Dumb is a volume that no store knows: a plain backing file, say.

@@ -1,0 +1,45 @@
+package backstore
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"syscall"
+
+	"odx/backstore/extent"
+	"odx/backstore/segment"
+)
+
+// Data that cannot be read must not stand for equal data that is written later:
+// whoever restores a range from a copy would get the damage again. So an extent
+// that was found damaged loses its fingerprint, which takes it out of
+// deduplication. As for a move, there is no journal record: after a crash the
+// damage is found again.
+
+// damaged reports whether err means that what is stored is not, or cannot be
+// read as, what was written.
+func damaged(err error) bool {
+	return errors.Is(err, errCRC) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, segment.ErrCorrupt) || errors.Is(err, syscall.EIO)
+}
+
+// distrust takes an extent out of deduplication because of err, if that is a
+// damage. The caller holds no lock. That this fails is no error: the caller has
+// a worse one to report.
+func (s *Store) distrust(ctx context.Context, id extent.ID, err error) {
+	condemned := errors.Is(err, errFingerprint)
+	if !condemned && !damaged(err) || s.throttle(ctx) != nil {
+		return
+	}
+	s.opMu.RLock()
+	defer s.opMu.RUnlock()
+	if s.usable() != nil {
+		return
+	}
+	forget := s.extents.Distrust
+	if condemned {
+		forget = s.extents.Condemn
+	}
+	if err := forget(id); err != nil {
+		s.log.WithError(err).WithField("extent", id).Warn("an extent that is damaged may still stand for equal data")
+	}
+}

@@ -1,0 +1,76 @@
+package copymgr
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"odx/backstore"
+	"odx/target/scsi"
+	"odx/tokens"
+)
+
+// executePopulateToken is POPULATE TOKEN (SBC-3 5.11).
+func (u *unit) executePopulateToken(ctx context.Context, t *scsi.Task) error {
+	return u.tokenCommand(ctx, t, namePopulateToken, populateSense, u.planPopulate)
+}
+
+// planPopulate checks a POPULATE TOKEN.
+func (u *unit) planPopulate(t *scsi.Task) (plan, error) {
+	list, err := parsePopulate(t.DataOut(), maxRangeDescriptors)
+	if err != nil {
+		return plan{}, err
+	}
+	blocks, err := checkRanges(list.ranges, u.lu.Blocks(), u.limits.maxBlocks())
+	if err != nil {
+		return plan{}, err
+	}
+	o := tokens.ReadOptions{
+		InactivityTimeout: time.Duration(list.inactivityTimeout) * time.Second,
+		Creator:           tokens.Creator{Initiator: t.Nexus.ID.InitiatorName, Target: t.Nexus.ID.TargetName, Volume: u.volume},
+	}
+	if list.rtv {
+		if o.Type = list.rodType; !o.Type.PointInTime() {
+			return plan{}, fmt.Errorf("%w: %v", tokens.ErrUnsupportedType, o.Type)
+		}
+	}
+	ranges := byteRanges(list.ranges, u.lu.LogicalBlockLength())
+	source := u.source(t)
+	return plan{background: list.immediate, work: func(ctx context.Context, op *operation) (report, error) {
+		op.progress.expected.Store(blocks)
+		return u.populate(ctx, op, source, ranges, o)
+	}}, nil
+}
+
+// populate makes the token.
+func (u *unit) populate(ctx context.Context, op *operation, source tokens.Source, ranges []backstore.Range, o tokens.ReadOptions) (report, error) {
+	if len(ranges) == 0 {
+		// Nothing to represent: good, and no token.
+		return report{}, nil
+	}
+	res, err := u.tokens.OffloadRead(ctx, source, ranges, o)
+	if err != nil {
+		return report{sense: senseOf(u.lu, populateSense, err)}, err
+	}
+	r := report{token: res.Token, transferCount: uint64(res.Represented) / uint64(source.LU.BlockLength)}
+	op.progress.advance(r.transferCount)
+	partial := r.transferCount < op.progress.expected.Load()
+	if partial {
+		// Good status, and the count tells how much of it the token represents.
+		r.status = copyDoneWithResidual
+	}
+	u.countCopy(&u.stats.Populated, &u.stats.PopulatedBytes, uint64(res.Represented), partial)
+	return r, nil
+}
+
+// source describes the logical unit for the tokens made on it.
+func (u *unit) source(t *scsi.Task) tokens.Source {
+	naa, capacity := u.lu.NAA(), u.lu.ReadCapacity16()
+	return tokens.Source{
+		Volume: u.lu.Volume(),
+		LU: tokens.LU{
+			NAA: naa[:], TargetName: t.Nexus.ID.TargetName, BlockLength: u.lu.LogicalBlockLength(),
+			ReadCapacity: [24]byte(capacity[8:]),
+		},
+	}
+}

@@ -1,0 +1,139 @@
+package copymgr
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"odx/backstore"
+	"odx/target/scsi"
+	"odx/tokens"
+)
+
+// executeWriteUsingToken is WRITE USING TOKEN (SBC-3 5.55).
+func (u *unit) executeWriteUsingToken(ctx context.Context, t *scsi.Task) error {
+	return u.tokenCommand(ctx, t, nameWriteUsingToken, writeUsingSense, u.planWriteUsing)
+}
+
+// tokenWrite is a WRITE USING TOKEN whose parameters were found good.
+type tokenWrite struct {
+	*unit
+	token  *tokens.Token
+	offset int64 // into the ROD, bytes
+	length int64 // of the ROD, bytes
+	ranges []backstore.Range
+	blocks uint64 // of all ranges
+	o      tokens.WriteOptions
+}
+
+// planWriteUsing checks a WRITE USING TOKEN.
+func (u *unit) planWriteUsing(t *scsi.Task) (plan, error) {
+	list, err := parseWriteUsing(t.DataOut(), maxRangeDescriptors)
+	if err != nil {
+		return plan{}, err
+	}
+	if err := t.Nexus.WriteProtected(u.lu); err != nil {
+		return plan{}, err
+	}
+	w := &tokenWrite{unit: u, token: list.token}
+	if w.blocks, err = checkRanges(list.ranges, u.lu.Blocks(), u.limits.maxBlocks()); err != nil {
+		return plan{}, err
+	}
+	w.ranges = byteRanges(list.ranges, u.lu.LogicalBlockLength())
+	if err := w.open(list.offsetIntoROD); err != nil {
+		return plan{}, err
+	}
+	if list.deleteToken {
+		w.o.Completion = tokens.DeleteToken
+	}
+	p := plan{background: list.immediate, work: w.once}
+	if list.immediate {
+		p.work = w.throughout
+	}
+	return p, nil
+}
+
+// open looks the token up, and sets where in it to begin.
+func (w *tokenWrite) open(offsetIntoROD uint64) error {
+	info, err := w.tokens.Lookup(w.token)
+	if err != nil {
+		return err
+	}
+	if info.Type == tokens.RODTypeBlockDeviceZero {
+		w.length = math.MaxInt64 // zeros have no end, and an offset into them means nothing
+		return nil
+	}
+	var ok bool
+	if w.offset, ok = byteOffset(offsetIntoROD, w.lu.LogicalBlockLength()); !ok || w.offset >= info.Length {
+		return fmt.Errorf("%w: %d blocks, token of %d bytes", tokens.ErrOffset, offsetIntoROD, info.Length)
+	}
+	w.length = info.Length
+	return nil
+}
+
+// once writes for as long as an initiator should wait.
+func (w *tokenWrite) once(ctx context.Context, op *operation) (report, error) {
+	op.progress.expected.Store(w.blocks)
+	n, err := w.tokens.OffloadWrite(ctx, w.token, w.offset, w.destination(), w.ranges, w.o)
+	return w.end(ctx, op, n, err)
+}
+
+// throughout writes until there is nothing left to write.
+func (w *tokenWrite) throughout(ctx context.Context, op *operation) (report, error) {
+	op.progress.expected.Store(w.blocks)
+	blockLength := int64(w.lu.LogicalBlockLength())
+	var done int64
+	for ranges := w.ranges; ; {
+		n, err := w.tokens.OffloadWrite(ctx, w.token, w.offset+done, w.destination(), ranges, w.o)
+		done += n
+		ranges = skip(ranges, n)
+		if err != nil || n == 0 || len(ranges) == 0 || done >= w.length-w.offset {
+			return w.end(ctx, op, done, err)
+		}
+		op.progress.advance(uint64(n / blockLength))
+	}
+}
+
+// skip returns ranges without their first n bytes.
+func skip(ranges []backstore.Range, n int64) []backstore.Range {
+	for len(ranges) > 0 && n >= ranges[0].Length {
+		n -= ranges[0].Length
+		ranges = ranges[1:]
+	}
+	if n == 0 {
+		return ranges
+	}
+	rest := slices.Clone(ranges)
+	rest[0].Offset, rest[0].Length = rest[0].Offset+n, rest[0].Length-n
+	return rest
+}
+
+func (w *tokenWrite) destination() tokens.Destination {
+	return tokens.Destination{Volume: w.lu.Volume(), BlockLength: w.lu.LogicalBlockLength()}
+}
+
+// end says what there is to report of a write of n bytes, which are durable
+// where the write cache is off.
+func (w *tokenWrite) end(ctx context.Context, op *operation, n int64, err error) (report, error) {
+	r := report{transferCount: uint64(n) / uint64(w.lu.LogicalBlockLength())}
+	if n > 0 && w.lu.WriteThrough() {
+		if flushErr := w.lu.Volume().Flush(ctx); flushErr != nil {
+			r.transferCount, err = 0, flushErr
+		}
+	}
+	op.progress.steps.Add(1)
+	partial := r.transferCount < w.blocks
+	switch {
+	case err != nil && r.transferCount == 0:
+		r.sense = senseOf(w.lu, writeUsingSense, err)
+		return r, err
+	case err != nil || partial:
+		// The initiator goes on from the count, and meets the error, if any, again.
+		r.sense = underrun(r.transferCount)
+	}
+	if w.blocks > 0 {
+		w.countCopy(&w.stats.Written, &w.stats.WrittenBytes, uint64(n), partial)
+	}
+	return r, err
+}

@@ -1,0 +1,32 @@
+// Package damage changes stored bytes behind a store's back and looks at what
+// initiators are told: that the blocks cannot be read, and which; never other
+// data than what they wrote.
+package damage
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// FlipBit flips a bit in the middle of where the store in dir holds the data.
+func FlipBit(dir string, data []byte) error {
+	segments, err := filepath.Glob(filepath.Join(dir, "segments", "*.seg"))
+	if err != nil {
+		return err
+	}
+	for _, name := range segments {
+		stored, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		at := bytes.Index(stored, data)
+		if at < 0 {
+			continue
+		}
+		stored[at+len(data)/2] ^= 0x10
+		return os.WriteFile(name, stored, 0o600)
+	}
+	return fmt.Errorf("none of the %d segments of %s holds the data", len(segments), dir)
+}
