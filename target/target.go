@@ -207,6 +207,7 @@ func (s *Service) release() error {
 			errs = append(errs, err)
 		}
 	}
+	s.stopUnits()
 	for _, c := range s.backings {
 		errs = append(errs, c.Close())
 	}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"odx/backstore"
 	"odx/backstore/gotgtbs"
@@ -193,4 +194,18 @@ func (s *Service) backingID(path string) [16]byte {
 	h.Write(id[:])
 	io.WriteString(h, path)
 	return [16]byte(h.Sum(nil))
+}
+
+// stopUnitsLimit bounds the wait for what logical units do behind their commands.
+const stopUnitsLimit = 2 * time.Second
+
+// stopUnits ends that.
+func (s *Service) stopUnits() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopUnitsLimit)
+	defer cancel()
+	for medium, lu := range s.units {
+		if err := lu.Close(ctx); err != nil {
+			s.log.WithField("medium", medium).WithError(err).Warn("stopping without work that does not end")
+		}
+	}
 }

@@ -11,8 +11,10 @@ const (
 	ASCNone                                  ASC = 0x0000
 	ASCLogicalUnitNotReady                   ASC = 0x0400
 	ASCInitializingCommandRequired           ASC = 0x0402
+	ASCFormatInProgress                      ASC = 0x0404
 	ASCPortInStandbyState                    ASC = 0x040B
 	ASCPortInUnavailableState                ASC = 0x040C
+	ASCSanitizeInProgress                    ASC = 0x041B
 	ASCInvalidFieldInCommandIU               ASC = 0x0E03
 	ASCUnrecoveredReadError                  ASC = 0x1100
 	ASCParameterListLengthError              ASC = 0x1A00
@@ -36,6 +38,9 @@ const (
 	ASCCapacityDataChanged                   ASC = 0x2A09
 	ASCCommandTimeoutDuringProcessing        ASC = 0x2E02
 	ASCCommandsClearedByOther                ASC = 0x2F00
+	ASCMediumFormatCorrupted                 ASC = 0x3100
+	ASCFormatCommandFailed                   ASC = 0x3101
+	ASCSanitizeCommandFailed                 ASC = 0x3103
 	ASCSoftThresholdReached                  ASC = 0x3807
 	ASCSavingParametersNotSupported          ASC = 0x3900
 	ASCReportedLUNsDataChanged               ASC = 0x3F0E

@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -104,11 +105,16 @@ func (b *backgroundFlush) take() map[*itlNexus]struct{} {
 	return askers
 }
 
-// Close waits until the flushes that SYNCHRONIZE CACHE with IMMED left behind
-// have ended; when ctx ends first, it aborts them and returns the context's
-// error. Commands that come later and need such a flush end with NOT READY.
+// Close ends what goes on behind the commands. It waits until the flushes that
+// SYNCHRONIZE CACHE with IMMED left behind have ended; when ctx ends first, it
+// aborts them and returns the context's error. An erasure is interrupted and
+// goes on after a restart. Commands that come later and need either end with
+// NOT READY.
 func (lu *LogicalUnit) Close(ctx context.Context) error {
-	b := &lu.background
+	return errors.Join(lu.eraser.close(ctx), lu.background.close(ctx))
+}
+
+func (b *backgroundFlush) close(ctx context.Context) error {
 	defer b.cancel()
 	b.mu.Lock()
 	b.closed = true

@@ -108,8 +108,6 @@ func blockCommands() []command {
 		writeVerify("WRITE AND VERIFY(16)", usage16(0x8E, 0x16)),
 		writeSame("WRITE SAME(10)", usage10(0x41, 0x08)), writeSame("WRITE SAME(16)", usage16(0x93, 0x09)),
 		sync("SYNCHRONIZE CACHE(10)", usage10(0x35, 0x02)), sync("SYNCHRONIZE CACHE(16)", usage16(0x91, 0x02)),
-		{none, Operation{Name: "START STOP UNIT", Usage: []byte{0x1B, 0x01, 0, 0x0F, 0xF7, naca},
-			AccessOf: startStopAccess, Prepare: prepareStartStopUnit, Execute: executeStartStopUnit}},
 		{none, Operation{Name: "READ CAPACITY(10)", Usage: []byte{0x25, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0x01, naca},
 			Access: AccessAlways, Execute: executeReadCapacity10}},
 		{0x10, Operation{Name: "READ CAPACITY(16)",
@@ -118,12 +116,61 @@ func blockCommands() []command {
 	}
 }
 
+// mediumCommands are the commands about the medium as a whole.
+func mediumCommands() []command {
+	const none = NoServiceAction
+	preFetch := func(name string, usage []byte) command {
+		return command{none, Operation{Name: name, Usage: usage, Access: AccessRead, Medium: true,
+			Prepare: preparePreFetch, Execute: executePreFetch}}
+	}
+	return []command{
+		preFetch("PRE-FETCH(10)", usage10(0x34, preFetchIMMED)), preFetch("PRE-FETCH(16)", usage16(0x90, preFetchIMMED)),
+		{none, Operation{Name: "FORMAT UNIT", Usage: []byte{0x04, 0xFF, 0, 0, 0, naca},
+			Access: AccessWrite, Medium: true, Write: true, Erases: true, Prepare: prepareFormatUnit, Execute: executeFormatUnit}},
+		{none, Operation{Name: "START STOP UNIT", Usage: []byte{0x1B, 0x01, 0, 0x0F, 0xF7, naca},
+			Access: AccessWrite, AccessOf: startStopAccess, Prepare: prepareStartStopUnit, Execute: executeStartStopUnit}},
+		{none, Operation{Name: "PREVENT ALLOW MEDIUM REMOVAL", Usage: []byte{0x1E, 0, 0, 0, 0x03, naca},
+			AccessOf: preventAllowAccess, Prepare: preparePreventAllow, Execute: executeNothing}},
+		{none, Operation{Name: "READ DEFECT DATA(10)", Usage: []byte{0x37, 0, 0x1F, 0, 0, 0, 0, 0xFF, 0xFF, naca},
+			Access: AccessRead, Medium: true, Execute: executeReadDefectData10}},
+		{none, Operation{Name: "READ DEFECT DATA(12)", Usage: []byte{0xB7, 0x1F, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, naca},
+			Access: AccessRead, Medium: true, Execute: executeReadDefectData12}},
+	}
+}
+
+// conditionalCommands are the commands for which the volume has to do more than
+// read and write.
+func (lu *LogicalUnit) conditionalCommands() []command {
+	var commands []command
+	add := func(have bool, op Operation) {
+		if have {
+			op.Access, op.Medium, op.Write = AccessWrite, true, true
+			commands = append(commands, command{NoServiceAction, op})
+		}
+	}
+	add(lu.conditional != nil, Operation{Name: "COMPARE AND WRITE",
+		Usage:   []byte{0x89, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0, naca},
+		Prepare: prepareCompareAndWrite, Execute: executeCompareAndWrite})
+	add(lu.updater != nil, Operation{Name: "ORWRITE(16)", Usage: usage16(opORWrite, 0x18),
+		Prepare: prepareORWrite, Execute: executeORWrite})
+	add(lu.atomic != nil, Operation{Name: "WRITE ATOMIC(16)",
+		Usage:   []byte{0x9C, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0xFF, 0xFF, 0, naca},
+		Prepare: prepareWriteAtomic, Execute: executeWriteAtomic})
+	return commands
+}
+
 // provisioningCommands are the commands of SBC-3 for logical block provisioning
 // management (LBPME).
 func provisioningCommands() []command {
 	return []command{
 		{NoServiceAction, Operation{Name: "UNMAP", Usage: []byte{0x42, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, naca},
 			Access: AccessWrite, Medium: true, Write: true, Prepare: prepareUnmap, Execute: executeUnmap}},
+		{sanitizeBlockErase, Operation{Name: "SANITIZE, BLOCK ERASE",
+			Usage:  []byte{opSanitize, sanitizeIMMED | sanitizeAUSE | sanitizeBlockErase, 0, 0, 0, 0, 0, 0xFF, 0xFF, naca},
+			Access: AccessWrite, Medium: true, Write: true, Erases: true, Prepare: prepareSanitize, Execute: executeBlockErase}},
+		{sanitizeExitFailureMode, Operation{Name: "SANITIZE, EXIT FAILURE MODE",
+			Usage:  []byte{opSanitize, sanitizeIMMED | sanitizeExitFailureMode, 0, 0, 0, 0, 0, 0xFF, 0xFF, naca},
+			Access: AccessWrite, Erases: true, Prepare: prepareSanitize, Execute: executeExitFailureMode}},
 		{0x12, Operation{Name: "GET LBA STATUS",
 			Usage:  []byte{0x9E, 0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, naca},
 			Access: AccessRead, Medium: true, Prepare: prepareGetLBAStatus, Execute: executeGetLBAStatus}},
@@ -132,7 +179,7 @@ func provisioningCommands() []command {
 
 // installCommands fills the command table.
 func (lu *LogicalUnit) installCommands() error {
-	commands := slices.Concat(primaryCommands(), reservationCommands(), portGroupCommands(), blockCommands())
+	commands := slices.Concat(primaryCommands(), reservationCommands(), portGroupCommands(), blockCommands(), mediumCommands(), lu.conditionalCommands())
 	if lu.config.Thin {
 		commands = append(commands, provisioningCommands()...)
 	}
@@ -140,12 +187,6 @@ func (lu *LogicalUnit) installCommands() error {
 		commands = append(commands, command{NoServiceAction, Operation{Name: "LOG SENSE",
 			Usage:  []byte{0x4D, 0x01, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0xFF, naca},
 			Access: AccessAlways, Execute: executeLogSense}})
-	}
-	if lu.conditional != nil {
-		commands = append(commands, command{NoServiceAction, Operation{Name: "COMPARE AND WRITE",
-			Usage:  []byte{0x89, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0, naca},
-			Access: AccessWrite, Medium: true, Write: true,
-			Prepare: prepareCompareAndWrite, Execute: executeCompareAndWrite}})
 	}
 	for _, c := range commands {
 		if err := lu.Install(c.op.Usage[0], c.serviceAction, c.op); err != nil {

@@ -60,6 +60,11 @@ func FuzzCDB(f *testing.F) {
 	f.Add(uint64(0), getLBAStatus(127, 1<<32-1), []byte{}, uint32(0))
 	f.Add(uint64(0), logSense(0, 0x0C, 0, 2, 65535), []byte{}, uint32(0))
 	f.Add(uint64(0), rsocCDB(0x83, 0xA3, 0x0C, 1<<32-1), []byte{}, uint32(0))
+	f.Add(uint64(0), writeAtomicCDB(0x18, 120, 0, 8), make([]byte, 4096), uint32(4096))
+	f.Add(uint64(0), cdb16(opORWrite, 0x08, 127, 1), make([]byte, 512), uint32(512))
+	f.Add(uint64(0), formatWithList, []byte{0, 0x82, 0, 0}, uint32(4))
+	f.Add(uint64(0), []byte{0x04, 0x30, 0, 0, 0, 0}, make([]byte, 8), uint32(8))
+	f.Add(uint64(0), blockEraseLater, []byte{}, uint32(0))
 	f.Fuzz(func(t *testing.T, lun uint64, cdb, out []byte, expected uint32) {
 		fx := newFuzzFixture(t)
 		fuzzCommand(t, fx, [8]byte{byte(lun >> 56), byte(lun >> 48), 7: byte(lun)}, cdb, out, expected)

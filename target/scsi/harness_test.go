@@ -13,6 +13,7 @@ import (
 
 	"github.com/gostor/gotgt/pkg/api"
 
+	"odx/backstore"
 	"odx/target/bufpool"
 )
 
@@ -92,7 +93,24 @@ func (v *memVolume) CompareAndWrite(_ context.Context, compare, p []byte, off in
 	return -1, nil
 }
 
-// plainVolume hides CompareAndWrite.
+func (v *memVolume) Update(_ context.Context, off int64, length int, fn func(data []byte)) error {
+	if err := v.check(off, int64(length)); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	fn(v.data[off:][:length])
+	return nil
+}
+
+func (v *memVolume) WriteAtomic(ctx context.Context, p []byte, off int64) error {
+	if off%backstore.BlockLength != 0 || len(p)%backstore.BlockLength != 0 || len(p) > backstore.MaximumAtomicWrite {
+		panic(fmt.Sprintf("atomic write of %d bytes at %d", len(p), off))
+	}
+	return v.WriteAt(ctx, p, off)
+}
+
+// plainVolume hides what a volume can do beyond reading and writing.
 type plainVolume struct{ Volume }
 
 // testID is an identity whose digits can be told apart in designators.

@@ -124,11 +124,12 @@ func TestBlockLimitsPage(t *testing.T) {
 			00100000 00000100          # UNMAP: 1 Mi blocks, 256 descriptors
 			00000008 80000000          # UNMAP granularity 4 KiB, alignment valid
 			000000000000fff8           # WRITE SAME
-			00000000 00000000 00000000 00000000 00000000`},
+			00000800 00000008 00000008 # WRITE ATOMIC: 1 MiB at most, in units of 4 KiB
+			00000000 00000000          # no atomic boundaries`},
 		"4Kn": {func(c *LUConfig) { c.LogicalBlockLength = 4096 }, `
 			00 b0 003c
 			01 ff 0001 00001000 00000000 00000000 00100000 00000100 00000000 00000000
-			0000000000001fff 00000000 00000000 00000000 00000000 00000000`},
+			0000000000001fff 00000100 00000001 00000001 00000000 00000000`},
 		"no atomic write, not thin": {func(c *LUConfig) { c.Volume, c.Thin = plainVolume{c.Volume}, false }, `
 			00 b0 003c
 			01 00 0008 00008000 00000000 00000000 00000000 00000000 00000000 00000000
@@ -145,7 +146,7 @@ func TestBlockLimitsPage(t *testing.T) {
 func TestProvisioningPages(t *testing.T) {
 	thin := newFixture(t)
 	wantHex(t, thin.good(inquiryCDB(1, 0xB2, 255), nil), "00 b2 0004  00 e4 02 00")
-	wantHex(t, thin.good(inquiryCDB(1, 0xB1, 6), nil), "00 b1 003c  0001")
+	wantHex(t, thin.good(inquiryCDB(1, 0xB1, 8), nil), "00 b1 003c  0001 00 40") // WABEREQ 01b
 	full := newFixture(t, func(c *LUConfig) { c.Thin = false })
 	wantHex(t, full.good(inquiryCDB(1, 0xB2, 255), nil), "00 b2 0004  00 00 00 00")
 }

@@ -60,6 +60,8 @@ type LogicalUnit struct {
 	config      LUConfig
 	volume      Volume
 	conditional ConditionalWriter // nil when the volume has no atomic compare and write
+	updater     Updater           // nil when the volume cannot update in one step
+	atomic      AtomicWriter      // nil when the volume has no atomic writes
 	mapper      Mapper            // nil when the volume does not know what is mapped
 	blockShift  uint
 	// blocks is the capacity; commands must not wait for the volume to tell it.
@@ -79,6 +81,8 @@ type LogicalUnit struct {
 	changing   reservationLock
 	// background are the flushes that no command waits for.
 	background backgroundFlush
+	// eraser erases the whole medium.
+	eraser eraser
 
 	resizing sync.Mutex // serializes Resized
 
@@ -116,6 +120,8 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 	}
 	lu.background.init()
 	lu.conditional, _ = c.Volume.(ConditionalWriter)
+	lu.updater, _ = c.Volume.(Updater)
+	lu.atomic, _ = c.Volume.(AtomicWriter)
 	lu.mapper, _ = c.Volume.(Mapper)
 	lu.blocks.Store(uint64(c.Volume.Size()) >> lu.blockShift)
 	lu.modes.init(modePagesOf(&c))
@@ -124,6 +130,9 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 	}
 	lu.installVPDPages()
 	if err := lu.loadReservations(); err != nil {
+		return nil, err
+	}
+	if err := lu.eraser.init(lu); err != nil {
 		return nil, err
 	}
 	return lu, nil

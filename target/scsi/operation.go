@@ -28,6 +28,9 @@ type Operation struct {
 	// Write says that the command changes the medium and is refused on a
 	// write-protected one.
 	Write bool
+	// Erases says that the command erases the whole medium: it runs even where an
+	// earlier one has failed to.
+	Erases bool
 	// Prepare checks the CDB and sets t.Wanted. It runs on the connection's
 	// reader and must not block. nil: nothing to check, no Data-Out.
 	Prepare func(t *Task) error
@@ -95,6 +98,9 @@ func (lu *LogicalUnit) operation(cdb []byte) (*Operation, error) {
 	op := oc.single
 	if oc.actions != nil {
 		op = oc.actions[cdb[1]&0x1F]
+	}
+	if op == nil && cdb[0] == opSanitize && oc.actions != nil {
+		return nil, InvalidFieldInCDB(1, 4)
 	}
 	if op == nil {
 		if cdb[0] == opPersistentReserveIn || cdb[0] == opPersistentReserveOut {

@@ -33,8 +33,8 @@ func (i *itlNexus) prepare(t *Task) error {
 	if err := lu.Reserved(i.nexus, op.access(t.CDB())); err != nil {
 		return err
 	}
-	if op.Medium && lu.stopped.Load() {
-		return NewSense(KeyNotReady, ASCInitializingCommandRequired)
+	if err := lu.ready(op); err != nil {
+		return err
 	}
 	if op.Write {
 		if err := i.writeProtected(); err != nil {

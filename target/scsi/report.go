@@ -16,15 +16,24 @@ func executeReportLUNs(_ context.Context, t *Task) error {
 		selectAddressable = 0x00
 		selectWellKnown   = 0x01
 		selectAll         = 0x02
+		// Of conglomerates, of which there are none.
+		selectAdministrative = 0x10
+		selectIndependent    = 0x11 // and those outside
+		selectSubsidiary     = 0x12
 	)
-	if cdb[2] > selectAll {
+	var lists bool // whether the report has the logical units that there are
+	switch cdb[2] {
+	case selectAddressable, selectAll, selectIndependent:
+		lists = true
+	case selectWellKnown, selectAdministrative, selectSubsidiary:
+	default:
 		return InvalidFieldInCDB(2, 7)
 	}
 	if allocationLength < 16 {
 		return InvalidFieldInCDB(6, 7)
 	}
 	list := make([]byte, 8)
-	if units := t.Nexus.units.Load(); units != nil && cdb[2] != selectWellKnown {
+	if units := t.Nexus.units.Load(); units != nil && lists {
 		for _, number := range slices.Sorted(maps.Keys(*units)) {
 			lun := encodeLUN(number)
 			list = append(list, lun[:]...)

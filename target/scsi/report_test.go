@@ -74,9 +74,10 @@ func TestReportAllOperationCodes(t *testing.T) {
 // rsocGolden is the whole list of a thin logical unit whose volume can compare
 // and write.
 const rsocGolden = `
-		000001a0
+		000001f0
 		00 00 0000 00 00 0006 # TEST UNIT READY
 		03 00 0000 00 00 0006 # REQUEST SENSE
+		04 00 0000 00 00 0006 # FORMAT UNIT
 		08 00 0000 00 00 0006 # READ(6)
 		0a 00 0000 00 00 0006 # WRITE(6)
 		12 00 0000 00 00 0006 # INQUIRY
@@ -85,14 +86,19 @@ const rsocGolden = `
 		17 00 0000 00 00 0006 # RELEASE(6)
 		1a 00 0000 00 00 0006 # MODE SENSE(6)
 		1b 00 0000 00 00 0006 # START STOP UNIT
+		1e 00 0000 00 00 0006 # PREVENT ALLOW MEDIUM REMOVAL
 		25 00 0000 00 00 000a # READ CAPACITY(10)
 		28 00 0000 00 00 000a # READ(10)
 		2a 00 0000 00 00 000a # WRITE(10)
 		2e 00 0000 00 00 000a # WRITE AND VERIFY(10)
 		2f 00 0000 00 00 000a # VERIFY(10)
+		34 00 0000 00 00 000a # PRE-FETCH(10)
 		35 00 0000 00 00 000a # SYNCHRONIZE CACHE(10)
+		37 00 0000 00 00 000a # READ DEFECT DATA(10)
 		41 00 0000 00 00 000a # WRITE SAME(10)
 		42 00 0000 00 00 000a # UNMAP
+		48 00 0002 00 01 000a # SANITIZE, BLOCK ERASE
+		48 00 001f 00 01 000a # SANITIZE, EXIT FAILURE MODE
 		55 00 0000 00 00 000a # MODE SELECT(10)
 		56 00 0000 00 00 000a # RESERVE(10)
 		57 00 0000 00 00 000a # RELEASE(10)
@@ -112,10 +118,13 @@ const rsocGolden = `
 		88 00 0000 00 00 0010 # READ(16)
 		89 00 0000 00 00 0010 # COMPARE AND WRITE
 		8a 00 0000 00 00 0010 # WRITE(16)
+		8b 00 0000 00 00 0010 # ORWRITE(16)
 		8e 00 0000 00 00 0010 # WRITE AND VERIFY(16)
 		8f 00 0000 00 00 0010 # VERIFY(16)
+		90 00 0000 00 00 0010 # PRE-FETCH(16)
 		91 00 0000 00 00 0010 # SYNCHRONIZE CACHE(16)
 		93 00 0000 00 00 0010 # WRITE SAME(16)
+		9c 00 0000 00 00 0010 # WRITE ATOMIC(16)
 		9e 00 0010 00 01 0010 # READ CAPACITY(16)
 		9e 00 0012 00 01 0010 # GET LBA STATUS
 		a0 00 0000 00 00 000c # REPORT LUNS
@@ -126,7 +135,8 @@ const rsocGolden = `
 		a8 00 0000 00 00 000c # READ(12)
 		aa 00 0000 00 00 000c # WRITE(12)
 		ae 00 0000 00 00 000c # WRITE AND VERIFY(12)
-		af 00 0000 00 00 000c # VERIFY(12)`
+		af 00 0000 00 00 000c # VERIFY(12)
+		b7 00 0000 00 00 000c # READ DEFECT DATA(12)`
 
 func TestReportOneOperationCode(t *testing.T) {
 	f := newFixture(t)
@@ -139,7 +149,10 @@ func TestReportOneOperationCode(t *testing.T) {
 		"READ CAPACITY(16)":          {rsocCDB(2, 0x9E, 0x10, 255), "00 03 0010  9e 10 0000000000000000 ffffffff 00 04"},
 		"GET LBA STATUS":             {rsocCDB(2, 0x9E, 0x12, 255), "00 03 0010  9e 12 ffffffffffffffff ffffffff 00 04"},
 		"action that is not there":   {rsocCDB(2, 0x9E, 0x1F, 255), "00 01 0000"},
-		"FORMAT UNIT, not there":     {rsocCDB(1, 0x04, 0, 255), "00 01 0000"},
+		"REASSIGN BLOCKS, not there": {rsocCDB(1, 0x07, 0, 255), "00 01 0000"},
+		"SANITIZE, BLOCK ERASE":      {rsocCDB(2, 0x48, 0x02, 255), "00 03 000a  48 a2 00 0000 0000 ffff 04"},
+		"WRITE ATOMIC(16)":           {rsocCDB(1, 0x9C, 0, 255), "00 03 0010  9c 18 ffffffffffffffff 0000 ffff 00 04"},
+		"READ DEFECT DATA(12)":       {rsocCDB(1, 0xB7, 0, 255), "00 03 000c  b7 1f 00000000 ffffffff 00 04"},
 		"no such code with action":   {rsocCDB(2, 0xC0, 1, 255), "00 01 0000"},
 		"action of more than 5 bits": {rsocCDB(2, 0x9E, 0x110, 255), "00 01 0000"},
 		"with timeouts":              {rsocCDB(0x81, 0x00, 0, 255), "00 83 0006  00 00 00 00 00 04  000a 00 00 00000000 00000000"},

@@ -8,8 +8,9 @@ import (
 // executeNothing is TEST UNIT READY (SPC-4 r37 6.47): Prepare has answered it.
 func executeNothing(context.Context, *Task) error { return nil }
 
-// executeRequestSense returns a pending unit attention or deferred error as
-// parameter data and clears it (SPC-4 r37 6.39).
+// executeRequestSense returns as parameter data a pending unit attention or
+// deferred error, which it clears, or else why the unit is not ready, with the
+// progress of what it does (SPC-4 r37 6.39).
 func executeRequestSense(_ context.Context, t *Task) error {
 	cdb := t.CDB()
 	sense := NewSense(KeyNoSense, ASCNone)
@@ -17,51 +18,14 @@ func executeRequestSense(_ context.Context, t *Task) error {
 		sense = NewSense(KeyIllegalRequest, ASCLogicalUnitNotSupported)
 	} else if pending := t.itl.takePending(); pending != nil {
 		sense = pending
-	} else if t.LU.stopped.Load() {
-		sense = NewSense(KeyNotReady, ASCInitializingCommandRequired)
+	} else if held, ok := t.LU.Ready().(*SenseError); ok {
+		sense = held
 	}
 	format := FixedSense
 	if cdb[1]&0x01 != 0 { // DESC
 		format = DescriptorSense
 	}
 	t.SetDataIn(sense.AppendSense(nil, format), uint32(cdb[4]))
-	return nil
-}
-
-// prepareStartStopUnit checks START STOP UNIT (SBC-3 5.20).
-func prepareStartStopUnit(t *Task) error {
-	cdb := t.CDB()
-	if cdb[4]&0xF0 != 0 || cdb[3]&0x0F != 0 { // power conditions: there are none
-		return InvalidFieldInCDB(4, 7)
-	}
-	if cdb[4]&0x02 != 0 { // LOEJ: the medium is not removable
-		return InvalidFieldInCDB(4, 1)
-	}
-	return nil
-}
-
-// startStopAccess: a start without power condition passes every reservation.
-func startStopAccess(cdb []byte) Access {
-	if cdb[4]&0xF1 == 0x01 {
-		return AccessAlways
-	}
-	return AccessWrite
-}
-
-// executeStartStopUnit starts or stops the unit. It flushes before it stops
-// unless NO_FLUSH is set, and IMMED or not answers when that is done.
-func executeStartStopUnit(ctx context.Context, t *Task) error {
-	lu, cdb := t.LU, t.CDB()
-	if cdb[4]&0x01 != 0 { // START
-		lu.stopped.Store(false)
-		return nil
-	}
-	if cdb[4]&0x04 == 0 { // NO_FLUSH
-		if err := lu.volume.Flush(ctx); err != nil {
-			return err
-		}
-	}
-	lu.stopped.Store(true)
 	return nil
 }
 

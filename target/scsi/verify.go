@@ -61,14 +61,8 @@ func executeWriteAndVerify(ctx context.Context, t *Task) error {
 // verifyMedium reads the range of the command and compares it with want as
 // BYTCHK says.
 func (t *Task) verifyMedium(ctx context.Context, want []byte) error {
-	buf := t.pool.Get(min(int(t.TL), verifyChunk))
-	defer t.pool.Put(buf)
 	blockLength := t.LU.LogicalBlockLength()
-	for done := 0; done < int(t.TL); {
-		chunk := buf.Bytes[:min(len(buf.Bytes), int(t.TL)-done)]
-		if err := t.LU.readAt(ctx, chunk, int64(t.Offset)+int64(done)); err != nil {
-			return err
-		}
+	return t.readThrough(ctx, func(chunk []byte, done int) error {
 		equal := true
 		switch bytchk(t.CDB()) {
 		case bytchkAll:
@@ -80,6 +74,23 @@ func (t *Task) verifyMedium(ctx context.Context, want []byte) error {
 		}
 		if !equal {
 			return NewSense(KeyMiscompare, ASCMiscompareDuringVerify)
+		}
+		return nil
+	})
+}
+
+// readThrough reads the range of the command in chunks of little memory, and has
+// fn look at each; done is how many bytes came before it.
+func (t *Task) readThrough(ctx context.Context, fn func(chunk []byte, done int) error) error {
+	buf := t.pool.Get(min(int(t.TL), verifyChunk))
+	defer t.pool.Put(buf)
+	for done := 0; done < int(t.TL); {
+		chunk := buf.Bytes[:min(len(buf.Bytes), int(t.TL)-done)]
+		if err := t.LU.readAt(ctx, chunk, int64(t.Offset)+int64(done)); err != nil {
+			return err
+		}
+		if err := fn(chunk, done); err != nil {
+			return err
 		}
 		done += len(chunk)
 	}

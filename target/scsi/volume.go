@@ -26,12 +26,29 @@ type Volume interface {
 }
 
 // ConditionalWriter is the volume that can make a read, a comparison and a
-// write one atomic step (COMPARE AND WRITE, ORWRITE).
+// write one atomic step (COMPARE AND WRITE).
 type ConditionalWriter interface {
 	// CompareAndWrite writes p at off if the range holds exactly compare
 	// (len(compare) == len(p)); otherwise it writes nothing and returns the
 	// index of the first differing byte. mismatch is -1 when p was written.
 	CompareAndWrite(ctx context.Context, compare, p []byte, off int64) (mismatch int, err error)
+}
+
+// Updater is the volume that can change a range in one atomic step, depending on
+// what it holds (ORWRITE).
+type Updater interface {
+	// Update has fn change the length bytes at off in place, at most
+	// backstore.MaximumAtomicWrite counted in whole blocks of the store. fn may be
+	// called again, with newer data.
+	Update(ctx context.Context, off int64, length int, fn func(data []byte)) error
+}
+
+// AtomicWriter is the volume that can write a range so that neither a read nor a
+// power cut shows a part of it (WRITE ATOMIC).
+type AtomicWriter interface {
+	// WriteAtomic writes p at off, both multiples of backstore.BlockLength, p at
+	// most backstore.MaximumAtomicWrite.
+	WriteAtomic(ctx context.Context, p []byte, off int64) error
 }
 
 // Mapper is the volume that knows which parts of it hold data (GET LBA STATUS).

@@ -20,7 +20,7 @@ func (lu *LogicalUnit) installVPDPages() {
 	lu.InstallVPD(0x83, lu.vpdDeviceIdentification)
 	lu.InstallVPD(0x86, vpdExtendedInquiry)
 	lu.InstallVPD(0xB0, lu.vpdBlockLimits)
-	lu.InstallVPD(0xB1, vpdBlockDeviceCharacteristics)
+	lu.InstallVPD(0xB1, lu.vpdBlockDeviceCharacteristics)
 	lu.InstallVPD(0xB2, lu.vpdLogicalBlockProvisioning)
 }
 
@@ -79,6 +79,11 @@ func (lu *LogicalUnit) vpdBlockLimits(*Nexus) []byte {
 		lu.unmapGranularity(b, granularity)
 	}
 	binary.BigEndian.PutUint64(b[32:], maximumWriteSame>>lu.blockShift)
+	if lu.atomic != nil { // SBC-4 6.6.4; no atomic boundaries
+		binary.BigEndian.PutUint32(b[40:], lu.maximumAtomicTransfer())
+		binary.BigEndian.PutUint32(b[44:], lu.atomicUnit())
+		binary.BigEndian.PutUint32(b[48:], lu.atomicUnit())
+	}
 	return b
 }
 
@@ -94,9 +99,12 @@ func (lu *LogicalUnit) unmapGranularity(page []byte, granularity uint32) {
 }
 
 // vpdBlockDeviceCharacteristics is page B1h (SBC-3 6.6.3).
-func vpdBlockDeviceCharacteristics(*Nexus) []byte {
+func (lu *LogicalUnit) vpdBlockDeviceCharacteristics(*Nexus) []byte {
 	b := make([]byte, 60)
 	binary.BigEndian.PutUint16(b, 1) // medium rotation rate: non-rotating
+	if lu.opcodes[opSanitize].actions != nil {
+		b[3] = 0x40 // WABEREQ 01b: after a block erase, reads work and return zeros
+	}
 	return b
 }
 

@@ -1,0 +1,241 @@
+package scsi
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"odx/backstore"
+)
+
+// eraseRecord is the key under which an erasure is on record until it has ended.
+const eraseRecord = "erase"
+
+// erasureKind is what erases the whole medium: a sanitize operation (SBC-3 4.11)
+// or a format (SBC-3 4.10).
+type erasureKind struct {
+	name string
+	code byte // in the record
+	// inProgress ends commands meanwhile, failed the command itself if it waited,
+	// and after the ones after a failure.
+	inProgress, failed, after ASC
+}
+
+var (
+	sanitizeErasure = &erasureKind{"SANITIZE", 's', ASCSanitizeInProgress, ASCSanitizeCommandFailed, ASCSanitizeCommandFailed}
+	formatErasure   = &erasureKind{"FORMAT UNIT", 'f', ASCFormatInProgress, ASCFormatCommandFailed, ASCMediumFormatCorrupted}
+)
+
+// erasure is one erasure while it runs, and after it failed.
+type erasure struct {
+	kind *erasureKind
+	// unrestricted says that a failure can be left by EXIT FAILURE MODE (AUSE).
+	unrestricted bool
+	progress     atomic.Uint32 // of 65536
+	done         chan struct{} // closed when it has ended
+	err          error         // why it failed, set before done is closed
+}
+
+// ended reports whether the erasure runs no more.
+func (e *erasure) ended() bool {
+	select {
+	case <-e.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// sense is what commands to the medium end with because of the erasure.
+func (e *erasure) sense() *SenseError {
+	if e.ended() {
+		return NewSense(KeyMediumError, e.kind.after)
+	}
+	sense := NewSense(KeyNotReady, e.kind.inProgress)
+	sense.SenseKeySpecific[0] = 0x80 // SKSV: a progress indication (SPC-4 r37 4.5.2.4.4)
+	binary.BigEndian.PutUint16(sense.SenseKeySpecific[1:], uint16(min(e.progress.Load(), 0xFFFF)))
+	return sense
+}
+
+// encode is the record of the erasure.
+func (e *erasure) encode() []byte {
+	if e.unrestricted {
+		return []byte{e.kind.code, 1}
+	}
+	return []byte{e.kind.code, 0}
+}
+
+// eraser erases the medium in the background. Neither task management nor the
+// end of a nexus ends that, and a restart only interrupts it.
+type eraser struct {
+	lu     *LogicalUnit
+	ctx    context.Context
+	cancel context.CancelFunc
+	// now is the erasure that keeps commands from the medium, nil when there is
+	// none.
+	now atomic.Pointer[erasure]
+
+	mu     sync.Mutex // makes begin, leave and close one step each
+	closed bool
+}
+
+// init goes on with an erasure that a restart has interrupted.
+func (r *eraser) init(lu *LogicalUnit) error {
+	r.lu = lu
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	if lu.config.Records == nil {
+		return nil
+	}
+	record, err := lu.config.Records.Load(eraseRecord)
+	if err != nil || record == nil {
+		return err
+	}
+	for _, kind := range []*erasureKind{sanitizeErasure, formatErasure} {
+		if len(record) == 2 && record[0] == kind.code {
+			r.run(&erasure{kind: kind, unrestricted: record[1] != 0, done: make(chan struct{})})
+			return nil
+		}
+	}
+	return fmt.Errorf("record of an erasure: % x is none", record)
+}
+
+// save puts an erasure on record, or removes the record (nil).
+func (r *eraser) save(ctx context.Context, record []byte) error {
+	if r.lu.config.Records == nil {
+		return nil
+	}
+	return r.lu.config.Records.Save(ctx, eraseRecord, record)
+}
+
+// begin starts an erasure. From then on no command reaches the medium.
+func (r *eraser) begin(ctx context.Context, e *erasure) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return backstore.ErrClosed
+	}
+	if other := r.now.Load(); other != nil && !other.ended() {
+		return other.sense()
+	}
+	if err := r.save(ctx, e.encode()); err != nil {
+		return err
+	}
+	e.done = make(chan struct{})
+	r.run(e)
+	return nil
+}
+
+// run erases in the background.
+func (r *eraser) run(e *erasure) {
+	r.now.Store(e)
+	go func() {
+		defer close(e.done)
+		if e.err = r.erase(e); e.err != nil {
+			return
+		}
+		if e.err = r.save(r.ctx, nil); e.err == nil {
+			r.now.Store(nil)
+		}
+	}()
+}
+
+// eraseStep is the least that is erased at once, in bytes.
+const eraseStep = 64 << 20
+
+// erase gives the space of the whole medium back, so that it reads as zeros.
+func (r *eraser) erase(e *erasure) error {
+	size := int64(r.lu.Blocks()) << r.lu.blockShift
+	step := max(eraseStep, (size>>16+backstore.BlockLength)&^(backstore.BlockLength-1))
+	for off := int64(0); off < size; off += step {
+		e.progress.Store(uint32(float64(off) / float64(size) * 65536))
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
+		if err := r.lu.volume.Unmap(r.ctx, off, min(step, size-off)); err != nil {
+			return err
+		}
+	}
+	return r.lu.volume.Flush(r.ctx)
+}
+
+// wait waits for the end of e, and tells the command that began it how it ended.
+func (e *erasure) wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.done:
+	}
+	if e.err == nil {
+		return nil
+	}
+	sense := *NewSense(KeyMediumError, e.kind.failed)
+	sense.Err = fmt.Errorf("%s: %w", e.kind.name, e.err)
+	return &sense
+}
+
+// leave ends the state that a failure of the given kind left behind.
+func (r *eraser) leave(ctx context.Context, kind *erasureKind) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.now.Load()
+	switch {
+	case e == nil || e.kind != kind:
+		return nil
+	case !e.ended() || !e.unrestricted:
+		return e.sense()
+	}
+	if err := r.save(ctx, nil); err != nil {
+		return err
+	}
+	r.now.Store(nil)
+	return nil
+}
+
+// close interrupts an erasure and waits until it has noticed, or for ctx.
+func (r *eraser) close(ctx context.Context) error {
+	r.mu.Lock()
+	r.closed = true
+	e := r.now.Load()
+	r.mu.Unlock()
+	r.cancel()
+	if e == nil {
+		return nil
+	}
+	select {
+	case <-e.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s still running: %w", e.kind.name, ctx.Err())
+	}
+}
+
+// Ready returns the sense data that an access to the medium ends with now, nil
+// when there is no reason against it. Commands are checked before they are
+// prepared; a copy manager asks for the logical units that its command was not
+// sent to.
+func (lu *LogicalUnit) Ready() error {
+	if e := lu.eraser.now.Load(); e != nil {
+		return e.sense()
+	}
+	if lu.stopped.Load() {
+		return NewSense(KeyNotReady, ASCInitializingCommandRequired)
+	}
+	return nil
+}
+
+// ready returns the sense data that keeps an operation from being run now.
+func (lu *LogicalUnit) ready(op *Operation) error {
+	if e := lu.eraser.now.Load(); e != nil && (op.Medium || op.Access == AccessWrite) {
+		// What would mend a failure is let through.
+		if !op.Erases || !e.ended() {
+			return e.sense()
+		}
+		return nil
+	}
+	if !op.Medium {
+		return nil
+	}
+	return lu.Ready()
+}

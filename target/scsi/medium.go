@@ -1,0 +1,124 @@
+package scsi
+
+import (
+	"context"
+	"encoding/binary"
+)
+
+// preFetchIMMED asks for status before the blocks are there.
+const preFetchIMMED = 0x02 // byte 1
+
+// preparePreFetch checks PRE-FETCH(10) and (16) (SBC-3 5.8, 5.9). No block count
+// means all blocks to the last, as with SYNCHRONIZE CACHE.
+func preparePreFetch(t *Task) error { return prepareSynchronizeCache(t) }
+
+// executePreFetch reads the blocks, which brings them and their map into the
+// caches of the store and the host. These can forget them at any time, so that
+// the status is GOOD and never CONDITION MET, which would promise that the
+// blocks are in a cache. What is longer than one transfer is left out, and so is
+// everything with IMMED: nobody would wait for it.
+func executePreFetch(ctx context.Context, t *Task) error {
+	cdb, lu := t.CDB(), t.LU
+	r := rangeOf(cdb)
+	if cdb[1]&preFetchIMMED != 0 || r.blocks == 0 || r.blocks > MaximumTransferLength>>lu.blockShift {
+		return nil
+	}
+	t.Offset, t.TL = r.lba<<lu.blockShift, uint32(r.blocks<<lu.blockShift)
+	return t.readThrough(ctx, func([]byte, int) error { return nil })
+}
+
+// Bits of READ DEFECT DATA (SBC-3 5.14, 5.15).
+const (
+	defectLists       = 0x18 // REQ_PLIST, REQ_GLIST
+	defectFormat      = 0x07
+	defectFormatKnown = 0x05 // the largest that is not vendor specific or reserved
+)
+
+// readDefectData answers with the header of the empty lists that were asked for:
+// the store has no defects that an initiator could avoid. The header is 4 bytes
+// for (10), 8 bytes for (12).
+func readDefectData(t *Task, requestByte int, header []byte, allocationLength uint32) error {
+	request := t.CDB()[requestByte]
+	if request&defectFormat > defectFormatKnown {
+		return InvalidFieldInCDB(requestByte, 2)
+	}
+	header[1] = request & (defectLists | defectFormat)
+	t.SetDataIn(header, allocationLength)
+	return nil
+}
+
+func executeReadDefectData10(_ context.Context, t *Task) error {
+	return readDefectData(t, 2, make([]byte, 4), uint32(binary.BigEndian.Uint16(t.CDB()[7:])))
+}
+
+func executeReadDefectData12(_ context.Context, t *Task) error {
+	return readDefectData(t, 1, make([]byte, 8), binary.BigEndian.Uint32(t.CDB()[6:]))
+}
+
+// preparePreventAllow checks PREVENT ALLOW MEDIUM REMOVAL (SBC-3 5.10). The
+// medium cannot be removed, so that preventing and allowing it change nothing.
+func preparePreventAllow(t *Task) error {
+	if t.CDB()[4]&0x02 != 0 { // obsolete: changers
+		return InvalidFieldInCDB(4, 1)
+	}
+	return nil
+}
+
+// preventAllowAccess: to allow the removal passes every reservation.
+func preventAllowAccess(cdb []byte) Access {
+	if cdb[4]&0x01 == 0 {
+		return AccessAlways
+	}
+	return AccessWrite
+}
+
+// Bits of START STOP UNIT (SBC-3 5.20).
+const (
+	startStopIMMED   = 0x01 // byte 1
+	startStopNoFlush = 0x04 // byte 4
+	startStopLOEJ    = 0x02 // byte 4
+	startStopSTART   = 0x01 // byte 4
+)
+
+// prepareStartStopUnit checks START STOP UNIT.
+func prepareStartStopUnit(t *Task) error {
+	cdb := t.CDB()
+	switch {
+	case cdb[4]&0xF0 != 0: // POWER CONDITION: there are none
+		return InvalidFieldInCDB(4, 7)
+	case cdb[3]&0x0F != 0: // POWER CONDITION MODIFIER
+		return InvalidFieldInCDB(3, 3)
+	case cdb[4]&startStopLOEJ != 0: // the medium is not removable
+		return InvalidFieldInCDB(4, 1)
+	}
+	return nil
+}
+
+// startStopAccess: a start without power condition passes every reservation.
+func startStopAccess(cdb []byte) Access {
+	if cdb[4]&0xF1 == startStopSTART {
+		return AccessAlways
+	}
+	return AccessWrite
+}
+
+// executeStartStopUnit starts or stops the unit. A stop flushes before, unless
+// NO_FLUSH is set; with IMMED the flush goes on behind the status.
+func executeStartStopUnit(ctx context.Context, t *Task) error {
+	lu, cdb := t.LU, t.CDB()
+	var err error
+	switch {
+	case cdb[4]&startStopSTART != 0:
+		lu.stopped.Store(false)
+		return nil
+	case cdb[4]&startStopNoFlush != 0:
+	case cdb[1]&startStopIMMED != 0:
+		err = lu.background.request(t.itl)
+	default:
+		err = lu.volume.Flush(ctx)
+	}
+	if err == nil {
+		lu.stopped.Store(true)
+	}
+	return err
+}
