@@ -15,7 +15,9 @@ type reason struct {
 const (
 	notRemovable = "the medium of a disk cannot be taken out: RMB is 0 (SPC-4 6.6.2), which leaves nothing to eject and nothing to prevent"
 	wsnz         = "a WRITE SAME of no blocks would mean the rest of the disk; WSNZ in page B0h says that it is refused (SBC-3 6.6.4), and the test saw that it is"
-	coldReset    = "TARGET COLD RESET is optional, and ends every session of every initiator (RFC 7143 11.5.1); the target refuses it"
+	noOverwrite  = "a SANITIZE need not know each way (SBC-3 5.24), and no physical block of the store is written twice; BLOCK ERASE is offered, and tested"
+	noKeys       = "a SANITIZE need not know each way (SBC-3 5.24), and no volume is encrypted; BLOCK ERASE is offered, and tested"
+	anyBlocks    = "ATOMIC ALIGNMENT and ATOMIC TRANSFER LENGTH GRANULARITY are 0 in page B0h (SBC-4 6.6.4), so there is nothing to go against"
 	oneToOne     = "a physical block is one logical block (READ CAPACITY(16)), so there is no part of one to be aligned or not"
 )
 
@@ -30,7 +32,10 @@ var maySkip = []reason{
 	{"WriteSame10.UnmapUnaligned", "LBPPB < 2", oneToOne},
 	{"WriteSame16.UnmapUnaligned", "LBPPB < 2", oneToOne},
 	{"*.InvalidDataOutSize", "LBPPB < 2", oneToOne},
-	{"Reserve6.TargetColdReset", "ColdReset is not working", coldReset},
+	{"Sanitize.*", "SANITIZE OVERWRITE is not implemented", noOverwrite},
+	{"Sanitize.*", "SANITIZE CRYPTO_ERASE is not implemented", noKeys},
+	{"WriteAtomic16.VPD", "No alignment restrictions", anyBlocks},
+	{"WriteAtomic16.VPD", "No granularity restrictions", anyBlocks},
 }
 
 // because returns why a test of a suite may skip, "" if it may not.
