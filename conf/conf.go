@@ -31,8 +31,12 @@ type Config struct {
 	Portals []Portal
 	// Targets are the iSCSI target nodes, at least one, each with at least one LUN.
 	Targets []Target
-	Store   Store
-	Log     Log
+	// DiscoveryAuthentication is what initiators have to prove before they are
+	// told the targets.
+	DiscoveryAuthentication Authentication
+
+	Store Store
+	Log   Log
 
 	lines map[string]int
 }
@@ -42,6 +46,10 @@ type Target struct {
 	// Name is the iSCSI name in its normal form, lower case (RFC 7143 4.2.7).
 	Name string
 	LUNs []LUN
+	// Authentication is what initiators have to prove in normal sessions.
+	Authentication Authentication
+	// Access lists who may use the target; nil: everyone.
+	Access []Access
 }
 
 // LUN is one logical unit of a target. Exactly one of Volume and Backing is

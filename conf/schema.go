@@ -16,12 +16,51 @@ type (
 		DataDir *string      `yaml:"data_dir"`
 		Portals []*string    `yaml:"portals"`
 		Targets []fileTarget `yaml:"targets"`
-		Store   fileStore    `yaml:"store"`
-		Log     fileLog      `yaml:"log"`
+
+		Discovery fileDiscovery `yaml:"discovery"`
+
+		Store fileStore `yaml:"store"`
+		Log   fileLog   `yaml:"log"`
 	}
 	fileTarget struct {
 		Name *string   `yaml:"name"`
 		LUNs []fileLUN `yaml:"luns"`
+
+		Authentication fileAuthentication `yaml:"authentication"`
+		Access         []fileAccess       `yaml:"access"`
+	}
+	fileDiscovery struct {
+		Authentication fileAuthentication `yaml:"authentication"`
+	}
+	fileAuthentication struct {
+		Required   *string    `yaml:"required"`
+		Users      []fileUser `yaml:"users"`
+		Mutual     fileMutual `yaml:"mutual"`
+		Algorithms []*string  `yaml:"algorithms"`
+	}
+	fileUser struct {
+		Name       *string   `yaml:"name"`
+		Secret     *string   `yaml:"secret"`
+		SecretFile *string   `yaml:"secret_file"`
+		SecretEnv  *string   `yaml:"secret_env"`
+		Initiators []*string `yaml:"initiators"`
+	}
+	fileMutual struct {
+		Name       *string `yaml:"name"`
+		Secret     *string `yaml:"secret"`
+		SecretFile *string `yaml:"secret_file"`
+		SecretEnv  *string `yaml:"secret_env"`
+	}
+	fileAccess struct {
+		Initiators []*string       `yaml:"initiators"`
+		Addresses  []*string       `yaml:"addresses"`
+		LUNs       []fileMappedLUN `yaml:"luns"`
+		ReadOnly   *string         `yaml:"read_only"`
+	}
+	fileMappedLUN struct {
+		LUN      *string `yaml:"lun"`
+		As       *string `yaml:"as"`
+		ReadOnly *string `yaml:"read_only"`
 	}
 	fileLUN struct {
 		LUN       *string `yaml:"lun"`
@@ -95,7 +134,11 @@ func (c *checker) checkNode(n *yaml.Node, t reflect.Type, key string) {
 	case t.Kind() == reflect.Pointer && n.Kind == yaml.ScalarNode:
 	default:
 		c.misshapen[key] = true
-		c.addLine(n.Line, key, "expects %s, but is %s", expected(t), describe(n))
+		is := describe(n)
+		if n.Kind == yaml.ScalarNode && strings.Contains(key, "authentication") {
+			is = "a single value" // which may be a secret
+		}
+		c.addLine(n.Line, key, "expects %s, but is %s", expected(t), is)
 		*n = yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null"}
 	}
 }

@@ -17,6 +17,7 @@ func (c *checker) config(raw *fileConfig) *Config {
 	}
 	cfg.Portals = c.portals(raw.Portals)
 	cfg.Targets = c.targets(raw.Targets)
+	cfg.DiscoveryAuthentication = c.authentication("discovery.authentication", &raw.Discovery.Authentication)
 	cfg.Store = c.store(&raw.Store)
 	cfg.Log = Log{
 		Level:  c.oneOf("log.level", raw.Log.Level, "info", "debug", "warn", "error"),
@@ -94,6 +95,8 @@ func (c *checker) targets(raw []fileTarget) []Target {
 			first[t.Name] = key + ".name"
 		}
 		t.LUNs = c.luns(key+".luns", rt.LUNs)
+		t.Authentication = c.authentication(key+".authentication", &rt.Authentication)
+		t.Access = c.access(key+".access", rt.Access, t.LUNs)
 		targets = append(targets, t)
 	}
 	return targets
@@ -149,11 +152,8 @@ func (c *checker) lun(key string, raw *fileLUN) (l LUN, numbered bool) {
 	l.Key = key
 	who := "" // names the LUN in messages, once it is known
 	if text, ok := c.required(key+".lun", raw.LUN, fmt.Sprintf("the LUN, a number from 0 to %d", MaxLUN)); ok {
-		if n, err := strconv.ParseUint(text, 10, 16); err != nil || n > MaxLUN {
-			c.add(key+".lun", "%q is not a LUN; write a number from 0 to %d", text, MaxLUN)
-		} else {
-			l.Number, numbered = uint16(n), true
-			who = fmt.Sprintf("LUN %d: ", n)
+		if l.Number, numbered = c.lunNumber(key+".lun", text); numbered {
+			who = fmt.Sprintf("LUN %d: ", l.Number)
 		}
 	}
 	c.medium(key, who, raw, &l)

@@ -58,6 +58,10 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service
 			err = errors.Join(err, s.release())
 		}
 	}()
+	secrets, err := readSecrets(cfg, log)
+	if err != nil {
+		return nil, err
+	}
 	if err := s.openStore(ctx); err != nil {
 		return nil, err
 	}
@@ -80,6 +84,9 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service
 	}
 	options := iscsi.DefaultOptions()
 	options.Log = log
+	if err := s.secure(&options, targets, secrets); err != nil {
+		return nil, err
+	}
 	if s.server, err = iscsi.NewServer(options, targets); err != nil {
 		return nil, fmt.Errorf("iSCSI: %w", err)
 	}

@@ -1,0 +1,131 @@
+package conf
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// TestSecurityExample reads what the example says about security.
+func TestSecurityExample(t *testing.T) {
+	cfg, err := Load("examples/full.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := cfg.Targets[0].Authentication
+	if !a.Required || len(a.Users) != 2 || a.Mutual == nil || a.Mutual.Name != "disks" ||
+		!reflect.DeepEqual(a.Algorithms, []string{"SHA3-256", "SHA256", "SHA1", "MD5"}) {
+		t.Errorf("authentication: got %+v", a)
+	}
+	if s := a.Users[0].Secret; s.text != "examples/host1.secret" || s.source != secretFile || s.Key != "targets[0].authentication.users[0].secret_file" {
+		t.Errorf("a secret in a file beside the configuration: %q, %q", s.text, s.Key)
+	}
+	if u := a.Users[0]; !u.Allows("iqn.2026-11.com.example:host1") || u.Allows("iqn.2026-11.com.example:host2") || !a.Users[1].Allows("any") {
+		t.Error("who may use the names")
+	}
+	list := cfg.Targets[0].Access
+	want := []MappedLUN{{LUN: 1, As: 0}, {LUN: 2, As: 1, ReadOnly: true}}
+	if len(list) != 3 || !reflect.DeepEqual(list[1].LUNs, want) || list[0].LUNs != nil || !list[2].ReadOnly {
+		t.Errorf("access: got %+v", list)
+	}
+	if d := cfg.DiscoveryAuthentication; len(d.Users) != 1 || !d.Required {
+		t.Errorf("discovery: got %+v", d)
+	}
+	if other := cfg.Targets[1]; len(other.Authentication.Users) != 0 || other.Access != nil {
+		t.Errorf("a target without security: got %+v", other)
+	}
+}
+
+// TestAccessMatches: names by pattern, addresses by network, and both.
+func TestAccessMatches(t *testing.T) {
+	for _, c := range []struct {
+		entry           string
+		initiator, from string
+		want            bool
+	}{
+		{`initiators: ["iqn.2026-11.com.example:a"]`, "iqn.2026-11.com.example:a", "192.0.2.1", true},
+		{`initiators: ["IQN.2026-11.com.example:A"]`, "iqn.2026-11.com.example:a", "192.0.2.1", true},
+		{`initiators: ["iqn.2026-11.com.example:a"]`, "iqn.2026-11.com.example:ab", "192.0.2.1", false},
+		{`initiators: ["iqn.2026-11.com.example:a*"]`, "iqn.2026-11.com.example:ab", "192.0.2.1", true},
+		{`initiators: ["iqn.2026-11.com.example:a*"]`, "iqn.2026-11.com.example:ba", "192.0.2.1", false},
+		{`initiators: ["eui.02004567A425678D", "*"]`, "iqn.2026-11.com.example:x", "192.0.2.1", true},
+		{`addresses: [192.0.2.0/24, 2001:db8::1]`, "iqn.2026-11.com.example:x", "192.0.2.255", true},
+		{`addresses: [192.0.2.0/24, 2001:db8::1]`, "iqn.2026-11.com.example:x", "192.0.3.1", false},
+		{`addresses: [192.0.2.0/24, 2001:db8::1]`, "iqn.2026-11.com.example:x", "2001:db8::1", true},
+		{`addresses: [192.0.2.0/24, 2001:db8::1]`, "iqn.2026-11.com.example:x", "2001:db8::2", false},
+		{`addresses: ["::ffff:192.0.2.1"]`, "iqn.2026-11.com.example:x", "192.0.2.1", true},
+		{`initiators: ["*"], addresses: [192.0.2.1]`, "iqn.2026-11.com.example:x", "192.0.2.2", false},
+		{`initiators: ["iqn.2026-11.com.example:a"], addresses: [192.0.2.1]`, "iqn.2026-11.com.example:x", "192.0.2.1", false},
+		{`initiators: ["iqn.2026-11.com.example:a"], addresses: [192.0.2.1]`, "iqn.2026-11.com.example:a", "192.0.2.1", true},
+	} {
+		text := fmt.Sprintf("data_dir: d\nportals: [\"127.0.0.1:3260\"]\ntargets: [{name: iqn.2026-11.example.odx:t, "+
+			"luns: [{lun: 0, volume: v, size: 1GiB}], access: [{%s}]}]\n", c.entry)
+		cfg, err := Parse("odx.yaml", []byte(text))
+		if err != nil {
+			t.Errorf("%s: %v", c.entry, err)
+			continue
+		}
+		if got := cfg.Targets[0].Access[0].Matches(c.initiator, netip.MustParseAddr(c.from)); got != c.want {
+			t.Errorf("%s: %s from %s: %v", c.entry, c.initiator, c.from, got)
+		}
+	}
+	networks := Access{Addresses: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}
+	if networks.Matches("iqn.2026-11.com.example:x", netip.Addr{}) {
+		t.Error("a peer without an IP address is in a network")
+	}
+}
+
+// TestReadSecret reads a secret from each of its places; what is shown of it
+// anywhere is not the secret.
+func TestReadSecret(t *testing.T) {
+	const secret = "what nobody must see"
+	dir := t.TempDir()
+	file := func(name string, mode os.FileMode, text string) Secret {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		return Secret{source: secretFile, text: path}
+	}
+	t.Setenv("ODX_TEST_SECRET", secret)
+	for what, c := range map[string]struct {
+		s             Secret
+		warning, fail string
+	}{
+		"here":                {Secret{source: secretInline, text: secret}, "stands in the configuration", ""},
+		"environment":         {Secret{source: secretEnv, text: "ODX_TEST_SECRET"}, "", ""},
+		"no variable":         {Secret{source: secretEnv, text: "ODX_TEST_NO_SECRET"}, "", "is not set"},
+		"file":                {file("plain", 0o600, secret), "", ""},
+		"file with a line":    {file("line", 0o640, secret+"\n"), "", ""},
+		"file of Windows":     {file("crlf", 0o400, secret+"\r\n"), "", ""},
+		"everyone reads":      {file("read", 0o644, secret+"\n"), "can read", ""},
+		"everyone writes":     {file("write", 0o602, secret+"\n"), "", "can change"},
+		"two lines":           {file("lines", 0o600, secret+"\n\n"), "", "more than one line"},
+		"not a secret at all": {file("long", 0o600, strings.Repeat("a", 1025)), "", "larger than 1024"},
+		"no file":             {Secret{source: secretFile, text: filepath.Join(dir, "none")}, "", "no such file"},
+		"a folder":            {Secret{source: secretFile, text: dir}, "", "not a file"},
+	} {
+		got, warning, err := c.s.Read()
+		switch {
+		case c.fail != "":
+			if err == nil || !strings.Contains(err.Error(), c.fail) || strings.Contains(err.Error(), secret) {
+				t.Errorf("%s: error %v, want %s", what, err, c.fail)
+			}
+		case err != nil || string(got) != secret || !strings.Contains(warning, c.warning) || (warning == "") != (c.warning == ""):
+			t.Errorf("%s: %q, warning %q, error %v", what, got, warning, err)
+		}
+	}
+	shown := fmt.Sprintf("%v %+v %#v %s", Config{Targets: []Target{{Authentication: Authentication{Users: []User{{Secret: Secret{text: secret}}}}}}},
+		User{Secret: Secret{text: secret}}, Secret{text: secret}, Secret{text: secret})
+	if strings.Contains(shown, secret) {
+		t.Errorf("the secret is shown: %s", shown)
+	}
+}
