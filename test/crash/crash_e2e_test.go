@@ -22,8 +22,8 @@ const (
 	longestRound = 500 * time.Millisecond
 )
 
-// TestKilledWhileWriting writes, flushes, writes with FUA, copies by token and
-// unmaps through libiscsi, kills the target by SIGKILL at random moments and
+// TestKilledWhileWriting writes, flushes, writes with FUA or without a write
+// cache, copies by token and unmaps through libiscsi, kills the target by SIGKILL at random moments and
 // checks the whole disk after each restart.
 func TestKilledWhileWriting(t *testing.T) {
 	odxtest.RequireODX(t)
@@ -34,6 +34,7 @@ func TestKilledWhileWriting(t *testing.T) {
 	commands, flushes := 0, 0
 	for round := range rounds {
 		s := odxtest.Open(t, client, target.URL(0))
+		chooseCache(t, s, m, r)
 		killed := make(chan error, 1)
 		time.AfterFunc(time.Duration(r.Int64N(int64(longestRound))), func() { killed <- target.Kill() })
 		for {
@@ -107,10 +108,37 @@ func step(t *testing.T, s *tokencopy.Session, m *model, r *rand.Rand, flushes *i
 		data := m.write(lba, n)
 		a, err = s.Write(bytes.NewReader(data), lba, uint64(n), tokencopy.WriteOptions{})
 	}
-	if err == nil && !a.Good() {
+	if err != nil {
+		return err
+	}
+	if !a.Good() {
 		t.Fatalf("the target answered %v", a)
 	}
-	return err
+	m.answered()
+	return nil
+}
+
+// chooseCache turns the target's write cache off in one of three rounds (WCE in
+// the caching mode page, SBC-3 6.4.5): then the model wants more.
+func chooseCache(t *testing.T, s *tokencopy.Session, m *model, r *rand.Rand) {
+	t.Helper()
+	const header, wce = 8, 0x04
+	m.writeThrough = r.IntN(3) == 0
+	a, err := s.Command([]byte{0x5a, 0x08, 0x08, 0, 0, 0, 0, 0, header + 20, 0}, nil, header+20)
+	if err != nil || !a.Good() {
+		t.Fatalf("mode sense: %v, %v", a, err)
+	}
+	list := a.Data
+	clear(list[:header])
+	list[header] &= 0x3f // without PS
+	list[header+2] |= wce
+	if m.writeThrough {
+		list[header+2] &^= wce
+	}
+	a, err = s.Command([]byte{0x55, 0x10, 0, 0, 0, 0, 0, 0, byte(len(list)), 0}, list, 0)
+	if err != nil || !a.Good() {
+		t.Fatalf("mode select: %v, %v", a, err)
+	}
 }
 
 // copyByToken copies within the LUN; the token is not used again.

@@ -27,6 +27,8 @@ type model struct {
 	blocks [][]version
 	last   uint32   // number of the last write
 	dirty  []uint64 // blocks with more than one version
+	// writeThrough: the write cache is off, and what was answered is durable.
+	writeThrough bool
 }
 
 func newModel(blocks uint64) *model {
@@ -82,6 +84,13 @@ func (m *model) durable(lba uint64, blocks int) {
 	for i := range uint64(blocks) {
 		v := m.blocks[lba+i]
 		m.blocks[lba+i] = v[len(v)-1:]
+	}
+}
+
+// answered is called when a command was answered and no other is outstanding.
+func (m *model) answered() {
+	if m.writeThrough {
+		m.flushed()
 	}
 }
 

@@ -57,4 +57,11 @@ func TestModel(t *testing.T) {
 	check("an unmap has not happened", "")
 	clear(disk[:blockLength])
 	check("an unmap has happened", "")
+
+	m.write(3, 1)
+	m.answered()
+	check("answered with a write cache, and not there", "")
+	m.writeThrough = true
+	m.answered()
+	check("answered without a write cache, and not there", "block 3 ")
 }

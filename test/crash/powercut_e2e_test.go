@@ -190,6 +190,7 @@ func TestPowerCuts(t *testing.T) {
 		compare(t, s, m, round)
 		token.spend(t, s, m, rng)
 		token = keepToken(t, s, m, rng)
+		chooseCache(t, s, m, rng)
 		off := g.cutAfter(time.Duration(rng.Int64N(int64(longestCut))))
 		for step(t, s, m, rng, &flushes) == nil {
 			commands++

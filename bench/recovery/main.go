@@ -1,0 +1,145 @@
+// Command recovery measures how long odx takes to serve again after SIGKILL. It
+// fills a LUN with data that occurs once, puts load on it, kills the server in the
+// middle of that and times its next start, several times over.
+//
+// usage: go run ./bench/recovery [-size 10GiB] [-kills 6] [-dir FOLDER]
+package main
+
+import (
+	"context"
+	crand "crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"odx/bench/load"
+	"odx/test/tokencopy"
+	"odx/test/undertest"
+)
+
+// longestLoad is the most that a load lasts before its server is killed.
+const longestLoad = 10 * time.Second
+
+func main() {
+	size := flag.String("size", "10GiB", "size of the LUN, all of which is written first")
+	kills := flag.Int("kills", 6, "how often the server is killed")
+	dir := flag.String("dir", "", "folder for the data (default: the system's for temporary files)")
+	flag.Parse()
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer cancel()
+	if err := run(ctx, *size, *kills, *dir); err != nil {
+		fmt.Fprintln(os.Stderr, "recovery:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, size string, kills int, dir string) (err error) {
+	bytes, err := humanize.ParseBytes(size)
+	if err != nil {
+		return err
+	}
+	if dir, err = os.MkdirTemp(dir, "odx-recovery"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	t, err := undertest.StartODX(ctx, dir, []undertest.LUN{{Size: int64(bytes)}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.Stop()) }()
+	start := time.Now()
+	if err := fill(ctx, t); err != nil {
+		return fmt.Errorf("fill the LUN: %w", err)
+	}
+	fmt.Printf("%s written in %.0f s\n", size, time.Since(start).Seconds())
+	took, err := killAndRestart(ctx, t)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("ready %4d ms after SIGKILL right after that\n", took.Milliseconds())
+	for i := range kills {
+		l := loads[i%len(loads)]
+		lasted, err := loadUntilKilled(ctx, t, l)
+		if err != nil {
+			return err
+		}
+		if took, err = killAndRestart(ctx, t); err != nil {
+			return err
+		}
+		fmt.Printf("ready %4d ms after SIGKILL %.1f s into %s\n", took.Milliseconds(), lasted.Seconds(), l.name)
+	}
+	return nil
+}
+
+// kind is what writes when the server is killed; all of it is new data.
+type kind struct {
+	name  string
+	size  int
+	words []string
+}
+
+var loads = []kind{
+	{"random writes of 4 KiB", 4 << 10, []string{"random"}},
+	{"random writes of 4 KiB with a flush every 32", 4 << 10, []string{"random", "flush=32"}},
+	{"sequential writes of 256 KiB", 256 << 10, nil},
+}
+
+// loadUntilKilled returns in the middle of a load, whose client then finds its
+// server gone.
+func loadUntilKilled(ctx context.Context, t *undertest.Target, k kind) (lasted time.Duration, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := load.Run(ctx, t.URL(0), "write", k.size, 32, 2*longestLoad, k.words...)
+		ended <- err
+	}()
+	lasted = longestLoad/2 + rand.N(longestLoad/2)
+	select {
+	case err := <-ended:
+		return 0, fmt.Errorf("the load ended before the server was killed: %w", err)
+	case <-time.After(lasted):
+		err := t.Kill()
+		cancel() // it would try to log in again
+		<-ended
+		return lasted, err
+	}
+}
+
+// killAndRestart kills the server, if it still runs, and returns how long it
+// takes from its start until it says that it is ready.
+func killAndRestart(ctx context.Context, t *undertest.Target) (time.Duration, error) {
+	if err := t.Kill(); err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	err := t.Restart(ctx)
+	return time.Since(start), err
+}
+
+// fill writes the whole LUN with data that occurs nowhere twice.
+func fill(ctx context.Context, t *undertest.Target) (err error) {
+	c, err := tokencopy.Start(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	s, err := c.Open(t.URL(0), tokencopy.OpenOptions{})
+	if err != nil {
+		return err
+	}
+	var seed [32]byte
+	crand.Read(seed[:])
+	a, err := s.Write(rand.NewChaCha8(seed), 0, s.Blocks, tokencopy.WriteOptions{})
+	if err != nil || !a.Good() {
+		return fmt.Errorf("%v, %w", a, err)
+	}
+	return s.Close()
+}
