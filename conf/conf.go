@@ -29,14 +29,16 @@ type Config struct {
 	DataDir string
 	// Portals are the addresses to listen on, at least one.
 	Portals []Portal
-	// Targets are the iSCSI target nodes, at least one, each with at least one LUN.
+	// Targets are the iSCSI target nodes, at least one, each with at least one
+	// LUN or a redirect.
 	Targets []Target
 	// DiscoveryAuthentication is what initiators have to prove before they are
 	// told the targets.
 	DiscoveryAuthentication Authentication
 
-	Store Store
-	Log   Log
+	Store  Store
+	Limits Limits
+	Log    Log
 
 	lines map[string]int
 }
@@ -50,6 +52,18 @@ type Target struct {
 	Authentication Authentication
 	// Access lists who may use the target; nil: everyone.
 	Access []Access
+	// PortalGroups are the tags of the portal groups that the target is in; nil:
+	// all of them.
+	PortalGroups []uint16
+	// Redirect sends initiators elsewhere; nil: they are welcome.
+	Redirect *Redirect
+}
+
+// Redirect says where initiators find a target that is not here (RFC 7143
+// 11.13.5).
+type Redirect struct {
+	To        Portal
+	Permanent bool
 }
 
 // LUN is one logical unit of a target. Exactly one of Volume and Backing is

@@ -63,7 +63,7 @@ func TestDefault(t *testing.T) {
 	want := &Config{
 		File:    path,
 		DataDir: filepath.Join(filepath.Dir(path), "odx-data"),
-		Portals: []Portal{{Host: "127.0.0.1", Port: 3260}},
+		Portals: []Portal{{Host: "127.0.0.1", Port: 3260, Group: 1}},
 		Targets: []Target{{Name: "iqn.2026-11.example.odx:disks", LUNs: []LUN{
 			{Number: 0, Volume: "src", Size: 10 << 30, BlockSize: 512, Key: "targets[0].luns[0]"},
 			{Number: 1, Volume: "dst", Size: 10 << 30, BlockSize: 512, Key: "targets[0].luns[1]"},
@@ -128,7 +128,7 @@ func TestContainerExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.DataDir != "/data/store" || cfg.Portals[0] != (Portal{Host: "0.0.0.0", Port: 3260}) {
+	if cfg.DataDir != "/data/store" || cfg.Portals[0] != (Portal{Host: "0.0.0.0", Port: 3260, Group: 1}) {
 		t.Errorf("the image exposes port 3260 and keeps its store under /data; got %+v", cfg)
 	}
 }
@@ -224,6 +224,8 @@ func TestParsePortal(t *testing.T) {
 		"localhost:3260":          {"localhost:3260", "tcp"},
 		"a-b.example.com:65535":   {"a-b.example.com:65535", "tcp"},
 		"":                        {}, "3260": {}, ":3260": {}, "127.0.0.1": {}, "127.0.0.1:": {}, "127.0.0.1:-1": {}, "127.0.0.1:65536": {},
+		"127.0.0.1:3260,1": {"127.0.0.1:3260", "tcp4"}, "[::1]:3260,65535": {"[::1]:3260", "tcp6"},
+		"127.0.0.1:3260,": {}, "127.0.0.1:3260,0": {}, "127.0.0.1:3260,65536": {}, "127.0.0.1:3260,1,2": {}, "127.0.0.1,2": {},
 		"127.0.0.1:+1": {}, "1.2.3:3260": {}, "1.2.3.4.5:3260": {}, "::1:3260": {}, "[::1]": {}, "[::1:3260": {}, "-a:1": {}, "a b:1": {},
 	} {
 		got, err := ParsePortal(text)

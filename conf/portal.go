@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
 // Portal is an address to listen on (RFC 7143 "network portal").
@@ -14,15 +15,39 @@ type Portal struct {
 	Host string
 	// Port is a TCP port; 0 lets the system choose a free one.
 	Port uint16
+	// Group is the tag of the portal group (RFC 7143 4.4.1) that the portal is
+	// in, 1 unless the file says otherwise.
+	Group uint16
 }
+
+// DefaultPortalGroup is the tag of portals for which none is given.
+const DefaultPortalGroup = 1
 
 var hostName = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$`)
 
 // allDigits matches what is meant as an IPv4 address, right or wrong.
 var allDigits = regexp.MustCompile(`^[0-9.]+$`)
 
-// ParsePortal reads "address:port" or "[IPv6 address]:port".
+// ParsePortal reads "address:port" or "[IPv6 address]:port", either with ",tag"
+// behind it, as TargetAddress is written (RFC 7143 13.8).
 func ParsePortal(text string) (Portal, error) {
+	group := uint64(DefaultPortalGroup)
+	if address, tag, ok := strings.Cut(text, ","); ok {
+		var err error
+		if group, err = strconv.ParseUint(tag, 10, 16); err != nil || group == 0 {
+			return Portal{}, fmt.Errorf("%q has no valid portal group; write a number from 1 to 65535 after the comma, or leave both out", text)
+		}
+		text = address
+	}
+	p, err := parseAddress(text)
+	if err != nil {
+		return Portal{}, err
+	}
+	p.Group = uint16(group)
+	return p, nil
+}
+
+func parseAddress(text string) (Portal, error) {
 	host, portText, err := net.SplitHostPort(text)
 	if err != nil {
 		if addr, err := netip.ParseAddr(text); err == nil {
@@ -46,7 +71,7 @@ func ParsePortal(text string) (Portal, error) {
 	return Portal{Host: host, Port: uint16(port)}, nil
 }
 
-// String returns the portal as ParsePortal reads it.
+// String returns the address as ParsePortal reads it, without the group.
 func (p Portal) String() string { return net.JoinHostPort(p.Host, strconv.Itoa(int(p.Port))) }
 
 // Network returns the network for net.Listen: a portal with a literal address

@@ -19,15 +19,23 @@ type (
 
 		Discovery fileDiscovery `yaml:"discovery"`
 
-		Store fileStore `yaml:"store"`
-		Log   fileLog   `yaml:"log"`
+		Store  fileStore  `yaml:"store"`
+		Limits fileLimits `yaml:"limits"`
+		Log    fileLog    `yaml:"log"`
 	}
 	fileTarget struct {
 		Name *string   `yaml:"name"`
 		LUNs []fileLUN `yaml:"luns"`
 
+		PortalGroups []*string     `yaml:"portal_groups"`
+		Redirect     *fileRedirect `yaml:"redirect"`
+
 		Authentication fileAuthentication `yaml:"authentication"`
 		Access         []fileAccess       `yaml:"access"`
+	}
+	fileRedirect struct {
+		To        *string `yaml:"to"`
+		Permanent *string `yaml:"permanent"`
 	}
 	fileDiscovery struct {
 		Authentication fileAuthentication `yaml:"authentication"`
@@ -79,6 +87,21 @@ type (
 		CleanIO       *string `yaml:"clean_io_mib_per_s"`
 		SoftThreshold *string `yaml:"soft_threshold"`
 	}
+	fileLimits struct {
+		Sessions              *string `yaml:"sessions"`
+		SessionsPerInitiator  *string `yaml:"sessions_per_initiator"`
+		ConnectionsPerSession *string `yaml:"connections_per_session"`
+		Connections           *string `yaml:"connections"`
+		Logins                *string `yaml:"logins"`
+		LoginsPerAddress      *string `yaml:"logins_per_address"`
+		LoginTimeout          *string `yaml:"login_timeout"`
+		Commands              *string `yaml:"commands"`
+		DataSegment           *string `yaml:"data_segment"`
+		MaxBurst              *string `yaml:"max_burst"`
+		FirstBurst            *string `yaml:"first_burst"`
+		PingAfter             *string `yaml:"ping_after"`
+		PingTimeout           *string `yaml:"ping_timeout"`
+	}
 	fileLog struct {
 		Level  *string `yaml:"level"`
 		Format *string `yaml:"format"`
@@ -123,6 +146,8 @@ func (c *checker) checkNode(n *yaml.Node, t reflect.Type, key string) {
 		return
 	}
 	switch {
+	case t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct:
+		c.checkNode(n, t.Elem(), key)
 	case t.Kind() == reflect.Struct && n.Kind == yaml.MappingNode:
 		c.checkMapping(n, t, key)
 	case t.Kind() == reflect.Slice && n.Kind == yaml.SequenceNode:

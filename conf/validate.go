@@ -16,9 +16,10 @@ func (c *checker) config(raw *fileConfig) *Config {
 		cfg.DataDir = resolve(c.file, dir)
 	}
 	cfg.Portals = c.portals(raw.Portals)
-	cfg.Targets = c.targets(raw.Targets)
+	cfg.Targets = c.targets(raw.Targets, cfg.Portals)
 	cfg.DiscoveryAuthentication = c.authentication("discovery.authentication", &raw.Discovery.Authentication)
 	cfg.Store = c.store(&raw.Store)
+	cfg.Limits = c.limits(&raw.Limits)
 	cfg.Log = Log{
 		Level:  c.oneOf("log.level", raw.Log.Level, "info", "debug", "warn", "error"),
 		Format: c.oneOf("log.format", raw.Log.Format, "text", "json"),
@@ -77,7 +78,7 @@ func (c *checker) portals(raw []*string) []Portal {
 	return portals
 }
 
-func (c *checker) targets(raw []fileTarget) []Target {
+func (c *checker) targets(raw []fileTarget, portals []Portal) []Target {
 	if len(raw) == 0 && !c.misshapen["targets"] {
 		c.add("targets", "is missing; give at least one target with a name and luns")
 	}
@@ -94,7 +95,11 @@ func (c *checker) targets(raw []fileTarget) []Target {
 		} else if t.Name != "" {
 			first[t.Name] = key + ".name"
 		}
-		t.LUNs = c.luns(key+".luns", rt.LUNs)
+		t.PortalGroups = c.portalGroups(key+".portal_groups", rt.PortalGroups, portals)
+		t.Redirect = c.redirect(key+".redirect", rt.Redirect)
+		if len(rt.LUNs) > 0 || t.Redirect == nil && !c.misshapen[key+".redirect"] {
+			t.LUNs = c.luns(key+".luns", rt.LUNs)
+		}
 		t.Authentication = c.authentication(key+".authentication", &rt.Authentication)
 		t.Access = c.access(key+".access", rt.Access, t.LUNs)
 		targets = append(targets, t)

@@ -82,7 +82,7 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service
 	if err != nil {
 		return nil, err
 	}
-	options := iscsi.DefaultOptions()
+	options := transportOptions(cfg.Limits)
 	options.Log = log
 	if err := s.secure(&options, targets, secrets); err != nil {
 		return nil, err
@@ -90,8 +90,8 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service
 	if s.server, err = iscsi.NewServer(options, targets); err != nil {
 		return nil, fmt.Errorf("iSCSI: %w", err)
 	}
-	for _, l := range s.listeners {
-		s.serving.Go(func() { s.serve(l) })
+	for i, l := range s.listeners {
+		s.serving.Go(func() { s.serve(l, cfg.Portals[i].Group) })
 	}
 	var watching context.Context
 	watching, s.unwatch = context.WithCancel(context.Background())
@@ -151,8 +151,8 @@ func storeProblem(cfg *conf.Config, err error) error {
 }
 
 // serve answers on one portal until Stop.
-func (s *Service) serve(l net.Listener) {
-	if err := s.server.Serve(context.Background(), l); !errors.Is(err, iscsi.ErrClosed) {
+func (s *Service) serve(l net.Listener, group uint16) {
+	if err := s.server.Serve(context.Background(), l, group); !errors.Is(err, iscsi.ErrClosed) {
 		s.failed <- fmt.Errorf("portal %s: %w", l.Addr(), err)
 	}
 }

@@ -118,7 +118,7 @@ func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error)
 				return nil, s.cfg.Problem(l.Key, "%v", err)
 			}
 		}
-		targets = append(targets, iscsi.TargetConfig{Name: t.Name, PortalGroupTag: 1, DeviceServer: device})
+		targets = append(targets, iscsi.TargetConfig{Name: t.Name, PortalGroups: t.PortalGroups, Redirect: redirect(t.Redirect), DeviceServer: device})
 	}
 	return targets, nil
 }

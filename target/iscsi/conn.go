@@ -28,6 +28,8 @@ type conn struct {
 	out  sender
 	sess *session
 	cid  uint16
+	// group is the tag of the portal group that the connection came in by.
+	group uint16
 	// params are the session's, as they apply to this connection.
 	params params
 

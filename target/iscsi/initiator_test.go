@@ -95,8 +95,8 @@ func newBench(tb testing.TB, change func(*Options), wrap func(net.Listener) net.
 	}
 	b := &bench{tb: tb, disk: newMemDisk(4 << 20)}
 	srv, err := NewServer(o, []TargetConfig{
-		{Name: testTarget, Alias: "test", PortalGroupTag: 7, DeviceServer: b.disk},
-		{Name: testTarget + "2", PortalGroupTag: 7, DeviceServer: newMemDisk(1 << 20)},
+		{Name: testTarget, Alias: "test", DeviceServer: b.disk},
+		{Name: testTarget + "2", DeviceServer: newMemDisk(1 << 20)},
 	})
 	if err != nil {
 		tb.Fatal(err)
@@ -110,7 +110,7 @@ func newBench(tb testing.TB, change func(*Options), wrap func(net.Listener) net.
 		l = wrap(l)
 	}
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(context.Background(), l) }()
+	go func() { served <- srv.Serve(context.Background(), l, 7) }()
 	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()

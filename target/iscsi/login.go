@@ -23,6 +23,8 @@ const (
 // Login status classes and details (RFC 7143 11.13.5), as class<<8 | detail.
 const (
 	loginSuccess              = 0x0000
+	loginMovedTemporarily     = 0x0101
+	loginMovedPermanently     = 0x0102
 	loginInitiatorError       = 0x0200
 	loginAuthenticationFailed = 0x0201
 	loginAuthorizationFailed  = 0x0202
@@ -51,13 +53,14 @@ const initialStatSN = 1
 type loginError struct {
 	status uint16
 	err    error
+	text   []byte // keys that go with it
 }
 
 func (e *loginError) Error() string { return "login refused: " + e.err.Error() }
 func (e *loginError) Unwrap() error { return e.err }
 
 func refuse(status uint16, format string, args ...any) error {
-	return &loginError{status, fmt.Errorf(format, args...)}
+	return &loginError{status: status, err: fmt.Errorf(format, args...)}
 }
 
 // login is a login while it lasts.
@@ -99,7 +102,7 @@ func (c *conn) login() error {
 		if err != nil {
 			var refused *loginError
 			if errors.As(err, &refused) {
-				l.refuse(p, refused.status)
+				l.refuse(p, refused.status, refused.text)
 			}
 			return err
 		}
@@ -108,7 +111,7 @@ func (c *conn) login() error {
 		}
 	}
 	err := refuse(loginInitiatorError, "more than %d login requests", maxLoginPDUs)
-	l.refuse(&c.pdu, loginInitiatorError)
+	l.refuse(&c.pdu, loginInitiatorError, nil)
 	return err
 }
 
@@ -221,6 +224,19 @@ func (l *login) note(k pair) error {
 	return nil
 }
 
+// refusal ends a login that has to go elsewhere.
+func (r *Redirect) refusal(l *login) error {
+	status := uint16(loginMovedTemporarily)
+	if r.Permanent {
+		status = loginMovedPermanently
+	}
+	return &loginError{
+		status: status,
+		err:    fmt.Errorf("%s is sent to %s for %s", l.initiator, r.Address, l.target.Name),
+		text:   appendPair(nil, "TargetAddress", r.Address),
+	}
+}
+
 // identityKey reports whether key says who logs in to what.
 func identityKey(key string) bool {
 	return key == "InitiatorName" || key == "TargetName" || key == "SessionType"
@@ -254,11 +270,14 @@ func (l *login) identify(pairs []pair) error {
 	if l.targetName == "" {
 		return refuse(loginMissingParameter, "no TargetName from %s", l.initiator)
 	}
-	if l.target = l.c.srv.target(l.targetName); l.target == nil {
-		return refuse(loginNotFound, "%s asks for unknown target %.230q", l.initiator, l.targetName)
+	if l.target = l.c.srv.target(l.targetName); l.target == nil || !l.target.inGroup(l.c.group) {
+		return refuse(loginNotFound, "%s asks for target %.230q, unknown in portal group %d", l.initiator, l.targetName, l.c.group)
+	}
+	if r := l.target.Redirect; r != nil {
+		return r.refusal(l)
 	}
 	// RFC 7143 13.9: in the first response.
-	l.response = appendPair(l.response, "TargetPortalGroupTag", strconv.Itoa(int(l.target.PortalGroupTag)))
+	l.response = appendPair(l.response, "TargetPortalGroupTag", strconv.Itoa(int(l.c.group)))
 	if l.target.Alias != "" {
 		l.response = appendPair(l.response, "TargetAlias", l.target.Alias)
 	}
@@ -376,11 +395,12 @@ func (l *login) respond(p *pdu, next int, s *session) error {
 }
 
 // refuse answers a request with the status that ends the login.
-func (l *login) refuse(p *pdu, status uint16) {
+func (l *login) refuse(p *pdu, status uint16, text []byte) {
 	r := l.header(p)
 	r[1] = byte(max(l.stage, 0) << 2)
 	r.put16(36, status)
-	if err := l.c.write(r, nil); err != nil && !hangUp(err) {
+	r.setDataSegmentLength(len(text))
+	if err := l.c.write(r, text); err != nil && !hangUp(err) {
 		l.c.log.WithError(err).Debug("refusing a login")
 	}
 }
@@ -418,7 +438,7 @@ func (l *login) tsih() uint16 { return binary.BigEndian.Uint16(l.first[14:]) }
 func (l *login) nexusID() scsi.NexusID {
 	id := scsi.NexusID{InitiatorName: l.initiator, ISID: l.isid()}
 	if l.target != nil {
-		id.TargetName, id.TargetPortalGroupTag = l.target.Name, l.target.PortalGroupTag
+		id.TargetName, id.TargetPortalGroupTag = l.target.Name, l.c.group
 	}
 	return id
 }

@@ -370,6 +370,14 @@ func TestSessions(t *testing.T) {
 	}
 }
 
+// fixedAddr is a listener that only knows its address.
+type fixedAddr struct {
+	net.Listener
+	addr net.Addr
+}
+
+func (f fixedAddr) Addr() net.Addr { return f.addr }
+
 // TestPortalAddresses: the address of the connection comes first, portals on
 // every address are given with it.
 func TestPortalAddresses(t *testing.T) {
@@ -385,16 +393,17 @@ func TestPortalAddresses(t *testing.T) {
 		portals []string
 		want    string
 	}{
-		{"192.0.2.1:3260", []string{"192.0.2.1:3260"}, "192.0.2.1:3260"},
-		{"192.0.2.1:3260", []string{"198.51.100.1:3260", "192.0.2.1:3260"}, "192.0.2.1:3260 198.51.100.1:3260"},
-		{"192.0.2.1:3260", []string{"0.0.0.0:3260", "[::]:3261"}, "192.0.2.1:3260 192.0.2.1:3261"},
-		{"[2001:db8::1]:3260", []string{"[::]:3260", "192.0.2.1:3260"}, "[2001:db8::1]:3260 192.0.2.1:3260"},
-		{"[::ffff:192.0.2.1]:3260", []string{"[::]:3260"}, "192.0.2.1:3260"},
-		{"[fe80::1%1]:3260", []string{"[::]:3260"}, "[fe80::1]:3260"},
+		{"192.0.2.1:3260", []string{"192.0.2.1:3260"}, "192.0.2.1:3260,1"},
+		{"192.0.2.1:3260", []string{"198.51.100.1:3260", "192.0.2.1:3260"}, "192.0.2.1:3260,2 198.51.100.1:3260,1"},
+		{"192.0.2.1:3260", []string{"198.51.100.1:3260"}, "198.51.100.1:3260,1"},
+		{"192.0.2.1:3260", []string{"0.0.0.0:3260", "[::]:3261"}, "192.0.2.1:3260,1 192.0.2.1:3261,2"},
+		{"[2001:db8::1]:3260", []string{"[::]:3260", "192.0.2.1:3260"}, "[2001:db8::1]:3260,1 192.0.2.1:3260,2"},
+		{"[::ffff:192.0.2.1]:3260", []string{"[::]:3260"}, "192.0.2.1:3260,1"},
+		{"[fe80::1%1]:3260", []string{"[::]:3260"}, "[fe80::1]:3260,1"},
 	} {
-		var portals []net.Addr
-		for _, p := range c.portals {
-			portals = append(portals, addr(p))
+		var portals []portal
+		for n, p := range c.portals {
+			portals = append(portals, portal{fixedAddr{addr: addr(p)}, uint16(n + 1)})
 		}
 		if got := strings.Join(portalAddresses(portals, addr(c.local)), " "); got != c.want {
 			t.Errorf("%s with %v: %s, want %s", c.local, c.portals, got, c.want)

@@ -16,8 +16,11 @@ type TargetConfig struct {
 	Name string
 	// Alias is what initiators may show to people; empty for none.
 	Alias string
-	// PortalGroupTag is the tag of the portal group that all portals are in.
-	PortalGroupTag uint16
+	// PortalGroups are the tags of the portal groups (RFC 7143 4.4.1) that the
+	// target is in; nil: all of the server's.
+	PortalGroups []uint16
+	// Redirect, if set, sends initiators elsewhere.
+	Redirect *Redirect
 	// DeviceServer runs the target's commands.
 	DeviceServer DeviceServer
 	// Authentication is what initiators have to prove in normal sessions.
@@ -26,7 +29,27 @@ type TargetConfig struct {
 	Admit Admit
 }
 
+// Redirect tells initiators that log in to a target to go elsewhere
+// (RFC 7143 11.13.5, Redirection).
+type Redirect struct {
+	// Address is host:port, an IPv6 address in brackets.
+	Address string
+	// Permanent says that the target will not come back.
+	Permanent bool
+}
+
 type target struct{ TargetConfig }
+
+// inGroup reports whether the target can be reached by the portals of a group.
+func (t *target) inGroup(tag uint16) bool {
+	return t.PortalGroups == nil || slices.Contains(t.PortalGroups, tag)
+}
+
+// portal is a listener and the portal group that it is in.
+type portal struct {
+	net.Listener
+	group uint16
+}
 
 // Server serves targets on any number of portals.
 type Server struct {
@@ -42,7 +65,7 @@ type Server struct {
 	wg, workers sync.WaitGroup
 
 	mu        sync.Mutex // guards what follows
-	portals   []net.Listener
+	portals   []portal
 	conns     map[*conn]struct{}
 	sessions  map[*session]struct{}
 	lastTSIH  uint16
@@ -98,28 +121,28 @@ func (srv *Server) target(name string) *target {
 	return nil
 }
 
-// Serve accepts connections on l, a portal, until ctx ends (nil is returned
+// Serve accepts connections on l, a portal of the given portal group, until ctx ends (nil is returned
 // then), l fails, or the server is shut down (ErrClosed). It closes l.
 // Connections that were accepted live on until Shutdown.
-func (srv *Server) Serve(ctx context.Context, l net.Listener) error {
+func (srv *Server) Serve(ctx context.Context, l net.Listener, group uint16) error {
 	srv.mu.Lock()
 	if srv.closing {
 		srv.mu.Unlock()
 		l.Close()
 		return ErrClosed
 	}
-	srv.portals = append(srv.portals, l)
+	srv.portals = append(srv.portals, portal{l, group})
 	srv.wg.Add(1)
 	srv.mu.Unlock()
 	defer srv.wg.Done()
 
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
-	err := srv.accept(ctx, l)
+	err := srv.accept(ctx, portal{l, group})
 	l.Close()
 
 	srv.mu.Lock()
-	srv.portals = slices.DeleteFunc(srv.portals, func(p net.Listener) bool { return p == l })
+	srv.portals = slices.DeleteFunc(srv.portals, func(p portal) bool { return p.Listener == l })
 	closing := srv.closing
 	srv.mu.Unlock()
 	switch {
@@ -131,11 +154,11 @@ func (srv *Server) Serve(ctx context.Context, l net.Listener) error {
 	return err
 }
 
-func (srv *Server) accept(ctx context.Context, l net.Listener) error {
+func (srv *Server) accept(ctx context.Context, l portal) error {
 	for {
 		nc, err := l.Accept()
 		if err == nil {
-			srv.open(nc)
+			srv.open(nc, l.group)
 			continue
 		}
 		var ne net.Error
@@ -155,8 +178,8 @@ func (srv *Server) accept(ctx context.Context, l net.Listener) error {
 }
 
 // open begins with a connection, unless there are too many already.
-func (srv *Server) open(nc net.Conn) {
-	c := &conn{srv: srv, nc: nc, log: srv.opts.Log.WithField("from", nc.RemoteAddr()), params: defaultParams(), left: make(chan struct{})}
+func (srv *Server) open(nc net.Conn, group uint16) {
+	c := &conn{srv: srv, nc: nc, group: group, log: srv.opts.Log.WithField("from", nc.RemoteAddr()), params: defaultParams(), left: make(chan struct{})}
 	c.text.ttt = reservedTag
 	c.in = newReader(nc, srv.opts.Pool)
 	c.out = sender{
@@ -243,13 +266,9 @@ func (srv *Server) pingTick() time.Duration {
 	return max(min(srv.opts.PingInterval, srv.opts.PingTimeout)/4, time.Millisecond)
 }
 
-// portalsFor lists the portals as an initiator sees them that came in by local.
-func (srv *Server) portalsFor(local net.Addr) []string {
+// portalsOf lists the portals of a target.
+func (srv *Server) portalsOf(t *target) []portal {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	addrs := make([]net.Addr, len(srv.portals))
-	for i, l := range srv.portals {
-		addrs[i] = l.Addr()
-	}
-	return portalAddresses(addrs, local)
+	return slices.DeleteFunc(slices.Clone(srv.portals), func(p portal) bool { return !t.inGroup(p.group) })
 }

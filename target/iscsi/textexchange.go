@@ -133,33 +133,35 @@ func (c *conn) sendTargets(b []byte, value string) []byte {
 			continue
 		}
 		b = appendPair(b, "TargetName", t.Name)
-		for _, address := range c.srv.portalsFor(c.nc.LocalAddr()) {
-			b = appendPair(b, "TargetAddress", address+","+strconv.Itoa(int(t.PortalGroupTag)))
+		for _, address := range portalAddresses(c.srv.portalsOf(t), c.nc.LocalAddr()) {
+			b = appendPair(b, "TargetAddress", address)
 		}
 	}
 	return b
 }
 
-// portalAddresses lists where an initiator whose connection arrived at local
-// can reach the portals: that address first, then the others. A portal that
-// listens on every address of the host is given with the address that the
-// initiator evidently reaches.
-func portalAddresses(portals []net.Addr, local net.Addr) []string {
-	here, ok := addrPort(local)
-	if !ok {
-		return []string{local.String()}
-	}
-	list := []string{here.String()}
+// portalAddresses lists the portals as TargetAddress values for an initiator
+// whose connection arrived at local: the portal at that address first, if it is
+// among them, then the others. A portal that listens on every address of the
+// host is given with the address that the initiator evidently reaches.
+func portalAddresses(portals []portal, local net.Addr) []string {
+	here, isTCP := addrPort(local)
+	var list []string
 	for _, p := range portals {
-		a, ok := addrPort(p)
-		if !ok {
-			continue
+		address := p.Addr().String()
+		if a, ok := addrPort(p.Addr()); ok && isTCP {
+			if a.Addr().IsUnspecified() {
+				a = netip.AddrPortFrom(here.Addr(), a.Port())
+			}
+			address = a.String()
 		}
-		if a.Addr().IsUnspecified() {
-			a = netip.AddrPortFrom(here.Addr(), a.Port())
-		}
-		if s := a.String(); !slices.Contains(list, s) {
-			list = append(list, s)
+		value := address + "," + strconv.Itoa(int(p.group))
+		switch {
+		case slices.Contains(list, value):
+		case isTCP && address == here.String():
+			list = slices.Insert(list, 0, value)
+		default:
+			list = append(list, value)
 		}
 	}
 	return list

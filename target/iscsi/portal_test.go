@@ -1,0 +1,142 @@
+package iscsi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// portals serves more portals until the test ends; it returns their addresses.
+func (b *bench) portals(addresses map[uint16]string) map[uint16]string {
+	b.tb.Helper()
+	at := map[uint16]string{}
+	for group, address := range addresses {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			b.tb.Skipf("%s cannot be used on this machine: %v", address, err)
+		}
+		at[group] = l.Addr().String()
+		served := make(chan error, 1)
+		ctx, stop := context.WithCancel(context.Background())
+		go func() { served <- b.srv.Serve(ctx, l, group) }()
+		b.tb.Cleanup(func() {
+			stop()
+			if err := <-served; err != nil && !errors.Is(err, ErrClosed) {
+				b.tb.Errorf("Serve: %v", err)
+			}
+		})
+	}
+	return at
+}
+
+// dialAt connects to a portal.
+func (b *bench) dialAt(address string) *initiator {
+	b.tb.Helper()
+	other := *b
+	other.addr = address
+	return other.dial()
+}
+
+// TestPortalGroups: a target is found and reached by the portals of its groups
+// alone, with their tags; the same initiator port at two groups is two nexuses.
+func TestPortalGroups(t *testing.T) {
+	b := newBench(t, nil, nil) // group 7
+	at := b.portals(map[uint16]string{8: "127.0.0.1:0", 9: "[::1]:0"})
+	b.srv.targets[0].PortalGroups = []uint16{7, 9}
+	b.srv.targets[1].PortalGroups = []uint16{8}
+
+	i := b.dialAt(at[8])
+	i.login(name, "SessionType=Discovery")
+	h := i.request(opText)
+	i.send(h, nil, text("SendTargets=All"))
+	_, d := i.expect(opTextResponse)
+	want := []string{"TargetName=" + testTarget, "TargetAddress=" + b.addr + ",7", "TargetAddress=" + at[9] + ",9",
+		"TargetName=" + testTarget + "2", "TargetAddress=" + at[8] + ",8"}
+	if got := lines(d); got != strings.Join(want, " ") {
+		t.Errorf("answer %q, want %q", got, want)
+	}
+
+	seven, nine := b.login(), b.dialAt(at[9])
+	nine.login(name, wantTarget)
+	if got := nine.keys["TargetPortalGroupTag"]; got != "9" {
+		t.Errorf("TargetPortalGroupTag=%s", got)
+	}
+	seven.alive() // no reinstatement
+	nine.alive()
+	if n := b.disk.nexuses(); n != 2 {
+		t.Errorf("%d nexuses", n)
+	}
+	for group, target := range map[uint16]string{8: testTarget, 9: testTarget + "2"} {
+		i := b.dialAt(at[group])
+		i.send(i.loginRequest(stageOperational, stageFullFeature), nil, text(name, "TargetName="+target))
+		if r, _ := i.expect(opLoginResponse); r.field16(36) != loginNotFound {
+			t.Errorf("%s in group %d: status %#x", target, group, r.field16(36))
+		}
+	}
+}
+
+// TestJoinByOtherGroup: the connections of a session come by one portal group.
+func TestJoinByOtherGroup(t *testing.T) {
+	b := newBench(t, nil, nil)
+	at := b.portals(map[uint16]string{8: "127.0.0.1:0"})
+	m := b.loginMulti(1)
+	i := b.dialAt(at[8])
+	i.tsih = m.conns[0].tsih
+	h := i.loginRequest(stageOperational, stageFullFeature)
+	h.put16(20, 1)
+	i.send(h, nil, text(name, wantTarget))
+	if r, _ := i.expect(opLoginResponse); r.field16(36) != loginCannotInclude {
+		t.Errorf("status %#x", r.field16(36))
+	}
+	m.alive(0)
+}
+
+// TestRedirect: a login is sent elsewhere, in whatever stage it begins.
+func TestRedirect(t *testing.T) {
+	overTransports(t, nil, func(t *testing.T, b *bench) {
+		for _, c := range []struct {
+			redirect Redirect
+			stage    int
+			want     uint16
+		}{
+			{Redirect{Address: "192.0.2.7:3260"}, stageOperational, loginMovedTemporarily},
+			{Redirect{Address: "[2001:db8::7]:3260", Permanent: true}, stageSecurity, loginMovedPermanently},
+		} {
+			b.srv.targets[0].Redirect = &c.redirect
+			i := b.dial()
+			i.send(i.loginRequest(c.stage, stageFullFeature), nil, text(name, wantTarget, "SessionType=Normal"))
+			r, d := i.expect(opLoginResponse)
+			if r.field16(36) != c.want || lines(d) != "TargetAddress="+c.redirect.Address {
+				t.Errorf("status %#x, %q", r.field16(36), d)
+			}
+			i.expectClosed()
+		}
+	})
+}
+
+// TestRedirectOfLibiscsi: a real initiator follows, by IPv4 and by IPv6.
+func TestRedirectOfLibiscsi(t *testing.T) {
+	program, err := exec.LookPath("iscsi-inq")
+	if err != nil {
+		t.Skip("iscsi-inq of libiscsi-bin is not installed")
+	}
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		here, there := newBench(t, nil, nil), newBench(t, nil, nil)
+		at := there.portals(map[uint16]string{7: address})[7]
+		here.srv.targets[0].Redirect = &Redirect{Address: at}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		out, err := exec.CommandContext(ctx, program, fmt.Sprintf("iscsi://%s/%s/0", here.addr, testTarget)).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "memory disk") {
+			t.Errorf("to %s: %v\n%s", at, err, out)
+		}
+		if n := there.srv.lastTSIH; n == 0 {
+			t.Errorf("to %s: no session where the initiator was sent", at)
+		}
+	}
+}

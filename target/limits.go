@@ -1,0 +1,48 @@
+package target
+
+import (
+	"odx/conf"
+	"odx/target/iscsi"
+)
+
+// transportOptions returns the transport's options with the limits that the
+// configuration gives.
+func transportOptions(l conf.Limits) iscsi.Options {
+	o := iscsi.DefaultOptions()
+	set(&o.MaxSessions, l.Sessions)
+	set(&o.MaxSessionsPerInitiator, l.SessionsPerInitiator)
+	set(&o.ConnectionsPerSession, l.ConnectionsPerSession)
+	set(&o.MaxConnections, l.Connections)
+	set(&o.MaxUnauthenticated, l.Logins)
+	set(&o.MaxUnauthenticatedPerAddress, l.LoginsPerAddress)
+	set(&o.LoginTimeout, l.LoginTimeout)
+	set(&o.QueueDepth, l.Commands)
+	set(&o.MaxRecvDataSegmentLength, l.DataSegment)
+	set(&o.MaxBurstLength, l.MaxBurst)
+	set(&o.FirstBurstLength, l.FirstBurst)
+	set(&o.PingInterval, l.PingAfter)
+	set(&o.PingTimeout, l.PingTimeout)
+	switch {
+	case l.FirstBurst == 0: // the part follows the whole
+		o.FirstBurstLength = min(o.FirstBurstLength, o.MaxBurstLength)
+	case l.MaxBurst == 0:
+		o.MaxBurstLength = max(o.FirstBurstLength, o.MaxBurstLength)
+	}
+	return o
+}
+
+// set sets an option, unless the configuration is silent on it.
+func set[T comparable](option *T, value T) {
+	var silent T
+	if value != silent {
+		*option = value
+	}
+}
+
+// redirect returns where the transport sends initiators; nil: nowhere.
+func redirect(r *conf.Redirect) *iscsi.Redirect {
+	if r == nil {
+		return nil
+	}
+	return &iscsi.Redirect{Address: r.To.String(), Permanent: r.Permanent}
+}
