@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 
 	"go.yaml.in/yaml/v3"
@@ -57,6 +58,11 @@ type Target struct {
 	PortalGroups []uint16
 	// Redirect sends initiators elsewhere; nil: they are welcome.
 	Redirect *Redirect
+}
+
+// ReachedBy reports whether portal p is in one of the target's portal groups.
+func (t *Target) ReachedBy(p Portal) bool {
+	return t.PortalGroups == nil || slices.Contains(t.PortalGroups, p.Group)
 }
 
 // Redirect says where initiators find a target that is not here (RFC 7143

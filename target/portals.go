@@ -5,10 +5,12 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"syscall"
 
 	"odx/conf"
+	"odx/target/scsi"
 )
 
 // bind binds every portal; none accepts a connection yet. On an error those
@@ -45,6 +47,23 @@ func portalProblem(cfg *conf.Config, i int, err error) error {
 	}
 }
 
+// portGroups returns the target port groups of t: one for each portal group that
+// it is in, ascending.
+func (s *Service) portGroups(t *conf.Target) []scsi.PortGroup {
+	var tags []uint16
+	for _, p := range s.cfg.Portals {
+		if t.ReachedBy(p) {
+			tags = append(tags, p.Group)
+		}
+	}
+	slices.Sort(tags)
+	var groups []scsi.PortGroup
+	for _, tag := range slices.Compact(tags) {
+		groups = append(groups, scsi.PortGroup{Tag: tag})
+	}
+	return groups
+}
+
 // Portals returns the addresses that answer, in the order of the configuration.
 func (s *Service) Portals() []string {
 	portals := make([]string, len(s.listeners))
@@ -74,7 +93,10 @@ func (s *Service) LUNs() []LUN {
 			l := &t.LUNs[i]
 			unit := s.units[l.Medium()]
 			lun := LUN{Medium: l.Medium(), Size: unit.Volume().Size(), ReadOnly: unit.ReadOnly()}
-			for _, listener := range s.listeners {
+			for i, listener := range s.listeners {
+				if !t.ReachedBy(s.cfg.Portals[i]) {
+					continue
+				}
 				lun.URLs = append(lun.URLs, "iscsi://"+reachable(listener.Addr())+"/"+t.Name+"/"+strconv.Itoa(int(l.Number)))
 			}
 			luns = append(luns, lun)

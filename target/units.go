@@ -103,7 +103,7 @@ func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error)
 	s.copies = copymgr.New(s.tokens, s.log)
 	var targets []iscsi.TargetConfig
 	for _, t := range s.cfg.Targets {
-		device := scsi.NewTarget(scsi.TargetConfig{Name: t.Name, Log: s.log})
+		device := scsi.NewTarget(scsi.TargetConfig{Name: t.Name, PortGroups: s.portGroups(&t), Log: s.log})
 		for i := range t.LUNs {
 			l := &t.LUNs[i]
 			lu := s.units[l.Medium()]
