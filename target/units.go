@@ -100,7 +100,7 @@ func growHint(l *conf.LUN, size int64) string {
 // device server of every target. LUNs on one medium share a logical unit.
 func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error) {
 	s.units = map[string]*scsi.LogicalUnit{}
-	s.copies = copymgr.New(s.tokens, s.log)
+	s.copies = copymgr.New(s.tokens, nil, s.log)
 	var targets []iscsi.TargetConfig
 	for _, t := range s.cfg.Targets {
 		device := scsi.NewTarget(scsi.TargetConfig{Name: t.Name, PortGroups: s.portGroups(&t), Log: s.log})

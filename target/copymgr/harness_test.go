@@ -94,7 +94,7 @@ func newTestbed(t fataler, l tokens.Limits) *testbed {
 	}
 	log := logrus.New()
 	log.SetOutput(&b.log)
-	b.tokens, b.manager = m, New(m, logrus.NewEntry(log))
+	b.tokens, b.manager = m, New(m, nil, logrus.NewEntry(log))
 	b.target = scsi.NewTarget(scsi.TargetConfig{Name: "iqn.2026-11.example.odx:disks"})
 	dumb := tokentest.Dumb{Volume: tokentest.NewStore([16]byte{2}).NewVolume("c", unitBytes), BlockLength: 512}
 	for i, c := range []scsi.LUConfig{

@@ -7,91 +7,142 @@ import (
 	"odx/target/scsi"
 )
 
-// Operation codes and service actions of third-party copies (SPC-4 r37 table 103).
+// Operation codes and service actions of third-party copies (SPC-4 r37 tables
+// 103 and 104).
 const (
 	opThirdPartyCopyOut = 0x83
 	opThirdPartyCopyIn  = 0x84
 
-	actionExtendedCopyLID1           = 0x00
-	actionExtendedCopyLID4           = 0x01
-	actionPopulateToken              = 0x10
-	actionWriteUsingToken            = 0x11
-	actionCopyOperationAbort         = 0x1C
-	actionReceiveCopyStatus          = 0x05
-	actionReceiveRODTokenInformation = 0x07
+	actionExtendedCopyLID1   = 0x00
+	actionExtendedCopyLID4   = 0x01
+	actionPopulateToken      = 0x10
+	actionWriteUsingToken    = 0x11
+	actionCopyOperationAbort = 0x1C
+
+	actionReceiveCopyStatusLID1          = 0x00
+	actionReceiveCopyDataLID1            = 0x01
+	actionReceiveCopyOperatingParameters = 0x03
+	actionReceiveCopyFailureDetails      = 0x04
+	actionReceiveCopyStatusLID4          = 0x05
+	actionReceiveCopyDataLID4            = 0x06
+	actionReceiveRODTokenInformation     = 0x07
+	actionReportAllRODTokens             = 0x08
 )
 
 // Names of the commands, for reports and logs.
 const (
-	namePopulateToken              = "POPULATE TOKEN"
-	nameWriteUsingToken            = "WRITE USING TOKEN"
-	nameCopyOperationAbort         = "COPY OPERATION ABORT"
-	nameReceiveCopyStatus          = "RECEIVE COPY STATUS(LID4)"
-	nameReceiveRODTokenInformation = "RECEIVE ROD TOKEN INFORMATION"
+	nameExtendedCopyLID1    = "EXTENDED COPY(LID1)"
+	nameExtendedCopyLID4    = "EXTENDED COPY(LID4)"
+	namePopulateToken       = "POPULATE TOKEN"
+	nameWriteUsingToken     = "WRITE USING TOKEN"
+	nameCopyOperationAbort  = "COPY OPERATION ABORT"
+	nameCopyStatusLID1      = "RECEIVE COPY STATUS(LID1)"
+	nameCopyDataLID1        = "RECEIVE COPY DATA(LID1)"
+	nameOperatingParameters = "RECEIVE COPY OPERATING PARAMETERS"
+	nameFailureDetails      = "RECEIVE COPY FAILURE DETAILS(LID1)"
+	nameCopyStatusLID4      = "RECEIVE COPY STATUS(LID4)"
+	nameCopyDataLID4        = "RECEIVE COPY DATA(LID4)"
+	nameRODTokenInformation = "RECEIVE ROD TOKEN INFORMATION"
+	nameReportAllRODTokens  = "REPORT ALL ROD TOKENS"
 )
 
 // pageThirdPartyCopy is the Third-party Copy VPD page.
 const pageThirdPartyCopy = 0x8F
 
-// copyTimeout is the recommended timeout of a copy command in seconds. Each one
-// stops early rather than take much longer than a second.
-const copyTimeout = 30
+// fieldListIdentifier is where the CDBs that ask about an operation name it.
+const fieldListIdentifier = 2
+
+// Recommended timeouts in seconds. Token commands end early rather than take a
+// second; EXTENDED COPY copies to the end what cannot be mapped.
+const (
+	tokenCommandTimeout = 30
+	extendedCopyTimeout = 300
+)
 
 // unit is a logical unit with what the copy manager knows of it.
 type unit struct {
 	*Manager
 	lu     *scsi.LogicalUnit
 	volume string
+	mapped bool // it is in the store
 	limits copyLimits
 }
 
 // Install gives the third-party copy commands and VPD page 8Fh to a logical
-// unit, whose volume goes by a name in what is told of tokens. It belongs to the
-// set-up, before commands arrive.
+// unit, whose volume goes by a name in what is told of tokens and in copy rules.
+// It belongs to the set-up, before commands arrive.
 func (m *Manager) Install(lu *scsi.LogicalUnit, volume string) error {
 	mapped := m.tokens.Shares(lu.Volume())
 	u := &unit{
-		Manager: m, lu: lu, volume: volume,
+		Manager: m, lu: lu, volume: volume, mapped: mapped,
 		limits: newCopyLimits(lu.LogicalBlockLength(), mapped, m.tokens.Limits()),
 	}
-	for _, op := range u.operationTable() {
+	table := u.operationTable()
+	for _, op := range table {
 		if err := lu.Install(op.Usage[0], int(op.Usage[1]), op); err != nil {
 			return fmt.Errorf("third-party copy on volume %s: %w", volume, err)
 		}
 	}
-	page := u.limits.thirdPartyCopyPage()
+	m.units = append(m.units, u)
+	page := u.limits.thirdPartyCopyPage(table)
 	lu.InstallVPD(pageThirdPartyCopy, func(*scsi.Nexus) []byte { return page })
 	lu.OnReset(func() { m.operations.dropLU(lu, errReset) })
 	lu.OnNexusLoss(func(n *scsi.Nexus) { m.operations.dropNexus(owner{lu, n}) })
 	if !mapped {
-		m.log.WithField("volume", volume).Info("token copies from and to this volume move its data: it is not in the extent store")
+		m.log.WithField("volume", volume).Info("copies from and to this volume move its data: it is not in the extent store")
 	}
 	return nil
 }
 
-// operationTable lists the commands with their CDB usage. Whether WRITE USING
-// TOKEN may write is checked when it runs, so that its refusal is on record
-// like any other.
+// operationTable lists the commands with their CDB usage, by operation code and
+// service action. Whether a command may write is checked when it runs, so that
+// its refusal is on record like any other.
 func (u *unit) operationTable() []scsi.Operation {
-	const naca = 0x04
-	out := func(action byte) []byte {
+	return append(u.originatingCommands(), u.retrievingCommands()...)
+}
+
+const naca = 0x04 // of the CONTROL byte
+
+func (u *unit) originatingCommands() []scsi.Operation {
+	extended := func(action byte) []byte {
+		return []byte{opThirdPartyCopyOut, action, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, naca}
+	}
+	byToken := func(action byte) []byte {
 		return []byte{opThirdPartyCopyOut, action, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, naca}
 	}
-	in := func(action byte) []byte {
-		return []byte{opThirdPartyCopyIn, action, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, naca}
-	}
 	return []scsi.Operation{
-		{Name: namePopulateToken, Usage: out(actionPopulateToken), Access: scsi.AccessRead, Medium: true,
-			Prepare: prepareParameterList, Execute: u.executePopulateToken, RecommendedTimeout: copyTimeout},
-		{Name: nameWriteUsingToken, Usage: out(actionWriteUsingToken), Access: scsi.AccessWrite, Medium: true,
-			Prepare: prepareParameterList, Execute: u.executeWriteUsingToken, RecommendedTimeout: copyTimeout},
+		{Name: nameExtendedCopyLID1, Usage: extended(actionExtendedCopyLID1), Access: scsi.AccessWrite, Partial: true,
+			Prepare: prepareParameterList, Execute: u.executeExtendedCopyLID1, RecommendedTimeout: extendedCopyTimeout},
+		{Name: nameExtendedCopyLID4, Usage: extended(actionExtendedCopyLID4), Access: scsi.AccessWrite, Partial: true,
+			Prepare: prepareParameterList, Execute: u.executeExtendedCopyLID4, RecommendedTimeout: extendedCopyTimeout},
+		{Name: namePopulateToken, Usage: byToken(actionPopulateToken), Access: scsi.AccessRead, Medium: true, Partial: true,
+			Prepare: prepareParameterList, Execute: u.executePopulateToken, RecommendedTimeout: tokenCommandTimeout},
+		{Name: nameWriteUsingToken, Usage: byToken(actionWriteUsingToken), Access: scsi.AccessWrite, Medium: true, Partial: true,
+			Prepare: prepareParameterList, Execute: u.executeWriteUsingToken, RecommendedTimeout: tokenCommandTimeout},
 		{Name: nameCopyOperationAbort, Access: scsi.AccessAlways,
 			Usage:   []byte{opThirdPartyCopyOut, actionCopyOperationAbort, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, naca},
-			Execute: u.executeCopyOperationAbort, RecommendedTimeout: copyTimeout},
-		{Name: nameReceiveCopyStatus, Usage: in(actionReceiveCopyStatus), Access: scsi.AccessAlways,
-			Execute: u.executeReceiveCopyStatus},
-		{Name: nameReceiveRODTokenInformation, Usage: in(actionReceiveRODTokenInformation), Access: scsi.AccessAlways,
-			Execute: u.executeReceiveRODTokenInformation},
+			Execute: u.executeCopyOperationAbort, RecommendedTimeout: tokenCommandTimeout},
+	}
+}
+
+func (u *unit) retrievingCommands() []scsi.Operation {
+	// The list identifier is the first idLength bytes behind the service action.
+	usage := func(action byte, idLength int) []byte {
+		cdb := []byte{opThirdPartyCopyIn, action, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, naca}
+		for i := range idLength {
+			cdb[fieldListIdentifier+i] = 0xFF
+		}
+		return cdb
+	}
+	return []scsi.Operation{
+		{Name: nameCopyStatusLID1, Usage: usage(actionReceiveCopyStatusLID1, 1), Execute: u.executeReceiveCopyStatusLID1},
+		{Name: nameCopyDataLID1, Usage: usage(actionReceiveCopyDataLID1, 1), Execute: u.executeReceiveCopyDataLID1},
+		{Name: nameOperatingParameters, Usage: usage(actionReceiveCopyOperatingParameters, 0), Execute: u.executeReceiveCopyOperatingParameters},
+		{Name: nameFailureDetails, Usage: usage(actionReceiveCopyFailureDetails, 1), Execute: u.executeReceiveCopyFailureDetails},
+		{Name: nameCopyStatusLID4, Usage: usage(actionReceiveCopyStatusLID4, 4), Execute: u.executeReceiveCopyStatusLID4},
+		{Name: nameCopyDataLID4, Usage: usage(actionReceiveCopyDataLID4, 4), Execute: u.executeReceiveCopyDataLID4},
+		{Name: nameRODTokenInformation, Usage: usage(actionReceiveRODTokenInformation, 4), Execute: u.executeReceiveRODTokenInformation},
+		{Name: nameReportAllRODTokens, Usage: usage(actionReportAllRODTokens, 0), Execute: u.executeReportAllRODTokens},
 	}
 }
 

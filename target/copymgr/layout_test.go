@@ -22,7 +22,7 @@ func TestVPDLayout(t *testing.T) {
 		{"vpd8f-512-copied.hex", 512, false},
 	} {
 		c := newCopyLimits(tc.blockLength, tc.mapped, l)
-		golden(t, tc.name, c.thirdPartyCopyPage())
+		golden(t, tc.name, c.thirdPartyCopyPage((&unit{}).operationTable()))
 	}
 }
 
@@ -31,7 +31,7 @@ func TestVPDAgreesWithItself(t *testing.T) {
 	for _, l := range []tokens.Limits{{TokenBytes: 1 << 40}, {TokenBytes: 1<<20 + 512}} {
 		for _, blockLength := range []int{512, 4096} {
 			c := newCopyLimits(blockLength, true, l)
-			d := descriptors(t, c.thirdPartyCopyPage())
+			d := descriptors(t, c.thirdPartyCopyPage((&unit{}).operationTable()))
 			limits, features := d[0x0000], d[0x0106][48:]
 			be := binary.BigEndian
 			maxBlocks, optimalBlocks := be.Uint64(limits[20:]), be.Uint64(limits[28:])
@@ -76,7 +76,7 @@ func TestReportLayouts(t *testing.T) {
 	}
 	populated := report{steps: 1, units: unitsDestinationBlocks, serviceAction: 0x10, status: copyDone, completion: statusGood, transferCount: 0x80000, token: &token}
 	golden(t, "rrti-populate.hex", populated.receiveRODTokenInformation())
-	golden(t, "rcs-populate.hex", populated.receiveCopyStatus())
+	golden(t, "rcs-populate.hex", populated.receiveCopyStatusLID4())
 
 	written := report{steps: 1, units: unitsDestinationBlocks, serviceAction: 0x11, status: copyDone, completion: statusGood, transferCount: 8}
 	golden(t, "rrti-write.hex", written.receiveRODTokenInformation())
@@ -88,7 +88,7 @@ func TestReportLayouts(t *testing.T) {
 	refused := report{steps: 1, units: unitsDestinationBlocks, serviceAction: 0x11, sense: scsi.InvalidFieldInParameterList(534, scsi.WholeField)}
 	refused.conclude(nil, nil)
 	golden(t, "rrti-write-refused.hex", refused.receiveRODTokenInformation())
-	golden(t, "rcs-write-refused.hex", refused.receiveCopyStatus())
+	golden(t, "rcs-write-refused.hex", refused.receiveCopyStatusLID4())
 
 	running := report{units: unitsDestinationBlocks, serviceAction: 0x11, status: copyRunningForeground, delay: 100 * time.Millisecond}
 	golden(t, "rrti-write-running.hex", running.receiveRODTokenInformation())

@@ -18,6 +18,10 @@ type Manager struct {
 	log        *logrus.Entry
 	operations *operations
 	refusals   refusalLog
+	rules      Rules
+
+	// units are the logical units that Install has met; fixed once commands come.
+	units []*unit
 
 	// base is the context of every copy operation; running are their goroutines.
 	base    context.Context
@@ -32,9 +36,10 @@ type Manager struct {
 type Stats struct {
 	// Populated and Written count the commands that did all they were asked to,
 	// Partial those that did some of it.
-	Populated, Written, Partial uint64
-	// PopulatedBytes were represented by tokens, WrittenBytes written with them.
-	PopulatedBytes, WrittenBytes uint64
+	Populated, Written, Extended, Partial uint64
+	// PopulatedBytes were represented by tokens, WrittenBytes written with them;
+	// ExtendedBytes were written by EXTENDED COPY.
+	PopulatedBytes, WrittenBytes, ExtendedBytes uint64
 	// Aborted counts the operations that were ended from outside.
 	Aborted uint64
 	// Refused counts the commands that ended with CHECK CONDITION or BUSY and did
@@ -43,9 +48,10 @@ type Stats struct {
 	RefusedBy map[string]uint64
 }
 
-// New returns a copy manager that makes and takes the tokens of t. Close ends it.
-func New(t *tokens.Manager, log *logrus.Entry) *Manager {
-	m := &Manager{tokens: t, log: log, operations: newOperations(), stats: Stats{RefusedBy: make(map[string]uint64)}}
+// New returns a copy manager that makes and takes the tokens of t, and copies
+// what rules allow. Close ends it.
+func New(t *tokens.Manager, rules Rules, log *logrus.Entry) *Manager {
+	m := &Manager{tokens: t, rules: rules, log: log, operations: newOperations(), stats: Stats{RefusedBy: make(map[string]uint64)}}
 	m.base, m.stop = context.WithCancelCause(context.Background())
 	return m
 }

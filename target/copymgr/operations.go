@@ -16,6 +16,9 @@ const (
 	// unit; the oldest goes first. An initiator asks for a report right after
 	// the command, so this covers more commands than a session has in flight.
 	maxReports = 512
+	// maxHolding bounds the operations of one I_T nexus at one logical unit whose
+	// held data is kept.
+	maxHolding = 8
 	// maxRunning bounds the copy operations that run at once: TOTAL CONCURRENT
 	// COPIES. maxRunningOfOwner keeps one I_T nexus from taking all of them.
 	maxRunning        = 255
@@ -43,6 +46,7 @@ type ownedOperations struct {
 	byID     map[uint32]*operation
 	running  int
 	finished []*operation // oldest first; may hold replaced ones
+	holding  []*operation // with held data, oldest first
 	dropped  bool         // nobody can ask any more
 }
 
@@ -108,6 +112,7 @@ func (o *operations) finish(op *operation, r report) bool {
 		return false
 	}
 	owned.finished = append(owned.finished, op)
+	owned.hold(op)
 	owned.sweep()
 	return true
 }
@@ -134,13 +139,21 @@ func (o *operations) report(by owner, listID uint32) (report, bool) {
 	return op.snapshot(), true
 }
 
-// discardToken drops the token of a report that was delivered as a whole; the
-// status stays.
-func (o *operations) discardToken(by owner, listID uint32) {
+// change changes the report of a finished operation.
+func (o *operations) change(by owner, listID uint32, fn func(r *report)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if op := o.find(by, listID); op != nil && op.finished() {
-		op.report.token = nil
+		fn(&op.report)
+	}
+}
+
+// discard drops the report of a finished operation.
+func (o *operations) discard(by owner, listID uint32) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if op := o.find(by, listID); op != nil && op.finished() {
+		delete(op.owned.byID, listID)
 	}
 }
 
@@ -198,6 +211,22 @@ func (o *operations) drop(by owner) {
 	if owned := o.byOwner[by]; owned != nil {
 		owned.dropped = true
 		delete(o.byOwner, by)
+	}
+}
+
+// hold keeps the held data of op, and drops that of the oldest operation if
+// there is too much of it. The mutex is held.
+func (w *ownedOperations) hold(op *operation) {
+	if len(op.report.held) == 0 {
+		return
+	}
+	w.holding = append(w.holding, op)
+	if len(w.holding) > maxHolding {
+		oldest := &w.holding[0].report
+		oldest.heldDiscarded = oldest.heldDiscarded || len(oldest.held) > 0
+		oldest.held = nil
+		w.holding[0] = nil
+		w.holding = w.holding[1:]
 	}
 }
 

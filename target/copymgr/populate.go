@@ -25,6 +25,9 @@ func (u *unit) planPopulate(t *scsi.Task) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
+	if !u.rules.allowSource(t.Nexus.ID.InitiatorName, u.volume) {
+		return plan{}, fmt.Errorf("from %s: %w", u.volume, errRule)
+	}
 	o := tokens.ReadOptions{
 		InactivityTimeout: time.Duration(list.inactivityTimeout) * time.Second,
 		Creator:           tokens.Creator{Initiator: t.Nexus.ID.InitiatorName, Target: t.Nexus.ID.TargetName, Volume: u.volume},

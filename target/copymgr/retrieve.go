@@ -11,15 +11,37 @@ import (
 var (
 	errNoReport   = errors.New("no copy operation with this list identifier is known for this I_T nexus")
 	errNotRunning = errors.New("no copy operation with this list identifier is running for this I_T nexus")
+	errRunning    = errors.New("the copy operation with this list identifier is still running")
 )
 
-// executeReceiveCopyStatus is RECEIVE COPY STATUS(LID4) (SPC-4 r37 6.24).
-func (u *unit) executeReceiveCopyStatus(_ context.Context, t *scsi.Task) error {
-	r, _, err := u.retrieve(t, nameReceiveCopyStatus)
+// Where commands have their list identifier: both kinds number the same
+// operations.
+func listIDOfLID1(cdb []byte) uint32 { return uint32(cdb[fieldListIdentifier]) }
+func listIDOfLID4(cdb []byte) uint32 { return binary.BigEndian.Uint32(cdb[fieldListIdentifier:]) }
+
+// executeReceiveCopyStatusLID4 is RECEIVE COPY STATUS(LID4) (SPC-4 r37 6.24).
+func (u *unit) executeReceiveCopyStatusLID4(_ context.Context, t *scsi.Task) error {
+	r, err := u.retrieve(t, nameCopyStatusLID4, listIDOfLID4(t.CDB()))
 	if err != nil {
 		return err
 	}
-	t.SetDataIn(r.receiveCopyStatus(), parameterListLength(t.CDB()))
+	t.SetDataIn(r.receiveCopyStatusLID4(), parameterListLength(t.CDB()))
+	return nil
+}
+
+// executeReceiveCopyStatusLID1 is RECEIVE COPY STATUS(LID1) (SPC-4 r37 6.25).
+// The status of a finished operation is told once.
+func (u *unit) executeReceiveCopyStatusLID1(_ context.Context, t *scsi.Task) error {
+	listID := listIDOfLID1(t.CDB())
+	r, err := u.retrieve(t, nameCopyStatusLID1, listID)
+	if err != nil {
+		return err
+	}
+	t.SetDataIn(r.receiveCopyStatusLID1(), parameterListLength(t.CDB()))
+	// What else there is to ask for is kept: held data, details of a failure.
+	if r.finished() && r.sense == nil && len(r.held) == 0 {
+		u.operations.discard(owner{u.lu, t.Nexus}, listID)
+	}
 	return nil
 }
 
@@ -27,42 +49,80 @@ func (u *unit) executeReceiveCopyStatus(_ context.Context, t *scsi.Task) error {
 // 6.26, SBC-3 5.23). The token is told until it was delivered as a whole, or
 // until an allocation length of zero says that nobody wants it.
 func (u *unit) executeReceiveRODTokenInformation(_ context.Context, t *scsi.Task) error {
-	r, listID, err := u.retrieve(t, nameReceiveRODTokenInformation)
+	listID := listIDOfLID4(t.CDB())
+	r, err := u.retrieve(t, nameRODTokenInformation, listID)
 	if err != nil {
 		return err
 	}
-	data := r.receiveRODTokenInformation()
-	allocationLength := parameterListLength(t.CDB())
-	t.SetDataIn(data, allocationLength)
-	if delivered := min(allocationLength, t.ExpectedIn); allocationLength == 0 || int64(delivered) >= int64(len(data)) {
-		u.operations.discardToken(owner{u.lu, t.Nexus}, listID)
+	if deliver(t, r.receiveRODTokenInformation()) {
+		u.operations.change(owner{u.lu, t.Nexus}, listID, func(r *report) { r.token = nil })
 	}
 	return nil
 }
 
-// retrieve returns the report that a command asks for.
-func (u *unit) retrieve(t *scsi.Task, name string) (r report, listID uint32, err error) {
-	const fieldListIdentifier = 2
-	listID = binary.BigEndian.Uint32(t.CDB()[fieldListIdentifier:])
-	r, ok := u.operations.report(owner{u.lu, t.Nexus}, listID)
-	if !ok {
-		sense := scsi.InvalidFieldInCDB(fieldListIdentifier, scsi.WholeField)
-		u.refuse(originOf(t, name), sense, errNoReport)
-		return r, listID, sense
+func (u *unit) executeReceiveCopyDataLID1(_ context.Context, t *scsi.Task) error {
+	return u.receiveCopyData(t, nameCopyDataLID1, listIDOfLID1(t.CDB()))
+}
+
+func (u *unit) executeReceiveCopyDataLID4(_ context.Context, t *scsi.Task) error {
+	return u.receiveCopyData(t, nameCopyDataLID4, listIDOfLID4(t.CDB()))
+}
+
+// receiveCopyData is RECEIVE COPY DATA (SPC-4 r37 6.20, 6.21): the held data,
+// once.
+func (u *unit) receiveCopyData(t *scsi.Task, name string, listID uint32) error {
+	r, err := u.retrieveFinished(t, name, listID)
+	if err != nil {
+		return err
 	}
-	return r, listID, nil
+	data := binary.BigEndian.AppendUint32(nil, uint32(len(r.held)))
+	if deliver(t, append(data, r.held...)) {
+		u.operations.change(owner{u.lu, t.Nexus}, listID, func(r *report) {
+			r.heldDiscarded = r.heldDiscarded || len(r.held) > 0
+			r.held = nil
+		})
+	}
+	return nil
+}
+
+// executeReceiveCopyFailureDetails is RECEIVE COPY FAILURE DETAILS(LID1) (SPC-4
+// r37 6.22).
+func (u *unit) executeReceiveCopyFailureDetails(_ context.Context, t *scsi.Task) error {
+	r, err := u.retrieveFinished(t, nameFailureDetails, listIDOfLID1(t.CDB()))
+	if err != nil {
+		return err
+	}
+	deliver(t, r.failureDetails())
+	return nil
+}
+
+// executeReceiveCopyOperatingParameters is RECEIVE COPY OPERATING PARAMETERS
+// (SPC-4 r37 6.23).
+func (u *unit) executeReceiveCopyOperatingParameters(_ context.Context, t *scsi.Task) error {
+	t.SetDataIn(u.limits.operatingParameters(), parameterListLength(t.CDB()))
+	return nil
+}
+
+// executeReportAllRODTokens is REPORT ALL ROD TOKENS (SPC-4 r37 6.31): the
+// management tokens of what was made on this logical unit.
+func (u *unit) executeReportAllRODTokens(_ context.Context, t *scsi.Task) error {
+	data := make([]byte, 8)
+	for _, info := range u.tokens.List() {
+		if info.Creator.Volume == u.volume {
+			data = append(data, info.Management[:]...)
+		}
+	}
+	binary.BigEndian.PutUint32(data, uint32(len(data)-4))
+	t.SetDataIn(data, parameterListLength(t.CDB()))
+	return nil
 }
 
 // executeCopyOperationAbort is COPY OPERATION ABORT (SPC-4 r37 6.3). It returns
 // when the operation moves no more data.
 func (u *unit) executeCopyOperationAbort(ctx context.Context, t *scsi.Task) error {
-	const fieldListIdentifier = 2
-	listID := binary.BigEndian.Uint32(t.CDB()[fieldListIdentifier:])
-	op := u.operations.abort(owner{u.lu, t.Nexus}, listID, errAbortedByCommand)
+	op := u.operations.abort(owner{u.lu, t.Nexus}, listIDOfLID4(t.CDB()), errAbortedByCommand)
 	if op == nil {
-		sense := scsi.InvalidFieldInCDB(fieldListIdentifier, scsi.WholeField)
-		u.refuse(originOf(t, nameCopyOperationAbort), sense, errNotRunning)
-		return sense
+		return u.refuseListID(t, nameCopyOperationAbort, errNotRunning)
 	}
 	select {
 	case <-op.done:
@@ -70,4 +130,38 @@ func (u *unit) executeCopyOperationAbort(ctx context.Context, t *scsi.Task) erro
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// deliver makes p the Data-In, and reports whether the initiator gets all of it,
+// or says by an allocation length of zero that it wants none.
+func deliver(t *scsi.Task, p []byte) bool {
+	allocationLength := parameterListLength(t.CDB())
+	t.SetDataIn(p, allocationLength)
+	delivered := min(allocationLength, t.ExpectedIn)
+	return allocationLength == 0 || int64(delivered) >= int64(len(p))
+}
+
+// retrieve returns the report that a command asks for.
+func (u *unit) retrieve(t *scsi.Task, name string, listID uint32) (report, error) {
+	r, ok := u.operations.report(owner{u.lu, t.Nexus}, listID)
+	if !ok {
+		return r, u.refuseListID(t, name, errNoReport)
+	}
+	return r, nil
+}
+
+// retrieveFinished is retrieve for what is known in the end only.
+func (u *unit) retrieveFinished(t *scsi.Task, name string, listID uint32) (report, error) {
+	r, err := u.retrieve(t, name, listID)
+	if err == nil && !r.finished() {
+		err = u.refuseListID(t, name, errRunning)
+	}
+	return r, err
+}
+
+// refuseListID refuses a command for its list identifier.
+func (u *unit) refuseListID(t *scsi.Task, name string, cause error) error {
+	sense := scsi.InvalidFieldInCDB(fieldListIdentifier, scsi.WholeField)
+	u.refuse(originOf(t, name), sense, cause)
+	return sense
 }

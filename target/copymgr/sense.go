@@ -10,6 +10,17 @@ import (
 
 // Additional sense codes of third-party copies (SPC-4 r37 annex F).
 const (
+	ascExtendedCopyInformation       scsi.ASC = 0x0020
+	ascUnreachableCopyTarget         scsi.ASC = 0x0804
+	ascThirdPartyDeviceFailure       scsi.ASC = 0x0D01
+	ascCopyTargetNotReachable        scsi.ASC = 0x0D02
+	ascIncorrectCopyTargetType       scsi.ASC = 0x0D03
+	ascTooManyTargetDescriptors      scsi.ASC = 0x2606
+	ascUnsupportedTargetDescriptor   scsi.ASC = 0x2607
+	ascUnsupportedSegmentDescriptor  scsi.ASC = 0x2609
+	ascUnexpectedInexactSegment      scsi.ASC = 0x260A
+	ascInlineDataLengthExceeded      scsi.ASC = 0x260B
+	ascNoAccessRights                scsi.ASC = 0x2002
 	ascOperationInProgress           scsi.ASC = 0x0016
 	ascTargetDataUnderrun            scsi.ASC = 0x0D04
 	ascTokenUnsupportedType          scsi.ASC = 0x2301
@@ -46,6 +57,7 @@ func illegal(asc scsi.ASC) *scsi.SenseError { return scsi.NewSense(scsi.KeyIlleg
 
 // populateSense is for errors of OffloadRead.
 var populateSense = []senseRow{
+	{errRule, illegal(ascNoAccessRights)},
 	{tokens.ErrTimeout, scsi.InvalidFieldInParameterList(fieldInactivityTimeout, scsi.WholeField)},
 	{tokens.ErrUnsupportedType, scsi.InvalidFieldInParameterList(fieldRODType, scsi.WholeField)},
 	{tokens.ErrNoResources, illegal(ascInsufficientRODTokens)},
@@ -56,6 +68,7 @@ var populateSense = []senseRow{
 
 // writeUsingSense is for errors of OffloadWrite.
 var writeUsingSense = []senseRow{
+	{errRule, illegal(ascNoAccessRights)},
 	{tokens.ErrInvalidLength, illegal(ascTokenInvalidLength)},
 	{tokens.ErrCorrupt, illegal(ascTokenCorrupt)},
 	{tokens.ErrUnsupportedType, illegal(ascTokenUnsupportedType)},

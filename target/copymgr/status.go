@@ -50,7 +50,10 @@ type report struct {
 	segments      uint16 // SEGMENTS PROCESSED
 	// delay is when to ask again, while the operation runs.
 	delay time.Duration
-	// token is told once; see operations.discardToken.
+	// held is for RECEIVE COPY DATA; heldDiscarded says that there was something.
+	held          []byte
+	heldDiscarded bool
+	// token is told once.
 	token *tokens.Token
 }
 
@@ -79,9 +82,9 @@ func (r *report) conclude(err, cause error) {
 	}
 }
 
-// receiveCopyStatus returns the parameter data of RECEIVE COPY STATUS(LID4)
+// receiveCopyStatusLID4 returns the parameter data of RECEIVE COPY STATUS(LID4)
 // (SPC-4 r37 6.24).
-func (r *report) receiveCopyStatus() []byte {
+func (r *report) receiveCopyStatusLID4() []byte {
 	p := r.header()
 	binary.BigEndian.PutUint32(p, uint32(len(p)-4))
 	return p

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/target/scsi"
 	"odx/tokens"
 )
 
@@ -18,13 +19,18 @@ const (
 	optimalMapped  = 256 << 20
 	optimalCopied  = 64 << 20
 	maxTokenCopied = 256 << 20
+
+	maxSegmentMapped = 1 << 30
+	maxSegmentCopied = 256 << 20
 )
 
 // copyLimits is what VPD page 8Fh tells of a logical unit.
 type copyLimits struct {
 	blockLength       int
+	mapped            bool
 	maxToken          int64 // bytes that a token may represent
 	optimal           int64 // bytes that a command should move
+	maxSegment        int64 // bytes that a segment of EXTENDED COPY may move
 	maxInactivity     time.Duration
 	defaultInactivity time.Duration
 }
@@ -33,11 +39,11 @@ type copyLimits struct {
 // has to be copied.
 func newCopyLimits(blockLength int, mapped bool, l tokens.Limits) copyLimits {
 	c := copyLimits{
-		blockLength: blockLength, maxToken: l.TokenBytes, optimal: optimalMapped,
+		blockLength: blockLength, mapped: mapped, maxToken: l.TokenBytes, optimal: optimalMapped, maxSegment: maxSegmentMapped,
 		maxInactivity: l.MaxInactivity, defaultInactivity: l.DefaultInactivity,
 	}
 	if !mapped {
-		c.maxToken, c.optimal = min(l.TokenBytes, maxTokenCopied), optimalCopied
+		c.maxToken, c.optimal, c.maxSegment = min(l.TokenBytes, maxTokenCopied), optimalCopied, maxSegmentCopied
 	}
 	c.maxToken -= c.maxToken % int64(blockLength)
 	c.optimal = min(c.optimal, c.maxToken)
@@ -50,13 +56,17 @@ func (c *copyLimits) maxBlocks() uint64 { return uint64(c.maxToken) / uint64(c.b
 // thirdPartyCopyPage returns the descriptors of VPD page 8Fh (SPC-4 r37 7.8.17)
 // in ascending order of their type. The first must be the Block Device ROD
 // Limits of exactly 20h bytes: Windows looks at no other.
-func (c *copyLimits) thirdPartyCopyPage() []byte {
+func (c *copyLimits) thirdPartyCopyPage(table []scsi.Operation) []byte {
 	var p []byte
 	p = appendDescriptor(p, 0x0000, c.blockDeviceRODLimits())
-	p = appendDescriptor(p, 0x0001, supportedCommands())
+	p = appendDescriptor(p, 0x0001, supportedCommands(table))
+	p = appendDescriptor(p, 0x0004, parameterData())
+	p = appendDescriptor(p, 0x0008, supportedDescriptors())
+	p = appendDescriptor(p, 0x000C, supportedCSCDIDs())
 	p = appendDescriptor(p, 0x0106, c.rodTokenFeatures())
-	p = appendDescriptor(p, 0x0108, supportedRODTypes())
-	return appendDescriptor(p, 0x8001, c.generalCopyOperations())
+	p = appendDescriptor(p, 0x0108, c.supportedRODTypes())
+	p = appendDescriptor(p, 0x8001, c.generalCopyOperations())
+	return appendDescriptor(p, 0xC001, heldData())
 }
 
 // appendDescriptor adds a third-party copy descriptor, whose whole length is a
@@ -83,12 +93,56 @@ func (c *copyLimits) blockDeviceRODLimits() []byte {
 }
 
 // supportedCommands is descriptor 0001h: the service actions that Install adds.
-func supportedCommands() []byte {
-	list := []byte{
-		opThirdPartyCopyOut, 3, actionPopulateToken, actionWriteUsingToken, actionCopyOperationAbort,
-		opThirdPartyCopyIn, 2, actionReceiveCopyStatus, actionReceiveRODTokenInformation,
+func supportedCommands(table []scsi.Operation) []byte {
+	list := []byte{0}
+	for _, code := range [...]byte{opThirdPartyCopyOut, opThirdPartyCopyIn} {
+		list = append(list, code, 0)
+		count := len(list) - 1
+		for _, op := range table {
+			if op.Usage[0] == code {
+				list = append(list, op.Usage[1])
+				list[count]++
+			}
+		}
 	}
+	list[0] = byte(len(list) - 1)
+	return list
+}
+
+// parameterData is descriptor 0004h.
+func parameterData() []byte {
+	be := binary.BigEndian
+	p := make([]byte, 0x1C)
+	be.PutUint16(p[4:], maxCSCDs)
+	be.PutUint16(p[6:], maxSegments)
+	be.PutUint32(p[8:], maxDescriptorListLength)
+	be.PutUint32(p[12:], maxInlineData)
+	return p
+}
+
+// supportedDescriptorTypes lists the segment and CSCD descriptor types, ascending.
+func supportedDescriptorTypes() []byte {
+	var list []byte
+	for _, s := range segmentTypes {
+		list = append(list, s.kind)
+	}
+	return append(list, cscdTypeE4)
+}
+
+// supportedDescriptors is descriptor 0008h.
+func supportedDescriptors() []byte {
+	list := supportedDescriptorTypes()
 	return append([]byte{byte(len(list))}, list...)
+}
+
+// supportedCSCDIDs is descriptor 000Ch: those that no CSCD descriptor defines.
+func supportedCSCDIDs() []byte { return []byte{0, 2, cscdThisLU >> 8, cscdThisLU & 0xFF} }
+
+// heldData is descriptor C001h.
+func heldData() []byte {
+	p := make([]byte, 0x1C)
+	binary.BigEndian.PutUint32(p, maxHeldData)
+	return p // granularity: a byte
 }
 
 // rodTokenFeatures is descriptor 0106h with the block ROD device type specific
@@ -113,14 +167,24 @@ func (c *copyLimits) rodTokenFeatures() []byte {
 	return p
 }
 
-// supportedRODTypes is descriptor 0108h.
-func supportedRODTypes() []byte {
+// supportedRODTypes is descriptor 0108h. POPULATE TOKEN makes point in time
+// copies only (SBC-3 5.11); of a volume outside the store only those that hold
+// the data themselves.
+func (c *copyLimits) supportedRODTypes() []byte {
 	const tokenIn, tokenOut = 0x02, 0x01
+	changeVulnerable := byte(tokenIn)
+	if c.mapped {
+		changeVulnerable |= tokenOut
+	}
 	types := []struct {
 		rodType tokens.RODType
 		flags   byte
 	}{
+		{tokens.RODTypeAccessUponReference, tokenIn},
 		{tokens.RODTypePointInTimeDefault, tokenIn | tokenOut},
+		{tokens.RODTypePointInTimeChangeVulnerable, changeVulnerable},
+		{tokens.RODTypePointInTimePersistent, tokenIn | tokenOut},
+		{tokens.RODTypePointInTimeAny, tokenOut},
 		{tokens.RODTypeBlockDeviceZero, tokenIn},
 	}
 	const entryLength = 64
@@ -139,13 +203,31 @@ func (c *copyLimits) generalCopyOperations() []byte {
 	p := make([]byte, 0x20)
 	binary.BigEndian.PutUint32(p, maxRunning)
 	binary.BigEndian.PutUint32(p[4:], maxRunning)
-	for length := c.blockLength; length > 1; length >>= 1 {
-		p[12]++ // DATA SEGMENT GRANULARITY, log2 of bytes
-	}
-	return p
+	binary.BigEndian.PutUint32(p[8:], uint32(c.maxSegment))
+	return p // granularity of segments and inline data: a byte
 }
 
 // seconds returns d in whole seconds, as far as a field holds them.
 func seconds(d time.Duration) uint32 {
 	return uint32(min(int64(d/time.Second), 0xFFFFFFFF))
+}
+
+// operatingParameters returns the parameter data of RECEIVE COPY OPERATING
+// PARAMETERS (SPC-4 r37 6.23), which says what VPD page 8Fh says.
+func (c *copyLimits) operatingParameters() []byte {
+	be := binary.BigEndian
+	list := supportedDescriptorTypes()
+	p := make([]byte, 44, 44+len(list))
+	be.PutUint32(p, uint32(cap(p)-4))
+	p[4] = 0x01 // SNLID: LIST ID USAGE 11b is supported
+	be.PutUint16(p[8:], maxCSCDs)
+	be.PutUint16(p[10:], maxSegments)
+	be.PutUint32(p[12:], maxDescriptorListLength)
+	be.PutUint32(p[16:], uint32(c.maxSegment))
+	be.PutUint32(p[20:], maxInlineData)
+	be.PutUint32(p[24:], maxHeldData)
+	be.PutUint16(p[34:], maxRunning) // TOTAL CONCURRENT COPIES
+	p[36] = maxRunning               // MAXIMUM CONCURRENT COPIES
+	p[43] = byte(len(list))
+	return append(p, list...)
 }

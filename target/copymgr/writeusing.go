@@ -41,7 +41,7 @@ func (u *unit) planWriteUsing(t *scsi.Task) (plan, error) {
 		return plan{}, err
 	}
 	w.ranges = byteRanges(list.ranges, u.lu.LogicalBlockLength())
-	if err := w.open(list.offsetIntoROD); err != nil {
+	if err := w.open(t.Nexus, list.offsetIntoROD); err != nil {
 		return plan{}, err
 	}
 	if list.deleteToken {
@@ -54,8 +54,9 @@ func (u *unit) planWriteUsing(t *scsi.Task) (plan, error) {
 	return p, nil
 }
 
-// open looks the token up, and sets where in it to begin.
-func (w *tokenWrite) open(offsetIntoROD uint64) error {
+// open looks the token up, asks whether its data may be copied here, and sets
+// where in it to begin.
+func (w *tokenWrite) open(by *scsi.Nexus, offsetIntoROD uint64) error {
 	info, err := w.tokens.Lookup(w.token)
 	if err != nil {
 		return err
@@ -63,6 +64,9 @@ func (w *tokenWrite) open(offsetIntoROD uint64) error {
 	if info.Type == tokens.RODTypeBlockDeviceZero {
 		w.length = math.MaxInt64 // zeros have no end, and an offset into them means nothing
 		return nil
+	}
+	if !w.rules.allow(by.ID.InitiatorName, info.Creator.Volume, w.volume) {
+		return fmt.Errorf("from %s to %s: %w", info.Creator.Volume, w.volume, errRule)
 	}
 	var ok bool
 	if w.offset, ok = byteOffset(offsetIntoROD, w.lu.LogicalBlockLength()); !ok || w.offset >= info.Length {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/gostor/gotgt/pkg/api"
+
 	"odx/backstore"
 )
 
@@ -58,6 +60,18 @@ func (lu *LogicalUnit) Sense(err error) *SenseError {
 		}
 	}
 	return NewSense(KeyHardwareError, ASCInternalTargetFailure)
+}
+
+// Status returns the status and the sense data, nil where the status has none,
+// that err ends a command of lu with.
+func (lu *LogicalUnit) Status(err error) (status byte, sense *SenseError) {
+	switch err {
+	case errReservationConflict:
+		return api.SAM_STAT_RESERVATION_CONFLICT, nil
+	case ErrBusy:
+		return api.SAM_STAT_BUSY, nil
+	}
+	return api.SAM_STAT_CHECK_CONDITION, lu.Sense(err)
 }
 
 // readAt reads from the volume. Damage is told with the LBA of the first block

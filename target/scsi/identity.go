@@ -1,6 +1,7 @@
 package scsi
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"strings"
@@ -48,6 +49,11 @@ func (d Designator) append(dst []byte) []byte {
 	}
 	dst = append(dst, first, second, 0, byte(len(d.ID)))
 	return append(dst, d.ID...)
+}
+
+// Equal reports whether d and o are the same designator.
+func (d Designator) Equal(o Designator) bool {
+	return d.CodeSet == o.CodeSet && d.Association == o.Association && d.Type == o.Type && bytes.Equal(d.ID, o.ID)
 }
 
 // NAA returns the NAA IEEE Registered Extended designator (NAA 6h): the company

@@ -29,11 +29,24 @@ type SenseError struct {
 	HasCommandSpecific bool
 	// SenseKeySpecific is sent when its first bit (SKSV) is set.
 	SenseKeySpecific [3]byte
+	// Forwarded is what a logical unit that a third-party copy used ended with;
+	// nil when none did.
+	Forwarded *ForwardedSense
 	// Deferred says that a command failed whose status was sent already (SPC-4
 	// r37 4.5.7).
 	Deferred bool
 	// Err is what led to it, for the log; nil when there is nothing more to say.
 	Err error
+}
+
+// ForwardedSense is the status and the sense data of a logical unit that a
+// third-party copy used (SPC-4 r37 4.5.2.7, 6.4.4).
+type ForwardedSense struct {
+	// Destination says that the logical unit was the copy's destination, and not
+	// its source.
+	Destination bool
+	Status      byte
+	Sense       *SenseError // nil when the status has none
 }
 
 // NewSense returns sense data without further fields.
@@ -109,7 +122,38 @@ func (e *SenseError) AppendSense(dst []byte, f SenseFormat) []byte {
 	}
 	binary.BigEndian.PutUint16(b[12:], uint16(e.ASC))
 	copy(b[15:], e.SenseKeySpecific[:])
-	return append(dst, b[:]...)
+	if e.Forwarded == nil {
+		return append(dst, b[:]...)
+	}
+	// The first two bytes of the field tell where the source's and the
+	// destination's status and sense data begin (SPC-4 r37 6.4.4).
+	third := append([]byte{e.Forwarded.Status}, e.Forwarded.bytes(f)...)
+	b[7] += byte(len(third))
+	if e.Forwarded.Destination {
+		b[9] = byte(len(b))
+	} else {
+		b[8] = byte(len(b))
+	}
+	return append(append(dst, b[:]...), third...)
+}
+
+// bytes returns the forwarded sense data.
+func (s *ForwardedSense) bytes(f SenseFormat) []byte {
+	if s.Sense == nil {
+		return nil
+	}
+	return s.Sense.AppendSense(nil, f)
+}
+
+// appendDescriptor appends a forwarded sense data descriptor.
+func (s *ForwardedSense) appendDescriptor(dst []byte) []byte {
+	const fromSource, fromDestination = 1, 2
+	source, sense := byte(fromSource), s.bytes(DescriptorSense)
+	if s.Destination {
+		source = fromDestination
+	}
+	dst = append(dst, 0x0C, byte(2+len(sense)), source, s.Status)
+	return append(dst, sense...)
 }
 
 // responseCode is that of the format, plus one for deferred errors.
@@ -134,6 +178,9 @@ func (e *SenseError) appendDescriptors(dst []byte) []byte {
 	}
 	if s := e.SenseKeySpecific; s[0]&0x80 != 0 {
 		dst = append(dst, 0x02, 0x06, 0, 0, s[0], s[1], s[2], 0)
+	}
+	if e.Forwarded != nil {
+		dst = e.Forwarded.appendDescriptor(dst)
 	}
 	dst[start+7] = byte(len(dst) - start - 8)
 	return dst

@@ -41,6 +41,19 @@ func (i *itlNexus) writeProtected() error {
 // copies do, asks this first.
 func (n *Nexus) Sees(lu *LogicalUnit) bool { return lu.nexus(n) != nil }
 
+// NexusOf returns an I_T nexus through which the initiator of that name can
+// address the logical unit, nil when there is none.
+func (lu *LogicalUnit) NexusOf(initiator string) *Nexus {
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	for n := range lu.nexuses {
+		if n.ID.InitiatorName == initiator {
+			return n
+		}
+	}
+	return nil
+}
+
 // WriteProtected returns the sense data that a write by the nexus to the medium
 // of a logical unit ends with now, nil when writing is allowed. To a logical
 // unit that the nexus does not see nothing may be written.

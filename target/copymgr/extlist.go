@@ -1,0 +1,273 @@
+package copymgr
+
+import (
+	"encoding/binary"
+
+	"odx/target/scsi"
+)
+
+// Layout of the EXTENDED COPY parameter lists (SPC-4 r37 6.4, 6.5).
+const (
+	lid1HeaderLength = 16
+	lid4HeaderLength = 48
+	// cscdLength is that of a CSCD descriptor. Ids count them from byte 16 on in
+	// both lists, so that the first one of LID4, behind a header that poses as
+	// one, is number 1.
+	cscdLength     = 32
+	cscdIDsBegin   = 16
+	cscdThisLU     = 0xFFFF
+	cscdTypeE4     = 0xE4
+	cscdTypeHeader = 0xFF
+
+	lid4ListFormat = 0x01
+)
+
+// Bounds of an EXTENDED COPY, as told by RECEIVE COPY OPERATING PARAMETERS and
+// VPD page 8Fh.
+const (
+	maxCSCDs                = 64
+	maxSegments             = 256
+	maxDescriptorListLength = 16 << 10
+	// maxInlineData is zero: only segments to stream devices have a use for
+	// inline data.
+	maxInlineData = 0
+	// maxHeldData is what is held of the data of one operation.
+	maxHeldData = 64 << 10
+)
+
+// Segment descriptor types (SPC-4 r37 table 134).
+const (
+	segmentBlockToBlock       = 0x02
+	segmentVerify             = 0x07
+	segmentBlockOffsetToBlock = 0x0A
+	segmentBlockToBlockHold   = 0x0D
+)
+
+// segmentTypes are the supported ones with their whole lengths, ascending.
+var segmentTypes = []struct {
+	kind   byte
+	length int
+}{
+	{segmentBlockToBlock, 28}, {segmentVerify, 12}, {segmentBlockOffsetToBlock, 32}, {segmentBlockToBlockHold, 28},
+}
+
+// copyList is a decoded EXTENDED COPY parameter list. STR and PRIORITY ask for
+// nothing that this copy manager does in another way.
+type copyList struct {
+	listID     uint32
+	identified bool // LIST ID USAGE is not 11b
+	immediate  bool
+	// generateSense asks for CHECK CONDITION with sense key COMPLETED where the
+	// status would be GOOD.
+	generateSense bool
+	cscds         []cscd
+	firstCSCD     int // id of cscds[0]
+	segments      []segment
+}
+
+// cscd is an identification CSCD descriptor (SPC-4 r37 6.4.6.4).
+type cscd struct {
+	at          int // offset in the parameter list
+	deviceType  byte
+	designator  scsi.Designator
+	pad         bool
+	blockLength int // 0: not told
+}
+
+// segment is a segment descriptor.
+type segment struct {
+	kind   byte
+	number int
+	at     int // offset in the parameter list
+	// concatenate is CAT, countDestination is DC: count is in blocks of the
+	// destination.
+	concatenate, countDestination bool
+	testReady                     bool // TUR
+	source, destination           uint16
+	count                         uint32 // blocks, or bytes for 0Ah
+	sourceLBA, destinationLBA     uint64
+	// Bytes beyond the LBAs, for 0Ah.
+	sourceOffset, destinationOffset uint16
+}
+
+// listLengths are the lengths in a parameter list header, in bytes.
+type listLengths struct {
+	header, cscds, segments, inline int
+}
+
+// parseLID1 decodes the parameter list of EXTENDED COPY(LID1).
+func parseLID1(p []byte) (*copyList, error) {
+	if len(p) < lid1HeaderLength {
+		return nil, illegal(scsi.ASCParameterListLengthError)
+	}
+	be := binary.BigEndian
+	l := &copyList{listID: uint32(p[0]), firstCSCD: 0}
+	if err := l.parseUsage(p[1], 0); err != nil {
+		return nil, err
+	}
+	segments, inline := be.Uint32(p[8:]), be.Uint32(p[12:])
+	if segments > maxDescriptorListLength {
+		return nil, illegal(scsi.ASCParameterListLengthError)
+	}
+	return l, l.parseDescriptors(p, listLengths{
+		lid1HeaderLength, int(be.Uint16(p[2:])), int(segments), int(min(inline, 1<<30)),
+	})
+}
+
+// parseLID4 decodes the parameter list of EXTENDED COPY(LID4).
+func parseLID4(p []byte) (*copyList, error) {
+	if len(p) < lid4HeaderLength {
+		return nil, illegal(scsi.ASCParameterListLengthError)
+	}
+	be := binary.BigEndian
+	switch {
+	case p[0] != lid4ListFormat:
+		return nil, scsi.InvalidFieldInParameterList(0, scsi.WholeField)
+	case be.Uint16(p[2:]) != cscdLength:
+		return nil, scsi.InvalidFieldInParameterList(2, scsi.WholeField)
+	case p[16] != cscdTypeHeader:
+		return nil, scsi.InvalidFieldInParameterList(16, scsi.WholeField)
+	}
+	const immed, gSense = 0x01, 0x02
+	l := &copyList{
+		listID: be.Uint32(p[20:]), firstCSCD: 1,
+		immediate: p[15]&immed != 0, generateSense: p[15]&gSense != 0,
+	}
+	if err := l.parseUsage(p[1], 20); err != nil {
+		return nil, err
+	}
+	if l.immediate && (l.generateSense || !l.identified) {
+		// The standard asks for this code although the bits are in the list.
+		return nil, illegal(scsi.ASCInvalidFieldInCDB)
+	}
+	return l, l.parseDescriptors(p, listLengths{
+		lid4HeaderLength, int(be.Uint16(p[42:])), int(be.Uint16(p[44:])), int(be.Uint16(p[46:])),
+	})
+}
+
+// parseUsage decodes LIST ID USAGE; the list identifier is at idField. Held data
+// is kept whether it may be discarded (10b) or not (00b).
+func (l *copyList) parseUsage(b byte, idField int) error {
+	const usageReserved, usageNone = 1, 3
+	usage := b >> 3 & 3
+	if usage == usageReserved {
+		return scsi.InvalidFieldInParameterList(1, 4)
+	}
+	l.identified = usage != usageNone
+	if !l.identified && l.listID != 0 {
+		return scsi.InvalidFieldInParameterList(idField, scsi.WholeField)
+	}
+	return nil
+}
+
+// parseDescriptors decodes what follows the header. A list that is too long is
+// refused for that before anything in it is looked at.
+func (l *copyList) parseDescriptors(p []byte, n listLengths) error {
+	switch {
+	case n.cscds+n.segments > maxDescriptorListLength:
+		return illegal(scsi.ASCParameterListLengthError)
+	case n.inline > maxInlineData:
+		return illegal(ascInlineDataLengthExceeded)
+	case n.header+n.cscds+n.segments > len(p):
+		return illegal(scsi.ASCParameterListLengthError)
+	}
+	if err := l.parseCSCDs(p, n.header, n.cscds); err != nil {
+		return err
+	}
+	return l.parseSegments(p[:n.header+n.cscds+n.segments], n.header+n.cscds)
+}
+
+func (l *copyList) parseCSCDs(p []byte, at, length int) error {
+	if length/cscdLength > maxCSCDs {
+		return illegal(ascTooManyTargetDescriptors)
+	}
+	if length%cscdLength != 0 {
+		return illegal(scsi.ASCParameterListLengthError)
+	}
+	for end := at + length; at < end; at += cscdLength {
+		if p[at] != cscdTypeE4 {
+			sense := scsi.InvalidFieldInParameterList(at, scsi.WholeField)
+			sense.ASC = ascUnsupportedTargetDescriptor
+			return sense
+		}
+		c, err := parseCSCD(p[at:at+cscdLength], at)
+		if err != nil {
+			return err
+		}
+		l.cscds = append(l.cscds, c)
+	}
+	return nil
+}
+
+// parseCSCD decodes an identification CSCD descriptor. LU ID TYPE and NUL are
+// obsolete and ignored.
+func parseCSCD(d []byte, at int) (cscd, error) {
+	const maxDesignator, padBit = 20, 0x04
+	n := int(d[7])
+	if n > maxDesignator {
+		return cscd{}, scsi.InvalidFieldInParameterList(at+7, scsi.WholeField)
+	}
+	return cscd{
+		at: at, deviceType: d[1] & 0x1F, pad: d[28]&padBit != 0,
+		blockLength: int(d[29])<<16 | int(d[30])<<8 | int(d[31]),
+		designator: scsi.Designator{
+			CodeSet: d[4] & 0x0F, Association: d[5] >> 4 & 3, Type: d[5] & 0x0F,
+			ID: append([]byte(nil), d[8:8+n]...),
+		},
+	}, nil
+}
+
+func (l *copyList) parseSegments(p []byte, at int) error {
+	for at < len(p) {
+		if len(l.segments) == maxSegments {
+			return illegal(ascTooManySegmentDescriptors)
+		}
+		s, length, err := parseSegment(p, at)
+		if err != nil {
+			return err
+		}
+		s.number = len(l.segments)
+		l.segments = append(l.segments, s)
+		at += length
+	}
+	return nil
+}
+
+// parseSegment decodes the segment descriptor at p[at:], and returns its length.
+func parseSegment(p []byte, at int) (segment, int, error) {
+	be := binary.BigEndian
+	d := p[at:]
+	length := 0
+	for _, known := range segmentTypes {
+		if d[0] == known.kind {
+			length = known.length
+		}
+	}
+	switch {
+	case length == 0:
+		sense := scsi.InvalidFieldInParameterList(at, scsi.WholeField)
+		sense.ASC = ascUnsupportedSegmentDescriptor
+		return segment{}, 0, sense
+	case len(d) < length:
+		return segment{}, 0, illegal(scsi.ASCParameterListLengthError)
+	case int(be.Uint16(d[2:])) != length-4:
+		return segment{}, 0, scsi.InvalidFieldInParameterList(at+2, scsi.WholeField)
+	}
+	const cat, dc = 0x01, 0x02
+	s := segment{
+		kind: d[0], at: at, concatenate: d[1]&cat != 0, countDestination: d[1]&dc != 0,
+		source: be.Uint16(d[4:]), destination: be.Uint16(d[6:]),
+	}
+	switch s.kind {
+	case segmentVerify:
+		s.testReady = d[8]&0x01 != 0
+		return s, length, nil
+	case segmentBlockOffsetToBlock:
+		s.count = be.Uint32(d[8:])
+		s.sourceOffset, s.destinationOffset = be.Uint16(d[28:]), be.Uint16(d[30:])
+	default:
+		s.count = uint32(be.Uint16(d[10:]))
+	}
+	s.sourceLBA, s.destinationLBA = be.Uint64(d[12:]), be.Uint64(d[20:])
+	return s, length, nil
+}

@@ -1,0 +1,126 @@
+package copymgr
+
+import (
+	"errors"
+	"fmt"
+
+	"odx/target/scsi"
+)
+
+// reached is a logical unit that an EXTENDED COPY reads or writes, and the I_T
+// nexus with whose rights it does. What those rights are is found out when the
+// command comes, so that the loss of the nexus does not end a copy in the
+// background.
+type reached struct {
+	*unit
+	nexus     *scsi.Nexus
+	pad       bool  // PAD of the CSCD descriptor
+	protected error // why the initiator may not write, nil if it may
+}
+
+// resolution is what became of the search for a CSCD id.
+type resolution struct {
+	*reached
+	failed *segmentError
+}
+
+var (
+	errNoCSCD      = errors.New("there is no CSCD descriptor with this id")
+	errUnreachable = errors.New("no logical unit that the initiator can address has this designator")
+	errRule        = errors.New("a copy rule of the configuration forbids it")
+)
+
+// resolve finds the logical units of all segments.
+func (x *extendedCopy) resolve() {
+	x.resolved = make(map[uint16]resolution)
+	for i := range x.list.segments {
+		s := &x.list.segments[i]
+		for _, id := range [...]uint16{s.source, s.destination} {
+			if _, ok := x.resolved[id]; !ok {
+				r, failed := x.search(id)
+				if r != nil {
+					r.protected = r.nexus.WriteProtected(r.lu)
+				}
+				x.resolved[id] = resolution{r, failed}
+			}
+		}
+	}
+}
+
+// reach returns the logical unit that field of a segment names by a CSCD id.
+func (x *extendedCopy) reach(id uint16, field int) (*reached, *segmentError) {
+	r := x.resolved[id]
+	if r.failed != nil {
+		failed := *r.failed
+		failed.field = field
+		return nil, &failed
+	}
+	return r.reached, nil
+}
+
+// search finds the logical unit of a CSCD id. Only what the initiator can address
+// is found: through the nexus of the command, or through another session of the
+// same initiator, where the logical unit belongs to another target.
+func (x *extendedCopy) search(id uint16) (*reached, *segmentError) {
+	if id == cscdThisLU {
+		return &reached{unit: x.unit, nexus: x.nexus}, nil
+	}
+	i := int(id) - x.list.firstCSCD
+	if i < 0 || i >= len(x.list.cscds) {
+		return nil, &segmentError{asc: ascUnreachableCopyTarget, err: fmt.Errorf("%w: %d", errNoCSCD, id)}
+	}
+	c := &x.list.cscds[i]
+	if c.deviceType != 0 {
+		return nil, &segmentError{asc: ascIncorrectCopyTargetType, err: fmt.Errorf("CSCD %d: peripheral device type %02Xh", id, c.deviceType)}
+	}
+	for _, u := range x.units {
+		if !hasDesignator(u.lu, c.designator) {
+			continue
+		}
+		nexus := x.nexus
+		if !nexus.Sees(u.lu) {
+			if nexus = u.lu.NexusOf(x.nexus.ID.InitiatorName); nexus == nil {
+				break
+			}
+		}
+		if c.blockLength != 0 && c.blockLength != u.lu.LogicalBlockLength() {
+			return nil, &segmentError{asc: ascCopyTargetNotReachable,
+				err: fmt.Errorf("CSCD %d says blocks of %d bytes, volume %s has blocks of %d", id, c.blockLength, u.volume, u.lu.LogicalBlockLength())}
+		}
+		return &reached{unit: u, nexus: nexus, pad: c.pad}, nil
+	}
+	return nil, &segmentError{asc: ascUnreachableCopyTarget, err: fmt.Errorf("CSCD %d: %w: % x", id, errUnreachable, c.designator.ID)}
+}
+
+// hasDesignator reports whether d designates lu itself, in one of the ways that
+// VPD page 83h offers.
+func hasDesignator(lu *scsi.LogicalUnit, d scsi.Designator) bool {
+	for _, own := range lu.Designators() {
+		if d.Equal(own) {
+			return true
+		}
+	}
+	return false
+}
+
+// readable and writable say why the initiator may not do so now, with what
+// reading or writing the logical unit itself would have ended with.
+func (r *reached) readable() error {
+	if err := r.lu.Reserved(r.nexus, scsi.AccessRead); err != nil {
+		return err
+	}
+	return r.lu.Ready()
+}
+
+func (r *reached) writable() error {
+	if err := r.lu.Reserved(r.nexus, scsi.AccessWrite); err != nil {
+		return err
+	}
+	if err := r.lu.Ready(); err != nil {
+		return err
+	}
+	if r.protected != nil {
+		return r.protected
+	}
+	return r.lu.WriteProtected() // it can have been set since
+}

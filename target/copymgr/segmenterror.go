@@ -1,0 +1,60 @@
+package copymgr
+
+import (
+	"encoding/binary"
+
+	"odx/target/scsi"
+)
+
+// side says which logical unit of a segment an error came from.
+type side byte
+
+const (
+	neither side = iota
+	fromSource
+	fromDestination
+)
+
+// Offsets of the fields of a segment descriptor.
+const (
+	fieldSegmentSource      = 4
+	fieldSegmentDestination = 6
+	fieldSegmentCount       = 8
+	fieldSegmentSourceLBA   = 12
+	fieldSegmentDestLBA     = 20
+)
+
+// segmentError is what a segment failed with.
+type segmentError struct {
+	asc   scsi.ASC
+	field int // in the segment descriptor; 0: none
+	// third says which logical unit failed, and err with what.
+	third side
+	err   error
+}
+
+// sense returns the sense data of a copy that ended at segment s (SPC-4 r37
+// 6.4.4): COPY ABORTED with the segment's number, a pointer into its descriptor,
+// and the status and sense data of the logical unit that failed.
+func (e *segmentError) sense(x *extendedCopy, s *segment) *scsi.SenseError {
+	const sksv, segmentPointer = 0x80, 0x20
+	sense := scsi.NewSense(scsi.KeyCopyAborted, e.asc)
+	sense.CommandSpecific, sense.HasCommandSpecific = uint64(s.number), true
+	sense.SenseKeySpecific[0] = sksv | segmentPointer
+	binary.BigEndian.PutUint16(sense.SenseKeySpecific[1:], uint16(e.field))
+	if e.third != neither {
+		status, third := x.lu.Status(e.err)
+		sense.Forwarded = &scsi.ForwardedSense{Status: status, Sense: third, Destination: e.third == fromDestination}
+	}
+	sense.Err = e.err
+	return sense
+}
+
+// sourceFailed and destinationFailed are THIRD PARTY DEVICE FAILURE.
+func sourceFailed(err error) *segmentError {
+	return &segmentError{asc: ascThirdPartyDeviceFailure, field: fieldSegmentSource, third: fromSource, err: err}
+}
+
+func destinationFailed(err error) *segmentError {
+	return &segmentError{asc: ascThirdPartyDeviceFailure, field: fieldSegmentDestination, third: fromDestination, err: err}
+}

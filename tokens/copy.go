@@ -1,0 +1,84 @@
+package tokens
+
+import (
+	"context"
+	"fmt"
+
+	"odx/backstore"
+)
+
+// SourceError is an error of Copy that came from its source. Any other came
+// from the destination.
+type SourceError struct{ Err error }
+
+// Error implements error.
+func (e *SourceError) Error() string { return fmt.Sprintf("copy source: %v", e.Err) }
+
+// Unwrap returns the error of the source.
+func (e *SourceError) Unwrap() error { return e.Err }
+
+// Copy makes [to, to+length) of dst equal to [from, from+length) of src, in
+// bytes, without a token. Between volumes of the manager's store it shares what
+// lies alike to 4 KiB blocks; from such a volume it copies what is there at one
+// moment, and ranges of one volume may overlap. It calls moved with the bytes of
+// each step, which are contiguous from to on unless ranges of a volume outside
+// the store overlap. It stops when ctx ends.
+func (m *Manager) Copy(ctx context.Context, src Volume, from int64, dst Volume, to, length int64, moved func(n int64)) error {
+	if length <= 0 {
+		return nil
+	}
+	space, shared := m.store.AddressSpace(src)
+	if !shared {
+		return copyPieces(ctx, src, from, dst, to, length, moved)
+	}
+	s, err := m.snapshotForUse(ctx, space.Snapshot, []backstore.Range{{Offset: from, Length: length}})
+	if err != nil {
+		return &SourceError{err}
+	}
+	defer s.Release()
+	target, shared := m.store.AddressSpace(dst)
+	if !shared {
+		return copyPieces(ctx, s, 0, dst, to, length, moved)
+	}
+	for done := int64(0); done < length; {
+		n, err := target.Map(ctx, to+done, s, done, length-done)
+		if n > 0 {
+			moved(n)
+		}
+		if done += n; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type reader interface {
+	ReadAt(ctx context.Context, p []byte, off int64) error
+}
+
+// copyPieces copies by reading and writing. Within one volume it begins at the
+// end that is not overwritten before it is read.
+func copyPieces(ctx context.Context, src reader, from int64, dst Volume, to, length int64, moved func(n int64)) error {
+	buf := copyBuffers.Get().(*[copyLength]byte)
+	defer copyBuffers.Put(buf)
+	backwards := src == reader(dst) && to > from && to < from+length
+	for done := int64(0); done < length; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		p := buf[:min(length-done, copyLength)]
+		at := done
+		if backwards {
+			at = length - done - int64(len(p))
+		}
+		if err := src.ReadAt(ctx, p, from+at); err != nil {
+			return &SourceError{err}
+		}
+		if err := dst.WriteAt(ctx, p, to+at); err != nil {
+			return err
+		}
+		done += int64(len(p))
+		moved(int64(len(p)))
+	}
+	return nil
+}
