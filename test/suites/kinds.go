@@ -45,7 +45,7 @@ var Kinds = []Kind{
 
 // Required are the suites that a disk must pass.
 var Required = []string{
-	"CompareAndWrite", "GetLBAStatus", "Inquiry", "Mandatory", "ModeSense6", "MultipathIO",
+	"CompareAndWrite", "ExtendedCopy", "GetLBAStatus", "Inquiry", "Mandatory", "ModeSense6", "MultipathIO",
 	"NoMedia", "PreventAllow", "PrinReadKeys", "PrinReportCapabilities",
 	"PrinServiceactionRange", "ProutClear", "ProutPreempt", "ProutRegister", "ProutReserve", "Read6", "Read10",
 	"Read12", "Read16", "ReadCapacity10", "ReadCapacity16", "ReadOnly",
