@@ -365,11 +365,7 @@ func (l *login) enter(p *pdu) error {
 	c.in.grow()
 	c.out.window = s.window
 	c.fullFeature.Store(true)
-	log := s.log.WithField("from", c.nc.RemoteAddr())
-	if user := l.security.user(); user != "" {
-		log = log.WithField("user", user)
-	}
-	log.Info("initiator logged in")
+	s.log.WithField("from", c.nc.RemoteAddr()).WithFields(l.security.proof()).Info("initiator logged in")
 	return nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/sirupsen/logrus"
+
 	"odx/target/iscsi/chap"
 	"odx/target/scsi"
 )
@@ -72,12 +74,13 @@ func (s *security) end() {
 	}
 }
 
-// user is who the initiator has proved to be, empty for nobody.
-func (s *security) user() string {
+// proof is who the initiator has proved to be and how, for the log; nothing
+// where it had to prove nothing.
+func (s *security) proof() logrus.Fields {
 	if s.exchange == nil {
-		return ""
+		return nil
 	}
-	return s.exchange.User()
+	return logrus.Fields{"user": s.exchange.User(), "chap": s.exchange.Algorithm()}
 }
 
 // requireSecurity refuses a login that leaves out the authentication it needs.

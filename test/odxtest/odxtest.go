@@ -37,6 +37,20 @@ func Serve(t testing.TB, luns ...undertest.LUN) *undertest.Target {
 		start = undertest.StartTGTD
 	}
 	target, err := start(context.Background(), t.TempDir(), luns)
+	return stopped(t, target, err)
+}
+
+// ServeWith is Serve for odx alone, with more in its configuration.
+func ServeWith(t testing.TB, more undertest.Settings, luns ...undertest.LUN) *undertest.Target {
+	t.Helper()
+	RequireODX(t)
+	target, err := undertest.StartODXWith(context.Background(), t.TempDir(), luns, more)
+	return stopped(t, target, err)
+}
+
+// stopped has a target that was started, or failed to, stop with the test.
+func stopped(t testing.TB, target *undertest.Target, err error) *undertest.Target {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,13 +27,22 @@ const BinaryEnv = "ODX_BINARY"
 // and its store under dir. The volume behind entry i of luns is "vol<i>".
 // The caller stops it.
 func StartODX(ctx context.Context, dir string, luns []LUN) (*Target, error) {
+	return StartODXWith(ctx, dir, luns, Settings{})
+}
+
+// Settings are keys of the configuration beside those that StartODX writes:
+// of the target, and of the file.
+type Settings struct{ Target, File map[string]any }
+
+// StartODXWith is StartODX with more in the configuration.
+func StartODXWith(ctx context.Context, dir string, luns []LUN, more Settings) (*Target, error) {
 	binary, err := Binary()
 	if err != nil {
 		return nil, err
 	}
 	t := &Target{Kind: "odx", IQN: IQN, Dir: dir, LUNs: luns, stopBy: syscall.SIGTERM}
 	t.start = func(ctx context.Context, t *Target) (*process, error) {
-		if err := os.WriteFile(t.ConfigFile(), t.config(), 0o644); err != nil {
+		if err := os.WriteFile(t.ConfigFile(), t.config(more), 0o644); err != nil {
 			return nil, err
 		}
 		ready := make(chan struct{})
@@ -57,7 +67,7 @@ func StartODX(ctx context.Context, dir string, luns []LUN) (*Target, error) {
 // ConfigFile is the YAML file that an odx target was started with.
 func (t *Target) ConfigFile() string { return filepath.Join(t.Dir, "odx.yaml") }
 
-func (t *Target) config() []byte {
+func (t *Target) config(more Settings) []byte {
 	type lun struct {
 		LUN       int    `yaml:"lun"`
 		Volume    string `yaml:"volume"`
@@ -65,20 +75,20 @@ func (t *Target) config() []byte {
 		BlockSize int    `yaml:"block_size,omitempty"`
 		ReadOnly  bool   `yaml:"read_only,omitempty"`
 	}
-	type target struct {
-		Name string `yaml:"name"`
-		LUNs []lun  `yaml:"luns"`
-	}
-	disks := target{Name: t.IQN}
+	var list []lun
 	for i, l := range t.LUNs {
-		disks.LUNs = append(disks.LUNs, lun{i, fmt.Sprintf("vol%d", i), fmt.Sprintf("%dKiB", l.Size>>10), l.BlockSize, l.ReadOnly})
+		list = append(list, lun{i, fmt.Sprintf("vol%d", i), fmt.Sprintf("%dKiB", l.Size>>10), l.BlockSize, l.ReadOnly})
 	}
-	b, err := yaml.Marshal(map[string]any{
+	disks := map[string]any{"name": t.IQN, "luns": list}
+	maps.Copy(disks, more.Target)
+	file := map[string]any{
 		"data_dir": filepath.Join(t.Dir, "data"),
 		"portals":  []string{t.Portal},
-		"targets":  []target{disks},
+		"targets":  []any{disks},
 		"log":      map[string]string{"level": "info", "format": "text"},
-	})
+	}
+	maps.Copy(file, more.File)
+	b, err := yaml.Marshal(file)
 	if err != nil {
 		panic(err) // strings and numbers only
 	}

@@ -1,8 +1,8 @@
-// Package chap is the target's side of CHAP, the Challenge Handshake
-// Authentication Protocol, as iSCSI uses it (RFC 7143 12.1.3, 9.2.1; RFC 1994).
-// An Authenticator holds who may come and by which secret. An Exchange is one
-// authentication: keys and values go in and out of it, and how they travel is
-// not its business.
+// Package chap is CHAP, the Challenge Handshake Authentication Protocol, as iSCSI
+// uses it (RFC 7143 12.1.3, 9.2.1; RFC 1994). An Authenticator holds who may come
+// to a target and by which secret. An Exchange is the target's side of one
+// authentication, a Claim the initiator's: keys and values go in and out of
+// them, and how they travel is not their business.
 //
 //	initiator → CHAP_A  the algorithms that it knows, best first
 //	target    → CHAP_A  the first of them that is allowed, CHAP_I, CHAP_C

@@ -66,6 +66,9 @@ func (e *Exchange) Proved() bool { return e.state == proved }
 // User is the name that the initiator goes by, once it has told it.
 func (e *Exchange) User() string { return e.user }
 
+// Algorithm is the one that was chosen, 0 before that.
+func (e *Exchange) Algorithm() Algorithm { return e.algorithm }
+
 // End takes back a challenge that was not answered.
 func (e *Exchange) End() {
 	if e.challenge != nil {
