@@ -30,6 +30,7 @@ const (
 	ASCSpaceAllocationFailed                 ASC = 0x2707
 	ASCPowerOnOrReset                        ASC = 0x2900
 	ASCBusDeviceResetFunction                ASC = 0x2903
+	ASCITNexusLossOccurred                   ASC = 0x2907
 	ASCModeParametersChanged                 ASC = 0x2A01
 	ASCReservationsPreempted                 ASC = 0x2A03
 	ASCReservationsReleased                  ASC = 0x2A04

@@ -234,12 +234,12 @@ func (lu *LogicalUnit) OnNexusLoss(fn func(*Nexus)) {
 	lu.onNexusLoss = append(lu.onNexusLoss, fn)
 }
 
-// attach adds a nexus, which will be told that the logical unit powered on.
-func (lu *LogicalUnit) attach(n *Nexus, as ViewedLU) *itlNexus {
+// attach adds a nexus, whose first unit attention is begin.
+func (lu *LogicalUnit) attach(n *Nexus, as ViewedLU, begin ASC) *itlNexus {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
 	itl := &itlNexus{nexus: n, lu: lu, port: lu.portOf(n.ID), readOnly: as.ReadOnly}
-	itl.establish(ASCPowerOnOrReset)
+	itl.establish(begin)
 	lu.nexuses[n] = itl
 	return itl
 }

@@ -1,6 +1,7 @@
 package scsi
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -71,10 +72,26 @@ func (i *itlNexus) establish(asc ASC) {
 		}
 	}
 	if len(i.attentions) < maxAttentions {
-		i.attentions = append(i.attentions, asc)
+		at := len(i.attentions)
+		if asc.isReset() {
+			// Of more weight than anything else (SAM-5 5.14.1): what came before is
+			// told in the light of it.
+			at = slices.IndexFunc(i.attentions, func(a ASC) bool { return !a.isReset() })
+			if at < 0 {
+				at = len(i.attentions)
+			}
+		}
+		i.attentions = slices.Insert(i.attentions, at, asc)
 		i.pending.Store(true)
 	}
 }
+
+// isReset: power on, a reset, or the loss of the nexus.
+func (a ASC) isReset() bool { return a>>8 == byteOfResets }
+
+// byteOfResets is the additional sense code that all resets share; their
+// qualifiers tell them apart.
+const byteOfResets = 0x29
 
 // deferError keeps a deferred error (SPC-4 r37 4.5.7) until a command can tell
 // it, unless there is one already.

@@ -162,8 +162,8 @@ func TestLogicalUnitReset(t *testing.T) {
 	}
 	f.do(testUnitReady, nil).wantSense(t, KeyUnitAttention, ASCBusDeviceResetFunction)
 	f.do(testUnitReady, nil).wantStatus(t, api.SAM_STAT_GOOD)
-	f.on(other, testUnitReady).wantSense(t, KeyUnitAttention, ASCModeParametersChanged)
 	f.on(other, testUnitReady).wantSense(t, KeyUnitAttention, ASCBusDeviceResetFunction)
+	f.on(other, testUnitReady).wantSense(t, KeyUnitAttention, ASCModeParametersChanged)
 	f.on(other, reserve6).wantStatus(t, api.SAM_STAT_GOOD)
 }
 

@@ -29,9 +29,10 @@ type Target struct {
 	ports []PortGroup
 	log   *logrus.Entry
 
-	mu      sync.Mutex // guards units and nexuses
+	mu      sync.Mutex // guards what follows
 	units   map[uint16]*LogicalUnit
 	nexuses map[*Nexus]struct{}
+	lost    lostNexuses
 }
 
 // NewTarget returns a target without logical units.
@@ -79,7 +80,7 @@ func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
 		}
 		old := *n.units.Load()
 		units := maps.Clone(old)
-		units[seen] = lu.attach(n, as)
+		units[seen] = lu.attach(n, as, ASCPowerOnOrReset)
 		n.units.Store(&units)
 		for _, itl := range old {
 			itl.establish(ASCReportedLUNsDataChanged)
@@ -113,8 +114,8 @@ func (tg *Target) LUs() []*LogicalUnit {
 	return lus
 }
 
-// Attach opens an I_T nexus that sees everything. Every logical unit reports
-// POWER ON to it once.
+// Attach opens an I_T nexus that sees everything. Every logical unit reports to
+// it once that power came on, or that the nexus was lost since.
 func (tg *Target) Attach(id NexusID) *Nexus { return tg.AttachView(id, nil) }
 
 // AttachView opens an I_T nexus with its own view of the logical units, which
@@ -123,10 +124,14 @@ func (tg *Target) AttachView(id NexusID, view View) *Nexus {
 	n := &Nexus{ID: id, view: view}
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
+	begin := ASCPowerOnOrReset
+	if tg.lost.take(id) {
+		begin = ASCITNexusLossOccurred
+	}
 	units := make(map[uint16]*itlNexus, len(tg.units))
 	for lun, lu := range tg.units {
 		if seen, as, ok := view.find(lun); ok {
-			units[seen] = lu.attach(n, as)
+			units[seen] = lu.attach(n, as, begin)
 		}
 	}
 	n.units.Store(&units)
@@ -138,7 +143,10 @@ func (tg *Target) AttachView(id NexusID, view View) *Nexus {
 // released. No task of it may be running.
 func (tg *Target) Detach(n *Nexus) {
 	tg.mu.Lock()
-	delete(tg.nexuses, n)
+	if _, attached := tg.nexuses[n]; attached {
+		delete(tg.nexuses, n)
+		tg.lost.add(n.ID)
+	}
 	units := n.units.Swap(nil)
 	tg.mu.Unlock()
 	if units == nil {

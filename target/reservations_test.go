@@ -1,0 +1,77 @@
+package target
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"testing"
+
+	client "odx/target/iscsi/initiator"
+)
+
+// session logs in to LUN 0 of s and takes the unit attentions.
+func session(t *testing.T, s *Service, name string) *client.Session {
+	t.Helper()
+	url, err := client.ParseURL(s.LUNs()[0].URLs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.Dial(t.Context(), client.Options{InitiatorName: name, URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sense *client.SenseError
+	for err = run(t, c, make([]byte, 6), nil); errors.As(err, &sense); err = run(t, c, make([]byte, 6), nil) {
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func run(t *testing.T, c *client.Session, cdb, out []byte) error {
+	return c.Do(t.Context(), &client.Command{CDB: cdb, Out: out, In: make([]byte, (1-min(len(out), 1))*512)})
+}
+
+// persistentReserveOut sends one of type exclusive access.
+func persistentReserveOut(t *testing.T, c *client.Session, action byte, key, actionKey uint64, aptpl byte) {
+	t.Helper()
+	list := make([]byte, 24)
+	binary.BigEndian.PutUint64(list, key)
+	binary.BigEndian.PutUint64(list[8:], actionKey)
+	list[20] = aptpl
+	if err := run(t, c, []byte{0x5F, action, 3, 0, 0, 0, 0, 0, 24, 0}, list); err != nil {
+		t.Fatalf("PERSISTENT RESERVE OUT, action %d: %v", action, err)
+	}
+}
+
+// TestReservationsSurviveRestart: what an initiator reserved with APTPL keeps
+// others out after a restart too, whether it comes back or not; until another one
+// registers and takes its place, as the nodes of a cluster do.
+func TestReservationsSurviveRestart(t *testing.T) {
+	cfg := parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`))
+	const register, reserve, preempt = 0, 1, 4
+	read := []byte{0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0}
+	s := start(t, cfg)
+	owner := session(t, s, "iqn.2026-11.example:owner")
+	persistentReserveOut(t, owner, register, 0, 0xAA, 1)
+	persistentReserveOut(t, owner, reserve, 0xAA, 0, 0)
+	if err := run(t, owner, read, nil); err != nil {
+		t.Errorf("the owner reads: %v", err)
+	}
+	stop(t, s)
+	owner.Close() // it has lost its connection
+
+	s = start(t, cfg)
+	other := session(t, s, "iqn.2026-11.example:other")
+	defer other.Close()
+	var status *client.StatusError
+	if err := run(t, other, read, nil); !errors.As(err, &status) || status.Status != 0x18 {
+		t.Errorf("another initiator reads: %v, want RESERVATION CONFLICT", err)
+	}
+	persistentReserveOut(t, other, register, 0, 0xBB, 1)
+	persistentReserveOut(t, other, preempt, 0xBB, 0xAA, 0)
+	if err := run(t, other, read, nil); err != nil {
+		t.Errorf("another initiator reads after PREEMPT: %v", err)
+	}
+}

@@ -1,0 +1,82 @@
+package scsi
+
+import "testing"
+
+// TestReturnOfANexus: power comes on once for a nexus; when it has been lost, it
+// is told that, until so many others were lost that nobody remembers.
+func TestReturnOfANexus(t *testing.T) {
+	f := newPRFixture(t)
+	id := f.b.ID
+	f.target.Detach(f.b)
+	f.b = f.target.Attach(id)
+	f.on(f.b, testUnitReady).wantSense(t, KeyUnitAttention, ASCITNexusLossOccurred)
+	f.on(f.b, testUnitReady).wantStatus(t, good)
+	f.target.Detach(f.b)
+	f.target.Detach(f.b) // no second loss
+	for i := range maxLostNexuses + 10 {
+		other := id
+		other.ISID = [6]byte{4: byte(i >> 8), 5: byte(i)}
+		other.InitiatorName += "2"
+		f.target.Detach(f.target.Attach(other))
+	}
+	if n := len(f.target.lost.known); n > maxLostNexuses {
+		t.Errorf("%d lost nexuses are remembered", n)
+	}
+	f.on(f.target.Attach(id), testUnitReady).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
+}
+
+// TestResetsAreToldFirst: a reset explains what was pending before it (SAM-5
+// 5.14.1).
+func TestResetsAreToldFirst(t *testing.T) {
+	f := newPRFixture(t)
+	f.lu.establish(ASCModeParametersChanged, nil)
+	f.lu.establish(ASCReservationsReleased, nil)
+	f.target.ResetLU(f.b, [8]byte{})
+	f.lu.establish(ASCCapacityDataChanged, nil)
+	f.lu.establish(ASCITNexusLossOccurred, nil)
+	f.wantAttentions(f.a, ASCBusDeviceResetFunction, ASCITNexusLossOccurred,
+		ASCModeParametersChanged, ASCReservationsReleased, ASCCapacityDataChanged)
+}
+
+// TestCommandsThatPassAttentions: INQUIRY and REPORT LUNS leave unit attentions
+// pending, REQUEST SENSE returns one, any other command ends with one and is not
+// run (SAM-5 5.14, SPC-4 r37 6.39).
+func TestCommandsThatPassAttentions(t *testing.T) {
+	events := map[string]struct {
+		asc  ASC
+		make func(f *prFixture)
+	}{
+		"capacity":        {ASCCapacityDataChanged, func(f *prFixture) { f.vol.data = append(f.vol.data, make([]byte, 512)...); f.lu.Resized() }},
+		"mode parameters": {ASCModeParametersChanged, func(f *prFixture) { f.good(modeSelect6(cachingPage(0)), cachingPage(0)) }},
+		"LU reset":        {ASCBusDeviceResetFunction, func(f *prFixture) { f.target.ResetLU(f.a, [8]byte{}) }},
+		"tasks cleared":   {ASCCommandsClearedByOther, func(f *prFixture) { f.target.TasksAborted(f.a, [8]byte{}) }},
+		"reservation": {ASCReservationsPreempted, func(f *prFixture) {
+			f.registerAll()
+			f.must(f.a, prOutClear, 0, 0x0A, 0)
+		}},
+		"port groups": {ASCAsymmetricAccessStateChanged, func(f *prFixture) { f.setTPG(f.a, byte(ActiveNonOptimized), 0, 0, 1) }},
+		"LUN inventory": {ASCReportedLUNsDataChanged, func(f *prFixture) {
+			if err := f.target.AddLU(5, newViewedLU(f.t.(*testing.T), 5)); err != nil {
+				f.t.Fatal(err)
+			}
+		}},
+	}
+	for name, e := range events {
+		t.Run(name, func(t *testing.T) {
+			f := newPRFixture(t)
+			e.make(f)
+			f.on(f.b, inquiryCDB(0, 0, 96)).wantStatus(t, good)
+			if e.asc != ASCReportedLUNsDataChanged { // REPORT LUNS itself tells that news
+				f.on(f.b, reportLUNsCDB(0, 96)).wantStatus(t, good)
+			}
+			f.on(f.b, testUnitReady).wantSense(t, KeyUnitAttention, e.asc)
+			f.on(f.b, testUnitReady).wantStatus(t, good)
+
+			d := f.on(f.c, requestSense).data
+			if key, asc := decodeSense(t, d); key != KeyUnitAttention || asc != e.asc {
+				t.Errorf("REQUEST SENSE returns %s, %s", key, asc)
+			}
+			f.on(f.c, testUnitReady).wantStatus(t, good)
+		})
+	}
+}
