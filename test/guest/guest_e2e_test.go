@@ -22,6 +22,8 @@ var (
 	initiatorScript string
 	//go:embed filesystems.sh
 	fileSystemsScript string
+	//go:embed sgtools.sh
+	sgToolsScript string
 	//go:embed multipath.sh
 	multipathScript string
 )
@@ -82,6 +84,13 @@ func TestFileSystems(t *testing.T) {
 			return strconv.FormatInt(space.Live, 10), err
 		},
 	})
+}
+
+// TestSGTools has sg3_utils send and decode most of what the target knows.
+func TestSGTools(t *testing.T) {
+	odxtest.RequireODX(t)
+	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20}, undertest.LUN{Size: 64 << 20, BlockSize: 4096})
+	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s\n%s", target.Port(), target.IQN, sgToolsScript), Setup{With: []Layer{Disks}})
 }
 
 // TestMultipath takes one path after the other away from under fio, which

@@ -5,6 +5,7 @@ package suites
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -73,6 +74,11 @@ func TestConformance(t *testing.T) {
 	all, err := List(t.Context(), program)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, name := range Names {
+		if !slices.ContainsFunc(all, func(s Suite) bool { return s.Name == name }) {
+			t.Errorf("%s has no suite %s", program, name)
+		}
 	}
 	for _, kind := range Kinds {
 		t.Run(kind.Name, func(t *testing.T) {

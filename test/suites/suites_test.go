@@ -88,14 +88,14 @@ func TestBecause(t *testing.T) {
 
 // TestPlan checks that each test of a program is run on some disk.
 func TestPlan(t *testing.T) {
-	all := []Suite{{"GetLBAStatus", []string{"Simple", "UnmapSingle"}}, {"Unmap", []string{"VPD"}}}
+	all := []Suite{{"GetLBAStatus", []string{"Simple", "UnmapSingle"}}, {"ReadOnly", []string{"ReadOnlySBC"}}, {"Unmap", []string{"VPD"}}}
 	ran := map[string]bool{}
 	for _, kind := range Kinds {
 		for _, suite := range kind.plan(all) {
 			ran[suite.pattern()] = true
 		}
 	}
-	for _, want := range []string{"ALL.GetLBAStatus", "ALL.GetLBAStatus.Simple", "ALL.Unmap"} {
+	for _, want := range []string{"ALL.GetLBAStatus", "ALL.GetLBAStatus.Simple", "ALL.ReadOnly", "ALL.Unmap"} {
 		if !ran[want] {
 			t.Errorf("%s is run on no disk; these are: %v", want, ran)
 		}
