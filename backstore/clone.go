@@ -16,23 +16,30 @@ import (
 // CloneVolume makes a volume that equals src as it is now, and its size. It is
 // durable on return. The clone of a read-only volume can be written to.
 func (s *Store) CloneVolume(ctx context.Context, src, name string) (*Volume, error) {
-	return s.cloneVolume(ctx, src, &Volume{store: s, name: name})
+	return s.cloneVolume(ctx, src, s.newVolume(name))
 }
 
 // SnapshotVolume makes a read-only volume that equals src as it is now: writes
 // to it give ErrReadOnly for its whole life. It is durable on return.
 func (s *Store) SnapshotVolume(ctx context.Context, src, name string) (*Volume, error) {
-	return s.cloneVolume(ctx, src, &Volume{store: s, name: name, readOnly: true})
+	v := s.newVolume(name)
+	v.readOnly = true
+	return s.cloneVolume(ctx, src, v)
 }
 
 func (s *Store) cloneVolume(ctx context.Context, src string, v *Volume) (*Volume, error) {
-	if err := checkName(v.name); err != nil {
+	if err := checkName(v.Name()); err != nil {
 		return nil, err
 	}
 	from, err := s.Volume(src)
 	if err != nil {
 		return nil, err
 	}
+	return v, s.clone(ctx, from, v)
+}
+
+// clone makes v, which has a name and flags, equal to from, durably.
+func (s *Store) clone(ctx context.Context, from, v *Volume) error {
 	rand.Read(v.id[:])
 	v.created = time.Now().Unix()
 	s.tableMu.Lock()
@@ -40,9 +47,9 @@ func (s *Store) cloneVolume(ctx context.Context, src string, v *Volume) (*Volume
 	v.number = s.lastVolume
 	s.tableMu.Unlock()
 	if err := s.addClone(ctx, from, v); err != nil {
-		return nil, err
+		return err
 	}
-	return v, s.Flush(ctx)
+	return s.Flush(ctx)
 }
 
 func (s *Store) addClone(ctx context.Context, from, v *Volume) error {
@@ -51,7 +58,7 @@ func (s *Store) addClone(ctx context.Context, from, v *Volume) error {
 	e.uint(from.number)
 	e.uint(v.number)
 	e.raw(v.id[:])
-	e.bytes([]byte(v.name))
+	e.bytes([]byte(v.Name()))
 	e.byte(v.flags())
 	e.uint(uint64(v.created))
 	unused := len(e.b)
@@ -68,13 +75,13 @@ func (s *Store) addClone(ctx context.Context, from, v *Volume) error {
 	}
 	s.tableMu.Lock()
 	defer s.tableMu.Unlock()
-	if s.byName[v.name] != nil {
-		return fmt.Errorf("volume %s: %w", v.name, ErrExists)
+	if s.byName[v.key()] != nil {
+		return fmt.Errorf("%v: %w", v, ErrExists)
 	}
 	if err := s.shareTree(from, v); err != nil {
 		return s.fail(err)
 	}
-	s.volumes[v.number], s.byName[v.name] = v, v
+	s.volumes[v.number], s.byName[v.key()] = v, v
 	s.journal.Append(e.b, nil)
 	unused = 0
 	return nil
@@ -92,7 +99,9 @@ func (s *Store) redoClone(d *dec) error {
 	if err != nil {
 		return err
 	}
-	v := &Volume{store: s, number: d.uint(), id: d.id16(), name: string(d.bytes())}
+	number, id := d.uint(), d.id16()
+	v := s.newVolume(string(d.bytes()))
+	v.number, v.id = number, id
 	v.setFlags(d.byte())
 	v.created = d.int63()
 	if d.err != nil {
@@ -101,22 +110,32 @@ func (s *Store) redoClone(d *dec) error {
 	if err := s.shareTree(from, v); err != nil {
 		return err
 	}
-	s.volumes[v.number], s.byName[v.name] = v, v
+	s.volumes[v.number], s.byName[v.key()] = v, v
 	s.lastVolume = max(s.lastVolume, v.number)
 	return nil
 }
 
-// flagReadOnly in a volume's flags: it is never written to.
-const flagReadOnly = 1
+// Flags of a volume.
+const (
+	flagReadOnly = 1 // it is never written to
+	flagFile     = 2 // it is a file
+)
 
 func (v *Volume) flags() byte {
+	var flags byte
 	if v.readOnly {
-		return flagReadOnly
+		flags |= flagReadOnly
 	}
-	return 0
+	if v.file {
+		flags |= flagFile
+	}
+	return flags
 }
 
-func (v *Volume) setFlags(flags byte) { v.readOnly = flags&flagReadOnly != 0 }
+func (v *Volume) setFlags(flags byte) {
+	v.readOnly = flags&flagReadOnly != 0
+	v.file = flags&flagFile != 0
+}
 
 // ReadOnly reports whether the volume is a snapshot, which nothing can be
 // written to.
@@ -139,13 +158,13 @@ func (v *Volume) Origin() (name string, ok bool) {
 	if from == nil {
 		return "", false
 	}
-	return from.name, true
+	return from.Name(), true
 }
 
 // checkWritable returns ErrReadOnly for a volume that is never written to.
 func (v *Volume) checkWritable() error {
 	if v.readOnly {
-		return fmt.Errorf("volume %s: %w", v.name, ErrReadOnly)
+		return fmt.Errorf("%v: %w", v, ErrReadOnly)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package backstore
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
@@ -34,15 +35,16 @@ func (s *Store) ExclusiveBytes(ctx context.Context) (map[string]int64, error) {
 			return err
 		}
 		table := extent.NewStored(kv, s.sb.unit)
+		volumes = slices.DeleteFunc(volumes, func(v *Volume) bool { return v.file })
 		for _, v := range volumes {
 			x := exclusive{table: table, partial: make(map[extent.ID]uint64)}
 			err := blockmap.ExclusiveLeaves(ctx, kv, v.root, shared, func(slots []extent.Slot) error {
 				return x.leaf(s.extents, slots)
 			})
 			if err != nil {
-				return fmt.Errorf("volume %s: %w", v.name, err)
+				return fmt.Errorf("%v: %w", v, err)
 			}
-			bytes[v.name] = x.blocks * BlockLength
+			bytes[v.Name()] = x.blocks * BlockLength
 		}
 		return nil
 	})

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -115,7 +116,11 @@ func (h *history) fatalf(format string, args ...any) {
 }
 
 func (h *history) volume(name string) *Volume {
-	v, err := h.store.Volume(name)
+	find := h.store.Volume
+	if file, ok := strings.CutPrefix(name, "/"); ok {
+		name, find = file, h.store.File
+	}
+	v, err := find(name)
 	if err != nil {
 		h.fatalf("%v", err)
 	}
@@ -144,7 +149,7 @@ func (h *history) name() string { return []string{"a", "b"}[h.rng.IntN(2)] }
 func (h *history) write() { h.writeTo(h.name()) }
 
 func (h *history) writeTo(name string) {
-	at, n := h.span(modelSectors)
+	at, n := h.span(len(h.now().volumes[name]))
 	vals := make([]uint32, n)
 	kind := h.rng.IntN(3)
 	for i := range vals {
@@ -328,8 +333,10 @@ func (h *history) reopen() {
 // step does one random operation.
 func (h *history) step() {
 	switch n := h.rng.IntN(100); {
-	case n < 36:
+	case n < 32:
 		h.write()
+	case n < 36:
+		h.file()
 	case n < 40:
 		h.clone()
 	case n < 48:

@@ -127,7 +127,7 @@ func values(p []byte) []int64 {
 
 // model is the plain twin of a store.
 type model struct {
-	volumes   map[string][]uint32 // by name: the value of each sector
+	volumes   map[string][]uint32 // by name, that of a file after a slash: the value of each sector
 	snapshots map[uint64][]uint32 // by id: the values of its ranges, end to end
 	records   map[string]string
 }
@@ -153,12 +153,16 @@ func (m *model) overwrite(volume string, at int, with []uint32) *model {
 // readModel returns what a store holds.
 func readModel(s *Store) (*model, error) {
 	m := newModel()
-	for _, v := range s.Volumes() {
+	for _, v := range s.spaces() {
 		found, err := readSectors(v.ReadAt, v.Size())
 		if err != nil {
-			return nil, fmt.Errorf("volume %s: %w", v.Name(), err)
+			return nil, fmt.Errorf("%v: %w", v, err)
 		}
-		m.volumes[v.Name()] = found
+		name := v.Name()
+		if v.IsFile() {
+			name = "/" + name
+		}
+		m.volumes[name] = found
 	}
 	for _, id := range snapshotIDs(s) {
 		n, err := s.Snapshot(id)

@@ -36,7 +36,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		opts: o, log: o.Log, clock: pages.NewClock(),
-		volumes: make(map[uint64]*Volume), byName: make(map[string]*Volume),
+		volumes: make(map[uint64]*Volume), byName: make(map[nameKey]*Volume),
 		snapshots: make(map[uint64]*snapshotState), changedSnaps: make(map[uint64]bool),
 		deletedVols: make(map[uint64]bool), records: make(map[string][]byte), indexLoaded: make(chan struct{}),
 		checkpoints: checkpointer{hurry: make(chan struct{}, 1)},
@@ -131,7 +131,7 @@ func readState(kv meta.Reader) (state, error) {
 
 func (s *Store) loadTables() error {
 	return s.scanTables(s.kv,
-		func(v *Volume) { s.volumes[v.number], s.byName[v.name] = v, v },
+		func(v *Volume) { s.volumes[v.number], s.byName[v.key()] = v, v },
 		func(st *snapshotState) { s.snapshots[st.id] = st })
 }
 

@@ -67,7 +67,7 @@ func (t tree) name() string {
 	if t.snapshot != nil {
 		return fmt.Sprintf("snapshot %d", t.snapshot.id)
 	}
-	return "volume " + t.volume.name
+	return t.volume.String()
 }
 
 // resolve looks blocks up in a tree that is locked or held, and gives their

@@ -22,6 +22,7 @@ const (
 	recRecords        = 8
 	recResizeVolume   = 9
 	recCloneVolume    = 10
+	recRenameFile     = 11
 )
 
 // Runs of a write record.

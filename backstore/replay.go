@@ -27,7 +27,7 @@ func (s *Store) redo(lsn journal.LSN, payload []byte) error {
 		err = s.redoDeleteSnapshot(d)
 	case recCreateVolume:
 		v := d.volume(s)
-		s.volumes[v.number], s.byName[v.name] = v, v
+		s.volumes[v.number], s.byName[v.key()] = v, v
 		s.lastVolume = max(s.lastVolume, v.number)
 	case recDeleteVolume:
 		var v *Volume
@@ -41,6 +41,8 @@ func (s *Store) redo(lsn journal.LSN, payload []byte) error {
 		}
 	case recCloneVolume:
 		err = s.redoClone(d)
+	case recRenameFile:
+		err = s.redoRename(d)
 	case recRecords:
 		s.putRecords(d.records())
 	default:
@@ -173,11 +175,10 @@ func inTree(r blockmap.Root, first, count uint64) error {
 }
 
 func (s *Store) redoResize(v *Volume, size int64) error {
-	if err := checkSize(size); err != nil {
+	if err := v.checkNewSize(size); err != nil {
 		return err
 	}
-	v.resize(size)
-	return nil
+	return v.resize(size)
 }
 
 func (s *Store) redoMap(d *dec) error {

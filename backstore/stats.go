@@ -10,9 +10,10 @@ import (
 // Stats are figures about a store, as they were at about one point in time.
 type Stats struct {
 	Volumes []VolumeStats `json:"volumes"`
+	Files   []VolumeStats `json:"files,omitempty"`
 	// Snapshots is the number of snapshots that are not deleted.
 	Snapshots int `json:"snapshots"`
-	// LogicalBytes is what the volumes map, the sum of their MappedBytes.
+	// LogicalBytes is what volumes and files map, the sum of their MappedBytes.
 	LogicalBytes int64 `json:"logical_bytes"`
 	// LiveBytes is the length of all extents that something refers to.
 	LiveBytes int64 `json:"live_bytes"`
@@ -31,7 +32,7 @@ type Stats struct {
 	JournalBytes int64 `json:"journal_bytes"`
 }
 
-// VolumeStats are figures about a volume.
+// VolumeStats are figures about a volume or a file.
 type VolumeStats struct {
 	Name string `json:"name"`
 	// ID is the volume's permanent number in hexadecimal.
@@ -50,15 +51,19 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	defer s.auditMu.Unlock()
 	st := Stats{CapacityBytes: s.opts.CapacityBytes, DedupUnit: s.DedupUnit(), JournalBytes: s.journal.Bytes(), DedupRatio: 1}
 	counted := make(map[uint64]uint64)
-	for _, v := range s.Volumes() {
+	for _, v := range s.spaces() {
 		if err := ctx.Err(); err != nil {
 			return Stats{}, err
 		}
 		vs, err := v.stats(counted)
 		if err != nil {
-			return Stats{}, fmt.Errorf("volume %s: %w", v.name, err)
+			return Stats{}, fmt.Errorf("%v: %w", v, err)
 		}
-		st.Volumes = append(st.Volumes, vs)
+		if v.file {
+			st.Files = append(st.Files, vs)
+		} else {
+			st.Volumes = append(st.Volumes, vs)
+		}
 		st.LogicalBytes += vs.MappedBytes
 	}
 	s.tableMu.Lock()
@@ -82,7 +87,7 @@ func (v *Volume) stats(counted map[uint64]uint64) (VolumeStats, error) {
 	s := v.store
 	s.opMu.RLock()
 	v.mu.RLock()
-	vs := VolumeStats{Name: v.name, ID: fmt.Sprintf("%x", v.id), SizeBytes: v.size}
+	vs := VolumeStats{Name: v.Name(), ID: fmt.Sprintf("%x", v.id), SizeBytes: v.size}
 	root := v.root
 	err := s.forest.Hold(root)
 	v.mu.RUnlock()

@@ -138,7 +138,7 @@ type Store struct {
 
 	tableMu      sync.Mutex
 	volumes      map[uint64]*Volume
-	byName       map[string]*Volume
+	byName       map[nameKey]*Volume
 	snapshots    map[uint64]*snapshotState
 	changedSnaps map[uint64]bool // since the last cut
 	deletedVols  map[uint64]bool // since the last cut

@@ -18,9 +18,10 @@ const (
 
 // Use is a range of bytes of a volume or of a snapshot.
 type Use struct {
-	// Volume is the volume's name, empty for a snapshot.
+	// Volume or File is the name of the one that it is.
 	Volume string `json:"volume,omitempty"`
-	// Snapshot is the snapshot's number, 0 for a volume.
+	File   string `json:"file,omitempty"`
+	// Snapshot is the snapshot's number, 0 where it is neither.
 	Snapshot uint64 `json:"snapshot,omitempty"`
 	// Offset and Length are in bytes. Those of a snapshot are bytes of the
 	// volume that it was taken of.
@@ -35,7 +36,7 @@ func (s *Store) findUses(ctx context.Context, damages []Damage) error {
 	for i := range damages {
 		f.damages[extent.ID(damages[i].Extent)] = &damages[i]
 	}
-	for _, v := range s.Volumes() {
+	for _, v := range s.spaces() {
 		if err := f.volume(ctx, v); err != nil {
 			return err
 		}
@@ -66,6 +67,13 @@ type useFinder struct {
 	damages map[extent.ID]*Damage
 }
 
+func useOf(v *Volume) Use {
+	if v.file {
+		return Use{File: v.Name()}
+	}
+	return Use{Volume: v.Name()}
+}
+
 func (f *useFinder) volume(ctx context.Context, v *Volume) error {
 	for next := uint64(0); ; {
 		if err := ctx.Err(); err != nil {
@@ -75,7 +83,7 @@ func (f *useFinder) volume(ctx context.Context, v *Volume) error {
 		root, size := v.root, v.size
 		var err error
 		next, err = f.store.forest.Leaves(root, next, usesStep, func(base uint64, slots []extent.Slot) {
-			f.leaf(Use{Volume: v.name}, base, slots, 0, size)
+			f.leaf(useOf(v), base, slots, 0, size)
 		})
 		v.mu.RUnlock()
 		if err != nil || next >= root.Blocks() {

@@ -21,8 +21,10 @@ type Volume struct {
 	store  *Store
 	number uint64 // key in the store's table, never used again
 	id     [16]byte
-	name   string
+	// named is the name; only a file's can change, with tableMu held.
+	named atomic.Pointer[string]
 	// What the volume was made as, for its whole life.
+	file     bool
 	readOnly bool
 	origin   uint64 // number of the volume that it was cloned from; 0: none
 	created  int64  // seconds since 1970; 0: not known
@@ -40,7 +42,31 @@ type Volume struct {
 }
 
 // Name returns the volume's name.
-func (v *Volume) Name() string { return v.name }
+func (v *Volume) Name() string { return *v.named.Load() }
+
+// String returns what people call it: "volume NAME" or "file NAME".
+func (v *Volume) String() string {
+	if v.file {
+		return "file " + v.Name()
+	}
+	return "volume " + v.Name()
+}
+
+// newVolume returns a volume of that name with nothing in it.
+func (s *Store) newVolume(name string) *Volume {
+	v := &Volume{store: s}
+	v.named.Store(&name)
+	return v
+}
+
+// key is where the store's table has the name.
+func (v *Volume) key() nameKey { return nameKey{v.Name(), v.file} }
+
+// nameKey is a name in one of the two name spaces: of volumes and of files.
+type nameKey struct {
+	name string
+	file bool
+}
 
 // ID returns the random number that the volume was made with; it stays for its
 // whole life and is never used again.
@@ -56,10 +82,10 @@ func (v *Volume) Size() int64 {
 // checkRange reports whether [off, off+length) lies in the volume. v.mu is held.
 func (v *Volume) checkRange(off, length int64) error {
 	if v.deleted {
-		return fmt.Errorf("volume %s: %w", v.name, ErrNotFound)
+		return fmt.Errorf("%v: %w", v, ErrNotFound)
 	}
 	if off < 0 || length < 0 || off > v.size || length > v.size-off {
-		return fmt.Errorf("%w: volume %s has %d bytes, wanted %d at %d", ErrRange, v.name, v.size, length, off)
+		return fmt.Errorf("%w: %v has %d bytes, wanted %d at %d", ErrRange, v, v.size, length, off)
 	}
 	return nil
 }

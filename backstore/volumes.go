@@ -1,9 +1,11 @@
 package backstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +30,14 @@ func checkSize(size int64) error {
 	return nil
 }
 
+// checkNewSize checks a size that v is to have.
+func (v *Volume) checkNewSize(size int64) error {
+	if v.file {
+		return checkFileSize(size)
+	}
+	return checkSize(size)
+}
+
 func levelFor(size int64) uint8 {
 	return blockmap.LevelFor(uint64((size + BlockLength - 1) / BlockLength))
 }
@@ -41,16 +51,24 @@ func (s *Store) CreateVolume(ctx context.Context, name string, size int64) (*Vol
 	if err := checkSize(size); err != nil {
 		return nil, err
 	}
-	v := &Volume{store: s, name: name, size: size, root: blockmap.Root{Level: levelFor(size)}, created: time.Now().Unix()}
+	v := s.newVolume(name)
+	v.size = size
+	return v, s.createVolume(ctx, v)
+}
+
+// createVolume makes v, which has a name, flags and a size, durably.
+func (s *Store) createVolume(ctx context.Context, v *Volume) error {
+	v.root.Level = levelFor(v.size)
+	v.created = time.Now().Unix()
 	rand.Read(v.id[:])
 	s.tableMu.Lock()
 	s.lastVolume++
 	v.number = s.lastVolume
 	s.tableMu.Unlock()
 	if err := s.addVolume(ctx, v); err != nil {
-		return nil, err
+		return err
 	}
-	return v, s.Flush(ctx)
+	return s.Flush(ctx)
 }
 
 func (s *Store) addVolume(ctx context.Context, v *Volume) error {
@@ -64,10 +82,10 @@ func (s *Store) addVolume(ctx context.Context, v *Volume) error {
 	defer func() { s.end(unused) }()
 	s.tableMu.Lock()
 	defer s.tableMu.Unlock()
-	if s.byName[v.name] != nil {
-		return fmt.Errorf("volume %s: %w", v.name, ErrExists)
+	if s.byName[v.key()] != nil {
+		return fmt.Errorf("%v: %w", v, ErrExists)
 	}
-	s.volumes[v.number], s.byName[v.name] = v, v
+	s.volumes[v.number], s.byName[v.key()] = v, v
 	s.journal.Append(e.b, nil)
 	unused = 0
 	return nil
@@ -77,7 +95,7 @@ func (s *Store) addVolume(ctx context.Context, v *Volume) error {
 func (s *Store) Volume(name string) (*Volume, error) {
 	s.tableMu.Lock()
 	defer s.tableMu.Unlock()
-	v := s.byName[name]
+	v := s.byName[nameKey{name: name}]
 	if v == nil {
 		return nil, fmt.Errorf("volume %s: %w", name, ErrNotFound)
 	}
@@ -98,13 +116,17 @@ func (s *Store) VolumeByID(id [16]byte) (*Volume, error) {
 
 // Volumes returns all volumes by name.
 func (s *Store) Volumes() []*Volume {
+	return slices.DeleteFunc(s.spaces(), func(v *Volume) bool { return v.file })
+}
+
+// spaces returns all volumes and files, the volumes first, each by name.
+func (s *Store) spaces() []*Volume {
 	s.tableMu.Lock()
 	defer s.tableMu.Unlock()
-	all := make([]*Volume, 0, len(s.volumes))
-	for _, v := range s.volumes {
-		all = append(all, v)
-	}
-	slices.SortFunc(all, func(a, b *Volume) int { return strings.Compare(a.name, b.name) })
+	all := slices.Collect(maps.Values(s.volumes))
+	slices.SortFunc(all, func(a, b *Volume) int {
+		return cmp.Or(cmp.Compare(a.flags()&flagFile, b.flags()&flagFile), strings.Compare(a.Name(), b.Name()))
+	})
 	return all
 }
 
@@ -115,6 +137,11 @@ func (s *Store) DeleteVolume(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	return s.deleteSpace(ctx, v)
+}
+
+// deleteSpace deletes a volume or a file.
+func (s *Store) deleteSpace(ctx context.Context, v *Volume) error {
 	return v.changeWatched(ctx, 0, MaxVolumeBytes/BlockLength, func() error { return s.deleteVolume(ctx, v) })
 }
 
@@ -130,7 +157,7 @@ func (s *Store) deleteVolume(ctx context.Context, v *Volume) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.deleted {
-		return fmt.Errorf("volume %s: %w", v.name, ErrNotFound)
+		return fmt.Errorf("%v: %w", v, ErrNotFound)
 	}
 	if err := v.watched.check(0, MaxVolumeBytes/BlockLength); err != nil {
 		return err
@@ -145,10 +172,17 @@ func (s *Store) deleteVolume(ctx context.Context, v *Volume) error {
 
 // removeVolume takes a locked volume out of the table.
 func (s *Store) removeVolume(v *Volume) error {
+	s.tableMu.Lock()
+	delete(s.byName, v.key())
+	s.tableMu.Unlock()
+	return s.dropVolume(v)
+}
+
+// dropVolume takes a locked volume, which has no name any more, out of the table.
+func (s *Store) dropVolume(v *Volume) error {
 	v.deleted = true
 	s.tableMu.Lock()
 	delete(s.volumes, v.number)
-	delete(s.byName, v.name)
 	s.deletedVols[v.number] = true
 	s.tableMu.Unlock()
 	root := v.root
@@ -165,13 +199,17 @@ func (v *Volume) Grow(ctx context.Context, size int64) error {
 	if err := v.checkWritable(); err != nil {
 		return err
 	}
-	if err := v.grow(ctx, size); err != nil {
+	if old := v.Size(); size < old {
+		return fmt.Errorf("%w: %v has %d bytes and cannot shrink to %d", ErrInvalid, v, old, size)
+	}
+	if err := v.setSize(ctx, size); err != nil {
 		return err
 	}
 	return v.store.Flush(ctx)
 }
 
-func (v *Volume) grow(ctx context.Context, size int64) error {
+// setSize sets the size; what a file loses by it reads as zeros already.
+func (v *Volume) setSize(ctx context.Context, size int64) error {
 	s := v.store
 	var e enc
 	e.byte(recResizeVolume)
@@ -187,19 +225,25 @@ func (v *Volume) grow(ctx context.Context, size int64) error {
 	if err := v.checkRange(0, 0); err != nil {
 		return err
 	}
-	if size < v.size {
-		return fmt.Errorf("%w: volume %s has %d bytes and cannot shrink to %d", ErrInvalid, v.name, v.size, size)
+	if err := v.resize(size); err != nil {
+		return err
 	}
-	v.resize(size)
 	s.journal.Append(e.b, nil)
 	unused = 0
 	return nil
 }
 
-// resize sets the size of a locked volume, at least its old one.
-func (v *Volume) resize(size int64) {
-	v.store.forest.Grow(&v.root, uint64((size+BlockLength-1)/BlockLength))
+// resize sets the size of a locked volume. Blocks beyond it are given up.
+func (v *Volume) resize(size int64) error {
+	blocks := uint64((size + BlockLength - 1) / BlockLength)
+	if size < v.size {
+		if err := v.store.forest.Clear(&v.root, blocks, v.root.Blocks()-min(blocks, v.root.Blocks())); err != nil {
+			return v.store.fail(err)
+		}
+	}
+	v.store.forest.Grow(&v.root, blocks)
 	v.size = size
+	return nil
 }
 
 // encode returns the volume's stored form: number, id, name, size, root, flags,
@@ -208,7 +252,7 @@ func (v *Volume) encode() []byte {
 	var e enc
 	e.uint(v.number)
 	e.raw(v.id[:])
-	e.bytes([]byte(v.name))
+	e.bytes([]byte(v.Name()))
 	e.uint(uint64(v.size))
 	e.uint(v.root.Node)
 	e.byte(v.root.Level)
@@ -219,13 +263,15 @@ func (v *Volume) encode() []byte {
 }
 
 func (d *dec) volume(s *Store) *Volume {
-	v := &Volume{store: s, number: d.uint(), id: d.id16(), name: string(d.bytes()), size: d.int63()}
+	number, id := d.uint(), d.id16()
+	v := s.newVolume(string(d.bytes()))
+	v.number, v.id, v.size = number, id, d.int63()
 	v.root = blockmap.Root{Node: d.uint(), Level: d.byte()}
 	if len(d.b) > 0 { // the first stores kept no more than this
 		v.setFlags(d.byte())
 		v.origin, v.created = d.uint(), d.int63()
 	}
-	if v.root.Level > blockmap.MaxLevel || checkSize(v.size) != nil || v.root.Blocks() < uint64(v.size)/BlockLength {
+	if v.root.Level > blockmap.MaxLevel || v.checkNewSize(v.size) != nil || v.root.Blocks() < uint64(v.size)/BlockLength {
 		d.fail()
 	}
 	return v

@@ -64,7 +64,7 @@ func (v *Volume) Watch(ctx context.Context, ranges []Range, recs []Record, chang
 		}
 	}
 	if err := v.watched.add(w); err != nil {
-		return nil, fmt.Errorf("volume %s: %w", v.name, err)
+		return nil, fmt.Errorf("%v: %w", v, err)
 	}
 	if len(recs) > 0 {
 		s.recordMu.Lock()
@@ -81,7 +81,7 @@ func (v *Volume) Watch(ctx context.Context, ranges []Range, recs []Record, chang
 func (w *Watch) Snapshot(ctx context.Context, ranges []Range, recs func(snapshotID uint64) []Record) (*Snapshot, error) {
 	return w.volume.snapshot(ctx, ranges, recs, func() error {
 		if w.over.Load() {
-			return fmt.Errorf("volume %s: %w", w.volume.name, ErrChanged)
+			return fmt.Errorf("%v: %w", w.volume, ErrChanged)
 		}
 		return nil
 	})

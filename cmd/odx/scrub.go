@@ -104,7 +104,9 @@ func printDamage(w io.Writer, d backstore.Damage) error {
 	}
 	for _, u := range d.Uses {
 		who := "volume " + u.Volume
-		if u.Volume == "" {
+		if u.File != "" {
+			who = "file " + u.File
+		} else if u.Volume == "" {
 			who = fmt.Sprintf("snapshot %d", u.Snapshot)
 		}
 		if _, err := fmt.Fprintf(w, "  %s: %d bytes at %d\n", who, u.Length, u.Offset); err != nil {
