@@ -338,22 +338,6 @@ func TestConnectionLimits(t *testing.T) {
 	third.alive()
 }
 
-// TestManyLogins leaves nothing behind; goleak looks for goroutines at the end.
-func TestManyLogins(t *testing.T) {
-	b := newBench(t, nil, nil)
-	for n := range 300 {
-		i := b.login()
-		if n%3 == 0 {
-			i.nc.Close()
-			continue
-		}
-		i.alive()
-		i.logout()
-	}
-	eventually(t, "all sessions have ended", func() bool { return len(b.srv.Sessions()) == 0 && b.disk.nexuses() == 0 })
-	eventually(t, "all connections have ended", func() bool { return len(b.srv.appendConns(nil)) == 0 })
-}
-
 // TestSessions lists what is logged in.
 func TestSessions(t *testing.T) {
 	b := newBench(t, nil, nil)
