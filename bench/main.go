@@ -31,6 +31,9 @@ func main() {
 	flag.IntVar(&o.tokens, "tokens", 200, "token copies to time; 0 for none, and no look at the memory of 1 TiB")
 	only := flag.String("only", "", "regular expression for the names of the workloads to run")
 	flag.StringVar(&o.dir, "dir", "", "folder for the targets' data (default: the system's for temporary files)")
+	flag.BoolVar(&o.store, "store", true, "run the workloads against the store")
+	flag.BoolVar(&o.memory, "memory", true, "run the workloads against a LUN in memory")
+	flag.StringVar(&o.profile, "profile", "", "file for a CPU profile of the workloads against a LUN in memory")
 	flag.Parse()
 
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -48,6 +51,10 @@ type options struct {
 	length time.Duration
 	tokens int
 	only   *regexp.Regexp
+	// store and memory say which workloads run; profile is a file for a profile
+	// of the latter, if not empty.
+	store, memory bool
+	profile       string
 }
 
 func start(ctx context.Context, o options, size, only string) (err error) {
@@ -64,8 +71,15 @@ func start(ctx context.Context, o options, size, only string) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
 	printMachine(os.Stdout, o)
-	if err := comparePeers(ctx, o); err != nil {
-		return err
+	if o.store {
+		if err := comparePeers(ctx, o); err != nil {
+			return err
+		}
+	}
+	if o.memory {
+		if err := compareTransports(ctx, o); err != nil {
+			return err
+		}
 	}
 	if o.tokens == 0 {
 		return nil
@@ -106,6 +120,15 @@ func comparePeers(ctx context.Context, o options) (err error) {
 			return fmt.Errorf("fill the LUN of %s: %w", p.name, err)
 		}
 	}
+	rows, err := measure(ctx, o, workloads, targets)
+	if err != nil {
+		return err
+	}
+	return printRows(os.Stdout, rows)
+}
+
+// measure runs the workloads that o selects against the targets, in turn.
+func measure(ctx context.Context, o options, workloads []workload, targets []*undertest.Target) ([]row, error) {
 	var rows []row
 	for _, w := range workloads {
 		if !o.only.MatchString(w.name) {
@@ -116,12 +139,12 @@ func comparePeers(ctx context.Context, o options) (err error) {
 			for i, t := range targets {
 				rate, err := w.run(ctx, t, o.length)
 				if err != nil {
-					return fmt.Errorf("%s against %s: %w", w.name, peers[i].name, err)
+					return nil, fmt.Errorf("%s against %s: %w", w.name, peers[i].name, err)
 				}
 				r.rates[i] = append(r.rates[i], rate)
 			}
 		}
 		rows = append(rows, r)
 	}
-	return printRows(os.Stdout, rows)
+	return rows, nil
 }
