@@ -75,7 +75,6 @@ func TestStalledEnds(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, func(o *Options) { o.AbortTimeout = 20 * time.Millisecond }, nil)
 			started, release := b.disk.hang()
-			defer close(release)
 			i := b.login()
 			for range 3 {
 				i.send(i.command(bitRead, memBlock, read10(0, 1)...), nil, nil)
@@ -83,6 +82,8 @@ func TestStalledEnds(t *testing.T) {
 			}
 			c.end(b, i)
 			eventually(t, "the session has ended", func() bool { return len(b.srv.Sessions()) == 0 })
+			close(release)
+			eventually(t, "the nexus is lost when the commands are back", func() bool { return b.disk.nexuses() == 0 })
 		})
 	}
 }
