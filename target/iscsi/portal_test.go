@@ -143,7 +143,10 @@ func TestRedirectOfLibiscsi(t *testing.T) {
 		if err != nil || !strings.Contains(string(out), "memory disk") {
 			t.Errorf("to %s: %v\n%s", at, err, out)
 		}
-		if n := there.srv.lastTSIH; n == 0 {
+		there.srv.mu.Lock()
+		sessions := there.srv.lastTSIH
+		there.srv.mu.Unlock()
+		if sessions == 0 {
 			t.Errorf("to %s: no session where the initiator was sent", at)
 		}
 	}
