@@ -176,6 +176,7 @@ func (s *Store) finishCut(c *cut) error {
 	s.recordMu.Lock()
 	s.storing = nil
 	s.recordMu.Unlock()
+	s.firstLSN.Store(uint64(c.state.firstLSN))
 	if err := s.journal.Truncate(c.state.firstLSN); err != nil {
 		return err
 	}

@@ -100,6 +100,7 @@ func (s *Store) loadState() (state, error) {
 		return st, err
 	}
 	s.lastVolume, s.lastSnapshot = st.lastVolume, st.lastSnapshot
+	s.firstLSN.Store(uint64(st.firstLSN))
 	if s.usage, err = extent.LoadUsage(s.kv); err != nil {
 		return st, err
 	}

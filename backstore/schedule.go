@@ -14,6 +14,9 @@ const (
 	// checkpointBytes of journal start a checkpoint: they bound the time that
 	// opening the store after a crash takes.
 	checkpointBytes = 64 << 20
+	// checkpointRecords start one, too: small records are quick to write, and
+	// take as long as others to do again.
+	checkpointRecords = 200_000
 	// throttleBytes of journal make writers wait for the running checkpoint.
 	throttleBytes = 4 * checkpointBytes
 	// checkpointPeriod is the longest time that changes stay only in the journal.
@@ -40,6 +43,17 @@ type checkpointer struct {
 // long, or there is too much changed metadata, which cannot be evicted.
 func (s *Store) behind() bool {
 	return s.journal.Bytes() > throttleBytes || s.dirty() > s.opts.CacheBytes/4
+}
+
+// due reports whether the journal is so long, or so much metadata changed, that
+// a checkpoint should be taken.
+func (s *Store) due() bool {
+	return s.journal.Bytes() > checkpointBytes || s.waitingRecords() > checkpointRecords || s.tooDirty()
+}
+
+// waitingRecords returns how many records opening the store would do again.
+func (s *Store) waitingRecords() uint64 {
+	return uint64(s.journal.Last()) + 1 - s.firstLSN.Load()
 }
 
 // throttle waits while the checkpoints do not keep up.
@@ -125,8 +139,7 @@ func (s *Store) checkpointLoop(ctx context.Context) {
 		case <-hurry:
 		}
 		s.measureSpace()
-		due := s.journal.Bytes() > checkpointBytes || s.tooDirty()
-		if !due && (time.Since(last) < checkpointPeriod || s.journal.Last() == lastLSN && s.dirty() == 0) {
+		if !s.due() && (time.Since(last) < checkpointPeriod || s.journal.Last() == lastLSN && s.dirty() == 0) {
 			continue
 		}
 		lsn := s.journal.Last()

@@ -166,6 +166,7 @@ type Store struct {
 	cleaning sync.Mutex
 
 	checkpoints checkpointer
+	firstLSN    atomic.Uint64 // of the records that the last checkpoint does not have
 	cleanBudget *rate.Limiter
 	cancel      context.CancelFunc // ends the background goroutines
 	background  sync.WaitGroup

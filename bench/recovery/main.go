@@ -1,6 +1,7 @@
 // Command recovery measures how long odx takes to serve again after SIGKILL. It
 // fills a LUN with data that occurs once, puts load on it, kills the server in the
-// middle of that and times its next start, several times over.
+// middle of that and times its next start, several times over. The time of the
+// processors is told too: it is what the start costs on a machine that is busy.
 //
 // usage: go run ./bench/recovery [-size 10GiB] [-kills 6] [-dir FOLDER]
 package main
@@ -59,21 +60,18 @@ func run(ctx context.Context, size string, kills int, dir string) (err error) {
 		return fmt.Errorf("fill the LUN: %w", err)
 	}
 	fmt.Printf("%s written in %.0f s\n", size, time.Since(start).Seconds())
-	took, err := killAndRestart(ctx, t)
-	if err != nil {
+	if err := killAndRestart(ctx, t, "right after that"); err != nil {
 		return err
 	}
-	fmt.Printf("ready %4d ms after SIGKILL right after that\n", took.Milliseconds())
 	for i := range kills {
 		l := loads[i%len(loads)]
 		lasted, err := loadUntilKilled(ctx, t, l)
 		if err != nil {
 			return err
 		}
-		if took, err = killAndRestart(ctx, t); err != nil {
+		if err := killAndRestart(ctx, t, fmt.Sprintf("%.1f s into %s", lasted.Seconds(), l.name)); err != nil {
 			return err
 		}
-		fmt.Printf("ready %4d ms after SIGKILL %.1f s into %s\n", took.Milliseconds(), lasted.Seconds(), l.name)
 	}
 	return nil
 }
@@ -113,15 +111,23 @@ func loadUntilKilled(ctx context.Context, t *undertest.Target, k kind) (lasted t
 	}
 }
 
-// killAndRestart kills the server, if it still runs, and returns how long it
-// takes from its start until it says that it is ready.
-func killAndRestart(ctx context.Context, t *undertest.Target) (time.Duration, error) {
+// killAndRestart kills the server, if it still runs, and prints how long it takes
+// from its start until it says that it is ready.
+func killAndRestart(ctx context.Context, t *undertest.Target, when string) error {
 	if err := t.Kill(); err != nil {
-		return 0, err
+		return err
 	}
 	start := time.Now()
-	err := t.Restart(ctx)
-	return time.Since(start), err
+	if err := t.Restart(ctx); err != nil {
+		return err
+	}
+	took := time.Since(start)
+	cpu, err := t.ProcessorTime()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("ready in %4d ms (%d ms of a processor) after SIGKILL %s\n", took.Milliseconds(), cpu.Milliseconds(), when)
+	return nil
 }
 
 // fill writes the whole LUN with data that occurs nowhere twice.

@@ -169,3 +169,27 @@ func (t *Target) ResidentBytes() (int64, error) {
 	}
 	return 0, fmt.Errorf("no VmRSS in /proc/%d/status", t.PID())
 }
+
+// ProcessorTime is what the process has used of the processors: utime and stime
+// of proc(5), in units of 10 ms.
+func (t *Target) ProcessorTime() (time.Duration, error) {
+	name := fmt.Sprintf("/proc/%d/stat", t.PID())
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return 0, err
+	}
+	// Fields are counted behind the command's name, which may hold anything.
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("%s has %d fields", name, len(fields))
+	}
+	var ticks int64
+	for _, field := range fields[11:13] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", name, err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
+}
