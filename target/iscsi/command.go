@@ -113,6 +113,10 @@ func (c *conn) proceed(t *task) error {
 // are short and this is its connection's reader, otherwise on a worker. The session's mu is held and is released.
 func (c *conn) start(t *task) error {
 	s := c.sess
+	if s.holdBack(t) {
+		s.mu.Unlock()
+		return nil
+	}
 	cost := time.Duration(s.cost[t.st.OpCode].Load())
 	if t.kept || cost == 0 || cost > shortCommand || t.edtl > shortTransfer || len(s.ready) > 0 || !s.reserveDataIn(t) {
 		s.enqueue(t)

@@ -164,6 +164,9 @@ func (s *session) abort(t *task) (running bool) {
 	case taskReady:
 		s.ready = remove(s.ready, t)
 		s.free(t)
+	case taskHeld:
+		t.held.task, t.held = nil, nil
+		s.free(t)
 	case taskCollecting:
 		s.free(t)
 	}
@@ -194,13 +197,6 @@ func (s *session) dataSent() {
 		s.hire()
 		s.mu.Unlock()
 	}
-}
-
-// enqueue leaves t to the workers. mu is held.
-func (s *session) enqueue(t *task) {
-	t.state = taskReady
-	s.ready = append(s.ready, t)
-	s.hire()
 }
 
 // hire starts a worker if there is work for one more. mu is held.
@@ -293,6 +289,7 @@ func (t *task) announceEnd() {
 // its worker are free; it keeps its buffers until Execute returns. mu is held.
 func (s *session) detach(t *task) {
 	t.detached = true
+	t.st.Leave() // nothing of what it still does counts
 	t.announceEnd()
 	s.detached++
 	s.end(t)

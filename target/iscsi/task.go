@@ -41,6 +41,7 @@ type taskState int
 const (
 	taskWithReader taskState = iota // the reader prepares it or reads data for it
 	taskCollecting                  // waits for Data-Out
+	taskHeld                        // waits for other tasks of the logical unit
 	taskReady                       // waits for a worker
 	taskRunning                     // in DeviceServer.Execute
 )
@@ -74,6 +75,8 @@ type task struct {
 	out     dataOut
 	// reservedIn is what the task holds of the session's DataInLimit.
 	reservedIn int64
+	// held is there while the state is taskHeld.
+	held *heldTask
 	// onWorker: runs on one of the session's workers, not on its reader.
 	onWorker bool
 	// kept: came before its turn and was delivered by another reader, perhaps.

@@ -46,6 +46,7 @@ const (
 	ASCSavingParametersNotSupported          ASC = 0x3900
 	ASCReportedLUNsDataChanged               ASC = 0x3F0E
 	ASCInternalTargetFailure                 ASC = 0x4400
+	ASCInvalidMessageError                   ASC = 0x4900
 	ASCInsufficientRegistrationResources     ASC = 0x5504
 )
 

@@ -11,7 +11,13 @@ import (
 const opORWrite = 0x8B
 
 // prepareORWrite checks ORWRITE(16) (SBC-3 5.7).
-func prepareORWrite(t *Task) error { return prepareWrite(t) }
+func prepareORWrite(t *Task) error {
+	if err := prepareWrite(t); err != nil {
+		return err
+	}
+	t.exclusive = t.Offset%backstore.BlockLength+uint64(t.TL) > backstore.MaximumAtomicWrite
+	return nil
+}
 
 // executeORWrite sets the bits of Data-Out in the blocks of the range. Each step
 // of the store is uninterrupted, and the task set keeps others out when there is

@@ -81,6 +81,8 @@ type LogicalUnit struct {
 	changing   reservationLock
 	// background are the flushes that no command waits for.
 	background backgroundFlush
+	// tasks are the tasks of all nexuses.
+	tasks taskSet
 	// eraser erases the whole medium.
 	eraser eraser
 

@@ -52,6 +52,9 @@ type itlNexus struct {
 	port     *luPort // nil where the target does not know it
 	readOnly bool    // for this nexus, whatever the logical unit is
 
+	// tasks are those of this nexus in the task set.
+	tasks atomic.Int32
+
 	// pending mirrors that there is something below, so that a command for which
 	// there is nothing takes no lock.
 	pending atomic.Bool

@@ -51,7 +51,11 @@ func (i *itlNexus) prepare(t *Task) error {
 		t.Wanted = 0
 		return NewSense(KeyIllegalRequest, ASCInvalidFieldInCDB)
 	}
-	return nil
+	if passesAttention(t.OpCode) {
+		return nil // answered whatever else goes on
+	}
+	t.exclusive = t.exclusive || op.Erases
+	return i.enterTaskSet(t)
 }
 
 // execute runs the operation, if it has as much Data-Out as it counts on.
@@ -63,8 +67,15 @@ func (t *Task) execute(ctx context.Context) error {
 	if have < uint64(t.Wanted) && !t.op.Partial {
 		return errShortDataOut
 	}
-	// Again: while its data was on the way, the nexus may have been fenced off.
+	if err := t.awaitEnabled(ctx); err != nil {
+		return err
+	}
+	// Again: while its data was on the way, or it waited for other tasks, the nexus
+	// may have been fenced off, or the medium may be being erased.
 	if t.itl != nil {
+		if err := t.LU.ready(t.op); err != nil {
+			return err
+		}
 		if err := t.LU.Reserved(t.Nexus, t.op.access(t.CDB())); err != nil {
 			return err
 		}

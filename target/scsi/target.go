@@ -179,6 +179,7 @@ func (tg *Target) Prepare(t *Task) (done bool) {
 // Execute runs a task that Prepare passed and sets its status, Data-In and
 // sense data.
 func (tg *Target) Execute(ctx context.Context, t *Task) {
+	defer t.Leave()
 	if err := t.execute(ctx); err != nil {
 		t.DropDataIn()
 		tg.fail(t, err)
@@ -207,8 +208,15 @@ func (tg *Target) TasksAborted(n *Nexus, lun [8]byte) {
 
 // fail ends t with the status and sense data of err.
 func (tg *Target) fail(t *Task, err error) {
-	if err == errReservationConflict {
+	switch err {
+	case errReservationConflict:
 		t.Result = api.SAM_STAT_RESERVATION_CONFLICT
+		return
+	case errTaskSetFull:
+		t.Result = api.SAM_STAT_TASK_SET_FULL
+		return
+	case errBusy:
+		t.Result = api.SAM_STAT_BUSY
 		return
 	}
 	if err == ErrBusy {

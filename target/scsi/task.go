@@ -1,6 +1,8 @@
 package scsi
 
 import (
+	"sync/atomic"
+
 	"github.com/gostor/gotgt/pkg/api"
 
 	"odx/target/bufpool"
@@ -28,6 +30,14 @@ type Task struct {
 	// Wanted is the number of Data-Out bytes that the CDB asks for; Prepare
 	// sets it. The transport fetches min(Wanted, ExpectedOut) bytes.
 	Wanted uint32
+
+	// exclusive says that no other task of the logical unit may run meanwhile. An
+	// operation's Prepare sets it.
+	exclusive bool
+	// place is where in the task set of LU the task is, and entry its entry, if it
+	// is queued there.
+	place atomic.Uint32
+	entry *taskEntry
 
 	op    *Operation // set by Prepare
 	itl   *itlNexus  // set by Prepare, nil when the LUN has no logical unit
@@ -58,12 +68,14 @@ func (t *Task) Reset(n *Nexus, cdb []byte) {
 		t.OpCode = t.cdb[0]
 	}
 	t.outDB, t.inDB, t.sense = api.SCSIDataBuffer{}, api.SCSIDataBuffer{}, api.SenseBuffer{}
-	t.Nexus, t.LU, t.op, t.itl = n, nil, nil, nil
+	t.Nexus, t.LU, t.op, t.itl, t.entry, t.exclusive = n, nil, nil, nil, nil, false
 	t.ExpectedOut, t.ExpectedIn, t.Wanted = 0, 0, 0
 }
 
-// Release gives the data buffers back to the pool.
+// Release gives the data buffers back to the pool, and takes the task out of its
+// task set where Execute was not called.
 func (t *Task) Release() {
+	t.Leave()
 	t.pool.Put(t.out)
 	t.pool.Put(t.in)
 	t.out, t.in = nil, nil

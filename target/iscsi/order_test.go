@@ -1,0 +1,141 @@
+package iscsi
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+
+	"odx/target/scsi"
+)
+
+// memVolume is a volume in memory over a memDisk's data.
+type memVolume struct{ disk *memDisk }
+
+func (v memVolume) Size() int64 { return int64(len(v.disk.data)) }
+func (v memVolume) ReadAt(_ context.Context, p []byte, off int64) error {
+	copy(p, v.disk.at(int(off), len(p)))
+	return nil
+}
+func (v memVolume) WriteAt(_ context.Context, p []byte, off int64) error {
+	v.disk.put(int(off), p)
+	return nil
+}
+func (v memVolume) Unmap(context.Context, int64, int64) error { return errors.New("not thin") }
+func (v memVolume) Flush(context.Context) error               { return nil }
+
+// newOrderBench serves a real device server, with fewer workers than there will
+// be commands that wait.
+func newOrderBench(t *testing.T) *bench {
+	lu, err := scsi.NewLogicalUnit(scsi.LUConfig{Volume: memVolume{newMemDisk(1 << 20)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	device := scsi.NewTarget(scsi.TargetConfig{Name: testTarget})
+	if err := device.AddLU(0, lu); err != nil {
+		t.Fatal(err)
+	}
+	o := DefaultOptions()
+	o.Workers = 2
+	srv, err := NewServer(o, []TargetConfig{{Name: testTarget, DeviceServer: device}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(context.Background(), l, 7) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := srv.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		if err := <-served; !errors.Is(err, ErrClosed) {
+			t.Errorf("Serve returned %v", err)
+		}
+	})
+	return &bench{tb: t, srv: srv, addr: l.Addr().String()}
+}
+
+// ordered makes h an ORDERED command, headOfQueue a HEAD OF QUEUE one.
+func ordered(h *bhs) *bhs     { h[1] = h[1]&^7 | 2; return h }
+func headOfQueue(h *bhs) *bhs { h[1] = h[1]&^7 | 3; return h }
+
+// A write that still waits for its data is older than an ordered command, and
+// more commands wait for that than there are workers: these do not keep the
+// write from being run. A HEAD OF QUEUE command passes all of them.
+func TestCommandsThatWaitForOthersTakeNoWorker(t *testing.T) {
+	b := newOrderBench(t)
+	i := b.login("ImmediateData=No")
+	i.senseOf(sendCommand(i, i.command(0, 0, 0, 0, 0, 0, 0, 0))) // power on
+
+	write := sendCommand(i, i.command(bitWrite, memBlock, write10(5, 1)...))
+	r2t, _ := i.expect(opR2T)
+	first := sendCommand(i, ordered(i.command(bitRead, memBlock, read10(5, 1)...)))
+	var behind []*bhs
+	for range 10 {
+		behind = append(behind, sendCommand(i, i.command(bitRead, memBlock, read10(5, 1)...)))
+	}
+	i.good(sendCommand(i, headOfQueue(i.command(bitRead, memBlock, read10(5, 1)...))))
+
+	data := pattern(3, memBlock)
+	i.answerR2T(write, r2t, data, memBlock)
+	i.good(write)
+	mustEqual(t, "read by the ordered command", i.good(first), data)
+	answered := map[uint32]bool{}
+	for range behind {
+		r, got := i.recv() // in any order
+		if r.opcode() != opDataIn || r[1]&bitStatus == 0 || r[3] != statusGood {
+			t.Fatalf("received %x", *r)
+		}
+		mustEqual(t, "read behind the ordered command", got, data)
+		answered[r.itt()] = true
+	}
+	for _, h := range behind {
+		if !answered[h.itt()] {
+			t.Errorf("task %#x has no response", h.itt())
+		}
+	}
+	i.logout()
+}
+
+// Commands that wait are aborted at once, and those behind them go on; a
+// connection that ends leaves none behind.
+func TestAbortOfCommandsThatWaitForOthers(t *testing.T) {
+	b := newOrderBench(t)
+	i := b.login("ImmediateData=No")
+	i.senseOf(sendCommand(i, i.command(0, 0, 0, 0, 0, 0, 0, 0)))
+	other := b.loginAs(testInitiator+"2", "ImmediateData=No")
+	other.senseOf(sendCommand(other, other.command(0, 0, 0, 0, 0, 0, 0, 0)))
+
+	write := sendCommand(i, i.command(bitWrite, memBlock, write10(5, 1)...))
+	r2t, _ := i.expect(opR2T)
+	waiting := sendCommand(i, ordered(i.command(bitRead, memBlock, read10(5, 1)...)))
+	behind := sendCommand(other, other.command(bitRead, memBlock, read10(5, 1)...))
+	abort := i.tmf(tmfAbortTask, [8]byte{}, waiting)
+	if got := i.tmfResponse(abort); got != tmfComplete {
+		t.Errorf("response %d", got)
+	}
+	other.good(behind)
+	i.answerR2T(write, r2t, make([]byte, memBlock), memBlock)
+	i.good(write)
+
+	// The older write never gets its data: its connection ends instead.
+	sendCommand(i, i.command(bitWrite, memBlock, write10(5, 1)...))
+	i.expect(opR2T)
+	sendCommand(i, ordered(i.command(bitRead, memBlock, read10(5, 1)...)))
+	last := sendCommand(other, ordered(other.command(bitRead, memBlock, read10(5, 1)...)))
+	i.nc.Close()
+	other.good(last)
+	other.logout()
+}
+
+// sendCommand sends h without data and returns it.
+func sendCommand(i *initiator, h *bhs) *bhs {
+	i.tb.Helper()
+	i.send(h, nil, nil)
+	return h
+}
