@@ -51,9 +51,14 @@ func (s *Store) ExclusiveBytes(ctx context.Context) (map[string]int64, error) {
 	return bytes, err
 }
 
+// references tells how many slots refer to an extent, and its length in blocks.
+type references interface {
+	References(id extent.ID) (refs uint64, blocks int, err error)
+}
+
 // exclusive counts the extents whose references all come from one volume.
 type exclusive struct {
-	table   *extent.Stored
+	table   references
 	partial map[extent.ID]uint64 // references met, fewer than there are
 	blocks  int64                // of the extents of which all were met
 }

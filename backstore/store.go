@@ -165,6 +165,10 @@ type Store struct {
 	// both copy what only one of them moves. Outermost, like auditMu.
 	cleaning sync.Mutex
 
+	onFull     atomic.Pointer[func(ctx context.Context, need int64) bool]
+	makingRoom sync.Mutex // held while onFull runs. Outermost, like auditMu
+	reaping    sync.Mutex // held for a step of reaping; outside of opMu
+
 	checkpoints checkpointer
 	firstLSN    atomic.Uint64 // of the records that the last checkpoint does not have
 	cleanBudget *rate.Limiter
@@ -284,10 +288,14 @@ func (s *Store) reapLoop(ctx context.Context) {
 	}
 }
 
+// reapOnce takes one step. When it says that there is no more, what was dropped
+// before has been freed, by whoever it was.
 func (s *Store) reapOnce(ctx context.Context) (more bool, err error) {
 	if err := s.throttle(ctx); err != nil {
 		return false, err
 	}
+	s.reaping.Lock()
+	defer s.reaping.Unlock()
 	s.opMu.RLock()
 	defer s.opMu.RUnlock()
 	if err := s.usable(); err != nil {

@@ -2,6 +2,7 @@ package backstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -166,6 +167,16 @@ type blocksWrite struct {
 // writeBlocks writes whole blocks in one step, and reports whether it did: they
 // may not have been as expected.
 func (v *Volume) writeBlocks(ctx context.Context, p []byte, off int64, w blocksWrite) (done bool, err error) {
+	for {
+		done, err = v.tryWriteBlocks(ctx, p, off, w)
+		if err == nil || !errors.Is(err, ErrNoSpace) || !v.store.makeRoom(ctx, int64(len(p))) {
+			return done, err
+		}
+	}
+}
+
+// tryWriteBlocks writes with the room that there is.
+func (v *Volume) tryWriteBlocks(ctx context.Context, p []byte, off int64, w blocksWrite) (done bool, err error) {
 	s := v.store
 	if err := s.usable(); err != nil {
 		return false, err

@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"container/heap"
+	"context"
 	"crypto/subtle"
 	"sync"
 	"time"
@@ -26,6 +27,15 @@ type entry struct {
 	dying    Reason    // set once it ends; new users are refused
 	deadline time.Time // when it expires; has a monotonic reading; meaningless while users > 0
 	index    int       // place in Manager.idle, -1 when not there
+	victim   int       // place in Manager.victims, -1 when not there
+	// surrendered: a user said that nobody needs it any more.
+	surrendered bool
+	// aborts ends the contexts of those who use it, where policy asks for that.
+	aborts map[*use]context.CancelCauseFunc
+}
+
+func newEntry(id ID, rec record) *entry {
+	return &entry{id: id, rec: rec, saved: rec.LastUsed, index: -1, victim: -1}
 }
 
 // owns reports whether t holds the entry's secret.
@@ -38,6 +48,7 @@ func (e *entry) info() Info {
 		ID: e.id, Type: e.rec.Type, Length: e.rec.Length, BlockLength: e.rec.BlockLength,
 		Creator: e.rec.Creator, Created: e.rec.Created, LastUsed: e.rec.LastUsed,
 		Inactivity: e.rec.Inactivity, Uses: e.rec.Uses, InUse: e.users, Priority: e.rec.Priority,
+		Access: e.rec.Access,
 	}
 	copy(i.Management[:], e.rec.Management)
 	if e.index >= 0 {
@@ -73,10 +84,13 @@ func (d *deadlines) Pop() any {
 	return e
 }
 
-// rest puts a token that nobody uses under its inactivity timeout, if it has
-// one. m.mu is held.
+// rest puts a token that nobody uses among those that can be given up, and under
+// its inactivity timeout, if it has one. m.mu is held.
 func (m *Manager) rest(e *entry, deadline time.Time) {
-	if !e.rec.Type.expires() {
+	heap.Push(&m.victims, e)
+	if e.surrendered {
+		deadline = time.Now().Add(m.limits.MinInactivity)
+	} else if !e.rec.Type.expires() {
 		return
 	}
 	e.deadline = deadline
@@ -89,8 +103,11 @@ func (m *Manager) rest(e *entry, deadline time.Time) {
 	}
 }
 
-// unrest takes a token from under its inactivity timeout. m.mu is held.
+// unrest undoes rest. m.mu is held.
 func (m *Manager) unrest(e *entry) {
+	if e.victim >= 0 {
+		heap.Remove(&m.victims, e.victim)
+	}
 	if e.index >= 0 {
 		heap.Remove(&m.idle, e.index)
 	}

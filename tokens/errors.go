@@ -27,8 +27,14 @@ var (
 
 // Why an offload operation is refused for another reason than its token.
 var (
-	// ErrNoResources: the number of live tokens is at its limit.
+	// ErrNoResources: the number of live tokens, or the memory for them, is at its
+	// limit, and none can be given up.
 	ErrNoResources = errors.New("too many live tokens")
+	// ErrAccess: the requester may not use the token, or not copy between the
+	// volumes.
+	ErrAccess = errors.New("access denied")
+	// ErrUnmapped: by policy, volumes outside the store are not copied by token.
+	ErrUnmapped = errors.New("volume is outside the store")
 	// ErrTooLong: more bytes than one token may stand for.
 	ErrTooLong = errors.New("more bytes than one token may represent")
 	// ErrTimeout: the inactivity timeout is longer than the maximum.

@@ -18,56 +18,114 @@ const (
 	retryKill = 10 * time.Second
 )
 
-// acquire marks the token t as used and opens its snapshot. Until release it
-// does not expire.
-func (m *Manager) acquire(ctx context.Context, t *Token) (*entry, Snapshot, error) {
-	m.mu.Lock()
-	e, err := m.find(t)
-	if err != nil {
-		m.mu.Unlock()
-		return nil, nil, err
-	}
-	e.users++
-	m.unrest(e)
-	m.mu.Unlock()
+// use is one operation that uses a token.
+type use struct {
+	entry    *entry
+	snapshot Snapshot
+	// ctx ends when the operation's does, and with the token's error when the
+	// token ends, where policy asks for that.
+	ctx   context.Context
+	close context.CancelCauseFunc
+}
 
-	s, err := m.openData(ctx, e)
-	if err == nil {
-		return e, s, nil
+// err returns why an operation that ended with an error of its context did: its
+// token ended, or its caller did not want it any more.
+func (u *use) err(err error) error {
+	if err == nil || u.ctx.Err() == nil {
+		return err
 	}
+	return context.Cause(u.ctx)
+}
+
+// acquire marks the token t as used and opens its data, if r may be done with it.
+// Until release it does not expire.
+func (m *Manager) acquire(ctx context.Context, t *Token, r Request) (*use, error) {
+	u := &use{ctx: ctx, close: func(error) {}}
+	if m.policy.RunningCopy == AbortCopy {
+		u.ctx, u.close = context.WithCancelCause(ctx)
+	}
+	if err := m.join(u, t, r); err != nil {
+		u.close(nil)
+		return nil, err
+	}
+	var err error
+	if u.snapshot, err = m.openData(u.ctx, u.entry); err == nil {
+		return u, nil
+	}
+	err = u.err(err)
+	u.close(nil)
 	m.mu.Lock()
-	m.leave(e, e.deadline)
+	m.part(u, u.entry.deadline)
 	_, fate := m.find(t)
 	m.mu.Unlock()
 	switch {
 	case fate != nil:
-		return nil, nil, fate // it died since we found it
+		return nil, fate // it died since we found it
 	case errors.Is(err, backstore.ErrNotFound), errors.Is(err, backstore.ErrRange):
-		lost := fmt.Errorf("%w: its data is gone: %w", ErrCancelled, err)
-		if err := m.kill(ctx, e, Cancelled); err != nil && !errors.Is(err, errDying) {
-			return nil, nil, errors.Join(lost, err)
+		lost := fmt.Errorf("%w: %v: %w", ErrCancelled, DataGone, err)
+		if err := m.giveUp(ctx, u.entry, DataGone); err != nil {
+			return nil, errors.Join(lost, err)
 		}
-		return nil, nil, lost
+		return nil, lost
 	}
-	return nil, nil, err
+	return nil, err
+}
+
+// join makes u one of the users of the token t, if that may be copied from as r
+// says.
+func (m *Manager) join(u *use, t *Token, r Request) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, err := m.find(t)
+	if err != nil {
+		return err
+	}
+	if err := m.admit(&e.rec, r.Requester); err != nil {
+		return err
+	}
+	r.Source = e.rec.Creator.Volume
+	m.mu.Unlock()
+	err = m.authorize(r)
+	m.mu.Lock()
+	if err != nil {
+		return err
+	}
+	if e.dying != 0 { // meanwhile
+		return e.dying.err()
+	}
+	u.entry = e
+	e.users++
+	m.unrest(e)
+	if m.policy.RunningCopy == AbortCopy {
+		if e.aborts == nil {
+			e.aborts = make(map[*use]context.CancelCauseFunc)
+		}
+		e.aborts[u] = u.close
+	}
+	return nil
 }
 
 // release ends a use: the inactivity timeout starts again.
-func (m *Manager) release(ctx context.Context, e *entry) {
-	now := time.Now()
+func (m *Manager) release(ctx context.Context, u *use) {
+	u.snapshot.Release()
+	u.close(nil)
+	e, now := u.entry, time.Now()
 	m.mu.Lock()
 	e.rec.Uses++
 	m.stats.Uses++
 	e.rec.LastUsed = now.UTC()
-	m.leave(e, now.Add(e.rec.Inactivity))
+	m.part(u, now.Add(e.rec.Inactivity))
 	m.mu.Unlock()
 	if err := m.saveUse(ctx, e, saveUseEvery); err != nil && ctx.Err() == nil {
 		m.log.WithError(err).WithField("token", e.id).Warn("the last use of a token was not recorded")
 	}
 }
 
-// leave ends a use of e; the last one puts it under its deadline. m.mu is held.
-func (m *Manager) leave(e *entry, deadline time.Time) {
+// part ends a use of a token; the last one puts it under its deadline. m.mu is
+// held.
+func (m *Manager) part(u *use, deadline time.Time) {
+	e := u.entry
+	delete(e.aborts, u)
 	e.users--
 	if e.users == 0 && e.dying == 0 {
 		m.rest(e, deadline)
@@ -85,6 +143,9 @@ func (m *Manager) saveUse(ctx context.Context, e *entry, every time.Duration) er
 	if e.deleted || !rec.LastUsed.After(e.saved.Add(every)) {
 		return nil
 	}
+	if every > 0 && !m.useRecords.Allow() {
+		return nil // a later use, or Close, makes up for it
+	}
 	if err := m.store.PutRecords(ctx, backstore.Record{Key: tokenKey(livePrefix, e.id), Value: rec.encode()}); err != nil {
 		return err
 	}
@@ -99,11 +160,16 @@ var errDying = errors.New("token has ended already")
 // error, and the store unpins the snapshot (those who read it finish). The
 // first of several kills decides; the others wait until its records are in the
 // store. The end is durable after a Flush.
-func (m *Manager) kill(ctx context.Context, e *entry, reason Reason) error {
+//
+// cause is why the manager cancels it, 0 when it was not the manager's wish.
+func (m *Manager) kill(ctx context.Context, e *entry, reason Reason, cause Cause) error {
 	e.record.Lock()
 	defer e.record.Unlock()
-	grave := tombstone{Reason: reason, Died: time.Now().UTC()}
 	m.mu.Lock()
+	if e.surrendered && reason != Revoked {
+		reason = Deleted // as its user asked
+	}
+	grave := tombstone{Reason: reason, Cause: cause, Died: time.Now().UTC()}
 	if e.dying != 0 {
 		m.mu.Unlock()
 		return fmt.Errorf("%w: %w", errDying, e.dying.err())
@@ -129,10 +195,16 @@ func (m *Manager) kill(ctx context.Context, e *entry, reason Reason) error {
 		}
 		return fmt.Errorf("end token %v (%v): %w", e.id, reason, err)
 	}
-	delete(m.live, e.id)
+	if m.live[e.id] == e {
+		delete(m.live, e.id)
+		m.tally(&e.rec, -1)
+		m.stats.PinnedBytes -= e.rec.pinned()
+	}
 	m.dead.add(e.id, grave, forgotten)
-	m.stats.PinnedBytes -= e.rec.pinned()
-	m.count(reason)
+	m.ended(e, grave)
+	for _, abort := range e.aborts {
+		abort(m.fate(e.id))
+	}
 	return nil
 }
 
@@ -141,7 +213,7 @@ func (m *Manager) kill(ctx context.Context, e *entry, reason Reason) error {
 // change without the end.
 func (m *Manager) endOnChange(e *entry) func(context.Context) error {
 	return func(ctx context.Context) error {
-		if err := m.kill(ctx, e, Cancelled); err != nil && !errors.Is(err, errDying) {
+		if err := m.kill(ctx, e, Cancelled, Overwritten); err != nil && !errors.Is(err, errDying) {
 			return err
 		}
 		return nil
@@ -163,20 +235,6 @@ func (m *Manager) bury(ctx context.Context, e *entry, recs []backstore.Record) e
 	return err
 }
 
-// count adds one to the counter of reason. m.mu is held.
-func (m *Manager) count(reason Reason) {
-	switch reason {
-	case Expired:
-		m.stats.Expired++
-	case Cancelled:
-		m.stats.Cancelled++
-	case Revoked:
-		m.stats.Revoked++
-	case Deleted:
-		m.stats.Deleted++
-	}
-}
-
 // expire ends tokens at their deadlines until ctx ends.
 func (m *Manager) expire(ctx context.Context) {
 	timer := time.NewTimer(0)
@@ -194,7 +252,7 @@ func (m *Manager) expire(ctx context.Context) {
 				timer.Reset(wait)
 				break
 			}
-			if err := m.kill(ctx, e, Expired); err != nil && ctx.Err() == nil {
+			if err := m.kill(ctx, e, Expired, 0); err != nil && ctx.Err() == nil {
 				m.log.WithError(err).Warn("a token that expired stays pinned for now")
 			}
 		}

@@ -16,7 +16,7 @@ import (
 func TestNumberOfTokensIsLimited(t *testing.T) {
 	s := tokentest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
-	m := open(t, s, tokens.Limits{Tokens: 2, Tombstones: 3})
+	m := openWith(t, tokens.Options{Store: s, Limits: tokens.Limits{Tokens: 2, Tombstones: 3}, Policy: tokens.Policy{WhenFull: tokens.RefuseNew}})
 	var all []*tokens.Token
 	for range 6 {
 		a := mustRead(t, m, v, ranges(0, 512), tokens.ReadOptions{})

@@ -27,8 +27,9 @@ func (m *Manager) loadTokens(ctx context.Context) error {
 			m.log.WithError(err).WithField("token", id).Error("a token record is unreadable")
 			return nil
 		}
-		e := &entry{id: id, rec: *rec, saved: rec.LastUsed, index: -1}
+		e := newEntry(id, *rec)
 		m.live[id] = e
+		m.tally(rec, 1)
 		m.stats.PinnedBytes += rec.pinned()
 		m.rest(e, remaining(rec, time.Now()))
 		return nil

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/time/rate"
 
 	"odx/backstore"
 )
@@ -20,6 +21,20 @@ import (
 type Limits struct {
 	// Tokens is the number of live tokens: 100000 by default.
 	Tokens int
+	// TokensPerInitiator is how many of them one initiator may have made: no
+	// limit by default. One more is refused.
+	TokensPerInitiator int
+	// MemoryBytes is about what live tokens may take in memory: 256 MiB.
+	MemoryBytes int64
+	// HeldBytes is how much data tokens may keep alive that nothing else refers
+	// to: no limit by default. Every MeasurePeriod, 30 s by default, tokens are
+	// given up that hold more.
+	HeldBytes     int64
+	MeasurePeriod time.Duration
+	// UseRecordsPerSecond bounds how often the use of tokens is written to the
+	// store: 100. What is not written is forgotten in a crash: a token counts as
+	// last used earlier than it was.
+	UseRecordsPerSecond int
 	// Tombstones is the number of dead tokens whose fate is remembered: 10000.
 	Tombstones int
 	// TokenBytes is how much one token may represent: 1 TiB.
@@ -41,6 +56,7 @@ func (l *Limits) setDefaults() {
 		{&l.DefaultInactivity, time.Minute},
 		{&l.MaxInactivity, 10 * time.Minute},
 		{&l.CallTime, 400 * time.Millisecond},
+		{&l.MeasurePeriod, 30 * time.Second},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value
@@ -52,13 +68,20 @@ func (l *Limits) setDefaults() {
 	if l.Tombstones == 0 {
 		l.Tombstones = 10_000
 	}
+	if l.MemoryBytes == 0 {
+		l.MemoryBytes = 256 << 20
+	}
+	if l.UseRecordsPerSecond == 0 {
+		l.UseRecordsPerSecond = 100
+	}
 	if l.TokenBytes == 0 {
 		l.TokenBytes = 1 << 40
 	}
 }
 
 func (l *Limits) check() error {
-	if l.Tokens < 0 || l.Tombstones < 0 || l.TokenBytes < 0 || l.CallTime < 0 {
+	if l.Tokens < 0 || l.TokensPerInitiator < 0 || l.MemoryBytes < 0 || l.HeldBytes < 0 || l.Tombstones < 0 ||
+		l.TokenBytes < 0 || l.CallTime < 0 || l.MeasurePeriod < 0 || l.UseRecordsPerSecond < 0 {
 		return errors.New("token limits: a limit is negative")
 	}
 	if l.MinInactivity <= 0 || l.MinInactivity > l.DefaultInactivity || l.DefaultInactivity > l.MaxInactivity {
@@ -74,6 +97,10 @@ type Options struct {
 	// Log receives what goes wrong where no caller is told; nil discards it.
 	Log    *logrus.Entry
 	Limits Limits
+	Policy Policy
+	// Authorize, if set, is asked for leave for every copy that somebody other
+	// than the server asks for.
+	Authorize Authorize
 }
 
 // Manager keeps the tokens of one store. Its methods may be called
@@ -82,28 +109,30 @@ type Manager struct {
 	store  Store
 	log    *logrus.Entry
 	limits Limits
+	policy Policy
+	allow  Authorize // nil: everything
 	sealer sealer
 
-	stop    context.CancelFunc
-	expirer sync.WaitGroup
-	wake    chan struct{} // tells the expirer that an earlier deadline may exist
+	useRecords *rate.Limiter
+
+	stop       context.CancelFunc
+	background sync.WaitGroup
+	wake       chan struct{} // tells expire that an earlier deadline may exist
+
+	// measuring is held while what tokens hold is measured and tokens are given
+	// up for it. Outermost.
+	measuring sync.Mutex
 
 	mu       sync.Mutex // guards what follows
 	closed   bool
 	live     map[ID]*entry
-	reserved int // tokens being made, which count against the limit
+	reserved int            // tokens being made, which count against the limits
+	owned    map[string]int // tokens by their creator's initiator, those being made among them
+	memory   int64          // of them
 	idle     deadlines
+	victims  victims
 	dead     tombstones
 	stats    Stats
-}
-
-// Stats counts tokens. The counters begin at zero when the manager is opened.
-type Stats struct {
-	Live, Tombstones int
-	// PinnedBytes is the sum of the bytes that live tokens represent.
-	PinnedBytes int64
-
-	Created, Uses, Expired, Cancelled, Revoked, Deleted uint64
 }
 
 // Open returns the manager of a store with the tokens that the store holds.
@@ -113,17 +142,23 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 	if err := o.Limits.check(); err != nil {
 		return nil, err
 	}
+	if err := o.Policy.check(); err != nil {
+		return nil, err
+	}
 	if o.Log == nil {
 		silent := logrus.New()
 		silent.SetOutput(io.Discard)
 		o.Log = logrus.NewEntry(silent)
 	}
 	m := &Manager{
-		store: o.Store, log: o.Log, limits: o.Limits,
-		sealer: sealer{store: o.Store.ID()},
-		wake:   make(chan struct{}, 1),
-		live:   make(map[ID]*entry),
-		dead:   tombstones{max: o.Limits.Tombstones, byID: make(map[ID]tombstone)},
+		store: o.Store, log: o.Log, limits: o.Limits, policy: o.Policy, allow: o.Authorize,
+		sealer:     sealer{store: o.Store.ID()},
+		useRecords: rate.NewLimiter(rate.Limit(o.Limits.UseRecordsPerSecond), o.Limits.UseRecordsPerSecond),
+		wake:       make(chan struct{}, 1),
+		live:       make(map[ID]*entry),
+		owned:      make(map[string]int),
+		dead:       tombstones{max: o.Limits.Tombstones, byID: make(map[ID]tombstone)},
+		stats:      Stats{CancelledFor: make(map[Cause]uint64), Refused: make(map[string]uint64)},
 	}
 	if err := m.loadKey(ctx); err != nil {
 		return nil, fmt.Errorf("token key: %w", err)
@@ -145,7 +180,11 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 	}
 	run, stop := context.WithCancel(context.Background())
 	m.stop = stop
-	m.expirer.Go(func() { m.expire(run) })
+	m.background.Go(func() { m.expire(run) })
+	if m.limits.HeldBytes > 0 {
+		m.background.Go(func() { m.limitHeld(run) })
+	}
+	m.store.OnFull(m.makeRoom)
 	return m, nil
 }
 
@@ -164,7 +203,7 @@ func (m *Manager) Close() error {
 	}
 	m.mu.Unlock()
 	m.stop()
-	m.expirer.Wait()
+	m.background.Wait()
 	var errs []error
 	for _, e := range live {
 		errs = append(errs, m.saveUse(context.Background(), e, 0))
@@ -196,6 +235,7 @@ type Info struct {
 	Uses        uint64
 	InUse       int // operations running now
 	Priority    int
+	Access      Access
 	// Management is the ROD management token (SPC-4 r37 6.31).
 	Management [ManagementLength]byte
 }
@@ -247,17 +287,9 @@ func (m *Manager) List() []Info {
 	return list
 }
 
-// Stats returns the counts of now.
-func (m *Manager) Stats() Stats {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	s := m.stats
-	s.Live, s.Tombstones = len(m.live), len(m.dead.byID)
-	return s
-}
-
-// Delete ends the token with an identifier for reason, durably. Operations that
-// use it finish; new ones are refused with the reason's error.
+// Delete ends the token with an identifier for reason, durably. What becomes of
+// operations that use it, and whether Deleted is a hint only, is a matter of
+// policy; new ones are refused with the reason's error.
 func (m *Manager) Delete(ctx context.Context, id ID, reason Reason) error {
 	if reason.err() == nil {
 		return fmt.Errorf("delete token %v: %v is not a reason", id, reason)
@@ -270,7 +302,16 @@ func (m *Manager) Delete(ctx context.Context, id ID, reason Reason) error {
 		return fmt.Errorf("delete token %v: %w", id, err)
 	}
 	m.mu.Unlock()
-	if err := m.kill(ctx, e, reason); err != nil {
+	return m.end(ctx, e, reason)
+}
+
+// end ends a token as somebody asked, durably, unless that was a hint only.
+func (m *Manager) end(ctx context.Context, e *entry, reason Reason) error {
+	if reason == Deleted && m.policy.Deletion == DeletionHint {
+		m.surrender(e)
+		return nil
+	}
+	if err := m.kill(ctx, e, reason, 0); err != nil {
 		return err
 	}
 	return m.store.Flush(ctx)
@@ -301,6 +342,9 @@ func (m *Manager) find(t *Token) (*entry, error) {
 // m.mu is held.
 func (m *Manager) fate(id ID) error {
 	if t, ok := m.dead.byID[id]; ok {
+		if t.Cause != 0 {
+			return fmt.Errorf("%w: %v", t.Reason.err(), t.Cause)
+		}
 		return t.Reason.err()
 	}
 	return ErrUnknown

@@ -31,7 +31,15 @@ func discard() *logrus.Entry {
 
 func open(t testing.TB, s tokens.Store, l tokens.Limits) *tokens.Manager {
 	t.Helper()
-	m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard(), Limits: l})
+	return openWith(t, tokens.Options{Store: s, Limits: l})
+}
+
+func openWith(t testing.TB, o tokens.Options) *tokens.Manager {
+	t.Helper()
+	if o.Log == nil {
+		o.Log = discard()
+	}
+	m, err := tokens.Open(ctx, o)
 	if err != nil {
 		t.Fatal(err)
 	}

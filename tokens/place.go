@@ -97,7 +97,7 @@ func (m *Manager) rewatch(ctx context.Context) error {
 			return err
 		}
 		m.log.WithError(err).WithField("token", e.id).Warn("a change vulnerable token is cancelled: its data can no longer be watched")
-		if err := m.kill(ctx, e, Cancelled); err != nil {
+		if err := m.kill(ctx, e, Cancelled, DataGone); err != nil {
 			return fmt.Errorf("cancel token %v: %w", e.id, err)
 		}
 	}

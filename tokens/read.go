@@ -24,9 +24,14 @@ type ReadOptions struct {
 	// InactivityTimeout is how long the token lives without being used; 0 means
 	// the default.
 	InactivityTimeout time.Duration
-	Creator           Creator
-	// Priority is kept with the token.
+	// Creator is who asks; its Initiator, if any, has to have the right to.
+	Creator Creator
+	// Use says what for, in the words of the policy's rules.
+	Use string
+	// Priority is that of the token when no rule of the policy gives another.
 	Priority int
+	// Access narrows who may use the token; empty leaves that to the policy.
+	Access Access
 }
 
 // ReadResult is what an offload read made.
@@ -42,56 +47,98 @@ type ReadResult struct {
 // is durable when OffloadRead returns.
 //
 // Errors: ErrUnsupportedType, ErrTimeout, ErrRange, ErrTooLong, ErrNoResources,
-// and those of the store and the source.
+// ErrAccess, ErrUnmapped, and those of the store and the source.
 func (m *Manager) OffloadRead(ctx context.Context, src Source, ranges []backstore.Range, o ReadOptions) (ReadResult, error) {
-	rodType, err := o.Type.concrete()
+	r, err := m.offloadRead(ctx, src, ranges, o)
 	if err != nil {
-		return ReadResult{}, err
+		m.refused(err)
 	}
-	timeout, err := m.timeout(o.InactivityTimeout)
-	if err != nil {
-		return ReadResult{}, err
-	}
-	total, err := sumRanges(src.Volume.Size(), src.LU.BlockLength, ranges)
-	if err != nil {
-		return ReadResult{}, err
-	}
-	if total == 0 {
-		return ReadResult{}, fmt.Errorf("%w: no bytes to represent", ErrRange)
-	}
-	if total > m.limits.TokenBytes {
-		return ReadResult{}, fmt.Errorf("%w: %d, at most %d", ErrTooLong, total, m.limits.TokenBytes)
-	}
-	if err := m.reserve(); err != nil {
-		return ReadResult{}, err
-	}
-	defer m.unreserve()
+	return r, err
+}
 
+func (m *Manager) offloadRead(ctx context.Context, src Source, ranges []backstore.Range, o ReadOptions) (ReadResult, error) {
+	t, err := m.plan(src, ranges, o)
+	if err != nil {
+		return ReadResult{}, err
+	}
+	release, err := m.reserve(ctx, &t.record)
+	if err != nil {
+		return ReadResult{}, err
+	}
+	defer release()
 	space, shared := m.store.AddressSpace(src.Volume)
 	if !shared {
-		if rodType.holding() != inSnapshot {
-			return ReadResult{}, fmt.Errorf("%w: %v, of a volume outside the store", ErrUnsupportedType, rodType)
-		}
-		stage, n, err := m.stage(ctx, src, ranges, total)
+		stage, n, err := m.stage(ctx, src, ranges, t.bytes)
 		if err != nil {
 			return ReadResult{}, err
 		}
 		defer stage.remove()
-		space, ranges, total = stage.space, []backstore.Range{{Offset: 0, Length: n}}, n
+		space, ranges = stage.space, []backstore.Range{{Offset: 0, Length: n}}
+		t.bytes, t.record.Length = n, n
 	}
 	now := time.Now().UTC()
-	t := &pending{fields: fields{rodType: rodType, lu: src.LU, bytes: total, store: m.sealer.store}}
-	t.record = record{
-		Type: rodType, Length: total, BlockLength: src.LU.BlockLength, Creator: o.Creator,
-		Created: now, LastUsed: now, Inactivity: timeout, Priority: o.Priority,
-	}
-	if !rodType.expires() {
-		t.record.Inactivity = 0
-	}
+	t.record.Created, t.record.LastUsed = now, now
 	if err := m.create(ctx, space, ranges, t); err != nil {
 		return ReadResult{}, err
 	}
-	return ReadResult{Token: t.token, Represented: total}, nil
+	return ReadResult{Token: t.token, Represented: t.bytes}, nil
+}
+
+// plan checks what an offload read asks for and says what its token will be.
+func (m *Manager) plan(src Source, ranges []backstore.Range, o ReadOptions) (*pending, error) {
+	rodType, err := o.Type.concrete()
+	if err != nil {
+		return nil, err
+	}
+	timeout, err := m.timeout(o.InactivityTimeout)
+	if err != nil {
+		return nil, err
+	}
+	total, err := sumRanges(src.Volume.Size(), src.LU.BlockLength, ranges)
+	if err != nil {
+		return nil, err
+	}
+	if total == 0 {
+		return nil, fmt.Errorf("%w: no bytes to represent", ErrRange)
+	}
+	if total > m.limits.TokenBytes {
+		return nil, fmt.Errorf("%w: %d, at most %d", ErrTooLong, total, m.limits.TokenBytes)
+	}
+	if err := m.policy.checkAccess(o.Access); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAccess, err)
+	}
+	if err := m.authorize(Request{Requester: Requester{o.Creator.Initiator}, Source: o.Creator.Volume}); err != nil {
+		return nil, err
+	}
+	t := &pending{fields: fields{rodType: rodType, lu: src.LU, bytes: total, store: m.sealer.store}}
+	t.record = record{Type: rodType, Length: total, BlockLength: src.LU.BlockLength, Creator: o.Creator, Inactivity: timeout}
+	t.record.Priority, t.record.Access = m.policy.rule(&o)
+	if !rodType.expires() {
+		t.record.Inactivity = 0
+	}
+	space, shared := m.store.AddressSpace(src.Volume)
+	if !shared {
+		return t, m.planUnmapped(t)
+	}
+	if rodType.holding() != inSnapshot {
+		id := space.ID()
+		t.record.Volume, t.record.Ranges = id[:], slices.Clone(ranges)
+	}
+	return t, nil
+}
+
+// planUnmapped applies the policy to a token of a volume outside the store.
+func (m *Manager) planUnmapped(t *pending) error {
+	if t.rodType.holding() != inSnapshot {
+		return fmt.Errorf("%w: %v, of a volume outside the store", ErrUnsupportedType, t.rodType)
+	}
+	switch m.policy.Unmapped {
+	case RefuseUnmapped:
+		return ErrUnmapped
+	case LowerUnmapped:
+		t.record.Priority = MinPriority - 1
+	}
+	return nil
 }
 
 // timeout returns the inactivity timeout for a token that asks for want.
@@ -103,27 +150,6 @@ func (m *Manager) timeout(want time.Duration) (time.Duration, error) {
 		return 0, fmt.Errorf("%w: %v, at most %v", ErrTimeout, want, m.limits.MaxInactivity)
 	}
 	return max(want, m.limits.MinInactivity), nil
-}
-
-// reserve takes a place among the live tokens. This is where a policy that
-// gives up other tokens has its say.
-func (m *Manager) reserve() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
-		return ErrClosed
-	}
-	if len(m.live)+m.reserved >= m.limits.Tokens {
-		return fmt.Errorf("%w: the limit is %d", ErrNoResources, m.limits.Tokens)
-	}
-	m.reserved++
-	return nil
-}
-
-func (m *Manager) unreserve() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.reserved--
 }
 
 // pending is a token that is being made.
@@ -139,11 +165,7 @@ func (m *Manager) create(ctx context.Context, space AddressSpace, ranges []backs
 	t.token = t.encode()
 	m.sealer.seal(t.token)
 	t.record.Name, t.record.Management = t.name[:], t.token[:ManagementLength]
-	if t.rodType.holding() != inSnapshot {
-		id := space.ID()
-		t.record.Volume, t.record.Ranges = id[:], slices.Clone(ranges)
-	}
-	e := &entry{id: t.id, rec: t.record, saved: t.record.LastUsed, index: -1}
+	e := newEntry(t.id, t.record)
 	var err error
 	switch t.rodType.holding() {
 	case inSnapshot:
@@ -201,6 +223,7 @@ func (m *Manager) enter(e *entry) {
 		return
 	}
 	m.live[e.id] = e
+	m.tally(&e.rec, 1)
 	m.stats.PinnedBytes += e.rec.pinned()
 	m.rest(e, time.Now().Add(e.rec.Inactivity))
 }

@@ -45,6 +45,7 @@ type record struct {
 	Inactivity  time.Duration `json:"inactivity"`
 	Uses        uint64        `json:"uses"`
 	Priority    int           `json:"priority,omitempty"`
+	Access      Access        `json:"access,omitempty"`
 
 	// Volume, the ID of one, and Ranges are where the data is when there is no
 	// snapshot.
@@ -112,6 +113,7 @@ func (r *record) pinned() int64 {
 // learns why.
 type tombstone struct {
 	Reason Reason    `json:"reason"`
+	Cause  Cause     `json:"cause,omitempty"`
 	Died   time.Time `json:"died"`
 }
 

@@ -69,6 +69,12 @@ type Store interface {
 	Snapshot(id uint64) (Snapshot, error)
 	// DeleteSnapshot removes the snapshot and stores recs in one atomic step.
 	DeleteSnapshot(ctx context.Context, id uint64, recs ...backstore.Record) error
+	// HeldBytes measures what the snapshots keep alive that nothing else refers
+	// to.
+	HeldBytes(ctx context.Context, snapshots []uint64) (backstore.Held, error)
+	// OnFull sets what is called when a write does not fit, with the bytes that
+	// it needs: as long as it returns true, and the write still does not fit.
+	OnFull(giveUp func(ctx context.Context, need int64) bool)
 	// PutRecords stores all of recs or none.
 	PutRecords(ctx context.Context, recs ...backstore.Record) error
 	// GetRecord returns backstore.ErrNotFound for an absent key.

@@ -20,12 +20,16 @@ type Destination struct {
 	// blocks, and the last block that the token's bytes fill only in part ends
 	// in zeros.
 	BlockLength int
+	// Name is what the volume is called where leave to copy is asked.
+	Name string
 }
 
 // WriteOptions are the choices of an offload write. The zero value is valid.
 type WriteOptions struct {
 	// Completion says what becomes of the token afterwards.
 	Completion Completion
+	// Requester is who asks.
+	Requester Requester
 }
 
 // Completion is what an offload write does with its token in the end.
@@ -46,9 +50,17 @@ const (
 // token's bytes ended or that the call's time did; the caller goes on from
 // there with another call. With an error, the bytes done before it.
 //
-// Errors: those that refuse a token, ErrOffset, ErrRange, and those of the
-// store and the destination.
+// Errors: those that refuse a token, ErrOffset, ErrRange, ErrAccess, and those of
+// the store and the destination.
 func (m *Manager) OffloadWrite(ctx context.Context, t *Token, offset int64, dst Destination, ranges []backstore.Range, o WriteOptions) (int64, error) {
+	n, err := m.offloadWrite(ctx, t, offset, dst, ranges, o)
+	if err != nil && n == 0 {
+		m.refused(err)
+	}
+	return n, err
+}
+
+func (m *Manager) offloadWrite(ctx context.Context, t *Token, offset int64, dst Destination, ranges []backstore.Range, o WriteOptions) (int64, error) {
 	if err := t.checkLength(); err != nil {
 		return 0, err
 	}
@@ -59,25 +71,24 @@ func (m *Manager) OffloadWrite(ctx context.Context, t *Token, offset int64, dst 
 	if t.isZero() {
 		return w.zero(ranges)
 	}
-	e, s, err := m.acquire(ctx, t)
+	u, err := m.acquire(ctx, t, Request{Requester: o.Requester, Destination: dst.Name})
 	if err != nil {
 		return 0, err
 	}
-	defer s.Release()
-	defer m.release(ctx, e)
-	if offset < 0 || offset >= s.Length() {
-		return 0, fmt.Errorf("%w: offset %d, token of %d bytes", ErrOffset, offset, s.Length())
+	defer m.release(ctx, u)
+	if offset < 0 || offset >= u.snapshot.Length() {
+		return 0, fmt.Errorf("%w: offset %d, token of %d bytes", ErrOffset, offset, u.snapshot.Length())
 	}
-	w.src, w.pos = s, offset
+	w.ctx, w.src, w.pos = u.ctx, u.snapshot, offset
 	w.space, w.shared = m.store.AddressSpace(dst.Volume)
 	n, err := w.write(ranges)
 	if err != nil || o.Completion == KeepToken || w.stopped {
+		return n, u.err(err)
+	}
+	if err := m.end(ctx, u.entry, Deleted); err != nil && !errors.Is(err, errDying) {
 		return n, err
 	}
-	if err := m.kill(ctx, e, Deleted); err != nil && !errors.Is(err, errDying) {
-		return n, err
-	}
-	return n, m.store.Flush(ctx)
+	return n, nil
 }
 
 // writer is one offload write under way.

@@ -1,5 +1,7 @@
 package extent
 
+import "fmt"
+
 // Pages returns how many pages hold every extent that exists now; Visit takes
 // their numbers, from 0.
 func (t *Table) Pages() uint64 {
@@ -35,6 +37,20 @@ func (t *Table) Get(id ID) (x Extent, ok bool, err error) {
 		return Extent{}, false, nil
 	}
 	return p.extent(i), true, nil
+}
+
+// References returns how many slots refer to an extent, and its length in blocks.
+func (t *Table) References(id ID) (refs uint64, blocks int, err error) {
+	p, err := t.cache.Lock(uint64(id) / pageExtents)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer p.Unlock()
+	e := &p.entries[uint64(id)%pageExtents]
+	if e.blocks == 0 {
+		return 0, 0, fmt.Errorf("%w: extent %d does not exist", ErrInconsistent, id)
+	}
+	return e.refs, int(e.blocks), nil
 }
 
 // extent returns the extent of entry i.

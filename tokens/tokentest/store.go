@@ -31,6 +31,7 @@ type Store struct {
 	now     state // what calls see
 	durable state // what a crash leaves
 	open    int   // snapshot handles
+	giveUp  func(context.Context, int64) bool
 }
 
 // state is everything that a store keeps.
@@ -38,10 +39,18 @@ type state struct {
 	next      uint64
 	volumes   map[string]*Volume
 	snapshots map[uint64][]byte // contents are immutable
+	origins   map[uint64]origin
 	records   map[string][]byte
 }
 
+// origin is what a snapshot was taken of.
+type origin struct {
+	volume [16]byte
+	ranges []backstore.Range
+}
+
 func (s state) clone() state {
+	s.origins = maps.Clone(s.origins)
 	s.volumes, s.snapshots, s.records = maps.Clone(s.volumes), maps.Clone(s.snapshots), maps.Clone(s.records)
 	return s
 }
@@ -49,7 +58,7 @@ func (s state) clone() state {
 // NewStore returns an empty store.
 func NewStore(id [16]byte) *Store {
 	s := &Store{id: id}
-	s.now = state{volumes: map[string]*Volume{}, snapshots: map[uint64][]byte{}, records: map[string][]byte{}}
+	s.now = state{volumes: map[string]*Volume{}, snapshots: map[uint64][]byte{}, origins: map[uint64]origin{}, records: map[string][]byte{}}
 	s.durable = s.now.clone()
 	return s
 }
@@ -194,8 +203,62 @@ func (s *Store) DeleteSnapshot(ctx context.Context, id uint64, recs ...backstore
 		return fmt.Errorf("snapshot %d: %w", id, backstore.ErrNotFound)
 	}
 	delete(s.now.snapshots, id)
+	delete(s.now.origins, id)
 	s.put(recs)
 	return nil
+}
+
+// HeldBytes implements tokens.Store: a snapshot holds the blocks of 4 KiB that
+// are no longer as they were in its volume. It shares them with no other.
+func (s *Store) HeldBytes(ctx context.Context, snapshots []uint64) (backstore.Held, error) {
+	h := backstore.Held{Each: make([]int64, len(snapshots))}
+	if err := s.fail(ctx, "HeldBytes"); err != nil {
+		return h, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, id := range snapshots {
+		h.Each[i] = s.held(id)
+		h.Total += h.Each[i]
+	}
+	return h, nil
+}
+
+func (s *Store) held(id uint64) int64 {
+	data, from := s.now.snapshots[id], s.now.origins[id]
+	var source *Volume
+	for _, v := range s.now.volumes {
+		if v.id == from.volume {
+			source = v
+		}
+	}
+	var held int64
+	for _, r := range from.ranges {
+		for r.Length > 0 {
+			n := min(r.Length, backstore.BlockLength)
+			if source == nil || !bytes.Equal(source.data[r.Offset:r.Offset+n], data[:n]) {
+				held += n
+			}
+			r.Offset, r.Length, data = r.Offset+n, r.Length-n, data[n:]
+		}
+	}
+	return held
+}
+
+// OnFull implements tokens.Store. The twin has room for everything; Full asks.
+func (s *Store) OnFull(giveUp func(context.Context, int64) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.giveUp = giveUp
+}
+
+// Full does what a write of length bytes does that finds no room, and returns
+// whether something was given up for it.
+func (s *Store) Full(ctx context.Context, length int64) bool {
+	s.mu.Lock()
+	giveUp := s.giveUp
+	s.mu.Unlock()
+	return giveUp(ctx, length)
 }
 
 // PutRecords implements tokens.Store.

@@ -90,6 +90,7 @@ func (v *Volume) snapshot(ctx context.Context, ranges []backstore.Range, recs fu
 	s.now.next++
 	id := s.now.next
 	s.now.snapshots[id] = data.Bytes()
+	s.now.origins[id] = origin{v.id, slices.Clone(ranges)}
 	s.put(recs(id))
 	s.open++
 	return &snapshot{store: s, id: id, data: data.Bytes()}, nil

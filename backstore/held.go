@@ -1,0 +1,91 @@
+package backstore
+
+import (
+	"context"
+	"errors"
+
+	"odx/backstore/blockmap"
+	"odx/backstore/extent"
+)
+
+// maxHeldNodes bounds the map nodes that HeldBytes looks at: leaves of 256 GiB
+// that was overwritten since the snapshots.
+const maxHeldNodes = 1 << 17
+
+// Held says what a group of snapshots keeps alive.
+type Held struct {
+	// Total is the length of the extents that nothing but the group refers to:
+	// what deleting all of its snapshots gives back.
+	Total int64
+	// Each is by snapshot the part of Total in the map nodes that it has alone
+	// or together with others of the group. Deleting one gives back that much
+	// at most.
+	Each []int64
+}
+
+// HeldBytes measures what the snapshots keep alive that no volume, and no other
+// snapshot, refers to any more. It looks only at what was changed elsewhere since
+// they were taken, while operations go on; what these do meanwhile may count or
+// not, and beyond 256 GiB of changes the result is too small. A snapshot that
+// does not exist holds nothing.
+func (s *Store) HeldBytes(ctx context.Context, snapshots []uint64) (Held, error) {
+	h := Held{Each: make([]int64, len(snapshots))}
+	roots := make([]blockmap.Root, len(snapshots))
+	for i, id := range snapshots {
+		n, err := s.Snapshot(id)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return h, err
+		}
+		defer n.Release()
+		roots[i] = n.state.root
+	}
+	x := exclusive{table: s.extents, partial: make(map[extent.ID]uint64)}
+	owned, err := s.forest.FindOwned(ctx, roots, maxHeldNodes, func(slots []extent.Slot) (int64, error) {
+		before := x.blocks
+		err := x.leaf(s.extents, slots)
+		return (x.blocks - before) * BlockLength, err
+	})
+	if err != nil {
+		return h, err
+	}
+	h.Total = x.blocks * BlockLength
+	for i, r := range roots {
+		if h.Each[i], err = owned.Of(r); err != nil {
+			return h, err
+		}
+	}
+	return h, nil
+}
+
+// OnFull sets what is called when a write finds the capacity used up, with the
+// bytes that it needs. It returns whether it gave anything up, and is called
+// again until it does not or the write fits. It is called with no lock held and
+// by one write at a time.
+func (s *Store) OnFull(giveUp func(ctx context.Context, need int64) bool) { s.onFull.Store(&giveUp) }
+
+// makeRoom is called by a write of length bytes that did not fit, and reports
+// whether to try again.
+func (s *Store) makeRoom(ctx context.Context, length int64) bool {
+	giveUp := s.onFull.Load()
+	// What is given up makes room under the capacity at once, and in the host's
+	// file system only when segments are cleaned.
+	if giveUp == nil || s.opts.CapacityBytes == 0 || s.lowSpace.Load() {
+		return false
+	}
+	s.makingRoom.Lock()
+	defer s.makingRoom.Unlock()
+	if s.LiveBytes()+length <= s.opts.CapacityBytes {
+		return true // another write made it
+	}
+	if !(*giveUp)(ctx, length) {
+		return false
+	}
+	for {
+		if more, err := s.reapOnce(ctx); !more || err != nil {
+			return err == nil
+		}
+	}
+}

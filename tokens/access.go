@@ -1,0 +1,76 @@
+package tokens
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Access is who may use a token besides knowing it: AccessAnyone,
+// AccessInitiator, or the result of AccessGroup. It is stored with the token.
+type Access string
+
+const (
+	// AccessAnyone: whoever holds the token.
+	AccessAnyone Access = "anyone"
+	// AccessInitiator: only the initiator that made it.
+	AccessInitiator Access = "initiator"
+
+	groupPrefix = "group:"
+)
+
+// AccessGroup lets the initiators of a group of the policy use the token. Who
+// belongs to the group is looked up at each use.
+func AccessGroup(name string) Access { return Access(groupPrefix + name) }
+
+func (a Access) group() (name string, ok bool) { return strings.CutPrefix(string(a), groupPrefix) }
+
+// Requester is who asks for an offload operation. The zero value is the server
+// itself or its administrator, whom no rule binds.
+type Requester struct {
+	// Initiator is the iSCSI name of the initiator.
+	Initiator string
+}
+
+// Request is a copy for which leave is asked. Volumes are named as in Creator
+// and Destination; Destination is empty for an offload read.
+type Request struct {
+	Requester           Requester
+	Source, Destination string
+}
+
+// Authorize decides on a Request: an error refuses it. It must be quick, and may
+// be called at the same time by many.
+type Authorize func(Request) error
+
+// authorize asks for leave where the requester needs it.
+func (m *Manager) authorize(r Request) error {
+	if m.allow == nil || r.Requester == (Requester{}) {
+		return nil
+	}
+	if err := m.allow(r); err != nil {
+		return fmt.Errorf("%w: %w", ErrAccess, err)
+	}
+	return nil
+}
+
+// admit reports whether the requester may use a token with this record.
+func (m *Manager) admit(rec *record, who Requester) error {
+	if who == (Requester{}) {
+		return nil
+	}
+	ok := false
+	switch name, isGroup := rec.Access.group(); {
+	case isGroup:
+		g := m.policy.group(name)
+		ok = g != nil && slices.ContainsFunc(g.Initiators, func(p Pattern) bool { return p.Matches(who.Initiator) })
+	case rec.Access == AccessInitiator:
+		ok = who.Initiator == rec.Creator.Initiator
+	default:
+		ok = true // tokens of before there were access rights have none
+	}
+	if !ok {
+		return fmt.Errorf("%w: initiator %s, the token is for %s", ErrAccess, who.Initiator, rec.Access)
+	}
+	return nil
+}

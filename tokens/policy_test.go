@@ -1,0 +1,560 @@
+package tokens_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	logtest "github.com/sirupsen/logrus/hooks/test"
+
+	"odx/tokens"
+	"odx/tokens/tokentest"
+)
+
+// Tokens are given up in the documented order, one for each new one.
+func TestOrderInWhichTokensGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := tokentest.NewStore([16]byte{1})
+		v := s.NewVolume("v", volumeSize)
+		log, hook := logtest.NewNullLogger()
+		m := openWith(t, tokens.Options{
+			Store: s, Log: logrus.NewEntry(log), Limits: tokens.Limits{Tokens: 8},
+			Policy: tokens.Policy{Deletion: tokens.DeletionHint},
+		})
+		names := map[tokens.ID]string{}
+		add := func(name string, o tokens.ReadOptions) *tokens.Token {
+			t.Helper()
+			tok := mustRead(t, m, v, ranges(0, 4096), o)
+			names[tok.ID()] = name
+			time.Sleep(time.Second)
+			return tok
+		}
+		use := func(tok *tokens.Token, times int) {
+			for range times {
+				mustWrite(t, m, tok, 0, v, ranges(8192, 512), 512)
+			}
+		}
+		add("persistent", tokens.ReadOptions{Type: tokens.RODTypePointInTimePersistent})
+		add("important", tokens.ReadOptions{Priority: 5})
+		old := add("old, used seldom", tokens.ReadOptions{})
+		often := add("old, used often", tokens.ReadOptions{})
+		use(often, 20)
+		use(old, 1)
+		add("recent", tokens.ReadOptions{})
+		time.Sleep(8 * time.Second)
+		add("new", tokens.ReadOptions{})
+		add("unimportant", tokens.ReadOptions{Priority: -5})
+		hinted := add("deleted as a hint", tokens.ReadOptions{Priority: 50})
+		if err := m.Delete(ctx, hinted.ID(), tokens.Deleted); err != nil {
+			t.Fatal(err)
+		}
+		// The hint has not ended it: it can still be used until it expires soon.
+		use(hinted, 1)
+		var gone []string
+		for range 8 {
+			before := m.List()
+			if _, err := m.OffloadRead(ctx, source(v), ranges(0, 4096), tokens.ReadOptions{Priority: 100}); err != nil {
+				t.Fatal(err)
+			}
+			for _, i := range before {
+				if _, err := m.Find(i.ID); err != nil {
+					gone = append(gone, names[i.ID])
+				}
+			}
+		}
+		want := []string{"deleted as a hint", "unimportant", "recent", "old, used seldom", "new", "old, used often", "persistent", "important"}
+		if !slices.Equal(gone, want) {
+			t.Errorf("gone in the order\n%q, want\n%q", gone, want)
+		}
+		// What the holders see, what the counters and the log say.
+		wantRefused(t, m, old, v, tokens.ErrCancelled)
+		wantRefused(t, m, hinted, v, tokens.ErrDeleted)
+		if _, err := m.Lookup(old); !strings.Contains(err.Error(), "too many tokens") {
+			t.Errorf("the holder is told %v", err)
+		}
+		st := m.Stats()
+		if st.CancelledFor[tokens.TooManyTokens] != 8 || st.Cancelled != 7 || st.Deleted != 1 || st.Live != 8 || st.Refused["token was cancelled"] != 1 {
+			t.Errorf("%+v", st)
+		}
+		if e := hook.LastEntry(); e == nil || e.Message != "token given up" || e.Data["cause"] != "too many tokens" || e.Data["priority"] != 5 {
+			t.Errorf("log: %+v", e)
+		}
+	})
+}
+
+func TestNewTokensThatAreRefused(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		limits tokens.Limits
+		policy tokens.Policy
+		o      tokens.ReadOptions
+		want   error
+	}{
+		{"as many as there may be", tokens.Limits{Tokens: 3}, tokens.Policy{}, tokens.ReadOptions{}, nil},
+		{"one more takes the place of another", tokens.Limits{Tokens: 2}, tokens.Policy{}, tokens.ReadOptions{}, nil},
+		{"one more is refused by policy", tokens.Limits{Tokens: 2}, tokens.Policy{WhenFull: tokens.RefuseNew}, tokens.ReadOptions{}, tokens.ErrNoResources},
+		{"others are more important", tokens.Limits{Tokens: 2}, tokens.Policy{}, tokens.ReadOptions{Priority: -1}, tokens.ErrNoResources},
+		{"more than an initiator may have", tokens.Limits{TokensPerInitiator: 2}, tokens.Policy{}, tokens.ReadOptions{}, tokens.ErrNoResources},
+		{"another initiator's first", tokens.Limits{TokensPerInitiator: 2}, tokens.Policy{}, tokens.ReadOptions{Creator: tokens.Creator{Initiator: "iqn.b"}}, nil},
+		{"more memory than there is", tokens.Limits{MemoryBytes: 2500}, tokens.Policy{WhenFull: tokens.RefuseNew}, tokens.ReadOptions{}, tokens.ErrNoResources},
+		{"memory of others", tokens.Limits{MemoryBytes: 2500}, tokens.Policy{}, tokens.ReadOptions{}, nil},
+		{"more memory than all take", tokens.Limits{MemoryBytes: 100}, tokens.Policy{}, tokens.ReadOptions{}, tokens.ErrNoResources},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := tokentest.NewStore([16]byte{1})
+			v := s.NewVolume("v", volumeSize)
+			m := openWith(t, tokens.Options{Store: s, Limits: tc.limits, Policy: tc.policy})
+			o := tokens.ReadOptions{Creator: tokens.Creator{Initiator: "iqn.a"}}
+			for range 2 {
+				if _, err := m.OffloadRead(ctx, source(v), ranges(0, 4096), o); err != nil && tc.limits.MemoryBytes != 100 {
+					t.Fatal(err)
+				}
+			}
+			if tc.o.Creator.Initiator == "" {
+				tc.o.Creator = o.Creator
+			}
+			if _, err := m.OffloadRead(ctx, source(v), ranges(0, 4096), tc.o); !errors.Is(err, tc.want) {
+				t.Errorf("%v, want %v", err, tc.want)
+			}
+			if tc.want != nil && m.Stats().Refused[tokens.ErrNoResources.Error()] == 0 {
+				t.Errorf("not counted: %+v", m.Stats())
+			}
+			if got, most := m.Stats().MemoryBytes, tc.limits.MemoryBytes; most > 0 && got > most {
+				t.Errorf("%d bytes of memory, at most %d", got, most)
+			}
+		})
+	}
+}
+
+// Deleting tokens gives back what they count for.
+func TestLimitsCountLiveTokens(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	v := s.NewVolume("v", volumeSize)
+	o := tokens.Options{Store: s, Limits: tokens.Limits{TokensPerInitiator: 2}}
+	m := openWith(t, o)
+	read := tokens.ReadOptions{Creator: tokens.Creator{Initiator: "iqn.a"}}
+	var toks []*tokens.Token
+	for range 5 {
+		toks = append(toks, mustRead(t, m, v, ranges(0, 512), read), mustRead(t, m, v, ranges(0, 512), read))
+		m = openWith(t, o) // what is loaded counts
+		if _, err := m.OffloadRead(ctx, source(v), ranges(0, 512), read); !errors.Is(err, tokens.ErrNoResources) {
+			t.Fatal(err)
+		}
+		for _, tok := range toks {
+			if err := m.Delete(ctx, tok.ID(), tokens.Revoked); err != nil {
+				t.Fatal(err)
+			}
+		}
+		toks = nil
+	}
+	if got := m.Stats(); got.MemoryBytes != 0 {
+		t.Errorf("%d bytes of memory without tokens", got.MemoryBytes)
+	}
+}
+
+// Tokens that hold more than the limit go; those that hold nothing stay, however
+// much they stand for.
+func TestLimitOfHeldBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := tokentest.NewStore([16]byte{1})
+		v := s.NewVolume("v", volumeSize)
+		m := open(t, s, tokens.Limits{HeldBytes: 3 * 4096})
+		pattern(t, v, 1)
+		nothing := mustRead(t, m, v, ranges(512<<10, 256<<10), tokens.ReadOptions{})
+		low := mustRead(t, m, v, ranges(0, 2*4096), tokens.ReadOptions{Priority: -1})
+		first := mustRead(t, m, v, ranges(4*4096, 2*4096), tokens.ReadOptions{})
+		time.Sleep(time.Second)
+		second := mustRead(t, m, v, ranges(8*4096, 2*4096), tokens.ReadOptions{})
+		if err := v.WriteAt(ctx, make([]byte, 64<<10), 0); err != nil { // all three hold 8 KiB now
+			t.Fatal(err)
+		}
+		time.Sleep(31 * time.Second)
+		for _, tok := range []*tokens.Token{low, first} {
+			wantRefused(t, m, tok, v, tokens.ErrCancelled)
+		}
+		for _, tok := range []*tokens.Token{nothing, second} {
+			if _, err := m.Lookup(tok); err != nil {
+				t.Error(err)
+			}
+		}
+		if held, err := m.HeldBytes(ctx); err != nil || held != 8192 || m.Stats().CancelledFor[tokens.HoldsTooMuch] != 2 {
+			t.Errorf("%d bytes are held, %v; %+v", held, err, m.Stats())
+		}
+	})
+}
+
+func TestTokensMakeRoomForWrites(t *testing.T) {
+	for _, keep := range []bool{false, true} {
+		s := tokentest.NewStore([16]byte{1})
+		v := s.NewVolume("v", volumeSize)
+		o := tokens.Options{Store: s}
+		if keep {
+			o.Policy.Pressure = tokens.Keep
+		}
+		m := openWith(t, o)
+		pattern(t, v, 1)
+		var toks []*tokens.Token
+		for i := range int64(4) {
+			toks = append(toks, mustRead(t, m, v, ranges(i*65536, 8192), tokens.ReadOptions{Priority: int(i)}))
+		}
+		if s.Full(ctx, 4096) {
+			t.Error("gave up what holds nothing")
+		}
+		// All but the first are overwritten.
+		if err := v.WriteAt(ctx, make([]byte, volumeSize-65536), 65536); err != nil {
+			t.Fatal(err)
+		}
+		asked := s.Full(ctx, 12288)
+		if asked == keep {
+			t.Errorf("keep %t: gave up %t", keep, asked)
+		}
+		for i, tok := range toks {
+			want := i != 1 && i != 2 || keep
+			if _, err := m.Lookup(tok); (err == nil) != want || err != nil && !errors.Is(err, tokens.ErrCancelled) {
+				t.Errorf("keep %t, token %d: %v", keep, i, err)
+			}
+		}
+		if n := m.Stats().CancelledFor[tokens.OutOfSpace]; (n == 2) == keep {
+			t.Errorf("keep %t: %d given up", keep, n)
+		}
+		s.Fail = func(string) error { return errors.New("broken") }
+		if s.Full(ctx, 4096) {
+			t.Error("gave up what could not be given up")
+		}
+		s.Fail = nil
+	}
+}
+
+// On the extent store, writes go on for as long as tokens can make room.
+func TestWritesGoOnInAFullStore(t *testing.T) {
+	d := newDisk()
+	w := &extentWorld{options: d.options()}
+	w.options.CapacityBytes = 4 << 20
+	w.open(t)
+	defer func() { w.close(t) }()
+	v := w.create(t, "v", 2<<20, 512)
+	write := func(seed byte) error {
+		p := make([]byte, 1<<20)
+		for i := range p {
+			p[i] = seed ^ byte(i>>12) ^ byte(i>>20)
+		}
+		for i := 0; i < len(p); i += 4096 {
+			copy(p[i:], fmt.Sprint(seed, i))
+		}
+		return v.WriteAt(ctx, p, 0)
+	}
+	var all []*tokens.Token
+	for seed := byte(1); seed < 20; seed++ {
+		if err := write(seed); err != nil {
+			t.Fatalf("write %d: %v", seed, err)
+		}
+		all = append(all, mustRead(t, w.manager, v, ranges(0, 1<<20), tokens.ReadOptions{}))
+	}
+	live := 0
+	for _, tok := range all {
+		_, err := w.manager.Lookup(tok)
+		if err == nil {
+			live++
+		} else if !errors.Is(err, tokens.ErrCancelled) {
+			t.Error(err)
+		}
+	}
+	if st := w.manager.Stats(); live == 0 || live > 4 || st.CancelledFor[tokens.OutOfSpace] != uint64(19-live) {
+		t.Errorf("%d tokens live; %+v", live, st)
+	}
+	if _, err := w.manager.Lookup(all[len(all)-1]); err != nil {
+		t.Errorf("the last token went before older ones: %v", err)
+	}
+	if findings, err := w.store.Check(ctx); err != nil || len(findings) > 0 {
+		t.Errorf("check of the store: %v, %v", findings, err)
+	}
+}
+
+func TestDeletionAsAHint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := tokentest.NewStore([16]byte{1})
+		v := s.NewVolume("v", volumeSize)
+		m := openWith(t, tokens.Options{Store: s, Policy: tokens.Policy{Deletion: tokens.DeletionHint}, Limits: tokens.Limits{MinInactivity: 5 * time.Second}})
+		tok := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{Type: tokens.RODTypePointInTimePersistent})
+		revoked := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{})
+		if _, err := m.OffloadWrite(ctx, tok, 0, destination(v), ranges(8192, 4096), tokens.WriteOptions{Completion: tokens.DeleteToken}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(4 * time.Second)
+		mustWrite(t, m, tok, 0, v, ranges(8192, 4096), 4096) // somebody else was not done
+		time.Sleep(4 * time.Second)
+		if _, err := m.Lookup(tok); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(2 * time.Second)
+		wantRefused(t, m, tok, v, tokens.ErrDeleted)
+		// Taking a token back is no hint.
+		if err := m.Delete(ctx, revoked.ID(), tokens.Revoked); err != nil {
+			t.Fatal(err)
+		}
+		wantRefused(t, m, revoked, v, tokens.ErrRevoked)
+	})
+}
+
+// What becomes of a copy whose token ends while it runs.
+func TestCopyWhoseTokenEnds(t *testing.T) {
+	for _, policy := range []tokens.RunningCopy{tokens.FinishCopy, tokens.AbortCopy} {
+		s := tokentest.NewStore([16]byte{1})
+		src, vol := s.NewVolume("src", 4<<20), s.NewVolume("dst", 4<<20)
+		m := openWith(t, tokens.Options{Store: s, Policy: tokens.Policy{RunningCopy: policy}})
+		data := pattern(t, src, 1)
+		tok := mustRead(t, m, src, ranges(0, 3<<20), tokens.ReadOptions{})
+		dst := &blockingVolume{tokentest.Dumb{Volume: vol}, make(chan struct{}), make(chan struct{})}
+		type result struct {
+			n   int64
+			err error
+		}
+		done := make(chan result)
+		go func() {
+			n, err := m.OffloadWrite(ctx, tok, 0, destination(dst), ranges(0, 3<<20), tokens.WriteOptions{})
+			done <- result{n, err}
+		}()
+		<-dst.entered
+		dst.proceed <- struct{}{}
+		<-dst.entered // the first piece of 1 MiB is written
+		if err := m.Delete(ctx, tok.ID(), tokens.Revoked); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for range dst.entered {
+			}
+		}()
+		close(dst.proceed)
+		r := <-done
+		close(dst.entered)
+		if policy == tokens.FinishCopy && (r.n != 3<<20 || r.err != nil) || policy == tokens.AbortCopy && (r.n >= 3<<20 || !errors.Is(r.err, tokens.ErrRevoked)) {
+			t.Errorf("policy %d: %d bytes, %v", policy, r.n, r.err)
+		}
+		if !bytes.Equal(contents(t, vol)[:r.n], data[:r.n]) {
+			t.Error("wrong data")
+		}
+		if exist, open := s.Snapshots(); exist != 0 || open != 0 {
+			t.Errorf("%d snapshots, %d handles are left", exist, open)
+		}
+	}
+}
+
+func TestVolumesOutsideTheStoreByPolicy(t *testing.T) {
+	for _, tc := range []struct {
+		policy   tokens.Unmapped
+		want     error
+		priority int
+	}{
+		{tokens.AllowUnmapped, nil, 7},
+		{tokens.LowerUnmapped, nil, tokens.MinPriority - 1},
+		{tokens.RefuseUnmapped, tokens.ErrUnmapped, 0},
+	} {
+		s, other := tokentest.NewStore([16]byte{1}), tokentest.NewStore([16]byte{2})
+		v := tokentest.Dumb{Volume: other.NewVolume("v", volumeSize)}
+		m := openWith(t, tokens.Options{Store: s, Policy: tokens.Policy{Unmapped: tc.policy}})
+		res, err := m.OffloadRead(ctx, source(v), ranges(0, 4096), tokens.ReadOptions{Priority: 7})
+		if !errors.Is(err, tc.want) {
+			t.Errorf("policy %d: %v", tc.policy, err)
+		}
+		if err != nil {
+			continue
+		}
+		if i, err := m.Lookup(res.Token); err != nil || i.Priority != tc.priority {
+			t.Errorf("policy %d: %+v, %v", tc.policy, i, err)
+		}
+	}
+}
+
+// Keeping a busy token up to date costs a bounded number of records.
+func TestUsesAreRecordedWithinABudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := tokentest.NewStore([16]byte{1})
+		v := s.NewVolume("v", volumeSize)
+		m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard(), Limits: tokens.Limits{UseRecordsPerSecond: 2}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var toks []*tokens.Token
+		for range 20 {
+			toks = append(toks, mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{}))
+		}
+		puts := 0
+		s.Fail = func(op string) error {
+			if op == "PutRecords" {
+				puts++
+			}
+			return nil
+		}
+		for range 10 {
+			time.Sleep(1500 * time.Millisecond)
+			for _, tok := range toks {
+				mustWrite(t, m, tok, 0, v, ranges(8192, 512), 512)
+			}
+		}
+		if puts == 0 || puts > 2*16+2 {
+			t.Errorf("%d records in 15 s, at most 2 a second", puts)
+		}
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+		m = open(t, s, tokens.Limits{})
+		for _, i := range m.List() {
+			if i.Uses != 10 {
+				t.Errorf("%d uses are known after Close", i.Uses)
+			}
+		}
+	})
+}
+
+func TestAccess(t *testing.T) {
+	groups := []tokens.Group{{Name: "backup", Initiators: []tokens.Pattern{"iqn.x:bk-*", "iqn.x:extra"}}, {Name: "empty"}}
+	const any, own, backup, empty = tokens.AccessAnyone, tokens.AccessInitiator, tokens.Access("group:backup"), tokens.Access("group:empty")
+	for _, tc := range []struct {
+		name   string
+		policy tokens.Policy
+		asked  tokens.Access
+		want   tokens.Access
+	}{
+		{"default", tokens.Policy{}, "", any},
+		{"policy", tokens.Policy{Access: own}, "", own},
+		{"rule of the creator", tokens.Policy{Access: own, Rules: []tokens.Rule{{Initiator: "iqn.x:other", Access: any}, {Initiator: "iqn.x:c*", Access: backup}}}, "", backup},
+		{"rule of the use", tokens.Policy{Rules: []tokens.Rule{{Use: "api", Access: backup}, {Use: "scsi", Access: own}}}, "", own},
+		{"rule without access", tokens.Policy{Access: own, Rules: []tokens.Rule{{Priority: 1}}}, "", own},
+		{"narrowed by the creator", tokens.Policy{}, own, own},
+		{"narrowed further", tokens.Policy{Access: backup}, own, own},
+		{"not widened by the creator", tokens.Policy{Access: own}, any, own},
+		{"not moved to another group", tokens.Policy{Access: empty}, backup, empty},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := tokentest.NewStore([16]byte{1})
+			v := s.NewVolume("v", volumeSize)
+			tc.policy.Groups = groups
+			o := tokens.Options{Store: s, Policy: tc.policy}
+			m := openWith(t, o)
+			tok := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{Creator: tokens.Creator{Initiator: "iqn.x:creator"}, Use: "scsi", Access: tc.asked})
+			for range 2 {
+				if i, err := m.Lookup(tok); err != nil || i.Access != tc.want {
+					t.Errorf("access %q, %v; want %q", i.Access, err, tc.want)
+				}
+				for who, may := range map[string]bool{
+					"":               true, // the administrator
+					"iqn.x:creator":  tc.want == own || tc.want == any,
+					"iqn.x:creator2": tc.want == any,
+					"iqn.x:bk-1":     tc.want == backup || tc.want == any,
+					"iqn.x:bk-":      tc.want == backup || tc.want == any,
+					"iqn.x:extra":    tc.want == backup || tc.want == any,
+					"iqn.x:extra2":   tc.want == any,
+				} {
+					_, err := m.OffloadWrite(ctx, tok, 0, destination(v), ranges(8192, 512), tokens.WriteOptions{Requester: tokens.Requester{Initiator: who}})
+					if may != (err == nil) || err != nil && !errors.Is(err, tokens.ErrAccess) {
+						t.Errorf("initiator %q: %v", who, err)
+					}
+				}
+				m = openWith(t, o) // access is kept with the token
+			}
+		})
+	}
+}
+
+// Leave is asked for each copy on both of its ends.
+func TestAuthorize(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	v := s.NewVolume("v", volumeSize)
+	var asked []string
+	m := openWith(t, tokens.Options{Store: s, Authorize: func(r tokens.Request) error {
+		asked = append(asked, fmt.Sprintf("%s: %s to %s", r.Requester.Initiator, r.Source, r.Destination))
+		if r.Source == "secret" || r.Destination == "golden" {
+			return errors.New("no")
+		}
+		return nil
+	}})
+	read := func(initiator, volume string) (*tokens.Token, error) {
+		res, err := m.OffloadRead(ctx, source(v), ranges(0, 512), tokens.ReadOptions{Creator: tokens.Creator{Initiator: initiator, Volume: volume}})
+		return res.Token, err
+	}
+	tok, err := read("i", "plain")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := read("i", "secret"); !errors.Is(err, tokens.ErrAccess) {
+		t.Errorf("read: %v", err)
+	}
+	hidden, err := read("", "secret")
+	if err != nil {
+		t.Errorf("read by the administrator: %v", err)
+	}
+	for _, tc := range []struct {
+		tok  *tokens.Token
+		to   string
+		want error
+	}{{tok, "plain", nil}, {tok, "golden", tokens.ErrAccess}, {hidden, "plain", tokens.ErrAccess}} {
+		dst := destination(v)
+		dst.Name = tc.to
+		if _, err := m.OffloadWrite(ctx, tc.tok, 0, dst, ranges(0, 512), tokens.WriteOptions{Requester: tokens.Requester{Initiator: "j"}}); !errors.Is(err, tc.want) {
+			t.Errorf("write to %s: %v", tc.to, err)
+		}
+	}
+	want := []string{"i: plain to ", "i: secret to ", "j: plain to plain", "j: plain to golden", "j: secret to plain"}
+	if !slices.Equal(asked, want) {
+		t.Errorf("asked %q", asked)
+	}
+	if i, _ := m.Lookup(hidden); i.Uses != 0 || m.Stats().Refused["access denied"] != 3 {
+		t.Errorf("refused uses count as uses: %+v, %+v", i, m.Stats())
+	}
+}
+
+func TestPoliciesThatMakeNoSense(t *testing.T) {
+	for _, p := range []tokens.Policy{
+		{WhenFull: 9}, {Pressure: 9}, {Deletion: 9}, {RunningCopy: 9}, {Unmapped: 9},
+		{Access: "nobody"}, {Access: "group:none"},
+		{Rules: []tokens.Rule{{Priority: 101}}}, {Rules: []tokens.Rule{{Access: "group:none"}}},
+	} {
+		if _, err := tokens.Open(ctx, tokens.Options{Store: tokentest.NewStore([16]byte{1}), Log: discard(), Policy: p}); err == nil {
+			t.Errorf("%+v: no error", p)
+		}
+	}
+	s := tokentest.NewStore([16]byte{1})
+	v := s.NewVolume("v", volumeSize)
+	m := open(t, s, tokens.Limits{})
+	if _, err := m.OffloadRead(ctx, source(v), ranges(0, 512), tokens.ReadOptions{Access: "group:none"}); !errors.Is(err, tokens.ErrAccess) {
+		t.Errorf("token for a group that there is not: %v", err)
+	}
+}
+
+// A token that is given up at the moment of its use is refused, or its copy is
+// whole.
+func TestTokensGivenUpWhileTheyAreUsed(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	src, dst := s.NewVolume("src", volumeSize), s.NewVolume("dst", volumeSize)
+	m := open(t, s, tokens.Limits{Tokens: 2})
+	data := pattern(t, src, 1)
+	stop, stopped := context.WithCancel(ctx)
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		for stop.Err() == nil {
+			if _, err := m.OffloadRead(ctx, source(src), ranges(0, 512), tokens.ReadOptions{}); err != nil && !errors.Is(err, tokens.ErrNoResources) {
+				t.Error(err)
+			}
+		}
+	}()
+	for range 300 {
+		tok := mustRead(t, m, src, ranges(0, 65536), tokens.ReadOptions{Priority: 1})
+		n, err := m.OffloadWrite(ctx, tok, 0, destination(dst), ranges(0, 65536), tokens.WriteOptions{Completion: tokens.DeleteToken})
+		if err != nil || n != 65536 || !bytes.Equal(contents(t, dst)[:n], data[:n]) {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+	}
+	stopped()
+	<-gone
+	if exist, open := s.Snapshots(); open != 0 || exist > 2 {
+		t.Errorf("%d snapshots, %d handles", exist, open)
+	}
+}

@@ -1,0 +1,124 @@
+package tokens
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/sirupsen/logrus"
+)
+
+// Stats counts tokens. The counters begin at zero when the manager is opened.
+type Stats struct {
+	Live, Tombstones int
+	// PinnedBytes is the sum of the bytes that the snapshots of live tokens stand
+	// for. Most of them are in use by volumes, too.
+	PinnedBytes int64
+	// HeldBytes is what live tokens kept alive that nothing else refers to, when
+	// that was measured last.
+	HeldBytes int64
+	// MemoryBytes is about what live tokens take in memory.
+	MemoryBytes int64
+
+	Created, Uses, Expired, Cancelled, Revoked, Deleted uint64
+	// CancelledFor has by cause the tokens that the manager gave up, those among
+	// them that their users had deleted as a hint.
+	CancelledFor map[Cause]uint64
+	// Refused counts operations that were refused, by the error in words.
+	Refused map[string]uint64
+}
+
+// Stats returns the counts of now.
+func (m *Manager) Stats() Stats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.stats
+	s.Live, s.Tombstones, s.MemoryBytes = len(m.live), len(m.dead.byID), m.memory
+	s.CancelledFor, s.Refused = maps.Clone(s.CancelledFor), maps.Clone(s.Refused)
+	return s
+}
+
+// Cause is why the manager gave a token up.
+type Cause uint8
+
+// The causes.
+const (
+	TooManyTokens Cause = iota + 1 // a new token took its place
+	TooMuchMemory                  // a new token took its memory
+	HoldsTooMuch                   // tokens held more than the limit
+	OutOfSpace                     // the store needed its space
+	Overwritten                    // change vulnerable, and its data was going to change
+	DataGone                       // its volume is gone, or no longer watched
+)
+
+var causeWords = map[Cause]string{
+	TooManyTokens: "too many tokens", TooMuchMemory: "too much memory", HoldsTooMuch: "held too much",
+	OutOfSpace: "out of space", Overwritten: "overwritten", DataGone: "data gone",
+}
+
+// String returns the cause in words.
+func (c Cause) String() string {
+	if s, ok := causeWords[c]; ok {
+		return s
+	}
+	return fmt.Sprintf("cause %d", uint8(c))
+}
+
+// MarshalText makes the cause readable where counters are turned into JSON.
+func (c Cause) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText is the inverse of MarshalText.
+func (c *Cause) UnmarshalText(text []byte) error {
+	for cause, words := range causeWords {
+		if words == string(text) {
+			*c = cause
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: cause %q", errRecord, text)
+}
+
+// ended counts the end of a token and tells the log about one that the manager
+// gave up. m.mu is held.
+func (m *Manager) ended(e *entry, t tombstone) {
+	switch t.Reason {
+	case Expired:
+		m.stats.Expired++
+	case Cancelled:
+		m.stats.Cancelled++
+	case Revoked:
+		m.stats.Revoked++
+	case Deleted:
+		m.stats.Deleted++
+	}
+	if t.Cause == 0 {
+		return
+	}
+	m.stats.CancelledFor[t.Cause]++
+	m.log.WithFields(logrus.Fields{
+		"token": e.id, "cause": t.Cause.String(), "type": e.rec.Type.String(), "bytes": e.rec.Length,
+		"initiator": e.rec.Creator.Initiator, "volume": e.rec.Creator.Volume, "priority": e.rec.Priority,
+		"uses": e.rec.Uses, "age": t.Died.Sub(e.rec.Created).Round(time.Millisecond),
+	}).Info("token given up")
+}
+
+// refusals are the errors by which refused operations are counted.
+var refusals = []error{
+	ErrInvalidLength, ErrCorrupt, ErrUnsupportedType, ErrRemote, ErrExpired, ErrCancelled, ErrRevoked, ErrDeleted,
+	ErrUnknown, ErrAccess, ErrUnmapped, ErrNoResources, ErrTooLong, ErrTimeout, ErrOffset, ErrRange,
+}
+
+// refused counts an operation that ended with an error before it did anything.
+func (m *Manager) refused(err error) {
+	word := "failed"
+	for _, r := range refusals {
+		if errors.Is(err, r) {
+			word = r.Error()
+			break
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stats.Refused[word]++
+}
