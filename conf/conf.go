@@ -39,6 +39,7 @@ type Config struct {
 
 	Store  Store
 	Limits Limits
+	Tokens Tokens
 	Log    Log
 
 	lines map[string]int

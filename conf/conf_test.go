@@ -69,7 +69,10 @@ func TestDefault(t *testing.T) {
 			{Number: 1, Volume: "dst", Size: 10 << 30, BlockSize: 512, Key: "targets[0].luns[1]"},
 		}}},
 		Store: Store{SoftThreshold: 90},
-		Log:   Log{Level: "info", Format: "text"},
+		Tokens: Tokens{
+			WhenFull: "evict", UnderPressure: "give_up", Deletion: "mandatory", RunningCopy: "finish", Unmapped: "allow", Access: "anyone",
+		},
+		Log: Log{Level: "info", Format: "text"},
 	}
 	if !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got  %+v\nwant %+v", cfg, want)

@@ -21,6 +21,7 @@ type (
 
 		Store  fileStore  `yaml:"store"`
 		Limits fileLimits `yaml:"limits"`
+		Tokens fileTokens `yaml:"tokens"`
 		Log    fileLog    `yaml:"log"`
 	}
 	fileTarget struct {
@@ -101,6 +102,35 @@ type (
 		FirstBurst            *string `yaml:"first_burst"`
 		PingAfter             *string `yaml:"ping_after"`
 		PingTimeout           *string `yaml:"ping_timeout"`
+	}
+	fileTokens struct {
+		Max               *string         `yaml:"max"`
+		MaxPerInitiator   *string         `yaml:"max_per_initiator"`
+		Memory            *string         `yaml:"memory"`
+		Held              *string         `yaml:"held"`
+		Size              *string         `yaml:"size"`
+		MinInactivity     *string         `yaml:"min_inactivity"`
+		DefaultInactivity *string         `yaml:"default_inactivity"`
+		MaxInactivity     *string         `yaml:"max_inactivity"`
+		UseRecords        *string         `yaml:"use_records_per_s"`
+		WhenFull          *string         `yaml:"when_full"`
+		UnderPressure     *string         `yaml:"under_pressure"`
+		Deletion          *string         `yaml:"deletion"`
+		RunningCopy       *string         `yaml:"running_copy"`
+		Unmapped          *string         `yaml:"unmapped"`
+		Access            *string         `yaml:"access"`
+		Groups            []fileGroup     `yaml:"groups"`
+		Rules             []fileTokenRule `yaml:"rules"`
+	}
+	fileGroup struct {
+		Name       *string   `yaml:"name"`
+		Initiators []*string `yaml:"initiators"`
+	}
+	fileTokenRule struct {
+		Initiator *string `yaml:"initiator"`
+		Use       *string `yaml:"use"`
+		Priority  *string `yaml:"priority"`
+		Access    *string `yaml:"access"`
 	}
 	fileLog struct {
 		Level  *string `yaml:"level"`

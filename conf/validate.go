@@ -20,6 +20,7 @@ func (c *checker) config(raw *fileConfig) *Config {
 	cfg.DiscoveryAuthentication = c.authentication("discovery.authentication", &raw.Discovery.Authentication)
 	cfg.Store = c.store(&raw.Store)
 	cfg.Limits = c.limits(&raw.Limits)
+	cfg.Tokens = c.tokens(&raw.Tokens)
 	cfg.Log = Log{
 		Level:  c.oneOf("log.level", raw.Log.Level, "info", "debug", "warn", "error"),
 		Format: c.oneOf("log.format", raw.Log.Format, "text", "json"),

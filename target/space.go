@@ -55,12 +55,16 @@ func (w *spaceWatch) usage() (used, left int64) {
 	return w.total - left, left
 }
 
-// run looks until ctx ends.
-func (w *spaceWatch) run(ctx context.Context, warn func()) {
+// run looks until ctx ends. As long as the use is over the threshold, relieve is
+// called with the bytes that it is over.
+func (w *spaceWatch) run(ctx context.Context, warn func(), relieve func(need int64)) {
 	tick := time.NewTicker(spacePeriod)
 	defer tick.Stop()
 	for {
 		w.look(warn)
+		if used, _ := w.usage(); w.threshold > 0 && used >= w.threshold {
+			relieve(used - w.threshold + 1)
+		}
 		select {
 		case <-ctx.Done():
 			return

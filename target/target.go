@@ -95,7 +95,7 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service
 	}
 	var watching context.Context
 	watching, s.unwatch = context.WithCancel(context.Background())
-	s.serving.Go(func() { s.space.run(watching, s.warnOfSpace) })
+	s.serving.Go(func() { s.space.run(watching, s.warnOfSpace, s.relieveStore) })
 	return s, nil
 }
 
@@ -117,15 +117,6 @@ func (s *Service) openStore(ctx context.Context) error {
 	if unit := s.cfg.Store.DedupUnit; unit != 0 && unit != s.store.DedupUnit() {
 		return s.cfg.Problem("store.dedup_unit", "the store was made with %s, not %s; write that, or leave the key out",
 			conf.FormatSize(int64(s.store.DedupUnit())), conf.FormatSize(int64(unit)))
-	}
-	return nil
-}
-
-// openTokens reads what the store says about tokens.
-func (s *Service) openTokens(ctx context.Context) (err error) {
-	s.tokens, err = tokens.Open(ctx, tokens.Options{Store: tokens.ExtentStore(s.store), Log: s.log})
-	if err != nil {
-		return fmt.Errorf("open the tokens of the store in %s: %w", s.cfg.DataDir, err)
 	}
 	return nil
 }

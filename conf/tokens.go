@@ -1,0 +1,165 @@
+package conf
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Tokens says how many tokens there may be and who may use them, and what is
+// done where there is a choice. Zero means the token manager's default.
+type Tokens struct {
+	// Max tokens live at a time, MaxPerInitiator of them made by one initiator.
+	Max, MaxPerInitiator int
+	// Memory that live tokens may take, Held data that only they keep alive, Size
+	// of what one may stand for, in bytes.
+	Memory, Held, Size int64
+	// Inactivity timeouts: the least, the one of a client that asks for none, the
+	// longest.
+	MinInactivity, DefaultInactivity, MaxInactivity time.Duration
+	// UseRecords is how often a second the use of tokens is recorded.
+	UseRecords int
+
+	// WhenFull is evict or refuse.
+	WhenFull string
+	// UnderPressure is give_up or keep.
+	UnderPressure string
+	// Deletion is mandatory or hint.
+	Deletion string
+	// RunningCopy is finish or abort.
+	RunningCopy string
+	// Unmapped is allow, lower or refuse.
+	Unmapped string
+
+	// Access is anyone, initiator or group:NAME.
+	Access string
+	Groups []InitiatorGroup
+	Rules  []TokenRule
+}
+
+// InitiatorGroup is a set of initiators.
+type InitiatorGroup struct {
+	Name       string
+	Initiators []NamePattern
+}
+
+// TokenRule gives the tokens that it fits a priority and, unless Access is empty,
+// an access right. Empty Initiator and Use fit all.
+type TokenRule struct {
+	Initiator NamePattern
+	Use       string
+	Priority  int
+	Access    string
+}
+
+// Uses are what tokens are made for, in the words of rules.
+var tokenUses = []string{"scsi", "api"}
+
+// maxTokenPriority bounds the priorities of tokens, on both sides of 0.
+const maxTokenPriority = 100
+
+func (c *checker) tokens(raw *fileTokens) Tokens {
+	t := Tokens{
+		Max:             c.count("tokens.max", raw.Max, 10_000_000, "tokens"),
+		MaxPerInitiator: c.count("tokens.max_per_initiator", raw.MaxPerInitiator, 10_000_000, "tokens"),
+		Memory:          c.size("tokens.memory", raw.Memory, 1<<20),
+		Held:            c.size("tokens.held", raw.Held, 1<<20),
+		Size:            c.size("tokens.size", raw.Size, 1<<20),
+
+		MinInactivity:     c.duration("tokens.min_inactivity", raw.MinInactivity),
+		DefaultInactivity: c.duration("tokens.default_inactivity", raw.DefaultInactivity),
+		MaxInactivity:     c.duration("tokens.max_inactivity", raw.MaxInactivity),
+		UseRecords:        c.count("tokens.use_records_per_s", raw.UseRecords, 1_000_000, "records a second"),
+
+		WhenFull:      c.oneOf("tokens.when_full", raw.WhenFull, "evict", "refuse"),
+		UnderPressure: c.oneOf("tokens.under_pressure", raw.UnderPressure, "give_up", "keep"),
+		Deletion:      c.oneOf("tokens.deletion", raw.Deletion, "mandatory", "hint"),
+		RunningCopy:   c.oneOf("tokens.running_copy", raw.RunningCopy, "finish", "abort"),
+		Unmapped:      c.oneOf("tokens.unmapped", raw.Unmapped, "allow", "lower", "refuse"),
+	}
+	c.tokenTimes(&t)
+	t.Groups = c.initiatorGroups(raw.Groups)
+	if t.Access = c.tokenAccess("tokens.access", raw.Access, t.Groups); t.Access == "" {
+		t.Access = "anyone"
+	}
+	for i := range raw.Rules {
+		if key := fmt.Sprintf("tokens.rules[%d]", i); !c.misshapen[key] {
+			t.Rules = append(t.Rules, c.tokenRule(key, &raw.Rules[i], t.Groups))
+		}
+	}
+	return t
+}
+
+// tokenTimes compares the inactivity timeouts, those that are given with the
+// defaults of the others.
+func (c *checker) tokenTimes(t *Tokens) {
+	least, middle, most := cmp.Or(t.MinInactivity, time.Second), cmp.Or(t.DefaultInactivity, time.Minute), cmp.Or(t.MaxInactivity, 10*time.Minute)
+	if least > middle || middle > most {
+		c.add("tokens.default_inactivity", "the inactivity timeouts are %v at least, %v by default and %v at most; put them in order", least, middle, most)
+	}
+}
+
+var groupName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+func (c *checker) initiatorGroups(raw []fileGroup) []InitiatorGroup {
+	var groups []InitiatorGroup
+	lines := map[string]string{} // name → key
+	for i := range raw {
+		key := fmt.Sprintf("tokens.groups[%d]", i)
+		if c.misshapen[key] {
+			continue
+		}
+		g := InitiatorGroup{Initiators: c.patterns(key+".initiators", raw[i].Initiators)}
+		var ok bool
+		if g.Name, ok = c.required(key+".name", raw[i].Name, "a name for the group"); ok && !groupName.MatchString(g.Name) {
+			c.add(key+".name", "%q is not a name of a group; use 1 to 64 letters, digits, dots, dashes and underscores", g.Name)
+		}
+		if where, twice := lines[g.Name]; twice && ok {
+			c.add(key+".name", "group %s is defined twice (first at line %d); give each its own name", g.Name, lineOf(c.lines, where))
+		}
+		lines[g.Name] = key + ".name"
+		groups = append(groups, g)
+	}
+	return groups
+}
+
+// tokenAccess reads who may use tokens; empty when absent or wrong.
+func (c *checker) tokenAccess(key string, value *string, groups []InitiatorGroup) string {
+	if value == nil {
+		return ""
+	}
+	name, isGroup := strings.CutPrefix(*value, "group:")
+	switch {
+	case *value == "anyone" || *value == "initiator":
+		return *value
+	case !isGroup:
+		c.add(key, "%q is not known; write anyone, initiator or group:NAME", *value)
+		return ""
+	}
+	for _, g := range groups {
+		if g.Name == name {
+			return *value
+		}
+	}
+	c.add(key, "there is no group %q under tokens.groups; define it, or name another", name)
+	return ""
+}
+
+func (c *checker) tokenRule(key string, raw *fileTokenRule, groups []InitiatorGroup) TokenRule {
+	r := TokenRule{
+		Priority: int(c.number(key+".priority", raw.Priority, 0, -maxTokenPriority, maxTokenPriority, "priority")),
+		Access:   c.tokenAccess(key+".access", raw.Access, groups),
+	}
+	if raw.Initiator != nil {
+		var err error
+		if r.Initiator, err = ParseNamePattern(*raw.Initiator); err != nil {
+			c.add(key+".initiator", "%v", err)
+		}
+	}
+	if raw.Use != nil {
+		r.Use = c.oneOf(key+".use", raw.Use, tokenUses[0], tokenUses[1:]...)
+	}
+	return r
+}
