@@ -36,6 +36,8 @@ var kinds = []struct {
 	{"token_revoked", http.StatusGone, tokens.ErrRevoked},
 	{"token_deleted", http.StatusGone, tokens.ErrDeleted},
 	{"token_unknown", http.StatusNotFound, tokens.ErrUnknown},
+	{"token_access", http.StatusForbidden, tokens.ErrAccess},
+	{"token_unmapped", http.StatusForbidden, tokens.ErrUnmapped},
 	{"token_limit", http.StatusServiceUnavailable, tokens.ErrNoResources},
 	{"token_too_long", http.StatusBadRequest, tokens.ErrTooLong},
 	{"token_timeout", http.StatusBadRequest, tokens.ErrTimeout},

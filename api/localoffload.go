@@ -33,7 +33,7 @@ func (l *Local) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, err
 	binary.BigEndian.PutUint32(lu.ReadCapacity[:], apiBlockLength)
 	made, err := m.OffloadRead(ctx, tokens.Source{Volume: v, LU: lu}, []backstore.Range{{Offset: r.Offset, Length: r.Length}}, tokens.ReadOptions{
 		Type: r.Type, InactivityTimeout: time.Duration(r.InactivitySeconds) * time.Second,
-		Creator: tokens.Creator{Volume: r.Volume}, Priority: r.Priority,
+		Creator: tokens.Creator{Volume: r.Volume}, Priority: r.Priority, Use: "api",
 	})
 	if err != nil {
 		return MadeToken{}, err

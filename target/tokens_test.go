@@ -2,6 +2,7 @@ package target
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ func TestTokenOptions(t *testing.T) {
 // TestTokensGoWhenTheStoreGetsFull: the watch over space asks for what is over
 // the soft threshold, and tokens that hold space end.
 func TestTokensGoWhenTheStoreGetsFull(t *testing.T) {
-	s := start(t, "store: {capacity: 256MiB, soft_threshold: 10}\n")
+	s := start(t, parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`)+"store: {capacity: 256MiB, soft_threshold: 10}\n"))
 	v, err := s.Store().Volume("src")
 	if err != nil {
 		t.Fatal(err)

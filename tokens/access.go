@@ -32,28 +32,6 @@ type Requester struct {
 	Initiator string
 }
 
-// Request is a copy for which leave is asked. Volumes are named as in Creator
-// and Destination; Destination is empty for an offload read.
-type Request struct {
-	Requester           Requester
-	Source, Destination string
-}
-
-// Authorize decides on a Request: an error refuses it. It must be quick, and may
-// be called at the same time by many.
-type Authorize func(Request) error
-
-// authorize asks for leave where the requester needs it.
-func (m *Manager) authorize(r Request) error {
-	if m.allow == nil || r.Requester == (Requester{}) {
-		return nil
-	}
-	if err := m.allow(r); err != nil {
-		return fmt.Errorf("%w: %w", ErrAccess, err)
-	}
-	return nil
-}
-
 // admit reports whether the requester may use a token with this record.
 func (m *Manager) admit(rec *record, who Requester) error {
 	if who == (Requester{}) {

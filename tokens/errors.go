@@ -30,8 +30,7 @@ var (
 	// ErrNoResources: the number of live tokens, or the memory for them, is at its
 	// limit, and none can be given up.
 	ErrNoResources = errors.New("too many live tokens")
-	// ErrAccess: the requester may not use the token, or not copy between the
-	// volumes.
+	// ErrAccess: the token is not for this requester.
 	ErrAccess = errors.New("access denied")
 	// ErrUnmapped: by policy, volumes outside the store are not copied by token.
 	ErrUnmapped = errors.New("volume is outside the store")

@@ -37,14 +37,14 @@ func (u *use) err(err error) error {
 	return context.Cause(u.ctx)
 }
 
-// acquire marks the token t as used and opens its data, if r may be done with it.
-// Until release it does not expire.
-func (m *Manager) acquire(ctx context.Context, t *Token, r Request) (*use, error) {
+// acquire marks the token t as used and opens its data, if it is for the
+// requester. Until release it does not expire.
+func (m *Manager) acquire(ctx context.Context, t *Token, who Requester) (*use, error) {
 	u := &use{ctx: ctx, close: func(error) {}}
 	if m.policy.RunningCopy == AbortCopy {
 		u.ctx, u.close = context.WithCancelCause(ctx)
 	}
-	if err := m.join(u, t, r); err != nil {
+	if err := m.join(u, t, who); err != nil {
 		u.close(nil)
 		return nil, err
 	}
@@ -71,27 +71,16 @@ func (m *Manager) acquire(ctx context.Context, t *Token, r Request) (*use, error
 	return nil, err
 }
 
-// join makes u one of the users of the token t, if that may be copied from as r
-// says.
-func (m *Manager) join(u *use, t *Token, r Request) error {
+// join makes u one of the users of the token t, if that is for the requester.
+func (m *Manager) join(u *use, t *Token, who Requester) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e, err := m.find(t)
 	if err != nil {
 		return err
 	}
-	if err := m.admit(&e.rec, r.Requester); err != nil {
+	if err := m.admit(&e.rec, who); err != nil {
 		return err
-	}
-	r.Source = e.rec.Creator.Volume
-	m.mu.Unlock()
-	err = m.authorize(r)
-	m.mu.Lock()
-	if err != nil {
-		return err
-	}
-	if e.dying != 0 { // meanwhile
-		return e.dying.err()
 	}
 	u.entry = e
 	e.users++

@@ -98,9 +98,6 @@ type Options struct {
 	Log    *logrus.Entry
 	Limits Limits
 	Policy Policy
-	// Authorize, if set, is asked for leave for every copy that somebody other
-	// than the server asks for.
-	Authorize Authorize
 }
 
 // Manager keeps the tokens of one store. Its methods may be called
@@ -110,7 +107,6 @@ type Manager struct {
 	log    *logrus.Entry
 	limits Limits
 	policy Policy
-	allow  Authorize // nil: everything
 	sealer sealer
 
 	useRecords *rate.Limiter
@@ -151,7 +147,7 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 		o.Log = logrus.NewEntry(silent)
 	}
 	m := &Manager{
-		store: o.Store, log: o.Log, limits: o.Limits, policy: o.Policy, allow: o.Authorize,
+		store: o.Store, log: o.Log, limits: o.Limits, policy: o.Policy,
 		sealer:     sealer{store: o.Store.ID()},
 		useRecords: rate.NewLimiter(rate.Limit(o.Limits.UseRecordsPerSecond), o.Limits.UseRecordsPerSecond),
 		wake:       make(chan struct{}, 1),

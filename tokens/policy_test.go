@@ -463,53 +463,6 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// Leave is asked for each copy on both of its ends.
-func TestAuthorize(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
-	v := s.NewVolume("v", volumeSize)
-	var asked []string
-	m := openWith(t, tokens.Options{Store: s, Authorize: func(r tokens.Request) error {
-		asked = append(asked, fmt.Sprintf("%s: %s to %s", r.Requester.Initiator, r.Source, r.Destination))
-		if r.Source == "secret" || r.Destination == "golden" {
-			return errors.New("no")
-		}
-		return nil
-	}})
-	read := func(initiator, volume string) (*tokens.Token, error) {
-		res, err := m.OffloadRead(ctx, source(v), ranges(0, 512), tokens.ReadOptions{Creator: tokens.Creator{Initiator: initiator, Volume: volume}})
-		return res.Token, err
-	}
-	tok, err := read("i", "plain")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := read("i", "secret"); !errors.Is(err, tokens.ErrAccess) {
-		t.Errorf("read: %v", err)
-	}
-	hidden, err := read("", "secret")
-	if err != nil {
-		t.Errorf("read by the administrator: %v", err)
-	}
-	for _, tc := range []struct {
-		tok  *tokens.Token
-		to   string
-		want error
-	}{{tok, "plain", nil}, {tok, "golden", tokens.ErrAccess}, {hidden, "plain", tokens.ErrAccess}} {
-		dst := destination(v)
-		dst.Name = tc.to
-		if _, err := m.OffloadWrite(ctx, tc.tok, 0, dst, ranges(0, 512), tokens.WriteOptions{Requester: tokens.Requester{Initiator: "j"}}); !errors.Is(err, tc.want) {
-			t.Errorf("write to %s: %v", tc.to, err)
-		}
-	}
-	want := []string{"i: plain to ", "i: secret to ", "j: plain to plain", "j: plain to golden", "j: secret to plain"}
-	if !slices.Equal(asked, want) {
-		t.Errorf("asked %q", asked)
-	}
-	if i, _ := m.Lookup(hidden); i.Uses != 0 || m.Stats().Refused["access denied"] != 3 {
-		t.Errorf("refused uses count as uses: %+v, %+v", i, m.Stats())
-	}
-}
-
 func TestPoliciesThatMakeNoSense(t *testing.T) {
 	for _, p := range []tokens.Policy{
 		{WhenFull: 9}, {Pressure: 9}, {Deletion: 9}, {RunningCopy: 9}, {Unmapped: 9},

@@ -24,7 +24,8 @@ type ReadOptions struct {
 	// InactivityTimeout is how long the token lives without being used; 0 means
 	// the default.
 	InactivityTimeout time.Duration
-	// Creator is who asks; its Initiator, if any, has to have the right to.
+	// Creator is who asks. Whether it may read the source is for the caller to
+	// check.
 	Creator Creator
 	// Use says what for, in the words of the policy's rules.
 	Use string
@@ -106,9 +107,6 @@ func (m *Manager) plan(src Source, ranges []backstore.Range, o ReadOptions) (*pe
 	}
 	if err := m.policy.checkAccess(o.Access); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAccess, err)
-	}
-	if err := m.authorize(Request{Requester: Requester{o.Creator.Initiator}, Source: o.Creator.Volume}); err != nil {
-		return nil, err
 	}
 	t := &pending{fields: fields{rodType: rodType, lu: src.LU, bytes: total, store: m.sealer.store}}
 	t.record = record{Type: rodType, Length: total, BlockLength: src.LU.BlockLength, Creator: o.Creator, Inactivity: timeout}

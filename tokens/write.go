@@ -20,15 +20,14 @@ type Destination struct {
 	// blocks, and the last block that the token's bytes fill only in part ends
 	// in zeros.
 	BlockLength int
-	// Name is what the volume is called where leave to copy is asked.
-	Name string
 }
 
 // WriteOptions are the choices of an offload write. The zero value is valid.
 type WriteOptions struct {
 	// Completion says what becomes of the token afterwards.
 	Completion Completion
-	// Requester is who asks.
+	// Requester is who asks. Whether it may write to the destination is for the
+	// caller to check.
 	Requester Requester
 }
 
@@ -71,7 +70,7 @@ func (m *Manager) offloadWrite(ctx context.Context, t *Token, offset int64, dst 
 	if t.isZero() {
 		return w.zero(ranges)
 	}
-	u, err := m.acquire(ctx, t, Request{Requester: o.Requester, Destination: dst.Name})
+	u, err := m.acquire(ctx, t, o.Requester)
 	if err != nil {
 		return 0, err
 	}

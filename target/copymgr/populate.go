@@ -31,6 +31,7 @@ func (u *unit) planPopulate(t *scsi.Task) (plan, error) {
 	o := tokens.ReadOptions{
 		InactivityTimeout: time.Duration(list.inactivityTimeout) * time.Second,
 		Creator:           tokens.Creator{Initiator: t.Nexus.ID.InitiatorName, Target: t.Nexus.ID.TargetName, Volume: u.volume},
+		Use:               "scsi",
 	}
 	if list.rtv {
 		if o.Type = list.rodType; !o.Type.PointInTime() {

@@ -315,7 +315,7 @@ func TestReservation(t *testing.T) {
 }
 
 func TestNoResources(t *testing.T) {
-	b := start(t, tokens.Limits{Tokens: 1})
+	b := start(t, tokens.Limits{TokensPerInitiator: 1})
 	b.token(t, lunA, rangeOf{0, 8})
 	a := b.populate(lunA, 1, populateParameters(rangeOf{0, 8}))
 	if a.code() != "5/55/0D" {

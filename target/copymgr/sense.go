@@ -23,6 +23,7 @@ const (
 	ascNoAccessRights                scsi.ASC = 0x2002
 	ascOperationInProgress           scsi.ASC = 0x0016
 	ascTargetDataUnderrun            scsi.ASC = 0x0D04
+	ascTokenInvalid                  scsi.ASC = 0x2300 // cause not reportable
 	ascTokenUnsupportedType          scsi.ASC = 0x2301
 	ascTokenRemote                   scsi.ASC = 0x2302
 	ascTokenUnknown                  scsi.ASC = 0x2304
@@ -64,6 +65,7 @@ var populateSense = []senseRow{
 	{backstore.ErrNoSpace, illegal(ascInsufficientRODResources)},
 	{tokens.ErrRange, illegal(scsi.ASCLBAOutOfRange)},
 	{tokens.ErrTooLong, illegal(scsi.ASCInvalidFieldInParameterList)},
+	{tokens.ErrUnmapped, illegal(ascInsufficientRODResources)},
 }
 
 // writeUsingSense is for errors of OffloadWrite.
@@ -78,6 +80,7 @@ var writeUsingSense = []senseRow{
 	{tokens.ErrRevoked, illegal(ascTokenRevoked)},
 	{tokens.ErrDeleted, illegal(ascTokenDeleted)},
 	{tokens.ErrUnknown, illegal(ascTokenUnknown)},
+	{tokens.ErrAccess, illegal(ascTokenInvalid)},
 	{tokens.ErrOffset, scsi.InvalidFieldInParameterList(fieldOffsetIntoROD, scsi.WholeField)},
 	{tokens.ErrRange, illegal(scsi.ASCLBAOutOfRange)},
 }

@@ -37,6 +37,7 @@ func (u *unit) planWriteUsing(t *scsi.Task) (plan, error) {
 		return plan{}, err
 	}
 	w := &tokenWrite{unit: u, token: list.token}
+	w.o.Requester = tokens.Requester{Initiator: t.Nexus.ID.InitiatorName}
 	if w.blocks, err = checkRanges(list.ranges, u.lu.Blocks(), u.limits.maxBlocks()); err != nil {
 		return plan{}, err
 	}
