@@ -96,7 +96,7 @@ func (m *Manager) reserve(ctx context.Context, rec *record) (release func(), err
 			m.mu.Unlock()
 			return nil, ErrClosed
 		}
-		full, cause := m.full(rec)
+		cause, full := m.full(rec)
 		if full == nil {
 			m.claim(rec, 1)
 			m.mu.Unlock()
@@ -125,18 +125,18 @@ func (m *Manager) reserve(ctx context.Context, rec *record) (release func(), err
 // full returns which limit stands in the way of one more token, nil if none
 // does. cause, if not 0, is why another token would be given up for it. m.mu is
 // held.
-func (m *Manager) full(rec *record) (error, Cause) {
+func (m *Manager) full(rec *record) (cause Cause, err error) {
 	l := &m.limits
 	if own := m.owned[rec.Creator.Initiator]; l.TokensPerInitiator > 0 && rec.Creator.Initiator != "" && own >= l.TokensPerInitiator {
-		return fmt.Errorf("%w: initiator %s has %d, its limit", ErrNoResources, rec.Creator.Initiator, own), 0
+		return 0, fmt.Errorf("%w: initiator %s has %d, its limit", ErrNoResources, rec.Creator.Initiator, own)
 	}
 	if n := len(m.live) + m.reserved; n >= l.Tokens {
-		return fmt.Errorf("%w: the limit is %d", ErrNoResources, l.Tokens), TooManyTokens
+		return TooManyTokens, fmt.Errorf("%w: the limit is %d", ErrNoResources, l.Tokens)
 	}
 	if used := m.memory + rec.memory(); used > l.MemoryBytes {
-		return fmt.Errorf("%w: they take %d bytes of memory, the limit is %d", ErrNoResources, m.memory, l.MemoryBytes), TooMuchMemory
+		return TooMuchMemory, fmt.Errorf("%w: they take %d bytes of memory, the limit is %d", ErrNoResources, m.memory, l.MemoryBytes)
 	}
-	return nil, 0
+	return 0, nil
 }
 
 // claim counts n more tokens that are being made. m.mu is held.
