@@ -77,11 +77,9 @@ func (x *extendedCopy) search(id uint16) (*reached, *segmentError) {
 		if !hasDesignator(u.lu, c.designator) {
 			continue
 		}
-		nexus := x.nexus
-		if !nexus.Sees(u.lu) {
-			if nexus = u.lu.NexusOf(x.nexus.ID.InitiatorName); nexus == nil {
-				break
-			}
+		nexus := u.lu.NexusFor(x.nexus)
+		if nexus == nil {
+			break
 		}
 		if c.blockLength != 0 && c.blockLength != u.lu.LogicalBlockLength() {
 			return nil, &segmentError{asc: ascCopyTargetNotReachable,

@@ -14,8 +14,8 @@ func TestView(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	b.fill(t, lunA, 1)
 	before := b.fill(t, lunB, 2)
-	b.nexus = b.target.AttachView(scsi.NexusID{InitiatorName: "iqn.2026-11.example:narrow", TargetName: b.target.Name()},
-		scsi.View{lunA: {LUN: lunA}, lunB: {LUN: lunB, ReadOnly: true}})
+	b.nexus = b.target.AttachWith(scsi.NexusID{InitiatorName: "iqn.2026-11.example:narrow", TargetName: b.target.Name()},
+		scsi.Rights{View: scsi.View{lunA: {LUN: lunA}, lunB: {LUN: lunB, ReadOnly: true}}})
 	b.clearAttentions(b.nexus, lunA)
 	b.clearAttentions(b.nexus, lunB)
 

@@ -9,11 +9,11 @@ import (
 // DeviceServer is what the transport needs of the SCSI layer for one target.
 // Its methods may be called concurrently, for the same nexus too.
 type DeviceServer interface {
-	// AttachView opens an I_T nexus for a session that has just reached full
+	// AttachWith opens an I_T nexus for a session that has just reached full
 	// feature phase, with what its initiator may see; Detach ends it (I_T nexus
 	// loss) after its last task ended. Where a task does not end, the initiator
 	// port may attach again before.
-	AttachView(id scsi.NexusID, view scsi.View) *scsi.Nexus
+	AttachWith(id scsi.NexusID, r scsi.Rights) *scsi.Nexus
 	Detach(n *scsi.Nexus)
 
 	// Prepare decodes a task and sets t.LU and t.Wanted. It must not block: it

@@ -351,7 +351,7 @@ func (l *login) enter(p *pdu) error {
 	if l.tsih() != 0 {
 		l.params = s.params.joined(&l.params)
 	} else if s.kind == sessionNormal {
-		s.nexus = s.target.DeviceServer.AttachView(s.id, l.security.view)
+		s.nexus = s.target.DeviceServer.AttachWith(s.id, l.rights())
 		s.nexus.SetTaskAborter(s)
 	}
 	c.params = l.params

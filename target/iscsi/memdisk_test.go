@@ -20,7 +20,7 @@ type memDisk struct {
 
 	mu       sync.Mutex
 	attached map[*scsi.Nexus]bool
-	views    map[string]scsi.View // by initiator name, of its last nexus
+	rights   map[string]scsi.Rights // by initiator name, of its last nexus
 	resets   int
 	cleared  int
 }
@@ -28,22 +28,22 @@ type memDisk struct {
 const memBlock = 512
 
 func newMemDisk(size int) *memDisk {
-	return &memDisk{data: make([]byte, size), attached: make(map[*scsi.Nexus]bool), views: make(map[string]scsi.View)}
+	return &memDisk{data: make([]byte, size), attached: make(map[*scsi.Nexus]bool), rights: make(map[string]scsi.Rights)}
 }
 
-func (d *memDisk) AttachView(id scsi.NexusID, view scsi.View) *scsi.Nexus {
+func (d *memDisk) AttachWith(id scsi.NexusID, r scsi.Rights) *scsi.Nexus {
 	n := &scsi.Nexus{ID: id}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.attached[n], d.views[id.InitiatorName] = true, view
+	d.attached[n], d.rights[id.InitiatorName] = true, r
 	return n
 }
 
-// view returns what the last nexus of an initiator was to see.
-func (d *memDisk) view(initiator string) scsi.View {
+// rightsOf returns those of the last nexus of an initiator.
+func (d *memDisk) rightsOf(initiator string) scsi.Rights {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.views[initiator]
+	return d.rights[initiator]
 }
 
 func (d *memDisk) Detach(n *scsi.Nexus) {

@@ -83,6 +83,21 @@ func (s *security) proof() logrus.Fields {
 	return logrus.Fields{"user": s.exchange.User(), "chap": s.exchange.Algorithm()}
 }
 
+// rights are what the login gives its nexus. What the target has asked for, a
+// secret or an address, is the proof.
+func (l *login) rights() scsi.Rights {
+	r := scsi.Rights{View: l.security.view}
+	if l.target.Admit == nil && l.security.offers(valueNone) && l.security.exchange == nil {
+		return r
+	}
+	from, _ := addrPort(l.c.nc.RemoteAddr())
+	r.Proof = from.Addr().String()
+	if l.security.exchange != nil {
+		r.Proof += " " + l.security.exchange.Identity()
+	}
+	return r
+}
+
 // requireSecurity refuses a login that leaves out the authentication it needs.
 func (l *login) requireSecurity() error {
 	if l.security.Authentication = l.c.srv.opts.DiscoveryAuthentication; l.target != nil {

@@ -309,7 +309,7 @@ func TestAdmit(t *testing.T) {
 		}
 		b.srv.target(testTarget + "2").Admit = func(initiator string, _ netip.Addr) (scsi.View, bool) { return nil, initiator != testInitiator }
 		b.login().alive()
-		if got := b.disk.view(testInitiator); !sameView(got, view) {
+		if got := b.disk.rightsOf(testInitiator).View; !sameView(got, view) {
 			t.Errorf("the nexus sees %v", got)
 		}
 		const stranger = "InitiatorName=" + testInitiator + ".stranger"
@@ -337,6 +337,45 @@ func TestAdmit(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestProof: nexuses have the same proof when their initiators have proved the
+// same, from the same address, and none where nothing was asked for.
+func TestProof(t *testing.T) {
+	proof := func(demand, address string, a *chap.Authenticator) string {
+		b := newBench(t, nil, nil)
+		everyone := func(string, netip.Addr) (scsi.View, bool) { return nil, true }
+		switch demand {
+		case "address":
+			b.srv.target(testTarget).Admit = everyone
+		case "secret":
+			b.demand(Authentication{CHAP: a})
+		case "perhaps a secret":
+			b.demand(Authentication{CHAP: a, Optional: true})
+		}
+		i := b.dialFrom(address)
+		if demand == "secret" {
+			i.wantStep(csgSecurity, []string{name, wantTarget, offerCHAP}, csgSecurity, agreedCHAP)
+			i.step(csgSecurity|toFullFeature, i.proof(chap.SHA256, chapUser, chapSecret)...)
+		} else {
+			i.login(name, wantTarget)
+		}
+		return b.disk.rightsOf(testInitiator).Proof
+	}
+	const here, there = "127.0.0.1", "127.0.0.2"
+	secret := proof("secret", here, newCHAP(t))
+	for what, got := range map[string]bool{
+		"nothing was asked for":         proof("nothing", here, nil) == "",
+		"nothing was proved":            proof("perhaps a secret", here, newCHAP(t)) == "",
+		"the address":                   proof("address", here, nil) == here,
+		"the secret":                    strings.HasPrefix(secret, here+" ") && len(secret) > 64,
+		"the secret, at another target": secret == proof("secret", here, newCHAP(t)),
+		"the secret, from elsewhere":    secret != proof("secret", there, newCHAP(t)),
+	} {
+		if !got {
+			t.Errorf("%s: not so", what)
+		}
+	}
 }
 
 // TestAdmitAfterAuthentication: the access list is consulted last.

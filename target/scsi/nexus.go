@@ -23,7 +23,8 @@ type NexusID struct {
 type Nexus struct {
 	ID NexusID
 
-	view View
+	view  View
+	proof string
 	// units is the nexus's view of the LUNs. It is replaced as a whole, so that
 	// commands look their logical unit up without a lock.
 	units atomic.Pointer[map[uint16]*itlNexus]

@@ -116,12 +116,12 @@ func (tg *Target) LUs() []*LogicalUnit {
 
 // Attach opens an I_T nexus that sees everything. Every logical unit reports to
 // it once that power came on, or that the nexus was lost since.
-func (tg *Target) Attach(id NexusID) *Nexus { return tg.AttachView(id, nil) }
+func (tg *Target) Attach(id NexusID) *Nexus { return tg.AttachWith(id, Rights{}) }
 
-// AttachView opens an I_T nexus with its own view of the logical units, which
+// AttachWith opens an I_T nexus with its own view of the logical units, which
 // must not be changed any more.
-func (tg *Target) AttachView(id NexusID, view View) *Nexus {
-	n := &Nexus{ID: id, view: view}
+func (tg *Target) AttachWith(id NexusID, r Rights) *Nexus {
+	n := &Nexus{ID: id, view: r.View, proof: r.Proof}
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
 	begin := ASCPowerOnOrReset
@@ -130,7 +130,7 @@ func (tg *Target) AttachView(id NexusID, view View) *Nexus {
 	}
 	units := make(map[uint16]*itlNexus, len(tg.units))
 	for lun, lu := range tg.units {
-		if seen, as, ok := view.find(lun); ok {
+		if seen, as, ok := r.View.find(lun); ok {
 			units[seen] = lu.attach(n, as, begin)
 		}
 	}

@@ -14,6 +14,15 @@ type ViewedLU struct {
 	ReadOnly bool
 }
 
+// Rights are what an I_T nexus may do, and by what right.
+type Rights struct {
+	View View
+	// Proof stands for what the target has had the initiator prove: nexuses of
+	// one initiator name and Proof have the same initiator behind them. It is
+	// empty where the target asks for nothing.
+	Proof string
+}
+
 // find returns at which LUN the nexus finds what AddLU has put at lun.
 func (v View) find(lun uint16) (seen uint16, lu ViewedLU, ok bool) {
 	if v == nil {
@@ -36,22 +45,26 @@ func (i *itlNexus) writeProtected() error {
 	return i.lu.WriteProtected()
 }
 
-// Sees reports whether the nexus can address a logical unit. Who handles
-// commands that name other logical units than the one addressed, as third-party
-// copies do, asks this first.
-func (n *Nexus) Sees(lu *LogicalUnit) bool { return lu.nexus(n) != nil }
-
-// NexusOf returns an I_T nexus through which the initiator of that name can
-// address the logical unit, nil when there is none.
-func (lu *LogicalUnit) NexusOf(initiator string) *Nexus {
+// NexusFor returns an I_T nexus through which whoever is behind n can address
+// the logical unit, perhaps at another target, nil when there is none. A name is
+// not enough for that, because initiators choose their own: the other nexus must
+// have come about by the same proof, or at a target that asks for none.
+func (lu *LogicalUnit) NexusFor(n *Nexus) *Nexus {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
-	for n := range lu.nexuses {
-		if n.ID.InitiatorName == initiator {
-			return n
+	if lu.nexuses[n] != nil {
+		return n
+	}
+	var found *Nexus
+	for other, itl := range lu.nexuses {
+		if other.ID.InitiatorName != n.ID.InitiatorName || other.proof != "" && other.proof != n.proof {
+			continue
+		}
+		if found = other; !itl.readOnly {
+			break // it may do the most
 		}
 	}
-	return nil
+	return found
 }
 
 // WriteProtected returns the sense data that a write by the nexus to the medium

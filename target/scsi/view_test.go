@@ -16,8 +16,7 @@ func viewed(t *testing.T) (f *fixture, narrow *Nexus) {
 		}
 	}
 	f.good(reportLUNs, nil) // takes the unit attention about them
-	narrow = f.target.AttachView(NexusID{InitiatorName: "iqn.2026-11.example.initiator:narrow", TargetName: f.target.Name()},
-		View{7: {LUN: 0, ReadOnly: true}, 0: {LUN: 2}})
+	narrow = f.target.AttachWith(NexusID{InitiatorName: "iqn.2026-11.example.initiator:narrow", TargetName: f.target.Name()}, Rights{View: View{7: {LUN: 0, ReadOnly: true}, 0: {LUN: 2}}})
 	for _, itl := range *narrow.units.Load() {
 		itl.takePending() // power on
 	}
@@ -55,15 +54,12 @@ func TestViewNumbers(t *testing.T) {
 			t.Errorf("LUN %d is there", lun)
 		}
 	}
-	if !narrow.Sees(f.target.LU(0)) || narrow.Sees(f.target.LU(1)) {
-		t.Error("Sees does not agree with REPORT LUNS")
-	}
 }
 
 // TestEmptyView: an initiator may be let in and see nothing.
 func TestEmptyView(t *testing.T) {
 	f := newFixture(t)
-	n := f.target.AttachView(NexusID{}, View{})
+	n := f.target.AttachWith(NexusID{}, Rights{View: View{}})
 	wantHex(t, f.run(request{nexus: n, cdb: reportLUNs}).data, "00000000 00000000")
 	f.on(n, make([]byte, 6)).wantSense(t, KeyIllegalRequest, ASCLogicalUnitNotSupported)
 	f.target.Detach(n)
@@ -139,10 +135,46 @@ func TestWriteProtectedFor(t *testing.T) {
 	}
 }
 
+// TestNexusFor: a nexus reaches logical units of other targets through those
+// that the same initiator has there, not through those of one that has proved
+// something else and goes by the same name.
+func TestNexusFor(t *testing.T) {
+	const name = "iqn.2026-11.example.initiator:a"
+	for _, c := range []struct {
+		what                string
+		name, proof, theirs string // of the nexus that asks; the proof of the other
+		want                bool
+	}{
+		{"nothing is asked for anywhere", name, "", "", true},
+		{"nothing is asked for there", name, "192.0.2.1", "", true},
+		{"the same proof", name, "192.0.2.1 x", "192.0.2.1 x", true},
+		{"another address", name, "192.0.2.2 x", "192.0.2.1 x", false},
+		{"another secret", name, "192.0.2.1 y", "192.0.2.1 x", false},
+		{"no proof for what asks for one", name, "", "192.0.2.1 x", false},
+		{"another initiator", name + "b", "192.0.2.1 x", "192.0.2.1 x", false},
+	} {
+		f, elsewhere := newFixture(t), NewTarget(TargetConfig{Name: "iqn.2026-11.example.odx:other"})
+		lu := newViewedLU(t, 9)
+		if err := elsewhere.AddLU(0, lu); err != nil {
+			t.Fatal(err)
+		}
+		reader := elsewhere.AttachWith(NexusID{InitiatorName: name}, Rights{View: View{0: {ReadOnly: true}}, Proof: c.theirs})
+		writer := elsewhere.AttachWith(NexusID{InitiatorName: name}, Rights{Proof: c.theirs})
+		n := f.target.AttachWith(NexusID{InitiatorName: c.name}, Rights{Proof: c.proof})
+		got := lu.NexusFor(n)
+		if c.want && got != writer || !c.want && got != nil {
+			t.Errorf("%s: nexus %p, reader is %p, writer %p", c.what, got, reader, writer)
+		}
+		if f.lu.NexusFor(n) != n {
+			t.Errorf("%s: the nexus does not reach what it sees", c.what)
+		}
+	}
+}
+
 // TestViewOfNewLU: only who sees a new logical unit is told of it.
 func TestViewOfNewLU(t *testing.T) {
 	f, narrow := viewed(t)
-	later := f.target.AttachView(NexusID{}, View{1: {LUN: 1}, 9: {LUN: 3}})
+	later := f.target.AttachWith(NexusID{}, Rights{View: View{1: {LUN: 1}, 9: {LUN: 3}}})
 	f.run(request{nexus: later, lun: encodeLUN(1), cdb: make([]byte, 6)}).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
 	if err := f.target.AddLU(3, newViewedLU(t, 3)); err != nil {
 		t.Fatal(err)

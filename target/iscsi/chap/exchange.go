@@ -2,9 +2,12 @@ package chap
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -68,6 +71,17 @@ func (e *Exchange) User() string { return e.user }
 
 // Algorithm is the one that was chosen, 0 before that.
 func (e *Exchange) Algorithm() Algorithm { return e.algorithm }
+
+// Identity is the same for exchanges that one name and secret have proved, at
+// whatever target. It is empty before that, and not to be shown.
+func (e *Exchange) Identity() string {
+	if e.state != proved {
+		return ""
+	}
+	user, _ := e.a.user(e.user, e.initiator)
+	sum := sha256.Sum256(slices.Concat([]byte(e.user), []byte{0}, user.Secret))
+	return hex.EncodeToString(sum[:])
+}
 
 // End takes back a challenge that was not answered.
 func (e *Exchange) End() {
