@@ -35,3 +35,32 @@ func TestView(t *testing.T) {
 		t.Errorf("POPULATE TOKEN on what is not seen: %s", a.code())
 	}
 }
+
+// TestViewExtendedCopy: the same for EXTENDED COPY, whichever logical unit takes
+// the command.
+func TestViewExtendedCopy(t *testing.T) {
+	b := start(t, tokens.Limits{})
+	b.fill(t, lunA, 1)
+	before := b.fill(t, lunB, 2)
+	b.nexus = b.target.AttachWith(scsi.NexusID{InitiatorName: "iqn.2026-11.example:narrow", TargetName: b.target.Name()},
+		scsi.Rights{View: scsi.View{lunA: {LUN: lunA}, lunB: {LUN: lunB, ReadOnly: true}}})
+	b.clearAttentions(b.nexus, lunA)
+	b.clearAttentions(b.nexus, lunB)
+	for _, c := range []struct {
+		what    string
+		segment segmentOf
+		want    string
+	}{
+		{"from what may be read", segmentOf{kind: 2, source: lunB, destination: lunA, count: 8, destinationLBA: 64}, "GOOD"},
+		{"to what may only be read", segmentOf{kind: 2, source: lunA, destination: lunB, count: 8}, "A/0D/01"},
+		{"from what is not seen", segmentOf{kind: 2, source: lunRO, destination: lunA, count: 8}, "A/08/04"},
+		{"to what is not seen", segmentOf{kind: 2, source: lunA, destination: lunDumb, count: 8}, "A/08/04"},
+	} {
+		if a := b.extendedCopy(lunA, 0, lid1Parameters(1, 0, b.cscds(), c.segment)); a.code() != c.want {
+			t.Errorf("%s: %s, want %s", c.what, a.code(), c.want)
+		}
+	}
+	if !bytes.Equal(b.contents(t, lunB), before) {
+		t.Error("the volume that may only be read has changed")
+	}
+}
