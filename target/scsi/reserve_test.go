@@ -47,6 +47,22 @@ var reservationTable = []struct {
 	{"UNMAP", unmapCDB(0), true, true, true},
 	{"COMPARE AND WRITE", compareAndWriteCDB(0, 0, 1), true, true, true},
 	{"SYNCHRONIZE CACHE(10)", cdb10(0x35, 0, 0, 0), true, true, true},
+	{"SYNCHRONIZE CACHE(16)", cdb16(0x91, 0, 0, 0), true, true, true},
+	{"VERIFY(12)", cdb12(0xAF, 0, 0, 1), true, false, true},
+	{"WRITE AND VERIFY(12)", cdb12(0xAE, 0, 0, 1), true, true, true},
+	{"WRITE AND VERIFY(16)", cdb16(0x8E, 0, 0, 1), true, true, true},
+	{"WRITE SAME(10)", cdb10(0x41, 0, 0, 1), true, true, true},
+	{"WRITE ATOMIC(16)", cdb16(0x9C, 0, 0, 1), true, true, true},
+	{"ORWRITE(16)", cdb16(0x8B, 0, 0, 1), true, true, true},
+	{"PRE-FETCH(10)", cdb10(0x34, 0, 0, 1), true, false, true},
+	{"PRE-FETCH(16)", cdb16(0x90, 0, 0, 1), true, false, true},
+	{"READ DEFECT DATA(10)", cdb10(0x37, 0, 0, 8), true, false, true},
+	{"READ DEFECT DATA(12)", cdb12(0xB7, 0, 0, 8), true, false, true},
+	{"FORMAT UNIT", []byte{0x04, 0, 0, 0, 0, 0}, true, true, true},
+	{"SANITIZE, BLOCK ERASE", []byte{0x48, 0x02, 0, 0, 0, 0, 0, 0, 0, 0}, true, true, true},
+	{"SANITIZE, EXIT FAILURE MODE", []byte{0x48, 0x1F, 0, 0, 0, 0, 0, 0, 0, 0}, true, true, true},
+	{"PREVENT ALLOW MEDIUM REMOVAL, allow", []byte{0x1E, 0, 0, 0, 0, 0}, false, false, false},
+	{"PREVENT ALLOW MEDIUM REMOVAL, prevent", []byte{0x1E, 0, 0, 0, 1, 0}, true, true, true},
 	{"START STOP UNIT, start", startUnit, false, false, false},
 	{"START STOP UNIT, stop", []byte{0x1B, 0, 0, 0, 0x04, 0}, true, true, true},
 }
@@ -217,6 +233,38 @@ func TestReservedDoesNotAllocate(t *testing.T) {
 		})
 		if allocs >= 2 { // the CDB is one
 			t.Errorf("%.0f allocations for one WRITE that ends with %02Xh", allocs, want)
+		}
+	}
+}
+
+// TestReservationTableIsComplete: no command has been forgotten but those that
+// look at reservations themselves.
+func TestReservationTableIsComplete(t *testing.T) {
+	f := newPRFixture(t, space)
+	known := map[*Operation]bool{}
+	for _, tt := range reservationTable {
+		op, err := f.lu.operation(tt.cdb)
+		if err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		known[op] = true
+	}
+	check := func(op *Operation) {
+		own := op.Access == AccessPersistentReserve || op.Usage[0]&0xBE == 0x16 // RESERVE and RELEASE
+		if !known[op] && !own {
+			t.Errorf("%s (%02Xh) is not in the table; give it its row of SPC-4 or SBC-3", op.Name, op.Usage[0])
+		}
+	}
+	for code := range f.lu.opcodes {
+		if op := f.lu.opcodes[code].single; op != nil {
+			check(op)
+		}
+		if actions := f.lu.opcodes[code].actions; actions != nil {
+			for _, op := range actions {
+				if op != nil {
+					check(op)
+				}
+			}
 		}
 	}
 }
