@@ -57,6 +57,9 @@ type Target struct {
 	// PortalGroups are the tags of the portal groups that the target is in; nil:
 	// all of them.
 	PortalGroups []uint16
+	// Paths are the portal groups that are not active and optimized, or that are
+	// preferred.
+	Paths []Path
 	// Redirect sends initiators elsewhere; nil: they are welcome.
 	Redirect *Redirect
 }
@@ -65,6 +68,22 @@ type Target struct {
 func (t *Target) ReachedBy(p Portal) bool {
 	return t.PortalGroups == nil || slices.Contains(t.PortalGroups, p.Group)
 }
+
+// Path says how initiators with several paths are to use a portal group.
+type Path struct {
+	Group uint16
+	// State is one of the Path… constants.
+	State     string
+	Preferred bool
+}
+
+// Asymmetric access states of a path (SPC-4 r37 5.15.2.4).
+const (
+	PathOptimized    = "optimized"
+	PathNonOptimized = "nonoptimized"
+	PathStandby      = "standby"
+	PathUnavailable  = "unavailable"
+)
 
 // Redirect says where initiators find a target that is not here (RFC 7143
 // 11.13.5).

@@ -29,10 +29,16 @@ type (
 		LUNs []fileLUN `yaml:"luns"`
 
 		PortalGroups []*string     `yaml:"portal_groups"`
+		Paths        []filePath    `yaml:"paths"`
 		Redirect     *fileRedirect `yaml:"redirect"`
 
 		Authentication fileAuthentication `yaml:"authentication"`
 		Access         []fileAccess       `yaml:"access"`
+	}
+	filePath struct {
+		PortalGroup *string `yaml:"portal_group"`
+		State       *string `yaml:"state"`
+		Preferred   *string `yaml:"preferred"`
 	}
 	fileRedirect struct {
 		To        *string `yaml:"to"`

@@ -59,9 +59,21 @@ func (s *Service) portGroups(t *conf.Target) []scsi.PortGroup {
 	slices.Sort(tags)
 	var groups []scsi.PortGroup
 	for _, tag := range slices.Compact(tags) {
-		groups = append(groups, scsi.PortGroup{Tag: tag})
+		g := scsi.PortGroup{Tag: tag}
+		if i := slices.IndexFunc(t.Paths, func(p conf.Path) bool { return p.Group == tag }); i >= 0 {
+			g.State, g.Preferred = portStates[t.Paths[i].State], t.Paths[i].Preferred
+		}
+		groups = append(groups, g)
 	}
 	return groups
+}
+
+// portStates are the states of paths as the device server names them.
+var portStates = map[string]scsi.PortState{
+	conf.PathOptimized:    scsi.ActiveOptimized,
+	conf.PathNonOptimized: scsi.ActiveNonOptimized,
+	conf.PathStandby:      scsi.Standby,
+	conf.PathUnavailable:  scsi.Unavailable,
 }
 
 // Portals returns the addresses that answer, in the order of the configuration.

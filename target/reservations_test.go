@@ -4,9 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	client "odx/target/iscsi/initiator"
+	"odx/target/scsi"
 )
 
 // session logs in to LUN 0 of s and takes the unit attentions.
@@ -73,5 +76,51 @@ func TestReservationsSurviveRestart(t *testing.T) {
 	persistentReserveOut(t, other, preempt, 0xBB, 0xAA, 0)
 	if err := run(t, other, read, nil); err != nil {
 		t.Errorf("another initiator reads after PREEMPT: %v", err)
+	}
+}
+
+// TestPathsOfTheConfiguration: REPORT TARGET PORT GROUPS says what the
+// configuration does, and a standby path does not read.
+func TestPathsOfTheConfiguration(t *testing.T) {
+	cfg := parse(t, t.TempDir(), `
+data_dir: data
+portals: ["127.0.0.1:0,1", "127.0.0.1:0,2", "127.0.0.1:0,3"]
+targets:
+  - name: iqn.2026-11.example.odx:paths
+    portal_groups: [1, 2]
+    paths:
+      - {portal_group: 1, preferred: true}
+      - {portal_group: 2, state: standby}
+    luns:
+      - {lun: 0, volume: a, size: 1MiB}
+`)
+	s := start(t, cfg)
+	groups := s.portGroups(&cfg.Targets[0])
+	want := []scsi.PortGroup{{Tag: 1, Preferred: true}, {Tag: 2, State: scsi.Standby}}
+	if !slices.Equal(groups, want) {
+		t.Errorf("port groups %+v, want %+v", groups, want)
+	}
+	for i, want := range []error{nil, &client.SenseError{Key: 2, ASC: 0x040B}} {
+		url, err := client.ParseURL(s.LUNs()[0].URLs[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := client.Dial(t.Context(), client.Options{URL: url})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		run(t, c, make([]byte, 6), nil) // takes POWER ON
+		if err := run(t, c, make([]byte, 6), nil); fmt.Sprint(err) != fmt.Sprint(want) {
+			t.Errorf("TEST UNIT READY by %v: %v, want %v", url, err, want)
+		}
+		report := &client.Command{CDB: []byte{0xA3, 0x0A, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0}, In: make([]byte, 256)}
+		if err := c.Do(t.Context(), report); err != nil {
+			t.Fatal(err)
+		}
+		const golden = "00000018 800f000100000001 00000001 020f000200000001 00000002"
+		if got := fmt.Sprintf("%x", report.In[:report.Received]); got != strings.ReplaceAll(golden, " ", "") {
+			t.Errorf("target port groups by %v: %s, want %s", url, got, golden)
+		}
 	}
 }
