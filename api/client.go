@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"syscall"
 
 	"odx/backstore"
@@ -25,6 +26,9 @@ const maxAnswer = 64 << 20
 // Client is the Administrator of a store that a server has open.
 type Client struct {
 	http http.Client
+	// base is the URL before the path, secret what requests prove themselves by.
+	base   string
+	secret string
 }
 
 // NewClient returns a client for the server of the store in dir. Every call
@@ -41,7 +45,23 @@ func NewClient(dir string) *Client {
 		}
 		return conn, err
 	}
-	return &Client{http.Client{Transport: &http.Transport{DialContext: dial}}}
+	// The host is only what HTTP wants to see; dial knows the way.
+	return &Client{http: http.Client{Transport: &http.Transport{DialContext: dial}}, base: "http://odx"}
+}
+
+// NewRemoteClient returns a client for a server that answers over TCP at an
+// http or https URL without a path. Certificates are those that the machine
+// trusts.
+func NewRemoteClient(base string, secret []byte) (*Client, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
+		return nil, fmt.Errorf("%q is not the URL of an API; write https://HOST:PORT", base)
+	}
+	return &Client{base: u.Scheme + "://" + u.Host, secret: string(secret), http: http.Client{
+		Transport: &http.Transport{},
+		// Nothing answers with one; following it would show the secret elsewhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
 }
 
 // Close closes idle connections.
@@ -164,10 +184,12 @@ func (c *Client) send(ctx context.Context, method, path string, parameters any) 
 
 // sendBody sends a request with a body as it is.
 func (c *Client) sendBody(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
-	// The host is only what HTTP wants to see; dial knows the way.
-	req, err := http.NewRequestWithContext(ctx, method, "http://odx"+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return nil, err
+	}
+	if c.secret != "" {
+		req.Header.Set("Authorization", "Bearer "+c.secret)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

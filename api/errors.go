@@ -21,6 +21,7 @@ var kinds = []struct {
 	cause  error
 }{
 	{"no_resource", http.StatusNotFound, errNoResource},
+	{"unauthorized", http.StatusUnauthorized, errUnauthorized},
 	{"in_use", http.StatusConflict, target.ErrInUse},
 	{"not_found", http.StatusNotFound, backstore.ErrNotFound},
 	{"exists", http.StatusConflict, backstore.ErrExists},

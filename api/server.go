@@ -40,6 +40,16 @@ type Server struct {
 // NewServer returns a server that answers with what admin does. The store is to
 // stay open until Shutdown returned.
 func NewServer(admin Administrator, log *logrus.Entry) *Server {
+	return newServer(admin, log, func(h http.Handler) http.Handler { return h })
+}
+
+// NewGuardedServer is NewServer for listeners that everyone can reach: each
+// request has to have the secret.
+func NewGuardedServer(admin Administrator, log *logrus.Entry, secret []byte) *Server {
+	return newServer(admin, log, func(h http.Handler) http.Handler { return bearer(secret, h) })
+}
+
+func newServer(admin Administrator, log *logrus.Entry, guard func(http.Handler) http.Handler) *Server {
 	s := &Server{admin: admin, log: log, serving: make(chan struct{})}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
@@ -48,7 +58,7 @@ func NewServer(admin Administrator, log *logrus.Entry) *Server {
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) { s.answer(&noRoute, w, req) })
 	s.http = http.Server{
-		Handler:           mux,
+		Handler:           guard(mux),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       time.Minute,

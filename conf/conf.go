@@ -40,6 +40,7 @@ type Config struct {
 	Store  Store
 	Limits Limits
 	Tokens Tokens
+	API    API
 	Log    Log
 
 	lines map[string]int

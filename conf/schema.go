@@ -22,6 +22,7 @@ type (
 		Store  fileStore  `yaml:"store"`
 		Limits fileLimits `yaml:"limits"`
 		Tokens fileTokens `yaml:"tokens"`
+		API    fileAPI    `yaml:"api"`
 		Log    fileLog    `yaml:"log"`
 	}
 	fileTarget struct {
@@ -76,6 +77,14 @@ type (
 		LUN      *string `yaml:"lun"`
 		As       *string `yaml:"as"`
 		ReadOnly *string `yaml:"read_only"`
+	}
+	fileAPI struct {
+		Listen      *string `yaml:"listen"`
+		Secret      *string `yaml:"secret"`
+		SecretFile  *string `yaml:"secret_file"`
+		SecretEnv   *string `yaml:"secret_env"`
+		Certificate *string `yaml:"certificate"`
+		PrivateKey  *string `yaml:"private_key"`
 	}
 	fileLUN struct {
 		LUN       *string `yaml:"lun"`

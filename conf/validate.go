@@ -21,6 +21,7 @@ func (c *checker) config(raw *fileConfig) *Config {
 	cfg.Store = c.store(&raw.Store)
 	cfg.Limits = c.limits(&raw.Limits)
 	cfg.Tokens = c.tokens(&raw.Tokens)
+	cfg.API = c.api(&raw.API)
 	cfg.Log = Log{
 		Level:  c.oneOf("log.level", raw.Log.Level, "info", "debug", "warn", "error"),
 		Format: c.oneOf("log.format", raw.Log.Format, "text", "json"),

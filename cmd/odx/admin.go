@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/signal"
 	"syscall"
 
@@ -19,11 +21,21 @@ import (
 type adminOptions struct {
 	config string
 	json   bool
+	// api is the URL of a server elsewhere, secret the file with its secret.
+	api, secret string
 }
 
 func addAdminFlags(cmd *cobra.Command, o *adminOptions) {
 	addConfigFlag(cmd, &o.config)
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	addAPIFlags(cmd, o)
+}
+
+func addAPIFlags(cmd *cobra.Command, o *adminOptions) {
+	cmd.Flags().StringVar(&o.api, "api", "", "ask the server at `URL` (https://HOST:PORT) instead of one on this machine")
+	cmd.Flags().StringVar(&o.secret, "api-secret", "", "`FILE` with the secret of the server at --api")
+	cmd.MarkFlagsRequiredTogether("api", "api-secret")
+	cmd.MarkFlagsMutuallyExclusive("api", "config")
 }
 
 // administration is what a command does to a store.
@@ -32,6 +44,9 @@ type administration func(ctx context.Context, cfg *conf.Config, a api.Administra
 // administer does it through the server of the store, or opens the store if
 // there is none. SIGINT and SIGTERM end it.
 func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
+	if o.api != "" {
+		return administerRemotely(cmd, o, do)
+	}
 	cfg, err := loadConfig(serveOptions{config: o.config})
 	if err != nil {
 		return err
@@ -51,6 +66,23 @@ func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	return target.Inspect(ctx, cfg, log, func(s *target.Service) error {
 		return do(ctx, cfg, api.NewLocal(s))
 	})
+}
+
+// administerRemotely does it through a server elsewhere, whose configuration is
+// not here.
+func administerRemotely(cmd *cobra.Command, o *adminOptions, do administration) error {
+	secret, err := os.ReadFile(o.secret)
+	if err != nil {
+		return err
+	}
+	client, err := api.NewRemoteClient(o.api, bytes.TrimSpace(secret))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, release := untilSignal(cmd.Context())
+	defer release()
+	return do(ctx, &conf.Config{}, client)
 }
 
 // untilSignal returns a context that SIGINT and SIGTERM end.

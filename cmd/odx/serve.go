@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -75,12 +76,10 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
-	socket, err := api.Listen(cfg.DataDir)
+	queries, err := serveAPI(cfg, service, log)
 	if err != nil {
 		return errors.Join(err, service.Stop(ctx))
 	}
-	queries := api.NewServer(api.NewLocal(service), log)
-	go queries.Serve(socket)
 
 	if err := announce(stdout, service); err != nil {
 		log.WithError(err).Warn("cannot write to standard output")
@@ -96,6 +95,38 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	log.Info("stopping")
 	notify(log, daemon.SdNotifyStopping)
 	return errors.Join(err, stop(service, queries, log))
+}
+
+// serveAPI answers on the socket, and over TCP where the configuration says so.
+func serveAPI(cfg *conf.Config, service *target.Service, log *logrus.Entry) ([]*api.Server, error) {
+	admin := api.NewLocal(service)
+	var guarded net.Listener
+	var secret []byte
+	if cfg.API.Listen != "" {
+		var warnings []string
+		var err error
+		if guarded, secret, warnings, err = api.ListenTCP(cfg); err != nil {
+			return nil, err
+		}
+		for _, w := range warnings {
+			log.Warn(w)
+		}
+		log.WithField("address", guarded.Addr()).Info("the API answers over TCP")
+	}
+	socket, err := api.Listen(cfg.DataDir)
+	if err != nil {
+		if guarded != nil {
+			err = errors.Join(err, guarded.Close())
+		}
+		return nil, err
+	}
+	servers := []*api.Server{api.NewServer(admin, log)}
+	go servers[0].Serve(socket)
+	if guarded != nil {
+		servers = append(servers, api.NewGuardedServer(admin, log, secret))
+		go servers[1].Serve(guarded)
+	}
+	return servers, nil
 }
 
 func loadConfig(o serveOptions) (*conf.Config, error) {
@@ -133,12 +164,16 @@ func announce(w io.Writer, s *target.Service) error {
 }
 
 // stop ends everything within stopLimit.
-func stop(service *target.Service, queries *api.Server, log *logrus.Entry) error {
+func stop(service *target.Service, queries []*api.Server, log *logrus.Entry) error {
 	ended := make(chan error, 1)
 	go func() {
 		drain, cancel := context.WithTimeout(context.Background(), drainLimit)
 		defer cancel()
-		ended <- errors.Join(queries.Shutdown(drain), service.Stop(drain))
+		var errs []error
+		for _, q := range queries {
+			errs = append(errs, q.Shutdown(drain))
+		}
+		ended <- errors.Join(append(errs, service.Stop(drain))...)
 	}()
 	limit := time.NewTimer(stopLimit)
 	defer limit.Stop()

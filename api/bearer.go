@@ -1,0 +1,68 @@
+package api
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+
+	"odx/conf"
+)
+
+// MinSecret is the least length in bytes of the secret that guards the API over
+// TCP: 128 bits, where it is random.
+const MinSecret = 16
+
+var errUnauthorized = errors.New("the request does not prove itself; send Authorization: Bearer SECRET")
+
+// bearer lets only requests through that have the secret (RFC 6750).
+func bearer(secret []byte, next http.Handler) http.Handler {
+	want := sha256.Sum256(secret) // one length, whatever the secret's is
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		got := sha256.Sum256([]byte(given))
+		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="odx"`)
+			f, status := failureOf(errUnauthorized)
+			respond(w, status, f)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ListenTCP listens as the configuration says, and returns what is to be warned
+// of. An error is a conf.Problem.
+func ListenTCP(cfg *conf.Config) (l net.Listener, secret []byte, warnings []string, err error) {
+	a := &cfg.API
+	secret, warning, err := a.Secret.Read()
+	if err != nil {
+		return nil, nil, nil, cfg.Problem(a.Secret.Key, "%v", err)
+	}
+	if len(secret) < MinSecret {
+		return nil, nil, nil, cfg.Problem(a.Secret.Key, "the secret has %d bytes; give at least %d, for example what openssl rand -base64 24 prints", len(secret), MinSecret)
+	}
+	if warning != "" {
+		warnings = append(warnings, warning)
+	}
+	var pair tls.Certificate
+	if a.Certificate != "" {
+		if pair, err = tls.LoadX509KeyPair(a.Certificate, a.PrivateKey); err != nil {
+			return nil, nil, nil, cfg.Problem("api.certificate", "%v", err)
+		}
+	}
+	if l, err = net.Listen("tcp", a.Listen); err != nil {
+		return nil, nil, nil, cfg.Problem("api.listen", "%v", err)
+	}
+	if a.Certificate != "" {
+		return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}), secret, warnings, nil
+	}
+	if !l.Addr().(*net.TCPAddr).IP.IsLoopback() {
+		warnings = append(warnings, fmt.Sprintf("the API listens on %v without TLS: whoever can listen on the way learns its secret", l.Addr()))
+	}
+	return l, secret, warnings, nil
+}
