@@ -36,6 +36,9 @@ type Config struct {
 	// DiscoveryAuthentication is what initiators have to prove before they are
 	// told the targets.
 	DiscoveryAuthentication Authentication
+	// CopyRules say who may copy what by third-party copy. The first one that
+	// matches decides; where none does, a copy is allowed.
+	CopyRules []CopyRule
 
 	Store  Store
 	Limits Limits

@@ -107,6 +107,14 @@ func TestFullExample(t *testing.T) {
 	if want := (Store{Capacity: 500 << 30, Cache: 256 << 20, DedupUnit: 4 << 10, CleanIO: 64 << 20, SoftThreshold: 90}); cfg.Store != want {
 		t.Errorf("store: got %+v, want %+v", cfg.Store, want)
 	}
+	rules := []CopyRule{
+		{Initiators: []NamePattern{"iqn.2026-11.com.example:backup*"}, Allow: true},
+		{From: []string{"golden"}, To: []string{"system", "data"}, Allow: true},
+		{From: []string{"golden"}},
+	}
+	if !reflect.DeepEqual(cfg.CopyRules, rules) {
+		t.Errorf("copy rules: got %+v, want %+v", cfg.CopyRules, rules)
+	}
 	if cfg.DataDir != "/var/lib/odx" {
 		t.Errorf("data_dir: got %q", cfg.DataDir)
 	}

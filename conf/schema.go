@@ -18,12 +18,22 @@ type (
 		Targets []fileTarget `yaml:"targets"`
 
 		Discovery fileDiscovery `yaml:"discovery"`
+		Copy      fileCopy      `yaml:"copy"`
 
 		Store  fileStore  `yaml:"store"`
 		Limits fileLimits `yaml:"limits"`
 		Tokens fileTokens `yaml:"tokens"`
 		API    fileAPI    `yaml:"api"`
 		Log    fileLog    `yaml:"log"`
+	}
+	fileCopy struct {
+		Rules []fileCopyRule `yaml:"rules"`
+	}
+	fileCopyRule struct {
+		Initiators []*string `yaml:"initiators"`
+		From       []*string `yaml:"from"`
+		To         []*string `yaml:"to"`
+		Allow      *string   `yaml:"allow"`
 	}
 	fileTarget struct {
 		Name *string   `yaml:"name"`

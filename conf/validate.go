@@ -18,6 +18,7 @@ func (c *checker) config(raw *fileConfig) *Config {
 	cfg.Portals = c.portals(raw.Portals)
 	cfg.Targets = c.targets(raw.Targets, cfg.Portals)
 	cfg.DiscoveryAuthentication = c.authentication("discovery.authentication", &raw.Discovery.Authentication)
+	cfg.CopyRules = c.copyRules("copy.rules", raw.Copy.Rules)
 	cfg.Store = c.store(&raw.Store)
 	cfg.Limits = c.limits(&raw.Limits)
 	cfg.Tokens = c.tokens(&raw.Tokens)

@@ -100,7 +100,7 @@ func growHint(l *conf.LUN, size int64) string {
 // device server of every target. LUNs on one medium share a logical unit.
 func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error) {
 	s.units = map[string]*scsi.LogicalUnit{}
-	s.copies = copymgr.New(s.tokens, nil, s.log)
+	s.copies = copymgr.New(s.tokens, copyRules(s.cfg), s.log)
 	var targets []iscsi.TargetConfig
 	for _, t := range s.cfg.Targets {
 		device := scsi.NewTarget(scsi.TargetConfig{Name: t.Name, PortGroups: s.portGroups(&t), Log: s.log})
@@ -121,6 +121,19 @@ func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error)
 		targets = append(targets, iscsi.TargetConfig{Name: t.Name, PortalGroups: t.PortalGroups, Redirect: redirect(t.Redirect), DeviceServer: device})
 	}
 	return targets, nil
+}
+
+// copyRules returns what the configuration says about who copies what.
+func copyRules(cfg *conf.Config) copymgr.Rules {
+	var rules copymgr.Rules
+	for _, r := range cfg.CopyRules {
+		rule := copymgr.Rule{From: r.From, To: r.To, Deny: !r.Allow}
+		for _, name := range r.Initiators {
+			rule.Initiators = append(rule.Initiators, string(name))
+		}
+		rules = append(rules, rule)
+	}
+	return rules
 }
 
 // makeUnit makes the logical unit of l, with the copy manager on it.

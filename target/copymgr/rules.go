@@ -1,15 +1,13 @@
 package copymgr
 
-import (
-	"path"
-)
+import "strings"
 
 // Rules say which initiator may copy from which volume to which. The first one
 // that matches decides; where none does, a copy is allowed.
 type Rules []Rule
 
-// Rule is one of Rules. Its patterns are those of path.Match; an empty list
-// matches everything.
+// Rule is one of Rules. A pattern is a name, or with an asterisk at its end the
+// beginning of names; an empty list matches everything.
 type Rule struct {
 	Initiators, From, To []string
 	Deny                 bool
@@ -43,8 +41,8 @@ func (r Rules) allowSource(initiator, from string) bool {
 // matches reports whether name matches one of patterns, or there are none.
 func matches(patterns []string, name string) bool {
 	for _, p := range patterns {
-		// What is wrong with a pattern was said when the configuration was read.
-		if ok, err := path.Match(p, name); ok && err == nil {
+		prefix, cut := strings.CutSuffix(p, "*")
+		if name == p || cut && strings.HasPrefix(name, prefix) {
 			return true
 		}
 	}

@@ -8,7 +8,7 @@ import (
 
 func TestRules(t *testing.T) {
 	rules := Rules{
-		{Initiators: []string{"iqn.*:backup"}},
+		{Initiators: []string{"iqn.2026-11.example:back*"}},
 		{From: []string{"secret-*"}, Deny: true},
 		{Initiators: []string{"iqn.2026-11.example:guest"}, From: []string{"a", "b"}, To: []string{"a", "b"}},
 		{Initiators: []string{"iqn.2026-11.example:guest"}, Deny: true},
