@@ -83,8 +83,16 @@ func (i *initiator) populateToken(t *rapid.T) {
 		model = append(model, i.units[lun][r.lba*blockLength:][:uint64(r.blocks)*blockLength]...)
 	}
 	i.listID++
-	if a := i.testbed.populate(lun, i.listID, populateParameters(ranges...)); a.code() != "GOOD" {
+	parameters := populateParameters(ranges...)
+	inBackground := rapid.IntRange(0, 3).Draw(t, "IMMED") == 0
+	if inBackground {
+		parameters[2] |= 1
+	}
+	if a := i.testbed.populate(lun, i.listID, parameters); a.code() != "GOOD" {
 		t.Fatalf("POPULATE TOKEN: %s", a.code())
+	}
+	if inBackground {
+		i.await(lun, i.listID)
 	}
 	p := i.rodTokenInformation(lun, i.listID, 805).data
 	if got := binary.BigEndian.Uint64(p[16:]); got*blockLength != uint64(len(model)) {
@@ -108,12 +116,19 @@ func (i *initiator) writeUsingToken(t *rapid.T) {
 	if del {
 		parameters[2] = 0x02
 	}
+	inBackground := rapid.IntRange(0, 3).Draw(t, "IMMED") == 0
+	if inBackground {
+		parameters[2] |= 1
+	}
 	var asked, count uint64
 	for _, r := range ranges {
 		asked += uint64(r.blocks)
 	}
 	i.listID++
 	a := i.testbed.writeUsing(lun, i.listID, parameters)
+	if inBackground && a.code() == "GOOD" {
+		a = i.outcome(lun, i.listID)
+	}
 	switch {
 	case held.deleted:
 		wantCode(t, a, "5/23/09")
@@ -139,6 +154,72 @@ func (i *initiator) writeUsingToken(t *rapid.T) {
 	}
 	i.apply(t, lun, blockLength, ranges, rest, count)
 	held.deleted = del
+}
+
+// outcome waits for a command in the background, and returns what it would have
+// answered in the foreground.
+func (i *initiator) outcome(lun int, listID uint32) answer {
+	i.await(lun, listID)
+	p := i.rodTokenInformation(lun, listID, 805).data
+	return answer{status: p[12], sense: p[32 : 32+int(p[14])]}
+}
+
+// extendedCopy copies by up to three segments, one after the other.
+func (i *initiator) extendedCopy(t *rapid.T) {
+	n := rapid.IntRange(1, 3).Draw(t, "segments")
+	first := rapid.IntRange(0, 1).Draw(t, "LID4") // also the number of the first CSCD descriptor
+	var segments []segmentOf
+	for range n {
+		source := rapid.IntRange(lunA, lunDumb).Draw(t, "source")
+		destination := rapid.IntRange(lunA, lunDumb).Draw(t, "destination")
+		s := i.drawSegment(t, source, destination)
+		s.source, s.destination = uint16(source+first), uint16(destination+first)
+		segments = append(segments, s)
+	}
+	lun, _ := i.drawUnit(t)
+	i.listID++
+	parameters := lid1Parameters(byte(i.listID), 2, i.cscds(), segments...)
+	if first == 1 {
+		parameters = lid4Parameters(i.listID, 2, byte(rapid.IntRange(0, 1).Draw(t, "IMMED")), i.cscds(), segments...)
+	}
+	if a := i.testbed.extendedCopy(lun, byte(first), parameters); a.code() != "GOOD" {
+		t.Fatalf("EXTENDED COPY: %s", a.code())
+	}
+	if first == 1 {
+		i.await(lun, i.listID)
+	}
+	for lun := range i.units {
+		i.check(t, lun)
+	}
+}
+
+// drawSegment returns a segment without the ids, and does it in the model.
+func (i *initiator) drawSegment(t *rapid.T, source, destination int) segmentOf {
+	sourceBlock := uint64(i.target.LU(uint16(source)).LogicalBlockLength())
+	destinationBlock := uint64(i.target.LU(uint16(destination)).LogicalBlockLength())
+	s := segmentOf{
+		kind: 0x02, sourceLBA: rapid.Uint64Range(0, unitBytes/sourceBlock-1).Draw(t, "source LBA"),
+		destinationLBA: rapid.Uint64Range(0, unitBytes/destinationBlock-1).Draw(t, "destination LBA"),
+	}
+	from, to := s.sourceLBA*sourceBlock, s.destinationLBA*destinationBlock
+	if rapid.Bool().Draw(t, "bytes") {
+		s.kind = 0x0A
+		s.sourceOffset = uint16(rapid.Uint64Range(0, sourceBlock-1).Draw(t, "source offset"))
+		s.destinationOffset = uint16(rapid.Uint64Range(0, destinationBlock-1).Draw(t, "destination offset"))
+		from, to = from+uint64(s.sourceOffset), to+uint64(s.destinationOffset)
+	}
+	length := rapid.Uint64Range(0, min(unitBytes-from, unitBytes-to, 64<<10)).Draw(t, "length")
+	if s.kind == 0x02 {
+		length -= length % 4096 // fills blocks on both sides
+		s.count = uint32(length / sourceBlock)
+		if rapid.Bool().Draw(t, "DC") {
+			s.flags, s.count = 0x02, uint32(length/destinationBlock)
+		}
+	} else {
+		s.count = uint32(length)
+	}
+	copy(i.units[destination][to:to+length], bytes.Clone(i.units[source][from:from+length]))
+	return s
 }
 
 // apply does a write of count blocks in the model. What lies in the ranges
@@ -187,6 +268,7 @@ func TestPointInTimeProperty(t *testing.T) {
 			"write":           i.write,
 			"populateToken":   i.populateToken,
 			"writeUsingToken": i.writeUsingToken,
+			"extendedCopy":    i.extendedCopy,
 			"":                func(t *rapid.T) { i.check(t, i.touched) },
 		})
 		for lun := range i.units {
