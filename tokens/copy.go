@@ -3,6 +3,7 @@ package tokens
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"odx/backstore"
 )
@@ -40,8 +41,11 @@ func (m *Manager) Copy(ctx context.Context, src Volume, from int64, dst Volume, 
 	if !shared {
 		return copyPieces(ctx, s, 0, dst, to, length, moved)
 	}
+	var pace Pace
 	for done := int64(0); done < length; {
-		n, err := target.Map(ctx, to+done, s, done, length-done)
+		began := time.Now()
+		n, err := target.Map(ctx, to+done, s, done, min(length-done, pace.Step()))
+		pace.Took(time.Since(began))
 		if n > 0 {
 			moved(n)
 		}
@@ -50,6 +54,31 @@ func (m *Manager) Copy(ctx context.Context, src Volume, from int64, dst Volume, 
 		}
 	}
 	return nil
+}
+
+// Pace sizes the steps of a copy that nobody waits for, so that each one shows
+// some progress: mapping does a terabyte in the time in which copying does a few
+// megabytes. The zero value is ready.
+type Pace struct{ step int64 }
+
+// Bounds of a step in bytes, and how long it should take.
+const (
+	minStep  = 1 << 20
+	maxStep  = 1 << 40
+	stepTime = 50 * time.Millisecond
+)
+
+// Step returns how many bytes to do next.
+func (p *Pace) Step() int64 { return max(p.step, minStep) }
+
+// Took adapts the next step to how long the last one took.
+func (p *Pace) Took(d time.Duration) {
+	switch {
+	case d < stepTime/2:
+		p.step = min(p.Step()*2, maxStep)
+	case d > stepTime*2:
+		p.step = p.Step() / 2
+	}
 }
 
 type reader interface {

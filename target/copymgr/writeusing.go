@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"odx/backstore"
 	"odx/target/scsi"
@@ -84,13 +85,22 @@ func (w *tokenWrite) once(ctx context.Context, op *operation) (report, error) {
 	return w.end(ctx, op, n, err)
 }
 
-// throughout writes until there is nothing left to write.
+// throughout writes until there is nothing left to write, in steps that show its
+// progress.
 func (w *tokenWrite) throughout(ctx context.Context, op *operation) (report, error) {
 	op.progress.expected.Store(w.blocks)
 	blockLength := int64(w.lu.LogicalBlockLength())
 	var done int64
+	var pace tokens.Pace
 	for ranges := w.ranges; ; {
-		n, err := w.tokens.OffloadWrite(ctx, w.token, w.offset+done, w.destination(), ranges, w.o)
+		step, o := take(ranges, pace.Step()/blockLength*blockLength), tokens.WriteOptions{}
+		left := skip(ranges, lengthOf(step))
+		if len(left) == 0 || lengthOf(step) >= w.length-w.offset-done {
+			o = w.o // the last one ends the token, if any does
+		}
+		began := time.Now()
+		n, err := w.tokens.OffloadWrite(ctx, w.token, w.offset+done, w.destination(), step, o)
+		pace.Took(time.Since(began))
 		done += n
 		ranges = skip(ranges, n)
 		if err != nil || n == 0 || len(ranges) == 0 || done >= w.length-w.offset {
@@ -98,6 +108,26 @@ func (w *tokenWrite) throughout(ctx context.Context, op *operation) (report, err
 		}
 		op.progress.advance(uint64(n / blockLength))
 	}
+}
+
+func lengthOf(ranges []backstore.Range) (n int64) {
+	for _, r := range ranges {
+		n += r.Length
+	}
+	return n
+}
+
+// take returns the first n bytes of ranges, or all of them.
+func take(ranges []backstore.Range, n int64) []backstore.Range {
+	for i, r := range ranges {
+		if r.Length > n {
+			first := slices.Clone(ranges[:i+1])
+			first[i].Length = n
+			return slices.DeleteFunc(first, func(r backstore.Range) bool { return r.Length == 0 })
+		}
+		n -= r.Length
+	}
+	return ranges
 }
 
 // skip returns ranges without their first n bytes.

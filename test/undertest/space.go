@@ -33,3 +33,27 @@ func (t *Target) admin(ctx context.Context, into any, args ...string) error {
 	}
 	return json.Unmarshal(out, into)
 }
+
+// Pinned is what the store of an odx target keeps beside its volumes.
+type Pinned struct {
+	Snapshots int `json:"snapshots"`
+	Tokens    struct {
+		Count int `json:"count"`
+	} `json:"tokens"`
+}
+
+// Pinned asks the target, by the command that an administrator would use.
+func (t *Target) Pinned(ctx context.Context) (Pinned, error) {
+	var p Pinned
+	err := t.admin(ctx, &p, "store", "info", "--json")
+	return p, err
+}
+
+// CheckStore proves the store of an odx target. The error holds the findings.
+func (t *Target) CheckStore(ctx context.Context) error {
+	var findings json.RawMessage
+	if err := t.admin(ctx, &findings, "store", "check", "--json"); err != nil {
+		return fmt.Errorf("%w: %s", err, findings)
+	}
+	return nil
+}
