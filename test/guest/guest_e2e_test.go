@@ -22,6 +22,8 @@ var (
 	initiatorScript string
 	//go:embed filesystems.sh
 	fileSystemsScript string
+	//go:embed copies.sh
+	copiesScript string
 	//go:embed sgtools.sh
 	sgToolsScript string
 	//go:embed multipath.sh
@@ -91,6 +93,13 @@ func TestSGTools(t *testing.T) {
 	odxtest.RequireODX(t)
 	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20}, undertest.LUN{Size: 64 << 20, BlockSize: 4096})
 	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s\n%s", target.Port(), target.IQN, sgToolsScript), Setup{With: []Layer{Disks}})
+}
+
+// TestThirdPartyCopy copies between LUNs by the tools of sg3_utils and ddpt.
+func TestThirdPartyCopy(t *testing.T) {
+	odxtest.RequireODX(t)
+	target := odxtest.Serve(t, undertest.LUN{Size: 128 << 20}, undertest.LUN{Size: 128 << 20})
+	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s\n%s", target.Port(), target.IQN, copiesScript), Setup{With: []Layer{Disks}})
 }
 
 // TestMultipath takes one path after the other away from under fio, which
