@@ -107,19 +107,21 @@ func TestJoinByOtherGroup(t *testing.T) {
 // TestRedirect: a login is sent elsewhere, in whatever stage it begins.
 func TestRedirect(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
+		b.srv.targets[0].Redirect = &Redirect{Address: "192.0.2.7:3260"}
+		b.srv.targets[1].Redirect = &Redirect{Address: "[2001:db8::7]:3260", Permanent: true}
 		for _, c := range []struct {
-			redirect Redirect
-			stage    int
-			want     uint16
+			target  string
+			stage   int
+			want    uint16
+			address string
 		}{
-			{Redirect{Address: "192.0.2.7:3260"}, stageOperational, loginMovedTemporarily},
-			{Redirect{Address: "[2001:db8::7]:3260", Permanent: true}, stageSecurity, loginMovedPermanently},
+			{testTarget, stageOperational, loginMovedTemporarily, "192.0.2.7:3260"},
+			{testTarget + "2", stageSecurity, loginMovedPermanently, "[2001:db8::7]:3260"},
 		} {
-			b.srv.targets[0].Redirect = &c.redirect
 			i := b.dial()
-			i.send(i.loginRequest(c.stage, stageFullFeature), nil, text(name, wantTarget, "SessionType=Normal"))
+			i.send(i.loginRequest(c.stage, stageFullFeature), nil, text(name, "TargetName="+c.target, "SessionType=Normal"))
 			r, d := i.expect(opLoginResponse)
-			if r.field16(36) != c.want || lines(d) != "TargetAddress="+c.redirect.Address {
+			if r.field16(36) != c.want || lines(d) != "TargetAddress="+c.address {
 				t.Errorf("status %#x, %q", r.field16(36), d)
 			}
 			i.expectClosed()
@@ -134,12 +136,21 @@ func TestRedirectOfLibiscsi(t *testing.T) {
 		t.Skip("iscsi-inq of libiscsi-bin is not installed")
 	}
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
-		here, there := newBench(t, nil, nil), newBench(t, nil, nil)
+		there := newBench(t, nil, nil)
 		at := there.portals(map[uint16]string{7: address})[7]
-		here.srv.targets[0].Redirect = &Redirect{Address: at}
+		srv, err := NewServer(DefaultOptions(), []TargetConfig{{Name: testTarget, Redirect: &Redirect{Address: at}, DeviceServer: there.disk}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		here := (&bench{tb: t, srv: srv}).portals(map[uint16]string{1: "127.0.0.1:0"})[1]
+		t.Cleanup(func() {
+			if err := srv.Shutdown(context.Background()); err != nil {
+				t.Errorf("Shutdown: %v", err)
+			}
+		})
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		out, err := exec.CommandContext(ctx, program, fmt.Sprintf("iscsi://%s/%s/0", here.addr, testTarget)).CombinedOutput()
+		out, err := exec.CommandContext(ctx, program, fmt.Sprintf("iscsi://%s/%s/0", here, testTarget)).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "memory disk") {
 			t.Errorf("to %s: %v\n%s", at, err, out)
 		}
