@@ -82,6 +82,13 @@ func (d *memDisk) counts() (resets, cleared int) {
 	return d.resets, d.cleared
 }
 
+// fixed returns the sense data in fixed format (SPC-4 4.5.3).
+func (s senseCode) fixed() []byte {
+	b := make([]byte, 18)
+	b[0], b[2], b[7], b[12], b[13] = 0x70, s.key, 10, s.asc, s.ascq
+	return b
+}
+
 // extent decodes the range of a READ, WRITE or VERIFY, in blocks.
 func extent(cdb []byte) (lba, blocks uint64) {
 	switch cdb[0] >> 5 {

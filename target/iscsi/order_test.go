@@ -133,6 +133,30 @@ func TestAbortOfCommandsThatWaitForOthers(t *testing.T) {
 	other.logout()
 }
 
+// What the transport itself reports has the format that D_SENSE chooses.
+func TestSenseFormatOfTheTransport(t *testing.T) {
+	b := newOrderBench(t)
+	i := b.login("ImmediateData=No")
+	i.senseOf(sendCommand(i, i.command(0, 0, 0, 0, 0, 0, 0, 0)))
+	dataSNTooHigh := func() []byte {
+		h := sendCommand(i, i.command(bitWrite, memBlock, write10(0, 1)...))
+		r2t, _ := i.expect(opR2T)
+		i.send(dataOutPDU(h, r2t.ttt(), 3, 0, true), nil, make([]byte, memBlock))
+		r, sense := i.status(h)
+		if r[3] != statusCheckCondition {
+			t.Fatalf("response %x", *r)
+		}
+		return sense
+	}
+	mustEqual(t, "fixed", dataSNTooHigh(), append([]byte{0, 18}, senseDataPhase.fixed()...))
+	list := []byte{0, 0, 0, 0, 0x0A, 0x0A, 0x06, 0x10, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0} // D_SENSE
+	h := sendCommand(i, i.command(bitWrite, uint32(len(list)), 0x15, 0x10, 0, 0, byte(len(list)), 0))
+	r2t, _ := i.expect(opR2T)
+	i.answerR2T(h, r2t, list, len(list))
+	i.good(h)
+	mustEqual(t, "descriptor", dataSNTooHigh(), []byte{0, 8, 0x72, 0x0B, 0x4B, 0, 0, 0, 0, 0})
+}
+
 // sendCommand sends h without data and returns it.
 func sendCommand(i *initiator, h *bhs) *bhs {
 	i.tb.Helper()

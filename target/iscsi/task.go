@@ -28,13 +28,6 @@ var (
 	senseInvalidIU             = senseCode{0x05, 0x0e, 0x03} // INVALID FIELD IN COMMAND INFORMATION UNIT
 )
 
-// fixed returns the sense data in fixed format (SPC-4 4.5.3).
-func (s senseCode) fixed() []byte {
-	b := make([]byte, 18)
-	b[0], b[2], b[7], b[12], b[13] = 0x70, s.key, 10, s.asc, s.ascq
-	return b
-}
-
 // taskState says who has a task. It is guarded by the session's mu.
 type taskState int
 
@@ -208,7 +201,7 @@ func (t *task) response(dataSN uint32, flag byte, count uint32) *outPDU {
 	p.bhs[3] = t.st.Result
 	if t.failure != nil {
 		p.bhs[3] = statusCheckCondition
-		sense = t.failure.fixed()
+		sense = t.st.FormatSense(scsi.SenseKey(t.failure.key), scsi.ASC(t.failure.asc)<<8|scsi.ASC(t.failure.ascq))
 	}
 	if p.bhs[3] == statusCheckCondition && len(sense) > 0 {
 		binary.BigEndian.PutUint16(p.small[:], uint16(len(sense)))

@@ -126,7 +126,9 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 	lu.atomic, _ = c.Volume.(AtomicWriter)
 	lu.mapper, _ = c.Volume.(Mapper)
 	lu.blocks.Store(uint64(c.Volume.Size()) >> lu.blockShift)
-	lu.modes.init(modePagesOf(&c))
+	if err := lu.modes.init(modePagesOf(&c), c.Records); err != nil {
+		return nil, fmt.Errorf("saved mode parameters: %w", err)
+	}
 	if err := lu.installCommands(); err != nil {
 		return nil, err
 	}

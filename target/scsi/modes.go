@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -63,34 +64,81 @@ var modePages = [...]modePage{
 	},
 }
 
-// modeParameters are the current mode parameters of a logical unit, shared by
-// all its nexuses (MLUS). Nothing is saved.
+// modeRecord is the key under which mode parameters are saved: the saved values of
+// all pages, one behind the other.
+const modeRecord = "modes"
+
+// pageSavable is the PS bit of a page that MODE SENSE returns.
+const pageSavable = 0x80 // byte 0
+
+// modeParameters are the mode parameters of a logical unit, shared by all its
+// nexuses (MLUS).
 type modeParameters struct {
 	// pages has the code, the subpage, the defaults and what can be changed of
 	// each page; it is set up once.
 	pages []modePage
+	// records is where they are saved; nil: nowhere.
+	records Records
+	// selecting holds a value while a MODE SELECT is carried out: one at a time,
+	// since saving takes long.
+	selecting chan struct{}
 
 	// What commands look at while they run; it mirrors current.
 	wce, dSense, swp, lbpere atomic.Bool
 
-	mu      sync.Mutex // guards current
+	mu      sync.Mutex // guards what follows
 	current [][]byte
+	saved   [][]byte
 }
 
-// init sets the pages and gives them their default values.
-func (m *modeParameters) init(pages []modePage) {
-	m.pages = pages
+// init sets the pages and gives them their saved values.
+func (m *modeParameters) init(pages []modePage, records Records) error {
+	m.pages, m.records, m.selecting = pages, records, make(chan struct{}, 1)
+	m.saved = make([][]byte, len(m.pages))
+	for i, p := range m.pages {
+		m.saved[i] = bytes.Clone(p.defaults)
+	}
+	if records != nil {
+		record, err := records.Load(modeRecord)
+		if err != nil {
+			return err
+		}
+		m.decode(record)
+	}
 	m.reset()
+	return nil
 }
 
-// reset gives every page its default values.
+// decode takes saved values over as far as they still can be changed: another
+// version, or another configuration, may have other pages.
+func (m *modeParameters) decode(record []byte) {
+	for len(record) >= 4 {
+		code, subpage, length := record[0]&0x3F, byte(0), 2+int(record[1])
+		if record[0]&0x40 != 0 {
+			subpage, length = record[1], 4+int(binary.BigEndian.Uint16(record[2:]))
+		}
+		if length > len(record) {
+			return
+		}
+		if i := m.find(code, subpage); i >= 0 && len(m.saved[i]) == length {
+			at := 2
+			if subpage != 0 {
+				at = 4
+			}
+			for ; at < length; at++ {
+				can := m.pages[i].changeable[at]
+				m.saved[i][at] = m.pages[i].defaults[at]&^can | record[at]&can
+			}
+		}
+		record = record[length:]
+	}
+}
+
+// reset gives every page its saved values (SAM-5 6.3.2).
 func (m *modeParameters) reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.current = make([][]byte, len(m.pages))
-	for i, p := range m.pages {
-		m.current[i] = bytes.Clone(p.defaults)
-	}
+	m.current = slices.Clone(m.saved)
 	m.mirror()
 }
 

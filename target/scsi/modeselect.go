@@ -10,7 +10,7 @@ import (
 // prepareModeSelect6 and prepareModeSelect10 check the CDBs of MODE SELECT
 // (SPC-4 r37 6.9, 6.10).
 func prepareModeSelect6(t *Task) error {
-	if err := checkModeSelect(t.CDB()); err != nil {
+	if err := checkModeSelect(t); err != nil {
 		return err
 	}
 	t.Wanted = uint32(t.CDB()[4])
@@ -18,18 +18,25 @@ func prepareModeSelect6(t *Task) error {
 }
 
 func prepareModeSelect10(t *Task) error {
-	if err := checkModeSelect(t.CDB()); err != nil {
+	if err := checkModeSelect(t); err != nil {
 		return err
 	}
 	t.Wanted = uint32(binary.BigEndian.Uint16(t.CDB()[7:]))
 	return nil
 }
 
-func checkModeSelect(cdb []byte) error {
-	if cdb[1]&0x10 == 0 { // PF: the parameters of SCSI-1 are not known
+// Bits of byte 1 of MODE SELECT.
+const (
+	modeSelectPF = 0x10
+	modeSelectSP = 0x01
+)
+
+func checkModeSelect(t *Task) error {
+	flags := t.CDB()[1]
+	if flags&modeSelectPF == 0 { // the parameters of SCSI-1 are not known
 		return InvalidFieldInCDB(1, 4)
 	}
-	if cdb[1]&0x01 != 0 { // SP: nothing can be saved
+	if flags&modeSelectSP != 0 && t.LU.modes.records == nil {
 		return InvalidFieldInCDB(1, 0)
 	}
 	return nil
@@ -85,7 +92,11 @@ func (t *Task) modeSelect(ctx context.Context, list []byte, headerLength, descri
 			return err
 		}
 	}
-	changed, err := lu.modes.selectPages(list, at)
+	take := lu.modes.selectPages
+	if t.CDB()[1]&modeSelectSP != 0 {
+		take = lu.modes.savePages
+	}
+	changed, err := take(ctx, list, at)
 	if err != nil || !changed {
 		return err
 	}
@@ -119,28 +130,71 @@ func (lu *LogicalUnit) checkBlockDescriptor(d []byte, offset int) error {
 
 // selectPages takes over the pages of list from byte at on. changed reports that
 // a value is another than before.
-func (m *modeParameters) selectPages(list []byte, at int) (changed bool, err error) {
+func (m *modeParameters) selectPages(ctx context.Context, list []byte, at int) (changed bool, err error) {
+	return m.change(ctx, list, at, func([][]byte) error { return nil })
+}
+
+// savePages does the same, and saves the values of all pages (SP).
+func (m *modeParameters) savePages(ctx context.Context, list []byte, at int) (changed bool, err error) {
+	return m.change(ctx, list, at, func(next [][]byte) error {
+		if err := m.records.Save(ctx, modeRecord, slices.Concat(next...)); err != nil {
+			return err
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.saved = next
+		return nil
+	})
+}
+
+// change merges the pages of list into the current values and takes them over
+// once save has succeeded.
+func (m *modeParameters) change(ctx context.Context, list []byte, at int, save func(next [][]byte) error) (changed bool, err error) {
+	select {
+	case m.selecting <- struct{}{}:
+		defer func() { <-m.selecting }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	m.mu.Lock()
+	before := m.current
+	m.mu.Unlock()
+	next, err := m.merge(before, list, at)
+	if err != nil {
+		return false, err
+	}
+	if err := save(next); err != nil {
+		return false, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	next := slices.Clone(m.current)
-	for at < len(list) {
-		index, end, err := m.findSelectedPage(list, at)
-		if err != nil {
-			return false, err
-		}
-		page, err := mergePage(m.current[index], m.pages[index].changeable, list[at:end], at)
-		if err != nil {
-			return false, err
-		}
-		next[index] = page
-		at = end
+	if err := ctx.Err(); err != nil { // a reset has ended the command
+		return false, err
 	}
 	for i := range next {
-		changed = changed || !bytes.Equal(next[i], m.current[i])
+		changed = changed || !bytes.Equal(next[i], before[i])
 	}
 	m.current = next
 	m.mirror()
 	return changed, nil
+}
+
+// merge returns current with the pages of list from byte at on.
+func (m *modeParameters) merge(current [][]byte, list []byte, at int) ([][]byte, error) {
+	next := slices.Clone(current)
+	for at < len(list) {
+		index, end, err := m.findSelectedPage(list, at)
+		if err != nil {
+			return nil, err
+		}
+		page, err := mergePage(next[index], m.pages[index].changeable, list[at:end], at)
+		if err != nil {
+			return nil, err
+		}
+		next[index] = page
+		at = end
+	}
+	return next, nil
 }
 
 // findSelectedPage reads the header of the page at byte at and returns the
@@ -175,12 +229,11 @@ func (m *modeParameters) findSelectedPage(list []byte, at int) (index, end int, 
 // the parameter list.
 func mergePage(current, changeable, selected []byte, offset int) ([]byte, error) {
 	page := bytes.Clone(current)
-	const ps = 0x80 // reserved here, and sent back as read by some initiators
 	header := 2
 	if selected[0]&0x40 != 0 {
 		header = 4
 	}
-	if (selected[0]^current[0])&^ps != 0 {
+	if (selected[0]^current[0])&^pageSavable != 0 { // reserved here; some send back what they read
 		return nil, InvalidFieldInParameterList(offset, WholeField)
 	}
 	for i := header; i < len(page); i++ {

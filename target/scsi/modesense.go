@@ -66,7 +66,7 @@ const modeSenseDBD = 0x08 // disable block descriptors
 // sense returns the pages that the CDB of a MODE SENSE asks for.
 func (m *modeParameters) sense(cdb []byte) ([]byte, error) {
 	control, code, subpage := cdb[2]>>6, cdb[2]&0x3F, cdb[3]
-	if control == pcSaved {
+	if control == pcSaved && m.records == nil {
 		return nil, NewSense(KeyIllegalRequest, ASCSavingParametersNotSupported)
 	}
 	if code == pageAll && subpage != 0 && subpage != subpageAll {
@@ -79,13 +79,19 @@ func (m *modeParameters) sense(cdb []byte) ([]byte, error) {
 		if code != pageAll && p.code != code || subpage != subpageAll && p.subpage != subpage {
 			continue
 		}
+		at := len(pages)
 		switch control {
 		case pcCurrent:
 			pages = append(pages, m.current[i]...)
 		case pcChangeable:
 			pages = append(pages, p.changeable...)
+		case pcSaved:
+			pages = append(pages, m.saved[i]...)
 		default:
 			pages = append(pages, p.defaults...)
+		}
+		if m.records != nil {
+			pages[at] |= pageSavable
 		}
 	}
 	if len(pages) == 0 {

@@ -139,6 +139,16 @@ func (t *Task) Sense() []byte {
 	return t.SenseBuffer.Buffer[:t.SenseBuffer.Length]
 }
 
+// FormatSense returns sense data for a condition that the transport reports, in
+// the format that the logical unit uses (D_SENSE).
+func (t *Task) FormatSense(key SenseKey, asc ASC) []byte {
+	format := FixedSense
+	if t.LU != nil {
+		format = t.LU.senseFormat()
+	}
+	return NewSense(key, asc).AppendSense(nil, format)
+}
+
 // SetSense sets the sense data of the command; sense longer than 252 bytes is
 // cut.
 func (t *Task) SetSense(sense []byte) {
