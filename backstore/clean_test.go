@@ -5,7 +5,9 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 )
 
 // reaped frees everything that was given up. Exclusively: the background could
@@ -182,5 +184,74 @@ func TestDamageKeepsOnlyItsOwnSpace(t *testing.T) {
 		if damaged := off == half+3*BlockLength; damaged != errors.Is(err, ErrCorrupt) || !damaged && err != nil {
 			t.Errorf("block at byte %d: %v", off, err)
 		}
+	}
+}
+
+// mixed returns a store whose one segment is half dead, and is not appended to
+// any more because the store was opened again.
+func mixed(t *testing.T, o Options) (s *Store, live int64) {
+	t.Helper()
+	const size = 8 << 20
+	ctx := context.Background()
+	d := newDisk()
+	s = d.open(t, 16<<10)
+	v := createVolume(t, s, "v", size)
+	if err := v.WriteAt(ctx, randomBytes(1, size), 0); err != nil {
+		t.Fatal(err)
+	}
+	for off := int64(0); off < size; off += 128 << 10 {
+		if err := v.Unmap(ctx, off, 64<<10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(ctx, d.options(o))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, size / 2
+}
+
+// TestBackgroundCleaning: dead space comes back without anybody asking for it.
+func TestBackgroundCleaning(t *testing.T) {
+	s, live := mixed(t, Options{})
+	defer s.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for physical(t, s) > live+live/50 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%d bytes are used, %d of them live", physical(t, s), live)
+		}
+		// What was emptied goes with a checkpoint, of which one is due seldom.
+		if err := s.Checkpoint(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if findings, err := s.Check(t.Context()); err != nil || len(findings) > 0 {
+		t.Fatal(findings, err)
+	}
+}
+
+// TestCleaningKeepsToItsBudget: with a byte a second, a mebibyte has no hour to
+// spare, which the limiter knows at once.
+func TestCleaningKeepsToItsBudget(t *testing.T) {
+	s, _ := mixed(t, Options{CleanBytesPerSecond: 1})
+	defer s.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	s.cleaning.Lock()
+	defer s.cleaning.Unlock()
+	err := s.cleanSegment(ctx, 1, s.cleanBudget)
+	if err == nil || !strings.Contains(err.Error(), "deadline") {
+		t.Errorf("cleaning of 4 MiB at a byte a second: %v", err)
+	}
+	if moved := s.usage.Live(2); moved*BlockLength > cleanBatch {
+		t.Errorf("%d bytes were moved, more than one step", moved*BlockLength)
 	}
 }

@@ -18,22 +18,29 @@ type powerCut struct {
 }
 
 // cutSometimes makes a crashed copy of the disk before one in every odds
-// operations that change it, at most limit of them, until stop is called, which
+// operations that change it, files or engine, at most limit of them, until stop is called, which
 // returns them.
 func (d *disk) cutSometimes(rng *rand.Rand, odds, limit int, states func() []*model) (stop func() []powerCut) {
 	var cuts []powerCut
 	// Its own source: the store's goroutines come by here, even when it is over.
 	rng = rand.New(rand.NewPCG(rng.Uint64(), rng.Uint64()))
-	d.fs.SetHook(func(kind vfs.OpKind, _ string) error {
+	changing := func() {
 		d.cutMu.Lock()
 		defer d.cutMu.Unlock()
-		if kind.Changes() && rng.IntN(odds) == 0 && len(cuts) < limit {
+		if rng.IntN(odds) == 0 && len(cuts) < limit {
 			cuts = append(cuts, powerCut{d.crash(rng), states()})
+		}
+	}
+	d.changing.Store(&changing)
+	d.fs.SetHook(func(kind vfs.OpKind, _ string) error {
+		if kind.Changes() {
+			changing()
 		}
 		return nil
 	})
 	return func() []powerCut {
 		d.fs.SetHook(nil)
+		d.changing.Store(nil)
 		d.cutMu.Lock()
 		defer d.cutMu.Unlock()
 		return cuts

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -102,5 +103,48 @@ func TestBlocksThatTheHostCannotRead(t *testing.T) {
 	d.fs.SetHook(nil)
 	if err := v.ReadAt(ctx, p, 0); err != nil || !bytes.Equal(p, data[:len(p)]) {
 		t.Errorf("read when the host can again: %v", err)
+	}
+}
+
+// TestReadsLookAgain: between look-up and read cleaning can have moved the data
+// and removed the segment.
+func TestReadsLookAgain(t *testing.T) {
+	ctx := context.Background()
+	d := newDisk()
+	s := d.open(t, 16<<10)
+	defer s.Close()
+	v := createVolume(t, s, "v", 1<<20)
+	data := randomBytes(1, 1<<20)
+	if err := v.WriteAt(ctx, data, 0); err != nil {
+		t.Fatal(err)
+	}
+	// gone lets the first reads of segments find none.
+	gone := func(reads int64) {
+		var n atomic.Int64
+		d.fs.SetHook(func(kind vfs.OpKind, name string) error {
+			if kind == vfs.OpRead && strings.HasSuffix(name, ".seg") && n.Add(1) <= reads {
+				return fs.ErrNotExist
+			}
+			return nil
+		})
+	}
+	p := make([]byte, 64<<10)
+	for name, read := range map[string]func() error{
+		"read":                         func() error { return v.ReadAt(ctx, p, 0) },
+		"write of less than a block":   func() error { return v.WriteAt(ctx, data[512:1024], 512) },
+		"read of many blocks, at once": func() error { return v.readAtOnce(ctx, p, 0) },
+	} {
+		gone(2)
+		if err := read(); err != nil {
+			t.Errorf("%s while segments are removed: %v", name, err)
+		}
+		gone(1 << 40)
+		if err := read(); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s of a segment that is lost: %v, want %v", name, err, ErrCorrupt)
+		}
+	}
+	d.fs.SetHook(nil)
+	if err := v.ReadAt(ctx, p, 0); err != nil || !bytes.Equal(p, data[:len(p)]) {
+		t.Errorf("read in the end: %v", err)
 	}
 }

@@ -34,6 +34,8 @@ type disk struct {
 	cutMu sync.Mutex
 	// fault gives what updates of the engine fail with; nil: nothing.
 	fault atomic.Pointer[func() error]
+	// changing, if it is there, is called before the engine changes.
+	changing atomic.Pointer[func()]
 }
 
 func newDisk() *disk { return &disk{fs: vfs.NewMem(), kv: meta.NewMem()} }
@@ -62,6 +64,20 @@ func (e engine) fail() error {
 }
 
 func (e engine) Update(ops []meta.Op) error {
+	// In small pieces, as the engine takes a checkpoint that is larger than what
+	// one update can be: the power can go between them.
+	for piece := range slices.Chunk(ops, 4) {
+		if changing := e.disk.changing.Load(); changing != nil {
+			(*changing)()
+		}
+		if err := e.update(piece); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e engine) update(ops []meta.Op) error {
 	if err := e.fail(); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // scrubbed scrubs a store to the end.
@@ -300,5 +301,21 @@ func TestScrubEnds(t *testing.T) {
 	}})
 	if !errors.Is(err, ErrClosed) {
 		t.Errorf("closed after the first read: %v", err)
+	}
+}
+
+// TestScrubKeepsToItsBudget: with a byte a second, a second mebibyte has no hour
+// to spare, which the limiter knows at once.
+func TestScrubKeepsToItsBudget(t *testing.T) {
+	s := newDisk().open(t, 16<<10)
+	defer s.Close()
+	if err := createVolume(t, s, "v", 4<<20).WriteAt(t.Context(), randomBytes(1, 4<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	r, err := s.Scrub(ctx, ScrubOptions{BytesPerSecond: 1})
+	if err == nil || r.ReadBytes > scrubRead {
+		t.Errorf("scrub at a byte a second read %d bytes: %v", r.ReadBytes, err)
 	}
 }

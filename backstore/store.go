@@ -91,8 +91,7 @@ func (o *Options) setDefaults() error {
 	if o.DedupUnit == 0 {
 		o.DedupUnit = DefaultDedupUnit
 	}
-	blocks := o.DedupUnit / BlockLength
-	if o.DedupUnit%BlockLength != 0 || blocks < 1 || blocks > extent.MaxUnit || blocks&(blocks-1) != 0 {
+	if o.DedupUnit%BlockLength != 0 || !validUnit(o.DedupUnit/BlockLength) {
 		return fmt.Errorf("%w: dedup unit of %d bytes; use 4096, 8192, 16384, 32768 or 65536", ErrInvalid, o.DedupUnit)
 	}
 	if o.CapacityBytes < 0 || o.CacheBytes < 0 || o.CleanBytesPerSecond < 0 {
@@ -111,6 +110,11 @@ func (o *Options) setDefaults() error {
 		o.OpenKV = meta.OpenBadger
 	}
 	return nil
+}
+
+// validUnit reports whether extents can have up to so many blocks.
+func validUnit(blocks int) bool {
+	return blocks >= 1 && blocks <= extent.MaxUnit && blocks&(blocks-1) == 0
 }
 
 // Store is an open store. It is safe for concurrent use.

@@ -60,6 +60,9 @@ func decodeSuperblock(name string, b []byte) (superblock, error) {
 		return sb, fmt.Errorf("%s: the store has format %d, this program reads format %d", name, v, formatVersion)
 	}
 	sb.unit = int(binary.BigEndian.Uint32(b[12:]))
+	if !validUnit(sb.unit) {
+		return sb, fmt.Errorf("%w: %s has a dedup unit of %d blocks", ErrCorrupt, name, sb.unit)
+	}
 	copy(sb.id[:], b[16:])
 	copy(sb.fingerprintKey[:], b[32:])
 	return sb, nil
@@ -69,16 +72,19 @@ func createSuperblock(fsys vfs.FS, dir string, unit int) (superblock, error) {
 	sb := superblock{unit: unit}
 	rand.Read(sb.id[:])
 	rand.Read(sb.fingerprintKey[:])
-	b := append([]byte(nil), superblockMagic...)
-	b = binary.BigEndian.AppendUint32(b, formatVersion)
-	b = binary.BigEndian.AppendUint32(b, uint32(unit))
-	b = append(b, sb.id[:]...)
-	b = append(b, sb.fingerprintKey[:]...)
-	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 	return sb, replaceFile(fsys, dir, superblockName, func(f vfs.File) error {
-		_, err := f.WriteAt(b, 0)
+		_, err := f.WriteAt(sb.encode(formatVersion), 0)
 		return err
 	})
+}
+
+func (sb *superblock) encode(version uint32) []byte {
+	b := append([]byte(nil), superblockMagic...)
+	b = binary.BigEndian.AppendUint32(b, version)
+	b = binary.BigEndian.AppendUint32(b, uint32(sb.unit))
+	b = append(b, sb.id[:]...)
+	b = append(b, sb.fingerprintKey[:]...)
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
 // replaceFile writes a file whole or not at all: under a temporary name first,

@@ -1,6 +1,7 @@
 package blockmap
 
 import (
+	"encoding/hex"
 	"math/rand/v2"
 	"testing"
 
@@ -314,6 +315,29 @@ func TestNodeRoundTrip(t *testing.T) {
 		if got.slots != n.slots || got.level != n.level {
 			t.Fatal("a node came back changed")
 		}
+	}
+}
+
+// TestLayouts of what a checkpoint stores.
+func TestLayouts(t *testing.T) {
+	n := &node{level: 1}
+	for i := range 4 {
+		n.slots[10+i] = extent.Slot(100 + i) // ascending
+		n.slots[20+i] = 50                   // constant
+	}
+	const want = "01" + // level
+		"28" + // 10 holes
+		"11" + "c801" + // 4 ascending from 100
+		"18" + // 6 holes
+		"12" + "69" + // 4 times 50, which is 53 less than 103
+		"a00f" // 488 holes
+	if got := hex.EncodeToString(n.Encode()); got != want {
+		t.Errorf("node:\ngot  %s\nwant %s", got, want)
+	}
+	p := &countPage{}
+	p.extra[5], p.extra[6], p.extra[300] = 1, 300, 2
+	if got := hex.EncodeToString(p.Encode()); got != "0501"+"00ac02"+"a50202" {
+		t.Errorf("counts: %s", got)
 	}
 }
 

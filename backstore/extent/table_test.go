@@ -1,6 +1,7 @@
 package extent
 
 import (
+	"encoding/hex"
 	"errors"
 	"testing"
 
@@ -173,5 +174,24 @@ func BenchmarkResolve(b *testing.B) {
 		if err := table.Resolve(slots, locs); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestLayouts of what a checkpoint stores.
+func TestLayouts(t *testing.T) {
+	p := newPage(2)
+	p.entries[3] = entry{addr: segment.Addr{Segment: 0x0102, Block: 9}, refs: 300, blocks: 2, fp: Fingerprint{0: 0xf0, 31: 0x0f}}
+	copy(p.crc(3), []uint32{0x11223344, 0x55667788})
+	p.entries[127] = entry{addr: segment.Addr{Segment: 1, Block: 2}, refs: 1, blocks: 1}
+	const want = "03" + "02" + "00000102" + "00000009" + "ac02" +
+		"f00000000000000000000000000000000000000000000000000000000000000f" + "11223344" + "55667788" +
+		"7f" + "01" + "00000001" + "00000002" + "01" +
+		"0000000000000000000000000000000000000000000000000000000000000000" + "00000000"
+	if got := hex.EncodeToString(p.Encode()); got != want {
+		t.Errorf("page:\ngot  %s\nwant %s", got, want)
+	}
+	u := segmentUsage{live: 300, pages: []uint64{1, 5, 6}}
+	if got := hex.EncodeToString(u.encode()); got != "ac02"+"010401" {
+		t.Errorf("usage: %s", got)
 	}
 }

@@ -3,6 +3,7 @@ package segment
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -150,6 +151,17 @@ func TestReopenStartsANewSegment(t *testing.T) {
 	s = open(t, m, "/s", Options{Next: 40})
 	if b := appendTo(t, s, blocks(3, 1)); b != (Addr{40, 1}) {
 		t.Errorf("append went to %v", b)
+	}
+}
+
+func TestLayout(t *testing.T) {
+	const want = "6f64787365676d74" + "01000000" + "03020100" + "01010101010101010101010101010101" + "3cc86c5c"
+	b := encodeHeader([16]byte(bytes.Repeat([]byte{1}, 16)), 0x010203)
+	if got := hex.EncodeToString(b[:headerLength]); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if !bytes.Equal(b[headerLength:], make([]byte, BlockLength-headerLength)) {
+		t.Error("the header's block has something behind the header")
 	}
 }
 

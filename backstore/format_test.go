@@ -1,0 +1,254 @@
+package backstore
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"odx/backstore/blockmap"
+	"odx/backstore/extent"
+	"odx/backstore/meta"
+	"odx/backstore/segment"
+	"odx/backstore/vfs"
+)
+
+// wantLayout compares bytes with hexadecimal digits; spaces are for the reader.
+func wantLayout(t *testing.T, what string, got []byte, want string) {
+	t.Helper()
+	if want = strings.Join(strings.Fields(want), ""); hex.EncodeToString(got) != want {
+		t.Errorf("%s:\ngot  %x\nwant %s", what, got, want)
+	}
+}
+
+// TestLayouts: what stores have on disk is what docs/consistency.md says.
+func TestLayouts(t *testing.T) {
+	sb := superblock{unit: 4}
+	for i := range 32 {
+		sb.id[i%16], sb.fingerprintKey[i] = 0x11, byte(i)
+	}
+	wantLayout(t, "superblock", sb.encode(formatVersion), `
+		6f647873746f7265 00000001 00000004
+		11111111111111111111111111111111
+		000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
+		950f1e53`)
+
+	m := vfs.NewMem()
+	f, err := m.Create("/checkpoint")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newRedoWriter(f)
+	for _, op := range []meta.Op{{Key: []byte("n1"), Value: []byte{0xaa, 0xbb}}, {Key: []byte("c")}, {Key: []byte("e"), Value: []byte{}}} {
+		if err := w.put(op); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.finish(); err != nil {
+		t.Fatal(err)
+	}
+	size, _ := f.Size()
+	file := make([]byte, size)
+	if _, err := f.ReadAt(file, 0); err != nil {
+		t.Fatal(err)
+	}
+	wantLayout(t, "checkpoint file", file, `
+		6f6478636b707431
+		02 03 6e31 aabb
+		01 00 63
+		01 01 65
+		00 bca44901`)
+
+	s := &Store{}
+	v := s.newVolume("disk")
+	v.number, v.size, v.origin, v.created, v.readOnly = 300, 4096, 2, 1, true
+	v.id = sb.id
+	v.root = blockmap.Root{Node: 5, Level: 1}
+	wantLayout(t, "volume", v.encode(), `ac02 11111111111111111111111111111111 04 6469736b 8020 05 01 01 02 01`)
+	n := &snapshotState{id: 7, deleted: true, root: blockmap.Root{Node: 9, Level: 2}, ranges: []Range{{Offset: 4096, Length: 512}}}
+	wantLayout(t, "snapshot", n.encode(), `07 01 09 02 01 8020 8004`)
+	st := state{firstLSN: 1, nextNode: 2, nextExtent: 3, nextSegment: 4, lastVolume: 5, lastSnapshot: 6, pinned: []extent.ID{7, 300}, dropped: []uint64{9}}
+	wantLayout(t, "state", st.encode(), `01 02 03 04 05 06 02 07 ac02 09`)
+}
+
+// TestRecordLayouts: a write of a hole, two new extents and a known one.
+func TestRecordLayouts(t *testing.T) {
+	fresh := []freshExtent{{}, {}}
+	for i := range fresh {
+		x := &fresh[i].Extent
+		x.Blocks, x.Addr = uint8(i+1), segment.Addr{Segment: 0x0102, Block: 3}
+		x.Fingerprint[0], x.Fingerprint[31] = 0xf0, 0x0f
+		x.CRC[0], x.CRC[1] = 0x11223344, 0x55667788
+	}
+	var e enc
+	e.writeHead(300, 5, 8, flagInline)
+	e.holeRun(4)
+	e.freshRun(7, fresh)
+	e.knownRun(0x2000, 1)
+	fp := "f0" + strings.Repeat("00", 30) + "0f"
+	wantLayout(t, "write", e.b, `01 ac02 05 08 01  00 04  01 07 02 00000102 00000003
+		01 `+fp+` 11223344
+		02 `+fp+` 11223344 55667788
+		02 8040 01`)
+	e.b = nil
+	e.records([]Record{{Key: []byte("a"), Value: []byte("b")}, {Key: []byte("c")}})
+	wantLayout(t, "records", e.b, `02 01 61 01 01 62 01 63 00`)
+}
+
+// TestForeignStore: what a program cannot use it says, and leaves alone.
+func TestForeignStore(t *testing.T) {
+	ctx := context.Background()
+	for name, tt := range map[string]struct {
+		file   string
+		change func(b []byte) []byte
+		is     error
+		says   string
+	}{
+		"a later format": {superblockName, func(b []byte) []byte {
+			sb, err := decodeSuperblock("", b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return sb.encode(2)
+		}, nil, "the store has format 2, this program reads format 1"},
+		"a damaged superblock":   {superblockName, func(b []byte) []byte { b[40] ^= 1; return b }, ErrCorrupt, "/store/store"},
+		"a superblock cut short": {superblockName, func(b []byte) []byte { return b[:50] }, ErrCorrupt, "/store/store"},
+		"no dedup unit": {superblockName, func([]byte) []byte {
+			return (&superblock{unit: 3}).encode(formatVersion)
+		}, ErrCorrupt, "3 blocks"},
+		"a damaged checkpoint": {redoName, func([]byte) []byte {
+			return []byte(redoMagic + "\x01\x01a\x00\x00\x00\x00\x00")
+		}, ErrCorrupt, "/store/checkpoint: stored data is corrupt: checkpoint fails its checksum"},
+		"a checkpoint of nothing": {redoName, func([]byte) []byte { return nil }, ErrCorrupt, "/store/checkpoint"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDisk()
+			s := d.open(t, 16<<10)
+			createVolume(t, s, "v", 1<<20)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join("/store", tt.file)
+			put(t, d.fs, path, tt.change(files(t, d.fs, "/store")[path]))
+			before := files(t, d.fs, "/store")
+			_, err := Open(ctx, d.options(Options{DedupUnit: 16 << 10}))
+			if err == nil || tt.is != nil && !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("got %v, want %v: %s", err, tt.is, tt.says)
+			}
+			after := files(t, d.fs, "/store")
+			for name, content := range before {
+				if !bytes.Equal(after[name], content) {
+					t.Errorf("%s was changed", name)
+				}
+			}
+			if len(after) != len(before) {
+				t.Errorf("there are %d files, were %d", len(after), len(before))
+			}
+		})
+	}
+}
+
+// files returns the content of each file in a folder and those below it.
+func files(t *testing.T, fsys *vfs.Mem, dir string) map[string][]byte {
+	t.Helper()
+	all := map[string][]byte{}
+	for _, sub := range []string{"", journalDir, segmentDir} {
+		names, err := fsys.List(filepath.Join(dir, sub))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			path := filepath.Join(dir, sub, name)
+			f, err := fsys.Open(path)
+			if err != nil {
+				continue // a folder
+			}
+			size, err := f.Size()
+			if err != nil {
+				t.Fatal(err)
+			}
+			content := make([]byte, size)
+			if _, err := f.ReadAt(content, 0); err != nil && err != io.EOF {
+				t.Fatal(err)
+			}
+			all[path] = content
+			f.Close()
+		}
+	}
+	return all
+}
+
+// put replaces a file.
+func put(t *testing.T, fsys *vfs.Mem, path string, content []byte) {
+	t.Helper()
+	err := replaceFile(fsys, filepath.Dir(path), filepath.Base(path), func(f vfs.File) error {
+		_, err := f.WriteAt(content, 0)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func FuzzSuperblock(f *testing.F) {
+	sb := superblock{unit: 1}
+	f.Add(sb.encode(formatVersion))
+	f.Add(sb.encode(2))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) != superblockLength {
+			return
+		}
+		if sb, err := decodeSuperblock("store", b); err == nil && !bytes.Equal(sb.encode(formatVersion), b) {
+			t.Errorf("%x decodes and encodes to %x", b, sb.encode(formatVersion))
+		}
+	})
+}
+
+// FuzzCheckpointFile reads a file whose checksum is right.
+func FuzzCheckpointFile(f *testing.F) {
+	f.Add([]byte(redoMagic + "\x01\x02ab\x01\x00c\x00"))
+	f.Add([]byte(redoMagic + "\x00"))
+	f.Add([]byte(redoMagic + "\xff\xff\xff\xff\x7f"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		w := meta.NewWriter(meta.NewMem())
+		_ = readRedo(bytes.NewReader(b), w)
+		_ = w.Close()
+	})
+}
+
+// FuzzTables decodes rows of the tables of volumes and snapshots, and the state:
+// what they accept they write the same, but for what the first stores left out.
+func FuzzTables(f *testing.F) {
+	s := &Store{}
+	v := s.newVolume("disk")
+	v.size, v.root = 4096, blockmap.Root{Node: 5}
+	f.Add(v.encode())
+	f.Add((&snapshotState{id: 7, ranges: []Range{{Offset: 4096, Length: 512}}}).encode())
+	f.Add((&state{firstLSN: 1, pinned: []extent.ID{1}, dropped: []uint64{2, 3}}).encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d := dec{b: slices.Clone(b)}
+		if v := d.volume(s); d.err == nil {
+			again := dec{b: v.encode()}
+			if w := again.volume(s); again.err != nil || !bytes.Equal(w.encode(), v.encode()) {
+				t.Errorf("volume %x decodes and encodes to %x, which gives %v", b, v.encode(), again.err)
+			}
+		}
+		d = dec{b: slices.Clone(b)}
+		if n := d.snapshot(); d.err == nil {
+			again := dec{b: n.encode()}
+			if m := again.snapshot(); again.err != nil || !bytes.Equal(m.encode(), n.encode()) {
+				t.Errorf("snapshot %x decodes and encodes to %x, which gives %v", b, n.encode(), again.err)
+			}
+		}
+		if st, err := decodeState(b); err == nil {
+			if _, err := decodeState(st.encode()); err != nil {
+				t.Errorf("state %x decodes and encodes to %x, which gives %v", b, st.encode(), err)
+			}
+		}
+	})
+}
