@@ -49,9 +49,9 @@ func run(ctx context.Context, o options) (err error) {
 		}
 	}()
 	if o.started != nil {
-		stop, err := o.started(d.target.Port())
-		if err != nil {
-			return err
+		stop, startErr := o.started(d.target.Port())
+		if startErr != nil {
+			return startErr
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 	}

@@ -1,0 +1,56 @@
+//go:build e2e
+
+package suites
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"odx/test/capture"
+	"odx/test/odxtest"
+	"odx/test/undertest"
+)
+
+// captured are suites that together send about every kind of command. Tests
+// that have an answer cut by a short ALLOCATION LENGTH are left out: tshark calls
+// that malformed.
+var captured = []Suite{
+	{Name: "CompareAndWrite"}, {Name: "ExtendedCopy"}, {Name: "GetLBAStatus", Tests: []string{"Simple", "BeyondEol"}},
+	{Name: "Inquiry"}, {Name: "ModeSense6"}, {Name: "OrWrite"}, {Name: "PrinReadKeys", Tests: []string{"Simple"}},
+	{Name: "PrinReportCapabilities"}, {Name: "ProutReserve"}, {Name: "ReadCapacity16", Tests: []string{"Simple"}},
+	{Name: "ReadDefectData12"}, {Name: "ReceiveCopyResults"}, {Name: "ReportSupportedOpcodes"}, {Name: "Sanitize"},
+	{Name: "Unmap"}, {Name: "WriteAtomic16"}, {Name: "WriteSame16"}, {Name: "iSCSITMF"},
+}
+
+// TestCapture has tshark decode what odx answers to them: nothing of it may be
+// malformed. What the program itself sends malformed, on purpose, is its own.
+func TestCapture(t *testing.T) {
+	odxtest.RequireODX(t)
+	program := odxtest.Program(t, "iscsi-test-cu", "libiscsi-bin")
+	c := capture.New(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20})
+	stop, err := c.Start(ctx, target.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, suite := range captured {
+		judge(t, target.Kind, program, suite, []string{target.URL(0)})
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if bad := c.Wrong(ctx, t, fmt.Sprint("tcp.dstport == ", target.Port())); bad != "" {
+		t.Errorf("tshark finds fault with:\n%.20000s", bad)
+	}
+	commands := c.Commands(ctx, t)
+	t.Logf("commands by operation code: %v", commands)
+	for _, opcode := range []string{"0x12", "0x42", "0x5e", "0x5f", "0x83", "0x84", "0x88", "0x89", "0x8b", "0x93", "0x9e", "0xa3"} {
+		if commands[opcode] == 0 {
+			t.Errorf("no command %s was decoded", opcode)
+		}
+	}
+}
