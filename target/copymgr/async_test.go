@@ -270,31 +270,6 @@ func TestAbortInForeground(t *testing.T) {
 	}
 }
 
-// I_T nexus loss does not end a background copy, but nobody can ask about it.
-func TestNexusLossInBackground(t *testing.T) {
-	b := start(t, tokens.Limits{CallTime: time.Nanosecond})
-	data := b.fill(t, lunA, 1)
-	token := b.token(t, lunA, rangeOf{0, 32})
-	s := b.stepMaps(2 * 4096)
-	b.writeUsing(lunB, 5, immediate(writeParameters(token, 0, rangeOf{0, 4})))
-	lost := b.nexus
-	<-s.entered
-	b.target.Detach(lost)
-	b.nexus = b.attach("iqn.2026-11.example:host")
-	if a := b.rodTokenInformation(lunB, 5, 805); a.code() != "5/24/00" {
-		t.Errorf("report on a new nexus: %s", a.code())
-	}
-	s.proceed <- struct{}{}
-	s.step()
-	b.manager.running.Wait()
-	if !bytes.Equal(b.contents(t, lunB)[:4*4096], data[:4*4096]) {
-		t.Error("the copy did not go on")
-	}
-	if n := len(b.manager.operations.running) + len(b.manager.operations.byOwner); n != 0 {
-		t.Errorf("%d operations and owners are kept", n)
-	}
-}
-
 // A token that nobody can ask for pins nothing.
 func TestTokenOfALostNexusIsGivenUp(t *testing.T) {
 	b := start(t, tokens.Limits{})

@@ -31,11 +31,16 @@ func (u *unit) executeExtendedCopy(ctx context.Context, t *scsi.Task, name strin
 		owner: owner{u.lu, t.Nexus}, origin: originOf(t, name), serviceAction: cdb[1] & 0x1F,
 		listID: list.listID, identified: list.identified, units: unitsBytes,
 	}
+	x := &extendedCopy{unit: u, nexus: t.Nexus, list: list}
+	x.resolve()
+	for _, r := range x.resolved {
+		if r.reached != nil {
+			op.uses = append(op.uses, use{r.lu, r.reached.nexus.ID})
+		}
+	}
 	if err := u.operations.begin(op); err != nil {
 		return u.refuseToBegin(op, err)
 	}
-	x := &extendedCopy{unit: u, nexus: t.Nexus, list: list}
-	x.resolve()
 	err = u.carryOut(ctx, op, plan{background: list.immediate, work: x.run})
 	if err == nil && list.generateSense {
 		sense := scsi.NewSense(scsi.KeyCompleted, ascExtendedCopyInformation)

@@ -87,6 +87,7 @@ func (m *Manager) Install(lu *scsi.LogicalUnit, volume string) error {
 	page := u.limits.thirdPartyCopyPage(table)
 	lu.InstallVPD(pageThirdPartyCopy, func(*scsi.Nexus) []byte { return page })
 	lu.OnReset(func() { m.operations.dropLU(lu, errReset) })
+	lu.OnPreemptAndAbort(func(preempted []scsi.NexusID) { m.operations.preempt(lu, preempted) })
 	lu.OnNexusLoss(func(n *scsi.Nexus) { m.operations.dropNexus(owner{lu, n}) })
 	if !mapped {
 		m.log.WithField("volume", volume).Info("copies from and to this volume move its data: it is not in the extent store")

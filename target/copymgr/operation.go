@@ -17,6 +17,7 @@ import (
 var (
 	errAbortedByCommand = errors.New("aborted by COPY OPERATION ABORT")
 	errReset            = errors.New("aborted by a logical unit reset")
+	errPreempted        = errors.New("aborted by PREEMPT AND ABORT of another initiator")
 	errStopping         = errors.New("aborted: the copy manager stops")
 	// errOutOfTime ends the work of a command that an initiator waits for, so
 	// that it can answer with what is done.
@@ -27,6 +28,13 @@ var (
 type owner struct {
 	lu    *scsi.LogicalUnit
 	nexus *scsi.Nexus
+}
+
+// use is a logical unit that an operation reads or writes, with the rights of an
+// I_T nexus.
+type use struct {
+	lu *scsi.LogicalUnit
+	by scsi.NexusID
 }
 
 // origin says whose command is meant, in the log.
@@ -54,6 +62,7 @@ func (o origin) fields() logrus.Fields {
 type operation struct {
 	owner  owner
 	origin origin
+	uses   []use
 	listID uint32
 	// identified says that listID is one: initiators can ask for the report.
 	identified    bool

@@ -3,6 +3,7 @@ package copymgr
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -187,14 +188,36 @@ func (o *operations) dropLU(lu *scsi.LogicalUnit, cause error) {
 			o.drop(by)
 		}
 	}
-	var aborted []*operation
+	aborted := o.abortAll(cause, func(op *operation) bool { return op.owner.lu == lu })
+	o.mu.Unlock()
+	awaitEnd(aborted)
+}
+
+// preempt ends what runs with the rights of I_T nexuses at a logical unit. Their
+// reports stay. It returns as dropLU does.
+func (o *operations) preempt(lu *scsi.LogicalUnit, preempted []scsi.NexusID) {
+	o.mu.Lock()
+	aborted := o.abortAll(errPreempted, func(op *operation) bool {
+		return slices.ContainsFunc(op.uses, func(u use) bool { return u.lu == lu && slices.Contains(preempted, u.by) })
+	})
+	o.mu.Unlock()
+	awaitEnd(aborted)
+}
+
+// abortAll ends the running operations that match, and returns them. The mutex
+// is held.
+func (o *operations) abortAll(cause error, match func(*operation) bool) (aborted []*operation) {
 	for op := range o.running {
-		if op.owner.lu == lu && op.cancel != nil {
+		if op.cancel != nil && match(op) {
 			op.cancel(cause)
 			aborted = append(aborted, op)
 		}
 	}
-	o.mu.Unlock()
+	return aborted
+}
+
+// awaitEnd waits until aborted operations move no more data, or for abortWait.
+func awaitEnd(aborted []*operation) {
 	limit := time.NewTimer(abortWait)
 	defer limit.Stop()
 	for _, op := range aborted {

@@ -27,6 +27,7 @@ func (u *unit) tokenCommand(ctx context.Context, t *scsi.Task, name string, rows
 	op := &operation{
 		owner: owner{u.lu, t.Nexus}, origin: originOf(t, name), serviceAction: cdb[1] & 0x1F,
 		listID: binary.BigEndian.Uint32(cdb[6:]), identified: true, units: unitsDestinationBlocks,
+		uses: []use{{u.lu, t.Nexus.ID}},
 	}
 	if err := u.operations.begin(op); err != nil {
 		return u.refuseToBegin(op, err)

@@ -188,8 +188,8 @@ func (i *initiator) extendedCopy(t *rapid.T) {
 	if first == 1 {
 		i.await(lun, i.listID)
 	}
-	for lun := range i.units {
-		i.check(t, lun)
+	for _, s := range segments {
+		i.check(t, int(s.destination)-first)
 	}
 }
 

@@ -93,6 +93,8 @@ type LogicalUnit struct {
 	ports       map[string][]*luPort // by target name
 	onReset     []func()
 	onNexusLoss []func(*Nexus)
+
+	onPreemptAndAbort []func([]NexusID)
 }
 
 // NewLogicalUnit returns a logical unit with the commands of SPC-4 and SBC-3
@@ -236,6 +238,15 @@ func (lu *LogicalUnit) OnNexusLoss(fn func(*Nexus)) {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
 	lu.onNexusLoss = append(lu.onNexusLoss, fn)
+}
+
+// OnPreemptAndAbort has fn called when a PREEMPT AND ABORT has ended the commands
+// of I_T nexuses, attached or not, to end what goes on for them without a
+// command. The preempting command waits for fn. It belongs to the set-up.
+func (lu *LogicalUnit) OnPreemptAndAbort(fn func(preempted []NexusID)) {
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	lu.onPreemptAndAbort = append(lu.onPreemptAndAbort, fn)
 }
 
 // attach adds a nexus, whose first unit attention is begin.

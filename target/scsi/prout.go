@@ -125,6 +125,12 @@ func executePersistentReserveOut(ctx context.Context, t *Task) error {
 	for _, n := range lu.nexusesOf(preempted) {
 		n.AbortTasks(lu, t)
 	}
+	lu.mu.Lock()
+	callbacks := lu.onPreemptAndAbort
+	lu.mu.Unlock()
+	for _, fn := range callbacks {
+		fn(preempted)
+	}
 	return nil
 }
 
