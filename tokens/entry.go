@@ -15,6 +15,11 @@ type entry struct {
 	// vulnerable.
 	watch Watch
 
+	// located and digest are those of a hash token; nil otherwise. Such an entry
+	// lives as long as one use and has no record.
+	located *locator
+	digest  [32]byte
+
 	// record orders changes of the token's record in the store: once the
 	// record was deleted, no late saveUse may bring it back.
 	record  sync.Mutex
@@ -51,7 +56,7 @@ func (e *entry) info() Info {
 		Access: e.rec.Access,
 	}
 	copy(i.Management[:], e.rec.Management)
-	if e.index >= 0 {
+	if e.index >= 0 || e.located != nil {
 		i.Expires = e.deadline
 	}
 	return i

@@ -44,6 +44,18 @@ func (s extentStore) Space(id [16]byte) (AddressSpace, error) {
 	return extentVolume{v}, nil
 }
 
+func (s extentStore) Spaces() []AddressSpace {
+	var spaces []AddressSpace
+	for _, v := range s.Volumes() {
+		if !strings.HasPrefix(v.Name(), stagePrefix) {
+			spaces = append(spaces, extentVolume{v})
+		}
+	}
+	return spaces
+}
+
+func (s extentStore) NewDigest() Digest { return s.Store.NewDigest() }
+
 func (s extentStore) CreateStage(ctx context.Context, name string, size int64) (AddressSpace, error) {
 	v, err := s.CreateVolume(ctx, name, size)
 	if err != nil {

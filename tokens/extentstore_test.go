@@ -106,6 +106,9 @@ func TestTokenPropertyOnTheExtentStore(t *testing.T) {
 			"offloadRead":  w.offloadRead,
 			"offloadWrite": w.offloadWrite,
 			"revoke":       w.revoke,
+			"read":         w.read,
+			"hashRead":     w.hashRead,
+			"hashCheck":    w.hashCheck,
 			"checkpoint": func(t *rapid.T) {
 				if err := w.store.Checkpoint(ctx); err != nil {
 					t.Fatal(err)

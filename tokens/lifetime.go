@@ -54,6 +54,9 @@ func (m *Manager) acquire(ctx context.Context, t *Token, who Requester) (*use, e
 	}
 	err = u.err(err)
 	u.close(nil)
+	if u.entry.located != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	m.part(u, u.entry.deadline)
 	_, fate := m.find(t)
@@ -79,10 +82,13 @@ func (m *Manager) join(u *use, t *Token, who Requester) error {
 	if err != nil {
 		return err
 	}
+	u.entry = e
+	if e.located != nil {
+		return m.admitHash(e.located, who)
+	}
 	if err := m.admit(&e.rec, who); err != nil {
 		return err
 	}
-	u.entry = e
 	e.users++
 	m.unrest(e)
 	if m.policy.RunningCopy == AbortCopy {
@@ -105,6 +111,9 @@ func (m *Manager) release(ctx context.Context, u *use) {
 	e.rec.LastUsed = now.UTC()
 	m.part(u, now.Add(e.rec.Inactivity))
 	m.mu.Unlock()
+	if e.located != nil {
+		return
+	}
 	if err := m.saveUse(ctx, e, saveUseEvery); err != nil && ctx.Err() == nil {
 		m.log.WithError(err).WithField("token", e.id).Warn("the last use of a token was not recorded")
 	}
@@ -114,6 +123,9 @@ func (m *Manager) release(ctx context.Context, u *use) {
 // held.
 func (m *Manager) part(u *use, deadline time.Time) {
 	e := u.entry
+	if e.located != nil {
+		return
+	}
 	delete(e.aborts, u)
 	e.users--
 	if e.users == 0 && e.dying == 0 {

@@ -39,6 +39,12 @@ type Limits struct {
 	Tombstones int
 	// TokenBytes is how much one token may represent: 1 TiB.
 	TokenBytes int64
+	// DigestBytes is how much a hash or checksum token may represent: 4 GiB. The
+	// digest of so much takes some tenths of a second.
+	DigestBytes int64
+	// HashLifetime is how long a hash token is good: 24 hours. It has no
+	// inactivity timeout, because nothing is kept of it.
+	HashLifetime time.Duration
 	// MinInactivity, DefaultInactivity and MaxInactivity bound the inactivity
 	// timeout of a token: 1 s, 60 s, 600 s. A shorter one is raised to the minimum.
 	MinInactivity, DefaultInactivity, MaxInactivity time.Duration
@@ -57,6 +63,7 @@ func (l *Limits) setDefaults() {
 		{&l.MaxInactivity, 10 * time.Minute},
 		{&l.CallTime, 400 * time.Millisecond},
 		{&l.MeasurePeriod, 30 * time.Second},
+		{&l.HashLifetime, 24 * time.Hour},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value
@@ -67,6 +74,9 @@ func (l *Limits) setDefaults() {
 	}
 	if l.Tombstones == 0 {
 		l.Tombstones = 10_000
+	}
+	if l.DigestBytes == 0 {
+		l.DigestBytes = 4 << 30
 	}
 	if l.MemoryBytes == 0 {
 		l.MemoryBytes = 256 << 20
@@ -81,7 +91,7 @@ func (l *Limits) setDefaults() {
 
 func (l *Limits) check() error {
 	if l.Tokens < 0 || l.TokensPerInitiator < 0 || l.MemoryBytes < 0 || l.HeldBytes < 0 || l.Tombstones < 0 ||
-		l.TokenBytes < 0 || l.CallTime < 0 || l.MeasurePeriod < 0 || l.UseRecordsPerSecond < 0 {
+		l.TokenBytes < 0 || l.DigestBytes < 0 || l.HashLifetime < 0 || l.CallTime < 0 || l.MeasurePeriod < 0 || l.UseRecordsPerSecond < 0 {
 		return errors.New("token limits: a limit is negative")
 	}
 	if l.MinInactivity <= 0 || l.MinInactivity > l.DefaultInactivity || l.DefaultInactivity > l.MaxInactivity {
@@ -238,7 +248,8 @@ type Info struct {
 
 // Lookup describes the token t, or says why it cannot be used: one of the
 // errors that refuse a token. The block device zero token has no record, and
-// only its Type is set.
+// only its Type is set. Nor has a hash token: who made it is not known, only from
+// which volume; whether its bytes are still there shows when it is used.
 func (m *Manager) Lookup(t *Token) (Info, error) {
 	if err := t.checkLength(); err != nil {
 		return Info{}, err
@@ -247,12 +258,20 @@ func (m *Manager) Lookup(t *Token) (Info, error) {
 		return Info{Type: RODTypeBlockDeviceZero}, nil
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	e, err := m.find(t)
 	if err != nil {
+		m.mu.Unlock()
 		return Info{}, err
 	}
-	return e.info(), nil
+	i := e.info()
+	m.mu.Unlock()
+	if e.located != nil {
+		if space, err := m.store.Space(e.located.volume); err == nil {
+			i.Creator.Volume = space.Name()
+		}
+		copy(i.Management[:], t[:])
+	}
+	return i, nil
 }
 
 // Find describes the live token with an identifier; ErrUnknown if there is none.
@@ -303,6 +322,12 @@ func (m *Manager) Delete(ctx context.Context, id ID, reason Reason) error {
 
 // end ends a token as somebody asked, durably, unless that was a hint only.
 func (m *Manager) end(ctx context.Context, e *entry, reason Reason) error {
+	if e.located != nil {
+		if err := m.endHash(ctx, e.id, reason); err != nil {
+			return err
+		}
+		return m.store.Flush(ctx)
+	}
 	if reason == Deleted && m.policy.Deletion == DeletionHint {
 		m.surrender(e)
 		return nil
@@ -320,6 +345,12 @@ func (m *Manager) find(t *Token) (*entry, error) {
 	}
 	if err := m.sealer.check(t); err != nil {
 		return nil, err
+	}
+	switch t.Type() {
+	case RODTypeHash:
+		return m.findHash(t)
+	case RODTypeChecksum:
+		return nil, fmt.Errorf("%w: a checksum stands for no data", ErrUnsupportedType)
 	}
 	e, ok := m.live[t.ID()]
 	if !ok {

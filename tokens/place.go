@@ -26,6 +26,8 @@ func (m *Manager) openData(ctx context.Context, e *entry) (Snapshot, error) {
 		return m.snapshotForUse(ctx, space.Snapshot, rec.Ranges)
 	case inUnchangedVolume:
 		return m.snapshotForUse(ctx, e.watch.Snapshot, rec.Ranges)
+	case whereFound:
+		return m.openHashed(ctx, e)
 	}
 	return m.store.Snapshot(rec.Snapshot)
 }

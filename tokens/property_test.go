@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -19,6 +21,7 @@ type world struct {
 	manager *tokens.Manager
 	volumes []worldVolume
 	tokens  []worldToken
+	hashes  []worldHash
 }
 
 type worldVolume struct {
@@ -26,6 +29,12 @@ type worldVolume struct {
 	volume      tokens.Volume
 	blockLength int64
 	model       []byte
+}
+
+type worldHash struct {
+	token, checksum *tokens.Token
+	ranges          []backstore.Range
+	model           []byte
 }
 
 type worldToken struct {
@@ -174,6 +183,108 @@ func (w *world) offloadWrite(t *rapid.T) {
 	}
 }
 
+// read reads through a token, past its end too.
+func (w *world) read(t *rapid.T) {
+	if len(w.tokens) == 0 {
+		t.Skip("no tokens")
+	}
+	tok := &w.tokens[rapid.IntRange(0, len(w.tokens)-1).Draw(t, "token")]
+	pastEnd := rapid.SampledFrom([]tokens.PastEnd{tokens.EndOfData, tokens.Zeros}).Draw(t, "past end")
+	r, err := w.manager.OpenReader(ctx, tok.token, tokens.ReaderOptions{PastEnd: pastEnd})
+	if tok.dead != nil {
+		if !errors.Is(err, tok.dead) {
+			t.Fatalf("%v, want %v", err, tok.dead)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	rod := tok.stands()
+	off := rapid.Int64Range(0, int64(len(rod))+5000).Draw(t, "offset")
+	p := bytes.Repeat([]byte{0x5A}, rapid.IntRange(0, len(rod)+5000).Draw(t, "length"))
+	want := rod[min(off, int64(len(rod))):]
+	want = want[:min(len(p), len(want))]
+	wantErr := error(nil)
+	if len(want) < len(p) {
+		if pastEnd == tokens.Zeros {
+			want = append(bytes.Clone(want), make([]byte, len(p)-len(want))...)
+		} else {
+			wantErr = io.EOF
+		}
+	}
+	n, err := r.ReadAt(ctx, p, off)
+	if n != len(want) || err != wantErr || !bytes.Equal(p[:n], want) {
+		t.Fatalf("read %d of %d bytes at %d, %v; want %d bytes, %v", n, len(p), off, err, len(want), wantErr)
+	}
+	for _, b := range p[n:] {
+		if b != 0x5A {
+			t.Fatal("bytes behind the end were touched")
+		}
+	}
+}
+
+// hashRead makes a hash token and a checksum.
+func (w *world) hashRead(t *rapid.T) {
+	v := w.draw(t)
+	list := drawRanges(t, v.volume.Size(), v.blockLength)
+	rod := v.at(list)
+	if len(rod) == 0 || !w.manager.Shares(v.volume) {
+		t.Skip("no hash token")
+	}
+	src := tokens.Source{Volume: v.volume, LU: tokens.LU{BlockLength: int(v.blockLength)}}
+	made, _, err := w.manager.OffloadReadEach(ctx, src, list, tokens.ReadOptions{}, tokens.Choice{Skip: 1})
+	if err != nil || len(made) != 2 {
+		t.Fatal(made, err)
+	}
+	w.hashes = append(w.hashes, worldHash{token: made[0].Token, checksum: made[1].Token, ranges: list, model: rod})
+}
+
+// hashCheck reads through a hash token, which gives the bytes that it was made of
+// if a volume of the store has them at their place, and compares volumes with a
+// checksum.
+func (w *world) hashCheck(t *rapid.T) {
+	if len(w.hashes) == 0 {
+		t.Skip("no hash tokens")
+	}
+	h := w.hashes[rapid.IntRange(0, len(w.hashes)-1).Draw(t, "hash token")]
+	there := false
+	for i := range w.volumes {
+		v := &w.volumes[i]
+		if !slices.ContainsFunc(h.ranges, func(r backstore.Range) bool { return r.Offset+r.Length > v.volume.Size() }) {
+			there = there || w.manager.Shares(v.volume) && bytes.Equal(v.at(h.ranges), h.model)
+		}
+	}
+	r, err := w.manager.OpenReader(ctx, h.token, tokens.ReaderOptions{})
+	if !there {
+		if !errors.Is(err, tokens.ErrCancelled) {
+			t.Fatalf("hash token whose bytes are gone: %v", err)
+		}
+	} else {
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := make([]byte, len(h.model))
+		if _, err := r.ReadAt(ctx, p, 0); err != nil || !bytes.Equal(p, h.model) {
+			t.Fatalf("hash token: other bytes, %v", err)
+		}
+		r.Close()
+	}
+	v := w.draw(t)
+	list := drawRanges(t, v.volume.Size(), v.blockLength)
+	now := v.at(list)
+	verdict, err := w.manager.Verify(ctx, h.checksum, tokens.Destination{Volume: v.volume, BlockLength: int(v.blockLength)}, list)
+	switch {
+	case len(now) < len(h.model):
+		if !errors.Is(err, tokens.ErrRange) {
+			t.Fatalf("verify too few bytes: %v", err)
+		}
+	case err != nil || (verdict == tokens.Match) != bytes.Equal(now[:len(h.model)], h.model):
+		t.Fatalf("verify: %v, %v", verdict, err)
+	}
+}
+
 func cmpErr(first, second error) error {
 	if first != nil {
 		return first
@@ -230,6 +341,9 @@ func TestTokenProperty(t *testing.T) {
 			"offloadRead":  w.offloadRead,
 			"offloadWrite": w.offloadWrite,
 			"revoke":       w.revoke,
+			"read":         w.read,
+			"hashRead":     w.hashRead,
+			"hashCheck":    w.hashCheck,
 			"restart":      func(t *rapid.T) { w.close(t); s.Restart(); w.open(t, s) },
 			"mapLength":    func(t *rapid.T) { s.MapLength = rapid.SampledFrom([]int64{0, 512, 2560, 4096}).Draw(t, "bytes") },
 			"":             w.check,

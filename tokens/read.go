@@ -50,28 +50,44 @@ type ReadResult struct {
 // Errors: ErrUnsupportedType, ErrTimeout, ErrRange, ErrTooLong, ErrNoResources,
 // ErrAccess, ErrUnmapped, and those of the store and the source.
 func (m *Manager) OffloadRead(ctx context.Context, src Source, ranges []backstore.Range, o ReadOptions) (ReadResult, error) {
-	r, err := m.offloadRead(ctx, src, ranges, o)
+	switch o.Type {
+	case RODTypeHash:
+		return m.onlyOf(ctx, src, ranges, o, ProviderHash)
+	case RODTypeChecksum:
+		return m.onlyOf(ctx, src, ranges, o, ProviderChecksum)
+	}
+	_, t, err := m.offloadRead(ctx, src, ranges, o)
 	if err != nil {
 		m.refused(err)
+		return ReadResult{}, err
 	}
-	return r, err
+	return ReadResult{Token: t.token, Represented: t.bytes}, nil
 }
 
-func (m *Manager) offloadRead(ctx context.Context, src Source, ranges []backstore.Range, o ReadOptions) (ReadResult, error) {
-	t, err := m.plan(src, ranges, o)
+// onlyOf makes a token of one provider.
+func (m *Manager) onlyOf(ctx context.Context, src Source, ranges []backstore.Range, o ReadOptions, p ProviderID) (ReadResult, error) {
+	made, n, err := m.OffloadReadEach(ctx, src, ranges, o, Choice{Providers: []ProviderID{p}})
 	if err != nil {
 		return ReadResult{}, err
+	}
+	return ReadResult{Token: made[0].Token, Represented: n}, nil
+}
+
+func (m *Manager) offloadRead(ctx context.Context, src Source, ranges []backstore.Range, o ReadOptions) (*entry, *pending, error) {
+	t, err := m.plan(src, ranges, o)
+	if err != nil {
+		return nil, nil, err
 	}
 	release, err := m.reserve(ctx, &t.record)
 	if err != nil {
-		return ReadResult{}, err
+		return nil, nil, err
 	}
 	defer release()
 	space, shared := m.store.AddressSpace(src.Volume)
 	if !shared {
 		stage, n, err := m.stage(ctx, src, ranges, t.bytes)
 		if err != nil {
-			return ReadResult{}, err
+			return nil, nil, err
 		}
 		defer stage.remove()
 		space, ranges = stage.space, []backstore.Range{{Offset: 0, Length: n}}
@@ -79,10 +95,8 @@ func (m *Manager) offloadRead(ctx context.Context, src Source, ranges []backstor
 	}
 	now := time.Now().UTC()
 	t.record.Created, t.record.LastUsed = now, now
-	if err := m.create(ctx, space, ranges, t); err != nil {
-		return ReadResult{}, err
-	}
-	return ReadResult{Token: t.token, Represented: t.bytes}, nil
+	e, err := m.create(ctx, space, ranges, t)
+	return e, t, err
 }
 
 // plan checks what an offload read asks for and says what its token will be.
@@ -158,7 +172,7 @@ type pending struct {
 }
 
 // create gives the token its name and its record, durably, and brings it to life.
-func (m *Manager) create(ctx context.Context, space AddressSpace, ranges []backstore.Range, t *pending) error {
+func (m *Manager) create(ctx context.Context, space AddressSpace, ranges []backstore.Range, t *pending) (*entry, error) {
 	newName(&t.fields)
 	t.token = t.encode()
 	m.sealer.seal(t.token)
@@ -177,13 +191,13 @@ func (m *Manager) create(ctx context.Context, space AddressSpace, ranges []backs
 		}
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := m.store.Flush(ctx); err != nil {
-		return errors.Join(err, m.undo(ctx, e))
+		return nil, errors.Join(err, m.undo(ctx, e))
 	}
 	m.enter(e)
-	return nil
+	return e, nil
 }
 
 // live is the record of the token.

@@ -85,7 +85,7 @@ func (r *record) checkPlace() error {
 	switch r.Type.holding() {
 	case inSnapshot:
 		return nil
-	case nowhere:
+	case nowhere, whereFound:
 		return fmt.Errorf("%w: %v", errRecord, r.Type)
 	}
 	var total int64

@@ -14,6 +14,13 @@ const (
 	RODTypePointInTimePersistent       RODType = 0x00800002
 	RODTypePointInTimeAny              RODType = 0x0080FFFF
 	RODTypeBlockDeviceZero             RODType = 0xFFFF0001
+
+	// RODTypeHash, of the vendor specific types, is a token without a record: it
+	// carries the digest of its bytes, and is good as long as the store has them
+	// where they were.
+	RODTypeHash RODType = 0xFFFFFFF0
+	// RODTypeChecksum, of the vendor specific types, only proves what bytes are.
+	RODTypeChecksum RODType = 0xFFFFFFF1
 )
 
 // String returns the standard's name of the type.
@@ -33,6 +40,10 @@ func (t RODType) String() string {
 		return "point in time copy - any"
 	case RODTypeBlockDeviceZero:
 		return "block device zero"
+	case RODTypeHash:
+		return "hash"
+	case RODTypeChecksum:
+		return "checksum"
 	}
 	return fmt.Sprintf("ROD type %08Xh", uint32(t))
 }
@@ -59,7 +70,7 @@ func (t RODType) concrete() (RODType, error) {
 	case RODTypeInternal, RODTypePointInTimeAny:
 		return RODTypePointInTimeDefault, nil
 	}
-	if t.holding() == nowhere {
+	if t.holding() == nowhere || t == RODTypeHash {
 		return 0, fmt.Errorf("%w: %v", ErrUnsupportedType, t)
 	}
 	return t, nil
@@ -73,6 +84,7 @@ const (
 	inSnapshot                       // pinned
 	inVolume                         // as the volume is when the token is used
 	inUnchangedVolume                // in the volume until somebody writes there
+	whereFound                       // in any volume, if the digest says so
 )
 
 func (t RODType) holding() holding {
@@ -83,10 +95,11 @@ func (t RODType) holding() holding {
 		return inVolume
 	case RODTypePointInTimeChangeVulnerable:
 		return inUnchangedVolume
+	case RODTypeHash:
+		return whereFound
 	}
 	return nowhere
 }
 
-// usable reports whether a token of type t can stand for data that this
-// manager knows of.
-func (t RODType) usable() bool { return t.holding() != nowhere }
+// known reports whether a manager like this one makes tokens of type t.
+func (t RODType) known() bool { return t.holding() != nowhere || t == RODTypeChecksum }

@@ -51,7 +51,7 @@ func (s *sealer) check(t *Token) error {
 	} else if t[offCreator] != 0xE4 {
 		return fmt.Errorf("%w: no creator logical unit descriptor", ErrCorrupt)
 	}
-	if !t.Type().usable() {
+	if !t.Type().known() {
 		return fmt.Errorf("%w: %v", ErrUnsupportedType, t.Type())
 	}
 	if t.store() != s.store {

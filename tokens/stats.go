@@ -80,7 +80,7 @@ func (c *Cause) UnmarshalText(text []byte) error {
 }
 
 // ended counts the end of a token and tells the log about one that the manager
-// gave up. m.mu is held.
+// gave up. A hash token has no entry. m.mu is held.
 func (m *Manager) ended(e *entry, t tombstone) {
 	switch t.Reason {
 	case Expired:
@@ -92,7 +92,7 @@ func (m *Manager) ended(e *entry, t tombstone) {
 	case Deleted:
 		m.stats.Deleted++
 	}
-	if t.Cause == 0 {
+	if t.Cause == 0 || e == nil {
 		return
 	}
 	m.stats.CancelledFor[t.Cause]++

@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"io"
 
 	"odx/backstore"
 )
@@ -23,6 +24,7 @@ type AddressSpace interface {
 	Volume
 	// ID is permanent, and no other address space of the store ever has it.
 	ID() [16]byte
+	Name() string
 	// Snapshot pins the ranges as they are now and stores the records that recs
 	// returns in the same atomic step.
 	Snapshot(ctx context.Context, ranges []backstore.Range, recs func(id uint64) []backstore.Record) (Snapshot, error)
@@ -54,7 +56,16 @@ type Snapshot interface {
 	ID() uint64
 	Length() int64
 	ReadAt(ctx context.Context, p []byte, off int64) error
+	// Digest returns what the store's NewDigest gives for the same bytes.
+	Digest(ctx context.Context, off, length int64) ([32]byte, error)
 	Release()
+}
+
+// Digest takes bytes and returns their digest, which depends on them and on a
+// key of the store alone.
+type Digest interface {
+	io.Writer // without error
+	Sum() [32]byte
 }
 
 // Store is what the manager needs of the extent store: snapshots, and records
@@ -85,6 +96,10 @@ type Store interface {
 	// Space returns the address space with an ID; backstore.ErrNotFound when
 	// there is none.
 	Space(id [16]byte) (AddressSpace, error)
+	// Spaces returns all address spaces but stages.
+	Spaces() []AddressSpace
+	// NewDigest returns the digest of no bytes.
+	NewDigest() Digest
 	// CreateStage makes an empty address space that holds the bytes copied from
 	// a Volume of somebody else until they are pinned by a snapshot. DeleteStages
 	// removes every one whose name begins with prefix.

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash/crc32"
+	"math"
 
 	"github.com/zeebo/blake3"
 )
@@ -170,6 +171,20 @@ func (t *Token) store() [16]byte { return [16]byte(t[offStore:offName]) }
 
 // name returns the token's secret.
 func (t *Token) name() []byte { return t[offName:offRandom] }
+
+// bytes returns the NUMBER OF BYTES REPRESENTED field.
+func (t *Token) bytes() int64 {
+	if be := binary.BigEndian; be.Uint64(t[offBytes:]) == 0 && be.Uint64(t[offBytes+8:]) <= math.MaxInt64 {
+		return int64(be.Uint64(t[offBytes+8:]))
+	}
+	return 0 // no token of ours
+}
+
+// setRandom replaces the random bytes.
+func (t *Token) setRandom(p *[offChecksum - offRandom]byte) {
+	copy(t[offRandom:], p[:])
+	binary.BigEndian.PutUint32(t[offChecksum:], checksum(t))
+}
 
 // isZero reports whether t is the block device zero ROD token (SBC-3 4.28.4),
 // which type and length alone identify.

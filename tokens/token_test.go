@@ -10,6 +10,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"odx/backstore"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
@@ -203,6 +205,11 @@ func FuzzToken(f *testing.F) {
 	binary.BigEndian.PutUint16(zero[offLength:], rodTokenLength)
 	f.Add(zero)
 	s := exampleSealer()
+	for _, kind := range []RODType{RODTypePointInTimePersistent, RODTypePointInTimeChangeVulnerable, RODTypeAccessUponReference, RODTypeHash, RODTypeChecksum} {
+		other := *good
+		binary.BigEndian.PutUint32(other[:], uint32(kind))
+		f.Add(other[:])
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var tok Token
 		copy(tok[:], b)
@@ -219,6 +226,11 @@ func FuzzRecord(f *testing.F) {
 	f.Add(r.encode())
 	f.Add([]byte(`{}`))
 	f.Add(tombstone{Reason: Deleted}.encode())
+	f.Add(tombstone{Reason: Cancelled, Cause: OutOfSpace}.encode())
+	r.Type, r.Volume, r.Ranges = RODTypeAccessUponReference, make([]byte, 16), []backstore.Range{{Offset: 4096, Length: 512}}
+	f.Add(r.encode())
+	r.Type, r.Access = RODTypePointInTimeChangeVulnerable, AccessGroup("g")
+	f.Add(r.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if r, err := decodeRecord(b); err == nil {
 			again, err := decodeRecord(r.encode())

@@ -60,3 +60,29 @@ func (p *page) extent(i int) Extent {
 	copy(x.CRC[:], p.crc(i)[:e.blocks])
 	return x
 }
+
+// Fingerprints fills out[i] with the fingerprint of the block that slots[i]
+// names: zeros for a hole, and where none is known of just that block.
+func (t *Table) Fingerprints(slots []Slot, out []Fingerprint) error {
+	clear(out[:len(slots)])
+	i := 0
+	return t.eachPage(slots, func(p *page, run []Slot) error {
+		for slots[i] == 0 {
+			i++ // holes between runs
+		}
+		for _, s := range run {
+			if s != 0 {
+				id, block := t.Split(s)
+				e := p.entry(id)
+				if block >= int(e.blocks) {
+					return fmt.Errorf("%w: slot names block %d of extent %d, which has %d", ErrInconsistent, block, id, e.blocks)
+				}
+				if e.blocks == 1 {
+					out[i] = e.fp
+				}
+			}
+			i++
+		}
+		return nil
+	})
+}

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/zeebo/blake3"
+
 	"odx/backstore"
 	"odx/tokens"
 )
@@ -70,7 +72,7 @@ func (s *Store) Crash() *Store {
 	defer s.mu.Unlock()
 	c := &Store{id: s.id, now: s.durable.clone(), durable: s.durable.clone()}
 	for name, v := range c.now.volumes {
-		c.now.volumes[name] = &Volume{store: c, id: v.id, data: slices.Clone(v.data)}
+		c.now.volumes[name] = &Volume{store: c, id: v.id, name: name, data: slices.Clone(v.data)}
 	}
 	return c
 }
@@ -110,7 +112,7 @@ func (s *Store) NewVolume(name string, size int64) *Volume {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.now.next++
-	v := &Volume{store: s, data: make([]byte, size)}
+	v := &Volume{store: s, name: name, data: make([]byte, size)}
 	binary.BigEndian.PutUint64(v.id[:], s.now.next)
 	s.now.volumes[name], s.durable.volumes[name] = v, v
 	return v
@@ -317,6 +319,32 @@ func (s *Store) Space(id [16]byte) (tokens.AddressSpace, error) {
 	return nil, fmt.Errorf("volume %x: %w", id, backstore.ErrNotFound)
 }
 
+// Spaces implements tokens.Store.
+func (s *Store) Spaces() []tokens.AddressSpace {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var spaces []tokens.AddressSpace
+	for _, name := range slices.Sorted(maps.Keys(s.now.volumes)) {
+		spaces = append(spaces, s.now.volumes[name])
+	}
+	return spaces
+}
+
+// digest implements tokens.Digest.
+type digest struct{ *blake3.Hasher }
+
+func (d digest) Sum() (sum [32]byte) {
+	d.Hasher.Sum(sum[:0])
+	return sum
+}
+
+// NewDigest implements tokens.Store.
+func (s *Store) NewDigest() tokens.Digest {
+	h := blake3.New()
+	h.Write(s.id[:])
+	return digest{h}
+}
+
 // CreateStage implements tokens.Store.
 func (s *Store) CreateStage(ctx context.Context, name string, size int64) (tokens.AddressSpace, error) {
 	if err := s.fail(ctx, "CreateStage"); err != nil {
@@ -354,6 +382,15 @@ func (s *snapshot) Release() {
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
 	s.store.open--
+}
+
+func (s *snapshot) Digest(ctx context.Context, off, length int64) ([32]byte, error) {
+	if err := check(ctx, s.data, off, length); err != nil {
+		return [32]byte{}, err
+	}
+	d := s.store.NewDigest()
+	d.Write(s.data[off : off+length])
+	return d.Sum(), nil
 }
 
 func (s *snapshot) ReadAt(ctx context.Context, p []byte, off int64) error {

@@ -16,12 +16,16 @@ import (
 type Volume struct {
 	store *Store
 	id    [16]byte
+	name  string
 
 	// Guarded by store.mu.
 	data    []byte
 	deleted bool
 	watches []*watch
 }
+
+// Name implements tokens.AddressSpace.
+func (v *Volume) Name() string { return v.name }
 
 // ID implements tokens.AddressSpace.
 func (v *Volume) ID() [16]byte { return v.id }
