@@ -191,7 +191,7 @@ func (m *Manager) kill(ctx context.Context, e *entry, reason Reason, cause Cause
 	if err != nil {
 		// It lives on, so that its snapshot is not forgotten.
 		e.dying = 0
-		if e.users == 0 {
+		if e.users == 0 && m.live[e.id] == e {
 			m.rest(e, time.Now().Add(retryKill))
 		}
 		return fmt.Errorf("end token %v (%v): %w", e.id, reason, err)

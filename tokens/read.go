@@ -228,6 +228,8 @@ func (m *Manager) undo(ctx context.Context, e *entry) error {
 // enter makes a token one of the live ones. A change vulnerable token can have
 // ended since it was made; it counts all the same.
 func (m *Manager) enter(e *entry) {
+	e.record.Lock() // an end under way is over then, and known
+	defer e.record.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.stats.Created++
