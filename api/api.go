@@ -26,6 +26,7 @@ import (
 // serves the store.
 type Administrator interface {
 	Offloader
+	Filer
 
 	// Store describes the store. It counts what volumes map, which takes longer
 	// the more that is.

@@ -15,7 +15,7 @@ import (
 const apiBlockLength = 512
 
 func (l *Local) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, error) {
-	v, err := l.service.Volume(r.Volume)
+	v, err := l.service.Space(r.Volume)
 	if err != nil {
 		return MadeToken{}, err
 	}
@@ -47,7 +47,7 @@ func (l *Local) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, err
 	if err != nil {
 		return TokenWritten{}, err
 	}
-	v, err := l.service.Volume(r.Volume)
+	v, err := l.service.Space(r.Volume)
 	if err != nil {
 		return TokenWritten{}, err
 	}
@@ -144,12 +144,12 @@ func (l *Local) FlushVolume(ctx context.Context, name string) error {
 
 // onRange does something with a volume that has a range.
 func (l *Local) onRange(name string, off, length int64, do func(v *backstore.Volume) error) error {
-	v, err := l.service.Volume(name)
+	v, err := l.service.Space(name)
 	if err != nil {
 		return err
 	}
 	if off < 0 || length < 0 || off > v.Size() || length > v.Size()-off {
-		return fmt.Errorf("volume %s: %w: %d bytes at %d are not inside its %d bytes", name, backstore.ErrInvalid, length, off, v.Size())
+		return fmt.Errorf("%v: %w: %d bytes at %d are not inside its %d bytes", v, backstore.ErrInvalid, length, off, v.Size())
 	}
 	return do(v)
 }

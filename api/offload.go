@@ -8,8 +8,9 @@ import (
 )
 
 // Offloader is what can be copied of a store: by token, which moves no bytes,
-// and as bytes, for what comes from elsewhere or goes there. Offsets and lengths
-// are bytes.
+// and as bytes, for what comes from elsewhere or goes there. Where a method takes
+// the name of a volume, FilePrefix and the name of a file stand for the file.
+// Offsets and lengths are bytes.
 type Offloader interface {
 	// CreateToken makes a token that stands for a range of a volume as it is
 	// now, durably.

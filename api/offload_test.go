@@ -175,7 +175,7 @@ func TestOffloadRoutes(t *testing.T) {
 
 func TestRoutesAreWhole(t *testing.T) {
 	seen := map[string]bool{}
-	for _, r := range slices.Concat(routes, offloadRoutes) {
+	for _, r := range slices.Concat(routes, offloadRoutes, fileRoutes) {
 		key := r.method + " " + r.path
 		if seen[key] || r.summary == "" || r.status/100 != 2 || r.do == nil {
 			t.Errorf("route %s is not whole", key)

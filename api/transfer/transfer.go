@@ -79,6 +79,8 @@ var (
 	ErrTooSmall = errors.New("the destination is too small")
 	// ErrNoVolume: the store has no volume of that name.
 	ErrNoVolume = errors.New("the store has no such volume")
+	// ErrNoFile: the store has no file of that name.
+	ErrNoFile = errors.New("the store has no such file")
 )
 
 // Copy makes the beginning of dst equal to all of src, durably. A source that

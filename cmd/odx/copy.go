@@ -32,6 +32,7 @@ func newCopy() *cobra.Command {
 		Short: "Copy a disk: a volume, a LUN anywhere, or a file",
 		Long: "Copy a disk to another one, from its beginning to its end. SRC and DST are each one of\n\n" +
 			"  NAME                          a volume of the store\n" +
+			"  file:PATH                     a file of the store\n" +
 			"  ./FILE, /PATH/FILE            a file or block device of this machine, raw\n" +
 			"  iscsi://[USER%PASSWORD@]HOST[:PORT]/TARGET/LUN\n" +
 			"                                a LUN of this or any other server\n\n" +
@@ -47,7 +48,7 @@ func newCopy() *cobra.Command {
 			do := func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
 				return copyDisk(ctx, a, &o, args[0], args[1], cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
-			if isVolume(args[0]) || isVolume(args[1]) {
+			if inStore(args[0]) || inStore(args[1]) {
 				return administer(cmd, &o.adminOptions, do)
 			}
 			ctx, release := untilSignal(cmd.Context())
@@ -61,8 +62,10 @@ func newCopy() *cobra.Command {
 	return cmd
 }
 
-// isVolume tells the name of a volume from a path and a URL.
-func isVolume(name string) bool { return !strings.Contains(name, "/") }
+// inStore tells a volume or a file of the store from a path and a URL.
+func inStore(name string) bool {
+	return strings.HasPrefix(name, api.FilePrefix) || !strings.Contains(name, "/")
+}
 
 func copyDisk(ctx context.Context, a api.Administrator, o *copyOptions, from, to string, stdout, stderr io.Writer) (err error) {
 	src, err := openSource(ctx, a, from)
@@ -102,7 +105,7 @@ func openSource(ctx context.Context, a api.Administrator, name string) (transfer
 	switch {
 	case strings.HasPrefix(name, "iscsi://"):
 		return openLUN(ctx, name)
-	case isVolume(name):
+	case inStore(name):
 		return transfer.OpenVolume(ctx, a, name)
 	}
 	return transfer.OpenFile(name)
@@ -112,8 +115,10 @@ func openDestination(ctx context.Context, a api.Administrator, o *copyOptions, n
 	switch {
 	case strings.HasPrefix(name, "iscsi://"):
 		return openLUN(ctx, name)
-	case !isVolume(name):
+	case !inStore(name):
 		return transfer.CreateFile(name, size)
+	case strings.HasPrefix(name, api.FilePrefix):
+		return transfer.CreateStoreFile(ctx, a, name, size)
 	}
 	d, err := transfer.OpenVolume(ctx, a, name)
 	if !errors.Is(err, transfer.ErrNoVolume) {

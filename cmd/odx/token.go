@@ -42,7 +42,12 @@ func parsePlace(text string) (place, error) {
 	var p place
 	var where string
 	var err error
-	p.volume, where, _ = strings.Cut(text, ":")
+	// What stands before the name of a file has a colon of its own.
+	file, isFile := strings.CutPrefix(text, api.FilePrefix)
+	p.volume, where, _ = strings.Cut(file, ":")
+	if isFile {
+		p.volume = api.FilePrefix + p.volume
+	}
 	if where == "" {
 		return p, nil
 	}

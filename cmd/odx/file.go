@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"odx/api"
+	"odx/api/transfer"
+	"odx/conf"
+)
+
+func newFile() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "file",
+		Short: "Keep files in the store",
+		Long: "Keep files in the store, beside its volumes, with paths as names. Their data is deduplicated\n" +
+			"with everything else, and copies of files share it. Elsewhere a file is called file:PATH.",
+	}
+	cmd.AddCommand(newFileList(), newFilePut(), newFileGet(), newFileRemove(),
+		newFileTwo("mv FROM TO", "Rename a file, in place of the one that is there", "renamed", api.Administrator.RenameFile),
+		newFileTwo("cp FROM TO", "Copy a file without moving its bytes, in place of the one that is there", "copied", copyFile))
+	return cmd
+}
+
+// partSuffix marks a file that is not whole yet.
+const partSuffix = ".part"
+
+func copyFile(a api.Administrator, ctx context.Context, from, to string) (api.File, error) {
+	part := to + partSuffix
+	if _, err := a.CopyFile(ctx, api.FilePrefix+from, part); err != nil {
+		return api.File{}, err
+	}
+	return finishFile(ctx, a, part, to)
+}
+
+// finishFile gives a file that is whole its name, in place of the one that has
+// it. Where that fails, it is deleted.
+func finishFile(ctx context.Context, a api.Administrator, part, name string) (api.File, error) {
+	f, err := a.RenameFile(ctx, part, name)
+	if err != nil {
+		err = errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), part))
+	}
+	return f, err
+}
+
+func newFileList() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "list [PREFIX]",
+		Short: "Print the files",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			prefix := strings.Join(args, "")
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				all, err := a.Files(ctx)
+				if err != nil {
+					return err
+				}
+				list := []api.File{}
+				for _, f := range all {
+					if strings.HasPrefix(f.Name, prefix) {
+						list = append(list, f)
+					}
+				}
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), list)
+				}
+				return printFiles(cmd.OutOrStdout(), list)
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}
+
+func printFiles(w io.Writer, list []api.File) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "BYTES\tMADE\tNAME")
+	for _, f := range list {
+		fmt.Fprintf(table, "%d\t%s\t%s\n", f.SizeBytes, f.Created.Local().Format(time.DateTime), f.Name)
+	}
+	return table.Flush()
+}
+
+func newFilePut() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "put LOCAL FILE",
+		Short: "Copy a file of this machine into the store, in place of the one that is there",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				return putFile(ctx, a, &o, args[0], args[1], cmd.OutOrStdout(), cmd.ErrOrStderr())
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}
+
+// putFile fills a new file, which takes the name in the end: who looks sees the
+// old file or the whole new one.
+func putFile(ctx context.Context, a api.Administrator, o *adminOptions, local, name string, stdout, stderr io.Writer) (err error) {
+	src, err := transfer.OpenFile(local)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	part := name + partSuffix
+	dst, err := transfer.CreateStoreFile(ctx, a, api.FilePrefix+part, src.Size())
+	if err != nil {
+		return err
+	}
+	bar := newBar(stderr, "put")
+	r, err := transfer.Copy(ctx, dst, src, transfer.Options{
+		Progress: func(p transfer.Progress) { bar.show(p.DoneBytes, p.TotalBytes) },
+	})
+	bar.end()
+	if err != nil {
+		return errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), part))
+	}
+	if _, err := finishFile(ctx, a, part, name); err != nil {
+		return err
+	}
+	if o.json {
+		return printJSON(stdout, r)
+	}
+	return printCopy(stdout, r)
+}
+
+func newFileGet() *cobra.Command {
+	var o copyOptions
+	cmd := &cobra.Command{
+		Use:   "get FILE LOCAL",
+		Short: "Copy a file of the store to this machine",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			local := args[1]
+			if inStore(local) {
+				local = "./" + local
+			}
+			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				return copyDisk(ctx, a, &o, api.FilePrefix+args[0], local, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			})
+		},
+	}
+	addAdminFlags(cmd, &o.adminOptions)
+	return cmd
+}
+
+func newFileRemove() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "rm FILE...",
+		Short: "Delete files",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				for _, name := range args {
+					if err := a.DeleteFile(ctx, name); err != nil {
+						return err
+					}
+				}
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), map[string][]string{"deleted": args})
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "deleted: %s\n", strings.Join(args, " "))
+				return err
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}
+
+// newFileTwo is a command about two names.
+func newFileTwo(use, short, done string, do func(a api.Administrator, ctx context.Context, from, to string) (api.File, error)) *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use: use, Short: short,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				f, err := do(a, ctx, args[0], args[1])
+				if err != nil {
+					return err
+				}
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), f)
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "file %s: %s to %s\n", args[0], done, args[1])
+				return err
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}

@@ -1,0 +1,129 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"odx/backstore"
+)
+
+// FilePrefix begins the name of a file where a volume could stand, too.
+const FilePrefix = "file:"
+
+// File describes a file of the store.
+type File struct {
+	Name string `json:"name"`
+	// ID is the file's permanent number in hexadecimal.
+	ID        string `json:"id"`
+	SizeBytes int64  `json:"size_bytes"`
+	// Created is missing where the store does not know it.
+	Created time.Time `json:"created,omitzero"`
+}
+
+// checkFileName checks the name of a file: a path that begins with no slash and
+// no dot, and has no empty part and no . or .. in it.
+func checkFileName(name string) error {
+	if name == "" || name[0] == '/' || name[0] == '.' || path.Clean(name) != name {
+		return fmt.Errorf("%w: file name %q; write a path like images/base.vhdx", backstore.ErrInvalid, name)
+	}
+	return nil
+}
+
+// Space returns the volume of that name, or the file whose name follows
+// FilePrefix.
+func (s *Service) Space(name string) (*backstore.Volume, error) {
+	if file, ok := strings.CutPrefix(name, FilePrefix); ok {
+		return s.store.File(file)
+	}
+	return s.Volume(name)
+}
+
+// Files describes the files of the store, by name.
+func (s *Service) Files() []File {
+	all := []File{}
+	for _, v := range s.store.Files() {
+		all = append(all, describeFile(v))
+	}
+	return all
+}
+
+func describeFile(v *backstore.Volume) File {
+	return File{Name: v.Name(), ID: fmt.Sprintf("%x", v.ID()), SizeBytes: v.Size(), Created: v.Created().UTC()}
+}
+
+// CreateFile makes a file of size bytes that reads as zeros. It is durable on
+// return.
+func (s *Service) CreateFile(ctx context.Context, name string, size int64) (File, error) {
+	if err := checkFileName(name); err != nil {
+		return File{}, err
+	}
+	v, err := s.store.CreateFile(ctx, name)
+	if err != nil {
+		return File{}, err
+	}
+	if err := v.Truncate(ctx, size); err != nil {
+		return File{}, errors.Join(err, s.store.DeleteFile(ctx, name))
+	}
+	s.log.WithField("file", name).Info("file made")
+	return describeFile(v), s.store.Flush(ctx)
+}
+
+// CopyFile makes a file that equals a space (see Space) as it is now, and shares
+// its data. It is durable on return.
+func (s *Service) CopyFile(ctx context.Context, from, name string) (File, error) {
+	if err := checkFileName(name); err != nil {
+		return File{}, err
+	}
+	src, err := s.Space(from)
+	if err != nil {
+		return File{}, err
+	}
+	v, err := s.store.CloneFile(ctx, src, name)
+	if err != nil {
+		return File{}, err
+	}
+	s.log.WithField("file", name).WithField("origin", from).Info("file copied")
+	return describeFile(v), nil
+}
+
+// ResizeFile sets the size of a file, durably. What is beyond it is gone.
+func (s *Service) ResizeFile(ctx context.Context, name string, size int64) (File, error) {
+	v, err := s.store.File(name)
+	if err != nil {
+		return File{}, err
+	}
+	if err := v.Truncate(ctx, size); err != nil {
+		return File{}, err
+	}
+	return describeFile(v), s.store.Flush(ctx)
+}
+
+// RenameFile gives a file another name, in place of the file that has it, in one
+// step, durably.
+func (s *Service) RenameFile(ctx context.Context, name, to string) (File, error) {
+	if err := checkFileName(to); err != nil {
+		return File{}, err
+	}
+	v, err := s.store.File(name)
+	if err != nil {
+		return File{}, err
+	}
+	if err := s.store.RenameFile(ctx, name, to); err != nil {
+		return File{}, err
+	}
+	s.log.WithField("file", name).WithField("to", to).Info("file renamed")
+	return describeFile(v), nil
+}
+
+// DeleteFile deletes a file, durably.
+func (s *Service) DeleteFile(ctx context.Context, name string) error {
+	if err := s.store.DeleteFile(ctx, name); err != nil {
+		return err
+	}
+	s.log.WithField("file", name).Info("file deleted")
+	return s.store.Flush(ctx)
+}
