@@ -107,7 +107,7 @@ func (v *volume) NextData(ctx context.Context, off int64) (start, length int64, 
 
 func (v *volume) Populate(ctx context.Context, off, length int64) (Token, int64, error) {
 	// The last part of a block of a file is no token's.
-	if length &^= volumeBlockLength - 1; length == 0 {
+	if length = min(length, v.size-off) &^ (volumeBlockLength - 1); length <= 0 {
 		return nil, 0, errors.New("the rest is shorter than a block")
 	}
 	t, err := v.store.CreateToken(ctx, api.TokenRequest{Volume: v.name, Offset: off, Length: length})
