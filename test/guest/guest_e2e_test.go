@@ -63,6 +63,7 @@ func TestGuest(t *testing.T) {
 // TestLinuxInitiator uses two LUNs with the kernel's initiator and the tools
 // that administrators have.
 func TestLinuxInitiator(t *testing.T) {
+	t.Parallel() // a guest seldom uses more than one processor
 	target := odxtest.Serve(t, undertest.LUN{Size: 128 << 20}, undertest.LUN{Size: 128 << 20})
 	tokens := "yes"
 	if os.Getenv(odxtest.TargetEnv) == "tgtd" {
@@ -75,6 +76,7 @@ func TestLinuxInitiator(t *testing.T) {
 // TestFileSystems makes, uses and checks the usual file systems on LUNs of
 // both block lengths, and watches the space that they take and give back.
 func TestFileSystems(t *testing.T) {
+	t.Parallel() // a guest seldom uses more than one processor
 	odxtest.RequireODX(t)
 	target := odxtest.Serve(t, undertest.LUN{Size: 512 << 20}, undertest.LUN{Size: 512 << 20, BlockSize: 4096})
 	ctx, cancel := context.WithTimeout(t.Context(), scriptLimit)
@@ -90,6 +92,7 @@ func TestFileSystems(t *testing.T) {
 
 // TestSGTools has sg3_utils send and decode most of what the target knows.
 func TestSGTools(t *testing.T) {
+	t.Parallel() // a guest seldom uses more than one processor
 	odxtest.RequireODX(t)
 	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20}, undertest.LUN{Size: 64 << 20, BlockSize: 4096})
 	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s\n%s", target.Port(), target.IQN, sgToolsScript), Setup{With: []Layer{Disks}})
@@ -97,16 +100,21 @@ func TestSGTools(t *testing.T) {
 
 // TestThirdPartyCopy copies between LUNs by the tools of sg3_utils and ddpt.
 func TestThirdPartyCopy(t *testing.T) {
+	t.Parallel() // a guest seldom uses more than one processor
 	odxtest.RequireODX(t)
 	target := odxtest.Serve(t, undertest.LUN{Size: 128 << 20}, undertest.LUN{Size: 128 << 20})
 	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s\n%s", target.Port(), target.IQN, copiesScript), Setup{With: []Layer{Disks}})
 }
 
-// TestMultipath takes one path after the other away from under fio, which
-// verifies what it writes and must see no error.
+// TestMultipath takes the path to one portal after the other away from under
+// fio, which verifies what it writes and must see no error.
 func TestMultipath(t *testing.T) {
-	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20})
-	paths := map[string]*proxy.Proxy{"a": odxtest.Proxy(t, target.Portal, 0), "b": odxtest.Proxy(t, target.Portal, 0)}
+	second, err := undertest.FreePortal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := odxtest.ServeWith(t, undertest.Settings{Portals: []string{second}}, undertest.LUN{Size: 64 << 20})
+	paths := map[string]*proxy.Proxy{"a": odxtest.Proxy(t, target.Portal, 0), "b": odxtest.Proxy(t, second, 0)}
 	runScript(t, fmt.Sprintf("A=%d B=%d IQN=%s\n%s", paths["a"].Port(), paths["b"].Port(), target.IQN, multipathScript), Setup{
 		With: []Layer{Disks, Fio},
 		Answer: func(question string) (string, error) {

@@ -112,7 +112,7 @@ ends 0 sg_prevent --prevent=1 "$A"
 ends 0 sg_prevent --allow "$A"
 says "Elements in grown defect list: 0" sg_reassign --grown "$A"
 ends 0 sg_wr_mode --page=8 --contents=08,12,00,00,00,00,00,00,00,00,00,00,00,00,00,00,00,00,00,00 "$A"
-says "08 12 00" sg_modes -p 8 "$A"
+says "8 12 00 00" sg_modes -p 8 "$A" # whether or not PS is set beside the 08
 ends 0 sg_wr_mode --page=8 --contents=08,12,04,00,00,00,00,00,00,00,00,00,00,00,00,00,00,00,00,00 "$A"
 ends 0 sg_reset --device --no-escalate "$A"
 ends 6 sg_turs "$A" # of the reset

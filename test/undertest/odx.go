@@ -31,8 +31,11 @@ func StartODX(ctx context.Context, dir string, luns []LUN) (*Target, error) {
 }
 
 // Settings are keys of the configuration beside those that StartODX writes:
-// of the target, and of the file.
-type Settings struct{ Target, File map[string]any }
+// of the target, and of the file; and portals, host:port, beside its own.
+type Settings struct {
+	Target, File map[string]any
+	Portals      []string
+}
 
 // StartODXWith is StartODX with more in the configuration.
 func StartODXWith(ctx context.Context, dir string, luns []LUN, more Settings) (*Target, error) {
@@ -83,7 +86,7 @@ func (t *Target) config(more Settings) []byte {
 	maps.Copy(disks, more.Target)
 	file := map[string]any{
 		"data_dir": filepath.Join(t.Dir, "data"),
-		"portals":  []string{t.Portal},
+		"portals":  append([]string{t.Portal}, more.Portals...),
 		"targets":  []any{disks},
 		"log":      map[string]string{"level": "info", "format": "text"},
 	}

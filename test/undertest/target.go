@@ -130,11 +130,10 @@ func launch(ctx context.Context, t *Target) (*Target, error) {
 	defer cancel()
 	t.log = &logBuffer{}
 	for try := 0; ; try++ {
-		port, err := freePort()
-		if err != nil {
+		var err error
+		if t.Portal, err = FreePortal(); err != nil {
 			return nil, err
 		}
-		t.Portal = fmt.Sprintf("127.0.0.1:%d", port)
 		t.proc, err = t.start(ctx, t)
 		if err == nil {
 			return t, nil
@@ -145,13 +144,14 @@ func launch(ctx context.Context, t *Target) (*Target, error) {
 	}
 }
 
-func freePort() (int, error) {
+// FreePortal is a host:port of the loopback on which nobody listens now.
+func FreePortal() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return l.Addr().String(), nil
 }
 
 // ResidentBytes is how much memory the process has resident (VmRSS of
