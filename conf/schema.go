@@ -134,6 +134,8 @@ type (
 		Memory            *string         `yaml:"memory"`
 		Held              *string         `yaml:"held"`
 		Size              *string         `yaml:"size"`
+		DigestSize        *string         `yaml:"digest_size"`
+		HashLifetime      *string         `yaml:"hash_lifetime_h"`
 		MinInactivity     *string         `yaml:"min_inactivity"`
 		DefaultInactivity *string         `yaml:"default_inactivity"`
 		MaxInactivity     *string         `yaml:"max_inactivity"`

@@ -16,6 +16,10 @@ type Tokens struct {
 	// Memory that live tokens may take, Held data that only they keep alive, Size
 	// of what one may stand for, in bytes.
 	Memory, Held, Size int64
+	// DigestSize is what a hash or a checksum token may stand for, in bytes.
+	DigestSize int64
+	// HashLifetime is how long a hash token is good.
+	HashLifetime time.Duration
 	// Inactivity timeouts: the least, the one of a client that asks for none, the
 	// longest.
 	MinInactivity, DefaultInactivity, MaxInactivity time.Duration
@@ -54,7 +58,7 @@ type TokenRule struct {
 	Access    string
 }
 
-// Uses are what tokens are made for, in the words of rules.
+// tokenUses are what tokens are made for, in the words of rules.
 var tokenUses = []string{"scsi", "api"}
 
 // maxTokenPriority bounds the priorities of tokens, on both sides of 0.
@@ -67,6 +71,8 @@ func (c *checker) tokens(raw *fileTokens) Tokens {
 		Memory:          c.size("tokens.memory", raw.Memory, 1<<20),
 		Held:            c.size("tokens.held", raw.Held, 1<<20),
 		Size:            c.size("tokens.size", raw.Size, 1<<20),
+		DigestSize:      c.size("tokens.digest_size", raw.DigestSize, 1<<20),
+		HashLifetime:    time.Duration(c.number("tokens.hash_lifetime_h", raw.HashLifetime, 0, 1, 24*365, "hours")) * time.Hour,
 
 		MinInactivity:     c.duration("tokens.min_inactivity", raw.MinInactivity),
 		DefaultInactivity: c.duration("tokens.default_inactivity", raw.DefaultInactivity),

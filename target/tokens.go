@@ -25,7 +25,7 @@ func tokenOptions(t *conf.Tokens) tokens.Options {
 		Limits: tokens.Limits{
 			Tokens: t.Max, TokensPerInitiator: t.MaxPerInitiator, MemoryBytes: t.Memory, HeldBytes: t.Held, TokenBytes: t.Size,
 			MinInactivity: t.MinInactivity, DefaultInactivity: t.DefaultInactivity, MaxInactivity: t.MaxInactivity,
-			UseRecordsPerSecond: t.UseRecords,
+			UseRecordsPerSecond: t.UseRecords, DigestBytes: t.DigestSize, HashLifetime: t.HashLifetime,
 		},
 		Policy: tokens.Policy{
 			WhenFull:    map[string]tokens.WhenFull{"refuse": tokens.RefuseNew}[t.WhenFull],

@@ -3,6 +3,7 @@ package tokens_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -43,7 +44,7 @@ func withLive(b *testing.B, s *instant, n int) (*tokens.Manager, *tokentest.Volu
 	return m, v, last
 }
 
-func BenchmarkLookup(b *testing.B) {
+func BenchmarkTokensLookup(b *testing.B) {
 	for _, n := range liveCounts {
 		b.Run(fmt.Sprintf("live=%d", n), func(b *testing.B) {
 			m, _, tok := withLive(b, &instant{Store: tokentest.NewStore([16]byte{1})}, n)
@@ -57,8 +58,8 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkCreateDelete makes a token and deletes it while n others live.
-func BenchmarkCreateDelete(b *testing.B) {
+// BenchmarkTokensCreateDelete makes a token and deletes it while n others live.
+func BenchmarkTokensCreateDelete(b *testing.B) {
 	for _, n := range liveCounts {
 		b.Run(fmt.Sprintf("live=%d", n), func(b *testing.B) {
 			m, v, _ := withLive(b, &instant{Store: tokentest.NewStore([16]byte{1})}, n)
@@ -73,9 +74,9 @@ func BenchmarkCreateDelete(b *testing.B) {
 	}
 }
 
-// BenchmarkExpire makes n tokens of which all have expired, and waits for their
+// BenchmarkTokensExpire makes n tokens of which all have expired, and waits for their
 // end.
-func BenchmarkExpire(b *testing.B) {
+func BenchmarkTokensExpire(b *testing.B) {
 	for _, n := range liveCounts {
 		b.Run(fmt.Sprintf("tokens=%d", n), func(b *testing.B) {
 			begin := time.Now()
@@ -93,4 +94,48 @@ func BenchmarkExpire(b *testing.B) {
 			b.ReportMetric(float64(time.Since(begin).Nanoseconds())/float64(total), "ns/token")
 		})
 	}
+}
+
+// BenchmarkTokensMemory makes live tokens and reports what one takes of the heap,
+// and what the manager reckons that it takes.
+func BenchmarkTokensMemory(b *testing.B) {
+	const n = 100_000
+	for b.Loop() {
+		s := &instant{Store: tokentest.NewStore([16]byte{1})}
+		m := liveOnly(b, s, n)
+		reckoned := m.Stats().MemoryBytes
+		with := heapBytes()
+		// What is left without the manager is the store's.
+		runtime.KeepAlive(m)
+		if err := m.Close(); err != nil {
+			b.Fatal(err)
+		}
+		m = nil
+		s.OnFull(nil)
+		without := heapBytes()
+		runtime.KeepAlive(s)
+		b.ReportMetric(float64(with-without)/n, "heap-B/token")
+		b.ReportMetric(float64(reckoned)/n, "reckoned-B/token")
+	}
+}
+
+func heapBytes() int64 {
+	runtime.GC()
+	var st runtime.MemStats
+	runtime.ReadMemStats(&st)
+	return int64(st.HeapAlloc)
+}
+
+// liveOnly returns a manager with n live tokens that nothing else refers to.
+func liveOnly(b *testing.B, s *instant, n int) *tokens.Manager {
+	m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard(), Limits: tokens.Limits{Tokens: n}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	v := s.NewVolume("v", volumeSize)
+	o := tokens.ReadOptions{Creator: tokens.Creator{Initiator: "iqn.1991-05.com.microsoft:host-1", Target: "iqn.2026-11.com.example:disks", Volume: "v"}}
+	for range n {
+		mustRead(b, m, v, ranges(0, 512), o)
+	}
+	return m
 }

@@ -103,8 +103,8 @@ func TestNewTokensThatAreRefused(t *testing.T) {
 		{"others are more important", tokens.Limits{Tokens: 2}, tokens.Policy{}, tokens.ReadOptions{Priority: -1}, tokens.ErrNoResources},
 		{"more than an initiator may have", tokens.Limits{TokensPerInitiator: 2}, tokens.Policy{}, tokens.ReadOptions{}, tokens.ErrNoResources},
 		{"another initiator's first", tokens.Limits{TokensPerInitiator: 2}, tokens.Policy{}, tokens.ReadOptions{Creator: tokens.Creator{Initiator: "iqn.b"}}, nil},
-		{"more memory than there is", tokens.Limits{MemoryBytes: 2500}, tokens.Policy{WhenFull: tokens.RefuseNew}, tokens.ReadOptions{}, tokens.ErrNoResources},
-		{"memory of others", tokens.Limits{MemoryBytes: 2500}, tokens.Policy{}, tokens.ReadOptions{}, nil},
+		{"more memory than there is", tokens.Limits{MemoryBytes: 1500}, tokens.Policy{WhenFull: tokens.RefuseNew}, tokens.ReadOptions{}, tokens.ErrNoResources},
+		{"memory of others", tokens.Limits{MemoryBytes: 1500}, tokens.Policy{}, tokens.ReadOptions{}, nil},
 		{"more memory than all take", tokens.Limits{MemoryBytes: 100}, tokens.Policy{}, tokens.ReadOptions{}, tokens.ErrNoResources},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -176,7 +177,8 @@ func (m *Manager) create(ctx context.Context, space AddressSpace, ranges []backs
 	newName(&t.fields)
 	t.token = t.encode()
 	m.sealer.seal(t.token)
-	t.record.Name, t.record.Management = t.name[:], t.token[:ManagementLength]
+	// Copies: what they are parts of would stay in memory with them.
+	t.record.Name, t.record.Management = bytes.Clone(t.name[:]), bytes.Clone(t.token[:ManagementLength])
 	e := newEntry(t.id, t.record)
 	var err error
 	switch t.rodType.holding() {
