@@ -31,6 +31,28 @@ func (c *Client) DeleteToken(ctx context.Context, id tokens.ID) error {
 	return err
 }
 
+func (c *Client) ReadToken(ctx context.Context, t *tokens.Token, p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		part := p[done:min(len(p), done+maxData)]
+		n, err := c.fetch(ctx, part, http.MethodPost, "/v1/tokens/read", tokenReadParameters{t[:], off + int64(done), int64(len(part))})
+		done += n
+		if err != nil || n < len(part) {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+func (c *Client) RevokeToken(ctx context.Context, t *tokens.Token) error {
+	_, err := ask[struct{}](ctx, c, http.MethodPost, "/v1/tokens/revoke", tokenParameters{t[:]})
+	return err
+}
+
+func (c *Client) VerifyToken(ctx context.Context, r TokenWrite) (TokenVerified, error) {
+	return ask[TokenVerified](ctx, c, http.MethodPost, "/v1/tokens/verify", r)
+}
+
 func (c *Client) ReadVolume(ctx context.Context, name string, p []byte, off int64) error {
 	return inParts(p, off, func(part []byte, off int64) error {
 		path, err := volumePath(name, window("/data", off, int64(len(part))))

@@ -3,7 +3,10 @@ package api
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"time"
 
 	"odx/backstore"
@@ -29,17 +32,54 @@ func (l *Local) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, err
 	if r.InactivitySeconds < 0 || r.InactivitySeconds > int64(time.Duration(1<<63-1)/time.Second) {
 		return MadeToken{}, fmt.Errorf("%w: inactivity timeout of %d seconds", backstore.ErrInvalid, r.InactivitySeconds)
 	}
-	lu := tokens.LU{BlockLength: apiBlockLength}
-	binary.BigEndian.PutUint32(lu.ReadCapacity[:], apiBlockLength)
-	made, err := m.OffloadRead(ctx, tokens.Source{Volume: v, LU: lu}, []backstore.Range{{Offset: r.Offset, Length: r.Length}}, tokens.ReadOptions{
+	src := tokens.Source{Volume: v, LU: tokens.LU{BlockLength: apiBlockLength}}
+	binary.BigEndian.PutUint32(src.LU.ReadCapacity[:], apiBlockLength)
+	ranges := []backstore.Range{{Offset: r.Offset, Length: r.Length}}
+	o := tokens.ReadOptions{
 		Type: r.Type, InactivityTimeout: time.Duration(r.InactivitySeconds) * time.Second,
-		Creator: tokens.Creator{Volume: r.Volume}, Priority: r.Priority, Use: "api",
-	})
+		Creator: tokens.Creator{Volume: r.Volume}, Priority: r.Priority, Use: "api", Access: r.Access,
+	}
+	if r.each() {
+		return createEach(ctx, m, src, ranges, o, &r)
+	}
+	made, err := m.OffloadRead(ctx, src, ranges, o)
 	if err != nil {
 		return MadeToken{}, err
 	}
-	info, err := m.Lookup(made.Token)
-	return MadeToken{Token: made.Token[:], Length: made.Represented, TokenInfo: tokenInfo(info)}, err
+	return describeMade(m, made.Token, made.Represented)
+}
+
+// createEach makes tokens of several providers.
+func createEach(ctx context.Context, m *tokens.Manager, src tokens.Source, ranges []backstore.Range, o tokens.ReadOptions, r *TokenRequest) (MadeToken, error) {
+	choice := tokens.Choice{Skip: r.Skip}
+	names := map[tokens.ProviderID]string{}
+	for _, p := range tokens.Providers() {
+		names[p.ID] = p.Name
+		if slices.Contains(r.Providers, p.Name) {
+			choice.Providers = append(choice.Providers, p.ID)
+		}
+	}
+	if r.Skip < 0 || len(choice.Providers) != len(r.Providers) {
+		return MadeToken{}, fmt.Errorf("%w: providers %q, skip %d; there are data, hash and checksum", backstore.ErrInvalid, r.Providers, r.Skip)
+	}
+	made, length, err := m.OffloadReadEach(ctx, src, ranges, o, choice)
+	if err != nil {
+		return MadeToken{}, err
+	}
+	first, err := describeMade(m, made[0].Token, length)
+	for _, p := range made[1:] {
+		first.Others = append(first.Others, ProvidedToken{names[p.Provider], p.Token[:]})
+	}
+	return first, err
+}
+
+func describeMade(m *tokens.Manager, t *tokens.Token, length int64) (MadeToken, error) {
+	info, err := m.Lookup(t)
+	if errors.Is(err, tokens.ErrUnsupportedType) {
+		// A checksum stands for no data: there is no more to say of it.
+		info, err = tokens.Info{ID: t.ID(), Type: t.Type(), Length: length}, nil
+	}
+	return MadeToken{Token: t[:], Length: length, TokenInfo: tokenInfo(info)}, err
 }
 
 func (l *Local) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, error) {
@@ -71,6 +111,46 @@ func (l *Local) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, err
 		err = v.Flush(ctx)
 	}
 	return TokenWritten{Bytes: n, Remaining: r.Length - n}, err
+}
+
+func (l *Local) ReadToken(ctx context.Context, t *tokens.Token, p []byte, off int64) (int, error) {
+	m, err := l.service.Tokens(ctx)
+	if err != nil {
+		return 0, err
+	}
+	r, err := m.OpenReader(ctx, t, tokens.ReaderOptions{})
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	n, err := r.ReadAt(ctx, p, off)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+func (l *Local) VerifyToken(ctx context.Context, r TokenWrite) (TokenVerified, error) {
+	t, err := asToken(r.Token)
+	if err != nil {
+		return TokenVerified{}, err
+	}
+	v, err := l.service.Space(r.Volume)
+	if err != nil {
+		return TokenVerified{}, err
+	}
+	m, err := l.service.Tokens(ctx)
+	if err != nil {
+		return TokenVerified{}, err
+	}
+	if r.TokenOffset != 0 {
+		return TokenVerified{}, fmt.Errorf("%w: a checksum is of the whole token, token_offset has to be 0", backstore.ErrInvalid)
+	}
+	if r.Length == 0 {
+		r.Length = (v.Size() - r.Offset) &^ (apiBlockLength - 1) // more than the token is of does not count
+	}
+	verdict, err := m.Verify(ctx, t, tokens.Destination{Volume: v, BlockLength: apiBlockLength}, []backstore.Range{{Offset: r.Offset, Length: r.Length}})
+	return TokenVerified{Match: verdict == tokens.Match}, err
 }
 
 func asToken(b []byte) (*tokens.Token, error) {
@@ -110,6 +190,14 @@ func (l *Local) DeleteToken(ctx context.Context, id tokens.ID) error {
 		return err
 	}
 	return m.Delete(ctx, id, tokens.Revoked)
+}
+
+func (l *Local) RevokeToken(ctx context.Context, t *tokens.Token) error {
+	m, err := l.service.Tokens(ctx)
+	if err != nil {
+		return err
+	}
+	return m.DeleteToken(ctx, t, tokens.Revoked)
 }
 
 func tokenInfo(i tokens.Info) TokenInfo {

@@ -18,12 +18,20 @@ type Offloader interface {
 	// WriteToken makes a range of a volume equal to bytes of a token. It may do
 	// less than it was asked: the caller goes on from there.
 	WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, error)
+	// ReadToken fills p with the token's bytes from off on. It returns how many
+	// there were; fewer than len(p) only at the token's end.
+	ReadToken(ctx context.Context, t *tokens.Token, p []byte, off int64) (int, error)
+	// VerifyToken compares a range of a volume with what a checksum token proves.
+	VerifyToken(ctx context.Context, r TokenWrite) (TokenVerified, error)
 	// Tokens lists live tokens, the oldest first.
 	Tokens(ctx context.Context) ([]TokenInfo, error)
 	// Token describes a live token.
 	Token(ctx context.Context, id tokens.ID) (TokenInfo, error)
 	// DeleteToken ends a token: its users get told that it was revoked.
 	DeleteToken(ctx context.Context, id tokens.ID) error
+	// RevokeToken is DeleteToken for who has the token: those without a record,
+	// hash tokens, have no other name.
+	RevokeToken(ctx context.Context, t *tokens.Token) error
 
 	// ReadVolume fills p from off.
 	ReadVolume(ctx context.Context, name string, p []byte, off int64) error
@@ -51,7 +59,17 @@ type TokenRequest struct {
 	InactivitySeconds int64 `json:"inactivity_seconds,omitempty"`
 	// Priority is higher for a token that is to go later when room is needed.
 	Priority int `json:"priority,omitempty"`
+	// Access is who may use the token: anyone, initiator or group:NAME; empty
+	// leaves that to the configuration.
+	Access tokens.Access `json:"access,omitempty"`
+	// Providers asks for tokens of several kinds for the same bytes, by name: data,
+	// hash, checksum; or Skip for those of all providers but the first so many.
+	Providers []string `json:"providers,omitempty"`
+	Skip      int      `json:"skip,omitempty"`
 }
+
+// each reports whether more is asked for than the one token of a usual request.
+func (r *TokenRequest) each() bool { return len(r.Providers) > 0 || r.Skip > 0 }
 
 // MadeToken is a token that was made.
 type MadeToken struct {
@@ -60,6 +78,19 @@ type MadeToken struct {
 	// Length is how many bytes it stands for.
 	Length int64 `json:"length"`
 	TokenInfo
+	// Others are the tokens of other providers for the same bytes.
+	Others []ProvidedToken `json:"others,omitempty"`
+}
+
+// ProvidedToken is a token and the name of its provider.
+type ProvidedToken struct {
+	Provider string `json:"provider"`
+	Token    []byte `json:"token"`
+}
+
+// TokenVerified says whether bytes are those that a checksum token was made of.
+type TokenVerified struct {
+	Match bool `json:"match"`
 }
 
 // TokenInfo describes a live token. It gives no right to use it.
@@ -70,8 +101,8 @@ type TokenInfo struct {
 	Bytes      int64          `json:"bytes"`
 	Volume     string         `json:"volume,omitempty"`
 	Initiator  string         `json:"initiator,omitempty"`
-	Created    time.Time      `json:"created"`
-	LastUsed   time.Time      `json:"last_used"`
+	Created    time.Time      `json:"created,omitzero"`
+	LastUsed   time.Time      `json:"last_used,omitzero"`
 	Expires    *time.Time     `json:"expires,omitempty"`
 	Inactivity int64          `json:"inactivity_seconds"`
 	Uses       uint64         `json:"uses"`

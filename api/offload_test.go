@@ -183,3 +183,49 @@ func TestRoutesAreWhole(t *testing.T) {
 		seen[key] = true
 	}
 }
+
+// TestKindsOfTokens: a hash token copies without a record, a checksum proves the
+// copy, and what a token stands for can be read.
+func TestKindsOfTokens(t *testing.T) {
+	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a Administrator) {
+		ctx := t.Context()
+		fill(t, s, 1<<20)
+		made, err := a.CreateToken(ctx, TokenRequest{Volume: "src", Offset: 4096, Length: 1 << 20, Providers: []string{"data", "hash", "checksum"}})
+		if err != nil || len(made.Others) != 2 || made.Others[0].Provider != "hash" || made.Others[1].Provider != "checksum" {
+			t.Fatalf("made %+v, %v", made, err)
+		}
+		hash, proof := made.Others[0].Token, made.Others[1].Token
+		if list, err := a.Tokens(ctx); err != nil || len(list) != 1 {
+			t.Errorf("%d records, %v", len(list), err)
+		}
+		if _, err := a.CreateVolume(ctx, "dst", 4<<20); err != nil {
+			t.Fatal(err)
+		}
+		write := TokenWrite{Token: hash, Volume: "dst", Offset: 1 << 20}
+		if n, err := a.WriteToken(ctx, write); err != nil || n.Bytes != 1<<20 {
+			t.Errorf("hash token: %+v, %v", n, err)
+		}
+		for off, want := range map[int64]bool{1 << 20: true, 1<<20 + 4096: false} {
+			if v, err := a.VerifyToken(ctx, TokenWrite{Token: proof, Volume: "dst", Offset: off}); err != nil || v.Match != want {
+				t.Errorf("checksum of the bytes at %d: %+v, %v", off, v, err)
+			}
+		}
+		p := make([]byte, 100)
+		want := content(1 << 20)[1<<20-60:]
+		if n, err := a.ReadToken(ctx, (*tokens.Token)(hash), p, 1<<20-60); err != nil || n != 60 || !bytes.Equal(p[:n], want) {
+			t.Errorf("read %d bytes: %v", n, err)
+		}
+		if err := a.RevokeToken(ctx, (*tokens.Token)(hash)); err != nil {
+			t.Error(err)
+		}
+		if _, err := a.WriteToken(ctx, write); !errors.Is(err, tokens.ErrRevoked) {
+			t.Errorf("revoked hash token: %v", err)
+		}
+		if m, err := a.CreateToken(ctx, TokenRequest{Volume: "src", Length: 4096, Skip: 2}); err != nil || m.Type != tokens.RODTypeChecksum || len(m.Others) != 0 {
+			t.Errorf("all but two: %+v, %v", m, err)
+		}
+		if _, err := a.CreateToken(ctx, TokenRequest{Volume: "src", Providers: []string{"none"}}); !errors.Is(err, backstore.ErrInvalid) {
+			t.Errorf("unknown provider: %v", err)
+		}
+	})
+}

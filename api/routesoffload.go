@@ -45,6 +45,40 @@ var offloadRoutes = []route{
 		}
 		return c.admin.WriteToken(c.ctx, p)
 	}},
+	{http.MethodPost, "/v1/tokens/read", "Bytes of a token, at most 4 MiB; fewer than asked for at its end.", http.StatusOK, false, func(c *call) (any, error) {
+		var p tokenReadParameters
+		if err := c.decode(&p); err != nil {
+			return nil, err
+		}
+		t, err := asToken(p.Token)
+		if err != nil {
+			return nil, err
+		}
+		if err := checkDataLength(p.Length); err != nil {
+			return nil, err
+		}
+		data := make([]byte, p.Length)
+		n, err := c.admin.ReadToken(c.ctx, t, data, p.Offset)
+		return data[:n], err
+	}},
+	{http.MethodPost, "/v1/tokens/revoke", "Revoke a token by itself, also one without a record.", http.StatusNoContent, false, func(c *call) (any, error) {
+		var p tokenParameters
+		if err := c.decode(&p); err != nil {
+			return nil, err
+		}
+		t, err := asToken(p.Token)
+		if err != nil {
+			return nil, err
+		}
+		return nil, c.admin.RevokeToken(c.ctx, t)
+	}},
+	{http.MethodPost, "/v1/tokens/verify", "Compare a range of a volume with what a checksum token proves.", http.StatusOK, true, func(c *call) (any, error) {
+		var p TokenWrite
+		if err := c.decode(&p); err != nil {
+			return nil, err
+		}
+		return c.admin.VerifyToken(c.ctx, p)
+	}},
 	{http.MethodGet, "/v1/volumes/{name}/data", "Bytes of a volume from ?offset=, ?length= of them, at most 4 MiB.", http.StatusOK, false, func(c *call) (any, error) {
 		off, length, err := c.window()
 		if err != nil {
@@ -86,6 +120,14 @@ var offloadRoutes = []route{
 
 // Parameters of requests.
 type (
+	tokenParameters struct {
+		Token []byte `json:"token"`
+	}
+	tokenReadParameters struct {
+		Token  []byte `json:"token"`
+		Offset int64  `json:"offset,omitempty"`
+		Length int64  `json:"length"`
+	}
 	dataRange struct {
 		Offset int64 `json:"offset"`
 		Length int64 `json:"length"`

@@ -35,6 +35,19 @@ func TestTokenCommands(t *testing.T) {
 			{args: "token write nonsense new", stderr: "odx: this is no token: not 512 bytes, and not 512 bytes in base64; a file is named @FILE\n", status: 1},
 			{args: "token create src:1GB", stderr: "odx: \"src:1GB\": \"1GB\" is not a size; write bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB; write VOLUME:OFFSET+LENGTH, for example src:1GiB+256MiB\n", status: 1},
 		})
+		both, _, _ := output(t, "token", "create", "src:0+8KiB", "--providers", "hash,checksum", "--config", path)
+		hash, proof, _ := strings.Cut(strings.TrimSpace(both), "\n")
+		stdout, stderr, status := output(t, "token", "read", hash, "4096+64", "--config", path)
+		if status != 0 || stdout != string(block(1)[:64]) {
+			t.Errorf("read %q\n%s", stdout, stderr)
+		}
+		if stdout, _, _ = output(t, "token", "read", hash, "--config", path); stdout != string(block(0))+string(block(1)) {
+			t.Errorf("read %d bytes in all", len(stdout))
+		}
+		script(t, path, []command{
+			{args: "token verify " + proof + " src", stdout: "the bytes are the same\n"},
+			{args: "token verify " + proof + " src:4KiB", stderr: "odx: the bytes differ from those that the checksum is of\n", status: 1},
+		})
 		list, _, _ := output(t, "token", "list", "--config", path)
 		if !regexp.MustCompile(`(?s)^ID +BYTES .*\n[0-9a-f]{16}  32768  src     -          TIME  TIME  1     point in time copy - default\n$`).MatchString(masked(list, filepath.Dir(path))) {
 			t.Errorf("the list is\n%s", list)

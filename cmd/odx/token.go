@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -27,7 +28,7 @@ func newToken() *cobra.Command {
 			"Whoever has it can use it, here and over iSCSI. Commands print a token in base64, and take it so,\n" +
 			"or as @FILE: a file with that text, or with the 512 bytes themselves.",
 	}
-	cmd.AddCommand(newTokenCreate(), newTokenWrite(), newTokenList(), newTokenShow(), newTokenDelete())
+	cmd.AddCommand(newTokenCreate(), newTokenWrite(), newTokenList(), newTokenShow(), newTokenDelete(), newTokenRead(), newTokenVerify())
 	return cmd
 }
 
@@ -120,18 +121,36 @@ func newTokenCreate() *cobra.Command {
 					return printJSON(cmd.OutOrStdout(), t)
 				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "token %v stands for %d bytes\n", t.ID, t.Length)
-				if out == "" {
-					_, err = fmt.Fprintln(cmd.OutOrStdout(), base64.StdEncoding.EncodeToString(t.Token))
-				}
-				return err
+				return printMade(cmd.OutOrStdout(), t, out == "")
 			})
 		},
 	}
 	addAdminFlags(cmd, &o)
 	cmd.Flags().DurationVar(&lifetime, "timeout", 0, "how long the token lives without being used, for example 5m (default: the store's)")
 	cmd.Flags().IntVar(&r.Priority, "priority", 0, "higher stays longer when room is needed")
+	cmd.Flags().StringVar((*string)(&r.Access), "access", "", "who may use it: anyone, initiator or group:NAME (default: as configured)")
+	cmd.Flags().StringSliceVar(&r.Providers, "providers", nil, "make a token of each: data, hash, checksum; printed a line each (default: data)")
+	cmd.Flags().IntVar(&r.Skip, "skip", 0, "make the tokens of all providers but the first `N`")
 	cmd.Flags().StringVar(&out, "out", "", "write the 512 bytes to `FILE` instead of printing them")
 	return cmd
+}
+
+// printMade prints a token, if wanted, and the others for the same bytes, a line
+// each.
+func printMade(w io.Writer, t api.MadeToken, first bool) error {
+	var lines []string
+	if first {
+		lines = append(lines, base64.StdEncoding.EncodeToString(t.Token))
+	}
+	for _, o := range t.Others {
+		lines = append(lines, base64.StdEncoding.EncodeToString(o.Token))
+	}
+	for _, line := range lines {
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func newTokenWrite() *cobra.Command {
@@ -263,16 +282,16 @@ func newTokenShow() *cobra.Command {
 func newTokenDelete() *cobra.Command {
 	var o adminOptions
 	cmd := &cobra.Command{
-		Use:   "delete ID",
-		Short: "Revoke a token",
+		Use:   "delete ID|TOKEN",
+		Short: "Revoke a token, by its identifier or by itself",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := tokens.ParseID(args[0])
+			id, revoke, err := whatToRevoke(args[0])
 			if err != nil {
 				return err
 			}
 			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
-				if err := a.DeleteToken(ctx, id); err != nil {
+				if err := revoke(ctx, a); err != nil {
 					return err
 				}
 				if o.json {
@@ -285,4 +304,105 @@ func newTokenDelete() *cobra.Command {
 	}
 	addAdminFlags(cmd, &o)
 	return cmd
+}
+
+// whatToRevoke reads an identifier or a token.
+func whatToRevoke(text string) (tokens.ID, func(ctx context.Context, a api.Administrator) error, error) {
+	if id, err := tokens.ParseID(text); err == nil {
+		return id, func(ctx context.Context, a api.Administrator) error { return a.DeleteToken(ctx, id) }, nil
+	}
+	t, err := readToken(text)
+	if err != nil {
+		return 0, nil, fmt.Errorf("neither an identifier of 16 hexadecimal digits nor a token: %w", err)
+	}
+	return t.ID(), func(ctx context.Context, a api.Administrator) error { return a.RevokeToken(ctx, t) }, nil
+}
+
+func newTokenVerify() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "verify TOKEN VOLUME[:OFFSET[+LENGTH]]",
+		Short: "Compare a range of a volume with what a checksum token proves",
+		Long: "Compare a range of a volume with what a checksum token proves: the bytes that it was made of\n" +
+			"(odx token create --providers data,checksum). Exit status 1 when they differ.",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := readToken(args[0])
+			if err != nil {
+				return err
+			}
+			p, err := parsePlace(args[1])
+			if err != nil {
+				return err
+			}
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				v, err := a.VerifyToken(ctx, api.TokenWrite{Token: t[:], Volume: p.volume, Offset: p.offset, Length: p.length})
+				if err != nil {
+					return err
+				}
+				if o.json {
+					err = printJSON(cmd.OutOrStdout(), v)
+				} else if v.Match {
+					_, err = fmt.Fprintln(cmd.OutOrStdout(), "the bytes are the same")
+				}
+				if err == nil && !v.Match {
+					err = errors.New("the bytes differ from those that the checksum is of")
+				}
+				return err
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}
+
+func newTokenRead() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "read TOKEN [OFFSET[+LENGTH]]",
+		Short: "Print the bytes that a token stands for",
+		Args:  cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := readToken(args[0])
+			if err != nil {
+				return err
+			}
+			var p place
+			if len(args) == 2 {
+				if p, err = parsePlace(":" + args[1]); err != nil {
+					return err
+				}
+			}
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				return readThrough(ctx, a, t, p, cmd.OutOrStdout())
+			})
+		},
+	}
+	addConfigFlag(cmd, &o.config)
+	addAPIFlags(cmd, &o)
+	return cmd
+}
+
+// readThrough copies bytes of a token to w; a length of 0 means all there are.
+func readThrough(ctx context.Context, a api.Administrator, t *tokens.Token, p place, w io.Writer) error {
+	if p.length == 0 {
+		p.length = math.MaxInt64 - p.offset
+	}
+	buf := make([]byte, 1<<20)
+	for p.length > 0 {
+		part := buf[:min(p.length, int64(len(buf)))]
+		n, err := a.ReadToken(ctx, t, part, p.offset)
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(part[:n]); err != nil {
+			return err
+		}
+		if n < len(part) {
+			return nil // the token has no more
+		}
+		p.offset += int64(n)
+		p.length -= int64(n)
+	}
+	return nil
 }
