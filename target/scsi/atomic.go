@@ -10,7 +10,7 @@ import (
 // opORWrite is ORWRITE(16).
 const opORWrite = 0x8B
 
-// prepareORWrite checks ORWRITE(16) (SBC-3 5.7).
+// prepareORWrite checks ORWRITE(16) (SBC-3 5.5).
 func prepareORWrite(t *Task) error {
 	if err := prepareWrite(t); err != nil {
 		return err

@@ -21,8 +21,8 @@ func (lu *LogicalUnit) finishWrite(ctx context.Context, cdb []byte) error {
 	return nil
 }
 
-// prepareSynchronizeCache checks SYNCHRONIZE CACHE(10) and (16): SBC-3 5.22,
-// 5.23. No block count means all blocks to the last.
+// prepareSynchronizeCache checks SYNCHRONIZE CACHE(10) and (16): SBC-3 5.26,
+// 5.27. No block count means all blocks to the last.
 func prepareSynchronizeCache(t *Task) error {
 	r := rangeOf(t.CDB())
 	if r.blocks == 0 && r.lba >= t.LU.Blocks() {

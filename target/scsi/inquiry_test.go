@@ -106,7 +106,7 @@ func TestDeviceIdentificationPage(t *testing.T) {
 func TestExtendedInquiryPage(t *testing.T) {
 	f := newFixture(t)
 	got := f.good(inquiryCDB(1, 0x86, 255), nil)
-	wantHex(t, got[:14], "00 86 003c  00 01 01 01 00 0000 00 00 fc")
+	wantHex(t, got[:14], "00 86 003c  00 07 01 01 00 0000 00 00 fc")
 	if len(got) != 64 {
 		t.Errorf("page of %d bytes, want 64", len(got))
 	}

@@ -27,7 +27,7 @@ func executePreFetch(ctx context.Context, t *Task) error {
 	return t.readThrough(ctx, func([]byte, int) error { return nil })
 }
 
-// Bits of READ DEFECT DATA (SBC-3 5.14, 5.15).
+// Bits of READ DEFECT DATA (SBC-3 5.17, 5.18).
 const (
 	defectLists       = 0x18 // REQ_PLIST, REQ_GLIST
 	defectFormat      = 0x07
@@ -72,7 +72,7 @@ func preventAllowAccess(cdb []byte) Access {
 	return AccessWrite
 }
 
-// Bits of START STOP UNIT (SBC-3 5.20).
+// Bits of START STOP UNIT (SBC-3 5.25).
 const (
 	startStopIMMED   = 0x01 // byte 1
 	startStopNoFlush = 0x04 // byte 4

@@ -2,7 +2,7 @@ package scsi
 
 import "context"
 
-// prepareRead checks READ(6), (10), (12) and (16): SBC-3 5.11 to 5.14.
+// prepareRead checks READ(6), (10), (12) and (16): SBC-3 5.11 to 5.13.
 func prepareRead(t *Task) error { return t.checkTransfer() }
 
 func executeRead(ctx context.Context, t *Task) error {
@@ -19,7 +19,7 @@ func executeRead(ctx context.Context, t *Task) error {
 	return lu.readAt(ctx, t.AllocDataIn(int(t.TL)), int64(t.Offset))
 }
 
-// prepareWrite checks WRITE(6), (10), (12) and (16): SBC-3 5.32 to 5.35.
+// prepareWrite checks WRITE(6), (10), (12) and (16): SBC-3 5.33 to 5.35.
 func prepareWrite(t *Task) error {
 	if err := t.checkTransfer(); err != nil {
 		return err

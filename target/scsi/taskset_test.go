@@ -295,6 +295,22 @@ func TestOrderedTasksRunAlone(t *testing.T) {
 	}
 }
 
+// With QERR 00b a command that fails ends no other.
+func TestFailureEndsNoOtherTask(t *testing.T) {
+	f := newFixture(t)
+	other, _ := f.arrive(f.attach("iqn.2026-11.example.initiator:b"), attributeSimple)
+	same, _ := f.arrive(f.nexus, attributeSimple)
+	f.do(cdb10(0x2F, 0x02, 0, 1), pattern(512, 1)).wantSense(t, KeyMiscompare, ASCMiscompareDuringVerify)
+	waiting, _ := f.arrive(f.nexus, attributeOrdered)
+	for _, task := range []*Task{other, same, waiting} {
+		f.target.Execute(t.Context(), task)
+		if task.Result != api.SAM_STAT_GOOD {
+			t.Errorf("status %02Xh", task.Result)
+		}
+		task.Release()
+	}
+}
+
 // What comes behind a command that erases the medium finds it being erased.
 func TestCommandsBehindAnErasureWait(t *testing.T) {
 	f, v, _ := newErasableFixture(t)

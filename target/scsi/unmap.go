@@ -6,7 +6,7 @@ import (
 )
 
 // unmapHeader and unmapDescriptor are the lengths of the parts of the UNMAP
-// parameter list (SBC-3 5.25.2).
+// parameter list (SBC-3 5.28.2).
 const (
 	unmapHeader     = 8
 	unmapDescriptor = 16
@@ -61,7 +61,7 @@ func (lu *LogicalUnit) parseUnmap(list []byte) ([]byte, error) {
 	if length > 0 && dataLength+2 < length+unmapHeader {
 		return nil, InvalidFieldInParameterList(0, 7)
 	}
-	// What is left of an incomplete descriptor is ignored (SBC-3 5.25.2).
+	// What is left of an incomplete descriptor is ignored (SBC-3 5.28.2).
 	count := length / unmapDescriptor
 	if count > maximumUnmapDescriptors {
 		return nil, InvalidFieldInParameterList(2, 7)

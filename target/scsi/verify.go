@@ -5,7 +5,7 @@ import (
 	"context"
 )
 
-// The values of the BYTCHK field (SBC-3 5.27).
+// The values of the BYTCHK field (SBC-3 5.29).
 const (
 	bytchkMedium = 0 // read the medium, compare nothing
 	bytchkAll    = 1 // Data-Out holds every block
@@ -18,7 +18,7 @@ const verifyChunk = 256 << 10
 
 func bytchk(cdb []byte) byte { return cdb[1] >> 1 & 3 }
 
-// prepareVerify checks VERIFY(10), (12) and (16): SBC-3 5.27 to 5.29.
+// prepareVerify checks VERIFY(10), (12) and (16): SBC-3 5.29 to 5.31.
 func prepareVerify(t *Task) error {
 	if err := t.checkTransfer(); err != nil {
 		return err

@@ -56,7 +56,7 @@ func (lu *LogicalUnit) vpdDeviceIdentification(n *Nexus) []byte {
 // vpdExtendedInquiry is page 86h (SPC-4 r37 7.8.7).
 func vpdExtendedInquiry(*Nexus) []byte {
 	b := make([]byte, 60)
-	b[1] = 0x01 // SIMPSUP
+	b[1] = 0x07 // HEADSUP, ORDSUP, SIMPSUP
 	b[2] = 0x01 // V_SUP: there is a volatile cache
 	b[3] = 0x01 // LUICLR
 	b[9] = 252  // maximum supported sense data length

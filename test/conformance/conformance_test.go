@@ -121,7 +121,7 @@ func goTests(t *testing.T) map[string]bool {
 	t.Helper()
 	function := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 	known := map[string]bool{}
-	for _, root := range []string{"../../target", "../../test"} {
+	for _, root := range []string{"../../target", "../../backstore", "../../test"} {
 		err := filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(path, "_test.go") {
 				return err
