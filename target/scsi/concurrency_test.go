@@ -21,7 +21,7 @@ func TestNexusesResetsAndCommandsSideBySide(t *testing.T) {
 	var initiators, others sync.WaitGroup
 	stop := make(chan struct{})
 	others.Go(func() {
-		for lun := uint16(1); ; lun++ {
+		for lun := 1; ; lun++ {
 			select {
 			case <-stop:
 				return
@@ -33,7 +33,7 @@ func TestNexusesResetsAndCommandsSideBySide(t *testing.T) {
 			if lun <= 8 {
 				lu, err := NewLogicalUnit(LUConfig{Volume: newMemVolume(4096)})
 				if err == nil {
-					err = f.target.AddLU(lun, lu)
+					err = f.target.AddLU(uint16(lun), lu)
 				}
 				if err != nil {
 					t.Error(err)

@@ -81,8 +81,11 @@ func TestErasingGivesEverythingBack(t *testing.T) {
 				t.Error("there is data left")
 			}
 			wantHex(t, f.good(getLBAStatus(0, 24), nil), "00000014 00000000  0000000000000000 00002000 01 000000")
-			if live := store.LiveBytes(); live != 0 {
-				t.Errorf("%d bytes are in use", live)
+			if err := store.Clean(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if live, files := store.LiveBytes(), store.PhysicalBytes(); live != 0 || files != 0 {
+				t.Errorf("%d bytes are in use, %d are in files", live, files)
 			}
 			f.good(cdb16(0x8A, 0, 0, 1), pattern(512, 5))
 		})
