@@ -87,7 +87,7 @@ func start(ctx context.Context, o options, size, only string) (err error) {
 	if err := timeTokens(ctx, o); err != nil {
 		return err
 	}
-	return measureMemory(ctx, o)
+	return measureTebibyte(ctx, o)
 }
 
 // peers are the targets that are compared, odx first; ratios are to the second.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/dustin/go-humanize"
 
@@ -14,16 +16,16 @@ import (
 	"odx/test/undertest"
 )
 
-// measureMemory serves 1 TiB of mapped data, built from token copies of 1 GiB,
-// and prints what the server holds of it in memory. Half of it is copied with
-// a shift of 4 KiB, so that its maps are not shared.
-func measureMemory(ctx context.Context, o options) (err error) {
+// measureTebibyte serves 1 TiB of mapped data, built from token copies of 1 GiB,
+// times copies of all of it, and prints what the server holds of it in memory.
+// Half of it is copied with a shift of 4 KiB, so that its maps are not shared.
+func measureTebibyte(ctx context.Context, o options) (err error) {
 	const gib, half = 1 << 30, 512
 	dir := filepath.Join(o.dir, "memory")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	t, err := undertest.StartODX(ctx, dir, []undertest.LUN{{Size: (2*half + 1) * gib}})
+	t, err := undertest.StartODX(ctx, dir, []undertest.LUN{{Size: (2*half + 1) * gib}, {Size: 2 * half * gib}})
 	if err != nil {
 		return err
 	}
@@ -50,6 +52,9 @@ func measureMemory(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := timeTebibyte(ctx, t, o.tokens); err != nil {
+		return err
+	}
 	mapped, err := t.ResidentBytes()
 	if err != nil {
 		return err
@@ -66,3 +71,26 @@ func measureMemory(ctx context.Context, o options) (err error) {
 		humanize.IBytes(uint64(empty)), humanize.IBytes(uint64(mapped)), humanize.IBytes(uint64(after)), r.Commands, r.Rate())
 	return nil
 }
+
+// timeTebibyte copies 1 TiB by one token to the same place of another LUN.
+func timeTebibyte(ctx context.Context, t *undertest.Target, times int) error {
+	return withSession(ctx, t, func(src *tokencopy.Session) error {
+		dst, err := src.Client().Open(t.URL(1), tokencopy.OpenOptions{})
+		if err != nil {
+			return err
+		}
+		l := latency{}
+		for range times {
+			timings, err := src.OffloadTo(dst, 0, 0, dst.Blocks)
+			if err != nil {
+				return err
+			}
+			l.add(timings)
+		}
+		fmt.Printf("\n1 TiB by token to the same address, %d times: populate + write %.2f ms in the median, %.2f ms at the longest; %d tokens, %d writes a copy\n",
+			times, milliseconds(median(l.both)), milliseconds(slices.Max(l.both)), l.tokens/times, l.writes/times)
+		return nil
+	})
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -15,7 +15,7 @@ import (
 // tokenSize is how much one token stands for, in bytes.
 const tokenSize = 1 << 30
 
-// timeTokens copies 1 GiB of written data from LUN to LUN by token, many
+// timeTokens copies up to 1 GiB of written data from LUN to LUN by token, many
 // times, to places 4 KiB aligned but otherwise anywhere.
 func timeTokens(ctx context.Context, o options) (err error) {
 	dir := filepath.Join(o.dir, "tokens")
@@ -44,17 +44,22 @@ func timeTokens(ctx context.Context, o options) (err error) {
 		return err
 	}
 	var rows []latency
-	for _, place := range []struct {
-		name string
-		lba  func(i int) uint64
+	anywhere := func(i int) uint64 { return uint64(i) * 8 * 12347 % (dst.Blocks - src.Blocks) }
+	for _, copies := range []struct {
+		name   string
+		blocks uint64
+		lba    func(i int) uint64
 	}{
-		{"to the same address", func(int) uint64 { return 0 }},
-		{"to an address moved by 1 GiB", func(int) uint64 { return src.Blocks }},
-		{"to any address, 4 KiB aligned", func(i int) uint64 { return uint64(i) * 8 * 12347 % (dst.Blocks - src.Blocks) }},
+		{"256 MiB to the same address", src.Blocks / 4, func(int) uint64 { return 0 }},
+		{"256 MiB to an address moved by 4 KiB", src.Blocks / 4, func(int) uint64 { return 4096 / uint64(src.BlockLength) }},
+		{"256 MiB to any address, 4 KiB aligned", src.Blocks / 4, anywhere},
+		{"1 GiB to the same address", src.Blocks, func(int) uint64 { return 0 }},
+		{"1 GiB to an address moved by 1 GiB", src.Blocks, func(int) uint64 { return src.Blocks }},
+		{"1 GiB to any address, 4 KiB aligned", src.Blocks, anywhere},
 	} {
-		l := latency{name: place.name}
+		l := latency{name: copies.name}
 		for i := range o.tokens {
-			timings, err := src.OffloadTo(dst, 0, place.lba(i), src.Blocks)
+			timings, err := src.OffloadTo(dst, 0, copies.lba(i), copies.blocks)
 			if err != nil {
 				return err
 			}

@@ -102,6 +102,9 @@ type Session struct {
 	listID uint32 // last list identifier used
 }
 
+// Client returns the client that the session belongs to.
+func (s *Session) Client() *Client { return s.client }
+
 // OpenOptions are what a login may choose.
 type OpenOptions struct {
 	Initiator    string // name; empty: one that all sessions share
