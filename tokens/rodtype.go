@@ -50,7 +50,7 @@ func (t RODType) String() string {
 
 // PointInTime reports whether a token of type t stands for its data as it was
 // when the token was made: the only kind that POPULATE TOKEN may make (SBC-3
-// 5.11).
+// 5.7).
 func (t RODType) PointInTime() bool {
 	switch t {
 	case RODTypePointInTimeDefault, RODTypePointInTimeChangeVulnerable, RODTypePointInTimePersistent, RODTypePointInTimeAny:

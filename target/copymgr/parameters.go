@@ -11,7 +11,7 @@ import (
 	"odx/tokens"
 )
 
-// Layout of the parameter lists (SBC-3 5.11, 5.55).
+// Layout of the parameter lists (SBC-3 5.7, 5.46).
 const (
 	populateHeaderLength   = 16
 	writeUsingHeaderLength = 536

@@ -10,7 +10,7 @@ import (
 	"odx/tokens"
 )
 
-// executePopulateToken is POPULATE TOKEN (SBC-3 5.11).
+// executePopulateToken is POPULATE TOKEN (SBC-3 5.7).
 func (u *unit) executePopulateToken(ctx context.Context, t *scsi.Task) error {
 	return u.tokenCommand(ctx, t, namePopulateToken, populateSense, u.planPopulate)
 }

@@ -46,7 +46,7 @@ func (u *unit) executeReceiveCopyStatusLID1(_ context.Context, t *scsi.Task) err
 }
 
 // executeReceiveRODTokenInformation is RECEIVE ROD TOKEN INFORMATION (SPC-4 r37
-// 6.26, SBC-3 5.23). The token is told until it was delivered as a whole, or
+// 6.26, SBC-3 5.22). The token is told until it was delivered as a whole, or
 // until an allocation length of zero says that nobody wants it.
 func (u *unit) executeReceiveRODTokenInformation(_ context.Context, t *scsi.Task) error {
 	listID := listIDOfLID4(t.CDB())

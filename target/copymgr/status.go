@@ -31,7 +31,7 @@ const (
 const (
 	statusHeaderLength = 32
 	// unitsDestinationBlocks says that TRANSFER COUNT is in logical blocks of
-	// the copy destination (SBC-3 5.23).
+	// the copy destination (SBC-3 5.22).
 	unitsDestinationBlocks = 0xF1
 	unitsBytes             = 0x00
 	// delayFinished is the delay that a finished operation shall report.
@@ -91,7 +91,7 @@ func (r *report) receiveCopyStatusLID4() []byte {
 }
 
 // receiveRODTokenInformation returns the parameter data of RECEIVE ROD TOKEN
-// INFORMATION (SPC-4 r37 6.26, SBC-3 5.23).
+// INFORMATION (SPC-4 r37 6.26, SBC-3 5.22).
 func (r *report) receiveRODTokenInformation() []byte {
 	p := r.header()
 	if r.token == nil {

@@ -168,7 +168,7 @@ func (c *copyLimits) rodTokenFeatures() []byte {
 }
 
 // supportedRODTypes is descriptor 0108h. POPULATE TOKEN makes point in time
-// copies only (SBC-3 5.11); of a volume outside the store only those that hold
+// copies only (SBC-3 5.7); of a volume outside the store only those that hold
 // the data themselves.
 func (c *copyLimits) supportedRODTypes() []byte {
 	const tokenIn, tokenOut = 0x02, 0x01

@@ -12,7 +12,7 @@ import (
 	"odx/tokens"
 )
 
-// executeWriteUsingToken is WRITE USING TOKEN (SBC-3 5.55).
+// executeWriteUsingToken is WRITE USING TOKEN (SBC-3 5.46).
 func (u *unit) executeWriteUsingToken(ctx context.Context, t *scsi.Task) error {
 	return u.tokenCommand(ctx, t, nameWriteUsingToken, writeUsingSense, u.planWriteUsing)
 }

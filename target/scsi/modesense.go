@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 )
 
-// Page control values of MODE SENSE (SPC-4 r37 6.11.1).
+// Page control values of MODE SENSE (SPC-4 r37 6.13.1).
 const (
 	pcCurrent    = 0
 	pcChangeable = 1
@@ -19,7 +19,7 @@ const (
 	dspDPOFUA = 0x10
 )
 
-// executeModeSense6 is MODE SENSE(6) (SPC-4 r37 6.11).
+// executeModeSense6 is MODE SENSE(6) (SPC-4 r37 6.13).
 func executeModeSense6(_ context.Context, t *Task) error {
 	cdb, lu := t.CDB(), t.LU
 	pages, err := lu.modes.sense(cdb)
@@ -37,7 +37,7 @@ func executeModeSense6(_ context.Context, t *Task) error {
 	return nil
 }
 
-// executeModeSense10 is MODE SENSE(10) (SPC-4 r37 6.12).
+// executeModeSense10 is MODE SENSE(10) (SPC-4 r37 6.14).
 func executeModeSense10(_ context.Context, t *Task) error {
 	cdb, lu := t.CDB(), t.LU
 	pages, err := lu.modes.sense(cdb)
