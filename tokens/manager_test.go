@@ -486,19 +486,6 @@ func TestUnreadableRecordsDoNotKeepTheStoreFromServing(t *testing.T) {
 	}
 }
 
-func TestLimitsThatContradictThemselves(t *testing.T) {
-	for _, l := range []tokens.Limits{
-		{Tokens: -1},
-		{MinInactivity: 2 * time.Minute},
-		{MaxInactivity: 30 * time.Second},
-		{MinInactivity: -1},
-	} {
-		if _, err := tokens.Open(ctx, tokens.Options{Store: tokentest.NewStore([16]byte{1}), Log: discard(), Limits: l}); err == nil {
-			t.Errorf("%+v: no error", l)
-		}
-	}
-}
-
 func TestClosedManagerRefuses(t *testing.T) {
 	s := tokentest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)

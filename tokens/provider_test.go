@@ -400,3 +400,46 @@ func TestReaderUsesItsToken(t *testing.T) {
 		})
 	}
 }
+
+// What the store refuses is told, and leaves nothing behind.
+func TestFailuresOfDigestTokens(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	v := s.NewVolume("v", volumeSize)
+	m := open(t, s, tokens.Limits{})
+	tok := hashToken(t, m, v, ranges(0, 4096))
+	broken := errors.New("broken")
+	fail := func(op string) {
+		s.Fail = func(now string) error {
+			if now == op {
+				return broken
+			}
+			return nil
+		}
+	}
+	for _, op := range []string{"Snapshot", "DeleteSnapshot"} {
+		fail(op)
+		if _, err := m.OpenReader(ctx, tok, tokens.ReaderOptions{}); !errors.Is(err, broken) {
+			t.Errorf("use, %s fails: %v", op, err)
+		}
+		if _, err := m.OffloadRead(ctx, source(v), ranges(0, 512), tokens.ReadOptions{Type: tokens.RODTypeChecksum}); !errors.Is(err, broken) {
+			t.Errorf("checksum, %s fails: %v", op, err)
+		}
+	}
+	fail("PutRecords")
+	if err := m.DeleteToken(ctx, tok, tokens.Deleted); !errors.Is(err, broken) {
+		t.Errorf("deletion: %v", err)
+	}
+	fail("HeldBytes")
+	if _, err := m.HeldBytes(ctx); !errors.Is(err, broken) || s.Full(ctx, 4096) {
+		t.Errorf("measuring: %v", err)
+	}
+	s.Fail = nil
+	mustWrite(t, m, tok, 0, v, ranges(8192, 4096), 4096)
+	m = open(t, s, tokens.Limits{}) // removes the snapshots of the uses that failed
+	if exist, handles := s.Snapshots(); exist != 0 || handles != 0 || s.Records("token/use/") != 0 {
+		t.Errorf("%d snapshots, %d handles are left", exist, handles)
+	}
+	if err := m.DeleteToken(ctx, tok, tokens.Deleted); err != nil {
+		t.Error(err)
+	}
+}
