@@ -101,6 +101,46 @@ func (f *faulty) copy(from, to, sectors int) {
 	})
 }
 
+// other makes a volume, a snapshot and a record, and deletes all but the record.
+// Each is done until it works, so that none is there in the end.
+func (f *faulty) other() {
+	f.until("create another", func(ctx context.Context) error {
+		if _, err := f.store.CreateVolume(ctx, "w", faultySize); !errors.Is(err, ErrExists) {
+			return err
+		}
+		return f.store.Flush(ctx)
+	})
+	w, err := f.store.Volume("w")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.until("write to it", func(ctx context.Context) error { return w.WriteAt(ctx, content([]uint32{1, 2, 3}), 0) })
+	f.until("snapshot", func(ctx context.Context) error {
+		n, err := w.Snapshot(ctx, []Range{{Length: faultySize}}, nil)
+		if err == nil {
+			n.Release()
+		}
+		return err
+	})
+	f.until("record", func(ctx context.Context) error {
+		return f.store.PutRecords(ctx, Record{Key: []byte("kept"), Value: []byte("1")}, Record{Key: []byte("gone"), Value: []byte("1")})
+	})
+	f.try("checkpoint", f.checkpoint)
+	f.until("delete it", func(ctx context.Context) error {
+		if err := f.store.DeleteVolume(ctx, "w"); !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		return nil
+	})
+	for _, id := range snapshotIDs(f.store) {
+		f.until("delete a snapshot", func(ctx context.Context) error { return f.store.DeleteSnapshot(ctx, id) })
+	}
+	f.until("delete a record", func(ctx context.Context) error {
+		return f.store.PutRecords(ctx, Record{Key: []byte("gone")})
+	})
+	f.try("checkpoint", f.checkpoint)
+}
+
 func (f *faulty) open(ctx context.Context) (err error) {
 	f.store, err = Open(ctx, f.disk.options(Options{DedupUnit: 8 << 10}))
 	return err
@@ -132,6 +172,7 @@ func (f *faulty) work() {
 	f.try("checkpoint", f.checkpoint)
 	f.zero(100, 300)
 	f.write(8, 8)
+	f.other()
 	f.try("flush", f.flush)
 	f.try("clean", f.clean)
 	f.write(1024, 16)
@@ -142,6 +183,23 @@ func (f *faulty) work() {
 	f.try("checkpoint", f.checkpoint)
 	f.write(1030, 20)
 	f.until("flush", f.flush)
+}
+
+// others compares what is not in the model.
+func (f *faulty) others(when string, s *Store) {
+	f.t.Helper()
+	if _, err := s.Volume("w"); !errors.Is(err, ErrNotFound) {
+		f.t.Fatalf("%s: a deleted volume is there: %v", when, err)
+	}
+	if ids := snapshotIDs(s); len(ids) > 0 {
+		f.t.Fatalf("%s: deleted snapshots %d are there", when, ids)
+	}
+	if _, err := s.GetRecord([]byte("gone")); !errors.Is(err, ErrNotFound) {
+		f.t.Fatalf("%s: a deleted record is there: %v", when, err)
+	}
+	if v, err := s.GetRecord([]byte("kept")); err != nil || string(v) != "1" {
+		f.t.Fatalf("%s: a record is %q: %v", when, v, err)
+	}
 }
 
 // sound compares a store with the model, proves its references and closes it.
@@ -155,6 +213,7 @@ func (f *faulty) sound(when string, s *Store) {
 	if problem := f.model.settle(v); problem != "" {
 		f.t.Fatalf("%s: %s", when, problem)
 	}
+	f.others(when, s)
 	if findings, err := s.Check(context.Background()); err != nil || len(findings) > 0 {
 		f.t.Fatalf("%s: %v %v", when, findings, err)
 	}
