@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"regexp"
 	"runtime"
@@ -92,6 +93,8 @@ func runFuzzTarget(t fuzzTarget) (text string, err error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
+	// Targets that make much garbage take gigabytes otherwise, several at a time.
+	cmd.Env = append(os.Environ(), "GOMEMLIMIT=1GiB")
 	// A group of its own, so that a target that hangs ends with go test.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
