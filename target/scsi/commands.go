@@ -54,6 +54,8 @@ func primaryCommands() []command {
 			Access: AccessAlways, Prepare: prepareReserve10, Execute: executeRelease}},
 		{none, Operation{Name: "MODE SENSE(6)", Usage: []byte{0x1A, 0x08, 0xFF, 0xFF, 0xFF, naca},
 			Access: AccessRead, Execute: executeModeSense6}},
+		{none, Operation{Name: "SEND DIAGNOSTIC", Usage: []byte{0x1D, 0xF6, 0, 0xFF, 0xFF, naca},
+			Access: AccessWrite, Medium: true, Prepare: prepareSendDiagnostic, Execute: executeSendDiagnostic}},
 		{none, Operation{Name: "MODE SELECT(10)", Usage: []byte{0x55, 0x11, 0, 0, 0, 0, 0, 0xFF, 0xFF, naca},
 			Access: AccessWrite, Prepare: prepareModeSelect10, Execute: executeModeSelect10}},
 		{none, Operation{Name: "MODE SENSE(10)", Usage: []byte{0x5A, 0x18, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, naca},

@@ -74,7 +74,7 @@ func TestReportAllOperationCodes(t *testing.T) {
 // rsocGolden is the whole list of a thin logical unit whose volume can compare
 // and write.
 const rsocGolden = `
-		000001f0
+		000001f8
 		00 00 0000 00 00 0006 # TEST UNIT READY
 		03 00 0000 00 00 0006 # REQUEST SENSE
 		04 00 0000 00 00 0006 # FORMAT UNIT
@@ -86,6 +86,7 @@ const rsocGolden = `
 		17 00 0000 00 00 0006 # RELEASE(6)
 		1a 00 0000 00 00 0006 # MODE SENSE(6)
 		1b 00 0000 00 00 0006 # START STOP UNIT
+		1d 00 0000 00 00 0006 # SEND DIAGNOSTIC
 		1e 00 0000 00 00 0006 # PREVENT ALLOW MEDIUM REMOVAL
 		25 00 0000 00 00 000a # READ CAPACITY(10)
 		28 00 0000 00 00 000a # READ(10)

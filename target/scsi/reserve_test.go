@@ -64,6 +64,7 @@ var reservationTable = []struct {
 	{"PREVENT ALLOW MEDIUM REMOVAL, allow", []byte{0x1E, 0, 0, 0, 0, 0}, false, false, false},
 	{"PREVENT ALLOW MEDIUM REMOVAL, prevent", []byte{0x1E, 0, 0, 0, 1, 0}, true, true, true},
 	{"START STOP UNIT, start", startUnit, false, false, false},
+	{"SEND DIAGNOSTIC", []byte{0x1D, 0x04, 0, 0, 0, 0}, true, true, true},
 	{"START STOP UNIT, stop", []byte{0x1B, 0, 0, 0, 0x04, 0}, true, true, true},
 }
 

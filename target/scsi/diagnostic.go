@@ -1,0 +1,35 @@
+package scsi
+
+import (
+	"context"
+	"encoding/binary"
+)
+
+// prepareSendDiagnostic checks SEND DIAGNOSTIC (SPC-4 r37 6.42). There is the
+// default self-test, which SBC-3 demands, and no diagnostic page.
+func prepareSendDiagnostic(t *Task) error {
+	cdb := t.CDB()
+	switch {
+	case cdb[1]&0xE0 != 0: // SELF-TEST CODE
+		return InvalidFieldInCDB(1, 7)
+	case binary.BigEndian.Uint16(cdb[3:]) != 0: // PARAMETER LIST LENGTH
+		return InvalidFieldInCDB(3, 7)
+	}
+	return nil
+}
+
+// executeSendDiagnostic reads the first and the last block: what a disk without
+// hardware of its own can find out.
+func executeSendDiagnostic(ctx context.Context, t *Task) error {
+	const selfTest = 0x04
+	if t.CDB()[1]&selfTest == 0 {
+		return nil
+	}
+	lu := t.LU
+	block := make([]byte, lu.LogicalBlockLength())
+	if err := lu.volume.ReadAt(ctx, block, 0); err != nil {
+		return err
+	}
+	length := int64(len(block))
+	return lu.volume.ReadAt(ctx, block, (lu.volume.Size()/length-1)*length)
+}
