@@ -59,6 +59,10 @@ func (t RODType) PointInTime() bool {
 	return false
 }
 
+// VendorSpecific reports whether a token of type t is one of this package's own
+// kinds, in the range that SPC-4 leaves to vendors.
+func (t RODType) VendorSpecific() bool { return t == RODTypeHash || t == RODTypeChecksum }
+
 // expires reports whether a token of type t ends when it was not used for its
 // inactivity timeout.
 func (t RODType) expires() bool { return t != RODTypePointInTimePersistent }

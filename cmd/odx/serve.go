@@ -165,25 +165,33 @@ func announce(w io.Writer, s *target.Service) error {
 
 // stop ends everything within stopLimit.
 func stop(service *target.Service, queries []*api.Server, log *logrus.Entry) error {
-	ended := make(chan error, 1)
-	go func() {
+	err := within(stopLimit, func() error {
 		drain, cancel := context.WithTimeout(context.Background(), drainLimit)
 		defer cancel()
 		var errs []error
 		for _, q := range queries {
 			errs = append(errs, q.Shutdown(drain))
 		}
-		ended <- errors.Join(append(errs, service.Stop(drain))...)
-	}()
-	limit := time.NewTimer(stopLimit)
-	defer limit.Stop()
+		return errors.Join(append(errs, service.Stop(drain))...)
+	})
+	if err == nil {
+		log.Info("stopped")
+	}
+	return err
+}
+
+// within returns what do returns, or errStopLimit where that takes longer: a disk
+// that does not answer must not keep the process. do goes on then until the
+// process ends; what was acknowledged as durable is.
+func within(limit time.Duration, do func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- do() }()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
 	select {
 	case err := <-ended:
-		if err == nil {
-			log.Info("stopped")
-		}
 		return err
-	case <-limit.C:
+	case <-timer.C:
 		return errStopLimit
 	}
 }

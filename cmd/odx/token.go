@@ -91,11 +91,19 @@ func readSmallFile(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, 4*tokens.TokenLength))
 }
 
+// tokenTypes are the ROD types by the names that a command line has for them.
+var tokenTypes = map[string]tokens.RODType{
+	"default":           tokens.RODTypePointInTimeDefault,
+	"persistent":        tokens.RODTypePointInTimePersistent,
+	"change-vulnerable": tokens.RODTypePointInTimeChangeVulnerable,
+	"on-reference":      tokens.RODTypeAccessUponReference,
+}
+
 func newTokenCreate() *cobra.Command {
 	var o adminOptions
 	var r api.TokenRequest
 	var lifetime time.Duration
-	var out string
+	var out, kind string
 	cmd := &cobra.Command{
 		Use:   "create VOLUME[:OFFSET[+LENGTH]]",
 		Short: "Make a token that stands for a range of a volume as it is now",
@@ -106,6 +114,10 @@ func newTokenCreate() *cobra.Command {
 				return err
 			}
 			r.Volume, r.Offset, r.Length = p.volume, p.offset, p.length
+			var ok bool
+			if r.Type, ok = tokenTypes[kind]; !ok {
+				return fmt.Errorf("--type %s: there are default, persistent, change-vulnerable and on-reference", kind)
+			}
 			r.InactivitySeconds = int64((lifetime + time.Second - 1) / time.Second)
 			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
 				t, err := a.CreateToken(ctx, r)
@@ -128,6 +140,7 @@ func newTokenCreate() *cobra.Command {
 	addAdminFlags(cmd, &o)
 	cmd.Flags().DurationVar(&lifetime, "timeout", 0, "how long the token lives without being used, for example 5m (default: the store's)")
 	cmd.Flags().IntVar(&r.Priority, "priority", 0, "higher stays longer when room is needed")
+	cmd.Flags().StringVar(&kind, "type", "default", "default, persistent, change-vulnerable or on-reference")
 	cmd.Flags().StringVar((*string)(&r.Access), "access", "", "who may use it: anyone, initiator or group:NAME (default: as configured)")
 	cmd.Flags().StringSliceVar(&r.Providers, "providers", nil, "make a token of each: data, hash, checksum; printed a line each (default: data)")
 	cmd.Flags().IntVar(&r.Skip, "skip", 0, "make the tokens of all providers but the first `N`")

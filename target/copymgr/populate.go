@@ -34,7 +34,7 @@ func (u *unit) planPopulate(t *scsi.Task) (plan, error) {
 		Use:               "scsi",
 	}
 	if list.rtv {
-		if o.Type = list.rodType; !o.Type.PointInTime() {
+		if o.Type = list.rodType; !o.Type.PointInTime() && !o.Type.VendorSpecific() {
 			return plan{}, fmt.Errorf("%w: %v", tokens.ErrUnsupportedType, o.Type)
 		}
 	}

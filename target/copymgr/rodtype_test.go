@@ -33,7 +33,7 @@ func TestRODTypes(t *testing.T) {
 		page := b.send(ctx, b.nexus, lun, []byte{0x12, 0x01, 0x8F, 4, 0, 0}, nil).data
 		entries := descriptors(t, page[4:])[0x0108][8:]
 		for ; len(entries) >= 64; entries = entries[64:] {
-			rodType, out := binary.BigEndian.Uint32(entries), entries[4]&1 != 0
+			rodType, out, in := binary.BigEndian.Uint32(entries), entries[4]&1 != 0, entries[4]&2 != 0
 			parameters := with(populateParameters(rangeOf{0, 8}), func(p []byte) { p[2] = 2; binary.BigEndian.PutUint32(p[8:], rodType) })
 			a := b.populate(lun, 1, parameters)
 			if (a.code() == "GOOD") != out || !out && a.code() != "5/26/00" {
@@ -46,8 +46,9 @@ func TestRODTypes(t *testing.T) {
 			if got := binary.BigEndian.Uint32(token); got != rodType && rodType != 0x0080FFFF {
 				t.Errorf("asked for %08X, got %08X", rodType, got)
 			}
-			if a := b.writeUsing(lunB, 2, writeParameters(token, 0, rangeOf{0, 1})); a.code() != "GOOD" {
-				t.Errorf("ROD type %08X: %s", rodType, a.code())
+			a = b.writeUsing(lunB, 2, writeParameters(token, 0, rangeOf{0, 1}))
+			if in = in || rodType == 0x0080FFFF; (a.code() == "GOOD") != in || !in && a.code() != "5/23/01" {
+				t.Errorf("ROD type %08X: %s, TOKEN_IN %v", rodType, a.code(), in)
 			}
 		}
 	}

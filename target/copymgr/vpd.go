@@ -168,13 +168,13 @@ func (c *copyLimits) rodTokenFeatures() []byte {
 }
 
 // supportedRODTypes is descriptor 0108h. POPULATE TOKEN makes point in time
-// copies only (SBC-3 5.7); of a volume outside the store only those that hold
-// the data themselves.
+// copies only (SBC-3 5.7), and the vendor specific kinds; of a volume outside the
+// store only those that hold the data themselves, or no data.
 func (c *copyLimits) supportedRODTypes() []byte {
 	const tokenIn, tokenOut = 0x02, 0x01
-	changeVulnerable := byte(tokenIn)
+	inStore := byte(tokenIn) // kinds whose data stays where it is, in the store
 	if c.mapped {
-		changeVulnerable |= tokenOut
+		inStore |= tokenOut
 	}
 	types := []struct {
 		rodType tokens.RODType
@@ -182,10 +182,12 @@ func (c *copyLimits) supportedRODTypes() []byte {
 	}{
 		{tokens.RODTypeAccessUponReference, tokenIn},
 		{tokens.RODTypePointInTimeDefault, tokenIn | tokenOut},
-		{tokens.RODTypePointInTimeChangeVulnerable, changeVulnerable},
+		{tokens.RODTypePointInTimeChangeVulnerable, inStore},
 		{tokens.RODTypePointInTimePersistent, tokenIn | tokenOut},
 		{tokens.RODTypePointInTimeAny, tokenOut},
 		{tokens.RODTypeBlockDeviceZero, tokenIn},
+		{tokens.RODTypeHash, inStore},
+		{tokens.RODTypeChecksum, tokenOut},
 	}
 	const entryLength = 64
 	p := make([]byte, 4+entryLength*len(types))

@@ -84,7 +84,7 @@ func TestRefusedCommands(t *testing.T) {
 	f := newFixture(t)
 	for name, cdb := range map[string][]byte{
 		"REASSIGN BLOCKS": {0x07, 0, 0, 0, 0, 0},
-		"WRITE BUFFER": make([]byte, 10), "READ BUFFER(10)": make([]byte, 10),
+		"WRITE BUFFER":    make([]byte, 10), "READ BUFFER(10)": make([]byte, 10),
 		"READ LONG(10)": make([]byte, 10), "WRITE LONG(10)": make([]byte, 10), "LOG SELECT": make([]byte, 10),
 		"READ LONG(16)": make([]byte, 16), "WRITE LONG(16)": make([]byte, 16), "READ BUFFER(16)": make([]byte, 16),
 	} {
