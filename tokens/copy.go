@@ -23,22 +23,41 @@ func (e *SourceError) Unwrap() error { return e.Err }
 // lies alike to 4 KiB blocks; from such a volume it copies what is there at one
 // moment, and ranges of one volume may overlap. It calls moved with the bytes of
 // each step, which are contiguous from to on unless ranges of a volume outside
-// the store overlap. It stops when ctx ends.
+// the store overlap. It stops when ctx ends. From a View with many pieces it copies
+// what is there at several moments, one after the other.
 func (m *Manager) Copy(ctx context.Context, src Volume, from int64, dst Volume, to, length int64, moved func(n int64)) error {
 	if length <= 0 {
 		return nil
 	}
-	space, shared := m.store.AddressSpace(src)
-	if !shared {
+	if !m.Shares(src) {
 		return copyPieces(ctx, src, from, dst, to, length, moved)
 	}
-	s, err := m.snapshotForUse(ctx, space.Snapshot, []backstore.Range{{Offset: from, Length: length}})
-	if err != nil {
-		return &SourceError{err}
+	for length > 0 {
+		s, err := m.momentOf(ctx, Source{Volume: src, LU: LU{BlockLength: 1}}, []backstore.Range{{Offset: from, Length: length}})
+		if err != nil {
+			return &SourceError{err}
+		}
+		n := s.Length()
+		if n < length && src == dst && to > from && to < from+length {
+			// What is not held yet would be overwritten before it is read.
+			s.Release()
+			return copyPieces(ctx, src, from, dst, to, length, moved)
+		}
+		err = m.copyMoment(ctx, s, dst, to, moved)
+		s.Release()
+		if err != nil {
+			return err
+		}
+		from, to, length = from+n, to+n, length-n
 	}
-	defer s.Release()
-	target, shared := m.store.AddressSpace(dst)
-	if !shared {
+	return nil
+}
+
+// copyMoment copies all of s to byte to of dst.
+func (m *Manager) copyMoment(ctx context.Context, s Snapshot, dst Volume, to int64, moved func(n int64)) error {
+	length := s.Length()
+	target := m.mapTarget(dst)
+	if target == nil {
 		return copyPieces(ctx, s, 0, dst, to, length, moved)
 	}
 	var pace Pace

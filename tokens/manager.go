@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -220,9 +221,13 @@ func (m *Manager) Close() error {
 // Limits returns the limits in force.
 func (m *Manager) Limits() Limits { return m.limits }
 
-// Shares reports whether v is a volume of the manager's store, so that copying
-// from and to it moves no bytes where the alignment allows it.
+// Shares reports whether v is a volume of the manager's store, or a View of such
+// ones alone, so that copying from and to it moves no bytes where the alignment
+// allows it.
 func (m *Manager) Shares(v Volume) bool {
+	if view, ok := v.(View); ok {
+		return !slices.ContainsFunc(view.Leaves(), func(leaf Volume) bool { return !m.Shares(leaf) })
+	}
 	_, ok := m.store.AddressSpace(v)
 	return ok
 }

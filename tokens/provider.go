@@ -157,8 +157,8 @@ func (m *Manager) able(p ProviderID, src Source, ranges []backstore.Range) error
 		return fmt.Errorf("%w: %d, at most %d where it takes a digest", ErrTooLong, total, m.limits.DigestBytes)
 	}
 	if p == ProviderHash {
-		if !m.Shares(src.Volume) {
-			return fmt.Errorf("%w: the bytes of a hash token have to be in the store", ErrUnsupportedType)
+		if _, shared := m.store.AddressSpace(src.Volume); !shared {
+			return fmt.Errorf("%w: the bytes of a hash token have to be in a volume of the store", ErrUnsupportedType)
 		}
 		if len(ranges) > maxHashRanges {
 			return fmt.Errorf("%w: %d ranges, a hash token has room for %d", ErrUnsupportedType, len(ranges), maxHashRanges)
@@ -171,6 +171,9 @@ func (m *Manager) able(p ProviderID, src Source, ranges []backstore.Range) error
 func (m *Manager) momentOf(ctx context.Context, src Source, ranges []backstore.Range) (Snapshot, error) {
 	if space, shared := m.store.AddressSpace(src.Volume); shared {
 		return m.snapshotForUse(ctx, space.Snapshot, ranges)
+	}
+	if view, ok := src.Volume.(View); ok {
+		return m.momentOfView(ctx, view, ranges, int64(src.LU.BlockLength))
 	}
 	total, err := sumRanges(src.Volume.Size(), src.LU.BlockLength, ranges)
 	if err != nil {

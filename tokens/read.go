@@ -85,6 +85,10 @@ func (m *Manager) offloadRead(ctx context.Context, src Source, ranges []backstor
 	}
 	defer release()
 	space, shared := m.store.AddressSpace(src.Volume)
+	if view, ok := src.Volume.(View); ok {
+		e, err := m.readView(ctx, view, ranges, t)
+		return e, t, err
+	}
 	if !shared {
 		stage, n, err := m.stage(ctx, src, ranges, t.bytes)
 		if err != nil {
@@ -94,10 +98,24 @@ func (m *Manager) offloadRead(ctx context.Context, src Source, ranges []backstor
 		space, ranges = stage.space, []backstore.Range{{Offset: 0, Length: n}}
 		t.bytes, t.record.Length = n, n
 	}
-	now := time.Now().UTC()
-	t.record.Created, t.record.LastUsed = now, now
 	e, err := m.create(ctx, space, ranges, t)
-	return e, t, err
+	if err != nil {
+		return nil, t, err
+	}
+	return e, t, m.finish(ctx, e)
+}
+
+// readView makes the token of ranges of a view, or of the first of them.
+func (m *Manager) readView(ctx context.Context, v View, ranges []backstore.Range, t *pending) (e *entry, err error) {
+	err = m.pinView(ctx, v, ranges, int64(t.record.BlockLength), func(space AddressSpace, ranges []backstore.Range, n int64) error {
+		t.bytes, t.record.Length = n, n
+		e, err = m.create(ctx, space, ranges, t)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return e, m.finish(ctx, e)
 }
 
 // plan checks what an offload read asks for and says what its token will be.
@@ -131,7 +149,7 @@ func (m *Manager) plan(src Source, ranges []backstore.Range, o ReadOptions) (*pe
 	}
 	space, shared := m.store.AddressSpace(src.Volume)
 	if !shared {
-		return t, m.planUnmapped(t)
+		return t, m.planForeign(t, src.Volume)
 	}
 	if rodType.holding() != inSnapshot {
 		id := space.ID()
@@ -140,10 +158,14 @@ func (m *Manager) plan(src Source, ranges []backstore.Range, o ReadOptions) (*pe
 	return t, nil
 }
 
-// planUnmapped applies the policy to a token of a volume outside the store.
-func (m *Manager) planUnmapped(t *pending) error {
+// planForeign applies the policy to a token of v, which is a view or a volume
+// outside the store.
+func (m *Manager) planForeign(t *pending, v Volume) error {
 	if t.rodType.holding() != inSnapshot {
-		return fmt.Errorf("%w: %v, of a volume outside the store", ErrUnsupportedType, t.rodType)
+		return fmt.Errorf("%w: %v, of what is no volume of the store itself", ErrUnsupportedType, t.rodType)
+	}
+	if m.Shares(v) {
+		return nil
 	}
 	switch m.policy.Unmapped {
 	case RefuseUnmapped:
@@ -172,8 +194,10 @@ type pending struct {
 	token  *Token
 }
 
-// create gives the token its name and its record, durably, and brings it to life.
+// create gives the token its name and its record. It lives after finish.
 func (m *Manager) create(ctx context.Context, space AddressSpace, ranges []backstore.Range, t *pending) (*entry, error) {
+	now := time.Now().UTC()
+	t.record.Created, t.record.LastUsed = now, now
 	newName(&t.fields)
 	t.token = t.encode()
 	m.sealer.seal(t.token)
@@ -195,11 +219,16 @@ func (m *Manager) create(ctx context.Context, space AddressSpace, ranges []backs
 	if err != nil {
 		return nil, err
 	}
+	return e, nil
+}
+
+// finish makes the token durable and brings it to life.
+func (m *Manager) finish(ctx context.Context, e *entry) error {
 	if err := m.store.Flush(ctx); err != nil {
-		return nil, errors.Join(err, m.undo(ctx, e))
+		return errors.Join(err, m.undo(ctx, e))
 	}
 	m.enter(e)
-	return e, nil
+	return nil
 }
 
 // live is the record of the token.

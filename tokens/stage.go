@@ -30,20 +30,11 @@ type stage struct {
 // time of a call is over, and returns how many bytes it holds: at least one
 // piece, whole blocks.
 func (m *Manager) stage(ctx context.Context, src Source, ranges []backstore.Range, total int64) (*stage, int64, error) {
-	var f fields
-	newName(&f)
-	name := stagePrefix + hex.EncodeToString(f.name[:8])
-	size := (total + backstore.BlockLength - 1) / backstore.BlockLength * backstore.BlockLength
-	space, err := m.store.CreateStage(ctx, name, size)
+	s, err := m.newStage(ctx, total)
 	if err != nil {
-		return nil, 0, fmt.Errorf("copy of the source: %w", err)
+		return nil, 0, err
 	}
-	s := &stage{space: space, remove: func() {
-		if err := m.store.DeleteStages(context.WithoutCancel(ctx), name); err != nil {
-			m.log.WithError(err).Warn("the copy that a token was made from stays until the next start")
-		}
-	}}
-	n, err := m.fillStage(ctx, space, src, ranges)
+	n, err := m.fillStage(ctx, s.space, 0, src, ranges, time.Now().Add(m.limits.CallTime))
 	if err != nil {
 		s.remove()
 		return nil, 0, err
@@ -51,8 +42,25 @@ func (m *Manager) stage(ctx context.Context, src Source, ranges []backstore.Rang
 	return s, n, nil
 }
 
-func (m *Manager) fillStage(ctx context.Context, space AddressSpace, src Source, ranges []backstore.Range) (int64, error) {
-	end := time.Now().Add(m.limits.CallTime)
+// newStage makes an empty stage for length bytes.
+func (m *Manager) newStage(ctx context.Context, length int64) (*stage, error) {
+	var f fields
+	newName(&f)
+	name := stagePrefix + hex.EncodeToString(f.name[:8])
+	size := (length + backstore.BlockLength - 1) / backstore.BlockLength * backstore.BlockLength
+	space, err := m.store.CreateStage(ctx, name, size)
+	if err != nil {
+		return nil, fmt.Errorf("copy of the source: %w", err)
+	}
+	return &stage{space: space, remove: func() {
+		if err := m.store.DeleteStages(context.WithoutCancel(ctx), name); err != nil {
+			m.log.WithError(err).Warn("the copy that a token was made from stays until the next start")
+		}
+	}}, nil
+}
+
+// fillStage copies ranges to byte at of the stage, until end, but at least a piece.
+func (m *Manager) fillStage(ctx context.Context, space AddressSpace, at int64, src Source, ranges []backstore.Range, end time.Time) (int64, error) {
 	buf := copyBuffers.Get().(*[copyLength]byte)
 	defer copyBuffers.Put(buf)
 	var n int64
@@ -65,7 +73,7 @@ func (m *Manager) fillStage(ctx context.Context, space AddressSpace, src Source,
 			if err := src.Volume.ReadAt(ctx, p, r.Offset); err != nil {
 				return 0, err
 			}
-			if err := space.WriteAt(ctx, p, n); err != nil {
+			if err := space.WriteAt(ctx, p, at+n); err != nil {
 				return 0, err
 			}
 			r.Offset, r.Length, n = r.Offset+int64(len(p)), r.Length-int64(len(p)), n+int64(len(p))

@@ -79,7 +79,7 @@ func (m *Manager) offloadWrite(ctx context.Context, t *Token, offset int64, dst 
 		return 0, fmt.Errorf("%w: offset %d, token of %d bytes", ErrOffset, offset, u.snapshot.Length())
 	}
 	w.ctx, w.src, w.pos = u.ctx, u.snapshot, offset
-	w.space, w.shared = m.store.AddressSpace(dst.Volume)
+	w.target = m.mapTarget(dst.Volume)
 	n, err := w.write(ranges)
 	if err != nil || o.Completion == KeepToken || w.stopped {
 		return n, u.err(err)
@@ -94,8 +94,7 @@ func (m *Manager) offloadWrite(ctx context.Context, t *Token, offset int64, dst 
 type writer struct {
 	ctx    context.Context
 	dst    Volume
-	space  AddressSpace // dst, if shared
-	shared bool
+	target mapTarget // dst, if bytes can be mapped to it
 	block  int64
 	end    time.Time
 
@@ -153,8 +152,8 @@ func (w *writer) writeRange(r backstore.Range) (int64, error) {
 
 // copySome copies up to length bytes from w.pos to off of the destination.
 func (w *writer) copySome(off, length int64) (int64, error) {
-	if w.shared {
-		return w.space.Map(w.ctx, off, w.src, w.pos, length)
+	if w.target != nil {
+		return w.target.Map(w.ctx, off, w.src, w.pos, length)
 	}
 	buf := copyBuffers.Get().(*[copyLength]byte)
 	defer copyBuffers.Put(buf)
