@@ -1,0 +1,269 @@
+package view
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"testing"
+
+	"github.com/sirupsen/logrus"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"odx/backstore"
+	"odx/backstore/meta"
+	"odx/backstore/vfs"
+	"odx/tokens"
+	"odx/tokens/tokentest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var ctx = context.Background()
+
+type fataler interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
+func discard() *logrus.Entry {
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	return logrus.NewEntry(l)
+}
+
+// disk is what a store is kept on: in memory, so that its power can be cut.
+type disk struct {
+	fs *vfs.Mem
+	kv *meta.Mem
+}
+
+type keepOpen struct{ meta.KV }
+
+func (k keepOpen) Close() error { return k.Sync() }
+
+// bed is a store with its token manager, and the views that were made on it.
+type bed struct {
+	disk    disk
+	store   *backstore.Store
+	manager *tokens.Manager
+	foreign *tokentest.Store // for volumes outside the store
+	closers []func(context.Context) error
+	names   int
+}
+
+func open(t fataler, d disk) *bed {
+	t.Helper()
+	b := &bed{disk: d, foreign: tokentest.NewStore([16]byte{9})}
+	var err error
+	b.store, err = backstore.Open(ctx, backstore.Options{
+		Dir: "/store", Log: discard(), FS: d.fs, CacheBytes: 4 << 20,
+		OpenKV: func(string, *logrus.Entry, int64) (meta.KV, error) { return keepOpen{d.kv}, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.manager, err = tokens.Open(ctx, tokens.Options{Store: tokens.ExtentStore(b.store), Log: discard()}); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func newBed(t fataler) *bed { return open(t, disk{vfs.NewMem(), meta.NewMem()}) }
+
+// start is newBed for a plain test.
+func start(t *testing.T) *bed {
+	b := newBed(t)
+	t.Cleanup(func() { b.close(t) })
+	return b
+}
+
+func (b *bed) close(t fataler) {
+	t.Helper()
+	for i := len(b.closers) - 1; i >= 0; i-- {
+		if err := b.closers[i](ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.manager.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *bed) name() string {
+	b.names++
+	return fmt.Sprintf("v%d", b.names)
+}
+
+// volume makes a volume of the store.
+func (b *bed) volume(t fataler, size int64) *backstore.Volume {
+	t.Helper()
+	v, err := b.store.CreateVolume(ctx, b.name(), (size+4095)/4096*4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// outside makes a volume that is not in the store, with blocks of 512 bytes.
+func (b *bed) outside(size int64) Volume {
+	return tokentest.Dumb{Volume: b.foreign.NewVolume(b.name(), size), BlockLength: 512}
+}
+
+func (b *bed) base(v Volume) Device { return Base(b.manager, v) }
+
+func (b *bed) mirror(t fataler, legs ...Device) *Mirror {
+	t.Helper()
+	c := MirrorConfig{Name: b.name(), Copier: b.manager, Records: b.store, Log: discard()}
+	for i, d := range legs {
+		c.Legs = append(c.Legs, Leg{d, fmt.Sprint("leg", i)})
+	}
+	m, err := OpenMirror(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.closers = append(b.closers, m.Close)
+	return m
+}
+
+func (b *bed) verify(t fataler, of Device) *Verify {
+	t.Helper()
+	v, err := NewVerify("checked", of, b.volume(t, SumsBytes(of.Size())), b.manager)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func (b *bed) origin(t fataler, of Device) *Origin {
+	t.Helper()
+	o, err := OpenOrigin(OriginConfig{Name: b.name(), Of: of, Before: b.volume(t, OriginBytes(of.Size())), Copier: b.manager, Records: b.store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func (b *bed) cache(of Device, writeBack bool, lines int) *Cache {
+	c, err := NewCache(CacheConfig{Of: of, Bytes: minCacheBytes, WriteBack: writeBack})
+	if err != nil {
+		panic(err)
+	}
+	c.capacity = lines
+	return c
+}
+
+func stripeOf(t fataler, unit int64, legs ...Device) Device {
+	t.Helper()
+	d, err := NewStripe(legs, unit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// must is for what cannot fail.
+func must(t fataler, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// contents reads all of v.
+func contents(t fataler, v Volume) []byte {
+	t.Helper()
+	p := make([]byte, v.Size())
+	must(t, v.ReadAt(ctx, p, 0))
+	return p
+}
+
+// pattern is n bytes that differ by block and by seed.
+func pattern(seed byte, n int64) []byte {
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = seed + byte(i>>9)*7 + byte(i)
+	}
+	return p
+}
+
+// same compares two runs of bytes.
+func same(t fataler, what string, got, want []byte) {
+	t.Helper()
+	if bytes.Equal(got, want) {
+		return
+	}
+	for i := range want {
+		if i >= len(got) || got[i] != want[i] {
+			t.Fatalf("%s: differs from byte %d (of %d, want %d) on", what, i, len(got), len(want))
+		}
+	}
+	t.Fatalf("%s: %d bytes, want %d", what, len(got), len(want))
+}
+
+// populate makes a token.
+func (b *bed) populate(t fataler, v tokens.Volume, ranges ...backstore.Range) (*tokens.Token, int64) {
+	t.Helper()
+	r, err := b.manager.OffloadRead(ctx, tokens.Source{Volume: v, LU: tokens.LU{BlockLength: 512}}, ranges, tokens.ReadOptions{})
+	must(t, err)
+	return r.Token, r.Represented
+}
+
+// writeUsing writes with a token until all is done, as initiators do.
+func (b *bed) writeUsing(t fataler, token *tokens.Token, v tokens.Volume, off, length int64) {
+	t.Helper()
+	for done := int64(0); done < length; {
+		n, err := b.manager.OffloadWrite(ctx, token, done, tokens.Destination{Volume: v, BlockLength: 512},
+			[]backstore.Range{{Offset: off + done, Length: length - done}}, tokens.WriteOptions{})
+		must(t, err)
+		if n == 0 {
+			t.Fatal("no progress")
+		}
+		done += n
+	}
+}
+
+var errInjected = errors.New("injected")
+
+// faulty is a volume whose reads, writes or flushes fail while a switch is on.
+type faulty struct {
+	Volume
+	reads, writes, flushes atomic.Bool
+}
+
+func (f *faulty) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if f.reads.Load() {
+		return errInjected
+	}
+	return f.Volume.ReadAt(ctx, p, off)
+}
+
+func (f *faulty) WriteAt(ctx context.Context, p []byte, off int64) error {
+	if f.writes.Load() {
+		return errInjected
+	}
+	return f.Volume.WriteAt(ctx, p, off)
+}
+
+func (f *faulty) Unmap(ctx context.Context, off, length int64) error {
+	if f.writes.Load() {
+		return errInjected
+	}
+	return f.Volume.Unmap(ctx, off, length)
+}
+
+func (f *faulty) Flush(ctx context.Context) error {
+	if f.flushes.Load() {
+		return errInjected
+	}
+	return f.Volume.Flush(ctx)
+}
+
+var _ = rapid.Check

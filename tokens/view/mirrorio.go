@@ -1,0 +1,147 @@
+package view
+
+import (
+	"context"
+	"math/bits"
+	"sync"
+
+	"odx/tokens"
+)
+
+// first returns the leg that is read.
+func (v *Mirror) first() int { return bits.TrailingZeros64(v.inSync.Load()) }
+
+// Size implements Volume.
+func (v *Mirror) Size() int64 {
+	size := v.Legs[0].Size()
+	for _, leg := range v.Legs[1:] {
+		size = min(size, leg.Size())
+	}
+	return size
+}
+
+// Leaves implements Device.
+func (v *Mirror) Leaves() (all []tokens.Volume) {
+	for _, leg := range v.Legs {
+		all = append(all, leg.Leaves()...)
+	}
+	return all
+}
+
+// fromAny calls read with the legs in sync, one after the other, until one gives no
+// error.
+func (v *Mirror) fromAny(ctx context.Context, read func(Device) error) (err error) {
+	for inSync := v.inSync.Load(); inSync != 0; inSync &= inSync - 1 {
+		failed := read(v.Legs[bits.TrailingZeros64(inSync)])
+		if failed == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return failed
+		}
+		if err == nil {
+			err = failed
+		}
+	}
+	return err
+}
+
+// ReadAt implements Volume.
+func (v *Mirror) ReadAt(ctx context.Context, p []byte, off int64) error {
+	return v.fromAny(ctx, func(leg Device) error { return leg.ReadAt(ctx, p, off) })
+}
+
+// Locate implements Device: all the pieces are of one leg.
+func (v *Mirror) Locate(ctx context.Context, off, length int64) (pieces []tokens.Piece, err error) {
+	err = v.fromAny(ctx, func(leg Device) (err error) {
+		pieces, err = leg.Locate(ctx, off, length)
+		return err
+	})
+	return pieces, err
+}
+
+// onAll calls change with every leg that follows, side by side, and drops those
+// that fail. Once begun it does not end with ctx: legs would differ.
+func (v *Mirror) onAll(ctx context.Context, change func(ctx context.Context, leg Device) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	var mu sync.Mutex
+	var failed uint64
+	var first error
+	var legs sync.WaitGroup
+	for following := v.following.Load(); following != 0; following &= following - 1 {
+		i := bits.TrailingZeros64(following)
+		legs.Go(func() {
+			if err := change(ctx, v.Legs[i]); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				if failed |= 1 << i; first == nil {
+					first = err
+				}
+			}
+		})
+	}
+	legs.Wait()
+	if failed == 0 {
+		return nil
+	}
+	return v.drop(ctx, failed, first)
+}
+
+// WriteAt implements Volume.
+func (v *Mirror) WriteAt(ctx context.Context, p []byte, off int64) error {
+	held := v.regions.of(off, int64(len(p)))
+	held.lock()
+	defer held.unlock()
+	return v.onAll(ctx, func(ctx context.Context, leg Device) error { return leg.WriteAt(ctx, p, off) })
+}
+
+// Unmap implements Volume.
+func (v *Mirror) Unmap(ctx context.Context, off, length int64) error {
+	held := v.regions.of(off, length)
+	held.lock()
+	defer held.unlock()
+	return v.onAll(ctx, func(ctx context.Context, leg Device) error { return leg.Unmap(ctx, off, length) })
+}
+
+// Flush implements Volume.
+func (v *Mirror) Flush(ctx context.Context) error {
+	return v.onAll(ctx, func(ctx context.Context, leg Device) error { return leg.Flush(ctx) })
+}
+
+// Map implements Device. What one leg could do in its time, the others do, too.
+func (v *Mirror) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	held := v.regions.of(dst, length)
+	held.lock()
+	defer held.unlock()
+	n := length
+	var err error
+	for following := v.following.Load(); following != 0; following &= following - 1 {
+		n, err = v.Legs[bits.TrailingZeros64(following)].Map(context.WithoutCancel(ctx), dst, s, src, length)
+		if err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	err = v.onAll(context.WithoutCancel(ctx), func(ctx context.Context, leg Device) error {
+		for done := int64(0); done < n; {
+			step, err := leg.Map(ctx, dst+done, s, src+done, n-done)
+			if err != nil {
+				return err
+			}
+			done += step
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}

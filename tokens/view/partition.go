@@ -1,0 +1,47 @@
+package view
+
+import (
+	"context"
+	"fmt"
+
+	"odx/backstore"
+	"odx/tokens"
+)
+
+// partition is a range of a device.
+type partition struct {
+	of            Device
+	start, length int64
+}
+
+// NewPartition returns the length bytes from start of a device.
+func NewPartition(of Device, start, length int64) (Device, error) {
+	if size := of.Size(); start < 0 || length <= 0 || start > size || length > size-start {
+		return nil, fmt.Errorf("%w: partition of %d bytes at %d, on %d bytes", backstore.ErrRange, length, start, size)
+	}
+	return &partition{of, start, length}, nil
+}
+
+func (v *partition) Size() int64                     { return v.length }
+func (v *partition) Flush(ctx context.Context) error { return v.of.Flush(ctx) }
+func (v *partition) Leaves() []tokens.Volume         { return v.of.Leaves() }
+
+func (v *partition) ReadAt(ctx context.Context, p []byte, off int64) error {
+	return v.of.ReadAt(ctx, p, v.start+off)
+}
+
+func (v *partition) WriteAt(ctx context.Context, p []byte, off int64) error {
+	return v.of.WriteAt(ctx, p, v.start+off)
+}
+
+func (v *partition) Unmap(ctx context.Context, off, length int64) error {
+	return v.of.Unmap(ctx, v.start+off, length)
+}
+
+func (v *partition) Locate(ctx context.Context, off, length int64) ([]tokens.Piece, error) {
+	return v.of.Locate(ctx, v.start+off, length)
+}
+
+func (v *partition) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
+	return v.of.Map(ctx, v.start+dst, s, src, length)
+}

@@ -1,0 +1,147 @@
+package view
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"odx/backstore"
+	"odx/tokens"
+)
+
+// stripe is RAID 0: unit after unit goes to the next leg.
+//
+// An offload read gives a piece for each unit, so a token stands for MaxPieces
+// units at most; an offload write maps one unit at a time.
+type stripe struct {
+	legs []Device
+	unit int64
+}
+
+// NewStripe returns a stripe over two legs or more. unit is in bytes, a multiple of
+// backstore.BlockLength. Of each leg, as many units are used as the smallest has.
+func NewStripe(legs []Device, unit int64) (Device, error) {
+	if len(legs) < 2 || unit <= 0 || unit%backstore.BlockLength != 0 {
+		return nil, fmt.Errorf("%w: stripe of %d legs, unit of %d bytes", backstore.ErrInvalid, len(legs), unit)
+	}
+	v := &stripe{legs: legs, unit: unit}
+	if v.Size() == 0 {
+		return nil, fmt.Errorf("%w: stripe with a leg that is smaller than the unit of %d bytes", backstore.ErrInvalid, unit)
+	}
+	return v, nil
+}
+
+func (v *stripe) Size() int64 {
+	least := v.legs[0].Size()
+	for _, leg := range v.legs[1:] {
+		least = min(least, leg.Size())
+	}
+	return least / v.unit * v.unit * int64(len(v.legs))
+}
+
+func (v *stripe) Leaves() (all []tokens.Volume) {
+	for _, leg := range v.legs {
+		all = append(all, leg.Leaves()...)
+	}
+	return all
+}
+
+func (v *stripe) Flush(ctx context.Context) error {
+	var g errgroup.Group
+	for _, leg := range v.legs {
+		g.Go(func() error { return leg.Flush(ctx) })
+	}
+	return g.Wait()
+}
+
+// at returns the leg of byte off, where it is there, and how many bytes follow in
+// its unit.
+func (v *stripe) at(off int64) (leg int, legOff, left int64) {
+	n, in := off/v.unit, off%v.unit
+	legs := int64(len(v.legs))
+	return int(n % legs), n/legs*v.unit + in, v.unit - in
+}
+
+// each calls fn for the parts of a range of bytes by unit: one leg after the other
+// when there is only one unit, legs side by side otherwise.
+func (v *stripe) each(off, length int64, fn func(leg Device, legOff, from, n int64) error) error {
+	if first, legOff, left := v.at(off); length <= left {
+		return fn(v.legs[first], legOff, 0, length)
+	}
+	var g errgroup.Group
+	for i, leg := range v.legs {
+		g.Go(func() error {
+			for from := int64(0); from < length; {
+				at, legOff, n := v.at(off + from)
+				n = min(n, length-from)
+				if at == i {
+					if err := fn(leg, legOff, from, n); err != nil {
+						return err
+					}
+				}
+				from += n
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func (v *stripe) ReadAt(ctx context.Context, p []byte, off int64) error {
+	return v.each(off, int64(len(p)), func(leg Device, legOff, from, n int64) error {
+		return leg.ReadAt(ctx, p[from:from+n], legOff)
+	})
+}
+
+func (v *stripe) WriteAt(ctx context.Context, p []byte, off int64) error {
+	return v.each(off, int64(len(p)), func(leg Device, legOff, from, n int64) error {
+		return leg.WriteAt(ctx, p[from:from+n], legOff)
+	})
+}
+
+// Unmap unmaps one range of each leg: what belongs to a range of the stripe is in
+// one piece there.
+func (v *stripe) Unmap(ctx context.Context, off, length int64) error {
+	for i, leg := range v.legs {
+		from := v.legBytes(i, off)
+		if n := v.legBytes(i, off+length) - from; n > 0 {
+			if err := leg.Unmap(ctx, from, n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// legBytes returns how many of the first off bytes are on a leg.
+func (v *stripe) legBytes(leg int, off int64) int64 {
+	row := v.unit * int64(len(v.legs))
+	in := off%row - int64(leg)*v.unit
+	return off/row*v.unit + min(max(in, 0), v.unit)
+}
+
+func (v *stripe) Locate(ctx context.Context, off, length int64) ([]tokens.Piece, error) {
+	var all []tokens.Piece
+	for length > 0 && len(all) < MaxPieces {
+		leg, legOff, left := v.at(off)
+		want := min(left, length)
+		pieces, err := v.legs[leg].Locate(ctx, legOff, want)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, pieces...)
+		for _, p := range pieces {
+			off, length, want = off+p.Length, length-p.Length, want-p.Length
+		}
+		if want > 0 {
+			break
+		}
+	}
+	return all, nil
+}
+
+func (v *stripe) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
+	leg, legOff, left := v.at(dst)
+	return v.legs[leg].Map(ctx, legOff, s, src, min(left, length))
+}

@@ -1,0 +1,284 @@
+package view
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"sync"
+
+	"odx/backstore"
+	"odx/tokens"
+)
+
+// A checksum is kept for each block of backstore.BlockLength, as sumBytes in
+// another volume: the CRC-32C of the block, and sumKnown. Zeros mean that there is
+// none.
+const (
+	sumBytes = 8
+	sumKnown = 0x53554D31
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// SumsBytes returns the size of the volume for the checksums of size bytes.
+func SumsBytes(size int64) int64 {
+	blocks := (size + backstore.BlockLength - 1) / backstore.BlockLength
+	return (blocks*sumBytes + backstore.BlockLength - 1) / backstore.BlockLength * backstore.BlockLength
+}
+
+// MismatchError says that a block is not what was written to it. It wraps
+// backstore.ErrCorrupt, so an initiator sees a MEDIUM ERROR.
+type MismatchError struct {
+	View   string
+	Offset int64 // of the block, in bytes
+}
+
+// Error implements error.
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("view %s: block at byte %d does not match its checksum", e.View, e.Offset)
+}
+
+// Unwrap returns backstore.ErrCorrupt.
+func (e *MismatchError) Unwrap() error { return backstore.ErrCorrupt }
+
+// Verify compares what it reads with checksums that were made when it was written.
+// An offload write and an unmap drop the checksums of what they cover: it is not
+// compared until it is written again. An offload read compares nothing.
+//
+// A checksum is dropped before its block changes and made anew afterwards, in the
+// store's order, so that a crash leaves a block with its checksum or with none. For
+// a device outside the store, which has its own order, both steps wait for the
+// disk.
+type Verify struct {
+	name   string
+	of     Device
+	sums   Volume
+	shared bool // of and sums are in one store
+
+	// regions: shared to read, exclusive to change a block or its checksum.
+	regions regions
+	buffers sync.Pool // of *[]byte
+}
+
+// NewVerify returns a view of a device with checksums in the volume sums, which is
+// in the store and has SumsBytes(of.Size()) at least.
+func NewVerify(name string, of Device, sums Volume, c Copier) (*Verify, error) {
+	if need := SumsBytes(of.Size()); sums.Size() < need {
+		return nil, fmt.Errorf("%w: checksums of view %s need %d bytes, the volume has %d", backstore.ErrInvalid, name, need, sums.Size())
+	}
+	v := &Verify{name: name, of: of, sums: sums, shared: c.Shares(inner{of})}
+	v.buffers.New = func() any { return new([]byte) }
+	return v, nil
+}
+
+// Size implements Volume.
+func (v *Verify) Size() int64 { return v.of.Size() }
+
+// Leaves implements Device.
+func (v *Verify) Leaves() []tokens.Volume { return v.of.Leaves() }
+
+// Flush implements Volume.
+func (v *Verify) Flush(ctx context.Context) error {
+	if err := v.of.Flush(ctx); err != nil {
+		return err
+	}
+	return v.sums.Flush(ctx)
+}
+
+// buffer returns n bytes, and what gives them back.
+func (v *Verify) buffer(n int64) ([]byte, *[]byte) {
+	b := v.buffers.Get().(*[]byte)
+	if int64(cap(*b)) < n {
+		*b = make([]byte, n)
+	}
+	return (*b)[:n], b
+}
+
+// around returns the blocks around a range: where they begin and end.
+func (v *Verify) around(off, length int64) (first, end int64) {
+	const b = backstore.BlockLength
+	return off / b * b, min((off+length+b-1)/b*b, v.Size())
+}
+
+// sumsOf returns the range of the checksums of whole blocks.
+func sumsOf(first, end int64) backstore.Range {
+	blocks := (end - first + backstore.BlockLength - 1) / backstore.BlockLength
+	return backstore.Range{Offset: first / backstore.BlockLength * sumBytes, Length: blocks * sumBytes}
+}
+
+// ReadAt implements Volume. It returns a MismatchError for data that has changed.
+func (v *Verify) ReadAt(ctx context.Context, p []byte, off int64) error {
+	held := v.regions.of(off, int64(len(p)))
+	held.rlock()
+	defer held.runlock()
+	return v.read(ctx, p, off)
+}
+
+func (v *Verify) read(ctx context.Context, p []byte, off int64) error {
+	first, end := v.around(off, int64(len(p)))
+	data := p
+	if first != off || end != off+int64(len(p)) {
+		var b *[]byte
+		data, b = v.buffer(end - first)
+		defer v.buffers.Put(b)
+	}
+	if err := v.of.ReadAt(ctx, data, first); err != nil {
+		return err
+	}
+	r := sumsOf(first, end)
+	sums, b := v.buffer(r.Length)
+	defer v.buffers.Put(b)
+	if err := v.sums.ReadAt(ctx, sums, r.Offset); err != nil {
+		return fmt.Errorf("checksums of view %s: %w", v.name, err)
+	}
+	if i := mismatch(data, sums); i >= 0 {
+		return &MismatchError{v.name, first + int64(i)*backstore.BlockLength}
+	}
+	if len(data) != len(p) || first != off {
+		copy(p, data[off-first:])
+	}
+	return nil
+}
+
+// mismatch returns the first block of data that is not what its checksum says, -1
+// if there is none.
+func mismatch(data, sums []byte) int {
+	for i := 0; len(data) > 0; i++ {
+		n := min(len(data), backstore.BlockLength)
+		sum := binary.LittleEndian.Uint64(sums[i*sumBytes:])
+		if sum != 0 && sum != sumOf(data[:n]) {
+			return i
+		}
+		data = data[n:]
+	}
+	return -1
+}
+
+func sumOf(block []byte) uint64 {
+	return uint64(crc32.Checksum(block, castagnoli))<<32 | sumKnown
+}
+
+// WriteAt implements Volume. The blocks that it changes a part of are compared
+// first.
+func (v *Verify) WriteAt(ctx context.Context, p []byte, off int64) error {
+	held := v.regions.of(off, int64(len(p)))
+	held.lock()
+	defer held.unlock()
+	first, end := v.around(off, int64(len(p)))
+	data := p
+	if first != off || end != off+int64(len(p)) {
+		var b *[]byte
+		data, b = v.buffer(end - first)
+		defer v.buffers.Put(b)
+		if err := v.fillEnds(ctx, data, first, off, int64(len(p))); err != nil {
+			return err
+		}
+		copy(data[off-first:], p)
+	}
+	r := sumsOf(first, end)
+	if err := v.drop(ctx, r); err != nil {
+		return err
+	}
+	if err := v.of.WriteAt(ctx, p, off); err != nil {
+		return err
+	}
+	if !v.shared {
+		if err := v.of.Flush(ctx); err != nil {
+			return err
+		}
+	}
+	sums, b := v.buffer(r.Length)
+	defer v.buffers.Put(b)
+	for i := range len(sums) / sumBytes {
+		at := i * backstore.BlockLength
+		binary.LittleEndian.PutUint64(sums[i*sumBytes:], sumOf(data[at:min(at+backstore.BlockLength, len(data))]))
+	}
+	if err := v.sums.WriteAt(ctx, sums, r.Offset); err != nil {
+		return fmt.Errorf("checksums of view %s: %w", v.name, err)
+	}
+	return nil
+}
+
+// fillEnds reads the first and the last block of data, which is at first, if a
+// range covers only parts of them.
+func (v *Verify) fillEnds(ctx context.Context, data []byte, first, off, length int64) error {
+	const b = backstore.BlockLength
+	if first != off {
+		if err := v.read(ctx, data[:min(b, len(data))], first); err != nil {
+			return err
+		}
+	}
+	last := (off + length - 1) / b * b
+	if end := first + int64(len(data)); end != off+length && (last != first || first == off) {
+		return v.read(ctx, data[last-first:], last)
+	}
+	return nil
+}
+
+// drop forgets checksums, durably where the data has another order than they.
+func (v *Verify) drop(ctx context.Context, r backstore.Range) error {
+	err := v.dropKnown(ctx, r)
+	if err != nil {
+		return fmt.Errorf("checksums of view %s: %w", v.name, err)
+	}
+	return nil
+}
+
+func (v *Verify) dropKnown(ctx context.Context, r backstore.Range) error {
+	if r.Length <= backstore.BlockLength {
+		// Most blocks that are written for the first time have none.
+		sums, b := v.buffer(r.Length)
+		defer v.buffers.Put(b)
+		if err := v.sums.ReadAt(ctx, sums, r.Offset); err != nil {
+			return err
+		}
+		if !hasSum(sums) {
+			return nil
+		}
+	}
+	if err := v.sums.Unmap(ctx, r.Offset, r.Length); err != nil || v.shared {
+		return err
+	}
+	return v.sums.Flush(ctx)
+}
+
+func hasSum(sums []byte) bool {
+	for ; len(sums) >= sumBytes; sums = sums[sumBytes:] {
+		if binary.LittleEndian.Uint64(sums) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Unmap implements Volume.
+func (v *Verify) Unmap(ctx context.Context, off, length int64) error {
+	held := v.regions.of(off, length)
+	held.lock()
+	defer held.unlock()
+	if err := v.drop(ctx, sumsOf(v.around(off, length))); err != nil {
+		return err
+	}
+	return v.of.Unmap(ctx, off, length)
+}
+
+// mapStep is how many bytes views that do something about each byte map at a time.
+const mapStep = 1 << 30
+
+// Map implements Device.
+func (v *Verify) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
+	length = min(length, mapStep)
+	held := v.regions.of(dst, length)
+	held.lock()
+	defer held.unlock()
+	if err := v.drop(ctx, sumsOf(v.around(dst, length))); err != nil {
+		return 0, err
+	}
+	return v.of.Map(ctx, dst, s, src, length)
+}
+
+// Locate implements Device.
+func (v *Verify) Locate(ctx context.Context, off, length int64) ([]tokens.Piece, error) {
+	return v.of.Locate(ctx, off, length)
+}

@@ -1,0 +1,237 @@
+// Package view has volumes made of other volumes: partition, stripe, mirror,
+// cache, verify, and a snapshot with its origin. They stack: each is a Device over
+// Devices, at the bottom are volumes (Base), and a Stack on top is what is served.
+//
+// A view handles reads, writes, unmaps and flushes like any volume. Copies by
+// token go through it by two more methods. For an offload read, Locate says where
+// bytes are in the volumes at the bottom, after it has done what has to be done
+// for them to be there. For an offload write, Map hands the mapping down, does
+// with it what a write would do (all legs of a mirror, what a cache holds, what a
+// snapshot keeps), and may do less than asked. No bytes move for either where the
+// volumes are in the store.
+package view
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"golang.org/x/sync/semaphore"
+
+	"odx/backstore"
+	"odx/tokens"
+)
+
+// Volume is a block address space. scsi.Volume has these methods, with the same
+// contract.
+type Volume interface {
+	tokens.Volume
+	Flush(ctx context.Context) error
+}
+
+// Device is a Volume that copies by token can go through. Every method may be
+// called concurrently.
+type Device interface {
+	Volume
+	// Locate returns where the bytes of a range are, in their order, in volumes
+	// that are no Device: those of the whole range, or of its beginning, in at
+	// least one piece. It holds for as long as nothing is written to the device.
+	Locate(ctx context.Context, off, length int64) ([]tokens.Piece, error)
+	// Map makes [dst, dst+length) equal to [src, src+length) of the snapshot. It
+	// returns the bytes done, contiguous from dst: all, or fewer without an error,
+	// but some.
+	Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error)
+	// Leaves returns the volumes at the bottom.
+	Leaves() []tokens.Volume
+}
+
+// Copier is what views need of the token manager.
+type Copier interface {
+	Shares(v tokens.Volume) bool
+	MapTo(ctx context.Context, v tokens.Volume, dst int64, s tokens.Snapshot, src, length int64) (int64, error)
+	Copy(ctx context.Context, src tokens.Volume, from int64, dst tokens.Volume, to, length int64, moved func(n int64)) error
+}
+
+// Records are where views keep what outlives a restart.
+type Records interface {
+	PutRecords(ctx context.Context, recs ...backstore.Record) error
+	// GetRecord returns backstore.ErrNotFound for an absent key.
+	GetRecord(key []byte) ([]byte, error)
+	ScanRecords(prefix []byte, fn func(key, value []byte) error) error
+	Flush(ctx context.Context) error
+}
+
+// base is a volume at the bottom.
+type base struct {
+	Volume
+	copier Copier
+}
+
+// Base returns v as a Device.
+func Base(c Copier, v Volume) Device { return base{v, c} }
+
+func (b base) Locate(_ context.Context, off, length int64) ([]tokens.Piece, error) {
+	return []tokens.Piece{{Volume: b.Volume, Offset: off, Length: length}}, nil
+}
+
+func (b base) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
+	return b.copier.MapTo(ctx, b.Volume, dst, s, src, length)
+}
+
+func (b base) Leaves() []tokens.Volume { return []tokens.Volume{b.Volume} }
+
+// MaxPieces is the largest number of pieces of one offload read. A stripe with a
+// unit of 64 KiB gives a token of 1 GiB at most.
+const MaxPieces = 1 << 14
+
+// inner shows a Device to the token manager, as a View whose writers somebody else
+// keeps out.
+type inner struct{ Device }
+
+// Pieces implements tokens.View.
+func (d inner) Pieces(ctx context.Context, ranges []backstore.Range, take func([]tokens.Piece) error) error {
+	var pieces []tokens.Piece
+	for _, r := range ranges {
+		for done := int64(0); done < r.Length && len(pieces) < MaxPieces; {
+			more, err := d.Locate(ctx, r.Offset+done, r.Length-done)
+			if err != nil {
+				return err
+			}
+			if room := MaxPieces - len(pieces); len(more) > room {
+				more = more[:room]
+			}
+			for _, p := range more {
+				done += p.Length
+			}
+			pieces = append(pieces, more...)
+		}
+	}
+	return take(pieces)
+}
+
+// Gate keeps writers out of the views that share volumes while an offload read
+// looks where bytes are, so that a token shows one moment of several volumes.
+type Gate struct{ sem *semaphore.Weighted }
+
+// NewGate returns a gate that is open.
+func NewGate() Gate { return Gate{semaphore.NewWeighted(math.MaxInt64)} }
+
+func (g Gate) enter(ctx context.Context) error { return g.sem.Acquire(ctx, 1) }
+func (g Gate) leave()                          { g.sem.Release(1) }
+func (g Gate) shut(ctx context.Context) error  { return g.sem.Acquire(ctx, math.MaxInt64) }
+func (g Gate) open()                           { g.sem.Release(math.MaxInt64) }
+
+// Stack is a Device as it is served: a volume of its own, which the token manager
+// knows as a View.
+type Stack struct {
+	inner
+	gate Gate
+}
+
+// NewStack returns d as a volume. Stacks over the same volumes share a gate.
+func NewStack(d Device, g Gate) *Stack { return &Stack{inner{d}, g} }
+
+func (s *Stack) check(off, length int64) error {
+	if size := s.Size(); off < 0 || length < 0 || off > size || length > size-off {
+		return fmt.Errorf("%w: view of %d bytes, wanted %d at %d", backstore.ErrRange, size, length, off)
+	}
+	return nil
+}
+
+// ReadAt implements Volume.
+func (s *Stack) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := s.check(off, int64(len(p))); err != nil {
+		return err
+	}
+	return s.Device.ReadAt(ctx, p, off)
+}
+
+// WriteAt implements Volume.
+func (s *Stack) WriteAt(ctx context.Context, p []byte, off int64) error {
+	if err := s.check(off, int64(len(p))); err != nil {
+		return err
+	}
+	if err := s.gate.enter(ctx); err != nil {
+		return err
+	}
+	defer s.gate.leave()
+	return s.Device.WriteAt(ctx, p, off)
+}
+
+// Unmap implements Volume.
+func (s *Stack) Unmap(ctx context.Context, off, length int64) error {
+	if err := s.check(off, length); err != nil {
+		return err
+	}
+	if err := s.gate.enter(ctx); err != nil {
+		return err
+	}
+	defer s.gate.leave()
+	return s.Device.Unmap(ctx, off, length)
+}
+
+// Map implements tokens.View.
+func (s *Stack) Map(ctx context.Context, dst int64, from tokens.Snapshot, src, length int64) (int64, error) {
+	if err := s.check(dst, length); err != nil {
+		return 0, err
+	}
+	if err := s.gate.enter(ctx); err != nil {
+		return 0, err
+	}
+	defer s.gate.leave()
+	return s.Device.Map(ctx, dst, from, src, length)
+}
+
+// Pieces implements tokens.View.
+func (s *Stack) Pieces(ctx context.Context, ranges []backstore.Range, take func([]tokens.Piece) error) error {
+	for _, r := range ranges {
+		if err := s.check(r.Offset, r.Length); err != nil {
+			return err
+		}
+	}
+	if err := s.gate.shut(ctx); err != nil {
+		return err
+	}
+	defer s.gate.open()
+	return s.inner.Pieces(ctx, ranges, take)
+}
+
+// CompareAndWrite writes p at off if the range holds exactly compare, while nobody
+// else writes, and returns -1; otherwise the index of the first byte that differs.
+func (s *Stack) CompareAndWrite(ctx context.Context, compare, p []byte, off int64) (mismatch int, err error) {
+	err = s.update(ctx, off, len(p), func(data []byte) bool {
+		for i := range data {
+			if data[i] != compare[i] {
+				mismatch = i
+				return false
+			}
+		}
+		copy(data, p)
+		mismatch = -1
+		return true
+	})
+	return mismatch, err
+}
+
+// Update has fn change the length bytes at off in place, while nobody else writes.
+func (s *Stack) Update(ctx context.Context, off int64, length int, fn func(data []byte)) error {
+	return s.update(ctx, off, length, func(data []byte) bool {
+		fn(data)
+		return true
+	})
+}
+
+func (s *Stack) update(ctx context.Context, off int64, length int, fn func(data []byte) bool) error {
+	if err := s.check(off, int64(length)); err != nil {
+		return err
+	}
+	if err := s.gate.shut(ctx); err != nil {
+		return err
+	}
+	defer s.gate.open()
+	data := make([]byte, length)
+	if err := s.Device.ReadAt(ctx, data, off); err != nil || !fn(data) {
+		return err
+	}
+	return s.Device.WriteAt(ctx, data, off)
+}
