@@ -91,6 +91,9 @@ func (l *Local) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, err
 	if err != nil {
 		return TokenWritten{}, err
 	}
+	if err := l.service.CheckWritable(r.Volume); err != nil {
+		return TokenWritten{}, err
+	}
 	m, err := l.service.Tokens(ctx)
 	if err != nil {
 		return TokenWritten{}, err
@@ -219,10 +222,16 @@ func (l *Local) ReadVolume(ctx context.Context, name string, p []byte, off int64
 }
 
 func (l *Local) WriteVolume(ctx context.Context, name string, p []byte, off int64) error {
+	if err := l.service.CheckWritable(name); err != nil {
+		return err
+	}
 	return l.onRange(name, off, int64(len(p)), func(v *backstore.Volume) error { return v.WriteAt(ctx, p, off) })
 }
 
 func (l *Local) ZeroVolume(ctx context.Context, name string, off, length int64) error {
+	if err := l.service.CheckWritable(name); err != nil {
+		return err
+	}
 	return l.onRange(name, off, length, func(v *backstore.Volume) error { return v.Zero(ctx, off, length) })
 }
 

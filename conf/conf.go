@@ -33,6 +33,8 @@ type Config struct {
 	// Targets are the iSCSI target nodes, at least one, each with at least one
 	// LUN or a redirect.
 	Targets []Target
+	// Views are volumes made of others, each behind those that it is over.
+	Views []View
 	// DiscoveryAuthentication is what initiators have to prove before they are
 	// told the targets.
 	DiscoveryAuthentication Authentication
@@ -96,9 +98,9 @@ type Redirect struct {
 	Permanent bool
 }
 
-// LUN is one logical unit of a target. Exactly one of Volume and Backing is
-// set. LUNs with the same Volume or Backing are one logical unit, reachable in
-// several places: their other fields are equal.
+// LUN is one logical unit of a target. Exactly one of Volume, Backing and View is
+// set. LUNs with the same one are one logical unit, reachable in several places:
+// their other fields are equal.
 type LUN struct {
 	// Number is the LUN, 0 to MaxLUN.
 	Number uint16
@@ -107,6 +109,8 @@ type LUN struct {
 	// Backing is the path of a plain file that a gotgt backing store serves
 	// ("backing: file:PATH").
 	Backing string
+	// View is the name of one of the views.
+	View string
 	// Size is the capacity in bytes, a multiple of BlockSize; 0 when the file
 	// gives none, and then the volume or the backing file has to exist.
 	Size int64

@@ -16,6 +16,7 @@ type (
 		DataDir *string      `yaml:"data_dir"`
 		Portals []*string    `yaml:"portals"`
 		Targets []fileTarget `yaml:"targets"`
+		Views   []fileView   `yaml:"views"`
 
 		Discovery fileDiscovery `yaml:"discovery"`
 		Copy      fileCopy      `yaml:"copy"`
@@ -100,6 +101,7 @@ type (
 		LUN       *string `yaml:"lun"`
 		Volume    *string `yaml:"volume"`
 		Backing   *string `yaml:"backing"`
+		View      *string `yaml:"view"`
 		Size      *string `yaml:"size"`
 		BlockSize *string `yaml:"block_size"`
 		ReadOnly  *string `yaml:"read_only"`

@@ -27,7 +27,9 @@ func (c *checker) config(raw *fileConfig) *Config {
 		Level:  c.oneOf("log.level", raw.Log.Level, "info", "debug", "warn", "error"),
 		Format: c.oneOf("log.format", raw.Log.Format, "text", "json"),
 	}
+	cfg.Views = c.views(raw.Views)
 	c.checkShared(cfg.Targets)
+	c.checkViews(cfg.Views, cfg.Targets)
 	return cfg
 }
 
@@ -194,6 +196,10 @@ func (c *checker) medium(key, who string, raw *fileLUN, l *LUN) {
 	switch {
 	case raw.Volume != nil && raw.Backing != nil:
 		c.add(key+".backing", "%shas both volume and backing; keep one", who)
+	case raw.View != nil && (raw.Volume != nil || raw.Backing != nil):
+		c.add(key+".view", "%shas a volume or backing beside the view; keep one", who)
+	case raw.View != nil:
+		l.View, _ = c.required(key+".view", raw.View, "the name of one of the views")
 	case raw.Volume != nil:
 		l.Volume = *raw.Volume
 		if err := CheckVolumeName(l.Volume); err != nil {
@@ -206,8 +212,8 @@ func (c *checker) medium(key, who string, raw *fileLUN, l *LUN) {
 			return
 		}
 		l.Backing = resolve(c.file, path)
-	case !c.misshapen[key+".volume"] && !c.misshapen[key+".backing"]:
-		c.add(key+".volume", "%sno volume; give the name of one in the store (or backing: file:PATH)", who)
+	case !c.misshapen[key+".volume"] && !c.misshapen[key+".backing"] && !c.misshapen[key+".view"]:
+		c.add(key+".volume", "%sno volume; give the name of one in the store (or view: NAME, or backing: file:PATH)", who)
 	}
 }
 
@@ -324,6 +330,8 @@ func (l *LUN) Medium() string {
 		return "volume " + l.Volume
 	case l.Backing != "":
 		return "file " + l.Backing
+	case l.View != "":
+		return "view " + l.View
 	default:
 		return ""
 	}

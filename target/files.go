@@ -96,6 +96,9 @@ func (s *Service) ResizeFile(ctx context.Context, name string, size int64) (File
 	if err != nil {
 		return File{}, err
 	}
+	if err := s.checkFree(FilePrefix + name); err != nil {
+		return File{}, err
+	}
 	if err := v.Truncate(ctx, size); err != nil {
 		return File{}, err
 	}
@@ -112,6 +115,9 @@ func (s *Service) RenameFile(ctx context.Context, name, to string) (File, error)
 	if err != nil {
 		return File{}, err
 	}
+	if err := errors.Join(s.checkFree(FilePrefix+name), s.checkFree(FilePrefix+to)); err != nil {
+		return File{}, err
+	}
 	if err := s.store.RenameFile(ctx, name, to); err != nil {
 		return File{}, err
 	}
@@ -121,6 +127,9 @@ func (s *Service) RenameFile(ctx context.Context, name, to string) (File, error)
 
 // DeleteFile deletes a file, durably.
 func (s *Service) DeleteFile(ctx context.Context, name string) error {
+	if err := s.checkFree(FilePrefix + name); err != nil {
+		return err
+	}
 	if err := s.store.DeleteFile(ctx, name); err != nil {
 		return err
 	}

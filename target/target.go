@@ -33,6 +33,7 @@ type Service struct {
 	store     *backstore.Store
 	tokens    *tokens.Manager
 	copies    *copymgr.Manager
+	views     *views                       // nil before they are made
 	backings  []io.Closer                  // of LUNs outside the store
 	units     map[string]*scsi.LogicalUnit // by conf.LUN.Medium
 	space     *spaceWatch
@@ -206,6 +207,9 @@ func (s *Service) release() error {
 		}
 	}
 	s.stopUnits()
+	if s.views != nil {
+		errs = append(errs, s.views.close())
+	}
 	for _, c := range s.backings {
 		errs = append(errs, c.Close())
 	}

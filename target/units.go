@@ -23,12 +23,12 @@ import (
 // checkMedia compares every LUN with the volume or the file that it names, and
 // changes nothing.
 func (s *Service) checkMedia() error {
-	var problems conf.Problems
+	problems := s.checkViews()
 	seen := map[string]bool{}
 	for _, t := range s.cfg.Targets {
 		for i := range t.LUNs {
 			l := &t.LUNs[i]
-			if seen[l.Medium()] {
+			if seen[l.Medium()] || l.View != "" {
 				continue
 			}
 			seen[l.Medium()] = true
@@ -101,6 +101,9 @@ func growHint(l *conf.LUN, size int64) string {
 func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error) {
 	s.units = map[string]*scsi.LogicalUnit{}
 	s.copies = copymgr.New(s.tokens, copyRules(s.cfg), s.log)
+	if err := s.makeViews(ctx); err != nil {
+		return nil, err
+	}
 	var targets []iscsi.TargetConfig
 	for _, t := range s.cfg.Targets {
 		device := scsi.NewTarget(scsi.TargetConfig{Name: t.Name, PortGroups: s.portGroups(&t), Log: s.log})
@@ -109,7 +112,11 @@ func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error)
 			lu := s.units[l.Medium()]
 			if lu == nil {
 				var err error
-				if lu, err = s.makeUnit(ctx, l); err != nil {
+				var problem conf.Problem
+				if lu, err = s.makeUnit(ctx, l); errors.As(err, &problem) {
+					return nil, problem
+				}
+				if err != nil {
 					return nil, s.cfg.Problem(l.Key, "LUN %d: %v", l.Number, err)
 				}
 				s.units[l.Medium()] = lu
@@ -139,15 +146,25 @@ func copyRules(cfg *conf.Config) copymgr.Rules {
 // makeUnit makes the logical unit of l, with the copy manager on it.
 func (s *Service) makeUnit(ctx context.Context, l *conf.LUN) (*scsi.LogicalUnit, error) {
 	c := scsi.LUConfig{LogicalBlockLength: l.BlockSize, ReadOnly: l.ReadOnly}
-	if l.Volume != "" {
+	switch {
+	case l.View != "":
+		v, id := s.views.stack(l.View)
+		if p := s.checkSize(l, v.Size(), nil); p != nil {
+			return nil, *p
+		}
+		c.Volume, c.ID = v, id
+		if s.tokens.Shares(v) {
+			c.Thin, c.Space = true, s.space.space()
+		}
+	case l.Volume != "":
 		v, err := s.openVolume(ctx, l)
 		if err != nil {
 			return nil, err
 		}
 		c.Volume, c.ID, c.Thin, c.Space = v, v.ID(), true, s.space.space()
 		c.ReadOnly = c.ReadOnly || v.ReadOnly()
-	} else {
-		v, err := s.openBacking(l)
+	default:
+		v, err := s.openBacking(l.Backing, l.Size)
 		if err != nil {
 			return nil, err
 		}
@@ -158,7 +175,7 @@ func (s *Service) makeUnit(ctx context.Context, l *conf.LUN) (*scsi.LogicalUnit,
 	if err != nil {
 		return nil, err
 	}
-	if err := s.copies.Install(lu, cmp.Or(l.Volume, l.Backing)); err != nil {
+	if err := s.copies.Install(lu, cmp.Or(l.View, l.Volume, l.Backing)); err != nil {
 		return nil, fmt.Errorf("copy manager: %w", err)
 	}
 	return lu, nil
@@ -170,27 +187,33 @@ func (s *Service) openVolume(ctx context.Context, l *conf.LUN) (*backstore.Volum
 	if !errors.Is(err, backstore.ErrNotFound) {
 		return v, err
 	}
-	if v, err = s.store.CreateVolume(ctx, l.Volume, l.Size); err != nil {
-		return nil, fmt.Errorf("make volume %s: %w", l.Volume, err)
+	return s.makeVolume(ctx, l.Volume, l.Size)
+}
+
+func (s *Service) makeVolume(ctx context.Context, name string, size int64) (*backstore.Volume, error) {
+	v, err := s.store.CreateVolume(ctx, name, size)
+	if err != nil {
+		return nil, fmt.Errorf("make volume %s: %w", name, err)
 	}
-	s.log.WithField("volume", l.Volume).WithField("size", conf.FormatSize(l.Size)).Info("volume made")
+	s.log.WithField("volume", name).WithField("size", conf.FormatSize(size)).Info("volume made")
 	return v, nil
 }
 
-// openBacking opens the file of l through gotgt, and makes it when it is missing.
-func (s *Service) openBacking(l *conf.LUN) (scsi.Volume, error) {
-	f, err := os.OpenFile(l.Backing, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// openBacking opens a plain file through gotgt, and makes it with a size when it is
+// missing.
+func (s *Service) openBacking(path string, size int64) (scsi.Volume, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err == nil {
-		err = errors.Join(f.Truncate(l.Size), f.Close())
+		err = errors.Join(f.Truncate(size), f.Close())
 	} else if errors.Is(err, fs.ErrExist) {
 		err = nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("make %s: %w", l.Medium(), err)
+		return nil, fmt.Errorf("make %s: %w", path, err)
 	}
-	v, err := gotgtbs.Open("file:" + l.Backing)
+	v, err := gotgtbs.Open("file:" + path)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", l.Medium(), err)
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	s.backings = append(s.backings, v)
 	return v, nil

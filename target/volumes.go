@@ -114,6 +114,9 @@ func (s *Service) ResizeVolume(ctx context.Context, name string, size int64) (Vo
 	if err != nil {
 		return Volume{}, err
 	}
+	if err := s.checkFree(name); err != nil {
+		return Volume{}, err
+	}
 	for _, l := range s.lunsOf(name) {
 		if size%int64(l.BlockSize) != 0 {
 			return Volume{}, fmt.Errorf("%w: %d bytes are not a multiple of the block size %d of LUN %d of %s", backstore.ErrInvalid, size, l.BlockSize, l.Number, l.target)
@@ -139,6 +142,9 @@ func (s *Service) DeleteVolume(ctx context.Context, name string) error {
 		l := luns[0]
 		return fmt.Errorf("volume %s: %w as LUN %d of %s; take that out of the configuration (%s, line %d), restart odx serve if it runs, and delete the volume then",
 			name, ErrInUse, l.Number, l.target, s.cfg.File, s.cfg.Problem(l.Key, "").Line)
+	}
+	if err := s.checkFree(name); err != nil {
+		return err
 	}
 	if err := s.store.DeleteVolume(ctx, name); err != nil {
 		return err

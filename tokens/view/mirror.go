@@ -60,11 +60,6 @@ type mirrorRecord struct {
 	Clean  bool     `json:"clean"`   // the mirror was closed
 }
 
-// recordPrefix begins the key of every record of a view.
-const recordPrefix = "view/"
-
-func recordKey(view, what string) []byte { return []byte(recordPrefix + view + "/" + what) }
-
 // OpenMirror returns a mirror, and begins to sync the legs that need it. Of legs
 // that no mirror of this name has known, the first one is taken to have the data.
 func OpenMirror(ctx context.Context, c MirrorConfig) (*Mirror, error) {
@@ -76,9 +71,8 @@ func OpenMirror(ctx context.Context, c MirrorConfig) (*Mirror, error) {
 	text, err := c.Records.GetRecord(recordKey(c.Name, "mirror"))
 	if err == nil {
 		err = json.Unmarshal(text, &r)
-	} else if errors.Is(err, backstore.ErrNotFound) {
-		err = nil
 	}
+	err = ignoreNotFound(err)
 	if err != nil {
 		return nil, fmt.Errorf("state of mirror %s: %w", c.Name, err)
 	}

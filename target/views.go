@@ -1,0 +1,349 @@
+package target
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"odx/backstore"
+	"odx/conf"
+	"odx/tokens/view"
+	"odx/tokens/view/parttable"
+)
+
+// What views keep beside the data is in volumes of these names and the view's.
+const (
+	sumsPrefix   = ".view-sums-"
+	beforePrefix = ".view-before-"
+)
+
+// views are the volumes that the configuration makes of others.
+type views struct {
+	*Service
+	devices map[string]view.Device // by name of the view
+	gates   map[string]view.Gate   // by name of what is together
+	closers []viewCloser           // from the bottom up
+}
+
+type viewCloser struct {
+	name  string
+	close func(context.Context) error
+}
+
+// checkViews compares the views with what they are over, and changes nothing.
+func (s *Service) checkViews() (problems conf.Problems) {
+	for i := range s.cfg.Views {
+		v := &s.cfg.Views[i]
+		for _, d := range v.Over {
+			if d.View != "" || v.Size != 0 {
+				continue
+			}
+			if err := s.deviceExists(d); errors.Is(err, fs.ErrNotExist) || errors.Is(err, backstore.ErrNotFound) {
+				problems = append(problems, s.cfg.Problem(v.Key, "view %s: %s does not exist; give the view a size to make it with", v.Name, d))
+			} else if err != nil {
+				problems = append(problems, s.cfg.Problem(v.Key, "view %s: %s cannot be used: %v", v.Name, d, err))
+			}
+		}
+	}
+	return problems
+}
+
+func (s *Service) deviceExists(d conf.Device) error {
+	if d.Backing != "" {
+		_, err := os.Stat(d.Backing)
+		return err
+	}
+	_, err := s.openSpace(d)
+	return err
+}
+
+// openSpace returns the volume or file of the store that d names.
+func (s *Service) openSpace(d conf.Device) (*backstore.Volume, error) {
+	if d.File != "" {
+		return s.store.File(d.File)
+	}
+	return s.store.Volume(d.Volume)
+}
+
+// makeViews makes the views, and what they are over as far as it is missing. What
+// is kept beside the data for views that are not configured any more is removed:
+// the data may have changed without them.
+func (s *Service) makeViews(ctx context.Context) error {
+	s.views = &views{Service: s, devices: map[string]view.Device{}, gates: map[string]view.Gate{}}
+	if err := s.views.forgetOthers(ctx); err != nil {
+		return err
+	}
+	for i := range s.cfg.Views {
+		v := &s.cfg.Views[i]
+		d, err := s.views.make(ctx, v)
+		if err != nil {
+			return s.cfg.Problem(v.Key, "view %s: %v", v.Name, err)
+		}
+		s.views.devices[v.Name] = d
+	}
+	return nil
+}
+
+// make makes one view over those that were made before.
+func (s *views) make(ctx context.Context, v *conf.View) (view.Device, error) {
+	legs := make([]view.Leg, len(v.Over))
+	for i, d := range v.Over {
+		var err error
+		if legs[i], err = s.leg(ctx, v, d); err != nil {
+			return nil, err
+		}
+	}
+	switch v.Kind {
+	case conf.ViewPartition:
+		return s.partition(ctx, v, legs[0])
+	case conf.ViewStripe:
+		devices := make([]view.Device, len(legs))
+		for i := range legs {
+			devices[i] = legs[i].Device
+		}
+		return view.NewStripe(devices, v.Unit)
+	case conf.ViewMirror:
+		m, err := view.OpenMirror(ctx, view.MirrorConfig{Name: v.Name, Legs: legs, Copier: s.tokens, Records: s.store, Log: s.log})
+		if err != nil {
+			return nil, err
+		}
+		s.closers = append(s.closers, viewCloser{v.Name, m.Close})
+		return m, nil
+	case conf.ViewCache:
+		c, err := view.NewCache(view.CacheConfig{Of: legs[0].Device, Bytes: v.Memory, WriteBack: v.WriteBack})
+		if err != nil {
+			return nil, err
+		}
+		s.closers = append(s.closers, viewCloser{v.Name, c.Flush})
+		return c, nil
+	case conf.ViewVerify:
+		return s.verify(ctx, v, legs[0])
+	case conf.ViewOrigin:
+		return s.origin(ctx, v, legs[0])
+	case conf.ViewSnapshot:
+		return view.NewSnapshot(legs[0].Device.(*view.Origin)), nil
+	default:
+		return nil, fmt.Errorf("%w: kind %q", backstore.ErrInvalid, v.Kind)
+	}
+}
+
+// leg opens what v is over, and makes it when it is missing.
+func (s *views) leg(ctx context.Context, v *conf.View, d conf.Device) (view.Leg, error) {
+	if d.View != "" {
+		return view.Leg{Device: s.devices[d.View], ID: "view:" + d.View}, nil
+	}
+	if d.Backing != "" {
+		b, err := s.openBacking(d.Backing, v.Size)
+		if err != nil {
+			return view.Leg{}, err
+		}
+		return view.Leg{Device: view.Base(s.tokens, b), ID: d.String()}, nil
+	}
+	space, err := s.openSpace(d)
+	if errors.Is(err, backstore.ErrNotFound) && v.Size != 0 {
+		space, err = s.makeSpace(ctx, d, v.Size)
+	}
+	if err != nil {
+		return view.Leg{}, err
+	}
+	return view.Leg{Device: view.Base(s.tokens, space), ID: fmt.Sprintf("%x", space.ID())}, nil
+}
+
+func (s *views) makeSpace(ctx context.Context, d conf.Device, size int64) (*backstore.Volume, error) {
+	if d.File == "" {
+		return s.makeVolume(ctx, d.Volume, size)
+	}
+	if _, err := s.CreateFile(ctx, d.File, size); err != nil {
+		return nil, err
+	}
+	return s.store.File(d.File)
+}
+
+func (s *views) partition(ctx context.Context, v *conf.View, leg view.Leg) (view.Device, error) {
+	table, err := parttable.Read(ctx, leg, int64(v.BlockSize))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", v.Over[0], err)
+	}
+	p, ok := table.Find(v.Number)
+	if !ok {
+		return nil, fmt.Errorf("%s has no partition %d in its partition table (%s)", v.Over[0], v.Number, table.Scheme)
+	}
+	if table.Backup {
+		s.log.WithField("view", v.Name).Warn("the first partition table is damaged; the one at the end of the disk is used")
+	}
+	return view.NewPartition(leg.Device, p.Start, p.Length)
+}
+
+// verify makes the checksums anew when what they are of is not what it was.
+func (s *views) verify(ctx context.Context, v *conf.View, leg view.Leg) (view.Device, error) {
+	side := s.side(sumsPrefix, v, leg, view.SumsBytes(leg.Size()))
+	sums, err := side.open(ctx)
+	if errors.Is(err, errOverOther) {
+		s.log.WithField("view", v.Name).Warn("the view is over something else than before; its checksums begin anew")
+		if err := s.store.DeleteVolume(ctx, side.volume); err != nil {
+			return nil, err
+		}
+		sums, err = side.open(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return view.NewVerify(v.Name, leg.Device, sums, s.tokens)
+}
+
+// origin refuses to go on with a snapshot of something else.
+func (s *views) origin(ctx context.Context, v *conf.View, leg view.Leg) (view.Device, error) {
+	before, err := s.side(beforePrefix, v, leg, view.OriginBytes(leg.Size())).open(ctx)
+	if errors.Is(err, errOverOther) {
+		return nil, fmt.Errorf("what it keeps is of another device than %s, or one of another size; give the view another name to begin anew", v.Over[0])
+	}
+	if err != nil {
+		return nil, err
+	}
+	return view.OpenOrigin(view.OriginConfig{Name: v.Name, Of: leg.Device, Before: before, Copier: s.tokens, Records: s.store})
+}
+
+// errOverOther: what a view keeps beside its data is of other data.
+var errOverOther = errors.New("view over something else than before")
+
+// side is the volume that a view keeps beside its data.
+type side struct {
+	store        *backstore.Store
+	view, volume string
+	over         string // what the view is over
+	size         int64
+}
+
+func (s *views) side(prefix string, v *conf.View, leg view.Leg, size int64) side {
+	return side{s.store, v.Name, prefix + v.Name, fmt.Sprintf("%s %d", leg.ID, leg.Size()), size}
+}
+
+// open makes the volume when it is missing, and forgets what is stored of a view of
+// that name then. It returns errOverOther for one that belongs to other data.
+func (s side) open(ctx context.Context) (*backstore.Volume, error) {
+	v, err := s.store.Volume(s.volume)
+	if err == nil {
+		over, err := view.Identity(s.store, s.view)
+		if err == nil && over != s.over {
+			err = errOverOther
+		}
+		return v, err
+	}
+	if !errors.Is(err, backstore.ErrNotFound) {
+		return nil, err
+	}
+	if err := view.Forget(ctx, s.store, s.view); err != nil {
+		return nil, err
+	}
+	if err := view.SetIdentity(ctx, s.store, s.view, s.over); err != nil {
+		return nil, err
+	}
+	return s.store.CreateVolume(ctx, s.volume, s.size)
+}
+
+// forgetOthers removes the volumes beside views that are not configured.
+func (s *views) forgetOthers(ctx context.Context) error {
+	kept := map[string]bool{}
+	for _, v := range s.cfg.Views {
+		switch v.Kind {
+		case conf.ViewVerify:
+			kept[sumsPrefix+v.Name] = true
+		case conf.ViewOrigin:
+			kept[beforePrefix+v.Name] = true
+		}
+	}
+	for _, v := range s.store.Volumes() {
+		name, ok := strings.CutPrefix(v.Name(), beforePrefix)
+		if !ok {
+			name, ok = strings.CutPrefix(v.Name(), sumsPrefix)
+		}
+		if !ok || kept[v.Name()] {
+			continue
+		}
+		if err := s.store.DeleteVolume(ctx, v.Name()); err != nil {
+			return err
+		}
+		s.log.WithField("view", name).Warn("the view is not in the configuration any more; what it kept beside its data is removed")
+	}
+	return nil
+}
+
+// stack returns the view of that name as it is served, and its identity.
+func (s *views) stack(name string) (*view.Stack, [16]byte) {
+	together := s.together(name)
+	gate, ok := s.gates[together]
+	if !ok {
+		gate = view.NewGate()
+		s.gates[together] = gate
+	}
+	h := sha256.New()
+	id := s.store.ID()
+	h.Write(id[:])
+	io.WriteString(h, "view "+name)
+	return view.NewStack(s.devices[name], gate), [16]byte(h.Sum(nil))
+}
+
+// together returns one name for all views that are over the same devices, or over
+// each other.
+func (s *views) together(name string) string {
+	group := map[string]string{} // device → another one of the group, or itself
+	find := func(d string) string {
+		for group[d] != "" && group[d] != d {
+			d = group[d]
+		}
+		return d
+	}
+	for _, v := range s.cfg.Views {
+		for _, d := range v.Over {
+			group[find(d.String())] = find(v.Name)
+		}
+	}
+	return find(name)
+}
+
+// closeViewsLimit bounds how long a cache may take to write out what it holds.
+const closeViewsLimit = 30 * time.Second
+
+// close writes out what views hold, from the top down.
+func (s *views) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeViewsLimit)
+	defer cancel()
+	var errs []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		if err := s.closers[i].close(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("view %s: %w", s.closers[i].name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkFree returns ErrInUse for a volume, or a file with FilePrefix, that a view
+// is over.
+func (s *Service) checkFree(name string) error {
+	return s.checkNoView(name, func(*conf.View) bool { return true })
+}
+
+// CheckWritable returns ErrInUse for a space that a view is over which has to see
+// every write to it.
+func (s *Service) CheckWritable(name string) error {
+	return s.checkNoView(name, func(v *conf.View) bool { return v.Kind != conf.ViewPartition })
+}
+
+func (s *Service) checkNoView(name string, counts func(*conf.View) bool) error {
+	for i := range s.cfg.Views {
+		v := &s.cfg.Views[i]
+		for _, d := range v.Over {
+			if counts(v) && cmp.Or(d.View, d.Backing) == "" && d.String() == name {
+				return fmt.Errorf("%s: %w by view %s (%s, line %d)", name, ErrInUse, v.Name, s.cfg.File, s.cfg.Problem(v.Key, "").Line)
+			}
+		}
+	}
+	return nil
+}
