@@ -1,0 +1,105 @@
+package view
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"odx/backstore"
+)
+
+// counted is a volume that counts its reads.
+type counted struct {
+	Volume
+	reads int
+}
+
+func (c *counted) ReadAt(ctx context.Context, p []byte, off int64) error {
+	c.reads++
+	return c.Volume.ReadAt(ctx, p, off)
+}
+
+// TestCacheHolds: what was read or written is not read again; a cache never holds
+// more than its memory.
+func TestCacheHolds(t *testing.T) {
+	b := start(t)
+	const size = 1 << 20
+	below := &counted{Volume: b.outside(size)}
+	c := b.cache(b.base(below), false, 16)
+	must(t, c.WriteAt(ctx, pattern(1, 8192), 0))
+	must(t, c.ReadAt(ctx, make([]byte, 8192), 0))
+	must(t, c.ReadAt(ctx, make([]byte, 4096), 65536))
+	must(t, c.ReadAt(ctx, make([]byte, 512), 65536+512))
+	if below.reads != 1 {
+		t.Errorf("%d reads, want 1", below.reads)
+	}
+	for _, writeBack := range []bool{false, true} {
+		c := b.cache(b.base(below), writeBack, 16)
+		for off := int64(0); off < size; off += 20480 {
+			n := min(20480, size-off)
+			must(t, c.WriteAt(ctx, pattern(byte(off>>12), n), off))
+			must(t, c.ReadAt(ctx, make([]byte, 4096), size-4096-off/4096*4096))
+			if held, _ := c.Held(); held > 16*lineBytes {
+				t.Fatalf("%d bytes are held", held)
+			}
+		}
+	}
+}
+
+// TestWriteBack: writes are in the device after a flush, or when an offload read
+// covers them; what could not be written out is kept, and the flush says so.
+func TestWriteBack(t *testing.T) {
+	b := start(t)
+	const size = 64 << 10
+	plain := b.outside(size)
+	below := &faulty{Volume: plain}
+	c := b.cache(b.base(below), true, 256)
+	s := NewStack(c, NewGate())
+	zeros := make([]byte, size)
+	must(t, s.WriteAt(ctx, pattern(1, 8192), 512))
+	same(t, "before the flush", contents(t, plain), zeros)
+	if _, dirty := c.Held(); dirty != 3*lineBytes {
+		t.Errorf("%d bytes are not written out", dirty)
+	}
+	below.writes.Store(true)
+	if err := s.Flush(ctx); !errors.Is(err, errInjected) {
+		t.Errorf("flush: %v", err)
+	}
+	below.writes.Store(false)
+	must(t, s.Flush(ctx))
+	want := make([]byte, size)
+	copy(want[512:], pattern(1, 8192))
+	same(t, "after the flush", contents(t, plain), want)
+
+	must(t, s.WriteAt(ctx, pattern(2, 4096), 16384))
+	token, n := b.populate(t, s, backstore.Range{Offset: 16384, Length: 4096})
+	same(t, "after an offload read", contents(t, plain)[16384:][:4096], pattern(2, 4096))
+	must(t, s.WriteAt(ctx, pattern(3, 4096), 16384))
+	b.writeUsing(t, token, s, 32768, n)
+	same(t, "copy", contents(t, s)[32768:][:4096], pattern(2, 4096))
+	below.writes.Store(true) // what is still held cannot be lost
+	same(t, "read with nothing written out", contents(t, s)[16384:][:4096], pattern(3, 4096))
+	below.writes.Store(false)
+	must(t, s.Flush(ctx))
+}
+
+// TestCacheOffloadWriteDrops: an offload write drops what it covers, written out or
+// not, and keeps the rest of lines that it covers a part of.
+func TestCacheOffloadWriteDrops(t *testing.T) {
+	b := start(t)
+	const size = 64 << 10
+	src := b.volume(t, size)
+	must(t, src.WriteAt(ctx, pattern(9, size), 0))
+	token, _ := b.populate(t, src, backstore.Range{Length: size})
+	for _, writeBack := range []bool{false, true} {
+		c := b.cache(b.base(b.volume(t, size)), writeBack, 256)
+		s := NewStack(c, NewGate())
+		must(t, s.WriteAt(ctx, pattern(1, size), 0))
+		b.writeUsing(t, token, s, 512, 20480)
+		want := pattern(1, size)
+		copy(want[512:], pattern(9, 20480))
+		same(t, "copy", contents(t, s), want)
+		must(t, s.Flush(ctx))
+		same(t, "copy below", contents(t, c.of), want)
+	}
+}
