@@ -281,11 +281,29 @@ func FuzzParse(f *testing.F) {
 		for _, target := range cfg.Targets {
 			seen := map[uint16]bool{}
 			for _, l := range target.LUNs {
-				if seen[l.Number] || (l.Volume == "") == (l.Backing == "") || l.Size%int64(l.BlockSize) != 0 {
+				media := 0
+				for _, name := range []string{l.Volume, l.Backing, l.View} {
+					if name != "" {
+						media++
+					}
+				}
+				if seen[l.Number] || media != 1 || l.Size%int64(l.BlockSize) != 0 {
 					t.Errorf("accepted LUN %+v", l)
 				}
 				seen[l.Number] = true
 			}
+		}
+		made := map[string]bool{}
+		for _, v := range cfg.Views {
+			for _, d := range v.Over {
+				if d.View != "" && !made[d.View] {
+					t.Errorf("view %+v stands before what it is over", v)
+				}
+			}
+			if made[v.Name] || v.Kind == "" || len(v.Over) == 0 {
+				t.Errorf("accepted view %+v", v)
+			}
+			made[v.Name] = true
 		}
 	})
 }
