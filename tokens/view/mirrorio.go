@@ -48,6 +48,9 @@ func (v *Mirror) fromAny(ctx context.Context, read func(Device) error) (err erro
 
 // ReadAt implements Volume.
 func (v *Mirror) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if v.Legs[v.first()].ReadAt(ctx, p, off) == nil {
+		return nil
+	}
 	return v.fromAny(ctx, func(leg Device) error { return leg.ReadAt(ctx, p, off) })
 }
 
@@ -70,20 +73,23 @@ func (v *Mirror) onAll(ctx context.Context, change func(ctx context.Context, leg
 	var mu sync.Mutex
 	var failed uint64
 	var first error
-	var legs sync.WaitGroup
-	for following := v.following.Load(); following != 0; following &= following - 1 {
-		i := bits.TrailingZeros64(following)
-		legs.Go(func() {
-			if err := change(ctx, v.Legs[i]); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				if failed |= 1 << i; first == nil {
-					first = err
-				}
+	one := func(i int) {
+		if err := change(ctx, v.Legs[i]); err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			if failed |= 1 << i; first == nil {
+				first = err
 			}
-		})
+		}
 	}
-	legs.Wait()
+	var others sync.WaitGroup
+	following := v.following.Load()
+	for ; following&(following-1) != 0; following &= following - 1 {
+		i := bits.TrailingZeros64(following)
+		others.Go(func() { one(i) })
+	}
+	one(bits.TrailingZeros64(following))
+	others.Wait()
 	if failed == 0 {
 		return nil
 	}

@@ -100,6 +100,16 @@ func (s *served) draw(t *rapid.T) backstore.Range {
 	return backstore.Range{Offset: first * 512, Length: count * 512}
 }
 
+// drawBytes draws a range of any bytes, if all volumes below take that.
+func (w *world) drawBytes(t *rapid.T, s *served) backstore.Range {
+	r := s.draw(t)
+	if w.manager.Shares(s) && rapid.Bool().Draw(t, "any bytes") {
+		cut := rapid.Int64Range(0, 511).Draw(t, "cut")
+		r.Offset, r.Length = r.Offset+cut, r.Length-cut-rapid.Int64Range(0, 511-cut).Draw(t, "cut at the end")
+	}
+	return r
+}
+
 // wrote compares the outcome of a write with what the stack is for, and reports
 // whether it took place.
 func (s *served) wrote(t *rapid.T, err error) bool {
@@ -117,7 +127,7 @@ func (s *served) wrote(t *rapid.T, err error) bool {
 
 func (w *world) write(t *rapid.T) {
 	s := w.pick(t)
-	r := s.draw(t)
+	r := w.drawBytes(t, s)
 	p := pattern(rapid.Byte().Draw(t, "seed"), r.Length)
 	if s.wrote(t, s.WriteAt(ctx, p, r.Offset)) {
 		copy(s.model[r.Offset:], p)
@@ -126,7 +136,7 @@ func (w *world) write(t *rapid.T) {
 
 func (w *world) unmap(t *rapid.T) {
 	s := w.pick(t)
-	r := s.draw(t)
+	r := w.drawBytes(t, s)
 	if s.wrote(t, s.Unmap(ctx, r.Offset, r.Length)) {
 		clear(s.model[r.Offset : r.Offset+r.Length])
 	}
@@ -156,7 +166,7 @@ func (w *world) compareAndWrite(t *rapid.T) {
 
 func (w *world) read(t *rapid.T) {
 	s := w.pick(t)
-	r := s.draw(t)
+	r := w.drawBytes(t, s)
 	p := make([]byte, r.Length)
 	must(t, s.ReadAt(ctx, p, r.Offset))
 	same(t, s.kind, p, s.model[r.Offset:][:r.Length])
@@ -204,6 +214,9 @@ func (w *world) writeToken(t *rapid.T) {
 func (w *world) copy(t *rapid.T) {
 	from, to := w.pick(t), w.pick(t)
 	src, dst := from.draw(t), to.draw(t)
+	if w.manager.Shares(from) && w.manager.Shares(to) {
+		src, dst = w.drawBytes(t, from), w.drawBytes(t, to)
+	}
 	n := min(src.Length, dst.Length)
 	want := bytes.Clone(from.model[src.Offset:][:n])
 	err := w.manager.Copy(ctx, from, src.Offset, to, dst.Offset, n, func(int64) {})

@@ -63,12 +63,8 @@ func (v *stripe) at(off int64) (leg int, legOff, left int64) {
 	return int(n % legs), n/legs*v.unit + in, v.unit - in
 }
 
-// each calls fn for the parts of a range of bytes by unit: one leg after the other
-// when there is only one unit, legs side by side otherwise.
+// each calls fn for the parts of a range of bytes by unit, legs side by side.
 func (v *stripe) each(off, length int64, fn func(leg Device, legOff, from, n int64) error) error {
-	if first, legOff, left := v.at(off); length <= left {
-		return fn(v.legs[first], legOff, 0, length)
-	}
 	var g errgroup.Group
 	for i, leg := range v.legs {
 		g.Go(func() error {
@@ -89,12 +85,18 @@ func (v *stripe) each(off, length int64, fn func(leg Device, legOff, from, n int
 }
 
 func (v *stripe) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if leg, legOff, left := v.at(off); int64(len(p)) <= left {
+		return v.legs[leg].ReadAt(ctx, p, legOff)
+	}
 	return v.each(off, int64(len(p)), func(leg Device, legOff, from, n int64) error {
 		return leg.ReadAt(ctx, p[from:from+n], legOff)
 	})
 }
 
 func (v *stripe) WriteAt(ctx context.Context, p []byte, off int64) error {
+	if leg, legOff, left := v.at(off); int64(len(p)) <= left {
+		return v.legs[leg].WriteAt(ctx, p, legOff)
+	}
 	return v.each(off, int64(len(p)), func(leg Device, legOff, from, n int64) error {
 		return leg.WriteAt(ctx, p[from:from+n], legOff)
 	})

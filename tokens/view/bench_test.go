@@ -1,0 +1,92 @@
+package view
+
+import (
+	"testing"
+
+	"odx/backstore"
+	"odx/tokens"
+)
+
+// benchStacks calls run with a stack of each kind over volumes of the store, of 512
+// MiB each.
+func benchStacks(b *testing.B, run func(b *testing.B, bed *bed, s *Stack)) {
+	const size = 512 << 20
+	for _, c := range []struct {
+		kind string
+		make func(bed *bed) Device
+	}{
+		{"volume", func(bed *bed) Device { return bed.base(bed.volume(b, size)) }},
+		{"partition", func(bed *bed) Device {
+			v, err := NewPartition(bed.base(bed.volume(b, size)), 1<<20, size-2<<20)
+			must(b, err)
+			return v
+		}},
+		{"stripe", func(bed *bed) Device {
+			return stripeOf(b, 64<<10, bed.base(bed.volume(b, size)), bed.base(bed.volume(b, size)))
+		}},
+		{"mirror", func(bed *bed) Device {
+			m := bed.mirror(b, bed.base(bed.volume(b, size)), bed.base(bed.volume(b, size)))
+			m.resyncs.Wait()
+			return m
+		}},
+		{"write-through", func(bed *bed) Device { return bed.cache(bed.base(bed.volume(b, size)), false, 16384) }},
+		{"write-back", func(bed *bed) Device { return bed.cache(bed.base(bed.volume(b, size)), true, 16384) }},
+		{"verify", func(bed *bed) Device { return bed.verify(b, bed.base(bed.volume(b, size))) }},
+		{"origin", func(bed *bed) Device { return bed.origin(b, bed.base(bed.volume(b, size))) }},
+	} {
+		b.Run(c.kind, func(b *testing.B) {
+			bed := newBed(b)
+			defer bed.close(b)
+			run(b, bed, NewStack(c.make(bed), NewGate()))
+		})
+	}
+}
+
+// BenchmarkRead4K reads blocks that were written before, within 16 MiB.
+func BenchmarkRead4K(b *testing.B) {
+	benchStacks(b, func(b *testing.B, _ *bed, s *Stack) {
+		const area = 16 << 20
+		must(b, s.WriteAt(ctx, pattern(1, area), 0))
+		p := make([]byte, 4096)
+		b.SetBytes(4096)
+		b.ReportAllocs()
+		for i := int64(0); b.Loop(); i++ {
+			must(b, s.ReadAt(ctx, p, i*7*4096%area))
+		}
+	})
+}
+
+// BenchmarkWrite4K overwrites blocks within 16 MiB.
+func BenchmarkWrite4K(b *testing.B) {
+	benchStacks(b, func(b *testing.B, _ *bed, s *Stack) {
+		const area = 16 << 20
+		must(b, s.WriteAt(ctx, pattern(1, area), 0))
+		p := pattern(2, 4096)
+		b.SetBytes(4096)
+		b.ReportAllocs()
+		for i := int64(0); b.Loop(); i++ {
+			must(b, s.WriteAt(ctx, p, i*7*4096%area))
+		}
+	})
+}
+
+// BenchmarkOffload copies 256 MiB within a view by token, to 1 MiB further up.
+func BenchmarkOffload(b *testing.B) {
+	benchStacks(b, func(b *testing.B, bed *bed, s *Stack) {
+		const length = 256 << 20
+		for off := int64(0); off < length; off += 16 << 20 {
+			must(b, s.WriteAt(ctx, pattern(byte(off>>24), 16<<20), off))
+		}
+		b.SetBytes(length)
+		made := 0
+		for b.Loop() {
+			for done := int64(0); done < length; made++ {
+				token, n := bed.populate(b, s, backstore.Range{Offset: done, Length: length - done})
+				bed.writeUsing(b, token, s, done+1<<20, n)
+				done += n
+				must(b, bed.manager.Delete(ctx, token.ID(), tokens.Deleted))
+			}
+		}
+		b.ReportMetric(float64(made)/float64(b.N), "tokens/op")
+	})
+}
