@@ -140,20 +140,23 @@ func (s *views) leg(ctx context.Context, v *conf.View, d conf.Device) (view.Leg,
 		return view.Leg{Device: s.devices[d.View], ID: "view:" + d.View}, nil
 	}
 	if d.Backing != "" {
+		_, err := os.Stat(d.Backing)
+		fresh := errors.Is(err, fs.ErrNotExist)
 		b, err := s.openBacking(d.Backing, v.Size)
 		if err != nil {
 			return view.Leg{}, err
 		}
-		return view.Leg{Device: view.Base(s.tokens, b), ID: d.String()}, nil
+		return view.Leg{Device: view.Base(s.tokens, b), ID: d.String(), Fresh: fresh}, nil
 	}
 	space, err := s.openSpace(d)
-	if errors.Is(err, backstore.ErrNotFound) && v.Size != 0 {
+	fresh := errors.Is(err, backstore.ErrNotFound) && v.Size != 0
+	if fresh {
 		space, err = s.makeSpace(ctx, d, v.Size)
 	}
 	if err != nil {
 		return view.Leg{}, err
 	}
-	return view.Leg{Device: view.Base(s.tokens, space), ID: fmt.Sprintf("%x", space.ID())}, nil
+	return view.Leg{Device: view.Base(s.tokens, space), ID: fmt.Sprintf("%x", space.ID()), Fresh: fresh}, nil
 }
 
 func (s *views) makeSpace(ctx context.Context, d conf.Device, size int64) (*backstore.Volume, error) {

@@ -33,7 +33,7 @@ func (b *bed) stack(t fataler, size int64) crashed {
 	}
 	m, err := OpenMirror(ctx, MirrorConfig{
 		Name: "m", Copier: b.manager, Records: b.store, Log: discard(),
-		Legs: []Leg{{b.base(volume("a", size)), "a"}, {b.base(volume("b", size)), "b"}},
+		Legs: []Leg{{Device: b.base(volume("a", size)), ID: "a"}, {Device: b.base(volume("b", size)), ID: "b"}},
 	})
 	must(t, err)
 	b.closers = append(b.closers, m.Close)

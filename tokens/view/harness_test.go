@@ -123,7 +123,7 @@ func (b *bed) mirror(t fataler, legs ...Device) *Mirror {
 	t.Helper()
 	c := MirrorConfig{Name: b.name(), Copier: b.manager, Records: b.store, Log: discard()}
 	for i, d := range legs {
-		c.Legs = append(c.Legs, Leg{d, fmt.Sprint("leg", i)})
+		c.Legs = append(c.Legs, Leg{Device: d, ID: fmt.Sprint("leg", i)})
 	}
 	m, err := OpenMirror(ctx, c)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,9 @@ import (
 type Leg struct {
 	Device
 	ID string
+	// Fresh: it was made just now, and holds nothing of the mirror's data, whatever
+	// had its identity before.
+	Fresh bool
 }
 
 // MirrorConfig describes a mirror.
@@ -51,7 +55,8 @@ type Mirror struct {
 	regions           regions // exclusive: a write, or a step of a resync
 
 	stop    context.CancelFunc
-	resyncs sync.WaitGroup
+	resyncs sync.WaitGroup // the resync of the start
+	syncing sync.Mutex     // held by a resync
 }
 
 // mirrorRecord is what is stored of a mirror.
@@ -61,7 +66,8 @@ type mirrorRecord struct {
 }
 
 // OpenMirror returns a mirror, and begins to sync the legs that need it. Of legs
-// that no mirror of this name has known, the first one is taken to have the data.
+// that no mirror of this name has known, the first one that is not fresh is taken
+// to have the data.
 func OpenMirror(ctx context.Context, c MirrorConfig) (*Mirror, error) {
 	if len(c.Legs) < 2 || len(c.Legs) > 64 {
 		return nil, fmt.Errorf("%w: mirror of %d legs", backstore.ErrInvalid, len(c.Legs))
@@ -78,12 +84,16 @@ func OpenMirror(ctx context.Context, c MirrorConfig) (*Mirror, error) {
 	}
 	var inSync uint64
 	for i, leg := range c.Legs {
-		if slices.Contains(r.InSync, leg.ID) && (r.Clean || inSync == 0) {
+		if slices.Contains(r.InSync, leg.ID) && !leg.Fresh && (r.Clean || inSync == 0) {
 			inSync |= 1 << i
 		}
 	}
 	if inSync == 0 {
-		inSync = 1
+		// A new mirror, or none of the legs is known to have what it held last.
+		inSync = 1 << max(0, slices.IndexFunc(c.Legs, func(l Leg) bool { return !l.Fresh }))
+		if len(r.InSync) > 0 {
+			c.Log.WithField("view", c.Name).WithField("leg", c.Legs[bits.TrailingZeros64(inSync)].ID).Error("no leg of the mirror that was in sync is there; what this one has is taken")
+		}
 	}
 	if err := v.store(ctx, inSync, false); err != nil {
 		return nil, err
@@ -145,6 +155,7 @@ func (v *Mirror) drop(ctx context.Context, legs uint64, err error) error {
 	defer v.state.Unlock()
 	inSync := v.inSync.Load()
 	if legs&inSync == inSync {
+		v.following.Store(v.following.Load() &^ (legs &^ inSync))
 		return err
 	}
 	if legs&inSync != 0 {
@@ -163,8 +174,10 @@ func (v *Mirror) drop(ctx context.Context, legs uint64, err error) error {
 }
 
 // Resync copies the data to every leg that does not have it, while the mirror is
-// in use.
+// in use. It waits for another resync to end first.
 func (v *Mirror) Resync(ctx context.Context) error {
+	v.syncing.Lock()
+	defer v.syncing.Unlock()
 	var errs []error
 	for i := range v.Legs {
 		if v.inSync.Load()&(1<<i) == 0 {
@@ -182,10 +195,6 @@ const syncStep = 16 << 20
 func (v *Mirror) syncLeg(ctx context.Context, leg int) error {
 	bit := uint64(1) << leg
 	v.state.Lock()
-	if v.following.Load()&bit != 0 {
-		v.state.Unlock()
-		return nil // somebody else does it
-	}
 	v.following.Store(v.following.Load() | bit)
 	v.state.Unlock()
 	err := v.copyTo(ctx, leg)
