@@ -104,6 +104,11 @@ func (v *Volume) admit(ctx context.Context, off, length int64) error {
 // Flush makes every write of the store that returned before durable.
 func (v *Volume) Flush(ctx context.Context) error { return v.store.Flush(ctx) }
 
+// Barrier makes sure that after a crash nothing that is written after it is there
+// without all that was written before it. The journal keeps all changes in one
+// order, so there is nothing to do.
+func (v *Volume) Barrier(context.Context) error { return v.store.usable() }
+
 // WriteAt writes p at off. It takes effect in steps of at most 1 MiB; after an
 // error some of them may have been done.
 func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64) error {

@@ -1,0 +1,172 @@
+// Package disktest has a container in memory for tests of virtual disk formats. It
+// notes every change, so that a test can look at what any power cut leaves.
+package disktest
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+
+	"odx/backstore"
+)
+
+// Memory is a disk.Container in memory. It is safe for concurrent use.
+type Memory struct {
+	mu      sync.Mutex
+	data    []byte
+	changes []change
+	// Fail, if it is set, is asked before each operation and makes it fail.
+	Fail func(op string) error
+}
+
+// change is a write of data at off, or a new length; a barrier has neither.
+type change struct {
+	off      int64
+	data     []byte
+	truncate bool // to off
+}
+
+// New returns a container that holds data.
+func New(data []byte) *Memory { return &Memory{data: slices.Clone(data)} }
+
+// Bytes returns what the container holds.
+func (m *Memory) Bytes() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.data)
+}
+
+// Size implements disk.Container.
+func (m *Memory) Size() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return int64(len(m.data))
+}
+
+// begin locks m for an operation on a range.
+func (m *Memory) begin(ctx context.Context, op string, off, length int64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	if size := int64(len(m.data)); off < 0 || length < 0 || off > size || length > size-off {
+		m.mu.Unlock()
+		return fmt.Errorf("%w: %s of %d bytes at %d of a container of %d", backstore.ErrRange, op, length, off, size)
+	}
+	if m.Fail != nil {
+		if err := m.Fail(op); err != nil {
+			m.mu.Unlock()
+			return err
+		}
+	}
+	return nil
+}
+
+// ReadAt implements disk.Container.
+func (m *Memory) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := m.begin(ctx, "read", off, int64(len(p))); err != nil {
+		return err
+	}
+	defer m.mu.Unlock()
+	copy(p, m.data[off:])
+	return nil
+}
+
+// WriteAt implements disk.Container.
+func (m *Memory) WriteAt(ctx context.Context, p []byte, off int64) error {
+	if err := m.begin(ctx, "write", off, int64(len(p))); err != nil {
+		return err
+	}
+	defer m.mu.Unlock()
+	m.apply(change{off: off, data: slices.Clone(p)})
+	return nil
+}
+
+// Unmap implements disk.Container.
+func (m *Memory) Unmap(ctx context.Context, off, length int64) error {
+	if err := m.begin(ctx, "unmap", off, length); err != nil {
+		return err
+	}
+	defer m.mu.Unlock()
+	m.apply(change{off: off, data: make([]byte, length)})
+	return nil
+}
+
+// Truncate implements disk.Container.
+func (m *Memory) Truncate(ctx context.Context, size int64) error {
+	if err := m.begin(ctx, "truncate", 0, 0); err != nil {
+		return err
+	}
+	defer m.mu.Unlock()
+	m.apply(change{off: size, truncate: true})
+	return nil
+}
+
+// Barrier implements disk.Container.
+func (m *Memory) Barrier(ctx context.Context) error {
+	if err := m.begin(ctx, "barrier", 0, 0); err != nil {
+		return err
+	}
+	defer m.mu.Unlock()
+	m.changes = append(m.changes, change{})
+	return nil
+}
+
+// Flush implements disk.Container.
+func (m *Memory) Flush(ctx context.Context) error { return m.Barrier(ctx) }
+
+// apply makes a change. m.mu is held.
+func (m *Memory) apply(c change) {
+	m.changes = append(m.changes, c)
+	m.data = c.apply(m.data)
+}
+
+func (c change) apply(data []byte) []byte {
+	if !c.truncate {
+		copy(data[min(c.off, int64(len(data))):], c.data)
+		return data
+	}
+	if grow := c.off - int64(len(data)); grow > 0 {
+		return append(data, make([]byte, grow)...)
+	}
+	kept := data[:c.off]
+	clear(data[c.off:])
+	return kept
+}
+
+// Forget makes what the container holds now the state that Cut begins with.
+func (m *Memory) Forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.changes = nil
+}
+
+// Changes returns the number of changes and barriers since Forget.
+func (m *Memory) Changes() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.changes)
+}
+
+// Cut returns what a power cut after the first n changes can leave of a container
+// that held base at the last Forget: all that was written before the last barrier,
+// and of what came after it what rng picks; everything if rng is nil.
+func (m *Memory) Cut(base []byte, n int, rng *rand.Rand) *Memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last := 0
+	for i, c := range m.changes[:n] {
+		if c.data == nil && !c.truncate {
+			last = i
+		}
+	}
+	data := slices.Clone(base)
+	for i, c := range m.changes[:n] {
+		if i < last || rng == nil || rng.IntN(2) == 0 {
+			data = c.apply(data)
+		}
+	}
+	return &Memory{data: data}
+}
