@@ -1,0 +1,430 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"odx/backstore"
+	"odx/tokens"
+)
+
+// Copier is what a disk needs of the token manager: see tokens.Manager.MapTo.
+type Copier interface {
+	MapTo(ctx context.Context, v tokens.Volume, dst int64, s tokens.Snapshot, src, length int64) (int64, error)
+}
+
+// Config is what a Disk is made of.
+type Config struct {
+	Table Table
+	// Reader holds the payload. If it is a Container, the disk can be written to.
+	Reader Reader
+	Copier Copier
+	// Parent is what a differencing disk is over; nil: without one, what the disk
+	// does not have itself reads as zeros.
+	Parent *Disk
+}
+
+// Disk is an open virtual disk as a volume. It is safe for concurrent use. It is a
+// view.Device where its container is a volume.
+type Disk struct {
+	table    Table
+	reader   Reader
+	c        Container // nil: nothing is written
+	copier   Copier
+	parent   *Disk
+	geometry Geometry
+
+	// gate is held shared while bytes of blocks that have their place are read and
+	// written, and alone while the table changes.
+	gate *semaphore.Weighted
+	// changed says that the table knows that the payload changes.
+	changed atomic.Bool
+}
+
+// New returns the disk. It belongs to the Disk from now on.
+func New(c Config) *Disk {
+	d := &Disk{
+		table: c.Table, reader: c.Reader, copier: c.Copier, parent: c.Parent,
+		geometry: c.Table.Info().Geometry, gate: semaphore.NewWeighted(math.MaxInt64),
+	}
+	d.c, _ = c.Reader.(Container)
+	return d
+}
+
+// Info describes the disk.
+func (d *Disk) Info() Info { return d.table.Info() }
+
+// Table returns the disk's table, for whoever has the disk alone.
+func (d *Disk) Table() Table { return d.table }
+
+// Parent returns what a differencing disk is over, or nil.
+func (d *Disk) Parent() *Disk { return d.parent }
+
+// Size returns the capacity in bytes.
+func (d *Disk) Size() int64 { return d.geometry.Size }
+
+// Flush makes everything written before durable.
+func (d *Disk) Flush(ctx context.Context) error {
+	if d.c == nil {
+		return nil
+	}
+	return d.c.Flush(ctx)
+}
+
+// Close leaves the file as one that was closed in order, durably.
+func (d *Disk) Close(ctx context.Context) error {
+	if err := d.gate.Acquire(ctx, math.MaxInt64); err != nil {
+		return err
+	}
+	defer d.gate.Release(math.MaxInt64)
+	err := d.table.Close(ctx)
+	if d.c != nil {
+		err = errors.Join(err, d.c.Flush(ctx))
+	}
+	return err
+}
+
+// span is the part of a range that is in one block.
+type span struct {
+	block  int64
+	off    int64 // in the block
+	length int64
+	done   int64 // bytes of the range before it
+}
+
+// span returns the part of [off, off+length) from byte done on.
+func (d *Disk) span(off, length, done int64) span {
+	at := off + done
+	s := span{block: at / d.geometry.BlockLength, off: at % d.geometry.BlockLength, done: done}
+	s.length = min(length-done, d.geometry.BlockLength-s.off)
+	return s
+}
+
+func (d *Disk) check(off, length int64) error {
+	if size := d.Size(); off < 0 || length < 0 || off > size || length > size-off {
+		return fmt.Errorf("%w: virtual disk of %d bytes, wanted %d at %d", backstore.ErrRange, size, length, off)
+	}
+	return nil
+}
+
+// ReadAt fills p from byte off on.
+func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := d.check(off, int64(len(p))); err != nil {
+		return err
+	}
+	if err := d.gate.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer d.gate.Release(1)
+	for done := int64(0); done < int64(len(p)); {
+		s := d.span(off, int64(len(p)), done)
+		if err := d.readSpan(ctx, p[done:done+s.length], s, off+done); err != nil {
+			return err
+		}
+		done += s.length
+	}
+	return nil
+}
+
+// readSpan reads what is in one block, of which at is the place on the disk.
+func (d *Disk) readSpan(ctx context.Context, p []byte, s span, at int64) error {
+	switch b := d.table.Block(s.block); b.State {
+	case Full:
+		return d.reader.ReadAt(ctx, p, b.Offset+s.off)
+	case Zero:
+		clear(p)
+		return nil
+	case Absent:
+		return d.readBelow(ctx, p, at)
+	default:
+		return d.presence(ctx, s, func(set bool, from, n int64) error {
+			if set {
+				return d.reader.ReadAt(ctx, p[from:from+n], b.Offset+s.off+from)
+			}
+			return d.readBelow(ctx, p[from:from+n], at+from)
+		})
+	}
+}
+
+// readBelow reads what the disk does not have itself.
+func (d *Disk) readBelow(ctx context.Context, p []byte, at int64) error {
+	here := int64(0)
+	if d.parent != nil {
+		// A parent can be shorter; beyond it there are zeros.
+		here = min(max(d.parent.Size()-at, 0), int64(len(p)))
+	}
+	clear(p[here:])
+	if here == 0 {
+		return nil
+	}
+	return d.parent.ReadAt(ctx, p[:here], at)
+}
+
+// presence calls fn with the parts of a span of a Partial block whose sectors are,
+// or are not, in the container. from counts from the span's first byte.
+func (d *Disk) presence(ctx context.Context, s span, fn func(set bool, from, n int64) error) error {
+	sector := d.geometry.SectorLength
+	first := s.off / sector
+	count := (s.off+s.length+sector-1)/sector - first
+	bits, err := d.table.Present(ctx, s.block, first, count)
+	if err != nil {
+		return err
+	}
+	for i := int64(0); i < count; {
+		set, n := bits.Run(i, count)
+		from := max((first+i)*sector-s.off, 0)
+		to := min((first+i+n)*sector-s.off, s.length)
+		if err := fn(set, from, to-from); err != nil {
+			return err
+		}
+		i += n
+	}
+	return nil
+}
+
+// WriteAt writes p at byte off.
+func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
+	_, err := d.change(ctx, off, int64(len(p)), func(s span, at int64) (int64, error) {
+		return s.length, d.c.WriteAt(ctx, p[s.done:s.done+s.length], at)
+	})
+	return err
+}
+
+// mapTimeBound is when Map stops and says how far it came.
+const mapTimeBound = 500 * time.Millisecond
+
+// Map makes [dst, dst+length) equal to [src, src+length) of the snapshot. It returns
+// the bytes done, contiguous from dst: all, or fewer without an error, but some.
+func (d *Disk) Map(ctx context.Context, dst int64, from tokens.Snapshot, src, length int64) (int64, error) {
+	deadline := time.Now().Add(mapTimeBound)
+	return d.change(ctx, dst, length, func(s span, at int64) (int64, error) {
+		if s.done > 0 && time.Now().After(deadline) {
+			return 0, nil
+		}
+		for done := int64(0); done < s.length; {
+			n, err := d.copier.MapTo(ctx, d.c, at+done, from, src+s.done+done, s.length-done)
+			if err != nil {
+				return 0, err
+			}
+			done += n
+		}
+		return s.length, nil
+	})
+}
+
+// change has payload changed in each span of a range: in the container, at byte at.
+// It returns the bytes done; payload stops it by doing none of a span. Spans that are
+// in place already are changed beside each other, the others one at a time.
+func (d *Disk) change(ctx context.Context, off, length int64, payload func(s span, at int64) (int64, error)) (done int64, err error) {
+	if err := d.check(off, length); err != nil {
+		return 0, err
+	}
+	if d.c == nil {
+		return 0, ErrReadOnly
+	}
+	for done < length {
+		n, err := d.changeInPlace(ctx, off, length, done, payload)
+		if err != nil {
+			return done, err
+		}
+		if done += n; done == length {
+			break
+		}
+		if n, err = d.changeAlone(ctx, d.span(off, length, done), payload); err != nil || n == 0 {
+			return done, err
+		}
+		done += n
+	}
+	return done, nil
+}
+
+// changeInPlace goes on from byte done of a range until a span needs a change of the
+// table, and returns the bytes done by it.
+func (d *Disk) changeInPlace(ctx context.Context, off, length, done int64, payload func(s span, at int64) (int64, error)) (int64, error) {
+	if err := d.gate.Acquire(ctx, 1); err != nil {
+		return 0, err
+	}
+	defer d.gate.Release(1)
+	began := done
+	for done < length && d.changed.Load() {
+		s := d.span(off, length, done)
+		b := d.table.Block(s.block)
+		if b.State == Partial {
+			all := true
+			if err := d.presence(ctx, s, func(set bool, _, _ int64) error { all = all && set; return nil }); err != nil {
+				return 0, err
+			}
+			if !all {
+				break
+			}
+		} else if b.State != Full {
+			break
+		}
+		n, err := payload(s, b.Offset+s.off)
+		if err != nil {
+			return 0, err
+		}
+		if n == 0 {
+			break
+		}
+		done += n
+	}
+	return done - began, nil
+}
+
+// changeAlone changes a span that may have to be put in place first.
+func (d *Disk) changeAlone(ctx context.Context, s span, payload func(s span, at int64) (int64, error)) (int64, error) {
+	if err := d.gate.Acquire(ctx, math.MaxInt64); err != nil {
+		return 0, err
+	}
+	defer d.gate.Release(math.MaxInt64)
+	if err := d.changing(ctx); err != nil {
+		return 0, err
+	}
+	b := d.table.Block(s.block)
+	if b.State == Absent || b.State == Zero {
+		if err := d.table.Allocate(ctx, []int64{s.block}); err != nil {
+			return 0, err
+		}
+		b = d.table.Block(s.block)
+	}
+	if b.State == Full {
+		return payload(s, b.Offset+s.off)
+	}
+	if err := d.fillEdges(ctx, s, b); err != nil {
+		return 0, err
+	}
+	n, err := payload(s, b.Offset+s.off)
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	sector := d.geometry.SectorLength
+	first := s.off / sector
+	return n, d.table.SetPresent(ctx, s.block, first, (s.off+s.length+sector-1)/sector-first)
+}
+
+// changing tells the table, once, that the payload changes. The gate is held alone.
+func (d *Disk) changing(ctx context.Context) error {
+	if d.changed.Load() {
+		return nil
+	}
+	if err := d.table.Changing(ctx); err != nil {
+		return err
+	}
+	d.changed.Store(true)
+	return nil
+}
+
+// fillEdges copies what is below to the sectors that a change of a Partial block
+// will have only a part of.
+func (d *Disk) fillEdges(ctx context.Context, s span, b Block) error {
+	sector := d.geometry.SectorLength
+	end := s.off + s.length
+	for _, edge := range []int64{s.off, end} {
+		if edge%sector == 0 {
+			continue
+		}
+		first := edge / sector
+		bits, err := d.table.Present(ctx, s.block, first, 1)
+		if err != nil {
+			return err
+		}
+		if bits.Get(0) {
+			continue
+		}
+		data := make([]byte, sector)
+		if err := d.readBelow(ctx, data, s.block*d.geometry.BlockLength+first*sector); err != nil {
+			return err
+		}
+		if err := d.c.WriteAt(ctx, data, b.Offset+first*sector); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unmap makes a range read as zeros and gives its space back: whole blocks leave the
+// file, where the format can say so.
+func (d *Disk) Unmap(ctx context.Context, off, length int64) error {
+	if err := d.check(off, length); err != nil {
+		return err
+	}
+	if d.c == nil {
+		return ErrReadOnly
+	}
+	first := (off + d.geometry.BlockLength - 1) / d.geometry.BlockLength
+	end := (off + length) / d.geometry.BlockLength
+	if off+length == d.Size() {
+		end = d.geometry.Blocks()
+	}
+	if first >= end {
+		return d.unmapParts(ctx, off, length)
+	}
+	if head := first*d.geometry.BlockLength - off; head > 0 {
+		if err := d.unmapParts(ctx, off, head); err != nil {
+			return err
+		}
+	}
+	if err := d.free(ctx, first, end); err != nil {
+		return err
+	}
+	if rest := off + length - end*d.geometry.BlockLength; rest > 0 {
+		return d.unmapParts(ctx, end*d.geometry.BlockLength, rest)
+	}
+	return nil
+}
+
+// free gives whole blocks back.
+func (d *Disk) free(ctx context.Context, first, end int64) error {
+	if err := d.gate.Acquire(ctx, math.MaxInt64); err != nil {
+		return err
+	}
+	defer d.gate.Release(math.MaxInt64)
+	var blocks []int64
+	for i := first; i < end; i++ {
+		if !d.isEmpty(i) {
+			blocks = append(blocks, i)
+		}
+	}
+	if len(blocks) == 0 {
+		return nil
+	}
+	if err := d.changing(ctx); err != nil {
+		return err
+	}
+	return d.table.Free(ctx, blocks)
+}
+
+// isEmpty reports whether block i reads as zeros and has no place. The gate is held.
+func (d *Disk) isEmpty(i int64) bool {
+	state := d.table.Block(i).State
+	return state == Zero || state == Absent && d.table.Info().Kind != Differencing
+}
+
+// unmapParts unmaps what are parts of blocks.
+func (d *Disk) unmapParts(ctx context.Context, off, length int64) error {
+	for done := int64(0); done < length; {
+		s := d.span(off, length, done)
+		if err := d.gate.Acquire(ctx, 1); err != nil {
+			return err
+		}
+		empty := d.isEmpty(s.block)
+		d.gate.Release(1)
+		if !empty {
+			_, err := d.change(ctx, off+done, s.length, func(s span, at int64) (int64, error) {
+				return s.length, d.c.Unmap(ctx, at, s.length)
+			})
+			if err != nil {
+				return err
+			}
+		}
+		done += s.length
+	}
+	return nil
+}
