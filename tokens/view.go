@@ -24,7 +24,8 @@ type View interface {
 	Leaves() []Volume
 }
 
-// Piece is a range of bytes of a volume that is no View.
+// Piece is a range of bytes of a volume that is no View. Without a Volume it is that
+// many zeros.
 type Piece struct {
 	Volume         Volume
 	Offset, Length int64
@@ -115,6 +116,9 @@ func (m *Manager) momentOfView(ctx context.Context, v View, ranges []backstore.R
 // inOneSpace returns the space that holds all pieces, if there is one, and its
 // ranges, in order, joined where they touch.
 func (m *Manager) inOneSpace(pieces []Piece) (AddressSpace, []backstore.Range) {
+	if pieces[0].Volume == nil {
+		return nil, nil
+	}
 	space, ok := m.store.AddressSpace(pieces[0].Volume)
 	if !ok {
 		return nil, nil
@@ -156,9 +160,10 @@ type leaf struct {
 }
 
 // part is a piece in a leaf's snapshot; leaf is nil for bytes that are in the
-// stage already.
+// stage already, by being copied there if they are foreign, as zeros otherwise.
 type part struct {
 	leaf        *leaf
+	foreign     bool
 	src, length int64
 }
 
@@ -168,10 +173,14 @@ func (g *gathering) hold(ctx context.Context, pieces []Piece) error {
 	g.leaves = make(map[[16]byte]*leaf)
 	copied := false
 	for _, p := range pieces {
+		if p.Volume == nil {
+			g.parts = append(g.parts, part{length: p.Length})
+			continue
+		}
 		space, ok := g.m.store.AddressSpace(p.Volume)
 		if !ok {
 			copied = true
-			g.parts = append(g.parts, part{length: p.Length})
+			g.parts = append(g.parts, part{foreign: true, length: p.Length})
 			continue
 		}
 		l := g.leaves[space.ID()]
@@ -207,7 +216,7 @@ func (g *gathering) copyForeign(ctx context.Context, pieces []Piece) (err error)
 	var at int64
 	for i := range g.parts {
 		p := &g.parts[i]
-		if p.leaf != nil {
+		if !p.foreign {
 			at += p.length
 			continue
 		}
