@@ -2,6 +2,7 @@ package backstore
 
 import (
 	"context"
+	"fmt"
 
 	"odx/backstore/blockmap"
 )
@@ -17,13 +18,50 @@ func (v *Volume) Extents(ctx context.Context, off, length int64, fn func(part Ra
 	v.mu.RLock()
 	err := v.checkRange(off, length)
 	v.mu.RUnlock()
-	if err != nil || length == 0 {
+	if err != nil {
 		return err
 	}
+	_, err = extentsOf(ctx, off, length, fn, func(first, count uint64, run func(blockmap.Run) bool) (uint64, error) {
+		v.mu.RLock()
+		defer v.mu.RUnlock()
+		return v.store.forest.Runs(v.root, first, count, extentsStep, run)
+	})
+	return err
+}
+
+// Extents is Volume.Extents of the snapshot's bytes, which never change. Parts are
+// cut where its ranges end, too.
+func (n *Snapshot) Extents(ctx context.Context, off, length int64, fn func(part Range, mapped bool) bool) error {
+	n.held.Use()
+	if off < 0 || length < 0 || off > n.state.length || length > n.state.length-off {
+		return fmt.Errorf("%w: snapshot %d has %d bytes, wanted %d at %d", ErrRange, n.state.id, n.state.length, length, off)
+	}
+	for more := true; length > 0 && more; {
+		at, piece := n.state.locate(off)
+		piece = min(piece, length)
+		var err error
+		more, err = extentsOf(ctx, at, piece, func(part Range, mapped bool) bool {
+			part.Offset += off - at
+			return fn(part, mapped)
+		}, func(first, count uint64, run func(blockmap.Run) bool) (uint64, error) {
+			return n.store.forest.Runs(n.state.root, first, count, extentsStep, run)
+		})
+		if err != nil {
+			return err
+		}
+		off, length = off+piece, length-piece
+	}
+	return nil
+}
+
+// extentsOf joins what walk finds in a tree, a few nodes at a time, to parts of a
+// range. It reports whether fn wants more.
+func extentsOf(ctx context.Context, off, length int64, fn func(part Range, mapped bool) bool,
+	walk func(first, count uint64, run func(blockmap.Run) bool) (next uint64, err error)) (more bool, err error) {
 	first := uint64(off / BlockLength)
 	end := uint64((off + length + BlockLength - 1) / BlockLength)
 	var last blockmap.Run
-	more := true
+	more = true
 	flush := func() {
 		lo := max(int64(last.First)*BlockLength, off)
 		hi := min(int64(last.First+last.Count)*BlockLength, off+length)
@@ -31,12 +69,11 @@ func (v *Volume) Extents(ctx context.Context, off, length int64, fn func(part Ra
 			more = fn(Range{Offset: lo, Length: hi - lo}, last.Mapped)
 		}
 	}
-	for first < end && more {
+	for length > 0 && first < end && more {
 		if err := ctx.Err(); err != nil {
-			return err
+			return false, err
 		}
-		v.mu.RLock()
-		next, err := v.store.forest.Runs(v.root, first, end-first, extentsStep, func(r blockmap.Run) bool {
+		first, err = walk(first, end-first, func(r blockmap.Run) bool {
 			if last.Count > 0 && r.Mapped == last.Mapped {
 				last.Count += r.Count
 				return true
@@ -45,12 +82,10 @@ func (v *Volume) Extents(ctx context.Context, off, length int64, fn func(part Ra
 			last = r
 			return more
 		})
-		v.mu.RUnlock()
 		if err != nil {
-			return err
+			return false, err
 		}
-		first = next
 	}
 	flush()
-	return nil
+	return more, nil
 }

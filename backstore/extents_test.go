@@ -58,3 +58,40 @@ func TestExtentsTellMappedFromUnmapped(t *testing.T) {
 		t.Errorf("%d calls after the third said to stop: %v", calls, err)
 	}
 }
+
+// A snapshot's parts are those of its ranges, laid end to end.
+func TestExtentsOfSnapshot(t *testing.T) {
+	ctx := context.Background()
+	s := newDisk().open(t, 16<<10)
+	defer s.Close()
+	v := createVolume(t, s, "v", 1<<30)
+	if err := v.WriteAt(ctx, randomBytes(1, 8*BlockLength), 4*BlockLength); err != nil {
+		t.Fatal(err)
+	}
+	snap, err := v.Snapshot(ctx, []Range{{8 * BlockLength, 1 << 20}, {0, 5 * BlockLength}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Release()
+	if err := v.Unmap(ctx, 0, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	type part struct {
+		Range
+		mapped bool
+	}
+	var got []part
+	if err := snap.Extents(ctx, BlockLength, snap.Length()-BlockLength, func(r Range, mapped bool) bool {
+		got = append(got, part{r, mapped})
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want := []part{
+		{Range{BlockLength, 3 * BlockLength}, true}, {Range{4 * BlockLength, 1<<20 - 4*BlockLength}, false},
+		{Range{1 << 20, 4 * BlockLength}, false}, {Range{1<<20 + 4*BlockLength, BlockLength}, true},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

@@ -1,8 +1,11 @@
 package backstore
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 )
 
 // A file is a volume in a name space of its own: its size is any number of
@@ -63,41 +66,88 @@ func (s *Store) DeleteFile(ctx context.Context, name string) error {
 }
 
 // RenameFile gives a file another name, in one step with the deletion of the
-// file that has the name already: a crash leaves one or the other, never
-// neither. It is durable on return.
-func (s *Store) RenameFile(ctx context.Context, from, to string) error {
+// file that has the name already, and of those in gone: a crash leaves all as it was
+// before, or all as it is after. It is durable on return.
+func (s *Store) RenameFile(ctx context.Context, from, to string, gone ...string) error {
 	if err := checkName(to); err != nil {
 		return err
 	}
 	v, err := s.File(from)
-	if err != nil || from == to {
+	if err != nil || from == to && len(gone) == 0 {
 		return err
 	}
-	old, _ := s.File(to)
-	rename := func() error { return s.renameFile(ctx, v, old, to) }
-	if old == nil {
-		err = rename()
-	} else {
-		err = old.changeWatched(ctx, 0, MaxVolumeBytes/BlockLength, rename)
+	r := replacement{file: v, to: to}
+	for _, name := range gone {
+		old, err := s.File(name)
+		if err != nil {
+			return err
+		}
+		if old == v || slices.Contains(r.gone, old) {
+			return fmt.Errorf("%w: %v is to be deleted and to be renamed, or to be deleted twice", ErrInvalid, old)
+		}
+		r.gone = append(r.gone, old)
 	}
-	if err != nil {
+	if r.old, _ = s.File(to); r.old == v {
+		r.old = nil
+	} else if r.old != nil && !slices.Contains(r.gone, r.old) {
+		r.gone = append(r.gone, r.old)
+	}
+	// The order in which they are locked.
+	slices.SortFunc(r.gone, func(a, b *Volume) int { return cmp.Compare(a.number, b.number) })
+	if err := s.replaceWatched(ctx, &r); err != nil {
 		return err
 	}
 	return s.Flush(ctx)
 }
 
-// renameFile renames v, in place of old if that is not nil.
-func (s *Store) renameFile(ctx context.Context, v, old *Volume, to string) error {
+// replacement is a file that gets another name, and what is deleted for it.
+type replacement struct {
+	file *Volume
+	to   string
+	old  *Volume   // has the name, or nil; in gone, too
+	gone []*Volume // by number
+}
+
+// replaceWatched does it after it has given notice to those who watch what is deleted.
+func (s *Store) replaceWatched(ctx context.Context, r *replacement) error {
+	for {
+		for _, old := range r.gone {
+			if err := old.watched.giveNotice(ctx, 0, MaxVolumeBytes/BlockLength); err != nil {
+				return err
+			}
+		}
+		if err := s.replace(ctx, r); err != errWatched {
+			return err
+		}
+	}
+}
+
+func (r *replacement) record() []byte {
 	var e enc
-	e.byte(recRenameFile)
-	e.uint(v.number)
-	e.bytes([]byte(to))
-	unused := len(e.b)
+	if len(r.gone) == 0 || len(r.gone) == 1 && r.gone[0] == r.old {
+		e.byte(recRenameFile)
+	} else {
+		e.byte(recReplaceFiles)
+	}
+	e.uint(r.file.number)
+	e.bytes([]byte(r.to))
+	if e.b[0] == recReplaceFiles {
+		e.uint(uint64(len(r.gone)))
+		for _, old := range r.gone {
+			e.uint(old.number)
+		}
+	}
+	return e.b
+}
+
+func (s *Store) replace(ctx context.Context, r *replacement) error {
+	record := r.record()
+	unused := len(record)
 	if err := s.begin(ctx, unused); err != nil {
 		return err
 	}
 	defer func() { s.end(unused) }()
-	if old != nil {
+	for _, old := range r.gone {
 		old.mu.Lock()
 		defer old.mu.Unlock()
 		if err := old.watched.check(0, MaxVolumeBytes/BlockLength); err != nil {
@@ -105,46 +155,86 @@ func (s *Store) renameFile(ctx context.Context, v, old *Volume, to string) error
 		}
 	}
 	s.tableMu.Lock()
-	if s.volumes[v.number] != v || s.byName[nameKey{to, true}] != old {
+	if !s.standsAs(r) {
 		s.tableMu.Unlock()
-		return fmt.Errorf("rename %v to %s: %w meanwhile", v, to, ErrChanged)
+		return fmt.Errorf("rename %v to %s: %w meanwhile", r.file, r.to, ErrChanged)
 	}
-	s.moveName(v, to)
-	s.journal.Append(e.b, nil)
+	s.rename(r)
+	s.journal.Append(record, nil)
 	unused = 0
 	s.tableMu.Unlock()
-	if old == nil {
-		return nil
-	}
-	if err := s.dropVolume(old); err != nil {
-		return s.fail(err)
+	for _, old := range r.gone {
+		if err := s.dropVolume(old); err != nil {
+			return s.fail(err)
+		}
 	}
 	return nil
 }
 
-// moveName gives v the name, whoever has it. s.tableMu is held.
-func (s *Store) moveName(v *Volume, to string) {
-	delete(s.byName, v.key())
-	v.named.Store(&to)
-	s.byName[v.key()] = v
+// standsAs reports whether the files are still what they were. s.tableMu is held.
+func (s *Store) standsAs(r *replacement) bool {
+	now := s.byName[nameKey{r.to, true}]
+	if s.volumes[r.file.number] != r.file || now != r.old && now != r.file {
+		return false
+	}
+	return !slices.ContainsFunc(r.gone, func(old *Volume) bool { return s.volumes[old.number] != old })
+}
+
+// rename takes the names of what is deleted out of the table and gives the file its
+// new one. s.tableMu is held.
+func (s *Store) rename(r *replacement) {
+	for _, old := range r.gone {
+		delete(s.byName, old.key())
+	}
+	delete(s.byName, r.file.key())
+	r.file.named.Store(&r.to)
+	s.byName[r.file.key()] = r.file
 }
 
 // redoRename renames the file of a journal record again.
 func (s *Store) redoRename(d *dec) error {
-	v, err := s.volumeNumber(d.uint())
+	r, err := s.redoReplacement(d)
+	if err != nil || d.err != nil {
+		return errors.Join(err, d.err)
+	}
+	if old := s.byName[nameKey{r.to, true}]; old != nil && old != r.file {
+		r.gone = []*Volume{old}
+	}
+	return s.redoFiles(r)
+}
+
+// redoReplace renames it, and deletes the files of the record.
+func (s *Store) redoReplace(d *dec) error {
+	r, err := s.redoReplacement(d)
 	if err != nil {
 		return err
 	}
-	to := string(d.bytes())
+	for n := d.uint(); n > 0 && d.err == nil; n-- {
+		old, err := s.volumeNumber(d.uint())
+		if err != nil {
+			return err
+		}
+		r.gone = append(r.gone, old)
+	}
 	if d.err != nil {
 		return d.err
 	}
-	old := s.byName[nameKey{to, true}]
-	s.moveName(v, to)
-	if old == nil || old == v {
-		return nil
+	return s.redoFiles(r)
+}
+
+func (s *Store) redoReplacement(d *dec) (*replacement, error) {
+	v, err := s.volumeNumber(d.uint())
+	return &replacement{file: v, to: string(d.bytes())}, err
+}
+
+func (s *Store) redoFiles(r *replacement) error {
+	s.rename(r)
+	for _, old := range r.gone {
+		if err := s.dropVolume(old); err != nil {
+			return err
+		}
 	}
-	return s.dropVolume(old)
+	return nil
 }
 
 // IsFile reports whether v is a file.

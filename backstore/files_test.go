@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 )
@@ -16,7 +17,7 @@ func (h *history) file() {
 		name, other = other, name
 	}
 	vals, ok := h.now().volumes[name]
-	switch n := h.rng.IntN(10); {
+	switch n := h.rng.IntN(11); {
 	case !ok:
 		src := h.name()
 		next := h.now().clone()
@@ -36,6 +37,13 @@ func (h *history) file() {
 		next.volumes[other] = vals
 		h.do(fmt.Sprintf("rename %s to %s", name, other), next, func(ctx context.Context) error {
 			return h.store.RenameFile(ctx, name[1:], other[1:])
+		})
+		h.durable()
+	case n < 10 && h.now().volumes[other] != nil:
+		next := h.now().clone()
+		delete(next.volumes, other)
+		h.do("delete in one step with a rename "+other, next, func(ctx context.Context) error {
+			return h.store.RenameFile(ctx, name[1:], name[1:], other[1:])
 		})
 		h.durable()
 	default:
@@ -129,6 +137,9 @@ func TestFileErrors(t *testing.T) {
 		"delete none":         {s.DeleteFile(ctx, "none"), ErrNotFound},
 		"rename none":         {s.RenameFile(ctx, "none", "c"), ErrNotFound},
 		"rename to nothing":   {s.RenameFile(ctx, "a", ""), ErrInvalid},
+		"rename and delete":   {s.RenameFile(ctx, "a", "c", "a"), ErrInvalid},
+		"delete twice":        {s.RenameFile(ctx, "a", "c", "b", "b"), ErrInvalid},
+		"delete none, rename": {s.RenameFile(ctx, "a", "c", "none"), ErrNotFound},
 		"truncate a volume":   {v.Truncate(ctx, 512), ErrInvalid},
 		"negative size":       {f.Truncate(ctx, -1), ErrInvalid},
 		"huge":                {f.Truncate(ctx, MaxVolumeBytes+1), ErrInvalid},
@@ -155,5 +166,49 @@ func TestFileErrors(t *testing.T) {
 	}
 	if len(s.Files()) != 0 || len(s.Volumes()) != 1 {
 		t.Errorf("left are %v, %v", s.Files(), s.Volumes())
+	}
+}
+
+// A chain of files is replaced by one of them in one step, whenever the power fails.
+func TestRenameDeletes(t *testing.T) {
+	ctx := context.Background()
+	d := newDisk()
+	s := d.open(t, 16<<10)
+	for _, name := range []string{"base", "child", "grandchild", "new"} {
+		f, err := s.CreateFile(ctx, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(f.Truncate(ctx, 4096), f.WriteAt(ctx, []byte(name), 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.RenameFile(ctx, "new", "base", "grandchild", "child"); err != nil {
+		t.Fatal(err)
+	}
+	names := func(s *Store) (all []string) {
+		for _, f := range s.Files() {
+			all = append(all, f.Name())
+		}
+		return all
+	}
+	if got := names(s); !slices.Equal(got, []string{"base"}) {
+		t.Errorf("left are %v", got)
+	}
+	s = d.crash(rand.New(rand.NewPCG(1, 2))).open(t, 16<<10)
+	defer s.Close()
+	if got := names(s); !slices.Equal(got, []string{"base"}) {
+		t.Errorf("after a power cut there are %v", got)
+	}
+	f, err := s.File("base")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 4)
+	if err := f.ReadAt(ctx, got, 0); err != nil || string(got[:3]) != "new" {
+		t.Errorf("base has %q, %v", got, err)
+	}
+	if findings, err := s.Check(ctx); err != nil || len(findings) > 0 {
+		t.Errorf("check: %v, %v", findings, err)
 	}
 }

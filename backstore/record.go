@@ -23,6 +23,7 @@ const (
 	recResizeVolume   = 9
 	recCloneVolume    = 10
 	recRenameFile     = 11
+	recReplaceFiles   = 12
 )
 
 // Runs of a write record.

@@ -43,6 +43,8 @@ func (s *Store) redo(lsn journal.LSN, payload []byte) error {
 		err = s.redoClone(d)
 	case recRenameFile:
 		err = s.redoRename(d)
+	case recReplaceFiles:
+		err = s.redoReplace(d)
 	case recRecords:
 		s.putRecords(d.records())
 	default:
