@@ -114,6 +114,10 @@ func (s *Store) VolumeByID(id [16]byte) (*Volume, error) {
 	return nil, fmt.Errorf("volume %x: %w", id, ErrNotFound)
 }
 
+// Owns reports whether v is a volume or a file of this store, or was one until it
+// was deleted.
+func (s *Store) Owns(v *Volume) bool { return v.store == s }
+
 // Volumes returns all volumes by name.
 func (s *Store) Volumes() []*Volume {
 	return slices.DeleteFunc(s.spaces(), func(v *Volume) bool { return v.file })

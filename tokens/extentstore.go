@@ -24,13 +24,9 @@ func (s extentStore) Snapshot(id uint64) (Snapshot, error) {
 }
 
 func (s extentStore) AddressSpace(v Volume) (AddressSpace, bool) {
-	volume, ok := v.(*backstore.Volume)
-	if !ok {
-		return nil, false
-	}
 	// A volume of another store is a stranger to the snapshots of this one.
-	own, err := s.Volume(volume.Name())
-	if err != nil || own.ID() != volume.ID() {
+	volume, ok := v.(*backstore.Volume)
+	if !ok || !s.Owns(volume) {
 		return nil, false
 	}
 	return extentVolume{volume}, true
@@ -50,6 +46,9 @@ func (s extentStore) Spaces() []AddressSpace {
 		if !strings.HasPrefix(v.Name(), stagePrefix) {
 			spaces = append(spaces, extentVolume{v})
 		}
+	}
+	for _, v := range s.Files() {
+		spaces = append(spaces, extentVolume{v})
 	}
 	return spaces
 }

@@ -96,7 +96,7 @@ type Store interface {
 	// Space returns the address space with an ID; backstore.ErrNotFound when
 	// there is none.
 	Space(id [16]byte) (AddressSpace, error)
-	// Spaces returns all address spaces but stages.
+	// Spaces returns all address spaces but stages, files last.
 	Spaces() []AddressSpace
 	// NewDigest returns the digest of no bytes.
 	NewDigest() Digest

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -44,5 +46,65 @@ func TestFileCommands(t *testing.T) {
 			t.Errorf("what came back is not what was put (%d bytes, %v)", len(got), err)
 		}
 		script(t, path, []command{{args: "file rm images/a.raw images/b disk", stdout: "deleted: images/a.raw images/b disk\n"}, {args: "file list --json", stdout: "[]\n"}})
+	})
+}
+
+// Copies of files by token store nothing: the store does not look for duplicates
+// here, so bytes that were written again would be live twice.
+func TestFilesAreCopiedByToken(t *testing.T) {
+	path := writeConfig(t, config+"store: {dedup: false}\n")
+	s := startServer(t, odx("serve", "--config", path))
+	defer s.cmd.Process.Signal(syscall.SIGTERM)
+	raw := filepath.Join(t.TempDir(), "raw")
+	data := bytes.Repeat(block(7), 512)
+	if err := os.WriteFile(raw, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	live := func() int64 {
+		t.Helper()
+		stdout, stderr, _ := output(t, "store", "info", "--json", "--config", path)
+		var info struct {
+			LiveBytes int64 `json:"live_bytes"`
+		}
+		if err := json.Unmarshal([]byte(stdout), &info); err != nil {
+			t.Fatal(err, stderr)
+		}
+		return info.LiveBytes
+	}
+	script(t, path, []command{
+		{args: "file put " + raw + " a", stdout: "2.0 MiB in TIME, RATE, 0 B by token, 2.0 MiB read and written, the rest zeros (the source makes no tokens)\n"},
+	})
+	before := live()
+	if before < int64(len(data)) {
+		t.Fatalf("%d bytes are live", before)
+	}
+	token := filepath.Join(t.TempDir(), "token")
+	script(t, path, []command{
+		{args: "copy file:a file:b", stdout: "2.0 MiB in TIME, RATE, by token: no bytes moved\n"},
+		{args: "copy file:a src", stdout: "2.0 MiB in TIME, RATE, by token: no bytes moved\n"},
+		{args: "copy src file:c", stdout: "64 MiB in TIME, RATE, by token: no bytes moved\n"},
+		{args: "volume create v 16MiB", stdout: "volume v: made, 16MiB\n"},
+	})
+	for _, kind := range []string{"default", "persistent", "change-vulnerable", "on-reference"} {
+		if _, stderr, status := output(t, "token", "create", "file:a", "--type", kind, "--out", token, "--config", path); status != 0 {
+			t.Fatal(stderr)
+		}
+		script(t, path, []command{
+			{args: "token write @" + token + " file:b", stdout: "file b: 2097152 bytes written from 0 on\n"},
+			{args: "token write @" + token + " v:1MiB", stdout: "volume v: 2097152 bytes written from 1048576 on\n"},
+		})
+	}
+	if after := live(); after != before {
+		t.Errorf("copies have stored %d bytes", after-before)
+	}
+	onCopy(t, path, "file:b", func(got []byte) {
+		if !bytes.Equal(got, data) {
+			t.Error("file b has other data")
+		}
+	})
+	onCopy(t, path, "v", func(got []byte) {
+		if !bytes.Equal(got[1<<20:][:len(data)], data) {
+			t.Error("volume v has other data")
+		}
 	})
 }

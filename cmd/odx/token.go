@@ -195,7 +195,7 @@ func newTokenWrite() *cobra.Command {
 				if o.json {
 					return printJSON(cmd.OutOrStdout(), done)
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "volume %s: %d bytes written from %d on\n", p.volume, done.Bytes, p.offset)
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes written from %d on\n", spaceText(p.volume), done.Bytes, p.offset)
 				return err
 			})
 		},
@@ -203,6 +203,14 @@ func newTokenWrite() *cobra.Command {
 	addAdminFlags(cmd, &o)
 	cmd.Flags().StringVar(&from, "from", "0", "begin `BYTES` into the token")
 	return cmd
+}
+
+// spaceText is what people call a volume or a file.
+func spaceText(name string) string {
+	if file, ok := strings.CutPrefix(name, api.FilePrefix); ok {
+		return "file " + file
+	}
+	return "volume " + name
 }
 
 // writeToken writes until nothing is left.
