@@ -19,6 +19,19 @@ func (s *Store) CloneVolume(ctx context.Context, src, name string) (*Volume, err
 	return s.cloneVolume(ctx, src, s.newVolume(name))
 }
 
+// VolumeOf makes a volume that equals src, a volume or a file, as it is now. It is
+// durable on return. ErrInvalid: no volume can have its size.
+func (s *Store) VolumeOf(ctx context.Context, src *Volume, name string) (*Volume, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	if err := checkSize(src.Size()); err != nil {
+		return nil, err
+	}
+	v := s.newVolume(name)
+	return v, s.clone(ctx, src, v)
+}
+
 // SnapshotVolume makes a read-only volume that equals src as it is now: writes
 // to it give ErrReadOnly for its whole life. It is durable on return.
 func (s *Store) SnapshotVolume(ctx context.Context, src, name string) (*Volume, error) {

@@ -167,6 +167,13 @@ func (m *Manager) able(p ProviderID, src Source, ranges []backstore.Range) error
 	return nil
 }
 
+// Moment opens what all of v, a volume or a file of the store, holds now. It stays
+// so until the caller releases it: an offload read for whoever does the offload write
+// in this process, with MapTo, and needs no token for it.
+func (m *Manager) Moment(ctx context.Context, v Volume) (Snapshot, error) {
+	return m.momentOf(ctx, Source{Volume: v, LU: LU{BlockLength: 1}}, []backstore.Range{{Offset: 0, Length: v.Size()}})
+}
+
 // momentOf opens what ranges of src hold now.
 func (m *Manager) momentOf(ctx context.Context, src Source, ranges []backstore.Range) (Snapshot, error) {
 	if space, shared := m.store.AddressSpace(src.Volume); shared {

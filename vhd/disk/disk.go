@@ -9,6 +9,7 @@ package disk
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"odx/tokens"
@@ -57,6 +58,14 @@ const (
 
 // GUID is in the byte order of RFC 9562, in which it is printed.
 type GUID [16]byte
+
+// String is the usual form in groups of hexadecimal digits.
+func (g GUID) String() string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", g[:4], g[4:6], g[6:8], g[8:10], g[10:])
+}
+
+// MarshalText gives String, for JSON.
+func (g GUID) MarshalText() ([]byte, error) { return []byte(g.String()), nil }
 
 // Geometry is the shape of a virtual disk. All lengths are bytes.
 type Geometry struct {

@@ -321,6 +321,22 @@ func (d *Disk) changing(ctx context.Context) error {
 	return nil
 }
 
+// Reserve gives blocks that are Absent or Zero their places in one change, before they
+// are written or mapped.
+func (d *Disk) Reserve(ctx context.Context, blocks []int64) error {
+	if len(blocks) == 0 {
+		return nil
+	}
+	if err := d.gate.Acquire(ctx, math.MaxInt64); err != nil {
+		return err
+	}
+	defer d.gate.Release(math.MaxInt64)
+	if err := d.changing(ctx); err != nil {
+		return err
+	}
+	return d.table.Allocate(ctx, blocks)
+}
+
 // fillEdges copies what is below to the sectors that a change of a Partial block
 // will have only a part of.
 func (d *Disk) fillEdges(ctx context.Context, s span, b Block) error {

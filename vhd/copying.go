@@ -1,0 +1,301 @@
+package vhd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"odx/backstore"
+	"odx/tokens"
+	"odx/vhd/disk"
+)
+
+// target is an empty disk that is filled.
+type target interface {
+	// unit is the length in bytes that is allocated together.
+	unit() int64
+	// allocate gives units their places.
+	allocate(ctx context.Context, units []int64) error
+	// Map is disk.Disk.Map.
+	Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error)
+	// Close ends the filling, and makes it durable.
+	Close(ctx context.Context) error
+}
+
+// diskTarget is a VHD or VHDX.
+type diskTarget struct{ *disk.Disk }
+
+func (t *diskTarget) unit() int64 { return t.Info().BlockLength }
+
+func (t *diskTarget) allocate(ctx context.Context, blocks []int64) error {
+	blocks = slices.DeleteFunc(blocks, func(i int64) bool {
+		state := t.Table().Block(i).State
+		return state != disk.Absent && state != disk.Zero
+	})
+	return t.Reserve(ctx, blocks)
+}
+
+// rawTarget is a file or volume that is the disk.
+type rawTarget struct {
+	*backstore.Volume
+	copier *tokens.Manager
+}
+
+// rawUnit is what a node of the map spans.
+const rawUnit = 2 << 20
+
+func (t rawTarget) unit() int64                             { return rawUnit }
+func (t rawTarget) allocate(context.Context, []int64) error { return nil }
+func (t rawTarget) Close(ctx context.Context) error         { return t.Flush(ctx) }
+func (t rawTarget) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
+	return t.copier.MapTo(ctx, t.Volume, dst, s, src, length)
+}
+
+// window is how much of a disk is looked at before it is copied: it bounds what has to
+// be kept of where its bytes are.
+const window = 1 << 30
+
+// fill makes an empty disk equal to a source, which is not longer.
+func (j *job) fill(ctx context.Context, dst target, src *source) error {
+	j.progress.Total = src.size
+	for off := int64(0); off < src.size; off += window {
+		length := min(window, src.size-off)
+		pieces, err := dataIn(ctx, src, off, length, dst.unit())
+		if err != nil {
+			return err
+		}
+		if err := j.put(ctx, dst, pieces); err != nil {
+			return err
+		}
+		j.progress.Done = off + length
+		j.tell(j.progress)
+	}
+	return dst.Close(ctx)
+}
+
+// piece is bytes of a moment and where they belong on a disk.
+type piece struct {
+	at     int64 // on the disk
+	length int64
+	in     *moment
+	from   int64
+}
+
+// dataIn returns where the bytes of a range are, without the units that have no data:
+// those that are holes of the store from end to end.
+func dataIn(ctx context.Context, src *source, off, length, unit int64) ([]piece, error) {
+	var runs []piece
+	err := src.Runs(ctx, off, length, func(r disk.Run) bool {
+		if r.In == nil {
+			return true
+		}
+		p := piece{r.Offset, r.Length, r.In.(*moment), r.At}
+		if n := len(runs); n > 0 && runs[n-1].isBefore(p) {
+			runs[n-1].length += p.length
+		} else {
+			runs = append(runs, p)
+		}
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	var data []piece
+	for _, r := range runs {
+		part, err := r.withData(ctx, unit)
+		if err != nil {
+			return nil, err
+		}
+		data = append(data, part...)
+	}
+	return data, nil
+}
+
+// isBefore reports whether q goes on where p ends.
+func (p piece) isBefore(q piece) bool {
+	return p.in == q.in && p.at+p.length == q.at && p.from+p.length == q.from
+}
+
+// withData returns the parts of p, cut at the borders of units of the disk, that have
+// any data.
+func (p piece) withData(ctx context.Context, unit int64) ([]piece, error) {
+	var parts []piece
+	end := p.at // of the last part
+	err := p.in.snapshot.Extents(ctx, p.from, p.length, func(r backstore.Range, mapped bool) bool {
+		if !mapped {
+			return true
+		}
+		at := r.Offset - p.from + p.at
+		lo := max(at/unit*unit, end)
+		hi := min((at+r.Length+unit-1)/unit*unit, p.at+p.length)
+		if lo >= hi {
+			return true
+		}
+		part := piece{lo, hi - lo, p.in, p.from + lo - p.at}
+		if n := len(parts); n > 0 && parts[n-1].isBefore(part) {
+			parts[n-1].length += part.length
+		} else {
+			parts = append(parts, part)
+		}
+		end = hi
+		return true
+	})
+	return parts, err
+}
+
+// put maps pieces to their places on a disk.
+func (j *job) put(ctx context.Context, dst target, pieces []piece) error {
+	var units []int64
+	for _, p := range pieces {
+		for u := p.at / dst.unit(); u*dst.unit() < p.at+p.length; u++ {
+			if n := len(units); n == 0 || units[n-1] != u {
+				units = append(units, u)
+			}
+		}
+	}
+	if err := dst.allocate(ctx, units); err != nil {
+		return err
+	}
+	for _, p := range pieces {
+		if err := j.mapPiece(ctx, dst.Map, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mapPiece maps a piece in as many steps as it takes.
+func (j *job) mapPiece(ctx context.Context, to func(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error), p piece) error {
+	for p.length > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := to(ctx, p.at, p.in.snapshot, p.from, p.length)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return errors.New("nothing was mapped")
+		}
+		if (p.at-p.from)%backstore.BlockLength == 0 {
+			j.progress.Mapped += n
+		} else {
+			j.progress.Moved += n
+		}
+		p.at, p.from, p.length = p.at+n, p.from+n, p.length-n
+	}
+	j.tell(j.progress)
+	return nil
+}
+
+// convert makes a disk of its own out of the source that open returns.
+func (j *job) convert(ctx context.Context, open func(ctx context.Context, name string) (*source, error)) (Result, error) {
+	end, err := j.begin(j.Destination)
+	if err != nil {
+		return Result{}, err
+	}
+	defer end()
+	inPlace := j.Operation == Convert && j.Source == j.Destination
+	if err := j.vacant(j.Destination, j.Overwrite || inPlace); err != nil {
+		return Result{}, err
+	}
+	if _, err := j.store.File(j.Destination); err == nil {
+		if err := j.checkNoChildren(ctx, j.Destination); err != nil {
+			return Result{}, err
+		}
+	}
+	src, err := open(ctx, j.Source)
+	if err != nil {
+		return Result{}, err
+	}
+	defer src.release()
+	return j.write(ctx, j.Destination, nil, func(f *backstore.Volume) error {
+		dst, err := j.makeDisk(ctx, f, j.specFor(src))
+		if err != nil {
+			return err
+		}
+		return j.fill(ctx, dst, src)
+	})
+}
+
+// specFor is spec for the contents of src. A raw file can end in the middle of a
+// sector.
+func (j *job) specFor(src *source) disk.Spec {
+	var like disk.Geometry
+	if src.disk != nil {
+		like = src.disk.Info().Geometry
+	}
+	s := j.spec(src.size, like)
+	sector := max(s.SectorLength, 512)
+	if FormatOf(j.Destination) != disk.Raw {
+		s.Size = (s.Size + sector - 1) / sector * sector
+	}
+	return s
+}
+
+// toVolume makes a volume equal to a disk. A new volume is there when it is whole; one
+// that is there gets the contents by one map.
+func (j *job) toVolume(ctx context.Context) (_ Result, err error) {
+	if err := j.uses.CheckVolume(j.Destination); err != nil {
+		return Result{}, err
+	}
+	old, err := j.store.Volume(j.Destination)
+	if err != nil && !errors.Is(err, backstore.ErrNotFound) {
+		return Result{}, err
+	}
+	if old != nil && !j.Overwrite {
+		return Result{}, fmt.Errorf("volume %s: %w; choose another name, or overwrite it", j.Destination, backstore.ErrExists)
+	}
+	src, err := j.openChain(ctx, j.Source)
+	if err != nil {
+		return Result{}, err
+	}
+	defer src.release()
+	result := Result{Name: j.Destination}
+	// What a volume has more than the disk is zeros.
+	size := (src.size + 511) / 512 * 512
+	if old != nil {
+		if old.Size() < src.size {
+			return Result{}, fmt.Errorf("%w: %s has %d bytes, and volume %s %d; make that larger first", backstore.ErrInvalid, j.Source, src.size, j.Destination, old.Size())
+		}
+		size = old.Size()
+		result.FileBytesBefore = size
+	}
+	result.FileBytes = size
+	whole, err := j.store.CreateFile(ctx, tempName())
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() {
+		err = errors.Join(err, j.store.DeleteFile(context.WithoutCancel(ctx), whole.Name()))
+	}()
+	if err := whole.Truncate(ctx, size); err != nil {
+		return Result{}, err
+	}
+	if err := j.fill(ctx, rawTarget{whole, j.tokens}, src); err != nil {
+		return Result{}, err
+	}
+	if old != nil {
+		return result, j.overwrite(ctx, old, whole)
+	}
+	_, err = j.store.VolumeOf(ctx, whole, j.Destination)
+	return result, err
+}
+
+// overwrite makes a volume equal to a file of the same length, durably.
+func (j *job) overwrite(ctx context.Context, v, f *backstore.Volume) error {
+	now, err := j.openMoment(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer now.release()
+	for done := int64(0); done < now.size; {
+		n, err := j.tokens.MapTo(ctx, v, done, now.snapshot, done, now.size-done)
+		if err != nil {
+			return err
+		}
+		done += n
+	}
+	return v.Flush(ctx)
+}

@@ -1,0 +1,187 @@
+package vhd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"odx/backstore"
+	"odx/vhd/disk"
+)
+
+// Description says what a virtual disk is. Lengths are bytes.
+type Description struct {
+	Name   string      `json:"name"`
+	Format disk.Format `json:"format"`
+	// Kind is fixed, dynamic or differencing; a raw file is fixed.
+	Kind                string `json:"kind"`
+	SizeBytes           int64  `json:"size_bytes"`
+	FileBytes           int64  `json:"file_bytes"`
+	BlockBytes          int64  `json:"block_bytes,omitempty"`
+	SectorBytes         int64  `json:"sector_bytes,omitempty"`
+	PhysicalSectorBytes int64  `json:"physical_sector_bytes,omitempty"`
+	Blocks              int64  `json:"blocks,omitempty"`
+	PlacedBlocks        int64  `json:"placed_blocks,omitempty"`
+	FragmentedBlocks    int64  `json:"fragmented_blocks,omitempty"`
+	// Mappable says that payload is placed so that it can be mapped: at multiples of
+	// 4 KiB.
+	Mappable bool      `json:"mappable"`
+	ID       string    `json:"id,omitempty"`
+	DiskID   string    `json:"disk_id,omitempty"`
+	Creator  string    `json:"creator,omitempty"`
+	Created  time.Time `json:"created,omitzero"`
+	// Parents are the files below a differencing disk, the nearest first. If one is
+	// missing, or is not what it was, the last entry says so, in words.
+	Parents []string `json:"parents,omitempty"`
+	// Children are the differencing disks over it.
+	Children []string `json:"children,omitempty"`
+}
+
+var kindNames = map[disk.Kind]string{disk.Fixed: "fixed", disk.Dynamic: "dynamic", disk.Differencing: "differencing"}
+
+// Describe describes the virtual disk in r, which is called name.
+func Describe(ctx context.Context, name string, r disk.Reader) (Description, error) {
+	d := Description{Name: name, Format: FormatOf(name), Kind: kindNames[disk.Fixed], SizeBytes: r.Size(), FileBytes: r.Size(), Mappable: true}
+	if d.Format == disk.Raw {
+		return d, nil
+	}
+	t, err := openTableReadOnly(ctx, d.Format, r)
+	if err != nil {
+		return Description{}, fmt.Errorf("%s: %w", name, err)
+	}
+	info := t.Info()
+	d.Kind, d.SizeBytes, d.BlockBytes = kindNames[info.Kind], info.Size, info.BlockLength
+	d.SectorBytes, d.PhysicalSectorBytes = info.SectorLength, info.PhysicalSectorLength
+	d.ID, d.DiskID, d.Creator, d.Created = info.ID.String(), info.DiskID.String(), info.Creator, info.Created
+	d.Blocks = info.Blocks()
+	last := int64(-1)
+	for i := range d.Blocks {
+		b := t.Block(i)
+		if b.State != disk.Full && b.State != disk.Partial {
+			continue
+		}
+		d.PlacedBlocks++
+		if b.Offset < last {
+			d.FragmentedBlocks++
+		}
+		last = b.Offset
+		d.Mappable = d.Mappable && b.Offset%backstore.BlockLength == 0
+	}
+	return d, nil
+}
+
+// Check returns what is wrong with the virtual disk in r, which is called name.
+func Check(ctx context.Context, name string, r disk.Reader) ([]disk.Finding, error) {
+	return check(ctx, FormatOf(name), r)
+}
+
+// Describe describes a file of the store.
+func (m *Manager) Describe(ctx context.Context, name string) (d Description, err error) {
+	err = m.examine(ctx, name, func(r disk.Reader) error {
+		d, err = Describe(ctx, name, r)
+		return err
+	})
+	if err != nil {
+		return Description{}, err
+	}
+	if d.Kind == kindNames[disk.Differencing] {
+		if d.Parents, err = m.describeParents(ctx, name); err != nil {
+			return Description{}, err
+		}
+	}
+	d.Children, err = m.children(ctx, name)
+	return d, err
+}
+
+// examine calls fn with a file as it is now.
+func (m *Manager) examine(ctx context.Context, name string, fn func(r disk.Reader) error) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	f, err := m.store.File(name)
+	if err != nil {
+		return err
+	}
+	now, err := m.openMoment(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer now.release()
+	return fn(now)
+}
+
+func (m *Manager) describeParents(ctx context.Context, name string) ([]string, error) {
+	src, err := m.openChain(ctx, name)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return []string{err.Error()}, nil
+	}
+	defer src.release()
+	var names []string
+	for _, p := range src.parents {
+		names = append(names, p.name)
+	}
+	return names, nil
+}
+
+// Check returns what is wrong with a file of the store, and with its parents.
+func (m *Manager) Check(ctx context.Context, name string) (findings []disk.Finding, err error) {
+	err = m.examine(ctx, name, func(r disk.Reader) error {
+		findings, err = Check(ctx, name, r)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	src, err := m.openChain(ctx, name)
+	switch {
+	case err == nil:
+		src.release()
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case len(findings) == 0 || !errors.Is(err, disk.ErrFormat):
+		findings = append(findings, disk.Finding{Text: err.Error()})
+	}
+	return findings, nil
+}
+
+// HostFile is a file outside the store that is only read.
+type HostFile struct {
+	file *os.File
+	size int64
+}
+
+// OpenHostFile opens it; the caller closes it.
+func OpenHostFile(path string) (*HostFile, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &HostFile{f, info.Size()}, nil
+}
+
+// Size implements disk.Reader.
+func (f *HostFile) Size() int64 { return f.size }
+
+// ReadAt implements disk.Reader.
+func (f *HostFile) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	_, err := f.file.ReadAt(p, off)
+	return err
+}
+
+// Close closes the file.
+func (f *HostFile) Close() error { return f.file.Close() }

@@ -1,0 +1,69 @@
+package vhd
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+
+	"odx/backstore"
+	"odx/vhd/disk"
+	"odx/vhd/vhdfile"
+	"odx/vhd/vhdxfile"
+)
+
+// FormatOf returns the format of a file of that name.
+func FormatOf(name string) disk.Format {
+	switch strings.ToLower(path.Ext(name)) {
+	case ".vhd", ".avhd":
+		return disk.VHD
+	case ".vhdx", ".avhdx":
+		return disk.VHDX
+	default:
+		return disk.Raw
+	}
+}
+
+func create(ctx context.Context, f disk.Format, c disk.Container, s disk.Spec) (disk.Table, error) {
+	switch f {
+	case disk.VHD:
+		return table(vhdfile.Create(ctx, c, s))
+	case disk.VHDX:
+		return table(vhdxfile.Create(ctx, c, s))
+	default:
+		return nil, fmt.Errorf("%w: a %s file has no structure", backstore.ErrInvalid, f)
+	}
+}
+
+func openTable(ctx context.Context, f disk.Format, c disk.Container) (disk.Table, error) {
+	if f == disk.VHD {
+		return table(vhdfile.Open(ctx, c))
+	}
+	return table(vhdxfile.Open(ctx, c))
+}
+
+func openTableReadOnly(ctx context.Context, f disk.Format, r disk.Reader) (disk.Table, error) {
+	if f == disk.VHD {
+		return table(vhdfile.OpenReadOnly(ctx, r))
+	}
+	return table(vhdxfile.OpenReadOnly(ctx, r))
+}
+
+func check(ctx context.Context, f disk.Format, r disk.Reader) ([]disk.Finding, error) {
+	switch f {
+	case disk.VHD:
+		return vhdfile.Check(ctx, r)
+	case disk.VHDX:
+		return vhdxfile.Check(ctx, r)
+	default:
+		return nil, nil
+	}
+}
+
+// table keeps the nil of an error from becoming a Table that is none.
+func table[T disk.Table](t T, err error) (disk.Table, error) {
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}

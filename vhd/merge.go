@@ -1,0 +1,154 @@
+package vhd
+
+import (
+	"context"
+	"fmt"
+
+	"odx/backstore"
+	"odx/vhd/disk"
+)
+
+// merge puts what the source and the disks between have themselves into a copy of the
+// parent, which takes the place of the parent in one step with the deletion of the
+// children.
+func (j *job) merge(ctx context.Context) (Result, error) {
+	src, err := j.openChain(ctx, j.Source)
+	if err != nil {
+		return Result{}, err
+	}
+	defer src.release()
+	levels, err := j.levels(src)
+	if err != nil {
+		return Result{}, err
+	}
+	parent := src.parents[levels-1]
+	j.Destination = parent.name
+	children := []string{src.name}
+	for _, p := range src.parents[:levels-1] {
+		children = append(children, p.name)
+	}
+	end, err := j.begin(append(children, parent.name)...)
+	if err != nil {
+		return Result{}, err
+	}
+	defer end()
+	for i, name := range append(children, parent.name) {
+		but := ""
+		if i > 0 {
+			but = children[i-1]
+		}
+		if err := j.checkNoChildren(ctx, name, but); err != nil {
+			return Result{}, err
+		}
+	}
+	result := Result{Name: parent.name, FileBytesBefore: parent.file.size}
+	err = j.produce(ctx, parent.name, children, func(temp string) error {
+		f, err := j.copyOf(ctx, parent, src.size, temp)
+		if err != nil {
+			return err
+		}
+		if err := j.mergeInto(ctx, f, src, levels); err != nil {
+			return err
+		}
+		result.FileBytes = f.Size()
+		return nil
+	})
+	return result, err
+}
+
+// levels returns how many disks are merged.
+func (j *job) levels(src *source) (int, error) {
+	if src.disk == nil || len(src.parents) == 0 {
+		return 0, fmt.Errorf("%w: %s is no differencing disk; there is nothing to merge it into", backstore.ErrInvalid, src.name)
+	}
+	if j.Destination == "" {
+		return 1, nil
+	}
+	for i, p := range src.parents {
+		if p.name == j.Destination {
+			return i + 1, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: %s is no parent of %s", backstore.ErrInvalid, j.Destination, src.name)
+}
+
+// copyOf makes a file that equals a parent, with the capacity of the child.
+func (j *job) copyOf(ctx context.Context, parent *source, size int64, name string) (*backstore.Volume, error) {
+	f, err := j.store.File(parent.name)
+	if err != nil {
+		return nil, err
+	}
+	if parent.size == size {
+		return j.store.CloneFile(ctx, f, name)
+	}
+	// A child can have been resized.
+	if f, err = j.store.CreateFile(ctx, name); err != nil {
+		return nil, err
+	}
+	info := parent.disk.Info()
+	spec := disk.Spec{Kind: info.Kind, Geometry: info.Geometry, DiskID: info.DiskID, Parent: info.Parent}
+	spec.Size = size
+	to, err := create(ctx, parent.format, f, spec)
+	if err != nil {
+		return nil, err
+	}
+	w := rewriting{job: j, src: parent, from: parent.disk.Table(), to: to, file: f, valid: min(info.Size, size)}
+	return f, w.run(ctx, byPlace)
+}
+
+// mergeInto writes what the first levels of a chain have themselves to a copy of their
+// parent, the oldest first.
+func (j *job) mergeInto(ctx context.Context, f *backstore.Volume, src *source, levels int) error {
+	parent := src.parents[levels-1]
+	t, err := openTable(ctx, parent.format, f)
+	if err != nil {
+		return err
+	}
+	dst := disk.New(disk.Config{Table: t, Reader: f, Copier: j.tokens, Parent: parent.disk.Parent()})
+	j.progress = Progress{Total: src.size * int64(levels), Mapped: j.progress.Mapped, Moved: j.progress.Moved}
+	for i := levels - 1; i >= 0; i-- {
+		level := src
+		if i > 0 {
+			level = src.parents[i-1]
+		}
+		own := *level
+		own.disk = disk.New(disk.Config{Table: level.disk.Table(), Reader: level.file})
+		if err := j.mergeLevel(ctx, dst, &own); err != nil {
+			return err
+		}
+	}
+	return dst.Close(ctx)
+}
+
+// mergeLevel writes what one disk has itself.
+func (j *job) mergeLevel(ctx context.Context, dst *disk.Disk, own *source) error {
+	for off := int64(0); off < own.size; off += window {
+		length := min(window, own.size-off)
+		var zeros []backstore.Range
+		var pieces []piece
+		err := own.Runs(ctx, off, length, func(r disk.Run) bool {
+			switch {
+			case r.Below:
+			case r.In == nil:
+				zeros = append(zeros, backstore.Range{Offset: r.Offset, Length: r.Length})
+			default:
+				pieces = append(pieces, piece{r.Offset, r.Length, own.file, r.At})
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+		for _, z := range zeros {
+			if err := dst.Unmap(ctx, z.Offset, z.Length); err != nil {
+				return err
+			}
+		}
+		if err := j.put(ctx, &diskTarget{dst}, pieces); err != nil {
+			return err
+		}
+		j.progress.Done += length
+		j.tell(j.progress)
+	}
+	return nil
+}

@@ -1,0 +1,252 @@
+package vhd
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"odx/backstore"
+	"odx/vhd/disk"
+)
+
+// Operation is what can be done with virtual disks.
+type Operation string
+
+// The operations.
+const (
+	// Create makes an empty disk Destination of Size bytes.
+	Create Operation = "create"
+	// Convert makes Destination a disk of its own with the contents of Source, in the
+	// format that its name says.
+	Convert Operation = "convert"
+	// ToVolume makes the volume Destination equal to the disk Source.
+	ToVolume Operation = "to-volume"
+	// FromVolume makes Destination a disk with the contents of the volume Source.
+	FromVolume Operation = "from-volume"
+	// Snapshot makes Destination an empty differencing disk over Source.
+	Snapshot Operation = "snapshot"
+	// Merge puts what the differencing disk Source has itself into its parent, or,
+	// with the disks between, into Destination, a parent further away; then the
+	// children are deleted.
+	Merge Operation = "merge"
+	// Compact drops blocks that are not used or all zeros, and closes the gaps.
+	Compact Operation = "compact"
+	// Defragment puts the blocks into the order of the disk, and compacts.
+	Defragment Operation = "defrag"
+	// Resize gives a disk another Size.
+	Resize Operation = "resize"
+)
+
+// Request is an operation and what it is done with. Sizes and lengths are bytes.
+type Request struct {
+	Operation Operation `json:"operation"`
+	// Source is a file of the store; of FromVolume, a volume.
+	Source string `json:"source,omitempty"`
+	// Destination is a file of the store; of ToVolume, a volume. Compact, Defragment
+	// and Resize change Source if it is empty.
+	Destination string `json:"destination,omitempty"`
+	// Overwrite allows a Destination that is there already.
+	Overwrite bool `json:"overwrite,omitempty"`
+	// Fixed makes a disk of which all blocks are there; otherwise it is dynamic. For
+	// Create, Convert and FromVolume.
+	Fixed bool `json:"fixed,omitempty"`
+	// Size is the capacity, for Create and Resize.
+	Size int64 `json:"size_bytes,omitempty"`
+	// BlockLength, SectorLength and PhysicalSectorLength are for what makes a disk;
+	// zero is what the source has, if it can be, or the format's default.
+	BlockLength          int64 `json:"block_bytes,omitempty"`
+	SectorLength         int64 `json:"sector_bytes,omitempty"`
+	PhysicalSectorLength int64 `json:"physical_sector_bytes,omitempty"`
+}
+
+// Progress is how far an operation is, in bytes.
+type Progress struct {
+	// Done of Total are looked at.
+	Done  int64 `json:"done_bytes"`
+	Total int64 `json:"total_bytes"`
+	// Mapped is payload that got another place without being moved, Moved was read
+	// and written.
+	Mapped int64 `json:"mapped_bytes"`
+	Moved  int64 `json:"moved_bytes"`
+}
+
+// Result is what an operation did.
+type Result struct {
+	// Name of the file or volume that is new or changed.
+	Name string `json:"name"`
+	// MappedBytes and MovedBytes are those of the last Progress.
+	MappedBytes int64 `json:"mapped_bytes"`
+	MovedBytes  int64 `json:"moved_bytes"`
+	// FileBytesBefore is the length of the file that was replaced, 0 if there was none.
+	FileBytesBefore int64         `json:"file_bytes_before"`
+	FileBytes       int64         `json:"file_bytes"`
+	Duration        time.Duration `json:"duration_ns"`
+}
+
+// job is an operation under way.
+type job struct {
+	*Manager
+	Request
+	tell     func(Progress)
+	progress Progress
+}
+
+// Do runs an operation. progress, which may be nil, is called now and then. When it
+// returns without an error, what it did is durable; after an error or a crash, all
+// files are as they were before. The exception is ToVolume over a volume that is
+// there: it takes effect in steps of at least 256 GiB.
+//
+// Errors wrap those of package backstore, disk.ErrFormat, ErrBusy and those of Uses.
+func (m *Manager) Do(ctx context.Context, r Request, progress func(Progress)) (Result, error) {
+	if progress == nil {
+		progress = func(Progress) {}
+	}
+	began := time.Now()
+	j := &job{Manager: m, Request: r, tell: progress}
+	result, err := j.run(ctx)
+	j.tell(j.progress)
+	log := m.log.WithField("operation", r.Operation).WithField("source", r.Source).WithField("destination", r.Destination)
+	if err != nil {
+		log.WithError(err).Info("operation on a virtual disk failed")
+		return Result{}, err
+	}
+	result.MappedBytes, result.MovedBytes = j.progress.Mapped, j.progress.Moved
+	result.Duration = time.Since(began)
+	log.WithField("mapped_bytes", result.MappedBytes).WithField("moved_bytes", result.MovedBytes).Info("operation on a virtual disk done")
+	return result, nil
+}
+
+func (j *job) run(ctx context.Context) (Result, error) {
+	switch j.Operation {
+	case Create:
+		return j.create(ctx)
+	case Convert:
+		return j.convert(ctx, j.openChain)
+	case FromVolume:
+		return j.convert(ctx, j.openVolume)
+	case ToVolume:
+		return j.toVolume(ctx)
+	case Snapshot:
+		return j.makeChild(ctx)
+	case Merge:
+		return j.merge(ctx)
+	case Compact:
+		return j.rewrite(ctx, byPlace)
+	case Defragment:
+		return j.rewrite(ctx, byBlock)
+	case Resize:
+		if j.Size <= 0 {
+			return Result{}, fmt.Errorf("%w: resize to %d bytes", backstore.ErrInvalid, j.Size)
+		}
+		return j.rewrite(ctx, byPlace)
+	default:
+		return Result{}, fmt.Errorf("%w: no operation %q on virtual disks", backstore.ErrInvalid, j.Operation)
+	}
+}
+
+// write makes the file name with what fill puts into an empty one, and deletes the
+// files in gone.
+func (j *job) write(ctx context.Context, name string, gone []string, fill func(f *backstore.Volume) error) (Result, error) {
+	result := Result{Name: name}
+	if old, err := j.store.File(name); err == nil {
+		result.FileBytesBefore = old.Size()
+	}
+	err := j.produce(ctx, name, gone, func(temp string) error {
+		f, err := j.store.CreateFile(ctx, temp)
+		if err != nil {
+			return err
+		}
+		if err := fill(f); err != nil {
+			return err
+		}
+		result.FileBytes = f.Size()
+		return nil
+	})
+	return result, err
+}
+
+// spec is what the destination is made as, with the capacity and, where the request
+// says nothing else, the sectors of what is copied to it.
+func (j *job) spec(size int64, like disk.Geometry) disk.Spec {
+	s := disk.Spec{Kind: disk.Dynamic, Geometry: disk.Geometry{
+		Size: size, BlockLength: j.BlockLength, SectorLength: j.SectorLength, PhysicalSectorLength: j.PhysicalSectorLength,
+	}}
+	if j.Fixed {
+		s.Kind = disk.Fixed
+	}
+	if FormatOf(j.Destination) == disk.VHDX {
+		// A guest must not see other sectors than before.
+		if s.SectorLength == 0 {
+			s.SectorLength = like.SectorLength
+		}
+		if s.PhysicalSectorLength == 0 {
+			s.PhysicalSectorLength = like.PhysicalSectorLength
+		}
+	}
+	return s
+}
+
+func (j *job) create(ctx context.Context) (Result, error) {
+	end, err := j.begin(j.Destination)
+	if err != nil {
+		return Result{}, err
+	}
+	defer end()
+	if err := j.vacant(j.Destination, j.Overwrite); err != nil {
+		return Result{}, err
+	}
+	return j.write(ctx, j.Destination, nil, func(f *backstore.Volume) error {
+		_, err := j.makeDisk(ctx, f, j.spec(j.Size, disk.Geometry{}))
+		return err
+	})
+}
+
+// makeDisk makes an empty disk in f, in the format of the destination.
+func (j *job) makeDisk(ctx context.Context, f *backstore.Volume, s disk.Spec) (target, error) {
+	if FormatOf(j.Destination) == disk.Raw {
+		return rawTarget{f, j.tokens}, f.Truncate(ctx, s.Size)
+	}
+	t, err := create(ctx, FormatOf(j.Destination), f, s)
+	if err != nil {
+		return nil, err
+	}
+	return &diskTarget{disk.New(disk.Config{Table: t, Reader: f, Copier: j.tokens})}, nil
+}
+
+// makeChild makes a differencing disk.
+func (j *job) makeChild(ctx context.Context) (Result, error) {
+	if FormatOf(j.Source) != FormatOf(j.Destination) || FormatOf(j.Source) == disk.Raw {
+		return Result{}, fmt.Errorf("%w: %s and %s have to be of one format, VHD or VHDX", backstore.ErrInvalid, j.Source, j.Destination)
+	}
+	// The parent must not change any more.
+	end, err := j.begin(j.Source, j.Destination)
+	if err != nil {
+		return Result{}, err
+	}
+	defer end()
+	if err := j.vacant(j.Destination, j.Overwrite); err != nil {
+		return Result{}, err
+	}
+	parent, err := j.openChain(ctx, j.Source)
+	if err != nil {
+		return Result{}, err
+	}
+	defer parent.release()
+	info := parent.disk.Info()
+	f, err := j.store.File(j.Source)
+	if err != nil {
+		return Result{}, err
+	}
+	s := disk.Spec{Kind: disk.Differencing, Geometry: info.Geometry, DiskID: info.DiskID, Parent: &disk.Parent{
+		ID: info.ID, Paths: []string{relative(j.Destination, j.Source)}, Modified: f.Created(),
+	}}
+	if j.BlockLength != 0 {
+		s.BlockLength = j.BlockLength
+	} else if info.Kind == disk.Fixed {
+		s.BlockLength = 0 // it has none of its own
+	}
+	return j.write(ctx, j.Destination, nil, func(f *backstore.Volume) error {
+		_, err := create(ctx, FormatOf(j.Destination), f, s)
+		return err
+	})
+}

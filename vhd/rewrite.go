@@ -1,0 +1,223 @@
+package vhd
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"odx/backstore"
+	"odx/tokens"
+	"odx/vhd/disk"
+)
+
+// placed is a payload block and its place in the old file.
+type placed struct {
+	index int64
+	disk.Block
+}
+
+func byPlace(a, b placed) int { return cmp.Compare(a.Offset, b.Offset) }
+func byBlock(a, b placed) int { return cmp.Compare(a.index, b.index) }
+
+// rewrite makes a disk anew, in the same format and with the same structure: blocks
+// that have data in the given order, one behind the other, and none without.
+func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result, error) {
+	name := cmp.Or(j.Destination, j.Source)
+	if FormatOf(name) != FormatOf(j.Source) {
+		return Result{}, fmt.Errorf("%w: %s and %s are of different formats; convert changes the format", backstore.ErrInvalid, j.Source, name)
+	}
+	end, err := j.begin(name)
+	if err != nil {
+		return Result{}, err
+	}
+	defer end()
+	if err := j.vacant(name, j.Overwrite || name == j.Source); err != nil {
+		return Result{}, err
+	}
+	if FormatOf(name) == disk.Raw {
+		return Result{}, fmt.Errorf("%w: %s has no structure; resize and copy raw files as files", backstore.ErrInvalid, j.Source)
+	}
+	if j.Operation == Resize || name != j.Source {
+		// Its children know it by what it is now.
+		if err := j.checkNoChildren(ctx, name); err != nil {
+			return Result{}, err
+		}
+	}
+	src, err := j.openAlone(ctx, j.Source)
+	if err != nil {
+		return Result{}, err
+	}
+	defer src.release()
+	info := src.disk.Info()
+	spec := disk.Spec{Kind: info.Kind, Geometry: info.Geometry, ID: info.ID, DiskID: info.DiskID, Parent: info.Parent}
+	if j.Operation == Resize {
+		spec.Size, spec.ID = j.Size, disk.GUID{}
+		if err := j.checkCut(ctx, spec.Size); err != nil {
+			return Result{}, err
+		}
+	}
+	return j.write(ctx, name, nil, func(f *backstore.Volume) error {
+		dst, err := create(ctx, src.format, f, spec)
+		if err != nil {
+			return err
+		}
+		w := rewriting{job: j, src: src, from: src.disk.Table(), to: dst, file: f}
+		w.valid = min(info.Size, spec.Size)
+		return w.run(ctx, order)
+	})
+}
+
+// checkCut returns an error if a disk has data beyond a size.
+func (j *job) checkCut(ctx context.Context, size int64) error {
+	src, err := j.openChain(ctx, j.Source)
+	if err != nil {
+		return err
+	}
+	defer src.release()
+	for off := size; off < src.size; off += window {
+		data, err := dataIn(ctx, src, off, min(window, src.size-off), backstore.BlockLength)
+		if err != nil {
+			return err
+		}
+		if len(data) > 0 {
+			return fmt.Errorf("%w: %s has data at byte %d, which %d bytes would cut off; shrink the partition first and discard what is behind it", backstore.ErrInvalid, j.Source, data[0].at, size)
+		}
+	}
+	return nil
+}
+
+// rewriting is a disk that is made anew.
+type rewriting struct {
+	*job
+	src      *source
+	from, to disk.Table
+	file     *backstore.Volume // that to is in
+	valid    int64             // bytes of the disk that there are in both
+}
+
+func (w *rewriting) run(ctx context.Context, order func(a, b placed) int) error {
+	blocks, zero, err := w.sort(ctx)
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(blocks, order)
+	w.progress.Total = int64(len(blocks)) * w.to.Info().BlockLength
+	if w.to.Info().Kind != disk.Fixed {
+		if err := w.place(ctx, blocks, zero); err != nil {
+			return err
+		}
+	}
+	if err := w.mapBlocks(ctx, blocks); err != nil {
+		return err
+	}
+	for _, b := range blocks {
+		if b.State == disk.Partial {
+			if err := w.copyPresence(ctx, b.index); err != nil {
+				return err
+			}
+		}
+	}
+	if err := w.to.Close(ctx); err != nil {
+		return err
+	}
+	return w.file.Flush(ctx)
+}
+
+// sort finds the blocks that need a place, and those that have to say that they are
+// zeros.
+func (w *rewriting) sort(ctx context.Context) (blocks []placed, zero []int64, err error) {
+	info := w.to.Info()
+	for i := range min(info.Blocks(), w.from.Info().Blocks()) {
+		b := w.from.Block(i)
+		if b.State == disk.Full {
+			data := false
+			err := w.src.file.snapshot.Extents(ctx, b.Offset, w.length(i), func(_ backstore.Range, mapped bool) bool {
+				data = data || mapped
+				return !data
+			})
+			if err != nil {
+				return nil, nil, err
+			}
+			if !data {
+				b.State = disk.Zero
+			}
+		}
+		switch {
+		case b.State == disk.Full || b.State == disk.Partial:
+			blocks = append(blocks, placed{i, b})
+		case b.State == disk.Zero && info.Kind == disk.Differencing:
+			zero = append(zero, i)
+		}
+	}
+	return blocks, zero, nil
+}
+
+// length returns how many bytes of block i there are in both disks.
+func (w *rewriting) length(i int64) int64 {
+	n := w.to.Info().BlockLength
+	return min(n, w.valid-i*n)
+}
+
+// place allocates the blocks in their order.
+func (w *rewriting) place(ctx context.Context, blocks []placed, zero []int64) error {
+	for len(blocks) > 0 {
+		state := blocks[0].State
+		var run []int64
+		for len(blocks) > 0 && blocks[0].State == state {
+			run = append(run, blocks[0].index)
+			blocks = blocks[1:]
+		}
+		allocate := w.to.Complete
+		if state == disk.Partial {
+			allocate = w.to.Allocate
+		}
+		if err := allocate(ctx, run); err != nil {
+			return err
+		}
+	}
+	if len(zero) == 0 {
+		return nil
+	}
+	return w.to.Free(ctx, zero)
+}
+
+// mapBlocks maps the payload, as much at once as lies together in both files.
+func (w *rewriting) mapBlocks(ctx context.Context, blocks []placed) error {
+	mapTo := func(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
+		return w.tokens.MapTo(ctx, w.file, dst, s, src, length)
+	}
+	var p piece
+	for _, b := range blocks {
+		next := piece{w.to.Block(b.index).Offset, w.length(b.index), w.src.file, b.Offset}
+		w.progress.Done += next.length
+		if p.isBefore(next) {
+			p.length += next.length
+			continue
+		}
+		if err := w.mapPiece(ctx, mapTo, p); err != nil {
+			return err
+		}
+		p = next
+	}
+	return w.mapPiece(ctx, mapTo, p)
+}
+
+// copyPresence copies the bitmap of a block.
+func (w *rewriting) copyPresence(ctx context.Context, i int64) error {
+	count := w.length(i) / w.to.Info().SectorLength
+	bits, err := w.from.Present(ctx, i, 0, count)
+	if err != nil {
+		return err
+	}
+	for first := int64(0); first < count; {
+		set, n := bits.Run(first, count)
+		if set {
+			if err := w.to.SetPresent(ctx, i, first, n); err != nil {
+				return err
+			}
+		}
+		first += n
+	}
+	return nil
+}

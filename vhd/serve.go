@@ -1,0 +1,66 @@
+package vhd
+
+import (
+	"context"
+	"fmt"
+
+	"odx/vhd/disk"
+)
+
+// Served is a virtual disk that is open for reading and writing.
+type Served struct {
+	*disk.Disk
+	// Files are the disk's own file and those of its parents.
+	Files []string
+}
+
+// Serve opens a VHD or VHDX file of the store, and its parents for reading. Until the
+// disk is closed, Uses has to say that its files are in use.
+func (m *Manager) Serve(ctx context.Context, name string) (*Served, error) {
+	f, err := m.store.File(name)
+	if err != nil {
+		return nil, err
+	}
+	t, err := openTable(ctx, FormatOf(name), f)
+	if err != nil {
+		return nil, fmt.Errorf("file %s: %w", name, err)
+	}
+	s := &Served{Files: []string{name}}
+	parent, err := m.serveParents(ctx, s, name, t.Info())
+	if err != nil {
+		return nil, err
+	}
+	s.Disk = disk.New(disk.Config{Table: t, Reader: f, Copier: m.tokens, Parent: parent})
+	return s, nil
+}
+
+// serveParents opens the parents of a disk, each over its own.
+func (m *Manager) serveParents(ctx context.Context, s *Served, child string, info disk.Info) (*disk.Disk, error) {
+	if info.Kind != disk.Differencing {
+		return nil, nil
+	}
+	if len(s.Files) > maxChain {
+		return nil, fmt.Errorf("file %s: %w: it has more than %d parents, or is its own", s.Files[0], disk.ErrFormat, maxChain)
+	}
+	name, err := m.parentName(child, info.Parent)
+	if err != nil {
+		return nil, err
+	}
+	f, err := m.store.File(name)
+	if err != nil {
+		return nil, err
+	}
+	t, err := openTableReadOnly(ctx, FormatOf(name), f)
+	if err != nil {
+		return nil, fmt.Errorf("parent of %s: file %s: %w", child, name, err)
+	}
+	if err := checkLink(child, &info, name, t.Info()); err != nil {
+		return nil, err
+	}
+	s.Files = append(s.Files, name)
+	below, err := m.serveParents(ctx, s, name, t.Info())
+	if err != nil {
+		return nil, err
+	}
+	return disk.New(disk.Config{Table: t, Reader: f, Parent: below}), nil
+}
