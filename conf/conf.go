@@ -98,7 +98,7 @@ type Redirect struct {
 	Permanent bool
 }
 
-// LUN is one logical unit of a target. Exactly one of Volume, Backing and View is
+// LUN is one logical unit of a target. Exactly one of Volume, File, Backing and View is
 // set. LUNs with the same one are one logical unit, reachable in several places:
 // their other fields are equal.
 type LUN struct {
@@ -106,6 +106,9 @@ type LUN struct {
 	Number uint16
 	// Volume is the name of a volume of the store.
 	Volume string
+	// File is the name of a file of the store. The LUN is the virtual disk in it, if
+	// the name is that of a VHD or VHDX; otherwise the file is the disk.
+	File string
 	// Backing is the path of a plain file that a gotgt backing store serves
 	// ("backing: file:PATH").
 	Backing string

@@ -100,6 +100,7 @@ type (
 	fileLUN struct {
 		LUN       *string `yaml:"lun"`
 		Volume    *string `yaml:"volume"`
+		File      *string `yaml:"file"`
 		Backing   *string `yaml:"backing"`
 		View      *string `yaml:"view"`
 		Size      *string `yaml:"size"`

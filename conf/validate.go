@@ -193,13 +193,23 @@ func (c *checker) lun(key string, raw *fileLUN) (l LUN, numbered bool) {
 
 // medium reads what a LUN's blocks live on.
 func (c *checker) medium(key, who string, raw *fileLUN, l *LUN) {
+	given, shaped := 0, true
+	for name, value := range map[string]*string{"volume": raw.Volume, "file": raw.File, "backing": raw.Backing, "view": raw.View} {
+		shaped = shaped && !c.misshapen[key+"."+name]
+		if value != nil {
+			given++
+		}
+	}
 	switch {
-	case raw.Volume != nil && raw.Backing != nil:
-		c.add(key+".backing", "%shas both volume and backing; keep one", who)
-	case raw.View != nil && (raw.Volume != nil || raw.Backing != nil):
-		c.add(key+".view", "%shas a volume or backing beside the view; keep one", who)
+	case given > 1:
+		c.add(key, "%shas more than one of volume, file, backing and view; keep one", who)
 	case raw.View != nil:
 		l.View, _ = c.required(key+".view", raw.View, "the name of one of the views")
+	case raw.File != nil:
+		l.File = *raw.File
+		if !isFileName(l.File) {
+			c.add(key+".file", "%s%q is not the name of a file of the store; write a path like images/base.vhdx, or backing: file:PATH for a plain file", who, l.File)
+		}
 	case raw.Volume != nil:
 		l.Volume = *raw.Volume
 		if err := CheckVolumeName(l.Volume); err != nil {
@@ -212,8 +222,8 @@ func (c *checker) medium(key, who string, raw *fileLUN, l *LUN) {
 			return
 		}
 		l.Backing = resolve(c.file, path)
-	case !c.misshapen[key+".volume"] && !c.misshapen[key+".backing"] && !c.misshapen[key+".view"]:
-		c.add(key+".volume", "%sno volume; give the name of one in the store (or view: NAME, or backing: file:PATH)", who)
+	case shaped:
+		c.add(key+".volume", "%sno volume; give the name of one in the store (or file: NAME, view: NAME, or backing: file:PATH)", who)
 	}
 }
 
@@ -332,6 +342,8 @@ func (l *LUN) Medium() string {
 		return "file " + l.Backing
 	case l.View != "":
 		return "view " + l.View
+	case l.File != "":
+		return Device{File: l.File}.String()
 	default:
 		return ""
 	}

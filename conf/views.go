@@ -227,7 +227,7 @@ func (c *checker) legs(key string, raw []*string) (legs []Device) {
 // device reads the name of one; whether a name is that of a view shows later.
 func (c *checker) device(key, text string) Device {
 	if name, ok := strings.CutPrefix(text, "file:"); ok {
-		if name == "" || name[0] == '/' || name[0] == '.' || path.Clean(name) != name {
+		if !isFileName(name) {
 			c.add(key, "%q is not the name of a file of the store; write file: and a path like images/base.img, or backing:PATH for a plain file", text)
 		}
 		return Device{File: name}
@@ -242,6 +242,12 @@ func (c *checker) device(key, text string) Device {
 		c.add(key, "%v; or write %s", err, deviceForms)
 	}
 	return Device{Volume: text}
+}
+
+// isFileName reports whether a file of the store can have the name: a path that begins
+// with no slash and no dot, and has no empty part and no . or .. in it.
+func isFileName(name string) bool {
+	return name != "" && name[0] != '/' && name[0] != '.' && path.Clean(name) == name
 }
 
 // orderViews puts each view behind those that it is over, and reports loops.
@@ -311,8 +317,8 @@ func (c *checker) checkViews(views []View, targets []Target) {
 
 // device is the LUN's medium as views name it.
 func (l *LUN) device() string {
-	if l.Backing != "" {
-		return Device{Backing: l.Backing}.String()
+	if l.Backing != "" || l.File != "" {
+		return Device{File: l.File, Backing: l.Backing}.String()
 	}
 	return cmp.Or(l.View, l.Volume)
 }

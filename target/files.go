@@ -37,16 +37,26 @@ func checkFileName(name string) error {
 // FilePrefix.
 func (s *Service) Space(name string) (*backstore.Volume, error) {
 	if file, ok := strings.CutPrefix(name, FilePrefix); ok {
-		return s.store.File(file)
+		return s.file(file)
 	}
 	return s.Volume(name)
+}
+
+// file returns a file of the store by name, hidden ones excepted.
+func (s *Service) file(name string) (*backstore.Volume, error) {
+	if strings.HasPrefix(name, hiddenPrefix) {
+		return nil, fmt.Errorf("file %s: %w", name, backstore.ErrNotFound)
+	}
+	return s.store.File(name)
 }
 
 // Files describes the files of the store, by name.
 func (s *Service) Files() []File {
 	all := []File{}
 	for _, v := range s.store.Files() {
-		all = append(all, describeFile(v))
+		if !strings.HasPrefix(v.Name(), hiddenPrefix) {
+			all = append(all, describeFile(v))
+		}
 	}
 	return all
 }
@@ -92,7 +102,7 @@ func (s *Service) CopyFile(ctx context.Context, from, name string) (File, error)
 
 // ResizeFile sets the size of a file, durably. What is beyond it is gone.
 func (s *Service) ResizeFile(ctx context.Context, name string, size int64) (File, error) {
-	v, err := s.store.File(name)
+	v, err := s.file(name)
 	if err != nil {
 		return File{}, err
 	}
@@ -111,7 +121,7 @@ func (s *Service) RenameFile(ctx context.Context, name, to string) (File, error)
 	if err := checkFileName(to); err != nil {
 		return File{}, err
 	}
-	v, err := s.store.File(name)
+	v, err := s.file(name)
 	if err != nil {
 		return File{}, err
 	}
@@ -127,10 +137,16 @@ func (s *Service) RenameFile(ctx context.Context, name, to string) (File, error)
 
 // DeleteFile deletes a file, durably.
 func (s *Service) DeleteFile(ctx context.Context, name string) error {
+	if _, err := s.file(name); err != nil {
+		return err
+	}
 	if err := s.checkFree(FilePrefix + name); err != nil {
 		return err
 	}
 	if err := s.store.DeleteFile(ctx, name); err != nil {
+		return err
+	}
+	if err := forgetUnit(ctx, s.store, s.fileUnitID(name)); err != nil {
 		return err
 	}
 	s.log.WithField("file", name).Info("file deleted")

@@ -24,6 +24,7 @@ import (
 	"odx/target/iscsi"
 	"odx/target/scsi"
 	"odx/tokens"
+	"odx/vhd"
 )
 
 // Service is a running target.
@@ -33,7 +34,9 @@ type Service struct {
 	store     *backstore.Store
 	tokens    *tokens.Manager
 	copies    *copymgr.Manager
+	disks     *vhd.Manager                 // nil before it is asked for
 	views     *views                       // nil before they are made
+	served    map[string]string            // files that disks are in, as Space names them → by whom
 	backings  []io.Closer                  // of LUNs outside the store
 	units     map[string]*scsi.LogicalUnit // by conf.LUN.Medium
 	space     *spaceWatch
@@ -53,7 +56,7 @@ type Service struct {
 // conf.Problems; nothing is left running
 // after an error. ctx bounds the start alone.
 func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service, err error) {
-	s := &Service{cfg: cfg, log: log, failed: make(chan error, len(cfg.Portals))}
+	s := &Service{cfg: cfg, log: log, served: map[string]string{}, failed: make(chan error, len(cfg.Portals))}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.release())
@@ -69,7 +72,10 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service
 	if err := s.openTokens(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.checkMedia(); err != nil {
+	if err := s.openDisks(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.checkMedia(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.bind(ctx); err != nil {

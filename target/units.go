@@ -18,11 +18,12 @@ import (
 	"odx/target/copymgr"
 	"odx/target/iscsi"
 	"odx/target/scsi"
+	"odx/tokens/view"
 )
 
 // checkMedia compares every LUN with the volume or the file that it names, and
 // changes nothing.
-func (s *Service) checkMedia() error {
+func (s *Service) checkMedia(ctx context.Context) error {
 	problems := s.checkViews()
 	seen := map[string]bool{}
 	for _, t := range s.cfg.Targets {
@@ -32,7 +33,7 @@ func (s *Service) checkMedia() error {
 				continue
 			}
 			seen[l.Medium()] = true
-			size, err := s.existingSize(l)
+			size, err := s.existingSize(ctx, l)
 			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, backstore.ErrNotFound) {
 				if l.Size == 0 {
 					problems = append(problems, s.cfg.Problem(l.Key+".size", "LUN %d: %s does not exist; give the size to make it with", l.Number, l.Medium()))
@@ -51,7 +52,14 @@ func (s *Service) checkMedia() error {
 }
 
 // existingSize returns the size in bytes of what l names.
-func (s *Service) existingSize(l *conf.LUN) (int64, error) {
+func (s *Service) existingSize(ctx context.Context, l *conf.LUN) (int64, error) {
+	if l.File != "" {
+		size, sector, err := s.fileSize(ctx, l.File)
+		if err == nil && int64(l.BlockSize)%sector != 0 {
+			err = fmt.Errorf("its sectors are of %d bytes; write block_size: %d", sector, sector)
+		}
+		return size, err
+	}
 	if l.Volume != "" {
 		v, err := s.store.Volume(l.Volume)
 		if err != nil {
@@ -152,10 +160,13 @@ func (s *Service) makeUnit(ctx context.Context, l *conf.LUN) (*scsi.LogicalUnit,
 		if p := s.checkSize(l, v.Size(), nil); p != nil {
 			return nil, *p
 		}
-		c.Volume, c.ID = v, id
-		if s.tokens.Shares(v) {
-			c.Thin, c.Space = true, s.space.space()
+		s.setView(&c, v, id)
+	case l.File != "":
+		d, _, err := s.views.fileDevice(ctx, l.File, l.Size, l.BlockSize, fmt.Sprintf("LUN %d (%s, line %d)", l.Number, s.cfg.File, s.cfg.Problem(l.Key, "").Line))
+		if err != nil {
+			return nil, err
 		}
+		s.setView(&c, s.views.stackOver(d, l.Medium()), s.fileUnitID(l.File))
 	case l.Volume != "":
 		v, err := s.openVolume(ctx, l)
 		if err != nil {
@@ -175,10 +186,18 @@ func (s *Service) makeUnit(ctx context.Context, l *conf.LUN) (*scsi.LogicalUnit,
 	if err != nil {
 		return nil, err
 	}
-	if err := s.copies.Install(lu, cmp.Or(l.View, l.Volume, l.Backing)); err != nil {
+	if err := s.copies.Install(lu, cmp.Or(l.View, l.Volume, l.File, l.Backing)); err != nil {
 		return nil, fmt.Errorf("copy manager: %w", err)
 	}
 	return lu, nil
+}
+
+// setView makes a view the medium of a logical unit.
+func (s *Service) setView(c *scsi.LUConfig, v *view.Stack, id [16]byte) {
+	c.Volume, c.ID = v, id
+	if s.tokens.Shares(v) {
+		c.Thin, c.Space = true, s.space.space()
+	}
 }
 
 // openVolume returns the volume of l, and makes it when it is missing.

@@ -28,6 +28,7 @@ const (
 type views struct {
 	*Service
 	devices map[string]view.Device // by name of the view
+	files   map[string]view.Device // that are open, by name
 	gates   map[string]view.Gate   // by name of what is together
 	closers []viewCloser           // from the bottom up
 }
@@ -76,7 +77,7 @@ func (s *Service) openSpace(d conf.Device) (*backstore.Volume, error) {
 // is kept beside the data for views that are not configured any more is removed:
 // the data may have changed without them.
 func (s *Service) makeViews(ctx context.Context) error {
-	s.views = &views{Service: s, devices: map[string]view.Device{}, gates: map[string]view.Gate{}}
+	s.views = &views{Service: s, devices: map[string]view.Device{}, files: map[string]view.Device{}, gates: map[string]view.Gate{}}
 	if err := s.views.forgetOthers(ctx); err != nil {
 		return err
 	}
@@ -148,10 +149,13 @@ func (s *views) leg(ctx context.Context, v *conf.View, d conf.Device) (view.Leg,
 		}
 		return view.Leg{Device: view.Base(s.tokens, b), ID: d.String(), Fresh: fresh}, nil
 	}
+	if d.File != "" {
+		return s.fileLeg(ctx, v, d)
+	}
 	space, err := s.openSpace(d)
 	fresh := errors.Is(err, backstore.ErrNotFound) && v.Size != 0
 	if fresh {
-		space, err = s.makeSpace(ctx, d, v.Size)
+		space, err = s.makeVolume(ctx, d.Volume, v.Size)
 	}
 	if err != nil {
 		return view.Leg{}, err
@@ -159,14 +163,17 @@ func (s *views) leg(ctx context.Context, v *conf.View, d conf.Device) (view.Leg,
 	return view.Leg{Device: view.Base(s.tokens, space), ID: fmt.Sprintf("%x", space.ID()), Fresh: fresh}, nil
 }
 
-func (s *views) makeSpace(ctx context.Context, d conf.Device, size int64) (*backstore.Volume, error) {
-	if d.File == "" {
-		return s.makeVolume(ctx, d.Volume, size)
+// fileLeg opens the disk in a file of the store.
+func (s *views) fileLeg(ctx context.Context, v *conf.View, d conf.Device) (view.Leg, error) {
+	device, fresh, err := s.fileDevice(ctx, d.File, v.Size, 512, "view "+v.Name)
+	if err != nil {
+		return view.Leg{}, err
 	}
-	if _, err := s.CreateFile(ctx, d.File, size); err != nil {
-		return nil, err
+	f, err := s.store.File(d.File)
+	if err != nil {
+		return view.Leg{}, err
 	}
-	return s.store.File(d.File)
+	return view.Leg{Device: device, ID: fmt.Sprintf("%x", f.ID()), Fresh: fresh}, nil
 }
 
 func (s *views) partition(ctx context.Context, v *conf.View, leg view.Leg) (view.Device, error) {
@@ -280,17 +287,22 @@ func (s *views) forgetOthers(ctx context.Context) error {
 
 // stack returns the view of that name as it is served, and its identity.
 func (s *views) stack(name string) (*view.Stack, [16]byte) {
+	h := sha256.New()
+	id := s.store.ID()
+	h.Write(id[:])
+	io.WriteString(h, "view "+name)
+	return s.stackOver(s.devices[name], name), [16]byte(h.Sum(nil))
+}
+
+// stackOver returns a device, which views know by a name, as it is served.
+func (s *views) stackOver(d view.Device, name string) *view.Stack {
 	together := s.together(name)
 	gate, ok := s.gates[together]
 	if !ok {
 		gate = view.NewGate()
 		s.gates[together] = gate
 	}
-	h := sha256.New()
-	id := s.store.ID()
-	h.Write(id[:])
-	io.WriteString(h, "view "+name)
-	return view.NewStack(s.devices[name], gate), [16]byte(h.Sum(nil))
+	return view.NewStack(d, gate)
 }
 
 // together returns one name for all views that are over the same devices, or over
@@ -327,15 +339,23 @@ func (s *views) close() error {
 	return errors.Join(errs...)
 }
 
-// checkFree returns ErrInUse for a volume, or a file with FilePrefix, that a view
-// is over.
+// checkFree returns ErrInUse for a volume, or a file with FilePrefix, that a view or
+// a disk is over, and vhd.ErrBusy for a file that an operation changes.
 func (s *Service) checkFree(name string) error {
-	return s.checkNoView(name, func(*conf.View) bool { return true })
+	if file, ok := strings.CutPrefix(name, FilePrefix); ok && s.disks != nil {
+		if err := s.disks.Busy(file); err != nil {
+			return err
+		}
+	}
+	return s.checkServed(name)
 }
 
 // CheckWritable returns ErrInUse for a space that a view is over which has to see
 // every write to it.
 func (s *Service) CheckWritable(name string) error {
+	if strings.HasPrefix(name, FilePrefix) {
+		return s.checkFree(name)
+	}
 	return s.checkNoView(name, func(v *conf.View) bool { return v.Kind != conf.ViewPartition })
 }
 

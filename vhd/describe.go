@@ -112,6 +112,19 @@ func (m *Manager) examine(ctx context.Context, name string, fn func(r disk.Reade
 	return fn(now)
 }
 
+// Geometry returns the shape of the disk in a file, of which all parents are there.
+func (m *Manager) Geometry(ctx context.Context, name string) (disk.Geometry, error) {
+	src, err := m.openChain(ctx, name)
+	if err != nil {
+		return disk.Geometry{}, err
+	}
+	defer src.release()
+	if src.disk == nil {
+		return disk.Geometry{Size: src.size, BlockLength: rawUnit, SectorLength: 512, PhysicalSectorLength: backstore.BlockLength}, nil
+	}
+	return src.disk.Info().Geometry, nil
+}
+
 func (m *Manager) describeParents(ctx context.Context, name string) ([]string, error) {
 	src, err := m.openChain(ctx, name)
 	if err != nil {

@@ -195,6 +195,22 @@ func (j *job) create(ctx context.Context) (Result, error) {
 	if err := j.vacant(j.Destination, j.Overwrite); err != nil {
 		return Result{}, err
 	}
+	return j.makeEmpty(ctx)
+}
+
+// Make makes the file name an empty dynamic disk, or a raw one, of size bytes, for
+// whoever is to serve it: Uses is not asked. sector is the length of a sector in
+// bytes, where the format lets one choose.
+func (m *Manager) Make(ctx context.Context, name string, size, sector int64) error {
+	j := &job{Manager: m, Request: Request{Operation: Create, Destination: name, Size: size}}
+	if FormatOf(name) == disk.VHDX {
+		j.SectorLength = sector
+	}
+	_, err := j.makeEmpty(ctx)
+	return err
+}
+
+func (j *job) makeEmpty(ctx context.Context) (Result, error) {
 	return j.write(ctx, j.Destination, nil, func(f *backstore.Volume) error {
 		_, err := j.makeDisk(ctx, f, j.spec(j.Size, disk.Geometry{}))
 		return err
