@@ -27,6 +27,7 @@ import (
 type Administrator interface {
 	Offloader
 	Filer
+	Disker
 
 	// Store describes the store. It counts what volumes map, which takes longer
 	// the more that is.

@@ -127,23 +127,29 @@ func volumePath(name, what string) (string, error) {
 }
 
 func (c *Client) Scrub(ctx context.Context, r ScrubRequest, progress func(backstore.ScrubProgress)) (backstore.ScrubResult, error) {
-	resp, err := c.send(ctx, http.MethodPost, "/v1/store/scrub", r)
+	return askLines[backstore.ScrubProgress, backstore.ScrubResult](ctx, c, "/v1/store/scrub", r, progress)
+}
+
+// askLines sends a request whose answer is lines that tell the progress, and the
+// result in the last one.
+func askLines[P, R any](ctx context.Context, c *Client, path string, parameters any, progress func(P)) (result R, err error) {
+	resp, err := c.send(ctx, http.MethodPost, path, parameters)
 	if err != nil {
-		return backstore.ScrubResult{}, err
+		return result, err
 	}
 	defer resp.Body.Close()
 	for lines := json.NewDecoder(resp.Body); ; {
 		var line struct {
-			Progress *backstore.ScrubProgress `json:"progress"`
-			Result   *backstore.ScrubResult   `json:"result"`
+			Progress *P `json:"progress"`
+			Result   *R `json:"result"`
 			failure
 		}
 		if err := lines.Decode(&line); err != nil {
-			return backstore.ScrubResult{}, brokenAnswer(ctx, err)
+			return result, brokenAnswer(ctx, err)
 		}
 		switch {
 		case line.Error != "":
-			return backstore.ScrubResult{}, &Error{line.Kind, line.Error}
+			return result, &Error{line.Kind, line.Error}
 		case line.Result != nil:
 			return *line.Result, nil
 		case line.Progress != nil && progress != nil:

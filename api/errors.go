@@ -8,6 +8,8 @@ import (
 	"odx/backstore"
 	"odx/target"
 	"odx/tokens"
+	"odx/vhd"
+	"odx/vhd/disk"
 )
 
 // errNoResource: nothing answers to that method and path.
@@ -23,6 +25,8 @@ var kinds = []struct {
 	{"no_resource", http.StatusNotFound, errNoResource},
 	{"unauthorized", http.StatusUnauthorized, errUnauthorized},
 	{"in_use", http.StatusConflict, target.ErrInUse},
+	{"busy", http.StatusConflict, vhd.ErrBusy},
+	{"not_a_disk", http.StatusBadRequest, disk.ErrFormat},
 	{"not_found", http.StatusNotFound, backstore.ErrNotFound},
 	{"exists", http.StatusConflict, backstore.ErrExists},
 	{"read_only", http.StatusConflict, backstore.ErrReadOnly},

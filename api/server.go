@@ -53,7 +53,7 @@ func newServer(admin Administrator, log *logrus.Entry, guard func(http.Handler) 
 	s := &Server{admin: admin, log: log, serving: make(chan struct{})}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
-	for _, r := range slices.Concat(routes, offloadRoutes, fileRoutes) {
+	for _, r := range slices.Concat(routes, offloadRoutes, fileRoutes, diskRoutes) {
 		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) { s.answer(&r, w, req) })
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) { s.answer(&noRoute, w, req) })

@@ -185,6 +185,14 @@ func (b *bar) show(done, total int64) {
 	_ = b.bar.Set64(min(done, total))
 }
 
+// describe says what is being done.
+func (b *bar) describe(what string) {
+	b.what = what
+	if b.bar != nil {
+		b.bar.Describe(what)
+	}
+}
+
 func (b *bar) end() {
 	if b.bar != nil {
 		_ = b.bar.Clear()

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"odx/api"
+	"odx/conf"
+	"odx/vhd"
+)
+
+func newVHD() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "vhd",
+		Short: "Make, convert, merge, compact and defragment virtual disks",
+		Long: "Work on the virtual disks in the files of a store. A file is what its name says: .vhd and .avhd\n" +
+			"are VHD, .vhdx and .avhdx are VHDX, all others are raw. Payload that is in the store is not\n" +
+			"moved but mapped to its new place. Whatever happens, Ctrl-C and a power cut too, leaves the old\n" +
+			"disk or the new one.",
+	}
+	cmd.AddCommand(newVHDCreate(), newVHDInfo(), newVHDCheck(), newVHDImport(), newVHDExport(),
+		newVHDChange(diskCommand{
+			use: "convert FILE NEW", short: "Make a disk of its own with the contents of another one, in the format of its name",
+			long: "Make a disk of its own with the contents of FILE, and of its parents, if it has some. The\n" +
+				"format is that of the name NEW. Where NEW is FILE, it is replaced.",
+			operation: vhd.Convert, args: 2, shape: true,
+		}),
+		newVHDChange(diskCommand{
+			use: "from-volume VOLUME NEW", short: "Make a virtual disk of a volume as it is now",
+			operation: vhd.FromVolume, args: 2, shape: true,
+		}),
+		newVHDChange(diskCommand{
+			use: "to-volume FILE VOLUME", short: "Make a volume equal to a virtual disk",
+			long: "Make a volume equal to a virtual disk. A volume that is there is only changed with --overwrite;\n" +
+				"what it has more than the disk becomes zeros.",
+			operation: vhd.ToVolume, args: 2, overwrite: true,
+		}),
+		newVHDChange(diskCommand{
+			use: "snapshot FILE NEW", short: "Make an empty differencing disk over another one",
+			long: "Make NEW a differencing disk over FILE: it shows what FILE has, and holds what is written to\n" +
+				"it. FILE must not change any more.",
+			operation: vhd.Snapshot, args: 2, overwrite: true,
+		}),
+		newVHDChange(diskCommand{
+			use: "merge FILE [PARENT]", short: "Put what a differencing disk has into its parent, and delete it",
+			long: "Put what a differencing disk has into its parent, in one step with its deletion. With PARENT, a\n" +
+				"disk further down, all between are merged and deleted, too. To keep them, convert FILE.",
+			operation: vhd.Merge, args: 2, optional: true,
+		}),
+		newVHDChange(diskCommand{
+			use: "compact FILE", short: "Drop blocks that are not used or all zeros, and shorten the file",
+			operation: vhd.Compact, args: 1,
+		}),
+		newVHDChange(diskCommand{
+			use: "defrag FILE", short: "Put the blocks into the order of the disk, and compact",
+			operation: vhd.Defragment, args: 1,
+		}),
+		newVHDResize())
+	return cmd
+}
+
+// diskCommand is what differs between the commands that change a virtual disk.
+type diskCommand struct {
+	use, short, long string
+	operation        vhd.Operation
+	args             int  // source and destination
+	optional         bool // the last of them can be left out
+	shape            bool // it makes a disk of a shape that flags say
+	overwrite        bool // it can replace what is there
+}
+
+type diskOptions struct {
+	adminOptions
+	request api.DiskRequest
+	block   string
+}
+
+func newVHDChange(c diskCommand) *cobra.Command {
+	o := diskOptions{request: api.DiskRequest{Operation: c.operation}}
+	least := c.args
+	if c.optional {
+		least--
+	}
+	cmd := &cobra.Command{
+		Use: c.use, Short: c.short, Long: c.long,
+		Args: cobra.RangeArgs(least, c.args),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.request.Source = args[0]
+			if len(args) > 1 {
+				o.request.Destination = args[1]
+			}
+			return changeDisk(cmd, &o)
+		},
+	}
+	addAdminFlags(cmd, &o.adminOptions)
+	if c.shape {
+		addShapeFlags(cmd, &o)
+	}
+	if c.shape || c.overwrite {
+		addOverwriteFlag(cmd, &o)
+	}
+	return cmd
+}
+
+func addShapeFlags(cmd *cobra.Command, o *diskOptions) {
+	cmd.Flags().BoolVar(&o.request.Fixed, "fixed", false, "all blocks are in the file from the start; otherwise it grows")
+	cmd.Flags().StringVar(&o.block, "block-size", "", "`SIZE` of a payload block, for example 2MiB; the format's default where left out")
+	cmd.Flags().Int64Var(&o.request.SectorLength, "sector-size", 0, "`BYTES` of a logical sector of a VHDX, 512 or 4096")
+}
+
+func addOverwriteFlag(cmd *cobra.Command, o *diskOptions) {
+	cmd.Flags().BoolVar(&o.request.Overwrite, "overwrite", false, "replace what has the name already")
+}
+
+// changeDisk runs the operation of o.
+func changeDisk(cmd *cobra.Command, o *diskOptions) error {
+	if o.block != "" {
+		var err error
+		if o.request.BlockLength, err = conf.ParseSize(o.block); err != nil {
+			return fmt.Errorf("--block-size: %w", err)
+		}
+	}
+	return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+		r, err := runDiskOperation(ctx, a, o.request, cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		if o.json {
+			return printJSON(cmd.OutOrStdout(), r)
+		}
+		return printDiskResult(cmd.OutOrStdout(), r)
+	})
+}
+
+// runDiskOperation shows a progress bar meanwhile.
+func runDiskOperation(ctx context.Context, a api.Administrator, r api.DiskRequest, stderr io.Writer) (api.DiskResult, error) {
+	bar := newBar(stderr, string(r.Operation))
+	defer bar.end()
+	return a.ChangeDisk(ctx, r, func(p api.DiskProgress) {
+		bar.describe(fmt.Sprintf("%s: %s mapped, %s moved", r.Operation, bytesText(p.Mapped), bytesText(p.Moved)))
+		bar.show(p.Done, p.Total)
+	})
+}
+
+func printDiskResult(w io.Writer, r api.DiskResult) error {
+	length := bytesText(r.FileBytes)
+	if r.FileBytesBefore != 0 {
+		length = fmt.Sprintf("%s, before %s", length, bytesText(r.FileBytesBefore))
+	}
+	_, err := fmt.Fprintf(w, "%s: %s; %s mapped, %s moved, in %v\n", r.Name, length, bytesText(r.MappedBytes), bytesText(r.MovedBytes), r.Duration.Round(100*time.Microsecond))
+	return err
+}
+
+func newVHDCreate() *cobra.Command {
+	o := diskOptions{request: api.DiskRequest{Operation: vhd.Create}}
+	cmd := &cobra.Command{
+		Use:   "create FILE SIZE",
+		Short: "Make an empty virtual disk",
+		Long: "Make an empty virtual disk in the format of the name FILE. SIZE is in bytes, or has a unit (KiB,\n" +
+			"MiB, GiB, TiB). A fixed disk of zeros takes no space, and no time either.",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			o.request.Destination = args[0]
+			if o.request.Size, err = conf.ParseSize(args[1]); err != nil {
+				return err
+			}
+			return changeDisk(cmd, &o)
+		},
+	}
+	addAdminFlags(cmd, &o.adminOptions)
+	addShapeFlags(cmd, &o)
+	addOverwriteFlag(cmd, &o)
+	return cmd
+}
+
+func newVHDResize() *cobra.Command {
+	o := diskOptions{request: api.DiskRequest{Operation: vhd.Resize}}
+	cmd := &cobra.Command{
+		Use:   "resize FILE SIZE",
+		Short: "Give a disk another capacity",
+		Long: "Give a disk another capacity. It shrinks only where it has nothing but zeros at its end. SIZE is\n" +
+			"in bytes, or has a unit (KiB, MiB, GiB, TiB).",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			o.request.Source = args[0]
+			if o.request.Size, err = conf.ParseSize(args[1]); err != nil {
+				return err
+			}
+			return changeDisk(cmd, &o)
+		},
+	}
+	addAdminFlags(cmd, &o.adminOptions)
+	return cmd
+}

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"odx/api"
+	"odx/api/transfer"
+	"odx/conf"
+	"odx/vhd"
+	"odx/vhd/disk"
+)
+
+// localDiskOptions are those of commands that look at a file of the store, or of this
+// machine.
+type localDiskOptions struct {
+	adminOptions
+	local bool
+}
+
+func addLocalFlag(cmd *cobra.Command, o *localDiskOptions) {
+	addAdminFlags(cmd, &o.adminOptions)
+	cmd.Flags().BoolVar(&o.local, "local", false, "FILE is a file of this machine")
+}
+
+func newVHDInfo() *cobra.Command {
+	var o localDiskOptions
+	cmd := &cobra.Command{
+		Use:   "info FILE",
+		Short: "Print what a virtual disk is",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			show := func(d api.Disk) error {
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), d)
+				}
+				return printDisk(cmd.OutOrStdout(), d)
+			}
+			if o.local {
+				return withHostFile(args[0], func(f *vhd.HostFile) error {
+					d, err := vhd.Describe(cmd.Context(), filepath.Base(args[0]), f)
+					if err != nil {
+						return err
+					}
+					return show(d)
+				})
+			}
+			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				d, err := a.Disk(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				return show(d)
+			})
+		},
+	}
+	addLocalFlag(cmd, &o)
+	return cmd
+}
+
+func withHostFile(path string, do func(f *vhd.HostFile) error) (err error) {
+	f, err := vhd.OpenHostFile(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return do(f)
+}
+
+func printDisk(w io.Writer, d api.Disk) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name string, value any) { fmt.Fprintf(table, "%s\t%v\n", name, value) }
+	row("name", d.Name)
+	row("format", fmt.Sprintf("%s, %s", d.Format, d.Kind))
+	row("capacity", conf.FormatSize(d.SizeBytes))
+	row("file", bytesText(d.FileBytes))
+	if d.Format != disk.Raw {
+		row("blocks", fmt.Sprintf("%d of %d in the file, of %s; %d out of order", d.PlacedBlocks, d.Blocks, conf.FormatSize(d.BlockBytes), d.FragmentedBlocks))
+		row("sectors", fmt.Sprintf("%d bytes, %d physically", d.SectorBytes, d.PhysicalSectorBytes))
+		row("identifier", d.ID)
+		row("creator", d.Creator)
+	}
+	if !d.Mappable {
+		row("payload", "not at multiples of 4 KiB: copies move bytes; compact places it better")
+	}
+	if len(d.Parents) > 0 {
+		row("parents", strings.Join(d.Parents, ", "))
+	}
+	if len(d.Children) > 0 {
+		row("children", strings.Join(d.Children, ", "))
+	}
+	return table.Flush()
+}
+
+func newVHDCheck() *cobra.Command {
+	var o localDiskOptions
+	cmd := &cobra.Command{
+		Use:   "check FILE",
+		Short: "Look for what is wrong with a virtual disk",
+		Long: "Look for what is wrong with a virtual disk: structures, checksums, places of blocks, and, in the\n" +
+			"store, its parents. The exit status is 1 when something endangers data.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.local {
+				return withHostFile(args[0], func(f *vhd.HostFile) error {
+					findings, err := vhd.Check(cmd.Context(), args[0], f)
+					if err != nil {
+						return err
+					}
+					return printDiskCheck(cmd.OutOrStdout(), &o.adminOptions, args[0], api.NewDiskCheck(findings))
+				})
+			}
+			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				check, err := a.CheckDisk(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				return printDiskCheck(cmd.OutOrStdout(), &o.adminOptions, args[0], check)
+			})
+		},
+	}
+	addLocalFlag(cmd, &o)
+	return cmd
+}
+
+func printDiskCheck(w io.Writer, o *adminOptions, name string, c api.DiskCheck) error {
+	if o.json {
+		if err := printJSON(w, c); err != nil {
+			return err
+		}
+	} else {
+		for _, f := range c.Findings {
+			grade := "damaged"
+			if f.Harmless {
+				grade = "harmless"
+			}
+			if _, err := fmt.Fprintf(w, "%s: %s: %s\n", name, grade, f.Text); err != nil {
+				return err
+			}
+		}
+	}
+	if !c.Sound {
+		return fmt.Errorf("%s is damaged", name)
+	}
+	if o.json {
+		return nil
+	}
+	_, err := fmt.Fprintf(w, "%s is sound\n", name)
+	return err
+}
+
+func newVHDImport() *cobra.Command {
+	o := diskOptions{}
+	cmd := &cobra.Command{
+		Use:   "import LOCAL FILE",
+		Short: "Copy a virtual disk of this machine into the store",
+		Long: "Copy a virtual disk of this machine into the store, laid out so that its payload can be mapped\n" +
+			"from then on. In the same format it keeps its identifiers, and a differencing disk its parent,\n" +
+			"which is to be in the store at the same relative path; in another format it is converted.",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				return importDisk(ctx, a, &o, args[0], args[1], cmd.OutOrStdout(), cmd.ErrOrStderr())
+			})
+		},
+	}
+	addAdminFlags(cmd, &o.adminOptions)
+	addShapeFlags(cmd, &o)
+	addOverwriteFlag(cmd, &o)
+	return cmd
+}
+
+// importDisk copies the file as it is, and has the store lay it out.
+func importDisk(ctx context.Context, a api.Administrator, o *diskOptions, local, name string, stdout, stderr io.Writer) (err error) {
+	src, err := transfer.OpenFile(local)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	// In the folder of the new file, because paths of parents count from there.
+	part := strings.TrimSuffix(name, filepath.Ext(name)) + partSuffix + filepath.Ext(local)
+	dst, err := transfer.CreateStoreFile(ctx, a, api.FilePrefix+part, src.Size())
+	if err != nil {
+		return err
+	}
+	defer func() {
+		derr := a.DeleteFile(context.WithoutCancel(ctx), part)
+		err = errors.Join(err, derr)
+	}()
+	bar := newBar(stderr, "import")
+	copied, err := transfer.Copy(ctx, dst, src, transfer.Options{Progress: func(p transfer.Progress) { bar.show(p.DoneBytes, p.TotalBytes) }})
+	bar.end()
+	if err != nil {
+		return err
+	}
+	r := o.request
+	r.Operation, r.Source, r.Destination = vhd.Convert, part, name
+	if f := vhd.FormatOf(name); f == vhd.FormatOf(local) && f != disk.Raw && !o.reshaped() {
+		r.Operation = vhd.Compact
+	}
+	result, err := runDiskOperation(ctx, a, r, stderr)
+	if err != nil {
+		return err
+	}
+	// Every byte of the payload came over the wire or was read here.
+	result.MovedBytes += copied.MovedBytes
+	if o.json {
+		return printJSON(stdout, result)
+	}
+	return printDiskResult(stdout, result)
+}
+
+// reshaped reports whether the flags ask for another shape than a disk has.
+func (o *diskOptions) reshaped() bool {
+	return o.request.Fixed || o.block != "" || o.request.SectorLength != 0
+}
+
+func newVHDExport() *cobra.Command {
+	var o copyOptions
+	var fixed bool
+	cmd := &cobra.Command{
+		Use:   "export FILE LOCAL",
+		Short: "Copy a virtual disk of the store to this machine",
+		Long: "Copy a virtual disk of the store to this machine, in the format that the name LOCAL says. In the\n" +
+			"same format it is the same file, byte for byte, as it is now.",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				return exportDisk(ctx, a, &o, args[0], args[1], fixed, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			})
+		},
+	}
+	addAdminFlags(cmd, &o.adminOptions)
+	cmd.Flags().BoolVar(&fixed, "fixed", false, "make LOCAL a disk of its own of which all blocks are there")
+	return cmd
+}
+
+// exportDisk has the store make a disk in the format that is wanted, or a copy that
+// stays as it is, and copies that.
+func exportDisk(ctx context.Context, a api.Administrator, o *copyOptions, name, local string, fixed bool, stdout, stderr io.Writer) (err error) {
+	part := strings.TrimSuffix(name, filepath.Ext(name)) + partSuffix + filepath.Ext(local)
+	if vhd.FormatOf(name) == vhd.FormatOf(local) && !fixed {
+		_, err = a.CopyFile(ctx, api.FilePrefix+name, part)
+	} else {
+		_, err = runDiskOperation(ctx, a, api.DiskRequest{Operation: vhd.Convert, Source: name, Destination: part, Fixed: fixed}, stderr)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), part)) }()
+	if inStore(local) {
+		local = "./" + local
+	}
+	return copyDisk(ctx, a, o, api.FilePrefix+part, local, stdout, stderr)
+}
