@@ -1,0 +1,145 @@
+package vhdxfile
+
+import (
+	"context"
+	"fmt"
+
+	"odx/vhd/disk"
+)
+
+// table is the shape of a BAT (MS-VHDX 2.5): behind the entries of the payload
+// blocks of a chunk is that of its sector bitmap block.
+type table struct {
+	blocks int64 // payload blocks
+	ratio  int64 // payload blocks of a chunk
+	count  int64 // entries
+}
+
+// tableOf returns the shape of the BAT of a disk.
+func tableOf(g disk.Geometry, kind disk.Kind) table {
+	t := table{blocks: g.Blocks(), ratio: bitmapSectors * g.SectorLength / g.BlockLength}
+	t.count = t.blocks + (t.blocks-1)/t.ratio
+	if kind == disk.Differencing {
+		t.count = (t.blocks + t.ratio - 1) / t.ratio * (t.ratio + 1)
+	}
+	return t
+}
+
+// length returns what the entries take, in bytes.
+func (t table) length() int64 { return t.count * 8 }
+
+// payload and bitmap return the indexes of the entries of payload block i and of the
+// sector bitmap block of its chunk.
+func (t table) payload(i int64) int64 { return i + i/t.ratio }
+func (t table) bitmap(i int64) int64  { return i/t.ratio*(t.ratio+1) + t.ratio }
+
+// block returns the payload block of an entry; false if it is of a sector bitmap
+// block, or of none.
+func (t table) block(index int64) (i int64, ok bool) {
+	i = index - index/(t.ratio+1)
+	return i, index%(t.ratio+1) != t.ratio && i < t.blocks
+}
+
+// readBAT reads the entries.
+func readBAT(ctx context.Context, v *view, at region, t table) ([]uint64, error) {
+	if t.length() > at.length {
+		return nil, bad("the block allocation table has %d bytes; the disk needs %d", at.length, t.length())
+	}
+	bat := make([]uint64, t.count)
+	buf := make([]byte, min(mib, t.length()))
+	for rest, off := bat, at.offset; len(rest) > 0; {
+		n := min(len(rest), len(buf)/8)
+		if err := v.readAt(ctx, buf[:n*8], off); err != nil {
+			return nil, err
+		}
+		for i := range rest[:n] {
+			rest[i] = le.Uint64(buf[i*8:])
+		}
+		rest, off = rest[n:], off+int64(n*8)
+	}
+	return bat, nil
+}
+
+// place returns where the payload block or sector bitmap block of an entry is, and
+// how many bytes of it the file must have; a length of zero if it has no place.
+func (f *File) place(index int64) (at region, needed int64) {
+	e := f.bat[index]
+	i, isPayload := f.table.block(index)
+	switch {
+	case isPayload && (stateOf(e) == fullyPresent || stateOf(e) == partiallyPresent):
+		// The last block may reach beyond the disk, and then need not be all there.
+		return region{int64(offsetOf(e)), f.meta.BlockLength}, min(f.meta.BlockLength, f.meta.Size-i*f.meta.BlockLength)
+	case !isPayload && f.meta.kind == disk.Differencing && stateOf(e) == fullyPresent:
+		return region{int64(offsetOf(e)), bitmapLength}, bitmapLength
+	}
+	return region{}, 0
+}
+
+// claim notes what the file is used for, and finds what is wrong with the BAT.
+func (f *File) claim(report reporter) error {
+	f.space.take(0, headerSection)
+	used := f.regions.all()
+	if f.headers.logLength > 0 {
+		used = append(used, region{int64(f.headers.logOffset), int64(f.headers.logLength)})
+	}
+	for _, r := range used {
+		if !f.space.take(r.offset, r.length) {
+			return bad("regions, or a region and the log, overlap at %d", r.offset)
+		}
+	}
+	unallocated := int64(0)
+	for index := range f.table.count {
+		if err := f.checkState(index, report); err != nil {
+			return err
+		}
+		at, needed := f.place(index)
+		if needed == 0 {
+			if _, isPayload := f.table.block(index); isPayload {
+				unallocated++
+			}
+			continue
+		}
+		var err error
+		switch {
+		// The offset was taken from 64 bits, and may be negative now.
+		case at.offset < headerSection || at.offset > f.view.size || needed > f.view.size-at.offset:
+			err = report(fatal, "%s is not within the file: its %d bytes are to be at %d of %d", f.describe(index), needed, uint64(at.offset), f.view.size)
+		case !f.space.take(at.offset, at.length):
+			err = report(fatal, "%s overlaps another block, a region or the log at %d", f.describe(index), at.offset)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if f.meta.kind == disk.Fixed && unallocated > 0 {
+		return report(harmless, "%d blocks of the fixed disk have no place in the file", unallocated)
+	}
+	return nil
+}
+
+// checkState finds what is wrong with the state of an entry.
+func (f *File) checkState(index int64, report reporter) error {
+	e := f.bat[index]
+	i, isPayload := f.table.block(index)
+	differencing := f.meta.kind == disk.Differencing
+	switch s := stateOf(e); {
+	case !isPayload && !differencing && e != 0:
+		// Old versions of one program leave such entries; nothing looks at them.
+		return report(harmless, "%s has an entry, which only a differencing disk needs", f.describe(index))
+	case !isPayload && differencing && s != notPresent && s != fullyPresent, isPayload && s == 4:
+		return report(fatal, "%s has the reserved state %d", f.describe(index), s)
+	case isPayload && s == partiallyPresent && !differencing:
+		return report(fatal, "%s is partially present, but there is no parent", f.describe(index))
+	case isPayload && s == partiallyPresent && stateOf(f.bat[f.table.bitmap(i)]) != fullyPresent:
+		return report(fatal, "%s is partially present, but its sector bitmap is missing", f.describe(index))
+	}
+	return nil
+}
+
+// describe names an entry.
+func (f *File) describe(index int64) string {
+	if i, isPayload := f.table.block(index); isPayload {
+		return fmt.Sprintf("block %d", i)
+	}
+	return fmt.Sprintf("sector bitmap %d", index/(f.table.ratio+1))
+}

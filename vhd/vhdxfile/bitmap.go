@@ -1,0 +1,159 @@
+package vhdxfile
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"odx/vhd/disk"
+)
+
+// sectors returns how many logical sectors block i has, of those that the disk has.
+func (f *File) sectors(i int64) int64 {
+	g := f.meta.Geometry
+	return min(g.BlockLength, g.Size-i*g.BlockLength) / g.SectorLength
+}
+
+// bitsAt returns where the bits of block i are, whose sector bitmap block must be
+// there, and how many bytes they take: all of a byte, since a block has 256 sectors
+// at least.
+func (f *File) bitsAt(i int64) (offset, length int64) {
+	length = f.meta.BlockLength / f.meta.SectorLength / 8
+	return int64(offsetOf(f.bat[f.table.bitmap(i)])) + i%f.table.ratio*length, length
+}
+
+// checkSectors checks that a block has these sectors.
+func (f *File) checkSectors(i, first, count int64) error {
+	if i < 0 || i >= f.table.blocks || first < 0 || count < 0 || first > f.sectors(i) || count > f.sectors(i)-first {
+		return fmt.Errorf("there are no sectors [%d, %d) of block %d", first, first+count, i)
+	}
+	return nil
+}
+
+// Present implements disk.Table.
+func (f *File) Present(ctx context.Context, i, first, count int64) (disk.Bits, error) {
+	if err := f.checkSectors(i, first, count); err != nil {
+		return nil, err
+	}
+	bits := make(disk.Bits, (count+7)/8)
+	switch f.Block(i).State {
+	case disk.Full:
+		for n := range count {
+			bits.Set(n)
+		}
+	case disk.Partial:
+		at, _ := f.bitsAt(i)
+		p := make(disk.Bits, (first+count+7)/8-first/8)
+		if err := f.view.readAt(ctx, p, at+first/8); err != nil {
+			return nil, fmt.Errorf("sector bitmap of block %d: %w", i, err)
+		}
+		if first%8 == 0 {
+			return p, nil
+		}
+		for n := range count {
+			if p.Get(first%8 + n) {
+				bits.Set(n)
+			}
+		}
+	}
+	return bits, nil
+}
+
+// SetPresent implements disk.Table.
+func (f *File) SetPresent(ctx context.Context, i, first, count int64) error {
+	if err := f.writable(ctx); err != nil {
+		return err
+	}
+	if err := f.checkSectors(i, first, count); err != nil {
+		return err
+	}
+	b := f.Block(i)
+	switch b.State {
+	case disk.Full:
+		return nil
+	case disk.Absent, disk.Zero:
+		return fmt.Errorf("block %d has no place for sectors", i)
+	}
+	// Whole sectors of the file, in which there may be bits of other blocks.
+	at, length := f.bitsAt(i)
+	from := at &^ (sectorLength - 1)
+	p := make(disk.Bits, roundUp(at+length, sectorLength)-from)
+	if err := f.view.readAt(ctx, p, from); err != nil {
+		return fmt.Errorf("sector bitmap of block %d: %w", i, err)
+	}
+	bits := p[at-from:]
+	changed := false
+	for n := first; n < first+count; n++ {
+		changed = changed || !bits.Get(n)
+		bits.Set(n)
+	}
+	if !changed {
+		return nil
+	}
+	// The payload must be there when the log says so.
+	if err := f.barrier(ctx); err != nil {
+		return err
+	}
+	if set, run := bits.Run(0, f.sectors(i)); set && run == f.sectors(i) {
+		_, err := f.update(ctx, []change{{f.table.payload(i), entry(fullyPresent, b.Offset)}})
+		return err
+	}
+	first += (at - from) * 8
+	low, high := first/8/sectorLength*sectorLength, roundUp((first+count+7)/8, sectorLength)
+	return f.commit(ctx, split(p[low:high], from+low))
+}
+
+// split makes updates of the sectors of p, which belongs at offset.
+func split(p []byte, offset int64) []piece {
+	var pieces []piece
+	for ; len(p) > 0; p, offset = p[sectorLength:], offset+sectorLength {
+		pieces = append(pieces, piece{offset, sectorLength, p[:sectorLength:sectorLength]})
+	}
+	return pieces
+}
+
+// clearBits clears the bits of blocks that are not partially present. They mean
+// nothing, and are zero unless another program has left them.
+func (f *File) clearBits(ctx context.Context, blocks []int64) error {
+	blocks = slices.Sorted(slices.Values(blocks))
+	for len(blocks) > 0 {
+		// Those of one sector bitmap block.
+		n := 1
+		for n < len(blocks) && f.table.bitmap(blocks[n]) == f.table.bitmap(blocks[0]) {
+			n++
+		}
+		if err := f.clearBitsOfChunk(ctx, blocks[:n]); err != nil {
+			return err
+		}
+		blocks = blocks[n:]
+	}
+	return nil
+}
+
+func (f *File) clearBitsOfChunk(ctx context.Context, blocks []int64) error {
+	from, length := f.bitsAt(blocks[0])
+	to, _ := f.bitsAt(blocks[len(blocks)-1])
+	from, to = from&^(sectorLength-1), roundUp(to+length, sectorLength)
+	p := make([]byte, to-from)
+	if err := f.view.readAt(ctx, p, from); err != nil {
+		return fmt.Errorf("sector bitmap of block %d: %w", blocks[0], err)
+	}
+	dirty := make(map[int64]bool)
+	for _, i := range blocks {
+		at, _ := f.bitsAt(i)
+		bits := p[at-from:][:length]
+		for n, b := range bits {
+			if b != 0 {
+				dirty[(at-from+int64(n))/sectorLength] = true
+			}
+		}
+		clear(bits)
+	}
+	pieces := slices.DeleteFunc(split(p, from), func(p piece) bool { return !dirty[(p.offset-from)/sectorLength] })
+	for part := range slices.Chunk(pieces, maxSectors) {
+		if err := f.commit(ctx, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+package vhdxfile
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"odx/vhd/disk"
+)
+
+// entriesPerSector is how many entries of the BAT are in one update.
+const entriesPerSector = sectorLength / 8
+
+// change is a new value of an entry of the BAT.
+type change struct {
+	index int64
+	value uint64
+}
+
+// update changes entries of the BAT: all of them in one step, if they are not very
+// many. After an error it returns those that it has not changed.
+func (f *File) update(ctx context.Context, changes []change) ([]change, error) {
+	slices.SortFunc(changes, func(a, b change) int { return cmp.Compare(a.index, b.index) })
+	for len(changes) > 0 {
+		var pieces []piece
+		n := 0
+		for ; n < len(changes); n++ {
+			at := f.regions.bat.offset + changes[n].index/entriesPerSector*sectorLength
+			if len(pieces) > 0 && pieces[len(pieces)-1].offset == at {
+				continue
+			}
+			if len(pieces) == maxSectors {
+				break
+			}
+			pieces = append(pieces, piece{offset: at, length: sectorLength})
+		}
+		f.swap(changes[:n])
+		for i := range pieces {
+			pieces[i].data = f.batSector((pieces[i].offset - f.regions.bat.offset) / sectorLength)
+		}
+		if err := f.commit(ctx, pieces); err != nil {
+			f.swap(changes[:n])
+			return changes, err
+		}
+		changes = changes[n:]
+	}
+	return nil, nil
+}
+
+// swap puts values into the BAT, and what was there into the changes.
+func (f *File) swap(changes []change) {
+	for i := range changes {
+		c := &changes[i]
+		f.bat[c.index], c.value = c.value, f.bat[c.index]
+	}
+}
+
+// batSector encodes a sector of the BAT.
+func (f *File) batSector(n int64) []byte {
+	p := make([]byte, sectorLength)
+	for i, e := range f.bat[n*entriesPerSector : min((n+1)*entriesPerSector, int64(len(f.bat)))] {
+		le.PutUint64(p[i*8:], e)
+	}
+	return p
+}
+
+// distinct returns the blocks without those that are there twice.
+func (f *File) distinct(blocks []int64) ([]int64, error) {
+	seen := make(map[int64]bool, len(blocks))
+	kept := make([]int64, 0, len(blocks))
+	for _, i := range blocks {
+		if i < 0 || i >= f.table.blocks {
+			return nil, fmt.Errorf("there is no block %d, only %d blocks", i, f.table.blocks)
+		}
+		if !seen[i] {
+			seen[i] = true
+			kept = append(kept, i)
+		}
+	}
+	return kept, nil
+}
+
+// Allocate implements disk.Table.
+func (f *File) Allocate(ctx context.Context, blocks []int64) error {
+	return f.allocate(ctx, blocks, false)
+}
+
+// Complete implements disk.Table.
+func (f *File) Complete(ctx context.Context, blocks []int64) error {
+	return f.allocate(ctx, blocks, true)
+}
+
+func (f *File) allocate(ctx context.Context, blocks []int64, complete bool) error {
+	if err := f.writable(ctx); err != nil {
+		return err
+	}
+	blocks, err := f.distinct(blocks)
+	if err != nil {
+		return err
+	}
+	var changes []change
+	var fresh, partial []int64
+	for _, i := range blocks {
+		switch b := f.Block(i); {
+		case b.State == disk.Full:
+		case b.State == disk.Partial && complete:
+			changes = append(changes, change{f.table.payload(i), entry(fullyPresent, b.Offset)})
+		case b.State == disk.Partial:
+		default:
+			fresh = append(fresh, i)
+			if b.State == disk.Absent && f.meta.kind == disk.Differencing && !complete {
+				partial = append(partial, i)
+			}
+		}
+	}
+	if len(changes) > 0 {
+		// Payload that completes blocks must be there when the log says so.
+		if err := f.barrier(ctx); err != nil {
+			return err
+		}
+	}
+	p := placing{f: f}
+	bitmaps, had := p.bitmaps(partial)
+	changes = append(changes, p.payload(fresh, partial)...)
+	return p.make(ctx, bitmaps, had, changes)
+}
+
+// Free implements disk.Table.
+func (f *File) Free(ctx context.Context, blocks []int64) error {
+	if err := f.writable(ctx); err != nil {
+		return err
+	}
+	blocks, err := f.distinct(blocks)
+	if err != nil {
+		return err
+	}
+	var changes []change
+	places := make(map[int64]region)
+	for _, i := range blocks {
+		index := f.table.payload(i)
+		switch b := f.Block(i); {
+		case b.State == disk.Full || b.State == disk.Partial:
+			places[index] = region{b.Offset, f.meta.BlockLength}
+		case b.State == disk.Zero, f.meta.kind != disk.Differencing:
+			continue
+		}
+		if f.meta.kind != disk.Fixed {
+			changes = append(changes, change{index, entry(zero, 0)})
+		}
+	}
+	failed, err := f.update(ctx, changes)
+	for _, c := range failed {
+		delete(places, c.index)
+	}
+	var freed []region
+	for _, at := range places {
+		freed = append(freed, at)
+		if f.meta.kind != disk.Fixed {
+			f.space.give(at.offset, at.length)
+		}
+	}
+	// Only now, when the log says that nothing reads them.
+	if unmapErr := f.unmap(ctx, freed); err == nil {
+		err = unmapErr
+	}
+	return err
+}
+
+// unmap makes parts of the file zeros, as far as they are in it.
+func (f *File) unmap(ctx context.Context, parts []region) error {
+	slices.SortFunc(parts, func(a, b region) int { return cmp.Compare(a.offset, b.offset) })
+	for n := 0; n < len(parts); {
+		at := parts[n]
+		for n++; n < len(parts) && parts[n].offset == at.offset+at.length; n++ {
+			at.length += parts[n].length
+		}
+		at.length = min(at.length, f.view.size-at.offset)
+		if at.length <= 0 {
+			continue
+		}
+		if err := f.c.Unmap(ctx, at.offset, at.length); err != nil {
+			return fmt.Errorf("unmap %d bytes at %d: %w", at.length, at.offset, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package vhdxfile
+
+import (
+	"context"
+	"fmt"
+
+	"odx/vhd/disk"
+)
+
+// Defaults of a new disk, bytes.
+const (
+	defaultBlockLength    = 32 * mib
+	defaultSectorLength   = 512
+	defaultPhysicalLength = 4096
+	newLogLength          = 1 * mib
+)
+
+// Where things are in a new file, bytes. The BAT ends where payload may begin.
+const (
+	newLogAt      = headerSection
+	newMetadataAt = newLogAt + newLogLength
+	newBATAt      = newMetadataAt + 1*mib
+)
+
+// Create makes an empty virtual disk in c, which it truncates first. A crash before
+// it returns leaves a file that is no virtual disk.
+func Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
+	m, err := newMetadata(s)
+	if err != nil {
+		return nil, err
+	}
+	items, err := m.encode()
+	if err != nil {
+		return nil, err
+	}
+	t := tableOf(m.Geometry, m.kind)
+	payload := roundUp(newBATAt+t.length(), min(m.BlockLength, mapSpan))
+	size := payload
+	if m.kind == disk.Fixed {
+		size += t.blocks * m.BlockLength
+	}
+	for _, n := range []int64{0, size} {
+		if err := c.Truncate(ctx, n); err != nil {
+			return nil, fmt.Errorf("make the file %d bytes long: %w", n, err)
+		}
+	}
+	if err := c.WriteAt(ctx, items, newMetadataAt); err != nil {
+		return nil, fmt.Errorf("write the metadata: %w", err)
+	}
+	if m.kind == disk.Fixed {
+		if err := writeBAT(ctx, c, t, payload, m.BlockLength); err != nil {
+			return nil, fmt.Errorf("write the block allocation table: %w", err)
+		}
+	}
+	r := regions{bat: region{newBATAt, payload - newBATAt}, metadata: region{newMetadataAt, newBATAt - newMetadataAt}}
+	if err := writeHeaders(ctx, c, r, orNew(s.ID)); err != nil {
+		return nil, fmt.Errorf("write the headers: %w", err)
+	}
+	f, err := Open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	// Whoever makes the disk fills it, under the identifiers it was made with.
+	f.wrote, f.changed = true, true
+	return f, nil
+}
+
+// newMetadata checks what a disk is to be, and fills in what is not said.
+func newMetadata(s disk.Spec) (metadata, error) {
+	m := metadata{Geometry: s.Geometry, kind: s.Kind, diskID: orNew(s.DiskID)}
+	for _, d := range []struct {
+		value    *int64
+		fallback int64
+	}{{&m.BlockLength, defaultBlockLength}, {&m.SectorLength, defaultSectorLength}, {&m.PhysicalSectorLength, defaultPhysicalLength}} {
+		if *d.value == 0 {
+			*d.value = d.fallback
+		}
+	}
+	if err := checkGeometry(m.Geometry); err != nil {
+		return metadata{}, err
+	}
+	switch differencing := s.Kind == disk.Differencing; {
+	case s.Kind < disk.Fixed || s.Kind > disk.Differencing:
+		return metadata{}, invalid("a disk of kind %d", s.Kind)
+	case differencing != (s.Parent != nil):
+		return metadata{}, invalid("a differencing disk without a parent, or another one with one")
+	case differencing:
+		var err error
+		if m.parent, err = newLocator(*s.Parent); err != nil {
+			return metadata{}, err
+		}
+	}
+	return m, nil
+}
+
+// orNew returns the identifier, or a new one if it is zero.
+func orNew(g disk.GUID) disk.GUID {
+	if g == (disk.GUID{}) {
+		return newGUID()
+	}
+	return g
+}
+
+// writeBAT writes the BAT of a fixed disk, whose blocks are one behind the other.
+func writeBAT(ctx context.Context, c disk.Container, t table, payload, blockLength int64) error {
+	p := make([]byte, roundUp(t.length(), sectorLength))
+	for i := range t.blocks {
+		le.PutUint64(p[t.payload(i)*8:], entry(fullyPresent, payload+i*blockLength))
+	}
+	return c.WriteAt(ctx, p, newBATAt)
+}
+
+// writeHeaders makes a virtual disk of a file that has everything else.
+func writeHeaders(ctx context.Context, c disk.Container, r regions, id disk.GUID) error {
+	for n := range 2 {
+		if err := c.WriteAt(ctx, r.encode(), regionTableAt(n)); err != nil {
+			return err
+		}
+	}
+	if err := c.Barrier(ctx); err != nil {
+		return err
+	}
+	h := header{fileWrite: newGUID(), dataWrite: id, version: 1, logLength: newLogLength, logOffset: newLogAt}
+	for n := range 2 {
+		h.sequence = uint64(n + 1)
+		if err := c.WriteAt(ctx, h.encode(), headerAt(n)); err != nil {
+			return err
+		}
+	}
+	identifier := make([]byte, len(fileSignature)+creatorLength)
+	copy(identifier, fileSignature)
+	copy(identifier[len(fileSignature):], toUTF16("odx"))
+	if err := c.WriteAt(ctx, identifier, 0); err != nil {
+		return err
+	}
+	return c.Barrier(ctx)
+}

@@ -1,0 +1,201 @@
+// Package vhdxfile has the VHDX format of virtual disks ([MS-VHDX]): fixed, dynamic
+// and differencing disks. A file has a header section, a log, a metadata region, a
+// block allocation table (BAT) and payload blocks, all at multiples of 1 MiB. What
+// changes of the BAT and of sector bitmaps goes through the log: an entry is written,
+// then a barrier, then what it says is applied. So a crash leaves either a log
+// without the entry, or one that is replayed when the file is opened the next time.
+//
+// An entry is never written over another one that may have to be replayed, and never
+// wraps around the end of the log. Where the log ends, entries go on at its start
+// under a new identifier, which a header names when the first of them is there. So
+// the header always names a log that is valid, and programs which replay all entries
+// from the first one on, instead of those from the tail on, do the right thing.
+package vhdxfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"odx/vhd/disk"
+)
+
+// File is an open VHDX. It implements disk.Table.
+type File struct {
+	c       disk.Container // nil if the file was opened for reading
+	view    view           // what the metadata is read through
+	headers headers
+	regions regions
+	meta    metadata
+	table   table
+	bat     []uint64
+	space   space
+	creator string
+
+	log journal
+	// flushed is the length of the file, bytes, that is there after a crash.
+	flushed int64
+	// wrote and changed: the file, and its payload, were changed since they were
+	// opened, and the headers say so.
+	wrote, changed bool
+	closed         bool
+	// broken is why nothing can be changed any more: it is not known what the log
+	// has, so a block that a change did not reach may have been changed all the same.
+	broken error
+}
+
+var _ disk.Table = (*File)(nil)
+
+// errClosed: the file was closed.
+var errClosed = errors.New("the virtual disk is closed")
+
+// Is reports whether r holds a VHDX.
+func Is(ctx context.Context, r disk.Reader) (bool, error) {
+	p := make([]byte, len(fileSignature))
+	if r.Size() < headerSection {
+		return false, nil
+	}
+	if err := r.ReadAt(ctx, p, 0); err != nil {
+		return false, fmt.Errorf("read the signature: %w", err)
+	}
+	return string(p) == fileSignature, nil
+}
+
+// Open opens a virtual disk for reading and writing, after it has replayed its log.
+func Open(ctx context.Context, c disk.Container) (*File, error) {
+	f, err := load(ctx, c, refuse)
+	if err != nil {
+		return nil, err
+	}
+	f.c, f.flushed = c, c.Size()
+	if f.headers.logLength == 0 {
+		return nil, bad("there is no log; the file can only be opened for reading")
+	}
+	if err := f.replay(ctx); err != nil {
+		return nil, fmt.Errorf("replay the log: %w", err)
+	}
+	return f, nil
+}
+
+// OpenReadOnly opens a virtual disk that nothing is written to. What its log holds
+// is applied in memory.
+func OpenReadOnly(ctx context.Context, r disk.Reader) (*File, error) {
+	f, err := load(ctx, r, refuse)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.checkPayload(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// refuse is the reporter of those who open a file.
+func refuse(s severity, format string, args ...any) error {
+	if s == fatal {
+		return bad(format, args...)
+	}
+	return nil
+}
+
+// load reads all metadata as it is once the log has been replayed.
+func load(ctx context.Context, r disk.Reader, report reporter) (*File, error) {
+	switch is, err := Is(ctx, r); {
+	case err != nil:
+		return nil, err
+	case !is:
+		return nil, bad("the signature of a VHDX is missing")
+	case r.Size() > maxFile:
+		return nil, bad("a file of %d bytes; up to %d TiB are possible", r.Size(), maxFile>>40)
+	}
+	f := &File{view: view{r: r, size: r.Size()}}
+	creator := make([]byte, creatorLength)
+	err := f.view.readAt(ctx, creator, int64(len(fileSignature)))
+	if err != nil {
+		return nil, err
+	}
+	f.creator, _, _ = strings.Cut(fromUTF16(creator), "\x00")
+	if f.headers, err = readHeaders(ctx, &f.view, report); err != nil {
+		return nil, err
+	}
+	if f.view.pieces, f.view.size, err = readLog(ctx, &f.view, f.headers.header); err != nil {
+		return nil, err
+	}
+	if f.regions, err = readRegions(ctx, &f.view, report); err != nil {
+		return nil, err
+	}
+	if f.meta, err = readMetadata(ctx, &f.view, f.regions.metadata, report); err != nil {
+		return nil, err
+	}
+	f.table = tableOf(f.meta.Geometry, f.meta.kind)
+	if f.bat, err = readBAT(ctx, &f.view, f.regions.bat, f.table); err != nil {
+		return nil, err
+	}
+	return f, f.claim(report)
+}
+
+// checkPayload refuses a log that cannot be applied in memory, because payload,
+// which others read from the file itself, depends on it.
+func (f *File) checkPayload() error {
+	if len(f.view.pieces) == 0 && f.view.size == f.view.r.Size() {
+		return nil
+	}
+	var payload space
+	for index := range f.table.count {
+		if _, isPayload := f.table.block(index); !isPayload {
+			continue
+		}
+		at, needed := f.place(index)
+		if needed > max(0, f.view.r.Size()-at.offset) {
+			return fmt.Errorf("%s is in a part of the file that replaying its log makes; open it for writing first", f.describe(index))
+		}
+		if needed > 0 {
+			payload.take(at.offset, at.length)
+		}
+	}
+	for _, p := range f.view.pieces {
+		if payload.taken(p.offset, p.length) {
+			return fmt.Errorf("the log changes payload at %d; open the file for writing first", p.offset)
+		}
+	}
+	return nil
+}
+
+// Info implements disk.Table.
+func (f *File) Info() disk.Info {
+	info := disk.Info{
+		Format:   disk.VHDX,
+		Kind:     f.meta.kind,
+		Geometry: f.meta.Geometry,
+		ID:       f.headers.dataWrite,
+		DiskID:   f.meta.diskID,
+		Creator:  f.creator,
+	}
+	if f.meta.parent != nil {
+		info.Parent = f.meta.parent.parent()
+	}
+	return info
+}
+
+// ParentIs reports whether the parent of a differencing disk may have an identifier:
+// there are two that it may have while a child is merged into it (MS-VHDX 2.6.2.6.3).
+func (f *File) ParentIs(id disk.GUID) bool { return f.meta.parent != nil && f.meta.parent.is(id) }
+
+// Block implements disk.Table. What a block that was unmapped reads as is left open
+// by MS-VHDX 2.5.1.1, but not that it is no longer what the parent has.
+func (f *File) Block(i int64) disk.Block {
+	if i < 0 || i >= f.table.blocks {
+		return disk.Block{}
+	}
+	e := f.bat[f.table.payload(i)]
+	switch stateOf(e) {
+	case zero, unmapped, unmappedOld:
+		return disk.Block{State: disk.Zero}
+	case fullyPresent:
+		return disk.Block{State: disk.Full, Offset: int64(offsetOf(e))}
+	case partiallyPresent:
+		return disk.Block{State: disk.Partial, Offset: int64(offsetOf(e))}
+	}
+	return disk.Block{State: disk.Absent}
+}

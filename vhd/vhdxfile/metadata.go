@@ -1,0 +1,225 @@
+package vhdxfile
+
+import (
+	"cmp"
+	"context"
+	"math/bits"
+	"slices"
+
+	"odx/vhd/disk"
+)
+
+// metadata is what the metadata items say (MS-VHDX 2.6.2).
+type metadata struct {
+	disk.Geometry
+	diskID disk.GUID
+	kind   disk.Kind
+	parent *locator
+}
+
+// Flags of an entry of the metadata table (MS-VHDX 2.6.1.2) and of the file
+// parameters (2.6.2.1).
+const (
+	isUser        = 1
+	isVirtualDisk = 2
+	isRequired    = 4
+
+	leaveBlockAllocated = 1
+	hasParent           = 2
+)
+
+// Bounds of the metadata table (MS-VHDX 2.6.1).
+const (
+	metadataTableLength = 64 * kib
+	maxItems            = 2047
+	maxItemLength       = 1 * mib
+)
+
+// item is an entry of the metadata table, and what it is about.
+type item struct {
+	id             disk.GUID
+	offset, length uint32 // bytes, from the start of the region
+	flags          uint32
+	data           []byte // of items that are known
+}
+
+// encode makes the metadata region of a new file.
+func (m metadata) encode() ([]byte, error) {
+	flags := map[disk.Kind]uint32{disk.Fixed: leaveBlockAllocated, disk.Differencing: hasParent}[m.kind]
+	u32 := func(v ...uint32) (p []byte) {
+		for _, v := range v {
+			p = le.AppendUint32(p, v)
+		}
+		return p
+	}
+	id := make([]byte, 16)
+	putGUID(id, m.diskID)
+	items := []item{
+		{id: mustGUID(fileParametersItem), flags: isRequired, data: u32(uint32(m.BlockLength), flags)},
+		{id: mustGUID(virtualDiskSizeItem), flags: isRequired | isVirtualDisk, data: le.AppendUint64(nil, uint64(m.Size))},
+		{id: mustGUID(virtualDiskIDItem), flags: isRequired | isVirtualDisk, data: id},
+		{id: mustGUID(logicalSectorSizeItem), flags: isRequired | isVirtualDisk, data: u32(uint32(m.SectorLength))},
+		{id: mustGUID(physicalSectorSizeItem), flags: isRequired | isVirtualDisk, data: u32(uint32(m.PhysicalSectorLength))},
+	}
+	if m.parent != nil {
+		data, err := m.parent.encode()
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, item{id: mustGUID(parentLocatorItem), flags: isRequired, data: data})
+	}
+	p := make([]byte, metadataTableLength)
+	copy(p, "metadata")
+	le.PutUint16(p[10:], uint16(len(items)))
+	for i, it := range items {
+		e := p[32+32*i:]
+		putGUID(e, it.id)
+		le.PutUint32(e[16:], uint32(len(p)))
+		le.PutUint32(e[20:], uint32(len(it.data)))
+		le.PutUint32(e[24:], it.flags)
+		p = append(p, it.data...)
+	}
+	return p, nil
+}
+
+// readMetadata reads the items of a metadata region.
+func readMetadata(ctx context.Context, v *view, at region, report reporter) (metadata, error) {
+	table := make([]byte, metadataTableLength)
+	if err := v.readAt(ctx, table, at.offset); err != nil {
+		return metadata{}, err
+	}
+	items, err := decodeItems(table, at.length)
+	if err != nil {
+		return metadata{}, err
+	}
+	known := make(map[string]*item)
+	for i := range items {
+		it := &items[i]
+		name := guidText(it.id)
+		want, isKnown := itemLengths[name]
+		switch {
+		case it.flags&isUser != 0 || !isKnown:
+			if it.flags&isRequired != 0 {
+				return metadata{}, bad("the file cannot be used without its metadata item %s, which is not known here", name)
+			}
+			continue
+		case want != 0 && it.length != want:
+			return metadata{}, bad("metadata item %s has %d bytes; it must have %d", name, it.length, want)
+		}
+		it.data = make([]byte, it.length)
+		if err := v.readAt(ctx, it.data, at.offset+int64(it.offset)); err != nil {
+			return metadata{}, err
+		}
+		known[name] = it
+	}
+	for name := range itemLengths {
+		if known[name] == nil && name != parentLocatorItem {
+			return metadata{}, bad("metadata item %s is missing", name)
+		}
+	}
+	return decodeMetadata(known, report)
+}
+
+// itemLengths are the known items; a length of zero is any.
+var itemLengths = map[string]uint32{
+	fileParametersItem: 8, virtualDiskSizeItem: 8, virtualDiskIDItem: 16,
+	logicalSectorSizeItem: 4, physicalSectorSizeItem: 4, parentLocatorItem: 0,
+}
+
+// decodeItems reads a metadata table. length is that of the region, bytes.
+func decodeItems(table []byte, length int64) ([]item, error) {
+	if string(table[:8]) != "metadata" {
+		return nil, bad("the metadata table is damaged")
+	}
+	count := int(le.Uint16(table[10:]))
+	if count > maxItems {
+		return nil, bad("a metadata table with %d entries", count)
+	}
+	items := make([]item, count)
+	type key struct {
+		id   disk.GUID
+		user uint32
+	}
+	seen := make(map[key]bool)
+	for i := range items {
+		e := table[32+32*i:]
+		it := item{id: getGUID(e), offset: le.Uint32(e[16:]), length: le.Uint32(e[20:]), flags: le.Uint32(e[24:])}
+		k := key{it.id, it.flags & isUser}
+		switch end := int64(it.offset) + int64(it.length); {
+		case seen[k]:
+			return nil, bad("metadata item %s is there twice", guidText(it.id))
+		case it.length == 0 && it.offset == 0:
+		case it.length == 0 || it.length > maxItemLength || it.offset < metadataTableLength || end > length:
+			return nil, bad("metadata item %s, %d bytes at %d, is not within the region of %d", guidText(it.id), it.length, it.offset, length)
+		}
+		seen[k] = true
+		items[i] = it
+	}
+	sorted := slices.SortedFunc(slices.Values(items), func(a, b item) int { return cmp.Compare(a.offset, b.offset) })
+	for i := 1; i < len(sorted); i++ {
+		if a, b := sorted[i-1], sorted[i]; a.length > 0 && a.offset+a.length > b.offset {
+			return nil, bad("metadata items %s and %s overlap", guidText(a.id), guidText(b.id))
+		}
+	}
+	return items, nil
+}
+
+// decodeMetadata interprets the items, whose lengths are right.
+func decodeMetadata(known map[string]*item, report reporter) (metadata, error) {
+	parameters := known[fileParametersItem].data
+	size := le.Uint64(known[virtualDiskSizeItem].data)
+	if size > maxSize {
+		return metadata{}, bad("a disk of %d bytes; up to 64 TiB are possible", size)
+	}
+	m := metadata{
+		Geometry: disk.Geometry{
+			Size:                 int64(size),
+			BlockLength:          int64(le.Uint32(parameters)),
+			SectorLength:         int64(le.Uint32(known[logicalSectorSizeItem].data)),
+			PhysicalSectorLength: int64(le.Uint32(known[physicalSectorSizeItem].data)),
+		},
+		diskID: getGUID(known[virtualDiskIDItem].data),
+		kind:   disk.Dynamic,
+	}
+	if err := checkGeometry(m.Geometry); err != nil {
+		return metadata{}, bad("%v", err)
+	}
+	flags, parent := le.Uint32(parameters[4:]), known[parentLocatorItem]
+	switch {
+	case flags&hasParent != 0 && parent == nil:
+		return metadata{}, bad("the parent locator of the differencing disk is missing")
+	case flags&hasParent != 0:
+		m.kind = disk.Differencing
+		var err error
+		if m.parent, err = decodeLocator(parent.data, report); err != nil {
+			return metadata{}, err
+		}
+	case parent != nil:
+		if err := report(harmless, "there is a parent locator, but the disk is not a differencing one"); err != nil {
+			return metadata{}, err
+		}
+	}
+	if m.kind == disk.Dynamic && flags&leaveBlockAllocated != 0 {
+		m.kind = disk.Fixed
+	}
+	return m, nil
+}
+
+// checkGeometry checks what a disk is to be, or is, against MS-VHDX 2.6.2.
+func checkGeometry(g disk.Geometry) error {
+	sector := func(n int64) bool { return n == 512 || n == 4096 }
+	switch {
+	case !sector(g.SectorLength):
+		return invalid("logical sectors of %d bytes; 512 and 4096 are possible", g.SectorLength)
+	case !sector(g.PhysicalSectorLength):
+		return invalid("physical sectors of %d bytes; 512 and 4096 are possible", g.PhysicalSectorLength)
+	case g.BlockLength < minBlockLength || g.BlockLength > maxBlockLength || bits.OnesCount64(uint64(g.BlockLength)) != 1:
+		return invalid("blocks of %d bytes; powers of two from 1 MiB to 256 MiB are possible", g.BlockLength)
+	case g.Size <= 0 || g.Size > maxSize || g.Size%g.SectorLength != 0:
+		return invalid("a disk of %d bytes; whole sectors of %d up to 64 TiB are possible", g.Size, g.SectorLength)
+	case tableOf(g, disk.Differencing).length() > maxBAT:
+		return invalid("%d blocks of %d bytes need a block allocation table of more than %d MiB; larger blocks do not",
+			g.Blocks(), g.BlockLength, maxBAT/mib)
+	}
+	return nil
+}

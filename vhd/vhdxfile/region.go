@@ -1,0 +1,109 @@
+package vhdxfile
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"slices"
+
+	"odx/vhd/disk"
+)
+
+// region is a part of the file, in bytes.
+type region struct{ offset, length int64 }
+
+// regions are what the region table says (MS-VHDX 2.2.3).
+type regions struct {
+	bat, metadata region
+	// other are the optional ones that are not known here, and are left alone.
+	other []region
+}
+
+// maxRegions bounds the entries of the table (MS-VHDX 2.2.3.1).
+const maxRegions = 2047
+
+// encode makes the table of a new file.
+func (r regions) encode() []byte {
+	p := make([]byte, regionTableLength)
+	copy(p, "regi")
+	le.PutUint32(p[8:], 2)
+	at := p[16:]
+	for _, e := range []struct {
+		guid string
+		region
+	}{{batRegion, r.bat}, {metadataRegion, r.metadata}} {
+		putGUID(at, mustGUID(e.guid))
+		le.PutUint64(at[16:], uint64(e.offset))
+		le.PutUint32(at[24:], uint32(e.length))
+		le.PutUint32(at[28:], 1)
+		at = at[32:]
+	}
+	seal(p)
+	return p
+}
+
+// readRegions reads the first region table that is whole.
+func readRegions(ctx context.Context, v *view, report reporter) (regions, error) {
+	var table []byte
+	for n := range 2 {
+		p := make([]byte, regionTableLength)
+		if err := v.readAt(ctx, p, regionTableAt(n)); err != nil {
+			return regions{}, err
+		}
+		var err error
+		switch {
+		case !sealed(p, "regi"):
+			err = report(harmful, "region table %d is damaged; only the other one is left", n+1)
+		case table == nil:
+			table = p
+		case !bytes.Equal(table, p):
+			err = report(harmful, "the two region tables differ; the first one is used")
+		}
+		if err != nil {
+			return regions{}, err
+		}
+	}
+	if table == nil {
+		return regions{}, bad("both region tables are damaged")
+	}
+	return decodeRegions(table, v.size)
+}
+
+func decodeRegions(p []byte, size int64) (regions, error) {
+	count := le.Uint32(p[8:])
+	if count > maxRegions {
+		return regions{}, bad("a region table with %d entries", count)
+	}
+	var r regions
+	known := map[disk.GUID]*region{mustGUID(batRegion): &r.bat, mustGUID(metadataRegion): &r.metadata}
+	seen := make(map[disk.GUID]bool)
+	for i := range count {
+		e := p[16+32*i:]
+		id, offset, length := getGUID(e), le.Uint64(e[16:]), le.Uint32(e[24:])
+		switch {
+		case seen[id]:
+			return regions{}, bad("the region table has region %s twice", guidText(id))
+		case known[id] == nil && le.Uint32(e[28:])&1 != 0:
+			return regions{}, bad("the file cannot be used without its region %s, which is not known here", guidText(id))
+		case offset%mib != 0 || offset < headerSection || length == 0 || length%mib != 0 ||
+			offset > uint64(size) || uint64(length) > uint64(size)-offset:
+			return regions{}, bad("region %s, %d bytes at %d, is not within the file of %d", guidText(id), length, offset, size)
+		}
+		seen[id] = true
+		at := region{int64(offset), int64(length)}
+		if known[id] != nil {
+			*known[id] = at
+		} else {
+			r.other = append(r.other, at)
+		}
+	}
+	for id := range maps.Keys(known) {
+		if !seen[id] {
+			return regions{}, bad("region %s is missing", guidText(id))
+		}
+	}
+	return r, nil
+}
+
+// all returns the regions.
+func (r regions) all() []region { return append(slices.Clone(r.other), r.bat, r.metadata) }

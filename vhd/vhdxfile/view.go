@@ -1,0 +1,52 @@
+package vhdxfile
+
+import (
+	"context"
+	"fmt"
+
+	"odx/vhd/disk"
+)
+
+// piece is an update of metadata: bytes to be written, or zeros if data is nil.
+// Offset and length are multiples of 4 KiB.
+type piece struct {
+	offset, length int64
+	data           []byte
+}
+
+func (p piece) end() int64 { return p.offset + p.length }
+
+// view is the file as it is once some pieces are written, of which nothing is
+// written yet.
+type view struct {
+	r disk.Reader
+	// size is the length of the file, bytes, which may grow by what is written.
+	size   int64
+	pieces []piece
+}
+
+// readAt fills p from byte off on.
+func (v *view) readAt(ctx context.Context, p []byte, off int64) error {
+	length := int64(len(p))
+	if off < 0 || off > v.size || length > v.size-off {
+		return bad("%d bytes at %d are not within the file of %d", length, off, v.size)
+	}
+	there := max(0, min(length, v.r.Size()-off))
+	if there > 0 {
+		if err := v.r.ReadAt(ctx, p[:there], off); err != nil {
+			return fmt.Errorf("read %d bytes at %d: %w", there, off, err)
+		}
+	}
+	clear(p[there:])
+	for _, piece := range v.pieces {
+		from, to := max(off, piece.offset), min(off+length, piece.end())
+		switch {
+		case from >= to:
+		case piece.data == nil:
+			clear(p[from-off : to-off])
+		default:
+			copy(p[from-off:to-off], piece.data[from-piece.offset:])
+		}
+	}
+	return nil
+}
