@@ -1,0 +1,164 @@
+package vhdxfile
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"odx/vhd/disk"
+	"odx/vhd/disk/disktest"
+)
+
+// Fixed identifiers.
+var (
+	dataID   = mustGUID("00112233-4455-6677-8899-aabbccddeeff")
+	diskID   = mustGUID("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0")
+	parentID = mustGUID("83ed0ec3-24c8-49a6-a959-5e4bf1288bfb")
+)
+
+// spec is a small disk: blocks of 1 MiB.
+func spec(kind disk.Kind, size int64) disk.Spec {
+	s := disk.Spec{Kind: kind, ID: dataID, DiskID: diskID}
+	s.Size, s.BlockLength = size, 1*mib
+	if kind == disk.Differencing {
+		s.Parent = &disk.Parent{ID: parentID, Paths: []string{"../base/parent.vhdx"}}
+	}
+	return s
+}
+
+// newDisk makes a disk in a container in memory.
+func newDisk(t testing.TB, s disk.Spec) (*disktest.Memory, *File) {
+	t.Helper()
+	m := disktest.New(nil)
+	f, err := Create(t.Context(), m, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, f
+}
+
+// reopen closes a file and opens it again.
+func reopen(t testing.TB, c disk.Container, f *File) *File {
+	t.Helper()
+	closeFile(t, f)
+	f, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func closeFile(t testing.TB, f *File) {
+	t.Helper()
+	if err := f.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// clean fails the test if Check finds what is not harmless; it returns all texts.
+func clean(t testing.TB, r disk.Reader) string {
+	t.Helper()
+	found, err := Check(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var texts []string
+	for _, f := range found {
+		texts = append(texts, f.Text)
+		if !f.Harmless {
+			t.Errorf("Check: %s", f.Text)
+		}
+	}
+	return strings.Join(texts, "; ")
+}
+
+// states describes the first blocks of a file, a letter each.
+func states(f *File) string {
+	var b strings.Builder
+	for i := range f.table.blocks {
+		b.WriteByte("-0FP"[f.Block(i).State])
+	}
+	return b.String()
+}
+
+// must fails the test with an error.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sparse is a container of which only what is written takes memory, and each call
+// the time that one of the store does.
+type sparse struct {
+	size  int64
+	pages map[int64][]byte
+	calls int
+	delay time.Duration
+}
+
+const sparsePage = 64 * kib
+
+func (s *sparse) call(off, n int64) error {
+	s.calls++
+	for began := time.Now(); time.Since(began) < s.delay; {
+	}
+	if off < 0 || off+n > s.size {
+		return fmt.Errorf("%d bytes at %d of %d", n, off, s.size)
+	}
+	return nil
+}
+
+func (s *sparse) Size() int64 { return s.size }
+
+func (s *sparse) each(p []byte, off int64, fn func(page int64, at int64, p []byte)) {
+	for len(p) > 0 {
+		n := min(int64(len(p)), sparsePage-off%sparsePage)
+		fn(off/sparsePage, off%sparsePage, p[:n])
+		p, off = p[n:], off+n
+	}
+}
+
+func (s *sparse) ReadAt(_ context.Context, p []byte, off int64) error {
+	s.each(p, off, func(page, at int64, p []byte) {
+		clear(p)
+		if data := s.pages[page]; data != nil {
+			copy(p, data[at:])
+		}
+	})
+	return s.call(off, int64(len(p)))
+}
+
+func (s *sparse) WriteAt(_ context.Context, p []byte, off int64) error {
+	if s.pages == nil {
+		s.pages = make(map[int64][]byte)
+	}
+	s.each(p, off, func(page, at int64, p []byte) {
+		if s.pages[page] == nil {
+			s.pages[page] = make([]byte, sparsePage)
+		}
+		copy(s.pages[page][at:], p)
+	})
+	return s.call(off, int64(len(p)))
+}
+
+func (s *sparse) Unmap(_ context.Context, off, length int64) error {
+	for page, data := range s.pages {
+		from, to := max(off, page*sparsePage), min(off+length, (page+1)*sparsePage)
+		if from < to {
+			clear(data[from-page*sparsePage : to-page*sparsePage])
+		}
+	}
+	return s.call(off, length)
+}
+
+func (s *sparse) Truncate(_ context.Context, size int64) error {
+	s.size = size
+	return s.call(0, 0)
+}
+
+func (s *sparse) Barrier(context.Context) error { return s.call(0, 0) }
+func (s *sparse) Flush(context.Context) error   { return s.call(0, 0) }
