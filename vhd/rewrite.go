@@ -80,11 +80,34 @@ func (j *job) checkCut(ctx context.Context, size int64) error {
 		if err != nil {
 			return err
 		}
-		if len(data) > 0 {
-			return fmt.Errorf("%w: %s has data at byte %d, which %d bytes would cut off; shrink the partition first and discard what is behind it", backstore.ErrInvalid, j.Source, data[0].at, size)
+		for _, p := range data {
+			zeros, err := p.isZeros(ctx)
+			if err != nil {
+				return err
+			}
+			if !zeros {
+				return fmt.Errorf("%w: %s has data after byte %d, which %d bytes would cut off; shrink the partition first and discard what is behind it", backstore.ErrInvalid, j.Source, p.at, size)
+			}
 		}
 	}
 	return nil
+}
+
+// isZeros reads a piece: the store's blocks at its ends can hold something else, too.
+func (p piece) isZeros(ctx context.Context) (bool, error) {
+	buf := make([]byte, min(p.length, 64<<10))
+	for done := int64(0); done < p.length; done += int64(len(buf)) {
+		part := buf[:min(p.length-done, int64(len(buf)))]
+		if err := p.in.ReadAt(ctx, part, p.from+done); err != nil {
+			return false, err
+		}
+		for _, c := range part {
+			if c != 0 {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
 }
 
 // rewriting is a disk that is made anew.
