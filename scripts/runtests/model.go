@@ -11,9 +11,9 @@ import (
 
 var modelTime = flag.Duration("model", time.Minute, "how long the stage model goes on with new histories")
 
-// model is the stage in which the store proves its invariants: its own tests
-// and those of the tokens, and random histories with power cuts for a while.
-// The histories that need a second process or many clients run beside.
+// model is the stage in which the store proves its invariants: its own tests, those
+// of the tokens and those of virtual disks, and random histories with power cuts for a
+// while. The histories that need a second process or many clients run beside.
 func model(out io.Writer) counts {
 	timeout := fmt.Sprint("-timeout=", 5*time.Minute+*modelTime)
 	checked := func(args ...string) func(io.Writer) counts {
@@ -23,6 +23,7 @@ func model(out io.Writer) counts {
 		checked("-run=^TestPowerCuts$", "./backstore", fmt.Sprint("-for=", *modelTime)),
 		inTurn(
 			checked("./backstore/...", "./tokens/..."),
+			checked("-run=^TestHistories$", "./vhd", "-rapid.checks=200"),
 			checked("-run=^(TestKilledProcess|TestLinearizable)$", "./backstore", fmt.Sprint("-for=", *modelTime/4)),
 		))
 }

@@ -1,0 +1,193 @@
+package target
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"odx/vhd"
+)
+
+// virtualDisks is a configuration with a LUN of each kind of file.
+const virtualDisks = `
+data_dir: data
+portals: ["127.0.0.1:0"]
+targets:
+  - name: iqn.2026-11.example.odx:disks
+    luns:
+      - {lun: 0, volume: plain, size: 16MiB}
+      - {lun: 1, file: images/a.vhdx, size: 16MiB}
+      - {lun: 2, file: images/b.vhd, size: 16MiB}
+      - {lun: 3, file: images/c.img, size: 16MiB}
+      - {lun: 4, file: images/d.vhdx, size: 16MiB, block_size: 4096}
+      - {lun: 5, view: safe}
+views:
+  - {name: safe, mirror: {legs: ["file:images/e.vhdx", m1]}, size: 16MiB}
+`
+
+// TestFilesOverISCSI: files are LUNs that show the disks in them, which are read and
+// written, and copied by token, with what they have not yet as zeros.
+func TestFilesOverISCSI(t *testing.T) {
+	dir := t.TempDir()
+	cfg := parse(t, dir, virtualDisks)
+	s := start(t, cfg)
+	plain := login(t, s, 0)
+	const at, n = 3<<20 + 4096, 5<<20 + 8192
+	want := map[int][]byte{}
+	for lun := 1; lun <= 5; lun++ {
+		d := login(t, s, lun)
+		data, later := random(uint64(lun), n), random(uint64(lun)+100, n)
+		if err := d.WriteAt(t.Context(), data, at); err != nil {
+			t.Fatalf("LUN %d: %v", lun, err)
+		}
+		// From the first block on: a part of it was never written.
+		copyByToken(t, d, 0, plain, 0, at+n, func() {
+			if err := d.WriteAt(t.Context(), later, at); err != nil {
+				t.Fatalf("LUN %d: %v", lun, err)
+			}
+		})
+		if !bytes.Equal(read(t, plain, 0, at+n), append(make([]byte, at), data...)) {
+			t.Errorf("LUN %d: the copy by token is not what was there", lun)
+		}
+		copyByToken(t, plain, at, d, at+1<<20, n, func() {})
+		if err := d.Zero(t.Context(), at, 64<<10); err != nil {
+			t.Errorf("LUN %d: %v", lun, err)
+		}
+		want[lun] = append(bytes.Clone(later[:1<<20]), data...)
+		clear(want[lun][:64<<10])
+		if got := read(t, d, at, n+1<<20); !bytes.Equal(got, want[lun]) {
+			t.Errorf("LUN %d: the copy to it is wrong", lun)
+		}
+		if err := d.Flush(t.Context()); err != nil {
+			t.Errorf("LUN %d: %v", lun, err)
+		}
+	}
+	id := s.units["file:images/a.vhdx"].ID()
+	disks, err := s.Disks(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []vhd.Request{
+		{Operation: vhd.Compact, Source: "images/a.vhdx"},
+		{Operation: vhd.Snapshot, Source: "images/b.vhd", Destination: "x.vhd"},
+		{Operation: vhd.Resize, Source: "images/e.vhdx", Size: 32 << 20},
+	} {
+		if _, err := disks.Do(t.Context(), r, nil); !errors.Is(err, ErrInUse) {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+	if err := s.DeleteFile(t.Context(), "images/c.img"); !errors.Is(err, ErrInUse) {
+		t.Errorf("delete: %v", err)
+	}
+	stop(t, s)
+
+	// While nothing is served, they can be worked on.
+	err = Inspect(t.Context(), cfg, quiet(), func(s *Service) error {
+		disks, err := s.Disks(t.Context())
+		if err != nil {
+			return err
+		}
+		_, err = disks.Do(t.Context(), vhd.Request{Operation: vhd.Compact, Source: "images/a.vhdx"}, nil)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, cfg)
+	if s.units["file:images/a.vhdx"].ID() != id {
+		t.Error("the identity of a LUN changed because its file was compacted")
+	}
+	for lun, data := range want {
+		if !bytes.Equal(read(t, login(t, s, lun), at, len(data)), data) {
+			t.Errorf("LUN %d has changed over a restart", lun)
+		}
+	}
+}
+
+// TestChainOverISCSI: a LUN on a differencing disk leaves the parent as it is, which
+// cannot be changed meanwhile; afterwards the child is merged into it.
+func TestChainOverISCSI(t *testing.T) {
+	for _, ext := range []string{".vhd", ".vhdx"} {
+		dir := t.TempDir()
+		config := func(name string) string {
+			return fmt.Sprintf("data_dir: data\nportals: [\"127.0.0.1:0\"]\ntargets:\n  - name: iqn.2026-11.example.odx:disks\n    luns: [{lun: 0, file: %s, size: 16MiB}]\n", name+ext)
+		}
+		s := start(t, parse(t, dir, config("base")))
+		base := random(1, 9<<20)
+		if err := login(t, s, 0).WriteAt(t.Context(), base, 0); err != nil {
+			t.Fatal(err)
+		}
+		stop(t, s)
+		do := func(r vhd.Request) {
+			t.Helper()
+			err := Inspect(t.Context(), parse(t, dir, config("base")), quiet(), func(s *Service) error {
+				disks, err := s.Disks(t.Context())
+				if err != nil {
+					return err
+				}
+				_, err = disks.Do(t.Context(), r, nil)
+				return err
+			})
+			if err != nil {
+				t.Fatalf("%+v: %v", r, err)
+			}
+		}
+		do(vhd.Request{Operation: vhd.Snapshot, Source: "base" + ext, Destination: "child" + ext})
+		s = start(t, parse(t, dir, config("child")))
+		d := login(t, s, 0)
+		want := bytes.Clone(base)
+		for i, off := range []int{0, 5 << 20, 8<<20 + 512*7} {
+			p := random(uint64(10+i), 4096+512*i)
+			copy(want[off:], p)
+			if err := d.WriteAt(t.Context(), p, int64(off)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(read(t, d, 0, len(want)), want) {
+			t.Errorf("%s: the child is wrong", ext)
+		}
+		if err := s.DeleteFile(t.Context(), "base"+ext); !errors.Is(err, ErrInUse) {
+			t.Errorf("delete the parent of a LUN: %v", err)
+		}
+		stop(t, s)
+		do(vhd.Request{Operation: vhd.Merge, Source: "child" + ext})
+		s = start(t, parse(t, dir, config("base")))
+		if !bytes.Equal(read(t, login(t, s, 0), 0, len(want)), want) {
+			t.Errorf("%s: the merged disk is wrong", ext)
+		}
+		stop(t, s)
+	}
+}
+
+// TestFileProblems: what is wrong with the file of a LUN is reported with its line.
+func TestFileProblems(t *testing.T) {
+	const head = "data_dir: data\nportals: [\"127.0.0.1:0\"]\ntargets:\n  - name: iqn.2026-11.example:x\n    luns:\n"
+	for _, c := range []struct{ lun, want string }{
+		{"{lun: 0, file: none.vhdx}", ":6: targets[0].luns[0].size: LUN 0: file:none.vhdx does not exist; give the size to make it with"},
+		{"{lun: 0, file: junk.vhd}", ":6: targets[0].luns[0]: LUN 0: file:junk.vhd cannot be used: file junk.vhd: "},
+		{"{lun: 0, file: large.vhdx}", ":6: targets[0].luns[0]: LUN 0: file:large.vhdx cannot be used: its sectors are of 4096 bytes; write block_size: 4096"},
+		{"{lun: 0, file: large.vhdx, block_size: 4096, size: 8MiB}", ":6: targets[0].luns[0].size: LUN 0: file:large.vhdx has 16MiB, not 8MiB"},
+	} {
+		t.Run(c.lun, func(t *testing.T) {
+			dir := t.TempDir()
+			s := start(t, parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`)))
+			if _, err := s.CreateFile(t.Context(), "junk.vhd", 5<<20); err != nil {
+				t.Fatal(err)
+			}
+			disks, err := s.Disks(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := disks.Do(t.Context(), vhd.Request{Operation: vhd.Create, Destination: "large.vhdx", Size: 16 << 20, SectorLength: 4096}, nil); err != nil {
+				t.Fatal(err)
+			}
+			stop(t, s)
+			_, err = Start(t.Context(), parse(t, dir, head+"      - "+c.lun+"\n"), quiet())
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %s", err, c.want)
+			}
+		})
+	}
+}
