@@ -1,0 +1,198 @@
+package vhdfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"odx/vhd/disk"
+)
+
+// Check returns what is wrong with a file, in words an administrator can act on;
+// nil: nothing. Only an error of the container makes it fail.
+func Check(ctx context.Context, r disk.Reader) ([]disk.Finding, error) {
+	var c checker
+	m, err := load(ctx, r)
+	if m.footerRaw != nil {
+		c.footers(m)
+	}
+	switch {
+	case errors.Is(err, disk.ErrFormat), errors.Is(err, errors.ErrUnsupported):
+		c.harmful("%v", err)
+		return c, nil
+	case err != nil:
+		return nil, err
+	}
+	c.size(m)
+	c.parent(m)
+	if c.places(m) {
+		err = c.bitmaps(ctx, r, m)
+	}
+	return c, err
+}
+
+// checker collects findings.
+type checker []disk.Finding
+
+func (c *checker) harmful(format string, args ...any) {
+	*c = append(*c, disk.Finding{Text: fmt.Sprintf(format, args...)})
+}
+
+func (c *checker) harmless(format string, args ...any) {
+	*c = append(*c, disk.Finding{Harmless: true, Text: fmt.Sprintf(format, args...)})
+}
+
+// footers compares the footer with its copy.
+func (c *checker) footers(m *image) {
+	const repaired = "opening the disk for writing repairs it"
+	switch {
+	case m.footer.diskType == typeFixed:
+	case m.endFault != nil:
+		c.harmless("the footer at the end of the file %v, so the copy at the start was used; %s", m.endFault, repaired)
+	case m.copyFault != nil:
+		c.harmless("the copy of the footer at the start of the file %v, so the one at the end was used; %s", m.copyFault, repaired)
+	case m.copied != m.footer:
+		c.harmful("the footer at the end and its copy at the start are both whole but differ (%s); the one at the end was used, other programs may go by the copy", differences(&m.footer, &m.copied))
+	}
+}
+
+// differences says in what two footers differ.
+func differences(a, b *footer) string {
+	var all []string
+	add := func(what string, differ bool) {
+		if differ {
+			all = append(all, what)
+		}
+	}
+	add("version", a.version != b.version)
+	add("data offset", a.dataOffset != b.dataOffset)
+	add("time stamp", a.timeStamp != b.timeStamp)
+	add("creator application", a.creator != b.creator)
+	add("current size", a.currentSize != b.currentSize)
+	add("geometry", a.geometry != b.geometry)
+	add("disk type", a.diskType != b.diskType)
+	add("unique id", a.uniqueID != b.uniqueID)
+	return strings.Join(all, ", ")
+}
+
+// size compares the lengths that the file tells in more than one way.
+func (c *checker) size(m *image) {
+	byGeometry := m.footer.geometry.sectors() * sectorLength
+	switch {
+	case m.footer.sizeByGeometry() && uint64(byGeometry) != m.footer.currentSize:
+		c.harmless("by the geometry, which counts for a disk made by %q, the disk has %d bytes, by the current size %d: programs differ in which they use", m.footer.creatorName(), byGeometry, m.footer.currentSize)
+	case byGeometry > m.size && m.footer.geometry != maximumGeometry:
+		c.harmless("the disk has %d bytes, but its geometry is that of one with %d", m.size, byGeometry)
+	}
+}
+
+func (c *checker) parent(m *image) {
+	if m.kind != disk.Differencing {
+		return
+	}
+	for _, fault := range m.parentFaults {
+		c.harmless("%s", fault)
+	}
+	if len(m.parent.Paths) == 0 {
+		c.harmful("the disk is a differencing one, but does not say where its parent is")
+	}
+}
+
+// places checks where blocks are. It reports whether all of them are in the file.
+func (c *checker) places(m *image) bool {
+	outside := m.outside()
+	if len(outside) > 0 {
+		c.harmful("%s beyond the end of the file, which has been cut off or damaged: what they had is lost, other blocks are not affected", some("block", outside, "is", "are"))
+		return false
+	}
+	var gaps, unusedBytes int64
+	overlaps := 0
+	m.survey(
+		func(_, length int64) {
+			if length >= pageLength { // less is there so that payload can be mapped
+				gaps++
+				unusedBytes += length
+			}
+		},
+		func(a, b extent) {
+			if overlaps++; overlaps <= mostNamed {
+				c.harmful("%s: a write to one changes the other", m.usedTwice(a, b))
+			}
+		})
+	if overlaps > mostNamed {
+		c.harmful("%d more ranges of the file are used twice", overlaps-mostNamed)
+	}
+	if gaps > 0 {
+		c.harmless("%d bytes in %d places of the file are used by nothing; new blocks go there first, compacting the disk gives them back", unusedBytes, gaps)
+	}
+	return true
+}
+
+// bitmaps looks for sectors of a dynamic disk that their bitmap says are not
+// there. There is no parent which could have them.
+func (c *checker) bitmaps(ctx context.Context, r disk.Reader, m *image) error {
+	if m.kind != disk.Dynamic {
+		return nil
+	}
+	var odd []int64
+	for i, sector := range m.bat {
+		if sector == unused {
+			continue
+		}
+		n := min(m.blockLength, m.size-int64(i)*m.blockLength) / sectorLength
+		p := make([]byte, (n+7)/8)
+		if err := r.ReadAt(ctx, p, m.bitmapAt(int64(i))); err != nil {
+			return fmt.Errorf("vhd: read bitmap of block %d: %w", i, err)
+		}
+		present := make(disk.Bits, len(p))
+		if shiftBits(present, p, 0, n); !allSet(present, n) {
+			odd = append(odd, int64(i))
+		}
+	}
+	if len(odd) > 0 {
+		c.harmless("%s sectors that the bitmap says are not there: they are read as they are in the file, while some programs read zeros", some("block", odd, "has", "have"))
+	}
+	return nil
+}
+
+// mostNamed is how many things of a sort findings name.
+const mostNamed = 5
+
+// some names the first of numbers, with a verb: "blocks 1, 2 and 7 more are".
+func some(noun string, numbers []int64, one, many string) string {
+	if len(numbers) == 1 {
+		return fmt.Sprintf("%s %d %s", noun, numbers[0], one)
+	}
+	named := numbers[:min(len(numbers), mostNamed)]
+	more := ""
+	if rest := len(numbers) - len(named); rest > 0 {
+		more = fmt.Sprintf(" and %d more", rest)
+	}
+	return fmt.Sprintf("%ss %s%s %s", noun, strings.Trim(strings.Join(strings.Fields(fmt.Sprint(named)), ", "), "[]"), more, many)
+}
+
+// usedTwice says which bytes two extents have in common.
+func (m *image) usedTwice(a, b extent) string {
+	nameA, nameB := m.nameOf(a, 0), m.nameOf(b, 0)
+	if a == b {
+		nameB = m.nameOf(b, 1) // a second block at the same place
+	}
+	return fmt.Sprintf("bytes %d to %d of the file belong to %s and to %s", b.off, min(a.end(), b.end())-1, nameA, nameB)
+}
+
+// nameOf names an extent; of blocks at the same place, the one with that number.
+func (m *image) nameOf(e extent, number int) string {
+	if e.name != "" {
+		return e.name
+	}
+	for i, sector := range m.bat {
+		if sector != unused && int64(sector)*sectorLength == e.off {
+			if number == 0 {
+				return fmt.Sprintf("block %d", i)
+			}
+			number--
+		}
+	}
+	return "a block"
+}

@@ -1,0 +1,142 @@
+package vhdfile
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"odx/vhd/disk"
+)
+
+// Create makes an empty virtual disk in c, which it truncates first. A disk of no
+// Kind is Differencing if it has a Parent, otherwise Dynamic; blocks have 2 MiB,
+// those of a fixed disk always. VHD has logical sectors of 512 bytes only, and
+// cannot say anything of physical ones, so that PhysicalSectorLength does not
+// count. A crash before Create returns can leave what is not a virtual disk.
+func Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
+	return create(ctx, c, s, time.Now())
+}
+
+func create(ctx context.Context, c disk.Container, s disk.Spec, now time.Time) (*File, error) {
+	s, err := complete(s)
+	if err != nil {
+		return nil, err
+	}
+	f := footer{
+		version: version1, dataOffset: noOffset, timeStamp: stampOf(now),
+		creator: creatorWindows, currentSize: uint64(s.Size), geometry: geometryOf(s.Size),
+		diskType: typeFixed, uniqueID: s.ID,
+	}
+	size, pieces := s.Size+footerLength, []piece{{s.Size, f.encode()}}
+	if s.Kind != disk.Fixed {
+		if size, pieces, err = layOut(s, f); err != nil {
+			return nil, err
+		}
+	}
+	if err := write(ctx, c, size, pieces); err != nil {
+		return nil, fmt.Errorf("vhd: create: %w", err)
+	}
+	return Open(ctx, c)
+}
+
+// complete fills in what s leaves to the format, and checks all of it.
+func complete(s disk.Spec) (disk.Spec, error) {
+	if s.Kind == 0 {
+		s.Kind = disk.Dynamic
+		if s.Parent != nil {
+			s.Kind = disk.Differencing
+		}
+	}
+	if s.BlockLength == 0 || s.Kind == disk.Fixed {
+		s.BlockLength = defaultBlockLength
+	}
+	if s.ID == (disk.GUID{}) {
+		_, _ = rand.Read(s.ID[:])     // never fails
+		s.ID[6] = s.ID[6]&0x0F | 0x40 // RFC 9562, version 4
+		s.ID[8] = s.ID[8]&0x3F | 0x80
+	}
+	switch {
+	case s.SectorLength != 0 && s.SectorLength != sectorLength:
+		return s, fmt.Errorf("vhd: %w: logical sectors of %d bytes; VHD has 512, VHDX can have 4096", errors.ErrUnsupported, s.SectorLength)
+	case s.Size <= 0 || s.Size%sectorLength != 0:
+		return s, fmt.Errorf("vhd: a disk of %d bytes; it has to be a multiple of 512", s.Size)
+	case s.Size > maximumSize:
+		return s, fmt.Errorf("vhd: %w: a disk of %d bytes; 2040 GiB are possible, with VHDX 64 TiB", errors.ErrUnsupported, s.Size)
+	case s.Kind > disk.Differencing:
+		return s, fmt.Errorf("vhd: no kind of disk has the number %d", s.Kind)
+	case (s.Kind == disk.Differencing) != (s.Parent != nil):
+		return s, errors.New("vhd: a differencing disk has a parent, and no other has one")
+	}
+	return s, checkBlocks(s.Size, s.BlockLength)
+}
+
+// piece is what is written at an offset.
+type piece struct {
+	off  int64
+	data []byte
+}
+
+// write makes c, which it truncates first, that long and writes pieces. The
+// footers, which make a virtual disk of it, come last.
+func write(ctx context.Context, c disk.Container, size int64, pieces []piece) error {
+	for _, length := range []int64{0, size} {
+		if err := c.Truncate(ctx, length); err != nil {
+			return err
+		}
+	}
+	for _, p := range pieces {
+		if bytes.HasPrefix(p.data, []byte(footerCookie)) {
+			if err := c.Barrier(ctx); err != nil {
+				return err
+			}
+		}
+		if err := c.WriteAt(ctx, p.data, p.off); err != nil {
+			return err
+		}
+	}
+	return c.Barrier(ctx)
+}
+
+// layOut returns the length and the pieces of a dynamic or differencing disk
+// without any block: copy of the footer, header, BAT, parent locators, footer.
+func layOut(s disk.Spec, f footer) (size int64, pieces []piece, err error) {
+	const headerAt, tableAt = footerLength, footerLength + headerLength
+	f.diskType, f.dataOffset = typeDynamic, headerAt
+	h := header{
+		dataOffset: noOffset, tableOffset: tableAt, version: version1,
+		maxTableEntries: uint32(s.Blocks()), blockSize: uint32(s.BlockLength),
+	}
+	tableLength := roundUp(4*s.Blocks(), sectorLength)
+	end := int64(tableAt) + tableLength
+	if s.Kind == disk.Differencing {
+		entries, texts, err := encodeParent(s.Parent)
+		if err != nil {
+			return 0, nil, err
+		}
+		f.diskType = typeDifferencing
+		h.parentID, h.parentTimeStamp = s.Parent.ID, stampOf(s.Parent.Modified)
+		h.parentName = path.Base(strings.ReplaceAll(s.Parent.Paths[0], `\`, "/"))
+		for i, text := range texts {
+			entries[i].offset = uint64(end)
+			pieces = append(pieces, piece{end, text})
+			end += entries[i].spaceLength()
+		}
+		h.locators = entries
+	}
+	const part = 1 << 20
+	for at := int64(0); at < tableLength; at += part {
+		none := bytes.Repeat([]byte{0xFF}, int(min(part, tableLength-at)))
+		pieces = append(pieces, piece{tableAt + at, none})
+	}
+	stride := roundUp(bitmapLength(s.BlockLength)+s.BlockLength, pageLength)
+	if end+stride*(s.Blocks()+1) > int64(unused)*sectorLength {
+		return 0, nil, fmt.Errorf("vhd: %w: %d blocks of %d bytes; with their bitmaps they are more than the BAT can reach", errors.ErrUnsupported, s.Blocks(), s.BlockLength)
+	}
+	return end + footerLength, append(pieces,
+		piece{headerAt, h.encode()}, piece{0, f.encode()}, piece{end, f.encode()}), nil
+}

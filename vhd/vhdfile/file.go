@@ -1,0 +1,164 @@
+// Package vhdfile is the VHD format, version 1.0, of Virtual PC and Hyper-V (qemu
+// calls it vpc): fixed, dynamic and differencing disks. A dynamic one is a copy of
+// the footer, a header, a table of where each block is (BAT), blocks, each a bitmap
+// of its sectors and then its payload, and the footer. Files made here have their
+// payload at multiples of 4 KiB, so that the store can map it; those of others are
+// read and written as they are. "Specification" is Microsoft's "Virtual Hard Disk
+// Image Format Specification", version 1.0, of 2006, whose names are used.
+package vhdfile
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"odx/backstore"
+	"odx/vhd/disk"
+)
+
+// File is an open virtual disk. It is a disk.Table.
+type File struct {
+	*image
+	r disk.Reader
+	c disk.Container // nil: nothing is written
+
+	// full has the blocks of a differencing disk that are known to have all of
+	// their sectors. The file does not say it without a look at each bitmap.
+	full blockSet
+	// places are those that a block can get, the next one last.
+	places []place
+}
+
+var _ disk.Table = (*File)(nil)
+
+// place is room for a block, bitmap and payload, that nothing uses.
+type place struct {
+	off   int64
+	zeros bool // it reads as zeros already
+}
+
+// blockSet is a set of blocks. It may be used concurrently.
+type blockSet []atomic.Uint64
+
+func newBlockSet(n int) blockSet    { return make(blockSet, (n+63)/64) }
+func (s blockSet) has(i int64) bool { return s[i/64].Load()&(1<<(i%64)) != 0 }
+func (s blockSet) add(i int64)      { s[i/64].Or(1 << (i % 64)) }
+
+// Is reports whether r holds a VHD, be it a damaged one.
+func Is(ctx context.Context, r disk.Reader) (bool, error) {
+	size := r.Size()
+	for _, at := range []int64{size - footerLength, size - oldFooterLength, 0} {
+		p := make([]byte, len(footerCookie))
+		if at < 0 || size < footerLength {
+			continue
+		}
+		if err := r.ReadAt(ctx, p, at); err != nil {
+			return false, fmt.Errorf("vhd: look for a footer: %w", err)
+		}
+		if bytes.Equal(p, []byte(footerCookie)) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// OpenReadOnly opens a virtual disk that nothing is written to: what would
+// change it returns disk.ErrReadOnly. It wraps disk.ErrFormat if the file is not
+// valid, and errors.ErrUnsupported if it is of a kind that is not known.
+func OpenReadOnly(ctx context.Context, r disk.Reader) (*File, error) {
+	m, err := load(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if bad := m.outside(); len(bad) > 0 {
+		return nil, invalid("%s beyond the end of the file, which has been cut off or damaged: it has %d bytes", some("block", bad, "is", "are"), m.fileSize)
+	}
+	f := &File{image: m, r: r}
+	if m.kind == disk.Differencing {
+		f.full = newBlockSet(len(m.bat))
+	}
+	return f, nil
+}
+
+// Open opens a virtual disk for reading and writing, with errors as those of
+// OpenReadOnly. It refuses one where a write to one block would change another,
+// and writes a footer anew that a crash or damage left the file without.
+func Open(ctx context.Context, c disk.Container) (*File, error) {
+	f, err := OpenReadOnly(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	f.c = c
+	f.planFooter()
+	if err := f.findPlaces(); err != nil {
+		return nil, err
+	}
+	if err := f.repairFooters(ctx); err != nil {
+		return nil, fmt.Errorf("vhd: repair footer: %w", err)
+	}
+	return f, nil
+}
+
+// Info implements disk.Table. The blocks of a fixed disk, of which the format
+// knows nothing, have 2 MiB.
+func (f *File) Info() disk.Info {
+	return disk.Info{
+		Format: disk.VHD,
+		Kind:   f.kind,
+		Geometry: disk.Geometry{
+			Size: f.size, BlockLength: f.blockLength,
+			SectorLength: sectorLength, PhysicalSectorLength: sectorLength,
+		},
+		ID: f.footer.uniqueID, DiskID: f.footer.uniqueID,
+		Parent:  f.parent,
+		Creator: f.footer.creatorName(),
+		Created: timeOf(f.footer.timeStamp),
+	}
+}
+
+// Block implements disk.Table. A Partial block can have all sectors: that it does
+// is only known after Present or SetPresent has seen it.
+func (f *File) Block(i int64) disk.Block {
+	switch {
+	case f.kind == disk.Fixed:
+		return disk.Block{State: disk.Full, Offset: i * f.blockLength}
+	case f.bat[i] == unused:
+		return disk.Block{State: disk.Absent}
+	case f.kind == disk.Differencing && !f.full.has(i):
+		return disk.Block{State: disk.Partial, Offset: f.payloadAt(i)}
+	}
+	return disk.Block{State: disk.Full, Offset: f.payloadAt(i)}
+}
+
+// Changing implements disk.Table. Children of a VHD know it by an identifier that
+// lasts, so there is nothing to do.
+func (f *File) Changing(context.Context) error { return f.checkWritable() }
+
+// Close implements disk.Table.
+func (f *File) Close(ctx context.Context) error {
+	if f.c == nil {
+		return nil
+	}
+	return f.c.Flush(ctx)
+}
+
+func (f *File) checkWritable() error {
+	if f.c == nil {
+		return fmt.Errorf("vhd: %w", disk.ErrReadOnly)
+	}
+	return nil
+}
+
+// checkChange checks what a caller wants changed.
+func (f *File) checkChange(blocks ...int64) error {
+	if err := f.checkWritable(); err != nil {
+		return err
+	}
+	for _, i := range blocks {
+		if n := (f.size + f.blockLength - 1) / f.blockLength; i < 0 || i >= n {
+			return fmt.Errorf("vhd: %w: block %d of %d", backstore.ErrRange, i, n)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,204 @@
+package vhdfile
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"odx/vhd/disk"
+)
+
+const (
+	sectorLength = 512
+	footerLength = 512
+	// oldFooterLength is the length of a footer that Virtual PC before 2004 wrote.
+	oldFooterLength = 511
+
+	footerCookie = "conectix"
+	version1     = 0x00010000
+	// noOffset is a data offset that leads nowhere.
+	noOffset = ^uint64(0)
+
+	// maximumSize is what the BAT of a disk with blocks of 2 MiB can say the place
+	// of, rounded down: 2040 GiB.
+	maximumSize = 2040 << 30
+)
+
+// The disk types.
+const (
+	typeFixed        = 2
+	typeDynamic      = 3
+	typeDifferencing = 4
+)
+
+// creatorWindows is what Windows calls itself. Readers that go by the current
+// size for some creators and by the geometry for others take the current size
+// from it, so a disk can have any size.
+var creatorWindows = [4]byte{'w', 'i', 'n', ' '}
+
+// epoch is when time stamps begin.
+var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// geometry is cylinders, heads, and sectors per track.
+type geometry struct {
+	cylinders    uint16
+	heads, track uint8
+}
+
+// sectors returns the number of sectors that can be addressed with g.
+func (g geometry) sectors() int64 {
+	return int64(g.cylinders) * int64(g.heads) * int64(g.track)
+}
+
+// maximumGeometry is that of a disk which is larger than a geometry can say.
+var maximumGeometry = geometry{65535, 16, 255}
+
+// geometryOf returns the geometry of a disk (appendix "CHS Calculation").
+func geometryOf(size int64) geometry {
+	total := min(size/sectorLength, maximumGeometry.sectors())
+	if total >= 65535*16*63 {
+		return geometry{uint16(total / 255 / 16), 16, 255}
+	}
+	track := int64(17)
+	heads := max((total/track+1023)/1024, 4)
+	if heads > 16 || total/track >= heads*1024 {
+		track, heads = 31, 16
+	}
+	if total/track >= heads*1024 {
+		track = 63
+	}
+	return geometry{uint16(total / track / heads), uint8(heads), uint8(track)}
+}
+
+// footer is the Hard Disk Footer. What of it nothing here needs is not decoded.
+type footer struct {
+	version     uint32
+	dataOffset  uint64 // of the Dynamic Disk Header
+	timeStamp   uint32 // of the creation, seconds since epoch
+	creator     [4]byte
+	currentSize uint64
+	geometry    geometry
+	diskType    uint32
+	uniqueID    disk.GUID
+}
+
+// encode returns the bytes of f.
+func (f *footer) encode() []byte {
+	p := make([]byte, footerLength)
+	copy(p, footerCookie)
+	be := binary.BigEndian
+	be.PutUint32(p[8:], 2) // features: a reserved bit that is always set
+	be.PutUint32(p[12:], f.version)
+	be.PutUint64(p[16:], f.dataOffset)
+	be.PutUint32(p[24:], f.timeStamp)
+	copy(p[28:], f.creator[:])
+	be.PutUint32(p[32:], 0x000A0000) // creator version: the one that goes with creator
+	copy(p[36:], "Wi2k")             // creator host OS: Windows
+	be.PutUint64(p[40:], f.currentSize)
+	be.PutUint64(p[48:], f.currentSize)
+	be.PutUint16(p[56:], f.geometry.cylinders)
+	p[58], p[59] = f.geometry.heads, f.geometry.track
+	be.PutUint32(p[60:], f.diskType)
+	copy(p[68:], f.uniqueID[:])
+	be.PutUint32(p[64:], checksum(p, 64))
+	return p
+}
+
+// checksum returns the one's complement of the sum of the bytes of p, of which the
+// four at skip, where it is stored, do not count.
+func checksum(p []byte, skip int) uint32 {
+	var sum uint32
+	for i, b := range p {
+		if i < skip || i >= skip+4 {
+			sum += uint32(b)
+		}
+	}
+	return ^sum
+}
+
+// decodeFooter decodes a footer, an old one included, whose bytes are whole.
+func decodeFooter(p []byte) (footer, error) {
+	be := binary.BigEndian
+	switch {
+	case !bytes.HasPrefix(p, []byte(footerCookie)):
+		return footer{}, fmt.Errorf("does not begin with %q", footerCookie)
+	case be.Uint32(p[64:]) != checksum(p, 64):
+		return footer{}, fmt.Errorf("has the checksum %08X, its bytes have %08X", be.Uint32(p[64:]), checksum(p, 64))
+	}
+	return footer{
+		version:     be.Uint32(p[12:]),
+		dataOffset:  be.Uint64(p[16:]),
+		timeStamp:   be.Uint32(p[24:]),
+		creator:     [4]byte(p[28:]),
+		currentSize: be.Uint64(p[40:]),
+		geometry:    geometry{be.Uint16(p[56:]), p[58], p[59]},
+		diskType:    be.Uint32(p[60:]),
+		uniqueID:    disk.GUID(p[68:]),
+	}, nil
+}
+
+// size returns the capacity of the disk in bytes. The footer has it twice, and
+// the two may differ: Virtual PC, and qemu-img unless it is told otherwise, round
+// the capacity to a geometry and go by that. Every other program goes by the
+// current size, and so does every one where the geometry is at its maximum.
+func (f *footer) size() (int64, error) {
+	sectors := f.currentSize / sectorLength
+	if f.sizeByGeometry() {
+		sectors = uint64(f.geometry.sectors())
+	}
+	switch {
+	case sectors == 0:
+		return 0, errors.New("its footer says that it has no sectors")
+	case sectors > maximumSize/sectorLength:
+		return 0, fmt.Errorf("its footer says that it has %d sectors; %d, 2040 GiB, are possible", sectors, int64(maximumSize/sectorLength))
+	}
+	return int64(sectors) * sectorLength, nil
+}
+
+func (f *footer) sizeByGeometry() bool {
+	creator := string(f.creator[:])
+	return (creator == "vpc " || creator == "qemu") && f.geometry != maximumGeometry && f.geometry.sectors() > 0
+}
+
+// kind returns what the disk type stands for.
+func (f *footer) kind() (disk.Kind, error) {
+	switch f.diskType {
+	case typeFixed:
+		return disk.Fixed, nil
+	case typeDynamic:
+		return disk.Dynamic, nil
+	case typeDifferencing:
+		return disk.Differencing, nil
+	}
+	return 0, fmt.Errorf("%w: VHD of disk type %d; fixed (2), dynamic (3) and differencing (4) ones are known", errors.ErrUnsupported, f.diskType)
+}
+
+// creatorName returns the creator application in printable characters.
+func (f *footer) creatorName() string {
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return ' '
+		}
+		return r
+	}, string(f.creator[:])))
+}
+
+// timeOf returns the time of a time stamp; 0 stands for none.
+func timeOf(stamp uint32) time.Time {
+	if stamp == 0 {
+		return time.Time{}
+	}
+	return epoch.Add(time.Duration(stamp) * time.Second)
+}
+
+// stampOf returns the time stamp of t; 0 where there is none.
+func stampOf(t time.Time) uint32 {
+	seconds := t.Unix() - epoch.Unix()
+	if t.IsZero() || seconds < 0 || seconds > 1<<32-1 {
+		return 0
+	}
+	return uint32(seconds)
+}

@@ -1,0 +1,299 @@
+package vhdfile
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"odx/vhd/disk"
+)
+
+// image is the structures of a file, as far as they could be read.
+type image struct {
+	fileSize int64
+
+	footer    footer
+	footerRaw []byte // 512 bytes
+	// endAt is where the footer at the end is; -1: there is no good one, why says
+	// endFault.
+	endAt    int64
+	endFault error
+	// copyFault says why there is no good copy of the footer at 0. It does not
+	// matter to a fixed disk, which has none.
+	copyFault error
+	copied    footer // if copyFault is nil
+
+	kind        disk.Kind
+	size        int64
+	blockLength int64
+
+	header header // not of a fixed disk
+	bat    []uint32
+	parent *disk.Parent // of a differencing disk
+	// parentFaults says what of the parent could not be read.
+	parentFaults []string
+}
+
+// invalid is an error that wraps disk.ErrFormat.
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("vhd: %w: %s", disk.ErrFormat, fmt.Sprintf(format, args...))
+}
+
+// load reads the structures of a file. With an error it returns what it had read
+// until then.
+func load(ctx context.Context, r disk.Reader) (*image, error) {
+	m := &image{fileSize: r.Size()}
+	if err := m.loadFooters(ctx, r); err != nil {
+		return m, err
+	}
+	var err error
+	if m.footer.version>>16 != version1>>16 {
+		return m, fmt.Errorf("vhd: %w: version %d.%d of the format; 1.0 is known", errors.ErrUnsupported, m.footer.version>>16, m.footer.version&0xFFFF)
+	}
+	if m.kind, err = m.footer.kind(); err != nil {
+		return m, fmt.Errorf("vhd: %w", err)
+	}
+	if m.size, err = m.footer.size(); err != nil {
+		return m, invalid("%v", err)
+	}
+	if m.kind == disk.Fixed {
+		m.blockLength = defaultBlockLength
+		if m.size > m.endAt {
+			return m, invalid("the disk has %d bytes, of which %d are before the footer", m.size, m.endAt)
+		}
+		return m, nil
+	}
+	if err := m.loadHeader(ctx, r); err != nil {
+		return m, err
+	}
+	if err := m.loadBAT(ctx, r); err != nil {
+		return m, err
+	}
+	if m.kind == disk.Differencing {
+		m.parent, m.parentFaults, err = readParent(ctx, r, &m.header)
+	}
+	return m, err
+}
+
+// loadFooters reads the footer at the end, of either length, and the copy at 0.
+// The one at the end counts: what is at 0 of a fixed disk belongs to its user.
+func (m *image) loadFooters(ctx context.Context, r disk.Reader) error {
+	m.endAt = -1
+	for _, length := range []int64{footerLength, oldFooterLength} {
+		f, raw, fault, err := readFooter(ctx, r, m.fileSize-length, length)
+		if err != nil {
+			return err
+		}
+		if fault == nil {
+			m.footer, m.footerRaw, m.endAt, m.endFault = f, raw, m.fileSize-length, nil
+			break
+		}
+		if m.endFault == nil {
+			m.endFault = fault
+		}
+	}
+	copied, raw, fault, err := readFooter(ctx, r, 0, footerLength)
+	if err != nil {
+		return err
+	}
+	if fault == nil && copied.diskType == typeFixed {
+		fault = errors.New("is that of a fixed disk, which has no copy")
+	}
+	m.copied, m.copyFault = copied, fault
+	switch {
+	case m.endAt >= 0:
+		return nil
+	case fault == nil:
+		m.footer, m.footerRaw = copied, raw
+		return nil
+	}
+	return invalid("the footer at the end %v; the copy of it at the start %v", m.endFault, fault)
+}
+
+// readFooter reads the footer at off. fault says what is wrong with it.
+func readFooter(ctx context.Context, r disk.Reader, off, length int64) (f footer, raw []byte, fault, err error) {
+	if off < 0 || r.Size() < off+length {
+		return f, nil, fmt.Errorf("is missing: the file has %d bytes", r.Size()), nil
+	}
+	raw = make([]byte, footerLength)
+	if err := r.ReadAt(ctx, raw[:length], off); err != nil {
+		return f, nil, nil, fmt.Errorf("vhd: read footer: %w", err)
+	}
+	f, fault = decodeFooter(raw)
+	return f, raw, fault, nil
+}
+
+// limit returns where what is not the footer at the end has to end.
+func (m *image) limit() int64 {
+	if m.endAt >= 0 {
+		return m.endAt
+	}
+	return m.fileSize
+}
+
+// inside reports whether a range is in the file and does not touch the footer at
+// its end.
+func (m *image) inside(off uint64, length int64) bool {
+	limit := m.limit()
+	return length >= 0 && length <= limit && off <= uint64(limit-length)
+}
+
+func (m *image) loadHeader(ctx context.Context, r disk.Reader) error {
+	at := m.footer.dataOffset
+	if !m.inside(at, headerLength) {
+		return invalid("the dynamic disk header is said to be at %d of a file of %d bytes", at, m.fileSize)
+	}
+	p := make([]byte, headerLength)
+	if err := r.ReadAt(ctx, p, int64(at)); err != nil {
+		return fmt.Errorf("vhd: read dynamic disk header: %w", err)
+	}
+	h, err := decodeHeader(p)
+	if err != nil {
+		return invalid("the dynamic disk header %v", err)
+	}
+	m.header = h
+	if h.version>>16 != version1>>16 {
+		return fmt.Errorf("vhd: %w: version %d.%d of the dynamic disk header; 1.0 is known", errors.ErrUnsupported, h.version>>16, h.version&0xFFFF)
+	}
+	length := int64(h.blockSize)
+	if length == 0 || length%sectorLength != 0 || length&(length-1) != 0 {
+		return invalid("blocks of %d bytes, which is not a power of two of sectors", length)
+	}
+	if err := checkBlocks(m.size, length); err != nil {
+		return err
+	}
+	m.blockLength = length
+	return nil
+}
+
+// checkBlocks says whether blocks of that length, which may come from a hostile
+// file, can be worked with.
+func checkBlocks(size, length int64) error {
+	if length < minimumBlockLength || length > maximumBlockLength || length&(length-1) != 0 {
+		return fmt.Errorf("vhd: %w: blocks of %d bytes; powers of two from %d to %d are possible", errors.ErrUnsupported, length, minimumBlockLength, int64(maximumBlockLength))
+	}
+	if n := (size + length - 1) / length; n > maximumBlocks {
+		return fmt.Errorf("vhd: %w: %d blocks of %d bytes; %d blocks are possible", errors.ErrUnsupported, n, length, maximumBlocks)
+	}
+	return nil
+}
+
+// loadBAT reads the entries of the BAT that the disk needs.
+func (m *image) loadBAT(ctx context.Context, r disk.Reader) error {
+	at, entries := m.header.tableOffset, int64(m.header.maxTableEntries)
+	n := (m.size + m.blockLength - 1) / m.blockLength
+	if n > entries {
+		return invalid("the BAT has %d entries, the disk %d blocks", entries, n)
+	}
+	if !m.inside(at, 4*entries) {
+		return invalid("the BAT, with %d entries at %d, does not fit into a file of %d bytes", entries, at, m.fileSize)
+	}
+	m.bat = make([]uint32, n)
+	const part = 1 << 18
+	buf := make([]byte, 4*min(n, part))
+	for i := int64(0); i < n; i += part {
+		p := buf[:4*min(n-i, part)]
+		if err := r.ReadAt(ctx, p, int64(at)+4*i); err != nil {
+			return fmt.Errorf("vhd: read BAT: %w", err)
+		}
+		for k := range len(p) / 4 {
+			m.bat[int(i)+k] = binary.BigEndian.Uint32(p[4*k:])
+		}
+	}
+	return nil
+}
+
+// bitmapAt returns where the sector bitmap of a block is that is there.
+func (m *image) bitmapAt(i int64) int64 { return int64(m.bat[i]) * sectorLength }
+
+// payloadAt returns where its payload is.
+func (m *image) payloadAt(i int64) int64 { return m.bitmapAt(i) + bitmapLength(m.blockLength) }
+
+// placeLength returns the length of a block in the file, bitmap and payload.
+func (m *image) placeLength() int64 { return bitmapLength(m.blockLength) + m.blockLength }
+
+// outside returns the blocks that are not within the file.
+func (m *image) outside() (blocks []int64) {
+	for i, sector := range m.bat {
+		if sector != unused && !m.inside(uint64(sector)*sectorLength, m.placeLength()) {
+			blocks = append(blocks, int64(i))
+		}
+	}
+	return blocks
+}
+
+// extent is a range of the file that is used.
+type extent struct {
+	off, length int64
+	name        string // "" of a block
+}
+
+func (e extent) end() int64 { return e.off + e.length }
+
+// structures returns what there is in the file apart from blocks, low offsets
+// first.
+func (m *image) structures() []extent {
+	var all []extent
+	if m.kind == disk.Fixed {
+		all = append(all, extent{0, m.size, "the payload"})
+	} else {
+		all = append(all,
+			extent{0, footerLength, "the copy of the footer"},
+			extent{int64(m.footer.dataOffset), headerLength, "the dynamic disk header"},
+			extent{int64(m.header.tableOffset), 4 * int64(m.header.maxTableEntries), "the BAT"})
+	}
+	if m.kind == disk.Differencing {
+		for _, l := range m.header.locators {
+			length := max(l.spaceLength(), int64(l.length))
+			if l.platform != [4]byte{} && length > 0 && m.inside(l.offset, length) {
+				all = append(all, extent{int64(l.offset), length, "a parent locator"})
+			}
+		}
+	}
+	if m.endAt >= 0 {
+		all = append(all, extent{m.endAt, m.fileSize - m.endAt, "the footer at the end"})
+	}
+	slices.SortFunc(all, func(a, b extent) int { return int(min(max(a.off-b.off, -1), 1)) })
+	return all
+}
+
+// survey goes over the file once and tells of what is used twice and of what is
+// not used at all. Blocks outside the file must have been excluded.
+func (m *image) survey(gap func(off, length int64), overlap func(a, b extent)) {
+	sectors := make([]uint32, 0, len(m.bat))
+	for _, sector := range m.bat {
+		if sector != unused {
+			sectors = append(sectors, sector)
+		}
+	}
+	slices.Sort(sectors)
+	var last extent
+	visit := func(e extent) {
+		switch {
+		case e.off > last.end():
+			gap(last.end(), e.off-last.end())
+		case e.off < last.end() && e.length > 0:
+			overlap(last, e)
+		}
+		if e.end() > last.end() {
+			last = e
+		}
+	}
+	structures := m.structures()
+	for _, sector := range sectors {
+		block := extent{int64(sector) * sectorLength, m.placeLength(), ""}
+		for len(structures) > 0 && structures[0].off <= block.off {
+			visit(structures[0])
+			structures = structures[1:]
+		}
+		visit(block)
+	}
+	for _, e := range structures {
+		visit(e)
+	}
+	if last.end() < m.fileSize {
+		gap(last.end(), m.fileSize-last.end())
+	}
+}

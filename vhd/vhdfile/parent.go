@@ -1,0 +1,182 @@
+package vhdfile
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"odx/vhd/disk"
+)
+
+// maximumPathLength bounds the path in a locator: 32,767 characters of UTF-16, the
+// longest path of Windows.
+const maximumPathLength = 2 * 32767
+
+// The platform codes of parent locators.
+const (
+	relativeWindows    = "W2ru" // UTF-16, little-endian
+	absoluteWindows    = "W2ku"
+	macURL             = "MacX" // a URL in UTF-8
+	oldRelativeWindows = "Wi2r" // deprecated; no encoding is specified
+	oldAbsoluteWindows = "Wi2k"
+)
+
+// encodeParent returns the locators of a parent, without their places in the file,
+// and what each one says.
+func encodeParent(p *disk.Parent) (entries [locators]locator, data [][]byte, err error) {
+	if len(p.Paths) == 0 {
+		return entries, nil, errors.New("vhd: a differencing disk needs a path of its parent")
+	}
+	if len(p.Paths) > locators {
+		return entries, nil, fmt.Errorf("vhd: %d paths of the parent; there is room for %d", len(p.Paths), locators)
+	}
+	for i, name := range p.Paths {
+		platform, text := encodePath(name)
+		if len(text) == 0 || len(text) > maximumPathLength || !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
+			return entries, nil, fmt.Errorf("vhd: %.100q cannot be the path of a parent", name)
+		}
+		entries[i] = locator{[4]byte([]byte(platform)), uint32(roundUp(int64(len(text)), sectorLength) / sectorLength), uint32(len(text)), 0}
+		data = append(data, text)
+	}
+	return entries, data, nil
+}
+
+// encodePath returns a path in the way of the platform whose it is.
+func encodePath(name string) (platform string, text []byte) {
+	switch {
+	case name == "":
+		return relativeWindows, nil
+	case strings.HasPrefix(name, "/"):
+		return macURL, []byte((&url.URL{Scheme: "file", Path: name}).String())
+	case isAbsoluteWindows(name):
+		return absoluteWindows, encodeUTF16(name, binary.LittleEndian)
+	}
+	name = strings.ReplaceAll(path.Clean(name), "/", `\`)
+	if !strings.HasPrefix(name, `..\`) {
+		name = `.\` + name
+	}
+	return relativeWindows, encodeUTF16(name, binary.LittleEndian)
+}
+
+// isAbsoluteWindows reports whether name begins with a drive or a server.
+func isAbsoluteWindows(name string) bool {
+	drive := len(name) >= 2 && name[1] == ':' && (name[0]|0x20) >= 'a' && (name[0]|0x20) <= 'z'
+	return drive || strings.HasPrefix(name, `\\`)
+}
+
+// readParent reads what a differencing disk says of its parent. What it cannot
+// make sense of it leaves out and says so in problems.
+func readParent(ctx context.Context, r disk.Reader, h *header) (parent *disk.Parent, problems []string, err error) {
+	parent = &disk.Parent{ID: h.parentID, Modified: timeOf(h.parentTimeStamp)}
+	var absolute []string
+	for i := range h.locators {
+		l := &h.locators[i]
+		if l.platform == [4]byte{} {
+			continue
+		}
+		text, err := readLocator(ctx, r, l)
+		if err != nil {
+			return nil, nil, err
+		}
+		name, relative := decodePath(string(l.platform[:]), text)
+		switch {
+		case name == "":
+			problems = append(problems, fmt.Sprintf("parent locator %d, of platform %q, with %d bytes at %d, makes no sense", i, l.platform, l.length, l.offset))
+		case relative:
+			parent.Paths = append(parent.Paths, name)
+		default:
+			absolute = append(absolute, name)
+		}
+	}
+	parent.Paths = append(parent.Paths, absolute...)
+	// The name beside the locators is of the file alone, or a path of a system that
+	// is not told: for want of a better one.
+	if len(parent.Paths) == 0 && h.parentName != "" {
+		parent.Paths = []string{strings.TrimPrefix(h.parentName, `.\`)}
+	}
+	seen := parent.Paths[:0]
+	for _, name := range parent.Paths {
+		if !slices.Contains(seen, name) {
+			seen = append(seen, name)
+		}
+	}
+	parent.Paths = seen
+	return parent, problems, nil
+}
+
+// readLocator returns what l leads to, nothing where that cannot be a path.
+func readLocator(ctx context.Context, r disk.Reader, l *locator) ([]byte, error) {
+	size, length := uint64(r.Size()), uint64(l.length)
+	if length > maximumPathLength || l.offset > size || length > size-l.offset {
+		return nil, nil
+	}
+	text := make([]byte, length)
+	if err := r.ReadAt(ctx, text, int64(l.offset)); err != nil {
+		return nil, fmt.Errorf("vhd: read parent locator: %w", err)
+	}
+	return text, nil
+}
+
+// decodePath returns the path that a locator has, "" for what is none.
+func decodePath(platform string, text []byte) (name string, relative bool) {
+	switch platform {
+	case relativeWindows:
+		name = decodeUTF16(text, binary.LittleEndian)
+	case absoluteWindows:
+		name = decodeUTF16(text, binary.LittleEndian)
+	case oldRelativeWindows, oldAbsoluteWindows:
+		name = decodeOld(text)
+	case macURL:
+		u, err := url.Parse(string(bytes.TrimRight(text, "\x00")))
+		if err != nil || u.Scheme != "file" {
+			return "", false
+		}
+		// "file://./name" is how some write what is relative.
+		if u.Host == "." || u.Host == ".." {
+			return path.Join(u.Host, u.Path), true
+		}
+		return u.Path, false
+	}
+	if name == "" || platform == absoluteWindows || platform == oldAbsoluteWindows || isAbsoluteWindows(name) {
+		return name, false
+	}
+	return path.Clean(strings.ReplaceAll(name, `\`, "/")), true
+}
+
+// decodeOld decodes a path of a deprecated platform: UTF-16 if it looks like
+// it, otherwise one byte a character.
+func decodeOld(text []byte) string {
+	if len(text) > 1 && text[1] == 0 {
+		return decodeUTF16(text, binary.LittleEndian)
+	}
+	return strings.ToValidUTF8(string(bytes.TrimRight(text, "\x00")), "\uFFFD")
+}
+
+// encodeUTF16 returns s in UTF-16 with the given order of bytes.
+func encodeUTF16(s string, order binary.AppendByteOrder) (p []byte) {
+	for _, unit := range utf16.Encode([]rune(s)) {
+		p = order.AppendUint16(p, unit)
+	}
+	return p
+}
+
+// decodeUTF16 returns the string in p, which ends at a zero, if there is one.
+func decodeUTF16(p []byte, order binary.ByteOrder) string {
+	units := make([]uint16, 0, len(p)/2)
+	for ; len(p) > 1; p = p[2:] {
+		unit := order.Uint16(p)
+		if unit == 0 {
+			break
+		}
+		units = append(units, unit)
+	}
+	return string(utf16.Decode(units))
+}
