@@ -1,6 +1,7 @@
 package vhdfile
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -59,7 +60,7 @@ func batEntry(block, from int, more uint32) damage {
 	}
 }
 
-func cut(bytes int) damage { return func(p []byte) []byte { return p[:len(p)-bytes] } }
+func cut(n int) damage { return func(p []byte) []byte { return p[:len(p)-n] } }
 
 func both(a, b damage) damage { return func(p []byte) []byte { return b(a(p)) } }
 
@@ -241,25 +242,30 @@ func (h hole) ReadAt(_ context.Context, p []byte, off int64) error {
 	return nil
 }
 
-// FuzzOpen gives arbitrary bytes, with a hole between them, to all that reads.
+// FuzzOpen gives arbitrary bytes to all that reads: a copy of the footer and a
+// header, with zeros behind them up to their lengths, more bytes, zeros, and the
+// footer at the end, which is that at the start where there is none.
 func FuzzOpen(f *testing.F) {
 	add := func(c *disktest.Memory) {
 		p := c.Bytes()
-		head := min(2048, len(p)-footerLength)
-		f.Add(p[:head], uint32(len(p)-head-footerLength), p[len(p)-footerLength:])
+		part := func(from, to int) []byte { return bytes.TrimRight(p[from:min(to, len(p))], "\x00") }
+		f.Add(part(0, 512), part(512, 1536), part(1536, 1600), uint32(len(p)-1600), []byte{})
+		f.Add(part(0, 512), part(512, 1536), part(1536, 1600), uint32(len(p)-1600-512), part(len(p)-512, len(p)))
 	}
 	for _, kind := range []disk.Kind{disk.Fixed, disk.Dynamic, disk.Differencing} {
 		file, c := made(f, spec(kind, 2))
-		add(c)
 		must(f, file.Complete(f.Context(), []int64{1, 0}[:min(2, len(file.bat))]))
 		add(c)
 		if kind != disk.Fixed {
 			add(foreign(f, kind))
 		}
 	}
-	f.Add([]byte(footerCookie), uint32(0), []byte{})
-	f.Fuzz(func(t *testing.T, head []byte, hole uint32, tail []byte) {
-		p := withChecksums(slices.Concat(head, make([]byte, hole%(256<<10)), tail))
+	f.Fuzz(func(t *testing.T, start, header, more []byte, hole uint32, end []byte) {
+		if len(end) == 0 {
+			end = start
+		}
+		pad := func(p []byte, length int) []byte { return append(p, make([]byte, max(0, length-len(p)))...) }
+		p := withChecksums(slices.Concat(pad(start, 512), pad(header, 1024), more, make([]byte, hole%(128<<10)), pad(end, 512)))
 		ctx, c := t.Context(), disktest.New(p)
 		if _, err := Check(ctx, c); err != nil {
 			t.Fatal(err)
