@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"odx/backstore"
 	"odx/vhd/disk"
 )
 
@@ -17,7 +18,9 @@ import (
 // Kind is Differencing if it has a Parent, otherwise Dynamic; blocks have 2 MiB,
 // those of a fixed disk always. VHD has logical sectors of 512 bytes only, and
 // cannot say anything of physical ones, so that PhysicalSectorLength does not
-// count. A crash before Create returns can leave what is not a virtual disk.
+// count. The error wraps backstore.ErrInvalid, and c is as it was, if the format
+// does not allow what s asks for. A crash before Create returns can leave what is
+// not a virtual disk.
 func Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
 	return create(ctx, c, s, time.Now())
 }
@@ -25,7 +28,7 @@ func Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
 func create(ctx context.Context, c disk.Container, s disk.Spec, now time.Time) (*File, error) {
 	s, err := complete(s)
 	if err != nil {
-		return nil, err
+		return nil, invalidSpec(err)
 	}
 	f := footer{
 		version: version1, dataOffset: noOffset, timeStamp: stampOf(now),
@@ -35,7 +38,7 @@ func create(ctx context.Context, c disk.Container, s disk.Spec, now time.Time) (
 	size, pieces := s.Size+footerLength, []piece{{s.Size, f.encode()}}
 	if s.Kind != disk.Fixed {
 		if size, pieces, err = layOut(s, f); err != nil {
-			return nil, err
+			return nil, invalidSpec(err)
 		}
 	}
 	if err := write(ctx, c, size, pieces); err != nil {
@@ -43,6 +46,8 @@ func create(ctx context.Context, c disk.Container, s disk.Spec, now time.Time) (
 	}
 	return Open(ctx, c)
 }
+
+func invalidSpec(err error) error { return fmt.Errorf("vhd: %w: %w", backstore.ErrInvalid, err) }
 
 // complete fills in what s leaves to the format, and checks all of it.
 func complete(s disk.Spec) (disk.Spec, error) {
@@ -62,15 +67,15 @@ func complete(s disk.Spec) (disk.Spec, error) {
 	}
 	switch {
 	case s.SectorLength != 0 && s.SectorLength != sectorLength:
-		return s, fmt.Errorf("vhd: %w: logical sectors of %d bytes; VHD has 512, VHDX can have 4096", errors.ErrUnsupported, s.SectorLength)
+		return s, fmt.Errorf("logical sectors of %d bytes; VHD has 512, VHDX can have 4096", s.SectorLength)
 	case s.Size <= 0 || s.Size%sectorLength != 0:
-		return s, fmt.Errorf("vhd: a disk of %d bytes; it has to be a multiple of 512", s.Size)
+		return s, fmt.Errorf("a disk of %d bytes; it has to be a multiple of 512", s.Size)
 	case s.Size > maximumSize:
-		return s, fmt.Errorf("vhd: %w: a disk of %d bytes; 2040 GiB are possible, with VHDX 64 TiB", errors.ErrUnsupported, s.Size)
+		return s, fmt.Errorf("a disk of %d bytes; 2040 GiB are possible, with VHDX 64 TiB", s.Size)
 	case s.Kind > disk.Differencing:
-		return s, fmt.Errorf("vhd: no kind of disk has the number %d", s.Kind)
+		return s, fmt.Errorf("no kind of disk has the number %d", s.Kind)
 	case (s.Kind == disk.Differencing) != (s.Parent != nil):
-		return s, errors.New("vhd: a differencing disk has a parent, and no other has one")
+		return s, errors.New("a differencing disk has a parent, and no other has one")
 	}
 	return s, checkBlocks(s.Size, s.BlockLength)
 }
@@ -135,7 +140,7 @@ func layOut(s disk.Spec, f footer) (size int64, pieces []piece, err error) {
 	}
 	stride := roundUp(bitmapLength(s.BlockLength)+s.BlockLength, pageLength)
 	if end+stride*(s.Blocks()+1) > int64(unused)*sectorLength {
-		return 0, nil, fmt.Errorf("vhd: %w: %d blocks of %d bytes; with their bitmaps they are more than the BAT can reach", errors.ErrUnsupported, s.Blocks(), s.BlockLength)
+		return 0, nil, fmt.Errorf("%d blocks of %d bytes; with their bitmaps they are more than the BAT can reach", s.Blocks(), s.BlockLength)
 	}
 	return end + footerLength, append(pieces,
 		piece{headerAt, h.encode()}, piece{0, f.encode()}, piece{end, f.encode()}), nil

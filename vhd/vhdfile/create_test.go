@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"odx/backstore"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -136,7 +137,7 @@ func TestCreateRefuses(t *testing.T) {
 	} {
 		c := disktest.New([]byte("what was there"))
 		_, err := Create(t.Context(), c, s)
-		if err == nil || !strings.Contains(err.Error(), says) {
+		if !errors.Is(err, backstore.ErrInvalid) || !strings.Contains(err.Error(), says) {
 			t.Errorf("%+v: %v, want %q", s, err, says)
 		}
 		if string(c.Bytes()) != "what was there" {
@@ -153,6 +154,7 @@ func TestGeometry(t *testing.T) {
 	}{
 		{512, geometry{0, 4, 17}},
 		{64 * mib, geometry{963, 8, 17}},
+		{67125248, geometry{964, 8, 17}}, // what qemu-img makes of 64 MiB
 		{256 * mib, geometry{520, 16, 63}},
 		{504 * mib, geometry{1024, 16, 63}},
 		{10 << 30, geometry{20805, 16, 63}},

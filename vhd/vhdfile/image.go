@@ -162,7 +162,7 @@ func (m *image) loadHeader(ctx context.Context, r disk.Reader) error {
 		return invalid("blocks of %d bytes, which is not a power of two of sectors", length)
 	}
 	if err := checkBlocks(m.size, length); err != nil {
-		return err
+		return fmt.Errorf("vhd: %w: %w", errors.ErrUnsupported, err)
 	}
 	m.blockLength = length
 	return nil
@@ -172,10 +172,10 @@ func (m *image) loadHeader(ctx context.Context, r disk.Reader) error {
 // file, can be worked with.
 func checkBlocks(size, length int64) error {
 	if length < minimumBlockLength || length > maximumBlockLength || length&(length-1) != 0 {
-		return fmt.Errorf("vhd: %w: blocks of %d bytes; powers of two from %d to %d are possible", errors.ErrUnsupported, length, minimumBlockLength, int64(maximumBlockLength))
+		return fmt.Errorf("blocks of %d bytes; powers of two from %d to %d are possible", length, minimumBlockLength, int64(maximumBlockLength))
 	}
 	if n := (size + length - 1) / length; n > maximumBlocks {
-		return fmt.Errorf("vhd: %w: %d blocks of %d bytes; %d blocks are possible", errors.ErrUnsupported, n, length, maximumBlocks)
+		return fmt.Errorf("%d blocks of %d bytes; %d blocks are possible", n, length, maximumBlocks)
 	}
 	return nil
 }

@@ -33,15 +33,15 @@ const (
 // and what each one says.
 func encodeParent(p *disk.Parent) (entries [locators]locator, data [][]byte, err error) {
 	if len(p.Paths) == 0 {
-		return entries, nil, errors.New("vhd: a differencing disk needs a path of its parent")
+		return entries, nil, errors.New("a differencing disk needs a path of its parent")
 	}
 	if len(p.Paths) > locators {
-		return entries, nil, fmt.Errorf("vhd: %d paths of the parent; there is room for %d", len(p.Paths), locators)
+		return entries, nil, fmt.Errorf("%d paths of the parent; there is room for %d", len(p.Paths), locators)
 	}
 	for i, name := range p.Paths {
 		platform, text := encodePath(name)
 		if len(text) == 0 || len(text) > maximumPathLength || !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
-			return entries, nil, fmt.Errorf("vhd: %.100q cannot be the path of a parent", name)
+			return entries, nil, fmt.Errorf("%.100q cannot be the path of a parent", name)
 		}
 		entries[i] = locator{[4]byte([]byte(platform)), uint32(roundUp(int64(len(text)), sectorLength) / sectorLength), uint32(len(text)), 0}
 		data = append(data, text)
