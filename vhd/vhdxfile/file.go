@@ -6,10 +6,11 @@
 // without the entry, or one that is replayed when the file is opened the next time.
 //
 // An entry is never written over another one that may have to be replayed, and never
-// wraps around the end of the log. Where the log ends, entries go on at its start
-// under a new identifier, which a header names when the first of them is there. So
-// the header always names a log that is valid, and programs which replay all entries
-// from the first one on, instead of those from the tail on, do the right thing.
+// wraps around the end of the log. Where the log ends, the headers say that it is
+// empty, and entries go on at its start under a new identifier, which the headers
+// name when the first of them is there. So the headers never name a log without a
+// valid sequence, and programs which replay all entries from the first one on,
+// instead of those from the tail on, do the right thing.
 package vhdxfile
 
 import (
@@ -69,6 +70,7 @@ func Open(ctx context.Context, c disk.Container) (*File, error) {
 		return nil, err
 	}
 	f.c, f.flushed = c, c.Size()
+	f.log.length = int64(f.headers.logLength)
 	if f.headers.logLength == 0 {
 		return nil, bad("there is no log; the file can only be opened for reading")
 	}

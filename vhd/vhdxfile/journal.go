@@ -15,6 +15,8 @@ type journal struct {
 	// be in the file after a crash; bytes from the start of the log.
 	head, tail int64
 	sequence   uint64 // of the last entry
+	// length is how much of the log is used, bytes: all, but in tests.
+	length int64
 }
 
 // writable returns why the file cannot be changed.
@@ -77,13 +79,16 @@ func (f *File) commit(ctx context.Context, pieces []piece) error {
 	}
 	next, renewed := f.log, false
 	length := int64(sectorLength * (1 + len(pieces)))
-	if next.id == (disk.GUID{}) || next.head+length > int64(f.headers.logLength) {
-		// What the log has is needed no more. Its last entry stays valid until a header
-		// names the new one: entries are shorter than half of the log.
-		if err := f.barrier(ctx); err != nil {
-			return err
+	if next.id == (disk.GUID{}) || next.head+length > next.length {
+		// What the log has is needed no more. The headers say so before any of it is
+		// overwritten, and name the new log when its first entry is there: whatever log
+		// they name has a valid sequence.
+		if f.headers.log != (disk.GUID{}) {
+			if err := f.empty(ctx); err != nil {
+				return err
+			}
 		}
-		next, renewed = journal{id: newGUID(), sequence: next.sequence}, true
+		next, renewed = journal{id: newGUID(), sequence: next.sequence, length: next.length}, true
 	}
 	next.sequence++
 	e := logEntry{
@@ -94,7 +99,7 @@ func (f *File) commit(ctx context.Context, pieces []piece) error {
 		f.retract(ctx, region{int64(f.headers.logOffset) + next.head, length})
 		if renewed {
 			// A header may name the new log: the old one is not good for anything now.
-			f.log = journal{sequence: next.sequence}
+			f.log = journal{sequence: next.sequence, length: next.length}
 		}
 		return fmt.Errorf("write the log: %w", err)
 	}

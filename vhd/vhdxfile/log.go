@@ -11,8 +11,7 @@ const (
 	entryHeaderLength = 64
 	descriptorLength  = 32
 	// maxSectors is how many updates an entry of ours has: as many as have their
-	// descriptors in its first sector. It is then less than half of the smallest
-	// log, and nothing of it but its data can be torn.
+	// descriptors in its first sector. It is less than half of the smallest log.
 	maxSectors = (sectorLength - entryHeaderLength) / descriptorLength
 )
 

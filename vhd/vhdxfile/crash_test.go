@@ -1,0 +1,211 @@
+package vhdxfile
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"odx/vhd/disk"
+	"odx/vhd/disk/disktest"
+)
+
+// look describes each block of a file: its state, its first byte, and its sectors,
+// if not all are there.
+func look(t *testing.T, m *disktest.Memory, f *File) []string {
+	t.Helper()
+	var seen []string
+	for i := range f.table.blocks {
+		b := f.Block(i)
+		text := fmt.Sprint(b.State)
+		if b.State == disk.Full || b.State == disk.Partial {
+			p := make([]byte, 1)
+			must(t, m.ReadAt(t.Context(), p, b.Offset))
+			text += fmt.Sprintf(" reads %d", p[0])
+		}
+		if b.State == disk.Partial {
+			bits, err := f.Present(t.Context(), i, 0, f.sectors(i))
+			must(t, err)
+			for n, length := int64(0), int64(0); n < f.sectors(i); n += length {
+				var set bool
+				if set, length = bits.Run(n, f.sectors(i)); set {
+					text += fmt.Sprintf(" has %d+%d", n, length)
+				}
+			}
+		}
+		seen = append(seen, text)
+	}
+	return seen
+}
+
+// history is what is done to a disk before and between power cuts.
+func history(ctx interface{ testing.TB }, m *disktest.Memory, f **File) map[string][]func() error {
+	c := ctx.Context()
+	allocate := func(blocks ...int64) func() error { return func() error { return (*f).Allocate(c, blocks) } }
+	complete := func(blocks ...int64) func() error { return func() error { return (*f).Complete(c, blocks) } }
+	free := func(blocks ...int64) func() error { return func() error { return (*f).Free(c, blocks) } }
+	present := func(i, first, count int64) func() error {
+		return func() error { return (*f).SetPresent(c, i, first, count) }
+	}
+	write := func(i int64) func() error {
+		return func() error {
+			if err := (*f).Changing(c); err != nil {
+				return err
+			}
+			if err := m.WriteAt(c, slices.Repeat([]byte{byte(i + 1)}, 512), (*f).Block(i).Offset); err != nil {
+				return err
+			}
+			return m.Barrier(c)
+		}
+	}
+	again := func() error {
+		if err := (*f).Close(c); err != nil {
+			return err
+		}
+		var err error
+		*f, err = Open(c, m)
+		return err
+	}
+	return map[string][]func() error{
+		"dynamic": {
+			allocate(0, 3), write(0), write(3), free(0), allocate(1), write(1), again,
+			free(1, 3), allocate(2, 0, 4), write(4), free(4, 2), allocate(1), allocate(3), again, free(0),
+		},
+		"differencing": {
+			allocate(0, 3), write(0), present(0, 0, 8), present(0, 2000, 48), write(3), complete(3), again,
+			free(0), allocate(0, 1), write(1), present(1, 0, 100), present(1, 100, 1948), free(3), free(2),
+			complete(2, 4), again, allocate(3),
+		},
+		"small log": slices.Repeat([]func() error{allocate(0), write(0), free(0), allocate(1, 0), free(1, 0)}, 2),
+	}
+}
+
+// TestPowerCut cuts the power after every change and, of what was written since the
+// last barrier, keeps everything or a random part. The file must open, be without a
+// finding, and have each block as it was before what was going on or after it.
+func TestPowerCut(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, name := range []string{"dynamic", "differencing", "small log"} {
+		t.Run(name, func(t *testing.T) {
+			kind := disk.Dynamic
+			if name == "differencing" {
+				kind = disk.Differencing
+			}
+			m, f := newDisk(t, spec(kind, 5*mib))
+			if name == "small log" {
+				// A new log begins every few entries.
+				f.log.length = 4 * sectorLength
+			}
+			base := m.Bytes()
+			m.Forget()
+			before := look(t, m, f)
+			done := 0
+			for step, op := range history(t, m, &f)[name] {
+				must(t, op())
+				after := look(t, m, f)
+				for ; done <= m.Changes(); done++ {
+					checkCut(t, fmt.Sprintf("step %d, change %d", step, done), m.Cut(base, done, nil), before, after, done%4 == 0)
+					checkCut(t, fmt.Sprintf("step %d, change %d, in part", step, done), m.Cut(base, done, rng), before, after, done%4 == 2)
+				}
+				if done--; t.Failed() {
+					return
+				}
+				before = after
+			}
+			t.Logf("%d power cuts", 2*done)
+		})
+	}
+}
+
+// checkCut checks what a power cut left.
+func checkCut(t *testing.T, where string, cut *disktest.Memory, before, after []string, use bool) {
+	t.Helper()
+	clean(t, cut)
+	r, readErr := OpenReadOnly(t.Context(), cut)
+	var read []string
+	if readErr == nil {
+		read = look(t, cut, r)
+	} else if !strings.Contains(readErr.Error(), "open it for writing") {
+		t.Errorf("%s: %v", where, readErr)
+	}
+	f, err := Open(t.Context(), cut)
+	if err != nil {
+		t.Errorf("%s: %v", where, err)
+		return
+	}
+	got := look(t, cut, f)
+	for i := range got {
+		if got[i] != before[i] && got[i] != after[i] {
+			t.Errorf("%s: block %d is %s; it was %s and became %s", where, i, got[i], before[i], after[i])
+		}
+	}
+	if readErr == nil && !slices.Equal(read, got) {
+		t.Errorf("%s: opened for reading it is %v, for writing %v", where, read, got)
+	}
+	if !use {
+		return
+	}
+	// It can be used, and is in order then.
+	must(t, f.Allocate(t.Context(), []int64{0, 1, 2, 3, 4}))
+	closeFile(t, f)
+	if text := clean(t, cut); strings.Contains(text, "log") {
+		t.Errorf("%s: after Close Check finds %s", where, text)
+	}
+}
+
+// TestErrors fails every operation of the container once. What failed is not done,
+// unless Table says otherwise; the file can be used on, and is whole.
+func TestErrors(t *testing.T) {
+	for _, op := range []string{"write", "barrier", "truncate", "unmap", "read"} {
+		for n := range 20 {
+			ctx := t.Context()
+			m, f := newDisk(t, spec(disk.Differencing, 5*mib))
+			must(t, f.Allocate(ctx, []int64{0, 1}))
+			must(t, f.Free(ctx, []int64{1}))
+			f = reopen(t, m, f)
+			left, changing := n, false
+			m.Fail = func(what string) error {
+				if changing && what == op {
+					if left--; left == -1 {
+						return fmt.Errorf("the container fails")
+					}
+				}
+				return nil
+			}
+			before := look(t, m, f)
+			for _, change := range []func() error{
+				func() error { return f.Allocate(ctx, []int64{2, 3}) },
+				func() error { return f.SetPresent(ctx, 0, 0, 1) },
+				func() error { return f.Free(ctx, []int64{0}) },
+				func() error { return f.Complete(ctx, []int64{4}) },
+			} {
+				changing = true
+				err := change()
+				changing = false
+				after := look(t, m, f)
+				if err != nil {
+					if op != "unmap" && !slices.Equal(after, before) {
+						t.Errorf("%s %d: %v, but %v became %v", op, n, err, before, after)
+					}
+					if err := change(); err != nil && f.broken == nil {
+						t.Errorf("%s %d: it fails again: %v", op, n, err)
+					}
+					after = look(t, m, f)
+				}
+				before = after
+			}
+			m.Fail = nil
+			if f.broken == nil {
+				closeFile(t, f)
+			}
+			f, err := Open(ctx, m)
+			must(t, err)
+			if got := look(t, m, f); !slices.Equal(got, before) {
+				t.Errorf("%s %d: opened again it is %v, not %v", op, n, got, before)
+			}
+			closeFile(t, f)
+			clean(t, m)
+		}
+	}
+}

@@ -1,0 +1,207 @@
+package vhdxfile
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"odx/vhd/disk"
+	"odx/vhd/disk/disktest"
+)
+
+// logAt is an offset in the metadata region at which there is nothing: what the logs
+// of these tests write to.
+const logAt = newMetadataAt + 512*kib
+
+// logID names the logs of these tests.
+var logID = mustGUID("11111111-2222-3333-4444-555555555555")
+
+// rawEntry is an entry of a log that a test makes by hand.
+type rawEntry struct {
+	at       int // in the log, bytes
+	sequence uint64
+	tail     int
+	fill     byte  // what the updated sector is filled with
+	target   int64 // where it is
+	zeros    int64 // if it is not zero, zeros of this length instead
+	last     int64 // LastFileOffset
+	damage   func(p []byte)
+	afterCRC func(p []byte)
+}
+
+func (e rawEntry) encode() []byte {
+	target := e.target
+	if target == 0 {
+		target = logAt
+	}
+	entry := logEntry{tail: uint32(e.tail), sequence: e.sequence, log: logID, flushed: 4 * mib, last: uint64(max(e.last, 4*mib))}
+	entry.pieces = []piece{{target, sectorLength, bytes.Repeat([]byte{e.fill}, sectorLength)}}
+	p := entry.encode()
+	if e.zeros > 0 {
+		p = p[:sectorLength]
+		le.PutUint32(p[8:], sectorLength)
+		d := p[entryHeaderLength:]
+		copy(d, "zero\x00\x00\x00\x00")
+		le.PutUint64(d[8:], uint64(e.zeros))
+	}
+	if e.damage != nil {
+		e.damage(p)
+	}
+	seal(p)
+	if e.afterCRC != nil {
+		e.afterCRC(p)
+	}
+	return p
+}
+
+// withLog makes a disk, whose log has these entries.
+func withLog(t testing.TB, entries ...rawEntry) *disktest.Memory {
+	t.Helper()
+	m, f := newDisk(t, spec(disk.Dynamic, 4*mib))
+	must(t, m.WriteAt(t.Context(), bytes.Repeat([]byte{'o'}, 2*sectorLength), logAt))
+	log := make([]byte, newLogLength)
+	for _, e := range entries {
+		p := e.encode()
+		n := copy(log[e.at:], p)
+		copy(log, p[n:])
+	}
+	must(t, m.WriteAt(t.Context(), log, newLogAt))
+	must(t, f.headers.update(t.Context(), m, func(h *header) { h.log = logID }))
+	return m
+}
+
+// TestReplay opens files with logs that were made by hand.
+func TestReplay(t *testing.T) {
+	const last = newLogLength - sectorLength
+	put32 := func(at int, v uint32) func([]byte) { return func(p []byte) { le.PutUint32(p[at:], v) } }
+	put64 := func(at int, v uint64) func([]byte) { return func(p []byte) { le.PutUint64(p[at:], v) } }
+	torn := func(p []byte) { clear(p[sectorLength:]) }
+	a := rawEntry{sequence: 7, fill: 'a'}
+	b := rawEntry{sequence: 8, fill: 'b', at: 2 * sectorLength}
+	for name, tt := range map[string]struct {
+		entries []rawEntry
+		want    string // the first byte of two sectors, or what the error says
+		grown   bool
+	}{
+		"one entry":                           {[]rawEntry{a}, "ao", false},
+		"the second entry wins":               {[]rawEntry{a, b}, "bo", false},
+		"an entry that was torn is dropped":   {[]rawEntry{a, {sequence: 8, fill: 'b', at: 2 * sectorLength, afterCRC: torn}}, "ao", false},
+		"the last one reaches over the end":   {[]rawEntry{{sequence: 7, fill: 'a', at: last, tail: last}}, "ao", false},
+		"the second one begins at the start":  {[]rawEntry{{sequence: 7, fill: 'a', at: last - sectorLength, tail: last - sectorLength}, {sequence: 8, fill: 'b', tail: last - sectorLength}}, "bo", false},
+		"what is before the tail is done":     {[]rawEntry{{sequence: 7, fill: 'a', target: logAt + sectorLength}, {sequence: 8, fill: 'b', at: 2 * sectorLength, tail: 2 * sectorLength}}, "bo", false},
+		"an older sequence stays behind":      {[]rawEntry{{sequence: 3, fill: 'x'}, {sequence: 9, fill: 'y', at: 8 * sectorLength, tail: 8 * sectorLength}}, "yo", false},
+		"an older sequence follows":           {[]rawEntry{{sequence: 9, fill: 'y'}, {sequence: 3, fill: 'x', at: 8 * sectorLength, tail: 8 * sectorLength}}, "yo", false},
+		"a sequence without its tail":         {[]rawEntry{a, {sequence: 9, fill: 'y', at: 8 * sectorLength, tail: 4 * sectorLength}}, "ao", false},
+		"a gap in the numbers":                {[]rawEntry{a, {sequence: 9, fill: 'y', at: 2 * sectorLength}}, "ao", false},
+		"zeros":                               {[]rawEntry{{sequence: 7, zeros: 2 * sectorLength}}, "\x00\x00", false},
+		"zeros, then data":                    {[]rawEntry{{sequence: 7, zeros: 2 * sectorLength, at: 0}, {sequence: 8, fill: 'b', at: sectorLength}}, "b\x00", false},
+		"the file grows":                      {[]rawEntry{{sequence: 7, fill: 'a', last: 6 * mib}}, "ao", true},
+		"entries of another log":              {[]rawEntry{{sequence: 7, fill: 'a', damage: put32(32, 0)}}, "oo", false},
+		"no sequence number":                  {[]rawEntry{{sequence: 0, fill: 'a'}}, "log is damaged", false},
+		"nothing but an entry that was torn":  {[]rawEntry{{sequence: 7, fill: 'a', afterCRC: torn}}, "log is damaged", false},
+		"the checksum":                        {[]rawEntry{{sequence: 7, fill: 'a', afterCRC: put32(4, 0)}}, "log is damaged", false},
+		"longer than the log":                 {[]rawEntry{{sequence: 7, fill: 'a', damage: put32(8, 2*mib)}}, "log is damaged", false},
+		"half a sector":                       {[]rawEntry{{sequence: 7, fill: 'a', damage: put32(8, sectorLength/2)}}, "log is damaged", false},
+		"no length":                           {[]rawEntry{{sequence: 7, fill: 'a', damage: put32(8, 0)}}, "log is damaged", false},
+		"more descriptors than there is room": {[]rawEntry{{sequence: 7, fill: 'a', damage: put32(24, 1<<31)}}, "log is damaged", false},
+		"a descriptor without data":           {[]rawEntry{{sequence: 7, fill: 'a', damage: put32(24, 2)}}, "log is damaged", false},
+		"data without a descriptor":           {[]rawEntry{{sequence: 7, fill: 'a', damage: put32(24, 0)}}, "log is damaged", false},
+		"a descriptor of another entry":       {[]rawEntry{{sequence: 7, fill: 'a', damage: put64(entryHeaderLength+24, 6)}}, "log is damaged", false},
+		"data of another entry":               {[]rawEntry{{sequence: 7, fill: 'a', damage: put32(2*sectorLength-4, 6)}}, "log is damaged", false},
+		"half a sector of the file":           {[]rawEntry{{sequence: 7, fill: 'a', target: logAt + 512}}, "log is damaged", false},
+		"the file was truncated":              {[]rawEntry{{sequence: 7, fill: 'a', damage: put64(48, 5*mib)}}, "was truncated", false},
+		"a file larger than there are":        {[]rawEntry{{sequence: 7, fill: 'a', damage: put64(56, 1<<60)}}, "wants a file", false},
+		"beyond the file":                     {[]rawEntry{{sequence: 7, fill: 'a', target: 4 * mib}}, "beyond the end", false},
+		"zeros beyond the file":               {[]rawEntry{{sequence: 7, zeros: 4 * mib}}, "beyond the end", false},
+		"a header":                            {[]rawEntry{{sequence: 7, fill: 'a', target: 64 * kib}}, "not written through the log", false},
+		"the log":                             {[]rawEntry{{sequence: 7, fill: 'a', target: newLogAt}}, "not written through the log", false},
+		"the region table, with nonsense":     {[]rawEntry{{sequence: 7, fill: 'a', target: regionTableAt(0)}}, "oo", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := withLog(t, tt.entries...)
+			size := m.Size()
+			read := func(f *File) string {
+				p := make([]byte, sectorLength+1)
+				must(t, f.view.readAt(t.Context(), p, logAt))
+				return string([]byte{p[0], p[sectorLength]})
+			}
+			r, readErr := OpenReadOnly(t.Context(), m)
+			if m.Size() != size {
+				t.Error("opening it for reading changed its length")
+			}
+			f, err := Open(t.Context(), m)
+			if err != nil || readErr != nil {
+				if !errors.Is(err, disk.ErrFormat) || !errors.Is(readErr, disk.ErrFormat) || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("errors %q, %q, want %q", readErr, err, tt.want)
+				}
+				return
+			}
+			if got := read(r); got != tt.want {
+				t.Errorf("opened for reading it reads %q, want %q", got, tt.want)
+			}
+			if got := read(f); got != tt.want || f.headers.log != (disk.GUID{}) {
+				t.Errorf("it reads %q, want %q", got, tt.want)
+			}
+			if grown := m.Size() == 6*mib; grown != tt.grown {
+				t.Errorf("it has %d bytes", m.Size())
+			}
+		})
+	}
+}
+
+// TestReplayOfPayload opens a file for reading whose log changes payload, which those
+// who read it do not see through the log.
+func TestReplayOfPayload(t *testing.T) {
+	ctx := t.Context()
+	m := withLog(t, rawEntry{sequence: 1, fill: 'a', target: 4 * mib, last: 5 * mib})
+	bat := make([]byte, sectorLength)
+	le.PutUint64(bat, entry(fullyPresent, 4*mib))
+	must(t, m.WriteAt(ctx, bat, newBATAt))
+	if _, err := OpenReadOnly(ctx, m); err == nil {
+		t.Error("a block that is not in the file yet: no error")
+	}
+	must(t, m.Truncate(ctx, 5*mib))
+	if _, err := OpenReadOnly(ctx, m); err == nil {
+		t.Error("the log changes a block: no error")
+	}
+	f, err := Open(ctx, m)
+	must(t, err)
+	p := make([]byte, 1)
+	must(t, m.ReadAt(ctx, p, f.Block(0).Offset))
+	if p[0] != 'a' {
+		t.Error("the log was not replayed")
+	}
+}
+
+// TestOverlappingEntries is a log in whose every sector a long entry begins.
+func TestOverlappingEntries(t *testing.T) {
+	var entries []rawEntry
+	for at := 0; at < newLogLength; at += 2 * sectorLength {
+		entries = append(entries, rawEntry{sequence: 1, at: at, damage: func(p []byte) { le.PutUint32(p[8:], newLogLength) }})
+	}
+	m := withLog(t, entries...)
+	if _, err := Open(t.Context(), m); err == nil || !strings.Contains(err.Error(), "overlap") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestEntry decodes what was encoded.
+func TestEntry(t *testing.T) {
+	e := logEntry{tail: 8192, sequence: 1<<40 + 5, log: logID, flushed: mib, last: 2 * mib}
+	for i := range byte(maxSectors) {
+		data := make([]byte, sectorLength)
+		for j := range data {
+			data[j] = byte(j) ^ i
+		}
+		e.pieces = append(e.pieces, piece{int64(i) * mib, sectorLength, data})
+	}
+	p := e.encode()
+	r := ring{data: append(p, make([]byte, mib-len(p))...), log: logID, budget: mib}
+	got, ok := r.entry(0)
+	if !ok || got.sequence != e.sequence || got.tail != e.tail || got.flushed != e.flushed || got.last != e.last ||
+		!slices.EqualFunc(got.pieces, e.pieces, func(a, b piece) bool { return a.offset == b.offset && bytes.Equal(a.data, b.data) }) {
+		t.Error("an entry is not what it was made of")
+	}
+}
