@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"odx/backstore"
 	"odx/vhd/disk"
 )
 
@@ -141,7 +142,7 @@ func decodeLocator(p []byte, report reporter) (*locator, error) {
 	return &l, nil
 }
 
-// invalid is an error about what a caller asks for.
+// invalid is an error about what a caller asks for; it wraps backstore.ErrInvalid.
 func invalid(format string, args ...any) error {
-	return fmt.Errorf("VHDX does not allow "+format, args...)
+	return fmt.Errorf("%w: VHDX does not allow "+format, append([]any{backstore.ErrInvalid}, args...)...)
 }
