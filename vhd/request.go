@@ -104,12 +104,12 @@ func (m *Manager) Do(ctx context.Context, r Request, progress func(Progress)) (R
 	began := time.Now()
 	j := &job{Manager: m, Request: r, tell: progress}
 	result, err := j.run(ctx)
-	j.tell(j.progress)
 	log := m.log.WithField("operation", r.Operation).WithField("source", r.Source).WithField("destination", r.Destination)
 	if err != nil {
 		log.WithError(err).Info("operation on a virtual disk failed")
 		return Result{}, err
 	}
+	j.tell(j.progress)
 	result.MappedBytes, result.MovedBytes = j.progress.Mapped, j.progress.Moved
 	result.Duration = time.Since(began)
 	log.WithField("mapped_bytes", result.MappedBytes).WithField("moved_bytes", result.MovedBytes).Info("operation on a virtual disk done")

@@ -36,6 +36,7 @@ func masked(text, dir string) string {
 		{`"created": "[^"]+"`, `"created": "TIME"`},
 		{`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`, `TIME`},
 		{` in [0-9.m]*s, [0-9.]+ [KMGT]?i?B/s`, ` in TIME, RATE`},
+		{` in [0-9.mµ]*s\n`, " in TIME\n"},
 	} {
 		text = regexp.MustCompile(m.pattern).ReplaceAllString(text, m.with)
 	}

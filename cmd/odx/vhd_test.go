@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"odx/api"
+)
+
+func TestVHDCommands(t *testing.T) {
+	eachWay(t, fillSrc(16), func(t *testing.T, path string) {
+		dir := t.TempDir()
+		script(t, path, []command{
+			{args: "vhd create images/fixed.vhd 10GiB --fixed", stdout: "images/fixed.vhd: 10 GiB; 0 B mapped, 0 B moved, in TIME\n"},
+			{args: "vhd create images/fixed.vhd 10GiB", stderr: "odx: file images/fixed.vhd: already exists; choose another name, or overwrite it\n", status: 1},
+			{args: "vhd create a.vhdx 10GB", stderr: "odx: \"10GB\" is not a size; write bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB\n", status: 1},
+			{args: "vhd check images/fixed.vhd", stdout: "images/fixed.vhd is sound\n"},
+			{args: "vhd check none.vhd", stderr: "odx: file none.vhd: not found\n", status: 1},
+			{args: "file rm images/fixed.vhd", stdout: "deleted: images/fixed.vhd\n"},
+		})
+		run := func(args ...string) string {
+			t.Helper()
+			stdout, stderr, status := output(t, append(args, "--config", path)...)
+			if status != 0 {
+				t.Fatalf("%v: %d\n%s%s", args, status, stdout, stderr)
+			}
+			return stdout
+		}
+		if said := run("vhd", "from-volume", "src", "images/src.vhdx", "--block-size", "2MiB"); !strings.Contains(said, ", 0 B moved, ") {
+			t.Error(said)
+		}
+		run("vhd", "snapshot", "images/src.vhdx", "images/child.vhdx")
+		var d api.Disk
+		describe := func(name string, flags ...string) {
+			t.Helper()
+			d = api.Disk{}
+			if err := json.Unmarshal([]byte(run(append([]string{"vhd", "info", name, "--json"}, flags...)...)), &d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		describe("images/child.vhdx")
+		if d.Kind != "differencing" || len(d.Parents) != 1 || d.Parents[0] != "images/src.vhdx" || d.BlockBytes != 2<<20 {
+			t.Errorf("%+v", d)
+		}
+		run("vhd", "merge", "images/child.vhdx")
+		run("vhd", "compact", "images/src.vhdx")
+		run("vhd", "defrag", "images/src.vhdx")
+		run("vhd", "resize", "images/src.vhdx", "80MiB")
+		run("vhd", "convert", "images/src.vhdx", "images/src.vhd")
+		run("vhd", "to-volume", "images/src.vhd", "back")
+
+		// Out as raw and as VHD, and in again.
+		raw, local := filepath.Join(dir, "out.raw"), filepath.Join(dir, "out.vhd")
+		run("vhd", "export", "images/src.vhd", local)
+		run("vhd", "export", "images/src.vhd", raw)
+		describe(local, "--local")
+		if d.SizeBytes != 80<<20 || d.Format != "vhd" {
+			t.Errorf("%+v", d)
+		}
+		if said := run("vhd", "check", local, "--local"); !strings.HasSuffix(said, " is sound\n") {
+			t.Error(said)
+		}
+		run("vhd", "import", local, "again.vhdx", "--fixed")
+		run("vhd", "import", local, "again.vhd")
+		again := filepath.Join(dir, "again.raw")
+		run("vhd", "export", "again.vhdx", again)
+		if one, two := mustRead(t, raw), mustRead(t, again); !bytes.Equal(one, two) || !bytes.Contains(one, block(3)) {
+			t.Error("what came back is not what was imported")
+		}
+		if err := os.WriteFile(local, make([]byte, 4096), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, stderr, status := output(t, "vhd", "import", local, "junk.vhd", "--config", path); status != 1 || !strings.Contains(stderr, "not a valid virtual disk") {
+			t.Errorf("import of junk: %d, %s", status, stderr)
+		}
+		for _, f := range strings.Fields(run("file", "list")) {
+			if strings.Contains(f, ".part") || strings.HasPrefix(f, ".") {
+				t.Errorf("left is %s", f)
+			}
+		}
+	})
+}
+
+func mustRead(t *testing.T, path string) []byte {
+	t.Helper()
+	p, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
