@@ -94,7 +94,7 @@ type job struct {
 // Do runs an operation. progress, which may be nil, is called now and then. When it
 // returns without an error, what it did is durable; after an error or a crash, all
 // files are as they were before. The exception is ToVolume over a volume that is
-// there: it takes effect in steps of at least 256 GiB.
+// there: it takes effect in steps of 512 MiB or more, each of them whole.
 //
 // Errors wrap those of package backstore, disk.ErrFormat, ErrBusy and those of Uses.
 func (m *Manager) Do(ctx context.Context, r Request, progress func(Progress)) (Result, error) {
