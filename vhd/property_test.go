@@ -53,16 +53,19 @@ type history struct {
 	now  model
 	made int
 
-	mu   sync.Mutex // guards what follows
-	next model      // what the operation under way leads to, nil if there is none
-	dirt string
-	cuts []powerCut
+	mu      sync.Mutex // guards what follows
+	next    model      // what the operation under way leads to, nil if there is none
+	written string     // the disk that it writes to, if it is a write
+	odds    int        // one of so many changes of the medium is cut
+	left    int        // cuts that the operation under way still gets
+	cutRNG  *rand.Rand
+	cuts    []powerCut
 }
 
 const (
 	historySize = 3*mib + 512*5
 	historyStep = 24
-	historyCuts = 4
+	historyCuts = 6
 )
 
 // TestHistories: random chains of disks under random operations are what a model says,
@@ -72,14 +75,13 @@ func TestHistories(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := &history{bed: newBed(t), now: model{}, size: historySize}
 		h.rng = rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
-		cutRNG := rand.New(rand.NewPCG(h.rng.Uint64(), 1))
-		odds := 1 + h.rng.IntN(60)
+		h.cutRNG = rand.New(rand.NewPCG(h.rng.Uint64(), 1))
 		h.medium.fs.SetHook(func(kind vfs.OpKind, _ string) error {
 			h.mu.Lock()
 			defer h.mu.Unlock()
-			if kind.Changes() && h.next != nil && cutRNG.IntN(odds) == 0 && len(h.cuts) < historyCuts {
-				m := medium{h.medium.fs.CrashClone(cutRNG), h.medium.kv.CrashClone(cutRNG)}
-				h.cuts = append(h.cuts, powerCut{m, h.now, h.next, h.dirt})
+			if kind.Changes() && h.next != nil && h.left > 0 && h.cutRNG.IntN(h.odds) == 0 {
+				h.left--
+				h.cut(h.now)
 			}
 			return nil
 		})
@@ -95,6 +97,13 @@ func TestHistories(t *testing.T) {
 	})
 }
 
+// cut takes the medium as a power cut would leave it, which holds before or h.next.
+// h.mu is held.
+func (h *history) cut(before model) {
+	m := medium{h.medium.fs.CrashClone(h.cutRNG), h.medium.kv.CrashClone(h.cutRNG)}
+	h.cuts = append(h.cuts, powerCut{m, before, h.next, h.written})
+}
+
 // step does one random thing.
 func (h *history) step(t fataler) {
 	t.Helper()
@@ -105,20 +114,20 @@ func (h *history) step(t fataler) {
 	}
 	name := names[h.rng.IntN(len(names))]
 	leaf := len(h.now.children(name)) == 0
-	switch n := h.rng.IntN(12); {
+	switch n := h.rng.IntN(14); {
 	case n < 4 && leaf:
 		h.writeSome(t, name)
 	case n < 6 && leaf:
 		h.snapshot(t, name)
-	case n < 7 && h.now[name].parent != "":
+	case n < 9 && h.now[name].parent != "":
 		h.mergeSome(t, name)
-	case n < 8:
+	case n < 10:
 		h.run(t, Request{Operation: Compact, Source: name}, h.now)
-	case n < 9:
-		h.run(t, Request{Operation: Defragment, Source: name}, h.now)
-	case n < 10 && leaf:
-		h.resize(t, name)
 	case n < 11:
+		h.run(t, Request{Operation: Defragment, Source: name}, h.now)
+	case n < 12 && leaf:
+		h.resize(t, name)
+	case n < 13:
 		h.convert(t, name)
 	case leaf && len(names) > 3:
 		next := maps.Clone(h.now)
@@ -129,16 +138,25 @@ func (h *history) step(t fataler) {
 	}
 }
 
-// durably makes the change to next, which is there or not when the power is cut.
+// durably makes the change to next, which is there or not when the power is cut, and
+// there once it is done. One of four changes is cut.
 func (h *history) durably(t fataler, next model, written string, do func() error) {
 	t.Helper()
 	h.mu.Lock()
-	h.next, h.dirt = next, written
+	h.next, h.written, h.odds, h.left = next, written, 1+h.rng.IntN(12), 0
+	if h.rng.IntN(4) == 0 && len(h.cuts) < historyCuts {
+		h.left = 1
+	}
+	cutting := h.left > 0
 	h.mu.Unlock()
 	must(t, do())
 	h.mu.Lock()
-	h.now, h.next, h.dirt = next, nil, ""
-	h.mu.Unlock()
+	defer h.mu.Unlock()
+	if cutting {
+		h.written = ""
+		h.cut(next)
+	}
+	h.now, h.next = next, nil
 }
 
 func (h *history) run(t fataler, r Request, next model) {
