@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 )
 
 // TestChanges: what each change does to a disk of four blocks, for each kind. A
-// change is a letter and the blocks: Allocate, Complete, Free.
+// change is a letter and digits, of base 36: see try.
 func TestChanges(t *testing.T) {
 	for _, tt := range []struct {
 		kind    disk.Kind
@@ -69,14 +70,20 @@ func apply(t testing.TB, f *File, change string) {
 func try(ctx context.Context, f *File, change string) error {
 	var blocks []int64
 	for _, digit := range change[1:] {
-		blocks = append(blocks, int64(digit-'0'))
+		n, err := strconv.ParseInt(string(digit), 36, 64)
+		if err != nil {
+			return err
+		}
+		blocks = append(blocks, n)
 	}
 	switch change[0] {
 	case 'A':
 		return f.Allocate(ctx, blocks)
 	case 'C':
 		return f.Complete(ctx, blocks)
-	case 'S': // sector blocks[2] and the next of block blocks[0]
+	case 'W': // the payload of a block
+		return f.c.WriteAt(ctx, bytes.Repeat([]byte{'W'}, int(f.blockLength)), f.Block(blocks[0]).Offset)
+	case 'S': // of a block, from a sector on, that many
 		return f.SetPresent(ctx, blocks[0], blocks[1], blocks[2])
 	}
 	return f.Free(ctx, blocks)
@@ -311,6 +318,30 @@ func TestChangeFails(t *testing.T) {
 					t.Errorf("kind %d, call %d fails: %s", kind, n, finding.Text)
 				}
 			}
+		}
+	}
+}
+
+// TestGrowAgain: what an attempt to make the file larger left behind does not get
+// into a bitmap.
+func TestGrowAgain(t *testing.T) {
+	const length = 16 * mib
+	f, c := made(t, disk.Spec{Parent: aParent, Geometry: disk.Geometry{Size: 4 * length, BlockLength: length}})
+	broken := errors.New("broken")
+	c.Fail = func(op string) error {
+		if op == "barrier" {
+			return broken
+		}
+		return nil
+	}
+	if err := f.Allocate(t.Context(), []int64{0}); !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	c.Fail = nil
+	apply(t, f, "A12")
+	for i := range int64(3) {
+		if got := present(t, f, i, 0, length/512); strings.Contains(got, "1") {
+			t.Errorf("block %d has sectors", i)
 		}
 	}
 }
