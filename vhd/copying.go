@@ -197,13 +197,8 @@ func (j *job) convert(ctx context.Context, open func(ctx context.Context, name s
 	}
 	defer end()
 	inPlace := j.Operation == Convert && j.Source == j.Destination
-	if err := j.vacant(j.Destination, j.Overwrite || inPlace); err != nil {
+	if err := j.vacate(ctx, j.Destination, j.Overwrite || inPlace); err != nil {
 		return Result{}, err
-	}
-	if _, err := j.store.File(j.Destination); err == nil {
-		if err := j.checkNoChildren(ctx, j.Destination); err != nil {
-			return Result{}, err
-		}
 	}
 	src, err := open(ctx, j.Source)
 	if err != nil {

@@ -132,10 +132,17 @@ func (m *Manager) produce(ctx context.Context, name string, gone []string, make 
 	return m.store.RenameFile(ctx, temp, name, gone...)
 }
 
-// vacant returns backstore.ErrExists for the name of a file that is there.
-func (m *Manager) vacant(name string, overwrite bool) error {
-	if _, err := m.store.File(name); err == nil && !overwrite {
+// vacate returns why a file of that name cannot be made: there is one, which is not to
+// be replaced, or has children that would be lost with it.
+func (m *Manager) vacate(ctx context.Context, name string, replace bool) error {
+	_, err := m.store.File(name)
+	switch {
+	case errors.Is(err, backstore.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case !replace:
 		return fmt.Errorf("file %s: %w; choose another name, or overwrite it", name, backstore.ErrExists)
 	}
-	return nil
+	return m.checkNoChildren(ctx, name)
 }

@@ -123,6 +123,8 @@ func TestParentsAreNotLost(t *testing.T) {
 			"resize":                 {Operation: Resize, Source: base, Size: 8 * mib},
 			"overwrite":              {Operation: Convert, Source: one, Destination: base, Overwrite: true},
 			"convert in place":       {Operation: Convert, Source: base, Destination: base},
+			"create over it":         {Operation: Create, Destination: base, Size: mib, Overwrite: true},
+			"its own child's child":  {Operation: Snapshot, Source: one, Destination: base, Overwrite: true},
 		} {
 			if _, err := b.Do(ctx, r, nil); !errors.Is(err, backstore.ErrInvalid) {
 				t.Errorf("%s: %v", name, err)
@@ -314,4 +316,35 @@ func TestInterrupted(t *testing.T) {
 	if got := b.files(); len(got) != 0 {
 		t.Errorf("left are %v", got)
 	}
+}
+
+// TestDiscard: a block that is unmapped leaves the table, its space is given back at
+// once, and its place is used again.
+func TestDiscard(t *testing.T) {
+	forFormats(t, func(t *testing.T, ext string) {
+		b := start(t)
+		name := "d" + ext
+		b.do(t, Request{Operation: Create, Destination: name, Size: 16 * mib, BlockLength: mib})
+		empty := b.store.LiveBytes()
+		want := with(make([]byte, 16*mib), noise(1, 4*mib), 2*mib)
+		b.write(t, name, want[2*mib:6*mib], 2*mib)
+		full, err := b.Describe(ctx, name)
+		must(t, err)
+		b.change(t, name, func(d *disk.Disk) { must(t, d.Unmap(ctx, 2*mib, 3*mib+512)) })
+		clear(want[2*mib : 5*mib+512])
+		b.same(t, name, want)
+		d, err := b.Describe(ctx, name)
+		must(t, err)
+		if full.PlacedBlocks != 4 || d.PlacedBlocks != 1 {
+			t.Errorf("%d blocks have a place, before %d", d.PlacedBlocks, full.PlacedBlocks)
+		}
+		if live := b.store.LiveBytes() - empty; live > mib+64<<10 {
+			t.Errorf("%d bytes are stored for less than 1 MiB of data", live)
+		}
+		b.write(t, name, noise(2, 3*mib), 10*mib)
+		if d, err = b.Describe(ctx, name); err != nil || d.FileBytes != full.FileBytes {
+			t.Errorf("the file has %d bytes, before %d: places were not used again; %v", d.FileBytes, full.FileBytes, err)
+		}
+		b.same(t, name, with(want, noise(2, 3*mib), 10*mib))
+	})
 }

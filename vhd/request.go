@@ -192,7 +192,7 @@ func (j *job) create(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	defer end()
-	if err := j.vacant(j.Destination, j.Overwrite); err != nil {
+	if err := j.vacate(ctx, j.Destination, j.Overwrite); err != nil {
 		return Result{}, err
 	}
 	return j.makeEmpty(ctx)
@@ -240,7 +240,7 @@ func (j *job) makeChild(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	defer end()
-	if err := j.vacant(j.Destination, j.Overwrite); err != nil {
+	if err := j.vacate(ctx, j.Destination, j.Overwrite); err != nil {
 		return Result{}, err
 	}
 	parent, err := j.openChain(ctx, j.Source)

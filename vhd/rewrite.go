@@ -32,15 +32,12 @@ func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result,
 		return Result{}, err
 	}
 	defer end()
-	if err := j.vacant(name, j.Overwrite || name == j.Source); err != nil {
-		return Result{}, err
-	}
 	if FormatOf(name) == disk.Raw {
 		return Result{}, fmt.Errorf("%w: %s has no structure; resize and copy raw files as files", backstore.ErrInvalid, j.Source)
 	}
-	if j.Operation == Resize || name != j.Source {
-		// Its children know it by what it is now.
-		if err := j.checkNoChildren(ctx, name); err != nil {
+	if name != j.Source || j.Operation == Resize {
+		// What has the name now has children that know it as it is.
+		if err := j.vacate(ctx, name, j.Overwrite || name == j.Source); err != nil {
 			return Result{}, err
 		}
 	}
