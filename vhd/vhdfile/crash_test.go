@@ -1,6 +1,7 @@
 package vhdfile
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -103,6 +104,9 @@ func describe(t testing.TB, f *File) (blocks []string) {
 		var seen []byte
 		if f.Block(i).State != disk.Absent {
 			for k, p := range slices.Collect(slices.Chunk(payload(t, f, i), sectorLength))[:len(sectors)] {
+				if bytes.Equal(p, bytes.Repeat(p[:1], len(p))) {
+					p = p[:1]
+				}
 				if sectors[k] == '1' {
 					seen = slices.Compact(append(seen, p...))
 				}
