@@ -125,7 +125,7 @@ func (s *Service) RenameFile(ctx context.Context, name, to string) (File, error)
 	if err != nil {
 		return File{}, err
 	}
-	if err := errors.Join(s.checkFree(FilePrefix+name), s.checkFree(FilePrefix+to)); err != nil {
+	if err := errors.Join(s.checkDisposable(name), s.checkFree(FilePrefix+to)); err != nil {
 		return File{}, err
 	}
 	if err := s.store.RenameFile(ctx, name, to); err != nil {
@@ -135,12 +135,21 @@ func (s *Service) RenameFile(ctx context.Context, name, to string) (File, error)
 	return describeFile(v), nil
 }
 
+// checkDisposable returns ErrInUse for a file that a LUN or a view needs, served or
+// not.
+func (s *Service) checkDisposable(name string) error {
+	if err := s.checkNoLUN(fileMedium(name)); err != nil {
+		return err
+	}
+	return s.checkFree(FilePrefix + name)
+}
+
 // DeleteFile deletes a file, durably.
 func (s *Service) DeleteFile(ctx context.Context, name string) error {
 	if _, err := s.file(name); err != nil {
 		return err
 	}
-	if err := s.checkFree(FilePrefix + name); err != nil {
+	if err := s.checkDisposable(name); err != nil {
 		return err
 	}
 	if err := s.store.DeleteFile(ctx, name); err != nil {

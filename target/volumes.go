@@ -54,7 +54,7 @@ func (s *Service) describe(v *backstore.Volume) Volume {
 		ReadOnly: v.ReadOnly(), Created: v.Created().UTC(), LUNs: []string{},
 	}
 	d.Origin, _ = v.Origin()
-	for _, l := range s.lunsOf(v.Name()) {
+	for _, l := range s.lunsOn(volumeMedium(v.Name())) {
 		d.LUNs = append(d.LUNs, fmt.Sprintf("%s/%d", l.target, l.Number))
 	}
 	return d
@@ -66,17 +66,32 @@ type configuredLUN struct {
 	target string
 }
 
-// lunsOf returns where the configuration has a volume.
-func (s *Service) lunsOf(volume string) []configuredLUN {
+// volumeMedium and fileMedium are what conf.LUN.Medium gives for LUNs on them.
+func volumeMedium(name string) string { return (&conf.LUN{Volume: name}).Medium() }
+func fileMedium(name string) string   { return (&conf.LUN{File: name}).Medium() }
+
+// lunsOn returns where the configuration has a medium.
+func (s *Service) lunsOn(medium string) []configuredLUN {
 	var luns []configuredLUN
 	for _, t := range s.cfg.Targets {
 		for i := range t.LUNs {
-			if t.LUNs[i].Volume == volume {
+			if t.LUNs[i].Medium() == medium {
 				luns = append(luns, configuredLUN{&t.LUNs[i], t.Name})
 			}
 		}
 	}
 	return luns
+}
+
+// checkNoLUN returns ErrInUse for a medium that the configuration has as a LUN.
+func (s *Service) checkNoLUN(medium string) error {
+	luns := s.lunsOn(medium)
+	if len(luns) == 0 {
+		return nil
+	}
+	l := luns[0]
+	return fmt.Errorf("%s: %w as LUN %d of %s; take that out of the configuration (%s, line %d), restart odx serve if it runs, and try again",
+		medium, ErrInUse, l.Number, l.target, s.cfg.File, s.cfg.Problem(l.Key, "").Line)
 }
 
 // Volume returns a volume of the store by name, hidden ones excepted.
@@ -117,7 +132,7 @@ func (s *Service) ResizeVolume(ctx context.Context, name string, size int64) (Vo
 	if err := s.checkFree(name); err != nil {
 		return Volume{}, err
 	}
-	for _, l := range s.lunsOf(name) {
+	for _, l := range s.lunsOn(volumeMedium(name)) {
 		if size%int64(l.BlockSize) != 0 {
 			return Volume{}, fmt.Errorf("%w: %d bytes are not a multiple of the block size %d of LUN %d of %s", backstore.ErrInvalid, size, l.BlockSize, l.Number, l.target)
 		}
@@ -125,7 +140,7 @@ func (s *Service) ResizeVolume(ctx context.Context, name string, size int64) (Vo
 	if err := v.Grow(ctx, size); err != nil {
 		return Volume{}, err
 	}
-	if lu := s.units[(&conf.LUN{Volume: name}).Medium()]; lu != nil {
+	if lu := s.units[volumeMedium(name)]; lu != nil {
 		lu.Resized()
 	}
 	s.log.WithField("volume", name).WithField("size", conf.FormatSize(size)).Info("volume resized")
@@ -138,10 +153,8 @@ func (s *Service) DeleteVolume(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if luns := s.lunsOf(name); len(luns) > 0 {
-		l := luns[0]
-		return fmt.Errorf("volume %s: %w as LUN %d of %s; take that out of the configuration (%s, line %d), restart odx serve if it runs, and delete the volume then",
-			name, ErrInUse, l.Number, l.target, s.cfg.File, s.cfg.Problem(l.Key, "").Line)
+	if err := s.checkNoLUN(volumeMedium(name)); err != nil {
+		return err
 	}
 	if err := s.checkFree(name); err != nil {
 		return err

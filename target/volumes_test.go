@@ -130,7 +130,7 @@ func TestVolumes(t *testing.T) {
 	}
 
 	err = s.DeleteVolume(ctx, "src")
-	want := "volume src: in use as LUN 0 of " + iqn + "; take that out of the configuration (" + cfg.File + ", line 7), restart odx serve if it runs, and delete the volume then"
+	want := "volume src: in use as LUN 0 of " + iqn + "; take that out of the configuration (" + cfg.File + ", line 7), restart odx serve if it runs, and try again"
 	if !errors.Is(err, ErrInUse) || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
