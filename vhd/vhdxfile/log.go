@@ -59,7 +59,9 @@ type ring struct {
 	// where somebody wants them to be, and may begin in every sector: without it, a
 	// log of 64 MiB would keep a processor busy for minutes.
 	budget int64
-	marked bool // some sector begins an entry of this log, whole or not
+	// damaged: some sector begins an entry of this log that is not valid, other than
+	// because writing it was not finished.
+	damaged bool
 }
 
 // bytes returns n bytes from offset off on, which may reach over the end.
@@ -78,7 +80,6 @@ func (r *ring) entry(off int) (logEntry, bool) {
 	if string(p[:4]) != "loge" || getGUID(p[32:]) != r.log {
 		return logEntry{}, false
 	}
-	r.marked = true
 	e := logEntry{
 		length: le.Uint32(p[8:]), tail: le.Uint32(p[12:]), sequence: le.Uint64(p[16:]), log: r.log,
 		flushed: le.Uint64(p[48:]), last: le.Uint64(p[56:]),
@@ -87,53 +88,52 @@ func (r *ring) entry(off int) (logEntry, bool) {
 	heads := (entryHeaderLength + descriptorLength*count + sectorLength - 1) / sectorLength
 	if e.sequence == 0 || e.length == 0 || e.length%sectorLength != 0 || int64(e.length) > int64(len(r.data)) ||
 		e.tail%sectorLength != 0 || heads*sectorLength > int64(e.length) {
+		r.damaged = true
 		return logEntry{}, false
 	}
 	if r.budget -= int64(e.length); r.budget < 0 {
 		return logEntry{}, false
 	}
 	p = r.bytes(off, int(e.length))
-	if !sealed(p, "loge") {
-		return logEntry{}, false
-	}
-	var ok bool
-	e.pieces, ok = decodePieces(p, int(count), p[heads*sectorLength:], e.sequence)
+	var ok, torn bool
+	e.pieces, ok, torn = decodePieces(p, int(count), p[heads*sectorLength:], e.sequence)
+	ok = ok && sealed(p, "loge")
+	r.damaged = r.damaged || !ok && !torn
 	return e, ok
 }
 
 // decodePieces reads the descriptors of an entry and takes their data from its data
-// sectors (MS-VHDX 2.3.1.2 to 2.3.1.4).
-func decodePieces(p []byte, count int, data []byte, sequence uint64) ([]piece, bool) {
-	pieces := make([]piece, 0, count)
+// sectors (MS-VHDX 2.3.1.2 to 2.3.1.4). The entry is torn if nothing is wrong with it
+// but that data sectors are not there yet.
+func decodePieces(p []byte, count int, data []byte, sequence uint64) (pieces []piece, ok, torn bool) {
+	pieces = make([]piece, 0, count)
 	for i := range count {
 		d := p[entryHeaderLength+descriptorLength*i:][:descriptorLength]
 		offset := le.Uint64(d[16:])
 		if offset%sectorLength != 0 || offset >= maxFile || le.Uint64(d[24:]) != sequence {
-			return nil, false
+			return nil, false, false
 		}
 		switch string(d[:4]) {
 		case "zero":
 			length := le.Uint64(d[8:])
 			if length%sectorLength != 0 || length > maxFile {
-				return nil, false
+				return nil, false, false
 			}
 			pieces = append(pieces, piece{offset: int64(offset), length: int64(length)})
 		case "desc":
 			if len(data) < sectorLength {
-				return nil, false
+				return nil, false, false
 			}
 			s := data[:sectorLength]
 			data = data[sectorLength:]
-			if string(s[:4]) != "data" || le.Uint32(s[4:]) != uint32(sequence>>32) || le.Uint32(s[sectorLength-4:]) != uint32(sequence) {
-				return nil, false
-			}
+			torn = torn || string(s[:4]) != "data" || le.Uint32(s[4:]) != uint32(sequence>>32) || le.Uint32(s[sectorLength-4:]) != uint32(sequence)
 			whole := append(append(append(make([]byte, 0, sectorLength), d[8:16]...), s[8:sectorLength-4]...), d[4:8]...)
 			pieces = append(pieces, piece{int64(offset), sectorLength, whole})
 		default:
-			return nil, false
+			return nil, false, false
 		}
 	}
-	return pieces, len(data) == 0
+	return pieces, !torn && len(data) == 0, torn && len(data) == 0
 }
 
 // placed is an entry and where it is in the log.
@@ -188,9 +188,10 @@ func readLog(ctx context.Context, v *view, h header) (pieces []piece, size int64
 	switch {
 	case r.budget < 0:
 		return nil, 0, bad("the log has entries that overlap each other")
-	case len(sequence) == 0 && !r.marked:
-		// There are programs that name the log in the header before they write the
-		// first entry; there was a crash between the two. Nothing has been changed yet.
+	case len(sequence) == 0 && !r.damaged:
+		// There are programs that name the log in the header before they write its
+		// first entry, sector by sector. This is what a crash leaves: MS-VHDX 2.3.3
+		// would have such a file refused, but nothing of it has been changed yet.
 		return nil, v.size, nil
 	case len(sequence) == 0:
 		return nil, 0, bad("the log is damaged: it is in use, but has no valid sequence of entries")
