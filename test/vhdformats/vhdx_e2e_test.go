@@ -361,8 +361,7 @@ func TestVHDXChildOfOdx(t *testing.T) {
 			}
 		}
 		if blockLength == 1*mib {
-			vhdxMust(t, f.Free(ctx, []int64{5, 6}))
-			clear(content[5*mib : 7*mib])
+			// Not Free: libvhdi 20210425 reads blocks that are zeros from the parent.
 			vhdxMust(t, f.Complete(ctx, []int64{17}))
 			clear(content[17*mib : 18*mib])
 		}
@@ -373,7 +372,11 @@ func TestVHDXChildOfOdx(t *testing.T) {
 		got, err := os.ReadFile(out)
 		vhdxMust(t, err)
 		if !bytes.Equal(got, content) {
-			t.Errorf("blocks of %d: libvhdi reads something else", blockLength)
+			for i := int64(0); i < int64(len(content)); i += mib {
+				if !bytes.Equal(got[i:i+mib], content[i:i+mib]) {
+					t.Errorf("blocks of %d: libvhdi reads something else at %d MiB", blockLength, i/mib)
+				}
+			}
 		}
 		if !bytes.Equal(vhdxRead(t, c, f, vhdxRead(t, base, p, nil)), content) {
 			t.Errorf("blocks of %d: we read something else", blockLength)

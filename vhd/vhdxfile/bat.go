@@ -33,11 +33,26 @@ func (t table) length() int64 { return t.count * 8 }
 func (t table) payload(i int64) int64 { return i + i/t.ratio }
 func (t table) bitmap(i int64) int64  { return i/t.ratio*(t.ratio+1) + t.ratio }
 
-// block returns the payload block of an entry; false if it is of a sector bitmap
-// block, or of none.
-func (t table) block(index int64) (i int64, ok bool) {
-	i = index - index/(t.ratio+1)
-	return i, index%(t.ratio+1) != t.ratio && i < t.blocks
+// role is what an entry is of.
+type role uint8
+
+const (
+	ofNothing role = iota // in the last chunk, behind the last block
+	ofPayload
+	ofBitmap
+)
+
+// at returns what an entry is of, and the number of that payload block or sector
+// bitmap block.
+func (t table) at(index int64) (i int64, r role) {
+	chunk, n := index/(t.ratio+1), index%(t.ratio+1)
+	switch i = chunk*t.ratio + n; {
+	case n == t.ratio:
+		return chunk, ofBitmap
+	case i < t.blocks:
+		return i, ofPayload
+	}
+	return i, ofNothing
 }
 
 // readBAT reads the entries.
@@ -64,12 +79,11 @@ func readBAT(ctx context.Context, v *view, at region, t table) ([]uint64, error)
 // how many bytes of it the file must have; a length of zero if it has no place.
 func (f *File) place(index int64) (at region, needed int64) {
 	e := f.bat[index]
-	i, isPayload := f.table.block(index)
-	switch {
-	case isPayload && (stateOf(e) == fullyPresent || stateOf(e) == partiallyPresent):
+	switch i, r := f.table.at(index); {
+	case r == ofPayload && (stateOf(e) == fullyPresent || stateOf(e) == partiallyPresent):
 		// The last block may reach beyond the disk, and then need not be all there.
 		return region{int64(offsetOf(e)), f.meta.BlockLength}, min(f.meta.BlockLength, f.meta.Size-i*f.meta.BlockLength)
-	case !isPayload && f.meta.kind == disk.Differencing && stateOf(e) == fullyPresent:
+	case r == ofBitmap && f.meta.kind == disk.Differencing && stateOf(e) == fullyPresent:
 		return region{int64(offsetOf(e)), bitmapLength}, bitmapLength
 	}
 	return region{}, 0
@@ -94,7 +108,7 @@ func (f *File) claim(report reporter) error {
 		}
 		at, needed := f.place(index)
 		if needed == 0 {
-			if _, isPayload := f.table.block(index); isPayload {
+			if _, r := f.table.at(index); r == ofPayload {
 				unallocated++
 			}
 			continue
@@ -120,17 +134,19 @@ func (f *File) claim(report reporter) error {
 // checkState finds what is wrong with the state of an entry.
 func (f *File) checkState(index int64, report reporter) error {
 	e := f.bat[index]
-	i, isPayload := f.table.block(index)
+	i, r := f.table.at(index)
 	differencing := f.meta.kind == disk.Differencing
 	switch s := stateOf(e); {
-	case !isPayload && !differencing && e != 0:
+	case r == ofBitmap && !differencing && e != 0:
 		// Old versions of one program leave such entries; nothing looks at them.
 		return report(harmless, "%s has an entry, which only a differencing disk needs", f.describe(index))
-	case !isPayload && differencing && s != notPresent && s != fullyPresent, isPayload && s == 4:
+	case r == ofBitmap && differencing && s != notPresent && s != fullyPresent, r == ofPayload && s == 4:
 		return report(fatal, "%s has the reserved state %d", f.describe(index), s)
-	case isPayload && s == partiallyPresent && !differencing:
+	case r != ofPayload || s != partiallyPresent:
+		return nil
+	case !differencing:
 		return report(fatal, "%s is partially present, but there is no parent", f.describe(index))
-	case isPayload && s == partiallyPresent && stateOf(f.bat[f.table.bitmap(i)]) != fullyPresent:
+	case stateOf(f.bat[f.table.bitmap(i)]) != fullyPresent:
 		return report(fatal, "%s is partially present, but its sector bitmap is missing", f.describe(index))
 	}
 	return nil
@@ -138,8 +154,9 @@ func (f *File) checkState(index int64, report reporter) error {
 
 // describe names an entry.
 func (f *File) describe(index int64) string {
-	if i, isPayload := f.table.block(index); isPayload {
-		return fmt.Sprintf("block %d", i)
+	i, r := f.table.at(index)
+	if r == ofBitmap {
+		return fmt.Sprintf("sector bitmap %d", i)
 	}
-	return fmt.Sprintf("sector bitmap %d", index/(f.table.ratio+1))
+	return fmt.Sprintf("block %d", i)
 }

@@ -145,7 +145,7 @@ func (f *File) checkPayload() error {
 	}
 	var payload space
 	for index := range f.table.count {
-		if _, isPayload := f.table.block(index); !isPayload {
+		if _, r := f.table.at(index); r != ofPayload {
 			continue
 		}
 		at, needed := f.place(index)

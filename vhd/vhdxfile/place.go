@@ -83,7 +83,7 @@ func (p *placing) make(ctx context.Context, bitmaps []change, had []int64, chang
 func (p *placing) giveBack(failed []change) {
 	for _, c := range failed {
 		at := region{int64(offsetOf(c.value)), bitmapLength}
-		if _, isPayload := p.f.table.block(c.index); isPayload {
+		if _, r := p.f.table.at(c.index); r == ofPayload {
 			at.length = p.f.meta.BlockLength
 		}
 		if slices.ContainsFunc(p.found, func(r region) bool { return at.offset >= r.offset && at.offset < r.offset+r.length }) {
