@@ -88,7 +88,7 @@ func TestDamage(t *testing.T) {
 		"no BAT":                   {func(d damaged) { d.regions(func(p []byte) { p[16]++; p[44] = 0 }) }, "is missing", false},
 		"a region twice":           {func(d damaged) { d.regions(func(p []byte) { copy(p[48:64], p[16:32]) }) }, "twice", false},
 		"a region that is needed":  {func(d damaged) { d.regions(func(p []byte) { le.PutUint32(p[8:], 3); copy(p[80:], p[48:80]); p[80]++ }) }, "cannot be used without its region", false},
-		"a region not needed":      {func(d damaged) { d.extraRegion(8 * mib) }, "", true},
+		"a region not needed":      {func(d damaged) { d.extraRegion(7 * mib) }, "", true},
 		"one over a block":         {func(d damaged) { d.extraRegion(6 * mib) }, "block 1 overlaps", false},
 		"regions that overlap":     {func(d damaged) { d.extraRegion(newBATAt) }, "overlap", false},
 		"a region in the headers":  {func(d damaged) { d.regions(at64(32, 0)) }, "region", false},

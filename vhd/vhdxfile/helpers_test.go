@@ -1,8 +1,10 @@
 package vhdxfile
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -95,9 +97,12 @@ func must(t testing.TB, err error) {
 // the time that one of the store does.
 type sparse struct {
 	size  int64
+	limit int64 // of size, if it is not zero
 	pages map[int64][]byte
-	calls int
-	delay time.Duration
+	// shared pages are those of another container, too.
+	shared map[int64]bool
+	calls  int
+	delay  time.Duration
 }
 
 const sparsePage = 64 * kib
@@ -140,22 +145,48 @@ func (s *sparse) WriteAt(_ context.Context, p []byte, off int64) error {
 		if s.pages[page] == nil {
 			s.pages[page] = make([]byte, sparsePage)
 		}
-		copy(s.pages[page][at:], p)
+		copy(s.own(page)[at:], p)
 	})
 	return s.call(off, int64(len(p)))
 }
 
+// own returns a page to be changed.
+func (s *sparse) own(page int64) []byte {
+	if s.shared[page] {
+		delete(s.shared, page)
+		s.pages[page] = bytes.Clone(s.pages[page])
+	}
+	return s.pages[page]
+}
+
+// copy makes a container that has the same.
+func (s *sparse) copy() *sparse {
+	c := &sparse{size: s.size, limit: s.limit, pages: maps.Clone(s.pages), shared: make(map[int64]bool)}
+	for page := range s.pages {
+		c.shared[page] = true
+	}
+	return c
+}
+
 func (s *sparse) Unmap(_ context.Context, off, length int64) error {
-	for page, data := range s.pages {
+	for page := range s.pages {
 		from, to := max(off, page*sparsePage), min(off+length, (page+1)*sparsePage)
 		if from < to {
-			clear(data[from-page*sparsePage : to-page*sparsePage])
+			clear(s.own(page)[from-page*sparsePage : to-page*sparsePage])
 		}
 	}
 	return s.call(off, length)
 }
 
 func (s *sparse) Truncate(_ context.Context, size int64) error {
+	if s.limit > 0 && size > s.limit {
+		return fmt.Errorf("%d bytes are too many", size)
+	}
+	for page := range s.pages {
+		if from := max(size, page*sparsePage); from < (page+1)*sparsePage {
+			clear(s.own(page)[from-page*sparsePage:])
+		}
+	}
 	s.size = size
 	return s.call(0, 0)
 }
