@@ -122,7 +122,7 @@ func (f *File) write(ctx context.Context, e logEntry, at int64, first bool) erro
 	if !first {
 		return nil
 	}
-	return f.headers.update(ctx, f.c, func(h *header) { h.log = e.log })
+	return f.headers.update(ctx, f.c, func(h *header) { h.log, h.logVersion = e.log, 0 })
 }
 
 // retract makes sure that an entry which was perhaps written is not replayed: from

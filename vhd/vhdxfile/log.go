@@ -206,9 +206,10 @@ func readLog(ctx context.Context, v *view, h header) (pieces []piece, size int64
 	size = max(v.size, int64(head.last))
 	for _, e := range sequence {
 		for _, p := range e.pieces {
-			if err := checkPiece(p, h, size); err != nil {
+			if err := checkPiece(p, h); err != nil {
 				return nil, 0, err
 			}
+			size = max(size, p.end())
 			pieces = append(pieces, p)
 		}
 	}
@@ -216,14 +217,13 @@ func readLog(ctx context.Context, v *view, h header) (pieces []piece, size int64
 }
 
 // checkPiece checks that an update is one of metadata that the log is for: not of
-// the headers, not of the log itself, and within the file.
-func checkPiece(p piece, h header, size int64) error {
+// the headers, and not of the log itself. It may make the file longer.
+func checkPiece(p piece, h header) error {
 	log := region{int64(h.logOffset), int64(h.logLength)}
 	switch {
-	case p.length == 0:
-	case p.end() > size:
-		return bad("the log writes to %d, beyond the end of the file, %d", p.end(), size)
-	case p.offset < regionTableAt(0), p.offset < log.offset+log.length && log.offset < p.end():
+	case p.end() > maxFile:
+		return bad("the log wants a file of %d bytes", p.end())
+	case p.length > 0 && (p.offset < regionTableAt(0) || p.offset < log.offset+log.length && log.offset < p.end()):
 		return bad("the log writes to %d, which is not written through the log", p.offset)
 	}
 	return nil

@@ -3,6 +3,7 @@ package vhdxfile
 import (
 	"cmp"
 	"context"
+	"maps"
 	"math/bits"
 	"slices"
 
@@ -92,11 +93,11 @@ func readMetadata(ctx context.Context, v *view, at region, report reporter) (met
 	if err != nil {
 		return metadata{}, err
 	}
-	known := make(map[string]*item)
+	lengths, known := itemLengths(), make(map[string]*item)
 	for i := range items {
 		it := &items[i]
 		name := guidText(it.id)
-		want, isKnown := itemLengths[name]
+		want, isKnown := lengths[name]
 		switch {
 		case it.flags&isUser != 0 || !isKnown:
 			if it.flags&isRequired != 0 {
@@ -112,7 +113,7 @@ func readMetadata(ctx context.Context, v *view, at region, report reporter) (met
 		}
 		known[name] = it
 	}
-	for name := range itemLengths {
+	for _, name := range slices.Sorted(maps.Keys(lengths)) {
 		if known[name] == nil && name != parentLocatorItem {
 			return metadata{}, bad("metadata item %s is missing", name)
 		}
@@ -120,10 +121,12 @@ func readMetadata(ctx context.Context, v *view, at region, report reporter) (met
 	return decodeMetadata(known, report)
 }
 
-// itemLengths are the known items; a length of zero is any.
-var itemLengths = map[string]uint32{
-	fileParametersItem: 8, virtualDiskSizeItem: 8, virtualDiskIDItem: 16,
-	logicalSectorSizeItem: 4, physicalSectorSizeItem: 4, parentLocatorItem: 0,
+// itemLengths returns the items that are known here, and their lengths; zero is any.
+func itemLengths() map[string]uint32 {
+	return map[string]uint32{
+		fileParametersItem: 8, virtualDiskSizeItem: 8, virtualDiskIDItem: 16,
+		logicalSectorSizeItem: 4, physicalSectorSizeItem: 4, parentLocatorItem: 0,
+	}
 }
 
 // decodeItems reads a metadata table. length is that of the region, bytes.

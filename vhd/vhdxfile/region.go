@@ -3,7 +3,6 @@ package vhdxfile
 import (
 	"bytes"
 	"context"
-	"maps"
 	"slices"
 
 	"odx/vhd/disk"
@@ -97,9 +96,9 @@ func decodeRegions(p []byte, size int64) (regions, error) {
 			r.other = append(r.other, at)
 		}
 	}
-	for id := range maps.Keys(known) {
-		if !seen[id] {
-			return regions{}, bad("region %s is missing", guidText(id))
+	for _, id := range []string{batRegion, metadataRegion} {
+		if !seen[mustGUID(id)] {
+			return regions{}, bad("region %s is missing", id)
 		}
 	}
 	return r, nil
