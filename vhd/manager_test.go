@@ -348,3 +348,39 @@ func TestDiscard(t *testing.T) {
 		b.same(t, name, with(want, noise(2, 3*mib), 10*mib))
 	})
 }
+
+// TestParentName: a parent is looked for where the child says, from the child's folder,
+// and what is on another machine in the child's folder.
+func TestParentName(t *testing.T) {
+	b := start(t)
+	for _, name := range []string{"a/base.vhdx", "base.vhdx", "a/b/c.vhdx", "other.vhd"} {
+		b.raw(t, name, nil)
+	}
+	for _, tt := range []struct {
+		child string
+		paths []string
+		want  string
+	}{
+		{"a/x.vhdx", []string{"./base.vhdx"}, "a/base.vhdx"},
+		{"a/x.vhdx", []string{"../base.vhdx"}, "base.vhdx"},
+		{"x.vhdx", []string{`.\a\b\c.vhdx`}, "a/b/c.vhdx"},
+		{"a/x.vhdx", []string{"./gone.vhdx", `C:\Disks\base.vhdx`}, "a/base.vhdx"},
+		{"a/x.vhdx", []string{`\\?\d:\Disks\base.vhdx`}, "a/base.vhdx"},
+		{"a/x.vhdx", []string{"/srv/base.vhdx"}, "a/base.vhdx"},
+		{"x.vhdx", []string{"../../base.vhdx"}, ""},
+		{"x.vhdx", []string{"other.vhd"}, ""}, // another format
+		{"x.vhdx", nil, ""},
+	} {
+		got, err := b.parentName(tt.child, &disk.Parent{Paths: tt.paths})
+		if got != tt.want || (err == nil) != (tt.want != "") {
+			t.Errorf("%s, %q: %s, %v, want %s", tt.child, tt.paths, got, err, tt.want)
+		}
+	}
+	for _, tt := range [][3]string{
+		{"a/x.vhd", "a/base.vhd", "./base.vhd"}, {"x.vhd", "a/base.vhd", "./a/base.vhd"}, {"a/b/x.vhd", "a/base.vhd", "../base.vhd"}, {"a/x.vhd", "b/base.vhd", "../b/base.vhd"},
+	} {
+		if got := relative(tt[0], tt[1]); got != tt[2] {
+			t.Errorf("from %s to %s: %s, want %s", tt[0], tt[1], got, tt[2])
+		}
+	}
+}

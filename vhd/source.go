@@ -164,7 +164,7 @@ func (s *source) setParent(p *source) {
 
 // checkLink reports whether a disk is still the one that its child was made over.
 func checkLink(child string, c *disk.Info, name string, p disk.Info) error {
-	if c.Parent.ID != p.ID {
+	if !c.Parent.Is(p.ID) {
 		return fmt.Errorf("%w: %s is not the disk any more that %s was made over (its identifier is %s, not %s); bring that one back, or the child's data cannot be told",
 			disk.ErrFormat, name, child, p.ID, c.Parent.ID)
 	}
@@ -182,6 +182,7 @@ func (m *Manager) parentName(child string, p *disk.Parent) (string, error) {
 		return "", fmt.Errorf("file %s: %w: it does not say where its parent is", child, disk.ErrFormat)
 	}
 	for _, place := range p.Paths {
+		place = strings.ReplaceAll(place, `\`, "/")
 		name := path.Join(path.Dir(child), place)
 		if isAbsolute(place) {
 			name = path.Join(path.Dir(child), path.Base(place))

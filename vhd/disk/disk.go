@@ -98,8 +98,10 @@ type Spec struct {
 
 // Parent is what a differencing disk says of its parent.
 type Parent struct {
-	// ID is the parent's at the time at which the child was made.
-	ID GUID
+	// ID is the parent's at the time at which the child was made. OtherID is another
+	// one that it may have instead, if it is not zero: while a child is merged into the
+	// parent, its old and its new one are right.
+	ID, OtherID GUID
 	// Paths are the places where the parent may be, with slashes, the one relative
 	// to the folder of the child first. An absolute one is as it stands in the file.
 	Paths []string
@@ -107,6 +109,9 @@ type Parent struct {
 	// does not tell.
 	Modified time.Time
 }
+
+// Is reports whether the parent may have an identifier.
+func (p Parent) Is(id GUID) bool { return id == p.ID || p.OtherID != GUID{} && id == p.OtherID }
 
 // Info describes a virtual disk.
 type Info struct {

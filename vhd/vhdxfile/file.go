@@ -180,10 +180,6 @@ func (f *File) Info() disk.Info {
 	return info
 }
 
-// ParentIs reports whether the parent of a differencing disk may have an identifier:
-// there are two that it may have while a child is merged into it (MS-VHDX 2.6.2.6.3).
-func (f *File) ParentIs(id disk.GUID) bool { return f.meta.parent != nil && f.meta.parent.is(id) }
-
 // Block implements disk.Table. What a block that was unmapped reads as is left open
 // by MS-VHDX 2.5.1.1, but not that it is no longer what the parent has.
 func (f *File) Block(i int64) disk.Block {

@@ -15,9 +15,7 @@ import (
 // the parent is. Keys that are not known here stay in the file.
 type locator map[string]string
 
-// The keys of a VHDX parent locator (MS-VHDX 2.6.2.6.3). The second linkage is an
-// identifier that the parent may have instead: while a child is merged into it, its
-// old and its new one are right.
+// The keys of a VHDX parent locator (MS-VHDX 2.6.2.6.3).
 const (
 	linkageKey  = "parent_linkage"
 	linkage2Key = "parent_linkage2"
@@ -29,6 +27,10 @@ const (
 // newLocator makes the locator of a child of p.
 func newLocator(p disk.Parent) (*locator, error) {
 	l := locator{linkageKey: "{" + guidText(p.ID) + "}"}
+	if p.OtherID != (disk.GUID{}) {
+		l[linkage2Key] = "{" + guidText(p.OtherID) + "}"
+	}
+	identified := len(l)
 	for _, path := range p.Paths {
 		key, value := win32Key, path
 		switch {
@@ -45,7 +47,7 @@ func newLocator(p disk.Parent) (*locator, error) {
 		}
 		l[key] = value
 	}
-	if len(l) == 1 {
+	if len(l) == identified {
 		return nil, invalid("a parent without a path")
 	}
 	return &l, nil
@@ -61,6 +63,7 @@ func isAbsolute(path string) bool {
 func (l locator) parent() *disk.Parent {
 	p := &disk.Parent{}
 	p.ID, _ = parseGUID(l[linkageKey])
+	p.OtherID, _ = parseGUID(l[linkage2Key])
 	if path := l[relativeKey]; path != "" {
 		p.Paths = append(p.Paths, strings.ReplaceAll(path, `\`, "/"))
 	}
@@ -70,16 +73,6 @@ func (l locator) parent() *disk.Parent {
 		}
 	}
 	return p
-}
-
-// is reports whether the parent may have the identifier.
-func (l locator) is(id disk.GUID) bool {
-	for _, key := range []string{linkageKey, linkage2Key} {
-		if g, ok := parseGUID(l[key]); ok && g == id {
-			return true
-		}
-	}
-	return false
 }
 
 func (l locator) encode() ([]byte, error) {
