@@ -31,6 +31,9 @@ const (
 	// segments is dead, and takes segments of which at least the other part is.
 	cleanStartPart   = 0.12
 	cleanSegmentPart = 0.20
+	// A segment waits as long as more than this part of it dies from one look to
+	// the next: most of what would be moved is about to be written over.
+	cleanDyingPart = 8
 	// cleanBatch is how many bytes are moved in one step.
 	cleanBatch = 1 << 20
 )
@@ -65,11 +68,40 @@ func (s *Store) sealedSegments() (sealed []segmentSpace, live, dead int64) {
 	return sealed, live, dead
 }
 
+// looks remembers how much was alive in the segments a while ago.
+type looks struct {
+	live map[segment.ID]int64
+	at   time.Time
+}
+
+// dying reports whether much of the segment has died since the last look, or
+// since it was filled, if that was later.
+func (l *looks) dying(sp segmentSpace) bool {
+	size := sp.live + sp.dead
+	before, seen := l.live[sp.id]
+	if !seen {
+		before = size
+	}
+	return before-sp.live > size/cleanDyingPart
+}
+
+// look takes a new look, if the last one is long ago.
+func (l *looks) look(sealed []segmentSpace, now time.Time) {
+	if now.Sub(l.at) < cleanPeriod {
+		return
+	}
+	l.at, l.live = now, make(map[segment.ID]int64, len(sealed))
+	for _, sp := range sealed {
+		l.live[sp.id] = sp.live
+	}
+}
+
 // cleanLoop cleans in the background within the budget until ctx ends.
 func (s *Store) cleanLoop(ctx context.Context) {
 	tick := time.NewTicker(cleanPeriod)
 	defer tick.Stop()
 	damaged := make(map[segment.ID]bool) // they cannot become empty
+	var last looks
 	for {
 		select {
 		case <-ctx.Done():
@@ -77,11 +109,14 @@ func (s *Store) cleanLoop(ctx context.Context) {
 		case <-tick.C:
 		}
 		for {
-			sealed, live, dead := s.sealedSegments()
+			all, live, dead := s.sealedSegments()
 			// Segments without live data wait for a checkpoint, not for cleaning.
-			sealed = slices.DeleteFunc(sealed, func(sp segmentSpace) bool { return sp.live == 0 || damaged[sp.id] })
-			all := segmentSpace{live: live, dead: dead}
-			if len(sealed) == 0 || all.deadPart() < cleanStartPart || sealed[0].deadPart() < cleanSegmentPart || s.usable() != nil {
+			sealed := slices.DeleteFunc(slices.Clone(all), func(sp segmentSpace) bool {
+				return sp.live == 0 || damaged[sp.id] || last.dying(sp) && !s.lowSpace.Load()
+			})
+			last.look(all, time.Now())
+			sum := segmentSpace{live: live, dead: dead}
+			if len(sealed) == 0 || sum.deadPart() < cleanStartPart || sealed[0].deadPart() < cleanSegmentPart || s.usable() != nil {
 				break
 			}
 			s.cleaning.Lock()
@@ -116,6 +151,10 @@ func (s *Store) Clean(ctx context.Context) error {
 	s.cleaning.Lock()
 	defer s.cleaning.Unlock()
 	s.segments.Seal()
+	// What is moved is to end in files that are no longer than it.
+	s.segments.KeepSpares(false)
+	defer s.segments.KeepSpares(true)
+	s.dropSpares(time.Now())
 	unlimited := rate.NewLimiter(rate.Inf, 0)
 	sealed, _, _ := s.sealedSegments()
 	var damage error

@@ -1,6 +1,7 @@
 package backstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"odx/backstore/vfs"
 )
 
 // reaped frees everything that was given up. Exclusively: the background could
@@ -253,5 +256,71 @@ func TestCleaningKeepsToItsBudget(t *testing.T) {
 	}
 	if moved := s.usage.Live(2); moved*BlockLength > cleanBatch {
 		t.Errorf("%d bytes were moved, more than one step", moved*BlockLength)
+	}
+}
+
+// TestSegmentsAreUsedAgain: data that is written over and over stays in a few
+// files, which are those that a checkpoint found nothing live in.
+func TestSegmentsAreUsedAgain(t *testing.T) {
+	const size = 4 << 20
+	ctx := context.Background()
+	d := newDisk()
+	s, err := Open(ctx, d.options(Options{DedupUnit: 4 << 10, segmentBlocks: planBlocks + 1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	v := createVolume(t, s, "v", size)
+	var created int
+	d.fs.SetHook(func(kind vfs.OpKind, name string) error {
+		if kind == vfs.OpCreate && strings.HasSuffix(name, ".seg") {
+			created++
+		}
+		return nil
+	})
+	for round := range uint64(10) {
+		if err := v.WriteAt(ctx, randomBytes(round, size), 0); err != nil {
+			t.Fatal(err)
+		}
+		reaped(t, s)
+		if err := s.Checkpoint(ctx); err != nil {
+			t.Fatal(err)
+		}
+		want, got := randomBytes(round, size), make([]byte, size)
+		if err := v.ReadAt(ctx, got, 0); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("round %d: other data, or %v", round, err)
+		}
+	}
+	if segments := int(s.PhysicalBytes() / size); created > 3*size>>20 || segments > 3 {
+		t.Errorf("%d files were made, %d times the data is there", created, segments)
+	}
+	if err := s.Clean(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if physical := s.PhysicalBytes(); physical > size+size/50 {
+		t.Errorf("%d bytes are left of %d", physical, size)
+	}
+}
+
+// TestSegmentsThatDieAreNotCleaned: what is about to be written over is not moved
+// before.
+func TestSegmentsThatDieAreNotCleaned(t *testing.T) {
+	const size = 16000
+	now := time.Now()
+	var l looks
+	for i, step := range []struct {
+		live  int64
+		dying bool
+	}{{14000, false}, {13000, false}, {10900, true}, {10900, false}, {8800, true}, {8000, false}, {0, true}} {
+		sp := segmentSpace{id: 1, live: step.live, dead: size - step.live}
+		if l.dying(sp) != step.dying {
+			t.Errorf("step %d, %d live: dying is %v", i, step.live, !step.dying)
+		}
+		now = now.Add(cleanPeriod)
+		l.look([]segmentSpace{sp}, now)
+	}
+	l.look(nil, now.Add(cleanPeriod/2))
+	if len(l.live) != 1 {
+		t.Error("a look too soon after the last one")
 	}
 }

@@ -49,7 +49,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.measureSpace()
 	run, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleanLoop, s.loadIndex} {
+	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleanLoop, s.spareLoop, s.loadIndex} {
 		s.background.Go(func() { loop(run) })
 	}
 	return s, nil
@@ -168,7 +168,9 @@ func (s *Store) replay(ctx context.Context, st state) error {
 	if err != nil {
 		return err
 	}
-	s.segments, err = segment.Open(segment.Options{Blobs: blobs, StoreID: s.sb.id, Next: st.nextSegment})
+	s.segments, err = segment.Open(segment.Options{
+		Blobs: blobs, StoreID: s.sb.id, Next: st.nextSegment, SegmentBlocks: s.opts.segmentBlocks,
+	})
 	if err != nil {
 		return err
 	}

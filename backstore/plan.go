@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"syscall"
+	"time"
 
 	"github.com/zeebo/blake3"
 
@@ -197,6 +198,10 @@ const lowSpace = 128 << 20
 // measureSpace notes whether the host's file system has room for new data.
 func (s *Store) measureSpace() {
 	free, err := s.opts.FS.Free(s.opts.Dir)
+	if err == nil && free < 2*lowSpace {
+		s.dropSpares(time.Now())
+		free, err = s.opts.FS.Free(s.opts.Dir)
+	}
 	low := err == nil && free < lowSpace
 	if s.lowSpace.Swap(low) != low {
 		entry := s.log.WithField("free_bytes", free)

@@ -3,9 +3,10 @@ package backstore
 // LiveBytes returns the length of all extents that something refers to.
 func (s *Store) LiveBytes() int64 { return s.usage.Total() * BlockLength }
 
-// PhysicalBytes returns the length of all segments. It asks for each.
+// PhysicalBytes returns the length of all segments, and of the files that wait
+// to become segments again. It asks for each.
 func (s *Store) PhysicalBytes() int64 {
-	bytes := int64(0)
+	bytes := s.segments.SpareBytes()
 	for _, id := range s.segments.List() {
 		bytes += s.segments.Bytes(id)
 	}

@@ -79,6 +79,9 @@ type Options struct {
 	// nil means the operating system's file system and Badger.
 	FS     vfs.FS
 	OpenKV func(dir string, log *logrus.Entry, cacheBytes int64) (meta.KV, error)
+	// segmentBlocks is the size of a segment, for tests that want many; 0 means
+	// that of package segment.
+	segmentBlocks uint32
 }
 
 func (o *Options) setDefaults() error {

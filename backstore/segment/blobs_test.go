@@ -51,6 +51,38 @@ func conformance(t *testing.T, blobs Blobs) {
 	must(t, b.Close())
 	_, err = blobs.Open(5)
 	wantErr(t, "open of a removed blob", err, fs.ErrNotExist)
+	if r, ok := blobs.(Reuser); ok {
+		reuse(t, blobs, r)
+	}
+}
+
+// reuse is what a Reuser must do that has blob 0x2a.
+func reuse(t *testing.T, blobs Blobs, r Reuser) {
+	wantErr(t, "retire a missing blob", r.Retire(5), fs.ErrNotExist)
+	_, err := r.Reuse(0x2a, 7)
+	wantErr(t, "reuse a blob that is not retired", err, fs.ErrNotExist)
+	must(t, r.Retire(0x2a))
+	_, err = blobs.Open(0x2a)
+	wantErr(t, "open of a retired blob", err, fs.ErrNotExist)
+	if ids, err := blobs.List(); err != nil || slices.Contains(ids, 0x2a) {
+		t.Errorf("list with a retired blob: %v, %v", ids, err)
+	}
+	if ids, err := r.Retired(); err != nil || !slices.Equal(ids, []ID{0x2a}) {
+		t.Errorf("retired: %v, %v", ids, err)
+	}
+	b, err := r.Reuse(0x2a, 7)
+	must(t, err)
+	p := make([]byte, 5)
+	if _, err := b.ReadAt(p, 10); err != nil || string(p) != "hello" {
+		t.Errorf("reused: %q, %v", p, err)
+	}
+	must(t, b.Close())
+	must(t, r.Retire(7))
+	must(t, r.Discard(7))
+	wantErr(t, "discard what is gone", r.Discard(7), fs.ErrNotExist)
+	if ids, err := r.Retired(); err != nil || len(ids) != 0 {
+		t.Errorf("retired in the end: %v, %v", ids, err)
+	}
 }
 
 func TestDir(t *testing.T) {

@@ -17,6 +17,7 @@ type cache struct {
 type shard struct {
 	mu      sync.RWMutex // guards what follows
 	handles map[ID]*handle
+	busy    map[ID]bool // evicted while they were in use: who knows for how long
 	limit   int
 	closed  bool
 }
@@ -37,7 +38,7 @@ func (c *cache) init(open func(ID) (Blob, error), limit int) {
 	c.open = open
 	c.shards = make([]shard, min(limit, maxShards))
 	for i := range c.shards {
-		c.shards[i].handles = map[ID]*handle{}
+		c.shards[i].handles, c.shards[i].busy = map[ID]*handle{}, map[ID]bool{}
 		c.shards[i].limit = limit / len(c.shards)
 	}
 }
@@ -124,6 +125,9 @@ func (sh *shard) evict() {
 		}
 	}
 	delete(sh.handles, victim.id)
+	if victim.refs.Load() > 1 {
+		sh.busy[victim.id] = true
+	}
 	victim.release()
 }
 
@@ -137,12 +141,16 @@ func (sh *shard) forget(h *handle) {
 	}
 }
 
-// drop forgets the handle of a segment, which is closed when nobody uses it.
-func (c *cache) drop(id ID) {
+// take forgets the handle of a segment and returns it, nil if there is none,
+// with the reference that the map had. busy says that there may be another.
+func (c *cache) take(id ID) (h *handle, busy bool) {
 	sh := c.shard(id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.drop(id)
+	h, busy = sh.handles[id], sh.busy[id]
+	delete(sh.handles, id)
+	delete(sh.busy, id)
+	return h, busy
 }
 
 func (sh *shard) drop(id ID) {

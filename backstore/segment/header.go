@@ -26,6 +26,10 @@ const (
 // Sync of the segment.
 var errBlank = fmt.Errorf("%w: no header", ErrCorrupt)
 
+// errStale: the header is that of the segment that the file was before it was
+// used again, as after a power cut before the first Sync of the segment.
+var errStale = fmt.Errorf("%w: header of the segment that the file was before", ErrCorrupt)
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func encodeHeader(store [16]byte, id ID) []byte {
@@ -54,6 +58,8 @@ func decodeHeader(b []byte, store [16]byte, id ID) error {
 		return fmt.Errorf("%w: format version %d, this program knows %d", ErrCorrupt, version, headerVersion)
 	case [16]byte(b[16:32]) != store:
 		return fmt.Errorf("%w: belongs to store %x, not to %x", ErrCorrupt, b[16:32], store)
+	case binary.LittleEndian.Uint32(b[12:]) < uint32(id): // numbers ascend
+		return errStale
 	case binary.LittleEndian.Uint32(b[12:]) != uint32(id):
 		return fmt.Errorf("%w: is segment %08x", ErrCorrupt, binary.LittleEndian.Uint32(b[12:]))
 	}

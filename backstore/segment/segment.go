@@ -70,6 +70,15 @@ type Blobs interface {
 	SyncList() error            // creations and removals are durable
 }
 
+// Reuser is what Blobs can offer beside: a blob that nobody needs any more keeps
+// its place on the disk and in the page cache, and becomes another one.
+type Reuser interface {
+	Retire(id ID) error                 // takes a blob out of List and Open
+	Reuse(retired, id ID) (Blob, error) // gives it a new id, its content as it was
+	Discard(retired ID) error           // deletes it
+	Retired() ([]ID, error)             // ascending
+}
+
 // Options of Open.
 type Options struct {
 	Blobs   Blobs
@@ -105,6 +114,7 @@ type Set struct {
 	// a reference to it.
 	current *handle
 	free    uint32 // first block of current that is not given to an Append
+	spares  spares
 
 	syncing  sync.Mutex // held by the one Sync at work
 	unsynced unsynced
@@ -140,6 +150,12 @@ func Open(o Options) (*Set, error) {
 	for _, id := range ids {
 		s.ids[id] = true
 		s.next = max(s.next, id+1)
+	}
+	if err := s.spares.init(o.Blobs, o.bytes()); err != nil {
+		return nil, err
+	}
+	for _, f := range s.spares.files {
+		s.next = max(s.next, f.id+1)
 	}
 	go s.writeBackLoop()
 	return s, nil
@@ -232,7 +248,7 @@ func (s *Set) retire() {
 // a power cut.
 func (s *Set) create(id ID) (*handle, error) {
 	s.next = max(s.next, id+1)
-	blob, err := s.o.Blobs.Create(id)
+	blob, err := s.newBlob(id)
 	if err != nil {
 		return nil, fmt.Errorf("create segment %08x: %w", uint32(id), err)
 	}
@@ -294,13 +310,14 @@ func (s *Set) restore(id ID) (*handle, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return s.create(id)
-	case errors.Is(err, errBlank):
+	case errors.Is(err, errBlank), errors.Is(err, errStale):
 		return s.repair(id)
 	}
 	return h, err
 }
 
-// repair writes the header of a segment that has none. mu is held.
+// repair writes the header of a segment that has none, or that of the segment
+// that the file was before. mu is held.
 func (s *Set) repair(id ID) (*handle, error) {
 	blob, err := s.o.Blobs.Open(id)
 	if err != nil {
@@ -337,29 +354,6 @@ func (s *Set) ReadAtOffset(a Addr, off int, p []byte) error {
 		return fmt.Errorf("read at %v: the segment ends before: %w", a, ErrCorrupt)
 	}
 	return fmt.Errorf("read at %v: %w", a, err)
-}
-
-// Remove deletes a segment; it is no error when it is gone already. Reads
-// that are in the middle finish, those that come later fail. A power cut soon
-// after may bring the segment back.
-func (s *Set) Remove(id ID) error {
-	s.syncing.Lock() // so that forget finds all that is unsynced
-	defer s.syncing.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return ErrClosed
-	}
-	if s.current != nil && s.current.id == id {
-		s.retire()
-	}
-	if err := s.o.Blobs.Remove(id); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove segment %08x: %w", uint32(id), err)
-	}
-	delete(s.ids, id)
-	s.unsynced.forget(id)
-	s.cache.drop(id)
-	return nil
 }
 
 // NextID is the id that the next new segment will get: larger than any used.

@@ -183,6 +183,7 @@ func TestHeaders(t *testing.T) {
 			_, err := f.WriteAt(b, 0)
 			return err
 		}},
+		{"the header before it was used again", func(f vfs.File) error { return writeHeader(f, store, 0) }},
 		{"no header", func(f vfs.File) error { _, err := f.WriteAt(make([]byte, BlockLength), 0); return err }},
 		{"an empty file", func(f vfs.File) error { return f.Truncate(0) }},
 	} {
@@ -206,7 +207,8 @@ func TestHeaders(t *testing.T) {
 			}
 			// Replay repairs what a power cut can do to a file and nothing else.
 			err = s.WriteAt(a, blocks(5, 1))
-			if lost := test.name == "no header" || test.name == "an empty file"; lost || test.spoil == nil {
+			lost := test.name == "no header" || test.name == "an empty file" || test.name == "the header before it was used again"
+			if lost || test.spoil == nil {
 				must(t, err)
 				wantData(t, s, a, blocks(5, 1))
 			} else {
@@ -468,7 +470,9 @@ func TestPowerCut(t *testing.T) {
 		a    Addr
 		seed int
 	}
-	run := func(m *vfs.Mem) (synced, all []extent) {
+	// dead is the last segment that was removed: it and those before are full, so
+	// that later ones are made of their files.
+	run := func(m *vfs.Mem) (synced, all []extent, dead ID) {
 		blobs, err := Dir(m, "/s")
 		if err != nil {
 			return
@@ -478,7 +482,7 @@ func TestPowerCut(t *testing.T) {
 			return
 		}
 		defer s.Close()
-		for i := range 14 {
+		for i := range 22 {
 			a, err := s.Append(blocks(i, 1+i%4))
 			if err != nil {
 				return
@@ -490,8 +494,13 @@ func TestPowerCut(t *testing.T) {
 				}
 				synced = slices.Clone(all)
 			}
-			if i == 9 && s.Remove(1) != nil {
-				return
+			if i == 9 || i == 15 {
+				for range 2 {
+					dead++
+					if s.Remove(dead) != nil {
+						return
+					}
+				}
 			}
 		}
 		return
@@ -509,17 +518,25 @@ func TestPowerCut(t *testing.T) {
 			}
 			return nil
 		})
-		synced, all := run(m)
+		synced, all, dead := run(m)
 		for seed := range uint64(6) {
 			s := open(t, m.CrashClone(rand.New(rand.NewPCG(uint64(cut), seed))), "/s", Options{})
 			for _, e := range synced {
-				if len(all) <= 9 || e.a.Segment != 1 {
+				if e.a.Segment > dead {
 					wantData(t, s, e.a, blocks(e.seed, 1+e.seed%4))
 				}
 			}
+			all := slices.DeleteFunc(slices.Clone(all), func(e extent) bool { return e.a.Segment <= dead })
 			for _, e := range all {
 				must(t, s.WriteAt(e.a, blocks(e.seed, 1+e.seed%4)))
 			}
+			for id := range dead { // what came back of them is given up again
+				must(t, s.Remove(id+1))
+			}
+			for i := range 8 {
+				all = append(all, extent{appendTo(t, s, blocks(100+i, 1+i%4)), 100 + i})
+			}
+			must(t, s.Sync())
 			for _, e := range all {
 				wantData(t, s, e.a, blocks(e.seed, 1+e.seed%4))
 			}

@@ -76,15 +76,17 @@ func (u *unsynced) noteCreated() {
 	u.mu.Unlock()
 }
 
-// forget drops a segment that was removed.
-func (u *unsynced) forget(id ID) {
+// forget drops a segment that was removed, and returns what was listed of it.
+// The caller releases its handle.
+func (u *unsynced) forget(id ID) *written {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if w := u.segments[id]; w != nil {
+	w := u.segments[id]
+	if w != nil {
 		delete(u.segments, id)
 		u.bytes.Add(-w.bytes())
-		w.h.release()
 	}
+	return w
 }
 
 func (u *unsynced) drop() {

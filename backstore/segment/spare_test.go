@@ -1,0 +1,128 @@
+package segment
+
+import (
+	"bytes"
+	"io/fs"
+	"slices"
+	"testing"
+	"time"
+
+	"odx/backstore/vfs"
+)
+
+func files(t *testing.T, m *vfs.Mem) []string {
+	t.Helper()
+	names, err := m.List("/s")
+	must(t, err)
+	return names
+}
+
+func wantFiles(t *testing.T, m *vfs.Mem, want ...string) {
+	t.Helper()
+	if got := files(t, m); !slices.Equal(got, want) {
+		t.Errorf("files %v, want %v", got, want)
+	}
+}
+
+func TestRemovedSegmentIsUsedAgain(t *testing.T) {
+	m := vfs.NewMem()
+	s := open(t, m, "/s", Options{SegmentBlocks: 8})
+	a, b := appendTo(t, s, blocks(1, 7)), appendTo(t, s, blocks(2, 7))
+	must(t, s.Sync())
+	must(t, s.Remove(a.Segment))
+	wantFiles(t, m, "00000001.spare", "00000002.seg")
+	wantErr(t, "read", s.ReadAt(a, make([]byte, BlockLength)), fs.ErrNotExist)
+	if got := s.List(); !slices.Equal(got, []ID{2}) || s.SpareBytes() != 8*BlockLength {
+		t.Errorf("segments %v, %d bytes spare", got, s.SpareBytes())
+	}
+	c := appendTo(t, s, blocks(3, 2))
+	wantFiles(t, m, "00000002.seg", "00000003.seg")
+	if s.SpareBytes() != 0 || c != (Addr{3, 1}) {
+		t.Errorf("%d bytes spare, appended to %v", s.SpareBytes(), c)
+	}
+	wantData(t, s, b, blocks(2, 7))
+	wantData(t, s, c, blocks(3, 2))
+
+	must(t, s.Remove(b.Segment))
+	must(t, s.DropSpares(time.Now().Add(-time.Hour)))
+	wantFiles(t, m, "00000002.spare", "00000003.seg")
+	must(t, s.DropSpares(time.Now().Add(time.Hour)))
+	wantFiles(t, m, "00000003.seg")
+}
+
+func TestSparesAreFoundAgain(t *testing.T) {
+	m := vfs.NewMem()
+	s := open(t, m, "/s", Options{SegmentBlocks: 8})
+	a := appendTo(t, s, blocks(1, 7))
+	must(t, s.Remove(a.Segment))
+	must(t, s.Close())
+	s = open(t, m, "/s", Options{SegmentBlocks: 8})
+	if s.SpareBytes() == 0 || len(s.List()) != 0 {
+		t.Errorf("%d bytes spare, segments %v", s.SpareBytes(), s.List())
+	}
+	b := appendTo(t, s, blocks(2, 1))
+	wantData(t, s, b, blocks(2, 1))
+	wantFiles(t, m, "00000002.seg")
+}
+
+// What somebody may still read, or what is not a segment of this set, is
+// deleted as ever.
+func TestWhatIsNotUsedAgain(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		do   func(t *testing.T, m *vfs.Mem, s *Set, a Addr)
+	}{
+		{"a segment that is read", func(t *testing.T, _ *vfs.Mem, s *Set, a Addr) {
+			h, err := s.cache.acquire(a.Segment)
+			must(t, err)
+			must(t, s.Remove(a.Segment))
+			appendTo(t, s, blocks(9, 7))
+			p := make([]byte, BlockLength)
+			if _, err := h.blob.ReadAt(p, BlockLength); err != nil || !bytes.Equal(p, blocks(1, 1)) {
+				t.Error("reader in the middle:", err)
+			}
+			h.release()
+		}},
+		{"one that was evicted while it was read", func(t *testing.T, _ *vfs.Mem, s *Set, a Addr) {
+			h, err := s.cache.acquire(a.Segment)
+			must(t, err)
+			for i := range 4 { // MaxOpen is 1
+				b := appendTo(t, s, blocks(20+i, 7))
+				must(t, s.Sync())
+				wantData(t, s, b, blocks(20+i, 7))
+			}
+			must(t, s.Remove(a.Segment))
+			h.release()
+		}},
+		{"one that is longer than others", func(t *testing.T, m *vfs.Mem, s *Set, a Addr) {
+			f, err := m.Open("/s/00000001.seg")
+			must(t, err)
+			must(t, f.Truncate(9*BlockLength))
+			must(t, f.Close())
+			must(t, s.Remove(a.Segment))
+		}},
+		{"a file that became another segment before the power was cut", func(t *testing.T, m *vfs.Mem, s *Set, a Addr) {
+			f, err := m.Open("/s/00000001.seg")
+			must(t, err)
+			must(t, writeHeader(f, store, 5))
+			must(t, f.Close())
+			must(t, s.Remove(a.Segment))
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := vfs.NewMem()
+			s := open(t, m, "/s", Options{SegmentBlocks: 8, MaxOpen: 1})
+			a := appendTo(t, s, blocks(1, 7))
+			must(t, s.Sync())
+			test.do(t, m, s, a)
+			for _, name := range files(t, m) {
+				if name[8:] != suffix {
+					t.Errorf("%s is kept", name)
+				}
+			}
+			if s.SpareBytes() != 0 {
+				t.Errorf("%d bytes are kept", s.SpareBytes())
+			}
+		})
+	}
+}

@@ -1,0 +1,35 @@
+package backstore
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// spareTime is how long the file of a segment waits to be used again: longer
+	// than it takes from one checkpoint to the next under load.
+	spareTime = 10 * time.Second
+	// sparePeriod is how often the store looks for files that waited too long.
+	sparePeriod = time.Second
+)
+
+// spareLoop gives the space of spare segments back until ctx ends.
+func (s *Store) spareLoop(ctx context.Context) {
+	tick := time.NewTicker(sparePeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			s.dropSpares(now.Add(-spareTime))
+		}
+	}
+}
+
+// dropSpares deletes the spare segments that have waited since before then.
+func (s *Store) dropSpares(before time.Time) {
+	if err := s.segments.DropSpares(before); err != nil {
+		s.log.WithError(err).Warn("a spare segment keeps its space; opening the store finds it again")
+	}
+}
