@@ -289,9 +289,14 @@ func (f *Forest) release(id uint64) error {
 		return nil
 	}
 	last, err := f.dropRef(id)
-	if err != nil || !last {
-		return err
+	if err == nil && last {
+		f.drop(id)
 	}
+	return err
+}
+
+// drop lists a node that has lost its last reference.
+func (f *Forest) drop(id uint64) {
 	f.proveNotDropped(id)
 	f.droppedMu.Lock()
 	f.dropped = append(f.dropped, id)
@@ -300,7 +305,6 @@ func (f *Forest) release(id uint64) error {
 	case f.wake <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // proveNotDropped panics, in builds with invariants, for a node that has lost

@@ -125,7 +125,7 @@ const slotCost = 8
 func (f *Forest) Copy(dst *Root, to uint64, src Root, from, count uint64, budget int) (uint64, error) {
 	done := uint64(0)
 	for done < count && budget > 0 {
-		n, cost, err := f.copyStep(dst, to+done, src, from+done, count-done)
+		n, cost, err := f.copyStep(dst, to+done, src, from+done, count-done, budget)
 		if err != nil {
 			return done, err
 		}
@@ -135,9 +135,10 @@ func (f *Forest) Copy(dst *Root, to uint64, src Root, from, count uint64, budget
 	return done, nil
 }
 
-func (f *Forest) copyStep(dst *Root, to uint64, src Root, from, count uint64) (n uint64, cost int, err error) {
+func (f *Forest) copyStep(dst *Root, to uint64, src Root, from, count uint64, budget int) (n uint64, cost int, err error) {
 	if level, ok := commonLevel(to, from, count, min(dst.Level, src.Level)); ok {
-		return span(level), 1, f.shareInto(dst, to, src, from, level)
+		nodes, err := f.shareRun(dst, to, src, from, level, int(min(uint64(budget), count/span(level))))
+		return uint64(nodes) * span(level), nodes, err
 	}
 	slots := f.scratch.Get().(*[Fanout]extent.Slot)
 	defer f.putScratch(slots)
