@@ -91,27 +91,48 @@ func (f *Forest) share(id uint64, level uint8, base uint64, ranges []Range) (uin
 		return 0, err
 	}
 	c := &node{level: level}
-	sub := span(level - 1)
 	for _, rg := range ranges {
 		if rg.First >= end {
 			break
 		}
-		first, last := max(rg.First, base), min(rg.First+rg.Count, end)-1
-		for at := index(first, level); at <= index(last, level); at++ {
-			if c.slots[at] != 0 || n.slots[at] == 0 {
-				continue // a hole, or a neighbouring range shared it already
-			}
-			child, err := f.share(uint64(n.slots[at]), level-1, base+uint64(at)*sub, ranges)
-			if err != nil {
-				return 0, err
-			}
-			c.slots[at] = extent.Slot(child)
+		if err := f.shareChildren(c, n, base, rg, ranges); err != nil {
+			return 0, err
 		}
 	}
 	if c.empty() {
 		return 0, nil
 	}
 	return f.insert(c).ID(), nil
+}
+
+// shareChildren gives c, which stands for what n does from block base on, those of
+// n's children that rg touches; ranges are all that the tree shares.
+func (f *Forest) shareChildren(c, n *node, base uint64, rg Range, ranges []Range) error {
+	sub := span(n.level - 1)
+	first := index(max(rg.First, base), n.level)
+	last := index(min(rg.First+rg.Count, base+span(n.level))-1, n.level)
+	whole := first // children from here to at are shared as they are, and not counted yet
+	for at := first; at <= last; at++ {
+		begin := base + uint64(at)*sub
+		fresh := c.slots[at] == 0 && n.slots[at] != 0 // else a hole, or a neighbouring range shared it already
+		if fresh && (n.level == 1 || rg.First <= begin && rg.First+rg.Count >= begin+sub) {
+			c.slots[at] = n.slots[at]
+			continue
+		}
+		if err := f.addRefs(c.slots[whole:at]); err != nil {
+			return err
+		}
+		whole = at + 1
+		if !fresh {
+			continue
+		}
+		child, err := f.share(uint64(n.slots[at]), n.level-1, begin, ranges)
+		if err != nil {
+			return err
+		}
+		c.slots[at] = extent.Slot(child)
+	}
+	return f.addRefs(c.slots[min(whole, last+1) : last+1])
 }
 
 // slotCost is what copying the slots of one leaf costs in comparison with
