@@ -157,28 +157,45 @@ type work func(ctx context.Context, op *operation) (report, error)
 // it answers with what it did: Windows gives each of them four seconds.
 const foregroundTime = 800 * time.Millisecond
 
-// start has the work of p run on a goroutine of the manager. command is the
-// context of the command, which ends the work unless it is in the background.
-func (m *Manager) start(command context.Context, op *operation, p plan) {
+// start begins the work of p: it is run on a goroutine of the manager if it is in
+// the background, otherwise by whoever calls the function that is returned,
+// which saves two changes of goroutine in what takes microseconds. command is
+// the context of the command, which ends the work unless it is in the background.
+func (m *Manager) start(command context.Context, op *operation, p plan) (run func()) {
+	var ctx context.Context
+	var cancel context.CancelCauseFunc
+	release := func() {}
 	if p.background {
 		command = context.Background()
+		ctx, cancel = context.WithCancelCause(m.base)
+	} else {
+		ctx, cancel = context.WithCancelCause(command)
+		stopped := context.AfterFunc(m.base, func() { cancel(context.Cause(m.base)) })
+		release = func() { stopped() }
 	}
-	ctx, cancel := context.WithCancelCause(m.base)
-	timed, release := context.Context(ctx), context.CancelFunc(func() {})
+	timed, late := context.Context(ctx), context.CancelFunc(func() {})
 	if !p.background && op.isTokenCommand() {
-		timed, release = context.WithTimeoutCause(ctx, foregroundTime, errOutOfTime)
+		timed, late = context.WithTimeoutCause(ctx, foregroundTime, errOutOfTime)
 	}
 	m.operations.setContext(op, timed, cancel)
-	m.running.Go(func() {
+	m.running.Add(1)
+	run = func() {
+		defer m.running.Done()
 		defer cancel(nil)
 		defer release()
+		defer late()
 		r, err := p.work(&copyContext{timed, command}, op)
 		cause := context.Cause(timed)
 		if cause == nil {
 			cause = command.Err()
 		}
 		m.finish(op, r, err, cause)
-	})
+	}
+	if p.background {
+		go run()
+		return nil
+	}
+	return run
 }
 
 // isLID1 reports whether the command has an 8-bit list identifier.

@@ -73,14 +73,7 @@ func (u *unit) carryOut(ctx context.Context, op *operation, p plan) error {
 		u.start(ctx, op, p)
 		return nil
 	}
-	u.start(ctx, op, p)
-	select {
-	case <-op.done:
-	case <-ctx.Done():
-		// The work sees the same, but may wait for something else at the moment.
-		op.cancel(ctx.Err())
-		<-op.done
-	}
+	u.start(ctx, op, p)()
 	return op.outcome()
 }
 

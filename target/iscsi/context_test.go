@@ -1,0 +1,43 @@
+package iscsi
+
+import (
+	"context"
+	"errors"
+	"testing"
+)
+
+// TestTaskContextEndsItsChildren: a context made of a command's ends with it, and
+// leaves nothing behind when it ends first.
+func TestTaskContextEndsItsChildren(t *testing.T) {
+	var c taskContext
+	early, cancel := context.WithCancelCause(&c)
+	cancel(errors.New("done"))
+	if len(c.after) != 0 {
+		t.Error("the context remembers one that has ended")
+	}
+	child, stop := context.WithCancel(&c)
+	defer stop()
+	called := make(chan struct{})
+	context.AfterFunc(&c, func() { close(called) })
+	notCalled := context.AfterFunc(&c, func() { t.Error("called, though it was stopped") })
+	if !notCalled() || notCalled() {
+		t.Error("stop: want true, then false")
+	}
+	c.cancel()
+	c.cancel()
+	<-child.Done()
+	<-called
+	if context.Cause(child) != context.Canceled || context.Cause(early) == context.Canceled {
+		t.Errorf("causes %v, %v", context.Cause(child), context.Cause(early))
+	}
+	again := make(chan struct{})
+	stopAgain := c.AfterFunc(func() { close(again) })
+	<-again
+	if stopAgain() {
+		t.Error("stopped what was called")
+	}
+	c.reset()
+	if c.Err() != nil || len(c.after) != 0 {
+		t.Error("not fresh after reset")
+	}
+}
