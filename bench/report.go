@@ -60,15 +60,14 @@ func printLatencies(out io.Writer, rows []latency, byReading time.Duration) erro
 	n := len(rows[0].both)
 	fmt.Fprintf(out, "\ncopies by token, LUN to LUN, %d times each; milliseconds\n", n)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\tpopulate\ttoken information\twrite\tpopulate + write: median\t99th of 100\tlongest\ttokens, writes a copy\treading and writing 1 GiB is slower by\t")
+	fmt.Fprintln(w, "\tpopulate\ttoken information\twrite\tall three\tpopulate + write: median\t99th of 100\tlongest\ttokens, writes a copy\treading and writing 1 GiB is slower by\t")
 	for _, l := range rows {
-		ms := func(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d.Microseconds())/1000) }
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d, %d\t%.0f\t\n", l.name,
-			ms(median(l.populate)), ms(median(l.inform)), ms(median(l.write)), ms(median(l.both)),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d, %d\t%.0f\t\n", l.name,
+			ms(median(l.populate)), ms(median(l.inform)), ms(median(l.write)), ms(median(l.all)), ms(median(l.both)),
 			ms(quantile(l.both, 0.99)), ms(slices.Max(l.both)), l.tokens/n, l.writes/n,
 			float64(byReading)/float64(median(l.both)))
 	}
-	fmt.Fprintf(w, "1 GiB by reading and writing\t\t\t\t%.0f\t\t\t\t1\t\n", float64(byReading.Microseconds())/1000)
+	fmt.Fprintf(w, "1 GiB by reading and writing\t\t\t\t\t%.0f\t\t\t\t1\t\n", float64(byReading.Microseconds())/1000)
 	return w.Flush()
 }
 

@@ -71,7 +71,14 @@ func timeTokens(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	return printLatencies(os.Stdout, rows, byReading)
+	if err := printLatencies(os.Stdout, rows, byReading); err != nil {
+		return err
+	}
+	f, err := measureFloor(dir, src, o.tokens)
+	if err != nil {
+		return err
+	}
+	return printFloor(os.Stdout, f)
 }
 
 // copyByReading copies the same data through the client, with 8 commands of
@@ -86,9 +93,9 @@ func copyByReading(src, dst *tokencopy.Session) (time.Duration, error) {
 
 // latency are the times of many copies of one kind.
 type latency struct {
-	name                          string
-	populate, write, both, inform []time.Duration
-	tokens, writes                int
+	name                               string
+	populate, write, both, inform, all []time.Duration
+	tokens, writes                     int
 }
 
 func (l *latency) add(t tokencopy.Timings) {
@@ -96,6 +103,7 @@ func (l *latency) add(t tokencopy.Timings) {
 	l.write = append(l.write, t.Write)
 	l.inform = append(l.inform, t.Information)
 	l.both = append(l.both, t.Populate+t.Write)
+	l.all = append(l.all, t.Total())
 	l.tokens += t.Tokens
 	l.writes += t.Writes
 }
