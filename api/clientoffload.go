@@ -26,6 +26,10 @@ func (c *Client) Token(ctx context.Context, id tokens.ID) (TokenInfo, error) {
 	return ask[TokenInfo](ctx, c, http.MethodGet, "/v1/tokens/"+id.String(), nil)
 }
 
+func (c *Client) CopyStats(ctx context.Context) (CopyStats, error) {
+	return ask[CopyStats](ctx, c, http.MethodGet, "/v1/copies", nil)
+}
+
 func (c *Client) DeleteToken(ctx context.Context, id tokens.ID) error {
 	_, err := ask[struct{}](ctx, c, http.MethodDelete, "/v1/tokens/"+id.String(), nil)
 	return err

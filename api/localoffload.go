@@ -74,10 +74,10 @@ func createEach(ctx context.Context, m *tokens.Manager, src tokens.Source, range
 }
 
 func describeMade(m *tokens.Manager, t *tokens.Token, length int64) (MadeToken, error) {
-	info, err := m.Lookup(t)
-	if errors.Is(err, tokens.ErrUnsupportedType) {
-		// A checksum stands for no data: there is no more to say of it.
-		info, err = tokens.Info{ID: t.ID(), Type: t.Type(), Length: length}, nil
+	// A checksum stands for no data: there is no more to say of it.
+	info, err := tokens.Info{ID: t.ID(), Type: t.Type(), Length: length}, error(nil)
+	if t.Type() != tokens.RODTypeChecksum {
+		info, err = m.Lookup(t)
 	}
 	return MadeToken{Token: t[:], Length: length, TokenInfo: tokenInfo(info)}, err
 }
@@ -185,6 +185,18 @@ func (l *Local) Token(ctx context.Context, id tokens.ID) (TokenInfo, error) {
 		return TokenInfo{}, fmt.Errorf("token %v: %w", id, err)
 	}
 	return tokenInfo(i), nil
+}
+
+func (l *Local) CopyStats(ctx context.Context) (CopyStats, error) {
+	commands, serving := l.service.CopyStats()
+	if !serving {
+		return CopyStats{}, fmt.Errorf("%w: the counters are those of a server", ErrNotRunning)
+	}
+	m, err := l.service.Tokens(ctx)
+	if err != nil {
+		return CopyStats{}, err
+	}
+	return CopyStats{Commands: commands, Tokens: m.Stats()}, nil
 }
 
 func (l *Local) DeleteToken(ctx context.Context, id tokens.ID) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"odx/target/copymgr"
 	"odx/tokens"
 )
 
@@ -27,6 +28,9 @@ type Offloader interface {
 	Tokens(ctx context.Context) ([]TokenInfo, error)
 	// Token describes a live token.
 	Token(ctx context.Context, id tokens.ID) (TokenInfo, error)
+	// CopyStats counts what was copied and refused since the server started;
+	// ErrNotRunning where nobody serves the store.
+	CopyStats(ctx context.Context) (CopyStats, error)
 	// DeleteToken ends a token: its users get told that it was revoked.
 	DeleteToken(ctx context.Context, id tokens.ID) error
 	// RevokeToken is DeleteToken for who has the token: those without a record,
@@ -108,6 +112,14 @@ type TokenInfo struct {
 	Uses       uint64         `json:"uses"`
 	InUse      int            `json:"in_use"`
 	Priority   int            `json:"priority"`
+}
+
+// CopyStats are counters since the server started.
+type CopyStats struct {
+	// Commands are the third-party copy commands of initiators.
+	Commands copymgr.Stats `json:"commands"`
+	// Tokens are those of all makers, initiators and this API.
+	Tokens tokens.Stats `json:"tokens"`
 }
 
 // TokenWrite asks for bytes of a token.

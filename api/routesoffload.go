@@ -38,6 +38,9 @@ var offloadRoutes = []route{
 		}
 		return nil, c.admin.DeleteToken(c.ctx, id)
 	}},
+	{http.MethodGet, "/v1/copies", "Counters of copy commands and tokens since the start, and the last refusals with their reasons.", http.StatusOK, false, func(c *call) (any, error) {
+		return c.admin.CopyStats(c.ctx)
+	}},
 	{http.MethodPost, "/v1/tokens/write", "Make a range of a volume equal to bytes of a token; may do less, and says how much.", http.StatusOK, false, func(c *call) (any, error) {
 		var p TokenWrite
 		if err := c.decode(&p); err != nil {

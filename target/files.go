@@ -9,10 +9,11 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/tokens"
 )
 
 // FilePrefix begins the name of a file where a volume could stand, too.
-const FilePrefix = "file:"
+const FilePrefix = tokens.FilePrefix
 
 // File describes a file of the store.
 type File struct {

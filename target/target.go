@@ -171,6 +171,15 @@ func (s *Service) Tokens(ctx context.Context) (*tokens.Manager, error) {
 	return s.tokens, nil
 }
 
+// CopyStats counts copy commands since the start; false for a service that serves
+// nothing.
+func (s *Service) CopyStats() (copymgr.Stats, bool) {
+	if s.copies == nil {
+		return copymgr.Stats{}, false
+	}
+	return s.copies.Stats(), true
+}
+
 // Stop ends the service: portals close, commands finish until ctx ends and are
 // aborted then, everything acknowledged is flushed and the store is closed. It
 // may be called more than once.

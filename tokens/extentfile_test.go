@@ -114,6 +114,9 @@ func TestHashTokenIsGoodOnAFileThatWasCloned(t *testing.T) {
 	src, dst := w.createFile(t, "src", volumeSize), w.createFile(t, "dst", volumeSize)
 	data := pattern(t, src, 1)
 	tok := mustRead(t, w.manager, src, ranges(0, volumeSize), tokens.ReadOptions{Type: tokens.RODTypeHash})
+	if info, err := w.manager.Lookup(tok); err != nil || info.Creator.Volume != "file:src" {
+		t.Errorf("the token is of %q, %v", info.Creator.Volume, err)
+	}
 	if _, err := w.store.CloneFile(ctx, src, "clone"); err != nil {
 		t.Fatal(err)
 	}

@@ -73,8 +73,18 @@ func (s extentStore) DeleteStages(ctx context.Context, prefix string) error {
 	return errors.Join(errs...)
 }
 
+// FilePrefix begins the name of a file where a volume could stand, too.
+const FilePrefix = "file:"
+
 // extentVolume shows a *backstore.Volume as an AddressSpace.
 type extentVolume struct{ *backstore.Volume }
+
+func (v extentVolume) Name() string {
+	if v.IsFile() {
+		return FilePrefix + v.Volume.Name()
+	}
+	return v.Volume.Name()
+}
 
 func (v extentVolume) Snapshot(ctx context.Context, ranges []backstore.Range, recs func(uint64) []backstore.Record) (Snapshot, error) {
 	snap, err := v.Volume.Snapshot(ctx, ranges, recs)

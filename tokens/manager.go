@@ -256,6 +256,14 @@ type Info struct {
 // only its Type is set. Nor has a hash token: who made it is not known, only from
 // which volume; whether its bytes are still there shows when it is used.
 func (m *Manager) Lookup(t *Token) (Info, error) {
+	i, err := m.lookup(t)
+	if err != nil {
+		m.refused(err)
+	}
+	return i, err
+}
+
+func (m *Manager) lookup(t *Token) (Info, error) {
 	if err := t.checkLength(); err != nil {
 		return Info{}, err
 	}

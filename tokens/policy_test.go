@@ -80,7 +80,7 @@ func TestOrderInWhichTokensGo(t *testing.T) {
 			t.Errorf("the holder is told %v", err)
 		}
 		st := m.Stats()
-		if st.CancelledFor[tokens.TooManyTokens] != 8 || st.Cancelled != 7 || st.Deleted != 1 || st.Live != 8 || st.Refused["token was cancelled"] != 1 {
+		if st.CancelledFor[tokens.TooManyTokens] != 8 || st.Cancelled != 7 || st.Deleted != 1 || st.Live != 8 || st.Refused["token was cancelled"] != 3 {
 			t.Errorf("%+v", st)
 		}
 		if e := hook.LastEntry(); e == nil || e.Message != "token given up" || e.Data["cause"] != "too many tokens" || e.Data["priority"] != 5 {

@@ -11,22 +11,28 @@ import (
 
 // Stats counts tokens. The counters begin at zero when the manager is opened.
 type Stats struct {
-	Live, Tombstones int
+	Live       int `json:"live"`
+	Tombstones int `json:"tombstones"`
 	// PinnedBytes is the sum of the bytes that the snapshots of live tokens stand
 	// for. Most of them are in use by volumes, too.
-	PinnedBytes int64
+	PinnedBytes int64 `json:"pinned_bytes"`
 	// HeldBytes is what live tokens kept alive that nothing else refers to, when
 	// that was measured last.
-	HeldBytes int64
+	HeldBytes int64 `json:"held_bytes"`
 	// MemoryBytes is about what live tokens take in memory.
-	MemoryBytes int64
+	MemoryBytes int64 `json:"memory_bytes"`
 
-	Created, Uses, Expired, Cancelled, Revoked, Deleted uint64
+	Created   uint64 `json:"created"`
+	Uses      uint64 `json:"uses"`
+	Expired   uint64 `json:"expired"`
+	Cancelled uint64 `json:"cancelled"`
+	Revoked   uint64 `json:"revoked"`
+	Deleted   uint64 `json:"deleted"`
 	// CancelledFor has by cause the tokens that the manager gave up, those among
 	// them that their users had deleted as a hint.
-	CancelledFor map[Cause]uint64
+	CancelledFor map[Cause]uint64 `json:"cancelled_for"`
 	// Refused counts operations that were refused, by the error in words.
-	Refused map[string]uint64
+	Refused map[string]uint64 `json:"refused"`
 }
 
 // Stats returns the counts of now.

@@ -24,6 +24,7 @@ type AddressSpace interface {
 	Volume
 	// ID is permanent, and no other address space of the store ever has it.
 	ID() [16]byte
+	// Name tells people which one it is; it can change.
 	Name() string
 	// Snapshot pins the ranges as they are now and stores the records that recs
 	// returns in the same atomic step.

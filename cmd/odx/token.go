@@ -28,7 +28,7 @@ func newToken() *cobra.Command {
 			"Whoever has it can use it, here and over iSCSI. Commands print a token in base64, and take it so,\n" +
 			"or as @FILE: a file with that text, or with the 512 bytes themselves.",
 	}
-	cmd.AddCommand(newTokenCreate(), newTokenWrite(), newTokenList(), newTokenShow(), newTokenDelete(), newTokenRead(), newTokenVerify())
+	cmd.AddCommand(newTokenCreate(), newTokenWrite(), newTokenList(), newTokenShow(), newTokenDelete(), newTokenRead(), newTokenVerify(), newTokenStats())
 	return cmd
 }
 

@@ -19,16 +19,16 @@ func (u *unit) executeExtendedCopy(ctx context.Context, t *scsi.Task, name strin
 	}
 	if parameterListLength(cdb) > maxParameterListLength {
 		sense := illegal(scsi.ASCParameterListLengthError)
-		u.refuse(originOf(t, name), sense, errListTooLong)
+		u.refuse(u.originOf(t, name), sense, errListTooLong)
 		return sense
 	}
 	list, err := parse(t.DataOut())
 	if err != nil {
-		u.refuse(originOf(t, name), u.lu.Sense(err), errParameters)
+		u.refuse(u.originOf(t, name), u.lu.Sense(err), errParameters)
 		return err
 	}
 	op := &operation{
-		owner: owner{u.lu, t.Nexus}, origin: originOf(t, name), serviceAction: cdb[1] & 0x1F,
+		owner: owner{u.lu, t.Nexus}, origin: u.originOf(t, name), serviceAction: cdb[1] & 0x1F,
 		listID: list.listID, identified: list.identified, units: unitsBytes,
 	}
 	x := &extendedCopy{unit: u, nexus: t.Nexus, list: list}

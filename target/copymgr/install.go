@@ -83,6 +83,9 @@ func (m *Manager) Install(lu *scsi.LogicalUnit, volume string) error {
 			return fmt.Errorf("third-party copy on volume %s: %w", volume, err)
 		}
 	}
+	for _, code := range [...]byte{opThirdPartyCopyOut, opThirdPartyCopyIn} {
+		lu.OnRefusal(code, func(t *scsi.Task, err error) { u.refusedBefore(t, commandName(table, t.CDB()), err) })
+	}
 	m.units = append(m.units, u)
 	page := u.limits.thirdPartyCopyPage(table)
 	lu.InstallVPD(pageThirdPartyCopy, func(*scsi.Nexus) []byte { return page })
@@ -93,6 +96,30 @@ func (m *Manager) Install(lu *scsi.LogicalUnit, volume string) error {
 		m.log.WithField("volume", volume).Info("copies from and to this volume move its data: it is not in the extent store")
 	}
 	return nil
+}
+
+// commandName is what the standard calls the command of a CDB, or how it would be
+// looked up there.
+func commandName(table []scsi.Operation, cdb []byte) string {
+	if len(cdb) < 2 {
+		return "third-party copy command without service action"
+	}
+	for _, op := range table {
+		if op.Usage[0] == cdb[0] && op.Usage[1] == cdb[1]&0x1F {
+			return op.Name
+		}
+	}
+	return fmt.Sprintf("operation code %02Xh, service action %02Xh", cdb[0], cdb[1]&0x1F)
+}
+
+// refusedBefore notes a command that the logical unit ended before it came here.
+func (u *unit) refusedBefore(t *scsi.Task, name string, err error) {
+	status, sense := u.lu.Status(err)
+	if sense == nil {
+		u.refuseStatus(u.originOf(t, name), status, err)
+		return
+	}
+	u.refuse(u.originOf(t, name), sense, err)
 }
 
 // operationTable lists the commands with their CDB usage, by operation code and

@@ -3,12 +3,11 @@ package copymgr
 import (
 	"context"
 	"fmt"
-	"maps"
 	"sync"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
-	"odx/target/scsi"
 	"odx/tokens"
 )
 
@@ -28,30 +27,18 @@ type Manager struct {
 	stop    context.CancelCauseFunc
 	running sync.WaitGroup
 
-	mu    sync.Mutex // guards stats
+	began time.Time
+	mu    sync.Mutex // guards what follows
 	stats Stats
-}
-
-// Stats counts copy commands since the start.
-type Stats struct {
-	// Populated and Written count the commands that did all they were asked to,
-	// Partial those that did some of it.
-	Populated, Written, Extended, Partial uint64
-	// PopulatedBytes were represented by tokens, WrittenBytes written with them;
-	// ExtendedBytes were written by EXTENDED COPY.
-	PopulatedBytes, WrittenBytes, ExtendedBytes uint64
-	// Aborted counts the operations that were ended from outside.
-	Aborted uint64
-	// Refused counts the commands that ended with CHECK CONDITION or BUSY and did
-	// nothing, RefusedBy the same by additional sense code ("23h/07h") or status.
-	Refused   uint64
-	RefusedBy map[string]uint64
+	// recent are the last refusals, in a ring whose oldest is number next.
+	recent []Refusal
+	next   int
 }
 
 // New returns a copy manager that makes and takes the tokens of t, and copies
 // what rules allow. Close ends it.
 func New(t *tokens.Manager, rules Rules, log *logrus.Entry) *Manager {
-	m := &Manager{tokens: t, rules: rules, log: log, operations: newOperations(), stats: Stats{RefusedBy: make(map[string]uint64)}}
+	m := &Manager{tokens: t, rules: rules, log: log, operations: newOperations(), began: time.Now(), stats: Stats{RefusedBy: make(map[string]uint64)}}
 	m.base, m.stop = context.WithCancelCause(context.Background())
 	return m
 }
@@ -72,50 +59,4 @@ func (m *Manager) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("copy operations still run: %w", ctx.Err())
 	}
-}
-
-// Stats returns the counts of now.
-func (m *Manager) Stats() Stats {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	s := m.stats
-	s.RefusedBy = maps.Clone(s.RefusedBy)
-	return s
-}
-
-// refuse counts a command that ends with sense and tells the log why.
-func (m *Manager) refuse(o origin, sense *scsi.SenseError, cause error) {
-	m.countRefusal(sense.ASC.String())
-	m.refusals.log(m.log.WithFields(o.fields()).WithField("sense", sense.Error()).WithError(cause))
-}
-
-// refuseBusy is refuse for a command that ends with BUSY status.
-func (m *Manager) refuseBusy(o origin, cause error) {
-	m.countRefusal("BUSY")
-	m.refusals.log(m.log.WithFields(o.fields()).WithError(cause))
-}
-
-func (m *Manager) countRefusal(by string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.stats.Refused++
-	m.stats.RefusedBy[by]++
-}
-
-// countCopy counts a command that moved bytes, in full or in part.
-func (m *Manager) countCopy(whole, bytes *uint64, n uint64, partial bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	*bytes += n
-	if partial {
-		m.stats.Partial++
-		return
-	}
-	*whole++
-}
-
-func (m *Manager) countAbort() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.stats.Aborted++
 }

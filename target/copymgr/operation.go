@@ -42,10 +42,11 @@ type origin struct {
 	command string
 	nexus   scsi.NexusID
 	lun     [8]byte
+	volume  string
 }
 
-func originOf(t *scsi.Task, command string) origin {
-	return origin{command: command, nexus: t.Nexus.ID, lun: t.Lun}
+func (u *unit) originOf(t *scsi.Task, command string) origin {
+	return origin{command: command, nexus: t.Nexus.ID, lun: t.Lun, volume: u.volume}
 }
 
 func (o origin) fields() logrus.Fields {
@@ -54,6 +55,7 @@ func (o origin) fields() logrus.Fields {
 		"initiator": o.nexus.InitiatorName,
 		"target":    o.nexus.TargetName,
 		"lun":       fmt.Sprintf("%x", o.lun),
+		"volume":    o.volume,
 	}
 }
 
@@ -217,7 +219,7 @@ func (m *Manager) finish(op *operation, r report, err, cause error) {
 		m.countAbort()
 		m.log.WithFields(op.origin.fields()).WithError(cause).WithField("transferred", r.transferCount).Info("copy command aborted")
 	case r.completion == statusBusy:
-		m.refuseBusy(op.origin, cause)
+		m.refuseStatus(op.origin, statusBusy, cause)
 	case r.sense == nil:
 	case r.transferCount == 0:
 		m.refuse(op.origin, r.sense, err)

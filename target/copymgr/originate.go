@@ -25,7 +25,7 @@ func (u *unit) tokenCommand(ctx context.Context, t *scsi.Task, name string, rows
 		return nil // no error, and nothing to do
 	}
 	op := &operation{
-		owner: owner{u.lu, t.Nexus}, origin: originOf(t, name), serviceAction: cdb[1] & 0x1F,
+		owner: owner{u.lu, t.Nexus}, origin: u.originOf(t, name), serviceAction: cdb[1] & 0x1F,
 		listID: binary.BigEndian.Uint32(cdb[6:]), identified: true, units: unitsDestinationBlocks,
 		uses: []use{{u.lu, t.Nexus.ID}},
 	}
@@ -47,7 +47,7 @@ func (u *unit) tokenCommand(ctx context.Context, t *scsi.Task, name string, rows
 func (u *unit) refuseToBegin(op *operation, cause error) error {
 	switch cause {
 	case errTooMany:
-		u.refuseBusy(op.origin, cause)
+		u.refuseStatus(op.origin, statusBusy, cause)
 		return scsi.ErrBusy
 	case errListFormat:
 		sense := illegal(scsi.ASCInvalidFieldInParameterList)

@@ -162,6 +162,6 @@ func (u *unit) retrieveFinished(t *scsi.Task, name string, listID uint32) (repor
 // refuseListID refuses a command for its list identifier.
 func (u *unit) refuseListID(t *scsi.Task, name string, cause error) error {
 	sense := scsi.InvalidFieldInCDB(fieldListIdentifier, scsi.WholeField)
-	u.refuse(originOf(t, name), sense, cause)
+	u.refuse(u.originOf(t, name), sense, cause)
 	return sense
 }

@@ -65,13 +65,24 @@ func (lu *LogicalUnit) Sense(err error) *SenseError {
 // Status returns the status and the sense data, nil where the status has none,
 // that err ends a command of lu with.
 func (lu *LogicalUnit) Status(err error) (status byte, sense *SenseError) {
-	switch err {
-	case errReservationConflict:
-		return api.SAM_STAT_RESERVATION_CONFLICT, nil
-	case ErrBusy:
-		return api.SAM_STAT_BUSY, nil
+	if status, ok := plainStatus(err); ok {
+		return status, nil
 	}
 	return api.SAM_STAT_CHECK_CONDITION, lu.Sense(err)
+}
+
+// plainStatus returns the status of an error that ends a command without sense
+// data.
+func plainStatus(err error) (status byte, ok bool) {
+	switch err {
+	case errReservationConflict:
+		return api.SAM_STAT_RESERVATION_CONFLICT, true
+	case errTaskSetFull:
+		return api.SAM_STAT_TASK_SET_FULL, true
+	case ErrBusy, errBusy:
+		return api.SAM_STAT_BUSY, true
+	}
+	return 0, false
 }
 
 // readAt reads from the volume. Damage is told with the LBA of the first block

@@ -51,6 +51,7 @@ type Operation struct {
 type opcode struct {
 	single  *Operation
 	actions *[32]*Operation
+	refused func(t *Task, err error) // nil: nobody wants to know
 }
 
 // access returns the kind of access that a CDB is.
@@ -87,6 +88,14 @@ func (lu *LogicalUnit) Install(code byte, serviceAction int, op Operation) error
 	}
 	oc.actions[serviceAction] = &op
 	return nil
+}
+
+// OnRefusal has fn called whenever the device server ends a command with this
+// operation code before it is executed: for its service action or another field of
+// the CDB, a reservation, a unit attention. Status has what err ends it with. fn
+// must not block. It belongs to the set-up.
+func (lu *LogicalUnit) OnRefusal(code byte, fn func(t *Task, err error)) {
+	lu.opcodes[code].refused = fn
 }
 
 // operation returns the operation that a CDB names.

@@ -58,8 +58,9 @@ func (i *itlNexus) prepare(t *Task) error {
 	return i.enterTaskSet(t)
 }
 
-// execute runs the operation, if it has as much Data-Out as it counts on.
-func (t *Task) execute(ctx context.Context) error {
+// admit is the last check before the operation runs: it has as much Data-Out as
+// it counts on, and nothing has come in between.
+func (t *Task) admit(ctx context.Context) error {
 	have := uint64(len(t.DataOut()))
 	if have < uint64(min(t.Wanted, t.ExpectedOut)) {
 		return errShortDataOut // the transport gave up half-way
@@ -80,7 +81,17 @@ func (t *Task) execute(ctx context.Context) error {
 			return err
 		}
 	}
-	return t.op.Execute(ctx, t)
+	return nil
+}
+
+// refused tells who asked for it that a command ends before it is executed.
+func (t *Task) refused(err error) {
+	if t.LU == nil {
+		return
+	}
+	if fn := t.LU.opcodes[t.OpCode].refused; fn != nil {
+		fn(t, err)
+	}
 }
 
 // passesAttention reports whether a command is run although a unit attention

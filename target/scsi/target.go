@@ -170,6 +170,7 @@ func (tg *Target) Prepare(t *Task) (done bool) {
 		err = itl.prepare(t)
 	}
 	if err != nil {
+		t.refused(err)
 		tg.fail(t, err)
 		return true
 	}
@@ -180,7 +181,13 @@ func (tg *Target) Prepare(t *Task) (done bool) {
 // sense data.
 func (tg *Target) Execute(ctx context.Context, t *Task) {
 	defer t.Leave()
-	if err := t.execute(ctx); err != nil {
+	err := t.admit(ctx)
+	if err != nil {
+		t.refused(err)
+	} else {
+		err = t.op.Execute(ctx, t)
+	}
+	if err != nil {
 		t.DropDataIn()
 		tg.fail(t, err)
 		return
@@ -208,19 +215,8 @@ func (tg *Target) TasksAborted(n *Nexus, lun [8]byte) {
 
 // fail ends t with the status and sense data of err.
 func (tg *Target) fail(t *Task, err error) {
-	switch err {
-	case errReservationConflict:
-		t.Result = api.SAM_STAT_RESERVATION_CONFLICT
-		return
-	case errTaskSetFull:
-		t.Result = api.SAM_STAT_TASK_SET_FULL
-		return
-	case errBusy:
-		t.Result = api.SAM_STAT_BUSY
-		return
-	}
-	if err == ErrBusy {
-		t.Result = api.SAM_STAT_BUSY
+	if status, ok := plainStatus(err); ok {
+		t.Result = status
 		return
 	}
 	format := FixedSense

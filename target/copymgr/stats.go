@@ -1,0 +1,127 @@
+package copymgr
+
+import (
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/gostor/gotgt/pkg/api"
+
+	"odx/target/scsi"
+)
+
+// Stats counts copy commands since the copy manager was made.
+type Stats struct {
+	Since time.Time `json:"since"`
+	// Populated and Written count the commands that did all they were asked to,
+	// Partial those that did some of it.
+	Populated uint64 `json:"populated"`
+	Written   uint64 `json:"written"`
+	Extended  uint64 `json:"extended"`
+	Partial   uint64 `json:"partial"`
+	// PopulatedBytes were represented by tokens, WrittenBytes written with them;
+	// ExtendedBytes were written by EXTENDED COPY.
+	PopulatedBytes uint64 `json:"populated_bytes"`
+	WrittenBytes   uint64 `json:"written_bytes"`
+	ExtendedBytes  uint64 `json:"extended_bytes"`
+	// Aborted counts the operations that were ended from outside.
+	Aborted uint64 `json:"aborted"`
+	// Refused counts the commands that did nothing and ended with CHECK CONDITION
+	// or another bad status, RefusedBy the same by additional sense code
+	// ("23h/07h") or status ("BUSY").
+	Refused   uint64            `json:"refused"`
+	RefusedBy map[string]uint64 `json:"refused_by"`
+	// Recent are the last refusals, the latest first, at most 32.
+	Recent []Refusal `json:"recent_refusals"`
+}
+
+// Refusal says of one command why it did nothing.
+type Refusal struct {
+	Time      time.Time `json:"time"`
+	Command   string    `json:"command"`
+	Initiator string    `json:"initiator"`
+	Target    string    `json:"target"`
+	Volume    string    `json:"volume"`
+	// Sense is the sense data in short, or the status.
+	Sense  string `json:"sense"`
+	Reason string `json:"reason"`
+}
+
+// maxRecent bounds Stats.Recent.
+const maxRecent = 32
+
+// Stats returns the counts of now.
+func (m *Manager) Stats() Stats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.stats
+	s.Since = m.began.UTC()
+	s.RefusedBy = maps.Clone(s.RefusedBy)
+	s.Recent = make([]Refusal, 0, len(m.recent))
+	for i := range m.recent {
+		s.Recent = append(s.Recent, m.recent[(m.next+len(m.recent)-1-i)%len(m.recent)])
+	}
+	return s
+}
+
+// refuse counts a command that ends with sense and tells the log why.
+func (m *Manager) refuse(o origin, sense *scsi.SenseError, cause error) {
+	if cause == nil {
+		cause = sense
+	}
+	m.countRefusal(o, sense.ASC.String(), Refusal{Sense: fmt.Sprintf("%v, %v", sense.Key, sense.ASC), Reason: cause.Error()})
+}
+
+// refuseStatus is refuse for a command that ends with a status without sense data.
+func (m *Manager) refuseStatus(o origin, status byte, cause error) {
+	words := statusWords(status)
+	m.countRefusal(o, words, Refusal{Sense: words, Reason: cause.Error()})
+}
+
+// statusWords returns what SAM-5 5.3.1 calls a status that refuses a command.
+func statusWords(status byte) string {
+	switch status {
+	case api.SAM_STAT_BUSY:
+		return "BUSY"
+	case api.SAM_STAT_RESERVATION_CONFLICT:
+		return "RESERVATION CONFLICT"
+	case api.SAM_STAT_TASK_SET_FULL:
+		return "TASK SET FULL"
+	}
+	return fmt.Sprintf("status %02Xh", status)
+}
+
+// countRefusal counts r, which happened to o, and writes it to the log.
+func (m *Manager) countRefusal(o origin, by string, r Refusal) {
+	r.Time, r.Command, r.Volume = time.Now().UTC(), o.command, o.volume
+	r.Initiator, r.Target = o.nexus.InitiatorName, o.nexus.TargetName
+	m.mu.Lock()
+	m.stats.Refused++
+	m.stats.RefusedBy[by]++
+	if len(m.recent) < maxRecent {
+		m.recent = append(m.recent, r)
+	} else {
+		m.recent[m.next] = r
+		m.next = (m.next + 1) % maxRecent
+	}
+	m.mu.Unlock()
+	m.refusals.log(m.log.WithFields(o.fields()).WithField("sense", r.Sense).WithField("error", r.Reason))
+}
+
+// countCopy counts a command that moved bytes, in full or in part.
+func (m *Manager) countCopy(whole, bytes *uint64, n uint64, partial bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	*bytes += n
+	if partial {
+		m.stats.Partial++
+		return
+	}
+	*whole++
+}
+
+func (m *Manager) countAbort() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stats.Aborted++
+}

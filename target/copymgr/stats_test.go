@@ -1,0 +1,124 @@
+package copymgr
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"odx/target/scsi"
+	"odx/tokens"
+)
+
+// Whoever refuses a copy command, the device server, the copy manager or a
+// logical unit that the copy reaches: the counters and the log have it, with the
+// reason.
+func TestEveryKindOfRefusalIsCountedAndLogged(t *testing.T) {
+	b := start(t, tokens.Limits{})
+	other := b.attach("iqn.2026-11.example:other")
+	token := b.token(t, lunA, rangeOf{0, 8})
+	whole := populateParameters(rangeOf{0, 8})
+	populate := func(n *scsi.Nexus, lun int) answer {
+		return b.send(ctx, n, lun, copyOutCDB(0x10, 9, uint32(len(whole))), whole)
+	}
+	for _, tc := range []struct {
+		what    string
+		do      func() answer
+		command string
+		by      string
+		reason  string
+	}{
+		{"service action", func() answer { return b.send(ctx, b.nexus, lunA, copyOutCDB(0x1D, 0, 0), nil) },
+			"operation code 83h, service action 1Dh", "20h/00h", "ILLEGAL REQUEST"},
+		{"NACA", func() answer {
+			cdb := copyInCDB(0x05, 1, 32)
+			cdb[15] = 4
+			return b.send(ctx, b.nexus, lunA, cdb, nil)
+		}, nameCopyStatusLID4, "24h/00h", "ILLEGAL REQUEST"},
+		{"unit attention", func() answer {
+			n := b.target.Attach(scsi.NexusID{InitiatorName: "iqn.2026-11.example:new", TargetName: b.target.Name(), TargetPortalGroupTag: 1})
+			return populate(n, lunA)
+		}, namePopulateToken, "29h/00h", "UNIT ATTENTION"},
+		{"reservation", func() answer {
+			b.send(ctx, other, lunB, []byte{0x16, 0, 0, 0, 0, 0}, nil)
+			defer b.send(ctx, other, lunB, []byte{0x17, 0, 0, 0, 0, 0}, nil)
+			return b.writeUsing(lunB, 1, writeParameters(token, 0, rangeOf{0, 1}))
+		}, nameWriteUsingToken, "RESERVATION CONFLICT", "reservation conflict"},
+		{"stopped unit", func() answer {
+			b.send(ctx, other, lunB, []byte{0x1B, 0, 0, 0, 0, 0}, nil)
+			defer b.send(ctx, other, lunB, []byte{0x1B, 0, 0, 0, 1, 0}, nil)
+			return populate(b.nexus, lunB)
+		}, namePopulateToken, "04h/02h", "NOT READY"},
+		{"write protection", func() answer { return b.writeUsing(lunRO, 1, writeParameters(token, 0, rangeOf{0, 8})) },
+			nameWriteUsingToken, "27h/00h", "DATA PROTECT"},
+		{"token", func() answer { return b.writeUsing(lunB, 1, writeParameters(make([]byte, 512), 0, rangeOf{0, 1})) },
+			nameWriteUsingToken, "23h/0Ah", tokens.ErrInvalidLength.Error()},
+		{"rule", func() answer {
+			b.manager.rules = Rules{{From: []string{"volume0"}, Deny: true}}
+			defer func() { b.manager.rules = nil }()
+			return populate(b.nexus, lunA)
+		}, namePopulateToken, "20h/02h", errRule.Error()},
+		{"parameter list", func() answer {
+			return b.send(ctx, b.nexus, lunA, copyOutCDB(0x00, 0, 1), []byte{1})
+		}, nameExtendedCopyLID1, "1Ah/00h", errParameters.Error()},
+		{"segment", func() answer {
+			return b.extendedCopy(lunA, 1, lid4Parameters(5, 0, 0, b.cscds(), segmentOf{kind: 2, source: 1, destination: 9, count: 1}))
+		}, nameExtendedCopyLID4, "08h/04h", errNoCSCD.Error()},
+		{"list identifier", func() answer { return b.send(ctx, b.nexus, lunA, copyOutAbortCDB(77), nil) },
+			nameCopyOperationAbort, "24h/00h", errNotRunning.Error()},
+	} {
+		before := b.manager.Stats()
+		b.log.Reset()
+		if a := tc.do(); a.code() == "GOOD" {
+			t.Errorf("%s: GOOD", tc.what)
+		}
+		after := b.manager.Stats()
+		if after.Refused != before.Refused+1 || after.RefusedBy[tc.by] != before.RefusedBy[tc.by]+1 {
+			t.Errorf("%s: counted as %v, was %v", tc.what, after.RefusedBy, before.RefusedBy)
+		}
+		r := after.Recent[0]
+		if r.Command != tc.command || !strings.Contains(r.Reason, tc.reason) || r.Initiator == "" || r.Volume == "" || r.Time.Before(after.Since) {
+			t.Errorf("%s: noted as %+v", tc.what, r)
+		}
+		if line := b.log.String(); !strings.Contains(line, "copy command refused") || !strings.Contains(line, tc.command) || !strings.Contains(line, tc.reason) {
+			t.Errorf("%s: the log has %q", tc.what, line)
+		}
+	}
+}
+
+func copyOutAbortCDB(listID uint32) []byte {
+	cdb := make([]byte, 16)
+	cdb[0], cdb[1] = 0x83, 0x1C
+	binary.BigEndian.PutUint32(cdb[2:], listID)
+	return cdb
+}
+
+// The last refusals are kept, the latest first, and no more of them than said.
+func TestRecentRefusalsAreBounded(t *testing.T) {
+	b := start(t, tokens.Limits{})
+	for i := range 2*maxRecent + 3 {
+		b.rodTokenInformation([]int{lunA, lunB}[i%2], uint32(i), 805)
+	}
+	s := b.manager.Stats()
+	if len(s.Recent) != maxRecent || s.Refused != 2*maxRecent+3 {
+		t.Fatalf("%d of %d refusals", len(s.Recent), s.Refused)
+	}
+	for i, r := range s.Recent {
+		if want := []string{"volume0", "volume1"}[i%2]; r.Volume != want {
+			t.Errorf("refusal %d is of %s, want %s", i, r.Volume, want)
+		}
+		if i > 0 && r.Time.After(s.Recent[i-1].Time) {
+			t.Errorf("refusal %d is later than the one before", i)
+		}
+	}
+	var back Stats
+	text, err := json.Marshal(s)
+	if err == nil {
+		err = json.Unmarshal(text, &back)
+	}
+	if err != nil || !slices.Equal(back.Recent, s.Recent) || !maps.Equal(back.RefusedBy, s.RefusedBy) {
+		t.Errorf("JSON does not bring the same back: %v\n%s", err, text)
+	}
+}
