@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"strings"
@@ -89,7 +90,11 @@ func (lu *LogicalUnit) SerialNumber() string { return hex.EncodeToString(lu.conf
 // one first.
 func (lu *LogicalUnit) Designators() []Designator {
 	naa, eui := lu.NAA(), lu.EUI64()
-	t10 := padded(lu.config.VendorID, 8) + padded(lu.config.ProductID, 16) + lu.SerialNumber()
+	// A CSCD descriptor of EXTENDED COPY has room for 20 bytes (SPC-4 r37 6.4.5.6),
+	// so the vendor specific part is 72 bits of the identity, not product and serial
+	// number. The shortest SCSI name string of a logical unit, "eui." with 16 digits
+	// and an end, has 24 bytes.
+	t10 := padded(lu.config.VendorID, 8) + base64.RawURLEncoding.EncodeToString(lu.config.ID[:9])
 	return []Designator{
 		{codeSetBinary, associationLU, designatorNAA, naa[:]},
 		{codeSetBinary, associationLU, designatorEUI, eui[:]},

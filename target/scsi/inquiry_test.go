@@ -88,11 +88,10 @@ func TestUnitSerialNumberPage(t *testing.T) {
 func TestDeviceIdentificationPage(t *testing.T) {
 	f := newFixture(t)
 	wantHex(t, f.good(inquiryCDB(1, 0x83, 1024), nil), `
-		00 83 00f0
+		00 83 00cc
 		01 03 00 10  6026f640 12345678 9abcdeff edcba987           # NAA 6: 02-6F-64, then the identity
 		01 02 00 10  01234567 89abcdef 026f64fe dcba9876           # EUI-64 based, 16 bytes
-		02 01 00 38  4f44582020202020 5649525455414c2d4449534b20202020
-		             3031323334353637 3839616263646566 6665646362613938 3736353433323130
+		02 01 00 14  4f44582020202020 41534e465a346d727a655f2d            # "ODX     ", "ASNFZ4mrze_-"
 		03 08 00 28  6e61612e 36303236 46363430 31323334 35363738 39414243 44454646
 		             45444342 41393837 00000000                    # "naa.6026F640123456789ABCDEFFEDCBA987"
 		51 94 00 04  00000001                                      # relative target port
