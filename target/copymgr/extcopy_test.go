@@ -166,7 +166,7 @@ func TestDesignators(t *testing.T) {
 			t.Errorf("designator type %d: %s", d.Type, a.code())
 		}
 	}
-	if found < 2 {
+	if found != 3 { // NAA, EUI-64, T10; no SCSI name string can
 		t.Errorf("%d designators fit a descriptor", found)
 	}
 	stranger, err := scsi.NewLogicalUnit(scsi.LUConfig{Volume: b.store.NewVolume("x", unitBytes), ID: [16]byte{99}})
@@ -255,12 +255,27 @@ func TestExtendedCopyParameterChecks(t *testing.T) {
 		{"list id that may be discarded", 0, with(lid1, func(p []byte) { p[1] = 2 << 3 }), "GOOD", ""},
 		{"LU ID TYPE and NUL are ignored", 0, with(lid1, func(p []byte) { p[17] = 0xE0 }), "GOOD", ""},
 		{"STR and PRIORITY are ignored", 0, with(lid1, func(p []byte) { p[1] |= 0x27 }), "GOOD", ""},
-		{"G_SENSE", 1, with(lid4, func(p []byte) { p[15] = 2 }), "F/00/20", ""},
+		{"held data without list id", 0, with(lid1, func(p []byte) { p[0], p[1], p[48] = 0, 3<<3, 0x0D }), "5/26/00", "list 48"},
+		{"held data without list id", 1, with(lid4, func(p []byte) { p[1], p[80] = 3<<3, 0x0D; be.PutUint32(p[20:], 0) }), "5/26/00", "list 80"},
+		{"held data that may be discarded", 0, with(lid1, func(p []byte) { p[1], p[48] = 2<<3, 0x0D }), "GOOD", ""},
 	} {
 		a := b.extendedCopy(lunA, tc.action, tc.parameters)
 		if a.code() != tc.want || a.field() != tc.field {
 			t.Errorf("%s (service action %d): %s %q, want %s %q", tc.name, tc.action, a.code(), a.field(), tc.want, tc.field)
 		}
+	}
+}
+
+// G_SENSE asks for sense data with GOOD status.
+func TestSenseWithGoodStatus(t *testing.T) {
+	b := start(t, tokens.Limits{})
+	s := segmentOf{kind: 2, source: 1, destination: 1, count: 1, destinationLBA: 9}
+	a := b.extendedCopy(lunA, 1, lid4Parameters(1, 0, 2, b.cscds(), s, s))
+	if a.code() != "GOOD" || len(a.sense) != 18 || a.sense[2] != 0x0F || !bytes.Equal(a.sense[12:14], []byte{0, 0x20}) || binary.BigEndian.Uint32(a.sense[8:]) != 2 {
+		t.Errorf("%s, sense % x", a.code(), a.sense)
+	}
+	if a := b.extendedCopy(lunA, 1, lid4Parameters(1, 0, 0, b.cscds(), s, s)); a.code() != "GOOD" || len(a.sense) != 0 {
+		t.Errorf("not asked for: %s, sense % x", a.code(), a.sense)
 	}
 }
 
@@ -285,7 +300,7 @@ func TestFailedSegments(t *testing.T) {
 		segment segmentOf
 		prepare func(b *testbed)
 		want    string
-		field   uint16
+		field   int    // in the segment descriptor; negative: in the parameter list
 		third   []byte // 0: from the source, 1: from the destination; status; sense key; ASC; ASCQ
 	}{
 		{"CSCD id without descriptor", segmentOf{kind: 2, count: 1, destination: 9}, nil, "A/08/04", 6, nil},
@@ -295,16 +310,18 @@ func TestFailedSegments(t *testing.T) {
 		{"destination outside", segmentOf{kind: 2, count: 2, destinationLBA: unitBlocks - 1}, nil, "A/0D/02", 20, nil},
 		{"LBA that overflows", segmentOf{kind: 2, count: 2, destinationLBA: 1<<64 - 1}, nil, "A/0D/02", 20, nil},
 		{"bytes outside", segmentOf{kind: 0x0A, count: 512, sourceLBA: unitBlocks - 1, sourceOffset: 1}, nil, "A/0D/02", 12, nil},
-		{"write protected destination", segmentOf{kind: 2, count: 1, destination: 3}, nil, "A/0D/01", 6, []byte{1, 2, 7, 0x27, 0}},
-		{"reserved source", segmentOf{kind: 2, count: 1, source: 1}, func(b *testbed) { reserve(b, lunB) }, "A/0D/01", 4, []byte{0, 0x18}},
-		{"reserved destination", segmentOf{kind: 2, count: 8, destination: 1}, func(b *testbed) { reserve(b, lunB) }, "A/0D/01", 6, []byte{1, 0x18}},
-		{"stopped source", segmentOf{kind: 2, count: 1, source: 1}, func(b *testbed) { stop(b, lunB) }, "A/0D/01", 4, []byte{0, 2, 2, 0x04, 0x02}},
-		{"verification of a stopped unit", segmentOf{kind: 7, flags: 1, source: 1}, func(b *testbed) { stop(b, lunB) }, "A/0D/01", 4, []byte{0, 2, 2, 0x04, 0x02}},
-		{"store is full", segmentOf{kind: 2, count: 1, destinationLBA: 9}, func(b *testbed) { b.failFrom(2, "Map", backstore.ErrNoSpace) }, "A/0D/01", 6, []byte{1, 2, 7, 0x27, 0x07}},
-		{"damaged source", segmentOf{kind: 2, count: 1, destinationLBA: 9}, func(b *testbed) { b.failFrom(2, "Snapshot", backstore.ErrCorrupt) }, "A/0D/01", 4, []byte{0, 2, 3, 0x11, 0}},
+		{"write protected destination", segmentOf{kind: 2, count: 1, destination: 3}, nil, "A/0D/01", -112, []byte{1, 2, 7, 0x27, 0}},
+		{"reserved source", segmentOf{kind: 2, count: 1, source: 1}, func(b *testbed) { reserve(b, lunB) }, "A/0D/01", -48, []byte{0, 0x18}},
+		{"reserved destination", segmentOf{kind: 2, count: 8, destination: 1}, func(b *testbed) { reserve(b, lunB) }, "A/0D/01", -48, []byte{1, 0x18}},
+		{"stopped source", segmentOf{kind: 2, count: 1, source: 1}, func(b *testbed) { stop(b, lunB) }, "A/0D/01", -48, []byte{0, 2, 2, 0x04, 0x02}},
+		{"verification of a stopped unit", segmentOf{kind: 7, flags: 1, source: 1}, func(b *testbed) { stop(b, lunB) }, "A/0D/01", -48, []byte{0, 2, 2, 0x04, 0x02}},
+		{"store is full", segmentOf{kind: 2, count: 1, destinationLBA: 9}, func(b *testbed) { b.failFrom(2, "Map", backstore.ErrNoSpace) }, "A/0D/01", -16, []byte{1, 2, 7, 0x27, 0x07}},
+		{"damaged source", segmentOf{kind: 2, count: 1, destinationLBA: 9}, func(b *testbed) { b.failFrom(2, "Snapshot", backstore.ErrCorrupt) }, "A/0D/01", -16, []byte{0, 2, 3, 0x11, 0}},
 		{"forbidden by a rule", segmentOf{kind: 2, count: 8, destination: 1}, func(b *testbed) {
 			b.manager.rules = Rules{{To: []string{"volume1"}, Deny: true}}
-		}, "A/0D/02", 6, nil},
+		}, "A/0D/02", -48, nil},
+		{"the logical unit itself is full", segmentOf{kind: 2, count: 1, source: 0xFFFF, destination: 0xFFFF, destinationLBA: 9},
+			func(b *testbed) { b.failFrom(2, "Map", backstore.ErrNoSpace) }, "A/0D/01", 6, []byte{1, 2, 7, 0x27, 0x07}},
 	} {
 		b := start(t, tokens.Limits{})
 		b.fill(t, lunA, 1)
@@ -319,14 +336,24 @@ func TestFailedSegments(t *testing.T) {
 		if n := binary.BigEndian.Uint16(a.sense[10:]); n != 1 {
 			t.Errorf("%s: segment %d", tc.name, n)
 		}
-		if field := binary.BigEndian.Uint16(a.sense[16:]); a.sense[15] != 0xA0 || field != tc.field {
+		field := int(binary.BigEndian.Uint16(a.sense[16:]))
+		if a.sense[15]&0x20 == 0 {
+			field = -field
+		}
+		if a.sense[15]&^0x20 != 0x80 || field != tc.field {
 			t.Errorf("%s: segment pointer %02X %d, want %d", tc.name, a.sense[15], field, tc.field)
 		}
 		wantForwarded(t, tc.name, a.sense, tc.third)
 		if p := b.copyIn(lunA, 0x04, 7, 255).data; p[56] != 0x02 || !bytes.Equal(p[60:], a.sense) || int(binary.BigEndian.Uint16(p[58:])) != len(a.sense) {
 			t.Errorf("%s: failure details % x", tc.name, p)
 		}
-		if p := b.copyIn(lunA, 0x00, 7, 255).data; p[4] != 0x02 || p[6] != 1 || binary.BigEndian.Uint32(p[8:]) != 512 {
+		if p := b.copyIn(lunA, 0x04, 7, 255).data; !bytes.Equal(p, make([]byte, 4)) {
+			t.Errorf("%s: the failure details again: % x", tc.name, p)
+		}
+		if p := b.copyStatus(lunA, 7, 255).data; p[5] != 0x02 || p[25] != 2 {
+			t.Errorf("%s: status (LID4) % x", tc.name, p)
+		}
+		if p := b.copyIn(lunA, 0x00, 7, 255).data; p[4] != 0x02 || p[6] != 2 || binary.BigEndian.Uint32(p[8:]) != 512 {
 			t.Errorf("%s: status % x", tc.name, p)
 		}
 	}

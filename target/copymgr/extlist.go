@@ -57,15 +57,14 @@ type copyList struct {
 	listID     uint32
 	identified bool // LIST ID USAGE is not 11b
 	immediate  bool
-	// generateSense asks for CHECK CONDITION with sense key COMPLETED where the
-	// status would be GOOD.
+	// generateSense asks for sense data with GOOD status.
 	generateSense bool
 	cscds         []cscd
 	firstCSCD     int // id of cscds[0]
 	segments      []segment
 }
 
-// cscd is an identification CSCD descriptor (SPC-4 r37 6.4.6.4).
+// cscd is an identification CSCD descriptor (SPC-4 r37 6.4.5.6).
 type cscd struct {
 	at          int // offset in the parameter list
 	deviceType  byte
@@ -174,7 +173,15 @@ func (l *copyList) parseDescriptors(p []byte, n listLengths) error {
 	if err := l.parseCSCDs(p, n.header, n.cscds); err != nil {
 		return err
 	}
-	return l.parseSegments(p[:n.header+n.cscds+n.segments], n.header+n.cscds)
+	if err := l.parseSegments(p[:n.header+n.cscds+n.segments], n.header+n.cscds); err != nil {
+		return err
+	}
+	for i := range l.segments {
+		if s := &l.segments[i]; s.kind == segmentBlockToBlockHold && !l.identified {
+			return scsi.InvalidFieldInParameterList(s.at, scsi.WholeField) // nobody could ask for what is held
+		}
+	}
+	return nil
 }
 
 func (l *copyList) parseCSCDs(p []byte, at, length int) error {

@@ -22,9 +22,12 @@ func checkFuzzedList(t *testing.T, l *copyList, listLength int) {
 			t.Errorf("%+v", s)
 		}
 		for _, carried := range []int64{0, 511, 4095} {
-			fit := fitBlocks(&s, carried, 512, 4096)
-			if fit.read < 0 || fit.write < 0 || fit.rest < 0 || carried+fit.read != fit.write+fit.rest {
-				t.Errorf("%+v: %+v", s, fit)
+			for _, source := range []int64{0, carried / 2, carried} {
+				fit := fitBlocks(&s, source, carried-source, 512, 4096)
+				if min(fit.read, fit.write, fit.processed, fit.restSource, fit.restDestination) < 0 ||
+					carried+fit.read != fit.write+fit.restDestination+fit.restSource {
+					t.Errorf("%+v: %+v", s, fit)
+				}
 			}
 		}
 	}

@@ -38,10 +38,11 @@ func (r *report) receiveCopyStatusLID1() []byte {
 }
 
 // failureDetails returns the parameter data of RECEIVE COPY FAILURE
-// DETAILS(LID1) (SPC-4 r37 6.22): nothing for an operation that did not fail.
+// DETAILS(LID1) (SPC-4 r37 6.23): nothing for an operation that did not fail, or
+// whose details were told already.
 func (r *report) failureDetails() []byte {
 	be := binary.BigEndian
-	if r.completion == statusGood {
+	if r.completion == statusGood || r.detailsTold {
 		return make([]byte, 4)
 	}
 	p := make([]byte, 60)

@@ -14,7 +14,8 @@ import (
 type reached struct {
 	*unit
 	nexus     *scsi.Nexus
-	pad       bool  // PAD of the CSCD descriptor
+	cscd      int   // offset of the CSCD descriptor in the parameter list; 0: none
+	pad       bool  // PAD of it
 	protected error // why the initiator may not write, nil if it may
 }
 
@@ -71,7 +72,7 @@ func (x *extendedCopy) search(id uint16) (*reached, *segmentError) {
 	}
 	c := &x.list.cscds[i]
 	if c.deviceType != 0 {
-		return nil, &segmentError{asc: ascIncorrectCopyTargetType, err: fmt.Errorf("CSCD %d: peripheral device type %02Xh", id, c.deviceType)}
+		return nil, &segmentError{asc: ascIncorrectCopyTargetType, cscd: c.at, err: fmt.Errorf("CSCD %d: peripheral device type %02Xh", id, c.deviceType)}
 	}
 	for _, u := range x.units {
 		if !hasDesignator(u.lu, c.designator) {
@@ -82,12 +83,12 @@ func (x *extendedCopy) search(id uint16) (*reached, *segmentError) {
 			break
 		}
 		if c.blockLength != 0 && c.blockLength != u.lu.LogicalBlockLength() {
-			return nil, &segmentError{asc: ascCopyTargetNotReachable,
+			return nil, &segmentError{asc: ascCopyTargetNotReachable, cscd: c.at,
 				err: fmt.Errorf("CSCD %d says blocks of %d bytes, volume %s has blocks of %d", id, c.blockLength, u.volume, u.lu.LogicalBlockLength())}
 		}
-		return &reached{unit: u, nexus: nexus, pad: c.pad}, nil
+		return &reached{unit: u, nexus: nexus, cscd: c.at, pad: c.pad}, nil
 	}
-	return nil, &segmentError{asc: ascUnreachableCopyTarget, err: fmt.Errorf("CSCD %d: %w: % x", id, errUnreachable, c.designator.ID)}
+	return nil, &segmentError{asc: ascUnreachableCopyTarget, cscd: c.at, err: fmt.Errorf("CSCD %d: %w: % x", id, errUnreachable, c.designator.ID)}
 }
 
 // hasDesignator reports whether d designates lu itself, in one of the ways that

@@ -60,44 +60,60 @@ func (u *unit) executeReceiveRODTokenInformation(_ context.Context, t *scsi.Task
 	return nil
 }
 
+// executeReceiveCopyDataLID1 is RECEIVE COPY DATA(LID1) (SPC-4 r37 6.21): the held
+// data, once.
 func (u *unit) executeReceiveCopyDataLID1(_ context.Context, t *scsi.Task) error {
-	return u.receiveCopyData(t, nameCopyDataLID1, listIDOfLID1(t.CDB()))
-}
-
-func (u *unit) executeReceiveCopyDataLID4(_ context.Context, t *scsi.Task) error {
-	return u.receiveCopyData(t, nameCopyDataLID4, listIDOfLID4(t.CDB()))
-}
-
-// receiveCopyData is RECEIVE COPY DATA (SPC-4 r37 6.20, 6.21): the held data,
-// once.
-func (u *unit) receiveCopyData(t *scsi.Task, name string, listID uint32) error {
-	r, err := u.retrieveFinished(t, name, listID)
+	listID := listIDOfLID1(t.CDB())
+	r, err := u.retrieveFinished(t, nameCopyDataLID1, listID)
 	if err != nil {
 		return err
 	}
-	data := binary.BigEndian.AppendUint32(nil, uint32(len(r.held)))
-	if deliver(t, append(data, r.held...)) {
+	u.deliverHeld(t, listID, r.receiveCopyDataLID1())
+	return nil
+}
+
+// executeReceiveCopyDataLID4 is RECEIVE COPY DATA(LID4) (SPC-4 r37 6.20): the same
+// with the status, of an operation that runs, too.
+func (u *unit) executeReceiveCopyDataLID4(_ context.Context, t *scsi.Task) error {
+	listID := listIDOfLID4(t.CDB())
+	r, err := u.retrieve(t, nameCopyDataLID4, listID)
+	if err != nil {
+		return err
+	}
+	u.deliverHeld(t, listID, r.receiveCopyDataLID4())
+	return nil
+}
+
+// deliverHeld makes p the Data-In, and drops the held data in it once it was
+// delivered.
+func (u *unit) deliverHeld(t *scsi.Task, listID uint32, p []byte) {
+	if deliver(t, p) {
 		u.operations.change(owner{u.lu, t.Nexus}, listID, func(r *report) {
 			r.heldDiscarded = r.heldDiscarded || len(r.held) > 0
 			r.held = nil
 		})
 	}
-	return nil
 }
 
 // executeReceiveCopyFailureDetails is RECEIVE COPY FAILURE DETAILS(LID1) (SPC-4
-// r37 6.22).
+// r37 6.23): those of an EXTENDED COPY(LID1), once.
 func (u *unit) executeReceiveCopyFailureDetails(_ context.Context, t *scsi.Task) error {
-	r, err := u.retrieveFinished(t, nameFailureDetails, listIDOfLID1(t.CDB()))
+	listID := listIDOfLID1(t.CDB())
+	r, err := u.retrieveFinished(t, nameFailureDetails, listID)
 	if err != nil {
 		return err
 	}
-	deliver(t, r.failureDetails())
+	if r.serviceAction != actionExtendedCopyLID1 {
+		return u.refuseListID(t, nameFailureDetails, errNoReport)
+	}
+	if deliver(t, r.failureDetails()) {
+		u.operations.change(owner{u.lu, t.Nexus}, listID, func(r *report) { r.detailsTold = true })
+	}
 	return nil
 }
 
 // executeReceiveCopyOperatingParameters is RECEIVE COPY OPERATING PARAMETERS
-// (SPC-4 r37 6.23).
+// (SPC-4 r37 6.22).
 func (u *unit) executeReceiveCopyOperatingParameters(_ context.Context, t *scsi.Task) error {
 	t.SetDataIn(u.limits.operatingParameters(), parameterListLength(t.CDB()))
 	return nil

@@ -22,9 +22,17 @@ func TestHeldData(t *testing.T) {
 	if p := b.copyIn(lunA, 0x00, 3, 255).data; p[4] != 0x01 || p[6] != 3 || p[7] != 0 || binary.BigEndian.Uint32(p[8:]) != 8*512 {
 		t.Errorf("status % x", p)
 	}
-	// The LID4 form asks for the same operation.
-	if p := b.send(ctx, b.nexus, lunA, copyInCDB(0x06, 3, 4096), nil).data; !bytes.Equal(p[4:], want) {
-		t.Errorf("held data of %d bytes", len(p)-4)
+	// The LID4 form asks for the same operation, and has its status, too.
+	status := b.copyStatus(lunA, 3, 255).data
+	p := b.send(ctx, b.nexus, lunA, copyInCDB(0x06, 3, 4096), nil).data
+	if int(binary.BigEndian.Uint32(p)) != len(p)-4 || !bytes.Equal(p[4:32], status[4:]) {
+		t.Errorf("held data begins with % x, the status is % x", p[:32], status)
+	}
+	if binary.BigEndian.Uint32(p[32:]) != 1536 || !bytes.Equal(p[36:], want) {
+		t.Errorf("held data of %d bytes", len(p)-36)
+	}
+	if p := b.send(ctx, b.nexus, lunA, copyInCDB(0x06, 3, 4096), nil).data; len(p) != 36 || p[5] != 0x81 || binary.BigEndian.Uint32(p[32:]) != 0 {
+		t.Errorf("held data again: % x", p)
 	}
 	if p := b.copyIn(lunA, 0x01, 3, 4096).data; len(p) != 4 || binary.BigEndian.Uint32(p) != 0 {
 		t.Errorf("held data again: %d bytes", len(p))
@@ -35,13 +43,16 @@ func TestHeldData(t *testing.T) {
 	if a := b.copyIn(lunA, 0x00, 3, 255); a.code() != "5/24/00" {
 		t.Errorf("the status was told, and is told again: %s", a.code())
 	}
-	// More than is held.
+	// More than is held: the latest is kept.
 	large := segmentOf{kind: 0x0D, count: 1000, destinationLBA: 1024}
-	if a := b.extendedCopy(lunA, 0, lid1Parameters(4, 0, b.cscds(), large, large)); a.code() != "GOOD" {
+	small := segmentOf{kind: 0x0D, count: 100, sourceLBA: 900, destinationLBA: 1024}
+	if a := b.extendedCopy(lunA, 0, lid1Parameters(4, 0, b.cscds(), large, small)); a.code() != "GOOD" {
 		t.Fatal(a.code())
 	}
-	if p := b.copyIn(lunA, 0x01, 4, 1<<20).data; len(p) != 4+maxHeldData {
-		t.Errorf("%d bytes held", len(p)-4)
+	want = append(bytes.Clone(data[:1000*512]), data[900*512:1000*512]...)
+	want = want[len(want)-maxHeldData:]
+	if p := b.send(ctx, b.nexus, lunA, copyInCDB(0x06, 4, 1<<20), nil).data; p[5] != 0x81 || !bytes.Equal(p[36:], want) {
+		t.Errorf("%d bytes held, status %02Xh, the latest: %v", len(p)-36, p[5], bytes.Equal(p[36:], want))
 	}
 	for id := range byte(maxHolding + 1) {
 		b.extendedCopy(lunA, 0, lid1Parameters(100+id, 0, b.cscds(), copies[0]))

@@ -28,26 +28,50 @@ const (
 type segmentError struct {
 	asc   scsi.ASC
 	field int // in the segment descriptor; 0: none
+	// cscd is where in the parameter list the CSCD descriptor of the logical unit
+	// is that cannot be reached; 0 for another error, or where none describes it.
+	cscd int
 	// third says which logical unit failed, and err with what.
 	third side
 	err   error
 }
 
 // sense returns the sense data of a copy that ended at segment s (SPC-4 r37
-// 6.4.4): COPY ABORTED with the segment's number, a pointer into its descriptor,
-// and the status and sense data of the logical unit that failed.
+// 5.17.7.4): COPY ABORTED with the segment's number, a pointer to the CSCD
+// descriptor of the logical unit that failed, or else into the segment descriptor,
+// and the status and sense data of that logical unit.
 func (e *segmentError) sense(x *extendedCopy, s *segment) *scsi.SenseError {
 	const sksv, segmentPointer = 0x80, 0x20
 	sense := scsi.NewSense(scsi.KeyCopyAborted, e.asc)
 	sense.CommandSpecific, sense.HasCommandSpecific = uint64(s.number), true
-	sense.SenseKeySpecific[0] = sksv | segmentPointer
-	binary.BigEndian.PutUint16(sense.SenseKeySpecific[1:], uint16(e.field))
+	pointer, flags := e.field, byte(sksv|segmentPointer)
+	if at := e.failedCSCD(x, s); at > 0 {
+		pointer, flags = at, sksv
+	}
+	sense.SenseKeySpecific[0] = flags
+	binary.BigEndian.PutUint16(sense.SenseKeySpecific[1:], uint16(pointer))
 	if e.third != neither {
 		status, third := x.lu.Status(e.err)
 		sense.Forwarded = &scsi.ForwardedSense{Status: status, Sense: third, Destination: e.third == fromDestination}
 	}
 	sense.Err = e.err
 	return sense
+}
+
+// failedCSCD is where in the parameter list the descriptor of the logical unit is
+// that failed; 0 when none describes it.
+func (e *segmentError) failedCSCD(x *extendedCopy, s *segment) int {
+	id := s.source
+	switch e.third {
+	case neither:
+		return e.cscd
+	case fromDestination:
+		id = s.destination
+	}
+	if r := x.resolved[id].reached; r != nil {
+		return r.cscd
+	}
+	return 0
 }
 
 // sourceFailed and destinationFailed are THIRD PARTY DEVICE FAILURE.

@@ -50,9 +50,11 @@ type report struct {
 	segments      uint16 // SEGMENTS PROCESSED
 	// delay is when to ask again, while the operation runs.
 	delay time.Duration
-	// held is for RECEIVE COPY DATA; heldDiscarded says that there was something.
+	// held is for RECEIVE COPY DATA; heldDiscarded says that there was more.
 	held          []byte
 	heldDiscarded bool
+	// detailsTold says that the details of a failure were told.
+	detailsTold bool
 	// token is told once.
 	token *tokens.Token
 }
@@ -75,7 +77,7 @@ func (r *report) conclude(err, cause error) {
 		if r.status == 0 {
 			r.status = copyDone
 		}
-	case r.transferCount > 0:
+	case r.transferCount > 0 && r.units == unitsDestinationBlocks:
 		r.status, r.completion = copyDoneWithResidual, statusCheckCondition
 	default:
 		r.status, r.completion = copyDoneWithErrors, statusCheckCondition
@@ -86,6 +88,29 @@ func (r *report) conclude(err, cause error) {
 // (SPC-4 r37 6.24).
 func (r *report) receiveCopyStatusLID4() []byte {
 	p := r.header()
+	binary.BigEndian.PutUint32(p, uint32(len(p)-4))
+	return p
+}
+
+// receiveCopyDataLID1 returns the parameter data of RECEIVE COPY DATA(LID1) (SPC-4
+// r37 6.21).
+func (r *report) receiveCopyDataLID1() []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(r.held))), r.held...)
+}
+
+// receiveCopyDataLID4 returns the parameter data of RECEIVE COPY DATA(LID4) (SPC-4
+// r37 6.20): the status, and what is held of an operation without errors.
+func (r *report) receiveCopyDataLID4() []byte {
+	const heldDataDiscarded = 0x80
+	p, held := r.header(), r.held
+	if r.heldDiscarded {
+		p[5] |= heldDataDiscarded
+	}
+	if r.status != copyDone && r.status != copyDoneWithResidual {
+		held = nil
+	}
+	p = binary.BigEndian.AppendUint32(p, uint32(len(held)))
+	p = append(p, held...)
 	binary.BigEndian.PutUint32(p, uint32(len(p)-4))
 	return p
 }

@@ -215,7 +215,7 @@ func seconds(d time.Duration) uint32 {
 }
 
 // operatingParameters returns the parameter data of RECEIVE COPY OPERATING
-// PARAMETERS (SPC-4 r37 6.23), which says what VPD page 8Fh says.
+// PARAMETERS (SPC-4 r37 6.22), which says what VPD page 8Fh says.
 func (c *copyLimits) operatingParameters() []byte {
 	be := binary.BigEndian
 	list := supportedDescriptorTypes()

@@ -96,6 +96,11 @@ func TestGoldenOut(t *testing.T) {
 			task.st.SetSense(senseInvalidCDB.fixed())
 			task.queueResponse()
 		}},
+		"out-response-good-sense": {false, func(c *conn) {
+			task := c.newTask(commandPDU(bitWrite, 512), ahsInfo{})
+			task.st.SetSense(senseInvalidCDB.fixed())
+			task.queueResponse()
+		}},
 		"out-response-overflow": {false, func(c *conn) {
 			task := c.newTask(commandPDU(bitWrite, 512), ahsInfo{})
 			task.st.Wanted, task.out.r2tSN = 1024, 2

@@ -203,7 +203,7 @@ func (t *task) response(dataSN uint32, flag byte, count uint32) *outPDU {
 		p.bhs[3] = statusCheckCondition
 		sense = t.st.FormatSense(scsi.SenseKey(t.failure.key), scsi.ASC(t.failure.asc)<<8|scsi.ASC(t.failure.ascq))
 	}
-	if p.bhs[3] == statusCheckCondition && len(sense) > 0 {
+	if (p.bhs[3] == statusCheckCondition || p.bhs[3] == statusGood) && len(sense) > 0 {
 		binary.BigEndian.PutUint16(p.small[:], uint16(len(sense)))
 		n := copy(p.small[2:], sense)
 		p.data = p.small[:2+n]

@@ -149,6 +149,13 @@ func (t *Task) FormatSense(key SenseKey, asc ASC) []byte {
 	return NewSense(key, asc).AppendSense(nil, format)
 }
 
+// SetGoodSense has the command end with GOOD status and sense data, which a
+// command can ask for (G_SENSE of EXTENDED COPY(LID4)).
+func (t *Task) SetGoodSense(sense *SenseError) {
+	var buf [64]byte
+	t.SetSense(sense.AppendSense(buf[:0], t.LU.senseFormat()))
+}
+
 // SetSense sets the sense data of the command; sense longer than 252 bytes is
 // cut.
 func (t *Task) SetSense(sense []byte) {

@@ -1,0 +1,205 @@
+package copymgr
+
+import (
+	"context"
+	"errors"
+	"math"
+
+	"odx/target/scsi"
+	"odx/tokens"
+)
+
+// move is the data of one segment on its way.
+type move struct {
+	*extendedCopy
+	op                  *operation
+	source, destination *reached
+}
+
+// extent is a range of a logical unit in bytes.
+type extent struct{ offset, length int64 }
+
+// within returns the range of length bytes from byte skip behind block lba.
+func within(r *reached, lba, skip, length uint64) (extent, bool) {
+	size := r.lu.Blocks() * uint64(r.lu.LogicalBlockLength())
+	if lba > r.lu.Blocks() {
+		return extent{}, false
+	}
+	first := lba*uint64(r.lu.LogicalBlockLength()) + skip
+	if first > size || length > size-first || size > math.MaxInt64 {
+		return extent{}, false
+	}
+	return extent{int64(first), int64(length)}, true
+}
+
+// extents checks the ranges of a segment.
+func (m *move) extents(s *segment, read, write uint64) (from, to extent, failed *segmentError) {
+	limit := uint64(min(m.source.limits.maxSegment, m.destination.limits.maxSegment))
+	if max(read, write) > limit {
+		return from, to, &segmentError{asc: scsi.ASCInvalidFieldInParameterList, field: fieldSegmentCount, err: errTooLong}
+	}
+	from, ok := within(m.source, s.sourceLBA, uint64(s.sourceOffset), read)
+	if !ok {
+		return from, to, &segmentError{asc: ascCopyTargetNotReachable, field: fieldSegmentSourceLBA, err: errOutside}
+	}
+	if to, ok = within(m.destination, s.destinationLBA, uint64(s.destinationOffset), write); !ok {
+		return from, to, &segmentError{asc: ascCopyTargetNotReachable, field: fieldSegmentDestLBA, err: errOutside}
+	}
+	return from, to, nil
+}
+
+// bytes is segment type 0Ah: from and to any byte.
+func (m *move) bytes(ctx context.Context, s *segment) *segmentError {
+	from, to, failed := m.extents(s, uint64(s.count), uint64(s.count))
+	if failed != nil {
+		return failed
+	}
+	m.begin(to.length)
+	return m.copy(ctx, from.offset, to.offset, from.length)
+}
+
+// begin notes what the segment is to write.
+func (m *move) begin(length int64) {
+	m.current.length, m.current.block = length, int64(m.destination.lu.LogicalBlockLength())
+}
+
+// blocks is segment types 02h and 0Dh: whole blocks on both sides. Where the
+// blocks of the two differ, data can remain that fills no block; CAT and PAD say
+// what becomes of it (SPC-4 r37 5.17.7.2).
+func (m *move) blocks(ctx context.Context, s *segment) *segmentError {
+	source, destination := int64(m.source.lu.LogicalBlockLength()), int64(m.destination.lu.LogicalBlockLength())
+	carriedSource := int64(m.carriedSource)
+	carriedDestination := int64(len(m.carry)) - carriedSource
+	fit := fitBlocks(s, carriedSource, carriedDestination, source, destination)
+	pad, failed := m.padding(s, fit)
+	if failed != nil {
+		return failed
+	}
+	write := fit.write
+	if pad {
+		write += destination
+	}
+	from, to, failed := m.extents(s, uint64(fit.read), uint64(write))
+	if failed != nil {
+		return failed
+	}
+	m.begin(write)
+	rest, failed := m.fill(ctx, from, extent{to.offset, fit.write})
+	if failed != nil {
+		return failed
+	}
+	if s.kind == segmentBlockToBlockHold {
+		if failed := m.hold(ctx, to.offset, fit, carriedDestination, rest); failed != nil {
+			return failed
+		}
+	}
+	if pad {
+		last := make([]byte, destination)
+		copy(last, rest[:fit.restDestination])
+		if err := m.destination.bytes().WriteAt(ctx, last, to.offset+fit.write); err != nil {
+			return destinationFailed(err)
+		}
+		m.op.progress.transferred.Add(uint64(len(last)))
+	}
+	m.keep(s, fit, rest)
+	return nil
+}
+
+// padding decides whether the last destination data is filled up with zeros, or
+// that the segment is inexact.
+func (m *move) padding(s *segment, fit fitting) (pad bool, failed *segmentError) {
+	inexact := &segmentError{asc: ascUnexpectedInexactSegment, field: fieldSegmentCount, err: errInexact}
+	switch {
+	case s.concatenate || fit.restSource+fit.restDestination == 0:
+		return false, nil
+	case m.destination.pad && fit.restDestination > 0:
+		if s.countDestination {
+			return false, inexact // there are as many blocks as there may be
+		}
+		return true, nil
+	case m.destination.pad || m.source.pad:
+		return false, nil
+	}
+	return false, inexact
+}
+
+// keep keeps of rest what is there for the next segment.
+func (m *move) keep(s *segment, fit fitting, rest []byte) {
+	m.carry, m.carriedSource = nil, 0
+	switch {
+	case s.concatenate:
+		m.carry, m.carriedSource = rest, int(fit.restSource)
+	case m.destination.pad && !m.source.pad:
+		m.carry, m.carriedSource = rest[fit.restDestination:], int(fit.restSource)
+	}
+}
+
+// fitting is how the bytes of a segment fall into blocks.
+type fitting struct {
+	read  int64 // from the source, whole blocks
+	write int64 // to the destination, whole blocks
+	// processed is what becomes destination data, of the residual source data
+	// first, of what is read then.
+	processed int64
+	// What is left, in this order: destination data that was not written, and
+	// source data that was not processed.
+	restDestination, restSource int64
+}
+
+// fitBlocks says how a segment behaves that finds so much residual data.
+func fitBlocks(s *segment, carriedSource, carriedDestination, sourceBlock, destinationBlock int64) fitting {
+	f := fitting{processed: int64(s.count) * sourceBlock}
+	if s.countDestination {
+		f.write = int64(s.count) * destinationBlock
+		f.processed = max(f.write-carriedDestination, 0)
+	} else {
+		f.write = (carriedDestination + f.processed) / destinationBlock * destinationBlock
+	}
+	f.read = (max(f.processed-carriedSource, 0) + sourceBlock - 1) / sourceBlock * sourceBlock
+	f.restDestination = carriedDestination + f.processed - f.write
+	f.restSource = carriedSource + f.read - f.processed
+	return f
+}
+
+// fill writes what was carried and then the source to the destination, and
+// returns what is left over.
+func (m *move) fill(ctx context.Context, from, to extent) ([]byte, *segmentError) {
+	carried := m.carry[:min(int64(len(m.carry)), to.length)]
+	rest := append([]byte(nil), m.carry[len(carried):]...)
+	if len(carried) > 0 {
+		if err := m.destination.bytes().WriteAt(ctx, carried, to.offset); err != nil {
+			return nil, destinationFailed(err)
+		}
+		m.op.progress.transferred.Add(uint64(len(carried)))
+		to.offset, to.length = to.offset+int64(len(carried)), to.length-int64(len(carried))
+	}
+	if failed := m.copy(ctx, from.offset, to.offset, to.length); failed != nil {
+		return nil, failed
+	}
+	if n := from.length - to.length; n > 0 {
+		p := make([]byte, n)
+		if err := m.source.bytes().ReadAt(ctx, p, from.offset+to.length); err != nil {
+			return nil, sourceFailed(err)
+		}
+		rest = append(rest, p...)
+	}
+	return rest, nil
+}
+
+// copy moves length bytes: by mapping where both ends are in the store and lie
+// alike to its blocks.
+func (m *move) copy(ctx context.Context, from, to, length int64) *segmentError {
+	err := m.tokens.Copy(ctx, m.source.bytes(), from, m.destination.bytes(), to, length, func(n int64) {
+		m.op.progress.advance(uint64(n))
+	})
+	if err == nil && length > 0 && m.destination.lu.WriteThrough() {
+		err = m.destination.lu.Volume().Flush(ctx)
+	}
+	if err == nil {
+		return nil
+	}
+	if read, ok := errors.AsType[*tokens.SourceError](err); ok {
+		return sourceFailed(read.Err)
+	}
+	return destinationFailed(err)
+}
