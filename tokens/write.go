@@ -29,6 +29,10 @@ type WriteOptions struct {
 	// Requester is who asks. Whether it may write to the destination is for the
 	// caller to check.
 	Requester Requester
+	// Moved, if set, is called with the bytes of each step, and the write goes on
+	// to its end however long that takes: one use of the token, whose end is a
+	// matter of policy.
+	Moved func(n int64)
 }
 
 // Completion is what an offload write does with its token in the end.
@@ -63,7 +67,7 @@ func (m *Manager) offloadWrite(ctx context.Context, t *Token, offset int64, dst 
 	if err := t.checkLength(); err != nil {
 		return 0, err
 	}
-	w := writer{ctx: ctx, dst: dst.Volume, block: int64(dst.BlockLength), end: time.Now().Add(m.limits.CallTime)}
+	w := writer{ctx: ctx, dst: dst.Volume, block: int64(dst.BlockLength), end: time.Now().Add(m.limits.CallTime), moved: o.Moved}
 	if _, err := sumRanges(dst.Volume.Size(), dst.BlockLength, ranges); err != nil {
 		return 0, err
 	}
@@ -97,6 +101,8 @@ type writer struct {
 	target mapTarget // dst, if bytes can be mapped to it
 	block  int64
 	end    time.Time
+	moved  func(n int64) // nil: end counts
+	pace   Pace
 
 	src     Snapshot
 	pos     int64 // next byte of src
@@ -106,7 +112,7 @@ type writer struct {
 func (w *writer) write(ranges []backstore.Range) (int64, error) {
 	var done int64
 	for _, r := range ranges {
-		if done > 0 && r.Length > 0 && time.Now().After(w.end) {
+		if done > 0 && r.Length > 0 && w.late() {
 			w.stopped = true
 			break
 		}
@@ -130,7 +136,7 @@ func (w *writer) writeRange(r backstore.Range) (int64, error) {
 		if err != nil {
 			return done, err
 		}
-		if done < whole && (n == 0 || time.Now().After(w.end)) {
+		if done < whole && (n == 0 || w.late()) {
 			w.stopped = true
 			return done, nil
 		}
@@ -147,11 +153,34 @@ func (w *writer) writeRange(r backstore.Range) (int64, error) {
 		return done, err
 	}
 	w.pos += have - whole
+	w.tell(w.block)
 	return done + w.block, nil
 }
 
+// late reports whether the write has gone on for long enough.
+func (w *writer) late() bool { return w.moved == nil && time.Now().After(w.end) }
+
+// tell tells of n bytes written.
+func (w *writer) tell(n int64) {
+	if w.moved != nil && n > 0 {
+		w.moved(n)
+	}
+}
+
 // copySome copies up to length bytes from w.pos to off of the destination.
-func (w *writer) copySome(off, length int64) (int64, error) {
+func (w *writer) copySome(off, length int64) (n int64, err error) {
+	if w.moved != nil {
+		if err := w.ctx.Err(); err != nil {
+			return 0, err
+		}
+		// Steps of whole blocks, so that each is seen.
+		length = min(length, max(w.pace.Step()/w.block, 1)*w.block)
+		began := time.Now()
+		defer func() {
+			w.pace.Took(time.Since(began))
+			w.tell(n)
+		}()
+	}
 	if w.target != nil {
 		return w.target.Map(w.ctx, off, w.src, w.pos, length)
 	}
@@ -172,13 +201,14 @@ func (w *writer) zero(ranges []backstore.Range) (int64, error) {
 	var done int64
 	for _, r := range ranges {
 		for r.Length > 0 {
-			if done > 0 && time.Now().After(w.end) {
+			if done > 0 && w.late() {
 				return done, nil
 			}
 			n := min(r.Length, unmapLength)
 			if err := w.dst.Unmap(w.ctx, r.Offset, n); err != nil {
 				return done, err
 			}
+			w.tell(n)
 			r.Offset, r.Length, done = r.Offset+n, r.Length-n, done+n
 		}
 	}

@@ -87,8 +87,15 @@ type fataler interface {
 
 func newTestbed(t fataler, l tokens.Limits) *testbed {
 	t.Helper()
+	return newTestbedWith(t, tokens.Options{Limits: l})
+}
+
+// newTestbedWith is newTestbed with policies for tokens.
+func newTestbedWith(t fataler, o tokens.Options) *testbed {
+	t.Helper()
 	b := &testbed{store: tokentest.NewStore([16]byte{1})}
-	m, err := tokens.Open(ctx, tokens.Options{Store: b.store, Log: discard(), Limits: l})
+	o.Store, o.Log = b.store, discard()
+	m, err := tokens.Open(ctx, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +130,12 @@ func newTestbed(t fataler, l tokens.Limits) *testbed {
 // start is newTestbed for a plain test.
 func start(t testing.TB, l tokens.Limits) *testbed {
 	t.Helper()
-	b := newTestbed(t, l)
+	return startWith(t, tokens.Options{Limits: l})
+}
+
+func startWith(t testing.TB, o tokens.Options) *testbed {
+	t.Helper()
+	b := newTestbedWith(t, o)
 	t.Cleanup(func() {
 		if err := b.manager.Close(ctx); err != nil {
 			t.Error(err)

@@ -3,9 +3,6 @@ package copymgr
 import (
 	"context"
 	"fmt"
-	"math"
-	"slices"
-	"time"
 
 	"odx/backstore"
 	"odx/target/scsi"
@@ -22,7 +19,6 @@ type tokenWrite struct {
 	*unit
 	token  *tokens.Token
 	offset int64 // into the ROD, bytes
-	length int64 // of the ROD, bytes
 	ranges []backstore.Range
 	blocks uint64 // of all ranges
 	o      tokens.WriteOptions
@@ -64,8 +60,7 @@ func (w *tokenWrite) open(by *scsi.Nexus, offsetIntoROD uint64) error {
 		return err
 	}
 	if info.Type == tokens.RODTypeBlockDeviceZero {
-		w.length = math.MaxInt64 // zeros have no end, and an offset into them means nothing
-		return nil
+		return nil // zeros have no end, and an offset into them means nothing
 	}
 	if !w.rules.allow(by.ID.InitiatorName, info.Creator.Volume, w.volume) {
 		return fmt.Errorf("from %s to %s: %w", info.Creator.Volume, w.volume, errRule)
@@ -74,7 +69,6 @@ func (w *tokenWrite) open(by *scsi.Nexus, offsetIntoROD uint64) error {
 	if w.offset, ok = byteOffset(offsetIntoROD, w.lu.LogicalBlockLength()); !ok || w.offset >= info.Length {
 		return fmt.Errorf("%w: %d blocks, token of %d bytes", tokens.ErrOffset, offsetIntoROD, info.Length)
 	}
-	w.length = info.Length
 	return nil
 }
 
@@ -89,59 +83,16 @@ func (w *tokenWrite) once(ctx context.Context, op *operation) (report, error) {
 // progress.
 func (w *tokenWrite) throughout(ctx context.Context, op *operation) (report, error) {
 	op.progress.expected.Store(w.blocks)
-	blockLength := int64(w.lu.LogicalBlockLength())
-	var done int64
-	var pace tokens.Pace
-	for ranges := w.ranges; ; {
-		step, o := take(ranges, pace.Step()/blockLength*blockLength), tokens.WriteOptions{}
-		left := skip(ranges, lengthOf(step))
-		if len(left) == 0 || lengthOf(step) >= w.length-w.offset-done {
-			o = w.o // the last one ends the token, if any does
-		}
-		began := time.Now()
-		n, err := w.tokens.OffloadWrite(ctx, w.token, w.offset+done, w.destination(), step, o)
-		pace.Took(time.Since(began))
-		done += n
-		ranges = skip(ranges, n)
-		if err != nil || n == 0 || len(ranges) == 0 || done >= w.length-w.offset {
-			return w.end(ctx, op, done, err)
-		}
-		op.progress.advance(uint64(n / blockLength))
+	blockLength := uint64(w.lu.LogicalBlockLength())
+	var bytes uint64
+	o := w.o
+	o.Moved = func(n int64) {
+		before := bytes / blockLength
+		bytes += uint64(n)
+		op.progress.advance(bytes/blockLength - before)
 	}
-}
-
-func lengthOf(ranges []backstore.Range) (n int64) {
-	for _, r := range ranges {
-		n += r.Length
-	}
-	return n
-}
-
-// take returns the first n bytes of ranges, or all of them.
-func take(ranges []backstore.Range, n int64) []backstore.Range {
-	for i, r := range ranges {
-		if r.Length > n {
-			first := slices.Clone(ranges[:i+1])
-			first[i].Length = n
-			return slices.DeleteFunc(first, func(r backstore.Range) bool { return r.Length == 0 })
-		}
-		n -= r.Length
-	}
-	return ranges
-}
-
-// skip returns ranges without their first n bytes.
-func skip(ranges []backstore.Range, n int64) []backstore.Range {
-	for len(ranges) > 0 && n >= ranges[0].Length {
-		n -= ranges[0].Length
-		ranges = ranges[1:]
-	}
-	if n == 0 {
-		return ranges
-	}
-	rest := slices.Clone(ranges)
-	rest[0].Offset, rest[0].Length = rest[0].Offset+n, rest[0].Length-n
-	return rest
+	n, err := w.tokens.OffloadWrite(ctx, w.token, w.offset, w.destination(), w.ranges, o)
+	return w.end(ctx, op, n, err)
 }
 
 func (w *tokenWrite) destination() tokens.Destination {
