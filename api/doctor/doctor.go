@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"odx/target/iscsi/initiator"
 )
@@ -32,6 +33,9 @@ type Finding struct {
 // Pair is what to examine.
 type Pair struct {
 	Source, Destination initiator.URL
+	// Initiator is the iSCSI name to log in with, empty for our own: what a server
+	// allows depends on it.
+	Initiator string
 	// Scratch is a range of bytes of the destination that may be overwritten. A
 	// Length of 0 keeps everything as it is: then the token is taken there, and
 	// nothing is written with it.
@@ -41,7 +45,7 @@ type Pair struct {
 // Examine checks the pair and tells each finding as it is made. ok says that a
 // copy would be offloaded. The error is that of a check that could not be made.
 func Examine(ctx context.Context, p Pair, tell func(Finding)) (ok bool, err error) {
-	e := examination{ctx: ctx, tell: tell, ok: true}
+	e := examination{ctx: ctx, initiator: p.Initiator, tell: tell, ok: true}
 	src := e.open(p.Source)
 	if src != nil {
 		defer func() { err = errors.Join(err, src.Close()) }()
@@ -59,9 +63,10 @@ func Examine(ctx context.Context, p Pair, tell func(Finding)) (ok bool, err erro
 }
 
 type examination struct {
-	ctx  context.Context
-	tell func(Finding)
-	ok   bool
+	ctx       context.Context
+	initiator string
+	tell      func(Finding)
+	ok        bool
 }
 
 // report tells one finding: good says how it is when err is nil.
@@ -78,7 +83,7 @@ func (e *examination) report(u *initiator.URL, check, good string, err error, ad
 }
 
 func (e *examination) open(u initiator.URL) *initiator.Disk {
-	d, err := initiator.Open(e.ctx, initiator.Options{URL: u})
+	d, err := initiator.Open(e.ctx, initiator.Options{URL: u, InitiatorName: e.initiator})
 	if err != nil {
 		e.report(&u, "log in", "", err, "check the address, the name of the target, the LUN and what the server allows this initiator")
 		return nil
@@ -153,18 +158,20 @@ func (e *examination) copy(p Pair, src, dst *initiator.Disk) {
 	if length == 0 {
 		length = min(1<<20, src.Size())
 	}
+	began := time.Now()
 	t, represented, err := src.PopulateToken(e.ctx, 0, min(length, src.Size()))
-	e.report(&p.Source, "make a token (POPULATE TOKEN)", fmt.Sprintf("it stands for %d bytes", represented), err,
-		"the log of the server has the reason; odx serve writes one line for each copy command that it refuses")
+	e.report(&p.Source, "make a token (POPULATE TOKEN)", fmt.Sprintf("it stands for %d bytes", represented), inTime(began, err), adviceFor(err))
 	if err != nil {
 		return
 	}
+	began = time.Now()
 	if p.ScratchLength == 0 {
 		_, err = dst.WriteUsingToken(e.ctx, t, 0, 0, 0)
-		e.report(nil, "take the token to the destination (WRITE USING TOKEN of no blocks)", "it is taken", err, foreignAdvice)
+		e.report(nil, "take the token to the destination (WRITE USING TOKEN of no blocks)", "it is taken", inTime(began, err), adviceFor(err))
 		return
 	}
-	e.report(nil, "copy by token and compare", fmt.Sprintf("%d bytes are equal", represented), e.copyScratch(p, src, dst, t, represented), foreignAdvice)
+	err = e.copyScratch(p, src, dst, t, represented)
+	e.report(nil, "copy by token and compare", fmt.Sprintf("%d bytes are equal", represented), err, adviceFor(err))
 	// A token that was tampered with has to be refused: else wrong data is near.
 	forged := *t
 	rand.Read(forged[256:])
@@ -175,12 +182,22 @@ func (e *examination) copy(p Pair, src, dst *initiator.Disk) {
 	e.report(nil, "refuse a forged token", "it is refused", nil, "")
 }
 
-const foreignAdvice = "a token is good where it was made: both LUNs have to belong to one server, and the initiator has to be allowed to write the destination"
+// windowsPatience is how long Windows waits for a command that copies by token.
+const windowsPatience = 4 * time.Second
+
+// inTime returns err, or that the answer came too late for Windows.
+func inTime(began time.Time, err error) error {
+	if took := time.Since(began); err == nil && took > windowsPatience {
+		return fmt.Errorf("the answer took %v; Windows waits for %v", took.Round(time.Millisecond), windowsPatience)
+	}
+	return err
+}
 
 func (e *examination) copyScratch(p Pair, src, dst *initiator.Disk, t *initiator.Token, length int64) error {
 	for done := int64(0); done < length; {
+		began := time.Now()
 		n, err := dst.WriteUsingToken(e.ctx, t, done, p.ScratchOffset+done, length-done)
-		if err != nil {
+		if err := inTime(began, err); err != nil {
 			return err
 		}
 		done += n

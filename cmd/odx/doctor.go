@@ -12,7 +12,7 @@ import (
 )
 
 func newDoctor() *cobra.Command {
-	var scratch string
+	var scratch, name string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "doctor SRC-URL DST-URL",
@@ -38,9 +38,11 @@ func newDoctor() *cobra.Command {
 				}
 				p.ScratchOffset, p.ScratchLength = where.offset, where.length
 			}
+			p.Initiator = name
 			return examine(cmd, p, asJSON)
 		},
 	}
+	cmd.Flags().StringVar(&name, "initiator", "", "log in with this iSCSI `NAME`, for example that of the host whose copies are slow")
 	cmd.Flags().StringVar(&scratch, "scratch", "", "`OFFSET+LENGTH` of the destination, in bytes, to overwrite with a real copy")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
