@@ -55,15 +55,19 @@ func (m *Manager) Copy(ctx context.Context, src Volume, from int64, dst Volume, 
 
 // copyMoment copies all of s to byte to of dst.
 func (m *Manager) copyMoment(ctx context.Context, s Snapshot, dst Volume, to int64, moved func(n int64)) error {
-	length := s.Length()
+	return m.copySnapshot(ctx, s, 0, dst, to, s.Length(), moved)
+}
+
+// copySnapshot copies length bytes of s from byte from on to byte to of dst.
+func (m *Manager) copySnapshot(ctx context.Context, s Snapshot, from int64, dst Volume, to, length int64, moved func(n int64)) error {
 	target := m.mapTarget(dst)
 	if target == nil {
-		return copyPieces(ctx, s, 0, dst, to, length, moved)
+		return copyPieces(ctx, s, from, dst, to, length, moved)
 	}
 	var pace Pace
 	for done := int64(0); done < length; {
 		began := time.Now()
-		n, err := target.Map(ctx, to+done, s, done, min(length-done, pace.Step()))
+		n, err := target.Map(ctx, to+done, s, from+done, min(length-done, pace.Step()))
 		pace.Took(time.Since(began))
 		if n > 0 {
 			moved(n)

@@ -93,6 +93,22 @@ func (r *Reader) fill(ctx context.Context, p []byte, off int64) error {
 	return r.use.snapshot.ReadAt(ctx, p, off)
 }
 
+// Copy makes [to, to+length) of dst equal to [from, from+length) of the token, in
+// bytes, as Manager.Copy does with a volume. The block device zero token is not
+// copied so.
+func (r *Reader) Copy(ctx context.Context, from int64, dst Volume, to, length int64, moved func(n int64)) error {
+	switch {
+	case r.use == nil:
+		return fmt.Errorf("%w: copy of a token without end", ErrUnsupportedType)
+	case from < 0 || length < 0 || from > r.Length() || length > r.Length()-from:
+		return fmt.Errorf("%w: %d bytes at %d, token of %d bytes", ErrRange, length, from, r.Length())
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return r.use.err(r.m.copySnapshot(r.use.ctx, r.use.snapshot, from, dst, to, length, moved))
+}
+
 // Close ends the reader, which counts as the end of one use of its token. No
 // call may be running.
 func (r *Reader) Close() {

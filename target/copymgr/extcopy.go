@@ -32,7 +32,12 @@ func (u *unit) executeExtendedCopy(ctx context.Context, t *scsi.Task, name strin
 	x := &extendedCopy{unit: u, nexus: t.Nexus, list: list}
 	x.resolve()
 	for _, r := range x.resolved {
-		if r.reached != nil {
+		switch {
+		case r.refused != nil:
+			sense := senseOf(u.lu, writeUsingSense, r.refused)
+			u.refuse(op.origin, sense, r.refused)
+			return sense
+		case r.reached != nil && r.rod == nil:
 			op.uses = append(op.uses, use{r.lu, r.reached.nexus.ID})
 		}
 	}
@@ -88,7 +93,12 @@ type extendedCopy struct {
 func (x *extendedCopy) run(ctx context.Context, op *operation) (report, error) {
 	op.progress.expected.Store(x.expected())
 	var r report
-	var err error
+	closeRODs, err := x.openRODs(ctx)
+	defer closeRODs()
+	if err != nil {
+		r.sense = senseOf(x.lu, writeUsingSense, err)
+		return r, err
+	}
 	for i := range x.list.segments {
 		s := &x.list.segments[i]
 		op.progress.segments.Add(1) // counts the one under way (SPC-4 r37 6.24)
@@ -98,6 +108,9 @@ func (x *extendedCopy) run(ctx context.Context, op *operation) (report, error) {
 			break
 		}
 		op.progress.steps.Add(1)
+	}
+	if err == nil {
+		x.deleteRODs(ctx)
 	}
 	r.transferCount, r.segments = op.progress.transferred.Load(), uint16(op.progress.segments.Load())
 	r.held, r.heldDiscarded = x.held.bytes, x.held.discarded
@@ -145,9 +158,12 @@ func (x *extendedCopy) segment(ctx context.Context, op *operation, s *segment) *
 	if failed != nil {
 		return failed
 	}
-	if !x.rules.allow(x.nexus.ID.InitiatorName, source.volume, destination.volume) {
+	if destination.rod != nil {
+		return &segmentError{asc: ascInvalidOperationForCopySourceOrDestination, field: fieldSegmentDestination, err: errRODWritten}
+	}
+	if !x.rules.allow(x.nexus.ID.InitiatorName, source.medium(), destination.volume) {
 		return &segmentError{asc: ascCopyTargetNotReachable, field: fieldSegmentDestination, cscd: destination.cscd,
-			err: fmt.Errorf("from %s to %s: %w", source.volume, destination.volume, errRule)}
+			err: fmt.Errorf("from %s to %s: %w", source.medium(), destination.volume, errRule)}
 	}
 	if err := source.readable(); err != nil {
 		return sourceFailed(err)
@@ -169,7 +185,7 @@ func (x *extendedCopy) verify(s *segment) *segmentError {
 	if failed != nil {
 		return failed
 	}
-	if !s.testReady {
+	if !s.testReady || r.rod != nil {
 		return nil
 	}
 	if err := r.lu.Ready(); err != nil {

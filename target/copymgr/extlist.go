@@ -2,6 +2,7 @@ package copymgr
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"odx/target/scsi"
 )
@@ -28,8 +29,8 @@ const (
 	maxCSCDs                = 64
 	maxSegments             = 256
 	maxDescriptorListLength = 16 << 10
-	// maxInlineData is zero: only segments to stream devices have a use for
-	// inline data.
+	// maxInlineData is zero because only segments to stream devices write inline
+	// data (SPC-4 r37 6.22, 6.4.6.6); the tokens of ROD CSCD descriptors do not count.
 	maxInlineData = 0
 	// maxHeldData is what is held of the data of one operation.
 	maxHeldData = 64 << 10
@@ -64,11 +65,13 @@ type copyList struct {
 	segments      []segment
 }
 
-// cscd is an identification CSCD descriptor (SPC-4 r37 6.4.5.6).
+// cscd is an identification CSCD descriptor (SPC-4 r37 6.4.5.6), or a ROD CSCD
+// descriptor.
 type cscd struct {
 	at          int // offset in the parameter list
 	deviceType  byte
 	designator  scsi.Designator
+	rod         *rodCSCD // nil: the descriptor has a designator
 	pad         bool
 	blockLength int // 0: not told
 }
@@ -165,13 +168,18 @@ func (l *copyList) parseDescriptors(p []byte, n listLengths) error {
 	switch {
 	case n.cscds+n.segments > maxDescriptorListLength:
 		return illegal(scsi.ASCParameterListLengthError)
-	case n.inline > maxInlineData:
+	case n.inline > maxInlineTokens:
 		return illegal(ascInlineDataLengthExceeded)
-	case n.header+n.cscds+n.segments > len(p):
+	}
+	inline := n.header + n.cscds + n.segments
+	if inline+n.inline > len(p) {
 		return illegal(scsi.ASCParameterListLengthError)
 	}
-	if err := l.parseCSCDs(p, n.header, n.cscds); err != nil {
+	if err := l.parseCSCDs(p, n.header, n.cscds, p[inline:inline+n.inline]); err != nil {
 		return err
+	}
+	if n.inline > maxInlineData && !slices.ContainsFunc(l.cscds, func(c cscd) bool { return c.rod != nil }) {
+		return illegal(ascInlineDataLengthExceeded) // nothing could refer to it
 	}
 	if err := l.parseSegments(p[:n.header+n.cscds+n.segments], n.header+n.cscds); err != nil {
 		return err
@@ -184,7 +192,7 @@ func (l *copyList) parseDescriptors(p []byte, n listLengths) error {
 	return nil
 }
 
-func (l *copyList) parseCSCDs(p []byte, at, length int) error {
+func (l *copyList) parseCSCDs(p []byte, at, length int, inline []byte) error {
 	if length/cscdLength > maxCSCDs {
 		return illegal(ascTooManyTargetDescriptors)
 	}
@@ -192,12 +200,7 @@ func (l *copyList) parseCSCDs(p []byte, at, length int) error {
 		return illegal(scsi.ASCParameterListLengthError)
 	}
 	for end := at + length; at < end; at += cscdLength {
-		if p[at] != cscdTypeE4 {
-			sense := scsi.InvalidFieldInParameterList(at, scsi.WholeField)
-			sense.ASC = ascUnsupportedTargetDescriptor
-			return sense
-		}
-		c, err := parseCSCD(p[at:at+cscdLength], at)
+		c, err := parseCSCD(p[at:at+cscdLength], at, inline)
 		if err != nil {
 			return err
 		}
@@ -206,22 +209,40 @@ func (l *copyList) parseCSCDs(p []byte, at, length int) error {
 	return nil
 }
 
-// parseCSCD decodes an identification CSCD descriptor. LU ID TYPE and NUL are
-// obsolete and ignored.
-func parseCSCD(d []byte, at int) (cscd, error) {
-	const maxDesignator, padBit = 20, 0x04
+// parseCSCD decodes a CSCD descriptor, of the types that are supported. LU ID TYPE
+// and NUL are obsolete and ignored.
+func parseCSCD(d []byte, at int, inline []byte) (cscd, error) {
+	switch d[0] {
+	case cscdTypeE4:
+		return parseIdentificationCSCD(d, at)
+	case cscdTypeROD:
+		return parseRODCSCD(d, at, inline)
+	}
+	sense := scsi.InvalidFieldInParameterList(at, scsi.WholeField)
+	sense.ASC = ascUnsupportedTargetDescriptor
+	return cscd{}, sense
+}
+
+func parseIdentificationCSCD(d []byte, at int) (cscd, error) {
+	const maxDesignator = 20
 	n := int(d[7])
 	if n > maxDesignator {
 		return cscd{}, scsi.InvalidFieldInParameterList(at+7, scsi.WholeField)
 	}
-	return cscd{
-		at: at, deviceType: d[1] & 0x1F, pad: d[28]&padBit != 0,
-		blockLength: int(d[29])<<16 | int(d[30])<<8 | int(d[31]),
-		designator: scsi.Designator{
-			CodeSet: d[4] & 0x0F, Association: d[5] >> 4 & 3, Type: d[5] & 0x0F,
-			ID: append([]byte(nil), d[8:8+n]...),
-		},
-	}, nil
+	c := cscd{at: at, deviceType: d[1] & 0x1F, designator: scsi.Designator{
+		CodeSet: d[4] & 0x0F, Association: d[5] >> 4 & 3, Type: d[5] & 0x0F,
+		ID: append([]byte(nil), d[8:8+n]...),
+	}}
+	c.parseBlockParameters(d)
+	return c, nil
+}
+
+// parseBlockParameters decodes the device type specific parameters of block devices
+// (SPC-4 r37 6.4.5.3).
+func (c *cscd) parseBlockParameters(d []byte) {
+	const padBit = 0x04
+	p := d[fieldCSCDDeviceParams:]
+	c.pad, c.blockLength = p[0]&padBit != 0, int(p[1])<<16|int(p[2])<<8|int(p[3])
 }
 
 func (l *copyList) parseSegments(p []byte, at int) error {

@@ -21,11 +21,11 @@ type extent struct{ offset, length int64 }
 
 // within returns the range of length bytes from byte skip behind block lba.
 func within(r *reached, lba, skip, length uint64) (extent, bool) {
-	size := r.lu.Blocks() * uint64(r.lu.LogicalBlockLength())
-	if lba > r.lu.Blocks() {
+	size := r.blocks() * uint64(r.blockLength())
+	if lba > r.blocks() {
 		return extent{}, false
 	}
-	first := lba*uint64(r.lu.LogicalBlockLength()) + skip
+	first := lba*uint64(r.blockLength()) + skip
 	if first > size || length > size-first || size > math.MaxInt64 {
 		return extent{}, false
 	}
@@ -34,7 +34,10 @@ func within(r *reached, lba, skip, length uint64) (extent, bool) {
 
 // extents checks the ranges of a segment.
 func (m *move) extents(s *segment, read, write uint64) (from, to extent, failed *segmentError) {
-	limit := uint64(min(m.source.limits.maxSegment, m.destination.limits.maxSegment))
+	limit := uint64(m.destination.limits.maxSegment)
+	if m.source.rod == nil {
+		limit = min(limit, uint64(m.source.limits.maxSegment))
+	}
 	if max(read, write) > limit {
 		return from, to, &segmentError{asc: scsi.ASCInvalidFieldInParameterList, field: fieldSegmentCount, err: errTooLong}
 	}
@@ -60,14 +63,14 @@ func (m *move) bytes(ctx context.Context, s *segment) *segmentError {
 
 // begin notes what the segment is to write.
 func (m *move) begin(length int64) {
-	m.current.length, m.current.block = length, int64(m.destination.lu.LogicalBlockLength())
+	m.current.length, m.current.block = length, m.destination.blockLength()
 }
 
 // blocks is segment types 02h and 0Dh: whole blocks on both sides. Where the
 // blocks of the two differ, data can remain that fills no block; CAT and PAD say
 // what becomes of it (SPC-4 r37 5.17.7.2).
 func (m *move) blocks(ctx context.Context, s *segment) *segmentError {
-	source, destination := int64(m.source.lu.LogicalBlockLength()), int64(m.destination.lu.LogicalBlockLength())
+	source, destination := m.source.blockLength(), m.destination.blockLength()
 	carriedSource := int64(m.carriedSource)
 	carriedDestination := int64(len(m.carry)) - carriedSource
 	fit := fitBlocks(s, carriedSource, carriedDestination, source, destination)
@@ -178,7 +181,7 @@ func (m *move) fill(ctx context.Context, from, to extent) ([]byte, *segmentError
 	}
 	if n := from.length - to.length; n > 0 {
 		p := make([]byte, n)
-		if err := m.source.bytes().ReadAt(ctx, p, from.offset+to.length); err != nil {
+		if err := m.source.readAt(ctx, p, from.offset+to.length); err != nil {
 			return nil, sourceFailed(err)
 		}
 		rest = append(rest, p...)
@@ -189,14 +192,21 @@ func (m *move) fill(ctx context.Context, from, to extent) ([]byte, *segmentError
 // copy moves length bytes: by mapping where both ends are in the store and lie
 // alike to its blocks.
 func (m *move) copy(ctx context.Context, from, to, length int64) *segmentError {
-	err := m.tokens.Copy(ctx, m.source.bytes(), from, m.destination.bytes(), to, length, func(n int64) {
-		m.op.progress.advance(uint64(n))
-	})
+	moved := func(n int64) { m.op.progress.advance(uint64(n)) }
+	var err error
+	if m.source.rod != nil {
+		err = m.source.rod.reader.Copy(ctx, from, m.destination.bytes(), to, length, moved)
+	} else {
+		err = m.tokens.Copy(ctx, m.source.bytes(), from, m.destination.bytes(), to, length, moved)
+	}
 	if err == nil && length > 0 && m.destination.lu.WriteThrough() {
 		err = m.destination.lu.Volume().Flush(ctx)
 	}
 	if err == nil {
 		return nil
+	}
+	if m.source.rod != nil {
+		return rodFailed(m.source, err)
 	}
 	if read, ok := errors.AsType[*tokens.SourceError](err); ok {
 		return sourceFailed(read.Err)

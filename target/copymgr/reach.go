@@ -1,6 +1,7 @@
 package copymgr
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -12,7 +13,8 @@ import (
 // command comes, so that the loss of the nexus does not end a copy in the
 // background.
 type reached struct {
-	*unit
+	*unit          // nil for a ROD
+	rod       *rod // nil for a logical unit
 	nexus     *scsi.Nexus
 	cscd      int   // offset of the CSCD descriptor in the parameter list; 0: none
 	pad       bool  // PAD of it
@@ -23,6 +25,8 @@ type reached struct {
 type resolution struct {
 	*reached
 	failed *segmentError
+	// refused is why the token of a ROD cannot be used.
+	refused error
 }
 
 var (
@@ -38,14 +42,34 @@ func (x *extendedCopy) resolve() {
 		s := &x.list.segments[i]
 		for _, id := range [...]uint16{s.source, s.destination} {
 			if _, ok := x.resolved[id]; !ok {
-				r, failed := x.search(id)
-				if r != nil {
-					r.protected = r.nexus.WriteProtected(r.lu)
-				}
-				x.resolved[id] = resolution{r, failed}
+				x.resolved[id] = x.resolution(id)
 			}
 		}
 	}
+}
+
+// resolution finds what a CSCD id stands for.
+func (x *extendedCopy) resolution(id uint16) resolution {
+	if i := int(id) - x.list.firstCSCD; i >= 0 && i < len(x.list.cscds) && x.list.cscds[i].rod != nil {
+		return x.resolveROD(id, &x.list.cscds[i])
+	}
+	r, failed := x.search(id)
+	if r != nil {
+		r.protected = r.nexus.WriteProtected(r.lu)
+	}
+	return resolution{reached: r, failed: failed}
+}
+
+func (x *extendedCopy) resolveROD(id uint16, c *cscd) resolution {
+	r, err := x.newROD(c)
+	if err != nil {
+		return resolution{refused: err}
+	}
+	if c.blockLength != 0 && int64(c.blockLength) != r.block {
+		return resolution{failed: &segmentError{asc: ascCopyTargetNotReachable, cscd: c.at,
+			err: fmt.Errorf("CSCD %d says blocks of %d bytes, the token is of blocks of %d", id, c.blockLength, r.block)}}
+	}
+	return resolution{reached: &reached{rod: r, nexus: x.nexus, cscd: c.at, pad: c.pad}}
 }
 
 // reach returns the logical unit that field of a segment names by a CSCD id.
@@ -102,9 +126,45 @@ func hasDesignator(lu *scsi.LogicalUnit, d scsi.Designator) bool {
 	return false
 }
 
+// blockLength is that of the logical unit or ROD, in bytes.
+func (r *reached) blockLength() int64 {
+	if r.rod != nil {
+		return r.rod.block
+	}
+	return int64(r.lu.LogicalBlockLength())
+}
+
+// blocks is the capacity in logical blocks.
+func (r *reached) blocks() uint64 {
+	if r.rod != nil {
+		return uint64(r.rod.length / r.rod.block)
+	}
+	return r.lu.Blocks()
+}
+
+// medium is the volume of the logical unit, or that the ROD was made of.
+func (r *reached) medium() string {
+	if r.rod != nil {
+		return r.rod.volume
+	}
+	return r.volume
+}
+
+// readAt reads any bytes.
+func (r *reached) readAt(ctx context.Context, p []byte, off int64) error {
+	if r.rod != nil {
+		_, err := r.rod.reader.ReadAt(ctx, p, off)
+		return err
+	}
+	return r.bytes().ReadAt(ctx, p, off)
+}
+
 // readable and writable say why the initiator may not do so now, with what
 // reading or writing the logical unit itself would have ended with.
 func (r *reached) readable() error {
+	if r.rod != nil {
+		return nil
+	}
 	if err := r.lu.Reserved(r.nexus, scsi.AccessRead); err != nil {
 		return err
 	}

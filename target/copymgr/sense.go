@@ -10,16 +10,19 @@ import (
 
 // Additional sense codes of third-party copies (SPC-4 r37 annex F).
 const (
-	ascExtendedCopyInformation       scsi.ASC = 0x0020
-	ascUnreachableCopyTarget         scsi.ASC = 0x0804
-	ascThirdPartyDeviceFailure       scsi.ASC = 0x0D01
-	ascCopyTargetNotReachable        scsi.ASC = 0x0D02
-	ascIncorrectCopyTargetType       scsi.ASC = 0x0D03
-	ascTooManyTargetDescriptors      scsi.ASC = 0x2606
-	ascUnsupportedTargetDescriptor   scsi.ASC = 0x2607
-	ascUnsupportedSegmentDescriptor  scsi.ASC = 0x2609
-	ascUnexpectedInexactSegment      scsi.ASC = 0x260A
-	ascInlineDataLengthExceeded      scsi.ASC = 0x260B
+	ascExtendedCopyInformation      scsi.ASC = 0x0020
+	ascUnreachableCopyTarget        scsi.ASC = 0x0804
+	ascThirdPartyDeviceFailure      scsi.ASC = 0x0D01
+	ascCopyTargetNotReachable       scsi.ASC = 0x0D02
+	ascIncorrectCopyTargetType      scsi.ASC = 0x0D03
+	ascTooManyTargetDescriptors     scsi.ASC = 0x2606
+	ascUnsupportedTargetDescriptor  scsi.ASC = 0x2607
+	ascUnsupportedSegmentDescriptor scsi.ASC = 0x2609
+	ascUnexpectedInexactSegment     scsi.ASC = 0x260A
+	ascInlineDataLengthExceeded     scsi.ASC = 0x260B
+
+	ascInvalidOperationForCopySourceOrDestination scsi.ASC = 0x260C
+
 	ascNoAccessRights                scsi.ASC = 0x2002
 	ascOperationInProgress           scsi.ASC = 0x0016
 	ascTargetDataUnderrun            scsi.ASC = 0x0D04

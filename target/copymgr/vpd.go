@@ -126,7 +126,7 @@ func supportedDescriptorTypes() []byte {
 	for _, s := range segmentTypes {
 		list = append(list, s.kind)
 	}
-	return append(list, cscdTypeE4)
+	return append(list, cscdTypeE4, cscdTypeROD)
 }
 
 // supportedDescriptors is descriptor 0008h.
@@ -136,7 +136,9 @@ func supportedDescriptors() []byte {
 }
 
 // supportedCSCDIDs is descriptor 000Ch: those that no CSCD descriptor defines.
-func supportedCSCDIDs() []byte { return []byte{0, 2, cscdThisLU >> 8, cscdThisLU & 0xFF} }
+func supportedCSCDIDs() []byte {
+	return []byte{0, 4, cscdRODProducer >> 8, cscdRODProducer & 0xFF, cscdThisLU >> 8, cscdThisLU & 0xFF}
+}
 
 // heldData is descriptor C001h.
 func heldData() []byte {
@@ -180,6 +182,7 @@ func (c *copyLimits) supportedRODTypes() []byte {
 		rodType tokens.RODType
 		flags   byte
 	}{
+		{0, 0}, // a ROD CSCD descriptor may name a token
 		{tokens.RODTypeAccessUponReference, tokenIn},
 		{tokens.RODTypePointInTimeDefault, tokenIn | tokenOut},
 		{tokens.RODTypePointInTimeChangeVulnerable, inStore},
