@@ -3,6 +3,7 @@ package tokens_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -441,5 +442,46 @@ func TestFailuresOfDigestTokens(t *testing.T) {
 	}
 	if err := m.DeleteToken(ctx, tok, tokens.Deleted); err != nil {
 		t.Error(err)
+	}
+}
+
+// A reader copies any bytes of its token to any volume, and no others.
+func TestReaderCopies(t *testing.T) {
+	s, other := tokentest.NewStore([16]byte{1}), tokentest.NewStore([16]byte{2})
+	src := s.NewVolume("src", volumeSize)
+	m := open(t, s, tokens.Limits{})
+	data := pattern(t, src, 1)
+	tok := mustRead(t, m, src, ranges(8192, 16384), tokens.ReadOptions{})
+	pattern(t, src, 2)
+	r, err := m.OpenReader(ctx, tok, tokens.ReaderOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for _, dst := range []tokens.Volume{s.NewVolume("dst", volumeSize), tokentest.Dumb{Volume: other.NewVolume("dst", volumeSize), BlockLength: 512}} {
+		want, moved := pattern(t, dst, 3), int64(0)
+		if err := r.Copy(ctx, 512, dst, 4096, 15872, func(n int64) { moved += n }); err != nil || moved != 15872 {
+			t.Errorf("%d bytes, %v", moved, err)
+		}
+		copy(want[4096:], data[8192+512:8192+16384])
+		if !bytes.Equal(contents(t, dst), want) {
+			t.Error("wrong data")
+		}
+		for _, part := range [][2]int64{{-1, 1}, {0, 16385}, {16384, 1}, {1 << 62, 1 << 62}} {
+			if err := r.Copy(ctx, part[0], dst, 0, part[1], func(int64) {}); !errors.Is(err, tokens.ErrRange) {
+				t.Errorf("%d bytes at %d: %v", part[1], part[0], err)
+			}
+		}
+	}
+	var zero tokens.Token
+	binary.BigEndian.PutUint32(zero[:], uint32(tokens.RODTypeBlockDeviceZero))
+	binary.BigEndian.PutUint16(zero[6:], 0x01F8)
+	zeros, err := m.OpenReader(ctx, &zero, tokens.ReaderOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer zeros.Close()
+	if err := zeros.Copy(ctx, 0, src, 0, 512, func(int64) {}); !errors.Is(err, tokens.ErrUnsupportedType) {
+		t.Errorf("zeros: %v", err)
 	}
 }
