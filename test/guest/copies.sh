@@ -55,6 +55,11 @@ for type in pit-def pit-vuln pit-pers; do
 	[ "$(sum "$SRC" 0 16384)" = "$(sum "$DST" 4096 16384)" ] || fail "the copy differs"
 done
 
+step "ddptctl: a token that is deleted with its use, and any type of point in time"
+ddptctl --pt=0,64 --rtype=pit-any --rtf=/tmp/token "$SRC" || fail "POPULATE TOKEN, pit-any"
+ddptctl --wut=16,64 --del_tkn --rtf=/tmp/token "$DST" || fail "WRITE USING TOKEN, DEL_TKN"
+ddptctl --wut=16,64 --rtf=/tmp/token "$DST" && fail "a deleted token is taken"
+
 step "ddptctl: in the background, with and without RECEIVE COPY STATUS, and at an offset"
 fill "$SRC" 8
 ddptctl --pt=0,64 --immed --list_id=0x21 "$SRC" || fail "POPULATE TOKEN, IMMED"

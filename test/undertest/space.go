@@ -36,7 +36,9 @@ func (t *Target) admin(ctx context.Context, into any, args ...string) error {
 
 // Pinned is what the store of an odx target keeps beside its volumes.
 type Pinned struct {
-	Snapshots int `json:"snapshots"`
+	Snapshots int   `json:"snapshots"`
+	Live      int64 `json:"live_bytes"`    // data that something refers to
+	Logical   int64 `json:"logical_bytes"` // what volumes and files map
 	Tokens    struct {
 		Count int `json:"count"`
 	} `json:"tokens"`
