@@ -114,7 +114,9 @@ func (x *extendedCopy) run(ctx context.Context, op *operation) (report, error) {
 	}
 	r.transferCount, r.segments = op.progress.transferred.Load(), uint16(op.progress.segments.Load())
 	r.held, r.heldDiscarded = x.held.bytes, x.held.discarded
-	x.countCopy(&x.stats.Extended, &x.stats.ExtendedBytes, r.transferCount, err != nil)
+	if err == nil || r.transferCount > 0 { // else it is refused
+		x.countCopy(&x.stats.Extended, &x.stats.ExtendedBytes, r.transferCount, err != nil)
+	}
 	return r, err
 }
 

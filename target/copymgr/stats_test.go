@@ -75,6 +75,9 @@ func TestEveryKindOfRefusalIsCountedAndLogged(t *testing.T) {
 			t.Errorf("%s: GOOD", tc.what)
 		}
 		after := b.manager.Stats()
+		if after.Partial != before.Partial {
+			t.Errorf("%s: counted as a copy of a part", tc.what)
+		}
 		if after.Refused != before.Refused+1 || after.RefusedBy[tc.by] != before.RefusedBy[tc.by]+1 {
 			t.Errorf("%s: counted as %v, was %v", tc.what, after.RefusedBy, before.RefusedBy)
 		}
