@@ -22,44 +22,65 @@ func newVHD() *cobra.Command {
 			"moved but mapped to its new place. Whatever happens, Ctrl-C and a power cut too, leaves the old\n" +
 			"disk or the new one.",
 	}
-	cmd.AddCommand(newVHDCreate(), newVHDInfo(), newVHDCheck(), newVHDImport(), newVHDExport(),
+	cmd.AddCommand(
+		newVHDChange(diskCommand{
+			use: "create FILE SIZE", short: "Make an empty virtual disk",
+			long: "Make an empty virtual disk in the format of the name FILE. SIZE is in bytes, or has a unit (KiB,\n" +
+				"MiB, GiB, TiB). A fixed disk of zeros takes no space, and no time either.",
+			operation: vhd.Create, least: 2, read: func(r *api.DiskRequest, args []string) (err error) {
+				r.Destination = args[0]
+				r.Size, err = conf.ParseSize(args[1])
+				return err
+			},
+			flags: shape | overwrite,
+		}),
+		newVHDInfo(), newVHDCheck(), newVHDImport(), newVHDExport(),
 		newVHDChange(diskCommand{
 			use: "convert FILE NEW", short: "Make a disk of its own with the contents of another one, in the format of its name",
 			long: "Make a disk of its own with the contents of FILE, and of its parents, if it has some. The\n" +
 				"format is that of the name NEW. Where NEW is FILE, it is replaced.",
-			operation: vhd.Convert, args: 2, shape: true,
+			operation: vhd.Convert, least: 2, read: twoNames, flags: shape | overwrite,
 		}),
 		newVHDChange(diskCommand{
 			use: "from-volume VOLUME NEW", short: "Make a virtual disk of a volume as it is now",
-			operation: vhd.FromVolume, args: 2, shape: true,
+			operation: vhd.FromVolume, least: 2, read: twoNames, flags: shape | overwrite,
 		}),
 		newVHDChange(diskCommand{
 			use: "to-volume FILE VOLUME", short: "Make a volume equal to a virtual disk",
 			long: "Make a volume equal to a virtual disk. A volume that is there is only changed with --overwrite;\n" +
 				"what it has more than the disk becomes zeros.",
-			operation: vhd.ToVolume, args: 2, overwrite: true,
+			operation: vhd.ToVolume, least: 2, read: twoNames, flags: overwrite,
 		}),
 		newVHDChange(diskCommand{
 			use: "snapshot FILE NEW", short: "Make an empty differencing disk over another one",
 			long: "Make NEW a differencing disk over FILE: it shows what FILE has, and holds what is written to\n" +
 				"it. FILE must not change any more.",
-			operation: vhd.Snapshot, args: 2, overwrite: true,
+			operation: vhd.Snapshot, least: 2, read: twoNames, flags: overwrite,
 		}),
 		newVHDChange(diskCommand{
 			use: "merge FILE [PARENT]", short: "Put what a differencing disk has into its parent, and delete it",
 			long: "Put what a differencing disk has into its parent, in one step with its deletion. With PARENT, a\n" +
 				"disk further down, all between are merged and deleted, too. To keep them, convert FILE.",
-			operation: vhd.Merge, args: 2, optional: true,
+			operation: vhd.Merge, least: 1, optional: 1, read: twoNames,
 		}),
 		newVHDChange(diskCommand{
 			use: "compact FILE", short: "Drop blocks that are not used or all zeros, and shorten the file",
-			operation: vhd.Compact, args: 1,
+			operation: vhd.Compact, least: 1, read: twoNames,
 		}),
 		newVHDChange(diskCommand{
 			use: "defrag FILE", short: "Put the blocks into the order of the disk, and compact",
-			operation: vhd.Defragment, args: 1,
+			operation: vhd.Defragment, least: 1, read: twoNames,
 		}),
-		newVHDResize())
+		newVHDChange(diskCommand{
+			use: "resize FILE SIZE", short: "Give a disk another capacity",
+			long: "Give a disk another capacity. It shrinks only where it has nothing but zeros at its end. SIZE is\n" +
+				"in bytes, or has a unit (KiB, MiB, GiB, TiB).",
+			operation: vhd.Resize, least: 2, read: func(r *api.DiskRequest, args []string) (err error) {
+				r.Source = args[0]
+				r.Size, err = conf.ParseSize(args[1])
+				return err
+			},
+		}))
 	return cmd
 }
 
@@ -67,10 +88,26 @@ func newVHD() *cobra.Command {
 type diskCommand struct {
 	use, short, long string
 	operation        vhd.Operation
-	args             int  // source and destination
-	optional         bool // the last of them can be left out
-	shape            bool // it makes a disk of a shape that flags say
-	overwrite        bool // it can replace what is there
+	least, optional  int // arguments
+	read             func(r *api.DiskRequest, args []string) error
+	flags            diskFlags
+}
+
+// diskFlags are groups of flags that a command has.
+type diskFlags uint
+
+const (
+	shape     diskFlags = 1 << iota // of the disk that it makes
+	overwrite                       // what is there
+)
+
+// twoNames reads a source, and a destination if there is one.
+func twoNames(r *api.DiskRequest, args []string) error {
+	r.Source = args[0]
+	if len(args) > 1 {
+		r.Destination = args[1]
+	}
+	return nil
 }
 
 type diskOptions struct {
@@ -81,26 +118,21 @@ type diskOptions struct {
 
 func newVHDChange(c diskCommand) *cobra.Command {
 	o := diskOptions{request: api.DiskRequest{Operation: c.operation}}
-	least := c.args
-	if c.optional {
-		least--
-	}
 	cmd := &cobra.Command{
 		Use: c.use, Short: c.short, Long: c.long,
-		Args: cobra.RangeArgs(least, c.args),
+		Args: cobra.RangeArgs(c.least, c.least+c.optional),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.request.Source = args[0]
-			if len(args) > 1 {
-				o.request.Destination = args[1]
+			if err := c.read(&o.request, args); err != nil {
+				return err
 			}
 			return changeDisk(cmd, &o)
 		},
 	}
 	addAdminFlags(cmd, &o.adminOptions)
-	if c.shape {
+	if c.flags&shape != 0 {
 		addShapeFlags(cmd, &o)
 	}
-	if c.shape || c.overwrite {
+	if c.flags&overwrite != 0 {
 		addOverwriteFlag(cmd, &o)
 	}
 	return cmd
@@ -153,46 +185,4 @@ func printDiskResult(w io.Writer, r api.DiskResult) error {
 	}
 	_, err := fmt.Fprintf(w, "%s: %s; %s mapped, %s moved, in %v\n", r.Name, length, bytesText(r.MappedBytes), bytesText(r.MovedBytes), r.Duration.Round(100*time.Microsecond))
 	return err
-}
-
-func newVHDCreate() *cobra.Command {
-	o := diskOptions{request: api.DiskRequest{Operation: vhd.Create}}
-	cmd := &cobra.Command{
-		Use:   "create FILE SIZE",
-		Short: "Make an empty virtual disk",
-		Long: "Make an empty virtual disk in the format of the name FILE. SIZE is in bytes, or has a unit (KiB,\n" +
-			"MiB, GiB, TiB). A fixed disk of zeros takes no space, and no time either.",
-		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			o.request.Destination = args[0]
-			if o.request.Size, err = conf.ParseSize(args[1]); err != nil {
-				return err
-			}
-			return changeDisk(cmd, &o)
-		},
-	}
-	addAdminFlags(cmd, &o.adminOptions)
-	addShapeFlags(cmd, &o)
-	addOverwriteFlag(cmd, &o)
-	return cmd
-}
-
-func newVHDResize() *cobra.Command {
-	o := diskOptions{request: api.DiskRequest{Operation: vhd.Resize}}
-	cmd := &cobra.Command{
-		Use:   "resize FILE SIZE",
-		Short: "Give a disk another capacity",
-		Long: "Give a disk another capacity. It shrinks only where it has nothing but zeros at its end. SIZE is\n" +
-			"in bytes, or has a unit (KiB, MiB, GiB, TiB).",
-		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			o.request.Source = args[0]
-			if o.request.Size, err = conf.ParseSize(args[1]); err != nil {
-				return err
-			}
-			return changeDisk(cmd, &o)
-		},
-	}
-	addAdminFlags(cmd, &o.adminOptions)
-	return cmd
 }
