@@ -67,6 +67,11 @@ func timeTokens(ctx context.Context, o options) (err error) {
 		}
 		rows = append(rows, l)
 	}
+	provider, err := timeProvider(ctx, dir, o.tokens)
+	if err != nil {
+		return fmt.Errorf("the offload provider alone: %w", err)
+	}
+	rows = append(rows, provider...)
 	byReading, err := copyByReading(src, dst)
 	if err != nil {
 		return err
