@@ -24,7 +24,8 @@ const IQN = "iqn.2026-11.example.odx:test"
 const BinaryEnv = "ODX_BINARY"
 
 // StartODX starts `odx serve` on a free port of 127.0.0.1 with the given LUNs
-// and its store under dir. The volume behind entry i of luns is "vol<i>".
+// and its store under dir. The volume behind entry i of luns, if it names no file, is
+// "vol<i>".
 // The caller stops it.
 func StartODX(ctx context.Context, dir string, luns []LUN) (*Target, error) {
 	return StartODXWith(ctx, dir, luns, Settings{})
@@ -73,14 +74,22 @@ func (t *Target) ConfigFile() string { return filepath.Join(t.Dir, "odx.yaml") }
 func (t *Target) config(more Settings) []byte {
 	type lun struct {
 		LUN       int    `yaml:"lun"`
-		Volume    string `yaml:"volume"`
-		Size      string `yaml:"size"`
+		Volume    string `yaml:"volume,omitempty"`
+		File      string `yaml:"file,omitempty"`
+		Size      string `yaml:"size,omitempty"`
 		BlockSize int    `yaml:"block_size,omitempty"`
 		ReadOnly  bool   `yaml:"read_only,omitempty"`
 	}
 	var list []lun
 	for i, l := range t.LUNs {
-		list = append(list, lun{i, fmt.Sprintf("vol%d", i), fmt.Sprintf("%dKiB", l.Size>>10), l.BlockSize, l.ReadOnly})
+		unit := lun{LUN: i, File: l.File, BlockSize: l.BlockSize, ReadOnly: l.ReadOnly}
+		if l.File == "" {
+			unit.Volume = fmt.Sprintf("vol%d", i)
+		}
+		if l.Size != 0 {
+			unit.Size = fmt.Sprintf("%dKiB", l.Size>>10)
+		}
+		list = append(list, unit)
 	}
 	disks := map[string]any{"name": t.IQN, "luns": list}
 	maps.Copy(disks, more.Target)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os/exec"
+	"strings"
 )
 
 // Space is what the store of an odx target takes, in bytes.
@@ -16,20 +17,26 @@ type Space struct {
 // Space asks the target, by the command that an administrator would use.
 func (t *Target) Space(ctx context.Context) (Space, error) {
 	var s Space
-	err := t.admin(ctx, &s, "store", "info", "--json")
+	err := t.Admin(ctx, &s, "store", "info")
 	return s, err
 }
 
-// admin runs an odx command for the target's configuration and decodes the
-// JSON that it prints.
-func (t *Target) admin(ctx context.Context, into any, args ...string) error {
+// Admin runs an odx command for the target's configuration, with --json, and decodes
+// what it prints, if into is not nil. The error holds what it printed.
+func (t *Target) Admin(ctx context.Context, into any, args ...string) error {
 	binary, err := Binary()
 	if err != nil {
 		return err
 	}
-	out, err := exec.CommandContext(ctx, binary, append(args, "--config", t.ConfigFile())...).Output()
+	var stderr strings.Builder
+	cmd := exec.CommandContext(ctx, binary, append(args, "--json", "--config", t.ConfigFile())...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
 	if err != nil {
-		return fmt.Errorf("odx %v: %w", args, err)
+		return fmt.Errorf("odx %s: %w\n%s%s", strings.Join(args, " "), err, out, stderr.String())
+	}
+	if into == nil {
+		return nil
 	}
 	return json.Unmarshal(out, into)
 }
@@ -47,15 +54,11 @@ type Pinned struct {
 // Pinned asks the target, by the command that an administrator would use.
 func (t *Target) Pinned(ctx context.Context) (Pinned, error) {
 	var p Pinned
-	err := t.admin(ctx, &p, "store", "info", "--json")
+	err := t.Admin(ctx, &p, "store", "info")
 	return p, err
 }
 
 // CheckStore proves the store of an odx target. The error holds the findings.
 func (t *Target) CheckStore(ctx context.Context) error {
-	var findings json.RawMessage
-	if err := t.admin(ctx, &findings, "store", "check", "--json"); err != nil {
-		return fmt.Errorf("%w: %s", err, findings)
-	}
-	return nil
+	return t.Admin(ctx, nil, "store", "check")
 }

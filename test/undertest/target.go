@@ -28,9 +28,13 @@ type LUN struct {
 	Size      int64 // bytes
 	BlockSize int   // bytes of a logical block; 0: 512
 	ReadOnly  bool  // initiators cannot write
+	// File is a file of the store that is the logical unit, instead of a volume.
+	// With a Size of 0 it must be there.
+	File string
 }
 
-// Target is a running iSCSI target.
+// Target is a running iSCSI target. What an odx target is given in LUNs counts from
+// its next Restart on.
 type Target struct {
 	Kind   string // "odx" or "tgtd"
 	Portal string // host:port on the loopback
