@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+
+	"odx/test/tokencopy"
+	"odx/test/undertest"
+)
+
+const (
+	mib       = 1 << 20
+	alignment = 4096
+)
+
+// bench is a running server and a folder of the host that have the same disks.
+type bench struct {
+	dir    string
+	size   int64 // of the disk in bytes
+	data   int64 // bytes of it that are data
+	target *undertest.Target
+	random *rand.ChaCha8
+}
+
+func (b *bench) host(name string) string { return filepath.Join(b.dir, "host", name) }
+
+// extent is a part of a disk.
+type extent struct{ off, length int64 }
+
+// prepare makes the disks that the operations begin with. The caller stops the server.
+func prepare(ctx context.Context, dir string, size int64) (_ *bench, err error) {
+	b := &bench{dir: dir, size: size, data: size / 2, random: rand.NewChaCha8([32]byte{6})}
+	if err := os.Mkdir(b.host(""), 0o755); err != nil {
+		return nil, err
+	}
+	r := rand.New(rand.NewPCG(6, 1))
+	if err := b.writeRaw(spread(r, size, b.data, 64*mib)); err != nil {
+		return nil, fmt.Errorf("write the raw disk: %w", err)
+	}
+	if b.target, err = undertest.StartODX(ctx, dir, []undertest.LUN{{Size: mib}}); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.target.Stop())
+		}
+	}()
+	err = b.odxAll(ctx, []string{
+		"file put " + b.host("disk.raw") + " disk.raw",
+		"vhd to-volume disk.raw source",
+		"vhd convert disk.raw disk.vhdx",
+		"vhd snapshot disk.vhdx child.vhdx",
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := b.qemu(ctx, "qemu-img", "convert", "-f", "raw", "-O", "vhdx", "disk.raw", "disk.vhdx"); err != nil {
+		return nil, err
+	}
+	changes := spread(r, size, b.data/10, 16*mib)
+	if err := b.changeHostChild(ctx, changes); err != nil {
+		return nil, fmt.Errorf("change the child on the host: %w", err)
+	}
+	if err := b.changeChild(ctx, changes); err != nil {
+		return nil, fmt.Errorf("change the child in the store: %w", err)
+	}
+	return b, b.odxAll(ctx, []string{
+		"file cp disk.vhdx parts/disk.vhdx", "file cp child.vhdx parts/child.vhdx",
+		"vhd merge parts/child.vhdx", "file mv parts/disk.vhdx merged.vhdx",
+	})
+}
+
+// spread returns extents of 1 MiB to longest, data bytes in all, with gaps between
+// them that are of any length.
+func spread(r *rand.Rand, size, data, longest int64) []extent {
+	var all []extent
+	for left := data; left > 0; {
+		length := min(left, mib+r.Int64N((longest-mib)/alignment+1)*alignment)
+		all = append(all, extent{0, length})
+		left -= length
+	}
+	gaps, sum := make([]float64, len(all)+1), 0.0
+	for i := range gaps {
+		gaps[i] = r.ExpFloat64()
+		sum += gaps[i]
+	}
+	at := int64(0)
+	for i := range all {
+		at += int64(gaps[i]/sum*float64(size-data)) / alignment * alignment
+		all[i].off = at
+		at += all[i].length
+	}
+	return all
+}
+
+// writeRaw writes disk.raw on the host.
+func (b *bench) writeRaw(data []extent) error {
+	f, err := os.Create(b.host("disk.raw"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for _, e := range data {
+		w := bufio.NewWriterSize(io.NewOffsetWriter(f, e.off), mib)
+		if _, err := io.CopyN(w, b.random, e.length); err != nil {
+			return err
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	return errors.Join(f.Truncate(b.size), f.Close())
+}
+
+// changeHostChild makes child.qcow2 over disk.raw.
+func (b *bench) changeHostChild(ctx context.Context, changes []extent) error {
+	if err := b.qemu(ctx, "qemu-img", "create", "-f", "qcow2", "-b", "disk.raw", "-F", "raw", "child.qcow2"); err != nil {
+		return err
+	}
+	args := []string{"-f", "qcow2"}
+	for i, e := range changes {
+		args = append(args, "-c", fmt.Sprintf("write -P %d %d %d", 1+i%255, e.off, e.length))
+	}
+	return b.qemu(ctx, "qemu-io", append(args, "child.qcow2")...)
+}
+
+// changeChild writes to child.vhdx as an initiator does, while it is a LUN.
+func (b *bench) changeChild(ctx context.Context, changes []extent) error {
+	luns := b.target.LUNs
+	if err := b.restart(ctx, append(luns[:1:1], undertest.LUN{File: "child.vhdx"})); err != nil {
+		return err
+	}
+	if err := b.writeLUN(ctx, b.target.URL(1), changes); err != nil {
+		return err
+	}
+	return b.restart(ctx, luns)
+}
+
+func (b *bench) restart(ctx context.Context, luns []undertest.LUN) error {
+	if err := b.target.Stop(); err != nil {
+		return err
+	}
+	b.target.LUNs = luns
+	return b.target.Restart(ctx)
+}
+
+func (b *bench) writeLUN(ctx context.Context, url string, changes []extent) (err error) {
+	c, err := tokencopy.Start(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	s, err := c.Open(url, tokencopy.OpenOptions{})
+	if err != nil {
+		return err
+	}
+	for _, e := range changes {
+		block := int64(s.BlockLength)
+		a, err := s.Write(b.random, uint64(e.off/block), uint64(e.length/block), tokencopy.WriteOptions{})
+		if err != nil || !a.Good() {
+			return fmt.Errorf("%v, %w", a, err)
+		}
+	}
+	return s.Close()
+}
