@@ -1,0 +1,14 @@
+# Makes disk.raw in the current folder: $SIZE_MIB MiB with a GUID partition table and
+# one partition from 1 MiB on, in it ext4 with the root file system of Debian $SUITE
+# from $MIRROR. Runs under fakeroot, so that files belong to whom they should.
+set -eu
+# --foreign ends before what has to run as root in the new system: the packages are
+# unpacked, and not set up.
+debootstrap --foreign --variant=minbase "$SUITE" root "$MIRROR" >debootstrap.log 2>&1 || {
+	tail -n 20 debootstrap.log
+	exit 1
+}
+truncate -s "${SIZE_MIB}M" disk.raw
+sectors=$(((SIZE_MIB - 2) * 2048))
+printf 'label: gpt\nstart=2048, size=%d, type=linux\n' $sectors | sfdisk --quiet disk.raw
+mke2fs -q -F -t ext4 -b 4096 -E offset=1048576 -d root disk.raw "$((SIZE_MIB - 2))M"
