@@ -195,8 +195,16 @@ func (b Bits) Set(i int64) { b[i>>3] |= 1 << (i & 7) }
 // bits, have it.
 func (b Bits) Run(i, n int64) (set bool, length int64) {
 	set = b.Get(i)
-	for length = 1; i+length < n && b.Get(i+length) == set; {
-		length++
+	var same byte // eight bits of that value
+	if set {
+		same = 0xFF
 	}
-	return set, length
+	end := i + 1
+	for end < n && b.Get(end) == set {
+		end++
+		for end%8 == 0 && end < n && b[end/8] == same {
+			end = min(end+8, n)
+		}
+	}
+	return set, end - i
 }
