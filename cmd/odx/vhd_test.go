@@ -71,6 +71,14 @@ func TestVHDCommands(t *testing.T) {
 		if one, two := mustRead(t, raw), mustRead(t, again); !bytes.Equal(one, two) || !bytes.Contains(one, block(3)) {
 			t.Error("what came back is not what was imported")
 		}
+		// What an export leaves that loses its server.
+		run("file", "cp", "again.vhd", "again.part.raw")
+		for _, name := range []string{"again.vhd", "again.vhdx"} {
+			if _, stderr, status := output(t, "vhd", "export", name, again, "--config", path); status != 1 || !strings.HasSuffix(stderr, "interrupted left it: odx file rm again.part.raw\n") {
+				t.Errorf("export beside another one: %d, %s", status, stderr)
+			}
+		}
+		run("file", "rm", "again.part.raw")
 		if err := os.WriteFile(local, make([]byte, 4096), 0o600); err != nil {
 			t.Fatal(err)
 		}

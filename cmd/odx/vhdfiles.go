@@ -13,6 +13,7 @@ import (
 
 	"odx/api"
 	"odx/api/transfer"
+	"odx/backstore"
 	"odx/conf"
 	"odx/vhd"
 	"odx/vhd/disk"
@@ -250,6 +251,9 @@ func exportDisk(ctx context.Context, a api.Administrator, o *copyOptions, name, 
 		_, err = a.CopyFile(ctx, api.FilePrefix+name, part)
 	} else {
 		_, err = runDiskOperation(ctx, a, api.DiskRequest{Operation: vhd.Convert, Source: name, Destination: part, Fixed: fixed}, stderr)
+	}
+	if errors.Is(err, backstore.ErrExists) {
+		return fmt.Errorf("%w; if no other export of it is running, one that was interrupted left it: odx file rm %s", err, part)
 	}
 	if err != nil {
 		return err
