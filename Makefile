@@ -9,7 +9,7 @@ help:
 	@echo "make run     build odx and serve two disks on 127.0.0.1:3260 (odx.yaml, ./odx-data)"
 	@echo "make demo    copy 1 GiB from LUN to LUN by reading and writing, and by token"
 	@echo "make test    run every test; ends in a summary"
-	@echo "make bench   measure against tgtd on this machine"
+	@echo "make bench   measure against tgtd and qemu-img on this machine"
 	@echo "make build   build bin/odx"
 	@echo "make unit    only the fast tests"
 	@echo "make lint    only gofmt, go vet and staticcheck"
@@ -35,6 +35,7 @@ demo: setup build
 
 bench: setup build
 	@go run ./bench
+	@go run ./bench/virtualdisks -size 2GiB
 
 setup:
 	@scripts/setup

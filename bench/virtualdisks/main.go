@@ -8,8 +8,9 @@
 // in the server; of the qemu-img command, and how many times as long as the odx
 // command it takes.
 //
-// qemu-img leaves what it writes in the page cache; what odx did is durable. Between
-// runs everything is written out, so that no run waits for what others wrote.
+// qemu-img leaves what it writes in the page cache; what odx did is durable. Before
+// each run both write out what they have in memory, so that no run waits for what
+// others left.
 //
 // usage: go run ./bench/virtualdisks [-size 10GiB] [-runs 3] [-only REGEXP] [-dir FOLDER]
 package main

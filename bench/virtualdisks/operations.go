@@ -106,7 +106,8 @@ func (b *bench) measure(ctx context.Context, o operation, runs int) (r result, e
 }
 
 func (b *bench) measureODX(ctx context.Context, o operation, r *result) error {
-	if err := b.odxAll(ctx, o.before); err != nil {
+	// Cleaning ends with what deletions left to do, and with a checkpoint.
+	if err := b.odxAll(ctx, append(slices.Clone(o.before), "store clean")); err != nil {
 		return err
 	}
 	if err := b.writeOut(); err != nil {
@@ -172,7 +173,7 @@ func (b *bench) qemu(ctx context.Context, program string, args ...string) error 
 	return nil
 }
 
-// writeOut has the file system write out what it has in memory.
+// writeOut has the host's file system write out what it has in memory.
 func (b *bench) writeOut() error {
 	d, err := os.Open(b.host(""))
 	if err != nil {
