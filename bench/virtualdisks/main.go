@@ -12,7 +12,7 @@
 // each run both write out what they have in memory, so that no run waits for what
 // others left.
 //
-// usage: go run ./bench/virtualdisks [-size 10GiB] [-runs 3] [-only REGEXP] [-dir FOLDER]
+// usage: go run ./bench/virtualdisks [-size 10GiB] [-runs 3] [-only REGEXP] [-cache SIZE] [-dir FOLDER]
 package main
 
 import (
@@ -33,17 +33,18 @@ func main() {
 	size := flag.String("size", "10GiB", "capacity of the disk, half of which is data")
 	runs := flag.Int("runs", 3, "runs of every operation")
 	only := flag.String("only", "", "regular expression for the names of the operations to run")
+	cache := flag.String("cache", "256MiB", "store.cache in the server's configuration, the default of which is 256MiB")
 	dir := flag.String("dir", "", "folder for the data (default: the system's for temporary files)")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
-	if err := run(ctx, os.Stdout, *size, *runs, *only, *dir); err != nil {
+	if err := run(ctx, os.Stdout, *size, *runs, *only, *cache, *dir); err != nil {
 		fmt.Fprintln(os.Stderr, "virtualdisks:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, out io.Writer, size string, runs int, only, dir string) (err error) {
+func run(ctx context.Context, out io.Writer, size string, runs int, only, cache, dir string) (err error) {
 	bytes, err := humanize.ParseBytes(size)
 	if err != nil {
 		return err
@@ -56,7 +57,7 @@ func run(ctx context.Context, out io.Writer, size string, runs int, only, dir st
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	b, err := prepare(ctx, dir, int64(bytes))
+	b, err := prepare(ctx, dir, cache, int64(bytes))
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func (b *bench) host(name string) string { return filepath.Join(b.dir, "host", n
 type extent struct{ off, length int64 }
 
 // prepare makes the disks that the operations begin with. The caller stops the server.
-func prepare(ctx context.Context, dir string, size int64) (_ *bench, err error) {
+func prepare(ctx context.Context, dir, cache string, size int64) (_ *bench, err error) {
 	b := &bench{dir: dir, size: size, data: size / 2, random: rand.NewChaCha8([32]byte{6})}
 	if err := os.Mkdir(b.host(""), 0o755); err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func prepare(ctx context.Context, dir string, size int64) (_ *bench, err error) 
 	if err := b.writeRaw(spread(r, size, b.data, 64*mib)); err != nil {
 		return nil, fmt.Errorf("write the raw disk: %w", err)
 	}
-	if b.target, err = undertest.StartODX(ctx, dir, []undertest.LUN{{Size: mib}}); err != nil {
+	if b.target, err = undertest.StartODXWith(ctx, dir, []undertest.LUN{{Size: mib}}, undertest.Settings{File: map[string]any{"store": map[string]string{"cache": cache}}}); err != nil {
 		return nil, err
 	}
 	defer func() {
