@@ -19,6 +19,7 @@ for LUN in 1 2; do
 	# In the middle of a file that the parent has, at no border of anything.
 	printf 'a few bytes in the middle' | dd of=/mnt/usr/bin/perl bs=1 seek=100001 conv=notrunc status=none || fail "overwrite"
 	cp -a /mnt/etc /mnt/new/etc || fail "copy"
+	rm /mnt/large || fail "delete the large file"
 	rm -rf /mnt/usr/share/doc /mnt/usr/share/locale /mnt/var/cache/apt/archives || fail "delete"
 	dd if=/dev/urandom of=/mnt/new/short bs=1M count=8 conv=fsync status=none || fail "write"
 	rm /mnt/new/short && sync -f /mnt || fail "delete what was new"

@@ -8,6 +8,8 @@ debootstrap --foreign --variant=minbase "$SUITE" root "$MIRROR" >debootstrap.log
 	tail -n 20 debootstrap.log
 	exit 1
 }
+# It is longer than several payload blocks of a VHDX, which are empty without it.
+head -c 100M /dev/urandom >root/large
 truncate -s "${SIZE_MIB}M" disk.raw
 sectors=$(((SIZE_MIB - 2) * 2048))
 printf 'label: gpt\nstart=2048, size=%d, type=linux\n' $sectors | sfdisk --quiet disk.raw
