@@ -106,6 +106,9 @@ func (b *bed) compare(image, want string) {
 	b.qemu("compare", "-f", driver, "-F", "raw", image, want)
 }
 
+// partition is where the only partition of the image begins, in bytes.
+const partition = 1 << 20
+
 // fsck has e2fsck look at the file system in the partition of a raw disk.
 func (b *bed) fsck(raw string) {
 	b.t.Helper()

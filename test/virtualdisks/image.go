@@ -15,11 +15,7 @@ import (
 	"odx/test/undertest"
 )
 
-const (
-	imageSize = 512 << 20
-	// partition is where the only partition of the image begins, in bytes.
-	partition = 1 << 20
-)
+const imageSize = 512 << 20
 
 //go:embed image.sh
 var imageScript string
