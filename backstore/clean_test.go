@@ -219,7 +219,7 @@ func mixed(t *testing.T, o Options) (s *Store, live int64) {
 
 // TestBackgroundCleaning: dead space comes back without anybody asking for it.
 func TestBackgroundCleaning(t *testing.T) {
-	s, live := mixed(t, Options{})
+	s, live := mixed(t, Options{spareTime: time.Millisecond})
 	defer s.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

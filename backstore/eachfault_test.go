@@ -3,6 +3,7 @@ package backstore
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -222,6 +223,9 @@ func (f *faulty) sound(when string, s *Store) {
 	}
 }
 
+// everyFault says that TestEachFault lets one of so many operations fail.
+var everyFault = flag.Int64("everyfault", 4, "of how many operations of the host TestEachFault lets one fail")
+
 // TestEachFault lets each operation of the host that changes something fail in
 // turn, alone or with those that follow: what was acknowledged is there, and
 // nothing has to be started again.
@@ -230,7 +234,7 @@ func TestEachFault(t *testing.T) {
 		t.Run(fmt.Sprintf("%v, %d in a row", fault, burst), func(t *testing.T) {
 			first := int64(1)
 			for eachFault(t, fault, first, first+burst) {
-				first++
+				first += *everyFault
 			}
 			t.Logf("%d operations", first-1)
 		})

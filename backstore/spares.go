@@ -1,14 +1,15 @@
 package backstore
 
 import (
+	"cmp"
 	"context"
 	"time"
 )
 
 const (
-	// spareTime is how long the file of a segment waits to be used again: longer
-	// than it takes from one checkpoint to the next under load.
-	spareTime = 10 * time.Second
+	// defaultSpareTime is longer than it takes from one checkpoint to the next under
+	// load.
+	defaultSpareTime = 10 * time.Second
 	// sparePeriod is how often the store looks for files that waited too long.
 	sparePeriod = time.Second
 )
@@ -22,7 +23,7 @@ func (s *Store) spareLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			s.dropSpares(now.Add(-spareTime))
+			s.dropSpares(now.Add(-cmp.Or(s.opts.spareTime, defaultSpareTime)))
 		}
 	}
 }

@@ -82,6 +82,9 @@ type Options struct {
 	// segmentBlocks is the size of a segment, for tests that want many; 0 means
 	// that of package segment.
 	segmentBlocks uint32
+	// spareTime is how long the file of a segment waits to be used again; 0 means
+	// defaultSpareTime.
+	spareTime time.Duration
 }
 
 func (o *Options) setDefaults() error {

@@ -23,6 +23,7 @@ func model(out io.Writer) counts {
 		checked("-run=^TestPowerCuts$", "./backstore", fmt.Sprint("-for=", *modelTime)),
 		inTurn(
 			checked("./backstore/...", "./tokens/..."),
+			checked("-run=^TestEachFault$", "./backstore", "-everyfault=1"),
 			checked("-run=^TestHistories$", "./vhd", "-rapid.checks=200"),
 			checked("-run=^(TestKilledProcess|TestLinearizable)$", "./backstore", fmt.Sprint("-for=", *modelTime/4)),
 		))
