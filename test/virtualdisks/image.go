@@ -55,9 +55,9 @@ func Image(ctx context.Context) (string, error) {
 }
 
 // debian returns the suite that this machine runs, and the mirror that apt gets it
-// from; on other machines a stable one, and the mirror for everyone.
+// from; on other machines a stable one, and none: debootstrap knows one for everyone.
 func debian(ctx context.Context) (suite, mirror string) {
-	suite, mirror = "bookworm", "http://deb.debian.org/debian"
+	suite = "bookworm"
 	if release, err := os.ReadFile("/etc/os-release"); err == nil && strings.Contains(string(release), "\nID=debian\n") {
 		for line := range strings.Lines(string(release)) {
 			if name, ok := strings.CutPrefix(strings.TrimSpace(line), "VERSION_CODENAME="); ok {
@@ -75,5 +75,5 @@ func debian(ctx context.Context) (suite, mirror string) {
 			return suite, f[2]
 		}
 	}
-	return suite, mirror
+	return suite, ""
 }

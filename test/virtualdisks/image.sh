@@ -4,7 +4,7 @@
 set -eu
 # --foreign ends before what has to run as root in the new system: the packages are
 # unpacked, and not set up.
-debootstrap --foreign --variant=minbase "$SUITE" root "$MIRROR" >debootstrap.log 2>&1 || {
+debootstrap --foreign --variant=minbase "$SUITE" root ${MIRROR:+"$MIRROR"} >debootstrap.log 2>&1 || {
 	tail -n 20 debootstrap.log
 	exit 1
 }
