@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-var fuzzTime = flag.Duration("fuzz", 20*time.Second, "how long the stage fuzz runs each target")
+var fuzzTime = flag.Duration("fuzz", 8*time.Second, "how long the stage fuzz runs each target")
 
 // fuzzGrace is what building a target, and making an input that fails small,
 // may take beyond the time of fuzzing.

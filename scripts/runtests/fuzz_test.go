@@ -42,7 +42,7 @@ func TestReportFuzz(t *testing.T) {
 			progress + "--- FAIL: FuzzOne (0.1s)\n    --- FAIL: FuzzOne (0.00s)\n    Failing input written to testdata/fuzz/FuzzOne/abc\n",
 			failed, counts{failed: 1}, "testdata/fuzz/FuzzOne/abc",
 		},
-		"how to repeat it":         {progress, failed, counts{failed: 1}, "-fuzz=^FuzzOne$ -fuzztime=20s -fuzzminimizetime=1s -parallel=1 m"},
+		"how to repeat it":         {progress, failed, counts{failed: 1}, "-fuzz=^FuzzOne$ -fuzztime=8s -fuzzminimizetime=1s -parallel=1 m"},
 		"Go's own clock":           {progress + "--- FAIL: FuzzOne (30.1s)\n    context deadline exceeded\nFAIL\nexit status 1\n", failed, counts{passed: 1}, "4321 inputs"},
 		"the target's own context": {"--- FAIL: FuzzOne (1s)\n    a_test.go:3: context deadline exceeded\nFAIL\n", failed, counts{failed: 1}, "a_test.go:3"},
 		"it does not build":        {"FAIL m [build failed]\n", failed, counts{failed: 1}, "build failed"},
