@@ -134,11 +134,7 @@ func (m *Manager) describeParents(ctx context.Context, name string) ([]string, e
 		return []string{err.Error()}, nil
 	}
 	defer src.release()
-	var names []string
-	for _, p := range src.parents {
-		names = append(names, p.name)
-	}
-	return names, nil
+	return src.names()[1:], nil
 }
 
 // Check returns what is wrong with a file of the store, and with its parents.

@@ -236,6 +236,16 @@ func TestInUse(t *testing.T) {
 	b.same(t, "copy.vhd", want)
 	must(t, s.Close(ctx))
 	delete(b.served, "a.vhdx")
+	b.do(t, Request{Operation: Snapshot, Source: "a.vhdx", Destination: "child.vhdx"})
+	for _, name := range []string{"child.vhdx", "a.vhdx"} {
+		b.served[name] = true
+		if _, err := b.Do(ctx, Request{Operation: Merge, Source: "child.vhdx"}, nil); !errors.Is(err, errServed) {
+			t.Errorf("merge while %s is served: %v", name, err)
+		}
+		delete(b.served, name)
+	}
+	b.do(t, Request{Operation: Merge, Source: "child.vhdx"})
+	b.same(t, "a.vhdx", want)
 
 	end, err := b.begin("a.vhdx")
 	must(t, err)

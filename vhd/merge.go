@@ -3,6 +3,7 @@ package vhd
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"odx/backstore"
 	"odx/vhd/disk"
@@ -12,35 +13,36 @@ import (
 // parent, which takes the place of the parent in one step with the deletion of the
 // children.
 func (j *job) merge(ctx context.Context) (Result, error) {
+	children, into, err := j.mergeNames(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	all := append(children, into)
+	end, err := j.begin(all...)
+	if err != nil {
+		return Result{}, err
+	}
+	defer end()
+	// Only now, when nobody else changes them: the children will be deleted.
 	src, err := j.openChain(ctx, j.Source)
 	if err != nil {
 		return Result{}, err
 	}
 	defer src.release()
-	levels, err := j.levels(src)
-	if err != nil {
-		return Result{}, err
+	if names := src.names(); len(names) < len(all) || !slices.Equal(names[:len(all)], all) {
+		return Result{}, fmt.Errorf("merge %s: its chain: %w", j.Source, backstore.ErrChanged)
 	}
-	parent := src.parents[levels-1]
-	j.Destination = parent.name
-	children := []string{src.name}
-	for _, p := range src.parents[:levels-1] {
-		children = append(children, p.name)
-	}
-	end, err := j.begin(append(children, parent.name)...)
-	if err != nil {
-		return Result{}, err
-	}
-	defer end()
-	for i, name := range append(children, parent.name) {
+	levels := len(children)
+	for i, name := range all {
 		but := ""
 		if i > 0 {
-			but = children[i-1]
+			but = all[i-1]
 		}
 		if err := j.checkNoChildren(ctx, name, but); err != nil {
 			return Result{}, err
 		}
 	}
+	parent := src.parents[levels-1]
 	result := Result{Name: parent.name, FileBytesBefore: parent.file.size}
 	err = j.produce(ctx, parent.name, children, func(temp string) error {
 		f, err := j.copyOf(ctx, parent, src.size, temp)
@@ -54,6 +56,22 @@ func (j *job) merge(ctx context.Context) (Result, error) {
 		return nil
 	})
 	return result, err
+}
+
+// mergeNames returns the disks that are merged, the last one first, and the parent
+// that they are merged into.
+func (j *job) mergeNames(ctx context.Context) (children []string, into string, err error) {
+	src, err := j.openChain(ctx, j.Source)
+	if err != nil {
+		return nil, "", err
+	}
+	defer src.release()
+	levels, err := j.levels(src)
+	if err != nil {
+		return nil, "", err
+	}
+	names := src.names()
+	return names[:levels:levels], names[levels], nil
 }
 
 // levels returns how many disks are merged.

@@ -76,6 +76,15 @@ func (s *source) release() {
 	s.file.release()
 }
 
+// names returns the file's name and those of its parents.
+func (s *source) names() []string {
+	names := []string{s.name}
+	for _, p := range s.parents {
+		names = append(names, p.name)
+	}
+	return names
+}
+
 // openVolume opens a volume of the store as a raw disk.
 func (m *Manager) openVolume(ctx context.Context, name string) (*source, error) {
 	v, err := m.store.Volume(name)

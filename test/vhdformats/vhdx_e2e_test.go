@@ -199,13 +199,12 @@ func TestVHDXOfQemuKilled(t *testing.T) {
 		for i := range 60 {
 			args = append(args, "-c", fmt.Sprintf("write -P %d %dM 4k", i+1, i))
 		}
-		cmd := exec.CommandContext(ctx, qemuIO, append(args, "-c", "abort", image)...)
-		vhdxMust(t, cmd.Start())
-		if n > 0 {
-			time.Sleep(time.Duration(n) * 15 * time.Millisecond)
-			_ = cmd.Process.Kill()
+		alive := ctx
+		if n > 0 { // it is killed when its context ends
+			alive, cancel = context.WithTimeout(ctx, time.Duration(n)*15*time.Millisecond)
+			defer cancel()
 		}
-		_ = cmd.Wait()
+		_ = exec.CommandContext(alive, qemuIO, append(args, "-c", "abort", image)...).Run()
 		c := vhdxOpen(t, image)
 		vhdxCheck(t, c)
 		f, err := vhdxfile.Open(ctx, c)
