@@ -8,7 +8,6 @@
 package vhdfile
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"sync/atomic"
@@ -44,24 +43,6 @@ type blockSet []atomic.Uint64
 func newBlockSet(n int) blockSet    { return make(blockSet, (n+63)/64) }
 func (s blockSet) has(i int64) bool { return s[i/64].Load()&(1<<(i%64)) != 0 }
 func (s blockSet) add(i int64)      { s[i/64].Or(1 << (i % 64)) }
-
-// Is reports whether r holds a VHD, be it a damaged one.
-func Is(ctx context.Context, r disk.Reader) (bool, error) {
-	size := r.Size()
-	for _, at := range []int64{size - footerLength, size - oldFooterLength, 0} {
-		p := make([]byte, len(footerCookie))
-		if at < 0 || size < footerLength {
-			continue
-		}
-		if err := r.ReadAt(ctx, p, at); err != nil {
-			return false, fmt.Errorf("vhd: look for a footer: %w", err)
-		}
-		if bytes.Equal(p, []byte(footerCookie)) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
 
 // OpenReadOnly opens a virtual disk that nothing is written to: what would
 // change it returns disk.ErrReadOnly. It wraps disk.ErrFormat if the file is not

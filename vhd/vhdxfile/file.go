@@ -51,8 +51,8 @@ var _ disk.Table = (*File)(nil)
 // errClosed: the file was closed.
 var errClosed = errors.New("the virtual disk is closed")
 
-// Is reports whether r holds a VHDX.
-func Is(ctx context.Context, r disk.Reader) (bool, error) {
+// hasSignature reports whether r begins as a VHDX does.
+func hasSignature(ctx context.Context, r disk.Reader) (bool, error) {
 	p := make([]byte, len(fileSignature))
 	if r.Size() < headerSection {
 		return false, nil
@@ -103,7 +103,7 @@ func refuse(s severity, format string, args ...any) error {
 
 // load reads all metadata as it is once the log has been replayed.
 func load(ctx context.Context, r disk.Reader, report reporter) (*File, error) {
-	switch is, err := Is(ctx, r); {
+	switch is, err := hasSignature(ctx, r); {
 	case err != nil:
 		return nil, err
 	case !is:
