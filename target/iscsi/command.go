@@ -15,6 +15,9 @@ const (
 	shortCommand = 20 * time.Microsecond
 	// ... and if it moves no more data than this.
 	shortTransfer = 128 << 10
+	// loneCommand is the same for a command that the initiator waits for before
+	// it sends another one (see solitude.go).
+	loneCommand = time.Millisecond
 	// flushEvery is after how many commands that ran on the reader their
 	// responses are sent, though more commands have already arrived: the
 	// initiator can go on with these meanwhile.
@@ -109,16 +112,15 @@ func (c *conn) proceed(t *task) error {
 	return nil
 }
 
-// start runs a command that has all of its data: here if commands of its kind
-// are short and this is its connection's reader, otherwise on a worker. The session's mu is held and is released.
+// start runs a command that has all of its data: here or on a worker. The
+// session's mu is held and is released.
 func (c *conn) start(t *task) error {
 	s := c.sess
 	if s.holdBack(t) {
 		s.mu.Unlock()
 		return nil
 	}
-	cost := time.Duration(s.cost[t.st.OpCode].Load())
-	if t.kept || cost == 0 || cost > shortCommand || t.edtl > shortTransfer || len(s.ready) > 0 || !s.reserveDataIn(t) {
+	if !c.suits(t) || len(s.ready) > 0 || !s.reserveDataIn(t) {
 		s.enqueue(t)
 		s.mu.Unlock()
 		return nil
@@ -127,6 +129,20 @@ func (c *conn) start(t *task) error {
 	s.executing++
 	s.mu.Unlock()
 	return c.runHere(t)
+}
+
+// suits reports whether a command should run on the reader: it is likely to be
+// short, or nobody waits for what the reader would do meanwhile. The session's
+// mu is held.
+func (c *conn) suits(t *task) bool {
+	cost := time.Duration(c.sess.cost[t.st.OpCode].Load()) // 0: not known
+	switch {
+	case t.kept || t.edtl > shortTransfer:
+		return false // this may not be the reader of its connection, or takes long
+	case cost != 0 && cost <= shortCommand:
+		return true
+	}
+	return cost <= loneCommand && len(c.sess.tasks) == 1 && !c.in.ready() && c.solitude.likely()
 }
 
 // runHere runs a command on the reader. Should it not end soon, the watchdog
@@ -142,6 +158,7 @@ func (c *conn) runHere(t *task) error {
 		c.out.flush()
 		return errReaderLost
 	}
+	c.solitude.answered(c.out.nextStatSN())
 	if c.unflushed++; c.unflushed >= flushEvery {
 		c.unflushed = 0
 		c.out.flush()

@@ -34,8 +34,9 @@ type conn struct {
 	params params
 
 	turns     turns // who is the reader
-	pdu       pdu   // the one that is being handled
-	unflushed int   // commands whose responses the reader has not flushed
+	solitude  solitude
+	pdu       pdu // the one that is being handled
+	unflushed int // commands whose responses the reader has not flushed
 	text      textExchange
 
 	ttt uint32 // last Target Transfer Tag; guarded by the session's mu
@@ -100,6 +101,12 @@ func (c *conn) read() (lost bool) {
 	return false
 }
 
+// takeOver is read for the reader that follows one that is stuck.
+func (c *conn) takeOver() (lost bool) {
+	c.solitude.company = companyLasts
+	return c.read()
+}
+
 // endReader has the reader end the connection for the given reason, as soon as
 // it would wait for the peer.
 func (c *conn) endReader(reason error) {
@@ -127,6 +134,7 @@ func (c *conn) readPDUs() error {
 		if c.sess.shared {
 			c.fences.acknowledge(c.pdu.expStatSN())
 		}
+		c.solitude.heed(c.pdu.expStatSN())
 		if err := c.dispatch(&c.pdu); err != nil {
 			return err
 		}

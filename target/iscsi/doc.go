@@ -14,7 +14,8 @@
 //
 // The reader takes many PDUs with one read. Commands that have lately been
 // short run where they were read, one after the other, and their responses
-// leave in one writev; other commands run side by side on the session's
+// leave in one writev; so does a longer one of an initiator that waits for each
+// answer (see solitude.go). Other commands run side by side on the session's
 // workers. A command that runs on the reader and turns out to be slow loses it:
 // the watchdog starts another reader within milliseconds (see watchdog.go).
 //

@@ -121,7 +121,7 @@ func (w *watchdog) look() (busy bool) {
 			w.srv.workers.Done()
 			continue
 		}
-		go w.srv.carry(c.read)
+		go w.srv.carry(c.takeOver)
 	}
 	return busy
 }
