@@ -1,0 +1,40 @@
+package fingerprint
+
+import "golang.org/x/sys/cpu"
+
+func supported() kernels {
+	switch {
+	case cpu.X86.HasAVX512F && cpu.X86.HasAVX512VL:
+		return avx512
+	case cpu.X86.HasAVX2:
+		return avx2
+	}
+	return none
+}
+
+// sum hashes the first n of the blocks, and maybe more of them.
+func (k kernels) sum(sums *[batchBlocks][Size]byte, key *[Size]byte, blocks *[batchBlocks]*[blockLength]byte, n int) {
+	if k == avx512 && n > 2 {
+		fourAVX512(sums, key, blocks)
+		return
+	}
+	for i := 0; i < n; i += 2 {
+		two := (*[2][Size]byte)(sums[i:])
+		if k == avx512 {
+			twoAVX512(two, key, blocks[i], blocks[i+1])
+		} else {
+			twoAVX2(two, key, blocks[i], blocks[i+1])
+		}
+	}
+}
+
+// The kernels hash blocks at once: the four chunks of each in lanes side by side.
+
+//go:noescape
+func fourAVX512(sums *[batchBlocks][Size]byte, key *[Size]byte, blocks *[batchBlocks]*[blockLength]byte)
+
+//go:noescape
+func twoAVX512(sums *[2][Size]byte, key *[Size]byte, a, b *[blockLength]byte)
+
+//go:noescape
+func twoAVX2(sums *[2][Size]byte, key *[Size]byte, a, b *[blockLength]byte)
