@@ -8,6 +8,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"odx/backstore/extent"
+	"odx/backstore/fingerprint"
 )
 
 // Digest computes the digest of a run of bytes: a keyed hash of the fingerprints
@@ -16,7 +17,7 @@ import (
 // so where extents are just those blocks it comes from the extent table and no
 // data is read. Without the key it says nothing about the bytes.
 type Digest struct {
-	block  *blake3.Hasher
+	block  *fingerprint.Key
 	sum    *blake3.Hasher
 	buf    [BlockLength]byte
 	n      int // bytes in buf
@@ -27,15 +28,11 @@ type Digest struct {
 func (s *Store) NewDigest() *Digest {
 	var key [32]byte
 	blake3.DeriveKey("odx 2026-11-22 digest of block fingerprints", s.sb.fingerprintKey[:], key[:])
-	return &Digest{block: keyed(s.sb.fingerprintKey), sum: keyed(key)}
-}
-
-func keyed(key [32]byte) *blake3.Hasher {
-	h, err := blake3.NewKeyed(key[:])
+	sum, err := blake3.NewKeyed(key[:])
 	if err != nil {
 		panic(err) // only for a key that is not 32 bytes
 	}
-	return h
+	return &Digest{block: s.fingerprints, sum: sum}
 }
 
 // Write adds bytes. It returns no error.
@@ -55,9 +52,7 @@ func (d *Digest) Write(p []byte) (int, error) {
 func (d *Digest) endBlock() {
 	var fp extent.Fingerprint
 	if !isZero(d.buf[:d.n]) {
-		d.block.Reset()
-		d.block.Write(d.buf[:d.n])
-		d.block.Sum(fp[:0])
+		fp = d.block.Sum(d.buf[:d.n])
 	}
 	d.add(&fp, d.n)
 	d.n = 0

@@ -7,12 +7,12 @@ import (
 	"io"
 	"path/filepath"
 
-	"github.com/zeebo/blake3"
 	"golang.org/x/time/rate"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/dedup"
 	"odx/backstore/extent"
+	"odx/backstore/fingerprint"
 	"odx/backstore/journal"
 	"odx/backstore/meta"
 	"odx/backstore/pages"
@@ -71,14 +71,7 @@ func (s *Store) open(ctx context.Context) error {
 	if s.sb, err = loadSuperblock(fsys, dir, s.opts.DedupUnit/BlockLength); err != nil {
 		return err
 	}
-	key := s.sb.fingerprintKey
-	s.hashers.New = func() any {
-		h, err := blake3.NewKeyed(key[:])
-		if err != nil {
-			return err // only a key of a wrong length gives one, and this one has 32 bytes
-		}
-		return h
-	}
+	s.fingerprints = fingerprint.New(s.sb.fingerprintKey)
 	// Badger gets a share of the memory for its own block cache.
 	if s.kv, err = s.opts.OpenKV(filepath.Join(dir, metadataDir), s.log, s.opts.CacheBytes/8); err != nil {
 		return err

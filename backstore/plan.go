@@ -8,9 +8,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/zeebo/blake3"
-
 	"odx/backstore/extent"
+	"odx/backstore/fingerprint"
 	"odx/backstore/invariant"
 	"odx/backstore/segment"
 )
@@ -31,6 +30,11 @@ const (
 type freshExtent struct {
 	extent.Extent
 	at int // its first block in the plan
+}
+
+// of returns the extent's part of the plan's data.
+func (x *freshExtent) of(data []byte) []byte {
+	return data[x.at*BlockLength : (x.at+int(x.Blocks))*BlockLength]
 }
 
 // writePlan is one write on its way into the store: first it finds duplicates
@@ -74,19 +78,14 @@ func (s *Store) prepare(p *writePlan, volume, block uint64, data []byte) error {
 	s.appends.begin(p.floor)
 	p.holding = true
 
-	h := s.hashers.Get().(*blake3.Hasher)
-	defer s.hashers.Put(h)
-	for i := 0; i < p.blocks; {
-		n := s.unitRun(block, i, p.blocks, data)
-		if n > 0 {
-			if err := s.find(p, h, data, i, n); err != nil {
-				return err
-			}
-			i += n
-		} else {
-			i++
+	s.cut(p, block, data)
+	if !s.opts.StoreDuplicates {
+		s.fingerprint(p, data)
+		if err := s.findKnown(p); err != nil {
+			return err
 		}
 	}
+	p.checksum(data)
 	if err := s.storeFresh(p, data); err != nil {
 		return err
 	}
@@ -102,6 +101,21 @@ func (s *Store) appendFloor() segment.ID {
 	return s.segments.NextID()
 }
 
+// cut makes extents of the data, all of them fresh until they are looked up.
+func (s *Store) cut(p *writePlan, block uint64, data []byte) {
+	for i := 0; i < p.blocks; {
+		n := s.unitRun(block, i, p.blocks, data)
+		if n == 0 {
+			i++
+			continue
+		}
+		x := freshExtent{at: i}
+		x.Blocks = uint8(n)
+		p.fresh = append(p.fresh, x)
+		i += n
+	}
+}
+
 // unitRun returns how many blocks from i on make an extent: up to the end of
 // the dedup unit, counted from the start of the volume so that equal images
 // are cut alike, without blocks of zeros. It is 0 when block i is zeros.
@@ -115,40 +129,58 @@ func (s *Store) unitRun(block uint64, i, end int, data []byte) int {
 	return n
 }
 
-// find makes blocks [i, i+n) of the plan a known extent or a fresh one.
-func (s *Store) find(p *writePlan, h *blake3.Hasher, data []byte, i, n int) error {
-	x := freshExtent{at: i}
-	x.Blocks = uint8(n)
-	if s.opts.StoreDuplicates {
-		p.addFresh(x, data)
-		return nil
+// fingerprint computes the fingerprints of the fresh extents.
+func (s *Store) fingerprint(p *writePlan, data []byte) {
+	batch := s.fingerprints.Batch()
+	for i := range p.fresh {
+		x := &p.fresh[i]
+		batch.Add((*[fingerprint.Size]byte)(&x.Fingerprint), x.of(data))
 	}
-	h.Reset()
-	h.Write(data[i*BlockLength : (i+n)*BlockLength])
-	h.Sum(x.Fingerprint[:0])
-	if id := s.index.Lookup(&x.Fingerprint); id != 0 {
-		ok, err := s.extents.Pin(id, &x.Fingerprint, n)
+	batch.Flush()
+}
+
+// findKnown looks the fresh extents up: what the table has is fresh no more.
+func (s *Store) findKnown(p *writePlan) error {
+	fresh := p.fresh[:0]
+	for i := range p.fresh {
+		known, err := s.find(p, &p.fresh[i])
 		if err != nil {
 			return err
 		}
-		if ok {
-			p.pinned = append(p.pinned, id)
-			for k := range n {
-				slot := s.extents.Slot(id, k)
-				p.slots[i+k], p.known[i+k] = slot, slot
-			}
-			return nil
+		if !known {
+			fresh = append(fresh, p.fresh[i])
 		}
 	}
-	p.addFresh(x, data)
+	p.fresh = fresh
 	return nil
 }
 
-func (p *writePlan) addFresh(x freshExtent, data []byte) {
-	for k := range int(x.Blocks) {
-		x.CRC[k] = crc32.Checksum(data[(x.at+k)*BlockLength:(x.at+k+1)*BlockLength], castagnoli)
+// find makes the blocks of x those of a known extent, if there is one.
+func (s *Store) find(p *writePlan, x *freshExtent) (known bool, err error) {
+	id := s.index.Lookup(&x.Fingerprint)
+	if id == 0 {
+		return false, nil
 	}
-	p.fresh = append(p.fresh, x)
+	known, err = s.extents.Pin(id, &x.Fingerprint, int(x.Blocks))
+	if err != nil || !known {
+		return false, err
+	}
+	p.pinned = append(p.pinned, id)
+	for k := range int(x.Blocks) {
+		slot := s.extents.Slot(id, k)
+		p.slots[x.at+k], p.known[x.at+k] = slot, slot
+	}
+	return true, nil
+}
+
+// checksum computes the checksums of the blocks of the fresh extents.
+func (p *writePlan) checksum(data []byte) {
+	for i := range p.fresh {
+		x := &p.fresh[i]
+		for k := range int(x.Blocks) {
+			x.CRC[k] = crc32.Checksum(data[(x.at+k)*BlockLength:(x.at+k+1)*BlockLength], castagnoli)
+		}
+	}
 }
 
 // storeFresh appends the data of the fresh extents to the segments, what lies

@@ -8,7 +8,6 @@ import (
 	"hash/crc32"
 	"slices"
 
-	"github.com/zeebo/blake3"
 	"golang.org/x/time/rate"
 
 	"odx/backstore/extent"
@@ -236,13 +235,7 @@ func (s *Store) verifyExtent(x *extent.Extent, data []byte) (bad uint32, err err
 	if err != nil || x.Fingerprint == (extent.Fingerprint{}) {
 		return bad, err // without a fingerprint where deduplication was off
 	}
-	h := s.hashers.Get().(*blake3.Hasher)
-	defer s.hashers.Put(h)
-	var fp extent.Fingerprint
-	h.Reset()
-	h.Write(data)
-	h.Sum(fp[:0])
-	if fp != x.Fingerprint {
+	if s.fingerprints.Sum(data) != x.Fingerprint {
 		return 1<<x.Blocks - 1, errFingerprint
 	}
 	return 0, nil

@@ -39,6 +39,7 @@ import (
 	"odx/backstore/blockmap"
 	"odx/backstore/dedup"
 	"odx/backstore/extent"
+	"odx/backstore/fingerprint"
 	"odx/backstore/invariant"
 	"odx/backstore/journal"
 	"odx/backstore/meta"
@@ -138,11 +139,11 @@ type Store struct {
 	forest   *blockmap.Forest
 	index    *dedup.Index
 	// indexLoaded is closed when the index knows what the last checkpoint has.
-	indexLoaded chan struct{}
-	hashers     sync.Pool // of *blake3.Hasher with the store's key
-	plans       sync.Pool // of *writePlan
-	blocks      sync.Pool // of *[BlockLength]byte
-	appends     appendFloors
+	indexLoaded  chan struct{}
+	fingerprints *fingerprint.Key
+	plans        sync.Pool // of *writePlan
+	blocks       sync.Pool // of *[BlockLength]byte
+	appends      appendFloors
 
 	opMu sync.RWMutex
 
