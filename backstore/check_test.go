@@ -86,7 +86,7 @@ func TestCheckFindings(t *testing.T) {
 			"map node 1 is of level 3, and stands where another level should",
 		},
 		"count of a node that does not exist": {
-			stored('c', 0, func([]byte) []byte { return []byte{77, 2} }),
+			stored('c', 0, func([]byte) []byte { return []byte{77, 1, 4} }),
 			"map node 77 has a reference count of 3 and does not exist",
 		},
 		"counts that are cut short": {

@@ -33,10 +33,10 @@ func TestLayouts(t *testing.T) {
 		sb.id[i%16], sb.fingerprintKey[i] = 0x11, byte(i)
 	}
 	wantLayout(t, "superblock", sb.encode(formatVersion), `
-		6f647873746f7265 00000001 00000004
+		6f647873746f7265 00000002 00000004
 		11111111111111111111111111111111
 		000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
-		950f1e53`)
+		cbf57d1c`)
 
 	m := vfs.NewMem()
 	f, err := m.Create("/checkpoint")
@@ -114,8 +114,8 @@ func TestForeignStore(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return sb.encode(2)
-		}, nil, "the store has format 2, this program reads format 1"},
+			return sb.encode(formatVersion + 1)
+		}, nil, "the store has format 3, this program reads format 2; use a version of odx that reads format 3"},
 		"a damaged superblock":   {superblockName, func(b []byte) []byte { b[40] ^= 1; return b }, ErrCorrupt, "/store/store"},
 		"a superblock cut short": {superblockName, func(b []byte) []byte { return b[:50] }, ErrCorrupt, "/store/store"},
 		"no dedup unit": {superblockName, func([]byte) []byte {
@@ -198,7 +198,7 @@ func put(t *testing.T, fsys *vfs.Mem, path string, content []byte) {
 func FuzzSuperblock(f *testing.F) {
 	sb := superblock{unit: 1}
 	f.Add(sb.encode(formatVersion))
-	f.Add(sb.encode(2))
+	f.Add(sb.encode(formatVersion + 1))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) != superblockLength {
 			return

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"odx/backstore/blockmap"
 	"odx/backstore/extent"
 )
 
@@ -163,7 +162,7 @@ func (s *Store) checkpointLoop(ctx context.Context) {
 
 // dirty returns about how many bytes of metadata no checkpoint has stored.
 func (s *Store) dirty() int64 {
-	return int64(s.forest.Dirty())*blockmap.NodeBytes + int64(s.extents.Dirty())*int64(extent.PageBytes(s.sb.unit))
+	return s.forest.DirtyBytes() + int64(s.extents.Dirty())*int64(extent.PageBytes(s.sb.unit))
 }
 
 // tooDirty reports whether changed metadata takes an eighth of the cache.

@@ -20,7 +20,7 @@ const (
 	superblockMagic  = "odxstore"
 	superblockLength = 8 + 4 + 4 + 16 + 32 + 4
 	// formatVersion is raised when an older program could not use the store.
-	formatVersion = 1
+	formatVersion = 2
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -57,7 +57,7 @@ func decodeSuperblock(name string, b []byte) (superblock, error) {
 		return sb, fmt.Errorf("%w: %s is not a store's superblock", ErrCorrupt, name)
 	}
 	if v := binary.BigEndian.Uint32(b[8:]); v != formatVersion {
-		return sb, fmt.Errorf("%s: the store has format %d, this program reads format %d", name, v, formatVersion)
+		return sb, fmt.Errorf("%s: the store has format %d, this program reads format %d; use a version of odx that reads format %[2]d", name, v, formatVersion)
 	}
 	sb.unit = int(binary.BigEndian.Uint32(b[12:]))
 	if !validUnit(sb.unit) {

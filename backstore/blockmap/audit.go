@@ -9,6 +9,7 @@ import (
 
 	"odx/backstore/extent"
 	"odx/backstore/meta"
+	"odx/backstore/refs"
 )
 
 // Audit proves a stored forest against its roots and the nodes that wait to be
@@ -73,8 +74,8 @@ type audit struct {
 
 // nodeAudit is what is known of one node.
 type nodeAudit struct {
-	refs  uint32 // references found
-	extra uint32 // references beyond the first, as counted
+	refs  int64 // references found
+	extra int64 // references beyond the first, as counted
 	// Levels are one more than they are, so that 0 can mean that none is known.
 	level    uint8 // of the stored node
 	referred uint8 // that those who refer to the node expect
@@ -107,16 +108,14 @@ func (a *audit) found(id uint64, n *node) {
 }
 
 func (a *audit) counts(kv meta.Reader) error {
-	return kv.Scan([]byte{countPrefix}, func(key, value []byte) error {
-		page := binary.BigEndian.Uint64(key[1:])
-		p, err := decodeCounts(value)
+	return refs.Scan(kv, countKind, func(first uint64, extra []int64, err error) error {
 		if err != nil {
-			a.report(fmt.Sprintf("reference counts of map nodes %d to %d cannot be read: %v", page*Fanout, page*Fanout+Fanout-1, err))
+			a.report(fmt.Sprintf("reference counts of map nodes %d to %d cannot be read: %v", first, first+refs.PerPage-1, err))
 			return nil
 		}
-		for i, extra := range p.extra {
+		for i, extra := range extra {
 			if extra != 0 {
-				id := page*Fanout + uint64(i)
+				id := first + uint64(i)
 				n := a.nodes[id]
 				n.extra = extra
 				a.nodes[id] = n

@@ -1,12 +1,14 @@
 package blockmap
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
 
 	"odx/backstore/extent"
 	"odx/backstore/meta"
+	"odx/backstore/refs"
 )
 
 // SharedNodes returns the stored nodes that have more than one reference. What
@@ -14,20 +16,13 @@ import (
 // changes it: there are few of them.
 func SharedNodes(ctx context.Context, kv meta.Reader) (map[uint64]bool, error) {
 	shared := make(map[uint64]bool)
-	err := kv.Scan([]byte{countPrefix}, func(key, value []byte) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		p, err := decodeCounts(value)
-		if err != nil {
-			return err
-		}
-		for i, extra := range p.extra {
-			if extra != 0 {
-				shared[binary.BigEndian.Uint64(key[1:])*Fanout+uint64(i)] = true
+	err := refs.Scan(kv, countKind, func(first uint64, extra []int64, err error) error {
+		for i, n := range extra {
+			if n != 0 {
+				shared[first+uint64(i)] = true
 			}
 		}
-		return nil
+		return cmp.Or(err, ctx.Err())
 	})
 	return shared, err
 }

@@ -29,6 +29,7 @@ import (
 	"odx/backstore/invariant"
 	"odx/backstore/meta"
 	"odx/backstore/pages"
+	"odx/backstore/refs"
 )
 
 // ErrInconsistent: a node is missing or of the wrong level. The store has been
@@ -69,7 +70,7 @@ type Options struct {
 // Forest holds the nodes of all trees of a store.
 type Forest struct {
 	nodes   *pages.Cache[*node]
-	counts  *pages.Cache[*countPage]
+	counts  *refs.Counts
 	extents Extents
 	next    atomic.Uint64
 
@@ -88,7 +89,7 @@ func New(o Options) *Forest {
 	countBytes := o.MaxBytes / 16
 	f.nodes = pages.New(pages.Config[*node]{
 		KV: o.KV, Clock: o.Clock, Prefix: nodePrefix,
-		MaxObjects: int((o.MaxBytes - countBytes) / NodeBytes),
+		MaxObjects: int((o.MaxBytes - countBytes) / nodeBytes),
 		Decode: func(id uint64, stored []byte) (*node, error) {
 			if stored == nil {
 				return nil, fmt.Errorf("%w: node %d does not exist", ErrInconsistent, id)
@@ -96,11 +97,7 @@ func New(o Options) *Forest {
 			return decodeNode(stored)
 		},
 	})
-	f.counts = pages.New(pages.Config[*countPage]{
-		KV: o.KV, Clock: o.Clock, Prefix: countPrefix,
-		MaxObjects: int(countBytes / countPageBytes),
-		Decode:     func(_ uint64, stored []byte) (*countPage, error) { return decodeCounts(stored) },
-	})
+	f.counts = refs.New(refs.Options{Kind: countKind, KV: o.KV, Clock: o.Clock, MaxBytes: countBytes})
 	if len(o.Dropped) > 0 {
 		f.wake <- struct{}{}
 	}
@@ -110,8 +107,10 @@ func New(o Options) *Forest {
 // Next returns the first node number that was never used.
 func (f *Forest) Next() uint64 { return f.next.Load() }
 
-// Dirty returns how many nodes and count pages changed since the last cut.
-func (f *Forest) Dirty() int { return f.nodes.Dirty() + f.counts.Dirty() }
+// DirtyBytes returns about the memory of what changed since the last cut.
+func (f *Forest) DirtyBytes() int64 {
+	return int64(f.nodes.Dirty())*nodeBytes + f.counts.DirtyBytes()
+}
 
 // Lookup fills dst with the slots of consecutive blocks from block on. Blocks
 // beyond the tree's span are holes.
@@ -251,8 +250,8 @@ func (f *Forest) ownNode(id uint64, level uint8) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	shared, err := f.shared(id)
-	if err != nil || !shared {
+	extra, err := f.counts.Extra(id)
+	if err != nil || extra == 0 {
 		return n, err
 	}
 	c := &node{level: level, slots: n.slots}
@@ -381,7 +380,7 @@ func (f *Forest) Grow(r *Root, blocks uint64) {
 // Cut is the forest's part of a checkpoint's cut.
 type Cut struct {
 	nodes  *pages.Cut[*node]
-	counts *pages.Cut[*countPage]
+	counts *pages.Cut[*refs.Page]
 	// Dropped are the nodes that wait to be reaped; they belong to the cut.
 	Dropped []uint64
 	// Next is the first node number that was not used at the cut.

@@ -32,8 +32,8 @@ type node struct {
 	slots   [Fanout]extent.Slot
 }
 
-// NodeBytes is about the memory of one cached node.
-const NodeBytes = Fanout*8 + 128
+// nodeBytes is about the memory of one cached node.
+const nodeBytes = Fanout*8 + 128
 
 // Kinds of runs in a stored node.
 const (

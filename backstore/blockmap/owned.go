@@ -23,9 +23,9 @@ type Owned struct {
 // nodes; the rest is taken for somebody else's. fn returns what the leaf counts.
 func (f *Forest) FindOwned(ctx context.Context, roots []Root, nodes int, fn func(slots []extent.Slot) (int64, error)) (*Owned, error) {
 	o := &Owned{f: f, leaves: make(map[uint64]int64), inner: make(map[uint64]bool)}
-	var met [MaxLevel + 1]map[uint64]uint64 // by level: references from the group
+	var met [MaxLevel + 1]map[uint64]int64 // by level: references from the group
 	for level := range met {
-		met[level] = make(map[uint64]uint64)
+		met[level] = make(map[uint64]int64)
 	}
 	for _, r := range roots {
 		if r.Node != 0 {
@@ -33,7 +33,7 @@ func (f *Forest) FindOwned(ctx context.Context, roots []Root, nodes int, fn func
 		}
 	}
 	for level := MaxLevel; level >= 0; level-- {
-		for id, refs := range met[level] {
+		for id, found := range met[level] {
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
@@ -41,7 +41,7 @@ func (f *Forest) FindOwned(ctx context.Context, roots []Root, nodes int, fn func
 			if err != nil {
 				return nil, err
 			}
-			if refs < all || nodes == 0 {
+			if found < all || nodes == 0 {
 				continue
 			}
 			nodes--
@@ -91,14 +91,4 @@ func (o *Owned) Of(r Root) (int64, error) {
 		sum += part
 	}
 	return sum, nil
-}
-
-// references returns how many references a node has.
-func (f *Forest) references(id uint64) (uint64, error) {
-	p, err := f.counts.Lock(id / Fanout)
-	if err != nil {
-		return 0, err
-	}
-	defer p.Unlock()
-	return 1 + uint64(p.extra[id%Fanout]), nil
 }

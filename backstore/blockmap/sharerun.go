@@ -1,8 +1,6 @@
 package blockmap
 
-import (
-	"odx/backstore/extent"
-)
+import "odx/backstore/extent"
 
 // shareRun is shareInto for nodes of a level that stand side by side on both
 // sides: up to most of them, as many as are below one node and no holes, with
@@ -44,55 +42,4 @@ func (f *Forest) shareRun(dst *Root, to uint64, src Root, from uint64, level uin
 	}
 	parent.Unlock()
 	return n, f.releaseAll(nodes)
-}
-
-// addRefs adds a reference to each of the nodes.
-func (f *Forest) addRefs(nodes []extent.Slot) error {
-	return f.eachCount(nodes, func(p *countPage, id uint64) {
-		f.proveNotDropped(id)
-		p.extra[id%Fanout]++
-	})
-}
-
-// releaseAll takes a reference from each of the nodes, holes among them; those
-// that lose their last one are dropped.
-func (f *Forest) releaseAll(nodes []extent.Slot) error {
-	last := nodes[:0] // what is behind has been looked at
-	err := f.eachCount(nodes, func(p *countPage, id uint64) {
-		if p.extra[id%Fanout] == 0 {
-			last = append(last, extent.Slot(id))
-			return
-		}
-		p.extra[id%Fanout]--
-	})
-	if err != nil {
-		return err
-	}
-	for _, id := range last {
-		f.drop(uint64(id))
-	}
-	return nil
-}
-
-// eachCount calls fn with each of the nodes that is no hole, and with its page
-// of counts, which is locked and counts as changed. Nodes that were made
-// together have theirs on one page.
-func (f *Forest) eachCount(nodes []extent.Slot, fn func(p *countPage, id uint64)) error {
-	for i := 0; i < len(nodes); {
-		if nodes[i] == 0 {
-			i++
-			continue
-		}
-		page := uint64(nodes[i]) / Fanout
-		p, err := f.counts.Lock(page)
-		if err != nil {
-			return err
-		}
-		f.counts.Change(p)
-		for ; i < len(nodes) && nodes[i] != 0 && uint64(nodes[i])/Fanout == page; i++ {
-			fn(p, uint64(nodes[i]))
-		}
-		p.Unlock()
-	}
-	return nil
 }

@@ -1,0 +1,89 @@
+// Package refs keeps the reference counts of what has a number: of map nodes and
+// of extents.
+//
+// Most things have as many references as when they were new: a node one, an
+// extent one for each of its blocks. Kept is what a thing has beyond that, which
+// is less than nothing where an extent lost some. Counts are on pages of their
+// own, apart from what they count: copying changes nothing else. Pages of only
+// zeros are not stored.
+package refs
+
+import (
+	"odx/backstore/meta"
+	"odx/backstore/pages"
+)
+
+// PerPage is how many consecutive numbers share a page.
+const PerPage = 512
+
+// PageBytes is about the memory of one cached page.
+const PageBytes = PerPage*8 + 128
+
+// Kind says what is counted.
+type Kind struct {
+	Prefix byte  // first byte of the pages' keys
+	Least  int64 // no count is less
+}
+
+// Options configure Counts.
+type Options struct {
+	Kind
+	KV       meta.KV
+	Clock    *pages.Clock
+	MaxBytes int64 // bound of the cache
+}
+
+// Counts are the counts of all things of a kind. They are safe for concurrent use;
+// a count is changed while no checkpoint takes its cut.
+type Counts struct {
+	cache *pages.Cache[*Page]
+}
+
+// Page has the counts of PerPage consecutive numbers. Its lock guards them.
+type Page struct {
+	pages.Header
+	extra [PerPage]int64
+}
+
+// New returns the counts stored in o.KV.
+func New(o Options) *Counts {
+	return &Counts{cache: pages.New(pages.Config[*Page]{
+		KV: o.KV, Clock: o.Clock, Prefix: o.Prefix, MaxObjects: int(o.MaxBytes / PageBytes),
+		Decode: func(_ uint64, stored []byte) (*Page, error) { return decode(o.Least, stored) },
+	})}
+}
+
+// Lock returns the page of a number, locked; the caller calls its Unlock.
+func (c *Counts) Lock(number uint64) (*Page, error) { return c.cache.Lock(number / PerPage) }
+
+// Has reports whether the number's count is on the page.
+func (p *Page) Has(number uint64) bool { return number/PerPage == p.ID() }
+
+// Extra returns how many references a number of the page has beyond those that
+// it had when it was new.
+func (p *Page) Extra(number uint64) int64 { return p.extra[number%PerPage] }
+
+// Set changes what Extra returns. The page is locked.
+func (c *Counts) Set(p *Page, number uint64, extra int64) {
+	if at := &p.extra[number%PerPage]; *at != extra {
+		c.cache.Change(p)
+		*at = extra
+	}
+}
+
+// Extra returns how many references a number has beyond those that it had when
+// it was new.
+func (c *Counts) Extra(number uint64) (int64, error) {
+	p, err := c.Lock(number)
+	if err != nil {
+		return 0, err
+	}
+	defer p.Unlock()
+	return p.Extra(number), nil
+}
+
+// Cut is the counts' part of a checkpoint's cut.
+func (c *Counts) Cut() *pages.Cut[*Page] { return c.cache.Cut() }
+
+// DirtyBytes returns about the memory of what changed since the last cut.
+func (c *Counts) DirtyBytes() int64 { return int64(c.cache.Dirty()) * PageBytes }

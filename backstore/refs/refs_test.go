@@ -1,0 +1,167 @@
+package refs
+
+import (
+	"encoding/hex"
+	"errors"
+	"maps"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"odx/backstore/meta"
+	"odx/backstore/pages"
+)
+
+var testKind = Kind{Prefix: 'x', Least: -4}
+
+// TestCountsAgainstModel: counts are what was set last, across checkpoints, and
+// nothing is stored where all are zero.
+func TestCountsAgainstModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		kv, clock := meta.NewMem(), pages.NewClock()
+		open := func() *Counts { return New(Options{Kind: testKind, KV: kv, Clock: clock, MaxBytes: 1 << 20}) }
+		c, model := open(), map[uint64]int64{}
+		number := rapid.Custom(func(t *rapid.T) uint64 {
+			return rapid.SampledFrom([]uint64{0, 1, 2, 510, 511, 512, 513, 1 << 60}).Draw(t, "number")
+		})
+		t.Repeat(map[string]func(*rapid.T){
+			"set": func(t *rapid.T) {
+				n, extra := number.Draw(t, "n"), rapid.SampledFrom([]int64{0, 0, 1, 1, -4, 1 << 50}).Draw(t, "extra")
+				p, err := c.Lock(n)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Set(p, n, extra)
+				p.Unlock()
+				if model[n] = extra; extra == 0 {
+					delete(model, n)
+				}
+			},
+			"checkpoint and restart": func(t *rapid.T) {
+				checkpoint(t, c, kv, clock)
+				c = open()
+			},
+			"": func(t *rapid.T) {
+				n := number.Draw(t, "n")
+				if got, err := c.Extra(n); err != nil || got != model[n] {
+					t.Fatalf("%d has %d, %v, want %d", n, got, err, model[n])
+				}
+			},
+		})
+		checkpoint(t, c, kv, clock)
+		wantStored(t, kv, model)
+	})
+}
+
+func checkpoint(t *rapid.T, c *Counts, kv meta.KV, clock *pages.Clock) {
+	clock.Tick()
+	cut := c.Cut()
+	var ops []meta.Op
+	if err := cut.Encode(func(op meta.Op) error { ops = append(ops, op); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := kv.Update(ops); err != nil {
+		t.Fatal(err)
+	}
+	cut.Done()
+}
+
+// wantStored compares what is stored with the counts that are not zero.
+func wantStored(t *rapid.T, kv meta.KV, want map[uint64]int64) {
+	got := map[uint64]int64{}
+	err := Scan(kv, testKind, func(first uint64, extra []int64, err error) error {
+		before := len(got)
+		for i, n := range extra {
+			if n != 0 {
+				got[first+uint64(i)] = n
+			}
+		}
+		if len(got) == before {
+			t.Errorf("the page from %d is stored and has only zeros", first)
+		}
+		return err
+	})
+	if err != nil || !maps.Equal(got, want) {
+		t.Fatalf("stored is %v, %v, want %v", got, err, want)
+	}
+	for n, extra := range want {
+		p, err := Read(kv, testKind, n)
+		if err != nil || p.Extra(n) != extra {
+			t.Fatalf("%d is read as %v, want %d", n, err, extra)
+		}
+	}
+}
+
+// TestOnlyChangesAreStored: a count that is set to what it is makes no page dirty.
+func TestOnlyChangesAreStored(t *testing.T) {
+	c := New(Options{Kind: testKind, KV: meta.NewMem(), Clock: pages.NewClock(), MaxBytes: 1 << 20})
+	p, err := c.Lock(700)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Unlock()
+	if c.Set(p, 700, 0); c.DirtyBytes() != 0 {
+		t.Error("a page of zeros is dirty")
+	}
+	if c.Set(p, 700, 1); c.DirtyBytes() != PageBytes {
+		t.Errorf("%d bytes are dirty after a change of one page of %d", c.DirtyBytes(), PageBytes)
+	}
+	if !p.Has(512) || !p.Has(1023) || p.Has(511) || p.Has(1024) {
+		t.Error("a page has 512 to 1023")
+	}
+}
+
+// TestLayouts of what a checkpoint stores.
+func TestLayouts(t *testing.T) {
+	p := &Page{}
+	p.extra[5], p.extra[6], p.extra[7], p.extra[300], p.extra[511] = 1, 1, 150, 2, -1
+	const want = "05" + "02" + "02" + // two of 1
+		"00" + "01" + "ac02" + // 150
+		"a402" + "01" + "04" + // 2
+		"d201" + "01" + "01" // -1
+	if got := hex.EncodeToString(p.Encode()); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// TestMalformed: each way in which a page can be damaged.
+func TestMalformed(t *testing.T) {
+	for name, stored := range map[string][]byte{
+		"cut short after the zeros":  {5},
+		"cut short after the length": {5, 1},
+		"an empty run":               {5, 0, 2},
+		"a run of zeros":             {5, 1, 0},
+		"zeros beyond the end":       {0x81, 4, 1, 2},
+		"a run beyond the end":       {5, 0x80, 4, 2},
+		"less than the least":        {5, 1, 9},
+		"more than the most":         {5, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7e},
+		"a number too long":          {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 2},
+	} {
+		if _, err := decode(testKind.Least, stored); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	kv := meta.NewMem()
+	if err := kv.Update([]meta.Op{{Key: []byte("x1"), Value: []byte{5, 1, 2}}}); err != nil {
+		t.Fatal(err)
+	}
+	err := Scan(kv, testKind, func(uint64, []int64, error) error { return nil })
+	if !errors.Is(err, ErrMalformed) {
+		t.Errorf("a key of two bytes: %v", err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte{0, 1, 2, 5, 9, 3})
+	f.Add([]byte{0x80, 2, 0x80, 2, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := decode(testKind.Least, b)
+		if err != nil {
+			return
+		}
+		again, err := decode(testKind.Least, p.Encode())
+		if err != nil || again.extra != p.extra {
+			t.Fatalf("decoded counts do not survive: %v", err)
+		}
+	})
+}
