@@ -93,6 +93,18 @@ func TestCheckFindings(t *testing.T) {
 			stored('c', 0, func([]byte) []byte { return []byte{77} }),
 			"reference counts of map nodes 0 to 511 cannot be read",
 		},
+		"extent without a reference": {
+			stored('x', 0, func([]byte) []byte { return []byte{2, 1, 7} }),
+			"extent 2 is kept, and nothing refers to it",
+		},
+		"count of an extent that does not exist": {
+			stored('x', 0, func([]byte) []byte { return []byte{100, 1, 2} }),
+			"extent 100 has a reference count and does not exist",
+		},
+		"counts of extents that are cut short": {
+			stored('x', 0, func([]byte) []byte { return []byte{100} }),
+			"reference counts of extents 0 to 511 cannot be read",
+		},
 		"extents that are missing": {
 			stored('e', 0, remove),
 			"a map names block 0 of extent 1, which does not exist",
@@ -104,7 +116,7 @@ func TestCheckFindings(t *testing.T) {
 		"slot beyond the end of its extent": {
 			stored('e', 0, func(value []byte) []byte {
 				value[1] = 3 // blocks of the first entry, which has lost a CRC
-				return append(value[:2+8+1+32+12:2+8+1+32+12], value[2+8+1+32+16:]...)
+				return append(value[:2+8+32+12:2+8+32+12], value[2+8+32+16:]...)
 			}),
 			"a map names block 3 of extent 1, which does not exist",
 		},

@@ -66,13 +66,9 @@ func decodeState(b []byte) (st state, err error) {
 
 // cut is the state of the whole store at one instant.
 type cut struct {
-	state   state
-	forest  *blockmap.Cut
-	extents interface {
-		Encode(func(meta.Op) error) error
-		Done()
-		Abandon()
-	}
+	state    state
+	forest   *blockmap.Cut
+	extents  *extent.Cut
 	ops      []meta.Op // of usage, volumes and snapshots
 	usage    []meta.Op
 	records  map[string][]byte

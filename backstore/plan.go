@@ -351,7 +351,7 @@ func (s *Store) apply(p *writePlan, v *Volume, block uint64) error {
 // them whose extents existed before.
 func (s *Store) install(v *Volume, block uint64, slots, known []extent.Slot, first extent.ID, fresh []freshExtent) error {
 	for i := range fresh {
-		if err := s.extents.Create(first+extent.ID(i), &fresh[i].Extent, int(fresh[i].Blocks)); err != nil {
+		if err := s.extents.Create(first+extent.ID(i), &fresh[i].Extent); err != nil {
 			return err
 		}
 	}

@@ -118,11 +118,14 @@ func (s *Store) redoRun(d *dec, p *writePlan) error {
 			d.fail()
 			return nil
 		}
-		for range n {
-			p.slots[p.blocks], p.known[p.blocks] = first, first
+		known := p.known[p.blocks : p.blocks+int(n)]
+		for i := range known {
+			p.slots[p.blocks], known[i] = first, first
 			first++
 			p.blocks++
 		}
+		// The writer had a pin that kept them; here only the record says that they exist.
+		return s.extents.Resolve(known, make([]extent.Location, n))
 	case runFresh:
 		first, extents := d.freshExtents(s.sb.unit)
 		if len(p.fresh) == 0 {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"odx/backstore/extent"
 )
 
 const (
@@ -162,7 +160,7 @@ func (s *Store) checkpointLoop(ctx context.Context) {
 
 // dirty returns about how many bytes of metadata no checkpoint has stored.
 func (s *Store) dirty() int64 {
-	return s.forest.DirtyBytes() + int64(s.extents.Dirty())*int64(extent.PageBytes(s.sb.unit))
+	return s.forest.DirtyBytes() + s.extents.DirtyBytes()
 }
 
 // tooDirty reports whether changed metadata takes an eighth of the cache.

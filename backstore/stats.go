@@ -118,7 +118,7 @@ func (s *Store) Metadata(ctx context.Context) (st MetadataStats, err error) {
 	if err := s.Checkpoint(ctx); err != nil {
 		return st, err
 	}
-	err = s.extents.ScanStored(func(extent.ID, uint64, *extent.Extent) bool {
+	err = s.extents.ScanStored(func(extent.ID, *extent.Extent) bool {
 		st.Extents++
 		return ctx.Err() == nil
 	})

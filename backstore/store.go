@@ -324,7 +324,7 @@ func (s *Store) reapOnce(ctx context.Context) (more bool, err error) {
 func (s *Store) loadIndex(ctx context.Context) {
 	defer close(s.indexLoaded)
 	start, n := time.Now(), 0
-	err := s.extents.ScanStored(func(id extent.ID, _ uint64, x *extent.Extent) bool {
+	err := s.extents.ScanStored(func(id extent.ID, x *extent.Extent) bool {
 		if x.Fingerprint != (extent.Fingerprint{}) {
 			s.index.Insert(&x.Fingerprint, id)
 			n++

@@ -15,7 +15,8 @@ func (f *Forest) addRef(id uint64) error {
 	if err != nil {
 		return err
 	}
-	f.counts.Set(p, id, p.Extra(id)+1)
+	f.counts.Change(p)
+	p.Add(id, 1)
 	p.Unlock()
 	return nil
 }
@@ -30,7 +31,8 @@ func (f *Forest) dropRef(id uint64) (last bool, err error) {
 	if p.Extra(id) == 0 {
 		return true, nil
 	}
-	f.counts.Set(p, id, p.Extra(id)-1)
+	f.counts.Change(p)
+	p.Add(id, -1)
 	return false, nil
 }
 
@@ -44,7 +46,8 @@ func (f *Forest) references(id uint64) (int64, error) {
 func (f *Forest) addRefs(nodes []extent.Slot) error {
 	return f.eachCount(nodes, func(p *refs.Page, id uint64) {
 		f.proveNotDropped(id)
-		f.counts.Set(p, id, p.Extra(id)+1)
+		f.counts.Change(p)
+		p.Add(id, 1)
 	})
 }
 
@@ -57,7 +60,8 @@ func (f *Forest) releaseAll(nodes []extent.Slot) error {
 			last = append(last, extent.Slot(id))
 			return
 		}
-		f.counts.Set(p, id, p.Extra(id)-1)
+		f.counts.Change(p)
+		p.Add(id, -1)
 	})
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"odx/backstore/meta"
+	"odx/backstore/refs"
 	"odx/backstore/segment"
 )
 
@@ -47,7 +48,7 @@ func Audit(ctx context.Context, o AuditOptions, report func(finding string)) err
 	}
 	pages := (uint64(o.Next) + pageExtents - 1) / pageExtents
 	for first := uint64(0); first == 0 || first < pages; {
-		g := &auditGroup{audit: a, first: first, index: make(map[uint64]int)}
+		g := &auditGroup{audit: a, first: first, index: make(map[uint64]int), unread: make(map[uint64]bool)}
 		for first < pages && len(g.index) < o.groupPages {
 			if err := g.load(ctx, first); err != nil {
 				return err
@@ -57,6 +58,9 @@ func Audit(ctx context.Context, o AuditOptions, report func(finding string)) err
 		if g.end = first; first >= pages {
 			g.end = math.MaxUint64 // what was never made belongs to the last group
 			first = max(first, 1)
+		}
+		if err := g.counts(); err != nil {
+			return err
 		}
 		if err := a.EachLeaf(g.count); err != nil {
 			return err
@@ -83,7 +87,8 @@ type auditGroup struct {
 	index      map[uint64]int // page → where its extents stand in the slices
 	unmatched  []int64        // references counted in the table and not found
 	blocks     []uint8
-	lastBad    ID // last reported
+	unread     map[uint64]bool // pages of counts that cannot be read
+	lastBad    ID              // last reported
 }
 
 func pageKey(page uint64) []byte { return binary.BigEndian.AppendUint64([]byte{pagePrefix}, page) }
@@ -110,17 +115,48 @@ func (g *auditGroup) load(ctx context.Context, first uint64) error {
 			if e.blocks == 0 {
 				continue
 			}
-			id := ID(page*pageExtents + uint64(i))
-			g.blocks[at+i], g.unmatched[at+i] = e.blocks, int64(e.refs)
+			g.blocks[at+i], g.unmatched[at+i] = e.blocks, int64(e.blocks)
 			g.live[e.addr.Segment] += int64(e.blocks)
-			if e.refs == 0 && !g.pinned[id] {
-				g.report(fmt.Sprintf("extent %d is kept, and nothing refers to it", id))
-			}
 			x := p.extent(i)
-			g.Visit(id, &x)
+			g.Visit(ID(page*pageExtents+uint64(i)), &x)
 		}
 		return nil
 	})
+}
+
+// counts adds what the pages of counts say of the group's extents. A page has
+// those of one group only.
+func (g *auditGroup) counts() error {
+	return refs.Scan(g.KV, countKind, func(first uint64, extra []int64, err error) error {
+		if page := first / pageExtents; page < g.first || page >= g.end {
+			return nil
+		}
+		if err != nil {
+			g.report(fmt.Sprintf("reference counts of extents %d to %d cannot be read: %v", first, first+refs.PerPage-1, err))
+			g.unread[first/refs.PerPage] = true
+			return nil
+		}
+		for i, n := range extra {
+			if n != 0 {
+				g.counted(ID(first+uint64(i)), n)
+			}
+		}
+		return nil
+	})
+}
+
+// counted adds what is counted of an extent beyond its blocks.
+func (g *auditGroup) counted(id ID, extra int64) {
+	at, ok := g.index[uint64(id)/pageExtents]
+	i := at + int(uint64(id)%pageExtents)
+	if !ok || g.blocks[i] == 0 {
+		g.report(fmt.Sprintf("extent %d has a reference count and does not exist", id))
+		return
+	}
+	g.unmatched[i] += extra
+	if g.unmatched[i] == 0 && !g.pinned[id] {
+		g.report(fmt.Sprintf("extent %d is kept, and nothing refers to it", id))
+	}
 }
 
 // count takes the slots of a leaf off the references.
@@ -159,19 +195,16 @@ func (g *auditGroup) compare() error {
 	for _, page := range slices.Sorted(maps.Keys(g.index)) {
 		at := g.index[page]
 		for i, unmatched := range g.unmatched[at : at+pageExtents] {
-			if unmatched == 0 {
+			id := page*pageExtents + uint64(i)
+			if unmatched == 0 || g.unread[id/refs.PerPage] {
 				continue
 			}
-			value, err := g.KV.Get(pageKey(page))
+			c, err := refs.Read(g.KV, countKind, id)
 			if err != nil {
 				return err
 			}
-			p, err := decodePage(g.Unit, value)
-			if err != nil {
-				return err
-			}
-			refs := int64(p.entries[i].refs)
-			g.report(fmt.Sprintf("extent %d has a reference count of %d and %d references", page*pageExtents+uint64(i), refs, refs-unmatched))
+			counted := int64(g.blocks[at+i]) + c.Extra(id)
+			g.report(fmt.Sprintf("extent %d has a reference count of %d and %d references", id, counted, counted-unmatched))
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package extent
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -20,16 +21,22 @@ func TestAuditOfManyPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	clock := pages.NewClock()
-	table := NewTable(Options{KV: kv, Clock: clock, Unit: testUnit, MaxPages: 1000, Next: 1, Usage: u})
+	table := NewTable(Options{KV: kv, Clock: clock, Unit: testUnit, MaxBytes: 8 << 20, Next: 1, Usage: u})
 	ids := []ID{1, 2, 127, 128, 5 * groupIDs / 2, 3*groupIDs - 1, 3 * groupIDs, 7*groupIDs + 5}
 	var slots []Slot
 	for i, id := range ids {
 		x := &Extent{Addr: segment.Addr{Segment: 1, Block: uint32(1 + testUnit*i)}, Blocks: testUnit}
-		if err := table.Create(id, x, testUnit); err != nil {
+		if err := table.Create(id, x); err != nil {
 			t.Fatal(err)
 		}
 		slots = append(slots, slotsOf(table, id)...)
 	}
+	// A copy in one group, and less than the whole of an extent in another.
+	copied := slotsOf(table, 127)
+	if err := errors.Join(table.Ref(copied), table.Unref(slots[len(slots)-1:])); err != nil {
+		t.Fatal(err)
+	}
+	slots = append(slots[:len(slots)-1], copied...)
 	clock.Tick()
 	cut := table.Cut()
 	ops := u.Cut()
@@ -56,12 +63,14 @@ func TestAuditOfManyPages(t *testing.T) {
 	}
 
 	// Too few in one group, too many in another, and some that never were.
-	wrong := append(slices.Clone(slots[1:]), slots[len(slots)-1], table.Slot(4*groupIDs, 1), table.Slot(100*groupIDs, 0))
+	last := table.Slot(7*groupIDs+5, 0)
+	wrong := append(slices.Clone(slots[1:]), last, copied[0], table.Slot(4*groupIDs, 1), table.Slot(100*groupIDs, 0))
 	want := []string{
 		"a map names block 1 of extent " + fmt.Sprint(4*groupIDs) + ", which does not exist",
 		"a map names block 0 of extent " + fmt.Sprint(100*groupIDs) + ", which does not exist",
 		"extent 1 has a reference count of 4 and 3 references",
-		"extent " + fmt.Sprint(7*groupIDs+5) + " has a reference count of 4 and 5 references",
+		"extent 127 has a reference count of 8 and 9 references",
+		"extent " + fmt.Sprint(7*groupIDs+5) + " has a reference count of 3 and 4 references",
 	}
 	findings, _ := audit(wrong)
 	slices.Sort(findings)

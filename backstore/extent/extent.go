@@ -1,6 +1,6 @@
 // Package extent keeps the extent table: for each extent its place in the
-// segments, its length, how many map slots refer to it, the CRC-32C of each of
-// its blocks and its fingerprint.
+// segments, its length, the CRC-32C of each of its blocks and its fingerprint,
+// and, on pages of their own, how many map slots refer to it.
 //
 // An extent is immutable data of 1 to Unit blocks that was written together.
 // Its ID is never used again after it is freed, so a slot that still reads the

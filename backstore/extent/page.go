@@ -22,10 +22,12 @@ type page struct {
 
 type entry struct {
 	addr   segment.Addr
-	refs   uint64
 	blocks uint8 // 0: no such extent
 	fp     Fingerprint
 }
+
+// pageBytes is about the memory of one cached page.
+func pageBytes(unit int) int64 { return int64(pageExtents*(44+4*unit) + 128) }
 
 func newPage(unit int) *page {
 	return &page{unit: unit, crcs: make([]uint32, pageExtents*unit)}
@@ -36,7 +38,7 @@ func (p *page) entry(id ID) *entry { return &p.entries[id%pageExtents] }
 func (p *page) crc(i int) []uint32 { return p.crcs[i*p.unit : (i+1)*p.unit] }
 
 // Encode returns, for each extent of the page: index and blocks (a byte each),
-// segment and block (4 bytes each), references (uvarint), fingerprint, CRCs.
+// segment and block (4 bytes each), fingerprint, CRCs.
 func (p *page) Encode() []byte {
 	var b []byte
 	for i := range p.entries {
@@ -47,7 +49,6 @@ func (p *page) Encode() []byte {
 		b = append(b, byte(i), e.blocks)
 		b = binary.BigEndian.AppendUint32(b, uint32(e.addr.Segment))
 		b = binary.BigEndian.AppendUint32(b, e.addr.Block)
-		b = binary.AppendUvarint(b, e.refs)
 		b = append(b, e.fp[:]...)
 		for _, crc := range p.crc(i)[:e.blocks] {
 			b = binary.BigEndian.AppendUint32(b, crc)
@@ -71,12 +72,7 @@ func decodePage(unit int, b []byte) (*page, error) {
 		e := &p.entries[i]
 		e.blocks = blocks
 		e.addr = segment.Addr{Segment: segment.ID(binary.BigEndian.Uint32(b[2:])), Block: binary.BigEndian.Uint32(b[6:])}
-		refs, n := binary.Uvarint(b[10:])
-		if n <= 0 {
-			return nil, fmt.Errorf("extent page: entry %d has a bad reference count", i)
-		}
-		e.refs = refs // 0 when only a pin kept it alive at the cut
-		b = b[10+n:]
+		b = b[10:]
 		if len(b) < len(e.fp)+4*int(blocks) {
 			return nil, errShortPage
 		}

@@ -19,16 +19,16 @@ func newTestTable(t testing.TB) (*Table, *Usage) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return NewTable(Options{KV: kv, Clock: pages.NewClock(), Unit: testUnit, MaxPages: 1000, Next: 1, Usage: u}), u
+	return NewTable(Options{KV: kv, Clock: pages.NewClock(), Unit: testUnit, MaxBytes: 8 << 20, Next: 1, Usage: u}), u
 }
 
-func mustCreate(t testing.TB, table *Table, refs int) (ID, *Extent) {
+func mustCreate(t testing.TB, table *Table) (ID, *Extent) {
 	t.Helper()
 	id := table.Allocate(1)
 	x := &Extent{Addr: segment.Addr{Segment: 3, Block: uint32(id) * testUnit}, Blocks: testUnit}
 	x.Fingerprint[0] = byte(id)
 	x.CRC = [MaxUnit]uint32{1, 2, 3, 4}
-	if err := table.Create(id, x, refs); err != nil {
+	if err := table.Create(id, x); err != nil {
 		t.Fatal(err)
 	}
 	return id, x
@@ -40,7 +40,7 @@ func slotsOf(table *Table, id ID) []Slot {
 
 func TestResolveFindsEachBlock(t *testing.T) {
 	table, _ := newTestTable(t)
-	id, x := mustCreate(t, table, 4)
+	id, x := mustCreate(t, table)
 	slots := append(slotsOf(table, id), 0)
 	locs := make([]Location, len(slots))
 	if err := table.Resolve(slots, locs); err != nil {
@@ -59,7 +59,7 @@ func TestResolveFindsEachBlock(t *testing.T) {
 
 func TestLastUnrefFrees(t *testing.T) {
 	table, usage := newTestTable(t)
-	id, x := mustCreate(t, table, 4)
+	id, x := mustCreate(t, table)
 	slots := slotsOf(table, id)
 	if err := table.Unref(slots[:3]); err != nil {
 		t.Fatal(err)
@@ -83,7 +83,7 @@ func TestLastUnrefFrees(t *testing.T) {
 
 func TestPinKeepsAnExtentUntilItIsReferredTo(t *testing.T) {
 	table, usage := newTestTable(t)
-	id, x := mustCreate(t, table, 4)
+	id, x := mustCreate(t, table)
 	slots := slotsOf(table, id)
 	if ok, err := table.Pin(id, &x.Fingerprint, 4); !ok || err != nil {
 		t.Fatal(ok, err)
@@ -116,7 +116,7 @@ func TestPinKeepsAnExtentUntilItIsReferredTo(t *testing.T) {
 
 func TestPinWantsTheWholeFingerprintAndLength(t *testing.T) {
 	table, _ := newTestTable(t)
-	id, x := mustCreate(t, table, 4)
+	id, x := mustCreate(t, table)
 	other := x.Fingerprint
 	other[31]++
 	if ok, _ := table.Pin(id, &other, 4); ok {
@@ -129,8 +129,8 @@ func TestPinWantsTheWholeFingerprintAndLength(t *testing.T) {
 
 func TestReplayFreesAtItsEnd(t *testing.T) {
 	table, usage := newTestTable(t)
-	again, _ := mustCreate(t, table, 4)
-	gone, _ := mustCreate(t, table, 4)
+	again, _ := mustCreate(t, table)
+	gone, _ := mustCreate(t, table)
 	table.BeginReplay(nil)
 	for _, id := range []ID{again, gone} {
 		if err := table.Unref(slotsOf(table, id)); err != nil {
@@ -150,7 +150,7 @@ func TestReplayFreesAtItsEnd(t *testing.T) {
 
 func FuzzDecodePage(f *testing.F) {
 	p := newPage(testUnit)
-	p.entries[5] = entry{addr: segment.Addr{Segment: 1, Block: 2}, refs: 300, blocks: 3}
+	p.entries[5] = entry{addr: segment.Addr{Segment: 1, Block: 2}, blocks: 3}
 	f.Add(p.Encode())
 	f.Add([]byte{1, 1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -167,7 +167,7 @@ func FuzzDecodePage(f *testing.F) {
 
 func BenchmarkResolve(b *testing.B) {
 	table, _ := newTestTable(b)
-	id, _ := mustCreate(b, table, 4)
+	id, _ := mustCreate(b, table)
 	slots, locs := slotsOf(table, id), make([]Location, 4)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -177,15 +177,31 @@ func BenchmarkResolve(b *testing.B) {
 	}
 }
 
+// BenchmarkReferences adds and takes back what a leaf refers to.
+func BenchmarkReferences(b *testing.B) {
+	table, _ := newTestTable(b)
+	var slots []Slot
+	for range 512 / testUnit {
+		id, _ := mustCreate(b, table)
+		slots = append(slots, slotsOf(table, id)...)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := errors.Join(table.Ref(slots), table.Unref(slots)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // TestLayouts of what a checkpoint stores.
 func TestLayouts(t *testing.T) {
 	p := newPage(2)
-	p.entries[3] = entry{addr: segment.Addr{Segment: 0x0102, Block: 9}, refs: 300, blocks: 2, fp: Fingerprint{0: 0xf0, 31: 0x0f}}
+	p.entries[3] = entry{addr: segment.Addr{Segment: 0x0102, Block: 9}, blocks: 2, fp: Fingerprint{0: 0xf0, 31: 0x0f}}
 	copy(p.crc(3), []uint32{0x11223344, 0x55667788})
-	p.entries[127] = entry{addr: segment.Addr{Segment: 1, Block: 2}, refs: 1, blocks: 1}
-	const want = "03" + "02" + "00000102" + "00000009" + "ac02" +
+	p.entries[127] = entry{addr: segment.Addr{Segment: 1, Block: 2}, blocks: 1}
+	const want = "03" + "02" + "00000102" + "00000009" +
 		"f00000000000000000000000000000000000000000000000000000000000000f" + "11223344" + "55667788" +
-		"7f" + "01" + "00000001" + "00000002" + "01" +
+		"7f" + "01" + "00000001" + "00000002" +
 		"0000000000000000000000000000000000000000000000000000000000000000" + "00000000"
 	if got := hex.EncodeToString(p.Encode()); got != want {
 		t.Errorf("page:\ngot  %s\nwant %s", got, want)

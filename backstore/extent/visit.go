@@ -39,20 +39,6 @@ func (t *Table) Get(id ID) (x Extent, ok bool, err error) {
 	return p.extent(i), true, nil
 }
 
-// References returns how many slots refer to an extent, and its length in blocks.
-func (t *Table) References(id ID) (refs uint64, blocks int, err error) {
-	p, err := t.cache.Lock(uint64(id) / pageExtents)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer p.Unlock()
-	e := &p.entries[uint64(id)%pageExtents]
-	if e.blocks == 0 {
-		return 0, 0, fmt.Errorf("%w: extent %d does not exist", ErrInconsistent, id)
-	}
-	return e.refs, int(e.blocks), nil
-}
-
 // extent returns the extent of entry i.
 func (p *page) extent(i int) Extent {
 	e := &p.entries[i]
@@ -64,25 +50,29 @@ func (p *page) extent(i int) Extent {
 // Fingerprints fills out[i] with the fingerprint of the block that slots[i]
 // names: zeros for a hole, and where none is known of just that block.
 func (t *Table) Fingerprints(slots []Slot, out []Fingerprint) error {
-	clear(out[:len(slots)])
-	i := 0
-	return t.eachPage(slots, func(p *page, run []Slot) error {
-		for slots[i] == 0 {
-			i++ // holes between runs
+	var p *page
+	defer func() {
+		if p != nil {
+			p.Unlock()
 		}
-		for _, s := range run {
-			if s != 0 {
-				id, block := t.Split(s)
-				e := p.entry(id)
-				if block >= int(e.blocks) {
-					return fmt.Errorf("%w: slot names block %d of extent %d, which has %d", ErrInconsistent, block, id, e.blocks)
-				}
-				if e.blocks == 1 {
-					out[i] = e.fp
-				}
-			}
-			i++
+	}()
+	for i, s := range slots {
+		out[i] = Fingerprint{}
+		if s == 0 {
+			continue
 		}
-		return nil
-	})
+		id, block := t.Split(s)
+		var err error
+		if p, err = t.pageOf(id, p); err != nil {
+			return err
+		}
+		e := p.entry(id)
+		if block >= int(e.blocks) {
+			return fmt.Errorf("%w: slot names block %d of extent %d, which has %d", ErrInconsistent, block, id, e.blocks)
+		}
+		if e.blocks == 1 {
+			out[i] = e.fp
+		}
+	}
+	return nil
 }

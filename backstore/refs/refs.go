@@ -63,13 +63,11 @@ func (p *Page) Has(number uint64) bool { return number/PerPage == p.ID() }
 // it had when it was new.
 func (p *Page) Extra(number uint64) int64 { return p.extra[number%PerPage] }
 
-// Set changes what Extra returns. The page is locked.
-func (c *Counts) Set(p *Page, number uint64, extra int64) {
-	if at := &p.extra[number%PerPage]; *at != extra {
-		c.cache.Change(p)
-		*at = extra
-	}
-}
+// Change must be called with the page locked, before Add.
+func (c *Counts) Change(p *Page) { c.cache.Change(p) }
+
+// Add adds n, which can be negative, to the count of a number of the page.
+func (p *Page) Add(number uint64, n int64) { p.extra[number%PerPage] += n }
 
 // Extra returns how many references a number has beyond those that it had when
 // it was new.

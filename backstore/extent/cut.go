@@ -1,0 +1,35 @@
+package extent
+
+import (
+	"odx/backstore/meta"
+	"odx/backstore/pages"
+	"odx/backstore/refs"
+)
+
+// Cut is the table's part of a checkpoint's cut.
+type Cut struct {
+	pages  *pages.Cut[*page]
+	counts *pages.Cut[*refs.Page]
+}
+
+// Cut takes the table's part of a checkpoint's cut.
+func (t *Table) Cut() *Cut { return &Cut{pages: t.cache.Cut(), counts: t.counts.Cut()} }
+
+// Encode hands every changed object to emit.
+func (c *Cut) Encode(emit func(meta.Op) error) error {
+	if err := c.pages.Encode(emit); err != nil {
+		return err
+	}
+	return c.counts.Encode(emit)
+}
+
+// Done ends the cut after the engine holds it.
+func (c *Cut) Done() { c.pages.Done(); c.counts.Done() }
+
+// Abandon ends a cut that could not be stored.
+func (c *Cut) Abandon() { c.pages.Abandon(); c.counts.Abandon() }
+
+// DirtyBytes returns about the memory of what changed since the last cut.
+func (t *Table) DirtyBytes() int64 {
+	return int64(t.cache.Dirty())*pageBytes(int(t.unit)) + t.counts.DirtyBytes()
+}

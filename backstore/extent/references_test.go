@@ -1,0 +1,311 @@
+package extent
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"odx/backstore/invariant"
+	"odx/backstore/meta"
+	"odx/backstore/pages"
+	"odx/backstore/segment"
+)
+
+// readKV notes what kinds of pages are read.
+type readKV struct {
+	meta.KV
+	read map[byte]bool
+}
+
+func (k *readKV) Get(key []byte) ([]byte, error) {
+	k.read[key[0]] = true
+	return k.KV.Get(key)
+}
+
+// TestWhatCopiesTouch: copying slots, and taking copies back, reads and changes
+// only counts; new data that is written and given up changes no count.
+func TestWhatCopiesTouch(t *testing.T) {
+	kv := &readKV{KV: meta.NewMem(), read: map[byte]bool{}}
+	m := newTableModel(t, kv, testUnit)
+	kept, _ := mustCreate(t, m.table)
+	gone, _ := mustCreate(t, m.table)
+	if err := m.table.Unref(slotsOf(m.table, gone)); err != nil {
+		t.Fatal(err)
+	}
+	if n := m.table.counts.DirtyBytes(); n != 0 {
+		t.Errorf("new data changed %d bytes of counts", n)
+	}
+	m.checkpoint(t)
+	m.open(t)
+	clear(kv.read)
+	slots := slotsOf(m.table, kept)
+	if err := errors.Join(m.table.Ref(slots), m.table.Ref(slots), m.table.Unref(slots)); err != nil {
+		t.Fatal(err)
+	}
+	if m.table.cache.Dirty() != 0 {
+		t.Error("a copy changed an extent's page")
+	}
+	if kv.read[pagePrefix] && !invariant.Enabled {
+		t.Error("a copy read an extent's page")
+	}
+	if n, blocks, err := m.table.References(kept); n != 8 || blocks != 4 || err != nil {
+		t.Errorf("%d references to %d blocks, %v, want 8 to 4", n, blocks, err)
+	}
+}
+
+// tableModel is a table beside a plain model of it: extents that exist, and the
+// slots that refer to them.
+type tableModel struct {
+	kv    meta.KV
+	clock *pages.Clock
+	unit  int
+	usage *Usage
+	table *Table
+
+	extents map[ID]*Extent
+	pins    map[ID]int
+	slots   []Slot // each as often as it is referred to
+}
+
+func newTableModel(t fataler, kv meta.KV, unit int) *tableModel {
+	m := &tableModel{kv: kv, clock: pages.NewClock(), unit: unit, extents: map[ID]*Extent{}, pins: map[ID]int{}}
+	m.open(t)
+	return m
+}
+
+type fataler interface{ Fatal(args ...any) }
+
+func must(t fataler, err error) {
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// open starts the table anew from what is stored.
+func (m *tableModel) open(t fataler) {
+	next := ID(1)
+	if m.table != nil {
+		next = m.table.Next()
+	}
+	var err error
+	m.usage, err = LoadUsage(m.kv)
+	must(t, err)
+	m.table = NewTable(Options{KV: m.kv, Clock: m.clock, Unit: m.unit, MaxBytes: 1, Next: next, Usage: m.usage})
+}
+
+// checkpoint stores all changes.
+func (m *tableModel) checkpoint(t fataler) {
+	m.clock.Tick()
+	cut, ops := m.table.Cut(), m.usage.Cut()
+	must(t, cut.Encode(func(op meta.Op) error { ops = append(ops, op); return nil }))
+	must(t, m.kv.Update(ops))
+	cut.Done()
+}
+
+// restart loses the pins; what only they kept is freed.
+func (m *tableModel) restart(t *rapid.T) {
+	pinned := m.table.Pinned()
+	m.checkpoint(t)
+	m.open(t)
+	m.table.BeginReplay(pinned)
+	must(t, m.table.EndReplay())
+	clear(m.pins)
+	m.forget()
+}
+
+// references counts the slots of each extent.
+func (m *tableModel) references() map[ID]int {
+	n := map[ID]int{}
+	for _, s := range m.slots {
+		n[m.table.id(s)]++
+	}
+	return n
+}
+
+// forget removes from the model what has neither references nor pins.
+func (m *tableModel) forget() {
+	n := m.references()
+	maps.DeleteFunc(m.extents, func(id ID, _ *Extent) bool { return n[id] == 0 && m.pins[id] == 0 })
+}
+
+func (m *tableModel) create(t *rapid.T) {
+	// Far from one another, too, so that there are many pages.
+	id := m.table.Allocate(rapid.SampledFrom([]int{1, 1, 1, 100, 500}).Draw(t, "skip"))
+	x := &Extent{Addr: segment.Addr{Segment: 3, Block: uint32(id) * uint32(m.unit)}}
+	x.Blocks = uint8(rapid.IntRange(1, m.unit).Draw(t, "blocks"))
+	x.Fingerprint[0] = byte(id)
+	must(t, m.table.Create(id, x))
+	m.extents[id] = x
+	for k := range int(x.Blocks) {
+		m.slots = append(m.slots, m.table.Slot(id, k))
+	}
+}
+
+// draw returns an extent of the model.
+func (m *tableModel) draw(t *rapid.T) (ID, *Extent) {
+	if len(m.extents) == 0 {
+		t.Skip("no extent exists")
+	}
+	id := rapid.SampledFrom(slices.Sorted(maps.Keys(m.extents))).Draw(t, "id")
+	return id, m.extents[id]
+}
+
+// ref copies slots, or uses a pin.
+func (m *tableModel) ref(t *rapid.T) {
+	var slots []Slot
+	for range rapid.IntRange(1, 10).Draw(t, "slots") {
+		id, x := m.draw(t)
+		slots = append(slots, m.table.Slot(id, rapid.IntRange(0, int(x.Blocks)-1).Draw(t, "block")), 0)
+	}
+	must(t, m.table.Ref(slots))
+	m.slots = append(m.slots, slices.DeleteFunc(slots, func(s Slot) bool { return s == 0 })...)
+}
+
+func (m *tableModel) unref(t *rapid.T) {
+	n := min(rapid.IntRange(0, 2*m.unit).Draw(t, "n"), len(m.slots))
+	at := rapid.IntRange(0, len(m.slots)-n).Draw(t, "at")
+	slots := m.slots[at : at+n]
+	must(t, m.table.Unref(append(slices.Clone(slots), 0)))
+	m.slots = slices.Delete(m.slots, at, at+n)
+	m.forget()
+}
+
+func (m *tableModel) pin(t *rapid.T) {
+	id, x := m.draw(t)
+	if ok, err := m.table.Pin(id, &x.Fingerprint, int(x.Blocks)); !ok || err != nil {
+		t.Fatalf("extent %d is not pinned: %v", id, err)
+	}
+	m.pins[id]++
+}
+
+func (m *tableModel) unpin(t *rapid.T) {
+	if len(m.pins) == 0 {
+		t.Skip("nothing is pinned")
+	}
+	id := rapid.SampledFrom(slices.Sorted(maps.Keys(m.pins))).Draw(t, "id")
+	must(t, m.table.Unpin(id))
+	if m.pins[id]--; m.pins[id] == 0 {
+		delete(m.pins, id)
+	}
+	m.forget()
+}
+
+// check compares the table with the model.
+func (m *tableModel) check(t *rapid.T) {
+	live, want := int64(0), m.references()
+	for id, x := range m.extents {
+		live += int64(x.Blocks)
+		n, blocks, err := m.table.References(id)
+		if n != uint64(want[id]) || blocks != int(x.Blocks) || err != nil {
+			t.Fatalf("extent %d of %d blocks has %d references, %v, want %d of %d", id, blocks, n, err, x.Blocks, want[id])
+		}
+	}
+	if m.usage.Total() != live {
+		t.Fatalf("%d blocks are live, want %d", m.usage.Total(), live)
+	}
+}
+
+// audit proves what a checkpoint stores.
+func (m *tableModel) audit(t *rapid.T) {
+	pinned := m.table.Pinned()
+	m.checkpoint(t)
+	err := Audit(t.Context(), AuditOptions{
+		KV: m.kv, Unit: m.unit, Next: m.table.Next(), Pinned: pinned,
+		EachLeaf: func(fn func([]Slot)) error { fn(m.slots); return nil },
+		Visit:    func(ID, *Extent) {},
+	}, func(finding string) { t.Error(finding) })
+	must(t, err)
+	stored, want := NewStored(m.kv, m.unit), m.references()
+	for id := range m.extents {
+		if n, _, err := stored.References(id); n != uint64(want[id]) || err != nil {
+			t.Errorf("extent %d is stored with %d references, %v, want %d", id, n, err, want[id])
+		}
+	}
+}
+
+func TestTableAgainstModel(t *testing.T) {
+	for name, unit := range map[string]int{"extents of one block": 1, "extents of up to 4": 4} {
+		t.Run(name, func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				m := newTableModel(t, meta.NewMem(), unit)
+				t.Repeat(map[string]func(*rapid.T){
+					"create": m.create, "ref": m.ref, "unref": m.unref, "pin": m.pin, "unpin": m.unpin,
+					"restart": m.restart, "audit": m.audit, "": m.check,
+				})
+				for id, n := range m.pins {
+					for range n {
+						must(t, m.table.Unpin(id))
+					}
+				}
+				must(t, m.table.Unref(m.slots))
+				m.checkpoint(t)
+				must(t, m.kv.Scan(nil, func(key, _ []byte) error {
+					t.Errorf("%q is stored of an empty table", key)
+					return nil
+				}))
+			})
+		})
+	}
+}
+
+// TestWhoeverIsLastFrees: references and pins of one extent that come and go at
+// once, as writers that find it and others that overwrite it have them.
+func TestWhoeverIsLastFrees(t *testing.T) {
+	table, usage := newTestTable(t)
+	for range 200 {
+		id, x := mustCreate(t, table)
+		slots := slotsOf(table, id)
+		var writers sync.WaitGroup
+		for range 4 {
+			writers.Go(func() {
+				ok, err := table.Pin(id, &x.Fingerprint, 4)
+				if ok {
+					err = errors.Join(table.Ref(slots), table.Unpin(id), table.Unref(slots))
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		must(t, table.Unref(slots))
+		writers.Wait()
+		if extra, err := table.counts.Extra(uint64(id)); extra != 0 || err != nil {
+			t.Fatalf("a freed extent leaves a count of %d, %v", extra, err)
+		}
+	}
+	if got := usage.Total(); got != 0 {
+		t.Errorf("%d live blocks, want 0", got)
+	}
+}
+
+// TestDamagedCounts: what contradicts itself is an error, and no panic.
+func TestDamagedCounts(t *testing.T) {
+	table, _ := newTestTable(t)
+	id, _ := mustCreate(t, table)
+	slots := slotsOf(table, id)
+	never := []Slot{table.Slot(id+1, 0)}
+	if err := table.Unref(never); !errors.Is(err, ErrInconsistent) {
+		t.Errorf("a reference taken from an extent that never was: %v", err)
+	}
+	if err := table.Unref(append(slotsOf(table, id), slots[0])); !errors.Is(err, ErrInconsistent) {
+		t.Errorf("one reference too many: %v", err)
+	}
+	c, err := table.counts.Lock(uint64(id))
+	must(t, err)
+	table.counts.Change(c)
+	c.Add(uint64(id), -5-c.Extra(uint64(id)))
+	c.Unlock()
+	if _, _, err := table.References(id); !errors.Is(err, ErrInconsistent) {
+		t.Errorf("a count of less than nothing: %v", err)
+	}
+	if err := table.Unref(slots[:1]); !errors.Is(err, ErrInconsistent) {
+		t.Errorf("a reference taken from less than nothing: %v", err)
+	}
+	if _, _, err := table.References(id + 1); !errors.Is(err, ErrInconsistent) {
+		t.Errorf("references of an extent that never was: %v", err)
+	}
+}
