@@ -2,8 +2,43 @@ package backstore
 
 import (
 	"context"
+	"errors"
 	"testing"
+
+	"odx/backstore/extent"
 )
+
+// TestReplayProvesWhatRecordsKnow: a record that names an extent that does not
+// exist is refused, before anything counts its references.
+func TestReplayProvesWhatRecordsKnow(t *testing.T) {
+	s := newDisk().open(t, 16<<10)
+	defer s.Close()
+	v := createVolume(t, s, "v", 1<<20)
+	if err := v.WriteAt(context.Background(), randomBytes(1, 16<<10), 0); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		first extent.Slot
+		want  error
+	}{
+		"an extent":                {s.extents.Slot(1, 0), nil},
+		"one that never was":       {s.extents.Slot(2, 0), extent.ErrInconsistent},
+		"one with blocks too many": {s.extents.Slot(1, 1), extent.ErrInconsistent},
+	} {
+		var e enc
+		e.writeHead(v.number, 5, 4, 0)
+		e.knownRun(tt.first, 4)
+		s.opMu.RLock()
+		err := s.redo(1, e.b)
+		s.opMu.RUnlock()
+		if !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
+	}
+	if findings, err := s.Check(context.Background()); err != nil || len(findings) > 0 {
+		t.Error(findings, err)
+	}
+}
 
 // FuzzReplay feeds journal records with a right checksum and wrong contents to
 // a store: replay refuses them or does them, and never panics.
