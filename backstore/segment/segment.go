@@ -56,7 +56,9 @@ func (a Addr) String() string {
 type Blob interface {
 	io.ReaderAt
 	io.WriterAt
-	Sync() error          // the data written before is durable
+	Sync() error // the data written before is durable
+	// WriteBack begins to write bytes [off, off+n) to the disk.
+	WriteBack(off, n int64) error
 	Size() (int64, error) // bytes
 	Close() error
 }

@@ -275,10 +275,11 @@ func TestClosed(t *testing.T) {
 	wantErr(t, "close", s.Close(), ErrClosed)
 }
 
-// countingBlobs counts what is open, and Syncs.
+// countingBlobs counts what is open, Syncs and the bytes of WriteBacks.
 type countingBlobs struct {
 	Blobs
-	open, syncs atomic.Int64
+	open, syncs, begun atomic.Int64
+	more               chan struct{} // holds one when begun has grown
 }
 
 type countingBlob struct {
@@ -298,11 +299,19 @@ func (c *countingBlobs) Create(id ID) (Blob, error) { return c.count(c.Blobs.Cre
 func (c *countingBlobs) Open(id ID) (Blob, error)   { return c.count(c.Blobs.Open(id)) }
 func (b countingBlob) Close() error                 { b.of.open.Add(-1); return b.Blob.Close() }
 func (b countingBlob) Sync() error                  { b.of.syncs.Add(1); return b.Blob.Sync() }
+func (b countingBlob) WriteBack(off, n int64) error {
+	b.of.begun.Add(n)
+	select {
+	case b.of.more <- struct{}{}:
+	default:
+	}
+	return b.Blob.WriteBack(off, n)
+}
 
 func openCounting(t *testing.T, o Options) (*Set, *countingBlobs) {
 	blobs, err := Dir(vfs.NewMem(), "/s")
 	must(t, err)
-	c := &countingBlobs{Blobs: blobs}
+	c := &countingBlobs{Blobs: blobs, more: make(chan struct{}, 1)}
 	o.Blobs, o.StoreID = c, store
 	s, err := Open(o)
 	must(t, err)
@@ -351,6 +360,26 @@ func TestSyncWithNothingUnsyncedIsFree(t *testing.T) {
 	must(t, s.Sync())
 	if c.syncs.Load() != 1 || s.Unsynced() != 0 {
 		t.Errorf("%d syncs, %d bytes unsynced", c.syncs.Load(), s.Unsynced())
+	}
+}
+
+// What is appended is on its way to the disk long before it is synced.
+func TestWriteBackBeginsEarly(t *testing.T) {
+	s, c := openCounting(t, Options{})
+	const blocksEach, appends = 16, 1000
+	for range appends {
+		appendTo(t, s, blocks(1, blocksEach))
+	}
+	most := int64(appends * blocksEach * BlockLength)
+	for c.begun.Load() <= most-earlyBlocks*BlockLength {
+		<-c.more
+	}
+	if c.syncs.Load() != 0 {
+		t.Errorf("%d syncs of less than WriteBackBytes", c.syncs.Load())
+	}
+	must(t, s.Sync())
+	if begun := c.begun.Load(); begun > most+BlockLength {
+		t.Errorf("%d bytes were begun to be written, of %d", begun, most)
 	}
 }
 

@@ -9,6 +9,11 @@ import (
 	"sync/atomic"
 )
 
+// earlyBlocks of a segment are sent on their way to the disk as soon as they are
+// written: a disk that gets a whole segment at once keeps the journal's small
+// writes waiting behind it.
+const earlyBlocks = 256
+
 // span is a range of blocks, [from, to).
 type span struct{ from, to uint32 }
 
@@ -27,6 +32,7 @@ type unsynced struct {
 type written struct {
 	h     *handle
 	spans []span
+	begun uint32 // blocks before are on their way to the disk
 	// doubtful: a Sync failed, after which the kernel may have dropped the
 	// pages it could not write and call the next Sync a success.
 	doubtful bool
@@ -59,13 +65,14 @@ func (s *Set) note(h *handle, sp span) {
 	w := u.segments[h.id]
 	if w == nil {
 		h.refs.Add(1)
-		w = &written{h: h}
+		w = &written{h: h, begun: sp.from}
 		u.segments[h.id] = w
 	}
 	w.add(sp)
+	early := sp.to >= w.begun+earlyBlocks
 	bytes := u.bytes.Add(int64(sp.to-sp.from) * BlockLength)
 	u.mu.Unlock()
-	if bytes >= u.wake.Load() {
+	if early || bytes >= u.wake.Load() {
 		s.wakeWriteBack()
 	}
 }
@@ -215,8 +222,9 @@ func (s *Set) wakeWriteBack() {
 	}
 }
 
-// writeBackLoop syncs in the background what piles up, so that a flush never
-// has gigabytes to wait for. An error is for the next Sync to find.
+// writeBackLoop sends what is written on its way to the disk, and syncs in the
+// background what piles up, so that a flush never has gigabytes to wait for. An
+// error is for the next Sync to find.
 func (s *Set) writeBackLoop() {
 	defer close(s.done)
 	for {
@@ -225,8 +233,33 @@ func (s *Set) writeBackLoop() {
 			return
 		case <-s.writeBack:
 		}
+		for _, e := range s.unsynced.takeEarly() {
+			_ = e.h.blob.WriteBack(int64(e.from)*BlockLength, int64(e.to-e.from)*BlockLength)
+			e.h.release()
+		}
 		if s.Unsynced() >= s.unsynced.wake.Load() {
 			_ = s.sync()
 		}
 	}
+}
+
+// earlySpan is a part of a segment that is to be sent on its way; it holds a
+// reference.
+type earlySpan struct {
+	h *handle
+	span
+}
+
+// takeEarly returns what has piled up since it was called last.
+func (u *unsynced) takeEarly() (spans []earlySpan) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, w := range u.segments {
+		if end := w.spans[len(w.spans)-1].to; end >= w.begun+earlyBlocks {
+			w.h.refs.Add(1)
+			spans = append(spans, earlySpan{w.h, span{w.begun, end}})
+			w.begun = end
+		}
+	}
+	return spans
 }

@@ -105,23 +105,34 @@ func (osFS) Lock(name string) (io.Closer, error) {
 }
 
 func (f osFile) Sync() error {
+	return f.call("fdatasync", unix.Fdatasync)
+}
+
+func (f osFile) WriteBack(off, n int64) error {
+	return f.call("sync_file_range", func(fd int) error {
+		return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE)
+	})
+}
+
+// call makes a system call again until no signal interrupts it.
+func (f osFile) call(name string, fn func(fd int) error) error {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var syncErr error
+	var callErr error
 	err = raw.Control(func(fd uintptr) {
 		for {
-			if syncErr = unix.Fdatasync(int(fd)); syncErr != unix.EINTR {
+			if callErr = fn(int(fd)); callErr != unix.EINTR {
 				return
 			}
 		}
 	})
 	if err != nil { // only a closed file
-		return &fs.PathError{Op: "fdatasync", Path: f.Name(), Err: fs.ErrClosed}
+		return &fs.PathError{Op: name, Path: f.Name(), Err: fs.ErrClosed}
 	}
-	if syncErr != nil {
-		return &fs.PathError{Op: "fdatasync", Path: f.Name(), Err: syncErr}
+	if callErr != nil {
+		return &fs.PathError{Op: name, Path: f.Name(), Err: callErr}
 	}
 	return nil
 }

@@ -27,6 +27,9 @@ type File interface {
 	// an error nothing is known about writes since the last good Sync: they
 	// may be lost even if a later Sync succeeds, so they must be written again.
 	Sync() error
+	// WriteBack begins to write bytes [off, off+n) to the disk, so that a later
+	// Sync has less to wait for. It makes nothing durable.
+	WriteBack(off, n int64) error
 	// Truncate sets the size in bytes; growing adds zeros.
 	Truncate(size int64) error
 	// Size is the size in bytes.

@@ -113,6 +113,19 @@ func TestOpenFileOutlivesItsName(t *testing.T) {
 	})
 }
 
+func TestWriteBackChangesNothing(t *testing.T) {
+	everyFS(t, func(t *testing.T, fsys FS, dir string) {
+		f := create(t, fsys, filepath.Join(dir, "f"), "as it was")
+		must(t, f.WriteBack(0, 4))
+		must(t, f.WriteBack(4, 1<<20)) // beyond the end
+		p := make([]byte, 9)
+		if _, err := f.ReadAt(p, 0); err != nil || string(p) != "as it was" {
+			t.Errorf("read %q, %v", p, err)
+		}
+		must(t, f.Close())
+	})
+}
+
 func TestClosedFile(t *testing.T) {
 	everyFS(t, func(t *testing.T, fsys FS, dir string) {
 		f := create(t, fsys, filepath.Join(dir, "f"), "x")
@@ -124,6 +137,7 @@ func TestClosedFile(t *testing.T) {
 		_, err = f.Size()
 		wantErr(t, "size", err, fs.ErrClosed)
 		wantErr(t, "sync", f.Sync(), fs.ErrClosed)
+		wantErr(t, "write back", f.WriteBack(0, 1), fs.ErrClosed)
 		wantErr(t, "truncate", f.Truncate(0), fs.ErrClosed)
 		wantErr(t, "close", f.Close(), fs.ErrClosed)
 	})
