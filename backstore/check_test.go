@@ -93,9 +93,9 @@ func TestCheckFindings(t *testing.T) {
 			stored('c', 0, func([]byte) []byte { return []byte{77} }),
 			"reference counts of map nodes 0 to 511 cannot be read",
 		},
-		"extent without a reference": {
+		"extent that is dead for its count": {
 			stored('x', 0, func([]byte) []byte { return []byte{2, 1, 7} }),
-			"extent 2 is kept, and nothing refers to it",
+			"a map names block 0 of extent 2, which does not exist",
 		},
 		"count of an extent that does not exist": {
 			stored('x', 0, func([]byte) []byte { return []byte{100, 1, 2} }),

@@ -86,9 +86,20 @@ type auditGroup struct {
 	first, end uint64
 	index      map[uint64]int // page → where its extents stand in the slices
 	unmatched  []int64        // references counted in the table and not found
-	blocks     []uint8
+	blocks     []uint8        // or dead
+	lastCounts *numberedCounts
 	unread     map[uint64]bool // pages of counts that cannot be read
 	lastBad    ID              // last reported
+}
+
+// dead stands for the blocks of an extent that died and was not yet taken out of
+// its page.
+const dead = 0xff
+
+// numberedCounts is a page of counts as it is stored.
+type numberedCounts struct {
+	number uint64
+	*refs.Page
 }
 
 func pageKey(page uint64) []byte { return binary.BigEndian.AppendUint64([]byte{pagePrefix}, page) }
@@ -106,25 +117,51 @@ func (g *auditGroup) load(ctx context.Context, first uint64) error {
 			g.report(fmt.Sprintf("extents %d to %d cannot be read: %v", page*pageExtents, page*pageExtents+pageExtents-1, err))
 			return nil
 		}
-		at := len(g.blocks)
-		g.index[page] = at
-		g.blocks = append(g.blocks, make([]uint8, pageExtents)...)
-		g.unmatched = append(g.unmatched, make([]int64, pageExtents)...)
-		for i := range p.entries {
-			e := &p.entries[i]
-			if e.blocks == 0 {
-				continue
-			}
-			g.blocks[at+i], g.unmatched[at+i] = e.blocks, int64(e.blocks)
-			g.live[e.addr.Segment] += int64(e.blocks)
-			x := p.extent(i)
-			g.Visit(ID(page*pageExtents+uint64(i)), &x)
-		}
+		g.add(page, p)
 		return nil
 	})
 }
 
-// counts adds what the pages of counts say of the group's extents. A page has
+// add adds the extents of a page that are not dead.
+func (g *auditGroup) add(page uint64, p *page) {
+	first := ID(page * pageExtents)
+	c := g.countsOf(first)
+	at := len(g.blocks)
+	g.index[page] = at
+	g.blocks = append(g.blocks, make([]uint8, pageExtents)...)
+	g.unmatched = append(g.unmatched, make([]int64, pageExtents)...)
+	for i := range p.entries {
+		e, id := &p.entries[i], first+ID(i)
+		if e.blocks == 0 {
+			continue
+		}
+		n := p.references(c, id)
+		if n == 0 && !g.pinned[id] {
+			g.blocks[at+i] = dead
+			continue
+		}
+		g.blocks[at+i], g.unmatched[at+i] = e.blocks, n
+		g.live[e.addr.Segment] += int64(e.blocks)
+		x := p.extent(i)
+		g.Visit(id, &x)
+	}
+}
+
+// countsOf returns the page with the count of an extent, one of zeros if it cannot
+// be read.
+func (g *auditGroup) countsOf(id ID) *refs.Page {
+	number := uint64(id) / refs.PerPage
+	if g.lastCounts == nil || g.lastCounts.number != number {
+		c, err := refs.Read(g.KV, countKind, uint64(id))
+		if err != nil {
+			c = &refs.Page{} // counts reports it
+		}
+		g.lastCounts = &numberedCounts{number, c}
+	}
+	return g.lastCounts.Page
+}
+
+// counts looks for counts that cannot be read or belong to no extent. A page has
 // those of one group only.
 func (g *auditGroup) counts() error {
 	return refs.Scan(g.KV, countKind, func(first uint64, extra []int64, err error) error {
@@ -138,24 +175,18 @@ func (g *auditGroup) counts() error {
 		}
 		for i, n := range extra {
 			if n != 0 {
-				g.counted(ID(first+uint64(i)), n)
+				g.counted(ID(first + uint64(i)))
 			}
 		}
 		return nil
 	})
 }
 
-// counted adds what is counted of an extent beyond its blocks.
-func (g *auditGroup) counted(id ID, extra int64) {
+// counted reports an extent that has a count and does not exist.
+func (g *auditGroup) counted(id ID) {
 	at, ok := g.index[uint64(id)/pageExtents]
-	i := at + int(uint64(id)%pageExtents)
-	if !ok || g.blocks[i] == 0 {
+	if !ok || g.blocks[at+int(uint64(id)%pageExtents)] == 0 {
 		g.report(fmt.Sprintf("extent %d has a reference count and does not exist", id))
-		return
-	}
-	g.unmatched[i] += extra
-	if g.unmatched[i] == 0 && !g.pinned[id] {
-		g.report(fmt.Sprintf("extent %d is kept, and nothing refers to it", id))
 	}
 }
 
@@ -173,7 +204,7 @@ func (g *auditGroup) count(slots []Slot) {
 			last = page
 		}
 		i := at + int(uint64(id)%pageExtents)
-		if !ok || block >= int(g.blocks[i]) {
+		if !ok || g.blocks[i] == dead || block >= int(g.blocks[i]) {
 			g.bad(id, block)
 			continue
 		}

@@ -34,107 +34,177 @@ func (t *Table) Ref(slots []Slot) error {
 	})
 }
 
-// Unref takes a reference back for each slot that is not a hole, and frees
-// extents that have none left.
-func (t *Table) Unref(slots []Slot) error { return t.eachCounts(slots, t.unref) }
-
-// unref is Unref for extents that have their counts on one page, which is locked.
-func (t *Table) unref(c *refs.Page, slots []Slot) error {
-	var p *page // of the last extent that had to be looked at, locked
-	defer func() {
-		if p != nil {
-			p.Unlock()
-		}
-	}()
-	changed := false
-	for len(slots) > 0 {
-		id, n := t.first(slots)
-		slots = slots[n:]
-		if id == 0 {
-			continue
-		}
-		extra := c.Extra(uint64(id))
-		take := int64(n)
-		if extra < take {
-			// It is left with fewer references than blocks, perhaps with none.
-			var err error
-			if p, err = t.pageOf(id, p); err != nil {
+// Unref takes a reference back for each slot that is not a hole. Extents that have
+// none left die.
+func (t *Table) Unref(slots []Slot) error {
+	return t.eachCounts(slots, func(c *refs.Page, slots []Slot) error {
+		t.counts.Change(c)
+		l := losses{t: t, counts: c}
+		defer l.leave()
+		for len(slots) > 0 {
+			id, n := t.first(slots)
+			slots = slots[n:]
+			if id == 0 {
+				continue
+			}
+			if err := l.lose(id, int64(n)); err != nil {
 				return err
 			}
-			had := int64(p.entry(id).blocks) + extra
-			if had < take {
-				return fmt.Errorf("%w: %d references taken from extent %d, which has %d", ErrInconsistent, n, id, had)
-			}
-			if had == take && t.orphan(p, id) {
-				take = extra // which leaves 0
-			}
 		}
-		if take == 0 {
-			continue // it was as new, and is gone
+		return nil
+	})
+}
+
+// losses takes references from extents that have their counts on one page, which
+// is locked.
+type losses struct {
+	t      *Table
+	counts *refs.Page
+	page   *page // of the last extent that had to be looked at, locked; or nil
+	died   bool  // one of the page
+}
+
+// lose takes n references from an extent.
+func (l *losses) lose(id ID, n int64) error {
+	extra := l.counts.Extra(uint64(id))
+	if extra < n {
+		// It is left with fewer references than blocks, perhaps with none.
+		if err := l.visit(id); err != nil {
+			return err
 		}
-		if !changed {
-			t.counts.Change(c)
-			changed = true
+		had := int64(l.page.entry(id).blocks) + extra
+		if had < n {
+			return fmt.Errorf("%w: %d references taken from extent %d, which has %d", ErrInconsistent, n, id, had)
 		}
-		c.Add(uint64(id), -take)
+		if had == n {
+			l.died = l.t.end(l.page, id) || l.died
+		}
 	}
+	l.counts.Add(uint64(id), -n)
 	return nil
 }
 
-// orphan frees an extent without references, unless it is pinned or may be
-// referred to again by the rest of the journal, and reports whether it did. Its
-// page and that of its count are locked.
-func (t *Table) orphan(p *page, id ID) bool {
+// visit locks the page of an extent.
+func (l *losses) visit(id ID) (err error) {
+	if number := uint64(id) / pageExtents; l.page == nil || l.page.ID() != number {
+		l.leave()
+		l.page, err = l.t.cache.Lock(number)
+	}
+	return err
+}
+
+// leave unlocks the page.
+func (l *losses) leave() {
+	if l.page == nil {
+		return
+	}
+	if l.died {
+		l.t.bury(l.counts, l.page)
+	}
+	l.page.Unlock()
+	l.page, l.died = nil, false
+}
+
+// end notes that an extent has no references left, and reports whether it died of
+// it: it may be pinned, or referred to again by the rest of the journal. Its page
+// and that of its count are locked.
+func (t *Table) end(p *page, id ID) bool {
 	if t.replaying {
 		t.orphans = append(t.orphans, id)
 		return false
 	}
-	s := &t.pins[id%pinShards]
-	s.mu.Lock()
-	pinned := s.counts[id] > 0
-	s.mu.Unlock()
-	if pinned {
+	if t.pinned(id) {
 		return false
 	}
-	t.cache.Change(p)
 	e := p.entry(id)
 	t.usage.add(e.addr.Segment, -int64(e.blocks), 0)
-	*e = entry{}
 	return true
 }
 
-// freeUnused frees an extent if it has no references, as far as orphan does. The
-// page of its count is locked.
-func (t *Table) freeUnused(c *refs.Page, id ID) error {
-	extra := c.Extra(uint64(id))
-	if extra >= 0 {
-		return nil // it has references, or has been freed
+// endUnused is end for an extent that may have no references. The page of its
+// count is locked.
+func (t *Table) endUnused(c *refs.Page, id ID) (died bool, err error) {
+	if c.Extra(uint64(id)) >= 0 {
+		return false, nil
 	}
-	p, err := t.pageOf(id, nil)
+	p, err := t.cache.Lock(uint64(id) / pageExtents)
+	if err != nil {
+		return false, err
+	}
+	defer p.Unlock()
+	return p.entry(id).blocks != 0 && p.references(c, id) == 0 && t.end(p, id), nil
+}
+
+// buryWith is bury for the page of an extent. The page of its count is locked.
+func (t *Table) buryWith(c *refs.Page, id ID) error {
+	p, err := t.cache.Lock(uint64(id) / pageExtents)
 	if err != nil {
 		return err
 	}
 	defer p.Unlock()
-	if int64(p.entry(id).blocks)+extra == 0 && t.orphan(p, id) {
-		t.counts.Change(c)
-		c.Add(uint64(id), -extra)
-	}
+	t.bury(c, p)
 	return nil
+}
+
+// bury takes the dead out of a page if they are half of it, and their counts with
+// them. Both pages are locked.
+func (t *Table) bury(c *refs.Page, p *page) {
+	first := ID(p.ID() * pageExtents)
+	there, dead := 0, 0
+	for i := range p.entries {
+		if p.entries[i].blocks != 0 {
+			there++
+			if p.references(c, first+ID(i)) == 0 {
+				dead++
+			}
+		}
+	}
+	if 2*dead < there {
+		return
+	}
+	t.cache.Change(p)
+	t.counts.Change(c)
+	for i := range p.entries {
+		e, id := &p.entries[i], first+ID(i)
+		if e.blocks != 0 && !t.alive(c, p, id) {
+			c.Add(uint64(id), int64(e.blocks))
+			*e = entry{}
+		}
+	}
+}
+
+// alive reports whether there is an extent. Its page and that of its count are
+// locked.
+func (t *Table) alive(c *refs.Page, p *page, id ID) bool {
+	return p.entry(id).blocks != 0 && (p.references(c, id) != 0 || t.pinned(id))
+}
+
+// references returns how many references an extent of the page has.
+func (p *page) references(c *refs.Page, id ID) int64 {
+	return int64(p.entry(id).blocks) + c.Extra(uint64(id))
 }
 
 // References returns how many slots refer to an extent, and its length in blocks.
 func (t *Table) References(id ID) (n uint64, blocks int, err error) {
-	c, err := t.counts.Lock(uint64(id))
+	c, p, err := t.lock(id)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer c.Unlock()
-	p, err := t.pageOf(id, nil)
-	if err != nil {
-		return 0, 0, err
-	}
 	defer p.Unlock()
 	return references(id, p, c)
+}
+
+// lock returns the pages of an extent's count and of the extent, locked.
+func (t *Table) lock(id ID) (c *refs.Page, p *page, err error) {
+	if c, err = t.counts.Lock(uint64(id)); err != nil {
+		return nil, nil, err
+	}
+	if p, err = t.cache.Lock(uint64(id) / pageExtents); err != nil {
+		c.Unlock()
+		return nil, nil, err
+	}
+	return c, p, nil
 }
 
 // references returns what two pages say of an extent.
@@ -143,7 +213,7 @@ func references(id ID, p *page, c *refs.Page) (n uint64, blocks int, err error) 
 	if blocks == 0 {
 		return 0, 0, fmt.Errorf("%w: extent %d does not exist", ErrInconsistent, id)
 	}
-	counted := int64(blocks) + c.Extra(uint64(id))
+	counted := p.references(c, id)
 	if counted < 0 {
 		return 0, 0, fmt.Errorf("%w: extent %d has a reference count of %d", ErrInconsistent, id, counted)
 	}

@@ -27,15 +27,11 @@ func (k *readKV) Get(key []byte) ([]byte, error) {
 }
 
 // TestWhatCopiesTouch: copying slots, and taking copies back, reads and changes
-// only counts; new data that is written and given up changes no count.
+// only counts; new data changes none.
 func TestWhatCopiesTouch(t *testing.T) {
 	kv := &readKV{KV: meta.NewMem(), read: map[byte]bool{}}
 	m := newTableModel(t, kv, testUnit)
 	kept, _ := mustCreate(t, m.table)
-	gone, _ := mustCreate(t, m.table)
-	if err := m.table.Unref(slotsOf(m.table, gone)); err != nil {
-		t.Fatal(err)
-	}
 	if n := m.table.counts.DirtyBytes(); n != 0 {
 		t.Errorf("new data changed %d bytes of counts", n)
 	}
@@ -273,13 +269,59 @@ func TestWhoeverIsLastFrees(t *testing.T) {
 		}
 		must(t, table.Unref(slots))
 		writers.Wait()
-		if extra, err := table.counts.Extra(uint64(id)); extra != 0 || err != nil {
-			t.Fatalf("a freed extent leaves a count of %d, %v", extra, err)
+		if _, there, err := table.Get(id); there || err != nil {
+			t.Fatalf("an extent that nobody refers to is there: %v, %v", there, err)
 		}
 	}
 	if got := usage.Total(); got != 0 {
 		t.Errorf("%d live blocks, want 0", got)
 	}
+}
+
+// TestTheDeadAreBuriedTogether: extents that die one by one do not change their
+// page each time, are gone all the same, and leave nothing in the end.
+func TestTheDeadAreBuriedTogether(t *testing.T) {
+	m := newTableModel(t, meta.NewMem(), 1)
+	var ids []ID
+	prints := map[ID]*Fingerprint{}
+	for range 2 * pageExtents {
+		id := m.table.Allocate(1)
+		x := &Extent{Addr: segment.Addr{Segment: 3, Block: uint32(id)}, Blocks: 1, Fingerprint: Fingerprint{byte(id)}}
+		must(t, m.table.Create(id, x))
+		prints[id] = &x.Fingerprint
+		ids = append(ids, id)
+	}
+	changes := 0
+	for n, id := range ids {
+		m.checkpoint(t)
+		must(t, m.table.Unref([]Slot{m.table.Slot(id, 0)}))
+		changes += m.table.cache.Dirty()
+		if ok, err := m.table.Pin(id, prints[id], 1); ok || err != nil {
+			t.Fatalf("a dead extent is pinned: %v", err)
+		}
+		if live := m.usage.Total(); live != int64(len(ids)-n-1) {
+			t.Fatalf("%d blocks are live, want %d", live, len(ids)-n-1)
+		}
+		seen := 0
+		for page := range m.table.Pages() {
+			must(t, m.table.Visit(page, func(ID, *Extent) { seen++ }))
+		}
+		if seen != len(ids)-n-1 {
+			t.Fatalf("%d extents are visited, want %d", seen, len(ids)-n-1)
+		}
+		if n%50 == 0 {
+			m.checkpoint(t)
+			m.open(t)
+		}
+	}
+	if changes > 3*10 {
+		t.Errorf("%d extents on three pages changed these %d times", len(ids), changes)
+	}
+	m.checkpoint(t)
+	must(t, m.kv.Scan(nil, func(key, _ []byte) error {
+		t.Errorf("%q is stored of an empty table", key)
+		return nil
+	}))
 }
 
 // TestDamagedCounts: what contradicts itself is an error, and no panic.

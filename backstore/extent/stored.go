@@ -39,13 +39,18 @@ func (s *Stored) References(id ID) (n uint64, blocks int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	c, err := kept(s.counts, uint64(id)/refs.PerPage, func() (*refs.Page, error) {
-		return refs.Read(s.kv, countKind, uint64(id))
-	})
+	c, err := s.countsOf(id)
 	if err != nil {
 		return 0, 0, err
 	}
 	return references(id, p, c)
+}
+
+// countsOf returns the page with the count of an extent.
+func (s *Stored) countsOf(id ID) (*refs.Page, error) {
+	return kept(s.counts, uint64(id)/refs.PerPage, func() (*refs.Page, error) {
+		return refs.Read(s.kv, countKind, uint64(id))
+	})
 }
 
 // kept returns what a map of up to storedPages has for a number, or what read

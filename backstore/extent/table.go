@@ -38,10 +38,11 @@ type Options struct {
 // it must run while no checkpoint takes its cut.
 //
 // Locks are taken in this order: the page of an extent's count, the extent's
-// page, its shard of the pins. References come and go under the first, pins come
-// under the second and go under the first. So whoever frees an extent holds both,
-// sees that it has neither, and leaves a count of 0 behind: its number is never
-// used again.
+// page, its shard of the pins. References and pins come and go under the first.
+//
+// An extent with neither is dead: its blocks are not counted as used any more, and
+// it never lives again. It is only then taken out of its page when half of that is
+// dead, so that writing here and there does not store all pages again and again.
 type Table struct {
 	cache  *pages.Cache[*page]
 	counts *refs.Counts
@@ -53,7 +54,7 @@ type Table struct {
 
 	pins [pinShards]pinShard
 
-	// replaying defers frees: while the journal is replayed an extent can lose
+	// replaying defers deaths: while the journal is replayed an extent can lose
 	// its last reference before a later record, whose writer had pinned it,
 	// refers to it again.
 	replaying bool
@@ -163,33 +164,24 @@ func (t *Table) Resolve(slots []Slot, out []Location) error {
 
 // InSegment calls fn with each extent of one page that lies in the segment.
 func (t *Table) InSegment(page uint64, seg segment.ID, fn func(id ID, x *Extent)) error {
-	p, err := t.cache.Lock(page)
-	if err != nil {
-		return err
-	}
-	defer p.Unlock()
-	for i := range p.entries {
-		e := &p.entries[i]
-		if e.blocks == 0 || e.addr.Segment != seg {
-			continue
+	return t.Visit(page, func(id ID, x *Extent) {
+		if x.Addr.Segment == seg {
+			fn(id, x)
 		}
-		x := Extent{Addr: e.addr, Blocks: e.blocks, Fingerprint: e.fp}
-		copy(x.CRC[:], p.crc(i)[:e.blocks])
-		fn(ID(page*pageExtents+uint64(i)), &x)
-	}
-	return nil
+	})
 }
 
 // Move says that an extent's data now lies at to. It does nothing, and reports
 // false, when the extent is no longer at from.
 func (t *Table) Move(id ID, from, to segment.Addr) (bool, error) {
-	p, err := t.cache.Lock(uint64(id) / pageExtents)
+	c, p, err := t.lock(id)
 	if err != nil {
 		return false, err
 	}
+	defer c.Unlock()
 	defer p.Unlock()
-	e := &p.entries[uint64(id)%pageExtents]
-	if e.blocks == 0 || e.addr != from {
+	e := p.entry(id)
+	if !t.alive(c, p, id) || e.addr != from {
 		return false, nil
 	}
 	t.cache.Change(p)
@@ -200,9 +192,11 @@ func (t *Table) Move(id ID, from, to segment.Addr) (bool, error) {
 }
 
 // ScanStored calls fn with each extent that the last checkpoint stored, in the
-// order of IDs, until fn returns false.
+// order of IDs, until fn returns false. It leaves out those that had no references;
+// a checkpoint meanwhile can make it miss some more, or not leave them out.
 func (t *Table) ScanStored(fn func(id ID, x *Extent) bool) error {
 	errStop := errors.New("stop")
+	stored := NewStored(t.kv, int(t.unit))
 	err := t.kv.Scan([]byte{pagePrefix}, func(key, value []byte) error {
 		if len(key) != 9 {
 			return fmt.Errorf("%w: extent page key of %d bytes", ErrInconsistent, len(key))
@@ -211,13 +205,18 @@ func (t *Table) ScanStored(fn func(id ID, x *Extent) bool) error {
 		if err != nil {
 			return err
 		}
-		first := binary.BigEndian.Uint64(key[1:]) * pageExtents
+		first := ID(binary.BigEndian.Uint64(key[1:]) * pageExtents)
+		c, err := stored.countsOf(first)
+		if err != nil {
+			return err
+		}
 		for i := range p.entries {
-			if p.entries[i].blocks == 0 {
+			id := first + ID(i)
+			if p.entries[i].blocks == 0 || p.references(c, id) == 0 {
 				continue
 			}
 			x := p.extent(i)
-			if !fn(ID(first+uint64(i)), &x) {
+			if !fn(id, &x) {
 				return errStop
 			}
 		}

@@ -10,15 +10,17 @@ func (t *Table) Pages() uint64 {
 
 // Visit calls fn with each extent of a page.
 func (t *Table) Visit(page uint64, fn func(id ID, x *Extent)) error {
-	p, err := t.cache.Lock(page)
+	first := ID(page * pageExtents)
+	c, p, err := t.lock(first)
 	if err != nil {
 		return err
 	}
+	defer c.Unlock()
 	defer p.Unlock()
 	for i := range p.entries {
-		if p.entries[i].blocks != 0 {
+		if id := first + ID(i); t.alive(c, p, id) {
 			x := p.extent(i)
-			fn(ID(page*pageExtents+uint64(i)), &x)
+			fn(id, &x)
 		}
 	}
 	return nil
@@ -27,16 +29,16 @@ func (t *Table) Visit(page uint64, fn func(id ID, x *Extent)) error {
 // Get returns an extent; ok is false when there is none of that number, or none
 // any more.
 func (t *Table) Get(id ID) (x Extent, ok bool, err error) {
-	p, err := t.cache.Lock(uint64(id) / pageExtents)
+	c, p, err := t.lock(id)
 	if err != nil {
 		return Extent{}, false, err
 	}
+	defer c.Unlock()
 	defer p.Unlock()
-	i := int(uint64(id) % pageExtents)
-	if p.entries[i].blocks == 0 {
+	if !t.alive(c, p, id) {
 		return Extent{}, false, nil
 	}
-	return p.extent(i), true, nil
+	return p.extent(int(uint64(id) % pageExtents)), true, nil
 }
 
 // extent returns the extent of entry i.
