@@ -153,6 +153,7 @@ func (srv *Server) newSession(l *login, id scsi.NexusID) *session {
 		tasks:  make(map[uint32]*task),
 		early:  make(map[uint32]*earlyPDU),
 	}
+	s.wake.L = &s.mu
 	s.log = srv.opts.Log.WithFields(logrus.Fields{"initiator": id.InitiatorName, "tsih": s.tsih})
 	if l.target != nil {
 		s.log = s.log.WithField("target", l.target.Name)

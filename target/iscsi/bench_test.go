@@ -2,12 +2,14 @@ package iscsi
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"testing"
 	"time"
 
 	"odx/target/bufpool"
+	"odx/target/scsi"
 )
 
 // BenchmarkDecode takes SCSI Command PDUs from a stream, many with one read.
@@ -67,7 +69,10 @@ func (nowhere) SetWriteDeadline(time.Time) error { return nil }
 
 // benchmarkRoundTrip runs one command at a time, or depth of them.
 func benchmarkRoundTrip(b *testing.B, depth int, request func(i *initiator) []byte, answer int) {
-	bench := newBench(b, nil, nil)
+	newBench(b, nil, nil).roundTrips(b, depth, request, answer)
+}
+
+func (bench *bench) roundTrips(b *testing.B, depth int, request func(i *initiator) []byte, answer int) {
 	i := bench.login()
 	wire := make([][]byte, depth)
 	in := make([]byte, answer*depth)
@@ -111,4 +116,23 @@ func BenchmarkWrite4K(b *testing.B) {
 	}
 	b.Run("depth 1", func(b *testing.B) { benchmarkRoundTrip(b, 1, write, bhsLength) })
 	b.Run("depth 32", func(b *testing.B) { benchmarkRoundTrip(b, 32, write, bhsLength) })
+	b.Run("depth 32 on workers", func(b *testing.B) {
+		bench := newBench(b, nil, nil)
+		bench.disk.execute = func(_ context.Context, t *scsi.Task) {
+			for start := time.Now(); time.Since(start) < 2*shortCommand; {
+				deep(16)
+			}
+			bench.disk.run(t)
+		}
+		bench.roundTrips(b, 32, write, bhsLength)
+	})
+}
+
+// deep uses as much stack as the way down to a disk.
+func deep(levels int) byte {
+	var frame [512]byte
+	if levels > 0 {
+		frame[levels] = deep(levels - 1)
+	}
+	return frame[levels/2]
 }

@@ -16,8 +16,9 @@
 // short run where they were read, one after the other, and their responses
 // leave in one writev; so does a longer one of an initiator that waits for each
 // answer (see solitude.go). Other commands run side by side on the session's
-// workers. A command that runs on the reader and turns out to be slow loses it:
-// the watchdog starts another reader within milliseconds (see watchdog.go).
+// workers, which stay for a while when there is nothing to do (see workers.go).
+// A command that runs on the reader and turns out to be slow loses it: the
+// watchdog starts another reader within milliseconds (see watchdog.go).
 //
 // Whoever queues a response tries to send it at once, without blocking; what
 // the socket does not take is left to the connection's writer (see sender.go).
@@ -29,7 +30,8 @@
 // maxLoginPDUs requests; strangers.go bounds how many such peers there are. A
 // session holds at most QueueDepth commands, DataOutLimit and DataInLimit bytes
 // of data beyond the first burst of each command, and QueueDepth commands that
-// were aborted while the store did not let go of them.
+// were aborted while the store did not let go of them; and Workers goroutines
+// beside those that run the latter, of which the unused ones end soon.
 //
 // # Locks
 //

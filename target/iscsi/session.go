@@ -68,12 +68,12 @@ type session struct {
 	early      map[uint32]*earlyPDU
 	earlyBytes int
 	immediate  int // immediate commands outstanding
-	running    int // workers
-	executing  int // what the nexus must outlive: tasks in Execute, task management
-	detached   int
-	open       bool // connections may join
-	draining   bool // no new commands: the server shuts down
-	closed     bool // no connection is left
+	crew
+	executing int // what the nexus must outlive: tasks in Execute, task management
+	detached  int
+	open      bool // connections may join
+	draining  bool // no new commands: the server shuts down
+	closed    bool // no connection is left
 }
 
 // window returns ExpCmdSN and MaxCmdSN for a PDU that goes out now.
@@ -199,41 +199,6 @@ func (s *session) dataSent() {
 	}
 }
 
-// hire starts a worker if there is work for one more. mu is held.
-func (s *session) hire() {
-	if len(s.ready) > 0 && s.running < s.srv.opts.Workers {
-		s.running++
-		s.srv.workers.Add(1)
-		go s.work()
-	}
-}
-
-// work is a worker: it runs commands until none is left.
-func (s *session) work() {
-	defer s.srv.workers.Done()
-	for {
-		s.mu.Lock()
-		if len(s.ready) == 0 || !s.reserveDataIn(s.ready[0]) {
-			s.running--
-			s.mu.Unlock()
-			return
-		}
-		t := s.ready[0]
-		s.ready = slices.Delete(s.ready, 0, 1)
-		t.state, t.onWorker = taskRunning, true
-		s.executing++
-		s.mu.Unlock()
-
-		c := t.conn
-		t.execute()
-		replaced := s.finish(t)
-		c.out.flush()
-		if replaced {
-			return
-		}
-	}
-}
-
 // execute runs the command and notes how long commands of its kind take.
 func (t *task) execute() {
 	cost, start := &t.sess.cost[t.st.OpCode], time.Now()
@@ -348,6 +313,9 @@ func (s *session) leave(c *conn) {
 	}
 	s.forgetEarly(c)
 	s.closed = len(s.conns) == 0
+	if s.closed {
+		s.dismiss(s.idle)
+	}
 	last := s.closed && s.executing == 0
 	closed := s.closed
 	s.mu.Unlock()

@@ -51,7 +51,8 @@ func (t *turns) observe() (busy bool, stuck uint64) {
 // take takes the reader's place in the given turn, unless that is over.
 func (t *turns) take(turn uint64) bool { return t.state.CompareAndSwap(turn, turn-1) }
 
-// watchdog looks after connections: stuck readers, and silent initiators.
+// watchdog looks after connections: stuck readers, and silent initiators; and
+// after sessions whose workers have nothing to do.
 type watchdog struct {
 	srv *Server
 	// asleep: no command has run on a reader for some time.
@@ -84,6 +85,7 @@ func (w *watchdog) run() {
 			for _, c := range w.conns {
 				c.pinger.tick(c)
 			}
+			w.srv.dismissSpare()
 			continue
 		case <-w.wake:
 			w.asleep.Store(false)
