@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/time/rate"
 )
 
 func benchStore(b *testing.B, size int64) (*Store, *Volume) {
@@ -242,6 +243,36 @@ func BenchmarkWhileCleaning(b *testing.B) {
 				b.ReportMetric(float64(d[len(d)*999/1000].Nanoseconds())/1e3, name+"-p999-µs")
 			}
 		})
+	}
+}
+
+// BenchmarkCleanSegment moves 32 MiB to another segment.
+func BenchmarkCleanSegment(b *testing.B) {
+	const size = 32 << 20
+	s, v := benchStoreWith(b, size, Options{DedupUnit: 16 << 10})
+	benchFill(b, v, size)
+	ctx := context.Background()
+	unlimited := rate.NewLimiter(rate.Inf, 0)
+	s.cleaning.Lock() // nobody else cleans
+	defer s.cleaning.Unlock()
+	b.SetBytes(size)
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		s.segments.Seal()
+		if err := s.Checkpoint(ctx); err != nil {
+			b.Fatal(err)
+		}
+		sealed, live, _ := s.sealedSegments()
+		if live != size/BlockLength {
+			b.Fatalf("%d blocks are live in %d segments", live, len(sealed))
+		}
+		b.StartTimer()
+		for _, sp := range sealed {
+			if err := s.cleanSegment(ctx, sp.id, unlimited); err != nil {
+				b.Fatal(err)
+			}
+		}
 	}
 }
 

@@ -204,55 +204,62 @@ type moving struct {
 // cleanSegment moves what is live out of a segment. ErrCorrupt: some of it
 // could not be read, and is still there; the rest was moved.
 func (s *Store) cleanSegment(ctx context.Context, id segment.ID, limiter *rate.Limiter) error {
-	var batch []moving
-	var damage error
-	bytes := 0
-	move := func() error {
-		err := s.moveBatch(ctx, batch, bytes, limiter)
-		batch, bytes = batch[:0], 0
-		if errors.Is(err, ErrCorrupt) {
-			damage, err = errors.Join(damage, err), nil
-		}
-		return err
-	}
+	m := mover{s: s, limiter: limiter}
+	var found []moving
 	for _, page := range s.usage.Pages(id) {
-		var found []moving
+		found = found[:0]
 		if err := s.extents.InSegment(page, id, func(id extent.ID, x *extent.Extent) {
 			found = append(found, moving{id, *x})
 		}); err != nil {
 			return err
 		}
-		for _, m := range found {
-			batch = append(batch, m)
-			bytes += int(m.x.Blocks) * BlockLength
-			if bytes < cleanBatch {
-				continue
-			}
-			if err := move(); err != nil {
+		for i := range found {
+			if err := m.add(ctx, &found[i]); err != nil {
 				return err
 			}
 		}
 	}
-	if len(batch) > 0 {
-		if err := move(); err != nil {
-			return err
-		}
-	}
-	return damage
-}
-
-// moveBatch copies extents of one segment, in the order of their places, and
-// changes the table. Extents that went away meanwhile are left, and those that
-// cannot be read, which is ErrCorrupt.
-func (s *Store) moveBatch(ctx context.Context, batch []moving, bytes int, limiter *rate.Limiter) error {
-	if err := waitBudget(ctx, limiter, bytes); err != nil {
+	if err := m.move(ctx); err != nil {
 		return err
 	}
-	slices.SortFunc(batch, func(a, b moving) int { return int(a.x.Addr.Block) - int(b.x.Addr.Block) })
-	batch, data, damage := s.readBatch(ctx, batch, make([]byte, 0, bytes))
-	if len(batch) == 0 {
-		return damage
+	return m.damage
+}
+
+// mover moves extents of one segment, a batch at a time. Its memory serves one
+// batch after the other.
+type mover struct {
+	s       *Store
+	limiter *rate.Limiter
+	batch   []moving
+	bytes   int    // that the batch has
+	buf     []byte // for its data
+	damage  error  // what could not be read
+}
+
+// add has an extent moved, with others as soon as there are enough of them.
+func (m *mover) add(ctx context.Context, x *moving) error {
+	m.batch = append(m.batch, *x)
+	m.bytes += int(x.x.Blocks) * BlockLength
+	if m.bytes < cleanBatch {
+		return nil
 	}
+	return m.move(ctx)
+}
+
+// move copies the batch, in the order of the extents' places, and changes the
+// table. Extents that went away meanwhile are left, and those that cannot be
+// read.
+func (m *mover) move(ctx context.Context) error {
+	if err := waitBudget(ctx, m.limiter, m.bytes); err != nil {
+		return err
+	}
+	slices.SortFunc(m.batch, func(a, b moving) int { return int(a.x.Addr.Block) - int(b.x.Addr.Block) })
+	good, data := m.read(ctx)
+	m.batch, m.bytes = m.batch[:0], 0
+	if len(good) == 0 {
+		return nil
+	}
+	s := m.s
 	floor := s.appendFloor()
 	s.appends.begin(floor)
 	defer s.appends.end(floor)
@@ -265,39 +272,43 @@ func (s *Store) moveBatch(ctx context.Context, batch []moving, bytes int, limite
 	if err := s.usable(); err != nil {
 		return err
 	}
-	for i := range batch {
-		x := &batch[i].x
-		if _, err := s.extents.Move(batch[i].id, x.Addr, to); err != nil {
+	for i := range good {
+		x := &good[i].x
+		if _, err := s.extents.Move(good[i].id, x.Addr, to); err != nil {
 			return s.fail(err)
 		}
 		to.Block += uint32(x.Blocks)
 	}
-	return damage
+	return nil
 }
 
-// readBatch appends the data of extents of one segment to buf, and returns the
-// extents that could be read. Others are left where they are: moving them would
-// give them a right checksum no more than they have now.
-func (s *Store) readBatch(ctx context.Context, batch []moving, buf []byte) (good []moving, data []byte, damage error) {
-	for _, m := range batch {
-		at := len(buf)
-		buf = buf[:at+int(m.x.Blocks)*BlockLength]
-		err := s.segments.ReadAt(m.x.Addr, buf[at:])
+// read returns the extents of the batch that could be read, and their data.
+// Others are left where they are: moving them would give them a right checksum
+// no more than they have now.
+func (m *mover) read(ctx context.Context) (good []moving, data []byte) {
+	m.buf = slices.Grow(m.buf[:0], m.bytes)
+	good, data = m.batch[:0], m.buf
+	var damage error
+	for _, e := range m.batch {
+		at := len(data)
+		data = data[:at+int(e.x.Blocks)*BlockLength]
+		err := m.s.segments.ReadAt(e.x.Addr, data[at:])
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, nil // a checkpoint found nothing live in it any more
+			return nil, nil // a checkpoint found nothing live in it any more
 		}
 		if err == nil {
-			err = checkExtent(&m.x, buf[at:])
+			err = checkExtent(&e.x, data[at:])
 		}
 		if err != nil {
-			s.distrust(ctx, m.id, err)
-			damage = errors.Join(damage, fmt.Errorf("extent %d in segment %08x: %w: %w", m.id, m.x.Addr.Segment, ErrCorrupt, err))
-			buf = buf[:at]
+			m.s.distrust(ctx, e.id, err)
+			damage = errors.Join(damage, fmt.Errorf("extent %d in segment %08x: %w: %w", e.id, e.x.Addr.Segment, ErrCorrupt, err))
+			data = data[:at]
 			continue
 		}
-		good = append(good, m)
+		good = append(good, e)
 	}
-	return good, buf, damage
+	m.damage = errors.Join(m.damage, damage)
+	return good, data
 }
 
 // checkExtent compares data with the extent's checksums.
