@@ -40,7 +40,11 @@ func (p *page) crc(i int) []uint32 { return p.crcs[i*p.unit : (i+1)*p.unit] }
 // Encode returns, for each extent of the page: index and blocks (a byte each),
 // segment and block (4 bytes each), fingerprint, CRCs.
 func (p *page) Encode() []byte {
-	var b []byte
+	n := p.encodedLength()
+	if n == 0 {
+		return nil // as the cache wants it
+	}
+	b := make([]byte, 0, n)
 	for i := range p.entries {
 		e := &p.entries[i]
 		if e.blocks == 0 {
@@ -55,6 +59,16 @@ func (p *page) Encode() []byte {
 		}
 	}
 	return b
+}
+
+// encodedLength returns the length of what Encode returns.
+func (p *page) encodedLength() (n int) {
+	for i := range p.entries {
+		if e := &p.entries[i]; e.blocks != 0 {
+			n += 10 + len(e.fp) + 4*int(e.blocks)
+		}
+	}
+	return n
 }
 
 var errShortPage = errors.New("extent page ends early")

@@ -193,9 +193,23 @@ func BenchmarkReferences(b *testing.B) {
 	}
 }
 
+func BenchmarkEncode(b *testing.B) {
+	p := newPage(testUnit)
+	for i := range p.entries {
+		p.entries[i].blocks = testUnit
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		p.Encode()
+	}
+}
+
 // TestLayouts of what a checkpoint stores.
 func TestLayouts(t *testing.T) {
 	p := newPage(2)
+	if got := p.Encode(); got != nil {
+		t.Errorf("page without extents: %x, want nil", got)
+	}
 	p.entries[3] = entry{addr: segment.Addr{Segment: 0x0102, Block: 9}, blocks: 2, fp: Fingerprint{0: 0xf0, 31: 0x0f}}
 	copy(p.crc(3), []uint32{0x11223344, 0x55667788})
 	p.entries[127] = entry{addr: segment.Addr{Segment: 1, Block: 2}, blocks: 1}
