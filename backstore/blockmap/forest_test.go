@@ -399,3 +399,21 @@ func BenchmarkSetInPlace(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkEncode stores leaves whose blocks were written in order, and at random.
+func BenchmarkEncode(b *testing.B) {
+	ascending, random := &node{}, &node{}
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range Fanout {
+		ascending.slots[i] = extent.Slot(1000 + i)
+		random.slots[i] = extent.Slot(rng.Uint64N(1 << 24))
+	}
+	for name, n := range map[string]*node{"ascending": ascending, "random": random} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				n.Encode()
+			}
+		})
+	}
+}

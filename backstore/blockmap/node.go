@@ -1,6 +1,7 @@
 package blockmap
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -48,7 +49,8 @@ func (n *node) Encode() []byte {
 	if n.deleted {
 		return nil
 	}
-	b := append(make([]byte, 0, 64), n.level)
+	var buf [4096]byte // it takes more only if its slots lie far apart
+	b := append(buf[:0], n.level)
 	var last uint64
 	for i := 0; i < Fanout; {
 		count, kind := n.run(i)
@@ -59,7 +61,7 @@ func (n *node) Encode() []byte {
 		}
 		i += count
 	}
-	return b
+	return bytes.Clone(b)
 }
 
 // run returns the length and kind of the run of slots that starts at i.
