@@ -102,7 +102,7 @@ func (s *Store) loadState() (state, error) {
 	cache := s.opts.CacheBytes
 	s.extents = extent.NewTable(extent.Options{
 		KV: s.kv, Clock: s.clock, Unit: s.sb.unit, Next: st.nextExtent, Usage: s.usage,
-		MaxBytes: cache * 3 / 16,
+		MaxBytes: cache * 5 / 16,
 	})
 	s.forest = blockmap.New(blockmap.Options{
 		KV: s.kv, Clock: s.clock, Extents: s.extents, MaxBytes: cache / 4, Next: st.nextNode, Dropped: st.dropped,

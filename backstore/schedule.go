@@ -10,12 +10,12 @@ import (
 const (
 	// checkpointBytes of journal start a checkpoint: they bound the time that
 	// opening the store after a crash takes.
-	checkpointBytes = 64 << 20
+	checkpointBytes = 128 << 20
 	// checkpointRecords start one, too: small records are quick to write, and
 	// take as long as others to do again.
 	checkpointRecords = 200_000
 	// throttleBytes of journal make writers wait for the running checkpoint.
-	throttleBytes = 4 * checkpointBytes
+	throttleBytes = 2 * checkpointBytes
 	// checkpointPeriod is the longest time that changes stay only in the journal.
 	checkpointPeriod = 30 * time.Second
 	// checkpointCheck is how often the store looks whether one is due.
