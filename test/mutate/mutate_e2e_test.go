@@ -80,6 +80,9 @@ func TestMutatedPDUs(t *testing.T) {
 	}
 	t.Logf("%d mutated PDUs over %d connections; resident memory %d MiB before, %d MiB after",
 		a.sent.Load(), a.connections.Load(), before>>20, after>>20)
+	if a.cut.Load() > a.connections.Load()/50 {
+		t.Errorf("%d of %d connections ended while they logged in", a.cut.Load(), a.connections.Load())
+	}
 	if after-before > memoryLimit {
 		t.Errorf("resident memory grew from %d to %d MiB", before>>20, after>>20)
 	}
@@ -92,6 +95,7 @@ type attack struct {
 	target      *undertest.Target
 	sent        atomic.Int64
 	connections atomic.Int64
+	cut         atomic.Int64 // logins that another connection's TARGET COLD RESET ended
 	mu          sync.Mutex // guards err
 	err         error
 }
@@ -121,7 +125,12 @@ func (a *attack) connection(r *rand.Rand) error {
 	if r.IntN(4) == 0 {
 		return a.finish(conn, a.send(conn, damage(r, login)))
 	}
-	if err := fullFeature(conn, login); err != nil {
+	err = fullFeature(conn, login)
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		a.cut.Add(1)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	// The answers have to be read, or the target would wait for us.
