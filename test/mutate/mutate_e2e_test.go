@@ -96,7 +96,7 @@ type attack struct {
 	sent        atomic.Int64
 	connections atomic.Int64
 	cut         atomic.Int64 // logins that another connection's TARGET COLD RESET ended
-	mu          sync.Mutex // guards err
+	mu          sync.Mutex   // guards err
 	err         error
 }
 
