@@ -66,13 +66,12 @@ type losses struct {
 
 // lose takes n references from an extent.
 func (l *losses) lose(id ID, n int64) error {
-	extra := l.counts.Extra(uint64(id))
-	if extra < n {
+	if l.counts.Extra(uint64(id)) < n {
 		// It is left with fewer references than blocks, perhaps with none.
 		if err := l.visit(id); err != nil {
 			return err
 		}
-		had := int64(l.page.entry(id).blocks) + extra
+		had := l.page.references(l.counts, id)
 		if had < n {
 			return fmt.Errorf("%w: %d references taken from extent %d, which has %d", ErrInconsistent, n, id, had)
 		}
@@ -254,17 +253,4 @@ func (t *Table) first(slots []Slot) (id ID, n int) {
 		n++
 	}
 	return id, n
-}
-
-// pageOf returns the page of an extent, locked. The caller holds another page, or
-// the same one, or nil; another one is unlocked.
-func (t *Table) pageOf(id ID, held *page) (*page, error) {
-	number := uint64(id) / pageExtents
-	if held != nil {
-		if held.ID() == number {
-			return held, nil
-		}
-		held.Unlock()
-	}
-	return t.cache.Lock(number)
 }

@@ -108,7 +108,7 @@ func (t *Table) Create(id ID, x *Extent) error {
 			return errors.Join(err, fmt.Errorf("%w: extent %d is new and has %d references more", ErrInconsistent, id, extra))
 		}
 	}
-	p, err := t.pageOf(id, nil)
+	p, err := t.cache.Lock(uint64(id) / pageExtents)
 	if err != nil {
 		return err
 	}

@@ -78,3 +78,16 @@ func (t *Table) Fingerprints(slots []Slot, out []Fingerprint) error {
 	}
 	return nil
 }
+
+// pageOf returns the page of an extent, locked. The caller holds another page, or
+// the same one, or nil; another one is unlocked.
+func (t *Table) pageOf(id ID, held *page) (*page, error) {
+	number := uint64(id) / pageExtents
+	if held != nil {
+		if held.ID() == number {
+			return held, nil
+		}
+		held.Unlock()
+	}
+	return t.cache.Lock(number)
+}
