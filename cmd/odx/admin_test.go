@@ -35,7 +35,7 @@ func masked(text, dir string) string {
 		{`"id": "[0-9a-f]{32}"`, `"id": "ID"`},
 		{`"created": "[^"]+"`, `"created": "TIME"`},
 		{`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`, `TIME`},
-		{` in [0-9.m]*s, [0-9.]+ [KMGT]?i?B/s`, ` in TIME, RATE`},
+		{` in [0-9.mµ]*s, [0-9.]+ [KMGT]?i?B/s`, ` in TIME, RATE`},
 		{` in [0-9.mµ]*s\n`, " in TIME\n"},
 	} {
 		text = regexp.MustCompile(m.pattern).ReplaceAllString(text, m.with)
