@@ -78,12 +78,20 @@ func differences(a, b *footer) string {
 
 // size compares the lengths that the file tells in more than one way.
 func (c *checker) size(m *image) {
-	byGeometry := m.footer.geometry.sectors() * sectorLength
+	g := m.footer.geometry
+	byGeometry := g.sectors() * sectorLength
+	// A geometry says whole cylinders: less than one is rounding.
+	cylinder := int64(g.heads) * int64(g.track) * sectorLength
 	switch {
-	case m.footer.sizeByGeometry() && uint64(byGeometry) != m.footer.currentSize:
-		c.harmless("by the geometry, which counts for a disk made by %q, the disk has %d bytes, by the current size %d: programs differ in which they use", m.footer.creatorName(), byGeometry, m.footer.currentSize)
-	case byGeometry > m.size && m.footer.geometry != maximumGeometry:
-		c.harmless("the disk has %d bytes, but its geometry is that of one with %d", m.size, byGeometry)
+	case g == maximumGeometry || g == geometryOf(m.size) && !m.footer.goesByGeometry():
+	case byGeometry == m.size && uint64(m.size) != m.footer.currentSize&^(sectorLength-1):
+		c.harmless("size and geometry disagree: by its current size the disk has %d bytes, by its geometry, which counts for the program that made it, %q, %d, and the file has room for them: it is shown with those, other programs show less", m.footer.currentSize, m.footer.creatorName(), byGeometry)
+	case byGeometry > m.size:
+		c.harmless("size and geometry disagree: the disk has %d bytes, but its geometry is that of one with %d", m.size, byGeometry)
+	case byGeometry < m.size && m.footer.goesByGeometry():
+		c.harmless("size and geometry disagree: the disk has %d bytes, by its geometry %d; Virtual PC and qemu show only those of a disk made by %q, here and in Windows all of it is shown", m.size, byGeometry, m.footer.creatorName())
+	case m.size-byGeometry >= max(cylinder, 1):
+		c.harmless("size and geometry disagree: the disk has %d bytes, by its geometry %d; programs that go by the geometry show less of it", m.size, byGeometry)
 	}
 }
 

@@ -85,9 +85,9 @@ func TestDamage(t *testing.T) {
 		"copy of the footer":        {disk.Dynamic, patch(100, "\x01"), "the copy of the footer at the start of the file has the checksum FFFF", true, opens},
 		"both footers":              {disk.Dynamic, both(patch(100, "\x01"), patch(-400, "\x01")), "the footer at the end has the checksum", false, invalid},
 		"the footer of a fixed one": {disk.Fixed, patch(-400, "\x01"), "the footer at the end has the checksum", false, invalid},
-		"footers that differ":       {disk.Dynamic, inFooter(true, false, 48+4, "\x01"), "", true, opens}, // original size
+		"footers that differ":       {disk.Dynamic, inFooter(true, false, 40+4, "\x01"), "", true, opens}, // original size
 		"identifiers that differ":   {disk.Dynamic, inFooter(true, false, 68, "\x01"), "differ (unique id)", false, opens},
-		"sizes that differ":         {disk.Dynamic, inFooter(false, true, 46, "\x00"), "differ (current size)", false, opens},
+		"sizes that differ":         {disk.Dynamic, inFooter(false, true, 54, "\x00"), "differ (current size)", false, opens},
 		"a fixed disk's copy":       {disk.Dynamic, inFooter(false, true, 63, "\x02"), "is that of a fixed disk", true, opens},
 		"end cut off, free":         {disk.Dynamic, cut(512), "the footer at the end of the file", true, opens},
 		"end cut off, used":         {disk.Dynamic, cut(1024), "block 1 is beyond the end of the file", false, invalid},
@@ -98,10 +98,10 @@ func TestDamage(t *testing.T) {
 		"bytes before the footer":   {disk.Fixed, func(p []byte) []byte { return append(make([]byte, 8192), p...) }, "8192 bytes in 1 places", true, opens},
 		"version 2":                 {disk.Dynamic, inFooter(true, true, 12, "\x00\x02"), "version 2.0 of the format", false, unknown},
 		"disk type":                 {disk.Dynamic, inFooter(true, true, 60, "\x00\x00\x00\x05"), "VHD of disk type 5", false, unknown},
-		"no sectors":                {disk.Dynamic, inFooter(true, true, 40, "\x00\x00\x00\x00\x00\x00\x01\xFF"), "it has no sectors", false, invalid},
-		"too many sectors":          {disk.Dynamic, inFooter(true, true, 40, "\xFF"), "2040 GiB, are possible", false, invalid},
+		"no sectors":                {disk.Dynamic, inFooter(true, true, 48, "\x00\x00\x00\x00\x00\x00\x01\xFF"), "it has no sectors", false, invalid},
+		"too many sectors":          {disk.Dynamic, inFooter(true, true, 48, "\xFF"), "2040 GiB, are possible", false, invalid},
 		"geometry too large":        {disk.Dynamic, inFooter(true, true, 56, "\xFF"), "its geometry is that of one with", true, opens},
-		"size by geometry":          {disk.Dynamic, both(inFooter(true, true, 28, "qemu"), inFooter(true, true, 56, "\x00\x03")), `which counts for a disk made by "qemu", the disk has 104448 bytes`, true, opens},
+		"size by geometry":          {disk.Dynamic, both(inFooter(true, true, 28, "qemu"), inFooter(true, true, 56, "\x00\x03")), `by its geometry 104448; Virtual PC and qemu show only those of a disk made by "qemu"`, true, opens},
 		"bit of the header":         {disk.Dynamic, patch(600, "\x01"), "the dynamic disk header has the checksum", false, invalid},
 		"name of the header":        {disk.Dynamic, patch(512, "x"), `the dynamic disk header does not begin with "cxsparse"`, false, invalid},
 		"header elsewhere":          {disk.Dynamic, inFooter(true, true, 16, "\x7F"), "the dynamic disk header is said to be at", false, invalid},
@@ -214,7 +214,7 @@ func TestIsNoVHD(t *testing.T) {
 func TestHostileSize(t *testing.T) {
 	f, c := made(t, spec(disk.Dynamic, 9))
 	apply(t, f, "C0")
-	p := inFooter(true, true, 40, "\x00\x00\x01\x00\x00\x00\x00\x00")(inHeader(28, "\xFF\xFF\xFF\xFF")(c.Bytes()))
+	p := inFooter(true, true, 48, "\x00\x00\x01\x00\x00\x00\x00\x00")(inHeader(28, "\xFF\xFF\xFF\xFF")(c.Bytes()))
 	if _, err := OpenReadOnly(t.Context(), hole{p, 1 << 45}); !errors.Is(err, errors.ErrUnsupported) {
 		t.Error(err)
 	}

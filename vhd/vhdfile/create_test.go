@@ -200,25 +200,6 @@ func TestParentPaths(t *testing.T) {
 	}
 }
 
-// TestSizeByCreator: for which creators the geometry counts.
-func TestSizeByCreator(t *testing.T) {
-	small := geometry{100, 4, 17}
-	for _, tt := range []struct {
-		creator  string
-		geometry geometry
-		want     int64
-	}{
-		{"win ", small, 4 * mib}, {"qem2", small, 4 * mib}, {"tap\x00", small, 4 * mib}, {"vs  ", small, 4 * mib},
-		{"vpc ", small, 6800 * 512}, {"qemu", small, 6800 * 512},
-		{"qemu", maximumGeometry, 4 * mib}, {"vpc ", geometry{}, 4 * mib},
-	} {
-		f := footer{creator: [4]byte([]byte(tt.creator)), currentSize: 4*mib + 100, geometry: tt.geometry}
-		if got, err := f.size(); got != tt.want || err != nil {
-			t.Errorf("%q, geometry %v: %d, %v, want %d", tt.creator, tt.geometry, got, err, tt.want)
-		}
-	}
-}
-
 func TestTimeStamps(t *testing.T) {
 	for _, at := range []time.Time{{}, epoch.Add(time.Second), someTime, epoch.Add((1<<32 - 1) * time.Second)} {
 		if got := timeOf(stampOf(at)); !got.Equal(at) {

@@ -79,7 +79,7 @@ type footer struct {
 	dataOffset  uint64 // of the Dynamic Disk Header
 	timeStamp   uint32 // of the creation, seconds since epoch
 	creator     [4]byte
-	currentSize uint64
+	currentSize uint64 // bytes; at 48, behind the size that the disk was made with
 	geometry    geometry
 	diskType    uint32
 	uniqueID    disk.GUID
@@ -95,9 +95,9 @@ func (f *footer) encode() []byte {
 	be.PutUint64(p[16:], f.dataOffset)
 	be.PutUint32(p[24:], f.timeStamp)
 	copy(p[28:], f.creator[:])
-	be.PutUint32(p[32:], 0x000A0000) // creator version: the one that goes with creator
-	copy(p[36:], "Wi2k")             // creator host OS: Windows
-	be.PutUint64(p[40:], f.currentSize)
+	be.PutUint32(p[32:], 0x000A0000)    // creator version: the one that goes with creator
+	copy(p[36:], "Wi2k")                // creator host OS: Windows
+	be.PutUint64(p[40:], f.currentSize) // original size
 	be.PutUint64(p[48:], f.currentSize)
 	be.PutUint16(p[56:], f.geometry.cylinders)
 	p[58], p[59] = f.geometry.heads, f.geometry.track
@@ -133,22 +133,18 @@ func decodeFooter(p []byte) (footer, error) {
 		dataOffset:  be.Uint64(p[16:]),
 		timeStamp:   be.Uint32(p[24:]),
 		creator:     [4]byte(p[28:]),
-		currentSize: be.Uint64(p[40:]),
+		currentSize: be.Uint64(p[48:]),
 		geometry:    geometry{be.Uint16(p[56:]), p[58], p[59]},
 		diskType:    be.Uint32(p[60:]),
 		uniqueID:    disk.GUID(p[68:]),
 	}, nil
 }
 
-// size returns the capacity of the disk in bytes. The footer has it twice, and
-// the two may differ: Virtual PC, and qemu-img unless it is told otherwise, round
-// the capacity to a geometry and go by that. Every other program goes by the
-// current size, and so does every one where the geometry is at its maximum.
+// size returns the capacity of the disk in bytes: the Current Size. Virtual PC and
+// qemu round a capacity to a geometry and show a disk of theirs as far as that goes;
+// what is behind it, another program can have written.
 func (f *footer) size() (int64, error) {
 	sectors := f.currentSize / sectorLength
-	if f.sizeByGeometry() {
-		sectors = uint64(f.geometry.sectors())
-	}
 	switch {
 	case sectors == 0:
 		return 0, errors.New("its footer says that it has no sectors")
@@ -158,7 +154,19 @@ func (f *footer) size() (int64, error) {
 	return int64(sectors) * sectorLength, nil
 }
 
-func (f *footer) sizeByGeometry() bool {
+// sizeWithin returns the larger one of a capacity and the geometry of a disk whose
+// creator goes by the geometry, as far as the file has room bytes for it: so nothing
+// that any program has shown is cut off.
+func (f *footer) sizeWithin(size, room int64) int64 {
+	if byGeometry := f.geometry.sectors() * sectorLength; f.goesByGeometry() && byGeometry > size && byGeometry <= min(room, maximumSize) {
+		return byGeometry
+	}
+	return size
+}
+
+// goesByGeometry reports whether the program that made the disk shows as much of it
+// as the geometry says.
+func (f *footer) goesByGeometry() bool {
 	creator := string(f.creator[:])
 	return (creator == "vpc " || creator == "qemu") && f.geometry != maximumGeometry && f.geometry.sectors() > 0
 }

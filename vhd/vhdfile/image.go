@@ -63,6 +63,7 @@ func load(ctx context.Context, r disk.Reader) (*image, error) {
 		if m.size > m.endAt {
 			return m, invalid("the disk has %d bytes, of which %d are before the footer", m.size, m.endAt)
 		}
+		m.size = m.footer.sizeWithin(m.size, m.endAt)
 		return m, nil
 	}
 	if err := m.loadHeader(ctx, r); err != nil {
@@ -161,6 +162,7 @@ func (m *image) loadHeader(ctx context.Context, r disk.Reader) error {
 	if length == 0 || length%sectorLength != 0 || length&(length-1) != 0 {
 		return invalid("blocks of %d bytes, which is not a power of two of sectors", length)
 	}
+	m.size = m.footer.sizeWithin(m.size, length*int64(h.maxTableEntries))
 	if err := checkBlocks(m.size, length); err != nil {
 		return fmt.Errorf("vhd: %w: %w", errors.ErrUnsupported, err)
 	}

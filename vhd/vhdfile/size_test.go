@@ -1,0 +1,109 @@
+package vhdfile
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+
+	"odx/vhd/disk"
+	"odx/vhd/disk/disktest"
+)
+
+// sizedFooter is a footer written byte by byte as the specification has it, so that it
+// shares no mistake with footer.encode: Original Size at 40, Current Size at 48.
+func sizedFooter(original, current uint64, creator string, g geometry, diskType uint32, dataOffset uint64) []byte {
+	p := make([]byte, 512)
+	be := binary.BigEndian
+	copy(p, "conectix")
+	be.PutUint32(p[8:], 2)
+	be.PutUint32(p[12:], 0x00010000)
+	be.PutUint64(p[16:], dataOffset)
+	copy(p[28:], creator)
+	be.PutUint64(p[40:], original)
+	be.PutUint64(p[48:], current)
+	be.PutUint16(p[56:], g.cylinders)
+	p[58], p[59] = g.heads, g.track
+	be.PutUint32(p[60:], diskType)
+	copy(p[68:], someID[:])
+	sum := uint32(0)
+	for _, b := range p {
+		sum += uint32(b)
+	}
+	be.PutUint32(p[64:], ^sum)
+	return p
+}
+
+// sizedFixed is a fixed disk with that footer behind payload bytes.
+func sizedFixed(payload int64, footer []byte) *disktest.Memory {
+	p := bytes.Repeat([]byte{'x'}, int(payload))
+	return disktest.New(append(p, footer...))
+}
+
+// sizedDynamic is a dynamic disk with entries blocks of 2 MiB, none of them there.
+func sizedDynamic(entries int, footer []byte) *disktest.Memory {
+	h := header{dataOffset: noOffset, tableOffset: 1536, version: version1, maxTableEntries: uint32(entries), blockSize: 2 * mib}
+	p := append(bytes.Clone(footer), h.encode()...)
+	p = append(p, bytes.Repeat([]byte{0xFF}, 512)...)
+	return disktest.New(append(p, footer...))
+}
+
+// TestOpen_Size: the capacity is the Current Size, whatever size the disk was made
+// with; what a geometry says more than it, and the file has, is shown for those
+// creators that go by the geometry.
+func TestOpen_Size(t *testing.T) {
+	g := geometryOf
+	for name, tt := range map[string]struct {
+		original, current uint64
+		creator           string
+		geometry          geometry
+		payload           int64 // of a fixed disk
+		want              int64
+		finding           string
+	}{
+		"as made":                        {8 * mib, 8 * mib, "win ", g(8 * mib), 8 * mib, 8 * mib, ""},
+		"grown":                          {4 * mib, 8 * mib, "win ", g(8 * mib), 8 * mib, 8 * mib, ""},
+		"grown, old geometry":            {4 * mib, 8 * mib, "win ", g(4 * mib), 8 * mib, 8 * mib, "size and geometry disagree"},
+		"shrunk":                         {8 * mib, 4 * mib, "win ", g(4 * mib), 4 * mib, 4 * mib, ""},
+		"shrunk, old geometry":           {8 * mib, 4 * mib, "win ", g(8 * mib), 4 * mib, 4 * mib, "its geometry is that of one with"},
+		"not whole sectors":              {8 * mib, 8*mib + 100, "vs  ", g(8 * mib), 8 * mib, 8 * mib, ""},
+		"behind Virtual PC's geometry":   {8 * mib, 8 * mib, "vpc ", g(8 * mib), 8 * mib, 8 * mib, "Virtual PC and qemu show only"},
+		"behind an old geometry of qemu": {4 * mib, 8 * mib, "qemu", g(4 * mib), 8 * mib, 8 * mib, "Virtual PC and qemu show only"},
+		"geometry of qemu is larger":     {6800 * 512, 2 * mib, "qemu", geometry{100, 4, 17}, 6800 * 512, 6800 * 512, "the file has room for them"},
+		"geometry of qemu, no room":      {6800 * 512, 2 * mib, "qemu", geometry{100, 4, 17}, 2 * mib, 2 * mib, "its geometry is that of one with"},
+		"largest geometry":               {8 * mib, 8 * mib, "qemu", maximumGeometry, 8 * mib, 8 * mib, ""},
+		"no geometry":                    {8 * mib, 8 * mib, "vpc ", geometry{}, 8 * mib, 8 * mib, "size and geometry disagree"},
+	} {
+		check := func(t *testing.T, c *disktest.Memory) {
+			f := opened(t, c)
+			if got := f.Info().Size; got != tt.want {
+				t.Errorf("%d bytes, want %d", got, tt.want)
+			}
+			if tt.finding == "" {
+				wantClean(t, c)
+			} else {
+				wantClean(t, c, tt.finding)
+			}
+		}
+		t.Run(name+"/fixed", func(t *testing.T) {
+			check(t, sizedFixed(tt.payload, sizedFooter(tt.original, tt.current, tt.creator, tt.geometry, typeFixed, noOffset)))
+		})
+		t.Run(name+"/dynamic", func(t *testing.T) {
+			entries := int((tt.payload + 2*mib - 1) / (2 * mib))
+			check(t, sizedDynamic(entries, sizedFooter(tt.original, tt.current, tt.creator, tt.geometry, typeDynamic, 512)))
+		})
+	}
+}
+
+// TestCreate_Sizes: both sizes of a footer made here are the capacity.
+func TestCreate_Sizes(t *testing.T) {
+	for _, kind := range []disk.Kind{disk.Fixed, disk.Dynamic} {
+		_, c := made(t, disk.Spec{Kind: kind, Geometry: disk.Geometry{Size: 3*mib + 512}})
+		p := c.Bytes()
+		p = p[len(p)-512:]
+		for _, at := range []int{40, 48} {
+			if got := binary.BigEndian.Uint64(p[at:]); got != 3*mib+512 {
+				t.Errorf("kind %d: %d at %d", kind, got, at)
+			}
+		}
+	}
+}
