@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -143,4 +144,39 @@ targets:
 	if err := json.Unmarshal([]byte(stdout), &findings); err != nil || status != 0 || len(findings) < 8 {
 		t.Errorf("doctor in JSON: %d, %v\n%s", status, err, stdout)
 	}
+}
+
+// TestCopyCommand_Sparse: runs of zeros that are longer than one WRITE SAME can be
+// reach a LUN of another server, and replace what was there.
+func TestCopyCommand_Sparse(t *testing.T) {
+	path := writeConfig(t, strings.ReplaceAll(config, "64MiB", "400MiB"))
+	url := "iscsi://" + startServer(t, odx("serve", "--config", path)).portal + "/iqn.2026-11.example.odx:disks/0"
+	raw := filepath.Join(t.TempDir(), "raw")
+	if err := os.WriteFile(raw, bytes.Repeat(block(3), 16384), 0o600); err != nil { // 64 MiB of data
+		t.Fatal(err)
+	}
+	if _, stderr, status := output(t, "copy", raw, url); status != 0 {
+		t.Fatal(stderr)
+	}
+	want := make([]byte, 400<<20)
+	copy(want[390<<20:], block(5))
+	if err := errors.Join(os.Truncate(raw, 0), os.Truncate(raw, int64(len(want)))); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(raw, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt(block(5), 390<<20)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if stdout, stderr, status := output(t, "copy", raw, url); status != 0 || !strings.Contains(stdout, "4.0 KiB read and written") {
+		t.Fatalf("exit status %d: %s%s", status, stdout, stderr)
+	}
+	onCopy(t, path, "src", func(got []byte) {
+		if !bytes.Equal(got, want) {
+			t.Error("the LUN differs from the file")
+		}
+	})
 }

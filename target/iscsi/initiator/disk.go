@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Disk is a logical unit of a session: a block address space, which can be
@@ -22,9 +23,8 @@ type Disk struct {
 	ThirdPartyCopy bool
 	// maxTransfer is the longest READ or WRITE, in bytes.
 	maxTransfer int
-	// zeroes is whether WRITE SAME with UNMAP makes blocks of zeros.
-	zeroes bool
-	lists  listIdentifiers
+	writeSame   writeSame
+	lists       listIdentifiers
 }
 
 // maxTransferLength bounds one READ or WRITE where the target allows more.
@@ -49,21 +49,50 @@ func (d *Disk) Close() error { return d.session.Close() }
 // Size returns the capacity in bytes.
 func (d *Disk) Size() int64 { return int64(d.Blocks) * int64(d.BlockLength) }
 
-// maxAttentions bounds the unit attentions in a row that a command is repeated
-// after.
-const maxAttentions = 8
+const (
+	// maxAttentions bounds the unit attentions in a row that a command is repeated
+	// after.
+	maxAttentions = 8
+	// busyLimit bounds how long a command is repeated that finds the logical unit
+	// busy, and busyPause what is waited between: twice as long each time, at most
+	// busyMaxPause.
+	busyLimit    = 30 * time.Second
+	busyPause    = 5 * time.Millisecond
+	busyMaxPause = time.Second
+)
 
-// do runs a command, again after each unit attention: we have no state that
-// one could make wrong.
+// do runs a command, again after each unit attention: there is no state here that
+// one could make wrong. A logical unit that is busy is asked again for a while.
 func (d *Disk) do(ctx context.Context, c *Command) error {
-	for range maxAttentions {
+	attentions, pause, began := 0, busyPause, time.Now()
+	for {
 		err := d.session.Do(ctx, c)
 		var sense *SenseError
-		if !errors.As(err, &sense) || sense.Key != KeyUnitAttention {
+		var status *StatusError
+		switch {
+		case errors.As(err, &sense) && sense.Key == KeyUnitAttention && attentions < maxAttentions:
+			attentions++
+		case errors.As(err, &status) && status.busy() && time.Since(began)+pause < busyLimit:
+			if err := sleep(ctx, pause); err != nil {
+				return err
+			}
+			pause = min(2*pause, busyMaxPause)
+		default:
 			return err
 		}
 	}
-	return d.session.Do(ctx, c)
+}
+
+// sleep waits, unless ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // inquire reads what does not change while we are logged in.
@@ -77,30 +106,22 @@ func (d *Disk) inquire(ctx context.Context) error {
 		return fmt.Errorf("there is no disk at this LUN (INQUIRY byte 0 is %02xh)", kind)
 	}
 	d.ThirdPartyCopy = standard[5]&0x08 != 0
-	capacity := make([]byte, 32)
-	c = Command{CDB: cdb16(0x9e, 0x10), In: capacity}
-	binary.BigEndian.PutUint32(c.CDB[10:], uint32(len(capacity)))
-	if err := d.do(ctx, &c); err != nil {
-		return fmt.Errorf("READ CAPACITY(16): %w", err)
+	if err := d.readCapacity(ctx); err != nil {
+		return err
 	}
-	if d.Blocks = binary.BigEndian.Uint64(capacity) + 1; d.Blocks == 0 {
-		return errors.New("READ CAPACITY(16): no capacity")
-	}
-	n := binary.BigEndian.Uint32(capacity[8:])
-	if n < 512 || n > 1<<16 || n&(n-1) != 0 || d.Blocks > 1<<62/uint64(n) {
-		return fmt.Errorf("READ CAPACITY(16): %d blocks of %d bytes", d.Blocks, n)
-	}
-	d.BlockLength = int(n)
 	return d.readLimits(ctx)
 }
 
 // readLimits reads the VPD pages that bound what is sent.
 func (d *Disk) readLimits(ctx context.Context) error {
+	d.maxTransfer = maxTransferLength
 	pages, err := d.VPD(ctx, 0x00)
+	if refusal(err) != nil {
+		return nil // a logical unit without VPD pages: nothing is promised
+	}
 	if err != nil {
 		return err
 	}
-	d.maxTransfer = maxTransferLength
 	for _, page := range pages[min(4, len(pages)):] {
 		switch page {
 		case 0xb0: // Block Limits
@@ -113,12 +134,13 @@ func (d *Disk) readLimits(ctx context.Context) error {
 					d.maxTransfer = int(min(n, maxTransferLength))
 				}
 			}
-		case 0xb2: // Logical Block Provisioning: LBPWS and LBPRZ
+			d.writeSame.readBlockLimits(p)
+		case 0xb2: // Logical Block Provisioning
 			p, err := d.VPD(ctx, page)
 			if err != nil {
 				return err
 			}
-			d.zeroes = len(p) > 5 && p[5]&0x40 != 0 && p[5]&0x04 != 0
+			d.writeSame.readProvisioning(p)
 		case pageThirdPartyCopy:
 			p, err := d.VPD(ctx, page)
 			if err != nil {
@@ -127,6 +149,7 @@ func (d *Disk) readLimits(ctx context.Context) error {
 			d.limits = parseTokenLimits(p)
 		}
 	}
+	d.writeSame.settle(d.BlockLength)
 	return nil
 }
 
@@ -154,7 +177,7 @@ func (d *Disk) VPDPart(ctx context.Context, page byte, allocation uint16) ([]byt
 // ReadAt fills p from off.
 func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return d.transfer(ctx, p, off, func(part []byte, off int64) error {
-		c := Command{CDB: d.rangeCDB(0x88, off, len(part)), In: part}
+		c := Command{CDB: d.rangeCDB(0x88, off, int64(len(part))), In: part}
 		if err := d.do(ctx, &c); err != nil {
 			return err
 		}
@@ -168,7 +191,7 @@ func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 // WriteAt writes p at off.
 func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
 	return d.transfer(ctx, p, off, func(part []byte, off int64) error {
-		return d.do(ctx, &Command{CDB: d.rangeCDB(0x8a, off, len(part)), Out: part})
+		return d.do(ctx, &Command{CDB: d.rangeCDB(0x8a, off, int64(len(part))), Out: part})
 	})
 }
 
@@ -195,42 +218,6 @@ func (d *Disk) checkRange(off, length int64) error {
 	return nil
 }
 
-// zeroLength is the most that one WRITE SAME unmaps, in bytes.
-const zeroLength = 256 << 20
-
-// Zero makes a range read as zeros, without sending them where the logical unit
-// can unmap.
-func (d *Disk) Zero(ctx context.Context, off, length int64) error {
-	if err := d.checkRange(off, length); err != nil {
-		return err
-	}
-	for length > 0 {
-		n := min(length, int64(maxTransferLength))
-		var err error
-		if d.zeroes {
-			n = min(length, zeroLength)
-			c := Command{CDB: d.rangeCDB(0x93, off, int(n)), Out: make([]byte, d.BlockLength)} // WRITE SAME(16)
-			c.CDB[1] = 0x08                                                                    // UNMAP
-			err = d.do(ctx, &c)
-		} else {
-			err = d.WriteAt(ctx, make([]byte, n), off)
-		}
-		if err != nil {
-			return fmt.Errorf("zeros at LBA %d: %w", off/int64(d.BlockLength), err)
-		}
-		off, length = off+n, length-n
-	}
-	return nil
-}
-
-// Flush makes what was written durable (SYNCHRONIZE CACHE(16) of the whole).
-func (d *Disk) Flush(ctx context.Context) error {
-	if err := d.do(ctx, &Command{CDB: cdb16(0x91, 0)}); err != nil {
-		return fmt.Errorf("SYNCHRONIZE CACHE: %w", err)
-	}
-	return nil
-}
-
 // cdb16 returns a CDB of 16 bytes with an operation code and byte 1.
 func cdb16(code, second byte) []byte {
 	cdb := make([]byte, maxCDBLength)
@@ -239,9 +226,9 @@ func cdb16(code, second byte) []byte {
 }
 
 // rangeCDB returns a CDB of 16 bytes that names a range.
-func (d *Disk) rangeCDB(code byte, off int64, length int) []byte {
+func (d *Disk) rangeCDB(code byte, off, length int64) []byte {
 	cdb := cdb16(code, 0)
 	binary.BigEndian.PutUint64(cdb[2:], uint64(off/int64(d.BlockLength)))
-	binary.BigEndian.PutUint32(cdb[10:], uint32(length/d.BlockLength))
+	binary.BigEndian.PutUint32(cdb[10:], uint32(length/int64(d.BlockLength)))
 	return cdb
 }

@@ -9,6 +9,8 @@ import (
 const (
 	statusGood           = 0x00
 	statusCheckCondition = 0x02
+	statusBusy           = 0x08
+	statusTaskSetFull    = 0x28
 )
 
 // StatusError is a status other than GOOD and CHECK CONDITION.
@@ -16,13 +18,16 @@ type StatusError struct{ Status byte }
 
 func (e *StatusError) Error() string {
 	name := map[byte]string{
-		0x08: "BUSY", 0x18: "RESERVATION CONFLICT", 0x28: "TASK SET FULL", 0x40: "TASK ABORTED",
+		statusBusy: "BUSY", 0x18: "RESERVATION CONFLICT", statusTaskSetFull: "TASK SET FULL", 0x40: "TASK ABORTED",
 	}[e.Status]
 	if name == "" {
 		name = fmt.Sprintf("status %#02x", e.Status)
 	}
 	return "the logical unit answered " + name
 }
+
+// busy reports that the same command may succeed later.
+func (e *StatusError) busy() bool { return e.Status == statusBusy || e.Status == statusTaskSetFull }
 
 // SenseError is a CHECK CONDITION (SPC-4 r37 4.5).
 type SenseError struct {
