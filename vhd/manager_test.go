@@ -348,6 +348,7 @@ func TestDiscard(t *testing.T) {
 		if full.PlacedBlocks != 4 || d.PlacedBlocks != 1 {
 			t.Errorf("%d blocks have a place, before %d", d.PlacedBlocks, full.PlacedBlocks)
 		}
+		must(t, b.store.Clean(ctx)) // references are given back in the background
 		if live := b.store.LiveBytes() - empty; live > mib+64<<10 {
 			t.Errorf("%d bytes are stored for less than 1 MiB of data", live)
 		}

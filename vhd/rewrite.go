@@ -132,7 +132,7 @@ func (w *rewriting) run(ctx context.Context, order func(a, b placed) int) error 
 		return err
 	}
 	for _, b := range blocks {
-		if b.State == disk.Partial {
+		if b.State == disk.Partial && w.to.Info().Kind == disk.Differencing {
 			if err := w.copyPresence(ctx, b.index); err != nil {
 				return err
 			}
@@ -150,6 +150,11 @@ func (w *rewriting) sort(ctx context.Context) (blocks []placed, zero []int64, er
 	info := w.to.Info()
 	for i := range min(info.Blocks(), w.from.Info().Blocks()) {
 		b := w.from.Block(i)
+		if b.State == disk.Partial && info.Kind != disk.Differencing {
+			if b, err = w.resolve(ctx, i); err != nil {
+				return nil, nil, err
+			}
+		}
 		if b.State == disk.Full {
 			data := false
 			err := w.src.file.snapshot.Extents(ctx, b.Offset, w.length(i), func(_ backstore.Range, mapped bool) bool {
@@ -171,6 +176,39 @@ func (w *rewriting) sort(ctx context.Context) (blocks []placed, zero []int64, er
 		}
 	}
 	return blocks, zero, nil
+}
+
+// resolve looks at which sectors a Partial block of a disk without a parent has: it
+// is Full if it has all, and Zero if it has none.
+func (w *rewriting) resolve(ctx context.Context, i int64) (disk.Block, error) {
+	b, any := w.from.Block(i), false
+	err := w.present(ctx, i, func(_, _ int64) error { any = true; return nil })
+	if err != nil || !any {
+		return disk.Block{State: disk.Zero}, err
+	}
+	if now := w.from.Block(i); now.State == disk.Full {
+		return now, nil
+	}
+	return b, nil
+}
+
+// present calls fn with the runs of sectors of block i that are in the old file.
+func (w *rewriting) present(ctx context.Context, i int64, fn func(first, count int64) error) error {
+	count := w.length(i) / w.to.Info().SectorLength
+	bits, err := w.from.Present(ctx, i, 0, count)
+	if err != nil {
+		return err
+	}
+	for first := int64(0); first < count; {
+		set, n := bits.Run(first, count)
+		if set {
+			if err := fn(first, n); err != nil {
+				return err
+			}
+		}
+		first += n
+	}
+	return nil
 }
 
 // length returns how many bytes of block i there are in both disks.
@@ -208,36 +246,37 @@ func (w *rewriting) mapBlocks(ctx context.Context, blocks []placed) error {
 		return w.tokens.MapTo(ctx, w.file, dst, s, src, length)
 	}
 	var p piece
-	for _, b := range blocks {
-		next := piece{w.to.Block(b.index).Offset, w.length(b.index), w.src.file, b.Offset}
-		w.progress.Done += next.length
+	add := func(next piece) error {
 		if p.isBefore(next) {
 			p.length += next.length
-			continue
+			return nil
 		}
-		if err := w.mapPiece(ctx, mapTo, p); err != nil {
+		err := w.mapPiece(ctx, mapTo, p)
+		p = next
+		return err
+	}
+	info := w.to.Info()
+	for _, b := range blocks {
+		whole := piece{w.to.Block(b.index).Offset, w.length(b.index), w.src.file, b.Offset}
+		w.progress.Done += whole.length
+		var err error
+		if b.State == disk.Partial && info.Kind != disk.Differencing {
+			// The new block is Full: what the old one does not have must not get there.
+			err = w.present(ctx, b.index, func(first, count int64) error {
+				off := first * info.SectorLength
+				return add(piece{whole.at + off, count * info.SectorLength, whole.in, whole.from + off})
+			})
+		} else {
+			err = add(whole)
+		}
+		if err != nil {
 			return err
 		}
-		p = next
 	}
 	return w.mapPiece(ctx, mapTo, p)
 }
 
 // copyPresence copies the bitmap of a block.
 func (w *rewriting) copyPresence(ctx context.Context, i int64) error {
-	count := w.length(i) / w.to.Info().SectorLength
-	bits, err := w.from.Present(ctx, i, 0, count)
-	if err != nil {
-		return err
-	}
-	for first := int64(0); first < count; {
-		set, n := bits.Run(first, count)
-		if set {
-			if err := w.to.SetPresent(ctx, i, first, n); err != nil {
-				return err
-			}
-		}
-		first += n
-	}
-	return nil
+	return w.present(ctx, i, func(first, count int64) error { return w.to.SetPresent(ctx, i, first, count) })
 }

@@ -135,7 +135,7 @@ const (
 	Absent  State = iota // in the parent; zeros, if there is none
 	Zero                 // zeros, whatever the parent has
 	Full                 // in the container
-	Partial              // sectors by bitmap, in the container or as Absent
+	Partial              // sectors by bitmap, in the container or, where not, as in an Absent block
 )
 
 // Block is where a payload block is.

@@ -84,7 +84,7 @@ func (f *File) add(ctx context.Context, absent, partial []int64, full bool) erro
 	if err := f.writeBAT(ctx, entries); err != nil {
 		return err
 	}
-	if f.kind == disk.Differencing && full {
+	if full {
 		for _, i := range slices.Concat(absent, partial) {
 			f.full.add(i)
 		}
@@ -263,14 +263,23 @@ func (f *File) Present(ctx context.Context, i, first, count int64) (disk.Bits, e
 	if count == 0 {
 		return result, nil
 	}
-	from := first / 8
-	p := make([]byte, (first+count+7)/8-from)
+	from, end := first/8, (first+count+7)/8
+	n := f.sectors(i)
+	if bitmapLength(f.blockLength) <= pageLength {
+		// No more than one read costs anyway, and the block may turn out to be full:
+		// then nothing has to be read of it any more.
+		from, end = 0, max(end, (n+7)/8)
+	}
+	p := make([]byte, end-from)
 	if err := f.r.ReadAt(ctx, p, f.bitmapAt(i)+from); err != nil {
 		return nil, fmt.Errorf("vhd: read bitmap of block %d: %w", i, err)
 	}
-	shiftBits(result, p, first%8, count)
-	if n := f.sectors(i); first == 0 && count >= n && allSet(result, n) {
-		f.full.add(i)
+	shiftBits(result, p[first/8-from:], first%8, count)
+	if from == 0 && end*8 >= n {
+		all := make(disk.Bits, (n+7)/8)
+		if shiftBits(all, p, 0, n); allSet(all, n) {
+			f.full.add(i)
+		}
 	}
 	return result, nil
 }

@@ -138,7 +138,7 @@ func (c *checker) places(m *image) bool {
 }
 
 // bitmaps looks for sectors of a dynamic disk that their bitmap says are not
-// there. There is no parent which could have them.
+// there: zeros, since there is no parent which could have them.
 func (c *checker) bitmaps(ctx context.Context, r disk.Reader, m *image) error {
 	if m.kind != disk.Dynamic {
 		return nil
@@ -159,7 +159,7 @@ func (c *checker) bitmaps(ctx context.Context, r disk.Reader, m *image) error {
 		}
 	}
 	if len(odd) > 0 {
-		c.harmless("%s sectors that the bitmap says are not there: they are read as they are in the file, while some programs read zeros", some("block", odd, "has", "have"))
+		c.harmless("%s sectors that the bitmap says are not there: they read as zeros, as the format has it, while some programs show what is in the file there", some("block", odd, "has", "have"))
 	}
 	return nil
 }

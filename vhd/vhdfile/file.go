@@ -22,7 +22,7 @@ type File struct {
 	r disk.Reader
 	c disk.Container // nil: nothing is written
 
-	// full has the blocks of a differencing disk that are known to have all of
+	// full has the blocks, of a disk that is not fixed, that are known to have all of
 	// their sectors. The file does not say it without a look at each bitmap.
 	full blockSet
 	// places are those that a block can get, the next one last.
@@ -56,9 +56,7 @@ func OpenReadOnly(ctx context.Context, r disk.Reader) (*File, error) {
 		return nil, invalid("%s beyond the end of the file, which has been cut off or damaged: it has %d bytes", some("block", bad, "is", "are"), m.fileSize)
 	}
 	f := &File{image: m, r: r}
-	if m.kind == disk.Differencing {
-		f.full = newBlockSet(len(m.bat))
-	}
+	f.full = newBlockSet(len(m.bat))
 	return f, nil
 }
 
@@ -99,14 +97,16 @@ func (f *File) Info() disk.Info {
 }
 
 // Block implements disk.Table. A Partial block can have all sectors: that it does
-// is only known after Present or SetPresent has seen it.
+// is only known after Present or SetPresent has seen it. Blocks of a dynamic disk can
+// be Partial, too: a sector whose bit is clear was never written, and what is in the
+// file there is not data (Specification, "Block Allocation Table and Data Blocks").
 func (f *File) Block(i int64) disk.Block {
 	switch {
 	case f.kind == disk.Fixed:
 		return disk.Block{State: disk.Full, Offset: i * f.blockLength}
 	case f.bat[i] == unused:
 		return disk.Block{State: disk.Absent}
-	case f.kind == disk.Differencing && !f.full.has(i):
+	case !f.full.has(i):
 		return disk.Block{State: disk.Partial, Offset: f.payloadAt(i)}
 	}
 	return disk.Block{State: disk.Full, Offset: f.payloadAt(i)}
