@@ -34,7 +34,24 @@ func (u *use) err(err error) error {
 	if err == nil || u.ctx.Err() == nil {
 		return err
 	}
-	return context.Cause(u.ctx)
+	if cause := context.Cause(u.ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// useContext is the context of a use of a token. Its Err asks that of the caller,
+// too: what a context that was derived learns a little later.
+type useContext struct {
+	context.Context
+	caller context.Context
+}
+
+func (c useContext) Err() error {
+	if err := c.Context.Err(); err != nil {
+		return err
+	}
+	return c.caller.Err()
 }
 
 // acquire marks the token t as used and opens its data, if it is for the
@@ -42,7 +59,9 @@ func (u *use) err(err error) error {
 func (m *Manager) acquire(ctx context.Context, t *Token, who Requester) (*use, error) {
 	u := &use{ctx: ctx, close: func(error) {}}
 	if m.policy.RunningCopy == AbortCopy {
-		u.ctx, u.close = context.WithCancelCause(ctx)
+		var derived context.Context
+		derived, u.close = context.WithCancelCause(ctx)
+		u.ctx = useContext{derived, ctx}
 	}
 	if err := m.join(u, t, who); err != nil {
 		u.close(nil)

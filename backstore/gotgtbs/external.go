@@ -13,6 +13,7 @@ import (
 	_ "github.com/gostor/gotgt/pkg/scsi/backingstore" // registers "file" and "null"
 
 	"odx/backstore"
+	"odx/backstore/fence"
 )
 
 // zeroChunk bounds the memory of Unmap, in bytes.
@@ -21,11 +22,15 @@ const zeroChunk = 1 << 20
 // External is a backing store of gotgt as a volume. Like gotgt, which serves one
 // logical unit to several connections, it counts on the store to bear concurrent
 // access.
+//
+// A write in the kernel does not come back before it is done. While one is there
+// whose context has ended, reads and writes of its range return fence.ErrBusy.
 type External struct {
-	path  string
-	dev   *api.SCSILu
-	store api.BackingStore
-	size  int64
+	path   string
+	dev    *api.SCSILu
+	store  api.BackingStore
+	size   int64
+	writes fence.Writes
 }
 
 // Open opens a backing store by gotgt's notation NAME:PATH, for example
@@ -54,6 +59,9 @@ func (e *External) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := e.check(ctx, off, int64(len(p))); err != nil || len(p) == 0 {
 		return err
 	}
+	if err := e.writes.Check(off, int64(len(p))); err != nil {
+		return fmt.Errorf("%s: read: %w", e.path, err)
+	}
 	data, err := e.store.Read(off, int64(len(p)))
 	if err != nil {
 		return fmt.Errorf("%s: read %d bytes at %d: %w", e.path, len(p), off, err)
@@ -69,7 +77,12 @@ func (e *External) WriteAt(ctx context.Context, p []byte, off int64) error {
 	if err := e.check(ctx, off, int64(len(p))); err != nil || len(p) == 0 {
 		return err
 	}
-	err := e.store.Write(p, off)
+	slot, err := e.writes.Begin(ctx, off, int64(len(p)))
+	if err != nil {
+		return fmt.Errorf("%s: write: %w", e.path, err)
+	}
+	err = e.store.Write(p, off)
+	e.writes.End(slot)
 	if err == nil {
 		return nil
 	}

@@ -17,6 +17,7 @@ import (
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
 
 	"odx/backstore"
+	"odx/backstore/fence"
 )
 
 // memVolume is a Volume in memory.
@@ -208,5 +209,68 @@ func TestOpenRefuses(t *testing.T) {
 			e.Close()
 			t.Errorf("%q was accepted", path)
 		}
+	}
+}
+
+// stallingStore holds up writes to a file until they are released.
+type stallingStore struct {
+	api.BackingStore
+	data             []byte
+	entered, proceed chan struct{}
+}
+
+func (*stallingStore) Open(*api.SCSILu, string) error      { return nil }
+func (s *stallingStore) Size(*api.SCSILu) uint64           { return uint64(len(s.data)) }
+func (*stallingStore) Close(*api.SCSILu) error             { return nil }
+func (s *stallingStore) Read(off, n int64) ([]byte, error) { return s.data[off : off+n], nil }
+func (s *stallingStore) Write(p []byte, off int64) error {
+	s.entered <- struct{}{}
+	<-s.proceed
+	copy(s.data[off:], p)
+	return nil
+}
+
+// While a write that was aborted is in the kernel, its range is busy, and it lands
+// before whatever is acknowledged after it.
+func TestExternal_WriteAt_aborted(t *testing.T) {
+	s := &stallingStore{data: make([]byte, 1<<20), entered: make(chan struct{}), proceed: make(chan struct{}, 2)}
+	gotgt.RegisterBackingStore("stalling", func() (api.BackingStore, error) { return s, nil })
+	e, err := Open("stalling:x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	ctx := t.Context()
+	command, abort := context.WithCancel(ctx)
+	returned := make(chan error)
+	go func() { returned <- e.WriteAt(command, []byte("old!"), 512) }()
+	<-s.entered
+	p := make([]byte, 4)
+	if err := e.ReadAt(ctx, p, 512); err != nil {
+		t.Errorf("read next to a write that nobody has aborted: %v", err)
+	}
+	abort()
+	for name, err := range map[string]error{
+		"read": e.ReadAt(ctx, p, 514), "write": e.WriteAt(ctx, p, 510), "unmap": e.Unmap(ctx, 0, 1024),
+	} {
+		if !errors.Is(err, fence.ErrBusy) {
+			t.Errorf("%s of the range: %v, want ErrBusy", name, err)
+		}
+	}
+	if err := e.ReadAt(ctx, p, 516); err != nil {
+		t.Errorf("read of another range: %v", err)
+	}
+	s.proceed <- struct{}{}
+	if err := <-returned; err != nil {
+		t.Error(err)
+	}
+	go func() { returned <- e.WriteAt(ctx, []byte("new!"), 512) }()
+	<-s.entered
+	s.proceed <- struct{}{}
+	if err := <-returned; err != nil {
+		t.Error(err)
+	}
+	if err := e.ReadAt(ctx, p, 512); err != nil || string(p) != "new!" {
+		t.Errorf("read %q, %v", p, err)
 	}
 }

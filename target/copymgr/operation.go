@@ -1,6 +1,7 @@
 package copymgr
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -219,7 +220,7 @@ func (m *Manager) finish(op *operation, r report, err, cause error) {
 		m.countAbort()
 		m.log.WithFields(op.origin.fields()).WithError(cause).WithField("transferred", r.transferCount).Info("copy command aborted")
 	case r.completion == statusBusy:
-		m.refuseStatus(op.origin, statusBusy, cause)
+		m.refuseStatus(op.origin, statusBusy, cmp.Or(cause, err))
 	case r.sense == nil:
 	case r.transferCount == 0:
 		m.refuse(op.origin, r.sense, err)

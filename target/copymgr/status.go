@@ -2,8 +2,10 @@ package copymgr
 
 import (
 	"encoding/binary"
+	"errors"
 	"time"
 
+	"odx/backstore/fence"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -70,7 +72,7 @@ func (r *report) conclude(err, cause error) {
 	switch {
 	case err != nil && cause != nil && cause != errOutOfTime:
 		r.status, r.completion, r.sense, r.token = copyTerminated, statusTaskAborted, nil, nil
-	case err != nil && cause == errOutOfTime && r.transferCount == 0:
+	case err != nil && r.transferCount == 0 && (cause == errOutOfTime || errors.Is(err, fence.ErrBusy) && r.units == unitsDestinationBlocks):
 		r.status, r.completion, r.sense = copyDoneWithErrors, statusBusy, nil
 	case r.sense == nil:
 		r.completion = statusGood

@@ -27,7 +27,13 @@ func (v memVolume) Flush(context.Context) error               { return nil }
 // newOrderBench serves a real device server, with fewer workers than there will
 // be commands that wait.
 func newOrderBench(t *testing.T) *bench {
-	lu, err := scsi.NewLogicalUnit(scsi.LUConfig{Volume: memVolume{newMemDisk(1 << 20)}})
+	return newUnitBench(t, memVolume{newMemDisk(1 << 20)}, func(o *Options) { o.Workers = 2 })
+}
+
+// newUnitBench serves a volume by a real device server.
+func newUnitBench(t *testing.T, volume scsi.Volume, change func(*Options)) *bench {
+	t.Helper()
+	lu, err := scsi.NewLogicalUnit(scsi.LUConfig{Volume: volume})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +42,7 @@ func newOrderBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	o := DefaultOptions()
-	o.Workers = 2
+	change(&o)
 	srv, err := NewServer(o, []TargetConfig{{Name: testTarget, DeviceServer: device}})
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"github.com/gostor/gotgt/pkg/api"
 
 	"odx/backstore"
+	"odx/backstore/fence"
 )
 
 // ErrorSense is a row of the table that turns errors into sense data: an error
@@ -80,6 +81,9 @@ func plainStatus(err error) (status byte, ok bool) {
 	case errTaskSetFull:
 		return api.SAM_STAT_TASK_SET_FULL, true
 	case ErrBusy, errBusy:
+		return api.SAM_STAT_BUSY, true
+	}
+	if _, decided := errors.AsType[*SenseError](err); !decided && errors.Is(err, fence.ErrBusy) {
 		return api.SAM_STAT_BUSY, true
 	}
 	return 0, false

@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/backstore"
+	"odx/backstore/fence"
 )
 
 // Leg is a device of a mirror, with an identity that it has for as long as its data
@@ -53,6 +54,9 @@ type Mirror struct {
 	inSync, following atomic.Uint64
 	state             sync.Mutex
 	regions           regions // exclusive: a write, or a step of a resync
+	// writes closes the range of an aborted write that a leg has not ended, also to
+	// other views of the mirror: legs do not see that it was aborted.
+	writes fence.Writes
 
 	stop    context.CancelFunc
 	resyncs sync.WaitGroup // the resync of the start

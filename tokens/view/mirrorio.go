@@ -48,6 +48,9 @@ func (v *Mirror) fromAny(ctx context.Context, read func(Device) error) (err erro
 
 // ReadAt implements Volume.
 func (v *Mirror) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := v.writes.Check(off, int64(len(p))); err != nil {
+		return err
+	}
 	if v.Legs[v.first()].ReadAt(ctx, p, off) == nil {
 		return nil
 	}
@@ -96,20 +99,34 @@ func (v *Mirror) onAll(ctx context.Context, change func(ctx context.Context, leg
 	return v.drop(ctx, failed, first)
 }
 
-// WriteAt implements Volume.
-func (v *Mirror) WriteAt(ctx context.Context, p []byte, off int64) error {
-	held := v.regions.of(off, int64(len(p)))
+// change calls fn, which changes the range, while nothing else does.
+func (v *Mirror) change(ctx context.Context, off, length int64, fn func() error) error {
+	if err := v.writes.Check(off, length); err != nil {
+		return err // rather than wait for the region
+	}
+	held := v.regions.of(off, length)
 	held.lock()
 	defer held.unlock()
-	return v.onAll(ctx, func(ctx context.Context, leg Device) error { return leg.WriteAt(ctx, p, off) })
+	slot, err := v.writes.Begin(ctx, off, length)
+	if err != nil {
+		return err
+	}
+	defer v.writes.End(slot)
+	return fn()
+}
+
+// WriteAt implements Volume.
+func (v *Mirror) WriteAt(ctx context.Context, p []byte, off int64) error {
+	return v.change(ctx, off, int64(len(p)), func() error {
+		return v.onAll(ctx, func(ctx context.Context, leg Device) error { return leg.WriteAt(ctx, p, off) })
+	})
 }
 
 // Unmap implements Volume.
 func (v *Mirror) Unmap(ctx context.Context, off, length int64) error {
-	held := v.regions.of(off, length)
-	held.lock()
-	defer held.unlock()
-	return v.onAll(ctx, func(ctx context.Context, leg Device) error { return leg.Unmap(ctx, off, length) })
+	return v.change(ctx, off, length, func() error {
+		return v.onAll(ctx, func(ctx context.Context, leg Device) error { return leg.Unmap(ctx, off, length) })
+	})
 }
 
 // Flush implements Volume.
@@ -118,17 +135,18 @@ func (v *Mirror) Flush(ctx context.Context) error {
 }
 
 // Map implements Device. What one leg could do in its time, the others do, too.
-func (v *Mirror) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
-	held := v.regions.of(dst, length)
-	held.lock()
-	defer held.unlock()
-	n := length
-	var err error
+func (v *Mirror) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (n int64, err error) {
+	err = v.change(ctx, dst, length, func() (err error) {
+		n, err = v.mapAll(context.WithoutCancel(ctx), dst, s, src, length)
+		return err
+	})
+	return n, err
+}
+
+// mapAll maps in all legs as far as one could in its time. The region is held.
+func (v *Mirror) mapAll(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (n int64, err error) {
 	for following := v.following.Load(); following != 0; following &= following - 1 {
-		n, err = v.Legs[bits.TrailingZeros64(following)].Map(context.WithoutCancel(ctx), dst, s, src, length)
+		n, err = v.Legs[bits.TrailingZeros64(following)].Map(ctx, dst, s, src, length)
 		if err == nil {
 			break
 		}
@@ -136,7 +154,7 @@ func (v *Mirror) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, len
 	if err != nil {
 		return 0, err
 	}
-	err = v.onAll(context.WithoutCancel(ctx), func(ctx context.Context, leg Device) error {
+	err = v.onAll(ctx, func(ctx context.Context, leg Device) error {
 		for done := int64(0); done < n; {
 			step, err := leg.Map(ctx, dst+done, s, src+done, n-done)
 			if err != nil {

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"odx/backstore"
+	"odx/backstore/fence"
 	"odx/tokens"
 )
 
@@ -122,20 +123,24 @@ func (g Gate) shut(ctx context.Context) error  { return g.sem.Acquire(ctx, math.
 func (g Gate) open()                           { g.sem.Release(math.MaxInt64) }
 
 // Stack is a Device as it is served: a volume of its own, which the token manager
-// knows as a View.
+// knows as a View. While a write whose context has ended is still under way at the
+// bottom, reads and writes of its range return fence.ErrBusy.
 type Stack struct {
 	inner
-	gate Gate
+	gate   Gate
+	writes fence.Writes
 }
 
 // NewStack returns d as a volume. Stacks over the same volumes share a gate.
-func NewStack(d Device, g Gate) *Stack { return &Stack{inner{d}, g} }
+func NewStack(d Device, g Gate) *Stack { return &Stack{inner: inner{d}, gate: g} }
 
+// check refuses a range outside the view, and one that an aborted write has not
+// left.
 func (s *Stack) check(off, length int64) error {
 	if size := s.Size(); off < 0 || length < 0 || off > size || length > size-off {
 		return fmt.Errorf("%w: view of %d bytes, wanted %d at %d", backstore.ErrRange, size, length, off)
 	}
-	return nil
+	return s.writes.Check(off, length)
 }
 
 // ReadAt implements Volume.
@@ -146,20 +151,8 @@ func (s *Stack) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return s.Device.ReadAt(ctx, p, off)
 }
 
-// WriteAt implements Volume.
-func (s *Stack) WriteAt(ctx context.Context, p []byte, off int64) error {
-	if err := s.check(off, int64(len(p))); err != nil {
-		return err
-	}
-	if err := s.gate.enter(ctx); err != nil {
-		return err
-	}
-	defer s.gate.leave()
-	return s.Device.WriteAt(ctx, p, off)
-}
-
-// Unmap implements Volume.
-func (s *Stack) Unmap(ctx context.Context, off, length int64) error {
+// change runs fn, which writes to the range, as a writer of the gate.
+func (s *Stack) change(ctx context.Context, off, length int64, fn func() error) error {
 	if err := s.check(off, length); err != nil {
 		return err
 	}
@@ -167,19 +160,31 @@ func (s *Stack) Unmap(ctx context.Context, off, length int64) error {
 		return err
 	}
 	defer s.gate.leave()
-	return s.Device.Unmap(ctx, off, length)
+	slot, err := s.writes.Begin(ctx, off, length)
+	if err != nil {
+		return err
+	}
+	defer s.writes.End(slot)
+	return fn()
+}
+
+// WriteAt implements Volume.
+func (s *Stack) WriteAt(ctx context.Context, p []byte, off int64) error {
+	return s.change(ctx, off, int64(len(p)), func() error { return s.Device.WriteAt(ctx, p, off) })
+}
+
+// Unmap implements Volume.
+func (s *Stack) Unmap(ctx context.Context, off, length int64) error {
+	return s.change(ctx, off, length, func() error { return s.Device.Unmap(ctx, off, length) })
 }
 
 // Map implements tokens.View.
-func (s *Stack) Map(ctx context.Context, dst int64, from tokens.Snapshot, src, length int64) (int64, error) {
-	if err := s.check(dst, length); err != nil {
-		return 0, err
-	}
-	if err := s.gate.enter(ctx); err != nil {
-		return 0, err
-	}
-	defer s.gate.leave()
-	return s.Device.Map(ctx, dst, from, src, length)
+func (s *Stack) Map(ctx context.Context, dst int64, from tokens.Snapshot, src, length int64) (n int64, err error) {
+	err = s.change(ctx, dst, length, func() (err error) {
+		n, err = s.Device.Map(ctx, dst, from, src, length)
+		return err
+	})
+	return n, err
 }
 
 // Pieces implements tokens.View.
@@ -229,6 +234,11 @@ func (s *Stack) update(ctx context.Context, off int64, length int, fn func(data 
 		return err
 	}
 	defer s.gate.open()
+	slot, err := s.writes.Begin(ctx, off, int64(length))
+	if err != nil {
+		return err
+	}
+	defer s.writes.End(slot)
 	data := make([]byte, length)
 	if err := s.Device.ReadAt(ctx, data, off); err != nil || !fn(data) {
 		return err

@@ -1,0 +1,56 @@
+package copymgr
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"odx/backstore/fence"
+	"odx/target/scsi"
+	"odx/tokens"
+)
+
+// fenced is a volume with an aborted write to all of it under way.
+type fenced struct{ tokens.Volume }
+
+func (fenced) ReadAt(context.Context, []byte, int64) error {
+	return fmt.Errorf("read: %w", fence.ErrBusy)
+}
+func (fenced) WriteAt(context.Context, []byte, int64) error {
+	return fmt.Errorf("write: %w", fence.ErrBusy)
+}
+func (fenced) Unmap(context.Context, int64, int64) error {
+	return fmt.Errorf("unmap: %w", fence.ErrBusy)
+}
+func (fenced) Flush(context.Context) error { return nil }
+
+// Copies from and to blocks that an aborted write has not left end with BUSY, and
+// EXTENDED COPY says which logical unit was.
+func TestCopies_of_fenced_blocks(t *testing.T) {
+	b := start(t, tokens.Limits{})
+	b.fill(t, lunA, 1)
+	lu, err := scsi.NewLogicalUnit(scsi.LUConfig{Volume: fenced{b.volumes[lunDumb]}, LogicalBlockLength: 512, ID: [16]byte{9}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.manager.Install(lu, "fenced"); err != nil {
+		t.Fatal(err)
+	}
+	const lun = 9
+	if err := b.target.AddLU(lun, lu); err != nil {
+		t.Fatal(err)
+	}
+	b.clearAttentions(b.nexus, lunA)
+	b.clearAttentions(b.nexus, lun)
+	token := b.token(t, lunA, rangeOf{0, 8})
+	if a := b.populate(lun, 1, populateParameters(rangeOf{0, 8})); a.code() != "status 08h" {
+		t.Errorf("POPULATE TOKEN: %s, want BUSY", a.code())
+	}
+	if a := b.writeUsing(lun, 2, writeParameters(token, 0, rangeOf{0, 8})); a.code() != "status 08h" {
+		t.Errorf("WRITE USING TOKEN: %s, want BUSY", a.code())
+	}
+	a := b.extendedCopy(lun, 0, lid1Parameters(1, 0, b.cscds(), segmentOf{kind: 2, source: lunA, destination: cscdThisLU, count: 8}))
+	if a.code() != "A/0D/01" {
+		t.Errorf("EXTENDED COPY: %s, want THIRD PARTY DEVICE FAILURE", a.code())
+	}
+}
