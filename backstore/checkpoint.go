@@ -8,61 +8,10 @@ import (
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
-	"odx/backstore/journal"
 	"odx/backstore/meta"
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
 )
-
-// Keys of the metadata engine that packages below do not own.
-const (
-	volumePrefix   = 'v'
-	snapshotPrefix = 's'
-	stateKey       = "m"
-)
-
-// state is the part of a checkpoint that is one value.
-type state struct {
-	firstLSN     journal.LSN // of the first record that is not in the checkpoint
-	nextNode     uint64
-	nextExtent   extent.ID
-	nextSegment  segment.ID
-	lastVolume   uint64
-	lastSnapshot uint64
-	pinned       []extent.ID
-	dropped      []uint64
-}
-
-func (st *state) encode() []byte {
-	var e enc
-	for _, v := range []uint64{uint64(st.firstLSN), st.nextNode, uint64(st.nextExtent), uint64(st.nextSegment), st.lastVolume, st.lastSnapshot} {
-		e.uint(v)
-	}
-	e.uint(uint64(len(st.pinned)))
-	for _, id := range st.pinned {
-		e.uint(uint64(id))
-	}
-	e.raw(blockmap.EncodeDropped(st.dropped))
-	return e.b
-}
-
-func decodeState(b []byte) (st state, err error) {
-	d := dec{b: b}
-	st.firstLSN = journal.LSN(d.uint())
-	st.nextNode = d.uint()
-	st.nextExtent = extent.ID(d.uint())
-	st.nextSegment = segment.ID(d.uint())
-	st.lastVolume = d.uint()
-	st.lastSnapshot = d.uint()
-	for range d.count(1) {
-		st.pinned = append(st.pinned, extent.ID(d.uint()))
-	}
-	if d.err != nil {
-		return st, d.err
-	}
-	st.dropped, err = blockmap.DecodeDropped(d.b)
-	return st, err
-}
 
 // cut is the state of the whole store at one instant.
 type cut struct {
@@ -93,7 +42,7 @@ func (s *Store) takeCut() (*cut, error) {
 	s.tableMu.Lock()
 	defer s.tableMu.Unlock()
 	for _, v := range s.volumes {
-		c.ops = append(c.ops, meta.Op{Key: tableKey(volumePrefix, v.number), Value: v.encode()})
+		c.ops = append(c.ops, meta.Op{Key: tableKey(volumePrefix, v.number), Value: v.row().encode()})
 	}
 	for number := range s.deletedVols {
 		c.ops = append(c.ops, meta.Op{Key: tableKey(volumePrefix, number)})
@@ -101,7 +50,7 @@ func (s *Store) takeCut() (*cut, error) {
 	for id := range s.changedSnaps {
 		op := meta.Op{Key: tableKey(snapshotPrefix, id)}
 		if st := s.snapshots[id]; st != nil {
-			op.Value = st.encode()
+			op.Value = st.row().encode()
 		}
 		c.ops = append(c.ops, op)
 	}
@@ -249,32 +198,4 @@ func (s *Store) abandon(c *cut) {
 
 func tableKey(prefix byte, number uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{prefix}, number)
-}
-
-// encode returns the snapshot's stored form: id, deleted, root, ranges.
-func (st *snapshotState) encode() []byte {
-	var e enc
-	e.uint(st.id)
-	deleted := byte(0)
-	if st.deleted {
-		deleted = 1
-	}
-	e.byte(deleted)
-	e.uint(st.root.Node)
-	e.byte(st.root.Level)
-	e.ranges(st.ranges)
-	return e.b
-}
-
-func (d *dec) snapshot() *snapshotState {
-	st := &snapshotState{id: d.uint(), deleted: d.byte() != 0}
-	st.root = blockmap.Root{Node: d.uint(), Level: d.byte()}
-	st.ranges = d.ranges()
-	for _, r := range st.ranges {
-		st.length += r.Length
-	}
-	if st.root.Level > blockmap.MaxLevel {
-		d.fail()
-	}
-	return st
 }

@@ -66,19 +66,13 @@ func (s *Store) clone(ctx context.Context, from, v *Volume) error {
 }
 
 func (s *Store) addClone(ctx context.Context, from, v *Volume) error {
-	var e enc
-	e.byte(recCloneVolume)
-	e.uint(from.number)
-	e.uint(v.number)
-	e.raw(v.id[:])
-	e.bytes([]byte(v.Name()))
-	e.byte(v.flags())
-	e.uint(uint64(v.created))
-	unused := len(e.b)
-	if err := s.begin(ctx, unused); err != nil {
+	op, err := s.begin(ctx, &cloneVolumeRecord{
+		from: from.number, number: v.number, id: v.id, name: v.Name(), flags: v.flags(), created: v.created,
+	})
+	if err != nil {
 		return err
 	}
-	defer func() { s.end(unused) }()
+	defer op.End()
 	// Shared is enough, as for a snapshot: the tree only gains a reference, and
 	// writers are kept out.
 	from.mu.RLock()
@@ -95,8 +89,7 @@ func (s *Store) addClone(ctx context.Context, from, v *Volume) error {
 		return s.fail(err)
 	}
 	s.volumes[v.number], s.byName[v.key()] = v, v
-	s.journal.Append(e.b, nil)
-	unused = 0
+	op.Commit()
 	return nil
 }
 
@@ -104,28 +97,6 @@ func (s *Store) addClone(ctx context.Context, from, v *Volume) error {
 func (s *Store) shareTree(from, v *Volume) error {
 	v.size, v.root, v.origin = from.size, from.root, from.number
 	return s.forest.Hold(v.root)
-}
-
-// redoClone makes the clone of a journal record again.
-func (s *Store) redoClone(d *dec) error {
-	from, err := s.volumeNumber(d.uint())
-	if err != nil {
-		return err
-	}
-	number, id := d.uint(), d.id16()
-	v := s.newVolume(string(d.bytes()))
-	v.number, v.id = number, id
-	v.setFlags(d.byte())
-	v.created = d.int63()
-	if d.err != nil {
-		return d.err
-	}
-	if err := s.shareTree(from, v); err != nil {
-		return err
-	}
-	s.volumes[v.number], s.byName[v.key()] = v, v
-	s.lastVolume = max(s.lastVolume, v.number)
-	return nil
 }
 
 // Flags of a volume.

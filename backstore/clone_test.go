@@ -176,10 +176,10 @@ func TestCloneRefusals(t *testing.T) {
 // TestVolumeRecordOfFirstStores: what the first version stored of a volume
 // still reads, as a volume that can be written to.
 func TestVolumeRecordOfFirstStores(t *testing.T) {
-	v := (*Store)(nil).newVolume("old")
-	v.number, v.size = 7, 1<<20
-	d := dec{b: v.encode()[:1+16+1+3+3+1+1]}
-	got := d.volume(nil)
+	row := volumeRow{number: 7, name: "old", size: 1 << 20}
+	d := dec{b: row.encode()[:1+16+1+3+3+1+1]}
+	read := d.volumeRow()
+	got := (*Store)(nil).volumeOf(&read)
 	if d.err != nil || got.number != 7 || got.Name() != "old" || got.size != 1<<20 || got.readOnly || got.origin != 0 || got.created != 0 {
 		t.Errorf("got %+v, %v", got, d.err)
 	}

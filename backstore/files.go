@@ -3,7 +3,6 @@ package backstore
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 )
@@ -122,31 +121,20 @@ func (s *Store) replaceWatched(ctx context.Context, r *replacement) error {
 	}
 }
 
-func (r *replacement) record() []byte {
-	var e enc
-	if len(r.gone) == 0 || len(r.gone) == 1 && r.gone[0] == r.old {
-		e.byte(recRenameFile)
-	} else {
-		e.byte(recReplaceFiles)
+func (r *replacement) record() *replaceFilesRecord {
+	rec := &replaceFilesRecord{file: r.file.number, to: r.to}
+	for _, old := range r.gone {
+		rec.gone = append(rec.gone, old.number)
 	}
-	e.uint(r.file.number)
-	e.bytes([]byte(r.to))
-	if e.b[0] == recReplaceFiles {
-		e.uint(uint64(len(r.gone)))
-		for _, old := range r.gone {
-			e.uint(old.number)
-		}
-	}
-	return e.b
+	return rec
 }
 
 func (s *Store) replace(ctx context.Context, r *replacement) error {
-	record := r.record()
-	unused := len(record)
-	if err := s.begin(ctx, unused); err != nil {
+	op, err := s.begin(ctx, r.record())
+	if err != nil {
 		return err
 	}
-	defer func() { s.end(unused) }()
+	defer op.End()
 	for _, old := range r.gone {
 		old.mu.Lock()
 		defer old.mu.Unlock()
@@ -160,13 +148,10 @@ func (s *Store) replace(ctx context.Context, r *replacement) error {
 		return fmt.Errorf("rename %v to %s: %w meanwhile", r.file, r.to, ErrChanged)
 	}
 	s.rename(r)
-	s.journal.Append(record, nil)
-	unused = 0
+	op.Commit()
 	s.tableMu.Unlock()
-	for _, old := range r.gone {
-		if err := s.dropVolume(old); err != nil {
-			return s.fail(err)
-		}
+	if err := s.dropAll(r.gone); err != nil {
+		return s.fail(err)
 	}
 	return nil
 }
@@ -191,45 +176,9 @@ func (s *Store) rename(r *replacement) {
 	s.byName[r.file.key()] = r.file
 }
 
-// redoRename renames the file of a journal record again.
-func (s *Store) redoRename(d *dec) error {
-	r, err := s.redoReplacement(d)
-	if err != nil || d.err != nil {
-		return errors.Join(err, d.err)
-	}
-	if old := s.byName[nameKey{r.to, true}]; old != nil && old != r.file {
-		r.gone = []*Volume{old}
-	}
-	return s.redoFiles(r)
-}
-
-// redoReplace renames it, and deletes the files of the record.
-func (s *Store) redoReplace(d *dec) error {
-	r, err := s.redoReplacement(d)
-	if err != nil {
-		return err
-	}
-	for n := d.uint(); n > 0 && d.err == nil; n-- {
-		old, err := s.volumeNumber(d.uint())
-		if err != nil {
-			return err
-		}
-		r.gone = append(r.gone, old)
-	}
-	if d.err != nil {
-		return d.err
-	}
-	return s.redoFiles(r)
-}
-
-func (s *Store) redoReplacement(d *dec) (*replacement, error) {
-	v, err := s.volumeNumber(d.uint())
-	return &replacement{file: v, to: string(d.bytes())}, err
-}
-
-func (s *Store) redoFiles(r *replacement) error {
-	s.rename(r)
-	for _, old := range r.gone {
+// dropAll gives up files that have no names any more.
+func (s *Store) dropAll(gone []*Volume) error {
+	for _, old := range gone {
 		if err := s.dropVolume(old); err != nil {
 			return err
 		}

@@ -15,8 +15,6 @@ const (
 	mapStep = 256
 	// copyBuffer is the piece in which data that cannot be mapped is copied.
 	copyBuffer = 256 << 10
-	// mapRecordBytes bounds a map record: its kind and five numbers.
-	mapRecordBytes = 1 + 5*10
 )
 
 // Map makes [dst, dst+length) of the volume equal bytes [src, src+length) of
@@ -88,33 +86,25 @@ func (v *Volume) mapBlocks(ctx context.Context, dst int64, from *Snapshot, at, b
 		return 0, err
 	}
 	s := v.store
-	unused := mapRecordBytes
-	if err := s.begin(ctx, unused); err != nil {
+	to, first := uint64(dst/BlockLength), uint64(at/BlockLength)
+	rec := mapRecord{v.number, to, from.state.id, first, uint64(blocks)}
+	op, err := s.begin(ctx, &rec)
+	if err != nil {
 		return 0, err
 	}
-	defer func() { s.end(unused) }()
+	defer op.End()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err := v.admit(ctx, dst, blocks*BlockLength); err != nil {
 		return 0, err
 	}
-	to, first := uint64(dst/BlockLength), uint64(at/BlockLength)
 	if err := v.watched.check(to, uint64(blocks)); err != nil {
 		return 0, err
 	}
-	n, err := s.forest.Copy(&v.root, to, from.state.root, first, uint64(blocks), mapStep)
-	if err != nil {
+	if rec.count, err = s.forest.Copy(&v.root, to, from.state.root, first, uint64(blocks), mapStep); err != nil {
 		return 0, s.fail(err)
 	}
-	var e enc
-	e.b = make([]byte, 0, mapRecordBytes)
-	e.byte(recMap)
-	e.uint(v.number)
-	e.uint(to)
-	e.uint(from.state.id)
-	e.uint(first)
-	e.uint(n)
-	s.journal.Append(e.b, nil)
-	unused -= len(e.b)
-	return int64(n) * BlockLength, nil
+	op.revise(&rec)
+	op.Commit()
+	return int64(rec.count) * BlockLength, nil
 }

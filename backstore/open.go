@@ -133,8 +133,8 @@ func (s *Store) loadTables() error {
 func (s *Store) scanTables(kv meta.Reader, volume func(*Volume), snapshot func(*snapshotState)) error {
 	err := kv.Scan([]byte{volumePrefix}, func(_, value []byte) error {
 		d := dec{b: value}
-		if v := d.volume(s); d.err == nil {
-			volume(v)
+		if row := d.volumeRow(); d.err == nil {
+			volume(s.volumeOf(&row))
 		}
 		return d.err
 	})
@@ -143,8 +143,8 @@ func (s *Store) scanTables(kv meta.Reader, volume func(*Volume), snapshot func(*
 	}
 	err = kv.Scan([]byte{snapshotPrefix}, func(_, value []byte) error {
 		d := dec{b: value}
-		if st := d.snapshot(); d.err == nil {
-			snapshot(st)
+		if row := d.snapshotRow(); d.err == nil {
+			snapshot(row.state())
 		}
 		return d.err
 	})

@@ -26,29 +26,12 @@ const (
 	inlineWindow = 1 << 20
 )
 
-// freshExtent is an extent of a plan that is not in the table yet.
-type freshExtent struct {
-	extent.Extent
-	at int // its first block in the plan
-}
-
-// of returns the extent's part of the plan's data.
-func (x *freshExtent) of(data []byte) []byte {
-	return data[x.at*BlockLength : (x.at+int(x.Blocks))*BlockLength]
-}
-
 // writePlan is one write on its way into the store: first it finds duplicates
 // and stores what is new, without a lock; then apply puts its slots into a map.
 type writePlan struct {
 	held    invariant.Held
-	slots   [planBlocks]extent.Slot // 0: hole
-	known   [planBlocks]extent.Slot // slots of extents that existed before, else 0
-	fresh   []freshExtent
-	first   extent.ID // of fresh[0]; the others follow
+	rec     writeRecord // what it comes to
 	pinned  []extent.ID
-	head    enc    // the journal record
-	inline  []byte // the data of fresh, when the record carries it
-	blocks  int
 	floor   segment.ID
 	holding bool // floor is registered
 }
@@ -70,10 +53,10 @@ func (s *Store) newPlan() *writePlan {
 // a volume, and stores what is new. After an error or when the plan is not
 // applied, the caller calls discard.
 func (s *Store) prepare(p *writePlan, volume, block uint64, data []byte) error {
-	p.blocks = len(data) / BlockLength
-	clear(p.slots[:p.blocks])
-	clear(p.known[:p.blocks])
-	p.fresh, p.pinned, p.inline = p.fresh[:0], p.pinned[:0], nil
+	p.rec.volume, p.rec.block, p.rec.blocks = volume, block, len(data)/BlockLength
+	clear(p.rec.slots[:p.rec.blocks])
+	clear(p.rec.known[:p.rec.blocks])
+	p.rec.fresh, p.pinned, p.rec.inline = p.rec.fresh[:0], p.pinned[:0], nil
 	p.floor = s.appendFloor()
 	s.appends.begin(p.floor)
 	p.holding = true
@@ -89,7 +72,7 @@ func (s *Store) prepare(p *writePlan, volume, block uint64, data []byte) error {
 	if err := s.storeFresh(p, data); err != nil {
 		return err
 	}
-	p.encode(s, volume, block)
+	p.rec.build()
 	return nil
 }
 
@@ -103,15 +86,15 @@ func (s *Store) appendFloor() segment.ID {
 
 // cut makes extents of the data, all of them fresh until they are looked up.
 func (s *Store) cut(p *writePlan, block uint64, data []byte) {
-	for i := 0; i < p.blocks; {
-		n := s.unitRun(block, i, p.blocks, data)
+	for i := 0; i < p.rec.blocks; {
+		n := s.unitRun(block, i, p.rec.blocks, data)
 		if n == 0 {
 			i++
 			continue
 		}
 		x := freshExtent{at: i}
 		x.Blocks = uint8(n)
-		p.fresh = append(p.fresh, x)
+		p.rec.fresh = append(p.rec.fresh, x)
 		i += n
 	}
 }
@@ -132,8 +115,8 @@ func (s *Store) unitRun(block uint64, i, end int, data []byte) int {
 // fingerprint computes the fingerprints of the fresh extents.
 func (s *Store) fingerprint(p *writePlan, data []byte) {
 	batch := s.fingerprints.Batch()
-	for i := range p.fresh {
-		x := &p.fresh[i]
+	for i := range p.rec.fresh {
+		x := &p.rec.fresh[i]
 		batch.Add((*[fingerprint.Size]byte)(&x.Fingerprint), x.of(data))
 	}
 	batch.Flush()
@@ -141,17 +124,17 @@ func (s *Store) fingerprint(p *writePlan, data []byte) {
 
 // findKnown looks the fresh extents up: what the table has is fresh no more.
 func (s *Store) findKnown(p *writePlan) error {
-	fresh := p.fresh[:0]
-	for i := range p.fresh {
-		known, err := s.find(p, &p.fresh[i])
+	fresh := p.rec.fresh[:0]
+	for i := range p.rec.fresh {
+		known, err := s.find(p, &p.rec.fresh[i])
 		if err != nil {
 			return err
 		}
 		if !known {
-			fresh = append(fresh, p.fresh[i])
+			fresh = append(fresh, p.rec.fresh[i])
 		}
 	}
-	p.fresh = fresh
+	p.rec.fresh = fresh
 	return nil
 }
 
@@ -168,15 +151,15 @@ func (s *Store) find(p *writePlan, x *freshExtent) (known bool, err error) {
 	p.pinned = append(p.pinned, id)
 	for k := range int(x.Blocks) {
 		slot := s.extents.Slot(id, k)
-		p.slots[x.at+k], p.known[x.at+k] = slot, slot
+		p.rec.slots[x.at+k], p.rec.known[x.at+k] = slot, slot
 	}
 	return true, nil
 }
 
 // checksum computes the checksums of the blocks of the fresh extents.
 func (p *writePlan) checksum(data []byte) {
-	for i := range p.fresh {
-		x := &p.fresh[i]
+	for i := range p.rec.fresh {
+		x := &p.rec.fresh[i]
 		for k := range int(x.Blocks) {
 			x.CRC[k] = crc32.Checksum(data[(x.at+k)*BlockLength:(x.at+k+1)*BlockLength], castagnoli)
 		}
@@ -186,38 +169,38 @@ func (p *writePlan) checksum(data []byte) {
 // storeFresh appends the data of the fresh extents to the segments, what lies
 // together in one piece.
 func (s *Store) storeFresh(p *writePlan, data []byte) error {
-	if len(p.fresh) == 0 {
+	if len(p.rec.fresh) == 0 {
 		return nil
 	}
 	if err := s.checkRoom(p); err != nil {
 		return err
 	}
-	p.first = s.extents.Allocate(len(p.fresh))
+	p.rec.first = s.extents.Allocate(len(p.rec.fresh))
 	appends := 0
 	var piece []byte
-	for i := 0; i < len(p.fresh); {
-		j, end := i, p.fresh[i].at
-		for j < len(p.fresh) && p.fresh[j].at == end {
-			end += int(p.fresh[j].Blocks)
+	for i := 0; i < len(p.rec.fresh); {
+		j, end := i, p.rec.fresh[i].at
+		for j < len(p.rec.fresh) && p.rec.fresh[j].at == end {
+			end += int(p.rec.fresh[j].Blocks)
 			j++
 		}
-		piece = data[p.fresh[i].at*BlockLength : end*BlockLength]
+		piece = data[p.rec.fresh[i].at*BlockLength : end*BlockLength]
 		addr, err := s.segments.Append(piece)
 		if err != nil {
 			return spaceError(err)
 		}
 		for ; i < j; i++ {
-			x := &p.fresh[i]
+			x := &p.rec.fresh[i]
 			x.Addr = addr
 			addr.Block += uint32(x.Blocks)
 			for k := range int(x.Blocks) {
-				p.slots[x.at+k] = s.extents.Slot(p.first+extent.ID(i), k)
+				p.rec.slots[x.at+k] = s.extents.Slot(p.rec.first+extent.ID(i), k)
 			}
 		}
 		appends++
 	}
 	if unflushed := s.unflushed.Add(int64(len(data))); appends == 1 && len(piece) <= inlineBytes && unflushed <= inlineWindow {
-		p.inline = piece
+		p.rec.inline = piece
 	}
 	return nil
 }
@@ -254,8 +237,8 @@ func (s *Store) checkRoom(p *writePlan) error {
 		return nil
 	}
 	blocks := s.usage.Total()
-	for i := range p.fresh {
-		blocks += int64(p.fresh[i].Blocks)
+	for i := range p.rec.fresh {
+		blocks += int64(p.rec.fresh[i].Blocks)
 	}
 	if blocks*BlockLength > s.opts.CapacityBytes {
 		return fmt.Errorf("%w: its capacity is %d bytes", ErrNoSpace, s.opts.CapacityBytes)
@@ -271,108 +254,23 @@ func spaceError(err error) error {
 	return err
 }
 
-// encode builds the journal record.
-func (p *writePlan) encode(s *Store, volume, block uint64) {
-	p.head.b = p.head.b[:0]
-	flags := byte(0)
-	if p.inline != nil {
-		flags = flagInline
-	}
-	p.head.writeHead(volume, block, p.blocks, flags)
-	fresh := 0
-	for i := 0; i < p.blocks; {
-		switch {
-		case p.slots[i] == 0:
-			n := p.holes(i)
-			p.head.holeRun(n)
-			i += n
-		case p.known[i] != 0:
-			n := 1
-			for i+n < p.blocks && p.known[i+n] == p.known[i]+extent.Slot(n) {
-				n++
-			}
-			p.head.knownRun(p.known[i], n)
-			i += n
-		default:
-			from := fresh
-			for fresh < len(p.fresh) && p.fresh[fresh].at == i && follows(p.fresh, from, fresh) {
-				i += int(p.fresh[fresh].Blocks)
-				fresh++
-			}
-			p.head.freshRun(p.first+extent.ID(from), p.fresh[from:fresh])
-		}
-	}
-}
-
-// follows reports whether extent i lies right behind extent i-1, where a run
-// that starts at from has both.
-func follows(fresh []freshExtent, from, i int) bool {
-	if i == from {
-		return true
-	}
-	prev := fresh[i-1].Addr
-	prev.Block += uint32(fresh[i-1].Blocks)
-	return fresh[i].Addr == prev
-}
-
-func (p *writePlan) holes(i int) int {
-	n := 0
-	for i+n < p.blocks && p.slots[i+n] == 0 {
-		n++
-	}
-	return n
-}
-
-// size returns the length of the journal record.
-func (p *writePlan) size() int { return len(p.head.b) + len(p.inline) }
-
 // apply puts the plan into a volume's map. The volume is locked exclusively and
 // opMu is shared. Its journal record is appended last.
-func (s *Store) apply(p *writePlan, v *Volume, block uint64) error {
-	if err := s.install(v, block, p.slots[:p.blocks], p.known[:p.blocks], p.first, p.fresh); err != nil {
+func (s *Store) apply(op *operation, p *writePlan, v *Volume) error {
+	if err := s.install(v, &p.rec); err != nil {
 		return s.fail(err)
 	}
-	if len(p.fresh) > 0 && p.inline == nil {
+	if len(p.rec.fresh) > 0 && p.rec.inline == nil {
 		s.segmentDirty.Store(true)
 	}
-	s.journal.Append(p.head.b, p.inline)
+	op.Commit()
 	if s.opts.StoreDuplicates {
 		return nil
 	}
-	for i := range p.fresh {
+	for i := range p.rec.fresh {
 		// Not before the record is in the journal: others may refer to the
 		// extent from now on, and their records must come later.
-		s.index.Insert(&p.fresh[i].Fingerprint, p.first+extent.ID(i))
-	}
-	return nil
-}
-
-// install makes the slots those of the blocks from block on; known are those of
-// them whose extents existed before.
-func (s *Store) install(v *Volume, block uint64, slots, known []extent.Slot, first extent.ID, fresh []freshExtent) error {
-	for i := range fresh {
-		if err := s.extents.Create(first+extent.ID(i), &fresh[i].Extent); err != nil {
-			return err
-		}
-	}
-	if err := s.extents.Ref(known); err != nil {
-		return err
-	}
-	for i := 0; i < len(slots); {
-		n := 1
-		for i+n < len(slots) && (slots[i+n] == 0) == (slots[i] == 0) {
-			n++
-		}
-		var err error
-		if slots[i] == 0 {
-			err = s.forest.Clear(&v.root, block+uint64(i), uint64(n))
-		} else {
-			err = s.forest.Set(&v.root, block+uint64(i), slots[i:i+n])
-		}
-		if err != nil {
-			return err
-		}
-		i += n
+		s.index.Insert(&p.rec.fresh[i].Fingerprint, p.rec.first+extent.ID(i))
 	}
 	return nil
 }
@@ -388,13 +286,13 @@ func (s *Store) discard(p *writePlan) error {
 			return s.fail(err)
 		}
 	}
-	p.pinned, p.inline = p.pinned[:0], nil
+	p.pinned, p.rec.inline = p.pinned[:0], nil
 	p.held.Return()
 	if invariant.Enabled {
-		for i := range p.slots {
-			p.slots[i], p.known[i] = ^extent.Slot(0), ^extent.Slot(0)
+		for i := range p.rec.slots {
+			p.rec.slots[i], p.rec.known[i] = ^extent.Slot(0), ^extent.Slot(0)
 		}
-		invariant.Scribble(p.head.b)
+		invariant.Scribble(p.rec.buf.b)
 	}
 	s.plans.Put(p)
 	return nil

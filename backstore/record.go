@@ -1,16 +1,14 @@
 package backstore
 
 import (
-	"encoding/binary"
+	"context"
 	"fmt"
 
-	"odx/backstore/extent"
-	"odx/backstore/segment"
+	"odx/backstore/journal"
 )
 
-// Kinds of journal records; the first byte of each. A record holds what is
-// needed to do the operation once more on the state that the records before it
-// produced; it is written in the order in which the operations took effect.
+// Kinds of journal records; the first byte of each. A number is never used for
+// anything else, and what a kind's record looks like never changes.
 const (
 	recWrite          = 1
 	recClear          = 2
@@ -26,200 +24,130 @@ const (
 	recReplaceFiles   = 12
 )
 
-// Runs of a write record.
-const (
-	runHole  = 0 // uvarint blocks
-	runFresh = 1 // uvarint first extent, uvarint extents, address; per extent blocks, fingerprint, CRCs
-	runKnown = 2 // uvarint first slot, uvarint blocks: consecutive slots of known extents
-)
+// record is a journal record: what is needed to do an operation once more on the
+// state that the records before it produced. Records are written in the order in
+// which the operations took effect. Each kind has its own type.
+type record interface {
+	// encode returns the payload in two parts, the kind first. They are valid
+	// until the record changes.
+	encode() (head, data []byte)
+	// decode reads what follows the kind; d says whether it could.
+	decode(d *dec)
+	// apply does the operation again. It runs before anything else uses the
+	// store, so it takes no locks.
+	apply(s *Store) error
+}
 
-// flagInline in a write record: the data of its fresh extents follows the runs
-// and must be put into the segments again when the record is replayed.
-const flagInline = 1
-
-// enc builds a record; dec reads one. A dec that runs out of bytes, or meets a
-// number out of bounds, fails once and for all.
-type enc struct{ b []byte }
-
-func (e *enc) byte(v byte)    { e.b = append(e.b, v) }
-func (e *enc) uint(v uint64)  { e.b = binary.AppendUvarint(e.b, v) }
-func (e *enc) u32(v uint32)   { e.b = binary.BigEndian.AppendUint32(e.b, v) }
-func (e *enc) raw(v []byte)   { e.b = append(e.b, v...) }
-func (e *enc) bytes(v []byte) { e.uint(uint64(len(v))); e.raw(v) }
-func (e *enc) records(r []Record) {
-	e.uint(uint64(len(r)))
-	for _, rec := range r {
-		e.bytes(rec.Key)
-		if rec.Value == nil {
-			e.byte(0)
-			continue
-		}
-		e.byte(1)
-		e.bytes(rec.Value)
+// newRecord returns an empty record of a kind, nil for an unknown one.
+func newRecord(kind byte) record {
+	switch kind {
+	case recWrite:
+		return &writeRecord{}
+	case recClear:
+		return &clearRecord{}
+	case recMap:
+		return &mapRecord{}
+	case recSnapshot:
+		return &snapshotRecord{}
+	case recDeleteSnapshot:
+		return &deleteSnapshotRecord{}
+	case recCreateVolume:
+		return &createVolumeRecord{}
+	case recDeleteVolume:
+		return &deleteVolumeRecord{}
+	case recRecords:
+		return &recordsRecord{}
+	case recResizeVolume:
+		return &resizeVolumeRecord{}
+	case recCloneVolume:
+		return &cloneVolumeRecord{}
+	case recRenameFile:
+		return &renameFileRecord{}
+	case recReplaceFiles:
+		return &replaceFilesRecord{}
 	}
+	return nil
 }
 
-func (e *enc) ranges(ranges []Range) {
-	e.uint(uint64(len(ranges)))
-	for _, r := range ranges {
-		e.uint(uint64(r.Offset))
-		e.uint(uint64(r.Length))
-	}
-}
-
-type dec struct {
-	b   []byte
-	err error
-}
-
-func (d *dec) fail() {
-	if d.err == nil {
-		d.err = fmt.Errorf("%w: record ends early or holds a bad number", ErrCorrupt)
-	}
-	d.b = nil
-}
-
-func (d *dec) take(n uint64) []byte {
-	if d.err != nil || n > uint64(len(d.b)) {
-		d.fail()
-		return nil
-	}
-	v := d.b[:n:n]
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *dec) byte() byte {
-	if v := d.take(1); v != nil {
-		return v[0]
-	}
-	return 0
-}
-
-func (d *dec) u32() uint32 {
-	if v := d.take(4); v != nil {
-		return binary.BigEndian.Uint32(v)
-	}
-	return 0
-}
-
-func (d *dec) uint() uint64 {
+// decodeRecord reads the payload of a journal record of a store whose extents
+// have up to unit blocks. The record may keep parts of payload.
+func decodeRecord(payload []byte, unit int) (record, error) {
+	d := &dec{b: payload, unit: unit}
+	kind := d.byte()
 	if d.err != nil {
-		return 0
+		return nil, d.err
 	}
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.fail()
-		return 0
+	r := newRecord(kind)
+	if r == nil {
+		return nil, fmt.Errorf("%w: unknown kind %d", ErrCorrupt, kind)
 	}
-	d.b = d.b[n:]
-	return v
+	r.decode(d)
+	d.end()
+	return r, d.err
 }
 
-// count reads a number of things that take at least size bytes each.
-func (d *dec) count(size int) int {
-	n := d.uint()
-	if n > uint64(len(d.b)/size) {
-		d.fail()
-		return 0
+// redo does the operation of one journal record again.
+func (s *Store) redo(lsn journal.LSN, payload []byte) error {
+	r, err := decodeRecord(payload, s.sb.unit)
+	if err == nil {
+		err = r.apply(s)
 	}
-	return int(n)
-}
-
-func (d *dec) int63() int64 {
-	v := d.uint()
-	if v > 1<<63-1 {
-		d.fail()
-		return 0
+	if err != nil {
+		return fmt.Errorf("journal record %d: %w", lsn, err)
 	}
-	return int64(v)
+	return nil
 }
 
-// bytes returns a copy.
-func (d *dec) bytes() []byte {
-	return append([]byte{}, d.take(d.uint())...)
+// operation is a change of the store on its way: from begin to End, opMu is shared
+// and the journal has room for its record.
+type operation struct {
+	store      *Store
+	head, data []byte // the payload
+	reserved   int    // bytes of the journal
 }
 
-func (d *dec) records() []Record {
-	recs := make([]Record, 0, d.count(2))
-	for range cap(recs) {
-		r := Record{Key: d.bytes()}
-		if d.byte() != 0 {
-			r.Value = d.bytes()
-		}
-		recs = append(recs, r)
+// begin starts an operation with a record: it waits until the journal has room
+// and the checkpoints keep up. After it, the operation takes its locks, changes
+// the state in memory and commits while it still holds them; then it calls End.
+func (s *Store) begin(ctx context.Context, rec record) (operation, error) {
+	o := operation{store: s}
+	if err := s.usable(); err != nil {
+		return o, err
 	}
-	return recs
-}
-
-func (d *dec) ranges() []Range {
-	ranges := make([]Range, 0, d.count(2))
-	for range cap(ranges) {
-		ranges = append(ranges, Range{Offset: d.int63(), Length: d.int63()})
+	if err := s.throttle(ctx); err != nil {
+		return o, err
 	}
-	return ranges
-}
-
-func (d *dec) id16() (id [16]byte) {
-	copy(id[:], d.take(16))
-	return id
-}
-
-// writeHead starts a write record; runs of so many blocks follow.
-func (e *enc) writeHead(volume, block uint64, blocks int, flags byte) {
-	e.byte(recWrite)
-	e.uint(volume)
-	e.uint(block)
-	e.uint(uint64(blocks))
-	e.byte(flags)
-}
-
-func (e *enc) holeRun(blocks int) {
-	e.byte(runHole)
-	e.uint(uint64(blocks))
-}
-
-func (e *enc) knownRun(first extent.Slot, blocks int) {
-	e.byte(runKnown)
-	e.uint(uint64(first))
-	e.uint(uint64(blocks))
-}
-
-// freshRun describes new extents with consecutive IDs that lie one behind the
-// other in a segment.
-func (e *enc) freshRun(first extent.ID, extents []freshExtent) {
-	e.byte(runFresh)
-	e.uint(uint64(first))
-	e.uint(uint64(len(extents)))
-	e.u32(uint32(extents[0].Addr.Segment))
-	e.u32(extents[0].Addr.Block)
-	for i := range extents {
-		x := &extents[i].Extent
-		e.byte(x.Blocks)
-		e.raw(x.Fingerprint[:])
-		for _, crc := range x.CRC[:x.Blocks] {
-			e.u32(crc)
-		}
+	o.head, o.data = rec.encode()
+	size := len(o.head) + len(o.data)
+	if err := s.journal.Reserve(ctx, size); err != nil {
+		return o, err
 	}
+	s.opMu.RLock()
+	if err := s.usable(); err != nil {
+		s.opMu.RUnlock()
+		s.journal.Unreserve(size)
+		return o, err
+	}
+	o.reserved = size
+	return o, nil
 }
 
-// freshExtents reads a fresh run after its tag.
-func (d *dec) freshExtents(unit int) (first extent.ID, extents []freshExtent) {
-	first = extent.ID(d.uint())
-	n := d.count(1 + len(extent.Fingerprint{}) + 4)
-	addr := segment.Addr{Segment: segment.ID(d.u32()), Block: d.u32()}
-	for range n {
-		x := freshExtent{Extent: extent.Extent{Addr: addr, Blocks: d.byte()}}
-		if x.Blocks == 0 || int(x.Blocks) > unit {
-			d.fail()
-			return first, nil
-		}
-		copy(x.Fingerprint[:], d.take(uint64(len(x.Fingerprint))))
-		for i := range x.Blocks {
-			x.CRC[i] = d.u32()
-		}
-		extents = append(extents, x)
-		addr.Block += uint32(x.Blocks)
+// revise replaces the record by another one that is not longer.
+func (o *operation) revise(rec record) {
+	o.head, o.data = rec.encode()
+}
+
+// Commit appends the record to the journal. The caller holds the locks of the
+// change, which is complete.
+func (o *operation) Commit() {
+	o.store.journal.Append(o.head, o.data)
+	o.reserved -= len(o.head) + len(o.data)
+}
+
+// End ends the operation, committed or not.
+func (o *operation) End() {
+	o.store.opMu.RUnlock()
+	if o.reserved > 0 {
+		o.store.journal.Unreserve(o.reserved)
 	}
-	return first, extents
 }

@@ -21,19 +21,15 @@ func (s *Store) PutRecords(ctx context.Context, recs ...Record) error {
 	if err := checkRecords(recs); err != nil {
 		return err
 	}
-	var e enc
-	e.byte(recRecords)
-	e.records(recs)
-	unused := len(e.b)
-	if err := s.begin(ctx, unused); err != nil {
+	op, err := s.begin(ctx, &recordsRecord{recs})
+	if err != nil {
 		return err
 	}
-	defer func() { s.end(unused) }()
+	defer op.End()
 	s.recordMu.Lock()
 	defer s.recordMu.Unlock()
 	s.putRecords(recs)
-	s.journal.Append(e.b, nil)
-	unused = 0
+	op.Commit()
 	return nil
 }
 

@@ -132,17 +132,11 @@ func (v *Volume) snapshot(ctx context.Context, ranges []Range, recs func(snapsho
 	if len(ranges) > MaxRanges {
 		return nil, fmt.Errorf("%w: snapshot of %d ranges", ErrInvalid, len(ranges))
 	}
-	var e enc
-	e.byte(recSnapshot)
-	e.uint(v.number)
-	e.uint(st.id)
-	e.ranges(ranges)
-	e.records(records)
-	unused := len(e.b)
-	if err := s.begin(ctx, unused); err != nil {
+	op, err := s.begin(ctx, &snapshotRecord{v.number, st.id, ranges, records})
+	if err != nil {
 		return nil, err
 	}
-	defer func() { s.end(unused) }()
+	defer op.End()
 	// Shared is enough: the volume's nodes only gain references. Writers are
 	// kept out, so the snapshot stands at one point of the volume's history.
 	v.mu.RLock()
@@ -155,10 +149,9 @@ func (v *Volume) snapshot(ctx context.Context, ranges []Range, recs func(snapsho
 	if err := refuse(); err != nil {
 		return nil, err
 	}
-	if err := s.takeSnapshot(v, st, records, func() { s.journal.Append(e.b, nil) }); err != nil {
+	if err := s.takeSnapshot(v, st, records, op.Commit); err != nil {
 		return nil, s.fail(err)
 	}
-	unused = 0
 	return s.newHandle(st), nil
 }
 
@@ -205,15 +198,11 @@ func (s *Store) DeleteSnapshot(ctx context.Context, id uint64, recs ...Record) e
 	if err := checkRecords(recs); err != nil {
 		return err
 	}
-	var e enc
-	e.byte(recDeleteSnapshot)
-	e.uint(id)
-	e.records(recs)
-	unused := len(e.b)
-	if err := s.begin(ctx, unused); err != nil {
+	op, err := s.begin(ctx, &deleteSnapshotRecord{id, recs})
+	if err != nil {
 		return err
 	}
-	defer func() { s.end(unused) }()
+	defer op.End()
 	s.tableMu.Lock()
 	defer s.tableMu.Unlock()
 	st := s.snapshots[id]
@@ -224,9 +213,8 @@ func (s *Store) DeleteSnapshot(ctx context.Context, id uint64, recs ...Record) e
 	s.changedSnaps[id] = true
 	s.recordMu.Lock()
 	s.putRecords(recs)
-	s.journal.Append(e.b, nil)
+	op.Commit()
 	s.recordMu.Unlock()
-	unused = 0
 	return s.dropSnapshot(st)
 }
 

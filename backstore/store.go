@@ -246,38 +246,6 @@ func (s *Store) syncSegments() error {
 	return nil
 }
 
-// begin starts an operation whose journal record takes size bytes: it waits
-// until the journal has room and the checkpoints keep up. After it, with opMu
-// shared, the operation takes its locks, changes the state in memory and appends
-// its record while it still holds them; then it calls end.
-func (s *Store) begin(ctx context.Context, size int) error {
-	if err := s.usable(); err != nil {
-		return err
-	}
-	if err := s.throttle(ctx); err != nil {
-		return err
-	}
-	if err := s.journal.Reserve(ctx, size); err != nil {
-		return err
-	}
-	s.opMu.RLock()
-	if err := s.usable(); err != nil {
-		s.opMu.RUnlock()
-		s.journal.Unreserve(size)
-		return err
-	}
-	return nil
-}
-
-// end ends an operation; unused is how much of its reservation it did not
-// append.
-func (s *Store) end(unused int) {
-	s.opMu.RUnlock()
-	if unused > 0 {
-		s.journal.Unreserve(unused)
-	}
-}
-
 // reapStep is how many dropped nodes are freed without giving way to a
 // checkpoint's cut.
 const reapStep = 64

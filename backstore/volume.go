@@ -189,26 +189,23 @@ func (v *Volume) tryWriteBlocks(ctx context.Context, p []byte, off int64, w bloc
 	block := uint64(off / BlockLength)
 	plan := s.newPlan()
 	for err = s.prepare(plan, v.number, block, p); err == nil; {
-		if err = v.watched.giveNotice(ctx, block, uint64(plan.blocks)); err != nil {
+		if err = v.watched.giveNotice(ctx, block, uint64(plan.rec.blocks)); err != nil {
 			break
 		}
-		if err = s.begin(ctx, plan.size()); err != nil {
+		var op operation
+		if op, err = s.begin(ctx, &plan.rec); err != nil {
 			break
 		}
-		done, err = v.applyPlan(ctx, plan, block, off, len(p), w)
-		unused := 0
-		if !done {
-			unused = plan.size()
-		}
+		done, err = v.applyPlan(ctx, &op, plan, off, len(p), w)
 		if err == errWatched {
-			s.end(unused)
+			op.End()
 			err = nil
 			continue
 		}
 		if derr := s.discard(plan); err == nil {
 			err = derr
 		}
-		s.end(unused)
+		op.End()
 		return done, err
 	}
 	s.opMu.RLock()
@@ -219,7 +216,7 @@ func (v *Volume) tryWriteBlocks(ctx context.Context, p []byte, off int64, w bloc
 	return false, err
 }
 
-func (v *Volume) applyPlan(ctx context.Context, plan *writePlan, block uint64, off int64, length int, w blocksWrite) (done bool, err error) {
+func (v *Volume) applyPlan(ctx context.Context, op *operation, plan *writePlan, off int64, length int, w blocksWrite) (done bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	// The last block of a volume may reach beyond its size.
@@ -228,20 +225,20 @@ func (v *Volume) applyPlan(ctx context.Context, plan *writePlan, block uint64, o
 	}
 	if w.expect != nil {
 		var now [planBlocks]extent.Slot
-		if err := v.store.forest.Lookup(v.root, block, now[:len(w.expect)]); err != nil {
+		if err := v.store.forest.Lookup(v.root, plan.rec.block, now[:len(w.expect)]); err != nil {
 			return false, err
 		}
 		if !slices.Equal(now[:len(w.expect)], w.expect) {
 			return false, nil
 		}
 	}
-	if err := v.watched.check(block, uint64(plan.blocks)); err != nil {
+	if err := v.watched.check(plan.rec.block, uint64(plan.rec.blocks)); err != nil {
 		return false, err
 	}
 	if w.atomic {
 		v.atomicWrites.Add(1)
 	}
-	if err := v.store.apply(plan, v, block); err != nil {
+	if err := v.store.apply(op, plan, v); err != nil {
 		return false, err
 	}
 	return true, nil
@@ -285,29 +282,24 @@ func (v *Volume) Unmap(ctx context.Context, off, length int64) error {
 
 func (v *Volume) clearBlocks(ctx context.Context, off, length int64) error {
 	s := v.store
-	var e enc
-	e.byte(recClear)
-	e.uint(v.number)
-	e.uint(uint64(off / BlockLength))
-	e.uint(uint64(length / BlockLength))
-	unused := len(e.b)
-	if err := s.begin(ctx, unused); err != nil {
+	first, count := uint64(off/BlockLength), uint64(length/BlockLength)
+	op, err := s.begin(ctx, &clearRecord{v.number, first, count})
+	if err != nil {
 		return err
 	}
-	defer func() { s.end(unused) }()
+	defer op.End()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err := v.admit(ctx, off, length); err != nil {
 		return err
 	}
-	if err := v.watched.check(uint64(off/BlockLength), uint64(length/BlockLength)); err != nil {
+	if err := v.watched.check(first, count); err != nil {
 		return err
 	}
-	if err := s.forest.Clear(&v.root, uint64(off/BlockLength), uint64(length/BlockLength)); err != nil {
+	if err := s.forest.Clear(&v.root, first, count); err != nil {
 		return s.fail(err)
 	}
-	s.journal.Append(e.b, nil)
-	unused = 0
+	op.Commit()
 	return nil
 }
 

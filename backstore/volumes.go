@@ -72,22 +72,18 @@ func (s *Store) createVolume(ctx context.Context, v *Volume) error {
 }
 
 func (s *Store) addVolume(ctx context.Context, v *Volume) error {
-	var e enc
-	e.byte(recCreateVolume)
-	e.raw(v.encode())
-	unused := len(e.b)
-	if err := s.begin(ctx, unused); err != nil {
+	op, err := s.begin(ctx, &createVolumeRecord{*v.row()})
+	if err != nil {
 		return err
 	}
-	defer func() { s.end(unused) }()
+	defer op.End()
 	s.tableMu.Lock()
 	defer s.tableMu.Unlock()
 	if s.byName[v.key()] != nil {
 		return fmt.Errorf("%v: %w", v, ErrExists)
 	}
 	s.volumes[v.number], s.byName[v.key()] = v, v
-	s.journal.Append(e.b, nil)
-	unused = 0
+	op.Commit()
 	return nil
 }
 
@@ -150,14 +146,11 @@ func (s *Store) deleteSpace(ctx context.Context, v *Volume) error {
 }
 
 func (s *Store) deleteVolume(ctx context.Context, v *Volume) error {
-	var e enc
-	e.byte(recDeleteVolume)
-	e.uint(v.number)
-	unused := len(e.b)
-	if err := s.begin(ctx, unused); err != nil {
+	op, err := s.begin(ctx, &deleteVolumeRecord{v.number})
+	if err != nil {
 		return err
 	}
-	defer func() { s.end(unused) }()
+	defer op.End()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.deleted {
@@ -169,8 +162,7 @@ func (s *Store) deleteVolume(ctx context.Context, v *Volume) error {
 	if err := s.removeVolume(v); err != nil {
 		return s.fail(err)
 	}
-	s.journal.Append(e.b, nil)
-	unused = 0
+	op.Commit()
 	return nil
 }
 
@@ -215,15 +207,11 @@ func (v *Volume) Grow(ctx context.Context, size int64) error {
 // setSize sets the size; what a file loses by it reads as zeros already.
 func (v *Volume) setSize(ctx context.Context, size int64) error {
 	s := v.store
-	var e enc
-	e.byte(recResizeVolume)
-	e.uint(v.number)
-	e.uint(uint64(size))
-	unused := len(e.b)
-	if err := s.begin(ctx, unused); err != nil {
+	op, err := s.begin(ctx, &resizeVolumeRecord{v.number, size})
+	if err != nil {
 		return err
 	}
-	defer func() { s.end(unused) }()
+	defer op.End()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err := v.checkRange(0, 0); err != nil {
@@ -232,8 +220,7 @@ func (v *Volume) setSize(ctx context.Context, size int64) error {
 	if err := v.resize(size); err != nil {
 		return err
 	}
-	s.journal.Append(e.b, nil)
-	unused = 0
+	op.Commit()
 	return nil
 }
 
@@ -248,35 +235,4 @@ func (v *Volume) resize(size int64) error {
 	v.store.forest.Grow(&v.root, blocks)
 	v.size = size
 	return nil
-}
-
-// encode returns the volume's stored form: number, id, name, size, root, flags,
-// origin, time of creation.
-func (v *Volume) encode() []byte {
-	var e enc
-	e.uint(v.number)
-	e.raw(v.id[:])
-	e.bytes([]byte(v.Name()))
-	e.uint(uint64(v.size))
-	e.uint(v.root.Node)
-	e.byte(v.root.Level)
-	e.byte(v.flags())
-	e.uint(v.origin)
-	e.uint(uint64(v.created))
-	return e.b
-}
-
-func (d *dec) volume(s *Store) *Volume {
-	number, id := d.uint(), d.id16()
-	v := s.newVolume(string(d.bytes()))
-	v.number, v.id, v.size = number, id, d.int63()
-	v.root = blockmap.Root{Node: d.uint(), Level: d.byte()}
-	if len(d.b) > 0 { // the first stores kept no more than this
-		v.setFlags(d.byte())
-		v.origin, v.created = d.uint(), d.int63()
-	}
-	if v.root.Level > blockmap.MaxLevel || v.checkNewSize(v.size) != nil || v.root.Blocks() < uint64(v.size)/BlockLength {
-		d.fail()
-	}
-	return v
 }

@@ -47,14 +47,11 @@ func (v *Volume) Watch(ctx context.Context, ranges []Range, recs []Record, chang
 	}
 	w := &Watch{volume: v, blocks: blockRanges(ranges), changing: changing}
 	s := v.store
-	var e enc
-	e.byte(recRecords)
-	e.records(recs)
-	unused := len(e.b)
-	if err := s.begin(ctx, unused); err != nil {
+	op, err := s.begin(ctx, &recordsRecord{recs})
+	if err != nil {
 		return nil, err
 	}
-	defer func() { s.end(unused) }()
+	defer op.End()
 	// Shared is enough to keep writers out, as for a snapshot.
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -69,9 +66,8 @@ func (v *Volume) Watch(ctx context.Context, ranges []Range, recs []Record, chang
 	if len(recs) > 0 {
 		s.recordMu.Lock()
 		s.putRecords(recs)
-		s.journal.Append(e.b, nil)
+		op.Commit()
 		s.recordMu.Unlock()
-		unused = 0
 	}
 	return w, nil
 }

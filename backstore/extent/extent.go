@@ -30,6 +30,10 @@ type ID uint64
 // short.
 type Slot uint64
 
+// Slot returns the slot of a block of the extent in a store whose extents have up
+// to unit blocks, a power of two.
+func (id ID) Slot(unit, block int) Slot { return Slot(uint64(id)*uint64(unit) + uint64(block)) }
+
 // Fingerprint is the keyed BLAKE3 hash of an extent's data; all zeros when it was
 // written with deduplication off.
 type Fingerprint [32]byte
