@@ -34,7 +34,7 @@ const (
 	// A segment waits as long as more than this part of it dies from one look to
 	// the next: most of what would be moved is about to be written over.
 	cleanDyingPart = 8
-	// cleanBatch is how many bytes are moved in one step.
+	// cleanBatch is the most bytes that are moved in one step, and one append.
 	cleanBatch = 1 << 20
 )
 
@@ -236,20 +236,27 @@ type mover struct {
 	damage  error  // what could not be read
 }
 
-// add has an extent moved, with others as soon as there are enough of them.
+// add appends an extent to the batch; a batch that has no room for it is moved
+// before. So a batch never exceeds what one append can take.
 func (m *mover) add(ctx context.Context, x *moving) error {
-	m.batch = append(m.batch, *x)
-	m.bytes += int(x.x.Blocks) * BlockLength
-	if m.bytes < cleanBatch {
-		return nil
+	bytes := int(x.x.Blocks) * BlockLength
+	if m.bytes+bytes > min(cleanBatch, m.s.segments.MaxAppend()) {
+		if err := m.move(ctx); err != nil {
+			return err
+		}
 	}
-	return m.move(ctx)
+	m.batch = append(m.batch, *x)
+	m.bytes += bytes
+	return nil
 }
 
 // move copies the batch, in the order of the extents' places, and changes the
 // table. Extents that went away meanwhile are left, and those that cannot be
 // read.
 func (m *mover) move(ctx context.Context) error {
+	if len(m.batch) == 0 {
+		return nil
+	}
 	if err := waitBudget(ctx, m.limiter, m.bytes); err != nil {
 		return err
 	}

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -256,6 +258,116 @@ func TestCleaningKeepsToItsBudget(t *testing.T) {
 	}
 	if moved := s.usage.Live(2); moved*BlockLength > cleanBatch {
 		t.Errorf("%d bytes were moved, more than one step", moved*BlockLength)
+	}
+}
+
+// TestClean_Batch: what is moved in one step fits into a segment, whatever the
+// lengths of the extents, and of the segment that they are moved out of.
+func TestClean_Batch(t *testing.T) {
+	const unitBlocks = 16
+	for _, segmentBlocks := range []uint32{0, planBlocks + 1, planBlocks + 8, planBlocks + unitBlocks} {
+		for blocks := unitBlocks / 2; blocks <= unitBlocks; blocks++ {
+			t.Run(fmt.Sprintf("segments of %d, extents of %d blocks", segmentBlocks, blocks), func(t *testing.T) {
+				ctx := context.Background()
+				d := newDisk()
+				s := d.open(t, unitBlocks*BlockLength)
+				const units = 64
+				v := createVolume(t, s, "v", units*unitBlocks*BlockLength)
+				want := make([]byte, v.Size())
+				for i := range units {
+					off := i * unitBlocks * BlockLength
+					copy(want[off:], randomBytes(uint64(i), blocks*BlockLength))
+					if err := v.WriteAt(ctx, want[off:off+blocks*BlockLength], int64(off)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for i := range units / 8 {
+					off := i * 8 * unitBlocks * BlockLength
+					clear(want[off : off+blocks*BlockLength])
+					if err := v.Zero(ctx, int64(off), unitBlocks*BlockLength); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				s, err := Open(ctx, d.options(Options{DedupUnit: unitBlocks * BlockLength, segmentBlocks: segmentBlocks}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				if err := s.Clean(ctx); err != nil {
+					t.Fatal(err)
+				}
+				if v, err = s.Volume("v"); err != nil {
+					t.Fatal(err)
+				}
+				got := make([]byte, len(want))
+				if err := v.ReadAt(ctx, got, 0); err != nil || !bytes.Equal(got, want) {
+					t.Fatalf("other data after cleaning, or %v", err)
+				}
+			})
+		}
+	}
+}
+
+// TestReap_Retry: nodes that were dropped while no checkpoint could be stored are
+// freed once one can, without an operation that asks for it.
+func TestReap_Retry(t *testing.T) {
+	const volumeBytes = 64 << 20
+	ctx := context.Background()
+	d := newDisk()
+	s, err := Open(ctx, d.options(Options{DedupUnit: 4 << 10, CacheBytes: 1 << 20}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	v := createVolume(t, s, "v", volumeBytes)
+	if err := v.WriteAt(ctx, randomBytes(1, 4<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	d.fs.SetHook(func(kind vfs.OpKind, name string) error {
+		if kind == vfs.OpCreate && strings.HasSuffix(name, redoName+".new") {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	err = nil
+	for off := int64(4 << 20); off < volumeBytes && err == nil; off += 1 << 20 {
+		err = v.WriteAt(ctx, randomBytes(uint64(off>>20), 1<<20), off)
+	}
+	if !errors.Is(err, ErrNoSpace) {
+		t.Fatalf("writes while no checkpoint can be stored: %v, want ErrNoSpace", err)
+	}
+	// The background meets the same error with what is dropped here.
+	s.opMu.RLock()
+	v.mu.Lock()
+	err = s.forest.Clear(&v.root, 0, volumeBytes/BlockLength)
+	v.mu.Unlock()
+	s.opMu.RUnlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.reapOnce(ctx); !errors.Is(err, ErrNoSpace) {
+		t.Fatalf("reap while no checkpoint can be stored: %v, want ErrNoSpace", err)
+	}
+	d.fs.SetHook(nil)
+	waitFor(t, "the store is empty", func() bool { return s.LiveBytes() == 0 })
+}
+
+// waitFor waits until the background has made a condition true.
+func waitFor(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(time.Minute)
+	defer deadline.Stop()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("never: %s", what)
+		}
 	}
 }
 

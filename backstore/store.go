@@ -250,18 +250,27 @@ func (s *Store) syncSegments() error {
 // checkpoint's cut.
 const reapStep = 64
 
-// reapLoop frees dropped map nodes in the background.
+// reapRetry is how long reaping waits after an error, such as a checkpoint that a
+// full disk refused.
+const reapRetry = time.Second
+
+// reapLoop frees dropped map nodes in the background. An error delays it: on a
+// full disk the nodes are what has to be freed before there is space again.
 func (s *Store) reapLoop(ctx context.Context) {
+	retry := time.NewTimer(0)
+	defer retry.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.forest.Wake():
+		case <-retry.C:
 		}
 		for more := true; more; {
 			var err error
 			if more, err = s.reapOnce(ctx); err != nil {
-				return
+				retry.Reset(reapRetry)
+				break
 			}
 		}
 	}

@@ -163,14 +163,16 @@ func Open(o Options) (*Set, error) {
 	return s, nil
 }
 
-// Append writes p, of one or more whole blocks and no longer than a segment
-// without its header, to where nothing was, and returns where it lies. Nothing
+// MaxAppend is the length in bytes of the largest Append.
+func (s *Set) MaxAppend() int { return int(s.o.SegmentBlocks-1) * BlockLength }
+
+// Append writes p, of one or more whole blocks and at most MaxAppend bytes, to where nothing was, and returns where it lies. Nothing
 // that Append returned is ever overwritten. The bytes are readable on return,
 // durable after Sync. After an error (which wraps that of the disk, as
 // syscall.ENOSPC) nothing was appended, and later Appends work if the cause
 // has gone.
 func (s *Set) Append(p []byte) (Addr, error) {
-	if len(p) == 0 || len(p)%BlockLength != 0 || len(p)/BlockLength >= int(s.o.SegmentBlocks) {
+	if len(p) == 0 || len(p)%BlockLength != 0 || len(p) > s.MaxAppend() {
 		return Addr{}, fmt.Errorf("append of %d bytes to a segment of %d blocks", len(p), s.o.SegmentBlocks)
 	}
 	n := uint32(len(p) / BlockLength)

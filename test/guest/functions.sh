@@ -3,12 +3,12 @@
 step() { echo "== [$(cut -d' ' -f1 /proc/uptime) s] $*"; }
 fail() { echo "FAILED: $*"; exit 1; }
 
-# wait_for COMMAND...: until it succeeds, ten seconds at most
+# wait_for COMMAND...: until it succeeds, or has failed for 30 s or more
 wait_for() {
 	n=0
 	until "$@" >/dev/null 2>&1; do
 		n=$((n + 1))
-		[ $n -lt 200 ] || return 1
+		[ $n -lt 600 ] || return 1
 		usleep 50000
 	done
 }
