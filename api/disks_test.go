@@ -1,8 +1,10 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"sync"
 	"testing"
 
 	"odx/backstore"
@@ -60,6 +62,60 @@ func TestDiskErrors(t *testing.T) {
 		}
 		if c, err := a.CheckDisk(ctx, "junk.vhd"); err != nil || c.Sound || len(c.Findings) == 0 {
 			t.Errorf("check: %+v, %v", c, err)
+		}
+	})
+}
+
+// TestWritesBesideOperations: what a write that was acknowledged has written is there,
+// whatever operation on the file begins meanwhile.
+func TestWritesBesideOperations(t *testing.T) {
+	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a Administrator) {
+		ctx := t.Context()
+		const writers, rounds, share = 4, 30, 1 << 20
+		if _, err := a.CreateFile(ctx, "d.raw", writers*share); err != nil {
+			t.Fatal(err)
+		}
+		stop := make(chan struct{})
+		var acknowledged [writers][]byte
+		var writing, changing sync.WaitGroup
+		for w := range writers {
+			writing.Go(func() {
+				for i := range rounds {
+					p := bytes.Repeat([]byte{byte(1 + w), byte(1 + i)}, share/2)
+					switch err := a.WriteVolume(ctx, "file:d.raw", p, int64(w)*share); {
+					case err == nil:
+						acknowledged[w] = p
+					case !errors.Is(err, vhd.ErrBusy):
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		changing.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := a.ChangeDisk(ctx, DiskRequest{Operation: vhd.Convert, Source: "d.raw", Destination: "d.raw"}, nil); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+		writing.Wait()
+		close(stop)
+		changing.Wait()
+		for w, want := range acknowledged {
+			got := make([]byte, share)
+			if err := a.ReadVolume(ctx, "file:d.raw", got, int64(w)*share); err != nil {
+				t.Fatal(err)
+			}
+			if want != nil && !bytes.Equal(got, want) {
+				t.Errorf("writer %d: the last write that was acknowledged is lost (%v, want %v)", w, got[:2], want[:2])
+			}
 		}
 	})
 }

@@ -102,15 +102,15 @@ func TestExamplesOfTheDocumentation(t *testing.T) {
 	if len(list) < 10 {
 		t.Fatalf("%d examples", len(list))
 	}
-	var made struct{ Token, ID string }
+	var made struct{ Token, ID, Name string }
 	for _, e := range list {
-		replace := strings.NewReplacer("TOKEN", made.Token, "/ID", "/"+made.ID)
+		replace := strings.NewReplacer("TOKEN", made.Token, "/ID", "/"+made.ID, "SCRATCH", made.Name)
 		e.path, e.body = replace.Replace(e.path), replace.Replace(e.body)
 		status, body := exchange(t, client, router, e)
 		if fmt.Sprint(status) != e.status || !matches(e.answer, body) {
 			t.Errorf("%s %s: %d\n%s\nthe documentation says %s\n%s", e.method, e.path, status, body, e.status, e.answer)
 		}
-		if e.path == "/v1/tokens" {
+		if e.path == "/v1/tokens" || strings.HasSuffix(e.path, "/start") {
 			if err := json.Unmarshal([]byte(body), &made); err != nil {
 				t.Fatal(err)
 			}

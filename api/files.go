@@ -8,6 +8,7 @@ import (
 
 	"odx/backstore"
 	"odx/target"
+	"odx/vhd"
 )
 
 // Filer keeps the files of a store. A file is copied in no time, however large
@@ -25,6 +26,31 @@ type Filer interface {
 	// RenameFile gives a file another name, in place of the file that has it.
 	RenameFile(ctx context.Context, name, to string) (File, error)
 	DeleteFile(ctx context.Context, name string) error
+	// StartFile makes a hidden file, under a random name, that is to become another
+	// one when it is whole. Who does not finish it deletes it; after an hour without
+	// use, and when the store is opened again, it is gone.
+	StartFile(ctx context.Context, r FileStart) (File, error)
+	// FinishFile gives it its name, in one step.
+	FinishFile(ctx context.Context, r FileFinish) (File, error)
+}
+
+// FileStart asks for a file that is not whole yet.
+type FileStart struct {
+	// Name is what the file is to be called, which says its format.
+	Name string `json:"-"`
+	// SizeBytes is its length; it reads as zeros.
+	SizeBytes int64 `json:"size_bytes,omitempty"`
+	// From is a volume, or FilePrefix and a file, that it is to equal as that is now.
+	From string `json:"from,omitempty"`
+}
+
+// FileFinish gives a file its name.
+type FileFinish struct {
+	Name string `json:"-"`
+	// Scratch is the name that StartFile gave.
+	Scratch string `json:"scratch"`
+	// Overwrite allows that a file has the name; it is replaced.
+	Overwrite bool `json:"overwrite,omitempty"`
 }
 
 // File describes a file of the store.
@@ -53,6 +79,17 @@ func (l *Local) RenameFile(ctx context.Context, name, to string) (File, error) {
 
 func (l *Local) DeleteFile(ctx context.Context, name string) error {
 	return l.service.DeleteFile(ctx, name)
+}
+
+func (l *Local) StartFile(ctx context.Context, r FileStart) (File, error) {
+	if r.From != "" && r.SizeBytes != 0 {
+		return File{}, fmt.Errorf("%w: from and size_bytes together", backstore.ErrInvalid)
+	}
+	return l.service.StartFile(ctx, r.Name, r.From, r.SizeBytes)
+}
+
+func (l *Local) FinishFile(ctx context.Context, r FileFinish) (File, error) {
+	return l.service.FinishFile(ctx, vhd.Naming{Scratch: r.Scratch, Name: r.Name, Overwrite: r.Overwrite})
 }
 
 // fileRoutes are the requests about files.
@@ -86,6 +123,20 @@ var fileRoutes = []route{
 			return nil, err
 		}
 		return c.admin.RenameFile(c.ctx, c.request.PathValue("name"), p.Name)
+	}},
+	{http.MethodPost, "/v1/files/{name}/start", "Make a hidden file that is to become this one when it is whole.", http.StatusCreated, false, func(c *call) (any, error) {
+		p := FileStart{Name: c.request.PathValue("name")}
+		if err := c.decode(&p); err != nil {
+			return nil, err
+		}
+		return c.admin.StartFile(c.ctx, p)
+	}},
+	{http.MethodPost, "/v1/files/{name}/finish", "Give a file that is whole its name.", http.StatusOK, false, func(c *call) (any, error) {
+		p := FileFinish{Name: c.request.PathValue("name")}
+		if err := c.decode(&p); err != nil {
+			return nil, err
+		}
+		return c.admin.FinishFile(c.ctx, p)
 	}},
 	{http.MethodDelete, "/v1/files/{name}", "Delete a file.", http.StatusNoContent, false, func(c *call) (any, error) {
 		return nil, c.admin.DeleteFile(c.ctx, c.request.PathValue("name"))
@@ -123,9 +174,17 @@ func (c *Client) DeleteFile(ctx context.Context, name string) error {
 	return err
 }
 
+func (c *Client) StartFile(ctx context.Context, r FileStart) (File, error) {
+	return askFile(ctx, c, http.MethodPost, r.Name, "/start", r)
+}
+
+func (c *Client) FinishFile(ctx context.Context, r FileFinish) (File, error) {
+	return askFile(ctx, c, http.MethodPost, r.Name, "/finish", r)
+}
+
 // askFile asks for something about one file.
 func askFile(ctx context.Context, c *Client, method, name, what string, parameters any) (File, error) {
-	if name == "" || name[0] == '.' {
+	if name == "" || name[0] == '.' && !vhd.IsScratch(name) {
 		// No path of a URL, and no name that a file can have.
 		return File{}, fmt.Errorf("file %s: %w", name, backstore.ErrNotFound)
 	}

@@ -87,11 +87,13 @@ func (l *Local) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, err
 	if err != nil {
 		return TokenWritten{}, err
 	}
-	v, err := l.service.Space(r.Volume)
+	end, err := l.service.BeginWrite(r.Volume)
 	if err != nil {
 		return TokenWritten{}, err
 	}
-	if err := l.service.CheckWritable(r.Volume); err != nil {
+	defer end()
+	v, err := l.service.Space(r.Volume)
+	if err != nil {
 		return TokenWritten{}, err
 	}
 	m, err := l.service.Tokens(ctx)
@@ -234,16 +236,20 @@ func (l *Local) ReadVolume(ctx context.Context, name string, p []byte, off int64
 }
 
 func (l *Local) WriteVolume(ctx context.Context, name string, p []byte, off int64) error {
-	if err := l.service.CheckWritable(name); err != nil {
+	end, err := l.service.BeginWrite(name)
+	if err != nil {
 		return err
 	}
+	defer end()
 	return l.onRange(name, off, int64(len(p)), func(v *backstore.Volume) error { return v.WriteAt(ctx, p, off) })
 }
 
 func (l *Local) ZeroVolume(ctx context.Context, name string, off, length int64) error {
-	if err := l.service.CheckWritable(name); err != nil {
+	end, err := l.service.BeginWrite(name)
+	if err != nil {
 		return err
 	}
+	defer end()
 	return l.onRange(name, off, length, func(v *backstore.Volume) error { return v.Zero(ctx, off, length) })
 }
 
@@ -251,16 +257,23 @@ func (l *Local) FlushVolume(ctx context.Context, name string) error {
 	return l.onRange(name, 0, 0, func(v *backstore.Volume) error { return v.Flush(ctx) })
 }
 
-// onRange does something with a volume that has a range.
+// onRange does something with a volume that has a range. A file that an operation replaces
+// in the middle is looked up again.
 func (l *Local) onRange(name string, off, length int64, do func(v *backstore.Volume) error) error {
 	v, err := l.service.Space(name)
-	if err != nil {
-		return err
+	for err == nil {
+		if off < 0 || length < 0 || off > v.Size() || length > v.Size()-off {
+			return fmt.Errorf("%v: %w: %d bytes at %d are not inside its %d bytes", v, backstore.ErrInvalid, length, off, v.Size())
+		}
+		if err := do(v); !errors.Is(err, backstore.ErrNotFound) {
+			return err
+		}
+		old := v
+		if v, err = l.service.Space(name); v == old {
+			return fmt.Errorf("%v: %w", v, backstore.ErrNotFound)
+		}
 	}
-	if off < 0 || length < 0 || off > v.Size() || length > v.Size()-off {
-		return fmt.Errorf("%v: %w: %d bytes at %d are not inside its %d bytes", v, backstore.ErrInvalid, length, off, v.Size())
-	}
-	return do(v)
+	return err
 }
 
 func (l *Local) NextData(ctx context.Context, name string, off int64) (start, length int64, err error) {

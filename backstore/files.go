@@ -68,21 +68,41 @@ func (s *Store) DeleteFile(ctx context.Context, name string) error {
 // file that has the name already, and of those in gone: a crash leaves all as it was
 // before, or all as it is after. It is durable on return.
 func (s *Store) RenameFile(ctx context.Context, from, to string, gone ...string) error {
-	if err := checkName(to); err != nil {
-		return err
-	}
-	v, err := s.File(from)
+	r, err := s.replacementOf(from, to, gone)
 	if err != nil || from == to && len(gone) == 0 {
 		return err
 	}
-	r := replacement{file: v, to: to}
+	return s.replaceWatched(ctx, r)
+}
+
+// NameFile is RenameFile to a name that no file has: ErrExists, if one has it.
+func (s *Store) NameFile(ctx context.Context, from, to string, gone ...string) error {
+	r, err := s.replacementOf(from, to, gone)
+	if err != nil {
+		return err
+	}
+	if r.old != nil {
+		return fmt.Errorf("%v: %w", r.old, ErrExists)
+	}
+	return s.replaceWatched(ctx, r)
+}
+
+func (s *Store) replacementOf(from, to string, gone []string) (*replacement, error) {
+	if err := checkName(to); err != nil {
+		return nil, err
+	}
+	v, err := s.File(from)
+	if err != nil {
+		return nil, err
+	}
+	r := &replacement{file: v, to: to}
 	for _, name := range gone {
 		old, err := s.File(name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if old == v || slices.Contains(r.gone, old) {
-			return fmt.Errorf("%w: %v is to be deleted and to be renamed, or to be deleted twice", ErrInvalid, old)
+			return nil, fmt.Errorf("%w: %v is to be deleted and to be renamed, or to be deleted twice", ErrInvalid, old)
 		}
 		r.gone = append(r.gone, old)
 	}
@@ -93,10 +113,7 @@ func (s *Store) RenameFile(ctx context.Context, from, to string, gone ...string)
 	}
 	// The order in which they are locked.
 	slices.SortFunc(r.gone, func(a, b *Volume) int { return cmp.Compare(a.number, b.number) })
-	if err := s.replaceWatched(ctx, &r); err != nil {
-		return err
-	}
-	return s.Flush(ctx)
+	return r, nil
 }
 
 // replacement is a file that gets another name, and what is deleted for it.
@@ -107,7 +124,8 @@ type replacement struct {
 	gone []*Volume // by number
 }
 
-// replaceWatched does it after it has given notice to those who watch what is deleted.
+// replaceWatched does it, durably, after it has given notice to those who watch what is
+// deleted.
 func (s *Store) replaceWatched(ctx context.Context, r *replacement) error {
 	for {
 		for _, old := range r.gone {
@@ -115,7 +133,11 @@ func (s *Store) replaceWatched(ctx context.Context, r *replacement) error {
 				return err
 			}
 		}
-		if err := s.replace(ctx, r); err != errWatched {
+		switch err := s.replace(ctx, r); err {
+		case errWatched:
+		case nil:
+			return s.Flush(ctx)
+		default:
 			return err
 		}
 	}

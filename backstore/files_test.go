@@ -139,6 +139,8 @@ func TestFileErrors(t *testing.T) {
 		"rename to nothing":   {s.RenameFile(ctx, "a", ""), ErrInvalid},
 		"rename and delete":   {s.RenameFile(ctx, "a", "c", "a"), ErrInvalid},
 		"delete twice":        {s.RenameFile(ctx, "a", "c", "b", "b"), ErrInvalid},
+		"name of another":     {s.NameFile(ctx, "a", "b"), ErrExists},
+		"name of its own":     {s.NameFile(ctx, "none", "c"), ErrNotFound},
 		"delete none, rename": {s.RenameFile(ctx, "a", "c", "none"), ErrNotFound},
 		"truncate a volume":   {v.Truncate(ctx, 512), ErrInvalid},
 		"negative size":       {f.Truncate(ctx, -1), ErrInvalid},
@@ -152,7 +154,10 @@ func TestFileErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.RenameFile(ctx, "a", "b"); err != nil {
+	if err := s.NameFile(ctx, "a", "c"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RenameFile(ctx, "c", "b"); err != nil {
 		t.Fatal(err)
 	}
 	if f.Name() != "b" {

@@ -10,6 +10,7 @@ import (
 
 	"odx/backstore"
 	"odx/tokens"
+	"odx/vhd"
 )
 
 // FilePrefix begins the name of a file where a volume could stand, too.
@@ -43,9 +44,12 @@ func (s *Service) Space(name string) (*backstore.Volume, error) {
 	return s.Volume(name)
 }
 
-// file returns a file of the store by name, hidden ones excepted.
+// file returns a file of the store by name, hidden ones excepted, unless their client
+// asks, who alone knows the name.
 func (s *Service) file(name string) (*backstore.Volume, error) {
-	if strings.HasPrefix(name, hiddenPrefix) {
+	if vhd.IsScratch(name) && s.disks != nil {
+		s.disks.Touch(name)
+	} else if strings.HasPrefix(name, hiddenPrefix) {
 		return nil, fmt.Errorf("file %s: %w", name, backstore.ErrNotFound)
 	}
 	return s.store.File(name)
@@ -101,13 +105,57 @@ func (s *Service) CopyFile(ctx context.Context, from, name string) (File, error)
 	return describeFile(v), nil
 }
 
-// ResizeFile sets the size of a file, durably. What is beyond it is gone.
-func (s *Service) ResizeFile(ctx context.Context, name string, size int64) (File, error) {
-	v, err := s.file(name)
+// StartFile makes a hidden file under a random name, in which a client puts together the
+// file like; it reads as zeros, size bytes of them, or equals the space from, if that is
+// not empty. FinishFile gives it a name. It is gone after an hour without use, and when
+// the store is opened again.
+func (s *Service) StartFile(ctx context.Context, like, from string, size int64) (File, error) {
+	if err := checkFileName(like); err != nil {
+		return File{}, err
+	}
+	disks, err := s.Disks(ctx)
 	if err != nil {
 		return File{}, err
 	}
-	if err := s.checkFree(FilePrefix + name); err != nil {
+	var v *backstore.Volume
+	if from == "" {
+		v, err = disks.NewScratch(ctx, like, size)
+	} else if v, err = s.Space(from); err == nil {
+		v, err = disks.CopyToScratch(ctx, v, like)
+	}
+	if err != nil {
+		return File{}, err
+	}
+	return describeFile(v), nil
+}
+
+// FinishFile gives a file of StartFile the name that it was made for, durably, in place
+// of a file that has it only if that may be overwritten.
+func (s *Service) FinishFile(ctx context.Context, n vhd.Naming) (File, error) {
+	v, err := s.file(n.Scratch)
+	if err != nil {
+		return File{}, err
+	}
+	disks, err := s.Disks(ctx)
+	if err != nil {
+		return File{}, err
+	}
+	if err := disks.Finish(ctx, n); err != nil {
+		return File{}, err
+	}
+	s.log.WithField("file", n.Name).Info("file made")
+	return describeFile(v), nil
+}
+
+// ResizeFile sets the size of a file, durably. What is beyond it is gone.
+func (s *Service) ResizeFile(ctx context.Context, name string, size int64) (File, error) {
+	end, err := s.BeginWrite(FilePrefix + name)
+	if err != nil {
+		return File{}, err
+	}
+	defer end()
+	v, err := s.file(name)
+	if err != nil {
 		return File{}, err
 	}
 	if err := v.Truncate(ctx, size); err != nil {
@@ -122,11 +170,18 @@ func (s *Service) RenameFile(ctx context.Context, name, to string) (File, error)
 	if err := checkFileName(to); err != nil {
 		return File{}, err
 	}
+	for _, file := range []string{name, to} {
+		end, err := s.BeginWrite(FilePrefix + file)
+		if err != nil {
+			return File{}, err
+		}
+		defer end()
+	}
 	v, err := s.file(name)
 	if err != nil {
 		return File{}, err
 	}
-	if err := errors.Join(s.checkDisposable(name), s.checkFree(FilePrefix+to)); err != nil {
+	if err := s.checkDisposable(name); err != nil {
 		return File{}, err
 	}
 	if err := s.store.RenameFile(ctx, name, to); err != nil {
@@ -142,11 +197,16 @@ func (s *Service) checkDisposable(name string) error {
 	if err := s.checkNoLUN(fileMedium(name)); err != nil {
 		return err
 	}
-	return s.checkFree(FilePrefix + name)
+	return s.checkServed(FilePrefix + name)
 }
 
 // DeleteFile deletes a file, durably.
 func (s *Service) DeleteFile(ctx context.Context, name string) error {
+	end, err := s.BeginWrite(FilePrefix + name)
+	if err != nil {
+		return err
+	}
+	defer end()
 	if _, err := s.file(name); err != nil {
 		return err
 	}

@@ -339,24 +339,27 @@ func (s *views) close() error {
 	return errors.Join(errs...)
 }
 
-// checkFree returns ErrInUse for a volume, or a file with FilePrefix, that a view or
-// a disk is over, and vhd.ErrBusy for a file that an operation changes.
-func (s *Service) checkFree(name string) error {
-	if file, ok := strings.CutPrefix(name, FilePrefix); ok && s.disks != nil {
-		if err := s.disks.Busy(file); err != nil {
-			return err
-		}
-	}
-	return s.checkServed(name)
-}
-
 // CheckWritable returns ErrInUse for a space that a view is over which has to see
 // every write to it.
 func (s *Service) CheckWritable(name string) error {
 	if strings.HasPrefix(name, FilePrefix) {
-		return s.checkFree(name)
+		return s.checkServed(name)
 	}
 	return s.checkNoView(name, func(v *conf.View) bool { return v.Kind != conf.ViewPartition })
+}
+
+// BeginWrite announces a writer of a space, before the space is looked up: end is called
+// when all is written. Its errors are those of CheckWritable, and vhd.ErrBusy for a
+// file that an operation on virtual disks is about to replace: such an operation waits
+// for those who came before it.
+func (s *Service) BeginWrite(name string) (end func(), err error) {
+	if err := s.CheckWritable(name); err != nil {
+		return nil, err
+	}
+	if file, ok := strings.CutPrefix(name, FilePrefix); ok && s.disks != nil {
+		return s.disks.Write(file)
+	}
+	return func() {}, nil
 }
 
 func (s *Service) checkNoView(name string, counts func(*conf.View) bool) error {

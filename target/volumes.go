@@ -129,7 +129,7 @@ func (s *Service) ResizeVolume(ctx context.Context, name string, size int64) (Vo
 	if err != nil {
 		return Volume{}, err
 	}
-	if err := s.checkFree(name); err != nil {
+	if err := s.checkServed(name); err != nil {
 		return Volume{}, err
 	}
 	for _, l := range s.lunsOn(volumeMedium(name)) {
@@ -156,7 +156,7 @@ func (s *Service) DeleteVolume(ctx context.Context, name string) error {
 	if err := s.checkNoLUN(volumeMedium(name)); err != nil {
 		return err
 	}
-	if err := s.checkFree(name); err != nil {
+	if err := s.checkServed(name); err != nil {
 		return err
 	}
 	if err := s.store.DeleteVolume(ctx, name); err != nil {

@@ -191,7 +191,7 @@ func (j *job) mapPiece(ctx context.Context, to func(ctx context.Context, dst int
 
 // convert makes a disk of its own out of the source that open returns.
 func (j *job) convert(ctx context.Context, open func(ctx context.Context, name string) (*source, error)) (Result, error) {
-	end, err := j.begin(j.Destination)
+	end, err := j.begin(ctx, j.Destination)
 	if err != nil {
 		return Result{}, err
 	}
@@ -205,13 +205,16 @@ func (j *job) convert(ctx context.Context, open func(ctx context.Context, name s
 		return Result{}, err
 	}
 	defer src.release()
-	return j.write(ctx, j.Destination, nil, func(f *backstore.Volume) error {
-		dst, err := j.makeDisk(ctx, f, j.specFor(src))
-		if err != nil {
-			return err
-		}
-		return j.fill(ctx, dst, src)
-	})
+	return j.write(ctx, j.naming(j.Destination), func(f *backstore.Volume) error { return j.copyTo(ctx, f, src) })
+}
+
+// copyTo makes a disk in f with the contents of src.
+func (j *job) copyTo(ctx context.Context, f *backstore.Volume, src *source) error {
+	dst, err := j.makeDisk(ctx, f, j.specFor(src))
+	if err != nil {
+		return err
+	}
+	return j.fill(ctx, dst, src)
 }
 
 // specFor is spec for the contents of src. A raw file can end in the middle of a
@@ -240,7 +243,7 @@ func (j *job) toVolume(ctx context.Context) (_ Result, err error) {
 		return Result{}, err
 	}
 	if old != nil && !j.Overwrite {
-		return Result{}, fmt.Errorf("volume %s: %w; choose another name, or overwrite it", j.Destination, backstore.ErrExists)
+		return Result{}, fmt.Errorf("volume %s: %w", j.Destination, backstore.ErrExists)
 	}
 	src, err := j.openChain(ctx, j.Source)
 	if err != nil {

@@ -2,21 +2,18 @@ package vhd
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"path"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"odx/backstore"
 	"odx/tokens"
 )
-
-// ErrBusy: another operation is changing the file.
-var ErrBusy = errors.New("busy with another operation")
 
 // Uses knows what of the store is served.
 type Uses interface {
@@ -42,20 +39,19 @@ type Manager struct {
 	uses   Uses
 	log    *logrus.Entry
 
-	mu   sync.Mutex
-	busy map[string]bool // files that an operation changes
+	mu sync.Mutex // of what follows
+	// files are those that somebody works on, by name.
+	files map[string]*occupancy
+	// scratch is when each file that a client fills or reads was used last.
+	scratch map[string]time.Time
 }
-
-// tempPrefix begins the names of files that are not whole yet. Nobody else can give a
-// file a name that begins with a dot.
-const tempPrefix = ".vhd-"
 
 // New returns the manager, after it has removed what operations left that a crash
 // interrupted.
 func New(ctx context.Context, c Config) (*Manager, error) {
-	m := &Manager{store: c.Store, tokens: c.Tokens, uses: c.Uses, log: c.Log, busy: map[string]bool{}}
+	m := &Manager{store: c.Store, tokens: c.Tokens, uses: c.Uses, log: c.Log, files: map[string]*occupancy{}, scratch: map[string]time.Time{}}
 	for _, f := range m.store.Files() {
-		if !strings.HasPrefix(f.Name(), tempPrefix) {
+		if !strings.HasPrefix(f.Name(), tempPrefix) && !IsScratch(f.Name()) {
 			continue
 		}
 		if err := m.store.DeleteFile(ctx, f.Name()); err != nil {
@@ -65,45 +61,6 @@ func New(ctx context.Context, c Config) (*Manager, error) {
 	return m, nil
 }
 
-// Busy returns ErrBusy for a file that an operation changes.
-func (m *Manager) Busy(name string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.busy[name] {
-		return fmt.Errorf("file %s: %w", name, ErrBusy)
-	}
-	return nil
-}
-
-// begin takes the files that an operation changes until end is called.
-func (m *Manager) begin(names ...string) (end func(), err error) {
-	for _, name := range names {
-		if err := checkName(name); err != nil {
-			return nil, err
-		}
-		if err := m.uses.CheckFile(name); err != nil {
-			return nil, err
-		}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, name := range names {
-		if m.busy[name] {
-			return nil, fmt.Errorf("file %s: %w", name, ErrBusy)
-		}
-	}
-	for _, name := range names {
-		m.busy[name] = true
-	}
-	return func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		for _, name := range names {
-			delete(m.busy, name)
-		}
-	}, nil
-}
-
 func checkName(name string) error {
 	if name == "" || name[0] == '/' || name[0] == '.' || path.Clean(name) != name {
 		return fmt.Errorf("%w: file name %q; write a path like images/base.vhdx", backstore.ErrInvalid, name)
@@ -111,25 +68,23 @@ func checkName(name string) error {
 	return nil
 }
 
-func tempName() string { return tempPrefix + rand.Text() }
-
-// produce makes a file, and gives it its name when it is whole: in place of the one
-// that has it, and in one step with the deletion of the files in gone.
-func (m *Manager) produce(ctx context.Context, name string, gone []string, make func(temp string) error) (err error) {
-	temp := tempName()
+// produce makes a file, and gives it the name of n when it is whole, in one step with the
+// deletion of the files in gone.
+func (m *Manager) produce(ctx context.Context, n Naming, gone []string, make func(temp string) error) (err error) {
+	n.Scratch = tempName()
 	defer func() {
 		if err == nil {
 			return
 		}
-		derr := m.store.DeleteFile(context.WithoutCancel(ctx), temp)
+		derr := m.store.DeleteFile(context.WithoutCancel(ctx), n.Scratch)
 		if !errors.Is(derr, backstore.ErrNotFound) {
 			err = errors.Join(err, derr)
 		}
 	}()
-	if err := make(temp); err != nil {
+	if err := make(n.Scratch); err != nil {
 		return err
 	}
-	return m.store.RenameFile(ctx, temp, name, gone...)
+	return m.rename(ctx, n, gone...)
 }
 
 // vacate returns why a file of that name cannot be made: there is one, which is not to
@@ -142,7 +97,7 @@ func (m *Manager) vacate(ctx context.Context, name string, replace bool) error {
 	case err != nil:
 		return err
 	case !replace:
-		return fmt.Errorf("file %s: %w; choose another name, or overwrite it", name, backstore.ErrExists)
+		return fmt.Errorf("file %s: %w", name, backstore.ErrExists)
 	}
 	return m.checkNoChildren(ctx, name)
 }

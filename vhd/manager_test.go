@@ -247,9 +247,9 @@ func TestInUse(t *testing.T) {
 	b.do(t, Request{Operation: Merge, Source: "child.vhdx"})
 	b.same(t, "a.vhdx", want)
 
-	end, err := b.begin("a.vhdx")
+	end, err := b.begin(ctx, "a.vhdx")
 	must(t, err)
-	if _, err := b.Do(ctx, Request{Operation: Compact, Source: "a.vhdx"}, nil); !errors.Is(err, ErrBusy) || !errors.Is(b.Busy("a.vhdx"), ErrBusy) {
+	if _, err := b.Do(ctx, Request{Operation: Compact, Source: "a.vhdx"}, nil); !errors.Is(err, ErrBusy) {
 		t.Errorf("busy: %v", err)
 	}
 	end()
@@ -382,7 +382,7 @@ func TestParentName(t *testing.T) {
 		{"x.vhdx", []string{"other.vhd"}, ""}, // another format
 		{"x.vhdx", nil, ""},
 	} {
-		got, err := b.parentName(tt.child, &disk.Parent{Paths: tt.paths})
+		got, err := b.parentName(tt.child, disk.VHDX, &disk.Parent{Paths: tt.paths})
 		if got != tt.want || (err == nil) != (tt.want != "") {
 			t.Errorf("%s, %q: %s, %v, want %s", tt.child, tt.paths, got, err, tt.want)
 		}

@@ -18,7 +18,7 @@ func (j *job) merge(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	all := append(children, into)
-	end, err := j.begin(all...)
+	end, err := j.begin(ctx, all...)
 	if err != nil {
 		return Result{}, err
 	}
@@ -44,7 +44,7 @@ func (j *job) merge(ctx context.Context) (Result, error) {
 	}
 	parent := src.parents[levels-1]
 	result := Result{Name: parent.name, FileBytesBefore: parent.file.size}
-	err = j.produce(ctx, parent.name, children, func(temp string) error {
+	err = j.produce(ctx, Naming{Name: parent.name, Overwrite: true}, children, func(temp string) error {
 		f, err := j.copyOf(ctx, parent, src.size, temp)
 		if err != nil {
 			return err

@@ -35,6 +35,14 @@ const (
 	Defragment Operation = "defrag"
 	// Resize gives a disk another Size.
 	Resize Operation = "resize"
+	// Import makes Destination of Source, a scratch file that a client has filled with
+	// a disk as it came: laid out anew as by Compact in the same format, converted
+	// otherwise. The places of parents count from Destination. Source is gone then.
+	Import Operation = "import"
+	// Export makes a scratch file, whose name is in the result, of Source: as it is, or
+	// in the format that the name Destination says, if that is another one. The client
+	// deletes it.
+	Export Operation = "export"
 )
 
 // Request is an operation and what it is done with. Sizes and lengths are bytes.
@@ -45,7 +53,7 @@ type Request struct {
 	// Destination is a file of the store; of ToVolume, a volume. Compact, Defragment
 	// and Resize change Source if it is empty.
 	Destination string `json:"destination,omitempty"`
-	// Overwrite allows a Destination that is there already.
+	// Overwrite allows a Destination that is there already, and replaces it.
 	Overwrite bool `json:"overwrite,omitempty"`
 	// Fixed makes a disk of which all blocks are there; otherwise it is dynamic. For
 	// Create, Convert and FromVolume.
@@ -128,6 +136,10 @@ func (j *job) run(ctx context.Context) (Result, error) {
 		return j.toVolume(ctx)
 	case Snapshot:
 		return j.makeChild(ctx)
+	case Import:
+		return j.bring(ctx)
+	case Export:
+		return j.hand(ctx)
 	case Merge:
 		return j.merge(ctx)
 	case Compact:
@@ -144,14 +156,24 @@ func (j *job) run(ctx context.Context) (Result, error) {
 	}
 }
 
-// write makes the file name with what fill puts into an empty one, and deletes the
-// files in gone.
-func (j *job) write(ctx context.Context, name string, gone []string, fill func(f *backstore.Volume) error) (Result, error) {
-	result := Result{Name: name}
-	if old, err := j.store.File(name); err == nil {
+// naming is how the file name of an operation gets it: in place of the source, or of
+// what may be overwritten.
+func (j *job) naming(name string) Naming {
+	return Naming{Name: name, Overwrite: j.Overwrite || name == j.Source}
+}
+
+// write makes a file with what fill puts into an empty one. What is imported is deleted
+// in the same step.
+func (j *job) write(ctx context.Context, n Naming, fill func(f *backstore.Volume) error) (Result, error) {
+	result := Result{Name: n.Name}
+	if old, err := j.store.File(n.Name); err == nil {
 		result.FileBytesBefore = old.Size()
 	}
-	err := j.produce(ctx, name, gone, func(temp string) error {
+	var gone []string
+	if j.Operation == Import {
+		gone = []string{j.Source}
+	}
+	err := j.produce(ctx, n, gone, func(temp string) error {
 		f, err := j.store.CreateFile(ctx, temp)
 		if err != nil {
 			return err
@@ -187,7 +209,7 @@ func (j *job) spec(size int64, like disk.Geometry) disk.Spec {
 }
 
 func (j *job) create(ctx context.Context) (Result, error) {
-	end, err := j.begin(j.Destination)
+	end, err := j.begin(ctx, j.Destination)
 	if err != nil {
 		return Result{}, err
 	}
@@ -211,7 +233,7 @@ func (m *Manager) Make(ctx context.Context, name string, size, sector int64) err
 }
 
 func (j *job) makeEmpty(ctx context.Context) (Result, error) {
-	return j.write(ctx, j.Destination, nil, func(f *backstore.Volume) error {
+	return j.write(ctx, j.naming(j.Destination), func(f *backstore.Volume) error {
 		_, err := j.makeDisk(ctx, f, j.spec(j.Size, disk.Geometry{}))
 		return err
 	})
@@ -235,7 +257,7 @@ func (j *job) makeChild(ctx context.Context) (Result, error) {
 		return Result{}, fmt.Errorf("%w: %s and %s have to be of one format, VHD or VHDX", backstore.ErrInvalid, j.Source, j.Destination)
 	}
 	// The parent must not change any more.
-	end, err := j.begin(j.Source, j.Destination)
+	end, err := j.begin(ctx, j.Source, j.Destination)
 	if err != nil {
 		return Result{}, err
 	}
@@ -261,7 +283,7 @@ func (j *job) makeChild(ctx context.Context) (Result, error) {
 	} else if info.Kind == disk.Fixed {
 		s.BlockLength = 0 // it has none of its own
 	}
-	return j.write(ctx, j.Destination, nil, func(f *backstore.Volume) error {
+	return j.write(ctx, j.naming(j.Destination), func(f *backstore.Volume) error {
 		_, err := create(ctx, FormatOf(j.Destination), f, s)
 		return err
 	})

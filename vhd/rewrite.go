@@ -27,7 +27,7 @@ func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result,
 	if FormatOf(name) != FormatOf(j.Source) {
 		return Result{}, fmt.Errorf("%w: %s and %s are of different formats; convert changes the format", backstore.ErrInvalid, j.Source, name)
 	}
-	end, err := j.begin(name)
+	end, err := j.begin(ctx, name)
 	if err != nil {
 		return Result{}, err
 	}
@@ -41,7 +41,7 @@ func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result,
 			return Result{}, err
 		}
 	}
-	src, err := j.openAlone(ctx, j.Source)
+	src, err := j.openPlaced(ctx, j.Source, j.place())
 	if err != nil {
 		return Result{}, err
 	}
@@ -54,7 +54,7 @@ func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result,
 			return Result{}, err
 		}
 	}
-	return j.write(ctx, name, nil, func(f *backstore.Volume) error {
+	return j.write(ctx, j.naming(name), func(f *backstore.Volume) error {
 		dst, err := create(ctx, src.format, f, spec)
 		if err != nil {
 			return err

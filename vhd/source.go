@@ -99,15 +99,20 @@ func (m *Manager) openVolume(ctx context.Context, name string) (*source, error) 
 }
 
 // openAlone opens a file without its parents.
-func (m *Manager) openAlone(ctx context.Context, name string) (_ *source, err error) {
+func (m *Manager) openAlone(ctx context.Context, name string) (*source, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	f, err := m.store.File(name)
+	return m.openPlaced(ctx, name, name)
+}
+
+// openPlaced opens a file, which may be a scratch file, as one that has another name.
+func (m *Manager) openPlaced(ctx context.Context, file, name string) (_ *source, err error) {
+	f, err := m.store.File(file)
 	if err != nil {
 		return nil, err
 	}
-	s := &source{name: name, format: FormatOf(name)}
+	s := &source{name: name, format: FormatOf(file)}
 	if s.file, err = m.openMoment(ctx, f); err != nil {
 		return nil, err
 	}
@@ -130,8 +135,16 @@ func (m *Manager) openAlone(ctx context.Context, name string) (_ *source, err er
 const maxChain = 256
 
 // openChain opens a file with its parents.
-func (m *Manager) openChain(ctx context.Context, name string) (_ *source, err error) {
-	s, err := m.openAlone(ctx, name)
+func (m *Manager) openChain(ctx context.Context, name string) (*source, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	return m.openChainPlaced(ctx, name, name)
+}
+
+// openChainPlaced is openPlaced with the parents, whose places count from name.
+func (m *Manager) openChainPlaced(ctx context.Context, file, name string) (_ *source, err error) {
+	s, err := m.openPlaced(ctx, file, name)
 	if err != nil || s.disk == nil {
 		return s, err
 	}
@@ -145,7 +158,7 @@ func (m *Manager) openChain(ctx context.Context, name string) (_ *source, err er
 			return nil, fmt.Errorf("file %s: %w: it has more than %d parents, or is its own", name, disk.ErrFormat, maxChain)
 		}
 		child := last.disk.Info()
-		parent, err := m.parentName(last.name, child.Parent)
+		parent, err := m.parentName(last.name, last.format, child.Parent)
 		if err != nil {
 			return nil, err
 		}
@@ -186,7 +199,7 @@ func checkLink(child string, c *disk.Info, name string, p disk.Info) error {
 // parentName returns the file that is the parent of the file child: the first of the
 // places that the child names that is a file of the store. Of an absolute path, which
 // is that of another machine, the last part counts, in the child's folder.
-func (m *Manager) parentName(child string, p *disk.Parent) (string, error) {
+func (m *Manager) parentName(child string, format disk.Format, p *disk.Parent) (string, error) {
 	if p == nil || len(p.Paths) == 0 {
 		return "", fmt.Errorf("file %s: %w: it does not say where its parent is", child, disk.ErrFormat)
 	}
@@ -196,7 +209,7 @@ func (m *Manager) parentName(child string, p *disk.Parent) (string, error) {
 		if isAbsolute(place) {
 			name = path.Join(path.Dir(child), path.Base(place))
 		}
-		if checkName(name) != nil || FormatOf(name) != FormatOf(child) {
+		if checkName(name) != nil || FormatOf(name) != format {
 			continue
 		}
 		_, err := m.store.File(name)
@@ -246,7 +259,7 @@ func (m *Manager) children(ctx context.Context, name string) ([]string, error) {
 		if err != nil || t.Info().Kind != disk.Differencing {
 			continue // who is no disk is nobody's child
 		}
-		if parent, err := m.parentName(child, t.Info().Parent); err == nil && parent == name {
+		if parent, err := m.parentName(child, FormatOf(child), t.Info().Parent); err == nil && parent == name {
 			all = append(all, child)
 		}
 	}

@@ -26,21 +26,6 @@ func OpenFile(path string) (Disk, error) {
 	return newFile(f)
 }
 
-// CreateFile opens a file to write size bytes to. A regular file is made, or
-// made empty; a block device stays what it is.
-func CreateFile(path string, size int64) (Disk, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-		if err := errors.Join(f.Truncate(0), f.Truncate(size)); err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
-	}
-	return newFile(f)
-}
-
 func newFile(f *os.File) (Disk, error) {
 	info, err := f.Stat()
 	if err != nil {

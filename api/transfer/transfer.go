@@ -83,7 +83,8 @@ var (
 	ErrNoFile = errors.New("the store has no such file")
 )
 
-// Copy makes the beginning of dst equal to all of src, durably. A source that
+// Copy makes the beginning of dst equal to all of src, durably, and finishes what is a
+// Finisher. A source that
 // counts single bytes, a file, may end in the middle of a block of dst; the rest
 // of that block becomes zeros.
 func Copy(ctx context.Context, dst, src Disk, o Options) (Result, error) {
@@ -103,6 +104,9 @@ func Copy(ctx context.Context, dst, src Disk, o Options) (Result, error) {
 	}
 	if err == nil {
 		err = dst.Flush(ctx)
+	}
+	if f, ok := dst.(Finisher); ok && err == nil {
+		err = f.Finish(ctx)
 	}
 	c.tell()
 	return Result{

@@ -215,7 +215,7 @@ func TestFile(t *testing.T) {
 	if err := os.WriteFile(back, bytes.Repeat([]byte{1}, 9<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := CreateFile(back, dst.Size())
+	out, err := CreateFile(back, dst.Size(), Overwrite)
 	if err != nil {
 		t.Fatal(err)
 	}

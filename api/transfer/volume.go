@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"odx/api"
+	"odx/backstore"
 )
 
 // volume is a volume or a file of the store.
@@ -24,11 +26,15 @@ func OpenVolume(ctx context.Context, a api.Administrator, name string) (Disk, er
 	if err != nil {
 		return nil, err
 	}
+	return newVolume(a, name, size), nil
+}
+
+func newVolume(a api.Administrator, name string, size int64) *volume {
 	v := &volume{store: a, name: name, size: size, block: volumeBlockLength}
 	if size%volumeBlockLength != 0 {
 		v.block = 1
 	}
-	return v, nil
+	return v
 }
 
 func sizeOf(ctx context.Context, a api.Administrator, name string) (int64, error) {
@@ -56,22 +62,81 @@ func sizeOf(ctx context.Context, a api.Administrator, name string) (int64, error
 	return 0, fmt.Errorf("volume %s: %w", name, ErrNoVolume)
 }
 
-// CreateStoreFile makes a file of the store, or gives the one that is there
-// another size, to write size bytes to.
-func CreateStoreFile(ctx context.Context, a api.Administrator, name string, size int64) (Disk, error) {
+// CreateStoreFile makes a file of the store to write size bytes to. It gets its name
+// when it is finished: until then a file that has the name stays what it is.
+func CreateStoreFile(ctx context.Context, a api.Administrator, name string, size int64, existing Existing) (Disk, error) {
 	file := strings.TrimPrefix(name, api.FilePrefix)
-	_, err := sizeOf(ctx, a, name)
-	switch {
-	case errors.Is(err, ErrNoFile):
-		_, err = a.CreateFile(ctx, file, size)
-	case err == nil:
-		_, err = a.ResizeFile(ctx, file, size)
+	if err := CheckName(ctx, a, file, existing); err != nil {
+		return nil, err
 	}
+	d, scratch, err := StartStoreFile(ctx, a, file, size)
 	if err != nil {
 		return nil, err
 	}
-	return OpenVolume(ctx, a, name)
+	return &storeFile{volume: d.(*volume), admin: a, scratch: scratch, finish: api.FileFinish{Name: file, Scratch: scratch, Overwrite: existing == Overwrite}}, nil
 }
+
+// CheckName returns ErrExists for the name of a file of the store that is not to be
+// replaced: before anything is copied, and so no promise.
+func CheckName(ctx context.Context, a api.Administrator, file string, existing Existing) error {
+	switch _, err := sizeOf(ctx, a, api.FilePrefix+file); {
+	case err == nil && existing == Refuse:
+		return fmt.Errorf("file %s: %w", file, ErrExists)
+	case err != nil && !errors.Is(err, ErrNoFile):
+		return err
+	}
+	return nil
+}
+
+// StartStoreFile makes a file of the store, size bytes long, that has no name yet but a
+// random one, which it returns. The caller gives it one, or deletes it.
+func StartStoreFile(ctx context.Context, a api.Administrator, like string, size int64) (d Disk, scratch string, err error) {
+	f, err := a.StartFile(ctx, api.FileStart{Name: like, SizeBytes: size})
+	if err != nil {
+		return nil, "", err
+	}
+	return newVolume(a, api.FilePrefix+f.Name, size), f.Name, nil
+}
+
+// OpenStarted returns such a file, to read from.
+func OpenStarted(a api.Administrator, scratch string, size int64) Disk {
+	return newVolume(a, api.FilePrefix+scratch, size)
+}
+
+// storeFile is a file of the store that is not finished.
+type storeFile struct {
+	*volume
+	admin   api.Administrator
+	scratch string // "" when it is
+	finish  api.FileFinish
+}
+
+// Finish implements Finisher.
+func (f *storeFile) Finish(ctx context.Context) error {
+	_, err := f.admin.FinishFile(ctx, f.finish)
+	if errors.Is(err, backstore.ErrExists) {
+		return fmt.Errorf("file %s: %w", f.finish.Name, ErrExists)
+	}
+	if err == nil {
+		f.scratch = ""
+	}
+	return err
+}
+
+// Close implements Disk. It deletes what has not been finished, also when the copy was
+// canceled.
+func (f *storeFile) Close() error {
+	if f.scratch == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), deleteLimit)
+	defer cancel()
+	return f.admin.DeleteFile(ctx, f.scratch)
+}
+
+// deleteLimit bounds how long deleting a file that was not finished may take; the store
+// does it later by itself.
+const deleteLimit = 10 * time.Second
 
 // volumeBlockLength is what a volume counts in: tokens of shorter blocks fit no
 // LUN.

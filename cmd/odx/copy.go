@@ -15,6 +15,7 @@ import (
 
 	"odx/api"
 	"odx/api/transfer"
+	"odx/backstore"
 	"odx/conf"
 	"odx/target/iscsi/initiator"
 )
@@ -23,6 +24,27 @@ type copyOptions struct {
 	adminOptions
 	withoutTokens bool
 	create        bool
+	overwrite     bool
+}
+
+// existing is what becomes of a file that has the destination's name.
+func (o *copyOptions) existing() transfer.Existing {
+	if o.overwrite {
+		return transfer.Overwrite
+	}
+	return transfer.Refuse
+}
+
+func (o *copyOptions) addOverwriteFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&o.overwrite, "overwrite", false, "replace a file that has the name already, once the new one is whole")
+}
+
+// hintOverwrite says what to do where a name is taken.
+func hintOverwrite(err error) error {
+	if errors.Is(err, transfer.ErrExists) || errors.Is(err, backstore.ErrExists) {
+		return fmt.Errorf("%w; --overwrite replaces it", err)
+	}
+	return err
 }
 
 func newCopy() *cobra.Command {
@@ -38,8 +60,9 @@ func newCopy() *cobra.Command {
 			"                                a LUN of this or any other server\n\n" +
 			"Where both ends belong to one server that copies by token, no bytes move. Where they do not,\n" +
 			"or the server gives up on the way, the rest is read and written. Either way, what happened is\n" +
-			"said in the end. DST has to be as large as SRC; what it has beyond stays as it is. A file is\n" +
-			"made, or made anew. Ctrl-C leaves DST with a part of the copy.",
+			"said in the end. DST has to be as large as SRC; what it has beyond stays as it is. Ctrl-C leaves\n" +
+			"DST with a part of the copy. A file gets its name when it is whole: before that, whatever happens,\n" +
+			"one that is there stays what it is, and it is replaced only with --overwrite.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[0] == args[1] {
@@ -58,6 +81,7 @@ func newCopy() *cobra.Command {
 	}
 	addAdminFlags(cmd, &o.adminOptions)
 	cmd.Flags().BoolVar(&o.withoutTokens, "no-token", false, "read and write in any case")
+	o.addOverwriteFlag(cmd)
 	cmd.Flags().BoolVar(&o.create, "create", false, "make the volume DST, as large as SRC, if there is none")
 	return cmd
 }
@@ -73,9 +97,14 @@ func copyDisk(ctx context.Context, a api.Administrator, o *copyOptions, from, to
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
+	return copyFrom(ctx, a, o, src, from, to, stdout, stderr)
+}
+
+// copyFrom copies a source, which is called from, to the disk to.
+func copyFrom(ctx context.Context, a api.Administrator, o *copyOptions, src transfer.Disk, from, to string, stdout, stderr io.Writer) (err error) {
 	dst, err := openDestination(ctx, a, o, to, src.Size())
 	if err != nil {
-		return err
+		return hintOverwrite(err)
 	}
 	defer func() { err = errors.Join(err, dst.Close()) }()
 	bar := newBar(stderr, "copy")
@@ -85,7 +114,7 @@ func copyDisk(ctx context.Context, a api.Administrator, o *copyOptions, from, to
 	})
 	bar.end()
 	if err != nil {
-		return fmt.Errorf("%s to %s, after %s of %s: %w", shown(from), shown(to), bytesText(r.Bytes), bytesText(src.Size()), err)
+		return fmt.Errorf("%s to %s, after %s of %s: %w", shown(from), shown(to), bytesText(r.Bytes), bytesText(src.Size()), hintOverwrite(err))
 	}
 	if o.json {
 		return printJSON(stdout, r)
@@ -116,9 +145,9 @@ func openDestination(ctx context.Context, a api.Administrator, o *copyOptions, n
 	case strings.HasPrefix(name, "iscsi://"):
 		return openLUN(ctx, name)
 	case !inStore(name):
-		return transfer.CreateFile(name, size)
+		return transfer.CreateFile(name, size, o.existing())
 	case strings.HasPrefix(name, api.FilePrefix):
-		return transfer.CreateStoreFile(ctx, a, name, size)
+		return transfer.CreateStoreFile(ctx, a, name, size, o.existing())
 	}
 	d, err := transfer.OpenVolume(ctx, a, name)
 	if !errors.Is(err, transfer.ErrNoVolume) {

@@ -29,23 +29,15 @@ func newFile() *cobra.Command {
 	return cmd
 }
 
-// partSuffix marks a file that is not whole yet.
-const partSuffix = ".part"
-
+// copyFile makes the copy aside, so that it takes the place of a file in one step.
 func copyFile(a api.Administrator, ctx context.Context, from, to string) (api.File, error) {
-	part := to + partSuffix
-	if _, err := a.CopyFile(ctx, api.FilePrefix+from, part); err != nil {
+	part, err := a.StartFile(ctx, api.FileStart{Name: to, From: api.FilePrefix + from})
+	if err != nil {
 		return api.File{}, err
 	}
-	return finishFile(ctx, a, part, to)
-}
-
-// finishFile gives a file that is whole its name, in place of the one that has
-// it. Where that fails, it is deleted.
-func finishFile(ctx context.Context, a api.Administrator, part, name string) (api.File, error) {
-	f, err := a.RenameFile(ctx, part, name)
+	f, err := a.FinishFile(ctx, api.FileFinish{Name: to, Scratch: part.Name, Overwrite: true})
 	if err != nil {
-		err = errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), part))
+		err = errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), part.Name))
 	}
 	return f, err
 }
@@ -90,44 +82,42 @@ func printFiles(w io.Writer, list []api.File) error {
 }
 
 func newFilePut() *cobra.Command {
-	var o adminOptions
+	var o copyOptions
 	cmd := &cobra.Command{
 		Use:   "put LOCAL FILE",
-		Short: "Copy a file of this machine into the store, in place of the one that is there",
-		Args:  cobra.ExactArgs(2),
+		Short: "Copy a file of this machine into the store",
+		Long: "Copy a file of this machine into the store. It gets its name when it is whole: who looks sees no\n" +
+			"file, or the old one, and then the new one. One that is there is replaced only with --overwrite.",
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
 				return putFile(ctx, a, &o, args[0], args[1], cmd.OutOrStdout(), cmd.ErrOrStderr())
 			})
 		},
 	}
-	addAdminFlags(cmd, &o)
+	addAdminFlags(cmd, &o.adminOptions)
+	o.addOverwriteFlag(cmd)
 	return cmd
 }
 
-// putFile fills a new file, which takes the name in the end: who looks sees the
-// old file or the whole new one.
-func putFile(ctx context.Context, a api.Administrator, o *adminOptions, local, name string, stdout, stderr io.Writer) (err error) {
+func putFile(ctx context.Context, a api.Administrator, o *copyOptions, local, name string, stdout, stderr io.Writer) (err error) {
 	src, err := transfer.OpenFile(local)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	part := name + partSuffix
-	dst, err := transfer.CreateStoreFile(ctx, a, api.FilePrefix+part, src.Size())
+	dst, err := transfer.CreateStoreFile(ctx, a, api.FilePrefix+name, src.Size(), o.existing())
 	if err != nil {
-		return err
+		return hintOverwrite(err)
 	}
+	defer func() { err = errors.Join(err, dst.Close()) }()
 	bar := newBar(stderr, "put")
 	r, err := transfer.Copy(ctx, dst, src, transfer.Options{
 		Progress: func(p transfer.Progress) { bar.show(p.DoneBytes, p.TotalBytes) },
 	})
 	bar.end()
 	if err != nil {
-		return errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), part))
-	}
-	if _, err := finishFile(ctx, a, part, name); err != nil {
-		return err
+		return hintOverwrite(err)
 	}
 	if o.json {
 		return printJSON(stdout, r)
@@ -140,7 +130,9 @@ func newFileGet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get FILE LOCAL",
 		Short: "Copy a file of the store to this machine",
-		Args:  cobra.ExactArgs(2),
+		Long: "Copy a file of the store to this machine. It gets its name when it is whole; one that is there is\n" +
+			"replaced only with --overwrite.",
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			local := args[1]
 			if inStore(local) {
@@ -152,6 +144,7 @@ func newFileGet() *cobra.Command {
 		},
 	}
 	addAdminFlags(cmd, &o.adminOptions)
+	o.addOverwriteFlag(cmd)
 	return cmd
 }
 

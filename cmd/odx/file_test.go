@@ -18,8 +18,9 @@ func TestFileCommands(t *testing.T) {
 		if err := os.WriteFile(local, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for range 2 { // the second time in place of the first
-			stdout, stderr, status := output(t, "file", "put", local, "images/a.raw", "--config", path)
+		for _, flag := range []string{"", "--overwrite"} { // the second time in place of the first
+			args := append([]string{"file", "put", local, "images/a.raw", "--config", path}, strings.Fields(flag)...)
+			stdout, stderr, status := output(t, args...)
 			if status != 0 || !strings.Contains(stdout, "13 KiB read and written") {
 				t.Fatalf("put: %d\n%s%s", status, stdout, stderr)
 			}
@@ -44,6 +45,15 @@ func TestFileCommands(t *testing.T) {
 		}
 		if got, err := os.ReadFile(back); err != nil || !bytes.Equal(got, data) {
 			t.Errorf("what came back is not what was put (%d bytes, %v)", len(got), err)
+		}
+		for _, args := range [][]string{{"file", "put", local, "images/b"}, {"file", "get", "images/b", back}, {"copy", "src", "file:images/b"}, {"copy", "file:images/b", back}} {
+			args = append(args, "--config", path)
+			if _, stderr, status := output(t, args...); status != 1 || !strings.HasSuffix(stderr, ": there is a file of that name already; --overwrite replaces it\n") {
+				t.Errorf("%v: %d, %s", args, status, stderr)
+			}
+			if _, stderr, status := output(t, append(args, "--overwrite")...); status != 0 {
+				t.Errorf("%v: %s", args, stderr)
+			}
 		}
 		script(t, path, []command{{args: "file rm images/a.raw images/b disk", stdout: "deleted: images/a.raw images/b disk\n"}, {args: "file list --json", stdout: "[]\n"}})
 	})

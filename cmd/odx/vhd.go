@@ -159,7 +159,7 @@ func changeDisk(cmd *cobra.Command, o *diskOptions) error {
 	return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
 		r, err := runDiskOperation(ctx, a, o.request, cmd.ErrOrStderr())
 		if err != nil {
-			return err
+			return hintOverwrite(err)
 		}
 		if o.json {
 			return printJSON(cmd.OutOrStdout(), r)

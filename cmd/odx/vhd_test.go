@@ -16,7 +16,7 @@ func TestVHDCommands(t *testing.T) {
 		dir := t.TempDir()
 		script(t, path, []command{
 			{args: "vhd create images/fixed.vhd 10GiB --fixed", stdout: "images/fixed.vhd: 10 GiB; 0 B mapped, 0 B moved, in TIME\n"},
-			{args: "vhd create images/fixed.vhd 10GiB", stderr: "odx: file images/fixed.vhd: already exists; choose another name, or overwrite it\n", status: 1},
+			{args: "vhd create images/fixed.vhd 10GiB", stderr: "odx: file images/fixed.vhd: already exists; --overwrite replaces it\n", status: 1},
 			{args: "vhd create a.vhdx 10GB", stderr: "odx: \"10GB\" is not a size; write bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB\n", status: 1},
 			{args: "vhd check images/fixed.vhd", stdout: "images/fixed.vhd is sound\n"},
 			{args: "vhd check none.vhd", stderr: "odx: file none.vhd: not found\n", status: 1},
@@ -71,14 +71,18 @@ func TestVHDCommands(t *testing.T) {
 		if one, two := mustRead(t, raw), mustRead(t, again); !bytes.Equal(one, two) || !bytes.Contains(one, block(3)) {
 			t.Error("what came back is not what was imported")
 		}
-		// What an export leaves that loses its server.
-		run("file", "cp", "again.vhd", "again.part.raw")
-		for _, name := range []string{"again.vhd", "again.vhdx"} {
-			if _, stderr, status := output(t, "vhd", "export", name, again, "--config", path); status != 1 || !strings.HasSuffix(stderr, "interrupted left it: odx file rm again.part.raw\n") {
-				t.Errorf("export beside another one: %d, %s", status, stderr)
+		// A file that is there is replaced only where that is said.
+		for _, args := range [][]string{{"export", "again.vhd", again}, {"import", local, "again.vhd"}, {"to-volume", "again.vhd", "back"}} {
+			args = append([]string{"vhd"}, args...)
+			if _, stderr, status := output(t, append(args, "--config", path)...); status != 1 || !strings.HasSuffix(stderr, "; --overwrite replaces it\n") {
+				t.Errorf("%v: %d, %s", args, status, stderr)
 			}
+			run(append(args, "--overwrite")...)
 		}
-		run("file", "rm", "again.part.raw")
+		// Names like those of files that are not whole are anyone's.
+		run("file", "cp", "again.vhd", "again.part.vhd")
+		run("vhd", "import", local, "again.vhd", "--overwrite")
+		describe("again.part.vhd")
 		if err := os.WriteFile(local, make([]byte, 4096), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +90,7 @@ func TestVHDCommands(t *testing.T) {
 			t.Errorf("import of junk: %d, %s", status, stderr)
 		}
 		for _, f := range strings.Fields(run("file", "list")) {
-			if strings.Contains(f, ".part") || strings.HasPrefix(f, ".") {
+			if strings.HasPrefix(f, ".") {
 				t.Errorf("left is %s", f)
 			}
 		}

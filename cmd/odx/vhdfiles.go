@@ -13,7 +13,6 @@ import (
 
 	"odx/api"
 	"odx/api/transfer"
-	"odx/backstore"
 	"odx/conf"
 	"odx/vhd"
 	"odx/vhd/disk"
@@ -178,22 +177,27 @@ func newVHDImport() *cobra.Command {
 	return cmd
 }
 
-// importDisk copies the file as it is, and has the store lay it out.
+// importDisk copies the file as it is, under a name that no one else has, and has the
+// store lay it out.
 func importDisk(ctx context.Context, a api.Administrator, o *diskOptions, local, name string, stdout, stderr io.Writer) (err error) {
 	src, err := transfer.OpenFile(local)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	// In the folder of the new file, because paths of parents count from there.
-	part := strings.TrimSuffix(name, filepath.Ext(name)) + partSuffix + filepath.Ext(local)
-	dst, err := transfer.CreateStoreFile(ctx, a, api.FilePrefix+part, src.Size())
+	if !o.request.Overwrite {
+		if err := transfer.CheckName(ctx, a, name, transfer.Refuse); err != nil {
+			return hintOverwrite(err)
+		}
+	}
+	dst, part, err := transfer.StartStoreFile(ctx, a, filepath.Base(local), src.Size())
 	if err != nil {
 		return err
 	}
 	defer func() {
-		derr := a.DeleteFile(context.WithoutCancel(ctx), part)
-		err = errors.Join(err, derr)
+		if err != nil {
+			err = errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), part))
+		}
 	}()
 	bar := newBar(stderr, "import")
 	copied, err := transfer.Copy(ctx, dst, src, transfer.Options{Progress: func(p transfer.Progress) { bar.show(p.DoneBytes, p.TotalBytes) }})
@@ -202,13 +206,10 @@ func importDisk(ctx context.Context, a api.Administrator, o *diskOptions, local,
 		return err
 	}
 	r := o.request
-	r.Operation, r.Source, r.Destination = vhd.Convert, part, name
-	if f := vhd.FormatOf(name); f == vhd.FormatOf(local) && f != disk.Raw && !o.reshaped() {
-		r.Operation = vhd.Compact
-	}
+	r.Operation, r.Source, r.Destination = vhd.Import, part, name
 	result, err := runDiskOperation(ctx, a, r, stderr)
 	if err != nil {
-		return err
+		return hintOverwrite(err)
 	}
 	// Every byte of the payload came over the wire or was read here.
 	result.MovedBytes += copied.MovedBytes
@@ -218,11 +219,6 @@ func importDisk(ctx context.Context, a api.Administrator, o *diskOptions, local,
 	return printDiskResult(stdout, result)
 }
 
-// reshaped reports whether the flags ask for another shape than a disk has.
-func (o *diskOptions) reshaped() bool {
-	return o.request.Fixed || o.block != "" || o.request.SectorLength != 0
-}
-
 func newVHDExport() *cobra.Command {
 	var o copyOptions
 	var fixed bool
@@ -230,7 +226,8 @@ func newVHDExport() *cobra.Command {
 		Use:   "export FILE LOCAL",
 		Short: "Copy a virtual disk of the store to this machine",
 		Long: "Copy a virtual disk of the store to this machine, in the format that the name LOCAL says. In the\n" +
-			"same format it is the same file, byte for byte, as it is now.",
+			"same format it is the same file, byte for byte, as it is now. LOCAL gets its name when it is\n" +
+			"whole; a file that is there is replaced only with --overwrite.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
@@ -239,28 +236,22 @@ func newVHDExport() *cobra.Command {
 		},
 	}
 	addAdminFlags(cmd, &o.adminOptions)
+	o.addOverwriteFlag(cmd)
 	cmd.Flags().BoolVar(&fixed, "fixed", false, "make LOCAL a disk of its own of which all blocks are there")
 	return cmd
 }
 
 // exportDisk has the store make a disk in the format that is wanted, or a copy that
-// stays as it is, and copies that.
+// stays as it is, under a name that no one else has, and copies that.
 func exportDisk(ctx context.Context, a api.Administrator, o *copyOptions, name, local string, fixed bool, stdout, stderr io.Writer) (err error) {
-	part := strings.TrimSuffix(name, filepath.Ext(name)) + partSuffix + filepath.Ext(local)
-	if vhd.FormatOf(name) == vhd.FormatOf(local) && !fixed {
-		_, err = a.CopyFile(ctx, api.FilePrefix+name, part)
-	} else {
-		_, err = runDiskOperation(ctx, a, api.DiskRequest{Operation: vhd.Convert, Source: name, Destination: part, Fixed: fixed}, stderr)
-	}
-	if errors.Is(err, backstore.ErrExists) {
-		return fmt.Errorf("%w; if no other export of it is running, one that was interrupted left it: odx file rm %s", err, part)
-	}
+	made, err := runDiskOperation(ctx, a, api.DiskRequest{Operation: vhd.Export, Source: name, Destination: filepath.Base(local), Fixed: fixed}, stderr)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), part)) }()
+	defer func() { err = errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), made.Name)) }()
+	src := transfer.OpenStarted(a, made.Name, made.FileBytes)
 	if inStore(local) {
 		local = "./" + local
 	}
-	return copyDisk(ctx, a, o, api.FilePrefix+part, local, stdout, stderr)
+	return copyFrom(ctx, a, o, src, name, local, stdout, stderr)
 }

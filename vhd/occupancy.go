@@ -1,0 +1,115 @@
+package vhd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// ErrBusy: another operation is changing the file.
+var ErrBusy = errors.New("busy with another operation")
+
+// occupancy is who works on a file. An operation replaces the file by a new one, so that
+// what is written to the old one after the operation has begun would be lost: writers
+// are counted, an operation waits for those that came before it, and those that come
+// later are refused. It is guarded by Manager.mu.
+type occupancy struct {
+	busy    bool // an operation changes the file
+	writers int
+	// idle is made by an operation that waits, and closed when no writers are left.
+	idle chan struct{}
+}
+
+// Write announces a writer of the file of that name, who is not one of the operations
+// here; end is called when nothing more is written. ErrBusy for a file that an
+// operation changes.
+func (m *Manager) Write(name string) (end func(), err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o := m.files[name]
+	if o == nil {
+		o = &occupancy{}
+		m.files[name] = o
+	}
+	if o.busy {
+		return nil, fmt.Errorf("file %s: %w", name, ErrBusy)
+	}
+	o.writers++
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if o.writers--; o.writers > 0 {
+			return
+		}
+		if o.idle != nil {
+			close(o.idle)
+			o.idle = nil
+		}
+		m.forget(name, o)
+	}, nil
+}
+
+// forget drops what is known of a file that nobody works on. m.mu is held.
+func (m *Manager) forget(name string, o *occupancy) {
+	if !o.busy && o.writers == 0 {
+		delete(m.files, name)
+	}
+}
+
+// begin takes the files that an operation changes until end is called, after those who
+// write to them are done.
+func (m *Manager) begin(ctx context.Context, names ...string) (end func(), err error) {
+	for _, name := range names {
+		if err := checkName(name); err != nil {
+			return nil, err
+		}
+		if err := m.uses.CheckFile(name); err != nil {
+			return nil, err
+		}
+	}
+	return m.take(ctx, names...)
+}
+
+// take is begin for files that are not asked about.
+func (m *Manager) take(ctx context.Context, names ...string) (end func(), err error) {
+	m.mu.Lock()
+	for _, name := range names {
+		if o := m.files[name]; o != nil && o.busy {
+			m.mu.Unlock()
+			return nil, fmt.Errorf("file %s: %w", name, ErrBusy)
+		}
+	}
+	var idle []chan struct{}
+	for _, name := range names {
+		o := m.files[name]
+		if o == nil {
+			o = &occupancy{}
+			m.files[name] = o
+		}
+		o.busy = true
+		if o.writers > 0 {
+			o.idle = make(chan struct{})
+			idle = append(idle, o.idle)
+		}
+	}
+	m.mu.Unlock()
+	end = func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for _, name := range names {
+			if o := m.files[name]; o != nil {
+				o.busy = false
+				m.forget(name, o)
+			}
+		}
+	}
+	for _, done := range idle {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			end()
+			return nil, ctx.Err()
+		}
+	}
+	return end, nil
+}

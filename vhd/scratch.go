@@ -1,0 +1,152 @@
+package vhd
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"odx/backstore"
+	"odx/vhd/disk"
+)
+
+// Names that begin with a dot are no one's to give. Both prefixes begin random names of
+// files that are removed when the manager starts.
+const (
+	// tempPrefix begins those of files that an operation makes.
+	tempPrefix = ".vhd-"
+	// scratchPrefix begins those of files that a client fills, or reads, and that have
+	// no name of their own.
+	scratchPrefix = ".part-"
+)
+
+// scratchIdle is how long a scratch file stays that its client neither reads nor writes:
+// clients are killed, and the server goes on.
+const scratchIdle = time.Hour
+
+func tempName() string { return tempPrefix + rand.Text() }
+
+// IsScratch reports whether a name is one of NewScratch.
+func IsScratch(name string) bool { return strings.HasPrefix(name, scratchPrefix) }
+
+// NewScratch makes a hidden file of zeros, size bytes long, in which a client puts
+// together what is to be the file like. Its name, which is random and so its client's
+// alone, says which format that has. It is gone when the store is opened again, and
+// when it was not used for an hour.
+func (m *Manager) NewScratch(ctx context.Context, like string, size int64) (*backstore.Volume, error) {
+	return m.newScratch(ctx, like, func(name string) (*backstore.Volume, error) {
+		f, err := m.store.CreateFile(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if err := f.Truncate(ctx, size); err != nil {
+			return nil, errors.Join(err, m.store.DeleteFile(context.WithoutCancel(ctx), name))
+		}
+		return f, nil
+	})
+}
+
+// CopyToScratch makes a hidden file, as NewScratch does, that equals a volume or a file
+// as it is now.
+func (m *Manager) CopyToScratch(ctx context.Context, from *backstore.Volume, like string) (*backstore.Volume, error) {
+	return m.newScratch(ctx, like, func(name string) (*backstore.Volume, error) {
+		return m.store.CloneFile(ctx, from, name)
+	})
+}
+
+func (m *Manager) newScratch(ctx context.Context, like string, make func(name string) (*backstore.Volume, error)) (*backstore.Volume, error) {
+	if err := m.dropAbandoned(ctx, time.Now().Add(-scratchIdle)); err != nil {
+		return nil, err
+	}
+	name := scratchName(FormatOf(like))
+	m.Touch(name)
+	f, err := make(name)
+	if err != nil {
+		m.mu.Lock()
+		delete(m.scratch, name)
+		m.mu.Unlock()
+	}
+	return f, err
+}
+
+func scratchName(f disk.Format) string {
+	name := scratchPrefix + rand.Text()
+	if f == disk.Raw {
+		return name
+	}
+	return name + "." + string(f)
+}
+
+// Touch notes that a scratch file is in use.
+func (m *Manager) Touch(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.scratch[name] = time.Now()
+}
+
+// dropAbandoned deletes the scratch files that were not used since then.
+func (m *Manager) dropAbandoned(ctx context.Context, since time.Time) error {
+	m.mu.Lock()
+	var old []string
+	for name, used := range m.scratch {
+		if m.files[name] == nil && used.Before(since) {
+			old = append(old, name)
+			delete(m.scratch, name)
+		}
+	}
+	m.mu.Unlock()
+	for _, name := range old {
+		if err := m.store.DeleteFile(ctx, name); err != nil && !errors.Is(err, backstore.ErrNotFound) {
+			return fmt.Errorf("remove what a client left: %w", err)
+		}
+	}
+	return nil
+}
+
+// Naming is a scratch file that is whole, and the name that it is to have.
+type Naming struct {
+	Scratch, Name string
+	// Overwrite allows that a file has the name; it is replaced.
+	Overwrite bool
+}
+
+// Finish gives a scratch file its name, durably. Its errors wrap backstore.ErrExists if
+// there is a file of that name that is not to be overwritten.
+func (m *Manager) Finish(ctx context.Context, n Naming) error {
+	if !IsScratch(n.Scratch) {
+		return fmt.Errorf("%w: %s is no file that was begun", backstore.ErrInvalid, n.Scratch)
+	}
+	if err := checkName(n.Name); err != nil {
+		return err
+	}
+	if err := m.uses.CheckFile(n.Name); err != nil {
+		return err
+	}
+	// Two that finish at once do so one after the other; an operation on the file is
+	// not waited for.
+	end, err := m.Write(n.Name)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := m.vacate(ctx, n.Name, n.Overwrite); err != nil {
+		return err
+	}
+	return m.rename(ctx, n)
+}
+
+// rename gives a file its name, in one step with the deletion of those in gone.
+func (m *Manager) rename(ctx context.Context, n Naming, gone ...string) error {
+	if !n.Overwrite {
+		return m.store.NameFile(ctx, n.Scratch, n.Name, gone...)
+	}
+	for {
+		// Another one may have got the name since it was looked up.
+		err := m.store.RenameFile(ctx, n.Scratch, n.Name, gone...)
+		if !errors.Is(err, backstore.ErrChanged) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
