@@ -84,7 +84,7 @@ func (s *Store) emptySegments() []segment.ID {
 func (s *Store) Checkpoint(ctx context.Context) error {
 	s.checkpoints.running.Lock()
 	defer s.checkpoints.running.Unlock()
-	return s.checkpoint(ctx)
+	return spaceError(s.checkpoint(ctx))
 }
 
 // checkpoint is a Checkpoint while no other one can run.
@@ -94,7 +94,7 @@ func (s *Store) checkpoint(ctx context.Context) (err error) {
 			s.checkpoints.ended(nil) // whoever asked for it gave up; that says nothing of the disk
 			return
 		}
-		s.checkpoints.ended(err)
+		s.checkpoints.ended(spaceError(err))
 	}()
 	if err := ctx.Err(); err != nil {
 		return err

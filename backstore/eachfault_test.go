@@ -34,6 +34,9 @@ func (f *faulty) try(what string, step func(ctx context.Context) error) error {
 	if err != nil && !errors.Is(err, f.fault) {
 		f.t.Fatalf("%s: a failure that is not the host's: %v", what, err)
 	}
+	if f.fault == syscall.ENOSPC && err != nil && !errors.Is(err, ErrNoSpace) {
+		f.t.Fatalf("%s: the disk is full, and the error is no ErrNoSpace: %v", what, err)
+	}
 	return err
 }
 

@@ -101,6 +101,9 @@ func hostErrors(t *testing.T, seed uint64, fault error) {
 				if !errors.Is(err, fault) {
 					t.Fatalf("round %d: a failure that is not the host's: %v", round, err)
 				}
+				if fault == syscall.ENOSPC && !errors.Is(err, ErrNoSpace) {
+					t.Fatalf("round %d: the disk is full, and the error is no ErrNoSpace: %v", round, err)
+				}
 			}
 		}
 		odds.Store(0)

@@ -44,7 +44,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.cleanBudget = rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch)))
 	if err := s.open(ctx); err != nil {
 		s.closeFiles()
-		return nil, fmt.Errorf("store %s: %w", o.Dir, err)
+		return nil, fmt.Errorf("store %s: %w", o.Dir, spaceError(err))
 	}
 	s.measureSpace()
 	run, cancel := context.WithCancel(context.Background())
@@ -201,7 +201,7 @@ func (s *Store) Close() error {
 	if err == nil {
 		err = s.journal.Commit(context.Background(), s.journal.Last())
 	}
-	return errors.Join(err, s.closeFiles())
+	return spaceError(errors.Join(err, s.closeFiles()))
 }
 
 // closeFiles closes what open has opened, in the order of dependence.

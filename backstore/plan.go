@@ -246,9 +246,9 @@ func (s *Store) checkRoom(p *writePlan) error {
 	return nil
 }
 
-// spaceError marks errors that mean a full file system.
+// spaceError makes an error that means a full file system an ErrNoSpace.
 func spaceError(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && !errors.Is(err, ErrNoSpace) {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return err

@@ -120,7 +120,7 @@ func (s *Store) begin(ctx context.Context, rec record) (operation, error) {
 	o.head, o.data = rec.encode()
 	size := len(o.head) + len(o.data)
 	if err := s.journal.Reserve(ctx, size); err != nil {
-		return o, err
+		return o, spaceError(err)
 	}
 	s.opMu.RLock()
 	if err := s.usable(); err != nil {

@@ -73,7 +73,7 @@ func (s *Store) throttle(ctx context.Context) error {
 		}
 		// Where checkpoints fail, waiting helps nobody: the caller is told.
 		if err := s.checkpoints.failure(); err != nil && s.behind() {
-			return fmt.Errorf("changes cannot be stored: %w", spaceError(err))
+			return fmt.Errorf("changes cannot be stored: %w", err)
 		}
 	}
 	return nil

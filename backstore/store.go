@@ -231,7 +231,7 @@ func (s *Store) Flush(ctx context.Context) error {
 		return err
 	}
 	s.unflushed.Store(0)
-	return s.journal.Commit(ctx, s.journal.Last())
+	return spaceError(s.journal.Commit(ctx, s.journal.Last()))
 }
 
 // syncSegments is called by the journal before it syncs records.
