@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -35,6 +36,17 @@ type User struct {
 // Allows reports whether an initiator may use the name.
 func (u *User) Allows(initiator string) bool {
 	return len(u.Initiators) == 0 || matchesAny(u.Initiators, initiator)
+}
+
+// Binds reports whether the user is bound to the name of an initiator: it is one
+// of those that alone may use the user's name, and not just because all may.
+func (u *User) Binds(initiator string) bool {
+	return slices.ContainsFunc(u.Initiators, func(p NamePattern) bool { return !p.universal() && p.Matches(initiator) })
+}
+
+// Bound reports whether only certain initiators may use the name.
+func (u *User) Bound() bool {
+	return len(u.Initiators) > 0 && !slices.ContainsFunc(u.Initiators, NamePattern.universal)
 }
 
 // Access is an entry of an access list. A target's first entry that matches an
@@ -76,6 +88,12 @@ func (a *Access) Matches(initiator string, from netip.Addr) bool {
 
 // NamePattern is an initiator name, or the beginning of one and an asterisk.
 type NamePattern string
+
+// universal reports whether the pattern is about every name, or every name of
+// one type.
+func (p NamePattern) universal() bool {
+	return p == "*" || p == "iqn.*" || p == "eui.*" || p == "naa.*"
+}
 
 // Matches reports whether the pattern is about a name, which is in lower case.
 func (p NamePattern) Matches(name string) bool {

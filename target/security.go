@@ -80,7 +80,7 @@ func (s secrets) authentication(a *conf.Authentication, challenges *chap.Challen
 	c := chap.Config{Challenges: challenges}
 	for i := range a.Users {
 		u := &a.Users[i]
-		c.Users = append(c.Users, chap.User{Credential: chap.Credential{Name: u.Name, Secret: s[u.Key]}, Allows: u.Allows})
+		c.Users = append(c.Users, chap.User{Credential: chap.Credential{Name: u.Name, Secret: s[u.Key]}, Allows: u.Allows, Binds: u.Binds})
 	}
 	if a.Mutual != nil {
 		c.Target = chap.Credential{Name: a.Mutual.Name, Secret: s[a.Mutual.Key]}
@@ -151,7 +151,21 @@ func (s *Service) secure(o *iscsi.Options, targets []iscsi.TargetConfig, all sec
 		targets[i].Admit = admit(t)
 	}
 	s.warnOfOpenTargets()
+	s.warnOfUnboundUsers()
 	return nil
+}
+
+// warnOfUnboundUsers names the users that may claim to be any initiator of their
+// target. Who only looks for targets claims nothing by its name.
+func (s *Service) warnOfUnboundUsers() {
+	for i := range s.cfg.Targets {
+		for _, u := range s.cfg.Targets[i].Authentication.Users {
+			if !u.Bound() {
+				s.log.WithField("user", u.Name).Warn(s.cfg.Problem(u.Key,
+					"the user may log in under the name of any initiator; give initiators, the names that it is for").Error())
+			}
+		}
+	}
 }
 
 // warnOfOpenTargets names the targets that anyone can use from another machine.

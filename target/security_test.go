@@ -257,3 +257,44 @@ targets: [{name: iqn.2026-11.example.odx:disks, luns: [{lun: 0, volume: src, siz
 		}
 	}
 }
+
+// TestUnboundUserWarning: users that may claim any initiator name are named at
+// start, with their line; those that only look for targets are not.
+func TestUnboundUserWarning(t *testing.T) {
+	var log bytes.Buffer
+	logger := logrus.New()
+	logger.SetOutput(&log)
+	s, err := Start(t.Context(), parse(t, t.TempDir(), `data_dir: data
+portals: ["127.0.0.1:0"]
+discovery: {authentication: {users: [{name: lookup, secret: "the secret of looking"}]}}
+targets:
+  - name: iqn.2026-11.example.odx:disks
+    luns: [{lun: 0, volume: src, size: 64MiB}]
+    authentication:
+      users:
+        - {name: bound, secret: "the secret of bound", initiators: ["iqn.2026-11.example:host"]}
+        - {name: site, secret: "the secret of the site", initiators: ["iqn.2026-11.example:*"]}
+        - {name: free, secret: "the secret of free"}
+        - {name: all, secret: "the secret of all", initiators: ["*"]}
+`), logrus.NewEntry(logger))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop(t, s)
+	const warning = "may log in under the name of any initiator"
+	for key, want := range map[string]bool{
+		"odx.yaml:3: discovery.authentication.users[0]:":   false,
+		"odx.yaml:9: targets[0].authentication.users[0]:":  false,
+		"odx.yaml:10: targets[0].authentication.users[1]:": false,
+		"odx.yaml:11: targets[0].authentication.users[2]:": true,
+		"odx.yaml:12: targets[0].authentication.users[3]:": true,
+	} {
+		got := false
+		for line := range strings.Lines(log.String()) {
+			got = got || strings.Contains(line, key) && strings.Contains(line, warning)
+		}
+		if got != want {
+			t.Errorf("%s warned: %v, want %v\n%s", key, got, want, log.String())
+		}
+	}
+}

@@ -1,7 +1,10 @@
 package iscsi
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -54,7 +57,10 @@ func (srv *Server) register(l *login) (*predecessor, error) {
 	same := 0 // sessions of the initiator
 	for s := range srv.sessions {
 		if s.kind == sessionNormal && l.kind == sessionNormal && s.id == id {
-			return &predecessor{s.replace, s.gone}, nil
+			if !l.maySucceed(s) {
+				return nil, l.refuseSuccession(s, s.addresses())
+			}
+			return &predecessor{func() { s.replace(l) }, s.gone}, nil
 		}
 		if s.id.InitiatorName == l.initiator {
 			same++
@@ -99,6 +105,8 @@ func (srv *Server) join(l *login) (*predecessor, error) {
 		return nil, refuse(loginNoSuchSession, "%s: session %d begins or ends just now", l.initiator, s.tsih)
 	case s.kind != sessionNormal || l.kind != sessionNormal || s.id != l.nexusID():
 		return nil, refuse(loginCannotInclude, "%s: session %d is another I_T nexus", l.initiator, s.tsih)
+	case !l.maySucceed(s):
+		return nil, l.refuseSuccession(s, s.remoteAddresses())
 	case !sameView(s.view, l.security.view):
 		return nil, refuse(loginAuthorizationFailed, "%s: the access list has this address see other LUNs than the session does", l.initiator)
 	case n >= int(s.params.maxConnections):
@@ -109,7 +117,34 @@ func (srv *Server) join(l *login) (*predecessor, error) {
 	if old == nil {
 		return nil, nil
 	}
-	return &predecessor{old.close, old.left}, nil
+	return &predecessor{func() { s.replaceConnection(old, l) }, old.left}, nil
+}
+
+// maySucceed reports whether a login may take the place of session s, of one of
+// its connections, or one next to them. The name of an initiator and its ISID
+// are no proof: the login has to be by the user that the session is by, or by
+// one that is bound to the name. Where anyone may use the name without a proof,
+// or the session's user may not use it any more, every login that got this far
+// may. Addresses are not compared, because DHCP and NAT change them.
+func (l *login) maySucceed(s *session) bool {
+	a, user := &l.security.Authentication, l.security.user()
+	switch {
+	case a.CHAP == nil || s.user == "" || user == s.user:
+		return true
+	case user != "" && a.CHAP.Bound(user, l.initiator):
+		return true
+	}
+	return !a.CHAP.Allows(s.user, l.initiator)
+}
+
+// refuseSuccession refuses a login that maySucceed is false for.
+func (l *login) refuseSuccession(s *session, from []string) error {
+	user := "without a user"
+	if name := l.security.user(); name != "" {
+		user = "by user " + name
+	}
+	return refuse(loginAuthorizationFailed, "%s logs in %s, but its session %d from %s is by user %s; bind users to their initiators",
+		l.initiator, user, s.tsih, strings.Join(from, ", "), s.user)
 }
 
 // room refuses connections that there is no room for. mu is held.
@@ -144,7 +179,8 @@ func (srv *Server) sessionOf(l *login) *session {
 // newSession returns the session of a login. mu is held.
 func (srv *Server) newSession(l *login, id scsi.NexusID) *session {
 	s := &session{
-		srv: srv, target: l.target, kind: l.kind, id: id, tsih: srv.nextTSIH(), view: l.security.view,
+		srv: srv, target: l.target, kind: l.kind, id: id, tsih: srv.newTSIH(), view: l.security.view,
+		user:   l.security.user(),
 		params: l.params,
 		shared: l.params.maxConnections > 1,
 		since:  time.Now(),
@@ -164,9 +200,10 @@ func (srv *Server) newSession(l *login, id scsi.NexusID) *session {
 	return s
 }
 
-// nextTSIH returns a free TSIH. mu is held, and there are fewer sessions than
+// newTSIH returns a free TSIH that no initiator can foretell: it names the
+// session to logins that join it. mu is held, and there are fewer sessions than
 // TSIHs.
-func (srv *Server) nextTSIH() uint16 {
+func (srv *Server) newTSIH() uint16 {
 	taken := func(v uint16) bool {
 		for s := range srv.sessions {
 			if s.tsih == v {
@@ -176,8 +213,10 @@ func (srv *Server) nextTSIH() uint16 {
 		return false
 	}
 	for {
-		if srv.lastTSIH++; srv.lastTSIH != 0 && !taken(srv.lastTSIH) {
-			return srv.lastTSIH
+		var random [2]byte
+		rand.Read(random[:]) // never fails (crypto/rand)
+		if v := binary.BigEndian.Uint16(random[:]); v != 0 && !taken(v) {
+			return v
 		}
 	}
 }
@@ -210,9 +249,38 @@ func (srv *Server) sessionsOf(t *target) []*session {
 }
 
 // replace ends a session whose initiator logs in again.
-func (s *session) replace() {
-	s.log.Info("session ends, its initiator logged in again")
+func (s *session) replace(l *login) {
+	s.log.WithFields(l.succession(s.addresses())).Info("session ends, its initiator logged in again")
 	s.disconnect()
+}
+
+// replaceConnection ends a connection whose initiator logs in again with its
+// CID.
+func (s *session) replaceConnection(old *conn, l *login) {
+	s.log.WithFields(l.succession([]string{old.nc.RemoteAddr().String()})).WithField("cid", old.cid).
+		Info("connection ends, its initiator logged in again with its CID")
+	old.close()
+}
+
+// succession is where a login comes from and what it displaces, for the log.
+func (l *login) succession(displaced []string) logrus.Fields {
+	return logrus.Fields{"displaced": strings.Join(displaced, ", "), "by": l.c.nc.RemoteAddr().String()}
+}
+
+// addresses are the remote addresses of a session's connections.
+func (s *session) addresses() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.remoteAddresses()
+}
+
+// remoteAddresses is addresses with mu held.
+func (s *session) remoteAddresses() []string {
+	var list []string
+	for _, c := range s.conns {
+		list = append(list, c.nc.RemoteAddr().String())
+	}
+	return list
 }
 
 // byCID returns the connection with the given CID, nil when there is none. mu

@@ -350,8 +350,13 @@ func (l *login) enter(p *pdu) error {
 	s := c.sess
 	if l.tsih() != 0 {
 		l.params = s.params.joined(&l.params)
+		if l.rights().Proof != s.proof {
+			s.nexus.DropProof() // two initiators are behind it now, or two addresses
+		}
 	} else if s.kind == sessionNormal {
-		s.nexus = s.target.DeviceServer.AttachWith(s.id, l.rights())
+		rights := l.rights()
+		s.proof = rights.Proof
+		s.nexus = s.target.DeviceServer.AttachWith(s.id, rights)
 		s.nexus.SetTaskAborter(s)
 	}
 	c.params = l.params

@@ -46,6 +46,13 @@ func (d *memDisk) rightsOf(initiator string) scsi.Rights {
 	return d.rights[initiator]
 }
 
+// attachments returns how many initiators have ever come.
+func (d *memDisk) attachments() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.rights)
+}
+
 func (d *memDisk) Detach(n *scsi.Nexus) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

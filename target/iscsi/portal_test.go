@@ -154,10 +154,7 @@ func TestRedirectOfLibiscsi(t *testing.T) {
 		if err != nil || !strings.Contains(string(out), "memory disk") {
 			t.Errorf("to %s: %v\n%s", at, err, out)
 		}
-		there.srv.mu.Lock()
-		sessions := there.srv.lastTSIH
-		there.srv.mu.Unlock()
-		if sessions == 0 {
+		if there.disk.attachments() == 0 {
 			t.Errorf("to %s: no session where the initiator was sent", at)
 		}
 	}

@@ -67,6 +67,14 @@ func (s *security) authenticated() bool {
 	return s.offers(valueNone)
 }
 
+// user is the CHAP name that the initiator has proved to be, empty for none.
+func (s *security) user() string {
+	if s.exchange == nil || !s.exchange.Proved() {
+		return ""
+	}
+	return s.exchange.User()
+}
+
 // end takes back a challenge that can be answered no more.
 func (s *security) end() {
 	if s.exchange != nil {

@@ -90,9 +90,15 @@ func (i *initiator) proof(a chap.Algorithm, user, secret string) []string {
 	if r.field16(36) != 0 {
 		i.tb.Fatalf("CHAP_A: status %#x", r.field16(36))
 	}
+	return answerChallenge(i.tb, a, data, user, secret)
+}
+
+// answerChallenge returns the keys that answer the text with a challenge.
+func answerChallenge(tb testing.TB, a chap.Algorithm, data []byte, user, secret string) []string {
+	tb.Helper()
 	pairs, err := parseText(data)
 	if err != nil || len(pairs) != 3 {
-		i.tb.Fatalf("CHAP_A answered %q", data)
+		tb.Fatalf("CHAP_A answered %q", data)
 	}
 	id, _ := strconv.Atoi(pairs[1].value)
 	challenge, _ := hex.DecodeString(pairs[2].value[2:])

@@ -68,7 +68,6 @@ type Server struct {
 	portals   []portal
 	conns     map[*conn]struct{}
 	sessions  map[*session]struct{}
-	lastTSIH  uint16
 	strangers strangers
 	loggedIn  int // connections of sessions
 	closing   bool

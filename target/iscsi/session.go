@@ -31,6 +31,8 @@ type session struct {
 	kind   sessionType
 	id     scsi.NexusID
 	tsih   uint16
+	user   string // that its initiator has proved to be by CHAP; empty for none
+	proof  string // of the login that the nexus came about by (scsi.Rights)
 	nexus  *scsi.Nexus
 	view   scsi.View
 	params params

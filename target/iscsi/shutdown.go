@@ -176,8 +176,6 @@ func (s *session) info() SessionInfo {
 		DataDigest:     s.params.dataDigest,
 		Since:          s.since,
 	}
-	for _, c := range s.conns {
-		i.Connections = append(i.Connections, c.nc.RemoteAddr().String())
-	}
+	i.Connections = s.remoteAddresses()
 	return i
 }

@@ -25,11 +25,23 @@ type Nexus struct {
 
 	view  View
 	proof string
+	// doubted: proof no longer stands for all that is behind the nexus.
+	doubted atomic.Bool
 	// units is the nexus's view of the LUNs. It is replaced as a whole, so that
 	// commands look their logical unit up without a lock.
 	units atomic.Pointer[map[uint16]*itlNexus]
 	// aborter is the transport's, nil before the session begins.
 	aborter atomic.Pointer[TaskAborter]
+}
+
+// DropProof has the nexus stand for no proof any more: a connection has joined
+// its session that came about by another one. Copies by it reach no logical unit
+// of another target that asks for a proof, and no other nexus reaches any by it.
+func (n *Nexus) DropProof() { n.doubted.Store(true) }
+
+// provenLike reports whether the same initiator is behind both nexuses.
+func (n *Nexus) provenLike(other *Nexus) bool {
+	return n.proof == other.proof && !n.doubted.Load() && !other.doubted.Load()
 }
 
 // unit returns the I_T_L nexus of a LUN, nil when the LUN has no logical unit.

@@ -57,7 +57,7 @@ func (lu *LogicalUnit) NexusFor(n *Nexus) *Nexus {
 	}
 	var found *Nexus
 	for other, itl := range lu.nexuses {
-		if other.ID.InitiatorName != n.ID.InitiatorName || other.proof != "" && other.proof != n.proof {
+		if other.ID.InitiatorName != n.ID.InitiatorName || other.proof != "" && !other.provenLike(n) {
 			continue
 		}
 		if found = other; !itl.readOnly {

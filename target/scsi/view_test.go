@@ -171,6 +171,42 @@ func TestNexusFor(t *testing.T) {
 	}
 }
 
+// TestNexus_DropProof: neither end of a copy counts as proved any more once one
+// of the nexuses stands for no proof; where none is asked for, nothing changes.
+func TestNexus_DropProof(t *testing.T) {
+	const name = "iqn.2026-11.example.initiator:a"
+	for what, c := range map[string]struct {
+		theirs      string
+		mine, other bool // whose proof is dropped
+		want        bool
+	}{
+		"none":                     {theirs: "192.0.2.1 x", want: true},
+		"of the nexus that copies": {theirs: "192.0.2.1 x", mine: true},
+		"of the other nexus":       {theirs: "192.0.2.1 x", other: true},
+		"nothing is asked for":     {mine: true, want: true},
+	} {
+		f, elsewhere := newFixture(t), NewTarget(TargetConfig{Name: "iqn.2026-11.example.odx:other"})
+		lu := newViewedLU(t, 9)
+		if err := elsewhere.AddLU(0, lu); err != nil {
+			t.Fatal(err)
+		}
+		other := elsewhere.AttachWith(NexusID{InitiatorName: name}, Rights{Proof: c.theirs})
+		n := f.target.AttachWith(NexusID{InitiatorName: name}, Rights{Proof: "192.0.2.1 x"})
+		if c.mine {
+			n.DropProof()
+		}
+		if c.other {
+			other.DropProof()
+		}
+		if got := lu.NexusFor(n) == other; got != c.want {
+			t.Errorf("%s: reached %v, want %v", what, got, c.want)
+		}
+		if f.lu.NexusFor(n) != n {
+			t.Errorf("%s: the nexus does not reach what it sees", what)
+		}
+	}
+}
+
 // TestViewOfNewLU: only who sees a new logical unit is told of it.
 func TestViewOfNewLU(t *testing.T) {
 	f, narrow := viewed(t)

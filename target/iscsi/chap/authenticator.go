@@ -55,6 +55,9 @@ type User struct {
 	Credential
 	// Allows reports whether an initiator may use the name; nil: all may.
 	Allows func(initiatorName string) bool
+	// Binds reports whether the user is bound to an initiator name: it was given
+	// that name, and not just all of them; nil: it is bound to none.
+	Binds func(initiatorName string) bool
 }
 
 // Config says who may come and how that is proved.
@@ -113,6 +116,19 @@ func New(c Config) (*Authenticator, error) {
 	nobody := User{Credential: Credential{Secret: make([]byte, 16)}}
 	rand.Read(nobody.Secret) // never fails (crypto/rand)
 	return &Authenticator{config: c, nobody: nobody}, nil
+}
+
+// Allows reports whether an initiator may use the name of a user. It is false
+// for a user that does not exist.
+func (a *Authenticator) Allows(user, initiatorName string) bool {
+	_, ok := a.user(user, initiatorName)
+	return ok
+}
+
+// Bound reports whether a user may use an initiator name and is bound to it.
+func (a *Authenticator) Bound(user, initiatorName string) bool {
+	u, ok := a.user(user, initiatorName)
+	return ok && u.Binds != nil && u.Binds(initiatorName)
 }
 
 // user returns the user of a name; ok is false, and the user one whom nobody
