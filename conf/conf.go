@@ -66,6 +66,9 @@ type Target struct {
 	// Paths are the portal groups that are not active and optimized, or that are
 	// preferred.
 	Paths []Path
+	// FixedPaths keeps initiators from changing the states of the paths: by default,
+	// where there are Paths.
+	FixedPaths bool
 	// Redirect sends initiators elsewhere; nil: they are welcome.
 	Redirect *Redirect
 }

@@ -36,3 +36,11 @@ func (c *checker) paths(key string, raw []filePath, t *Target, portals []Portal)
 	}
 	return paths
 }
+
+// fixedPaths reads whether initiators may not change the states of paths.
+func (c *checker) fixedPaths(key string, value *string, byDefault bool) bool {
+	if value == nil {
+		return byDefault
+	}
+	return c.oneOf(key, value, "false", "true") == "false"
+}

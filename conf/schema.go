@@ -42,6 +42,7 @@ type (
 
 		PortalGroups []*string     `yaml:"portal_groups"`
 		Paths        []filePath    `yaml:"paths"`
+		SetPaths     *string       `yaml:"initiators_set_paths"`
 		Redirect     *fileRedirect `yaml:"redirect"`
 
 		Authentication fileAuthentication `yaml:"authentication"`

@@ -102,6 +102,7 @@ func (c *checker) targets(raw []fileTarget, portals []Portal) []Target {
 		}
 		t.PortalGroups = c.portalGroups(key+".portal_groups", rt.PortalGroups, portals)
 		t.Paths = c.paths(key+".paths", rt.Paths, &t, portals)
+		t.FixedPaths = c.fixedPaths(key+".initiators_set_paths", rt.SetPaths, len(t.Paths) > 0)
 		t.Redirect = c.redirect(key+".redirect", rt.Redirect)
 		if len(rt.LUNs) > 0 || t.Redirect == nil && !c.misshapen[key+".redirect"] {
 			t.LUNs = c.luns(key+".luns", rt.LUNs)

@@ -48,8 +48,8 @@ func portalProblem(cfg *conf.Config, i int, err error) error {
 }
 
 // portGroups returns the target port groups of t: one for each portal group that
-// it is in, ascending.
-func (s *Service) portGroups(t *conf.Target) []scsi.PortGroup {
+// it is in, ascending, with their numbers.
+func (s *Service) portGroups(t *conf.Target, numbers *portNumbers) ([]scsi.PortGroup, error) {
 	var tags []uint16
 	for _, p := range s.cfg.Portals {
 		if t.ReachedBy(p) {
@@ -59,13 +59,17 @@ func (s *Service) portGroups(t *conf.Target) []scsi.PortGroup {
 	slices.Sort(tags)
 	var groups []scsi.PortGroup
 	for _, tag := range slices.Compact(tags) {
-		g := scsi.PortGroup{Tag: tag}
+		number, err := numbers.of(t.Name, tag)
+		if err != nil {
+			return nil, err
+		}
+		g := scsi.PortGroup{Tag: tag, ID: number}
 		if i := slices.IndexFunc(t.Paths, func(p conf.Path) bool { return p.Group == tag }); i >= 0 {
 			g.State, g.Preferred = portStates[t.Paths[i].State], t.Paths[i].Preferred
 		}
 		groups = append(groups, g)
 	}
-	return groups
+	return groups, nil
 }
 
 // portStates are the states of paths as the device server names them.

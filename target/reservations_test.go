@@ -95,9 +95,13 @@ targets:
       - {lun: 0, volume: a, size: 1MiB}
 `)
 	s := start(t, cfg)
-	groups := s.portGroups(&cfg.Targets[0])
-	want := []scsi.PortGroup{{Tag: 1, Preferred: true}, {Tag: 2, State: scsi.Standby}}
-	if !slices.Equal(groups, want) {
+	numbers, err := loadPortNumbers(s.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups, err := s.portGroups(&cfg.Targets[0], numbers)
+	want := []scsi.PortGroup{{Tag: 1, ID: 1, Preferred: true}, {Tag: 2, ID: 2, State: scsi.Standby}}
+	if err != nil || !slices.Equal(groups, want) {
 		t.Errorf("port groups %+v, want %+v", groups, want)
 	}
 	for i, want := range []error{nil, &client.SenseError{Key: 2, ASC: 0x040B}} {

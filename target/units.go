@@ -112,9 +112,17 @@ func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error)
 	if err := s.makeViews(ctx); err != nil {
 		return nil, err
 	}
+	numbers, err := loadPortNumbers(s.store)
+	if err != nil {
+		return nil, err
+	}
 	var targets []iscsi.TargetConfig
 	for _, t := range s.cfg.Targets {
-		device := scsi.NewTarget(scsi.TargetConfig{Name: t.Name, PortGroups: s.portGroups(&t), Log: s.log})
+		groups, err := s.portGroups(&t, numbers)
+		if err != nil {
+			return nil, s.cfg.Problem("targets", "%v", err)
+		}
+		device := scsi.NewTarget(scsi.TargetConfig{Name: t.Name, PortGroups: groups, ImplicitOnly: t.FixedPaths, Log: s.log})
 		for i := range t.LUNs {
 			l := &t.LUNs[i]
 			lu := s.units[l.Medium()]
@@ -135,7 +143,7 @@ func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error)
 		}
 		targets = append(targets, iscsi.TargetConfig{Name: t.Name, PortalGroups: t.PortalGroups, Redirect: redirect(t.Redirect), DeviceServer: device})
 	}
-	return targets, nil
+	return targets, numbers.save(ctx, s.store)
 }
 
 // copyRules returns what the configuration says about who copies what.

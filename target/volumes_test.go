@@ -25,7 +25,7 @@ type initiator struct {
 // attach returns an initiator that has taken the unit attentions of its start.
 func attach(t *testing.T, s *Service, medium string) *initiator {
 	t.Helper()
-	i := &initiator{t: t, device: scsi.NewTarget(scsi.TargetConfig{Name: "iqn.2026-11.example.odx:test"})}
+	i := &initiator{t: t, device: scsi.NewTarget(scsi.TargetConfig{Name: "iqn.2026-11.example.odx:test", PortGroups: []scsi.PortGroup{{Tag: 1, ID: 99}}})}
 	if err := i.device.AddLU(0, s.units[medium]); err != nil {
 		t.Fatal(err)
 	}

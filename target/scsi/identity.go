@@ -105,10 +105,10 @@ func (lu *LogicalUnit) Designators() []Designator {
 
 // portDesignators returns the designators of the target port and the target
 // device that a nexus goes through.
-func portDesignators(n *Nexus) []Designator {
+func (lu *LogicalUnit) portDesignators(n *Nexus) []Designator {
 	var port [4]byte
-	binary.BigEndian.PutUint16(port[2:], n.ID.TargetPortalGroupTag)
-	tag := hex.EncodeToString(port[2:])
+	binary.BigEndian.PutUint16(port[2:], lu.relativePort(n.ID))
+	tag := hex.EncodeToString(binary.BigEndian.AppendUint16(nil, n.ID.TargetPortalGroupTag))
 	return []Designator{
 		{codeSetBinary, associationPort, designatorPort, port[:]},
 		{codeSetBinary, associationPort, designatorPortGroup, port[:]},

@@ -31,7 +31,7 @@ func executeInquiry(_ context.Context, t *Task) error {
 		if cdb[2] != 0 {
 			return InvalidFieldInCDB(2, 7)
 		}
-		data := t.LU.standardInquiry()
+		data := t.itl.standardInquiry()
 		t.SetDataIn(data[:], allocationLength)
 		return nil
 	}
@@ -44,12 +44,17 @@ func executeInquiry(_ context.Context, t *Task) error {
 }
 
 // standardInquiry builds the standard INQUIRY data.
-func (lu *LogicalUnit) standardInquiry() [standardInquiryLength]byte {
+func (i *itlNexus) standardInquiry() [standardInquiryLength]byte {
+	const implicitAccess, explicitAccess = 0x10, 0x20 // TPGS
+	lu := i.lu
 	var d [standardInquiryLength]byte
 	d[2] = 6           // version: SPC-4
 	d[3] = 0x10 | 0x02 // HISUP, response data format
 	d[4] = standardInquiryLength - 5
-	d[5] = 0x30 // TPGS: asymmetric access, implicit and explicit
+	d[5] = implicitAccess
+	if i.setsPorts() {
+		d[5] |= explicitAccess
+	}
 	if lu.hasThirdPartyCopy() {
 		d[5] |= 0x08 // 3PC
 	}

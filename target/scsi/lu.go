@@ -255,6 +255,9 @@ func (lu *LogicalUnit) attach(n *Nexus, as ViewedLU, begin ASC) *itlNexus {
 	defer lu.mu.Unlock()
 	itl := &itlNexus{nexus: n, lu: lu, port: lu.portOf(n.ID), readOnly: as.ReadOnly}
 	itl.establish(begin)
+	if itl.port != nil && itl.port.demoted() {
+		lu.restorePorts(itl.port, n.ID.InitiatorName)
+	}
 	lu.nexuses[n] = itl
 	return itl
 }

@@ -13,7 +13,7 @@ type NexusID struct {
 	InitiatorName string
 	ISID          [6]byte
 	TargetName    string
-	// TargetPortalGroupTag is also the relative target port identifier.
+
 	TargetPortalGroupTag uint16
 }
 

@@ -41,6 +41,8 @@ type Operation struct {
 	// Execute runs the command: it reads t.DataOut, and on success has set
 	// t's Data-In. An error becomes sense data (LogicalUnit.Sense).
 	Execute func(ctx context.Context, t *Task) error
+	// offered reports whether a nexus has the command at all; nil: every one has.
+	offered func(*itlNexus) bool
 	// RecommendedTimeout in seconds, 0 for none, is told to initiators that ask
 	// for command timeouts descriptors.
 	RecommendedTimeout uint32

@@ -3,6 +3,7 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 )
 
 // States that target port groups can be in, as the descriptors tell them: any
@@ -32,7 +33,10 @@ func executeReportTargetPortGroups(_ context.Context, t *Task) error {
 	if header > 4 {
 		d[4] = extendedHeader << 4 // IMPLICIT TRANSITION TIME stays 0: none is promised
 	}
-	for _, p := range t.LU.portsOf(t.Nexus) {
+	t.LU.mu.Lock()
+	ports := t.LU.allPorts()
+	t.LU.mu.Unlock()
+	for _, p := range ports {
 		d = p.appendDescriptor(d)
 	}
 	binary.BigEndian.PutUint32(d, uint32(len(d)-4))
@@ -42,18 +46,15 @@ func executeReportTargetPortGroups(_ context.Context, t *Task) error {
 
 // appendDescriptor appends the target port group descriptor.
 func (p *luPort) appendDescriptor(d []byte) []byte {
-	const pref, changedByCommand = 0x80, 0x01
-	first, status := byte(p.now()), byte(0)
+	const pref = 0x80
+	first := byte(p.now())
 	if p.Preferred {
 		first |= pref
 	}
-	if p.explicit.Load() {
-		status = changedByCommand
-	}
 	d = append(d, first, supportedPortStates)
-	d = binary.BigEndian.AppendUint16(d, p.Tag)
-	d = append(d, 0, status, 0, 1, 0, 0)
-	return binary.BigEndian.AppendUint16(d, p.Tag)
+	d = binary.BigEndian.AppendUint16(d, p.ID)
+	d = append(d, 0, byte(p.changedBy.Load()), 0, 1, 0, 0)
+	return binary.BigEndian.AppendUint16(d, p.ID)
 }
 
 // prepareSetTargetPortGroups bounds the parameter list.
@@ -66,8 +67,7 @@ func prepareSetTargetPortGroups(t *Task) error {
 	return nil
 }
 
-// executeSetTargetPortGroups is SET TARGET PORT GROUPS (SPC-4 r37 6.45). All of
-// the list is checked before anything changes.
+// executeSetTargetPortGroups is SET TARGET PORT GROUPS (SPC-4 r37 6.45).
 func executeSetTargetPortGroups(_ context.Context, t *Task) error {
 	list := t.DataOut()[:t.Wanted]
 	if len(list) == 0 {
@@ -76,56 +76,79 @@ func executeSetTargetPortGroups(_ context.Context, t *Task) error {
 	if len(list)%4 != 0 {
 		return NewSense(KeyIllegalRequest, ASCParameterListLengthError)
 	}
-	ports := t.LU.portsOf(t.Nexus)
+	t.LU.mu.Lock()
+	changed, err := t.LU.setPorts(list, t.Nexus.ID.InitiatorName)
+	t.LU.mu.Unlock()
+	if err == nil && changed {
+		t.LU.establish(ASCAsymmetricAccessStateChanged, t.Nexus)
+	}
+	return err
+}
+
+// setPorts does what the descriptors of a parameter list ask for. All of the list
+// is checked before anything changes. lu.mu is held.
+func (lu *LogicalUnit) setPorts(list []byte, initiator string) (changed bool, err error) {
+	ports := lu.allPorts()
 	wanted := make(map[*luPort]PortState)
 	for at := 4; at < len(list); at += 4 {
 		state := PortState(list[at] & 0x0F)
 		if !state.settable() {
-			return InvalidFieldInParameterList(at, 3)
+			return false, InvalidFieldInParameterList(at, 3)
 		}
-		port := findPort(ports, binary.BigEndian.Uint16(list[at+2:]))
-		if port == nil {
-			return InvalidFieldInParameterList(at+2, WholeField)
+		id := binary.BigEndian.Uint16(list[at+2:])
+		i := slices.IndexFunc(ports, func(p *luPort) bool { return p.ID == id && !p.implicitOnly })
+		if i < 0 {
+			return false, InvalidFieldInParameterList(at+2, WholeField)
 		}
-		wanted[port] = state
+		wanted[ports[i]] = state
 	}
-	changed := false
-	for port, state := range wanted {
-		port.explicit.Store(true)
-		changed = PortState(port.state.Swap(uint32(state))) != state || changed
-	}
-	if changed {
-		t.LU.establish(ASCAsymmetricAccessStateChanged, t.Nexus)
-	}
-	return nil
-}
-
-// findPort returns the port of a tag, nil when there is none.
-func findPort(ports []*luPort, tag uint16) *luPort {
 	for _, p := range ports {
-		if p.Tag == tag {
-			return p
+		if state, ok := wanted[p]; ok {
+			changed = p.set(state, changedByCommand, initiator) || changed
 		}
 	}
-	return nil
+	return lu.followPorts(wanted, initiator) || changed, nil
 }
 
-// SetPortState changes the state of a target port group for the logical unit
-// without an initiator's asking (implicit asymmetric access), and tells every
-// nexus. It reports whether the target has such a group.
-func (lu *LogicalUnit) SetPortState(target string, tag uint16, state PortState) bool {
-	lu.mu.Lock()
-	port := findPort(lu.ports[target], tag)
-	lu.mu.Unlock()
-	if port == nil || !state.settable() {
-		return false
+// followPorts changes the ports that SET TARGET PORT GROUPS did not name as far as
+// the configuration has them depend on those that it did. A port that is made
+// optimized and is not by configuration takes the place of those that are: they get
+// the state that it had. When one of these is made optimized again, all are what
+// they are configured to be. lu.mu is held.
+func (lu *LogicalUnit) followPorts(wanted map[*luPort]PortState, initiator string) (changed bool) {
+	for promoted, state := range wanted {
+		if state != ActiveOptimized {
+			continue
+		}
+		for _, p := range lu.ports[promoted.target] {
+			if _, named := wanted[p]; named || p.implicitOnly {
+				continue
+			}
+			switch {
+			case promoted.State == ActiveOptimized && p.changedBy.Load() != changedByNone && p.now() != p.State:
+				changed = p.set(p.State, changedImplicitly, initiator) || changed
+			case promoted.State != ActiveOptimized && p.State == ActiveOptimized && p.now() == ActiveOptimized:
+				changed = p.set(promoted.State, changedImplicitly, initiator) || changed
+			}
+		}
 	}
-	port.explicit.Store(false)
-	if PortState(port.state.Swap(uint32(state))) != state {
-		lu.establish(ASCAsymmetricAccessStateChanged, nil)
-	}
-	return true
+	return changed
 }
+
+// restorePorts gives the ports of a target the states of the configuration, because
+// a path through a port that was demoted is back. It tells every nexus. lu.mu is
+// held.
+func (lu *LogicalUnit) restorePorts(back *luPort, initiator string) {
+	for _, p := range lu.ports[back.target] {
+		p.set(p.State, changedImplicitly, initiator)
+	}
+	for _, itl := range lu.nexuses {
+		itl.establish(ASCAsymmetricAccessStateChanged)
+	}
+}
+
+// setsPorts reports whether the nexus may send SET TARGET PORT GROUPS.
+func (i *itlNexus) setsPorts() bool { return i.port == nil || !i.port.implicitOnly }
 
 // portGroupCommands are the commands of asymmetric logical unit access.
 func portGroupCommands() []command {
@@ -135,6 +158,7 @@ func portGroupCommands() []command {
 			Access: AccessAlways, Execute: executeReportTargetPortGroups}},
 		{actionTargetPortGroups, Operation{Name: "SET TARGET PORT GROUPS",
 			Usage:  []byte{opMaintenanceOut, actionTargetPortGroups, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, naca},
-			Access: AccessWrite, Prepare: prepareSetTargetPortGroups, Execute: executeSetTargetPortGroups}},
+			Access: AccessWrite, offered: (*itlNexus).setsPorts,
+			Prepare: prepareSetTargetPortGroups, Execute: executeSetTargetPortGroups}},
 	}
 }

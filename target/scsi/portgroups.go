@@ -1,9 +1,12 @@
 package scsi
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sync/atomic"
+
+	"github.com/sirupsen/logrus"
 )
 
 // PortState is an asymmetric access state (SPC-4 r37 5.15.2.4).
@@ -21,10 +24,15 @@ const (
 // PortGroup is a target port group with its one target port, which is an iSCSI
 // target portal group.
 type PortGroup struct {
-	// Tag is the target portal group tag, and with that the identifier of the
-	// target port group and the relative identifier of the port in it. Not zero.
+	// Tag is the target portal group tag. Not zero.
 	Tag uint16
-	// State is the state after the start; SET TARGET PORT GROUPS changes it.
+	// ID is the identifier of the target port group, and the relative identifier of
+	// the port in it. A logical unit that several targets have is one device with
+	// the ports of all of them, so that no two of these may have the same ID. 0: as
+	// Tag.
+	ID uint16
+	// State is the state after the start, to which implicit changes return; SET
+	// TARGET PORT GROUPS changes it.
 	State PortState
 	// Preferred asks initiators to use the group if they can (PREF).
 	Preferred bool
@@ -33,9 +41,12 @@ type PortGroup struct {
 // checkPortGroups completes and checks the groups of a target.
 func checkPortGroups(groups []PortGroup) ([]PortGroup, error) {
 	if len(groups) == 0 {
-		return []PortGroup{{Tag: 1}}, nil
+		return []PortGroup{{Tag: 1, ID: 1}}, nil
 	}
-	for i, g := range groups {
+	groups = slices.Clone(groups)
+	for i := range groups {
+		g := &groups[i]
+		g.ID = cmp.Or(g.ID, g.Tag)
 		if g.Tag == 0 || slices.ContainsFunc(groups[:i], func(o PortGroup) bool { return o.Tag == g.Tag }) {
 			return nil, fmt.Errorf("portal group tag %d: must be 1 to 65535, and one of its kind", g.Tag)
 		}
@@ -49,48 +60,118 @@ func checkPortGroups(groups []PortGroup) ([]PortGroup, error) {
 // settable: a logical unit can stay in the state.
 func (s PortState) settable() bool { return s <= Unavailable }
 
+// StatusCode of a target port group descriptor (SPC-4 r37 table 306): what has
+// changed the state last.
+const (
+	changedByNone     = 0
+	changedByCommand  = 1
+	changedImplicitly = 2
+)
+
 // luPort is a target port group as a logical unit sees it: the state is the
 // logical unit's own.
 type luPort struct {
 	PortGroup
-	state atomic.Uint32 // a PortState
-	// explicit: SET TARGET PORT GROUPS has set the state.
-	explicit atomic.Bool
+	target string
+	// implicitOnly: initiators cannot change the state.
+	implicitOnly bool
+	log          *logrus.Entry // of the target
+
+	state     atomic.Uint32 // a PortState; changes with the logical unit's mu held
+	changedBy atomic.Uint32 // the StatusCode
 }
 
 func (p *luPort) now() PortState { return PortState(p.state.Load()) }
 
+// demoted reports whether the state is worse than configured because an initiator
+// has made another port the better one.
+func (p *luPort) demoted() bool {
+	return p.changedBy.Load() == changedImplicitly && p.now() > p.State
+}
+
+// set changes the state and logs that. It reports whether there was a change. The
+// logical unit's mu is held.
+func (p *luPort) set(state PortState, by uint32, initiator string) bool {
+	old := PortState(p.state.Swap(uint32(state)))
+	p.changedBy.Store(by)
+	if old == state {
+		return false
+	}
+	p.log.WithFields(logrus.Fields{"portal_group": p.Tag, "target_port_group": p.ID, "from": old.String(), "to": state.String(),
+		"initiator": initiator, "implicit": by != changedByCommand}).Info("path state changed")
+	return true
+}
+
+// String returns the state as the configuration writes it.
+func (s PortState) String() string {
+	switch s {
+	case ActiveOptimized:
+		return "optimized"
+	case ActiveNonOptimized:
+		return "nonoptimized"
+	case Standby:
+		return "standby"
+	case Unavailable:
+		return "unavailable"
+	}
+	return fmt.Sprintf("state %Xh", byte(s))
+}
+
 // addPorts makes the logical unit known at the ports of a target.
-func (lu *LogicalUnit) addPorts(target string, groups []PortGroup) error {
-	groups, err := checkPortGroups(groups)
+func (lu *LogicalUnit) addPorts(tg *Target) error {
+	groups, err := checkPortGroups(tg.ports)
 	if err != nil {
 		return err
 	}
-	ports := make([]*luPort, len(groups))
-	for i, g := range groups {
-		ports[i] = &luPort{PortGroup: g}
-		ports[i].state.Store(uint32(g.State))
-	}
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
+	ports := make([]*luPort, len(groups))
+	for i, g := range groups {
+		for _, other := range lu.allPorts() {
+			if other.ID == g.ID && other.target != tg.name {
+				return fmt.Errorf("portal group %d: target port group %d is one of target %s already", g.Tag, g.ID, other.target)
+			}
+		}
+		ports[i] = &luPort{PortGroup: g, target: tg.name, implicitOnly: tg.implicitOnly, log: tg.log}
+		ports[i].state.Store(uint32(g.State))
+	}
 	if lu.ports == nil {
 		lu.ports = make(map[string][]*luPort)
 	}
-	lu.ports[target] = ports
+	lu.ports[tg.name] = ports
 	return nil
 }
 
-// portsOf returns the ports of the target that n goes to.
-func (lu *LogicalUnit) portsOf(n *Nexus) []*luPort {
-	lu.mu.Lock()
-	defer lu.mu.Unlock()
-	return lu.ports[n.ID.TargetName]
+// allPorts returns the ports of all targets by which the logical unit is reached,
+// by ID. lu.mu is held.
+func (lu *LogicalUnit) allPorts() []*luPort {
+	var all []*luPort
+	for _, ports := range lu.ports {
+		all = append(all, ports...)
+	}
+	slices.SortFunc(all, func(a, b *luPort) int { return cmp.Compare(a.ID, b.ID) })
+	return all
 }
 
 // portOf returns the port that id goes through, nil if it is not one of the
 // target's. lu.mu is held.
 func (lu *LogicalUnit) portOf(id NexusID) *luPort {
-	return findPort(lu.ports[id.TargetName], id.TargetPortalGroupTag)
+	i := slices.IndexFunc(lu.ports[id.TargetName], func(p *luPort) bool { return p.Tag == id.TargetPortalGroupTag })
+	if i < 0 {
+		return nil
+	}
+	return lu.ports[id.TargetName][i]
+}
+
+// relativePort returns the RELATIVE TARGET PORT IDENTIFIER of the port that id goes
+// through; 0, which is reserved, for one that is not there any more.
+func (lu *LogicalUnit) relativePort(id NexusID) uint16 {
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	if p := lu.portOf(id); p != nil {
+		return p.ID
+	}
+	return 0
 }
 
 // portsFor returns the ports that a PERSISTENT RESERVE OUT from n can mean.
@@ -101,9 +182,7 @@ func (lu *LogicalUnit) portsFor(n *Nexus) knownPorts {
 	}
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
-	for _, p := range lu.ports[n.ID.TargetName] {
-		k.targets = append(k.targets, p.Tag)
-	}
+	k.targets = lu.allPorts()
 	for other := range lu.nexuses {
 		k.initiators = append(k.initiators, other.ID)
 	}

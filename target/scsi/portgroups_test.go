@@ -1,6 +1,7 @@
 package scsi
 
 import (
+	"bytes"
 	"encoding/binary"
 	"testing"
 )
@@ -157,23 +158,123 @@ func TestCommandsOfInactivePorts(t *testing.T) {
 	}
 }
 
-// TestImplicitStateChange tells everyone, and is not the doing of a command.
-func TestImplicitStateChange(t *testing.T) {
+// TestPaths_failover: a port that takes the place of the configured one, whose own
+// place it leaves to that, is followed until a path through that one is back, or an
+// initiator prefers it again.
+func TestPaths_failover(t *testing.T) {
+	for name, back := range map[string]func(f *prFixture){
+		"a path is back": func(f *prFixture) {
+			f.target.Detach(f.a)
+			f.a = f.target.Attach(f.a.ID)
+			f.wantAttentions(f.a, ASCITNexusLossOccurred)
+		},
+		"set again": func(f *prFixture) { f.setTPG(f.b, byte(ActiveOptimized), 0, 0, 1).wantStatus(t, good) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newPathFixture(t)
+			f.setTPG(f.b, byte(ActiveOptimized), 0, 0, 2).wantStatus(t, good)
+			f.wantAttentions(f.c, ASCAsymmetricAccessStateChanged)
+			wantHex(t, f.on(f.c, reportTPG(0, 255)).data, `00000024
+				81 0f 0001 00 02 00 01 0000 0001
+				00 0f 0002 00 01 00 01 0000 0002
+				02 0f 0007 00 00 00 01 0000 0007`)
+			f.wantAttentions(f.a, ASCAsymmetricAccessStateChanged)
+			back(f)
+			f.wantAttentions(f.c, ASCAsymmetricAccessStateChanged)
+			for at, state := range map[int]byte{4: 0x80, 16: 0x01, 28: 0x02} {
+				if got := f.on(f.c, reportTPG(0, 255)).data[at]; got != state {
+					t.Errorf("group at byte %d: %02Xh, want %02Xh", at, got, state)
+				}
+			}
+		})
+	}
+}
+
+// What an initiator has set itself, another path does not change.
+func TestPaths_explicit_state_stays(t *testing.T) {
 	f := newPathFixture(t)
-	f.setTPG(f.a, byte(Standby), 0, 0, 2).wantStatus(t, good)
-	for _, n := range []*Nexus{f.b, f.c} {
-		f.wantAttentions(n, ASCAsymmetricAccessStateChanged)
+	f.setTPG(f.c, byte(Standby), 0, 0, 1).wantStatus(t, good)
+	f.target.Detach(f.a)
+	f.a = f.target.Attach(f.a.ID)
+	if got := f.on(f.c, reportTPG(0, 255)).data[4]; got != 0x80|byte(Standby) {
+		t.Errorf("group 1: %02Xh", got)
 	}
-	if !f.lu.SetPortState(f.target.Name(), 2, ActiveOptimized) {
-		t.Fatal("refused")
+}
+
+// TestPaths_implicit_only: where the configuration decides, there is no SET TARGET
+// PORT GROUPS, and a host is told so.
+func TestPaths_implicit_only(t *testing.T) {
+	f := &prFixture{fixture: newFixture(t)}
+	f.target = NewTarget(TargetConfig{Name: "iqn.fixed", ImplicitOnly: true, PortGroups: []PortGroup{{Tag: 1, ID: 4}, {Tag: 2, ID: 5, State: ActiveNonOptimized}}})
+	free := NewTarget(TargetConfig{Name: "iqn.free", PortGroups: []PortGroup{{Tag: 1, ID: 6}}})
+	for _, target := range []*Target{f.target, free} {
+		if err := target.AddLU(0, f.lu); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for _, n := range []*Nexus{f.a, f.b, f.c} {
-		f.wantAttentions(n, ASCAsymmetricAccessStateChanged)
+	nexus := func(target *Target) *Nexus {
+		n := target.Attach(NexusID{InitiatorName: "iqn.a", TargetName: target.Name(), TargetPortalGroupTag: 1})
+		n.unit([8]byte{}).takePending()
+		return n
 	}
-	wantHex(t, f.good(reportTPG(0, 255), nil)[16:28], "00 0f 0002 00 00 00 01 0000 0002")
-	if f.lu.SetPortState(f.target.Name(), 3, Standby) || f.lu.SetPortState("iqn.other", 1, Standby) ||
-		f.lu.SetPortState(f.target.Name(), 1, Transitioning) {
-		t.Error("a group or a state that is not there was accepted")
+	n, other := nexus(f.target), nexus(free)
+	if d := f.on(n, inquiryCDB(0, 0, 96)).data; d[5]&0x30 != 0x10 {
+		t.Errorf("TPGS %02Xh, want implicit", d[5])
+	}
+	f.setTPG(n, byte(ActiveOptimized), 0, 0, 5).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
+	if d := f.on(n, rsocCDB(3, 0xA4, 0x0A, 255)).data; d[1]&7 != 1 {
+		t.Errorf("REPORT SUPPORTED OPERATION CODES says % x", d)
+	}
+	if d := f.on(n, rsocCDB(0, 0, 0, 65535)).data; bytes.Contains(d, []byte{0xA4, 0, 0, 0x0A}) {
+		t.Error("SET TARGET PORT GROUPS is listed")
+	}
+	f.target = free // the same logical unit, where initiators may change states: not those
+	if d := f.on(other, inquiryCDB(0, 0, 96)).data; d[5]&0x30 != 0x30 {
+		t.Errorf("TPGS %02Xh at the other target", d[5])
+	}
+	f.setTPG(other, byte(ActiveOptimized), 0, 0, 5).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInParameterList)
+	f.setTPG(other, byte(Standby), 0, 0, 6).wantStatus(t, good)
+}
+
+// TestReportTargetPortGroups_of_all_targets: a logical unit that several targets have
+// is one device, with their ports.
+func TestReportTargetPortGroups_of_all_targets(t *testing.T) {
+	f := &prFixture{fixture: newFixture(t)} // its target has group 1
+	second := NewTarget(TargetConfig{Name: "iqn.second", PortGroups: []PortGroup{{Tag: 1, ID: 2, State: Standby}}})
+	if err := second.AddLU(0, f.lu); err != nil {
+		t.Fatal(err)
+	}
+	n := second.Attach(NexusID{InitiatorName: "iqn.a", TargetName: second.Name(), TargetPortalGroupTag: 1})
+	n.unit([8]byte{}).takePending()
+	const groups = `00000018
+		00 0f 0001 00 00 00 01 0000 0001
+		02 0f 0002 00 00 00 01 0000 0002`
+	wantHex(t, f.good(reportTPG(0, 255), nil), groups)
+	first := f.target
+	f.target = second
+	wantHex(t, f.on(n, reportTPG(0, 255)).data, groups)
+	page := f.on(n, inquiryCDB(1, 0x83, 1024)).data
+	if !bytes.Contains(page, []byte{0x51, 0x94, 0, 4, 0, 0, 0, 2}) || !bytes.Contains(page, []byte{0x51, 0x95, 0, 4, 0, 0, 0, 2}) ||
+		!bytes.Contains(page, []byte("iqn.second,t,0x0001")) {
+		t.Errorf("page 83h: %x", page)
+	}
+	// A registration tells by which port it came, and moves to one of another target.
+	f.out(n, prOutRegister, 0, prOutList(0, 0x0A, 0)).wantStatus(t, good)
+	if d := f.on(n, prInCDB(prInReadFullStatus)).data; d[8+19] != 2 {
+		t.Errorf("READ FULL STATUS: % x", d)
+	}
+	f.target = first
+	f.nexus = f.attach("iqn.mover")
+	f.must(f.nexus, prOutRegister, 0, 0, 0x0B)
+	f.must(f.nexus, prOutReserve, typeWriteExclusive, 0x0B, 0)
+	f.out(f.nexus, prOutRegisterAndMove, 0, prMoveList(0x0B, 0x0C, 2, 2, appendTransportID(nil, n.ID))).wantStatus(t, good)
+	f.wantReservation(typeWriteExclusive, 0x0C)
+	if holder := f.lu.persistent.Load().holder; holder != n.ID {
+		t.Errorf("holder %+v", holder)
+	}
+	third := NewTarget(TargetConfig{Name: "iqn.third", PortGroups: []PortGroup{{Tag: 9, ID: 2}}})
+	if third.AddLU(0, f.lu) == nil {
+		t.Error("a second group 2 was accepted")
 	}
 }
 

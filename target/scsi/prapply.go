@@ -5,9 +5,8 @@ import "slices"
 // knownPorts are the ports that a PERSISTENT RESERVE OUT can speak of without
 // naming each.
 type knownPorts struct {
-	// targets are the relative port identifiers of the target that the command
-	// came to.
-	targets []uint16
+	// targets are the ports by which the logical unit is reached.
+	targets []*luPort
 	// initiators are nexuses of initiator ports that the logical unit knows.
 	initiators []NexusID
 }
@@ -70,14 +69,16 @@ func (c *prChange) registerAt(r *prOut, ports knownPorts, pass func(NexusID) boo
 		}
 		initiators = append(initiators, named...)
 	}
-	targets := []uint16{c.issuer.TargetPortalGroupTag}
+	targets := []NexusID{c.issuer}
 	if r.allTGPT {
-		targets = append(targets, ports.targets...)
+		for _, p := range ports.targets {
+			targets = append(targets, p.portOfTarget())
+		}
 	}
 	done := make(map[NexusID]bool)
 	for _, id := range initiators {
-		for _, tag := range targets {
-			id.TargetPortalGroupTag = tag
+		for _, at := range targets {
+			id.TargetName, id.TargetPortalGroupTag = at.TargetName, at.TargetPortalGroupTag
 			if done[id] || !pass(id) {
 				continue
 			}
@@ -99,7 +100,7 @@ func (c *prChange) registerAt(r *prOut, ports knownPorts, pass func(NexusID) boo
 func (c *prChange) named(r *prOut, ports knownPorts) (ids []NexusID, err error) {
 	for _, t := range r.transportIDs {
 		if t.isid != nil {
-			ids = append(ids, c.atPort(t, c.issuer.TargetPortalGroupTag))
+			ids = append(ids, t.atPort(c.issuer))
 			continue
 		}
 		// A name alone stands for the ports that are known, and for nothing if
@@ -118,9 +119,24 @@ func (c *prChange) named(r *prOut, ports knownPorts) (ids []NexusID, err error) 
 	return ids, nil
 }
 
-// atPort is the nexus of one initiator port with a port of the target.
-func (c *prChange) atPort(t transportID, tag uint16) NexusID {
-	return NexusID{InitiatorName: t.name, ISID: *t.isid, TargetName: c.issuer.TargetName, TargetPortalGroupTag: tag}
+// atPort is the nexus of one initiator port with the target port of another nexus.
+func (t transportID) atPort(of NexusID) NexusID {
+	return NexusID{InitiatorName: t.name, ISID: *t.isid, TargetName: of.TargetName, TargetPortalGroupTag: of.TargetPortalGroupTag}
+}
+
+// portOfTarget is the target port of a nexus.
+func (p *luPort) portOfTarget() NexusID {
+	return NexusID{TargetName: p.target, TargetPortalGroupTag: p.Tag}
+}
+
+// moveTo returns the nexus that REGISTER AND MOVE names. ok is false if there is no
+// such target port.
+func (r *prOut) moveTo(ports knownPorts) (to NexusID, ok bool) {
+	i := slices.IndexFunc(ports.targets, func(p *luPort) bool { return p.ID == r.targetPort })
+	if i < 0 {
+		return NexusID{}, false
+	}
+	return r.transportIDs[0].atPort(ports.targets[i].portOfTarget()), true
 }
 
 // checkType checks SCOPE and TYPE of a command that makes a reservation.
@@ -196,7 +212,7 @@ func (c *prChange) takeOver(r *prOut) {
 
 // applyMove is REGISTER AND MOVE (SPC-4 r37 5.12.8).
 func (c *prChange) applyMove(r *prOut, ports knownPorts) error {
-	to := c.atPort(r.transportIDs[0], r.targetPort)
+	to, ok := r.moveTo(ports)
 	switch {
 	case c.kind.allRegistrants():
 		return errReservationConflict
@@ -204,7 +220,7 @@ func (c *prChange) applyMove(r *prOut, ports knownPorts) error {
 		return InvalidFieldInCDB(1, 4)
 	case r.actionKey == 0:
 		return InvalidFieldInParameterList(8, WholeField)
-	case !slices.Contains(ports.targets, r.targetPort):
+	case !ok:
 		return InvalidFieldInParameterList(18, WholeField)
 	case to == c.issuer:
 		return InvalidFieldInParameterList(24, WholeField)

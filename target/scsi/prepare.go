@@ -26,6 +26,9 @@ func (i *itlNexus) prepare(t *Task) error {
 	if err != nil {
 		return err
 	}
+	if op.offered != nil && !op.offered(i) {
+		return NewSense(KeyIllegalRequest, ASCInvalidCommandOperationCode)
+	}
 	t.op = op
 	if err := i.reach(t.CDB()); err != nil {
 		return err

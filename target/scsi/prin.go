@@ -95,20 +95,20 @@ func (lu *LogicalUnit) readFullStatus() []byte {
 	s := lu.persistent.Load()
 	d := s.prInData()
 	for _, r := range s.registrations {
-		d = s.appendFullStatus(d, r)
+		d = s.appendFullStatus(d, r, lu.relativePort(r.nexus))
 	}
 	return withLength(d)
 }
 
 // appendFullStatus appends one full status descriptor.
-func (s *persistentState) appendFullStatus(d []byte, r registration) []byte {
+func (s *persistentState) appendFullStatus(d []byte, r registration, relativePort uint16) []byte {
 	const rHolder = 0x01
 	var fixed [24]byte
 	binary.BigEndian.PutUint64(fixed[:], r.key)
 	if s.isHolder(r.nexus) {
 		fixed[12], fixed[13] = rHolder, byte(s.kind)
 	}
-	binary.BigEndian.PutUint16(fixed[18:], r.nexus.TargetPortalGroupTag)
+	binary.BigEndian.PutUint16(fixed[18:], relativePort)
 	id := appendTransportID(nil, r.nexus)
 	binary.BigEndian.PutUint32(fixed[20:], uint32(len(id)))
 	return append(append(d, fixed[:]...), id...)

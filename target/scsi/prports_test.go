@@ -113,7 +113,8 @@ func TestRegisterNamedPortsRefuses(t *testing.T) {
 // TestRegisterAtAllTargetPorts: ALL_TG_PT.
 func TestRegisterAtAllTargetPorts(t *testing.T) {
 	f := newPRFixture(t)
-	if err := f.lu.addPorts(f.target.Name(), []PortGroup{{Tag: 1}, {Tag: 2}, {Tag: 9}}); err != nil {
+	f.target.ports = []PortGroup{{Tag: 1}, {Tag: 2}, {Tag: 9}}
+	if err := f.lu.addPorts(f.target); err != nil {
 		t.Fatal(err)
 	}
 	at := func(tag uint16) NexusID { id := f.a.ID; id.TargetPortalGroupTag = tag; return id }

@@ -67,13 +67,16 @@ func executeReportSupportedOperationCodes(_ context.Context, t *Task) error {
 	withTimeouts := cdb[2]&0x80 != 0 // RCTD
 	options := cdb[2] & 0x07
 	if options == reportAll {
-		t.SetDataIn(lu.allCommands(withTimeouts), allocationLength)
+		t.SetDataIn(t.itl.allCommands(withTimeouts), allocationLength)
 		return nil
 	}
 	action := binary.BigEndian.Uint16(cdb[4:])
 	op, err := lu.requestedOperation(options, cdb[3], action)
 	if err != nil {
 		return err
+	}
+	if op != nil && op.offered != nil && !op.offered(t.itl) {
+		op = nil
 	}
 	t.SetDataIn(oneCommand(op, withTimeouts), allocationLength)
 	return nil
@@ -112,10 +115,10 @@ func oneCommand(op *Operation, withTimeouts bool) []byte {
 }
 
 // allCommands builds the all_commands parameter data.
-func (lu *LogicalUnit) allCommands(withTimeouts bool) []byte {
+func (i *itlNexus) allCommands(withTimeouts bool) []byte {
 	d := make([]byte, 4)
-	for code := range lu.opcodes {
-		oc := &lu.opcodes[code]
+	for code := range i.lu.opcodes {
+		oc := &i.lu.opcodes[code]
 		if oc.single != nil {
 			d = oc.single.appendDescriptor(d, 0, 0, withTimeouts)
 		}
@@ -124,7 +127,7 @@ func (lu *LogicalUnit) allCommands(withTimeouts bool) []byte {
 		}
 		const servactv = 0x01
 		for action, op := range oc.actions {
-			if op != nil {
+			if op != nil && (op.offered == nil || op.offered(i)) {
 				d = op.appendDescriptor(d, byte(action), servactv, withTimeouts)
 			}
 		}

@@ -20,7 +20,7 @@ func (f *fixture) resize(blocks int) {
 // every command goes by it.
 func TestResizedVolumeIsTold(t *testing.T) {
 	f := newFixture(t)
-	second := &fixture{t: t, lu: f.lu, vol: f.vol, target: NewTarget(TargetConfig{Name: "iqn.2026-11.example.odx:other"})}
+	second := &fixture{t: t, lu: f.lu, vol: f.vol, target: NewTarget(TargetConfig{Name: "iqn.2026-11.example.odx:other", PortGroups: []PortGroup{{Tag: 1, ID: 2}}})}
 	if err := second.target.AddLU(7, f.lu); err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,9 @@ type TargetConfig struct {
 	// PortGroups are the target port groups, one for each iSCSI target portal
 	// group; none stands for one, of tag 1.
 	PortGroups []PortGroup
+	// ImplicitOnly keeps the states of the port groups from initiators: there is no
+	// SET TARGET PORT GROUPS.
+	ImplicitOnly bool
 	// Log receives internal target failures; nil discards them.
 	Log *logrus.Entry
 }
@@ -28,6 +31,8 @@ type Target struct {
 	name  string
 	ports []PortGroup
 	log   *logrus.Entry
+
+	implicitOnly bool
 
 	mu      sync.Mutex // guards what follows
 	units   map[uint16]*LogicalUnit
@@ -42,8 +47,11 @@ func NewTarget(c TargetConfig) *Target {
 		log = discardLog()
 	}
 	return &Target{
-		name:    c.Name,
-		ports:   c.PortGroups,
+		name:  c.Name,
+		ports: c.PortGroups,
+
+		implicitOnly: c.ImplicitOnly,
+
 		log:     log.WithField("target", c.Name),
 		units:   make(map[uint16]*LogicalUnit),
 		nexuses: make(map[*Nexus]struct{}),
@@ -69,7 +77,7 @@ func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
 			return fmt.Errorf("LUN %d: the logical unit is LUN %d of this target already", lun, other)
 		}
 	}
-	if err := lu.addPorts(tg.name, tg.ports); err != nil {
+	if err := lu.addPorts(tg); err != nil {
 		return err
 	}
 	tg.units[lun] = lu

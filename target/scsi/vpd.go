@@ -47,7 +47,7 @@ func (lu *LogicalUnit) vpdSupportedPages(*Nexus) []byte {
 // vpdDeviceIdentification is page 83h.
 func (lu *LogicalUnit) vpdDeviceIdentification(n *Nexus) []byte {
 	var body []byte
-	for _, d := range append(lu.Designators(), portDesignators(n)...) {
+	for _, d := range append(lu.Designators(), lu.portDesignators(n)...) {
 		body = d.append(body)
 	}
 	return body
