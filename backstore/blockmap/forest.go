@@ -59,7 +59,7 @@ type Extents interface {
 
 // Options configure a Forest.
 type Options struct {
-	KV       meta.KV
+	KV       meta.Reader
 	Clock    *pages.Clock
 	Extents  Extents
 	MaxBytes int64    // bound of the node and count caches

@@ -26,7 +26,7 @@ const pinShards = 64
 
 // Options configure a Table.
 type Options struct {
-	KV       meta.KV
+	KV       meta.Reader
 	Clock    *pages.Clock
 	Unit     int   // blocks of a full extent, a power of two up to MaxUnit
 	MaxBytes int64 // bound of the caches of extents and of their counts
@@ -46,7 +46,7 @@ type Options struct {
 type Table struct {
 	cache  *pages.Cache[*page]
 	counts *refs.Counts
-	kv     meta.KV
+	kv     meta.Reader
 	unit   uint64
 	shift  uint // 1<<shift == unit
 	next   atomic.Uint64

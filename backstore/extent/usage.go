@@ -32,7 +32,7 @@ type segmentUsage struct {
 }
 
 // LoadUsage reads the counts that the last checkpoint stored.
-func LoadUsage(kv meta.KV) (*Usage, error) {
+func LoadUsage(kv meta.Reader) (*Usage, error) {
 	u := &Usage{segments: make(map[segment.ID]*segmentUsage), changed: make(map[segment.ID]bool)}
 	err := kv.Scan([]byte{usagePrefix}, func(key, value []byte) error {
 		if len(key) != 5 {

@@ -76,7 +76,7 @@ type Object interface {
 
 // Config says what a Cache holds.
 type Config[T Object] struct {
-	KV     meta.KV
+	KV     meta.Reader
 	Clock  *Clock
 	Prefix byte // first byte of the objects' keys; the id follows, big-endian
 	// Decode makes an object from its stored form; stored is nil when the

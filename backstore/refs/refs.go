@@ -28,7 +28,7 @@ type Kind struct {
 // Options configure Counts.
 type Options struct {
 	Kind
-	KV       meta.KV
+	KV       meta.Reader
 	Clock    *pages.Clock
 	MaxBytes int64 // bound of the cache
 }

@@ -1,0 +1,339 @@
+package meta
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/backstore/vfs"
+)
+
+// DefaultCopies is how often each file is kept.
+const DefaultCopies = 2
+
+// DefaultMergeFloor is small beside what a store of some use has.
+const DefaultMergeFloor = 4 << 20
+
+// Options configure a DB.
+type Options struct {
+	FS      vfs.FS
+	Dir     string // it exists
+	StoreID [16]byte
+	// Copies is how often each new file is kept, 1 or 2; 0 means DefaultCopies.
+	Copies int
+	// ReadOnly changes no file and makes none; damage is still read around.
+	ReadOnly bool
+	// CacheBytes bounds the tables that are kept in memory.
+	CacheBytes int64
+	Log        *logrus.Entry
+	// Create makes the file that becomes a copy of a new run; nil means that
+	// of FS. The file may be longer than nothing: it is cut to its length.
+	Create func(name string) (vfs.File, error)
+	// MergeFloor is how many bytes of changes wait before they are merged with
+	// all rows, however few these are; 0 means DefaultMergeFloor.
+	MergeFloor int64
+	// Slack is how many bytes stay free on the file system when runs are
+	// merged.
+	Slack int64
+}
+
+// DB is an ordered map of rows, as a list of immutable runs: the rows that each
+// checkpoint changed, or several of them together. It is safe for concurrent
+// use.
+//
+// Every run is in two files with equal bytes. What is damaged in one is read
+// from the other and mended. What is damaged in both is known by its keys:
+// reading one of them is ErrDamaged, and every other row is read right.
+type DB struct {
+	o     Options
+	cache *tableCache
+	stats counters
+
+	storing sync.Mutex // held while a checkpoint is stored
+	merging sync.Mutex // held while files are put in order
+
+	mu       sync.Mutex // guards what follows, and the refs of runs
+	current  *version
+	next     uint64 // number of the next checkpoint
+	closed   bool
+	readers  sync.WaitGroup
+	obsolete []string        // files that newer ones have replaced
+	noted    map[string]bool // damage that was logged
+}
+
+// version is the list of runs at one time, the oldest first.
+type version struct {
+	runs []*run
+	refs int // guarded by DB.mu
+}
+
+type counters struct {
+	checkpoints, merges, mended, damaged atomic.Int64
+}
+
+// Stats are figures since the DB was opened.
+type Stats struct {
+	// Runs is the number of runs, and Bytes what all of their files take.
+	Runs  int
+	Bytes int64
+	Rows  int64 // with the older versions of rows, and deletions
+	// Bytes that were written by checkpoints, by merging runs, and to mend.
+	CheckpointBytes, MergeBytes, MendedBytes int64
+	// Damaged is how often a piece of a file was found damaged.
+	Damaged int64
+}
+
+// Open opens the rows in o.Dir. It deletes nothing. ErrDamaged names the files
+// that are missing, or damaged in every copy.
+func Open(o Options) (*DB, error) {
+	if o.Copies == 0 {
+		o.Copies = DefaultCopies
+	}
+	if o.MergeFloor == 0 {
+		o.MergeFloor = DefaultMergeFloor
+	}
+	if o.Log == nil {
+		l := logrus.New()
+		l.SetOutput(io.Discard)
+		o.Log = logrus.NewEntry(l)
+	}
+	if o.Create == nil {
+		o.Create = o.FS.Create
+	}
+	db := &DB{o: o, cache: newTableCache(max(o.CacheBytes, 1<<20)), noted: make(map[string]bool)}
+	names, err := o.FS.List(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open metadata: %w", err)
+	}
+	runs, err := db.openRuns(names)
+	if err != nil {
+		return nil, fmt.Errorf("open metadata: %w", err)
+	}
+	for _, r := range runs {
+		r.refs = 1
+	}
+	db.current = &version{runs: runs, refs: 1}
+	return db, nil
+}
+
+func (db *DB) path(name string) string { return filepath.Join(db.o.Dir, name) }
+
+// Last returns the number of the newest checkpoint, 0 when there is none.
+func (db *DB) Last() uint64 {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.current.last()
+}
+
+func (v *version) last() uint64 {
+	if len(v.runs) == 0 {
+		return 0
+	}
+	return v.runs[len(v.runs)-1].id.to
+}
+
+func (db *DB) acquire() (*version, error) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.closed {
+		return nil, ErrClosed
+	}
+	db.readers.Add(1)
+	db.current.refs++
+	return db.current, nil
+}
+
+func (db *DB) release(v *version) {
+	db.mu.Lock()
+	err := db.drop(v)
+	db.mu.Unlock()
+	db.readers.Done()
+	db.noteError(db.o.Dir, err)
+}
+
+// drop gives a version up. db.mu is held.
+func (db *DB) drop(v *version) error {
+	if v.refs--; v.refs > 0 {
+		return nil
+	}
+	var errs []error
+	for _, r := range v.runs {
+		if r.refs--; r.refs == 0 {
+			db.cache.forget(r)
+			errs = append(errs, r.close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// install replaces the current list of runs by what change makes of it.
+func (db *DB) install(change func(runs []*run) []*run) {
+	db.mu.Lock()
+	v := &version{runs: change(slices.Clone(db.current.runs)), refs: 1}
+	for _, r := range v.runs {
+		r.refs++
+	}
+	old := db.current
+	db.current = v
+	err := db.drop(old)
+	db.mu.Unlock()
+	db.noteError(db.o.Dir, err)
+}
+
+// Get implements Reader.
+func (db *DB) Get(key []byte) ([]byte, error) {
+	v, err := db.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer db.release(v)
+	return view{db, v}.Get(key)
+}
+
+// Scan implements Reader.
+func (db *DB) Scan(prefix []byte, fn func(key, value []byte) error) error {
+	return db.View(func(r Reader) error { return r.Scan(prefix, fn) })
+}
+
+// View calls fn with the rows as they are now, whatever is stored in the
+// meantime. The Reader is valid only during the call.
+func (db *DB) View(fn func(Reader) error) error {
+	v, err := db.acquire()
+	if err != nil {
+		return err
+	}
+	defer db.release(v)
+	return fn(view{db, v})
+}
+
+// view reads one version.
+type view struct {
+	db *DB
+	v  *version
+}
+
+// Get looks from the newest run on. A run that does not list the key proves
+// that it has neither the row nor its deletion.
+func (w view) Get(key []byte) ([]byte, error) {
+	for i := len(w.v.runs) - 1; i >= 0; i-- {
+		r := w.v.runs[i]
+		t := tableFor(r.tables, key)
+		if t < 0 {
+			continue
+		}
+		at, deleted, ok := r.tables[t].find(key)
+		if !ok {
+			continue
+		}
+		if deleted {
+			return nil, ErrNotFound
+		}
+		rows, err := w.db.rows(r, t)
+		if err != nil {
+			return nil, rowDamage(r, key, err)
+		}
+		body, err := openRow(r, &rows[at], key)
+		return append([]byte{}, body...), err
+	}
+	return nil, ErrNotFound
+}
+
+// rows returns the rows of a table, from the cache if it has them.
+func (db *DB) rows(r *run, t int) ([]row, error) {
+	k := tableKey{r, t}
+	if rows, ok := db.cache.get(k); ok {
+		return rows, nil
+	}
+	rows, err := db.readTable(r, t)
+	if err != nil {
+		return nil, err
+	}
+	db.cache.put(k, rows)
+	return rows, nil
+}
+
+// openRow returns the body of a row that has to have this key.
+func openRow(r *run, row *row, key []byte) ([]byte, error) {
+	if !bytes.Equal(row.key, key) {
+		return nil, rowDamage(r, key, errSeal)
+	}
+	body, err := unseal(key, row.sealed)
+	if err != nil {
+		return nil, rowDamage(r, key, err)
+	}
+	return body, nil
+}
+
+func rowDamage(r *run, key []byte, err error) error {
+	var d *DamagedError
+	if errors.As(err, &d) {
+		return &DamagedError{File: d.File, Key: bytes.Clone(key), Err: d.Err}
+	}
+	return &DamagedError{File: r.name, Key: bytes.Clone(key), Err: err}
+}
+
+// Stats returns figures.
+func (db *DB) Stats() Stats {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	st := Stats{
+		Runs: len(db.current.runs), CheckpointBytes: db.stats.checkpoints.Load(), MergeBytes: db.stats.merges.Load(),
+		MendedBytes: db.stats.mended.Load(), Damaged: db.stats.damaged.Load(),
+	}
+	for _, r := range db.current.runs {
+		st.Bytes += r.size * int64(len(r.copies))
+		st.Rows += int64(r.rows + r.deletions)
+	}
+	return st
+}
+
+// Close waits for readers and closes the files.
+func (db *DB) Close() error {
+	db.storing.Lock()
+	defer db.storing.Unlock()
+	db.merging.Lock()
+	defer db.merging.Unlock()
+	db.mu.Lock()
+	if db.closed {
+		db.mu.Unlock()
+		return ErrClosed
+	}
+	db.closed = true
+	db.mu.Unlock()
+	db.readers.Wait()
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.drop(db.current)
+}
+
+// maxNoted bounds what is remembered of damage, so that it is logged once.
+const maxNoted = 1000
+
+// noteDamage counts damage and logs it once.
+func (db *DB) noteDamage(name string, off int64, err error) {
+	db.stats.damaged.Add(1)
+	db.mu.Lock()
+	key := fmt.Sprint(name, off)
+	known := db.noted[key]
+	if len(db.noted) < maxNoted {
+		db.noted[key] = true
+	}
+	db.mu.Unlock()
+	if !known {
+		db.o.Log.WithError(err).WithField("file", name).WithField("offset", off).Error("metadata is damaged")
+	}
+}
+
+// noteError logs what went wrong with a file that nobody waits for.
+func (db *DB) noteError(name string, err error) {
+	if err != nil {
+		db.o.Log.WithError(err).WithField("file", name).Warn("metadata file")
+	}
+}

@@ -1,0 +1,315 @@
+package meta
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"odx/backstore/vfs"
+)
+
+var testStore = [16]byte{1, 2, 3}
+
+func openDB(t testing.TB, fsys vfs.FS, dir string, change ...func(*Options)) *DB {
+	t.Helper()
+	must(t, fsys.MkdirAll(dir))
+	o := Options{FS: fsys, Dir: dir, StoreID: testStore}
+	for _, c := range change {
+		c(&o)
+	}
+	db, err := Open(o)
+	must(t, err)
+	return db
+}
+
+// changes stores a checkpoint.
+func changes(t testing.TB, db *DB, ops ...Op) {
+	t.Helper()
+	must(t, storeOps(db, ops))
+}
+
+func storeOps(db *DB, ops []Op) error {
+	last := make(map[string]Op)
+	for _, op := range ops {
+		last[string(op.Key)] = op
+	}
+	return db.Store(func(put func(Op) error) error {
+		for _, key := range slices.Sorted(maps.Keys(last)) {
+			if err := put(last[key]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// engine is what the conformance suite runs on.
+type engineUnderTest struct {
+	Reader
+	update func(ops []Op) error
+	tidy   func() error
+	reopen func() Reader
+}
+
+// everyEngine runs a test on the rows on disk and on the plain twin.
+func everyEngine(t *testing.T, test func(t *testing.T, e *engineUnderTest)) {
+	for name, fsys := range map[string]vfs.FS{"os": vfs.OS(), "memory": vfs.NewMem()} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			db := openDB(t, fsys, dir)
+			e := &engineUnderTest{Reader: db}
+			e.update = func(ops []Op) error { return storeOps(db, ops) }
+			e.tidy = func() error { return db.Tidy(context.Background()) }
+			e.reopen = func() Reader {
+				must(t, db.Close())
+				db = openDB(t, fsys, dir)
+				e.Reader = db
+				return db
+			}
+			test(t, e)
+			must(t, db.Close())
+		})
+	}
+	t.Run("twin", func(t *testing.T) {
+		m := NewMem()
+		test(t, &engineUnderTest{
+			Reader: m, update: m.Update,
+			tidy: func() error { return nil }, reopen: func() Reader { return m },
+		})
+	})
+}
+
+// rowsOf returns all rows below a prefix.
+func rowsOf(r Reader, prefix string) (map[string]string, error) {
+	found := make(map[string]string)
+	last := ""
+	err := r.Scan([]byte(prefix), func(key, value []byte) error {
+		if string(key) <= last {
+			return fmt.Errorf("key %q after %q", key, last)
+		}
+		last = string(key)
+		found[last] = string(value)
+		return nil
+	})
+	return found, err
+}
+
+// sameRows compares a reader with what it has to hold, by scans and gets.
+func sameRows(r Reader, want map[string]string) error {
+	for _, prefix := range []string{"", "a", "n", "n\x00\x00", "zzz"} {
+		found, err := rowsOf(r, prefix)
+		if err != nil {
+			return err
+		}
+		part := maps.Clone(want)
+		maps.DeleteFunc(part, func(key, _ string) bool { return !bytes.HasPrefix([]byte(key), []byte(prefix)) })
+		if !maps.Equal(found, part) {
+			return fmt.Errorf("scan of %q finds %d rows, want %d", prefix, len(found), len(part))
+		}
+	}
+	for key, value := range want {
+		got, err := r.Get([]byte(key))
+		if err != nil || string(got) != value {
+			return fmt.Errorf("row %q is %d bytes, want %d: %w", key, len(got), len(value), err)
+		}
+		for _, missing := range []string{key + "\x00", key[:len(key)-1], key + "zz"} {
+			if _, ok := want[missing]; ok {
+				continue
+			}
+			if v, err := r.Get([]byte(missing)); !errors.Is(err, ErrNotFound) || v != nil {
+				return fmt.Errorf("row %q, which does not exist: %q, %w", missing, v, err)
+			}
+		}
+	}
+	return nil
+}
+
+// randomOps changes some rows of want, and returns how.
+func randomOps(rng *rand.Rand, want map[string]string) []Op {
+	var ops []Op
+	for range 1 + rng.IntN(60) {
+		key := fmt.Sprintf("n\x00\x00%c%c", rng.IntN(3), rng.IntN(200))
+		if rng.IntN(3) == 0 {
+			key = []string{"a", "m", "record with a long name", "s1", "z"}[rng.IntN(5)]
+		}
+		if rng.IntN(4) == 0 {
+			delete(want, key)
+			ops = append(ops, Op{Key: []byte(key)})
+			continue
+		}
+		value := make([]byte, []int{0, 10, 300, 5000}[rng.IntN(4)])
+		for i := range value {
+			value[i] = byte(rng.Uint32())
+		}
+		want[key] = string(value)
+		ops = append(ops, Op{Key: []byte(key), Value: value})
+	}
+	return ops
+}
+
+func TestReader_Conformance(t *testing.T) {
+	everyEngine(t, func(t *testing.T, e *engineUnderTest) {
+		rng := rand.New(rand.NewPCG(1, 2))
+		want := map[string]string{}
+		must(t, sameRows(e, want))
+		for i := range 40 {
+			must(t, e.update(randomOps(rng, want)))
+			must(t, sameRows(e, want))
+			switch i % 7 {
+			case 2:
+				must(t, e.tidy())
+			case 5:
+				e.reopen()
+			default:
+				continue
+			}
+			must(t, sameRows(e, want))
+		}
+	})
+}
+
+func TestReader_Limits(t *testing.T) {
+	everyEngine(t, func(t *testing.T, e *engineUnderTest) {
+		large := Op{Key: bytes.Repeat([]byte("k"), MaxKey), Value: make([]byte, MaxValue)}
+		must(t, e.update([]Op{large, {Key: []byte("b"), Value: []byte{}}}))
+		got, err := e.Get(large.Key)
+		if err != nil || !bytes.Equal(got, large.Value) {
+			t.Errorf("the largest row: %d bytes, %v", len(got), err)
+		}
+		if got, err := e.Get([]byte("b")); err != nil || got == nil || len(got) > 0 {
+			t.Errorf("row of no bytes: %v, %v", got, err)
+		}
+		for name, op := range map[string]Op{
+			"key":   {Key: make([]byte, MaxKey+1), Value: []byte{1}},
+			"value": {Key: []byte("x"), Value: make([]byte, MaxValue+1)},
+		} {
+			wantErr(t, "long "+name, e.update([]Op{op}), ErrTooLarge)
+		}
+		if _, err := e.Get([]byte("x")); !errors.Is(err, ErrNotFound) {
+			t.Errorf("after a refused update: %v", err)
+		}
+	})
+}
+
+func TestReader_ScanStops(t *testing.T) {
+	everyEngine(t, func(t *testing.T, e *engineUnderTest) {
+		must(t, e.update([]Op{op("a", "1"), op("b", "2"), op("c", "3")}))
+		stop := errors.New("stop")
+		n := 0
+		err := e.Scan(nil, func(key, value []byte) error {
+			if n++; n == 2 {
+				return stop
+			}
+			return nil
+		})
+		if err != stop || n != 2 {
+			t.Errorf("scan ended with %v after %d rows", err, n)
+		}
+	})
+}
+
+func TestDB_View(t *testing.T) {
+	fsys := vfs.NewMem()
+	db := openDB(t, fsys, "/m")
+	changes(t, db, op("a", "1"), op("b", "1"))
+	must(t, db.View(func(r Reader) error {
+		for i := range 20 {
+			changes(t, db, op("a", fmt.Sprint(i)), del("b"))
+		}
+		must(t, db.Tidy(context.Background()))
+		return sameRows(r, map[string]string{"a": "1", "b": "1"})
+	}))
+	must(t, sameRows(db, map[string]string{"a": "19"}))
+	must(t, db.Close())
+	if _, err := db.Get([]byte("a")); !errors.Is(err, ErrClosed) {
+		t.Errorf("get after close: %v", err)
+	}
+	wantErr(t, "store after close", storeOps(db, nil), ErrClosed)
+	wantErr(t, "close after close", db.Close(), ErrClosed)
+}
+
+func TestDB_Tidy(t *testing.T) {
+	fsys := vfs.NewMem()
+	db := openDB(t, fsys, "/m")
+	rng := rand.New(rand.NewPCG(3, 4))
+	want := map[string]string{}
+	for range 300 {
+		must(t, storeOps(db, randomOps(rng, want)))
+		must(t, db.Tidy(context.Background()))
+		if st := db.Stats(); st.Runs > mergeRuns+1 {
+			t.Fatalf("%d runs are left", st.Runs)
+		}
+	}
+	must(t, sameRows(db, want))
+	names, err := fsys.List("/m")
+	must(t, err)
+	if got, want := len(names), 2*db.Stats().Runs; got != want {
+		t.Errorf("%d files for %d runs: %q", got, db.Stats().Runs, names)
+	}
+	must(t, db.Close())
+}
+
+func TestDB_TidyOnFullDisk(t *testing.T) {
+	fsys := vfs.NewMem()
+	db := openDB(t, fsys, "/m")
+	fsys.SetFull(true)
+	want := map[string]string{}
+	rng := rand.New(rand.NewPCG(5, 6))
+	for range 3 * mergeRuns {
+		must(t, storeOps(db, randomOps(rng, want)))
+		must(t, db.Tidy(context.Background()))
+	}
+	if st := db.Stats(); st.Runs != 3*mergeRuns {
+		t.Errorf("%d runs, want them to wait for space", st.Runs)
+	}
+	must(t, sameRows(db, want))
+	fsys.SetFull(false)
+	must(t, db.Tidy(context.Background()))
+	if st := db.Stats(); st.Runs > mergeRuns+1 {
+		t.Errorf("%d runs when there is space", st.Runs)
+	}
+	must(t, db.Close())
+}
+
+func TestDB_StoreFails(t *testing.T) {
+	fsys := vfs.NewMem()
+	db := openDB(t, fsys, "/m")
+	changes(t, db, op("a", "1"))
+	broken := errors.New("broken")
+	for first := 1; ; first++ {
+		n := 0
+		fsys.SetHook(func(kind vfs.OpKind, _ string) error {
+			if kind.Changes() {
+				if n++; n == first {
+					return broken
+				}
+			}
+			return nil
+		})
+		err := storeOps(db, []Op{op("a", fmt.Sprint(first)), op("b", "x")})
+		fsys.SetHook(nil)
+		if err == nil {
+			break
+		}
+		wantErr(t, "store", err, broken)
+		want := map[string]string{"a": "1"}
+		if first > 1 {
+			must(t, sameRows(db, want))
+		}
+		// A power cut now may leave it or not.
+		crashed := openDB(t, fsys.CrashClone(newRand(uint64(first))), "/m")
+		if got, err := crashed.Get([]byte("a")); err != nil || string(got) != "1" && string(got) != fmt.Sprint(first) {
+			t.Fatalf("fault %d: %q, %v", first, got, err)
+		}
+		must(t, crashed.Close())
+	}
+	must(t, db.Close())
+	if db.Last() < 3 {
+		t.Errorf("checkpoint %d: no number was left out for one that failed", db.Last())
+	}
+}

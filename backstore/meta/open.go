@@ -1,0 +1,103 @@
+package meta
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// openRuns opens the runs that together have all checkpoints from the first to
+// the newest. Runs that these replace are kept until Tidy has proved the new
+// ones.
+func (db *DB) openRuns(names []string) (runs []*run, err error) {
+	seconds := make(map[runID]bool)
+	for _, name := range names {
+		if id, second, ok := parseRunName(name); ok {
+			seconds[id] = seconds[id] || second || db.o.Copies > 1
+		}
+	}
+	// The longest of those that begin with a checkpoint comes first.
+	ids := slices.SortedFunc(maps.Keys(seconds), func(a, b runID) int {
+		return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(b.to, a.to))
+	})
+	defer func() {
+		if err != nil {
+			for _, r := range runs {
+				r.close()
+			}
+		}
+	}()
+	next := uint64(1)
+	var failed []error
+	for _, id := range ids {
+		db.next = max(db.next, id.to)
+		if id.to < next {
+			continue // another run has all of it
+		}
+		if id.from != next {
+			failed = append(failed, db.gap(next, id.from-1))
+			return runs, errors.Join(failed...)
+		}
+		r, err := db.openRun(id, seconds[id])
+		if err == nil && r.single() && hasParts(ids, id) {
+			// It was being made of others, which are still there: one of the two
+			// has to be whole before the other goes.
+			if err = db.prove(r); err != nil {
+				r.close()
+			}
+		}
+		if err != nil {
+			// The runs that it was made of may still be there.
+			failed = append(failed, err)
+			continue
+		}
+		runs = append(runs, r)
+		next = id.to + 1
+	}
+	db.next++
+	for _, id := range ids {
+		if id.to >= next {
+			return runs, errors.Join(failed...)
+		}
+	}
+	db.findObsolete(names, runs)
+	return runs, nil
+}
+
+// single reports whether a copy of the run is missing.
+func (r *run) single() bool {
+	return slices.ContainsFunc(r.copies, func(c runCopy) bool { return c.file == nil })
+}
+
+// hasParts reports whether there are files of the runs that a run is made of.
+func hasParts(ids []runID, whole runID) bool {
+	return slices.ContainsFunc(ids, func(id runID) bool {
+		return id != whole && whole.from <= id.from && id.to <= whole.to
+	})
+}
+
+func (db *DB) gap(first, last uint64) error {
+	return &DamagedError{
+		File: db.path(runID{first, last}.fileName()),
+		Err:  fmt.Errorf("checkpoints %d to %d are missing: %w", first, last, fs.ErrNotExist),
+	}
+}
+
+// findObsolete notes the files that are no part of the runs: those that were
+// not finished, and those that were merged.
+func (db *DB) findObsolete(names []string, runs []*run) {
+	live := make(map[string]bool)
+	for _, r := range runs {
+		live[r.id.fileName()], live[r.id.fileName()+copySuffix] = true, true
+	}
+	for _, name := range names {
+		_, _, is := parseRunName(strings.TrimSuffix(name, newSuffix))
+		if is && !live[name] {
+			db.obsolete = append(db.obsolete, db.path(name))
+		}
+	}
+}

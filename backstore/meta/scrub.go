@@ -1,0 +1,96 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+)
+
+// Scrub reads every byte of every copy, mends what it can from the other copy,
+// and restores copies that are missing. wait is called before each read with its
+// length in bytes. The error joins an ErrDamaged for each table that is lost.
+func (db *DB) Scrub(ctx context.Context, wait func(ctx context.Context, bytes int) error) error {
+	db.merging.Lock()
+	defer db.merging.Unlock()
+	v, err := db.acquire()
+	if err != nil {
+		return err
+	}
+	defer db.release(v)
+	var damage damageList
+	for _, r := range v.runs {
+		db.findNames(r)
+		db.mendParts(r)
+		for at := range r.tables {
+			if err := wait(ctx, int(r.tables[at].length)*len(r.copies)); err != nil {
+				return err
+			}
+			if err := db.proveTable(r, at); err != nil {
+				damage.add(err)
+			}
+		}
+	}
+	if !db.o.ReadOnly {
+		if err := db.restoreCopies(ctx, v.runs); err != nil {
+			return err
+		}
+	}
+	return damage.err()
+}
+
+// findNames gives up the copies whose file has no name any more.
+func (db *DB) findNames(r *run) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.copies {
+		c := &r.copies[i]
+		f, err := db.o.FS.Open(c.name)
+		if err == nil {
+			f.Close()
+			continue
+		}
+		db.noteDamage(c.name, -1, err)
+		others := 0
+		for k := range r.copies {
+			if k != i && r.copies[k].file != nil {
+				others++
+			}
+		}
+		// The last one is still good to read from.
+		if errors.Is(err, fs.ErrNotExist) && c.file != nil && others > 0 {
+			db.noteError(c.name, c.file.Close())
+			c.file = nil
+		}
+	}
+}
+
+// proveTable reads a table from every copy and mends those that are damaged.
+// ErrDamaged when all are.
+func (db *DB) proveTable(r *run, at int) error {
+	ref := &r.tables[at]
+	good := make([]byte, ref.length)
+	b := make([]byte, ref.length)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	found, bad := false, make(map[int]error)
+	for i := range r.copies {
+		if r.copies[i].file == nil {
+			continue
+		}
+		if err := readWhole(r.copies[i].file, ref.off, b, ref.crc); err != nil {
+			bad[i] = err
+		} else if !found {
+			good, b, found = b, good, true
+		}
+	}
+	if !found {
+		r.damaged.Store(true)
+		db.noteDamage(r.name, ref.off, errChecksum)
+		return &DamagedError{File: r.name, Err: fmt.Errorf("rows from %q on, %d bytes at %d: %w", ref.first, ref.length, ref.off, errChecksum)}
+	}
+	for i, err := range bad {
+		db.mendAt(&r.copies[i], ref.off, good, err)
+	}
+	return nil
+}

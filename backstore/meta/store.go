@@ -1,0 +1,95 @@
+package meta
+
+import (
+	"errors"
+	"io/fs"
+
+	"odx/backstore/vfs"
+)
+
+// Store stores the next checkpoint: rows calls put with each row that changed,
+// keys ascending, where a nil Value deletes a row. It is durable, all or
+// nothing, when Store returns nil. After an error it may be there or not, which
+// the next one does not mind: that has to have all that this one had.
+func (db *DB) Store(rows func(put func(Op) error) error) error {
+	db.storing.Lock()
+	defer db.storing.Unlock()
+	db.mu.Lock()
+	if db.closed {
+		db.mu.Unlock()
+		return ErrClosed
+	}
+	id := runID{db.current.last() + 1, max(db.next, db.current.last()+1)}
+	// A number is not used twice, so that two files of one name are equal.
+	db.next = id.to + 1
+	db.mu.Unlock()
+	r, err := db.write(id, db.o.Copies, func(put func(key, sealed []byte) error) error {
+		var buf []byte
+		return rows(func(op Op) error {
+			if op.Value == nil {
+				return put(op.Key, nil)
+			}
+			buf = appendSealed(buf[:0], op.Key, op.Value)
+			return put(op.Key, buf)
+		})
+	})
+	if err != nil {
+		return err
+	}
+	db.stats.checkpoints.Add(r.size * int64(len(r.copies)))
+	db.install(func(runs []*run) []*run { return append(runs, r) })
+	return nil
+}
+
+// write makes a run durable and opens it. rows are sealed.
+func (db *DB) write(id runID, copies int, rows func(put func(key, sealed []byte) error) error) (_ *run, err error) {
+	r := &run{name: db.path(id.fileName()), copies: []runCopy{{name: db.path(id.fileName())}}}
+	if copies > 1 {
+		r.copies = append(r.copies, runCopy{name: r.name + copySuffix})
+	}
+	defer func() {
+		if err != nil {
+			r.close()
+			db.forgetFiles(r)
+		}
+	}()
+	var files []vfs.File
+	for i := range r.copies {
+		c := &r.copies[i]
+		if err := db.o.FS.Remove(c.name + newSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if c.file, err = db.o.Create(c.name + newSuffix); err != nil {
+			return nil, err
+		}
+		files = append(files, c.file)
+	}
+	w := newRunWriter(files, db.o.StoreID, id)
+	if err := rows(w.put); err != nil {
+		return nil, err
+	}
+	if r.layout, r.index, err = w.finish(); err != nil {
+		return nil, err
+	}
+	if r.tables, err = decodeIndex(r.index, blockLength, r.tablesEnd); err != nil {
+		return nil, err
+	}
+	for i := range r.copies {
+		if err := db.o.FS.Rename(r.copies[i].name+newSuffix, r.copies[i].name); err != nil {
+			return nil, err
+		}
+	}
+	return r, db.o.FS.SyncDir(db.o.Dir)
+}
+
+// forgetFiles removes what is left of a run that could not be written: its
+// space is needed.
+func (db *DB) forgetFiles(r *run) {
+	for _, c := range r.copies {
+		for _, name := range []string{c.name + newSuffix, c.name} {
+			if err := db.o.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				db.noteError(name, err)
+			}
+		}
+	}
+}

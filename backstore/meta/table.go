@@ -1,0 +1,110 @@
+package meta
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4/options"
+	"github.com/dgraph-io/badger/v4/table"
+	"github.com/dgraph-io/badger/v4/y"
+)
+
+// A table is a Badger table of up to tableBytes, or of one row that is longer.
+// It is read and verified whole, before Badger sees it, and all of its rows are
+// decoded at once: so there is no row in it that is known and cannot be found.
+const (
+	tableBytes = 64 << 10
+	tableRows  = 256
+)
+
+// rowVersion is the version that Badger has for each row: there is one.
+const rowVersion = 1
+
+// row is a row as a table has it.
+type row struct {
+	key    []byte
+	sealed []byte
+}
+
+// tableWriter builds one table after the other.
+type tableWriter struct {
+	b     *table.Builder
+	bytes int
+}
+
+// add adds a row; keys ascend. The slices are copied.
+func (w *tableWriter) add(key, sealed []byte) {
+	if w.b == nil {
+		w.b = table.NewTableBuilder(tableOptions(tableBytes + len(sealed)))
+	}
+	value := y.ValueStruct{Value: sealed}
+	w.b.Add(y.KeyWithTs(key, rowVersion), value, 0)
+	w.bytes += len(key) + len(sealed)
+}
+
+// finish returns the table, nil when it has no rows, and begins the next.
+func (w *tableWriter) finish() []byte {
+	if w.b == nil {
+		return nil
+	}
+	data := w.b.Finish()
+	w.b.Close()
+	w.b, w.bytes = nil, 0
+	return data
+}
+
+// tableOptions: blocks are not compressed, since fingerprints and addresses do
+// not compress, and Badger need not verify what is verified.
+func tableOptions(size int) table.Options {
+	return table.Options{
+		TableSize: uint64(size), BlockSize: 16 << 10,
+		Compression: options.None, ChkMode: options.NoVerification,
+	}
+}
+
+// decodeTable returns the rows of a table, which point into data. Badger panics
+// on a table that contradicts itself.
+func decodeTable(data []byte) (rows []row, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			rows, err = nil, fmt.Errorf("metadata engine: %v", r)
+		}
+	}()
+	if len(data) == 0 {
+		return nil, nil
+	}
+	if err := checkTable(data); err != nil {
+		return nil, err
+	}
+	opts := tableOptions(len(data))
+	t, err := table.OpenInMemoryTable(data, 1, &opts)
+	if err != nil {
+		return nil, fmt.Errorf("metadata engine: %w", err)
+	}
+	rows = make([]row, 0, min(int(t.KeyCount()), len(data)))
+	it := t.NewIterator(table.NOCACHE)
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		rows = append(rows, row{key: bytes.Clone(y.ParseKey(it.Key())), sealed: it.Value().Value})
+	}
+	if len(rows) != int(t.KeyCount()) {
+		return nil, fmt.Errorf("metadata engine: table of %d rows ends after %d", t.KeyCount(), len(rows))
+	}
+	return rows, nil
+}
+
+// checkTable refuses lengths on which Badger would end the process.
+func checkTable(data []byte) error {
+	left := len(data)
+	for _, what := range []string{"checksum", "index"} {
+		if left < 4 {
+			return fmt.Errorf("metadata engine: table of %d bytes", len(data))
+		}
+		n := int(y.BytesToU32(data[left-4 : left]))
+		if left -= 4; n > left {
+			return fmt.Errorf("metadata engine: table of %d bytes with a %s of %d", len(data), what, n)
+		}
+		left -= n
+	}
+	return nil
+}

@@ -1,0 +1,315 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"math"
+	"slices"
+
+	"odx/backstore/vfs"
+)
+
+const (
+	// mergePart: all runs become one when what checkpoints changed since is
+	// more than this part of it. While that happens the files take at most
+	// 2 + 2/mergePart + 1 times what one run with all rows takes.
+	mergePart = 3
+	// mergeRuns is how many runs of changes there can be before the newest of
+	// them become one.
+	mergeRuns = 8
+)
+
+// Tidy does what may be done at any time: it restores missing copies, removes
+// files that newer ones have replaced, and merges runs. It is for the
+// background; Store, Get and Scan go on.
+func (db *DB) Tidy(ctx context.Context) error {
+	if db.o.ReadOnly {
+		return nil
+	}
+	db.merging.Lock()
+	defer db.merging.Unlock()
+	v, err := db.acquire()
+	if err != nil {
+		return err
+	}
+	defer db.release(v)
+	if err := db.restoreCopies(ctx, v.runs); err != nil {
+		return err
+	}
+	if err := db.removeObsolete(ctx, v.runs); err != nil {
+		return err
+	}
+	return db.mergeDue(ctx)
+}
+
+// restoreCopies makes the copies that are missing.
+func (db *DB) restoreCopies(ctx context.Context, runs []*run) error {
+	for _, r := range runs {
+		for i := range r.copies {
+			r.mu.Lock()
+			missing := r.copies[i].file == nil
+			r.mu.Unlock()
+			if !missing {
+				continue
+			}
+			if err := db.restoreCopy(ctx, r, i); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// restoreCopy makes a copy of a run from the others.
+func (db *DB) restoreCopy(ctx context.Context, r *run, i int) error {
+	name := r.copies[i].name
+	if err := db.o.FS.Remove(name + newSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := db.o.FS.Create(name + newSuffix)
+	if err != nil {
+		return err
+	}
+	if err = db.copyRun(ctx, r, f); err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = db.o.FS.Rename(name+newSuffix, name)
+	}
+	if err == nil {
+		err = db.o.FS.SyncDir(db.o.Dir)
+	}
+	if err != nil {
+		f.Close()
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.copies[i].file = f
+	return nil
+}
+
+// copyRun writes what a run has to have to a file. Of tables that are lost it
+// copies what is there.
+func (db *DB) copyRun(ctx context.Context, r *run, f vfs.File) error {
+	for at := range r.tables {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		ref := &r.tables[at]
+		b, err := db.readPart(r, ref.off, int(ref.length), ref.crc)
+		if err != nil {
+			b = r.whatIsThere(ref)
+		}
+		if _, err := f.WriteAt(b, ref.off); err != nil {
+			return err
+		}
+	}
+	for _, p := range r.parts() {
+		if _, err := f.WriteAt(p.data, p.off); err != nil {
+			return err
+		}
+	}
+	return f.Truncate(r.size)
+}
+
+// whatIsThere returns the bytes of a table as some copy has them.
+func (r *run) whatIsThere(ref *tableRef) []byte {
+	b := make([]byte, ref.length)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.copies {
+		if c.file == nil {
+			continue
+		}
+		if _, err := c.file.ReadAt(b, ref.off); err == nil {
+			break
+		}
+	}
+	return b
+}
+
+// prove reads every table of every copy of a run; a damaged one is mended.
+// ErrDamaged when one is lost.
+func (db *DB) prove(r *run) error {
+	for at := range r.tables {
+		if err := db.proveTable(r, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeObsolete removes files of runs that others have replaced, once these
+// are proved.
+func (db *DB) removeObsolete(ctx context.Context, runs []*run) error {
+	db.mu.Lock()
+	names := db.obsolete
+	db.mu.Unlock()
+	if len(names) == 0 {
+		return nil
+	}
+	for _, r := range runs {
+		if err := errors.Join(db.prove(r), ctx.Err()); err != nil {
+			return err
+		}
+	}
+	for len(names) > 0 {
+		if err := db.o.FS.Remove(names[0]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		names = names[1:]
+		db.mu.Lock()
+		db.obsolete = names
+		db.mu.Unlock()
+	}
+	return db.o.FS.SyncDir(db.o.Dir)
+}
+
+// mergeDue merges runs as long as there are too many, or too much in them.
+func (db *DB) mergeDue(ctx context.Context) error {
+	for {
+		db.mu.Lock()
+		runs := slices.Clone(db.current.runs)
+		db.mu.Unlock()
+		first, end := db.pickMerge(runs)
+		if end-first < 2 {
+			return nil
+		}
+		need := db.o.Slack
+		for _, r := range runs[first:end] {
+			need += r.size
+		}
+		if free, err := db.o.FS.Free(db.o.Dir); err != nil || free < need {
+			return err // it waits: nothing needs it
+		}
+		if err := db.merge(ctx, runs[first:end]); err != nil {
+			return err
+		}
+	}
+}
+
+// pickMerge returns which runs are to be merged.
+func (db *DB) pickMerge(runs []*run) (first, end int) {
+	whole := 0 // runs that nothing can be merged with: they are damaged
+	for i, r := range runs {
+		if r.damaged.Load() {
+			whole = i + 1
+		}
+	}
+	base, changes := int64(math.MaxInt64), runs[whole:]
+	if whole == 0 && len(runs) > 0 {
+		base, changes = runs[0].size, runs[1:]
+	}
+	sum := int64(0)
+	for _, r := range changes {
+		sum += r.size
+	}
+	if base != math.MaxInt64 && sum > max(db.o.MergeFloor, base/mergePart) {
+		return 0, len(runs)
+	}
+	if len(changes) <= mergeRuns {
+		return 0, 0
+	}
+	end = len(runs)
+	first = end - 2
+	sum = runs[end-1].size + runs[first].size
+	for first > end-len(changes) && runs[first-1].size <= sum {
+		first--
+		sum += runs[first].size
+	}
+	return first, end
+}
+
+// merge makes one run of several that follow each other. At any time there are
+// two whole copies of what they hold: their own, or one of their own and one of
+// the new run.
+func (db *DB) merge(ctx context.Context, runs []*run) error {
+	id := runID{runs[0].id.from, runs[len(runs)-1].id.to}
+	r, err := db.write(id, 1, func(put func(key, sealed []byte) error) error { return db.mergeRows(ctx, runs, put) })
+	if err != nil {
+		return err
+	}
+	if err := db.prove(r); err != nil {
+		r.close()
+		db.forgetFiles(r)
+		return err
+	}
+	if db.o.Copies > 1 {
+		r.copies = append(r.copies, runCopy{name: r.name + copySuffix})
+		// Their space is for the second copy of the new run.
+		if err := db.dropSeconds(runs); err != nil {
+			r.close()
+			return err
+		}
+		if err := db.restoreCopy(ctx, r, 1); err != nil {
+			// The new run is there, and so is what it is made of.
+			db.noteError(r.name, err)
+		}
+	}
+	db.stats.merges.Add(r.size * int64(len(r.copies)))
+	db.install(func(current []*run) []*run {
+		at := slices.Index(current, runs[0])
+		return slices.Replace(current, at, at+len(runs), r)
+	})
+	db.mu.Lock()
+	for _, old := range runs {
+		for _, c := range old.copies {
+			db.obsolete = append(db.obsolete, c.name)
+		}
+	}
+	db.mu.Unlock()
+	if r.single() && db.o.Copies > 1 {
+		return nil // what it is made of stays until the other copy is there
+	}
+	return db.removeObsolete(ctx, nil)
+}
+
+// mergeRows puts the newest version of each row.
+func (db *DB) mergeRows(ctx context.Context, runs []*run, put func(key, sealed []byte) error) error {
+	all := runs[0].id.from == 1 // nothing older is left to delete
+	return db.walk(runs, nil, func(c *cursor) (bool, error) {
+		if c.keys.deleted {
+			if all {
+				return true, nil
+			}
+			return true, put(c.keys.key, nil)
+		}
+		row, err := c.row()
+		if err == nil {
+			_, err = openRow(c.run, row, c.keys.key)
+		}
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return false, err
+		}
+		return true, put(row.key, row.sealed)
+	})
+}
+
+// dropSeconds removes the second copies of runs.
+func (db *DB) dropSeconds(runs []*run) error {
+	for _, r := range runs {
+		if len(r.copies) < 2 {
+			continue
+		}
+		r.mu.Lock()
+		c := &r.copies[1]
+		var err error
+		if c.file != nil {
+			err = c.file.Close()
+			c.file = nil
+		}
+		r.mu.Unlock()
+		if rerr := db.o.FS.Remove(c.name); !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return db.o.FS.SyncDir(db.o.Dir)
+}

@@ -1,0 +1,123 @@
+package meta
+
+import (
+	"bytes"
+)
+
+// cursor walks the keys of a run in order.
+type cursor struct {
+	db   *DB
+	run  *run
+	t    int // table of the key
+	keys keyReader
+	end  bool
+
+	rows    []row // of the table, once they were asked for
+	rowsErr error
+	loaded  bool
+	keep    bool // tables that are read go into the cache
+}
+
+// seek returns a cursor at the first key that is not below from.
+func (db *DB) seek(r *run, from []byte, keep bool) *cursor {
+	c := &cursor{db: db, run: r, t: max(tableFor(r.tables, from), 0), keep: keep}
+	if c.end = len(r.tables) == 0; c.end {
+		return c
+	}
+	c.keys = keyReader{rest: r.tables[c.t].keys}
+	for c.next(); !c.end && bytes.Compare(c.keys.key, from) < 0; c.next() {
+	}
+	return c
+}
+
+func (c *cursor) next() {
+	for !c.keys.next() {
+		if c.t++; c.t == len(c.run.tables) {
+			c.end = true
+			return
+		}
+		// The key is in the hands of whoever looks at it: a new one.
+		c.keys = keyReader{rest: c.run.tables[c.t].keys}
+		c.rows, c.rowsErr, c.loaded = nil, nil, false
+	}
+}
+
+// row returns the row of the key. It is no deletion.
+func (c *cursor) row() (*row, error) {
+	if !c.loaded {
+		c.loaded = true
+		if rows, ok := c.db.cache.get(tableKey{c.run, c.t}); ok {
+			c.rows = rows
+		} else if c.keep {
+			c.rows, c.rowsErr = c.db.rows(c.run, c.t)
+		} else {
+			c.rows, c.rowsErr = c.db.readTable(c.run, c.t)
+		}
+	}
+	if c.rowsErr != nil {
+		return nil, rowDamage(c.run, c.keys.key, c.rowsErr)
+	}
+	r := &c.rows[c.keys.live]
+	if !bytes.Equal(r.key, c.keys.key) {
+		return nil, rowDamage(c.run, c.keys.key, errSeal)
+	}
+	return r, nil
+}
+
+// walk calls fn with a cursor at each key from one on, in order; of several runs
+// that have it with that of the newest.
+func (db *DB) walk(runs []*run, from []byte, fn func(c *cursor) (more bool, err error)) error {
+	cursors := make([]*cursor, len(runs))
+	for i, r := range runs {
+		cursors[i] = db.seek(r, from, false)
+	}
+	for {
+		var least *cursor
+		for _, c := range cursors { // the newest is the last
+			if !c.end && (least == nil || bytes.Compare(c.keys.key, least.keys.key) <= 0) {
+				least = c
+			}
+		}
+		if least == nil {
+			return nil
+		}
+		if more, err := fn(least); err != nil || !more {
+			return err
+		}
+		key := least.keys.key
+		for _, c := range cursors {
+			if c != least && !c.end && bytes.Equal(c.keys.key, key) {
+				c.next()
+			}
+		}
+		least.next()
+	}
+}
+
+// Scan calls fn with every row that can be read, and returns ErrDamaged in the
+// end if some could not.
+func (w view) Scan(prefix []byte, fn func(key, value []byte) error) error {
+	var damage damageList
+	err := w.db.walk(w.v.runs, prefix, func(c *cursor) (bool, error) {
+		if !bytes.HasPrefix(c.keys.key, prefix) {
+			return false, nil
+		}
+		if c.keys.deleted {
+			return true, nil
+		}
+		row, err := c.row()
+		var body []byte
+		if err == nil {
+			body, err = openRow(c.run, row, c.keys.key)
+		}
+		if err != nil {
+			damage.add(err)
+			return true, nil
+		}
+		return true, fn(c.keys.key, body)
+	})
+	if err != nil {
+		return err
+	}
+	return damage.err()
+}

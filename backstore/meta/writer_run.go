@@ -1,0 +1,116 @@
+package meta
+
+import (
+	"bytes"
+	"fmt"
+	"hash/crc32"
+
+	"odx/backstore/vfs"
+)
+
+// runBuffer is how many bytes are written at once.
+const runBuffer = 256 << 10
+
+// runWriter writes a run to all of its copies at once.
+type runWriter struct {
+	files  []vfs.File
+	layout layout
+	off    int64 // of buf
+	buf    []byte
+	table  tableWriter
+	keys   keyList
+	index  []byte
+}
+
+func newRunWriter(files []vfs.File, store [16]byte, id runID) *runWriter {
+	w := &runWriter{files: files, layout: layout{store: store, id: id}}
+	w.buf = append(make([]byte, 0, runBuffer+2*tableBytes), w.layout.header()...)
+	return w
+}
+
+// put adds a row, or a deletion where sealed is nil. Keys ascend.
+func (w *runWriter) put(key, sealed []byte) error {
+	if len(key) == 0 || len(key) > MaxKey || len(sealed) > MaxValue+sealLength {
+		return fmt.Errorf("row with a key of %d and a value of %d bytes: %w", len(key), len(sealed), ErrTooLarge)
+	}
+	if bytes.Compare(key, w.keys.last) <= 0 {
+		return fmt.Errorf("metadata row %q comes after %q", key, w.keys.last)
+	}
+	if w.keys.count == tableRows || w.table.bytes > 0 && w.table.bytes+len(key)+len(sealed) > tableBytes {
+		if err := w.endTable(); err != nil {
+			return err
+		}
+	}
+	w.keys.add(key, sealed == nil)
+	if sealed == nil {
+		w.layout.deletions++
+		return nil
+	}
+	w.layout.rows++
+	w.table.add(key, sealed)
+	return nil
+}
+
+func (w *runWriter) endTable() error {
+	if w.keys.count == 0 {
+		return nil
+	}
+	data := w.table.finish()
+	w.index = w.keys.appendTo(w.index, len(data), crc32.Checksum(data, castagnoli))
+	w.buf = append(w.buf, data...)
+	if len(w.buf) < runBuffer {
+		return nil
+	}
+	return w.flush()
+}
+
+func (w *runWriter) flush() error {
+	for _, f := range w.files {
+		if _, err := f.WriteAt(w.buf, w.off); err != nil {
+			return err
+		}
+		if err := f.WriteBack(w.off, int64(len(w.buf))); err != nil {
+			return err
+		}
+	}
+	w.off += int64(len(w.buf))
+	w.buf = w.buf[:0]
+	return nil
+}
+
+// pad fills up with zeros to a place in the file.
+func (w *runWriter) pad(to int64) {
+	w.buf = append(w.buf, make([]byte, to-w.off-int64(len(w.buf)))...)
+}
+
+// finish writes the rest and makes all copies durable. It returns the layout
+// and the index.
+func (w *runWriter) finish() (layout, []byte, error) {
+	if err := w.endTable(); err != nil {
+		return layout{}, nil, err
+	}
+	l := placed(w.off+int64(len(w.buf)), int64(len(w.index)))
+	l.store, l.id = w.layout.store, w.layout.id
+	l.rows, l.deletions = w.layout.rows, w.layout.deletions
+	l.indexCRC = crc32.Checksum(w.index, castagnoli)
+	for _, at := range l.index {
+		w.pad(at)
+		w.buf = append(w.buf, w.index...)
+	}
+	w.pad(l.size - 2*blockLength)
+	trailer := l.trailer()
+	w.buf = append(append(w.buf, trailer...), trailer...)
+	if err := w.flush(); err != nil {
+		return layout{}, nil, err
+	}
+	for _, f := range w.files {
+		// A file that was kept in reserve is longer.
+		if err := f.Truncate(l.size); err != nil {
+			return layout{}, nil, err
+		}
+		if err := f.Sync(); err != nil {
+			return layout{}, nil, err
+		}
+	}
+	return l, w.index, nil
+}
