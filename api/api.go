@@ -29,6 +29,9 @@ type Administrator interface {
 	Filer
 	Disker
 
+	// Status describes what is served; ErrNotRunning where no server is.
+	Status(ctx context.Context) (Status, error)
+
 	// Store describes the store. It counts what volumes map, which takes longer
 	// the more that is.
 	Store(ctx context.Context) (Store, error)
@@ -46,6 +49,13 @@ type Administrator interface {
 
 	Volumes(ctx context.Context) ([]Volume, error)
 	CreateVolume(ctx context.Context, name string, size int64) (Volume, error)
+	// StartVolume makes a hidden volume, under a random name, that is to be called
+	// name when it is whole. The caller finishes or deletes it; when the store is
+	// served again, it is gone.
+	StartVolume(ctx context.Context, name string, size int64) (Volume, error)
+	// FinishVolume gives such a volume its name, in one step; backstore.ErrExists
+	// where a volume has that name.
+	FinishVolume(ctx context.Context, scratch, name string) (Volume, error)
 	// ResizeVolume makes a volume larger.
 	ResizeVolume(ctx context.Context, name string, size int64) (Volume, error)
 	DeleteVolume(ctx context.Context, name string) error

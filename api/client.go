@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"odx/backstore"
+	"odx/target"
 )
 
 // ErrNotRunning: no server answers for the store.
@@ -91,6 +92,14 @@ func (c *Client) CreateVolume(ctx context.Context, name string, size int64) (Vol
 	return ask[Volume](ctx, c, http.MethodPost, "/v1/volumes", createParameters{name, size})
 }
 
+func (c *Client) StartVolume(ctx context.Context, name string, size int64) (Volume, error) {
+	return askVolume(ctx, c, http.MethodPost, name, "/start", resizeParameters{size})
+}
+
+func (c *Client) FinishVolume(ctx context.Context, scratch, name string) (Volume, error) {
+	return askVolume(ctx, c, http.MethodPost, name, "/finish", finishParameters{scratch})
+}
+
 func (c *Client) ResizeVolume(ctx context.Context, name string, size int64) (Volume, error) {
 	return askVolume(ctx, c, http.MethodPatch, name, "", resizeParameters{size})
 }
@@ -119,7 +128,7 @@ func askVolume(ctx context.Context, c *Client, method, name, what string, parame
 
 // volumePath is the path of something about a volume.
 func volumePath(name, what string) (string, error) {
-	if name == "" || name[0] == '.' {
+	if name == "" || name[0] == '.' && !target.IsScratchVolume(name) {
 		// Hidden from administrators, and no path of a URL.
 		return "", fmt.Errorf("volume %s: %w", name, backstore.ErrNotFound)
 	}

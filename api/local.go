@@ -73,6 +73,14 @@ func (l *Local) CreateVolume(ctx context.Context, name string, size int64) (Volu
 	return l.service.CreateVolume(ctx, name, size)
 }
 
+func (l *Local) StartVolume(ctx context.Context, name string, size int64) (Volume, error) {
+	return l.service.StartVolume(ctx, name, size)
+}
+
+func (l *Local) FinishVolume(ctx context.Context, scratch, name string) (Volume, error) {
+	return l.service.FinishVolume(ctx, scratch, name)
+}
+
 func (l *Local) ResizeVolume(ctx context.Context, name string, size int64) (Volume, error) {
 	return l.service.ResizeVolume(ctx, name, size)
 }

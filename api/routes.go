@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"odx/backstore"
@@ -19,7 +20,12 @@ type route struct {
 	do   func(c *call) (any, error)
 }
 
-// routes is every request that is answered.
+// allRoutes returns every request that is answered.
+func allRoutes() []route {
+	return slices.Concat(routes, statusRoutes, offloadRoutes, fileRoutes, diskRoutes)
+}
+
+// routes are the requests about a store and its volumes.
 var routes = []route{
 	{http.MethodGet, "/v1/store", "Volumes, bytes, deduplication and tokens.", http.StatusOK, true, func(c *call) (any, error) {
 		return c.admin.Store(c.ctx)
@@ -43,6 +49,20 @@ var routes = []route{
 			return nil, err
 		}
 		return c.admin.CreateVolume(c.ctx, p.Name, p.SizeBytes)
+	}},
+	{http.MethodPost, "/v1/volumes/{name}/start", "Make a hidden volume that is to become this one when it is whole.", http.StatusCreated, false, func(c *call) (any, error) {
+		var p resizeParameters
+		if err := c.decode(&p); err != nil {
+			return nil, err
+		}
+		return c.admin.StartVolume(c.ctx, c.request.PathValue("name"), p.SizeBytes)
+	}},
+	{http.MethodPost, "/v1/volumes/{name}/finish", "Give a volume that is whole its name, which no other one may have.", http.StatusOK, false, func(c *call) (any, error) {
+		var p finishParameters
+		if err := c.decode(&p); err != nil {
+			return nil, err
+		}
+		return c.admin.FinishVolume(c.ctx, p.Scratch, c.request.PathValue("name"))
 	}},
 	{http.MethodPatch, "/v1/volumes/{name}", "Make a volume larger, also while it is a LUN.", http.StatusOK, false, func(c *call) (any, error) {
 		var p resizeParameters
@@ -83,6 +103,10 @@ type (
 	}
 	resizeParameters struct {
 		SizeBytes int64 `json:"size_bytes"`
+	}
+	finishParameters struct {
+		// Scratch is the name that start gave.
+		Scratch string `json:"scratch"`
 	}
 	copyParameters struct {
 		// Name is that of the new volume.

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -53,7 +52,7 @@ func newServer(admin Administrator, log *logrus.Entry, guard func(http.Handler) 
 	s := &Server{admin: admin, log: log, serving: make(chan struct{})}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
-	for _, r := range slices.Concat(routes, offloadRoutes, fileRoutes, diskRoutes) {
+	for _, r := range allRoutes() {
 		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) { s.answer(&r, w, req) })
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) { s.answer(&noRoute, w, req) })

@@ -91,6 +91,9 @@ func (s *Service) Portals() []string {
 
 // LUN says where a logical unit can be reached.
 type LUN struct {
+	// Target and Number are where the configuration has it.
+	Target string
+	Number uint16
 	// URLs names the LUN at each portal, as libiscsi and qemu write it. Portals
 	// on every address are named by the loopback address.
 	URLs []string
@@ -99,6 +102,8 @@ type LUN struct {
 	// Size is the capacity in bytes.
 	Size     int64
 	ReadOnly bool
+	// Over are the volumes, and the files with FilePrefix, that the blocks are in.
+	Over []string
 }
 
 // LUNs returns every LUN, in the order of the configuration.
@@ -108,7 +113,7 @@ func (s *Service) LUNs() []LUN {
 		for i := range t.LUNs {
 			l := &t.LUNs[i]
 			unit := s.units[l.Medium()]
-			lun := LUN{Medium: l.Medium(), Size: unit.Volume().Size(), ReadOnly: unit.ReadOnly()}
+			lun := LUN{Target: t.Name, Number: l.Number, Medium: l.Medium(), Size: unit.Volume().Size(), ReadOnly: unit.ReadOnly(), Over: s.spacesOf(l)}
 			for i, listener := range s.listeners {
 				if !t.ReachedBy(s.cfg.Portals[i]) {
 					continue

@@ -43,6 +43,9 @@ type Service struct {
 	listeners []net.Listener
 	server    *iscsi.Server
 
+	sweeping sync.Mutex // guards swept
+	swept    bool       // volumes that were never finished are removed
+
 	unwatch context.CancelFunc // ends the watch over space, nil before it began
 	serving sync.WaitGroup
 	failed  chan error // from listeners, room for each
@@ -73,6 +76,9 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service
 		return nil, err
 	}
 	if err := s.openDisks(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.sweepVolumes(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.checkMedia(ctx); err != nil {

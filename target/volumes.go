@@ -94,9 +94,10 @@ func (s *Service) checkNoLUN(medium string) error {
 		medium, ErrInUse, l.Number, l.target, s.cfg.File, s.cfg.Problem(l.Key, "").Line)
 }
 
-// Volume returns a volume of the store by name, hidden ones excepted.
+// Volume returns a volume of the store by name, hidden ones excepted, unless their
+// client asks, who alone knows the name.
 func (s *Service) Volume(name string) (*backstore.Volume, error) {
-	if strings.HasPrefix(name, hiddenPrefix) {
+	if strings.HasPrefix(name, hiddenPrefix) && !IsScratchVolume(name) {
 		return nil, fmt.Errorf("volume %s: %w", name, backstore.ErrNotFound)
 	}
 	return s.store.Volume(name)

@@ -36,7 +36,7 @@ type Finisher interface {
 // CreateFile makes a file of size bytes of this machine, or opens a block device, to
 // write to. A file gets its name when it is finished: until then, whatever happens,
 // SIGKILL too, a file that has the name stays what it is. A block device is written
-// in place.
+// in place, unless this machine uses it: ErrDeviceBusy.
 func CreateFile(path string, size int64, existing Existing) (Disk, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -46,11 +46,7 @@ func CreateFile(path string, size int64, existing Existing) (Disk, error) {
 	case info.Mode().IsRegular() && existing == Refuse:
 		return nil, fmt.Errorf("%s: %w", path, ErrExists)
 	case !info.Mode().IsRegular():
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
-		if err != nil {
-			return nil, err
-		}
-		return newFile(f)
+		return openDevice(path, unix.O_EXCL)
 	default:
 		// What a symbolic link leads to is replaced, not the link.
 		if path, err = filepath.EvalSymlinks(path); err != nil {
@@ -72,6 +68,34 @@ func CreateFile(path string, size int64, existing Existing) (Disk, error) {
 		return a, nil
 	}
 	return nil, errors.Join(err, a.Close())
+}
+
+// ErrDeviceBusy: a block device is mounted, or part of another one.
+var ErrDeviceBusy = errors.New("the block device is in use: it is mounted, or part of another one")
+
+// OpenUsedDevice opens a block device to write to, also one that this machine uses.
+func OpenUsedDevice(path string) (Disk, error) { return openDevice(path, 0) }
+
+// openDevice opens a block device. O_EXCL without O_CREAT fails where the kernel has
+// it mounted or made it a part of another one (open(2)).
+func openDevice(path string, flags int) (Disk, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|flags, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, fmt.Errorf("%s: %w", path, ErrDeviceBusy)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return newFile(f)
+}
+
+// Resize implements Growable.
+func (a *aside) Resize(_ context.Context, size int64) error {
+	if err := a.Truncate(size); err != nil {
+		return err
+	}
+	a.size = size
+	return nil
 }
 
 // aside is a file that has no name yet, or on file systems that know no such thing a

@@ -13,7 +13,7 @@ import (
 
 // volume is a volume or a file of the store.
 type volume struct {
-	store api.Offloader
+	store api.Administrator
 	name  string
 	size  int64
 	block int
@@ -73,7 +73,8 @@ func CreateStoreFile(ctx context.Context, a api.Administrator, name string, size
 	if err != nil {
 		return nil, err
 	}
-	return &storeFile{volume: d.(*volume), admin: a, scratch: scratch, finish: api.FileFinish{Name: file, Scratch: scratch, Overwrite: existing == Overwrite}}, nil
+	d.(*volume).block = 1 // whatever length it gets
+	return &storeFile{volume: d.(*volume), scratch: scratch, finish: api.FileFinish{Name: file, Scratch: scratch, Overwrite: existing == Overwrite}}, nil
 }
 
 // CheckName returns ErrExists for the name of a file of the store that is not to be
@@ -106,14 +107,22 @@ func OpenStarted(a api.Administrator, scratch string, size int64) Disk {
 // storeFile is a file of the store that is not finished.
 type storeFile struct {
 	*volume
-	admin   api.Administrator
 	scratch string // "" when it is
 	finish  api.FileFinish
 }
 
+// Resize implements Growable.
+func (f *storeFile) Resize(ctx context.Context, size int64) error {
+	if _, err := f.store.ResizeFile(ctx, f.scratch, size); err != nil {
+		return err
+	}
+	f.size = size
+	return nil
+}
+
 // Finish implements Finisher.
 func (f *storeFile) Finish(ctx context.Context) error {
-	_, err := f.admin.FinishFile(ctx, f.finish)
+	_, err := f.store.FinishFile(ctx, f.finish)
 	if errors.Is(err, backstore.ErrExists) {
 		return fmt.Errorf("file %s: %w", f.finish.Name, ErrExists)
 	}
@@ -131,7 +140,43 @@ func (f *storeFile) Close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), deleteLimit)
 	defer cancel()
-	return f.admin.DeleteFile(ctx, f.scratch)
+	return f.store.DeleteFile(ctx, f.scratch)
+}
+
+// CreateVolume makes a volume of size bytes, whose name no other one has. It gets the
+// name when it is finished.
+func CreateVolume(ctx context.Context, a api.Administrator, name string, size int64) (Disk, error) {
+	v, err := a.StartVolume(ctx, name, size)
+	if err != nil {
+		return nil, err
+	}
+	return &freshVolume{volume: newVolume(a, v.Name, size), final: name}, nil
+}
+
+// freshVolume is a volume of the store that is not finished.
+type freshVolume struct {
+	*volume
+	final string // "" when it is
+}
+
+// Finish implements Finisher.
+func (v *freshVolume) Finish(ctx context.Context) error {
+	_, err := v.store.FinishVolume(ctx, v.name, v.final)
+	if err == nil {
+		v.final = ""
+	}
+	return err
+}
+
+// Close implements Disk. It deletes what has not been finished, also when the copy was
+// canceled.
+func (v *freshVolume) Close() error {
+	if v.final == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), deleteLimit)
+	defer cancel()
+	return v.store.DeleteVolume(ctx, v.name)
 }
 
 // deleteLimit bounds how long deleting a file that was not finished may take; the store

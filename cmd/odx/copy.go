@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"odx/api"
 	"odx/api/transfer"
@@ -25,6 +23,17 @@ type copyOptions struct {
 	withoutTokens bool
 	create        bool
 	overwrite     bool
+	force         bool
+}
+
+// streams are where a command reads, prints, and complains.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+func streamsOf(cmd *cobra.Command) streams {
+	return streams{cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()}
 }
 
 // existing is what becomes of a file that has the destination's name.
@@ -39,8 +48,22 @@ func (o *copyOptions) addOverwriteFlag(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&o.overwrite, "overwrite", false, "replace a file that has the name already, once the new one is whole")
 }
 
-// hintOverwrite says what to do where a name is taken.
+// errStopped is what a signal ends a command with.
+var errStopped = errors.New("stopped by a signal")
+
+// stopped says of the end of a context what people know it as.
+func stopped(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return errStopped
+	}
+	return err
+}
+
+// hintOverwrite says what to do where a name is taken, or a device in use.
 func hintOverwrite(err error) error {
+	if errors.Is(err, transfer.ErrDeviceBusy) {
+		return fmt.Errorf("%w; --force writes to it all the same", err)
+	}
 	if errors.Is(err, transfer.ErrExists) || errors.Is(err, backstore.ErrExists) {
 		return fmt.Errorf("%w; --overwrite replaces it", err)
 	}
@@ -57,69 +80,82 @@ func newCopy() *cobra.Command {
 			"  file:PATH                     a file of the store\n" +
 			"  ./FILE, /PATH/FILE            a file or block device of this machine, raw\n" +
 			"  iscsi://[USER%PASSWORD@]HOST[:PORT]/TARGET/LUN\n" +
-			"                                a LUN of this or any other server\n\n" +
+			"                                a LUN of this or any other server\n" +
+			"  -                             standard input or output\n\n" +
 			"Where both ends belong to one server that copies by token, no bytes move. Where they do not,\n" +
 			"or the server gives up on the way, the rest is read and written. Either way, what happened is\n" +
-			"said in the end. DST has to be as large as SRC; what it has beyond stays as it is. Ctrl-C leaves\n" +
-			"DST with a part of the copy. A file gets its name when it is whole: before that, whatever happens,\n" +
-			"one that is there stays what it is, and it is replaced only with --overwrite.",
+			"said in the end.\n\n" +
+			"A volume, a LUN or a block device has to be as large as SRC; what it has beyond stays as it is,\n" +
+			"and Ctrl-C leaves it with a part of the copy. One that initiators of the server are logged in\n" +
+			"to, or that is mounted here, is refused unless --force is given. A file, and a volume that\n" +
+			"--create makes, gets its name when it is whole: before that, whatever happens, one that is\n" +
+			"there stays what it is. A file is replaced only with --overwrite.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if args[0] == args[1] {
+			if args[0] == args[1] && args[0] != stdio {
 				return fmt.Errorf("%s is both source and destination", args[0])
 			}
 			do := func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
-				return copyDisk(ctx, a, &o, args[0], args[1], cmd.OutOrStdout(), cmd.ErrOrStderr())
+				return copyDisk(ctx, a, &o, args[0], args[1], streamsOf(cmd))
 			}
 			if inStore(args[0]) || inStore(args[1]) {
 				return administer(cmd, &o.adminOptions, do)
 			}
-			ctx, release := untilSignal(cmd.Context())
-			defer release()
-			return do(ctx, nil, nil)
+			return withServer(cmd, &o.adminOptions, do)
 		},
 	}
 	addAdminFlags(cmd, &o.adminOptions)
 	cmd.Flags().BoolVar(&o.withoutTokens, "no-token", false, "read and write in any case")
 	o.addOverwriteFlag(cmd)
 	cmd.Flags().BoolVar(&o.create, "create", false, "make the volume DST, as large as SRC, if there is none")
+	cmd.Flags().BoolVar(&o.force, "force", false, "write to DST although initiators have it open, or this machine uses it")
 	return cmd
 }
 
-// inStore tells a volume or a file of the store from a path and a URL.
+// inStore tells a volume or a file of the store from a path, a URL and "-".
 func inStore(name string) bool {
-	return strings.HasPrefix(name, api.FilePrefix) || !strings.Contains(name, "/")
+	return name != stdio && (strings.HasPrefix(name, api.FilePrefix) || !strings.Contains(name, "/"))
 }
 
-func copyDisk(ctx context.Context, a api.Administrator, o *copyOptions, from, to string, stdout, stderr io.Writer) (err error) {
+// copyDisk copies a disk. a may be nil where no end is in the store.
+func copyDisk(ctx context.Context, a api.Administrator, o *copyOptions, from, to string, std streams) (err error) {
+	if isStream(from) || isStream(to) {
+		return copyStream(ctx, a, o, from, to, std)
+	}
+	if !o.force {
+		// Before the source is opened: that can be a session, too.
+		if err := checkNotOpen(ctx, a, to); err != nil {
+			return err
+		}
+	}
 	src, err := openSource(ctx, a, from)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	return copyFrom(ctx, a, o, src, from, to, stdout, stderr)
+	return copyFrom(ctx, a, o, src, from, to, std)
 }
 
 // copyFrom copies a source, which is called from, to the disk to.
-func copyFrom(ctx context.Context, a api.Administrator, o *copyOptions, src transfer.Disk, from, to string, stdout, stderr io.Writer) (err error) {
+func copyFrom(ctx context.Context, a api.Administrator, o *copyOptions, src transfer.Disk, from, to string, std streams) (err error) {
 	dst, err := openDestination(ctx, a, o, to, src.Size())
 	if err != nil {
 		return hintOverwrite(err)
 	}
 	defer func() { err = errors.Join(err, dst.Close()) }()
-	bar := newBar(stderr, "copy")
+	bar := newBar(std.err, "copy")
 	r, err := transfer.Copy(ctx, dst, src, transfer.Options{
 		WithoutTokens: o.withoutTokens,
 		Progress:      func(p transfer.Progress) { bar.show(p.DoneBytes, p.TotalBytes) },
 	})
 	bar.end()
 	if err != nil {
-		return fmt.Errorf("%s to %s, after %s of %s: %w", shown(from), shown(to), bytesText(r.Bytes), bytesText(src.Size()), hintOverwrite(err))
+		return fmt.Errorf("%s to %s, after %s of %s: %w", shown(from), shown(to), bytesText(r.Bytes), bytesText(src.Size()), hintOverwrite(stopped(err)))
 	}
 	if o.json {
-		return printJSON(stdout, r)
+		return printJSON(std.out, r)
 	}
-	return printCopy(stdout, r)
+	return printCopy(std.out, r)
 }
 
 // shown is what may be printed of a name: a URL without its secrets.
@@ -145,7 +181,11 @@ func openDestination(ctx context.Context, a api.Administrator, o *copyOptions, n
 	case strings.HasPrefix(name, "iscsi://"):
 		return openLUN(ctx, name)
 	case !inStore(name):
-		return transfer.CreateFile(name, size, o.existing())
+		d, err := transfer.CreateFile(name, size, o.existing())
+		if o.force && errors.Is(err, transfer.ErrDeviceBusy) {
+			return transfer.OpenUsedDevice(name)
+		}
+		return d, err
 	case strings.HasPrefix(name, api.FilePrefix):
 		return transfer.CreateStoreFile(ctx, a, name, size, o.existing())
 	}
@@ -156,10 +196,7 @@ func openDestination(ctx context.Context, a api.Administrator, o *copyOptions, n
 	if !o.create {
 		return nil, fmt.Errorf("%w; --create makes it", err)
 	}
-	if _, err := a.CreateVolume(ctx, name, wholeBlocks(size)); err != nil {
-		return nil, err
-	}
-	return transfer.OpenVolume(ctx, a, name)
+	return transfer.CreateVolume(ctx, a, name, wholeBlocks(size))
 }
 
 // wholeBlocks rounds a size up to what every LUN can have.
@@ -194,7 +231,7 @@ type bar struct {
 }
 
 func newBar(w io.Writer, what string) *bar {
-	if f, ok := w.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
+	if !isTerminal(w) {
 		w = nil
 	}
 	return &bar{w: w, what: what}

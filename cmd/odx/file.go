@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/api"
-	"odx/api/transfer"
 	"odx/conf"
 )
 
@@ -85,67 +84,46 @@ func newFilePut() *cobra.Command {
 	var o copyOptions
 	cmd := &cobra.Command{
 		Use:   "put LOCAL FILE",
-		Short: "Copy a file of this machine into the store",
+		Short: "Copy a file of this machine, or standard input (-), into the store",
 		Long: "Copy a file of this machine into the store. It gets its name when it is whole: who looks sees no\n" +
 			"file, or the old one, and then the new one. One that is there is replaced only with --overwrite.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
-				return putFile(ctx, a, &o, args[0], args[1], cmd.OutOrStdout(), cmd.ErrOrStderr())
+				return copyDisk(ctx, a, &o, localPath(args[0]), api.FilePrefix+args[1], streamsOf(cmd))
 			})
 		},
 	}
 	addAdminFlags(cmd, &o.adminOptions)
 	o.addOverwriteFlag(cmd)
 	return cmd
-}
-
-func putFile(ctx context.Context, a api.Administrator, o *copyOptions, local, name string, stdout, stderr io.Writer) (err error) {
-	src, err := transfer.OpenFile(local)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, src.Close()) }()
-	dst, err := transfer.CreateStoreFile(ctx, a, api.FilePrefix+name, src.Size(), o.existing())
-	if err != nil {
-		return hintOverwrite(err)
-	}
-	defer func() { err = errors.Join(err, dst.Close()) }()
-	bar := newBar(stderr, "put")
-	r, err := transfer.Copy(ctx, dst, src, transfer.Options{
-		Progress: func(p transfer.Progress) { bar.show(p.DoneBytes, p.TotalBytes) },
-	})
-	bar.end()
-	if err != nil {
-		return hintOverwrite(err)
-	}
-	if o.json {
-		return printJSON(stdout, r)
-	}
-	return printCopy(stdout, r)
 }
 
 func newFileGet() *cobra.Command {
 	var o copyOptions
 	cmd := &cobra.Command{
 		Use:   "get FILE LOCAL",
-		Short: "Copy a file of the store to this machine",
+		Short: "Copy a file of the store to this machine, or to standard output (-)",
 		Long: "Copy a file of the store to this machine. It gets its name when it is whole; one that is there is\n" +
 			"replaced only with --overwrite.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			local := args[1]
-			if inStore(local) {
-				local = "./" + local
-			}
 			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
-				return copyDisk(ctx, a, &o, api.FilePrefix+args[0], local, cmd.OutOrStdout(), cmd.ErrOrStderr())
+				return copyDisk(ctx, a, &o, api.FilePrefix+args[0], localPath(args[1]), streamsOf(cmd))
 			})
 		},
 	}
 	addAdminFlags(cmd, &o.adminOptions)
 	o.addOverwriteFlag(cmd)
 	return cmd
+}
+
+// localPath makes a name one that can only be that of a file of this machine.
+func localPath(name string) string {
+	if inStore(name) {
+		return "./" + name
+	}
+	return name
 }
 
 func newFileRemove() *cobra.Command {

@@ -55,6 +55,26 @@ func TestFileCommands(t *testing.T) {
 				t.Errorf("%v: %s", args, stderr)
 			}
 		}
+		if _, stderr, status := output(t, "file", "put", local, "images/b", "--overwrite", "--config", path); status != 0 {
+			t.Error(stderr)
+		}
+		if stdout, stderr, status := output(t, "file", "get", "images/b", "-", "--config", path); status != 0 || stdout != string(data) || !strings.Contains(stderr, "13 KiB read and written") {
+			t.Errorf("get to standard output: %d, %d bytes\n%s", status, len(stdout), stderr)
+		}
+		if _, stderr, status := input(t, data[:777], "file", "put", "-", "images/b", "--overwrite", "--config", path); status != 0 {
+			t.Errorf("put of standard input: %d\n%s", status, stderr)
+		}
+		if stdout, stderr, status := output(t, "copy", "file:images/b", "-", "--config", path); status != 0 || stdout != string(data[:777]) {
+			t.Errorf("copy to standard output: %d, %d bytes\n%s", status, len(stdout), stderr)
+		}
+		if _, stderr, status := input(t, block(9), "copy", "-", "src", "--config", path); status != 0 {
+			t.Errorf("copy of standard input: %d\n%s", status, stderr)
+		}
+		onCopy(t, path, "src", func(got []byte) {
+			if !bytes.Equal(got[:4096], block(9)) {
+				t.Error("src does not begin with what came")
+			}
+		})
 		script(t, path, []command{{args: "file rm images/a.raw images/b disk", stdout: "deleted: images/a.raw images/b disk\n"}, {args: "file list --json", stdout: "[]\n"}})
 	})
 }

@@ -57,7 +57,14 @@ func odx(args ...string) *exec.Cmd {
 // output runs odx to its end and returns what it wrote and its exit status.
 func output(t *testing.T, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
+	return input(t, nil, args...)
+}
+
+// input is output with bytes on standard input.
+func input(t *testing.T, in []byte, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
 	cmd := odx(args...)
+	cmd.Stdin = bytes.NewReader(in)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()

@@ -129,6 +129,18 @@ func serveAPI(cfg *conf.Config, service *target.Service, log *logrus.Entry) ([]*
 	return servers, nil
 }
 
+// missingConfig is a configuration file that does not exist.
+type missingConfig struct {
+	path  string
+	cause error
+}
+
+func (e *missingConfig) Error() string {
+	return "there is no configuration " + e.path + "; name yours with --config, or let odx serve --write-default write one"
+}
+
+func (e *missingConfig) Unwrap() error { return e.cause }
+
 func loadConfig(o serveOptions) (*conf.Config, error) {
 	if o.writeDefault {
 		if _, err := conf.WriteDefault(o.config); err != nil {
@@ -137,7 +149,7 @@ func loadConfig(o serveOptions) (*conf.Config, error) {
 	}
 	cfg, err := conf.Load(o.config)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no configuration %s; name yours with --config, or let odx serve --write-default write one", o.config)
+		return nil, &missingConfig{o.config, err}
 	}
 	return cfg, err
 }

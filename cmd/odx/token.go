@@ -169,6 +169,7 @@ func printMade(w io.Writer, t api.MadeToken, first bool) error {
 func newTokenWrite() *cobra.Command {
 	var o adminOptions
 	var from string
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "write TOKEN VOLUME[:OFFSET[+LENGTH]]",
 		Short: "Make a range of a volume equal to the bytes of a token",
@@ -188,6 +189,11 @@ func newTokenWrite() *cobra.Command {
 			}
 			r := api.TokenWrite{Token: t[:], TokenOffset: start, Volume: p.volume, Offset: p.offset, Length: p.length}
 			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+				if !force {
+					if err := checkNotOpen(ctx, a, p.volume); err != nil {
+						return err
+					}
+				}
 				done, err := writeToken(ctx, a, r)
 				if err != nil {
 					return fmt.Errorf("after %d bytes: %w", done.Bytes, err)
@@ -202,6 +208,7 @@ func newTokenWrite() *cobra.Command {
 	}
 	addAdminFlags(cmd, &o)
 	cmd.Flags().StringVar(&from, "from", "0", "begin `BYTES` into the token")
+	cmd.Flags().BoolVar(&force, "force", false, "write although initiators have the volume open")
 	return cmd
 }
 

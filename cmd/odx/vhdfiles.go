@@ -250,8 +250,5 @@ func exportDisk(ctx context.Context, a api.Administrator, o *copyOptions, name, 
 	}
 	defer func() { err = errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), made.Name)) }()
 	src := transfer.OpenStarted(a, made.Name, made.FileBytes)
-	if inStore(local) {
-		local = "./" + local
-	}
-	return copyFrom(ctx, a, o, src, name, local, stdout, stderr)
+	return copyFrom(ctx, a, o, src, name, localPath(local), streams{out: stdout, err: stderr})
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"odx/target/scsi"
 )
 
 // asyncLogoutRequest is the event of an Asynchronous Message that asks the
@@ -135,6 +137,8 @@ type SessionInfo struct {
 	TSIH uint16
 	// TargetName is empty for a discovery session.
 	TargetName string
+	// View is what the access list has the session see; nil: every LUN.
+	View scsi.View
 	// Connections are the remote addresses.
 	Connections []string
 	// Commands is how many are outstanding; Detached how many were aborted but
@@ -170,6 +174,7 @@ func (s *session) info() SessionInfo {
 		ISID:           hex.EncodeToString(s.id.ISID[:]),
 		TSIH:           s.tsih,
 		TargetName:     s.id.TargetName,
+		View:           s.view,
 		Commands:       len(s.tasks),
 		Detached:       s.detached,
 		HeaderDigest:   s.params.headerDigest,

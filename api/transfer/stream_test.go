@@ -1,0 +1,66 @@
+package transfer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"path/filepath"
+	"testing"
+)
+
+func TestStreams(t *testing.T) {
+	want := newMemory(5<<20+777, 1).fill().data
+	path := filepath.Join(t.TempDir(), "disk")
+	out, err := CreateFile(path, 0, Refuse)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Receive(t.Context(), out, bytes.NewReader(want))
+	if err := errors.Join(err, out.Close()); err != nil || r.Bytes != int64(len(want)) {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	src, err := OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	var got bytes.Buffer
+	if r, err := Send(t.Context(), &got, src); err != nil || r.Bytes != int64(len(want)) || !bytes.Equal(got.Bytes(), want) {
+		t.Errorf("%+v, %v, %d bytes", r, err, got.Len())
+	}
+	// To blocks: the last one is filled up.
+	blocks := newMemory(6<<20, 4096)
+	for i := range blocks.data {
+		blocks.data[i] = 0xee
+	}
+	if _, err := Receive(t.Context(), blocks, bytes.NewReader(want)); err != nil || !blocks.flushed {
+		t.Errorf("%v, flushed %v", err, blocks.flushed)
+	}
+	end := (len(want) + 4095) / 4096 * 4096
+	if !bytes.Equal(blocks.data[:end], append(bytes.Clone(want), make([]byte, end-len(want))...)) || blocks.data[end] != 0xee {
+		t.Error("the blocks differ from the stream")
+	}
+	if _, err := Receive(t.Context(), newMemory(4<<20, 512), bytes.NewReader(want)); !errors.Is(err, ErrTooSmall) {
+		t.Errorf("a disk that is too small: %v", err)
+	}
+}
+
+// A stream that stalls does not keep a copy from being stopped.
+func TestStreams_Stall(t *testing.T) {
+	r, w := io.Pipe()
+	t.Cleanup(func() { r.Close() })
+	ctx, cancel := context.WithCancel(t.Context())
+	go cancel()
+	if _, err := Receive(ctx, newMemory(1<<20, 512), r); !errors.Is(err, context.Canceled) {
+		t.Errorf("receive: %v", err)
+	}
+	w.Close()
+	r, w = io.Pipe()
+	t.Cleanup(func() { r.Close() })
+	ctx, cancel = context.WithCancel(t.Context())
+	go cancel()
+	if _, err := Send(ctx, w, newMemory(1<<20, 512)); !errors.Is(err, context.Canceled) {
+		t.Errorf("send: %v", err)
+	}
+}

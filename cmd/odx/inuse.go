@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"odx/api"
+	"odx/conf"
+	"odx/target/iscsi/initiator"
+)
+
+// errOpen: initiators are logged in to what is to be overwritten.
+var errOpen = errors.New("initiators have it open, and would not notice that it changes under them")
+
+// checkNotOpen returns errOpen, and names the sessions, where initiators of the
+// server of the store see a LUN over what name names: a volume, a file of the store,
+// or a LUN by its URL. Nothing is open where no server runs, or a is nil.
+func checkNotOpen(ctx context.Context, a api.Administrator, name string) error {
+	url, err := initiator.ParseURL(name)
+	isURL := err == nil
+	if a == nil || !isURL && !inStore(name) {
+		return nil
+	}
+	st, err := a.Status(ctx)
+	if errors.Is(err, api.ErrNotRunning) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	medium := api.SessionLUN{Over: []string{name}}
+	if isURL {
+		if medium, isURL = mediumOf(ctx, &st, url); !isURL {
+			return nil // a LUN of another server
+		}
+	}
+	var who []string
+	for i := range st.Sessions {
+		s := &st.Sessions[i]
+		for _, l := range s.LUNs {
+			if l.Medium == medium.Medium || slices.ContainsFunc(l.Over, func(o string) bool { return slices.Contains(medium.Over, o) }) {
+				who = append(who, fmt.Sprintf("%s from %s as LUN %d of %s", s.Initiator, strings.Join(s.Addresses, " and "), l.Number, s.Target))
+			}
+		}
+	}
+	if len(who) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: %w: %s; log out there first, or insist with --force", shown(name), errOpen, strings.Join(who, ", "))
+}
+
+// mediumOf returns what is under a LUN of a server, which is named by a URL; false
+// where it is another server's.
+func mediumOf(ctx context.Context, st *api.Status, u initiator.URL) (api.SessionLUN, bool) {
+	if !slices.ContainsFunc(st.Portals, func(portal string) bool { return samePortal(ctx, portal, u.Address) }) {
+		return api.SessionLUN{}, false
+	}
+	// Where an access list renumbers LUNs, what the number leads to depends on who
+	// asks; then the numbers of the sessions count, too.
+	out, found := api.SessionLUN{}, false
+	for _, l := range st.LUNs {
+		if l.Target == u.Target && l.Number == u.LUN {
+			out.Medium, out.Over, found = l.Medium, append(out.Over, l.Over...), true
+		}
+	}
+	for _, s := range st.Sessions {
+		for _, l := range s.LUNs {
+			if s.Target == u.Target && l.Number == u.LUN {
+				out.Over, found = append(out.Over, l.Over...), true
+				if out.Medium == "" {
+					out.Medium = l.Medium
+				}
+			}
+		}
+	}
+	return out, found
+}
+
+// samePortal reports whether an address leads to a portal of a server on this
+// machine, or to the same address elsewhere.
+func samePortal(ctx context.Context, portal, address string) bool {
+	pHost, pPort, err1 := net.SplitHostPort(portal)
+	host, port, err2 := net.SplitHostPort(address)
+	if err1 != nil || err2 != nil || pPort != port {
+		return false
+	}
+	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	if err != nil {
+		return pHost == host
+	}
+	own := net.ParseIP(pHost)
+	for _, ip := range ips {
+		if own.Equal(ip.IP) || own.IsUnspecified() && isLocal(ip.IP) {
+			return true
+		}
+	}
+	return false
+}
+
+func isLocal(ip net.IP) bool {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return ip.IsLoopback()
+	}
+	return ip.IsLoopback() || slices.ContainsFunc(addrs, func(a net.Addr) bool {
+		n, ok := a.(*net.IPNet)
+		return ok && n.IP.Equal(ip)
+	})
+}
+
+// withServer runs a command that needs no store: do gets the server of the
+// configuration's store where there is one, nil elsewhere.
+func withServer(cmd *cobra.Command, o *adminOptions, do administration) error {
+	if o.api != "" {
+		return administerRemotely(cmd, o, do)
+	}
+	ctx, release := untilSignal(cmd.Context())
+	defer release()
+	cfg, err := loadConfig(serveOptions{config: o.config})
+	if errors.Is(err, fs.ErrNotExist) && !cmd.Flags().Changed("config") {
+		return do(ctx, &conf.Config{}, nil)
+	}
+	if err != nil {
+		return err
+	}
+	client := api.NewClient(cfg.DataDir)
+	defer client.Close()
+	return do(ctx, cfg, client)
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"odx/api"
+	"odx/conf"
+)
+
+func newStatus() *cobra.Command {
+	var o adminOptions
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Print what the server serves, and which initiators are logged in",
+		Long: "Print portals, LUNs and sessions of the server of a store. The exit status is 1 where no server\n" +
+			"runs.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a api.Administrator) error {
+				st, err := a.Status(ctx)
+				if errors.Is(err, api.ErrNotRunning) {
+					return fmt.Errorf("no odx serves the store in %s", cfg.DataDir)
+				}
+				if err != nil {
+					return err
+				}
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), st)
+				}
+				return printStatus(cmd.OutOrStdout(), &st)
+			})
+		},
+	}
+	addAdminFlags(cmd, &o)
+	return cmd
+}
+
+func printStatus(w io.Writer, st *api.Status) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, p := range st.Portals {
+		fmt.Fprintf(table, "portal\t%s\n", p)
+	}
+	for _, l := range st.LUNs {
+		note := ""
+		if l.ReadOnly {
+			note = ", read-only"
+		}
+		fmt.Fprintf(table, "LUN\t%s/%d\t%s, %s%s\n", l.Target, l.Number, l.Medium, conf.FormatSize(l.SizeBytes), note)
+	}
+	for i := range st.Sessions {
+		s := &st.Sessions[i]
+		fmt.Fprintf(table, "session\t%s\t%s, from %s, since %s\n", s.Initiator, sessionPlace(s), strings.Join(s.Addresses, " and "), s.Since.Local().Format(time.DateTime))
+	}
+	return table.Flush()
+}
+
+// sessionPlace says what a session is logged in to.
+func sessionPlace(s *api.Session) string {
+	if s.Target == "" {
+		return "discovery"
+	}
+	numbers := make([]string, len(s.LUNs))
+	for i, l := range s.LUNs {
+		numbers[i] = fmt.Sprint(l.Number)
+	}
+	return s.Target + " LUN " + strings.Join(numbers, ",")
+}

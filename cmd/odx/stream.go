@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/term"
+
+	"odx/api"
+	"odx/api/transfer"
+)
+
+// stdio is the name of standard input as a source, and of standard output as a
+// destination.
+const stdio = "-"
+
+// isStream reports whether bytes can only come or go in order: standard input and
+// output, and named pipes.
+func isStream(name string) bool {
+	if name == stdio {
+		return true
+	}
+	if inStore(name) {
+		return false
+	}
+	info, err := os.Stat(name)
+	return err == nil && info.Mode()&os.ModeNamedPipe != 0
+}
+
+// copyStream is copyDisk where an end is a stream.
+func copyStream(ctx context.Context, a api.Administrator, o *copyOptions, from, to string, std streams) error {
+	if isStream(from) && isStream(to) {
+		return fmt.Errorf("%s and %s are both streams; one end has to be a disk or a file", from, to)
+	}
+	if isStream(to) {
+		return copyToStream(ctx, a, o, from, to, std)
+	}
+	return copyFromStream(ctx, a, o, from, to, std)
+}
+
+// copyToStream writes all bytes of a source. The result goes to standard error,
+// because standard output has the bytes.
+func copyToStream(ctx context.Context, a api.Administrator, o *copyOptions, from, to string, std streams) (err error) {
+	w := std.out
+	if to != stdio {
+		f, err := os.OpenFile(to, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		w = f
+	}
+	if isTerminal(w) {
+		return errors.New("standard output is a terminal; redirect it to a file or a program")
+	}
+	src, err := openSource(ctx, a, from)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	r, err := transfer.Send(ctx, w, src)
+	if err != nil {
+		return fmt.Errorf("%s, after %s of %s: %w", shown(from), bytesText(r.Bytes), bytesText(src.Size()), stopped(err))
+	}
+	if o.json {
+		return printJSON(std.err, r)
+	}
+	return printCopy(std.err, r)
+}
+
+// copyFromStream fills a destination with all that comes.
+func copyFromStream(ctx context.Context, a api.Administrator, o *copyOptions, from, to string, std streams) (err error) {
+	r := std.in
+	if from != stdio {
+		f, err := os.Open(from)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		r = f
+	}
+	if !o.force {
+		if err := checkNotOpen(ctx, a, to); err != nil {
+			return err
+		}
+	}
+	if o.create {
+		return errors.New("how long a stream is shows at its end: make the volume first, with odx volume create")
+	}
+	dst, err := openDestination(ctx, a, o, to, 0)
+	if err != nil {
+		return hintOverwrite(err)
+	}
+	defer func() { err = errors.Join(err, dst.Close()) }()
+	result, err := transfer.Receive(ctx, dst, r)
+	if err != nil {
+		return fmt.Errorf("%s, after %s: %w", shown(to), bytesText(result.Bytes), hintOverwrite(stopped(err)))
+	}
+	if o.json {
+		return printJSON(std.out, result)
+	}
+	return printCopy(std.out, result)
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

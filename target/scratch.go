@@ -1,0 +1,75 @@
+package target
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+
+	"odx/backstore"
+)
+
+// scratchVolumePrefix begins the random names of volumes that are not whole yet.
+const scratchVolumePrefix = hiddenPrefix + "part-"
+
+// IsScratchVolume reports whether StartVolume gave the name.
+func IsScratchVolume(name string) bool { return strings.HasPrefix(name, scratchVolumePrefix) }
+
+// StartVolume makes a hidden volume of size bytes that FinishVolume will call name.
+// Those that were not finished are removed when the store is served again.
+func (s *Service) StartVolume(ctx context.Context, name string, size int64) (Volume, error) {
+	if err := checkVolumeName(name); err != nil {
+		return Volume{}, err
+	}
+	if _, err := s.store.Volume(name); err == nil {
+		return Volume{}, fmt.Errorf("volume %s: %w", name, backstore.ErrExists)
+	}
+	if err := s.sweepVolumes(ctx); err != nil {
+		return Volume{}, err
+	}
+	v, err := s.store.CreateVolume(ctx, scratchVolumePrefix+rand.Text(), size)
+	if err != nil {
+		return Volume{}, err
+	}
+	return s.describe(v), nil
+}
+
+// FinishVolume gives a volume of StartVolume a name that no other volume has,
+// durably.
+func (s *Service) FinishVolume(ctx context.Context, scratch, name string) (Volume, error) {
+	if !IsScratchVolume(scratch) {
+		return Volume{}, fmt.Errorf("%w: volume %s is none that was begun", backstore.ErrInvalid, scratch)
+	}
+	// A clone under the new name, which a crash leaves whole or not at all.
+	v, err := s.CloneVolume(ctx, scratch, name)
+	if err != nil {
+		return Volume{}, err
+	}
+	if err := errors.Join(s.store.DeleteVolume(ctx, scratch), s.store.Flush(ctx)); err != nil {
+		return Volume{}, err
+	}
+	v.Origin = ""
+	return v, nil
+}
+
+// sweepVolumes removes, the first time that it is called, the volumes that were
+// started by clients of an earlier process and never finished.
+func (s *Service) sweepVolumes(ctx context.Context) error {
+	s.sweeping.Lock()
+	defer s.sweeping.Unlock()
+	if s.swept {
+		return nil
+	}
+	for _, v := range s.store.Volumes() {
+		if !IsScratchVolume(v.Name()) {
+			continue
+		}
+		if err := s.store.DeleteVolume(ctx, v.Name()); err != nil {
+			return fmt.Errorf("remove the volume of a copy that was interrupted: %w", err)
+		}
+		s.log.WithField("volume", v.Name()).Info("volume of an interrupted copy removed")
+	}
+	s.swept = true
+	return nil
+}
