@@ -78,6 +78,12 @@ views:
 	if _, stderr, status := output(t, "token", "write", strings.TrimSpace(token), "src", "--force", "--config", path); status != 0 {
 		t.Errorf("write with a token and --force: %s", stderr)
 	}
+	for _, flag := range []string{"", "--force"} {
+		args := append([]string{"vhd", "to-volume", "new", "src", "--overwrite", "--config", path}, strings.Fields(flag)...)
+		if _, stderr, status := output(t, args...); (status == 0) != (flag != "") || flag == "" && !strings.Contains(stderr, "src: initiators have it open") {
+			t.Errorf("%v: exit status %d\n%s", args, status, stderr)
+		}
+	}
 	if stdout, stderr, status := output(t, "status", "--config", path); status != 0 || !strings.Contains(stdout, name) || !strings.Contains(stdout, "  "+disks+" LUN 0,1, from 127.0.0.1:") {
 		t.Errorf("status: %s%s", stdout, stderr)
 	}

@@ -47,8 +47,8 @@ func newVHD() *cobra.Command {
 		}),
 		newVHDChange(diskCommand{
 			use: "to-volume FILE VOLUME", short: "Make a volume equal to a virtual disk",
-			long: "Make a volume equal to a virtual disk. A volume that is there is only changed with --overwrite;\n" +
-				"what it has more than the disk becomes zeros.",
+			long: "Make a volume equal to a virtual disk. A volume that is there is only changed with --overwrite,\n" +
+				"and with --force if initiators have it open; what it has more than the disk becomes zeros.",
 			operation: vhd.ToVolume, least: 2, read: twoNames, flags: overwrite,
 		}),
 		newVHDChange(diskCommand{
@@ -114,6 +114,7 @@ type diskOptions struct {
 	adminOptions
 	request api.DiskRequest
 	block   string
+	force   bool
 }
 
 func newVHDChange(c diskCommand) *cobra.Command {
@@ -134,6 +135,9 @@ func newVHDChange(c diskCommand) *cobra.Command {
 	}
 	if c.flags&overwrite != 0 {
 		addOverwriteFlag(cmd, &o)
+	}
+	if c.operation == vhd.ToVolume {
+		cmd.Flags().BoolVar(&o.force, "force", false, "write to VOLUME although initiators have it open")
 	}
 	return cmd
 }
@@ -157,6 +161,11 @@ func changeDisk(cmd *cobra.Command, o *diskOptions) error {
 		}
 	}
 	return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+		if o.request.Operation == vhd.ToVolume && !o.force {
+			if err := checkNotOpen(ctx, a, o.request.Destination); err != nil {
+				return err
+			}
+		}
 		r, err := runDiskOperation(ctx, a, o.request, cmd.ErrOrStderr())
 		if err != nil {
 			return hintOverwrite(err)
