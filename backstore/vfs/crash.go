@@ -39,10 +39,12 @@ func (m *Mem) CrashClone(rng *rand.Rand) *Mem {
 	}
 
 	clone := NewMem()
+	clone.space.capacity.Store(m.space.capacity.Load())
 	for _, name := range slices.Sorted(maps.Keys(names)) { // one seed, one state
 		node := names[name]
 		if !node.dir {
 			node = node.crashClone(rng, keep)
+			node.blocks.count(&clone.space)
 		}
 		clone.current[name], clone.durable[name] = node, node
 	}
@@ -85,5 +87,5 @@ func (n *inode) crashClone(rng *rand.Rand, keep float64) *inode {
 			chosen[s] = max(left-1, 0)
 		}
 	}
-	return &inode{current: im.clone(), durable: im.clone()}
+	return &inode{current: im.clone(), durable: im.clone(), blocks: n.blocks.clone()}
 }

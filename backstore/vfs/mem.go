@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -29,6 +28,7 @@ const (
 	OpSync
 	OpTruncate
 	OpSize
+	OpAllocate
 )
 
 // Changes reports whether the operation can change what a disk holds after a
@@ -73,6 +73,8 @@ type Mem struct {
 	locks   map[string]bool
 	hook    Hook
 	full    bool
+
+	space space
 }
 
 // nameOp sets names (to an inode, or to nothing), all in one atomic step.
@@ -115,7 +117,7 @@ func (m *Mem) Free(string) (int64, error) {
 	if m.full {
 		return 0, nil
 	}
-	return math.MaxInt64, nil
+	return m.space.free(), nil
 }
 
 func (m *Mem) ask(kind OpKind, name string) error {
@@ -227,6 +229,7 @@ func (m *Mem) Remove(name string) error {
 	}
 	if !node.dir {
 		m.change(nameOp{{name, nil}})
+		node.unlink(&m.space)
 		return nil
 	}
 	if len(m.list(name)) > 0 {
@@ -257,6 +260,9 @@ func (m *Mem) Rename(from, to string) error {
 		return err
 	}
 	if from != to {
+		if old := m.current[to]; old != nil && old != node {
+			old.unlink(&m.space)
+		}
 		m.change(nameOp{{from, nil}, {to, node}})
 	}
 	return nil

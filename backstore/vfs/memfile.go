@@ -45,6 +45,7 @@ type inode struct {
 	pending []update // in order, since the last good Sync
 	doubted []update // before them: a Sync failed to make these durable
 	sizes   []int64  // what the size was changed to since the last good Sync
+	blocks  blocks
 }
 
 type memFile struct {
@@ -101,6 +102,9 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	defer f.fs.world.RUnlock()
 	f.node.mu.Lock()
 	defer f.node.mu.Unlock()
+	if err := f.node.blocks.assign(&f.fs.space, off, off+int64(len(p))); err != nil {
+		return 0, f.fail("write", err)
+	}
 	f.node.write(update{off, int64(len(p)), keep(p)})
 	if short != nil {
 		return len(p), short.Err
@@ -137,6 +141,7 @@ func (f *memFile) Truncate(size int64) error {
 	if cut := n.current.size - size; cut > 0 {
 		n.write(update{size, cut, nil})
 	}
+	n.blocks.cut(&f.fs.space, size)
 	n.current.resize(size)
 	n.sizes = append(n.sizes, size)
 	return nil
@@ -165,6 +170,20 @@ func (f *memFile) Sync() error {
 func (f *memFile) WriteBack(int64, int64) error {
 	if f.closed.Load() {
 		return f.fail("write back", fs.ErrClosed)
+	}
+	return nil
+}
+
+// Allocate implements File.
+func (f *memFile) Allocate(size int64) error {
+	if err := f.enter(OpAllocate, "allocate"); err != nil {
+		return err
+	}
+	defer f.fs.world.RUnlock()
+	f.node.mu.Lock()
+	defer f.node.mu.Unlock()
+	if err := f.node.blocks.assign(&f.fs.space, 0, size); err != nil {
+		return f.fail("allocate", err)
 	}
 	return nil
 }

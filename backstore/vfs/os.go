@@ -137,6 +137,21 @@ func (f osFile) call(name string, fn func(fd int) error) error {
 	return nil
 }
 
+func (f osFile) Allocate(n int64) error {
+	err := f.call("fallocate", func(fd int) error {
+		return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, n)
+	})
+	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
+		return err
+	}
+	size, err := f.Size()
+	piece := make([]byte, 1<<20)
+	for ; err == nil && size < n; size += int64(len(piece)) {
+		_, err = f.WriteAt(piece[:min(int64(len(piece)), n-size)], size)
+	}
+	return err
+}
+
 func (f osFile) Size() (int64, error) {
 	info, err := f.Stat()
 	if err != nil {

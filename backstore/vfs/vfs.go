@@ -32,6 +32,11 @@ type File interface {
 	WriteBack(off, n int64) error
 	// Truncate sets the size in bytes; growing adds zeros.
 	Truncate(size int64) error
+	// Allocate assigns blocks of the disk to bytes [0, n) and keeps the size, so
+	// that a later write there does not fail for want of space. ENOSPC means that
+	// there are not that many; some of them may be assigned. A file system that
+	// cannot do so gets zeros written behind the end, which change the size.
+	Allocate(n int64) error
 	// Size is the size in bytes.
 	Size() (int64, error)
 }

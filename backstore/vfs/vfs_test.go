@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -248,5 +249,68 @@ func BenchmarkMemWrite4KiB(b *testing.B) {
 		if i%256 == 255 {
 			must(b, f.Sync())
 		}
+	}
+}
+
+func TestFile_Allocate(t *testing.T) {
+	everyFS(t, func(t *testing.T, fsys FS, dir string) {
+		f, err := fsys.Create(filepath.Join(dir, "f"))
+		must(t, err)
+		defer f.Close()
+		_, err = f.WriteAt([]byte("data"), 0)
+		must(t, err)
+		must(t, f.Allocate(1<<20))
+		size, err := f.Size()
+		if err != nil || size != 4 {
+			t.Errorf("size is %d, %v, want that of before", size, err)
+		}
+		_, err = f.WriteAt([]byte("more"), 1<<20-4)
+		must(t, err)
+		p := make([]byte, 8)
+		if _, err := f.ReadAt(p, 0); err != nil || string(p) != "data\x00\x00\x00\x00" {
+			t.Errorf("%q is there, %v", p, err)
+		}
+	})
+}
+
+// TestMem_SetCapacity: a full disk refuses what needs a new block, and nothing else.
+func TestMem_SetCapacity(t *testing.T) {
+	m := NewMem()
+	m.SetCapacity(4 * pageLength)
+	create := func(name string) File {
+		f, err := m.Create(name)
+		must(t, err)
+		return f
+	}
+	free := func(want int64) {
+		t.Helper()
+		if n, err := m.Free("/"); err != nil || n != want*pageLength {
+			t.Errorf("%d bytes are free, %v, want %d blocks", n, err, want)
+		}
+	}
+	a, b := create("/a"), create("/b")
+	must(t, a.Allocate(2*pageLength))
+	free(2)
+	_, err := b.WriteAt(make([]byte, 3*pageLength), 0)
+	wantErr(t, "write of 3 blocks into 2", err, syscall.ENOSPC)
+	free(2)
+	_, err = b.WriteAt(make([]byte, pageLength+1), 0)
+	must(t, err)
+	free(0)
+	_, err = a.WriteAt(make([]byte, 2*pageLength), 0)
+	must(t, err)
+	wantErr(t, "allocate", a.Allocate(3*pageLength), syscall.ENOSPC)
+	must(t, a.Truncate(pageLength))
+	free(1)
+	must(t, m.Rename("/a", "/b"))
+	free(3)
+	must(t, m.Remove("/b"))
+	free(4)
+	m.SetCapacity(pageLength)
+	_, err = create("/c").WriteAt([]byte{1}, pageLength)
+	must(t, err)
+	free(0)
+	if m.Used() != pageLength {
+		t.Errorf("%d bytes are used", m.Used())
 	}
 }

@@ -1,0 +1,232 @@
+// Package reserve keeps files whose blocks are assigned, for what has to be
+// written when the file system has no free block left. They are renamed into use.
+// Space that is only measured may be taken by another program before it is used;
+// this may not.
+package reserve
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"odx/backstore/vfs"
+)
+
+const (
+	suffix  = ".reserve"
+	newName = "new"
+)
+
+// Options of Open.
+type Options struct {
+	FS    vfs.FS
+	Dir   string // created if missing
+	Bytes int64  // of each file
+	Files int    // how many
+}
+
+// Pool is a set of files of one length. Its methods may be called concurrently.
+type Pool struct {
+	o Options
+
+	mu     sync.Mutex // guards what follows
+	files  []string   // whose blocks are assigned, durably
+	number uint64     // of the newest file
+}
+
+// Open finds the files that an earlier process left. It makes none: see Fill.
+func Open(o Options) (*Pool, error) {
+	p := &Pool{o: o}
+	if err := o.FS.MkdirAll(o.Dir); err != nil {
+		return nil, fmt.Errorf("reserve: %w", err)
+	}
+	names, err := o.FS.List(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("reserve: %w", err)
+	}
+	for _, name := range names {
+		digits, ok := strings.CutSuffix(name, suffix)
+		number, err := strconv.ParseUint(digits, 16, 64)
+		if !ok || err != nil {
+			continue
+		}
+		p.files = append(p.files, name)
+		p.number = max(p.number, number)
+	}
+	return p, nil
+}
+
+// Full reports whether no file is missing.
+func (p *Pool) Full() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.files) >= p.o.Files
+}
+
+// Bytes is the length that the files have together.
+func (p *Pool) Bytes() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int64(len(p.files)) * p.o.Bytes
+}
+
+// FileBytes is how many bytes a file from Create takes without a free block.
+func (p *Pool) FileBytes() int64 { return p.o.Bytes }
+
+// Fill makes the files that are missing. An error, ENOSPC for example, leaves
+// those that were made.
+func (p *Pool) Fill() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.files) < p.o.Files {
+		if err := p.add(); err != nil {
+			return fmt.Errorf("reserve: %w", err)
+		}
+	}
+	return nil
+}
+
+// add makes a file. mu is held.
+func (p *Pool) add() error {
+	name := filepath.Join(p.o.Dir, newName)
+	if err := p.o.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := p.o.FS.Create(name)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(p.keep(f, name), f.Close())
+	if err != nil {
+		return errors.Join(err, ignoreMissing(p.o.FS.Remove(name)))
+	}
+	return nil
+}
+
+// keep assigns the blocks of a file and makes it one of the reserve. Its name is
+// changed last: a file that has it is whole. mu is held.
+func (p *Pool) keep(f vfs.File, name string) error {
+	if err := f.Allocate(p.o.Bytes); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	p.number++
+	base := fmt.Sprintf("%016x%s", p.number, suffix)
+	if err := p.o.FS.Rename(name, filepath.Join(p.o.Dir, base)); err != nil {
+		return err
+	}
+	p.files = append(p.files, base)
+	return p.o.FS.SyncDir(p.o.Dir)
+}
+
+// Create makes a file of which the first FileBytes bytes have blocks: a new one,
+// or one of the reserve when the file system has not that many. One that was given
+// back has its old bytes until they are overwritten: the caller truncates the file
+// to what it has written. Its name is durable after a SyncDir of its directory, as
+// with a plain Create.
+func (p *Pool) Create(name string) (vfs.File, error) {
+	f, err := p.o.FS.Create(name)
+	if err != nil && !full(err) {
+		return nil, err
+	}
+	if err == nil {
+		if err = f.Allocate(p.o.Bytes); err == nil {
+			return &file{f, p.o.Bytes}, nil
+		}
+		err = errors.Join(err, f.Close(), p.o.FS.Remove(name))
+		if !full(err) {
+			return nil, err
+		}
+	}
+	taken, takeErr := p.take(name)
+	if takeErr != nil {
+		return nil, errors.Join(takeErr, err)
+	}
+	if taken == nil {
+		return nil, err
+	}
+	return &file{taken, p.o.Bytes}, nil
+}
+
+// take renames a file of the reserve into use; nil when there is none.
+func (p *Pool) take(name string) (vfs.File, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.files)
+	if n == 0 {
+		return nil, nil
+	}
+	if err := p.o.FS.Rename(filepath.Join(p.o.Dir, p.files[n-1]), name); err != nil {
+		return nil, fmt.Errorf("use the reserve: %w", err)
+	}
+	p.files = p.files[:n-1]
+	f, err := p.o.FS.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("use the reserve: %w", err)
+	}
+	return f, nil
+}
+
+// Give removes a file that is needed no more. While the reserve is not full its
+// blocks stay in it; other programs cannot take them in between.
+func (p *Pool) Give(name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.files) >= p.o.Files {
+		return p.o.FS.Remove(name)
+	}
+	f, err := p.o.FS.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := p.keep(f, name); err != nil {
+		return errors.Join(notFull(err), ignoreMissing(p.o.FS.Remove(name)))
+	}
+	return nil
+}
+
+// file is a file with blocks of its own behind its end.
+type file struct {
+	vfs.File
+	bytes int64
+}
+
+// Truncate keeps the blocks behind the end, so that the file can be given back:
+// always if the size is right already, else unless another program takes them.
+func (f *file) Truncate(size int64) error {
+	now, err := f.Size()
+	if err != nil || now == size {
+		return err
+	}
+	if err := f.File.Truncate(size); err != nil {
+		return err
+	}
+	return notFull(f.Allocate(f.bytes))
+}
+
+func full(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// notFull returns err unless it means a full file system.
+func notFull(err error) error {
+	if full(err) {
+		return nil
+	}
+	return err
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,172 @@
+package reserve
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+
+	"odx/backstore/vfs"
+)
+
+const fileBytes = 64 << 10
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func open(t testing.TB, m *vfs.Mem) *Pool {
+	t.Helper()
+	p, err := Open(Options{FS: m, Dir: "/reserve", Bytes: fileBytes, Files: 2})
+	must(t, err)
+	return p
+}
+
+// write makes a file as a checkpoint does.
+func write(p *Pool, m *vfs.Mem, name string, data []byte) error {
+	f, err := p.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(data, 0); err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(int64(len(data))), f.Sync(), m.SyncDir("/"))
+}
+
+func read(t testing.TB, m *vfs.Mem, name string) []byte {
+	t.Helper()
+	f, err := m.Open(name)
+	must(t, err)
+	defer f.Close()
+	size, err := f.Size()
+	must(t, err)
+	b := make([]byte, size)
+	if _, err := f.ReadAt(b, 0); err != nil && err != io.EOF {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestPool_Create: files of the reserve take what has to be written
+// where there is not one free block, and no more of them than there are.
+func TestPool_Create(t *testing.T) {
+	t.Run("full disk", func(t *testing.T) {
+		m := vfs.NewMem()
+		p := open(t, m)
+		must(t, p.Fill())
+		m.SetCapacity(m.Used())
+		for i := range 2 {
+			name := fmt.Sprintf("/file%d", i)
+			data := bytes.Repeat([]byte{byte(i + 1)}, fileBytes)
+			must(t, write(p, m, name, data))
+			if got := read(t, m, name); !bytes.Equal(got, data) {
+				t.Errorf("%s has %d other bytes", name, len(got))
+			}
+		}
+		if err := write(p, m, "/file2", []byte{1}); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("a third file: %v, want ENOSPC", err)
+		}
+		if err := p.Fill(); !errors.Is(err, syscall.ENOSPC) || p.Full() {
+			t.Errorf("fill: %v, full is %v, want ENOSPC", err, p.Full())
+		}
+		m.SetCapacity(0)
+		must(t, p.Fill())
+		if !p.Full() || p.Bytes() != 2*fileBytes {
+			t.Errorf("full is %v, %d bytes", p.Full(), p.Bytes())
+		}
+	})
+	t.Run("room", func(t *testing.T) {
+		m := vfs.NewMem()
+		p := open(t, m)
+		must(t, p.Fill())
+		must(t, write(p, m, "/file", []byte("data")))
+		if !p.Full() {
+			t.Error("the reserve was used though there is room")
+		}
+	})
+}
+
+// TestPool_Give: on a full disk one file is written after the other, for ever.
+func TestPool_Give(t *testing.T) {
+	m := vfs.NewMem()
+	p := open(t, m)
+	must(t, p.Fill())
+	m.SetCapacity(m.Used())
+	rng := rand.New(rand.NewPCG(1, 1))
+	must(t, write(p, m, "/file0", []byte{0}))
+	for i := 1; i < 50; i++ {
+		name, last := fmt.Sprintf("/file%d", i), fmt.Sprintf("/file%d", i-1)
+		data := bytes.Repeat([]byte{byte(i)}, 1+rng.IntN(fileBytes))
+		must(t, write(p, m, name, data))
+		if got := read(t, m, name); !bytes.Equal(got, data) {
+			t.Fatalf("%s has %d bytes, want %d", name, len(got), len(data))
+		}
+		must(t, p.Give(last))
+		if free, err := m.Free("/"); err != nil || free > 0 {
+			t.Fatalf("%d bytes are free for others, %v", free, err)
+		}
+	}
+	must(t, p.Give("/file49"))
+	if !p.Full() {
+		t.Error("a file is missing")
+	}
+	must(t, m.SyncDir("/reserve"))
+	if p = open(t, m); !p.Full() {
+		t.Error("a file is missing after a restart")
+	}
+	f, err := m.Create("/other")
+	must(t, err)
+	must(t, f.Close())
+	must(t, p.Give("/other"))
+	if names, err := m.List("/reserve"); err != nil || len(names) != 2 {
+		t.Errorf("the reserve is %v, %v", names, err)
+	}
+}
+
+// TestPool_PowerCut: a file that has its name has its blocks.
+func TestPool_PowerCut(t *testing.T) {
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		m := vfs.NewMem()
+		var cut *vfs.Mem
+		count, at := 0, rng.IntN(12)
+		m.SetHook(func(kind vfs.OpKind, _ string) error {
+			if kind.Changes() {
+				if count == at {
+					cut = m.CrashClone(rng)
+				}
+				count++
+			}
+			return nil
+		})
+		p := open(t, m)
+		must(t, p.Fill())
+		m.SetHook(nil)
+		if cut == nil {
+			continue
+		}
+		must(t, cut.MkdirAll("/reserve"))
+		p = open(t, cut)
+		names, err := cut.List("/reserve")
+		must(t, err)
+		whole := 0
+		for _, name := range names {
+			if strings.HasSuffix(name, suffix) {
+				whole++
+			}
+		}
+		cut.SetCapacity(cut.Used())
+		for i := range whole {
+			must(t, write(p, cut, fmt.Sprintf("/file%d", i), make([]byte, fileBytes)))
+		}
+	}
+}
