@@ -16,8 +16,8 @@ import (
 type Record struct {
 	LSN     LSN
 	Payload []byte // valid only during the call
-	// Durable: it was durable, and so was what it points at. Else it may have
-	// outlived a power cut that what it points at did not.
+	// Durable: what it points at was durable. Else it may have outlived a power
+	// cut that what it points at did not.
 	Durable bool
 }
 
@@ -150,8 +150,8 @@ func (s *survey) replay(ctx context.Context, o Options, replay func(Record) erro
 		w, cut := walk{o: o, f: *f, limit: limit}, false
 		w.record = func(r frame) error {
 			if r.lsn >= o.First {
-				err := replay(Record{LSN: r.lsn, Payload: r.payload, Durable: r.lsn <= s.mark})
-				cut = r.lsn > s.mark && errors.Is(err, ErrCut)
+				err := replay(Record{LSN: r.lsn, Payload: r.payload, Durable: s.durable(f.header, r.lsn)})
+				cut = !s.durable(f.header, r.lsn) && errors.Is(err, ErrCut)
 				if err != nil {
 					return fmt.Errorf("replay record %d: %w", r.lsn, err)
 				}
@@ -177,6 +177,10 @@ func (s *survey) replay(ctx context.Context, o Options, replay func(Record) erro
 	}
 	return encoded, nil
 }
+
+// durable reports whether what a record points at was durable. Version 1 wrote
+// no record before that was so.
+func (s *survey) durable(h fileHeader, lsn LSN) bool { return h.version == 1 || lsn <= s.mark }
 
 // makeDurable makes durable what was replayed and what it points at: after a
 // crash without a power cut they may be in the kernel's memory only, and later
@@ -264,8 +268,8 @@ func (s *survey) visit(ctx context.Context, o Options, visit func(Record) error)
 			if r.note || r.lsn < o.First || r.lsn > s.end {
 				return nil
 			}
-			err := visit(Record{LSN: r.lsn, Payload: r.payload, Durable: r.lsn <= s.mark})
-			if errors.Is(err, ErrCut) && r.lsn > s.mark {
+			err := visit(Record{LSN: r.lsn, Payload: r.payload, Durable: s.durable(f.header, r.lsn)})
+			if errors.Is(err, ErrCut) && !s.durable(f.header, r.lsn) {
 				s.end = r.lsn - 1
 			}
 			return err
