@@ -1,7 +1,9 @@
 package segment
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -16,18 +18,25 @@ const (
 )
 
 type folder struct {
-	fs  vfs.FS
-	dir string
+	fs     vfs.FS
+	dir    string
+	giveUp func(path string) error
 }
 
 // Dir keeps blobs as files in a folder, made if missing: the name of a file is
 // the id of the segment, as 0000002a.seg; one that waits to be used again is
 // 0000002a.spare. Other files there are left alone.
 func Dir(fsys vfs.FS, dir string) (Blobs, error) {
+	return DirGiving(fsys, dir, fsys.Remove)
+}
+
+// DirGiving is Dir with a function that takes what is no segment any more and that
+// nothing reads, and removes it or has another use for its blocks.
+func DirGiving(fsys vfs.FS, dir string, giveUp func(path string) error) (Blobs, error) {
 	if err := fsys.MkdirAll(dir); err != nil {
 		return nil, fmt.Errorf("folder of segments: %w", err)
 	}
-	return folder{fsys, dir}, nil
+	return folder{fsys, dir, giveUp}, nil
 }
 
 func (f folder) name(id ID) string { return f.path(id, suffix) }
@@ -43,7 +52,8 @@ func (f folder) SyncList() error            { return f.fs.SyncDir(f.dir) }
 
 func (f folder) List() ([]ID, error) { return f.list(suffix) }
 
-// Retire, Reuse, Discard and Retired implement Reuser.
+// The following implement Reuser.
+
 func (f folder) Retire(id ID) error {
 	return f.fs.Rename(f.name(id), f.path(id, spareSuffix))
 }
@@ -56,7 +66,30 @@ func (f folder) Reuse(retired, id ID) (Blob, error) {
 }
 
 func (f folder) Discard(retired ID) error { return f.fs.Remove(f.path(retired, spareSuffix)) }
+func (f folder) GiveUp(retired ID) error  { return f.giveUp(f.path(retired, spareSuffix)) }
 func (f folder) Retired() ([]ID, error)   { return f.list(spareSuffix) }
+
+func (f folder) Prepare(retired ID, bytes int64) error {
+	path := f.path(retired, spareSuffix)
+	blob, err := f.fs.Open(path)
+	made := errors.Is(err, fs.ErrNotExist)
+	if made {
+		blob, err = f.fs.Create(path)
+	}
+	if err != nil {
+		return err
+	}
+	if err = blob.Allocate(bytes); err == nil {
+		err = blob.Sync()
+	}
+	if err = errors.Join(err, blob.Close()); err == nil {
+		return f.SyncList()
+	}
+	if made {
+		err = errors.Join(err, f.fs.Remove(path))
+	}
+	return err
+}
 
 func (f folder) list(suffix string) ([]ID, error) {
 	names, err := f.fs.List(f.dir)

@@ -18,6 +18,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"syscall"
 )
 
 // BlockLength is the unit of a segment in bytes.
@@ -59,7 +60,10 @@ type Blob interface {
 	Sync() error // the data written before is durable
 	// WriteBack begins to write bytes [off, off+n) to the disk.
 	WriteBack(off, n int64) error
-	Size() (int64, error) // bytes
+	// Allocate assigns blocks of the disk to bytes [0, n) and keeps the size.
+	Allocate(n int64) error
+	Truncate(size int64) error // bytes
+	Size() (int64, error)      // bytes
 	Close() error
 }
 
@@ -78,7 +82,11 @@ type Reuser interface {
 	Retire(id ID) error                 // takes a blob out of List and Open
 	Reuse(retired, id ID) (Blob, error) // gives it a new id, its content as it was
 	Discard(retired ID) error           // deletes it
+	GiveUp(retired ID) error            // has no more use for it; nothing reads it
 	Retired() ([]ID, error)             // ascending
+	// Prepare makes a retired blob, or takes one that is there, and makes sure that
+	// it has blocks for so many bytes, durably.
+	Prepare(retired ID, bytes int64) error
 }
 
 // Options of Open.
@@ -100,6 +108,8 @@ type Options struct {
 	WriteBack func() error
 	// Next is the first id to use: larger than any ever used.
 	Next ID
+	// Reserve is how many segments FillReserve keeps for AppendMoved.
+	Reserve int
 }
 
 // Set is all segments of a store. All methods may be called side by side.
@@ -114,12 +124,16 @@ type Set struct {
 	mu     sync.Mutex // guards what follows
 	closed bool
 	ids    map[ID]bool
-	next   ID
+	// lengths are those in bytes of the segments that are known, without current.
+	lengths map[ID]int64
+	next    ID
 	// current is the segment that is appended to, nil for none. The Set holds
 	// a reference to it.
-	current *handle
-	free    uint32 // first block of current that is not given to an Append
-	spares  spares
+	current  *handle
+	free     uint32 // first block of current that is not given to an Append
+	assigned int64  // bytes that current had blocks for from the start
+	moved    bool   // current came out of the reserve
+	spares   spares
 
 	syncing  sync.Mutex // held by the one Sync at work
 	unsynced unsynced
@@ -145,6 +159,7 @@ func Open(o Options) (*Set, error) {
 	s := &Set{
 		o:         o,
 		ids:       map[ID]bool{},
+		lengths:   map[ID]int64{},
 		next:      max(o.Next, 1),
 		writeBack: make(chan struct{}, 1),
 		stop:      make(chan struct{}),
@@ -177,12 +192,15 @@ func (s *Set) MaxAppend() int { return int(s.o.SegmentBlocks-1) * BlockLength }
 // durable after Sync. After an error (which wraps that of the disk, as
 // syscall.ENOSPC) nothing was appended, and later Appends work if the cause
 // has gone.
-func (s *Set) Append(p []byte) (Addr, error) {
+func (s *Set) Append(p []byte) (Addr, error) { return s.append(p, s.reserve) }
+
+// append is Append to blocks that reserve gives.
+func (s *Set) append(p []byte, reserve func(n uint32) (*handle, uint32, error)) (Addr, error) {
 	if len(p) == 0 || len(p)%BlockLength != 0 || len(p) > s.MaxAppend() {
 		return Addr{}, fmt.Errorf("append of %d bytes to a segment of %d blocks", len(p), s.o.SegmentBlocks)
 	}
 	n := uint32(len(p) / BlockLength)
-	h, block, err := s.reserve(n)
+	h, block, err := reserve(n)
 	if err != nil {
 		return Addr{}, fmt.Errorf("append to segments: %w", err)
 	}
@@ -203,15 +221,27 @@ func (s *Set) reserve(n uint32) (*handle, uint32, error) {
 	if s.closed {
 		return nil, 0, ErrClosed
 	}
-	if s.current == nil || n > s.o.SegmentBlocks-s.free {
-		if err := s.start(); err != nil {
+	if !s.fits(n) {
+		if err := s.start(s.newBlob); err != nil {
 			return nil, 0, err
 		}
 	}
+	if s.moved && !s.reserveFull() {
+		return nil, 0, fmt.Errorf("the last free segment is for cleaning: %w", syscall.ENOSPC)
+	}
+	h, block := s.take(n)
+	return h, block, nil
+}
+
+// fits reports whether n blocks fit into the current segment. mu is held.
+func (s *Set) fits(n uint32) bool { return s.current != nil && n <= s.o.SegmentBlocks-s.free }
+
+// take takes n blocks of the current segment, which has them. mu is held.
+func (s *Set) take(n uint32) (*handle, uint32) {
 	block := s.free
 	s.free += n
 	s.current.refs.Add(1)
-	return s.current, block, nil
+	return s.current, block
 }
 
 // unreserve takes blocks back whose write failed, if they are the last ones:
@@ -224,17 +254,18 @@ func (s *Set) unreserve(h *handle, block, n uint32) {
 	}
 }
 
-// start makes a new segment the current one. mu is held.
-func (s *Set) start() error {
+// start makes a new segment the current one, of a blob that newBlob returns. mu is
+// held.
+func (s *Set) start(newBlob func(ID) (Blob, error)) error {
 	if s.next == math.MaxUint32 {
 		return errors.New("no segment number is left")
 	}
-	h, err := s.create(s.next)
+	h, err := s.create(s.next, newBlob)
 	if err != nil {
 		return err
 	}
 	s.retire()
-	s.current, s.free = h, 1
+	s.current, s.free, s.assigned, s.moved = h, 1, s.spares.reused, false
 	return nil
 }
 
@@ -242,23 +273,40 @@ func (s *Set) start() error {
 func (s *Set) Seal() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.seal()
+}
+
+// seal is retire for a segment that may have much room left: it gives that to the
+// file system. mu is held.
+func (s *Set) seal() {
+	// Where it fails the blocks stay until the segment is removed.
+	if used := int64(s.free) * BlockLength; s.current != nil && s.assigned > used && s.current.blob.Truncate(used) == nil {
+		s.assigned = 0
+	}
 	s.retire()
 }
 
 // retire ends appending to the current segment. mu is held.
 func (s *Set) retire() {
-	if s.current != nil {
-		s.current.release()
-		s.current = nil
+	if s.current == nil {
+		return
 	}
+	bytes, _ := s.length(s.current.id)
+	s.lengths[s.current.id] = bytes
+	if s.assigned == bytes {
+		// So that the size says what the file takes, after a restart too.
+		_ = s.current.blob.Truncate(bytes)
+	}
+	s.current.release()
+	s.current = nil
 }
 
 // create makes a segment and its header, and returns a reference to it. mu is
 // held. The number is used up even when it fails: the file may be there after
 // a power cut.
-func (s *Set) create(id ID) (*handle, error) {
+func (s *Set) create(id ID, newBlob func(ID) (Blob, error)) (*handle, error) {
 	s.next = max(s.next, id+1)
-	blob, err := s.newBlob(id)
+	blob, err := newBlob(id)
 	if err != nil {
 		return nil, fmt.Errorf("create segment %08x: %w", uint32(id), err)
 	}
@@ -331,10 +379,11 @@ func (s *Set) restore(id ID) (*handle, error) {
 	if s.closed {
 		return nil, ErrClosed
 	}
+	delete(s.lengths, id)
 	h, err := s.cache.acquire(id)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return s.create(id)
+		return s.create(id, s.newBlob)
 	case errors.Is(err, errBlank), errors.Is(err, errStale):
 		return s.repair(id)
 	}
@@ -405,19 +454,57 @@ func (s *Set) List() []ID {
 	return slices.Sorted(maps.Keys(s.ids))
 }
 
-// Bytes is the length of a segment's file in bytes, header included; 0 when
+// Bytes is the length of a segment's file in bytes, header included, and blocks
+// behind its end that are assigned; 0 when
 // there is no such segment or it cannot be opened.
 func (s *Set) Bytes(id ID) int64 {
+	s.mu.Lock()
+	size, known := s.length(id)
+	s.mu.Unlock()
+	if known {
+		return size
+	}
 	h, err := s.cache.acquire(id)
 	if err != nil {
 		return 0
 	}
 	defer h.release()
-	size, err := h.blob.Size()
-	if err != nil {
+	if size, err = h.blob.Size(); err != nil {
 		return 0
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.length(id); !known && s.ids[id] {
+		s.lengths[id] = size
+	}
 	return size
+}
+
+// length returns the length of a segment if it is known. mu is held.
+func (s *Set) length(id ID) (bytes int64, known bool) {
+	if s.current != nil && s.current.id == id {
+		return max(int64(s.free)*BlockLength, s.assigned), true
+	}
+	bytes, known = s.lengths[id]
+	return bytes, known
+}
+
+// TotalBytes is the length of all segments, and of the files that wait to be used
+// again. One whose length Bytes has not found yet counts as a full one.
+func (s *Set) TotalBytes() (total int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range s.ids {
+		if bytes, known := s.length(id); known {
+			total += bytes
+		} else {
+			total += s.o.bytes()
+		}
+	}
+	for _, f := range s.spares.files {
+		total += f.bytes
+	}
+	return total
 }
 
 // Close syncs and closes all. Appends must have returned.
@@ -428,7 +515,7 @@ func (s *Set) Close() error {
 		return ErrClosed
 	}
 	s.closed = true
-	s.retire()
+	s.seal()
 	s.mu.Unlock()
 	close(s.stop)
 	<-s.done

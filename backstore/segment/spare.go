@@ -22,6 +22,9 @@ type spares struct {
 	reuser Reuser  // nil when Blobs is none
 	files  []spare // the longest unused first
 	none   bool    // removed segments are deleted
+	reused int64   // length of the one that newBlob used the last time; 0: none
+	// reserve are files with blocks for a whole segment: see reserve.go.
+	reserve []spare
 }
 
 type spare struct {
@@ -49,11 +52,13 @@ func (sp *spares) init(blobs Blobs, bytes int64) error {
 // newBlob makes a blob, of a spare file if there is one. mu is held.
 func (s *Set) newBlob(id ID) (Blob, error) {
 	sp := &s.spares
-	if n := len(sp.files); n > 0 {
+	sp.reused = 0
+	if n := len(sp.files); n > 0 && s.reserveFull() {
 		old := sp.files[n-1]
 		sp.files = sp.files[:n-1]
 		blob, err := sp.reuser.Reuse(old.id, id)
 		if err == nil {
+			sp.reused = old.bytes
 			return blob, nil
 		}
 		// Nothing is lost with it: the next Open finds it, or a file without
@@ -91,7 +96,7 @@ func (s *Set) remove(id ID) (*handle, *written, error) {
 		return nil, nil, ErrClosed
 	}
 	if s.current != nil && s.current.id == id {
-		s.retire()
+		s.seal()
 	}
 	bytes := s.reusable(id)
 	retired := bytes > 0 && s.spares.reuser.Retire(id) == nil
@@ -101,6 +106,7 @@ func (s *Set) remove(id ID) (*handle, *written, error) {
 		}
 	}
 	delete(s.ids, id)
+	delete(s.lengths, id)
 	w := s.unsynced.forget(id)
 	h, busy := s.cache.take(id)
 	if !retired {
@@ -150,7 +156,7 @@ func (s *Set) reusable(id ID) int64 {
 // bytes is the length of a full segment.
 func (o *Options) bytes() int64 { return int64(o.SegmentBlocks) * BlockLength }
 
-// DropSpares deletes the files that have waited to be used again since before
+// DropSpares gives up the files that have waited to be used again since before
 // the given time. No other method waits for it.
 func (s *Set) DropSpares(before time.Time) error {
 	for {
@@ -163,7 +169,7 @@ func (s *Set) DropSpares(before time.Time) error {
 		id := files[0].id
 		s.spares.files = files[1:]
 		s.mu.Unlock()
-		if err := s.spares.reuser.Discard(id); ignoreMissing(err) != nil {
+		if err := s.spares.reuser.GiveUp(id); ignoreMissing(err) != nil {
 			return fmt.Errorf("remove spare segment %08x: %w", uint32(id), err)
 		}
 	}

@@ -176,7 +176,7 @@ func (s *Set) sync() error {
 	// have better chances in a new segment.
 	s.unsynced.wake.Store(s.unsynced.limit + s.Unsynced())
 	s.mu.Lock()
-	s.retire()
+	s.seal()
 	s.mu.Unlock()
 	return errors.Join(failed...)
 }

@@ -1,0 +1,186 @@
+package segment
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"odx/backstore/vfs"
+)
+
+// fullDisk returns a Set with segments of 8 blocks, the given number of them full,
+// on a disk without a free block.
+func fullDisk(t *testing.T, segments int) (*vfs.Mem, *Set, []Addr) {
+	t.Helper()
+	m := vfs.NewMem()
+	s := open(t, m, "/s", Options{SegmentBlocks: 8, Reserve: 1})
+	must(t, s.FillReserve())
+	var at []Addr
+	for i := range segments {
+		at = append(at, appendTo(t, s, blocks(i, 7)))
+	}
+	must(t, s.Sync())
+	m.SetCapacity(m.Used())
+	return m, s, at
+}
+
+// TestSet_AppendMoved: on a disk without a free block, segments are moved together
+// one after the other, and no one else gets what that frees.
+func TestSet_AppendMoved(t *testing.T) {
+	const segments = 8
+	m, s, at := fullDisk(t, segments)
+	if _, err := s.Append(blocks(99, 1)); !full(err) {
+		t.Fatalf("append to a full disk: %v, want ENOSPC", err)
+	}
+	live := make(map[int]Addr) // of each segment three blocks live on
+	moved := func(i int) {
+		t.Helper()
+		a, err := s.AppendMoved(blocks(i, 7)[:3*BlockLength])
+		must(t, err)
+		live[i] = a
+		must(t, s.Sync())
+		must(t, s.Remove(at[i].Segment))
+	}
+	for i := range segments {
+		moved(i)
+		if free, err := m.Free("/"); err != nil || free > 0 {
+			t.Fatalf("%d bytes are free for other programs, %v", free, err)
+		}
+		if _, err := s.Append(blocks(99, 1)); !s.ReserveFull() && !full(err) {
+			t.Fatalf("append into the reserve: %v, want ENOSPC", err)
+		}
+		must(t, s.FillReserve())
+	}
+	for i, a := range live {
+		wantData(t, s, a, blocks(i, 7)[:3*BlockLength])
+	}
+	if s.SpareBytes() == 0 {
+		t.Fatal("nothing was gained")
+	}
+	a := appendTo(t, s, blocks(99, 7))
+	wantData(t, s, a, blocks(99, 7))
+}
+
+// TestSet_AppendMoved_CurrentWithoutBlocks: the segment that data went to last has
+// room and the disk has none.
+func TestSet_AppendMoved_CurrentWithoutBlocks(t *testing.T) {
+	m, s, at := fullDisk(t, 2)
+	m.SetCapacity(0)
+	appendTo(t, s, blocks(5, 1))
+	must(t, s.Sync())
+	m.SetCapacity(m.Used())
+	a, err := s.AppendMoved(blocks(0, 7))
+	must(t, err)
+	wantData(t, s, a, blocks(0, 7))
+	must(t, s.Remove(at[0].Segment))
+	must(t, s.FillReserve())
+	if !s.ReserveFull() {
+		t.Error("the reserve was not filled from what was removed")
+	}
+}
+
+// TestSet_FillReserve: short files give their blocks to the longest one, and what
+// is in the reserve stays there over DropSpares and a restart.
+func TestSet_FillReserve(t *testing.T) {
+	m := vfs.NewMem()
+	o := Options{SegmentBlocks: 8, Reserve: 1}
+	s := open(t, m, "/s", o)
+	var at []Addr
+	for i := range 4 {
+		at = append(at, appendTo(t, s, blocks(i, 2)))
+		s.Seal()
+	}
+	must(t, s.Sync())
+	m.SetCapacity(m.Used())
+	wantErr(t, "fill on a full disk", s.FillReserve(), syscall.ENOSPC)
+	for _, a := range at {
+		must(t, s.Remove(a.Segment))
+	}
+	must(t, s.FillReserve())
+	must(t, s.DropSpares(time.Now().Add(time.Hour)))
+	if !s.ReserveFull() || s.SpareBytes() != 0 || s.TotalBytes() != 0 || s.ReserveBytes() != 8*BlockLength {
+		t.Errorf("full %v, %d bytes spare, %d in all, %d in reserve", s.ReserveFull(), s.SpareBytes(), s.TotalBytes(), s.ReserveBytes())
+	}
+	must(t, s.Close())
+	m.SetCapacity(m.Used())
+	s = open(t, m, "/s", o)
+	must(t, s.FillReserve())
+	if _, err := s.AppendMoved(blocks(7, 7)); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+}
+
+// TestSet_TotalBytes is what the files take, whatever was done to them.
+func TestSet_TotalBytes(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	m := vfs.NewMem()
+	o := Options{SegmentBlocks: 8, Reserve: 1}
+	s := open(t, m, "/s", o)
+	for step := range 500 {
+		switch rng.IntN(8) {
+		case 0:
+			if ids := s.List(); len(ids) > 0 {
+				must(t, s.Remove(ids[rng.IntN(len(ids))]))
+			}
+		case 1:
+			s.Seal()
+		case 2:
+			must(t, s.DropSpares(time.Now().Add(-time.Duration(rng.IntN(2))*time.Hour)))
+		case 3:
+			_, err := s.AppendMoved(blocks(step, 1+rng.IntN(7)))
+			must(t, err)
+		case 4:
+			must(t, s.FillReserve())
+		case 5:
+			must(t, s.Close())
+			s = open(t, m, "/s", o)
+			for _, id := range s.List() {
+				s.Bytes(id)
+			}
+		default:
+			appendTo(t, s, blocks(step, 1+rng.IntN(7)))
+		}
+		// A spare counts as the full length of a segment once it is found again.
+		got, want := s.TotalBytes()+s.ReserveBytes(), m.Used()
+		spares := int64(0)
+		for _, name := range files(t, m) {
+			if strings.HasSuffix(name, spareSuffix) {
+				spares++
+			}
+		}
+		if got < want || got > want+(spares+1)*7*BlockLength {
+			t.Fatalf("step %d: %d bytes are said to be used, %d are: %v", step, got, want, files(t, m))
+		}
+	}
+}
+
+// TestSet_GiveUp: what is no segment any more goes to who has a use for it, unless
+// somebody reads it.
+func TestSet_GiveUp(t *testing.T) {
+	m := vfs.NewMem()
+	must(t, m.MkdirAll("/s"))
+	var given []string
+	blobs, err := DirGiving(m, "/s", func(path string) error {
+		given = append(given, path)
+		return m.Remove(path)
+	})
+	must(t, err)
+	s, err := Open(Options{Blobs: blobs, StoreID: [16]byte{1}, SegmentBlocks: 8})
+	must(t, err)
+	defer s.Close()
+	a, b := appendTo(t, s, blocks(1, 7)), appendTo(t, s, blocks(2, 7))
+	must(t, s.Sync())
+	h, err := s.cache.acquire(b.Segment) // a reader
+	must(t, err)
+	must(t, s.Remove(a.Segment))
+	must(t, s.Remove(b.Segment))
+	h.release()
+	must(t, s.DropSpares(time.Now().Add(time.Hour)))
+	if want := []string{fmt.Sprintf("/s/%08x.spare", uint32(a.Segment))}; !slices.Equal(given, want) {
+		t.Errorf("given up: %v, want %v", given, want)
+	}
+}
