@@ -135,12 +135,8 @@ func (s *Store) finishCut(c *cut) error {
 
 // storeCut makes the cut durable in the metadata engine.
 func (s *Store) storeCut(c *cut) error {
-	// The journal will no longer carry the data of small writes, and must reach to
-	// the record that the checkpoint says is the next one: see package journal.
+	// The journal will no longer carry the data of small writes.
 	if err := s.segments.Sync(); err != nil {
-		return err
-	}
-	if err := s.journal.Commit(context.Background(), c.state.firstLSN-1); err != nil {
 		return err
 	}
 	err := replaceFile(s.opts.FS, s.opts.Dir, redoName, func(f vfs.File) error {

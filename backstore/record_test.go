@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"odx/backstore/extent"
-	"odx/backstore/journal"
 	"odx/backstore/segment"
 )
 
@@ -167,7 +166,7 @@ func TestReplayProvesWhatRecordsKnow(t *testing.T) {
 			r.slots[i], r.known[i] = tt.first+extent.Slot(i), tt.first+extent.Slot(i)
 		}
 		s.opMu.RLock()
-		err := s.redo(journal.Record{LSN: 1, Payload: payload(&r), Durable: true})
+		err := s.redo(1, payload(&r))
 		s.opMu.RUnlock()
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)
@@ -217,7 +216,7 @@ func FuzzReplay(f *testing.F) {
 		s.opMu.Lock()
 		defer s.opMu.Unlock()
 		s.extents.BeginReplay(nil)
-		if err := s.redo(journal.Record{LSN: 1, Payload: record, Durable: true}); err == nil {
+		if err := s.redo(1, record); err == nil {
 			if err := s.extents.EndReplay(); err != nil {
 				t.Log(err)
 			}

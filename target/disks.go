@@ -47,46 +47,84 @@ func (u uses) CheckVolume(name string) error {
 	return u.CheckWritable(name)
 }
 
+// unusableDisk is a virtual disk that cannot be served, as it is: it, or one of its
+// parents, is damaged or missing. What is on it is left out, the rest is served.
+type unusableDisk struct{ err error }
+
+func (e *unusableDisk) Error() string { return e.err.Error() }
+func (e *unusableDisk) Unwrap() error { return e.err }
+
+// leaveOut notes that a medium is not served.
+func (s *Service) leaveOut(medium string, err error) {
+	s.leftOut[medium] = err
+	s.log.WithField("medium", medium).WithError(err).Error("the disk cannot be served, its LUNs are left out; repair or replace it and restart")
+}
+
+// viewMedium is conf.LUN.Medium of a LUN on a view.
+func viewMedium(name string) string { return (&conf.LUN{View: name}).Medium() }
+
+// fileUse is a disk in a file of the store as a LUN or a view wants it.
+type fileUse struct {
+	name string
+	// size, bytes, and sector, its length in bytes, are those that a disk that is
+	// missing is made with.
+	size     int64
+	sector   int
+	readOnly bool
+	user     string
+}
+
 // fileDevice opens the disk that is in a file of the store, the same one for all who
-// use it, and makes it with a size in bytes and sectors of the given length when it is
-// missing.
-func (s *views) fileDevice(ctx context.Context, name string, size int64, sector int, user string) (d view.Device, fresh bool, err error) {
-	if d := s.files[name]; d != nil {
+// use it, and makes it when it is missing and has a size. An error can be an
+// unusableDisk.
+func (s *views) fileDevice(ctx context.Context, u fileUse) (d view.Device, fresh bool, err error) {
+	if d := s.files[u.name]; d != nil {
 		return d, false, nil
 	}
-	_, err = s.store.File(name)
-	if fresh = errors.Is(err, backstore.ErrNotFound) && size != 0; fresh {
-		err = s.disks.Make(ctx, name, size, int64(sector))
+	_, err = s.store.File(u.name)
+	if fresh = errors.Is(err, backstore.ErrNotFound) && u.size != 0; fresh {
+		err = s.disks.Make(ctx, u.name, u.size, int64(u.sector))
 	}
 	if err != nil {
 		return nil, false, err
 	}
-	if vhd.FormatOf(name) == disk.Raw {
-		f, err := s.store.File(name)
+	if vhd.FormatOf(u.name) == disk.Raw {
+		f, err := s.store.File(u.name)
 		if err != nil {
 			return nil, false, err
 		}
 		d = view.Base(s.tokens, f)
-		s.served[FilePrefix+name] = user
+		s.served[FilePrefix+u.name] = u.user
 	} else {
-		served, err := s.disks.Serve(ctx, name)
+		open := s.disks.Serve
+		if u.readOnly {
+			open = s.disks.ServeReadOnly
+		}
+		served, err := open(ctx, u.name)
 		if err != nil {
-			return nil, false, err
+			return nil, false, &unusableDisk{err}
 		}
 		d = served.Disk
 		for _, f := range served.Files {
-			s.served[FilePrefix+f] = user
+			s.served[FilePrefix+f] = u.user
 		}
-		s.closers = append(s.closers, viewCloser{FilePrefix + name, served.Close})
+		s.closers = append(s.closers, viewCloser{FilePrefix + u.name, served.Close})
 	}
-	s.files[name] = d
+	s.files[u.name] = d
 	return d, fresh, nil
 }
 
-// fileSize returns the capacity of the disk in a file, and the length of its sectors.
+// fileSize returns the capacity of the disk in a file, and the length of its sectors. An
+// error can be an unusableDisk.
 func (s *Service) fileSize(ctx context.Context, name string) (size, sector int64, err error) {
+	if _, err := s.store.File(name); err != nil {
+		return 0, 0, err
+	}
 	g, err := s.disks.Geometry(ctx, name)
-	return g.Size, g.SectorLength, err
+	if err != nil {
+		return 0, 0, &unusableDisk{err}
+	}
+	return g.Size, g.SectorLength, nil
 }
 
 // fileUnitID is the identity of the logical unit on a file: the name's, since a file

@@ -2,12 +2,14 @@ package target
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
 	"odx/vhd"
+	"odx/vhd/disk/disktest"
 )
 
 // virtualDisks is a configuration with a LUN of each kind of file.
@@ -166,16 +168,12 @@ func TestFileProblems(t *testing.T) {
 	const head = "data_dir: data\nportals: [\"127.0.0.1:0\"]\ntargets:\n  - name: iqn.2026-11.example:x\n    luns:\n"
 	for _, c := range []struct{ lun, want string }{
 		{"{lun: 0, file: none.vhdx}", ":6: targets[0].luns[0].size: LUN 0: file:none.vhdx does not exist; give the size to make it with"},
-		{"{lun: 0, file: junk.vhd}", ":6: targets[0].luns[0]: LUN 0: file:junk.vhd cannot be used: file junk.vhd: "},
 		{"{lun: 0, file: large.vhdx}", ":6: targets[0].luns[0]: LUN 0: file:large.vhdx cannot be used: its sectors are of 4096 bytes; write block_size: 4096"},
 		{"{lun: 0, file: large.vhdx, block_size: 4096, size: 8MiB}", ":6: targets[0].luns[0].size: LUN 0: file:large.vhdx has 16MiB, not 8MiB"},
 	} {
 		t.Run(c.lun, func(t *testing.T) {
 			dir := t.TempDir()
 			s := start(t, parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`)))
-			if _, err := s.CreateFile(t.Context(), "junk.vhd", 5<<20); err != nil {
-				t.Fatal(err)
-			}
 			disks, err := s.Disks(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -189,5 +187,84 @@ func TestFileProblems(t *testing.T) {
 				t.Errorf("%v, want %s", err, c.want)
 			}
 		})
+	}
+}
+
+// putFile makes a file of the store.
+func putFile(t *testing.T, s *Service, name string, p []byte) {
+	t.Helper()
+	if _, err := s.CreateFile(t.Context(), name, int64(len(p))); err != nil {
+		t.Fatal(err)
+	}
+	f, err := s.Space(FilePrefix + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.WriteAt(t.Context(), p, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestUnusableDisks: a disk that is damaged, or whose parent is missing, is left out with
+// what is over it, and the rest is served.
+func TestUnusableDisks(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`)))
+	logged := &disktest.VHDX{Size: 4 << 20, Log: []disktest.LogEntry{{}}}
+	end := logged.End()
+	logged.Log[0] = disktest.LogEntry{Last: end + 1<<20, Sectors: map[int64][]byte{logged.BATAt(): binary.LittleEndian.AppendUint64(nil, uint64(end)|6), end: []byte("logged")}}
+	orphan := &disktest.VHDX{Size: 4 << 20, Parent: `.\gone.vhdx`}
+	putFile(t, s, "junk.vhd", make([]byte, 5<<20))
+	putFile(t, s, "junk2.vhd", make([]byte, 5<<20))
+	putFile(t, s, "orphan.vhdx", orphan.Bytes())
+	putFile(t, s, "logged.vhdx", logged.Bytes())
+	putFile(t, s, "read.vhdx", logged.Bytes())
+	stop(t, s)
+	s = start(t, parse(t, dir, `
+data_dir: data
+portals: ["127.0.0.1:0"]
+targets:
+  - name: iqn.2026-11.example.odx:disks
+    luns:
+      - {lun: 0, file: junk.vhd}
+      - {lun: 1, volume: src}
+      - {lun: 2, file: orphan.vhdx}
+      - {lun: 4, view: part}
+      - {lun: 5, file: logged.vhdx}
+      - {lun: 6, file: read.vhdx, read_only: true}
+views:
+  - {name: safe, cache: {of: "file:junk2.vhd", memory: 1MiB}}
+  - {name: part, cache: {of: safe, memory: 1MiB}}
+`))
+	var problems []string
+	for _, l := range s.LUNs() {
+		if l.Problem != "" {
+			problems = append(problems, fmt.Sprintf("%d %s", l.Number, l.Problem))
+		}
+	}
+	for i, want := range []string{"0 file junk.vhd: ", "2 file orphan.vhdx: its parent ./gone.vhdx is not in the store", "4 file junk2.vhd: "} {
+		if i >= len(problems) || !strings.HasPrefix(problems[i], want) {
+			t.Fatalf("problems are %q, want %q", problems, want)
+		}
+	}
+	if len(problems) != 3 {
+		t.Errorf("problems are %q", problems)
+	}
+	if st, _ := s.Status(); st.LUNs[0].Problem == "" || st.LUNs[1].Problem != "" || st.LUNs[4].SizeBytes != 4<<20 {
+		t.Errorf("the status is %+v", st.LUNs)
+	}
+	login(t, s, 1)
+	for _, lun := range []int{5, 6} {
+		if got := read(t, login(t, s, lun), 0, 4096); !bytes.HasPrefix(got, []byte("logged")) {
+			t.Errorf("LUN %d does not show what its log has", lun)
+		}
+	}
+	f, err := s.Space(FilePrefix + "read.vhdx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, f.Size())
+	if err := f.ReadAt(t.Context(), p, 0); err != nil || !bytes.Equal(p, logged.Bytes()) {
+		t.Error("serving a disk read-only changed its file")
 	}
 }

@@ -104,6 +104,8 @@ type LUN struct {
 	ReadOnly bool
 	// Over are the volumes, and the files with FilePrefix, that the blocks are in.
 	Over []string
+	// Problem says why the LUN is not served, "" if it is.
+	Problem string
 }
 
 // LUNs returns every LUN, in the order of the configuration.
@@ -112,8 +114,12 @@ func (s *Service) LUNs() []LUN {
 	for _, t := range s.cfg.Targets {
 		for i := range t.LUNs {
 			l := &t.LUNs[i]
-			unit := s.units[l.Medium()]
-			lun := LUN{Target: t.Name, Number: l.Number, Medium: l.Medium(), Size: unit.Volume().Size(), ReadOnly: unit.ReadOnly(), Over: s.spacesOf(l)}
+			lun := LUN{Target: t.Name, Number: l.Number, Medium: l.Medium(), ReadOnly: l.ReadOnly, Over: s.spacesOf(l)}
+			if unit := s.units[l.Medium()]; unit != nil {
+				lun.Size, lun.ReadOnly = unit.Volume().Size(), unit.ReadOnly()
+			} else if err := s.leftOut[l.Medium()]; err != nil {
+				lun.Problem = err.Error()
+			}
 			for i, listener := range s.listeners {
 				if !t.ReachedBy(s.cfg.Portals[i]) {
 					continue

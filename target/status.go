@@ -31,6 +31,8 @@ type LUNStatus struct {
 	URLs      []string `json:"urls"`
 	// Over are the volumes, and the files with FilePrefix, that the blocks are in.
 	Over []string `json:"over"`
+	// Problem says why the LUN is not served.
+	Problem string `json:"problem,omitempty"`
 }
 
 // Session is an initiator that is logged in to a target, or to discovery.
@@ -68,7 +70,7 @@ func (s *Service) Status() (Status, bool) {
 	for _, l := range s.LUNs() {
 		st.LUNs = append(st.LUNs, LUNStatus{
 			Target: l.Target, Number: l.Number, Medium: l.Medium, SizeBytes: l.Size, ReadOnly: l.ReadOnly,
-			URLs: append([]string{}, l.URLs...), Over: l.Over,
+			URLs: append([]string{}, l.URLs...), Over: l.Over, Problem: l.Problem,
 		})
 	}
 	for _, i := range s.server.Sessions() {

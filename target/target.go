@@ -39,6 +39,7 @@ type Service struct {
 	served    map[string]string            // files that disks are in, as Space names them → by whom
 	backings  []io.Closer                  // of LUNs outside the store
 	units     map[string]*scsi.LogicalUnit // by conf.LUN.Medium
+	leftOut   map[string]error             // why a medium is not served, by conf.LUN.Medium
 	space     *spaceWatch
 	listeners []net.Listener
 	server    *iscsi.Server
@@ -59,7 +60,7 @@ type Service struct {
 // conf.Problems; nothing is left running
 // after an error. ctx bounds the start alone.
 func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service, err error) {
-	s := &Service{cfg: cfg, log: log, served: map[string]string{}, failed: make(chan error, len(cfg.Portals))}
+	s := &Service{cfg: cfg, log: log, served: map[string]string{}, leftOut: map[string]error{}, failed: make(chan error, len(cfg.Portals))}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.release())

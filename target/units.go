@@ -34,6 +34,10 @@ func (s *Service) checkMedia(ctx context.Context) error {
 			}
 			seen[l.Medium()] = true
 			size, err := s.existingSize(ctx, l)
+			if bad := (*unusableDisk)(nil); errors.As(err, &bad) {
+				s.leaveOut(l.Medium(), err)
+				continue
+			}
 			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, backstore.ErrNotFound) {
 				if l.Size == 0 {
 					problems = append(problems, s.cfg.Problem(l.Key+".size", "LUN %d: %s does not exist; give the size to make it with", l.Number, l.Medium()))
@@ -129,7 +133,16 @@ func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error)
 			if lu == nil {
 				var err error
 				var problem conf.Problem
-				if lu, err = s.makeUnit(ctx, l); errors.As(err, &problem) {
+				if s.leftOut[l.Medium()] == nil {
+					lu, err = s.makeUnit(ctx, l)
+				}
+				if bad := (*unusableDisk)(nil); errors.As(err, &bad) {
+					s.leaveOut(l.Medium(), err)
+				}
+				if s.leftOut[l.Medium()] != nil {
+					continue
+				}
+				if errors.As(err, &problem) {
 					return nil, problem
 				}
 				if err != nil {
@@ -161,7 +174,7 @@ func copyRules(cfg *conf.Config) copymgr.Rules {
 
 // makeUnit makes the logical unit of l, with the copy manager on it.
 func (s *Service) makeUnit(ctx context.Context, l *conf.LUN) (*scsi.LogicalUnit, error) {
-	c := scsi.LUConfig{LogicalBlockLength: l.BlockSize, ReadOnly: l.ReadOnly, UnmapGranularity: l.UnmapGranularity}
+	c := scsi.LUConfig{LogicalBlockLength: l.BlockSize, ReadOnly: l.ReadOnly}
 	switch {
 	case l.View != "":
 		v, id := s.views.stack(l.View)
@@ -170,7 +183,10 @@ func (s *Service) makeUnit(ctx context.Context, l *conf.LUN) (*scsi.LogicalUnit,
 		}
 		s.setView(&c, v, id)
 	case l.File != "":
-		d, _, err := s.views.fileDevice(ctx, l.File, l.Size, l.BlockSize, fmt.Sprintf("LUN %d (%s, line %d)", l.Number, s.cfg.File, s.cfg.Problem(l.Key, "").Line))
+		d, _, err := s.views.fileDevice(ctx, fileUse{
+			name: l.File, size: l.Size, sector: l.BlockSize, readOnly: l.ReadOnly,
+			user: fmt.Sprintf("LUN %d (%s, line %d)", l.Number, s.cfg.File, s.cfg.Problem(l.Key, "").Line),
+		})
 		if err != nil {
 			return nil, err
 		}

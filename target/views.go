@@ -84,6 +84,10 @@ func (s *Service) makeViews(ctx context.Context) error {
 	for i := range s.cfg.Views {
 		v := &s.cfg.Views[i]
 		d, err := s.views.make(ctx, v)
+		if bad := (*unusableDisk)(nil); errors.As(err, &bad) {
+			s.leaveOut(viewMedium(v.Name), err)
+			continue
+		}
 		if err != nil {
 			return s.cfg.Problem(v.Key, "view %s: %v", v.Name, err)
 		}
@@ -138,6 +142,9 @@ func (s *views) make(ctx context.Context, v *conf.View) (view.Device, error) {
 // leg opens what v is over, and makes it when it is missing.
 func (s *views) leg(ctx context.Context, v *conf.View, d conf.Device) (view.Leg, error) {
 	if d.View != "" {
+		if err := s.leftOut[viewMedium(d.View)]; err != nil {
+			return view.Leg{}, err
+		}
 		return view.Leg{Device: s.devices[d.View], ID: "view:" + d.View}, nil
 	}
 	if d.Backing != "" {
@@ -165,7 +172,7 @@ func (s *views) leg(ctx context.Context, v *conf.View, d conf.Device) (view.Leg,
 
 // fileLeg opens the disk in a file of the store.
 func (s *views) fileLeg(ctx context.Context, v *conf.View, d conf.Device) (view.Leg, error) {
-	device, fresh, err := s.fileDevice(ctx, d.File, v.Size, 512, "view "+v.Name)
+	device, fresh, err := s.fileDevice(ctx, fileUse{name: d.File, size: v.Size, sector: 512, user: "view " + v.Name})
 	if err != nil {
 		return view.Leg{}, err
 	}

@@ -49,6 +49,15 @@ func openTableReadOnly(ctx context.Context, f disk.Format, r disk.Reader) (disk.
 	return table(vhdxfile.OpenReadOnly(ctx, r))
 }
 
+// payloadOf returns what the payload of a table over r is to be read from. A VHDX that was
+// not closed in order, and is only read, has some of it in its log, perhaps.
+func payloadOf(t disk.Table, r disk.Reader) disk.Reader {
+	if logged, ok := t.(interface{ Payload() disk.Reader }); ok {
+		return logged.Payload()
+	}
+	return r
+}
+
 func check(ctx context.Context, f disk.Format, r disk.Reader) ([]disk.Finding, error) {
 	switch f {
 	case disk.VHD:

@@ -7,7 +7,7 @@ import (
 	"odx/vhd/disk"
 )
 
-// Served is a virtual disk that is open for reading and writing.
+// Served is a virtual disk that is open for initiators.
 type Served struct {
 	*disk.Disk
 	// Files are the disk's own file and those of its parents.
@@ -25,12 +25,30 @@ func (m *Manager) Serve(ctx context.Context, name string) (*Served, error) {
 	if err != nil {
 		return nil, fmt.Errorf("file %s: %w", name, err)
 	}
+	return m.serve(ctx, name, t, f)
+}
+
+// ServeReadOnly is Serve for a disk that is not written to. The file is not written to
+// either: what its log holds is applied in memory, and nothing is repaired.
+func (m *Manager) ServeReadOnly(ctx context.Context, name string) (*Served, error) {
+	f, err := m.store.File(name)
+	if err != nil {
+		return nil, err
+	}
+	t, err := openTableReadOnly(ctx, FormatOf(name), f)
+	if err != nil {
+		return nil, fmt.Errorf("file %s: %w", name, err)
+	}
+	return m.serve(ctx, name, t, payloadOf(t, f))
+}
+
+func (m *Manager) serve(ctx context.Context, name string, t disk.Table, payload disk.Reader) (*Served, error) {
 	s := &Served{Files: []string{name}}
 	parent, err := m.serveParents(ctx, s, name, t.Info())
 	if err != nil {
 		return nil, err
 	}
-	s.Disk = disk.New(disk.Config{Table: t, Reader: f, Copier: m.tokens, Parent: parent})
+	s.Disk = disk.New(disk.Config{Table: t, Reader: payload, Copier: m.tokens, Parent: parent})
 	return s, nil
 }
 
@@ -62,5 +80,5 @@ func (m *Manager) serveParents(ctx context.Context, s *Served, child string, inf
 	if err != nil {
 		return nil, err
 	}
-	return disk.New(disk.Config{Table: t, Reader: f, Parent: below}), nil
+	return disk.New(disk.Config{Table: t, Reader: payloadOf(t, f), Parent: below}), nil
 }

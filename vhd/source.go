@@ -73,7 +73,9 @@ func (s *source) release() {
 	for _, p := range s.parents {
 		p.release()
 	}
-	s.file.release()
+	if s.file != nil {
+		s.file.release()
+	}
 }
 
 // names returns the file's name and those of its parents.
@@ -121,6 +123,10 @@ func (m *Manager) openPlaced(ctx context.Context, file, name string) (_ *source,
 		return s, nil
 	}
 	t, err := openTableReadOnly(ctx, s.format, s.file)
+	if err == nil && payloadOf(t, s.file) != disk.Reader(s.file) {
+		s.file.release()
+		t, err = m.openReplayed(ctx, s, f)
+	}
 	if err != nil {
 		s.release()
 		return nil, fmt.Errorf("file %s: %w", name, err)
@@ -128,6 +134,28 @@ func (m *Manager) openPlaced(ctx context.Context, file, name string) (_ *source,
 	s.disk = disk.New(disk.Config{Table: t, Reader: s.file})
 	s.size = s.disk.Size()
 	return s, nil
+}
+
+// openReplayed opens a file whose log has payload that is to be mapped: in a copy, which
+// takes no space and has its log replayed, and is gone but for the moment that s holds.
+func (m *Manager) openReplayed(ctx context.Context, s *source, f *backstore.Volume) (t disk.Table, err error) {
+	s.file = nil
+	copied, err := m.store.CloneFile(ctx, f, tempName())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.store.DeleteFile(context.WithoutCancel(ctx), copied.Name())) }()
+	replayed, err := openTable(ctx, s.format, copied)
+	if err != nil {
+		return nil, err
+	}
+	if err := replayed.Close(ctx); err != nil {
+		return nil, err
+	}
+	if s.file, err = m.openMoment(ctx, copied); err != nil {
+		return nil, err
+	}
+	return openTableReadOnly(ctx, s.format, s.file)
 }
 
 // maxChain is the longest chain of differencing disks: enough for anyone, and an end

@@ -11,7 +11,7 @@ import (
 
 func openBench(b *testing.B) *Journal {
 	b.Helper()
-	j, err := createOpen(Options{FS: vfs.OS(), Dir: filepath.Join(b.TempDir(), "j"), StoreID: store}, ignore)
+	j, err := Open(ctx, Options{FS: vfs.OS(), Dir: filepath.Join(b.TempDir(), "j"), StoreID: store}, func(LSN, []byte) error { return nil })
 	must(b, err)
 	b.Cleanup(func() { must(b, j.Close()) })
 	return j
@@ -94,7 +94,8 @@ func BenchmarkFdatasync(b *testing.B) {
 func BenchmarkReplay(b *testing.B) {
 	m := vfs.NewMem()
 	o := Options{FS: m, Dir: "/j", StoreID: store}
-	j, err := createOpen(o, ignore)
+	none := func(LSN, []byte) error { return nil }
+	j, err := Open(ctx, o, none)
 	must(b, err)
 	data := make([]byte, 4096)
 	const records = 4096
@@ -107,7 +108,7 @@ func BenchmarkReplay(b *testing.B) {
 	b.SetBytes(records * 4096)
 	b.ReportAllocs()
 	for b.Loop() {
-		j, err := Open(ctx, o, ignore)
+		j, err := Open(ctx, o, none)
 		must(b, err)
 		must(b, j.Close())
 	}

@@ -164,6 +164,9 @@ func announce(w io.Writer, s *target.Service) error {
 		if l.ReadOnly {
 			note = ", read-only"
 		}
+		if l.Problem != "" {
+			note += ", NOT SERVED: " + l.Problem
+		}
 		for _, url := range l.URLs {
 			fmt.Fprintf(table, "%s\t%s, %s%s\n", url, l.Medium, conf.FormatSize(l.Size), note)
 		}

@@ -160,7 +160,7 @@ func (b *bed) judgeFile(file, want string, differencing bool) {
 // export copies a virtual disk to the host.
 func (b *bed) export(name, local string) string {
 	b.t.Helper()
-	b.admin(nil, "vhd", "export", name, b.host(local))
+	b.admin(nil, "vhd", "export", "--overwrite", name, b.host(local))
 	return b.host(local)
 }
 

@@ -13,7 +13,7 @@ import (
 
 // look describes each block of a file: its state, its first byte, and its sectors,
 // if not all are there.
-func look(t *testing.T, m *disktest.Memory, f *File) []string {
+func look(t *testing.T, m disk.Reader, f *File) []string {
 	t.Helper()
 	var seen []string
 	for i := range f.table.blocks {
@@ -127,8 +127,8 @@ func checkCut(t *testing.T, where string, cut *disktest.Memory, before, after []
 	r, readErr := OpenReadOnly(t.Context(), cut)
 	var read []string
 	if readErr == nil {
-		read = look(t, cut, r)
-	} else if !strings.Contains(readErr.Error(), "open it for writing") {
+		read = look(t, r.Payload(), r)
+	} else {
 		t.Errorf("%s: %v", where, readErr)
 	}
 	f, err := Open(t.Context(), cut)

@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"odx/vhd/disk"
@@ -63,7 +64,8 @@ func hasSignature(ctx context.Context, r disk.Reader) (bool, error) {
 	return string(p) == fileSignature, nil
 }
 
-// Open opens a virtual disk for reading and writing, after it has replayed its log.
+// Open opens a virtual disk for reading and writing, after it has replayed its log, and
+// repaired a header or region table of which only one copy is whole.
 func Open(ctx context.Context, c disk.Container) (*File, error) {
 	f, err := load(ctx, c, refuse)
 	if err != nil {
@@ -77,21 +79,29 @@ func Open(ctx context.Context, c disk.Container) (*File, error) {
 	if err := f.replay(ctx); err != nil {
 		return nil, fmt.Errorf("replay the log: %w", err)
 	}
-	return f, nil
+	return f, f.repair(ctx)
 }
 
-// OpenReadOnly opens a virtual disk that nothing is written to. What its log holds
-// is applied in memory.
-func OpenReadOnly(ctx context.Context, r disk.Reader) (*File, error) {
-	f, err := load(ctx, r, refuse)
-	if err != nil {
-		return nil, err
+// repair makes good what a crash leaves damaged of what there is twice. The copy that is
+// whole is not touched before the other one is durable.
+func (f *File) repair(ctx context.Context) error {
+	if len(f.regions.torn) > 0 {
+		if err := f.regions.repair(ctx, f.c); err != nil {
+			return err
+		}
+		if err := f.barrier(ctx); err != nil {
+			return err
+		}
 	}
-	if err := f.checkPayload(); err != nil {
-		return nil, err
+	if !f.headers.torn {
+		return nil
 	}
-	return f, nil
+	return f.headers.update(ctx, f.c, func(*header) {})
 }
+
+// OpenReadOnly opens a virtual disk that nothing is written to. What its log holds is
+// applied in memory: payload has to be read through Payload.
+func OpenReadOnly(ctx context.Context, r disk.Reader) (*File, error) { return load(ctx, r, refuse) }
 
 // refuse is the reporter of those who open a file.
 func refuse(s severity, format string, args ...any) error {
@@ -121,7 +131,7 @@ func load(ctx context.Context, r disk.Reader, report reporter) (*File, error) {
 	if f.headers, err = readHeaders(ctx, &f.view, report); err != nil {
 		return nil, err
 	}
-	if f.view.pieces, f.view.size, err = readLog(ctx, &f.view, f.headers.header); err != nil {
+	if f.view.log, f.view.size, err = readLog(ctx, &f.view, f.headers.header); err != nil {
 		return nil, err
 	}
 	if f.regions, err = readRegions(ctx, &f.view, report); err != nil {
@@ -137,11 +147,19 @@ func load(ctx context.Context, r disk.Reader, report reporter) (*File, error) {
 	return f, f.claim(report)
 }
 
-// checkPayload refuses a log that cannot be applied in memory, because payload,
-// which others read from the file itself, depends on it.
-func (f *File) checkPayload() error {
-	if len(f.view.pieces) == 0 && f.view.size == f.view.r.Size() {
-		return nil
+// Payload returns what payload is to be read from: what the file was opened over, unless
+// its log changes payload or makes the file longer, as MS-VHDX 2.3 allows.
+func (f *File) Payload() disk.Reader {
+	if !f.changesPayload() {
+		return f.view.r
+	}
+	return replayed{&f.view}
+}
+
+// changesPayload reports whether replaying the log would change what a payload block has.
+func (f *File) changesPayload() bool {
+	if len(f.view.log) == 0 && f.view.size == f.view.r.Size() {
+		return false
 	}
 	var payload space
 	for index := range f.table.count {
@@ -150,19 +168,27 @@ func (f *File) checkPayload() error {
 		}
 		at, needed := f.place(index)
 		if needed > max(0, f.view.r.Size()-at.offset) {
-			return fmt.Errorf("%s is in a part of the file that replaying its log makes; open it for writing first", f.describe(index))
+			return true
 		}
 		if needed > 0 {
 			payload.take(at.offset, at.length)
 		}
 	}
-	for _, p := range f.view.pieces {
-		if payload.taken(p.offset, p.length) {
-			return fmt.Errorf("the log changes payload at %d; open the file for writing first", p.offset)
-		}
-	}
-	return nil
+	return slices.ContainsFunc(f.view.log, func(u update) bool { return payload.taken(u.offset, u.length) })
 }
+
+// replayed is a file as it is once its log was replayed. It is a tokens.Volume that
+// nothing is written to.
+type replayed struct{ v *view }
+
+func (r replayed) Size() int64 { return r.v.size }
+
+func (r replayed) ReadAt(ctx context.Context, p []byte, off int64) error {
+	return r.v.readAt(ctx, p, off)
+}
+
+func (replayed) WriteAt(context.Context, []byte, int64) error { return disk.ErrReadOnly }
+func (replayed) Unmap(context.Context, int64, int64) error    { return disk.ErrReadOnly }
 
 // Info implements disk.Table.
 func (f *File) Info() disk.Info {
@@ -180,15 +206,15 @@ func (f *File) Info() disk.Info {
 	return info
 }
 
-// Block implements disk.Table. What a block that was unmapped reads as is left open
-// by MS-VHDX 2.5.1.1, but not that it is no longer what the parent has.
+// Block implements disk.Table. What a block that was unmapped, or that is undefined, reads
+// as is left open by MS-VHDX 2.5.1.1, but not that it is no longer what the parent has.
 func (f *File) Block(i int64) disk.Block {
 	if i < 0 || i >= f.table.blocks {
 		return disk.Block{}
 	}
 	e := f.bat[f.table.payload(i)]
 	switch stateOf(e) {
-	case zero, unmapped, unmappedOld:
+	case zero, undefined, unmapped, unmappedOld:
 		return disk.Block{State: disk.Zero}
 	case fullyPresent:
 		return disk.Block{State: disk.Full, Offset: int64(offsetOf(e))}

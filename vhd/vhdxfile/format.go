@@ -35,8 +35,8 @@ const (
 	minBlockLength = 1 * mib
 	maxBlockLength = 256 * mib
 	maxSize        = 64 << 40 // MS-VHDX 2.6.2.2
-	// maxLog bounds the memory that replaying a log takes.
-	maxLog = 64 * mib
+	// maxLog bounds the time that reading a log takes; programs make logs of some MiB.
+	maxLog = 1 << 30
 	// maxBAT bounds the BAT, which is held in memory.
 	maxBAT = 128 * mib
 	// maxFile is four times what the largest disk needs, and bounds the memory in

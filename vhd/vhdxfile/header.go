@@ -51,6 +51,7 @@ func decodeHeader(p []byte) header {
 type headers struct {
 	header
 	current int
+	torn    bool // the other one is damaged
 }
 
 // readHeaders finds the current header. A file may have lost one of them.
@@ -64,10 +65,11 @@ func readHeaders(ctx context.Context, v *view, report reporter) (headers, error)
 		}
 		if sealed(raw[n], "head") {
 			valid = append(valid, n)
-		} else if err := report(harmful, "header %d is damaged; only the other one is left", n+1); err != nil {
+		} else if err := report(harmless, "header %d is damaged, so the other one is used; opening the disk for writing repairs it", n+1); err != nil {
 			return headers{}, err
 		}
 	}
+	damaged := len(valid) < 2
 	switch len(valid) {
 	case 0:
 		return headers{}, bad("both headers are damaged")
@@ -83,7 +85,7 @@ func readHeaders(ctx context.Context, v *view, report reporter) (headers, error)
 			return headers{}, bad("both headers are different and have the sequence number %d", a.sequence)
 		}
 	}
-	h := headers{decodeHeader(raw[valid[0]]), valid[0]}
+	h := headers{decodeHeader(raw[valid[0]]), valid[0], damaged}
 	return h, h.check(v.size)
 }
 
@@ -120,7 +122,7 @@ func (h *headers) update(ctx context.Context, c disk.Container, change func(*hea
 		if err := c.Barrier(ctx); err != nil {
 			return fmt.Errorf("write header %d: %w", other+1, err)
 		}
-		*h = headers{next, other}
+		*h = headers{header: next, current: other}
 	}
 	return nil
 }

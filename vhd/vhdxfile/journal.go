@@ -162,25 +162,6 @@ func (f *File) apply(ctx context.Context) error {
 	return nil
 }
 
-// replay applies what the log had when the file was opened, and empties it.
-func (f *File) replay(ctx context.Context) error {
-	if f.headers.log == (disk.GUID{}) {
-		return nil
-	}
-	if err := f.begin(ctx, false); err != nil {
-		return err
-	}
-	if f.view.size > f.c.Size() {
-		if err := f.c.Truncate(ctx, f.view.size); err != nil {
-			return err
-		}
-	}
-	if err := f.apply(ctx); err != nil {
-		return err
-	}
-	return f.empty(ctx)
-}
-
 // empty says that the log holds nothing, once all of it is applied.
 func (f *File) empty(ctx context.Context) error {
 	if err := f.barrier(ctx); err != nil {

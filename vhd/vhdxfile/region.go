@@ -3,6 +3,7 @@ package vhdxfile
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
 
 	"odx/vhd/disk"
@@ -16,6 +17,9 @@ type regions struct {
 	bat, metadata region
 	// other are the optional ones that are not known here, and are left alone.
 	other []region
+	// table is what the file has; torn are the copies of it that are damaged.
+	table []byte
+	torn  []int
 }
 
 // maxRegions bounds the entries of the table (MS-VHDX 2.2.3.1).
@@ -44,6 +48,7 @@ func (r regions) encode() []byte {
 // readRegions reads the first region table that is whole.
 func readRegions(ctx context.Context, v *view, report reporter) (regions, error) {
 	var table []byte
+	var torn []int
 	for n := range 2 {
 		p := make([]byte, regionTableLength)
 		if err := v.readAt(ctx, p, regionTableAt(n)); err != nil {
@@ -52,7 +57,8 @@ func readRegions(ctx context.Context, v *view, report reporter) (regions, error)
 		var err error
 		switch {
 		case !sealed(p, "regi"):
-			err = report(harmful, "region table %d is damaged; only the other one is left", n+1)
+			torn = append(torn, n)
+			err = report(harmless, "region table %d is damaged, so the other one is used; opening the disk for writing repairs it", n+1)
 		case table == nil:
 			table = p
 		case !bytes.Equal(table, p):
@@ -65,7 +71,20 @@ func readRegions(ctx context.Context, v *view, report reporter) (regions, error)
 	if table == nil {
 		return regions{}, bad("both region tables are damaged")
 	}
-	return decodeRegions(table, v.size)
+	r, err := decodeRegions(table, v.size)
+	r.table, r.torn = table, torn
+	return r, err
+}
+
+// repair writes the copies of the table that are damaged.
+func (r *regions) repair(ctx context.Context, c disk.Container) error {
+	for _, n := range r.torn {
+		if err := c.WriteAt(ctx, r.table, regionTableAt(n)); err != nil {
+			return fmt.Errorf("write region table %d: %w", n+1, err)
+		}
+	}
+	r.torn = nil
+	return nil
 }
 
 func decodeRegions(p []byte, size int64) (regions, error) {

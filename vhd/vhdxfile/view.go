@@ -16,12 +16,14 @@ type piece struct {
 
 func (p piece) end() int64 { return p.offset + p.length }
 
-// view is the file as it is once some pieces are written, of which nothing is
-// written yet.
+// view is the file as it is once its log was replayed and some pieces are written, of
+// which nothing is written yet.
 type view struct {
 	r disk.Reader
 	// size is the length of the file, bytes, which may grow by what is written.
-	size   int64
+	size int64
+	// log is what the log that the file had when it was opened says.
+	log    []update
 	pieces []piece
 }
 
@@ -38,6 +40,11 @@ func (v *view) readAt(ctx context.Context, p []byte, off int64) error {
 		}
 	}
 	clear(p[there:])
+	for _, u := range during(v.log, off, length) {
+		if err := u.read(ctx, v.r, p, off); err != nil {
+			return err
+		}
+	}
 	for _, piece := range v.pieces {
 		from, to := max(off, piece.offset), min(off+length, piece.end())
 		switch {

@@ -1,0 +1,214 @@
+package vhdxfile
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"fmt"
+	"slices"
+	"sort"
+
+	"odx/vhd/disk"
+)
+
+// update is what an entry of the log says is to be written: a sector, or zeros. Offsets
+// and lengths are bytes. What is to be written stays in the log: a log has up to 1 GiB.
+type update struct {
+	offset, length int64
+	// sector is where the data sector is in the file; 0: zeros. Its first eight and its
+	// last four bytes are in the descriptor, and here.
+	sector int64
+	lead   [8]byte
+	trail  [4]byte
+}
+
+func (u update) end() int64 { return u.offset + u.length }
+
+// maxUpdates bounds the memory that the updates of a log take. One of 1 GiB has 262144
+// data sectors; more updates are zeros, and no program writes that many.
+const maxUpdates = 1 << 20
+
+// readLog returns what the log of a file says is still to be written, none of it twice,
+// and the length in bytes that the file is to have then.
+func readLog(ctx context.Context, v *view, h header) (updates []update, size int64, err error) {
+	if h.log == (disk.GUID{}) {
+		return nil, v.size, nil
+	}
+	r := newRing(v, h)
+	sequence, err := r.active(ctx)
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case r.budget < 0:
+		return nil, 0, bad("the log has entries that overlap each other")
+	case len(sequence) == 0 && !r.damaged:
+		// There are programs that name the log in the header before they write its
+		// first entry, sector by sector. This is what a crash leaves: MS-VHDX 2.3.3
+		// would have such a file refused, but nothing of it has been changed yet.
+		return nil, v.size, nil
+	case len(sequence) == 0:
+		return nil, 0, bad("the log is damaged: it is in use, but has no valid sequence of entries")
+	}
+	head := sequence[len(sequence)-1]
+	if head.flushed > uint64(v.size) {
+		return nil, 0, bad("the file was truncated: it has %d bytes, and had %d when its log was written", v.size, head.flushed)
+	}
+	if head.last > maxFile {
+		return nil, 0, bad("the log wants a file of %d bytes", head.last)
+	}
+	size = max(v.size, int64(head.last))
+	for _, e := range sequence {
+		err := r.updates(ctx, e, func(u update) error {
+			size = max(size, u.end())
+			if len(updates) == maxUpdates {
+				return bad("the log has more than %d updates", maxUpdates)
+			}
+			updates = append(updates, u)
+			return checkUpdate(u, h)
+		})
+		if err != nil {
+			return nil, 0, err
+		}
+	}
+	return lastOnes(updates), size, nil
+}
+
+// checkUpdate checks that an update is one of what the log is for: not of the headers,
+// and not of the log itself. It may make the file longer.
+func checkUpdate(u update, h header) error {
+	log := region{int64(h.logOffset), int64(h.logLength)}
+	switch {
+	case u.end() > maxFile:
+		return bad("the log wants a file of %d bytes", u.end())
+	case u.length > 0 && (u.offset < regionTableAt(0) || u.offset < log.offset+log.length && log.offset < u.end()):
+		return bad("the log writes to %d, which is not written through the log", u.offset)
+	}
+	return nil
+}
+
+// lastOnes returns what updates make of the file when they are written one after the
+// other, as updates that do not overlap, by offset.
+func lastOnes(updates []update) []update {
+	byOffset, borders := make([]int, 0, len(updates)), make([]int64, 0, 2*len(updates))
+	for i, u := range updates {
+		if u.length > 0 {
+			byOffset, borders = append(byOffset, i), append(borders, u.offset, u.end())
+		}
+	}
+	slices.SortFunc(byOffset, func(a, b int) int { return cmp.Compare(updates[a].offset, updates[b].offset) })
+	slices.Sort(borders)
+	borders = slices.Compact(borders)
+	var open latest // the updates that reach over a border
+	var result []update
+	for n, at := range borders {
+		for len(byOffset) > 0 && updates[byOffset[0]].offset == at {
+			heap.Push(&open, byOffset[0])
+			byOffset = byOffset[1:]
+		}
+		for len(open) > 0 && updates[open[0]].end() <= at {
+			heap.Pop(&open)
+		}
+		if len(open) == 0 {
+			continue
+		}
+		// The last one counts up to the next border. Data is one sector, and borders
+		// are those of sectors: it is there whole.
+		u := updates[open[0]]
+		u.offset, u.length = at, borders[n+1]-at
+		if k := len(result) - 1; k >= 0 && u.sector == 0 && result[k].sector == 0 && result[k].end() == at {
+			result[k].length += u.length
+		} else {
+			result = append(result, u)
+		}
+	}
+	return result
+}
+
+// latest is a heap of indexes, the highest one first.
+type latest []int
+
+func (h latest) Len() int           { return len(h) }
+func (h latest) Less(i, j int) bool { return h[i] > h[j] }
+func (h latest) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *latest) Push(x any)        { *h = append(*h, x.(int)) }
+func (h *latest) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}
+
+// during returns the updates of the file that touch a range.
+func during(updates []update, off, length int64) []update {
+	from := sort.Search(len(updates), func(i int) bool { return updates[i].end() > off })
+	to := from
+	for to < len(updates) && updates[to].offset < off+length {
+		to++
+	}
+	return updates[from:to]
+}
+
+// read puts what an update writes into p, which is what the file has from byte off on.
+func (u update) read(ctx context.Context, r disk.Reader, p []byte, off int64) error {
+	from, to := max(off, u.offset), min(off+int64(len(p)), u.end())
+	if u.sector == 0 {
+		clear(p[from-off : to-off])
+		return nil
+	}
+	data := make([]byte, sectorLength)
+	if err := r.ReadAt(ctx, data, u.sector); err != nil {
+		return fmt.Errorf("read the log at %d: %w", u.sector, err)
+	}
+	copy(data, u.lead[:])
+	copy(data[sectorLength-len(u.trail):], u.trail[:])
+	copy(p[from-off:to-off], data[from-u.offset:])
+	return nil
+}
+
+// replay applies what the log had when the file was opened, and empties it.
+func (f *File) replay(ctx context.Context) error {
+	if f.headers.log == (disk.GUID{}) {
+		return nil
+	}
+	if err := f.begin(ctx, false); err != nil {
+		return err
+	}
+	if f.view.size > f.c.Size() {
+		if err := f.c.Truncate(ctx, f.view.size); err != nil {
+			return err
+		}
+	}
+	if err := f.applyLog(ctx); err != nil {
+		return err
+	}
+	f.view.log = nil
+	return f.empty(ctx)
+}
+
+// applyLog writes the updates to where they belong, those that are one behind the other
+// at once, up to 1 MiB of them.
+func (f *File) applyLog(ctx context.Context) error {
+	buf := make([]byte, 0, mib)
+	for rest := f.view.log; len(rest) > 0; {
+		first := rest[0]
+		if first.sector == 0 {
+			if err := f.c.Unmap(ctx, first.offset, first.length); err != nil {
+				return fmt.Errorf("apply the log at %d: %w", first.offset, err)
+			}
+			rest = rest[1:]
+			continue
+		}
+		buf = buf[:0]
+		for len(rest) > 0 && rest[0].sector != 0 && rest[0].offset == first.offset+int64(len(buf)) && len(buf) < mib {
+			u := rest[0]
+			buf = buf[:len(buf)+sectorLength]
+			if err := u.read(ctx, f.view.r, buf[len(buf)-sectorLength:], u.offset); err != nil {
+				return err
+			}
+			rest = rest[1:]
+		}
+		if err := f.c.WriteAt(ctx, buf, first.offset); err != nil {
+			return fmt.Errorf("apply the log at %d: %w", first.offset, err)
+		}
+	}
+	return nil
+}
