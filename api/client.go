@@ -158,7 +158,7 @@ func askLines[P, R any](ctx context.Context, c *Client, path string, parameters 
 		}
 		switch {
 		case line.Error != "":
-			return result, &Error{line.Kind, line.Error}
+			return result, &Error{line.Kind, line.Error, line.Bytes}
 		case line.Result != nil:
 			return *line.Result, nil
 		case line.Progress != nil && progress != nil:
@@ -218,7 +218,7 @@ func (c *Client) sendBody(ctx context.Context, method, path string, body io.Read
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&f); err != nil || f.Error == "" {
 		f.Error = "the running odx answered " + resp.Status
 	}
-	return nil, &Error{f.Kind, f.Error}
+	return nil, &Error{f.Kind, f.Error, f.Bytes}
 }
 
 // brokenAnswer says that an answer did not come, or not whole.

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,7 +16,12 @@ func (c *Client) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, er
 }
 
 func (c *Client) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, error) {
-	return ask[TokenWritten](ctx, c, http.MethodPost, "/v1/tokens/write", r)
+	done, err := ask[TokenWritten](ctx, c, http.MethodPost, "/v1/tokens/write", r)
+	var partial *Error
+	if errors.As(err, &partial) {
+		done.Bytes = partial.Bytes
+	}
+	return done, err
 }
 
 func (c *Client) Tokens(ctx context.Context) ([]TokenInfo, error) {

@@ -78,11 +78,7 @@ func NewDiskCheck(findings []disk.Finding) DiskCheck {
 }
 
 func (l *Local) ChangeDisk(ctx context.Context, r DiskRequest, progress func(DiskProgress)) (DiskResult, error) {
-	m, err := l.service.Disks(ctx)
-	if err != nil {
-		return DiskResult{}, err
-	}
-	return m.Do(ctx, r, progress)
+	return l.service.ChangeDisk(ctx, r, progress)
 }
 
 // diskRoutes are the requests about virtual disks.

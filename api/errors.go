@@ -16,7 +16,8 @@ import (
 var errNoResource = errors.New("no such resource")
 
 // kinds maps errors to what is told of them: the first row whose cause an error
-// has. A Client turns the kind into the cause again.
+// has. What became of a token stands before what it is in the store that is missing.
+// A Client turns the kind into the cause again.
 var kinds = []struct {
 	kind   string
 	status int
@@ -27,11 +28,6 @@ var kinds = []struct {
 	{"in_use", http.StatusConflict, target.ErrInUse},
 	{"busy", http.StatusConflict, vhd.ErrBusy},
 	{"not_a_disk", http.StatusBadRequest, disk.ErrFormat},
-	{"not_found", http.StatusNotFound, backstore.ErrNotFound},
-	{"exists", http.StatusConflict, backstore.ErrExists},
-	{"read_only", http.StatusConflict, backstore.ErrReadOnly},
-	{"invalid", http.StatusBadRequest, backstore.ErrInvalid},
-	{"no_space", http.StatusInsufficientStorage, backstore.ErrNoSpace},
 	{"token_length", http.StatusBadRequest, tokens.ErrInvalidLength},
 	{"token_corrupt", http.StatusBadRequest, tokens.ErrCorrupt},
 	{"token_type", http.StatusBadRequest, tokens.ErrUnsupportedType},
@@ -47,6 +43,11 @@ var kinds = []struct {
 	{"token_too_long", http.StatusBadRequest, tokens.ErrTooLong},
 	{"token_timeout", http.StatusBadRequest, tokens.ErrTimeout},
 	{"token_offset", http.StatusBadRequest, tokens.ErrOffset},
+	{"not_found", http.StatusNotFound, backstore.ErrNotFound},
+	{"exists", http.StatusConflict, backstore.ErrExists},
+	{"read_only", http.StatusConflict, backstore.ErrReadOnly},
+	{"invalid", http.StatusBadRequest, backstore.ErrInvalid},
+	{"no_space", http.StatusInsufficientStorage, backstore.ErrNoSpace},
 	{"range", http.StatusBadRequest, tokens.ErrRange},
 	{"closed", http.StatusServiceUnavailable, backstore.ErrClosed},
 	{"corrupt", http.StatusInternalServerError, backstore.ErrCorrupt},
@@ -59,22 +60,41 @@ const internalKind = "internal"
 type failure struct {
 	Kind  string `json:"kind"`
 	Error string `json:"error"`
+	// Bytes were done before the error, contiguous from the beginning of what was
+	// asked for.
+	Bytes int64 `json:"bytes,omitempty"`
 }
+
+// partialError is the error of a request that did a part.
+type partialError struct {
+	error
+	bytes int64
+}
+
+func (e *partialError) Unwrap() error { return e.error }
 
 // failureOf returns what is told of an error, and the HTTP status code.
 func failureOf(err error) (failure, int) {
+	f := failure{Kind: internalKind, Error: err.Error()}
+	var partial *partialError
+	if errors.As(err, &partial) {
+		f.Bytes = partial.bytes
+	}
 	for _, k := range kinds {
 		if errors.Is(err, k.cause) {
-			return failure{k.kind, err.Error()}, k.status
+			f.Kind = k.kind
+			return f, k.status
 		}
 	}
-	return failure{internalKind, err.Error()}, http.StatusInternalServerError
+	return f, http.StatusInternalServerError
 }
 
 // Error is an error that a server answered. errors.Is finds the cause that its
 // kind stands for.
 type Error struct {
 	Kind, Message string
+	// Bytes were done before the error.
+	Bytes int64
 }
 
 func (e *Error) Error() string { return e.Message }

@@ -198,6 +198,9 @@ func (l *Local) CopyStats(ctx context.Context) (CopyStats, error) {
 	if err != nil {
 		return CopyStats{}, err
 	}
+	if _, err := m.HeldBytes(ctx); err != nil { // which Stats tells
+		return CopyStats{}, err
+	}
 	return CopyStats{Commands: commands, Tokens: m.Stats()}, nil
 }
 

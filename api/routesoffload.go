@@ -46,7 +46,11 @@ var offloadRoutes = []route{
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return c.admin.WriteToken(c.ctx, p)
+		done, err := c.admin.WriteToken(c.ctx, p)
+		if err != nil && done.Bytes > 0 {
+			err = &partialError{err, done.Bytes}
+		}
+		return done, err
 	}},
 	{http.MethodPost, "/v1/tokens/read", "Bytes of a token, at most 4 MiB; fewer than asked for at its end.", http.StatusOK, false, func(c *call) (any, error) {
 		var p tokenReadParameters

@@ -24,6 +24,20 @@ func (s *Service) Disks(ctx context.Context) (*vhd.Manager, error) {
 	return s.disks, nil
 }
 
+// ChangeDisk runs an operation on a virtual disk, and ends the tokens of files that
+// are gone with it.
+func (s *Service) ChangeDisk(ctx context.Context, r vhd.Request, progress func(vhd.Progress)) (vhd.Result, error) {
+	m, err := s.Disks(ctx)
+	if err != nil {
+		return vhd.Result{}, err
+	}
+	result, err := m.Do(ctx, r, progress)
+	if err != nil {
+		return result, err
+	}
+	return result, s.endReplaced(ctx)
+}
+
 func (s *Service) openDisks(ctx context.Context) error {
 	tokens, err := s.Tokens(ctx)
 	if err != nil {

@@ -144,7 +144,16 @@ func (s *Service) FinishFile(ctx context.Context, n vhd.Naming) (File, error) {
 		return File{}, err
 	}
 	s.log.WithField("file", n.Name).Info("file made")
-	return describeFile(v), nil
+	return describeFile(v), s.endReplaced(ctx)
+}
+
+// endReplaced ends, durably, the tokens of files that another one has taken the
+// place of.
+func (s *Service) endReplaced(ctx context.Context) error {
+	if err := s.endOrphans(ctx); err != nil {
+		return err
+	}
+	return s.store.Flush(ctx)
 }
 
 // ResizeFile sets the size of a file, durably. What is beyond it is gone.
@@ -188,7 +197,7 @@ func (s *Service) RenameFile(ctx context.Context, name, to string) (File, error)
 		return File{}, err
 	}
 	s.log.WithField("file", name).WithField("to", to).Info("file renamed")
-	return describeFile(v), nil
+	return describeFile(v), s.endReplaced(ctx)
 }
 
 // checkDisposable returns ErrInUse for a file that a LUN or a view needs, served or
@@ -216,7 +225,7 @@ func (s *Service) DeleteFile(ctx context.Context, name string) error {
 	if err := s.store.DeleteFile(ctx, name); err != nil {
 		return err
 	}
-	if err := forgetUnit(ctx, s.store, s.fileUnitID(name)); err != nil {
+	if err := errors.Join(forgetUnit(ctx, s.store, s.fileUnitID(name)), s.endOrphans(ctx)); err != nil {
 		return err
 	}
 	s.log.WithField("file", name).Info("file deleted")

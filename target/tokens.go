@@ -51,6 +51,15 @@ func tokenOptions(t *conf.Tokens) tokens.Options {
 	return o
 }
 
+// endOrphans ends the tokens whose volume or file is gone. It is called after
+// something was deleted, and before that is made durable.
+func (s *Service) endOrphans(ctx context.Context) error {
+	if s.tokens == nil {
+		return nil // ended when they are opened
+	}
+	return s.tokens.EndOrphans(ctx)
+}
+
 // relieveStore gives up tokens that hold space which the store needs.
 func (s *Service) relieveStore(need int64) {
 	given, err := s.tokens.Relieve(context.Background(), need)

@@ -163,7 +163,7 @@ func (s *Service) DeleteVolume(ctx context.Context, name string) error {
 	if err := s.store.DeleteVolume(ctx, name); err != nil {
 		return err
 	}
-	if err := forgetUnit(ctx, s.store, v.ID()); err != nil {
+	if err := errors.Join(forgetUnit(ctx, s.store, v.ID()), s.endOrphans(ctx)); err != nil {
 		return err
 	}
 	if err := s.store.Flush(ctx); err != nil {

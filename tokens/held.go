@@ -26,24 +26,86 @@ func (m *Manager) Relieve(ctx context.Context, need int64) (int64, error) {
 func (m *Manager) giveUpHeld(ctx context.Context, need int64, cause Cause) (int64, error) {
 	m.measuring.Lock()
 	defer m.measuring.Unlock()
-	held, err := m.measure(ctx)
+	h, err := m.measure(ctx)
 	if err != nil {
 		return 0, err
 	}
-	var given int64
-	for _, h := range held.byToken {
-		if given >= need {
+	return m.giveUpOf(ctx, h, need, cause)
+}
+
+// giveUpOf gives up tokens of those measured. m.measuring is held.
+func (m *Manager) giveUpOf(ctx context.Context, h held, need int64, cause Cause) (int64, error) {
+	going, freed, err := m.chooseHeld(ctx, h, need)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range going {
+		if err := m.giveUp(ctx, e, cause); err != nil {
+			return 0, err
+		}
+	}
+	m.noteHeld(h.total - freed)
+	return freed, nil
+}
+
+// chooseHeld returns the first tokens to go that hold need bytes together, and how much
+// they hold: all that can go if that is less. What several hold together is only
+// free when all of them go, so what counts is what the store says of them together,
+// before any of them goes: afterwards it takes the store a moment to tell.
+func (m *Manager) chooseHeld(ctx context.Context, h held, need int64) ([]*entry, int64, error) {
+	var going []*entry
+	for _, b := range h.byToken {
+		if b.bytes > 0 && m.idleNow(b.entry) {
+			going = append(going, b.entry)
+		}
+	}
+	freed := make(map[int]int64, 8) // by number of tokens
+	hold := func(n int) (int64, error) {
+		if bytes, ok := freed[n]; ok {
+			return bytes, nil
+		}
+		measured, err := m.store.HeldBytes(ctx, snapshotsOf(going[:n]))
+		if err != nil {
+			return 0, fmt.Errorf("measure what tokens hold: %w", err)
+		}
+		freed[n] = measured.Total
+		return measured.Total, nil
+	}
+	// few hold less than need; enough do not, or are all.
+	few, enough := 0, min(1, len(going))
+	for enough < len(going) {
+		bytes, err := hold(enough)
+		if err != nil {
+			return nil, 0, err
+		}
+		if bytes >= need {
 			break
 		}
-		if h.bytes == 0 || !m.idleNow(h.entry) {
-			continue
-		}
-		if err := m.giveUp(ctx, h.entry, cause); err != nil {
-			return given, err
-		}
-		given += h.bytes
+		few, enough = enough, min(2*enough, len(going))
 	}
-	return given, nil
+	for few+1 < enough {
+		middle := (few + enough) / 2
+		bytes, err := hold(middle)
+		if err != nil {
+			return nil, 0, err
+		}
+		if bytes >= need {
+			enough = middle
+		} else {
+			few = middle
+		}
+	}
+	bytes, err := hold(enough)
+	return going[:enough], bytes, err
+}
+
+// snapshotsOf returns the snapshots of tokens that have one.
+func snapshotsOf(entries []*entry) []uint64 {
+	ids := make([]uint64, len(entries))
+	for i, e := range entries {
+		ids[i] = e.rec.Snapshot // constant since the entry was made
+	}
+	return ids
 }
 
 // makeRoom is Relieve for a write that does not fit into the store.
@@ -90,10 +152,11 @@ func (m *Manager) measure(ctx context.Context) (held, error) {
 		}
 		return 1
 	})
-	ids := make([]uint64, len(h.byToken))
-	for i := range ids {
-		ids[i] = h.byToken[i].entry.rec.Snapshot // constant since the entry was made
+	entries := make([]*entry, len(h.byToken))
+	for i := range entries {
+		entries[i] = h.byToken[i].entry
 	}
+	ids := snapshotsOf(entries)
 	measured, err := m.store.HeldBytes(ctx, ids)
 	if err != nil {
 		return h, fmt.Errorf("measure what tokens hold: %w", err)
@@ -102,10 +165,15 @@ func (m *Manager) measure(ctx context.Context) (held, error) {
 	for i := range h.byToken {
 		h.byToken[i].bytes = measured.Each[i]
 	}
-	m.mu.Lock()
-	m.stats.HeldBytes = h.total
-	m.mu.Unlock()
+	m.noteHeld(h.total)
 	return h, nil
+}
+
+// noteHeld is for Stats.
+func (m *Manager) noteHeld(bytes int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stats.HeldBytes = bytes
 }
 
 // HeldBytes measures how many bytes live tokens keep alive that no volume, and
@@ -117,34 +185,41 @@ func (m *Manager) HeldBytes(ctx context.Context) (int64, error) {
 	return h.total, err
 }
 
-// limitHeld keeps tokens from holding more than the limit until ctx ends.
+// reapTime is how long after a snapshot was given up what others hold together with
+// it may not be measured yet.
+const reapTime = time.Second
+
+// limitHeld keeps tokens from holding more than the limit until ctx ends. A look
+// soon after a token went is followed by another one.
 func (m *Manager) limitHeld(ctx context.Context) {
-	tick := time.NewTicker(m.limits.MeasurePeriod)
-	defer tick.Stop()
+	timer := time.NewTimer(m.limits.MeasurePeriod)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
+		looked := time.Now()
 		if err := m.enforceHeld(ctx); err != nil && ctx.Err() == nil {
 			m.log.WithError(err).Warn("the limit on what tokens hold is not kept for now")
 		}
+		next := m.limits.MeasurePeriod
+		if time.Unix(0, m.dropped.Load()).Add(reapTime).After(looked) {
+			next = min(next, reapTime)
+		}
+		timer.Reset(next)
 	}
 }
 
-// enforceHeld gives up tokens until they hold no more than the limit. What
-// several hold together counts for each of them, so it looks again.
+// enforceHeld gives up tokens until they hold no more than the limit.
 func (m *Manager) enforceHeld(ctx context.Context) error {
-	for m.Stats().PinnedBytes > 0 {
-		total, err := m.HeldBytes(ctx)
-		if err != nil || total <= m.limits.HeldBytes {
-			return err
-		}
-		given, err := m.giveUpHeld(ctx, total-m.limits.HeldBytes, HoldsTooMuch)
-		if err != nil || given == 0 {
-			return err
-		}
+	m.measuring.Lock()
+	defer m.measuring.Unlock()
+	h, err := m.measure(ctx)
+	if err != nil || h.total <= m.limits.HeldBytes {
+		return err
 	}
-	return nil
+	_, err = m.giveUpOf(ctx, h, h.total-m.limits.HeldBytes, HoldsTooMuch)
+	return err
 }

@@ -84,7 +84,8 @@ func (m *Manager) acquire(ctx context.Context, t *Token, who Requester) (*use, e
 	case fate != nil:
 		return nil, fate // it died since we found it
 	case errors.Is(err, backstore.ErrNotFound), errors.Is(err, backstore.ErrRange):
-		lost := fmt.Errorf("%w: %v: %w", ErrCancelled, DataGone, err)
+		// Not %w: whoever asks which error it is gets the token's.
+		lost := fmt.Errorf("%w: %v: %v", ErrCancelled, DataGone, err)
 		if err := m.giveUp(ctx, u.entry, DataGone); err != nil {
 			return nil, errors.Join(lost, err)
 		}
@@ -240,11 +241,41 @@ func (m *Manager) endOnChange(e *entry) func(context.Context) error {
 	}
 }
 
+// EndOrphans ends the live tokens that keep no data, access upon reference, whose
+// volume has been deleted. It is called after volumes or files were deleted; their
+// ends are durable after a Flush. Copies with these tokens finish or end, as the
+// policy says.
+func (m *Manager) EndOrphans(ctx context.Context) error {
+	var errs []error
+	for _, e := range m.referring() {
+		_, err := m.store.Space([16]byte(e.rec.Volume)) // constant since the entry was made
+		if !errors.Is(err, backstore.ErrNotFound) {
+			continue
+		}
+		errs = append(errs, m.giveUp(ctx, e, DataGone))
+	}
+	return errors.Join(errs...)
+}
+
+// referring returns the live tokens whose data is a volume's.
+func (m *Manager) referring() []*entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var list []*entry
+	for _, e := range m.live {
+		if e.rec.Type.holding() == inVolume {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
 // bury makes the end of e one step of the store. e.record is held.
 func (m *Manager) bury(ctx context.Context, e *entry, recs []backstore.Record) error {
 	err := backstore.ErrNotFound
 	if e.rec.Type.holding() == inSnapshot {
 		err = m.store.DeleteSnapshot(ctx, e.rec.Snapshot, recs...)
+		m.dropped.Store(time.Now().UnixNano())
 	}
 	if errors.Is(err, backstore.ErrNotFound) {
 		err = m.store.PutRecords(ctx, recs...)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -126,6 +127,10 @@ type Manager struct {
 	background sync.WaitGroup
 	wake       chan struct{} // tells expire that an earlier deadline may exist
 
+	// dropped is when a snapshot was last given up, in nanoseconds: for a moment
+	// after that, what others hold together with it is not measured.
+	dropped atomic.Int64
+
 	// measuring is held while what tokens hold is measured and tokens are given
 	// up for it. Outermost.
 	measuring sync.Mutex
@@ -184,6 +189,9 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 	}
 	if err := m.rewatch(ctx); err != nil {
 		return nil, err
+	}
+	if err := m.EndOrphans(ctx); err != nil {
+		return nil, fmt.Errorf("end tokens of deleted volumes: %w", err)
 	}
 	run, stop := context.WithCancel(context.Background())
 	m.stop = stop

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"odx/backstore"
 )
 
 // Policy says what a Manager does where there is a choice. The zero value is the
@@ -89,6 +91,14 @@ const (
 	MinPriority = -100
 	MaxPriority = 100
 )
+
+// checkPriority checks one that a client asks for.
+func checkPriority(p int) error {
+	if p < MinPriority || p > MaxPriority {
+		return fmt.Errorf("%w: priority %d is not between %d and %d", backstore.ErrInvalid, p, MinPriority, MaxPriority)
+	}
+	return nil
+}
 
 // Pattern is the name of an initiator, or the beginning of some followed by "*".
 type Pattern string

@@ -77,6 +77,9 @@ func (m *Manager) OffloadReadEach(ctx context.Context, src Source, ranges []back
 }
 
 func (m *Manager) readEach(ctx context.Context, src Source, ranges []backstore.Range, o ReadOptions, c Choice) ([]Provided, int64, error) {
+	if err := checkPriority(o.Priority); err != nil {
+		return nil, 0, err
+	}
 	wanted, err := m.choose(src, ranges, c)
 	if err != nil {
 		return nil, 0, err

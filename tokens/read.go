@@ -128,6 +128,9 @@ func (m *Manager) plan(src Source, ranges []backstore.Range, o ReadOptions) (*pe
 	if err != nil {
 		return nil, err
 	}
+	if err := checkPriority(o.Priority); err != nil {
+		return nil, err
+	}
 	total, err := sumRanges(src.Volume.Size(), src.LU.BlockLength, ranges)
 	if err != nil {
 		return nil, err
