@@ -395,12 +395,10 @@ func (f *Forest) Cut() *Cut {
 	return &Cut{nodes: f.nodes.Cut(), counts: f.counts.Cut(), Dropped: dropped, Next: f.Next()}
 }
 
-// Encode hands every changed object to emit.
-func (c *Cut) Encode(emit func(meta.Op) error) error {
-	if err := c.nodes.Encode(emit); err != nil {
-		return err
-	}
-	return c.counts.Encode(emit)
+// Parts returns what encodes the changed objects, each with the first byte of
+// its keys, which come in order.
+func (c *Cut) Parts() map[byte]func(emit func(meta.Op) error) error {
+	return map[byte]func(emit func(meta.Op) error) error{nodePrefix: c.nodes.Encode, countPrefix: c.counts.Encode}
 }
 
 // Done ends the cut after the engine holds it.

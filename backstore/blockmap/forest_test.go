@@ -175,7 +175,7 @@ func (m *machine) checkpoint(t *rapid.T, kv meta.KV, clock *pages.Clock) {
 	clock.Tick()
 	cut := m.forest.Cut()
 	w := meta.NewWriter(kv)
-	err := cut.Encode(func(op meta.Op) error {
+	err := encodeParts(cut.Parts(), func(op meta.Op) error {
 		if op.Value == nil {
 			return w.Delete(op.Key)
 		}
@@ -281,7 +281,7 @@ func TestDroppingAllTreesFreesEverything(t *testing.T) {
 	}
 	clock.Tick()
 	cut := f.Cut()
-	err = cut.Encode(func(op meta.Op) error {
+	err = encodeParts(cut.Parts(), func(op meta.Op) error {
 		if op.Value != nil {
 			t.Errorf("key %x is still stored", op.Key)
 		}

@@ -40,7 +40,7 @@ func TestAuditOfManyPages(t *testing.T) {
 	clock.Tick()
 	cut := table.Cut()
 	ops := u.Cut()
-	if err := cut.Encode(func(op meta.Op) error { ops = append(ops, op); return nil }); err != nil {
+	if err := encodeParts(cut.Parts(), func(op meta.Op) error { ops = append(ops, op); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if err := kv.Update(ops); err != nil {

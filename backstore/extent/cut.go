@@ -15,12 +15,10 @@ type Cut struct {
 // Cut takes the table's part of a checkpoint's cut.
 func (t *Table) Cut() *Cut { return &Cut{pages: t.cache.Cut(), counts: t.counts.Cut()} }
 
-// Encode hands every changed object to emit.
-func (c *Cut) Encode(emit func(meta.Op) error) error {
-	if err := c.pages.Encode(emit); err != nil {
-		return err
-	}
-	return c.counts.Encode(emit)
+// Parts returns what encodes the changed objects, each with the first byte of
+// its keys, which come in order.
+func (c *Cut) Parts() map[byte]func(emit func(meta.Op) error) error {
+	return map[byte]func(emit func(meta.Op) error) error{pagePrefix: c.pages.Encode, countPrefix: c.counts.Encode}
 }
 
 // Done ends the cut after the engine holds it.

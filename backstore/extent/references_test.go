@@ -97,7 +97,7 @@ func (m *tableModel) open(t fataler) {
 func (m *tableModel) checkpoint(t fataler) {
 	m.clock.Tick()
 	cut, ops := m.table.Cut(), m.usage.Cut()
-	must(t, cut.Encode(func(op meta.Op) error { ops = append(ops, op); return nil }))
+	must(t, encodeParts(cut.Parts(), func(op meta.Op) error { ops = append(ops, op); return nil }))
 	must(t, m.kv.Update(ops))
 	cut.Done()
 }

@@ -215,7 +215,7 @@ func (c *Cache[T]) Change(o T) {
 	}
 	c.dirtyMu.Lock()
 	if h.gen != 0 && !h.encoded && c.cut != nil {
-		c.cut.saved = append(c.cut.saved, meta.Op{Key: c.key(h.id), Value: o.Encode()})
+		c.cut.saved[h.id] = o.Encode()
 	}
 	c.dirty = append(c.dirty, o)
 	c.dirtyCount.Store(int64(len(c.dirty)))

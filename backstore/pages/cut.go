@@ -1,13 +1,19 @@
 package pages
 
-import "odx/backstore/meta"
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"odx/backstore/meta"
+)
 
 // Cut is the state of a cache's changed objects at the instant of a cut.
 type Cut[T Object] struct {
 	cache   *Cache[T]
 	gen     uint64
 	objects []T
-	saved   []meta.Op // states that a later change had to save; guarded by cache.dirtyMu
+	saved   map[uint64][]byte // states that a later change had to save; guarded by cache.dirtyMu
 }
 
 // Cut takes the objects changed since the last cut. It must be called while no
@@ -16,15 +22,16 @@ type Cut[T Object] struct {
 func (c *Cache[T]) Cut() *Cut[T] {
 	c.dirtyMu.Lock()
 	defer c.dirtyMu.Unlock()
-	cut := &Cut[T]{cache: c, gen: c.cfg.Clock.gen.Load() - 1, objects: c.dirty}
+	cut := &Cut[T]{cache: c, gen: c.cfg.Clock.gen.Load() - 1, objects: c.dirty, saved: make(map[uint64][]byte)}
 	c.dirty, c.cut = nil, cut
 	c.dirtyCount.Store(0)
 	return cut
 }
 
-// Encode hands the state of each object at the cut to emit, once each, in no
-// particular order. Operations may go on meanwhile.
+// Encode hands the state of each object at the cut to emit, once each, in the
+// order of their keys. Operations may go on at the same time.
 func (k *Cut[T]) Encode(emit func(op meta.Op) error) error {
+	slices.SortFunc(k.objects, func(a, b T) int { return cmp.Compare(a.header().id, b.header().id) })
 	for _, o := range k.objects {
 		h := o.header()
 		h.mu.Lock()
@@ -35,18 +42,17 @@ func (k *Cut[T]) Encode(emit func(op meta.Op) error) error {
 		}
 		h.mu.Unlock()
 		if !mine {
-			continue
+			// Changed since: whoever did that saved it before.
+			k.cache.dirtyMu.Lock()
+			saved, ok := k.saved[h.id]
+			delete(k.saved, h.id)
+			k.cache.dirtyMu.Unlock()
+			if !ok {
+				return fmt.Errorf("metadata object %c%d was changed after the cut and not saved", k.cache.cfg.Prefix, h.id)
+			}
+			value = saved
 		}
 		if err := emit(meta.Op{Key: k.cache.key(h.id), Value: value}); err != nil {
-			return err
-		}
-	}
-	k.cache.dirtyMu.Lock()
-	saved := k.saved
-	k.saved = nil
-	k.cache.dirtyMu.Unlock()
-	for _, op := range saved {
-		if err := emit(op); err != nil {
 			return err
 		}
 	}
