@@ -55,7 +55,7 @@ func (s *Store) viewCheckpoint(ctx context.Context, fn func(meta.Reader) error) 
 	}
 	return s.kv.View(func(kv meta.Reader) error {
 		release()
-		return fn(kv)
+		return fn(s.opts.viewed(kv))
 	})
 }
 

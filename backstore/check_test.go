@@ -8,8 +8,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/sirupsen/logrus"
-
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
 	"odx/backstore/meta"
@@ -36,7 +34,9 @@ func TestCheckFindings(t *testing.T) {
 			if err != nil && !errors.Is(err, meta.ErrNotFound) {
 				return err
 			}
-			return s.kv.Update([]meta.Op{{Key: key, Value: change(value)}})
+			return s.kv.Store(func(put func(meta.Op) error) error {
+				return put(meta.Op{Key: key, Value: change(value)})
+			})
 		}
 	}
 	remove := func([]byte) []byte { return nil }
@@ -181,17 +181,7 @@ func TestCheckBoundsItsFindings(t *testing.T) {
 	}
 }
 
-// busyView is an engine that lets others work on the store while somebody has a
-// view of it.
-type busyView struct {
-	meta.KV
-	work func() error
-}
-
-func (e busyView) View(fn func(meta.Reader) error) error {
-	return e.KV.View(func(r meta.Reader) error { return fn(busyReader{r, e.work}) })
-}
-
+// busyReader lets others work on the store while the checker has a view of it.
 type busyReader struct {
 	meta.Reader
 	work func() error
@@ -230,9 +220,7 @@ func TestCheckHoldsNobodyUp(t *testing.T) {
 		}
 		return errors.Join(err, s.Checkpoint(ctx))
 	}
-	o.OpenKV = func(string, *logrus.Entry, int64) (meta.KV, error) {
-		return busyView{engine{d.kv, d}, work}, nil
-	}
+	o.viewed = func(r meta.Reader) meta.Reader { return busyReader{r, work} }
 	opened, err := Open(ctx, o)
 	if err != nil {
 		t.Fatal(err)

@@ -1,29 +1,32 @@
 package backstore
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"io/fs"
+	"maps"
+	"slices"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
 	"odx/backstore/meta"
 	"odx/backstore/segment"
-	"odx/backstore/vfs"
 )
 
 // cut is the state of the whole store at one instant.
 type cut struct {
-	state    state
-	forest   *blockmap.Cut
-	extents  *extent.Cut
-	ops      []meta.Op // of usage, volumes and snapshots
-	usage    []meta.Op
-	records  map[string][]byte
-	snaps    map[uint64]bool
-	deleted  map[uint64]bool
-	segments []segment.ID // that can be deleted once the checkpoint is stored
+	state     state
+	forest    *blockmap.Cut
+	extents   *extent.Cut
+	usage     []meta.Op
+	volumes   []meta.Op
+	snapshots []meta.Op
+	records   map[string][]byte
+	snaps     map[uint64]bool
+	deleted   map[uint64]bool
+	segments  []segment.ID // that can be deleted once the checkpoint is stored
 }
 
 // takeCut notes what changed. No operation is in progress: opMu is held
@@ -38,21 +41,20 @@ func (s *Store) takeCut() (*cut, error) {
 	}
 	s.clock.Tick()
 	c := &cut{forest: s.forest.Cut(), extents: s.extents.Cut(), usage: s.usage.Cut()}
-	c.ops = append(c.ops, c.usage...)
 	s.tableMu.Lock()
 	defer s.tableMu.Unlock()
 	for _, v := range s.volumes {
-		c.ops = append(c.ops, meta.Op{Key: tableKey(volumePrefix, v.number), Value: v.row().encode()})
+		c.volumes = append(c.volumes, meta.Op{Key: tableKey(volumePrefix, v.number), Value: v.row().encode()})
 	}
 	for number := range s.deletedVols {
-		c.ops = append(c.ops, meta.Op{Key: tableKey(volumePrefix, number)})
+		c.volumes = append(c.volumes, meta.Op{Key: tableKey(volumePrefix, number)})
 	}
 	for id := range s.changedSnaps {
 		op := meta.Op{Key: tableKey(snapshotPrefix, id)}
 		if st := s.snapshots[id]; st != nil {
 			op.Value = st.row().encode()
 		}
-		c.ops = append(c.ops, op)
+		c.snapshots = append(c.snapshots, op)
 	}
 	c.snaps, s.changedSnaps = s.changedSnaps, make(map[uint64]bool)
 	c.deleted, s.deletedVols = s.deletedVols, make(map[uint64]bool)
@@ -80,7 +82,7 @@ func (s *Store) emptySegments() []segment.ID {
 	return ids
 }
 
-// Checkpoint moves the state into the metadata engine and frees the journal.
+// Checkpoint stores the state as rows of metadata and frees the journal.
 func (s *Store) Checkpoint(ctx context.Context) error {
 	s.checkpoints.running.Lock()
 	defer s.checkpoints.running.Unlock()
@@ -122,6 +124,10 @@ func (s *Store) finishCut(c *cut) error {
 	s.storing = nil
 	s.recordMu.Unlock()
 	s.firstLSN.Store(uint64(c.state.firstLSN))
+	select {
+	case s.checkpoints.stored <- struct{}{}:
+	default:
+	}
 	if err := s.journal.Truncate(c.state.firstLSN); err != nil {
 		return err
 	}
@@ -133,43 +139,47 @@ func (s *Store) finishCut(c *cut) error {
 	return nil
 }
 
-// storeCut makes the cut durable in the metadata engine.
+// storeCut makes the cut durable.
 func (s *Store) storeCut(c *cut) error {
 	// The journal will no longer carry the data of small writes.
 	if err := s.segments.Sync(); err != nil {
 		return err
 	}
-	err := replaceFile(s.opts.FS, s.opts.Dir, redoName, func(f vfs.File) error {
-		w := newRedoWriter(f)
-		if err := c.emit(w.put); err != nil {
-			return err
-		}
-		return w.finish()
-	})
-	if err != nil {
-		return err
-	}
-	return applyRedo(s.opts.FS, s.opts.Dir, s.kv)
+	return s.kv.Store(c.emit)
 }
 
+// emit puts the rows of the cut, in the order of their keys.
 func (c *cut) emit(put func(meta.Op) error) error {
-	if err := c.forest.Encode(put); err != nil {
-		return err
+	parts := c.forest.Parts()
+	maps.Copy(parts, c.extents.Parts())
+	sorted := func(ops []meta.Op) func(func(meta.Op) error) error {
+		slices.SortFunc(ops, func(a, b meta.Op) int { return bytes.Compare(a.Key, b.Key) })
+		return func(put func(meta.Op) error) error { return putAll(ops, put) }
 	}
-	if err := c.extents.Encode(put); err != nil {
-		return err
+	records := make([]meta.Op, 0, len(c.records))
+	for key, value := range c.records {
+		records = append(records, meta.Op{Key: recordKey([]byte(key)), Value: value})
 	}
-	for _, op := range c.ops {
+	for _, ops := range [][]meta.Op{c.volumes, c.snapshots, c.usage, records, {{Key: []byte(stateKey), Value: c.state.encode()}}} {
+		if len(ops) > 0 {
+			parts[ops[0].Key[0]] = sorted(ops)
+		}
+	}
+	for _, prefix := range slices.Sorted(maps.Keys(parts)) {
+		if err := parts[prefix](put); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func putAll(ops []meta.Op, put func(meta.Op) error) error {
+	for _, op := range ops {
 		if err := put(op); err != nil {
 			return err
 		}
 	}
-	for key, value := range c.records {
-		if err := put(meta.Op{Key: recordKey([]byte(key)), Value: value}); err != nil {
-			return err
-		}
-	}
-	return put(meta.Op{Key: []byte(stateKey), Value: c.state.encode()})
+	return nil
 }
 
 // abandon marks what is in a cut that could not be stored as changed again.

@@ -18,7 +18,7 @@ type powerCut struct {
 }
 
 // cutSometimes makes a crashed copy of the disk before one in every odds
-// operations that change it, files or engine, at most limit of them, until stop is called, which
+// operations that change it, at most limit of them, until stop is called, which
 // returns them.
 func (d *disk) cutSometimes(rng *rand.Rand, odds, limit int, states func() []*model) (stop func() []powerCut) {
 	var cuts []powerCut
@@ -31,7 +31,6 @@ func (d *disk) cutSometimes(rng *rand.Rand, odds, limit int, states func() []*mo
 			cuts = append(cuts, powerCut{d.crash(rng), states()})
 		}
 	}
-	d.changing.Store(&changing)
 	d.fs.SetHook(func(kind vfs.OpKind, _ string) error {
 		if kind.Changes() {
 			changing()
@@ -40,7 +39,6 @@ func (d *disk) cutSometimes(rng *rand.Rand, odds, limit int, states func() []*mo
 	})
 	return func() []powerCut {
 		d.fs.SetHook(nil)
-		d.changing.Store(nil)
 		d.cutMu.Lock()
 		defer d.cutMu.Unlock()
 		return cuts

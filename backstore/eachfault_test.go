@@ -256,7 +256,6 @@ func eachFault(t *testing.T, fault error, first, end int64) bool {
 		}
 		return nil
 	}
-	d.fault.Store(&fail)
 	d.fs.SetHook(func(kind vfs.OpKind, _ string) error {
 		if kind.Changes() {
 			return fail()
@@ -266,7 +265,6 @@ func eachFault(t *testing.T, fault error, first, end int64) bool {
 	f := &faulty{t: t, disk: d, fault: fault, model: &maybe{make([]uint32, sectors), make([][]uint32, sectors)}}
 	f.work()
 	d.fs.SetHook(nil)
-	d.fault.Store(nil)
 	crashed := d.crash(rand.New(rand.NewPCG(uint64(first), 5)))
 	f.sound(fmt.Sprintf("fault %d", first), f.store)
 	f.sound(fmt.Sprintf("fault %d, after a power cut", first), crashed.open(t, 8<<10))

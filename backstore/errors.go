@@ -3,6 +3,10 @@ package backstore
 import (
 	"errors"
 	"fmt"
+
+	"odx/backstore/blockmap"
+	"odx/backstore/extent"
+	"odx/backstore/meta"
 )
 
 // The errors that a caller decides on. Every error of this package that has
@@ -47,3 +51,18 @@ func (e *CorruptError) Error() string {
 }
 
 func (e *CorruptError) Unwrap() []error { return []error{ErrCorrupt, e.Err} }
+
+// corrupt returns err, which wraps ErrCorrupt if it says that metadata is damaged
+// or contradicts itself.
+func corrupt(err error) error {
+	if errors.Is(err, ErrCorrupt) || !metadataDamage(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrCorrupt, err)
+}
+
+// metadataDamage reports whether err means that rows of metadata cannot be read
+// right, or contradict each other.
+func metadataDamage(err error) bool {
+	return errors.Is(err, meta.ErrDamaged) || errors.Is(err, blockmap.ErrInconsistent) || errors.Is(err, extent.ErrInconsistent)
+}

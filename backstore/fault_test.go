@@ -75,7 +75,6 @@ func hostErrors(t *testing.T, seed uint64, fault error) {
 		}
 		return nil
 	}
-	d.fault.Store(&fail)
 	d.fs.SetHook(func(kind vfs.OpKind, _ string) error {
 		if kind.Changes() {
 			return fail()
@@ -154,7 +153,7 @@ func TestWritersAreToldThatCheckpointsFail(t *testing.T) {
 	defer s.Close()
 	v := createVolume(t, s, "v", volumeBytes)
 	d.fs.SetHook(func(kind vfs.OpKind, name string) error {
-		if kind == vfs.OpCreate && strings.HasSuffix(name, redoName+".new") {
+		if kind == vfs.OpCreate && strings.HasSuffix(name, ".rows.new") {
 			return syscall.EIO
 		}
 		return nil

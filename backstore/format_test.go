@@ -14,7 +14,6 @@ import (
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
-	"odx/backstore/meta"
 	"odx/backstore/vfs"
 )
 
@@ -33,36 +32,10 @@ func TestLayouts(t *testing.T) {
 		sb.id[i%16], sb.fingerprintKey[i] = 0x11, byte(i)
 	}
 	wantLayout(t, "superblock", sb.encode(formatVersion), `
-		6f647873746f7265 00000002 00000004
+		6f647873746f7265 00000003 00000004
 		11111111111111111111111111111111
 		000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
-		cbf57d1c`)
-
-	m := vfs.NewMem()
-	f, err := m.Create("/checkpoint")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := newRedoWriter(f)
-	for _, op := range []meta.Op{{Key: []byte("n1"), Value: []byte{0xaa, 0xbb}}, {Key: []byte("c")}, {Key: []byte("e"), Value: []byte{}}} {
-		if err := w.put(op); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.finish(); err != nil {
-		t.Fatal(err)
-	}
-	size, _ := f.Size()
-	file := make([]byte, size)
-	if _, err := f.ReadAt(file, 0); err != nil {
-		t.Fatal(err)
-	}
-	wantLayout(t, "checkpoint file", file, `
-		6f6478636b707431
-		02 03 6e31 aabb
-		01 00 63
-		01 01 65
-		00 bca44901`)
+		02f88e76`)
 
 	v := volumeRow{number: 300, id: sb.id, name: "disk", size: 4096, root: blockmap.Root{Node: 5, Level: 1}, flags: flagReadOnly, origin: 2, created: 1}
 	wantLayout(t, "volume", v.encode(), `ac02 11111111111111111111111111111111 04 6469736b 8020 05 01 01 02 01`)
@@ -76,27 +49,22 @@ func TestLayouts(t *testing.T) {
 func TestForeignStore(t *testing.T) {
 	ctx := context.Background()
 	for name, tt := range map[string]struct {
-		file   string
 		change func(b []byte) []byte
 		is     error
 		says   string
 	}{
-		"a later format": {superblockName, func(b []byte) []byte {
+		"a later format": {func(b []byte) []byte {
 			sb, err := decodeSuperblock("", b)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return sb.encode(formatVersion + 1)
-		}, nil, "the store has format 3, this program reads format 2; use a version of odx that reads format 3"},
-		"a damaged superblock":   {superblockName, func(b []byte) []byte { b[40] ^= 1; return b }, ErrCorrupt, "/store/store"},
-		"a superblock cut short": {superblockName, func(b []byte) []byte { return b[:50] }, ErrCorrupt, "/store/store"},
-		"no dedup unit": {superblockName, func([]byte) []byte {
+		}, nil, "the store has format 4, this program reads format 3; use a version of odx that reads format 4"},
+		"a damaged superblock":   {func(b []byte) []byte { b[40] ^= 1; return b }, ErrCorrupt, "/store/store"},
+		"a superblock cut short": {func(b []byte) []byte { return b[:50] }, ErrCorrupt, "/store/store"},
+		"no dedup unit": {func([]byte) []byte {
 			return (&superblock{unit: 3}).encode(formatVersion)
 		}, ErrCorrupt, "3 blocks"},
-		"a damaged checkpoint": {redoName, func([]byte) []byte {
-			return []byte(redoMagic + "\x01\x01a\x00\x00\x00\x00\x00")
-		}, ErrCorrupt, "/store/checkpoint: stored data is corrupt: checkpoint fails its checksum"},
-		"a checkpoint of nothing": {redoName, func([]byte) []byte { return nil }, ErrCorrupt, "/store/checkpoint"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDisk()
@@ -105,8 +73,10 @@ func TestForeignStore(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			path := filepath.Join("/store", tt.file)
-			put(t, d.fs, path, tt.change(files(t, d.fs, "/store")[path]))
+			for _, dir := range []string{"/store", "/store/checkpoints"} { // both copies
+				path := filepath.Join(dir, superblockName)
+				put(t, d.fs, path, tt.change(files(t, d.fs, "/store")[path]))
+			}
 			before := files(t, d.fs, "/store")
 			_, err := Open(ctx, d.options(Options{DedupUnit: 16 << 10}))
 			if err == nil || tt.is != nil && !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.says) {
@@ -129,7 +99,7 @@ func TestForeignStore(t *testing.T) {
 func files(t *testing.T, fsys *vfs.Mem, dir string) map[string][]byte {
 	t.Helper()
 	all := map[string][]byte{}
-	for _, sub := range []string{"", journalDir, segmentDir} {
+	for _, sub := range []string{"", journalDir, segmentDir, checkpointDir} {
 		names, err := fsys.List(filepath.Join(dir, sub))
 		if err != nil {
 			t.Fatal(err)
@@ -178,18 +148,6 @@ func FuzzSuperblock(f *testing.F) {
 		if sb, err := decodeSuperblock("store", b); err == nil && !bytes.Equal(sb.encode(formatVersion), b) {
 			t.Errorf("%x decodes and encodes to %x", b, sb.encode(formatVersion))
 		}
-	})
-}
-
-// FuzzCheckpointFile reads a file whose checksum is right.
-func FuzzCheckpointFile(f *testing.F) {
-	f.Add([]byte(redoMagic + "\x01\x02ab\x01\x00c\x00"))
-	f.Add([]byte(redoMagic + "\x00"))
-	f.Add([]byte(redoMagic + "\xff\xff\xff\xff\x7f"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		w := meta.NewWriter(meta.NewMem())
-		_ = readRedo(bytes.NewReader(b), w)
-		_ = w.Close()
 	})
 }
 

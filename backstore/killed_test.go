@@ -45,7 +45,7 @@ func realHistory(tb testing.TB, dir string, seed uint64) *history {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	o := realOptions(rng, dir)
 	open := func() (*Store, error) { return Open(context.Background(), o) }
-	if _, err := os.Stat(filepath.Join(dir, metadataDir)); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, superblockName)); err != nil {
 		return newHistory(tb, rng, open)
 	}
 	h := &history{tb: tb, rng: rng, open: open}
@@ -66,7 +66,7 @@ func realHistory(tb testing.TB, dir string, seed uint64) *history {
 func realOptions(rng *rand.Rand, dir string) Options {
 	o := newDisk().options(drawOptions(rng))
 	// Where it is full depends on what was freed in the background.
-	o.Dir, o.FS, o.OpenKV, o.CapacityBytes = dir, nil, nil, 0
+	o.Dir, o.FS, o.CapacityBytes = dir, nil, 0
 	return o
 }
 
@@ -176,13 +176,8 @@ func TestKilledProcess(t *testing.T) {
 // duringCheckpoint says how far a checkpoint had come in a store that was left
 // in the middle of one.
 func duringCheckpoint(dir string) string {
-	for _, at := range []struct{ file, says string }{
-		{redoName + ".new", ", while a checkpoint was written"},
-		{redoName, ", while the engine took a checkpoint"},
-	} {
-		if _, err := os.Stat(filepath.Join(dir, at.file)); err == nil {
-			return at.says
-		}
+	if found, err := filepath.Glob(filepath.Join(dir, checkpointDir, "*.new")); err == nil && len(found) > 0 {
+		return ", while " + filepath.Base(found[0]) + " was written"
 	}
 	return ""
 }

@@ -10,90 +10,27 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/sirupsen/logrus"
 
-	"odx/backstore/meta"
 	"odx/backstore/vfs"
 )
 
 // sector is the unit of the model: what initiators write.
 const sector = 512
 
-// disk is everything that outlives a store in a test: its files and its
-// metadata engine.
+// disk is what outlives a store in a test: its files.
 type disk struct {
 	fs *vfs.Mem
-	kv *meta.Mem
-	// one makes a crash see both at one instant: the engine stands still
-	// meanwhile.
-	one sync.RWMutex
 	// cutMu is held while power is cut.
 	cutMu sync.Mutex
-	// fault gives what updates of the engine fail with; nil: nothing.
-	fault atomic.Pointer[func() error]
-	// changing, if it is there, is called before the engine changes.
-	changing atomic.Pointer[func()]
 }
 
-func newDisk() *disk { return &disk{fs: vfs.NewMem(), kv: meta.NewMem()} }
+func newDisk() *disk { return &disk{fs: vfs.NewMem()} }
 
 // crash returns a disk that a power cut at this instant may leave.
-func (d *disk) crash(rng *rand.Rand) *disk {
-	d.one.Lock()
-	defer d.one.Unlock()
-	return &disk{fs: d.fs.CrashClone(rng), kv: d.kv.CrashClone(rng)}
-}
-
-// engine is the disk's metadata engine as the store uses it. Close is hidden: a
-// test opens the same engine again.
-type engine struct {
-	meta.KV
-	disk *disk
-}
-
-func (e engine) Close() error { return e.Sync() }
-
-func (e engine) fail() error {
-	if fault := e.disk.fault.Load(); fault != nil {
-		return (*fault)()
-	}
-	return nil
-}
-
-func (e engine) Update(ops []meta.Op) error {
-	// In small pieces, as the engine takes a checkpoint that is larger than what
-	// one update can be: the power can go between them.
-	for piece := range slices.Chunk(ops, 4) {
-		if changing := e.disk.changing.Load(); changing != nil {
-			(*changing)()
-		}
-		if err := e.update(piece); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (e engine) update(ops []meta.Op) error {
-	if err := e.fail(); err != nil {
-		return err
-	}
-	e.disk.one.RLock()
-	defer e.disk.one.RUnlock()
-	return e.KV.Update(ops)
-}
-
-func (e engine) Sync() error {
-	if err := e.fail(); err != nil {
-		return err
-	}
-	e.disk.one.RLock()
-	defer e.disk.one.RUnlock()
-	return e.KV.Sync()
-}
+func (d *disk) crash(rng *rand.Rand) *disk { return &disk{fs: d.fs.CrashClone(rng)} }
 
 func (d *disk) open(tb testing.TB, unit int) *Store {
 	tb.Helper()
@@ -109,7 +46,6 @@ func (d *disk) options(o Options) Options {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	o.Dir, o.Log, o.FS = "/store", logrus.NewEntry(log), d.fs
-	o.OpenKV = func(string, *logrus.Entry, int64) (meta.KV, error) { return engine{d.kv, d}, nil }
 	return o
 }
 

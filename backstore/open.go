@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/time/rate"
 
@@ -22,10 +22,10 @@ import (
 
 // Files and folders of a store.
 const (
-	lockName    = "lock"
-	journalDir  = "journal"
-	segmentDir  = "segments"
-	metadataDir = "metadata"
+	lockName      = "lock"
+	journalDir    = "journal"
+	segmentDir    = "segments"
+	checkpointDir = "checkpoints"
 )
 
 // Open opens the store in o.Dir, or makes one. It returns ErrLocked when
@@ -39,7 +39,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		volumes: make(map[uint64]*Volume), byName: make(map[nameKey]*Volume),
 		snapshots: make(map[uint64]*snapshotState), changedSnaps: make(map[uint64]bool),
 		deletedVols: make(map[uint64]bool), records: make(map[string][]byte), indexLoaded: make(chan struct{}),
-		checkpoints: checkpointer{hurry: make(chan struct{}, 1)},
+		checkpoints: checkpointer{hurry: make(chan struct{}, 1), stored: make(chan struct{}, 1)},
 	}
 	s.cleanBudget = rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch)))
 	if err := s.open(ctx); err != nil {
@@ -49,41 +49,91 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.measureSpace()
 	run, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleanLoop, s.spareLoop, s.loadIndex} {
+	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleanLoop, s.spareLoop, s.tidyLoop, s.loadIndex} {
 		s.background.Go(func() { loop(run) })
 	}
 	return s, nil
 }
 
+// open opens the parts one after the other. Nothing that an earlier process left
+// is removed, and no file is made, before all of them are proved to fit.
 func (s *Store) open(ctx context.Context) error {
-	fsys, dir := s.opts.FS, s.opts.Dir
-	if err := fsys.MkdirAll(dir); err != nil {
+	if err := s.lock(); err != nil {
 		return err
 	}
-	lock, err := fsys.Lock(filepath.Join(dir, lockName))
+	sb, bad, found, err := s.findSuperblock()
+	if err != nil {
+		return err
+	}
+	s.sb = sb
+	if !found {
+		if s.opts.ReadOnly {
+			return fmt.Errorf("%w: there is no store in %s", ErrNotFound, s.opts.Dir)
+		}
+		if err := s.create(); err != nil {
+			return err
+		}
+	}
+	s.fingerprints = fingerprint.New(s.sb.fingerprintKey)
+	if s.kv, err = s.openRows(); err != nil {
+		return corrupt(err)
+	}
+	st, err := s.loadState()
+	if err != nil {
+		return corrupt(err)
+	}
+	if err := s.replay(ctx, st); err != nil {
+		return err
+	}
+	return s.settle(bad)
+}
+
+// lock makes sure that no other process has the store open.
+func (s *Store) lock() error {
+	fsys, dir := s.opts.FS, s.opts.Dir
+	name := filepath.Join(dir, lockName)
+	if s.opts.ReadOnly && !s.exists(lockName) {
+		return nil
+	}
+	if !s.opts.ReadOnly {
+		if err := fsys.MkdirAll(dir); err != nil {
+			return err
+		}
+	}
+	lock, err := fsys.Lock(name)
 	if errors.Is(err, vfs.ErrLocked) {
-		return fmt.Errorf("%w (%s)", ErrLocked, filepath.Join(dir, lockName))
+		return fmt.Errorf("%w (%s)", ErrLocked, name)
+	}
+	if s.opts.ReadOnly && errors.Is(err, syscall.EROFS) {
+		return nil // nobody can write here
 	}
 	if err != nil {
 		return err
 	}
 	s.unlock = lock.Close
-	if s.sb, err = loadSuperblock(fsys, dir, s.opts.DedupUnit/BlockLength); err != nil {
+	return nil
+}
+
+// settle ends opening, with a store whose parts fit: it mends the copies of the
+// superblock that are bad, in these directories.
+func (s *Store) settle(bad []string) error {
+	fsys, dir := s.opts.FS, s.opts.Dir
+	if s.opts.ReadOnly {
+		return nil
+	}
+	for _, in := range bad {
+		s.log.WithField("file", filepath.Join(in, superblockName)).Warn("damaged superblock mended from the other copy")
+		if err := s.sb.write(fsys, in); err != nil {
+			return err
+		}
+	}
+	if !s.exists(creatingName) {
+		return nil
+	}
+	if err := fsys.Remove(filepath.Join(dir, creatingName)); err != nil {
 		return err
 	}
-	s.fingerprints = fingerprint.New(s.sb.fingerprintKey)
-	// Badger gets a share of the memory for its own block cache.
-	if s.kv, err = s.opts.OpenKV(filepath.Join(dir, metadataDir), s.log, s.opts.CacheBytes/8); err != nil {
-		return err
-	}
-	if err := applyRedo(fsys, dir, s.kv); err != nil {
-		return err
-	}
-	st, err := s.loadState()
-	if err != nil {
-		return err
-	}
-	return s.replay(ctx, st)
+	return fsys.SyncDir(dir)
 }
 
 // loadState reads the last checkpoint and makes the parts that live in memory.
@@ -97,7 +147,7 @@ func (s *Store) loadState() (state, error) {
 	if s.usage, err = extent.LoadUsage(s.kv); err != nil {
 		return st, err
 	}
-	// The rest is for Badger's block cache and for what is changed and not
+	// The rest is for the rows read last and for what is changed and not
 	// stored yet, which is evicted by nobody.
 	cache := s.opts.CacheBytes
 	s.extents = extent.NewTable(extent.Options{
@@ -111,11 +161,12 @@ func (s *Store) loadState() (state, error) {
 	return st, s.loadTables()
 }
 
-// readState reads what the last checkpoint is, if there is one.
+// readState reads what the last checkpoint is.
 func readState(kv meta.Reader) (state, error) {
 	b, err := kv.Get([]byte(stateKey))
 	if errors.Is(err, meta.ErrNotFound) {
-		return state{firstLSN: 1}, nil
+		// Even that of a new store has it.
+		return state{}, fmt.Errorf("%w: the store has no checkpoint: its files, in %s, are missing", ErrCorrupt, checkpointDir)
 	}
 	if err != nil {
 		return state{}, err
@@ -213,8 +264,8 @@ func (s *Store) closeFiles() error {
 	if s.segments != nil {
 		errs = append(errs, s.segments.Close())
 	}
-	if c, ok := s.kv.(io.Closer); ok {
-		errs = append(errs, c.Close())
+	if s.kv != nil {
+		errs = append(errs, s.kv.Close())
 	}
 	if s.unlock != nil {
 		errs = append(errs, s.unlock())

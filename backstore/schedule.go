@@ -2,9 +2,12 @@ package backstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
+
+	"odx/backstore/meta"
 )
 
 const (
@@ -29,6 +32,7 @@ const (
 type checkpointer struct {
 	running sync.Mutex    // held by a checkpoint from cut to end
 	hurry   chan struct{} // holds a token when somebody waits
+	stored  chan struct{} // holds a token when one was stored
 
 	mu       sync.Mutex
 	finished chan struct{} // closed when the next checkpoint ends; guarded by mu
@@ -165,3 +169,18 @@ func (s *Store) dirty() int64 {
 
 // tooDirty reports whether changed metadata takes an eighth of the cache.
 func (s *Store) tooDirty() bool { return s.dirty() > s.opts.CacheBytes/8 }
+
+// tidyLoop puts the files of metadata in order, at first and after each
+// checkpoint, until ctx ends.
+func (s *Store) tidyLoop(ctx context.Context) {
+	for {
+		if err := s.kv.Tidy(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, meta.ErrDamaged) {
+			s.log.WithError(err).Warn("merging metadata failed; it is tried again after the next checkpoint")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.checkpoints.stored:
+		}
+	}
+}

@@ -63,7 +63,7 @@ type Options struct {
 	CapacityBytes int64
 	// CacheBytes bounds the memory for metadata: the caches of maps and of the
 	// extent table, what is changed in them and not stored yet, the fingerprint
-	// index and Badger's block cache; 0 means DefaultCacheBytes.
+	// index and the rows read last; 0 means DefaultCacheBytes.
 	CacheBytes int64
 	// DedupUnit is the largest extent in bytes, a power of two from 4096 to
 	// 65536; 0 means DefaultDedupUnit. An existing store keeps its own.
@@ -76,10 +76,20 @@ type Options struct {
 	// means DefaultCleanBytesPerSecond.
 	CleanBytesPerSecond int64
 
-	// FS and OpenKV are the doors to the disk, for tests that cut the power;
-	// nil means the operating system's file system and Badger.
-	FS     vfs.FS
-	OpenKV func(dir string, log *logrus.Entry, cacheBytes int64) (meta.KV, error)
+	// MetadataCopies is how often each file of metadata is kept, 1 or 2; 0 means
+	// 2: any one of them can be damaged or lost.
+	MetadataCopies int
+	// ReadOnly opens the store without making, changing or removing any file;
+	// nothing can be changed.
+	ReadOnly bool
+
+	// FS is the door to the disk, for tests that cut the power; nil means the
+	// operating system's file system.
+	FS vfs.FS
+	// viewed, in tests, wraps what a checkpoint is looked at through.
+	viewed func(meta.Reader) meta.Reader
+	// mergeFloor is what it is in meta.Options.
+	mergeFloor int64
 	// segmentBlocks is the size of a segment, for tests that want many; 0 means
 	// that of package segment.
 	segmentBlocks uint32
@@ -113,8 +123,14 @@ func (o *Options) setDefaults() error {
 	if o.FS == nil {
 		o.FS = vfs.OS()
 	}
-	if o.OpenKV == nil {
-		o.OpenKV = meta.OpenBadger
+	if o.viewed == nil {
+		o.viewed = func(r meta.Reader) meta.Reader { return r }
+	}
+	if o.MetadataCopies == 0 {
+		o.MetadataCopies = meta.DefaultCopies
+	}
+	if o.MetadataCopies < 0 || o.MetadataCopies > 2 {
+		return fmt.Errorf("%w: %d copies of metadata; use 1 or 2", ErrInvalid, o.MetadataCopies)
 	}
 	return nil
 }
@@ -131,7 +147,7 @@ type Store struct {
 	sb    superblock
 	clock *pages.Clock
 
-	kv       meta.KV
+	kv       *meta.DB
 	segments *segment.Set
 	journal  *journal.Journal
 	extents  *extent.Table

@@ -12,15 +12,15 @@ import (
 	"odx/backstore/vfs"
 )
 
-// The file "store" makes a folder a store. It is written once and never
-// changed: magic (8 bytes), format version, dedup unit in blocks (4 bytes each),
+// The file "store" makes a directory a store. A second copy is in checkpoints/.
+// They are written once and never changed: magic (8 bytes), format version, dedup unit in blocks (4 bytes each),
 // store id (16), fingerprint key (32), CRC-32C of all before.
 const (
 	superblockName   = "store"
 	superblockMagic  = "odxstore"
 	superblockLength = 8 + 4 + 4 + 16 + 32 + 4
 	// formatVersion is raised when an older program could not use the store.
-	formatVersion = 2
+	formatVersion = 3
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -31,14 +31,10 @@ type superblock struct {
 	fingerprintKey [32]byte
 }
 
-// loadSuperblock reads the store's superblock, or makes one with the given unit
-// in a folder that has none.
-func loadSuperblock(fsys vfs.FS, dir string, unit int) (superblock, error) {
-	name := filepath.Join(dir, superblockName)
+// readSuperblock reads one copy of the superblock. The error wraps fs.ErrNotExist
+// when there is none, and ErrCorrupt when it is damaged.
+func readSuperblock(fsys vfs.FS, name string) (superblock, error) {
 	f, err := fsys.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return createSuperblock(fsys, dir, unit)
-	}
 	if err != nil {
 		return superblock{}, err
 	}
@@ -57,7 +53,7 @@ func decodeSuperblock(name string, b []byte) (superblock, error) {
 		return sb, fmt.Errorf("%w: %s is not a store's superblock", ErrCorrupt, name)
 	}
 	if v := binary.BigEndian.Uint32(b[8:]); v != formatVersion {
-		return sb, fmt.Errorf("%s: the store has format %d, this program reads format %d; use a version of odx that reads format %[2]d", name, v, formatVersion)
+		return sb, &formatError{name: name, version: v}
 	}
 	sb.unit = int(binary.BigEndian.Uint32(b[12:]))
 	if !validUnit(sb.unit) {
@@ -68,11 +64,27 @@ func decodeSuperblock(name string, b []byte) (superblock, error) {
 	return sb, nil
 }
 
-func createSuperblock(fsys vfs.FS, dir string, unit int) (superblock, error) {
+// formatError: the superblock is right and of another format.
+type formatError struct {
+	name    string
+	version uint32
+}
+
+func (e *formatError) Error() string {
+	return fmt.Sprintf("%s: the store has format %d, this program reads format %d; use a version of odx that reads format %[2]d", e.name, e.version, formatVersion)
+}
+
+// newSuperblock returns that of a new store.
+func newSuperblock(unit int) superblock {
 	sb := superblock{unit: unit}
 	rand.Read(sb.id[:])
 	rand.Read(sb.fingerprintKey[:])
-	return sb, replaceFile(fsys, dir, superblockName, func(f vfs.File) error {
+	return sb
+}
+
+// write writes one copy of the superblock, in the directory dir.
+func (sb *superblock) write(fsys vfs.FS, dir string) error {
+	return replaceFile(fsys, dir, superblockName, func(f vfs.File) error {
 		_, err := f.WriteAt(sb.encode(formatVersion), 0)
 		return err
 	})

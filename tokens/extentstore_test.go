@@ -7,11 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
 	"pgregory.net/rapid"
 
 	"odx/backstore"
-	"odx/backstore/meta"
 	"odx/backstore/vfs"
 	"odx/tokens"
 	"odx/tokens/tokentest"
@@ -26,20 +24,13 @@ type fataler interface {
 // disk is what a store is kept on: in memory, so that its power can be cut.
 type disk struct {
 	fs *vfs.Mem
-	kv *meta.Mem
 }
 
-func newDisk() *disk { return &disk{fs: vfs.NewMem(), kv: meta.NewMem()} }
-
-// keepOpen hides Close from the store: the same engine is opened again.
-type keepOpen struct{ meta.KV }
-
-func (k keepOpen) Close() error { return k.Sync() }
+func newDisk() *disk { return &disk{fs: vfs.NewMem()} }
 
 func (d *disk) options() backstore.Options {
 	return backstore.Options{
 		Dir: "/store", Log: discard(), FS: d.fs, CacheBytes: 4 << 20,
-		OpenKV: func(string, *logrus.Entry, int64) (meta.KV, error) { return keepOpen{d.kv}, nil },
 	}
 }
 
@@ -125,7 +116,7 @@ func TestTokenPropertyOnTheExtentStore(t *testing.T) {
 					t.Fatal(err)
 				}
 				rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "what survives"), 0))
-				after := &disk{fs: d.fs.CrashClone(rng), kv: d.kv.CrashClone(rng)}
+				after := &disk{fs: d.fs.CrashClone(rng)}
 				w.close(t)
 				d, w.options = after, after.options()
 				w.open(t)
@@ -157,7 +148,7 @@ func TestTokenOutlivesItsVolumeAndThePower(t *testing.T) {
 	}
 	tok := mustRead(t, w.manager, w.volumes[0].volume, ranges(512, 65536), tokens.ReadOptions{})
 	rng := rand.New(rand.NewPCG(1, 1))
-	after := &disk{fs: d.fs.CrashClone(rng), kv: d.kv.CrashClone(rng)}
+	after := &disk{fs: d.fs.CrashClone(rng)}
 	w.close(t)
 	w.options = after.options()
 	w.open(t)

@@ -16,7 +16,6 @@ import (
 	"go.uber.org/goleak"
 
 	"odx/backstore"
-	"odx/backstore/meta"
 	"odx/backstore/vfs"
 	"odx/tokens"
 	"odx/vhd/disk"
@@ -42,12 +41,7 @@ type fataler interface {
 // medium is what a store is kept on: in memory, so that its power can be cut.
 type medium struct {
 	fs *vfs.Mem
-	kv *meta.Mem
 }
-
-type keepOpen struct{ meta.KV }
-
-func (k keepOpen) Close() error { return k.Sync() }
 
 // servedFiles is a Uses.
 type servedFiles map[string]bool
@@ -82,7 +76,6 @@ func open(t fataler, m medium) *bed {
 	b.store, err = backstore.Open(ctx, backstore.Options{
 		Dir: "/store", Log: log, FS: m.fs, CacheBytes: 4 << 20,
 		StoreDuplicates: true, // so that bytes that move show in LiveBytes
-		OpenKV:          func(string, *logrus.Entry, int64) (meta.KV, error) { return keepOpen{m.kv}, nil },
 	})
 	must(t, err)
 	b.tokens, err = tokens.Open(ctx, tokens.Options{Store: tokens.ExtentStore(b.store), Log: log})
@@ -92,7 +85,7 @@ func open(t fataler, m medium) *bed {
 	return b
 }
 
-func newBed(t fataler) *bed { return open(t, medium{vfs.NewMem(), meta.NewMem()}) }
+func newBed(t fataler) *bed { return open(t, medium{vfs.NewMem()}) }
 
 // start is newBed for a plain test.
 func start(t *testing.T) *bed {

@@ -100,7 +100,7 @@ func TestHistories(t *testing.T) {
 // cut takes the medium as a power cut would leave it, which holds before or h.next.
 // h.mu is held.
 func (h *history) cut(before model) {
-	m := medium{h.medium.fs.CrashClone(h.cutRNG), h.medium.kv.CrashClone(h.cutRNG)}
+	m := medium{h.medium.fs.CrashClone(h.cutRNG)}
 	h.cuts = append(h.cuts, powerCut{m, before, h.next, h.written})
 }
 

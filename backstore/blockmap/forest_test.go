@@ -52,7 +52,7 @@ type machine struct {
 	slot    extent.Slot
 }
 
-func newMachine(kv meta.KV, clock *pages.Clock) *machine {
+func newMachine(kv *meta.Mem, clock *pages.Clock) *machine {
 	m := &machine{extents: countedExtents{}, slot: 1}
 	m.forest = New(Options{KV: kv, Clock: clock, Extents: m.extents, MaxBytes: 1 << 20})
 	for range 3 {
@@ -171,20 +171,14 @@ func (m *machine) reap(t *rapid.T) {
 }
 
 // checkpoint moves all changes into the engine, as the store does.
-func (m *machine) checkpoint(t *rapid.T, kv meta.KV, clock *pages.Clock) {
+func (m *machine) checkpoint(t *rapid.T, kv *meta.Mem, clock *pages.Clock) {
 	clock.Tick()
 	cut := m.forest.Cut()
-	w := meta.NewWriter(kv)
-	err := encodeParts(cut.Parts(), func(op meta.Op) error {
-		if op.Value == nil {
-			return w.Delete(op.Key)
-		}
-		return w.Put(op.Key, op.Value)
-	})
-	if err != nil {
+	var ops []meta.Op
+	if err := encodeParts(cut.Parts(), func(op meta.Op) error { ops = append(ops, op); return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Close(); err != nil {
+	if err := kv.Update(ops); err != nil {
 		t.Fatal(err)
 	}
 	cut.Done()

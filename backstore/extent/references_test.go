@@ -15,21 +15,27 @@ import (
 	"odx/backstore/segment"
 )
 
+// engine is a meta.Reader that can be changed.
+type engine interface {
+	meta.Reader
+	Update(ops []meta.Op) error
+}
+
 // readKV notes what kinds of pages are read.
 type readKV struct {
-	meta.KV
+	*meta.Mem
 	read map[byte]bool
 }
 
 func (k *readKV) Get(key []byte) ([]byte, error) {
 	k.read[key[0]] = true
-	return k.KV.Get(key)
+	return k.Mem.Get(key)
 }
 
 // TestWhatCopiesTouch: copying slots, and taking copies back, reads and changes
 // only counts; new data changes none.
 func TestWhatCopiesTouch(t *testing.T) {
-	kv := &readKV{KV: meta.NewMem(), read: map[byte]bool{}}
+	kv := &readKV{Mem: meta.NewMem(), read: map[byte]bool{}}
 	m := newTableModel(t, kv, testUnit)
 	kept, _ := mustCreate(t, m.table)
 	if n := m.table.counts.DirtyBytes(); n != 0 {
@@ -56,7 +62,7 @@ func TestWhatCopiesTouch(t *testing.T) {
 // tableModel is a table beside a plain model of it: extents that exist, and the
 // slots that refer to them.
 type tableModel struct {
-	kv    meta.KV
+	kv    engine
 	clock *pages.Clock
 	unit  int
 	usage *Usage
@@ -67,7 +73,7 @@ type tableModel struct {
 	slots   []Slot // each as often as it is referred to
 }
 
-func newTableModel(t fataler, kv meta.KV, unit int) *tableModel {
+func newTableModel(t fataler, kv engine, unit int) *tableModel {
 	m := &tableModel{kv: kv, clock: pages.NewClock(), unit: unit, extents: map[ID]*Extent{}, pins: map[ID]int{}}
 	m.open(t)
 	return m

@@ -280,7 +280,7 @@ func powerCuts(t *testing.T, floor int64) {
 	}
 	db := openDB(t, fsys, sampleDir, merge)
 	rng := rand.New(rand.NewPCG(11, 12))
-	for range 24 {
+	for range 14 {
 		after = maps.Clone(before)
 		ops := randomOps(rng, after)
 		fsys.SetHook(func(kind vfs.OpKind, _ string) error {

@@ -238,7 +238,7 @@ func TestDB_Tidy(t *testing.T) {
 	db := openDB(t, fsys, "/m")
 	rng := rand.New(rand.NewPCG(3, 4))
 	want := map[string]string{}
-	for range 300 {
+	for range 100 {
 		must(t, storeOps(db, randomOps(rng, want)))
 		must(t, db.Tidy(context.Background()))
 		if st := db.Stats(); st.Runs > mergeRuns+1 {

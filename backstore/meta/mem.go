@@ -2,21 +2,19 @@ package meta
 
 import (
 	"bytes"
+	"fmt"
 	"hash/maphash"
-	"math/rand/v2"
 	"strings"
 	"sync"
 )
 
-// Mem is a KV in memory, for tests. Each Update makes a new version of a
-// persistent tree, so that a Scan sees one point in time, and CrashClone can
-// go back to any version since the last Sync.
+// Mem is a Reader in memory, for tests. Each Update makes a new version of a
+// persistent tree, so that a Scan sees one point in time.
 type Mem struct {
 	seed maphash.Seed
 
-	mu       sync.Mutex // guards what follows
-	versions []*node    // the last synced one, and those after it
-	closed   bool
+	mu   sync.Mutex // guards root
+	root *node
 }
 
 // node is a node of a treap: a search tree by key, a heap by priority. Nodes
@@ -29,36 +27,16 @@ type node struct {
 }
 
 // NewMem returns an empty Mem.
-func NewMem() *Mem {
-	return &Mem{seed: maphash.MakeSeed(), versions: []*node{nil}}
-}
+func NewMem() *Mem { return &Mem{seed: maphash.MakeSeed()} }
 
-func (m *Mem) newest() (*node, error) {
+func (m *Mem) newest() memView {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed {
-		return nil, ErrClosed
-	}
-	return m.versions[len(m.versions)-1], nil
+	return memView{m.root}
 }
 
-// Get implements KV.
-func (m *Mem) Get(key []byte) ([]byte, error) {
-	n, err := m.newest()
-	if err != nil {
-		return nil, err
-	}
-	return memView{n}.Get(key)
-}
-
-// View implements KV.
-func (m *Mem) View(fn func(Reader) error) error {
-	n, err := m.newest()
-	if err != nil {
-		return err
-	}
-	return fn(memView{n})
-}
+// Get implements Reader.
+func (m *Mem) Get(key []byte) ([]byte, error) { return m.newest().Get(key) }
 
 // memView is one version of a Mem.
 type memView struct{ root *node }
@@ -77,9 +55,9 @@ func (v memView) Get(key []byte) ([]byte, error) {
 	return nil, ErrNotFound
 }
 
-// Scan implements KV.
+// Scan implements Reader.
 func (m *Mem) Scan(prefix []byte, fn func(key, value []byte) error) error {
-	return m.View(func(r Reader) error { return r.Scan(prefix, fn) })
+	return m.newest().Scan(prefix, fn)
 }
 
 func (v memView) Scan(prefix []byte, fn func(key, value []byte) error) error {
@@ -120,26 +98,23 @@ func (n *node) scan(prefix string, fn func(n *node) error) error {
 	return nil
 }
 
-// Update implements KV.
+// Update sets and deletes rows; of several ops on one key the last counts.
 func (m *Mem) Update(ops []Op) error {
-	if err := check(ops); err != nil {
-		return err
+	for _, op := range ops {
+		if len(op.Key) == 0 || len(op.Key) > MaxKey || len(op.Value) > MaxValue {
+			return fmt.Errorf("row with a key of %d and a value of %d bytes: %w", len(op.Key), len(op.Value), ErrTooLarge)
+		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed {
-		return ErrClosed
-	}
-	root := m.versions[len(m.versions)-1]
 	for _, op := range ops {
-		low, high := root.split(string(op.Key))
-		root = low.merge(high)
+		low, high := m.root.split(string(op.Key))
+		m.root = low.merge(high)
 		if op.Value != nil {
 			leaf := &node{key: string(op.Key), value: append([]byte{}, op.Value...), priority: maphash.Bytes(m.seed, op.Key)}
-			root = low.merge(leaf).merge(high)
+			m.root = low.merge(leaf).merge(high)
 		}
 	}
-	m.versions = append(m.versions, root)
 	return nil
 }
 
@@ -177,36 +152,4 @@ func (n *node) merge(high *node) *node {
 		c.left = n.merge(high.left)
 		return &c
 	}
-}
-
-// Sync implements KV.
-func (m *Mem) Sync() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
-		return ErrClosed
-	}
-	m.versions = []*node{m.versions[len(m.versions)-1]}
-	return nil
-}
-
-// Close implements KV.
-func (m *Mem) Close() error {
-	if err := m.Sync(); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	m.closed = true
-	m.mu.Unlock()
-	return nil
-}
-
-// CrashClone returns a new Mem with a state that a power cut at this instant
-// may leave: a prefix of the Updates that includes all synced ones. m goes on
-// unharmed.
-func (m *Mem) CrashClone(rng *rand.Rand) *Mem {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	found := m.versions[rng.IntN(len(m.versions))]
-	return &Mem{seed: m.seed, versions: []*node{found}}
 }

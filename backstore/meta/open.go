@@ -16,6 +16,10 @@ import (
 func (db *DB) openRuns(names []string) (runs []*run, err error) {
 	seconds := make(map[runID]bool)
 	for _, name := range names {
+		// What was not finished keeps its number: it may be removed at any time.
+		if id, _, ok := parseRunName(strings.TrimSuffix(name, newSuffix)); ok {
+			db.next = max(db.next, id.to)
+		}
 		if id, second, ok := parseRunName(name); ok {
 			seconds[id] = seconds[id] || second || db.o.Copies > 1
 		}
@@ -34,7 +38,6 @@ func (db *DB) openRuns(names []string) (runs []*run, err error) {
 	next := uint64(1)
 	var failed []error
 	for _, id := range ids {
-		db.next = max(db.next, id.to)
 		if id.to < next {
 			continue // another run has all of it
 		}

@@ -243,7 +243,7 @@ func (db *DB) merge(ctx context.Context, runs []*run) error {
 			r.close()
 			return err
 		}
-		if err := db.restoreCopy(ctx, r, 1); err != nil {
+		if err := db.restoreCopy(ctx, r, 1); err != nil && ctx.Err() == nil {
 			// The new run is there, and so is what it is made of.
 			db.noteError(r.name, err)
 		}

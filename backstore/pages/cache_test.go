@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"bytes"
 	"encoding/binary"
 	"testing"
 
@@ -20,7 +21,7 @@ func (o *number) Encode() []byte {
 	return binary.BigEndian.AppendUint64(nil, o.n)
 }
 
-func newCache(kv meta.KV, clock *Clock, bound int) *Cache[*number] {
+func newCache(kv *meta.Mem, clock *Clock, bound int) *Cache[*number] {
 	return New(Config[*number]{
 		KV: kv, Clock: clock, Prefix: 'x', MaxObjects: bound,
 		Decode: func(_ uint64, stored []byte) (*number, error) {
@@ -55,29 +56,25 @@ func get(t *testing.T, c *Cache[*number], id uint64) uint64 {
 }
 
 // store puts what a cut emits into the engine.
-func store(t *testing.T, kv meta.KV, k *Cut[*number]) {
+func store(t *testing.T, kv *meta.Mem, k *Cut[*number]) {
 	t.Helper()
-	w := meta.NewWriter(kv)
-	seen := map[string]bool{}
+	var ops []meta.Op
 	err := k.Encode(func(op meta.Op) error {
-		if seen[string(op.Key)] {
-			t.Errorf("key %x is emitted twice", op.Key)
+		if n := len(ops); n > 0 && bytes.Compare(ops[n-1].Key, op.Key) >= 0 {
+			t.Errorf("key %x comes after %x", op.Key, ops[n-1].Key)
 		}
-		seen[string(op.Key)] = true
-		if op.Value == nil {
-			return w.Delete(op.Key)
-		}
-		return w.Put(op.Key, op.Value)
+		ops = append(ops, op)
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Close(); err != nil {
+	if err := kv.Update(ops); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func stored(t *testing.T, kv meta.KV, id uint64) uint64 {
+func stored(t *testing.T, kv *meta.Mem, id uint64) uint64 {
 	t.Helper()
 	return get(t, newCache(kv, NewClock(), 100), id)
 }

@@ -56,7 +56,7 @@ func TestCountsAgainstModel(t *testing.T) {
 	})
 }
 
-func checkpoint(t *rapid.T, c *Counts, kv meta.KV, clock *pages.Clock) {
+func checkpoint(t *rapid.T, c *Counts, kv *meta.Mem, clock *pages.Clock) {
 	clock.Tick()
 	cut := c.Cut()
 	var ops []meta.Op
@@ -70,7 +70,7 @@ func checkpoint(t *rapid.T, c *Counts, kv meta.KV, clock *pages.Clock) {
 }
 
 // wantStored compares what is stored with the counts that are not zero.
-func wantStored(t *rapid.T, kv meta.KV, want map[uint64]int64) {
+func wantStored(t *rapid.T, kv *meta.Mem, want map[uint64]int64) {
 	got := map[uint64]int64{}
 	err := Scan(kv, testKind, func(first uint64, extra []int64, err error) error {
 		before := len(got)

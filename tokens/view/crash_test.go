@@ -62,7 +62,7 @@ type history struct {
 
 // cut takes the disk as it is now.
 func (h *history) cut(d disk, rng *rand.Rand) {
-	h.cuts = append(h.cuts, powerCut{disk{d.fs.CrashClone(rng), d.kv.CrashClone(rng)}, h.flushed, slices.Clone(h.touched)})
+	h.cuts = append(h.cuts, powerCut{disk{d.fs.CrashClone(rng)}, h.flushed, slices.Clone(h.touched)})
 }
 
 // watch takes the disk before some of its changes.

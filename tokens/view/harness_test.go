@@ -13,7 +13,6 @@ import (
 	"go.uber.org/goleak"
 
 	"odx/backstore"
-	"odx/backstore/meta"
 	"odx/backstore/vfs"
 	"odx/tokens"
 	"odx/tokens/tokentest"
@@ -38,12 +37,7 @@ func discard() *logrus.Entry {
 // disk is what a store is kept on: in memory, so that its power can be cut.
 type disk struct {
 	fs *vfs.Mem
-	kv *meta.Mem
 }
-
-type keepOpen struct{ meta.KV }
-
-func (k keepOpen) Close() error { return k.Sync() }
 
 // bed is a store with its token manager, and the views that were made on it.
 type bed struct {
@@ -62,7 +56,6 @@ func open(t fataler, d disk) *bed {
 	b.store, err = backstore.Open(ctx, backstore.Options{
 		Dir: "/store", Log: discard(), FS: d.fs, CacheBytes: 4 << 20,
 		StoreDuplicates: true, // so that bytes that move show in LiveBytes
-		OpenKV:          func(string, *logrus.Entry, int64) (meta.KV, error) { return keepOpen{d.kv}, nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +66,7 @@ func open(t fataler, d disk) *bed {
 	return b
 }
 
-func newBed(t fataler) *bed { return open(t, disk{vfs.NewMem(), meta.NewMem()}) }
+func newBed(t fataler) *bed { return open(t, disk{vfs.NewMem()}) }
 
 // start is newBed for a plain test.
 func start(t *testing.T) *bed {

@@ -1,4 +1,4 @@
-package meta
+package format2
 
 import (
 	"io"
