@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"errors"
 	"sort"
 	"time"
 
@@ -61,6 +62,10 @@ func (m *Manager) loadTombstones(ctx context.Context) error {
 				graves = append(graves, grave{id, t})
 				return ctx.Err()
 			}
+		}
+		if errors.Is(err, errNewer) {
+			m.log.WithError(err).Warn("the record of a dead token is unreadable and is left alone")
+			return ctx.Err()
 		}
 		m.log.WithError(err).Warn("the record of a dead token is unreadable and is dropped")
 		drop = append(drop, backstore.Record{Key: append([]byte(nil), key...)})

@@ -471,12 +471,17 @@ func TestUnreadableRecordsDoNotKeepTheStoreFromServing(t *testing.T) {
 		{Key: []byte("token/dead/12345678"), Value: []byte("nonsense")},
 		{Key: []byte("token/dead/xyz"), Value: []byte("{}")},
 	}
+	later := backstore.Record{Key: []byte("token/dead/87654321"), Value: []byte(`{"version":99}`)}
+	bad = append(bad, later)
 	if err := s.PutRecords(ctx, bad...); err != nil {
 		t.Fatal(err)
 	}
 	m = open(t, s, tokens.Limits{})
 	if _, err := m.Lookup(tok); err != nil {
 		t.Error(err)
+	}
+	if value, err := s.GetRecord(later.Key); err != nil || !bytes.Equal(value, later.Value) {
+		t.Errorf("the record of a later version: %q, %v", value, err)
 	}
 	if err := s.PutRecords(ctx, backstore.Record{Key: []byte("token/key"), Value: []byte("short")}); err != nil {
 		t.Fatal(err)

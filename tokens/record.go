@@ -31,8 +31,13 @@ type Creator struct {
 	Volume string `json:"volume,omitempty"`
 }
 
+// recordVersion is the version of record and of tombstone. Records without one are
+// of the first form, which lacked nothing else.
+const recordVersion = 1
+
 // record is what the store keeps of a live token.
 type record struct {
+	Version     int           `json:"version"`
 	Type        RODType       `json:"type"`
 	Name        []byte        `json:"name"`       // the token's secret
 	Management  []byte        `json:"management"` // the ROD management token
@@ -53,10 +58,16 @@ type record struct {
 	Ranges []backstore.Range `json:"ranges,omitempty"`
 }
 
-var errRecord = errors.New("malformed token record")
+var (
+	errRecord = errors.New("malformed token record")
+	// errNewer: a later version of the program wrote the record.
+	errNewer = errors.New("token record of a later version")
+)
 
 func (r *record) encode() []byte {
-	b, err := json.Marshal(r)
+	v := *r
+	v.Version = recordVersion
+	b, err := json.Marshal(&v)
 	if err != nil {
 		panic(err) // no field of record can fail
 	}
@@ -68,6 +79,10 @@ func decodeRecord(b []byte) (*record, error) {
 	if err := json.Unmarshal(b, r); err != nil {
 		return nil, fmt.Errorf("%w: %w", errRecord, err)
 	}
+	if err := checkVersion(r.Version); err != nil {
+		return nil, err
+	}
+	r.Version = recordVersion
 	if len(r.Name) != nameLength || len(r.Management) != ManagementLength {
 		return nil, fmt.Errorf("%w: name of %d bytes, management token of %d", errRecord, len(r.Name), len(r.Management))
 	}
@@ -78,6 +93,14 @@ func decodeRecord(b []byte) (*record, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// checkVersion returns errNewer for a version that this program does not know.
+func checkVersion(version int) error {
+	if version < 0 || version > recordVersion {
+		return fmt.Errorf("%w: %d, this program knows up to %d", errNewer, version, recordVersion)
+	}
+	return nil
 }
 
 // checkPlace reports whether the record says where the data is.
@@ -112,12 +135,14 @@ func (r *record) pinned() int64 {
 // tombstone is what is kept of a token that is no more, so that its holder
 // learns why.
 type tombstone struct {
-	Reason Reason    `json:"reason"`
-	Cause  Cause     `json:"cause,omitempty"`
-	Died   time.Time `json:"died"`
+	Version int       `json:"version"`
+	Reason  Reason    `json:"reason"`
+	Cause   Cause     `json:"cause,omitempty"`
+	Died    time.Time `json:"died"`
 }
 
 func (t tombstone) encode() []byte {
+	t.Version = recordVersion
 	b, err := json.Marshal(t)
 	if err != nil {
 		panic(err) // no field of tombstone can fail
@@ -130,6 +155,10 @@ func decodeTombstone(b []byte) (tombstone, error) {
 	if err := json.Unmarshal(b, &t); err != nil {
 		return t, fmt.Errorf("%w: %w", errRecord, err)
 	}
+	if err := checkVersion(t.Version); err != nil {
+		return t, err
+	}
+	t.Version = recordVersion
 	if t.Reason.err() == nil {
 		return t, fmt.Errorf("%w: reason %d", errRecord, t.Reason)
 	}

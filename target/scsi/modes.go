@@ -3,6 +3,8 @@ package scsi
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -64,9 +66,38 @@ var modePages = [...]modePage{
 	},
 }
 
-// modeRecord is the key under which mode parameters are saved: the saved values of
-// all pages, one behind the other.
+// modeRecord is the key under which mode parameters are saved.
 const modeRecord = "modes"
+
+// savedModesVersion is the version of savedModes.
+const savedModesVersion = 1
+
+// savedModes is the record of saved mode parameters. Its first form, which has no
+// version, was the pages alone, one behind the other.
+type savedModes struct {
+	Version int      `json:"version"`
+	Pages   [][]byte `json:"pages"` // as MODE SELECT has them
+}
+
+// encodeModes returns the record of pages.
+func encodeModes(pages [][]byte) ([]byte, error) {
+	return json.Marshal(savedModes{Version: savedModesVersion, Pages: pages})
+}
+
+// decodeModes returns the pages of a record, one behind the other.
+func decodeModes(record []byte) ([]byte, error) {
+	if len(record) == 0 || record[0] != '{' {
+		return record, nil // '{' would be a page that there is not
+	}
+	var s savedModes
+	if err := json.Unmarshal(record, &s); err != nil {
+		return nil, fmt.Errorf("record of the mode pages: %w", err)
+	}
+	if s.Version != savedModesVersion {
+		return nil, fmt.Errorf("record of the mode pages: version %d, not %d; use a version of odx that reads it", s.Version, savedModesVersion)
+	}
+	return slices.Concat(s.Pages...), nil
+}
 
 // pageSavable is the PS bit of a page that MODE SENSE returns.
 const pageSavable = 0x80 // byte 0
@@ -103,15 +134,19 @@ func (m *modeParameters) init(pages []modePage, records Records) error {
 		if err != nil {
 			return err
 		}
-		m.decode(record)
+		saved, err := decodeModes(record)
+		if err != nil {
+			return err
+		}
+		m.take(saved)
 	}
 	m.reset()
 	return nil
 }
 
-// decode takes saved values over as far as they still can be changed: another
+// take takes saved values over as far as they still can be changed: another
 // version, or another configuration, may have other pages.
-func (m *modeParameters) decode(record []byte) {
+func (m *modeParameters) take(record []byte) {
 	for len(record) >= 4 {
 		code, subpage, length := record[0]&0x3F, byte(0), 2+int(record[1])
 		if record[0]&0x40 != 0 {

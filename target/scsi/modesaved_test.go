@@ -3,7 +3,9 @@ package scsi
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/gostor/gotgt/pkg/api"
@@ -129,6 +131,39 @@ func TestModeSelectPointsAtTheField(t *testing.T) {
 	wantHex(t, f.do(saving(nil), nil).sense[15:], "c8 0001") // SP
 }
 
+// TestSavedModes_Versions: the record has a version; the first form, pages one behind
+// the other, is still read, and a later one is refused.
+func TestSavedModes_Versions(t *testing.T) {
+	page := cachingPage(0)[4:]
+	record, err := encodeModes([][]byte{page, {0x0A, 1, 2}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"version":1,"pages":["` + base64.StdEncoding.EncodeToString(page) + `","CgEC"]}`; string(record) != want {
+		t.Errorf("the record is %s, want %s", record, want)
+	}
+	for name, tt := range map[string]struct {
+		record []byte
+		want   []byte
+		fails  string
+	}{
+		"as it is written": {record, append(bytes.Clone(page), 0x0A, 1, 2), ""},
+		"the first form":   {page, page, ""},
+		"none":             {nil, nil, ""},
+		"a later version":  {[]byte(`{"version":2,"pages":[]}`), nil, "version 2, not 1"},
+		"no version":       {[]byte(`{"pages":[]}`), nil, "version 0, not 1"},
+		"no record":        {[]byte(`{"version"`), nil, "record of the mode pages"},
+	} {
+		got, err := decodeModes(tt.record)
+		if (err != nil) != (tt.fails != "") || err != nil && !strings.Contains(err.Error(), tt.fails) {
+			t.Errorf("%s: %v, want %q", name, err, tt.fails)
+		}
+		if !bytes.Equal(got, tt.want) {
+			t.Errorf("%s: % x, want % x", name, got, tt.want)
+		}
+	}
+}
+
 // FuzzModeRecord starts a unit with any saved record: it has the pages that it
 // should have, with default values where they cannot be changed.
 func FuzzModeRecord(f *testing.F) {
@@ -136,7 +171,15 @@ func FuzzModeRecord(f *testing.F) {
 	f.Add(cachingPage(0)[4:])
 	f.Add(append(controlPage(0xFF, 0xFF)[4:], 0x4A, 1, 0xFF, 0xFF))
 	f.Add([]byte{0x4A, 1, 0, 0x1C, 31: 0xFF})
+	kept, err := encodeModes([][]byte{cachingPage(0)[4:]})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(kept)
 	f.Fuzz(func(t *testing.T, record []byte) {
+		if _, err := decodeModes(record); err != nil {
+			return // a unit with it does not start
+		}
 		fx := newFixture(t, withRecords(memRecords{modeRecord: record}))
 		for i, p := range fx.lu.modes.pages {
 			page := fx.lu.modes.current[i]

@@ -137,7 +137,11 @@ func (m *modeParameters) selectPages(ctx context.Context, list []byte, at int) (
 // savePages does the same, and saves the values of all pages (SP).
 func (m *modeParameters) savePages(ctx context.Context, list []byte, at int) (changed bool, err error) {
 	return m.change(ctx, list, at, func(next [][]byte) error {
-		if err := m.records.Save(ctx, modeRecord, slices.Concat(next...)); err != nil {
+		record, err := encodeModes(next)
+		if err != nil {
+			return err
+		}
+		if err := m.records.Save(ctx, modeRecord, record); err != nil {
 			return err
 		}
 		m.mu.Lock()

@@ -66,7 +66,7 @@ func decodeReservations(data []byte) (*persistentState, error) {
 		return nil, err
 	}
 	if k.Version != keptVersion {
-		return nil, fmt.Errorf("version %d, not %d", k.Version, keptVersion)
+		return nil, fmt.Errorf("version %d, not %d; use a version of odx that reads it", k.Version, keptVersion)
 	}
 	s.aptpl, s.kind = true, k.Type
 	for _, r := range k.Registrations {

@@ -63,10 +63,31 @@ type Mirror struct {
 	syncing sync.Mutex     // held by a resync
 }
 
+// mirrorVersion is the version of mirrorRecord. Records without one are of the
+// first form, which lacked nothing else.
+const mirrorVersion = 1
+
 // mirrorRecord is what is stored of a mirror.
 type mirrorRecord struct {
-	InSync []string `json:"in_sync"` // identities of legs
-	Clean  bool     `json:"clean"`   // the mirror was closed
+	Version int      `json:"version"`
+	InSync  []string `json:"in_sync"` // identities of legs
+	Clean   bool     `json:"clean"`   // the mirror was closed
+}
+
+func (r mirrorRecord) encode() ([]byte, error) {
+	r.Version = mirrorVersion
+	return json.Marshal(r)
+}
+
+func decodeMirror(text []byte) (r mirrorRecord, err error) {
+	if err := json.Unmarshal(text, &r); err != nil {
+		return r, err
+	}
+	if r.Version < 0 || r.Version > mirrorVersion {
+		return r, fmt.Errorf("version %d of its record, this program knows up to %d; use a version of odx that reads it", r.Version, mirrorVersion)
+	}
+	r.Version = mirrorVersion
+	return r, nil
 }
 
 // OpenMirror returns a mirror, and begins to sync the legs that need it. Of legs
@@ -80,7 +101,7 @@ func OpenMirror(ctx context.Context, c MirrorConfig) (*Mirror, error) {
 	var r mirrorRecord
 	text, err := c.Records.GetRecord(recordKey(c.Name, "mirror"))
 	if err == nil {
-		err = json.Unmarshal(text, &r)
+		r, err = decodeMirror(text)
 	}
 	err = ignoreNotFound(err)
 	if err != nil {
@@ -133,7 +154,7 @@ func (v *Mirror) store(ctx context.Context, inSync uint64, clean bool) error {
 			r.InSync = append(r.InSync, leg.ID)
 		}
 	}
-	text, err := json.Marshal(r)
+	text, err := r.encode()
 	if err != nil {
 		return err
 	}
