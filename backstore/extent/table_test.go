@@ -154,6 +154,11 @@ func FuzzDecodePage(f *testing.F) {
 	f.Add(p.Encode())
 	f.Add([]byte{1, 1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
+		if row, err := UpgradePage(testUnit, b); err == nil && row != nil {
+			if _, err := decodePage(testUnit, row); err != nil {
+				t.Fatalf("row of format 2 does not survive: %v", err)
+			}
+		}
 		p, err := decodePage(testUnit, b)
 		if err != nil {
 			return
@@ -213,15 +218,39 @@ func TestLayouts(t *testing.T) {
 	p.entries[3] = entry{addr: segment.Addr{Segment: 0x0102, Block: 9}, blocks: 2, fp: Fingerprint{0: 0xf0, 31: 0x0f}}
 	copy(p.crc(3), []uint32{0x11223344, 0x55667788})
 	p.entries[127] = entry{addr: segment.Addr{Segment: 1, Block: 2}, blocks: 1}
-	const want = "03" + "02" + "00000102" + "00000009" +
+	const want = "81" + "08000000000000000000000000000080" +
+		"0102" + "0101" + // lengths
+		"01" + "0000010200000009" + "01" + "0000000100000002" + // places
+		"03" + "f00000000000000000000000000000000000000000000000000000000000000f" + "02" +
+		"1122334455667788" + "00000000"
+	if got := hex.EncodeToString(p.Encode()); got != want {
+		t.Errorf("page:\ngot  %s\nwant %s", got, want)
+	}
+	const old = "03" + "02" + "00000102" + "00000009" +
 		"f00000000000000000000000000000000000000000000000000000000000000f" + "11223344" + "55667788" +
 		"7f" + "01" + "00000001" + "00000002" +
 		"0000000000000000000000000000000000000000000000000000000000000000" + "00000000"
-	if got := hex.EncodeToString(p.Encode()); got != want {
-		t.Errorf("page:\ngot  %s\nwant %s", got, want)
+	row, err := hex.DecodeString(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := UpgradePage(2, row); err != nil || hex.EncodeToString(got) != want {
+		t.Errorf("page of format 2 becomes %x, %v", got, err)
 	}
 	u := segmentUsage{live: 300, pages: []uint64{1, 5, 6}}
 	if got := hex.EncodeToString(u.encode()); got != "ac02"+"010401" {
 		t.Errorf("usage: %s", got)
+	}
+}
+
+// TestPageBytes: what the table takes of the disk for extents of 4 KiB that were
+// written one after the other.
+func TestPageBytes(t *testing.T) {
+	p := newPage(1)
+	for i := range p.entries {
+		p.entries[i] = entry{addr: segment.Addr{Segment: 7, Block: uint32(i + 1)}, blocks: 1, fp: Fingerprint{byte(i + 1)}}
+	}
+	if got := float64(len(p.Encode())) / pageExtents; got > 36.4 {
+		t.Errorf("%.2f bytes for each extent", got)
 	}
 }

@@ -1,0 +1,242 @@
+package extent
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+
+	"odx/backstore/segment"
+)
+
+// The row of a page has its extents in order, each thing about all of them
+// together, since neighbours have much in common:
+//
+//	0x81, a bit for each extent of the page that there is (16 bytes, the first in
+//	the lowest bit of the first byte);
+//	runs of extents of equal length: uvarint extents, blocks (a byte);
+//	runs of extents that lie one behind the other: uvarint extents, segment and
+//	block of the first (4 bytes each);
+//	runs of extents with or without a fingerprint: uvarint extents times 2, plus
+//	1 for with, the fingerprints (32 bytes each);
+//	CRC-32C of each block (4 bytes each).
+//
+// Stores of format 2 have for each extent index and blocks (a byte each),
+// segment and block (4 bytes each), fingerprint and CRCs; an index is below 128.
+const packedRow = 0x81
+
+// Encode returns the row, nil for a page without extents.
+func (p *page) Encode() []byte {
+	all := p.there()
+	if len(all) == 0 {
+		return nil // as the cache wants it
+	}
+	there := all
+	b := make([]byte, 1+pageExtents/8, 64+len(there)*(len(Fingerprint{})+4*p.unit))
+	b[0] = packedRow
+	for _, i := range there {
+		b[1+i/8] |= 1 << (i % 8)
+	}
+	for n := 0; len(there) > 0; there = there[n:] {
+		first := &p.entries[there[0]]
+		n = runLength(there, func(_, i int) bool { return p.entries[i].blocks == first.blocks })
+		b = append(binary.AppendUvarint(b, uint64(n)), first.blocks)
+	}
+	there = all
+	for n := 0; len(there) > 0; there = there[n:] {
+		first := &p.entries[there[0]]
+		n = runLength(there, func(last, i int) bool {
+			end := p.entries[last].addr
+			end.Block += uint32(p.entries[last].blocks)
+			return p.entries[i].addr == end
+		})
+		b = binary.AppendUvarint(b, uint64(n))
+		b = binary.BigEndian.AppendUint32(b, uint32(first.addr.Segment))
+		b = binary.BigEndian.AppendUint32(b, first.addr.Block)
+	}
+	return p.appendSums(b, all)
+}
+
+// appendSums appends fingerprints and CRCs.
+func (p *page) appendSums(b []byte, all []int) []byte {
+	there := all
+	for n := 0; len(there) > 0; there = there[n:] {
+		known := p.entries[there[0]].fp != Fingerprint{}
+		n = runLength(there, func(_, i int) bool { return p.entries[i].fp != Fingerprint{} == known })
+		if !known {
+			b = binary.AppendUvarint(b, uint64(n)<<1)
+			continue
+		}
+		b = binary.AppendUvarint(b, uint64(n)<<1|1)
+		for _, i := range there[:n] {
+			b = append(b, p.entries[i].fp[:]...)
+		}
+	}
+	for _, i := range all {
+		for _, crc := range p.crc(i)[:p.entries[i].blocks] {
+			b = binary.BigEndian.AppendUint32(b, crc)
+		}
+	}
+	return b
+}
+
+// there returns the indexes of the extents that there are.
+func (p *page) there() []int {
+	there := make([]int, 0, pageExtents)
+	for i := range p.entries {
+		if p.entries[i].blocks != 0 {
+			there = append(there, i)
+		}
+	}
+	return there
+}
+
+// runLength returns how many extents from the first on belong together: each is
+// like the one before it.
+func runLength(there []int, like func(last, i int) bool) int {
+	n := 1
+	for n < len(there) && like(there[n-1], there[n]) {
+		n++
+	}
+	return n
+}
+
+var errShortPage = errors.New("extent page ends early, or goes on after its end")
+
+func decodePage(unit int, b []byte) (*page, error) {
+	if len(b) == 0 {
+		return newPage(unit), nil // none of its extents exists
+	}
+	if b[0] != packedRow {
+		return nil, errors.New("extent page of an unknown kind")
+	}
+	d := pageReader{p: newPage(unit), b: b[1:]}
+	d.bitmap()
+	d.eachRun(func(n uint64) {
+		blocks := d.take(1)
+		for _, i := range d.extents(n) {
+			d.p.entries[i].blocks = blocks[0]
+			d.bad = d.bad || blocks[0] == 0 || int(blocks[0]) > unit
+		}
+	})
+	d.eachRun(func(n uint64) {
+		at := d.take(8)
+		addr := segment.Addr{Segment: segment.ID(binary.BigEndian.Uint32(at)), Block: binary.BigEndian.Uint32(at[4:])}
+		for _, i := range d.extents(n) {
+			d.p.entries[i].addr = addr
+			addr.Block += uint32(d.p.entries[i].blocks)
+		}
+	})
+	d.eachRun(func(n uint64) {
+		for _, i := range d.extents(n >> 1) {
+			if n&1 != 0 {
+				copy(d.p.entries[i].fp[:], d.take(len(Fingerprint{})))
+			}
+		}
+	})
+	for _, i := range d.all {
+		if d.bad {
+			break
+		}
+		crcs := d.p.crc(i)
+		for k := range int(d.p.entries[i].blocks) {
+			crcs[k] = binary.BigEndian.Uint32(d.take(4))
+		}
+	}
+	if d.bad || len(d.b) > 0 {
+		return nil, errShortPage
+	}
+	return d.p, nil
+}
+
+// pageReader reads a row. Once it is bad it stays so.
+type pageReader struct {
+	p    *page
+	b    []byte
+	all  []int // extents that there are
+	left []int // of them, those that no run was for
+	bad  bool
+}
+
+// take returns the next n bytes, zeros when there are none.
+func (d *pageReader) take(n int) []byte {
+	if len(d.b) < n {
+		d.bad, d.b = true, nil
+		return make([]byte, n)
+	}
+	v := d.b[:n]
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *pageReader) bitmap() {
+	for at, set := range d.take(pageExtents / 8) {
+		for ; set != 0; set &= set - 1 {
+			d.all = append(d.all, at*8+bits.TrailingZeros8(set))
+		}
+	}
+}
+
+// eachRun calls fn with the number that begins each run, until all extents were in
+// one.
+func (d *pageReader) eachRun(fn func(n uint64)) {
+	d.left = d.all
+	for len(d.left) > 0 && !d.bad {
+		n, size := binary.Uvarint(d.b)
+		if size <= 0 {
+			d.bad = true
+			return
+		}
+		d.b = d.b[size:]
+		fn(n)
+	}
+}
+
+// extents returns the next n extents.
+func (d *pageReader) extents(n uint64) []int {
+	if n == 0 || n > uint64(len(d.left)) {
+		d.bad = true
+		return nil
+	}
+	run := d.left[:n]
+	d.left = d.left[n:]
+	return run
+}
+
+// UpgradePage returns the row for one of a store of format 2, with extents of up to
+// unit blocks.
+func UpgradePage(unit int, row []byte) ([]byte, error) {
+	p, err := decodeOldPage(unit, row)
+	if err != nil {
+		return nil, err
+	}
+	return p.Encode(), nil
+}
+
+// decodeOldPage reads the row of a store of format 2.
+func decodeOldPage(unit int, b []byte) (*page, error) {
+	p := newPage(unit)
+	for len(b) > 0 {
+		if len(b) < 10 {
+			return nil, errShortPage
+		}
+		i, blocks := int(b[0]), b[1]
+		if i >= pageExtents || blocks == 0 || int(blocks) > unit {
+			return nil, fmt.Errorf("extent page: entry %d of %d blocks", i, blocks)
+		}
+		e := &p.entries[i]
+		e.blocks = blocks
+		e.addr = segment.Addr{Segment: segment.ID(binary.BigEndian.Uint32(b[2:])), Block: binary.BigEndian.Uint32(b[6:])}
+		b = b[10:]
+		if len(b) < len(e.fp)+4*int(blocks) {
+			return nil, errShortPage
+		}
+		b = b[copy(e.fp[:], b):]
+		crcs := p.crc(i)
+		for k := range int(blocks) {
+			crcs[k] = binary.BigEndian.Uint32(b[4*k:])
+		}
+		b = b[4*int(blocks):]
+	}
+	return p, nil
+}
