@@ -111,6 +111,7 @@ func newTestbedWith(t fataler, o tokens.Options) *testbed {
 		{Volume: b.store.NewVolume("d", unitBytes), LogicalBlockLength: 512, ReadOnly: true},
 	} {
 		c.ID = [16]byte{byte(i + 1)}
+		c.Space.Usage = func() (used, left int64) { return unitBytes, 10 * unitBytes }
 		lu, err := scsi.NewLogicalUnit(c)
 		if err != nil {
 			t.Fatal(err)
