@@ -41,7 +41,11 @@ func (u *unit) executeExtendedCopy(ctx context.Context, t *scsi.Task, name strin
 			op.uses = append(op.uses, use{r.lu, r.reached.nexus.ID})
 		}
 	}
-	if err := u.operations.begin(op); err != nil {
+	begin := u.operations.begin
+	if op.isLID1() {
+		begin = func(op *operation) error { return u.operations.beginInTurn(ctx, op) }
+	}
+	if err := begin(op); err != nil {
 		return u.refuseToBegin(op, err)
 	}
 	err = u.carryOut(ctx, op, plan{background: list.immediate, work: x.run})

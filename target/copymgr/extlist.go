@@ -104,7 +104,7 @@ func parseLID1(p []byte) (*copyList, error) {
 	}
 	be := binary.BigEndian
 	l := &copyList{listID: uint32(p[0]), firstCSCD: 0}
-	if err := l.parseUsage(p[1], 0); err != nil {
+	if err := l.parseUsage(p[1]); err != nil {
 		return nil, err
 	}
 	segments, inline := be.Uint32(p[8:]), be.Uint32(p[12:])
@@ -135,7 +135,7 @@ func parseLID4(p []byte) (*copyList, error) {
 		listID: be.Uint32(p[20:]), firstCSCD: 1,
 		immediate: p[15]&immed != 0, generateSense: p[15]&gSense != 0,
 	}
-	if err := l.parseUsage(p[1], 20); err != nil {
+	if err := l.parseUsage(p[1]); err != nil {
 		return nil, err
 	}
 	if l.immediate && (l.generateSense || !l.identified) {
@@ -147,18 +147,15 @@ func parseLID4(p []byte) (*copyList, error) {
 	})
 }
 
-// parseUsage decodes LIST ID USAGE; the list identifier is at idField. Held data
-// is kept whether it may be discarded (10b) or not (00b).
-func (l *copyList) parseUsage(b byte, idField int) error {
+// parseUsage decodes LIST ID USAGE. Held data is kept whether it may be discarded
+// (10b) or not (00b). With 11b the list identifier means nothing, whatever it is.
+func (l *copyList) parseUsage(b byte) error {
 	const usageReserved, usageNone = 1, 3
 	usage := b >> 3 & 3
 	if usage == usageReserved {
 		return scsi.InvalidFieldInParameterList(1, 4)
 	}
 	l.identified = usage != usageNone
-	if !l.identified && l.listID != 0 {
-		return scsi.InvalidFieldInParameterList(idField, scsi.WholeField)
-	}
 	return nil
 }
 

@@ -27,6 +27,8 @@ const (
 	// abortWait is how long the end of an aborted operation is waited for. Its
 	// context has ended, so that it writes nothing any more even if it hangs.
 	abortWait = 2 * time.Second
+	// listIDWait is how long a command waits for another with its list identifier.
+	listIDWait = 20 * time.Second
 )
 
 var (
@@ -83,6 +85,43 @@ func (o *operations) begin(op *operation) error {
 	op.owned = owned
 	o.running[op] = struct{}{}
 	op.began, op.done = time.Now(), make(chan struct{})
+	return nil
+}
+
+// beginInTurn is begin for a command in the foreground with an 8-bit list identifier.
+// While an operation with the same one is running, it waits for its end, at most
+// listIDWait: initiators that know of no others send the same with all of their
+// commands, several at a time (qemu: 1).
+func (o *operations) beginInTurn(ctx context.Context, op *operation) error {
+	limit := time.NewTimer(listIDWait)
+	defer limit.Stop()
+	for {
+		err := o.begin(op)
+		if err != errListID {
+			return err
+		}
+		running := o.runningWith(op.owner, op.listID)
+		if running == nil {
+			continue // it has ended
+		}
+		select {
+		case <-running.done:
+		case <-limit.C:
+			return errListID
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// runningWith returns the running operation with a list identifier, nil when there
+// is none.
+func (o *operations) runningWith(by owner, listID uint32) *operation {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if op := o.find(by, listID); op != nil && !op.finished() {
+		return op
+	}
 	return nil
 }
 

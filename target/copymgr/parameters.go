@@ -81,7 +81,8 @@ func parseWriteUsing(p []byte, maxRanges int) (*writeUsingList, error) {
 		token:         &token,
 	}
 	rangesLength := int(be.Uint16(p[534:]))
-	if rangesLength >= rangeDescriptorLength && int(be.Uint16(p))+2 != writeUsingHeaderLength+rangesLength {
+	// Padding may follow the descriptors, as in POPULATE TOKEN.
+	if rangesLength >= rangeDescriptorLength && int(be.Uint16(p))+2 < writeUsingHeaderLength+rangesLength {
 		return nil, scsi.InvalidFieldInParameterList(0, scsi.WholeField)
 	}
 	var err error

@@ -54,8 +54,6 @@ func TestParameterChecks(t *testing.T) {
 			with(validWrite, func(p []byte) { be.PutUint16(p, 0x225) }), "5/26/00", "list 0", "list 0"},
 		{"data length smaller than the range list", with(populateParameters(manyRanges(3)...), func(p []byte) { be.PutUint16(p, 0x2E) }),
 			with(writeParameters(token, 0, manyRanges(3)...), func(p []byte) { be.PutUint16(p, 0x236) }), "5/26/00", "list 0", "list 0"},
-		{"data length larger than the range list (WRITE USING TOKEN)", nil,
-			with(validWrite, func(p []byte) { be.PutUint16(p, 0x227) }), "5/26/00", "", "list 0"},
 		{"no range descriptor", with(valid, func(p []byte) { be.PutUint16(p[14:], 0) }),
 			with(validWrite, func(p []byte) { be.PutUint16(p[534:], 0) }), "5/26/00", "list 14", "list 534"},
 		{"less than a range descriptor", with(valid, func(p []byte) { be.PutUint16(p[14:], 15) }),
@@ -161,7 +159,10 @@ func TestToleratedParameters(t *testing.T) {
 		{"default type", with(populateParameters(rangeOf{0, 8}), func(p []byte) { p[2] = 2; be.PutUint32(p[8:], 0x00800000) }), nil, 8},
 		{"any type", with(populateParameters(rangeOf{0, 8}), func(p []byte) { p[2] = 2; be.PutUint32(p[8:], 0x0080FFFF) }), nil, 8},
 		{"longest inactivity timeout", with(populateParameters(rangeOf{0, 8}), func(p []byte) { be.PutUint32(p[4:], 600) }), nil, 8},
-		{"data length larger than needed (POPULATE TOKEN)", with(populateParameters(rangeOf{0, 8}), func(p []byte) { be.PutUint16(p, 0x2E) }), nil, 8},
+		{"data length larger than needed", with(populateParameters(rangeOf{0, 8}), func(p []byte) { be.PutUint16(p, 0x2E) }),
+			with(writeParameters(token, 0, rangeOf{64, 8}), func(p []byte) { be.PutUint16(p, 0x236) }), 8},
+		{"padding behind the descriptors", with(append(populateParameters(rangeOf{0, 8}), make([]byte, 40)...), func(p []byte) { be.PutUint16(p, 0x1E+40) }),
+			with(append(writeParameters(token, 0, rangeOf{64, 8}), make([]byte, 40)...), func(p []byte) { be.PutUint16(p, 0x226+40) }), 8},
 	} {
 		b.manager.operations.dropNexus(owner{b.target.LU(lunA), b.nexus})
 		if tc.populate != nil {
