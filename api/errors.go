@@ -28,6 +28,7 @@ var kinds = []struct {
 	{"in_use", http.StatusConflict, target.ErrInUse},
 	{"busy", http.StatusConflict, vhd.ErrBusy},
 	{"not_a_disk", http.StatusBadRequest, disk.ErrFormat},
+	{"foreign_format", http.StatusBadRequest, vhd.ErrForeign},
 	{"token_length", http.StatusBadRequest, tokens.ErrInvalidLength},
 	{"token_corrupt", http.StatusBadRequest, tokens.ErrCorrupt},
 	{"token_type", http.StatusBadRequest, tokens.ErrUnsupportedType},

@@ -74,7 +74,17 @@ func Describe(ctx context.Context, name string, r disk.Reader) (Description, err
 
 // Check returns what is wrong with the virtual disk in r, which is called name.
 func Check(ctx context.Context, name string, r disk.Reader) ([]disk.Finding, error) {
-	return check(ctx, FormatOf(name), r)
+	findings, err := check(ctx, FormatOf(name), r)
+	if err != nil {
+		return nil, err
+	}
+	// By its name it is a raw disk, of which nothing can be wrong.
+	if err := CheckSource(ctx, name, r); errors.Is(err, ErrForeign) && FormatOf(name) == disk.Raw {
+		return append(findings, disk.Finding{Harmless: true, Text: err.Error()}), nil
+	} else if err != nil && !errors.Is(err, ErrForeign) {
+		return nil, err
+	}
+	return findings, nil
 }
 
 // Describe describes a file of the store.

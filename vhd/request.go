@@ -55,6 +55,9 @@ type Request struct {
 	Destination string `json:"destination,omitempty"`
 	// Overwrite allows a Destination that is there already, and replaces it.
 	Overwrite bool `json:"overwrite,omitempty"`
+	// Raw takes the bytes of Source, and makes those of Destination, as a raw disk,
+	// although contents or names look like another format.
+	Raw bool `json:"raw,omitempty"`
 	// Fixed makes a disk of which all blocks are there; otherwise it is dynamic. For
 	// Create, Convert and FromVolume.
 	Fixed bool `json:"fixed,omitempty"`
@@ -125,6 +128,9 @@ func (m *Manager) Do(ctx context.Context, r Request, progress func(Progress)) (R
 }
 
 func (j *job) run(ctx context.Context) (Result, error) {
+	if err := j.checkForeign(ctx); err != nil {
+		return Result{}, err
+	}
 	switch j.Operation {
 	case Create:
 		return j.create(ctx)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"odx/backstore"
 	"odx/conf"
 	"odx/target/iscsi/initiator"
+	"odx/vhd"
 )
 
 type copyOptions struct {
@@ -24,6 +26,7 @@ type copyOptions struct {
 	create        bool
 	overwrite     bool
 	force         bool
+	raw           bool
 }
 
 // streams are where a command reads, prints, and complains.
@@ -59,10 +62,14 @@ func stopped(err error) error {
 	return err
 }
 
-// hintOverwrite says what to do where a name is taken, or a device in use.
+// hintOverwrite says what to do where a name is taken, a device in use, or a file not what
+// it should be.
 func hintOverwrite(err error) error {
 	if errors.Is(err, transfer.ErrDeviceBusy) {
 		return fmt.Errorf("%w; --force writes to it all the same", err)
+	}
+	if errors.Is(err, vhd.ErrForeign) {
+		return fmt.Errorf("%w; --raw insists", err)
 	}
 	if errors.Is(err, transfer.ErrExists) || errors.Is(err, backstore.ErrExists) {
 		return fmt.Errorf("%w; --overwrite replaces it", err)
@@ -107,6 +114,7 @@ func newCopy() *cobra.Command {
 	addAdminFlags(cmd, &o.adminOptions)
 	cmd.Flags().BoolVar(&o.withoutTokens, "no-token", false, "read and write in any case")
 	o.addOverwriteFlag(cmd)
+	cmd.Flags().BoolVar(&o.raw, "raw", false, "copy the bytes of a file although they look like another format than a raw disk")
 	cmd.Flags().BoolVar(&o.create, "create", false, "make the volume DST, as large as SRC, if there is none")
 	cmd.Flags().BoolVar(&o.force, "force", false, "write to DST although initiators have it open, or this machine uses it")
 	return cmd
@@ -133,7 +141,27 @@ func copyDisk(ctx context.Context, a api.Administrator, o *copyOptions, from, to
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
+	if !o.raw && isFile(from) && isDisk(to) {
+		if err := vhd.CheckRaw(ctx, from, src); err != nil {
+			return hintOverwrite(err)
+		}
+	}
 	return copyFrom(ctx, a, o, src, from, to, std)
+}
+
+// isFile reports whether a name is that of a file, which can have any format.
+func isFile(name string) bool {
+	return strings.HasPrefix(name, api.FilePrefix) || !inStore(name) && !strings.HasPrefix(name, "iscsi://")
+}
+
+// isDisk reports whether a name is that of a volume, a LUN or a device, which takes the
+// bytes that its users see.
+func isDisk(name string) bool {
+	if !isFile(name) {
+		return true
+	}
+	info, err := os.Stat(name)
+	return err == nil && info.Mode()&os.ModeDevice != 0
 }
 
 // copyFrom copies a source, which is called from, to the disk to.

@@ -32,24 +32,24 @@ func newVHD() *cobra.Command {
 				r.Size, err = conf.ParseSize(args[1])
 				return err
 			},
-			flags: shape | overwrite,
+			flags: shape | overwrite | raw,
 		}),
 		newVHDInfo(), newVHDCheck(), newVHDImport(), newVHDExport(),
 		newVHDChange(diskCommand{
 			use: "convert FILE NEW", short: "Make a disk of its own with the contents of another one, in the format of its name",
 			long: "Make a disk of its own with the contents of FILE, and of its parents, if it has some. The\n" +
 				"format is that of the name NEW. Where NEW is FILE, it is replaced.",
-			operation: vhd.Convert, least: 2, read: twoNames, flags: shape | overwrite,
+			operation: vhd.Convert, least: 2, read: twoNames, flags: shape | overwrite | raw,
 		}),
 		newVHDChange(diskCommand{
 			use: "from-volume VOLUME NEW", short: "Make a virtual disk of a volume as it is now",
-			operation: vhd.FromVolume, least: 2, read: twoNames, flags: shape | overwrite,
+			operation: vhd.FromVolume, least: 2, read: twoNames, flags: shape | overwrite | raw,
 		}),
 		newVHDChange(diskCommand{
 			use: "to-volume FILE VOLUME", short: "Make a volume equal to a virtual disk",
 			long: "Make a volume equal to a virtual disk. A volume that is there is only changed with --overwrite,\n" +
 				"and with --force if initiators have it open; what it has more than the disk becomes zeros.",
-			operation: vhd.ToVolume, least: 2, read: twoNames, flags: overwrite,
+			operation: vhd.ToVolume, least: 2, read: twoNames, flags: overwrite | raw,
 		}),
 		newVHDChange(diskCommand{
 			use: "snapshot FILE NEW", short: "Make an empty differencing disk over another one",
@@ -99,6 +99,7 @@ type diskFlags uint
 const (
 	shape     diskFlags = 1 << iota // of the disk that it makes
 	overwrite                       // what is there
+	raw                             // bytes of a raw disk, whatever they look like
 )
 
 // twoNames reads a source, and a destination if there is one.
@@ -136,6 +137,9 @@ func newVHDChange(c diskCommand) *cobra.Command {
 	if c.flags&overwrite != 0 {
 		addOverwriteFlag(cmd, &o)
 	}
+	if c.flags&raw != 0 {
+		addRawFlag(cmd, &o.request.Raw)
+	}
 	if c.operation == vhd.ToVolume {
 		cmd.Flags().BoolVar(&o.force, "force", false, "write to VOLUME although initiators have it open")
 	}
@@ -150,6 +154,10 @@ func addShapeFlags(cmd *cobra.Command, o *diskOptions) {
 
 func addOverwriteFlag(cmd *cobra.Command, o *diskOptions) {
 	cmd.Flags().BoolVar(&o.request.Overwrite, "overwrite", false, "replace what has the name already")
+}
+
+func addRawFlag(cmd *cobra.Command, insist *bool) {
+	cmd.Flags().BoolVar(insist, "raw", false, "take a file as a raw disk although its contents, or its name, are those of another format")
 }
 
 // changeDisk runs the operation of o.

@@ -83,6 +83,20 @@ func TestVHDCommands(t *testing.T) {
 		run("file", "cp", "again.vhd", "again.part.vhd")
 		run("vhd", "import", local, "again.vhd", "--overwrite")
 		describe("again.part.vhd")
+		// Disks in other formats are refused, where nobody insists.
+		foreign := filepath.Join(dir, "other.img")
+		if err := os.WriteFile(foreign, append([]byte("QFI\xfb"), make([]byte, 1<<20-4)...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{
+			{"vhd", "import", foreign, "other.vhdx"}, {"copy", foreign, "dst"}, {"vhd", "create", "x.qcow2", "1MiB"}, {"vhd", "export", "again.vhd", filepath.Join(dir, "x.vmdk")},
+		} {
+			_, stderr, status := output(t, append(args, "--config", path)...)
+			if status != 1 || !strings.HasSuffix(stderr, "; --raw insists\n") || strings.Contains(stderr, foreign) && !strings.Contains(stderr, "qemu-img convert -O vhdx "+foreign) {
+				t.Errorf("%v: %d, %s", args, status, stderr)
+			}
+			run(append(args, "--raw")...)
+		}
 		if err := os.WriteFile(local, make([]byte, 4096), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -174,6 +174,7 @@ func newVHDImport() *cobra.Command {
 	addAdminFlags(cmd, &o.adminOptions)
 	addShapeFlags(cmd, &o)
 	addOverwriteFlag(cmd, &o)
+	addRawFlag(cmd, &o.request.Raw)
 	return cmd
 }
 
@@ -185,12 +186,18 @@ func importDisk(ctx context.Context, a api.Administrator, o *diskOptions, local,
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
+	like := filepath.Base(local)
+	if o.request.Raw {
+		like = "raw"
+	} else if err := errors.Join(vhd.CheckSource(ctx, local, src), vhd.CheckTarget(name)); err != nil {
+		return hintOverwrite(err)
+	}
 	if !o.request.Overwrite {
 		if err := transfer.CheckName(ctx, a, name, transfer.Refuse); err != nil {
 			return hintOverwrite(err)
 		}
 	}
-	dst, part, err := transfer.StartStoreFile(ctx, a, filepath.Base(local), src.Size())
+	dst, part, err := transfer.StartStoreFile(ctx, a, like, src.Size())
 	if err != nil {
 		return err
 	}
@@ -237,6 +244,7 @@ func newVHDExport() *cobra.Command {
 	}
 	addAdminFlags(cmd, &o.adminOptions)
 	o.addOverwriteFlag(cmd)
+	addRawFlag(cmd, &o.raw)
 	cmd.Flags().BoolVar(&fixed, "fixed", false, "make LOCAL a disk of its own of which all blocks are there")
 	return cmd
 }
@@ -244,9 +252,9 @@ func newVHDExport() *cobra.Command {
 // exportDisk has the store make a disk in the format that is wanted, or a copy that
 // stays as it is, under a name that no one else has, and copies that.
 func exportDisk(ctx context.Context, a api.Administrator, o *copyOptions, name, local string, fixed bool, stdout, stderr io.Writer) (err error) {
-	made, err := runDiskOperation(ctx, a, api.DiskRequest{Operation: vhd.Export, Source: name, Destination: filepath.Base(local), Fixed: fixed}, stderr)
+	made, err := runDiskOperation(ctx, a, api.DiskRequest{Operation: vhd.Export, Source: name, Destination: filepath.Base(local), Fixed: fixed, Raw: o.raw}, stderr)
 	if err != nil {
-		return err
+		return hintOverwrite(err)
 	}
 	defer func() { err = errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), made.Name)) }()
 	src := transfer.OpenStarted(a, made.Name, made.FileBytes)

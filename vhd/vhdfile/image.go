@@ -113,6 +113,17 @@ func (m *image) loadFooters(ctx context.Context, r disk.Reader) error {
 	return invalid("the footer at the end %v; the copy of it at the start %v", m.endFault, fault)
 }
 
+// HasFooter reports whether a file has the footer of a VHD where one can be: at its end, or
+// for a disk that is not fixed at its start.
+func HasFooter(ctx context.Context, r disk.Reader) (bool, error) {
+	m := image{fileSize: r.Size()}
+	err := m.loadFooters(ctx, r)
+	if errors.Is(err, disk.ErrFormat) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // readFooter reads the footer at off. fault says what is wrong with it.
 func readFooter(ctx context.Context, r disk.Reader, off, length int64) (f footer, raw []byte, fault, err error) {
 	if off < 0 || r.Size() < off+length {
