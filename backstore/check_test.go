@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -115,8 +116,9 @@ func TestCheckFindings(t *testing.T) {
 		},
 		"slot beyond the end of its extent": {
 			stored('e', 0, func(value []byte) []byte {
-				value[1] = 3 // blocks of the first entry, which has lost a CRC
-				return append(value[:2+8+32+12:2+8+32+12], value[2+8+32+16:]...)
+				// Of the 16 extents of 4 blocks the first has 3, and there is a CRC less.
+				const lengths = 1 + 16
+				return slices.Concat(value[:lengths], []byte{1, 3, 15, 4}, value[lengths+2:len(value)-4])
 			}),
 			"a map names block 3 of extent 1, which does not exist",
 		},
