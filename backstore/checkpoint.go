@@ -141,8 +141,12 @@ func (s *Store) finishCut(c *cut) error {
 
 // storeCut makes the cut durable.
 func (s *Store) storeCut(c *cut) error {
-	// The journal will no longer carry the data of small writes.
+	// The journal will no longer carry the data of small writes, and must reach to
+	// the record that the checkpoint says is the next one: see package journal.
 	if err := s.segments.Sync(); err != nil {
+		return err
+	}
+	if err := s.journal.Commit(context.Background(), c.state.firstLSN-1); err != nil {
 		return err
 	}
 	return s.kv.Store(c.emit)

@@ -76,6 +76,7 @@ func (v *Volume) copyBytes(ctx context.Context, dst int64, from *Snapshot, src, 
 	if err := v.WriteAt(ctx, buf, dst); err != nil {
 		return 0, err
 	}
+	CountCopied(ctx, n)
 	return n, nil
 }
 

@@ -214,6 +214,7 @@ func (s *Store) replay(ctx context.Context, st state) error {
 	}
 	s.segments, err = segment.Open(segment.Options{
 		Blobs: blobs, StoreID: s.sb.id, Next: st.nextSegment, SegmentBlocks: s.opts.segmentBlocks,
+		WriteBackBytes: writeBackBytes, WriteBack: s.writeBack,
 	})
 	if err != nil {
 		return err
@@ -222,10 +223,12 @@ func (s *Store) replay(ctx context.Context, st state) error {
 	s.replaying = true
 	s.journal, err = journal.Open(ctx, journal.Options{
 		FS: fsys, Dir: filepath.Join(dir, journalDir), StoreID: s.sb.id, First: st.firstLSN, BeforeSync: s.syncSegments,
+		Legacy: true,
 	}, s.redo)
 	if err != nil {
 		return err
 	}
+	s.recovered.Store(true)
 	s.replaying = false
 	for _, st := range s.snapshots {
 		if err := s.dropSnapshot(st); err != nil {

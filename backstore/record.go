@@ -87,13 +87,16 @@ func decodeRecord(payload []byte, unit int) (record, error) {
 }
 
 // redo does the operation of one journal record again.
-func (s *Store) redo(lsn journal.LSN, payload []byte) error {
-	r, err := decodeRecord(payload, s.sb.unit)
+func (s *Store) redo(rec journal.Record) error {
+	r, err := decodeRecord(rec.Payload, s.sb.unit)
+	if w, ok := r.(*writeRecord); ok && !rec.Durable && err == nil {
+		err = w.verify(s)
+	}
 	if err == nil {
 		err = r.apply(s)
 	}
 	if err != nil {
-		return fmt.Errorf("journal record %d: %w", lsn, err)
+		return fmt.Errorf("journal record %d: %w", rec.LSN, err)
 	}
 	return nil
 }

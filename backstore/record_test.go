@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"odx/backstore/extent"
+	"odx/backstore/journal"
 	"odx/backstore/segment"
 )
 
@@ -166,7 +167,7 @@ func TestReplayProvesWhatRecordsKnow(t *testing.T) {
 			r.slots[i], r.known[i] = tt.first+extent.Slot(i), tt.first+extent.Slot(i)
 		}
 		s.opMu.RLock()
-		err := s.redo(1, payload(&r))
+		err := s.redo(journal.Record{LSN: 1, Payload: payload(&r), Durable: true})
 		s.opMu.RUnlock()
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)
@@ -216,7 +217,7 @@ func FuzzReplay(f *testing.F) {
 		s.opMu.Lock()
 		defer s.opMu.Unlock()
 		s.extents.BeginReplay(nil)
-		if err := s.redo(1, record); err == nil {
+		if err := s.redo(journal.Record{LSN: 1, Payload: record, Durable: true}); err == nil {
 			if err := s.extents.EndReplay(); err != nil {
 				t.Log(err)
 			}

@@ -57,8 +57,13 @@ func (s *Store) waitingRecords() uint64 {
 	return uint64(s.journal.Last()) + 1 - s.firstLSN.Load()
 }
 
-// throttle waits while the checkpoints do not keep up.
+// throttle waits while the disk or the checkpoints do not keep up.
 func (s *Store) throttle(ctx context.Context) error {
+	if s.segments.Unsynced() > maxUnsynced {
+		if err := s.journal.Commit(ctx, s.journal.Last()); err != nil {
+			return spaceError(err)
+		}
+	}
 	for s.behind() {
 		if err := s.usable(); err != nil {
 			return err

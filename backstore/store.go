@@ -181,6 +181,7 @@ type Store struct {
 	segmentDirty atomic.Bool
 	unflushed    atomic.Int64 // bytes written since the last Flush began
 	lowSpace     atomic.Bool  // the host's file system is nearly full
+	recovered    atomic.Bool  // journal is open
 	failed       atomic.Pointer[error]
 	closed       atomic.Bool
 
@@ -248,6 +249,39 @@ func (s *Store) Flush(ctx context.Context) error {
 	}
 	s.unflushed.Store(0)
 	return spaceError(s.journal.Commit(ctx, s.journal.Last()))
+}
+
+// WriteOut gives every change that returned before to the kernel: it outlives
+// this process then, but not a power cut. It waits for the disk only where the
+// kernel has no room for more, and where a new file of the journal begins. After
+// an error the changes are there, and may be lost with the process.
+func (s *Store) WriteOut(ctx context.Context) error {
+	return spaceError(s.journal.Write(ctx, s.journal.Last()))
+}
+
+// Unwritten reports whether there are changes that WriteOut would write.
+func (s *Store) Unwritten() bool { return s.journal.Written() < s.journal.Last() }
+
+const (
+	// writeBackBytes of unsynced data start a commit in the background, and
+	// maxUnsynced makes writers wait for one: after a crash, opening the store
+	// reads what was not synced.
+	writeBackBytes = 32 << 20
+	maxUnsynced    = 4 * writeBackBytes
+)
+
+// writeBack makes what is written durable, so that there is not too much of it
+// that is not.
+func (s *Store) writeBack() error {
+	if s.recovered.Load() {
+		if err := s.journal.Commit(context.Background(), s.journal.Last()); err != nil {
+			return err
+		}
+	}
+	if s.segments.Unsynced() < writeBackBytes {
+		return nil
+	}
+	return s.segments.Sync() // of cleaning, which has no records
 }
 
 // syncSegments is called by the journal before it syncs records.

@@ -123,6 +123,9 @@ type LUN struct {
 	// BlockSize is the logical block length in bytes, 512 or 4096.
 	BlockSize int
 	ReadOnly  bool
+	// UnmapGranularity is what initiators are told to unmap multiples of, in bytes;
+	// 0: blocks of the store, to those who can cope with that.
+	UnmapGranularity int64
 	// Key is where the LUN stands in the file, for example "targets[0].luns[1]".
 	Key string
 }

@@ -107,6 +107,8 @@ type (
 		Size      *string `yaml:"size"`
 		BlockSize *string `yaml:"block_size"`
 		ReadOnly  *string `yaml:"read_only"`
+
+		UnmapGranularity *string `yaml:"unmap_granularity"`
 	}
 	fileStore struct {
 		Capacity  *string `yaml:"capacity"`

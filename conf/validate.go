@@ -176,6 +176,7 @@ func (c *checker) lun(key string, raw *fileLUN) (l LUN, numbered bool) {
 		l.BlockSize = 512
 	}
 	l.ReadOnly = c.oneOf(key+".read_only", raw.ReadOnly, "false", "true") == "true"
+	l.UnmapGranularity = c.unmapGranularity(key+".unmap_granularity", raw.UnmapGranularity)
 	if raw.Size != nil {
 		size, err := ParseSize(*raw.Size)
 		switch {
@@ -190,6 +191,18 @@ func (c *checker) lun(key string, raw *fileLUN) (l LUN, numbered bool) {
 		}
 	}
 	return l, numbered
+}
+
+// unmapGranularity reads a multiple of the blocks of the store, which is one of the
+// logical blocks, too.
+func (c *checker) unmapGranularity(key string, value *string) int64 {
+	const least, most = 4 << 10, 1 << 20
+	n := c.size(key, value, least)
+	if n > most || n&(n-1) != 0 {
+		c.add(key, "%s is not possible; write a power of two from %s to %s", *value, FormatSize(least), FormatSize(most))
+		return 0
+	}
+	return n
 }
 
 // medium reads what a LUN's blocks live on.
@@ -325,6 +338,10 @@ func (c *checker) checkGroup(medium string, luns []*LUN) {
 		if l.BlockSize != first.BlockSize {
 			c.add(l.Key+".block_size", "LUN %d: %s is one disk with two block sizes, %d here and %d at line %d; give one", l.Number, medium,
 				l.BlockSize, first.BlockSize, lineOf(c.lines, first.Key+".block_size"))
+		}
+		if l.UnmapGranularity != first.UnmapGranularity {
+			c.add(l.Key+".unmap_granularity", "LUN %d: %s is one disk with two values, here and at line %d; give one", l.Number, medium,
+				lineOf(c.lines, first.Key+".unmap_granularity"))
 		}
 		if l.ReadOnly != first.ReadOnly {
 			c.add(l.Key+".read_only", "LUN %d: %s is one disk, but read_only is %t here and %t at line %d; give one", l.Number, medium,

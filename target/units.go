@@ -174,7 +174,7 @@ func copyRules(cfg *conf.Config) copymgr.Rules {
 
 // makeUnit makes the logical unit of l, with the copy manager on it.
 func (s *Service) makeUnit(ctx context.Context, l *conf.LUN) (*scsi.LogicalUnit, error) {
-	c := scsi.LUConfig{LogicalBlockLength: l.BlockSize, ReadOnly: l.ReadOnly}
+	c := scsi.LUConfig{LogicalBlockLength: l.BlockSize, ReadOnly: l.ReadOnly, UnmapGranularity: l.UnmapGranularity}
 	switch {
 	case l.View != "":
 		v, id := s.views.stack(l.View)

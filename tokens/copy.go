@@ -130,6 +130,7 @@ func copyPieces(ctx context.Context, src reader, from int64, dst Volume, to, len
 			return err
 		}
 		done += int64(len(p))
+		backstore.CountCopied(ctx, int64(len(p)))
 		moved(int64(len(p)))
 	}
 	return nil

@@ -76,6 +76,7 @@ func (m *Manager) fillStage(ctx context.Context, space AddressSpace, at int64, s
 			if err := space.WriteAt(ctx, p, at+n); err != nil {
 				return 0, err
 			}
+			backstore.CountCopied(ctx, int64(len(p)))
 			r.Offset, r.Length, n = r.Offset+int64(len(p)), r.Length-int64(len(p)), n+int64(len(p))
 		}
 	}

@@ -62,6 +62,7 @@ func (m *Manager) MapTo(ctx context.Context, v Volume, dst int64, s Snapshot, sr
 	if err := v.WriteAt(ctx, p, dst); err != nil {
 		return 0, err
 	}
+	backstore.CountCopied(ctx, int64(len(p)))
 	return int64(len(p)), nil
 }
 

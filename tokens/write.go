@@ -152,6 +152,7 @@ func (w *writer) writeRange(r backstore.Range) (int64, error) {
 	if err := w.dst.WriteAt(w.ctx, last, r.Offset+done); err != nil {
 		return done, err
 	}
+	backstore.CountCopied(w.ctx, w.block)
 	w.pos += have - whole
 	w.tell(w.block)
 	return done + w.block, nil
@@ -193,6 +194,7 @@ func (w *writer) copySome(off, length int64) (n int64, err error) {
 	if err := w.dst.WriteAt(w.ctx, p, off); err != nil {
 		return 0, err
 	}
+	backstore.CountCopied(w.ctx, int64(len(p)))
 	return int64(len(p)), nil
 }
 

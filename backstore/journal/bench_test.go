@@ -11,7 +11,7 @@ import (
 
 func openBench(b *testing.B) *Journal {
 	b.Helper()
-	j, err := Open(ctx, Options{FS: vfs.OS(), Dir: filepath.Join(b.TempDir(), "j"), StoreID: store}, func(LSN, []byte) error { return nil })
+	j, err := createOpen(Options{FS: vfs.OS(), Dir: filepath.Join(b.TempDir(), "j"), StoreID: store}, ignore)
 	must(b, err)
 	b.Cleanup(func() { must(b, j.Close()) })
 	return j
@@ -94,8 +94,7 @@ func BenchmarkFdatasync(b *testing.B) {
 func BenchmarkReplay(b *testing.B) {
 	m := vfs.NewMem()
 	o := Options{FS: m, Dir: "/j", StoreID: store}
-	none := func(LSN, []byte) error { return nil }
-	j, err := Open(ctx, o, none)
+	j, err := createOpen(o, ignore)
 	must(b, err)
 	data := make([]byte, 4096)
 	const records = 4096
@@ -108,7 +107,7 @@ func BenchmarkReplay(b *testing.B) {
 	b.SetBytes(records * 4096)
 	b.ReportAllocs()
 	for b.Loop() {
-		j, err := Open(ctx, o, none)
+		j, err := Open(ctx, o, ignore)
 		must(b, err)
 		must(b, j.Close())
 	}

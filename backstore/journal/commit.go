@@ -5,51 +5,80 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"odx/backstore/vfs"
 )
 
-// commit makes all records durable that were appended before.
+// errNewFile: the next record needs a new file, which only a commit begins.
+var errNewFile = errors.New("a new journal file is needed")
+
+// commit makes all records durable that were appended before. The token of
+// syncing is held.
 func (j *Journal) commit() error {
+	j.io <- struct{}{}
+	defer func() { <-j.io }()
 	defer j.trim()
-	if err := j.writeOut(); err != nil {
-		return err
+	if j.finished {
+		return ErrClosed
+	}
+	for {
+		err := j.writeOut()
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errNewFile) {
+			return err
+		}
+		if err := j.nextFile(); err != nil {
+			return err
+		}
 	}
 	if err := j.settle(); err != nil {
 		return err
 	}
+	j.note()
 	if j.out.handle != nil && j.out.end > j.out.limit/2 {
 		j.prepare()
 	}
 	return nil
 }
 
-// writeOut gives all records to the kernel that were appended before. When it
-// fails none of those that were not durable counts as written.
-func (j *Journal) writeOut() error {
+// write gives the records up to upTo to the kernel. io is held.
+func (j *Journal) write(upTo LSN) error {
 	if j.finished {
 		return ErrClosed
 	}
+	if j.Written() >= upTo {
+		return nil
+	}
+	return j.writeOut()
+}
+
+// writeOut gives all records to the kernel that were appended before; errNewFile
+// where they need a file that there is not yet. When it fails otherwise none of
+// those that were not durable counts as written.
+func (j *Journal) writeOut() error {
 	j.mu.Lock()
 	end := j.queue.end
 	j.batch = append(j.batch[:0], j.queue.chunks...)
 	j.splitting = append(j.splitting[:0], j.splits...)
 	j.mu.Unlock()
-	if j.written.lsn == end.lsn {
-		return nil
-	}
-	if j.o.BeforeSync != nil {
-		if err := j.o.BeforeSync(); err != nil {
-			return fmt.Errorf("before journal commit: %w", err)
-		}
-	}
+	var full error
 	for j.written.lsn < end.lsn {
-		if err := j.writeNext(); err != nil {
+		err := j.writeNext()
+		if err == errNewFile {
+			full = err
+			break
+		}
+		if err != nil {
 			return j.abandon(err)
 		}
 	}
 	if err := j.out.flush(); err != nil {
 		return j.abandon(fmt.Errorf("write journal: %w", err))
 	}
-	return nil
+	j.inKernel.Store(uint64(j.written.lsn))
+	return full
 }
 
 // writeNext writes the record behind j.written.
@@ -64,10 +93,11 @@ func (j *Journal) writeNext() error {
 	payload := p[prefixLength : prefixLength+length]
 
 	size := recordLength(length)
-	if err := j.makeRoom(at.lsn+1, size); err != nil {
-		return err
+	if !j.fits(at.lsn+1, size) {
+		j.need = size
+		return errNewFile
 	}
-	encodeRecordHeader(&j.out.header, j.out.seed, at.lsn+1, payload)
+	encodeRecordHeader(&j.out.header, j.out.seed, at.lsn+1, j.settled.lsn, payload)
 	pad := int(size) - recordHeader - length
 	for _, part := range [...][]byte{j.out.header[:], payload, zeros[:pad]} {
 		if err := j.out.put(part); err != nil {
@@ -78,39 +108,77 @@ func (j *Journal) writeNext() error {
 	return nil
 }
 
-// makeRoom sees to it that the next record, of size bytes on the disk, has a
-// file that it fits in and belongs in.
-func (j *Journal) makeRoom(lsn LSN, size int64) error {
+// fits reports whether the next record, of size bytes on the disk, fits into the
+// file and belongs in it.
+func (j *Journal) fits(lsn LSN, size int64) bool {
+	if j.out.handle == nil {
+		return false
+	}
+	first := j.files[len(j.files)-1].header.first
+	split := slices.ContainsFunc(j.splitting, func(s LSN) bool { return first < s && s <= lsn })
+	return !split && j.out.end+size <= j.out.limit
+}
+
+// nextFile begins the file of the next record. The one before must be durable to
+// its end first. Both tokens are held.
+func (j *Journal) nextFile() error {
 	if j.out.handle != nil {
-		first := j.files[len(j.files)-1].header.first
-		split := slices.ContainsFunc(j.splitting, func(s LSN) bool { return first < s && s <= lsn })
-		if !split && j.out.end+size <= j.out.limit {
-			return nil
-		}
-		// The next file may exist only when this one is durable to its end.
-		if err := j.out.flush(); err != nil {
-			return fmt.Errorf("write journal: %w", err)
-		}
-		if err := j.settle(); err != nil {
-			return err
+		if j.settled.lsn < j.written.lsn {
+			if err := j.sync(j.out.handle); err != nil {
+				return j.abandon(err)
+			}
+			j.settled = j.written
 		}
 		if err := j.closeOutput(); err != nil {
 			return fmt.Errorf("close journal file: %w", err)
 		}
 	}
-	return j.begin(size)
+	return j.begin(j.need)
 }
 
-// settle makes durable what was written.
+// settle makes durable what was written. Both tokens are held; io is not while
+// the disk works.
 func (j *Journal) settle() error {
 	if j.settled.lsn == j.written.lsn {
 		return nil
 	}
-	if err := j.out.handle.Sync(); err != nil {
-		return j.abandon(fmt.Errorf("sync journal: %w", err))
+	target, handle := j.written, j.out.handle
+	<-j.io
+	err := j.sync(handle)
+	j.io <- struct{}{}
+	switch {
+	case j.out.handle != handle: // given up: its records go to a new file
+		return errors.Join(errors.New("write journal: a write failed during the sync"), err)
+	case err != nil:
+		return j.abandon(err)
 	}
-	j.settled = j.written
+	j.settled = target
 	return nil
+}
+
+// sync makes the records of a file durable, after what they point at.
+func (j *Journal) sync(handle vfs.File) error {
+	if j.o.BeforeSync != nil {
+		if err := j.o.BeforeSync(); err != nil {
+			return fmt.Errorf("before journal commit: %w", err)
+		}
+	}
+	if err := handle.Sync(); err != nil {
+		return fmt.Errorf("sync journal: %w", err)
+	}
+	return nil
+}
+
+// note says behind the last record that it is durable, if the next one has not
+// taken that place. It is not synced: if it is lost, less is known to be damage.
+func (j *Journal) note() {
+	o := &j.out
+	if o.handle == nil || j.written.lsn != j.settled.lsn || o.end+recordHeader > o.limit ||
+		o.end%pageLength > pageLength-recordHeader || o.end%pageLength == 0 {
+		return
+	}
+	encodeNote(&o.header, o.seed, j.written.lsn, j.settled.lsn)
+	_, _ = o.handle.WriteAt(o.header[:], o.end)
 }
 
 // abandon gives the file up after an error, which it returns: what was not
@@ -121,11 +189,7 @@ func (j *Journal) abandon(cause error) error {
 	}
 	j.out.stage = j.out.stage[:0]
 	j.written = j.settled
-	if n := len(j.files); n > 0 && j.files[n-1].header.first > j.settled.lsn {
-		// It holds nothing durable. If it cannot be removed it does no harm.
-		_ = j.o.FS.Remove(j.files[n-1].name)
-		j.files = j.files[:n-1]
-	}
+	j.inKernel.Store(uint64(j.settled.lsn))
 	return cause
 }
 

@@ -11,10 +11,10 @@ import (
 	"odx/backstore/vfs"
 )
 
-// history is what a journal was told, up to a power cut.
+// history is what a journal was told, up to a crash.
 type history struct {
-	first               LSN // replay starts here
-	appended, committed LSN
+	first                        LSN // replay starts here
+	appended, written, committed LSN
 }
 
 var errPowerOff = errors.New("power is off")
@@ -24,12 +24,12 @@ func live(t *testing.T, m *vfs.Mem, h history) history {
 	o := small(m)
 	o.First = h.first
 	o.FileBytes = 12 << 10
-	j, err := Open(ctx, o, func(LSN, []byte) error { return nil })
+	j, err := createOpen(o, ignore)
 	if err != nil {
 		return h
 	}
 	defer j.Close()
-	h.appended, h.committed = j.Last(), j.Last()
+	h.appended, h.written, h.committed = j.Last(), j.Last(), j.Last()
 	for i := range 45 {
 		p := payload(j.Last() + 1)
 		if j.Reserve(ctx, len(p)) != nil {
@@ -41,6 +41,12 @@ func live(t *testing.T, m *vfs.Mem, h history) history {
 				return h
 			}
 			h.committed = h.appended
+		}
+		if i%3 < 2 {
+			if j.Write(ctx, h.appended) != nil {
+				return h
+			}
+			h.written = h.appended
 		}
 		if i%15 == 10 {
 			first, err := j.Rotate()
@@ -85,8 +91,23 @@ func check(t *testing.T, m *vfs.Mem, h history) {
 	must(t, j.Close())
 }
 
+// checkWritten opens what the end of a process left: all that was written, and
+// that is durable from now on.
+func checkWritten(t *testing.T, m *vfs.Mem, h history) {
+	t.Helper()
+	o := small(m)
+	o.First = h.first
+	j, last := openAt(t, o)
+	if last < h.written || last > h.appended {
+		t.Errorf("replayed up to %d; written %d, appended %d", last, h.written, h.appended)
+	}
+	h.committed = last
+	check(t, m.CrashClone(newRand(uint64(last), 1)), h)
+	must(t, j.Close())
+}
+
 // TestPowerCut cuts the power at every operation that changes the disk, then
-// lives on with what is left and cuts again.
+// lives on with what is left and cuts again. The end of the process there loses less.
 func TestPowerCut(t *testing.T) {
 	for cut := int64(0); ; cut++ {
 		m := vfs.NewMem()
@@ -97,6 +118,9 @@ func TestPowerCut(t *testing.T) {
 			rng := newRand(uint64(cut), seed)
 			left := m.CrashClone(rng)
 			check(t, left.CrashClone(rng), h)
+			dead := m.ProcessClone()
+			checkWritten(t, dead.ProcessClone(), h)
+			check(t, dead.CrashClone(rng), h)
 			// A second life, that ends somewhere.
 			cutAfter(left, int64(rng.IntN(60)))
 			h2 := live(t, left, h)
@@ -122,9 +146,9 @@ func TestWhatWasReplayedIsDurable(t *testing.T) {
 	addMany(t, j, 3)
 	add(t, j)
 	add(t, j)
+	must(t, j.Write(ctx, 5))
 	j.acquire() // until the end: j is the process that died
 	defer j.release()
-	must(t, j.writeOut())
 	k, last := openAt(t, small(m))
 	if last != 5 {
 		t.Errorf("replayed up to %d", last)
@@ -172,11 +196,11 @@ func TestPowerCutSideBySide(t *testing.T) {
 		o := small(m.CrashClone(newRand(5, cut)))
 		o.First = first
 		last := first - 1
-		c, err := Open(ctx, o, func(lsn LSN, p []byte) error {
-			if want, ok := appended.Load(lsn); ok && want != string(p) {
-				t.Errorf("record %d is %q, want %q", lsn, p, want)
+		c, err := Open(ctx, o, func(r Record) error {
+			if want, ok := appended.Load(r.LSN); ok && want != string(r.Payload) {
+				t.Errorf("record %d is %q, want %q", r.LSN, r.Payload, want)
 			}
-			last = lsn
+			last = r.LSN
 			return nil
 		})
 		must(t, err)
@@ -226,7 +250,7 @@ func TestDamageIsNotTakenForATornTail(t *testing.T) {
 		{"an unknown version", func(t *testing.T, m *vfs.Mem) {
 			b := fileHeader{store: store, seq: 1, first: 1}.encode()
 			b[8]++
-			copy(b[48:], checksum(b[:48]))
+			copy(b[56:], checksum(b[:56]))
 			spoil(t, m, journalFile(t, m, 0), 0, b)
 		}},
 	} {
@@ -237,7 +261,7 @@ func TestDamageIsNotTakenForATornTail(t *testing.T) {
 			must(t, j.Close())
 			test.spoil(t, m)
 			before := fmt.Sprint(names(t, m))
-			_, err := Open(ctx, small(m), func(LSN, []byte) error { return nil })
+			_, err := Open(ctx, small(m), ignore)
 			wantErr(t, "open", err, ErrCorrupt)
 			if after := fmt.Sprint(names(t, m)); after != before {
 				t.Errorf("files before %s, after %s", before, after)
@@ -246,23 +270,31 @@ func TestDamageIsNotTakenForATornTail(t *testing.T) {
 	}
 }
 
-// TestTornTail damages the last file in many places: what is before the damage
-// is replayed, and the journal goes on behind it.
+// TestTornTail damages records that were not durable in many places: what is
+// before the damage is replayed, and the journal goes on behind it, though valid
+// records follow.
 func TestTornTail(t *testing.T) {
 	base := vfs.NewMem()
 	o := small(base)
 	o.FileBytes = 64 << 10
 	j, _ := openAt(t, o)
+	first, err := j.Rotate()
+	must(t, err)
+	must(t, j.Truncate(first))
 	ends := []int64{headerBlock} // of the records
 	for range 12 {
 		lsn := add(t, j)
+		if lsn == 3 {
+			must(t, j.Commit(ctx, lsn))
+		}
 		ends = append(ends, ends[lsn-1]+recordLength(len(payload(lsn))))
 	}
-	must(t, j.Close())
-	for off := int64(headerBlock); off < ends[12]; off += 40 {
-		m := base.CrashClone(newRand(1, 1))
-		spoil(t, m, journalFile(t, m, 0), off, bytes.Repeat([]byte{0xa5}, 8))
-		j, last := openAt(t, small(m))
+	must(t, j.Write(ctx, 12))
+	const durable = 3
+	for off := ends[durable]; off < ends[12]; off += 40 {
+		m := base.ProcessClone()
+		spoil(t, m, lastFile(t, m), off, bytes.Repeat([]byte{0xa5}, 8))
+		k, last := openAt(t, small(m))
 		whole := 0
 		for whole < 12 && ends[whole+1] <= off {
 			whole++
@@ -271,12 +303,104 @@ func TestTornTail(t *testing.T) {
 		if last != LSN(whole) && ends[whole+1]-off > 8 {
 			t.Fatalf("damage at %d: replayed up to %d, want %d", off, last, whole)
 		}
-		next := add(t, j)
-		must(t, j.Close())
-		j, last = openAt(t, small(m))
+		next := add(t, k)
+		must(t, k.Close())
+		k, last = openAt(t, small(m))
 		if last != next {
 			t.Fatalf("damage at %d: replayed up to %d, want %d", off, last, next)
 		}
-		must(t, j.Close())
+		must(t, k.Close())
+	}
+}
+
+// lastFile is the name of the newest file that has a header.
+func lastFile(t *testing.T, m *vfs.Mem) string {
+	t.Helper()
+	s, err := look(ctx, small(m))
+	must(t, err)
+	return s.chain[len(s.chain)-1].name
+}
+
+// Write waits for no sync, and a write that fails while the disk syncs loses
+// nothing.
+func TestWriteDuringSync(t *testing.T) {
+	m := vfs.NewMem()
+	j, _ := openAt(t, small(m))
+	must(t, j.Commit(ctx, add(t, j))) // the file is there
+	begun, goOn := make(chan bool), make(chan bool)
+	var all sync.WaitGroup
+	defer all.Wait()
+	for _, fails := range []bool{false, true} {
+		m.SetHook(func(k vfs.OpKind, _ string) error {
+			if k == vfs.OpSync {
+				begun <- true
+				<-goOn
+			}
+			return nil
+		})
+		first := add(t, j)
+		result := make(chan error, 1)
+		all.Go(func() { result <- j.Commit(ctx, first) })
+		<-begun
+		second := add(t, j)
+		if fails {
+			m.SetHook(failing(errPowerOff, vfs.OpWrite))
+			wantErr(t, "write", j.Write(ctx, second), errPowerOff)
+		} else {
+			must(t, j.Write(ctx, second))
+			checkWritten(t, m.ProcessClone(), history{first: 1, appended: second, written: second})
+		}
+		m.SetHook(nil)
+		if d := j.Durable(); d >= first {
+			t.Errorf("durable up to %d during the sync of %d", d, first)
+		}
+		goOn <- true
+		if err := <-result; (err != nil) != fails {
+			t.Errorf("commit: %v", err)
+		}
+		must(t, j.Commit(ctx, second))
+		check(t, m.CrashClone(newRand(3, 3)), history{first: 1, appended: second, committed: second})
+	}
+}
+
+// Where what a record points at was lost by a power cut, the journal ends before
+// it, and goes on from there.
+func TestCut(t *testing.T) {
+	m := vfs.NewMem()
+	j, _ := openAt(t, small(m))
+	for range 4 {
+		must(t, j.Commit(ctx, add(t, j)))
+	}
+	for range 4 {
+		add(t, j)
+	}
+	must(t, j.Write(ctx, 8))
+	left := m.ProcessClone()
+	for range 2 {
+		replayed := LSN(0)
+		k, err := Open(ctx, small(left), func(r Record) error {
+			if r.LSN >= 7 {
+				return fmt.Errorf("extent of record %d: %w", r.LSN, ErrCut)
+			}
+			if r.Durable != (r.LSN <= 4) {
+				t.Errorf("record %d, durable: %v", r.LSN, r.Durable)
+			}
+			replayed = r.LSN
+			return nil
+		})
+		must(t, err)
+		if replayed != 6 || k.Last() != 6 || k.Durable() != 6 {
+			t.Errorf("replayed up to %d, last %d, durable %d", replayed, k.Last(), k.Durable())
+		}
+		must(t, k.Close())
+	}
+	_, err := Open(ctx, small(m.ProcessClone()), func(r Record) error {
+		if r.LSN == 3 {
+			return ErrCut
+		}
+		return nil
+	})
+	if err == nil {
+		t.Error("a durable record was cut off")
 	}
 }

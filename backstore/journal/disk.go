@@ -30,6 +30,7 @@ type disk struct {
 	out      output
 	written  cursor // behind the last record given to the kernel or staged
 	settled  cursor // behind the last durable record
+	need     int64  // length of the record that needs a new file
 
 	batch     []*chunk // snapshot of queue.chunks
 	splitting []LSN    // snapshot of splits
@@ -44,6 +45,11 @@ type file struct {
 	header fileHeader
 	start  int64 // cursor.encoded of the first record
 	bytes  int64 // length of the file, as far as it is preallocated
+
+	// Of a file that was opened: where the next one begins (0: there was none),
+	// and in the last one the ends of what is durable and of what counts.
+	seal         LSN
+	durable, end int64
 }
 
 // output is the file that is written to; handle is nil when there is none.
@@ -120,22 +126,60 @@ func (o *output) write() error {
 }
 
 // begin makes a file whose first record is the next one, and of which a record
-// of the given length is the first.
+// of the given length is the first. All records before it are durable. Both
+// tokens are held.
 func (j *Journal) begin(length int64) error {
 	j.seq++
-	h := fileHeader{store: j.o.StoreID, seq: j.seq, first: j.written.lsn + 1}
+	h := fileHeader{version: headerVersion, store: j.o.StoreID, seq: j.seq, first: j.written.lsn + 1}
 	name := fileName(j.o.Dir, j.seq)
 	handle, bytes, err := j.newFile(name, headerBlock+length)
 	if err != nil {
 		return fmt.Errorf("new journal file: %w", err)
 	}
+	h.bytes = bytes
+	_, err = handle.WriteAt(h.encode(), 0)
+	if err == nil {
+		err = handle.Sync()
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("new journal file: %w", err), handle.Close(), removeIfThere(j.o.FS, name))
+	}
+	// From here on it is a file of the journal, even if what follows fails.
+	j.dropEmpty(h.first)
 	j.files = append(j.files, file{name: name, header: h, start: j.written.encoded, bytes: bytes})
+	if n := len(j.files); n > 1 {
+		if err := j.seal(j.files[n-2], h.first); err != nil {
+			return errors.Join(fmt.Errorf("seal journal file: %w", err), handle.Close())
+		}
+	}
 	j.out.handle, j.out.seed = handle, h.seed()
 	if j.out.limit = bytes; bytes == 0 {
 		j.out.limit = max(j.o.FileBytes, headerBlock+length)
 	}
-	j.out.stage, j.out.stageAt, j.out.end = j.out.stage[:0], 0, 0
-	return j.out.put(h.encode())
+	j.out.stage, j.out.stageAt, j.out.end = j.out.stage[:0], headerBlock, headerBlock
+	return nil
+}
+
+// dropEmpty removes files that hold nothing durable: the one that begins at first
+// has taken their place. If one cannot be removed it does no harm.
+func (j *Journal) dropEmpty(first LSN) {
+	for n := len(j.files); n > 0 && j.files[n-1].header.first == first; n = len(j.files) {
+		_ = j.o.FS.Remove(j.files[n-1].name)
+		j.files = j.files[:n-1]
+	}
+}
+
+// seal notes in a file where the next one begins.
+func (j *Journal) seal(f file, next LSN) error {
+	handle, err := j.o.FS.Open(f.name)
+	if err != nil {
+		return err
+	}
+	_, err = handle.WriteAt(f.header.encodeSeal(next), sealOffset)
+	if err == nil {
+		err = handle.Sync()
+	}
+	return errors.Join(err, handle.Close())
 }
 
 // newFile returns a file with a durable name, and how much of it is
@@ -235,20 +279,20 @@ func removeIfThere(fsys vfs.FS, name string) error {
 
 // truncate is Truncate.
 func (j *Journal) truncate(below LSN) error {
-	// The file that is written to goes too, when a Rotate comes next.
-	if j.out.handle != nil && j.written.lsn < below && j.written.lsn == j.settled.lsn {
-		if err := j.closeOutput(); err != nil {
+	// The file that is written to goes too, once there is the next one: the last
+	// file is never given up.
+	n := len(j.files)
+	if j.written.lsn < below && j.written.lsn == j.settled.lsn && (n == 0 || j.files[n-1].header.first <= j.written.lsn) {
+		if j.out.handle != nil {
+			if err := j.closeOutput(); err != nil {
+				return err
+			}
+		}
+		if err := j.begin(0); err != nil {
 			return err
 		}
 	}
-	for len(j.files) > 0 {
-		next := j.written.lsn + 1
-		if len(j.files) > 1 {
-			next = j.files[1].header.first
-		}
-		if next > below || len(j.files) == 1 && j.out.handle != nil {
-			break
-		}
+	for len(j.files) > 1 && j.files[1].header.first <= below {
 		if err := j.discard(j.files[0]); err != nil {
 			return fmt.Errorf("truncate journal: %w", err)
 		}

@@ -9,14 +9,23 @@
 // fdatasync has no metadata to write.
 //
 // What the order of operations promises, and Open relies on:
-//   - A record is written only after BeforeSync made durable what it points
-//     at, so that whatever is found after a power cut may be replayed.
-//   - A file gets its header only when all records before it are durable in
-//     the files before it. A file that does not join the next one is damage,
-//     never the trace of a power cut; only the last file can have a torn tail.
-//   - After a torn tail, or a write or fdatasync that failed, nothing is added
-//     to the file; the records that were not durable are written again to a
-//     new file. Where two files hold the same records, the newer one counts.
+//   - A record is appended after what it points at was given to the kernel, and
+//     counts as durable when BeforeSync has made that durable and then the file
+//     was synced. The kernel may write it to the disk earlier. So each record
+//     has a mark: up to which LSN records were durable when it was written.
+//     What is missing up to the highest mark that is found is damage. Behind it
+//     is the tail, which ends at the first record that is missing, or points at
+//     something that is: what a power cut kept behind that does not count.
+//   - A file gets its header, durable, only when all records before it are
+//     durable in the files before it; then the file before it is sealed, and
+//     only then records are written to the new one. So a file that ends before
+//     the next one begins is damaged, a sealed file that is the last one has
+//     lost those behind it, and only the last file can have a tail.
+//   - There is always a file that begins at First or before. First grows only
+//     when the records before it are durable here.
+//   - After a tail, or a write or fdatasync that failed, nothing is added to the
+//     file; the records that were not durable are written again to a new file.
+//     Where two files hold the same records, the newer one counts.
 //   - The CRC of a record covers its number and its file's, which is never
 //     used twice: no byte that an earlier use of the file left is ever valid.
 package journal
@@ -66,23 +75,33 @@ type Options struct {
 	// First is where replay starts; records below are not needed, and files
 	// that hold nothing else are removed. 0 means 1.
 	First LSN
-	// BeforeSync is called before records are written to the disk, and makes
-	// durable what they point at. It must not call the journal. May be nil.
+	// BeforeSync is called before records are synced, and when Open has replayed
+	// them, and makes durable what they point at. It must not call the journal.
+	// May be nil.
 	BeforeSync func() error
+	// Legacy: the journal may have been made by a program that knew version 1
+	// only, of which no file needs to be there.
+	Legacy bool
+
+	blind bool // see scanner
 }
 
 // Journal is an open journal. All methods may be called side by side.
 //
-// A token, the one element that the channel io holds, gives the right to do
-// I/O; who has it owns disk. Appends need only mu, which is never held during
-// I/O.
+// A token, the one element that the channel io holds, gives the right to write;
+// who has it owns disk. The token of syncing, which is taken before it, gives the
+// right to sync, to begin files and to give them up: while the disk syncs, its
+// holder leaves io to those that write. Appends need only mu, which is never
+// held during I/O.
 type Journal struct {
-	o  Options
-	io chan struct{}
+	o       Options
+	syncing chan struct{}
+	io      chan struct{}
 	disk
 
-	durable atomic.Uint64 // LSN up to which records are durable
-	oldest  atomic.Int64  // cursor.encoded where the oldest kept file begins
+	durable  atomic.Uint64 // LSN up to which records are durable
+	inKernel atomic.Uint64 // LSN up to which the kernel has them
+	oldest   atomic.Int64  // cursor.encoded where the oldest kept file begins
 
 	turn chan struct{} // held by the one Reserve that waits for room
 
@@ -237,7 +256,7 @@ func (j *Journal) Commit(ctx context.Context, upTo LSN) error {
 	upTo = min(upTo, j.Last())
 	for j.Durable() < upTo {
 		select {
-		case j.io <- struct{}{}: // alone: no hand-over to another goroutine
+		case j.syncing <- struct{}{}: // alone: no hand-over to another goroutine
 			if err := j.lead(upTo); err != nil {
 				return err
 			}
@@ -248,7 +267,7 @@ func (j *Journal) Commit(ctx context.Context, upTo LSN) error {
 		select {
 		case <-r.done:
 			return r.err
-		case j.io <- struct{}{}:
+		case j.syncing <- struct{}{}:
 			if err := j.lead(upTo); err != nil {
 				return err
 			}
@@ -271,9 +290,9 @@ func (j *Journal) join() *round {
 }
 
 // lead commits everything for all who wait, unless it was done already up to
-// upTo. The caller has the token, which lead gives back.
+// upTo. The caller has the token of syncing, which lead gives back.
 func (j *Journal) lead(upTo LSN) error {
-	defer j.release()
+	defer func() { <-j.syncing }()
 	if j.Durable() >= upTo {
 		return nil
 	}
@@ -289,8 +308,39 @@ func (j *Journal) lead(upTo LSN) error {
 	return err
 }
 
-func (j *Journal) acquire() { j.io <- struct{}{} }
-func (j *Journal) release() { <-j.io }
+// Write returns nil when the kernel has all records up to upTo: they outlive
+// this process, but not a power cut. It waits for no sync, but where a new file
+// begins. After an error of the disk the next Write or Commit tries again.
+func (j *Journal) Write(ctx context.Context, upTo LSN) error {
+	upTo = min(upTo, j.Last())
+	for j.Written() < upTo {
+		select {
+		case j.io <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		err := j.write(upTo)
+		<-j.io
+		if errors.Is(err, errNewFile) {
+			err = j.Commit(ctx, upTo)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// acquire takes both tokens.
+func (j *Journal) acquire() {
+	j.syncing <- struct{}{}
+	j.io <- struct{}{}
+}
+
+func (j *Journal) release() {
+	<-j.io
+	<-j.syncing
+}
 
 // background writes out what piles up between commits, and commits it when it
 // takes up half of the memory. An error is for the next Commit to meet.
@@ -302,16 +352,14 @@ func (j *Journal) background() {
 			return
 		case <-j.wake:
 		}
-		j.acquire()
 		j.mu.Lock()
 		last, held := j.queue.end.lsn, j.queue.held()
+		j.wakeAt = j.queue.end.encoded + j.step()
 		j.mu.Unlock()
 		if held >= j.o.MaxUnsynced/2 {
-			_ = j.lead(last)
+			_ = j.Commit(context.Background(), last)
 		} else {
-			_ = j.writeOut()
-			j.trim()
-			j.release()
+			_ = j.Write(context.Background(), last)
 		}
 	}
 }
@@ -325,6 +373,9 @@ func (j *Journal) Last() LSN {
 
 // Durable is the number up to which records are durable.
 func (j *Journal) Durable() LSN { return LSN(j.durable.Load()) }
+
+// Written is the number up to which the kernel has the records.
+func (j *Journal) Written() LSN { return LSN(j.inKernel.Load()) }
 
 // Bytes is the length of the records appended since the oldest kept file
 // began, as they are on the disk.
@@ -352,7 +403,8 @@ func (j *Journal) Rotate() (LSN, error) {
 
 // Truncate gives up files that hold only records below the given one: a few
 // are kept to be used again, the others are removed. The caller has made durable
-// that the next Open gets a First of at least below.
+// that the next Open gets a First of at least below, and has committed the
+// records before it.
 func (j *Journal) Truncate(below LSN) error {
 	j.acquire()
 	defer j.release()

@@ -5,52 +5,115 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
 	"odx/backstore/vfs"
 )
 
-// Open reads the journal in o.Dir and hands each record from o.First on to
-// replay, in order. It ends at the first record that is torn or missing: all
-// that was committed is before it. The payload is valid only during the call;
-// an error of replay aborts Open, as does the end of ctx. ErrCorrupt when
-// durable records are missing or damaged, and when files belong to another
-// store; then nothing was changed.
-func Open(ctx context.Context, o Options, replay func(lsn LSN, payload []byte) error) (*Journal, error) {
+// Record is a record that is read back.
+type Record struct {
+	LSN     LSN
+	Payload []byte // valid only during the call
+	// Durable: what it points at was durable. Else it may have outlived a power
+	// cut that what it points at did not.
+	Durable bool
+}
+
+func (o *Options) setDefaults() {
 	o.FileBytes = max(cmp.Or(o.FileBytes, DefaultFileBytes), 2*headerBlock) &^ (pageLength - 1)
 	o.MaxUnsynced = min(max(cmp.Or(o.MaxUnsynced, DefaultMaxUnsynced), 64), 1<<30)
 	o.First = max(o.First, 1)
-	if err := o.FS.MkdirAll(o.Dir); err != nil {
-		return nil, fmt.Errorf("open journal: %w", err)
-	}
-	f, err := listFiles(o)
-	if err != nil {
-		return nil, fmt.Errorf("open journal: %w", err)
-	}
-	r := reader{o: o, next: o.First, replay: replay}
-	kept, err := r.readAll(ctx, f)
-	if err != nil {
-		return nil, fmt.Errorf("open journal: %w", err)
-	}
-	if err := removeDead(o, f, kept); err != nil {
-		return nil, fmt.Errorf("open journal: %w", err)
-	}
+}
 
-	j := &Journal{
-		o:    o,
-		io:   make(chan struct{}, 1),
-		turn: make(chan struct{}, 1),
-		wake: make(chan struct{}, 1),
-		stop: make(chan struct{}),
-		done: make(chan struct{}),
+// Create makes the journal of a new store, whose first record will be o.First:
+// from now on Open misses what is not there. The error wraps fs.ErrExist when
+// there are files of a journal.
+func Create(o Options) error {
+	o.setDefaults()
+	if err := o.FS.MkdirAll(o.Dir); err != nil {
+		return fmt.Errorf("create journal: %w", err)
 	}
-	at := cursor{lsn: r.next - 1, encoded: r.encoded}
-	j.queue = queue{unit: max(min(1<<20, o.MaxUnsynced/4), pageLength), start: at, end: at}
-	j.disk = disk{seq: f.seq, files: kept, written: at, settled: at, nextBytes: min(firstFileBytes, o.FileBytes)}
-	j.out.stage = make([]byte, 0, stageBytes)
+	names, err := o.FS.List(o.Dir)
+	if err != nil {
+		return fmt.Errorf("create journal: %w", err)
+	}
+	for _, base := range names {
+		if _, ok := parseName(base); ok {
+			return fmt.Errorf("create journal: %s: %w", filepath.Join(o.Dir, base), fs.ErrExist)
+		}
+	}
+	// It has its name only when it is whole.
+	h := fileHeader{version: headerVersion, store: o.StoreID, seq: 1, first: o.First}
+	made := filepath.Join(o.Dir, spareName)
+	err = writeNew(o.FS, made, h.encode())
+	if err == nil {
+		err = o.FS.Rename(made, fileName(o.Dir, h.seq))
+	}
+	if err == nil {
+		err = o.FS.SyncDir(o.Dir)
+	}
+	if err != nil {
+		return fmt.Errorf("create journal: %w", err)
+	}
+	return nil
+}
+
+// writeNew writes a file, durable, in place of one that may be there.
+func writeNew(fsys vfs.FS, name string, content []byte) error {
+	if err := removeIfThere(fsys, name); err != nil {
+		return err
+	}
+	f, err := fsys.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(content, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// Open reads the journal in o.Dir and hands each record from o.First on to
+// replay, in order. It ends before the first record behind the mark that is torn
+// or missing, or for which replay returns ErrCut: all that was committed is
+// before it. Another error of replay aborts Open, as does the end of ctx.
+//
+// A *DamageError when durable records are damaged or missing, ErrCorrupt when
+// files belong to another store; then nothing was replayed, and nothing changed.
+func Open(ctx context.Context, o Options, replay func(Record) error) (*Journal, error) {
+	o.setDefaults()
+	o.blind = false
+	if o.Legacy {
+		if err := o.FS.MkdirAll(o.Dir); err != nil {
+			return nil, fmt.Errorf("open journal: %w", err)
+		}
+	}
+	s, err := look(ctx, o)
+	if err == nil && len(s.damage) > 0 {
+		err = &DamageError{s.damage}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	encoded, err := s.replay(ctx, o, replay)
+	if err == nil {
+		err = s.makeDurable(o)
+	}
+	if err == nil {
+		err = s.removeStrays(o)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	j := newJournal(o)
+	at := cursor{lsn: s.end, encoded: encoded}
+	j.queue.start, j.queue.end = at, at
+	j.seq, j.files, j.written, j.settled = s.seq, s.chain, at, at
 	j.durable.Store(uint64(at.lsn))
+	j.inKernel.Store(uint64(at.lsn))
 	j.wakeAt = at.encoded + j.step()
 	j.noteOldest()
 	j.prepare()
@@ -58,196 +121,160 @@ func Open(ctx context.Context, o Options, replay func(lsn LSN, payload []byte) e
 	return j, nil
 }
 
-// found is what is in the folder.
-type found struct {
-	names []string // of journal files and spare ones, whatever they hold
-	files []file   // those with a header, by sequence number
-	seq   uint64   // the largest in any name or header
+func newJournal(o Options) *Journal {
+	j := &Journal{
+		o:       o,
+		syncing: make(chan struct{}, 1),
+		io:      make(chan struct{}, 1),
+		turn:    make(chan struct{}, 1),
+		wake:    make(chan struct{}, 1),
+		stop:    make(chan struct{}),
+		done:    make(chan struct{}),
+	}
+	j.queue.unit = max(min(1<<20, o.MaxUnsynced/4), pageLength)
+	j.nextBytes = min(firstFileBytes, o.FileBytes)
+	j.out.stage = make([]byte, 0, stageBytes)
+	return j
 }
 
-func listFiles(o Options) (f found, err error) {
-	names, err := o.FS.List(o.Dir)
-	if err != nil {
-		return f, err
-	}
-	for _, base := range names {
-		name := filepath.Join(o.Dir, base)
-		seq, ok := parseName(base)
-		if !ok {
-			if base == spareName {
-				f.names = append(f.names, name)
+// replay hands out the records of the chain, and ends the chain where the
+// journal ends. It returns the length of what was read, on the disk.
+func (s *survey) replay(ctx context.Context, o Options, replay func(Record) error) (encoded int64, err error) {
+	for i := range s.chain {
+		f := &s.chain[i]
+		f.start = encoded
+		limit := s.limit(i)
+		if limit == 0 {
+			limit = s.end + 1
+		}
+		w, cut := walk{o: o, f: *f, limit: limit}, false
+		w.record = func(r frame) error {
+			if r.lsn >= o.First {
+				err := replay(Record{LSN: r.lsn, Payload: r.payload, Durable: s.durable(f.header, r.lsn)})
+				cut = !s.durable(f.header, r.lsn) && errors.Is(err, ErrCut)
+				if err != nil {
+					return fmt.Errorf("replay record %d: %w", r.lsn, err)
+				}
 			}
-			continue
+			if encoded += r.length; r.lsn <= s.mark {
+				f.durable = r.off + r.length
+			}
+			f.end = r.off + r.length
+			return nil
 		}
-		f.names = append(f.names, name)
-		f.seq = max(f.seq, seq)
-		h, err := readHeader(o.FS, name)
-		if errors.Is(err, errNoHeader) {
-			continue // made, and the power went before it was used
-		}
-		if err != nil {
-			return f, fmt.Errorf("%s: %w", name, err)
-		}
-		if h.store != o.StoreID {
-			return f, fmt.Errorf("%s: %w: belongs to store %x, not to %x", name, ErrCorrupt, h.store, o.StoreID)
-		}
-		f.seq = max(f.seq, h.seq)
-		if h.seq == seq { // else the power went while it was made another file
-			f.files = append(f.files, file{name: name, header: h})
+		last, err := w.run(ctx)
+		switch {
+		case cut:
+			s.end = last
+		case err != nil:
+			return 0, fmt.Errorf("%s: %w", f.name, err)
+		case last+1 < limit:
+			return 0, &DamageError{[]Damage{{File: f.name, First: last + 1, Last: limit - 1, Cause: "it has changed since it was looked at"}}}
 		}
 	}
-	slices.SortFunc(f.files, func(a, b file) int { return cmp.Compare(a.header.seq, b.header.seq) })
-	return f, nil
+	if s.end+1 < o.First { // only in a journal of version 1
+		s.end, s.chain, encoded = o.First-1, nil, 0
+	}
+	return encoded, nil
 }
 
-func readHeader(fsys vfs.FS, name string) (fileHeader, error) {
-	f, err := fsys.Open(name)
-	if err != nil {
-		return fileHeader{}, err
-	}
-	defer f.Close()
-	b := make([]byte, headerLength)
-	n, err := f.ReadAt(b, 0)
-	if err != nil && err != io.EOF {
-		return fileHeader{}, err
-	}
-	return decodeHeader(b[:n])
-}
+// durable reports whether what a record points at was durable. Version 1 wrote
+// no record before that was so.
+func (s *survey) durable(h fileHeader, lsn LSN) bool { return h.version == 1 || lsn <= s.mark }
 
-// reader replays files.
-type reader struct {
-	o       Options
-	replay  func(lsn LSN, payload []byte) error
-	next    LSN   // expected
-	encoded int64 // length of the records read, on the disk
-}
-
-// readAll replays the records from r.next on and returns the files that hold
-// them.
-func (r *reader) readAll(ctx context.Context, f found) (kept []file, err error) {
-	files := f.files
-	// What is before the file of the first record is not needed.
-	for len(files) > 1 && files[1].header.first <= r.o.First {
-		files = files[1:]
-	}
-	if len(files) == 0 {
-		return nil, nil
-	}
-	if first := files[0].header.first; first > r.o.First {
-		return nil, fmt.Errorf("%w: records %d to %d are missing", ErrCorrupt, r.o.First, first-1)
-	}
-	r.next = files[0].header.first
-	for i, file := range files {
-		limit := LSN(0)
-		if i+1 < len(files) {
-			limit = files[i+1].header.first
-		}
-		file.start = r.encoded
-		from := r.next
-		if err := r.readFile(ctx, &file, limit); err != nil {
-			return nil, fmt.Errorf("%s: %w", file.name, err)
-		}
-		if r.next > from {
-			kept = append(kept, file)
+// makeDurable makes durable what was replayed and what it points at: after a
+// crash without a power cut they may be in the kernel's memory only, and later
+// files must not outlive them.
+func (s *survey) makeDurable(o Options) error {
+	if o.BeforeSync != nil {
+		if err := o.BeforeSync(); err != nil {
+			return err
 		}
 	}
-	if r.next < r.o.First {
-		// The caller had the rest from elsewhere before it was durable here.
-		r.next, r.encoded = r.o.First, 0
-		return nil, nil
+	if len(s.chain) == 0 {
+		return nil
 	}
-	return kept, nil
-}
-
-// readFile replays the records of one file, up to limit (0: as far as they
-// are valid), and makes them durable: after a crash without a power cut they
-// may be in the kernel's memory only, and later files must not outlive them.
-func (r *reader) readFile(ctx context.Context, f *file, limit LSN) error {
-	if f.header.first != r.next {
-		return fmt.Errorf("%w: begins with record %d, not %d", ErrCorrupt, f.header.first, r.next)
-	}
-	handle, err := r.o.FS.Open(f.name)
+	f := s.chain[len(s.chain)-1]
+	handle, err := o.FS.Open(f.name)
 	if err != nil {
 		return err
 	}
-	defer handle.Close()
-	if f.bytes, err = handle.Size(); err != nil {
-		return err
+	err = rewrite(handle, max(f.durable, headerBlock), f.end)
+	if err == nil {
+		err = handle.Sync()
 	}
-	w := window{file: handle, off: headerBlock, end: f.bytes}
-	seed := f.header.seed()
-	for limit == 0 || r.next < limit {
-		if err := ctx.Err(); err != nil {
+	return errors.Join(err, handle.Close())
+}
+
+// rewrite writes bytes [from, to) as they are: had a sync failed before the
+// process ended, the kernel could take them for written.
+func rewrite(handle vfs.File, from, to int64) error {
+	for b := make([]byte, min(1<<20, max(to-from, 0))); from < to; from += int64(len(b)) {
+		b = b[:min(int64(len(b)), to-from)]
+		if _, err := handle.ReadAt(b, from); err != nil {
 			return err
 		}
-		payload, err := w.record(seed, r.next)
-		if err != nil {
+		if _, err := handle.WriteAt(b, from); err != nil {
 			return err
 		}
-		if payload == nil {
-			break
-		}
-		if r.next >= r.o.First {
-			if err := r.replay(r.next, payload); err != nil {
-				return fmt.Errorf("replay record %d: %w", r.next, err)
-			}
-		}
-		r.encoded += recordLength(len(payload))
-		r.next++
 	}
-	if limit > 0 && r.next < limit {
-		return fmt.Errorf("%w: record %d is damaged", ErrCorrupt, r.next)
-	}
-	return handle.Sync()
+	return nil
 }
 
-// window reads a file from front to back.
-type window struct {
-	file vfs.File
-	off  int64 // of the next record
-	end  int64 // length of the file
-	buf  []byte
-	at   int64 // offset of buf in the file
-}
-
-// record returns the payload of record want, nil (and no error) if it is not
-// there. It is valid until the next call.
-func (w *window) record(seed uint32, want LSN) ([]byte, error) {
-	for {
-		b := w.buf[min(w.off-w.at, int64(len(w.buf))):]
-		payload, need, ok := decodeRecord(b, seed, want)
-		if ok {
-			w.off += recordLength(len(payload))
-			return payload, nil
-		}
-		if need == 0 || need > w.end-w.off {
-			return nil, nil
-		}
-		if err := w.load(need); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// load reads need or more bytes from off on.
-func (w *window) load(need int64) error {
-	n := min(max(need, 1<<20), w.end-w.off)
-	if int64(cap(w.buf)) < n {
-		w.buf = make([]byte, n)
-	}
-	w.buf, w.at = w.buf[:n], w.off
-	_, err := w.file.ReadAt(w.buf, w.off)
-	return err
-}
-
-// removeDead removes the files that hold nothing, or nothing that is needed.
+// removeStrays removes the files that hold nothing, or nothing that is needed.
 // Should a power cut bring one back, the next Open finds the same of it.
-func removeDead(o Options, f found, kept []file) error {
-	for _, name := range f.names {
-		if slices.ContainsFunc(kept, func(k file) bool { return k.name == name }) {
+func (s *survey) removeStrays(o Options) error {
+	for _, name := range s.names {
+		if slices.ContainsFunc(s.chain, func(f file) bool { return f.name == name }) {
 			continue
 		}
 		if err := removeIfThere(o.FS, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Contents is what Read found.
+type Contents struct {
+	// Mark is the record up to which all, and what they point at, were durable;
+	// End is the last one that counts.
+	Mark, End LSN
+	Damages   []Damage
+}
+
+// Read hands each record from o.First on that can be read to visit, in order,
+// also those behind damage, and says what is damaged. It changes nothing, and
+// needs no journal that is closed: of one that is open it may find less than is
+// there. An error of visit ends it, but for ErrCut, after which the journal ends
+// as in Open.
+func Read(ctx context.Context, o Options, visit func(Record) error) (Contents, error) {
+	o.setDefaults()
+	o.blind = true
+	s, err := look(ctx, o)
+	if err == nil {
+		err = s.visit(ctx, o, visit)
+	}
+	if err != nil && !errors.Is(err, ErrCut) {
+		return Contents{}, fmt.Errorf("read journal: %w", err)
+	}
+	return Contents{Mark: s.mark, End: s.end, Damages: s.damage}, nil
+}
+
+func (s *survey) visit(ctx context.Context, o Options, visit func(Record) error) error {
+	for i, f := range s.chain {
+		w := walk{o: o, f: f, limit: s.limit(i), gap: func(LSN, LSN, string) {}}
+		w.record = func(r frame) error {
+			if r.note || r.lsn < o.First || r.lsn > s.end {
+				return nil
+			}
+			err := visit(Record{LSN: r.lsn, Payload: r.payload, Durable: s.durable(f.header, r.lsn)})
+			if errors.Is(err, ErrCut) && !s.durable(f.header, r.lsn) {
+				s.end = r.lsn - 1
+			}
+			return err
+		}
+		if _, err := w.run(ctx); err != nil {
 			return err
 		}
 	}

@@ -100,9 +100,12 @@ type Options struct {
 	// 0 means DefaultMaxOpen. Those that are being read or written, or are not
 	// synced, come on top.
 	MaxOpen int
-	// WriteBackBytes is how much may be unsynced before it is synced in the
-	// background; 0 means DefaultWriteBackBytes.
+	// WriteBackBytes is how much may be unsynced before WriteBack is called in
+	// the background; 0 means DefaultWriteBackBytes.
 	WriteBackBytes int64
+	// WriteBack calls Sync, as part of more that becomes durable with it; nil
+	// means Sync.
+	WriteBack func() error
 	// Next is the first id to use: larger than any ever used.
 	Next ID
 	// Reserve is how many segments FillReserve keeps for AppendMoved.
@@ -161,6 +164,9 @@ func Open(o Options) (*Set, error) {
 		writeBack: make(chan struct{}, 1),
 		stop:      make(chan struct{}),
 		done:      make(chan struct{}),
+	}
+	if s.o.WriteBack == nil {
+		s.o.WriteBack = s.sync
 	}
 	s.cache.init(s.openBlob, o.MaxOpen)
 	s.unsynced.init(o.WriteBackBytes)
@@ -347,6 +353,21 @@ func (s *Set) WriteAt(a Addr, p []byte) error {
 		return fmt.Errorf("write at %v: %w", a, err)
 	}
 	s.note(h, span{a.Block, a.Block + uint32(n)})
+	return nil
+}
+
+// NoteUnsynced notes that n blocks at a, which were read, may not be durable: they
+// are with the next Sync.
+func (s *Set) NoteUnsynced(a Addr, n uint32) error {
+	h, err := s.cache.acquire(a.Segment)
+	if err != nil {
+		return fmt.Errorf("note %v: %w", a, err)
+	}
+	defer h.release()
+	// Its name and its header may not be durable either.
+	s.unsynced.noteCreated()
+	s.note(h, span{0, 1})
+	s.note(h, span{a.Block, a.Block + n})
 	return nil
 }
 

@@ -222,7 +222,7 @@ func (s *Set) wakeWriteBack() {
 	}
 }
 
-// writeBackLoop sends what is written on its way to the disk, and syncs in the
+// writeBackLoop sends what is written on its way to the disk, and writes back in the
 // background what piles up, so that a flush never has gigabytes to wait for. An
 // error is for the next Sync to find.
 func (s *Set) writeBackLoop() {
@@ -238,7 +238,7 @@ func (s *Set) writeBackLoop() {
 			e.h.release()
 		}
 		if s.Unsynced() >= s.unsynced.wake.Load() {
-			_ = s.sync()
+			_ = s.o.WriteBack()
 		}
 	}
 }

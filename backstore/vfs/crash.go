@@ -89,3 +89,49 @@ func (n *inode) crashClone(rng *rand.Rand, keep float64) *inode {
 	}
 	return &inode{current: im.clone(), durable: im.clone(), blocks: n.blocks.clone()}
 }
+
+// ProcessClone returns a new Mem that holds what is found when the process dies
+// at this instant and the kernel lives: all that was written and named, durable
+// or not. As in m, a power cut takes of it what is not durable. m goes on
+// unharmed, and the clone has no hook and no locks.
+func (m *Mem) ProcessClone() *Mem {
+	m.world.Lock()
+	defer m.world.Unlock()
+	m.names.Lock()
+	defer m.names.Unlock()
+
+	clone := NewMem()
+	nodes := map[*inode]*inode{}
+	same := func(n *inode) *inode {
+		if n == nil || n.dir {
+			return n
+		}
+		if nodes[n] == nil {
+			nodes[n] = n.processClone()
+		}
+		return nodes[n]
+	}
+	for name, node := range m.current {
+		clone.current[name] = same(node)
+	}
+	for name, node := range m.durable {
+		clone.durable[name] = same(node)
+	}
+	for _, op := range m.pending {
+		var copied nameOp
+		for _, set := range op {
+			copied = append(copied, nameSet{set.name, same(set.node)})
+		}
+		clone.pending = append(clone.pending, copied)
+	}
+	return clone
+}
+
+func (n *inode) processClone() *inode {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return &inode{
+		current: n.current.clone(), durable: n.durable.clone(),
+		pending: slices.Clone(n.pending), doubted: slices.Clone(n.doubted), sizes: slices.Clone(n.sizes),
+	}
+}

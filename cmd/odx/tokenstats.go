@@ -46,9 +46,9 @@ func printCopyStats(w io.Writer, s *api.CopyStats) error {
 	c, t := &s.Commands, &s.Tokens
 	fmt.Fprintf(w, "since %s\n", c.Since.Local().Format(time.DateTime))
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "POPULATE TOKEN\t%d\t%s represented\n", c.Populated, bytesText(int64(c.PopulatedBytes)))
-	fmt.Fprintf(table, "WRITE USING TOKEN\t%d\t%s written\n", c.Written, bytesText(int64(c.WrittenBytes)))
-	fmt.Fprintf(table, "EXTENDED COPY\t%d\t%s written\n", c.Extended, bytesText(int64(c.ExtendedBytes)))
+	fmt.Fprintf(table, "POPULATE TOKEN\t%d\t%s represented, %s of them moved\n", c.Populated, bytesText(int64(c.PopulatedBytes)), bytesText(int64(c.PopulatedMovedBytes)))
+	fmt.Fprintf(table, "WRITE USING TOKEN\t%d\t%s mapped, %s moved\n", c.Written, bytesText(int64(c.WrittenBytes-c.WrittenMovedBytes)), bytesText(int64(c.WrittenMovedBytes)))
+	fmt.Fprintf(table, "EXTENDED COPY\t%d\t%s mapped, %s moved\n", c.Extended, bytesText(int64(c.ExtendedBytes-c.ExtendedMovedBytes)), bytesText(int64(c.ExtendedMovedBytes)))
 	fmt.Fprintf(table, "ended early\t%d\tcopy commands that did a part\n", c.Partial)
 	fmt.Fprintf(table, "aborted\t%d\tcopy commands\n", c.Aborted)
 	fmt.Fprintf(table, "refused\t%d\tcopy commands\n", c.Refused)

@@ -37,7 +37,7 @@ func TestTokenStats(t *testing.T) {
 	}
 	stdout, _, _ := output(t, "token", "stats", "--config", path)
 	for _, line := range []string{
-		"POPULATE TOKEN     1  64 MiB represented\n",
+		"POPULATE TOKEN     1  64 MiB represented, 0 B of them moved\n",
 		"refused            1  copy commands\n  27h/00h          1  \n",
 		"WRITE USING TOKEN  iqn.", "dst     DATA PROTECT, 27h/00h  DATA PROTECT, ASC/ASCQ 27h/00h\n",
 	} {

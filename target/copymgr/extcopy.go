@@ -119,7 +119,7 @@ func (x *extendedCopy) run(ctx context.Context, op *operation) (report, error) {
 	r.transferCount, r.segments = op.progress.transferred.Load(), uint16(op.progress.segments.Load())
 	r.held, r.heldDiscarded = x.held.bytes, x.held.discarded
 	if err == nil || r.transferCount > 0 { // else it is refused
-		x.countCopy(&x.stats.Extended, &x.stats.ExtendedBytes, r.transferCount, err != nil)
+		x.countCopy(copyCounts{&x.stats.Extended, &x.stats.ExtendedBytes, &x.stats.ExtendedMovedBytes}, r.transferCount, op.copied.Load(), err != nil)
 	}
 	return r, err
 }

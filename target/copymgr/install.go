@@ -112,9 +112,13 @@ func commandName(table []scsi.Operation, cdb []byte) string {
 	return fmt.Sprintf("operation code %02Xh, service action %02Xh", cdb[0], cdb[1]&0x1F)
 }
 
-// refusedBefore notes a command that the logical unit ended before it came here.
+// refusedBefore notes a command that the logical unit ended before it came here. A
+// unit attention refuses nothing: the initiator sends the command again.
 func (u *unit) refusedBefore(t *scsi.Task, name string, err error) {
 	status, sense := u.lu.Status(err)
+	if sense != nil && sense.Key == scsi.KeyUnitAttention {
+		return
+	}
 	if sense == nil {
 		u.refuseStatus(u.originOf(t, name), status, err)
 		return

@@ -28,7 +28,7 @@ func TestVPDLayout(t *testing.T) {
 
 // The same facts stand in several descriptors, in blocks here and bytes there.
 func TestVPDAgreesWithItself(t *testing.T) {
-	for _, l := range []tokens.Limits{{TokenBytes: 1 << 40}, {TokenBytes: 1<<20 + 512}} {
+	for _, l := range []tokens.Limits{{TokenBytes: 1 << 40}, {TokenBytes: 1<<20 + 512}, {TokenBytes: 1 << 50}} {
 		for _, blockLength := range []int{512, 4096} {
 			c := newCopyLimits(blockLength, true, l)
 			d := descriptors(t, c.thirdPartyCopyPage((&unit{}).operationTable()))
@@ -40,6 +40,9 @@ func TestVPDAgreesWithItself(t *testing.T) {
 			}
 			if got := be.Uint64(features[16:]); got != optimalBlocks*uint64(blockLength) {
 				t.Errorf("OPTIMAL BYTES IN BLOCK ROD TRANSFER %d, OPTIMAL TRANSFER COUNT %d blocks of %d", got, optimalBlocks, blockLength)
+			}
+			if maxBlocks >= 1<<32 {
+				t.Errorf("MAXIMUM TOKEN TRANSFER SIZE %d: Windows sums the blocks of a command in 32 bits", maxBlocks)
 			}
 			if optimalBlocks > maxBlocks {
 				t.Errorf("OPTIMAL TRANSFER COUNT %d exceeds MAXIMUM TOKEN TRANSFER SIZE %d", optimalBlocks, maxBlocks)

@@ -103,6 +103,7 @@ func (m *move) blocks(ctx context.Context, s *segment) *segmentError {
 			return destinationFailed(err)
 		}
 		m.op.progress.transferred.Add(uint64(len(last)))
+		m.op.copied.Add(int64(len(last)))
 	}
 	m.keep(s, fit, rest)
 	return nil
@@ -174,6 +175,7 @@ func (m *move) fill(ctx context.Context, from, to extent) ([]byte, *segmentError
 			return nil, destinationFailed(err)
 		}
 		m.op.progress.transferred.Add(uint64(len(carried)))
+		m.op.copied.Add(int64(len(carried)))
 		to.offset, to.length = to.offset+int64(len(carried)), to.length-int64(len(carried))
 	}
 	if failed := m.copy(ctx, from.offset, to.offset, to.length); failed != nil {

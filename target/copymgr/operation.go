@@ -10,6 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"odx/backstore"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -75,6 +76,7 @@ type operation struct {
 	done          chan struct{} // closed when no data moves any more
 
 	progress progress
+	copied   atomic.Int64 // bytes that could not be mapped
 
 	// Guarded by operations.mu.
 	owned      *ownedOperations
@@ -176,9 +178,9 @@ func (m *Manager) start(command context.Context, op *operation, p plan) (run fun
 		stopped := context.AfterFunc(m.base, func() { cancel(context.Cause(m.base)) })
 		release = func() { stopped() }
 	}
-	timed, late := context.Context(ctx), context.CancelFunc(func() {})
+	timed, late := backstore.WithCopied(ctx, &op.copied), context.CancelFunc(func() {})
 	if !p.background && op.isTokenCommand() {
-		timed, late = context.WithTimeoutCause(ctx, foregroundTime, errOutOfTime)
+		timed, late = context.WithTimeoutCause(timed, foregroundTime, errOutOfTime)
 	}
 	m.operations.setContext(op, timed, cancel)
 	m.running.Add(1)

@@ -63,7 +63,7 @@ func (u *unit) populate(ctx context.Context, op *operation, source tokens.Source
 		// Good status, and the count tells how much of it the token represents.
 		r.status = copyDoneWithResidual
 	}
-	u.countCopy(&u.stats.Populated, &u.stats.PopulatedBytes, uint64(res.Represented), partial)
+	u.countCopy(copyCounts{&u.stats.Populated, &u.stats.PopulatedBytes, &u.stats.PopulatedMovedBytes}, uint64(res.Represented), op.copied.Load(), partial)
 	return r, nil
 }
 

@@ -20,10 +20,15 @@ type Stats struct {
 	Extended  uint64 `json:"extended"`
 	Partial   uint64 `json:"partial"`
 	// PopulatedBytes were represented by tokens, WrittenBytes written with them;
-	// ExtendedBytes were written by EXTENDED COPY.
-	PopulatedBytes uint64 `json:"populated_bytes"`
-	WrittenBytes   uint64 `json:"written_bytes"`
-	ExtendedBytes  uint64 `json:"extended_bytes"`
+	// ExtendedBytes were written by EXTENDED COPY. Of each, so many had to be moved:
+	// read and written, because they are not in the store, or do not lie alike to its
+	// blocks. The rest was mapped.
+	PopulatedBytes      uint64 `json:"populated_bytes"`
+	PopulatedMovedBytes uint64 `json:"populated_moved_bytes"`
+	WrittenBytes        uint64 `json:"written_bytes"`
+	WrittenMovedBytes   uint64 `json:"written_moved_bytes"`
+	ExtendedBytes       uint64 `json:"extended_bytes"`
+	ExtendedMovedBytes  uint64 `json:"extended_moved_bytes"`
 	// Aborted counts the operations that were ended from outside.
 	Aborted uint64 `json:"aborted"`
 	// Refused counts the commands that did nothing and ended with CHECK CONDITION
@@ -108,16 +113,21 @@ func (m *Manager) countRefusal(o origin, by string, r Refusal) {
 	m.refusals.log(m.log.WithFields(o.fields()).WithField("sense", r.Sense).WithField("error", r.Reason))
 }
 
-// countCopy counts a command that moved bytes, in full or in part.
-func (m *Manager) countCopy(whole, bytes *uint64, n uint64, partial bool) {
+// copyCounts are the counts of one command in Stats.
+type copyCounts struct{ whole, bytes, moved *uint64 }
+
+// countCopy counts a command that copied n bytes, in full or in part, and moved some
+// of them.
+func (m *Manager) countCopy(c copyCounts, n uint64, moved int64, partial bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	*bytes += n
+	*c.bytes += n
+	*c.moved += min(uint64(moved), n)
 	if partial {
 		m.stats.Partial++
 		return
 	}
-	*whole++
+	*c.whole++
 }
 
 func (m *Manager) countAbort() {

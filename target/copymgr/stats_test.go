@@ -37,10 +37,6 @@ func TestEveryKindOfRefusalIsCountedAndLogged(t *testing.T) {
 			cdb[15] = 4
 			return b.send(ctx, b.nexus, lunA, cdb, nil)
 		}, nameCopyStatusLID4, "24h/00h", "ILLEGAL REQUEST"},
-		{"unit attention", func() answer {
-			n := b.target.Attach(scsi.NexusID{InitiatorName: "iqn.2026-11.example:new", TargetName: b.target.Name(), TargetPortalGroupTag: 1})
-			return populate(n, lunA)
-		}, namePopulateToken, "29h/00h", "UNIT ATTENTION"},
 		{"reservation", func() answer {
 			b.send(ctx, other, lunB, []byte{0x16, 0, 0, 0, 0, 0}, nil)
 			defer b.send(ctx, other, lunB, []byte{0x17, 0, 0, 0, 0, 0}, nil)
@@ -87,6 +83,58 @@ func TestEveryKindOfRefusalIsCountedAndLogged(t *testing.T) {
 		}
 		if line := b.log.String(); !strings.Contains(line, "copy command refused") || !strings.Contains(line, tc.command) || !strings.Contains(line, tc.reason) {
 			t.Errorf("%s: the log has %q", tc.what, line)
+		}
+	}
+}
+
+// A unit attention is no refusal.
+func TestStats_unit_attention(t *testing.T) {
+	b := start(t, tokens.Limits{})
+	n := b.target.Attach(scsi.NexusID{InitiatorName: "iqn.2026-11.example:new", TargetName: b.target.Name(), TargetPortalGroupTag: 1})
+	whole := populateParameters(rangeOf{0, 8})
+	for _, want := range []string{"6/29/00", "GOOD"} {
+		if a := b.send(ctx, n, lunA, copyOutCDB(0x10, 9, uint32(len(whole))), whole); a.code() != want {
+			t.Errorf("%s, want %s", a.code(), want)
+		}
+	}
+	if s := b.manager.Stats(); s.Refused != 0 || len(s.Recent) != 0 || s.Populated != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// What is mapped is told from what is moved: from and to volumes outside the store,
+// and where source and destination do not lie alike to its blocks.
+func TestStats_moved_bytes(t *testing.T) {
+	b := start(t, tokens.Limits{})
+	b.fill(t, lunA, 1)
+	const n = 64 << 10
+	counts := func() [6]uint64 {
+		s := b.manager.Stats()
+		return [6]uint64{s.PopulatedBytes, s.PopulatedMovedBytes, s.WrittenBytes, s.WrittenMovedBytes, s.ExtendedBytes, s.ExtendedMovedBytes}
+	}
+	for _, tt := range []struct {
+		name     string
+		from, to int
+		want     [6]uint64
+	}{
+		{"in the store", lunA, lunA, [6]uint64{n, 0, n, 0, n, 0}},
+		{"from outside", lunDumb, lunA, [6]uint64{n, n, n, 0, n, n}},
+		{"to outside", lunA, lunDumb, [6]uint64{n, 0, n, n, n, n}},
+	} {
+		before := counts()
+		token := b.token(t, tt.from, rangeOf{0, n / 512})
+		if a := b.writeUsing(tt.to, 5, writeParameters(token, 0, rangeOf{n / 512, n / 512})); a.code() != "GOOD" {
+			t.Fatal(a.code())
+		}
+		if a := b.extendedCopy(lunA, 0, lid1Parameters(1, 0, b.cscds(),
+			segmentOf{kind: 2, source: uint16(tt.from), destination: uint16(tt.to), count: n / 512, destinationLBA: 2 * n / 512})); a.code() != "GOOD" {
+			t.Fatal(a.code())
+		}
+		got := counts()
+		for i := range got {
+			if got[i]-before[i] != tt.want[i] {
+				t.Errorf("%s: count %d is %d more, want %d", tt.name, i, got[i]-before[i], tt.want[i])
+			}
 		}
 	}
 }

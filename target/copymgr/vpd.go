@@ -20,6 +20,10 @@ const (
 	optimalCopied  = 64 << 20
 	maxTokenCopied = 256 << 20
 
+	// maxTokenBlocks is the most that Windows' class driver can sum: it has 32 bits
+	// for the blocks of a command.
+	maxTokenBlocks = 1<<32 - 1
+
 	maxSegmentMapped = 1 << 30
 	maxSegmentCopied = 256 << 20
 )
@@ -45,7 +49,7 @@ func newCopyLimits(blockLength int, mapped bool, l tokens.Limits) copyLimits {
 	if !mapped {
 		c.maxToken, c.optimal, c.maxSegment = min(l.TokenBytes, maxTokenCopied), optimalCopied, maxSegmentCopied
 	}
-	c.maxToken -= c.maxToken % int64(blockLength)
+	c.maxToken = min(c.maxToken-c.maxToken%int64(blockLength), maxTokenBlocks*int64(blockLength))
 	c.optimal = min(c.optimal, c.maxToken)
 	return c
 }

@@ -119,7 +119,7 @@ func (w *tokenWrite) end(ctx context.Context, op *operation, n int64, err error)
 		r.sense = underrun(r.transferCount)
 	}
 	if w.blocks > 0 {
-		w.countCopy(&w.stats.Written, &w.stats.WrittenBytes, uint64(n), partial)
+		w.countCopy(copyCounts{&w.stats.Written, &w.stats.WrittenBytes, &w.stats.WrittenMovedBytes}, uint64(n), op.copied.Load(), partial)
 	}
 	return r, err
 }

@@ -21,9 +21,10 @@ type runningTask struct {
 	ended chan struct{}
 }
 
-// abort aborts t, a task of s, and notes it if it must be waited for. s.mu is
-// held.
-func (a *abortion) abort(s *session, t *task) {
+// abort aborts t, a task of s, and notes it if it must be waited for. by is the
+// nexus that asks for it. s.mu is held.
+func (a *abortion) abort(s *session, t *task, by *scsi.Nexus) {
+	t.byOther = s.nexus != by
 	if !s.abort(t) {
 		return
 	}
@@ -33,12 +34,12 @@ func (a *abortion) abort(s *session, t *task) {
 	a.running = append(a.running, runningTask{t, s, t.ended})
 }
 
-// abortMatching aborts the tasks of s that match, and reports whether there were
-// any. s.mu is held.
-func (a *abortion) abortMatching(s *session, match func(t *task) bool) (any bool) {
+// abortMatching aborts the tasks of s that match, because the nexus by asks for it,
+// and reports whether there were any. s.mu is held.
+func (a *abortion) abortMatching(s *session, by *scsi.Nexus, match func(t *task) bool) (any bool) {
 	for _, t := range s.tasks {
 		if match(t) {
-			a.abort(s, t)
+			a.abort(s, t, by)
 			any = true
 		}
 	}
@@ -82,7 +83,7 @@ func detachAll(tasks []runningTask) (n int) {
 func (s *session) AbortTasks(match func(lun [8]byte) bool, except *scsi.Task) {
 	var a abortion
 	s.mu.Lock()
-	any := a.abortMatching(s, func(t *task) bool { return t.st != except && match(t.st.Lun) })
+	any := a.abortMatching(s, except.Nexus, func(t *task) bool { return t.st != except && match(t.st.Lun) })
 	s.mu.Unlock()
 	if !any {
 		return

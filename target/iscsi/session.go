@@ -123,8 +123,10 @@ func (s *session) end(t *task) {
 	s.waiting = remove(s.waiting, t)
 }
 
-// free ends t, which has no response, and gives back its memory. mu is held.
+// free ends t, which has no response but TASK ABORTED, and gives back its memory. mu
+// is held.
 func (s *session) free(t *task) {
+	t.tellAbort()
 	s.end(t)
 	charge := t.out.charge
 	t.sent()
@@ -259,6 +261,7 @@ func (s *session) detach(t *task) {
 	t.st.Leave() // nothing of what it still does counts
 	t.announceEnd()
 	s.detached++
+	t.tellAbort()
 	s.end(t)
 	if t.onWorker {
 		s.running--

@@ -11,6 +11,7 @@ const (
 	statusGood           = 0x00
 	statusCheckCondition = 0x02
 	statusBusy           = 0x08
+	statusTaskAborted    = 0x40
 )
 
 // Sense data that the transport itself reports: sense key, additional sense
@@ -61,6 +62,8 @@ type task struct {
 
 	state   taskState
 	aborted bool
+	// byOther: aborted by another nexus, so that the initiator may want to be told.
+	byOther bool
 	// early: Prepare ended the command, nothing is executed.
 	early bool
 	// failure is the sense of a transport error that ends the command.
@@ -116,7 +119,7 @@ func (t *task) recycle() {
 	srv.opts.Pool.Put(t.out.first)
 	t.ctx.reset()
 	t.sess, t.conn = nil, nil
-	t.state, t.aborted, t.early, t.failure = taskWithReader, false, false, nil
+	t.state, t.aborted, t.byOther, t.early, t.failure = taskWithReader, false, false, false, nil
 	t.out, t.reservedIn = dataOut{}, 0
 	t.onWorker, t.kept, t.detached, t.left, t.ended = false, false, false, false, nil
 	srv.tasks.Put(t)
@@ -189,6 +192,20 @@ func (t *task) queueResponse() {
 	}
 	s.queue(p, statSNAdvance)
 	t.sent()
+}
+
+// tellAbort queues TASK ABORTED status, if another nexus aborted the task and the
+// initiator is to get it, once. It does not touch the buffers of the task, which may
+// be running.
+func (t *task) tellAbort() {
+	if !t.byOther || !t.st.TellsAbort() {
+		return
+	}
+	t.byOther = false
+	p := t.conn.out.get(opSCSIResponse, t.itt)
+	p.bhs[3] = statusTaskAborted
+	p.put32(36, t.out.r2tSN)
+	t.conn.out.queue(p, statSNAdvance)
 }
 
 // response builds the SCSI Response PDU (RFC 7143 11.4).

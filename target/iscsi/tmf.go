@@ -186,7 +186,7 @@ func (f *tmf) abortTask() (response byte, final bool) {
 		if t.st.Lun != f.lun {
 			return tmfTaskDoesNotExist, true
 		}
-		f.abort(s, t)
+		f.abort(s, t, s.nexus)
 		return tmfComplete, len(f.running) == 0
 	}
 	// A command that has not arrived, or was kept for its turn, counts as
@@ -211,7 +211,7 @@ func (f *tmf) abortTasks(s *session, match func(lun [8]byte) bool) (any bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	own := s == f.conn.sess
-	any = f.abortMatching(s, func(t *task) bool {
+	any = f.abortMatching(s, f.conn.sess.nexus, func(t *task) bool {
 		// Of the initiator's own commands only those before the request.
 		return match(t.st.Lun) && (!own || t.immediate || serialLess(t.cmdSN, f.pdu.cmdSN()))
 	})

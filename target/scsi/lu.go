@@ -43,6 +43,10 @@ type LUConfig struct {
 	// Thin reports the logical unit as thin provisioned: UNMAP works, and WRITE
 	// SAME with zeros gives space back.
 	Thin bool
+	// UnmapGranularity is, with Thin, what UNMAP works best with multiples of, in
+	// bytes: a multiple of the logical block length. 0: the blocks of the store; where
+	// logical blocks are as long, only initiators are told that need to be.
+	UnmapGranularity int64
 	// Space describes, with Thin, what the logical unit takes its space from.
 	Space Space
 	// Records keeps what outlives a restart. nil: nothing does, and initiators are

@@ -29,6 +29,7 @@ const (
 	cachingWCE     = 0x04 // byte 2
 	controlDSense  = 0x04 // byte 2
 	controlSWP     = 0x08 // byte 4
+	controlTAS     = 0x40 // byte 5
 )
 
 // modePages lists the pages that every logical unit has, in the order in which
@@ -52,7 +53,7 @@ var modePages = [...]modePage{
 	{ // Control (SPC-4 r37 7.5.8): GLTSD; unrestricted reordering, QERR 0; no busy timeout limit
 		code:       pageControl,
 		defaults:   []byte{pageControl, 0x0A, 0x02, 0x10, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0},
-		changeable: []byte{pageControl, 0x0A, controlDSense, 0, controlSWP, 0, 0, 0, 0, 0, 0, 0},
+		changeable: []byte{pageControl, 0x0A, controlDSense, 0, controlSWP, controlTAS, 0, 0, 0, 0, 0, 0},
 	},
 	{ // Control Extension (SPC-4 r37 7.5.9)
 		code: pageControl, subpage: 0x01,
@@ -115,7 +116,7 @@ type modeParameters struct {
 	selecting chan struct{}
 
 	// What commands look at while they run; it mirrors current.
-	wce, dSense, swp, lbpere atomic.Bool
+	wce, dSense, swp, tas, lbpere atomic.Bool
 
 	mu      sync.Mutex // guards what follows
 	current [][]byte
@@ -189,6 +190,7 @@ func (m *modeParameters) mirror() {
 		case p.code == pageControl:
 			m.dSense.Store(m.current[i][2]&controlDSense != 0)
 			m.swp.Store(m.current[i][4]&controlSWP != 0)
+			m.tas.Store(m.current[i][5]&controlTAS != 0)
 		}
 	}
 }

@@ -62,7 +62,7 @@ func TestModeSense(t *testing.T) {
 		{"(6) all pages and subpages", modeSense6(0x3F, 0xFF, 255), "73 00 10 08" + goldenDescriptor + goldenAllSubpages},
 		{"(6) header only", modeSense6(0x3F, 0, 4), "53 00 10 08"},
 		{"(6) caching, changeable", modeSense6(0x48, 0, 255), "1f 00 10 08" + goldenDescriptor + "08 12 04 00 0000 0000 0000 0000 00 00 0000 00 000000"},
-		{"(6) control, changeable", modeSense6(0x4A, 0, 255), "17 00 10 08" + goldenDescriptor + "0a 0a 04 00 08 00 0000 0000 0000"},
+		{"(6) control, changeable", modeSense6(0x4A, 0, 255), "17 00 10 08" + goldenDescriptor + "0a 0a 04 00 08 40 0000 0000 0000"},
 		{"(6) caching, default", modeSense6(0x88, 0, 255), "1f 00 10 08" + goldenDescriptor + goldenCaching},
 		{"(10) caching", modeSense10(0, 0x08, 0, 255), "0022 00 10 00 00 0008" + goldenDescriptor + goldenCaching},
 		{"(10) long LBA", modeSense10(0x10, 0x08, 0, 255), "002a 00 10 01 00 0010 0000000000001000 00000000 00000200" + goldenCaching},

@@ -3,6 +3,7 @@ package scsi
 import (
 	"encoding/binary"
 	"math/bits"
+	"strings"
 
 	"odx/backstore"
 )
@@ -64,7 +65,7 @@ func vpdExtendedInquiry(*Nexus) []byte {
 }
 
 // vpdBlockLimits is page B0h (SBC-3 6.6.4).
-func (lu *LogicalUnit) vpdBlockLimits(*Nexus) []byte {
+func (lu *LogicalUnit) vpdBlockLimits(n *Nexus) []byte {
 	b := make([]byte, 60)
 	b[0] = 0x01 // WSNZ
 	if lu.conditional != nil {
@@ -76,7 +77,10 @@ func (lu *LogicalUnit) vpdBlockLimits(*Nexus) []byte {
 	if lu.config.Thin {
 		binary.BigEndian.PutUint32(b[16:], maximumUnmapBlocks)
 		binary.BigEndian.PutUint32(b[20:], maximumUnmapDescriptors)
-		lu.unmapGranularity(b, granularity)
+		if unmap := lu.unmapGranularity(n); unmap > 0 {
+			binary.BigEndian.PutUint32(b[24:], unmap)
+			binary.BigEndian.PutUint32(b[28:], 1<<31) // UGAVALID, alignment 0
+		}
 	}
 	binary.BigEndian.PutUint64(b[32:], maximumWriteSame>>lu.blockShift)
 	if lu.atomic != nil { // SBC-4 6.6.4; no atomic boundaries
@@ -87,15 +91,23 @@ func (lu *LogicalUnit) vpdBlockLimits(*Nexus) []byte {
 	return b
 }
 
-// unmapGranularity sets OPTIMAL UNMAP GRANULARITY and its alignment, unless it
-// is one logical block, which is no restriction and goes without saying. qemu
-// takes a granularity as the cluster size of a map that it keeps, and fails an
-// assertion of its own over that map when logical blocks have 4096 bytes.
-func (lu *LogicalUnit) unmapGranularity(page []byte, granularity uint32) {
-	if granularity > 1 {
-		binary.BigEndian.PutUint32(page[24:], granularity)
-		binary.BigEndian.PutUint32(page[28:], 1<<31) // UGAVALID, alignment 0
+// microsoftInitiators begin the names of Microsoft's initiator.
+const microsoftInitiators = "iqn.1991-05.com.microsoft:"
+
+// unmapGranularity returns OPTIMAL UNMAP GRANULARITY in logical blocks; 0: it is not
+// reported. One logical block is no restriction and goes without saying: qemu takes
+// a granularity as the cluster size of a map that it keeps, and qemu 7.2 fails an
+// assertion of its own over that map when logical blocks have 4096 bytes. But
+// Microsoft's class driver divides by it, also where it is 0.
+func (lu *LogicalUnit) unmapGranularity(n *Nexus) uint32 {
+	if set := lu.config.UnmapGranularity; set > 0 {
+		return uint32(set >> lu.blockShift)
 	}
+	granularity := uint32(1) << lu.physicalExponent()
+	if granularity == 1 && !strings.HasPrefix(n.ID.InitiatorName, microsoftInitiators) {
+		return 0
+	}
+	return granularity
 }
 
 // vpdBlockDeviceCharacteristics is page B1h (SBC-3 6.6.3).

@@ -1,0 +1,323 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"odx/backstore/vfs"
+)
+
+// damaged is a journal of several files, all records of which are durable, and
+// the same one as it was some time before.
+type damaged struct {
+	base, older *vfs.Mem
+	files       []string // of the chain
+	ends        [][]int64
+	first       []LSN // record of each file
+	last        LSN
+}
+
+const damagedFiles = 4
+
+func newDamaged(t *testing.T) *damaged {
+	t.Helper()
+	m := vfs.NewMem()
+	o := small(m)
+	o.FileBytes = 12 << 10
+	j, _ := openAt(t, o)
+	d := &damaged{base: m}
+	for i := 0; ; i++ {
+		must(t, j.Commit(ctx, add(t, j)))
+		s, err := look(ctx, small(m))
+		must(t, err)
+		if n := len(s.chain); n == damagedFiles && j.Last() >= s.chain[n-1].header.first+6 {
+			break
+		} else if n < damagedFiles || j.Last() < s.chain[n-1].header.first+3 {
+			d.older = m.ProcessClone()
+		}
+	}
+	s, err := look(ctx, small(m))
+	must(t, err)
+	d.base, d.last = m.ProcessClone(), j.Last()
+	for i, f := range s.chain {
+		d.files, d.first = append(d.files, f.name), append(d.first, f.header.first)
+		off, ends := int64(headerBlock), []int64{headerBlock}
+		next := s.limit(i)
+		if next == 0 {
+			next = d.last + 1
+		}
+		for lsn := f.header.first; lsn < next; lsn++ {
+			off += recordLength(len(payload(lsn)))
+			ends = append(ends, off)
+		}
+		d.ends = append(d.ends, ends)
+	}
+	return d
+}
+
+func content(t *testing.T, m *vfs.Mem, name string) []byte {
+	t.Helper()
+	f, err := m.Open(name)
+	must(t, err)
+	defer f.Close()
+	size, err := f.Size()
+	must(t, err)
+	b := make([]byte, size)
+	_, err = f.ReadAt(b, 0)
+	must(t, err)
+	return b
+}
+
+func state(t *testing.T, m *vfs.Mem) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, name := range names(t, m) {
+		all[name] = string(content(t, m, "/j/"+name))
+	}
+	return all
+}
+
+func replace(t *testing.T, m *vfs.Mem, name string, b []byte) {
+	t.Helper()
+	must(t, m.Remove(name))
+	f, err := m.Create(name)
+	must(t, err)
+	_, err = f.WriteAt(b, 0)
+	must(t, err)
+	must(t, f.Close())
+}
+
+// expect opens and reads a damaged journal. lost are the records that cannot be
+// read; none: the damage costs nothing. It must be named, with the file, and
+// nothing may change.
+func (d *damaged) expect(t *testing.T, m *vfs.Mem, file string, lost []LSN) {
+	t.Helper()
+	before := state(t, m)
+	var found []LSN
+	c, err := Read(ctx, small(m), func(r Record) error {
+		if string(r.Payload) != string(payload(r.LSN)) {
+			t.Errorf("record %d is not its own", r.LSN)
+		}
+		found = append(found, r.LSN)
+		return nil
+	})
+	must(t, err)
+	// Of the last record that is left there is nothing that says it.
+	if n := len(found); n > 0 && c.Mark+1 < found[n-1] {
+		t.Errorf("durable up to %d, found up to %d", c.Mark, found[n-1])
+	}
+	var want []LSN
+	for lsn := LSN(1); lsn <= d.last; lsn++ {
+		if !slices.Contains(lost, lsn) {
+			want = append(want, lsn)
+		}
+	}
+	if !slices.Equal(found, want) {
+		t.Errorf("read %d, want %d", found, want)
+	}
+	for _, lsn := range lost {
+		if !slices.ContainsFunc(c.Damages, func(x Damage) bool { return x.First <= lsn && (x.Last == 0 || lsn <= x.Last) }) {
+			t.Errorf("record %d is not named: %v", lsn, c.Damages)
+		}
+	}
+	j, err := Open(ctx, small(m), func(r Record) error {
+		if len(c.Damages) > 0 {
+			t.Errorf("record %d is replayed from a damaged journal", r.LSN)
+		}
+		return nil
+	})
+	if len(c.Damages) == 0 {
+		must(t, err)
+		must(t, j.Close())
+		return
+	}
+	var damage *DamageError
+	if !errors.As(err, &damage) || !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), file) {
+		t.Errorf("error %v, want one that names %s", err, file)
+	}
+	for name, b := range state(t, m) {
+		if before[name] != b {
+			t.Errorf("%s changed", name)
+		}
+		delete(before, name)
+	}
+	if len(before) > 0 {
+		t.Errorf("files are gone: %d", len(before))
+	}
+}
+
+func (d *damaged) records(from, to LSN) (l []LSN) {
+	for lsn := from; lsn <= to; lsn++ {
+		l = append(l, lsn)
+	}
+	return l
+}
+
+// end is the last record of file i.
+func (d *damaged) end(i int) LSN { return d.first[i] + LSN(len(d.ends[i])) - 2 }
+
+// TestDamage flips a bit in each record and each field of each file.
+func TestDamage(t *testing.T) {
+	d := newDamaged(t)
+	for i, name := range d.files {
+		for k, from := range d.ends[i][:len(d.ends[i])-1] {
+			lsn := d.first[i] + LSN(k)
+			offsets := []int64{0, 4, 7, 8, 15, 16, 23} // each field of the header
+			if n := int64(len(payload(lsn))); n > 0 {
+				offsets = append(offsets, recordHeader, recordHeader+n/2, recordHeader+n-1)
+			}
+			for _, off := range offsets {
+				t.Run(fmt.Sprintf("file %d record %d byte %d", i, lsn, off), func(t *testing.T) {
+					m := d.base.ProcessClone()
+					flip(t, m, name, from+off)
+					d.expect(t, m, name, []LSN{lsn})
+				})
+			}
+		}
+		for _, off := range []int64{0, 8, 16, 31, 32, 40, 48, 56, 59} {
+			t.Run(fmt.Sprintf("file %d header byte %d", i, off), func(t *testing.T) {
+				m := d.base.ProcessClone()
+				flip(t, m, name, off)
+				d.expect(t, m, name, d.records(d.first[i], d.end(i)))
+			})
+		}
+		for _, off := range []int64{60, 200, sealOffset, sealOffset + 8, 1000, 4095} {
+			t.Run(fmt.Sprintf("file %d seal byte %d", i, off), func(t *testing.T) {
+				m := d.base.ProcessClone()
+				flip(t, m, name, off)
+				d.expect(t, m, name, nil)
+			})
+		}
+		t.Run(fmt.Sprintf("file %d behind the records", i), func(t *testing.T) {
+			m := d.base.ProcessClone()
+			flip(t, m, name, d.ends[i][len(d.ends[i])-1])
+			d.expect(t, m, name, nil)
+		})
+	}
+}
+
+func flip(t *testing.T, m *vfs.Mem, name string, off int64) {
+	t.Helper()
+	b := content(t, m, name)
+	if off >= int64(len(b)) {
+		return
+	}
+	spoil(t, m, name, off, []byte{b[off] ^ 4})
+}
+
+// TestDamagedFiles loses, cuts, swaps and replaces whole files.
+func TestDamagedFiles(t *testing.T) {
+	d := newDamaged(t)
+	for i, name := range d.files {
+		all := d.records(d.first[i], d.end(i))
+		newest := i == len(d.files)-1
+		run := func(what string, spoil func(t *testing.T, m *vfs.Mem), named string, lost []LSN) {
+			t.Run(fmt.Sprintf("file %d %s", i, what), func(t *testing.T) {
+				m := d.base.ProcessClone()
+				spoil(t, m)
+				d.expect(t, m, named, lost)
+			})
+		}
+		// A file that is not there can be named only by those that are.
+		run("is missing", func(t *testing.T, m *vfs.Mem) { must(t, m.Remove(name)) }, "/j", all)
+		run("is empty", func(t *testing.T, m *vfs.Mem) { replace(t, m, name, nil) }, name, all)
+		run("is zeros", func(t *testing.T, m *vfs.Mem) {
+			replace(t, m, name, make([]byte, len(content(t, m, name))))
+		}, name, all)
+		for k, end := range d.ends[i][:len(d.ends[i])-1] {
+			run(fmt.Sprintf("is cut at %d", end), func(t *testing.T, m *vfs.Mem) {
+				replace(t, m, name, content(t, m, name)[:end+8])
+			}, name, all[k:])
+		}
+		if !newest {
+			other := d.files[i+1]
+			run("is swapped with the next", func(t *testing.T, m *vfs.Mem) {
+				a, b := content(t, m, name), content(t, m, other)
+				replace(t, m, name, b)
+				replace(t, m, other, a)
+			}, "/j/", append(all, d.records(d.first[i+1], d.end(i+1))...))
+			run("is another one", func(t *testing.T, m *vfs.Mem) { replace(t, m, name, content(t, m, other)) }, name, all)
+		}
+	}
+}
+
+// TestOlderFiles puts the older version of a file in place of it: where it is the
+// newest, that cannot be told from a power cut; else it is damage.
+func TestOlderFiles(t *testing.T) {
+	d := newDamaged(t)
+	for i, name := range d.files {
+		for _, old := range names(t, d.older) {
+			old = "/j/" + old
+			b := content(t, d.older, old)
+			t.Run(fmt.Sprintf("file %d is %s of before", i, old), func(t *testing.T) {
+				m := d.base.ProcessClone()
+				replace(t, m, name, b)
+				if i == len(d.files)-1 && old == name {
+					_, last := openAt(t, small(m))
+					if last < d.first[i] || last >= d.last {
+						t.Errorf("replayed up to %d", last)
+					}
+					return
+				}
+				j, err := Open(ctx, small(m), ignore)
+				if old == name { // it was whole already, but for the seal
+					must(t, err)
+					must(t, j.Close())
+					return
+				}
+				wantErr(t, "open", err, ErrCorrupt)
+			})
+		}
+	}
+}
+
+// A journal that version 1 left replays, with a torn tail, and goes on with files
+// of version 2, which are missed when they are gone.
+func TestVersion1(t *testing.T) {
+	m := vfs.NewMem()
+	must(t, m.MkdirAll("/j"))
+	lsn := LSN(1)
+	for seq, records := range map[uint64]int{3: 0, 4: 5} {
+		h := fileHeader{store: store, seq: seq, first: lsn}
+		header, _ := encodeV1(h, 0, nil)
+		var b []byte
+		for range records {
+			_, r := encodeV1(h, lsn, payload(lsn))
+			b = append(b, r...)
+			lsn++
+		}
+		_, torn := encodeV1(h, lsn, payload(lsn))
+		torn[17] ^= 1
+		f, err := m.Create(fileName("/j", seq))
+		must(t, err)
+		_, err = f.WriteAt(append(append(header, b...), torn...), 0)
+		must(t, err)
+		must(t, f.Close())
+	}
+	o := small(m)
+	o.Legacy = true
+	j, last := openAt(t, o)
+	if last != 5 {
+		t.Errorf("replayed up to %d", last)
+	}
+	addMany(t, j, 5)
+	must(t, j.Close())
+	j, last = openAt(t, o)
+	if last != 10 {
+		t.Errorf("replayed up to %d", last)
+	}
+	must(t, j.Close())
+	first, lost := fileName("/j", 4), lastFile(t, m)
+	must(t, m.Remove(lost))
+	_, err := Open(ctx, o, ignore)
+	wantErr(t, "open", err, ErrCorrupt)
+	must(t, m.Remove(first))
+	j, last = openAt(t, o) // as an empty one of version 1
+	if last != 0 {
+		t.Errorf("replayed up to %d", last)
+	}
+	must(t, j.Close())
+}

@@ -1,0 +1,58 @@
+package backstore
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+
+	"odx/backstore/journal"
+	"odx/backstore/segment"
+)
+
+// verify reads the data of the new extents of a record that was not durable. The
+// kernel writes records and data to the disk in any order until they are synced:
+// after a power cut the record counts only if its data is there, and is
+// journal.ErrCut else. What is there is synced when the journal is open.
+func (r *writeRecord) verify(s *Store) error {
+	if r.inline != nil {
+		return nil
+	}
+	buf := make([]byte, r.freshBytes())
+	for i := 0; i < len(r.fresh); {
+		from, n := i, 0
+		for i < len(r.fresh) && follows(r.fresh, from, i) {
+			n += int(r.fresh[i].Blocks)
+			i++
+		}
+		if err := s.verifyRun(r.fresh[from:i], buf[:n*BlockLength]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyRun is verify for extents that lie one behind the other.
+func (s *Store) verifyRun(run []freshExtent, data []byte) error {
+	addr := run[0].Addr
+	err := s.segments.ReadAt(addr, data)
+	switch {
+	case errors.Is(err, segment.ErrCorrupt), errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %w", journal.ErrCut, err)
+	case err != nil:
+		// It was there: what cannot be read is damage, which its readers are told.
+		s.log.WithError(err).Error("data of a write that was acknowledged and not flushed cannot be read")
+		return nil
+	}
+	block := 0
+	for i := range run {
+		for k := range int(run[i].Blocks) {
+			if crc32.Checksum(data[block*BlockLength:(block+1)*BlockLength], castagnoli) != run[i].CRC[k] {
+				return fmt.Errorf("%w: block %d of %v holds something else", journal.ErrCut, block, addr)
+			}
+			block++
+		}
+	}
+	s.segmentDirty.Store(true)
+	return s.segments.NoteUnsynced(addr, uint32(block))
+}
