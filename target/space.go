@@ -22,6 +22,8 @@ const (
 // spaceWatch looks at how full a store is, tells initiators when they ask, and
 // warns them when the use rises over the soft threshold.
 type spaceWatch struct {
+	// live returns the bytes of data in the store, without waiting.
+	live func() int64
 	// measure returns the bytes that still fit.
 	measure func() (int64, error)
 	log     *logrus.Entry
@@ -32,14 +34,14 @@ type spaceWatch struct {
 	warned           bool // since the use was below the threshold
 }
 
-// newSpaceWatch returns a watch over a store of live bytes now, with a soft
-// threshold of so many per cent.
-func newSpaceWatch(live int64, percent int, measure func() (int64, error), log *logrus.Entry) (*spaceWatch, error) {
+// newSpaceWatch returns a watch over a store with a soft threshold of so many per
+// cent.
+func newSpaceWatch(live func() int64, percent int, measure func() (int64, error), log *logrus.Entry) (*spaceWatch, error) {
 	left, err := measure()
 	if err != nil {
 		return nil, err
 	}
-	w := &spaceWatch{measure: measure, log: log, total: live + left}
+	w := &spaceWatch{live: live, measure: measure, log: log, total: live() + left}
 	w.threshold = int64(float64(w.total) * float64(percent) / 100)
 	w.left.Store(left)
 	return w, nil
@@ -50,10 +52,18 @@ func (w *spaceWatch) space() scsi.Space {
 	return scsi.Space{SoftThreshold: w.threshold, Usage: w.usage}
 }
 
+// usage is for initiators that ask: how many bytes are live, and how many fit, both
+// now. What is dead and not cleaned yet is neither.
 func (w *spaceWatch) usage() (used, left int64) {
-	left = min(w.left.Load(), w.total)
-	return w.total - left, left
+	if left, err := w.measure(); err == nil {
+		w.left.Store(left)
+	}
+	return w.live(), min(w.left.Load(), w.total)
 }
+
+// occupied returns how many bytes of what the store could hold when the watch began
+// are not left, whoever has them.
+func (w *spaceWatch) occupied() int64 { return w.total - min(w.left.Load(), w.total) }
 
 // run looks until ctx ends. As long as the use is over the threshold, relieve is
 // called with the bytes that it is over.
@@ -62,7 +72,7 @@ func (w *spaceWatch) run(ctx context.Context, warn func(), relieve func(need int
 	defer tick.Stop()
 	for {
 		w.look(warn)
-		if used, _ := w.usage(); w.threshold > 0 && used >= w.threshold {
+		if used := w.occupied(); w.threshold > 0 && used >= w.threshold {
 			relieve(used - w.threshold + 1)
 		}
 		select {
@@ -81,7 +91,7 @@ func (w *spaceWatch) look(warn func()) {
 		return // the store says so itself when it cannot write
 	}
 	w.left.Store(left)
-	used, left := w.usage()
+	used := w.occupied()
 	switch {
 	case w.threshold == 0:
 	case used >= w.threshold && !w.warned:

@@ -2,13 +2,17 @@ package target
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
+	client "odx/target/iscsi/initiator"
 	"odx/target/scsi"
 )
 
@@ -25,7 +29,8 @@ func TestSoftThreshold(t *testing.T) {
 		}
 		return left, nil
 	}
-	w, err := newSpaceWatch(1000, 80, measure, logrus.NewEntry(log)) // 2000 bytes, warns at 1600
+	live := func() int64 { return 1000 }
+	w, err := newSpaceWatch(live, 80, measure, logrus.NewEntry(log)) // 2000 bytes, warns at 1600
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,14 +47,14 @@ func TestSoftThreshold(t *testing.T) {
 			t.Errorf("step %d: %d bytes left, %d warnings, want %d", i, step.left, warnings, step.warnings)
 		}
 	}
-	if used, left := w.usage(); used != 0 || left != 2000 {
+	if used, left := w.usage(); used != 1000 || left != 2000 {
 		t.Errorf("used %d, left %d", used, left)
 	}
 	if n := strings.Count(said.String(), "getting full"); n != 2 {
 		t.Errorf("%d lines in the log:\n%s", n, said.String())
 	}
 
-	off, err := newSpaceWatch(1000, 0, measure, logrus.NewEntry(log))
+	off, err := newSpaceWatch(live, 0, measure, logrus.NewEntry(log))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,6 +94,46 @@ func TestSoftThresholdReachesInitiators(t *testing.T) {
 	}
 	if asc := i.attention(); asc != scsi.ASCSoftThresholdReached {
 		t.Errorf("told %04x", int(asc))
+	}
+}
+
+// TestLogSense_used_space: what is in use is the live data, at the moment of the
+// question, with a capacity and without: it falls with an UNMAP.
+func TestLogSense_used_space(t *testing.T) {
+	for _, more := range []string{"", "store: {capacity: 1GiB}\n"} {
+		cfg := parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`)+more)
+		s := start(t, cfg)
+		volume := s.units["volume src"].Volume()
+		c := session(t, s, "iqn.2026-11.example:host")
+		used := func() uint32 {
+			t.Helper()
+			sense := &client.Command{CDB: []byte{0x4D, 0, 0x0C, 0, 0, 0, 2, 0, 64, 0}, In: make([]byte, 64)}
+			if err := c.Do(t.Context(), sense); err != nil {
+				t.Fatal(err)
+			}
+			return binary.BigEndian.Uint32(sense.In[8:])
+		}
+		before := used()
+		p := make([]byte, 8<<20)
+		rand.NewChaCha8([32]byte{1}).Read(p)
+		if err := volume.WriteAt(t.Context(), p, 0); err != nil {
+			t.Fatal(err)
+		}
+		if got := used(); got != before+8 {
+			t.Errorf("%q: %d MiB used after 8 MiB more, %d before", more, got, before)
+		}
+		if err := volume.Unmap(t.Context(), 0, 8<<20); err != nil {
+			t.Fatal(err)
+		}
+		// References are passed on in the background, no more.
+		got := used()
+		for deadline := time.Now().Add(10 * time.Second); got != before && time.Now().Before(deadline); {
+			got = used()
+		}
+		if got != before {
+			t.Errorf("%q: %d MiB used after UNMAP, %d before the write", more, got, before)
+		}
+		stop(t, s)
 	}
 }
 

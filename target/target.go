@@ -88,7 +88,7 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service
 	if err := s.bind(ctx); err != nil {
 		return nil, err
 	}
-	s.space, err = newSpaceWatch(s.store.LiveBytes(), cfg.Store.SoftThreshold, s.store.FreeBytes, log)
+	s.space, err = newSpaceWatch(s.store.LiveBytes, cfg.Store.SoftThreshold, s.store.FreeBytes, log)
 	if err != nil {
 		return nil, fmt.Errorf("free space of %s: %w", cfg.DataDir, err)
 	}

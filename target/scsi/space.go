@@ -11,8 +11,8 @@ type Space struct {
 	// SoftThreshold is the number of bytes in use at which initiators are told
 	// that space runs short (SoftThresholdReached). 0: they are not told.
 	SoftThreshold int64
-	// Usage returns how many bytes are in use, and how many are left. It must not
-	// wait for I/O. nil: initiators cannot ask.
+	// Usage returns how many bytes are in use now, and how many are left. It may ask
+	// the host's file system, no more. nil: initiators cannot ask.
 	Usage func() (used, left int64)
 }
 
