@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Authentication says what initiators have to prove by CHAP. Without users they
@@ -112,18 +112,20 @@ func matchesAny(patterns []NamePattern, name string) bool {
 	return false
 }
 
-var patternSyntax = regexp.MustCompile(`^((iqn|eui|naa)\.[a-z0-9.:-]*)?\*$`)
-
 // ParseNamePattern reads an initiator name, or the beginning of one that ends
-// with an asterisk, and returns it in lower case.
+// with an asterisk, and returns it in lower case. Initiators have names that RFC 7143
+// does not allow (my_host, iqn.2015-1.…), and may log in with them: what can log in
+// can be named.
 func ParseNamePattern(text string) (NamePattern, error) {
-	if !strings.Contains(text, "*") {
-		name, err := ParseName(text)
-		return NamePattern(name), err
-	}
 	pattern := strings.ToLower(text)
-	if !patternSyntax.MatchString(pattern) || len(pattern) > maxName {
+	name, beginning := strings.CutSuffix(pattern, "*")
+	switch {
+	case len(pattern) > maxName:
+		return "", fmt.Errorf("the iSCSI name has %d bytes; %d are allowed", len(pattern), maxName)
+	case strings.Contains(name, "*"):
 		return "", fmt.Errorf("%q is no pattern; write the beginning of an iSCSI name and then an asterisk, for example iqn.1991-05.com.microsoft:*, or * alone for every name", text)
+	case name == "" && !beginning, strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f || r == utf8.RuneError }):
+		return "", fmt.Errorf("%q is not an iSCSI name; write one without blanks, for example iqn.2026-11.com.example:host", text)
 	}
 	return NamePattern(pattern), nil
 }

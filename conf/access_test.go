@@ -129,3 +129,26 @@ func TestReadSecret(t *testing.T) {
 		t.Errorf("the secret is shown: %s", shown)
 	}
 }
+
+// Every name that can log in can be named, also one that RFC 7143 does not allow, and
+// in lower case, as it is compared; mistakes are not taken for names.
+func TestParseNamePattern(t *testing.T) {
+	for text, want := range map[string]NamePattern{
+		"my_host":                          "my_host",
+		"iqn.2015-1.com.example:x":         "iqn.2015-1.com.example:x",
+		"IQN.2026-11.com.Example:A_b":      "iqn.2026-11.com.example:a_b",
+		"iqn.2026-11.com.example:räume":    "iqn.2026-11.com.example:räume",
+		"host/1+2":                         "host/1+2",
+		"iqn.2026-11.com.example:my_host*": "iqn.2026-11.com.example:my_host*",
+		"*":                                "*",
+	} {
+		if got, err := ParseNamePattern(text); err != nil || got != want {
+			t.Errorf("%q: %q, %v; want %q", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "two words", "tab\t", "a*b", "**", "\xff", "iqn.2026-11.com.example:" + strings.Repeat("x", 200)} {
+		if got, err := ParseNamePattern(text); err == nil {
+			t.Errorf("%q was taken as %q", text, got)
+		}
+	}
+}

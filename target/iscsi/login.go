@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"odx/target/iscsi/chap"
 	"odx/target/scsi"
@@ -288,10 +289,13 @@ func (l *login) identify(pairs []pair) error {
 // names in lower case.
 func normalName(s string) string { return strings.ToLower(s) }
 
-// validName accepts iSCSI names of RFC 7143 4.2.7: at most 223 bytes, no blanks
-// or control characters.
+// validName accepts iSCSI names of RFC 7143 4.2.7, and others that initiators have:
+// at most 223 bytes of UTF-8, no blanks or control characters. An asterisk is left to
+// the patterns of the configuration, which can name all that is accepted.
 func validName(s string) bool {
-	return s != "" && len(s) <= 223 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
+	return s != "" && len(s) <= 223 && !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r == 0x7f || r == '*' || r == utf8.RuneError
+	})
 }
 
 func (l *login) negotiateKey(k pair) error {
