@@ -244,7 +244,9 @@ func (l *Local) WriteVolume(ctx context.Context, name string, p []byte, off int6
 		return err
 	}
 	defer end()
-	return l.onRange(name, off, int64(len(p)), func(v *backstore.Volume) error { return v.WriteAt(ctx, p, off) })
+	return l.onRange(name, off, int64(len(p)), func(v *backstore.Volume) error {
+		return writeOut(ctx, v, v.WriteAt(ctx, p, off))
+	})
 }
 
 func (l *Local) ZeroVolume(ctx context.Context, name string, off, length int64) error {
@@ -253,7 +255,9 @@ func (l *Local) ZeroVolume(ctx context.Context, name string, off, length int64) 
 		return err
 	}
 	defer end()
-	return l.onRange(name, off, length, func(v *backstore.Volume) error { return v.Zero(ctx, off, length) })
+	return l.onRange(name, off, length, func(v *backstore.Volume) error {
+		return writeOut(ctx, v, v.Zero(ctx, off, length))
+	})
 }
 
 func (l *Local) FlushVolume(ctx context.Context, name string) error {
@@ -294,4 +298,13 @@ func (l *Local) NextData(ctx context.Context, name string, off int64) (start, le
 		})
 	})
 	return start, length, err
+}
+
+// writeOut has a change of v, which failed with err or not, outlive this process
+// before it is acknowledged.
+func writeOut(ctx context.Context, v *backstore.Volume, err error) error {
+	if err != nil {
+		return err
+	}
+	return v.WriteOut(ctx)
 }

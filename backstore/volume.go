@@ -104,6 +104,10 @@ func (v *Volume) admit(ctx context.Context, off, length int64) error {
 // Flush makes every write of the store that returned before durable.
 func (v *Volume) Flush(ctx context.Context) error { return v.store.Flush(ctx) }
 
+// WriteOut has every change of the store that returned before outlive this
+// process: see Store.WriteOut.
+func (v *Volume) WriteOut(ctx context.Context) error { return v.store.WriteOut(ctx) }
+
 // Barrier makes sure that after a crash nothing that is written after it is there
 // without all that was written before it. The journal keeps all changes in one
 // order, so there is nothing to do.

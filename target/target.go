@@ -97,7 +97,7 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service
 		return nil, err
 	}
 	options := transportOptions(cfg.Limits)
-	options.Log = log
+	options.Log, options.Settler = log, settler{s.store}
 	if err := s.secure(&options, targets, secrets); err != nil {
 		return nil, err
 	}
@@ -243,3 +243,10 @@ func (s *Service) release() error {
 	}
 	return errors.Join(errs...)
 }
+
+// settler has the store's changes outlive the process before they are
+// acknowledged.
+type settler struct{ store *backstore.Store }
+
+func (k settler) Unsettled() bool { return k.store.Unwritten() }
+func (k settler) Settle() error   { return k.store.WriteOut(context.Background()) }

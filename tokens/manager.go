@@ -203,6 +203,9 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 	return m, nil
 }
 
+// WriteOut has what was written outlive this process: see Store.
+func (m *Manager) WriteOut(ctx context.Context) error { return m.store.WriteOut(ctx) }
+
 // Close ends the manager, but no token: the store keeps them. No call of the
 // manager may be running.
 func (m *Manager) Close() error {

@@ -77,6 +77,9 @@ type Store interface {
 	ID() [16]byte
 	// Flush makes everything that returned before it durable.
 	Flush(ctx context.Context) error
+	// WriteOut has everything that returned before it outlive this process, but
+	// not a power cut.
+	WriteOut(ctx context.Context) error
 	// Snapshot opens a handle; backstore.ErrNotFound when there is none.
 	Snapshot(id uint64) (Snapshot, error)
 	// DeleteSnapshot removes the snapshot and stores recs in one atomic step.

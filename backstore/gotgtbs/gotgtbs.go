@@ -25,6 +25,9 @@ type Volume interface {
 	WriteAt(ctx context.Context, p []byte, off int64) error
 	Unmap(ctx context.Context, off, length int64) error
 	Flush(ctx context.Context) error
+	// WriteOut has what was written outlive this process: gotgt acknowledges a
+	// write when it has returned.
+	WriteOut(ctx context.Context) error
 }
 
 // Register makes the volumes that open finds by name gotgt's backing store
@@ -75,7 +78,10 @@ func (b *backing) Read(offset, length int64) ([]byte, error) {
 
 // Write writes p at offset.
 func (b *backing) Write(p []byte, offset int64) error {
-	return b.volume.WriteAt(context.Background(), p, offset)
+	if err := b.volume.WriteAt(context.Background(), p, offset); err != nil {
+		return err
+	}
+	return b.volume.WriteOut(context.Background())
 }
 
 // DataSync makes every write durable, whichever range is asked for.
@@ -91,5 +97,5 @@ func (b *backing) Unmap(ranges []api.UnmapBlockDescriptor) error {
 			return err
 		}
 	}
-	return nil
+	return b.volume.WriteOut(context.Background())
 }

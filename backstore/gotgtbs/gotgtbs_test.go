@@ -22,8 +22,8 @@ import (
 
 // memVolume is a Volume in memory.
 type memVolume struct {
-	data    []byte
-	flushes atomic.Int64
+	data             []byte
+	flushes, written atomic.Int64
 }
 
 func (v *memVolume) Size() int64 { return int64(len(v.data)) }
@@ -39,7 +39,8 @@ func (v *memVolume) Unmap(_ context.Context, off, length int64) error {
 	clear(v.data[off : off+length])
 	return nil
 }
-func (v *memVolume) Flush(context.Context) error { v.flushes.Add(1); return nil }
+func (v *memVolume) Flush(context.Context) error    { v.flushes.Add(1); return nil }
+func (v *memVolume) WriteOut(context.Context) error { v.written.Add(1); return nil }
 
 // perform runs a 10-byte command through gotgt's own device server.
 func perform(lu *api.SCSILu, code byte, lba uint32, blocks uint16, out []byte, in int) (*api.SCSICommand, api.SAMStat) {
@@ -81,6 +82,9 @@ func TestGotgtServesOurVolumes(t *testing.T) {
 	if !bytes.Equal(volume.data[3*512:][:1024], data) {
 		t.Error("WRITE(10) did not reach the volume")
 	}
+	if volume.written.Load() == 0 {
+		t.Error("WRITE(10) was acknowledged before it was written out")
+	}
 	cmd, stat := perform(lu, 0x28, 3, 2, nil, 1024)
 	if stat != api.SAMStatGood || !bytes.Equal(cmd.InSDBBuffer.Buffer, data) {
 		t.Errorf("READ(10): %v", stat)
@@ -94,6 +98,9 @@ func TestGotgtServesOurVolumes(t *testing.T) {
 	}
 	if !bytes.Equal(volume.data[3*512:][:1024], append(make([]byte, 512), data[512:]...)) {
 		t.Error("Unmap cleared something else")
+	}
+	if volume.written.Load() < 2 {
+		t.Error("Unmap was acknowledged before it was written out")
 	}
 	if err := lu.Storage.Close(lu); err != nil {
 		t.Error(err)

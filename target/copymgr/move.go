@@ -201,8 +201,12 @@ func (m *move) copy(ctx context.Context, from, to, length int64) *segmentError {
 	} else {
 		err = m.tokens.Copy(ctx, m.source.bytes(), from, m.destination.bytes(), to, length, moved)
 	}
-	if err == nil && length > 0 && m.destination.lu.WriteThrough() {
+	switch {
+	case err != nil || length == 0:
+	case m.destination.lu.WriteThrough():
 		err = m.destination.lu.Volume().Flush(ctx)
+	default:
+		err = m.tokens.WriteOut(ctx)
 	}
 	if err == nil {
 		return nil

@@ -99,13 +99,22 @@ func (w *tokenWrite) destination() tokens.Destination {
 	return tokens.Destination{Volume: w.lu.Volume(), BlockLength: w.lu.LogicalBlockLength()}
 }
 
+// keep makes what was written durable where the write cache is off; elsewhere it
+// outlives this process. Whoever asks for the report is told that it is there.
+func (w *tokenWrite) keep(ctx context.Context) error {
+	if w.lu.WriteThrough() {
+		return w.lu.Volume().Flush(ctx)
+	}
+	return w.tokens.WriteOut(context.WithoutCancel(ctx))
+}
+
 // end says what there is to report of a write of n bytes, which are durable
 // where the write cache is off.
 func (w *tokenWrite) end(ctx context.Context, op *operation, n int64, err error) (report, error) {
 	r := report{transferCount: uint64(n) / uint64(w.lu.LogicalBlockLength())}
-	if n > 0 && w.lu.WriteThrough() {
-		if flushErr := w.lu.Volume().Flush(ctx); flushErr != nil {
-			r.transferCount, err = 0, flushErr
+	if n > 0 {
+		if lost := w.keep(ctx); lost != nil {
+			r.transferCount, err = 0, lost
 		}
 	}
 	op.progress.steps.Add(1)

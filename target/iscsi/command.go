@@ -149,20 +149,41 @@ func (c *conn) suits(t *task) bool {
 // starts another reader, and this one must touch nothing of the reader's any
 // more once it comes back.
 func (c *conn) runHere(t *task) error {
-	s := c.sess
 	turn := c.turns.begin(&c.srv.watchdog)
+	if !gathers(t.st.OpCode) {
+		c.settle()
+	}
 	t.execute()
+	waits := t.st.MayChange() && c.srv.opts.Settler.Unsettled()
+	if waits {
+		c.unsettled.add(t)
+	}
 	lost := !c.turns.end(turn)
-	s.finish(t)
+	if !waits {
+		c.sess.finish(t)
+	}
 	if lost {
+		c.settle()
 		c.out.flush()
 		return errReaderLost
 	}
-	c.solitude.answered(c.out.nextStatSN())
-	if c.unflushed++; c.unflushed >= flushEvery {
-		c.unflushed = 0
-		c.out.flush()
+	if !waits {
+		c.solitude.answered(c.out.nextStatSN())
 	}
+	if c.unflushed++; c.unflushed >= flushEvery {
+		return c.answer()
+	}
+	return nil
+}
+
+// answer sends the responses of what the reader has run. It has no PDU in its
+// hands.
+func (c *conn) answer() error {
+	c.unflushed = 0
+	if err := c.settleHere(); err != nil {
+		return err
+	}
+	c.out.flush()
 	return nil
 }
 

@@ -37,6 +37,7 @@ type conn struct {
 	solitude  solitude
 	pdu       pdu // the one that is being handled
 	unflushed int // commands whose responses the reader has not flushed
+	unsettled unsettled
 	text      textExchange
 
 	ttt uint32 // last Target Transfer Tag; guarded by the session's mu
@@ -97,6 +98,7 @@ func (c *conn) read() (lost bool) {
 	if reason := c.ending.Load(); reason != nil {
 		err = *reason
 	}
+	c.settleLast()
 	c.terminate(err)
 	return false
 }
@@ -122,8 +124,9 @@ func (c *conn) readPDUs() error {
 			return err
 		}
 		if !c.in.ready() {
-			c.unflushed = 0
-			c.out.flush()
+			if err := c.answer(); err != nil {
+				return err
+			}
 		}
 		if c.out.bytes.Load() > maxQueued && !c.awaitPeer() {
 			return net.ErrClosed

@@ -16,6 +16,8 @@ import (
 type Options struct {
 	Log  *logrus.Entry
 	Pool *bufpool.Pool
+	// Settler is asked before commands that changed something are answered.
+	Settler Settler
 
 	// MaxSessions and MaxSessionsPerInitiator bound the sessions, of all
 	// initiators and of each.
@@ -72,6 +74,7 @@ func DefaultOptions() Options {
 	return Options{
 		Log:                          logrus.NewEntry(quiet),
 		Pool:                         &bufpool.Pool{},
+		Settler:                      settled{},
 		MaxSessions:                  1024,
 		MaxSessionsPerInitiator:      256,
 		ConnectionsPerSession:        4,
@@ -96,8 +99,8 @@ func DefaultOptions() Options {
 
 // check reports the first option that cannot work.
 func (o *Options) check() error {
-	if o.Log == nil || o.Pool == nil {
-		return errors.New("iscsi: options lack a log or a buffer pool")
+	if o.Log == nil || o.Pool == nil || o.Settler == nil {
+		return errors.New("iscsi: options lack a log, a buffer pool or a settler")
 	}
 	for _, l := range []struct {
 		name      string

@@ -67,6 +67,7 @@ func (s *session) work() {
 		}
 		c := t.conn
 		t.execute()
+		t.settle()
 		replaced := s.finish(t)
 		c.out.flush()
 		if replaced {

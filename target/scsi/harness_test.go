@@ -178,6 +178,9 @@ type request struct {
 	cdb         []byte
 	out         []byte
 	expectedOut int // -1: as long as out
+	// unsettled is what the transport finds afterwards when it settles what the
+	// command changed.
+	unsettled error
 }
 
 func (f *fixture) run(r request) result {
@@ -196,6 +199,9 @@ func (f *fixture) run(r request) result {
 			copy(task.AllocDataOut(int(min(task.Wanted, task.ExpectedOut))), r.out)
 		}
 		f.target.Execute(context.Background(), task)
+		if r.unsettled != nil {
+			task.Unsettled(r.unsettled)
+		}
 	}
 	res := result{status: task.Result, sense: bytes.Clone(task.Sense()), data: bytes.Clone(task.DataIn()), wanted: task.Wanted}
 	if task.Result == api.SAM_STAT_CHECK_CONDITION {

@@ -163,3 +163,31 @@ func (t *Task) SetSense(sense []byte) {
 	t.sense = api.SenseBuffer{Buffer: t.senseBytes[:], Length: uint32(n)}
 	t.SenseBuffer = &t.sense
 }
+
+// MayChange reports whether a task that Execute has ended may have changed what
+// must outlive this process, going by what kind of command it is.
+func (t *Task) MayChange() bool {
+	if t.op == nil {
+		return len(t.DataOut()) > 0
+	}
+	switch t.op.access(t.CDB()) {
+	case AccessWrite:
+		return true // also where it failed: an EXTENDED COPY says how far it came
+	case AccessAlways, AccessPersistentReserve:
+		return len(t.DataIn()) == 0
+	}
+	return false
+}
+
+// Unsettled has a task that may have changed something fail with err: its changes
+// may be lost with this process.
+func (t *Task) Unsettled(err error) {
+	if t.Result != api.SAM_STAT_GOOD || !t.MayChange() || t.LU == nil {
+		return
+	}
+	var sense *SenseError
+	if t.Result, sense = t.LU.Status(err); sense != nil {
+		var buf [64]byte
+		t.SetSense(sense.AppendSense(buf[:0], t.LU.senseFormat()))
+	}
+}

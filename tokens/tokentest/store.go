@@ -171,6 +171,9 @@ func (s *Store) put(recs []backstore.Record) {
 // ID implements tokens.Store.
 func (s *Store) ID() [16]byte { return s.id }
 
+// WriteOut implements tokens.Store. The twin does not die.
+func (s *Store) WriteOut(ctx context.Context) error { return s.fail(ctx, "WriteOut") }
+
 // Flush implements tokens.Store.
 func (s *Store) Flush(ctx context.Context) error {
 	if err := s.fail(ctx, "Flush"); err != nil {

@@ -1,0 +1,135 @@
+package iscsi
+
+import (
+	"sync"
+	"time"
+)
+
+// Settler keeps what commands have changed from being lost with this process:
+// the initiator does not restart with us, and does not write it again.
+type Settler interface {
+	// Unsettled reports whether there are changes that Settle has not covered.
+	Unsettled() bool
+	// Settle returns when every change that was made before outlives the process.
+	Settle() error
+}
+
+// settled is the Settler of a server that was given none.
+type settled struct{}
+
+func (settled) Unsettled() bool { return false }
+func (settled) Settle() error   { return nil }
+
+// unsettled are commands that ran on a connection's reader and wait, with what
+// they have changed, to be settled together. They count as running until then.
+type unsettled struct {
+	mu    sync.Mutex // guards what follows
+	tasks []*task
+	spare []*task // memory for tasks
+}
+
+func (u *unsettled) add(t *task) {
+	u.mu.Lock()
+	u.tasks = append(u.tasks, t)
+	u.mu.Unlock()
+}
+
+func (u *unsettled) empty() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.tasks) == 0
+}
+
+func (u *unsettled) take() []*task {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	tasks := u.tasks
+	u.tasks, u.spare = u.spare, nil
+	return tasks
+}
+
+// giveBack returns the memory that take gave away.
+func (u *unsettled) giveBack(tasks []*task) {
+	clear(tasks)
+	u.mu.Lock()
+	u.spare = tasks[:0]
+	u.mu.Unlock()
+}
+
+// settle settles the commands that wait for it and queues their responses.
+func (c *conn) settle() (any bool) {
+	tasks := c.unsettled.take()
+	if len(tasks) == 0 {
+		return false
+	}
+	err := c.srv.opts.Settler.Settle()
+	for _, t := range tasks {
+		if err != nil {
+			t.st.Unsettled(err)
+		}
+		c.sess.finish(t)
+	}
+	c.unsettled.giveBack(tasks)
+	return true
+}
+
+// settleHere is settle on the reader, which has no PDU in its hands: if the disk
+// keeps it waiting the watchdog starts another one.
+func (c *conn) settleHere() error {
+	turn := c.turns.begin(&c.srv.watchdog)
+	any := c.settle()
+	if !c.turns.end(turn) {
+		c.out.flush()
+		return errReaderLost
+	}
+	if any {
+		c.solitude.answered(c.out.nextStatSN())
+	}
+	return nil
+}
+
+// settleLast is settle before the connection ends. Where the disk keeps it
+// waiting, the commands end without a response.
+func (c *conn) settleLast() {
+	if c.unsettled.empty() {
+		return
+	}
+	done := make(chan struct{})
+	c.srv.workers.Go(func() {
+		defer close(done)
+		c.settle()
+	})
+	late := time.NewTimer(c.srv.opts.AbortTimeout)
+	defer late.Stop()
+	select {
+	case <-done:
+	case <-late.C:
+	}
+}
+
+// settle settles a command that ran on a worker, with those of others. A command
+// that only reads waits for nothing: where the disk stalls, it goes on.
+func (t *task) settle() {
+	settler := t.conn.srv.opts.Settler
+	if !t.st.MayChange() || !settler.Unsettled() {
+		return
+	}
+	if err := settler.Settle(); err != nil {
+		t.st.Unsettled(err)
+	}
+}
+
+// gathers reports whether a command of this kind can run while others wait to be
+// settled: it waits for none of them, as PERSISTENT RESERVE OUT waits for those
+// that it aborts.
+func gathers(opcode byte) bool {
+	switch opcode {
+	case 0x08, 0x28, 0xa8, 0x88, // READ
+		0x0a, 0x2a, 0xaa, 0x8a, // WRITE
+		0x41, 0x93, // WRITE SAME
+		0x42, // UNMAP
+		0x89: // COMPARE AND WRITE
+		return true
+	}
+	return false
+}

@@ -1,0 +1,125 @@
+package target
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	client "odx/target/iscsi/initiator"
+)
+
+// killed returns a service over what is left of s when its process dies now and
+// the kernel lives: a copy of its files as they are.
+func killed(t *testing.T, s *Service) *Service {
+	t.Helper()
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	if err := os.CopyFS(data, os.DirFS(s.cfg.DataDir)); err != nil {
+		t.Fatal(err)
+	}
+	return start(t, parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`)))
+}
+
+// TestAcknowledgedSurvivesTheProcess: what was answered with GOOD is there when
+// the process dies right afterwards, with the write cache on and without a flush.
+func TestAcknowledgedSurvivesTheProcess(t *testing.T) {
+	s := start(t, parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`)))
+	const name = "iqn.2026-11.example:writer"
+	c := session(t, s, name)
+	defer c.Close()
+	open := func(s *Service, lun int) *client.Disk {
+		t.Helper()
+		url, err := client.ParseURL(s.LUNs()[lun].URLs[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := client.Open(t.Context(), client.Options{InitiatorName: name + "2", URL: url})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { d.Close() })
+		return d
+	}
+	src, dst := open(s, 0), open(s, 1)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	data := random(3, 1<<20)
+	holds := func(lun int, off int64, want []byte) func(t *testing.T, s *Service) {
+		return func(t *testing.T, s *Service) {
+			got := make([]byte, len(want))
+			if err := open(s, lun).ReadAt(t.Context(), got, off); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("LUN %d at %d: %v, equal %v", lun, off, err, bytes.Equal(got, want))
+			}
+		}
+	}
+	for _, step := range []struct {
+		name string
+		do   func()
+		kept func(t *testing.T, s *Service)
+	}{
+		{"WRITE", func() { must(src.WriteAt(t.Context(), data, 0)) }, holds(0, 0, data)},
+		{"WRITE of one block", func() { must(src.WriteAt(t.Context(), data[:512], 5<<20+512)) }, holds(0, 5<<20, append(make([]byte, 512), data[:512]...))},
+		{"UNMAP", func() {
+			list := make([]byte, 24)
+			list[1], list[3] = 22, 16
+			binary.BigEndian.PutUint64(list[8:], 16)
+			binary.BigEndian.PutUint32(list[16:], 16)
+			must(run(t, c, []byte{0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0}, list))
+		}, holds(0, 0, append(append(bytes.Clone(data[:8192]), make([]byte, 8192)...), data[16384:32768]...))},
+		{"WRITE SAME", func() {
+			must(run(t, c, []byte{0x41, 0, 0, 0, 0, 64, 0, 0, 8, 0}, data[512:1024]))
+		}, holds(0, 64*512, bytes.Repeat(data[512:1024], 8))},
+		{"COMPARE AND WRITE", func() {
+			cdb := make([]byte, 16)
+			cdb[0], cdb[9], cdb[13] = 0x89, 80, 1
+			must(run(t, c, cdb, append(bytes.Clone(data[80*512:81*512]), data[:512]...)))
+		}, holds(0, 80*512, data[:512])},
+		{"WRITE USING TOKEN", func() {
+			token, n, err := src.PopulateToken(t.Context(), 512<<10, 256<<10)
+			must(err)
+			if written, err := dst.WriteUsingToken(t.Context(), token, 0, 4<<20, n); err != nil || written != 256<<10 {
+				t.Fatal(written, err)
+			}
+		}, holds(1, 4<<20, data[512<<10:768<<10])},
+		{"MODE SELECT", func() {
+			page := &client.Command{CDB: []byte{0x1a, 0x08, 0x0a, 0, 255, 0}, In: make([]byte, 255)}
+			must(c.Do(t.Context(), page))
+			list := page.In[:page.Received]
+			list[0], list[2], list[6] = 0, 0, list[6]|0x04 // D_SENSE
+			list[4] &= 0x3f
+			must(run(t, c, []byte{0x15, 0x11, 0, 0, byte(len(list)), 0}, list))
+		}, func(t *testing.T, s *Service) {
+			c := session(t, s, name+"3")
+			defer c.Close()
+			page := &client.Command{CDB: []byte{0x1a, 0x08, 0x0a, 0, 255, 0}, In: make([]byte, 255)}
+			if err := c.Do(t.Context(), page); err != nil || page.In[6]&0x04 == 0 {
+				t.Errorf("%v, control mode page %x", err, page.In[:page.Received])
+			}
+		}},
+		{"PERSISTENT RESERVE OUT", func() {
+			persistentReserveOut(t, c, 0, 0, 0xAA, 1)
+			persistentReserveOut(t, c, 1, 0xAA, 0, 0)
+		}, func(t *testing.T, s *Service) {
+			other := session(t, s, "iqn.2026-11.example:other")
+			defer other.Close()
+			var status *client.StatusError
+			if err := run(t, other, []byte{0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0}, nil); !errors.As(err, &status) || status.Status != 0x18 {
+				t.Errorf("another initiator reads: %v, want RESERVATION CONFLICT", err)
+			}
+		}},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			step.do()
+			left := killed(t, s)
+			step.kept(t, left)
+		})
+	}
+}
