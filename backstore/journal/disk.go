@@ -8,18 +8,23 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"odx/backstore/vfs"
 )
 
 const (
 	suffix     = ".journal"
-	spareName  = "spare" + suffix
+	sparePart  = "spare" // begins the name of a spare file
 	pageLength = 4096
 	stageBytes = 256 << 10 // written with one system call
 	// firstFileBytes is the length of the first file, if FileBytes is not less.
 	firstFileBytes = 4 << 20
-	maxSpares      = 4
+	// readySpares are kept ready with blocks of their own. On a full disk, a
+	// checkpoint needs one for the records after its cut, and an error of the disk
+	// can take another.
+	readySpares = 2
+	maxSpares   = 4
 )
 
 // disk is the part of a Journal that belongs to the holder of the token.
@@ -36,6 +41,7 @@ type disk struct {
 	splitting []LSN    // snapshot of splits
 	spares    []spare
 	preparing chan spare // gives the spare that is being made; nil: none is
+	spareErr  error      // why the last one could not be made
 	nextBytes int64      // length of the next file
 }
 
@@ -160,11 +166,11 @@ func (j *Journal) begin(length int64) error {
 	return nil
 }
 
-// dropEmpty removes files that hold nothing durable: the one that begins at first
+// dropEmpty gives up files that hold nothing durable: the one that begins at first
 // has taken their place. If one cannot be removed it does no harm.
 func (j *Journal) dropEmpty(first LSN) {
 	for n := len(j.files); n > 0 && j.files[n-1].header.first == first; n = len(j.files) {
-		_ = j.o.FS.Remove(j.files[n-1].name)
+		_ = j.discard(j.files[n-1])
 		j.files = j.files[:n-1]
 	}
 }
@@ -204,10 +210,7 @@ func (j *Journal) newFile(name string, need int64) (vfs.File, int64, error) {
 // useSpare gives a spare file a new name; nil when there is none to use.
 func (j *Journal) useSpare(name string, need int64) (vfs.File, int64, error) {
 	if len(j.spares) == 0 && j.preparing != nil {
-		if s := <-j.preparing; s.err == nil {
-			j.spares = append(j.spares, s)
-		}
-		j.preparing = nil
+		j.made(<-j.preparing)
 	}
 	i := slices.IndexFunc(j.spares, func(s spare) bool { return s.bytes >= need })
 	if i < 0 {
@@ -226,20 +229,104 @@ func (j *Journal) useSpare(name string, need int64) (vfs.File, int64, error) {
 	return handle, s.bytes, nil
 }
 
-// prepare starts making a spare file, if there is none.
+// prepare starts making a spare file, if one is missing.
 func (j *Journal) prepare() {
-	if len(j.spares) > 0 || j.preparing != nil {
+	select {
+	case s := <-j.preparing:
+		j.made(s)
+	default:
+	}
+	if len(j.spares) >= readySpares || j.preparing != nil {
 		return
 	}
 	made := make(chan spare, 1)
 	j.preparing = made
-	bytes := j.nextBytes
-	j.nextBytes = min(2*bytes, j.o.FileBytes)
+	s := spare{name: j.spareName(), bytes: j.nextBytes}
+	least := min(firstFileBytes, s.bytes)
 	go func() {
-		s := spare{name: filepath.Join(j.o.Dir, spareName), bytes: bytes}
-		s.err = j.fill(s.name, bytes)
+		if s.err = j.fill(s.name, s.bytes); full(s.err) {
+			s.bytes = least
+			s.err = j.fill(s.name, least)
+		}
 		made <- s
 	}()
+}
+
+// made notes the outcome of prepare.
+func (j *Journal) made(s spare) {
+	j.preparing, j.spareErr = nil, s.err
+	if s.err == nil {
+		j.spares = append(j.spares, s)
+		j.nextBytes = min(max(2*s.bytes, j.nextBytes), j.o.FileBytes)
+	}
+}
+
+// spareName returns a name that no spare file has.
+func (j *Journal) spareName() string {
+	for i := 0; ; i++ {
+		name := filepath.Join(j.o.Dir, fmt.Sprintf("%s%d%s", sparePart, i, suffix))
+		if !slices.ContainsFunc(j.spares, func(s spare) bool { return s.name == name }) {
+			return name
+		}
+	}
+}
+
+// isSpareName reports whether a file's name is that of a spare one.
+func isSpareName(base string) bool {
+	return strings.HasPrefix(base, sparePart) && strings.HasSuffix(base, suffix)
+}
+
+// full reports whether an error means a full file system.
+func full(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// Ready has files made for records to come and returns why some are missing, nil
+// while they are being made: an error that stays means that records will be
+// refused on a full disk.
+func (j *Journal) Ready() error {
+	j.acquire()
+	defer j.release()
+	if j.finished {
+		return ErrClosed
+	}
+	j.prepare()
+	j.noteRoom()
+	if len(j.spares) >= readySpares {
+		return nil
+	}
+	return j.spareErr
+}
+
+// Room returns how many bytes of records have blocks on the disk.
+func (j *Journal) Room() int64 { return j.room.Load() }
+
+func (j *Journal) noteRoom() {
+	room := int64(0)
+	if n := len(j.files); j.out.handle != nil && j.files[n-1].bytes > 0 {
+		room = max(j.out.limit-j.out.end, 0)
+	}
+	for _, s := range j.spares {
+		room += s.bytes - headerBlock
+	}
+	j.room.Store(room)
+}
+
+// FileBytes returns the length of all files.
+func (j *Journal) FileBytes() int64 {
+	j.acquire()
+	defer j.release()
+	total := int64(0)
+	for _, f := range j.files {
+		total += f.bytes
+	}
+	if n := len(j.files); n > 0 && j.files[n-1].bytes == 0 {
+		total += j.out.end
+	}
+	for _, s := range j.spares {
+		total += s.bytes
+	}
+	return total
 }
 
 // fill makes a file of zeros, durable, and leaves nothing if it cannot.
@@ -252,6 +339,7 @@ func (j *Journal) fill(name string, bytes int64) error {
 	if err != nil {
 		return err
 	}
+	err = f.Allocate(bytes)
 	piece := make([]byte, min(bytes, 1<<20))
 	for off := int64(0); off < bytes && err == nil; off += int64(len(piece)) {
 		select {
@@ -279,6 +367,11 @@ func removeIfThere(fsys vfs.FS, name string) error {
 
 // truncate is Truncate.
 func (j *Journal) truncate(below LSN) error {
+	defer j.noteOldest()
+	// The next file can be one of those that are given up.
+	if err := j.discardBelow(below); err != nil {
+		return err
+	}
 	// The file that is written to goes too, once there is the next one: the last
 	// file is never given up.
 	n := len(j.files)
@@ -292,20 +385,25 @@ func (j *Journal) truncate(below LSN) error {
 			return err
 		}
 	}
+	return j.discardBelow(below)
+}
+
+// discardBelow gives up the files that have only records below the given one, but
+// not the last file.
+func (j *Journal) discardBelow(below LSN) error {
 	for len(j.files) > 1 && j.files[1].header.first <= below {
 		if err := j.discard(j.files[0]); err != nil {
 			return fmt.Errorf("truncate journal: %w", err)
 		}
 		j.files = j.files[1:]
 	}
-	j.noteOldest()
 	return nil
 }
 
 // discard keeps a file to be used again, or removes it when there are enough
 // or files have grown much longer since.
 func (j *Journal) discard(f file) error {
-	if len(j.spares) < maxSpares && f.bytes >= j.nextBytes/2 {
+	if len(j.spares) < readySpares && f.bytes >= 2*headerBlock || len(j.spares) < maxSpares && f.bytes >= j.nextBytes/2 {
 		j.spares = append(j.spares, spare{name: f.name, bytes: f.bytes})
 		return nil
 	}
@@ -318,6 +416,7 @@ func (j *Journal) noteOldest() {
 		oldest = j.files[0].start
 	}
 	j.oldest.Store(oldest)
+	j.noteRoom()
 }
 
 func (j *Journal) closeOutput() error {
@@ -334,10 +433,7 @@ func (j *Journal) finish() error {
 		err = j.closeOutput()
 	}
 	if j.preparing != nil {
-		if s := <-j.preparing; s.err == nil {
-			err = errors.Join(err, j.o.FS.Remove(s.name))
-		}
-		j.preparing = nil
+		j.made(<-j.preparing)
 	}
 	return err
 }

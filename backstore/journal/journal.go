@@ -102,6 +102,7 @@ type Journal struct {
 	durable  atomic.Uint64 // LSN up to which records are durable
 	inKernel atomic.Uint64 // LSN up to which the kernel has them
 	oldest   atomic.Int64  // cursor.encoded where the oldest kept file begins
+	room     atomic.Int64  // bytes of records that have blocks
 
 	turn chan struct{} // held by the one Reserve that waits for room
 
@@ -110,7 +111,7 @@ type Journal struct {
 	queue    queue
 	reserved int           // bytes
 	waiting  int           // number of Reserves that wait
-	room     chan struct{} // closed when there is room; nil: nobody waits
+	hasRoom  chan struct{} // closed when there is room in memory; nil: nobody waits
 	round    *round        // what Commits wait for; nil: none waits
 	splits   []LSN         // records that begin a file, by Rotate
 	wakeAt   int64         // cursor.encoded at which the background wakes
@@ -187,10 +188,10 @@ func (j *Journal) waitForRoom(ctx context.Context, n int) error {
 			}
 			continue
 		}
-		if j.room == nil {
-			j.room = make(chan struct{})
+		if j.hasRoom == nil {
+			j.hasRoom = make(chan struct{})
 		}
-		room := j.room
+		room := j.hasRoom
 		j.mu.Unlock()
 		select {
 		case <-room:
@@ -212,9 +213,9 @@ func (j *Journal) Unreserve(n int) {
 
 // tellRoom wakes who waits for room. mu is held.
 func (j *Journal) tellRoom() {
-	if j.room != nil {
-		close(j.room)
-		j.room = nil
+	if j.hasRoom != nil {
+		close(j.hasRoom)
+		j.hasRoom = nil
 	}
 }
 

@@ -46,7 +46,7 @@ func Create(o Options) error {
 	}
 	// It has its name only when it is whole.
 	h := fileHeader{version: headerVersion, store: o.StoreID, seq: 1, first: o.First}
-	made := filepath.Join(o.Dir, spareName)
+	made := filepath.Join(o.Dir, sparePart+suffix)
 	err = writeNew(o.FS, made, h.encode())
 	if err == nil {
 		err = o.FS.Rename(made, fileName(o.Dir, h.seq))
@@ -102,13 +102,18 @@ func Open(ctx context.Context, o Options, replay func(Record) error) (*Journal, 
 	if err == nil {
 		err = s.makeDurable(o)
 	}
+	var spares []spare
 	if err == nil {
-		err = s.removeStrays(o)
+		spares, err = s.adopt(o)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	j := newJournal(o)
+	j.spares = spares
+	for _, f := range spares {
+		j.nextBytes = min(max(j.nextBytes, f.bytes), o.FileBytes)
+	}
 	at := cursor{lsn: s.end, encoded: encoded}
 	j.queue.start, j.queue.end = at, at
 	j.seq, j.files, j.written, j.settled = s.seq, s.chain, at, at
@@ -221,18 +226,46 @@ func rewrite(handle vfs.File, from, to int64) error {
 	return nil
 }
 
-// removeStrays removes the files that hold nothing, or nothing that is needed.
-// Should a power cut bring one back, the next Open finds the same of it.
-func (s *survey) removeStrays(o Options) error {
+// adopt makes spares of the files that hold nothing, or nothing that is needed, the
+// longest ones first, and removes those that are too many: their blocks may be the
+// last ones of a full disk. Should a power cut bring one back, the next Open finds
+// the same of it.
+func (s *survey) adopt(o Options) (spares []spare, err error) {
 	for _, name := range s.names {
 		if slices.ContainsFunc(s.chain, func(f file) bool { return f.name == name }) {
 			continue
 		}
-		if err := removeIfThere(o.FS, name); err != nil {
-			return err
+		bytes, err := assigned(o.FS, name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		spares = append(spares, spare{name: name, bytes: bytes})
+	}
+	slices.SortStableFunc(spares, func(a, b spare) int { return cmp.Compare(b.bytes, a.bytes) })
+	for n := len(spares); n > 0 && (n > maxSpares || spares[n-1].bytes < 2*headerBlock); n-- {
+		if err := removeIfThere(o.FS, spares[n-1].name); err != nil {
+			return nil, err
+		}
+		spares = spares[:n-1]
+	}
+	return spares, nil
+}
+
+// assigned returns the length of a file whose blocks are all assigned, 0 when there
+// are not so many.
+func assigned(fsys vfs.FS, name string) (bytes int64, err error) {
+	handle, err := fsys.Open(name)
+	if err != nil {
+		return 0, err
+	}
+	bytes, err = handle.Size()
+	bytes &^= pageLength - 1
+	if err == nil && bytes > 0 {
+		if err = handle.Allocate(bytes); full(err) {
+			bytes, err = 0, nil
 		}
 	}
-	return nil
+	return bytes, errors.Join(err, handle.Close())
 }
 
 // Contents is what Read found.

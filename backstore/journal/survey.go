@@ -34,7 +34,7 @@ func look(ctx context.Context, o Options) (*survey, error) {
 	var files []file
 	for _, base := range names {
 		seq, ok := parseName(base)
-		if !ok && base != spareName {
+		if !ok && !isSpareName(base) {
 			continue
 		}
 		name := filepath.Join(o.Dir, base)
