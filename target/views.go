@@ -31,6 +31,8 @@ type views struct {
 	files   map[string]view.Device // that are open, by name
 	gates   map[string]view.Gate   // by name of what is together
 	closers []viewCloser           // from the bottom up
+
+	legFiles map[string]*legFile // that mirrors write to, by path
 }
 
 type viewCloser struct {
@@ -77,7 +79,7 @@ func (s *Service) openSpace(d conf.Device) (*backstore.Volume, error) {
 // is kept beside the data for views that are not configured any more is removed:
 // the data may have changed without them.
 func (s *Service) makeViews(ctx context.Context) error {
-	s.views = &views{Service: s, devices: map[string]view.Device{}, files: map[string]view.Device{}, gates: map[string]view.Gate{}}
+	s.views = &views{Service: s, devices: map[string]view.Device{}, files: map[string]view.Device{}, gates: map[string]view.Gate{}, legFiles: map[string]*legFile{}}
 	if err := s.views.forgetOthers(ctx); err != nil {
 		return err
 	}
@@ -145,16 +147,10 @@ func (s *views) leg(ctx context.Context, v *conf.View, d conf.Device) (view.Leg,
 		if err := s.leftOut[viewMedium(d.View)]; err != nil {
 			return view.Leg{}, err
 		}
-		return view.Leg{Device: s.devices[d.View], ID: "view:" + d.View}, nil
+		return view.Leg{Device: s.devices[d.View], ID: "view:" + d.View, Files: s.filesUnder(d.View)}, nil
 	}
 	if d.Backing != "" {
-		_, err := os.Stat(d.Backing)
-		fresh := errors.Is(err, fs.ErrNotExist)
-		b, err := s.openBacking(d.Backing, v.Size)
-		if err != nil {
-			return view.Leg{}, err
-		}
-		return view.Leg{Device: view.Base(s.tokens, b), ID: d.String(), Fresh: fresh}, nil
+		return s.backingLeg(v, d)
 	}
 	if d.File != "" {
 		return s.fileLeg(ctx, v, d)

@@ -181,11 +181,14 @@ func TestCreateFile_AtOnce(t *testing.T) {
 		path := filepath.Join(dir, "disk")
 		var all sync.WaitGroup
 		results := make([]error, 8)
-		for i := range results {
-			a, err := CreateFile(path, 1<<20, existing)
-			if err != nil {
+		files := make([]Disk, len(results))
+		for i := range files { // all before the first one has its name
+			var err error
+			if files[i], err = CreateFile(path, 1<<20, existing); err != nil {
 				t.Fatal(err)
 			}
+		}
+		for i, a := range files {
 			all.Go(func() {
 				results[i] = errors.Join(a.WriteAt(t.Context(), bytes.Repeat([]byte{byte('a' + i)}, 1<<20), 0), a.(Finisher).Finish(t.Context()), a.Close())
 			})

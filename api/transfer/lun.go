@@ -24,6 +24,10 @@ func OpenLUN(ctx context.Context, u initiator.URL) (Disk, error) {
 
 func (l lun) BlockLength() int { return l.Disk.BlockLength }
 
+// Maps implements Mapper. What is in odx's store is thin, and what is not, is not;
+// other targets do not say what their copies cost them.
+func (l lun) Maps() bool { return l.Vendor == "ODX" && l.Thin }
+
 func (l lun) Populate(ctx context.Context, off, length int64) (Token, int64, error) {
 	t, n, err := l.PopulateToken(ctx, off, length)
 	if err != nil {

@@ -40,6 +40,13 @@ type Offloader interface {
 	WriteUsing(ctx context.Context, t Token, offset, off, length int64) (int64, error)
 }
 
+// Mapper is the Offloader that knows what its copies cost.
+type Mapper interface {
+	// Maps reports that a copy by token between two such disks of one server moves
+	// no bytes there either.
+	Maps() bool
+}
+
 // Sparse is the Disk that knows where it has only zeros.
 type Sparse interface {
 	// NextData returns the first range at or after off that may have something
@@ -65,10 +72,13 @@ type Progress struct {
 // Result is what a copy did.
 type Result struct {
 	// Bytes is the length of what was copied. TokenBytes of it went by token,
-	// MovedBytes were read and written, the rest was zeros.
+	// MovedBytes were read and written here, the rest was zeros.
 	Bytes      int64 `json:"bytes"`
 	TokenBytes int64 `json:"token_bytes"`
 	MovedBytes int64 `json:"moved_bytes"`
+	// Mapped: what went by token was not read and written by the server either, as
+	// far as it is known. It is not for what lies outside the server's store.
+	Mapped bool `json:"mapped"`
 	// Reason says why not all went by token, empty if it did.
 	Reason   string        `json:"reason,omitempty"`
 	Duration time.Duration `json:"duration_ns"`
@@ -111,8 +121,13 @@ func Copy(ctx context.Context, dst, src Disk, o Options) (Result, error) {
 	c.tell()
 	return Result{
 		Bytes: c.done.Load(), TokenBytes: c.tokens, MovedBytes: c.moved.Load(),
-		Reason: reason, Duration: time.Since(start),
+		Mapped: c.tokens > 0 && maps(dst) && maps(src), Reason: reason, Duration: time.Since(start),
 	}, err
+}
+
+func maps(d Disk) bool {
+	m, ok := d.(Mapper)
+	return ok && m.Maps()
 }
 
 // copier is a copy under way.

@@ -215,6 +215,9 @@ func (v *volume) NextData(ctx context.Context, off int64) (start, length int64, 
 	return v.store.NextData(ctx, v.name, off)
 }
 
+// Maps implements Mapper.
+func (v *volume) Maps() bool { return true }
+
 func (v *volume) Populate(ctx context.Context, off, length int64) (Token, int64, error) {
 	// The last part of a block of a file is no token's.
 	if length = min(length, v.size-off) &^ (volumeBlockLength - 1); length <= 0 {

@@ -36,7 +36,7 @@ func masked(text, dir string) string {
 		{`"created": "[^"]+"`, `"created": "TIME"`},
 		{`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`, `TIME`},
 		{` in [0-9.mµ]*s, [0-9.]+ [KMGT]?i?B/s`, ` in TIME, RATE`},
-		{` in [0-9.mµ]*s\n`, " in TIME\n"},
+		{` in [0-9.mµ]*s(\n|, by token)`, " in TIME$1"},
 	} {
 		text = regexp.MustCompile(m.pattern).ReplaceAllString(text, m.with)
 	}

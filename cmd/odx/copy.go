@@ -241,14 +241,42 @@ func openLUN(ctx context.Context, name string) (transfer.Disk, error) {
 	return transfer.OpenLUN(ctx, u)
 }
 
+// printCopy says what a copy did. A rate is that of bytes that moved: mapping any
+// number of them takes the same time.
 func printCopy(w io.Writer, r transfer.Result) error {
-	seconds := max(r.Duration.Seconds(), 1e-6)
-	how := "by token: no bytes moved"
-	if r.TokenBytes < r.Bytes {
-		how = fmt.Sprintf("%s by token, %s read and written, the rest zeros (%s)", bytesText(r.TokenBytes), bytesText(r.MovedBytes), r.Reason)
+	line := fmt.Sprintf("%s in %s", bytesText(r.Bytes), durationText(r.Duration))
+	if r.MovedBytes > 0 {
+		line += ", " + rateText(r.Bytes, r.Duration)
 	}
-	_, err := fmt.Fprintf(w, "%s in %v, %s/s, %s\n", bytesText(r.Bytes), r.Duration.Round(100*time.Microsecond), bytesText(int64(float64(r.Bytes)/seconds)), how)
+	switch {
+	case r.TokenBytes == r.Bytes && r.Bytes > 0 && r.Mapped:
+		line += ", by token: no bytes moved"
+	case r.TokenBytes == r.Bytes && r.Bytes > 0:
+		line += ", by token: the server moved the bytes"
+	default:
+		line += fmt.Sprintf(", %s by token, %s read and written", bytesText(r.TokenBytes), bytesText(r.MovedBytes))
+		if r.TokenBytes+r.MovedBytes < r.Bytes {
+			line += ", the rest zeros"
+		}
+		line += " (" + r.Reason + ")"
+	}
+	_, err := fmt.Fprintln(w, line)
 	return err
+}
+
+// durationText rounds a time to what a person wants to know.
+func durationText(d time.Duration) string {
+	switch {
+	case d >= 10*time.Second:
+		return d.Round(100 * time.Millisecond).String()
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	}
+	return d.Round(100 * time.Microsecond).String()
+}
+
+func rateText(bytes int64, d time.Duration) string {
+	return bytesText(int64(float64(bytes)/max(d.Seconds(), 1e-6))) + "/s"
 }
 
 // bar is a progress bar on a terminal, and nothing elsewhere.

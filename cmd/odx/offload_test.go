@@ -85,6 +85,7 @@ targets:
     luns:
       - {lun: 0, volume: src, size: 16MiB}
       - {lun: 1, volume: dst, size: 16MiB, block_size: 4096}
+      - {lun: 2, backing: plain.img, size: 16MiB}
 `
 	start := func() (path, url string) {
 		path = writeConfig(t, text)
@@ -102,9 +103,11 @@ targets:
 		t.Fatal(err)
 	}
 	for i, tt := range []struct{ from, to, how string }{
-		{raw, "src", "0 B by token, 2.0 MiB read and written, the rest zeros (the source makes no tokens)"},
+		{raw, "src", "0 B by token, 2.0 MiB read and written (the source makes no tokens)"},
 		{"src", "fresh --create", "by token: no bytes moved"},
 		{here + "0", here + "1", "by token: no bytes moved"},
+		{here + "0", here + "2", "by token: the server moved the bytes"},
+		{here + "2", here + "1", "by token: the server moved the bytes"},
 		{"src", here + "1", "by token: no bytes moved"},
 		{here + "1", "src", "by token: no bytes moved"},
 		{here + "0", elsewhere + "1", "0 B by token, 2.0 MiB read and written, the rest zeros (write with a token: WRITE USING TOKEN: the logical unit answered ILLEGAL REQUEST, 23/"},

@@ -1,14 +1,17 @@
 package view
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -24,6 +27,8 @@ type Leg struct {
 	// Fresh: it was made just now, and holds nothing of the mirror's data, whatever
 	// had its identity before.
 	Fresh bool
+	// Files are the plain files outside the store that the leg's data is in.
+	Files []Stamped
 }
 
 // MirrorConfig describes a mirror.
@@ -35,6 +40,10 @@ type MirrorConfig struct {
 	Copier  Copier
 	Records Records
 	Log     *logrus.Entry
+	// StampEvery is how often, while there are writes, legs in plain files are
+	// stamped with a new generation: a minute by default. An older copy that is no
+	// older than that is not told from its leg after an end without Close.
+	StampEvery time.Duration
 }
 
 // Mirror is RAID 1: every leg has the data. A write goes to all legs that are in
@@ -46,6 +55,10 @@ type MirrorConfig struct {
 //
 // After an end without Close the legs can differ in what was being written, so the
 // first one in sync is copied to the others then.
+//
+// Legs in plain files carry the generation of the mirror, which grows with each start
+// and end and while there are writes: a file of an older generation is an older copy,
+// and is synced as one that was dropped.
 type Mirror struct {
 	MirrorConfig
 	// inSync has a bit for each leg that holds the data; following one for each
@@ -53,7 +66,14 @@ type Mirror struct {
 	// change with state held.
 	inSync, following atomic.Uint64
 	state             sync.Mutex
-	regions           regions // exclusive: a write, or a step of a resync
+	// generation, that of the legs in sync, last, the largest that was ever begun, and
+	// id are guarded by state. written is set by each change, until the next
+	// generation.
+	generation uint64
+	last       uint64
+	id         mirrorID
+	written    atomic.Bool
+	regions    regions // exclusive: a write, or a step of a resync
 	// writes closes the range of an aborted write that a leg has not ended, also to
 	// other views of the mirror: legs do not see that it was aborted.
 	writes fence.Writes
@@ -61,6 +81,8 @@ type Mirror struct {
 	stop    context.CancelFunc
 	resyncs sync.WaitGroup // the resync of the start
 	syncing sync.Mutex     // held by a resync
+
+	stamping sync.WaitGroup // new generations while there are writes
 }
 
 // mirrorVersion is the version of mirrorRecord. Records without one are of the
@@ -72,6 +94,27 @@ type mirrorRecord struct {
 	Version int      `json:"version"`
 	InSync  []string `json:"in_sync"` // identities of legs
 	Clean   bool     `json:"clean"`   // the mirror was closed
+	// ID and Generation are those of the stamps of legs in sync; Next is a generation
+	// that some may have already. They are missing where no leg has a stamp.
+	ID         mirrorID `json:"id,omitzero"`
+	Generation uint64   `json:"generation,omitempty"`
+	Next       uint64   `json:"next,omitempty"`
+}
+
+// mirrorID is the random identity of a mirror, in hexadecimal as text.
+type mirrorID [16]byte
+
+// MarshalText implements encoding.TextMarshaler.
+func (id mirrorID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, id[:]), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *mirrorID) UnmarshalText(text []byte) error {
+	b, err := hex.DecodeString(string(text))
+	if err == nil && len(b) != len(id) {
+		err = fmt.Errorf("identity of %d bytes", len(b))
+	}
+	copy(id[:], b)
+	return err
 }
 
 func (r mirrorRecord) encode() ([]byte, error) {
@@ -107,24 +150,19 @@ func OpenMirror(ctx context.Context, c MirrorConfig) (*Mirror, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state of mirror %s: %w", c.Name, err)
 	}
-	var inSync uint64
-	for i, leg := range c.Legs {
-		if slices.Contains(r.InSync, leg.ID) && !leg.Fresh && (r.Clean || inSync == 0) {
-			inSync |= 1 << i
-		}
-	}
-	if inSync == 0 {
-		// A new mirror, or none of the legs is known to have what it held last.
-		inSync = 1 << max(0, slices.IndexFunc(c.Legs, func(l Leg) bool { return !l.Fresh }))
-		if len(r.InSync) > 0 {
-			c.Log.WithField("view", c.Name).WithField("leg", c.Legs[bits.TrailingZeros64(inSync)].ID).Error("no leg of the mirror that was in sync is there; what this one has is taken")
-		}
-	}
-	if err := v.store(ctx, inSync, false); err != nil {
+	inSync, generation, err := v.current(ctx, &r)
+	if err != nil {
 		return nil, err
+	}
+	if v.id = r.ID; v.id == (mirrorID{}) {
+		rand.Read(v.id[:])
 	}
 	v.inSync.Store(inSync)
 	v.following.Store(inSync)
+	v.generation, v.last = generation, max(r.Generation, r.Next, generation)
+	if err := v.advance(ctx, false); err != nil {
+		return nil, err
+	}
 	run, stop := context.WithCancel(context.Background())
 	v.stop = stop
 	v.resyncs.Go(func() {
@@ -132,7 +170,56 @@ func OpenMirror(ctx context.Context, c MirrorConfig) (*Mirror, error) {
 			v.Log.WithField("view", v.Name).WithError(err).Error("a leg of the mirror is out of sync")
 		}
 	})
+	if v.stamps() {
+		v.stamping.Go(func() { v.stampOften(run) })
+	}
 	return v, nil
+}
+
+// current returns which legs have the data, by what was stored and what they say of
+// themselves, and the generation of those in plain files.
+func (v *Mirror) current(ctx context.Context, r *mirrorRecord) (inSync, generation uint64, err error) {
+	generation = r.Generation
+	newest, newestLeg := uint64(0), -1
+	for i := range v.Legs {
+		leg := &v.Legs[i]
+		if leg.Fresh {
+			continue
+		}
+		known := slices.Contains(r.InSync, leg.ID)
+		if len(leg.Files) > 0 && r.Generation > 0 {
+			g, err := leg.generation(ctx, r.ID)
+			if err != nil {
+				return 0, 0, err
+			}
+			if g > newest {
+				newest, newestLeg = g, i
+			}
+			if known && g != r.Generation && (r.Next == 0 || g != r.Next) {
+				known = false
+				v.Log.WithFields(logrus.Fields{"view": v.Name, "leg": leg.ID, "generation": g, "mirror_generation": r.Generation}).
+					Warn("a leg of the mirror is not what was last written to it, but perhaps an older copy; it is synced from another one")
+			}
+			if known && inSync == 0 {
+				generation = g
+			}
+		}
+		if known && (r.Clean || inSync == 0) {
+			inSync |= 1 << i
+		}
+	}
+	if inSync != 0 {
+		return inSync, generation, nil
+	}
+	// A new mirror, or none of the legs is known to have what it held last.
+	first := max(0, slices.IndexFunc(v.Legs, func(l Leg) bool { return !l.Fresh }))
+	if newestLeg >= 0 {
+		first = newestLeg
+	}
+	if len(r.InSync) > 0 {
+		v.Log.WithField("view", v.Name).WithField("leg", v.Legs[first].ID).Error("no leg of the mirror that was in sync is there; what this one has is taken")
+	}
+	return 1 << first, newest, nil
 }
 
 // Close ends the mirror, and says that its legs are equal. Nothing may be written
@@ -140,15 +227,19 @@ func OpenMirror(ctx context.Context, c MirrorConfig) (*Mirror, error) {
 func (v *Mirror) Close(ctx context.Context) error {
 	v.stop()
 	v.resyncs.Wait()
+	v.stamping.Wait()
 	if err := v.Flush(ctx); err != nil {
 		return err
 	}
-	return v.store(ctx, v.inSync.Load(), true)
+	return v.advance(ctx, true)
 }
 
-// store makes it durable which legs are in sync.
-func (v *Mirror) store(ctx context.Context, inSync uint64, clean bool) error {
+// store makes it durable which legs are in sync. state is held.
+func (v *Mirror) store(ctx context.Context, inSync, next uint64, clean bool) error {
 	r := mirrorRecord{Clean: clean}
+	if v.stamps() {
+		r.ID, r.Generation, r.Next = v.id, v.generation, next
+	}
 	for i, leg := range v.Legs {
 		if inSync&(1<<i) != 0 {
 			r.InSync = append(r.InSync, leg.ID)
@@ -162,6 +253,71 @@ func (v *Mirror) store(ctx context.Context, inSync uint64, clean bool) error {
 		return err
 	}
 	return v.Records.Flush(ctx)
+}
+
+// stamps reports whether a leg is in a plain file.
+func (v *Mirror) stamps() bool {
+	return slices.ContainsFunc(v.Legs, func(l Leg) bool { return len(l.Files) > 0 })
+}
+
+// advance begins the next generation, and stores the state of the mirror. A leg that
+// cannot be stamped is dropped.
+func (v *Mirror) advance(ctx context.Context, clean bool) error {
+	v.state.Lock()
+	defer v.state.Unlock()
+	if !v.stamps() {
+		return v.store(ctx, v.inSync.Load(), 0, clean)
+	}
+	// A crash leaves legs of this generation and of the next: both are good then, and
+	// no older copy has the next.
+	v.last++
+	next := v.last
+	if err := v.store(ctx, v.inSync.Load(), next, false); err != nil {
+		return err
+	}
+	v.written.Store(false) // before the stamp: what comes later is of the next generation
+	var failed uint64
+	var first error
+	for i := range v.Legs {
+		if v.inSync.Load()&(1<<i) == 0 {
+			continue
+		}
+		if err := v.stampLeg(ctx, i, next); err != nil {
+			if failed |= 1 << i; first == nil {
+				first = err
+			}
+		}
+	}
+	if failed != 0 {
+		if err := v.dropHeld(ctx, failed, first); err != nil {
+			return err
+		}
+	}
+	v.generation = next
+	return v.store(ctx, v.inSync.Load(), 0, clean)
+}
+
+func (v *Mirror) stampLeg(ctx context.Context, i int, generation uint64) error {
+	return v.Legs[i].stamp(ctx, Stamp{Mirror: v.id, Generation: generation})
+}
+
+// stampOften begins new generations while there are writes, until ctx ends.
+func (v *Mirror) stampOften(ctx context.Context) {
+	tick := time.NewTicker(cmp.Or(v.StampEvery, time.Minute))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if !v.written.Load() {
+			continue
+		}
+		if err := v.advance(context.WithoutCancel(ctx), false); err != nil {
+			v.Log.WithField("view", v.Name).WithError(err).Error("the legs of the mirror could not be stamped")
+		}
+	}
 }
 
 // InSync returns the identities of the legs that hold the data.
@@ -178,13 +334,18 @@ func (v *Mirror) InSync() (ids []string) {
 func (v *Mirror) drop(ctx context.Context, legs uint64, err error) error {
 	v.state.Lock()
 	defer v.state.Unlock()
+	return v.dropHeld(ctx, legs, err)
+}
+
+// dropHeld is drop. state is held.
+func (v *Mirror) dropHeld(ctx context.Context, legs uint64, err error) error {
 	inSync := v.inSync.Load()
 	if legs&inSync == inSync {
 		v.following.Store(v.following.Load() &^ (legs &^ inSync))
 		return err
 	}
 	if legs&inSync != 0 {
-		if err := v.store(ctx, inSync&^legs, false); err != nil {
+		if err := v.store(ctx, inSync&^legs, v.last, false); err != nil {
 			return fmt.Errorf("mirror %s: remember that a leg failed: %w", v.Name, err)
 		}
 	}
@@ -232,7 +393,10 @@ func (v *Mirror) syncLeg(ctx context.Context, leg int) error {
 		err = errors.New("it failed a write meanwhile")
 	}
 	if err == nil {
-		err = v.store(ctx, v.inSync.Load()|bit, false)
+		err = v.stampLeg(ctx, leg, v.generation)
+	}
+	if err == nil {
+		err = v.store(ctx, v.inSync.Load()|bit, 0, false)
 	}
 	if err != nil {
 		v.following.Store(v.following.Load() &^ bit)
@@ -253,7 +417,7 @@ func (v *Mirror) copyTo(ctx context.Context, leg int) error {
 		n := min(syncStep, size-off)
 		held := v.regions.of(off, n)
 		held.lock()
-		err := v.Copier.Copy(ctx, inner{v.Legs[v.first()]}, off, inner{v.Legs[leg]}, off, n, func(int64) {})
+		err := v.Copier.Copy(ctx, inner{v.Legs[v.first()].Device}, off, inner{v.Legs[leg].Device}, off, n, func(int64) {})
 		held.unlock()
 		if err != nil {
 			return err

@@ -112,6 +112,9 @@ func (v *Mirror) change(ctx context.Context, off, length int64, fn func() error)
 		return err
 	}
 	defer v.writes.End(slot)
+	if !v.written.Load() {
+		v.written.Store(true)
+	}
 	return fn()
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -19,6 +20,10 @@ type Disk struct {
 	BlockLength int
 	// Blocks is the capacity in logical blocks.
 	Blocks uint64
+	// Vendor is T10 VENDOR IDENTIFICATION, without the blanks behind it.
+	Vendor string
+	// Thin is whether the logical unit is thin provisioned (LBPME).
+	Thin bool
 	// ThirdPartyCopy is the 3PC bit of the standard INQUIRY data.
 	ThirdPartyCopy bool
 	// maxTransfer is the longest READ or WRITE, in bytes.
@@ -106,6 +111,7 @@ func (d *Disk) inquire(ctx context.Context) error {
 		return fmt.Errorf("there is no disk at this LUN (INQUIRY byte 0 is %02xh)", kind)
 	}
 	d.ThirdPartyCopy = standard[5]&0x08 != 0
+	d.Vendor = strings.TrimRight(string(standard[8:16]), " \x00")
 	if err := d.readCapacity(ctx); err != nil {
 		return err
 	}

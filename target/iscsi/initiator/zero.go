@@ -158,6 +158,7 @@ func (d *Disk) readCapacity(ctx context.Context) error {
 	binary.BigEndian.PutUint32(c.CDB[10:], uint32(len(capacity)))
 	err := d.do(ctx, &c)
 	last, n, got := binary.BigEndian.Uint64(capacity), binary.BigEndian.Uint32(capacity[8:]), c.Received >= 12
+	d.Thin = capacity[14]&0x80 != 0
 	if refusal(err) != nil {
 		short := Command{CDB: append([]byte{0x25}, make([]byte, 9)...), In: capacity[:8]}
 		err = d.do(ctx, &short)
