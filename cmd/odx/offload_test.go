@@ -85,7 +85,7 @@ targets:
     luns:
       - {lun: 0, volume: src, size: 16MiB}
       - {lun: 1, volume: dst, size: 16MiB, block_size: 4096}
-      - {lun: 2, backing: plain.img, size: 16MiB}
+      - {lun: 2, backing: "file:plain.img", size: 16MiB}
 `
 	start := func() (path, url string) {
 		path = writeConfig(t, text)
