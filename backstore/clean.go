@@ -122,7 +122,7 @@ func (s *Store) cleanLoop(ctx context.Context) {
 			s.cleaning.Lock()
 			err := s.cleanSegment(ctx, sealed[0].id, s.cleanBudget)
 			s.cleaning.Unlock()
-			if errors.Is(err, ErrCorrupt) {
+			if err = corrupt(err); errors.Is(err, ErrCorrupt) {
 				s.log.WithError(err).Warn("a segment keeps its space, because not all of it can be read")
 				damaged[sealed[0].id] = true
 				continue
@@ -162,7 +162,7 @@ func (s *Store) Clean(ctx context.Context) error {
 		if sp.dead == 0 || sp.live == 0 {
 			continue
 		}
-		err := s.cleanSegment(ctx, sp.id, unlimited)
+		err := corrupt(s.cleanSegment(ctx, sp.id, unlimited))
 		if errors.Is(err, ErrCorrupt) {
 			damage = errors.Join(damage, err)
 		} else if err != nil {
@@ -282,7 +282,9 @@ func (m *mover) move(ctx context.Context) error {
 	for i := range good {
 		x := &good[i].x
 		if _, err := s.extents.Move(good[i].id, x.Addr, to); err != nil {
-			return s.fail(err)
+			// Its row cannot be read: it stays where it is.
+			s.noteDamage(fmt.Sprintf("extent %d", good[i].id), err)
+			m.damage = errors.Join(m.damage, corrupt(err))
 		}
 		to.Block += uint32(x.Blocks)
 	}

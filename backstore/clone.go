@@ -86,7 +86,7 @@ func (s *Store) addClone(ctx context.Context, from, v *Volume) error {
 		return fmt.Errorf("%v: %w", v, ErrExists)
 	}
 	if err := s.shareTree(from, v); err != nil {
-		return s.fail(err)
+		return s.unread(from.String(), 0, err)
 	}
 	s.volumes[v.number], s.byName[v.key()] = v, v
 	op.Commit()

@@ -2,8 +2,11 @@ package backstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"odx/backstore/blockmap"
 )
 
 const (
@@ -102,7 +105,14 @@ func (v *Volume) mapBlocks(ctx context.Context, dst int64, from *Snapshot, at, b
 	if err := v.watched.check(to, uint64(blocks)); err != nil {
 		return 0, err
 	}
-	if rec.count, err = s.forest.Copy(&v.root, to, from.state.root, first, uint64(blocks), mapStep); err != nil {
+	rec.count, err = s.forest.Copy(&v.root, to, from.state.root, first, uint64(blocks), mapStep)
+	var step *blockmap.StepError
+	if errors.As(err, &step) {
+		// What was done before it counts; the next turn meets it again.
+		if rec.count == 0 {
+			return 0, s.unread(v.String(), dst, step.Err)
+		}
+	} else if err != nil {
 		return 0, s.fail(err)
 	}
 	op.revise(&rec)

@@ -157,6 +157,9 @@ func (s *Store) loadState() (state, error) {
 	s.forest = blockmap.New(blockmap.Options{
 		KV: s.kv, Clock: s.clock, Extents: s.extents, MaxBytes: cache / 4, Next: st.nextNode, Dropped: st.dropped,
 	})
+	if err := errors.Join(s.extents.SkipUnread(), s.forest.SkipUnread()); err != nil {
+		return st, err
+	}
 	s.index = dedup.New(cache / 4)
 	return st, s.loadTables()
 }

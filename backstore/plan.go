@@ -145,6 +145,9 @@ func (s *Store) find(p *writePlan, x *freshExtent) (known bool, err error) {
 		return false, nil
 	}
 	known, err = s.extents.Pin(id, &x.Fingerprint, int(x.Blocks))
+	if metadataDamage(err) {
+		return false, nil // it cannot stand for anything
+	}
 	if err != nil || !known {
 		return false, err
 	}
@@ -257,6 +260,9 @@ func spaceError(err error) error {
 // apply puts the plan into a volume's map. The volume is locked exclusively and
 // opMu is shared. Its journal record is appended last.
 func (s *Store) apply(op *operation, p *writePlan, v *Volume) error {
+	if err := s.touchWrite(v, &p.rec); err != nil {
+		return s.unread(v.String(), int64(p.rec.block)*BlockLength, err)
+	}
 	if err := s.install(v, &p.rec); err != nil {
 		return s.fail(err)
 	}
@@ -283,6 +289,10 @@ func (s *Store) discard(p *writePlan) error {
 	}
 	for _, id := range p.pinned {
 		if err := s.extents.Unpin(id); err != nil {
+			if metadataDamage(err) { // it keeps its space
+				s.noteDamage("reference counts of extents", err)
+				continue
+			}
 			return s.fail(err)
 		}
 	}

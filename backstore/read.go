@@ -89,8 +89,9 @@ func (v *Volume) readBlocks(ctx context.Context, p []byte, off int64, slots []ex
 	var locs [readBatch]extent.Location
 	for tries := 0; len(p) > 0; {
 		n := min(len(slots), readBatch)
-		if err := (tree{volume: v}).lookup(v.store, uint64(off/BlockLength), locs[:n], slots[:n]); err != nil {
-			return err
+		t := tree{volume: v}
+		if err := t.lookup(v.store, uint64(off/BlockLength), locs[:n], slots[:n]); err != nil {
+			return v.store.lookupError(t, off, n, err)
 		}
 		bad, err := v.store.fetch(locs[:n], p[:n*BlockLength])
 		if err != nil {
@@ -120,7 +121,7 @@ func (s *Store) readTree(ctx context.Context, t tree, p []byte, off int64) error
 		head := int(off % BlockLength)
 		n := min((head+len(p)+BlockLength-1)/BlockLength, readBatch)
 		if err := t.lookup(s, uint64(off/BlockLength), locs[:n], slots[:n]); err != nil {
-			return err
+			return s.lookupError(t, off, n, err)
 		}
 		part := p[:min(len(p), n*BlockLength-head)]
 		bad, err := s.fetchBytes(locs[:n], head, part)
@@ -141,7 +142,9 @@ func (s *Store) readError(ctx context.Context, t tree, off int64, slot extent.Sl
 	id, _ := s.extents.Split(slot)
 	s.distrust(ctx, id, err)
 	if damaged(err) {
-		return &CorruptError{Name: t.name(), Offset: off, Err: err}
+		err = &CorruptError{Name: t.name(), Offset: off, Err: err}
+		s.noteDamage(t.name(), err)
+		return err
 	}
 	return fmt.Errorf("%s: block at byte %d: %w", t.name(), off, err)
 }

@@ -245,6 +245,17 @@ func (r *writeRecord) apply(s *Store) error {
 	return s.install(v, r)
 }
 
+// touchWrite reads what install needs, so that it does not stop half done.
+func (s *Store) touchWrite(v *Volume, r *writeRecord) error {
+	if err := s.extents.TouchNew(r.first, len(r.fresh)); err != nil {
+		return err
+	}
+	if err := s.extents.Touch(r.known[:r.blocks]); err != nil {
+		return err
+	}
+	return s.forest.TouchSet(v.root, r.block, uint64(r.blocks))
+}
+
 // install puts a write into a volume's map.
 func (s *Store) install(v *Volume, r *writeRecord) error {
 	for i := range r.fresh {

@@ -149,6 +149,9 @@ func (v *Volume) snapshot(ctx context.Context, ranges []Range, recs func(snapsho
 	if err := refuse(); err != nil {
 		return nil, err
 	}
+	if err := s.forest.TouchShare(v.root, blockRanges(st.ranges)); err != nil {
+		return nil, s.unread(v.String(), 0, err)
+	}
 	if err := s.takeSnapshot(v, st, records, op.Commit); err != nil {
 		return nil, s.fail(err)
 	}
@@ -226,7 +229,7 @@ func (s *Store) dropSnapshot(st *snapshotState) error {
 	}
 	delete(s.snapshots, st.id)
 	s.changedSnaps[st.id] = true
-	if err := s.forest.Drop(st.root); err != nil {
+	if err := s.dropTree(st.root); err != nil {
 		return s.fail(err)
 	}
 	return nil

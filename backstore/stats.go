@@ -93,13 +93,13 @@ func (v *Volume) stats(counted map[uint64]uint64) (VolumeStats, error) {
 	v.mu.RUnlock()
 	s.opMu.RUnlock()
 	if err != nil {
-		return vs, s.fail(err)
+		return vs, s.unread(v.String(), 0, err)
 	}
 	blocks, err := s.forest.Mapped(root, counted)
 	vs.MappedBytes = int64(blocks) * BlockLength
 	s.opMu.RLock()
 	defer s.opMu.RUnlock()
-	if derr := s.forest.Drop(root); derr != nil {
+	if derr := s.dropTree(root); derr != nil {
 		return vs, s.fail(derr)
 	}
 	return vs, err

@@ -198,6 +198,7 @@ type Store struct {
 	reaping    sync.Mutex // held for a step of reaping; outside of opMu
 
 	checkpoints checkpointer
+	damage      damageLog
 	firstLSN    atomic.Uint64 // of the records that the last checkpoint does not have
 	cleanBudget *rate.Limiter
 	cancel      context.CancelFunc // ends the background goroutines
@@ -222,14 +223,15 @@ func (s *Store) usable() error {
 	return nil
 }
 
-// fail stops all further changes: the state in memory may have a half-done
+// fail makes the store read-only: the state in memory may have a half-done
 // operation in it, which must reach neither the journal nor a checkpoint. What
-// the journal holds is right, so opening the store again is the way on.
+// the journal holds is right, so opening the store again is the way on. Reads go
+// on.
 func (s *Store) fail(err error) error {
 	prove(err)
-	err = fmt.Errorf("store stopped after a metadata error, restart it: %w", err)
+	err = fmt.Errorf("the store is read-only after a metadata error, restart it: %w", err)
 	if s.failed.CompareAndSwap(nil, &err) {
-		s.log.WithError(err).Error("store stopped")
+		s.log.WithError(err).Error("the store is read-only from now on")
 	}
 	return err
 }
@@ -339,7 +341,12 @@ func (s *Store) reapOnce(ctx context.Context) (more bool, err error) {
 	if err := s.usable(); err != nil {
 		return false, err
 	}
-	if more, err = s.forest.Reap(reapStep); err != nil {
+	more, err = s.forest.Reap(reapStep)
+	if err != nil && more && metadataDamage(err) {
+		s.noteDamage("map nodes that were given up, whose space is not freed", err)
+		return true, nil
+	}
+	if err != nil {
 		err = s.fail(err)
 	}
 	return more, err

@@ -300,6 +300,9 @@ func (v *Volume) clearBlocks(ctx context.Context, off, length int64) error {
 	if err := v.watched.check(first, count); err != nil {
 		return err
 	}
+	if err := s.forest.TouchClear(v.root, first, count); err != nil {
+		return s.unread(v.String(), off, err)
+	}
 	if err := s.forest.Clear(&v.root, first, count); err != nil {
 		return s.fail(err)
 	}

@@ -183,7 +183,20 @@ func (s *Store) dropVolume(v *Volume) error {
 	s.tableMu.Unlock()
 	root := v.root
 	v.root.Node = 0
-	return s.forest.Drop(root)
+	return s.dropTree(root)
+}
+
+// dropTree gives a tree up. One whose count cannot be read keeps its space.
+func (s *Store) dropTree(root blockmap.Root) error {
+	err := s.forest.TouchDrop(root)
+	if err == nil {
+		return s.forest.Drop(root)
+	}
+	if metadataDamage(err) {
+		s.noteDamage("a tree that was given up, whose space is not freed", err)
+		return nil
+	}
+	return err
 }
 
 // Grow makes the volume larger; the new bytes read as zeros. It is durable on
@@ -228,6 +241,9 @@ func (v *Volume) setSize(ctx context.Context, size int64) error {
 func (v *Volume) resize(size int64) error {
 	blocks := uint64((size + BlockLength - 1) / BlockLength)
 	if size < v.size {
+		if err := v.store.forest.TouchClear(v.root, blocks, v.root.Blocks()-min(blocks, v.root.Blocks())); err != nil {
+			return v.store.unread(v.String(), int64(blocks)*BlockLength, err)
+		}
 		if err := v.store.forest.Clear(&v.root, blocks, v.root.Blocks()-min(blocks, v.root.Blocks())); err != nil {
 			return v.store.fail(err)
 		}

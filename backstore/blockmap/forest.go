@@ -55,6 +55,8 @@ func (r Root) Blocks() uint64 { return span(r.Level) }
 type Extents interface {
 	Ref(slots []extent.Slot) error
 	Unref(slots []extent.Slot) error
+	// Touch reads what Ref and Unref need, and changes nothing.
+	Touch(slots []extent.Slot) error
 }
 
 // Options configure a Forest.
@@ -78,6 +80,7 @@ type Forest struct {
 
 	droppedMu sync.Mutex
 	dropped   []uint64      // guarded by droppedMu
+	aside     []uint64      // dropped, and damaged: they wait for a repair; guarded by droppedMu
 	wake      chan struct{} // holds a token when dropped may be non-empty
 }
 
@@ -390,7 +393,7 @@ type Cut struct {
 // Cut takes the forest's part of a checkpoint's cut.
 func (f *Forest) Cut() *Cut {
 	f.droppedMu.Lock()
-	dropped := append([]uint64(nil), f.dropped...)
+	dropped := slices.Concat(f.dropped, f.aside)
 	f.droppedMu.Unlock()
 	return &Cut{nodes: f.nodes.Cut(), counts: f.counts.Cut(), Dropped: dropped, Next: f.Next()}
 }

@@ -142,10 +142,14 @@ const slotCost = 8
 // Copy makes blocks [to, to+count) of dst equal blocks [from, from+count) of
 // src. Where both lie alike to a node's span the node is shared, elsewhere
 // slots are copied. It stops when it has spent budget steps and returns how
-// many blocks it did, at least a leaf's part.
+// many blocks it did, at least a leaf's part. After a StepError it is whole as far
+// as it came.
 func (f *Forest) Copy(dst *Root, to uint64, src Root, from, count uint64, budget int) (uint64, error) {
 	done := uint64(0)
 	for done < count && budget > 0 {
+		if err := f.touchStep(dst, to+done, src, from+done, count-done, budget); err != nil {
+			return done, err
+		}
 		n, cost, err := f.copyStep(dst, to+done, src, from+done, count-done, budget)
 		if err != nil {
 			return done, err

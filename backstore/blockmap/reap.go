@@ -10,7 +10,8 @@ import (
 func (f *Forest) Wake() <-chan struct{} { return f.wake }
 
 // Reap passes the loss of dropped nodes on to what they point to and deletes
-// them, at most limit nodes. It reports whether more are waiting.
+// them, at most limit nodes. It reports whether more are waiting. An error with
+// more is of a node that cannot be read; it is set aside, and nothing was changed.
 func (f *Forest) Reap(limit int) (more bool, err error) {
 	for range limit {
 		f.droppedMu.Lock()
@@ -21,6 +22,11 @@ func (f *Forest) Reap(limit int) (more bool, err error) {
 		id := f.dropped[len(f.dropped)-1]
 		f.dropped = f.dropped[:len(f.dropped)-1]
 		f.droppedMu.Unlock()
+		if err := f.touchNode(id); err != nil {
+			// What it points to keeps its references: nobody can tell what that is.
+			f.setAside(id)
+			return true, fmt.Errorf("free map node %d: %w", id, err)
+		}
 		if err := f.reap(id); err != nil {
 			return false, err
 		}
@@ -28,6 +34,20 @@ func (f *Forest) Reap(limit int) (more bool, err error) {
 	f.droppedMu.Lock()
 	defer f.droppedMu.Unlock()
 	return len(f.dropped) > 0, nil
+}
+
+// setAside keeps a dropped node in the checkpoints, and does not reap it.
+func (f *Forest) setAside(id uint64) {
+	f.droppedMu.Lock()
+	f.aside = append(f.aside, id)
+	f.droppedMu.Unlock()
+}
+
+// Aside returns how many dropped nodes cannot be freed because of damage.
+func (f *Forest) Aside() int {
+	f.droppedMu.Lock()
+	defer f.droppedMu.Unlock()
+	return len(f.aside)
 }
 
 func (f *Forest) reap(id uint64) error {

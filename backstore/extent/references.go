@@ -1,9 +1,11 @@
 package extent
 
 import (
+	"errors"
 	"fmt"
 
 	"odx/backstore/invariant"
+	"odx/backstore/meta"
 	"odx/backstore/refs"
 )
 
@@ -32,6 +34,48 @@ func (t *Table) Ref(slots []Slot) error {
 		}
 		return nil
 	})
+}
+
+// Touch reads what Ref and Unref of slots need, so that neither has to stop half
+// done.
+func (t *Table) Touch(slots []Slot) error {
+	return t.eachCounts(slots, func(c *refs.Page, slots []Slot) error {
+		l := losses{t: t, counts: c}
+		defer l.leave()
+		for len(slots) > 0 {
+			id, n := t.first(slots)
+			slots = slots[n:]
+			if id == 0 || c.Extra(uint64(id)) >= int64(n) {
+				continue
+			}
+			if err := l.visit(id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// TouchNew reads what Create of n extents from an ID on needs.
+func (t *Table) TouchNew(first ID, n int) error {
+	for page := uint64(first) / pageExtents; n > 0 && page <= (uint64(first)+uint64(n)-1)/pageExtents; page++ {
+		if _, err := t.cache.Get(page); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SkipUnread makes sure that new extents come to pages that can be read: the last
+// one that is stored may be damaged. It is called before there are any.
+func (t *Table) SkipUnread() error {
+	next := t.next.Load()
+	_, err := t.cache.Get(next / pageExtents)
+	if errors.Is(err, meta.ErrDamaged) {
+		t.next.Store((next/pageExtents + 1) * pageExtents)
+		return nil
+	}
+	return err
 }
 
 // Unref takes a reference back for each slot that is not a hole. Extents that have

@@ -150,7 +150,7 @@ func (c *Cache[T]) load(s *shard[T], id uint64) (T, error) {
 	}
 	o, err := c.cfg.Decode(id, stored)
 	if err != nil {
-		return none, fmt.Errorf("metadata object %c%d: %w", c.cfg.Prefix, id, err)
+		return none, fmt.Errorf("metadata object %c%d: %w: %w", c.cfg.Prefix, id, meta.ErrDamaged, err)
 	}
 	h := o.header()
 	h.id = id
