@@ -100,13 +100,13 @@ func (s secrets) authentication(a *conf.Authentication, challenges *chap.Challen
 }
 
 // admit makes a target's access list a decision about initiators.
-func admit(t *conf.Target) iscsi.Admit {
+func admit(t *conf.Target, replaced map[place]bool) iscsi.Admit {
 	if t.Access == nil {
 		return nil
 	}
 	views := make([]scsi.View, len(t.Access))
 	for i := range t.Access {
-		views[i] = viewOf(&t.Access[i], t.LUNs)
+		views[i] = viewOf(t, &t.Access[i], replaced)
 	}
 	return func(initiator string, from netip.Addr) (scsi.View, bool) {
 		for i := range t.Access {
@@ -120,17 +120,18 @@ func admit(t *conf.Target) iscsi.Admit {
 
 // viewOf returns what the initiators of an entry see of a target's LUNs; nil for
 // everything as it is.
-func viewOf(a *conf.Access, luns []conf.LUN) scsi.View {
+func viewOf(t *conf.Target, a *conf.Access, replaced map[place]bool) scsi.View {
 	if a.LUNs == nil && !a.ReadOnly {
 		return nil
 	}
 	view := scsi.View{}
 	for _, m := range a.LUNs {
-		view[m.As] = scsi.ViewedLU{LUN: m.LUN, ReadOnly: m.ReadOnly || a.ReadOnly}
+		view[m.As] = scsi.ViewedLU{LUN: m.LUN, ReadOnly: m.ReadOnly || a.ReadOnly, Replaced: replaced[place{t.Name, accessKey(a), m.As}]}
 	}
 	if a.LUNs == nil {
-		for i := range luns {
-			view[luns[i].Number] = scsi.ViewedLU{LUN: luns[i].Number, ReadOnly: true}
+		for i := range t.LUNs {
+			n := t.LUNs[i].Number
+			view[n] = scsi.ViewedLU{LUN: n, ReadOnly: true, Replaced: replaced[place{t.Name, "", n}]}
 		}
 	}
 	return view
@@ -138,7 +139,7 @@ func viewOf(a *conf.Access, luns []conf.LUN) scsi.View {
 
 // secure has the server and its targets, in the order of the configuration, let
 // in whom the configuration says.
-func (s *Service) secure(o *iscsi.Options, targets []iscsi.TargetConfig, all secrets) (err error) {
+func (s *Service) secure(o *iscsi.Options, targets []iscsi.TargetConfig, all secrets, replaced map[place]bool) (err error) {
 	challenges := &chap.Challenges{}
 	if o.DiscoveryAuthentication, err = all.authentication(&s.cfg.DiscoveryAuthentication, challenges); err != nil {
 		return err
@@ -148,7 +149,12 @@ func (s *Service) secure(o *iscsi.Options, targets []iscsi.TargetConfig, all sec
 		if targets[i].Authentication, err = all.authentication(&t.Authentication, challenges); err != nil {
 			return err
 		}
-		targets[i].Admit = admit(t)
+		targets[i].Admit = admit(t, replaced)
+		for at := range replaced {
+			if at.target == t.Name && at.access == "" {
+				targets[i].DeviceServer.(*scsi.Target).Replaced(at.lun)
+			}
+		}
 	}
 	s.warnOfOpenTargets()
 	s.warnOfUnboundUsers()

@@ -98,11 +98,18 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service
 	}
 	options := transportOptions(cfg.Limits)
 	options.Log, options.Settler = log, settler{s.store}
-	if err := s.secure(&options, targets, secrets); err != nil {
+	history, err := loadLUNHistory(s.store)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.secure(&options, targets, secrets, s.compareLUNs(history, targets)); err != nil {
 		return nil, err
 	}
 	if s.server, err = iscsi.NewServer(options, targets); err != nil {
 		return nil, fmt.Errorf("iSCSI: %w", err)
+	}
+	if err := history.save(ctx, s.store); err != nil {
+		return nil, err
 	}
 	for i, l := range s.listeners {
 		s.serving.Go(func() { s.serve(l, cfg.Portals[i].Group) })

@@ -44,6 +44,7 @@ const (
 	ASCSanitizeCommandFailed                 ASC = 0x3103
 	ASCSoftThresholdReached                  ASC = 0x3807
 	ASCSavingParametersNotSupported          ASC = 0x3900
+	ASCInquiryDataChanged                    ASC = 0x3F03
 	ASCReportedLUNsDataChanged               ASC = 0x3F0E
 	ASCInternalTargetFailure                 ASC = 0x4400
 	ASCInvalidMessageError                   ASC = 0x4900

@@ -1,6 +1,10 @@
 package scsi
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/gostor/gotgt/pkg/api"
+)
 
 // TestReturnOfANexus: power comes on once for a nexus; when it has been lost, it
 // is told that, until so many others were lost that nobody remembers.
@@ -78,5 +82,24 @@ func TestCommandsThatPassAttentions(t *testing.T) {
 			}
 			f.on(f.c, testUnitReady).wantStatus(t, good)
 		})
+	}
+}
+
+// A nexus that begins is told of a logical unit that took the place of another; one
+// that comes again has been told.
+func TestTarget_Replaced(t *testing.T) {
+	f := newFixture(t)
+	f.target.Replaced(0)
+	id := NexusID{InitiatorName: "iqn.2026-11.example.initiator:b", TargetName: f.target.Name(), TargetPortalGroupTag: 1}
+	for _, want := range [][]ASC{
+		{ASCPowerOnOrReset, ASCInquiryDataChanged, ASCReportedLUNsDataChanged},
+		{ASCITNexusLossOccurred},
+	} {
+		n := f.target.Attach(id)
+		for _, asc := range want {
+			f.on(n, testUnitReady).wantSense(t, KeyUnitAttention, asc)
+		}
+		f.on(n, testUnitReady).wantStatus(t, api.SAM_STAT_GOOD)
+		f.target.Detach(n)
 	}
 }

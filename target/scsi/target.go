@@ -34,10 +34,12 @@ type Target struct {
 
 	implicitOnly bool
 
-	mu      sync.Mutex // guards what follows
-	units   map[uint16]*LogicalUnit
-	nexuses map[*Nexus]struct{}
-	lost    lostNexuses
+	mu    sync.Mutex // guards what follows
+	units map[uint16]*LogicalUnit
+	// replaced are the LUNs that were another logical unit before the start.
+	replaced map[uint16]bool
+	nexuses  map[*Nexus]struct{}
+	lost     lostNexuses
 }
 
 // NewTarget returns a target without logical units.
@@ -52,8 +54,11 @@ func NewTarget(c TargetConfig) *Target {
 
 		implicitOnly: c.ImplicitOnly,
 
-		log:     log.WithField("target", c.Name),
-		units:   make(map[uint16]*LogicalUnit),
+		log:   log.WithField("target", c.Name),
+		units: make(map[uint16]*LogicalUnit),
+
+		replaced: make(map[uint16]bool),
+
 		nexuses: make(map[*Nexus]struct{}),
 	}
 }
@@ -97,6 +102,16 @@ func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
 	return nil
 }
 
+// Replaced says that before the start another logical unit was at lun: each nexus
+// that begins, and sees it under this number, is told INQUIRY DATA HAS CHANGED there,
+// and REPORTED LUNS DATA HAS CHANGED everywhere. It belongs to the set-up; for a
+// nexus with a View, that says it (ViewedLU.Replaced).
+func (tg *Target) Replaced(lun uint16) {
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	tg.replaced[lun] = true
+}
+
 // LU returns the logical unit at lun, nil when there is none.
 func (tg *Target) LU(lun uint16) *LogicalUnit {
 	tg.mu.Lock()
@@ -137,9 +152,22 @@ func (tg *Target) AttachWith(id NexusID, r Rights) *Nexus {
 		begin = ASCITNexusLossOccurred
 	}
 	units := make(map[uint16]*itlNexus, len(tg.units))
+	any := false
 	for lun, lu := range tg.units {
-		if seen, as, ok := r.View.find(lun); ok {
-			units[seen] = lu.attach(n, as, begin)
+		seen, as, ok := r.View.find(lun)
+		if !ok {
+			continue
+		}
+		units[seen] = lu.attach(n, as, begin)
+		// A nexus that was here since the start has been told.
+		if begin == ASCPowerOnOrReset && (as.Replaced || r.View == nil && tg.replaced[lun]) {
+			units[seen].establish(ASCInquiryDataChanged)
+			any = true
+		}
+	}
+	if any {
+		for _, itl := range units {
+			itl.establish(ASCReportedLUNsDataChanged)
 		}
 	}
 	n.units.Store(&units)

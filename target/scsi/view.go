@@ -12,6 +12,8 @@ type ViewedLU struct {
 	LUN uint16
 	// ReadOnly makes the medium write protected for this nexus.
 	ReadOnly bool
+	// Replaced: before the start, another logical unit was here.
+	Replaced bool
 }
 
 // Rights are what an I_T nexus may do, and by what right.

@@ -1,0 +1,155 @@
+package target
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/backstore"
+	"odx/conf"
+	"odx/target/iscsi"
+	"odx/target/scsi"
+)
+
+// lunHistoryKey is the record of the store that says what was served where, and
+// lunHistoryVersion its version.
+const (
+	lunHistoryKey     = "server/luns"
+	lunHistoryVersion = 1
+)
+
+// lunHistory is which logical unit was last served at each LUN. An initiator that is
+// logged in again after a restart goes on with the disk that it had: if there is
+// another one, it has to be told before it writes.
+type lunHistory struct {
+	Version int         `json:"version"`
+	LUNs    []servedLUN `json:"luns"`
+
+	changed bool
+}
+
+// servedLUN is a logical unit at a LUN.
+type servedLUN struct {
+	Target string `json:"target"`
+	// Access is the entry of the access list whose initiators find the logical unit at
+	// a LUN of their own; empty for the LUNs of the target.
+	Access string `json:"access,omitempty"`
+	LUN    uint16 `json:"lun"`
+	// Unit is the identity of the logical unit in hexadecimal, Medium what it was on.
+	Unit   string `json:"unit"`
+	Medium string `json:"medium"`
+}
+
+func loadLUNHistory(store *backstore.Store) (*lunHistory, error) {
+	h := &lunHistory{Version: lunHistoryVersion}
+	text, err := store.GetRecord([]byte(lunHistoryKey))
+	if errors.Is(err, backstore.ErrNotFound) {
+		return h, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, h)
+	}
+	if err == nil && h.Version != lunHistoryVersion {
+		err = fmt.Errorf("version %d is not known", h.Version)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("what was served last: %w", err)
+	}
+	return h, nil
+}
+
+// serve notes what is served at a LUN from now on. It returns what was there, if that
+// was another logical unit.
+func (h *lunHistory) serve(now servedLUN) (before *servedLUN) {
+	for i := range h.LUNs {
+		l := &h.LUNs[i]
+		if l.Target != now.Target || l.Access != now.Access || l.LUN != now.LUN {
+			continue
+		}
+		if *l == now {
+			return nil
+		}
+		old := *l
+		*l, h.changed = now, true
+		if old.Unit == now.Unit {
+			return nil // it goes by another name
+		}
+		return &old
+	}
+	h.LUNs, h.changed = append(h.LUNs, now), true
+	return nil
+}
+
+// save stores what is served, durably.
+func (h *lunHistory) save(ctx context.Context, store *backstore.Store) error {
+	if !h.changed {
+		return nil
+	}
+	text, err := json.Marshal(h)
+	if err == nil {
+		err = store.PutRecords(ctx, backstore.Record{Key: []byte(lunHistoryKey), Value: text})
+	}
+	if err == nil {
+		err = store.Flush(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("note what is served: %w", err)
+	}
+	h.changed = false
+	return nil
+}
+
+// place is a LUN of a target, or of an entry of its access list.
+type place struct {
+	target, access string
+	lun            uint16
+}
+
+// accessKey names an entry of an access list.
+func accessKey(a *conf.Access) string { return fmt.Sprint(a.Initiators, a.Addresses) }
+
+// compareLUNs notes what is served, and logs where that is another logical unit than
+// before. Those places are in replaced.
+func (s *Service) compareLUNs(h *lunHistory, targets []iscsi.TargetConfig) (replaced map[place]bool) {
+	replaced = map[place]bool{}
+	for i := range targets {
+		t, device := &s.cfg.Targets[i], targets[i].DeviceServer.(*scsi.Target)
+		for _, lun := range device.LUNs() {
+			s.compareLUN(h, place{t.Name, "", lun}, device.LU(lun), replaced)
+		}
+		for i := range t.Access {
+			a := &t.Access[i]
+			for _, m := range a.LUNs {
+				s.compareLUN(h, place{t.Name, accessKey(a), m.As}, device.LU(m.LUN), replaced)
+			}
+		}
+	}
+	return replaced
+}
+
+func (s *Service) compareLUN(h *lunHistory, at place, lu *scsi.LogicalUnit, replaced map[place]bool) {
+	if lu == nil {
+		return
+	}
+	var medium string
+	for name, unit := range s.units {
+		if unit == lu {
+			medium = name
+		}
+	}
+	id := lu.ID()
+	before := h.serve(servedLUN{at.target, at.access, at.lun, hex.EncodeToString(id[:]), medium})
+	if before == nil {
+		return
+	}
+	replaced[at] = true
+	fields := logrus.Fields{"target": at.target, "lun": at.lun, "before": before.Medium, "now": medium}
+	if at.access != "" {
+		fields["access"] = at.access
+	}
+	s.log.WithFields(fields).Warn("another disk than before is served at this LUN; initiators are told, but one that has it in use may write to the wrong disk: detach it there, or change the configuration back")
+}
