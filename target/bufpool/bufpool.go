@@ -45,6 +45,15 @@ func (p *Pool) Get(n int) *Buffer {
 	return b
 }
 
+// Size returns how many bytes of memory a buffer for n bytes takes.
+func Size(n int) int {
+	class := classOf(n)
+	if class < 0 {
+		return n
+	}
+	return 1 << (class + minShift)
+}
+
 // Put gives the buffer back. A nil buffer is allowed.
 func (p *Pool) Put(b *Buffer) {
 	if b == nil || b.class < 0 {

@@ -189,6 +189,7 @@ func (srv *Server) newSession(l *login, id scsi.NexusID) *session {
 		tasks:  make(map[uint32]*task),
 		early:  make(map[uint32]*earlyPDU),
 	}
+	s.share = srv.budget.join(id.InitiatorName)
 	s.wake.L = &s.mu
 	s.log = srv.opts.Log.WithFields(logrus.Fields{"initiator": id.InitiatorName, "tsih": s.tsih})
 	if l.target != nil {
@@ -233,6 +234,7 @@ func (srv *Server) remove(s *session) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	delete(srv.sessions, s)
+	srv.budget.leave(s.id.InitiatorName)
 }
 
 // sessionsOf returns the sessions with a target.

@@ -120,7 +120,7 @@ func (c *conn) start(t *task) error {
 		s.mu.Unlock()
 		return nil
 	}
-	if !c.suits(t) || len(s.ready) > 0 || !s.reserveDataIn(t) {
+	if !c.suits(t) || len(s.ready) > 0 || !s.takeDataIn(t) {
 		s.enqueue(t)
 		s.mu.Unlock()
 		return nil
@@ -195,6 +195,8 @@ type earlyPDU struct {
 	pdu *pdu
 	// data are the unsolicited Data-Out PDUs that followed a command.
 	data []*pdu
+	// charged is what of the budget they hold, in bytes.
+	charged int
 }
 
 // Bounds of what is kept for out-of-order CmdSN.
@@ -250,26 +252,29 @@ func (c *conn) keepEarly(p *pdu) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.early[p.cmdSN()] = &earlyPDU{conn: c, pdu: k}
+	e := &earlyPDU{conn: c, pdu: k}
+	s.early[p.cmdSN()] = e
 	s.earlyWaiting.Store(true)
-	return s.countEarly(k)
+	return s.countEarly(e, k)
 }
 
-// countEarly bounds what is kept. mu is held.
-func (s *session) countEarly(k *pdu) error {
-	if s.earlyBytes += bhsLength + len(k.kept); s.earlyBytes > maxEarlyBytes {
-		return protocolError("more than %d bytes of commands and data arrived before the command that comes first", maxEarlyBytes)
+// countEarly bounds what is kept: k is one more PDU of e. mu is held.
+func (s *session) countEarly(e *earlyPDU, k *pdu) error {
+	n := bhsLength + len(k.kept)
+	b := s.srv.budget
+	if s.earlyBytes+n > maxEarlyBytes || !b.unsolicited.take(s.share, int64(n)) {
+		return protocolError("more than %d bytes of commands and data arrived before the command that comes first, or memory is short", maxEarlyBytes)
 	}
+	s.earlyBytes += n
+	e.charged += n
 	return nil
 }
 
-// length is how much e counts against maxEarlyBytes.
-func (e *earlyPDU) length() int {
-	n := bhsLength + len(e.pdu.kept)
-	for _, d := range e.data {
-		n += bhsLength + len(d.kept)
-	}
-	return n
+// freeEarly gives back what e was charged. mu is held.
+func (s *session) freeEarly(e *earlyPDU) {
+	s.earlyBytes -= e.charged
+	s.srv.budget.give(s.share, charge{&s.srv.budget.unsolicited, int64(e.charged)})
+	e.charged = 0
 }
 
 // earlyCommand returns the kept command of connection c with tag itt. mu is
@@ -293,7 +298,7 @@ func (c *conn) keepDataOut(e *earlyPDU, p *pdu) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.data = append(e.data, k)
-	return s.countEarly(k)
+	return s.countEarly(e, k)
 }
 
 // takeEarly returns the kept PDU whose turn it is, nil when there is none.
@@ -313,7 +318,7 @@ func (s *session) takeEarly() *earlyPDU {
 		delete(s.early, exp)
 		s.exp.Store(exp + 1)
 		if e.pdu != nil {
-			s.earlyBytes -= e.length()
+			s.freeEarly(e)
 			return e
 		}
 		s.limit.Add(1)

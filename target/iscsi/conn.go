@@ -18,6 +18,10 @@ import (
 // nothing more is read from it.
 const maxQueued = 8 << 20
 
+// maxLoose is the same for answers to PDUs that take no place in the CmdSN
+// window (pings, rejects, ...), in bytes of memory.
+const maxLoose = 128 << 10
+
 // conn is one connection. Its reader (serve, then read) has all of it but out,
 // which locks for itself.
 type conn struct {
@@ -43,6 +47,9 @@ type conn struct {
 	ttt uint32 // last Target Transfer Tag; guarded by the session's mu
 
 	pinger pinger // belongs to the watchdog
+	stall  stall  // belongs to the watchdog
+	// dataOuts counts the Data-Out PDUs that came.
+	dataOuts atomic.Uint32
 	// fullFeature is set when the login is over.
 	fullFeature atomic.Bool
 	// notReading is set while the reader waits for the peer to take data.
@@ -128,7 +135,7 @@ func (c *conn) readPDUs() error {
 				return err
 			}
 		}
-		if c.out.bytes.Load() > maxQueued && !c.awaitPeer() {
+		if c.out.bytes.Load() > maxQueued && !c.awaitPeer(maxBatchBytes) || c.out.loose.Load() > maxLoose && !c.awaitPeer(0) {
 			return net.ErrClosed
 		}
 		if err := c.in.next(&c.pdu); err != nil {
@@ -144,12 +151,12 @@ func (c *conn) readPDUs() error {
 	}
 }
 
-// awaitPeer waits until the peer has taken most of what it was sent. Whether it
-// is still there, the writer finds out (sendTimeout).
-func (c *conn) awaitPeer() bool {
+// awaitPeer waits until no more than limit bytes are left of what the peer was
+// sent. Whether it is still there, the writer finds out (sendTimeout).
+func (c *conn) awaitPeer(limit int64) bool {
 	c.notReading.Store(true)
 	defer c.notReading.Store(false)
-	return c.out.waitBelow(maxBatchBytes, 0)
+	return c.out.waitBelow(limit, 0)
 }
 
 // dispatch handles one PDU: in the order of CmdSN, unless it is immediate.
@@ -234,7 +241,16 @@ func (c *conn) handleNopOut(p *pdu) error {
 	r.put32(20, reservedTag)
 	if n := p.dataSegmentLength(); n > 0 {
 		// No more goes back than the initiator takes.
-		r.buf = c.srv.opts.Pool.Get(min(n, int(c.params.peerMaxRecv)))
+		n = min(n, int(c.params.peerMaxRecv))
+		r.share = c.sess.share
+		var ok bool
+		if r.charge, ok = c.srv.budget.take(r.share, bufferCharge(n)); !ok {
+			c.out.put(r)
+			c.sess.releasePlace(p)
+			c.reject(p, rejectOutOfResources)
+			return p.discard()
+		}
+		r.buf = c.srv.opts.Pool.Get(n)
 		r.data = r.buf.Bytes
 		if err := p.readData(r.data); err != nil {
 			c.out.put(r)

@@ -93,9 +93,10 @@ func (c *conn) keepInOrder(p *pdu) (*pdu, cmdSNOrder, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.early[p.cmdSN()] = &earlyPDU{conn: c, pdu: p}
+	e := &earlyPDU{conn: c, pdu: p}
+	s.early[p.cmdSN()] = e
 	s.earlyWaiting.Store(true)
-	return nil, cmdSNEarly, s.countEarly(p)
+	return nil, cmdSNEarly, s.countEarly(e, p)
 }
 
 // deliverEarly delivers the PDUs whose turn has come, of all connections. An
@@ -165,7 +166,7 @@ func (c *conn) keepSharedDataOut(p *pdu) (*pdu, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.data = append(e.data, k)
-	if err := s.countEarly(k); err != nil {
+	if err := s.countEarly(e, k); err != nil {
 		return nil, err
 	}
 	return nil, errKept
@@ -177,7 +178,7 @@ func (s *session) forgetEarly(c *conn) {
 	for sn, e := range s.early {
 		if e.conn == c && e.pdu != nil {
 			delete(s.early, sn)
-			s.earlyBytes -= e.length()
+			s.freeEarly(e)
 		}
 	}
 	s.earlyWaiting.Store(len(s.early) > 0)

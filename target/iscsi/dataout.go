@@ -1,8 +1,6 @@
 package iscsi
 
 import (
-	"slices"
-
 	"odx/target/bufpool"
 )
 
@@ -25,10 +23,12 @@ type dataOut struct {
 	// next is the offset that the next R2T asks for.
 	next uint32
 	buf  []byte
-	// first holds the first burst while the session has no memory for all.
-	first *bufpool.Buffer
-	// charge is what the command holds of the session's DataOutLimit.
-	charge int64
+	// partial: the command has no memory yet for more than what it got
+	// unsolicited, which is in first; nil when that was nothing.
+	partial bool
+	first   *bufpool.Buffer
+	// charge is what the command holds of the budget for buf.
+	charge charge
 	r2tSN  uint32
 	// open are the sequences whose F bit has not arrived.
 	open [maxR2T]burst
@@ -73,10 +73,9 @@ func (c *conn) takeImmediateData(t *task, p *pdu) error {
 	if !p.final() {
 		t.out.add(burst{ttt: reservedTag, offset: n, end: unsolicited})
 	}
-	if t.early || t.failure != nil || t.out.want == 0 {
+	if t.early || t.failure != nil || t.out.want == 0 || !t.allocDataOut(n > 0 || !p.final()) {
 		return c.dataError(t, p, p.discard())
 	}
-	t.allocDataOut()
 	dst := t.out.buf[:min(n, t.out.want, uint32(len(t.out.buf)))]
 	t.out.next = min(n, t.out.want)
 	return c.dataError(t, p, p.readData(dst))
@@ -94,35 +93,31 @@ func (c *conn) dataError(t *task, p *pdu, err error) error {
 	return nil
 }
 
-// allocDataOut gets memory for the whole command or, if the session has none
-// left, for its first burst only.
-func (t *task) allocDataOut() {
-	o, firstBurst := &t.out, t.conn.params.firstBurst
-	if o.want > firstBurst && !t.sess.chargeDataOut(t) {
-		o.first = t.conn.srv.opts.Pool.Get(int(firstBurst))
-		o.buf = o.first.Bytes
-		return
+// allocDataOut gets memory for the whole command or, if there is none, for what
+// comes without being asked for (unsolicited: there is some). Where there is none
+// for that either, it is false: the command ends with BUSY, and what comes is
+// dropped. The connection has to be read on.
+func (t *task) allocDataOut(unsolicited bool) bool {
+	o, s := &t.out, t.sess
+	b := s.srv.budget
+	var ok bool
+	if o.charge, ok = b.take(s.share, bufferCharge(int(o.want))); ok {
+		o.buf = t.st.AllocDataOut(int(o.want))
+		return true
 	}
-	o.buf = t.st.AllocDataOut(int(o.want))
-}
-
-// chargeDataOut reserves memory for a command that waits for more than its
-// first burst. Commands that wait already come first.
-func (s *session) chargeDataOut(t *task) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.waiting) == 0 && s.tryChargeDataOut(t)
-}
-
-// tryChargeDataOut is chargeDataOut with mu held, for the command whose turn
-// it is.
-func (s *session) tryChargeDataOut(t *task) bool {
-	n := int64(t.out.want)
-	if s.dataOut > 0 && s.dataOut+n > s.srv.opts.DataOutLimit {
+	o.partial = true
+	if !unsolicited {
+		return true
+	}
+	first := min(o.want, t.conn.params.firstBurst)
+	n := bufferCharge(int(first))
+	if !b.unsolicited.take(s.share, n) {
+		t.st.Result, t.early = statusBusy, true
 		return false
 	}
-	s.dataOut += n
-	t.out.charge = n
+	o.charge = charge{&b.unsolicited, n}
+	o.first = t.conn.srv.opts.Pool.Get(int(first))
+	o.buf = o.first.Bytes
 	return true
 }
 
@@ -130,6 +125,7 @@ func (s *session) tryChargeDataOut(t *task) bool {
 // not there any more (aborted, or ended with an error) is dropped silently: the
 // initiator could not know when it sent it.
 func (c *conn) handleDataOut(p *pdu) error {
+	c.dataOuts.Add(1)
 	if c.sess.shared {
 		var err error
 		if p, err = c.keepSharedDataOut(p); err == errKept {
@@ -215,10 +211,8 @@ func (c *conn) takeData(t *task, b *burst, p *pdu) error {
 // session's mu is held.
 func (s *session) solicit(t *task) {
 	o, c := &t.out, t.conn
-	if o.first != nil && !s.settleBuffer(t) {
-		if !slices.Contains(s.waiting, t) {
-			s.waiting = append(s.waiting, t)
-		}
+	if o.partial {
+		s.awaitDataOut(t)
 		return
 	}
 	for o.next < o.want && o.n < int(min(c.params.maxOutstandingR2T, maxR2T)) {
@@ -234,39 +228,6 @@ func (s *session) solicit(t *task) {
 		p.put32(44, b.end-b.offset)
 		o.r2tSN++
 		c.out.queue(p, statSNNext)
-	}
-}
-
-// settleBuffer moves a command from its first burst's buffer to one for all of
-// its data, if there is memory and no other command was first.
-func (s *session) settleBuffer(t *task) bool {
-	if len(s.waiting) > 0 && s.waiting[0] != t || !s.tryChargeDataOut(t) {
-		return false
-	}
-	buf := t.st.AllocDataOut(int(t.out.want))
-	copy(buf, t.out.first.Bytes[:t.out.next])
-	s.srv.opts.Pool.Put(t.out.first)
-	t.out.first, t.out.buf = nil, buf
-	if len(s.waiting) > 0 {
-		s.waiting = slices.Delete(s.waiting, 0, 1)
-	}
-	return true
-}
-
-// releaseDataOut gives back what a command held of DataOutLimit, and lets
-// commands ask for their data that waited for it. mu is held.
-func (s *session) releaseDataOut(charge int64) {
-	if charge == 0 {
-		return
-	}
-	s.dataOut -= charge
-	for len(s.waiting) > 0 {
-		next := s.waiting[0]
-		s.solicit(next)
-		if next.out.first != nil {
-			return
-		}
-		next.conn.out.wake()
 	}
 }
 

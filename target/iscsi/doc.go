@@ -28,13 +28,15 @@
 // A peer that has not logged in holds one goroutine, at most loginBufferLength
 // bytes of input and maxLoginText bytes of text, for at most LoginTimeout and
 // maxLoginPDUs requests; strangers.go bounds how many such peers there are. A
-// session holds at most QueueDepth commands, DataOutLimit and DataInLimit bytes
-// of data beyond the first burst of each command, and QueueDepth commands that
-// were aborted while the store did not let go of them; and Workers goroutines
-// beside those that run the latter, of which the unused ones end soon.
+// session holds at most QueueDepth commands, and QueueDepth commands that were
+// aborted while the store did not let go of them; and Workers goroutines
+// in addition to those that run the latter, of which the unused ones end soon. The data
+// of all sessions is in BufferBytes of memory: budget.go divides it between
+// initiators, memory.go has commands wait for it, and stall.go takes it back from
+// those that do not move.
 //
 // # Locks
 //
-// Order: session.order → Server.mu → session.mu → sender.mu. No lock is held while the
+// Order: session.order → Server.mu → session.mu → sender.mu, budget.mu. No lock is held while the
 // DeviceServer runs or while the socket is read or written.
 package iscsi

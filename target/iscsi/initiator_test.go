@@ -123,6 +123,9 @@ func newBench(tb testing.TB, change func(*Options), wrap func(net.Listener) net.
 		if n := b.disk.nexuses(); n != 0 {
 			tb.Errorf("%d nexuses are still attached", n)
 		}
+		if n := srv.budget.heldBytes(); n != 0 {
+			tb.Errorf("%d bytes of memory are still held", n)
+		}
 	})
 	return b
 }

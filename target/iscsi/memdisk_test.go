@@ -134,8 +134,9 @@ func (d *memDisk) Prepare(t *scsi.Task) (done bool) {
 			t.Result = statusCheckCondition
 			return true
 		}
+		t.TL = uint32(n * memBlock)
 		if isWrite(cdb[0]) {
-			t.Wanted = uint32(n * memBlock)
+			t.Wanted = t.TL
 		}
 	case cdb[0] == 0x7f: // variable length: what the tests send is a write of 512 bytes
 		t.Wanted = memBlock

@@ -48,15 +48,17 @@ type Options struct {
 	Workers int
 	// MaxTransferLength is the most Data-Out that one command may ask for.
 	MaxTransferLength int
-	// DataOutLimit bounds the memory of a session for Data-Out beyond the first
-	// burst of each command; commands over it wait with their R2T.
-	// DataInLimit bounds Data-In from the start of the command until it was
-	// sent; commands over it wait to start. One command is always let through.
-	DataOutLimit, DataInLimit int64
+	// BufferBytes bounds the memory of all sessions for the data of commands; see
+	// budget.
+	BufferBytes int64
+	// StallTimeout is how long an initiator may take nothing of what it asked for,
+	// or send nothing of what it was asked for, while memory is short. Its
+	// connection is closed then.
+	StallTimeout time.Duration
 
 	// PingInterval is after how much silence of the initiator a NOP-In asks for
-	// a sign of life, PingTimeout how long the answer may take before the
-	// connection is closed.
+	// a sign of life (0: never), PingTimeout how long the answer may take before
+	// the connection is closed.
 	PingInterval, PingTimeout time.Duration
 	// AbortTimeout is how long task management waits for commands that it
 	// aborted. What still runs then is detached: its result is dropped.
@@ -88,8 +90,8 @@ func DefaultOptions() Options {
 		QueueDepth:                   128,
 		Workers:                      32,
 		MaxTransferLength:            64 << 20,
-		DataOutLimit:                 64 << 20,
-		DataInLimit:                  64 << 20,
+		BufferBytes:                  256 << 20,
+		StallTimeout:                 10 * time.Second,
 		PingInterval:                 15 * time.Second,
 		PingTimeout:                  15 * time.Second,
 		AbortTimeout:                 2 * time.Second,
@@ -119,10 +121,10 @@ func (o *Options) check() error {
 		{"QueueDepth", int64(o.QueueDepth), 1, 1 << 16},
 		{"Workers", int64(o.Workers), 1, 1 << 16},
 		{"MaxTransferLength", int64(o.MaxTransferLength), 512, 1 << 31},
-		{"DataOutLimit", o.DataOutLimit, 1, 1 << 40},
-		{"DataInLimit", o.DataInLimit, 1, 1 << 40},
+		{"BufferBytes", o.BufferBytes, 1, 1 << 50},
+		{"StallTimeout", int64(o.StallTimeout), 1, 1 << 62},
 		{"LoginTimeout", int64(o.LoginTimeout), 1, 1 << 62},
-		{"PingInterval", int64(o.PingInterval), 1, 1 << 62},
+		{"PingInterval", int64(o.PingInterval), 0, 1 << 62},
 		{"PingTimeout", int64(o.PingTimeout), 1, 1 << 62},
 		{"AbortTimeout", int64(o.AbortTimeout), 1, 1 << 62},
 		{"LogoutTimeout", int64(o.LogoutTimeout), 1, 1 << 62},

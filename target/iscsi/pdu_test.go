@@ -52,13 +52,13 @@ func (s *sink) SetWriteDeadline(time.Time) error { return nil }
 // sinkConn returns a connection in full feature phase that writes to a sink.
 func sinkConn(digests bool) (*conn, *sink) {
 	out := &sink{}
-	srv := &Server{opts: DefaultOptions()}
+	srv := &Server{opts: DefaultOptions(), budget: newBudget(1 << 20)}
 	c := &conn{srv: srv, nc: out, params: defaultParams()}
-	c.sess = &session{srv: srv, tasks: map[uint32]*task{}, nexus: &scsi.Nexus{}}
+	c.sess = &session{srv: srv, share: &share{}, tasks: map[uint32]*task{}, nexus: &scsi.Nexus{}}
 	c.sess.exp.Store(0x11)
 	c.sess.limit.Store(0x90)
 	c.out = sender{
-		nc: out, pool: srv.opts.Pool, pdus: &srv.pdus, window: c.sess.window, after: func() {},
+		nc: out, pool: srv.opts.Pool, budget: srv.budget, pdus: &srv.pdus, window: c.sess.window,
 		headerDigest: digests, dataDigest: digests, statSN: 0x51,
 	}
 	return c, out

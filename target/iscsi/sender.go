@@ -1,7 +1,9 @@
 package iscsi
 
 import (
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +18,8 @@ const (
 	maxBatchBytes = 1 << 20
 	// sendTimeout is how long the peer may take for one batch.
 	sendTimeout = 30 * time.Second
+	// noteEvery is how often the writer notes whether the peer takes anything.
+	noteEvery = time.Second
 )
 
 // outPDU is one PDU on its way out.
@@ -30,9 +34,21 @@ type outPDU struct {
 	trailer [3 + digestLength]byte
 
 	// What is given back when the PDU has left: the task whose data it carries,
-	// the buffer that data is in.
-	task *task
-	buf  *bufpool.Buffer
+	// the buffer that data is in, and what that was charged.
+	task   *task
+	buf    *bufpool.Buffer
+	share  *share
+	charge charge
+}
+
+// loose reports whether nothing but the peer bounds how many such PDUs it can
+// have us send: those that answer what takes no place in the CmdSN window.
+func (p *outPDU) loose() bool {
+	switch p.bhs[0] {
+	case opNopIn, opReject, opTextResponse, opTMFResponse:
+		return true
+	}
+	return false
 }
 
 // statSNUse says what a PDU does with the connection's StatSN (RFC 7143 4.2.2.2).
@@ -52,21 +68,23 @@ const (
 // wakes no goroutine, responses that gather while one is sending leave
 // together, and no caller of flush ever waits for the peer.
 type sender struct {
-	nc   net.Conn
-	now  *nonblockingWriter // nil where nc cannot be written without waiting
-	pool *bufpool.Pool
-	pdus *sync.Pool
+	nc     net.Conn
+	now    *nonblockingWriter // nil where nc cannot be written without waiting
+	pool   *bufpool.Pool
+	budget *budget
+	pdus   *sync.Pool
 	// window says ExpCmdSN and MaxCmdSN of the session.
 	window func() (exp, limit uint32)
-	// failed is called, once, with the error that ended sending; after is called
-	// each time that PDUs have left.
+	// failed is called, once, with the error that ended sending.
 	failed func(error)
-	after  func()
 
 	headerDigest, dataDigest bool
 
-	// bytes are queued or being sent.
-	bytes atomic.Int64
+	// bytes are queued or being sent. loose are those of them that are of PDUs
+	// that no window bounds.
+	bytes, loose atomic.Int64
+	// moved counts the times that the peer took something.
+	moved atomic.Uint32
 
 	kick chan struct{} // wakes the writer
 	done chan struct{} // closed by close
@@ -103,8 +121,11 @@ func (s *sender) put(p *outPDU) {
 	if p.task != nil {
 		p.task.sent()
 	}
-	s.pool.Put(p.buf)
-	p.next, p.task, p.buf, p.data = nil, nil, nil, nil
+	if p.buf != nil {
+		s.pool.Put(p.buf)
+		s.budget.give(p.share, p.charge)
+	}
+	p.next, p.task, p.buf, p.data, p.share, p.charge = nil, nil, nil, nil, nil, charge{}
 	s.pdus.Put(p)
 }
 
@@ -134,6 +155,9 @@ func (s *sender) queue(p *outPDU, use statSNUse) {
 	}
 	s.last = p
 	s.bytes.Add(p.length())
+	if p.loose() {
+		s.loose.Add(outPDULength + int64(len(p.data)))
+	}
 	s.mu.Unlock()
 }
 
@@ -236,14 +260,31 @@ func (s *sender) sendWaiting(handed bool) error {
 			s.gather()
 		}
 		handed = false
-		if err := s.nc.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
-			return err
-		}
-		s.bufs = s.unsent
-		if _, err := s.bufs.WriteTo(s.nc); err != nil {
+		if err := s.writeWaiting(time.Now().Add(sendTimeout)); err != nil {
 			return err
 		}
 		s.sent()
+	}
+}
+
+// writeWaiting writes the batch, and notes each time that the peer takes some.
+func (s *sender) writeWaiting(deadline time.Time) error {
+	s.bufs = s.unsent
+	for {
+		soon := time.Now().Add(noteEvery)
+		if soon.After(deadline) {
+			soon = deadline
+		}
+		if err := s.nc.SetWriteDeadline(soon); err != nil {
+			return err
+		}
+		n, err := s.bufs.WriteTo(s.nc)
+		if n > 0 {
+			s.moved.Add(1)
+		}
+		if err == nil || soon.Equal(deadline) || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
 	}
 }
 
@@ -301,6 +342,9 @@ func (s *sender) sendNow() (all bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if n > 0 {
+		s.moved.Add(1)
+	}
 	s.unsent = skipBytes(s.unsent, n)
 	return len(s.unsent) == 0, nil
 }
@@ -322,12 +366,14 @@ func (s *sender) sent() {
 	bytes := int64(0)
 	for i, p := range s.batch {
 		bytes += p.length()
+		if p.loose() {
+			s.loose.Add(-outPDULength - int64(len(p.data)))
+		}
 		s.put(p)
 		s.batch[i] = nil
 	}
 	s.batch = s.batch[:0]
 	clear(s.pieces)
-	s.after()
 	if s.bytes.Add(-bytes) > maxBatchBytes {
 		return
 	}

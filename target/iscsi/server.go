@@ -56,6 +56,7 @@ type Server struct {
 	opts     Options
 	targets  []*target
 	watchdog watchdog
+	budget   *budget
 
 	tasks sync.Pool // of *task
 	pdus  sync.Pool // of *outPDU
@@ -88,6 +89,7 @@ func NewServer(o Options, targets []TargetConfig) (*Server, error) {
 	}
 	srv := &Server{
 		opts:     o,
+		budget:   newBudget(o.BufferBytes),
 		conns:    make(map[*conn]struct{}),
 		sessions: make(map[*session]struct{}),
 	}
@@ -103,11 +105,8 @@ func NewServer(o Options, targets []TargetConfig) (*Server, error) {
 		srv.targets = append(srv.targets, &target{t})
 	}
 	srv.watchdog = watchdog{srv: srv, wake: make(chan struct{}, 1), stop: make(chan struct{})}
-	srv.wg.Add(1)
-	go func() {
-		defer srv.wg.Done()
-		srv.watchdog.run()
-	}()
+	srv.wg.Go(srv.watchdog.run)
+	srv.wg.Go(srv.budget.run)
 	return srv, nil
 }
 
@@ -182,10 +181,9 @@ func (srv *Server) open(nc net.Conn, group uint16) {
 	c.text.ttt = reservedTag
 	c.in = newReader(nc, srv.opts.Pool)
 	c.out = sender{
-		nc: nc, now: newNonblockingWriter(nc), pool: srv.opts.Pool, pdus: &srv.pdus,
+		nc: nc, now: newNonblockingWriter(nc), pool: srv.opts.Pool, budget: srv.budget, pdus: &srv.pdus,
 		window: func() (uint32, uint32) { return 0, 0 },
 		failed: c.sendFailed,
-		after:  c.dataSent,
 		kick:   make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	victim, ok := srv.takeIn(c)
@@ -236,12 +234,6 @@ func (c *conn) sendFailed(err error) {
 	c.close()
 }
 
-func (c *conn) dataSent() {
-	if c.fullFeature.Load() {
-		c.sess.dataSent()
-	}
-}
-
 // forget drops a connection that has ended.
 func (srv *Server) forget(c *conn) {
 	srv.mu.Lock()
@@ -260,9 +252,15 @@ func (srv *Server) appendConns(list []*conn) []*conn {
 	return list
 }
 
-// pingTick is how often silent initiators are looked for.
-func (srv *Server) pingTick() time.Duration {
-	return max(min(srv.opts.PingInterval, srv.opts.PingTimeout)/4, time.Millisecond)
+// lookTick is how often initiators are looked for that are silent, or take
+// nothing.
+func (srv *Server) lookTick() time.Duration {
+	o := &srv.opts
+	tick := min(o.StallTimeout, o.PingTimeout)
+	if o.PingInterval > 0 {
+		tick = min(tick, o.PingInterval)
+	}
+	return max(min(tick/4, time.Second), time.Millisecond)
 }
 
 // portalsOf lists the portals of a target.

@@ -51,10 +51,8 @@ type session struct {
 	exp, limit atomic.Uint32
 	// cost is how long commands lately took, in nanoseconds, by operation code.
 	cost [256]atomic.Int32
-	// dataIn is what commands hold of DataInLimit: reserved under mu, given
-	// back without. starved says that a command waits for it.
-	dataIn  atomic.Int64
-	starved atomic.Bool
+	// share is what the initiator holds of the server's memory.
+	share *share
 	// earlyWaiting is set while early is not empty.
 	earlyWaiting atomic.Bool
 	// gone is closed when the session has left the server.
@@ -65,10 +63,12 @@ type session struct {
 	tasks   map[uint32]*task
 	ready   []*task
 	waiting []*task // Data-Out waits for memory, first come first served
-	dataOut int64   // held of DataOutLimit
+	// claimIn and claimOut are waits for memory: for the Data-In of the first
+	// command that is ready, and the Data-Out of the first one that waits.
+	claimIn, claimOut *claim
 	// early are PDUs whose CmdSN is ahead of ExpCmdSN, by CmdSN.
 	early      map[uint32]*earlyPDU
-	earlyBytes int
+	earlyBytes int // charged to the unsolicited part of the budget
 	immediate  int // immediate commands outstanding
 	crew
 	executing int // what the nexus must outlive: tasks in Execute, task management
@@ -128,9 +128,7 @@ func (s *session) end(t *task) {
 func (s *session) free(t *task) {
 	t.tellAbort()
 	s.end(t)
-	charge := t.out.charge
 	t.sent()
-	s.releaseDataOut(charge)
 }
 
 func remove(tasks []*task, t *task) []*task {
@@ -142,18 +140,11 @@ func remove(tasks []*task, t *task) []*task {
 
 // complete ends t with a response. mu is held.
 func (s *session) complete(t *task) {
-	if t.st.DataIn() == nil || !t.read {
-		s.dataIn.Add(-t.reservedIn)
-		t.reservedIn = 0
-	} else {
-		n := int64(len(t.st.DataIn()))
-		s.dataIn.Add(n - t.reservedIn)
-		t.reservedIn = n
+	if n := t.dataInCharge(len(t.st.DataIn())); n != t.chargeIn.n {
+		t.chargeIn = s.srv.budget.resize(s.share, t.chargeIn, n)
 	}
 	s.end(t)
-	charge := t.out.charge
 	t.queueResponse()
-	s.releaseDataOut(charge)
 }
 
 // abort ends t without a response, at once or, if it is running or with the
@@ -175,32 +166,6 @@ func (s *session) abort(t *task) (running bool) {
 		s.free(t)
 	}
 	return false
-}
-
-// reserveDataIn reserves what t may read of DataInLimit, unless others hold too
-// much of it. mu is held.
-func (s *session) reserveDataIn(t *task) bool {
-	n, limit := int64(t.st.ExpectedIn), s.srv.opts.DataInLimit
-	if held := s.dataIn.Load(); held > 0 && held+n > limit {
-		// Data that is sent from here on sees starved; look again for what was
-		// sent before.
-		s.starved.Store(true)
-		if held = s.dataIn.Load(); held > 0 && held+n > limit {
-			return false
-		}
-	}
-	s.dataIn.Add(n)
-	t.reservedIn = n
-	return true
-}
-
-// dataSent is called after Data-In was sent, with no lock held.
-func (s *session) dataSent() {
-	if s.starved.Load() && s.starved.Swap(false) {
-		s.mu.Lock()
-		s.hire()
-		s.mu.Unlock()
-	}
 }
 
 // execute runs the command and notes how long commands of its kind take.
@@ -320,6 +285,7 @@ func (s *session) leave(c *conn) {
 	s.closed = len(s.conns) == 0
 	if s.closed {
 		s.dismiss(s.idle)
+		s.abandonClaims()
 	}
 	last := s.closed && s.executing == 0
 	closed := s.closed

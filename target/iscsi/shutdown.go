@@ -45,6 +45,7 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	// that connections end now; the watchdog is needed for that.
 	srv.awaitConns()
 	close(srv.watchdog.stop)
+	close(srv.budget.stop)
 	srv.wg.Wait()
 	return srv.awaitWorkers()
 }

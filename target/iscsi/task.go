@@ -69,8 +69,8 @@ type task struct {
 	// failure is the sense of a transport error that ends the command.
 	failure *senseCode
 	out     dataOut
-	// reservedIn is what the task holds of the session's DataInLimit.
-	reservedIn int64
+	// chargeIn is what the task holds of the budget for Data-In.
+	chargeIn charge
 	// held is there while the state is taskHeld.
 	held *heldTask
 	// onWorker: runs on one of the session's workers, not on its reader.
@@ -115,22 +115,21 @@ func (c *conn) newTask(p *pdu, info ahsInfo) *task {
 // command.
 func (t *task) recycle() {
 	srv := t.conn.srv
+	srv.budget.give(t.sess.share, t.chargeIn)
+	srv.budget.give(t.sess.share, t.out.charge)
 	t.st.Release()
 	srv.opts.Pool.Put(t.out.first)
 	t.ctx.reset()
 	t.sess, t.conn = nil, nil
 	t.state, t.aborted, t.byOther, t.early, t.failure = taskWithReader, false, false, false, nil
-	t.out, t.reservedIn = dataOut{}, 0
+	t.out, t.chargeIn = dataOut{}, charge{}
 	t.onWorker, t.kept, t.detached, t.left, t.ended = false, false, false, false, nil
 	srv.tasks.Put(t)
 }
 
-// sent frees the task after its Data-In has left, or was dropped. It takes no
-// lock; the sender tells the session afterwards (session.dataSent).
-func (t *task) sent() {
-	t.sess.dataIn.Add(-t.reservedIn)
-	t.recycle()
-}
+// sent frees the task, and what it holds of the budget, after its Data-In has
+// left, or was dropped. It takes no lock.
+func (t *task) sent() { t.recycle() }
 
 // fail ends the command with a transport error, the first one if there are
 // several. Data that is still due is awaited first (RFC 7143 11.4.2).

@@ -195,7 +195,7 @@ func (f *tmf) abortTask() (response byte, final bool) {
 		serialLess(refCmdSN, f.pdu.cmdSN()) {
 		if e := s.early[refCmdSN]; e == nil || e.pdu != nil && e.pdu.itt() == ref {
 			if e != nil {
-				s.earlyBytes -= e.length()
+				s.freeEarly(e)
 			}
 			s.early[refCmdSN] = &earlyPDU{conn: f.conn}
 			s.earlyWaiting.Store(true)
@@ -220,7 +220,7 @@ func (f *tmf) abortTasks(s *session, match func(lun [8]byte) bool) (any bool) {
 			continue // sent after the request
 		}
 		if e.pdu != nil && e.pdu.opcode() == opSCSICommand && match(e.pdu.lun()) {
-			s.earlyBytes -= e.length()
+			s.freeEarly(e)
 			e.pdu, e.data = nil, nil
 			any = true
 		}

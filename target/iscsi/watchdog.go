@@ -73,7 +73,7 @@ func (w *watchdog) rouse() {
 func (w *watchdog) run() {
 	tick := time.NewTimer(readerTick)
 	defer tick.Stop()
-	ping := time.NewTicker(w.srv.pingTick())
+	ping := time.NewTicker(w.srv.lookTick())
 	defer ping.Stop()
 	idle := 0
 	for {
@@ -82,9 +82,12 @@ func (w *watchdog) run() {
 			return
 		case <-ping.C:
 			w.conns = w.srv.appendConns(w.conns[:0])
+			short := w.srv.budget.short()
 			for _, c := range w.conns {
 				c.pinger.tick(c)
+				c.stall.tick(c, short)
 			}
+			w.srv.budget.look()
 			w.srv.dismissSpare()
 			continue
 		case <-w.wake:
@@ -135,17 +138,17 @@ type pinger struct {
 	asked  bool
 }
 
-// tick is called every pingTick.
+// tick is called every lookTick.
 func (g *pinger) tick(c *conn) {
 	o := &c.srv.opts
-	if !c.fullFeature.Load() {
+	if !c.fullFeature.Load() || o.PingInterval == 0 {
 		return // the login has its own limit
 	}
 	if n := c.in.reads.Load(); n != g.reads || c.notReading.Load() {
 		g.reads, g.silent, g.asked = n, 0, false
 		return
 	}
-	g.silent += c.srv.pingTick()
+	g.silent += c.srv.lookTick()
 	switch {
 	case g.silent < o.PingInterval:
 	case !g.asked:

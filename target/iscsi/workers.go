@@ -81,13 +81,15 @@ func (s *session) work() {
 func (s *session) next() *task {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.ready) == 0 || !s.reserveDataIn(s.ready[0]) {
+	i := s.startable()
+	for i < 0 {
 		if !s.rest() {
 			return nil
 		}
+		i = s.startable()
 	}
-	t := s.ready[0]
-	s.ready = slices.Delete(s.ready, 0, 1)
+	t := s.ready[i]
+	s.ready = slices.Delete(s.ready, i, i+1)
 	t.state, t.onWorker = taskRunning, true
 	s.executing++
 	return t
