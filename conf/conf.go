@@ -42,6 +42,10 @@ type Config struct {
 	// matches decides; where none does, a copy is allowed.
 	CopyRules []CopyRule
 
+	// MemoryTotal is how much memory the server may take, in bytes; 0: see
+	// DivideMemory.
+	MemoryTotal int64
+
 	Store  Store
 	Limits Limits
 	Tokens Tokens

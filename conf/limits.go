@@ -25,10 +25,15 @@ type Limits struct {
 	// MaxRecvDataSegmentLength, MaxBurstLength and FirstBurstLength, in bytes
 	// (RFC 7143 13.12 to 13.14).
 	DataSegment, MaxBurst, FirstBurst int
+	// Buffers bounds the memory for the data of all commands, in bytes.
+	Buffers int64
 	// PingAfter is after how much silence an initiator is asked for a sign of
-	// life, PingTimeout how long it may take for that.
+	// life, NoPings: never; PingTimeout how long it may take for that.
 	PingAfter, PingTimeout time.Duration
 }
+
+// NoPings is a PingAfter that switches pings off.
+const NoPings time.Duration = -1
 
 // limits reads the limits.
 func (c *checker) limits(raw *fileLimits) Limits {
@@ -45,7 +50,8 @@ func (c *checker) limits(raw *fileLimits) Limits {
 		DataSegment:           c.length("limits.data_segment", raw.DataSegment, least, most),
 		MaxBurst:              c.length("limits.max_burst", raw.MaxBurst, least, most),
 		FirstBurst:            c.length("limits.first_burst", raw.FirstBurst, least, most),
-		PingAfter:             c.duration("limits.ping_after", raw.PingAfter),
+		Buffers:               c.size("limits.buffers", raw.Buffers, leastBuffers),
+		PingAfter:             c.pingAfter(raw.PingAfter),
 		PingTimeout:           c.duration("limits.ping_timeout", raw.PingTimeout),
 	}
 	if l.MaxBurst != 0 && l.FirstBurst > l.MaxBurst {
@@ -83,6 +89,18 @@ func (c *checker) duration(key string, value *string) time.Duration {
 		return 0
 	}
 	return d
+}
+
+// pingAfter reads after how much silence an initiator is pinged: as duration, and
+// 0 for never.
+func (c *checker) pingAfter(value *string) time.Duration {
+	if value == nil {
+		return 0
+	}
+	if d, err := time.ParseDuration(*value); err == nil && d == 0 {
+		return NoPings
+	}
+	return c.duration("limits.ping_after", value)
 }
 
 // portalGroups reads the portal groups of a target, which have to have portals.

@@ -21,6 +21,7 @@ type (
 		Discovery fileDiscovery `yaml:"discovery"`
 		Copy      fileCopy      `yaml:"copy"`
 
+		Memory *string    `yaml:"memory"`
 		Store  fileStore  `yaml:"store"`
 		Limits fileLimits `yaml:"limits"`
 		Tokens fileTokens `yaml:"tokens"`
@@ -131,6 +132,7 @@ type (
 		DataSegment           *string `yaml:"data_segment"`
 		MaxBurst              *string `yaml:"max_burst"`
 		FirstBurst            *string `yaml:"first_burst"`
+		Buffers               *string `yaml:"buffers"`
 		PingAfter             *string `yaml:"ping_after"`
 		PingTimeout           *string `yaml:"ping_timeout"`
 	}

@@ -28,6 +28,7 @@ func (c *checker) config(raw *fileConfig) *Config {
 		Format: c.oneOf("log.format", raw.Log.Format, "text", "json"),
 	}
 	cfg.Views = c.views(raw.Views)
+	cfg.MemoryTotal = c.memory(raw.Memory, cfg)
 	c.checkShared(cfg.Targets)
 	c.checkViews(cfg.Views, cfg.Targets)
 	return cfg

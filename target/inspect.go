@@ -21,7 +21,7 @@ func Inspect(ctx context.Context, cfg *conf.Config, log *logrus.Entry, fn func(*
 	if err := checkOwner(cfg); err != nil {
 		return err
 	}
-	s := &Service{cfg: cfg, log: log}
+	s := &Service{cfg: cfg, memory: cfg.DivideMemory(availableMemory()), log: log}
 	defer func() { err = errors.Join(err, s.release()) }()
 	if err := s.openStore(ctx); err != nil {
 		return err

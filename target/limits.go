@@ -7,8 +7,11 @@ import (
 
 // transportOptions returns the transport's options with the limits that the
 // configuration gives.
-func transportOptions(l conf.Limits) iscsi.Options {
+func transportOptions(l conf.Limits, m conf.Memory) iscsi.Options {
 	o := iscsi.DefaultOptions()
+	o.BufferBytes = m.Buffers
+	// Without a limit in the file, connections take half of the rest at most.
+	o.MaxConnections = int(min(int64(o.MaxConnections), m.Rest/2/iscsi.ConnectionBytes))
 	set(&o.MaxSessions, l.Sessions)
 	set(&o.MaxSessionsPerInitiator, l.SessionsPerInitiator)
 	set(&o.ConnectionsPerSession, l.ConnectionsPerSession)
@@ -20,7 +23,9 @@ func transportOptions(l conf.Limits) iscsi.Options {
 	set(&o.MaxRecvDataSegmentLength, l.DataSegment)
 	set(&o.MaxBurstLength, l.MaxBurst)
 	set(&o.FirstBurstLength, l.FirstBurst)
-	set(&o.PingInterval, l.PingAfter)
+	if set(&o.PingInterval, l.PingAfter); l.PingAfter == conf.NoPings {
+		o.PingInterval = 0
+	}
 	set(&o.PingTimeout, l.PingTimeout)
 	switch {
 	case l.FirstBurst == 0: // the part follows the whole

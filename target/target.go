@@ -30,6 +30,7 @@ import (
 // Service is a running target.
 type Service struct {
 	cfg       *conf.Config
+	memory    conf.Memory
 	log       *logrus.Entry
 	store     *backstore.Store
 	tokens    *tokens.Manager
@@ -60,7 +61,7 @@ type Service struct {
 // conf.Problems; nothing is left running
 // after an error. ctx bounds the start alone.
 func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service, err error) {
-	s := &Service{cfg: cfg, log: log, served: map[string]string{}, leftOut: map[string]error{}, failed: make(chan error, len(cfg.Portals))}
+	s := &Service{cfg: cfg, memory: cfg.DivideMemory(availableMemory()), log: log, served: map[string]string{}, leftOut: map[string]error{}, failed: make(chan error, len(cfg.Portals))}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.release())
@@ -96,7 +97,7 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service
 	if err != nil {
 		return nil, err
 	}
-	options := transportOptions(cfg.Limits)
+	options := transportOptions(cfg.Limits, s.memory)
 	options.Log, options.Settler = log, settler{s.store}
 	history, err := loadLUNHistory(s.store)
 	if err != nil {
@@ -131,7 +132,7 @@ func (s *Service) warnOfSpace() {
 // openStore opens the store.
 func (s *Service) openStore(ctx context.Context) error {
 	var err error
-	s.store, err = backstore.Open(ctx, storeOptions(s.cfg, s.log))
+	s.store, err = backstore.Open(ctx, storeOptions(s.cfg, &s.memory, s.log))
 	if err != nil {
 		return storeProblem(s.cfg, err)
 	}
@@ -142,12 +143,12 @@ func (s *Service) openStore(ctx context.Context) error {
 	return nil
 }
 
-func storeOptions(cfg *conf.Config, log *logrus.Entry) backstore.Options {
+func storeOptions(cfg *conf.Config, m *conf.Memory, log *logrus.Entry) backstore.Options {
 	return backstore.Options{
 		Dir:           cfg.DataDir,
 		Log:           log,
 		CapacityBytes: cfg.Store.Capacity,
-		CacheBytes:    cfg.Store.Cache,
+		CacheBytes:    m.Cache,
 		DedupUnit:     cfg.Store.DedupUnit,
 
 		CleanBytesPerSecond: cfg.Store.CleanIO,

@@ -10,7 +10,7 @@ import (
 
 // openTokens reads what the store says about tokens.
 func (s *Service) openTokens(ctx context.Context) (err error) {
-	o := tokenOptions(&s.cfg.Tokens)
+	o := tokenOptions(&s.cfg.Tokens, &s.memory)
 	o.Store, o.Log = tokens.ExtentStore(s.store), s.log
 	s.tokens, err = tokens.Open(ctx, o)
 	if err != nil {
@@ -20,10 +20,10 @@ func (s *Service) openTokens(ctx context.Context) (err error) {
 }
 
 // tokenOptions turns the configuration into options of the token manager.
-func tokenOptions(t *conf.Tokens) tokens.Options {
+func tokenOptions(t *conf.Tokens, m *conf.Memory) tokens.Options {
 	o := tokens.Options{
 		Limits: tokens.Limits{
-			Tokens: t.Max, TokensPerInitiator: t.MaxPerInitiator, MemoryBytes: t.Memory, HeldBytes: t.Held, TokenBytes: t.Size,
+			Tokens: t.Max, TokensPerInitiator: t.MaxPerInitiator, MemoryBytes: m.Tokens, HeldBytes: t.Held, TokenBytes: t.Size,
 			MinInactivity: t.MinInactivity, DefaultInactivity: t.DefaultInactivity, MaxInactivity: t.MaxInactivity,
 			UseRecordsPerSecond: t.UseRecords, DigestBytes: t.DigestSize, HashLifetime: t.HashLifetime,
 		},

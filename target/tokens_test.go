@@ -15,13 +15,13 @@ import (
 // TestTokenOptions: what the configuration says of tokens reaches their manager.
 func TestTokenOptions(t *testing.T) {
 	got := tokenOptions(&conf.Tokens{
-		Max: 1, MaxPerInitiator: 2, Memory: 3, Held: 4, Size: 5,
+		Max: 1, MaxPerInitiator: 2, Held: 4, Size: 5,
 		MinInactivity: 6 * time.Second, DefaultInactivity: 7 * time.Second, MaxInactivity: 8 * time.Second, UseRecords: 9,
 		DigestSize: 10, HashLifetime: 11 * time.Hour,
 		WhenFull: "refuse", UnderPressure: "keep", Deletion: "hint", RunningCopy: "abort", Unmapped: "lower", Access: "group:g",
 		Groups: []conf.InitiatorGroup{{Name: "g", Initiators: []conf.NamePattern{"iqn.a", "iqn.b*"}}},
 		Rules:  []conf.TokenRule{{Initiator: "iqn.c*", Use: "api", Priority: 10, Access: "initiator"}},
-	})
+	}, &conf.Memory{Tokens: 3})
 	want := tokens.Options{
 		Limits: tokens.Limits{
 			Tokens: 1, TokensPerInitiator: 2, MemoryBytes: 3, HeldBytes: 4, TokenBytes: 5,
@@ -37,7 +37,7 @@ func TestTokenOptions(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	if got := tokenOptions(&conf.Tokens{WhenFull: "evict", Unmapped: "refuse"}); got.Policy.WhenFull != tokens.EvictOthers || got.Policy.Unmapped != tokens.RefuseUnmapped {
+	if got := tokenOptions(&conf.Tokens{WhenFull: "evict", Unmapped: "refuse"}, &conf.Memory{}); got.Policy.WhenFull != tokens.EvictOthers || got.Policy.Unmapped != tokens.RefuseUnmapped {
 		t.Errorf("%+v", got.Policy)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -64,7 +65,7 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
-	limitMemory(cfg.Store.Cache)
+	target.LimitMemory(cfg)
 	ctx, release := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer release()
 
@@ -85,6 +86,9 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 		log.WithError(err).Warn("cannot write to standard output")
 	}
 	notify(log, daemon.SdNotifyReady)
+	var guard sync.WaitGroup
+	defer guard.Wait() // ctx has ended by then
+	guard.Go(func() { service.GuardMemory(ctx) })
 
 	select {
 	case <-ctx.Done():

@@ -318,3 +318,9 @@ func bufferCharge(n int) int64 {
 	}
 	return int64(bufpool.Size(n))
 }
+
+// BufferedBytes is how much memory the data of commands takes at the moment.
+func (srv *Server) BufferedBytes() int64 {
+	b := srv.budget
+	return b.large.held.Load() + b.medium.held.Load() + b.small.held.Load() + b.unsolicited.held.Load()
+}

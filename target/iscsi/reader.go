@@ -14,6 +14,9 @@ const (
 	loginBufferLength = 16 << 10
 	// readBufferLength is how much one read takes in full feature phase.
 	readBufferLength = 64 << 10
+	// ConnectionBytes is about what a connection takes of memory, without the
+	// data of commands: its buffer, and the stacks of its goroutines.
+	ConnectionBytes = readBufferLength + 24<<10
 	// directRead is from how many bytes on data is read to where it belongs
 	// instead of through the buffer.
 	directRead = 4096

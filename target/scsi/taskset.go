@@ -24,6 +24,9 @@ const (
 const (
 	maxTasks      = 4096
 	maxNexusTasks = 1024
+	// A nexus with no more tasks than reservedTasks finds room in the second half of
+	// 2 × maxTasks, so that others cannot take all of a task set.
+	reservedTasks = 4
 )
 
 // How a command ends that the task set has no room for (SAM-5 5.3.1): with BUSY
@@ -86,7 +89,11 @@ func (i *itlNexus) enterTaskSet(t *Task) error {
 	mine := i.tasks.Add(1)
 	full := mine > maxNexusTasks
 	if !full {
-		full = !i.lu.tasks.enter(t, attribute)
+		room := int64(maxTasks)
+		if mine <= reservedTasks {
+			room *= 2
+		}
+		full = !i.lu.tasks.enter(t, attribute, room)
 	}
 	if !full {
 		return nil
@@ -98,11 +105,11 @@ func (i *itlNexus) enterTaskSet(t *Task) error {
 	return errTaskSetFull
 }
 
-// enter adds t; false says that there is no room.
-func (s *taskSet) enter(t *Task, attribute int) bool {
+// enter adds t to at most room tasks; false says that there is no room.
+func (s *taskSet) enter(t *Task, attribute int, room int64) bool {
 	if attribute == attributeSimple {
 		state := s.state.Add(1)
-		if state&orderedMode == 0 && state <= maxTasks {
+		if state&orderedMode == 0 && state <= room {
 			t.place.Store(placeCounted)
 			return true
 		}
@@ -114,7 +121,7 @@ func (s *taskSet) enter(t *Task, attribute int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	counted := s.state.Load() &^ orderedMode
-	if counted+int64(len(s.queue)) >= maxTasks {
+	if counted+int64(len(s.queue)) >= room {
 		s.advance() // what was taken back may have been the last
 		return false
 	}

@@ -189,6 +189,23 @@ func TestTaskSetFull(t *testing.T) {
 					t.Fatalf("one more of the same nexus: status %02Xh", refused)
 				}
 			}
+			// A nexus with few tasks still finds room, until all of that is taken.
+			for n := range maxTasks / reservedTasks {
+				nexus := f.attach(fmt.Sprintf("iqn.2026-11.example.initiator:few%d", n))
+				for range reservedTasks {
+					task, refused := f.arrive(nexus, attribute)
+					if refused != 0 {
+						t.Fatalf("task %d: status %02Xh", len(tasks), refused)
+					}
+					tasks = append(tasks, task)
+				}
+				if n > 0 {
+					continue
+				}
+				if _, refused := f.arrive(nexus, attributeSimple); refused != api.SAM_STAT_TASK_SET_FULL {
+					t.Fatalf("one more of a nexus with few: status %02Xh", refused)
+				}
+			}
 			for _, a := range []int{attributeSimple, attributeOrdered} {
 				if _, refused := f.arrive(last, a); refused != api.SAM_STAT_BUSY {
 					t.Errorf("a nexus without tasks: status %02Xh, want BUSY", refused)

@@ -1,0 +1,83 @@
+package conf
+
+import (
+	"strings"
+	"testing"
+)
+
+const mib = 1 << 20
+
+// TestConfig_DivideMemory: what the file gives has its way, the others share what
+// is left, and the parts make up the whole.
+func TestConfig_DivideMemory(t *testing.T) {
+	for what, c := range map[string]struct {
+		keys      string
+		available int64
+		want      Memory
+	}{
+		"nothing given":                {"", 0, Memory{Total: 1024 * mib, Cache: 256 * mib, Tokens: 256 * mib, Buffers: 256 * mib, Rest: 256 * mib}},
+		"nothing given, large machine": {"", 64 << 30, Memory{Total: 1024 * mib, Cache: 256 * mib, Tokens: 256 * mib, Buffers: 256 * mib, Rest: 256 * mib}},
+		"nothing given, small machine": {"", 256 * mib, Memory{Total: 192 * mib, Cache: 48 * mib, Tokens: 48 * mib, Buffers: 48 * mib, Rest: 48 * mib}},
+		"nothing given, tiny machine":  {"", 64 * mib, Memory{Total: 128 * mib, Cache: 32 * mib, Tokens: 32 * mib, Buffers: 32 * mib, Rest: 32 * mib}},
+		"total":                        {"memory: 512MiB", 64 << 30, Memory{Total: 512 * mib, Cache: 128 * mib, Tokens: 128 * mib, Buffers: 128 * mib, Rest: 128 * mib}},
+		"total above the machine":      {"memory: 512MiB", 256 * mib, Memory{Total: 512 * mib, Cache: 128 * mib, Tokens: 128 * mib, Buffers: 128 * mib, Rest: 128 * mib}},
+		"cache":                        {"memory: 512MiB\nstore: {cache: 320MiB}", 0, Memory{Total: 512 * mib, Cache: 320 * mib, Tokens: 64 * mib, Buffers: 64 * mib, Rest: 64 * mib}},
+		"cache leaves little": {"memory: 512MiB\nstore: {cache: 440MiB}", 0,
+			Memory{Total: 512 * mib, Cache: 440 * mib, Tokens: 8 * mib, Buffers: 32 * mib, Rest: 32 * mib}},
+		"all parts": {"memory: 512MiB\nstore: {cache: 100MiB}\ntokens: {memory: 100MiB}\nlimits: {buffers: 100MiB}", 0,
+			Memory{Total: 512 * mib, Cache: 100 * mib, Tokens: 100 * mib, Buffers: 100 * mib, Rest: 212 * mib}},
+		"views": {"memory: 512MiB\nviews: [{name: v, cache: {of: a, memory: 112MiB}}]", 0,
+			Memory{Total: 512 * mib, Cache: 100 * mib, Tokens: 100 * mib, Buffers: 100 * mib, Views: 112 * mib, Rest: 100 * mib}},
+		"cache above the machine, no total": {"store: {cache: 1GiB}", 256 * mib,
+			Memory{Total: 1089 * mib, Cache: 1024 * mib, Tokens: 1 * mib, Buffers: 32 * mib, Rest: 32 * mib}},
+	} {
+		cfg, err := Parse("odx.yaml", []byte(c.keys+`
+data_dir: data
+portals: ["127.0.0.1:0"]
+targets: [{name: iqn.2026-11.example.odx:t, luns: [{lun: 0, volume: b, size: 1GiB}]}]
+`))
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		m := cfg.DivideMemory(c.available)
+		if m != c.want {
+			t.Errorf("%s: %+v, want %+v", what, m, c.want)
+		}
+		if sum := m.Cache + m.Tokens + m.Buffers + m.Views + m.Rest; sum != m.Total {
+			t.Errorf("%s: the parts take %d bytes of %d", what, sum, m.Total)
+		}
+	}
+}
+
+// TestMemoryProblems: a total that its parts do not fit in is refused.
+func TestMemoryProblems(t *testing.T) {
+	for keys, want := range map[string]string{
+		"memory: 64MiB":                          "odx.yaml:1: memory: 64MiB is too small; give at least 128MiB",
+		"memory: 512MiB\nstore: {cache: 512MiB}": "odx.yaml:1: memory: 512MiB is too little",
+		"memory: 256MiB\nviews: [{name: v, cache: {of: a, memory: 200MiB}}]":  "odx.yaml:1: memory: 256MiB is too little",
+		"memory: 512MiB\ntokens: {memory: 300MiB}\nlimits: {buffers: 200MiB}": "odx.yaml:1: memory: 512MiB is too little",
+		"limits: {buffers: 1MiB}":    "odx.yaml:1: limits.buffers: 1MiB is too small; give at least 32MiB",
+		"limits: {ping_after: 0.5s}": "odx.yaml:1: limits.ping_after: \"0.5s\" is not possible",
+		"limits: {ping_timeout: 0}":  "odx.yaml:1: limits.ping_timeout: \"0\" is not possible",
+	} {
+		_, err := Parse("odx.yaml", []byte(keys+`
+data_dir: data
+portals: ["127.0.0.1:0"]
+targets: [{name: iqn.2026-11.example.odx:t, luns: [{lun: 0, volume: b, size: 1GiB}]}]
+`))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", keys, err, want)
+		}
+	}
+	for _, off := range []string{"0", "0s"} {
+		cfg, err := Parse("odx.yaml", []byte("limits: {ping_after: "+off+`}
+data_dir: data
+portals: ["127.0.0.1:0"]
+targets: [{name: iqn.2026-11.example.odx:t, luns: [{lun: 0, volume: b, size: 1GiB}]}]
+`))
+		if err != nil || cfg.Limits.PingAfter != NoPings {
+			t.Errorf("ping_after: %s: %v", off, err)
+		}
+	}
+}
