@@ -62,16 +62,17 @@ func (u uses) CheckVolume(name string) error {
 }
 
 // unusableDisk is a virtual disk that cannot be served, as it is: it, or one of its
-// parents, is damaged or missing. What is on it is left out, the rest is served.
+// parents, is damaged or missing.
 type unusableDisk struct{ err error }
 
 func (e *unusableDisk) Error() string { return e.err.Error() }
 func (e *unusableDisk) Unwrap() error { return e.err }
 
-// leaveOut notes that a medium is not served.
+// leaveOut notes that a medium is not served: it is missing, damaged, or not what the
+// configuration says. All others are served.
 func (s *Service) leaveOut(medium string, err error) {
 	s.leftOut[medium] = err
-	s.log.WithField("medium", medium).WithError(err).Error("the disk cannot be served, its LUNs are left out; repair or replace it and restart")
+	s.log.WithField("medium", medium).WithError(err).Error("a medium cannot be served, its LUNs are left out; mend it or the configuration, and restart")
 }
 
 // viewMedium is conf.LUN.Medium of a LUN on a view.

@@ -169,7 +169,7 @@ func TestFileProblems(t *testing.T) {
 	for _, c := range []struct{ lun, want string }{
 		{"{lun: 0, file: none.vhdx}", ":6: targets[0].luns[0].size: LUN 0: file:none.vhdx does not exist; give the size to make it with"},
 		{"{lun: 0, file: large.vhdx}", ":6: targets[0].luns[0]: LUN 0: file:large.vhdx cannot be used: its sectors are of 4096 bytes; write block_size: 4096"},
-		{"{lun: 0, file: large.vhdx, block_size: 4096, size: 8MiB}", ":6: targets[0].luns[0].size: LUN 0: file:large.vhdx has 16MiB, not 8MiB"},
+		{"{lun: 0, file: large.vhdx, block_size: 4096, size: 32MiB}", ":6: targets[0].luns[0].size: LUN 0: file:large.vhdx has 16MiB, not 32MiB"},
 	} {
 		t.Run(c.lun, func(t *testing.T) {
 			dir := t.TempDir()

@@ -2,9 +2,9 @@
 // token manager, the device servers and the iSCSI transport together, and takes
 // them apart again in the reverse order.
 //
-// Starting is all or nothing. The store is opened, everything that the
-// configuration asks of it is checked, every portal is bound; only then is
-// anything made, and only then does anything answer.
+// The store is opened, everything that the configuration asks of it is checked,
+// every portal is bound; only then is anything made, and only then does anything
+// answer. A LUN that cannot be served is left out.
 package target
 
 import (

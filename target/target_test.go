@@ -175,32 +175,120 @@ func TestStoreLocked(t *testing.T) {
 	refused(t, cfg, fmt.Sprintf(":2: data_dir: the store in %s is in use by another process, perhaps another odx; stop it, or choose another folder", cfg.DataDir))
 }
 
-// TestExistingVolumes: what the store holds and what the configuration says
-// have to agree, and everything that does not is reported.
-func TestExistingVolumes(t *testing.T) {
+// problems returns the LUNs that are not served, each with the reason.
+func problems(s *Service) (list []string) {
+	for _, l := range s.LUNs() {
+		if l.Problem != "" {
+			list = append(list, fmt.Sprintf("%d %s", l.Number, l.Problem))
+		}
+	}
+	return list
+}
+
+// TestStart_LeavesOut: a LUN whose medium is not what the configuration says is left
+// out, with the reason, and the others are served; where none is left, the start is
+// refused with everything that is wrong.
+func TestStart_LeavesOut(t *testing.T) {
 	dir := t.TempDir()
 	stop(t, start(t, parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`))))
-	refused(t, parse(t, dir, `data_dir: data
+	const head = `data_dir: data
 portals: ["127.0.0.1:0"]
 targets:
   - name: iqn.2026-11.example.odx:disks
     luns:
       - {lun: 0, volume: src, size: 65MiB}
-      - {lun: 1, volume: dst}
       - {lun: 2, volume: third}
-      - {lun: 3, volume: fourth, size: 64MiB}
-store: {dedup_unit: 4KiB}
-`), `:6: targets[0].luns[0].size: LUN 0: volume src has 64MiB, not 65MiB; nothing is resized by itself: grow it with `+"`odx volume resize src 65MiB`"+`, write its size, leave size out, or name another volume
-`+filepath.Join(dir, "odx.yaml")+`:8: targets[0].luns[2].size: LUN 2: volume third does not exist; give the size to make it with`)
+`
+	file := filepath.Join(dir, "odx.yaml")
+	wrong := []string{
+		file + `:6: targets[0].luns[0].size: LUN 0: volume src has 64MiB, not 65MiB; nothing is resized by itself: grow it with ` + "`odx volume resize src 65MiB`" + `, write its size, leave size out, or name another volume`,
+		file + `:7: targets[0].luns[1].size: LUN 2: volume third does not exist; give the size to make it with`,
+	}
+	refused(t, parse(t, dir, head), strings.TrimPrefix(strings.Join(wrong, "\n"), file))
 
-	s := start(t, parse(t, dir, `data_dir: data
+	for name, tt := range map[string]struct {
+		more    string   // LUNs, and what follows them
+		problem []string // that are left out, beside LUN 0 and 2
+		served  int      // LUN
+	}{
+		"a volume that is there":     {more: "      - {lun: 1, volume: dst}\n", served: 1},
+		"a volume that is made":      {more: "      - {lun: 3, volume: fourth, size: 64MiB}\n", served: 3},
+		"no file":                    {more: "      - {lun: 1, volume: dst}\n      - {lun: 4, backing: \"file:none.img\"}\n", problem: []string{"4 "}, served: 1},
+		"a directory":                {more: "      - {lun: 1, volume: dst}\n      - {lun: 4, backing: \"file:.\"}\n", problem: []string{"4 "}, served: 1},
+		"a block size that does not": {more: "      - {lun: 1, volume: dst}\n      - {lun: 4, backing: \"file:odd.img\"}\n", problem: []string{"4 "}, served: 1},
+		"views": {more: "      - {lun: 1, volume: dst}\n      - {lun: 4, view: top}\n      - {lun: 5, view: part}\n" +
+			"views:\n  - {name: low, cache: {of: nothing}}\n  - {name: top, cache: {of: low}}\n  - {name: part, partition: {of: dst, number: 1}}\n",
+			problem: []string{"4 " + file + ":12: views[0]: view low: nothing does not exist", "5 " + file + ":14: views[2]: view part: "}, served: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := os.WriteFile(filepath.Join(dir, "odd.img"), make([]byte, 5000), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := start(t, parse(t, dir, head+tt.more))
+			got := problems(s)
+			want := append([]string{"0 " + wrong[0], "2 " + wrong[1]}, tt.problem...)
+			if len(got) != len(want) {
+				t.Fatalf("not served are %q, want %q", got, want)
+			}
+			for i := range want {
+				if !strings.HasPrefix(got[i], want[i]) {
+					t.Errorf("not served is %q, want %q", got[i], want[i])
+				}
+			}
+			if d := login(t, s, tt.served); d.Size() != 64<<20 {
+				t.Errorf("LUN %d has %d bytes", tt.served, d.Size())
+			}
+			if st, _ := s.Status(); st.LUNs[0].Problem == "" {
+				t.Error("the status does not say so")
+			}
+			if strings.Contains(volumeNames(s), "third") {
+				t.Error("a volume was made that was not asked for")
+			}
+			stop(t, s)
+		})
+	}
+}
+
+// TestStart_Grown: what is larger than the configuration says is served as it is.
+func TestStart_Grown(t *testing.T) {
+	dir := t.TempDir()
+	const text = `data_dir: data
 portals: ["127.0.0.1:0"]
 targets:
   - name: iqn.2026-11.example.odx:disks
-    luns: [{lun: 1, volume: dst}]
-`))
-	if names := volumeNames(s); names != "dst src" {
-		t.Errorf("the store holds volumes %q; the refused configuration was applied in part", names)
+    luns:
+      - {lun: 0, volume: src, size: 64MiB}
+      - {lun: 1, backing: "file:disk.img", size: 1MiB}
+      - {lun: 2, view: copy}
+views:
+  - {name: copy, mirror: {legs: [a, b]}, size: 2MiB}
+`
+	cfg := parse(t, dir, text)
+	s := start(t, cfg)
+	if _, err := s.ResizeVolume(t.Context(), "src", 96<<20); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, s)
+	if err := os.Truncate(filepath.Join(dir, "disk.img"), 3<<20); err != nil {
+		t.Fatal(err)
+	}
+	s, log := startLogging(t, cfg)
+	defer stop(t, s)
+	if got := problems(s); len(got) > 0 {
+		t.Errorf("not served are %q", got)
+	}
+	for lun, size := range map[int]int64{0: 96 << 20, 1: 3 << 20} {
+		if d := login(t, s, lun); d.Size() != size {
+			t.Errorf("LUN %d has %d bytes, want %d", lun, d.Size(), size)
+		}
+	}
+	for _, want := range []string{
+		"odx.yaml:6: targets[0].luns[0].size: LUN 0: volume src has 96MiB, which is more than 64MiB, and is served as it is; write its size, or leave size out",
+		"odx.yaml:7: targets[0].luns[1].size: LUN 1: file ",
+	} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("no warning %q in\n%s", want, log)
+		}
 	}
 }
 

@@ -22,9 +22,10 @@ import (
 )
 
 // checkMedia compares every LUN with the volume or the file that it names, and
-// changes nothing.
+// changes nothing. One that cannot be served is left out; where none can, that is an
+// error.
 func (s *Service) checkMedia(ctx context.Context) error {
-	problems := s.checkViews()
+	s.checkViews()
 	seen := map[string]bool{}
 	for _, t := range s.cfg.Targets {
 		for i := range t.LUNs {
@@ -33,26 +34,58 @@ func (s *Service) checkMedia(ctx context.Context) error {
 				continue
 			}
 			seen[l.Medium()] = true
-			size, err := s.existingSize(ctx, l)
-			if bad := (*unusableDisk)(nil); errors.As(err, &bad) {
+			if err := s.checkMedium(ctx, l); err != nil {
 				s.leaveOut(l.Medium(), err)
-				continue
-			}
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, backstore.ErrNotFound) {
-				if l.Size == 0 {
-					problems = append(problems, s.cfg.Problem(l.Key+".size", "LUN %d: %s does not exist; give the size to make it with", l.Number, l.Medium()))
-				}
-				continue
-			}
-			if p := s.checkSize(l, size, err); p != nil {
-				problems = append(problems, *p)
 			}
 		}
 	}
-	if len(problems) > 0 {
-		return problems
+	return s.checkSome()
+}
+
+// checkMedium returns why a LUN cannot be served.
+func (s *Service) checkMedium(ctx context.Context, l *conf.LUN) error {
+	size, err := s.existingSize(ctx, l)
+	if bad := (*unusableDisk)(nil); errors.As(err, &bad) {
+		return err
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, backstore.ErrNotFound) {
+		if l.Size == 0 {
+			return s.cfg.Problem(l.Key+".size", "LUN %d: %s does not exist; give the size to make it with", l.Number, l.Medium())
+		}
+		return nil
+	}
+	if p := s.checkSize(l, size, err); p != nil {
+		return *p
 	}
 	return nil
+}
+
+// checkSome returns everything that keeps LUNs from being served, as an error, where
+// there is no other LUN.
+func (s *Service) checkSome() error {
+	var problems conf.Problems
+	told := map[string]bool{}
+	for _, t := range s.cfg.Targets {
+		for i := range t.LUNs {
+			l := &t.LUNs[i]
+			err := s.leftOut[l.Medium()]
+			if err == nil {
+				return nil
+			}
+			var problem conf.Problem
+			if !errors.As(err, &problem) {
+				problem = s.cfg.Problem(l.Key, "LUN %d: %v", l.Number, err)
+			}
+			if text := problem.Error(); !told[text] {
+				told[text] = true
+				problems = append(problems, problem)
+			}
+		}
+	}
+	if len(problems) == 0 {
+		return nil // no LUN is configured
+	}
+	return problems
 }
 
 // existingSize returns the size in bytes of what l names.
@@ -88,12 +121,16 @@ func (s *Service) checkSize(l *conf.LUN, size int64, err error) *conf.Problem {
 	switch {
 	case err != nil:
 		p = s.cfg.Problem(l.Key, "LUN %d: %s cannot be used: %v", l.Number, l.Medium(), err)
-	case l.Size != 0 && l.Size != size:
+	case l.Size > size:
 		p = s.cfg.Problem(l.Key+".size", "LUN %d: %s has %s, not %s; nothing is resized by itself: %swrite its size, leave size out, or name another volume",
 			l.Number, l.Medium(), conf.FormatSize(size), conf.FormatSize(l.Size), growHint(l, size))
 	case size == 0 || size%int64(l.BlockSize) != 0:
 		p = s.cfg.Problem(l.Key+".block_size", "LUN %d: the size of %s, %d bytes, is not a positive multiple of the block size %d", l.Number, l.Medium(), size, l.BlockSize)
 	default:
+		if l.Size != 0 && l.Size != size {
+			s.log.Warn(s.cfg.Problem(l.Key+".size", "LUN %d: %s has %s, which is more than %s, and is served as it is; write its size, or leave size out",
+				l.Number, l.Medium(), conf.FormatSize(size), conf.FormatSize(l.Size)).Error())
+		}
 		return nil
 	}
 	return &p
@@ -129,26 +166,9 @@ func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error)
 		device := scsi.NewTarget(scsi.TargetConfig{Name: t.Name, PortGroups: groups, ImplicitOnly: t.FixedPaths, Log: s.log})
 		for i := range t.LUNs {
 			l := &t.LUNs[i]
-			lu := s.units[l.Medium()]
+			lu := s.unitOf(ctx, l)
 			if lu == nil {
-				var err error
-				var problem conf.Problem
-				if s.leftOut[l.Medium()] == nil {
-					lu, err = s.makeUnit(ctx, l)
-				}
-				if bad := (*unusableDisk)(nil); errors.As(err, &bad) {
-					s.leaveOut(l.Medium(), err)
-				}
-				if s.leftOut[l.Medium()] != nil {
-					continue
-				}
-				if errors.As(err, &problem) {
-					return nil, problem
-				}
-				if err != nil {
-					return nil, s.cfg.Problem(l.Key, "LUN %d: %v", l.Number, err)
-				}
-				s.units[l.Medium()] = lu
+				continue
 			}
 			if err := device.AddLU(l.Number, lu); err != nil {
 				return nil, s.cfg.Problem(l.Key, "%v", err)
@@ -156,7 +176,23 @@ func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error)
 		}
 		targets = append(targets, iscsi.TargetConfig{Name: t.Name, PortalGroups: t.PortalGroups, Redirect: redirect(t.Redirect), DeviceServer: device})
 	}
-	return targets, numbers.save(ctx, s.store)
+	return targets, errors.Join(s.checkSome(), numbers.save(ctx, s.store))
+}
+
+// unitOf returns the logical unit of a LUN, which it makes for the first of those on
+// one medium; nil where the medium cannot be served.
+func (s *Service) unitOf(ctx context.Context, l *conf.LUN) *scsi.LogicalUnit {
+	medium := l.Medium()
+	if s.units[medium] != nil || s.leftOut[medium] != nil {
+		return s.units[medium]
+	}
+	lu, err := s.makeUnit(ctx, l)
+	if err != nil {
+		s.leaveOut(medium, err)
+		return nil
+	}
+	s.units[medium] = lu
+	return lu
 }
 
 // copyRules returns what the configuration says about who copies what.

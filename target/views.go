@@ -40,8 +40,9 @@ type viewCloser struct {
 	close func(context.Context) error
 }
 
-// checkViews compares the views with what they are over, and changes nothing.
-func (s *Service) checkViews() (problems conf.Problems) {
+// checkViews compares the views with what they are over, and changes nothing. One
+// that cannot be made is left out.
+func (s *Service) checkViews() {
 	for i := range s.cfg.Views {
 		v := &s.cfg.Views[i]
 		for _, d := range v.Over {
@@ -49,13 +50,12 @@ func (s *Service) checkViews() (problems conf.Problems) {
 				continue
 			}
 			if err := s.deviceExists(d); errors.Is(err, fs.ErrNotExist) || errors.Is(err, backstore.ErrNotFound) {
-				problems = append(problems, s.cfg.Problem(v.Key, "view %s: %s does not exist; give the view a size to make it with", v.Name, d))
+				s.leaveOut(viewMedium(v.Name), s.cfg.Problem(v.Key, "view %s: %s does not exist; give the view a size to make it with", v.Name, d))
 			} else if err != nil {
-				problems = append(problems, s.cfg.Problem(v.Key, "view %s: %s cannot be used: %v", v.Name, d, err))
+				s.leaveOut(viewMedium(v.Name), s.cfg.Problem(v.Key, "view %s: %s cannot be used: %v", v.Name, d, err))
 			}
 		}
 	}
-	return problems
 }
 
 func (s *Service) deviceExists(d conf.Device) error {
@@ -85,13 +85,17 @@ func (s *Service) makeViews(ctx context.Context) error {
 	}
 	for i := range s.cfg.Views {
 		v := &s.cfg.Views[i]
-		d, err := s.views.make(ctx, v)
-		if bad := (*unusableDisk)(nil); errors.As(err, &bad) {
-			s.leaveOut(viewMedium(v.Name), err)
+		if s.leftOut[viewMedium(v.Name)] != nil {
 			continue
 		}
+		d, err := s.views.make(ctx, v)
+		var problem conf.Problem // of a view below
+		if bad := (*unusableDisk)(nil); err != nil && !errors.As(err, &bad) && !errors.As(err, &problem) {
+			err = s.cfg.Problem(v.Key, "view %s: %v", v.Name, err)
+		}
 		if err != nil {
-			return s.cfg.Problem(v.Key, "view %s: %v", v.Name, err)
+			s.leaveOut(viewMedium(v.Name), err)
+			continue
 		}
 		s.views.devices[v.Name] = d
 	}

@@ -303,7 +303,13 @@ func TestViewStateGoes(t *testing.T) {
 	stop(t, s)
 	other := strings.Replace(stacks, "live, origin: {of: both}", "live, origin: {of: other}, size: 8MiB", 1)
 	cfg := parse(t, dir, other)
-	refused(t, cfg, fmt.Sprintf(":%d: views[5]: view live: what it keeps is of another device than other, or one of another size; give the view another name to begin anew", 1+strings.Count(other[:strings.Index(other, "name: live")], "\n")))
+	s = start(t, cfg)
+	if got := problems(s); len(got) != 2 || !strings.HasPrefix(got[0], "6 ") || !strings.HasPrefix(got[1], "7 ") ||
+		!strings.HasSuffix(got[0], fmt.Sprintf(":%d: views[5]: view live: what it keeps is of another device than other, or one of another size; give the view another name to begin anew", 1+strings.Count(other[:strings.Index(other, "name: live")], "\n"))) {
+		t.Errorf("problems are %q", got)
+	}
+	login(t, s, 5)
+	stop(t, s)
 
 	s = start(t, parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`)))
 	for _, v := range s.store.Volumes() {

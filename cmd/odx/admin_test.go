@@ -134,7 +134,7 @@ func TestVolumeCommands(t *testing.T) {
 			{args: "volume resize third 3GiB", stdout: "volume third: has 3GiB now\n"},
 			{args: "volume resize third 2GiB", stderr: "odx: invalid argument: volume third has 3221225472 bytes and cannot shrink to 2147483648\n", status: 1},
 			{args: "volume resize src 96MiB", stdout: "volume src: has 96MiB now\n",
-				stderr: "DIR/odx.yaml:6: targets[0].luns[0].size: LUN 0: write 96MiB here now, or leave size out; the next odx serve refuses 64MiB\n"},
+				stderr: "DIR/odx.yaml:6: targets[0].luns[0].size: LUN 0: write 96MiB here, or leave size out; until then odx serve warns of 64MiB\n"},
 			{args: "volume snapshot src monday", stdout: "volume monday: made of src, 96MiB\n"},
 			{args: "volume clone monday again", stdout: "volume again: made of monday, 96MiB\n"},
 			{args: "volume resize monday 1GiB", stderr: "odx: volume monday: volume is read-only\n", status: 1},

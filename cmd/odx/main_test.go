@@ -167,6 +167,33 @@ func TestServeUntilSignal(t *testing.T) {
 	}
 }
 
+// TestServe_OtherSignals: none of them ends the server, nor does the end of whoever
+// reads its output.
+func TestServe_OtherSignals(t *testing.T) {
+	cmd := odx("serve", "--config", writeConfig(t, config))
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t, cmd)
+	lines := bufio.NewScanner(log)
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2} {
+		cmd.Process.Signal(sig)
+		for !strings.Contains(lines.Text(), `"signal ignored: `) || !strings.Contains(lines.Text(), `"signal":"`+sig.String()+`"`) {
+			if !lines.Scan() {
+				t.Fatalf("%v: the log ended", sig)
+			}
+		}
+	}
+	log.Close() // from now on each line is a SIGPIPE
+	cmd.Process.Signal(syscall.SIGHUP)
+	logIn(t, s.portal).Close()
+	cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.end(t); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
 // logIn opens a discovery session (RFC 7143 11.12) that is then left alone.
 func logIn(t *testing.T, portal string) net.Conn {
 	t.Helper()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"os"
 	"os/signal"
 	"strings"
 	"sync"
@@ -45,7 +46,9 @@ func newServe() *cobra.Command {
 		Use:   "serve",
 		Short: "Serve the LUNs of a configuration until SIGTERM or SIGINT",
 		Long: "Serve the LUNs of a configuration. When every portal answers, the portals and the\n" +
-			"URL of each LUN are printed. SIGTERM or SIGINT stops cleanly; a second one at once.",
+			"URL of each LUN are printed. SIGTERM or SIGINT stops cleanly; a second one at once. SIGHUP is\n" +
+			"ignored: the configuration is read at the start only. A LUN that cannot be served is left out,\n" +
+			"with an error in the log and in odx status.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return serve(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -68,6 +71,7 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	target.LimitMemory(cfg)
 	ctx, release := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer release()
+	defer ignoreSignals(log)()
 
 	service, err := target.Start(ctx, cfg, log)
 	if errors.Is(err, context.Canceled) {
@@ -99,6 +103,28 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	log.Info("stopping")
 	notify(log, daemon.SdNotifyStopping)
 	return errors.Join(err, stop(service, queries, log))
+}
+
+// ignoreSignals keeps signals from ending the server that other daemons take as a
+// wish to reload, and the end of whoever reads what it prints (SIGPIPE), until the
+// function that it returns is called. systemd takes an end by most of them as a
+// clean one, and leaves the service down.
+func ignoreSignals(log *logrus.Entry) (stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE)
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		for s := range signals {
+			if s != syscall.SIGPIPE { // the log may be what nobody reads
+				log.WithField("signal", s.String()).Warn("signal ignored: the configuration is read at the start only, restart odx serve to apply it")
+			}
+		}
+	})
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+		listening.Wait()
+	}
 }
 
 // serveAPI answers on the socket, and over TCP where the configuration says so.

@@ -53,6 +53,10 @@ func printStatus(w io.Writer, st *api.Status) error {
 		if l.ReadOnly {
 			note = ", read-only"
 		}
+		if l.Problem != "" {
+			fmt.Fprintf(table, "LUN\t%s/%d\tNOT SERVED: %s\n", l.Target, l.Number, l.Problem)
+			continue
+		}
 		fmt.Fprintf(table, "LUN\t%s/%d\t%s, %s%s\n", l.Target, l.Number, l.Medium, conf.FormatSize(l.SizeBytes), note)
 	}
 	for i := range st.Sessions {

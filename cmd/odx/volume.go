@@ -148,12 +148,12 @@ func newVolumeResize() *cobra.Command {
 }
 
 // warnOfSizes says where the configuration gives a volume another size than it
-// has: the next start would refuse that.
+// has: the next start warns of that.
 func warnOfSizes(w io.Writer, cfg *conf.Config, v api.Volume) {
 	for _, t := range cfg.Targets {
 		for _, l := range t.LUNs {
 			if l.Volume == v.Name && l.Size != 0 && l.Size != v.SizeBytes {
-				fmt.Fprintln(w, cfg.Problem(l.Key+".size", "LUN %d: write %s here now, or leave size out; the next odx serve refuses %s",
+				fmt.Fprintln(w, cfg.Problem(l.Key+".size", "LUN %d: write %s here, or leave size out; until then odx serve warns of %s",
 					l.Number, conf.FormatSize(v.SizeBytes), conf.FormatSize(l.Size)))
 				return // the others have it from there
 			}
