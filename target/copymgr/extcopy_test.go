@@ -294,7 +294,6 @@ func TestFailedSegments(t *testing.T) {
 	reserve := func(b *testbed, lun int) {
 		b.send(ctx, b.attach("iqn.2026-11.example:other"), lun, []byte{0x16, 0, 0, 0, 0, 0}, nil)
 	}
-	stop := func(b *testbed, lun int) { b.send(ctx, b.nexus, lun, []byte{0x1B, 0, 0, 0, 0, 0}, nil) }
 	for _, tc := range []struct {
 		name    string
 		segment segmentOf
@@ -313,8 +312,8 @@ func TestFailedSegments(t *testing.T) {
 		{"write protected destination", segmentOf{kind: 2, count: 1, destination: 3}, nil, "A/0D/01", -112, []byte{1, 2, 7, 0x27, 0}},
 		{"reserved source", segmentOf{kind: 2, count: 1, source: 1}, func(b *testbed) { reserve(b, lunB) }, "A/0D/01", -48, []byte{0, 0x18}},
 		{"reserved destination", segmentOf{kind: 2, count: 8, destination: 1}, func(b *testbed) { reserve(b, lunB) }, "A/0D/01", -48, []byte{1, 0x18}},
-		{"stopped source", segmentOf{kind: 2, count: 1, source: 1}, func(b *testbed) { stop(b, lunB) }, "A/0D/01", -48, []byte{0, 2, 2, 0x04, 0x02}},
-		{"verification of a stopped unit", segmentOf{kind: 7, flags: 1, source: 1}, func(b *testbed) { stop(b, lunB) }, "A/0D/01", -48, []byte{0, 2, 2, 0x04, 0x02}},
+		{"source whose erasure has failed", segmentOf{kind: 2, count: 1, source: 1}, func(b *testbed) { b.failSanitize(lunB) }, "A/0D/01", -48, []byte{0, 2, 3, 0x31, 0x03}},
+		{"verification of a unit whose erasure has failed", segmentOf{kind: 7, flags: 1, source: 1}, func(b *testbed) { b.failSanitize(lunB) }, "A/0D/01", -48, []byte{0, 2, 3, 0x31, 0x03}},
 		{"store is full", segmentOf{kind: 2, count: 1, destinationLBA: 9}, func(b *testbed) { b.failFrom(2, "Map", backstore.ErrNoSpace) }, "A/0D/01", -16, []byte{1, 2, 7, 0x27, 0x07}},
 		{"damaged source", segmentOf{kind: 2, count: 1, destinationLBA: 9}, func(b *testbed) { b.failFrom(2, "Snapshot", backstore.ErrCorrupt) }, "A/0D/01", -16, []byte{0, 2, 3, 0x11, 0}},
 		{"forbidden by a rule", segmentOf{kind: 2, count: 8, destination: 1}, func(b *testbed) {
@@ -396,4 +395,16 @@ func TestForwardedSenseDescriptor(t *testing.T) {
 	sense.Forwarded = &scsi.ForwardedSense{Status: api.SAM_STAT_CHECK_CONDITION, Sense: scsi.NewSense(scsi.KeyDataProtect, 0x2700), Destination: true}
 	golden(t, "sense-third-party.hex", sense.AppendSense(nil, scsi.DescriptorSense))
 	golden(t, "sense-third-party-fixed.hex", sense.AppendSense(nil, scsi.FixedSense))
+}
+
+// failSanitize leaves a logical unit as a sanitize operation that failed does.
+func (b *testbed) failSanitize(lun int) {
+	b.store.Fail = func(op string) error {
+		if op == "Unmap" {
+			return backstore.ErrCorrupt
+		}
+		return nil
+	}
+	b.send(ctx, b.nexus, lun, []byte{0x48, 0x02, 0, 0, 0, 0, 0, 0, 0, 0}, nil)
+	b.store.Fail = nil
 }

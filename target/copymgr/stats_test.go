@@ -42,11 +42,11 @@ func TestEveryKindOfRefusalIsCountedAndLogged(t *testing.T) {
 			defer b.send(ctx, other, lunB, []byte{0x17, 0, 0, 0, 0, 0}, nil)
 			return b.writeUsing(lunB, 1, writeParameters(token, 0, rangeOf{0, 1}))
 		}, nameWriteUsingToken, "RESERVATION CONFLICT", "reservation conflict"},
-		{"stopped unit", func() answer {
-			b.send(ctx, other, lunB, []byte{0x1B, 0, 0, 0, 0, 0}, nil)
-			defer b.send(ctx, other, lunB, []byte{0x1B, 0, 0, 0, 1, 0}, nil)
+		{"unit whose erasure has failed", func() answer {
+			b.failSanitize(lunB)
+			defer b.send(ctx, other, lunB, []byte{0x48, 0x02, 0, 0, 0, 0, 0, 0, 0, 0}, nil)
 			return populate(b.nexus, lunB)
-		}, namePopulateToken, "04h/02h", "NOT READY"},
+		}, namePopulateToken, "31h/03h", "MEDIUM ERROR"},
 		{"write protection", func() answer { return b.writeUsing(lunRO, 1, writeParameters(token, 0, rangeOf{0, 8})) },
 			nameWriteUsingToken, "27h/00h", "DATA PROTECT"},
 		{"token", func() answer { return b.writeUsing(lunB, 1, writeParameters(make([]byte, 512), 0, rangeOf{0, 1})) },

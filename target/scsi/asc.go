@@ -10,7 +10,6 @@ type ASC uint16
 const (
 	ASCNone                                  ASC = 0x0000
 	ASCLogicalUnitNotReady                   ASC = 0x0400
-	ASCInitializingCommandRequired           ASC = 0x0402
 	ASCFormatInProgress                      ASC = 0x0404
 	ASCPortInStandbyState                    ASC = 0x040B
 	ASCPortInUnavailableState                ASC = 0x040C

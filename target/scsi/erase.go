@@ -219,9 +219,6 @@ func (lu *LogicalUnit) Ready() error {
 	if e := lu.eraser.now.Load(); e != nil {
 		return e.sense()
 	}
-	if lu.stopped.Load() {
-		return NewSense(KeyNotReady, ASCInitializingCommandRequired)
-	}
 	return nil
 }
 

@@ -76,8 +76,7 @@ type LogicalUnit struct {
 	vpd       [256]func(n *Nexus) []byte
 	errorRows []ErrorSense
 
-	modes   modeParameters
-	stopped atomic.Bool
+	modes modeParameters
 	// reserved is the reservation that commands meet, nil for none. It goes with
 	// persistent, which is never nil; who changes either holds changing.
 	reserved   atomic.Pointer[reservation]
@@ -281,7 +280,6 @@ func (lu *LogicalUnit) detach(n *Nexus) {
 // reset is the logical unit reset condition (SAM-5 6.3.3).
 func (lu *LogicalUnit) reset() {
 	lu.release(nil)
-	lu.stopped.Store(false)
 	lu.modes.reset()
 	lu.establish(ASCBusDeviceResetFunction, nil)
 	lu.mu.Lock()

@@ -102,23 +102,17 @@ func startStopAccess(cdb []byte) Access {
 	return AccessWrite
 }
 
-// executeStartStopUnit starts or stops the unit. A stop flushes before, unless
-// NO_FLUSH is set; with IMMED the flush goes on behind the status.
+// executeStartStopUnit changes nothing: a unit that one initiator stops, even one that
+// may only read, would be stopped for all others, and Linux fails every command then
+// and never starts it. A stop makes what was written durable, as one that spins down
+// does, unless NO_FLUSH is set; with IMMED that goes on behind the status.
 func executeStartStopUnit(ctx context.Context, t *Task) error {
 	lu, cdb := t.LU, t.CDB()
-	var err error
 	switch {
-	case cdb[4]&startStopSTART != 0:
-		lu.stopped.Store(false)
+	case cdb[4]&(startStopSTART|startStopNoFlush) != 0:
 		return nil
-	case cdb[4]&startStopNoFlush != 0:
 	case cdb[1]&startStopIMMED != 0:
-		err = lu.background.request(t.itl)
-	default:
-		err = lu.volume.Flush(ctx)
+		return lu.background.request(t.itl)
 	}
-	if err == nil {
-		lu.stopped.Store(true)
-	}
-	return err
+	return lu.volume.Flush(ctx)
 }

@@ -78,7 +78,6 @@ func TestReservationTable(t *testing.T) {
 				if got := r.status == conflict; got != want {
 					t.Errorf("%s: status %02Xh, RESERVATION CONFLICT wanted: %t", n.ID.InitiatorName, r.status, want)
 				}
-				f.lu.stopped.Store(false)
 			}
 			f := newPRFixture(t, space)
 			f.good(reserve6, nil)

@@ -39,8 +39,6 @@ func TestRequestSense(t *testing.T) {
 	wantHex(t, f.on(n, requestSense).data, "70 00 00 00000000 0a 00000000 0000 00 000000")
 	wantHex(t, f.on(n, []byte{0x03, 0x01, 0, 0, 255, 0}).data, "72 00 0000 000000 00")
 	wantHex(t, f.on(n, []byte{0x03, 0, 0, 0, 4, 0}).data, "70 00 00 00")
-	f.good(stopUnit, nil)
-	wantHex(t, f.on(n, requestSense).data, "70 00 02 00000000 0a 00000000 0402 00 000000")
 }
 
 func TestAttentionsAreQueuedOnceInOrder(t *testing.T) {
@@ -60,26 +58,26 @@ func TestAttentionsAreQueuedOnceInOrder(t *testing.T) {
 	}
 }
 
-func TestStoppedUnit(t *testing.T) {
+// A stop flushes, and stops nothing for anyone: initiators that share the unit do not
+// know of it and never start it.
+func TestStartStopUnit(t *testing.T) {
 	f := newFixture(t)
+	other := f.attach("iqn.2026-11.example.initiator:b")
 	f.good(stopUnit, nil)
 	if f.vol.flushes.Load() != 1 {
 		t.Error("stopping did not flush")
 	}
 	for name, cdb := range map[string][]byte{
 		"TEST UNIT READY": testUnitReady, "READ(10)": cdb10(0x28, 0, 0, 1), "WRITE(10)": cdb10(0x2A, 0, 0, 0),
-		"VERIFY(10)": cdb10(0x2F, 0, 0, 1), "SYNCHRONIZE CACHE(10)": cdb10(0x35, 0, 0, 0), "UNMAP": unmapCDB(0),
+		"VERIFY(10)": cdb10(0x2F, 0, 0, 1), "UNMAP": unmapCDB(0),
 	} {
 		t.Run(name, func(t *testing.T) {
-			f.do(cdb, nil).wantSense(t, KeyNotReady, ASCInitializingCommandRequired)
+			f.good(cdb, nil)
+			f.on(other, cdb).wantStatus(t, api.SAM_STAT_GOOD)
 		})
 	}
-	f.good(inquiryCDB(0, 0, 96), nil)
-	f.good(modeSense6(0x3F, 0, 255), nil)
 	f.good([]byte{0x1B, 0x01, 0, 0, 0x01, 0}, nil) // IMMED
-	f.good(testUnitReady, nil)
-
-	f.good([]byte{0x1B, 0, 0, 0, 0x04, 0}, nil) // NO_FLUSH
+	f.good([]byte{0x1B, 0, 0, 0, 0x04, 0}, nil)    // NO_FLUSH
 	if f.vol.flushes.Load() != 1 {
 		t.Error("NO_FLUSH flushed")
 	}
@@ -151,14 +149,13 @@ func TestLogicalUnitReset(t *testing.T) {
 	resets := 0
 	f.lu.OnReset(func() { resets++ })
 	f.good(modeSelect6(cachingPage(0)), cachingPage(0))
-	f.good(stopUnit, nil)
 	f.good(reserve6, nil)
 
 	f.target.ResetLU(other, [8]byte{})
 	f.target.ResetLU(other, [8]byte{0, 1}) // no such LUN
 
-	if resets != 1 || f.lu.WriteThrough() || f.lu.stopped.Load() {
-		t.Error("mode parameters, or the stopped state, survived the reset")
+	if resets != 1 || f.lu.WriteThrough() {
+		t.Error("mode parameters survived the reset")
 	}
 	f.do(testUnitReady, nil).wantSense(t, KeyUnitAttention, ASCBusDeviceResetFunction)
 	f.do(testUnitReady, nil).wantStatus(t, api.SAM_STAT_GOOD)
