@@ -1,6 +1,7 @@
 package vhd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -225,6 +226,7 @@ func (j *job) specFor(src *source) disk.Spec {
 		like = src.disk.Info().Geometry
 	}
 	s := j.spec(src.size, like)
+	j.warnOfSectors(like.SectorLength, cmp.Or(s.SectorLength, 512))
 	sector := max(s.SectorLength, 512)
 	if FormatOf(j.Destination) != disk.Raw {
 		s.Size = (s.Size + sector - 1) / sector * sector
@@ -250,6 +252,9 @@ func (j *job) toVolume(ctx context.Context) (_ Result, err error) {
 		return Result{}, err
 	}
 	defer src.release()
+	if src.disk != nil && src.disk.Info().SectorLength != 512 {
+		j.warnings = append(j.warnings, fmt.Sprintf("%s has sectors of %d bytes; serve volume %s with block_size: %d", j.Source, src.disk.Info().SectorLength, j.Destination, src.disk.Info().SectorLength))
+	}
 	result := Result{Name: j.Destination}
 	// What a volume has more than the disk is zeros.
 	size := (src.size + 511) / 512 * 512

@@ -36,17 +36,37 @@ func create(ctx context.Context, f disk.Format, c disk.Container, s disk.Spec) (
 }
 
 func openTable(ctx context.Context, f disk.Format, c disk.Container) (disk.Table, error) {
-	if f == disk.VHD {
+	switch f {
+	case disk.VHD:
 		return table(vhdfile.Open(ctx, c))
+	case disk.VHDX:
+		return table(vhdxfile.Open(ctx, c))
+	default:
+		return &rawTable{size: c.Size(), c: c}, nil
 	}
-	return table(vhdxfile.Open(ctx, c))
 }
 
 func openTableReadOnly(ctx context.Context, f disk.Format, r disk.Reader) (disk.Table, error) {
-	if f == disk.VHD {
+	switch f {
+	case disk.VHD:
 		return table(vhdfile.OpenReadOnly(ctx, r))
+	case disk.VHDX:
+		return table(vhdxfile.OpenReadOnly(ctx, r))
+	default:
+		return &rawTable{size: r.Size()}, nil
 	}
-	return table(vhdxfile.OpenReadOnly(ctx, r))
+}
+
+// probe returns what the disk in r is, without a look at where its blocks are.
+func probe(ctx context.Context, f disk.Format, r disk.Reader) (disk.Info, error) {
+	switch f {
+	case disk.VHD:
+		return vhdfile.Probe(ctx, r)
+	case disk.VHDX:
+		return vhdxfile.Probe(ctx, r)
+	default:
+		return rawInfo(r.Size()), nil
+	}
 }
 
 // payloadOf returns what the payload of a table over r is to be read from. A VHDX that was

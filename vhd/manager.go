@@ -13,6 +13,7 @@ import (
 
 	"odx/backstore"
 	"odx/tokens"
+	"odx/vhd/disk"
 )
 
 // Uses knows what of the store is served.
@@ -39,6 +40,8 @@ type Manager struct {
 	uses   Uses
 	log    *logrus.Entry
 
+	lineage lineage
+
 	mu sync.Mutex // of what follows
 	// files are those that somebody works on, by name.
 	files map[string]*occupancy
@@ -50,6 +53,7 @@ type Manager struct {
 // interrupted.
 func New(ctx context.Context, c Config) (*Manager, error) {
 	m := &Manager{store: c.Store, tokens: c.Tokens, uses: c.Uses, log: c.Log, files: map[string]*occupancy{}, scratch: map[string]time.Time{}}
+	m.lineage.parents = map[[16]byte]*disk.Parent{}
 	for _, f := range m.store.Files() {
 		if !strings.HasPrefix(f.Name(), tempPrefix) && !IsScratch(f.Name()) {
 			continue

@@ -382,7 +382,7 @@ func TestParentName(t *testing.T) {
 		{"x.vhdx", []string{"other.vhd"}, ""}, // another format
 		{"x.vhdx", nil, ""},
 	} {
-		got, err := b.parentName(tt.child, disk.VHDX, &disk.Parent{Paths: tt.paths})
+		got, err := b.parentName(ctx, tt.child, disk.VHDX, &disk.Parent{Paths: tt.paths})
 		if got != tt.want || (err == nil) != (tt.want != "") {
 			t.Errorf("%s, %q: %s, %v, want %s", tt.child, tt.paths, got, err, tt.want)
 		}

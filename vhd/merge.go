@@ -96,8 +96,11 @@ func (j *job) copyOf(ctx context.Context, parent *source, size int64, name strin
 	if err != nil {
 		return nil, err
 	}
-	if parent.size == size {
-		return j.store.CloneFile(ctx, f, name)
+	if parent.size == size || parent.format == disk.Raw {
+		if f, err = j.store.CloneFile(ctx, f, name); err != nil || parent.size == size {
+			return f, err
+		}
+		return f, f.Truncate(ctx, size)
 	}
 	// A child can have been resized.
 	if f, err = j.store.CreateFile(ctx, name); err != nil {

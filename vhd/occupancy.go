@@ -36,6 +36,9 @@ func (m *Manager) Write(name string) (end func(), err error) {
 	}
 	o.writers++
 	return func() {
+		if f, err := m.store.File(name); err == nil {
+			m.lineage.forget(f.ID())
+		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if o.writers--; o.writers > 0 {

@@ -92,6 +92,8 @@ type Result struct {
 	FileBytesBefore int64         `json:"file_bytes_before"`
 	FileBytes       int64         `json:"file_bytes"`
 	Duration        time.Duration `json:"duration_ns"`
+	// Warnings say what an administrator should know of what was made.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // job is an operation under way.
@@ -100,6 +102,7 @@ type job struct {
 	Request
 	tell     func(Progress)
 	progress Progress
+	warnings []string
 }
 
 // Do runs an operation. progress, which may be nil, is called now and then. When it
@@ -122,7 +125,7 @@ func (m *Manager) Do(ctx context.Context, r Request, progress func(Progress)) (R
 	}
 	j.tell(j.progress)
 	result.MappedBytes, result.MovedBytes = j.progress.Mapped, j.progress.Moved
-	result.Duration = time.Since(began)
+	result.Duration, result.Warnings = time.Since(began), j.warnings
 	log.WithField("mapped_bytes", result.MappedBytes).WithField("moved_bytes", result.MovedBytes).Info("operation on a virtual disk done")
 	return result, nil
 }
@@ -191,6 +194,15 @@ func (j *job) write(ctx context.Context, n Naming, fill func(f *backstore.Volume
 		return nil
 	})
 	return result, err
+}
+
+// warnOfSectors notes that a guest sees other sectors than before, where the source says
+// which it had.
+func (j *job) warnOfSectors(from, to int64) {
+	if from == 0 || to == 0 || from == to {
+		return
+	}
+	j.warnings = append(j.warnings, fmt.Sprintf("%s has sectors of %d bytes, and %s of %d: partition tables and file systems count in sectors, and are not found by a guest that sees others", j.Source, from, j.Destination, to))
 }
 
 // spec is what the destination is made as, with the capacity and, where the request
@@ -276,6 +288,9 @@ func (j *job) makeChild(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	defer parent.release()
+	if len(parent.parents) >= maxChain {
+		return Result{}, fmt.Errorf("%w: %s has %d parents, and a disk over it would have more than it can be opened with; merge some of them first", backstore.ErrInvalid, j.Source, len(parent.parents))
+	}
 	info := parent.disk.Info()
 	f, err := j.store.File(j.Source)
 	if err != nil {

@@ -60,7 +60,7 @@ func (m *Manager) serveParents(ctx context.Context, s *Served, child string, inf
 	if len(s.Files) > maxChain {
 		return nil, fmt.Errorf("file %s: %w: it has more than %d parents, or is its own", s.Files[0], disk.ErrFormat, maxChain)
 	}
-	name, err := m.parentName(child, info.Format, info.Parent)
+	name, err := m.parentName(ctx, child, info.Format, info.Parent)
 	if err != nil {
 		return nil, err
 	}

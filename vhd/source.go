@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
-	"slices"
-	"strings"
 
 	"odx/backstore"
 	"odx/tokens"
@@ -186,7 +183,7 @@ func (m *Manager) openChainPlaced(ctx context.Context, file, name string) (_ *so
 			return nil, fmt.Errorf("file %s: %w: it has more than %d parents, or is its own", name, disk.ErrFormat, maxChain)
 		}
 		child := last.disk.Info()
-		parent, err := m.parentName(last.name, last.format, child.Parent)
+		parent, err := m.parentName(ctx, last.name, last.format, child.Parent)
 		if err != nil {
 			return nil, err
 		}
@@ -195,6 +192,9 @@ func (m *Manager) openChainPlaced(ctx context.Context, file, name string) (_ *so
 			return nil, fmt.Errorf("parent of %s: %w", last.name, err)
 		}
 		s.parents = append(s.parents, p)
+		if p.disk == nil {
+			p.disk = disk.New(disk.Config{Table: &rawTable{size: p.size}, Reader: p.file})
+		}
 		if err := checkLink(last.name, &child, parent, p.disk.Info()); err != nil {
 			return nil, err
 		}
@@ -210,101 +210,4 @@ func (m *Manager) openChainPlaced(ctx context.Context, file, name string) (_ *so
 
 func (s *source) setParent(p *source) {
 	s.disk = disk.New(disk.Config{Table: s.disk.Table(), Reader: s.file, Parent: p.disk})
-}
-
-// checkLink reports whether a disk is still the one that its child was made over.
-func checkLink(child string, c *disk.Info, name string, p disk.Info) error {
-	if !c.Parent.Is(p.ID) {
-		return fmt.Errorf("%w: %s is not the disk any more that %s was made over (its identifier is %s, not %s); bring that one back, or the child's data cannot be told",
-			disk.ErrFormat, name, child, p.ID, c.Parent.ID)
-	}
-	if c.SectorLength != p.SectorLength {
-		return fmt.Errorf("%w: %s has sectors of %d bytes, and its parent %s of %d", disk.ErrFormat, child, c.SectorLength, name, p.SectorLength)
-	}
-	return nil
-}
-
-// parentName returns the file that is the parent of the file child: the first of the
-// places that the child names that is a file of the store. Of an absolute path, which
-// is that of another machine, the last part counts, in the child's folder.
-func (m *Manager) parentName(child string, format disk.Format, p *disk.Parent) (string, error) {
-	if p == nil || len(p.Paths) == 0 {
-		return "", fmt.Errorf("file %s: %w: it does not say where its parent is", child, disk.ErrFormat)
-	}
-	for _, place := range p.Paths {
-		place = strings.ReplaceAll(place, `\`, "/")
-		name := path.Join(path.Dir(child), place)
-		if isAbsolute(place) {
-			name = path.Join(path.Dir(child), path.Base(place))
-		}
-		if checkName(name) != nil || FormatOf(name) != format {
-			continue
-		}
-		_, err := m.store.File(name)
-		if err == nil {
-			return name, nil
-		}
-		if !errors.Is(err, backstore.ErrNotFound) {
-			return "", err
-		}
-	}
-	return "", fmt.Errorf("file %s: its parent %s is not in the store; put it there: %w", child, strings.Join(p.Paths, " or "), backstore.ErrNotFound)
-}
-
-// isAbsolute reports whether a path of a parent locator, with slashes, begins at a
-// root: /, //server or C:.
-func isAbsolute(place string) bool {
-	return strings.HasPrefix(place, "/") || len(place) > 1 && place[1] == ':'
-}
-
-// relative returns the path from the folder of the file from to the file to.
-func relative(from, to string) string {
-	dir, parts := path.Dir(from), ""
-	for dir != "." && !strings.HasPrefix(to, dir+"/") {
-		dir, parts = path.Dir(dir), parts+"../"
-	}
-	if dir != "." {
-		to = to[len(dir)+1:]
-	}
-	if parts == "" {
-		parts = "./"
-	}
-	return parts + to
-}
-
-// children returns the files of the store that are differencing disks over a file.
-func (m *Manager) children(ctx context.Context, name string) ([]string, error) {
-	var all []string
-	for _, f := range m.store.Files() {
-		child := f.Name()
-		if FormatOf(child) != FormatOf(name) || FormatOf(name) == disk.Raw || strings.HasPrefix(child, ".") {
-			continue
-		}
-		t, err := openTableReadOnly(ctx, FormatOf(child), f)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if err != nil || t.Info().Kind != disk.Differencing {
-			continue // who is no disk is nobody's child
-		}
-		if parent, err := m.parentName(child, FormatOf(child), t.Info().Parent); err == nil && parent == name {
-			all = append(all, child)
-		}
-	}
-	return all, nil
-}
-
-// checkNoChildren returns an error for a file that has children beside those in but:
-// they would be lost with its contents.
-func (m *Manager) checkNoChildren(ctx context.Context, name string, but ...string) error {
-	all, err := m.children(ctx, name)
-	if err != nil {
-		return err
-	}
-	for _, child := range all {
-		if !slices.Contains(but, child) {
-			return fmt.Errorf("%w: %s is a differencing disk over %s and would be lost; merge it first, or convert it to a disk of its own", backstore.ErrInvalid, child, name)
-		}
-	}
-	return nil
 }

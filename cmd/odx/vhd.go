@@ -188,11 +188,15 @@ func changeDisk(cmd *cobra.Command, o *diskOptions) error {
 // runDiskOperation shows a progress bar meanwhile.
 func runDiskOperation(ctx context.Context, a api.Administrator, r api.DiskRequest, stderr io.Writer) (api.DiskResult, error) {
 	bar := newBar(stderr, string(r.Operation))
-	defer bar.end()
-	return a.ChangeDisk(ctx, r, func(p api.DiskProgress) {
+	result, err := a.ChangeDisk(ctx, r, func(p api.DiskProgress) {
 		bar.describe(fmt.Sprintf("%s: %s mapped, %s moved", r.Operation, bytesText(p.Mapped), bytesText(p.Moved)))
 		bar.show(p.Done, p.Total)
 	})
+	bar.end()
+	for _, w := range result.Warnings {
+		fmt.Fprintf(stderr, "warning: %s\n", w)
+	}
+	return result, err
 }
 
 func printDiskResult(w io.Writer, r api.DiskResult) error {

@@ -48,6 +48,9 @@ func (c *checker) footers(m *image) {
 	const repaired = "opening the disk for writing repairs it"
 	switch {
 	case m.footer.diskType == typeFixed:
+		if tail := m.fileSize - m.endAt - footerLength; tail > 0 {
+			c.harmless("%d bytes follow the footer, and are not part of the disk; compacting it drops them", tail)
+		}
 	case m.endFault != nil:
 		c.harmless("the footer at the end of the file %v, so the copy at the start was used; %s", m.endFault, repaired)
 	case m.copyFault != nil:

@@ -53,11 +53,22 @@ func inHeader(off int, with string) damage {
 // batEntry makes the entry of a block the sector of another one, plus more.
 func batEntry(block, from int, more uint32) damage {
 	return func(p []byte) []byte {
-		table := p[1536:]
+		table := p[binary.BigEndian.Uint64(p[512+16:]):]
 		sector := binary.BigEndian.Uint32(table[4*from:])
 		binary.BigEndian.PutUint32(table[4*block:], sector+more)
 		return p
 	}
+}
+
+// asDynamic puts a footer of a dynamic disk at the start of a fixed one, as its guest can.
+func asDynamic(p []byte) []byte {
+	f, err := decodeFooter(p[len(p)-footerLength:])
+	if err != nil {
+		panic(err)
+	}
+	f.diskType = typeDynamic
+	copy(p, f.encode())
+	return p
 }
 
 func cut(n int) damage { return func(p []byte) []byte { return p[:len(p)-n] } }
@@ -93,8 +104,11 @@ func TestDamage(t *testing.T) {
 		"end cut off, used":         {disk.Dynamic, cut(1024), "block 1 is beyond the end of the file", false, invalid},
 		"all blocks cut off":        {disk.Dynamic, cut(2 << 14), "blocks 0, 1 are beyond the end of the file", false, invalid},
 		"cut in the header":         {disk.Dynamic, func(p []byte) []byte { return p[:800] }, "the dynamic disk header is said to be at 512", false, invalid},
-		"cut in the BAT":            {disk.Dynamic, func(p []byte) []byte { return p[:1540] }, "the BAT, with 9 entries at 1536, does not fit", false, invalid},
+		"cut in the BAT":            {disk.Dynamic, func(p []byte) []byte { return p[:3076] }, "the BAT, with 9 entries at 3072, does not fit", false, invalid},
 		"a fixed disk cut":          {disk.Fixed, func(p []byte) []byte { return p[512:] }, "of which 138752 are before the footer", false, invalid},
+		"a fixed disk with a tail":  {disk.Fixed, func(p []byte) []byte { return append(p, make([]byte, 5<<20+77)...) }, "5242957 bytes follow the footer", true, opens},
+		"a tail that is too long":   {disk.Fixed, func(p []byte) []byte { return append(p, make([]byte, 65<<20)...) }, "the footer at the end does not", false, invalid},
+		"a tail, and a copy":        {disk.Fixed, func(p []byte) []byte { return append(asDynamic(p), make([]byte, 4096)...) }, "cannot be told", false, invalid},
 		"bytes before the footer":   {disk.Fixed, func(p []byte) []byte { return append(make([]byte, 8192), p...) }, "8192 bytes in 1 places", true, opens},
 		"version 2":                 {disk.Dynamic, inFooter(true, true, 12, "\x00\x02"), "version 2.0 of the format", false, unknown},
 		"disk type":                 {disk.Dynamic, inFooter(true, true, 60, "\x00\x00\x00\x05"), "VHD of disk type 5", false, unknown},
@@ -114,7 +128,7 @@ func TestDamage(t *testing.T) {
 		"block length small":        {disk.Dynamic, inHeader(32, "\x00\x00\x08\x00"), "powers of two from 4096", false, unknown},
 		"block outside":             {disk.Dynamic, batEntry(1, 1, 1<<31), "block 1 is beyond the end", false, invalid},
 		"block over the footer":     {disk.Dynamic, batEntry(1, 1, 1), "block 1 is beyond the end", false, invalid},
-		"many outside":              {disk.Dynamic, patch(1536, strings.Repeat("\x7F", 36)), "blocks 0, 1, 2, 3, 4 and 4 more are beyond", false, invalid},
+		"many outside":              {disk.Dynamic, patch(3072, strings.Repeat("\x7F", 36)), "blocks 0, 1, 2, 3, 4 and 4 more are beyond", false, invalid},
 		"blocks at the same place":  {disk.Dynamic, batEntry(5, 1, 0), "belong to block 1 and to block 5", false, readable},
 		"blocks that overlap":       {disk.Dynamic, batEntry(5, 0, 7), "belong to block 0 and to block 5", false, readable},
 		"block over the header":     {disk.Dynamic, batEntry(5, 0, ^uint32(6)+1), "belong to the dynamic disk header and to block 5", false, readable},
@@ -246,8 +260,8 @@ func FuzzOpen(f *testing.F) {
 	add := func(c *disktest.Memory) {
 		p := c.Bytes()
 		part := func(from, to int) []byte { return bytes.TrimRight(p[from:min(to, len(p))], "\x00") }
-		f.Add(part(0, 512), part(512, 1536), part(1536, 1600), uint32(len(p)-1600), []byte{})
-		f.Add(part(0, 512), part(512, 1536), part(1536, 1600), uint32(len(p)-1600-512), part(len(p)-512, len(p)))
+		f.Add(part(0, 512), part(512, 1536), part(1536, 3136), uint32(len(p)-3136), []byte{})
+		f.Add(part(0, 512), part(512, 1536), part(1536, 3136), uint32(len(p)-3136-512), part(len(p)-512, len(p)))
 	}
 	for _, kind := range []disk.Kind{disk.Fixed, disk.Dynamic, disk.Differencing} {
 		file, c := made(f, spec(kind, 2))

@@ -108,16 +108,15 @@ func write(ctx context.Context, c disk.Container, size int64, pieces []piece) er
 }
 
 // layOut returns the length and the pieces of a dynamic or differencing disk
-// without any block: copy of the footer, header, BAT, parent locators, footer.
+// without any block: copy of the footer, header, parent locators, BAT, footer.
 func layOut(s disk.Spec, f footer) (size int64, pieces []piece, err error) {
-	const headerAt, tableAt = footerLength, footerLength + headerLength
+	const headerAt = footerLength
+	end := int64(headerAt + headerLength)
 	f.diskType, f.dataOffset = typeDynamic, headerAt
 	h := header{
-		dataOffset: noOffset, tableOffset: tableAt, version: version1,
+		dataOffset: noOffset, version: version1,
 		maxTableEntries: uint32(s.Blocks()), blockSize: uint32(s.BlockLength),
 	}
-	tableLength := roundUp(4*s.Blocks(), sectorLength)
-	end := int64(tableAt) + tableLength
 	if s.Kind == disk.Differencing {
 		entries, texts, err := encodeParent(s.Parent)
 		if err != nil {
@@ -133,6 +132,13 @@ func layOut(s disk.Spec, f footer) (size int64, pieces []piece, err error) {
 		}
 		h.locators = entries
 	}
+	// Programs put the first block behind the BAT, where the footer is: there its
+	// payload can be mapped.
+	tableLength := roundUp(4*s.Blocks(), sectorLength)
+	bitmap := bitmapLength(s.BlockLength)
+	tableAt := roundUp(end+tableLength+bitmap, pageLength) - bitmap - tableLength
+	end = tableAt + tableLength
+	h.tableOffset = uint64(tableAt)
 	const part = 1 << 20
 	for at := int64(0); at < tableLength; at += part {
 		none := bytes.Repeat([]byte{0xFF}, int(min(part, tableLength-at)))

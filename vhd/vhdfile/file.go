@@ -79,20 +79,33 @@ func Open(ctx context.Context, c disk.Container) (*File, error) {
 	return f, nil
 }
 
-// Info implements disk.Table. The blocks of a fixed disk, of which the format
-// knows nothing, have 2 MiB.
-func (f *File) Info() disk.Info {
+// Probe returns what a virtual disk is, without a look at where its blocks are: in a few
+// reads, however large it is.
+func Probe(ctx context.Context, r disk.Reader) (disk.Info, error) {
+	m, err := loadHead(ctx, r)
+	if err != nil {
+		return disk.Info{}, err
+	}
+	return m.info(), nil
+}
+
+// Info implements disk.Table.
+func (f *File) Info() disk.Info { return f.info() }
+
+// info describes the disk. The blocks of a fixed one, of which the format knows nothing,
+// have 2 MiB.
+func (m *image) info() disk.Info {
 	return disk.Info{
 		Format: disk.VHD,
-		Kind:   f.kind,
+		Kind:   m.kind,
 		Geometry: disk.Geometry{
-			Size: f.size, BlockLength: f.blockLength,
+			Size: m.size, BlockLength: m.blockLength,
 			SectorLength: sectorLength, PhysicalSectorLength: sectorLength,
 		},
-		ID: f.footer.uniqueID, DiskID: f.footer.uniqueID,
-		Parent:  f.parent,
-		Creator: f.footer.creatorName(),
-		Created: timeOf(f.footer.timeStamp),
+		ID: m.footer.uniqueID, DiskID: m.footer.uniqueID,
+		Parent:  m.parent,
+		Creator: m.footer.creatorName(),
+		Created: timeOf(m.footer.timeStamp),
 	}
 }
 
@@ -120,6 +133,9 @@ func (f *File) Changing(context.Context) error { return f.checkWritable() }
 func (f *File) Close(ctx context.Context) error {
 	if f.c == nil {
 		return nil
+	}
+	if err := f.trim(ctx); err != nil {
+		return fmt.Errorf("vhd: shorten the file: %w", err)
 	}
 	return f.c.Flush(ctx)
 }

@@ -1,6 +1,7 @@
 package vhdfile
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -44,11 +45,23 @@ func invalid(format string, args ...any) error {
 // load reads the structures of a file. With an error it returns what it had read
 // until then.
 func load(ctx context.Context, r disk.Reader) (*image, error) {
-	m := &image{fileSize: r.Size()}
-	if err := m.loadFooters(ctx, r); err != nil {
+	m, err := loadHead(ctx, r)
+	if err != nil || m.kind == disk.Fixed {
 		return m, err
 	}
-	var err error
+	return m, m.loadBAT(ctx, r)
+}
+
+// loadHead is load without the BAT.
+func loadHead(ctx context.Context, r disk.Reader) (*image, error) {
+	m := &image{fileSize: r.Size()}
+	err := m.loadFooters(ctx, r)
+	if m.endAt < 0 && (err == nil || errors.Is(err, disk.ErrFormat)) {
+		err = m.findBeforeTail(ctx, r, err)
+	}
+	if err != nil {
+		return m, err
+	}
 	if m.footer.version>>16 != version1>>16 {
 		return m, fmt.Errorf("vhd: %w: version %d.%d of the format; 1.0 is known", errors.ErrUnsupported, m.footer.version>>16, m.footer.version&0xFFFF)
 	}
@@ -67,9 +80,6 @@ func load(ctx context.Context, r disk.Reader) (*image, error) {
 		return m, nil
 	}
 	if err := m.loadHeader(ctx, r); err != nil {
-		return m, err
-	}
-	if err := m.loadBAT(ctx, r); err != nil {
 		return m, err
 	}
 	if m.kind == disk.Differencing {
@@ -111,6 +121,38 @@ func (m *image) loadFooters(ctx context.Context, r disk.Reader) error {
 		return nil
 	}
 	return invalid("the footer at the end %v; the copy of it at the start %v", m.endFault, fault)
+}
+
+// maxTail bounds how far from its end a file is searched for the footer of a fixed disk.
+const maxTail = 64 << 20
+
+// findBeforeTail looks for the footer of a fixed disk that has other bytes behind it:
+// padding that a copy has added, for instance. It is just behind the payload, as long as
+// the footer says; err is what is wrong without it.
+func (m *image) findBeforeTail(ctx context.Context, r disk.Reader, err error) error {
+	const part = 1 << 20
+	end := m.fileSize &^ (sectorLength - 1)
+	buf := make([]byte, min(part, max(end, 0)))
+	for low := max(0, end-maxTail); end > low; {
+		p := buf[:min(part, end-low)]
+		if err := r.ReadAt(ctx, p, end-int64(len(p))); err != nil {
+			return fmt.Errorf("vhd: look for the footer: %w", err)
+		}
+		for at := len(p) - footerLength; at >= 0; at -= sectorLength {
+			off := end - int64(len(p)) + int64(at)
+			f, fault := decodeFooter(p[at:][:footerLength])
+			if fault != nil || f.diskType != typeFixed || off != roundUp(int64(min(f.currentSize, 1<<62)), sectorLength) {
+				continue
+			}
+			if err == nil {
+				return invalid("the start is that of a dynamic or differencing disk, and there is the footer of a fixed one at %d: it cannot be told which it is", off)
+			}
+			m.footer, m.footerRaw, m.endAt, m.endFault = f, bytes.Clone(p[at:][:footerLength]), off, nil
+			return nil
+		}
+		end -= int64(len(p))
+	}
+	return err
 }
 
 // HasFooter reports whether a file has the footer of a VHD where one can be: at its end, or

@@ -107,3 +107,33 @@ func TestCreate_Sizes(t *testing.T) {
 		}
 	}
 }
+
+// TestFooterPlace: another program puts the first block where the footer is, just behind the
+// BAT. Its payload can be mapped. After blocks were freed the footer is behind the last one
+// again, where others put the next one, and nothing of it stays behind.
+func TestFooterPlace(t *testing.T) {
+	for _, s := range []disk.Spec{
+		spec(disk.Dynamic, 9), spec(disk.Differencing, 9), {Kind: disk.Dynamic, Geometry: disk.Geometry{Size: 1 << 30}},
+		{Kind: disk.Dynamic, Geometry: disk.Geometry{Size: 1 << 30, BlockLength: 32 * mib}}, {Kind: disk.Dynamic, Geometry: disk.Geometry{Size: 33 << 30}},
+	} {
+		f, c := made(t, s)
+		footer := c.Size() - footerLength
+		if payload := footer + bitmapLength(f.blockLength); payload%pageLength != 0 {
+			t.Errorf("kind %d: payload would be at %d", f.kind, payload)
+		}
+		if end := int64(f.header.tableOffset) + roundUp(4*int64(f.header.maxTableEntries), sectorLength); end != footer {
+			t.Errorf("kind %d: the BAT ends at %d, the footer is at %d", f.kind, end, footer)
+		}
+		wantClean(t, c)
+	}
+	f, c := made(t, spec(disk.Dynamic, 9))
+	must(t, f.Allocate(t.Context(), []int64{0, 1, 2}))
+	must(t, f.Free(t.Context(), []int64{1, 2}))
+	must(t, f.Close(t.Context()))
+	if want := f.bitmapAt(0) + f.placeLength() + footerLength; c.Size() != want {
+		t.Errorf("the file has %d bytes, want %d", c.Size(), want)
+	}
+	wantClean(t, c)
+	must(t, f.Allocate(t.Context(), []int64{3, 4}))
+	wantClean(t, c)
+}

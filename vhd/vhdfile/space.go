@@ -125,21 +125,53 @@ func (f *File) moveFooter(ctx context.Context, to int64) error {
 	return nil
 }
 
-// planFooter decides where the footer at the end has to be written, if there is
-// no good one: in the last sector, if nothing uses that.
-func (m *image) planFooter() {
-	if m.kind == disk.Fixed || m.endAt >= 0 {
-		return
-	}
-	var used int64
+// usedEnd returns where what is used of the file ends, apart from the footer at the end.
+func (m *image) usedEnd() (used int64) {
 	for _, e := range m.structures() {
-		used = max(used, e.end())
+		if m.endAt < 0 || e.off != m.endAt {
+			used = max(used, e.end())
+		}
 	}
 	for i := range m.bat {
 		if m.bat[i] != unused {
 			used = max(used, m.bitmapAt(int64(i))+m.placeLength())
 		}
 	}
+	return used
+}
+
+// trim moves the footer to just behind what is used, and cuts off the room behind it,
+// which blocks had that were freed. There is a program, qemu, that puts a new block
+// behind the last one and takes for zeros what the file has there: were it an old
+// footer, that would become data.
+func (f *File) trim(ctx context.Context) error {
+	to := roundUp(f.usedEnd(), sectorLength)
+	if f.kind == disk.Fixed || f.header.dataOffset != noOffset || f.endAt <= to {
+		return nil
+	}
+	if f.endAt >= to+footerLength { // they do not overlap
+		if err := f.c.WriteAt(ctx, f.footerRaw, to); err != nil {
+			return err
+		}
+	}
+	if err := f.c.Barrier(ctx); err != nil {
+		return err
+	}
+	if err := f.c.Truncate(ctx, to+footerLength); err != nil {
+		return err
+	}
+	f.places = slices.DeleteFunc(f.places, func(p place) bool { return p.off+f.placeLength() > to })
+	f.endAt, f.fileSize = to, to+footerLength
+	return nil
+}
+
+// planFooter decides where the footer at the end has to be written, if there is
+// no good one: in the last sector, if nothing uses that.
+func (m *image) planFooter() {
+	if m.kind == disk.Fixed || m.endAt >= 0 {
+		return
+	}
+	used := m.usedEnd()
 	at := max(roundUp(used, sectorLength), (m.fileSize-footerLength)&^(sectorLength-1))
 	m.endAt, m.fileSize = at, max(m.fileSize, at+footerLength)
 }

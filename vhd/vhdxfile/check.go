@@ -33,7 +33,7 @@ func Check(ctx context.Context, r disk.Reader) ([]disk.Finding, error) {
 		return nil, err
 	default:
 		if f.headers.log != (disk.GUID{}) {
-			_ = report(harmless, "the file was not closed in order: %d updates are in its log, and are applied when it is opened for writing", len(f.view.log))
+			_ = report(harmless, "the file was not closed in order: what is in its log (updates: %d) is applied when it is opened for writing", len(f.view.log))
 		}
 		if n := f.space.unused(f.view.size); n > 0 {
 			_ = report(harmless, "%d bytes of the file are used by nothing; compacting the disk gives them back", n)

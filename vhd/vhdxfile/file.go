@@ -111,8 +111,31 @@ func refuse(s severity, format string, args ...any) error {
 	return nil
 }
 
+// Probe returns what a virtual disk is, without a look at where its blocks are: in a few
+// reads, however large it is.
+func Probe(ctx context.Context, r disk.Reader) (disk.Info, error) {
+	f, err := loadMetadata(ctx, r, refuse)
+	if err != nil {
+		return disk.Info{}, err
+	}
+	return f.Info(), nil
+}
+
 // load reads all metadata as it is once the log has been replayed.
 func load(ctx context.Context, r disk.Reader, report reporter) (*File, error) {
+	f, err := loadMetadata(ctx, r, report)
+	if err != nil {
+		return nil, err
+	}
+	f.table = tableOf(f.meta.Geometry, f.meta.kind)
+	if f.bat, err = readBAT(ctx, &f.view, f.regions.bat, f.table); err != nil {
+		return nil, err
+	}
+	return f, f.claim(report)
+}
+
+// loadMetadata is load without the BAT.
+func loadMetadata(ctx context.Context, r disk.Reader, report reporter) (*File, error) {
 	switch is, err := hasSignature(ctx, r); {
 	case err != nil:
 		return nil, err
@@ -137,14 +160,8 @@ func load(ctx context.Context, r disk.Reader, report reporter) (*File, error) {
 	if f.regions, err = readRegions(ctx, &f.view, report); err != nil {
 		return nil, err
 	}
-	if f.meta, err = readMetadata(ctx, &f.view, f.regions.metadata, report); err != nil {
-		return nil, err
-	}
-	f.table = tableOf(f.meta.Geometry, f.meta.kind)
-	if f.bat, err = readBAT(ctx, &f.view, f.regions.bat, f.table); err != nil {
-		return nil, err
-	}
-	return f, f.claim(report)
+	f.meta, err = readMetadata(ctx, &f.view, f.regions.metadata, report)
+	return f, err
 }
 
 // Payload returns what payload is to be read from: what the file was opened over, unless

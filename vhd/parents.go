@@ -1,0 +1,169 @@
+package vhd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"odx/backstore"
+	"odx/vhd/disk"
+)
+
+// checkLink reports whether a disk is still the one that its child was made over.
+func checkLink(child string, c *disk.Info, name string, p disk.Info) error {
+	if p.Format != disk.Raw && !c.Parent.Is(p.ID) {
+		return fmt.Errorf("%w: %s is not the disk any more that %s was made over (its identifier is %s, not %s); bring that one back, or the child's data cannot be told",
+			disk.ErrFormat, name, child, p.ID, c.Parent.ID)
+	}
+	if c.SectorLength != p.SectorLength {
+		return fmt.Errorf("%w: %s has sectors of %d bytes, and its parent %s of %d", disk.ErrFormat, child, c.SectorLength, name, p.SectorLength)
+	}
+	return nil
+}
+
+// parentName returns the file that is the parent of the file child: the first of the
+// places that the child names that is a file of the store. Of an absolute path, which
+// is that of another machine, the last part counts, in the child's folder.
+func (m *Manager) parentName(ctx context.Context, child string, format disk.Format, p *disk.Parent) (string, error) {
+	return m.findParent(ctx, child, format, p, nil)
+}
+
+// findParent is parentName among names that were listed before, if there are some.
+func (m *Manager) findParent(ctx context.Context, child string, format disk.Format, p *disk.Parent, names byFolded) (string, error) {
+	if p == nil || len(p.Paths) == 0 {
+		return "", fmt.Errorf("file %s: %w: it does not say where its parent is", child, disk.ErrFormat)
+	}
+	for _, place := range p.Paths {
+		place = strings.ReplaceAll(place, `\`, "/")
+		name := path.Join(path.Dir(child), place)
+		if isAbsolute(place) {
+			name = path.Join(path.Dir(child), path.Base(place))
+		}
+		if checkName(name) != nil || !isParentFormat(FormatOf(name), format, p) {
+			continue
+		}
+		if _, err := m.store.File(name); err == nil {
+			return name, nil
+		} else if !errors.Is(err, backstore.ErrNotFound) {
+			return "", err
+		}
+		if names == nil {
+			names = m.folded()
+		}
+		if name, err := m.choose(ctx, names[fold(name)], p); name != "" || err != nil {
+			return name, err
+		}
+	}
+	return "", fmt.Errorf("file %s: its parent %s is not in the store; put it there: %w", child, strings.Join(p.Paths, " or "), backstore.ErrNotFound)
+}
+
+// isParentFormat reports whether a file of a format can be the parent. That of a VHD can be
+// raw for some programs, which then say nothing of its identifier.
+func isParentFormat(of, child disk.Format, p *disk.Parent) bool {
+	return of == child || of == disk.Raw && child == disk.VHD && p.ID == disk.GUID{}
+}
+
+// byFolded are the names of files by what fold makes of them.
+type byFolded map[string][]string
+
+// fold makes names equal that a program for Windows takes for the same: they differ in case,
+// or in which slash they have.
+func fold(name string) string {
+	return strings.ToLower(strings.ReplaceAll(name, `\`, "/"))
+}
+
+func (m *Manager) folded() byFolded {
+	names := byFolded{}
+	for _, f := range m.store.Files() {
+		if name := f.Name(); !strings.HasPrefix(name, ".") {
+			names[fold(name)] = append(names[fold(name)], name)
+		}
+	}
+	return names
+}
+
+// choose returns the one of some files that is the parent: by its identifier, if there is
+// more than one; "" without any.
+func (m *Manager) choose(ctx context.Context, names []string, p *disk.Parent) (string, error) {
+	for _, name := range names {
+		if len(names) == 1 {
+			break
+		}
+		f, err := m.store.File(name)
+		if err != nil {
+			return "", err
+		}
+		if info, err := probe(ctx, FormatOf(name), f); err == nil && p.Is(info.ID) {
+			return name, nil
+		}
+	}
+	if len(names) == 0 {
+		return "", nil
+	}
+	return names[0], nil
+}
+
+// isAbsolute reports whether a path of a parent locator, with slashes, begins at a
+// root: /, //server or C:.
+func isAbsolute(place string) bool {
+	return strings.HasPrefix(place, "/") || len(place) > 1 && place[1] == ':'
+}
+
+// relative returns the path from the folder of the file from to the file to.
+func relative(from, to string) string {
+	dir, parts := path.Dir(from), ""
+	for dir != "." && !strings.HasPrefix(to, dir+"/") {
+		dir, parts = path.Dir(dir), parts+"../"
+	}
+	if dir != "." {
+		to = to[len(dir)+1:]
+	}
+	if parts == "" {
+		parts = "./"
+	}
+	return parts + to
+}
+
+// children returns the files of the store that are differencing disks over a file.
+func (m *Manager) children(ctx context.Context, name string) ([]string, error) {
+	var all []string
+	names := m.folded()
+	files := m.store.Files()
+	for _, f := range files {
+		child := f.Name()
+		format := FormatOf(child)
+		if format == disk.Raw || strings.HasPrefix(child, ".") || FormatOf(name) != format && (FormatOf(name) != disk.Raw || format != disk.VHD) {
+			continue
+		}
+		p, err := m.lineage.parentOf(ctx, f, format)
+		if err != nil {
+			return nil, err
+		}
+		if p == nil {
+			continue
+		}
+		if parent, err := m.findParent(ctx, child, format, p, names); err == nil && parent == name {
+			all = append(all, child)
+		}
+	}
+	m.lineage.keep(files)
+	return all, nil
+}
+
+// checkNoChildren returns an error for a file that has children beside those in but:
+// they would be lost with its contents.
+func (m *Manager) checkNoChildren(ctx context.Context, name string, but ...string) error {
+	all, err := m.children(ctx, name)
+	if err != nil {
+		return err
+	}
+	for _, child := range all {
+		if !slices.Contains(but, child) {
+			return fmt.Errorf("%w: %s is a differencing disk over %s and would be lost; merge it first, or convert it to a disk of its own", backstore.ErrInvalid, child, name)
+		}
+	}
+	return nil
+}
