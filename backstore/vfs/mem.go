@@ -120,6 +120,9 @@ func (m *Mem) Free(string) (int64, error) {
 	return m.space.free(), nil
 }
 
+// Place implements FS. It does not know.
+func (m *Mem) Place(string) (Place, error) { return Place{}, nil }
+
 func (m *Mem) ask(kind OpKind, name string) error {
 	m.names.Lock()
 	h := m.hook

@@ -87,8 +87,10 @@ func (osFS) SyncDir(dir string) error {
 	return f.Sync()
 }
 
-func (osFS) Lock(name string) (io.Closer, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, fileMode)
+func (osFS) Lock(name string) (io.Closer, error) { return lockOS(name, os.O_RDWR|os.O_CREATE) }
+
+func lockOS(name string, flag int) (io.Closer, error) {
+	f, err := os.OpenFile(name, flag, fileMode)
 	if err != nil {
 		return nil, err
 	}

@@ -65,4 +65,6 @@ type FS interface {
 	Lock(name string) (io.Closer, error)
 	// Free is the number of bytes that can still be written below a folder.
 	Free(dir string) (int64, error)
+	// Place says where a folder is.
+	Place(dir string) (Place, error)
 }

@@ -22,6 +22,17 @@ func everyFS(t *testing.T, test func(t *testing.T, fsys FS, dir string)) {
 		must(t, m.MkdirAll("/a/b"))
 		test(t, m, "/a/b")
 	})
+	t.Run("overlay", func(t *testing.T) {
+		m := NewMem()
+		must(t, m.MkdirAll("/a/b"))
+		m.SetHook(func(kind OpKind, name string) error {
+			if kind.Changes() {
+				t.Errorf("%v of %s reaches the base", kind, name)
+			}
+			return nil
+		})
+		test(t, Overlay(m), "/a/b")
+	})
 }
 
 func must(t testing.TB, err error) {

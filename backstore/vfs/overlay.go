@@ -1,0 +1,483 @@
+package vfs
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Overlay returns an FS that shows what base has and never changes it: what is
+// written goes to memory, and files that are made go to unnamed ones in the
+// directory for temporary files. It ends with the process. Locks are those of base,
+// where it has the file.
+func Overlay(base FS) FS {
+	if o, ok := base.(osFS); ok {
+		base = osReadOnly{o}
+	}
+	return &overlay{base: base, nodes: make(map[string]*overlaid), gone: make(map[string]bool), dirs: make(map[string]bool), locks: make(map[string]bool)}
+}
+
+// osReadOnly opens files for reading alone.
+type osReadOnly struct{ osFS }
+
+func (osReadOnly) Open(name string) (File, error) { return openOS(name, os.O_RDONLY) }
+
+func (osReadOnly) Lock(name string) (io.Closer, error) { return lockOS(name, os.O_RDONLY) }
+
+type overlay struct {
+	base FS
+
+	mu    sync.Mutex
+	nodes map[string]*overlaid // files that are open, or that differ from those of base
+	gone  map[string]bool      // names of base that were removed
+	dirs  map[string]bool      // that were made
+	locks map[string]bool      // that are held, of files that base has not
+}
+
+// overlaid is a file. Guarded by overlay.mu but for what it says.
+type overlaid struct {
+	handles int
+	base    string // its name in base; "": it was made here
+
+	mu      sync.RWMutex // guards what follows
+	file    File         // of base, nil while no handle is open; or the file that was made
+	size    int64
+	kept    int64            // bytes of the file of base that count: what is behind was cut off
+	pages   map[int64][]byte // that were written, of overlayPage bytes
+	changed bool
+}
+
+const overlayPage = 4096
+
+func (o *overlay) Create(name string) (File, error) {
+	name = filepath.Clean(name)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.checkDir("create", filepath.Dir(name)); err != nil {
+		return nil, err
+	}
+	if o.exists(name) || o.checkDir("create", name) == nil {
+		return nil, &fs.PathError{Op: "create", Path: name, Err: fs.ErrExist}
+	}
+	f, err := os.CreateTemp("", "odx-overlay-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	n := &overlaid{file: osFile{f}, changed: true, handles: 1}
+	o.nodes[name] = n
+	return &overlayFile{o: o, n: n}, nil
+}
+
+// checkDir reports whether there is a folder of that name. o.mu is held.
+func (o *overlay) checkDir(op, dir string) error {
+	if o.dirs[dir] {
+		return nil
+	}
+	if o.gone[dir] {
+		return &fs.PathError{Op: op, Path: dir, Err: fs.ErrNotExist}
+	}
+	_, err := o.base.List(dir)
+	return err
+}
+
+// exists reports whether there is a file of that name. o.mu is held.
+func (o *overlay) exists(name string) bool {
+	if o.nodes[name] != nil {
+		return true
+	}
+	if o.gone[name] {
+		return false
+	}
+	f, err := o.base.Open(name)
+	if err == nil {
+		f.Close()
+	}
+	return err == nil
+}
+
+func (o *overlay) Open(name string) (File, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n, err := o.node(filepath.Clean(name))
+	if err != nil {
+		return nil, err
+	}
+	return &overlayFile{o: o, n: n}, nil
+}
+
+// node returns the file of that name, with one handle more. o.mu is held.
+func (o *overlay) node(name string) (*overlaid, error) {
+	n := o.nodes[name]
+	if n == nil {
+		if o.gone[name] {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+		}
+		n = &overlaid{base: name}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.file == nil {
+		f, err := o.base.Open(n.base)
+		if err != nil {
+			return nil, err
+		}
+		n.file = f
+		if !n.changed {
+			if n.size, err = f.Size(); err != nil {
+				return nil, errors.Join(err, f.Close())
+			}
+			n.kept = n.size
+		}
+	}
+	n.handles++
+	o.nodes[name] = n
+	return n, nil
+}
+
+// close ends a handle.
+func (o *overlay) close(n *overlaid) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if n.handles--; n.handles > 0 {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.base == "" && o.named(n) {
+		return nil // there is no other way to open it again
+	}
+	err := n.file.Close()
+	n.file = nil
+	if !n.changed {
+		maps.DeleteFunc(o.nodes, func(_ string, other *overlaid) bool { return other == n })
+	}
+	return err
+}
+
+func (o *overlay) Remove(name string) error {
+	name = filepath.Clean(name)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.checkDir("remove", name) == nil {
+		if names, err := o.list(name); err != nil || len(names) > 0 {
+			return &fs.PathError{Op: "remove", Path: name, Err: unix.ENOTEMPTY}
+		}
+		delete(o.dirs, name)
+		o.gone[name] = true
+		return nil
+	}
+	if !o.exists(name) {
+		return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrNotExist}
+	}
+	o.forget(name)
+	return nil
+}
+
+// forget gives up a name. o.mu is held.
+func (o *overlay) forget(name string) {
+	n := o.nodes[name]
+	delete(o.nodes, name)
+	o.gone[name] = true
+	if n != nil && n.base == "" && n.handles == 0 {
+		n.file.Close() // nothing can be lost of it
+	}
+}
+
+// named reports whether a file has a name. o.mu is held.
+func (o *overlay) named(n *overlaid) bool {
+	for _, other := range o.nodes {
+		if other == n {
+			return true
+		}
+	}
+	return false
+}
+
+func (o *overlay) Rename(from, to string) error {
+	from, to = filepath.Clean(from), filepath.Clean(to)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.checkDir("rename", filepath.Dir(to)); err != nil {
+		return err
+	}
+	n, err := o.node(from)
+	if err != nil {
+		return err
+	}
+	n.handles--
+	n.mu.Lock()
+	n.changed = true // its name is
+	n.mu.Unlock()
+	if from != to {
+		delete(o.nodes, from)
+		o.gone[from] = true
+		o.forget(to)
+	}
+	o.nodes[to] = n
+	return nil
+}
+
+func (o *overlay) List(dir string) ([]string, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.list(filepath.Clean(dir))
+}
+
+// list is List with o.mu held.
+func (o *overlay) list(dir string) ([]string, error) {
+	if err := o.checkDir("list", dir); err != nil {
+		return nil, err
+	}
+	names, err := o.base.List(dir)
+	if err != nil && !o.dirs[dir] {
+		return nil, err
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return o.gone[filepath.Join(dir, name)] })
+	for name := range o.nodes {
+		if filepath.Dir(name) == dir {
+			names = append(names, filepath.Base(name))
+		}
+	}
+	for name := range o.dirs {
+		if filepath.Dir(name) == dir {
+			names = append(names, filepath.Base(name))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+func (o *overlay) MkdirAll(dir string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var made []string
+	for dir = filepath.Clean(dir); ; dir = filepath.Dir(dir) {
+		if o.exists(dir) && !o.dirs[dir] && o.checkDir("mkdir", dir) != nil {
+			return &fs.PathError{Op: "mkdir", Path: dir, Err: unix.ENOTDIR}
+		}
+		if o.checkDir("mkdir", dir) == nil || filepath.Dir(dir) == dir {
+			break
+		}
+		made = append(made, dir)
+	}
+	for _, dir := range made {
+		o.dirs[dir] = true
+	}
+	return nil
+}
+
+func (o *overlay) SyncDir(dir string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.checkDir("sync", filepath.Clean(dir))
+}
+
+// Lock locks the file of base, if there is one. It makes none.
+func (o *overlay) Lock(name string) (io.Closer, error) {
+	name = filepath.Clean(name)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.checkDir("lock", filepath.Dir(name)); err != nil {
+		return nil, err
+	}
+	f, err := o.base.Open(name)
+	if err == nil {
+		f.Close()
+		return o.base.Lock(name)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if o.locks[name] {
+		return nil, &fs.PathError{Op: "lock", Path: name, Err: ErrLocked}
+	}
+	o.locks[name] = true
+	return &overlayLock{o: o, name: name}, nil
+}
+
+// overlayLock is a lock on a file that base has not.
+type overlayLock struct {
+	o      *overlay
+	name   string
+	closed bool // guarded by o.mu
+}
+
+func (l *overlayLock) Close() error {
+	l.o.mu.Lock()
+	defer l.o.mu.Unlock()
+	if l.closed {
+		return fs.ErrClosed
+	}
+	l.closed = true
+	delete(l.o.locks, l.name)
+	return nil
+}
+
+func (o *overlay) Free(dir string) (int64, error) { return o.base.Free(dir) }
+
+func (o *overlay) Place(dir string) (Place, error) { return o.base.Place(dir) }
+
+// overlayFile is an open file.
+type overlayFile struct {
+	o      *overlay
+	n      *overlaid
+	closed atomic.Bool
+}
+
+func (f *overlayFile) Close() error {
+	if f.closed.Swap(true) {
+		return fs.ErrClosed
+	}
+	return f.o.close(f.n)
+}
+
+// open returns fs.ErrClosed for a handle that was closed.
+func (f *overlayFile) open() error {
+	if f.closed.Load() {
+		return fs.ErrClosed
+	}
+	return nil
+}
+
+func (f *overlayFile) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.open(); err != nil {
+		return 0, err
+	}
+	n := f.n
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.base == "" {
+		return n.file.ReadAt(p, off)
+	}
+	if off < 0 {
+		return 0, fs.ErrInvalid
+	}
+	if off >= n.size {
+		return 0, io.EOF
+	}
+	var end error
+	if int64(len(p)) > n.size-off {
+		p, end = p[:n.size-off], io.EOF
+	}
+	if err := n.read(p, off); err != nil {
+		return 0, err
+	}
+	return len(p), end
+}
+
+// read fills p, which is within the file. n.mu is held.
+func (n *overlaid) read(p []byte, off int64) error {
+	if len(n.pages) == 0 {
+		return n.readBase(p, off)
+	}
+	for len(p) > 0 {
+		in := int(off % overlayPage)
+		part := p[:min(len(p), overlayPage-in)]
+		if page := n.pages[off/overlayPage]; page != nil {
+			copy(part, page[in:])
+		} else if err := n.readBase(part, off); err != nil {
+			return err
+		}
+		p, off = p[len(part):], off+int64(len(part))
+	}
+	return nil
+}
+
+// readBase fills p with what base has, and zeros behind that.
+func (n *overlaid) readBase(p []byte, off int64) error {
+	have := p[:max(0, min(int64(len(p)), n.kept-off))]
+	clear(p[len(have):])
+	if len(have) == 0 {
+		return nil
+	}
+	_, err := n.file.ReadAt(have, off)
+	return err
+}
+
+func (f *overlayFile) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.open(); err != nil {
+		return 0, err
+	}
+	n := f.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.base == "" {
+		return n.file.WriteAt(p, off)
+	}
+	if off < 0 {
+		return 0, fs.ErrInvalid
+	}
+	if n.pages == nil {
+		n.pages = make(map[int64][]byte)
+	}
+	n.changed = true
+	done := 0
+	for done < len(p) {
+		at := off + int64(done)
+		in := int(at % overlayPage)
+		page := n.pages[at/overlayPage]
+		if page == nil {
+			page = make([]byte, overlayPage)
+			if err := n.readBase(page, at-int64(in)); err != nil {
+				return done, err
+			}
+			n.pages[at/overlayPage] = page
+		}
+		done += copy(page[in:], p[done:])
+	}
+	n.size = max(n.size, off+int64(len(p)))
+	return len(p), nil
+}
+
+func (f *overlayFile) Truncate(size int64) error {
+	if err := f.open(); err != nil {
+		return err
+	}
+	n := f.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.base == "" {
+		return n.file.Truncate(size)
+	}
+	n.changed = true
+	n.kept = min(n.kept, size)
+	for at, page := range n.pages {
+		if at*overlayPage >= size {
+			delete(n.pages, at)
+		} else if end := size - at*overlayPage; end < overlayPage {
+			clear(page[end:])
+		}
+	}
+	n.size = size
+	return nil
+}
+
+func (f *overlayFile) Size() (int64, error) {
+	if err := f.open(); err != nil {
+		return 0, err
+	}
+	n := f.n
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.base == "" {
+		return n.file.Size()
+	}
+	return n.size, nil
+}
+
+func (f *overlayFile) Sync() error { return f.open() }
+
+func (f *overlayFile) WriteBack(int64, int64) error { return f.open() }
+
+func (f *overlayFile) Allocate(int64) error { return f.open() }
