@@ -142,7 +142,7 @@ func (s *Store) cleanLoop(ctx context.Context) {
 // were deleted before is dead. Operations go on meanwhile. Data that cannot be
 // read stays where it is, and is an ErrCorrupt in the end.
 func (s *Store) Clean(ctx context.Context) error {
-	if err := s.usable(); err != nil {
+	if err := s.writable(); err != nil {
 		return err
 	}
 	if err := s.reapAll(ctx); err != nil {

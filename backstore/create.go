@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"odx/backstore/journal"
 	"odx/backstore/meta"
 )
 
@@ -16,15 +17,24 @@ const creatingName = "creating"
 
 // findSuperblock returns the superblock from whichever copy is right, and the
 // directories of the copies that are not. found is false where there is no
-// store and nothing of one.
+// store and nothing of one. For a store of another format it returns what it knows
+// of it and a *FormatError.
 func (s *Store) findSuperblock() (sb superblock, bad []string, found bool, err error) {
 	fsys, dir := s.opts.FS, s.opts.Dir
 	damaged := false
 	var wrong []error
-	for _, in := range []string{dir, filepath.Join(dir, checkpointDir)} {
+	var before superblock // of an older format
+	var older error
+	for _, in := range superblocks(dir) {
 		one, rerr := readSuperblock(fsys, filepath.Join(in, superblockName))
-		var other *formatError
+		var other *FormatError
 		switch {
+		case errors.As(rerr, &other) && other.Version < formatVersion:
+			// Its second copy is written when it is of this format: beside one of
+			// those it is an older version of the file.
+			if bad = append(bad, in); older == nil {
+				before, older = one, rerr
+			}
 		case errors.As(rerr, &other):
 			return sb, nil, false, rerr
 		case rerr != nil:
@@ -33,12 +43,17 @@ func (s *Store) findSuperblock() (sb superblock, bad []string, found bool, err e
 			wrong = append(wrong, rerr)
 		case !found:
 			sb, found = one, true
+		case one.generation > sb.generation:
+			sb, bad = one, append(bad, dir)
 		case one != sb:
 			bad = append(bad, in)
 		}
 	}
 	if found {
 		return sb, bad, true, nil
+	}
+	if older != nil {
+		return before, nil, false, older
 	}
 	rest, rerr := s.remains()
 	if rerr != nil {
@@ -103,6 +118,11 @@ func (s *Store) create() error {
 		return err
 	}
 	s.sb = newSuperblock(s.opts.DedupUnit / BlockLength)
+	place, err := fsys.Place(dir)
+	if err != nil {
+		return err
+	}
+	s.sb.place = place
 	if err := fsys.MkdirAll(filepath.Join(dir, checkpointDir)); err != nil {
 		return err
 	}
@@ -117,6 +137,10 @@ func (s *Store) create() error {
 	if err = errors.Join(err, kv.Close()); err != nil {
 		return err
 	}
+	err = journal.Create(journal.Options{FS: fsys, Dir: filepath.Join(dir, journalDir), StoreID: s.sb.id, First: first.firstLSN})
+	if err != nil {
+		return err
+	}
 	if err := s.sb.write(fsys, filepath.Join(dir, checkpointDir)); err != nil {
 		return err
 	}
@@ -125,7 +149,12 @@ func (s *Store) create() error {
 
 // removeUnfinished removes what a create that did not end has left.
 func (s *Store) removeUnfinished() error {
-	fsys, in := s.opts.FS, filepath.Join(s.opts.Dir, checkpointDir)
+	return errors.Join(s.emptyDir(checkpointDir), s.emptyDir(journalDir))
+}
+
+// emptyDir removes the files in a directory of the store.
+func (s *Store) emptyDir(name string) error {
+	fsys, in := s.opts.FS, filepath.Join(s.opts.Dir, name)
 	names, err := fsys.List(in)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -148,7 +177,7 @@ func (s *Store) removeUnfinished() error {
 func (s *Store) openRows() (*meta.DB, error) {
 	return meta.Open(meta.Options{
 		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, checkpointDir), StoreID: s.sb.id, Copies: s.opts.MetadataCopies,
-		ReadOnly: s.opts.ReadOnly, CacheBytes: s.opts.CacheBytes / 8, Log: s.log,
+		CacheBytes: s.opts.CacheBytes / 8, Log: s.log,
 		MergeFloor: s.opts.mergeFloor, Slack: 2 * lowSpace,
 	})
 }

@@ -28,6 +28,8 @@ var (
 	// ErrCorrupt: stored bytes do not match their checksum, or a structure of
 	// the store contradicts itself. A read that meets it returns CorruptError.
 	ErrCorrupt = errors.New("stored data is corrupt")
+	// ErrStoreReadOnly: the store was opened for reading alone.
+	ErrStoreReadOnly = errors.New("store is open for reading alone")
 	// ErrReadOnly: the volume is a snapshot, which is never written to.
 	ErrReadOnly = errors.New("volume is read-only")
 	// ErrChanged: what was watched has changed since.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -27,15 +28,23 @@ func wantLayout(t *testing.T, what string, got []byte, want string) {
 
 // TestLayouts: what stores have on disk is what docs/consistency.md says.
 func TestLayouts(t *testing.T) {
-	sb := superblock{unit: 4}
+	sb := superblock{unit: 4, generation: 2, place: vfs.Place{Inode: 0x55}, oldJournal: true}
 	for i := range 32 {
-		sb.id[i%16], sb.fingerprintKey[i] = 0x11, byte(i)
+		sb.id[i%16], sb.fingerprintKey[i], sb.identity[i%16], sb.place.FileSystem[i%16] = 0x11, byte(i), 0x33, 0x44
 	}
-	wantLayout(t, "superblock", sb.encode(formatVersion), `
+	wantLayout(t, "superblock", sb.encode(3), `
 		6f647873746f7265 00000003 00000004
 		11111111111111111111111111111111
 		000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
-		02f88e76`)
+		02f88e76
+		0000000000000002 33333333333333333333333333333333
+		44444444444444444444444444444444 0000000000000055
+		00000001 00000000 0282bf27`)
+	wantLayout(t, "superblock of format 2", sb.encode(2), `
+		6f647873746f7265 00000002 00000004
+		11111111111111111111111111111111
+		000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
+		cbf57d1c`)
 
 	v := volumeRow{number: 300, id: sb.id, name: "disk", size: 4096, root: blockmap.Root{Node: 5, Level: 1}, flags: flagReadOnly, origin: 2, created: 1}
 	wantLayout(t, "volume", v.encode(), `ac02 11111111111111111111111111111111 04 6469736b 8020 05 01 01 02 01`)
@@ -59,8 +68,16 @@ func TestForeignStore(t *testing.T) {
 				t.Fatal(err)
 			}
 			return sb.encode(formatVersion + 1)
-		}, nil, "the store has format 4, this program reads format 3; use a version of odx that reads format 4"},
+		}, nil, "the store has format 4, this program reads formats 2 to 3; use a version of odx that reads format 4"},
+		"an older format": {func(b []byte) []byte {
+			sb, err := decodeSuperblock("", b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return sb.encode(2)
+		}, nil, "/store/store: the store has format 2, this program serves format 3: stop what uses it, and run odx store upgrade"},
 		"a damaged superblock":   {func(b []byte) []byte { b[40] ^= 1; return b }, ErrCorrupt, "/store/store"},
+		"a damaged identity":     {func(b []byte) []byte { b[80] ^= 1; return b }, ErrCorrupt, "/store/store"},
 		"a superblock cut short": {func(b []byte) []byte { return b[:50] }, ErrCorrupt, "/store/store"},
 		"no dedup unit": {func([]byte) []byte {
 			return (&superblock{unit: 3}).encode(formatVersion)
@@ -101,6 +118,9 @@ func files(t *testing.T, fsys *vfs.Mem, dir string) map[string][]byte {
 	all := map[string][]byte{}
 	for _, sub := range []string{"", journalDir, segmentDir, checkpointDir} {
 		names, err := fsys.List(filepath.Join(dir, sub))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,12 +161,20 @@ func FuzzSuperblock(f *testing.F) {
 	sb := superblock{unit: 1}
 	f.Add(sb.encode(formatVersion))
 	f.Add(sb.encode(formatVersion + 1))
+	f.Add(sb.encode(2))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) != superblockLength {
+		sb, err := decodeSuperblock("store", b)
+		version := formatVersion
+		if other := (*FormatError)(nil); errors.As(err, &other) {
+			version = other.Version
+		} else if err != nil {
 			return
 		}
-		if sb, err := decodeSuperblock("store", b); err == nil && !bytes.Equal(sb.encode(formatVersion), b) {
-			t.Errorf("%x decodes and encodes to %x", b, sb.encode(formatVersion))
+		if version < oldestFormat || version > formatVersion {
+			return
+		}
+		if again := sb.encode(uint32(version)); len(b) < len(again) || !bytes.Equal(again, b[:len(again)]) {
+			t.Errorf("%x decodes and encodes to %x", b, again)
 		}
 	})
 }

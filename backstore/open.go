@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"syscall"
 
 	"golang.org/x/time/rate"
 
@@ -34,6 +33,26 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
+	s := newStore(o)
+	if err := s.open(ctx); err != nil {
+		s.closeFiles()
+		return nil, fmt.Errorf("store %s: %w", o.Dir, spaceError(err))
+	}
+	s.measureSpace()
+	run, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	if o.ReadOnly {
+		close(s.indexLoaded) // nothing is deduplicated
+		return s, nil
+	}
+	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleanLoop, s.spareLoop, s.tidyLoop, s.loadIndex} {
+		s.background.Go(func() { loop(run) })
+	}
+	return s, nil
+}
+
+// newStore returns a store that is not open. o has its defaults.
+func newStore(o Options) *Store {
 	s := &Store{
 		opts: o, log: o.Log, clock: pages.NewClock(),
 		volumes: make(map[uint64]*Volume), byName: make(map[nameKey]*Volume),
@@ -42,17 +61,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		checkpoints: checkpointer{hurry: make(chan struct{}, 1), stored: make(chan struct{}, 1)},
 	}
 	s.cleanBudget = rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch)))
-	if err := s.open(ctx); err != nil {
-		s.closeFiles()
-		return nil, fmt.Errorf("store %s: %w", o.Dir, spaceError(err))
-	}
-	s.measureSpace()
-	run, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
-	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleanLoop, s.spareLoop, s.tidyLoop, s.loadIndex} {
-		s.background.Go(func() { loop(run) })
-	}
-	return s, nil
+	return s
 }
 
 // open opens the parts one after the other. Nothing that an earlier process left
@@ -62,6 +71,12 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	sb, bad, found, err := s.findSuperblock()
+	var old *FormatError
+	if errors.As(err, &old) && old.Version < formatVersion && old.Version >= oldestFormat && s.opts.ReadOnly {
+		s.sb = sb
+		_, err = s.convertRows(ctx)
+		found = true
+	}
 	if err != nil {
 		return err
 	}
@@ -74,6 +89,18 @@ func (s *Store) open(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := s.openParts(ctx); err != nil {
+		return err
+	}
+	if err := s.settle(ctx, bad); err != nil {
+		return err
+	}
+	s.checkPlace()
+	return nil
+}
+
+// openParts opens what the superblock is of.
+func (s *Store) openParts(ctx context.Context) (err error) {
 	s.fingerprints = fingerprint.New(s.sb.fingerprintKey)
 	if s.kv, err = s.openRows(); err != nil {
 		return corrupt(err)
@@ -82,30 +109,19 @@ func (s *Store) open(ctx context.Context) error {
 	if err != nil {
 		return corrupt(err)
 	}
-	if err := s.replay(ctx, st); err != nil {
-		return err
-	}
-	return s.settle(bad)
+	return s.replay(ctx, st)
 }
 
 // lock makes sure that no other process has the store open.
 func (s *Store) lock() error {
 	fsys, dir := s.opts.FS, s.opts.Dir
 	name := filepath.Join(dir, lockName)
-	if s.opts.ReadOnly && !s.exists(lockName) {
-		return nil
-	}
-	if !s.opts.ReadOnly {
-		if err := fsys.MkdirAll(dir); err != nil {
-			return err
-		}
+	if err := fsys.MkdirAll(dir); err != nil {
+		return err
 	}
 	lock, err := fsys.Lock(name)
 	if errors.Is(err, vfs.ErrLocked) {
 		return fmt.Errorf("%w (%s)", ErrLocked, name)
-	}
-	if s.opts.ReadOnly && errors.Is(err, syscall.EROFS) {
-		return nil // nobody can write here
 	}
 	if err != nil {
 		return err
@@ -116,10 +132,15 @@ func (s *Store) lock() error {
 
 // settle ends opening, with a store whose parts fit: it mends the copies of the
 // superblock that are bad, in these directories.
-func (s *Store) settle(bad []string) error {
+func (s *Store) settle(ctx context.Context, bad []string) error {
 	fsys, dir := s.opts.FS, s.opts.Dir
 	if s.opts.ReadOnly {
 		return nil
+	}
+	if s.sb.oldJournal {
+		if err := s.endUpgrade(ctx); err != nil {
+			return err
+		}
 	}
 	for _, in := range bad {
 		s.log.WithField("file", filepath.Join(in, superblockName)).Warn("damaged superblock mended from the other copy")
@@ -226,7 +247,7 @@ func (s *Store) replay(ctx context.Context, st state) error {
 	s.replaying = true
 	s.journal, err = journal.Open(ctx, journal.Options{
 		FS: fsys, Dir: filepath.Join(dir, journalDir), StoreID: s.sb.id, First: st.firstLSN, BeforeSync: s.syncSegments,
-		Legacy: true,
+		Legacy: s.sb.oldJournal,
 	}, s.redo)
 	if err != nil {
 		return err
@@ -254,6 +275,9 @@ func (s *Store) Close() error {
 	s.checkpoints.stop()
 	// From here on no operation changes anything: those that began earlier have
 	// ended when opMu is free, later ones find the store closed.
+	if s.opts.ReadOnly {
+		return s.closeFiles()
+	}
 	err := s.Checkpoint(context.Background())
 	if err == nil {
 		err = s.journal.Commit(context.Background(), s.journal.Last())

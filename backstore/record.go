@@ -114,7 +114,7 @@ type operation struct {
 // the state in memory and commits while it still holds them; then it calls End.
 func (s *Store) begin(ctx context.Context, rec record) (operation, error) {
 	o := operation{store: s}
-	if err := s.usable(); err != nil {
+	if err := s.writable(); err != nil {
 		return o, err
 	}
 	if err := s.throttle(ctx); err != nil {

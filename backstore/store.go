@@ -79,13 +79,17 @@ type Options struct {
 	// MetadataCopies is how often each file of metadata is kept, 1 or 2; 0 means
 	// 2: any one of them can be damaged or lost.
 	MetadataCopies int
-	// ReadOnly opens the store without making, changing or removing any file;
-	// nothing can be changed.
+	// ReadOnly opens the store without making, changing or removing any file; what
+	// would change it is ErrStoreReadOnly. A store of an older format can be opened
+	// so.
 	ReadOnly bool
 
 	// FS is the door to the disk, for tests that cut the power; nil means the
 	// operating system's file system.
 	FS vfs.FS
+	// openOld opens the metadata of a store of format 2, for tests that have it
+	// elsewhere; nil means that of Badger.
+	openOld func(dir string, log *logrus.Entry) (oldRows, error)
 	// viewed, in tests, wraps what a checkpoint is looked at through.
 	viewed func(meta.Reader) meta.Reader
 	// mergeFloor is what it is in meta.Options.
@@ -123,6 +127,12 @@ func (o *Options) setDefaults() error {
 	if o.FS == nil {
 		o.FS = vfs.OS()
 	}
+	if o.ReadOnly {
+		o.FS = vfs.Overlay(o.FS)
+	}
+	if o.openOld == nil {
+		o.openOld = openFormat2
+	}
 	if o.viewed == nil {
 		o.viewed = func(r meta.Reader) meta.Reader { return r }
 	}
@@ -145,6 +155,7 @@ type Store struct {
 	opts  Options
 	log   *logrus.Entry
 	sb    superblock
+	moved bool // it is not where its superblock says
 	clock *pages.Clock
 
 	kv       *meta.DB
@@ -206,9 +217,6 @@ type Store struct {
 	unlock      func() error
 }
 
-// ID returns the random number that the store was made with.
-func (s *Store) ID() [16]byte { return s.sb.id }
-
 // DedupUnit returns the largest extent in bytes.
 func (s *Store) DedupUnit() int { return s.sb.unit * BlockLength }
 
@@ -242,6 +250,14 @@ func prove(err error) {
 	if invariant.Enabled && (errors.Is(err, blockmap.ErrInconsistent) || errors.Is(err, extent.ErrInconsistent)) {
 		invariant.Violated("%v", err)
 	}
+}
+
+// writable returns why nothing may be changed, if that is so.
+func (s *Store) writable() error {
+	if s.opts.ReadOnly {
+		return ErrStoreReadOnly
+	}
+	return s.usable()
 }
 
 // Flush makes every change that returned before durable.

@@ -187,7 +187,7 @@ func (v *Volume) writeBlocks(ctx context.Context, p []byte, off int64, w blocksW
 // tryWriteBlocks writes with the room that there is.
 func (v *Volume) tryWriteBlocks(ctx context.Context, p []byte, off int64, w blocksWrite) (done bool, err error) {
 	s := v.store
-	if err := s.usable(); err != nil {
+	if err := s.writable(); err != nil {
 		return false, err
 	}
 	block := uint64(off / BlockLength)

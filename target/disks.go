@@ -146,7 +146,7 @@ func (s *Service) fileSize(ctx context.Context, name string) (size, sector int64
 // that is made anew, compact for instance, is the same disk.
 func (s *Service) fileUnitID(name string) [16]byte {
 	h := sha256.New()
-	id := s.store.ID()
+	id := s.store.HeaderID()
 	h.Write(id[:])
 	io.WriteString(h, "disk "+name)
 	return [16]byte(h.Sum(nil))

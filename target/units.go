@@ -242,6 +242,7 @@ func (s *Service) makeUnit(ctx context.Context, l *conf.LUN) (*scsi.LogicalUnit,
 		c.Volume, c.ID = v, s.backingID(l.Backing)
 	}
 	c.Records = newUnitRecords(s.store, c.ID)
+	c.ID = s.store.Identify(c.ID)
 	lu, err := scsi.NewLogicalUnit(c)
 	if err != nil {
 		return nil, err
@@ -305,7 +306,7 @@ func (s *Service) backingID(path string) [16]byte {
 		path = abs
 	}
 	h := sha256.New()
-	id := s.store.ID()
+	id := s.store.HeaderID()
 	h.Write(id[:])
 	io.WriteString(h, path)
 	return [16]byte(h.Sum(nil))

@@ -295,7 +295,7 @@ func (s *views) forgetOthers(ctx context.Context) error {
 // stack returns the view of that name as it is served, and its identity.
 func (s *views) stack(name string) (*view.Stack, [16]byte) {
 	h := sha256.New()
-	id := s.store.ID()
+	id := s.store.HeaderID()
 	h.Write(id[:])
 	io.WriteString(h, "view "+name)
 	return s.stackOver(s.devices[name], name), [16]byte(h.Sum(nil))

@@ -50,7 +50,7 @@ func (s *Service) Volumes() []Volume {
 
 func (s *Service) describe(v *backstore.Volume) Volume {
 	d := Volume{
-		Name: v.Name(), ID: fmt.Sprintf("%x", v.ID()), SizeBytes: v.Size(),
+		Name: v.Name(), ID: fmt.Sprintf("%x", s.store.Identify(v.ID())), SizeBytes: v.Size(),
 		ReadOnly: v.ReadOnly(), Created: v.Created().UTC(), LUNs: []string{},
 	}
 	d.Origin, _ = v.Origin()

@@ -4,9 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/sirupsen/logrus"
@@ -14,26 +18,108 @@ import (
 	"odx/backstore"
 )
 
-func open(t *testing.T, dir string) *backstore.Store {
-	t.Helper()
+func options(dir string) backstore.Options {
 	silent := logrus.New()
 	silent.SetOutput(io.Discard)
-	s, err := backstore.Open(context.Background(), backstore.Options{Dir: filepath.Join(dir, "data"), Log: logrus.NewEntry(silent), CacheBytes: 32 << 20})
+	return backstore.Options{Dir: filepath.Join(dir, "data"), Log: logrus.NewEntry(silent), CacheBytes: 32 << 20}
+}
+
+func open(t *testing.T, dir string, readOnly bool) *backstore.Store {
+	t.Helper()
+	o := options(dir)
+	o.ReadOnly = readOnly
+	s, err := backstore.Open(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-// TestStores: every store opens, is sound, and has what was put into it.
+// TestStores: every store opens for reading, unchanged, is upgraded, and has what
+// was put into it, also when it is opened again.
 func TestStores(t *testing.T) {
 	for _, store := range Stores(t) {
 		t.Run(store.Name, func(t *testing.T) {
-			s := open(t, store.Unpack(t))
-			defer s.Close()
+			dir := store.Unpack(t)
+			before := listing(t, dir)
+			s := open(t, dir, true)
 			compare(t, &store, s)
+			wantReadOnly(t, s)
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			if after := listing(t, dir); after != before {
+				t.Errorf("reading has changed\n%s\nto\n%s", before, after)
+			}
+			var old *backstore.FormatError
+			if _, err := backstore.Open(context.Background(), options(dir)); !errors.As(err, &old) || old.Version != 2 {
+				t.Errorf("opening it for writing: %v, want a FormatError for format 2", err)
+			}
+			if after := listing(t, dir); after != before {
+				t.Errorf("a refusal has changed\n%s\nto\n%s", before, after)
+			}
+			u, err := backstore.Upgrade(context.Background(), options(dir))
+			if err != nil || u.From != 2 || u.To != 3 || u.Rows == 0 {
+				t.Fatalf("upgrade: %+v, %v", u, err)
+			}
+			for range 2 {
+				s := open(t, dir, false)
+				compare(t, &store, s)
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := os.Stat(filepath.Join(dir, "data", "metadata")); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the old metadata is still there: %v", err)
+			}
+			if u, err = backstore.Upgrade(context.Background(), options(dir)); err != nil || u.From != 3 {
+				t.Errorf("a second upgrade: %+v, %v", u, err)
+			}
 		})
 	}
+}
+
+func wantReadOnly(t *testing.T, s *backstore.Store) {
+	t.Helper()
+	ctx := context.Background()
+	v := s.Volumes()[0]
+	_, err := s.CreateVolume(ctx, "more", 1<<20)
+	for what, err := range map[string]error{
+		"create": err, "write": v.WriteAt(ctx, make([]byte, 4096), 0), "unmap": v.Unmap(ctx, 0, 4096),
+		"delete": s.DeleteVolume(ctx, v.Name()), "clean": s.Clean(ctx),
+	} {
+		if !errors.Is(err, backstore.ErrStoreReadOnly) {
+			t.Errorf("%s: %v, want ErrStoreReadOnly", what, err)
+		}
+	}
+}
+
+// listing has name, length, time and content of all files of a directory.
+func listing(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		h := sha256.New()
+		_, err = io.Copy(h, f)
+		fmt.Fprintf(&b, "%s %d %v %x\n", path, info.Size(), info.ModTime(), h.Sum(nil))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }
 
 // compare proves what is in a store.

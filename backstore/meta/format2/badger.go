@@ -4,6 +4,7 @@
 package format2
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -33,29 +34,39 @@ const (
 
 // DB is the open metadata of a store of format 2.
 type DB struct {
-	db   *badger.DB
-	disk vfs.FS
-	dir  string
-	lock io.Closer
+	db  *badger.DB
+	dir string // its own
 }
 
-// Open opens the metadata of the store in dir and applies a checkpoint that is
-// on its way into it. Badger needs the file system of the operating system, and
-// changes its files. vfs.ErrLocked when another process has the database open;
-// the error wraps ENOSPC where there is too little space.
-func Open(dir string, log *logrus.Entry) (*DB, error) {
-	b := &DB{disk: vfs.OS(), dir: filepath.Join(dir, directory)}
-	if _, err := os.Stat(b.dir); err != nil {
+// Open opens the metadata of the store in dir, with a checkpoint that is on its way
+// into it, and changes no file of it: Badger, which cannot read without writing,
+// gets links to the tables and copies of the rest in a new directory in scratch,
+// which Close removes. The error wraps ENOSPC where there is too little space
+// for that.
+func Open(dir, scratch string, log *logrus.Entry) (_ *DB, err error) {
+	b := &DB{}
+	from := filepath.Join(dir, directory)
+	if _, err := os.Stat(from); err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
+	if b.dir, err = os.MkdirTemp(scratch, "odx-metadata-"); err != nil {
+		return nil, fmt.Errorf("open metadata: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Close())
+		}
+	}()
 	if err := b.checkSpace(); err != nil {
 		return nil, err
+	}
+	if err := duplicate(from, b.dir); err != nil {
+		return nil, fmt.Errorf("open metadata in %s: %w", from, err)
 	}
 	opts := badger.DefaultOptions(b.dir).
 		WithLogger(newLogger(log)).
 		WithMetricsEnabled(false). // they are global variables
 		WithDetectConflicts(false).
-		WithSyncWrites(true).
 		WithMemTableSize(memTable).
 		WithNumMemtables(1).
 		WithNumCompactors(2).
@@ -65,47 +76,81 @@ func Open(dir string, log *logrus.Entry) (*DB, error) {
 		WithBlockCacheSize(cacheBytes / 2).
 		WithIndexCacheSize(cacheBytes / 4)
 	opts.ChecksumVerificationMode = options.OnTableAndBlockRead
-
-	// Badger locks too, but does not say so in a way that a caller can tell.
-	lock, err := b.disk.Lock(filepath.Join(b.dir, "odx.lock"))
-	if err != nil {
-		return nil, fmt.Errorf("open metadata: %w", err)
+	if b.db, err = badger.Open(opts); err != nil {
+		return nil, fmt.Errorf("open metadata in %s: %w", from, err)
 	}
-	b.lock = lock
-	if err = removeUnborn(b.dir); err == nil {
-		b.db, err = badger.Open(opts)
+	// Its iterators drop what fails its checksum, without an error.
+	if err := b.db.VerifyChecksum(); err != nil {
+		return nil, fmt.Errorf("open metadata in %s: %w", from, err)
 	}
-	if err != nil {
-		lock.Close()
-		return nil, fmt.Errorf("open metadata in %s: %w", b.dir, err)
-	}
-	if err := applyCheckpoint(b.disk, dir, b); err != nil {
-		return nil, errors.Join(err, b.Close())
-	}
-	return b, nil
+	return b, applyCheckpoint(vfs.OS(), dir, b)
 }
 
-// removeUnborn removes the log files that Badger had created and not given
-// their length when its process died: it refuses to open a database that has
-// one (dgraph-io/badger issue 2207, seen in 4.9.6). Nothing is in them.
-func removeUnborn(dir string) error {
-	entries, err := os.ReadDir(dir)
+// duplicate makes what Badger may write to in a directory: links to tables, which
+// it never changes, and copies of the rest. Log files that Badger had created and
+// not given their length when its process died are left out: it refuses to open
+// a database that has one (dgraph-io/badger issue 2207, seen in 4.9.6), and
+// nothing is in them.
+func duplicate(from, to string) error {
+	from, err := filepath.Abs(from)
+	if err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(from)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); ext != ".mem" && ext != ".vlog" {
-			continue
-		}
+		source, target := filepath.Join(from, e.Name()), filepath.Join(to, e.Name())
 		info, err := e.Info()
-		if err == nil && info.Size() == 0 {
-			err = os.Remove(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return err
+		}
+		ext := filepath.Ext(e.Name())
+		switch {
+		case ext == ".sst" && unix.Access(source, unix.W_OK) == nil:
+			err = os.Symlink(source, target)
+		case (ext == ".mem" || ext == ".vlog") && info.Size() == 0, e.Name() == "LOCK", e.Name() == "odx.lock":
+			continue
+		default:
+			err = copyFile(source, target)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// copyFile copies a file, which is mostly zeros that need no blocks of the disk.
+func copyFile(source, target string) (err error) {
+	in, err := os.Open(source)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	piece, zeros := make([]byte, 64<<10), make([]byte, 64<<10)
+	off := int64(0)
+	for {
+		n, err := io.ReadFull(in, piece)
+		if !bytes.Equal(piece[:n], zeros[:n]) {
+			if _, err := out.WriteAt(piece[:n], off); err != nil {
+				return err
+			}
+		}
+		off += int64(n)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return out.Truncate(off)
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // Get implements meta.Reader.
@@ -195,12 +240,16 @@ func (b *DB) checkSpace() error {
 	return nil
 }
 
-// sync makes the names of new files durable; their content is.
-func (b *DB) sync() error { return b.disk.SyncDir(b.dir) }
+// View calls fn with the rows, which nothing changes.
+func (b *DB) View(fn func(meta.Reader) error) error { return fn(b) }
 
-// Close closes the database. No other method runs.
+// Close closes the database and removes what it made. No other method runs.
 func (b *DB) Close() error {
-	if err := errors.Join(b.db.Close(), b.lock.Close()); err != nil {
+	var err error
+	if b.db != nil {
+		err = b.db.Close()
+	}
+	if err = errors.Join(err, os.RemoveAll(b.dir)); err != nil {
 		return fmt.Errorf("close metadata: %w", err)
 	}
 	return nil

@@ -30,7 +30,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 var errCheckpoint = errors.New("checkpoint is corrupt")
 
-// applyCheckpoint applies a finished checkpoint file to the engine and removes it.
+// applyCheckpoint applies a finished checkpoint file to the engine and keeps it.
 // It does nothing where there is none.
 func applyCheckpoint(fsys vfs.FS, dir string, kv *DB) error {
 	name := filepath.Join(dir, checkpointName)
@@ -53,13 +53,7 @@ func applyCheckpoint(fsys vfs.FS, dir string, kv *DB) error {
 	if err := readCheckpoint(io.NewSectionReader(f, 0, size-4), w); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if err := errors.Join(w.close(), kv.sync()); err != nil {
-		return err
-	}
-	if err := fsys.Remove(name); err != nil {
-		return err
-	}
-	return fsys.SyncDir(dir)
+	return w.close()
 }
 
 func checkCheckpoint(f vfs.File, size int64) error {

@@ -1,0 +1,187 @@
+package backstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/backstore/extent"
+	"odx/backstore/meta"
+	"odx/backstore/meta/format2"
+	"odx/backstore/vfs"
+)
+
+// An upgrade makes the rows of the new format next to those of the old one,
+// proves them, and replaces the superblock, which is the moment from which the
+// store has the new format. Until then nothing that the old program reads has
+// changed; afterwards what the old one alone needs is removed, by the first that
+// opens the store for writing.
+
+// metadataDirV2 is where format 2 had its metadata.
+const metadataDirV2 = "metadata"
+
+// Upgraded says what Upgrade did.
+type Upgraded struct {
+	From, To int // formats
+	Rows     int // of metadata
+}
+
+// Upgrade gives the store in o.Dir, which no process has open, the format of this
+// program. A power cut leaves the old or the new one. ErrCorrupt when the store
+// contradicts itself: then it keeps its format.
+func Upgrade(ctx context.Context, o Options) (u Upgraded, err error) {
+	if err := o.setDefaults(); err != nil {
+		return u, err
+	}
+	s := newStore(o)
+	if err := s.lock(); err != nil {
+		return u, err
+	}
+	u.From, u.Rows, err = s.upgrade(ctx)
+	u.To = formatVersion
+	if err = errors.Join(err, s.closeFiles()); err != nil {
+		return u, fmt.Errorf("upgrade of store %s: %w", o.Dir, spaceError(err))
+	}
+	// The rest is what opening it does.
+	s, err = Open(ctx, o)
+	if err != nil {
+		return u, err
+	}
+	return u, s.Close()
+}
+
+func (s *Store) upgrade(ctx context.Context) (from, rows int, err error) {
+	sb, _, found, err := s.findSuperblock()
+	var old *FormatError
+	switch {
+	case err == nil && found:
+		return formatVersion, 0, nil
+	case err == nil:
+		return 0, 0, fmt.Errorf("%w: there is no store in %s", ErrNotFound, s.opts.Dir)
+	case !errors.As(err, &old) || old.Version < oldestFormat || old.Version > formatVersion:
+		return 0, 0, err
+	}
+	s.sb = sb
+	s.sb.generation = 1
+	if s.sb.place, err = s.opts.FS.Place(s.opts.Dir); err != nil {
+		return old.Version, 0, err
+	}
+	if rows, err = s.convertRows(ctx); err != nil {
+		return old.Version, 0, err
+	}
+	if err := s.proveUpgrade(ctx); err != nil {
+		return old.Version, 0, err
+	}
+	if err := ctx.Err(); err != nil {
+		return old.Version, 0, err
+	}
+	return old.Version, rows, s.sb.writeBoth(s.opts.FS, s.opts.Dir)
+}
+
+// convertRows stores the rows of format 2 as the first checkpoint, and leaves them
+// open.
+func (s *Store) convertRows(ctx context.Context) (rows int, err error) {
+	fsys, in := s.opts.FS, filepath.Join(s.opts.Dir, checkpointDir)
+	old, err := s.opts.openOld(s.opts.Dir, s.log)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, old.Close()) }()
+	// What an upgrade that did not end has left.
+	if err := s.emptyDir(checkpointDir); err != nil {
+		return 0, err
+	}
+	if err := fsys.MkdirAll(in); err != nil {
+		return 0, err
+	}
+	if s.kv, err = s.openRows(); err != nil {
+		return 0, err
+	}
+	var last []byte
+	err = s.kv.Store(func(put func(meta.Op) error) error {
+		stated := false
+		err := old.Scan(nil, func(key, value []byte) error {
+			if slices.Compare(last, key) >= 0 && rows > 0 {
+				return fmt.Errorf("%w: metadata is not in the order of its keys", ErrCorrupt)
+			}
+			last = append(last[:0], key...)
+			stated = stated || string(key) == stateKey
+			rows++
+			op, err := extent.UpgradeRow(meta.Op{Key: key, Value: value}, s.sb.unit)
+			if err != nil {
+				return err
+			}
+			return errors.Join(put(op), ctx.Err())
+		})
+		if err != nil || stated {
+			return err
+		}
+		return fmt.Errorf("%w: the metadata has no checkpoint", ErrCorrupt)
+	})
+	return rows, err
+}
+
+// proveUpgrade opens the store as it will be, over files that stay as they are,
+// and proves it: one that was upgraded and cannot be opened would be no store any
+// more.
+func (s *Store) proveUpgrade(ctx context.Context) (err error) {
+	if err := s.kv.Close(); err != nil {
+		return err
+	}
+	s.kv = nil
+	o := s.opts
+	o.FS = vfs.Overlay(o.FS)
+	p := newStore(o)
+	p.sb = s.sb
+	defer func() { err = errors.Join(err, p.closeFiles()) }()
+	if err := p.openParts(ctx); err != nil {
+		return err
+	}
+	findings, err := p.Check(ctx)
+	if err != nil {
+		return err
+	}
+	if len(findings) > 0 {
+		return fmt.Errorf("%w: it contradicts itself; restore it from a copy: %s", ErrCorrupt, strings.Join(findings[:min(len(findings), 3)], "; "))
+	}
+	return nil
+}
+
+// endUpgrade gives a store that was just upgraded a journal of this format, and
+// removes what only an older program needs.
+func (s *Store) endUpgrade(ctx context.Context) error {
+	if err := s.Checkpoint(ctx); err != nil {
+		return err
+	}
+	s.sb.oldJournal = false
+	s.sb.generation++
+	if err := s.sb.writeBoth(s.opts.FS, s.opts.Dir); err != nil {
+		return err
+	}
+	if err := s.emptyDir(metadataDirV2); err != nil {
+		return err
+	}
+	err := s.opts.FS.Remove(filepath.Join(s.opts.Dir, metadataDirV2))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return s.opts.FS.SyncDir(s.opts.Dir)
+}
+
+// oldRows are the rows of a store of format 2.
+type oldRows interface {
+	Scan(prefix []byte, fn func(key, value []byte) error) error
+	Close() error
+}
+
+// openFormat2 opens the metadata of a store on the file system of the operating
+// system. Its files stay as they are.
+func openFormat2(dir string, log *logrus.Entry) (oldRows, error) {
+	return format2.Open(dir, "", log)
+}
