@@ -23,15 +23,14 @@ func (l *Local) Store(ctx context.Context) (Store, error) {
 	if stats.Volumes == nil {
 		stats.Volumes = []backstore.VolumeStats{} // [] in JSON
 	}
-	tokens, err := l.service.Tokens(ctx)
+	live, pinned, err := l.service.CountTokens(ctx)
 	if err != nil {
 		return Store{}, err
 	}
-	ts := tokens.Stats()
 	return Store{
 		ID:     fmt.Sprintf("%x", store.ID()),
 		Stats:  stats,
-		Tokens: Tokens{Count: ts.Live, PinnedBytes: ts.PinnedBytes},
+		Tokens: Tokens{Count: live, PinnedBytes: pinned},
 	}, nil
 }
 

@@ -28,8 +28,9 @@ const metadataDirV2 = "metadata"
 
 // Upgraded says what Upgrade did.
 type Upgraded struct {
-	From, To int // formats
-	Rows     int // of metadata
+	From int `json:"from"` // formats
+	To   int `json:"to"`
+	Rows int `json:"rows"` // of metadata
 }
 
 // Upgrade gives the store in o.Dir, which no process has open, the format of this

@@ -29,6 +29,20 @@ func Inspect(ctx context.Context, cfg *conf.Config, log *logrus.Entry, fn func(*
 	return fn(s)
 }
 
+// Look is Inspect of a store that stays as it is: fn may only read. The store may
+// be one of an older format.
+func Look(ctx context.Context, cfg *conf.Config, log *logrus.Entry, fn func(*Service) error) (err error) {
+	if err := checkOwner(cfg); err != nil {
+		return err
+	}
+	s := &Service{cfg: cfg, memory: cfg.DivideMemory(availableMemory()), log: log, readOnly: true}
+	defer func() { err = errors.Join(err, s.release()) }()
+	if err := s.openStore(ctx); err != nil {
+		return err
+	}
+	return fn(s)
+}
+
 // checkOwner refuses to open a store of another user: opening it leaves files
 // behind that its server could not write to.
 func checkOwner(cfg *conf.Config) error {

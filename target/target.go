@@ -31,6 +31,7 @@ import (
 type Service struct {
 	cfg       *conf.Config
 	memory    conf.Memory
+	readOnly  bool // the store is only looked at
 	log       *logrus.Entry
 	store     *backstore.Store
 	tokens    *tokens.Manager
@@ -132,7 +133,9 @@ func (s *Service) warnOfSpace() {
 // openStore opens the store.
 func (s *Service) openStore(ctx context.Context) error {
 	var err error
-	s.store, err = backstore.Open(ctx, storeOptions(s.cfg, &s.memory, s.log))
+	o := storeOptions(s.cfg, &s.memory, s.log)
+	o.ReadOnly = s.readOnly
+	s.store, err = backstore.Open(ctx, o)
 	if err != nil {
 		return storeProblem(s.cfg, err)
 	}

@@ -19,6 +19,20 @@ func (s *Service) openTokens(ctx context.Context) (err error) {
 	return nil
 }
 
+// CountTokens returns how many tokens the store has, and the bytes that they stand
+// for. Of a store that is only looked at, those whose time has passed count as well.
+func (s *Service) CountTokens(ctx context.Context) (live int, pinned int64, err error) {
+	if s.readOnly {
+		return tokens.Count(tokens.ExtentStore(s.store))
+	}
+	m, err := s.Tokens(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	st := m.Stats()
+	return st.Live, st.PinnedBytes, nil
+}
+
 // tokenOptions turns the configuration into options of the token manager.
 func tokenOptions(t *conf.Tokens, m *conf.Memory) tokens.Options {
 	o := tokens.Options{

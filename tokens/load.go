@@ -37,6 +37,19 @@ func (m *Manager) loadTokens(ctx context.Context) error {
 	})
 }
 
+// Count returns how many live tokens a store has, and the bytes that they stand
+// for, as its records say. It changes nothing.
+func Count(s Store) (live int, pinned int64, err error) {
+	err = s.ScanRecords([]byte(livePrefix), func(_, value []byte) error {
+		if rec, err := decodeRecord(value); err == nil {
+			live++
+			pinned += rec.pinned()
+		}
+		return nil
+	})
+	return live, pinned, err
+}
+
 // remaining returns when a token that was idle while the manager was closed
 // expires. The wall clock tells; one that was set back gives no more than the
 // timeout.

@@ -23,6 +23,8 @@ type adminOptions struct {
 	json   bool
 	// api is the URL of a server elsewhere, secret the file with its secret.
 	api, secret string
+	// looks: without a server, the command opens the store for reading alone.
+	looks bool
 }
 
 func addAdminFlags(cmd *cobra.Command, o *adminOptions) {
@@ -63,7 +65,11 @@ func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	if err != nil {
 		return err
 	}
-	return target.Inspect(ctx, cfg, log, func(s *target.Service) error {
+	open := target.Inspect
+	if o.looks {
+		open = target.Look
+	}
+	return open(ctx, cfg, log, func(s *target.Service) error {
 		return do(ctx, cfg, api.NewLocal(s))
 	})
 }

@@ -42,7 +42,7 @@ func copyFile(a api.Administrator, ctx context.Context, from, to string) (api.Fi
 }
 
 func newFileList() *cobra.Command {
-	var o adminOptions
+	o := adminOptions{looks: true}
 	cmd := &cobra.Command{
 		Use:   "list [PREFIX]",
 		Short: "Print the files",

@@ -20,12 +20,13 @@ func newStore() *cobra.Command {
 		Long: "Look at an extent store, prove it, and clean it. Each command asks the server of the\n" +
 			"store, or opens the store itself when there is none.",
 	}
-	cmd.AddCommand(newStoreInfo(), newStoreCheck(), newStoreScrub(), newStoreClean())
+	cmd.AddCommand(newStoreInfo(), newStoreCheck(), newStoreScrub(), newStoreClean(),
+		newStoreUpgrade(), newStoreIdentity())
 	return cmd
 }
 
 func newStoreInfo() *cobra.Command {
-	var o adminOptions
+	o := adminOptions{looks: true}
 	exclusive := false
 	cmd := &cobra.Command{
 		Use:   "info",
@@ -93,7 +94,7 @@ func printStore(w io.Writer, cfg *conf.Config, s storeInfo, served bool) error {
 func bytesText(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
 func newStoreCheck() *cobra.Command {
-	var o adminOptions
+	o := adminOptions{looks: true}
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Prove references, segments and maps of a store",

@@ -40,7 +40,7 @@ func newVolume() *cobra.Command {
 }
 
 func newVolumeList() *cobra.Command {
-	var o adminOptions
+	o := adminOptions{looks: true}
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "Print all volumes",

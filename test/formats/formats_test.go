@@ -8,10 +8,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -168,4 +171,49 @@ func sum(t *testing.T, v *backstore.Volume) string {
 		h.Write(p)
 	}
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// TestKilledUpgrade kills a process that upgrades a store: what is left has the old
+// format or the new one, and everything in it.
+func TestKilledUpgrade(t *testing.T) {
+	if dir := os.Getenv("UPGRADE_DIR"); dir != "" {
+		_, err := backstore.Upgrade(context.Background(), options(dir))
+		fmt.Println("upgraded", err)
+		os.Exit(0)
+	}
+	store := Stores(t)[2]
+	rng := rand.New(rand.NewPCG(1, 1))
+	longest := time.Duration(0)
+	for round := range 6 {
+		dir := store.Unpack(t)
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledUpgrade$")
+		cmd.Env = append(os.Environ(), "UPGRADE_DIR="+dir)
+		start := time.Now()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if round > 0 { // the first one says how long it takes
+			timer := time.AfterFunc(time.Duration(rng.Int64N(int64(longest))), func() { _ = cmd.Process.Kill() })
+			_ = cmd.Wait()
+			timer.Stop()
+		} else if err := cmd.Wait(); err != nil {
+			t.Fatal(err)
+		} else {
+			longest = time.Since(start)
+		}
+		s, err := backstore.Open(context.Background(), options(dir))
+		if old := (*backstore.FormatError)(nil); errors.As(err, &old) {
+			if _, err := backstore.Upgrade(context.Background(), options(dir)); err != nil {
+				t.Fatal(err)
+			}
+			s, err = backstore.Open(context.Background(), options(dir))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		compare(t, &store, s)
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }

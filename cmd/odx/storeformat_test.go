@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"odx/backstore"
+	"odx/test/formats"
+)
+
+// sums has the SHA-256 of each file of a directory.
+func sums(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		all[path] = fmt.Sprintf("%x", sha256.Sum256(b))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// run runs odx and returns what it says; it has to succeed.
+func succeed(t *testing.T, args ...string) string {
+	t.Helper()
+	stdout, stderr, status := output(t, args...)
+	if status != 0 {
+		t.Fatalf("odx %s: exit status %d: %s", strings.Join(args, " "), status, stderr)
+	}
+	return stdout
+}
+
+// TestOldStores: commands that look at a store of an older version change no byte
+// of it, serving it says what to do, and after that it has everything, tokens,
+// virtual disks, reservations and mode pages among it.
+func TestOldStores(t *testing.T) {
+	for _, store := range formats.Stores(t) {
+		t.Run(store.Name, func(t *testing.T) {
+			t.Parallel()
+			dir := store.Unpack(t)
+			path := filepath.Join(dir, "odx.yaml")
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = bytes.Replace(text, []byte("127.0.0.1:43260"), []byte("127.0.0.1:0"), 1)
+			if err := os.WriteFile(path, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			before := sums(t, dir)
+			for _, args := range []string{"store info", "store check", "volume list", "file list"} {
+				succeed(t, append(strings.Fields(args), "--config", path)...)
+			}
+			_, stderr, status := output(t, "serve", "--config", path)
+			if want := "the store has format 2, this program serves format 3: stop what uses it, and run odx store upgrade"; status != 1 || !strings.Contains(stderr, want) {
+				t.Errorf("serve: exit status %d, %s, want %s", status, stderr, want)
+			}
+			if after := sums(t, dir); fmt.Sprint(after) != fmt.Sprint(before) {
+				t.Errorf("looking at the store has changed it: %v, was %v", after, before)
+			}
+			if got, want := succeed(t, "store", "upgrade", "--config", path), "has format 3 now, had 2\n"; !strings.HasSuffix(got, want) {
+				t.Errorf("upgrade says %s, want %s", got, want)
+			}
+			lookAtUpgraded(t, &store, path)
+			s := startServer(t, odx("serve", "--config", path))
+			s.cmd.Process.Signal(syscall.SIGTERM)
+			if err := s.end(t); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func lookAtUpgraded(t *testing.T, store *formats.Store, path string) {
+	for _, tok := range store.Tokens {
+		file := filepath.Join(t.TempDir(), tok.Name)
+		if err := os.WriteFile(file, tok.Token, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		stdout, stderr, status := output(t, "token", "read", "@"+file, "--config", path)
+		sum := sha256.Sum256([]byte(stdout))
+		if tok.SHA256 == "" && (status == 0 || !strings.Contains(stderr, "revoked")) {
+			t.Errorf("token %s, which was revoked: exit status %d, %s", tok.Name, status, stderr)
+		}
+		if tok.SHA256 != "" && hex.EncodeToString(sum[:]) != tok.SHA256 {
+			t.Errorf("token %s reads as %d other bytes, %s", tok.Name, len(stdout), stderr)
+		}
+	}
+	for disk, want := range store.Disks {
+		out := filepath.Join(t.TempDir(), "disk.raw")
+		succeed(t, "vhd", "convert", disk, "out.raw", "--config", path)
+		succeed(t, "file", "get", "out.raw", out, "--config", path)
+		succeed(t, "file", "rm", "out.raw", "--config", path)
+		b, err := os.ReadFile(out)
+		if sum := sha256.Sum256(b); err != nil || hex.EncodeToString(sum[:]) != want {
+			t.Errorf("virtual disk %s shows something else: %v", disk, err)
+		}
+	}
+	onStore(t, path, func(t *testing.T, s *backstore.Store) {
+		for _, r := range store.Records {
+			key, err := strconv.Unquote(r.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasPrefix(key, "token/") || strings.HasPrefix(key, "view/") {
+				continue // tokens were used just now
+			}
+			value, err := s.GetRecord([]byte(key))
+			if sum := sha256.Sum256(value); err != nil || hex.EncodeToString(sum[:]) != r.SHA256 {
+				t.Errorf("record %s: %q, %v", r.Key, value, err)
+			}
+		}
+	})
+}
+
+// TestNewIdentity: the volumes of a copy have other identities once it has one of
+// its own.
+func TestNewIdentity(t *testing.T) {
+	path := writeConfig(t, config)
+	s := startServer(t, odx("serve", "--config", path))
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.end(t); err != nil {
+		t.Fatal(err)
+	}
+	identities := func() string {
+		var volumes []struct{ Name, ID string }
+		if err := json.Unmarshal([]byte(succeed(t, "volume", "list", "--json", "--config", path)), &volumes); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(volumes, infoOf(t, path).ID)
+	}
+	first := identities()
+	succeed(t, "store", "new-identity", "--keep", "--config", path)
+	if same := identities(); same != first {
+		t.Errorf("with --keep: %s, was %s", same, first)
+	}
+	out := succeed(t, "store", "new-identity", "--config", path)
+	other := identities()
+	if other == first || !strings.Contains(other, strings.TrimSpace(out[strings.LastIndex(out, " ")+1:])) {
+		t.Errorf("%s, was %s, and new-identity says %s", other, first, out)
+	}
+}
