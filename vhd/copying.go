@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"odx/backstore"
 	"odx/tokens"
@@ -30,11 +29,17 @@ type diskTarget struct{ *disk.Disk }
 func (t *diskTarget) unit() int64 { return t.Info().BlockLength }
 
 func (t *diskTarget) allocate(ctx context.Context, blocks []int64) error {
-	blocks = slices.DeleteFunc(blocks, func(i int64) bool {
-		state := t.Table().Block(i).State
-		return state != disk.Absent && state != disk.Zero
-	})
-	return t.Reserve(ctx, blocks)
+	var missing []int64
+	for _, i := range blocks {
+		b, err := t.Table().Block(ctx, i)
+		if err != nil {
+			return err
+		}
+		if b.State == disk.Absent || b.State == disk.Zero {
+			missing = append(missing, i)
+		}
+	}
+	return t.Reserve(ctx, missing)
 }
 
 // rawTarget is a file or volume that is the disk.

@@ -58,7 +58,10 @@ func Describe(ctx context.Context, name string, r disk.Reader) (Description, err
 	d.Blocks = info.Blocks()
 	last := int64(-1)
 	for i := range d.Blocks {
-		b := t.Block(i)
+		b, err := t.Block(ctx, i)
+		if err != nil {
+			return Description{}, fmt.Errorf("%s: %w", name, err)
+		}
 		if b.State != disk.Full && b.State != disk.Partial {
 			continue
 		}

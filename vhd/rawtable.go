@@ -23,8 +23,8 @@ func rawInfo(size int64) disk.Info {
 func (t *rawTable) Info() disk.Info { return rawInfo(t.size) }
 
 // Block implements disk.Table.
-func (t *rawTable) Block(i int64) disk.Block {
-	return disk.Block{State: disk.Full, Offset: i * rawUnit}
+func (t *rawTable) Block(_ context.Context, i int64) (disk.Block, error) {
+	return disk.Block{State: disk.Full, Offset: i * rawUnit}, nil
 }
 
 // Present implements disk.Table.

@@ -149,7 +149,10 @@ func (w *rewriting) run(ctx context.Context, order func(a, b placed) int) error 
 func (w *rewriting) sort(ctx context.Context) (blocks []placed, zero []int64, err error) {
 	info := w.to.Info()
 	for i := range min(info.Blocks(), w.from.Info().Blocks()) {
-		b := w.from.Block(i)
+		b, err := w.from.Block(ctx, i)
+		if err != nil {
+			return nil, nil, err
+		}
 		if b.State == disk.Partial && info.Kind != disk.Differencing {
 			if b, err = w.resolve(ctx, i); err != nil {
 				return nil, nil, err
@@ -181,15 +184,12 @@ func (w *rewriting) sort(ctx context.Context) (blocks []placed, zero []int64, er
 // resolve looks at which sectors a Partial block of a disk without a parent has: it
 // is Full if it has all, and Zero if it has none.
 func (w *rewriting) resolve(ctx context.Context, i int64) (disk.Block, error) {
-	b, any := w.from.Block(i), false
+	any := false
 	err := w.present(ctx, i, func(_, _ int64) error { any = true; return nil })
 	if err != nil || !any {
 		return disk.Block{State: disk.Zero}, err
 	}
-	if now := w.from.Block(i); now.State == disk.Full {
-		return now, nil
-	}
-	return b, nil
+	return w.from.Block(ctx, i)
 }
 
 // present calls fn with the runs of sectors of block i that are in the old file.
@@ -217,12 +217,15 @@ func (w *rewriting) length(i int64) int64 {
 	return min(n, w.valid-i*n)
 }
 
+// placedAtOnce bounds the memory that a change of the table takes.
+const placedAtOnce = 1 << 16
+
 // place allocates the blocks in their order.
 func (w *rewriting) place(ctx context.Context, blocks []placed, zero []int64) error {
 	for len(blocks) > 0 {
 		state := blocks[0].State
 		var run []int64
-		for len(blocks) > 0 && blocks[0].State == state {
+		for len(blocks) > 0 && blocks[0].State == state && len(run) < placedAtOnce {
 			run = append(run, blocks[0].index)
 			blocks = blocks[1:]
 		}
@@ -257,9 +260,12 @@ func (w *rewriting) mapBlocks(ctx context.Context, blocks []placed) error {
 	}
 	info := w.to.Info()
 	for _, b := range blocks {
-		whole := piece{w.to.Block(b.index).Offset, w.length(b.index), w.src.file, b.Offset}
+		to, err := w.to.Block(ctx, b.index)
+		if err != nil {
+			return err
+		}
+		whole := piece{to.Offset, w.length(b.index), w.src.file, b.Offset}
 		w.progress.Done += whole.length
-		var err error
 		if b.State == disk.Partial && info.Kind != disk.Differencing {
 			// The new block is Full: what the old one does not have must not get there.
 			err = w.present(ctx, b.index, func(first, count int64) error {

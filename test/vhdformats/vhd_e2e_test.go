@@ -72,7 +72,7 @@ func (t *vhdTest) contents(f *vhdfile.File, c disk.Reader, parent []byte) []byte
 	all := make([]byte, info.Size)
 	copy(all, parent)
 	for i := range info.Blocks() {
-		b, at := f.Block(i), i*info.BlockLength
+		b, at := blockOf(f, i), i*info.BlockLength
 		length := min(info.BlockLength, info.Size-at)
 		if b.State == disk.Absent {
 			continue
@@ -95,11 +95,11 @@ func (t *vhdTest) put(f *vhdfile.File, c disk.Container, off int64, data []byte)
 	t.Helper()
 	info := f.Info()
 	i, in := off/info.BlockLength, off%info.BlockLength
-	if f.Block(i).State == disk.Absent {
+	if blockOf(f, i).State == disk.Absent {
 		t.must(f.Allocate(t.ctx, []int64{i}))
 	}
-	t.must(c.WriteAt(t.ctx, data, f.Block(i).Offset+in))
-	if f.Block(i).State == disk.Partial {
+	t.must(c.WriteAt(t.ctx, data, blockOf(f, i).Offset+in))
+	if blockOf(f, i).State == disk.Partial {
 		t.must(f.SetPresent(t.ctx, i, in/512, int64(len(data))/512))
 	}
 }
@@ -177,7 +177,7 @@ func TestVHDInTurns(t *testing.T) {
 				ours := vhdNoise(byte(turn), 64<<10)
 				v.put(f, c, int64(at+4<<20), ours)
 				copy(want[at+4<<20:], ours)
-				if last := f.Info().Blocks() - 1; f.Block(last).State == disk.Absent {
+				if last := f.Info().Blocks() - 1; blockOf(f, last).State == disk.Absent {
 					// What was freed at the end of the file must not come back.
 					v.must(f.Allocate(v.ctx, []int64{last}))
 					v.must(f.Free(v.ctx, []int64{last}))
@@ -296,4 +296,13 @@ func TestVHDDifferencing(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("libvhdi reads %d bytes, which are not the %d written", len(got), len(want))
 	}
+}
+
+// blockOf is Block of a table that is in memory.
+func blockOf(t disk.Table, i int64) disk.Block {
+	b, err := t.Block(context.Background(), i)
+	if err != nil {
+		panic(err)
+	}
+	return b
 }

@@ -76,7 +76,7 @@ func vhdxRead(t *testing.T, r disk.Reader, f *vhdxfile.File, base []byte) []byte
 	copy(content, base)
 	for i := range g.Blocks() {
 		p := content[i*g.BlockLength : min((i+1)*g.BlockLength, g.Size)]
-		b := f.Block(i)
+		b := blockOf(f, i)
 		switch b.State {
 		case disk.Zero:
 			clear(p)
@@ -111,7 +111,7 @@ func vhdxFill(t *testing.T, c disk.Container, f *vhdxfile.File, content []byte) 
 	rand.New(rand.NewPCG(1, 1)).Shuffle(len(blocks), func(i, j int) { blocks[i], blocks[j] = blocks[j], blocks[i] })
 	vhdxMust(t, f.Allocate(t.Context(), blocks))
 	for _, i := range blocks {
-		vhdxMust(t, c.WriteAt(t.Context(), content[i*g.BlockLength:min((i+1)*g.BlockLength, g.Size)], f.Block(i).Offset))
+		vhdxMust(t, c.WriteAt(t.Context(), content[i*g.BlockLength:min((i+1)*g.BlockLength, g.Size)], blockOf(f, i).Offset))
 	}
 }
 
@@ -289,14 +289,14 @@ func TestVHDXLogOfOdx(t *testing.T) {
 					// The BAT is not written any more.
 					c.drop = func(off int64) bool { return off >= 3*mib && off < 4*mib }
 				}
-				if f.Block(i).State == disk.Full {
+				if blockOf(f, i).State == disk.Full {
 					vhdxMust(t, f.Free(ctx, []int64{i}))
 					clear(content[i*mib : (i+1)*mib])
 					continue
 				}
 				vhdxMust(t, f.Allocate(ctx, []int64{i}))
 				copy(content[i*mib:], bytes.Repeat([]byte{byte(n + 1)}, mib))
-				vhdxMust(t, c.WriteAt(ctx, content[i*mib:(i+1)*mib], f.Block(i).Offset))
+				vhdxMust(t, c.WriteAt(ctx, content[i*mib:(i+1)*mib], blockOf(f, i).Offset))
 			}
 			r, err := vhdxfile.OpenReadOnly(ctx, c)
 			vhdxMust(t, err)
@@ -354,7 +354,7 @@ func TestVHDXChildOfOdx(t *testing.T) {
 		for _, run := range [][2]int64{{0, 1}, {100, 28}, {1000, 1}, {1001, 300}} {
 			for _, i := range []int64{0, last} {
 				data := bytes.Repeat([]byte{byte(run[0]) + 1}, int(run[1]*512))
-				vhdxMust(t, c.WriteAt(ctx, data, f.Block(i).Offset+run[0]*512))
+				vhdxMust(t, c.WriteAt(ctx, data, blockOf(f, i).Offset+run[0]*512))
 				vhdxMust(t, f.SetPresent(ctx, i, run[0], run[1]))
 				copy(content[i*blockLength+run[0]*512:], data)
 			}

@@ -153,8 +153,9 @@ type Block struct {
 // block has either its old or its new state.
 type Table interface {
 	Info() Info
-	// Block returns where payload block i is.
-	Block(i int64) Block
+	// Block returns where payload block i is. It fails only where the format's table is
+	// not held in memory, and cannot be read.
+	Block(ctx context.Context, i int64) (Block, error)
 	// Present returns which of the sectors [first, first+count) of a Partial block
 	// are in the container.
 	Present(ctx context.Context, i, first, count int64) (Bits, error)

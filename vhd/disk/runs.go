@@ -39,7 +39,10 @@ func (d *Disk) Runs(ctx context.Context, off, length int64, fn func(Run) bool) e
 }
 
 func (d *Disk) runsOfSpan(ctx context.Context, s span, at int64, fn func(Run) bool) error {
-	b := d.table.Block(s.block)
+	b, err := d.table.Block(ctx, s.block)
+	if err != nil {
+		return err
+	}
 	switch b.State {
 	case Full:
 		fn(Run{Offset: at, Length: s.length, In: d.reader, At: b.Offset + s.off})

@@ -134,7 +134,11 @@ func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 
 // readSpan reads what is in one block, of which at is the place on the disk.
 func (d *Disk) readSpan(ctx context.Context, p []byte, s span, at int64) error {
-	switch b := d.table.Block(s.block); b.State {
+	b, err := d.table.Block(ctx, s.block)
+	if err != nil {
+		return err
+	}
+	switch b.State {
 	case Full:
 		return d.reader.ReadAt(ctx, p, b.Offset+s.off)
 	case Zero:
@@ -254,7 +258,10 @@ func (d *Disk) changeInPlace(ctx context.Context, off, length, done int64, paylo
 	began := done
 	for done < length && d.changed.Load() {
 		s := d.span(off, length, done)
-		b := d.table.Block(s.block)
+		b, err := d.table.Block(ctx, s.block)
+		if err != nil {
+			return done - began, err
+		}
 		if b.State == Partial {
 			all := true
 			if err := d.presence(ctx, s, func(set bool, _, _ int64) error { all = all && set; return nil }); err != nil {
@@ -287,12 +294,17 @@ func (d *Disk) changeAlone(ctx context.Context, s span, payload func(s span, at 
 	if err := d.changing(ctx); err != nil {
 		return 0, err
 	}
-	b := d.table.Block(s.block)
+	b, err := d.table.Block(ctx, s.block)
+	if err != nil {
+		return 0, err
+	}
 	if b.State == Absent || b.State == Zero {
 		if err := d.table.Allocate(ctx, []int64{s.block}); err != nil {
 			return 0, err
 		}
-		b = d.table.Block(s.block)
+		if b, err = d.table.Block(ctx, s.block); err != nil {
+			return 0, err
+		}
 	}
 	if b.State == Full {
 		return payload(s, b.Offset+s.off)
@@ -404,7 +416,11 @@ func (d *Disk) free(ctx context.Context, first, end int64) error {
 	defer d.gate.Release(math.MaxInt64)
 	var blocks []int64
 	for i := first; i < end; i++ {
-		if !d.isEmpty(i) {
+		empty, err := d.isEmpty(ctx, i)
+		if err != nil {
+			return err
+		}
+		if !empty {
 			blocks = append(blocks, i)
 		}
 	}
@@ -418,9 +434,9 @@ func (d *Disk) free(ctx context.Context, first, end int64) error {
 }
 
 // isEmpty reports whether block i reads as zeros and has no place. The gate is held.
-func (d *Disk) isEmpty(i int64) bool {
-	state := d.table.Block(i).State
-	return state == Zero || state == Absent && d.table.Info().Kind != Differencing
+func (d *Disk) isEmpty(ctx context.Context, i int64) (bool, error) {
+	b, err := d.table.Block(ctx, i)
+	return b.State == Zero || b.State == Absent && d.table.Info().Kind != Differencing, err
 }
 
 // unmapParts unmaps what are parts of blocks.
@@ -430,8 +446,11 @@ func (d *Disk) unmapParts(ctx context.Context, off, length int64) error {
 		if err := d.gate.Acquire(ctx, 1); err != nil {
 			return err
 		}
-		empty := d.isEmpty(s.block)
+		empty, err := d.isEmpty(ctx, s.block)
 		d.gate.Release(1)
+		if err != nil {
+			return err
+		}
 		if !empty {
 			_, err := d.change(ctx, off+done, s.length, func(s span, at int64) (int64, error) {
 				return s.length, d.c.Unmap(ctx, at, s.length)

@@ -50,7 +50,7 @@ func (f *File) split(blocks []int64) (absent, partial []int64) {
 			continue
 		}
 		seen[i] = struct{}{}
-		switch f.Block(i).State {
+		switch f.block(i).State {
 		case disk.Absent:
 			absent = append(absent, i)
 		case disk.Partial:
@@ -179,8 +179,8 @@ func (f *File) unmapPayload(ctx context.Context, blocks []int64) error {
 	var run extent
 	for _, i := range append(blocks, -1) {
 		var e extent
-		if i >= 0 && f.Block(i).State != disk.Absent {
-			e = extent{off: f.Block(i).Offset, length: f.blockLength}
+		if i >= 0 && f.block(i).State != disk.Absent {
+			e = extent{off: f.block(i).Offset, length: f.blockLength}
 			if f.kind == disk.Fixed { // the last block can reach into the footer
 				e.length = min(e.length, f.size-e.off)
 			}
@@ -251,7 +251,7 @@ func (f *File) Present(ctx context.Context, i, first, count int64) (disk.Bits, e
 		return nil, err
 	}
 	result := make(disk.Bits, (count+7)/8)
-	switch f.Block(i).State {
+	switch f.block(i).State {
 	case disk.Absent:
 		return result, nil
 	case disk.Full:
@@ -313,7 +313,7 @@ func (f *File) SetPresent(ctx context.Context, i, first, count int64) error {
 	if err := f.checkSectors(i, first, count); err != nil || count == 0 {
 		return err
 	}
-	switch f.Block(i).State {
+	switch f.block(i).State {
 	case disk.Full:
 		return nil
 	case disk.Absent:

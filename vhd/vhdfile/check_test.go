@@ -287,7 +287,7 @@ func FuzzOpen(f *testing.F) {
 		}
 		length := file.blockLength
 		for i := range min(file.Info().Blocks(), 1000) {
-			b := file.Block(i)
+			b := file.block(i)
 			if b.State != disk.Absent && (b.Offset < 0 || b.Offset > c.Size() || file.kind != disk.Fixed && length > c.Size()-b.Offset) {
 				t.Fatalf("block %d: %+v of %d bytes", i, b, c.Size())
 			}

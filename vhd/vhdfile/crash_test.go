@@ -102,7 +102,7 @@ func describe(t testing.TB, f *File) (blocks []string) {
 	for i := range f.Info().Blocks() {
 		sectors := present(t, f, i, 0, f.sectors(i))
 		var seen []byte
-		if f.Block(i).State != disk.Absent {
+		if f.block(i).State != disk.Absent {
 			for k, p := range slices.Collect(slices.Chunk(payload(t, f, i), sectorLength))[:len(sectors)] {
 				if bytes.Equal(p, bytes.Repeat(p[:1], len(p))) {
 					p = p[:1]
@@ -112,7 +112,7 @@ func describe(t testing.TB, f *File) (blocks []string) {
 				}
 			}
 		}
-		blocks = append(blocks, fmt.Sprintf("%c%s %q", "AZFP"[f.Block(i).State], sectors, seen))
+		blocks = append(blocks, fmt.Sprintf("%c%s %q", "AZFP"[f.block(i).State], sectors, seen))
 	}
 	return blocks
 }
@@ -150,7 +150,7 @@ func cutHere(t *testing.T, where string, c *disktest.Memory, was, will []string,
 	absent := map[int64]bool{}
 	var all []int64
 	for i := range f.Info().Blocks() {
-		absent[i] = f.Block(i).State == disk.Absent
+		absent[i] = f.block(i).State == disk.Absent
 		all = append(all, i)
 	}
 	must(t, f.Complete(t.Context(), all))

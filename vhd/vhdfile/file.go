@@ -113,7 +113,9 @@ func (m *image) info() disk.Info {
 // is only known after Present or SetPresent has seen it. Blocks of a dynamic disk can
 // be Partial, too: a sector whose bit is clear was never written, and what is in the
 // file there is not data (Specification, "Block Allocation Table and Data Blocks").
-func (f *File) Block(i int64) disk.Block {
+func (f *File) Block(_ context.Context, i int64) (disk.Block, error) { return f.block(i), nil }
+
+func (f *File) block(i int64) disk.Block {
 	switch {
 	case f.kind == disk.Fixed:
 		return disk.Block{State: disk.Full, Offset: i * f.blockLength}

@@ -45,7 +45,7 @@ func TestChanges(t *testing.T) {
 				t.Errorf("%q: %s, want %s", tt.changes, got, tt.want)
 			}
 			for i := range f.Info().Blocks() {
-				if b := f.Block(i); b.State != disk.Absent && b.Offset%4096 != 0 {
+				if b := f.block(i); b.State != disk.Absent && b.Offset%4096 != 0 {
 					t.Errorf("payload of block %d is at %d", i, b.Offset)
 				}
 			}
@@ -82,7 +82,7 @@ func try(ctx context.Context, f *File, change string) error {
 	case 'C':
 		return f.Complete(ctx, blocks)
 	case 'W': // the payload of a block
-		return f.c.WriteAt(ctx, bytes.Repeat([]byte{'W'}, int(f.blockLength)), f.Block(blocks[0]).Offset)
+		return f.c.WriteAt(ctx, bytes.Repeat([]byte{'W'}, int(f.blockLength)), f.block(blocks[0]).Offset)
 	case 'S': // of a block, from a sector on, that many
 		return f.SetPresent(ctx, blocks[0], blocks[1], blocks[2])
 	}
@@ -98,11 +98,11 @@ func TestPayload(t *testing.T) {
 	for i := range int64(4) {
 		fill(t, f, i, byte('a'+i))
 	}
-	was := f.Block(1)
+	was := f.block(1)
 	size := c.Size()
 	apply(t, f, "F12")
 	apply(t, f, "A75")
-	if got := f.Block(7); got != was || c.Size() != size {
+	if got := f.block(7); got != was || c.Size() != size {
 		t.Errorf("block 7 is at %+v of %d bytes; block 1 was at %+v of %d", got, c.Size(), was, size)
 	}
 	for _, i := range []int64{5, 7} {
@@ -151,7 +151,7 @@ func TestBitmaps(t *testing.T) {
 		t.Errorf("the bitmap in the file is % x", p)
 	}
 	must(t, f.SetPresent(ctx, 0, 0, 31))
-	if f.Block(0).State != disk.Partial {
+	if f.block(0).State != disk.Partial {
 		t.Error("block 0 is complete without its last sector")
 	}
 	must(t, f.SetPresent(ctx, 0, 31, 1))
@@ -388,7 +388,7 @@ func TestManyBlocks(t *testing.T) {
 		t.Errorf("%d calls, %v", c.calls, took)
 	}
 	for k, i := range all[1:] {
-		if f.Block(i).Offset != f.Block(all[k]).Offset+8192 {
+		if f.block(i).Offset != f.block(all[k]).Offset+8192 {
 			t.Fatalf("block %d is not behind block %d", i, all[k])
 		}
 	}

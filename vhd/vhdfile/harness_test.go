@@ -59,14 +59,14 @@ func must(t testing.TB, err error) {
 // fill writes the payload of a block that has a place.
 func fill(t testing.TB, f *File, i int64, value byte) {
 	t.Helper()
-	must(t, f.c.WriteAt(t.Context(), bytes.Repeat([]byte{value}, int(f.blockLength)), f.Block(i).Offset))
+	must(t, f.c.WriteAt(t.Context(), bytes.Repeat([]byte{value}, int(f.blockLength)), f.block(i).Offset))
 }
 
 // payload returns the payload of a block that has a place.
 func payload(t testing.TB, f *File, i int64) []byte {
 	t.Helper()
 	p := make([]byte, f.blockLength)
-	must(t, f.r.ReadAt(t.Context(), p, f.Block(i).Offset))
+	must(t, f.r.ReadAt(t.Context(), p, f.block(i).Offset))
 	return p
 }
 
@@ -127,7 +127,7 @@ func foreign(t testing.TB, kind disk.Kind) *disktest.Memory {
 func states(f *File) string {
 	var s []byte
 	for i := range f.Info().Blocks() {
-		s = append(s, "AZFP"[f.Block(i).State])
+		s = append(s, "AZFP"[f.block(i).State])
 	}
 	return string(s)
 }

@@ -55,30 +55,9 @@ func (t table) at(index int64) (i int64, r role) {
 	return i, ofNothing
 }
 
-// readBAT reads the entries.
-func readBAT(ctx context.Context, v *view, at region, t table) ([]uint64, error) {
-	if t.length() > at.length {
-		return nil, bad("the block allocation table has %d bytes; the disk needs %d", at.length, t.length())
-	}
-	bat := make([]uint64, t.count)
-	buf := make([]byte, min(mib, t.length()))
-	for rest, off := bat, at.offset; len(rest) > 0; {
-		n := min(len(rest), len(buf)/8)
-		if err := v.readAt(ctx, buf[:n*8], off); err != nil {
-			return nil, err
-		}
-		for i := range rest[:n] {
-			rest[i] = le.Uint64(buf[i*8:])
-		}
-		rest, off = rest[n:], off+int64(n*8)
-	}
-	return bat, nil
-}
-
-// place returns where the payload block or sector bitmap block of an entry is, and
+// place returns where the payload block or sector bitmap block of an entry e is, and
 // how many bytes of it the file must have; a length of zero if it has no place.
-func (f *File) place(index int64) (at region, needed int64) {
-	e := f.bat[index]
+func (f *File) place(index int64, e uint64) (at region, needed int64) {
 	switch i, r := f.table.at(index); {
 	case r == ofPayload && (stateOf(e) == fullyPresent || stateOf(e) == partiallyPresent):
 		// The last block may reach beyond the disk, and then need not be all there.
@@ -90,7 +69,7 @@ func (f *File) place(index int64) (at region, needed int64) {
 }
 
 // claim notes what the file is used for, and finds what is wrong with the BAT.
-func (f *File) claim(report reporter) error {
+func (f *File) claim(ctx context.Context, report reporter) error {
 	f.space.take(0, headerSection)
 	used := f.regions.all()
 	if f.headers.logLength > 0 {
@@ -102,38 +81,37 @@ func (f *File) claim(report reporter) error {
 		}
 	}
 	unallocated := int64(0)
-	for index := range f.table.count {
-		if err := f.checkState(index, report); err != nil {
+	err := f.bat.each(ctx, func(index int64, e uint64) error {
+		if e == 0 && f.meta.kind != disk.Fixed {
+			return nil // the usual one
+		}
+		if err := f.checkState(ctx, index, e, report); err != nil {
 			return err
 		}
-		at, needed := f.place(index)
+		at, needed := f.place(index, e)
 		if needed == 0 {
 			if _, r := f.table.at(index); r == ofPayload {
 				unallocated++
 			}
-			continue
+			return nil
 		}
-		var err error
 		switch {
 		// The offset was taken from 64 bits, and may be negative now.
 		case at.offset < headerSection || at.offset > f.view.size || needed > f.view.size-at.offset:
-			err = report(fatal, "%s is not within the file: its %d bytes are to be at %d of %d", f.describe(index), needed, uint64(at.offset), f.view.size)
+			return report(fatal, "%s is not within the file: its %d bytes are to be at %d of %d", f.describe(index), needed, uint64(at.offset), f.view.size)
 		case !f.space.take(at.offset, at.length):
-			err = report(fatal, "%s overlaps another block, a region or the log at %d", f.describe(index), at.offset)
+			return report(fatal, "%s overlaps another block, a region or the log at %d", f.describe(index), at.offset)
 		}
-		if err != nil {
-			return err
-		}
-	}
-	if f.meta.kind == disk.Fixed && unallocated > 0 {
+		return nil
+	})
+	if err == nil && f.meta.kind == disk.Fixed && unallocated > 0 {
 		return report(harmless, "%d blocks of the fixed disk have no place in the file", unallocated)
 	}
-	return nil
+	return err
 }
 
 // checkState finds what is wrong with the state of an entry.
-func (f *File) checkState(index int64, report reporter) error {
-	e := f.bat[index]
+func (f *File) checkState(ctx context.Context, index int64, e uint64, report reporter) error {
 	i, r := f.table.at(index)
 	differencing := f.meta.kind == disk.Differencing
 	switch s := stateOf(e); {
@@ -146,10 +124,12 @@ func (f *File) checkState(index int64, report reporter) error {
 		return nil
 	case !differencing:
 		return report(fatal, "%s is partially present, but there is no parent", f.describe(index))
-	case stateOf(f.bat[f.table.bitmap(i)]) != fullyPresent:
-		return report(fatal, "%s is partially present, but its sector bitmap is missing", f.describe(index))
 	}
-	return nil
+	bitmap, err := f.bat.get(ctx, f.table.bitmap(i))
+	if err == nil && stateOf(bitmap) != fullyPresent {
+		err = report(fatal, "%s is partially present, but its sector bitmap is missing", f.describe(index))
+	}
+	return err
 }
 
 // describe names an entry.

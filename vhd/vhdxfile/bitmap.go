@@ -17,9 +17,10 @@ func (f *File) sectors(i int64) int64 {
 // bitsAt returns where the bits of block i are, whose sector bitmap block must be
 // there, and how many bytes they take: all of a byte, since a block has 256 sectors
 // at least.
-func (f *File) bitsAt(i int64) (offset, length int64) {
+func (f *File) bitsAt(ctx context.Context, i int64) (offset, length int64, err error) {
 	length = f.meta.BlockLength / f.meta.SectorLength / 8
-	return int64(offsetOf(f.bat[f.table.bitmap(i)])) + i%f.table.ratio*length, length
+	e, err := f.bat.get(ctx, f.table.bitmap(i))
+	return int64(offsetOf(e)) + i%f.table.ratio*length, length, err
 }
 
 // checkSectors checks that a block has these sectors.
@@ -36,13 +37,20 @@ func (f *File) Present(ctx context.Context, i, first, count int64) (disk.Bits, e
 		return nil, err
 	}
 	bits := make(disk.Bits, (count+7)/8)
-	switch f.Block(i).State {
+	b, err := f.Block(ctx, i)
+	if err != nil {
+		return nil, err
+	}
+	switch b.State {
 	case disk.Full:
 		for n := range count {
 			bits.Set(n)
 		}
 	case disk.Partial:
-		at, _ := f.bitsAt(i)
+		at, _, err := f.bitsAt(ctx, i)
+		if err != nil {
+			return nil, err
+		}
 		p := make(disk.Bits, (first+count+7)/8-first/8)
 		if err := f.view.readAt(ctx, p, at+first/8); err != nil {
 			return nil, fmt.Errorf("sector bitmap of block %d: %w", i, err)
@@ -67,7 +75,10 @@ func (f *File) SetPresent(ctx context.Context, i, first, count int64) error {
 	if err := f.checkSectors(i, first, count); err != nil {
 		return err
 	}
-	b := f.Block(i)
+	b, err := f.Block(ctx, i)
+	if err != nil {
+		return err
+	}
 	switch b.State {
 	case disk.Full:
 		return nil
@@ -75,7 +86,10 @@ func (f *File) SetPresent(ctx context.Context, i, first, count int64) error {
 		return fmt.Errorf("block %d has no place for sectors", i)
 	}
 	// Whole sectors of the file, in which there may be bits of other blocks.
-	at, length := f.bitsAt(i)
+	at, length, err := f.bitsAt(ctx, i)
+	if err != nil {
+		return err
+	}
 	from := at &^ (sectorLength - 1)
 	p := make(disk.Bits, roundUp(at+length, sectorLength)-from)
 	if err := f.view.readAt(ctx, p, from); err != nil {
@@ -131,8 +145,14 @@ func (f *File) clearBits(ctx context.Context, blocks []int64) error {
 }
 
 func (f *File) clearBitsOfChunk(ctx context.Context, blocks []int64) error {
-	from, length := f.bitsAt(blocks[0])
-	to, _ := f.bitsAt(blocks[len(blocks)-1])
+	from, length, err := f.bitsAt(ctx, blocks[0])
+	if err != nil {
+		return err
+	}
+	// The bits of the blocks of a chunk lie together.
+	first := from - blocks[0]%f.table.ratio*length
+	bitsOf := func(i int64) int64 { return first + i%f.table.ratio*length }
+	to := bitsOf(blocks[len(blocks)-1])
 	from, to = from&^(sectorLength-1), roundUp(to+length, sectorLength)
 	p := make([]byte, to-from)
 	if err := f.view.readAt(ctx, p, from); err != nil {
@@ -140,7 +160,7 @@ func (f *File) clearBitsOfChunk(ctx context.Context, blocks []int64) error {
 	}
 	dirty := make(map[int64]bool)
 	for _, i := range blocks {
-		at, _ := f.bitsAt(i)
+		at := bitsOf(i)
 		bits := p[at-from:][:length]
 		for n, b := range bits {
 			if b != 0 {

@@ -26,43 +26,29 @@ func (f *File) update(ctx context.Context, changes []change) ([]change, error) {
 		var pieces []piece
 		n := 0
 		for ; n < len(changes); n++ {
-			at := f.regions.bat.offset + changes[n].index/entriesPerSector*sectorLength
-			if len(pieces) > 0 && pieces[len(pieces)-1].offset == at {
-				continue
+			number := changes[n].index / entriesPerSector
+			at := f.regions.bat.offset + number*sectorLength
+			if len(pieces) == 0 || pieces[len(pieces)-1].offset != at {
+				if len(pieces) == maxSectors {
+					break
+				}
+				data, err := f.bat.sector(ctx, number)
+				if err != nil {
+					return changes, err
+				}
+				pieces = append(pieces, piece{at, sectorLength, data})
 			}
-			if len(pieces) == maxSectors {
-				break
-			}
-			pieces = append(pieces, piece{offset: at, length: sectorLength})
-		}
-		f.swap(changes[:n])
-		for i := range pieces {
-			pieces[i].data = f.batSector((pieces[i].offset - f.regions.bat.offset) / sectorLength)
+			le.PutUint64(pieces[len(pieces)-1].data[changes[n].index%entriesPerSector*8:], changes[n].value)
 		}
 		if err := f.commit(ctx, pieces); err != nil {
-			f.swap(changes[:n])
 			return changes, err
+		}
+		for _, c := range changes[:n] {
+			f.bat.set(c.index, c.value)
 		}
 		changes = changes[n:]
 	}
 	return nil, nil
-}
-
-// swap puts values into the BAT, and what was there into the changes.
-func (f *File) swap(changes []change) {
-	for i := range changes {
-		c := &changes[i]
-		f.bat[c.index], c.value = c.value, f.bat[c.index]
-	}
-}
-
-// batSector encodes a sector of the BAT.
-func (f *File) batSector(n int64) []byte {
-	p := make([]byte, sectorLength)
-	for i, e := range f.bat[n*entriesPerSector : min((n+1)*entriesPerSector, int64(len(f.bat)))] {
-		le.PutUint64(p[i*8:], e)
-	}
-	return p
 }
 
 // distinct returns the blocks without those that are there twice.
@@ -102,7 +88,11 @@ func (f *File) allocate(ctx context.Context, blocks []int64, complete bool) erro
 	var changes []change
 	var fresh, partial []int64
 	for _, i := range blocks {
-		switch b := f.Block(i); {
+		b, err := f.Block(ctx, i)
+		if err != nil {
+			return err
+		}
+		switch {
 		case b.State == disk.Full:
 		case b.State == disk.Partial && complete:
 			changes = append(changes, change{f.table.payload(i), entry(fullyPresent, b.Offset)})
@@ -121,7 +111,10 @@ func (f *File) allocate(ctx context.Context, blocks []int64, complete bool) erro
 		}
 	}
 	p := placing{f: f}
-	bitmaps, had := p.bitmaps(partial)
+	bitmaps, had, err := p.bitmaps(ctx, partial)
+	if err != nil {
+		return err
+	}
 	changes = append(changes, p.payload(fresh, partial)...)
 	return p.make(ctx, bitmaps, had, changes)
 }
@@ -139,7 +132,11 @@ func (f *File) Free(ctx context.Context, blocks []int64) error {
 	places := make(map[int64]region)
 	for _, i := range blocks {
 		index := f.table.payload(i)
-		switch b := f.Block(i); {
+		b, err := f.Block(ctx, i)
+		if err != nil {
+			return err
+		}
+		switch {
 		case b.State == disk.Full || b.State == disk.Partial:
 			places[index] = region{b.Offset, f.meta.BlockLength}
 		case b.State == disk.Zero, f.meta.kind != disk.Differencing:

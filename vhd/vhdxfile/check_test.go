@@ -111,7 +111,7 @@ func TestDamage(t *testing.T) {
 		"size of 2^63":             {func(d damaged) { d.put64(parametersAt+8, 1<<63) }, "up to 64 TiB", false},
 		"half a sector":            {func(d damaged) { d.put64(parametersAt+8, 5*mib+1) }, "whole sectors", false},
 		"a BAT that is too short":  {func(d damaged) { d.put64(parametersAt+8, 1<<40) }, "the disk needs", false},
-		"a BAT that is too long":   {func(d damaged) { d.put64(parametersAt+8, 64<<40) }, "block allocation table of more", false},
+		"a BAT that is too long":   {func(d damaged) { d.put64(parametersAt+8, 64<<40) }, "the disk needs 537001984", false},
 		"sectors of 520 bytes":     {func(d damaged) { d.put(parametersAt+32, 8) }, "sectors of 520", false},
 		"no parent locator":        {func(d damaged) { d.put(itemsAt+5*32, 1); d.put(itemsAt+5*32+24, 0) }, "parent locator of the differencing disk is missing", false},
 		"a parent of another sort": {func(d damaged) { d.put(parametersAt+40, 1) }, "the parent is of type", false},
@@ -175,7 +175,7 @@ func newDamaged(t testing.TB) damaged {
 	must(t, f.Allocate(t.Context(), []int64{0}))
 	must(t, f.Complete(t.Context(), []int64{1}))
 	must(t, f.Close(t.Context()))
-	if f.Block(0).Offset != 5*mib || f.Block(1).Offset != 6*mib || f.table.bitmap(0) != 4096 || m.Size() != 7*mib {
+	if f.block(0).Offset != 5*mib || f.block(1).Offset != 6*mib || f.table.bitmap(0) != 4096 || m.Size() != 7*mib {
 		t.Fatal("the file is not as the tests describe it")
 	}
 	return damaged{t, m, f}
@@ -221,7 +221,7 @@ func TestOldDynamicDisk(t *testing.T) {
 	m, f := newDisk(t, spec(disk.Dynamic, 5000*mib))
 	must(t, f.Allocate(t.Context(), []int64{0}))
 	closeFile(t, f)
-	must(t, m.WriteAt(t.Context(), le.AppendUint64(nil, entry(fullyPresent, f.Block(0).Offset)), newBATAt+f.table.ratio*8))
+	must(t, m.WriteAt(t.Context(), le.AppendUint64(nil, entry(fullyPresent, f.block(0).Offset)), newBATAt+f.table.ratio*8))
 	if text := clean(t, m); !strings.Contains(text, "only a differencing disk needs") {
 		t.Errorf("Check finds %s", text)
 	}

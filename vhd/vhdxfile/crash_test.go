@@ -17,7 +17,7 @@ func look(t *testing.T, m disk.Reader, f *File) []string {
 	t.Helper()
 	var seen []string
 	for i := range f.table.blocks {
-		b := f.Block(i)
+		b := f.block(i)
 		text := fmt.Sprint(b.State)
 		if b.State == disk.Full || b.State == disk.Partial {
 			p := make([]byte, 1)
@@ -53,7 +53,7 @@ func history(ctx interface{ testing.TB }, m *disktest.Memory, f **File) map[stri
 			if err := (*f).Changing(c); err != nil {
 				return err
 			}
-			if err := m.WriteAt(c, slices.Repeat([]byte{byte(i + 1)}, 512), (*f).Block(i).Offset); err != nil {
+			if err := m.WriteAt(c, slices.Repeat([]byte{byte(i + 1)}, 512), (*f).block(i).Offset); err != nil {
 				return err
 			}
 			return m.Barrier(c)

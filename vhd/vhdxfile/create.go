@@ -103,11 +103,21 @@ func orNew(g disk.GUID) disk.GUID {
 
 // writeBAT writes the BAT of a fixed disk, whose blocks are one behind the other.
 func writeBAT(ctx context.Context, c disk.Container, t table, payload, blockLength int64) error {
-	p := make([]byte, roundUp(t.length(), sectorLength))
-	for i := range t.blocks {
-		le.PutUint64(p[t.payload(i)*8:], entry(fullyPresent, payload+i*blockLength))
+	const part = 1 << 17 // entries
+	buf := make([]byte, 8*min(part, t.count))
+	for first := int64(0); first < t.count; first += part {
+		p := buf[:8*min(part, t.count-first)]
+		clear(p)
+		for n := range int64(len(p) / 8) {
+			if i, r := t.at(first + n); r == ofPayload {
+				le.PutUint64(p[8*n:], entry(fullyPresent, payload+i*blockLength))
+			}
+		}
+		if err := c.WriteAt(ctx, p, newBATAt+8*first); err != nil {
+			return err
+		}
 	}
-	return c.WriteAt(ctx, p, newBATAt)
+	return nil
 }
 
 // writeHeaders makes a virtual disk of a file that has everything else.

@@ -17,7 +17,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"odx/vhd/disk"
@@ -31,7 +30,7 @@ type File struct {
 	regions regions
 	meta    metadata
 	table   table
-	bat     []uint64
+	bat     bat
 	space   space
 	creator string
 
@@ -42,6 +41,8 @@ type File struct {
 	// opened, and the headers say so.
 	wrote, changed bool
 	closed         bool
+	// logged: payload is to be read through the log that the file has.
+	logged bool
 	// broken is why nothing can be changed any more: it is not known what the log
 	// has, so a block that a change did not reach may have been changed all the same.
 	broken error
@@ -101,7 +102,14 @@ func (f *File) repair(ctx context.Context) error {
 
 // OpenReadOnly opens a virtual disk that nothing is written to. What its log holds is
 // applied in memory: payload has to be read through Payload.
-func OpenReadOnly(ctx context.Context, r disk.Reader) (*File, error) { return load(ctx, r, refuse) }
+func OpenReadOnly(ctx context.Context, r disk.Reader) (*File, error) {
+	f, err := load(ctx, r, refuse)
+	if err != nil {
+		return nil, err
+	}
+	f.logged, err = f.changesPayload(ctx)
+	return f, err
+}
 
 // refuse is the reporter of those who open a file.
 func refuse(s severity, format string, args ...any) error {
@@ -128,10 +136,10 @@ func load(ctx context.Context, r disk.Reader, report reporter) (*File, error) {
 		return nil, err
 	}
 	f.table = tableOf(f.meta.Geometry, f.meta.kind)
-	if f.bat, err = readBAT(ctx, &f.view, f.regions.bat, f.table); err != nil {
+	if err := f.bat.open(ctx, &f.view, f.regions.bat, f.table); err != nil {
 		return nil, err
 	}
-	return f, f.claim(report)
+	return f, f.claim(ctx, report)
 }
 
 // loadMetadata is load without the BAT.
@@ -167,31 +175,10 @@ func loadMetadata(ctx context.Context, r disk.Reader, report reporter) (*File, e
 // Payload returns what payload is to be read from: what the file was opened over, unless
 // its log changes payload or makes the file longer, as MS-VHDX 2.3 allows.
 func (f *File) Payload() disk.Reader {
-	if !f.changesPayload() {
+	if !f.logged {
 		return f.view.r
 	}
 	return replayed{&f.view}
-}
-
-// changesPayload reports whether replaying the log would change what a payload block has.
-func (f *File) changesPayload() bool {
-	if len(f.view.log) == 0 && f.view.size == f.view.r.Size() {
-		return false
-	}
-	var payload space
-	for index := range f.table.count {
-		if _, r := f.table.at(index); r != ofPayload {
-			continue
-		}
-		at, needed := f.place(index)
-		if needed > max(0, f.view.r.Size()-at.offset) {
-			return true
-		}
-		if needed > 0 {
-			payload.take(at.offset, at.length)
-		}
-	}
-	return slices.ContainsFunc(f.view.log, func(u update) bool { return payload.taken(u.offset, u.length) })
 }
 
 // replayed is a file as it is once its log was replayed. It is a tokens.Volume that
@@ -225,18 +212,21 @@ func (f *File) Info() disk.Info {
 
 // Block implements disk.Table. What a block that was unmapped, or that is undefined, reads
 // as is left open by MS-VHDX 2.5.1.1, but not that it is no longer what the parent has.
-func (f *File) Block(i int64) disk.Block {
+func (f *File) Block(ctx context.Context, i int64) (disk.Block, error) {
 	if i < 0 || i >= f.table.blocks {
-		return disk.Block{}
+		return disk.Block{}, nil
 	}
-	e := f.bat[f.table.payload(i)]
+	e, err := f.bat.get(ctx, f.table.payload(i))
+	if err != nil {
+		return disk.Block{}, err
+	}
 	switch stateOf(e) {
 	case zero, undefined, unmapped, unmappedOld:
-		return disk.Block{State: disk.Zero}
+		return disk.Block{State: disk.Zero}, nil
 	case fullyPresent:
-		return disk.Block{State: disk.Full, Offset: int64(offsetOf(e))}
+		return disk.Block{State: disk.Full, Offset: int64(offsetOf(e))}, nil
 	case partiallyPresent:
-		return disk.Block{State: disk.Partial, Offset: int64(offsetOf(e))}
+		return disk.Block{State: disk.Partial, Offset: int64(offsetOf(e))}, nil
 	}
-	return disk.Block{State: disk.Absent}
+	return disk.Block{State: disk.Absent}, nil
 }

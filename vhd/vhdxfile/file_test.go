@@ -43,13 +43,13 @@ func TestShapes(t *testing.T) {
 				want := disk.Block{}
 				last := g.Blocks() - 1
 				if kind == disk.Fixed {
-					first := f.Block(0).Offset
+					first := f.block(0).Offset
 					want = disk.Block{State: disk.Full, Offset: first + last*g.BlockLength}
 					if first%min(g.BlockLength, 2*mib) != 0 {
 						t.Errorf("payload begins at %d", first)
 					}
 				}
-				if got := f.Block(last); got != want {
+				if got := f.block(last); got != want {
 					t.Errorf("the last block is %+v, want %+v", got, want)
 				}
 				if text := clean(t, c); text != "" {
@@ -66,7 +66,6 @@ func TestRefusedSpecs(t *testing.T) {
 		"no size":          func(s *disk.Spec) { s.Size = 0 },
 		"half a sector":    func(s *disk.Spec) { s.Size += 256 },
 		"too large":        func(s *disk.Spec) { s.Size, s.BlockLength = 64<<40+512, 256*mib },
-		"BAT too large":    func(s *disk.Spec) { s.Size = 64 << 40 },
 		"small blocks":     func(s *disk.Spec) { s.BlockLength = 512 * kib },
 		"large blocks":     func(s *disk.Spec) { s.BlockLength = 512 * mib },
 		"odd blocks":       func(s *disk.Spec) { s.BlockLength = 3 * mib },
@@ -98,19 +97,19 @@ func TestPlaces(t *testing.T) {
 	ctx := t.Context()
 	m, f := newDisk(t, spec(disk.Dynamic, 6*mib))
 	must(t, f.Allocate(ctx, []int64{4, 1, 4, 2}))
-	at := f.Block(4).Offset
-	if states(f) != "-FF-F-" || f.Block(1).Offset != at+mib || f.Block(2).Offset != at+2*mib {
-		t.Fatalf("after Allocate: %s, %d %d %d", states(f), at, f.Block(1).Offset, f.Block(2).Offset)
+	at := f.block(4).Offset
+	if states(f) != "-FF-F-" || f.block(1).Offset != at+mib || f.block(2).Offset != at+2*mib {
+		t.Fatalf("after Allocate: %s, %d %d %d", states(f), at, f.block(1).Offset, f.block(2).Offset)
 	}
-	must(t, m.WriteAt(ctx, slices.Repeat([]byte{1}, mib), f.Block(1).Offset))
+	must(t, m.WriteAt(ctx, slices.Repeat([]byte{1}, mib), f.block(1).Offset))
 	must(t, f.Free(ctx, []int64{1, 0, 1}))
 	size := m.Size()
 	must(t, f.Allocate(ctx, []int64{5}))
-	if states(f) != "-0F-FF" || f.Block(5).Offset != at+mib || m.Size() != size {
-		t.Fatalf("a place was not used again: %s, block 5 at %d", states(f), f.Block(5).Offset)
+	if states(f) != "-0F-FF" || f.block(5).Offset != at+mib || m.Size() != size {
+		t.Fatalf("a place was not used again: %s, block 5 at %d", states(f), f.block(5).Offset)
 	}
 	p := make([]byte, mib)
-	must(t, m.ReadAt(ctx, p, f.Block(5).Offset))
+	must(t, m.ReadAt(ctx, p, f.block(5).Offset))
 	if slices.Max(p) != 0 {
 		t.Error("a block reads what was in its place")
 	}
@@ -121,7 +120,7 @@ func TestPlaces(t *testing.T) {
 	must(t, f.Free(ctx, []int64{2}))
 	f = reopen(t, m, f)
 	must(t, f.Complete(ctx, []int64{0}))
-	if f.Block(0).Offset != at+2*mib {
+	if f.block(0).Offset != at+2*mib {
 		t.Error("what was free when the file was opened is not used")
 	}
 	closeFile(t, f)
@@ -132,13 +131,13 @@ func TestPlaces(t *testing.T) {
 func TestFixedFree(t *testing.T) {
 	ctx := t.Context()
 	m, f := newDisk(t, spec(disk.Fixed, 3*mib))
-	before := f.Block(1)
+	before := f.block(1)
 	must(t, m.WriteAt(ctx, []byte("payload"), before.Offset))
 	must(t, f.Free(ctx, []int64{1}))
 	p := make([]byte, 7)
 	must(t, m.ReadAt(ctx, p, before.Offset))
-	if f.Block(1) != before || slices.Max(p) != 0 {
-		t.Errorf("after Free the block is %+v and reads %q", f.Block(1), p)
+	if f.block(1) != before || slices.Max(p) != 0 {
+		t.Errorf("after Free the block is %+v and reads %q", f.block(1), p)
 	}
 }
 
@@ -197,7 +196,8 @@ func TestStaleBits(t *testing.T) {
 	ctx := t.Context()
 	m, f := newDisk(t, spec(disk.Differencing, 40*mib))
 	must(t, f.Allocate(ctx, []int64{0}))
-	at, length := f.bitsAt(20)
+	at, length, err := f.bitsAt(ctx, 20)
+	must(t, err)
 	must(t, m.WriteAt(ctx, slices.Repeat([]byte{0xff}, int(2*length)), at-length))
 	must(t, f.Allocate(ctx, []int64{30, 20}))
 	bits, err := f.Present(ctx, 20, 0, 2048)
@@ -306,8 +306,8 @@ func TestManyBlocks(t *testing.T) {
 		c.calls = 0
 		must(t, f.Allocate(t.Context(), blocks))
 		t.Logf("10,000 blocks: %d calls, %v", c.calls, time.Since(began))
-		if c.calls > 30 || f.Block(9999).Offset != f.Block(0).Offset+9999*32*mib || f.Block(0).Offset%(2*mib) != 0 {
-			t.Errorf("%d calls; block 0 at %d, block 9999 at %d", c.calls, f.Block(0).Offset, f.Block(9999).Offset)
+		if c.calls > 30 || f.block(9999).Offset != f.block(0).Offset+9999*32*mib || f.block(0).Offset%(2*mib) != 0 {
+			t.Errorf("%d calls; block 0 at %d, block 9999 at %d", c.calls, f.block(0).Offset, f.block(9999).Offset)
 		}
 	}
 	c := &sparse{}

@@ -51,7 +51,7 @@ func TestFile_Payload(t *testing.T) {
 		}
 		for i := range int64(2) {
 			p := make([]byte, mib)
-			must(t, r.ReadAt(ctx, p, f.Block(i).Offset))
+			must(t, r.ReadAt(ctx, p, f.block(i).Offset))
 			if !bytes.Equal(p, want[i*mib:][:mib]) {
 				t.Errorf("block %d is wrong", i)
 			}

@@ -37,8 +37,6 @@ const (
 	maxSize        = 64 << 40 // MS-VHDX 2.6.2.2
 	// maxLog bounds the time that reading a log takes; programs make logs of some MiB.
 	maxLog = 1 << 30
-	// maxBAT bounds the BAT, which is held in memory.
-	maxBAT = 128 * mib
 	// maxFile is four times what the largest disk needs, and bounds the memory in
 	// which the use of the file is noted, one bit for 1 MiB.
 	maxFile = 256 << 40

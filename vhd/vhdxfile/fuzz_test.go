@@ -131,12 +131,12 @@ func FuzzOpen(f *testing.F) {
 func visit(t *testing.T, f *File) {
 	info := f.Info()
 	for i := range min(info.Blocks(), 10000) {
-		if b := f.Block(i); b.State == disk.Full || b.State == disk.Partial {
+		if b := f.block(i); b.State == disk.Full || b.State == disk.Partial {
 			if b.Offset < headerSection || b.Offset >= f.view.size {
 				t.Fatalf("block %d is at %d of %d", i, b.Offset, f.view.size)
 			}
 		}
-		if _, err := f.Present(t.Context(), i, 0, f.sectors(i)); err != nil && f.Block(i).State == disk.Full {
+		if _, err := f.Present(t.Context(), i, 0, f.sectors(i)); err != nil && f.block(i).State == disk.Full {
 			t.Fatalf("block %d: %v", i, err)
 		}
 	}
@@ -149,7 +149,7 @@ func exercise(t *testing.T, m *sparse, f *File) {
 	errs := []error{
 		f.Changing(ctx), f.Allocate(ctx, []int64{0, last}), f.Free(ctx, []int64{0}), f.Complete(ctx, []int64{last}), f.Allocate(ctx, []int64{0}),
 	}
-	if f.Block(0).State == disk.Partial {
+	if f.block(0).State == disk.Partial {
 		errs = append(errs, f.SetPresent(ctx, 0, 0, 1))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -161,8 +161,8 @@ func exercise(t *testing.T, m *sparse, f *File) {
 	if err != nil {
 		t.Fatalf("after changes: %v", err)
 	}
-	if g.Block(last).State != disk.Full {
-		t.Fatalf("block %d is %v", last, g.Block(last))
+	if g.block(last).State != disk.Full {
+		t.Fatalf("block %d is %v", last, g.block(last))
 	}
 }
 

@@ -80,7 +80,7 @@ func clean(t testing.TB, r disk.Reader) string {
 func states(f *File) string {
 	var b strings.Builder
 	for i := range f.table.blocks {
-		b.WriteByte("-0FP"[f.Block(i).State])
+		b.WriteByte("-0FP"[f.block(i).State])
 	}
 	return b.String()
 }
@@ -193,3 +193,12 @@ func (s *sparse) Truncate(_ context.Context, size int64) error {
 
 func (s *sparse) Barrier(context.Context) error { return s.call(0, 0) }
 func (s *sparse) Flush(context.Context) error   { return s.call(0, 0) }
+
+// block is Block of a file whose BAT can be read.
+func (f *File) block(i int64) disk.Block {
+	b, err := f.Block(context.Background(), i)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}

@@ -166,7 +166,7 @@ func TestReplayOfPayload(t *testing.T) {
 		f, err := OpenReadOnly(ctx, m)
 		must(t, err)
 		p := make([]byte, mib)
-		must(t, f.Payload().ReadAt(ctx, p, f.Block(0).Offset))
+		must(t, f.Payload().ReadAt(ctx, p, f.block(0).Offset))
 		if want := append(bytes.Repeat([]byte{'a'}, sectorLength), make([]byte, mib-sectorLength)...); !bytes.Equal(p, want) {
 			t.Error("the log is not applied in memory")
 		}
@@ -180,7 +180,7 @@ func TestReplayOfPayload(t *testing.T) {
 	f, err := Open(ctx, m)
 	must(t, err)
 	p := make([]byte, 1)
-	must(t, m.ReadAt(ctx, p, f.Block(0).Offset))
+	must(t, m.ReadAt(ctx, p, f.block(0).Offset))
 	if p[0] != 'a' {
 		t.Error("the log was not replayed")
 	}

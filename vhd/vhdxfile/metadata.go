@@ -220,9 +220,6 @@ func checkGeometry(g disk.Geometry) error {
 		return invalid("blocks of %d bytes; powers of two from 1 MiB to 256 MiB are possible", g.BlockLength)
 	case g.Size <= 0 || g.Size > maxSize || g.Size%g.SectorLength != 0:
 		return invalid("a disk of %d bytes; whole sectors of %d up to 64 TiB are possible", g.Size, g.SectorLength)
-	case tableOf(g, disk.Differencing).length() > maxBAT:
-		return invalid("%d blocks of %d bytes need a block allocation table of more than %d MiB; larger blocks do not",
-			g.Blocks(), g.BlockLength, maxBAT/mib)
 	}
 	return nil
 }

@@ -25,19 +25,24 @@ func (p *placing) find(length, align int64) int64 {
 
 // bitmaps gives the sector bitmap blocks of partially present blocks places, where
 // they have none. It returns the blocks of the others, too.
-func (p *placing) bitmaps(partial []int64) (changes []change, had []int64) {
+func (p *placing) bitmaps(ctx context.Context, partial []int64) (changes []change, had []int64, err error) {
 	placed := make(map[int64]bool)
 	for _, i := range partial {
-		switch index := p.f.table.bitmap(i); {
+		index := p.f.table.bitmap(i)
+		e, err := p.f.bat.get(ctx, index)
+		switch {
+		case err != nil:
+			p.giveBack(changes)
+			return nil, nil, err
 		case placed[index]:
-		case stateOf(p.f.bat[index]) == fullyPresent:
+		case stateOf(e) == fullyPresent:
 			had = append(had, i)
 		default:
 			placed[index] = true
 			changes = append(changes, change{index, entry(fullyPresent, p.find(bitmapLength, bitmapLength))})
 		}
 	}
-	return changes, had
+	return changes, had, nil
 }
 
 // payload gives blocks places one behind the other; those that are in partial, which

@@ -164,6 +164,27 @@ func (u update) read(ctx context.Context, r disk.Reader, p []byte, off int64) er
 	return nil
 }
 
+// changesPayload reports whether replaying the log would change what a payload block has.
+func (f *File) changesPayload(ctx context.Context) (bool, error) {
+	if len(f.view.log) == 0 && f.view.size == f.view.r.Size() {
+		return false, nil
+	}
+	var payload space
+	changes := false
+	err := f.bat.each(ctx, func(index int64, e uint64) error {
+		if _, r := f.table.at(index); r != ofPayload {
+			return nil
+		}
+		at, needed := f.place(index, e)
+		if needed > 0 {
+			changes = changes || needed > f.view.r.Size()-at.offset
+			payload.take(at.offset, at.length)
+		}
+		return nil
+	})
+	return changes || slices.ContainsFunc(f.view.log, func(u update) bool { return payload.taken(u.offset, u.length) }), err
+}
+
 // replay applies what the log had when the file was opened, and empties it.
 func (f *File) replay(ctx context.Context) error {
 	if f.headers.log == (disk.GUID{}) {

@@ -1,0 +1,135 @@
+package vhdxfile
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+
+	"odx/vhd/disk"
+)
+
+// TestLongBAT: of a BAT that is too long to be held in memory the same is read and changed,
+// in bounded memory.
+func TestLongBAT(t *testing.T) {
+	ctx := t.Context()
+	for name, kind := range map[string]disk.Kind{"dynamic": disk.Dynamic, "differencing": disk.Differencing} {
+		t.Run(name, func(t *testing.T) {
+			c := &sparse{}
+			f, err := Create(ctx, c, spec(kind, 20<<40))
+			must(t, err)
+			if f.bat.whole != nil {
+				t.Fatal("the BAT is in memory")
+			}
+			rng := rand.New(rand.NewPCG(1, 1))
+			want := map[int64]disk.Block{}
+			change := func(do func(blocks []int64) error, n int) {
+				t.Helper()
+				var blocks []int64
+				for range n {
+					blocks = append(blocks, rng.Int64N(f.table.blocks))
+				}
+				must(t, do(blocks))
+				for _, i := range blocks {
+					want[i] = f.block(i)
+				}
+			}
+			look := func(where string) {
+				t.Helper()
+				for i, b := range want {
+					if got := f.block(i); got != b {
+						t.Fatalf("%s: block %d is %+v, was %+v", where, i, got, b)
+					}
+				}
+			}
+			change(func(blocks []int64) error { return f.Allocate(ctx, blocks) }, 1500)
+			change(func(blocks []int64) error { return f.Complete(ctx, blocks) }, 300)
+			change(func(blocks []int64) error { return f.Free(ctx, blocks) }, 300)
+			if pages := len(f.bat.pages); pages > maxPages {
+				t.Errorf("%d pages are in memory", pages)
+			}
+			look("changed")
+			must(t, f.Close(ctx))
+			runtime.GC()
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			f, err = Open(ctx, c)
+			must(t, err)
+			look("opened again")
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			// The pages, and a bit for each MiB of the file.
+			if used := int64(after.HeapAlloc) - int64(before.HeapAlloc); used > maxPages*pageEntries*8+8*mib {
+				t.Errorf("%d bytes are used", used)
+			}
+			runtime.KeepAlive(f)
+			clean(t, c)
+		})
+	}
+}
+
+// failing is a container whose reads fail from an offset on.
+type failing struct {
+	*sparse
+	from int64
+}
+
+func (f *failing) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if f.from > 0 && off >= f.from {
+		return errUnreadable
+	}
+	return f.sparse.ReadAt(ctx, p, off)
+}
+
+var errUnreadable = errors.New("unreadable")
+
+// TestLongBAT_Unreadable: where a page cannot be read, no block is taken for one that is not
+// there.
+func TestLongBAT_Unreadable(t *testing.T) {
+	ctx := t.Context()
+	c := &failing{sparse: &sparse{}}
+	f, err := Create(ctx, c, spec(disk.Dynamic, 20<<40))
+	must(t, err)
+	must(t, f.Allocate(ctx, []int64{0, 1 << 24}))
+	for n := range int64(2 * maxPages) {
+		f.block(n * pageEntries)
+	}
+	c.from = newBATAt
+	d := disk.New(disk.Config{Table: f, Reader: c})
+	for what, err := range map[string]error{
+		"block":    func() error { _, err := f.Block(ctx, 1<<24); return err }(),
+		"read":     d.ReadAt(ctx, make([]byte, 512), 1<<44),
+		"write":    d.WriteAt(ctx, make([]byte, 512), 1<<44),
+		"unmap":    d.Unmap(ctx, 1<<44, 2*mib),
+		"runs":     d.Runs(ctx, 1<<44, mib, func(disk.Run) bool { return true }),
+		"allocate": f.Allocate(ctx, []int64{1 << 24}),
+		"present":  func() error { _, err := f.Present(ctx, 1<<24, 0, 1); return err }(),
+	} {
+		if !errors.Is(err, errUnreadable) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	c.from = 0
+	if b := f.block(1 << 24); b.State != disk.Full {
+		t.Errorf("the block is %+v", b)
+	}
+}
+
+// BenchmarkBlock looks blocks up in a BAT of each sort.
+func BenchmarkBlock(b *testing.B) {
+	for name, size := range map[string]int64{"whole": 1 << 40, "paged": 20 << 40} {
+		b.Run(name, func(b *testing.B) {
+			f, err := Create(b.Context(), &sparse{}, spec(disk.Dynamic, size))
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for i := int64(0); b.Loop(); i++ {
+				if _, err := f.Block(b.Context(), i%(1<<20)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
