@@ -161,7 +161,8 @@ func (srv *Server) room() error {
 // enter makes c a connection of s. mu is held.
 func (srv *Server) enter(c *conn, s *session) {
 	c.sess = s // from here on the end of the connection takes it out of the session
-	srv.strangers.remove(c)
+	srv.pending.remove(c)
+	srv.startLogins()
 	srv.loggedIn++
 }
 

@@ -27,7 +27,7 @@
 //
 // A peer that has not logged in holds one goroutine, at most loginBufferLength
 // bytes of input and maxLoginText bytes of text, for at most LoginTimeout and
-// maxLoginPDUs requests; strangers.go bounds how many such peers there are. A
+// maxLoginPDUs requests; pending.go bounds how many such peers there are. A
 // session holds at most QueueDepth commands, and QueueDepth commands that were
 // aborted while the store did not let go of them; and Workers goroutines
 // in addition to those that run the latter, of which the unused ones end soon. The data

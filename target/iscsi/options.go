@@ -27,14 +27,16 @@ type Options struct {
 	// MaxConnections bounds the connections that are logged in.
 	MaxConnections int
 	// MaxUnauthenticated bounds the connections that are not logged in yet, and
-	// MaxUnauthenticatedPerAddress those from one address (one /64 of IPv6). A
-	// connection more costs the oldest its place.
+	// MaxUnauthenticatedPerAddress those from one address (one /64 of IPv6). More of
+	// them wait; see pendingLogins.
 	MaxUnauthenticated, MaxUnauthenticatedPerAddress int
 	// DiscoveryAuthentication is what initiators have to prove in discovery
 	// sessions.
 	DiscoveryAuthentication Authentication
-	// LoginTimeout is how long a login may take in total.
-	LoginTimeout time.Duration
+	// LoginTimeout is how long a login may take in total, and how long it may wait
+	// for its turn. LoginPatience is how long it has before it may have to make room
+	// for one from an address with fewer.
+	LoginTimeout, LoginPatience time.Duration
 
 	// MaxRecvDataSegmentLength is the longest data segment that we accept.
 	MaxRecvDataSegmentLength int
@@ -84,6 +86,7 @@ func DefaultOptions() Options {
 		MaxUnauthenticated:           256,
 		MaxUnauthenticatedPerAddress: 64,
 		LoginTimeout:                 15 * time.Second,
+		LoginPatience:                time.Second,
 		MaxRecvDataSegmentLength:     256 << 10,
 		MaxBurstLength:               1 << 20,
 		FirstBurstLength:             256 << 10,
@@ -124,6 +127,7 @@ func (o *Options) check() error {
 		{"BufferBytes", o.BufferBytes, 1, 1 << 50},
 		{"StallTimeout", int64(o.StallTimeout), 1, 1 << 62},
 		{"LoginTimeout", int64(o.LoginTimeout), 1, 1 << 62},
+		{"LoginPatience", int64(o.LoginPatience), 1, 1 << 62},
 		{"PingInterval", int64(o.PingInterval), 0, 1 << 62},
 		{"PingTimeout", int64(o.PingTimeout), 1, 1 << 62},
 		{"AbortTimeout", int64(o.AbortTimeout), 1, 1 << 62},

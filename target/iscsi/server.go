@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/sirupsen/logrus"
 )
 
 // TargetConfig describes one target.
@@ -65,20 +67,20 @@ type Server struct {
 	// the watchdog; workers counts what may hang in a DeviceServer.
 	wg, workers sync.WaitGroup
 
-	mu        sync.Mutex // guards what follows
-	portals   []portal
-	conns     map[*conn]struct{}
-	sessions  map[*session]struct{}
-	strangers strangers
-	loggedIn  int // connections of sessions
-	closing   bool
+	mu       sync.Mutex // guards what follows
+	portals  []portal
+	conns    map[*conn]struct{}
+	sessions map[*session]struct{}
+	pending  pendingLogins
+	loggedIn int // connections of sessions
+	closing  bool
 }
 
 var (
 	// ErrClosed is returned by Serve on a server that was shut down.
 	ErrClosed = errors.New("iscsi: server is shut down")
-	// errTooManyLogins is the reason for a connection that is not let in.
-	errTooManyLogins = errors.New("too many connections that have not logged in")
+	// errTooManyLogins is the reason for a connection that makes room for others.
+	errTooManyLogins = errors.New("too many connections have not logged in, most of them from its address")
 )
 
 // NewServer returns a server for the given targets. Option or target values that
@@ -175,8 +177,57 @@ func (srv *Server) accept(ctx context.Context, l portal) error {
 	}
 }
 
-// open begins with a connection, unless there are too many already.
+// open takes in a connection, unless too many wait to log in already.
 func (srv *Server) open(nc net.Conn, group uint16) {
+	srv.mu.Lock()
+	ok := !srv.closing && srv.pending.add(nc, group, &srv.opts)
+	if ok {
+		srv.startLogins()
+	}
+	warn := !ok && !srv.closing && srv.pending.mayWarn()
+	pending := srv.pending.all
+	srv.mu.Unlock()
+	if ok {
+		return
+	}
+	if warn {
+		srv.opts.Log.WithFields(logrus.Fields{"from": nc.RemoteAddr(), "logins": pending.active, "waiting": pending.queued}).
+			Warn("connection refused: too many that have not logged in, most of them from its address")
+	}
+	nc.Close()
+}
+
+// startLogins has connections log in whose turn has come. mu is held.
+func (srv *Server) startLogins() {
+	for !srv.closing {
+		l, victim := srv.pending.next(&srv.opts)
+		if l == nil {
+			return
+		}
+		if victim != nil {
+			victim.log.WithError(errTooManyLogins).Warn("connection closed")
+			victim.close()
+		}
+		l.c = srv.newConn(l.nc, l.group)
+		srv.conns[l.c] = struct{}{}
+		srv.wg.Add(1)
+		go srv.carry(l.c.serve)
+	}
+}
+
+// lookAtLogins closes connections that have waited too long for their turn, and
+// has others take the place of logins that do not get on.
+func (srv *Server) lookAtLogins() {
+	srv.mu.Lock()
+	expired := srv.pending.expire(time.Now().Add(-srv.opts.LoginTimeout))
+	srv.startLogins()
+	srv.mu.Unlock()
+	for _, nc := range expired {
+		nc.Close()
+	}
+}
+
+func (srv *Server) newConn(nc net.Conn, group uint16) *conn {
 	c := &conn{srv: srv, nc: nc, group: group, log: srv.opts.Log.WithField("from", nc.RemoteAddr()), params: defaultParams(), left: make(chan struct{})}
 	c.text.ttt = reservedTag
 	c.in = newReader(nc, srv.opts.Pool)
@@ -186,35 +237,7 @@ func (srv *Server) open(nc net.Conn, group uint16) {
 		failed: c.sendFailed,
 		kick:   make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	victim, ok := srv.takeIn(c)
-	if victim != nil {
-		victim.close()
-	}
-	if !ok {
-		nc.Close()
-		c.in.release()
-		return
-	}
-	go srv.carry(c.serve)
-}
-
-// takeIn adds a connection that will log in, unless the server shuts down or
-// cannot bear another one. The victim, if any, has to be closed for it.
-func (srv *Server) takeIn(c *conn) (victim *conn, ok bool) {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	if srv.closing {
-		return nil, false
-	}
-	victim, ok = srv.strangers.add(c, &srv.opts)
-	if (victim != nil || !ok) && srv.strangers.mayTell() {
-		c.log.WithError(errTooManyLogins).WithField("connections", len(srv.strangers.list)).Warn("connections that do not log in make room for others")
-	}
-	if ok {
-		srv.conns[c] = struct{}{}
-		srv.wg.Add(1)
-	}
-	return victim, ok
+	return c
 }
 
 // carry runs a reader. A reader that lost its connection was counted as a
@@ -239,7 +262,8 @@ func (srv *Server) forget(c *conn) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	delete(srv.conns, c)
-	srv.strangers.remove(c)
+	srv.pending.remove(c)
+	srv.startLogins()
 }
 
 // appendConns appends all connections to list.
@@ -252,11 +276,11 @@ func (srv *Server) appendConns(list []*conn) []*conn {
 	return list
 }
 
-// lookTick is how often initiators are looked for that are silent, or take
-// nothing.
+// lookTick is how often initiators are looked for that are silent, take nothing,
+// or do not log in.
 func (srv *Server) lookTick() time.Duration {
 	o := &srv.opts
-	tick := min(o.StallTimeout, o.PingTimeout)
+	tick := min(o.StallTimeout, o.PingTimeout, o.LoginTimeout, o.LoginPatience)
 	if o.PingInterval > 0 {
 		tick = min(tick, o.PingInterval)
 	}

@@ -29,7 +29,11 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	already := srv.closing
 	srv.closing = true
 	portals := slices.Clone(srv.portals)
+	waiting := srv.pending.expire(time.Now().Add(time.Hour)) // all
 	srv.mu.Unlock()
+	for _, nc := range waiting {
+		nc.Close()
+	}
 	if already {
 		return ErrClosed
 	}

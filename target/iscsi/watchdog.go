@@ -88,6 +88,7 @@ func (w *watchdog) run() {
 				c.stall.tick(c, short)
 			}
 			w.srv.budget.look()
+			w.srv.lookAtLogins()
 			w.srv.dismissSpare()
 			continue
 		case <-w.wake:

@@ -1,0 +1,235 @@
+package iscsi
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"testing"
+	"time"
+)
+
+// dialFrom connects from an address of the loopback network.
+func (b *bench) dialFrom(ip string) *initiator {
+	b.tb.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
+	nc, err := d.Dial("tcp", b.addr)
+	if err != nil {
+		b.tb.Fatal(err)
+	}
+	b.tb.Cleanup(func() { nc.Close() })
+	return &initiator{tb: b.tb, nc: nc, isid: [6]byte{0x80, 1, 2, 3, 4, 5}, cmdSN: 100, keys: map[string]string{}}
+}
+
+// pendingCounts returns how many connections have not logged in: those whose
+// requests are taken, and those that wait for their turn.
+func (b *bench) pendingCounts() (active, queued int) {
+	b.srv.mu.Lock()
+	defer b.srv.mu.Unlock()
+	return b.srv.pending.all.active, b.srv.pending.all.queued
+}
+
+// wantPending waits for so many connections that have not logged in.
+func (b *bench) wantPending(active, queued int) {
+	b.tb.Helper()
+	eventually(b.tb, fmt.Sprintf("%d logins and %d that wait", active, queued), func() bool {
+		a, q := b.pendingCounts()
+		return a == active && q == queued
+	})
+}
+
+// TestPendingLogins_Turns: connections of a crowded address wait for their turn;
+// none is lost, and other addresses do not wait for them.
+func TestPendingLogins_Turns(t *testing.T) {
+	b := newBench(t, func(o *Options) { o.MaxUnauthenticated, o.MaxUnauthenticatedPerAddress = 8, 3 }, nil)
+	var crowd []*initiator
+	for n := range 12 {
+		i := b.dialFrom("127.0.0.2")
+		i.isid[5] = byte(n)
+		crowd = append(crowd, i)
+		b.wantPending(min(n+1, 3), max(n-2, 0))
+	}
+	other := b.dialFrom("127.0.0.3")
+	other.isid[5] = 99
+	other.login(name, wantTarget)
+	other.alive()
+	for _, i := range crowd {
+		i.login(name, wantTarget)
+		i.alive()
+	}
+	b.wantPending(0, 0)
+}
+
+// TestPendingLogins_Storm: many connections of one host that are opened at once
+// and log in one after the other.
+func TestPendingLogins_Storm(t *testing.T) {
+	b := newBench(t, nil, nil)
+	var storm []*initiator
+	for n := range 300 {
+		i := b.dial()
+		i.isid[4], i.isid[5] = byte(n>>8), byte(n)
+		storm = append(storm, i)
+	}
+	for n, i := range storm {
+		i.login(fmt.Sprintf("InitiatorName=%s:%d", testInitiator, n), wantTarget)
+	}
+	b.wantPending(0, 0)
+}
+
+// TestPendingLogins_Refuse: the newcomer is refused when too many of its address
+// wait, and one of another address is not.
+func TestPendingLogins_Refuse(t *testing.T) {
+	var log logText
+	b := newBench(t, func(o *Options) { o.Log, o.MaxUnauthenticated, o.MaxUnauthenticatedPerAddress = log.entry(), 4, 2 }, nil)
+	first := b.dialFrom("127.0.0.2")
+	for n := range 9 { // one more begins, 8 of 16 places are theirs
+		b.dialFrom("127.0.0.2")
+		b.wantPending(min(n+2, 2), max(n, 0))
+	}
+	b.dialFrom("127.0.0.2").expectClosed()
+	b.wantPending(2, 8)
+	other := b.dialFrom("127.0.0.3")
+	b.wantPending(3, 8)
+	other.login(name, wantTarget)
+	first.isid[5]++
+	first.login(name, wantTarget) // it was there first
+	if !hasLine(log.String(), "connection refused", "127.0.0.2") {
+		t.Errorf("the log does not say so:\n%s", log.String())
+	}
+}
+
+// TestPendingLogins_Surplus: when too many have not logged in, one from an address
+// with few takes the place of the oldest of the address that has most, once that
+// had its time.
+func TestPendingLogins_Surplus(t *testing.T) {
+	b := newBench(t, func(o *Options) {
+		o.MaxUnauthenticated, o.MaxUnauthenticatedPerAddress, o.LoginPatience = 5, 3, 50*time.Millisecond
+	}, nil)
+	var crowd []*initiator
+	for n := range 5 {
+		crowd = append(crowd, b.dialFrom([]string{"127.0.0.2", "127.0.0.3"}[n/3]))
+		b.wantPending(n+1, 0)
+	}
+	last := b.dialFrom("127.0.0.4")
+	crowd[0].expectClosed()
+	last.isid[5] = 5
+	last.login(name, wantTarget)
+	for n, i := range crowd[1:] {
+		i.isid[5] = byte(n)
+		i.login(name, wantTarget)
+		i.alive()
+	}
+	b.wantPending(0, 0)
+}
+
+// TestPendingLogins_Expire: a connection that waits for its turn as long as a login
+// may take is closed, and one whose peer has gone costs the next one nothing.
+func TestPendingLogins_Expire(t *testing.T) {
+	b := newBench(t, func(o *Options) {
+		o.MaxUnauthenticatedPerAddress, o.LoginTimeout = 1, 300*time.Millisecond
+	}, nil)
+	b.dial()
+	b.wantPending(1, 0)
+	gone := b.dial()
+	b.wantPending(1, 1)
+	gone.nc.Close()
+	b.dial().expectClosed()
+	b.login().alive()
+	b.wantPending(0, 0)
+}
+
+// TestOriginOf: the addresses of one IPv6 host are one peer.
+func TestOriginOf(t *testing.T) {
+	for address, want := range map[string]string{
+		"192.0.2.1:5":           "192.0.2.1/32",
+		"[::ffff:192.0.2.1]:5":  "192.0.2.1/32",
+		"[2001:db8:1:2:3::4]:5": "2001:db8:1:2::/64",
+	} {
+		a, err := net.ResolveTCPAddr("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := originOf(a).String(); got != want {
+			t.Errorf("%s is of %s, want %s", address, got, want)
+		}
+	}
+	if originOf(&net.UnixAddr{}).IsValid() {
+		t.Error("a Unix socket has an origin")
+	}
+}
+
+// TestFlood opens thousands of connections that begin to log in and go no
+// further. What they hold is bounded, and a good initiator gets in all the time.
+func TestFlood(t *testing.T) {
+	const flood = 3000
+	b := newBench(t, func(o *Options) {
+		o.LoginTimeout, o.LoginPatience = patience, 20*time.Millisecond
+		o.DiscoveryAuthentication = Authentication{CHAP: newCHAP(t)}
+	}, nil)
+	b.demand(Authentication{CHAP: newCHAP(t)})
+	goroutines, before := runtime.NumGoroutine(), heap()
+	request := encode((&initiator{cmdSN: 1}).loginRequest(0, 0), nil, text(name, wantTarget, offerCHAP), false, false)
+	o := &b.srv.opts
+	most := 0
+	for n := range flood {
+		i := b.dialFrom([]string{"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6"}[n%5])
+		i.nc.Write(request) // may fail: it may have been closed
+		b.srv.mu.Lock()
+		most = max(most, len(b.srv.conns))
+		b.srv.mu.Unlock()
+		if n%300 == 299 {
+			good := b.dial()
+			good.isid[5] = byte(n / 300)
+			good.wantStep(csgSecurity, []string{name, wantTarget, offerCHAP}, csgSecurity, agreedCHAP)
+			good.wantStep(csgSecurity|toOperational, good.proof(7, chapUser, chapSecret), csgSecurity|toOperational, "")
+			good.wantStep(csgOperational|toFullFeature, nil, csgOperational|toFullFeature, declares)
+			good.nc.Close()
+		}
+	}
+	if limit := 2*o.MaxUnauthenticated + 10; most > limit {
+		t.Errorf("%d connections at a time, want at most %d", most, limit)
+	}
+	eventually(t, "those that were turned out have ended", func() bool {
+		active, queued := b.pendingCounts()
+		return active <= o.MaxUnauthenticated && queued <= queuedLogins*o.MaxUnauthenticated
+	})
+	if n := runtime.NumGoroutine() - goroutines; n > 2*o.MaxUnauthenticated+50 {
+		t.Errorf("%d goroutines more than before", n)
+	}
+	if grown := heap() - before; grown > int64(o.MaxUnauthenticated)*(64<<10) {
+		t.Errorf("the heap has grown by %d bytes", grown)
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// TestSlowFlood: connections that keep sending, too little to get anywhere, end
+// with LoginTimeout like silent ones.
+func TestSlowFlood(t *testing.T) {
+	b := newBench(t, func(o *Options) { o.LoginTimeout = 200 * time.Millisecond }, nil)
+	i := b.dial()
+	wire := encode(i.loginRequest(1, 3), nil, text(name, wantTarget), false, false)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		i.nc.Read(make([]byte, 1)) // until the target closes
+	}()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	for n := 0; ; n++ {
+		select {
+		case <-ended:
+			return
+		case <-tick.C:
+			i.nc.Write(wire[n%len(wire):][:1]) // may fail: the target closes meanwhile
+		case <-limit.C:
+			t.Fatal("the connection is still open")
+		}
+	}
+}
