@@ -25,6 +25,8 @@ type Description struct {
 	Blocks              int64  `json:"blocks,omitempty"`
 	PlacedBlocks        int64  `json:"placed_blocks,omitempty"`
 	FragmentedBlocks    int64  `json:"fragmented_blocks,omitempty"`
+	// LooksLike is the format that the contents of a raw file look like, "" if none.
+	LooksLike string `json:"looks_like,omitempty"`
 	// Mappable says that payload is placed so that it can be mapped: at multiples of
 	// 4 KiB.
 	Mappable bool      `json:"mappable"`
@@ -45,7 +47,9 @@ var kindNames = map[disk.Kind]string{disk.Fixed: "fixed", disk.Dynamic: "dynamic
 func Describe(ctx context.Context, name string, r disk.Reader) (Description, error) {
 	d := Description{Name: name, Format: FormatOf(name), Kind: kindNames[disk.Fixed], SizeBytes: r.Size(), FileBytes: r.Size(), Mappable: true}
 	if d.Format == disk.Raw {
-		return d, nil
+		var err error
+		d.LooksLike, err = recognize(ctx, r)
+		return d, err
 	}
 	t, err := openTableReadOnly(ctx, d.Format, r)
 	if err != nil {

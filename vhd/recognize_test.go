@@ -90,6 +90,9 @@ func TestManager_Foreign(t *testing.T) {
 			if len(findings) != 1 || !findings[0].Harmless || !strings.Contains(findings[0].Text, format) {
 				t.Errorf("check: %+v", findings)
 			}
+			if d, err := b.Describe(ctx, "d.img"); err != nil || d.LooksLike != format {
+				t.Errorf("%+v, %v", d, err)
+			}
 			// With a name of one of the two formats it is what it is, or refused, too.
 			for _, name := range []string{"d.vhd", "d.vhdx"} {
 				if strings.EqualFold(name[2:], format) {

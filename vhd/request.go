@@ -242,6 +242,9 @@ func (j *job) create(ctx context.Context) (Result, error) {
 // whoever is to serve it: Uses is not asked. sector is the length of a sector in
 // bytes, where the format lets one choose.
 func (m *Manager) Make(ctx context.Context, name string, size, sector int64) error {
+	if err := CheckTarget(name); err != nil {
+		return err
+	}
 	j := &job{Manager: m, Request: Request{Operation: Create, Destination: name, Size: size}}
 	if FormatOf(name) == disk.VHDX {
 		j.SectorLength = sector

@@ -107,9 +107,15 @@ type aside struct {
 	hidden   string // "" without
 }
 
+// ownFiles is where the kernel shows the files that this process has open.
+const ownFiles = "/proc/self/fd"
+
 // openAside makes it in the directory of path, so that it can get that name.
 func openAside(path string, existing Existing) (*aside, error) {
 	a := &aside{path: path, existing: existing}
+	if _, err := os.Stat(ownFiles); err != nil {
+		return a, a.openHidden() // there would be no way to name it
+	}
 	f, err := os.OpenFile(filepath.Dir(path), os.O_RDWR|unix.O_TMPFILE, 0o600)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
 		return a, a.openHidden()
@@ -187,7 +193,7 @@ func (a *aside) name() error {
 
 // link gives the file without a name one that is not taken.
 func (a *aside) link(to string) error {
-	from := fmt.Sprintf("/proc/self/fd/%d", a.Fd())
+	from := fmt.Sprintf("%s/%d", ownFiles, a.Fd())
 	err := unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW)
 	if errors.Is(err, unix.EEXIST) {
 		return ErrExists

@@ -79,6 +79,9 @@ func printDisk(w io.Writer, d api.Disk) error {
 	row := func(name string, value any) { fmt.Fprintf(table, "%s\t%v\n", name, value) }
 	row("name", d.Name)
 	row("format", fmt.Sprintf("%s, %s", d.Format, d.Kind))
+	if d.LooksLike != "" {
+		row("contents", "look like "+d.LooksLike+", and are taken as those of a raw disk because of the name")
+	}
 	row("capacity", conf.FormatSize(d.SizeBytes))
 	row("file", bytesText(d.FileBytes))
 	if d.Format != disk.Raw {
