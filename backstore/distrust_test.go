@@ -120,6 +120,9 @@ func TestReadsLookAgain(t *testing.T) {
 	}
 	// gone lets the first reads of segments find none.
 	gone := func(reads int64) {
+		if err := s.WriteOut(ctx); err != nil {
+			t.Fatal(err)
+		}
 		var n atomic.Int64
 		d.fs.SetHook(func(kind vfs.OpKind, name string) error {
 			if kind == vfs.OpRead && strings.HasSuffix(name, ".seg") && n.Add(1) <= reads {

@@ -238,7 +238,7 @@ func (s *Store) replay(ctx context.Context, st state) error {
 	}
 	s.segments, err = segment.Open(segment.Options{
 		Blobs: blobs, StoreID: s.sb.id, Next: st.nextSegment, SegmentBlocks: s.opts.segmentBlocks,
-		WriteBackBytes: writeBackBytes, WriteBack: s.writeBack,
+		WriteBackBytes: writeBackBytes, WriteBack: s.writeBack, Gather: gatherBytes,
 	})
 	if err != nil {
 		return err
@@ -246,8 +246,8 @@ func (s *Store) replay(ctx context.Context, st state) error {
 	s.extents.BeginReplay(st.pinned)
 	s.replaying = true
 	s.journal, err = journal.Open(ctx, journal.Options{
-		FS: fsys, Dir: filepath.Join(dir, journalDir), StoreID: s.sb.id, First: st.firstLSN, BeforeSync: s.syncSegments,
-		Legacy: s.sb.oldJournal,
+		FS: fsys, Dir: filepath.Join(dir, journalDir), StoreID: s.sb.id, First: st.firstLSN,
+		BeforeWrite: s.segments.WriteOut, BeforeSync: s.syncSegments, Legacy: s.sb.oldJournal,
 	}, s.redo)
 	if err != nil {
 		return err

@@ -281,6 +281,9 @@ func (s *Store) WriteOut(ctx context.Context) error {
 func (s *Store) Unwritten() bool { return s.journal.Written() < s.journal.Last() }
 
 const (
+	// gatherBytes is the longest piece of new data that waits for WriteOut in
+	// memory: there, one system call takes many.
+	gatherBytes = 32 << 10
 	// writeBackBytes of unsynced data start a commit in the background, and
 	// maxUnsynced makes writers wait for one: after a crash, opening the store
 	// reads what was not synced.

@@ -63,6 +63,11 @@ func (j *Journal) writeOut() error {
 	j.batch = append(j.batch[:0], j.queue.chunks...)
 	j.splitting = append(j.splitting[:0], j.splits...)
 	j.mu.Unlock()
+	if j.written.lsn < end.lsn && j.o.BeforeWrite != nil {
+		if err := j.o.BeforeWrite(); err != nil {
+			return fmt.Errorf("before writing the journal: %w", err)
+		}
+	}
 	var full error
 	for j.written.lsn < end.lsn {
 		err := j.writeNext()

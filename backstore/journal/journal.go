@@ -75,6 +75,9 @@ type Options struct {
 	// First is where replay starts; records below are not needed, and files
 	// that hold nothing else are removed. 0 means 1.
 	First LSN
+	// BeforeWrite is called before records are given to the kernel, and gives it
+	// what they point at. It must not call the journal. May be nil.
+	BeforeWrite func() error
 	// BeforeSync is called before records are synced, and when Open has replayed
 	// them, and makes durable what they point at. It must not call the journal.
 	// May be nil.

@@ -108,15 +108,18 @@ type Options struct {
 	WriteBack func() error
 	// Next is the first id to use: larger than any ever used.
 	Next ID
+	// Gather is the length in bytes of the longest piece that Append may leave in
+	// memory until WriteOut, at most 64 KiB; 0: none.
+	Gather int
 	// Reserve is how many segments FillReserve keeps for AppendMoved.
 	Reserve int
 }
 
 // Set is all segments of a store. All methods may be called side by side.
 //
-// Lock order: syncing, mu, unsynced.mu, shard.mu. Only syncing is held while
-// data is synced, none while it is read or written; mu is held while a segment
-// is created, opened for replay or removed.
+// Lock order: writing, syncing, mu, stage.mu, unsynced.mu, shard.mu. Only syncing
+// is held while data is synced, and only writing while what was gathered is
+// written; mu is held while a segment is created, opened for replay or removed.
 type Set struct {
 	o     Options
 	cache cache
@@ -134,6 +137,9 @@ type Set struct {
 	assigned int64  // bytes that current had blocks for from the start
 	moved    bool   // current came out of the reserve
 	spares   spares
+
+	writing sync.Mutex // held by the one WriteOut at work
+	stage   stage
 
 	syncing  sync.Mutex // held by the one Sync at work
 	unsynced unsynced
@@ -187,12 +193,20 @@ func Open(o Options) (*Set, error) {
 // MaxAppend is the length in bytes of the largest Append.
 func (s *Set) MaxAppend() int { return int(s.o.SegmentBlocks-1) * BlockLength }
 
-// Append writes p, of one or more whole blocks and at most MaxAppend bytes, to where nothing was, and returns where it lies. Nothing
-// that Append returned is ever overwritten. The bytes are readable on return,
-// durable after Sync. After an error (which wraps that of the disk, as
-// syscall.ENOSPC) nothing was appended, and later Appends work if the cause
-// has gone.
-func (s *Set) Append(p []byte) (Addr, error) { return s.append(p, s.reserve) }
+// Append writes p, of one or more whole blocks and at most MaxAppend bytes, to
+// where nothing was, and returns where it lies. Nothing that Append returned is
+// ever overwritten. The bytes are readable on return, in the kernel after
+// WriteOut, durable after Sync. After an error (which wraps that of the disk, as
+// syscall.ENOSPC) nothing was appended, and later Appends work if the cause has
+// gone.
+func (s *Set) Append(p []byte) (Addr, error) {
+	if len(p) > 0 && len(p) <= s.o.Gather && len(p)%BlockLength == 0 {
+		if a, ok := s.tryStage(p); ok {
+			return a, nil
+		}
+	}
+	return s.append(p, s.reserve)
+}
 
 // append is Append to blocks that reserve gives.
 func (s *Set) append(p []byte, reserve func(n uint32) (*handle, uint32, error)) (Addr, error) {
@@ -415,6 +429,20 @@ func (s *Set) ReadAt(a Addr, p []byte) error { return s.ReadAtOffset(a, 0, p) }
 
 // ReadAtOffset reads len(p) bytes, off bytes after the start of block a.
 func (s *Set) ReadAtOffset(a Addr, off int, p []byte) error {
+	if s.stage.used.Load() == 0 {
+		return s.readFile(a, off, p)
+	}
+	var missing [maxChunks + 1]part
+	for _, m := range s.stage.read(a, off, p, missing[:0]) {
+		if err := s.readFile(a, off+m.from, p[m.from:m.to]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readFile reads what is not gathered in memory.
+func (s *Set) readFile(a Addr, off int, p []byte) error {
 	h, err := s.cache.acquire(a.Segment)
 	if err != nil {
 		return fmt.Errorf("read at %v: %w", a, err)
@@ -520,6 +548,7 @@ func (s *Set) Close() error {
 	close(s.stop)
 	<-s.done
 	err := s.sync()
+	s.stage.forget(0)
 	s.unsynced.drop()
 	s.cache.close()
 	return err

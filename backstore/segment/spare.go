@@ -88,6 +88,8 @@ func (s *Set) Remove(id ID) error {
 
 // remove is Remove, and returns what the caller releases.
 func (s *Set) remove(id ID) (*handle, *written, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	s.syncing.Lock() // so that forget finds all that is unsynced
 	defer s.syncing.Unlock()
 	s.mu.Lock()
@@ -98,6 +100,7 @@ func (s *Set) remove(id ID) (*handle, *written, error) {
 	if s.current != nil && s.current.id == id {
 		s.seal()
 	}
+	s.stage.forget(id)
 	bytes := s.reusable(id)
 	retired := bytes > 0 && s.spares.reuser.Retire(id) == nil
 	if !retired {

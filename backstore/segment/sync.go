@@ -148,6 +148,9 @@ func (s *Set) Sync() error {
 }
 
 func (s *Set) sync() error {
+	if err := s.WriteOut(); err != nil {
+		return err
+	}
 	// Whoever waited here finds that the one before took its writes along.
 	s.syncing.Lock()
 	defer s.syncing.Unlock()

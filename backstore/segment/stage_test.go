@@ -1,0 +1,147 @@
+package segment
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"odx/backstore/vfs"
+)
+
+// TestSet_WriteOut gathers pieces, and reads ranges that begin and end anywhere, in
+// what is gathered, written, or both.
+func TestSet_WriteOut(t *testing.T) {
+	m := vfs.NewMem()
+	var writes atomic.Int64
+	s := open(t, m, "/s", Options{Gather: 4 * BlockLength, SegmentBlocks: 400})
+	m.SetHook(func(kind vfs.OpKind, _ string) error {
+		if kind == vfs.OpWrite {
+			writes.Add(1)
+		}
+		return nil
+	})
+	rng := rand.New(rand.NewPCG(1, 1))
+	all := blocks(99, 1) // what lies in segment 1, from block 0 on
+	var pieces int64
+	for i := range 300 {
+		p := blocks(i, 1+rng.IntN(4)+2*(rng.IntN(10)/9))
+		a := appendTo(t, s, p)
+		if a.Segment > 1 {
+			break
+		}
+		if pieces++; int(a.Block)*BlockLength != len(all) {
+			t.Fatalf("append went to %v, behind %d bytes", a, len(all))
+		}
+		all = append(all, p...)
+		if rng.IntN(8) == 0 {
+			must(t, s.WriteOut())
+			left := m.ProcessClone()
+			wantData(t, open(t, left, "/s", Options{}), a, p)
+		}
+		for range 4 {
+			off := BlockLength + rng.IntN(len(all)-BlockLength)
+			got := make([]byte, 1+rng.IntN(len(all)-off))
+			must(t, s.ReadAtOffset(Addr{1, 1}, off-BlockLength, got))
+			if !bytes.Equal(got, all[off:off+len(got)]) {
+				t.Fatalf("%d bytes at %d are others", len(got), off)
+			}
+		}
+	}
+	if n := writes.Load(); n > pieces*2/3 {
+		t.Errorf("%d writes of %d pieces", n, pieces)
+	}
+	must(t, s.Sync())
+	got := make([]byte, len(all)-BlockLength)
+	left := open(t, m.CrashClone(rng), "/s", Options{})
+	must(t, left.ReadAt(Addr{1, 1}, got))
+	if !bytes.Equal(got, all[BlockLength:]) {
+		t.Error("what was synced is not there after a power cut")
+	}
+}
+
+// TestSet_WriteOut_fails: what cannot be written stays readable, and is written
+// when the disk can again; what a full disk has no blocks for is refused at once.
+func TestSet_WriteOut_fails(t *testing.T) {
+	m := vfs.NewMem()
+	s := open(t, m, "/s", Options{Gather: 4 * BlockLength})
+	first := appendTo(t, s, blocks(1, 2)) // makes the segment
+	second := appendTo(t, s, blocks(2, 2))
+	m.SetHook(func(kind vfs.OpKind, _ string) error {
+		if kind == vfs.OpWrite {
+			return syscall.EIO
+		}
+		return nil
+	})
+	for range 3 {
+		wantErr(t, "write out", s.WriteOut(), syscall.EIO)
+		wantErr(t, "sync", s.Sync(), syscall.EIO)
+		wantData(t, s, second, blocks(2, 2))
+	}
+	third := appendTo(t, s, blocks(3, 3))
+	m.SetHook(func(kind vfs.OpKind, _ string) error {
+		if kind == vfs.OpAllocate || kind == vfs.OpWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	s.mu.Lock()
+	s.assigned = int64(s.free) * BlockLength
+	s.mu.Unlock()
+	if _, err := s.Append(blocks(4, 1)); err == nil {
+		t.Error("an append was gathered that has no place on the disk")
+	}
+	m.SetHook(nil)
+	must(t, s.Sync())
+	left := open(t, m.CrashClone(rand.New(rand.NewPCG(1, 2))), "/s", Options{})
+	for i, a := range []Addr{first, second, third} {
+		wantData(t, left, a, blocks(i+1, min(i/2+2, 3)))
+	}
+}
+
+// A segment can be removed, and its file used again, with pieces of it in memory.
+func TestSet_WriteOut_Remove(t *testing.T) {
+	m := vfs.NewMem()
+	s := open(t, m, "/s", Options{Gather: 4 * BlockLength})
+	appendTo(t, s, blocks(1, 2))
+	gone := appendTo(t, s, blocks(2, 2))
+	must(t, s.Remove(gone.Segment))
+	if err := s.ReadAt(gone, make([]byte, BlockLength)); err == nil {
+		t.Error("a removed segment is read")
+	}
+	appendTo(t, s, blocks(3, 1))
+	a := appendTo(t, s, blocks(4, 2))
+	must(t, s.Sync())
+	wantData(t, open(t, m.ProcessClone(), "/s", Options{}), a, blocks(4, 2))
+}
+
+func TestSet_WriteOut_concurrent(t *testing.T) {
+	s := open(t, vfs.NewMem(), "/s", Options{Gather: 4 * BlockLength, SegmentBlocks: 200})
+	var all sync.WaitGroup
+	for w := range 6 {
+		all.Go(func() {
+			for i := range 200 {
+				p := blocks(w*1000+i, 1+i%5)
+				a, err := s.Append(p)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if i%7 == w {
+					if err := s.WriteOut(); err != nil {
+						t.Error(err)
+					}
+				}
+				got := make([]byte, len(p))
+				if err := s.ReadAt(a, got); err != nil || !bytes.Equal(got, p) {
+					t.Errorf("%v: %v", fmt.Sprint(a), err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	must(t, s.Sync())
+}
