@@ -218,6 +218,9 @@ func (c *Client) sendBody(ctx context.Context, method, path string, body io.Read
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&f); err != nil || f.Error == "" {
 		f.Error = "the running odx answered " + resp.Status
 	}
+	if f.Kind == canceledKind {
+		f.Error = "the running odx stopped before it was done"
+	}
 	return nil, &Error{f.Kind, f.Error, f.Bytes}
 }
 

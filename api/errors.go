@@ -52,10 +52,13 @@ var kinds = []struct {
 	{"range", http.StatusBadRequest, tokens.ErrRange},
 	{"closed", http.StatusServiceUnavailable, backstore.ErrClosed},
 	{"corrupt", http.StatusInternalServerError, backstore.ErrCorrupt},
-	{"canceled", http.StatusServiceUnavailable, context.Canceled},
+	{canceledKind, http.StatusServiceUnavailable, context.Canceled},
 }
 
-const internalKind = "internal"
+const (
+	internalKind = "internal"
+	canceledKind = "canceled"
+)
 
 // failure is an answer that is an error.
 type failure struct {

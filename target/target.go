@@ -12,7 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -72,6 +74,14 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service
 	if err != nil {
 		return nil, err
 	}
+	// Where there is a store, what keeps another process from it says more than the
+	// portals that this one has. Where there is none, none is made for nothing.
+	first := noStore(cfg.DataDir)
+	if first {
+		if err := s.bind(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.openStore(ctx); err != nil {
 		return nil, err
 	}
@@ -87,8 +97,10 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service
 	if err := s.checkMedia(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.bind(ctx); err != nil {
-		return nil, err
+	if !first {
+		if err := s.bind(ctx); err != nil {
+			return nil, err
+		}
 	}
 	s.space, err = newSpaceWatch(s.store.LiveBytes, cfg.Store.SoftThreshold, s.store.FreeBytes, log)
 	if err != nil {
@@ -144,6 +156,12 @@ func (s *Service) openStore(ctx context.Context) error {
 			conf.FormatSize(int64(s.store.DedupUnit())), conf.FormatSize(int64(unit)))
 	}
 	return nil
+}
+
+// noStore reports that nothing is in the directory of a store.
+func noStore(dir string) bool {
+	names, err := os.ReadDir(dir)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && len(names) == 0
 }
 
 func storeOptions(cfg *conf.Config, m *conf.Memory, log *logrus.Entry) backstore.Options {

@@ -33,10 +33,12 @@ type copyOptions struct {
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
+	// began is when the person who waits for it began to.
+	began time.Time
 }
 
 func streamsOf(cmd *cobra.Command) streams {
-	return streams{cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()}
+	return streams{cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr(), time.Now()}
 }
 
 // existing is what becomes of a file that has the destination's name.
@@ -102,8 +104,9 @@ func newCopy() *cobra.Command {
 			if args[0] == args[1] && args[0] != stdio {
 				return fmt.Errorf("%s is both source and destination", args[0])
 			}
+			std := streamsOf(cmd)
 			do := func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
-				return copyDisk(ctx, a, &o, args[0], args[1], streamsOf(cmd))
+				return copyDisk(ctx, a, &o, args[0], args[1], std)
 			}
 			if inStore(args[0]) || inStore(args[1]) {
 				return administer(cmd, &o.adminOptions, do)
@@ -183,6 +186,7 @@ func copyFrom(ctx context.Context, a api.Administrator, o *copyOptions, src tran
 	if o.json {
 		return printJSON(std.out, r)
 	}
+	r.Duration = time.Since(std.began)
 	return printCopy(std.out, r)
 }
 

@@ -89,8 +89,9 @@ func newFilePut() *cobra.Command {
 			"file, or the old one, and then the new one. One that is there is replaced only with --overwrite.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			std := streamsOf(cmd)
 			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
-				return copyDisk(ctx, a, &o, localPath(args[0]), api.FilePrefix+args[1], streamsOf(cmd))
+				return copyDisk(ctx, a, &o, localPath(args[0]), api.FilePrefix+args[1], std)
 			})
 		},
 	}
@@ -108,8 +109,9 @@ func newFileGet() *cobra.Command {
 			"replaced only with --overwrite.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			std := streamsOf(cmd)
 			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
-				return copyDisk(ctx, a, &o, api.FilePrefix+args[0], localPath(args[1]), streamsOf(cmd))
+				return copyDisk(ctx, a, &o, api.FilePrefix+args[0], localPath(args[1]), std)
 			})
 		},
 	}

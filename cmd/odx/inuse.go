@@ -124,7 +124,7 @@ func withServer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	ctx, release := untilSignal(cmd.Context())
 	defer release()
 	cfg, err := loadConfig(serveOptions{config: o.config})
-	if errors.Is(err, fs.ErrNotExist) && !cmd.Flags().Changed("config") {
+	if errors.Is(err, fs.ErrNotExist) && o.config == "" {
 		return do(ctx, &conf.Config{}, nil)
 	}
 	if err != nil {

@@ -49,7 +49,7 @@ func writeConfig(t *testing.T, text string) string {
 func odx(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
 	// The race detector would wait for a second at the end of each process.
-	cmd.Env = append(os.Environ(), "BE_ODX=1", "NOTIFY_SOCKET=", "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(os.Environ(), "BE_ODX=1", "NOTIFY_SOCKET=", "ODX_CONFIG=", "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
@@ -306,7 +306,7 @@ func TestServeRefused(t *testing.T) {
 	for name, tt := range map[string]struct{ path, want string }{
 		"store locked":     {running, running + ":1: data_dir: the store in " + dir + "/data is in use by another process, perhaps another odx; stop it, or choose another folder\n"},
 		"portal taken":     {taken, taken + ":2: portals[0]: " + s.portal + " is in use by another program; stop it, or choose another port\n"},
-		"no configuration": {missing, "odx: there is no configuration " + missing + "; name yours with --config, or let odx serve --write-default write one\n"},
+		"no configuration": {missing, "odx: there is no configuration " + missing + "; name yours with --config or $ODX_CONFIG, or let odx serve --write-default write one\n"},
 		"unknown key":      {unknown, unknown + ":9: unknown key \"tragets\"; the keys here are data_dir, portals, targets, "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -400,6 +400,9 @@ func TestVersion(t *testing.T) {
 	if status != 0 || !regexp.MustCompile(`^odx \S+ \(go\S+, \w+/\w+\)\n$`).MatchString(text) {
 		t.Errorf("exit status %d: %q", status, text)
 	}
+	if flag, _, status := output(t, "--version"); status != 0 || flag != text {
+		t.Errorf("--version: exit status %d: %q", status, flag)
+	}
 	var v struct{ Version, Go, Platform string }
 	text, _, _ = output(t, "version", "--json")
 	if err := json.Unmarshal([]byte(text), &v); err != nil || v.Version == "" || v.Go == "" || v.Platform == "" {
@@ -407,11 +410,78 @@ func TestVersion(t *testing.T) {
 	}
 }
 
+// TestUsageErrors: a command line that is none has exit status 2 and one line that
+// says what to write.
 func TestUsageErrors(t *testing.T) {
-	for _, args := range [][]string{{"server"}, {"serve", "--portal", "x"}, {"serve", "extra"}, {"store", "info", "extra"}} {
-		stdout, stderr, status := output(t, args...)
-		if status != 1 || stdout != "" || !strings.HasPrefix(stderr, "odx: ") || strings.Count(stderr, "\n") > 1 && args[0] != "server" {
-			t.Errorf("odx %v: exit status %d, %q, %q", args, status, stdout, stderr)
+	for args, want := range map[string]string{
+		"server":                  `unknown command "server" for "odx"; did you mean serve?`,
+		"bogus":                   `unknown command "bogus" for "odx"; there are copy, doctor, `,
+		"volume bogus":            `unknown command "bogus" for "odx volume"; there are clone, create, delete, list, resize, snapshot`,
+		"volume bogus --json":     "unknown flag: --json",
+		"volume lst":              `unknown command "lst" for "odx volume"; did you mean list?`,
+		"vhd frobnicate x y":      `unknown command "frobnicate" for "odx vhd"; there are `,
+		"token bogus":             `unknown command "bogus" for "odx token"; there are `,
+		"file bogus":              `unknown command "bogus" for "odx file"; there are `,
+		"store bogus":             `unknown command "bogus" for "odx store"; there are `,
+		"serve --portal x":        "unknown flag: --portal",
+		"serve extra":             "",
+		"store info extra":        "",
+		"volume create onlyname":  "accepts 2 arg(s), received 1; usage: odx volume create NAME SIZE [flags]",
+		"copy a":                  "accepts 2 arg(s), received 1; usage: odx copy SRC DST [flags]",
+		"store scrub --mib-per-s": "flag needs an argument: --mib-per-s",
+	} {
+		stdout, stderr, status := output(t, strings.Fields(args)...)
+		if status != 2 || stdout != "" || !strings.HasPrefix(stderr, "odx: "+want) || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("odx %v: exit status %d, %q, %q, want %q", args, status, stdout, stderr, want)
 		}
+	}
+	for _, args := range []string{"", "volume", "vhd", "help", "volume --help", "help volume create"} {
+		if stdout, stderr, status := output(t, strings.Fields(args)...); status != 0 || stderr != "" || !strings.Contains(stdout, "Usage:") {
+			t.Errorf("odx %s: exit status %d, %q, %q", args, status, stdout, stderr)
+		}
+	}
+}
+
+// TestConfigPath: without --config the environment, the working directory and the
+// system are asked, in this order.
+func TestConfigPath(t *testing.T) {
+	path := writeConfig(t, config)
+	run := func(dir string, env ...string) string {
+		cmd := odx("volume", "list")
+		cmd.Dir, cmd.Env = dir, append(cmd.Env, env...)
+		text, _ := cmd.CombinedOutput()
+		return string(text)
+	}
+	const found = "there is no store in "
+	if got := run(t.TempDir(), "ODX_CONFIG="+path); !strings.Contains(got, path+":1: data_dir: "+found) {
+		t.Errorf("of the environment: %s", got)
+	}
+	if got := run(filepath.Dir(path)); !strings.Contains(got, "odx.yaml:1: data_dir: "+found) {
+		t.Errorf("of the working directory: %s", got)
+	}
+	if got := run(filepath.Dir(path), "ODX_CONFIG=/none/odx.yaml"); !strings.Contains(got, "there is no configuration /none/odx.yaml; name yours with --config or $ODX_CONFIG") {
+		t.Errorf("the environment is first: %s", got)
+	}
+	if _, err := os.Stat(configSystem); err == nil {
+		t.Skipf("there is %s on this machine", configSystem)
+	}
+	if got := run(t.TempDir()); !strings.Contains(got, "there is no configuration odx.yaml; ") {
+		t.Errorf("none: %s", got)
+	}
+}
+
+// A port that is taken at the first start leaves nothing behind.
+func TestServeRefused_LeavesNoStore(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	path := writeConfig(t, strings.Replace(config, "127.0.0.1:0", l.Addr().String(), 1))
+	if _, stderr, status := output(t, "serve", "--config", path); status != 1 || !strings.Contains(stderr, " is in use by another program") {
+		t.Errorf("exit status %d: %s", status, stderr)
+	}
+	if _, err := os.Stat(filepath.Join(filepath.Dir(path), "data")); !os.IsNotExist(err) {
+		t.Errorf("there is a store: %v", err)
 	}
 }

@@ -166,20 +166,21 @@ type missingConfig struct {
 }
 
 func (e *missingConfig) Error() string {
-	return "there is no configuration " + e.path + "; name yours with --config, or let odx serve --write-default write one"
+	return "there is no configuration " + e.path + "; name yours with --config or $" + configVariable + ", or let odx serve --write-default write one"
 }
 
 func (e *missingConfig) Unwrap() error { return e.cause }
 
 func loadConfig(o serveOptions) (*conf.Config, error) {
+	path := configPath(o.config)
 	if o.writeDefault {
-		if _, err := conf.WriteDefault(o.config); err != nil {
+		if _, err := conf.WriteDefault(path); err != nil {
 			return nil, err
 		}
 	}
-	cfg, err := conf.Load(o.config)
+	cfg, err := conf.Load(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &missingConfig{o.config, err}
+		return nil, &missingConfig{path, err}
 	}
 	return cfg, err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/term"
 
@@ -68,6 +69,7 @@ func copyToStream(ctx context.Context, a api.Administrator, o *copyOptions, from
 	if o.json {
 		return printJSON(std.err, r)
 	}
+	r.Duration = time.Since(std.began)
 	return printCopy(std.err, r)
 }
 
@@ -102,6 +104,7 @@ func copyFromStream(ctx context.Context, a api.Administrator, o *copyOptions, fr
 	if o.json {
 		return printJSON(std.out, result)
 	}
+	result.Duration = time.Since(std.began)
 	return printCopy(std.out, result)
 }
 

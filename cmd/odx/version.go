@@ -29,6 +29,11 @@ func buildVersion() string {
 	return info.Main.Version
 }
 
+// versionText is what odx version prints.
+func versionText() string {
+	return fmt.Sprintf("odx %s (%s, %s/%s)", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
 func newVersion() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
@@ -41,7 +46,7 @@ func newVersion() *cobra.Command {
 					"version": buildVersion(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH,
 				})
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "odx %s (%s, %s/%s)\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), versionText())
 			return err
 		},
 	}

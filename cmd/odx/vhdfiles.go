@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -261,5 +262,5 @@ func exportDisk(ctx context.Context, a api.Administrator, o *copyOptions, name, 
 	}
 	defer func() { err = errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), made.Name)) }()
 	src := transfer.OpenStarted(a, made.Name, made.FileBytes)
-	return copyFrom(ctx, a, o, src, name, localPath(local), streams{out: stdout, err: stderr})
+	return copyFrom(ctx, a, o, src, name, localPath(local), streams{out: stdout, err: stderr, began: time.Now()})
 }
