@@ -83,8 +83,7 @@ func (c *conn) prepare(t *task, info ahsInfo) {
 	if t.early = c.sess.target.DeviceServer.Prepare(t.st); t.early {
 		return
 	}
-	t.out.want = min(t.st.Wanted, t.st.ExpectedOut)
-	if int64(t.out.want) > int64(c.srv.opts.MaxTransferLength) {
+	if !t.dataOutTotal() {
 		t.fail(&senseInvalidCDB)
 	}
 }

@@ -17,9 +17,12 @@ type burst struct {
 
 // dataOut is the collection of a command's Data-Out.
 type dataOut struct {
-	// want is how many bytes the command gets: what its CDB asks for, but no
+	// total is how many bytes the command gets: what its CDB asks for, but no
 	// more than the initiator offers. What arrives beyond is dropped.
-	want uint32
+	total uint32
+	// base and want are where the piece that is collected begins and ends; buf holds
+	// that. Only a streamed command has several.
+	base, want uint32
 	// next is the offset that the next R2T asks for.
 	next uint32
 	buf  []byte
@@ -188,7 +191,7 @@ func (c *conn) takeData(t *task, b *burst, p *pdu) error {
 	}
 	var dst []byte
 	if t.failure == nil && !t.early && offset < t.out.want {
-		dst = t.out.buf[offset:min(offset+n, t.out.want)]
+		dst = t.out.buf[offset-t.out.base : min(offset+n, t.out.want)-t.out.base]
 	}
 	if err := c.dataError(t, p, p.readData(dst)); err != nil {
 		return err

@@ -20,7 +20,8 @@ type DeviceServer interface {
 	// runs on the connection's reader. done reports that the task ended there
 	// (t.Result and t.Sense are set) and that Execute must not be called.
 	Prepare(t *scsi.Task) (done bool)
-	// Execute runs the task and sets t.Result, t.DataIn and t.Sense. When ctx
+	// Execute runs the task and sets t.Result, t.DataIn and t.Sense. A streamed
+	// task is run again while there is more of it (scsi.Task.Streamed). When ctx
 	// ends it returns as soon as it can; the caller then ignores the result.
 	// Once ctx has ended the task must change nothing any more, even where it
 	// returns late: the initiator may have been told that it is aborted, and

@@ -1,6 +1,10 @@
 package iscsi
 
-import "slices"
+import (
+	"slices"
+
+	"odx/target/scsi"
+)
 
 // maxUnsized is the most Data-In in bytes that a command whose CDB names no
 // transfer length in blocks is expected to have; what it has is charged later.
@@ -22,6 +26,8 @@ func (t *task) dataIn() int {
 	switch {
 	case t.st.Wanted > 0: // of Data-Out
 		return 0
+	case t.st.Streamed():
+		return scsi.StreamPiece
 	case t.st.TL > 0 && readsBlocks(t.st.OpCode): // also where the initiator expects less
 		return int(t.st.TL)
 	}

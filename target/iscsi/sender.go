@@ -39,6 +39,9 @@ type outPDU struct {
 	buf    *bufpool.Buffer
 	share  *share
 	charge charge
+	// flight is where a piece of a streamed command is counted with flown bytes.
+	flight *flight
+	flown  int64
 }
 
 // loose reports whether nothing but the peer bounds how many such PDUs it can
@@ -124,6 +127,10 @@ func (s *sender) put(p *outPDU) {
 	if p.buf != nil {
 		s.pool.Put(p.buf)
 		s.budget.give(p.share, p.charge)
+	}
+	if p.flight != nil {
+		p.flight.sent(p.flown)
+		p.flight = nil
 	}
 	p.next, p.task, p.buf, p.data, p.share, p.charge = nil, nil, nil, nil, nil, charge{}
 	s.pdus.Put(p)

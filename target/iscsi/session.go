@@ -199,6 +199,8 @@ func (s *session) finish(t *task) (replaced bool) {
 		s.free(t)
 	case t.aborted:
 		s.free(t)
+	case t.st.More():
+		s.goOn(t)
 	default:
 		s.complete(t)
 	}

@@ -111,7 +111,7 @@ func (c *conn) settleLast() {
 // that only reads waits for nothing: where the disk stalls, it goes on.
 func (t *task) settle() {
 	settler := t.conn.srv.opts.Settler
-	if !t.st.MayChange() || !settler.Unsettled() {
+	if t.st.More() || !t.st.MayChange() || !settler.Unsettled() {
 		return
 	}
 	if err := settler.Settle(); err != nil {

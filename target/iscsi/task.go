@@ -69,6 +69,7 @@ type task struct {
 	// failure is the sense of a transport error that ends the command.
 	failure *senseCode
 	out     dataOut
+	in      dataInProgress
 	// chargeIn is what the task holds of the budget for Data-In.
 	chargeIn charge
 	// held is there while the state is taskHeld.
@@ -122,7 +123,7 @@ func (t *task) recycle() {
 	t.ctx.reset()
 	t.sess, t.conn = nil, nil
 	t.state, t.aborted, t.byOther, t.early, t.failure = taskWithReader, false, false, false, nil
-	t.out, t.chargeIn = dataOut{}, charge{}
+	t.out, t.in, t.chargeIn = dataOut{}, dataInProgress{}, charge{}
 	t.onWorker, t.kept, t.detached, t.left, t.ended = false, false, false, false, nil
 	srv.tasks.Put(t)
 }
@@ -149,8 +150,10 @@ func (t *task) residual() (flag byte, count uint32) {
 		if !t.early || t.st.Result == statusGood {
 			transfer = t.st.Wanted
 		}
+	case t.st.Streamed() && t.st.Result == statusGood:
+		transfer = t.st.TransferLength()
 	default:
-		transfer = uint32(len(t.st.DataIn()))
+		transfer = t.in.sent + uint32(len(t.st.DataIn()))
 		if !t.read {
 			transfer += t.st.Wanted // no direction given: whatever the CDB asks for is too much
 		}
@@ -170,20 +173,28 @@ func (t *task) residual() (flag byte, count uint32) {
 func (t *task) queueResponse() {
 	flag, count := t.residual()
 	data := t.st.DataIn()
-	data = data[:min(len(data), int(t.st.ExpectedIn))]
+	data = data[:min(len(data), int(t.st.ExpectedIn-t.in.sent))]
 	if t.failure != nil {
 		data = nil
 	}
 	s := &t.conn.out
-	sent, collapsed := uint32(0), false
+	collapsed := false
 	if len(data) > 0 {
 		collapsed = t.failure == nil && t.st.Result == statusGood
-		sent = t.queueDataIn(data, collapsed, flag, count)
+		last, use := t.queueDataIn(data), statSNNone
+		last.bhs[1] = bitFinal
+		if collapsed {
+			last.task = t
+			last.bhs[1] |= bitStatus | flag
+			last.put32(44, count)
+			use = statSNAdvance
+		}
+		s.queue(last, use)
 	}
 	if collapsed {
 		return
 	}
-	p := t.response(sent, flag, count)
+	p := t.response(t.in.sn, flag, count)
 	if len(data) > 0 {
 		p.task = t
 		s.queue(p, statSNAdvance)
@@ -228,36 +239,27 @@ func (t *task) response(dataSN uint32, flag byte, count uint32) *outPDU {
 }
 
 // queueDataIn cuts data into Data-In PDUs (RFC 7143 11.7): none longer than the
-// initiator takes, a sequence (F bit) never longer than MaxBurstLength. The
-// last one carries GOOD status if collapsed is set. It returns their number.
-func (t *task) queueDataIn(data []byte, collapsed bool, flag byte, count uint32) uint32 {
-	var offset, sn, burst uint32
-	c := t.conn
+// initiator takes, a sequence (F bit) never longer than MaxBurstLength. It queues all
+// but the last, which it returns.
+func (t *task) queueDataIn(data []byte) (last *outPDU) {
+	c, in := t.conn, &t.in
 	step, maxBurst := c.params.peerMaxRecv&^3, c.params.maxBurst
-	for len(data) > 0 {
-		n := min(uint32(len(data)), step, maxBurst-burst)
+	for {
+		n := min(uint32(len(data)), step, maxBurst-in.burst)
 		p := c.out.get(opDataIn, t.itt)
 		p.bhs[1] = 0
 		p.put32(20, reservedTag)
-		p.put32(36, sn)
-		p.put32(40, offset)
+		p.put32(36, in.sn)
+		p.put32(40, in.sent)
 		p.data, data = data[:n], data[n:]
-		if burst += n; burst == maxBurst {
-			p.bhs[1], burst = bitFinal, 0
+		if in.burst += n; in.burst == maxBurst {
+			p.bhs[1], in.burst = bitFinal, 0
 		}
-		sn++
-		offset += n
-		use := statSNNone
+		in.sn++
+		in.sent += n
 		if len(data) == 0 {
-			p.bhs[1] = bitFinal
-			if collapsed {
-				p.task = t
-				p.bhs[1] |= bitStatus | flag
-				p.put32(44, count)
-				use = statSNAdvance
-			}
+			return p
 		}
-		c.out.queue(p, use)
+		c.out.queue(p, statSNNone)
 	}
-	return sn
 }

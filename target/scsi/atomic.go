@@ -15,6 +15,11 @@ func prepareORWrite(t *Task) error {
 	if err := prepareWrite(t); err != nil {
 		return err
 	}
+	// All of it is one step towards other commands, which must not last as long as the
+	// initiator takes for sending it.
+	if t.stream.on = false; t.TL > maximumBuffered {
+		return InvalidFieldInCDB(rangeOf(t.CDB()).lengthField, 7)
+	}
 	t.exclusive = t.Offset%backstore.BlockLength+uint64(t.TL) > backstore.MaximumAtomicWrite
 	return nil
 }

@@ -92,15 +92,22 @@ func (u *gotgtUnit) perform(_ int, cmd *api.SCSICommand) api.SAMStat {
 	if cmd.OutSDBBuffer != nil {
 		t.ExpectedOut = uint32(len(cmd.OutSDBBuffer.Buffer))
 	}
+	in := cmd.InSDBBuffer
+	if in != nil {
+		t.ExpectedIn = uint32(len(in.Buffer))
+	}
+	received := 0
 	if !u.target.Prepare(t) {
 		if n := min(t.Wanted, t.ExpectedOut); n > 0 {
 			copy(t.AllocDataOut(int(n)), cmd.OutSDBBuffer.Buffer)
 		}
-		u.target.Execute(context.Background(), t)
+		for u.target.Execute(context.Background(), t); t.More(); u.target.Execute(context.Background(), t) {
+			received += copy(in.Buffer[received:], t.DataIn())
+		}
 	}
-	if in := cmd.InSDBBuffer; in != nil {
-		copy(in.Buffer, t.DataIn())
-		in.Resid = uint32(len(t.DataIn()))
+	if in != nil {
+		copy(in.Buffer[min(received, len(in.Buffer)):], t.DataIn())
+		in.Resid = uint32(received + len(t.DataIn()))
 	}
 	cmd.Result = t.Result
 	cmd.State = api.SCSICommandProcessed

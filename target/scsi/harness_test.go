@@ -193,21 +193,40 @@ func (f *fixture) run(r request) result {
 	if r.expectedOut < 0 {
 		task.ExpectedOut = uint32(len(r.out))
 	}
+	task.ExpectedIn = 1<<32 - 1
 	task.Result = 0xFF
+	var received []byte
 	if !f.target.Prepare(task) {
-		if task.Wanted > 0 {
-			copy(task.AllocDataOut(int(min(task.Wanted, task.ExpectedOut))), r.out)
-		}
-		f.target.Execute(context.Background(), task)
+		received = f.execute(task, r.out)
 		if r.unsettled != nil {
 			task.Unsettled(r.unsettled)
 		}
 	}
-	res := result{status: task.Result, sense: bytes.Clone(task.Sense()), data: bytes.Clone(task.DataIn()), wanted: task.Wanted}
+	res := result{status: task.Result, sense: bytes.Clone(task.Sense()), data: append(received, task.DataIn()...), wanted: task.Wanted}
 	if task.Result == api.SAM_STAT_CHECK_CONDITION {
 		res.key, res.asc = decodeSense(f.t, res.sense)
 	}
 	return res
+}
+
+// execute runs a task with Data-Out as a transport does: in pieces, if it is streamed.
+// It returns the Data-In of all pieces but the last.
+func (f *fixture) execute(task *Task, out []byte) (received []byte) {
+	left := int(min(task.Wanted, task.ExpectedOut))
+	for again := true; again; again = task.More() {
+		received = append(received, task.DataIn()...)
+		if task.Wanted > 0 {
+			n := left
+			if task.Streamed() {
+				n = min(n, StreamPiece)
+			}
+			p := task.AllocDataOut(n)
+			clear(p[copy(p, out):])
+			out, left = out[min(n, len(out)):], left-n
+		}
+		f.target.Execute(context.Background(), task)
+	}
+	return received
 }
 
 // do runs a command on the fixture's nexus and LUN 0.

@@ -16,8 +16,12 @@ import (
 // Limits that the Block Limits VPD page reports and that bound the memory and
 // the time of one command.
 const (
-	// MaximumTransferLength bounds the Data-In and Data-Out of a command, in bytes.
-	MaximumTransferLength = 16 << 20
+	// maximumBuffered bounds the Data-Out of a command that does not move it in pieces,
+	// in bytes, and what PRE-FETCH reads.
+	maximumBuffered = 16 << 20
+	// optimalTransfer is the length of a command that initiators should not exceed, in
+	// bytes.
+	optimalTransfer = 1 << 20
 	// maximumWriteSame bounds WRITE SAME, in bytes: 32 MiB less one block of the
 	// store, to stay a multiple of it.
 	maximumWriteSame = 32<<20 - backstore.BlockLength

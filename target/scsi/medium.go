@@ -20,11 +20,11 @@ func preparePreFetch(t *Task) error { return prepareSynchronizeCache(t) }
 func executePreFetch(ctx context.Context, t *Task) error {
 	cdb, lu := t.CDB(), t.LU
 	r := rangeOf(cdb)
-	if cdb[1]&preFetchIMMED != 0 || r.blocks == 0 || r.blocks > MaximumTransferLength>>lu.blockShift {
+	if cdb[1]&preFetchIMMED != 0 || r.blocks == 0 || r.blocks > maximumBuffered>>lu.blockShift {
 		return nil
 	}
 	t.Offset, t.TL = r.lba<<lu.blockShift, uint32(r.blocks<<lu.blockShift)
-	return t.readThrough(ctx, func([]byte, int) error { return nil })
+	return t.readThrough(ctx, int(t.TL), func([]byte, int) error { return nil })
 }
 
 // Bits of READ DEFECT DATA (SBC-3 5.17, 5.18).

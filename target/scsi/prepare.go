@@ -50,7 +50,7 @@ func (i *itlNexus) prepare(t *Task) error {
 			return err
 		}
 	}
-	if t.Wanted > MaximumTransferLength {
+	if t.Wanted > maximumBuffered && !t.stream.on {
 		t.Wanted = 0
 		return NewSense(KeyIllegalRequest, ASCInvalidFieldInCDB)
 	}
@@ -64,12 +64,8 @@ func (i *itlNexus) prepare(t *Task) error {
 // admit is the last check before the operation runs: it has as much Data-Out as
 // it counts on, and nothing has come in between.
 func (t *Task) admit(ctx context.Context) error {
-	have := uint64(len(t.DataOut()))
-	if have < uint64(min(t.Wanted, t.ExpectedOut)) {
-		return errShortDataOut // the transport gave up half-way
-	}
-	if have < uint64(t.Wanted) && !t.op.Partial {
-		return errShortDataOut
+	if err := t.checkDataOut(); err != nil {
+		return err
 	}
 	if err := t.awaitEnabled(ctx); err != nil {
 		return err
@@ -83,6 +79,23 @@ func (t *Task) admit(ctx context.Context) error {
 		if err := t.LU.Reserved(t.Nexus, t.op.access(t.CDB())); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkDataOut refuses to run an operation with less Data-Out than it can run with.
+func (t *Task) checkDataOut() error {
+	have := uint64(len(t.DataOut()))
+	switch {
+	case t.stream.on && t.Wanted > 0:
+		if t.ExpectedOut < t.Wanted && !t.op.Partial {
+			return errShortDataOut
+		}
+		return nil // of which the operation sees more: checkPiece
+	case have < uint64(min(t.Wanted, t.ExpectedOut)): // the transport gave up half-way
+		return errShortDataOut
+	case have < uint64(t.Wanted) && !t.op.Partial:
+		return errShortDataOut
 	}
 	return nil
 }

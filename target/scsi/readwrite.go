@@ -3,20 +3,33 @@ package scsi
 import "context"
 
 // prepareRead checks READ(6), (10), (12) and (16): SBC-3 5.11 to 5.13.
-func prepareRead(t *Task) error { return t.checkTransfer() }
+func prepareRead(t *Task) error {
+	if err := t.checkTransfer(); err != nil {
+		return err
+	}
+	if t.beginStream(); t.stream.on {
+		t.startStream(t.ExpectedIn)
+	}
+	return nil
+}
 
 func executeRead(ctx context.Context, t *Task) error {
 	lu := t.LU
-	if forcesUnitAccess(t.CDB()) {
+	if forcesUnitAccess(t.CDB()) && t.stream.done == 0 {
 		// FUA reads from the medium, so the cache has to be there first.
 		if err := lu.volume.Flush(ctx); err != nil {
 			return err
 		}
 	}
-	if t.TL == 0 {
+	offset, length := t.piece()
+	if length == 0 {
 		return nil
 	}
-	return lu.readAt(ctx, t.AllocDataIn(int(t.TL)), int64(t.Offset))
+	if err := lu.readAt(ctx, t.AllocDataIn(length), offset); err != nil {
+		return err
+	}
+	t.moved(length)
+	return nil
 }
 
 // prepareWrite checks WRITE(6), (10), (12) and (16): SBC-3 5.33 to 5.35.
@@ -25,31 +38,49 @@ func prepareWrite(t *Task) error {
 		return err
 	}
 	t.Wanted = t.TL
+	if t.beginStream(); t.stream.on {
+		t.startStream(t.ExpectedOut)
+	}
 	return nil
 }
 
 func executeWrite(ctx context.Context, t *Task) error {
-	if err := t.writeDataOut(ctx); err != nil {
+	length, err := t.writeDataOut(ctx)
+	if err != nil {
 		return err
+	}
+	if t.moved(length); t.stream.more {
+		return nil
 	}
 	return t.LU.finishWrite(ctx, t.CDB())
 }
 
-// writeDataOut writes the blocks that the initiator sent. When it offered fewer
-// than the CDB names, those are written and the residual count tells of the rest
-// (FCP-4 9.5.8; RFC 7143 11.4.5 leaves it open). Part of a block is never
-// written: nothing is, then.
-func (t *Task) writeDataOut(ctx context.Context) error {
-	data := t.DataOut()
-	data = data[:min(len(data), int(t.TL))]
-	if len(data)&(t.LU.LogicalBlockLength()-1) != 0 {
-		return errShortDataOut
+// writeDataOut writes the blocks that the initiator sent, or the piece of them that
+// there is, and returns the length. When it offered fewer than the CDB names, those
+// are written and the residual count tells of the rest (FCP-4 9.5.8; RFC 7143 11.4.5
+// leaves it open). Part of a block is never written: nothing is, then.
+func (t *Task) writeDataOut(ctx context.Context) (length int, err error) {
+	data, block := t.DataOut(), t.LU.LogicalBlockLength()
+	if t.stream.on {
+		if int(t.ExpectedOut)&(block-1) != 0 && t.ExpectedOut < t.TL {
+			return 0, errShortDataOut
+		}
+		if err := t.checkPiece(); err != nil {
+			return 0, err
+		}
+		data = data[:min(len(data), int(t.stream.end-t.stream.done))]
+	} else {
+		data = data[:min(len(data), int(t.TL))]
+		t.TL = uint32(len(data))
 	}
-	t.TL = uint32(len(data))
-	if t.TL == 0 {
-		return nil
+	if len(data)&(block-1) != 0 {
+		return 0, errShortDataOut
 	}
-	return t.LU.volume.WriteAt(ctx, data, int64(t.Offset))
+	if len(data) == 0 {
+		return 0, nil
+	}
+	offset, _ := t.piece()
+	return len(data), t.LU.volume.WriteAt(ctx, data, offset)
 }
 
 // prepareCompareAndWrite checks COMPARE AND WRITE (SBC-3 5.2). Data-Out holds

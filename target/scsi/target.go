@@ -214,9 +214,14 @@ func (tg *Target) Prepare(t *Task) (done bool) {
 }
 
 // Execute runs a task that Prepare passed and sets its status, Data-In and
-// sense data.
+// sense data. A streamed task is run in several calls: see Task.Streamed.
 func (tg *Target) Execute(ctx context.Context, t *Task) {
-	defer t.Leave()
+	t.stream.more = false
+	defer func() {
+		if !t.stream.more {
+			t.Leave()
+		}
+	}()
 	err := t.admit(ctx)
 	if err != nil {
 		t.refused(err)
@@ -224,6 +229,7 @@ func (tg *Target) Execute(ctx context.Context, t *Task) {
 		err = t.op.Execute(ctx, t)
 	}
 	if err != nil {
+		t.stream.more = false
 		t.DropDataIn()
 		tg.fail(t, err)
 		return

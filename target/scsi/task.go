@@ -39,6 +39,8 @@ type Task struct {
 	place atomic.Uint32
 	entry *taskEntry
 
+	stream stream
+
 	op    *Operation // set by Prepare
 	itl   *itlNexus  // set by Prepare, nil when the LUN has no logical unit
 	pool  *bufpool.Pool
@@ -70,6 +72,7 @@ func (t *Task) Reset(n *Nexus, cdb []byte) {
 	t.outDB, t.inDB, t.sense = api.SCSIDataBuffer{}, api.SCSIDataBuffer{}, api.SenseBuffer{}
 	t.Nexus, t.LU, t.op, t.itl, t.entry, t.exclusive = n, nil, nil, nil, nil, false
 	t.ExpectedOut, t.ExpectedIn, t.Wanted = 0, 0, 0
+	t.stream = stream{}
 }
 
 // Release gives the data buffers back to the pool, and takes the task out of its
@@ -122,6 +125,14 @@ func (t *Task) DataIn() []byte {
 		return nil
 	}
 	return t.InSDBBuffer.Buffer
+}
+
+// TakeDataIn takes the Data-In from the task: the caller gives the buffer back to the
+// pool. nil: there is none.
+func (t *Task) TakeDataIn() *bufpool.Buffer {
+	in := t.in
+	t.in, t.InSDBBuffer = nil, nil
+	return in
 }
 
 // DropDataIn takes back Data-In that was allocated before the command failed.

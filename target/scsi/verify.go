@@ -27,6 +27,9 @@ func prepareVerify(t *Task) error {
 	case bytchkMedium:
 	case bytchkAll:
 		t.Wanted = t.TL
+		if t.beginStream(); t.stream.on {
+			t.startStream(t.ExpectedOut)
+		}
 	case bytchkOne:
 		t.Wanted = min(t.TL, uint32(t.LU.LogicalBlockLength()))
 	default:
@@ -36,7 +39,18 @@ func prepareVerify(t *Task) error {
 }
 
 func executeVerify(ctx context.Context, t *Task) error {
-	return t.verifyMedium(ctx, t.DataOut())
+	if !t.stream.on {
+		return t.verifyMedium(ctx, t.DataOut(), int(t.TL))
+	}
+	if err := t.checkPiece(); err != nil {
+		return err
+	}
+	length := min(len(t.DataOut()), int(t.stream.end-t.stream.done))
+	if err := t.verifyMedium(ctx, t.DataOut(), length); err != nil {
+		return err
+	}
+	t.moved(length)
+	return nil
 }
 
 // prepareWriteAndVerify checks WRITE AND VERIFY(10), (12) and (16): SBC-3 5.37
@@ -49,20 +63,25 @@ func prepareWriteAndVerify(t *Task) error {
 }
 
 func executeWriteAndVerify(ctx context.Context, t *Task) error {
-	if err := t.writeDataOut(ctx); err != nil {
+	length, err := t.writeDataOut(ctx)
+	if err != nil {
 		return err
 	}
 	if err := t.LU.volume.Flush(ctx); err != nil {
 		return err
 	}
-	return t.verifyMedium(ctx, t.DataOut())
+	if err := t.verifyMedium(ctx, t.DataOut(), length); err != nil {
+		return err
+	}
+	t.moved(length)
+	return nil
 }
 
-// verifyMedium reads the range of the command and compares it with want as
-// BYTCHK says.
-func (t *Task) verifyMedium(ctx context.Context, want []byte) error {
+// verifyMedium reads length bytes of the range of the command, from its piece on, and
+// compares them with want as BYTCHK says.
+func (t *Task) verifyMedium(ctx context.Context, want []byte, length int) error {
 	blockLength := t.LU.LogicalBlockLength()
-	return t.readThrough(ctx, func(chunk []byte, done int) error {
+	return t.readThrough(ctx, length, func(chunk []byte, done int) error {
 		equal := true
 		switch bytchk(t.CDB()) {
 		case bytchkAll:
@@ -79,14 +98,16 @@ func (t *Task) verifyMedium(ctx context.Context, want []byte) error {
 	})
 }
 
-// readThrough reads the range of the command in chunks of little memory, and has
-// fn look at each; done is how many bytes came before it.
-func (t *Task) readThrough(ctx context.Context, fn func(chunk []byte, done int) error) error {
-	buf := t.pool.Get(min(int(t.TL), verifyChunk))
+// readThrough reads length bytes of the range of the command, from its piece on, in
+// chunks of little memory, and has fn look at each; done is how many bytes came before
+// it.
+func (t *Task) readThrough(ctx context.Context, length int, fn func(chunk []byte, done int) error) error {
+	offset, _ := t.piece()
+	buf := t.pool.Get(min(length, verifyChunk))
 	defer t.pool.Put(buf)
-	for done := 0; done < int(t.TL); {
-		chunk := buf.Bytes[:min(len(buf.Bytes), int(t.TL)-done)]
-		if err := t.LU.readAt(ctx, chunk, int64(t.Offset)+int64(done)); err != nil {
+	for done := 0; done < length; {
+		chunk := buf.Bytes[:min(len(buf.Bytes), length-done)]
+		if err := t.LU.readAt(ctx, chunk, offset+int64(done)); err != nil {
 			return err
 		}
 		if err := fn(chunk, done); err != nil {

@@ -1,0 +1,135 @@
+package scsi
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"github.com/gostor/gotgt/pkg/api"
+
+	"odx/backstore"
+)
+
+// endlessVolume has any size, reads as zeros and takes nothing.
+type endlessVolume struct{ Volume }
+
+func (endlessVolume) Size() int64 { return 1 << 40 }
+
+// TestStream_transfers: commands of more than one piece move all of it, 65,535 blocks
+// and 32 MiB among them, and compare where they have to.
+func TestStream_transfers(t *testing.T) {
+	const size = 40 << 20
+	f := newFixture(t, func(c *LUConfig) { c.Volume = newMemVolume(size) })
+	vol := f.lu.volume.(*memVolume)
+	data := make([]byte, size)
+	for i := range data {
+		data[i] = byte(i) ^ byte(i>>9) ^ byte(i>>17)
+	}
+	for _, blocks := range []uint32{StreamPiece / 512, StreamPiece/512 + 1, 3 * StreamPiece / 512, 65535, 65536} {
+		n := int(blocks) * 512
+		clear(vol.data)
+		f.good(cdb16(0x8A, 0, 7, blocks), data[:n])
+		if !bytes.Equal(vol.data[7*512:][:n], data[:n]) || !isZero(vol.data[:7*512]) || !isZero(vol.data[7*512+n:]) {
+			t.Errorf("WRITE of %d blocks wrote something else", blocks)
+		}
+		if got := f.good(cdb16(0x88, 0, 7, blocks), nil); !bytes.Equal(got, data[:n]) {
+			t.Errorf("READ of %d blocks returned %d bytes, or others", blocks, len(got))
+		}
+		clear(vol.data)
+		f.good(cdb16(0x8E, 0x02, 7, blocks), data[:n]) // WRITE AND VERIFY, BYTCHK 01b
+		f.good(cdb16(0x8F, 0x02, 7, blocks), data[:n]) // VERIFY, BYTCHK 01b
+		vol.data[7*512+n-1] ^= 1
+		f.do(cdb16(0x8F, 0x02, 7, blocks), data[:n]).wantSense(t, KeyMiscompare, ASCMiscompareDuringVerify)
+		f.good(cdb16(0x8F, 0, 7, blocks), nil)
+	}
+	if f.lu.tasks.state.Load() != 0 || f.nexus.unit([8]byte{}).tasks.Load() != 0 {
+		t.Error("tasks are left in the task set")
+	}
+}
+
+// A failure in the middle ends the command, and so does a fence between two pieces.
+func TestStream_ends_early(t *testing.T) {
+	const blocks = 3 * StreamPiece / 512
+	f := newFixture(t, func(c *LUConfig) { c.Volume = newMemVolume(16 << 20) })
+	other := f.attach("iqn.2026-11.example.initiator:b")
+	begin := func(code byte, out, in uint32) *Task {
+		task := NewTask(&f.pool)
+		task.Reset(f.nexus, cdb16(code, 0, 0, blocks))
+		task.ExpectedOut, task.ExpectedIn = out, in
+		if f.target.Prepare(task) || !task.Streamed() {
+			t.Fatal("not streamed")
+		}
+		return task
+	}
+	write := begin(0x8A, blocks*512, 0)
+	write.AllocDataOut(StreamPiece)
+	f.target.Execute(t.Context(), write)
+	if !write.More() {
+		t.Fatal("ended with the first piece")
+	}
+	f.on(other, reserve6).wantStatus(t, api.SAM_STAT_GOOD)
+	f.target.Execute(t.Context(), write)
+	if write.More() || write.Result != api.SAM_STAT_RESERVATION_CONFLICT {
+		t.Errorf("a reservation in between: status %02Xh", write.Result)
+	}
+	f.on(other, []byte{0x17, 0, 0, 0, 0, 0}).wantStatus(t, api.SAM_STAT_GOOD)
+
+	read := begin(0x88, 0, blocks*512)
+	f.target.Execute(t.Context(), read)
+	if !read.More() || len(read.DataIn()) != StreamPiece {
+		t.Fatalf("first piece of %d bytes", len(read.DataIn()))
+	}
+	f.pool.Put(read.TakeDataIn())
+	f.lu.volume.(*memVolume).setError(backstore.ErrCorrupt)
+	f.target.Execute(t.Context(), read)
+	if read.More() || read.Result != api.SAM_STAT_CHECK_CONDITION || read.DataIn() != nil {
+		t.Errorf("a failure in between: status %02Xh, %d bytes", read.Result, len(read.DataIn()))
+	}
+	write.Release()
+	read.Release()
+}
+
+// What the initiator does not expect is not moved, and half a block never is.
+func TestStream_less_than_the_CDB(t *testing.T) {
+	const blocks = 3 * StreamPiece / 512
+	f := newFixture(t, func(c *LUConfig) { c.Volume = newMemVolume(16 << 20) })
+	data := bytes.Repeat([]byte{7}, StreamPiece+1024)
+	r := f.run(request{nexus: f.nexus, cdb: cdb16(0x8A, 0, 0, blocks), out: data, expectedOut: len(data)})
+	r.wantStatus(t, api.SAM_STAT_GOOD)
+	if got := f.good(cdb16(0x88, 0, 0, StreamPiece/512+3), nil); !bytes.Equal(got[:len(data)], data) || !isZero(got[len(data):]) {
+		t.Error("wrote something else")
+	}
+	r = f.run(request{nexus: f.nexus, cdb: cdb16(0x8A, 0, 0, blocks), out: make([]byte, StreamPiece+100), expectedOut: StreamPiece + 100})
+	r.wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCommandIU)
+	if got := f.good(cdb16(0x88, 0, 0, 8), nil); !bytes.Equal(got, data[:8*512]) {
+		t.Error("a part was written")
+	}
+	task := NewTask(&f.pool)
+	defer task.Release()
+	task.Reset(f.nexus, cdb16(0x88, 0, 0, blocks))
+	task.ExpectedIn = 700
+	if f.target.Prepare(task) {
+		t.Fatal("ended")
+	}
+	if f.target.Execute(t.Context(), task); task.More() || len(task.DataIn()) != 1024 || task.TransferLength() != blocks*512 {
+		t.Errorf("%d bytes read for 700", len(task.DataIn()))
+	}
+}
+
+// The bounds that there are: 4 GiB less a piece, and 16 MiB for ORWRITE.
+func TestStream_bounds(t *testing.T) {
+	f := newFixture(t, func(c *LUConfig) { c.Volume = endlessVolume{c.Volume} })
+	f.do(cdb16(0x88, 0, 0, maximumTransfer/512+1), nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+	task := NewTask(&f.pool)
+	defer task.Release()
+	task.Reset(f.nexus, cdb16(0x8A, 0, 0, maximumTransfer/512))
+	if f.target.Prepare(task) || task.Wanted != maximumTransfer {
+		t.Errorf("WRITE of %d bytes wants %d", uint32(maximumTransfer), task.Wanted)
+	}
+	store := newFixture(t, func(c *LUConfig) { c.Volume = newMemVolume(maximumBuffered + 512) })
+	store.do(cdb16(0x8B, 0, 0, maximumBuffered/512+1), nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+	store.good(cdb16(0x8B, 0, 1, maximumBuffered/512), make([]byte, maximumBuffered))
+	if err := errors.Join(store.lu.Close(t.Context()), f.lu.Close(t.Context())); err != nil {
+		t.Error(err)
+	}
+}
