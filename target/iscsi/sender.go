@@ -289,7 +289,11 @@ func (s *sender) writeWaiting(deadline time.Time) error {
 		if n > 0 {
 			s.moved.Add(1)
 		}
-		if err == nil || soon.Equal(deadline) || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err == nil {
+			// A deadline that passes later would fail a write that does not wait.
+			return s.nc.SetWriteDeadline(time.Time{})
+		}
+		if soon.Equal(deadline) || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
 	}
