@@ -50,8 +50,10 @@ func (s *Store) viewCheckpoint(ctx context.Context, fn func(meta.Reader) error) 
 		s.auditMu.Unlock()
 	})
 	defer release()
-	if err := s.checkpoint(ctx); err != nil {
-		return err
+	if s.journal != nil { // else it is damaged, and the store is only read
+		if err := s.checkpoint(ctx); err != nil {
+			return err
+		}
 	}
 	return s.kv.View(func(kv meta.Reader) error {
 		release()

@@ -84,6 +84,9 @@ func (s *Store) emptySegments() []segment.ID {
 
 // Checkpoint stores the state as rows of metadata and frees the journal.
 func (s *Store) Checkpoint(ctx context.Context) error {
+	if s.journal == nil {
+		return ErrStoreReadOnly
+	}
 	s.checkpoints.running.Lock()
 	defer s.checkpoints.running.Unlock()
 	return spaceError(s.checkpoint(ctx))

@@ -27,7 +27,7 @@ func damaged(err error) bool {
 // a worse one to report.
 func (s *Store) distrust(ctx context.Context, id extent.ID, err error) {
 	condemned := errors.Is(err, errFingerprint)
-	if !condemned && !damaged(err) || s.throttle(ctx) != nil {
+	if !condemned && !damaged(err) || s.opts.ReadOnly || s.throttle(ctx) != nil {
 		return
 	}
 	s.opMu.RLock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/time/rate"
 
@@ -165,7 +166,7 @@ func (s *Store) loadState() (state, error) {
 	}
 	s.lastVolume, s.lastSnapshot = st.lastVolume, st.lastSnapshot
 	s.firstLSN.Store(uint64(st.firstLSN))
-	if s.usage, err = extent.LoadUsage(s.kv); err != nil {
+	if s.usage, err = extent.LoadUsage(s.kv); s.tolerate("usage of segments", err) != nil {
 		return st, err
 	}
 	// The rest is for the rows read last and for what is changed and not
@@ -213,7 +214,7 @@ func (s *Store) scanTables(kv meta.Reader, volume func(*Volume), snapshot func(*
 		}
 		return d.err
 	})
-	if err != nil {
+	if err = s.tolerate("table of volumes", err); err != nil {
 		return fmt.Errorf("table of volumes: %w", err)
 	}
 	err = kv.Scan([]byte{snapshotPrefix}, func(_, value []byte) error {
@@ -223,7 +224,7 @@ func (s *Store) scanTables(kv meta.Reader, volume func(*Volume), snapshot func(*
 		}
 		return d.err
 	})
-	if err != nil {
+	if err = s.tolerate("table of snapshots", err); err != nil {
 		return fmt.Errorf("table of snapshots: %w", err)
 	}
 	return nil
@@ -231,37 +232,65 @@ func (s *Store) scanTables(kv meta.Reader, volume func(*Volume), snapshot func(*
 
 // replay opens segments and journal and does what the journal holds again.
 func (s *Store) replay(ctx context.Context, st state) error {
-	fsys, dir := s.opts.FS, s.opts.Dir
-	blobs, err := segment.Dir(fsys, filepath.Join(dir, segmentDir))
-	if err != nil {
-		return err
-	}
-	s.segments, err = segment.Open(segment.Options{
-		Blobs: blobs, StoreID: s.sb.id, Next: st.nextSegment, SegmentBlocks: s.opts.segmentBlocks,
-		WriteBackBytes: writeBackBytes, WriteBack: s.writeBack, Gather: gatherBytes,
-	})
-	if err != nil {
+	if err := s.openSegments(st.nextSegment); err != nil {
 		return err
 	}
 	s.extents.BeginReplay(st.pinned)
 	s.replaying = true
-	s.journal, err = journal.Open(ctx, journal.Options{
-		FS: fsys, Dir: filepath.Join(dir, journalDir), StoreID: s.sb.id, First: st.firstLSN,
-		BeforeWrite: s.segments.WriteOut, BeforeSync: s.syncSegments, Legacy: s.sb.oldJournal,
-	}, s.redo)
-	if err != nil {
+	if err := s.openJournal(ctx, st.firstLSN); err != nil {
 		return err
 	}
-	s.recovered.Store(true)
 	s.replaying = false
 	for _, st := range s.snapshots {
 		if err := s.dropSnapshot(st); err != nil {
 			return err
 		}
 	}
-	err = s.extents.EndReplay()
+	err := s.extents.EndReplay()
 	s.clock.Guard(&s.opMu)
-	return err
+	return s.tolerate("extents", err)
+}
+
+// openSegments opens the segments, and notes those that are missing: a checkpoint
+// is stored after the segments that it counts.
+func (s *Store) openSegments(next segment.ID) error {
+	blobs, err := segment.Dir(s.opts.FS, filepath.Join(s.opts.Dir, segmentDir))
+	if err != nil {
+		return err
+	}
+	s.segments, err = segment.Open(segment.Options{
+		Blobs: blobs, StoreID: s.sb.id, Next: next, SegmentBlocks: s.opts.segmentBlocks,
+		WriteBackBytes: writeBackBytes, WriteBack: s.writeBack, Gather: gatherBytes,
+	})
+	if err != nil {
+		return err
+	}
+	there := s.segments.List()
+	for _, id := range s.usage.Segments() {
+		if !slices.Contains(there, id) {
+			s.noteDamage(fmt.Sprintf("segment %08x", uint32(id)),
+				fmt.Errorf("%w: its file is missing; %d blocks of data lie in it", ErrCorrupt, s.usage.Live(id)))
+		}
+	}
+	return nil
+}
+
+// openJournal opens the journal and replays it from a record on.
+func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) {
+	o := journal.Options{
+		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, journalDir), StoreID: s.sb.id, First: first,
+		BeforeWrite: s.segments.WriteOut, BeforeSync: s.syncSegments, Legacy: s.sb.oldJournal,
+	}
+	s.journal, err = journal.Open(ctx, o, s.redo)
+	var damage *journal.DamageError
+	if s.opts.ReadOnly && errors.As(err, &damage) {
+		return s.replayUndamaged(ctx, o)
+	}
+	if err != nil {
+		return err
+	}
+	s.recovered.Store(true)
+	return nil
 }
 
 // Close makes everything durable, stores a checkpoint and releases the store.

@@ -49,7 +49,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	}
 	s.auditMu.Lock()
 	defer s.auditMu.Unlock()
-	st := Stats{CapacityBytes: s.opts.CapacityBytes, DedupUnit: s.DedupUnit(), JournalBytes: s.journal.Bytes(), DedupRatio: 1}
+	st := Stats{CapacityBytes: s.opts.CapacityBytes, DedupUnit: s.DedupUnit(), JournalBytes: s.journalBytes(), DedupRatio: 1}
 	counted := make(map[uint64]uint64)
 	for _, v := range s.spaces() {
 		if err := ctx.Err(); err != nil {
@@ -105,6 +105,14 @@ func (v *Volume) stats(counted map[uint64]uint64) (VolumeStats, error) {
 	return vs, err
 }
 
+// journalBytes returns what opening the store after a crash would replay.
+func (s *Store) journalBytes() int64 {
+	if s.journal == nil {
+		return 0 // it is damaged, and the store is only read
+	}
+	return s.journal.Bytes()
+}
+
 // MetadataStats are figures about what describes the data.
 type MetadataStats struct {
 	// Extents is the number of extents.
@@ -115,8 +123,10 @@ type MetadataStats struct {
 
 // Metadata stores a checkpoint and reads all metadata to measure it.
 func (s *Store) Metadata(ctx context.Context) (st MetadataStats, err error) {
-	if err := s.Checkpoint(ctx); err != nil {
-		return st, err
+	if s.journal != nil {
+		if err := s.Checkpoint(ctx); err != nil {
+			return st, err
+		}
 	}
 	err = s.extents.ScanStored(func(extent.ID, *extent.Extent) bool {
 		st.Extents++

@@ -265,6 +265,9 @@ func (s *Store) Flush(ctx context.Context) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
+	if s.opts.ReadOnly {
+		return nil
+	}
 	s.unflushed.Store(0)
 	return spaceError(s.journal.Commit(ctx, s.journal.Last()))
 }
@@ -274,11 +277,14 @@ func (s *Store) Flush(ctx context.Context) error {
 // kernel has no room for more, and where a new file of the journal begins. After
 // an error the changes are there, and may be lost with the process.
 func (s *Store) WriteOut(ctx context.Context) error {
+	if s.opts.ReadOnly {
+		return nil
+	}
 	return spaceError(s.journal.Write(ctx, s.journal.Last()))
 }
 
 // Unwritten reports whether there are changes that WriteOut would write.
-func (s *Store) Unwritten() bool { return s.journal.Written() < s.journal.Last() }
+func (s *Store) Unwritten() bool { return !s.opts.ReadOnly && s.journal.Written() < s.journal.Last() }
 
 const (
 	// gatherBytes is the longest piece of new data that waits for WriteOut in

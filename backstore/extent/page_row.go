@@ -3,7 +3,6 @@ package extent
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"math/bits"
 
 	"odx/backstore/segment"
@@ -201,42 +200,4 @@ func (d *pageReader) extents(n uint64) []int {
 	run := d.left[:n]
 	d.left = d.left[n:]
 	return run
-}
-
-// UpgradePage returns the row for one of a store of format 2, with extents of up to
-// unit blocks.
-func UpgradePage(unit int, row []byte) ([]byte, error) {
-	p, err := decodeOldPage(unit, row)
-	if err != nil {
-		return nil, err
-	}
-	return p.Encode(), nil
-}
-
-// decodeOldPage reads the row of a store of format 2.
-func decodeOldPage(unit int, b []byte) (*page, error) {
-	p := newPage(unit)
-	for len(b) > 0 {
-		if len(b) < 10 {
-			return nil, errShortPage
-		}
-		i, blocks := int(b[0]), b[1]
-		if i >= pageExtents || blocks == 0 || int(blocks) > unit {
-			return nil, fmt.Errorf("extent page: entry %d of %d blocks", i, blocks)
-		}
-		e := &p.entries[i]
-		e.blocks = blocks
-		e.addr = segment.Addr{Segment: segment.ID(binary.BigEndian.Uint32(b[2:])), Block: binary.BigEndian.Uint32(b[6:])}
-		b = b[10:]
-		if len(b) < len(e.fp)+4*int(blocks) {
-			return nil, errShortPage
-		}
-		b = b[copy(e.fp[:], b):]
-		crcs := p.crc(i)
-		for k := range int(blocks) {
-			crcs[k] = binary.BigEndian.Uint32(b[4*k:])
-		}
-		b = b[4*int(blocks):]
-	}
-	return p, nil
 }

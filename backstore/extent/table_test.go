@@ -154,11 +154,6 @@ func FuzzDecodePage(f *testing.F) {
 	f.Add(p.Encode())
 	f.Add([]byte{1, 1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if row, err := UpgradePage(testUnit, b); err == nil && row != nil {
-			if _, err := decodePage(testUnit, row); err != nil {
-				t.Fatalf("row of format 2 does not survive: %v", err)
-			}
-		}
 		p, err := decodePage(testUnit, b)
 		if err != nil {
 			return
@@ -225,17 +220,6 @@ func TestLayouts(t *testing.T) {
 		"1122334455667788" + "00000000"
 	if got := hex.EncodeToString(p.Encode()); got != want {
 		t.Errorf("page:\ngot  %s\nwant %s", got, want)
-	}
-	const old = "03" + "02" + "00000102" + "00000009" +
-		"f00000000000000000000000000000000000000000000000000000000000000f" + "11223344" + "55667788" +
-		"7f" + "01" + "00000001" + "00000002" +
-		"0000000000000000000000000000000000000000000000000000000000000000" + "00000000"
-	row, err := hex.DecodeString(old)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := UpgradePage(2, row); err != nil || hex.EncodeToString(got) != want {
-		t.Errorf("page of format 2 becomes %x, %v", got, err)
 	}
 	u := segmentUsage{live: 300, pages: []uint64{1, 5, 6}}
 	if got := hex.EncodeToString(u.encode()); got != "ac02"+"010401" {

@@ -3,6 +3,7 @@ package extent
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -31,7 +32,8 @@ type segmentUsage struct {
 	pages []uint64 // sorted; the segment has, or had, extents in these
 }
 
-// LoadUsage reads the counts that the last checkpoint stored.
+// LoadUsage reads the counts that the last checkpoint stored. After a
+// meta.ErrDamaged it returns those that could be read.
 func LoadUsage(kv meta.Reader) (*Usage, error) {
 	u := &Usage{segments: make(map[segment.ID]*segmentUsage), changed: make(map[segment.ID]bool)}
 	err := kv.Scan([]byte{usagePrefix}, func(key, value []byte) error {
@@ -113,6 +115,13 @@ func (u *Usage) Live(id segment.ID) int64 {
 		return su.live
 	}
 	return 0
+}
+
+// Segments returns the segments that have live blocks, in order.
+func (u *Usage) Segments() []segment.ID {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Sorted(maps.Keys(u.segments))
 }
 
 // Pages returns the table's pages in which a segment has extents.
