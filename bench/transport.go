@@ -109,7 +109,7 @@ func serveMemory(ctx context.Context) (_ *undertest.Target, stop func() error, e
 		return nil, nil, errors.Join(err, l.Close())
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(context.Background(), l, 1) }()
+	go func() { served <- server.Serve(context.Background(), iscsi.Portal{Listener: l, Group: 1}) }()
 	t := &undertest.Target{Kind: "odx", Portal: l.Addr().String(), IQN: undertest.IQN, LUNs: []undertest.LUN{{Size: transportSize}}}
 	return t, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), undertest.StopLimit)

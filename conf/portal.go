@@ -18,6 +18,9 @@ type Portal struct {
 	// Group is the tag of the portal group (RFC 7143 4.4.1) that the portal is
 	// in, 1 unless the file says otherwise.
 	Group uint16
+	// Advertise is the address, with a port, that initiators are told instead; empty
+	// for the portal's own.
+	Advertise string
 }
 
 // DefaultPortalGroup is the tag of portals for which none is given.
@@ -86,6 +89,12 @@ func (p Portal) Network() string {
 	default:
 		return "tcp6"
 	}
+}
+
+// unspecified reports whether the portal is on every address of a family.
+func (p Portal) unspecified() bool {
+	addr, err := netip.ParseAddr(p.Host)
+	return err == nil && addr.IsUnspecified()
 }
 
 // overlaps reports whether p and q cannot both be bound.

@@ -13,10 +13,10 @@ import (
 // iSCSI and storage, not about YAML types.
 type (
 	fileConfig struct {
-		DataDir *string      `yaml:"data_dir"`
-		Portals []*string    `yaml:"portals"`
-		Targets []fileTarget `yaml:"targets"`
-		Views   []fileView   `yaml:"views"`
+		DataDir *string       `yaml:"data_dir"`
+		Portals []*filePortal `yaml:"portals"`
+		Targets []fileTarget  `yaml:"targets"`
+		Views   []fileView    `yaml:"views"`
 
 		Discovery fileDiscovery `yaml:"discovery"`
 		Copy      fileCopy      `yaml:"copy"`
@@ -27,6 +27,11 @@ type (
 		Tokens fileTokens `yaml:"tokens"`
 		API    fileAPI    `yaml:"api"`
 		Log    fileLog    `yaml:"log"`
+	}
+	// filePortal may be written as its address alone.
+	filePortal struct {
+		Address   *string `yaml:"address"`
+		Advertise *string `yaml:"advertise"`
 	}
 	fileCopy struct {
 		Rules []fileCopyRule `yaml:"rules"`
@@ -173,6 +178,16 @@ type (
 	}
 )
 
+// UnmarshalYAML reads either form of a portal.
+func (p *filePortal) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		p.Address = &n.Value
+		return nil
+	}
+	type plain filePortal
+	return n.Decode((*plain)(p))
+}
+
 // checker collects the problems of one file.
 type checker struct {
 	file     string
@@ -211,6 +226,7 @@ func (c *checker) checkNode(n *yaml.Node, t reflect.Type, key string) {
 		return
 	}
 	switch {
+	case t == reflect.TypeFor[*filePortal]() && n.Kind == yaml.ScalarNode: // the address alone
 	case t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct:
 		c.checkNode(n, t.Elem(), key)
 	case t.Kind() == reflect.Struct && n.Kind == yaml.MappingNode:

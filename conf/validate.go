@@ -57,14 +57,20 @@ func (c *checker) oneOf(key string, value *string, def string, others ...string)
 	return def
 }
 
-func (c *checker) portals(raw []*string) []Portal {
+func (c *checker) portals(raw []*filePortal) []Portal {
 	if len(raw) == 0 && !c.misshapen["portals"] {
 		c.add("portals", "is missing; give at least one address to listen on, for example [\"127.0.0.1:3260\"]")
 	}
 	portals := make([]Portal, len(raw))
-	for i, text := range raw {
+	for i := range raw {
 		key := PortalKey(i)
-		value, ok := c.required(key, text, "an address, for example \"127.0.0.1:3260\"")
+		if c.misshapen[key] {
+			continue
+		}
+		if raw[i] == nil {
+			raw[i] = &filePortal{}
+		}
+		value, ok := c.required(key, raw[i].Address, "an address, for example \"127.0.0.1:3260\"")
 		if !ok {
 			continue
 		}
@@ -79,9 +85,25 @@ func (c *checker) portals(raw []*string) []Portal {
 				break
 			}
 		}
+		p.Advertise = c.advertise(key+".advertise", raw[i].Advertise)
 		portals[i] = p
 	}
 	return portals
+}
+
+// advertise reads the address that initiators are told of a portal.
+func (c *checker) advertise(key string, value *string) string {
+	if value == nil {
+		return ""
+	}
+	p, err := parseAddress(*value)
+	switch {
+	case err != nil:
+		c.add(key, "%v", err)
+	case p.Port == 0 || p.unspecified():
+		c.add(key, "%q is no address that an initiator can connect to; write the one by which it reaches the portal, for example 203.0.113.5:3260", *value)
+	}
+	return p.String()
 }
 
 func (c *checker) targets(raw []fileTarget, portals []Portal) []Target {

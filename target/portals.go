@@ -7,28 +7,138 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"odx/conf"
 	"odx/target/scsi"
 )
 
-// bind binds every portal; none accepts a connection yet. On an error those
-// that were bound are left in s.listeners.
-func (s *Service) bind(ctx context.Context) error {
-	var config net.ListenConfig
-	for i, p := range s.cfg.Portals {
-		l, err := config.Listen(ctx, p.Network(), p.String())
+// portals are those of a configuration. Those that cannot be bound at the start,
+// as those at an address that the machine does not have yet, are tried again while
+// the others serve.
+type portals struct {
+	cfg   *conf.Config
+	retry time.Duration
+
+	mu   sync.Mutex // guards what follows
+	list []portal   // as in the configuration
+}
+
+type portal struct {
+	conf.Portal
+	listener net.Listener // nil while it is not bound
+	err      error        // why not
+}
+
+// portalRetry is after how long a portal that could not be bound is tried again.
+const portalRetry = 5 * time.Second
+
+// bind binds the portals; none accepts a connection yet. If none can be bound, that
+// is an error, a conf.Problems.
+func (ps *portals) bind(ctx context.Context, log *logrus.Entry) error {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	var problems conf.Problems
+	for i, p := range ps.cfg.Portals {
+		l, err := listen(ctx, p)
 		if err != nil {
-			return portalProblem(s.cfg, i, err)
+			problem := portalProblem(ps.cfg, i, err)
+			problems = append(problems, problem)
+			err = problem
 		}
-		s.listeners = append(s.listeners, l)
+		ps.list = append(ps.list, portal{p, l, err})
+	}
+	if len(problems) == len(ps.list) {
+		return problems
+	}
+	for _, p := range problems {
+		log.WithError(p).Error("the portal does not answer yet, and is tried again; the others serve")
 	}
 	return nil
 }
 
+func listen(ctx context.Context, p conf.Portal) (net.Listener, error) {
+	var config net.ListenConfig
+	return config.Listen(ctx, p.Network(), p.String())
+}
+
+// address is where the portal listens, or is to.
+func (p *portal) address() string {
+	if p.listener == nil {
+		return p.String()
+	}
+	return p.listener.Addr().String()
+}
+
+// all returns the portals, in the order of the configuration.
+func (ps *portals) all() []portal {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return slices.Clone(ps.list)
+}
+
+// bound returns the portals that are bound.
+func (ps *portals) bound() []portal {
+	return slices.DeleteFunc(ps.all(), func(p portal) bool { return p.listener == nil })
+}
+
+// missing returns the portals that are not bound.
+func (ps *portals) missing() []portal {
+	return slices.DeleteFunc(ps.all(), func(p portal) bool { return p.listener != nil })
+}
+
+// bindMissing tries the portals that are not bound until all are, or ctx ends, and
+// has serve serve each that is.
+func (ps *portals) bindMissing(ctx context.Context, log *logrus.Entry, serve func(portal)) {
+	tick := time.NewTicker(ps.retry)
+	defer tick.Stop()
+	for len(ps.missing()) > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for i, p := range ps.cfg.Portals {
+			if p, ok := ps.bindAgain(ctx, i, p); ok {
+				log.WithField("portal", p.String()).Info("the portal answers now")
+				serve(p)
+			}
+		}
+	}
+}
+
+// bindAgain tries portal i if it is not bound; ok says that it is now.
+func (ps *portals) bindAgain(ctx context.Context, i int, c conf.Portal) (p portal, ok bool) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.list[i].listener != nil {
+		return portal{}, false
+	}
+	l, err := listen(ctx, c)
+	if err != nil {
+		ps.list[i].err = portalProblem(ps.cfg, i, err)
+		return portal{}, false
+	}
+	ps.list[i].listener, ps.list[i].err = l, nil
+	return ps.list[i], true
+}
+
+// close closes the listeners. The transport has closed those that it served.
+func (ps *portals) close() (errs []error) {
+	for _, p := range ps.bound() {
+		if err := p.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
 // portalProblem says in one line why portal i cannot be bound.
-func portalProblem(cfg *conf.Config, i int, err error) error {
+func portalProblem(cfg *conf.Config, i int, err error) conf.Problem {
 	p, key := cfg.Portals[i], conf.PortalKey(i)
 	var dns *net.DNSError
 	switch {
@@ -82,11 +192,27 @@ var portStates = map[string]scsi.PortState{
 
 // Portals returns the addresses that answer, in the order of the configuration.
 func (s *Service) Portals() []string {
-	portals := make([]string, len(s.listeners))
-	for i, l := range s.listeners {
-		portals[i] = l.Addr().String()
+	list := []string{}
+	for _, p := range s.portals.bound() {
+		list = append(list, p.address())
 	}
-	return portals
+	return list
+}
+
+// MissingPortal is a portal that does not answer.
+type MissingPortal struct {
+	Address string `json:"address"`
+	Problem string `json:"problem"`
+}
+
+// MissingPortals returns the portals that could not be bound yet, in the order of
+// the configuration.
+func (s *Service) MissingPortals() []MissingPortal {
+	var list []MissingPortal
+	for _, p := range s.portals.missing() {
+		list = append(list, MissingPortal{p.String(), p.err.Error()})
+	}
+	return list
 }
 
 // LUN says where a logical unit can be reached.
@@ -111,6 +237,7 @@ type LUN struct {
 // LUNs returns every LUN, in the order of the configuration.
 func (s *Service) LUNs() []LUN {
 	var luns []LUN
+	bound := s.portals.bound()
 	for _, t := range s.cfg.Targets {
 		for i := range t.LUNs {
 			l := &t.LUNs[i]
@@ -120,11 +247,11 @@ func (s *Service) LUNs() []LUN {
 			} else if err := s.leftOut[l.Medium()]; err != nil {
 				lun.Problem = err.Error()
 			}
-			for i, listener := range s.listeners {
-				if !t.ReachedBy(s.cfg.Portals[i]) {
+			for _, p := range bound {
+				if !t.ReachedBy(p.Portal) {
 					continue
 				}
-				lun.URLs = append(lun.URLs, "iscsi://"+reachable(listener.Addr())+"/"+t.Name+"/"+strconv.Itoa(int(l.Number)))
+				lun.URLs = append(lun.URLs, "iscsi://"+reachable(p.listener.Addr())+"/"+t.Name+"/"+strconv.Itoa(int(l.Number)))
 			}
 			luns = append(luns, lun)
 		}

@@ -177,8 +177,8 @@ func (s *Service) warnOfUnboundUsers() {
 // warnOfOpenTargets names the targets that anyone can use from another machine.
 func (s *Service) warnOfOpenTargets() {
 	local := true
-	for _, l := range s.listeners {
-		a, err := netip.ParseAddrPort(l.Addr().String())
+	for _, p := range s.portals.all() {
+		a, err := netip.ParseAddrPort(p.address())
 		local = local && err == nil && a.Addr().IsLoopback()
 	}
 	for i := range s.cfg.Targets {

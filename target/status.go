@@ -14,6 +14,8 @@ import (
 type Status struct {
 	// Portals are the addresses where initiators are answered.
 	Portals []string `json:"portals"`
+	// MissingPortals do not answer: they could not be bound, and are tried again.
+	MissingPortals []MissingPortal `json:"missing_portals,omitempty"`
 	// LUNs are in the order of the configuration.
 	LUNs []LUNStatus `json:"luns"`
 	// Sessions are the initiators that are logged in, the oldest first.
@@ -66,7 +68,7 @@ func (s *Service) Status() (Status, bool) {
 	if s.server == nil {
 		return Status{}, false
 	}
-	st := Status{Portals: s.Portals(), LUNs: []LUNStatus{}, Sessions: []Session{}}
+	st := Status{Portals: s.Portals(), MissingPortals: s.MissingPortals(), LUNs: []LUNStatus{}, Sessions: []Session{}}
 	for _, l := range s.LUNs() {
 		st.LUNs = append(st.LUNs, LUNStatus{
 			Target: l.Target, Number: l.Number, Medium: l.Medium, SizeBytes: l.Size, ReadOnly: l.ReadOnly,

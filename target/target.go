@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"sync"
 	"time"
@@ -31,22 +30,22 @@ import (
 
 // Service is a running target.
 type Service struct {
-	cfg       *conf.Config
-	memory    conf.Memory
-	readOnly  bool // the store is only looked at
-	log       *logrus.Entry
-	store     *backstore.Store
-	tokens    *tokens.Manager
-	copies    *copymgr.Manager
-	disks     *vhd.Manager                 // nil before it is asked for
-	views     *views                       // nil before they are made
-	served    map[string]string            // files that disks are in, as Space names them → by whom
-	backings  []io.Closer                  // of LUNs outside the store
-	units     map[string]*scsi.LogicalUnit // by conf.LUN.Medium
-	leftOut   map[string]error             // why a medium is not served, by conf.LUN.Medium
-	space     *spaceWatch
-	listeners []net.Listener
-	server    *iscsi.Server
+	cfg      *conf.Config
+	memory   conf.Memory
+	readOnly bool // the store is only looked at
+	log      *logrus.Entry
+	store    *backstore.Store
+	tokens   *tokens.Manager
+	copies   *copymgr.Manager
+	disks    *vhd.Manager                 // nil before it is asked for
+	views    *views                       // nil before they are made
+	served   map[string]string            // files that disks are in, as Space names them → by whom
+	backings []io.Closer                  // of LUNs outside the store
+	units    map[string]*scsi.LogicalUnit // by conf.LUN.Medium
+	leftOut  map[string]error             // why a medium is not served, by conf.LUN.Medium
+	space    *spaceWatch
+	portals  portals
+	server   *iscsi.Server
 
 	sweeping sync.Mutex // guards swept
 	swept    bool       // volumes that were never finished are removed
@@ -60,78 +59,98 @@ type Service struct {
 }
 
 // Start opens the store and serves what cfg says. When it returns, every portal
-// answers. An error that the configuration is to blame for is a conf.Problem or
+// answers that can be bound, one at least; others are tried again. An error that the configuration is to blame for is a conf.Problem or
 // conf.Problems; nothing is left running
 // after an error. ctx bounds the start alone.
-func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (_ *Service, err error) {
-	s := &Service{cfg: cfg, memory: cfg.DivideMemory(availableMemory()), log: log, served: map[string]string{}, leftOut: map[string]error{}, failed: make(chan error, len(cfg.Portals))}
+func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service, error) {
+	s := newService(cfg, log)
+	if err := s.start(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// newService returns a service that has not started.
+func newService(cfg *conf.Config, log *logrus.Entry) *Service {
+	return &Service{
+		cfg: cfg, memory: cfg.DivideMemory(availableMemory()), log: log,
+		portals: portals{cfg: cfg, retry: portalRetry},
+		served:  map[string]string{}, leftOut: map[string]error{}, failed: make(chan error, len(cfg.Portals)),
+	}
+}
+
+// start is Start of a new service.
+func (s *Service) start(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.release())
 		}
 	}()
-	secrets, err := readSecrets(cfg, log)
+	secrets, err := readSecrets(s.cfg, s.log)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// Where there is a store, what keeps another process from it says more than the
 	// portals that this one has. Where there is none, none is made for nothing.
-	first := noStore(cfg.DataDir)
+	first := noStore(s.cfg.DataDir)
 	if first {
-		if err := s.bind(ctx); err != nil {
-			return nil, err
+		if err := s.portals.bind(ctx, s.log); err != nil {
+			return err
 		}
 	}
 	if err := s.openStore(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.openTokens(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.openDisks(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.sweepVolumes(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.checkMedia(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if !first {
-		if err := s.bind(ctx); err != nil {
-			return nil, err
+		if err := s.portals.bind(ctx, s.log); err != nil {
+			return err
 		}
 	}
-	s.space, err = newSpaceWatch(s.store.LiveBytes, cfg.Store.SoftThreshold, s.store.FreeBytes, log)
+	s.space, err = newSpaceWatch(s.store.LiveBytes, s.cfg.Store.SoftThreshold, s.store.FreeBytes, s.log)
 	if err != nil {
-		return nil, fmt.Errorf("free space of %s: %w", cfg.DataDir, err)
+		return fmt.Errorf("free space of %s: %w", s.cfg.DataDir, err)
 	}
 	targets, err := s.makeTargets(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	options := transportOptions(cfg.Limits, s.memory)
-	options.Log, options.Settler = log, settler{s.store}
+	options := transportOptions(s.cfg.Limits, s.memory)
+	options.Log, options.Settler = s.log, settler{s.store}
 	history, err := loadLUNHistory(s.store)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.secure(&options, targets, secrets, s.compareLUNs(history, targets)); err != nil {
-		return nil, err
+		return err
 	}
 	if s.server, err = iscsi.NewServer(options, targets); err != nil {
-		return nil, fmt.Errorf("iSCSI: %w", err)
+		return fmt.Errorf("iSCSI: %w", err)
 	}
 	if err := history.save(ctx, s.store); err != nil {
-		return nil, err
+		return err
 	}
-	for i, l := range s.listeners {
-		s.serving.Go(func() { s.serve(l, cfg.Portals[i].Group) })
+	for _, p := range s.portals.bound() {
+		s.serving.Go(func() { s.serve(p) })
 	}
 	var watching context.Context
 	watching, s.unwatch = context.WithCancel(context.Background())
+	s.serving.Go(func() {
+		s.portals.bindMissing(watching, s.log, func(p portal) { s.serving.Go(func() { s.serve(p) }) })
+	})
 	s.serving.Go(func() { s.space.run(watching, s.warnOfSpace, s.relieveStore) })
-	return s, nil
+	return nil
 }
 
 // warnOfSpace tells the initiators of every LUN in the store that space runs
@@ -185,9 +204,10 @@ func storeProblem(cfg *conf.Config, err error) error {
 }
 
 // serve answers on one portal until Stop.
-func (s *Service) serve(l net.Listener, group uint16) {
-	if err := s.server.Serve(context.Background(), l, group); !errors.Is(err, iscsi.ErrClosed) {
-		s.failed <- fmt.Errorf("portal %s: %w", l.Addr(), err)
+func (s *Service) serve(p portal) {
+	err := s.server.Serve(context.Background(), iscsi.Portal{Listener: p.listener, Group: p.Group, Advertise: p.Advertise})
+	if !errors.Is(err, iscsi.ErrClosed) {
+		s.failed <- fmt.Errorf("portal %s: %w", p.listener.Addr(), err)
 	}
 }
 
@@ -251,12 +271,7 @@ func (s *Service) stopCopies(ctx context.Context) {
 // release closes whatever is open, in the reverse order of Start.
 func (s *Service) release() error {
 	var errs []error
-	for _, l := range s.listeners {
-		// The transport closes its listeners, too.
-		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-			errs = append(errs, err)
-		}
-	}
+	errs = append(errs, s.portals.close()...)
 	s.stopUnits()
 	if s.views != nil {
 		errs = append(errs, s.views.close())

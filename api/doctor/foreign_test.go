@@ -58,7 +58,7 @@ func foreign(t *testing.T, set func(lu *scsi.LogicalUnit) error) func(lun uint16
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(context.Background(), l, 1) }()
+	go func() { served <- s.Serve(context.Background(), iscsi.Portal{Listener: l, Group: 1}) }()
 	t.Cleanup(func() {
 		if err := s.Shutdown(context.Background()); err != nil {
 			t.Error(err)

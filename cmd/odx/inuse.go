@@ -66,13 +66,13 @@ func mediumOf(ctx context.Context, st *api.Status, u initiator.URL) (api.Session
 	// asks; then the numbers of the sessions count, too.
 	out, found := api.SessionLUN{}, false
 	for _, l := range st.LUNs {
-		if l.Target == u.Target && l.Number == u.LUN {
+		if strings.EqualFold(l.Target, u.Target) && l.Number == u.LUN {
 			out.Medium, out.Over, found = l.Medium, append(out.Over, l.Over...), true
 		}
 	}
 	for _, s := range st.Sessions {
 		for _, l := range s.LUNs {
-			if s.Target == u.Target && l.Number == u.LUN {
+			if strings.EqualFold(s.Target, u.Target) && l.Number == u.LUN {
 				out.Over, found = append(out.Over, l.Over...), true
 				if out.Medium == "" {
 					out.Medium = l.Medium

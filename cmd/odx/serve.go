@@ -202,6 +202,9 @@ func announce(w io.Writer, s *target.Service) error {
 			fmt.Fprintf(table, "%s\t%s, %s%s\n", url, l.Medium, conf.FormatSize(l.Size), note)
 		}
 	}
+	for _, p := range s.MissingPortals() {
+		fmt.Fprintf(table, "%s\tNOT SERVED YET: %s\n", p.Address, p.Problem)
+	}
 	if err := table.Flush(); err != nil {
 		return err
 	}

@@ -32,7 +32,9 @@ type conn struct {
 	out  sender
 	sess *session
 	cid  uint16
-	// group is the tag of the portal group that the connection came in by.
+	// at is the portal that the connection came in by, and group the tag of its
+	// portal group.
+	at    Portal
 	group uint16
 	// params are the session's, as they apply to this connection.
 	params params

@@ -94,7 +94,7 @@ func (s *script) Close() error                     { close(s.closed); return nil
 // play has the server serve a peer that sends wire, and waits for the end.
 func (b *bench) play(t *testing.T, wire []byte) {
 	s := &script{in: bytes.NewReader(wire), closed: make(chan struct{})}
-	b.srv.open(s, 1)
+	b.srv.open(s, Portal{Group: 1})
 	select {
 	case <-s.closed:
 	case <-time.After(patience):

@@ -110,7 +110,7 @@ func newBench(tb testing.TB, change func(*Options), wrap func(net.Listener) net.
 		l = wrap(l)
 	}
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(context.Background(), l, 7) }()
+	go func() { served <- srv.Serve(context.Background(), Portal{Listener: l, Group: 7}) }()
 	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()

@@ -362,8 +362,9 @@ type fixedAddr struct {
 
 func (f fixedAddr) Addr() net.Addr { return f.addr }
 
-// TestPortalAddresses: the address of the connection comes first, portals on
-// every address are given with it.
+// TestPortalAddresses: the portal that the connection came in by comes first, a
+// portal on every address is given with the one that was reached, and what the
+// initiator cannot reach is left out.
 func TestPortalAddresses(t *testing.T) {
 	addr := func(s string) net.Addr {
 		a, err := net.ResolveTCPAddr("tcp", s)
@@ -374,22 +375,47 @@ func TestPortalAddresses(t *testing.T) {
 	}
 	for _, c := range []struct {
 		local   string
-		portals []string
+		portals []string // the first one is where the connection came in; after a blank what it advertises
 		want    string
 	}{
 		{"192.0.2.1:3260", []string{"192.0.2.1:3260"}, "192.0.2.1:3260,1"},
-		{"192.0.2.1:3260", []string{"198.51.100.1:3260", "192.0.2.1:3260"}, "192.0.2.1:3260,2 198.51.100.1:3260,1"},
-		{"192.0.2.1:3260", []string{"198.51.100.1:3260"}, "198.51.100.1:3260,1"},
-		{"192.0.2.1:3260", []string{"0.0.0.0:3260", "[::]:3261"}, "192.0.2.1:3260,1 192.0.2.1:3261,2"},
-		{"[2001:db8::1]:3260", []string{"[::]:3260", "192.0.2.1:3260"}, "[2001:db8::1]:3260,1 192.0.2.1:3260,2"},
+		{"192.0.2.1:3260", []string{"192.0.2.1:3260", "198.51.100.1:3260"}, "192.0.2.1:3260,1 198.51.100.1:3260,2"},
+		{"192.0.2.1:3260", []string{"0.0.0.0:3260", "0.0.0.0:3261"}, "192.0.2.1:3260,1 192.0.2.1:3261,2"},
+		// Of the other family only where there is nothing else.
+		{"192.0.2.1:3260", []string{"0.0.0.0:3260", "[::]:3261"}, "192.0.2.1:3260,1"},
+		{"[2001:db8::1]:3260", []string{"[::]:3260", "192.0.2.1:3260", "0.0.0.0:3262"}, "[2001:db8::1]:3260,1"},
+		{"192.0.2.1:3260", []string{"0.0.0.0:3260", "[2001:db8::1]:3260"}, "192.0.2.1:3260,1"},
+		{"192.0.2.1:3260", []string{"-", "[2001:db8::1]:3260"}, "[2001:db8::1]:3260,2"},
+		{"192.0.2.1:3260", []string{"-", "[::]:3260"}, ""},
+		// One socket for both families.
 		{"[::ffff:192.0.2.1]:3260", []string{"[::]:3260"}, "192.0.2.1:3260,1"},
 		{"[fe80::1%1]:3260", []string{"[::]:3260"}, "[fe80::1]:3260,1"},
+		// Addresses that mean something to this machine, or to one network, alone.
+		{"192.0.2.1:3260", []string{"192.0.2.1:3260", "127.0.0.1:3260"}, "192.0.2.1:3260,1"},
+		{"127.0.0.1:3260", []string{"127.0.0.1:3260", "192.0.2.1:3260"}, "127.0.0.1:3260,1 192.0.2.1:3260,2"},
+		{"[2001:db8::1]:3260", []string{"[2001:db8::1]:3260", "[fe80::1%1]:3260", "[::1]:3260"}, "[2001:db8::1]:3260,1"},
+		// Behind a NAT, a port forward or docker -p.
+		{"172.17.0.2:3260", []string{"0.0.0.0:3260 203.0.113.5:13260"}, "203.0.113.5:13260,1"},
+		{"172.17.0.2:3260", []string{"0.0.0.0:3260 san.example.com:3260", "172.17.0.2:3261"}, "san.example.com:3260,1 172.17.0.2:3261,2"},
+		{"172.17.0.2:3260", []string{"0.0.0.0:3260 203.0.113.5:3260", "[::]:3260 [2001:db8::5]:3260"}, "203.0.113.5:3260,1"},
+		{"[fd00::2]:3260", []string{"[::]:3260 [2001:db8::5]:3260", "0.0.0.0:3260 203.0.113.5:3260"}, "[2001:db8::5]:3260,1"},
+		{"[fd00::2]:3260", []string{"-", "0.0.0.0:3260 203.0.113.5:3260"}, "203.0.113.5:3260,2"},
+		{"172.17.0.2:3260", []string{"172.17.0.3:3260", "172.17.0.2:3261 203.0.113.5:3260"}, "172.17.0.2:3260,1 203.0.113.5:3260,2"},
 	} {
-		var portals []portal
+		var portals []Portal
+		var at Portal
 		for n, p := range c.portals {
-			portals = append(portals, portal{fixedAddr{addr: addr(p)}, uint16(n + 1)})
+			if p == "-" { // in no portal group of the target
+				at = Portal{Listener: fixedAddr{addr: addr(c.local)}, Group: 1}
+				continue
+			}
+			address, advertise, _ := strings.Cut(p, " ")
+			portals = append(portals, Portal{Listener: fixedAddr{addr: addr(address)}, Group: uint16(n + 1), Advertise: advertise})
+			if n == 0 {
+				at = portals[0]
+			}
 		}
-		if got := strings.Join(portalAddresses(portals, addr(c.local)), " "); got != c.want {
+		if got := strings.Join(portalAddresses(portals, at, addr(c.local)), " "); got != c.want {
 			t.Errorf("%s with %v: %s, want %s", c.local, c.portals, got, c.want)
 		}
 	}

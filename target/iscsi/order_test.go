@@ -52,7 +52,7 @@ func newUnitBench(t *testing.T, volume scsi.Volume, change func(*Options)) *benc
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(context.Background(), l, 7) }()
+	go func() { served <- srv.Serve(context.Background(), Portal{Listener: l, Group: 7}) }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()

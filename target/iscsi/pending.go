@@ -33,7 +33,7 @@ type loginCount struct {
 
 type pendingLogin struct {
 	nc     net.Conn
-	group  uint16
+	at     Portal
 	origin netip.Prefix
 	since  time.Time // when it was accepted or, once it is active, began
 	c      *conn     // nil while it waits
@@ -61,7 +61,7 @@ func originOf(a net.Addr) netip.Prefix {
 
 // add has a connection wait for its turn; false says that too many wait. One
 // address may have as many waiting as there is room left for others.
-func (p *pendingLogins) add(nc net.Conn, group uint16, o *Options) bool {
+func (p *pendingLogins) add(nc net.Conn, at Portal, o *Options) bool {
 	origin := originOf(nc.RemoteAddr())
 	n := p.counts[origin]
 	if n == nil {
@@ -76,7 +76,7 @@ func (p *pendingLogins) add(nc net.Conn, group uint16, o *Options) bool {
 	p.counts[origin] = n
 	n.queued++
 	p.all.queued++
-	p.list = append(p.list, &pendingLogin{nc: nc, group: group, origin: origin, since: time.Now()})
+	p.list = append(p.list, &pendingLogin{nc: nc, at: at, origin: origin, since: time.Now()})
 	return true
 }
 

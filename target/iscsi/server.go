@@ -47,10 +47,14 @@ func (t *target) inGroup(tag uint16) bool {
 	return t.PortalGroups == nil || slices.Contains(t.PortalGroups, tag)
 }
 
-// portal is a listener and the portal group that it is in.
-type portal struct {
+// Portal is where connections come in (RFC 7143 4.1.1, network portal).
+type Portal struct {
 	net.Listener
-	group uint16
+	// Group is the tag of the portal group (RFC 7143 4.4.1) that it is in.
+	Group uint16
+	// Advertise is the address, host:port, that discovery tells instead of the
+	// listener's; empty for that.
+	Advertise string
 }
 
 // Server serves targets on any number of portals.
@@ -68,7 +72,7 @@ type Server struct {
 	wg, workers sync.WaitGroup
 
 	mu       sync.Mutex // guards what follows
-	portals  []portal
+	portals  []Portal
 	conns    map[*conn]struct{}
 	sessions map[*session]struct{}
 	pending  pendingLogins
@@ -121,28 +125,28 @@ func (srv *Server) target(name string) *target {
 	return nil
 }
 
-// Serve accepts connections on l, a portal of the given portal group, until ctx ends (nil is returned
-// then), l fails, or the server is shut down (ErrClosed). It closes l.
-// Connections that were accepted live on until Shutdown.
-func (srv *Server) Serve(ctx context.Context, l net.Listener, group uint16) error {
+// Serve accepts connections on a portal until ctx ends (nil is returned
+// then), the listener fails, or the server is shut down (ErrClosed). It closes the
+// listener. Connections that were accepted live on until Shutdown.
+func (srv *Server) Serve(ctx context.Context, p Portal) error {
 	srv.mu.Lock()
 	if srv.closing {
 		srv.mu.Unlock()
-		l.Close()
+		p.Close()
 		return ErrClosed
 	}
-	srv.portals = append(srv.portals, portal{l, group})
+	srv.portals = append(srv.portals, p)
 	srv.wg.Add(1)
 	srv.mu.Unlock()
 	defer srv.wg.Done()
 
-	stop := context.AfterFunc(ctx, func() { l.Close() })
+	stop := context.AfterFunc(ctx, func() { p.Close() })
 	defer stop()
-	err := srv.accept(ctx, portal{l, group})
-	l.Close()
+	err := srv.accept(ctx, p)
+	p.Close()
 
 	srv.mu.Lock()
-	srv.portals = slices.DeleteFunc(srv.portals, func(p portal) bool { return p.Listener == l })
+	srv.portals = slices.DeleteFunc(srv.portals, func(other Portal) bool { return other.Listener == p.Listener })
 	closing := srv.closing
 	srv.mu.Unlock()
 	switch {
@@ -154,11 +158,11 @@ func (srv *Server) Serve(ctx context.Context, l net.Listener, group uint16) erro
 	return err
 }
 
-func (srv *Server) accept(ctx context.Context, l portal) error {
+func (srv *Server) accept(ctx context.Context, l Portal) error {
 	for {
 		nc, err := l.Accept()
 		if err == nil {
-			srv.open(nc, l.group)
+			srv.open(nc, l)
 			continue
 		}
 		var ne net.Error
@@ -178,9 +182,9 @@ func (srv *Server) accept(ctx context.Context, l portal) error {
 }
 
 // open takes in a connection, unless too many wait to log in already.
-func (srv *Server) open(nc net.Conn, group uint16) {
+func (srv *Server) open(nc net.Conn, at Portal) {
 	srv.mu.Lock()
-	ok := !srv.closing && srv.pending.add(nc, group, &srv.opts)
+	ok := !srv.closing && srv.pending.add(nc, at, &srv.opts)
 	if ok {
 		srv.startLogins()
 	}
@@ -208,7 +212,7 @@ func (srv *Server) startLogins() {
 			victim.log.WithError(errTooManyLogins).Warn("connection closed")
 			victim.close()
 		}
-		l.c = srv.newConn(l.nc, l.group)
+		l.c = srv.newConn(l.nc, l.at)
 		srv.conns[l.c] = struct{}{}
 		srv.wg.Add(1)
 		go srv.carry(l.c.serve)
@@ -227,8 +231,8 @@ func (srv *Server) lookAtLogins() {
 	}
 }
 
-func (srv *Server) newConn(nc net.Conn, group uint16) *conn {
-	c := &conn{srv: srv, nc: nc, group: group, log: srv.opts.Log.WithField("from", nc.RemoteAddr()), params: defaultParams(), left: make(chan struct{})}
+func (srv *Server) newConn(nc net.Conn, at Portal) *conn {
+	c := &conn{srv: srv, nc: nc, at: at, group: at.Group, log: srv.opts.Log.WithField("from", nc.RemoteAddr()), params: defaultParams(), left: make(chan struct{})}
 	c.text.ttt = reservedTag
 	c.in = newReader(nc, srv.opts.Pool)
 	c.out = sender{
@@ -288,8 +292,8 @@ func (srv *Server) lookTick() time.Duration {
 }
 
 // portalsOf lists the portals of a target.
-func (srv *Server) portalsOf(t *target) []portal {
+func (srv *Server) portalsOf(t *target) []Portal {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(srv.portals), func(p portal) bool { return !t.inGroup(p.group) })
+	return slices.DeleteFunc(slices.Clone(srv.portals), func(p Portal) bool { return !t.inGroup(p.Group) })
 }

@@ -49,7 +49,7 @@ func TestServeEnds(t *testing.T) {
 	}
 	broken := listen()
 	broken.Close()
-	if err := b.srv.Serve(context.Background(), broken, 1); !errors.Is(err, net.ErrClosed) || !strings.Contains(err.Error(), broken.Addr().String()) {
+	if err := b.srv.Serve(context.Background(), Portal{Listener: broken, Group: 1}); !errors.Is(err, net.ErrClosed) || !strings.Contains(err.Error(), broken.Addr().String()) {
 		t.Errorf("Serve on a closed portal: %v", err)
 	}
 	i := b.login()
@@ -57,7 +57,7 @@ func TestServeEnds(t *testing.T) {
 	if err := b.srv.Shutdown(context.Background()); err != nil {
 		t.Error(err)
 	}
-	if err := b.srv.Serve(context.Background(), listen(), 1); !errors.Is(err, ErrClosed) {
+	if err := b.srv.Serve(context.Background(), Portal{Listener: listen(), Group: 1}); !errors.Is(err, ErrClosed) {
 		t.Errorf("Serve after Shutdown: %v", err)
 	}
 	if err := b.srv.Shutdown(context.Background()); !errors.Is(err, ErrClosed) {

@@ -182,7 +182,7 @@ func TestWildcardPortal(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- b.srv.Serve(ctx, l, 7) }()
+	go func() { served <- b.srv.Serve(ctx, Portal{Listener: l, Group: 7}) }()
 	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
 	at := net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(port)}
 	first := b.addr

@@ -1,11 +1,6 @@
 package iscsi
 
-import (
-	"net"
-	"net/netip"
-	"slices"
-	"strconv"
-)
+import "slices"
 
 // textExchange is a text negotiation of the full feature phase: a request and
 // its response, each in as many PDUs as it takes (RFC 7143 11.10).
@@ -120,7 +115,7 @@ func (c *conn) sendTargets(b []byte, value string) []byte {
 	case s.kind == sessionDiscovery && value == "All":
 		found = c.srv.targets
 	case s.kind == sessionDiscovery && value != "":
-		if t := c.srv.target(value); t != nil {
+		if t := c.srv.target(normalName(value)); t != nil {
 			found = []*target{t}
 		}
 	case s.kind == sessionNormal && (value == "" || normalName(value) == s.target.Name):
@@ -133,48 +128,9 @@ func (c *conn) sendTargets(b []byte, value string) []byte {
 			continue
 		}
 		b = appendPair(b, "TargetName", t.Name)
-		for _, address := range portalAddresses(c.srv.portalsOf(t), c.nc.LocalAddr()) {
+		for _, address := range portalAddresses(c.srv.portalsOf(t), c.at, c.nc.LocalAddr()) {
 			b = appendPair(b, "TargetAddress", address)
 		}
 	}
 	return b
-}
-
-// portalAddresses lists the portals as TargetAddress values for an initiator
-// whose connection arrived at local: the portal at that address first, if it is
-// among them, then the others. A portal that listens on every address of the
-// host is given with the address that the initiator evidently reaches.
-func portalAddresses(portals []portal, local net.Addr) []string {
-	here, isTCP := addrPort(local)
-	var list []string
-	for _, p := range portals {
-		address := p.Addr().String()
-		if a, ok := addrPort(p.Addr()); ok && isTCP {
-			if a.Addr().IsUnspecified() {
-				a = netip.AddrPortFrom(here.Addr(), a.Port())
-			}
-			address = a.String()
-		}
-		value := address + "," + strconv.Itoa(int(p.group))
-		switch {
-		case slices.Contains(list, value):
-		case isTCP && address == here.String():
-			list = slices.Insert(list, 0, value)
-		default:
-			list = append(list, value)
-		}
-	}
-	return list
-}
-
-// addrPort returns a TCP address in the form it has in TargetAddress: an IPv4
-// address that came in over an IPv6 socket is an IPv4 address, and the zone,
-// which means nothing to the initiator, is left out.
-func addrPort(a net.Addr) (netip.AddrPort, bool) {
-	t, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}, false
-	}
-	p := t.AddrPort()
-	return netip.AddrPortFrom(p.Addr().Unmap().WithZone(""), p.Port()), true
 }

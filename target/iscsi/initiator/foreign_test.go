@@ -135,7 +135,7 @@ func serveForeign(t *testing.T, f *foreign) initiator.URL {
 		t.Fatal(err)
 	}
 	var serving sync.WaitGroup
-	serving.Go(func() { _ = srv.Serve(context.Background(), l, 1) })
+	serving.Go(func() { _ = srv.Serve(context.Background(), iscsi.Portal{Listener: l, Group: 1}) })
 	t.Cleanup(func() {
 		if err := srv.Shutdown(context.Background()); err != nil {
 			t.Error(err)

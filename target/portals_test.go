@@ -1,0 +1,147 @@
+package target
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/conf"
+	remote "odx/target/iscsi/initiator"
+)
+
+// freePort returns a TCP port that nothing listens on.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// onPortals is a configuration with portals.
+func onPortals(portals string) string {
+	return "data_dir: data\nportals: [" + portals + "]\n" +
+		"targets: [{name: iqn.2026-11.example.odx:disks, luns: [{lun: 0, volume: src, size: 64MiB}]}]\n"
+}
+
+// TestPortals_Bind: a portal that cannot be bound keeps the others from nothing; it
+// is logged, shown, and answers once it can be bound.
+func TestPortals_Bind(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	// 203.0.113.1 is for documentation (RFC 5737).
+	text := onPortals(fmt.Sprintf(`"127.0.0.1:0", "203.0.113.1:3260", "%s"`, taken.Addr()))
+	log := &logText{}
+	logger := logrus.New()
+	logger.SetOutput(log)
+	cfg := parse(t, t.TempDir(), text)
+	s, err := Start(t.Context(), cfg, logrus.NewEntry(logger))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop(t, s)
+	if n := len(s.Portals()); n != 1 {
+		t.Errorf("%d portals answer, want 1", n)
+	}
+	missing := s.MissingPortals()
+	if len(missing) != 2 || missing[0].Address != "203.0.113.1:3260" || !strings.Contains(missing[0].Problem, "is not an address of this machine") ||
+		!strings.Contains(missing[1].Problem, "is in use by another program") {
+		t.Fatalf("missing: %+v", missing)
+	}
+	for _, key := range []string{"portals[1]", "portals[2]"} {
+		if !strings.Contains(log.String(), key) {
+			t.Errorf("the log does not name %s:\n%s", key, log.String())
+		}
+	}
+	st, ok := s.Status()
+	if !ok || len(st.MissingPortals) != 2 || len(st.Portals) != 1 {
+		t.Errorf("status: %+v", st)
+	}
+}
+
+// TestPortals_BindMissing: a portal answers as soon as its address is there.
+func TestPortals_BindMissing(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := taken.Addr().String()
+	cfg := parse(t, t.TempDir(), onPortals(`"127.0.0.1:0", "`+address+`"`))
+	s := newService(cfg, quiet())
+	s.portals.retry = time.Millisecond
+	if err := s.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer stop(t, s)
+	taken.Close()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		d, err := remote.Open(t.Context(), remote.Options{URL: remote.URL{Address: address, Target: "iqn.2026-11.example.odx:disks"}})
+		if err == nil {
+			d.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	if len(s.MissingPortals()) != 0 || len(s.Portals()) != 2 {
+		t.Errorf("missing %v, answering %v", s.MissingPortals(), s.Portals())
+	}
+}
+
+// TestPortals_NoneBound: a service that nobody can reach does not start, and every
+// portal is named.
+func TestPortals_NoneBound(t *testing.T) {
+	_, err := Start(t.Context(), parse(t, t.TempDir(), onPortals(`"198.51.100.1:3260", "203.0.113.1:3260"`)), quiet())
+	var problems conf.Problems
+	if !errors.As(err, &problems) || len(problems) != 2 {
+		t.Fatalf("%T: %v", err, err)
+	}
+}
+
+// TestPortals_Advertise: discovery tells the address that stands in the file.
+func TestPortals_Advertise(t *testing.T) {
+	port := freePort(t)
+	s := start(t, parse(t, t.TempDir(), onPortals(fmt.Sprintf(`{address: "127.0.0.1:%d,3", advertise: "203.0.113.5:13260"}`, port))))
+	nc, err := net.Dial("tcp", s.Portals()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(10 * time.Second))
+	send := func(header []byte, text string) string {
+		t.Helper()
+		pdu := append(make([]byte, 0, 1024), header...)
+		pdu[7] = byte(len(text))
+		pdu = append(append(pdu, text...), make([]byte, -len(text)&3)...)
+		if _, err := nc.Write(pdu); err != nil {
+			t.Fatal(err)
+		}
+		answer := make([]byte, 8192)
+		n, err := nc.Read(answer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(answer[min(n, 48):n])
+	}
+	login := make([]byte, 48)
+	login[0], login[1], login[8] = 0x43, 0x87, 0x80
+	send(login, "InitiatorName=iqn.2026-11.example:a\x00SessionType=Discovery\x00")
+	ask := make([]byte, 48)
+	ask[0], ask[1] = 0x04, 0x80
+	copy(ask[20:24], "\xff\xff\xff\xff")
+	if got := send(ask, "SendTargets=All\x00"); !strings.Contains(got, "TargetAddress=203.0.113.5:13260,3\x00") || strings.Contains(got, "127.0.0.1") {
+		t.Errorf("discovery answers %q", got)
+	}
+}
