@@ -11,16 +11,33 @@ import (
 )
 
 // powerCut is a disk as a power cut left it, with the states that it may hold: one
-// of those since the last that was durable.
+// of those since the last that was durable. Where only the process died, and the
+// kernel lives, that is one of those since the last that was acknowledged; a power
+// cut after it can bring back the others.
 type powerCut struct {
-	disk   *disk
-	states []*model
+	disk    *disk
+	states  []*model
+	process bool
+	durable []*model
 }
+
+// crashes says which states a disk may hold now: after a power cut, and after the
+// end of the process.
+type crashes interface {
+	possible() []*model
+	survivors() []*model
+}
+
+// anything is for crashes of which it is of no interest what they leave.
+type anything struct{}
+
+func (anything) possible() []*model  { return nil }
+func (anything) survivors() []*model { return nil }
 
 // cutSometimes makes a crashed copy of the disk before one in every odds
 // operations that change it, at most limit of them, until stop is called, which
 // returns them.
-func (d *disk) cutSometimes(rng *rand.Rand, odds, limit int, states func() []*model) (stop func() []powerCut) {
+func (d *disk) cutSometimes(rng *rand.Rand, odds, limit int, of crashes) (stop func() []powerCut) {
 	var cuts []powerCut
 	// Its own source: the store's goroutines come by here, even when it is over.
 	rng = rand.New(rand.NewPCG(rng.Uint64(), rng.Uint64()))
@@ -28,7 +45,13 @@ func (d *disk) cutSometimes(rng *rand.Rand, odds, limit int, states func() []*mo
 		d.cutMu.Lock()
 		defer d.cutMu.Unlock()
 		if rng.IntN(odds) == 0 && len(cuts) < limit {
-			cuts = append(cuts, powerCut{d.crash(rng), states()})
+			if rng.IntN(3) > 0 {
+				cuts = append(cuts, powerCut{disk: d.crash(rng), states: of.possible()})
+			} else {
+				// What is possible first: between the two more can be acknowledged.
+				durable, survivors := of.possible(), of.survivors()
+				cuts = append(cuts, powerCut{&disk{fs: d.fs.ProcessClone()}, survivors, true, durable})
+			}
 		}
 	}
 	d.fs.SetHook(func(kind vfs.OpKind, _ string) error {
@@ -49,16 +72,19 @@ func (d *disk) cutSometimes(rng *rand.Rand, odds, limit int, states func() []*mo
 // operations since the last that was durable, and sound. While it is opened,
 // checked and closed the power is cut again, if again is positive.
 func (c powerCut) recovers(rng *rand.Rand, o Options, again int) (problem string) {
-	stop := c.disk.cutSometimes(rng, 8, again, func() []*model { return nil })
+	stop := c.disk.cutSometimes(rng, 8, again, anything{})
 	problem, found := opens(c.disk.options(o), c.states)
 	if problem != "" {
 		return problem
 	}
 	for i, second := range stop() {
 		// Nothing was written in between.
-		second.states = found
+		second.states, second.durable = found, c.durable
+		if c.process && !second.process {
+			second.states = c.durable
+		}
 		if problem := second.recovers(rng, o, 0); problem != "" {
-			return fmt.Sprintf("after power cut %d while it recovered from another: %s", i, problem)
+			return fmt.Sprintf("after crash %d (of the process: %t) while it recovered from another: %s", i, second.process, problem)
 		}
 	}
 	return ""
@@ -108,12 +134,13 @@ func runHistory(t *testing.T, seed uint64, steps int) {
 		seed, o.DedupUnit>>10, o.CacheBytes>>10, o.CapacityBytes>>10, o.StoreDuplicates, odds)
 	d := newDisk()
 	h := newHistory(t, rng, func() (*Store, error) { return Open(context.Background(), d.options(o)) })
+	h.acks = cutRand.IntN(4) > 0
 	for range steps {
-		stop := d.cutSometimes(cutRand, odds, 4, h.possible)
+		stop := d.cutSometimes(cutRand, odds, 4, h)
 		h.step()
 		for _, c := range stop() {
 			if problem := c.recovers(cutRand, o, 1); problem != "" {
-				h.fatalf("after a power cut: %s", problem)
+				h.fatalf("after a crash (of the process: %t): %s", c.process, problem)
 			}
 		}
 	}
@@ -130,6 +157,13 @@ func (h *history) possible() []*model {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return append([]*model(nil), h.states...)
+}
+
+// survivors returns the states that the end of the process now may leave.
+func (h *history) survivors() []*model {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]*model(nil), h.states[h.kept:]...)
 }
 
 // histories is how many random histories TestPowerCuts runs at least.

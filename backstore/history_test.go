@@ -26,8 +26,12 @@ type history struct {
 	// disk, the store's own goroutines too.
 	mu     sync.Mutex
 	states []*model
-	value  uint32
-	log    []string
+	// acks: each operation is written out, as if it were acknowledged. kept is
+	// the state, by its place in states, after the last one that was.
+	acks  bool
+	kept  int
+	value uint32
+	log   []string
 }
 
 const modelSectors = 5 << 20 / sector // two leaves of the map and a bit
@@ -83,11 +87,22 @@ func (h *history) do(what string, next *model, op func(ctx context.Context) erro
 	if errors.Is(err, ErrNoSpace) && h.store.opts.CapacityBytes > 0 {
 		h.log = append(h.log, "that failed, for the store is full")
 		h.partly(next)
-		return
-	}
-	if err != nil {
+	} else if err != nil {
 		h.fatalf("%s: %v", what, err)
 	}
+	if h.acks {
+		h.acknowledge()
+	}
+}
+
+// acknowledge has all that was done outlive the process.
+func (h *history) acknowledge() {
+	if err := h.store.WriteOut(context.Background()); err != nil {
+		h.fatalf("write out: %v", err)
+	}
+	h.mu.Lock()
+	h.kept = len(h.states) - 1
+	h.mu.Unlock()
 }
 
 // partly takes what the store holds as the state after an operation that did a
@@ -107,7 +122,7 @@ func (h *history) partly(next *model) {
 
 func (h *history) durable() {
 	h.mu.Lock()
-	h.states = h.states[len(h.states)-1:]
+	h.states, h.kept = h.states[len(h.states)-1:], 0
 	h.mu.Unlock()
 }
 

@@ -101,7 +101,7 @@ func TestNewIdentity_PowerCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(1, 1))
-	stop := d.cutSometimes(rng, 1, 100, func() []*model { return nil })
+	stop := d.cutSometimes(rng, 1, 100, anything{})
 	after, err := SetIdentity(context.Background(), d.options(Options{}), false)
 	cuts := stop()
 	if err != nil {

@@ -71,8 +71,9 @@ func realOptions(rng *rand.Rand, dir string) Options {
 }
 
 // workUntilKilled says which step of the history it begins, and after which of
-// them everything was durable. With an odd seed it takes a checkpoint after
-// each, so that most of its time the engine is writing.
+// them everything will outlive the process: it was written out, which half of the
+// children do after each step, or is durable. With an odd seed it takes a
+// checkpoint after each, so that most of its time the store is writing rows.
 func workUntilKilled(dir, seed string) {
 	n, err := strconv.ParseUint(seed, 10, 64)
 	if err != nil {
@@ -85,7 +86,10 @@ func workUntilKilled(dir, seed string) {
 		if n%2 == 1 {
 			h.checkpoint()
 		}
-		if len(h.states) == 1 {
+		if n%4 < 2 {
+			h.acknowledge()
+		}
+		if h.kept == len(h.states)-1 {
 			fmt.Println("durable", step)
 		}
 	}
@@ -94,7 +98,7 @@ func workUntilKilled(dir, seed string) {
 // killed is how far a child came.
 type killed struct {
 	begun   int // steps
-	durable int // the last step after which everything was durable; -1: none
+	durable int // the last step after which everything outlives the process; -1: none
 	said    []string
 }
 

@@ -128,7 +128,7 @@ func TestUpgrade_PowerCut(t *testing.T) {
 				t.Fatal(err)
 			}
 			rng := rand.New(rand.NewPCG(1, 2))
-			stop := d.cutSometimes(rng, 4, 25, func() []*model { return nil })
+			stop := d.cutSometimes(rng, 4, 25, anything{})
 			_, err = Upgrade(context.Background(), d.upgradeOptions(rows))
 			cuts := stop()
 			if err != nil {
