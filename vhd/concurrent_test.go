@@ -116,7 +116,7 @@ func TestTokenOfDisk(t *testing.T) {
 	})
 }
 
-// BenchmarkServed is what a LUN on a virtual disk costs beside the volume below it.
+// BenchmarkServed is what a LUN on a virtual disk costs in addition to the volume below it.
 func BenchmarkServed(b *testing.B) {
 	for _, ext := range []string{".img", ".vhd", ".vhdx"} {
 		bed := newBed(b)

@@ -11,7 +11,7 @@ import (
 // lineage remembers what each file that has a format says of its parent, so that the
 // children of a disk are found without opening every file. A file says the same for all
 // its life, whatever is written to the disk in it; only who writes to the file itself
-// changes it, and is told of by forget.
+// changes it, and calls forget.
 type lineage struct {
 	mu sync.Mutex // of what follows
 	// parents are by identity of the file; nil of a disk without one, or of no disk.

@@ -21,7 +21,7 @@ type Uses interface {
 	// CheckFile returns an error for a file that has to stay as it is.
 	CheckFile(name string) error
 	// CheckVolume returns an error for a volume that is not to be written to but by
-	// whoever serves it.
+	// the LUN that serves it.
 	CheckVolume(name string) error
 }
 
@@ -43,7 +43,7 @@ type Manager struct {
 	lineage lineage
 
 	mu sync.Mutex // of what follows
-	// files are those that somebody works on, by name.
+	// files are those with writers or an operation, by name.
 	files map[string]*occupancy
 	// scratch is when each file that a client fills or reads was used last.
 	scratch map[string]time.Time

@@ -119,12 +119,12 @@ func TestParentsAreNotLost(t *testing.T) {
 		b.do(t, Request{Operation: Snapshot, Source: base, Destination: one})
 		b.do(t, Request{Operation: Snapshot, Source: base, Destination: two})
 		for name, r := range map[string]Request{
-			"merge beside a sibling": {Operation: Merge, Source: one},
-			"resize":                 {Operation: Resize, Source: base, Size: 8 * mib},
-			"overwrite":              {Operation: Convert, Source: one, Destination: base, Overwrite: true},
-			"convert in place":       {Operation: Convert, Source: base, Destination: base},
-			"create over it":         {Operation: Create, Destination: base, Size: mib, Overwrite: true},
-			"its own child's child":  {Operation: Snapshot, Source: one, Destination: base, Overwrite: true},
+			"merge next to a sibling": {Operation: Merge, Source: one},
+			"resize":                  {Operation: Resize, Source: base, Size: 8 * mib},
+			"overwrite":               {Operation: Convert, Source: one, Destination: base, Overwrite: true},
+			"convert in place":        {Operation: Convert, Source: base, Destination: base},
+			"create over it":          {Operation: Create, Destination: base, Size: mib, Overwrite: true},
+			"its own child's child":   {Operation: Snapshot, Source: one, Destination: base, Overwrite: true},
 		} {
 			if _, err := b.Do(ctx, r, nil); !errors.Is(err, backstore.ErrInvalid) {
 				t.Errorf("%s: %v", name, err)
@@ -360,8 +360,8 @@ func TestDiscard(t *testing.T) {
 	})
 }
 
-// TestParentName: a parent is looked for where the child says, from the child's folder,
-// and what is on another machine in the child's folder.
+// TestParentName: a parent is looked for where the child says, from the child's directory,
+// and what is on another machine in the child's directory.
 func TestParentName(t *testing.T) {
 	b := start(t)
 	for _, name := range []string{"a/base.vhdx", "base.vhdx", "a/b/c.vhdx", "other.vhd"} {

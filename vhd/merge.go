@@ -23,7 +23,7 @@ func (j *job) merge(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	defer end()
-	// Only now, when nobody else changes them: the children will be deleted.
+	// Only now, when no other operation changes them: the children will be deleted.
 	src, err := j.openChain(ctx, j.Source)
 	if err != nil {
 		return Result{}, err

@@ -52,7 +52,7 @@ func (m *Manager) Write(name string) (end func(), err error) {
 	}, nil
 }
 
-// forget drops what is known of a file that nobody works on. m.mu is held.
+// forget drops what is known of a file without writers and operations. m.mu is held.
 func (m *Manager) forget(name string, o *occupancy) {
 	if !o.busy && o.writers == 0 {
 		delete(m.files, name)

@@ -26,7 +26,7 @@ func checkLink(child string, c *disk.Info, name string, p disk.Info) error {
 
 // parentName returns the file that is the parent of the file child: the first of the
 // places that the child names that is a file of the store. Of an absolute path, which
-// is that of another machine, the last part counts, in the child's folder.
+// is that of another machine, the last part counts, in the child's directory.
 func (m *Manager) parentName(ctx context.Context, child string, format disk.Format, p *disk.Parent) (string, error) {
 	return m.findParent(ctx, child, format, p, nil)
 }
@@ -112,7 +112,7 @@ func isAbsolute(place string) bool {
 	return strings.HasPrefix(place, "/") || len(place) > 1 && place[1] == ':'
 }
 
-// relative returns the path from the folder of the file from to the file to.
+// relative returns the path from the directory of the file from to the file to.
 func relative(from, to string) string {
 	dir, parts := path.Dir(from), ""
 	for dir != "." && !strings.HasPrefix(to, dir+"/") {
@@ -153,7 +153,7 @@ func (m *Manager) children(ctx context.Context, name string) ([]string, error) {
 	return all, nil
 }
 
-// checkNoChildren returns an error for a file that has children beside those in but:
+// checkNoChildren returns an error for a file that has children other than those in but:
 // they would be lost with its contents.
 func (m *Manager) checkNoChildren(ctx context.Context, name string, but ...string) error {
 	all, err := m.children(ctx, name)

@@ -127,7 +127,7 @@ func TestManager_LongestChain(t *testing.T) {
 	b.do(t, Request{Operation: Snapshot, Source: fmt.Sprint(maxChain-1, ".vhd"), Destination: last})
 }
 
-// TestManager_SectorWarnings: a guest that is to see other sectors is told of.
+// TestManager_SectorWarnings: a result warns of sectors that a guest did not see before.
 func TestManager_SectorWarnings(t *testing.T) {
 	b := start(t)
 	b.do(t, Request{Operation: Create, Destination: "4k.vhdx", Size: 8 * mib, SectorLength: 4096})

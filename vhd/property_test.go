@@ -224,7 +224,7 @@ func (h *history) snapshot(t fataler, name string) {
 	h.run(t, Request{Operation: Snapshot, Source: name, Destination: child}, next)
 }
 
-// mergeSome merges a disk into one of its parents, if nobody else needs those.
+// mergeSome merges a disk into one of its parents, if no other disk needs those.
 func (h *history) mergeSome(t fataler, name string) {
 	t.Helper()
 	next := maps.Clone(h.now)

@@ -36,7 +36,7 @@ const (
 	// Resize gives a disk another Size.
 	Resize Operation = "resize"
 	// Import makes Destination of Source, a scratch file that a client has filled with
-	// a disk as it came: laid out anew as by Compact in the same format, converted
+	// a disk as it came: laid out again as by Compact in the same format, converted
 	// otherwise. The places of parents count from Destination. Source is gone then.
 	Import Operation = "import"
 	// Export makes a scratch file, whose name is in the result, of Source: as it is, or
@@ -239,7 +239,7 @@ func (j *job) create(ctx context.Context) (Result, error) {
 }
 
 // Make makes the file name an empty dynamic disk, or a raw one, of size bytes, for
-// whoever is to serve it: Uses is not asked. sector is the length of a sector in
+// a LUN that is to serve it: Uses is not asked. sector is the length of a sector in
 // bytes, where the format lets one choose.
 func (m *Manager) Make(ctx context.Context, name string, size, sector int64) error {
 	if err := CheckTarget(name); err != nil {

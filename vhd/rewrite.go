@@ -20,7 +20,7 @@ type placed struct {
 func byPlace(a, b placed) int { return cmp.Compare(a.Offset, b.Offset) }
 func byBlock(a, b placed) int { return cmp.Compare(a.index, b.index) }
 
-// rewrite makes a disk anew, in the same format and with the same structure: blocks
+// rewrite rebuilds a disk, in the same format and with the same structure: blocks
 // that have data in the given order, one behind the other, and none without.
 func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result, error) {
 	name := cmp.Or(j.Destination, j.Source)
@@ -107,7 +107,7 @@ func (p piece) isZeros(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// rewriting is a disk that is made anew.
+// rewriting is a disk that is rebuilt.
 type rewriting struct {
 	*job
 	src      *source

@@ -185,7 +185,7 @@ func changeDisk(cmd *cobra.Command, o *diskOptions) error {
 	})
 }
 
-// runDiskOperation shows a progress bar meanwhile.
+// runDiskOperation runs an operation with a progress bar.
 func runDiskOperation(ctx context.Context, a api.Administrator, r api.DiskRequest, stderr io.Writer) (api.DiskResult, error) {
 	bar := newBar(stderr, string(r.Operation))
 	result, err := a.ChangeDisk(ctx, r, func(p api.DiskProgress) {

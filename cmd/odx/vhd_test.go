@@ -83,7 +83,7 @@ func TestVHDCommands(t *testing.T) {
 		run("file", "cp", "again.vhd", "again.part.vhd")
 		run("vhd", "import", local, "again.vhd", "--overwrite")
 		describe("again.part.vhd")
-		// Disks in other formats are refused, where nobody insists.
+		// Disks in other formats are refused without --raw.
 		foreign := filepath.Join(dir, "other.img")
 		if err := os.WriteFile(foreign, append([]byte("QFI\xfb"), make([]byte, 1<<20-4)...), 0o600); err != nil {
 			t.Fatal(err)

@@ -114,7 +114,7 @@ type killed struct {
 	old, new []byte
 }
 
-// startKilled makes the disks in the folder saved.
+// startKilled makes the disks in the directory saved.
 func startKilled(t *testing.T) *killed {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -190,7 +190,7 @@ func (k *killed) attempts() []attempt {
 	}
 }
 
-// prepare makes the folder run anew.
+// prepare recreates the directory run.
 func (k *killed) prepare() {
 	k.t.Helper()
 	for _, name := range k.files("run/") {
@@ -256,7 +256,7 @@ func (k *killed) check(a attempt) (isNew bool) {
 	return isNew
 }
 
-// files returns the files whose names have a prefix, those too that nobody is shown
+// files returns the files whose names have a prefix, hidden ones too
 // who lists files.
 func (k *killed) files(prefix string) (names []string) {
 	k.t.Helper()

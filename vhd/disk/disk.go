@@ -103,7 +103,7 @@ type Parent struct {
 	// parent, its old and its new one are right.
 	ID, OtherID GUID
 	// Paths are the places where the parent may be, with slashes, the one relative
-	// to the folder of the child first. An absolute one is as it stands in the file.
+	// to the directory of the child first. An absolute one is as it stands in the file.
 	Paths []string
 	// Modified is when the parent's file was changed last; zero where the format
 	// does not tell.

@@ -18,7 +18,7 @@ type Run struct {
 }
 
 // Runs calls fn with where the bytes of a range are, in order, until fn returns
-// false. Nothing is to be written to the disk meanwhile. Neighbouring runs can be in
+// false. Nothing is to be written to the disk in the meantime. Neighbouring runs can be in
 // one piece.
 func (d *Disk) Runs(ctx context.Context, off, length int64, fn func(Run) bool) error {
 	if err := d.check(off, length); err != nil {

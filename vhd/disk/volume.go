@@ -60,7 +60,7 @@ func New(c Config) *Disk {
 // Info describes the disk.
 func (d *Disk) Info() Info { return d.table.Info() }
 
-// Table returns the disk's table, for whoever has the disk alone.
+// Table returns the disk's table, for a caller that has the disk alone.
 func (d *Disk) Table() Table { return d.table }
 
 // Parent returns what a differencing disk is over, or nil.
@@ -224,7 +224,7 @@ func (d *Disk) Map(ctx context.Context, dst int64, from tokens.Snapshot, src, le
 
 // change has payload changed in each span of a range: in the container, at byte at.
 // It returns the bytes done; payload stops it by doing none of a span. Spans that are
-// in place already are changed beside each other, the others one at a time.
+// in place already are changed concurrently, the others one at a time.
 func (d *Disk) change(ctx context.Context, off, length int64, payload func(s span, at int64) (int64, error)) (done int64, err error) {
 	if err := d.check(off, length); err != nil {
 		return 0, err

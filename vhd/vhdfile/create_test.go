@@ -17,7 +17,7 @@ import (
 	"odx/vhd/disk/disktest"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
+var rewrite = flag.Bool("rewrite", false, "rewrite the golden files")
 
 // TestGolden compares new disks byte for byte.
 func TestGolden(t *testing.T) {

@@ -62,7 +62,7 @@ func OpenReadOnly(ctx context.Context, r disk.Reader) (*File, error) {
 
 // Open opens a virtual disk for reading and writing, with errors as those of
 // OpenReadOnly. It refuses one where a write to one block would change another,
-// and writes a footer anew that a crash or damage left the file without.
+// and rewrites a footer that a crash or damage left the file without.
 func Open(ctx context.Context, c disk.Container) (*File, error) {
 	f, err := OpenReadOnly(ctx, c)
 	if err != nil {

@@ -97,7 +97,7 @@ func readParent(ctx context.Context, r disk.Reader, h *header) (parent *disk.Par
 		}
 	}
 	parent.Paths = append(parent.Paths, absolute...)
-	// The name beside the locators is of the file alone, or a path of a system that
+	// The name next to the locators is of the file alone, or a path of a system that
 	// is not told: for want of a better one.
 	if len(parent.Paths) == 0 && h.parentName != "" {
 		parent.Paths = []string{strings.TrimPrefix(h.parentName, `.\`)}

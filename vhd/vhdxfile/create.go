@@ -60,7 +60,7 @@ func Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Whoever makes the disk fills it, under the identifiers it was made with.
+	// The caller that makes the disk fills it, under the identifiers it was made with.
 	f.wrote, f.changed = true, true
 	return f, nil
 }

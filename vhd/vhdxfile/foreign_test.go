@@ -202,3 +202,23 @@ func TestLastOnes(t *testing.T) {
 		}
 	}
 }
+
+// TestOpen_ManyZeros: a log of nothing but small zeros, in a file that is very long, takes
+// no longer than another one.
+func TestOpen_ManyZeros(t *testing.T) {
+	x := &disktest.VHDX{Size: 4 * mib}
+	at := int64(maxFile - 4*mib)
+	x.BAT = map[int64]uint64{0: entry(fullyPresent, at)}
+	e := disktest.LogEntry{Last: at + 2*mib, Zeros: map[int64]int64{}}
+	for i := range int64(30000) {
+		e.Zeros[x.End()+i*2*sectorLength] = sectorLength
+	}
+	x.Log = []disktest.LogEntry{e}
+	s := &sparse{size: at}
+	x.WriteTo(func(off int64, p []byte) { must(t, s.WriteAt(t.Context(), p, off)) })
+	f, err := OpenReadOnly(t.Context(), s)
+	must(t, err)
+	if f.Payload() == disk.Reader(s) {
+		t.Error("the block is behind the end of the file, and is not read through the log")
+	}
+}

@@ -11,7 +11,7 @@ import (
 // A fuzzed file is a valid one and patches of it, so that an input is small and its
 // checksums are right: 3 bytes of offset, in units of 4 bytes from the start of the
 // file, a length, and that many bytes. The first byte chooses the valid file, and
-// whether checksums are made anew.
+// whether checksums are recomputed.
 
 // maxFuzzed bounds the file of a fuzzed disk, bytes.
 const maxFuzzed = 64 * mib

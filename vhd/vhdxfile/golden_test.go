@@ -11,7 +11,7 @@ import (
 	"odx/vhd/disk"
 )
 
-var rewrite = flag.Bool("rewrite", false, "make the golden files anew")
+var rewrite = flag.Bool("rewrite", false, "rewrite the golden files")
 
 // TestCreatedBytes compares every byte of new files with testdata. What is random,
 // the FileWriteGuid, and the checksums over it, are left out.

@@ -136,5 +136,5 @@ const (
 	fatal                    // the file must not be opened
 )
 
-// reporter is told what is wrong with a file. The error it returns ends reading it.
+// reporter receives what is wrong with a file. The error it returns ends reading it.
 type reporter func(s severity, format string, args ...any) error

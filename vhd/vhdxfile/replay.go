@@ -182,7 +182,15 @@ func (f *File) changesPayload(ctx context.Context) (bool, error) {
 		}
 		return nil
 	})
-	return changes || slices.ContainsFunc(f.view.log, func(u update) bool { return payload.taken(u.offset, u.length) }), err
+	next := int64(-1) // MiB with payload; updates and it go up together
+	for _, u := range f.view.log {
+		from, to := units(u.offset, u.length)
+		if next < from {
+			next = payload.next(from, true)
+		}
+		changes = changes || next < to
+	}
+	return changes, err
 }
 
 // replay applies what the log had when the file was opened, and empties it.

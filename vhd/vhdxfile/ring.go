@@ -17,7 +17,7 @@ type ring struct {
 	window   []byte
 	windowAt int64
 	// budget is how many bytes of entries may still be looked at. Entries are long
-	// where somebody wants them to be, and may begin in every sector: without it, a
+	// where an attacker wants them to be, and may begin in every sector: without it, a
 	// log of 64 MiB would keep a processor busy for minutes.
 	budget int64
 	// damaged: some sector begins an entry of this log that is not valid, other than

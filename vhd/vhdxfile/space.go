@@ -42,12 +42,6 @@ func (s *space) give(offset, length int64) {
 	}
 }
 
-// taken reports whether any of a range of bytes is used.
-func (s *space) taken(offset, length int64) bool {
-	from, to := units(offset, length)
-	return s.next(from, true) < to
-}
-
 // maskOf returns the bits of [from, to) in the word of from, and where the next
 // word begins, or to.
 func maskOf(from, to int64) (mask uint64, next int64) {
