@@ -72,6 +72,9 @@ func (s *Store) takeCut() (*cut, error) {
 // emptySegments returns the segments that hold no live extent and that no
 // writer can have appended to. opMu is held exclusively.
 func (s *Store) emptySegments() []segment.ID {
+	if s.opts.rebuilding != "" {
+		return nil // what is in them may just not have been found yet
+	}
 	limit := s.appends.min(s.appendFloor())
 	var ids []segment.ID
 	for _, id := range s.segments.List() {

@@ -1,6 +1,7 @@
 package backstore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -118,11 +119,20 @@ func (s *Store) create() error {
 		return err
 	}
 	s.sb = newSuperblock(s.opts.DedupUnit / BlockLength)
-	place, err := fsys.Place(dir)
-	if err != nil {
+	first := state{firstLSN: 1, nextNode: 1, nextExtent: 1, nextSegment: 1}
+	if err := s.found(&first); err != nil {
 		return err
 	}
-	s.sb.place = place
+	return cmp.Or(s.sb.write(fsys, filepath.Join(dir, checkpointDir)), s.sb.write(fsys, dir))
+}
+
+// found makes the first checkpoint of a store, and its journal. There is none as
+// long as the superblock is not written.
+func (s *Store) found(first *state) (err error) {
+	fsys, dir := s.opts.FS, s.opts.Dir
+	if s.sb.place, err = fsys.Place(dir); err != nil {
+		return err
+	}
 	if err := fsys.MkdirAll(filepath.Join(dir, checkpointDir)); err != nil {
 		return err
 	}
@@ -130,21 +140,13 @@ func (s *Store) create() error {
 	if err != nil {
 		return err
 	}
-	first := state{firstLSN: 1, nextNode: 1, nextExtent: 1, nextSegment: 1}
 	err = kv.Store(func(put func(meta.Op) error) error {
 		return put(meta.Op{Key: []byte(stateKey), Value: first.encode()})
 	})
 	if err = errors.Join(err, kv.Close()); err != nil {
 		return err
 	}
-	err = journal.Create(journal.Options{FS: fsys, Dir: filepath.Join(dir, journalDir), StoreID: s.sb.id, First: first.firstLSN})
-	if err != nil {
-		return err
-	}
-	if err := s.sb.write(fsys, filepath.Join(dir, checkpointDir)); err != nil {
-		return err
-	}
-	return s.sb.write(fsys, dir)
+	return journal.Create(journal.Options{FS: fsys, Dir: filepath.Join(dir, journalDir), StoreID: s.sb.id, First: first.firstLSN})
 }
 
 // removeUnfinished removes what a create that did not end has left.

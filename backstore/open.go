@@ -71,6 +71,9 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.lock(); err != nil {
 		return err
 	}
+	if s.exists(filepath.Join(repairDir, repairedTag)) {
+		return fmt.Errorf("%w: its repair was interrupted: run odx store repair --in-place once more", ErrCorrupt)
+	}
 	sb, bad, found, err := s.findSuperblock()
 	var old *FormatError
 	if errors.As(err, &old) && old.Version < formatVersion && old.Version >= oldestFormat && s.opts.ReadOnly {
@@ -161,8 +164,13 @@ func (s *Store) settle(ctx context.Context, bad []string) error {
 // loadState reads the last checkpoint and makes the parts that live in memory.
 func (s *Store) loadState() (state, error) {
 	st, err := readState(s.kv)
-	if err != nil {
+	if err = s.tolerate("state of the last checkpoint", err); err != nil {
 		return st, err
+	}
+	if st.firstLSN == 0 {
+		if st, err = s.salvageState(); err != nil {
+			return st, err
+		}
 	}
 	s.lastVolume, s.lastSnapshot = st.lastVolume, st.lastSnapshot
 	s.firstLSN.Store(uint64(st.firstLSN))
@@ -254,7 +262,7 @@ func (s *Store) replay(ctx context.Context, st state) error {
 // openSegments opens the segments, and notes those that are missing: a checkpoint
 // is stored after the segments that it counts.
 func (s *Store) openSegments(next segment.ID) error {
-	blobs, err := segment.Dir(s.opts.FS, filepath.Join(s.opts.Dir, segmentDir))
+	blobs, err := segment.Dir(s.opts.FS, s.opts.segmentPath())
 	if err != nil {
 		return err
 	}
@@ -277,9 +285,9 @@ func (s *Store) openSegments(next segment.ID) error {
 
 // openJournal opens the journal and replays it from a record on.
 func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) {
-	o := journal.Options{
-		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, journalDir), StoreID: s.sb.id, First: first,
-		BeforeWrite: s.segments.WriteOut, BeforeSync: s.syncSegments, Legacy: s.sb.oldJournal,
+	o := s.journalOptions(first)
+	if s.stateless {
+		return nil
 	}
 	s.journal, err = journal.Open(ctx, o, s.redo)
 	var damage *journal.DamageError
@@ -291,6 +299,13 @@ func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) 
 	}
 	s.recovered.Store(true)
 	return nil
+}
+
+func (s *Store) journalOptions(first journal.LSN) journal.Options {
+	return journal.Options{
+		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, journalDir), StoreID: s.sb.id, First: first,
+		BeforeWrite: s.segments.WriteOut, BeforeSync: s.syncSegments, Legacy: s.sb.oldJournal,
+	}
 }
 
 // Close makes everything durable, stores a checkpoint and releases the store.

@@ -2,10 +2,13 @@ package backstore
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
+	"odx/backstore/extent"
 	"odx/backstore/journal"
+	"odx/backstore/segment"
 )
 
 // A store that is opened with Options.ReadOnly shows what is left of it: what is
@@ -18,6 +21,33 @@ func (s *Store) tolerate(what string, err error) error {
 	}
 	s.noteDamage(what, err)
 	return nil
+}
+
+// salvageState returns a state for rows that have lost theirs. Which records of the
+// journal are in them is not known, so none is replayed.
+func (s *Store) salvageState() (st state, err error) {
+	last := make(map[byte]uint64)
+	err = s.kv.Scan(nil, func(key, _ []byte) error {
+		switch len(key) {
+		case 9:
+			last[key[0]] = max(last[key[0]], binary.BigEndian.Uint64(key[1:]))
+		case 5:
+			last[key[0]] = max(last[key[0]], uint64(binary.BigEndian.Uint32(key[1:])))
+		}
+		return nil
+	})
+	if err = s.tolerate("rows", err); err != nil {
+		return st, err
+	}
+	st.nextNode, st.nextExtent, st.nextSegment = last['n']+1, extent.ID(last['e']+1)*extent.PageExtents, segment.ID(last['u']+1)
+	st.lastVolume, st.lastSnapshot = last[volumePrefix], last[snapshotPrefix]
+	found, err := journal.Read(context.Background(), s.journalOptions(1), func(journal.Record) error { return nil })
+	if err = s.tolerate("journal", err); err != nil {
+		return st, err
+	}
+	st.firstLSN, s.stateless = found.End+1, true
+	s.noteDamage("journal", fmt.Errorf("%w: which records up to %d are not in the last checkpoint is not known; none is used", ErrCorrupt, found.End))
+	return st, nil
 }
 
 // replayUndamaged replays the records of a damaged journal, up to the first that

@@ -98,6 +98,7 @@ func (s *Store) redo(rec journal.Record) error {
 	if err != nil {
 		return fmt.Errorf("journal record %d: %w", rec.LSN, err)
 	}
+	s.redone = rec.LSN
 	return nil
 }
 

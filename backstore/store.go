@@ -29,6 +29,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,6 +91,9 @@ type Options struct {
 	// openOld opens the metadata of a store of format 2, for tests that have it
 	// elsewhere; nil means that of Badger.
 	openOld func(dir string, log *logrus.Entry) (oldRows, error)
+	// rebuilding, with a path, is a store that Repair makes: its segments are there,
+	// and it removes none.
+	rebuilding string
 	// viewed, in tests, wraps what a checkpoint is looked at through.
 	viewed func(meta.Reader) meta.Reader
 	// mergeFloor is what it is in meta.Options.
@@ -100,6 +104,14 @@ type Options struct {
 	// spareTime is how long the file of a segment waits to be used again; 0 means
 	// defaultSpareTime.
 	spareTime time.Duration
+}
+
+// segmentPath returns the directory of the segments.
+func (o *Options) segmentPath() string {
+	if o.rebuilding != "" {
+		return o.rebuilding
+	}
+	return filepath.Join(o.Dir, segmentDir)
 }
 
 func (o *Options) setDefaults() error {
@@ -187,6 +199,8 @@ type Store struct {
 	records   map[string][]byte // changed since the last cut; nil: deleted
 	storing   map[string][]byte // changed before the running checkpoint's cut
 	replaying bool
+	redone    journal.LSN // the last record that was replayed
+	stateless bool        // it is not known which records the rows have; none is replayed
 
 	// segmentDirty: the journal has records whose data lies only in segments.
 	segmentDirty atomic.Bool

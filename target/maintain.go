@@ -44,3 +44,18 @@ func maintenanceOptions(cfg *conf.Config, log *logrus.Entry) (backstore.Options,
 	}
 	return storeOptions(cfg, &conf.Memory{}, log), nil
 }
+
+// Repair rebuilds the store of a configuration, which nothing serves, in another
+// directory, or, where that is empty, in place. progress gets the bytes of segments
+// that were copied.
+func Repair(ctx context.Context, cfg *conf.Config, log *logrus.Entry, to string, progress func(done, total int64)) (backstore.Repaired, error) {
+	o, err := maintenanceOptions(cfg, log)
+	if err != nil {
+		return backstore.Repaired{}, err
+	}
+	r, err := backstore.Repair(ctx, backstore.RepairOptions{Options: o, To: to, Progress: progress})
+	if err != nil {
+		return r, storeProblem(cfg, err)
+	}
+	return r, nil
+}

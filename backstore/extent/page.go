@@ -9,6 +9,9 @@ import (
 // together have consecutive IDs, so a sequential stream works on one page.
 const pageExtents = 128
 
+// PageExtents is how many extents have one row.
+const PageExtents = pageExtents
+
 type page struct {
 	pages.Header
 	unit    int

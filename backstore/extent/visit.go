@@ -41,6 +41,21 @@ func (t *Table) Get(id ID) (x Extent, ok bool, err error) {
 	return p.extent(int(uint64(id) % pageExtents)), true, nil
 }
 
+// Entry returns an extent as its page has it, whether or not anything refers to it;
+// ok is false when there is none of that number. Its count is not looked at.
+func (t *Table) Entry(id ID) (x Extent, ok bool, err error) {
+	p, err := t.pageOf(id, nil)
+	if err != nil {
+		return Extent{}, false, err
+	}
+	defer p.Unlock()
+	i := int(uint64(id) % pageExtents)
+	if p.entries[i].blocks == 0 {
+		return Extent{}, false, nil
+	}
+	return p.extent(i), true, nil
+}
+
 // extent returns the extent of entry i.
 func (p *page) extent(i int) Extent {
 	e := &p.entries[i]

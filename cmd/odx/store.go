@@ -21,7 +21,7 @@ func newStore() *cobra.Command {
 			"store, or opens the store itself when there is none.",
 	}
 	cmd.AddCommand(newStoreInfo(), newStoreCheck(), newStoreScrub(), newStoreClean(),
-		newStoreUpgrade(), newStoreIdentity())
+		newStoreUpgrade(), newStoreIdentity(), newStoreRepair())
 	return cmd
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -155,4 +156,54 @@ func TestNewIdentity(t *testing.T) {
 	if other == first || !strings.Contains(other, strings.TrimSpace(out[strings.LastIndex(out, " ")+1:])) {
 		t.Errorf("%s, was %s, and new-identity says %s", other, first, out)
 	}
+}
+
+// TestRepairCommand: a store with a missing segment is repaired, in place and into
+// another directory; what is lost is named, and all else is served.
+func TestRepairCommand(t *testing.T) {
+	path := writeConfig(t, config)
+	s := startServer(t, odx("serve", "--config", path))
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.end(t); err != nil {
+		t.Fatal(err)
+	}
+	onStore(t, path, fillSrc(40))
+	data := filepath.Join(filepath.Dir(path), "data")
+	segments, err := filepath.Glob(filepath.Join(data, "segments", "*.seg"))
+	if err != nil || len(segments) != 1 {
+		t.Fatal(segments, err)
+	}
+	if err := os.Remove(segments[0]); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, status := output(t, "store", "repair", "--config", path); status == 0 || !strings.Contains(stderr, "in-place") {
+		t.Errorf("without --to or --in-place: exit status %d, %s", status, stderr)
+	}
+	to := filepath.Join(t.TempDir(), "repaired")
+	want := "lost: segment 00000001: stored data is corrupt: its file is missing; 40 blocks of data lie in it\n" +
+		"lost: volume src, 163840 bytes at 0: segment 00000001 is missing or cut short\n" +
+		"the store in DIR has 2 volumes and files, 0 snapshots, 3 records: 160 KiB of them read as errors\n"
+	for _, args := range [][]string{{"--to", to}, {"--in-place"}} {
+		out := succeed(t, append([]string{"store", "repair", "--config", path}, args...)...)
+		for _, dir := range []string{to, data} {
+			out = strings.ReplaceAll(out, dir, "DIR")
+		}
+		if out != want {
+			t.Errorf("repair %s says\n%swant\n%s", args[0], out, want)
+		}
+	}
+	succeed(t, "store", "check", "--config", path)
+	onStore(t, path, func(t *testing.T, s *backstore.Store) {
+		v, err := s.Volume("src")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 4096)
+		if err := v.ReadAt(t.Context(), b, 0); !errors.Is(err, backstore.ErrCorrupt) {
+			t.Errorf("a block that is lost: %v, want ErrCorrupt", err)
+		}
+		if err := v.ReadAt(t.Context(), b, 40*4096); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -1,0 +1,346 @@
+package backstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"odx/backstore/blockmap"
+	"odx/backstore/extent"
+	"odx/backstore/journal"
+	"odx/backstore/segment"
+	"odx/backstore/vfs"
+)
+
+// A repair makes the metadata of a store again from what can be read of it: trees
+// node by node, so that what they share stays shared, the extents that they
+// refer to, at the places where they are, and every count from that. A block whose
+// extent, or whose part of the map, is lost refers to an extent that fails its
+// checksum: it stays a read error until it is written again.
+
+const (
+	repairDir   = "repairing"       // the metadata that is being made, of a repair in place
+	repairedTag = "repaired"        // a file in it: it is complete
+	damagedDir  = "before-repair"   // what it has replaced
+	lostText    = "lost by damage " // what is at the place of an extent that is lost
+)
+
+// RepairOptions say what Repair does.
+type RepairOptions struct {
+	Options
+	// To is the directory, which must not exist or be empty, that gets the
+	// repaired store, with a copy of its data; "": the store is repaired where it
+	// is, and what was replaced is kept next to it.
+	To string
+	// Progress, if there is one, is called now and then with how many bytes of
+	// segments were copied, and how many there are.
+	Progress func(done, total int64)
+}
+
+// Lost is something that a repair could not save.
+type Lost struct {
+	// What names a volume, file, snapshot, row or part of the journal.
+	What string `json:"what"`
+	// Offset and Length say which bytes of it; both are 0 when it is all of it.
+	Offset int64  `json:"offset,omitempty"`
+	Length int64  `json:"length,omitempty"`
+	Reason string `json:"reason"`
+}
+
+// Repaired says what Repair found.
+type Repaired struct {
+	Volumes   int    `json:"volumes"` // with files
+	Snapshots int    `json:"snapshots"`
+	Records   int    `json:"records"`
+	LostBytes int64  `json:"lost_bytes"` // of volumes, files and snapshots
+	Lost      []Lost `json:"lost"`       // the first 10000 things
+	More      int    `json:"more_lost,omitempty"`
+}
+
+// maxLost bounds Repaired.Lost.
+const maxLost = 10000
+
+// Repair rebuilds a store that no process has open from what can be proved right.
+func Repair(ctx context.Context, o RepairOptions) (r Repaired, err error) {
+	if err := o.Options.setDefaults(); err != nil {
+		return r, err
+	}
+	r.Lost = []Lost{}
+	r.Lost = []Lost{}
+	m := repair{o: o, fsys: o.FS, result: &r}
+	if o.To == "" {
+		if done, err := m.resume(); done || err != nil {
+			return r, err
+		}
+	}
+	if err := m.open(ctx); err != nil {
+		return r, errors.Join(err, m.close())
+	}
+	err = m.run(ctx)
+	if err = errors.Join(err, m.close()); err != nil {
+		return r, fmt.Errorf("repair of store %s: %w", o.Dir, spaceError(err))
+	}
+	if o.To == "" {
+		err = m.swap()
+	}
+	return r, err
+}
+
+// repair is a Repair at work.
+type repair struct {
+	o      RepairOptions
+	fsys   vfs.FS
+	from   *Store // open for reading alone
+	to     *Store
+	result *Repaired
+
+	trees   blockmap.Import
+	made    []uint64 // a bit for each extent that was made
+	lost    extent.Slot
+	current tree // whose blocks are being made
+	whole   map[segment.ID]int64
+}
+
+// open opens the damaged store, and makes an empty one.
+func (m *repair) open(ctx context.Context) (err error) {
+	o := m.o.Options
+	o.ReadOnly = true
+	if m.from, err = Open(ctx, o); err != nil {
+		return err
+	}
+	o = m.o.Options
+	o.rebuilding = filepath.Join(o.Dir, segmentDir)
+	o.Dir = filepath.Join(o.Dir, repairDir)
+	if m.o.To != "" {
+		o.Dir, o.rebuilding = m.o.To, filepath.Join(m.o.To, segmentDir)
+	}
+	if err := m.emptyTarget(o.Dir); err != nil {
+		return err
+	}
+	m.to = newStore(o)
+	if err := m.to.lock(); err != nil {
+		return err
+	}
+	if m.o.To != "" {
+		if err := m.copySegments(ctx); err != nil {
+			return err
+		}
+	}
+	m.to.sb = m.from.sb
+	m.to.sb.generation, m.to.sb.oldJournal = m.from.sb.generation+1, false
+	next := m.from.segments.NextID()
+	for _, id := range m.from.segments.List() {
+		next = max(next, id+1)
+	}
+	first := state{
+		firstLSN: m.nextLSN(), nextNode: 1, nextExtent: m.from.extents.Next(), nextSegment: next,
+		lastVolume: m.from.lastVolume, lastSnapshot: m.from.lastSnapshot,
+	}
+	if err := m.to.found(&first); err != nil {
+		return err
+	}
+	return m.to.openParts(ctx)
+}
+
+// nextLSN returns the number of the first record that is not in the store as it
+// was opened.
+func (m *repair) nextLSN() journal.LSN {
+	return max(journal.LSN(m.from.firstLSN.Load()), m.from.redone+1)
+}
+
+// emptyTarget proves that there is nothing where the store is to be made, or, in
+// place, removes what an interrupted repair has left.
+func (m *repair) emptyTarget(dir string) error {
+	names, err := m.fsys.List(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if m.o.To != "" {
+		if len(names) > 0 {
+			return fmt.Errorf("%w: %s is not empty", ErrExists, dir)
+		}
+		return nil
+	}
+	old := newStore(m.o.Options)
+	old.opts.Dir = dir
+	return errors.Join(old.emptyDir(checkpointDir), old.emptyDir(journalDir))
+}
+
+func (m *repair) close() error {
+	var errs []error
+	for _, s := range []*Store{m.to, m.from} {
+		if s != nil {
+			errs = append(errs, s.closeFiles())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (m *repair) run(ctx context.Context) error {
+	m.whole = make(map[segment.ID]int64)
+	m.trees = blockmap.Import{
+		To: m.to.forest, From: m.from.forest, Leaf: m.leaf, Lost: m.lostSlot,
+		Report: func(first, count uint64, err error) { m.lose(first, count, err.Error()) },
+		Pause:  func() error { return m.pause(ctx) },
+	}
+	found, more := m.from.Damage()
+	for _, d := range found {
+		m.note(Lost{What: d.What, Reason: d.Error})
+	}
+	m.result.More += more
+	m.to.opMu.RLock()
+	err := m.makeAll()
+	if err == nil {
+		err = m.dropMade()
+	}
+	m.to.opMu.RUnlock()
+	if err != nil {
+		return err
+	}
+	if err := m.restoreInline(ctx); err != nil {
+		return err
+	}
+	if err := m.to.Checkpoint(ctx); err != nil {
+		return err
+	}
+	findings, err := m.to.Check(ctx)
+	if err != nil {
+		return err
+	}
+	if len(findings) > 0 {
+		return fmt.Errorf("%w: what was made contradicts itself, which is an error of odx: %s", ErrCorrupt, findings[0])
+	}
+	dir := m.to.opts.Dir
+	if m.o.To != "" {
+		return m.to.sb.writeBoth(m.fsys, dir)
+	}
+	if err := m.to.sb.write(m.fsys, filepath.Join(dir, checkpointDir)); err != nil {
+		return err
+	}
+	return replaceFile(m.fsys, dir, repairedTag, func(vfs.File) error { return nil })
+}
+
+// pause stores what was made, when it takes up much of the cache. opMu is shared.
+func (m *repair) pause(ctx context.Context) error {
+	if err := ctx.Err(); err != nil || !m.to.tooDirty() {
+		return err
+	}
+	m.to.opMu.RUnlock()
+	defer m.to.opMu.RLock()
+	return m.to.Checkpoint(ctx)
+}
+
+// makeAll makes volumes, files, snapshots and records.
+func (m *repair) makeAll() error {
+	for _, v := range m.from.spaces() {
+		m.current = tree{volume: v}
+		row := v.row()
+		made := m.to.volumeOf(row)
+		var err error
+		if made.root, err = m.trees.Tree(v.root); err != nil {
+			return err
+		}
+		// A part of the map that is lost can reach beyond the end.
+		if end := uint64(v.size+BlockLength-1) / BlockLength; end < made.root.Blocks() {
+			if err := m.to.forest.Clear(&made.root, end, made.root.Blocks()-end); err != nil {
+				return err
+			}
+		}
+		m.to.enter(made)
+		m.result.Volumes++
+	}
+	for _, st := range m.from.snapshots {
+		if st.deleted {
+			continue
+		}
+		m.current = tree{snapshot: st}
+		root, err := m.trees.Tree(st.root)
+		if err != nil {
+			return err
+		}
+		made := &snapshotState{id: st.id, root: root, ranges: st.ranges, length: st.length}
+		m.to.snapshots[st.id], m.to.changedSnaps[st.id] = made, true
+		m.result.Snapshots++
+	}
+	recs, err := m.from.collectRecords(nil)
+	if err != nil {
+		m.note(Lost{What: "records", Reason: err.Error()})
+	}
+	m.to.putRecords(recs)
+	m.result.Records = len(recs)
+	return nil
+}
+
+// restoreInline writes the data that only the journal had to where it belongs.
+func (m *repair) restoreInline(ctx context.Context) error {
+	end := m.nextLSN()
+	_, err := journal.Read(ctx, m.from.journalOptions(journal.LSN(m.from.firstLSN.Load())), func(rec journal.Record) error {
+		if rec.LSN >= end {
+			return nil
+		}
+		r, err := decodeRecord(rec.Payload, m.from.sb.unit)
+		w, ok := r.(*writeRecord)
+		if err != nil || !ok || w.inline == nil {
+			return nil // what cannot be read was reported
+		}
+		data := w.inline
+		for i := range w.fresh {
+			x := &w.fresh[i]
+			n := int(x.Blocks) * BlockLength
+			id := w.first + extent.ID(i)
+			if now, ok, err := m.to.extents.Entry(id); err == nil && ok && m.isMade(id) && now.Addr == x.Addr {
+				if err := m.to.segments.WriteAt(x.Addr, data[:n]); err != nil {
+					return err
+				}
+			}
+			data = data[n:]
+		}
+		return nil
+	})
+	return err
+}
+
+// lose notes blocks of the current tree that are lost.
+func (m *repair) lose(first, count uint64, reason string) {
+	var size int64
+	if v := m.current.volume; v != nil {
+		size = v.size
+		m.loseRange(int64(first)*BlockLength, min(int64(count)*BlockLength, size-int64(first)*BlockLength), reason)
+		return
+	}
+	// A tree of a snapshot can hold more than the snapshot shows.
+	lo, hi := int64(first)*BlockLength, int64(first+count)*BlockLength
+	for _, r := range m.current.snapshot.ranges {
+		if from, to := max(lo, r.Offset), min(hi, r.Offset+r.Length); from < to {
+			m.loseRange(from, to-from, reason)
+		}
+	}
+}
+
+func (m *repair) loseRange(off, length int64, reason string) {
+	if length <= 0 {
+		return
+	}
+	m.result.LostBytes += length
+	what := m.current.name()
+	if n := len(m.result.Lost); n > 0 {
+		if last := &m.result.Lost[n-1]; last.What == what && last.Reason == reason && last.Length > 0 && last.Offset+last.Length == off {
+			last.Length += length
+			return
+		}
+	}
+	m.note(Lost{What: what, Offset: off, Length: length, Reason: reason})
+}
+
+func (m *repair) note(l Lost) {
+	if len(m.result.Lost) == maxLost {
+		m.result.More++
+		return
+	}
+	m.result.Lost = append(m.result.Lost, l)
+}

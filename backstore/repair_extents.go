@@ -1,0 +1,135 @@
+package backstore
+
+import (
+	"fmt"
+	"hash/crc32"
+
+	"odx/backstore/blockmap"
+	"odx/backstore/extent"
+	"odx/backstore/segment"
+)
+
+// leaf is blockmap.Import.Leaf.
+func (m *repair) leaf(base uint64, slots *[blockmap.Fanout]extent.Slot) (lost bool, err error) {
+	from, why := 0, ""
+	for i, slot := range slots {
+		reason := ""
+		if slot != 0 {
+			if reason, err = m.makeExtent(slot); err != nil {
+				return false, err
+			}
+		}
+		if reason != "" {
+			if slots[i], err = m.lostSlot(); err != nil {
+				return false, err
+			}
+			lost = true
+		}
+		if reason != why {
+			if why != "" {
+				m.lose(base+uint64(from), uint64(i-from), why)
+			}
+			from, why = i, reason
+		}
+	}
+	if why != "" {
+		m.lose(base+uint64(from), uint64(len(slots)-from), why)
+	}
+	return lost, m.to.extents.Ref(slots[:])
+}
+
+// makeExtent makes the extent of a slot, if it is not there yet. reason says why
+// its block is lost, if it is.
+func (m *repair) makeExtent(slot extent.Slot) (reason string, err error) {
+	id, block := m.from.extents.Split(slot)
+	x, ok, err := m.from.extents.Entry(id)
+	switch {
+	case err != nil:
+		return err.Error(), nil
+	case !ok, block >= int(x.Blocks):
+		return fmt.Sprintf("extent %d is missing from the table", id), nil
+	}
+	if end := int64(x.Addr.Block) + int64(x.Blocks); x.Addr.Block == 0 || end > m.segmentBlocks(x.Addr.Segment) {
+		return fmt.Sprintf("segment %08x is missing or cut short", uint32(x.Addr.Segment)), nil
+	}
+	if m.isMade(id) {
+		return "", nil
+	}
+	m.setMade(id)
+	return "", m.to.extents.Create(id, &x)
+}
+
+// segmentBlocks returns the length of a segment in blocks, 0 when it is missing.
+func (m *repair) segmentBlocks(id segment.ID) int64 {
+	n, ok := m.whole[id]
+	if !ok {
+		n = m.from.segments.Bytes(id) / BlockLength
+		m.whole[id] = n
+	}
+	return n
+}
+
+func (m *repair) isMade(id extent.ID) bool {
+	at := int(id / 64)
+	return at < len(m.made) && m.made[at]&(1<<(id%64)) != 0
+}
+
+func (m *repair) setMade(id extent.ID) {
+	at := int(id / 64)
+	if at >= len(m.made) {
+		m.made = append(m.made, make([]uint64, at+1-len(m.made)+len(m.made)/4)...)
+	}
+	m.made[at] |= 1 << (id % 64)
+}
+
+// lostSlot returns the slot of the block that fails its checksum.
+func (m *repair) lostSlot() (extent.Slot, error) {
+	if m.lost != 0 {
+		return m.lost, nil
+	}
+	data := make([]byte, BlockLength)
+	for i := range data {
+		data[i] = lostText[i%len(lostText)]
+	}
+	addr, err := m.to.segments.Append(data)
+	if err != nil {
+		return 0, err
+	}
+	x := extent.Extent{Addr: addr, Blocks: 1}
+	x.CRC[0] = ^crc32.Checksum(data, castagnoli)
+	id := m.to.extents.Allocate(1)
+	if err := m.to.extents.Create(id, &x); err != nil {
+		return 0, err
+	}
+	m.setMade(id)
+	m.lost = m.to.extents.Slot(id, 0)
+	return m.lost, nil
+}
+
+// dropMade takes back the references that extents were made with: those of the
+// maps were added to them.
+func (m *repair) dropMade() error {
+	for at, bits := range m.made {
+		for k := range 64 {
+			if bits&(1<<k) == 0 {
+				continue
+			}
+			id := extent.ID(at*64 + k)
+			x, ok, err := m.to.extents.Entry(id)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				return fmt.Errorf("%w: extent %d was made and is missing", ErrCorrupt, id)
+			}
+			slots := make([]extent.Slot, x.Blocks)
+			for i := range slots {
+				slots[i] = m.to.extents.Slot(id, i)
+			}
+			if err := m.to.extents.Unref(slots); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,151 @@
+package backstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"odx/backstore/vfs"
+)
+
+// copySegments copies the segments of the store to the new one.
+func (m *repair) copySegments(ctx context.Context) error {
+	to := filepath.Join(m.o.To, segmentDir)
+	if err := m.fsys.MkdirAll(to); err != nil {
+		return err
+	}
+	var done, total int64
+	ids := m.from.segments.List()
+	for _, id := range ids {
+		total += m.from.segments.Bytes(id)
+	}
+	buf := make([]byte, 1<<20)
+	for _, id := range ids {
+		name := fmt.Sprintf("%08x.seg", uint32(id))
+		n, err := m.copyFile(ctx, filepath.Join(m.from.opts.segmentPath(), name), filepath.Join(to, name), buf)
+		if err != nil {
+			return err
+		}
+		if done += n; m.o.Progress != nil {
+			m.o.Progress(done, total)
+		}
+	}
+	return m.fsys.SyncDir(to)
+}
+
+// copyFile copies a file as far as it can be read: what cannot is zeros, which fail
+// their checksums.
+func (m *repair) copyFile(ctx context.Context, from, to string, buf []byte) (size int64, err error) {
+	in, err := m.fsys.Open(from)
+	if err != nil {
+		m.note(Lost{What: from, Reason: err.Error()})
+		return 0, nil
+	}
+	defer in.Close()
+	if size, err = in.Size(); err != nil {
+		return 0, err
+	}
+	out, err := m.fsys.Create(to)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	for off := int64(0); off < size; off += int64(len(buf)) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		p := buf[:min(int64(len(buf)), size-off)]
+		if _, rerr := in.ReadAt(p, off); rerr != nil && rerr != io.EOF {
+			m.readInBlocks(in, p, off)
+		}
+		if _, err := out.WriteAt(p, off); err != nil {
+			return 0, err
+		}
+	}
+	return size, out.Sync()
+}
+
+// readInBlocks reads what can be read of p.
+func (m *repair) readInBlocks(in vfs.File, p []byte, off int64) {
+	for at := 0; at < len(p); at += BlockLength {
+		block := p[at:min(at+BlockLength, len(p))]
+		if _, err := in.ReadAt(block, off+int64(at)); err != nil && err != io.EOF {
+			clear(block)
+		}
+	}
+}
+
+// swap puts what was made in place of what is damaged. When it is interrupted, the
+// next repair goes on with it; until then the store cannot be opened.
+func (m *repair) swap() error {
+	dir := m.o.Dir
+	for _, name := range []string{checkpointDir, journalDir, superblockName} {
+		made := filepath.Join(dir, repairDir, name)
+		if name == superblockName {
+			made = filepath.Join(dir, checkpointDir, superblockName)
+		}
+		if err := m.swapOne(name, made); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{repairedTag, lockName} {
+		if err := m.fsys.Remove(filepath.Join(dir, repairDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := m.fsys.Remove(filepath.Join(dir, repairDir)); err != nil {
+		return err
+	}
+	return m.fsys.SyncDir(dir)
+}
+
+// swapOne keeps what is in dir under a name and puts what was made there.
+func (m *repair) swapOne(name, made string) error {
+	dir := m.o.Dir
+	if name == superblockName {
+		sb, err := readSuperblock(m.fsys, made)
+		if err != nil {
+			return err
+		}
+		return sb.write(m.fsys, dir)
+	}
+	if _, err := m.fsys.List(made); errors.Is(err, fs.ErrNotExist) {
+		return nil // it is in its place
+	}
+	kept := filepath.Join(dir, damagedDir)
+	if err := m.fsys.MkdirAll(kept); err != nil {
+		return err
+	}
+	names, err := m.fsys.List(kept)
+	if err != nil {
+		return err
+	}
+	to := name
+	for i := 2; slices.Contains(names, to); i++ {
+		to = fmt.Sprint(name, ".", i)
+	}
+	if err := m.fsys.Rename(filepath.Join(dir, name), filepath.Join(kept, to)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := errors.Join(m.fsys.SyncDir(kept), m.fsys.Rename(made, filepath.Join(dir, name))); err != nil {
+		return err
+	}
+	return m.fsys.SyncDir(dir)
+}
+
+// resume ends a repair in place that was interrupted after it was complete.
+func (m *repair) resume() (done bool, err error) {
+	f, err := m.fsys.Open(filepath.Join(m.o.Dir, repairDir, repairedTag))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	f.Close()
+	return true, m.swap()
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"odx/backstore"
+	"odx/conf"
+	"odx/target"
+)
+
+func newStoreRepair() *cobra.Command {
+	var o storeOptions
+	to, inPlace := "", false
+	cmd := &cobra.Command{
+		Use:   "repair {--to DIR | --in-place}",
+		Short: "Rebuild a damaged store from what can be proved right",
+		Long: "Rebuild a store that is damaged beyond what its second copies mend. Nothing may be using it.\n" +
+			"Maps, counts and tables are made again from what can be read; what is lost is printed by\n" +
+			"volume, file and range, and stays a read error until it is written again. Data whose segment\n" +
+			"can be read is not lost with the metadata of something else.\n\n" +
+			"--to makes the repaired store in DIR, which needs room for all data; the damaged one stays as it\n" +
+			"is. --in-place replaces the metadata of the store and keeps the old one in its directory\n" +
+			"before-repair; segments that nothing refers to any more are given back when it is served next.\n" +
+			"Take a copy first if you can.\n\n" +
+			"The exit status is 0 when a store was made, whatever was lost.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.run(cmd, func(ctx context.Context, cfg *conf.Config, log *logrus.Entry) error {
+				bar := newBar(cmd.ErrOrStderr(), "copy segments")
+				r, err := target.Repair(ctx, cfg, log, to, bar.show)
+				bar.end()
+				if err != nil {
+					return err
+				}
+				if o.json {
+					return printJSON(cmd.OutOrStdout(), r)
+				}
+				if to == "" {
+					to = cfg.DataDir
+				}
+				return printRepaired(cmd.OutOrStdout(), to, r)
+			})
+		},
+	}
+	o.addFlags(cmd)
+	cmd.Flags().StringVar(&to, "to", "", "make the repaired store in `DIR`")
+	cmd.Flags().BoolVar(&inPlace, "in-place", false, "repair the store where it is")
+	cmd.MarkFlagsOneRequired("to", "in-place")
+	cmd.MarkFlagsMutuallyExclusive("to", "in-place")
+	return cmd
+}
+
+func printRepaired(w io.Writer, dir string, r backstore.Repaired) error {
+	for _, l := range r.Lost {
+		where := ""
+		if l.Length > 0 {
+			where = fmt.Sprintf(", %d bytes at %d", l.Length, l.Offset)
+		}
+		if _, err := fmt.Fprintf(w, "lost: %s%s: %s\n", l.What, where, l.Reason); err != nil {
+			return err
+		}
+	}
+	if r.More > 0 {
+		if _, err := fmt.Fprintf(w, "lost: %d things more\n", r.More); err != nil {
+			return err
+		}
+	}
+	lost := "nothing of their data is lost"
+	if r.LostBytes > 0 {
+		lost = bytesText(r.LostBytes) + " of them read as errors"
+	}
+	_, err := fmt.Fprintf(w, "the store in %s has %d volumes and files, %d snapshots, %d records: %s\n", dir, r.Volumes, r.Snapshots, r.Records, lost)
+	return err
+}
