@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -96,6 +97,7 @@ func TestReadSecret(t *testing.T) {
 		return Secret{source: secretFile, text: path}
 	}
 	t.Setenv("ODX_TEST_SECRET", secret)
+	t.Setenv("ODX_TEST_SECRET_BLANK", secret+" ")
 	for what, c := range map[string]struct {
 		s             Secret
 		warning, fail string
@@ -111,6 +113,16 @@ func TestReadSecret(t *testing.T) {
 		"two lines":           {file("lines", 0o600, secret+"\n\n"), "", "more than one line"},
 		"not a secret at all": {file("long", 0o600, strings.Repeat("a", 1025)), "", "larger than 1024"},
 		"no file":             {Secret{source: secretFile, text: filepath.Join(dir, "none")}, "", "no such file"},
+		"UTF-8 mark":          {file("utf8", 0o600, "\xEF\xBB\xBF"+secret+"\n"), "", "byte order mark (UTF-8)"},
+		"UTF-16":              {file("utf16", 0o600, "\xFF\xFEw\x00h\x00"), "", "byte order mark (UTF-16)"},
+		"UTF-16, other end":   {file("utf16be", 0o600, "\xFE\xFF\x00w\x00h"), "", "byte order mark (UTF-16)"},
+		"UTF-16, no mark":     {file("utf16no", 0o600, "w\x00h\x00"), "", "bytes of zero"},
+		"blank at the end":    {file("blank", 0o600, secret+" \n"), "", "ends with a blank"},
+		"tab at the end":      {file("tab", 0o600, secret+"\t\r\n"), "", "ends with a blank"},
+		"no-break space":      {file("nbsp", 0o600, secret+"\u00a0"), "", "ends with a blank"},
+		"blank at the start":  {file("start", 0o600, " "+secret+"\n"), "", "begins with a blank"},
+		"only blanks":         {file("blanks", 0o600, "   \n"), "", "nothing but blanks"},
+		"blank in a variable": {Secret{source: secretEnv, text: "ODX_TEST_SECRET_BLANK"}, "", "ends with a blank"},
 		"a folder":            {Secret{source: secretFile, text: dir}, "", "not a file"},
 	} {
 		got, warning, err := c.s.Read()
@@ -149,6 +161,35 @@ func TestParseNamePattern(t *testing.T) {
 	for _, text := range []string{"", "two words", "tab\t", "a*b", "**", "\xff", "iqn.2026-11.com.example:" + strings.Repeat("x", 200)} {
 		if got, err := ParseNamePattern(text); err == nil {
 			t.Errorf("%q was taken as %q", text, got)
+		}
+	}
+}
+
+// TestProtect: what is advised leaves the file readable for the server's user.
+func TestProtect(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	uid, gid := int(st.Uid), int(st.Gid)
+	for what, tt := range map[string]struct {
+		uid  int
+		gids []int
+		want string
+	}{
+		"the server's file":          {uid, nil, "chmod 600 " + path},
+		"root":                       {0, nil, "chmod 600 " + path},
+		"a file of its group":        {54321, []int{7, gid}, "chmod 640 " + path},
+		"somebody else's":            {54321, []int{gid + 1}, "chown 54321 " + path + ", and chmod 600 it"},
+		"somebody else's, with name": {1, []int{gid + 1}, "chown " + userName(1) + " " + path + ", and chmod 600 it"},
+	} {
+		if got := protect(path, info, tt.uid, tt.gids); got != tt.want && !(uid == 1 && tt.uid == 1) {
+			t.Errorf("%s: %q, want %q", what, got, tt.want)
 		}
 	}
 }

@@ -273,10 +273,18 @@ func (c *checker) checkMapping(n *yaml.Node, t reflect.Type, key string) {
 		}
 		first[name.Value] = name.Line
 		c.lines[path] = name.Line
+		c.checkCut(name, value, path)
 		c.checkNode(value, field.Type, path)
 		fitting = append(fitting, name, value)
 	}
 	n.Content = fitting
+}
+
+// checkCut refuses a secret of which YAML may have made a comment.
+func (c *checker) checkCut(name, value *yaml.Node, key string) {
+	if name.Value == "secret" && value.Kind == yaml.ScalarNode && value.Style == 0 && strings.HasPrefix(value.LineComment, "#") {
+		c.add(key, "what follows \" #\" is a comment in YAML, and no part of the secret: put the secret in quotes, and a comment on a line of its own")
+	}
 }
 
 // fieldOf returns the field of the schema type t that a key names, or nil.

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
-	"os"
 	"os/signal"
 	"syscall"
 
@@ -77,11 +75,11 @@ func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 // administerRemotely does it through a server elsewhere, whose configuration is
 // not here.
 func administerRemotely(cmd *cobra.Command, o *adminOptions, do administration) error {
-	secret, err := os.ReadFile(o.secret)
+	secret, _, err := conf.ReadSecretFile(o.secret)
 	if err != nil {
 		return err
 	}
-	client, err := api.NewRemoteClient(o.api, bytes.TrimSpace(secret))
+	client, err := api.NewRemoteClient(o.api, secret)
 	if err != nil {
 		return err
 	}
