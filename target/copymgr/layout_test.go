@@ -206,7 +206,7 @@ func checkFuzzedRanges(t *testing.T, p []byte, ranges []blockRange) {
 		t.Fatalf("%d ranges in %d bytes", len(ranges), len(p))
 	}
 	const capacity, most = 1 << 30, 1 << 28
-	total, err := checkRanges(ranges, capacity, most)
+	total, err := checkRanges(ranges, rangeLimits{capacity, most, most})
 	if err != nil {
 		return
 	}

@@ -113,22 +113,32 @@ func parseRanges(p []byte, offset, length, maxRanges int) ([]blockRange, error) 
 	return ranges, nil
 }
 
-// checkRanges refuses ranges that overlap, that are longer together than
-// maxBlocks, or that leave a logical unit of capacity blocks. It returns the
-// sum of their lengths in blocks.
-func checkRanges(ranges []blockRange, capacity, maxBlocks uint64) (uint64, error) {
+// rangeLimits are what the ranges of a command may be, in logical blocks.
+type rangeLimits struct {
+	capacity uint64 // of the logical unit
+	longest  uint32 // one range
+	total    uint64 // all together
+}
+
+func (u *unit) rangeLimits() rangeLimits {
+	return rangeLimits{u.lu.Blocks(), u.lu.MaximumTransferLength(), u.limits.maxBlocks()}
+}
+
+// checkRanges refuses ranges that overlap, that are too long, alone or together, or
+// that leave the logical unit. It returns the sum of their lengths in blocks.
+func checkRanges(ranges []blockRange, most rangeLimits) (uint64, error) {
 	if at, ok := overlap(ranges); ok {
 		return 0, scsi.InvalidFieldInParameterList(at, scsi.WholeField)
 	}
 	var total uint64
 	for _, r := range ranges {
 		// 4095 descriptors of 32 bits each cannot overflow 64 bits.
-		if total += uint64(r.blocks); total > maxBlocks {
+		if total += uint64(r.blocks); total > most.total || r.blocks > most.longest {
 			return 0, scsi.InvalidFieldInParameterList(r.offset+8, scsi.WholeField)
 		}
 	}
 	for _, r := range ranges {
-		if r.lba > capacity || uint64(r.blocks) > capacity-r.lba {
+		if r.lba > most.capacity || uint64(r.blocks) > most.capacity-r.lba {
 			return 0, scsi.NewSense(scsi.KeyIllegalRequest, scsi.ASCLBAOutOfRange)
 		}
 	}

@@ -21,7 +21,7 @@ func (u *unit) planPopulate(t *scsi.Task) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	blocks, err := checkRanges(list.ranges, u.lu.Blocks(), u.limits.maxBlocks())
+	blocks, err := checkRanges(list.ranges, u.rangeLimits())
 	if err != nil {
 		return plan{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/gostor/gotgt/pkg/api"
 
 	"odx/backstore"
+	"odx/target/scsi"
 	"odx/tokens"
 )
 
@@ -195,6 +197,37 @@ func (b *testbed) wantReport(t *testing.T, name string, lun int, listID uint32, 
 	}
 	if a.code() != "GOOD" || len(a.data) != length || a.data[5] != 0x01 || binary.BigEndian.Uint64(a.data[16:]) != blocks {
 		t.Errorf("%s: report %s of %d bytes (want %d), % x", name, a.code(), len(a.data), length, a.data[:min(len(a.data), 32)])
+	}
+}
+
+// A range may be as long as one transfer of the Block Limits page, several together
+// longer.
+func TestCheckRanges_maximum_transfer_length(t *testing.T) {
+	most := rangeLimits{capacity: 1 << 40, longest: 1000, total: 1 << 30}
+	for _, tt := range []struct {
+		ranges []blockRange
+		field  int // 0: good
+	}{
+		{[]blockRange{{0, 1000, 16}}, 0},
+		{[]blockRange{{0, 1001, 16}}, 24},
+		{[]blockRange{{0, 1000, 16}, {5000, 1000, 32}}, 0},
+		{[]blockRange{{0, 1000, 16}, {5000, 1001, 32}}, 40},
+	} {
+		total, err := checkRanges(tt.ranges, most)
+		if tt.field == 0 {
+			if err != nil || total != uint64(1000*len(tt.ranges)) {
+				t.Errorf("%v: %d, %v", tt.ranges, total, err)
+			}
+			continue
+		}
+		if want := scsi.InvalidFieldInParameterList(tt.field, scsi.WholeField); fmt.Sprint(err) != fmt.Sprint(want) || err.(*scsi.SenseError).SenseKeySpecific != want.SenseKeySpecific {
+			t.Errorf("%v: %v, want %v", tt.ranges, err, want)
+		}
+	}
+	b := start(t, tokens.Limits{})
+	page := b.send(ctx, b.nexus, lunA, []byte{0x12, 1, 0xB0, 0, 64, 0}, nil).data
+	if got := binary.BigEndian.Uint32(page[8:]); got != b.manager.units[0].rangeLimits().longest || got < 65535 {
+		t.Errorf("MAXIMUM TRANSFER LENGTH %d", got)
 	}
 }
 

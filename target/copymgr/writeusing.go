@@ -35,7 +35,7 @@ func (u *unit) planWriteUsing(t *scsi.Task) (plan, error) {
 	}
 	w := &tokenWrite{unit: u, token: list.token}
 	w.o.Requester = tokens.Requester{Initiator: t.Nexus.ID.InitiatorName}
-	if w.blocks, err = checkRanges(list.ranges, u.lu.Blocks(), u.limits.maxBlocks()); err != nil {
+	if w.blocks, err = checkRanges(list.ranges, u.rangeLimits()); err != nil {
 		return plan{}, err
 	}
 	w.ranges = byteRanges(list.ranges, u.lu.LogicalBlockLength())

@@ -51,7 +51,7 @@ func (t *Task) checkTransfer() error {
 	if err := lu.checkRange(r.lba, r.blocks); err != nil {
 		return err
 	}
-	if r.blocks > maximumTransfer>>lu.blockShift {
+	if r.blocks > uint64(lu.MaximumTransferLength()) {
 		return InvalidFieldInCDB(r.lengthField, 7)
 	}
 	t.Offset = r.lba << lu.blockShift

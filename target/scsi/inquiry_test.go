@@ -120,7 +120,7 @@ func TestBlockLimitsPage(t *testing.T) {
 		"512e": {func(*LUConfig) {}, `
 			00 b0 003c
 			01 ff 0008                 # WSNZ, COMPARE AND WRITE 255 blocks, granularity 4 KiB
-			00000000 00000800 00000000 # no maximum, 1 MiB is optimal
+			007fe000 00000800 00000000 # 4 GiB less 4 MiB at most, 1 MiB is optimal
 			00100000 00000100          # UNMAP: 1 Mi blocks, 256 descriptors
 			00000008 80000000          # UNMAP granularity 4 KiB, alignment valid
 			000000000000fff8           # WRITE SAME
@@ -128,11 +128,11 @@ func TestBlockLimitsPage(t *testing.T) {
 			00000000 00000000          # no atomic boundaries`},
 		"4Kn": {func(c *LUConfig) { c.LogicalBlockLength = 4096 }, `
 			00 b0 003c
-			01 ff 0001 00000000 00000100 00000000 00100000 00000100 00000000 00000000
+			01 ff 0001 000ffc00 00000100 00000000 00100000 00000100 00000000 00000000
 			0000000000001fff 00000100 00000001 00000001 00000000 00000000`},
 		"no atomic write, not thin": {func(c *LUConfig) { c.Volume, c.Thin = plainVolume{c.Volume}, false }, `
 			00 b0 003c
-			01 00 0008 00000000 00000800 00000000 00000000 00000000 00000000 00000000
+			01 00 0008 007fe000 00000800 00000000 00000000 00000000 00000000 00000000
 			000000000000fff8 00000000 00000000 00000000 00000000 00000000`},
 	}
 	for name, tt := range tests {

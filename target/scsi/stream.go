@@ -5,9 +5,13 @@ package scsi
 // every logical block length and of the blocks of the store.
 const StreamPiece = 4 << 20
 
-// maximumTransfer bounds what a command may move in pieces, in bytes. It is no limit
-// that initiators are told of: they have 32 bits for the length of a transfer.
+// maximumTransfer bounds what a command may move in pieces, in bytes: iSCSI has 32 bits
+// for the length of a transfer.
 const maximumTransfer = 1<<32 - StreamPiece
+
+// MaximumTransferLength returns the field of the Block Limits VPD page: logical blocks
+// of one command, and of one range descriptor of a copy by token (SBC-3 5.7).
+func (lu *LogicalUnit) MaximumTransferLength() uint32 { return maximumTransfer >> lu.blockShift }
 
 // stream is a command that moves its data in pieces, one with each call of Execute.
 type stream struct {

@@ -73,7 +73,7 @@ func (lu *LogicalUnit) vpdBlockLimits(n *Nexus) []byte {
 	}
 	granularity := uint32(1) << lu.physicalExponent()
 	binary.BigEndian.PutUint16(b[2:], uint16(granularity))
-	// MAXIMUM TRANSFER LENGTH is 0: there is none.
+	binary.BigEndian.PutUint32(b[4:], lu.MaximumTransferLength())
 	binary.BigEndian.PutUint32(b[8:], optimalTransfer>>lu.blockShift)
 	if lu.config.Thin {
 		binary.BigEndian.PutUint32(b[16:], maximumUnmapBlocks)

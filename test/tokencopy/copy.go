@@ -2,7 +2,6 @@ package tokencopy
 
 import (
 	"fmt"
-	"math"
 	"time"
 )
 
@@ -31,14 +30,14 @@ func (s *Session) OffloadTo(to *Session, lba, toLBA, blocks uint64) (Timings, er
 	if err != nil {
 		return t, err
 	}
-	step := limit(source.TransferBlocks)
+	step := s.limit(source.TransferBlocks)
 	for done := uint64(0); done < blocks; {
 		n := min(blocks-done, step)
 		token, err := s.token(Range{lba + done, uint32(n)}, &t)
 		if err != nil {
 			return t, err
 		}
-		if err := to.spend(token, Range{toLBA + done, uint32(n)}, limit(destination.TransferBlocks), &t); err != nil {
+		if err := to.spend(token, Range{toLBA + done, uint32(n)}, to.limit(destination.TransferBlocks), &t); err != nil {
 			return t, err
 		}
 		done += n
@@ -46,9 +45,12 @@ func (s *Session) OffloadTo(to *Session, lba, toLBA, blocks uint64) (Timings, er
 	return t, nil
 }
 
-func limit(reported uint64) uint64 {
-	if reported == 0 || reported > math.MaxUint32 {
-		return math.MaxUint32
+// limit is how many blocks a range of a command may have: no more than odx takes in
+// one (MAXIMUM TRANSFER LENGTH).
+func (s *Session) limit(reported uint64) uint64 {
+	most := (1<<32 - 4<<20) / uint64(s.BlockLength)
+	if reported == 0 || reported > most {
+		return most
 	}
 	return reported
 }

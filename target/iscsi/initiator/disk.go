@@ -28,8 +28,10 @@ type Disk struct {
 	ThirdPartyCopy bool
 	// maxTransfer is the longest READ or WRITE, in bytes.
 	maxTransfer int
-	writeSame   writeSame
-	lists       listIdentifiers
+	// maxRange is the longest range descriptor of a copy by token, in blocks.
+	maxRange  uint64
+	writeSame writeSame
+	lists     listIdentifiers
 }
 
 // maxTransferLength bounds one READ or WRITE where the target allows more.
@@ -120,7 +122,7 @@ func (d *Disk) inquire(ctx context.Context) error {
 
 // readLimits reads the VPD pages that bound what is sent.
 func (d *Disk) readLimits(ctx context.Context) error {
-	d.maxTransfer = maxTransferLength
+	d.maxTransfer, d.maxRange = maxTransferLength, maxRangeBlocks
 	pages, err := d.VPD(ctx, 0x00)
 	if refusal(err) != nil {
 		return nil // a logical unit without VPD pages: nothing is promised
@@ -138,6 +140,7 @@ func (d *Disk) readLimits(ctx context.Context) error {
 			if len(p) >= 12 {
 				if n := int64(binary.BigEndian.Uint32(p[8:])) * int64(d.BlockLength); n > 0 {
 					d.maxTransfer = int(min(n, maxTransferLength))
+					d.maxRange = uint64(max(n, leastRange)) / uint64(d.BlockLength)
 				}
 			}
 			d.writeSame.readBlockLimits(p)

@@ -82,8 +82,8 @@ func (d *Disk) PopulateToken(ctx context.Context, off, length int64) (*Token, in
 		return nil, 0, err
 	}
 	limit := d.limits.MaxTokenTransferSize
-	if limit == 0 || limit > maxRangeBlocks {
-		limit = maxRangeBlocks
+	if limit == 0 || limit > d.maxRange {
+		limit = d.maxRange
 	}
 	length = d.firstBlocks(length, limit)
 	list := make([]byte, populateHeaderLength+rangeLength)
@@ -117,7 +117,7 @@ func (d *Disk) WriteUsingToken(ctx context.Context, t *Token, offset, off, lengt
 	if offset < 0 || offset%int64(d.BlockLength) != 0 {
 		return 0, fmt.Errorf("offset %d into the token is not a multiple of the block length %d", offset, d.BlockLength)
 	}
-	length = d.firstBlocks(length, maxRangeBlocks)
+	length = d.firstBlocks(length, d.maxRange)
 	list := make([]byte, writeHeaderLength+rangeLength)
 	be := binary.BigEndian
 	be.PutUint16(list, uint16(len(list)-2))
@@ -143,8 +143,12 @@ func (d *Disk) WriteUsingToken(ctx context.Context, t *Token, offset, off, lengt
 // ascDataUnderrun is COPY TARGET DEVICE DATA UNDERRUN.
 const ascDataUnderrun = 0x0d04
 
-// maxRangeBlocks is the most that one range descriptor can name.
-const maxRangeBlocks = 1<<32 - 1
+// maxRangeBlocks is the most that one range descriptor can name. leastRange is what
+// every target takes, in bytes, whatever its MAXIMUM TRANSFER LENGTH: Windows sends it.
+const (
+	maxRangeBlocks = 1<<32 - 1
+	leastRange     = 256 << 20
+)
 
 // firstBlocks cuts a length in bytes to a number of blocks.
 func (d *Disk) firstBlocks(length int64, blocks uint64) int64 {
