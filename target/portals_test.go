@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -143,5 +144,59 @@ func TestPortals_Advertise(t *testing.T) {
 	copy(ask[20:24], "\xff\xff\xff\xff")
 	if got := send(ask, "SendTargets=All\x00"); !strings.Contains(got, "TargetAddress=203.0.113.5:13260,3\x00") || strings.Contains(got, "127.0.0.1") {
 		t.Errorf("discovery answers %q", got)
+	}
+}
+
+// TestRedirect_ToItself: a redirect to a portal of the server's own, however it is
+// written, is an error of the configuration.
+func TestRedirect_ToItself(t *testing.T) {
+	port := freePort(t)
+	for _, c := range []struct {
+		portal, to string
+		own        bool
+	}{
+		{`"127.0.0.1:%d"`, "127.0.0.1:%d", true},
+		{`"127.0.0.1:%d"`, "localhost:%d", true},
+		{`"0.0.0.0:%d"`, "127.0.0.1:%d", true},
+		{`"0.0.0.0:%d"`, "127.0.0.9:%d", true},
+		{`"[::]:%d"`, "[::1]:%d", true},
+		{`{address: "127.0.0.1:%d", advertise: "203.0.113.5:3260"}`, "203.0.113.5:3260", true},
+		{`"127.0.0.1:%d"`, "127.0.0.1:1", false},
+		{`"0.0.0.0:%d"`, "203.0.113.5:%d", false},
+		{`"0.0.0.0:%d"`, "[::1]:%d", false},
+		{`"127.0.0.1:%d"`, "127.0.0.2:%d", false},
+		{`"127.0.0.1:%d"`, "elsewhere.invalid:%d", false},
+	} {
+		at := func(text string) string { return strings.ReplaceAll(text, "%d", fmt.Sprint(port)) }
+		cfg := parse(t, t.TempDir(), "data_dir: data\nportals: ["+at(c.portal)+"]\n"+
+			"targets: [{name: iqn.2026-11.example.odx:disks, redirect: {to: \""+at(c.to)+"\"}}]\n")
+		s, err := Start(t.Context(), cfg, quiet())
+		if err == nil {
+			stop(t, s)
+		}
+		var problems conf.Problems
+		if own := errors.As(err, &problems) && problems[0].Key == "targets[0].redirect.to"; own != c.own || !c.own && err != nil {
+			t.Errorf("%s redirects to %s: %v", at(c.portal), at(c.to), err)
+		}
+	}
+}
+
+// TestLUN_above255: the URLs that are told of LUNs above 255 open with libiscsi.
+func TestLUN_above255(t *testing.T) {
+	program, err := exec.LookPath("iscsi-inq")
+	if err != nil {
+		t.Skip("iscsi-inq of libiscsi-bin is not installed")
+	}
+	s := start(t, parse(t, t.TempDir(), `data_dir: data
+portals: ["127.0.0.1:0"]
+targets:
+  - name: iqn.2026-11.example.odx:disks
+    luns: [{lun: 255, volume: a, size: 1MiB}, {lun: 256, volume: b, size: 1MiB}, {lun: 300, volume: c, size: 1MiB}, {lun: 16383, volume: d, size: 1MiB}]
+`))
+	for _, l := range s.LUNs() {
+		out, err := exec.CommandContext(t.Context(), program, l.URLs[0]).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "DIRECT_ACCESS") || strings.Contains(string(out), "Qualifier:DISCONNECTED") {
+			t.Errorf("%s: %v\n%s", l.URLs[0], err, out)
+		}
 	}
 }

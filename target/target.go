@@ -118,6 +118,9 @@ func (s *Service) start(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := s.checkRedirects(ctx); err != nil {
+		return err
+	}
 	s.space, err = newSpaceWatch(s.store.LiveBytes, s.cfg.Store.SoftThreshold, s.store.FreeBytes, s.log)
 	if err != nil {
 		return fmt.Errorf("free space of %s: %w", s.cfg.DataDir, err)

@@ -367,3 +367,21 @@ func TestDataInMemory(t *testing.T) {
 		}
 	})
 }
+
+// TestFirstBurst_AgreedFirst: a first burst that was agreed on before a shorter
+// burst may be sent whole.
+func TestFirstBurst_AgreedFirst(t *testing.T) {
+	overTransports(t, nil, func(t *testing.T, b *bench) {
+		i := b.dial()
+		i.wantStep(csgOperational, []string{name, wantTarget, "InitialR2T=No", "FirstBurstLength=65536"}, csgOperational,
+			identity+"InitialR2T=No FirstBurstLength=65536 "+declares)
+		i.wantStep(csgOperational|toFullFeature, []string{"MaxBurstLength=4096"}, csgOperational|toFullFeature, "MaxBurstLength=4096")
+		data := pattern(5, 64<<10)
+		h := i.command(bitWrite, 64<<10, write10(8, 128)...)
+		h[1] &^= bitFinal
+		i.send(h, nil, data[:8192])
+		i.send(dataOutPDU(h, reservedTag, 0, 8192, true), nil, data[8192:])
+		i.good(h)
+		mustEqual(t, "disk", b.disk.at(8*memBlock, len(data)), data)
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,7 +72,6 @@ type login struct {
 	stage int
 	// negotiated is set once the first whole text of the login was answered.
 	negotiated bool
-	declared   bool // our MaxRecvDataSegmentLength was sent
 
 	initiator, targetName string
 	kind                  sessionType
@@ -79,7 +79,8 @@ type login struct {
 	params                params
 	security              security
 
-	seen     map[string]string // keys that were sent, with what identity keys said
+	seen     map[string]string // keys that were sent, with what those that may be repeated said
+	told     map[string]bool   // keys that we have sent, of those that are not only answers
 	text     int               // bytes of text that were sent
 	request  []byte            // text of a request that goes on (C bit)
 	response []byte            // text that has not been sent
@@ -91,7 +92,7 @@ func (c *conn) login() error {
 	if err := c.nc.SetDeadline(time.Now().Add(c.srv.opts.LoginTimeout)); err != nil {
 		return err
 	}
-	l := &login{c: c, stage: -1, params: defaultParams(), seen: make(map[string]string)}
+	l := &login{c: c, stage: -1, params: defaultParams(), seen: make(map[string]string), told: make(map[string]bool)}
 	defer l.security.end()
 	c.out.statSN = initialStatSN
 	for range maxLoginPDUs {
@@ -198,7 +199,10 @@ func (l *login) negotiate(pairs []pair) error {
 	if err := l.authenticate(pairs); err != nil {
 		return err
 	}
-	for _, k := range pairs {
+	// FirstBurstLength comes last: MaxBurstLength bounds its result, wherever it
+	// stands.
+	first := func(k pair) bool { return k.key == "FirstBurstLength" }
+	for _, k := range slices.Concat(slices.DeleteFunc(slices.Clone(pairs), first), keep(pairs, first)) {
 		if err := l.negotiateKey(k); err != nil {
 			return err
 		}
@@ -206,12 +210,19 @@ func (l *login) negotiate(pairs []pair) error {
 	return l.authorize()
 }
 
+// keep returns the pairs that match.
+func keep(pairs []pair, match func(pair) bool) []pair {
+	return slices.DeleteFunc(slices.Clone(pairs), func(k pair) bool { return !match(k) })
+}
+
 // note refuses keys that are sent twice (RFC 7143 6.2). Initiators do repeat
-// who they are in the next stage; that is let pass if it says the same.
+// who they are in the next stage, and libiscsi its alias; that is let pass if it
+// says the same.
 func (l *login) note(k pair) error {
 	before, again := l.seen[k.key]
+	repeatable := identityKey(k.key) || k.key == "InitiatorAlias"
 	switch {
-	case again && !(identityKey(k.key) && before == k.value):
+	case again && !(repeatable && before == k.value):
 		return refuse(loginInitiatorError, "key %s sent twice", k.key)
 	case !again && l.negotiated && identityKey(k.key):
 		return refuse(loginInitiatorError, "%s after the first request", k.key)
@@ -219,7 +230,7 @@ func (l *login) note(k pair) error {
 		return refuse(loginInitiatorError, "more than %d keys", maxTextKeys)
 	}
 	l.seen[k.key] = ""
-	if identityKey(k.key) {
+	if repeatable {
 		l.seen[k.key] = k.value
 	}
 	return nil
@@ -278,11 +289,20 @@ func (l *login) identify(pairs []pair) error {
 		return r.refusal(l)
 	}
 	// RFC 7143 13.9: in the first response.
-	l.response = appendPair(l.response, "TargetPortalGroupTag", strconv.Itoa(int(l.c.group)))
+	l.declare("TargetPortalGroupTag", strconv.Itoa(int(l.c.group)))
 	if l.target.Alias != "" {
-		l.response = appendPair(l.response, "TargetAlias", l.target.Alias)
+		l.declare("TargetAlias", l.target.Alias)
 	}
 	return nil
+}
+
+// declare sends a key that is ours to declare, unless it was sent: a key stands
+// once in a negotiation, also where a wrong offer of it was answered by Reject.
+func (l *login) declare(key, value string) {
+	if !l.told[key] {
+		l.told[key] = true
+		l.response = appendPair(l.response, key, value)
+	}
 }
 
 // normalName returns an iSCSI name as it is compared: RFC 7143 4.2.7.1 has
@@ -312,8 +332,12 @@ func (l *login) negotiateKey(k pair) error {
 		l.response = appendPair(l.response, k.key, valueReject)
 		return nil
 	}
+	if l.told[k.key] {
+		return nil // what the target declares by itself is no answer, and said once
+	}
 	if answer, answered := l.params.negotiate(&l.c.srv.opts, k, l.kind); answered {
 		l.response = appendPair(l.response, k.key, answer)
+		l.told[k.key] = true
 	}
 	return nil
 }
@@ -321,10 +345,10 @@ func (l *login) negotiateKey(k pair) error {
 // answer sends our side of a request that was negotiated, and changes the stage
 // if the initiator asks for that.
 func (l *login) answer(p *pdu) (over bool, err error) {
-	if l.stage == stageOperational && !l.declared {
-		l.declared = true
+	const length = "MaxRecvDataSegmentLength"
+	if l.stage == stageOperational && !l.told[length] { // else it stays what it is by default
 		l.params.maxRecv = uint32(l.c.srv.opts.MaxRecvDataSegmentLength)
-		l.response = appendPair(l.response, "MaxRecvDataSegmentLength", strconv.Itoa(int(l.params.maxRecv)))
+		l.declare(length, strconv.Itoa(int(l.params.maxRecv)))
 	}
 	next := int(p.bhs[1] & 3)
 	if p.bhs[1]&bitTransit == 0 || len(l.response) > defaultMaxRecv {

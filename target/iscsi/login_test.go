@@ -134,19 +134,55 @@ func TestLogin(t *testing.T) {
 			{csgOperational | bitContinue, []string{name}, 0, csgOperational, ""},
 			{csgOperational | bitContinue, []string{wantTarget}, 0, csgOperational, ""},
 			{csgOperational | toFullFeature, []string{"InitialR2T=Yes"}, 0, csgOperational | toFullFeature, identity + "InitialR2T=Yes " + declares}},
-		"no name":                 {{csgOperational | toFullFeature, []string{wantTarget}, loginMissingParameter, csgOperational, ""}},
-		"bad name":                {{csgOperational | toFullFeature, []string{"InitiatorName=a b", wantTarget}, loginMissingParameter, csgOperational, ""}},
-		"no target":               {{csgOperational | toFullFeature, []string{name}, loginMissingParameter, csgOperational, ""}},
-		"unknown target":          {{csgOperational | toFullFeature, []string{name, wantTarget + "x"}, loginNotFound, csgOperational, ""}},
-		"unknown session type":    {{csgOperational | toFullFeature, []string{name, wantTarget, "SessionType=X"}, loginBadSessionType, csgOperational, ""}},
-		"CHAP only":               {{csgSecurity | toOperational, []string{name, wantTarget, "AuthMethod=CHAP"}, loginAuthenticationFailed, csgSecurity, ""}},
-		"key twice":               {{csgOperational, []string{name, wantTarget, "InitialR2T=No", "InitialR2T=No"}, loginInitiatorError, csgOperational, ""}},
-		"name twice, the same":    {{csgOperational, []string{name, wantTarget}, 0, csgOperational, identity + declares}, {csgOperational, []string{name, wantTarget}, 0, csgOperational, ""}},
-		"name twice, two names":   {{csgOperational, []string{name, wantTarget}, 0, csgOperational, identity + declares}, {csgOperational, []string{name + "x"}, loginInitiatorError, csgOperational, ""}},
-		"session type late":       {{csgOperational, []string{name, wantTarget}, 0, csgOperational, identity + declares}, {csgOperational, []string{normal}, loginInitiatorError, csgOperational, ""}},
-		"no key=value":            {{csgOperational, []string{name, wantTarget, "nonsense"}, loginInitiatorError, csgOperational, ""}},
-		"operational key early":   {{csgSecurity, []string{name, wantTarget, "InitialR2T=No"}, loginInitiatorError, csgSecurity, ""}},
-		"AuthMethod late":         {{csgOperational, []string{name, wantTarget, "AuthMethod=None"}, loginInitiatorError, csgOperational, ""}},
+		"no name":               {{csgOperational | toFullFeature, []string{wantTarget}, loginMissingParameter, csgOperational, ""}},
+		"bad name":              {{csgOperational | toFullFeature, []string{"InitiatorName=a b", wantTarget}, loginMissingParameter, csgOperational, ""}},
+		"no target":             {{csgOperational | toFullFeature, []string{name}, loginMissingParameter, csgOperational, ""}},
+		"unknown target":        {{csgOperational | toFullFeature, []string{name, wantTarget + "x"}, loginNotFound, csgOperational, ""}},
+		"unknown session type":  {{csgOperational | toFullFeature, []string{name, wantTarget, "SessionType=X"}, loginBadSessionType, csgOperational, ""}},
+		"CHAP only":             {{csgSecurity | toOperational, []string{name, wantTarget, "AuthMethod=CHAP"}, loginAuthenticationFailed, csgSecurity, ""}},
+		"key twice":             {{csgOperational, []string{name, wantTarget, "InitialR2T=No", "InitialR2T=No"}, loginInitiatorError, csgOperational, ""}},
+		"name twice, the same":  {{csgOperational, []string{name, wantTarget}, 0, csgOperational, identity + declares}, {csgOperational, []string{name, wantTarget}, 0, csgOperational, ""}},
+		"name twice, two names": {{csgOperational, []string{name, wantTarget}, 0, csgOperational, identity + declares}, {csgOperational, []string{name + "x"}, loginInitiatorError, csgOperational, ""}},
+		"session type late":     {{csgOperational, []string{name, wantTarget}, 0, csgOperational, identity + declares}, {csgOperational, []string{normal}, loginInitiatorError, csgOperational, ""}},
+		"no key=value":          {{csgOperational, []string{name, wantTarget, "nonsense"}, loginInitiatorError, csgOperational, ""}},
+		"operational key early": {{csgSecurity, []string{name, wantTarget, "InitialR2T=No"}, loginInitiatorError, csgSecurity, ""}},
+		"AuthMethod late": { // as jSCSI does
+			{csgOperational, []string{name, wantTarget, "AuthMethod=None"}, 0, csgOperational, identity + "AuthMethod=None " + declares},
+			{csgOperational | toFullFeature, nil, 0, csgOperational | toFullFeature, ""}},
+		"AuthMethod late, with a choice": {
+			{csgOperational | toFullFeature, []string{name, wantTarget, "AuthMethod=CHAP,None"}, 0, csgOperational | toFullFeature, identity + "AuthMethod=None " + declares}},
+		"AuthMethod late, in the next stage": {
+			{csgSecurity | toOperational, []string{name, wantTarget}, 0, csgSecurity | toOperational, strings.TrimSpace(identity)},
+			{csgOperational | toFullFeature, []string{"AuthMethod=None"}, 0, csgOperational | toFullFeature, "AuthMethod=None " + declares}},
+		"AuthMethod late and without None": {
+			{csgOperational, []string{name, wantTarget, "AuthMethod=CHAP"}, loginInitiatorError, csgOperational, ""}},
+		"AuthMethod again in the next stage": {
+			{csgSecurity | toOperational, []string{name, wantTarget, "AuthMethod=None"}, 0, csgSecurity | toOperational, identity + "AuthMethod=None"},
+			{csgOperational | toFullFeature, []string{"AuthMethod=None"}, loginInitiatorError, csgOperational, ""}},
+		"alias again, as libiscsi does": {
+			{csgSecurity | toOperational, []string{name, "InitiatorAlias=a", wantTarget, "AuthMethod=CHAP,None"}, 0, csgSecurity | toOperational, identity + "AuthMethod=None"},
+			{csgOperational | toFullFeature, []string{name, "InitiatorAlias=a", wantTarget}, 0, csgOperational | toFullFeature, declares}},
+		"another alias": {
+			{csgSecurity | toOperational, []string{name, "InitiatorAlias=a", wantTarget, "AuthMethod=None"}, 0, csgSecurity | toOperational, identity + "AuthMethod=None"},
+			{csgOperational | toFullFeature, []string{"InitiatorAlias=b"}, loginInitiatorError, csgOperational, ""}},
+		"first burst within the burst": {
+			{csgOperational | toFullFeature, []string{name, wantTarget, "MaxBurstLength=65536", "FirstBurstLength=262144"}, 0,
+				csgOperational | toFullFeature, identity + "MaxBurstLength=65536 FirstBurstLength=65536 " + declares}},
+		"first burst before the burst": {
+			{csgOperational | toFullFeature, []string{name, wantTarget, "FirstBurstLength=262144", "MaxBurstLength=65536"}, 0,
+				csgOperational | toFullFeature, identity + "MaxBurstLength=65536 FirstBurstLength=65536 " + declares}},
+		"first burst a request after the burst": {
+			{csgOperational, []string{name, wantTarget, "MaxBurstLength=512"}, 0, csgOperational, identity + "MaxBurstLength=512 " + declares},
+			{csgOperational | toFullFeature, []string{"FirstBurstLength=65536"}, 0, csgOperational | toFullFeature, "FirstBurstLength=512"}},
+		"length of a data segment beyond the range": {
+			{csgOperational | toFullFeature, []string{name, wantTarget, "MaxRecvDataSegmentLength=16777216"}, 0,
+				csgOperational | toFullFeature, identity + "MaxRecvDataSegmentLength=Reject"}},
+		"length of a data segment below the range, and another request": {
+			{csgOperational, []string{name, wantTarget, "MaxRecvDataSegmentLength=0"}, 0, csgOperational, identity + "MaxRecvDataSegmentLength=Reject"},
+			{csgOperational | toFullFeature, nil, 0, csgOperational | toFullFeature, ""}},
+		"keys that are the target's": {
+			{csgOperational | toFullFeature, []string{name, wantTarget, "TargetAlias=x", "TargetPortalGroupTag=1", "TargetAddress=x"}, 0,
+				csgOperational | toFullFeature, identity + "TargetAddress=NotUnderstood " + declares}},
 		"back to security":        {{csgOperational, []string{name, wantTarget}, 0, csgOperational, identity + declares}, {csgSecurity, nil, loginInitiatorError, csgOperational, ""}},
 		"transit to itself":       {{csgOperational | bitTransit | stageOperational, []string{name, wantTarget}, loginInitiatorError, csgOperational, ""}},
 		"transit to reserved":     {{csgSecurity | bitTransit | 2, []string{name, wantTarget}, loginInitiatorError, csgSecurity, ""}},

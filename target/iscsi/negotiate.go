@@ -14,8 +14,10 @@ type params struct {
 	initialR2T, immediateData bool
 	// peerMaxRecv is what the initiator declared: the longest data segment we
 	// may send. maxRecv is what we declared.
-	peerMaxRecv, maxRecv   uint32
-	maxBurst, firstBurst   uint32
+	peerMaxRecv, maxRecv uint32
+	maxBurst, firstBurst uint32
+	// firstBurstAgreed: firstBurst was answered, and the initiator relies on it.
+	firstBurstAgreed       bool
 	maxOutstandingR2T      uint32
 	time2Wait, time2Retain uint32
 	errorRecoveryLevel     uint32
@@ -54,9 +56,12 @@ func (p params) joined(own *params) params {
 }
 
 // settle repairs what two keys fix together: the first burst is never longer
-// than a burst (RFC 7143 13.14).
+// than a burst (RFC 7143 13.14). Where it was agreed on before a shorter burst, the
+// initiator may send as much.
 func (p *params) settle() {
-	p.firstBurst = min(p.firstBurst, p.maxBurst)
+	if !p.firstBurstAgreed {
+		p.firstBurst = min(p.firstBurst, p.maxBurst)
+	}
 }
 
 // keyKind says how the result of a key follows from both sides' values
@@ -81,6 +86,8 @@ type keyRule struct {
 	ours func(o *Options) string
 	// low and high bound the values of kindMin, kindMax and kindNumber.
 	low, high uint64
+	// within is what the result of kindMin may not exceed, because of another key.
+	within func(p *params) uint64
 	// set keeps the result, a number or 1 for Yes and for the second value of
 	// a digest list.
 	set func(p *params, result uint64)
@@ -118,8 +125,9 @@ var operationalKeys = map[string]keyRule{
 		ours: number(func(o *Options) int { return o.MaxBurstLength }),
 		set:  func(p *params, v uint64) { p.maxBurst = uint32(v) }, irrelevantInDiscovery: true},
 	"FirstBurstLength": {leadingOnly: true, kind: kindMin, low: 512, high: 1<<24 - 1,
-		ours: number(func(o *Options) int { return o.FirstBurstLength }),
-		set:  func(p *params, v uint64) { p.firstBurst = uint32(v) }, irrelevantInDiscovery: true},
+		ours:   number(func(o *Options) int { return o.FirstBurstLength }),
+		within: func(p *params) uint64 { return uint64(p.maxBurst) },
+		set:    func(p *params, v uint64) { p.firstBurst, p.firstBurstAgreed = uint32(v), true }, irrelevantInDiscovery: true},
 	"MaxOutstandingR2T": {leadingOnly: true, kind: kindMin, low: 1, high: 65535, ours: fixed(strconv.Itoa(maxR2T)),
 		set: func(p *params, v uint64) { p.maxOutstandingR2T = uint32(v) }, irrelevantInDiscovery: true},
 	"DefaultTime2Wait": {leadingOnly: true, kind: kindMax, high: 3600, ours: fixed("0"),
@@ -217,7 +225,9 @@ func (r *keyRule) decideNumber(o *Options, p *params, offer string) (string, boo
 	}
 	ours, _ := parseNumber(r.ours(o))
 	if r.kind == kindMin {
-		v = min(v, ours)
+		if v = min(v, ours); r.within != nil {
+			v = min(v, r.within(p))
+		}
 	} else {
 		v = max(v, ours)
 	}

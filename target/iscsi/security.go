@@ -3,6 +3,7 @@ package iscsi
 import (
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/sirupsen/logrus"
@@ -129,7 +130,7 @@ func (l *login) goal() string {
 // offer (RFC 7143 12.1).
 func (l *login) negotiateSecurity(offer string) error {
 	if l.stage != stageSecurity {
-		return refuse(loginInitiatorError, "AuthMethod outside the security stage")
+		return l.lateSecurity(offer)
 	}
 	for method := range strings.SplitSeq(offer, ",") {
 		if !l.security.offers(method) {
@@ -143,6 +144,17 @@ func (l *login) negotiateSecurity(offer string) error {
 		return nil
 	}
 	return refuse(loginAuthenticationFailed, "initiator %s offers only %.100q for authentication to %s", l.initiator, offer, l.goal())
+}
+
+// lateSecurity answers AuthMethod in the operational stage, where initiators put it
+// that want no authentication (jSCSI): None where that is allowed and offered. It
+// is refused otherwise.
+func (l *login) lateSecurity(offer string) error {
+	if !l.security.offers(valueNone) || !slices.Contains(strings.Split(offer, ","), valueNone) {
+		return refuse(loginInitiatorError, "AuthMethod outside the security stage")
+	}
+	l.response = appendPair(l.response, "AuthMethod", valueNone)
+	return nil
 }
 
 // authenticate goes one step on with CHAP by the keys of a request.

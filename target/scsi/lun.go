@@ -13,8 +13,10 @@ func decodeLUN(lun [8]byte) (number uint16, ok bool) {
 	}
 	field := binary.BigEndian.Uint16(lun[:])
 	switch field >> 14 {
-	case 0: // peripheral device addressing; a bus other than 0 is a second level
-		return field, field <= 0xFF
+	case 0:
+		// Peripheral device addressing, where a bus other than 0 would be a second
+		// level, which there is none of: libiscsi writes numbers above 255 so.
+		return field, true
 	case 1: // flat space addressing
 		return field & maxLUN, true
 	}
