@@ -88,8 +88,12 @@ func TestVHDCommands(t *testing.T) {
 		if err := os.WriteFile(foreign, append([]byte("QFI\xfb"), make([]byte, 1<<20-4)...), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		foreignVHD := filepath.Join(dir, "other.vhd")
+		if err := os.Link(foreign, foreignVHD); err != nil {
+			t.Fatal(err)
+		}
 		for _, args := range [][]string{
-			{"vhd", "import", foreign, "other.vhdx"}, {"copy", foreign, "dst"}, {"vhd", "create", "x.qcow2", "1MiB"}, {"vhd", "export", "again.vhd", filepath.Join(dir, "x.vmdk")},
+			{"vhd", "import", foreign, "other.vhdx"}, {"vhd", "import", foreignVHD, "other2.vhdx"}, {"copy", foreign, "dst"}, {"vhd", "create", "x.qcow2", "1MiB"}, {"vhd", "export", "again.vhd", filepath.Join(dir, "x.vmdk")},
 		} {
 			_, stderr, status := output(t, append(args, "--config", path)...)
 			if status != 1 || !strings.HasSuffix(stderr, "; --raw insists\n") || strings.Contains(stderr, foreign) && !strings.Contains(stderr, "qemu-img convert -O vhdx "+foreign) {

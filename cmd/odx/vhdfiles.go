@@ -190,10 +190,8 @@ func importDisk(ctx context.Context, a api.Administrator, o *diskOptions, local,
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	like := filepath.Base(local)
-	if o.request.Raw {
-		like = "raw"
-	} else if err := errors.Join(vhd.CheckSource(ctx, local, src), vhd.CheckTarget(name)); err != nil {
+	like, err := checkImport(ctx, o, src, local, name)
+	if err != nil {
 		return hintOverwrite(err)
 	}
 	if !o.request.Overwrite {
@@ -228,6 +226,19 @@ func importDisk(ctx context.Context, a api.Administrator, o *diskOptions, local,
 		return printJSON(stdout, result)
 	}
 	return printDiskResult(stdout, result)
+}
+
+// checkImport returns a name with the format that a local file has: what its name says, or
+// raw for a file that is something else and wanted all the same.
+func checkImport(ctx context.Context, o *diskOptions, src transfer.Disk, local, name string) (like string, err error) {
+	err = vhd.CheckSource(ctx, local, src)
+	if o.request.Raw && errors.Is(err, vhd.ErrForeign) {
+		return "raw", nil
+	}
+	if err == nil && !o.request.Raw {
+		err = vhd.CheckTarget(name)
+	}
+	return filepath.Base(local), err
 }
 
 func newVHDExport() *cobra.Command {
