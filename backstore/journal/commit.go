@@ -15,6 +15,9 @@ var errNewFile = errors.New("a new journal file is needed")
 // commit makes all records durable that were appended before. The token of
 // syncing is held.
 func (j *Journal) commit() error {
+	if err := j.inherit(); err != nil {
+		return err
+	}
 	j.io <- struct{}{}
 	defer func() { <-j.io }()
 	defer j.trim()
@@ -40,6 +43,18 @@ func (j *Journal) commit() error {
 	if j.out.handle != nil && j.out.end > j.out.limit/2 {
 		j.prepare()
 	}
+	return nil
+}
+
+// inherit makes durable what was replayed. The token of syncing is held.
+func (j *Journal) inherit() error {
+	if j.inherited == nil {
+		return nil
+	}
+	if err := j.inherited(); err != nil {
+		return fmt.Errorf("sync what was replayed: %w", err)
+	}
+	j.inherited = nil
 	return nil
 }
 

@@ -29,7 +29,11 @@ func live(t *testing.T, m *vfs.Mem, h history) history {
 		return h
 	}
 	defer j.Close()
-	h.appended, h.written, h.committed = j.Last(), j.Last(), j.Last()
+	h.appended, h.written = j.Last(), j.Last()
+	if j.Commit(ctx, j.Last()) != nil {
+		return h
+	}
+	h.committed = j.Last()
 	for i := range 45 {
 		p := payload(j.Last() + 1)
 		if j.Reserve(ctx, len(p)) != nil {
@@ -92,7 +96,7 @@ func check(t *testing.T, m *vfs.Mem, h history) {
 }
 
 // checkWritten opens what the end of a process left: all that was written, and
-// that is durable from now on.
+// that is durable after a commit.
 func checkWritten(t *testing.T, m *vfs.Mem, h history) {
 	t.Helper()
 	o := small(m)
@@ -101,6 +105,7 @@ func checkWritten(t *testing.T, m *vfs.Mem, h history) {
 	if last < h.written || last > h.appended {
 		t.Errorf("replayed up to %d; written %d, appended %d", last, h.written, h.appended)
 	}
+	must(t, j.Commit(ctx, last))
 	h.committed = last
 	check(t, m.CrashClone(newRand(uint64(last), 1)), h)
 	must(t, j.Close())
@@ -389,6 +394,7 @@ func TestCut(t *testing.T) {
 			return nil
 		})
 		must(t, err)
+		must(t, k.Commit(ctx, replayed))
 		if replayed != 6 || k.Last() != 6 || k.Durable() != 6 {
 			t.Errorf("replayed up to %d, last %d, durable %d", replayed, k.Last(), k.Durable())
 		}

@@ -367,6 +367,9 @@ func removeIfThere(fsys vfs.FS, name string) error {
 
 // truncate is Truncate.
 func (j *Journal) truncate(below LSN) error {
+	if err := j.inherit(); err != nil {
+		return err
+	}
 	defer j.noteOldest()
 	// The next file can be one of those that are given up.
 	if err := j.discardBelow(below); err != nil {

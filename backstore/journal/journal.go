@@ -97,9 +97,13 @@ type Options struct {
 // holder leaves io to those that write. Appends need only mu, which is never
 // held during I/O.
 type Journal struct {
-	o       Options
-	syncing chan struct{}
-	io      chan struct{}
+	o Options
+	// inherited makes durable what was replayed; nil when it is. It belongs to
+	// the holder of the token of syncing.
+	inherited func() error
+	replayed  LSN // the last record that was
+	syncing   chan struct{}
+	io        chan struct{}
 	disk
 
 	durable  atomic.Uint64 // LSN up to which records are durable
@@ -350,6 +354,7 @@ func (j *Journal) release() {
 // takes up half of the memory. An error is for the next Commit to meet.
 func (j *Journal) background() {
 	defer close(j.done)
+	_ = j.Commit(context.Background(), j.replayed)
 	for {
 		select {
 		case <-j.stop:

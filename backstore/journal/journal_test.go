@@ -127,6 +127,7 @@ func TestAppendCommitReplay(t *testing.T) {
 		}
 		must(t, j.Close())
 		j, last = openAt(t, small(m))
+		must(t, j.Commit(ctx, last))
 		if want := LSN(round*50 + 50); last != want || j.Last() != want || j.Durable() != want {
 			t.Errorf("replayed up to %d, last %d, durable %d, want %d", last, j.Last(), j.Durable(), want)
 		}

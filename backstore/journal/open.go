@@ -79,7 +79,8 @@ func writeNew(fsys vfs.FS, name string, content []byte) error {
 // Open reads the journal in o.Dir and hands each record from o.First on to
 // replay, in order. It ends before the first record behind the mark that is torn
 // or missing, or for which replay returns ErrCut: all that was committed is
-// before it. Another error of replay aborts Open, as does the end of ctx.
+// before it. Another error of replay aborts Open, as does the end of ctx. What was
+// not durable is made so in the background, and by the next Commit.
 //
 // A *DamageError when durable records are damaged or missing, ErrCorrupt when
 // files belong to another store; then nothing was replayed, and nothing changed.
@@ -99,9 +100,6 @@ func Open(ctx context.Context, o Options, replay func(Record) error) (*Journal, 
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	encoded, err := s.replay(ctx, o, replay)
-	if err == nil {
-		err = s.makeDurable(o)
-	}
 	var spares []spare
 	if err == nil {
 		spares, err = s.adopt(o)
@@ -115,9 +113,14 @@ func Open(ctx context.Context, o Options, replay func(Record) error) (*Journal, 
 		j.nextBytes = min(max(j.nextBytes, f.bytes), o.FileBytes)
 	}
 	at := cursor{lsn: s.end, encoded: encoded}
+	j.replayed = s.end
 	j.queue.start, j.queue.end = at, at
 	j.seq, j.files, j.written, j.settled = s.seq, s.chain, at, at
 	j.durable.Store(uint64(at.lsn))
+	if s.mark < s.end {
+		j.durable.Store(uint64(s.mark))
+		j.inherited = func() error { return s.makeDurable(o) }
+	}
 	j.inKernel.Store(uint64(at.lsn))
 	j.wakeAt = at.encoded + j.step()
 	j.noteOldest()
