@@ -16,10 +16,17 @@ const recordPrefix = 'r'
 
 func recordKey(key []byte) []byte { return append([]byte{recordPrefix}, key...) }
 
-// PutRecords puts records in one atomic step. It is durable after a Flush.
+// PutRecords puts records in one atomic step. It is durable after a Flush; of a
+// store that is open for reading alone they are in memory and end with it.
 func (s *Store) PutRecords(ctx context.Context, recs ...Record) error {
 	if err := checkRecords(recs); err != nil {
 		return err
+	}
+	if s.opts.ReadOnly {
+		s.recordMu.Lock()
+		defer s.recordMu.Unlock()
+		s.putRecords(recs)
+		return nil
 	}
 	op, err := s.begin(ctx, &recordsRecord{recs})
 	if err != nil {

@@ -132,6 +132,9 @@ func (v *Volume) snapshot(ctx context.Context, ranges []Range, recs func(snapsho
 	if len(ranges) > MaxRanges {
 		return nil, fmt.Errorf("%w: snapshot of %d ranges", ErrInvalid, len(ranges))
 	}
+	if s.opts.ReadOnly {
+		return s.lookSnapshot(v, st, records)
+	}
 	op, err := s.begin(ctx, &snapshotRecord{v.number, st.id, ranges, records})
 	if err != nil {
 		return nil, err
@@ -201,6 +204,9 @@ func (s *Store) DeleteSnapshot(ctx context.Context, id uint64, recs ...Record) e
 	if err := checkRecords(recs); err != nil {
 		return err
 	}
+	if s.opts.ReadOnly {
+		return s.hideSnapshot(id, recs)
+	}
 	op, err := s.begin(ctx, &deleteSnapshotRecord{id, recs})
 	if err != nil {
 		return err
@@ -219,6 +225,43 @@ func (s *Store) DeleteSnapshot(ctx context.Context, id uint64, recs ...Record) e
 	op.Commit()
 	s.recordMu.Unlock()
 	return s.dropSnapshot(st)
+}
+
+// lookSnapshot takes a snapshot in a store that is open for reading alone: of a tree
+// that nothing changes.
+func (s *Store) lookSnapshot(v *Volume, st *snapshotState, records []Record) (*Snapshot, error) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for _, r := range st.ranges {
+		if err := v.checkRange(r.Offset, r.Length); err != nil {
+			return nil, err
+		}
+		st.length += r.Length
+	}
+	st.root = v.root
+	s.tableMu.Lock()
+	defer s.tableMu.Unlock()
+	s.snapshots[st.id] = st
+	s.recordMu.Lock()
+	defer s.recordMu.Unlock()
+	s.putRecords(records)
+	return s.newHandle(st), nil
+}
+
+// hideSnapshot deletes a snapshot of a store that is open for reading alone, as long
+// as it is.
+func (s *Store) hideSnapshot(id uint64, recs []Record) error {
+	s.tableMu.Lock()
+	defer s.tableMu.Unlock()
+	st := s.snapshots[id]
+	if st == nil {
+		return fmt.Errorf("snapshot %d: %w", id, ErrNotFound)
+	}
+	delete(s.snapshots, id) // a handle still has it
+	s.recordMu.Lock()
+	defer s.recordMu.Unlock()
+	s.putRecords(recs)
+	return nil
 }
 
 // dropSnapshot gives up the tree of a deleted snapshot without handles. tableMu

@@ -58,7 +58,7 @@ func (s *Service) FinishVolume(ctx context.Context, scratch, name string) (Volum
 func (s *Service) sweepVolumes(ctx context.Context) error {
 	s.sweeping.Lock()
 	defer s.sweeping.Unlock()
-	if s.swept {
+	if s.swept || s.readOnly {
 		return nil
 	}
 	for _, v := range s.store.Volumes() {

@@ -14,6 +14,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -64,6 +65,30 @@ type Service struct {
 // after an error. ctx bounds the start alone.
 func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service, error) {
 	s := newService(cfg, log)
+	if err := s.start(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Rescue is Start of what can still be read of a store, which no file of is changed:
+// every LUN is read-only, and none is made that is missing. What initiators save, as
+// reservations, is kept in memory.
+func Rescue(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service, error) {
+	c := *cfg
+	c.Targets = slices.Clone(cfg.Targets)
+	for i := range c.Targets {
+		t := &c.Targets[i]
+		t.LUNs = slices.Clone(t.LUNs)
+		for k := range t.LUNs {
+			t.LUNs[k].ReadOnly, t.LUNs[k].Size = true, 0
+		}
+	}
+	s := newService(&c, log)
+	s.readOnly = true
+	if noStore(c.DataDir) {
+		return nil, c.Problem("data_dir", "there is no store in %s to rescue", c.DataDir)
+	}
 	if err := s.start(ctx); err != nil {
 		return nil, err
 	}

@@ -67,7 +67,9 @@ func (s extentStore) DeleteStages(ctx context.Context, prefix string) error {
 	var errs []error
 	for _, v := range s.Volumes() {
 		if strings.HasPrefix(v.Name(), prefix) {
-			errs = append(errs, s.DeleteVolume(ctx, v.Name()))
+			if err := s.DeleteVolume(ctx, v.Name()); !errors.Is(err, backstore.ErrStoreReadOnly) {
+				errs = append(errs, err)
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -38,6 +38,7 @@ var errStopLimit = fmt.Errorf("the store was not closed within %v; it will recov
 type serveOptions struct {
 	config       string
 	writeDefault bool
+	rescue       bool
 }
 
 func newServe() *cobra.Command {
@@ -48,13 +49,16 @@ func newServe() *cobra.Command {
 		Long: "Serve the LUNs of a configuration. When every portal answers, the portals and the\n" +
 			"URL of each LUN are printed. SIGTERM or SIGINT stops cleanly; a second one at once. SIGHUP is\n" +
 			"ignored: the configuration is read at the start only. A LUN that cannot be served is left out,\n" +
-			"with an error in the log and in odx status.",
+			"with an error in the log and in odx status.\n\n" +
+			"--rescue serves whatever can be read of a damaged store, every LUN read-only, and changes none\n" +
+			"of its files: to copy data off it, before odx store repair.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return serve(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	addConfigFlag(cmd, &o.config)
+	cmd.Flags().BoolVar(&o.rescue, "rescue", false, "serve what can be read of a damaged store, read-only")
 	cmd.Flags().BoolVar(&o.writeDefault, "write-default", false, "write a default configuration first if FILE does not exist")
 	return cmd
 }
@@ -73,7 +77,11 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	defer release()
 	defer ignoreSignals(log)()
 
-	service, err := target.Start(ctx, cfg, log)
+	start := target.Start
+	if o.rescue {
+		start = target.Rescue
+	}
+	service, err := start(ctx, cfg, log)
 	if errors.Is(err, context.Canceled) {
 		log.Info("stopped before it was ready")
 		return nil

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"odx/backstore"
+	"odx/target/iscsi/initiator"
 	"odx/test/formats"
 )
 
@@ -206,4 +207,62 @@ func TestRepairCommand(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestRescue: what is left of a damaged store is served, cannot be written, and stays
+// as it is.
+func TestRescue(t *testing.T) {
+	path := writeConfig(t, config)
+	s := startServer(t, odx("serve", "--config", path))
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.end(t); err != nil {
+		t.Fatal(err)
+	}
+	onStore(t, path, fillSrc(40))
+	data := filepath.Join(filepath.Dir(path), "data")
+	runs, err := filepath.Glob(filepath.Join(data, "segments", "*.seg"))
+	if err != nil || len(runs) != 1 {
+		t.Fatal(runs, err)
+	}
+	// The first blocks are gone, the others are there.
+	f, err := os.OpenFile(runs[0], os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt(make([]byte, 8*4096), 4096)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	before := sums(t, data)
+	s = startServer(t, odx("serve", "--rescue", "--config", path))
+	ctx := t.Context()
+	u, err := initiator.ParseURL(strings.Fields(s.lines[1])[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := initiator.Open(ctx, initiator.Options{InitiatorName: "iqn.2026-11.example.host:a", URL: u})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 4096)
+	var sense *initiator.SenseError
+	if err := d.ReadAt(ctx, p, 0); !errors.As(err, &sense) || sense.Key != 3 {
+		t.Errorf("a block that is damaged: %v, want MEDIUM ERROR", err)
+	}
+	if err := d.ReadAt(ctx, p, 39*4096); err != nil || !bytes.Equal(p, block(39)) {
+		t.Errorf("a block that is whole: %v", err)
+	}
+	if err := d.WriteAt(ctx, p, 0); !errors.As(err, &sense) || sense.Key != 7 {
+		t.Errorf("a write: %v, want DATA PROTECT", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.end(t); err != nil {
+		t.Error(err)
+	}
+	if after := sums(t, data); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("serving it has changed it: %v, was %v", after, before)
+	}
 }
