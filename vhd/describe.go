@@ -166,6 +166,11 @@ func (m *Manager) Check(ctx context.Context, name string) (findings []disk.Findi
 	src, err := m.openChain(ctx, name)
 	switch {
 	case err == nil:
+		for _, p := range src.parents {
+			if p.format == disk.Raw {
+				findings = append(findings, disk.Finding{Harmless: true, Text: fmt.Sprintf("the parent %s is a raw disk, which nothing identifies: make sure that it is the right one", p.name)})
+			}
+		}
 		src.release()
 	case ctx.Err() != nil:
 		return nil, ctx.Err()

@@ -42,7 +42,7 @@ func (m *Manager) findParent(ctx context.Context, child string, format disk.Form
 		if isAbsolute(place) {
 			name = path.Join(path.Dir(child), path.Base(place))
 		}
-		if checkName(name) != nil || !isParentFormat(FormatOf(name), format, p) {
+		if checkName(name) != nil || !isParent(child, format, name, p) {
 			continue
 		}
 		if _, err := m.store.File(name); err == nil {
@@ -60,10 +60,15 @@ func (m *Manager) findParent(ctx context.Context, child string, format disk.Form
 	return "", fmt.Errorf("file %s: its parent %s is not in the store; put it there: %w", child, strings.Join(p.Paths, " or "), backstore.ErrNotFound)
 }
 
-// isParentFormat reports whether a file of a format can be the parent. That of a VHD can be
-// raw for some programs, which then say nothing of its identifier.
-func isParentFormat(of, child disk.Format, p *disk.Parent) bool {
-	return of == child || of == disk.Raw && child == disk.VHD && p.ID == disk.GUID{}
+// isParent reports whether a file of that name can be the parent. That of a VHD can be raw
+// for some programs, which then say nothing of its identifier. So nothing proves that it
+// is the right one: it has to be in the directory of the child, lest a disk that comes
+// from elsewhere shows any raw disk of the store.
+func isParent(child string, format disk.Format, name string, p *disk.Parent) bool {
+	if FormatOf(name) != disk.Raw {
+		return FormatOf(name) == format
+	}
+	return format == disk.VHD && p.ID == disk.GUID{} && path.Dir(name) == path.Dir(child)
 }
 
 // byFolded are the names of files by what fold makes of them.

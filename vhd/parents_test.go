@@ -101,6 +101,18 @@ func TestManager_RawParent(t *testing.T) {
 		b.same(t, "whole.vhdx", want)
 		b.do(t, Request{Operation: Merge, Source: "dir/child.vhd"})
 		b.same(t, "dir/base.img", want)
+		// It is in the same directory, or any disk of the store could be shown.
+		for _, name := range []string{"x.vhd", "dir/sub/x.vhd", "other/x.vhd"} {
+			for _, place := range []string{`.\dir\base.img`, `..\base.img`, `..\dir\base.img`} {
+				child.parent.path = place
+				b.raw(t, name, child.file())
+				if _, err := b.Serve(ctx, name); !errors.Is(err, backstore.ErrNotFound) {
+					t.Errorf("%s over %s: %v", name, place, err)
+				}
+				must(t, b.store.DeleteFile(ctx, name))
+			}
+		}
+		child.parent.path = `.\base.img`
 		// One that says which parent it has cannot have a raw one.
 		child.parent.id = [16]byte{1}
 		b.raw(t, "dir/named.vhd", child.file())
