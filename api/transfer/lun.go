@@ -43,6 +43,14 @@ func (l lun) WriteUsing(ctx context.Context, t Token, offset, off, length int64)
 	return l.WriteUsingToken(ctx, (*initiator.Token)(t), offset, off, length)
 }
 
+// Forget implements Offloader.
+func (l lun) Forget(ctx context.Context, t Token) error {
+	if len(t) != initiator.TokenLength {
+		return fmt.Errorf("a token of %d bytes cannot be sent over SCSI", len(t))
+	}
+	return l.ForgetToken(ctx, (*initiator.Token)(t))
+}
+
 // plainLUN is a logical unit that offers no token copies.
 type plainLUN struct{ *initiator.Disk }
 

@@ -30,14 +30,17 @@ type Disk interface {
 // Token is a ROD token as SPC-4 lays it out.
 type Token []byte
 
-// Offloader is the Disk that copies by token. Both methods may do less than
-// they were asked, but something; they return how much.
+// Offloader is the Disk that copies by token. Populate and WriteUsing may do less
+// than they were asked, but something; they return how much.
 type Offloader interface {
 	// Populate makes a token for a range, or for its beginning.
 	Populate(ctx context.Context, off, length int64) (Token, int64, error)
 	// WriteUsing makes a range, or its beginning, equal to the token's bytes from
 	// an offset on.
 	WriteUsing(ctx context.Context, t Token, offset, off, length int64) (int64, error)
+	// Forget deletes a token that a Disk of the same server has made, so that it
+	// holds nothing until it expires.
+	Forget(ctx context.Context, t Token) error
 }
 
 // Mapper is the Offloader that knows what its copies cost.
@@ -174,6 +177,21 @@ func (c *copier) byToken(ctx context.Context) (reason string, err error) {
 	return "", nil
 }
 
+// forgetLimit bounds the deletion of a token, which expires otherwise.
+const forgetLimit = 5 * time.Second
+
+// forget deletes a token at the first of the ends that takes it; where none does, it
+// expires.
+func forget(ctx context.Context, t Token, ends ...Offloader) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetLimit)
+	defer cancel()
+	for _, end := range ends {
+		if end.Forget(ctx, t) == nil {
+			return
+		}
+	}
+}
+
 // oneToken copies what one token stands for.
 func (c *copier) oneToken(ctx context.Context, src, dst Offloader) (int64, error) {
 	t, length, err := src.Populate(ctx, c.tokens, c.total-c.tokens)
@@ -188,14 +206,18 @@ func (c *copier) oneToken(ctx context.Context, src, dst Offloader) (int64, error
 	for done < length {
 		n, err := dst.WriteUsing(ctx, t, done, c.tokens+done, length-done)
 		if err != nil {
+			forget(ctx, t, src) // the destination may not know it
 			return done, fmt.Errorf("write with a token: %w", err)
 		}
 		if n <= 0 {
+			forget(ctx, t, src)
 			return done, errors.New("the destination took nothing of a token")
 		}
 		done += n
 		c.done.Add(n)
 		c.tell()
 	}
+	// A source that cannot be written to takes no command for that.
+	forget(ctx, t, dst, src)
 	return done, nil
 }

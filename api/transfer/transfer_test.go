@@ -104,6 +104,24 @@ func (o *offloading) WriteUsing(_ context.Context, t Token, offset, off, length 
 	return int64(n), nil
 }
 
+func (o *offloading) Forget(_ context.Context, t Token) error {
+	if _, ok := (*o.tokens)[string(t)]; !ok {
+		return errors.New("23/04")
+	}
+	(*o.tokens)[string(t)] = nil // the names of those to come go on
+	return nil
+}
+
+// live returns how many tokens were not deleted.
+func live(tokens map[string][]byte) (n int) {
+	for _, data := range tokens {
+		if data != nil {
+			n++
+		}
+	}
+	return n
+}
+
 func TestCopy(t *testing.T) {
 	const size = 9<<20 + 4096
 	ours, others := map[string][]byte{}, map[string][]byte{}
@@ -157,6 +175,9 @@ func TestCopy(t *testing.T) {
 			}
 			if r.Bytes != size || r.TokenBytes != tt.tokens || r.MovedBytes != dst.writes || src.reads != size-tt.tokens || r.TokenBytes+r.MovedBytes+dst.zeroed != size {
 				t.Errorf("%+v; read %d, wrote %d, made %d zeros", r, src.reads, dst.writes, dst.zeroed)
+			}
+			if n := live(ours) + live(others); n != 0 {
+				t.Errorf("%d tokens are left", n)
 			}
 			if !strings.Contains(r.Reason, tt.reasonContains) || (tt.reasonContains == "") != (r.Reason == "") {
 				t.Errorf("reason %q", r.Reason)

@@ -9,6 +9,7 @@ import (
 
 	"odx/api"
 	"odx/backstore"
+	"odx/tokens"
 )
 
 // volume is a volume or a file of the store.
@@ -230,4 +231,12 @@ func (v *volume) Populate(ctx context.Context, off, length int64) (Token, int64,
 func (v *volume) WriteUsing(ctx context.Context, t Token, offset, off, length int64) (int64, error) {
 	r, err := v.store.WriteToken(ctx, api.TokenWrite{Token: t, TokenOffset: offset, Volume: v.name, Offset: off, Length: length})
 	return r.Bytes, err
+}
+
+// Forget implements Offloader.
+func (v *volume) Forget(ctx context.Context, t Token) error {
+	if len(t) != tokens.TokenLength {
+		return fmt.Errorf("a token has %d bytes, not %d", tokens.TokenLength, len(t))
+	}
+	return v.store.RevokeToken(ctx, (*tokens.Token)(t))
 }

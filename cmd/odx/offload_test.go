@@ -92,7 +92,7 @@ targets:
 		return path, "iscsi://" + startServer(t, odx("serve", "--config", path)).portal + "/iqn.2026-11.example.odx:disks/"
 	}
 	path, here := start()
-	_, elsewhere := start()
+	there, elsewhere := start()
 	dir := t.TempDir()
 	var data []byte
 	for i := range 512 {
@@ -118,6 +118,11 @@ targets:
 		stdout, stderr, status := output(t, append(args, "--config", path)...)
 		if status != 0 || stderr != "" || !strings.Contains(stdout, tt.how) {
 			t.Errorf("%d: copy %s %s: %d\n%s%s", i, tt.from, tt.to, status, stdout, stderr)
+		}
+	}
+	for _, path := range []string{path, there} {
+		if list, stderr, status := output(t, "token", "list", "--config", path); status != 0 || strings.Count(list, "\n") != 1 {
+			t.Errorf("tokens are left:\n%s%s", list, stderr)
 		}
 	}
 	got, err := os.ReadFile(filepath.Join(dir, "out"))

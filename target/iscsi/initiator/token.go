@@ -140,6 +140,24 @@ func (d *Disk) WriteUsingToken(ctx context.Context, t *Token, offset, off, lengt
 	return 0, fmt.Errorf("WRITE USING TOKEN: %w", err)
 }
 
+// ForgetToken deletes a token: it writes no blocks with it, and sets DEL_TKN (SBC-3
+// 5.46). The target may take that as a hint.
+func (d *Disk) ForgetToken(ctx context.Context, t *Token) error {
+	if d.limits == nil {
+		return ErrNoOffload
+	}
+	list := make([]byte, writeHeaderLength+rangeLength)
+	be := binary.BigEndian
+	be.PutUint16(list, uint16(len(list)-2))
+	list[2] = 0x02 // DEL_TKN
+	copy(list[16:], t[:])
+	be.PutUint16(list[534:], rangeLength)
+	if err := d.do(ctx, &Command{CDB: copyCDB(0x11, d.lists.next(), len(list)), Out: list}); err != nil {
+		return fmt.Errorf("WRITE USING TOKEN: %w", err)
+	}
+	return nil
+}
+
 // ascDataUnderrun is COPY TARGET DEVICE DATA UNDERRUN.
 const ascDataUnderrun = 0x0d04
 
