@@ -70,6 +70,7 @@ type Store struct {
 	// ID is the random number that the store was made with, in hexadecimal.
 	ID string `json:"id"`
 	backstore.Stats
+	target.Capacity
 	Tokens Tokens `json:"tokens"`
 }
 

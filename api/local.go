@@ -23,14 +23,19 @@ func (l *Local) Store(ctx context.Context) (Store, error) {
 	if stats.Volumes == nil {
 		stats.Volumes = []backstore.VolumeStats{} // [] in JSON
 	}
+	capacity, err := l.service.Capacity()
+	if err != nil {
+		return Store{}, err
+	}
 	live, pinned, err := l.service.CountTokens(ctx)
 	if err != nil {
 		return Store{}, err
 	}
 	return Store{
-		ID:     fmt.Sprintf("%x", store.ID()),
-		Stats:  stats,
-		Tokens: Tokens{Count: live, PinnedBytes: pinned},
+		ID:       fmt.Sprintf("%x", store.ID()),
+		Stats:    stats,
+		Capacity: capacity,
+		Tokens:   Tokens{Count: live, PinnedBytes: pinned},
 	}, nil
 }
 

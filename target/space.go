@@ -12,8 +12,12 @@ import (
 )
 
 const (
-	// spacePeriod is how often the space of the store is looked at.
-	spacePeriod = time.Second
+	// spacePeriod is how often the space of the store is looked at, and
+	// spacePeriodNear how often from spaceNear of the soft threshold on: a warning is
+	// to come before writes fail, also where they come fast.
+	spacePeriod     = time.Second
+	spacePeriodNear = 50 * time.Millisecond
+	spaceNear       = 0.75
 	// spaceRearm is how far, as a part of the whole, the use has to fall below
 	// the soft threshold before the next warning.
 	spaceRearm = 0.01
@@ -68,19 +72,28 @@ func (w *spaceWatch) occupied() int64 { return w.total - min(w.left.Load(), w.to
 // run looks until ctx ends. As long as the use is over the threshold, relieve is
 // called with the bytes that it is over.
 func (w *spaceWatch) run(ctx context.Context, warn func(), relieve func(need int64)) {
-	tick := time.NewTicker(spacePeriod)
-	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
 		w.look(warn)
 		if used := w.occupied(); w.threshold > 0 && used >= w.threshold {
 			relieve(used - w.threshold + 1)
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+		timer.Reset(w.period())
 	}
+}
+
+// period returns when to look again.
+func (w *spaceWatch) period() time.Duration {
+	if used := w.occupied(); w.threshold > 0 && used < w.threshold && float64(used) >= spaceNear*float64(w.threshold) {
+		return spacePeriodNear
+	}
+	return spacePeriod
 }
 
 // look measures, and calls warn once each time the use has risen over the

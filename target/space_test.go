@@ -146,3 +146,58 @@ func (c logged) Fire(e *logrus.Entry) error {
 	c <- e.Message
 	return nil
 }
+
+// TestSpaceWatch_Period: near the threshold it is looked at often, so that the warning
+// comes before writes fail.
+func TestSpaceWatch_Period(t *testing.T) {
+	left := int64(1000)
+	live := func() int64 { return 0 }
+	measure := func() (int64, error) { return left, nil }
+	w, err := newSpaceWatch(live, 80, measure, quiet()) // warns at 800
+	if err != nil {
+		t.Fatal(err)
+	}
+	for used, want := range map[int64]time.Duration{0: spacePeriod, 599: spacePeriod, 600: spacePeriodNear, 799: spacePeriodNear, 800: spacePeriod, 1000: spacePeriod} {
+		left = 1000 - used
+		w.look(func() {})
+		if got := w.period(); got != want {
+			t.Errorf("%d used: again in %v, want %v", used, got, want)
+		}
+	}
+	off, err := newSpaceWatch(live, 0, measure, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	left = 100
+	off.look(func() {})
+	if got := off.period(); got != spacePeriod {
+		t.Errorf("without a threshold: again in %v", got)
+	}
+}
+
+// TestService_Capacity: the sums are those of what there is, served or not.
+func TestService_Capacity(t *testing.T) {
+	dir := t.TempDir()
+	cfg := parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`)+"store: {capacity: 256MiB, soft_threshold: 50}\n")
+	check := func(what string, s *Service) {
+		t.Helper()
+		c, err := s.Capacity()
+		if err != nil {
+			t.Fatal(err)
+		}
+		live := s.store.LiveBytes()
+		if c.ProvisionedBytes != 2*64<<20+5000 || c.FreeBytes+live != 256<<20 || c.WarnBytes != 128<<20 || c.HostFreeBytes < c.FreeBytes {
+			t.Errorf("%s: %+v, %d bytes are live", what, c, live)
+		}
+	}
+	s := start(t, cfg)
+	putFile(t, s, "odd.raw", make([]byte, 5000))
+	if err := login(t, s, 0).WriteAt(t.Context(), random(3, 1<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	check("served", s)
+	stop(t, s)
+	if err := Inspect(t.Context(), cfg, quiet(), func(s *Service) error { check("not served", s); return nil }); err != nil {
+		t.Error(err)
+	}
+}

@@ -350,8 +350,15 @@ func TestStoreInfo(t *testing.T) {
 	}
 	s := startServer(t, odx("serve", "--config", path))
 	served := infoOf(t, path)
-	if text, _, _ := output(t, "store", "info", "--config", path); !strings.Contains(text, "being served") {
-		t.Errorf("while it is served:\n%s", text)
+	text, _, _ := output(t, "store", "info", "--config", path)
+	for _, line := range []string{
+		`store +\S+ +being served`, `capacity +\S+ [GTM]iB +what the file system has room for; 0\.0 % in use`,
+		`free +\S+ [GTM]iB +for new data; \S+ MiB more are kept for opening and cleaning`, `warning +\S+ [GTM]iB +in use, when initiators are warned .*`,
+		`provisioned +128 MiB +for what is thin, \S+ % of the capacity`, `logical +0 B +written: 0 B to 2 volumes, 0 B to 0 files`,
+	} {
+		if !regexp.MustCompile(`(?m)^` + line + `$`).MatchString(text) {
+			t.Errorf("no line %s in\n%s", line, text)
+		}
 	}
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	if err := s.end(t); err != nil {

@@ -74,20 +74,72 @@ func printStore(w io.Writer, cfg *conf.Config, s storeInfo, served bool) error {
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "store\t%s\t%s\n", cfg.DataDir, by)
+	printCapacity(table, &s)
+	var volumes, files int64 // bytes that they map
 	for _, v := range s.Volumes {
 		alone := ""
 		if bytes, ok := s.ExclusiveBytes[v.Name]; ok {
 			alone = ", " + bytesText(bytes) + " exclusive"
 		}
 		fmt.Fprintf(table, "volume\t%s\t%s, %s written%s\n", v.Name, conf.FormatSize(v.SizeBytes), bytesText(v.MappedBytes), alone)
+		volumes += v.MappedBytes
 	}
-	fmt.Fprintf(table, "logical\t%s\twritten to volumes\n", bytesText(s.LogicalBytes))
-	fmt.Fprintf(table, "live\t%s\tof extents that volumes and tokens refer to\n", bytesText(s.LiveBytes))
-	fmt.Fprintf(table, "physical\t%s\ton disk\n", bytesText(s.PhysicalBytes))
-	fmt.Fprintf(table, "reclaimable\t%s\tof it dead: what odx store clean gives back\n", bytesText(s.ReclaimableBytes))
-	fmt.Fprintf(table, "dedup\t%.2f\tlogical bytes for a live one\n", s.DedupRatio)
+	for _, f := range s.Files {
+		files += f.MappedBytes
+	}
+	fmt.Fprintf(table, "logical\t%s\twritten: %s to %s, %s to %s\n", bytesText(s.LogicalBytes),
+		bytesText(volumes), count(len(s.Volumes), "volume"), bytesText(files), count(len(s.Files), "file"))
+	fmt.Fprintf(table, "live\t%s\tof extents that volumes, files, snapshots and tokens refer to\n", bytesText(s.LiveBytes))
+	fmt.Fprintf(table, "reclaimable\t%s\tdead: what odx store clean gives back\n", bytesText(s.ReclaimableBytes))
+	fmt.Fprintf(table, "physical\t%s\ton disk: live, dead, and %s of what they are kept in\n", bytesText(s.PhysicalBytes),
+		bytesText(s.PhysicalBytes-s.LiveBytes-s.ReclaimableBytes))
+	fmt.Fprintf(table, "dedup\t%.2f\tlogical bytes for a live one, by clones and deduplication\n", s.DedupRatio)
 	fmt.Fprintf(table, "tokens\t%d\tstand for %s\n", s.Tokens.Count, bytesText(s.Tokens.PinnedBytes))
 	return table.Flush()
+}
+
+// printCapacity says how much the store can hold, and how much of it is in use.
+func printCapacity(table io.Writer, s *storeInfo) {
+	capacity := s.LiveBytes + s.FreeBytes
+	used := percent(s.LiveBytes, capacity)
+	what := "what the file system has room for"
+	if s.CapacityBytes > 0 && capacity >= s.CapacityBytes {
+		what = "store.capacity"
+	}
+	fmt.Fprintf(table, "capacity\t%s\t%s; %s in use\n", bytesText(capacity), what, used)
+	kept := ""
+	if n := s.HostFreeBytes - s.FreeBytes; n > 0 && s.CapacityBytes == 0 {
+		kept = fmt.Sprintf("; %s more are kept for opening and cleaning", bytesText(n))
+	}
+	fmt.Fprintf(table, "free\t%s\tfor new data%s\n", bytesText(s.FreeBytes), kept)
+	if s.WarnBytes > 0 {
+		note := ""
+		if s.LiveBytes >= s.WarnBytes {
+			note = ": reached"
+		}
+		fmt.Fprintf(table, "warning\t%s\tin use, when initiators are warned (store.soft_threshold)%s\n", bytesText(s.WarnBytes), note)
+	}
+	fmt.Fprintf(table, "provisioned\t%s\tfor what is thin, %s of the capacity\n", bytesText(s.ProvisionedBytes), percent(s.ProvisionedBytes, capacity))
+}
+
+// percent returns a part of a whole for people.
+func percent(part, whole int64) string {
+	if whole <= 0 {
+		return "100 %"
+	}
+	p := 100 * float64(part) / float64(whole)
+	if p < 10 {
+		return fmt.Sprintf("%.1f %%", p)
+	}
+	return fmt.Sprintf("%.0f %%", p)
+}
+
+// count returns a number of things.
+func count(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }
 
 // bytesText returns a number of bytes for people, rounded.
