@@ -35,7 +35,7 @@ func TestCheckFindings(t *testing.T) {
 			if err != nil && !errors.Is(err, meta.ErrNotFound) {
 				return err
 			}
-			return s.kv.Store(func(put func(meta.Op) error) error {
+			return s.kv.Store(0, func(put func(meta.Op) error) error {
 				return put(meta.Op{Key: key, Value: change(value)})
 			})
 		}

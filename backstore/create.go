@@ -140,7 +140,7 @@ func (s *Store) found(first *state) (err error) {
 	if err != nil {
 		return err
 	}
-	err = kv.Store(func(put func(meta.Op) error) error {
+	err = kv.Store(0, func(put func(meta.Op) error) error {
 		return put(meta.Op{Key: []byte(stateKey), Value: first.encode()})
 	})
 	if err = errors.Join(err, kv.Close()); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"slices"
+	"strings"
 
 	"golang.org/x/time/rate"
 
@@ -44,6 +45,11 @@ type ScrubResult struct {
 	ScrubProgress
 	// Damages describes the damaged extents, the first 1000 of them.
 	Damages []Damage `json:"damages"`
+	// Metadata says what of the metadata is lost, in all of its copies. What one
+	// copy still had was mended.
+	Metadata []string `json:"metadata,omitempty"`
+	// MendedBytes is how much of the metadata was mended.
+	MendedBytes int64 `json:"mended_bytes,omitempty"`
 }
 
 // Damage is an extent that cannot be read as it was written.
@@ -65,7 +71,8 @@ type Damage struct {
 	bad uint32 // bit k: block k of the extent is damaged
 }
 
-// Scrub reads every extent and verifies its checksums and its fingerprint. It
+// Scrub reads all metadata, in every copy, and mends what is damaged in one of
+// them; then it reads every extent and verifies its checksums and its fingerprint. It
 // holds no lock while it reads: operations go on, and what they free or move
 // meanwhile is left out or found at its new place. Extents made after it began
 // are left out. When ctx ends it returns what it found so far and the error.
@@ -107,12 +114,19 @@ func (x *placed) bytes() int { return int(x.Blocks) * BlockLength }
 // written together stand together in the table, so most of it is read in order.
 func (c *scrubber) run(ctx context.Context) error {
 	c.report()
+	if err := c.metadata(ctx); err != nil {
+		return err
+	}
 	var found []placed
 	for page := range c.store.extents.Pages() {
 		found = found[:0]
 		err := c.store.extents.Visit(page, func(id extent.ID, x *extent.Extent) {
 			found = append(found, placed{id, *x})
 		})
+		if metadataDamage(err) {
+			c.result.Metadata = append(c.result.Metadata, err.Error())
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -128,6 +142,19 @@ func (c *scrubber) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// metadata verifies the metadata.
+func (c *scrubber) metadata(ctx context.Context) error {
+	before := c.store.kv.Stats().MendedBytes
+	err := c.store.kv.Scrub(ctx, func(ctx context.Context, bytes int) error { return waitBudget(ctx, c.budget, bytes) })
+	c.result.MendedBytes = c.store.kv.Stats().MendedBytes - before
+	if metadataDamage(err) {
+		c.store.noteDamage("metadata", err)
+		c.result.Metadata = append(c.result.Metadata, strings.Split(err.Error(), "\n")...)
+		return nil
+	}
+	return err
 }
 
 // adjoining returns how many extents lie one behind the other and fit into one

@@ -54,7 +54,7 @@ func TestScrubReadsEveryExtent(t *testing.T) {
 			t.Fatal(err)
 		}
 		const live = 3<<20 + 4096
-		if want := (ScrubResult{ScrubProgress{live, live, 0}, []Damage{}}); !reflect.DeepEqual(r, want) {
+		if want := (ScrubResult{ScrubProgress: ScrubProgress{live, live, 0}, Damages: []Damage{}}); !reflect.DeepEqual(r, want) {
 			t.Errorf("unit %d: got %+v, want %+v", unit, r, want)
 		}
 		if len(seen) < 3 || seen[0].ReadBytes != 0 || seen[len(seen)-1] != r.ScrubProgress ||

@@ -105,7 +105,7 @@ func (s *Store) convertRows(ctx context.Context) (rows int, err error) {
 		return 0, err
 	}
 	var last []byte
-	err = s.kv.Store(func(put func(meta.Op) error) error {
+	err = s.kv.Store(0, func(put func(meta.Op) error) error {
 		stated := false
 		err := old.Scan(nil, func(key, value []byte) error {
 			if slices.Compare(last, key) >= 0 && rows > 0 {

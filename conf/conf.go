@@ -147,10 +147,15 @@ type Store struct {
 	DedupUnit int
 	// CleanIO bounds the data that background cleaning moves, in bytes a second.
 	CleanIO int64
+	// MetadataCopies is how often each file of metadata is kept, 1 or 2.
+	MetadataCopies int
 	// SoftThreshold is the part of the capacity, in per cent, at which initiators
 	// are warned that space runs short; 0: they are not.
 	SoftThreshold int
 }
+
+// DefaultMetadataCopies is the MetadataCopies of a file that gives none.
+const DefaultMetadataCopies = 2
 
 // DefaultSoftThreshold is the SoftThreshold of a file that gives none.
 const DefaultSoftThreshold = 90

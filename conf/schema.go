@@ -123,6 +123,7 @@ type (
 		DedupUnit *string `yaml:"dedup_unit"`
 
 		CleanIO       *string `yaml:"clean_io_mib_per_s"`
+		Copies        *string `yaml:"metadata_copies"`
 		SoftThreshold *string `yaml:"soft_threshold"`
 	}
 	fileLimits struct {

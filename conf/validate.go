@@ -272,6 +272,7 @@ func (c *checker) store(raw *fileStore) Store {
 	}
 	s.StoreDuplicates = c.oneOf("store.dedup", raw.Dedup, "true", "false") == "false"
 	s.CleanIO = c.number("store.clean_io_mib_per_s", raw.CleanIO, 0, 1, 1<<20, "MiB a second") << 20
+	s.MetadataCopies = int(c.number("store.metadata_copies", raw.Copies, DefaultMetadataCopies, 1, 2, "copies"))
 	s.SoftThreshold = int(c.number("store.soft_threshold", raw.SoftThreshold, DefaultSoftThreshold, 0, 99, "per cent of the capacity"))
 	if unit := c.size("store.dedup_unit", raw.DedupUnit, unitMin); unit > unitMax || unit&(unit-1) != 0 {
 		c.add("store.dedup_unit", "%s is not possible; write 4KiB, 8KiB, 16KiB, 32KiB or 64KiB", FormatSize(unit))

@@ -221,6 +221,7 @@ func storeOptions(cfg *conf.Config, m *conf.Memory, log *logrus.Entry) backstore
 
 		CleanBytesPerSecond: cfg.Store.CleanIO,
 		StoreDuplicates:     cfg.Store.StoreDuplicates,
+		MetadataCopies:      cfg.Store.MetadataCopies,
 	}
 }
 

@@ -38,7 +38,7 @@ func storeOps(db *DB, ops []Op) error {
 	for _, op := range ops {
 		last[string(op.Key)] = op
 	}
-	return db.Store(func(put func(Op) error) error {
+	return db.Store(expected(ops), func(put func(Op) error) error {
 		for _, key := range slices.Sorted(maps.Keys(last)) {
 			if err := put(last[key]); err != nil {
 				return err
@@ -312,4 +312,11 @@ func TestDB_StoreFails(t *testing.T) {
 	if db.Last() < 3 {
 		t.Errorf("checkpoint %d: no number was left out for one that failed", db.Last())
 	}
+}
+
+func expected(ops []Op) (bytes int64) {
+	for _, op := range ops {
+		bytes += int64(len(op.Key) + len(op.Value))
+	}
+	return bytes
 }

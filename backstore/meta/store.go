@@ -3,6 +3,7 @@ package meta
 import (
 	"errors"
 	"io/fs"
+	"slices"
 
 	"odx/backstore/vfs"
 )
@@ -10,8 +11,10 @@ import (
 // Store stores the next checkpoint: rows calls put with each row that changed,
 // keys ascending, where a nil Value deletes a row. It is durable, all or
 // nothing, when Store returns nil. After an error it may be there or not, which
-// the next one does not mind: that has to have all that this one had.
-func (db *DB) Store(rows func(put func(Op) error) error) error {
+// the next one does not mind: that has to have all that this one had. expect is
+// about how many bytes there are: a checkpoint that is large beside all rows
+// becomes one run with them at once.
+func (db *DB) Store(expect int64, rows func(put func(Op) error) error) error {
 	db.storing.Lock()
 	defer db.storing.Unlock()
 	db.mu.Lock()
@@ -19,26 +22,37 @@ func (db *DB) Store(rows func(put func(Op) error) error) error {
 		db.mu.Unlock()
 		return ErrClosed
 	}
+	runs := slices.Clone(db.current.runs)
 	id := runID{db.current.last() + 1, max(db.next, db.current.last()+1)}
 	// A number is not used twice, so that two files of one name are equal.
 	db.next = id.to + 1
 	db.mu.Unlock()
-	r, err := db.write(id, db.o.Copies, func(put func(key, sealed []byte) error) error {
-		var buf []byte
-		return rows(func(op Op) error {
-			if op.Value == nil {
-				return put(op.Key, nil)
-			}
-			buf = appendSealed(buf[:0], op.Key, op.Value)
-			return put(op.Key, buf)
-		})
-	})
+	// Whoever merges in the background is not waited for.
+	if db.merging.TryLock() {
+		defer db.merging.Unlock()
+		if db.folds(runs, expect) {
+			return db.fold(runs, id.to, rows)
+		}
+	}
+	r, err := db.write(id, db.o.Copies, func(put func(key, sealed []byte) error) error { return rows(sealing(put)) })
 	if err != nil {
 		return err
 	}
 	db.stats.checkpoints.Add(r.size * int64(len(r.copies)))
 	db.install(func(runs []*run) []*run { return append(runs, r) })
 	return nil
+}
+
+// sealing returns what puts rows with their seals.
+func sealing(put func(key, sealed []byte) error) func(Op) error {
+	var buf []byte
+	return func(op Op) error {
+		if op.Value == nil {
+			return put(op.Key, nil)
+		}
+		buf = appendSealed(buf[:0], op.Key, op.Value)
+		return put(op.Key, buf)
+	}
 }
 
 // write makes a run durable and opens it. rows are sealed.

@@ -227,32 +227,47 @@ func (db *DB) pickMerge(runs []*run) (first, end int) {
 // the new run.
 func (db *DB) merge(ctx context.Context, runs []*run) error {
 	id := runID{runs[0].id.from, runs[len(runs)-1].id.to}
-	r, err := db.write(id, 1, func(put func(key, sealed []byte) error) error { return db.mergeRows(ctx, runs, put) })
+	r, err := db.replace(ctx, id, runs, func(put func(key, sealed []byte) error) error { return db.mergeRows(ctx, runs, put) })
 	if err != nil {
 		return err
-	}
-	if err := db.prove(r); err != nil {
-		r.close()
-		db.forgetFiles(r)
-		return err
-	}
-	if db.o.Copies > 1 {
-		r.copies = append(r.copies, runCopy{name: r.name + copySuffix})
-		// Their space is for the second copy of the new run.
-		if err := db.dropSeconds(runs); err != nil {
-			r.close()
-			return err
-		}
-		if err := db.restoreCopy(ctx, r, 1); err != nil && ctx.Err() == nil {
-			// The new run is there, and so is what it is made of.
-			db.noteError(r.name, err)
-		}
 	}
 	db.stats.merges.Add(r.size * int64(len(r.copies)))
 	db.install(func(current []*run) []*run {
 		at := slices.Index(current, runs[0])
 		return slices.Replace(current, at, at+len(runs), r)
 	})
+	return db.removeObsolete(ctx, nil)
+}
+
+// replace writes a run that takes the place of others, in all of its copies. Its
+// caller makes it part of the DB.
+func (db *DB) replace(ctx context.Context, id runID, runs []*run, rows func(put func(key, sealed []byte) error) error) (*run, error) {
+	r, err := db.write(id, 1, rows)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.prove(r); err != nil {
+		r.close()
+		db.forgetFiles(r)
+		return nil, err
+	}
+	if db.o.Copies > 1 {
+		r.copies = append(r.copies, runCopy{name: r.name + copySuffix})
+		// Their space is for the second copy of the new run.
+		err = db.dropSeconds(runs)
+		if err == nil {
+			err = db.restoreCopy(ctx, r, 1)
+		}
+	}
+	if err != nil {
+		r.close()
+		db.forgetFiles(r)
+		// Those that it would have replaced get their second copies back.
+		if rerr := db.restoreCopies(context.WithoutCancel(ctx), runs); rerr != nil {
+			db.noteError(db.o.Dir, rerr)
+		}
+		return nil, err
+	}
 	db.mu.Lock()
 	for _, old := range runs {
 		for _, c := range old.copies {
@@ -260,10 +275,7 @@ func (db *DB) merge(ctx context.Context, runs []*run) error {
 		}
 	}
 	db.mu.Unlock()
-	if r.single() && db.o.Copies > 1 {
-		return nil // what it is made of stays until the other copy is there
-	}
-	return db.removeObsolete(ctx, nil)
+	return r, nil
 }
 
 // mergeRows puts the newest version of each row.

@@ -67,30 +67,16 @@ func (c *cursor) row() (*row, error) {
 // walk calls fn with a cursor at each key from one on, in order; of several runs
 // that have it with that of the newest.
 func (db *DB) walk(runs []*run, from []byte, fn func(c *cursor) (more bool, err error)) error {
-	cursors := make([]*cursor, len(runs))
-	for i, r := range runs {
-		cursors[i] = db.seek(r, from, false)
-	}
+	m := newMerge(db, runs, from)
 	for {
-		var least *cursor
-		for _, c := range cursors { // the newest is the last
-			if !c.end && (least == nil || bytes.Compare(c.keys.key, least.keys.key) <= 0) {
-				least = c
-			}
-		}
+		least := m.least()
 		if least == nil {
 			return nil
 		}
 		if more, err := fn(least); err != nil || !more {
 			return err
 		}
-		key := least.keys.key
-		for _, c := range cursors {
-			if c != least && !c.end && bytes.Equal(c.keys.key, key) {
-				c.next()
-			}
-		}
-		least.next()
+		m.skip(least)
 	}
 }
 

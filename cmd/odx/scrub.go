@@ -86,6 +86,16 @@ func printScrub(w io.Writer, r backstore.ScrubResult, took time.Duration) error 
 	if _, err := fmt.Fprintf(w, "%s read and verified in %v, %s/s: %s\n", bytesText(r.ReadBytes), took.Round(10*time.Millisecond), bytesText(int64(rate)), damagedText(r.Damaged)); err != nil {
 		return err
 	}
+	if r.MendedBytes > 0 {
+		if _, err := fmt.Fprintf(w, "%s of metadata mended from their other copy\n", bytesText(r.MendedBytes)); err != nil {
+			return err
+		}
+	}
+	for _, lost := range r.Metadata {
+		if _, err := fmt.Fprintf(w, "metadata lost: %s\n", lost); err != nil {
+			return err
+		}
+	}
 	for _, d := range r.Damages {
 		if err := printDamage(w, d); err != nil {
 			return err

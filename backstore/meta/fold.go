@@ -1,0 +1,117 @@
+package meta
+
+import (
+	"bytes"
+	"context"
+)
+
+// folds reports whether a checkpoint of about expect bytes is to become one run
+// with all rows that there are. Where it is large beside them, that takes less
+// space, and writes less, than to keep it by itself until it is merged.
+func (db *DB) folds(runs []*run, expect int64) bool {
+	if len(runs) == 0 || runs[0].id.from != 1 {
+		return false
+	}
+	changes := expect
+	need := expect + runs[0].size + db.o.Slack
+	for _, r := range runs {
+		if r.damaged.Load() || r.single() {
+			return false
+		}
+	}
+	for _, r := range runs[1:] {
+		changes += r.size
+		need += r.size
+	}
+	if changes <= max(db.o.MergeFloor, runs[0].size/mergePart) {
+		return false
+	}
+	free, err := db.o.FS.Free(db.o.Dir)
+	return err == nil && free >= need
+}
+
+// fold stores a checkpoint together with all rows before it.
+func (db *DB) fold(runs []*run, last uint64, rows func(put func(Op) error) error) error {
+	r, err := db.replace(context.Background(), runID{1, last}, runs, func(put func(key, sealed []byte) error) error {
+		m := newMerge(db, runs, nil)
+		add := sealing(func(key, sealed []byte) error {
+			if err := m.before(key, put); err != nil || sealed == nil {
+				return err
+			}
+			return put(key, sealed)
+		})
+		if err := rows(add); err != nil {
+			return err
+		}
+		return m.before(nil, put)
+	})
+	if err != nil {
+		return err
+	}
+	db.stats.checkpoints.Add(r.size * int64(len(r.copies)))
+	db.install(func([]*run) []*run { return []*run{r} })
+	return db.removeObsolete(context.Background(), nil)
+}
+
+// merge walks the rows of several runs, as far as it is asked to.
+type merge struct {
+	cursors []*cursor // of the oldest run first
+}
+
+func newMerge(db *DB, runs []*run, from []byte) *merge {
+	m := &merge{}
+	for _, r := range runs {
+		m.cursors = append(m.cursors, db.seek(r, from, false))
+	}
+	return m
+}
+
+// least returns the cursor of the newest run with the least key, nil at the end.
+func (m *merge) least() *cursor {
+	var least *cursor
+	for _, c := range m.cursors {
+		if !c.end && (least == nil || bytes.Compare(c.keys.key, least.keys.key) <= 0) {
+			least = c
+		}
+	}
+	return least
+}
+
+// skip goes beyond a key in all runs.
+func (m *merge) skip(least *cursor) {
+	key := least.keys.key
+	for _, c := range m.cursors {
+		if c != least && !c.end && bytes.Equal(c.keys.key, key) {
+			c.next()
+		}
+	}
+	least.next()
+}
+
+// before puts all rows with keys below one, and leaves out that one; all that are
+// left for nil.
+func (m *merge) before(key []byte, put func(key, sealed []byte) error) error {
+	for {
+		c := m.least()
+		if c == nil || key != nil && bytes.Compare(c.keys.key, key) > 0 {
+			return nil
+		}
+		if key != nil && bytes.Equal(c.keys.key, key) {
+			m.skip(c)
+			return nil
+		}
+		if !c.keys.deleted {
+			row, err := c.row()
+			if err == nil {
+				_, err = openRow(c.run, row, c.keys.key)
+			}
+			if err == nil {
+				err = put(row.key, row.sealed)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		m.skip(c)
+	}
+}
