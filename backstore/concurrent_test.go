@@ -11,12 +11,13 @@ import (
 	"odx/backstore/vfs"
 )
 
-// versions are the writes that sectors may hold: from the last that was flushed
-// to the last that was begun. Version n has the content n, in every sector, so
+// versions are the writes that sectors may hold: from the last that was flushed,
+// or written out where only the process ends, to the last that was begun. Version n has the content n, in every sector, so
 // that writers meet each other's duplicates.
 type versions struct {
 	mu      sync.Mutex
 	durable []uint32
+	written []uint32
 	begun   []uint32
 }
 
@@ -58,19 +59,25 @@ func (c *concurrently) write(w, rounds int) {
 		c.versions.mu.Unlock()
 		data := content(slices.Repeat([]uint32{version}, c.unit))
 		c.fail(c.volume.WriteAt(ctx, data, int64(u*c.unit)*sector))
-		if rng.IntN(4) > 0 {
-			continue
+		switch rng.IntN(4) {
+		case 0:
+			c.fail(c.store.Flush(ctx))
+			c.versions.reached(w, c.versions.durable, c.versions.written)
+		case 1:
+			c.fail(c.store.WriteOut(ctx))
+			c.versions.reached(w, c.versions.written)
 		}
-		mine := make([]uint32, concurrentUnits)
-		c.versions.mu.Lock()
-		copy(mine, c.versions.begun)
-		c.versions.mu.Unlock()
-		c.fail(c.store.Flush(ctx))
-		c.versions.mu.Lock()
-		for u := w; u < concurrentUnits; u += concurrentWriters {
-			c.versions.durable[u] = mine[u]
+	}
+}
+
+// reached notes how far writer w, which has ended what it had begun, has come.
+func (v *versions) reached(w int, what ...[]uint32) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for u := w; u < concurrentUnits; u += concurrentWriters {
+		for _, to := range what {
+			to[u] = v.begun[u]
 		}
-		c.versions.mu.Unlock()
 	}
 }
 
@@ -117,7 +124,7 @@ func (v *versions) found(s *Store, unit int) string {
 	for i, got := range values(p) {
 		u := i / unit
 		if got < int64(v.durable[u]) || got > int64(v.begun[u]) {
-			return fmt.Sprintf("sector %d holds version %d, flushed was %d, begun %d", i, got, v.durable[u], v.begun[u])
+			return fmt.Sprintf("sector %d holds version %d, kept was %d, begun %d", i, got, v.durable[u], v.begun[u])
 		}
 	}
 	findings, err := s.Check(context.Background())
@@ -139,8 +146,12 @@ func (c *concurrently) cut(rng *rand.Rand, limit int) *[]concurrentCrash {
 		c.versions.mu.Lock()
 		defer c.versions.mu.Unlock()
 		if kind.Changes() && len(crashes) < limit && rng.IntN(60) == 0 {
-			crashes = append(crashes, concurrentCrash{c.disk.crash(rng), &versions{
-				durable: slices.Clone(c.versions.durable), begun: slices.Clone(c.versions.begun),
+			left, kept := c.disk.crash(rng), c.versions.durable
+			if len(crashes)%2 == 1 { // the kernel lives
+				left, kept = &disk{fs: c.disk.fs.ProcessClone()}, c.versions.written
+			}
+			crashes = append(crashes, concurrentCrash{left, &versions{
+				durable: slices.Clone(kept), begun: slices.Clone(c.versions.begun),
 			}})
 		}
 		return nil
@@ -153,7 +164,9 @@ func TestPowerCutsUnderLoad(t *testing.T) {
 		t.Run(fmt.Sprintf("%d sectors", unit), func(t *testing.T) {
 			d := newDisk()
 			c := &concurrently{tb: t, disk: d, store: d.open(t, 16<<10), unit: unit, stop: make(chan struct{})}
-			c.versions.durable, c.versions.begun = make([]uint32, concurrentUnits), make([]uint32, concurrentUnits)
+			for _, v := range []*[]uint32{&c.versions.durable, &c.versions.written, &c.versions.begun} {
+				*v = make([]uint32, concurrentUnits)
+			}
 			v, err := c.store.CreateVolume(context.Background(), "v", 8<<20)
 			if err != nil {
 				t.Fatal(err)
@@ -176,7 +189,7 @@ func TestPowerCutsUnderLoad(t *testing.T) {
 			for i, crash := range *crashes {
 				s := crash.disk.open(t, 16<<10)
 				if problem := crash.versions.found(s, unit); problem != "" {
-					t.Fatalf("power cut %d: %s", i, problem)
+					t.Fatalf("crash %d (of the process: %t): %s", i, i%2 == 1, problem)
 				}
 				if err := s.Close(); err != nil {
 					t.Fatal(err)

@@ -294,6 +294,9 @@ func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) 
 	if s.opts.ReadOnly && errors.As(err, &damage) {
 		return s.replayUndamaged(ctx, o)
 	}
+	if errors.As(err, &damage) {
+		return fmt.Errorf("%w: %w; nothing was changed: \"odx store repair\" rebuilds what can be proved right", ErrCorrupt, err)
+	}
 	if err != nil {
 		return err
 	}
