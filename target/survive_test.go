@@ -14,20 +14,21 @@ import (
 
 // killed returns a service over what is left of s when its process dies now and
 // the kernel lives: a copy of its files as they are.
-func killed(t *testing.T, s *Service) *Service {
+func killed(t *testing.T, s *Service, text string) *Service {
 	t.Helper()
 	dir := t.TempDir()
 	data := filepath.Join(dir, "data")
 	if err := os.CopyFS(data, os.DirFS(s.cfg.DataDir)); err != nil {
 		t.Fatal(err)
 	}
-	return start(t, parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`)))
+	return start(t, parse(t, dir, text))
 }
 
 // TestAcknowledgedSurvivesTheProcess: what was answered with GOOD is there when
 // the process dies right afterwards, with the write cache on and without a flush.
 func TestAcknowledgedSurvivesTheProcess(t *testing.T) {
-	s := start(t, parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`)))
+	text := fmt.Sprintf(disks, `"127.0.0.1:0"`)
+	s := start(t, parse(t, t.TempDir(), text))
 	const name = "iqn.2026-11.example:writer"
 	c := session(t, s, name)
 	defer c.Close()
@@ -118,8 +119,67 @@ func TestAcknowledgedSurvivesTheProcess(t *testing.T) {
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			step.do()
-			left := killed(t, s)
+			left := killed(t, s, text)
 			step.kept(t, left)
 		})
+	}
+}
+
+// everyMedium is a configuration with a LUN of each kind of medium in the store.
+const everyMedium = `
+data_dir: data
+portals: ["127.0.0.1:0"]
+targets:
+  - name: iqn.2026-11.example.odx:disks
+    luns:
+      - {lun: 0, file: images/a.vhdx, size: 16MiB}
+      - {lun: 1, file: images/b.vhd, size: 16MiB}
+      - {lun: 2, file: images/c.img, size: 16MiB}
+      - {lun: 3, view: striped}
+      - {lun: 4, view: mirrored}
+      - {lun: 5, view: ahead}
+      - {lun: 6, view: checked}
+      - {lun: 7, view: live}
+views:
+  - {name: striped, stripe: {legs: [s0, s1], unit: 64KiB}, size: 16MiB}
+  - {name: mirrored, mirror: {legs: ["file:images/m.vhdx", m1]}, size: 16MiB}
+  - {name: ahead, cache: {of: c0, memory: 1MiB, mode: write-through}, size: 16MiB}
+  - {name: checked, verify: {of: v0}, size: 16MiB}
+  - {name: live, origin: {of: o0}, size: 16MiB}
+`
+
+// TestAcknowledgedSurvivesOnEveryMedium: the same for LUNs that are more than a
+// volume.
+func TestAcknowledgedSurvivesOnEveryMedium(t *testing.T) {
+	s := start(t, parse(t, t.TempDir(), everyMedium))
+	type write struct {
+		off  int64
+		data []byte
+	}
+	written := map[int][]write{}
+	for lun := range 8 {
+		d := login(t, s, lun)
+		for i, w := range []write{
+			{1 << 20, random(uint64(lun), 300<<10)},
+			{5<<20 + 512*3, random(uint64(lun)+50, 512)},
+			{1<<20 + 64<<10, random(uint64(lun)+90, 8192)}, // over what is there
+		} {
+			if err := d.WriteAt(t.Context(), w.data, w.off); err != nil {
+				t.Fatalf("LUN %d, write %d: %v", lun, i, err)
+			}
+			written[lun] = append(written[lun], w)
+		}
+	}
+	left := killed(t, s, everyMedium)
+	for lun := range 8 {
+		d := login(t, left, lun)
+		want := make([]byte, 6<<20)
+		for _, w := range written[lun] {
+			copy(want[w.off:], w.data)
+		}
+		got := make([]byte, len(want))
+		if err := d.ReadAt(t.Context(), got, 0); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("LUN %d (%s): %v, equal %v", lun, s.LUNs()[lun].Medium, err, bytes.Equal(got, want))
+		}
 	}
 }
