@@ -169,6 +169,9 @@ func isDisk(name string) bool {
 
 // copyFrom copies a source, which is called from, to the disk to.
 func copyFrom(ctx context.Context, a api.Administrator, o *copyOptions, src transfer.Disk, from, to string, std streams) (err error) {
+	if isStream(to) {
+		return sendTo(ctx, o, src, from, to, std)
+	}
 	dst, err := openDestination(ctx, a, o, to, src.Size())
 	if err != nil {
 		return hintOverwrite(err)

@@ -36,9 +36,19 @@ func TestTokenCommands(t *testing.T) {
 			{args: "token write nonsense new", stderr: "odx: this is no token: not 512 bytes, and not 512 bytes in base64; a file is named @FILE\n", status: 1},
 			{args: "token create src:1GB", stderr: "odx: \"src:1GB\": \"1GB\" is not a size; write bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB; write VOLUME:OFFSET+LENGTH, for example src:1GiB+256MiB\n", status: 1},
 		})
+		piped, stderr, status := output(t, "token", "create", "src:0+4KiB", "--out", "-", "--config", path)
+		if status != 0 || len(piped) != 512 {
+			t.Errorf("token to standard output: %d, %d bytes\n%s", status, len(piped), stderr)
+		}
+		if stdout, stderr, status := input(t, []byte(piped), "token", "read", "@-", "--config", path); status != 0 || stdout != string(block(0)) {
+			t.Errorf("token of standard input: %d, %d bytes\n%s", status, len(stdout), stderr)
+		}
+		if _, stderr, status := input(t, []byte(piped), "token", "delete", "@-", "--config", path); status != 0 {
+			t.Error(stderr)
+		}
 		both, _, _ := output(t, "token", "create", "src:0+8KiB", "--providers", "hash,checksum", "--config", path)
 		hash, proof, _ := strings.Cut(strings.TrimSpace(both), "\n")
-		stdout, stderr, status := output(t, "token", "read", hash, "4096+64", "--config", path)
+		stdout, stderr, status = output(t, "token", "read", hash, "4096+64", "--config", path)
 		if status != 0 || stdout != string(block(1)[:64]) {
 			t.Errorf("read %q\n%s", stdout, stderr)
 		}

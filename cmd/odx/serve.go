@@ -199,15 +199,15 @@ func announce(w io.Writer, s *target.Service) error {
 	fmt.Fprintf(&b, "odx %s is ready on %s\n", buildVersion(), strings.Join(s.Portals(), ", "))
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, l := range s.LUNs() {
-		note := ""
-		if l.ReadOnly {
-			note = ", read-only"
-		}
-		if l.Problem != "" {
-			note += ", NOT SERVED: " + l.Problem
+		what := fmt.Sprintf("%s, %s", l.Medium, conf.FormatSize(l.Size))
+		switch {
+		case l.Problem != "":
+			what = l.Medium + ", NOT SERVED: " + l.Problem
+		case l.ReadOnly:
+			what += ", read-only"
 		}
 		for _, url := range l.URLs {
-			fmt.Fprintf(table, "%s\t%s, %s%s\n", url, l.Medium, conf.FormatSize(l.Size), note)
+			fmt.Fprintf(table, "%s\t%s\n", url, what)
 		}
 	}
 	for _, p := range s.MissingPortals() {

@@ -51,6 +51,9 @@ func printStatus(w io.Writer, st *api.Status) error {
 	for _, p := range st.MissingPortals {
 		fmt.Fprintf(table, "portal\t%s\tNOT SERVED YET: %s\n", p.Address, p.Problem)
 	}
+	for _, p := range st.MissingPortals {
+		fmt.Fprintf(table, "portal\t%s\tNOT SERVED YET: %s\n", p.Address, p.Problem)
+	}
 	for _, l := range st.LUNs {
 		note := ""
 		if l.ReadOnly {

@@ -42,9 +42,19 @@ func copyStream(ctx context.Context, a api.Administrator, o *copyOptions, from, 
 	return copyFromStream(ctx, a, o, from, to, std)
 }
 
-// copyToStream writes all bytes of a source. The result goes to standard error,
-// because standard output has the bytes.
+// copyToStream writes all bytes of a source.
 func copyToStream(ctx context.Context, a api.Administrator, o *copyOptions, from, to string, std streams) (err error) {
+	src, err := openSource(ctx, a, from)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	return sendTo(ctx, o, src, from, to, std)
+}
+
+// sendTo writes all bytes of a source, which is called from, to a stream. The result
+// goes to standard error, because standard output has the bytes.
+func sendTo(ctx context.Context, o *copyOptions, src transfer.Disk, from, to string, std streams) (err error) {
 	w := std.out
 	if to != stdio {
 		f, err := os.OpenFile(to, os.O_WRONLY, 0)
@@ -57,11 +67,6 @@ func copyToStream(ctx context.Context, a api.Administrator, o *copyOptions, from
 	if isTerminal(w) {
 		return errors.New("standard output is a terminal; redirect it to a file or a program")
 	}
-	src, err := openSource(ctx, a, from)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, src.Close()) }()
 	r, err := transfer.Send(ctx, w, src)
 	if err != nil {
 		return fmt.Errorf("%s, after %s of %s: %w", shown(from), bytesText(r.Bytes), bytesText(src.Size()), stopped(err))

@@ -26,7 +26,7 @@ func newToken() *cobra.Command {
 		Short: "Make tokens, write with them, read through them",
 		Long: "A token is 512 bytes that stand for a range of a volume as it was when the token was made.\n" +
 			"Whoever has it can use it, here and over iSCSI. Commands print a token in base64, and take it so,\n" +
-			"or as @FILE: a file with that text, or with the 512 bytes themselves.",
+			"or as @FILE (@-: standard input) with that text, or with the 512 bytes themselves.",
 	}
 	cmd.AddCommand(newTokenCreate(), newTokenWrite(), newTokenList(), newTokenShow(), newTokenDelete(), newTokenRead(), newTokenVerify(), newTokenStats())
 	return cmd
@@ -83,6 +83,9 @@ func readToken(text string) (*tokens.Token, error) {
 
 // readSmallFile reads at most what a token can have.
 func readSmallFile(name string) ([]byte, error) {
+	if name == stdio {
+		return io.ReadAll(io.LimitReader(os.Stdin, 4*tokens.TokenLength))
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
@@ -124,6 +127,10 @@ func newTokenCreate() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if out == stdio {
+					_, err := cmd.OutOrStdout().Write(t.Token)
+					return err
+				}
 				if out != "" {
 					if err := os.WriteFile(out, t.Token, 0o600); err != nil {
 						return err
@@ -144,7 +151,7 @@ func newTokenCreate() *cobra.Command {
 	cmd.Flags().StringVar((*string)(&r.Access), "access", "", "who may use it: anyone, initiator or group:NAME (default: as configured)")
 	cmd.Flags().StringSliceVar(&r.Providers, "providers", nil, "make a token of each: data, hash, checksum; printed a line each (default: data)")
 	cmd.Flags().IntVar(&r.Skip, "skip", 0, "make the tokens of all providers but the first `N`")
-	cmd.Flags().StringVar(&out, "out", "", "write the 512 bytes to `FILE` instead of printing them")
+	cmd.Flags().StringVar(&out, "out", "", "write the 512 bytes to `FILE`, or - for standard output, instead of printing them in base64")
 	return cmd
 }
 

@@ -71,6 +71,13 @@ func TestVHDCommands(t *testing.T) {
 		if one, two := mustRead(t, raw), mustRead(t, again); !bytes.Equal(one, two) || !bytes.Contains(one, block(3)) {
 			t.Error("what came back is not what was imported")
 		}
+		// To standard output, where no file is made.
+		if stdout, stderr, status := output(t, "vhd", "export", "again.vhd", "-", "--config", path); status != 0 || stdout != string(mustRead(t, raw)) || !strings.Contains(stderr, "read and written") {
+			t.Errorf("export to standard output: %d, %d bytes\n%s", status, len(stdout), stderr)
+		}
+		if _, err := os.Stat("-"); err == nil {
+			t.Error("a file - was made")
+		}
 		// A file that is there is replaced only where that is said.
 		for _, args := range [][]string{{"export", "again.vhd", again}, {"import", local, "again.vhd"}, {"to-volume", "again.vhd", "back"}} {
 			args = append([]string{"vhd"}, args...)
