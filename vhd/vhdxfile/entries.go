@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 )
 
 // maxWhole is the longest BAT, bytes, that is held in memory. Of a longer one, that of a
-// disk of more than 16 TiB in blocks of 1 MiB, the pages that were used last are.
-const maxWhole = 128 * mib
+// disk of more than 2 TiB in blocks of 1 MiB, the pages that were used last are. So a disk
+// takes no more than that, and a chain of them no more than that for each.
+const maxWhole = 16 * mib
 
 // A page of a BAT that is not held in memory, and how many are: 16 MiB of them.
 const (
@@ -23,10 +25,11 @@ type bat struct {
 	count int64
 	whole []uint64 // nil: it is too long
 
-	mu    sync.Mutex // of pages
-	pages map[int64]*page
+	// pages are those that are in memory, by number; they come and go under mu.
+	pages []atomic.Pointer[page]
+	mu    sync.Mutex
 	// ring are the numbers of the pages, in the order in which they came; hand is where
-	// the next one to go is looked for.
+	// the next one to go is looked for. Guarded by mu.
 	ring []int64
 	hand int
 }
@@ -34,7 +37,7 @@ type bat struct {
 // page is a part of the BAT.
 type page struct {
 	entries []uint64
-	used    bool // since it was looked at whether it can go
+	used    atomic.Bool // since it was looked at whether it can go
 }
 
 // open reads a BAT, or as much of it as is held in memory.
@@ -44,7 +47,7 @@ func (b *bat) open(ctx context.Context, v *view, at region, t table) error {
 	}
 	b.view, b.at, b.count = v, at, t.count
 	if t.length() > maxWhole {
-		b.pages = make(map[int64]*page, maxPages)
+		b.pages = make([]atomic.Pointer[page], (t.count+pageEntries-1)/pageEntries)
 		return nil
 	}
 	whole := make([]uint64, t.count)
@@ -86,40 +89,44 @@ func (b *bat) get(ctx context.Context, index int64) (uint64, error) {
 	if b.whole != nil {
 		return b.whole[index], nil
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	p, err := b.page(ctx, index/pageEntries)
-	if err != nil {
-		return 0, err
+	p := b.pages[index/pageEntries].Load()
+	if p == nil {
+		var err error
+		if p, err = b.fetch(ctx, index/pageEntries); err != nil {
+			return 0, err
+		}
+	} else if !p.used.Load() { // no write where it is used all the time
+		p.used.Store(true)
 	}
 	return p.entries[index%pageEntries], nil
 }
 
-// page returns a page, and reads it if it is not there. b.mu is held.
-func (b *bat) page(ctx context.Context, n int64) (*page, error) {
-	if p := b.pages[n]; p != nil {
-		p.used = true
-		return p, nil
+// fetch reads a page that is not in memory, in place of one that was not used for long.
+func (b *bat) fetch(ctx context.Context, n int64) (*page, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p := b.pages[n].Load(); p != nil {
+		return p, nil // another caller was faster
 	}
 	buf := make([]byte, 8*min(pageEntries, b.count-n*pageEntries))
 	if err := b.view.readAt(ctx, buf, b.at.offset+n*pageEntries*8); err != nil {
 		return nil, fmt.Errorf("block allocation table: %w", err)
 	}
-	p := &page{entries: make([]uint64, len(buf)/8), used: true}
+	p := &page{entries: make([]uint64, len(buf)/8)}
+	p.used.Store(true)
 	for i := range p.entries {
 		p.entries[i] = le.Uint64(buf[8*i:])
 	}
 	if len(b.ring) < maxPages {
 		b.ring = append(b.ring, n)
 	} else {
-		for b.pages[b.ring[b.hand]].used {
-			b.pages[b.ring[b.hand]].used = false
+		for b.pages[b.ring[b.hand]].Load().used.Swap(false) {
 			b.hand = (b.hand + 1) % maxPages
 		}
-		delete(b.pages, b.ring[b.hand])
+		b.pages[b.ring[b.hand]].Store(nil)
 		b.ring[b.hand] = n
 	}
-	b.pages[n] = p
+	b.pages[n].Store(p)
 	return p, nil
 }
 
@@ -129,9 +136,7 @@ func (b *bat) set(index int64, e uint64) {
 		b.whole[index] = e
 		return
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if p := b.pages[index/pageEntries]; p != nil {
+	if p := b.pages[index/pageEntries].Load(); p != nil {
 		p.entries[index%pageEntries] = e
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"runtime"
+	"sync"
 	"testing"
 
 	"odx/vhd/disk"
@@ -17,7 +18,7 @@ func TestLongBAT(t *testing.T) {
 	for name, kind := range map[string]disk.Kind{"dynamic": disk.Dynamic, "differencing": disk.Differencing} {
 		t.Run(name, func(t *testing.T) {
 			c := &sparse{}
-			f, err := Create(ctx, c, spec(kind, 20<<40))
+			f, err := Create(ctx, c, spec(kind, 4<<40))
 			must(t, err)
 			if f.bat.whole != nil {
 				t.Fatal("the BAT is in memory")
@@ -46,7 +47,13 @@ func TestLongBAT(t *testing.T) {
 			change(func(blocks []int64) error { return f.Allocate(ctx, blocks) }, 1500)
 			change(func(blocks []int64) error { return f.Complete(ctx, blocks) }, 300)
 			change(func(blocks []int64) error { return f.Free(ctx, blocks) }, 300)
-			if pages := len(f.bat.pages); pages > maxPages {
+			pages := 0
+			for n := range f.bat.pages {
+				if f.bat.pages[n].Load() != nil {
+					pages++
+				}
+			}
+			if pages != maxPages {
 				t.Errorf("%d pages are in memory", pages)
 			}
 			look("changed")
@@ -89,36 +96,38 @@ var errUnreadable = errors.New("unreadable")
 func TestLongBAT_Unreadable(t *testing.T) {
 	ctx := t.Context()
 	c := &failing{sparse: &sparse{}}
-	f, err := Create(ctx, c, spec(disk.Dynamic, 20<<40))
+	f, err := Create(ctx, c, spec(disk.Dynamic, 4<<40))
 	must(t, err)
-	must(t, f.Allocate(ctx, []int64{0, 1 << 24}))
-	for n := range int64(2 * maxPages) {
-		f.block(n * pageEntries)
+	must(t, f.Allocate(ctx, []int64{0, 1 << 21}))
+	for n := range int64(2 * maxPages) { // so that its page goes
+		if n != 1<<21/pageEntries {
+			f.block(n * pageEntries)
+		}
 	}
 	c.from = newBATAt
 	d := disk.New(disk.Config{Table: f, Reader: c})
 	for what, err := range map[string]error{
-		"block":    func() error { _, err := f.Block(ctx, 1<<24); return err }(),
-		"read":     d.ReadAt(ctx, make([]byte, 512), 1<<44),
-		"write":    d.WriteAt(ctx, make([]byte, 512), 1<<44),
-		"unmap":    d.Unmap(ctx, 1<<44, 2*mib),
-		"runs":     d.Runs(ctx, 1<<44, mib, func(disk.Run) bool { return true }),
-		"allocate": f.Allocate(ctx, []int64{1 << 24}),
-		"present":  func() error { _, err := f.Present(ctx, 1<<24, 0, 1); return err }(),
+		"block":    func() error { _, err := f.Block(ctx, 1<<21); return err }(),
+		"read":     d.ReadAt(ctx, make([]byte, 512), 1<<41),
+		"write":    d.WriteAt(ctx, make([]byte, 512), 1<<41),
+		"unmap":    d.Unmap(ctx, 1<<41, 2*mib),
+		"runs":     d.Runs(ctx, 1<<41, mib, func(disk.Run) bool { return true }),
+		"allocate": f.Allocate(ctx, []int64{1 << 21}),
+		"present":  func() error { _, err := f.Present(ctx, 1<<21, 0, 1); return err }(),
 	} {
 		if !errors.Is(err, errUnreadable) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
 	c.from = 0
-	if b := f.block(1 << 24); b.State != disk.Full {
+	if b := f.block(1 << 21); b.State != disk.Full {
 		t.Errorf("the block is %+v", b)
 	}
 }
 
 // BenchmarkBlock looks blocks up in a BAT of each sort.
 func BenchmarkBlock(b *testing.B) {
-	for name, size := range map[string]int64{"whole": 1 << 40, "paged": 20 << 40} {
+	for name, size := range map[string]int64{"whole": 1 << 40, "paged": 4 << 40} {
 		b.Run(name, func(b *testing.B) {
 			f, err := Create(b.Context(), &sparse{}, spec(disk.Dynamic, size))
 			if err != nil {
@@ -132,4 +141,38 @@ func BenchmarkBlock(b *testing.B) {
 			}
 		})
 	}
+}
+
+// TestLongBAT_Concurrent: pages come and go while others look blocks up.
+func TestLongBAT_Concurrent(t *testing.T) {
+	ctx := t.Context()
+	c := &sparse{}
+	f, err := Create(ctx, c, spec(disk.Dynamic, 4<<40))
+	must(t, err)
+	var blocks []int64
+	for n := range int64(2 * maxPages) {
+		blocks = append(blocks, n*pageEntries/2+n)
+	}
+	must(t, f.Allocate(ctx, blocks))
+	places := map[int64]disk.Block{}
+	for _, i := range blocks {
+		places[i] = f.block(i)
+	}
+	must(t, f.Close(ctx))
+	f, err = Open(ctx, c)
+	must(t, err)
+	var all sync.WaitGroup
+	for g := range 4 {
+		all.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(g), 1))
+			for range 3000 {
+				i := blocks[rng.IntN(len(blocks))]
+				if b, err := f.Block(ctx, i); err != nil || b != places[i] {
+					t.Errorf("block %d is %+v, %v, want %+v", i, b, err, places[i])
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
 }
