@@ -189,7 +189,7 @@ func (t *Table) buryWith(c *refs.Page, id ID) error {
 	return nil
 }
 
-// bury takes the dead out of a page if they are half of it, and their counts with
+// bury takes the dead out of a page if they are a third of it, and their counts with
 // them. Both pages are locked.
 func (t *Table) bury(c *refs.Page, p *page) {
 	first := ID(p.ID() * pageExtents)
@@ -202,7 +202,7 @@ func (t *Table) bury(c *refs.Page, p *page) {
 			}
 		}
 	}
-	if 2*dead < there {
+	if 3*dead < there {
 		return
 	}
 	t.cache.Change(p)

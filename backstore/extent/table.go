@@ -41,7 +41,7 @@ type Options struct {
 // page, its shard of the pins. References and pins come and go under the first.
 //
 // An extent with neither is dead: its blocks are not counted as used any more, and
-// it never lives again. It is only then taken out of its page when half of that is
+// it never lives again. It is only then taken out of its page when a third of that is
 // dead, so that writing here and there does not store all pages again and again.
 type Table struct {
 	cache  *pages.Cache[*page]
