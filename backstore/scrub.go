@@ -147,7 +147,8 @@ func (c *scrubber) run(ctx context.Context) error {
 // metadata verifies the metadata.
 func (c *scrubber) metadata(ctx context.Context) error {
 	before := c.store.kv.Stats().MendedBytes
-	err := c.store.kv.Scrub(ctx, func(ctx context.Context, bytes int) error { return waitBudget(ctx, c.budget, bytes) })
+	budget := rate.NewLimiter(c.budget.Limit(), c.budget.Burst()) // nothing else is read at the same time
+	err := c.store.kv.Scrub(ctx, func(ctx context.Context, bytes int) error { return waitBudget(ctx, budget, bytes) })
 	c.result.MendedBytes = c.store.kv.Stats().MendedBytes - before
 	if metadataDamage(err) {
 		c.store.noteDamage("metadata", err)

@@ -64,7 +64,7 @@ func scrub(ctx context.Context, a api.Administrator, o *scrubOptions, stdout, st
 	} else {
 		err = printScrub(stdout, r, time.Since(start))
 	}
-	if err == nil && r.Damaged > 0 {
+	if err == nil && (r.Damaged > 0 || len(r.Metadata) > 0) {
 		err = fmt.Errorf("%s; write the ranges again from a copy, or delete the volumes", damagedText(r.Damaged))
 	}
 	return err
