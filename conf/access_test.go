@@ -182,13 +182,13 @@ func TestProtect(t *testing.T) {
 		gids []int
 		want string
 	}{
-		"the server's file":          {uid, nil, "chmod 600 " + path},
-		"root":                       {0, nil, "chmod 600 " + path},
-		"a file of its group":        {54321, []int{7, gid}, "chmod 640 " + path},
-		"somebody else's":            {54321, []int{gid + 1}, "chown 54321 " + path + ", and chmod 600 it"},
-		"somebody else's, with name": {1, []int{gid + 1}, "chown " + userName(1) + " " + path + ", and chmod 600 it"},
+		"the server's file":          {uid, nil, "chmod 600 it"},
+		"root":                       {0, nil, "chmod 600 it"},
+		"a file of its group":        {54321, []int{7, gid}, "chmod 640 it"},
+		"somebody else's":            {54321, []int{gid + 1}, "chown 54321 it, and chmod 600"},
+		"somebody else's, with name": {1, []int{gid + 1}, "chown " + userName(1) + " it, and chmod 600"},
 	} {
-		if got := protect(path, info, tt.uid, tt.gids); got != tt.want && !(uid == 1 && tt.uid == 1) {
+		if got := protect(info, tt.uid, tt.gids); got != tt.want && !(uid == 1 && tt.uid == 1) {
 			t.Errorf("%s: %q, want %q", what, got, tt.want)
 		}
 	}

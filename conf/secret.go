@@ -79,13 +79,13 @@ func ReadSecretFile(path string) (secret []byte, warning string, err error) {
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, "", fmt.Errorf("%w; this is user %s: %s", err, userName(os.Geteuid()), protect(path, info, os.Geteuid(), groups()))
+		return nil, "", fmt.Errorf("%w; the server's user is %s: %s", err, userName(os.Geteuid()), protect(info, os.Geteuid(), groups()))
 	}
 	if err != nil {
 		return nil, "", err
 	}
 	defer f.Close()
-	hint := protect(path, info, os.Geteuid(), groups())
+	hint := protect(info, os.Geteuid(), groups())
 	switch mode := info.Mode().Perm(); {
 	case mode&0o002 != 0:
 		return nil, "", fmt.Errorf("everyone on this machine can change %s (mode %#o); %s", path, mode, hint)
@@ -145,15 +145,15 @@ func checkBlanks(secret []byte) error {
 
 // protect says how a file is kept from others so that a user, the server's, still can
 // read it.
-func protect(path string, info fs.FileInfo, uid int, gids []int) string {
+func protect(info fs.FileInfo, uid int, gids []int) string {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case !ok || uid == 0 || int(st.Uid) == uid:
-		return "chmod 600 " + path
+		return "chmod 600 it"
 	case slices.Contains(gids, int(st.Gid)):
-		return "chmod 640 " + path
+		return "chmod 640 it"
 	default:
-		return fmt.Sprintf("chown %s %s, and chmod 600 it", userName(uid), path)
+		return fmt.Sprintf("chown %s it, and chmod 600", userName(uid))
 	}
 }
 

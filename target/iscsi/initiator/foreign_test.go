@@ -50,6 +50,13 @@ func (m *memory) Unmap(_ context.Context, off, length int64) error {
 }
 func (m *memory) Flush(context.Context) error { return nil }
 
+// at returns the byte at an offset.
+func (m *memory) at(off int64) byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.data[off]
+}
+
 // foreign is a device server that behaves as those of other targets do: it wraps
 // ours.
 type foreign struct {
@@ -87,6 +94,14 @@ func (f *foreign) Prepare(t *scsi.Task) bool {
 		return true
 	}
 	return f.Target.Prepare(t)
+}
+
+// sent returns the blocks of the WRITE SAME commands that came, and how many
+// commands were answered BUSY.
+func (f *foreign) sent() (same []int64, busy int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.same), f.busy
 }
 
 func (f *foreign) unlimited() bool { return f.page != nil }
@@ -203,15 +218,17 @@ func TestDisk_Zero(t *testing.T) {
 			if err := d.Zero(t.Context(), off, want); err != nil {
 				t.Fatal(err)
 			}
-			data := tt.f.volume.data
+			tt.f.volume.mu.Lock()
+			data := bytes.Clone(tt.f.volume.data)
+			tt.f.volume.mu.Unlock()
 			if !bytes.Equal(data[off:off+want], make([]byte, want)) {
 				t.Error("not all zeros")
 			}
 			if data[off-1] != 0xee || data[off+want] != 0xee {
 				t.Error("zeros outside of the range")
 			}
-			if tt.same != nil && !slices.Equal(tt.f.same, tt.same) {
-				t.Errorf("WRITE SAME of %d blocks, want %d", tt.f.same, tt.same)
+			if same, _ := tt.f.sent(); tt.same != nil && !slices.Equal(same, tt.same) {
+				t.Errorf("WRITE SAME of %d blocks, want %d", same, tt.same)
 			}
 		})
 	}
@@ -233,7 +250,7 @@ func TestDisk_OldTarget(t *testing.T) {
 	if d.Size() != 80<<20 || d.BlockLength != 512 {
 		t.Errorf("%d bytes in blocks of %d", d.Size(), d.BlockLength)
 	}
-	if err := d.Zero(t.Context(), 0, 1<<20); err != nil || f.volume.data[1<<20-1] != 0 {
+	if err := d.Zero(t.Context(), 0, 1<<20); err != nil || f.volume.at(1<<20-1) != 0 {
 		t.Errorf("zeros: %v", err)
 	}
 	if err := d.Flush(t.Context()); err != nil {
@@ -255,8 +272,9 @@ func TestDisk_Busy(t *testing.T) {
 		return 0, 0
 	}
 	d := open(t, serveForeign(t, f))
-	if err := d.WriteAt(t.Context(), make([]byte, 512), 0); err != nil || f.volume.data[0] != 0 || f.busy != 3 {
-		t.Errorf("after %d times BUSY: %v", f.busy, err)
+	err := d.WriteAt(t.Context(), make([]byte, 512), 0)
+	if _, busy := f.sent(); err != nil || f.volume.at(0) != 0 || busy != 3 {
+		t.Errorf("after %d times BUSY: %v", busy, err)
 	}
 	if err := d.ReadAt(t.Context(), make([]byte, 512), 0); err == nil {
 		t.Error("no error for RESERVATION CONFLICT")
