@@ -94,7 +94,9 @@ func (s *Store) Checkpoint(ctx context.Context) error {
 	}
 	s.checkpoints.running.Lock()
 	defer s.checkpoints.running.Unlock()
-	return spaceError(s.checkpoint(ctx))
+	err := spaceError(s.checkpoint(ctx))
+	s.measureSpace()
+	return err
 }
 
 // checkpoint is a Checkpoint while no other one can run.

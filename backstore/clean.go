@@ -107,12 +107,22 @@ func (s *Store) cleanLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-s.cleanNow:
+		}
+		for s.usable() == nil && s.scarce() && ctx.Err() == nil {
+			more, err := s.cleanScarce(ctx, damaged)
+			if err != nil && ctx.Err() == nil {
+				s.log.WithError(err).Warn("cleaning on a full disk stopped; it is tried again")
+			}
+			if !more || err != nil {
+				break
+			}
 		}
 		for {
 			all, live, dead := s.sealedSegments()
 			// Segments without live data wait for a checkpoint, not for cleaning.
 			sealed := slices.DeleteFunc(slices.Clone(all), func(sp segmentSpace) bool {
-				return sp.live == 0 || damaged[sp.id] || last.dying(sp) && !s.lowSpace.Load()
+				return sp.live == 0 || damaged[sp.id] || last.dying(sp)
 			})
 			last.look(all, time.Now())
 			sum := segmentSpace{live: live, dead: dead}
@@ -135,6 +145,35 @@ func (s *Store) cleanLoop(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// cleanScarce frees the segment that has the most dead data, and those without
+// live data, and reports whether there was one. damaged are left out, and get those
+// of which not all could be read.
+func (s *Store) cleanScarce(ctx context.Context, damaged map[segment.ID]bool) (more bool, err error) {
+	sealed, _, _ := s.sealedSegments()
+	empty := slices.ContainsFunc(sealed, func(sp segmentSpace) bool { return sp.live == 0 })
+	i := slices.IndexFunc(sealed, func(sp segmentSpace) bool { return sp.live > 0 && sp.dead > 0 && !damaged[sp.id] })
+	if i < 0 && !empty {
+		id, blocks, ok := s.segments.CurrentBlocks()
+		if ok = ok && s.usage.Live(id) < blocks; ok {
+			s.segments.Seal() // the next time it is one of those above
+		}
+		return ok, nil
+	}
+	if i >= 0 && !empty {
+		id := sealed[i].id
+		s.cleaning.Lock()
+		err = s.cleanSegment(ctx, id, rate.NewLimiter(rate.Inf, 0))
+		s.cleaning.Unlock()
+		if errors.Is(err, ErrCorrupt) {
+			s.log.WithError(err).Warn("a segment keeps its space, because not all of it can be read")
+			err = nil
+		}
+		damaged[id] = s.usage.Live(id) > 0
+	}
+	// The files are the store's again once a checkpoint has stored that.
+	return true, errors.Join(err, s.Checkpoint(ctx))
 }
 
 // Clean moves live data out of every segment that has dead data, as fast as
@@ -169,6 +208,7 @@ func (s *Store) Clean(ctx context.Context) error {
 			return err
 		}
 	}
+	s.segments.Seal() // what is left of the last one is of use to others
 	return errors.Join(s.Checkpoint(ctx), damage)
 }
 
@@ -270,7 +310,7 @@ func (m *mover) move(ctx context.Context) error {
 	floor := s.appendFloor()
 	s.appends.begin(floor)
 	defer s.appends.end(floor)
-	to, err := s.segments.Append(data)
+	to, err := s.segments.AppendMoved(data)
 	if err != nil {
 		return spaceError(err)
 	}

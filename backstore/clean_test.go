@@ -327,7 +327,7 @@ func TestReap_Retry(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.fs.SetHook(func(kind vfs.OpKind, name string) error {
-		if kind == vfs.OpCreate && strings.HasSuffix(name, ".rows.new") {
+		if kind == vfs.OpRename && strings.HasSuffix(name, ".rows.new") {
 			return syscall.ENOSPC
 		}
 		return nil

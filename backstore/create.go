@@ -177,9 +177,12 @@ func (s *Store) emptyDir(name string) error {
 
 // openRows opens the rows of metadata.
 func (s *Store) openRows() (*meta.DB, error) {
+	if err := s.openReserve(); err != nil {
+		return nil, err
+	}
 	return meta.Open(meta.Options{
 		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, checkpointDir), StoreID: s.sb.id, Copies: s.opts.MetadataCopies,
 		CacheBytes: s.opts.CacheBytes / 8, Log: s.log,
-		MergeFloor: s.opts.mergeFloor, Slack: 2 * lowSpace,
+		MergeFloor: s.opts.mergeFloor, Slack: mergeSlack, Create: s.reserve.Create,
 	})
 }

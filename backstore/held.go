@@ -69,6 +69,9 @@ func (s *Store) OnFull(giveUp func(ctx context.Context, need int64) bool) { s.on
 // makeRoom is called by a write of length bytes that did not fit, and reports
 // whether to try again.
 func (s *Store) makeRoom(ctx context.Context, length int64) bool {
+	if s.crowded(length) {
+		return s.awaitCleaning(ctx, length)
+	}
 	giveUp := s.onFull.Load()
 	// What is given up makes room under the capacity at once, and in the host's
 	// file system only when segments are cleaned.

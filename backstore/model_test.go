@@ -45,7 +45,7 @@ func (d *disk) open(tb testing.TB, unit int) *Store {
 func (d *disk) options(o Options) Options {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	o.Dir, o.Log, o.FS = "/store", logrus.NewEntry(log), d.fs
+	o.Dir, o.Log, o.FS, o.reserveBytes = "/store", logrus.NewEntry(log), d.fs, 1<<20
 	return o
 }
 

@@ -26,6 +26,7 @@ const (
 	journalDir    = "journal"
 	segmentDir    = "segments"
 	checkpointDir = "checkpoints"
+	reserveDir    = "reserve"
 )
 
 // Open opens the store in o.Dir, or makes one. It returns ErrLocked when
@@ -60,6 +61,7 @@ func newStore(o Options) *Store {
 		snapshots: make(map[uint64]*snapshotState), changedSnaps: make(map[uint64]bool),
 		deletedVols: make(map[uint64]bool), records: make(map[string][]byte), indexLoaded: make(chan struct{}),
 		checkpoints: checkpointer{hurry: make(chan struct{}, 1), stored: make(chan struct{}, 1)},
+		cleanNow:    make(chan struct{}, 1),
 	}
 	s.cleanBudget = rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch)))
 	return s
@@ -262,13 +264,14 @@ func (s *Store) replay(ctx context.Context, st state) error {
 // openSegments opens the segments, and notes those that are missing: a checkpoint
 // is stored after the segments that it counts.
 func (s *Store) openSegments(next segment.ID) error {
-	blobs, err := segment.Dir(s.opts.FS, s.opts.segmentPath())
+	blobs, err := segment.DirGiving(s.opts.FS, s.opts.segmentPath(), s.giveUp)
 	if err != nil {
 		return err
 	}
 	s.segments, err = segment.Open(segment.Options{
 		Blobs: blobs, StoreID: s.sb.id, Next: next, SegmentBlocks: s.opts.segmentBlocks,
 		WriteBackBytes: writeBackBytes, WriteBack: s.writeBack, Gather: gatherBytes,
+		Reserve: 1,
 	})
 	if err != nil {
 		return err
@@ -308,6 +311,7 @@ func (s *Store) journalOptions(first journal.LSN) journal.Options {
 	return journal.Options{
 		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, journalDir), StoreID: s.sb.id, First: first,
 		BeforeWrite: s.segments.WriteOut, BeforeSync: s.syncSegments, Legacy: s.sb.oldJournal,
+		FileBytes: s.journalFile,
 	}
 }
 

@@ -2,11 +2,7 @@ package backstore
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"hash/crc32"
-	"syscall"
-	"time"
 
 	"odx/backstore/extent"
 	"odx/backstore/fingerprint"
@@ -202,59 +198,11 @@ func (s *Store) storeFresh(p *writePlan, data []byte) error {
 		}
 		appends++
 	}
+	s.disk.Add(int64(len(data)))
 	if unflushed := s.unflushed.Add(int64(len(data))); appends == 1 && len(piece) <= inlineBytes && unflushed <= inlineWindow {
 		p.rec.inline = piece
 	}
 	return nil
-}
-
-// lowSpace is how many bytes of the host's file system new data leaves free: the
-// metadata engine writes through mapped files, in the background too, and a full
-// disk would kill the process there.
-const lowSpace = 128 << 20
-
-// measureSpace notes whether the host's file system has room for new data.
-func (s *Store) measureSpace() {
-	free, err := s.opts.FS.Free(s.opts.Dir)
-	if err == nil && free < 2*lowSpace {
-		s.dropSpares(time.Now())
-		free, err = s.opts.FS.Free(s.opts.Dir)
-	}
-	low := err == nil && free < lowSpace
-	if s.lowSpace.Swap(low) != low {
-		entry := s.log.WithField("free_bytes", free)
-		if low {
-			entry.Error("the file system is nearly full: writes of new data fail until there is room")
-		} else {
-			entry.Info("the file system has room again: writes go on")
-		}
-	}
-}
-
-// checkRoom refuses new data that would not fit.
-func (s *Store) checkRoom(p *writePlan) error {
-	if s.lowSpace.Load() {
-		return fmt.Errorf("%w: the file system has less than %d bytes left", ErrNoSpace, lowSpace)
-	}
-	if s.opts.CapacityBytes == 0 {
-		return nil
-	}
-	blocks := s.usage.Total()
-	for i := range p.rec.fresh {
-		blocks += int64(p.rec.fresh[i].Blocks)
-	}
-	if blocks*BlockLength > s.opts.CapacityBytes {
-		return fmt.Errorf("%w: its capacity is %d bytes", ErrNoSpace, s.opts.CapacityBytes)
-	}
-	return nil
-}
-
-// spaceError makes an error that means a full file system an ErrNoSpace.
-func spaceError(err error) error {
-	if (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && !errors.Is(err, ErrNoSpace) {
-		return fmt.Errorf("%w: %w", ErrNoSpace, err)
-	}
-	return err
 }
 
 // apply puts the plan into a volume's map. The volume is locked exclusively and

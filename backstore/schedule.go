@@ -43,13 +43,15 @@ type checkpointer struct {
 // behind reports whether the checkpoints do not keep up: the journal is too
 // long, or there is too much changed metadata, which cannot be evicted.
 func (s *Store) behind() bool {
-	return s.journal.Bytes() > throttleBytes || s.dirty() > s.opts.CacheBytes/4
+	return s.journal.Bytes() > throttleBytes || s.dirty() > s.dirtyLimit() ||
+		s.lowSpace.Load() && s.journal.Room() < s.journalFile/lowRecordsPart && s.waitingRecords() > 0
 }
 
 // due reports whether the journal is so long, or so much metadata changed, that
 // a checkpoint should be taken.
 func (s *Store) due() bool {
-	return s.journal.Bytes() > checkpointBytes || s.waitingRecords() > checkpointRecords || s.tooDirty()
+	return s.journal.Bytes() > checkpointBytes || s.waitingRecords() > checkpointRecords || s.tooDirty() ||
+		s.lowSpace.Load() && s.journal.Room() < s.journalFile && s.waitingRecords() > 0
 }
 
 // waitingRecords returns how many records opening the store would do again.
@@ -112,6 +114,16 @@ func (c *checkpointer) next() (finished <-chan struct{}, err error) {
 	return c.finished, nil
 }
 
+// recheck lets waiting writers look again though no checkpoint ended.
+func (c *checkpointer) recheck() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.finished != nil {
+		close(c.finished)
+		c.finished = nil
+	}
+}
+
 // ended lets waiting writers look again after a checkpoint that returned err.
 func (c *checkpointer) ended(err error) {
 	c.mu.Lock()
@@ -145,7 +157,12 @@ func (s *Store) checkpointLoop(ctx context.Context) {
 		case <-hurry:
 		}
 		s.measureSpace()
-		if !s.due() && (time.Since(last) < checkpointPeriod || s.journal.Last() == lastLSN && s.dirty() == 0) {
+		if !s.behind() {
+			s.checkpoints.recheck()
+		}
+		// On a full disk a checkpoint takes space that only cleaning gives back.
+		idle := time.Since(last) < checkpointPeriod || s.lowSpace.Load() || s.journal.Last() == lastLSN && s.dirty() == 0
+		if idle && !s.due() {
 			continue
 		}
 		lsn := s.journal.Last()
@@ -172,8 +189,8 @@ func (s *Store) dirty() int64 {
 	return s.forest.DirtyBytes() + s.extents.DirtyBytes()
 }
 
-// tooDirty reports whether changed metadata takes an eighth of the cache.
-func (s *Store) tooDirty() bool { return s.dirty() > s.opts.CacheBytes/8 }
+// tooDirty reports whether there is half as much changed metadata as there can be.
+func (s *Store) tooDirty() bool { return s.dirty() > s.dirtyLimit()/2 }
 
 // tidyLoop puts the files of metadata in order, at first and after each
 // checkpoint, until ctx ends.

@@ -1,16 +1,114 @@
 package backstore
 
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"odx/backstore/journal"
+	"odx/backstore/reserve"
+)
+
+// A full file system must stop nothing but new data. What everything else has to
+// write goes into files whose blocks were assigned before: records into the spare
+// files of the journal, checkpoints into the pool here, what cleaning moves into
+// the reserve of the segments. New data is refused as long as one of these is not
+// whole, or lowSpace is not there beyond them. Nothing relies on space that was
+// measured, which another program can take before it is used.
+const (
+	// lowSpace is how many bytes new data leaves free, for what has no reserve: the
+	// entries of directories, and other programs.
+	lowSpace = 1 << 20
+	// mergeSlack stays free when metadata is merged, which nothing needs.
+	mergeSlack = 64 << 20
+	// reserveFiles take two checkpoints, in two copies each.
+	reserveFiles = 4
+	// reservePart of the file system bounds the length of each of these files, and
+	// leastReserve is the least that it is.
+	reservePart  = 64
+	leastReserve = 4 << 20
+	// lowRecordsPart of a file is for how many bytes of records the journal must have
+	// blocks on a full disk: a checkpoint that gives it room is due with a whole one.
+	lowRecordsPart = 8
+	// A store takes up to capacityPart of its capacity more than that on the disk,
+	// or capacitySlack, whichever is more.
+	// Of that, each file of the journal takes up to journalPart.
+	capacityPart  = 50
+	journalPart   = 16
+	capacitySlack = 256 << 20
+	// roomTime is how long a write waits for cleaning to make room under the
+	// capacity.
+	roomTime = 10 * time.Second
+)
+
+// openReserve finds the files that are kept for checkpoints. It changes nothing.
+func (s *Store) openReserve() error {
+	if s.reserve != nil {
+		return nil
+	}
+	total, err := s.opts.FS.Total(s.opts.Dir)
+	if err != nil {
+		return err
+	}
+	least := int64(leastReserve)
+	if s.opts.reserveBytes > 0 {
+		least, total = s.opts.reserveBytes, 0
+	}
+	s.journalFile = min(journal.DefaultFileBytes, total/reservePart)
+	if c := s.opts.CapacityBytes; c > 0 {
+		total = min(total, c+s.slack())
+		s.journalFile = min(s.journalFile, s.slack()/journalPart)
+	}
+	s.journalFile = max(s.journalFile, least)
+	s.reserve, err = reserve.Open(reserve.Options{
+		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, reserveDir), Files: reserveFiles,
+		Bytes: max(min(total/reservePart, s.opts.CacheBytes/4), least) &^ (BlockLength - 1),
+	})
+	return err
+}
+
+// giveUp takes a file that the store needs no more: the reserve may.
+func (s *Store) giveUp(path string) error {
+	if s.reserve == nil {
+		return s.opts.FS.Remove(path)
+	}
+	return s.reserve.Give(path)
+}
+
+// dirtyLimit is how much changed metadata there can be: a checkpoint has to fit
+// into the files of the reserve.
+func (s *Store) dirtyLimit() int64 { return min(s.opts.CacheBytes/4, s.reserve.FileBytes()) }
+
+// slack is how many bytes the store may take beyond its capacity.
+func (s *Store) slack() int64 {
+	return cmp.Or(s.opts.slackBytes, max(s.opts.CapacityBytes/capacityPart, capacitySlack))
+}
+
 // LiveBytes returns the length of all extents that something refers to.
 func (s *Store) LiveBytes() int64 { return s.usage.Total() * BlockLength }
 
 // PhysicalBytes returns the length of all segments, and of the files that wait
-// to become segments again. It asks for each.
+// to become segments again.
 func (s *Store) PhysicalBytes() int64 {
-	bytes := s.segments.SpareBytes()
 	for _, id := range s.segments.List() {
-		bytes += s.segments.Bytes(id)
+		s.segments.Bytes(id) // it is remembered
 	}
-	return bytes
+	return s.segments.TotalBytes()
+}
+
+// ReserveBytes returns the length of the files that are kept for a full disk. They
+// are part of DiskBytes.
+func (s *Store) ReserveBytes() int64 { return s.reserve.Bytes() + s.segments.ReserveBytes() }
+
+// DiskBytes returns what the store takes on the disk: segments, journal, metadata
+// and reserve.
+func (s *Store) DiskBytes() int64 {
+	return s.segments.TotalBytes() + s.ReserveBytes() + s.journal.FileBytes() + s.kv.Stats().Bytes
 }
 
 // FreeBytes returns how many bytes of new data fit: into the capacity, if there
@@ -20,9 +118,149 @@ func (s *Store) FreeBytes() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if free < math.MaxInt64/2 {
+		free += s.segments.SpareBytes()
+	}
 	free -= lowSpace
 	if s.opts.CapacityBytes > 0 {
-		free = min(free, s.opts.CapacityBytes-s.LiveBytes())
+		free = min(free, s.opts.CapacityBytes-s.LiveBytes(), s.opts.CapacityBytes+s.slack()-s.disk.Load())
 	}
 	return max(free, 0), nil
+}
+
+// measureSpace fills the reserve and notes whether there is room for new data.
+func (s *Store) measureSpace() {
+	if s.opts.ReadOnly {
+		return
+	}
+	s.measuring.Lock()
+	defer s.measuring.Unlock()
+	missing := spaceError(s.fillReserve())
+	if missing != nil && !errors.Is(missing, ErrNoSpace) {
+		// The disk fails, and is not known to be full.
+		if s.reserveErr != missing.Error() {
+			s.log.WithError(missing).Warn("the reserve for a full disk cannot be filled; it is tried again")
+		}
+		s.reserveErr, missing = missing.Error(), nil
+	} else {
+		s.reserveErr = ""
+	}
+	free, err := s.opts.FS.Free(s.opts.Dir)
+	if err != nil {
+		return // the next one tells
+	}
+	spare := s.segments.SpareBytes()
+	if s.opts.CapacityBytes > 0 {
+		if s.disk.Store(s.DiskBytes()); spare > 0 && s.disk.Load() > s.opts.CapacityBytes {
+			s.dropSpares(time.Now())
+			s.disk.Store(s.DiskBytes())
+			spare = 0
+		}
+	}
+	low := missing != nil || free < lowSpace && free+spare < lowSpace
+	if s.lowSpace.Swap(low) == low {
+		return
+	}
+	entry := s.log.WithField("free_bytes", free)
+	if low {
+		entry.WithError(missing).Error("the file system is full: writes of new data fail until there is room")
+	} else {
+		entry.Info("the file system has room again: writes go on")
+	}
+}
+
+// fillReserve makes what is missing of the reserve, of files of the store that
+// have no other use first.
+func (s *Store) fillReserve() error {
+	err := s.segments.FillReserve()
+	for !s.reserve.Full() && s.segments.ReserveFull() {
+		given, giveErr := s.segments.GiveUpSpare()
+		if giveErr != nil {
+			s.log.WithError(giveErr).Warn("a spare segment was not added to the reserve")
+		}
+		if !given {
+			break
+		}
+	}
+	return errors.Join(err, s.reserve.Fill(), s.journal.Ready())
+}
+
+// scarce reports whether cleaning is to make room, however little that is.
+func (s *Store) scarce() bool {
+	return s.lowSpace.Load() || s.opts.CapacityBytes > 0 && s.disk.Load() > s.opts.CapacityBytes+s.slack()/2
+}
+
+// fresh returns the length of the plan's new data in bytes.
+func (p *writePlan) fresh() (bytes int64) {
+	for i := range p.rec.fresh {
+		bytes += int64(p.rec.fresh[i].Blocks) * BlockLength
+	}
+	return bytes
+}
+
+// checkRoom refuses new data that would not fit.
+func (s *Store) checkRoom(p *writePlan) error {
+	if s.lowSpace.Load() {
+		s.measureSpace()
+	}
+	if s.lowSpace.Load() {
+		s.hurryCleaning()
+		return fmt.Errorf("%w: the file system is full: %w", ErrNoSpace, syscall.ENOSPC)
+	}
+	if s.opts.CapacityBytes == 0 {
+		return nil
+	}
+	if s.LiveBytes()+p.fresh() > s.opts.CapacityBytes {
+		return fmt.Errorf("%w: its capacity is %d bytes", ErrNoSpace, s.opts.CapacityBytes)
+	}
+	if s.crowded(p.fresh()) {
+		return fmt.Errorf("%w: it takes %d bytes on the disk, its capacity is %d bytes", ErrNoSpace, s.disk.Load(), s.opts.CapacityBytes)
+	}
+	return nil
+}
+
+// crowded reports whether so many bytes do not fit under the capacity because of
+// what else the store takes on the disk.
+func (s *Store) crowded(bytes int64) bool {
+	// The rest of the slack is for journal and metadata, which grow by themselves.
+	return s.opts.CapacityBytes > 0 && s.disk.Load()+bytes > s.opts.CapacityBytes+s.slack()*3/4
+}
+
+// awaitCleaning is called by a write of length bytes that dead data leaves no room
+// for, and reports whether cleaning has made some.
+func (s *Store) awaitCleaning(ctx context.Context, length int64) bool {
+	if s.LiveBytes()+length > s.opts.CapacityBytes || s.lowSpace.Load() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, roomTime)
+	defer cancel()
+	for s.crowded(length) {
+		s.hurryCleaning()
+		finished, err := s.checkpoints.next()
+		if err != nil {
+			return false
+		}
+		select {
+		case <-finished:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// hurryCleaning has the store look now whether there is something to clean.
+func (s *Store) hurryCleaning() {
+	select {
+	case s.cleanNow <- struct{}{}:
+	default:
+	}
+}
+
+// spaceError makes an error that means a full file system an ErrNoSpace.
+func spaceError(err error) error {
+	if (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && !errors.Is(err, ErrNoSpace) {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return err
 }

@@ -23,12 +23,15 @@ func (s *Store) spareLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
+			if s.lowSpace.Load() {
+				continue // what is given up now, another program gets
+			}
 			s.dropSpares(now.Add(-cmp.Or(s.opts.spareTime, defaultSpareTime)))
 		}
 	}
 }
 
-// dropSpares deletes the spare segments that have waited since before then.
+// dropSpares gives up the spare segments that have waited since before then.
 func (s *Store) dropSpares(before time.Time) {
 	if err := s.segments.DropSpares(before); err != nil {
 		s.log.WithError(err).Warn("a spare segment keeps its space; opening the store finds it again")

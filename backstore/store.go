@@ -45,6 +45,7 @@ import (
 	"odx/backstore/journal"
 	"odx/backstore/meta"
 	"odx/backstore/pages"
+	"odx/backstore/reserve"
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
 )
@@ -60,7 +61,8 @@ type Options struct {
 	// Dir is the store's folder; it is made if it does not exist.
 	Dir string
 	Log *logrus.Entry
-	// CapacityBytes bounds the live data; 0 leaves it to the file system.
+	// CapacityBytes bounds the live data, and what the store takes on the disk
+	// within 2 % or 256 MiB, whichever is more; 0 leaves it to the file system.
 	CapacityBytes int64
 	// CacheBytes bounds the memory for metadata: the caches of maps and of the
 	// extent table, what is changed in them and not stored yet, the fingerprint
@@ -101,6 +103,12 @@ type Options struct {
 	// segmentBlocks is the size of a segment, for tests that want many; 0 means
 	// that of package segment.
 	segmentBlocks uint32
+	// reserveBytes is the length of the files of the reserve and of the journal, for
+	// tests; 0 means what the file system has room for.
+	reserveBytes int64
+	// slackBytes is how much the store may take beyond its capacity, for tests; 0
+	// means what CapacityBytes says.
+	slackBytes int64
 	// spareTime is how long the file of a segment waits to be used again; 0 means
 	// defaultSpareTime.
 	spareTime time.Duration
@@ -176,7 +184,10 @@ type Store struct {
 	extents  *extent.Table
 	usage    *extent.Usage
 	forest   *blockmap.Forest
-	index    *dedup.Index
+	reserve  *reserve.Pool
+	// journalFile is the length that files of the journal grow to.
+	journalFile int64
+	index       *dedup.Index
 	// indexLoaded is closed when the index knows what the last checkpoint has.
 	indexLoaded  chan struct{}
 	fingerprints *fingerprint.Key
@@ -205,7 +216,10 @@ type Store struct {
 	// segmentDirty: the journal has records whose data lies only in segments.
 	segmentDirty atomic.Bool
 	unflushed    atomic.Int64 // bytes written since the last Flush began
-	lowSpace     atomic.Bool  // the host's file system is nearly full
+	lowSpace     atomic.Bool  // the host's file system has no room for new data
+	measuring    sync.Mutex   // held by measureSpace
+	reserveErr   string       // that was logged last; guarded by measuring
+	disk         atomic.Int64 // about what DiskBytes returns, where there is a capacity
 	recovered    atomic.Bool  // journal is open
 	failed       atomic.Pointer[error]
 	closed       atomic.Bool
@@ -226,6 +240,7 @@ type Store struct {
 	damage      damageLog
 	firstLSN    atomic.Uint64 // of the records that the last checkpoint does not have
 	cleanBudget *rate.Limiter
+	cleanNow    chan struct{}      // holds a token when a write waits for cleaning
 	cancel      context.CancelFunc // ends the background goroutines
 	background  sync.WaitGroup
 	unlock      func() error

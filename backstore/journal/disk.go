@@ -163,6 +163,7 @@ func (j *Journal) begin(length int64) error {
 		j.out.limit = max(j.o.FileBytes, headerBlock+length)
 	}
 	j.out.stage, j.out.stageAt, j.out.end = j.out.stage[:0], headerBlock, headerBlock
+	j.prepare()
 	return nil
 }
 
@@ -239,17 +240,36 @@ func (j *Journal) prepare() {
 	if len(j.spares) >= readySpares || j.preparing != nil {
 		return
 	}
+	s := spare{name: j.spareName(), bytes: j.nextBytes}
+	f, err := j.allocate(s)
+	if least := min(firstFileBytes, s.bytes); full(err) && s.bytes > least {
+		s.bytes = least
+		f, err = j.allocate(s)
+	}
+	if j.spareErr = err; err != nil {
+		return
+	}
 	made := make(chan spare, 1)
 	j.preparing = made
-	s := spare{name: j.spareName(), bytes: j.nextBytes}
-	least := min(firstFileBytes, s.bytes)
 	go func() {
-		if s.err = j.fill(s.name, s.bytes); full(s.err) {
-			s.bytes = least
-			s.err = j.fill(s.name, least)
-		}
+		s.err = j.fill(f, s)
 		made <- s
 	}()
+}
+
+// allocate makes a file with blocks, and leaves nothing if it cannot.
+func (j *Journal) allocate(s spare) (vfs.File, error) {
+	if err := removeIfThere(j.o.FS, s.name); err != nil {
+		return nil, err
+	}
+	f, err := j.o.FS.Create(s.name)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Allocate(s.bytes); err != nil {
+		return nil, errors.Join(err, f.Close(), j.o.FS.Remove(s.name))
+	}
+	return f, nil
 }
 
 // made notes the outcome of prepare.
@@ -329,31 +349,22 @@ func (j *Journal) FileBytes() int64 {
 	return total
 }
 
-// fill makes a file of zeros, durable, and leaves nothing if it cannot.
-func (j *Journal) fill(name string, bytes int64) error {
-	err := removeIfThere(j.o.FS, name)
-	if err != nil {
-		return err
-	}
-	f, err := j.o.FS.Create(name)
-	if err != nil {
-		return err
-	}
-	err = f.Allocate(bytes)
-	piece := make([]byte, min(bytes, 1<<20))
-	for off := int64(0); off < bytes && err == nil; off += int64(len(piece)) {
+// fill makes the file zeros, durable, and leaves nothing if it cannot.
+func (j *Journal) fill(f vfs.File, s spare) (err error) {
+	piece := make([]byte, min(s.bytes, 1<<20))
+	for off := int64(0); off < s.bytes && err == nil; off += int64(len(piece)) {
 		select {
 		case <-j.stop:
 			err = ErrClosed
 		default:
-			_, err = f.WriteAt(piece[:min(int64(len(piece)), bytes-off)], off)
+			_, err = f.WriteAt(piece[:min(int64(len(piece)), s.bytes-off)], off)
 		}
 	}
 	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, j.o.FS.Remove(name))
+		return errors.Join(err, j.o.FS.Remove(s.name))
 	}
 	return nil
 }

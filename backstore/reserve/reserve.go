@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,17 +37,15 @@ type Pool struct {
 
 	mu     sync.Mutex // guards what follows
 	files  []string   // whose blocks are assigned, durably
+	found  []string   // those of files that Open found, until Fill has proved them
 	number uint64     // of the newest file
 }
 
-// Open finds the files that an earlier process left. It makes none: see Fill.
+// Open finds the files that an earlier process left. It changes nothing: see Fill.
 func Open(o Options) (*Pool, error) {
 	p := &Pool{o: o}
-	if err := o.FS.MkdirAll(o.Dir); err != nil {
-		return nil, fmt.Errorf("reserve: %w", err)
-	}
 	names, err := o.FS.List(o.Dir)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("reserve: %w", err)
 	}
 	for _, name := range names {
@@ -58,6 +57,7 @@ func Open(o Options) (*Pool, error) {
 		p.files = append(p.files, name)
 		p.number = max(p.number, number)
 	}
+	p.found = slices.Clone(p.files)
 	return p, nil
 }
 
@@ -66,6 +66,13 @@ func (p *Pool) Full() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.files) >= p.o.Files
+}
+
+// Len returns how many files there are.
+func (p *Pool) Len() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.files)
 }
 
 // Bytes is the length that the files have together.
@@ -83,12 +90,34 @@ func (p *Pool) FileBytes() int64 { return p.o.Bytes }
 func (p *Pool) Fill() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.prove()
+	if len(p.files) < p.o.Files {
+		if err := p.o.FS.MkdirAll(p.o.Dir); err != nil {
+			return fmt.Errorf("reserve: %w", err)
+		}
+	}
 	for len(p.files) < p.o.Files {
 		if err := p.add(); err != nil {
 			return fmt.Errorf("reserve: %w", err)
 		}
 	}
 	return nil
+}
+
+// prove assigns the blocks of files that were found, which costs nothing where they
+// have them, and forgets those for which there are none. mu is held.
+func (p *Pool) prove() {
+	for _, name := range p.found {
+		f, err := p.o.FS.Open(filepath.Join(p.o.Dir, name))
+		if err == nil {
+			err = errors.Join(f.Allocate(p.o.Bytes), f.Close())
+		}
+		if err != nil {
+			_ = p.o.FS.Remove(filepath.Join(p.o.Dir, name)) // it is of no use
+			p.files = slices.DeleteFunc(p.files, func(f string) bool { return f == name })
+		}
+	}
+	p.found = nil
 }
 
 // add makes a file. mu is held.
@@ -128,9 +157,9 @@ func (p *Pool) keep(f vfs.File, name string) error {
 
 // Create makes a file of which the first FileBytes bytes have blocks: a new one,
 // or one of the reserve when the file system has not that many. One that was given
-// back has its old bytes until they are overwritten: the caller truncates the file
-// to what it has written. Its name is durable after a SyncDir of its directory, as
-// with a plain Create.
+// back has its old bytes until they are overwritten. The caller truncates the file
+// to what it has written, which frees the blocks behind that, and calls Fill. Its
+// name is durable after a SyncDir of its directory, as with a plain Create.
 func (p *Pool) Create(name string) (vfs.File, error) {
 	f, err := p.o.FS.Create(name)
 	if err != nil && !full(err) {
@@ -138,7 +167,7 @@ func (p *Pool) Create(name string) (vfs.File, error) {
 	}
 	if err == nil {
 		if err = f.Allocate(p.o.Bytes); err == nil {
-			return &file{f, p.o.Bytes}, nil
+			return f, nil
 		}
 		err = errors.Join(err, f.Close(), p.o.FS.Remove(name))
 		if !full(err) {
@@ -152,7 +181,7 @@ func (p *Pool) Create(name string) (vfs.File, error) {
 	if taken == nil {
 		return nil, err
 	}
-	return &file{taken, p.o.Bytes}, nil
+	return taken, nil
 }
 
 // take renames a file of the reserve into use; nil when there is none.
@@ -166,6 +195,7 @@ func (p *Pool) take(name string) (vfs.File, error) {
 	if err := p.o.FS.Rename(filepath.Join(p.o.Dir, p.files[n-1]), name); err != nil {
 		return nil, fmt.Errorf("use the reserve: %w", err)
 	}
+	p.found = slices.DeleteFunc(p.found, func(f string) bool { return f == p.files[n-1] })
 	p.files = p.files[:n-1]
 	f, err := p.o.FS.Open(name)
 	if err != nil {
@@ -187,29 +217,13 @@ func (p *Pool) Give(name string) error {
 		return err
 	}
 	defer f.Close()
+	if err := p.o.FS.MkdirAll(p.o.Dir); err != nil {
+		return errors.Join(err, p.o.FS.Remove(name))
+	}
 	if err := p.keep(f, name); err != nil {
 		return errors.Join(notFull(err), ignoreMissing(p.o.FS.Remove(name)))
 	}
 	return nil
-}
-
-// file is a file with blocks of its own behind its end.
-type file struct {
-	vfs.File
-	bytes int64
-}
-
-// Truncate keeps the blocks behind the end, so that the file can be given back:
-// always if the size is right already, else unless another program takes them.
-func (f *file) Truncate(size int64) error {
-	now, err := f.Size()
-	if err != nil || now == size {
-		return err
-	}
-	if err := f.File.Truncate(size); err != nil {
-		return err
-	}
-	return notFull(f.Allocate(f.bytes))
 }
 
 func full(err error) bool {

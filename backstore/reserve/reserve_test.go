@@ -111,15 +111,17 @@ func TestPool_Give(t *testing.T) {
 			t.Fatalf("%s has %d bytes, want %d", name, len(got), len(data))
 		}
 		must(t, p.Give(last))
-		if free, err := m.Free("/"); err != nil || free > 0 {
-			t.Fatalf("%d bytes are free for others, %v", free, err)
+		if err := p.Fill(); err != nil && !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		if p.Len() == 0 {
+			t.Fatalf("after file %d nothing is left", i)
 		}
 	}
 	must(t, p.Give("/file49"))
 	if !p.Full() {
 		t.Error("a file is missing")
 	}
-	must(t, m.SyncDir("/reserve"))
 	if p = open(t, m); !p.Full() {
 		t.Error("a file is missing after a restart")
 	}
@@ -154,10 +156,11 @@ func TestPool_PowerCut(t *testing.T) {
 		if cut == nil {
 			continue
 		}
-		must(t, cut.MkdirAll("/reserve"))
 		p = open(t, cut)
 		names, err := cut.List("/reserve")
-		must(t, err)
+		if err != nil {
+			continue // the directory is not there yet
+		}
 		whole := 0
 		for _, name := range names {
 			if strings.HasSuffix(name, suffix) {

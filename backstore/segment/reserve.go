@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"syscall"
 	"time"
@@ -14,6 +15,12 @@ import (
 // segment, which only AppendMoved takes, and fills its place from the segments that
 // are removed.
 
+// firstReserveID is the first of the numbers of files that were made for the
+// reserve and were no segment yet. No segment has one of them.
+const firstReserveID = math.MaxUint32 - 256
+
+var errNoReserve = fmt.Errorf("no segment is in reserve: %w", syscall.ENOSPC)
+
 // AppendMoved is Append for data that is moved so that its segment can be removed:
 // where the file system has no room, it goes into the reserve.
 func (s *Set) AppendMoved(p []byte) (Addr, error) {
@@ -21,22 +28,10 @@ func (s *Set) AppendMoved(p []byte) (Addr, error) {
 	if !full(err) {
 		return a, err
 	}
-	// The current segment had no blocks of its own.
-	s.mu.Lock()
-	if !s.moved {
-		s.seal()
+	if useErr := s.useReserve(); useErr != nil {
+		return Addr{}, errors.Join(useErr, err)
 	}
-	s.mu.Unlock()
-	a, again := s.append(p, s.reserveMoved)
-	return a, errorsOf(again, err)
-}
-
-// errorsOf returns both errors, nil if the later one is.
-func errorsOf(later, first error) error {
-	if later == nil {
-		return nil
-	}
-	return errors.Join(later, first)
+	return s.append(p, s.reserveMoved)
 }
 
 // reserveMoved is reserve for AppendMoved.
@@ -47,29 +42,27 @@ func (s *Set) reserveMoved(n uint32) (*handle, uint32, error) {
 		return nil, 0, ErrClosed
 	}
 	if !s.fits(n) {
-		err, moved := s.start(s.newAllocated), false
-		if full(err) {
-			err, moved = errorsOf(s.start(s.newReserved), err), true
-		}
-		if err != nil {
+		if err := s.start(s.newBlob); err != nil {
 			return nil, 0, err
 		}
-		s.assigned, s.moved = s.o.bytes(), moved
 	}
 	h, block := s.take(n)
 	return h, block, nil
 }
 
-// newAllocated makes a blob with blocks for a whole segment. mu is held.
-func (s *Set) newAllocated(id ID) (Blob, error) {
-	blob, err := s.newBlob(id)
-	if err != nil {
-		return nil, err
+// useReserve makes a file of the reserve the current segment.
+func (s *Set) useReserve() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.spares.reserve) == 0 {
+		return errNoReserve // the current segment is good for more when there is room
 	}
-	if err := blob.Allocate(s.o.bytes()); err != nil {
-		return nil, errors.Join(err, blob.Close(), ignoreMissing(s.o.Blobs.Remove(id)))
+	s.seal() // the file system has no blocks for what it could still take
+	if err := s.start(s.newReserved); err != nil {
+		return err
 	}
-	return blob, nil
+	s.assigned, s.moved = s.o.bytes(), true
+	return nil
 }
 
 // newReserved makes a blob of a file of the reserve. mu is held.
@@ -77,7 +70,7 @@ func (s *Set) newReserved(id ID) (Blob, error) {
 	sp := &s.spares
 	n := len(sp.reserve)
 	if n == 0 {
-		return nil, fmt.Errorf("no segment is in reserve: %w", syscall.ENOSPC)
+		return nil, errNoReserve
 	}
 	blob, err := sp.reuser.Reuse(sp.reserve[n-1].id, id)
 	if err == nil {
@@ -121,11 +114,12 @@ func (s *Set) FillReserve() error {
 // fill adds a file to the reserve, or frees blocks for one. mu is held.
 func (s *Set) fill() error {
 	sp := &s.spares
-	id := s.next
+	id := firstReserveID + ID(len(sp.reserve))
+	for slices.ContainsFunc(sp.reserve, func(f spare) bool { return f.id == id }) {
+		id--
+	}
 	if len(sp.files) > 0 {
 		id = slices.MaxFunc(sp.files, shorter).id
-	} else {
-		s.next++
 	}
 	err := sp.reuser.Prepare(id, s.o.bytes())
 	if err == nil {
@@ -140,6 +134,31 @@ func (s *Set) fill() error {
 	id = slices.MinFunc(sp.files, shorter).id
 	sp.files = slices.DeleteFunc(sp.files, func(f spare) bool { return f.id == id })
 	return ignoreMissing(sp.reuser.Discard(id))
+}
+
+// GiveUpSpare gives up the shortest file that waits to be used again, and reports
+// whether there was one.
+func (s *Set) GiveUpSpare() (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sp := &s.spares
+	if len(sp.files) == 0 || s.closed {
+		return false, nil
+	}
+	id := slices.MinFunc(sp.files, shorter).id
+	sp.files = slices.DeleteFunc(sp.files, func(f spare) bool { return f.id == id })
+	return true, ignoreMissing(sp.reuser.GiveUp(id))
+}
+
+// CurrentBlocks returns the segment that is appended to and how many blocks of it
+// are given to Appends; false when there is none.
+func (s *Set) CurrentBlocks() (id ID, blocks int64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == nil {
+		return 0, 0, false
+	}
+	return s.current.id, int64(s.free) - 1, true
 }
 
 func shorter(a, b spare) int { return cmp.Compare(a.bytes, b.bytes) }

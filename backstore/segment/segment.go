@@ -184,7 +184,9 @@ func Open(o Options) (*Set, error) {
 		return nil, err
 	}
 	for _, f := range s.spares.files {
-		s.next = max(s.next, f.id+1)
+		if f.id < firstReserveID {
+			s.next = max(s.next, f.id+1)
+		}
 	}
 	go s.writeBackLoop()
 	return s, nil
@@ -271,7 +273,7 @@ func (s *Set) unreserve(h *handle, block, n uint32) {
 // start makes a new segment the current one, of a blob that newBlob returns. mu is
 // held.
 func (s *Set) start(newBlob func(ID) (Blob, error)) error {
-	if s.next == math.MaxUint32 {
+	if s.next == firstReserveID {
 		return errors.New("no segment number is left")
 	}
 	h, err := s.create(s.next, newBlob)

@@ -101,6 +101,8 @@ func (m *Mem) ProcessClone() *Mem {
 	defer m.names.Unlock()
 
 	clone := NewMem()
+	clone.space.capacity.Store(m.space.capacity.Load())
+	clone.space.used.Store(m.space.used.Load())
 	nodes := map[*inode]*inode{}
 	same := func(n *inode) *inode {
 		if n == nil || n.dir {
@@ -131,7 +133,7 @@ func (n *inode) processClone() *inode {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return &inode{
-		current: n.current.clone(), durable: n.durable.clone(),
+		blocks: n.blocks.clone(), current: n.current.clone(), durable: n.durable.clone(),
 		pending: slices.Clone(n.pending), doubted: slices.Clone(n.doubted), sizes: slices.Clone(n.sizes),
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -122,6 +123,14 @@ func (m *Mem) Free(string) (int64, error) {
 
 // Place implements FS. It does not know.
 func (m *Mem) Place(string) (Place, error) { return Place{}, nil }
+
+// Total implements FS.
+func (m *Mem) Total(string) (int64, error) {
+	if capacity := m.space.capacity.Load(); capacity > 0 {
+		return capacity, nil
+	}
+	return math.MaxInt64, nil
+}
 
 func (m *Mem) ask(kind OpKind, name string) error {
 	m.names.Lock()

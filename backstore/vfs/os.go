@@ -163,9 +163,18 @@ func (f osFile) Size() (int64, error) {
 }
 
 func (osFS) Free(dir string) (int64, error) {
+	return statfs(dir, func(st *unix.Statfs_t) uint64 { return st.Bavail })
+}
+
+func (osFS) Total(dir string) (int64, error) {
+	return statfs(dir, func(st *unix.Statfs_t) uint64 { return st.Blocks })
+}
+
+// statfs returns a number of blocks in bytes.
+func statfs(dir string, blocks func(*unix.Statfs_t) uint64) (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	return int64(min(st.Bavail, math.MaxInt64/uint64(st.Bsize))) * st.Bsize, nil
+	return int64(min(blocks(&st), math.MaxInt64/uint64(st.Bsize))) * st.Bsize, nil
 }

@@ -326,6 +326,8 @@ func (l *overlayLock) Close() error {
 
 func (o *overlay) Free(dir string) (int64, error) { return o.base.Free(dir) }
 
+func (o *overlay) Total(dir string) (int64, error) { return o.base.Total(dir) }
+
 func (o *overlay) Place(dir string) (Place, error) { return o.base.Place(dir) }
 
 // overlayFile is an open file.

@@ -67,4 +67,6 @@ type FS interface {
 	Free(dir string) (int64, error)
 	// Place says where a folder is.
 	Place(dir string) (Place, error)
+	// Total is the size in bytes of the file system that a folder is in.
+	Total(dir string) (int64, error)
 }

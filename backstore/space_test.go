@@ -1,0 +1,183 @@
+package backstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"testing"
+)
+
+// crammed is a store on a disk on which another program takes every block that is
+// free, as often as it is let.
+type crammed struct {
+	t     *testing.T
+	disk  *disk
+	store *Store
+	want  []byte
+}
+
+const crammedBytes = 32 << 20
+
+func newCrammed(t *testing.T) *crammed {
+	c := &crammed{t: t, disk: newDisk(), want: make([]byte, crammedBytes)}
+	c.open()
+	createVolume(t, c.store, "v", crammedBytes)
+	return c
+}
+
+func (c *crammed) open() {
+	c.t.Helper()
+	var err error
+	c.store, err = Open(context.Background(), c.disk.options(Options{
+		DedupUnit: 4 << 10, CacheBytes: 4 << 20, segmentBlocks: planBlocks + 1, StoreDuplicates: true,
+	}))
+	if err != nil {
+		c.t.Fatalf("open: %v", err)
+	}
+}
+
+func (c *crammed) volume() *Volume {
+	c.t.Helper()
+	v, err := c.store.Volume("v")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return v
+}
+
+// cram takes what is free.
+func (c *crammed) cram() {
+	c.disk.fs.SetCapacity(c.disk.fs.Used())
+	c.store.measureSpace()
+}
+
+// write writes at a random place and reports whether there was room.
+func (c *crammed) write(rng *rand.Rand) bool {
+	c.t.Helper()
+	off := rng.IntN(crammedBytes>>20) << 20
+	p := randomBytes(rng.Uint64(), 1<<20)
+	err := c.volume().WriteAt(context.Background(), p, int64(off))
+	if err != nil && !errors.Is(err, ErrNoSpace) {
+		c.t.Fatalf("write: %v", err)
+	}
+	if err == nil {
+		copy(c.want[off:], p)
+	}
+	return err == nil
+}
+
+func (c *crammed) unmap(off, length int) {
+	c.t.Helper()
+	if err := c.volume().Unmap(context.Background(), int64(off), int64(length)); err != nil {
+		c.t.Fatalf("unmap: %v", err)
+	}
+	clear(c.want[off : off+length])
+}
+
+// same compares the volume with what it must hold.
+func (c *crammed) same() {
+	c.t.Helper()
+	got := make([]byte, crammedBytes)
+	if err := c.volume().ReadAt(context.Background(), got, 0); err != nil || !bytes.Equal(got, c.want) {
+		c.t.Fatalf("other data is read, or %v", err)
+	}
+}
+
+// must does something for which a full disk is no reason to fail.
+func (c *crammed) must(what string, err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatalf("%s on a full disk: %v", what, err)
+	}
+}
+
+// TestFullDisk: on a disk without a free block the store opens, reads, flushes,
+// unmaps, cleans and closes; after an unmap it writes again by itself, though what
+// it frees is not free for anyone else.
+func TestFullDisk(t *testing.T) {
+	const rounds = 6
+	ctx := context.Background()
+	rng := rand.New(rand.NewPCG(1, 8))
+	c := newCrammed(t)
+	for round := range rounds {
+		c.disk.fs.SetCapacity(0)
+		for off := 0; off < crammedBytes; off += 1 << 20 {
+			copy(c.want[off:], randomBytes(rng.Uint64(), 1<<20))
+		}
+		c.must("write", c.volume().WriteAt(ctx, c.want, 0))
+		c.must("checkpoint", c.store.Checkpoint(ctx))
+		waitFor(t, "the reserve is whole", func() bool { return c.store.fillReserve() == nil })
+		c.cram()
+		c.must("flush", c.store.Flush(ctx))
+		c.must("record", c.store.PutRecords(ctx, Record{Key: []byte("key"), Value: []byte{byte(round)}}))
+		switch round % 3 {
+		case 1:
+			c.must("close", c.store.Close())
+			c.open()
+		case 2: // the process is killed
+			c.must("flush", c.store.Flush(ctx))
+			old := c.store
+			c.disk = &disk{fs: c.disk.fs.ProcessClone()}
+			c.disk.fs.SetCapacity(c.disk.fs.Used())
+			if err := old.Close(); err != nil && !errors.Is(err, ErrNoSpace) {
+				t.Fatal(err)
+			}
+			c.open()
+		}
+		c.same()
+		c.cram()
+		// A bit of every segment, so that only cleaning makes room.
+		for off := rng.IntN(128) << 12; off+(128<<12) <= crammedBytes; off += 256 << 12 {
+			c.unmap(off, 128<<12)
+		}
+		waitFor(t, "writes go on after an unmap", func() bool { return c.write(rng) })
+		c.cram()
+		for range crammedBytes >> 20 { // until it is full again
+			c.write(rng)
+		}
+		c.same()
+	}
+	c.disk.fs.SetCapacity(0)
+	findings, err := c.store.Check(ctx)
+	if err != nil || len(findings) > 0 {
+		t.Fatal(findings, err)
+	}
+	c.must("close", c.store.Close())
+}
+
+// TestCapacity: what the store takes on the disk stays within 2 % or 256 MiB of the
+// capacity, though it is written over again and again, and writes do not fail while
+// their data fits.
+func TestCapacity(t *testing.T) {
+	const capacity = 8 << 20
+	ctx := context.Background()
+	d := newDisk()
+	s, err := Open(ctx, d.options(Options{
+		DedupUnit: 4 << 10, CacheBytes: 4 << 20, segmentBlocks: planBlocks + 1, StoreDuplicates: true,
+		CapacityBytes: capacity, slackBytes: 96 << 20,
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	v := createVolume(t, s, "v", 2*capacity)
+	rng := rand.New(rand.NewPCG(3, 3))
+	for i := range 200 {
+		// What is written over counts until it is written.
+		off := int64(rng.IntN(capacity>>20-1))<<20 + int64(rng.IntN(2))*64<<10
+		length := min(1<<20, capacity-1<<20-off)
+		if err := v.WriteAt(ctx, randomBytes(uint64(i), int(length)), off); err != nil {
+			t.Fatalf("write %d of data that fits: %v, %d bytes live, %d on the disk", i, err, s.LiveBytes(), s.DiskBytes())
+		}
+		if used := d.fs.Used(); used > capacity+96<<20 {
+			t.Fatalf("after write %d, %d bytes are used on the disk", i, used)
+		}
+	}
+	if err := v.WriteAt(ctx, randomBytes(999, capacity), capacity); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("write beyond the capacity: %v, want ErrNoSpace", err)
+	}
+	if got, want := s.DiskBytes(), d.fs.Used(); got < want-(2<<20) || got > want+(4<<20) {
+		t.Errorf("the store says that it takes %d bytes, the disk %d", got, want)
+	}
+}
