@@ -108,7 +108,11 @@ func (s *Store) ReserveBytes() int64 { return s.reserve.Bytes() + s.segments.Res
 // DiskBytes returns what the store takes on the disk: segments, journal, metadata
 // and reserve.
 func (s *Store) DiskBytes() int64 {
-	return s.segments.TotalBytes() + s.ReserveBytes() + s.journal.FileBytes() + s.kv.Stats().Bytes
+	bytes := s.segments.TotalBytes() + s.ReserveBytes() + s.kv.Stats().Bytes
+	if s.journal != nil { // it can be damaged where a store is only read
+		bytes += s.journal.FileBytes()
+	}
+	return bytes
 }
 
 // FreeBytes returns how many bytes of new data fit: into the capacity, if there

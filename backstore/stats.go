@@ -2,8 +2,10 @@ package backstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"odx/backstore/blockmap"
 	"odx/backstore/extent"
 )
 
@@ -13,18 +15,45 @@ type Stats struct {
 	Files   []VolumeStats `json:"files,omitempty"`
 	// Snapshots is the number of snapshots that are not deleted.
 	Snapshots int `json:"snapshots"`
-	// LogicalBytes is what volumes and files map, the sum of their MappedBytes.
+	// ProvisionedBytes is the sum of the sizes of volumes and files.
+	ProvisionedBytes int64 `json:"provisioned_bytes"`
+	// LogicalBytes is what volumes and files map, the sum of their MappedBytes;
+	// FileBytes is the part of the files.
 	LogicalBytes int64 `json:"logical_bytes"`
+	FileBytes    int64 `json:"file_bytes"`
+	// LogicalBytes and SnapshotBytes together are ClonedBytes, DeduplicatedBytes and
+	// LiveBytes together, unless something changes while they are counted, or extents
+	// of several blocks have lost some of them.
+	//
+	// SnapshotBytes is what only snapshots map, those of tokens for example.
+	SnapshotBytes int64 `json:"snapshot_bytes"`
+	// ClonedBytes is what volumes and files map once more since one is a copy of the
+	// other: they share the nodes of their maps.
+	ClonedBytes int64 `json:"cloned_bytes"`
+	// DeduplicatedBytes is what is mapped once more since the same data was written,
+	// or was copied to where nodes cannot be shared.
+	DeduplicatedBytes int64 `json:"deduplicated_bytes"`
 	// LiveBytes is the length of all extents that something refers to.
 	LiveBytes int64 `json:"live_bytes"`
 	// PhysicalBytes is the length of the segments, live and dead data together.
 	PhysicalBytes int64 `json:"physical_bytes"`
+	// DiskBytes is what the store takes on the disk: PhysicalBytes, ReserveBytes,
+	// MetadataBytes, and the files of the journal.
+	DiskBytes int64 `json:"disk_bytes"`
+	// ReserveBytes is kept for work on a full disk.
+	ReserveBytes  int64 `json:"reserve_bytes"`
+	MetadataBytes int64 `json:"metadata_bytes"`
+	// FreeBytes is how many bytes of new data fit, FullPercent how much of what fits
+	// in all is used.
+	FreeBytes   int64   `json:"free_bytes"`
+	FullPercent float64 `json:"full_percent"`
 	// ReclaimableBytes is the dead data in the segments: what Clean gives back.
 	ReclaimableBytes int64 `json:"reclaimable_bytes"`
 	// DedupRatio is LogicalBytes divided by LiveBytes, 1 for an empty store.
 	// Data that only snapshots map makes it smaller.
 	DedupRatio float64 `json:"dedup_ratio"`
-	// CapacityBytes bounds LiveBytes; 0 means that only the file system does.
+	// CapacityBytes bounds LiveBytes, and DiskBytes within 2 % or 256 MiB; 0 means
+	// that only the file system does.
 	CapacityBytes int64 `json:"capacity_bytes"`
 	// DedupUnit is the largest extent in bytes.
 	DedupUnit int `json:"dedup_unit"`
@@ -50,30 +79,40 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	s.auditMu.Lock()
 	defer s.auditMu.Unlock()
 	st := Stats{CapacityBytes: s.opts.CapacityBytes, DedupUnit: s.DedupUnit(), JournalBytes: s.journalBytes(), DedupRatio: 1}
-	counted := make(map[uint64]uint64)
+	var tally blockmap.Tally
 	for _, v := range s.spaces() {
 		if err := ctx.Err(); err != nil {
 			return Stats{}, err
 		}
-		vs, err := v.stats(counted)
+		vs, err := v.stats(&tally)
 		if err != nil {
 			return Stats{}, fmt.Errorf("%v: %w", v, err)
 		}
 		if v.file {
 			st.Files = append(st.Files, vs)
+			st.FileBytes += vs.MappedBytes
 		} else {
 			st.Volumes = append(st.Volumes, vs)
 		}
 		st.LogicalBytes += vs.MappedBytes
+		st.ProvisionedBytes += vs.SizeBytes
 	}
-	s.tableMu.Lock()
-	for _, sn := range s.snapshots {
-		if !sn.deleted {
-			st.Snapshots++
-		}
+	mapped := int64(tally.Distinct) * BlockLength // by volumes and files
+	var err error
+	if st.Snapshots, err = s.tallySnapshots(ctx, &tally); err != nil {
+		return Stats{}, err
 	}
-	s.tableMu.Unlock()
+	all := int64(tally.Distinct) * BlockLength
+	st.ClonedBytes, st.SnapshotBytes = st.LogicalBytes-mapped, all-mapped
 	st.LiveBytes, st.PhysicalBytes = s.LiveBytes(), s.PhysicalBytes()
+	st.DeduplicatedBytes = max(all-st.LiveBytes, 0)
+	st.DiskBytes, st.ReserveBytes, st.MetadataBytes = s.DiskBytes(), s.ReserveBytes(), s.kv.Stats().Bytes
+	if st.FreeBytes, err = s.FreeBytes(); err != nil {
+		return Stats{}, err
+	}
+	if used := max(st.DiskBytes, st.LiveBytes); used > 0 {
+		st.FullPercent = 100 * float64(used) / (float64(used) + float64(st.FreeBytes))
+	}
 	headers := int64(len(s.segments.List())) * BlockLength
 	st.ReclaimableBytes = max(st.PhysicalBytes-st.LiveBytes-headers, 0)
 	if st.LiveBytes > 0 {
@@ -82,8 +121,31 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return st, nil
 }
 
+// tallySnapshots counts what snapshots map, and returns how many there are.
+func (s *Store) tallySnapshots(ctx context.Context, tally *blockmap.Tally) (n int, err error) {
+	for _, id := range s.snapshotIDs() {
+		if err := ctx.Err(); err != nil {
+			return n, err
+		}
+		sn, err := s.Snapshot(id)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return n, err
+		}
+		_, err = s.forest.Count(sn.state.root, tally)
+		sn.Release()
+		if err != nil {
+			return n, fmt.Errorf("snapshot %d: %w", id, err)
+		}
+		n++
+	}
+	return n, nil
+}
+
 // stats counts the volume's blocks on a held tree, so that writers do not wait.
-func (v *Volume) stats(counted map[uint64]uint64) (VolumeStats, error) {
+func (v *Volume) stats(tally *blockmap.Tally) (VolumeStats, error) {
 	s := v.store
 	s.opMu.RLock()
 	v.mu.RLock()
@@ -95,7 +157,7 @@ func (v *Volume) stats(counted map[uint64]uint64) (VolumeStats, error) {
 	if err != nil {
 		return vs, s.unread(v.String(), 0, err)
 	}
-	blocks, err := s.forest.Mapped(root, counted)
+	blocks, err := s.forest.Count(root, tally)
 	vs.MappedBytes = int64(blocks) * BlockLength
 	s.opMu.RLock()
 	defer s.opMu.RUnlock()

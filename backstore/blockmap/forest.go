@@ -330,41 +330,6 @@ func (f *Forest) Hold(r Root) error {
 	return f.addRef(r.Node)
 }
 
-// Mapped returns how many blocks of the tree are not holes. The tree is held or
-// locked. counted remembers nodes between calls: trees share most of them.
-func (f *Forest) Mapped(r Root, counted map[uint64]uint64) (uint64, error) {
-	return f.mapped(r.Node, r.Level, counted)
-}
-
-func (f *Forest) mapped(id uint64, level uint8, counted map[uint64]uint64) (uint64, error) {
-	if id == 0 {
-		return 0, nil
-	}
-	if blocks, ok := counted[id]; ok {
-		return blocks, nil
-	}
-	n, err := f.node(id, level)
-	if err != nil {
-		return 0, err
-	}
-	blocks := uint64(0)
-	for _, slot := range n.slots {
-		switch {
-		case slot == 0:
-		case level == 0:
-			blocks++
-		default:
-			below, err := f.mapped(uint64(slot), level-1, counted)
-			if err != nil {
-				return 0, err
-			}
-			blocks += below
-		}
-	}
-	counted[id] = blocks
-	return blocks, nil
-}
-
 // Drop gives the tree up.
 func (f *Forest) Drop(r Root) error { return f.release(r.Node) }
 

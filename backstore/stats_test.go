@@ -1,0 +1,67 @@
+package backstore
+
+import (
+	"context"
+	"testing"
+)
+
+// TestStore_Stats: the sums add up, and tell what clones share from what is
+// deduplicated, and what belongs to volumes, files and snapshots.
+func TestStore_Stats(t *testing.T) {
+	const size = 8 << 20 // four leaves
+	ctx := context.Background()
+	s := newDisk().open(t, 4<<10)
+	defer s.Close()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(want Stats) {
+		t.Helper()
+		reaped(t, s)
+		st, err := s.Stats(ctx)
+		must(err)
+		if got := (Stats{Snapshots: st.Snapshots, ProvisionedBytes: st.ProvisionedBytes, LogicalBytes: st.LogicalBytes,
+			FileBytes: st.FileBytes, SnapshotBytes: st.SnapshotBytes, ClonedBytes: st.ClonedBytes,
+			DeduplicatedBytes: st.DeduplicatedBytes, LiveBytes: st.LiveBytes}); !statsEqual(got, want) {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
+		if st.LogicalBytes+st.SnapshotBytes != st.ClonedBytes+st.DeduplicatedBytes+st.LiveBytes {
+			t.Errorf("%d logical and %d of snapshots are not %d cloned, %d deduplicated and %d live",
+				st.LogicalBytes, st.SnapshotBytes, st.ClonedBytes, st.DeduplicatedBytes, st.LiveBytes)
+		}
+		if st.DiskBytes < st.PhysicalBytes+st.ReserveBytes+st.MetadataBytes || st.PhysicalBytes < st.LiveBytes {
+			t.Errorf("on the disk: %+v", st)
+		}
+	}
+	data := randomBytes(1, size)
+	v := createVolume(t, s, "v", 2*size)
+	must(v.WriteAt(ctx, data, 0))
+	check(Stats{ProvisionedBytes: 2 * size, LogicalBytes: size, LiveBytes: size})
+	must(v.WriteAt(ctx, data, size)) // the same data again
+	check(Stats{ProvisionedBytes: 2 * size, LogicalBytes: 2 * size, DeduplicatedBytes: size, LiveBytes: size})
+	_, err := s.CloneVolume(ctx, "v", "w")
+	must(err)
+	check(Stats{ProvisionedBytes: 4 * size, LogicalBytes: 4 * size, ClonedBytes: 2 * size, DeduplicatedBytes: size, LiveBytes: size})
+	f, err := s.CreateFile(ctx, "f")
+	must(err)
+	must(f.Truncate(ctx, size))
+	must(f.WriteAt(ctx, randomBytes(2, size/2), 0))
+	n, err := f.Snapshot(ctx, []Range{{Length: size / 2}}, nil)
+	must(err)
+	n.Release()
+	check(Stats{Snapshots: 1, ProvisionedBytes: 5 * size, LogicalBytes: 4*size + size/2, FileBytes: size / 2,
+		ClonedBytes: 2 * size, DeduplicatedBytes: size, LiveBytes: size + size/2})
+	must(f.Zero(ctx, 0, size))
+	check(Stats{Snapshots: 1, ProvisionedBytes: 5 * size, LogicalBytes: 4 * size, SnapshotBytes: size / 2,
+		ClonedBytes: 2 * size, DeduplicatedBytes: size, LiveBytes: size + size/2})
+}
+
+func statsEqual(a, b Stats) bool {
+	a.Volumes, a.Files, b.Volumes, b.Files = nil, nil, nil, nil
+	return a.Snapshots == b.Snapshots && a.ProvisionedBytes == b.ProvisionedBytes && a.LogicalBytes == b.LogicalBytes &&
+		a.FileBytes == b.FileBytes && a.SnapshotBytes == b.SnapshotBytes && a.ClonedBytes == b.ClonedBytes &&
+		a.DeduplicatedBytes == b.DeduplicatedBytes && a.LiveBytes == b.LiveBytes
+}
