@@ -95,7 +95,9 @@ func (s *Store) Checkpoint(ctx context.Context) error {
 	s.checkpoints.running.Lock()
 	defer s.checkpoints.running.Unlock()
 	err := spaceError(s.checkpoint(ctx))
-	s.measureSpace()
+	if s.cancel != nil { // else it is not open, but made by a repair
+		s.measureSpace()
+	}
 	return err
 }
 

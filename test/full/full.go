@@ -1,0 +1,2 @@
+// Package full tests odx on file systems without a free block.
+package full
