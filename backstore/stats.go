@@ -15,8 +15,6 @@ type Stats struct {
 	Files   []VolumeStats `json:"files,omitempty"`
 	// Snapshots is the number of snapshots that are not deleted.
 	Snapshots int `json:"snapshots"`
-	// ProvisionedBytes is the sum of the sizes of volumes and files.
-	ProvisionedBytes int64 `json:"provisioned_bytes"`
 	// LogicalBytes is what volumes and files map, the sum of their MappedBytes;
 	// FileBytes is the part of the files.
 	LogicalBytes int64 `json:"logical_bytes"`
@@ -43,10 +41,6 @@ type Stats struct {
 	// ReserveBytes is kept for work on a full disk.
 	ReserveBytes  int64 `json:"reserve_bytes"`
 	MetadataBytes int64 `json:"metadata_bytes"`
-	// FreeBytes is how many bytes of new data fit, FullPercent how much of what fits
-	// in all is used.
-	FreeBytes   int64   `json:"free_bytes"`
-	FullPercent float64 `json:"full_percent"`
 	// ReclaimableBytes is the dead data in the segments: what Clean gives back.
 	ReclaimableBytes int64 `json:"reclaimable_bytes"`
 	// DedupRatio is LogicalBytes divided by LiveBytes, 1 for an empty store.
@@ -95,7 +89,6 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 			st.Volumes = append(st.Volumes, vs)
 		}
 		st.LogicalBytes += vs.MappedBytes
-		st.ProvisionedBytes += vs.SizeBytes
 	}
 	mapped := int64(tally.Distinct) * BlockLength // by volumes and files
 	var err error
@@ -107,12 +100,6 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	st.LiveBytes, st.PhysicalBytes = s.LiveBytes(), s.PhysicalBytes()
 	st.DeduplicatedBytes = max(all-st.LiveBytes, 0)
 	st.DiskBytes, st.ReserveBytes, st.MetadataBytes = s.DiskBytes(), s.ReserveBytes(), s.kv.Stats().Bytes
-	if st.FreeBytes, err = s.FreeBytes(); err != nil {
-		return Stats{}, err
-	}
-	if used := max(st.DiskBytes, st.LiveBytes); used > 0 {
-		st.FullPercent = 100 * float64(used) / (float64(used) + float64(st.FreeBytes))
-	}
 	headers := int64(len(s.segments.List())) * BlockLength
 	st.ReclaimableBytes = max(st.PhysicalBytes-st.LiveBytes-headers, 0)
 	if st.LiveBytes > 0 {

@@ -23,7 +23,7 @@ func TestStore_Stats(t *testing.T) {
 		reaped(t, s)
 		st, err := s.Stats(ctx)
 		must(err)
-		if got := (Stats{Snapshots: st.Snapshots, ProvisionedBytes: st.ProvisionedBytes, LogicalBytes: st.LogicalBytes,
+		if got := (Stats{Snapshots: st.Snapshots, LogicalBytes: st.LogicalBytes,
 			FileBytes: st.FileBytes, SnapshotBytes: st.SnapshotBytes, ClonedBytes: st.ClonedBytes,
 			DeduplicatedBytes: st.DeduplicatedBytes, LiveBytes: st.LiveBytes}); !statsEqual(got, want) {
 			t.Errorf("got  %+v\nwant %+v", got, want)
@@ -39,12 +39,12 @@ func TestStore_Stats(t *testing.T) {
 	data := randomBytes(1, size)
 	v := createVolume(t, s, "v", 2*size)
 	must(v.WriteAt(ctx, data, 0))
-	check(Stats{ProvisionedBytes: 2 * size, LogicalBytes: size, LiveBytes: size})
+	check(Stats{LogicalBytes: size, LiveBytes: size})
 	must(v.WriteAt(ctx, data, size)) // the same data again
-	check(Stats{ProvisionedBytes: 2 * size, LogicalBytes: 2 * size, DeduplicatedBytes: size, LiveBytes: size})
+	check(Stats{LogicalBytes: 2 * size, DeduplicatedBytes: size, LiveBytes: size})
 	_, err := s.CloneVolume(ctx, "v", "w")
 	must(err)
-	check(Stats{ProvisionedBytes: 4 * size, LogicalBytes: 4 * size, ClonedBytes: 2 * size, DeduplicatedBytes: size, LiveBytes: size})
+	check(Stats{LogicalBytes: 4 * size, ClonedBytes: 2 * size, DeduplicatedBytes: size, LiveBytes: size})
 	f, err := s.CreateFile(ctx, "f")
 	must(err)
 	must(f.Truncate(ctx, size))
@@ -52,16 +52,16 @@ func TestStore_Stats(t *testing.T) {
 	n, err := f.Snapshot(ctx, []Range{{Length: size / 2}}, nil)
 	must(err)
 	n.Release()
-	check(Stats{Snapshots: 1, ProvisionedBytes: 5 * size, LogicalBytes: 4*size + size/2, FileBytes: size / 2,
+	check(Stats{Snapshots: 1, LogicalBytes: 4*size + size/2, FileBytes: size / 2,
 		ClonedBytes: 2 * size, DeduplicatedBytes: size, LiveBytes: size + size/2})
 	must(f.Zero(ctx, 0, size))
-	check(Stats{Snapshots: 1, ProvisionedBytes: 5 * size, LogicalBytes: 4 * size, SnapshotBytes: size / 2,
+	check(Stats{Snapshots: 1, LogicalBytes: 4 * size, SnapshotBytes: size / 2,
 		ClonedBytes: 2 * size, DeduplicatedBytes: size, LiveBytes: size + size/2})
 }
 
 func statsEqual(a, b Stats) bool {
 	a.Volumes, a.Files, b.Volumes, b.Files = nil, nil, nil, nil
-	return a.Snapshots == b.Snapshots && a.ProvisionedBytes == b.ProvisionedBytes && a.LogicalBytes == b.LogicalBytes &&
+	return a.Snapshots == b.Snapshots && a.LogicalBytes == b.LogicalBytes &&
 		a.FileBytes == b.FileBytes && a.SnapshotBytes == b.SnapshotBytes && a.ClonedBytes == b.ClonedBytes &&
 		a.DeduplicatedBytes == b.DeduplicatedBytes && a.LiveBytes == b.LiveBytes
 }

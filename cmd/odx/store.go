@@ -93,7 +93,10 @@ func printStore(w io.Writer, cfg *conf.Config, s storeInfo, served bool) error {
 	fmt.Fprintf(table, "reclaimable\t%s\tdead: what odx store clean gives back\n", bytesText(s.ReclaimableBytes))
 	fmt.Fprintf(table, "physical\t%s\ton disk: live, dead, and %s of what they are kept in\n", bytesText(s.PhysicalBytes),
 		bytesText(s.PhysicalBytes-s.LiveBytes-s.ReclaimableBytes))
-	fmt.Fprintf(table, "dedup\t%.2f\tlogical bytes for a live one, by clones and deduplication\n", s.DedupRatio)
+	fmt.Fprintf(table, "dedup\t%.2f\tlogical bytes for a live one: %s are shared by clones, %s are deduplicated, %s are only in snapshots\n",
+		s.DedupRatio, bytesText(s.ClonedBytes), bytesText(s.DeduplicatedBytes), bytesText(s.SnapshotBytes))
+	fmt.Fprintf(table, "disk\t%s\tin all: physical, %s of metadata, %s kept in reserve, and the journal\n",
+		bytesText(s.DiskBytes), bytesText(s.MetadataBytes), bytesText(s.ReserveBytes))
 	fmt.Fprintf(table, "tokens\t%d\tstand for %s\n", s.Tokens.Count, bytesText(s.Tokens.PinnedBytes))
 	return table.Flush()
 }
