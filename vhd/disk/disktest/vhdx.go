@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"hash/crc32"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -245,7 +247,8 @@ func (x *VHDX) locator() []byte {
 	return p
 }
 
-// encode makes an entry with a sequence number; the tail is the start of the log.
+// encode makes an entry with a sequence number, updates by offset; the tail is the start of
+// the log.
 func (e LogEntry) encode(sequence uint64) []byte {
 	count := len(e.Sectors) + len(e.Zeros)
 	heads := (64 + 32*count + 4095) / 4096
@@ -257,14 +260,16 @@ func (e LogEntry) encode(sequence uint64) []byte {
 	copy(p[32:], xGUID(xLogID))
 	xle.PutUint64(p[56:], uint64(e.Last))
 	d, data := p[64:], p[4096*heads:]
-	for off, length := range e.Zeros {
+	for _, off := range slices.Sorted(maps.Keys(e.Zeros)) {
+		length := e.Zeros[off]
 		copy(d, "zero")
 		xle.PutUint64(d[8:], uint64(length))
 		xle.PutUint64(d[16:], uint64(off))
 		xle.PutUint64(d[24:], sequence)
 		d = d[32:]
 	}
-	for off, sector := range e.Sectors {
+	for _, off := range slices.Sorted(maps.Keys(e.Sectors)) {
+		sector := e.Sectors[off]
 		s := append(bytes.Clone(sector), make([]byte, 4096-len(sector))...)
 		copy(d, "desc")
 		copy(d[4:8], s[4092:])
