@@ -28,6 +28,8 @@ var (
 	sgToolsScript string
 	//go:embed multipath.sh
 	multipathScript string
+	//go:embed alua.sh
+	aluaScript string
 )
 
 // scriptLimit is how long a script may take.
@@ -114,9 +116,28 @@ func TestMultipath(t *testing.T) {
 		t.Fatal(err)
 	}
 	target := odxtest.ServeWith(t, undertest.Settings{Portals: []string{second}}, undertest.LUN{Size: 64 << 20})
+	runOverPaths(t, target, second, multipathScript, Disks, Fio)
+}
+
+// TestALUA takes paths of different states away from under multipath, whose handler
+// would set them itself where it may: they stay as the target's configuration has them.
+func TestALUA(t *testing.T) {
+	second, err := undertest.FreePortal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := odxtest.ServeWith(t, undertest.Settings{Portals: []string{second + ",2"}, Target: map[string]any{
+		"paths": []any{map[string]any{"portal_group": 2, "state": "nonoptimized"}}}}, undertest.LUN{Size: 64 << 20})
+	runOverPaths(t, target, second, aluaScript, Disks)
+}
+
+// runOverPaths runs a script that has a path to each of two portals, as ports A and B
+// of the host, and that can ask for a path to be cut and mended.
+func runOverPaths(t *testing.T, target *undertest.Target, second, script string, with ...Layer) {
+	t.Helper()
 	paths := map[string]*proxy.Proxy{"a": odxtest.Proxy(t, target.Portal, 0), "b": odxtest.Proxy(t, second, 0)}
-	runScript(t, fmt.Sprintf("A=%d B=%d IQN=%s\n%s", paths["a"].Port(), paths["b"].Port(), target.IQN, multipathScript), Setup{
-		With: []Layer{Disks, Fio},
+	runScript(t, fmt.Sprintf("A=%d B=%d IQN=%s\n%s", paths["a"].Port(), paths["b"].Port(), target.IQN, script), Setup{
+		With: with,
 		Answer: func(question string) (string, error) {
 			what, path, _ := strings.Cut(question, " ")
 			if what == "mend" {

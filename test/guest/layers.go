@@ -67,7 +67,7 @@ var layers = []layer{
 			"lib/multipath/lib*.so", // loaded at run time
 			"bin/udevadm", "lib/systemd/systemd-udevd", "lib/udev/scsi_id",
 		},
-		modules: []string{"xfs", "btrfs", "xxhash_generic", "dm-multipath", "dm-service-time", "dm-round-robin"},
+		modules: []string{"xfs", "btrfs", "xxhash_generic", "dm-multipath", "scsi-dh-alua", "dm-service-time", "dm-round-robin"},
 		folders: []string{"lib/udev/rules.d"},
 	},
 	{name: Fio, packages: []string{"fio"}, programs: []string{"bin/fio"}},
