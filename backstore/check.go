@@ -112,7 +112,7 @@ type segmentAudit struct {
 func (a *placeAudit) visit(id extent.ID, x *extent.Extent) {
 	sa := a.segments[x.Addr.Segment]
 	if sa == nil {
-		sa = &segmentAudit{blocks: a.store.segments.Bytes(x.Addr.Segment) / BlockLength}
+		sa = &segmentAudit{blocks: a.store.segments.FileBytes(x.Addr.Segment) / BlockLength}
 		sa.taken = make([]uint64, (sa.blocks+63)/64)
 		a.segments[x.Addr.Segment] = sa
 	}

@@ -484,59 +484,6 @@ func (s *Set) List() []ID {
 	return slices.Sorted(maps.Keys(s.ids))
 }
 
-// Bytes is the length of a segment's file in bytes, header included, and blocks
-// behind its end that are assigned; 0 when
-// there is no such segment or it cannot be opened.
-func (s *Set) Bytes(id ID) int64 {
-	s.mu.Lock()
-	size, known := s.length(id)
-	s.mu.Unlock()
-	if known {
-		return size
-	}
-	h, err := s.cache.acquire(id)
-	if err != nil {
-		return 0
-	}
-	defer h.release()
-	if size, err = h.blob.Size(); err != nil {
-		return 0
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, known := s.length(id); !known && s.ids[id] {
-		s.lengths[id] = size
-	}
-	return size
-}
-
-// length returns the length of a segment if it is known. mu is held.
-func (s *Set) length(id ID) (bytes int64, known bool) {
-	if s.current != nil && s.current.id == id {
-		return max(int64(s.free)*BlockLength, s.assigned), true
-	}
-	bytes, known = s.lengths[id]
-	return bytes, known
-}
-
-// TotalBytes is the length of all segments, and of the files that wait to be used
-// again. One whose length Bytes has not found yet counts as a full one.
-func (s *Set) TotalBytes() (total int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id := range s.ids {
-		if bytes, known := s.length(id); known {
-			total += bytes
-		} else {
-			total += s.o.bytes()
-		}
-	}
-	for _, f := range s.spares.files {
-		total += f.bytes
-	}
-	return total
-}
-
 // Close syncs and closes all. Appends must have returned.
 func (s *Set) Close() error {
 	s.mu.Lock()
