@@ -3,6 +3,7 @@ package iscsi
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -66,6 +67,11 @@ func (srv *Server) register(l *login) (*predecessor, error) {
 			same++
 		}
 	}
+	if len(srv.sessions) >= srv.opts.MaxSessions || srv.loggedIn >= srv.opts.MaxConnections {
+		if idle := srv.surplusDiscovery(l); idle != nil && !srv.closing {
+			return &predecessor{func() { idle.makeRoom(l) }, idle.gone}, nil
+		}
+	}
 	if err := srv.room(); err != nil {
 		return nil, err
 	}
@@ -79,6 +85,35 @@ func (srv *Server) register(l *login) (*predecessor, error) {
 	srv.sessions[s] = struct{}{}
 	srv.enter(l.c, s)
 	return nil, nil
+}
+
+// surplusDiscovery returns the discovery session that a login takes the place of
+// when there are too many sessions: the oldest one of the address that has most of
+// them, if that is more than the login's own has, and had time to ask. It takes no
+// more than a name to have one, and no one needs one for long. mu is held.
+func (srv *Server) surplusDiscovery(l *login) *session {
+	counts := make(map[netip.Prefix]int)
+	for s := range srv.sessions {
+		if s.kind == sessionDiscovery {
+			counts[s.origin]++
+		}
+	}
+	var oldest *session
+	for s := range srv.sessions {
+		switch {
+		case s.kind != sessionDiscovery, counts[s.origin] <= counts[originOf(l.c.nc.RemoteAddr())]+1, time.Since(s.since) < srv.opts.LoginPatience:
+		case oldest == nil, counts[s.origin] > counts[oldest.origin],
+			counts[s.origin] == counts[oldest.origin] && s.since.Before(oldest.since):
+			oldest = s
+		}
+	}
+	return oldest
+}
+
+// makeRoom ends a session for a login.
+func (s *session) makeRoom(l *login) {
+	s.log.WithFields(l.succession(s.addresses())).Warn("discovery session ends: there are too many sessions, and its address has most of these")
+	s.disconnect()
 }
 
 // join adds a connection to a session (RFC 7143 6.3.1, TSIH not 0). The
@@ -182,6 +217,7 @@ func (srv *Server) newSession(l *login, id scsi.NexusID) *session {
 	s := &session{
 		srv: srv, target: l.target, kind: l.kind, id: id, tsih: srv.newTSIH(), view: l.security.view,
 		user:   l.security.user(),
+		origin: originOf(l.c.nc.RemoteAddr()),
 		params: l.params,
 		shared: l.params.maxConnections > 1,
 		since:  time.Now(),

@@ -137,6 +137,47 @@ func TestPendingLogins_Expire(t *testing.T) {
 	b.wantPending(0, 0)
 }
 
+// TestSessions_DiscoveryFlood: discovery sessions of one address do not keep logins
+// from others out, and normal sessions stay.
+func TestSessions_DiscoveryFlood(t *testing.T) {
+	for what, limit := range map[string]func(*Options){
+		"sessions":    func(o *Options) { o.MaxSessions = 6 },
+		"connections": func(o *Options) { o.MaxConnections = 6 },
+	} {
+		t.Run(what, func(t *testing.T) {
+			b := newBench(t, func(o *Options) { limit(o); o.LoginPatience = time.Millisecond }, nil)
+			stays := b.login()
+			var flood []*initiator
+			for n := range 5 {
+				i := b.dialFrom("127.0.0.2")
+				i.isid[5] = byte(n)
+				i.login(fmt.Sprintf("InitiatorName=%s:%d", testInitiator, n), discover)
+				flood = append(flood, i)
+			}
+			eventually(t, "they had their time", func() bool {
+				b.srv.mu.Lock()
+				defer b.srv.mu.Unlock()
+				for s := range b.srv.sessions {
+					if time.Since(s.since) < time.Millisecond {
+						return false
+					}
+				}
+				return true
+			})
+			other := b.loginAs(testInitiator + ":other")
+			flood[0].expectClosed()
+			other.alive()
+			stays.alive()
+			// Its own address has no more than others: it does not displace anything.
+			again := b.dialFrom("127.0.0.2")
+			again.send(again.loginRequest(stageOperational, stageFullFeature), nil, text("InitiatorName="+testInitiator+":again", wantTarget))
+			if r, _ := again.expect(opLoginResponse); r.field16(36) != loginOutOfResources {
+				t.Errorf("status %#x", r.field16(36))
+			}
+		})
+	}
+}
+
 // TestOriginOf: the addresses of one IPv6 host are one peer.
 func TestOriginOf(t *testing.T) {
 	for address, want := range map[string]string{

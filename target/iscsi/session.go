@@ -1,6 +1,7 @@
 package iscsi
 
 import (
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -31,8 +32,9 @@ type session struct {
 	kind   sessionType
 	id     scsi.NexusID
 	tsih   uint16
-	user   string // that its initiator has proved to be by CHAP; empty for none
-	proof  string // of the login that the nexus came about by (scsi.Rights)
+	origin netip.Prefix // of its first connection
+	user   string       // that its initiator has proved to be by CHAP; empty for none
+	proof  string       // of the login that the nexus came about by (scsi.Rights)
 	nexus  *scsi.Nexus
 	view   scsi.View
 	params params
