@@ -262,6 +262,9 @@ func (m *damageable) try(t *testing.T, what string, files map[string][]byte, dam
 	if f.wrong != "" {
 		t.Fatalf("%s: %s", what, f.wrong)
 	}
+	if st, err := s.Stats(ctx); err != nil || f.errors > 0 && len(st.Damage) == 0 {
+		t.Fatalf("%s: %d reads fail, and stats show %d things that are damaged, %v", what, f.errors, len(st.Damage), err)
+	}
 	if err := m.work(s); err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}

@@ -53,6 +53,10 @@ type Stats struct {
 	DedupUnit int `json:"dedup_unit"`
 	// JournalBytes is what opening the store after a crash would replay.
 	JournalBytes int64 `json:"journal_bytes"`
+	// Damage is what was found damaged since the store was opened, at most 100
+	// things; MoreDamage is how many there are beyond that.
+	Damage     []Damaged `json:"damage,omitempty"`
+	MoreDamage int       `json:"more_damage,omitempty"`
 }
 
 // VolumeStats are figures about a volume or a file.
@@ -79,6 +83,10 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 			return Stats{}, err
 		}
 		vs, err := v.stats(&tally)
+		if metadataDamage(err) {
+			s.noteDamage(v.String(), err) // what of it can be read is not known
+			err = nil
+		}
 		if err != nil {
 			return Stats{}, fmt.Errorf("%v: %w", v, err)
 		}
@@ -102,6 +110,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	st.DiskBytes, st.ReserveBytes, st.MetadataBytes = s.DiskBytes(), s.ReserveBytes(), s.kv.Stats().Bytes
 	headers := int64(len(s.segments.List())) * BlockLength
 	st.ReclaimableBytes = max(st.PhysicalBytes-st.LiveBytes-headers, 0)
+	st.Damage, st.MoreDamage = s.Damage()
 	if st.LiveBytes > 0 {
 		st.DedupRatio = float64(st.LogicalBytes) / float64(st.LiveBytes)
 	}
@@ -123,6 +132,10 @@ func (s *Store) tallySnapshots(ctx context.Context, tally *blockmap.Tally) (n in
 		}
 		_, err = s.forest.Count(sn.state.root, tally)
 		sn.Release()
+		if metadataDamage(err) {
+			s.noteDamage(fmt.Sprintf("snapshot %d", id), err)
+			err = nil
+		}
 		if err != nil {
 			return n, fmt.Errorf("snapshot %d: %w", id, err)
 		}

@@ -284,7 +284,7 @@ func powerCuts(t *testing.T, floor int64) {
 		after = maps.Clone(before)
 		ops := randomOps(rng, after)
 		fsys.SetHook(func(kind vfs.OpKind, _ string) error {
-			if kind.Changes() && cutRand.IntN(3) == 0 {
+			if kind.Changes() && cutRand.IntN(6) == 0 {
 				cut()
 			}
 			return nil

@@ -97,6 +97,12 @@ func printStore(w io.Writer, cfg *conf.Config, s storeInfo, served bool) error {
 		s.DedupRatio, bytesText(s.ClonedBytes), bytesText(s.DeduplicatedBytes), bytesText(s.SnapshotBytes))
 	fmt.Fprintf(table, "disk\t%s\tin all: physical, %s of metadata, %s kept in reserve, and the journal\n",
 		bytesText(s.DiskBytes), bytesText(s.MetadataBytes), bytesText(s.ReserveBytes))
+	for _, d := range s.Damage {
+		fmt.Fprintf(table, "damaged\t%s\t%s\n", d.What, d.Error)
+	}
+	if s.MoreDamage > 0 {
+		fmt.Fprintf(table, "damaged\t%d more\t\n", s.MoreDamage)
+	}
 	fmt.Fprintf(table, "tokens\t%d\tstand for %s\n", s.Tokens.Count, bytesText(s.Tokens.PinnedBytes))
 	return table.Flush()
 }
