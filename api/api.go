@@ -72,6 +72,14 @@ type Store struct {
 	backstore.Stats
 	target.Capacity
 	Tokens Tokens `json:"tokens"`
+	// Scrub is what the last scrub has found; its Ended is zero when there was none.
+	Scrub backstore.LastScrub `json:"scrub"`
+	// Damage is what was found damaged since the store was opened, at most 100
+	// things, and MoreDamage how many are not in it.
+	Damage     []backstore.Damaged `json:"damage"`
+	MoreDamage int                 `json:"more_damage,omitempty"`
+	// Moved: the store is not where its superblock says; it may be a copy.
+	Moved bool `json:"moved,omitempty"`
 }
 
 // Tokens sums up the live tokens.

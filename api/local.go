@@ -31,7 +31,16 @@ func (l *Local) Store(ctx context.Context) (Store, error) {
 	if err != nil {
 		return Store{}, err
 	}
+	scrub, _, err := store.LastScrub()
+	if err != nil {
+		return Store{}, err
+	}
+	damage, more := store.Damage()
+	if damage == nil {
+		damage = []backstore.Damaged{}
+	}
 	return Store{
+		Scrub: scrub, Damage: damage, MoreDamage: more, Moved: store.Moved(),
 		ID:       fmt.Sprintf("%x", store.ID()),
 		Stats:    stats,
 		Capacity: capacity,

@@ -47,7 +47,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		close(s.indexLoaded) // nothing is deduplicated
 		return s, nil
 	}
-	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleanLoop, s.spareLoop, s.tidyLoop, s.loadIndex} {
+	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleanLoop, s.spareLoop, s.tidyLoop, s.scrubLoop, s.loadIndex} {
 		s.background.Go(func() { loop(run) })
 	}
 	return s, nil

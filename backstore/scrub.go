@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -86,9 +87,13 @@ func (s *Store) Scrub(ctx context.Context, o ScrubOptions) (ScrubResult, error) 
 	}
 	c.result.TotalBytes = s.usage.Total() * BlockLength
 	c.result.Damages = []Damage{}
+	start := time.Now()
 	err := c.run(ctx)
 	if err == nil && len(c.result.Damages) > 0 {
 		err = s.findUses(ctx, c.result.Damages)
+	}
+	if err == nil && s.opts.ScrubEvery > 0 && !s.opts.ReadOnly {
+		s.noteScrubbed(ctx, c.result, time.Since(start))
 	}
 	return c.result, err
 }
@@ -153,9 +158,12 @@ func (c *scrubber) metadata(ctx context.Context) error {
 	if metadataDamage(err) {
 		c.store.noteDamage("metadata", err)
 		c.result.Metadata = append(c.result.Metadata, strings.Split(err.Error(), "\n")...)
-		return nil
+		err = nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return c.superblocksAndJournal(ctx)
 }
 
 // adjoining returns how many extents lie one behind the other and fit into one

@@ -54,6 +54,8 @@ import (
 const (
 	DefaultDedupUnit  = 4 << 10
 	DefaultCacheBytes = 256 << 20
+	// DefaultScrubBytesPerSecond reads 80 TiB in a month.
+	DefaultScrubBytesPerSecond = 32 << 20
 )
 
 // Options configure a Store.
@@ -78,6 +80,12 @@ type Options struct {
 	// CleanBytesPerSecond bounds the data that background cleaning moves; 0
 	// means DefaultCleanBytesPerSecond.
 	CleanBytesPerSecond int64
+
+	// ScrubEvery is how often the store scrubs itself in the background, reading at
+	// most ScrubBytesPerSecond; 0: never. 0 bytes a second means
+	// DefaultScrubBytesPerSecond.
+	ScrubEvery          time.Duration
+	ScrubBytesPerSecond int64
 
 	// MetadataCopies is how often each file of metadata is kept, 1 or 2; 0 means
 	// 2: any one of them can be damaged or lost.
@@ -140,6 +148,12 @@ func (o *Options) setDefaults() error {
 	}
 	if o.CleanBytesPerSecond == 0 {
 		o.CleanBytesPerSecond = DefaultCleanBytesPerSecond
+	}
+	if o.ScrubBytesPerSecond == 0 {
+		o.ScrubBytesPerSecond = DefaultScrubBytesPerSecond
+	}
+	if o.ScrubEvery < 0 || o.ScrubBytesPerSecond < 0 {
+		return fmt.Errorf("%w: scrub every %v with %d bytes a second", ErrInvalid, o.ScrubEvery, o.ScrubBytesPerSecond)
 	}
 	if o.Log == nil {
 		o.Log = logrus.NewEntry(logrus.StandardLogger())

@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -149,6 +150,10 @@ type Store struct {
 	CleanIO int64
 	// MetadataCopies is how often each file of metadata is kept, 1 or 2.
 	MetadataCopies int
+	// ScrubEvery is how often the store scrubs itself, 0: never, and ScrubIO how many
+	// bytes it reads a second then.
+	ScrubEvery time.Duration
+	ScrubIO    int64
 	// SoftThreshold is the part of the capacity, in per cent, at which initiators
 	// are warned that space runs short; 0: they are not.
 	SoftThreshold int
@@ -156,6 +161,9 @@ type Store struct {
 
 // DefaultMetadataCopies is the MetadataCopies of a file that gives none.
 const DefaultMetadataCopies = 2
+
+// DefaultScrubEvery is the ScrubEvery of a file that gives none.
+const DefaultScrubEvery = 30 * 24 * time.Hour
 
 // DefaultSoftThreshold is the SoftThreshold of a file that gives none.
 const DefaultSoftThreshold = 90

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -68,7 +69,7 @@ func TestDefault(t *testing.T) {
 			{Number: 0, Volume: "src", Size: 10 << 30, BlockSize: 512, Key: "targets[0].luns[0]"},
 			{Number: 1, Volume: "dst", Size: 10 << 30, BlockSize: 512, Key: "targets[0].luns[1]"},
 		}}},
-		Store: Store{SoftThreshold: 90, MetadataCopies: 2},
+		Store: Store{ScrubEvery: 30 * 24 * time.Hour, SoftThreshold: 90, MetadataCopies: 2},
 		Tokens: Tokens{
 			WhenFull: "evict", UnderPressure: "give_up", Deletion: "mandatory", RunningCopy: "finish", Unmapped: "allow", Access: "anyone",
 		},
@@ -104,7 +105,7 @@ func TestFullExample(t *testing.T) {
 	if got, want := cfg.Targets[1].LUNs[1].Backing, "examples/scratch.img"; got != want {
 		t.Errorf("backing: got %q, want %q", got, want)
 	}
-	if want := (Store{Capacity: 500 << 30, Cache: 256 << 20, DedupUnit: 4 << 10, CleanIO: 64 << 20, SoftThreshold: 90, MetadataCopies: 2}); cfg.Store != want {
+	if want := (Store{Capacity: 500 << 30, Cache: 256 << 20, DedupUnit: 4 << 10, CleanIO: 64 << 20, ScrubEvery: 30 * 24 * time.Hour, ScrubIO: 32 << 20, SoftThreshold: 90, MetadataCopies: 2}); cfg.Store != want {
 		t.Errorf("store: got %+v, want %+v", cfg.Store, want)
 	}
 	rules := []CopyRule{

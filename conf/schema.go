@@ -124,6 +124,8 @@ type (
 
 		CleanIO       *string `yaml:"clean_io_mib_per_s"`
 		Copies        *string `yaml:"metadata_copies"`
+		ScrubEvery    *string `yaml:"scrub_every"`
+		ScrubIO       *string `yaml:"scrub_io_mib_per_s"`
 		SoftThreshold *string `yaml:"soft_threshold"`
 	}
 	fileLimits struct {

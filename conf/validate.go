@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // config turns the values of the file into a Config, and reports each that
@@ -273,6 +274,8 @@ func (c *checker) store(raw *fileStore) Store {
 	s.StoreDuplicates = c.oneOf("store.dedup", raw.Dedup, "true", "false") == "false"
 	s.CleanIO = c.number("store.clean_io_mib_per_s", raw.CleanIO, 0, 1, 1<<20, "MiB a second") << 20
 	s.MetadataCopies = int(c.number("store.metadata_copies", raw.Copies, DefaultMetadataCopies, 1, 2, "copies"))
+	s.ScrubEvery = c.scrubEvery("store.scrub_every", raw.ScrubEvery)
+	s.ScrubIO = c.number("store.scrub_io_mib_per_s", raw.ScrubIO, 0, 1, 1<<20, "MiB a second") << 20
 	s.SoftThreshold = int(c.number("store.soft_threshold", raw.SoftThreshold, DefaultSoftThreshold, 0, 99, "per cent of the capacity"))
 	if unit := c.size("store.dedup_unit", raw.DedupUnit, unitMin); unit > unitMax || unit&(unit-1) != 0 {
 		c.add("store.dedup_unit", "%s is not possible; write 4KiB, 8KiB, 16KiB, 32KiB or 64KiB", FormatSize(unit))
@@ -280,6 +283,29 @@ func (c *checker) store(raw *fileStore) Store {
 		s.DedupUnit = int(unit)
 	}
 	return s
+}
+
+// scrubEvery reads an optional number of days, or a time; 0 is never.
+func (c *checker) scrubEvery(key string, value *string) time.Duration {
+	if value == nil {
+		return DefaultScrubEvery
+	}
+	text := strings.TrimSpace(*value)
+	if text == "0" || text == "never" {
+		return 0
+	}
+	var d time.Duration
+	days, err := strconv.Atoi(strings.TrimSuffix(text, "d"))
+	if err == nil && strings.HasSuffix(text, "d") && days <= 366 {
+		d = time.Duration(days) * 24 * time.Hour
+	} else {
+		d, err = time.ParseDuration(text)
+	}
+	if err != nil || d < time.Hour || d > 366*24*time.Hour {
+		c.add(key, "%q is not possible; write days or hours, from 1h to 366d, for example 30d, or never", *value)
+		return DefaultScrubEvery
+	}
+	return d
 }
 
 // number reads an optional whole number from least to most; def when absent.

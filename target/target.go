@@ -34,19 +34,21 @@ type Service struct {
 	cfg      *conf.Config
 	memory   conf.Memory
 	readOnly bool // the store is only looked at
-	log      *logrus.Entry
-	store    *backstore.Store
-	tokens   *tokens.Manager
-	copies   *copymgr.Manager
-	disks    *vhd.Manager                 // nil before it is asked for
-	views    *views                       // nil before they are made
-	served   map[string]string            // files that disks are in, as Space names them → by whom
-	backings []io.Closer                  // of LUNs outside the store
-	units    map[string]*scsi.LogicalUnit // by conf.LUN.Medium
-	leftOut  map[string]error             // why a medium is not served, by conf.LUN.Medium
-	space    *spaceWatch
-	portals  portals
-	server   *iscsi.Server
+	// scrubEvery is how often the store scrubs itself.
+	scrubEvery time.Duration
+	log        *logrus.Entry
+	store      *backstore.Store
+	tokens     *tokens.Manager
+	copies     *copymgr.Manager
+	disks      *vhd.Manager                 // nil before it is asked for
+	views      *views                       // nil before they are made
+	served     map[string]string            // files that disks are in, as Space names them → by whom
+	backings   []io.Closer                  // of LUNs outside the store
+	units      map[string]*scsi.LogicalUnit // by conf.LUN.Medium
+	leftOut    map[string]error             // why a medium is not served, by conf.LUN.Medium
+	space      *spaceWatch
+	portals    portals
+	server     *iscsi.Server
 
 	sweeping sync.Mutex // guards swept
 	swept    bool       // volumes that were never finished are removed
@@ -65,6 +67,7 @@ type Service struct {
 // after an error. ctx bounds the start alone.
 func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service, error) {
 	s := newService(cfg, log)
+	s.scrubEvery = cfg.Store.ScrubEvery
 	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
@@ -193,7 +196,7 @@ func (s *Service) warnOfSpace() {
 func (s *Service) openStore(ctx context.Context) error {
 	var err error
 	o := storeOptions(s.cfg, &s.memory, s.log)
-	o.ReadOnly = s.readOnly
+	o.ReadOnly, o.ScrubEvery = s.readOnly, s.scrubEvery
 	s.store, err = backstore.Open(ctx, o)
 	if err != nil {
 		return storeProblem(s.cfg, err)
@@ -220,6 +223,7 @@ func storeOptions(cfg *conf.Config, m *conf.Memory, log *logrus.Entry) backstore
 		DedupUnit:     cfg.Store.DedupUnit,
 
 		CleanBytesPerSecond: cfg.Store.CleanIO,
+		ScrubBytesPerSecond: cfg.Store.ScrubIO,
 		StoreDuplicates:     cfg.Store.StoreDuplicates,
 		MetadataCopies:      cfg.Store.MetadataCopies,
 	}

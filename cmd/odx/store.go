@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -104,7 +105,37 @@ func printStore(w io.Writer, cfg *conf.Config, s storeInfo, served bool) error {
 		fmt.Fprintf(table, "damaged\t%d more\t\n", s.MoreDamage)
 	}
 	fmt.Fprintf(table, "tokens\t%d\tstand for %s\n", s.Tokens.Count, bytesText(s.Tokens.PinnedBytes))
-	return table.Flush()
+	scrubbed := "never"
+	if !s.Scrub.Ended.IsZero() {
+		scrubbed = s.Scrub.Ended.Local().Format(time.DateTime)
+	}
+	found := ""
+	switch {
+	case s.Scrub.Damaged+s.Scrub.LostRows > 0:
+		found = fmt.Sprintf("%s, %d parts of the metadata; odx store scrub names them", damagedText(s.Scrub.Damaged), s.Scrub.LostRows)
+	case s.Scrub.MendedBytes > 0:
+		found = bytesText(s.Scrub.MendedBytes) + " of metadata were mended, nothing is lost"
+	case !s.Scrub.Ended.IsZero():
+		found = "everything was right"
+	}
+	fmt.Fprintf(table, "scrubbed\t%s\t%s\n", scrubbed, found)
+	if s.Moved {
+		fmt.Fprint(table, "moved\tyes\tthe directory is another one than the store was made in; see odx store new-identity\n")
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, d := range s.Damage {
+		if _, err := fmt.Fprintf(w, "damaged: %s: %s (found %d times since %s)\n", d.What, d.Error, d.Times, d.Found.Local().Format(time.DateTime)); err != nil {
+			return err
+		}
+	}
+	if s.MoreDamage > 0 {
+		if _, err := fmt.Fprintf(w, "damaged: %d things more\n", s.MoreDamage); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // printCapacity says how much the store can hold, and how much of it is in use.
