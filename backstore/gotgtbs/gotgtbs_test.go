@@ -254,7 +254,7 @@ func TestExternal_WriteAt_aborted(t *testing.T) {
 	<-s.entered
 	p := make([]byte, 4)
 	if err := e.ReadAt(ctx, p, 512); err != nil {
-		t.Errorf("read next to a write that nobody has aborted: %v", err)
+		t.Errorf("read next to a write that was not aborted: %v", err)
 	}
 	abort()
 	for name, err := range map[string]error{

@@ -3,7 +3,10 @@ package scsi
 import (
 	"bytes"
 	"encoding/binary"
+	"strings"
 	"testing"
+
+	"github.com/sirupsen/logrus"
 )
 
 func reportTPG(format byte, length uint32) []byte {
@@ -307,4 +310,28 @@ func TestPathDesignators(t *testing.T) {
 	}
 	wantHex(t, port, "00000007")
 	wantHex(t, group, "00000007")
+}
+
+// Each change of a path state is logged, with the initiator that asked for it.
+func TestPaths_log(t *testing.T) {
+	var text bytes.Buffer
+	log := logrus.New()
+	log.SetOutput(&text)
+	f := &prFixture{fixture: newFixture(t)}
+	f.target = NewTarget(TargetConfig{Name: "iqn.logged", Log: logrus.NewEntry(log), PortGroups: []PortGroup{{Tag: 1, ID: 5}, {Tag: 2, ID: 6, State: ActiveNonOptimized}}})
+	if err := f.target.AddLU(0, f.lu); err != nil {
+		t.Fatal(err)
+	}
+	n := f.target.Attach(NexusID{InitiatorName: "iqn.a", TargetName: "iqn.logged", TargetPortalGroupTag: 2})
+	n.unit([8]byte{}).takePending()
+	f.setTPG(n, byte(ActiveOptimized), 0, 0, 6).wantStatus(t, good)
+	f.setTPG(n, byte(ActiveOptimized), 0, 0, 6).wantStatus(t, good) // no change
+	for _, want := range []string{
+		`from=nonoptimized implicit=false initiator=iqn.a portal_group=2 target=iqn.logged target_port_group=6 to=optimized`,
+		`from=optimized implicit=true initiator=iqn.a portal_group=1 target=iqn.logged target_port_group=5 to=nonoptimized`,
+	} {
+		if strings.Count(text.String(), want) != 1 {
+			t.Errorf("no line, or more, with %s in\n%s", want, text.String())
+		}
+	}
 }

@@ -105,7 +105,7 @@ done
 
 step "state: start, prevent, defects, mode pages"
 ends 0 sg_start --stop "$A"
-ends 0 sg_turs "$A" # it stops for nobody
+ends 0 sg_turs "$A" # a stop changes nothing
 ends 0 sg_start --start "$A"
 ends 0 sg_turs "$A"
 ends 0 sg_prevent --prevent=1 "$A"
