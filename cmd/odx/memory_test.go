@@ -109,7 +109,7 @@ func TestServe_Memory(t *testing.T) {
 		times int // of each initiator
 		send  func(h *hog) error
 	}{
-		"reads that nobody takes": {100, func(h *hog) error { // 94 GiB
+		"reads without a reader": {100, func(h *hog) error { // 94 GiB
 			return h.request(0x01, 0xc1, hogTransfer, transfer16(0x88), nil)
 		}},
 		"writes without data": {100, func(h *hog) error {
@@ -118,7 +118,7 @@ func TestServe_Memory(t *testing.T) {
 		"writes with only the first burst": {24, func(h *hog) error { // 360 MiB
 			return h.request(0x01, 0xa1, hogTransfer, transfer16(0x8a), make([]byte, 256<<10))
 		}},
-		"pings whose answers nobody takes": {200, func(h *hog) error { // 750 MiB
+		"pings without a reader": {200, func(h *hog) error { // 750 MiB
 			return h.request(0x40, 0x80, 0xffffffff, nil, make([]byte, 64<<10))
 		}},
 	} {
