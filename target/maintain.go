@@ -59,3 +59,16 @@ func Repair(ctx context.Context, cfg *conf.Config, log *logrus.Entry, to string,
 	}
 	return r, nil
 }
+
+// Dump shows what is in the files of the store of a configuration, which nothing
+// serves: parts of it, all for none.
+func Dump(ctx context.Context, cfg *conf.Config, log *logrus.Entry, parts []string, emit func(backstore.DumpItem) error) error {
+	o, err := maintenanceOptions(cfg, log)
+	if err != nil {
+		return err
+	}
+	if err := backstore.Dump(ctx, o, parts, emit); err != nil {
+		return storeProblem(cfg, err)
+	}
+	return nil
+}

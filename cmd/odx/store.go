@@ -22,7 +22,7 @@ func newStore() *cobra.Command {
 			"store, or opens the store itself when there is none.",
 	}
 	cmd.AddCommand(newStoreInfo(), newStoreCheck(), newStoreScrub(), newStoreClean(),
-		newStoreUpgrade(), newStoreIdentity(), newStoreRepair())
+		newStoreUpgrade(), newStoreIdentity(), newStoreRepair(), newStoreDump())
 	return cmd
 }
 

@@ -266,3 +266,25 @@ func TestRescue(t *testing.T) {
 		t.Errorf("serving it has changed it: %v, was %v", after, before)
 	}
 }
+
+// TestDumpCommand prints stores of the oldest format, as lines and as JSON.
+func TestDumpCommand(t *testing.T) {
+	store := formats.Stores(t)[0]
+	path := filepath.Join(store.Unpack(t), "odx.yaml")
+	text := succeed(t, "store", "dump", "--config", path)
+	for _, want := range []string{"superblock ", `volumes v1 {"created":`, "nodes n", "extents e0 ", "usage u", "journal ", `"kind":"write"`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing", want)
+		}
+	}
+	lines := strings.Split(strings.TrimSpace(succeed(t, "store", "dump", "records", "--json", "--config", path)), "\n")
+	for _, line := range lines {
+		var item backstore.DumpItem
+		if err := json.Unmarshal([]byte(line), &item); err != nil || item.Part != "records" || item.Key == "" {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+	if _, stderr, status := output(t, "store", "dump", "blocks", "--config", path); status == 0 || !strings.Contains(stderr, `no part "blocks"`) {
+		t.Errorf("an unknown part: exit status %d, %s", status, stderr)
+	}
+}

@@ -1,0 +1,268 @@
+package backstore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"odx/backstore/blockmap"
+	"odx/backstore/extent"
+	"odx/backstore/journal"
+	"odx/backstore/meta"
+)
+
+// DumpParts are what Dump knows, in its order.
+var DumpParts = []string{"superblock", "checkpoint", "volumes", "snapshots", "records", "nodes", "extents", "counts", "usage", "journal"}
+
+// DumpItem is a piece of a store, for people.
+type DumpItem struct {
+	Part string `json:"part"`
+	// Key is a file, the number of a row, a key, or an LSN.
+	Key   string `json:"key,omitempty"`
+	Value any    `json:"value,omitempty"`
+	// Error says why it cannot be read.
+	Error string `json:"error,omitempty"`
+}
+
+// rowPart returns the part of Dump that a row belongs to.
+func rowPart(prefix byte) string {
+	switch prefix {
+	case volumePrefix:
+		return "volumes"
+	case snapshotPrefix:
+		return "snapshots"
+	case recordPrefix:
+		return "records"
+	case 'n':
+		return "nodes"
+	case 'e':
+		return "extents"
+	case 'c', 'x':
+		return "counts"
+	case 'u':
+		return "usage"
+	}
+	return "checkpoint"
+}
+
+// Dump shows what is in the files of a store that no process has open: those of
+// parts, all of DumpParts for none. It goes on behind what is damaged. The journal is
+// shown as it is, and is in none of the rows.
+func Dump(ctx context.Context, o Options, parts []string, emit func(DumpItem) error) (err error) {
+	for _, part := range parts {
+		if !slices.Contains(DumpParts, part) {
+			return fmt.Errorf("%w: there is no part %q of a store; there are %v", ErrInvalid, part, DumpParts)
+		}
+	}
+	o.ReadOnly = true
+	if err := o.setDefaults(); err != nil {
+		return err
+	}
+	d := dumper{s: newStore(o), emit: func(item DumpItem) error {
+		if len(parts) > 0 && !slices.Contains(parts, item.Part) {
+			return ctx.Err()
+		}
+		return errors.Join(emit(item), ctx.Err())
+	}}
+	if err := d.s.lock(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.s.closeFiles()) }()
+	first, err := d.rows(ctx)
+	if err != nil {
+		return err
+	}
+	return d.journal(ctx, first)
+}
+
+type dumper struct {
+	s    *Store
+	emit func(DumpItem) error
+}
+
+// rows shows superblocks and rows, and returns the first record that the journal
+// has to have.
+func (d *dumper) rows(ctx context.Context) (first journal.LSN, err error) {
+	s := d.s
+	for _, in := range superblocks(s.opts.Dir) {
+		name := filepath.Join(in, superblockName)
+		sb, err := readSuperblock(s.opts.FS, name)
+		item := DumpItem{Part: "superblock", Key: name}
+		var other *FormatError
+		if err != nil && !errors.As(err, &other) {
+			item.Error = err.Error()
+		} else {
+			item.Value = sb.describe(other)
+		}
+		if err := d.emit(item); err != nil {
+			return 0, err
+		}
+	}
+	sb, _, found, err := s.findSuperblock()
+	s.sb = sb
+	if old := (*FormatError)(nil); errors.As(err, &old) && old.Version == 2 {
+		_, err = s.convertRows(ctx)
+	} else if err == nil && !found {
+		err = fmt.Errorf("%w: there is no store in %s", ErrNotFound, s.opts.Dir)
+	} else if err == nil {
+		s.kv, err = s.openRows()
+	}
+	if err != nil {
+		return 0, err
+	}
+	first = 1
+	err = s.kv.Scan(nil, func(key, value []byte) error {
+		if string(key) == stateKey {
+			if st, err := decodeState(value); err == nil {
+				first = st.firstLSN
+			}
+		}
+		return d.emit(s.describeRow(key, value))
+	})
+	if metadataDamage(err) {
+		err = d.emit(DumpItem{Part: "checkpoint", Error: err.Error()})
+	}
+	return first, err
+}
+
+func (sb *superblock) describe(other *FormatError) map[string]any {
+	version := formatVersion
+	if other != nil {
+		version = other.Version
+	}
+	return map[string]any{
+		"format": version, "dedup_unit": sb.unit * BlockLength, "id": fmt.Sprintf("%x", sb.id), "identity": fmt.Sprintf("%x", sb.identity),
+		"generation": sb.generation, "file_system": fmt.Sprintf("%x", sb.place.FileSystem), "inode": sb.place.Inode, "old_journal": sb.oldJournal,
+	}
+}
+
+// describeRow shows a row.
+func (s *Store) describeRow(key, value []byte) DumpItem {
+	item := DumpItem{Part: rowPart(key[0]), Key: string(key[:1])}
+	switch len(key) {
+	case 9:
+		item.Key = fmt.Sprintf("%c%d", key[0], binary.BigEndian.Uint64(key[1:]))
+	case 5:
+		item.Key = fmt.Sprintf("%c%08x", key[0], binary.BigEndian.Uint32(key[1:]))
+	}
+	d := dec{b: value}
+	var err error
+	switch key[0] {
+	case volumePrefix:
+		r := d.volumeRow()
+		item.Value, err = describeVolume(&r), d.err
+	case snapshotPrefix:
+		r := d.snapshotRow()
+		item.Value, err = map[string]any{"id": r.id, "deleted": r.deleted, "node": r.root.Node, "level": r.root.Level, "ranges": r.ranges}, d.err
+	case recordPrefix:
+		item.Key, item.Value = fmt.Sprintf("%q", key[1:]), fmt.Sprintf("%q", value)
+	case stateKey[0]:
+		var st state
+		st, err = decodeState(value)
+		item.Value = map[string]any{
+			"first_lsn": st.firstLSN, "next_node": st.nextNode, "next_extent": st.nextExtent, "next_segment": st.nextSegment,
+			"last_volume": st.lastVolume, "last_snapshot": st.lastSnapshot, "pinned": st.pinned, "dropped": st.dropped,
+		}
+	default:
+		var ok bool
+		if item.Value, ok, err = blockmap.Describe(key, value); !ok {
+			item.Value, ok, err = extent.Describe(key, value, s.sb.unit)
+		}
+		if !ok && err == nil {
+			err = fmt.Errorf("%w: a row of no known kind", meta.ErrDamaged)
+		}
+	}
+	if err != nil {
+		item.Value, item.Error = nil, err.Error()
+	}
+	return item
+}
+
+func describeVolume(r *volumeRow) map[string]any {
+	return map[string]any{
+		"number": r.number, "id": fmt.Sprintf("%x", r.id), "name": r.name, "size": r.size, "node": r.root.Node, "level": r.root.Level,
+		"read_only": r.flags&flagReadOnly != 0, "file": r.flags&flagFile != 0, "origin": r.origin, "created": r.created,
+	}
+}
+
+// journal shows the records of the journal, and what is damaged of it.
+func (d *dumper) journal(ctx context.Context, first journal.LSN) error {
+	found, err := journal.Read(ctx, d.s.journalOptions(first), func(rec journal.Record) error {
+		item := DumpItem{Part: "journal", Key: fmt.Sprint(rec.LSN)}
+		r, err := decodeRecord(rec.Payload, d.s.sb.unit)
+		if err != nil {
+			item.Error = err.Error()
+		} else {
+			item.Value = describeRecord(r, rec.Durable)
+		}
+		return d.emit(item)
+	})
+	for _, damage := range found.Damages {
+		if err := d.emit(DumpItem{Part: "journal", Key: damage.File, Error: damage.String()}); err != nil {
+			return err
+		}
+	}
+	if errors.Is(err, journal.ErrCorrupt) {
+		return d.emit(DumpItem{Part: "journal", Error: err.Error()})
+	}
+	return err
+}
+
+// describeRecord shows a record of the journal.
+func describeRecord(r record, durable bool) map[string]any {
+	v := map[string]any{"durable": durable}
+	set := func(kind string, values map[string]any) map[string]any {
+		v["kind"] = kind
+		for k, value := range values {
+			v[k] = value
+		}
+		return v
+	}
+	switch r := r.(type) {
+	case *writeRecord:
+		fresh := []any{}
+		for i := range r.fresh {
+			x := &r.fresh[i]
+			fresh = append(fresh, map[string]any{"extent": r.first + extent.ID(i), "at": x.at, "segment": fmt.Sprintf("%08x", uint32(x.Addr.Segment)), "block": x.Addr.Block, "blocks": x.Blocks})
+		}
+		return set("write", map[string]any{"volume": r.volume, "block": r.block, "blocks": r.blocks, "slots": r.slots[:r.blocks], "new": fresh, "carries_data": r.inline != nil})
+	case *clearRecord:
+		return set("unmap", map[string]any{"volume": r.volume, "block": r.first, "blocks": r.count})
+	case *mapRecord:
+		return set("map", map[string]any{"volume": r.volume, "block": r.to, "snapshot": r.snapshot, "from": r.from, "blocks": r.count})
+	case *snapshotRecord:
+		return set("snapshot", map[string]any{"volume": r.volume, "id": r.id, "ranges": r.ranges, "records": describeRecords(r.records)})
+	case *deleteSnapshotRecord:
+		return set("delete snapshot", map[string]any{"id": r.id, "records": describeRecords(r.records)})
+	case *createVolumeRecord:
+		return set("create volume", describeVolume(&r.row))
+	case *deleteVolumeRecord:
+		return set("delete volume", map[string]any{"volume": r.volume})
+	case *recordsRecord:
+		return set("records", map[string]any{"records": describeRecords(r.records)})
+	case *resizeVolumeRecord:
+		return set("resize volume", map[string]any{"volume": r.volume, "size": r.size})
+	case *cloneVolumeRecord:
+		return set("clone volume", map[string]any{"volume": r.from, "number": r.number, "id": fmt.Sprintf("%x", r.id), "name": r.name, "created": r.created})
+	case *renameFileRecord:
+		return set("rename file", map[string]any{"file": r.file, "to": r.to})
+	case *replaceFilesRecord:
+		return set("replace files", map[string]any{"file": r.file, "to": r.to, "deleted": r.gone})
+	}
+	return v
+}
+
+func describeRecords(recs []Record) []any {
+	all := []any{}
+	for _, r := range recs {
+		one := map[string]any{"key": fmt.Sprintf("%q", r.Key), "deleted": r.Value == nil}
+		if r.Value != nil {
+			one["value"] = fmt.Sprintf("%q", r.Value)
+		}
+		all = append(all, one)
+	}
+	return all
+}

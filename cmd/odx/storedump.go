@@ -1,0 +1,56 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"odx/backstore"
+	"odx/conf"
+	"odx/target"
+)
+
+func newStoreDump() *cobra.Command {
+	var o storeOptions
+	cmd := &cobra.Command{
+		Use:   "dump [PART]...",
+		Short: "Print what is in the files of a store",
+		Long: "Print what is in the files of a store, of any format, that nothing is using: a line for each\n" +
+			"superblock, row and record of the journal, as JSON behind its part and key. With --json each line\n" +
+			"is one JSON object. What is damaged is printed as an error, and no file changes.\n\n" +
+			"Each PART is one of " + strings.Join(backstore.DumpParts, ", ") + ";\nwithout one, all are printed.",
+		ValidArgs: backstore.DumpParts,
+		RunE: func(cmd *cobra.Command, parts []string) error {
+			return o.run(cmd, func(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (err error) {
+				out := bufio.NewWriter(cmd.OutOrStdout())
+				defer func() { err = errors.Join(err, out.Flush()) }()
+				return target.Dump(ctx, cfg, log, parts, func(item backstore.DumpItem) error { return printItem(out, item, o.json) })
+			})
+		},
+	}
+	o.addFlags(cmd)
+	return cmd
+}
+
+func printItem(w io.Writer, item backstore.DumpItem, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(item)
+	}
+	text := "ERROR: " + item.Error
+	if item.Error == "" {
+		b, err := json.Marshal(item.Value)
+		if err != nil {
+			return err
+		}
+		text = string(b)
+	}
+	_, err := fmt.Fprintf(w, "%s %s %s\n", item.Part, item.Key, text)
+	return err
+}
