@@ -44,6 +44,7 @@ func drawOptions(rng *rand.Rand) Options {
 		StoreDuplicates: rng.IntN(4) == 0,
 		CacheBytes:      []int64{64 << 10, 1 << 20, 4 << 20, 256 << 20}[rng.IntN(4)],
 		CapacityBytes:   []int64{0, 0, 1 << 20, 4 << 20}[rng.IntN(4)],
+		writeBackBytes:  []int64{0, 64 << 10, 1 << 20}[rng.IntN(3)],
 		// Rows are merged all the time, or hardly ever.
 		mergeFloor: []int64{1, 100 << 10, 4 << 20}[rng.IntN(3)],
 		// Just above what is appended at once: many die, and are used again.

@@ -270,7 +270,7 @@ func (s *Store) openSegments(next segment.ID) error {
 	}
 	s.segments, err = segment.Open(segment.Options{
 		Blobs: blobs, StoreID: s.sb.id, Next: next, SegmentBlocks: s.opts.segmentBlocks,
-		WriteBackBytes: writeBackBytes, WriteBack: s.writeBack, Gather: gatherBytes,
+		WriteBackBytes: s.opts.writeBackBytes, WriteBack: s.writeBack, Gather: gatherBytes,
 		Reserve: 1,
 	})
 	if err != nil {

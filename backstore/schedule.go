@@ -61,7 +61,7 @@ func (s *Store) waitingRecords() uint64 {
 
 // throttle waits while the disk or the checkpoints do not keep up.
 func (s *Store) throttle(ctx context.Context) error {
-	if s.segments.Unsynced() > maxUnsynced {
+	if s.segments.Unsynced() > 4*s.opts.writeBackBytes {
 		if err := s.journal.Commit(ctx, s.journal.Last()); err != nil {
 			return spaceError(err)
 		}

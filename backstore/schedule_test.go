@@ -3,7 +3,13 @@ package backstore
 import (
 	"context"
 	"errors"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+
+	"odx/backstore/vfs"
 )
 
 // TestCheckpointIsDue: what opening the store would do again is bounded by
@@ -69,5 +75,64 @@ func TestCheckpointIsDue(t *testing.T) {
 				t.Error("due after a restart")
 			}
 		})
+	}
+}
+
+// TestUnsyncedIsBounded: writers that never flush wait for the disk before there
+// is much that it does not have, and opening reads no more after a crash.
+func TestUnsyncedIsBounded(t *testing.T) {
+	const bound = 4 << 20
+	d := newDisk()
+	s, err := Open(t.Context(), d.options(Options{writeBackBytes: bound / 4}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	v := createVolume(t, s, "v", 64<<20)
+	release := make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(release) })
+	defer goOn() // or Close would wait for it
+	d.fs.SetHook(func(kind vfs.OpKind, name string) error {
+		if kind == vfs.OpSync && strings.HasSuffix(name, ".seg") {
+			<-release
+		}
+		return nil
+	})
+	ended := make(chan error)
+	go func() {
+		var err error
+		for i := 0; err == nil && i < 64; i++ {
+			err = v.WriteAt(context.Background(), randomBytes(uint64(i), 1<<20), int64(i)<<20)
+		}
+		ended <- err
+	}()
+	for s.segments.Unsynced() <= bound { // the writer waits then
+		runtime.Gosched()
+	}
+	left := &disk{fs: d.fs.ProcessClone()}
+	var read atomic.Int64
+	left.fs.SetHook(func(kind vfs.OpKind, name string) error {
+		if kind == vfs.OpRead && strings.HasSuffix(name, ".seg") {
+			read.Add(1)
+		}
+		return nil
+	})
+	again, err := Open(t.Context(), left.options(Options{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Each write is one run of new extents, and one header in a segment.
+	if n := read.Load(); n > bound>>20+4 {
+		t.Errorf("opening read %d times 1 MiB at most, for a bound of %d bytes", n, bound)
+	}
+	if err := again.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.segments.Unsynced(); n > bound+2<<20 {
+		t.Errorf("%d bytes are not synced, the bound is %d", n, bound)
+	}
+	goOn()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
 	}
 }

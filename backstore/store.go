@@ -108,6 +108,9 @@ type Options struct {
 	viewed func(meta.Reader) meta.Reader
 	// mergeFloor is what it is in meta.Options.
 	mergeFloor int64
+	// writeBackBytes is how much data may be unsynced before a commit in the
+	// background, for tests; 0 means the constant.
+	writeBackBytes int64
 	// segmentBlocks is the size of a segment, for tests that want many; 0 means
 	// that of package segment.
 	segmentBlocks uint32
@@ -154,6 +157,9 @@ func (o *Options) setDefaults() error {
 	}
 	if o.ScrubEvery < 0 || o.ScrubBytesPerSecond < 0 {
 		return fmt.Errorf("%w: scrub every %v with %d bytes a second", ErrInvalid, o.ScrubEvery, o.ScrubBytesPerSecond)
+	}
+	if o.writeBackBytes == 0 {
+		o.writeBackBytes = writeBackBytes
 	}
 	if o.Log == nil {
 		o.Log = logrus.NewEntry(logrus.StandardLogger())
@@ -333,11 +339,10 @@ const (
 	// gatherBytes is the longest piece of new data that waits for WriteOut in
 	// memory: there, one system call takes many.
 	gatherBytes = 32 << 10
-	// writeBackBytes of unsynced data start a commit in the background, and
-	// maxUnsynced makes writers wait for one: after a crash, opening the store
+	// writeBackBytes of unsynced data start a commit in the background, and four
+	// times as much makes writers wait for one: after a crash, opening the store
 	// reads what was not synced.
 	writeBackBytes = 32 << 20
-	maxUnsynced    = 4 * writeBackBytes
 )
 
 // writeBack makes what is written durable, so that there is not too much of it
@@ -348,7 +353,7 @@ func (s *Store) writeBack() error {
 			return err
 		}
 	}
-	if s.segments.Unsynced() < writeBackBytes {
+	if s.segments.Unsynced() < s.opts.writeBackBytes {
 		return nil
 	}
 	return s.segments.Sync() // of cleaning, which has no records
