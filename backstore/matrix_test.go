@@ -23,6 +23,7 @@ var matrixFull = flag.Bool("damage.full", false, "TestDamage damages every block
 // damageable is a store as a process that died left it.
 type damageable struct {
 	files map[string][]byte // by path
+	older map[string][]byte // what they were some operations before
 	// states since the last checkpoint; the last two are those before and after
 	// the last operation, whose record no mark says that it was durable.
 	states []*model
@@ -88,6 +89,9 @@ func makeDamageable(t *testing.T) *damageable {
 		now, err := readModel(s)
 		must(err)
 		m.states = append(m.states, now)
+		if i == 1 {
+			m.older = files(t, d.fs, "/store")
+		}
 	}
 	m.recent = m.states[len(m.states)-2:]
 	m.files = files(t, d.fs, "/store")
@@ -232,7 +236,7 @@ func (m *damageable) try(t *testing.T, what string, files map[string][]byte, dam
 	ctx := context.Background()
 	if strings.Contains(what, journalDir) && strings.Contains(what, "cut") {
 		// Nothing tells it from a power cut before the last records.
-		m = &damageable{files: m.files, states: m.states, recent: m.states}
+		m = &damageable{files: m.files, older: m.older, states: m.states, recent: m.states}
 	}
 	d := m.on(t, files)
 	m.tryReadOnly(t, what, d)
@@ -445,6 +449,9 @@ func (m *damageable) eachDamage(rng *rand.Rand, name string, fn func(what string
 		fn("emptied", []byte{})
 	}
 	fn("deleted", nil)
+	if old := m.older[name]; old != nil && !bytes.Equal(old, data) {
+		fn("replaced by an older version of itself, and so cut", old)
+	}
 	for other := range m.files {
 		if filepath.Dir(other) == filepath.Dir(name) && other != name && other != twinOf(name) {
 			fn("replaced by "+other, bytes.Clone(m.files[other]))

@@ -11,7 +11,7 @@ import (
 )
 
 // TestDB_Concurrent stores checkpoints while others read, merge and scrub. All rows
-// of a checkpoint have its number: whoever looks at a point in time sees one number.
+// of a checkpoint have its number: a point-in-time view has one number.
 func TestDB_Concurrent(t *testing.T) {
 	db := openDB(t, vfs.NewMem(), "/m", func(o *Options) { o.MergeFloor = 40 << 10 })
 	const rows, checkpoints = 40, 60

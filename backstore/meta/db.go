@@ -18,7 +18,7 @@ import (
 // DefaultCopies is how often each file is kept.
 const DefaultCopies = 2
 
-// DefaultMergeFloor is small beside what a store of some use has.
+// DefaultMergeFloor is little next to the rows of a store that is in use.
 const DefaultMergeFloor = 4 << 20
 
 // Options configure a DB.

@@ -6,7 +6,7 @@ import (
 )
 
 // folds reports whether a checkpoint of about expect bytes is to become one run
-// with all rows that there are. Where it is large beside them, that takes less
+// with all rows that there are. Where it is large compared with them, that takes less
 // space, and writes less, than to keep it by itself until it is merged.
 func (db *DB) folds(runs []*run, expect int64) bool {
 	if len(runs) == 0 || runs[0].id.from != 1 {

@@ -12,7 +12,7 @@ import (
 // keys ascending, where a nil Value deletes a row. It is durable, all or
 // nothing, when Store returns nil. After an error it may be there or not, which
 // the next one does not mind: that has to have all that this one had. expect is
-// about how many bytes there are: a checkpoint that is large beside all rows
+// about how many bytes there are: a checkpoint that is large compared with all rows
 // becomes one run with them at once.
 func (db *DB) Store(expect int64, rows func(put func(Op) error) error) error {
 	db.storing.Lock()
@@ -27,7 +27,7 @@ func (db *DB) Store(expect int64, rows func(put func(Op) error) error) error {
 	// A number is not used twice, so that two files of one name are equal.
 	db.next = id.to + 1
 	db.mu.Unlock()
-	// Whoever merges in the background is not waited for.
+	// A merge in the background is not waited for.
 	if db.merging.TryLock() {
 		defer db.merging.Unlock()
 		if db.folds(runs, expect) {

@@ -36,7 +36,7 @@ func (c *cursor) next() {
 			c.end = true
 			return
 		}
-		// The key is in the hands of whoever looks at it: a new one.
+		// A caller may still look at the key: a new one.
 		c.keys = keyReader{rest: c.run.tables[c.t].keys}
 		c.rows, c.rowsErr, c.loaded = nil, nil, false
 	}

@@ -42,7 +42,7 @@ func (k *Cut[T]) Encode(emit func(op meta.Op) error) error {
 		}
 		h.mu.Unlock()
 		if !mine {
-			// Changed since: whoever did that saved it before.
+			// Changed since: the change saved it first.
 			k.cache.dirtyMu.Lock()
 			saved, ok := k.saved[h.id]
 			delete(k.saved, h.id)
