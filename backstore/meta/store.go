@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"syscall"
 
 	"odx/backstore/vfs"
 )
@@ -73,10 +74,15 @@ func (db *DB) write(id runID, copies int, rows func(put func(key, sealed []byte)
 		if err := db.o.FS.Remove(c.name + newSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		if c.file, err = db.o.Create(c.name + newSuffix); err != nil {
+		f, err := db.o.Create(c.name + newSuffix)
+		if i > 0 && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+			continue // Tidy makes it when there is room: on a full disk one is better than none
+		}
+		if err != nil {
 			return nil, err
 		}
-		files = append(files, c.file)
+		c.file = f
+		files = append(files, f)
 	}
 	w := newRunWriter(files, db.o.StoreID, id)
 	if err := rows(w.put); err != nil {
@@ -89,6 +95,9 @@ func (db *DB) write(id runID, copies int, rows func(put func(key, sealed []byte)
 		return nil, err
 	}
 	for i := range r.copies {
+		if r.copies[i].file == nil {
+			continue
+		}
 		if err := db.o.FS.Rename(r.copies[i].name+newSuffix, r.copies[i].name); err != nil {
 			return nil, err
 		}

@@ -25,8 +25,8 @@ import (
 var rounds = flag.Int("rounds", 10, "how often TestFullDisk fills the disk, on each file system")
 
 const (
-	diskBytes   = 600 << 20 // of the file system
-	volumeBytes = 128 << 20
+	diskBytes   = 800 << 20 // of the file system
+	volumeBytes = 256 << 20
 	blockLength = 512
 	piece       = 1 << 20
 )
