@@ -31,7 +31,7 @@ func (s *Store) findSuperblock() (sb superblock, bad []string, found bool, err e
 		var other *FormatError
 		switch {
 		case errors.As(rerr, &other) && other.Version < formatVersion:
-			// Its second copy is written when it is of this format: beside one of
+			// Its second copy is written when it is of this format: next to one of
 			// those it is an older version of the file.
 			if bad = append(bad, in); older == nil {
 				before, older = one, rerr

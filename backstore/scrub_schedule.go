@@ -40,7 +40,7 @@ func (s *Store) LastScrub() (last LastScrub, ok bool, err error) {
 		err = json.Unmarshal(value, &last)
 	}
 	if err == nil && last.Version != scrubRecordVersion {
-		return LastScrub{}, false, nil // of a later version: it is written anew
+		return LastScrub{}, false, nil // of a later version: the next one replaces it
 	}
 	return last, err == nil, err
 }

@@ -149,7 +149,7 @@ func (s *Store) proveUpgrade(ctx context.Context) (err error) {
 		return err
 	}
 	if len(findings) > 0 {
-		return fmt.Errorf("%w: it contradicts itself; restore it from a copy: %s", ErrCorrupt, strings.Join(findings[:min(len(findings), 3)], "; "))
+		return fmt.Errorf("%w: it contradicts itself; restore it from a copy, or run odx store repair: %s", ErrCorrupt, strings.Join(findings[:min(len(findings), 3)], "; "))
 	}
 	return nil
 }

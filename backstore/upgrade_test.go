@@ -226,6 +226,26 @@ func TestUpgrade_Damage(t *testing.T) {
 			if _, err := Open(context.Background(), d.upgradeOptions(rows)); !errors.As(err, new(*FormatError)) {
 				t.Errorf("opened again: %v, want a FormatError", err)
 			}
+			// What can be read of it becomes a store of this format all the same.
+			o := d.upgradeOptions(rows)
+			r, err := Repair(context.Background(), RepairOptions{Options: o, To: "/new"})
+			if name == "rows that are gone" {
+				return // the state of the checkpoint is the first of those
+			}
+			if err != nil || r.Volumes == 0 {
+				t.Fatalf("repair: %+v, %v", r, err)
+			}
+			o.Dir = "/new"
+			s, err := Open(context.Background(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if findings, err := s.Check(context.Background()); err != nil || len(findings) > 0 {
+				t.Error(findings, err)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }

@@ -79,7 +79,7 @@ func (o *overlay) Create(name string) (File, error) {
 	return &overlayFile{o: o, n: n}, nil
 }
 
-// checkDir reports whether there is a folder of that name. o.mu is held.
+// checkDir reports whether there is a directory of that name. o.mu is held.
 func (o *overlay) checkDir(op, dir string) error {
 	if o.dirs[dir] {
 		return nil
