@@ -160,11 +160,6 @@ func (s *Store) endUpgrade(ctx context.Context) error {
 	if err := s.Checkpoint(ctx); err != nil {
 		return err
 	}
-	s.sb.oldJournal = false
-	s.sb.generation++
-	if err := s.sb.writeBoth(s.opts.FS, s.opts.Dir); err != nil {
-		return err
-	}
 	if err := s.emptyDir(metadataDirV2); err != nil {
 		return err
 	}
@@ -172,7 +167,13 @@ func (s *Store) endUpgrade(ctx context.Context) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return s.opts.FS.SyncDir(s.opts.Dir)
+	if err := s.opts.FS.SyncDir(s.opts.Dir); err != nil {
+		return err
+	}
+	// Last: it is what makes the next program that opens the store do the rest.
+	s.sb.oldJournal = false
+	s.sb.generation++
+	return s.sb.writeBoth(s.opts.FS, s.opts.Dir)
 }
 
 // oldRows are the rows of a store of format 2.

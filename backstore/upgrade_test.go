@@ -30,6 +30,8 @@ func (r memRows) Scan(_ []byte, fn func(key, value []byte) error) error {
 
 func (memRows) Close() error { return nil }
 
+const oldMetadata = "/store/" + metadataDirV2
+
 // loadFormat2 puts a store of format 2 onto a disk in memory, its metadata aside.
 func loadFormat2(t *testing.T, store *formats.Store) (*disk, memRows) {
 	t.Helper()
@@ -70,6 +72,11 @@ func loadFormat2(t *testing.T, store *formats.Store) (*disk, memRows) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Its content is in rows.
+	if err := d.fs.MkdirAll(oldMetadata); err != nil {
+		t.Fatal(err)
+	}
+	put(t, d.fs, filepath.Join(oldMetadata, "MANIFEST"), nil)
 	return d, rows
 }
 
@@ -153,6 +160,9 @@ func TestUpgrade_PowerCut(t *testing.T) {
 				}
 				if s.sb.oldJournal {
 					t.Errorf("power cut %d of %d: the journal is still taken for an old one", i, len(cuts))
+				}
+				if names, _ := c.disk.fs.List(oldMetadata); len(names) > 0 {
+					t.Errorf("power cut %d of %d: the old metadata is still there", i, len(cuts))
 				}
 				if err := s.Close(); err != nil {
 					t.Error(err)
