@@ -20,25 +20,38 @@ const maxFindings = 1000
 // extent has a place of its own in a segment that is there. It returns what is
 // wrong, nothing for a store that is sound; the last finding counts those beyond
 // 1000. It looks at a checkpoint that it makes, so operations go on meanwhile.
-// It does not read the data.
+// It does not read the data. Of a store that is open for reading alone it also
+// returns the damage that was met.
 func (s *Store) Check(ctx context.Context) (findings []string, err error) {
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
 	more := 0
-	err = s.viewCheckpoint(ctx, func(kv meta.Reader) error {
-		return s.audit(ctx, kv, func(finding string) {
-			if len(findings) < maxFindings {
-				findings = append(findings, finding)
-			} else {
-				more++
-			}
-		})
-	})
+	report := func(finding string) {
+		if len(findings) < maxFindings {
+			findings = append(findings, finding)
+		} else {
+			more++
+		}
+	}
+	if s.opts.ReadOnly {
+		more = s.reportDamage(report)
+	}
+	err = s.viewCheckpoint(ctx, func(kv meta.Reader) error { return s.audit(ctx, kv, report) })
 	if more > 0 {
 		findings = append(findings, fmt.Sprintf("and %d more", more))
 	}
 	return findings, err
+}
+
+// reportDamage reports what a store that is only read was opened in spite of: what
+// is left can be free of contradictions all the same.
+func (s *Store) reportDamage(report func(finding string)) (more int) {
+	found, more := s.Damage()
+	for _, d := range found {
+		report(fmt.Sprintf("%s: %s", d.What, d.Error))
+	}
+	return more
 }
 
 // viewCheckpoint makes a checkpoint and calls fn with the metadata as of it.

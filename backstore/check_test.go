@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -304,4 +305,24 @@ func TestCheckBesideWriters(t *testing.T) {
 	}
 	close(stop)
 	busy.Wait()
+}
+
+// TestCheck_DamageThatWasRead: what is left of a damaged store can be free of
+// contradictions, which does not make it sound.
+func TestCheck_DamageThatWasRead(t *testing.T) {
+	m := makeDamageable(t)
+	for name := range m.files {
+		if filepath.Dir(name) == "/store/"+journalDir {
+			delete(m.files, name)
+		}
+	}
+	s, err := Open(context.Background(), readOnly(m.options(m.on(t, m.files))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	findings, err := s.Check(context.Background())
+	if err != nil || len(findings) != 1 || !strings.Contains(findings[0], "/store/journal") {
+		t.Errorf("%q, %v, want the journal", findings, err)
+	}
 }
