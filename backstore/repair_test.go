@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -292,6 +293,29 @@ func TestRepair_DamagedJournal(t *testing.T) {
 	got, lost := readable(t, s)
 	if len(lost) > 0 || got["file f"] != want["file f"] || got["record token"] != want["record token"] {
 		t.Errorf("what the checkpoint has is not there: %v", lost)
+	}
+}
+
+// TestRepair_NoMetadata: an empty store is no repair, and would give up all segments.
+func TestRepair_NoMetadata(t *testing.T) {
+	d := newDisk()
+	repairDisk(t, d.options(Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20}))
+	for name := range files(t, d.fs, "/store") {
+		if strings.Contains(name, ".rows") {
+			if err := d.fs.Remove(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	before := files(t, d.fs, "/store")
+	for _, to := range []string{"", "/new"} {
+		r, err := Repair(context.Background(), RepairOptions{Options: d.options(Options{}), To: to})
+		if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "/store/checkpoints") {
+			t.Errorf("repair to %q: %+v, %v, want ErrCorrupt that names the directory", to, r, err)
+		}
+	}
+	if after := files(t, d.fs, "/store"); !maps.EqualFunc(before, after, bytes.Equal) {
+		t.Error("a refused repair has changed files")
 	}
 }
 
