@@ -76,7 +76,7 @@ func (s *Store) remains() (string, error) {
 	if s.exists(creatingName) {
 		return "", nil
 	}
-	for _, in := range []string{".", segmentDir, journalDir, checkpointDir, "metadata"} {
+	for _, in := range []string{".", segmentDir, journalDir, checkpointDir, "metadata", reserveDir, repairDir, damagedDir} {
 		names, err := fsys.List(filepath.Join(dir, in))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

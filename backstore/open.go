@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -108,7 +109,11 @@ func (s *Store) open(ctx context.Context) error {
 // openParts opens what the superblock is of.
 func (s *Store) openParts(ctx context.Context) (err error) {
 	s.fingerprints = fingerprint.New(s.sb.fingerprintKey)
-	if s.kv, err = s.openRows(); err != nil {
+	s.kv, err = s.openRows()
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w: all metadata is in there; restore it from a copy", ErrCorrupt, err)
+	}
+	if err != nil {
 		return corrupt(err)
 	}
 	st, err := s.loadState()
@@ -149,10 +154,7 @@ func (s *Store) settle(ctx context.Context, bad []string) error {
 		}
 	}
 	for _, in := range bad {
-		s.log.WithField("file", filepath.Join(in, superblockName)).Warn("damaged superblock mended from the other copy")
-		if err := s.sb.write(fsys, in); err != nil {
-			return err
-		}
+		s.mendSuperblock(in)
 	}
 	if !s.exists(creatingName) {
 		return nil
@@ -161,6 +163,18 @@ func (s *Store) settle(ctx context.Context, bad []string) error {
 		return err
 	}
 	return fsys.SyncDir(dir)
+}
+
+// mendSuperblock writes the copy of the superblock in a directory. The other one
+// is right, so a store opens also where this cannot be done: on a full disk, or
+// where something else has the name.
+func (s *Store) mendSuperblock(in string) {
+	name := filepath.Join(in, superblockName)
+	if err := s.sb.write(s.opts.FS, in); err != nil {
+		s.noteDamage(name, fmt.Errorf("this copy of the superblock cannot be mended: %w", err))
+		return
+	}
+	s.log.WithField("file", name).Warn("damaged superblock mended from the other copy")
 }
 
 // loadState reads the last checkpoint and makes the parts that live in memory.
@@ -201,7 +215,7 @@ func readState(kv meta.Reader) (state, error) {
 	b, err := kv.Get([]byte(stateKey))
 	if errors.Is(err, meta.ErrNotFound) {
 		// Even that of a new store has it.
-		return state{}, fmt.Errorf("%w: the store has no checkpoint: its files, in %s, are missing", ErrCorrupt, checkpointDir)
+		return state{}, fmt.Errorf("%w: the store has no checkpoint: its files, in %s, are missing; restore them from a copy", ErrCorrupt, checkpointDir)
 	}
 	if err != nil {
 		return state{}, err

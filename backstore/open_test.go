@@ -1,0 +1,92 @@
+package backstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestOpen_Remains: no store is made next to something of another one.
+func TestOpen_Remains(t *testing.T) {
+	for _, name := range []string{
+		"segments/00000001.seg", "journal/0000000000000001.journal", "checkpoints/0000000000000001-0000000000000001.rows",
+		"metadata/MANIFEST", "checkpoint", "reserve/0000000000000001.reserve", "repairing/repaired", "before-repair/x",
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDisk()
+			path := filepath.Join("/store", name)
+			if err := d.fs.MkdirAll(filepath.Dir(path)); err != nil {
+				t.Fatal(err)
+			}
+			put(t, d.fs, path, nil)
+			before := files(t, d.fs, "/store")
+			for range 2 {
+				s, err := Open(context.Background(), d.options(Options{}))
+				if err == nil {
+					s.Close()
+				}
+				if !errors.Is(err, ErrCorrupt) {
+					t.Errorf("%v, want ErrCorrupt", err)
+				}
+			}
+			after := files(t, d.fs, "/store")
+			delete(after, filepath.Join("/store", lockName))
+			if !maps.EqualFunc(before, after, bytes.Equal) {
+				t.Errorf("the refusal has changed files: %v", slices.Sorted(maps.Keys(after)))
+			}
+		})
+	}
+}
+
+// TestOpen_SuperblockCannotBeMended: the other copy is enough.
+func TestOpen_SuperblockCannotBeMended(t *testing.T) {
+	for _, dir := range superblocks("/store") {
+		t.Run(dir, func(t *testing.T) {
+			m := makeDamageable(t)
+			name := filepath.Join(dir, superblockName)
+			delete(m.files, name)
+			d := m.on(t, m.files)
+			// In its place is a directory that is not empty.
+			if err := d.fs.MkdirAll(name); err != nil {
+				t.Fatal(err)
+			}
+			put(t, d.fs, filepath.Join(name, "x"), nil)
+			s, err := Open(context.Background(), m.options(d))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if found := m.look(s); found.wrong != "" || found.errors > 0 {
+				t.Errorf("%+v", found)
+			}
+			damage, _ := s.Damage()
+			if len(damage) != 1 || damage[0].What != name || !strings.Contains(damage[0].Error, "mended") {
+				t.Errorf("%+v", damage)
+			}
+		})
+	}
+}
+
+// TestOpen_NoCheckpoints: an error names the directory, and what to do.
+func TestOpen_NoCheckpoints(t *testing.T) {
+	m := makeDamageable(t)
+	d := newDisk()
+	for name, content := range m.files {
+		if filepath.Dir(name) == "/store/"+checkpointDir {
+			continue
+		}
+		if err := d.fs.MkdirAll(filepath.Dir(name)); err != nil {
+			t.Fatal(err)
+		}
+		put(t, d.fs, name, content)
+	}
+	_, err := Open(context.Background(), m.options(d))
+	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "/store/checkpoints") || !strings.Contains(err.Error(), "restore") {
+		t.Errorf("%v, want ErrCorrupt", err)
+	}
+}
