@@ -110,9 +110,9 @@ func (m *repair) open(ctx context.Context) (err error) {
 	if m.from, err = Open(ctx, o); err != nil {
 		return err
 	}
-	if m.from.stateless && len(m.from.volumes) == 0 && len(m.from.snapshots) == 0 {
+	if m.o.To == "" && m.from.stateless && len(m.from.volumes) == 0 && len(m.from.snapshots) == 0 {
 		// An empty store would be made, and all segments removed from it.
-		return fmt.Errorf("%w: nothing in %s can be read, so what the segments hold is not known: restore that directory from a copy",
+		return fmt.Errorf("%w: no volume, file or snapshot can be read from %s, so a repair in place would give up all data: restore that directory from a copy",
 			ErrCorrupt, filepath.Join(o.Dir, checkpointDir))
 	}
 	o = m.o.Options

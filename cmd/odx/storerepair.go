@@ -70,7 +70,7 @@ func printRepaired(w io.Writer, dir string, r backstore.Repaired) error {
 			return err
 		}
 	}
-	lost := "nothing of their data is lost"
+	lost := "all that they hold can be read"
 	if r.LostBytes > 0 {
 		lost = bytesText(r.LostBytes) + " of them read as errors"
 	}
