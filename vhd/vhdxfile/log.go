@@ -13,7 +13,7 @@ const (
 
 // logEntry is an entry of the log (MS-VHDX 2.3.1). Offsets and lengths are bytes.
 type logEntry struct {
-	length, tail  uint32
+	tail          uint32
 	sequence      uint64
 	log           disk.GUID
 	flushed, last uint64 // FlushedFileOffset, LastFileOffset
