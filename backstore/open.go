@@ -306,7 +306,11 @@ func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) 
 	if s.stateless {
 		return nil
 	}
-	s.journal, err = journal.Open(ctx, o, s.redo)
+	redo := s.redo
+	if s.opts.ReadOnly {
+		redo = (&salvage{s: s}).redo
+	}
+	s.journal, err = journal.Open(ctx, o, redo)
 	var damage *journal.DamageError
 	if s.opts.ReadOnly && errors.As(err, &damage) {
 		return s.replayUndamaged(ctx, o)

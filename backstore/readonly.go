@@ -50,22 +50,40 @@ func (s *Store) salvageState() (st state, err error) {
 	return st, nil
 }
 
+// A salvage replays what it can of a journal whose records may name what is lost.
+type salvage struct {
+	s     *Store
+	ended bool
+}
+
+// redo applies a record. A record that changes a volume whose row is lost is left
+// out: nothing shows that volume. Behind any other that cannot be applied none is,
+// since what it was to change would show older data.
+func (r *salvage) redo(rec journal.Record) error {
+	if r.ended {
+		return nil
+	}
+	err := r.s.redo(rec)
+	switch {
+	case err == nil || errors.Is(err, journal.ErrCut):
+		return err
+	case errors.Is(err, errLostVolume):
+		r.s.noteDamage(fmt.Sprintf("journal record %d", rec.LSN), err)
+		return nil
+	}
+	r.s.noteDamage(fmt.Sprintf("journal from record %d on", rec.LSN), err)
+	r.ended = true
+	return nil
+}
+
 // replayUndamaged replays the records of a damaged journal, up to the first that
 // is missing or cannot be applied.
 func (s *Store) replayUndamaged(ctx context.Context, o journal.Options) error {
-	next, ended := o.First, false
+	next, r := o.First, salvage{s: s}
 	found, err := journal.Read(ctx, o, func(rec journal.Record) error {
-		ended = ended || rec.LSN != next
-		if ended {
-			return nil // Read goes on to what else is damaged
-		}
+		r.ended = r.ended || rec.LSN != next // Read goes on to what else is damaged
 		next++
-		err := s.redo(rec)
-		if err != nil && !errors.Is(err, journal.ErrCut) {
-			s.noteDamage(fmt.Sprintf("journal from record %d on", rec.LSN), err)
-			ended, err = true, nil
-		}
-		return err
+		return r.redo(rec)
 	})
 	for _, d := range found.Damages {
 		s.noteDamage(d.File, errors.New(d.String()))

@@ -356,10 +356,13 @@ func inTree(r blockmap.Root, first, count uint64) error {
 	return nil
 }
 
+// errLostVolume: a record names a volume that does not exist.
+var errLostVolume = fmt.Errorf("%w: the volume that it names does not exist", ErrCorrupt)
+
 func (s *Store) volumeNumber(number uint64) (*Volume, error) {
 	v := s.volumes[number]
 	if v == nil {
-		return nil, fmt.Errorf("%w: it names volume %d, which does not exist", ErrCorrupt, number)
+		return nil, fmt.Errorf("%w: number %d", errLostVolume, number)
 	}
 	return v, nil
 }

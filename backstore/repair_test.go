@@ -19,7 +19,7 @@ import (
 
 // repairDisk makes a store with volumes, a clone, a snapshot, a file and records,
 // of which the last part is only in the journal, and returns what is in it.
-func repairDisk(t *testing.T, o Options) map[string]string {
+func repairDisk(t *testing.T, o Options, records ...Record) map[string]string {
 	t.Helper()
 	ctx := context.Background()
 	s, err := Open(ctx, o)
@@ -49,7 +49,7 @@ func repairDisk(t *testing.T, o Options) map[string]string {
 		t.Fatal(err)
 	}
 	n.Release()
-	if err := s.Checkpoint(ctx); err != nil {
+	if err := errors.Join(s.PutRecords(ctx, records...), s.Checkpoint(ctx)); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(v.WriteAt(ctx, randomBytes(200, 8192), 3<<20), s.Flush(ctx),
@@ -227,7 +227,12 @@ func TestRepair_MissingSegments(t *testing.T) {
 // the metadata: whatever rows that costs, no other data is lost.
 func TestRepair_DamagedRows(t *testing.T) {
 	d := newDisk()
-	want := repairDisk(t, d.options(Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20}))
+	// Long records between the other rows, which are in several tables then.
+	var long []Record
+	for i := range 4 {
+		long = append(long, Record{Key: fmt.Append(nil, "long", i), Value: randomBytes(uint64(300+i), 40<<10)})
+	}
+	want := repairDisk(t, d.options(Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20}), long...)
 	before := files(t, d.fs, "/store")
 	lossy := 0
 	for name, content := range before {
