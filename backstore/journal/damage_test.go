@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -241,6 +242,47 @@ func TestDamagedFiles(t *testing.T) {
 			}, "/j/", append(all, d.records(d.first[i+1], d.end(i+1))...))
 			run("is another one", func(t *testing.T, m *vfs.Mem) { replace(t, m, name, content(t, m, other)) }, name, all)
 		}
+	}
+}
+
+// TestFileInPlaceOfEmptyOne: a file that takes the place of one without records,
+// which is kept to be used again, is missed when it is damaged or gone.
+func TestFileInPlaceOfEmptyOne(t *testing.T) {
+	m := vfs.NewMem()
+	j, err := createOpen(small(m), ignore)
+	must(t, err)
+	last := addMany(t, j, 3)
+	must(t, j.Commit(ctx, last))
+	o := small(m)
+	for range 3 { // each leaves a file that holds nothing
+		must(t, j.Truncate(last+1))
+		must(t, j.Close())
+		o.First = last + 1
+		j, err = Open(ctx, o, ignore)
+		must(t, err)
+	}
+	must(t, j.Commit(ctx, add(t, j)))
+	newest := j.files[len(j.files)-1].name
+	must(t, j.Close())
+	for what, spoil := range map[string]func(m *vfs.Mem){
+		"gone":               func(m *vfs.Mem) { must(t, m.Remove(newest)) },
+		"empty":              func(m *vfs.Mem) { replace(t, m, newest, nil) },
+		"without its header": func(m *vfs.Mem) { flip(t, m, newest, 10) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			m := m.ProcessClone()
+			spoil(m)
+			before := state(t, m)
+			o.FS = m
+			j, err := Open(ctx, o, ignore)
+			if err == nil {
+				j.Close()
+			}
+			wantErr(t, "open", err, ErrCorrupt)
+			if after := state(t, m); !maps.Equal(before, after) {
+				t.Error("the refusal has changed files")
+			}
+		})
 	}
 }
 

@@ -151,12 +151,14 @@ func (j *Journal) begin(length int64) error {
 		return errors.Join(fmt.Errorf("new journal file: %w", err), handle.Close(), removeIfThere(j.o.FS, name))
 	}
 	// From here on it is a file of the journal, even if what follows fails.
-	j.dropEmpty(h.first)
+	empty := j.cutEmpty(h.first)
 	j.files = append(j.files, file{name: name, header: h, start: j.written.encoded, bytes: bytes})
-	if n := len(j.files); n > 1 {
-		if err := j.seal(j.files[n-2], h.first); err != nil {
-			return errors.Join(fmt.Errorf("seal journal file: %w", err), handle.Close())
-		}
+	err = j.dropEmpty(empty, h.first)
+	if n := len(j.files); n > 1 && err == nil {
+		err = j.seal(j.files[n-2], h.first)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("seal journal file: %w", err), handle.Close())
 	}
 	j.out.handle, j.out.seed = handle, h.seed()
 	if j.out.limit = bytes; bytes == 0 {
@@ -167,13 +169,33 @@ func (j *Journal) begin(length int64) error {
 	return nil
 }
 
-// dropEmpty gives up files that hold nothing durable: the one that begins at first
-// has taken their place. If one cannot be removed it does no harm.
-func (j *Journal) dropEmpty(first LSN) {
-	for n := len(j.files); n > 0 && j.files[n-1].header.first == first; n = len(j.files) {
-		_ = j.discard(j.files[n-1])
-		j.files = j.files[:n-1]
+// cutEmpty takes the files that hold nothing durable off the end: one that begins
+// at first takes their place.
+func (j *Journal) cutEmpty(first LSN) []file {
+	n := len(j.files)
+	for n > 0 && j.files[n-1].header.first == first {
+		n--
 	}
+	empty := j.files[n:]
+	j.files = j.files[:n:n]
+	return empty
+}
+
+// dropEmpty gives up files in whose place is one that begins at first. They keep
+// their names and headers until they are used again, and would be taken for the end
+// of the journal if that one is lost: so they are sealed too.
+func (j *Journal) dropEmpty(empty []file, first LSN) error {
+	for _, f := range empty {
+		err := j.seal(f, first)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		_ = j.discard(f) // if it cannot be removed it does no harm
+	}
+	return nil
 }
 
 // seal notes in a file where the next one begins.
