@@ -73,10 +73,12 @@ func (s *Store) findSuperblock() (sb superblock, bad []string, found bool, err e
 // remains returns a file that belongs to a store, if there is one.
 func (s *Store) remains() (string, error) {
 	fsys, dir := s.opts.FS, s.opts.Dir
+	in := []string{".", segmentDir, journalDir, checkpointDir, "metadata", reserveDir, repairDir, damagedDir}
 	if s.exists(creatingName) {
-		return "", nil
+		// Only a store that was made has these.
+		in = []string{segmentDir, reserveDir, damagedDir}
 	}
-	for _, in := range []string{".", segmentDir, journalDir, checkpointDir, "metadata", reserveDir, repairDir, damagedDir} {
+	for _, in := range in {
 		names, err := fsys.List(filepath.Join(dir, in))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

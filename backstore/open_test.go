@@ -43,6 +43,27 @@ func TestOpen_Remains(t *testing.T) {
 	}
 }
 
+// TestOpen_CreatingNextToData: what says that a store is being made does not make
+// one with data an unfinished one.
+func TestOpen_CreatingNextToData(t *testing.T) {
+	m := makeDamageable(t)
+	for _, dir := range superblocks("/store") {
+		delete(m.files, filepath.Join(dir, superblockName))
+	}
+	m.files[filepath.Join("/store", creatingName)] = nil
+	d := m.on(t, m.files)
+	before := files(t, d.fs, "/store")
+	_, err := Open(context.Background(), m.options(d))
+	if !errors.Is(err, ErrCorrupt) {
+		t.Errorf("%v, want ErrCorrupt", err)
+	}
+	after := files(t, d.fs, "/store")
+	delete(after, filepath.Join("/store", lockName))
+	if delete(before, filepath.Join("/store", lockName)); !maps.EqualFunc(before, after, bytes.Equal) {
+		t.Error("the refusal has changed files")
+	}
+}
+
 // TestOpen_SuperblockCannotBeMended: the other copy is enough.
 func TestOpen_SuperblockCannotBeMended(t *testing.T) {
 	for _, dir := range superblocks("/store") {
