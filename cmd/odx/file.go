@@ -19,7 +19,7 @@ func newFile() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "file",
 		Short: "Keep files in the store",
-		Long: "Keep files in the store, beside its volumes, with paths as names. Their data is deduplicated\n" +
+		Long: "Keep files in the store, next to its volumes, with paths as names. Their data is deduplicated\n" +
 			"with everything else, and copies of files share it. Elsewhere a file is called file:PATH.",
 	}
 	cmd.AddCommand(newFileList(), newFilePut(), newFileGet(), newFileRemove(),

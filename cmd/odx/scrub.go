@@ -22,10 +22,11 @@ func newStoreScrub() *cobra.Command {
 	var o scrubOptions
 	cmd := &cobra.Command{
 		Use:   "scrub",
-		Short: "Read and verify every extent of a store",
-		Long: "Read every extent of a store and compare it with its checksums and its fingerprint.\n" +
-			"Operations go on meanwhile; --mib-per-s leaves them more of the disk. Ctrl-C stops it, and\n" +
-			"changes nothing. On a terminal it shows how far it is.\n\n" +
+		Short: "Read and verify everything in a store",
+		Long: "Read both copies of the metadata, and every extent of a store, and compare them with their\n" +
+			"checksums and fingerprints. What is damaged in one copy is mended from the other. Operations\n" +
+			"go on concurrently; --mib-per-s leaves them more of the disk. Ctrl-C stops it, and loses\n" +
+			"nothing. On a terminal it shows how far it is.\n\n" +
 			"Every damaged extent is printed with the volumes and snapshots that show it, and the exit\n" +
 			"status is 1 when there is one.",
 		Args: cobra.NoArgs,

@@ -46,8 +46,9 @@ func newServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the LUNs of a configuration until SIGTERM or SIGINT",
-		Long: "Serve the LUNs of a configuration. When every portal answers, the portals and the\n" +
-			"URL of each LUN are printed. SIGTERM or SIGINT stops cleanly; a second one at once. SIGHUP is\n" +
+		Long: "Serve the LUNs of a configuration. When they are served, the portals and the\n" +
+			"URL of each LUN are printed. A portal whose address the machine does not have yet is tried\n" +
+			"again while the others serve. SIGTERM or SIGINT stops cleanly; a second one at once. SIGHUP is\n" +
 			"ignored: the configuration is read at the start only. A LUN that cannot be served is left out,\n" +
 			"with an error in the log and in odx status.\n\n" +
 			"--rescue serves whatever can be read of a damaged store, every LUN read-only, and changes none\n" +

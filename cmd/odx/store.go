@@ -19,7 +19,8 @@ func newStore() *cobra.Command {
 		Use:   "store",
 		Short: "Look at an extent store, prove it, and clean it",
 		Long: "Look at an extent store, prove it, and clean it. Each command asks the server of the\n" +
-			"store, or opens the store itself when there is none.",
+			"store, or opens the store itself when there is none; dump, repair, upgrade and new-identity\n" +
+			"need a store that is not being served.",
 	}
 	cmd.AddCommand(newStoreInfo(), newStoreCheck(), newStoreScrub(), newStoreClean(),
 		newStoreUpgrade(), newStoreIdentity(), newStoreRepair(), newStoreDump())
@@ -33,7 +34,7 @@ func newStoreInfo() *cobra.Command {
 		Use:   "info",
 		Short: "Print volumes, bytes, deduplication and tokens of a store",
 		Long: "Print volumes, logical and physical bytes, the deduplication ratio and tokens. With\n" +
-			"--exclusive, what is written to each volume and shared with nothing else is told, too: that\n" +
+			"--exclusive, what is written to each volume and shared with nothing else is printed, too: that\n" +
 			"is what deleting it gives back. It takes minutes for a TiB.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -57,7 +58,7 @@ func newStoreInfo() *cobra.Command {
 		},
 	}
 	addAdminFlags(cmd, &o)
-	cmd.Flags().BoolVar(&exclusive, "exclusive", false, "tell what each volume shares with nothing")
+	cmd.Flags().BoolVar(&exclusive, "exclusive", false, "print what each volume shares with nothing")
 	return cmd
 }
 
@@ -192,7 +193,7 @@ func newStoreCheck() *cobra.Command {
 		Short: "Prove references, segments and maps of a store",
 		Long: "Prove every reference count of a store from its maps, and that every extent has a place\n" +
 			"of its own in a segment. It does not read the data; odx store scrub does.\n\n" +
-			"It makes a checkpoint and looks at that, so operations go on while it runs: about a minute for\n" +
+			"It makes a checkpoint and reads that, so operations go on while it runs: about a minute for\n" +
 			"a TiB of data.\n\n" +
 			"Every finding is printed, and the exit status is 1 when there is one.",
 		Args: cobra.NoArgs,

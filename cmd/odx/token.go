@@ -25,7 +25,7 @@ func newToken() *cobra.Command {
 		Use:   "token",
 		Short: "Make tokens, write with them, read through them",
 		Long: "A token is 512 bytes that stand for a range of a volume as it was when the token was made.\n" +
-			"Whoever has it can use it, here and over iSCSI. Commands print a token in base64, and take it so,\n" +
+			"Having it is enough to use it, here and over iSCSI. Commands print a token in base64, and take it so,\n" +
 			"or as @FILE (@-: standard input) with that text, or with the 512 bytes themselves.",
 	}
 	cmd.AddCommand(newTokenCreate(), newTokenWrite(), newTokenList(), newTokenShow(), newTokenDelete(), newTokenRead(), newTokenVerify(), newTokenStats())
@@ -180,7 +180,9 @@ func newTokenWrite() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "write TOKEN VOLUME[:OFFSET[+LENGTH]]",
 		Short: "Make a range of a volume equal to the bytes of a token",
-		Args:  cobra.ExactArgs(2),
+		Long: "Make a range of a volume equal to the bytes of a token. TOKEN is the token in base64, or @FILE\n" +
+			"(@-: standard input) with that text or with the 512 bytes.",
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := readToken(args[0])
 			if err != nil {
@@ -292,6 +294,7 @@ func newTokenShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Describe a live token",
+		Long:  "Describe a live token. ID is its identifier, 16 hexadecimal digits: create and list print it.",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := tokens.ParseID(args[0])
@@ -319,7 +322,9 @@ func newTokenDelete() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete ID|TOKEN",
 		Short: "Revoke a token, by its identifier or by itself",
-		Args:  cobra.ExactArgs(1),
+		Long: "Revoke a token. ID is its identifier, 16 hexadecimal digits: create and list print it. TOKEN is the\n" +
+			"token in base64, or @FILE (@-: standard input) with that text or with the 512 bytes.",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, revoke, err := whatToRevoke(args[0])
 			if err != nil {
@@ -396,7 +401,9 @@ func newTokenRead() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "read TOKEN [OFFSET[+LENGTH]]",
 		Short: "Print the bytes that a token stands for",
-		Args:  cobra.RangeArgs(1, 2),
+		Long: "Print the bytes that a token stands for. TOKEN is the token in base64, or @FILE (@-: standard\n" +
+			"input) with that text or with the 512 bytes.",
+		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := readToken(args[0])
 			if err != nil {

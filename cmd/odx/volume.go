@@ -124,7 +124,7 @@ func newVolumeResize() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "resize NAME SIZE",
 		Short: "Make a volume larger, also while it is in use",
-		Long: "Make a volume larger, also while it is in use: initiators are told that its capacity has\n" +
+		Long: "Make a volume larger, also while it is in use: initiators are notified that its capacity has\n" +
 			"changed. The new part reads as zeros. SIZE is the new size in bytes, or has a unit (KiB, MiB,\n" +
 			"GiB, TiB). A volume cannot shrink.",
 		Args: cobra.ExactArgs(2),
