@@ -250,7 +250,7 @@ func TestCheckKnowsPins(t *testing.T) {
 		t.Fatal(err)
 	}
 	plan := s.newPlan()
-	if err := s.prepare(plan, v.number, 1, data); err != nil {
+	if err := s.prepare(plan, v, 1, data); err != nil {
 		t.Fatal(err)
 	}
 	if err := v.Zero(ctx, 0, 4096); err != nil {

@@ -30,6 +30,8 @@ type writePlan struct {
 	pinned  []extent.ID
 	floor   segment.ID
 	holding bool // floor is registered
+	// deduplicate: its new data is looked up, and found later.
+	deduplicate bool
 }
 
 var zeroBlock [BlockLength]byte
@@ -48,8 +50,9 @@ func (s *Store) newPlan() *writePlan {
 // prepare looks for duplicates in data, whole blocks to be written at block of
 // a volume, and stores what is new. After an error or when the plan is not
 // applied, the caller calls discard.
-func (s *Store) prepare(p *writePlan, volume, block uint64, data []byte) error {
-	p.rec.volume, p.rec.block, p.rec.blocks = volume, block, len(data)/BlockLength
+func (s *Store) prepare(p *writePlan, v *Volume, block uint64, data []byte) error {
+	p.rec.volume, p.rec.block, p.rec.blocks = v.number, block, len(data)/BlockLength
+	p.deduplicate = !s.opts.StoreDuplicates && !v.storeDuplicates.Load()
 	clear(p.rec.slots[:p.rec.blocks])
 	clear(p.rec.known[:p.rec.blocks])
 	p.rec.fresh, p.pinned, p.rec.inline = p.rec.fresh[:0], p.pinned[:0], nil
@@ -58,7 +61,7 @@ func (s *Store) prepare(p *writePlan, volume, block uint64, data []byte) error {
 	p.holding = true
 
 	s.cut(p, block, data)
-	if !s.opts.StoreDuplicates {
+	if p.deduplicate {
 		s.fingerprint(p, data)
 		if err := s.findKnown(p); err != nil {
 			return err
@@ -218,7 +221,7 @@ func (s *Store) apply(op *operation, p *writePlan, v *Volume) error {
 		s.segmentDirty.Store(true)
 	}
 	op.Commit()
-	if s.opts.StoreDuplicates {
+	if !p.deduplicate {
 		return nil
 	}
 	for i := range p.rec.fresh {

@@ -30,6 +30,9 @@ type Volume struct {
 	origin   uint64 // number of the volume that it was cloned from; 0: none
 	created  int64  // seconds since 1970; 0: not known
 
+	// storeDuplicates: what is written is neither looked up nor found later.
+	storeDuplicates atomic.Bool
+
 	// atomicWrites counts the writes that no read may see a part of. It changes
 	// with mu held, together with the map.
 	atomicWrites atomic.Uint64
@@ -72,6 +75,11 @@ type nameKey struct {
 // ID returns the random number that the volume was made with; it stays for its
 // whole life and is never used again.
 func (v *Volume) ID() [16]byte { return v.id }
+
+// StoreDuplicates turns deduplication off for what is written from now on, or on
+// again: it is stored without being looked up, and equal data of other volumes does
+// not find it. Copies share extents all the same. A restart forgets it.
+func (v *Volume) StoreDuplicates(on bool) { v.storeDuplicates.Store(on) }
 
 // Size returns the volume's size in bytes.
 func (v *Volume) Size() int64 {
@@ -192,7 +200,7 @@ func (v *Volume) tryWriteBlocks(ctx context.Context, p []byte, off int64, w bloc
 	}
 	block := uint64(off / BlockLength)
 	plan := s.newPlan()
-	for err = s.prepare(plan, v.number, block, p); err == nil; {
+	for err = s.prepare(plan, v, block, p); err == nil; {
 		if err = v.watched.giveNotice(ctx, block, uint64(plan.rec.blocks)); err != nil {
 			break
 		}

@@ -60,6 +60,16 @@ type Access struct {
 	LUNs []MappedLUN
 	// ReadOnly makes all of them write protected for the initiator.
 	ReadOnly bool
+	// StoreDuplicates: what anyone writes to these LUNs is not deduplicated.
+	StoreDuplicates bool
+}
+
+// StoresDuplicates reports whether what is written to a LUN of the target is not
+// deduplicated, by the LUN's own key or because of an initiator that sees it.
+func (t *Target) StoresDuplicates(l *LUN) bool {
+	return l.StoreDuplicates || slices.ContainsFunc(t.Access, func(a Access) bool {
+		return a.StoreDuplicates && (a.LUNs == nil || slices.ContainsFunc(a.LUNs, func(m MappedLUN) bool { return m.LUN == l.Number }))
+	})
 }
 
 // MappedLUN is a LUN of the target as an initiator sees it.

@@ -139,6 +139,7 @@ func (c *checker) access(key string, raw []fileAccess, luns []LUN) []Access {
 		}
 		r := &raw[i]
 		a := Access{Initiators: c.patterns(k+".initiators", r.Initiators), ReadOnly: c.oneOf(k+".read_only", r.ReadOnly, "false", "true") == "true"}
+		a.StoreDuplicates = c.oneOf(k+".dedup", r.Dedup, "true", "false") == "false"
 		a.Addresses = c.networks(k+".addresses", r.Addresses)
 		if len(r.Initiators) == 0 && len(r.Addresses) == 0 && !c.misshapen[k+".initiators"] && !c.misshapen[k+".addresses"] {
 			c.add(k, "names nobody; give initiators or addresses (initiators: [\"*\"] is everyone)")

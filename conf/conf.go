@@ -128,6 +128,8 @@ type LUN struct {
 	// BlockSize is the logical block length in bytes, 512 or 4096.
 	BlockSize int
 	ReadOnly  bool
+	// StoreDuplicates: what is written to it is not deduplicated.
+	StoreDuplicates bool
 	// UnmapGranularity is what initiators are told to unmap multiples of, in bytes;
 	// 0: blocks of the store, to those who can cope with that.
 	UnmapGranularity int64

@@ -90,6 +90,7 @@ type (
 		Addresses  []*string       `yaml:"addresses"`
 		LUNs       []fileMappedLUN `yaml:"luns"`
 		ReadOnly   *string         `yaml:"read_only"`
+		Dedup      *string         `yaml:"dedup"`
 	}
 	fileMappedLUN struct {
 		LUN      *string `yaml:"lun"`
@@ -113,6 +114,7 @@ type (
 		Size      *string `yaml:"size"`
 		BlockSize *string `yaml:"block_size"`
 		ReadOnly  *string `yaml:"read_only"`
+		Dedup     *string `yaml:"dedup"`
 
 		UnmapGranularity *string `yaml:"unmap_granularity"`
 	}

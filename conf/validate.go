@@ -200,6 +200,7 @@ func (c *checker) lun(key string, raw *fileLUN) (l LUN, numbered bool) {
 		l.BlockSize = 512
 	}
 	l.ReadOnly = c.oneOf(key+".read_only", raw.ReadOnly, "false", "true") == "true"
+	l.StoreDuplicates = c.oneOf(key+".dedup", raw.Dedup, "true", "false") == "false"
 	l.UnmapGranularity = c.unmapGranularity(key+".unmap_granularity", raw.UnmapGranularity)
 	if raw.Size != nil {
 		size, err := ParseSize(*raw.Size)

@@ -176,7 +176,7 @@ func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error)
 		}
 		targets = append(targets, iscsi.TargetConfig{Name: t.Name, PortalGroups: t.PortalGroups, Redirect: redirect(t.Redirect), DeviceServer: device})
 	}
-	return targets, errors.Join(s.checkSome(), numbers.save(ctx, s.store))
+	return targets, errors.Join(s.checkSome(), s.storeDuplicates(), numbers.save(ctx, s.store))
 }
 
 // unitOf returns the logical unit of a LUN, which it makes for the first of those on
@@ -193,6 +193,28 @@ func (s *Service) unitOf(ctx context.Context, l *conf.LUN) *scsi.LogicalUnit {
 	}
 	s.units[medium] = lu
 	return lu
+}
+
+// storeDuplicates turns deduplication off for the volumes and files below the LUNs
+// that the configuration says this of, by themselves or in an access list.
+func (s *Service) storeDuplicates() error {
+	for i := range s.cfg.Targets {
+		t := &s.cfg.Targets[i]
+		for k := range t.LUNs {
+			l := &t.LUNs[k]
+			if s.units[l.Medium()] == nil || !t.StoresDuplicates(l) {
+				continue
+			}
+			for _, name := range s.spacesOf(l) {
+				v, err := s.Space(name)
+				if err != nil {
+					return err
+				}
+				v.StoreDuplicates(true)
+			}
+		}
+	}
+	return nil
 }
 
 // copyRules returns what the configuration says about who copies what.
