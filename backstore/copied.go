@@ -8,7 +8,7 @@ import (
 type copiedKey struct{}
 
 // WithCopied returns a context under which n counts the bytes that a copy reads and
-// writes, because they cannot be mapped: those of Map, and those of whoever calls
+// writes, because they cannot be mapped: those of Map, and those of a caller of
 // CountCopied.
 func WithCopied(ctx context.Context, n *atomic.Int64) context.Context {
 	return context.WithValue(ctx, copiedKey{}, n)

@@ -49,7 +49,7 @@ func rowPart(prefix byte) string {
 }
 
 // Dump shows what is in the files of a store that no process has open: those of
-// parts, all of DumpParts for none. It goes on behind what is damaged. The journal is
+// parts, all of DumpParts for none. It goes on after what is damaged. The journal is
 // shown as it is, and is in none of the rows.
 func Dump(ctx context.Context, o Options, parts []string, emit func(DumpItem) error) (err error) {
 	for _, part := range parts {

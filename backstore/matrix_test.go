@@ -235,7 +235,7 @@ func (m *damageable) try(t *testing.T, what string, files map[string][]byte, dam
 	t.Helper()
 	ctx := context.Background()
 	if strings.Contains(what, journalDir) && strings.Contains(what, "cut") {
-		// Nothing tells it from a power cut before the last records.
+		// Nothing distinguishes it from a power cut before the last records.
 		m = &damageable{files: m.files, older: m.older, states: m.states, recent: m.states}
 	}
 	d := m.on(t, files)

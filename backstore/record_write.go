@@ -95,7 +95,7 @@ func (r *writeRecord) build() {
 	}
 }
 
-// follows reports whether extent i lies right behind extent i-1, where a run
+// follows reports whether extent i lies right after extent i-1, where a run
 // that starts at from has both.
 func follows(fresh []freshExtent, from, i int) bool {
 	if i == from {
@@ -114,7 +114,7 @@ func (r *writeRecord) holes(i int) int {
 	return n
 }
 
-// freshRun describes new extents with consecutive IDs that lie one behind the
+// freshRun describes new extents with consecutive IDs that lie one after the
 // other in a segment.
 func (e *enc) freshRun(first extent.ID, extents []freshExtent) {
 	e.byte(runFresh)

@@ -271,7 +271,7 @@ func TestRepair_DamagedRows(t *testing.T) {
 	t.Logf("%d repairs with losses", lossy)
 }
 
-// TestRepair_DamagedJournal: what is before the damage is kept, what is behind it is
+// TestRepair_DamagedJournal: what is before the damage is kept, what is after it is
 // reported.
 func TestRepair_DamagedJournal(t *testing.T) {
 	d := newDisk()

@@ -66,7 +66,7 @@ func (s *Store) scrubJournal(ctx context.Context) (lost []string, err error) {
 }
 
 // readJournal returns what is damaged of the records that a start would need, as far
-// as they are durable: files change behind that while they are read.
+// as they are durable: files change after that while they are read.
 func (s *Store) readJournal(ctx context.Context) (damages []journal.Damage, err error) {
 	first, end := journal.LSN(s.firstLSN.Load()), s.journal.Durable()
 	found, err := journal.Read(ctx, s.journalOptions(first), func(journal.Record) error { return nil })

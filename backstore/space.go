@@ -151,7 +151,7 @@ func (s *Store) measureSpace() {
 	}
 	free, err := s.opts.FS.Free(s.opts.Dir)
 	if err != nil {
-		return // the next one tells
+		return // the next one reports it
 	}
 	spare := s.segments.SpareBytes()
 	if s.opts.CapacityBytes > 0 {

@@ -18,7 +18,7 @@ import (
 )
 
 // An upgrade makes the rows of the new format next to those of the old one,
-// proves them, and replaces the superblock, which is the moment from which the
+// proves them, and replaces the superblock, which is the point from which the
 // store has the new format. Until then nothing that the old program reads has
 // changed; afterwards what the old one alone needs is removed, by the first that
 // opens the store for writing.

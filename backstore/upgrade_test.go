@@ -218,7 +218,7 @@ func TestUpgrade_Damage(t *testing.T) {
 			before := files(t, d.fs, "/store")
 			_, err := Upgrade(context.Background(), d.upgradeOptions(rows))
 			if name == "no journal" {
-				// Nothing tells it from a store that was closed.
+				// Nothing distinguishes it from a store that was closed.
 				if err != nil {
 					t.Error(err)
 				}

@@ -32,7 +32,7 @@ func (r *writeRecord) verify(s *Store) error {
 	return nil
 }
 
-// verifyRun is verify for extents that lie one behind the other.
+// verifyRun is verify for extents that lie one after the other.
 func (s *Store) verifyRun(run []freshExtent, data []byte) error {
 	addr := run[0].Addr
 	err := s.segments.ReadAt(addr, data)
@@ -40,7 +40,7 @@ func (s *Store) verifyRun(run []freshExtent, data []byte) error {
 	case errors.Is(err, segment.ErrCorrupt), errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: %w", journal.ErrCut, err)
 	case err != nil:
-		// It was there: what cannot be read is damage, which its readers are told.
+		// It was there: what cannot be read is damage, which its readers get as an error.
 		s.log.WithError(err).Error("data of a write that was acknowledged and not flushed cannot be read")
 		return nil
 	}

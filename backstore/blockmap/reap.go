@@ -23,7 +23,7 @@ func (f *Forest) Reap(limit int) (more bool, err error) {
 		f.dropped = f.dropped[:len(f.dropped)-1]
 		f.droppedMu.Unlock()
 		if err := f.touchNode(id); err != nil {
-			// What it points to keeps its references: nobody can tell what that is.
+			// What it points to keeps its references: what that is, is not known.
 			f.setAside(id)
 			return true, fmt.Errorf("free map node %d: %w", id, err)
 		}

@@ -10,7 +10,7 @@ import (
 
 // A change that cannot read what it needs must fail before it has changed
 // anything. So a caller that changes a tree first calls the method here that reads the
-// same: what it has read stays in the cache for the moment.
+// same: what it has read stays in the cache for the time being.
 
 // TouchSet reads what Set and Clear of a range of a leaf need.
 func (f *Forest) TouchSet(r Root, first, count uint64) error {

@@ -14,7 +14,7 @@ import (
 //	0x81, a bit for each extent of the page that there is (16 bytes, the first in
 //	the lowest bit of the first byte);
 //	runs of extents of equal length: uvarint extents, blocks (a byte);
-//	runs of extents that lie one behind the other: uvarint extents, segment and
+//	runs of extents that lie one after the other: uvarint extents, segment and
 //	block of the first (4 bytes each);
 //	runs of extents with or without a fingerprint: uvarint extents times 2, plus
 //	1 for with, the fingerprints (32 bytes each);

@@ -189,7 +189,7 @@ func (j *Journal) sync(handle vfs.File) error {
 	return nil
 }
 
-// note says behind the last record that it is durable, if the next one has not
+// note says after the last record that it is durable, if the next one has not
 // taken that place. It is not synced: if it is lost, less is known to be damage.
 func (j *Journal) note() {
 	o := &j.out

@@ -12,7 +12,7 @@ import (
 	"odx/backstore/vfs"
 )
 
-// history is what a journal was told, up to a crash.
+// history is what a journal was given, up to a crash.
 type history struct {
 	first                        LSN // replay starts here
 	appended, written, committed LSN
@@ -277,7 +277,7 @@ func TestDamageIsNotTakenForATornTail(t *testing.T) {
 }
 
 // TestTornTail damages records that were not durable in many places: what is
-// before the damage is replayed, and the journal goes on behind it, though valid
+// before the damage is replayed, and the journal goes on after it, though valid
 // records follow.
 func TestTornTail(t *testing.T) {
 	base := vfs.NewMem()

@@ -15,12 +15,12 @@
 //     has a mark: up to which LSN records were durable when it was written.
 //     What is missing up to the highest mark that is found is damage. Behind it
 //     is the tail, which ends at the first record that is missing, or points at
-//     something that is: what a power cut kept behind that does not count.
+//     something that is: what a power cut kept after that does not count.
 //   - A file gets its header, durable, only when all records before it are
 //     durable in the files before it; then the file before it is sealed, and
 //     only then records are written to the new one. So a file that ends before
 //     the next one begins is damaged, a sealed file that is the last one has
-//     lost those behind it, and only the last file can have a tail.
+//     lost those after it, and only the last file can have a tail.
 //   - There is always a file that begins at First or before. First grows only
 //     when the records before it are durable here.
 //   - After a tail, or a write or fdatasync that failed, nothing is added to the
@@ -118,7 +118,7 @@ type Journal struct {
 	queue    queue
 	reserved int           // bytes
 	waiting  int           // number of Reserves that wait
-	hasRoom  chan struct{} // closed when there is room in memory; nil: nobody waits
+	hasRoom  chan struct{} // closed when there is room in memory; nil: no caller waits
 	round    *round        // what Commits wait for; nil: none waits
 	splits   []LSN         // records that begin a file, by Rotate
 	wakeAt   int64         // cursor.encoded at which the background wakes

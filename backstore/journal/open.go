@@ -77,7 +77,7 @@ func writeNew(fsys vfs.FS, name string, content []byte) error {
 }
 
 // Open reads the journal in o.Dir and hands each record from o.First on to
-// replay, in order. It ends before the first record behind the mark that is torn
+// replay, in order. It ends before the first record after the mark that is torn
 // or missing, or for which replay returns ErrCut: all that was committed is
 // before it. Another error of replay aborts Open, as does the end of ctx. What was
 // not durable is made so in the background, and by the next Commit.
@@ -280,7 +280,7 @@ type Contents struct {
 }
 
 // Read hands each record from o.First on that can be read to visit, in order,
-// also those behind damage, and says what is damaged. It changes nothing, and
+// also those after damage, and says what is damaged. It changes nothing, and
 // needs no journal that is closed: of one that is open it may find less than is
 // there. An error of visit ends it, but for ErrCut, after which the journal ends
 // as in Open.

@@ -153,7 +153,7 @@ func encodeRecordHeader(b *[recordHeader]byte, seed uint32, lsn, mark LSN, paylo
 	binary.LittleEndian.PutUint32(b[:], crc32.Update(sum, castagnoli, payload))
 }
 
-// encodeNote fills in a note that stands behind record lsn.
+// encodeNote fills in a note that stands after record lsn.
 func encodeNote(b *[recordHeader]byte, seed uint32, lsn, mark LSN) {
 	binary.LittleEndian.PutUint32(b[4:], noteLength)
 	binary.LittleEndian.PutUint64(b[8:], uint64(lsn))

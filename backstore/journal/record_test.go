@@ -92,7 +92,7 @@ func TestARecordIsValidInOnePlaceOnly(t *testing.T) {
 	}
 }
 
-// bytesFile is a file that holds bytes, behind a header.
+// bytesFile is a file that holds bytes, after a header.
 type bytesFile struct {
 	vfs.File
 	*bytes.Reader

@@ -44,8 +44,8 @@ func (s *scanner) next(want LSN) (f frame, ok bool, err error) {
 	return f, true, nil
 }
 
-// search looks for the next frame behind off, where record want is damaged, and
-// moves behind it. ok is false when there is none.
+// search looks for the next frame after off, where record want is damaged, and
+// moves past it. ok is false when there is none.
 func (s *scanner) search(want LSN) (f frame, ok bool, err error) {
 	for step := s.header.recordHeader(); s.end-s.off >= step && s.effort > 0; s.off += 8 {
 		// No more records can be between than fit.

@@ -193,8 +193,8 @@ func (s *survey) inside(f file, gaps []Damage, limit LSN) {
 	}
 }
 
-// tail tells what is damaged in the last file, up to the mark, from what a power
-// cut left behind it: the journal ends with the first of that. end is the last
+// tail distinguishes what is damaged in the last file, up to the mark, from what a power
+// cut left after it: the journal ends with the first of that. end is the last
 // record that was found.
 func (s *survey) tail(f file, gaps []Damage, end LSN) {
 	if f.header.version > 1 && end < s.mark {

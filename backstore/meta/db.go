@@ -331,7 +331,7 @@ func (db *DB) noteDamage(name string, off int64, err error) {
 	}
 }
 
-// noteError logs what went wrong with a file that nobody waits for.
+// noteError logs what went wrong with a file that no caller waits for.
 func (db *DB) noteError(name string, err error) {
 	if err != nil {
 		db.o.Log.WithError(err).WithField("file", name).Warn("metadata file")

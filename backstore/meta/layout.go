@@ -15,7 +15,7 @@ import (
 //
 //	header    4096 bytes: magic (8), version (4), zero (4), store id (16),
 //	          from (8), to (8), CRC-32C of all before; zeros
-//	tables    one behind the other
+//	tables    one after the other
 //	index     twice, each from a multiple of 4096 on
 //	trailer   twice, 4096 bytes each, up to the end of the file: magic (8),
 //	          version (4), zero (4), store id (16), from (8), to (8), places of
@@ -103,7 +103,7 @@ func (l *layout) trailer() []byte {
 	return b[:blockLength]
 }
 
-// trailerLength is how many bytes of a trailer are not zeros behind it.
+// trailerLength is how many bytes of a trailer are not zeros after it.
 const trailerLength = 8 + 4 + 4 + 16 + 8 + 8 + 8 + 8 + 8 + 4 + 4 + 8 + 8 + 8 + 8 + 4
 
 var errTrailer = errors.New("not the trailer of metadata rows")

@@ -6,7 +6,7 @@ import (
 	"hash/crc32"
 )
 
-// A row is stored with a seal behind its body: a byte that says the format of
+// A row is stored with a seal after its body: a byte that says the format of
 // the row, and a CRC-32C over key, body and that byte. The first byte of the key
 // is the kind of the row, so a body that turns up under another key or as
 // another kind fails its seal.

@@ -158,7 +158,7 @@ func (p *Pool) keep(f vfs.File, name string) error {
 // Create makes a file of which the first FileBytes bytes have blocks: a new one,
 // or one of the reserve when the file system has not that many. One that was given
 // back has its old bytes until they are overwritten. The caller truncates the file
-// to what it has written, which frees the blocks behind that, and calls Fill. Its
+// to what it has written, which frees the blocks after that, and calls Fill. Its
 // name is durable after a SyncDir of its directory, as with a plain Create.
 func (p *Pool) Create(name string) (vfs.File, error) {
 	f, err := p.o.FS.Create(name)

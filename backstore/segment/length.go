@@ -1,7 +1,7 @@
 package segment
 
 // Bytes is the length of a segment's file in bytes, header included, and blocks
-// behind its end that are assigned; 0 when
+// past its end that are assigned; 0 when
 // there is no such segment or it cannot be opened.
 func (s *Set) Bytes(id ID) int64 {
 	s.mu.Lock()

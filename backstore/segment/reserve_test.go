@@ -159,7 +159,7 @@ func TestSet_TotalBytes(t *testing.T) {
 }
 
 // TestSet_GiveUp: what is no segment any more goes to who has a use for it, unless
-// somebody reads it.
+// another holder reads it.
 func TestSet_GiveUp(t *testing.T) {
 	m := vfs.NewMem()
 	must(t, m.MkdirAll("/s"))

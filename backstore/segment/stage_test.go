@@ -34,7 +34,7 @@ func TestSet_WriteOut(t *testing.T) {
 			break
 		}
 		if pieces++; int(a.Block)*BlockLength != len(all) {
-			t.Fatalf("append went to %v, behind %d bytes", a, len(all))
+			t.Fatalf("append went to %v, after %d bytes", a, len(all))
 		}
 		all = append(all, p...)
 		if rng.IntN(8) == 0 {

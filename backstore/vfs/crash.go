@@ -90,7 +90,7 @@ func (n *inode) crashClone(rng *rand.Rand, keep float64) *inode {
 	return &inode{current: im.clone(), durable: im.clone(), blocks: n.blocks.clone()}
 }
 
-// ProcessClone returns a new Mem that holds what is found when the process dies
+// ProcessClone returns a new Mem that holds what is found when the process ends
 // at this instant and the kernel lives: all that was written and named, durable
 // or not. As in m, a power cut takes of it what is not durable. m goes on
 // unharmed, and the clone has no hook and no locks.

@@ -46,7 +46,7 @@ func (s *space) take(bytes int64) error {
 // them.
 type blocks struct {
 	assigned []uint64 // a bit for each
-	unlinked bool     // they are free as soon as nobody has the file open: at once, here
+	unlinked bool     // they are free as soon as no handle of the file is open: at once, here
 }
 
 // assign gives a place to the blocks that bytes [from, to) are in, or to none.
@@ -80,7 +80,7 @@ func (b *blocks) has(i int64) bool {
 	return i/64 < int64(len(b.assigned)) && b.assigned[i/64]&(1<<(i%64)) != 0
 }
 
-// cut takes their place from the blocks that lie behind a size.
+// cut takes their place from the blocks that lie past a size.
 func (b *blocks) cut(s *space, size int64) {
 	for i := (size + pageLength - 1) / pageLength; i < int64(len(b.assigned))*64; i++ {
 		if b.has(i) {

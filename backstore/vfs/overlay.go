@@ -50,7 +50,7 @@ type overlaid struct {
 	mu      sync.RWMutex // guards what follows
 	file    File         // of base, nil while no handle is open; or the file that was made
 	size    int64
-	kept    int64            // bytes of the file of base that count: what is behind was cut off
+	kept    int64            // bytes of the file of base that count: what is after them was cut off
 	pages   map[int64][]byte // that were written, of overlayPage bytes
 	changed bool
 }
@@ -396,7 +396,7 @@ func (n *overlaid) read(p []byte, off int64) error {
 	return nil
 }
 
-// readBase fills p with what base has, and zeros behind that.
+// readBase fills p with what base has, and zeros after that.
 func (n *overlaid) readBase(p []byte, off int64) error {
 	have := p[:max(0, min(int64(len(p)), n.kept-off))]
 	clear(p[len(have):])

@@ -35,7 +35,7 @@ type File interface {
 	// Allocate assigns blocks of the disk to bytes [0, n) and keeps the size, so
 	// that a later write there does not fail for want of space. ENOSPC means that
 	// there are not that many; some of them may be assigned. A file system that
-	// cannot do so gets zeros written behind the end, which change the size.
+	// cannot do so gets zeros written past the end, which change the size.
 	Allocate(n int64) error
 	// Size is the size in bytes.
 	Size() (int64, error)
@@ -65,8 +65,8 @@ type FS interface {
 	Lock(name string) (io.Closer, error)
 	// Free is the number of bytes that can still be written below a folder.
 	Free(dir string) (int64, error)
-	// Place says where a folder is.
+	// Place says where a directory is.
 	Place(dir string) (Place, error)
-	// Total is the size in bytes of the file system that a folder is in.
+	// Total is the size in bytes of the file system that a directory is in.
 	Total(dir string) (int64, error)
 }
