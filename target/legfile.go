@@ -14,7 +14,7 @@ import (
 )
 
 // legFile is a plain file that a mirror writes to, directly or through other views:
-// data, and behind it the stamp of the mirror.
+// data, and after it the stamp of the mirror.
 type legFile struct {
 	*os.File
 	data int64 // bytes
@@ -65,7 +65,7 @@ func (l *legFile) WriteStamp(_ context.Context, p []byte) error {
 	return l.Sync()
 }
 
-// cutVolume is the beginning of a volume: what is behind it is no data.
+// cutVolume is the beginning of a volume: what is after it is no data.
 type cutVolume struct {
 	scsi.Volume
 	size int64

@@ -151,5 +151,5 @@ func (s *Service) compareLUN(h *lunHistory, at place, lu *scsi.LogicalUnit, repl
 	if at.access != "" {
 		fields["access"] = at.access
 	}
-	s.log.WithFields(fields).Warn("another disk than before is served at this LUN; initiators are told, but one that has it in use may write to the wrong disk: detach it there, or change the configuration back")
+	s.log.WithFields(fields).Warn("another disk than before is served at this LUN; initiators are notified, but one that has it in use may write to the wrong disk: detach it there, or change the configuration back")
 }

@@ -84,7 +84,7 @@ func readBound(name string) int64 {
 // take before the collector works harder.
 const looseGarbage = 160 << 20
 
-// memoryTick is how often the collector is told what is in use.
+// memoryTick is how often the limit of the collector follows what is in use.
 const memoryTick = time.Second
 
 // LimitMemory has the collector keep the heap within what a service of cfg has for
@@ -98,7 +98,7 @@ func LimitMemory(cfg *conf.Config) {
 
 // GuardMemory has the collector keep the heap within the memory of the service
 // until ctx ends: it works harder near what the cache may take, what buffers and
-// tokens take at the moment, and the rest. GOMEMLIMIT, where it is set, has its
+// tokens take now, and the rest. GOMEMLIMIT, where it is set, has its
 // way. One service of a process may do so.
 func (s *Service) GuardMemory(ctx context.Context) {
 	if os.Getenv("GOMEMLIMIT") != "" {

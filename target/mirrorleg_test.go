@@ -90,7 +90,7 @@ views: `+tt.views+"\n")
 				t.Errorf("older data is read: %v", bytes.Equal(got, older))
 			}
 			if !strings.Contains(log.String(), "perhaps an older copy") {
-				t.Error("nobody is warned")
+				t.Error("no warning")
 			}
 			m := s.views.devices["m"].(*view.Mirror)
 			if err := m.Resync(t.Context()); err != nil || len(m.InSync()) != 2 {

@@ -101,7 +101,7 @@ func TestPortals_BindMissing(t *testing.T) {
 	}
 }
 
-// TestPortals_NoneBound: a service that nobody can reach does not start, and every
+// TestPortals_NoneBound: a service that no initiator can reach does not start, and every
 // portal is named.
 func TestPortals_NoneBound(t *testing.T) {
 	_, err := Start(t.Context(), parse(t, t.TempDir(), onPortals(`"198.51.100.1:3260", "203.0.113.1:3260"`)), quiet())
@@ -111,7 +111,7 @@ func TestPortals_NoneBound(t *testing.T) {
 	}
 }
 
-// TestPortals_Advertise: discovery tells the address that stands in the file.
+// TestPortals_Advertise: discovery reports the address that stands in the file.
 func TestPortals_Advertise(t *testing.T) {
 	port := freePort(t)
 	s := start(t, parse(t, t.TempDir(), onPortals(fmt.Sprintf(`{address: "127.0.0.1:%d,3", advertise: "203.0.113.5:13260"}`, port))))
@@ -181,7 +181,7 @@ func TestRedirect_ToItself(t *testing.T) {
 	}
 }
 
-// TestLUN_above255: the URLs that are told of LUNs above 255 open with libiscsi.
+// TestLUN_above255: the URLs that are printed of LUNs above 255 open with libiscsi.
 func TestLUN_above255(t *testing.T) {
 	program, err := exec.LookPath("iscsi-inq")
 	if err != nil {

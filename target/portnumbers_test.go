@@ -11,7 +11,7 @@ import (
 
 // TestPortNumbers: targets that have one volume have ports of different numbers,
 // which neither a restart nor adding or removing targets changes, and REPORT TARGET
-// PORT GROUPS tells of all of them by each.
+// PORT GROUPS reports all of them by each.
 func TestPortNumbers(t *testing.T) {
 	dir := t.TempDir()
 	cfg := func(names string) string {

@@ -66,7 +66,7 @@ func (w *spaceWatch) usage() (used, left int64) {
 }
 
 // occupied returns how many bytes of what the store could hold when the watch began
-// are not left, whoever has them.
+// are not left, whatever holds them.
 func (w *spaceWatch) occupied() int64 { return w.total - min(w.left.Load(), w.total) }
 
 // run looks until ctx ends. As long as the use is over the threshold, relieve is

@@ -97,7 +97,7 @@ func TestSoftThresholdReachesInitiators(t *testing.T) {
 	}
 }
 
-// TestLogSense_used_space: what is in use is the live data, at the moment of the
+// TestLogSense_used_space: what is in use is the live data, at the time of the
 // question, with a capacity and without: it falls with an UNMAP.
 func TestLogSense_used_space(t *testing.T) {
 	for _, more := range []string{"", "store: {capacity: 1GiB}\n"} {

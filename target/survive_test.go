@@ -12,7 +12,7 @@ import (
 	client "odx/target/iscsi/initiator"
 )
 
-// killed returns a service over what is left of s when its process dies now and
+// killed returns a service over what is left of s when its process ends now and
 // the kernel lives: a copy of its files as they are.
 func killed(t *testing.T, s *Service, text string) *Service {
 	t.Helper()
@@ -25,7 +25,7 @@ func killed(t *testing.T, s *Service, text string) *Service {
 }
 
 // TestAcknowledgedSurvivesTheProcess: what was answered with GOOD is there when
-// the process dies right afterwards, with the write cache on and without a flush.
+// the process ends right afterwards, with the write cache on and without a flush.
 func TestAcknowledgedSurvivesTheProcess(t *testing.T) {
 	text := fmt.Sprintf(disks, `"127.0.0.1:0"`)
 	s := start(t, parse(t, t.TempDir(), text))

@@ -199,7 +199,7 @@ targets:
 
 	for name, tt := range map[string]struct {
 		more    string   // LUNs, and what follows them
-		problem []string // that are left out, beside LUN 0 and 2
+		problem []string // that are left out, next to LUN 0 and 2
 		served  int      // LUN
 	}{
 		"a volume that is there":     {more: "      - {lun: 1, volume: dst}\n", served: 1},

@@ -102,7 +102,7 @@ func TestStats_unit_attention(t *testing.T) {
 	}
 }
 
-// What is mapped is told from what is moved: from and to volumes outside the store,
+// What is mapped is distinguished from what is moved: from and to volumes outside the store,
 // and where source and destination do not lie alike to its blocks.
 func TestStats_moved_bytes(t *testing.T) {
 	b := start(t, tokens.Limits{})

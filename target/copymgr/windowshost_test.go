@@ -316,7 +316,7 @@ func (w *windows) writeToken(lun int, token []byte, offset, lba, blocks uint64) 
 		parameters := writeParameters(token, offset+done, rangeOf{lba + done, uint32(n)})
 		a := w.tried(writeTries, "WRITE USING TOKEN", lun, copyOutCDB(0x11, id, uint32(len(parameters))), parameters)
 		if a.code() == "GOOD" {
-			done += n // all of it is written, and nobody asks
+			done += n // all of it is written, and no status is asked for
 			continue
 		}
 		count, ok := a.information()

@@ -100,7 +100,7 @@ func (w *tokenWrite) destination() tokens.Destination {
 }
 
 // keep makes what was written durable where the write cache is off; elsewhere it
-// outlives this process. Whoever asks for the report is told that it is there.
+// outlives this process. A report that is asked for says that it is there.
 func (w *tokenWrite) keep(ctx context.Context) error {
 	if w.lu.WriteThrough() {
 		return w.lu.Volume().Flush(ctx)

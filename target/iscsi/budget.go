@@ -10,14 +10,14 @@ import (
 )
 
 // budget bounds the memory that a server has for the data of commands, from the
-// moment that room is made for it until it was sent or written.
+// time that room is made for it until it was sent or written.
 //
 // It is divided between initiators: each may hold as much as is left free, and one
 // command in any case. So one that gives nothing back leaves half of it to
 // others, and stall.go takes back what those hold that do not move.
 //
 // It is in parts, so that commands that move little do not wait for those that
-// move much, and none for memory that only commands behind it can free:
+// move much, and none for memory that only later commands can free:
 //
 //   - large, and medium: for commands that move more than mediumCharge, and others.
 //     The others may take of large as well while nothing waits for it.
@@ -280,13 +280,13 @@ func (b *budget) grantOf(p *part) *claim {
 			return c
 		}
 		if p.held.Load()+c.n > p.limit {
-			return nil // those behind it must not take what it waits for
+			return nil // those after it must not take what it waits for
 		}
 		tried[c.share] = true
 	}
 }
 
-// look has the line looked at again: a claim can have missed what was given back
+// look has the line rechecked: a claim can have missed what was given back
 // while another one tried in vain.
 func (b *budget) look() {
 	if b.waits() {
@@ -319,7 +319,7 @@ func bufferCharge(n int) int64 {
 	return int64(bufpool.Size(n))
 }
 
-// BufferedBytes is how much memory the data of commands takes at the moment.
+// BufferedBytes is how much memory the data of commands takes now.
 func (srv *Server) BufferedBytes() int64 {
 	b := srv.budget
 	return b.large.held.Load() + b.medium.held.Load() + b.small.held.Load() + b.unsolicited.held.Load()

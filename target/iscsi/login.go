@@ -379,7 +379,7 @@ func (l *login) enter(p *pdu) error {
 	if l.tsih() != 0 {
 		l.params = s.params.joined(&l.params)
 		if l.rights().Proof != s.proof {
-			s.nexus.DropProof() // two initiators are behind it now, or two addresses
+			s.nexus.DropProof() // it stands for two initiators now, or two addresses
 		}
 	} else if s.kind == sessionNormal {
 		rights := l.rights()

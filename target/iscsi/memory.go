@@ -55,7 +55,7 @@ func (s *session) takeDataIn(t *task) (ok bool) {
 }
 
 // startable returns which of the commands that are ready can start, -1 when none
-// can. The first one waits in line for memory if there is none; those behind it
+// can. The first one waits in line for memory if there is none; those after it
 // start before it only if they need none, or little. mu is held.
 func (s *session) startable() int {
 	if len(s.ready) == 0 {

@@ -41,7 +41,7 @@ type pendingLogin struct {
 }
 
 const (
-	// warnEvery is how often the log is told that connections are turned away.
+	// warnEvery is how often the log says that connections are turned away.
 	warnEvery = time.Second
 	// queuedLogins is how many logins may wait for each that may be active.
 	queuedLogins = 4
@@ -81,9 +81,9 @@ func (p *pendingLogins) add(nc net.Conn, at Portal, o *Options) bool {
 }
 
 // next returns the connection whose turn it is, nil when none can begin: the
-// first one of the address that has the fewest active ones. victim, if any, has to
+// first one of the address that has the fewest active ones. evicted, if any, has to
 // be closed for it.
-func (p *pendingLogins) next(o *Options) (l *pendingLogin, victim *conn) {
+func (p *pendingLogins) next(o *Options) (l *pendingLogin, evicted *conn) {
 	if p.all.queued == 0 {
 		return nil, nil
 	}
@@ -103,11 +103,11 @@ func (p *pendingLogins) next(o *Options) (l *pendingLogin, victim *conn) {
 		}
 		out.ended = true
 		p.move(out, func(n *loginCount) { n.active--; n.ended++ })
-		victim = out.c
+		evicted = out.c
 	}
 	p.move(l, func(n *loginCount) { n.queued--; n.active++ })
 	l.since = time.Now()
-	return l, victim
+	return l, evicted
 }
 
 // surplus returns the login that has to go for one of an address that has n active

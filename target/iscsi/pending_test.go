@@ -268,7 +268,7 @@ func TestSlowFlood(t *testing.T) {
 		case <-ended:
 			return
 		case <-tick.C:
-			i.nc.Write(wire[n%len(wire):][:1]) // may fail: the target closes meanwhile
+			i.nc.Write(wire[n%len(wire):][:1]) // may fail: the target closes concurrently
 		case <-limit.C:
 			t.Fatal("the connection is still open")
 		}

@@ -44,7 +44,7 @@ func portalAddresses(portals []Portal, at Portal, local net.Addr) []string {
 	return list
 }
 
-// addressFor returns the address of a portal that an initiator is told that has
+// addressFor returns the address of a portal that is reported to an initiator that has
 // reached here by the portal at; empty for one that it cannot reach. reached is
 // false where it is of another family.
 func (p *Portal) addressFor(at Portal, here netip.AddrPort) (address string, reached bool) {

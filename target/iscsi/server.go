@@ -52,7 +52,7 @@ type Portal struct {
 	net.Listener
 	// Group is the tag of the portal group (RFC 7143 4.4.1) that it is in.
 	Group uint16
-	// Advertise is the address, host:port, that discovery tells instead of the
+	// Advertise is the address, host:port, that discovery reports instead of the
 	// listener's; empty for that.
 	Advertise string
 }
@@ -204,13 +204,13 @@ func (srv *Server) open(nc net.Conn, at Portal) {
 // startLogins has connections log in whose turn has come. mu is held.
 func (srv *Server) startLogins() {
 	for !srv.closing {
-		l, victim := srv.pending.next(&srv.opts)
+		l, evicted := srv.pending.next(&srv.opts)
 		if l == nil {
 			return
 		}
-		if victim != nil {
-			victim.log.WithError(errTooManyLogins).Warn("connection closed")
-			victim.close()
+		if evicted != nil {
+			evicted.log.WithError(errTooManyLogins).Warn("connection closed")
+			evicted.close()
 		}
 		l.c = srv.newConn(l.nc, l.at)
 		srv.conns[l.c] = struct{}{}

@@ -7,7 +7,7 @@ import (
 )
 
 // TestTaskAborted_status: with TAS, commands that another nexus aborts end with TASK
-// ABORTED, in whatever state they are, and nothing else tells of it; one's own do not,
+// ABORTED, in whatever state they are, and nothing else reports it; one's own do not,
 // nor any without TAS.
 func TestTaskAborted_status(t *testing.T) {
 	for _, tt := range []struct {
@@ -66,7 +66,7 @@ func TestTaskAborted_status(t *testing.T) {
 				t.Errorf("response %d", got)
 			}
 			if tt.byOther {
-				a.expect(opNopIn) // tells of the wider window
+				a.expect(opNopIn) // reports the wider window
 			}
 			r, _ := a.status(sendCommand(a, a.command(0, 0, 0, 0, 0, 0, 0, 0)))
 			cleared := tt.byOther && !tt.want || tt.function == tmfLogicalUnitReset

@@ -85,8 +85,8 @@ func TestCommandsThatPassAttentions(t *testing.T) {
 	}
 }
 
-// A nexus that begins is told of a logical unit that took the place of another; one
-// that comes again has been told.
+// A nexus that begins is notified of a logical unit that took the place of another; one
+// that comes again has been notified.
 func TestTarget_Replaced(t *testing.T) {
 	f := newFixture(t)
 	f.target.Replaced(0)

@@ -49,7 +49,7 @@ type LUConfig struct {
 	Thin bool
 	// UnmapGranularity is, with Thin, what UNMAP works best with multiples of, in
 	// bytes: a multiple of the logical block length. 0: the blocks of the store; where
-	// logical blocks are as long, only initiators are told that need to be.
+	// logical blocks are as long, it is reported only to initiators that need it.
 	UnmapGranularity int64
 	// Space describes, with Thin, what the logical unit takes its space from.
 	Space Space

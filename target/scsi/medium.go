@@ -105,7 +105,7 @@ func startStopAccess(cdb []byte) Access {
 // executeStartStopUnit changes nothing: a unit that one initiator stops, even one that
 // may only read, would be stopped for all others, and Linux fails every command then
 // and never starts it. A stop makes what was written durable, as one that spins down
-// does, unless NO_FLUSH is set; with IMMED that goes on behind the status.
+// does, unless NO_FLUSH is set; with IMMED that goes on after the status.
 func executeStartStopUnit(ctx context.Context, t *Task) error {
 	lu, cdb := t.LU, t.CDB()
 	switch {

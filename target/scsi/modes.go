@@ -74,7 +74,7 @@ const modeRecord = "modes"
 const savedModesVersion = 1
 
 // savedModes is the record of saved mode parameters. Its first form, which has no
-// version, was the pages alone, one behind the other.
+// version, was the pages alone, one after the other.
 type savedModes struct {
 	Version int      `json:"version"`
 	Pages   [][]byte `json:"pages"` // as MODE SELECT has them
@@ -85,7 +85,7 @@ func encodeModes(pages [][]byte) ([]byte, error) {
 	return json.Marshal(savedModes{Version: savedModesVersion, Pages: pages})
 }
 
-// decodeModes returns the pages of a record, one behind the other.
+// decodeModes returns the pages of a record, one after the other.
 func decodeModes(record []byte) ([]byte, error) {
 	if len(record) == 0 || record[0] != '{' {
 		return record, nil // '{' would be a page that there is not

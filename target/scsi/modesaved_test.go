@@ -131,7 +131,7 @@ func TestModeSelectPointsAtTheField(t *testing.T) {
 	wantHex(t, f.do(saving(nil), nil).sense[15:], "c8 0001") // SP
 }
 
-// TestSavedModes_Versions: the record has a version; the first form, pages one behind
+// TestSavedModes_Versions: the record has a version; the first form, pages one after
 // the other, is still read, and a later one is refused.
 func TestSavedModes_Versions(t *testing.T) {
 	page := cachingPage(0)[4:]

@@ -25,7 +25,7 @@ type Nexus struct {
 
 	view  View
 	proof string
-	// doubted: proof no longer stands for all that is behind the nexus.
+	// doubted: proof no longer stands for all connections of the nexus.
 	doubted atomic.Bool
 	// units is the nexus's view of the LUNs. It is replaced as a whole, so that
 	// commands look their logical unit up without a lock.
@@ -39,7 +39,7 @@ type Nexus struct {
 // of another target that asks for a proof, and no other nexus reaches any by it.
 func (n *Nexus) DropProof() { n.doubted.Store(true) }
 
-// provenLike reports whether the same initiator is behind both nexuses.
+// provenLike reports whether both nexuses are of the same initiator.
 func (n *Nexus) provenLike(other *Nexus) bool {
 	return n.proof == other.proof && !n.doubted.Load() && !other.doubted.Load()
 }

@@ -136,7 +136,7 @@ func (lu *LogicalUnit) followPorts(wanted map[*luPort]PortState, initiator strin
 }
 
 // restorePorts gives the ports of a target the states of the configuration, because
-// a path through a port that was demoted is back. It tells every nexus. lu.mu is
+// a path through a port that was demoted is back. It notifies every nexus. lu.mu is
 // held.
 func (lu *LogicalUnit) restorePorts(back *luPort, initiator string) {
 	for _, p := range lu.ports[back.target] {

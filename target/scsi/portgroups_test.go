@@ -205,7 +205,7 @@ func TestPaths_explicit_state_stays(t *testing.T) {
 }
 
 // TestPaths_implicit_only: where the configuration decides, there is no SET TARGET
-// PORT GROUPS, and a host is told so.
+// PORT GROUPS, and a host is notified.
 func TestPaths_implicit_only(t *testing.T) {
 	f := &prFixture{fixture: newFixture(t)}
 	f.target = NewTarget(TargetConfig{Name: "iqn.fixed", ImplicitOnly: true, PortGroups: []PortGroup{{Tag: 1, ID: 4}, {Tag: 2, ID: 5, State: ActiveNonOptimized}}})
@@ -261,7 +261,7 @@ func TestReportTargetPortGroups_of_all_targets(t *testing.T) {
 		!bytes.Contains(page, []byte("iqn.second,t,0x0001")) {
 		t.Errorf("page 83h: %x", page)
 	}
-	// A registration tells by which port it came, and moves to one of another target.
+	// A registration keeps by which port it came, and moves to one of another target.
 	f.out(n, prOutRegister, 0, prOutList(0, 0x0A, 0)).wantStatus(t, good)
 	if d := f.on(n, prInCDB(prInReadFullStatus)).data; d[8+19] != 2 {
 		t.Errorf("READ FULL STATUS: % x", d)

@@ -57,7 +57,7 @@ func executeWrite(ctx context.Context, t *Task) error {
 
 // writeDataOut writes the blocks that the initiator sent, or the piece of them that
 // there is, and returns the length. When it offered fewer than the CDB names, those
-// are written and the residual count tells of the rest (FCP-4 9.5.8; RFC 7143 11.4.5
+// are written and the residual count has the rest (FCP-4 9.5.8; RFC 7143 11.4.5
 // leaves it open). Part of a block is never written: nothing is, then.
 func (t *Task) writeDataOut(ctx context.Context) (length int, err error) {
 	data, block := t.DataOut(), t.LU.LogicalBlockLength()

@@ -103,7 +103,7 @@ func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
 }
 
 // Replaced says that before the start another logical unit was at lun: each nexus
-// that begins, and sees it under this number, is told INQUIRY DATA HAS CHANGED there,
+// that begins, and sees it under this number, gets INQUIRY DATA HAS CHANGED there,
 // and REPORTED LUNS DATA HAS CHANGED everywhere. It belongs to the set-up; for a
 // nexus with a View, that says it (ViewedLU.Replaced).
 func (tg *Target) Replaced(lun uint16) {
