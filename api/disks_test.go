@@ -67,7 +67,7 @@ func TestDiskErrors(t *testing.T) {
 }
 
 // TestWritesBesideOperations: what a write that was acknowledged has written is there,
-// whatever operation on the file begins meanwhile.
+// whatever operation on the file begins concurrently.
 func TestWritesBesideOperations(t *testing.T) {
 	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a Administrator) {
 		ctx := t.Context()

@@ -198,7 +198,7 @@ func (l *Local) CopyStats(ctx context.Context) (CopyStats, error) {
 	if err != nil {
 		return CopyStats{}, err
 	}
-	if _, err := m.HeldBytes(ctx); err != nil { // which Stats tells
+	if _, err := m.HeldBytes(ctx); err != nil { // which Stats returns
 		return CopyStats{}, err
 	}
 	return CopyStats{Commands: commands, Tokens: m.Stats()}, nil

@@ -17,7 +17,7 @@ import (
 )
 
 // A token upon reference ends when what it refers to is deleted or replaced, in
-// whatever way; that it was good, and is no more, is what a client is told (410).
+// whatever way; that it was good, and is no more, is what a client gets (410).
 func TestTokenUponReference_Deletion(t *testing.T) {
 	for name, tt := range map[string]struct {
 		space string
@@ -79,7 +79,7 @@ func (aborting) WriteToken(context.Context, TokenWrite) (TokenWritten, error) {
 	return TokenWritten{Bytes: 8192, Remaining: 4096}, fmt.Errorf("%w: %v", tokens.ErrCancelled, tokens.DataGone)
 }
 
-// What a copy did before its token ended is told, with the token's error.
+// What a copy did before its token ended is reported, with the token's error.
 func TestWriteToken_Aborted(t *testing.T) {
 	dir := t.TempDir()
 	l, err := Listen(dir)

@@ -130,7 +130,7 @@ type LUN struct {
 	ReadOnly  bool
 	// StoreDuplicates: what is written to it is not deduplicated.
 	StoreDuplicates bool
-	// UnmapGranularity is what initiators are told to unmap multiples of, in bytes;
+	// UnmapGranularity is reported to initiators as what to unmap multiples of, in bytes;
 	// 0: blocks of the store, to those who can cope with that.
 	UnmapGranularity int64
 	// Key is where the LUN stands in the file, for example "targets[0].luns[1]".

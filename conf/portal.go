@@ -18,7 +18,7 @@ type Portal struct {
 	// Group is the tag of the portal group (RFC 7143 4.4.1) that the portal is
 	// in, 1 unless the file says otherwise.
 	Group uint16
-	// Advertise is the address, with a port, that initiators are told instead; empty
+	// Advertise is the address, with a port, that discovery reports instead; empty
 	// for the portal's own.
 	Advertise string
 }

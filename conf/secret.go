@@ -128,7 +128,7 @@ func checkEncoding(secret []byte) error {
 	return nil
 }
 
-// checkBlanks refuses blanks that nobody sees.
+// checkBlanks refuses blanks that cannot be seen.
 func checkBlanks(secret []byte) error {
 	text := bytes.TrimRight(secret, "\r\n") // more than one line is another mistake
 	switch trimmed := bytes.TrimFunc(text, unicode.IsSpace); {

@@ -92,7 +92,7 @@ func (c *checker) portals(raw []*filePortal) []Portal {
 	return portals
 }
 
-// advertise reads the address that initiators are told of a portal.
+// advertise reads the address of a portal that discovery reports.
 func (c *checker) advertise(key string, value *string) string {
 	if value == nil {
 		return ""

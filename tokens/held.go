@@ -51,7 +51,7 @@ func (m *Manager) giveUpOf(ctx context.Context, h held, need int64, cause Cause)
 // chooseHeld returns the first tokens to go that hold need bytes together, and how much
 // they hold: all that can go if that is less. What several hold together is only
 // free when all of them go, so what counts is what the store says of them together,
-// before any of them goes: afterwards it takes the store a moment to tell.
+// before any of them goes: afterwards it takes the store a while to count.
 func (m *Manager) chooseHeld(ctx context.Context, h held, need int64) ([]*entry, int64, error) {
 	var going []*entry
 	for _, b := range h.byToken {

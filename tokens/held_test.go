@@ -67,7 +67,7 @@ func until(t *testing.T, what string, met func() bool) {
 }
 
 // What several tokens hold together is free when the last of them goes. As many go
-// as are needed, and no more, in one pass: the store tells of what went only later.
+// as are needed, and no more, in one pass: the store reports what went only later.
 func TestManager_HeldTogether(t *testing.T) {
 	const mib = 1 << 20
 	m, _, v := realStore(t, tokens.Options{Limits: tokens.Limits{HeldBytes: 3*mib + mib/2, MeasurePeriod: time.Hour}})
@@ -113,7 +113,7 @@ func TestManager_HeldTogether(t *testing.T) {
 		if got, want := m.Stats().HeldBytes, tt.left*mib; got != want {
 			t.Errorf("need %d: %d bytes are said to be held, want %d", tt.need, got, want)
 		}
-		until(t, "the store tells the same", func() bool { return held() == tt.left*mib })
+		until(t, "the store reports the same", func() bool { return held() == tt.left*mib })
 	}
 }
 
@@ -126,7 +126,7 @@ func TestManager_LimitHeld(t *testing.T) {
 		toks = append(toks, mustRead(t, m, v, ranges(0, mib), tokens.ReadOptions{Priority: i / 2}))
 	}
 	overwrite(t, v, 0, mib, 100)
-	until(t, "one token is left, and what it holds is told", func() bool {
+	until(t, "one token is left, and what it holds is reported", func() bool {
 		return m.Stats().Live == 1 && m.Stats().HeldBytes == mib
 	})
 	if _, err := m.Lookup(toks[5]); err != nil {

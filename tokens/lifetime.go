@@ -84,7 +84,7 @@ func (m *Manager) acquire(ctx context.Context, t *Token, who Requester) (*use, e
 	case fate != nil:
 		return nil, fate // it died since we found it
 	case errors.Is(err, backstore.ErrNotFound), errors.Is(err, backstore.ErrRange):
-		// Not %w: whoever asks which error it is gets the token's.
+		// Not %w: a caller that asks which error it is gets the token's.
 		lost := fmt.Errorf("%w: %v: %v", ErrCancelled, DataGone, err)
 		if err := m.giveUp(ctx, u.entry, DataGone); err != nil {
 			return nil, errors.Join(lost, err)

@@ -127,7 +127,7 @@ type Manager struct {
 	background sync.WaitGroup
 	wake       chan struct{} // tells expire that an earlier deadline may exist
 
-	// dropped is when a snapshot was last given up, in nanoseconds: for a moment
+	// dropped is when a snapshot was last given up, in nanoseconds: for a while
 	// after that, what others hold together with it is not measured.
 	dropped atomic.Int64
 

@@ -222,7 +222,7 @@ func FuzzToken(f *testing.F) {
 }
 
 // TestRecordVersions: records have a version; those of the first form, which have
-// none, are still read, and later ones are told from damaged ones.
+// none, are still read, and later ones are distinguished from damaged ones.
 func TestRecordVersions(t *testing.T) {
 	r := record{Type: RODTypePointInTimeDefault, Name: make([]byte, nameLength), Management: make([]byte, ManagementLength),
 		Length: 512, BlockLength: 512, Inactivity: 1, Created: time.Unix(1, 0).UTC(), LastUsed: time.Unix(2, 0).UTC()}

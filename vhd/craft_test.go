@@ -20,7 +20,7 @@ type craftedVHD struct {
 	fixed             []byte // payload of a fixed disk
 	blocks            map[int]craftedBlock
 	parent            *craftedParent
-	tail              []byte // behind the footer
+	tail              []byte // after the footer
 }
 
 // craftedBlock is a block that is there; bits are of the sectors that are.

@@ -1,6 +1,6 @@
 // Package vhd is the manager of virtual disks: VHD and VHDX files in the store, and
 // what is done with them. No operation moves payload that is in the store already. It
-// holds its sources as they are at one moment, makes a new file next to them, maps the
+// holds its sources as they are at one point in time, makes a new file next to them, maps the
 // payload from the old places to the new ones, and gives the new file its name in one
 // step of the store. So a crash at any point leaves the old disk or the new one, and
 // a served disk can be the source of an operation.

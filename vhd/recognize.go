@@ -28,7 +28,7 @@ func foreign(format string, args ...any) error {
 	return &foreignError{fmt.Sprintf(format, args...)}
 }
 
-// signature tells a format by bytes at a place of the file.
+// signature identifies a format by bytes at a place of the file.
 type signature struct {
 	offset int64
 	bytes  string

@@ -134,7 +134,7 @@ func (m *Manager) openPlaced(ctx context.Context, file, name string) (_ *source,
 }
 
 // openReplayed opens a file whose log has payload that is to be mapped: in a copy, which
-// takes no space and has its log replayed, and is gone but for the moment that s holds.
+// takes no space and has its log replayed, and is gone but for the snapshot that s holds.
 func (m *Manager) openReplayed(ctx context.Context, s *source, f *backstore.Volume) (t disk.Table, err error) {
 	s.file = nil
 	copied, err := m.store.CloneFile(ctx, f, tempName())

@@ -123,7 +123,7 @@ func newCopy() *cobra.Command {
 	return cmd
 }
 
-// inStore tells a volume or a file of the store from a path, a URL and "-".
+// inStore distinguishes a volume or a file of the store from a path, a URL and "-".
 func inStore(name string) bool {
 	return name != stdio && (strings.HasPrefix(name, api.FilePrefix) || !strings.Contains(name, "/"))
 }

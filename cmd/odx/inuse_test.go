@@ -45,7 +45,7 @@ views:
 	}
 	for _, dst := range []string{"src", url(disks, "0"), url(other, "5"), "alone", url(disks, "1")} {
 		if stderr, status := copyTo(dst); status != 0 {
-			t.Errorf("nobody is logged in, but: copy to %s: %s", dst, stderr)
+			t.Errorf("no initiator is logged in, but: copy to %s: %s", dst, stderr)
 		}
 	}
 

@@ -167,7 +167,7 @@ func TestServeUntilSignal(t *testing.T) {
 	}
 }
 
-// TestServe_OtherSignals: none of them ends the server, nor does the end of whoever
+// TestServe_OtherSignals: none of them ends the server, nor does the end of the process that
 // reads its output.
 func TestServe_OtherSignals(t *testing.T) {
 	cmd := odx("serve", "--config", writeConfig(t, config))

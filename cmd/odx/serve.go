@@ -115,7 +115,7 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 }
 
 // ignoreSignals keeps signals from ending the server that other daemons take as a
-// wish to reload, and the end of whoever reads what it prints (SIGPIPE), until the
+// wish to reload, and the end of the process that reads what it prints (SIGPIPE), until the
 // function that it returns is called. systemd takes an end by most of them as a
 // clean one, and leaves the service down.
 func ignoreSignals(log *logrus.Entry) (stop func()) {
@@ -124,7 +124,7 @@ func ignoreSignals(log *logrus.Entry) (stop func()) {
 	var listening sync.WaitGroup
 	listening.Go(func() {
 		for s := range signals {
-			if s != syscall.SIGPIPE { // the log may be what nobody reads
+			if s != syscall.SIGPIPE { // the log may be what has no reader
 				log.WithField("signal", s.String()).Warn("signal ignored: the configuration is read at the start only, restart odx serve to apply it")
 			}
 		}

@@ -26,7 +26,7 @@ const (
 	mixedWorkers = 6
 	// Each worker has a part of the disk to itself.
 	mixedPart = 2 << 20 / blockLength
-	// A round is killed at a random moment before this.
+	// A round is killed at a random time before this.
 	longestMixed = 120 * time.Millisecond
 )
 
@@ -229,7 +229,7 @@ func (w *mixedWorker) step(d *connection) error {
 	}
 }
 
-// write is the model's write; a block of the part tells its place on the disk.
+// write is the model's write; a block of the part says its place on the disk.
 func (w *mixedWorker) write(lba uint64, n int) []byte {
 	w.m.last++
 	data := make([]byte, n*blockLength)

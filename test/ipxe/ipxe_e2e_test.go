@@ -109,7 +109,7 @@ func boot(t *testing.T, script string) (said string, status int) {
 	return out.String(), qemu.ProcessState.ExitCode()
 }
 
-// settings tells iPXE who it is; the target is reached through the host of qemu's
+// settings give iPXE its name; the target is reached through the host of qemu's
 // network.
 func settings(target *undertest.Target, more ...string) (script, uri string) {
 	lines := append([]string{"dhcp || goto failed", "set initiator-iqn " + machine}, more...)

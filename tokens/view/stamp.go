@@ -10,7 +10,7 @@ import (
 )
 
 // A mirror knows its legs in the store by their identities. A plain file is known by
-// its path only, under which an older copy of it can lie: so it carries a stamp behind
+// its path only, under which an older copy of it can lie: so it carries a stamp after
 // its data, which says how far the mirror was when it last wrote to the file. The
 // stamp is a part of the file's bytes, because every way of copying them takes it
 // along.
@@ -22,7 +22,7 @@ const StampLength = 4096
 type Stamped interface {
 	// DataBytes is the length of the data before the stamp.
 	DataBytes() int64
-	// ReadStamp returns the StampLength bytes behind the data, nil where the file ends
+	// ReadStamp returns the StampLength bytes after the data, nil where the file ends
 	// with the data.
 	ReadStamp(ctx context.Context) ([]byte, error)
 	// WriteStamp writes them, durably.

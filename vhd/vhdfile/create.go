@@ -132,7 +132,7 @@ func layOut(s disk.Spec, f footer) (size int64, pieces []piece, err error) {
 		}
 		h.locators = entries
 	}
-	// Programs put the first block behind the BAT, where the footer is: there its
+	// Programs put the first block after the BAT, where the footer is: there its
 	// payload can be mapped.
 	tableLength := roundUp(4*s.Blocks(), sectorLength)
 	bitmap := bitmapLength(s.BlockLength)

@@ -79,7 +79,7 @@ type footer struct {
 	dataOffset  uint64 // of the Dynamic Disk Header
 	timeStamp   uint32 // of the creation, seconds since epoch
 	creator     [4]byte
-	currentSize uint64 // bytes; at 48, behind the size that the disk was made with
+	currentSize uint64 // bytes; at 48, after the size that the disk was made with
 	geometry    geometry
 	diskType    uint32
 	uniqueID    disk.GUID
@@ -142,7 +142,7 @@ func decodeFooter(p []byte) (footer, error) {
 
 // size returns the capacity of the disk in bytes: the Current Size. Virtual PC and
 // qemu round a capacity to a geometry and show a disk of theirs as far as that goes;
-// what is behind it, another program can have written.
+// what is after it, another program can have written.
 func (f *footer) size() (int64, error) {
 	sectors := f.currentSize / sectorLength
 	switch {

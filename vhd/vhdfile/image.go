@@ -126,8 +126,8 @@ func (m *image) loadFooters(ctx context.Context, r disk.Reader) error {
 // maxTail bounds how far from its end a file is searched for the footer of a fixed disk.
 const maxTail = 64 << 20
 
-// findBeforeTail looks for the footer of a fixed disk that has other bytes behind it:
-// padding that a copy has added, for instance. It is just behind the payload, as long as
+// findBeforeTail looks for the footer of a fixed disk that has other bytes after it:
+// padding that a copy has added, for instance. It is just after the payload, as long as
 // the footer says; err is what is wrong without it.
 func (m *image) findBeforeTail(ctx context.Context, r disk.Reader, err error) error {
 	const part = 1 << 20

@@ -33,7 +33,7 @@ func sizedFooter(original, current uint64, creator string, g geometry, diskType 
 	return p
 }
 
-// sizedFixed is a fixed disk with that footer behind payload bytes.
+// sizedFixed is a fixed disk with that footer after payload bytes.
 func sizedFixed(payload int64, footer []byte) *disktest.Memory {
 	p := bytes.Repeat([]byte{'x'}, int(payload))
 	return disktest.New(append(p, footer...))
@@ -108,8 +108,8 @@ func TestCreate_Sizes(t *testing.T) {
 	}
 }
 
-// TestFooterPlace: another program puts the first block where the footer is, just behind the
-// BAT. Its payload can be mapped. After blocks were freed the footer is behind the last one
+// TestFooterPlace: another program puts the first block where the footer is, just after the
+// BAT. Its payload can be mapped. After blocks were freed the footer is after the last one
 // again, where others put the next one, and nothing of it stays behind.
 func TestFooterPlace(t *testing.T) {
 	for _, s := range []disk.Spec{

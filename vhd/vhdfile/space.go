@@ -140,9 +140,9 @@ func (m *image) usedEnd() (used int64) {
 	return used
 }
 
-// trim moves the footer to just behind what is used, and cuts off the room behind it,
+// trim moves the footer to just after what is used, and cuts off the room after it,
 // which blocks had that were freed. There is a program, qemu, that puts a new block
-// behind the last one and takes for zeros what the file has there: were it an old
+// after the last one and takes for zeros what the file has there: were it an old
 // footer, that would become data.
 func (f *File) trim(ctx context.Context) error {
 	to := roundUp(f.usedEnd(), sectorLength)

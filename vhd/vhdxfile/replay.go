@@ -213,7 +213,7 @@ func (f *File) replay(ctx context.Context) error {
 	return f.empty(ctx)
 }
 
-// applyLog writes the updates to where they belong, those that are one behind the other
+// applyLog writes the updates to where they belong, those that are one after the other
 // at once, up to 1 MiB of them.
 func (f *File) applyLog(ctx context.Context) error {
 	buf := make([]byte, 0, mib)

@@ -21,7 +21,7 @@ type VHDX struct {
 	BAT        map[int64]uint64 // entries
 	Payload    map[int64][]byte // by offset in the file
 	FileLength int64            // at least
-	// Log are the entries of a log that was not replayed, one behind the other.
+	// Log are the entries of a log that was not replayed, one after the other.
 	Log []LogEntry
 	// Parent is the relative path of the parent of a differencing disk, ParentID what
 	// identifies it.
@@ -40,7 +40,7 @@ type LogEntry struct {
 	Zeros   map[int64]int64
 }
 
-// Where things are in such a file: the log behind the headers, then the metadata, the BAT
+// Where things are in such a file: the log after the headers, then the metadata, the BAT
 // and payload.
 const xMiB = 1 << 20
 
