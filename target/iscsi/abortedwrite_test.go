@@ -122,7 +122,7 @@ func TestAbortedWrites_land_before_newer_ones(t *testing.T) {
 			}
 			end(b, a, other, hung)
 
-			eventually(t, "the other gets a unit attention", func() bool {
+			eventually(t, "the unit attention of the other has been reported", func() bool {
 				r, _ := other.status(sendCommand(other, other.command(0, 0, 0, 0, 0, 0, 0, 0)))
 				return r[3] == statusGood
 			})
