@@ -115,6 +115,9 @@ func (m *repair) open(ctx context.Context) (err error) {
 		return fmt.Errorf("%w: no volume, file or snapshot can be read from %s, so a repair in place would give up all data: restore that directory from a copy",
 			ErrCorrupt, filepath.Join(o.Dir, checkpointDir))
 	}
+	if err := m.mayRead(); err != nil {
+		return err
+	}
 	o = m.o.Options
 	o.rebuilding = filepath.Join(o.Dir, segmentDir)
 	o.Dir = filepath.Join(o.Dir, repairDir)

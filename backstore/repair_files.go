@@ -9,8 +9,27 @@ import (
 	"path/filepath"
 	"slices"
 
+	"odx/backstore/segment"
 	"odx/backstore/vfs"
 )
+
+// mayRead returns an error where segments are there that this user may not read:
+// they are not lost.
+func (m *repair) mayRead() error {
+	for _, id := range m.from.segments.List() {
+		f, err := m.from.opts.FS.Open(m.from.segmentFile(id))
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("%w; repair it as the user who serves the store", err)
+		}
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			m.from.log.WithError(err).Warn("a segment cannot be opened")
+		}
+	}
+	return nil
+}
 
 // copySegments copies the segments of the store to the new one.
 func (m *repair) copySegments(ctx context.Context) error {
@@ -25,8 +44,8 @@ func (m *repair) copySegments(ctx context.Context) error {
 	}
 	buf := make([]byte, 1<<20)
 	for _, id := range ids {
-		name := fmt.Sprintf("%08x.seg", uint32(id))
-		n, err := m.copyFile(ctx, filepath.Join(m.from.opts.segmentPath(), name), filepath.Join(to, name), buf)
+		from := m.from.segmentFile(id)
+		n, err := m.copyFile(ctx, from, filepath.Join(to, filepath.Base(from)), buf)
 		if err != nil {
 			return err
 		}
@@ -37,10 +56,15 @@ func (m *repair) copySegments(ctx context.Context) error {
 	return m.fsys.SyncDir(to)
 }
 
+// segmentFile returns the name of the file of a segment.
+func (s *Store) segmentFile(id segment.ID) string {
+	return filepath.Join(s.opts.segmentPath(), fmt.Sprintf("%08x.seg", uint32(id)))
+}
+
 // copyFile copies a file as far as it can be read: what cannot is zeros, which fail
 // their checksums.
 func (m *repair) copyFile(ctx context.Context, from, to string, buf []byte) (size int64, err error) {
-	in, err := m.fsys.Open(from)
+	in, err := m.from.opts.FS.Open(from) // which may be read-only
 	if err != nil {
 		m.note(Lost{What: from, Reason: err.Error()})
 		return 0, nil

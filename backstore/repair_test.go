@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/backstore/journal"
+	"odx/backstore/vfs"
 )
 
 // repairDisk makes a store with volumes, a clone, a snapshot, a file and records,
@@ -316,6 +317,34 @@ func TestRepair_NoMetadata(t *testing.T) {
 	r, err := Repair(context.Background(), RepairOptions{Options: d.options(Options{})})
 	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "/store/checkpoints") {
 		t.Errorf("%+v, %v, want ErrCorrupt that names the directory", r, err)
+	}
+	if after := files(t, d.fs, "/store"); !maps.EqualFunc(before, after, bytes.Equal) {
+		t.Error("a refused repair has changed files")
+	}
+}
+
+// forbidden is a file system on which this user may not open some files.
+type forbidden struct{ vfs.FS }
+
+func (f forbidden) Open(name string) (vfs.File, error) {
+	if strings.HasSuffix(name, "00000001.seg") {
+		return nil, &os.PathError{Op: "open", Path: name, Err: os.ErrPermission}
+	}
+	return f.FS.Open(name)
+}
+
+// TestRepair_Forbidden: a segment that is there and may not be read is not lost.
+func TestRepair_Forbidden(t *testing.T) {
+	d := newDisk()
+	repairDisk(t, d.options(Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20}))
+	before := files(t, d.fs, "/store")
+	o := d.options(Options{})
+	o.FS = forbidden{o.FS}
+	for _, to := range []string{"", "/new"} {
+		r, err := Repair(context.Background(), RepairOptions{Options: o, To: to})
+		if !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "00000001.seg") {
+			t.Errorf("repair to %q: %+v, %v, want an error that names the segment", to, r, err)
+		}
 	}
 	if after := files(t, d.fs, "/store"); !maps.EqualFunc(before, after, bytes.Equal) {
 		t.Error("a refused repair has changed files")
