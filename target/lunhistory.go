@@ -24,7 +24,7 @@ const (
 
 // lunHistory is which logical unit was last served at each LUN. An initiator that is
 // logged in again after a restart goes on with the disk that it had: if there is
-// another one, it has to be told before it writes.
+// another one, it has to be notified before it writes.
 type lunHistory struct {
 	Version int         `json:"version"`
 	LUNs    []servedLUN `json:"luns"`

@@ -15,7 +15,7 @@ import (
 // checkLink reports whether a disk is still the one that its child was made over.
 func checkLink(child string, c *disk.Info, name string, p disk.Info) error {
 	if p.Format != disk.Raw && !c.Parent.Is(p.ID) {
-		return fmt.Errorf("%w: %s is not the disk any more that %s was made over (its identifier is %s, not %s); bring that one back, or the child's data cannot be told",
+		return fmt.Errorf("%w: %s is not the disk any more that %s was made over (its identifier is %s, not %s); bring that one back, or the child's data cannot be known",
 			disk.ErrFormat, name, child, p.ID, c.Parent.ID)
 	}
 	if c.SectorLength != p.SectorLength {

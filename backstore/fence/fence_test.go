@@ -35,7 +35,7 @@ func TestWrites_Begin(t *testing.T) {
 		{"last byte", 8191, 1, ErrBusy},
 		{"around", 0, 1 << 20, ErrBusy},
 		{"before", 0, 4096, nil},
-		{"behind", 8192, 4096, nil},
+		{"after", 8192, 4096, nil},
 		{"empty", 5000, 0, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

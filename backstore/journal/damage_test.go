@@ -192,7 +192,7 @@ func TestDamage(t *testing.T) {
 				d.expect(t, m, name, nil)
 			})
 		}
-		t.Run(fmt.Sprintf("file %d behind the records", i), func(t *testing.T) {
+		t.Run(fmt.Sprintf("file %d after the records", i), func(t *testing.T) {
 			m := d.base.ProcessClone()
 			flip(t, m, name, d.ends[i][len(d.ends[i])-1])
 			d.expect(t, m, name, nil)
@@ -287,7 +287,7 @@ func TestFileInPlaceOfEmptyOne(t *testing.T) {
 }
 
 // TestOlderFiles puts the older version of a file in place of it: where it is the
-// newest, that cannot be told from a power cut; else it is damage.
+// newest, that cannot be distinguished from a power cut; else it is damage.
 func TestOlderFiles(t *testing.T) {
 	d := newDamaged(t)
 	for i, name := range d.files {

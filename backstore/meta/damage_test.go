@@ -202,7 +202,7 @@ func readsDamaged(t *testing.T, s sample, what string, files map[string][]byte) 
 			lost[key] = true
 		} else if err != nil || string(got) != want {
 			// The newest run can be gone without a trace here: the journal, which
-			// begins behind it, tells.
+			// begins after it, shows it.
 			if db.Last() < 4 {
 				return -1
 			}

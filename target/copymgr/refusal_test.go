@@ -163,7 +163,7 @@ func TestToleratedParameters(t *testing.T) {
 		{"longest inactivity timeout", with(populateParameters(rangeOf{0, 8}), func(p []byte) { be.PutUint32(p[4:], 600) }), nil, 8},
 		{"data length larger than needed", with(populateParameters(rangeOf{0, 8}), func(p []byte) { be.PutUint16(p, 0x2E) }),
 			with(writeParameters(token, 0, rangeOf{64, 8}), func(p []byte) { be.PutUint16(p, 0x236) }), 8},
-		{"padding behind the descriptors", with(append(populateParameters(rangeOf{0, 8}), make([]byte, 40)...), func(p []byte) { be.PutUint16(p, 0x1E+40) }),
+		{"padding after the descriptors", with(append(populateParameters(rangeOf{0, 8}), make([]byte, 40)...), func(p []byte) { be.PutUint16(p, 0x1E+40) }),
 			with(append(writeParameters(token, 0, rangeOf{64, 8}), make([]byte, 40)...), func(p []byte) { be.PutUint16(p, 0x226+40) }), 8},
 	} {
 		b.manager.operations.dropNexus(owner{b.target.LU(lunA), b.nexus})

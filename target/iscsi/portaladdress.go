@@ -9,7 +9,7 @@ import (
 
 // portalAddresses lists portals as TargetAddress values for an initiator whose
 // connection came in by the portal at, at the address local: the one that it came
-// in by first. Only those are listed that it can reach, as far as can be told: of
+// in by first. Only those are listed that it can reach, as far as is known: of
 // the address family that it uses, unless there is none of that.
 func portalAddresses(portals []Portal, at Portal, local net.Addr) []string {
 	here, isTCP := addrPort(local)

@@ -62,7 +62,7 @@ type task struct {
 
 	state   taskState
 	aborted bool
-	// byOther: aborted by another nexus, so that the initiator may want to be told.
+	// byOther: aborted by another nexus, so that the initiator may want a status.
 	byOther bool
 	// early: Prepare ended the command, nothing is executed.
 	early bool

@@ -159,7 +159,7 @@ func (tg *Target) AttachWith(id NexusID, r Rights) *Nexus {
 			continue
 		}
 		units[seen] = lu.attach(n, as, begin)
-		// A nexus that was here since the start has been told.
+		// A nexus that was here since the start has been notified.
 		if begin == ASCPowerOnOrReset && (as.Replaced || r.View == nil && tg.replaced[lun]) {
 			units[seen].establish(ASCInquiryDataChanged)
 			any = true

@@ -109,7 +109,7 @@ func (l *Leg) generation(ctx context.Context, mirror [16]byte) (uint64, error) {
 	return oldest, nil
 }
 
-// stamp writes a generation behind the data of all files that the leg is in.
+// stamp writes a generation after the data of all files that the leg is in.
 func (l *Leg) stamp(ctx context.Context, s Stamp) error {
 	for _, file := range l.Files {
 		s.DataBytes = file.DataBytes()

@@ -20,7 +20,7 @@ type Disk struct {
 	BlockLength int
 	// Blocks is the capacity in logical blocks.
 	Blocks uint64
-	// Vendor is T10 VENDOR IDENTIFICATION, without the blanks behind it.
+	// Vendor is T10 VENDOR IDENTIFICATION, without the blanks after it.
 	Vendor string
 	// Thin is whether the logical unit is thin provisioned (LBPME).
 	Thin bool
