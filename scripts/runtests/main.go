@@ -34,8 +34,8 @@ var stages = []stage{
 	{"format", gofmt},
 	{"vet", commands("go vet ./...", "go vet -tags e2e ./...")},
 	{"staticcheck", commands("go tool staticcheck ./...", "go tool staticcheck -tags e2e ./test/...")},
-	{"unit", goTest("-timeout=5m", "./...")},
-	{"race", goTest(append([]string{"-race", "-timeout=10m"}, raceTested...)...)},
+	{"unit", goTest("-timeout=10m", "./...")},
+	{"race", goTest(append([]string{"-race", "-timeout=25m"}, raceTested...)...)},
 	{"model", model},
 	{"fuzz", fuzz},
 	// One package at a time: each starts servers and clients of its own, and a
