@@ -139,7 +139,7 @@ func (c *Client) Scrub(ctx context.Context, r ScrubRequest, progress func(backst
 	return askLines[backstore.ScrubProgress, backstore.ScrubResult](ctx, c, "/v1/store/scrub", r, progress)
 }
 
-// askLines sends a request whose answer is lines that tell the progress, and the
+// askLines sends a request whose answer is lines that say the progress, and the
 // result in the last one.
 func askLines[P, R any](ctx context.Context, c *Client, path string, parameters any, progress func(P)) (result R, err error) {
 	resp, err := c.send(ctx, http.MethodPost, path, parameters)

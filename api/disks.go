@@ -89,7 +89,7 @@ var diskRoutes = []route{
 	{http.MethodPost, "/v1/files/{name}/disk/check", "Look for what is wrong with the virtual disk in a file.", http.StatusOK, true, func(c *call) (any, error) {
 		return c.admin.CheckDisk(c.ctx, c.request.PathValue("name"))
 	}},
-	{http.MethodPost, "/v1/disks", "Make, convert, merge, compact, defragment or resize a virtual disk; answers with lines that tell the progress.", http.StatusOK, true, changeDisk},
+	{http.MethodPost, "/v1/disks", "Make, convert, merge, compact, defragment or resize a virtual disk; answers with lines that say the progress.", http.StatusOK, true, changeDisk},
 }
 
 func changeDisk(c *call) (any, error) {

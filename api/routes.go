@@ -36,7 +36,7 @@ var routes = []route{
 	{http.MethodPost, "/v1/store/check", "Prove references, segments and maps.", http.StatusOK, true, func(c *call) (any, error) {
 		return c.admin.Check(c.ctx)
 	}},
-	{http.MethodPost, "/v1/store/scrub", "Read and verify every extent; answers with lines that tell the progress.", http.StatusOK, true, scrub},
+	{http.MethodPost, "/v1/store/scrub", "Read and verify metadata and extents, and mend metadata; answers with lines that say the progress.", http.StatusOK, true, scrub},
 	{http.MethodPost, "/v1/store/clean", "Give the space of dead data back.", http.StatusOK, true, func(c *call) (any, error) {
 		return c.admin.Clean(c.ctx)
 	}},
