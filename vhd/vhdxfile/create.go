@@ -23,8 +23,9 @@ const (
 )
 
 // Create makes an empty virtual disk in c, which it truncates first. A crash before
-// it returns leaves a file that is no virtual disk.
-func Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
+// it returns leaves a file that is no virtual disk. Until the disk is closed, its table
+// takes part in the bound of t.
+func (t *Tables) Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
 	m, err := newMetadata(s)
 	if err != nil {
 		return nil, err
@@ -33,11 +34,11 @@ func Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := tableOf(m.Geometry, m.kind)
-	payload := roundUp(newBATAt+t.length(), min(m.BlockLength, mapSpan))
+	shape := tableOf(m.Geometry, m.kind)
+	payload := roundUp(newBATAt+shape.length(), min(m.BlockLength, mapSpan))
 	size := payload
 	if m.kind == disk.Fixed {
-		size += t.blocks * m.BlockLength
+		size += shape.blocks * m.BlockLength
 	}
 	for _, n := range []int64{0, size} {
 		if err := c.Truncate(ctx, n); err != nil {
@@ -48,7 +49,7 @@ func Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
 		return nil, fmt.Errorf("write the metadata: %w", err)
 	}
 	if m.kind == disk.Fixed {
-		if err := writeBAT(ctx, c, t, payload, m.BlockLength); err != nil {
+		if err := writeBAT(ctx, c, shape, payload, m.BlockLength); err != nil {
 			return nil, fmt.Errorf("write the block allocation table: %w", err)
 		}
 	}
@@ -56,13 +57,18 @@ func Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
 	if err := writeHeaders(ctx, c, r, orNew(s.ID)); err != nil {
 		return nil, fmt.Errorf("write the headers: %w", err)
 	}
-	f, err := Open(ctx, c)
+	f, err := t.Open(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	// The caller that makes the disk fills it, under the identifiers it was made with.
 	f.wrote, f.changed = true, true
 	return f, nil
+}
+
+// Create is Tables.Create for a disk with 16 MiB for its table.
+func Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
+	return NewTables(aloneBound).Create(ctx, c, s)
 }
 
 // newMetadata checks what a disk is to be, and fills in what is not said.

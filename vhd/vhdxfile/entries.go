@@ -3,35 +3,34 @@ package vhdxfile
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
 
-// maxWhole is the longest BAT, bytes, that is held in memory. Of a longer one, that of a
-// disk of more than 2 TiB in blocks of 1 MiB, the pages that were used last are. So a disk
-// takes no more than that, and a chain of them no more than that for each.
-const maxWhole = 16 * mib
+// pageEntries are the entries of a page, 64 KiB: what is held, or not, of a BAT.
+const pageEntries = 8 * kib
 
-// A page of a BAT that is not held in memory, and how many are: 16 MiB of them.
-const (
-	pageEntries = 8 * kib
-	maxPages    = 256
-)
-
-// bat is the entries of a BAT. get may be called concurrently; set and open exclude all.
+// bat is the entries of a BAT, whose pages are read when they are needed. get may be called
+// concurrently; set and open exclude all.
 type bat struct {
-	view  *view
-	at    region
-	count int64
-	whole []uint64 // nil: it is too long
+	view   *view
+	at     region
+	count  int64
+	tables *Tables
 
-	// pages are those that are in memory, by number; they come and go under mu.
+	// fetching is held while a page is read.
+	fetching sync.Mutex
+	// pages are those that are in memory, by number; they come and go under tables.mu.
 	pages []atomic.Pointer[page]
-	mu    sync.Mutex
-	// ring are the numbers of the pages, in the order in which they came; hand is where
-	// the next one to go is looked for. Guarded by mu.
+	// ring are the numbers of the pages in memory, in the order in which they came; hand
+	// is where the next one to go is looked for. Guarded by tables.mu.
 	ring []int64
 	hand int
+	// held is what the pages in memory take, bytes. Guarded by tables.mu.
+	held int64
+	// released: no page is held any more. Guarded by tables.mu.
+	released bool
 }
 
 // page is a part of the BAT.
@@ -40,35 +39,21 @@ type page struct {
 	used    atomic.Bool // since it was looked at whether it can go
 }
 
-// open reads a BAT, or as much of it as is held in memory.
-func (b *bat) open(ctx context.Context, v *view, at region, t table) error {
+// bytes returns what a page takes.
+func (p *page) bytes() int64 { return 8 * int64(len(p.entries)) }
+
+// open makes a BAT readable, whose pages tables holds.
+func (b *bat) open(v *view, at region, t table, tables *Tables) error {
 	if t.length() > at.length {
 		return bad("the block allocation table has %d bytes; the disk needs %d", at.length, t.length())
 	}
-	b.view, b.at, b.count = v, at, t.count
-	if t.length() > maxWhole {
-		b.pages = make([]atomic.Pointer[page], (t.count+pageEntries-1)/pageEntries)
-		return nil
-	}
-	whole := make([]uint64, t.count)
-	err := b.each(ctx, func(index int64, e uint64) error {
-		whole[index] = e
-		return nil
-	})
-	b.whole = whole
-	return err
+	b.view, b.at, b.count, b.tables = v, at, t.count, tables
+	b.pages = make([]atomic.Pointer[page], (t.count+pageEntries-1)/pageEntries)
+	return nil
 }
 
 // each calls fn with all entries in order.
 func (b *bat) each(ctx context.Context, fn func(index int64, e uint64) error) error {
-	for index, e := range b.whole {
-		if err := fn(int64(index), e); err != nil {
-			return err
-		}
-	}
-	if b.whole != nil {
-		return nil
-	}
 	buf := make([]byte, min(mib, b.count*8))
 	for index := int64(0); index < b.count; {
 		p := buf[:min(int64(len(buf)), (b.count-index)*8)]
@@ -86,9 +71,6 @@ func (b *bat) each(ctx context.Context, fn func(index int64, e uint64) error) er
 
 // get returns an entry.
 func (b *bat) get(ctx context.Context, index int64) (uint64, error) {
-	if b.whole != nil {
-		return b.whole[index], nil
-	}
 	p := b.pages[index/pageEntries].Load()
 	if p == nil {
 		var err error
@@ -101,10 +83,10 @@ func (b *bat) get(ctx context.Context, index int64) (uint64, error) {
 	return p.entries[index%pageEntries], nil
 }
 
-// fetch reads a page that is not in memory, in place of one that was not used for long.
+// fetch reads a page that is not in memory.
 func (b *bat) fetch(ctx context.Context, n int64) (*page, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.fetching.Lock()
+	defer b.fetching.Unlock()
 	if p := b.pages[n].Load(); p != nil {
 		return p, nil // another caller was faster
 	}
@@ -117,37 +99,40 @@ func (b *bat) fetch(ctx context.Context, n int64) (*page, error) {
 	for i := range p.entries {
 		p.entries[i] = le.Uint64(buf[8*i:])
 	}
-	if len(b.ring) < maxPages {
-		b.ring = append(b.ring, n)
-	} else {
-		for b.pages[b.ring[b.hand]].Load().used.Swap(false) {
-			b.hand = (b.hand + 1) % maxPages
-		}
-		b.pages[b.ring[b.hand]].Store(nil)
-		b.ring[b.hand] = n
-	}
-	b.pages[n].Store(p)
+	b.tables.keep(b, n, p)
 	return p, nil
+}
+
+// evict drops a page that was not used for long, of which there is one at least, and
+// returns its length in bytes. tables.mu is held.
+func (b *bat) evict() int64 {
+	b.hand %= len(b.ring)
+	for b.pages[b.ring[b.hand]].Load().used.Swap(false) {
+		b.hand = (b.hand + 1) % len(b.ring)
+	}
+	n := b.pages[b.ring[b.hand]].Swap(nil).bytes()
+	b.ring = slices.Delete(b.ring, b.hand, b.hand+1)
+	b.held -= n
+	return n
 }
 
 // set changes an entry that the file, or its log, has already.
 func (b *bat) set(index int64, e uint64) {
-	if b.whole != nil {
-		b.whole[index] = e
-		return
-	}
 	if p := b.pages[index/pageEntries].Load(); p != nil {
 		p.entries[index%pageEntries] = e
 	}
 }
 
-// sector returns a sector of the BAT as it is in the file.
+// sector returns a sector of the BAT as it is in the file, or its log.
 func (b *bat) sector(ctx context.Context, n int64) ([]byte, error) {
 	p := make([]byte, sectorLength)
-	if b.whole == nil {
+	first := n * entriesPerSector
+	held := b.pages[first/pageEntries].Load()
+	if held == nil {
 		return p, b.view.readAt(ctx, p, b.at.offset+n*sectorLength)
 	}
-	for i, e := range b.whole[n*entriesPerSector : min((n+1)*entriesPerSector, int64(len(b.whole)))] {
+	first %= pageEntries
+	for i, e := range held.entries[first:min(first+entriesPerSector, int64(len(held.entries)))] {
 		le.PutUint64(p[i*8:], e)
 	}
 	return p, nil

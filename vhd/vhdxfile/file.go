@@ -66,12 +66,14 @@ func hasSignature(ctx context.Context, r disk.Reader) (bool, error) {
 }
 
 // Open opens a virtual disk for reading and writing, after it has replayed its log, and
-// repaired a header or region table of which only one copy is whole.
-func Open(ctx context.Context, c disk.Container) (*File, error) {
-	f, err := load(ctx, c, refuse)
+// repaired a header or region table of which only one copy is whole. Until it is closed,
+// its table takes part in the bound of t.
+func (t *Tables) Open(ctx context.Context, c disk.Container) (_ *File, err error) {
+	f, err := t.load(ctx, c, refuse)
 	if err != nil {
 		return nil, err
 	}
+	defer f.releaseOn(&err)
 	f.c, f.flushed = c, c.Size()
 	f.log.length = int64(f.headers.logLength)
 	if f.headers.logLength == 0 {
@@ -81,6 +83,22 @@ func Open(ctx context.Context, c disk.Container) (*File, error) {
 		return nil, fmt.Errorf("replay the log: %w", err)
 	}
 	return f, f.repair(ctx)
+}
+
+// Open is Tables.Open for a disk with 16 MiB for its table.
+func Open(ctx context.Context, c disk.Container) (*File, error) {
+	return NewTables(aloneBound).Open(ctx, c)
+}
+
+// Release gives back the memory for the table of a disk that is not to be closed, as one
+// that is only read, or that is given up. Nothing is written.
+func (f *File) Release() { f.bat.tables.release(&f.bat) }
+
+// releaseOn is Release if there is an error.
+func (f *File) releaseOn(err *error) {
+	if *err != nil {
+		f.Release()
+	}
 }
 
 // repair makes good what a crash leaves damaged of what there is twice. The copy that is
@@ -101,14 +119,21 @@ func (f *File) repair(ctx context.Context) error {
 }
 
 // OpenReadOnly opens a virtual disk that nothing is written to. What its log holds is
-// applied in memory: payload has to be read through Payload.
-func OpenReadOnly(ctx context.Context, r disk.Reader) (*File, error) {
-	f, err := load(ctx, r, refuse)
+// applied in memory: payload has to be read through Payload. Until it is closed, its table
+// takes part in the bound of t.
+func (t *Tables) OpenReadOnly(ctx context.Context, r disk.Reader) (_ *File, err error) {
+	f, err := t.load(ctx, r, refuse)
 	if err != nil {
 		return nil, err
 	}
+	defer f.releaseOn(&err)
 	f.logged, err = f.changesPayload(ctx)
 	return f, err
+}
+
+// OpenReadOnly is Tables.OpenReadOnly for a disk with 16 MiB for its table.
+func OpenReadOnly(ctx context.Context, r disk.Reader) (*File, error) {
+	return NewTables(aloneBound).OpenReadOnly(ctx, r)
 }
 
 // refuse is the reporter of those who open a file.
@@ -130,15 +155,16 @@ func Probe(ctx context.Context, r disk.Reader) (disk.Info, error) {
 }
 
 // load reads all metadata as it is once the log has been replayed.
-func load(ctx context.Context, r disk.Reader, report reporter) (*File, error) {
+func (t *Tables) load(ctx context.Context, r disk.Reader, report reporter) (_ *File, err error) {
 	f, err := loadMetadata(ctx, r, report)
 	if err != nil {
 		return nil, err
 	}
 	f.table = tableOf(f.meta.Geometry, f.meta.kind)
-	if err := f.bat.open(ctx, &f.view, f.regions.bat, f.table); err != nil {
+	if err := f.bat.open(&f.view, f.regions.bat, f.table, t); err != nil {
 		return nil, err
 	}
+	defer f.releaseOn(&err)
 	return f, f.claim(ctx, report)
 }
 

@@ -184,6 +184,7 @@ func (f *File) Changing(ctx context.Context) error {
 
 // Close implements disk.Table.
 func (f *File) Close(ctx context.Context) error {
+	defer f.Release()
 	if f.c == nil || f.closed {
 		f.closed = true
 		return nil
