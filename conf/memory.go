@@ -22,6 +22,9 @@ type Memory struct {
 	Cache, Tokens, Buffers int64
 	// Views is what the caches among the views take.
 	Views int64
+	// Tables is for what is held of the block allocation tables of virtual disks in
+	// VHDX: an eighth of what the rest would have.
+	Tables int64
 	// Rest is for what is left: connections, the engine of the metadata, the
 	// journal, copies, and garbage that was not collected yet.
 	Rest int64
@@ -45,6 +48,8 @@ func (c *Config) DivideMemory(available int64) Memory {
 		m.Total = max(m.Total, m.least())
 	}
 	m.divide()
+	m.Tables = m.Rest / 8
+	m.Rest -= m.Tables
 	return m
 }
 

@@ -43,7 +43,7 @@ func (s *Service) openDisks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.disks, err = vhd.New(ctx, vhd.Config{Store: s.store, Tokens: tokens, Uses: uses{s}, Log: s.log})
+	s.disks, err = vhd.New(ctx, vhd.Config{Store: s.store, Tokens: tokens, Uses: uses{s}, Log: s.log, TableMemory: s.memory.Tables})
 	return err
 }
 

@@ -97,9 +97,9 @@ func LimitMemory(cfg *conf.Config) {
 }
 
 // GuardMemory has the collector keep the heap within the memory of the service
-// until ctx ends: it works harder near what the cache may take, what buffers and
-// tokens take now, and the rest. GOMEMLIMIT, where it is set, has its
-// way. One service of a process may do so.
+// until ctx ends: it works harder near what the cache and the tables of virtual disks
+// may take, what buffers and tokens take now, and the rest. GOMEMLIMIT, where it is set,
+// has its way. One service of a process may do so.
 func (s *Service) GuardMemory(ctx context.Context) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
@@ -119,7 +119,7 @@ func (s *Service) GuardMemory(ctx context.Context) {
 // collectorLimit returns the size of the heap, in bytes, that the collector keeps
 // to while buffers and tokens take so much.
 func collectorLimit(m *conf.Memory, buffers, tokens int64) int64 {
-	return min(m.Cache+m.Views+min(m.Rest, looseGarbage)+buffers+tokens, m.Total)
+	return min(m.Cache+m.Views+m.Tables+min(m.Rest, looseGarbage)+buffers+tokens, m.Total)
 }
 
 // Memory returns how the memory of the service is divided.

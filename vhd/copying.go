@@ -21,11 +21,14 @@ type target interface {
 	Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error)
 	// Close ends the filling, and makes it durable.
 	Close(ctx context.Context) error
+	// release gives back memory for the table, whether the filling was ended or not.
+	release()
 }
 
 // diskTarget is a VHD or VHDX.
 type diskTarget struct{ *disk.Disk }
 
+func (t *diskTarget) release()    { release(t.Table()) }
 func (t *diskTarget) unit() int64 { return t.Info().BlockLength }
 
 func (t *diskTarget) allocate(ctx context.Context, blocks []int64) error {
@@ -53,6 +56,7 @@ const rawUnit = 2 << 20
 
 func (t rawTarget) unit() int64                             { return rawUnit }
 func (t rawTarget) allocate(context.Context, []int64) error { return nil }
+func (t rawTarget) release()                                {}
 func (t rawTarget) Close(ctx context.Context) error         { return t.Flush(ctx) }
 func (t rawTarget) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
 	return t.copier.MapTo(ctx, t.Volume, dst, s, src, length)
@@ -220,6 +224,7 @@ func (j *job) copyTo(ctx context.Context, f *backstore.Volume, src *source) erro
 	if err != nil {
 		return err
 	}
+	defer dst.release()
 	return j.fill(ctx, dst, src)
 }
 

@@ -45,16 +45,21 @@ var kindNames = map[disk.Kind]string{disk.Fixed: "fixed", disk.Dynamic: "dynamic
 
 // Describe describes the virtual disk in r, which is called name.
 func Describe(ctx context.Context, name string, r disk.Reader) (Description, error) {
+	return formatsWithin(defaultTableMemory).describe(ctx, name, r)
+}
+
+func (o formats) describe(ctx context.Context, name string, r disk.Reader) (Description, error) {
 	d := Description{Name: name, Format: FormatOf(name), Kind: kindNames[disk.Fixed], SizeBytes: r.Size(), FileBytes: r.Size(), Mappable: true}
 	if d.Format == disk.Raw {
 		var err error
 		d.LooksLike, err = recognize(ctx, r)
 		return d, err
 	}
-	t, err := openTableReadOnly(ctx, d.Format, r)
+	t, err := o.openReadOnly(ctx, d.Format, r)
 	if err != nil {
 		return Description{}, fmt.Errorf("%s: %w", name, err)
 	}
+	defer release(t)
 	info := t.Info()
 	d.Kind, d.SizeBytes, d.BlockBytes = kindNames[info.Kind], info.Size, info.BlockLength
 	d.SectorBytes, d.PhysicalSectorBytes = info.SectorLength, info.PhysicalSectorLength
@@ -81,7 +86,11 @@ func Describe(ctx context.Context, name string, r disk.Reader) (Description, err
 
 // Check returns what is wrong with the virtual disk in r, which is called name.
 func Check(ctx context.Context, name string, r disk.Reader) ([]disk.Finding, error) {
-	findings, err := check(ctx, FormatOf(name), r)
+	return formatsWithin(defaultTableMemory).checkNamed(ctx, name, r)
+}
+
+func (o formats) checkNamed(ctx context.Context, name string, r disk.Reader) ([]disk.Finding, error) {
+	findings, err := o.check(ctx, FormatOf(name), r)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +106,7 @@ func Check(ctx context.Context, name string, r disk.Reader) ([]disk.Finding, err
 // Describe describes a file of the store.
 func (m *Manager) Describe(ctx context.Context, name string) (d Description, err error) {
 	err = m.examine(ctx, name, func(r disk.Reader) error {
-		d, err = Describe(ctx, name, r)
+		d, err = m.formats.describe(ctx, name, r)
 		return err
 	})
 	if err != nil {
@@ -157,7 +166,7 @@ func (m *Manager) describeParents(ctx context.Context, name string) ([]string, e
 // Check returns what is wrong with a file of the store, and with its parents.
 func (m *Manager) Check(ctx context.Context, name string) (findings []disk.Finding, err error) {
 	err = m.examine(ctx, name, func(r disk.Reader) error {
-		findings, err = Check(ctx, name, r)
+		findings, err = m.formats.checkNamed(ctx, name, r)
 		return err
 	})
 	if err != nil {

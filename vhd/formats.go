@@ -24,34 +24,43 @@ func FormatOf(name string) disk.Format {
 	}
 }
 
-func create(ctx context.Context, f disk.Format, c disk.Container, s disk.Spec) (disk.Table, error) {
+// formats makes and opens files of all formats.
+type formats struct {
+	// tables bounds the memory for the tables of those that are open.
+	tables *vhdxfile.Tables
+}
+
+// formatsWithin returns formats with so many bytes for tables.
+func formatsWithin(tables int64) formats { return formats{vhdxfile.NewTables(tables)} }
+
+func (o formats) create(ctx context.Context, f disk.Format, c disk.Container, s disk.Spec) (disk.Table, error) {
 	switch f {
 	case disk.VHD:
 		return table(vhdfile.Create(ctx, c, s))
 	case disk.VHDX:
-		return table(vhdxfile.Create(ctx, c, s))
+		return table(o.tables.Create(ctx, c, s))
 	default:
 		return nil, fmt.Errorf("%w: a %s file has no structure", backstore.ErrInvalid, f)
 	}
 }
 
-func openTable(ctx context.Context, f disk.Format, c disk.Container) (disk.Table, error) {
+func (o formats) open(ctx context.Context, f disk.Format, c disk.Container) (disk.Table, error) {
 	switch f {
 	case disk.VHD:
 		return table(vhdfile.Open(ctx, c))
 	case disk.VHDX:
-		return table(vhdxfile.Open(ctx, c))
+		return table(o.tables.Open(ctx, c))
 	default:
 		return &rawTable{size: c.Size(), c: c}, nil
 	}
 }
 
-func openTableReadOnly(ctx context.Context, f disk.Format, r disk.Reader) (disk.Table, error) {
+func (o formats) openReadOnly(ctx context.Context, f disk.Format, r disk.Reader) (disk.Table, error) {
 	switch f {
 	case disk.VHD:
 		return table(vhdfile.OpenReadOnly(ctx, r))
 	case disk.VHDX:
-		return table(vhdxfile.OpenReadOnly(ctx, r))
+		return table(o.tables.OpenReadOnly(ctx, r))
 	default:
 		return &rawTable{size: r.Size()}, nil
 	}
@@ -69,6 +78,14 @@ func probe(ctx context.Context, f disk.Format, r disk.Reader) (disk.Info, error)
 	}
 }
 
+// release gives back what a table takes of the memory for tables: one that is only read,
+// or that is given up. Of one that was closed nothing is left to do.
+func release(t disk.Table) {
+	if held, ok := t.(interface{ Release() }); ok {
+		held.Release()
+	}
+}
+
 // payloadOf returns what the payload of a table over r is to be read from. A VHDX that was
 // not closed in order, and is only read, has some of it in its log, perhaps.
 func payloadOf(t disk.Table, r disk.Reader) disk.Reader {
@@ -78,12 +95,12 @@ func payloadOf(t disk.Table, r disk.Reader) disk.Reader {
 	return r
 }
 
-func check(ctx context.Context, f disk.Format, r disk.Reader) ([]disk.Finding, error) {
+func (o formats) check(ctx context.Context, f disk.Format, r disk.Reader) ([]disk.Finding, error) {
 	switch f {
 	case disk.VHD:
 		return vhdfile.Check(ctx, r)
 	case disk.VHDX:
-		return vhdxfile.Check(ctx, r)
+		return o.tables.Check(ctx, r)
 	default:
 		return nil, nil
 	}

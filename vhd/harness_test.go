@@ -94,9 +94,13 @@ func start(t *testing.T) *bed {
 	return b
 }
 
-// close closes the store after it has proved every reference count.
+// close closes the store after it has proved every reference count, and that nothing is
+// held of the tables of disks that were closed.
 func (b *bed) close(t fataler) {
 	t.Helper()
+	if held := b.formats.tables.HeldBytes(); held != 0 {
+		t.Fatalf("%d bytes of tables are held", held)
+	}
 	findings, err := b.store.Check(ctx)
 	if err != nil || len(findings) > 0 {
 		t.Fatalf("store check: %v, %v", findings, err)

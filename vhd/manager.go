@@ -1,6 +1,7 @@
 package vhd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,13 @@ type Config struct {
 	Tokens *tokens.Manager
 	Uses   Uses
 	Log    *logrus.Entry
+	// TableMemory is for what is held of the block allocation tables of all open disks
+	// in VHDX, in bytes; each disk has 64 KiB at least. 0: defaultTableMemory.
+	TableMemory int64
 }
+
+// defaultTableMemory is for the tables where the caller does not say, in bytes.
+const defaultTableMemory = 32 << 20
 
 // Manager works on the virtual disks of a store. It is safe for concurrent use.
 type Manager struct {
@@ -40,6 +47,7 @@ type Manager struct {
 	uses   Uses
 	log    *logrus.Entry
 
+	formats formats
 	lineage lineage
 
 	mu sync.Mutex // of what follows
@@ -53,6 +61,7 @@ type Manager struct {
 // interrupted.
 func New(ctx context.Context, c Config) (*Manager, error) {
 	m := &Manager{store: c.Store, tokens: c.Tokens, uses: c.Uses, log: c.Log, files: map[string]*occupancy{}, scratch: map[string]time.Time{}}
+	m.formats = formatsWithin(cmp.Or(c.TableMemory, defaultTableMemory))
 	m.lineage.parents = map[[16]byte]*disk.Parent{}
 	for _, f := range m.store.Files() {
 		if !strings.HasPrefix(f.Name(), tempPrefix) && !IsScratch(f.Name()) {

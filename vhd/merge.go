@@ -109,10 +109,11 @@ func (j *job) copyOf(ctx context.Context, parent *source, size int64, name strin
 	info := parent.disk.Info()
 	spec := disk.Spec{Kind: info.Kind, Geometry: info.Geometry, DiskID: info.DiskID, Parent: info.Parent}
 	spec.Size = size
-	to, err := create(ctx, parent.format, f, spec)
+	to, err := j.formats.create(ctx, parent.format, f, spec)
 	if err != nil {
 		return nil, err
 	}
+	defer release(to)
 	w := rewriting{job: j, src: parent, from: parent.disk.Table(), to: to, file: f, valid: min(info.Size, size)}
 	return f, w.run(ctx, byPlace)
 }
@@ -121,10 +122,11 @@ func (j *job) copyOf(ctx context.Context, parent *source, size int64, name strin
 // parent, the oldest first.
 func (j *job) mergeInto(ctx context.Context, f *backstore.Volume, src *source, levels int) error {
 	parent := src.parents[levels-1]
-	t, err := openTable(ctx, parent.format, f)
+	t, err := j.formats.open(ctx, parent.format, f)
 	if err != nil {
 		return err
 	}
+	defer release(t)
 	dst := disk.New(disk.Config{Table: t, Reader: f, Copier: j.tokens, Parent: parent.disk.Parent()})
 	j.progress = Progress{Total: src.size * int64(levels), Mapped: j.progress.Mapped, Moved: j.progress.Moved}
 	for i := levels - 1; i >= 0; i-- {

@@ -255,8 +255,12 @@ func (m *Manager) Make(ctx context.Context, name string, size, sector int64) err
 
 func (j *job) makeEmpty(ctx context.Context) (Result, error) {
 	return j.write(ctx, j.naming(j.Destination), func(f *backstore.Volume) error {
-		_, err := j.makeDisk(ctx, f, j.spec(j.Size, disk.Geometry{}))
-		return err
+		t, err := j.makeDisk(ctx, f, j.spec(j.Size, disk.Geometry{}))
+		if err != nil {
+			return err
+		}
+		t.release()
+		return nil
 	})
 }
 
@@ -265,7 +269,7 @@ func (j *job) makeDisk(ctx context.Context, f *backstore.Volume, s disk.Spec) (t
 	if FormatOf(j.Destination) == disk.Raw {
 		return rawTarget{f, j.tokens}, f.Truncate(ctx, s.Size)
 	}
-	t, err := create(ctx, FormatOf(j.Destination), f, s)
+	t, err := j.formats.create(ctx, FormatOf(j.Destination), f, s)
 	if err != nil {
 		return nil, err
 	}
@@ -308,7 +312,11 @@ func (j *job) makeChild(ctx context.Context) (Result, error) {
 		s.BlockLength = 0 // it has none of its own
 	}
 	return j.write(ctx, j.naming(j.Destination), func(f *backstore.Volume) error {
-		_, err := create(ctx, FormatOf(j.Destination), f, s)
-		return err
+		t, err := j.formats.create(ctx, FormatOf(j.Destination), f, s)
+		if err != nil {
+			return err
+		}
+		release(t)
+		return nil
 	})
 }

@@ -55,10 +55,11 @@ func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result,
 		}
 	}
 	return j.write(ctx, j.naming(name), func(f *backstore.Volume) error {
-		dst, err := create(ctx, src.format, f, spec)
+		dst, err := j.formats.create(ctx, src.format, f, spec)
 		if err != nil {
 			return err
 		}
+		defer release(dst)
 		w := rewriting{job: j, src: src, from: src.disk.Table(), to: dst, file: f}
 		w.valid = min(info.Size, spec.Size)
 		return w.run(ctx, order)

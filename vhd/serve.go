@@ -12,6 +12,21 @@ type Served struct {
 	*disk.Disk
 	// Files are the disk's own file and those of its parents.
 	Files []string
+	// parents are the tables of the disks below.
+	parents []disk.Table
+}
+
+// Close leaves the file as one that was closed in order, durably, and gives back the
+// memory for the tables of the disk and its parents.
+func (s *Served) Close(ctx context.Context) error {
+	defer s.releaseParents()
+	return s.Disk.Close(ctx)
+}
+
+func (s *Served) releaseParents() {
+	for _, t := range s.parents {
+		release(t)
+	}
 }
 
 // Serve opens a VHD or VHDX file of the store, and its parents for reading. Until the
@@ -21,7 +36,7 @@ func (m *Manager) Serve(ctx context.Context, name string) (*Served, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := openTable(ctx, FormatOf(name), f)
+	t, err := m.formats.open(ctx, FormatOf(name), f)
 	if err != nil {
 		return nil, fmt.Errorf("file %s: %w", name, err)
 	}
@@ -35,7 +50,7 @@ func (m *Manager) ServeReadOnly(ctx context.Context, name string) (*Served, erro
 	if err != nil {
 		return nil, err
 	}
-	t, err := openTableReadOnly(ctx, FormatOf(name), f)
+	t, err := m.formats.openReadOnly(ctx, FormatOf(name), f)
 	if err != nil {
 		return nil, fmt.Errorf("file %s: %w", name, err)
 	}
@@ -46,6 +61,8 @@ func (m *Manager) serve(ctx context.Context, name string, t disk.Table, payload 
 	s := &Served{Files: []string{name}}
 	parent, err := m.serveParents(ctx, s, name, t.Info())
 	if err != nil {
+		release(t)
+		s.releaseParents()
 		return nil, err
 	}
 	s.Disk = disk.New(disk.Config{Table: t, Reader: payload, Copier: m.tokens, Parent: parent})
@@ -68,10 +85,11 @@ func (m *Manager) serveParents(ctx context.Context, s *Served, child string, inf
 	if err != nil {
 		return nil, err
 	}
-	t, err := openTableReadOnly(ctx, FormatOf(name), f)
+	t, err := m.formats.openReadOnly(ctx, FormatOf(name), f)
 	if err != nil {
 		return nil, fmt.Errorf("parent of %s: file %s: %w", child, name, err)
 	}
+	s.parents = append(s.parents, t)
 	if err := checkLink(child, &info, name, t.Info()); err != nil {
 		return nil, err
 	}

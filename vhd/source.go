@@ -67,6 +67,9 @@ func (s *source) Runs(ctx context.Context, off, length int64, fn func(disk.Run) 
 }
 
 func (s *source) release() {
+	if s.disk != nil {
+		release(s.disk.Table())
+	}
 	for _, p := range s.parents {
 		p.release()
 	}
@@ -119,8 +122,9 @@ func (m *Manager) openPlaced(ctx context.Context, file, name string) (_ *source,
 	if s.format == disk.Raw {
 		return s, nil
 	}
-	t, err := openTableReadOnly(ctx, s.format, s.file)
+	t, err := m.formats.openReadOnly(ctx, s.format, s.file)
 	if err == nil && payloadOf(t, s.file) != disk.Reader(s.file) {
+		release(t)
 		s.file.release()
 		t, err = m.openReplayed(ctx, s, f)
 	}
@@ -142,17 +146,18 @@ func (m *Manager) openReplayed(ctx context.Context, s *source, f *backstore.Volu
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.store.DeleteFile(context.WithoutCancel(ctx), copied.Name())) }()
-	replayed, err := openTable(ctx, s.format, copied)
+	replayed, err := m.formats.open(ctx, s.format, copied)
 	if err != nil {
 		return nil, err
 	}
+	defer release(replayed)
 	if err := replayed.Close(ctx); err != nil {
 		return nil, err
 	}
 	if s.file, err = m.openMoment(ctx, copied); err != nil {
 		return nil, err
 	}
-	return openTableReadOnly(ctx, s.format, s.file)
+	return m.formats.openReadOnly(ctx, s.format, s.file)
 }
 
 // maxChain is the longest chain of differencing disks: enough for anyone, and an end
