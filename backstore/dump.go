@@ -61,7 +61,7 @@ func Dump(ctx context.Context, o Options, parts []string, emit func(DumpItem) er
 	if err := o.setDefaults(); err != nil {
 		return err
 	}
-	d := dumper{s: newStore(o), emit: func(item DumpItem) error {
+	d := dumper{s: newStore(o), names: names{later: make(map[uint64]nameKey)}, emit: func(item DumpItem) error {
 		if len(parts) > 0 && !slices.Contains(parts, item.Part) {
 			return ctx.Err()
 		}
@@ -79,8 +79,9 @@ func Dump(ctx context.Context, o Options, parts []string, emit func(DumpItem) er
 }
 
 type dumper struct {
-	s    *Store
-	emit func(DumpItem) error
+	s     *Store
+	names names
+	emit  func(DumpItem) error
 }
 
 // rows shows superblocks and rows, and returns the first record that the journal
@@ -118,6 +119,12 @@ func (d *dumper) rows(ctx context.Context) (first journal.LSN, err error) {
 		if string(key) == stateKey {
 			if st, err := decodeState(value); err == nil {
 				first = st.firstLSN
+			}
+		}
+		if key[0] == volumePrefix {
+			in := dec{b: value}
+			if row := in.volumeRow(); in.err == nil {
+				d.names.rename(row.number, row.key())
 			}
 		}
 		return d.emit(s.describeRow(key, value))
@@ -190,13 +197,22 @@ func describeVolume(r *volumeRow) map[string]any {
 
 // journal shows the records of the journal, and what is damaged of it.
 func (d *dumper) journal(ctx context.Context, first journal.LSN) error {
+	next := first // until records are missing
 	found, err := journal.Read(ctx, d.s.journalOptions(first), func(rec journal.Record) error {
 		item := DumpItem{Part: "journal", Key: fmt.Sprint(rec.LSN)}
 		r, err := decodeRecord(rec.Payload, d.s.sb.unit)
 		if err != nil {
 			item.Error = err.Error()
 		} else {
-			item.Value = describeRecord(r, rec.Durable)
+			value := describeRecord(r, rec.Durable)
+			value["changes"] = r.changes(&d.names)
+			if rec.LSN != next {
+				value["behind_damage"] = true
+			}
+			item.Value = value
+		}
+		if rec.LSN == next {
+			next++
 		}
 		return d.emit(item)
 	})

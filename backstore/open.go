@@ -45,6 +45,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	run, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	if o.ReadOnly {
+		s.logUnused()
 		close(s.indexLoaded) // nothing is deduplicated
 		return s, nil
 	}
@@ -304,7 +305,7 @@ func (s *Store) openSegments(next segment.ID) error {
 func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) {
 	o := s.journalOptions(first)
 	if s.stateless {
-		return nil
+		return s.listUnused(ctx)
 	}
 	redo := s.redo
 	if s.opts.ReadOnly {

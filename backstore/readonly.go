@@ -61,13 +61,15 @@ type salvage struct {
 // since what it was to change would show older data.
 func (r *salvage) redo(rec journal.Record) error {
 	if r.ended {
+		r.s.noteUnused(rec)
 		return nil
 	}
 	err := r.s.redo(rec)
-	switch {
-	case err == nil || errors.Is(err, journal.ErrCut):
+	if err == nil || errors.Is(err, journal.ErrCut) {
 		return err
-	case errors.Is(err, errLostVolume):
+	}
+	r.s.noteUnused(rec)
+	if errors.Is(err, errLostVolume) {
 		r.s.noteDamage(fmt.Sprintf("journal record %d", rec.LSN), err)
 		return nil
 	}

@@ -36,6 +36,8 @@ type record interface {
 	// apply does the operation again. It runs before anything else uses the
 	// store, so it takes no locks.
 	apply(s *Store) error
+	// changes says what the record changes, for people, and has n follow it.
+	changes(n *names) []Change
 }
 
 // newRecord returns an empty record of a kind, nil for an unknown one.

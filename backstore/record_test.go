@@ -139,6 +139,11 @@ func FuzzRecord(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%x decodes and encodes to %x, which gives %v", b, written, err)
 		}
+		for _, c := range r.changes(&names{later: make(map[uint64]nameKey)}) {
+			if c.Kind == "" || c.What == "" || c.Offset < 0 || c.Length < 0 {
+				t.Errorf("%x changes %+v", b, c)
+			}
+		}
 		if payload(again); !reflect.DeepEqual(r, again) {
 			t.Errorf("%x decodes as %+v and encodes to %x, which is %+v", b, r, written, again)
 		}

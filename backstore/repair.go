@@ -57,6 +57,10 @@ type Repaired struct {
 	LostBytes int64  `json:"lost_bytes"` // of volumes, files and snapshots
 	Lost      []Lost `json:"lost"`       // the first 10000 things
 	More      int    `json:"more_lost,omitempty"`
+	// Unused are the changes of the journal that can be read and are not in the
+	// store that was made, since what is before them is damaged: the first 1000.
+	Unused     []UnusedChange `json:"unused"`
+	MoreUnused int            `json:"more_unused,omitempty"`
 }
 
 // maxLost bounds Repaired.Lost.
@@ -67,8 +71,7 @@ func Repair(ctx context.Context, o RepairOptions) (r Repaired, err error) {
 	if err := o.Options.setDefaults(); err != nil {
 		return r, err
 	}
-	r.Lost = []Lost{}
-	r.Lost = []Lost{}
+	r.Lost, r.Unused = []Lost{}, []UnusedChange{}
 	m := repair{o: o, fsys: o.FS, result: &r}
 	if o.To == "" {
 		if done, err := m.resume(); done || err != nil {
@@ -201,6 +204,9 @@ func (m *repair) run(ctx context.Context) error {
 		m.note(Lost{What: d.What, Reason: d.Error})
 	}
 	m.result.More += more
+	if unused, more := m.from.Unused(); len(unused) > 0 {
+		m.result.Unused, m.result.MoreUnused = unused, more
+	}
 	m.to.opMu.RLock()
 	err := m.makeAll()
 	if err == nil {

@@ -235,7 +235,7 @@ func TestRepair_DamagedRows(t *testing.T) {
 	}
 	want := repairDisk(t, d.options(Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20}), long...)
 	before := files(t, d.fs, "/store")
-	lossy := 0
+	lossy, unused := 0, make(map[string]int)
 	for name, content := range before {
 		if filepath.Dir(name) != "/store/checkpoints" || !strings.HasSuffix(name, ".rows") {
 			continue
@@ -259,6 +259,14 @@ func TestRepair_DamagedRows(t *testing.T) {
 				if len(r.Lost) > 0 {
 					lossy++
 				}
+				for _, why := range []string{"none is used", errLostVolume.Error()} {
+					if strings.Contains(fmt.Sprint(r.Lost), why) {
+						unused[why]++
+						if !strings.Contains(lines(r.Unused), "write, volume") {
+							t.Errorf("%s, block at %d: %q, and no record that is not used: %+v", name, off, why, r)
+						}
+					}
+				}
 				if err := s.Close(); err != nil {
 					t.Error(err)
 				}
@@ -269,6 +277,9 @@ func TestRepair_DamagedRows(t *testing.T) {
 	}
 	if lossy == 0 {
 		t.Error("no damage was met")
+	}
+	if len(unused) != 2 {
+		t.Errorf("repairs that leave out records: %v", unused)
 	}
 	t.Logf("%d repairs with losses", lossy)
 }
@@ -292,6 +303,10 @@ func TestRepair_DamagedJournal(t *testing.T) {
 	if len(r.Lost) == 0 || !strings.Contains(fmt.Sprint(r.Lost), "record") {
 		t.Errorf("%+v", r)
 	}
+	first := firstUnused(t, r)
+	wantUnused(t, r,
+		UnusedChange{first, first, 1, Change{Kind: "write", What: "volume v", Offset: 5 << 20, Length: 128 << 10}},
+		UnusedChange{first + 1, first + 1, 1, Change{Kind: "unmap", What: "volume v", Length: 4096}})
 	s := d.openAt(t, "/new")
 	defer s.Close()
 	if findings, err := s.Check(context.Background()); err != nil || len(findings) > 0 {

@@ -30,6 +30,8 @@ type volumeRow struct {
 	created int64
 }
 
+func (r *volumeRow) key() nameKey { return nameKey{r.name, r.flags&flagFile != 0} }
+
 func (r *volumeRow) encode() []byte {
 	var e enc
 	e.uint(r.number)

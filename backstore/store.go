@@ -232,6 +232,7 @@ type Store struct {
 	replaying bool
 	redone    journal.LSN // the last record that was replayed
 	stateless bool        // it is not known which records the rows have; none is replayed
+	unused    unusedRecords
 
 	// segmentDirty: the journal has records whose data lies only in segments.
 	segmentDirty atomic.Bool

@@ -50,10 +50,7 @@ func (v *Volume) Name() string { return *v.named.Load() }
 
 // String returns what people call it: "volume NAME" or "file NAME".
 func (v *Volume) String() string {
-	if v.file {
-		return "file " + v.Name()
-	}
-	return "volume " + v.Name()
+	return v.key().String()
 }
 
 // newVolume returns a volume of that name with nothing in it.
@@ -70,6 +67,13 @@ func (v *Volume) key() nameKey { return nameKey{v.Name(), v.file} }
 type nameKey struct {
 	name string
 	file bool
+}
+
+func (k nameKey) String() string {
+	if k.file {
+		return "file " + k.name
+	}
+	return "volume " + k.name
 }
 
 // ID returns the random number that the volume was made with; it stays for its

@@ -209,6 +209,25 @@ func TestRepairCommand(t *testing.T) {
 	})
 }
 
+// TestPrintRepaired: what a damaged journal costs is printed by record and range.
+func TestPrintRepaired(t *testing.T) {
+	write := backstore.Change{Kind: "write", What: "volume src", Offset: 4096, Length: 8192}
+	var b strings.Builder
+	err := printRepaired(&b, "DIR", backstore.Repaired{MoreUnused: 2, Unused: []backstore.UnusedChange{
+		{FirstLSN: 7, LastLSN: 7, Records: 1, Change: write},
+		{FirstLSN: 8, LastLSN: 9, Records: 2, Change: write},
+		{FirstLSN: 8, LastLSN: 12, Records: 2, Change: backstore.Change{Kind: "resize volume", What: "file f", Detail: "to 5 bytes"}},
+	}})
+	want := "not used: record 7: write, volume src, 8192 bytes at 4096\n" +
+		"not used: records 8 to 9: write, volume src, 8192 bytes at 4096\n" +
+		"not used: 2 of records 8 to 12: resize volume, file f, to 5 bytes\n" +
+		"not used: 2 changes more\n" +
+		"the store in DIR has 0 volumes and files, 0 snapshots, 0 records: all that they hold can be read\n"
+	if err != nil || b.String() != want {
+		t.Errorf("%v\n%swant\n%s", err, b.String(), want)
+	}
+}
+
 // TestRescue: what is left of a damaged store is served, cannot be written, and stays
 // as it is.
 func TestRescue(t *testing.T) {

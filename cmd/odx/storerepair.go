@@ -22,7 +22,8 @@ func newStoreRepair() *cobra.Command {
 		Long: "Rebuild a store that is damaged beyond what its second copies mend. Nothing may be using it.\n" +
 			"Maps, counts and tables are made again from what can be read; what is lost is printed by\n" +
 			"volume, file and range, and stays a read error until it is written again. Data whose segment\n" +
-			"can be read is not lost with the metadata of something else.\n\n" +
+			"can be read is not lost with the metadata of something else. Changes behind the damage of a\n" +
+			"journal are not made; those that can be read are printed by record, volume, file and range.\n\n" +
 			"--to makes the repaired store in DIR, which needs room for all data; the damaged one stays as it\n" +
 			"is. --in-place replaces the metadata of the store and keeps the old one in its directory\n" +
 			"before-repair; segments that nothing refers to any more are given back when it is served next.\n" +
@@ -67,6 +68,16 @@ func printRepaired(w io.Writer, dir string, r backstore.Repaired) error {
 	}
 	if r.More > 0 {
 		if _, err := fmt.Fprintf(w, "lost: %d things more\n", r.More); err != nil {
+			return err
+		}
+	}
+	for _, u := range r.Unused {
+		if _, err := fmt.Fprintf(w, "not used: %v\n", u); err != nil {
+			return err
+		}
+	}
+	if r.MoreUnused > 0 {
+		if _, err := fmt.Fprintf(w, "not used: %d changes more\n", r.MoreUnused); err != nil {
 			return err
 		}
 	}

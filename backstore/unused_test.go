@@ -1,0 +1,232 @@
+package backstore
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	logtest "github.com/sirupsen/logrus/hooks/test"
+)
+
+// firstUnused returns the first record that a repair did not use: the one behind
+// the first record of the journal, which is damaged.
+func firstUnused(t *testing.T, r Repaired) uint64 {
+	t.Helper()
+	if len(r.Unused) == 0 {
+		t.Fatalf("no change is reported: %+v", r)
+	}
+	first := r.Unused[0].FirstLSN
+	if damaged := fmt.Sprintf("record %d:", first-1); !strings.Contains(fmt.Sprint(r.Lost), damaged) {
+		t.Errorf("%q is not reported: %+v", damaged, r.Lost)
+	}
+	return first
+}
+
+func wantUnused(t *testing.T, r Repaired, want ...UnusedChange) {
+	t.Helper()
+	if r.MoreUnused != 0 || !slices.Equal(r.Unused, want) {
+		t.Errorf("%d more than\n%v\nwant\n%v", r.MoreUnused, lines(r.Unused), lines(want))
+	}
+}
+
+func lines(list []UnusedChange) string {
+	var b strings.Builder
+	for _, u := range list {
+		fmt.Fprintln(&b, u)
+	}
+	return b.String()
+}
+
+// damageFirstRecord flips a bit in the first record of each file of the journal.
+func damageFirstRecord(t *testing.T, d *disk) {
+	t.Helper()
+	for name, content := range files(t, d.fs, "/store") {
+		if filepath.Dir(name) == "/store/journal" {
+			bad := bytes.Clone(content)
+			bad[4096+80] ^= 1
+			put(t, d.fs, name, bad)
+		}
+	}
+}
+
+// unusedDisk makes a store with volumes a and b, a file f and a snapshot, lets fn
+// change it, ends it as SIGKILL does, and damages the first of the records since:
+// that of a volume that was made.
+func unusedDisk(t *testing.T, fn func(s *Store, a, b, f, lost *Volume, n *Snapshot)) *disk {
+	t.Helper()
+	ctx := context.Background()
+	d := newDisk()
+	s, err := Open(ctx, d.options(Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := createVolume(t, s, "a", 16<<20), createVolume(t, s, "b", 8<<20)
+	f, err := s.CreateFile(ctx, "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(ctx, 1<<20), a.WriteAt(ctx, randomBytes(1, 64<<10), 0)); err != nil {
+		t.Fatal(err)
+	}
+	n, err := a.Snapshot(ctx, []Range{{Length: 64 << 10}}, func(uint64) []Record { return nil })
+	if err == nil {
+		err = s.Checkpoint(ctx)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	fn(s, a, b, f, createVolume(t, s, strings.Repeat("lost", 30), 1<<20), n)
+	n.Release()
+	s.cancel()
+	s.background.Wait()
+	if err := errors.Join(s.Flush(ctx), s.closeFiles()); err != nil {
+		t.Fatal(err)
+	}
+	damageFirstRecord(t, d)
+	return d
+}
+
+// TestRepair_UnusedRecords: what the readable records behind damage change is
+// reported, of volumes, files, clones and snapshots, by name, range and record; the
+// log of a rescue and a dump say it, too.
+func TestRepair_UnusedRecords(t *testing.T) {
+	ctx := context.Background()
+	var lostNumber, id uint64
+	d := unusedDisk(t, func(s *Store, a, b, f, lost *Volume, n *Snapshot) {
+		lostNumber = lost.number
+		must := func(errs ...error) {
+			t.Helper()
+			if err := errors.Join(errs...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		must(lost.WriteAt(ctx, randomBytes(2, 4096), 8192),
+			a.WriteAt(ctx, randomBytes(3, 8192), 1<<20), b.WriteAt(ctx, randomBytes(4, 4096), 0),
+			a.WriteAt(ctx, randomBytes(5, 8192), 1<<20+8192), a.WriteAt(ctx, randomBytes(6, 4096), 1<<20-4096),
+			b.Unmap(ctx, 4<<20, 1<<20), f.WriteAt(ctx, randomBytes(7, 16<<10), 64<<10))
+		c, err := s.CloneVolume(ctx, "a", "c")
+		must(err)
+		must(c.WriteAt(ctx, randomBytes(8, 4096), 4096))
+		taken, err := b.Snapshot(ctx, []Range{{Offset: 4096, Length: 8192}, {Offset: 1 << 20, Length: 4096}}, func(made uint64) []Record {
+			id = made
+			return []Record{{Key: []byte("token"), Value: []byte{1}}}
+		})
+		must(err)
+		taken.Release()
+		if _, err := b.Map(ctx, 2<<20, n, 0, 64<<10); err != nil {
+			t.Fatal(err)
+		}
+		must(s.RenameFile(ctx, "f", "g"), f.WriteAt(ctx, randomBytes(9, 4096), 0),
+			f.Truncate(ctx, 2<<20), s.PutRecords(ctx, Record{Key: []byte("k"), Value: []byte("v")}),
+			s.PutRecords(ctx, Record{Key: []byte("l"), Value: []byte("v")}), s.DeleteVolume(ctx, "b"))
+	})
+	o := d.options(Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20})
+	dumped := make(map[string]string)
+	err := Dump(ctx, o, []string{"journal"}, func(item DumpItem) error {
+		b, err := json.Marshal(item.Value)
+		dumped[item.Key] = string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, hook := logtest.NewNullLogger()
+	o.Log = log.WithField("test", t.Name())
+	r, err := Repair(ctx, RepairOptions{Options: o, To: "/new"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := firstUnused(t, r)
+	wantUnused(t, r,
+		UnusedChange{at, at, 1, Change{Kind: "write", What: fmt.Sprintf("volume or file number %d", lostNumber), Offset: 8192, Length: 4096}},
+		UnusedChange{at + 1, at + 4, 3, Change{Kind: "write", What: "volume a", Offset: 1<<20 - 4096, Length: 20480}},
+		UnusedChange{at + 2, at + 2, 1, Change{Kind: "write", What: "volume b", Length: 4096}},
+		UnusedChange{at + 5, at + 5, 1, Change{Kind: "unmap", What: "volume b", Offset: 4 << 20, Length: 1 << 20}},
+		UnusedChange{at + 6, at + 6, 1, Change{Kind: "write", What: "file f", Offset: 64 << 10, Length: 16 << 10}},
+		UnusedChange{at + 7, at + 7, 1, Change{Kind: "clone volume", What: "volume c", Detail: "of volume a"}},
+		UnusedChange{at + 8, at + 8, 1, Change{Kind: "write", What: "volume c", Offset: 4096, Length: 4096}},
+		UnusedChange{at + 9, at + 9, 1, Change{Kind: "snapshot", What: "volume b", Offset: 4096, Length: 8192, Detail: fmt.Sprintf("snapshot %d", id)}},
+		UnusedChange{at + 9, at + 9, 1, Change{Kind: "snapshot", What: "volume b", Offset: 1 << 20, Length: 4096, Detail: fmt.Sprintf("snapshot %d", id)}},
+		UnusedChange{at + 10, at + 10, 1, Change{Kind: "map", What: "volume b", Offset: 2 << 20, Length: 64 << 10, Detail: "from snapshot 1"}},
+		UnusedChange{at + 11, at + 11, 1, Change{Kind: "replace files", What: "file f", Detail: "to g"}},
+		UnusedChange{at + 12, at + 12, 1, Change{Kind: "write", What: "file g", Length: 4096}},
+		UnusedChange{at + 13, at + 13, 1, Change{Kind: "resize volume", What: "file g", Detail: "to 2097152 bytes"}},
+		UnusedChange{at + 14, at + 15, 2, Change{Kind: "records", What: "records"}},
+		UnusedChange{at + 16, at + 16, 1, Change{Kind: "delete volume", What: "volume b"}})
+	var logged []string
+	for _, e := range hook.AllEntries() {
+		if text, ok := e.Data["change"]; ok {
+			logged = append(logged, fmt.Sprint(text, "\n"))
+		}
+	}
+	if got := strings.Join(logged, ""); got != lines(r.Unused) {
+		t.Errorf("logged\n%swant\n%s", got, lines(r.Unused))
+	}
+	for lsn, want := range map[uint64]string{
+		at + 1:  `"changes":[{"kind":"write","what":"volume a","offset":1048576,"length":8192}]`,
+		at + 12: `"changes":[{"kind":"write","what":"file g","length":4096}]`,
+	} {
+		if got := dumped[fmt.Sprint(lsn)]; !strings.Contains(got, want) || !strings.Contains(got, `"behind_damage":true`) {
+			t.Errorf("record %d is dumped as %s, want %s", lsn, got, want)
+		}
+	}
+	s := d.openAt(t, "/new")
+	defer s.Close()
+	if list, more := s.Unused(); len(list) > 0 || more > 0 || len(s.volumes) != 3 {
+		t.Errorf("the repaired store has %d volumes and files; unused %v", len(s.volumes), list)
+	}
+}
+
+// TestRepair_ManyUnusedRecords: the list is bounded, and says how many more there
+// are; ranges that touch one in the list need no room.
+func TestRepair_ManyUnusedRecords(t *testing.T) {
+	ctx := context.Background()
+	d := unusedDisk(t, func(_ *Store, a, b, _, _ *Volume, _ *Snapshot) {
+		for i := range int64(1005) {
+			if err := a.Unmap(ctx, i*8192, 4096); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(a.Unmap(ctx, 4096, 4096), b.Unmap(ctx, 0, 4096)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	r := d.repair(t, "/new")
+	if len(r.Unused) != maxUnused || r.MoreUnused != 5 {
+		t.Fatalf("%d changes and %d more, want 5", len(r.Unused), r.MoreUnused)
+	}
+	for at, want := range map[int]Change{
+		0:             {Kind: "unmap", What: "volume a", Length: 12288},
+		maxUnused - 1: {Kind: "unmap", What: "volume b", Length: 4096},
+	} {
+		if got := r.Unused[at].Change; got != want {
+			t.Errorf("change %d is %+v, want %+v", at, got, want)
+		}
+	}
+}
+
+// TestUnusedRecords_join: ranges of one kind that touch are one, in whatever order
+// they come.
+func TestUnusedRecords_join(t *testing.T) {
+	u := unusedRecords{by: make(map[Change][]UnusedChange)}
+	for i, at := range []int64{8192, 12288, 4096, 8192, 20480, 0, 32768, 16384, 32768} {
+		u.add(uint64(i+1), Change{Kind: "write", What: "volume v", Offset: at, Length: 4096})
+	}
+	u.add(10, Change{Kind: "unmap", What: "volume v", Length: 4096})
+	u.add(11, Change{Kind: "write", What: "volume w", Length: 4096})
+	want := []UnusedChange{
+		{1, 8, 7, Change{Kind: "write", What: "volume v", Length: 24576}},
+		{7, 9, 2, Change{Kind: "write", What: "volume v", Offset: 32768, Length: 4096}},
+		{10, 10, 1, Change{Kind: "unmap", What: "volume v", Length: 4096}},
+		{11, 11, 1, Change{Kind: "write", What: "volume w", Length: 4096}},
+	}
+	if list := u.list(); !slices.Equal(list, want) || u.n != 4 {
+		t.Errorf("%d: %v, want %v", u.n, lines(list), lines(want))
+	}
+}
