@@ -58,6 +58,7 @@ func newRoot() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newServe(), newStatus(), newStore(), newVolume(), newFile(), newVHD(), newToken(), newCopy(), newDoctor(), newVersion())
 	checkUsage(root)
+	checkHelp(root)
 	return root
 }
 
@@ -88,11 +89,35 @@ func checkUsage(cmd *cobra.Command) {
 	}
 }
 
+// checkHelp has the help command report what is no command as a usageError. Cobra answers
+// with the help of the last command that there is, and success.
+func checkHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() != "help" {
+			continue
+		}
+		cmd.Args = func(_ *cobra.Command, args []string) error {
+			topic, rest, err := root.Find(args)
+			if err != nil {
+				return &usageError{err}
+			}
+			if len(rest) > 0 {
+				return &usageError{unknownCommand(topic, rest[0])}
+			}
+			return nil
+		}
+	}
+}
+
 // unknownCommand says what there is in the place of a command that is not.
 func unknownCommand(cmd *cobra.Command, name string) error {
 	text := fmt.Sprintf("unknown command %q for %q", name, cmd.CommandPath())
 	if like := cmd.SuggestionsFor(name); len(like) > 0 {
 		return fmt.Errorf("%s; did you mean %s?", text, strings.Join(like, " or "))
+	}
+	if !cmd.HasSubCommands() {
+		return fmt.Errorf("%s; it has no commands", text)
 	}
 	var names []string
 	for _, sub := range cmd.Commands() {

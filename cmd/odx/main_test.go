@@ -430,6 +430,11 @@ func TestUsageErrors(t *testing.T) {
 		"token bogus":             `unknown command "bogus" for "odx token"; there are `,
 		"file bogus":              `unknown command "bogus" for "odx file"; there are `,
 		"store bogus":             `unknown command "bogus" for "odx store"; there are `,
+		"help bogus":              `unknown command "bogus" for "odx"; there are copy, doctor, `,
+		"help server":             `unknown command "server" for "odx"; did you mean serve?`,
+		"help volume bogus":       `unknown command "bogus" for "odx volume"; there are clone, create, `,
+		"help volume create x":    `unknown command "x" for "odx volume create"; it has no commands`,
+		"help --bogus":            "unknown flag: --bogus",
 		"serve --portal x":        "unknown flag: --portal",
 		"serve extra":             "",
 		"store info extra":        "",
@@ -442,7 +447,7 @@ func TestUsageErrors(t *testing.T) {
 			t.Errorf("odx %v: exit status %d, %q, %q, want %q", args, status, stdout, stderr, want)
 		}
 	}
-	for _, args := range []string{"", "volume", "vhd", "help", "volume --help", "help volume create"} {
+	for _, args := range []string{"", "volume", "vhd", "help", "help help", "help completion bash", "volume --help", "help volume", "help volume create", "help help --help"} {
 		if stdout, stderr, status := output(t, strings.Fields(args)...); status != 0 || stderr != "" || !strings.Contains(stdout, "Usage:") {
 			t.Errorf("odx %s: exit status %d, %q, %q", args, status, stdout, stderr)
 		}
