@@ -62,7 +62,7 @@ func ListenTCP(cfg *conf.Config) (l net.Listener, secret []byte, warnings []stri
 		return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}), secret, warnings, nil
 	}
 	if !l.Addr().(*net.TCPAddr).IP.IsLoopback() {
-		warnings = append(warnings, fmt.Sprintf("the API listens on %v without TLS: whoever can listen on the way learns its secret", l.Addr()))
+		warnings = append(warnings, fmt.Sprintf("the API listens on %v without TLS: a listener on the way learns its secret", l.Addr()))
 	}
 	return l, secret, warnings, nil
 }

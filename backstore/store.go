@@ -135,7 +135,7 @@ func (o *Options) segmentPath() string {
 
 func (o *Options) setDefaults() error {
 	if o.Dir == "" {
-		return fmt.Errorf("%w: store without a folder", ErrInvalid)
+		return fmt.Errorf("%w: store without a directory", ErrInvalid)
 	}
 	if o.CacheBytes == 0 {
 		o.CacheBytes = DefaultCacheBytes

@@ -47,7 +47,7 @@ func (s Secret) Read() (secret []byte, warning string, err error) {
 	switch s.source {
 	case secretInline:
 		secret = []byte(s.text)
-		warning = "the secret stands in the configuration; whoever reads that has it: secret_file keeps it in a file of its own"
+		warning = "the secret stands in the configuration, whose readers know it: secret_file keeps it in a file of its own"
 	case secretFile:
 		secret, warning, err = ReadSecretFile(s.text)
 	case secretEnv:

@@ -13,7 +13,7 @@ import (
 // does not fit.
 func (c *checker) config(raw *fileConfig) *Config {
 	cfg := &Config{File: c.file, lines: c.lines}
-	if dir, ok := c.required("data_dir", raw.DataDir, "the folder of the extent store"); ok {
+	if dir, ok := c.required("data_dir", raw.DataDir, "the directory of the extent store"); ok {
 		cfg.DataDir = resolve(c.file, dir)
 	}
 	cfg.Portals = c.portals(raw.Portals)

@@ -231,7 +231,7 @@ func storeOptions(cfg *conf.Config, m *conf.Memory, log *logrus.Entry) backstore
 
 func storeProblem(cfg *conf.Config, err error) error {
 	if errors.Is(err, backstore.ErrLocked) {
-		return cfg.Problem("data_dir", "the store in %s is in use by another process, perhaps another odx; stop it, or choose another folder", cfg.DataDir)
+		return cfg.Problem("data_dir", "the store in %s is in use by another process, perhaps another odx; stop it, or choose another directory", cfg.DataDir)
 	}
 	return fmt.Errorf("open %w", err)
 }

@@ -163,7 +163,7 @@ func TestStoreLocked(t *testing.T) {
 	dir := t.TempDir()
 	cfg := parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`))
 	start(t, cfg)
-	refused(t, cfg, fmt.Sprintf(":2: data_dir: the store in %s is in use by another process, perhaps another odx; stop it, or choose another folder", cfg.DataDir))
+	refused(t, cfg, fmt.Sprintf(":2: data_dir: the store in %s is in use by another process, perhaps another odx; stop it, or choose another directory", cfg.DataDir))
 }
 
 // problems returns the LUNs that are not served, each with the reason.

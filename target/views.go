@@ -203,7 +203,7 @@ func (s *views) verify(ctx context.Context, v *conf.View, leg view.Leg) (view.De
 	side := s.side(sumsPrefix, v, leg, view.SumsBytes(leg.Size()))
 	sums, err := side.open(ctx)
 	if errors.Is(err, errOverOther) {
-		s.log.WithField("view", v.Name).Warn("the view is over something else than before; its checksums begin anew")
+		s.log.WithField("view", v.Name).Warn("the view is over something else than before; its checksums are dropped")
 		if err := s.store.DeleteVolume(ctx, side.volume); err != nil {
 			return nil, err
 		}
@@ -287,7 +287,7 @@ func (s *views) forgetOthers(ctx context.Context) error {
 		if err := s.store.DeleteVolume(ctx, v.Name()); err != nil {
 			return err
 		}
-		s.log.WithField("view", name).Warn("the view is not in the configuration any more; what it kept beside its data is removed")
+		s.log.WithField("view", name).Warn("the view is not in the configuration any more; what it kept in addition to its data is removed")
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ var bySense = []struct {
 	{0x2306, "an administrator has revoked the token"},
 	{0x2307, "the token has expired at once; let tokens live longer (tokens.default_inactivity)"},
 	{0x2308, "the server gave the token up at once; its limits on tokens are reached (odx token stats)"},
-	{0x2309, "somebody else has deleted the token"},
+	{0x2309, "another client has deleted the token"},
 	{0x2700, "the destination may not be written: read_only of the LUN, of the initiator's access or of the volume, or the initiator's own software write protection"},
 	{0x2707, "the store is full: delete something, or give it more capacity"},
 	{0x550c, "the server makes no tokens of LUNs outside its store (tokens.unmapped), or has no room for their data"},

@@ -34,7 +34,7 @@ func Dir(fsys vfs.FS, dir string) (Blobs, error) {
 // nothing reads, and removes it or has another use for its blocks.
 func DirGiving(fsys vfs.FS, dir string, giveUp func(path string) error) (Blobs, error) {
 	if err := fsys.MkdirAll(dir); err != nil {
-		return nil, fmt.Errorf("folder of segments: %w", err)
+		return nil, fmt.Errorf("directory of segments: %w", err)
 	}
 	return folder{fsys, dir, giveUp}, nil
 }

@@ -304,7 +304,7 @@ func TestServeRefused(t *testing.T) {
 	unknown := writeConfig(t, config+"tragets: 5\n")
 	taken := writeConfig(t, strings.Replace(config, "127.0.0.1:0", s.portal, 1))
 	for name, tt := range map[string]struct{ path, want string }{
-		"store locked":     {running, running + ":1: data_dir: the store in " + dir + "/data is in use by another process, perhaps another odx; stop it, or choose another folder\n"},
+		"store locked":     {running, running + ":1: data_dir: the store in " + dir + "/data is in use by another process, perhaps another odx; stop it, or choose another directory\n"},
 		"portal taken":     {taken, taken + ":2: portals[0]: " + s.portal + " is in use by another program; stop it, or choose another port\n"},
 		"no configuration": {missing, "odx: there is no configuration " + missing + "; name yours with --config or $ODX_CONFIG, or let odx serve --write-default write one\n"},
 		"unknown key":      {unknown, unknown + ":9: unknown key \"tragets\"; the keys here are data_dir, portals, targets, "},

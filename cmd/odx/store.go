@@ -239,7 +239,7 @@ func newStoreClean() *cobra.Command {
 		Use:   "clean",
 		Short: "Give the space of dead data back now",
 		Long: "Give the space of dead data back now, as fast as the disk allows: what is live in segments\n" +
-			"that are partly dead is moved, and the segments are deleted. Operations go on meanwhile. The\n" +
+			"that are partly dead is moved, and the segments are deleted. Operations go on concurrently. The\n" +
 			"server does the same by itself, within store.clean_io_mib_per_s, when it is worth it.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

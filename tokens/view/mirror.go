@@ -390,7 +390,7 @@ func (v *Mirror) syncLeg(ctx context.Context, leg int) error {
 	v.state.Lock()
 	defer v.state.Unlock()
 	if err == nil && v.following.Load()&bit == 0 {
-		err = errors.New("it failed a write meanwhile")
+		err = errors.New("it failed a write in the meantime")
 	}
 	if err == nil {
 		err = v.stampLeg(ctx, leg, v.generation)
