@@ -98,7 +98,7 @@ func start(t *testing.T) *bed {
 // held of the tables of disks that were closed.
 func (b *bed) close(t fataler) {
 	t.Helper()
-	if held := b.formats.tables.HeldBytes(); held != 0 {
+	if held := b.TableBytes(); held != 0 {
 		t.Fatalf("%d bytes of tables are held", held)
 	}
 	findings, err := b.store.Check(ctx)

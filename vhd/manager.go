@@ -74,6 +74,10 @@ func New(ctx context.Context, c Config) (*Manager, error) {
 	return m, nil
 }
 
+// TableBytes returns what is held of the block allocation tables of all open disks in VHDX,
+// in bytes.
+func (m *Manager) TableBytes() int64 { return m.formats.tables.HeldBytes() }
+
 func checkName(name string) error {
 	if name == "" || name[0] == '/' || name[0] == '.' || path.Clean(name) != name {
 		return fmt.Errorf("%w: file name %q; write a path like images/base.vhdx", backstore.ErrInvalid, name)
