@@ -81,7 +81,7 @@ func printRepaired(w io.Writer, dir string, r backstore.Repaired) error {
 			return err
 		}
 	}
-	lost := "all that they hold can be read"
+	lost := "no lost range was found; odx store scrub reads the data itself"
 	if r.LostBytes > 0 {
 		lost = bytesText(r.LostBytes) + " of them read as errors"
 	}
