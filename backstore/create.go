@@ -184,6 +184,8 @@ func (s *Store) openRows() (*meta.DB, error) {
 	}
 	return meta.Open(meta.Options{
 		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, checkpointDir), StoreID: s.sb.id, Copies: s.opts.MetadataCopies,
+		// Over an overlay nothing is mended, and nothing is to say that it was.
+		ReadOnly:   s.opts.ReadOnly,
 		CacheBytes: s.opts.CacheBytes / 8, Log: s.log,
 		MergeFloor: s.opts.mergeFloor, Slack: mergeSlack, Create: s.reserve.Create,
 	})

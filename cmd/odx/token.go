@@ -272,9 +272,12 @@ func printTokens(w io.Writer, list []api.TokenInfo) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "ID\tBYTES\tVOLUME\tINITIATOR\tMADE\tEXPIRES\tUSES\tTYPE")
 	for _, t := range list {
-		expires := "in use"
-		if t.Expires != nil {
+		expires := "never"
+		switch {
+		case t.Expires != nil:
 			expires = t.Expires.Local().Format(time.DateTime)
+		case t.InUse > 0:
+			expires = "in use"
 		}
 		fmt.Fprintf(table, "%v\t%d\t%s\t%s\t%s\t%s\t%d\t%s\n", t.ID, t.Bytes, orDash(t.Volume), orDash(t.Initiator),
 			t.Created.Local().Format(time.DateTime), expires, t.Uses, t.TypeName)
