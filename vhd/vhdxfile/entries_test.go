@@ -14,7 +14,7 @@ import (
 // alonePages is how many pages a disk alone holds.
 const alonePages = aloneBound / (8 * pageEntries)
 
-// TestLongBAT: of a BAT that is too long to be held in memory the same is read and changed,
+// TestLongBAT: of a BAT that is longer than what is held of it the same is read and changed,
 // in bounded memory.
 func TestLongBAT(t *testing.T) {
 	ctx := t.Context()
