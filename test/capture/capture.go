@@ -48,7 +48,8 @@ func New(t testing.TB) *Capture {
 // Decode prints what tshark makes of the capture.
 func (c *Capture) Decode(ctx context.Context, t testing.TB, args ...string) string {
 	t.Helper()
-	args = append([]string{"-r", c.file, "-d", fmt.Sprintf("tcp.port==%d,iscsi", c.port)}, args...)
+	// On a busy machine frames of two processors are captured out of order.
+	args = append([]string{"-r", c.file, "-o", "tcp.reassemble_out_of_order:TRUE", "-d", fmt.Sprintf("tcp.port==%d,iscsi", c.port)}, args...)
 	out, err := exec.CommandContext(ctx, c.tshark, args...).Output() // what it says to stderr is about itself
 	if err != nil {
 		t.Fatalf("tshark %q: %v", args, err)
