@@ -155,7 +155,9 @@ func (l *copyList) parseUsage(b byte) error {
 	if usage == usageReserved {
 		return scsi.InvalidFieldInParameterList(1, 4)
 	}
-	l.identified = usage != usageNone
+	if l.identified = usage != usageNone; !l.identified {
+		l.listID = 0
+	}
 	return nil
 }
 
