@@ -57,6 +57,8 @@ type Extents interface {
 	Unref(slots []extent.Slot) error
 	// Touch reads what Ref and Unref need, and changes nothing.
 	Touch(slots []extent.Slot) error
+	// TouchRef reads what Ref needs, and changes nothing.
+	TouchRef(slots []extent.Slot) error
 }
 
 // Options configure a Forest.

@@ -26,6 +26,8 @@ func (c countedExtents) Ref(slots []extent.Slot) error {
 
 func (countedExtents) Touch([]extent.Slot) error { return nil }
 
+func (countedExtents) TouchRef([]extent.Slot) error { return nil }
+
 func (c countedExtents) Unref(slots []extent.Slot) error {
 	for _, s := range slots {
 		if s == 0 {

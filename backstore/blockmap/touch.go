@@ -68,7 +68,7 @@ func (f *Forest) touch(id uint64, level uint8, lo, hi uint64, whole int) error {
 		return err
 	}
 	if shared > 0 {
-		if err := f.touchChildren(n, 0, Fanout); err != nil {
+		if err := f.touchChildren(n, f.extents.TouchRef); err != nil {
 			return err
 		}
 	}
@@ -85,12 +85,12 @@ func (f *Forest) touch(id uint64, level uint8, lo, hi uint64, whole int) error {
 	return nil
 }
 
-// touchChildren reads the counts of what slots [from, to) of a node name.
-func (f *Forest) touchChildren(n *node, from, to int) error {
+// touchChildren reads the counts of what a node points to; of extents with touch.
+func (f *Forest) touchChildren(n *node, touch func([]extent.Slot) error) error {
 	if n.level == 0 {
-		return f.extents.Touch(n.slots[from:to])
+		return touch(n.slots[:])
 	}
-	for _, child := range n.slots[from:to] {
+	for _, child := range n.slots {
 		if child == 0 {
 			continue
 		}
@@ -150,7 +150,7 @@ func (f *Forest) touchNode(id uint64) error {
 	if err != nil {
 		return err
 	}
-	return f.touchChildren(n, 0, Fanout)
+	return f.touchChildren(n, f.extents.Touch)
 }
 
 // StepError: a step of a Copy could not read what it needs. The step changed
@@ -206,7 +206,7 @@ func (f *Forest) touchSlots(dst *Root, to uint64, src Root, from, count uint64) 
 	if err := f.Lookup(src, from, slots[:count]); err != nil {
 		return err
 	}
-	if err := f.extents.Touch(slots[:count]); err != nil {
+	if err := f.extents.TouchRef(slots[:count]); err != nil {
 		return err
 	}
 	return f.TouchSet(*dst, to, count)

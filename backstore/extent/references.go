@@ -56,6 +56,11 @@ func (t *Table) Touch(slots []Slot) error {
 	})
 }
 
+// TouchRef reads what Ref of slots needs: their counts alone.
+func (t *Table) TouchRef(slots []Slot) error {
+	return t.eachCounts(slots, func(*refs.Page, []Slot) error { return nil })
+}
+
 // TouchNew reads what Create of n extents from an ID on needs.
 func (t *Table) TouchNew(first ID, n int) error {
 	for page := uint64(first) / pageExtents; n > 0 && page <= (uint64(first)+uint64(n)-1)/pageExtents; page++ {
