@@ -58,11 +58,21 @@ func (t *Table) Touch(slots []Slot) error {
 
 // TouchRef reads what Ref of slots needs: their counts alone.
 func (t *Table) TouchRef(slots []Slot) error {
+	if invariant.Enabled { // then Ref looks at the extents, too
+		if err := t.Resolve(slots, make([]Location, len(slots))); err != nil {
+			return err
+		}
+	}
 	return t.eachCounts(slots, func(*refs.Page, []Slot) error { return nil })
 }
 
 // TouchNew reads what Create of n extents from an ID on needs.
 func (t *Table) TouchNew(first ID, n int) error {
+	for i := 0; invariant.Enabled && i < n; i++ { // then Create looks at the counts, too
+		if _, err := t.counts.Extra(uint64(first) + uint64(i)); err != nil {
+			return err
+		}
+	}
 	for page := uint64(first) / pageExtents; n > 0 && page <= (uint64(first)+uint64(n)-1)/pageExtents; page++ {
 		if _, err := t.cache.Get(page); err != nil {
 			return err
