@@ -1,7 +1,6 @@
-// Package bufpool hands out the byte buffers that carry SCSI data between the
-// network and the store, in size classes of powers of two, so that a steady
-// load allocates nothing. A buffer has one owner at a time; the owner that
-// calls Put must not touch it afterwards.
+// Package bufpool pools the byte buffers that carry SCSI data between the network
+// and the store, in power-of-two size classes, so that a steady load allocates
+// nothing. A buffer has one owner at a time, which must not use it after Put.
 package bufpool
 
 import (
@@ -13,7 +12,7 @@ import (
 
 const (
 	minShift = 9  // 512 bytes: one logical block, and the smallest class
-	maxShift = 24 // 16 MiB: larger requests are allocated and left to the collector
+	maxShift = 24 // 16 MiB: larger buffers are not pooled
 )
 
 // Pool is a set of free buffers by size class. The zero value is ready for use
@@ -22,8 +21,8 @@ type Pool struct {
 	classes [maxShift - minShift + 1]sync.Pool
 }
 
-// Buffer is a byte slice that can go back to its pool. Bytes may be resliced
-// by the owner; its contents are whatever the last owner left.
+// Buffer is a pooled byte slice. The owner may reslice Bytes. The initial contents
+// are undefined.
 type Buffer struct {
 	Bytes []byte
 
@@ -45,7 +44,7 @@ func (p *Pool) Get(n int) *Buffer {
 	return b
 }
 
-// Size returns how many bytes of memory a buffer for n bytes takes.
+// Size returns the bytes of memory that Get(n) occupies.
 func Size(n int) int {
 	class := classOf(n)
 	if class < 0 {
@@ -54,7 +53,7 @@ func Size(n int) int {
 	return 1 << (class + minShift)
 }
 
-// Put gives the buffer back. A nil buffer is allowed.
+// Put returns b to the pool. A nil b is a no-op.
 func (p *Pool) Put(b *Buffer) {
 	if b == nil || b.class < 0 {
 		return
@@ -64,8 +63,8 @@ func (p *Pool) Put(b *Buffer) {
 	p.classes[b.class].Put(b)
 }
 
-// classOf returns the index of the smallest class that holds n bytes, or -1
-// when none does.
+// classOf returns the index of the smallest class that holds n bytes, or -1 if n
+// exceeds the largest class.
 func classOf(n int) int {
 	if n <= 1<<minShift {
 		return 0

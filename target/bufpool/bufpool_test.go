@@ -2,7 +2,7 @@ package bufpool
 
 import "testing"
 
-func TestGetReturnsTheLengthAskedFor(t *testing.T) {
+func TestPool_Get(t *testing.T) {
 	var p Pool
 	for _, n := range []int{0, 1, 511, 512, 513, 4096, 4097, 1 << 20, 1 << 24, 1<<24 + 1} {
 		b := p.Get(n)
@@ -13,7 +13,7 @@ func TestGetReturnsTheLengthAskedFor(t *testing.T) {
 	}
 }
 
-func TestClassHoldsItsLargestSize(t *testing.T) {
+func TestClassOf(t *testing.T) {
 	tests := []struct{ n, class int }{
 		{0, 0}, {512, 0}, {513, 1}, {1024, 1}, {1025, 2}, {1 << 24, maxShift - minShift}, {1<<24 + 1, -1},
 	}
@@ -24,7 +24,7 @@ func TestClassHoldsItsLargestSize(t *testing.T) {
 	}
 }
 
-func BenchmarkGetPut(b *testing.B) {
+func BenchmarkPool(b *testing.B) {
 	var p Pool
 	b.ReportAllocs()
 	for b.Loop() {
