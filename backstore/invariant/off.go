@@ -2,22 +2,22 @@
 
 package invariant
 
-// Enabled tells whether the program checks itself.
+// Enabled reports whether invariants are checked.
 const Enabled = false
 
-// Held is a field of what has one holder at a time. Without the tag it takes
-// no space.
+// Held asserts that the value that embeds it has at most one holder. Without the
+// build tag it has size 0.
 type Held struct{}
 
-// Take begins a holding; there must be none.
+// Take acquires the value, which must not be held.
 func (*Held) Take() {}
 
-// Return ends the holding.
+// Return releases the value.
 func (*Held) Return() {}
 
-// Use is called by whoever relies on being the holder.
+// Use asserts that the value is held.
 func (*Held) Use() {}
 
-// Scribble overwrites a buffer that goes back to its pool: who still uses it
-// shall notice.
+// Scribble overwrites a buffer that is returned to its pool, to expose a use after
+// release.
 func Scribble([]byte) {}

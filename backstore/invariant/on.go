@@ -4,36 +4,36 @@ package invariant
 
 import "sync/atomic"
 
-// Enabled tells whether the program checks itself.
+// Enabled reports whether invariants are checked.
 const Enabled = true
 
-// Held is a field of what has one holder at a time. Without the tag it takes
-// no space.
+// Held asserts that the value that embeds it has at most one holder. Without the
+// build tag it has size 0.
 type Held struct{ held atomic.Bool }
 
-// Take begins a holding; there must be none.
+// Take acquires the value, which must not be held.
 func (h *Held) Take() {
 	if h.held.Swap(true) {
-		Violated("handed out while it is in use")
+		Violated("acquired while held")
 	}
 }
 
-// Return ends the holding.
+// Return releases the value.
 func (h *Held) Return() {
 	if !h.held.Swap(false) {
-		Violated("given back twice")
+		Violated("released twice")
 	}
 }
 
-// Use is called by whoever relies on being the holder.
+// Use asserts that the value is held.
 func (h *Held) Use() {
 	if !h.held.Load() {
-		Violated("used after it was given back")
+		Violated("used after release")
 	}
 }
 
-// Scribble overwrites a buffer that goes back to its pool: who still uses it
-// shall notice.
+// Scribble overwrites a buffer that is returned to its pool, to expose a use after
+// release.
 func Scribble(p []byte) {
 	for i := range p {
 		p[i] = 0xdb
