@@ -1,10 +1,10 @@
-// Package fence keeps writes that were given up from landing over newer ones.
+// Package fence prevents aborted writes from overwriting newer data.
 //
-// A write to a file cannot be called back once it is in the kernel. When its
-// command is aborted, the initiator gets its answer within a bound all the same,
-// and writes the same blocks again: then the older data may land last. Writes
-// remembers what is under way; a write whose context has ended closes its range
-// to all others until it has returned.
+// A write to a file cannot be cancelled once it is in the kernel. When its command
+// is aborted, the initiator receives the response within a bound and may write the
+// same blocks again; the older data could then reach the file last. Writes tracks
+// the writes in flight: a write whose context has ended blocks its range for all
+// others until it returns.
 package fence
 
 import (
@@ -15,35 +15,36 @@ import (
 	"sync/atomic"
 )
 
-// ErrBusy: an aborted write to the range has not returned. Try again later.
-var ErrBusy = errors.New("an aborted write to these blocks has not returned")
+// ErrBusy reports that an aborted write to the range is still in flight. Retry
+// later.
+var ErrBusy = errors.New("an aborted write to these blocks is in flight")
 
-// Writes are the writes under way in one address space. The zero value is ready
-// for use, and safe for concurrent use. In steady state it allocates nothing.
+// Writes tracks the writes in flight in one address space. The zero value is ready
+// for use and safe for concurrent use. In steady state it allocates nothing.
 type Writes struct {
-	underWay atomic.Int32 // used slots: without any, a read takes no lock
+	inFlight atomic.Int32 // used slots; when 0, Check takes no lock
 
-	mu    sync.Mutex // guards what follows; held for a scan of the slots
+	mu    sync.Mutex // guards the fields below; held while the slots are scanned
 	slots []write
 	free  []int
 }
 
-// write is one write. Its ctx is nil in a free slot.
+// write is a slot; ctx is nil if the slot is free.
 type write struct {
 	ctx         context.Context
 	offset, end int64 // bytes
 }
 
-// Begin enters a write of length bytes at offset. It returns ErrBusy when an
-// aborted write to any of them has not returned, and the error of ctx when that
-// has ended. Without an error, the caller writes and then calls End with slot.
+// Begin registers a write of length bytes at offset. It returns ErrBusy if an
+// aborted write to any of these bytes is in flight, and the error of ctx if ctx has
+// ended. On success the caller writes and then calls End with slot.
 //
-// A write that was entered before its context ended is seen by every later Begin
-// and Check; one that was entered after that finds its context ended here, and
-// does not happen. So a caller that ends the context of a write, and answers
-// then, knows that whatever follows the answer does not meet the write.
+// A write that is registered before its context ends is visible to every later
+// Begin and Check. A write that is registered later detects the ended context here
+// and does not start. A caller that ends the context of a write before it responds
+// therefore knows that no operation after the response overlaps the write.
 func (w *Writes) Begin(ctx context.Context, offset, length int64) (slot int, err error) {
-	if slot, err = w.enter(ctx, offset, length); err != nil {
+	if slot, err = w.register(ctx, offset, length); err != nil {
 		return 0, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -53,7 +54,7 @@ func (w *Writes) Begin(ctx context.Context, offset, length int64) (slot int, err
 	return slot, nil
 }
 
-func (w *Writes) enter(ctx context.Context, offset, length int64) (slot int, err error) {
+func (w *Writes) register(ctx context.Context, offset, length int64) (slot int, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.check(offset, length); err != nil {
@@ -65,23 +66,23 @@ func (w *Writes) enter(ctx context.Context, offset, length int64) (slot int, err
 		slot, w.slots = len(w.slots), append(w.slots, write{})
 	}
 	w.slots[slot] = write{ctx, offset, offset + length}
-	w.underWay.Add(1)
+	w.inFlight.Add(1)
 	return slot, nil
 }
 
-// End says that the write of Begin has returned.
+// End removes the write of slot, which has returned.
 func (w *Writes) End(slot int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.slots[slot] = write{}
 	w.free = append(w.free, slot)
-	w.underWay.Add(-1)
+	w.inFlight.Add(-1)
 }
 
-// Check returns ErrBusy when an aborted write to any of length bytes at offset has
-// not returned.
+// Check returns ErrBusy if an aborted write to any of length bytes at offset is in
+// flight.
 func (w *Writes) Check(offset, length int64) error {
-	if w.underWay.Load() == 0 {
+	if w.inFlight.Load() == 0 {
 		return nil
 	}
 	w.mu.Lock()
@@ -89,7 +90,7 @@ func (w *Writes) Check(offset, length int64) error {
 	return w.check(offset, length)
 }
 
-// check is Check with mu held.
+// check is Check. The caller holds mu.
 func (w *Writes) check(offset, length int64) error {
 	for i := range w.slots {
 		s := &w.slots[i]

@@ -16,7 +16,7 @@ func begin(t *testing.T, w *Writes, ctx context.Context, offset, length int64) i
 	return slot
 }
 
-// An aborted write closes its range, and no other, until it returns.
+// An aborted write blocks its range, and no other, until it returns.
 func TestWrites_Begin(t *testing.T) {
 	var w Writes
 	running := t.Context()
@@ -61,7 +61,7 @@ func TestWrites_Begin(t *testing.T) {
 	w.End(begin(t, &w, running, 0, 1<<20))
 }
 
-func TestWrites_Begin_refuses_an_ended_context(t *testing.T) {
+func TestWrites_BeginEndedContext(t *testing.T) {
 	var w Writes
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -69,12 +69,12 @@ func TestWrites_Begin_refuses_an_ended_context(t *testing.T) {
 		t.Errorf("Begin: %v", err)
 	}
 	if err := w.Check(0, 512); err != nil {
-		t.Errorf("it closes its range: %v", err)
+		t.Errorf("after a refused Begin: Check: %v", err)
 	}
 }
 
-// With many writers, of which some are aborted, every slot comes back.
-func TestWrites_concurrent(t *testing.T) {
+// Every slot is freed after concurrent writes, some of them aborted.
+func TestWrites_Concurrent(t *testing.T) {
 	var w Writes
 	var all sync.WaitGroup
 	for i := range 8 {
