@@ -1,8 +1,8 @@
-// Package dedup remembers which extent holds which data, so that data written
-// again is mapped instead of stored. The index is a cache of fixed size: it may
-// forget entries, those that were never found again first, and it may name
-// extents that are gone. Its answer is a candidate that the extent table
-// confirms by the whole fingerprint.
+// Package dedup maps fingerprints to extents, so that data written again is
+// referenced instead of stored. The index is a cache of fixed size: it evicts
+// entries, those without a hit first, and may return extents that no longer exist.
+// A result is a candidate, which the extent table verifies by the full
+// fingerprint.
 package dedup
 
 import (
@@ -18,31 +18,31 @@ const (
 	stripes = 256
 )
 
-// bucket is a set of entries that share the low bits of their fingerprints.
-// An entry of ID 0 is free.
+// bucket is a set of entries whose fingerprints share the low bits. An entry with ID
+// 0 is free.
 type bucket struct {
 	ids  [ways]extent.ID
 	tags [ways]uint32
-	hits uint8 // bit i: entry i was found since the hand last passed
+	hits uint8 // bit i: entry i had a hit since the clock hand last passed
 	hand uint8
 }
 
-// BytesPerEntry is the memory that an entry of the index takes.
+// BytesPerEntry is the memory per entry in bytes.
 const BytesPerEntry = 13
 
 // Index maps fingerprints to extents. It is safe for concurrent use.
 type Index struct {
-	locks   [stripes]sync.Mutex // lock i guards buckets whose number is i modulo stripes
+	locks   [stripes]sync.Mutex // lock i guards the buckets n with n % stripes == i
 	buckets []bucket
 }
 
-// New returns an index of at most maxBytes, at least one bucket for each lock.
+// New returns an index of at most maxBytes, and of at least one bucket per lock.
 func New(maxBytes int64) *Index {
 	n := max(maxBytes/(ways*BytesPerEntry), stripes)
 	return &Index{buckets: make([]bucket, 1<<(bits.Len64(uint64(n))-1))}
 }
 
-// Entries returns how many fingerprints the index can hold.
+// Entries returns the capacity of the index in fingerprints.
 func (x *Index) Entries() int { return len(x.buckets) * ways }
 
 func (x *Index) locate(fp *extent.Fingerprint) (*bucket, *sync.Mutex, uint32) {
@@ -50,7 +50,7 @@ func (x *Index) locate(fp *extent.Fingerprint) (*bucket, *sync.Mutex, uint32) {
 	return &x.buckets[n], &x.locks[n%stripes], binary.LittleEndian.Uint32(fp[8:])
 }
 
-// Lookup returns the extent that most likely has this fingerprint, 0 for none.
+// Lookup returns the extent that most likely has the fingerprint, or 0.
 func (x *Index) Lookup(fp *extent.Fingerprint) extent.ID {
 	b, mu, tag := x.locate(fp)
 	mu.Lock()
@@ -64,20 +64,20 @@ func (x *Index) Lookup(fp *extent.Fingerprint) extent.ID {
 	return 0
 }
 
-// Insert remembers that the extent has this fingerprint, in place of what the
-// index knew for it.
+// Insert records that the extent has the fingerprint. It replaces an earlier entry
+// for the same fingerprint.
 func (x *Index) Insert(fp *extent.Fingerprint, id extent.ID) {
 	b, mu, tag := x.locate(fp)
 	mu.Lock()
 	defer mu.Unlock()
-	i := b.victim(tag)
+	i := b.slot(tag)
 	b.ids[i], b.tags[i] = id, tag
 	b.hits &^= 1 << i
 }
 
-// victim returns the entry to overwrite: the one with this tag, a free one, or
-// the next that was not found since the hand passed it.
-func (b *bucket) victim(tag uint32) int {
+// slot returns the entry to overwrite: the one with this tag, else a free one, else
+// the next without a hit since the clock hand passed it.
+func (b *bucket) slot(tag uint32) int {
 	free := -1
 	for i, id := range b.ids {
 		if id == 0 {

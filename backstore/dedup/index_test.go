@@ -14,7 +14,7 @@ func fingerprint(n uint64) *extent.Fingerprint {
 	return &fp
 }
 
-func TestLookupFindsWhatWasInserted(t *testing.T) {
+func TestIndex_Lookup(t *testing.T) {
 	x := New(1 << 20)
 	for n := uint64(1); n <= 1000; n++ {
 		x.Insert(fingerprint(n), extent.ID(n))
@@ -25,11 +25,11 @@ func TestLookupFindsWhatWasInserted(t *testing.T) {
 		}
 	}
 	if got := x.Lookup(fingerprint(5000)); got != 0 {
-		t.Errorf("a fingerprint never inserted gives extent %d", got)
+		t.Errorf("Lookup of a fingerprint that was not inserted = %d, want 0", got)
 	}
 }
 
-func TestInsertReplacesTheEntryOfItsFingerprint(t *testing.T) {
+func TestIndex_InsertReplaces(t *testing.T) {
 	x := New(1)
 	x.Insert(fingerprint(1), 10)
 	x.Insert(fingerprint(1), 11)
@@ -38,25 +38,25 @@ func TestInsertReplacesTheEntryOfItsFingerprint(t *testing.T) {
 	}
 }
 
-func TestFoundEntriesOutliveOthers(t *testing.T) {
+func TestIndex_EvictionKeepsHits(t *testing.T) {
 	x := New(1)
 	x.Insert(fingerprint(0), 1)
 	for n := uint64(1); n < 100_000; n++ {
 		x.Insert(fingerprint(n), extent.ID(n+1))
 		if x.Lookup(fingerprint(0)) != 1 {
-			t.Fatalf("an entry found all the time was forgotten after %d others, of %d", n, x.Entries())
+			t.Fatalf("entry with hits evicted after %d inserts, capacity %d", n, x.Entries())
 		}
 	}
 }
 
-func BenchmarkLookup(b *testing.B) {
+func BenchmarkIndex_Lookup(b *testing.B) {
 	x := New(64 << 20)
 	fp := fingerprint(3)
 	x.Insert(fp, 3)
 	b.ReportAllocs()
 	for b.Loop() {
 		if x.Lookup(fp) != 3 {
-			b.Fatal("forgotten")
+			b.Fatal("entry evicted")
 		}
 	}
 }
