@@ -1,4 +1,4 @@
-// What lanes_amd64.h needs, in instructions of AVX-512.
+// AVX-512 macros for lanes_amd64.h.
 
 #define VXOR VPXORD
 

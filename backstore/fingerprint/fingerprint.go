@@ -1,8 +1,8 @@
 // Package fingerprint computes the fingerprints of extents: keyed BLAKE3. A block
-// of 4 KiB is four chunks, fewer than the vector registers of a CPU have room
-// for, but a write has many blocks. So a Batch hashes up to four of them at once,
-// with code of its own for AVX-512 and AVX2. On other CPUs, and for extents of
-// other lengths, the BLAKE3 library computes the same.
+// of 4 KiB has four chunks, which do not fill the vector registers of a CPU, but a
+// write has many blocks. A Batch therefore hashes up to four blocks at once, with
+// AVX-512 and AVX2 kernels. Other CPUs, and extents of other lengths, use the BLAKE3
+// library, with the same result.
 package fingerprint
 
 import (
@@ -19,7 +19,7 @@ const (
 	batchBlocks = 4 // of a Batch
 )
 
-// kernels is the code for blocks of 4 KiB that a CPU can run.
+// kernels is the instruction set of the kernels for 4 KiB blocks.
 type kernels int
 
 const (
@@ -35,7 +35,7 @@ type Key struct {
 	hashers sync.Pool // of *blake3.Hasher with the key
 }
 
-// New returns a Key that makes the best of this CPU.
+// New returns a Key that uses the best kernels of this CPU.
 func New(key [Size]byte) *Key { return newKey(key, supported()) }
 
 func newKey(key [Size]byte, have kernels) *Key {
@@ -75,24 +75,24 @@ func (k *Key) librarySum(data []byte) (sum [Size]byte) {
 // sumBlocks hashes the first n of the blocks.
 func (k *Key) sumBlocks(sums *[batchBlocks][Size]byte, blocks *[batchBlocks]*[blockLength]byte, n int) {
 	for i := n; i < batchBlocks; i++ {
-		blocks[i] = blocks[0] // for the lanes that nobody needs
+		blocks[i] = blocks[0] // fill the unused lanes; the result is discarded
 	}
 	k.kernels.sum(sums, &k.key, blocks, n)
 }
 
-// Batch computes many fingerprints. Neither the data nor the place of a
-// fingerprint may be touched between the Add for them and the next Flush.
+// Batch computes many fingerprints. Between Add and the next Flush, the caller must
+// not modify the data nor access the fingerprint.
 type Batch struct {
 	key    *Key
 	blocks [batchBlocks]*[blockLength]byte
 	sums   [batchBlocks]*[Size]byte
-	n      int // blocks that are waiting
+	n      int // pending blocks
 }
 
 // Batch returns an empty Batch.
 func (k *Key) Batch() Batch { return Batch{key: k} }
 
-// Add makes sum the fingerprint of data, at the latest by the next Flush.
+// Add sets sum to the fingerprint of data no later than the next Flush.
 func (b *Batch) Add(sum *[Size]byte, data []byte) {
 	if !b.key.fast(data) {
 		*sum = b.key.librarySum(data)
@@ -104,7 +104,7 @@ func (b *Batch) Add(sum *[Size]byte, data []byte) {
 	}
 }
 
-// Flush computes what is waiting.
+// Flush computes the pending fingerprints.
 func (b *Batch) Flush() {
 	if b.n == 0 {
 		return

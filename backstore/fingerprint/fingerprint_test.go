@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// each runs a test with the code for each kind of CPU.
-func each(t *testing.T, test func(t *testing.T, have kernels)) {
+// eachKernel runs test with every kernel that this CPU supports.
+func eachKernel(t *testing.T, test func(t *testing.T, have kernels)) {
 	for _, c := range []struct {
 		name string
 		have kernels
@@ -42,10 +42,10 @@ func randomKey(rng *rand.ChaCha8) (key [Size]byte) {
 	return key
 }
 
-// TestPublishedSums: keyed_hash of test_vectors.json, which BLAKE3's authors
-// publish with the reference implementation.
-func TestPublishedSums(t *testing.T) {
-	each(t, func(t *testing.T, have kernels) {
+// The vectors are keyed_hash in test_vectors.json of the BLAKE3 reference
+// implementation.
+func TestKey_SumVectors(t *testing.T) {
+	eachKernel(t, func(t *testing.T, have kernels) {
 		key := newKey([Size]byte([]byte("whats the Elvish word for friend")), have)
 		data := make([]byte, 4097)
 		for i := range data {
@@ -63,8 +63,8 @@ func TestPublishedSums(t *testing.T) {
 	})
 }
 
-func TestSumsOfManyBlocks(t *testing.T) {
-	each(t, func(t *testing.T, have kernels) {
+func TestBatch_Blocks(t *testing.T) {
+	eachKernel(t, func(t *testing.T, have kernels) {
 		rng := rand.NewChaCha8([32]byte{1})
 		for n := range 71 {
 			key := randomKey(rng)
@@ -72,7 +72,7 @@ func TestSumsOfManyBlocks(t *testing.T) {
 			rng.Read(memory)
 			sums := make([][Size]byte, n)
 			batch := newKey(key, have).Batch()
-			// Each block begins at another distance from a word and a cache line.
+			// Each block has a different alignment to words and cache lines.
 			block := func(i int) []byte { return memory[n%64+i*(blockLength+1):][:blockLength] }
 			for i := range n {
 				batch.Add(&sums[i], block(i))
@@ -87,9 +87,9 @@ func TestSumsOfManyBlocks(t *testing.T) {
 	})
 }
 
-func TestSumsOfOtherLengths(t *testing.T) {
+func TestBatch_Lengths(t *testing.T) {
 	lengths := []int{0, 1, 64, 1024, 1025, 4095, 4096, 4097, 8192, 4096, 12288, 16384, 4096, 65536, 4096}
-	each(t, func(t *testing.T, have kernels) {
+	eachKernel(t, func(t *testing.T, have kernels) {
 		rng := rand.NewChaCha8([32]byte{2})
 		data := make([]byte, 65536+len(lengths))
 		rng.Read(data)
@@ -102,16 +102,17 @@ func TestSumsOfOtherLengths(t *testing.T) {
 		}
 		batch.Flush()
 		for i, n := range lengths {
-			alone, want := key.Sum(data[i:i+n]), librarySum(secret, data[i:i+n])
-			if sums[i] != want || alone != want {
-				t.Errorf("%d bytes give %x in a batch and %x by themselves, not %x", n, sums[i], alone, want)
+			single, want := key.Sum(data[i:i+n]), librarySum(secret, data[i:i+n])
+			if sums[i] != want || single != want {
+				t.Errorf("%d bytes give %x in a batch, %x from Sum, want %x", n, sums[i], single, want)
 			}
 		}
 	})
 }
 
-// TestNothingElseIsRead puts blocks between pages that cannot be read.
-func TestNothingElseIsRead(t *testing.T) {
+// The kernels read no byte outside the blocks, which lie between two PROT_NONE
+// pages.
+func TestBatch_Bounds(t *testing.T) {
 	const page, length = 65536, batchBlocks * blockLength
 	memory, err := unix.Mmap(-1, 0, page+length+page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
@@ -125,7 +126,7 @@ func TestNothingElseIsRead(t *testing.T) {
 	}
 	data := memory[page : page+length]
 	rand.NewChaCha8([32]byte{3}).Read(data)
-	each(t, func(t *testing.T, have kernels) {
+	eachKernel(t, func(t *testing.T, have kernels) {
 		key := newKey([Size]byte{4}, have)
 		batch := key.Batch()
 		var sums [batchBlocks][Size]byte
@@ -134,15 +135,15 @@ func TestNothingElseIsRead(t *testing.T) {
 		}
 		batch.Flush()
 		for i, sum := range sums {
-			if alone := key.Sum(data[i*blockLength : (i+1)*blockLength]); sum != alone {
-				t.Errorf("block %d: %x in a batch, %x by itself", i, sum, alone)
+			if single := key.Sum(data[i*blockLength : (i+1)*blockLength]); sum != single {
+				t.Errorf("block %d: %x in a batch, %x from Sum", i, sum, single)
 			}
 		}
 	})
 }
 
-func TestKeyIsSharedByMany(t *testing.T) {
-	each(t, func(t *testing.T, have kernels) {
+func TestKey_Concurrent(t *testing.T) {
+	eachKernel(t, func(t *testing.T, have kernels) {
 		key := newKey([Size]byte{5}, have)
 		var all sync.WaitGroup
 		for g := range 4 {
@@ -152,7 +153,7 @@ func TestKeyIsSharedByMany(t *testing.T) {
 				wantAll := librarySum(key.key, data)
 				for range 50 {
 					if key.Sum(data[:blockLength]) != want || key.Sum(data) != wantAll {
-						t.Error("a wrong sum beside others")
+						t.Error("wrong sum with concurrent callers")
 					}
 				}
 			})
@@ -161,7 +162,7 @@ func TestKeyIsSharedByMany(t *testing.T) {
 	})
 }
 
-func FuzzSums(f *testing.F) {
+func FuzzBatch(f *testing.F) {
 	f.Add([]byte("key"), []byte("data"), uint8(3), uint8(5))
 	f.Add([]byte{}, []byte{0}, uint8(0), uint8(1))
 	f.Add(bytes.Repeat([]byte{0xff}, Size), bytes.Repeat([]byte{0xff}, 64), uint8(63), uint8(9))
@@ -190,7 +191,7 @@ func FuzzSums(f *testing.F) {
 	})
 }
 
-func BenchmarkSums(b *testing.B) {
+func BenchmarkBatch(b *testing.B) {
 	data := make([]byte, 64*blockLength)
 	rand.NewChaCha8([32]byte{6}).Read(data)
 	for have := none; have <= supported(); have++ {

@@ -12,7 +12,7 @@ func supported() kernels {
 	return none
 }
 
-// sum hashes the first n of the blocks, and maybe more of them.
+// sum hashes at least the first n blocks.
 func (k kernels) sum(sums *[batchBlocks][Size]byte, key *[Size]byte, blocks *[batchBlocks]*[blockLength]byte, n int) {
 	if k == avx512 && n > 2 {
 		fourAVX512(sums, key, blocks)
@@ -28,7 +28,8 @@ func (k kernels) sum(sums *[batchBlocks][Size]byte, key *[Size]byte, blocks *[ba
 	}
 }
 
-// The kernels hash blocks at once: the four chunks of each in lanes side by side.
+// The kernels hash several blocks at once, with the four chunks of a block in
+// adjacent lanes.
 
 //go:noescape
 func fourAVX512(sums *[batchBlocks][Size]byte, key *[Size]byte, blocks *[batchBlocks]*[blockLength]byte)

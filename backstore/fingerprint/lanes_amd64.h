@@ -1,9 +1,9 @@
-// What the kernels have in common: the compression function of BLAKE3 in as many
-// lanes as a register has words, written after the BLAKE3 specification, section
-// 2. A lane belongs to one chunk of a block, or to one parent node.
+// Common code of the kernels: the compression function of BLAKE3 in as many lanes
+// as a register has words, after the BLAKE3 specification, section 2. A lane
+// belongs to one chunk of a block, or to one parent node.
 //
-// Whoever includes this defines the registers of the state, S0 to S15, and the
-// places of the message, M0 to M15; VXOR(s, t, t), t ^= s; ROTATE16, ROTATE12,
+// The including file defines the registers of the state, S0 to S15, and the
+// locations of the message, M0 to M15; VXOR(s, t, t), t ^= s; ROTATE16, ROTATE12,
 // ROTATE8 and ROTATE7, which rotate four registers to the right; and PICK.
 
 // The constants of section 2.2, and the length of every block.
@@ -108,8 +108,8 @@ GLOBL flags<>(SB), RODATA|NOPTR, $72
 
 // CHILDREN makes the chaining values the message of their parents, section 2.5.
 // PICK(order, s, m) permutes what s has of the four chunks: it puts the first
-// and the third in front with 0x08, the second and the fourth with 0x0d. What
-// comes behind these is not used.
+// and the third first with 0x08, the second and the fourth with 0x0d. The rest of
+// the register is not used.
 #define CHILDREN \
 	PICK(0x08, S0, M0); \
 	PICK(0x08, S1, M1); \
@@ -129,7 +129,7 @@ GLOBL flags<>(SB), RODATA|NOPTR, $72
 	PICK(0x0d, S7, M15)
 
 // TRANSPOSE exchanges the rows and columns of four words in four registers, in
-// each quarter of them by itself. It uses S8 to S11.
+// each quarter separately. It uses S8 to S11.
 #define TRANSPOSE(a, b, c, d) \
 	VPUNPCKLDQ b, a, S8; \
 	VPUNPCKHDQ b, a, S9; \

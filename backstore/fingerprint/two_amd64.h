@@ -1,4 +1,4 @@
-// What the kernels for two blocks have in common. Lane 4b+c belongs to chunk c of
+// Common code of the kernels for two blocks. Lane 4b+c belongs to chunk c of
 // block b: each half of a register has the four chunks of a block.
 
 DATA chunk<>+0(SB)/8, $0x0302010003020100

@@ -105,6 +105,6 @@ TEXT ·twoAVX2(SB), 0, $576-32
 	MOVQ key+8(FP), SI
 	MOVQ a+16(FP), R8
 	MOVQ b+24(FP), R9
-	LEAQ 31(SP), R12 // no register shall straddle two cache lines
+	LEAQ 31(SP), R12 // no spilled register straddles two cache lines
 	ANDQ $~31, R12
 #include "sum_amd64.h"
