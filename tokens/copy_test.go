@@ -66,12 +66,12 @@ func TestCopyErrors(t *testing.T) {
 		return m.Copy(ctx, a, 0, b, 0, volumeSize, func(int64) {})
 	}
 	fail := func(method string) {
-		s.Fail = func(op string) error {
+		s.FailWith(func(op string) error {
 			if op == method {
 				return backstore.ErrCorrupt
 			}
 			return nil
-		}
+		})
 	}
 	fail("Snapshot")
 	if err := run(ctx); !errors.Is(err, backstore.ErrCorrupt) || !isSource(err) {
@@ -81,7 +81,7 @@ func TestCopyErrors(t *testing.T) {
 	if err := run(ctx); !errors.Is(err, backstore.ErrCorrupt) || isSource(err) {
 		t.Errorf("destination: %v", err)
 	}
-	s.Fail = nil
+	s.FailWith(nil)
 	ended, end := context.WithCancel(ctx)
 	end()
 	if err := run(ended); !errors.Is(err, context.Canceled) {
@@ -103,7 +103,7 @@ func TestCopyThatACrashEnds(t *testing.T) {
 	m := open(t, s, tokens.Limits{})
 	a, b := s.NewVolume("a", volumeSize), s.NewVolume("b", volumeSize)
 	var crashed *tokentest.Store
-	s.Fail = func(op string) error {
+	s.FailWith(func(op string) error {
 		if op == "DeleteSnapshot" && crashed == nil {
 			if err := s.Flush(ctx); err != nil {
 				return err
@@ -111,7 +111,7 @@ func TestCopyThatACrashEnds(t *testing.T) {
 			crashed = s.Crash()
 		}
 		return nil
-	}
+	})
 	if err := m.Copy(ctx, a, 0, b, 0, volumeSize, func(int64) {}); err != nil {
 		t.Fatal(err)
 	}

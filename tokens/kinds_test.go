@@ -222,16 +222,16 @@ func TestWriteThatCannotEndItsTokensFails(t *testing.T) {
 	old := pattern(t, src, 1)
 	tok := mustRead(t, m, src, ranges(0, 8192), tokens.ReadOptions{Type: tokens.RODTypePointInTimeChangeVulnerable})
 	broken := errors.New("broken")
-	s.Fail = func(op string) error {
+	s.FailWith(func(op string) error {
 		if op == "PutRecords" {
 			return broken
 		}
 		return nil
-	}
+	})
 	if err := src.WriteAt(ctx, make([]byte, 512), 0); !errors.Is(err, broken) {
 		t.Fatalf("write: %v", err)
 	}
-	s.Fail = nil
+	s.FailWith(nil)
 	mustWrite(t, m, tok, 0, dst, ranges(0, 8192), 8192)
 	if !bytes.Equal(contents(t, dst)[:8192], old[:8192]) {
 		t.Error("wrong data")
@@ -264,18 +264,18 @@ func TestFailuresOfKindsLeaveNothing(t *testing.T) {
 			v := s.NewVolume("v", volumeSize)
 			m := open(t, s, tokens.Limits{})
 			failed := false
-			s.Fail = func(now string) error {
+			s.FailWith(func(now string) error {
 				if now == op && !failed {
 					failed = true
 					return broken
 				}
 				return nil
-			}
+			})
 			_, err := m.OffloadRead(ctx, source(v), ranges(0, 512), tokens.ReadOptions{Type: k.rodType})
 			if failed != errors.Is(err, broken) {
 				t.Errorf("%v, %s fails: %v", k.rodType, op, err)
 			}
-			s.Fail = nil
+			s.FailWith(nil)
 			if !failed {
 				continue
 			}
@@ -295,14 +295,14 @@ func TestSnapshotsOfInterruptedUsesAreRemoved(t *testing.T) {
 	m := open(t, s, tokens.Limits{})
 	tok := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{Type: tokens.RODTypeAccessUponReference})
 	broken := errors.New("broken")
-	s.Fail = func(op string) error {
+	s.FailWith(func(op string) error {
 		if op == "DeleteSnapshot" {
 			return broken
 		}
 		return nil
-	}
+	})
 	wantRefusedOnce(t, m, tok, v, broken)
-	s.Fail = nil
+	s.FailWith(nil)
 	if exist, handles := s.Snapshots(); exist != 1 || handles != 0 {
 		t.Fatalf("%d snapshots, %d handles", exist, handles)
 	}

@@ -113,13 +113,13 @@ func TestExpiryIsRetriedWhenTheStoreRefusesIt(t *testing.T) {
 		s := tokentest.NewStore([16]byte{1})
 		v := s.NewVolume("v", volumeSize)
 		var refusals atomic.Int32
-		s.Fail = func(op string) error {
+		s.FailWith(func(op string) error {
 			if op == "DeleteSnapshot" && refusals.Load() < 2 {
 				refusals.Add(1)
 				return errors.New("not now")
 			}
 			return nil
-		}
+		})
 		m := open(t, s, tokens.Limits{})
 		tok := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{})
 		time.Sleep(61 * time.Second)

@@ -324,7 +324,7 @@ func TestDeleteToken(t *testing.T) {
 		wantRefused(t, m, tok, v, tokens.ErrDeleted)
 	}
 	// A write that has to be continued keeps its token until it ends.
-	s.MapLength = 1024
+	s.MapAtMost(1024)
 	m2 := open(t, s, tokens.Limits{CallTime: time.Nanosecond})
 	tok := mustRead(t, m2, v, ranges(0, 4096), tokens.ReadOptions{})
 	var done int64
@@ -409,16 +409,16 @@ func TestFailedReadLeavesNothing(t *testing.T) {
 		s := tokentest.NewStore([16]byte{1})
 		v := s.NewVolume("v", volumeSize)
 		m := open(t, s, tokens.Limits{})
-		s.Fail = func(now string) error {
+		s.FailWith(func(now string) error {
 			if now == op {
 				return broken
 			}
 			return nil
-		}
+		})
 		if _, err := m.OffloadRead(ctx, source(v), ranges(0, 512), tokens.ReadOptions{}); !errors.Is(err, broken) {
 			t.Errorf("%s fails: %v", op, err)
 		}
-		s.Fail = nil
+		s.FailWith(nil)
 		exist, open := s.Snapshots()
 		if exist != 0 || open != 0 || s.Records("token/live/") != 0 || len(m.List()) != 0 {
 			t.Errorf("%s fails: %d snapshots, %d handles, %d records, %d tokens are left",
@@ -432,19 +432,19 @@ func TestErrorInTheMiddleTellsWhatWasDone(t *testing.T) {
 	v := s.NewVolume("v", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	tok := mustRead(t, m, v, ranges(0, 8192), tokens.ReadOptions{})
-	s.MapLength = 2048
+	s.MapAtMost(2048)
 	calls := 0
-	s.Fail = func(op string) error {
+	s.FailWith(func(op string) error {
 		if calls++; op == "Map" && calls == 3 {
 			return backstore.ErrNoSpace
 		}
 		return nil
-	}
+	})
 	n, err := m.OffloadWrite(ctx, tok, 0, destination(v), ranges(65536, 8192), tokens.WriteOptions{Completion: tokens.DeleteToken})
 	if n != 4096 || !errors.Is(err, backstore.ErrNoSpace) {
 		t.Errorf("%d, %v; want 4096 and no space", n, err)
 	}
-	s.Fail = nil
+	s.FailWith(nil)
 	if _, err := m.Lookup(tok); err != nil {
 		t.Errorf("the token is gone: %v", err)
 	}

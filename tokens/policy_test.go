@@ -224,11 +224,11 @@ func TestTokensMakeRoomForWrites(t *testing.T) {
 		if n := m.Stats().CancelledFor[tokens.OutOfSpace]; (n == 2) == keep {
 			t.Errorf("keep %t: %d given up", keep, n)
 		}
-		s.Fail = func(string) error { return errors.New("broken") }
+		s.FailWith(func(string) error { return errors.New("broken") })
 		if s.Full(ctx, 4096) {
 			t.Error("gave up what could not be given up")
 		}
-		s.Fail = nil
+		s.FailWith(nil)
 	}
 }
 
@@ -386,12 +386,12 @@ func TestUsesAreRecordedWithinABudget(t *testing.T) {
 			toks = append(toks, mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{}))
 		}
 		puts := 0
-		s.Fail = func(op string) error {
+		s.FailWith(func(op string) error {
 			if op == "PutRecords" {
 				puts++
 			}
 			return nil
-		}
+		})
 		for range 10 {
 			time.Sleep(1500 * time.Millisecond)
 			for _, tok := range toks {

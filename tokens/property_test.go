@@ -346,7 +346,7 @@ func TestTokenProperty(t *testing.T) {
 			"hashRead":     w.hashRead,
 			"hashCheck":    w.hashCheck,
 			"restart":      func(t *rapid.T) { w.close(t); s.Restart(); w.open(t, s) },
-			"mapLength":    func(t *rapid.T) { s.MapLength = rapid.SampledFrom([]int64{0, 512, 2560, 4096}).Draw(t, "bytes") },
+			"mapLength":    func(t *rapid.T) { s.MapAtMost(rapid.SampledFrom([]int64{0, 512, 2560, 4096}).Draw(t, "bytes")) },
 			"":             w.check,
 		})
 		live := 0

@@ -410,12 +410,12 @@ func TestFailuresOfDigestTokens(t *testing.T) {
 	tok := hashToken(t, m, v, ranges(0, 4096))
 	broken := errors.New("broken")
 	fail := func(op string) {
-		s.Fail = func(now string) error {
+		s.FailWith(func(now string) error {
 			if now == op {
 				return broken
 			}
 			return nil
-		}
+		})
 	}
 	for _, op := range []string{"Snapshot", "DeleteSnapshot"} {
 		fail(op)
@@ -434,7 +434,7 @@ func TestFailuresOfDigestTokens(t *testing.T) {
 	if _, err := m.HeldBytes(ctx); !errors.Is(err, broken) || s.Full(ctx, 4096) {
 		t.Errorf("measuring: %v", err)
 	}
-	s.Fail = nil
+	s.FailWith(nil)
 	mustWrite(t, m, tok, 0, v, ranges(8192, 4096), 4096)
 	m = open(t, s, tokens.Limits{}) // removes the snapshots of the uses that failed
 	if exist, handles := s.Snapshots(); exist != 0 || handles != 0 || s.Records("token/use/") != 0 {

@@ -24,14 +24,14 @@ type stepper struct {
 // stepMaps makes every Map wait for proceed, and do length bytes.
 func (b *testbed) stepMaps(length int64) stepper {
 	s := stepper{make(chan struct{}), make(chan struct{})}
-	b.store.MapLength = length
-	b.store.Fail = func(op string) error {
+	b.store.MapAtMost(length)
+	b.store.FailWith(func(op string) error {
 		if op == "Map" {
 			s.entered <- struct{}{}
 			<-s.proceed
 		}
 		return nil
-	}
+	})
 	return s
 }
 
@@ -150,16 +150,16 @@ func TestErrorsInBackground(t *testing.T) {
 	} {
 		b := start(t, tokens.Limits{CallTime: time.Nanosecond})
 		token := b.token(t, lunA, rangeOf{0, 64})
-		b.store.MapLength = tc.length
+		b.store.MapAtMost(tc.length)
 		steps := 0
-		b.store.Fail = func(op string) error {
+		b.store.FailWith(func(op string) error {
 			if op == "Map" {
 				if steps++; steps > tc.after {
 					return backstore.ErrNoSpace
 				}
 			}
 			return nil
-		}
+		})
 		parameters := writeParameters(token, 0, rangeOf{0, 8})
 		if tc.parameters != nil {
 			parameters = tc.parameters(token)
@@ -213,11 +213,11 @@ func TestAbortInBackground(t *testing.T) {
 		t.Error("the abort did not wait for the data that moves")
 	case <-b.canceled(lunB, 5):
 	}
+	b.store.FailWith(nil)
 	s.proceed <- struct{}{}
 	if a := <-aborted; a.code() != "GOOD" {
 		t.Fatalf("COPY OPERATION ABORT: %s", a.code())
 	}
-	b.store.Fail = nil
 	p := b.rodTokenInformation(lunB, 5, 805).data
 	count := binary.BigEndian.Uint64(p[16:])
 	if p[5] != 0x60 || p[12] != 0x40 || p[13] != 0 || p[14] != 0 || len(p) != 36 || count < 4 || count > 6 {
@@ -274,13 +274,13 @@ func TestAbortInForeground(t *testing.T) {
 func TestTokenOfALostNexusIsGivenUp(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	entered, proceed := make(chan struct{}), make(chan struct{})
-	b.store.Fail = func(op string) error {
+	b.store.FailWith(func(op string) error {
 		if op == "Snapshot" {
 			entered <- struct{}{}
 			<-proceed
 		}
 		return nil
-	}
+	})
 	b.populate(lunA, 5, immediate(populateParameters(rangeOf{0, 8})))
 	<-entered
 	b.target.Detach(b.nexus)
@@ -325,12 +325,12 @@ func TestTooManyCopies(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 8})
 	proceed := make(chan struct{})
-	b.store.Fail = func(op string) error {
+	b.store.FailWith(func(op string) error {
 		if op == "Map" {
 			<-proceed
 		}
 		return nil
-	}
+	})
 	for id := range uint32(maxRunningOfOwner) {
 		if a := b.writeUsing(lunB, id, immediate(writeParameters(token, 0, rangeOf{0, 1}))); a.code() != "GOOD" {
 			t.Fatalf("%d: %s", id, a.code())
@@ -376,14 +376,14 @@ func TestForegroundEndsInTime(t *testing.T) {
 		data := b.fill(t, lunA, 1)
 		token := b.token(t, lunA, rangeOf{0, 1024})
 		slow := func(what string, pace time.Duration) {
-			b.store.Fail = func(op string) error {
+			b.store.FailWith(func(op string) error {
 				if strings.Contains(what, op) {
 					time.Sleep(pace)
 				}
 				return nil
-			}
+			})
 		}
-		b.store.MapLength = 4096
+		b.store.MapAtMost(4096)
 		slow("Map", 90*time.Millisecond)
 		began := time.Now()
 		a := b.writeUsing(lunB, 5, writeParameters(token, 0, rangeOf{0, 128}))
@@ -406,7 +406,7 @@ func TestForegroundEndsInTime(t *testing.T) {
 		if p := b.rodTokenInformation(lunA, 6, 805).data; p[5] != 0x02 || p[12] != 0x08 {
 			t.Errorf("report % x", p)
 		}
-		b.store.Fail = nil
+		b.store.FailWith(nil)
 		if live := b.tokens.Stats().Live; live != 1 {
 			t.Errorf("%d tokens are live", live)
 		}

@@ -360,14 +360,14 @@ func TestFailedSegments(t *testing.T) {
 
 // failFrom has a method of the store fail from its nth call on.
 func (b *testbed) failFrom(n int, method string, err error) {
-	b.store.Fail = func(op string) error {
+	b.store.FailWith(func(op string) error {
 		if op == method {
 			if n--; n <= 0 {
 				return err
 			}
 		}
 		return nil
-	}
+	})
 }
 
 func wantForwarded(t *testing.T, name string, sense, third []byte) {
@@ -399,12 +399,12 @@ func TestForwardedSenseDescriptor(t *testing.T) {
 
 // failSanitize leaves a logical unit as a sanitize operation that failed does.
 func (b *testbed) failSanitize(lun int) {
-	b.store.Fail = func(op string) error {
+	b.store.FailWith(func(op string) error {
 		if op == "Unmap" {
 			return backstore.ErrCorrupt
 		}
 		return nil
-	}
+	})
 	b.send(ctx, b.nexus, lun, []byte{0x48, 0x02, 0, 0, 0, 0, 0, 0, 0, 0}, nil)
-	b.store.Fail = nil
+	b.store.FailWith(nil)
 }

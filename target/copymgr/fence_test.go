@@ -73,9 +73,9 @@ func TestPreemptAndAbortInBackground(t *testing.T) {
 			close(preempted)
 		}()
 		<-canceled
+		b.store.FailWith(nil)
 		s.proceed <- struct{}{}
 		<-preempted
-		b.store.Fail = nil
 		b.clearAttentions(b.nexus, lunB)
 		if p := b.copyStatus(lun, 5, 255).data; p[5] != 0x60 || p[12] != 0x40 {
 			t.Errorf("%s: status % x", kind, p)

@@ -74,7 +74,7 @@ func TestResidualSourceData(t *testing.T) {
 func TestResidualOfAFailedSegment(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	b.fill(t, lunA, 1)
-	b.store.MapLength = 4096
+	b.store.MapAtMost(4096)
 	for _, s := range []segmentOf{
 		{kind: 2, destination: 1, count: 80},
 		{kind: 0x0A, destination: 1, count: 80 * 512},

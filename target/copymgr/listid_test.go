@@ -33,7 +33,7 @@ func TestExtendedCopyLID1_one_list_identifier(t *testing.T) {
 			t.Errorf("%s, want GOOD", code)
 		}
 	}
-	b.store.Fail = nil
+	b.store.FailWith(nil)
 	if !bytes.Equal(b.contents(t, lunB), want) {
 		t.Error("wrong data")
 	}

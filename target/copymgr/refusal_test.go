@@ -358,12 +358,12 @@ func TestNoResources(t *testing.T) {
 	b.wantRefusalOnRecord(t, lunA, 1, 0x10, a)
 
 	b = start(t, tokens.Limits{})
-	b.store.Fail = func(op string) error {
+	b.store.FailWith(func(op string) error {
 		if op == "Snapshot" {
 			return backstore.ErrNoSpace
 		}
 		return nil
-	}
+	})
 	if a := b.populate(lunA, 1, populateParameters(rangeOf{0, 8})); a.code() != "5/55/0C" {
 		t.Errorf("full store: %s", a.code())
 	}
@@ -381,16 +381,16 @@ func TestErrorsOfTheStore(t *testing.T) {
 		for _, after := range []int{0, 2} {
 			b := start(t, tokens.Limits{})
 			token := b.token(t, lunA, rangeOf{0, 64})
-			b.store.MapLength = 8 * 512
+			b.store.MapAtMost(8 * 512)
 			calls := 0
-			b.store.Fail = func(op string) error {
+			b.store.FailWith(func(op string) error {
 				if op == "Map" {
 					if calls++; calls > after {
 						return tc.err
 					}
 				}
 				return nil
-			}
+			})
 			a := b.writeUsing(lunB, 1, writeParameters(token, 0, rangeOf{0, 8}))
 			if after == 0 {
 				if a.code() != tc.want {
@@ -442,16 +442,16 @@ func TestAbortedCommand(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 64})
 	stopped, stop := context.WithCancel(ctx)
-	b.store.MapLength = 4096
+	b.store.MapAtMost(4096)
 	pieces := 0
-	b.store.Fail = func(op string) error {
+	b.store.FailWith(func(op string) error {
 		if op == "Map" {
 			if pieces++; pieces == 2 {
 				stop()
 			}
 		}
 		return nil
-	}
+	})
 	parameters := writeParameters(token, 0, rangeOf{0, 8})
 	a := b.send(stopped, b.nexus, lunB, copyOutCDB(0x11, 4, uint32(len(parameters))), parameters)
 	if a.status == api.SAM_STAT_GOOD {

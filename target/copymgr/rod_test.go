@@ -57,12 +57,12 @@ func TestExtendedCopyFromATokenInTheInlineData(t *testing.T) {
 		model := append(bytes.Clone(data[8*512:520*512]), data[1000*512:1512*512]...)
 		units[0] = b.fill(t, lunA, 9) // what it was made of has changed
 		inlineData := append(make([]byte, 12), token...)
-		b.store.Fail = func(op string) error {
+		b.store.FailWith(func(op string) error {
 			if op == "WriteAt" {
 				return errors.New("bytes are moved inside the store")
 			}
 			return nil
-		}
+		})
 		a := b.rodCopy(action, inlineData, rodCSCDOf(12),
 			segmentOf{kind: 0x02, source: rodID, destination: 1, count: 1024, destinationLBA: 3},
 			segmentOf{kind: 0x0D, source: rodID, destination: 0, count: 64, sourceLBA: 100, destinationLBA: 104})
@@ -74,7 +74,7 @@ func TestExtendedCopyFromATokenInTheInlineData(t *testing.T) {
 		if p := b.copyIn(lunA, 0x01, 3, 1<<16-1).data; !bytes.Equal(p[4:], model[100*512:164*512]) {
 			t.Errorf("%d bytes are held", len(p)-4)
 		}
-		b.store.Fail = nil
+		b.store.FailWith(nil)
 		a = b.rodCopy(action, inlineData, rodCSCDOf(12),
 			segmentOf{kind: 0x0A, source: rodID, destination: 1, count: 12345, sourceLBA: 3, sourceOffset: 17, destinationLBA: 200, destinationOffset: 5},
 			segmentOf{kind: 0x02, source: rodID, destination: 2, count: 33, sourceLBA: 1, destinationLBA: 7},
@@ -182,7 +182,7 @@ func TestExtendedCopyWhoseTokenIsRevoked(t *testing.T) {
 		if err := b.tokens.Delete(ctx, tokens.ID(binary.BigEndian.Uint64(token[8:])), tokens.Revoked); err != nil {
 			t.Fatal(err)
 		}
-		b.store.Fail = nil
+		b.store.FailWith(nil)
 		s.proceed <- struct{}{}
 		if a := <-answered; a.code() != want {
 			t.Errorf("policy %d: %s, want %s", policy, a.code(), want)

@@ -93,7 +93,7 @@ func TestWindowsResumesShortWrites(t *testing.T) {
 	b := start(t, tokens.Limits{CallTime: time.Nanosecond})
 	data := b.fill(t, lunA, 1)
 	token := b.token(t, lunA, rangeOf{0, 1024})
-	b.store.MapLength = 100 * 512 // whole blocks of the destination: 12 and a half
+	b.store.MapAtMost(100 * 512) // whole blocks of the destination: 12 and a half
 	const total = 128
 	for done, calls := uint64(0), 0; done < total; calls++ {
 		a := b.writeUsing(lunB, uint32(calls), writeParameters(token, done, rangeOf{8 + done, uint32(total - done)}))
@@ -300,13 +300,13 @@ func TestListIdentifierInUse(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 8})
 	entered, proceed := make(chan struct{}), make(chan struct{})
-	b.store.Fail = func(op string) error {
+	b.store.FailWith(func(op string) error {
 		if op == "Map" {
 			entered <- struct{}{}
 			<-proceed
 		}
 		return nil
-	}
+	})
 	done := make(chan answer)
 	go func() { done <- b.writeUsing(lunB, 5, writeParameters(token, 0, rangeOf{0, 1})) }()
 	<-entered
@@ -325,6 +325,7 @@ func TestListIdentifierInUse(t *testing.T) {
 	if a := b.populate(lunA, 5, populateParameters(rangeOf{0, 1})); a.code() != "GOOD" {
 		t.Errorf("the same identifier at another logical unit: %s", a.code())
 	}
+	b.store.FailWith(nil) // for those that follow: the Map that runs waits on
 	reset := make(chan struct{})
 	go func() {
 		b.target.ResetLU(b.nexus, [8]byte{0, lunB})
@@ -335,7 +336,6 @@ func TestListIdentifierInUse(t *testing.T) {
 		t.Error("the reset did not wait for the copy that it aborts")
 	case proceed <- struct{}{}:
 	}
-	b.store.Fail = nil
 	<-reset
 	<-done // as it may be: nobody looks at what an aborted command says
 	b.clearAttentions(b.nexus, lunB)
@@ -349,12 +349,12 @@ func TestWriteThroughFlushes(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 8})
 	flushes := 0
-	b.store.Fail = func(op string) error {
+	b.store.FailWith(func(op string) error {
 		if op == "Flush" {
 			flushes++
 		}
 		return nil
-	}
+	})
 	b.writeUsing(lunA, 1, writeParameters(token, 0, rangeOf{8, 8}))
 	if flushes != 0 {
 		t.Errorf("%d flushes with the write cache on", flushes)

@@ -110,12 +110,12 @@ func TestExtendedCopyOfAView(t *testing.T) {
 	want := b.fill(t, lunStripe, 1)
 	a := b.fill(t, lunA, 2)
 	writes := 0
-	b.store.Fail = func(op string) error {
+	b.store.FailWith(func(op string) error {
 		if op == "WriteAt" {
 			writes++
 		}
 		return nil
-	}
+	})
 	for _, c := range []struct {
 		segment segmentOf
 		source  []byte

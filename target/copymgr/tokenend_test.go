@@ -45,7 +45,7 @@ func TestCopyWhoseTokenIsRevoked(t *testing.T) {
 			if err := b.tokens.Delete(ctx, tokens.ID(binary.BigEndian.Uint64(token[8:])), tokens.Revoked); err != nil {
 				t.Fatal(err)
 			}
-			b.store.Fail = nil // nobody looks at it before the next block
+			b.store.FailWith(nil) // nobody looks at it before the next block
 			s.proceed <- struct{}{}
 			a := <-answered
 			b.await(lunB, 5)

@@ -58,7 +58,7 @@ func TestWindowsReplay(t *testing.T) {
 		data := w.fill(t, lunA, 1)
 		w.transcript.Reset()
 		token, _ := w.populateToken(lunA, rangeOf{0, 800})
-		w.store.MapLength = 33 * 4096
+		w.store.MapAtMost(33 * 4096)
 		if done, failure := w.writeToken(lunB, token, 0, 10, 100); done != 100 {
 			t.Errorf("%d blocks: %s", done, failure)
 		}
@@ -166,8 +166,9 @@ func (w *windows) resetDuring(lun int, write func()) {
 		close(reset)
 	}()
 	<-canceled
+	w.store.FailWith(nil)
+	w.store.MapAtMost(0)
 	s.proceed <- struct{}{}
 	<-reset
 	<-written
-	w.store.Fail, w.store.MapLength = nil, 0
 }

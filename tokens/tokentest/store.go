@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/zeebo/blake3"
 
@@ -22,12 +23,9 @@ import (
 
 // Store implements tokens.Store.
 type Store struct {
-	id [16]byte
-	// MapLength, if positive, is how many bytes a Map does before it stops early.
-	MapLength int64
-	// Fail, if set, is asked before every change with the name of the method;
-	// its error is returned instead of the change.
-	Fail func(op string) error
+	id        [16]byte
+	mapLength atomic.Int64
+	hook      atomic.Pointer[func(op string) error]
 
 	mu      sync.Mutex
 	now     state // what calls see
@@ -64,6 +62,22 @@ func NewStore(id [16]byte) *Store {
 	s.durable = s.now.clone()
 	return s
 }
+
+// FailWith has hook asked before every change with the name of the method; its
+// error is returned instead of the change. With nil nothing fails. It may be called
+// while commands run: a call that asks the hook before goes on with its answer. The
+// hook is called by several goroutines at once where several change the store.
+func (s *Store) FailWith(hook func(op string) error) {
+	if hook == nil {
+		s.hook.Store(nil)
+		return
+	}
+	s.hook.Store(&hook)
+}
+
+// MapAtMost has each Map stop early after so many bytes; with 0 none does. It may be
+// called while commands run.
+func (s *Store) MapAtMost(bytes int64) { s.mapLength.Store(bytes) }
 
 // Crash returns the store as it is after a power cut: what was not flushed is
 // gone. Volumes keep what was written to them.
@@ -152,8 +166,8 @@ func (s *Store) fail(ctx context.Context, op string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if s.Fail != nil {
-		return s.Fail(op)
+	if hook := s.hook.Load(); hook != nil {
+		return (*hook)(op)
 	}
 	return nil
 }

@@ -115,8 +115,8 @@ func (v *Volume) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, len
 	if err := v.check(ctx, dst, length); err != nil {
 		return 0, err
 	}
-	if v.store.MapLength > 0 {
-		length = min(length, v.store.MapLength)
+	if most := v.store.mapLength.Load(); most > 0 {
+		length = min(length, most)
 	}
 	err := v.change(ctx, dst, length, func() error {
 		copy(v.data[dst:dst+length], snap.data[src:])

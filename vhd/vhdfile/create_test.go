@@ -218,12 +218,12 @@ func TestCreateFails(t *testing.T) {
 	broken := errors.New("broken")
 	for n := 0; ; n++ {
 		c, calls := disktest.New(nil), 0
-		c.Fail = func(string) error {
+		c.FailWith(func(string) error {
 			if calls++; calls > n {
 				return broken
 			}
 			return nil
-		}
+		})
 		_, err := Create(t.Context(), c, spec(disk.Differencing, 4))
 		if err == nil && n > 10 {
 			return

@@ -288,18 +288,18 @@ func TestChangeFails(t *testing.T) {
 			fill(t, f, 2, 'b')
 			apply(t, f, "F2")
 			calls := 0
-			c.Fail = func(string) error {
+			c.FailWith(func(string) error {
 				if calls++; calls == n+1 {
 					return broken
 				}
 				return nil
-			}
+			})
 			for _, change := range []string{"C34", "A5", "F3"} {
 				if err := try(t.Context(), f, change); err != nil && !errors.Is(err, broken) {
 					t.Fatal(err)
 				}
 			}
-			c.Fail = nil
+			c.FailWith(nil)
 			apply(t, f, "C678")
 			for _, f := range []*File{f, opened(t, c)} {
 				if p := payload(t, f, 1); string(p) != strings.Repeat("a", len(p)) {
@@ -328,16 +328,16 @@ func TestGrowAgain(t *testing.T) {
 	const length = 16 * mib
 	f, c := made(t, disk.Spec{Parent: aParent, Geometry: disk.Geometry{Size: 4 * length, BlockLength: length}})
 	broken := errors.New("broken")
-	c.Fail = func(op string) error {
+	c.FailWith(func(op string) error {
 		if op == "barrier" {
 			return broken
 		}
 		return nil
-	}
+	})
 	if err := f.Allocate(t.Context(), []int64{0}); !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
-	c.Fail = nil
+	c.FailWith(nil)
 	apply(t, f, "A12")
 	for i := range int64(3) {
 		if got := present(t, f, i, 0, length/512); strings.Contains(got, "1") {

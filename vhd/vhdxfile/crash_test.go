@@ -167,14 +167,14 @@ func TestErrors(t *testing.T) {
 			must(t, f.Free(ctx, []int64{1}))
 			f = reopen(t, m, f)
 			left, changing := n, false
-			m.Fail = func(what string) error {
+			m.FailWith(func(what string) error {
 				if changing && what == op {
 					if left--; left == -1 {
 						return fmt.Errorf("the container fails")
 					}
 				}
 				return nil
-			}
+			})
 			before := look(t, m, f)
 			for _, change := range []func() error{
 				func() error { return f.Allocate(ctx, []int64{2, 3}) },
@@ -197,7 +197,7 @@ func TestErrors(t *testing.T) {
 				}
 				before = after
 			}
-			m.Fail = nil
+			m.FailWith(nil)
 			if f.broken == nil {
 				closeFile(t, f)
 			}

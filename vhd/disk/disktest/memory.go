@@ -14,11 +14,10 @@ import (
 
 // Memory is a disk.Container in memory. It is safe for concurrent use.
 type Memory struct {
-	mu      sync.Mutex
+	mu      sync.Mutex // guards the rest
 	data    []byte
 	changes []change
-	// Fail, if it is set, is asked before each operation and makes it fail.
-	Fail func(op string) error
+	hook    func(op string) error
 }
 
 // change is a write of data at off, or a new length; a barrier has neither.
@@ -30,6 +29,14 @@ type change struct {
 
 // New returns a container that holds data.
 func New(data []byte) *Memory { return &Memory{data: slices.Clone(data)} }
+
+// FailWith has hook asked before each operation; its error is returned instead of
+// the operation. With nil nothing fails. The hook is called with m locked.
+func (m *Memory) FailWith(hook func(op string) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hook = hook
+}
 
 // Bytes returns what the container holds.
 func (m *Memory) Bytes() []byte {
@@ -55,8 +62,8 @@ func (m *Memory) begin(ctx context.Context, op string, off, length int64) error 
 		m.mu.Unlock()
 		return fmt.Errorf("%w: %s of %d bytes at %d of a container of %d", backstore.ErrRange, op, length, off, size)
 	}
-	if m.Fail != nil {
-		if err := m.Fail(op); err != nil {
+	if m.hook != nil {
+		if err := m.hook(op); err != nil {
 			m.mu.Unlock()
 			return err
 		}
