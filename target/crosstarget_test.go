@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"testing"
 
-	client "odx/target/iscsi/initiator"
+	client "odx/initiator"
 )
 
 const twoTargets = `data_dir: %s

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	client "odx/target/iscsi/initiator"
+	client "odx/initiator"
 )
 
 // TestLUNs_replaced: where a restart puts another volume at a LUN, every nexus hears of

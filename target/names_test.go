@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	client "odx/target/iscsi/initiator"
+	client "odx/initiator"
 )
 
 // TestNames_of_initiators: names that are not as RFC 7143 has them log in, and can be

@@ -12,7 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/conf"
-	remote "odx/target/iscsi/initiator"
+	remote "odx/initiator"
 )
 
 // freePort returns a TCP port that nothing listens on.

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	client "odx/target/iscsi/initiator"
+	client "odx/initiator"
 )
 
 // TestPortNumbers: targets that have one volume have ports of different numbers,

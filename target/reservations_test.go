@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	client "odx/target/iscsi/initiator"
+	client "odx/initiator"
 	"odx/target/scsi"
 )
 

@@ -7,9 +7,9 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"odx/chap"
 	"odx/conf"
 	"odx/target/iscsi"
-	"odx/target/iscsi/chap"
 	"odx/target/scsi"
 )
 

@@ -13,7 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/conf"
-	remote "odx/target/iscsi/initiator"
+	remote "odx/initiator"
 )
 
 // guarded is a configuration in which host may use everything, guest sees one

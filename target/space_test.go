@@ -12,7 +12,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	client "odx/target/iscsi/initiator"
+	client "odx/initiator"
 	"odx/target/scsi"
 )
 

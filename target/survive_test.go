@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	client "odx/target/iscsi/initiator"
+	client "odx/initiator"
 )
 
 // killed returns a service over what is left of s when its process ends now and

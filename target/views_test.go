@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	client "odx/target/iscsi/initiator"
+	client "odx/initiator"
 	"odx/tokens/view"
 )
 

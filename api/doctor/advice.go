@@ -3,7 +3,7 @@ package doctor
 import (
 	"errors"
 
-	"odx/target/iscsi/initiator"
+	"odx/initiator"
 )
 
 // bySense says what to do about a refusal of a copy command, by additional sense

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"odx/target/iscsi/initiator"
+	"odx/initiator"
 )
 
 func TestAdvice(t *testing.T) {

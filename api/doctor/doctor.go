@@ -14,7 +14,7 @@ import (
 	"fmt"
 	"time"
 
-	"odx/target/iscsi/initiator"
+	"odx/initiator"
 )
 
 // Finding is the result of one check.

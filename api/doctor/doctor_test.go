@@ -13,8 +13,8 @@ import (
 
 	"odx/api/doctor"
 	"odx/conf"
+	"odx/initiator"
 	"odx/target"
-	"odx/target/iscsi/initiator"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

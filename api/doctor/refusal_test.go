@@ -12,8 +12,8 @@ import (
 
 	"odx/api/doctor"
 	"odx/conf"
+	"odx/initiator"
 	"odx/target"
-	"odx/target/iscsi/initiator"
 )
 
 // serveText starts a server with a configuration but for its folder and portals.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"odx/target/iscsi/initiator"
+	"odx/initiator"
 )
 
 // lun is a logical unit behind an iSCSI session.

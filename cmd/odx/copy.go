@@ -16,7 +16,7 @@ import (
 	"odx/api/transfer"
 	"odx/backstore"
 	"odx/conf"
-	"odx/target/iscsi/initiator"
+	"odx/initiator"
 	"odx/vhd"
 )
 

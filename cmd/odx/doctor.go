@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/api/doctor"
-	"odx/target/iscsi/initiator"
+	"odx/initiator"
 )
 
 func newDoctor() *cobra.Command {

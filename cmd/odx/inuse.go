@@ -13,7 +13,7 @@ import (
 
 	"odx/api"
 	"odx/conf"
-	"odx/target/iscsi/initiator"
+	"odx/initiator"
 )
 
 // errOpen: initiators are logged in to what is to be overwritten.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"odx/target/iscsi/initiator"
+	"odx/initiator"
 )
 
 // TestCopyCommand_LUNInUse: what initiators are logged in to is overwritten only on

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"odx/target/iscsi/initiator"
+	"odx/initiator"
 )
 
 // The attack: sessions, each with an initiator name of its own, and what each of

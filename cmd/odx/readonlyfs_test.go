@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"odx/backstore"
-	"odx/target/iscsi/initiator"
+	"odx/initiator"
 )
 
 // readOnlyFS has a command see a directory on a file system that is read-only.

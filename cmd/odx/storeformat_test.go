@@ -16,7 +16,7 @@ import (
 	"testing"
 
 	"odx/backstore"
-	"odx/target/iscsi/initiator"
+	"odx/initiator"
 	"odx/test/formats"
 )
 

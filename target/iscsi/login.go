@@ -11,7 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"odx/target/iscsi/chap"
+	"odx/chap"
 	"odx/target/scsi"
 )
 

@@ -8,7 +8,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"odx/target/iscsi/chap"
+	"odx/chap"
 	"odx/target/scsi"
 )
 

@@ -13,7 +13,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"odx/target/iscsi/chap"
+	"odx/chap"
 	"odx/target/scsi"
 )
 

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"odx/target/iscsi/chap"
+	"odx/chap"
 )
 
 // Users of the tests of succession: two that are bound to testInitiator, and two

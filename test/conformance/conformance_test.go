@@ -17,8 +17,8 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/conf"
+	"odx/initiator"
 	"odx/target"
-	"odx/target/iscsi/initiator"
 	"odx/test/suites"
 )
 

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	client "odx/target/iscsi/initiator"
+	client "odx/initiator"
 	"odx/test/odxtest"
 	"odx/test/undertest"
 )

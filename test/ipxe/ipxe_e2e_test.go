@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"odx/target/iscsi/initiator"
+	"odx/initiator"
 	"odx/test/odxtest"
 	"odx/test/undertest"
 )

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"odx/target/iscsi/initiator"
+	"odx/initiator"
 	"odx/test/odxtest"
 	"odx/test/undertest"
 )

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"odx/target/iscsi/chap"
+	"odx/chap"
 )
 
 // Stages of a login (RFC 7143 11.12.3).

@@ -12,8 +12,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"odx/initiator"
 	"odx/target/iscsi"
-	"odx/target/iscsi/initiator"
 	"odx/target/scsi"
 )
 

@@ -15,8 +15,8 @@ import (
 	"go.uber.org/goleak"
 
 	"odx/conf"
+	"odx/initiator"
 	"odx/target"
-	"odx/target/iscsi/initiator"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
