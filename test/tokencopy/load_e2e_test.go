@@ -16,81 +16,92 @@ import (
 
 const (
 	loadClients = 3
-	loadDisk    = 512 << 20
-	loadCopy    = 256 << 20 // the most that Windows asks for at once
-	loadTime    = 4 * time.Second
-	// answerTime is what each token command may take, so that Windows, which
-	// waits four seconds, does not give up even where more comes together.
-	answerTime = time.Second
+	loadWrites  = 6
+	loadSeed    = 64 << 20 // random bytes that the source repeats
+	// loadCopy is what one command is asked for: more than any machine moves in
+	// the 800 ms after which a command answers. It takes the room of loadSeed.
+	loadCopy = 32 << 30
+	loadDisk = loadCopy + 1<<30
+	// clientWaits is how long Windows waits for a token command.
+	clientWaits = 4 * time.Second
 )
 
 // TestTokenCommandsAnswerInTimeUnderLoad copies by token where the data has to be
-// moved, while other initiators write as fast as they can: each command answers
-// in time, by doing less and saying how much.
+// moved, while other initiators write as fast as they can: each write does less
+// than it is asked for, says how much, and answers before Windows gives up.
 func TestTokenCommandsAnswerInTimeUnderLoad(t *testing.T) {
 	odxtest.RequireODX(t)
 	target := odxtest.Serve(t, undertest.LUN{Size: loadDisk}, undertest.LUN{Size: loadDisk})
 	source := odxtest.Open(t, odxtest.Client(t), target.URL(0))
 	destination := odxtest.Open(t, odxtest.Client(t), target.URL(1))
-	const copied = loadCopy / 512
-	random := rand.NewChaCha8([32]byte{1})
-	if a, err := source.Write(random, 0, copied, tokencopy.WriteOptions{}); err != nil || !a.Good() {
-		t.Fatalf("write the source: %v, %v", a, err)
-	}
+	repeatSeed(t, source)
 	stopLoad := startLoad(t, target)
 	defer stopLoad()
 
 	var slowest time.Duration
-	commands, short := 0, 0
-	timed := func(a tokencopy.Answer) {
-		commands++
+	timed := func(a tokencopy.Answer) tokencopy.Answer {
 		slowest = max(slowest, a.Elapsed)
-		if a.Elapsed > answerTime {
-			t.Errorf("command %d took %v: %v", commands, a.Elapsed, a)
+		if a.Elapsed > clientWaits {
+			t.Errorf("a command took %v: %v", a.Elapsed, a)
+		}
+		return a
+	}
+	a, err := source.PopulateToken(tokencopy.PopulateOptions{}, loadRanges(0)...)
+	if err != nil || !timed(a).Good() {
+		t.Fatalf("populate token: %v, %v", err, a)
+	}
+	info, a, err := source.TokenInformation()
+	if err != nil || !timed(a).Good() || info.TransferCount != loadCopy/512 {
+		t.Fatalf("token: %v, %v, %d blocks", err, a, info.TransferCount)
+	}
+	short := 0
+	for i := range uint64(loadWrites) {
+		// Less than 4 KiB off, so that nothing can be mapped, and each time
+		// otherwise, so that nothing is there already.
+		a, err := destination.WriteUsingToken(info.Token, tokencopy.WriteTokenOptions{}, loadRanges(1+i)...)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case timed(a).Status == busy:
+		case a.Sense.Is(0xa, 0x0d, 0x04) && a.Sense.Information > 0 && a.Sense.Information < loadCopy/512:
+			short++
+		default:
+			t.Fatalf("write using token: %v, want COPY TARGET DEVICE DATA UNDERRUN with a count", a)
 		}
 	}
-	for began := time.Now(); time.Since(began) < loadTime; {
-		a, err := source.PopulateToken(tokencopy.PopulateOptions{}, tokencopy.Range{LBA: 0, Blocks: copied})
-		if err != nil {
+	t.Logf("%d of %d writes ended early; the slowest command took %v", short, loadWrites, slowest)
+	if short == 0 {
+		t.Error("every write was refused as busy")
+	}
+}
+
+// repeatSeed fills the first loadCopy bytes of a LUN with random bytes that repeat:
+// it writes them once and copies them by token, which moves no data.
+func repeatSeed(t *testing.T, s *tokencopy.Session) {
+	t.Helper()
+	if a, err := s.Write(rand.NewChaCha8([32]byte{1}), 0, loadSeed/512, tokencopy.WriteOptions{}); err != nil || !a.Good() {
+		t.Fatalf("write the source: %v, %v", err, a)
+	}
+	for n := uint64(loadSeed / 512); n < loadCopy/512; n *= 2 {
+		if _, err := s.OffloadTo(s, 0, n, n); err != nil {
 			t.Fatal(err)
 		}
-		timed(a)
-		if a.Status == busy {
-			continue
-		}
-		info, a, err := source.TokenInformation()
-		if err != nil || !a.Good() || info.TransferCount != copied {
-			t.Fatalf("token: %v, %v, %d blocks", a, err, info.TransferCount)
-		}
-		timed(a)
-		// A block off, so that nothing can be mapped.
-		for done := uint64(0); done < copied-1 && time.Since(began) < loadTime; {
-			a, err := destination.WriteUsingToken(info.Token, tokencopy.WriteTokenOptions{Offset: done},
-				tokencopy.Range{LBA: 1 + done, Blocks: uint32(copied - 1 - done)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			timed(a)
-			switch {
-			case a.Good():
-				done = copied
-			case a.Sense.Is(0xa, 0x0d, 0x04) && a.Sense.Information > 0:
-				done += a.Sense.Information
-				short++
-			case a.Status != busy:
-				t.Fatalf("write using token: %v", a)
-			}
-		}
 	}
-	t.Logf("%d commands, the slowest took %v; %d writes ended early", commands, slowest, short)
-	if short == 0 {
-		t.Error("no write had to end early: the load proves nothing")
+}
+
+// loadRanges are the loadCopy bytes from lba on, in ranges that one command takes.
+func loadRanges(lba uint64) []tokencopy.Range {
+	const step = 2 << 30 / 512
+	var all []tokencopy.Range
+	for n := uint64(0); n < loadCopy/512; n += step {
+		all = append(all, tokencopy.Range{LBA: lba + n, Blocks: step})
 	}
+	return all
 }
 
 const busy = 0x08
 
-// startLoad has clients write random data to the other halves of both LUNs, with
+// startLoad has clients write random data behind what is copied on both LUNs, with
 // a flush now and then, until the function that it returns is called.
 func startLoad(t *testing.T, target *undertest.Target) (stop func()) {
 	t.Helper()
@@ -102,7 +113,7 @@ func startLoad(t *testing.T, target *undertest.Target) (stop func()) {
 			random := rand.NewChaCha8([32]byte{2, byte(i)})
 			for ctx.Err() == nil {
 				const blocks = 8 << 20 / 512
-				lba := loadCopy/512 + 8 + random.Uint64()%(loadCopy/512-blocks-8)
+				lba := loadCopy/512 + 8 + random.Uint64()%(256<<20/512-blocks)
 				a, err := s.Write(random, lba, blocks, tokencopy.WriteOptions{Depth: 32, Chunk: 64})
 				if err == nil && a.Good() {
 					a, err = s.Flush()
