@@ -11,11 +11,11 @@ import (
 	"strings"
 )
 
-// Algorithm is a hash function by its number in CHAP_A (RFC 7143 12.1.3, IANA's
+// Algorithm is the number of a hash function in CHAP_A (RFC 7143 12.1.3; IANA
 // registry of PPP authentication algorithms).
 type Algorithm byte
 
-// Algorithms that are assigned to iSCSI.
+// Algorithms assigned to iSCSI.
 const (
 	MD5      Algorithm = 5
 	SHA1     Algorithm = 6
@@ -34,7 +34,7 @@ var algorithms = []struct {
 	{SHA3_256, "SHA3-256", func() hash.Hash { return sha3.New256() }},
 }
 
-// Algorithms returns every algorithm there is, the weakest first.
+// Algorithms returns all supported algorithms, the weakest first.
 func Algorithms() []Algorithm {
 	all := make([]Algorithm, len(algorithms))
 	for i, a := range algorithms {
@@ -43,18 +43,18 @@ func Algorithms() []Algorithm {
 	return all
 }
 
-// ParseAlgorithm returns the algorithm of a name as open-iscsi writes it: MD5,
-// SHA1, SHA256 or SHA3-256.
+// ParseAlgorithm returns the algorithm with the given name, in the spelling of
+// open-iscsi: MD5, SHA1, SHA256 or SHA3-256.
 func ParseAlgorithm(name string) (Algorithm, error) {
 	for _, a := range algorithms {
 		if a.name == name {
 			return a.Algorithm, nil
 		}
 	}
-	return 0, fmt.Errorf("CHAP algorithm %q is not known", name)
+	return 0, fmt.Errorf("unknown CHAP algorithm %q", name)
 }
 
-// String returns the name that ParseAlgorithm reads.
+// String returns the name that ParseAlgorithm accepts.
 func (a Algorithm) String() string {
 	for _, known := range algorithms {
 		if known.Algorithm == a {
@@ -64,7 +64,7 @@ func (a Algorithm) String() string {
 	return strconv.Itoa(int(a))
 }
 
-// new returns the hash function; nil for a number that is not known.
+// new returns the hash function, or nil for an unknown number.
 func (a Algorithm) new() hash.Hash {
 	for _, known := range algorithms {
 		if known.Algorithm == a {
@@ -74,8 +74,8 @@ func (a Algorithm) new() hash.Hash {
 	return nil
 }
 
-// Response is what answers a challenge (RFC 1994 4.1): the hash of identifier,
-// secret and challenge.
+// Response returns the response to a challenge (RFC 1994 4.1): the hash of
+// identifier, secret and challenge.
 func (a Algorithm) Response(identifier byte, secret, challenge []byte) []byte {
 	h := a.new()
 	h.Write([]byte{identifier})
@@ -84,7 +84,7 @@ func (a Algorithm) Response(identifier byte, secret, challenge []byte) []byte {
 	return h.Sum(nil)
 }
 
-// choose returns the first algorithm of the initiator's list that is allowed.
+// choose returns the first offered algorithm that is allowed.
 func choose(offer string, allowed []Algorithm) (Algorithm, error) {
 	for item := range strings.SplitSeq(offer, ",") {
 		for _, a := range allowed {
@@ -93,5 +93,5 @@ func choose(offer string, allowed []Algorithm) (Algorithm, error) {
 			}
 		}
 	}
-	return 0, fmt.Errorf("CHAP algorithms %.40q are offered, %v are allowed", offer, allowed)
+	return 0, fmt.Errorf("CHAP_A: offered %.40q, allowed %v", offer, allowed)
 }

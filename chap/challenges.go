@@ -2,16 +2,15 @@ package chap
 
 import "sync"
 
-// Challenges are the ones that were sent and can still be answered, on all
-// connections of a server. A peer that sends one of them back wants our own
-// secret to answer it (the reflection attack of RFC 7143 9.2.1, also by way of
-// a second connection).
+// Challenges tracks the outstanding challenges on all connections of a server. A
+// peer that returns one of them, possibly on another connection, attempts a
+// reflection attack (RFC 7143 9.2.1).
 type Challenges struct {
 	mu   sync.Mutex // guards live
 	live map[string]struct{}
 }
 
-// add notes a challenge until remove.
+// add records a challenge until remove.
 func (c *Challenges) add(challenge []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -27,8 +26,8 @@ func (c *Challenges) remove(challenge []byte) {
 	delete(c.live, string(challenge))
 }
 
-// ours reports whether a challenge is one of ours that can still be answered.
-func (c *Challenges) ours(challenge []byte) bool {
+// contains reports whether a challenge is outstanding.
+func (c *Challenges) contains(challenge []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, ok := c.live[string(challenge)]

@@ -17,8 +17,8 @@ const (
 
 func credential(name, secret string) Credential { return Credential{name, []byte(secret)} }
 
-// newAuthenticator has a user that any initiator may use, one for host alone,
-// and a name for the target.
+// newAuthenticator returns one with a user for any initiator, a user for host only,
+// and a credential of the target.
 func newAuthenticator(t testing.TB, algorithms ...Algorithm) *Authenticator {
 	t.Helper()
 	a, err := New(Config{
@@ -35,8 +35,8 @@ func newAuthenticator(t testing.TB, algorithms ...Algorithm) *Authenticator {
 	return a
 }
 
-// TestResponse compares with what Python's hashlib gives for the same bytes.
-func TestResponse(t *testing.T) {
+// The expected digests are those of Python's hashlib.
+func TestAlgorithm_Response(t *testing.T) {
 	challenge := make([]byte, 16)
 	for i := range challenge {
 		challenge[i] = byte(i)
@@ -55,16 +55,16 @@ func TestResponse(t *testing.T) {
 		}
 	}
 	if _, err := ParseAlgorithm("SHA-512"); err == nil || Algorithm(9).String() != "9" {
-		t.Error("an algorithm that there is none of")
+		t.Error("unknown algorithm accepted")
 	}
 }
 
-// TestChooseAlgorithm: the initiator's order decides among what is allowed.
-func TestChooseAlgorithm(t *testing.T) {
+// The initiator's order of preference decides among the allowed algorithms.
+func TestExchange_Algorithm(t *testing.T) {
 	for _, c := range []struct {
 		offer   string
 		allowed []Algorithm
-		want    string // empty: refused
+		want    string // "": refused
 	}{
 		{"5", nil, "5"},
 		{"8,7,6,5", nil, "8"},
@@ -88,7 +88,7 @@ func TestChooseAlgorithm(t *testing.T) {
 	}
 }
 
-// dialogue is an exchange whose challenge was sent.
+// dialogue is an exchange with an outstanding challenge.
 type dialogue struct {
 	*Exchange
 	offered Algorithm
@@ -115,14 +115,13 @@ func begin(t testing.TB, a *Authenticator, initiator string, offer Algorithm) *d
 	return &dialogue{e, offer, id, sent}
 }
 
-// reply is the response that a secret gives, in hexadecimal.
+// reply returns the response with a secret, in hexadecimal.
 func (d *dialogue) reply(secret string) string {
 	return encodeBinary(d.offered.Response(d.id, []byte(secret), d.sent))
 }
 
-// TestExchange is the table of second requests: what proves an initiator and
-// what does not.
-func TestExchange(t *testing.T) {
+// The second request authenticates the initiator, or fails.
+func TestExchange_Response(t *testing.T) {
 	challenge := make([]byte, 24)
 	own := func(id byte, a Algorithm) string {
 		return encodeBinary(a.Response(id, []byte(targetSecret), challenge))
@@ -152,41 +151,41 @@ func TestExchange(t *testing.T) {
 			return []Pair{{"CHAP_N", "host"}, {"CHAP_R", d.reply(hostSecret)}, {"CHAP_I", "0xC8"}, {"CHAP_C", as64}}
 		}, func(a Algorithm) string { return "CHAP_N=target CHAP_R=" + own(200, a) }, ""},
 		{"wrong secret", host, func(d *dialogue) []Pair { return []Pair{{"CHAP_N", "host"}, {"CHAP_R", d.reply("another secret")}} },
-			nil, `user "host" has another secret`},
+			nil, `user "host": wrong secret`},
 		{"unknown user", host, func(d *dialogue) []Pair { return []Pair{{"CHAP_N", "nobody"}, {"CHAP_R", d.reply(hostSecret)}} },
-			nil, `user "nobody" is not known`},
-		{"someone else's user", otherHost, func(d *dialogue) []Pair { return []Pair{{"CHAP_N", "host"}, {"CHAP_R", d.reply(hostSecret)}} },
-			nil, `user "host" is not known, or not for this initiator`},
+			nil, `user "nobody": unknown`},
+		{"other initiator's user", otherHost, func(d *dialogue) []Pair { return []Pair{{"CHAP_N", "host"}, {"CHAP_R", d.reply(hostSecret)}} },
+			nil, `user "host": unknown, or not allowed for this initiator`},
 		{"the target's secret", host, func(d *dialogue) []Pair { return []Pair{{"CHAP_N", "host"}, {"CHAP_R", d.reply(targetSecret)}} },
 			nil, ErrSharedSecret.Error()},
 		{"response too short", host, func(d *dialogue) []Pair { return []Pair{{"CHAP_N", "host"}, {"CHAP_R", d.reply(hostSecret)[:10]}} },
-			nil, "another secret"},
+			nil, "wrong secret"},
 		{"response and more", host, func(d *dialogue) []Pair { return []Pair{{"CHAP_N", "host"}, {"CHAP_R", d.reply(hostSecret) + "00"}} },
-			nil, "another secret"},
+			nil, "wrong secret"},
 		{"no digits", host, func(*dialogue) []Pair { return []Pair{{"CHAP_N", "host"}, {"CHAP_R", "0xzz"}} }, nil, "CHAP_R"},
-		{"nothing", host, func(*dialogue) []Pair { return nil }, nil, "other keys"},
-		{"no name", host, func(d *dialogue) []Pair { return []Pair{{"CHAP_R", d.reply(hostSecret)}} }, nil, "other keys"},
-		{"empty name", host, func(d *dialogue) []Pair { return []Pair{{"CHAP_N", ""}, {"CHAP_R", d.reply(hostSecret)}} }, nil, "no CHAP name"},
+		{"nothing", host, func(*dialogue) []Pair { return nil }, nil, "second request"},
+		{"no name", host, func(d *dialogue) []Pair { return []Pair{{"CHAP_R", d.reply(hostSecret)}} }, nil, "second request"},
+		{"empty name", host, func(d *dialogue) []Pair { return []Pair{{"CHAP_N", ""}, {"CHAP_R", d.reply(hostSecret)}} }, nil, "invalid CHAP name"},
 		{"long name", host, func(d *dialogue) []Pair {
 			return []Pair{{"CHAP_N", strings.Repeat("a", 256)}, {"CHAP_R", d.reply(hostSecret)}}
-		}, nil, "no CHAP name"},
-		{"no response", host, func(*dialogue) []Pair { return []Pair{{"CHAP_N", "host"}} }, nil, "other keys"},
+		}, nil, "invalid CHAP name"},
+		{"no response", host, func(*dialogue) []Pair { return []Pair{{"CHAP_N", "host"}} }, nil, "second request"},
 		{"algorithm again", host, func(d *dialogue) []Pair {
 			return []Pair{{"CHAP_A", "5"}, {"CHAP_N", "host"}, {"CHAP_R", d.reply(hostSecret)}}
-		}, nil, "other keys"},
+		}, nil, "second request"},
 		{"key twice", host, func(d *dialogue) []Pair {
 			return []Pair{{"CHAP_N", "host"}, {"CHAP_N", "host"}, {"CHAP_R", d.reply(hostSecret)}}
-		}, nil, "unexpected key CHAP_N"},
+		}, nil, "duplicate key CHAP_N"},
 		{"challenge without identifier", host, func(d *dialogue) []Pair {
 			return []Pair{{"CHAP_N", "host"}, {"CHAP_R", d.reply(hostSecret)}, {"CHAP_C", asHex}}
-		}, nil, "other keys"},
+		}, nil, "second request"},
 		{"identifier too large", host, func(d *dialogue) []Pair {
 			return []Pair{{"CHAP_N", "host"}, {"CHAP_R", d.reply(hostSecret)}, {"CHAP_I", "256"}, {"CHAP_C", asHex}}
 		}, nil, "CHAP_I"},
 		{"challenge too long", host, func(d *dialogue) []Pair {
 			return []Pair{{"CHAP_N", "host"}, {"CHAP_R", d.reply(hostSecret)}, {"CHAP_I", "1"}, {"CHAP_C", "0b" + strings.Repeat("AAAA", 342)}}
 		}, nil, "1026 bytes"},
-		{"challenge no one would read", host, func(d *dialogue) []Pair {
+		{"challenge text too long", host, func(d *dialogue) []Pair {
 			return []Pair{{"CHAP_N", "host"}, {"CHAP_R", d.reply(hostSecret)}, {"CHAP_I", "1"}, {"CHAP_C", "0x" + strings.Repeat("00", 1025)}}
 		}, nil, "2052 characters"},
 		{"reflected challenge", host, func(d *dialogue) []Pair {
@@ -194,7 +193,7 @@ func TestExchange(t *testing.T) {
 		}, nil, "reflection"},
 		{"wrong secret and a challenge", host, func(d *dialogue) []Pair {
 			return []Pair{{"CHAP_N", "host"}, {"CHAP_R", d.reply("another secret")}, {"CHAP_I", "1"}, {"CHAP_C", asHex}}
-		}, nil, "another secret"},
+		}, nil, "wrong secret"},
 	} {
 		for _, algorithm := range Algorithms() {
 			d := begin(t, newAuthenticator(t), c.initiator, algorithm)
@@ -204,13 +203,13 @@ func TestExchange(t *testing.T) {
 					t.Errorf("%s, %v: %v, error %v, want %s", c.what, algorithm, answer, err, c.reason)
 				}
 				if err != nil && (strings.Contains(err.Error(), hostSecret) || strings.Contains(err.Error(), targetSecret)) {
-					t.Errorf("%s: the error shows a secret: %v", c.what, err)
+					t.Errorf("%s: the error contains a secret: %v", c.what, err)
 				}
 			} else if got := join(answer); err != nil || !d.Proved() || got != c.answer(algorithm) {
 				t.Errorf("%s, %v: %q, %v; want %q", c.what, algorithm, got, err, c.answer(algorithm))
 			}
 			if _, err := d.Step(nil); err == nil {
-				t.Errorf("%s, %v: it goes on", c.what, algorithm)
+				t.Errorf("%s, %v: a third request is accepted", c.what, algorithm)
 			}
 		}
 	}
@@ -224,8 +223,8 @@ func join(pairs []Pair) string {
 	return strings.Join(s, " ")
 }
 
-// TestNoMutual: a target without a name of its own is asked for one.
-func TestNoMutual(t *testing.T) {
+// A target without a credential refuses mutual authentication.
+func TestExchange_NoMutual(t *testing.T) {
 	a, err := New(Config{Users: []User{{Credential: credential("host", hostSecret)}}})
 	if err != nil {
 		t.Fatal(err)
@@ -237,10 +236,9 @@ func TestNoMutual(t *testing.T) {
 	}
 }
 
-// TestParallelReflection: the challenge of one connection is refused on
-// another, as long as the first can still answer it, also at another target of
-// the same server.
-func TestParallelReflection(t *testing.T) {
+// An outstanding challenge of one connection is refused on another, also at another
+// target of the server.
+func TestExchange_Reflection(t *testing.T) {
 	var shared Challenges
 	config := Config{Users: []User{{Credential: credential("host", hostSecret)}}, Target: credential("target", targetSecret), Challenges: &shared}
 	first, err := New(config)
@@ -259,19 +257,19 @@ func TestParallelReflection(t *testing.T) {
 		return err
 	}
 	if err := ask(); err == nil || !strings.Contains(err.Error(), "reflection") {
-		t.Errorf("while the challenge is open: %v", err)
+		t.Errorf("while the challenge is outstanding: %v", err)
 	}
 	open.End()
 	if err := ask(); err != nil {
-		t.Errorf("when it is over: %v", err)
+		t.Errorf("after its exchange: %v", err)
 	}
 	if len(shared.live) != 0 {
-		t.Errorf("%d challenges are kept after their exchanges", len(shared.live))
+		t.Errorf("%d challenges remain after their exchanges", len(shared.live))
 	}
 }
 
-// TestChallengesDiffer: neither challenge nor identifier repeats.
-func TestChallengesDiffer(t *testing.T) {
+// Challenges do not repeat, and identifiers vary.
+func TestExchange_Challenges(t *testing.T) {
 	a := newAuthenticator(t)
 	seen, identifiers := map[string]bool{}, map[byte]bool{}
 	for range 200 {
@@ -286,18 +284,18 @@ func TestChallengesDiffer(t *testing.T) {
 	}
 }
 
-// TestNew: what cannot be used, and is refused before anybody logs in.
+// New refuses an invalid configuration before any login.
 func TestNew(t *testing.T) {
 	good := []User{{Credential: credential("host", hostSecret)}}
 	for want, c := range map[string]Config{
-		"without users":     {},
+		"no users":          {},
 		"12 to 255":         {Users: []User{{Credential: credential("host", "eleven byte")}}},
 		"256 bytes":         {Users: []User{{Credential: credential("host", strings.Repeat("a", 256))}}},
-		"no CHAP name":      {Users: []User{{Credential: credential("", hostSecret)}}},
-		"twice":             {Users: append(good, good...)},
+		"invalid CHAP name": {Users: []User{{Credential: credential("", hostSecret)}}},
+		"duplicate":         {Users: append(good, good...)},
 		"algorithm 9":       {Users: good, Algorithms: []Algorithm{9}},
 		"both directions":   {Users: good, Target: credential("target", hostSecret)},
-		"name of the targe": {Users: good, Target: credential("", targetSecret)},
+		"credential of the": {Users: good, Target: credential("", targetSecret)},
 		"0 bytes":           {Users: good, Target: Credential{Name: "target"}},
 	} {
 		_, err := New(c)
@@ -305,7 +303,7 @@ func TestNew(t *testing.T) {
 			t.Errorf("error %v, want one about %s", err, want)
 		}
 		if err != nil && strings.Contains(err.Error(), hostSecret) {
-			t.Errorf("the error shows a secret: %v", err)
+			t.Errorf("the error contains a secret: %v", err)
 		}
 	}
 	if _, err := New(Config{Users: good, Target: credential("target", hostSecret)}); !errors.Is(err, ErrSharedSecret) {
@@ -313,8 +311,8 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// FuzzExchange plays two requests of any keys. Nobody who does not know a secret
-// gets in, and the target's secret answers nobody.
+// Without the secret, no sequence of requests authenticates, nor obtains a response
+// with the target's secret.
 func FuzzExchange(f *testing.F) {
 	f.Add("CHAP_A=5,7", "CHAP_N=host\x00CHAP_R=0x00000000000000000000000000000000")
 	f.Add("CHAP_A=8", "CHAP_N=anyone\x00CHAP_R=0bAAAA\x00CHAP_I=0xff\x00CHAP_C=0x01")
@@ -330,7 +328,7 @@ func FuzzExchange(f *testing.F) {
 			}
 			answer, err := e.Step(request)
 			if e.Proved() {
-				t.Fatal("proved without the secret")
+				t.Fatal("authenticated without the secret")
 			}
 			for _, p := range answer {
 				if p.Key == "CHAP_N" || p.Key == "CHAP_R" {
@@ -343,13 +341,12 @@ func FuzzExchange(f *testing.F) {
 		}
 		e.End()
 		if len(a.config.Challenges.live) != 0 {
-			t.Fatal("a challenge is kept")
+			t.Fatal("a challenge remains")
 		}
 	})
 }
 
-// FuzzDecode reads any text as a binary value or identifier; what was read is
-// the same when it is written and read again.
+// A decoded value survives encoding and decoding.
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{"0x00ff", "0XAb", "0bAAECAw==", "0B", "0x1", "12", "0b\nAAAA", "255", "0xff"} {
 		f.Add(s)
@@ -373,7 +370,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// BenchmarkExchange is a whole authentication, both directions.
+// BenchmarkExchange measures a mutual authentication.
 func BenchmarkExchange(b *testing.B) {
 	a := newAuthenticator(b)
 	b.ReportAllocs()

@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// Claim is the initiator's side of one authentication: it proves Initiator, and
-// where Target has a name, demands that the target prove that. The calls are
-// Offer, Respond with the target's first answer, Check with its second.
+// Claim is the initiator's side of one authentication. It authenticates as Initiator
+// and, if Target has a name, requires the target to authenticate as Target. Call
+// Offer, then Respond with the target's first answer, then Check with its second.
 type Claim struct {
 	Initiator, Target Credential
 
@@ -21,8 +21,7 @@ type Claim struct {
 	challenge  []byte
 }
 
-// Offer returns what the initiator begins with: every algorithm, the strongest
-// first.
+// Offer returns CHAP_A with all algorithms, the strongest first.
 func (c *Claim) Offer() Pair {
 	all := Algorithms()
 	var names []string
@@ -32,11 +31,11 @@ func (c *Claim) Offer() Pair {
 	return Pair{keyAlgorithm, strings.Join(names, ",")}
 }
 
-// Respond answers the target's challenge.
+// Respond returns the response to the target's challenge.
 func (c *Claim) Respond(keys map[string]string) ([]Pair, error) {
 	var err error
 	if c.algorithm, err = choose(keys[keyAlgorithm], Algorithms()); err != nil {
-		return nil, fmt.Errorf("the target chose no CHAP algorithm that was offered: %q", keys[keyAlgorithm])
+		return nil, fmt.Errorf("CHAP_A: target selected %q, which was not offered", keys[keyAlgorithm])
 	}
 	identifier, err := decodeIdentifier(keys[keyIdentifier])
 	if err != nil {
@@ -57,23 +56,23 @@ func (c *Claim) Respond(keys map[string]string) ([]Pair, error) {
 	rand.Read(random) // never fails (crypto/rand)
 	c.identifier, c.challenge = random[0], random[1:]
 	if bytes.Equal(c.challenge, challenge) {
-		return nil, errors.New("the target sent the challenge that it was to be asked")
+		return nil, errors.New("CHAP_C: target reflects the challenge")
 	}
 	return append(answer, Pair{keyIdentifier, strconv.Itoa(int(c.identifier))}, Pair{keyChallenge, encodeBinary(c.challenge)}), nil
 }
 
-// Check reports whether the target has proved who it is, if that was demanded.
+// Check returns an error if mutual authentication is required and fails.
 func (c *Claim) Check(keys map[string]string) error {
 	if c.Target.Name == "" {
 		return nil
 	}
 	response, err := decodeBinary(keys[keyResponse])
 	if err != nil {
-		return fmt.Errorf("the target does not prove who it is; CHAP_R: %w", err)
+		return fmt.Errorf("mutual CHAP: target sent no valid CHAP_R: %w", err)
 	}
 	want := c.algorithm.Response(c.identifier, c.Target.Secret, c.challenge)
 	if keys[keyName] != c.Target.Name || subtle.ConstantTimeCompare(response, want) != 1 {
-		return errors.New("the target is not who it should be: its CHAP name or secret is another one")
+		return errors.New("mutual CHAP: wrong name or secret of the target")
 	}
 	return nil
 }

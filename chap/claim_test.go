@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// keysOf are pairs as the other side finds them.
+// keysOf returns the pairs as a map.
 func keysOf(pairs ...Pair) map[string]string {
 	keys := map[string]string{}
 	for _, p := range pairs {
@@ -14,7 +14,7 @@ func keysOf(pairs ...Pair) map[string]string {
 	return keys
 }
 
-// TestClaim lets both sides of this package talk to each other.
+// A Claim authenticates with an Exchange, or one of the two fails.
 func TestClaim(t *testing.T) {
 	secret, back := []byte("initiator secret"), []byte("the target secret")
 	user := User{Credential: Credential{"ada", secret}}
@@ -26,12 +26,12 @@ func TestClaim(t *testing.T) {
 		"one way":        {Config{Users: []User{user}}, Claim{Initiator: user.Credential}, ""},
 		"mutual":         {Config{Users: []User{user}, Target: Credential{"disks", back}}, Claim{Initiator: user.Credential, Target: Credential{"disks", back}}, ""},
 		"only MD5":       {Config{Users: []User{user}, Algorithms: []Algorithm{MD5}}, Claim{Initiator: user.Credential}, ""},
-		"wrong secret":   {Config{Users: []User{user}}, Claim{Initiator: Credential{"ada", back}}, "another secret"},
-		"target's name":  {Config{Users: []User{user}, Target: Credential{"disks", back}}, Claim{Initiator: user.Credential, Target: Credential{"other", back}}, "not who it should be"},
-		"target's proof": {Config{Users: []User{user}, Target: Credential{"disks", back}}, Claim{Initiator: user.Credential, Target: Credential{"disks", []byte("another secret")}}, "not who it should be"},
+		"wrong secret":   {Config{Users: []User{user}}, Claim{Initiator: Credential{"ada", back}}, "wrong secret"},
+		"target's name":  {Config{Users: []User{user}, Target: Credential{"disks", back}}, Claim{Initiator: user.Credential, Target: Credential{"other", back}}, "wrong name or secret"},
+		"target's proof": {Config{Users: []User{user}, Target: Credential{"disks", back}}, Claim{Initiator: user.Credential, Target: Credential{"disks", []byte("another secret")}}, "wrong name or secret"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := talk(t, tt.config, &tt.claim)
+			err := authenticate(t, tt.config, &tt.claim)
 			if (err == nil) != (tt.words == "") || err != nil && !strings.Contains(err.Error(), tt.words) {
 				t.Errorf("got %v, want %q", err, tt.words)
 			}
@@ -39,7 +39,7 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-func talk(t *testing.T, config Config, c *Claim) error {
+func authenticate(t *testing.T, config Config, c *Claim) error {
 	t.Helper()
 	a, err := New(config)
 	if err != nil {
@@ -60,12 +60,12 @@ func talk(t *testing.T, config Config, c *Claim) error {
 		return err
 	}
 	if !e.Proved() {
-		t.Error("the exchange is not over")
+		t.Error("the initiator is not authenticated")
 	}
 	return c.Check(keysOf(proof...))
 }
 
-func TestClaimRefuses(t *testing.T) {
+func TestClaim_Invalid(t *testing.T) {
 	for name, keys := range map[string]map[string]string{
 		"nothing":           {},
 		"unknown algorithm": {"CHAP_A": "9", "CHAP_I": "1", "CHAP_C": "0x00"},
@@ -74,11 +74,11 @@ func TestClaimRefuses(t *testing.T) {
 	} {
 		c := Claim{Initiator: Credential{"ada", []byte("initiator secret")}}
 		if answer, err := c.Respond(keys); err == nil {
-			t.Errorf("%s: answered %v", name, answer)
+			t.Errorf("%s: Respond = %v, want an error", name, answer)
 		}
 	}
 	c := Claim{Target: Credential{"disks", []byte("the target secret")}, algorithm: MD5}
 	if c.Check(nil) == nil {
-		t.Error("a target that proves nothing was believed")
+		t.Error("Check accepts a target that sent no response")
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"strconv"
 )
 
-// Keys of the exchange (RFC 7143 12.1.3).
+// Text keys of the exchange (RFC 7143 12.1.3).
 const (
 	keyAlgorithm  = "CHAP_A"
 	keyIdentifier = "CHAP_I"
@@ -20,7 +20,7 @@ const (
 	keyResponse   = "CHAP_R"
 )
 
-// IsKey reports whether a text key belongs to an exchange.
+// IsKey reports whether a text key belongs to CHAP.
 func IsKey(key string) bool {
 	switch key {
 	case keyAlgorithm, keyIdentifier, keyChallenge, keyName, keyResponse:
@@ -29,11 +29,11 @@ func IsKey(key string) bool {
 	return false
 }
 
-// Pair is a key with its value, as they stand in login text.
+// Pair is a text key with its value.
 type Pair struct{ Key, Value string }
 
-// minChallenge is the least length of our challenges in bytes; they are as long
-// as the response, where that is longer.
+// minChallenge is the minimum length of the target's challenges in bytes. A challenge
+// has at least the length of the response.
 const minChallenge = 16
 
 type state int
@@ -45,7 +45,8 @@ const (
 	failed
 )
 
-// Exchange is one authentication. It ends by success, an error, or End.
+// Exchange is the target's side of one authentication. It ends by success, an error,
+// or End.
 type Exchange struct {
 	a         *Authenticator
 	initiator string
@@ -57,23 +58,23 @@ type Exchange struct {
 	user       string
 }
 
-// Begin starts an exchange with the initiator of that iSCSI name. The caller
-// calls End when it is over.
+// Begin starts an exchange with the initiator of the given iSCSI name. The caller
+// must call End.
 func (a *Authenticator) Begin(initiatorName string) *Exchange {
 	return &Exchange{a: a, initiator: initiatorName}
 }
 
-// Proved reports whether the initiator has proved who it is.
+// Proved reports whether the initiator is authenticated.
 func (e *Exchange) Proved() bool { return e.state == proved }
 
-// User is the name that the initiator goes by, once it has told it.
+// User returns the user name of the initiator, or "" if it has sent none yet.
 func (e *Exchange) User() string { return e.user }
 
-// Algorithm is the one that was chosen, 0 before that.
+// Algorithm returns the selected algorithm, or 0 if none is selected yet.
 func (e *Exchange) Algorithm() Algorithm { return e.algorithm }
 
-// Identity is the same for exchanges that one name and secret have proved, at
-// whatever target. It is empty before that, and not to be shown.
+// Identity returns a digest of the user's name and secret, the same at every target.
+// It is empty until the initiator is authenticated. It must not be logged.
 func (e *Exchange) Identity() string {
 	if e.state != proved {
 		return ""
@@ -83,7 +84,7 @@ func (e *Exchange) Identity() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// End takes back a challenge that was not answered.
+// End discards an outstanding challenge.
 func (e *Exchange) End() {
 	if e.challenge != nil {
 		e.a.config.Challenges.remove(e.challenge)
@@ -91,14 +92,14 @@ func (e *Exchange) End() {
 	}
 }
 
-// Step takes the CHAP keys of one request and returns those of the answer. An
-// error ends the exchange: the login has failed.
+// Step consumes the CHAP keys of one request and returns those of the response. An
+// error ends the exchange, and the login fails.
 func (e *Exchange) Step(request []Pair) (answer []Pair, err error) {
 	keys := make(map[string]string, len(request))
 	for _, p := range request {
 		if _, twice := keys[p.Key]; twice || !IsKey(p.Key) {
 			e.state = failed
-			return nil, fmt.Errorf("CHAP: unexpected key %.40s", p.Key)
+			return nil, fmt.Errorf("CHAP: unexpected or duplicate key %.40s", p.Key)
 		}
 		keys[p.Key] = p.Value
 	}
@@ -108,7 +109,7 @@ func (e *Exchange) Step(request []Pair) (answer []Pair, err error) {
 	case awaitResponse:
 		answer, err = e.checkResponse(keys)
 	default:
-		err = errors.New("CHAP goes on after its end")
+		err = errors.New("CHAP: keys after the end of the exchange")
 	}
 	if err != nil {
 		e.state = failed
@@ -116,11 +117,11 @@ func (e *Exchange) Step(request []Pair) (answer []Pair, err error) {
 	return answer, err
 }
 
-// challengeInitiator answers the list of algorithms.
+// challengeInitiator selects an algorithm and returns the challenge.
 func (e *Exchange) challengeInitiator(keys map[string]string) ([]Pair, error) {
 	offer, ok := keys[keyAlgorithm]
 	if !ok || len(keys) != 1 {
-		return nil, errors.New("CHAP does not begin with CHAP_A alone")
+		return nil, errors.New("CHAP: first request must have CHAP_A only")
 	}
 	var err error
 	if e.algorithm, err = choose(offer, e.a.config.Algorithms); err != nil {
@@ -138,14 +139,15 @@ func (e *Exchange) challengeInitiator(keys map[string]string) ([]Pair, error) {
 	}, nil
 }
 
-// checkResponse checks who the initiator is, and proves who we are if it asks.
+// checkResponse verifies the initiator's response, and responds to its challenge if
+// it requests mutual authentication.
 func (e *Exchange) checkResponse(keys map[string]string) ([]Pair, error) {
 	name, named := keys[keyName]
 	response, responded := keys[keyResponse]
 	identifier, identified := keys[keyIdentifier]
 	challenge, challenged := keys[keyChallenge]
 	if _, again := keys[keyAlgorithm]; again || !named || !responded || identified != challenged {
-		return nil, errors.New("CHAP goes on with other keys than CHAP_N and CHAP_R, and perhaps CHAP_I and CHAP_C")
+		return nil, errors.New("CHAP: second request must have CHAP_N and CHAP_R, and CHAP_I and CHAP_C both or neither")
 	}
 	if err := CheckName(name); err != nil {
 		return nil, err
@@ -166,7 +168,7 @@ func (e *Exchange) checkResponse(keys map[string]string) ([]Pair, error) {
 	return answer, nil
 }
 
-// verify compares the initiator's response with the one that its secret gives.
+// verify compares the initiator's response with the expected one.
 func (e *Exchange) verify(name, text string) error {
 	response, err := decodeBinary(text)
 	if err != nil {
@@ -175,31 +177,31 @@ func (e *Exchange) verify(name, text string) error {
 	user, known := e.a.user(name, e.initiator)
 	want := e.algorithm.Response(e.identifier, user.Secret, e.challenge)
 	if subtle.ConstantTimeCompare(response, want) != 1 || !known {
-		if e.fromTarget(response) {
+		if e.matchesTarget(response) {
 			return ErrSharedSecret
 		}
 		if !known {
-			return fmt.Errorf("CHAP user %.40q is not known, or not for this initiator", name)
+			return fmt.Errorf("CHAP user %.40q: unknown, or not allowed for this initiator", name)
 		}
-		return fmt.Errorf("CHAP user %.40q has another secret", name)
+		return fmt.Errorf("CHAP user %.40q: wrong secret", name)
 	}
 	return nil
 }
 
-// fromTarget reports whether a response is the one that the target itself would
-// have given: the initiator has the wrong one of the two secrets (RFC 7143
-// 9.2.1 has this fail even where the two are the same).
-func (e *Exchange) fromTarget(response []byte) bool {
+// matchesTarget reports whether a response matches the target's own secret: the
+// initiator uses the secret of the wrong direction (RFC 7143 9.2.1 requires this to
+// fail even if both secrets are the same).
+func (e *Exchange) matchesTarget(response []byte) bool {
 	secret := e.a.config.Target.Secret
 	return len(secret) > 0 &&
 		subtle.ConstantTimeCompare(response, e.algorithm.Response(e.identifier, secret, e.challenge)) == 1
 }
 
-// proveTarget answers the initiator's challenge.
+// proveTarget responds to the initiator's challenge.
 func (e *Exchange) proveTarget(identifierText, challengeText string) ([]Pair, error) {
 	target := &e.a.config.Target
 	if target.Name == "" {
-		return nil, errors.New("the initiator wants mutual CHAP, for which the target has no secret")
+		return nil, errors.New("initiator requests mutual CHAP, but the target has no secret")
 	}
 	identifier, err := decodeIdentifier(identifierText)
 	if err != nil {
@@ -210,10 +212,10 @@ func (e *Exchange) proveTarget(identifierText, challengeText string) ([]Pair, er
 		return nil, fmt.Errorf("CHAP_C: %w", err)
 	}
 	if len(challenge) > maxChallenge {
-		return nil, fmt.Errorf("CHAP_C has %d bytes, at most %d are possible", len(challenge), maxChallenge)
+		return nil, fmt.Errorf("CHAP_C: challenge of %d bytes; maximum is %d", len(challenge), maxChallenge)
 	}
-	if e.a.config.Challenges.ours(challenge) {
-		return nil, errors.New("the initiator sends a challenge of the target's own: a reflection attack")
+	if e.a.config.Challenges.contains(challenge) {
+		return nil, errors.New("CHAP_C: initiator sends a challenge of the target (reflection attack)")
 	}
 	return []Pair{
 		{keyName, target.Name},

@@ -113,7 +113,7 @@ func TestGuarded(t *testing.T) {
 		{name: "guest", login: host, detail: 1}, // the name is for another initiator
 		{name: "stranger", login: guest, detail: 2},
 		{name: "far", login: guest, detail: 2},
-		{name: "host", login: host, target: who{User: "disks", Password: hostSecret}, fails: "not who it should be"},
+		{name: "host", login: host, target: who{User: "disks", Password: hostSecret}, fails: "wrong name or secret"},
 	} {
 		d, err := open(t, address, c.name, c.lun, c.login, c.target)
 		var refused *remote.LoginError
@@ -220,7 +220,7 @@ targets:
 	want := strings.Join([]string{
 		file + ":11: targets[0].authentication.users[0].secret_file: everyone on this machine can change " + filepath.Join(dir, "open.secret") + " (mode 0666); chmod 600 it",
 		file + ":12: targets[0].authentication.users[1].secret_env: the environment variable ODX_TEST_NOT_SET is not set",
-		file + ":13: targets[0].authentication.users[2].secret: the secret has 5 bytes; 12 to 255 are possible",
+		file + ":13: targets[0].authentication.users[2].secret: secret of 5 bytes; use 12 to 255",
 		file + ":14: targets[0].authentication.users[3].secret_file: stat " + filepath.Join(dir, "none.secret") + ": no such file or directory",
 		file + ":15: targets[0].authentication.mutual.secret_file: this is also the secret of user twin (discovery.authentication.users[0]); whoever knows that could pass for the target: give each direction its own",
 	}, "\n")

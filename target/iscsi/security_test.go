@@ -203,24 +203,24 @@ func TestCHAPRefuses(t *testing.T) {
 		"nothing": {func(i *initiator) (*bhs, []byte) {
 			begin(i)
 			return i.step(csgSecurity | toFullFeature)
-		}, loginAuthenticationFailed, "does not begin with CHAP_A"},
+		}, loginAuthenticationFailed, "first request must have CHAP_A"},
 		"algorithms that we have not": {func(i *initiator) (*bhs, []byte) {
 			begin(i)
 			return i.step(csgSecurity, "CHAP_A=1,2")
-		}, loginAuthenticationFailed, "algorithms"},
+		}, loginAuthenticationFailed, "offered"},
 		"nothing for the challenge": {func(i *initiator) (*bhs, []byte) {
 			begin(i)
 			i.proof(chap.SHA256, chapUser, chapSecret)
 			return i.step(csgSecurity | toFullFeature)
-		}, loginAuthenticationFailed, "other keys"},
+		}, loginAuthenticationFailed, "second request"},
 		"wrong secret": {func(i *initiator) (*bhs, []byte) {
 			begin(i)
 			return i.step(csgSecurity|toFullFeature, i.proof(chap.SHA256, chapUser, "some other secret")...)
-		}, loginAuthenticationFailed, "another secret"},
+		}, loginAuthenticationFailed, "wrong secret"},
 		"unknown user": {func(i *initiator) (*bhs, []byte) {
 			begin(i)
 			return i.step(csgSecurity|toFullFeature, i.proof(chap.SHA256, "guest", chapSecret)...)
-		}, loginAuthenticationFailed, `user \"guest\" is not known`},
+		}, loginAuthenticationFailed, `user \"guest\": unknown`},
 		"the target's secret": {func(i *initiator) (*bhs, []byte) {
 			begin(i)
 			return i.step(csgSecurity|toFullFeature, i.proof(chap.SHA256, chapUser, targetSecret)...)
@@ -240,7 +240,7 @@ func TestCHAPRefuses(t *testing.T) {
 			begin(i)
 			i.wantStep(csgSecurity, i.proof(chap.SHA1, chapUser, chapSecret), csgSecurity, "")
 			return i.step(csgSecurity, "CHAP_I=1", "CHAP_C=0x00")
-		}, loginAuthenticationFailed, "after its end"},
+		}, loginAuthenticationFailed, "after the end"},
 		"CHAP in the next stage": {func(i *initiator) (*bhs, []byte) {
 			begin(i)
 			i.wantStep(csgSecurity|toOperational, i.proof(chap.SHA1, chapUser, chapSecret), csgSecurity|toOperational, "")

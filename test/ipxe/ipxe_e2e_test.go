@@ -147,7 +147,7 @@ func TestBoot(t *testing.T) {
 		{"no authentication", nil, nil, true, "initiator logged in"},
 		{"chap", chap, login, true, "user=host"},
 		{"mutual chap", mutual, both, true, "user=host"},
-		{"wrong secret", chap, []string{"set username host", "set password WrongSecretWrong"}, false, "another secret"},
+		{"wrong secret", chap, []string{"set username host", "set password WrongSecretWrong"}, false, "wrong secret"},
 		{"no secret", chap, nil, false, "login refused"},
 		{"mutual chap, another target", mutual, append(login[:2:2], "set reverse-username target", "set reverse-password SecretOfAnother1"), false, ""},
 	} {

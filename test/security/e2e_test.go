@@ -85,7 +85,7 @@ func TestCHAP(t *testing.T) {
 			t.Errorf("the log shows the secret %s", secret)
 		}
 	}
-	for _, want := range []string{"has another secret", "nobody", stranger, "from=\"127.0.0.1:"} {
+	for _, want := range []string{"wrong secret", "nobody", stranger, "from=\"127.0.0.1:"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log lacks %q", want)
 		}
