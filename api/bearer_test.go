@@ -86,7 +86,7 @@ func TestListenTCP(t *testing.T) {
 	for name, tt := range map[string]struct{ api, err, warning string }{
 		"good":           {"listen: 127.0.0.1:0\n  secret_file: good", "", ""},
 		"short secret":   {"listen: 127.0.0.1:0\n  secret_file: short", "api.secret_file: the secret has 5 bytes; give at least 16", ""},
-		"readable":       {"listen: 127.0.0.1:0\n  secret_file: open", "", "everyone on this machine can read"},
+		"readable":       {"listen: 127.0.0.1:0\n  secret_file: open", "", "world-readable"},
 		"no TLS":         {"listen: 0.0.0.0:0\n  secret_file: good", "", "without TLS"},
 		"no certificate": {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: none\n  private_key: none", "api.certificate: open ", ""},
 		"no address":     {"listen: 192.0.2.1:0\n  secret_file: good", "api.listen: listen tcp 192.0.2.1:0", ""},

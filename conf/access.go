@@ -9,16 +9,15 @@ import (
 	"unicode/utf8"
 )
 
-// Authentication says what initiators have to prove by CHAP. Without users they
-// have to prove nothing.
+// Authentication configures CHAP. Without users, initiators need not authenticate.
 type Authentication struct {
-	// Required: initiators that offer no CHAP are refused.
+	// Required refuses initiators that do not offer CHAP.
 	Required bool
-	// Algorithms are the names of those allowed; none: all.
+	// Algorithms lists the names of the allowed algorithms. If empty, all are.
 	Algorithms []string
 	Users      []User
-	// Mutual is what the target proves itself by to initiators that ask for it,
-	// nil when it cannot.
+	// Mutual is the target's credential for mutual authentication, or nil to refuse
+	// initiators that request it.
 	Mutual *User
 }
 
@@ -26,9 +25,9 @@ type Authentication struct {
 type User struct {
 	Name   string
 	Secret Secret
-	// Initiators are those that may use the name; none: all.
+	// Initiators lists who may use the name. If empty, all may.
 	Initiators []NamePattern
-	// Key is where the user stands in the file, for example
+	// Key is the path of the user in the file, for example
 	// "targets[0].authentication.users[1]".
 	Key string
 }
@@ -38,49 +37,50 @@ func (u *User) Allows(initiator string) bool {
 	return len(u.Initiators) == 0 || matchesAny(u.Initiators, initiator)
 }
 
-// Binds reports whether the user is bound to the name of an initiator: it is one
-// of those that alone may use the user's name, and not just because all may.
+// Binds reports whether the user is bound to the name of an initiator: a pattern that
+// does not match every name matches it.
 func (u *User) Binds(initiator string) bool {
 	return slices.ContainsFunc(u.Initiators, func(p NamePattern) bool { return !p.universal() && p.Matches(initiator) })
 }
 
-// Bound reports whether only certain initiators may use the name.
+// Bound reports whether only some initiators may use the name.
 func (u *User) Bound() bool {
 	return len(u.Initiators) > 0 && !slices.ContainsFunc(u.Initiators, NamePattern.universal)
 }
 
-// Access is an entry of an access list. A target's first entry that matches an
-// initiator says what it sees.
+// Access is an entry of an access list. The first entry of a target that matches an
+// initiator applies.
 type Access struct {
-	// Initiators and Addresses are who is meant; where both are given, both have
-	// to match. At least one is.
+	// Initiators and Addresses select the initiators. At least one is given; if both
+	// are, both must match.
 	Initiators []NamePattern
 	Addresses  []netip.Prefix
-	// LUNs are those that the initiator sees; nil: all.
+	// LUNs lists the mapped LUNs. If nil, all are mapped.
 	LUNs []MappedLUN
-	// ReadOnly makes all of them write protected for the initiator.
+	// ReadOnly write protects all of them for the initiator.
 	ReadOnly bool
-	// StoreDuplicates: what anyone writes to these LUNs is not deduplicated.
+	// StoreDuplicates disables deduplication of writes to these LUNs, by all
+	// initiators.
 	StoreDuplicates bool
 }
 
-// StoresDuplicates reports whether what is written to a LUN of the target is not
-// deduplicated, by the LUN's own key or because of an initiator that sees it.
+// StoresDuplicates reports whether writes to a LUN of the target are not
+// deduplicated, because of the LUN's own key or an access entry that maps it.
 func (t *Target) StoresDuplicates(l *LUN) bool {
 	return l.StoreDuplicates || slices.ContainsFunc(t.Access, func(a Access) bool {
 		return a.StoreDuplicates && (a.LUNs == nil || slices.ContainsFunc(a.LUNs, func(m MappedLUN) bool { return m.LUN == l.Number }))
 	})
 }
 
-// MappedLUN is a LUN of the target as an initiator sees it.
+// MappedLUN maps a LUN of the target to a LUN of an initiator.
 type MappedLUN struct {
-	// LUN is the number in the target's list, As the one that the initiator sees.
+	// LUN is the number in the target's list, As the number for the initiator.
 	LUN, As  uint16
 	ReadOnly bool
 }
 
-// Matches reports whether the entry is about an initiator that connects from an
-// address.
+// Matches reports whether the entry applies to an initiator that connects from the
+// given address.
 func (a *Access) Matches(initiator string, from netip.Addr) bool {
 	if len(a.Initiators) > 0 && !matchesAny(a.Initiators, initiator) {
 		return false
@@ -96,16 +96,15 @@ func (a *Access) Matches(initiator string, from netip.Addr) bool {
 	return false
 }
 
-// NamePattern is an initiator name, or the beginning of one and an asterisk.
+// NamePattern is an initiator name, or a prefix followed by an asterisk.
 type NamePattern string
 
-// universal reports whether the pattern is about every name, or every name of
-// one type.
+// universal reports whether the pattern matches all names, or all names of one type.
 func (p NamePattern) universal() bool {
 	return p == "*" || p == "iqn.*" || p == "eui.*" || p == "naa.*"
 }
 
-// Matches reports whether the pattern is about a name, which is in lower case.
+// Matches reports whether the pattern matches name, which is in lower case.
 func (p NamePattern) Matches(name string) bool {
 	if prefix, ok := strings.CutSuffix(string(p), "*"); ok {
 		return strings.HasPrefix(name, prefix)
@@ -122,25 +121,24 @@ func matchesAny(patterns []NamePattern, name string) bool {
 	return false
 }
 
-// ParseNamePattern reads an initiator name, or the beginning of one that ends
-// with an asterisk, and returns it in lower case. Initiators have names that RFC 7143
-// does not allow (my_host, iqn.2015-1.…), and may log in with them: what can log in
-// can be named.
+// ParseNamePattern parses an initiator name, or a prefix followed by an asterisk, and
+// returns it in lower case. It accepts names that RFC 7143 does not allow (my_host,
+// iqn.2015-1.…), because initiators log in with such names.
 func ParseNamePattern(text string) (NamePattern, error) {
 	pattern := strings.ToLower(text)
-	name, beginning := strings.CutSuffix(pattern, "*")
+	name, isPrefix := strings.CutSuffix(pattern, "*")
 	switch {
 	case len(pattern) > maxName:
-		return "", fmt.Errorf("the iSCSI name has %d bytes; %d are allowed", len(pattern), maxName)
+		return "", fmt.Errorf("iSCSI name of %d bytes; maximum is %d", len(pattern), maxName)
 	case strings.Contains(name, "*"):
-		return "", fmt.Errorf("%q is no pattern; write the beginning of an iSCSI name and then an asterisk, for example iqn.1991-05.com.microsoft:*, or * alone for every name", text)
-	case name == "" && !beginning, strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f || r == utf8.RuneError }):
-		return "", fmt.Errorf("%q is not an iSCSI name; write one without blanks, for example iqn.2026-11.com.example:host", text)
+		return "", fmt.Errorf("invalid pattern %q; use a prefix of an iSCSI name followed by an asterisk, for example iqn.1991-05.com.microsoft:*, or * to match all names", text)
+	case name == "" && !isPrefix, strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f || r == utf8.RuneError }):
+		return "", fmt.Errorf("invalid iSCSI name %q; use one without white space, for example iqn.2026-11.com.example:host", text)
 	}
 	return NamePattern(pattern), nil
 }
 
-// ParseNetwork reads an IP address or a network ("192.0.2.0/24").
+// ParseNetwork parses an IP address or a network ("192.0.2.0/24").
 func ParseNetwork(text string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
 		addr = addr.Unmap()
@@ -148,13 +146,13 @@ func ParseNetwork(text string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(text)
 	if err != nil || p.Addr().Is4In6() {
-		return netip.Prefix{}, fmt.Errorf("%q is neither an IP address nor a network; write for example 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32", text)
+		return netip.Prefix{}, fmt.Errorf("%q is neither an IP address nor a network; use for example 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32", text)
 	}
 	if p != p.Masked() {
-		return netip.Prefix{}, fmt.Errorf("%s is an address inside a network; write %s for the network or %s for the address", text, p.Masked(), p.Addr())
+		return netip.Prefix{}, fmt.Errorf("%s has host bits set; use %s for the network or %s for the address", text, p.Masked(), p.Addr())
 	}
 	return p, nil
 }
 
-// errTwoSecrets says what is wrong with a name that has no secret, or several.
-var errTwoSecrets = errors.New("give one of secret_file, secret_env and secret")
+// errSecretCount reports a name with no secret, or with several.
+var errSecretCount = errors.New("give exactly one of secret_file, secret_env and secret")

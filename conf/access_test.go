@@ -11,8 +11,7 @@ import (
 	"testing"
 )
 
-// TestSecurityExample reads what the example says about security.
-func TestSecurityExample(t *testing.T) {
+func TestLoad_ExampleSecurity(t *testing.T) {
 	cfg, err := Load("examples/full.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -23,7 +22,7 @@ func TestSecurityExample(t *testing.T) {
 		t.Errorf("authentication: got %+v", a)
 	}
 	if s := a.Users[0].Secret; s.text != "examples/host1.secret" || s.source != secretFile || s.Key != "targets[0].authentication.users[0].secret_file" {
-		t.Errorf("a secret in a file beside the configuration: %q, %q", s.text, s.Key)
+		t.Errorf("a secret in a file relative to the configuration: %q, %q", s.text, s.Key)
 	}
 	if u := a.Users[0]; !u.Allows("iqn.2026-11.com.example:host1") || u.Allows("iqn.2026-11.com.example:host2") || !a.Users[1].Allows("any") {
 		t.Error("who may use the names")
@@ -41,8 +40,7 @@ func TestSecurityExample(t *testing.T) {
 	}
 }
 
-// TestAccessMatches: names by pattern, addresses by network, and both.
-func TestAccessMatches(t *testing.T) {
+func TestAccess_Matches(t *testing.T) {
 	for _, c := range []struct {
 		entry           string
 		initiator, from string
@@ -76,13 +74,12 @@ func TestAccessMatches(t *testing.T) {
 	}
 	networks := Access{Addresses: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}
 	if networks.Matches("iqn.2026-11.com.example:x", netip.Addr{}) {
-		t.Error("a peer without an IP address is in a network")
+		t.Error("a peer without an IP address matches a network")
 	}
 }
 
-// TestReadSecret reads a secret from each of its places; what is shown of it
-// anywhere is not the secret.
-func TestReadSecret(t *testing.T) {
+// Neither an error nor a formatted value contains the secret.
+func TestSecret_Read(t *testing.T) {
 	const secret = "what nobody must see"
 	dir := t.TempDir()
 	file := func(name string, mode os.FileMode, text string) Secret {
@@ -102,28 +99,28 @@ func TestReadSecret(t *testing.T) {
 		s             Secret
 		warning, fail string
 	}{
-		"here":                {Secret{source: secretInline, text: secret}, "stands in the configuration", ""},
+		"inline":              {Secret{source: secretInline, text: secret}, "is in the configuration", ""},
 		"environment":         {Secret{source: secretEnv, text: "ODX_TEST_SECRET"}, "", ""},
 		"no variable":         {Secret{source: secretEnv, text: "ODX_TEST_NO_SECRET"}, "", "is not set"},
 		"file":                {file("plain", 0o600, secret), "", ""},
 		"file with a line":    {file("line", 0o640, secret+"\n"), "", ""},
 		"file of Windows":     {file("crlf", 0o400, secret+"\r\n"), "", ""},
-		"everyone reads":      {file("read", 0o644, secret+"\n"), "can read", ""},
-		"everyone writes":     {file("write", 0o602, secret+"\n"), "", "can change"},
+		"world-readable":      {file("read", 0o644, secret+"\n"), "world-readable", ""},
+		"world-writable":      {file("write", 0o602, secret+"\n"), "", "world-writable"},
 		"two lines":           {file("lines", 0o600, secret+"\n\n"), "", "more than one line"},
-		"not a secret at all": {file("long", 0o600, strings.Repeat("a", 1025)), "", "larger than 1024"},
+		"not a secret at all": {file("long", 0o600, strings.Repeat("a", 1025)), "", "exceeds 1024"},
 		"no file":             {Secret{source: secretFile, text: filepath.Join(dir, "none")}, "", "no such file"},
 		"UTF-8 mark":          {file("utf8", 0o600, "\xEF\xBB\xBF"+secret+"\n"), "", "byte order mark (UTF-8)"},
 		"UTF-16":              {file("utf16", 0o600, "\xFF\xFEw\x00h\x00"), "", "byte order mark (UTF-16)"},
 		"UTF-16, other end":   {file("utf16be", 0o600, "\xFE\xFF\x00w\x00h"), "", "byte order mark (UTF-16)"},
-		"UTF-16, no mark":     {file("utf16no", 0o600, "w\x00h\x00"), "", "bytes of zero"},
-		"blank at the end":    {file("blank", 0o600, secret+" \n"), "", "ends with a blank"},
-		"tab at the end":      {file("tab", 0o600, secret+"\t\r\n"), "", "ends with a blank"},
-		"no-break space":      {file("nbsp", 0o600, secret+"\u00a0"), "", "ends with a blank"},
-		"blank at the start":  {file("start", 0o600, " "+secret+"\n"), "", "begins with a blank"},
-		"only blanks":         {file("blanks", 0o600, "   \n"), "", "nothing but blanks"},
-		"blank in a variable": {Secret{source: secretEnv, text: "ODX_TEST_SECRET_BLANK"}, "", "ends with a blank"},
-		"a folder":            {Secret{source: secretFile, text: dir}, "", "not a file"},
+		"UTF-16, no mark":     {file("utf16no", 0o600, "w\x00h\x00"), "", "zero bytes"},
+		"blank at the end":    {file("blank", 0o600, secret+" \n"), "", "ends with white space"},
+		"tab at the end":      {file("tab", 0o600, secret+"\t\r\n"), "", "ends with white space"},
+		"no-break space":      {file("nbsp", 0o600, secret+"\u00a0"), "", "ends with white space"},
+		"blank at the start":  {file("start", 0o600, " "+secret+"\n"), "", "starts with white space"},
+		"only blanks":         {file("blanks", 0o600, "   \n"), "", "only white space"},
+		"blank in a variable": {Secret{source: secretEnv, text: "ODX_TEST_SECRET_BLANK"}, "", "ends with white space"},
+		"a directory":         {Secret{source: secretFile, text: dir}, "", "not a regular file"},
 	} {
 		got, warning, err := c.s.Read()
 		switch {
@@ -138,12 +135,12 @@ func TestReadSecret(t *testing.T) {
 	shown := fmt.Sprintf("%v %+v %#v %s", Config{Targets: []Target{{Authentication: Authentication{Users: []User{{Secret: Secret{text: secret}}}}}}},
 		User{Secret: Secret{text: secret}}, Secret{text: secret}, Secret{text: secret})
 	if strings.Contains(shown, secret) {
-		t.Errorf("the secret is shown: %s", shown)
+		t.Errorf("the secret is printed: %s", shown)
 	}
 }
 
-// Every name that can log in can be named, also one that RFC 7143 does not allow, and
-// in lower case, as it is compared; mistakes are not taken for names.
+// Patterns accept every name that can log in, also one that RFC 7143 does not allow,
+// and convert it to lower case. Obvious mistakes are refused.
 func TestParseNamePattern(t *testing.T) {
 	for text, want := range map[string]NamePattern{
 		"my_host":                          "my_host",
@@ -160,12 +157,12 @@ func TestParseNamePattern(t *testing.T) {
 	}
 	for _, text := range []string{"", "two words", "tab\t", "a*b", "**", "\xff", "iqn.2026-11.com.example:" + strings.Repeat("x", 200)} {
 		if got, err := ParseNamePattern(text); err == nil {
-			t.Errorf("%q was taken as %q", text, got)
+			t.Errorf("%q accepted as %q", text, got)
 		}
 	}
 }
 
-// TestProtect: what is advised leaves the file readable for the server's user.
+// The advice leaves the file readable by the server's user.
 func TestProtect(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(path, nil, 0o644); err != nil {
@@ -182,11 +179,11 @@ func TestProtect(t *testing.T) {
 		gids []int
 		want string
 	}{
-		"the server's file":          {uid, nil, "chmod 600 it"},
-		"root":                       {0, nil, "chmod 600 it"},
-		"a file of its group":        {54321, []int{7, gid}, "chmod 640 it"},
-		"somebody else's":            {54321, []int{gid + 1}, "chown 54321 it, and chmod 600"},
-		"somebody else's, with name": {1, []int{gid + 1}, "chown " + userName(1) + " it, and chmod 600"},
+		"the server's file":         {uid, nil, "restrict it with chmod 600"},
+		"root":                      {0, nil, "restrict it with chmod 600"},
+		"a file of its group":       {54321, []int{7, gid}, "restrict it with chmod 640"},
+		"another user's":            {54321, []int{gid + 1}, "restrict it with chown 54321 and chmod 600"},
+		"another user's, with name": {1, []int{gid + 1}, "restrict it with chown " + userName(1) + " and chmod 600"},
 	} {
 		if got := protect(info, tt.uid, tt.gids); got != tt.want && !(uid == 1 && tt.uid == 1) {
 			t.Errorf("%s: %q, want %q", what, got, tt.want)

@@ -9,52 +9,52 @@ import (
 	"strings"
 )
 
-// algorithmNames are those of CHAP, as open-iscsi writes them.
+// algorithmNames are the CHAP algorithms in the spelling of open-iscsi.
 var algorithmNames = []string{"SHA3-256", "SHA256", "SHA1", "MD5"}
 
-// authentication reads what stands at key, which may not be there.
+// authentication reads the optional key.
 func (c *checker) authentication(key string, raw *fileAuthentication) Authentication {
-	if _, given := c.lines[key]; !given || c.misshapen[key] {
+	if _, given := c.lines[key]; !given || c.mistyped[key] {
 		return Authentication{}
 	}
 	a := Authentication{Required: c.oneOf(key+".required", raw.Required, "true", "false") == "true"}
-	if len(raw.Users) == 0 && !c.misshapen[key+".users"] {
-		c.add(key+".users", "is missing; give at least one user, for example {name: host1, secret_file: host1.secret}, or leave authentication out")
+	if len(raw.Users) == 0 && !c.mistyped[key+".users"] {
+		c.add(key+".users", "missing; give at least one user, for example {name: host1, secret_file: host1.secret}, or omit authentication")
 	}
 	for i, name := range raw.Algorithms {
 		k := fmt.Sprintf("%s.algorithms[%d]", key, i)
 		if text, ok := c.required(k, name, "an algorithm"); ok && !slices.Contains(algorithmNames, text) {
-			c.add(k, "%q is not known; write %s", text, strings.Join(algorithmNames, ", "))
+			c.add(k, "unknown value %q; use %s", text, strings.Join(algorithmNames, ", "))
 		} else if ok {
 			a.Algorithms = append(a.Algorithms, text)
 		}
 	}
-	if _, given := c.lines[key+".algorithms"]; given && len(raw.Algorithms) == 0 && !c.misshapen[key+".algorithms"] {
-		c.add(key+".algorithms", "is empty; list what is allowed, or leave the key out for all")
+	if _, given := c.lines[key+".algorithms"]; given && len(raw.Algorithms) == 0 && !c.mistyped[key+".algorithms"] {
+		c.add(key+".algorithms", "empty list; give the allowed algorithms, or omit the key to allow all")
 	}
 	first := map[string]string{} // name → key
 	for i := range raw.Users {
 		k := fmt.Sprintf("%s.users[%d]", key, i)
-		if c.misshapen[k] {
+		if c.mistyped[k] {
 			continue
 		}
 		ru := &raw.Users[i]
 		u := c.user(k, ru.Name, ru.fileSecret())
 		if where, twice := first[u.Name]; twice && u.Name != "" {
-			c.add(k+".name", "user %s is there twice (first at line %d); give each its own name", u.Name, lineOf(c.lines, where))
+			c.add(k+".name", "duplicate user %s (first at line %d); give each its own name", u.Name, lineOf(c.lines, where))
 		}
 		first[u.Name] = k
 		u.Initiators = c.patterns(k+".initiators", ru.Initiators)
 		a.Users = append(a.Users, u)
 	}
-	if _, given := c.lines[key+".mutual"]; given && !c.misshapen[key+".mutual"] {
+	if _, given := c.lines[key+".mutual"]; given && !c.mistyped[key+".mutual"] {
 		u := c.user(key+".mutual", raw.Mutual.Name, raw.Mutual.fileSecret())
 		a.Mutual = &u
 	}
 	return a
 }
 
-// fileSecret holds the keys of which one says where a secret is.
+// fileSecret holds the values of the keys that give a secret, of which one is set.
 type fileSecret struct{ inline, file, env *string }
 
 func (u *fileUser) fileSecret() fileSecret   { return fileSecret{u.Secret, u.SecretFile, u.SecretEnv} }
@@ -64,16 +64,16 @@ var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func (c *checker) user(key string, name *string, s fileSecret) User {
 	u := User{Key: key}
-	if text, ok := c.required(key+".name", name, "the name that CHAP tells (CHAP_N)"); ok {
+	if text, ok := c.required(key+".name", name, "the CHAP name (CHAP_N)"); ok {
 		if u.Name = text; len(text) > 255 || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			c.add(key+".name", "%.40q is no CHAP name; use up to 255 bytes of printable text", text)
+			c.add(key+".name", "invalid CHAP name %.40q; use up to 255 bytes of printable text", text)
 		}
 	}
 	u.Secret = c.secret(key, s)
 	return u
 }
 
-// secret reads where the secret of the name at key is.
+// secret reads the source of the secret of the name at key.
 func (c *checker) secret(key string, raw fileSecret) Secret {
 	var found []Secret
 	for _, s := range []struct {
@@ -88,18 +88,18 @@ func (c *checker) secret(key string, raw fileSecret) Secret {
 		if text, ok := c.required(where, s.value, "the secret, its file or its environment variable"); ok {
 			found = append(found, Secret{source: s.source, text: text, Key: where})
 		} else {
-			return Secret{} // and has been told
+			return Secret{} // required has added the problem
 		}
 	}
 	if len(found) != 1 {
-		c.add(key, "%v", errTwoSecrets)
+		c.add(key, "%v", errSecretCount)
 		return Secret{}
 	}
 	switch s := &found[0]; {
 	case s.source == secretFile:
 		s.text = resolve(c.file, s.text)
 	case s.source == secretEnv && !variableName.MatchString(s.text):
-		c.add(s.Key, "%.40q is no name of an environment variable", s.text)
+		c.add(s.Key, "invalid environment variable name %.40q", s.text)
 	}
 	return found[0]
 }
@@ -120,29 +120,29 @@ func (c *checker) patterns(key string, raw []*string) []NamePattern {
 	return patterns
 }
 
-// notEmpty refuses a list that is given and has nothing in it: whether it means
-// everyone or nobody, nobody can tell.
+// notEmpty refuses a key with an empty list, which could mean all initiators or
+// none.
 func (c *checker) notEmpty(key string, n int) {
-	if _, given := c.lines[key]; given && n == 0 && !c.misshapen[key] {
-		c.add(key, "is empty; list at least one entry, or leave the key out")
+	if _, given := c.lines[key]; given && n == 0 && !c.mistyped[key] {
+		c.add(key, "empty list; give at least one entry or omit the key")
 	}
 }
 
-// access reads the access list of a target that has luns.
+// access reads the access list of a target with the given LUNs.
 func (c *checker) access(key string, raw []fileAccess, luns []LUN) []Access {
 	c.notEmpty(key, len(raw))
 	var list []Access
 	for i := range raw {
 		k := fmt.Sprintf("%s[%d]", key, i)
-		if c.misshapen[k] {
+		if c.mistyped[k] {
 			continue
 		}
 		r := &raw[i]
 		a := Access{Initiators: c.patterns(k+".initiators", r.Initiators), ReadOnly: c.oneOf(k+".read_only", r.ReadOnly, "false", "true") == "true"}
 		a.StoreDuplicates = c.oneOf(k+".dedup", r.Dedup, "true", "false") == "false"
 		a.Addresses = c.networks(k+".addresses", r.Addresses)
-		if len(r.Initiators) == 0 && len(r.Addresses) == 0 && !c.misshapen[k+".initiators"] && !c.misshapen[k+".addresses"] {
-			c.add(k, "names nobody; give initiators or addresses (initiators: [\"*\"] is everyone)")
+		if len(r.Initiators) == 0 && len(r.Addresses) == 0 && !c.mistyped[k+".initiators"] && !c.mistyped[k+".addresses"] {
+			c.add(k, "matches no initiator; give initiators or addresses (initiators: [\"*\"] matches all)")
 		}
 		a.LUNs = c.mappedLUNs(k+".luns", r.LUNs, luns)
 		list = append(list, a)
@@ -171,7 +171,7 @@ func (c *checker) mappedLUNs(key string, raw []fileMappedLUN, luns []LUN) []Mapp
 	var mapped []MappedLUN
 	for i := range raw {
 		k := fmt.Sprintf("%s[%d]", key, i)
-		if c.misshapen[k] {
+		if c.mistyped[k] {
 			continue
 		}
 		m := MappedLUN{ReadOnly: c.oneOf(k+".read_only", raw[i].ReadOnly, "false", "true") == "true"}
@@ -189,9 +189,9 @@ func (c *checker) mappedLUNs(key string, raw []fileMappedLUN, luns []LUN) []Mapp
 		}
 		for j, other := range mapped {
 			if other.LUN == m.LUN {
-				c.add(k+".lun", "LUN %d is in the list twice (first as %s[%d])", m.LUN, key, j)
+				c.add(k+".lun", "duplicate LUN %d (first at %s[%d])", m.LUN, key, j)
 			} else if other.As == m.As {
-				c.add(k+".as", "two LUNs are seen as LUN %d (the other is %s[%d]); give each its own number", m.As, key, j)
+				c.add(k+".as", "two LUNs are mapped to LUN %d (the other is %s[%d]); give each its own number", m.As, key, j)
 			}
 		}
 		mapped = append(mapped, m)
@@ -202,7 +202,7 @@ func (c *checker) mappedLUNs(key string, raw []fileMappedLUN, luns []LUN) []Mapp
 func (c *checker) lunNumber(key, text string) (uint16, bool) {
 	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil || n > MaxLUN {
-		c.add(key, "%q is not a LUN; write a number from 0 to %d", text, MaxLUN)
+		c.add(key, "invalid LUN %q; use a number from 0 to %d", text, MaxLUN)
 		return 0, false
 	}
 	return uint16(n), true

@@ -12,11 +12,10 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
-// TestProblems reads every file in testdata/bad and compares what is said
-// about it with the golden file beside it.
-func TestProblems(t *testing.T) {
+// Each testdata/bad/NAME.yaml has the problems in NAME.txt.
+func TestParse_Problems(t *testing.T) {
 	files, err := filepath.Glob("testdata/bad/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no files: %v", err)
@@ -50,7 +49,7 @@ func TestProblems(t *testing.T) {
 	}
 }
 
-func TestDefault(t *testing.T) {
+func TestWriteDefault(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "odx.yaml")
 	written, err := WriteDefault(path)
 	if err != nil || !written {
@@ -80,7 +79,7 @@ func TestDefault(t *testing.T) {
 	}
 }
 
-func TestWriteDefaultKeepsWhatIsThere(t *testing.T) {
+func TestWriteDefault_ExistingFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "odx.yaml")
 	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
@@ -93,7 +92,7 @@ func TestWriteDefaultKeepsWhatIsThere(t *testing.T) {
 	}
 }
 
-func TestFullExample(t *testing.T) {
+func TestLoad_ExampleFull(t *testing.T) {
 	cfg, err := Load("examples/full.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +120,7 @@ func TestFullExample(t *testing.T) {
 	}
 }
 
-func TestDedupIsOnUnlessTurnedOff(t *testing.T) {
+func TestParse_Dedup(t *testing.T) {
 	const text = "data_dir: d\nportals: [\"127.0.0.1:3260\"]\n" +
 		"targets: [{name: iqn.2026-11.example.odx:t, luns: [{lun: 0, volume: v, size: 1GiB}]}]\n"
 	for words, want := range map[string]bool{"": false, "store: {dedup: true}\n": false, "store: {dedup: false}\n": true} {
@@ -135,7 +134,7 @@ func TestDedupIsOnUnlessTurnedOff(t *testing.T) {
 	}
 }
 
-func TestContainerExample(t *testing.T) {
+func TestLoad_ExampleContainer(t *testing.T) {
 	cfg, err := Load("examples/container.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -145,14 +144,14 @@ func TestContainerExample(t *testing.T) {
 	}
 }
 
-func TestLoadMissingFile(t *testing.T) {
+func TestLoad_MissingFile(t *testing.T) {
 	_, err := Load(filepath.Join(t.TempDir(), "none.yaml"))
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v, want fs.ErrNotExist", err)
 	}
 }
 
-func TestLoadHugeFile(t *testing.T) {
+func TestLoad_HugeFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "odx.yaml")
 	if err := os.WriteFile(path, make([]byte, maxFile+1), 0o600); err != nil {
 		t.Fatal(err)
@@ -163,7 +162,7 @@ func TestLoadHugeFile(t *testing.T) {
 	}
 }
 
-func TestConfigProblem(t *testing.T) {
+func TestConfig_Problem(t *testing.T) {
 	text, err := os.ReadFile("default.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -250,8 +249,8 @@ func TestParsePortal(t *testing.T) {
 	}
 }
 
-// FuzzParse: no input makes Parse panic or hang, every error is Problems that
-// name the file, and what is accepted keeps the promises of Config.
+// No input makes Parse panic or hang; every error is Problems that name the file, and
+// an accepted Config satisfies its documented constraints.
 func FuzzParse(f *testing.F) {
 	for _, pattern := range []string{"*.yaml", "examples/*.yaml", "testdata/bad/*.yaml"} {
 		files, _ := filepath.Glob(pattern)
@@ -298,7 +297,7 @@ func FuzzParse(f *testing.F) {
 		for _, v := range cfg.Views {
 			for _, d := range v.Over {
 				if d.View != "" && !made[d.View] {
-					t.Errorf("view %+v stands before what it is over", v)
+					t.Errorf("view %+v precedes one of its devices", v)
 				}
 			}
 			if made[v.Name] || v.Kind == "" || len(v.Over) == 0 {

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// CopyRule is one of Config.CopyRules. An empty list matches everything. Media
-// are names of volumes, or paths of backing files; one that ends with an
-// asterisk is the beginning of names.
+// CopyRule is a rule of Config.CopyRules. An empty list matches everything. From and
+// To list names of volumes and paths of backing files; an asterisk at the end makes a
+// prefix.
 type CopyRule struct {
 	Initiators []NamePattern
 	From, To   []string
@@ -21,7 +21,7 @@ func (c *checker) copyRules(key string, raw []fileCopyRule) []CopyRule {
 	var rules []CopyRule
 	for i, r := range raw {
 		k := fmt.Sprintf("%s[%d]", key, i)
-		if c.misshapen[k] {
+		if c.mistyped[k] {
 			continue
 		}
 		rule := CopyRule{
@@ -29,12 +29,12 @@ func (c *checker) copyRules(key string, raw []fileCopyRule) []CopyRule {
 			From:       c.media(k+".from", r.From),
 			To:         c.media(k+".to", r.To),
 		}
-		if allow, ok := c.required(k+".allow", r.Allow, "true or false: what the rule decides"); ok {
+		if allow, ok := c.required(k+".allow", r.Allow, "true or false"); ok {
 			rule.Allow = c.oneOf(k+".allow", &allow, "true", "false") == "true"
 		}
 		for j, earlier := range rules {
 			if earlier.covers(&rule) {
-				c.add(k, "never decides: %s[%d] matches every copy that it does; put the narrower rule first", key, j)
+				c.add(k, "unreachable: %s[%d] matches every copy that this rule matches; move the narrower rule first", key, j)
 				break
 			}
 		}
@@ -43,13 +43,13 @@ func (c *checker) copyRules(key string, raw []fileCopyRule) []CopyRule {
 	return rules
 }
 
-// covers reports whether every copy that o matches is surely matched by r.
+// covers reports whether r certainly matches every copy that o matches.
 func (r *CopyRule) covers(o *CopyRule) bool {
 	return within(r.Initiators, o.Initiators) && within(r.From, o.From) && within(r.To, o.To)
 }
 
-// within reports whether narrow lists nothing that wide does not. An empty list
-// is everything.
+// within reports whether narrow is a subset of wide. An empty list is the universal
+// set.
 func within[T comparable](wide, narrow []T) bool {
 	if len(wide) == 0 {
 		return true
@@ -57,8 +57,8 @@ func within[T comparable](wide, narrow []T) bool {
 	return len(narrow) > 0 && !slices.ContainsFunc(narrow, func(n T) bool { return !slices.Contains(wide, n) })
 }
 
-// media reads names of volumes and paths of backing files, each of which may end
-// with an asterisk.
+// media reads names of volumes and paths of backing files, each optionally with an
+// asterisk at the end.
 func (c *checker) media(key string, raw []*string) []string {
 	c.notEmpty(key, len(raw))
 	var names []string
@@ -69,7 +69,7 @@ func (c *checker) media(key string, raw []*string) []string {
 			continue
 		}
 		if at := strings.IndexByte(name, '*'); at >= 0 && at < len(name)-1 {
-			c.add(k, "%q: an asterisk can only stand at the end", name)
+			c.add(k, "%q: an asterisk is allowed only at the end", name)
 		}
 		if path, isFile := strings.CutPrefix(name, "file:"); isFile {
 			name = resolve(c.file, path)

@@ -12,8 +12,8 @@ import (
 var defaultFile []byte
 
 // WriteDefault writes the default configuration to path: two thin disks on
-// 127.0.0.1:3260, the store beside the file. A file that is already there is
-// left alone; written says whether there was none.
+// 127.0.0.1:3260, with the store in the same directory. It does not overwrite an
+// existing file; written reports whether it created one.
 func WriteDefault(path string) (written bool, err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, fs.ErrExist) {

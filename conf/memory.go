@@ -1,40 +1,39 @@
 package conf
 
-// DefaultMemory is what a server takes for its memory, in bytes, when the file
-// says nothing and the machine has enough.
+// DefaultMemory is the default memory of a server in bytes, if the machine has
+// enough.
 const DefaultMemory = 1 << 30
 
-// Least memory in bytes, in all and of each part.
+// Minimum memory in bytes, in total and of each part.
 const (
-	leastTotal   = 128 << 20
-	leastCache   = 16 << 20
-	leastTokens  = 1 << 20
-	leastBuffers = 32 << 20
-	leastRest    = 32 << 20
+	minTotal   = 128 << 20
+	minCache   = 16 << 20
+	minTokens  = 1 << 20
+	minBuffers = 32 << 20
+	minRest    = 32 << 20
 )
 
-// Memory is how the memory of a server is divided, in bytes.
+// Memory is the division of the server's memory, in bytes.
 type Memory struct {
-	// Total is all of it.
+	// Total is the sum of the parts.
 	Total int64
 	// Cache is for the metadata of the store (store.cache), Tokens for live tokens
 	// (tokens.memory), Buffers for the data of commands (limits.buffers).
 	Cache, Tokens, Buffers int64
-	// Views is what the caches among the views take.
+	// Views is for the caches of views.
 	Views int64
-	// Tables is for what is held of the block allocation tables of virtual disks in
-	// VHDX: an eighth of what the rest would have.
+	// Tables is for the cached block allocation tables of VHDX files: an eighth of the
+	// rest.
 	Tables int64
-	// Rest is for what is left: connections, the engine of the metadata, the
-	// journal, copies, and garbage that was not collected yet.
+	// Rest is for everything else: connections, the metadata engine, the journal,
+	// copies, and uncollected garbage.
 	Rest int64
 }
 
-// DivideMemory returns the parts of the server's memory. available is what the
-// machine, or the control group that the server runs in, has; 0: not known. Where
-// the file gives no `memory`, the total is DefaultMemory, or three quarters of
-// what is available if that is less. Each part that the file does not give gets an
-// equal share of what is left.
+// DivideMemory returns the parts of the server's memory. available is the memory of
+// the machine or of the server's control group, 0 if unknown. If the file does not
+// give `memory`, the total is DefaultMemory, or three quarters of available if that
+// is less. The parts that the file does not give share the remainder equally.
 func (c *Config) DivideMemory(available int64) Memory {
 	m := Memory{Total: c.MemoryTotal, Cache: c.Store.Cache, Tokens: c.Tokens.Memory, Buffers: c.Limits.Buffers}
 	for i := range c.Views {
@@ -45,7 +44,7 @@ func (c *Config) DivideMemory(available int64) Memory {
 		if fits := available / 4 * 3; available > 0 && fits < m.Total {
 			m.Total = fits
 		}
-		m.Total = max(m.Total, m.least())
+		m.Total = max(m.Total, m.minimum())
 	}
 	m.divide()
 	m.Tables = m.Rest / 8
@@ -53,14 +52,13 @@ func (c *Config) DivideMemory(available int64) Memory {
 	return m
 }
 
-// parts are those that get a share of what is left, with the least that each
-// takes.
+// parts returns the parts that share the remainder, with the minimum of each.
 func (m *Memory) parts() map[*int64]int64 {
-	return map[*int64]int64{&m.Cache: leastCache, &m.Tokens: leastTokens, &m.Buffers: leastBuffers, &m.Rest: leastRest}
+	return map[*int64]int64{&m.Cache: minCache, &m.Tokens: minTokens, &m.Buffers: minBuffers, &m.Rest: minRest}
 }
 
-// least is the least total for the parts that are given.
-func (m *Memory) least() int64 {
+// minimum returns the minimum total for the given parts.
+func (m *Memory) minimum() int64 {
 	n := m.Views
 	for part, least := range m.parts() {
 		if *part > 0 {
@@ -69,11 +67,11 @@ func (m *Memory) least() int64 {
 			n += least
 		}
 	}
-	return max(n, leastTotal)
+	return max(n, minTotal)
 }
 
-// divide gives each part that is not given its share. A part that needs more than
-// an equal one gets that first.
+// divide assigns the shares of the parts that are not given. A part whose minimum
+// exceeds an equal share gets its minimum first.
 func (m *Memory) divide() {
 	left, open := m.Total-m.Views, map[*int64]int64{}
 	for part, least := range m.parts() {
@@ -98,9 +96,9 @@ func (m *Memory) divide() {
 	}
 }
 
-// memory reads the total, for which what is given of its parts has to leave room.
+// memory reads the total, which must have room for the given parts.
 func (c *checker) memory(value *string, cfg *Config) int64 {
-	total := c.size("memory", value, leastTotal)
+	total := c.size("memory", value, minTotal)
 	if total == 0 {
 		return 0
 	}
@@ -108,8 +106,8 @@ func (c *checker) memory(value *string, cfg *Config) int64 {
 	for i := range cfg.Views {
 		m.Views += cfg.Views[i].Memory
 	}
-	if least := m.least(); least > total {
-		c.add("memory", "%s is too little: what store.cache, tokens.memory, limits.buffers and the caches among the views are given, and the least for the rest, take %s; give more, or leave them out to get shares",
+	if least := m.minimum(); least > total {
+		c.add("memory", "%s is too small: the given store.cache, tokens.memory, limits.buffers and view caches, and the minimum of the other parts, need %s; increase it, or omit them for equal shares",
 			FormatSize(total), FormatSize(least))
 	}
 	return total

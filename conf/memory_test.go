@@ -7,8 +7,8 @@ import (
 
 const mib = 1 << 20
 
-// TestConfig_DivideMemory: what the file gives has its way, the others share what
-// is left, and the parts make up the whole.
+// Given parts keep their size, the others share the remainder, and the sum is the
+// total.
 func TestConfig_DivideMemory(t *testing.T) {
 	for what, c := range map[string]struct {
 		keys      string
@@ -45,21 +45,21 @@ targets: [{name: iqn.2026-11.example.odx:t, luns: [{lun: 0, volume: b, size: 1Gi
 			t.Errorf("%s: %+v, want %+v", what, m, c.want)
 		}
 		if sum := m.Cache + m.Tokens + m.Buffers + m.Views + m.Tables + m.Rest; sum != m.Total {
-			t.Errorf("%s: the parts take %d bytes of %d", what, sum, m.Total)
+			t.Errorf("%s: sum of the parts is %d bytes, total %d", what, sum, m.Total)
 		}
 	}
 }
 
-// TestMemoryProblems: a total that its parts do not fit in is refused.
-func TestMemoryProblems(t *testing.T) {
+// A total smaller than its parts is refused, and so are other values out of range.
+func TestParse_MemoryProblems(t *testing.T) {
 	for keys, want := range map[string]string{
-		"memory: 64MiB":                          "odx.yaml:1: memory: 64MiB is too small; give at least 128MiB",
-		"memory: 512MiB\nstore: {cache: 512MiB}": "odx.yaml:1: memory: 512MiB is too little",
-		"memory: 256MiB\nviews: [{name: v, cache: {of: a, memory: 200MiB}}]":  "odx.yaml:1: memory: 256MiB is too little",
-		"memory: 512MiB\ntokens: {memory: 300MiB}\nlimits: {buffers: 200MiB}": "odx.yaml:1: memory: 512MiB is too little",
-		"limits: {buffers: 1MiB}":    "odx.yaml:1: limits.buffers: 1MiB is too small; give at least 32MiB",
-		"limits: {ping_after: 0.5s}": "odx.yaml:1: limits.ping_after: \"0.5s\" is not possible",
-		"limits: {ping_timeout: 0}":  "odx.yaml:1: limits.ping_timeout: \"0\" is not possible",
+		"memory: 64MiB":                          "odx.yaml:1: memory: 64MiB is below the minimum of 128MiB",
+		"memory: 512MiB\nstore: {cache: 512MiB}": "odx.yaml:1: memory: 512MiB is too small",
+		"memory: 256MiB\nviews: [{name: v, cache: {of: a, memory: 200MiB}}]":  "odx.yaml:1: memory: 256MiB is too small",
+		"memory: 512MiB\ntokens: {memory: 300MiB}\nlimits: {buffers: 200MiB}": "odx.yaml:1: memory: 512MiB is too small",
+		"limits: {buffers: 1MiB}":    "odx.yaml:1: limits.buffers: 1MiB is below the minimum of 32MiB",
+		"limits: {ping_after: 0.5s}": "odx.yaml:1: limits.ping_after: invalid value \"0.5s\"",
+		"limits: {ping_timeout: 0}":  "odx.yaml:1: limits.ping_timeout: invalid value \"0\"",
 	} {
 		_, err := Parse("odx.yaml", []byte(keys+`
 data_dir: data

@@ -6,12 +6,12 @@ import (
 	"strconv"
 )
 
-// paths reads how initiators are to use the portal groups of t.
+// paths reads the access states of the portal groups of t.
 func (c *checker) paths(key string, raw []filePath, t *Target, portals []Portal) []Path {
 	var paths []Path
 	for i, rp := range raw {
 		itemKey := fmt.Sprintf("%s[%d]", key, i)
-		if c.misshapen[itemKey] {
+		if c.mistyped[itemKey] {
 			continue
 		}
 		p := Path{
@@ -27,9 +27,9 @@ func (c *checker) paths(key string, raw []filePath, t *Target, portals []Portal)
 		reached := func(o Portal) bool { return o.Group == p.Group && t.ReachedBy(o) }
 		switch {
 		case err != nil || !slices.ContainsFunc(portals, reached):
-			c.add(itemKey+".portal_group", "%q is no portal group by which the target is reached; write the number of one that is", text)
+			c.add(itemKey+".portal_group", "%q is not a portal group of the target; use the number of one", text)
 		case slices.ContainsFunc(paths, func(o Path) bool { return o.Group == p.Group }):
-			c.add(itemKey+".portal_group", "group %d is given twice; keep one", p.Group)
+			c.add(itemKey+".portal_group", "duplicate group %d; remove one", p.Group)
 		default:
 			paths = append(paths, p)
 		}
@@ -37,7 +37,7 @@ func (c *checker) paths(key string, raw []filePath, t *Target, portals []Portal)
 	return paths
 }
 
-// fixedPaths reads whether initiators may not change the states of paths.
+// fixedPaths reports whether initiators must not change the states of paths.
 func (c *checker) fixedPaths(key string, value *string, byDefault bool) bool {
 	if value == nil {
 		return byDefault

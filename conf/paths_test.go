@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// Initiators change the states of paths unless the configuration has some, or says
-// otherwise.
-func TestParse_initiators_set_paths(t *testing.T) {
+// Initiators may change the states of paths unless the configuration has paths, or
+// initiators_set_paths overrides that.
+func TestParse_FixedPaths(t *testing.T) {
 	const paths = `
     paths: [{portal_group: 1, state: nonoptimized}]`
 	for _, tt := range []struct {

@@ -6,14 +6,13 @@ import (
 	"strings"
 )
 
-// Problem is one thing that is wrong with a configuration, and what to do
-// about it.
+// Problem is an error in a configuration, with the remedy.
 type Problem struct {
 	File string
-	// Line is 1 for the first line; 0 when no line is to blame.
+	// Line is the line number, from 1, or 0 if the problem has no line.
 	Line int
 	// Key is the path of the value in the file, for example
-	// "targets[0].luns[1].size"; empty when no key is to blame.
+	// "targets[0].luns[1].size". It is empty if the problem has no key.
 	Key     string
 	Message string
 }
@@ -33,10 +32,10 @@ func (p Problem) Error() string {
 	return b.String()
 }
 
-// Problems is everything that is wrong with a configuration, by line.
+// Problems lists all errors in a configuration, by line.
 type Problems []Problem
 
-// Error returns one line for each problem.
+// Error returns one line per problem.
 func (ps Problems) Error() string {
 	lines := make([]string, len(ps))
 	for i, p := range ps {
@@ -50,7 +49,7 @@ func (ps Problems) sorted() Problems {
 	return ps
 }
 
-// lineOf returns the line of key, or of the nearest key around it.
+// lineOf returns the line of key, or of the nearest enclosing key.
 func lineOf(lines map[string]int, key string) int {
 	for key != "" {
 		if line, ok := lines[key]; ok {

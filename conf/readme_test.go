@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestREADME: the configuration that the README shows is valid.
-func TestREADME(t *testing.T) {
+// The configuration in the README is valid.
+func TestParse_README(t *testing.T) {
 	text, err := os.ReadFile("../README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -15,7 +15,7 @@ func TestREADME(t *testing.T) {
 	_, rest, found := strings.Cut(string(text), "```yaml\n")
 	example, _, closed := strings.Cut(rest, "```")
 	if !found || !closed {
-		t.Fatal("the README shows no YAML")
+		t.Fatal("no YAML block in the README")
 	}
 	if _, err := Parse("README.md", []byte(example)); err != nil {
 		t.Error(err)

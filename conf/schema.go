@@ -8,9 +8,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The file as it is written. Every value is the text of a YAML scalar, nil
-// when it is absent, so that what is wrong with it can be said in words about
-// iSCSI and storage, not about YAML types.
+// The schema of the file. Every value is the text of a YAML scalar, or nil if absent,
+// so that errors speak of iSCSI and storage, not of YAML types.
 type (
 	fileConfig struct {
 		DataDir *string       `yaml:"data_dir"`
@@ -28,7 +27,7 @@ type (
 		API    fileAPI    `yaml:"api"`
 		Log    fileLog    `yaml:"log"`
 	}
-	// filePortal may be written as its address alone.
+	// filePortal can also be a scalar, the address.
 	filePortal struct {
 		Address   *string `yaml:"address"`
 		Advertise *string `yaml:"advertise"`
@@ -183,7 +182,7 @@ type (
 	}
 )
 
-// UnmarshalYAML reads either form of a portal.
+// UnmarshalYAML decodes either form of a portal.
 func (p *filePortal) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind == yaml.ScalarNode {
 		p.Address = &n.Value
@@ -198,9 +197,9 @@ type checker struct {
 	file     string
 	lines    map[string]int // key → line
 	problems Problems
-	// misshapen holds the keys whose value is not of the schema's kind: their
-	// contents were not read and need no second complaint.
-	misshapen map[string]bool
+	// mistyped holds the keys whose value is not of the schema's kind. Their contents
+	// were not read, and further problems with them are not reported.
+	mistyped map[string]bool
 }
 
 // add records a problem with the value at key.
@@ -212,17 +211,17 @@ func (c *checker) addLine(line int, key, format string, args ...any) {
 	c.problems = append(c.problems, Problem{File: c.file, Line: line, Key: key, Message: fmt.Sprintf(format, args...)})
 }
 
-// checkDocument compares the document with the schema and takes out of it what
-// does not fit. The YAML reader refuses the same things (KnownFields), but
-// knows neither the key nor what to do, and stops reading there.
+// checkDocument compares the document with the schema and removes the parts that do
+// not fit. The YAML decoder refuses the same parts (KnownFields), but reports neither
+// key nor remedy, and stops at the first.
 func (c *checker) checkDocument(doc *yaml.Node) {
 	if len(doc.Content) == 1 {
 		c.checkNode(doc.Content[0], reflect.TypeFor[fileConfig](), "")
 	}
 }
 
-// checkNode checks one value against the schema type t. The depth of the
-// schema bounds the recursion, also where an alias points back at its anchor.
+// checkNode checks a value against the schema type t. The depth of the schema bounds
+// the recursion, even if an alias refers to its own anchor.
 func (c *checker) checkNode(n *yaml.Node, t reflect.Type, key string) {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -231,7 +230,7 @@ func (c *checker) checkNode(n *yaml.Node, t reflect.Type, key string) {
 		return
 	}
 	switch {
-	case t == reflect.TypeFor[*filePortal]() && n.Kind == yaml.ScalarNode: // the address alone
+	case t == reflect.TypeFor[*filePortal]() && n.Kind == yaml.ScalarNode: // the address
 	case t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct:
 		c.checkNode(n, t.Elem(), key)
 	case t.Kind() == reflect.Struct && n.Kind == yaml.MappingNode:
@@ -244,12 +243,12 @@ func (c *checker) checkNode(n *yaml.Node, t reflect.Type, key string) {
 		}
 	case t.Kind() == reflect.Pointer && n.Kind == yaml.ScalarNode:
 	default:
-		c.misshapen[key] = true
-		is := describe(n)
+		c.mistyped[key] = true
+		found := describe(n)
 		if n.Kind == yaml.ScalarNode && strings.Contains(key, "authentication") {
-			is = "a single value" // which may be a secret
+			found = "a single value" // it may be a secret
 		}
-		c.addLine(n.Line, key, "expects %s, but is %s", expected(t), is)
+		c.addLine(n.Line, key, "expected %s, found %s", expected(t), found)
 		*n = yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null"}
 	}
 }
@@ -265,7 +264,7 @@ func (c *checker) checkMapping(n *yaml.Node, t reflect.Type, key string) {
 		}
 		field := fieldOf(t, name)
 		if field == nil {
-			c.addLine(name.Line, key, "unknown key %q; the keys here are %s", name.Value, strings.Join(knownKeys(t), ", "))
+			c.addLine(name.Line, key, "unknown key %q; known keys: %s", name.Value, strings.Join(knownKeys(t), ", "))
 			continue
 		}
 		path := name.Value
@@ -273,26 +272,27 @@ func (c *checker) checkMapping(n *yaml.Node, t reflect.Type, key string) {
 			path = key + "." + path
 		}
 		if line, ok := first[name.Value]; ok {
-			c.addLine(name.Line, path, "is given twice (first at line %d); keep one", line)
+			c.addLine(name.Line, path, "duplicate key (first at line %d); remove one", line)
 			continue
 		}
 		first[name.Value] = name.Line
 		c.lines[path] = name.Line
-		c.checkCut(name, value, path)
+		c.checkCommentedSecret(name, value, path)
 		c.checkNode(value, field.Type, path)
 		fitting = append(fitting, name, value)
 	}
 	n.Content = fitting
 }
 
-// checkCut refuses a secret of which YAML may have made a comment.
-func (c *checker) checkCut(name, value *yaml.Node, key string) {
+// checkCommentedSecret refuses a secret that YAML may have truncated at a
+// comment.
+func (c *checker) checkCommentedSecret(name, value *yaml.Node, key string) {
 	if name.Value == "secret" && value.Kind == yaml.ScalarNode && value.Style == 0 && strings.HasPrefix(value.LineComment, "#") {
-		c.add(key, "what follows \" #\" is a comment in YAML, and no part of the secret: put the secret in quotes, and a comment on a line of its own")
+		c.add(key, "YAML treats \" #\" as the start of a comment, not as part of the secret; quote the secret, and put a comment on its own line")
 	}
 }
 
-// fieldOf returns the field of the schema type t that a key names, or nil.
+// fieldOf returns the field of the schema type t for a key, or nil.
 func fieldOf(t reflect.Type, key *yaml.Node) *reflect.StructField {
 	for i := range t.NumField() {
 		if f := t.Field(i); key.Kind == yaml.ScalarNode && f.Tag.Get("yaml") == key.Value {
@@ -310,19 +310,19 @@ func knownKeys(t reflect.Type) []string {
 	return keys
 }
 
-// expected says what a value of the schema type t looks like.
+// expected describes a value of the schema type t.
 func expected(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Struct:
 		return fmt.Sprintf("keys with values (%s)", strings.Join(knownKeys(t), ", "))
 	case reflect.Slice:
-		return "a list ([a, b], or a line beginning with \"- \" for each entry)"
+		return "a list ([a, b], or a line that starts with \"- \" per entry)"
 	default:
 		return "a single value"
 	}
 }
 
-// describe says what n is, in the same terms.
+// describe describes n in the same terms.
 func describe(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:

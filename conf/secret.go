@@ -14,15 +14,15 @@ import (
 	"unicode"
 )
 
-// maxSecretFile bounds a file with a secret, in bytes.
+// maxSecretFile is the maximum length of a file with a secret in bytes.
 const maxSecretFile = 1024
 
-// Secret is where a secret is to be found. It is read when the configuration is
-// put to use, so that other commands need not be allowed to.
+// Secret is the source of a secret. The secret is read when the configuration is
+// applied, so that other commands need no permission to read it.
 type Secret struct {
 	source secretSource
 	text   string // the secret, the path of its file, or the name of its variable
-	// Key is where the secret stands in the file, for example
+	// Key is the path of the secret in the file, for example
 	// "targets[0].authentication.users[0].secret_file".
 	Key string
 }
@@ -41,22 +41,22 @@ func (Secret) String() string { return "(secret)" }
 // GoString hides the secret from logs.
 func (Secret) GoString() string { return "(secret)" }
 
-// Read returns the secret, and a warning if it is kept where it may be seen. No
-// error shows the secret.
+// Read returns the secret, and a warning if other users can read it. An error does not
+// contain the secret.
 func (s Secret) Read() (secret []byte, warning string, err error) {
 	switch s.source {
 	case secretInline:
 		secret = []byte(s.text)
-		warning = "the secret stands in the configuration, whose readers know it: secret_file keeps it in a file of its own"
+		warning = "the secret is in the configuration file, whose readers know it; use secret_file"
 	case secretFile:
 		secret, warning, err = ReadSecretFile(s.text)
 	case secretEnv:
 		value, ok := os.LookupEnv(s.text)
 		if !ok {
-			return nil, "", fmt.Errorf("the environment variable %s is not set", s.text)
+			return nil, "", fmt.Errorf("environment variable %s is not set", s.text)
 		}
 		secret = []byte(value)
-		err = checkBlanks(secret)
+		err = checkSpace(secret)
 	}
 	if err == nil && bytes.ContainsAny(secret, "\r\n") {
 		err = errors.New("the secret has more than one line")
@@ -64,22 +64,22 @@ func (s Secret) Read() (secret []byte, warning string, err error) {
 	return secret, warning, err
 }
 
-// ReadSecretFile reads a file that holds a secret and perhaps the end of its
-// line, and returns what is to be warned of. What an editor may have left in it
-// without showing it is an error: both ends have to have the same bytes. Who may read
-// the file is the administrator's affair, and deserves a warning where it is everyone
-// (containers are given such files); who can change it can let himself in.
+// ReadSecretFile reads a file with a secret and an optional line end. It returns an
+// error if the file contains characters that an editor may have added invisibly, since
+// both sides need the same bytes. A world-readable file causes a warning, because
+// containers receive such files. A world-writable file is an error: any user could
+// replace the secret.
 func ReadSecretFile(path string) (secret []byte, warning string, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, "", err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, "", fmt.Errorf("%s is not a file", path)
+		return nil, "", fmt.Errorf("%s is not a regular file", path)
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, "", fmt.Errorf("%w; the server's user is %s: %s", err, userName(os.Geteuid()), protect(info, os.Geteuid(), groups()))
+		return nil, "", fmt.Errorf("%w; the server runs as user %s: %s", err, userName(os.Geteuid()), protect(info, os.Geteuid(), groups()))
 	}
 	if err != nil {
 		return nil, "", err
@@ -88,76 +88,76 @@ func ReadSecretFile(path string) (secret []byte, warning string, err error) {
 	hint := protect(info, os.Geteuid(), groups())
 	switch mode := info.Mode().Perm(); {
 	case mode&0o002 != 0:
-		return nil, "", fmt.Errorf("everyone on this machine can change %s (mode %#o); %s", path, mode, hint)
+		return nil, "", fmt.Errorf("%s is world-writable (mode %#o); %s", path, mode, hint)
 	case mode&0o004 != 0:
-		warning = fmt.Sprintf("everyone on this machine can read %s (mode %#o); %s", path, mode, hint)
+		warning = fmt.Sprintf("%s is world-readable (mode %#o); %s", path, mode, hint)
 	}
 	secret, err = io.ReadAll(io.LimitReader(f, maxSecretFile+1))
 	if err != nil {
 		return nil, "", err
 	}
 	if len(secret) > maxSecretFile {
-		return nil, "", fmt.Errorf("%s is larger than %d bytes; is it a secret?", path, maxSecretFile)
+		return nil, "", fmt.Errorf("%s exceeds %d bytes; is it a secret?", path, maxSecretFile)
 	}
 	if err := checkEncoding(secret); err != nil {
 		return nil, "", fmt.Errorf("%s: %w", path, err)
 	}
 	secret = bytes.TrimSuffix(bytes.TrimSuffix(secret, []byte("\n")), []byte("\r"))
-	if err := checkBlanks(secret); err != nil {
+	if err := checkSpace(secret); err != nil {
 		return nil, "", fmt.Errorf("%s: %w", path, err)
 	}
 	return secret, warning, nil
 }
 
-// byteOrderMarks are what some editors write before a text.
+// byteOrderMarks are the prefixes that some editors write.
 var byteOrderMarks = []struct{ name, bytes string }{
 	{"UTF-8", "\xEF\xBB\xBF"}, {"UTF-16", "\xFF\xFE"}, {"UTF-16", "\xFE\xFF"},
 }
 
-// checkEncoding refuses a text that is not only the bytes of a secret. It does not
-// show the secret.
+// checkEncoding refuses text that is not in a single-byte encoding or UTF-8 without a
+// mark. An error does not contain the secret.
 func checkEncoding(secret []byte) error {
 	for _, mark := range byteOrderMarks {
 		if bytes.HasPrefix(secret, []byte(mark.bytes)) {
-			return fmt.Errorf("it begins with a byte order mark (%s); save it as plain text without one", mark.name)
+			return fmt.Errorf("starts with a byte order mark (%s); save it as plain text without one", mark.name)
 		}
 	}
 	if bytes.IndexByte(secret, 0) >= 0 {
-		return errors.New("it has bytes of zero, as a text in UTF-16 does; save it as plain text")
+		return errors.New("contains zero bytes, as text in UTF-16 does; save it as plain text")
 	}
 	return nil
 }
 
-// checkBlanks refuses blanks that cannot be seen.
-func checkBlanks(secret []byte) error {
-	text := bytes.TrimRight(secret, "\r\n") // more than one line is another mistake
+// checkSpace refuses leading and trailing white space, which is invisible.
+func checkSpace(secret []byte) error {
+	text := bytes.TrimRight(secret, "\r\n") // Read reports more than one line
 	switch trimmed := bytes.TrimFunc(text, unicode.IsSpace); {
 	case len(trimmed) == len(text):
 		return nil
 	case len(trimmed) == 0:
-		return errors.New("the secret is nothing but blanks")
+		return errors.New("the secret is only white space")
 	case bytes.HasPrefix(text, trimmed):
-		return errors.New("the secret ends with a blank, which would be a part of it; take it away")
+		return errors.New("the secret ends with white space; remove it")
 	default:
-		return errors.New("the secret begins with a blank, which would be a part of it; take it away")
+		return errors.New("the secret starts with white space; remove it")
 	}
 }
 
-// protect says how a file is kept from others so that a user, the server's, still can
-// read it.
+// protect returns the commands that restrict access to a file but let the given user,
+// the server's, read it.
 func protect(info fs.FileInfo, uid int, gids []int) string {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case !ok || uid == 0 || int(st.Uid) == uid:
-		return "chmod 600 it"
+		return "restrict it with chmod 600"
 	case slices.Contains(gids, int(st.Gid)):
-		return "chmod 640 it"
+		return "restrict it with chmod 640"
 	default:
-		return fmt.Sprintf("chown %s it, and chmod 600", userName(uid))
+		return fmt.Sprintf("restrict it with chown %s and chmod 600", userName(uid))
 	}
 }
 
-// groups returns those of the process.
+// groups returns the groups of the process.
 func groups() []int {
 	all, err := os.Getgroups()
 	if err != nil {
@@ -166,7 +166,7 @@ func groups() []int {
 	return append(all, os.Getegid())
 }
 
-// userName returns the name of a user, or the number where it has none.
+// userName returns the name of a user, or the number if it has no name.
 func userName(uid int) string {
 	number := strconv.Itoa(uid)
 	if u, err := user.LookupId(number); err == nil {

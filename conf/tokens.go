@@ -8,22 +8,21 @@ import (
 	"time"
 )
 
-// Tokens says how many tokens there may be and who may use them, and what is
-// done where there is a choice. Zero means the token manager's default.
+// Tokens configures the limits and policies of tokens. Zero selects the token
+// manager's default.
 type Tokens struct {
-	// Max tokens live at a time, MaxPerInitiator of them made by one initiator.
+	// Max bounds the live tokens, MaxPerInitiator those that one initiator created.
 	Max, MaxPerInitiator int
-	// Memory that live tokens may take, Held data that only they keep alive, Size
-	// of what one may stand for, in bytes.
+	// Memory bounds the memory of live tokens, Held the data that only tokens reference,
+	// and Size the data of one token, in bytes.
 	Memory, Held, Size int64
-	// DigestSize is what a hash or a checksum token may stand for, in bytes.
+	// DigestSize bounds the data of a hash or checksum token in bytes.
 	DigestSize int64
-	// HashLifetime is how long a hash token is good.
+	// HashLifetime is the lifetime of a hash token.
 	HashLifetime time.Duration
-	// Inactivity timeouts: the least, the one of a client that asks for none, the
-	// longest.
+	// Inactivity timeouts: the minimum, the default, the maximum.
 	MinInactivity, DefaultInactivity, MaxInactivity time.Duration
-	// UseRecords is how often a second the use of tokens is recorded.
+	// UseRecords bounds the records of token use per second.
 	UseRecords int
 
 	// WhenFull is evict or refuse.
@@ -49,8 +48,8 @@ type InitiatorGroup struct {
 	Initiators []NamePattern
 }
 
-// TokenRule gives the tokens that it fits a priority and, unless Access is empty,
-// an access right. Empty Initiator and Use fit all.
+// TokenRule sets the priority of matching tokens and, unless Access is empty, their
+// access right. An empty Initiator or Use matches all.
 type TokenRule struct {
 	Initiator NamePattern
 	Use       string
@@ -58,10 +57,10 @@ type TokenRule struct {
 	Access    string
 }
 
-// tokenUses are what tokens are made for, in the words of rules.
+// tokenUses are the values of a rule's use.
 var tokenUses = []string{"scsi", "api"}
 
-// maxTokenPriority bounds the priorities of tokens, on both sides of 0.
+// maxTokenPriority is the maximum absolute value of a priority.
 const maxTokenPriority = 100
 
 func (c *checker) tokens(raw *fileTokens) Tokens {
@@ -77,7 +76,7 @@ func (c *checker) tokens(raw *fileTokens) Tokens {
 		MinInactivity:     c.duration("tokens.min_inactivity", raw.MinInactivity),
 		DefaultInactivity: c.duration("tokens.default_inactivity", raw.DefaultInactivity),
 		MaxInactivity:     c.duration("tokens.max_inactivity", raw.MaxInactivity),
-		UseRecords:        c.count("tokens.use_records_per_s", raw.UseRecords, 1_000_000, "records a second"),
+		UseRecords:        c.count("tokens.use_records_per_s", raw.UseRecords, 1_000_000, "records per second"),
 
 		WhenFull:      c.oneOf("tokens.when_full", raw.WhenFull, "evict", "refuse"),
 		UnderPressure: c.oneOf("tokens.under_pressure", raw.UnderPressure, "give_up", "keep"),
@@ -91,19 +90,18 @@ func (c *checker) tokens(raw *fileTokens) Tokens {
 		t.Access = "anyone"
 	}
 	for i := range raw.Rules {
-		if key := fmt.Sprintf("tokens.rules[%d]", i); !c.misshapen[key] {
+		if key := fmt.Sprintf("tokens.rules[%d]", i); !c.mistyped[key] {
 			t.Rules = append(t.Rules, c.tokenRule(key, &raw.Rules[i], t.Groups))
 		}
 	}
 	return t
 }
 
-// tokenTimes compares the inactivity timeouts, those that are given with the
-// defaults of the others.
+// tokenTimes compares the inactivity timeouts, with defaults for the absent ones.
 func (c *checker) tokenTimes(t *Tokens) {
 	least, middle, most := cmp.Or(t.MinInactivity, time.Second), cmp.Or(t.DefaultInactivity, time.Minute), cmp.Or(t.MaxInactivity, 10*time.Minute)
 	if least > middle || middle > most {
-		c.add("tokens.default_inactivity", "the inactivity timeouts are %v at least, %v by default and %v at most; put them in order", least, middle, most)
+		c.add("tokens.default_inactivity", "inactivity timeouts out of order: minimum %v, default %v, maximum %v", least, middle, most)
 	}
 }
 
@@ -114,16 +112,16 @@ func (c *checker) initiatorGroups(raw []fileGroup) []InitiatorGroup {
 	lines := map[string]string{} // name → key
 	for i := range raw {
 		key := fmt.Sprintf("tokens.groups[%d]", i)
-		if c.misshapen[key] {
+		if c.mistyped[key] {
 			continue
 		}
 		g := InitiatorGroup{Initiators: c.patterns(key+".initiators", raw[i].Initiators)}
 		var ok bool
 		if g.Name, ok = c.required(key+".name", raw[i].Name, "a name for the group"); ok && !groupName.MatchString(g.Name) {
-			c.add(key+".name", "%q is not a name of a group; use 1 to 64 letters, digits, dots, dashes and underscores", g.Name)
+			c.add(key+".name", "invalid group name %q; use 1 to 64 letters, digits, dots, dashes and underscores", g.Name)
 		}
 		if where, twice := lines[g.Name]; twice && ok {
-			c.add(key+".name", "group %s is defined twice (first at line %d); give each its own name", g.Name, lineOf(c.lines, where))
+			c.add(key+".name", "duplicate group %s (first at line %d); give each its own name", g.Name, lineOf(c.lines, where))
 		}
 		lines[g.Name] = key + ".name"
 		groups = append(groups, g)
@@ -131,7 +129,7 @@ func (c *checker) initiatorGroups(raw []fileGroup) []InitiatorGroup {
 	return groups
 }
 
-// tokenAccess reads who may use tokens; empty when absent or wrong.
+// tokenAccess reads an access right; empty when absent or invalid.
 func (c *checker) tokenAccess(key string, value *string, groups []InitiatorGroup) string {
 	if value == nil {
 		return ""
@@ -141,7 +139,7 @@ func (c *checker) tokenAccess(key string, value *string, groups []InitiatorGroup
 	case *value == "anyone" || *value == "initiator":
 		return *value
 	case !isGroup:
-		c.add(key, "%q is not known; write anyone, initiator or group:NAME", *value)
+		c.add(key, "unknown value %q; use anyone, initiator or group:NAME", *value)
 		return ""
 	}
 	for _, g := range groups {
@@ -149,7 +147,7 @@ func (c *checker) tokenAccess(key string, value *string, groups []InitiatorGroup
 			return *value
 		}
 	}
-	c.add(key, "there is no group %q under tokens.groups; define it, or name another", name)
+	c.add(key, "unknown group %q; define it under tokens.groups, or use another", name)
 	return ""
 }
 

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestTokensOfTheFullExample(t *testing.T) {
+func TestLoad_ExampleTokens(t *testing.T) {
 	cfg, err := Load("examples/full.yaml")
 	if err != nil {
 		t.Fatal(err)

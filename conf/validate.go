@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// config turns the values of the file into a Config, and reports each that
-// does not fit.
+// config converts the values of the file into a Config, and adds a problem for each
+// invalid one.
 func (c *checker) config(raw *fileConfig) *Config {
 	cfg := &Config{File: c.file, lines: c.lines}
 	if dir, ok := c.required("data_dir", raw.DataDir, "the directory of the extent store"); ok {
@@ -35,18 +35,18 @@ func (c *checker) config(raw *fileConfig) *Config {
 	return cfg
 }
 
-// required returns the value of a key that has to be there.
+// required returns the value of a mandatory key.
 func (c *checker) required(key string, value *string, what string) (string, bool) {
 	if value != nil && *value != "" {
 		return *value, true
 	}
-	if !c.misshapen[key] {
-		c.add(key, "is missing; give %s", what)
+	if !c.mistyped[key] {
+		c.add(key, "missing; give %s", what)
 	}
 	return "", false
 }
 
-// oneOf returns value, which has to be def or one of others; def when absent.
+// oneOf returns value, which must be def or one of others; def when absent.
 func (c *checker) oneOf(key string, value *string, def string, others ...string) string {
 	if value == nil || *value == def || slices.Contains(others, *value) {
 		if value == nil {
@@ -54,18 +54,18 @@ func (c *checker) oneOf(key string, value *string, def string, others ...string)
 		}
 		return *value
 	}
-	c.add(key, "%q is not known; write %s or %s", *value, strings.Join(append([]string{def}, others[:len(others)-1]...), ", "), others[len(others)-1])
+	c.add(key, "unknown value %q; use %s or %s", *value, strings.Join(append([]string{def}, others[:len(others)-1]...), ", "), others[len(others)-1])
 	return def
 }
 
 func (c *checker) portals(raw []*filePortal) []Portal {
-	if len(raw) == 0 && !c.misshapen["portals"] {
-		c.add("portals", "is missing; give at least one address to listen on, for example [\"127.0.0.1:3260\"]")
+	if len(raw) == 0 && !c.mistyped["portals"] {
+		c.add("portals", "missing; give at least one address to listen on, for example [\"127.0.0.1:3260\"]")
 	}
 	portals := make([]Portal, len(raw))
 	for i := range raw {
 		key := PortalKey(i)
-		if c.misshapen[key] {
+		if c.mistyped[key] {
 			continue
 		}
 		if raw[i] == nil {
@@ -82,7 +82,7 @@ func (c *checker) portals(raw []*filePortal) []Portal {
 		}
 		for j, other := range portals[:i] {
 			if p.overlaps(other) {
-				c.add(key, "%s is already covered by %s (%s); keep one of them", p, other, PortalKey(j))
+				c.add(key, "%s overlaps %s (%s); remove one", p, other, PortalKey(j))
 				break
 			}
 		}
@@ -92,7 +92,7 @@ func (c *checker) portals(raw []*filePortal) []Portal {
 	return portals
 }
 
-// advertise reads the address of a portal that discovery reports.
+// advertise reads the address that discovery reports for a portal.
 func (c *checker) advertise(key string, value *string) string {
 	if value == nil {
 		return ""
@@ -102,25 +102,25 @@ func (c *checker) advertise(key string, value *string) string {
 	case err != nil:
 		c.add(key, "%v", err)
 	case p.Port == 0 || p.unspecified():
-		c.add(key, "%q is no address that an initiator can connect to; write the one by which it reaches the portal, for example 203.0.113.5:3260", *value)
+		c.add(key, "initiators cannot connect to %q; use the address by which they reach the portal, for example 203.0.113.5:3260", *value)
 	}
 	return p.String()
 }
 
 func (c *checker) targets(raw []fileTarget, portals []Portal) []Target {
-	if len(raw) == 0 && !c.misshapen["targets"] {
-		c.add("targets", "is missing; give at least one target with a name and luns")
+	if len(raw) == 0 && !c.mistyped["targets"] {
+		c.add("targets", "missing; give at least one target with a name and luns")
 	}
 	targets := make([]Target, 0, len(raw))
 	first := map[string]string{} // name → key
 	for i, rt := range raw {
 		key := fmt.Sprintf("targets[%d]", i)
-		if c.misshapen[key] {
+		if c.mistyped[key] {
 			continue
 		}
 		t := Target{Name: c.targetName(key+".name", rt.Name)}
 		if where, ok := first[t.Name]; ok {
-			c.add(key+".name", "target %s is defined twice (first at line %d); give each target its own name", t.Name, lineOf(c.lines, where))
+			c.add(key+".name", "duplicate target %s (first at line %d); give each target its own name", t.Name, lineOf(c.lines, where))
 		} else if t.Name != "" {
 			first[t.Name] = key + ".name"
 		}
@@ -128,7 +128,7 @@ func (c *checker) targets(raw []fileTarget, portals []Portal) []Target {
 		t.Paths = c.paths(key+".paths", rt.Paths, &t, portals)
 		t.FixedPaths = c.fixedPaths(key+".initiators_set_paths", rt.SetPaths, len(t.Paths) > 0)
 		t.Redirect = c.redirect(key+".redirect", rt.Redirect)
-		if len(rt.LUNs) > 0 || t.Redirect == nil && !c.misshapen[key+".redirect"] {
+		if len(rt.LUNs) > 0 || t.Redirect == nil && !c.mistyped[key+".redirect"] {
 			t.LUNs = c.luns(key+".luns", rt.LUNs)
 		}
 		t.Authentication = c.authentication(key+".authentication", &rt.Authentication)
@@ -151,19 +151,19 @@ func (c *checker) targetName(key string, value *string) string {
 }
 
 func (c *checker) luns(key string, raw []fileLUN) []LUN {
-	if len(raw) == 0 && !c.misshapen[key] {
-		c.add(key, "is missing; give the target at least one LUN, for example {lun: 0, volume: disk0, size: 10GiB}")
+	if len(raw) == 0 && !c.mistyped[key] {
+		c.add(key, "missing; give at least one LUN, for example {lun: 0, volume: disk0, size: 10GiB}")
 	}
 	luns := make([]LUN, 0, len(raw))
 	first := map[uint16]string{} // LUN → key
 	for i := range raw {
 		lunKey := fmt.Sprintf("%s[%d]", key, i)
-		if c.misshapen[lunKey] {
+		if c.mistyped[lunKey] {
 			continue
 		}
 		l, numbered := c.lun(lunKey, &raw[i])
 		if where, ok := first[l.Number]; ok && numbered {
-			c.add(lunKey+".lun", "LUN %d is used twice (first at line %d); give each LUN of a target its own number", l.Number, lineOf(c.lines, where))
+			c.add(lunKey+".lun", "duplicate LUN %d (first at line %d); give each LUN of a target its own number", l.Number, lineOf(c.lines, where))
 		} else if numbered {
 			first[l.Number] = lunKey + ".lun"
 		}
@@ -174,25 +174,24 @@ func (c *checker) luns(key string, raw []fileLUN) []LUN {
 
 var volumeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
-// CheckVolumeName returns an error for a name that no volume of a configuration
-// can have.
+// CheckVolumeName returns an error if name is not a valid name of a volume.
 func CheckVolumeName(name string) error {
 	if !volumeName.MatchString(name) {
-		return fmt.Errorf("%q is not a volume name; use 1 to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit", name)
+		return fmt.Errorf("invalid volume name %q; use 1 to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit", name)
 	}
 	return nil
 }
 
-// lun reads one LUN; numbered says that it has a valid number.
+// lun reads one LUN; numbered reports whether its number is valid.
 func (c *checker) lun(key string, raw *fileLUN) (l LUN, numbered bool) {
 	l.Key = key
-	who := "" // names the LUN in messages, once it is known
+	prefix := "" // of messages, once the number is known
 	if text, ok := c.required(key+".lun", raw.LUN, fmt.Sprintf("the LUN, a number from 0 to %d", MaxLUN)); ok {
 		if l.Number, numbered = c.lunNumber(key+".lun", text); numbered {
-			who = fmt.Sprintf("LUN %d: ", l.Number)
+			prefix = fmt.Sprintf("LUN %d: ", l.Number)
 		}
 	}
-	c.medium(key, who, raw, &l)
+	c.medium(key, prefix, raw, &l)
 	switch bs := c.oneOf(key+".block_size", raw.BlockSize, "512", "4096"); bs {
 	case "4096":
 		l.BlockSize = 4096
@@ -206,11 +205,11 @@ func (c *checker) lun(key string, raw *fileLUN) (l LUN, numbered bool) {
 		size, err := ParseSize(*raw.Size)
 		switch {
 		case err != nil:
-			c.add(key+".size", "%s%v", who, err)
+			c.add(key+".size", "%s%v", prefix, err)
 		case size == 0 || size%int64(l.BlockSize) != 0:
-			c.add(key+".size", "%s%s is not a positive multiple of the block size, %d bytes", who, *raw.Size, l.BlockSize)
+			c.add(key+".size", "%s%s is not a positive multiple of the block size, %d bytes", prefix, *raw.Size, l.BlockSize)
 		case size > MaxSize:
-			c.add(key+".size", "%s%s is too large; %s is the most", who, *raw.Size, FormatSize(MaxSize))
+			c.add(key+".size", "%s%s exceeds the maximum of %s", prefix, *raw.Size, FormatSize(MaxSize))
 		default:
 			l.Size = size
 		}
@@ -218,51 +217,51 @@ func (c *checker) lun(key string, raw *fileLUN) (l LUN, numbered bool) {
 	return l, numbered
 }
 
-// unmapGranularity reads a multiple of the blocks of the store, which is one of the
-// logical blocks, too.
+// unmapGranularity reads a multiple of the block of the store, and hence of the
+// logical block.
 func (c *checker) unmapGranularity(key string, value *string) int64 {
 	const least, most = 4 << 10, 1 << 20
 	n := c.size(key, value, least)
 	if n > most || n&(n-1) != 0 {
-		c.add(key, "%s is not possible; write a power of two from %s to %s", *value, FormatSize(least), FormatSize(most))
+		c.add(key, "invalid value %s; use a power of two from %s to %s", *value, FormatSize(least), FormatSize(most))
 		return 0
 	}
 	return n
 }
 
-// medium reads what a LUN's blocks live on.
-func (c *checker) medium(key, who string, raw *fileLUN, l *LUN) {
+// medium reads the medium of a LUN.
+func (c *checker) medium(key, prefix string, raw *fileLUN, l *LUN) {
 	given, shaped := 0, true
 	for name, value := range map[string]*string{"volume": raw.Volume, "file": raw.File, "backing": raw.Backing, "view": raw.View} {
-		shaped = shaped && !c.misshapen[key+"."+name]
+		shaped = shaped && !c.mistyped[key+"."+name]
 		if value != nil {
 			given++
 		}
 	}
 	switch {
 	case given > 1:
-		c.add(key, "%shas more than one of volume, file, backing and view; keep one", who)
+		c.add(key, "%smore than one of volume, file, backing and view; keep one", prefix)
 	case raw.View != nil:
-		l.View, _ = c.required(key+".view", raw.View, "the name of one of the views")
+		l.View, _ = c.required(key+".view", raw.View, "the name of a view")
 	case raw.File != nil:
 		l.File = *raw.File
 		if !isFileName(l.File) {
-			c.add(key+".file", "%s%q is not the name of a file of the store; write a path like images/base.vhdx, or backing: file:PATH for a plain file", who, l.File)
+			c.add(key+".file", "%sinvalid file name %q; use a path like images/base.vhdx, or backing: file:PATH for a file outside the store", prefix, l.File)
 		}
 	case raw.Volume != nil:
 		l.Volume = *raw.Volume
 		if err := CheckVolumeName(l.Volume); err != nil {
-			c.add(key+".volume", "%s%v", who, err)
+			c.add(key+".volume", "%s%v", prefix, err)
 		}
 	case raw.Backing != nil:
 		path, ok := strings.CutPrefix(*raw.Backing, "file:")
 		if !ok || path == "" {
-			c.add(key+".backing", "%s%q is not a backing store; write file:PATH", who, *raw.Backing)
+			c.add(key+".backing", "%sinvalid backing store %q; use file:PATH", prefix, *raw.Backing)
 			return
 		}
 		l.Backing = resolve(c.file, path)
 	case shaped:
-		c.add(key+".volume", "%sno volume; give the name of one in the store (or file: NAME, view: NAME, or backing: file:PATH)", who)
+		c.add(key+".volume", "%smissing volume; give the name of a volume (or file: NAME, view: NAME, or backing: file:PATH)", prefix)
 	}
 }
 
@@ -273,20 +272,20 @@ func (c *checker) store(raw *fileStore) Store {
 		Cache:    c.size("store.cache", raw.Cache, 16<<20),
 	}
 	s.StoreDuplicates = c.oneOf("store.dedup", raw.Dedup, "true", "false") == "false"
-	s.CleanIO = c.number("store.clean_io_mib_per_s", raw.CleanIO, 0, 1, 1<<20, "MiB a second") << 20
+	s.CleanIO = c.number("store.clean_io_mib_per_s", raw.CleanIO, 0, 1, 1<<20, "MiB per second") << 20
 	s.MetadataCopies = int(c.number("store.metadata_copies", raw.Copies, DefaultMetadataCopies, 1, 2, "copies"))
 	s.ScrubEvery = c.scrubEvery("store.scrub_every", raw.ScrubEvery)
-	s.ScrubIO = c.number("store.scrub_io_mib_per_s", raw.ScrubIO, 0, 1, 1<<20, "MiB a second") << 20
-	s.SoftThreshold = int(c.number("store.soft_threshold", raw.SoftThreshold, DefaultSoftThreshold, 0, 99, "per cent of the capacity"))
+	s.ScrubIO = c.number("store.scrub_io_mib_per_s", raw.ScrubIO, 0, 1, 1<<20, "MiB per second") << 20
+	s.SoftThreshold = int(c.number("store.soft_threshold", raw.SoftThreshold, DefaultSoftThreshold, 0, 99, "percent of the capacity"))
 	if unit := c.size("store.dedup_unit", raw.DedupUnit, unitMin); unit > unitMax || unit&(unit-1) != 0 {
-		c.add("store.dedup_unit", "%s is not possible; write 4KiB, 8KiB, 16KiB, 32KiB or 64KiB", FormatSize(unit))
+		c.add("store.dedup_unit", "invalid value %s; use 4KiB, 8KiB, 16KiB, 32KiB or 64KiB", FormatSize(unit))
 	} else {
 		s.DedupUnit = int(unit)
 	}
 	return s
 }
 
-// scrubEvery reads an optional number of days, or a time; 0 is never.
+// scrubEvery reads an optional number of days, or a duration; 0 is never.
 func (c *checker) scrubEvery(key string, value *string) time.Duration {
 	if value == nil {
 		return DefaultScrubEvery
@@ -303,7 +302,7 @@ func (c *checker) scrubEvery(key string, value *string) time.Duration {
 		d, err = time.ParseDuration(text)
 	}
 	if err != nil || d < time.Hour || d > 366*24*time.Hour {
-		c.add(key, "%q is not possible; write days or hours, from 1h to 366d, for example 30d, or never", *value)
+		c.add(key, "invalid value %q; use days or hours, from 1h to 366d, for example 30d, or never", *value)
 		return DefaultScrubEvery
 	}
 	return d
@@ -316,13 +315,13 @@ func (c *checker) number(key string, value *string, def, least, most int64, what
 	}
 	n, err := strconv.ParseInt(*value, 10, 64)
 	if err != nil || n < least || n > most {
-		c.add(key, "%q is not possible; write a whole number of %s, from %d to %d", *value, what, least, most)
+		c.add(key, "invalid value %q; use a whole number (%s) from %d to %d", *value, what, least, most)
 		return def
 	}
 	return n
 }
 
-// size reads an optional size that, if given, is at least least bytes.
+// size reads an optional size of at least least bytes.
 func (c *checker) size(key string, value *string, least int64) int64 {
 	if value == nil {
 		return 0
@@ -333,15 +332,15 @@ func (c *checker) size(key string, value *string, least int64) int64 {
 		return 0
 	}
 	if n < least {
-		c.add(key, "%s is too small; give at least %s", *value, FormatSize(least))
+		c.add(key, "%s is below the minimum of %s", *value, FormatSize(least))
 		return 0
 	}
 	return n
 }
 
-// checkShared compares LUNs that share a volume or a backing file: they are
-// one logical unit, which has one size, one block size and one write
-// protection. The size may stand at any one of them; it is copied to the others.
+// checkShared compares LUNs with the same medium: they are one logical unit, with one
+// size, one block size and one write protection. A size given for one of them is
+// copied to the others.
 func (c *checker) checkShared(targets []Target) {
 	groups := map[string][]*LUN{}
 	var order []string
@@ -370,7 +369,7 @@ func (c *checker) checkGroup(medium string, luns []*LUN) {
 		case sized == nil:
 			sized = l
 		case l.Size != sized.Size:
-			c.add(l.Key+".size", "LUN %d: %s has two sizes, %s here and %s at line %d; give one", l.Number, medium,
+			c.add(l.Key+".size", "LUN %d: %s has conflicting sizes, %s here and %s at line %d; use one", l.Number, medium,
 				FormatSize(l.Size), FormatSize(sized.Size), lineOf(c.lines, sized.Key+".size"))
 		}
 	}
@@ -378,7 +377,7 @@ func (c *checker) checkGroup(medium string, luns []*LUN) {
 	for i, l := range luns {
 		for _, other := range luns[:i] {
 			if target, _, _ := strings.Cut(l.Key, "."); strings.HasPrefix(other.Key, target+".") {
-				c.add(l.Key, "LUN %d: %s is LUN %d of this target already (line %d); keep one", l.Number, medium,
+				c.add(l.Key, "LUN %d: %s already is LUN %d of this target (line %d); remove one", l.Number, medium,
 					other.Number, lineOf(c.lines, other.Key))
 				break
 			}
@@ -387,22 +386,22 @@ func (c *checker) checkGroup(medium string, luns []*LUN) {
 			l.Size = sized.Size
 		}
 		if l.BlockSize != first.BlockSize {
-			c.add(l.Key+".block_size", "LUN %d: %s is one disk with two block sizes, %d here and %d at line %d; give one", l.Number, medium,
+			c.add(l.Key+".block_size", "LUN %d: %s has conflicting block sizes, %d here and %d at line %d; use one", l.Number, medium,
 				l.BlockSize, first.BlockSize, lineOf(c.lines, first.Key+".block_size"))
 		}
 		if l.UnmapGranularity != first.UnmapGranularity {
-			c.add(l.Key+".unmap_granularity", "LUN %d: %s is one disk with two values, here and at line %d; give one", l.Number, medium,
+			c.add(l.Key+".unmap_granularity", "LUN %d: %s has conflicting values, here and at line %d; use one", l.Number, medium,
 				lineOf(c.lines, first.Key+".unmap_granularity"))
 		}
 		if l.ReadOnly != first.ReadOnly {
-			c.add(l.Key+".read_only", "LUN %d: %s is one disk, but read_only is %t here and %t at line %d; give one", l.Number, medium,
+			c.add(l.Key+".read_only", "LUN %d: %s has conflicting values of read_only, %t here and %t at line %d; use one", l.Number, medium,
 				l.ReadOnly, first.ReadOnly, lineOf(c.lines, first.Key+".read_only"))
 		}
 	}
 }
 
-// Medium names what the LUN's blocks live on, for messages and as the identity
-// of the logical unit within a configuration; empty when there is none.
+// Medium returns the kind and name of the LUN's medium, for messages and as the
+// identity of the logical unit within a configuration. It is empty if there is none.
 func (l *LUN) Medium() string {
 	switch {
 	case l.Volume != "":

@@ -42,7 +42,7 @@ type (
 	}
 )
 
-// ViewKind says what a view does.
+// ViewKind is the function of a view.
 type ViewKind string
 
 // The kinds of views.
@@ -56,34 +56,35 @@ const (
 	ViewSnapshot  ViewKind = "snapshot"
 )
 
-// View is a volume made of others.
+// View is a volume composed of others.
 type View struct {
 	Name string
 	Kind ViewKind
-	// Over are the legs of a stripe or mirror; of other kinds there is one.
+	// Over lists the devices of the view: the legs of a stripe or mirror, otherwise one.
 	Over []Device
-	// Size is the size in bytes of volumes in Over that do not exist; 0: they have to.
+	// Size is the size in bytes with which missing volumes in Over are created. If 0,
+	// they must exist.
 	Size int64
-	// Number of a partition, and the length in bytes of the logical blocks that its
-	// table counts in.
+	// Number is the number of a partition, BlockSize the logical block length of its
+	// table in bytes.
 	Number, BlockSize int
-	// Unit of a stripe in bytes.
-	Unit int64
-	// Memory of a cache in bytes. WriteBack: writes stay in it until a flush.
+	// StripeUnit is the striping unit in bytes.
+	StripeUnit int64
+	// Memory is the size of a cache in bytes. WriteBack keeps writes in it until a flush.
 	Memory    int64
 	WriteBack bool
-	// Key is where the view stands in the file, for example "views[0]".
+	// Key is the path of the view in the file, for example "views[0]".
 	Key string
 }
 
-// Device is what a view is over. One of its fields is set.
+// Device is a device of a view. Exactly one field is set.
 type Device struct {
 	View, Volume, File string
-	// Backing is the path of a plain file outside the store.
+	// Backing is the path of a file outside the store.
 	Backing string
 }
 
-// String is the device as the file has it.
+// String returns the device in the syntax of the file.
 func (d Device) String() string {
 	switch {
 	case d.File != "":
@@ -95,34 +96,33 @@ func (d Device) String() string {
 	}
 }
 
-// Bounds of what views can be.
+// Defaults and bounds of views.
 const (
-	defaultUnit   = 64 << 10
-	maxUnit       = 1 << 30
-	maxLegs       = 64
-	defaultMemory = 64 << 20
-	leastMemory   = 1 << 20
-	maxPartitions = 1 << 13
+	defaultStripeUnit = 64 << 10
+	maxStripeUnit     = 1 << 30
+	maxLegs           = 64
+	defaultMemory     = 64 << 20
+	minMemory         = 1 << 20
+	maxPartitions     = 1 << 13
 )
 
-// views reads the views, and returns them so that each stands behind those that it
-// is over.
+// views reads the views, and returns them in dependency order.
 func (c *checker) views(raw []fileView) []View {
 	views := make([]View, 0, len(raw))
 	first := map[string]string{} // name → key
 	for i := range raw {
 		key := fmt.Sprintf("views[%d]", i)
-		if c.misshapen[key] {
+		if c.mistyped[key] {
 			continue
 		}
 		v := View{Key: key}
-		if name, ok := c.required(key+".name", raw[i].Name, "a name, which LUNs and other views use"); ok {
+		if name, ok := c.required(key+".name", raw[i].Name, "a name"); ok {
 			v.Name = name
 			if err := CheckVolumeName(name); err != nil {
 				c.add(key+".name", "%v", err)
 			}
 			if where, ok := first[name]; ok {
-				c.add(key+".name", "view %s is defined twice (first at line %d); give each view its own name", name, lineOf(c.lines, where))
+				c.add(key+".name", "duplicate view %s (first at line %d); give each view its own name", name, lineOf(c.lines, where))
 			}
 			first[name] = key + ".name"
 		}
@@ -139,11 +139,11 @@ func (c *checker) views(raw []fileView) []View {
 	return c.orderViews(views)
 }
 
-// view reads what a view does: one of the kinds.
+// view reads the kind of a view and its parameters.
 func (c *checker) view(key string, raw *fileView, v *View) {
 	v.Size = c.size(key+".size", raw.Size, 512)
 	if v.Size > MaxSize {
-		c.add(key+".size", "%s is too large; %s is the most", FormatSize(v.Size), FormatSize(MaxSize))
+		c.add(key+".size", "%s exceeds the maximum of %s", FormatSize(v.Size), FormatSize(MaxSize))
 	}
 	kinds := []struct {
 		kind ViewKind
@@ -158,28 +158,28 @@ func (c *checker) view(key string, raw *fileView, v *View) {
 		{ViewOrigin, raw.Origin != nil, func(key string) { v.Over = c.over(key+".of", raw.Origin.Of) }},
 		{ViewSnapshot, raw.Snapshot != nil, func(key string) { v.Over = c.over(key+".of", raw.Snapshot.Of) }},
 	}
-	misshapen := false
+	mistyped := false
 	for _, k := range kinds {
 		at := key + "." + string(k.kind)
-		misshapen = misshapen || c.misshapen[at]
+		mistyped = mistyped || c.mistyped[at]
 		switch {
 		case !k.is:
 		case v.Kind != "":
-			c.add(at, "the view is a %s already; keep one, and put a view over the other for both", v.Kind)
+			c.add(at, "the view already is a %s; keep one kind, and stack a second view for the other", v.Kind)
 		default:
 			v.Kind = k.kind
 			k.read(at)
 		}
 	}
-	if v.Kind == "" && !misshapen {
-		c.add(key, "does nothing; give it one of partition, stripe, mirror, cache, verify, origin, snapshot")
+	if v.Kind == "" && !mistyped {
+		c.add(key, "missing kind; give one of partition, stripe, mirror, cache, verify, origin, snapshot")
 	}
 }
 
 func (c *checker) partitionView(key string, raw *filePartition, v *View) {
 	v.Over = c.over(key+".of", raw.Of)
 	if number, ok := c.required(key+".number", raw.Number, "the number of the partition, from 1 on"); ok {
-		v.Number = int(c.number(key+".number", &number, 0, 1, maxPartitions, "a partition"))
+		v.Number = int(c.number(key+".number", &number, 0, 1, maxPartitions, "partition"))
 	}
 	v.BlockSize = 512
 	if c.oneOf(key+".block_size", raw.BlockSize, "512", "4096") == "4096" {
@@ -189,23 +189,23 @@ func (c *checker) partitionView(key string, raw *filePartition, v *View) {
 
 func (c *checker) stripeView(key string, raw *fileStripe, v *View) {
 	v.Over = c.legs(key+".legs", raw.Legs)
-	v.Unit = defaultUnit
-	if unit := c.size(key+".unit", raw.Unit, 4096); unit > maxUnit || unit%4096 != 0 {
-		c.add(key+".unit", "%s is not possible; write a multiple of 4KiB up to 1GiB", FormatSize(unit))
+	v.StripeUnit = defaultStripeUnit
+	if unit := c.size(key+".unit", raw.Unit, 4096); unit > maxStripeUnit || unit%4096 != 0 {
+		c.add(key+".unit", "invalid value %s; use a multiple of 4KiB up to 1GiB", FormatSize(unit))
 	} else if unit != 0 {
-		v.Unit = unit
+		v.StripeUnit = unit
 	}
 }
 
 func (c *checker) cacheView(key string, raw *fileCache, v *View) {
 	v.Over = c.over(key+".of", raw.Of)
-	v.Memory = cmp.Or(c.size(key+".memory", raw.Memory, leastMemory), defaultMemory)
+	v.Memory = cmp.Or(c.size(key+".memory", raw.Memory, minMemory), defaultMemory)
 	v.WriteBack = c.oneOf(key+".mode", raw.Mode, "write-through", "write-back") == "write-back"
 }
 
-const deviceForms = "a view, a volume, a file of the store (file:NAME), or a plain file (backing:PATH)"
+const deviceForms = "a view, a volume, a file of the store (file:NAME), or a file outside it (backing:PATH)"
 
-// over reads the one device that a view is over.
+// over reads the device of a view with one device.
 func (c *checker) over(key string, value *string) []Device {
 	text, ok := c.required(key, value, deviceForms)
 	if !ok {
@@ -215,8 +215,8 @@ func (c *checker) over(key string, value *string) []Device {
 }
 
 func (c *checker) legs(key string, raw []*string) (legs []Device) {
-	if !c.misshapen[key] && (len(raw) < 2 || len(raw) > maxLegs) {
-		c.add(key, "has %d devices; give from 2 to %d", len(raw), maxLegs)
+	if !c.mistyped[key] && (len(raw) < 2 || len(raw) > maxLegs) {
+		c.add(key, "%d devices; give 2 to %d", len(raw), maxLegs)
 	}
 	for i, value := range raw {
 		legs = append(legs, c.over(fmt.Sprintf("%s[%d]", key, i), value)...)
@@ -224,33 +224,34 @@ func (c *checker) legs(key string, raw []*string) (legs []Device) {
 	return legs
 }
 
-// device reads the name of one; whether a name is that of a view shows later.
+// device reads the name of a device. It returns the name of a view as a volume; views
+// resolves it.
 func (c *checker) device(key, text string) Device {
 	if name, ok := strings.CutPrefix(text, "file:"); ok {
 		if !isFileName(name) {
-			c.add(key, "%q is not the name of a file of the store; write file: and a path like images/base.img, or backing:PATH for a plain file", text)
+			c.add(key, "invalid file name %q; use file: and a path like images/base.img, or backing:PATH for a file outside the store", text)
 		}
 		return Device{File: name}
 	}
 	if path, ok := strings.CutPrefix(text, "backing:"); ok {
 		if path == "" {
-			c.add(key, "%q has no path; write backing:PATH", text)
+			c.add(key, "%q: missing path; use backing:PATH", text)
 		}
 		return Device{Backing: resolve(c.file, path)}
 	}
 	if err := CheckVolumeName(text); err != nil {
-		c.add(key, "%v; or write %s", err, deviceForms)
+		c.add(key, "%v; or use %s", err, deviceForms)
 	}
 	return Device{Volume: text}
 }
 
-// isFileName reports whether a file of the store can have the name: a path that begins
-// with no slash and no dot, and has no empty part and no . or .. in it.
+// isFileName reports whether name is a valid name of a file of the store: a clean path
+// that starts with neither a slash nor a dot.
 func isFileName(name string) bool {
 	return name != "" && name[0] != '/' && name[0] != '.' && path.Clean(name) == name
 }
 
-// orderViews puts each view behind those that it is over, and reports loops.
+// orderViews sorts the views in dependency order, and adds a problem for each cycle.
 func (c *checker) orderViews(views []View) []View {
 	byName := map[string]*View{}
 	for i := range views {
@@ -259,25 +260,25 @@ func (c *checker) orderViews(views []View) []View {
 	const open, done = 1, 2
 	state := map[string]int{}
 	var ordered []View
-	var way []string
+	var path []string
 	var visit func(v *View)
 	visit = func(v *View) {
 		switch state[v.Name] {
 		case done:
 			return
 		case open:
-			loop := append(slices.Clone(way[slices.Index(way, v.Name):]), v.Name)
-			c.add(v.Key, "view %s is over itself: %s; take one of them out", v.Name, strings.Join(loop, " over "))
+			cycle := append(slices.Clone(path[slices.Index(path, v.Name):]), v.Name)
+			c.add(v.Key, "view %s depends on itself: %s; remove one", v.Name, strings.Join(cycle, " → "))
 			return
 		}
 		state[v.Name] = open
-		way = append(way, v.Name)
+		path = append(path, v.Name)
 		for _, d := range v.Over {
 			if d.View != "" {
 				visit(byName[d.View])
 			}
 		}
-		way = way[:len(way)-1]
+		path = path[:len(path)-1]
 		state[v.Name] = done
 		ordered = append(ordered, *v)
 	}
@@ -315,7 +316,7 @@ func (c *checker) checkViews(views []View, targets []Target) {
 	}
 }
 
-// device is the LUN's medium as views name it.
+// device returns the LUN's medium in the syntax of views.
 func (l *LUN) device() string {
 	if l.Backing != "" || l.File != "" {
 		return Device{File: l.File, Backing: l.Backing}.String()
@@ -323,14 +324,13 @@ func (l *LUN) device() string {
 	return cmp.Or(l.View, l.Volume)
 }
 
-// deviceUse is a view or a LUN on a device; shares says that others may use it, too.
+// deviceUse is a user of a device, a view or a LUN; shares permits other users.
 type deviceUse struct {
-	key, who string
-	shares   bool
+	key, user string
+	shares    bool
 }
 
-// checkUses refuses a device that somebody needs for itself and that another one
-// uses.
+// checkUses refuses a device that has an exclusive user and another user.
 func (c *checker) checkUses(name string, users []deviceUse) {
 	i := slices.IndexFunc(users, func(u deviceUse) bool { return !u.shares })
 	if i < 0 || len(users) == 1 {
@@ -338,7 +338,7 @@ func (c *checker) checkUses(name string, users []deviceUse) {
 	}
 	for j, u := range users {
 		if j != i && (u.shares || j > i) {
-			c.add(u.key, "%s is used by %s (line %d), which changes it and has to be alone; use that one instead", name, users[i].who, lineOf(c.lines, users[i].key))
+			c.add(u.key, "%s is used exclusively by %s (line %d); use that instead", name, users[i].user, lineOf(c.lines, users[i].key))
 		}
 	}
 }
@@ -348,14 +348,14 @@ func (c *checker) checkViewLUN(l *LUN, byName map[string]*View) {
 	switch {
 	case l.View == "":
 		if v := byName[l.Volume]; v != nil && l.Volume != "" {
-			c.add(l.Key+".volume", "LUN %d: %s is a view (line %d); write view: %s, or give the view another name", l.Number, l.Volume, lineOf(c.lines, v.Key), l.Volume)
+			c.add(l.Key+".volume", "LUN %d: %s is a view (line %d); use view: %s, or rename the view", l.Number, l.Volume, lineOf(c.lines, v.Key), l.Volume)
 		}
 	case byName[l.View] == nil:
-		c.add(l.Key+".view", "LUN %d: there is no view %s under views", l.Number, l.View)
+		c.add(l.Key+".view", "LUN %d: unknown view %s; define it under views", l.Number, l.View)
 	case l.Size != 0:
-		c.add(l.Key+".size", "LUN %d: a view has the size that what it is over gives it; leave size out", l.Number)
+		c.add(l.Key+".size", "LUN %d: the size of a view is that of its devices; omit size", l.Number)
 	case byName[l.View].Kind == ViewSnapshot && !l.ReadOnly:
-		c.add(l.Key+".view", "LUN %d: a snapshot is never written to; add read_only: true", l.Number)
+		c.add(l.Key+".view", "LUN %d: a snapshot is read-only; add read_only: true", l.Number)
 	}
 }
 
@@ -363,19 +363,18 @@ func (c *checker) checkView(v *View, byName map[string]*View) {
 	key := v.Key + "." + string(v.Kind)
 	if v.Kind == ViewSnapshot && len(v.Over) > 0 {
 		if of := byName[v.Over[0].View]; v.Over[0].View == "" || of.Kind != ViewOrigin {
-			c.add(key+".of", "%s is not an origin; a snapshot is of a view that is one, which keeps what is overwritten", v.Over[0])
+			c.add(key+".of", "%s is not an origin view; a snapshot requires one", v.Over[0])
 		}
 	}
 	if v.Kind != ViewVerify && v.Kind != ViewOrigin {
 		return
 	}
 	if cache := writeBackBelow(v, byName, map[string]bool{}); cache != "" {
-		c.add(key, "view %s is over the cache %s, which keeps writes in memory: after a power cut the two would disagree; make that one write-through, or put it on top", v.Name, cache)
+		c.add(key, "view %s uses write-back cache %s: a power failure loses the writes in the cache but not the data of the view; make the cache write-through, or put it on top", v.Name, cache)
 	}
 }
 
-// writeBackBelow returns the name of a write-back cache that v is over, if there is
-// one.
+// writeBackBelow returns the name of a write-back cache below v, or "".
 func writeBackBelow(v *View, byName map[string]*View, seen map[string]bool) string {
 	for _, d := range v.Over {
 		below := byName[d.View]

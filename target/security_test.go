@@ -138,7 +138,7 @@ func TestGuarded(t *testing.T) {
 			t.Error("the log shows a secret")
 		}
 	}
-	if !strings.Contains(log.String(), "targets[0].authentication.mutual.secret: the secret stands in the configuration") {
+	if !strings.Contains(log.String(), "targets[0].authentication.mutual.secret: the secret is in the configuration") {
 		t.Errorf("no warning about the secret in the configuration:\n%s", log.String())
 	}
 }
@@ -218,8 +218,8 @@ targets:
 `), quiet())
 	file := filepath.Join(dir, "odx.yaml")
 	want := strings.Join([]string{
-		file + ":11: targets[0].authentication.users[0].secret_file: everyone on this machine can change " + filepath.Join(dir, "open.secret") + " (mode 0666); chmod 600 it",
-		file + ":12: targets[0].authentication.users[1].secret_env: the environment variable ODX_TEST_NOT_SET is not set",
+		file + ":11: targets[0].authentication.users[0].secret_file: " + filepath.Join(dir, "open.secret") + " is world-writable (mode 0666); restrict it with chmod 600",
+		file + ":12: targets[0].authentication.users[1].secret_env: environment variable ODX_TEST_NOT_SET is not set",
 		file + ":13: targets[0].authentication.users[2].secret: secret of 5 bytes; use 12 to 255",
 		file + ":14: targets[0].authentication.users[3].secret_file: stat " + filepath.Join(dir, "none.secret") + ": no such file or directory",
 		file + ":15: targets[0].authentication.mutual.secret_file: this is also the secret of user twin (discovery.authentication.users[0]); whoever knows that could pass for the target: give each direction its own",

@@ -119,7 +119,7 @@ func (s *views) make(ctx context.Context, v *conf.View) (view.Device, error) {
 		for i := range legs {
 			devices[i] = legs[i].Device
 		}
-		return view.NewStripe(devices, v.Unit)
+		return view.NewStripe(devices, v.StripeUnit)
 	case conf.ViewMirror:
 		m, err := view.OpenMirror(ctx, view.MirrorConfig{Name: v.Name, Legs: legs, Copier: s.tokens, Records: s.store, Log: s.log})
 		if err != nil {

@@ -129,8 +129,8 @@ func TestVolumeCommands(t *testing.T) {
 		script(t, path, []command{
 			{args: "volume create third 1GiB", stdout: "volume third: made, 1GiB\n"},
 			{args: "volume create third 1GiB", stderr: "odx: volume third: already exists\n", status: 1},
-			{args: "volume create no/name 1GiB", stderr: "odx: invalid argument: \"no/name\" is not a volume name; use 1 to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit\n", status: 1},
-			{args: "volume create fourth 1GB", stderr: "odx: \"1GB\" is not a size; write bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB\n", status: 1},
+			{args: "volume create no/name 1GiB", stderr: "odx: invalid argument: invalid volume name \"no/name\"; use 1 to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit\n", status: 1},
+			{args: "volume create fourth 1GB", stderr: "odx: invalid size \"1GB\"; use bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB\n", status: 1},
 			{args: "volume resize third 3GiB", stdout: "volume third: has 3GiB now\n"},
 			{args: "volume resize third 2GiB", stderr: "odx: invalid argument: volume third has 3221225472 bytes and cannot shrink to 2147483648\n", status: 1},
 			{args: "volume resize src 96MiB", stdout: "volume src: has 96MiB now\n",

@@ -34,7 +34,7 @@ func TestTokenCommands(t *testing.T) {
 			{args: "token write @" + file + " new", stderr: "odx: after 0 bytes: token was revoked\n", status: 1},
 			{args: "token show " + whole.ID.String(), stderr: "odx: token " + whole.ID.String() + ": token was revoked\n", status: 1},
 			{args: "token write nonsense new", stderr: "odx: this is no token: not 512 bytes, and not 512 bytes in base64; a file is named @FILE\n", status: 1},
-			{args: "token create src:1GB", stderr: "odx: \"src:1GB\": \"1GB\" is not a size; write bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB; write VOLUME:OFFSET+LENGTH, for example src:1GiB+256MiB\n", status: 1},
+			{args: "token create src:1GB", stderr: "odx: \"src:1GB\": invalid size \"1GB\"; use bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB; write VOLUME:OFFSET+LENGTH, for example src:1GiB+256MiB\n", status: 1},
 		})
 		piped, stderr, status := output(t, "token", "create", "src:0+4KiB", "--out", "-", "--config", path)
 		if status != 0 || len(piped) != 512 {
