@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/conf"
 	"odx/target"
 )
@@ -48,7 +49,7 @@ targets:
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Stop(context.Background()); err != nil && !errors.Is(err, backstore.ErrClosed) {
+		if err := s.Stop(context.Background()); err != nil && !errors.Is(err, blockdev.ErrClosed) {
 			t.Error(err)
 		}
 	})
@@ -203,15 +204,15 @@ func TestErrors(t *testing.T) {
 			want error
 		}{
 			"taken":         {func() error { _, err := a.CreateVolume(ctx, "src", 1<<20); return err }, backstore.ErrExists},
-			"bad name":      {func() error { _, err := a.CreateVolume(ctx, "a b", 1<<20); return err }, backstore.ErrInvalid},
-			"bad size":      {func() error { _, err := a.CreateVolume(ctx, "x", -1); return err }, backstore.ErrInvalid},
+			"bad name":      {func() error { _, err := a.CreateVolume(ctx, "a b", 1<<20); return err }, blockdev.ErrInvalid},
+			"bad size":      {func() error { _, err := a.CreateVolume(ctx, "x", -1); return err }, blockdev.ErrInvalid},
 			"no volume":     {func() error { return a.DeleteVolume(ctx, "none") }, backstore.ErrNotFound},
 			"odd name":      {func() error { return a.DeleteVolume(ctx, "a/../b?c#d%e") }, backstore.ErrNotFound},
 			"path as name":  {func() error { return a.DeleteVolume(ctx, "..") }, backstore.ErrNotFound},
 			"no name":       {func() error { return a.DeleteVolume(ctx, "") }, backstore.ErrNotFound},
 			"in use":        {func() error { return a.DeleteVolume(ctx, "src") }, target.ErrInUse},
-			"read-only":     {func() error { _, err := a.ResizeVolume(ctx, "snap", 128<<20); return err }, backstore.ErrReadOnly},
-			"negative rate": {func() error { _, err := a.Scrub(ctx, ScrubRequest{-1}, nil); return err }, backstore.ErrInvalid},
+			"read-only":     {func() error { _, err := a.ResizeVolume(ctx, "snap", 128<<20); return err }, blockdev.ErrReadOnly},
+			"negative rate": {func() error { _, err := a.Scrub(ctx, ScrubRequest{-1}, nil); return err }, blockdev.ErrInvalid},
 		} {
 			err := tt.do()
 			if !errors.Is(err, tt.want) {
@@ -226,7 +227,7 @@ func TestErrors(t *testing.T) {
 		if err := s.Store().Close(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.Store(ctx); !errors.Is(err, backstore.ErrClosed) {
+		if _, err := a.Store(ctx); !errors.Is(err, blockdev.ErrClosed) {
 			t.Errorf("closed store: %v", err)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/target"
 	"odx/vhd"
 	"odx/vhd/disk"
@@ -51,7 +52,7 @@ func TestDiskErrors(t *testing.T) {
 		for name, tt := range map[string]struct{ err, want error }{
 			"none":         {describe("none.vhd"), backstore.ErrNotFound},
 			"no disk":      {describe("junk.vhd"), disk.ErrFormat},
-			"no operation": {change(DiskRequest{Operation: "fold"}), backstore.ErrInvalid},
+			"no operation": {change(DiskRequest{Operation: "fold"}), blockdev.ErrInvalid},
 			"no source":    {change(DiskRequest{Operation: vhd.Compact, Source: "none.vhd"}), backstore.ErrNotFound},
 			"exists":       {change(DiskRequest{Operation: vhd.Create, Destination: "junk.vhd", Size: 1 << 20}), backstore.ErrExists},
 			"canceled":     {canceled, context.Canceled},

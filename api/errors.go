@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/target"
 	"odx/tokens"
 	"odx/vhd"
@@ -46,12 +47,12 @@ var kinds = []struct {
 	{"token_offset", http.StatusBadRequest, tokens.ErrOffset},
 	{"not_found", http.StatusNotFound, backstore.ErrNotFound},
 	{"exists", http.StatusConflict, backstore.ErrExists},
-	{"read_only", http.StatusConflict, backstore.ErrReadOnly},
-	{"invalid", http.StatusBadRequest, backstore.ErrInvalid},
-	{"no_space", http.StatusInsufficientStorage, backstore.ErrNoSpace},
-	{"range", http.StatusBadRequest, tokens.ErrRange},
-	{"closed", http.StatusServiceUnavailable, backstore.ErrClosed},
-	{"corrupt", http.StatusInternalServerError, backstore.ErrCorrupt},
+	{"read_only", http.StatusConflict, blockdev.ErrReadOnly},
+	{"invalid", http.StatusBadRequest, blockdev.ErrInvalid},
+	{"no_space", http.StatusInsufficientStorage, blockdev.ErrNoSpace},
+	{"range", http.StatusBadRequest, blockdev.ErrRange},
+	{"closed", http.StatusServiceUnavailable, blockdev.ErrClosed},
+	{"corrupt", http.StatusInternalServerError, blockdev.ErrCorrupt},
 	{canceledKind, http.StatusServiceUnavailable, context.Canceled},
 }
 

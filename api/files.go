@@ -7,6 +7,7 @@ import (
 	"net/url"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/target"
 	"odx/vhd"
 )
@@ -83,7 +84,7 @@ func (l *Local) DeleteFile(ctx context.Context, name string) error {
 
 func (l *Local) StartFile(ctx context.Context, r FileStart) (File, error) {
 	if r.From != "" && r.SizeBytes != 0 {
-		return File{}, fmt.Errorf("%w: from and size_bytes together", backstore.ErrInvalid)
+		return File{}, fmt.Errorf("%w: from and size_bytes together", blockdev.ErrInvalid)
 	}
 	return l.service.StartFile(ctx, r.Name, r.From, r.SizeBytes)
 }
@@ -106,7 +107,7 @@ var fileRoutes = []route{
 			return c.admin.CreateFile(c.ctx, p.Name, p.SizeBytes)
 		}
 		if p.SizeBytes != 0 {
-			return nil, fmt.Errorf("%w: from and size_bytes together", backstore.ErrInvalid)
+			return nil, fmt.Errorf("%w: from and size_bytes together", blockdev.ErrInvalid)
 		}
 		return c.admin.CopyFile(c.ctx, p.From, p.Name)
 	}},

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/target"
 )
 
@@ -58,12 +59,12 @@ func TestFileErrors(t *testing.T) {
 		rename := func(name, to string) error { _, err := a.RenameFile(ctx, name, to); return err }
 		for name, tt := range map[string]struct{ err, want error }{
 			"taken":          {create("a", 0), backstore.ErrExists},
-			"absolute":       {create("/a", 0), backstore.ErrInvalid},
-			"hidden":         {create(".a", 0), backstore.ErrInvalid},
-			"up":             {create("a/../b", 0), backstore.ErrInvalid},
-			"folder":         {create("a/", 0), backstore.ErrInvalid},
-			"negative":       {create("b", -1), backstore.ErrInvalid},
-			"rename to up":   {rename("a", "x/../y"), backstore.ErrInvalid},
+			"absolute":       {create("/a", 0), blockdev.ErrInvalid},
+			"hidden":         {create(".a", 0), blockdev.ErrInvalid},
+			"up":             {create("a/../b", 0), blockdev.ErrInvalid},
+			"folder":         {create("a/", 0), blockdev.ErrInvalid},
+			"negative":       {create("b", -1), blockdev.ErrInvalid},
+			"rename to up":   {rename("a", "x/../y"), blockdev.ErrInvalid},
 			"rename nothing": {rename("none", "b"), backstore.ErrNotFound},
 			"delete nothing": {a.DeleteFile(ctx, "none"), backstore.ErrNotFound},
 			"delete up":      {a.DeleteFile(ctx, ".."), backstore.ErrNotFound},

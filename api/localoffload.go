@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -30,11 +31,11 @@ func (l *Local) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, err
 		r.Length = v.Size() - r.Offset
 	}
 	if r.InactivitySeconds < 0 || r.InactivitySeconds > int64(time.Duration(1<<63-1)/time.Second) {
-		return MadeToken{}, fmt.Errorf("%w: inactivity timeout of %d seconds", backstore.ErrInvalid, r.InactivitySeconds)
+		return MadeToken{}, fmt.Errorf("%w: inactivity timeout of %d seconds", blockdev.ErrInvalid, r.InactivitySeconds)
 	}
 	src := tokens.Source{Volume: v, LU: tokens.LU{BlockLength: apiBlockLength}}
 	binary.BigEndian.PutUint32(src.LU.ReadCapacity[:], apiBlockLength)
-	ranges := []backstore.Range{{Offset: r.Offset, Length: r.Length}}
+	ranges := []blockdev.Range{{Offset: r.Offset, Length: r.Length}}
 	o := tokens.ReadOptions{
 		Type: r.Type, InactivityTimeout: time.Duration(r.InactivitySeconds) * time.Second,
 		Creator: tokens.Creator{Volume: r.Volume}, Priority: r.Priority, Use: "api", Access: r.Access,
@@ -50,7 +51,7 @@ func (l *Local) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, err
 }
 
 // createEach makes tokens of several providers.
-func createEach(ctx context.Context, m *tokens.Manager, src tokens.Source, ranges []backstore.Range, o tokens.ReadOptions, r *TokenRequest) (MadeToken, error) {
+func createEach(ctx context.Context, m *tokens.Manager, src tokens.Source, ranges []blockdev.Range, o tokens.ReadOptions, r *TokenRequest) (MadeToken, error) {
 	choice := tokens.Choice{Skip: r.Skip}
 	names := map[tokens.ProviderID]string{}
 	for _, p := range tokens.Providers() {
@@ -60,7 +61,7 @@ func createEach(ctx context.Context, m *tokens.Manager, src tokens.Source, range
 		}
 	}
 	if r.Skip < 0 || len(choice.Providers) != len(r.Providers) {
-		return MadeToken{}, fmt.Errorf("%w: providers %q, skip %d; there are data, hash and checksum", backstore.ErrInvalid, r.Providers, r.Skip)
+		return MadeToken{}, fmt.Errorf("%w: providers %q, skip %d; there are data, hash and checksum", blockdev.ErrInvalid, r.Providers, r.Skip)
 	}
 	made, length, err := m.OffloadReadEach(ctx, src, ranges, o, choice)
 	if err != nil {
@@ -111,7 +112,7 @@ func (l *Local) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, err
 		r.Length = min(r.Length, info.Length-r.TokenOffset)
 	}
 	n, err := m.OffloadWrite(ctx, t, r.TokenOffset, tokens.Destination{Volume: v, BlockLength: apiBlockLength},
-		[]backstore.Range{{Offset: r.Offset, Length: r.Length}}, tokens.WriteOptions{})
+		[]blockdev.Range{{Offset: r.Offset, Length: r.Length}}, tokens.WriteOptions{})
 	if err == nil {
 		err = v.Flush(ctx)
 	}
@@ -149,18 +150,18 @@ func (l *Local) VerifyToken(ctx context.Context, r TokenWrite) (TokenVerified, e
 		return TokenVerified{}, err
 	}
 	if r.TokenOffset != 0 {
-		return TokenVerified{}, fmt.Errorf("%w: a checksum is of the whole token, token_offset has to be 0", backstore.ErrInvalid)
+		return TokenVerified{}, fmt.Errorf("%w: a checksum is of the whole token, token_offset has to be 0", blockdev.ErrInvalid)
 	}
 	if r.Length == 0 {
 		r.Length = (v.Size() - r.Offset) &^ (apiBlockLength - 1) // more than the token is of does not count
 	}
-	verdict, err := m.Verify(ctx, t, tokens.Destination{Volume: v, BlockLength: apiBlockLength}, []backstore.Range{{Offset: r.Offset, Length: r.Length}})
+	verdict, err := m.Verify(ctx, t, tokens.Destination{Volume: v, BlockLength: apiBlockLength}, []blockdev.Range{{Offset: r.Offset, Length: r.Length}})
 	return TokenVerified{Match: verdict == tokens.Match}, err
 }
 
 func asToken(b []byte) (*tokens.Token, error) {
 	if len(b) != tokens.TokenLength {
-		return nil, fmt.Errorf("%w: a token has %d bytes, not %d", backstore.ErrInvalid, tokens.TokenLength, len(b))
+		return nil, fmt.Errorf("%w: a token has %d bytes, not %d", blockdev.ErrInvalid, tokens.TokenLength, len(b))
 	}
 	return (*tokens.Token)(b), nil
 }
@@ -269,8 +270,8 @@ func (l *Local) FlushVolume(ctx context.Context, name string) error {
 func (l *Local) onRange(name string, off, length int64, do func(v *backstore.Volume) error) error {
 	v, err := l.service.Space(name)
 	for err == nil {
-		if off < 0 || length < 0 || off > v.Size() || length > v.Size()-off {
-			return fmt.Errorf("%v: %w: %d bytes at %d are not inside its %d bytes", v, backstore.ErrInvalid, length, off, v.Size())
+		if !(blockdev.Range{Offset: off, Length: length}).In(v.Size()) {
+			return fmt.Errorf("%v: %w: %d bytes at %d are not inside its %d bytes", v, blockdev.ErrInvalid, length, off, v.Size())
 		}
 		if err := do(v); !errors.Is(err, backstore.ErrNotFound) {
 			return err
@@ -285,7 +286,7 @@ func (l *Local) onRange(name string, off, length int64, do func(v *backstore.Vol
 
 func (l *Local) NextData(ctx context.Context, name string, off int64) (start, length int64, err error) {
 	err = l.onRange(name, off, 0, func(v *backstore.Volume) error {
-		return v.Extents(ctx, off, v.Size()-off, func(part backstore.Range, mapped bool) bool {
+		return v.Extents(ctx, off, v.Size()-off, func(part blockdev.Range, mapped bool) bool {
 			switch {
 			case mapped && length == 0:
 				start, length = part.Offset, part.Length

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/target"
 	"odx/tokens"
 )
@@ -112,18 +113,18 @@ func TestOffloadErrors(t *testing.T) {
 		write := func(r TokenWrite) error { _, err := a.WriteToken(ctx, r); return err }
 		for name, tt := range map[string]struct{ err, want error }{
 			"no volume":         {create(TokenRequest{Volume: "none"}), backstore.ErrNotFound},
-			"beyond the end":    {create(TokenRequest{Volume: "src", Offset: 64 << 20, Length: 512}), tokens.ErrRange},
-			"part of a block":   {create(TokenRequest{Volume: "src", Length: 100}), tokens.ErrRange},
+			"beyond the end":    {create(TokenRequest{Volume: "src", Offset: 64 << 20, Length: 512}), blockdev.ErrRange},
+			"part of a block":   {create(TokenRequest{Volume: "src", Length: 100}), blockdev.ErrRange},
 			"odd type":          {create(TokenRequest{Volume: "src", Type: 0x12345678}), tokens.ErrUnsupportedType},
 			"long timeout":      {create(TokenRequest{Volume: "src", InactivitySeconds: 1 << 30}), tokens.ErrTimeout},
-			"huge timeout":      {create(TokenRequest{Volume: "src", InactivitySeconds: 1 << 62}), backstore.ErrInvalid},
-			"short token":       {write(TokenWrite{Token: make([]byte, 511), Volume: "src"}), backstore.ErrInvalid},
+			"huge timeout":      {create(TokenRequest{Volume: "src", InactivitySeconds: 1 << 62}), blockdev.ErrInvalid},
+			"short token":       {write(TokenWrite{Token: make([]byte, 511), Volume: "src"}), blockdev.ErrInvalid},
 			"forged token":      {write(TokenWrite{Token: forged, Volume: "src"}), tokens.ErrCorrupt},
 			"behind the token":  {write(TokenWrite{Token: made.Token, TokenOffset: 1 << 20, Volume: "src"}), tokens.ErrOffset},
-			"outside":           {write(TokenWrite{Token: made.Token, Volume: "src", Offset: 64 << 20, Length: 512}), tokens.ErrRange},
-			"read outside":      {a.ReadVolume(ctx, "src", make([]byte, 512), 64<<20), backstore.ErrInvalid},
-			"write outside":     {a.WriteVolume(ctx, "src", make([]byte, 512), 64<<20-1), backstore.ErrInvalid},
-			"zeros outside":     {a.ZeroVolume(ctx, "src", 0, 65<<20), backstore.ErrInvalid},
+			"outside":           {write(TokenWrite{Token: made.Token, Volume: "src", Offset: 64 << 20, Length: 512}), blockdev.ErrRange},
+			"read outside":      {a.ReadVolume(ctx, "src", make([]byte, 512), 64<<20), blockdev.ErrInvalid},
+			"write outside":     {a.WriteVolume(ctx, "src", make([]byte, 512), 64<<20-1), blockdev.ErrInvalid},
+			"zeros outside":     {a.ZeroVolume(ctx, "src", 0, 65<<20), blockdev.ErrInvalid},
 			"no data of it":     {a.ReadVolume(ctx, "none", make([]byte, 512), 0), backstore.ErrNotFound},
 			"hidden":            {a.FlushVolume(ctx, ".hidden"), backstore.ErrNotFound},
 			"unknown token":     {a.DeleteToken(ctx, made.ID+1), tokens.ErrUnknown},
@@ -224,7 +225,7 @@ func TestKindsOfTokens(t *testing.T) {
 		if m, err := a.CreateToken(ctx, TokenRequest{Volume: "src", Length: 4096, Skip: 2}); err != nil || m.Type != tokens.RODTypeChecksum || len(m.Others) != 0 {
 			t.Errorf("all but two: %+v, %v", m, err)
 		}
-		if _, err := a.CreateToken(ctx, TokenRequest{Volume: "src", Providers: []string{"none"}}); !errors.Is(err, backstore.ErrInvalid) {
+		if _, err := a.CreateToken(ctx, TokenRequest{Volume: "src", Providers: []string{"none"}}); !errors.Is(err, blockdev.ErrInvalid) {
 			t.Errorf("unknown provider: %v", err)
 		}
 	})

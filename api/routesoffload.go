@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"strconv"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -143,7 +143,7 @@ type (
 
 func checkDataLength(n int64) error {
 	if n < 0 || n > maxData {
-		return fmt.Errorf("%w: %d bytes in one request; ask for 0 to %d", backstore.ErrInvalid, n, maxData)
+		return fmt.Errorf("%w: %d bytes in one request; ask for 0 to %d", blockdev.ErrInvalid, n, maxData)
 	}
 	return nil
 }
@@ -151,7 +151,7 @@ func checkDataLength(n int64) error {
 func (c *call) tokenID() (tokens.ID, error) {
 	id, err := tokens.ParseID(c.request.PathValue("id"))
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", backstore.ErrInvalid, err)
+		return 0, fmt.Errorf("%w: %w", blockdev.ErrInvalid, err)
 	}
 	return id, nil
 }
@@ -161,7 +161,7 @@ func (c *call) number(key string) (int64, error) {
 	text := c.request.URL.Query().Get(key)
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 {
-		return 0, fmt.Errorf("%w: %s=%q in the query is not a number of bytes", backstore.ErrInvalid, key, text)
+		return 0, fmt.Errorf("%w: %s=%q in the query is not a number of bytes", blockdev.ErrInvalid, key, text)
 	}
 	return n, nil
 }

@@ -14,7 +14,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // maxParameters bounds the body of a request, in bytes: parameters, or data.
@@ -144,7 +144,7 @@ func (s *Server) answer(r *route, w http.ResponseWriter, req *http.Request) {
 func (s *Server) run(r *route, c *call) (result any, err error) {
 	c.parameters, err = io.ReadAll(http.MaxBytesReader(c.writer, c.request.Body, maxParameters))
 	if err != nil {
-		return nil, fmt.Errorf("%w: parameters: %w", backstore.ErrInvalid, err)
+		return nil, fmt.Errorf("%w: parameters: %w", blockdev.ErrInvalid, err)
 	}
 	if r.long {
 		ctx, cancel := context.WithCancel(c.ctx)
@@ -160,10 +160,10 @@ func (c *call) decode(p any) error {
 	d := json.NewDecoder(bytes.NewReader(c.parameters))
 	d.DisallowUnknownFields()
 	if err := d.Decode(p); err != nil {
-		return fmt.Errorf("%w: parameters: %w", backstore.ErrInvalid, err)
+		return fmt.Errorf("%w: parameters: %w", blockdev.ErrInvalid, err)
 	}
 	if d.More() {
-		return fmt.Errorf("%w: parameters: more than one value", backstore.ErrInvalid)
+		return fmt.Errorf("%w: parameters: more than one value", blockdev.ErrInvalid)
 	}
 	return nil
 }

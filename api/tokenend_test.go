@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/target"
 	"odx/tokens"
 	"odx/vhd"
@@ -116,7 +117,7 @@ func TestCreateToken_Priority(t *testing.T) {
 		for priority, good := range map[int]bool{-101: false, -100: true, 100: true, 101: false, 1 << 40: false} {
 			for _, providers := range [][]string{nil, {"data", "checksum"}, {"hash"}, {"checksum"}} {
 				_, err := a.CreateToken(t.Context(), TokenRequest{Volume: "src", Length: 4096, Priority: priority, Providers: providers})
-				if good && err != nil || !good && !errors.Is(err, backstore.ErrInvalid) {
+				if good && err != nil || !good && !errors.Is(err, blockdev.ErrInvalid) {
 					t.Errorf("priority %d, %v: %v", priority, providers, err)
 				}
 			}

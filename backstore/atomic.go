@@ -7,11 +7,15 @@ import (
 	"io/fs"
 
 	"odx/backstore/extent"
+	"odx/blockdev"
 )
 
-// MaximumAtomicWrite is the longest range in bytes that changes in one step: one
-// journal record, and one change of the map.
-const MaximumAtomicWrite = planBlocks * BlockLength
+// MaximumAtomicWrite is blockdev.MaximumAtomicWrite: one journal record, and one
+// change of the map.
+const MaximumAtomicWrite = blockdev.MaximumAtomicWrite
+
+// A plan holds just that many blocks.
+var _ [planBlocks * BlockLength]struct{} = [MaximumAtomicWrite]struct{}{}
 
 // blocksTouched returns how many blocks the bytes [off, off+length) lie in.
 func blocksTouched(off int64, length int) int {

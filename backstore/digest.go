@@ -81,7 +81,7 @@ func (d *Digest) Sum() (sum [32]byte) {
 // damaged; Scrub does.
 func (n *Snapshot) Digest(ctx context.Context, off, length int64) ([32]byte, error) {
 	n.held.Use()
-	if off < 0 || length < 0 || off > n.state.length || length > n.state.length-off {
+	if !(Range{Offset: off, Length: length}).In(n.state.length) {
 		return [32]byte{}, fmt.Errorf("%w: snapshot %d has %d bytes, wanted %d at %d", ErrRange, n.state.id, n.state.length, length, off)
 	}
 	d := n.store.NewDigest()

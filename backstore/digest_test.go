@@ -43,7 +43,7 @@ func TestDigestDependsOnTheBytesAlone(t *testing.T) {
 				for i := range ranges {
 					unit := []int64{1, 512, 4096}[rng.IntN(3)]
 					off := rng.Int64N(size) / unit * unit
-					ranges[i] = Range{off, rng.Int64N(size-off+1) / unit * unit}
+					ranges[i] = Range{Offset: off, Length: rng.Int64N(size-off+1) / unit * unit}
 					rod = append(rod, model[off:off+ranges[i].Length]...)
 				}
 				n, err := v.Snapshot(ctx, ranges, nil)
@@ -93,7 +93,7 @@ func TestDigestsDiffer(t *testing.T) {
 	add("fewer zeros", s, make([]byte, 8191))
 	add("more zeros", s, make([]byte, 12288))
 	v := createVolume(t, s, "v", 1<<20)
-	n, err := v.Snapshot(ctx, []Range{{0, 4096}}, nil)
+	n, err := v.Snapshot(ctx, []Range{{Offset: 0, Length: 4096}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func BenchmarkDigest(b *testing.B) {
 	ctx := context.Background()
 	_, v := benchStore(b, size)
 	benchFill(b, v, size)
-	n, err := v.Snapshot(ctx, []Range{{0, size}}, nil)
+	n, err := v.Snapshot(ctx, []Range{{Offset: 0, Length: size}}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func (v *Volume) Extents(ctx context.Context, off, length int64, fn func(part Ra
 // cut where its ranges end, too.
 func (n *Snapshot) Extents(ctx context.Context, off, length int64, fn func(part Range, mapped bool) bool) error {
 	n.held.Use()
-	if off < 0 || length < 0 || off > n.state.length || length > n.state.length-off {
+	if !(Range{Offset: off, Length: length}).In(n.state.length) {
 		return fmt.Errorf("%w: snapshot %d has %d bytes, wanted %d at %d", ErrRange, n.state.id, n.state.length, length, off)
 	}
 	for more := true; length > 0 && more; {

@@ -68,7 +68,7 @@ func TestExtentsOfSnapshot(t *testing.T) {
 	if err := v.WriteAt(ctx, randomBytes(1, 8*BlockLength), 4*BlockLength); err != nil {
 		t.Fatal(err)
 	}
-	snap, err := v.Snapshot(ctx, []Range{{8 * BlockLength, 1 << 20}, {0, 5 * BlockLength}}, nil)
+	snap, err := v.Snapshot(ctx, []Range{{Offset: 8 * BlockLength, Length: 1 << 20}, {Offset: 0, Length: 5 * BlockLength}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,8 +88,8 @@ func TestExtentsOfSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []part{
-		{Range{BlockLength, 3 * BlockLength}, true}, {Range{4 * BlockLength, 1<<20 - 4*BlockLength}, false},
-		{Range{1 << 20, 4 * BlockLength}, false}, {Range{1<<20 + 4*BlockLength, BlockLength}, true},
+		{Range{Offset: BlockLength, Length: 3 * BlockLength}, true}, {Range{Offset: 4 * BlockLength, Length: 1<<20 - 4*BlockLength}, false},
+		{Range{Offset: 1 << 20, Length: 4 * BlockLength}, false}, {Range{Offset: 1<<20 + 4*BlockLength, Length: BlockLength}, true},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)

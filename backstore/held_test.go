@@ -44,7 +44,7 @@ func TestHeldBytesAreWhatDeletionGivesBack(t *testing.T) {
 			v := volumes[rapid.IntRange(0, 1).Draw(t, "volume")]
 			first := rapid.Int64Range(0, blocks-1).Draw(t, "block")
 			count := rapid.SampledFrom([]int64{1, 3, 100, 512}).Draw(t, "blocks")
-			return v, Range{first * BlockLength, min(count, blocks-first) * BlockLength}
+			return v, Range{Offset: first * BlockLength, Length: min(count, blocks-first) * BlockLength}
 		}
 		var snapshots []uint64
 		seed := uint64(0)
@@ -126,7 +126,7 @@ func TestFullStoreAsksForRoom(t *testing.T) {
 	if err := write(1); err != nil {
 		t.Fatal(err)
 	}
-	n, err := v.Snapshot(ctx, []Range{{0, 2 << 20}}, nil)
+	n, err := v.Snapshot(ctx, []Range{{Offset: 0, Length: 2 << 20}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

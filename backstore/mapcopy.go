@@ -36,7 +36,7 @@ func (v *Volume) Map(ctx context.Context, dst int64, from *Snapshot, src, length
 	if err != nil {
 		return 0, err
 	}
-	if src < 0 || length > from.state.length || src > from.state.length-length {
+	if !(Range{Offset: src, Length: length}).In(from.state.length) {
 		return 0, fmt.Errorf("%w: snapshot %d has %d bytes, wanted %d at %d", ErrRange, from.state.id, from.state.length, length, src)
 	}
 	deadline := time.Now().Add(mapTimeBound)

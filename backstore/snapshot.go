@@ -54,7 +54,7 @@ func (n *Snapshot) Ranges() []Range { return slices.Clone(n.state.ranges) }
 // ReadAt fills p from byte off of the ranges laid end to end.
 func (n *Snapshot) ReadAt(ctx context.Context, p []byte, off int64) error {
 	n.held.Use()
-	if off < 0 || off > n.state.length || int64(len(p)) > n.state.length-off {
+	if !(Range{Offset: off, Length: int64(len(p))}).In(n.state.length) {
 		return fmt.Errorf("%w: snapshot %d has %d bytes, wanted %d at %d", ErrRange, n.state.id, n.state.length, len(p), off)
 	}
 	for len(p) > 0 {

@@ -48,7 +48,7 @@ func TestVolumesRefuseWhatNoStoreCanDo(t *testing.T) {
 		{"write beyond the end", func() error { return v.WriteAt(ctx, make([]byte, 1<<20+512), 0) }, ErrRange},
 		{"zero beyond the end", func() error { return v.Zero(ctx, 512, 1<<20) }, ErrRange},
 		{"length that overflows", func() error { return v.Zero(ctx, 512, 1<<63-1) }, ErrRange},
-		{"snapshot beyond the end", func() error { _, err := v.Snapshot(ctx, []Range{{1 << 20, 1}}, nil); return err }, ErrRange},
+		{"snapshot beyond the end", func() error { _, err := v.Snapshot(ctx, []Range{{Offset: 1 << 20, Length: 1}}, nil); return err }, ErrRange},
 	}
 	for _, tt := range tests {
 		if err := tt.op(); !errors.Is(err, tt.want) {
@@ -319,7 +319,7 @@ func TestEndedOperationChangesNothing(t *testing.T) {
 	s := newDisk().open(t, 16<<10)
 	defer s.Close()
 	v := createVolume(t, s, "v", 1<<20)
-	snap, err := v.Snapshot(context.Background(), []Range{{0, 1 << 20}}, nil)
+	snap, err := v.Snapshot(context.Background(), []Range{{Offset: 0, Length: 1 << 20}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,11 +329,14 @@ func TestEndedOperationChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	ops := map[string]func(ctx context.Context) error{
-		"write":    func(ctx context.Context) error { return v.WriteAt(ctx, make([]byte, 4096), 0) },
-		"part":     func(ctx context.Context) error { return v.WriteAt(ctx, make([]byte, 512), 0) },
-		"unmap":    func(ctx context.Context) error { return v.Unmap(ctx, 0, 8192) },
-		"map":      func(ctx context.Context) error { _, err := v.Map(ctx, 0, snap, 0, 8192); return err },
-		"snapshot": func(ctx context.Context) error { _, err := v.Snapshot(ctx, []Range{{0, 512}}, nil); return err },
+		"write": func(ctx context.Context) error { return v.WriteAt(ctx, make([]byte, 4096), 0) },
+		"part":  func(ctx context.Context) error { return v.WriteAt(ctx, make([]byte, 512), 0) },
+		"unmap": func(ctx context.Context) error { return v.Unmap(ctx, 0, 8192) },
+		"map":   func(ctx context.Context) error { _, err := v.Map(ctx, 0, snap, 0, 8192); return err },
+		"snapshot": func(ctx context.Context) error {
+			_, err := v.Snapshot(ctx, []Range{{Offset: 0, Length: 512}}, nil)
+			return err
+		},
 	}
 	for name, op := range ops {
 		v.mu.Lock()

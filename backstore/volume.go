@@ -97,7 +97,7 @@ func (v *Volume) checkRange(off, length int64) error {
 	if v.deleted {
 		return fmt.Errorf("%v: %w", v, ErrNotFound)
 	}
-	if off < 0 || length < 0 || off > v.size || length > v.size-off {
+	if !(Range{Offset: off, Length: length}).In(v.size) {
 		return fmt.Errorf("%w: %v has %d bytes, wanted %d at %d", ErrRange, v, v.size, length, off)
 	}
 	return nil

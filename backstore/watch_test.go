@@ -33,7 +33,7 @@ func TestWatchTellsOfTheFirstChange(t *testing.T) {
 			return err
 		}, true},
 		{"map", func(_ *Store, v *Volume) error {
-			n, err := v.Snapshot(ctx, []Range{{5 << 20, 1 << 20}}, nil)
+			n, err := v.Snapshot(ctx, []Range{{Offset: 5 << 20, Length: 1 << 20}}, nil)
 			if err != nil {
 				return err
 			}
@@ -49,7 +49,7 @@ func TestWatchTellsOfTheFirstChange(t *testing.T) {
 			s := newDisk().open(t, 4<<10)
 			defer s.Close()
 			v := createVolume(t, s, "v", size)
-			ranges := []Range{{4096 + 512, 8192}, {4 << 20, 4096}}
+			ranges := []Range{{Offset: 4096 + 512, Length: 8192}, {Offset: 4 << 20, Length: 4096}}
 			calls := 0
 			w, err := v.Watch(ctx, ranges, nil, func(context.Context) error { calls++; return nil })
 			if err != nil {
@@ -93,7 +93,7 @@ func TestChangeFailsWithItsWatch(t *testing.T) {
 	broken := errors.New("broken")
 	fail := broken
 	key := []byte("promise")
-	if _, err := v.Watch(ctx, []Range{{0, 4096}}, []Record{{Key: key, Value: []byte("kept")}}, func(ctx context.Context) error {
+	if _, err := v.Watch(ctx, []Range{{Offset: 0, Length: 4096}}, []Record{{Key: key, Value: []byte("kept")}}, func(ctx context.Context) error {
 		if fail != nil {
 			return fail
 		}
@@ -145,7 +145,7 @@ func TestWatchSnapshotsNeverSeeAChange(t *testing.T) {
 			}
 		})
 	}
-	ranges := []Range{{4096, 8192}}
+	ranges := []Range{{Offset: 4096, Length: 8192}}
 	taken := 0
 	for range 300 {
 		var ended atomic.Bool
@@ -193,16 +193,16 @@ func TestWatchesAreBounded(t *testing.T) {
 	v := createVolume(t, s, "v", 1<<20)
 	var all []*Watch
 	for range MaxWatches {
-		w, err := v.Watch(ctx, []Range{{0, 4096}}, nil, func(context.Context) error { return nil })
+		w, err := v.Watch(ctx, []Range{{Offset: 0, Length: 4096}}, nil, func(context.Context) error { return nil })
 		if err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, w)
 	}
-	if _, err := v.Watch(ctx, []Range{{0, 4096}}, nil, nil); !errors.Is(err, ErrTooMany) {
+	if _, err := v.Watch(ctx, []Range{{Offset: 0, Length: 4096}}, nil, nil); !errors.Is(err, ErrTooMany) {
 		t.Errorf("one more: %v", err)
 	}
-	if _, err := v.Watch(ctx, []Range{{1 << 20, 1}}, nil, nil); !errors.Is(err, ErrRange) {
+	if _, err := v.Watch(ctx, []Range{{Offset: 1 << 20, Length: 1}}, nil, nil); !errors.Is(err, ErrRange) {
 		t.Errorf("outside the volume: %v", err)
 	}
 	for _, w := range all {

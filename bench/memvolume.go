@@ -8,7 +8,7 @@ import (
 // memStripe is how many bytes of a memVolume one lock guards.
 const memStripe = 1 << 20
 
-// memVolume is a scsi.Volume in memory: what is measured over it is the
+// memVolume is a blockdev.Volume in memory: what is measured over it is the
 // transport and the device server.
 type memVolume struct {
 	data  []byte

@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/test/tokencopy"
 	"odx/tokens"
 )
@@ -82,7 +83,7 @@ func fillVolume(ctx context.Context, v *backstore.Volume) error {
 // copyOnce makes a token of all of src and writes it to dst, until all is done.
 func copyOnce(ctx context.Context, m *tokens.Manager, src, dst *backstore.Volume, at int64) (t tokencopy.Timings, err error) {
 	began := time.Now()
-	r, err := m.OffloadRead(ctx, tokens.Source{Volume: src, LU: tokens.LU{BlockLength: 512}}, []backstore.Range{{Length: providerBytes}}, tokens.ReadOptions{})
+	r, err := m.OffloadRead(ctx, tokens.Source{Volume: src, LU: tokens.LU{BlockLength: 512}}, []blockdev.Range{{Length: providerBytes}}, tokens.ReadOptions{})
 	if err != nil {
 		return t, err
 	}
@@ -90,7 +91,7 @@ func copyOnce(ctx context.Context, m *tokens.Manager, src, dst *backstore.Volume
 	for done := int64(0); done < providerBytes; t.Writes++ {
 		began = time.Now()
 		n, err := m.OffloadWrite(ctx, r.Token, done, tokens.Destination{Volume: dst, BlockLength: 512},
-			[]backstore.Range{{Offset: at + done, Length: providerBytes - done}}, tokens.WriteOptions{})
+			[]blockdev.Range{{Offset: at + done, Length: providerBytes - done}}, tokens.WriteOptions{})
 		if err != nil {
 			return t, err
 		}

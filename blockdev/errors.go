@@ -19,9 +19,8 @@ var (
 	// ErrCorrupt: stored bytes do not match their checksum. A read that knows which
 	// returns a CorruptError.
 	ErrCorrupt = errors.New("stored data is corrupt")
-	// ErrBusy: an aborted write to the range has not returned. The caller tries
-	// again later.
-	ErrBusy = errors.New("an aborted write to these blocks has not returned")
+	// ErrBusy: an aborted write to the range is still in flight. Retry later.
+	ErrBusy = errors.New("an aborted write to these blocks is in flight")
 	// ErrClosed: the device was closed, or is closing.
 	ErrClosed = errors.New("store is closed")
 )

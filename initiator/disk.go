@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"odx/blockdev"
 )
 
 // Disk is a logical unit of a session: a block address space, which can be
@@ -221,7 +223,7 @@ func (d *Disk) transfer(ctx context.Context, p []byte, off int64, move func(part
 
 func (d *Disk) checkRange(off, length int64) error {
 	block := int64(d.BlockLength)
-	if off < 0 || length < 0 || off%block != 0 || length%block != 0 || off > d.Size() || length > d.Size()-off {
+	if off%block != 0 || length%block != 0 || !(blockdev.Range{Offset: off, Length: length}).In(d.Size()) {
 		return fmt.Errorf("%d bytes at %d are not whole blocks of %d bytes inside a disk of %d", length, off, block, d.Size())
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 	"odx/vhd"
 )
@@ -30,7 +31,7 @@ type File struct {
 // no dot, and has no empty part and no . or .. in it.
 func checkFileName(name string) error {
 	if name == "" || name[0] == '/' || name[0] == '.' || path.Clean(name) != name {
-		return fmt.Errorf("%w: file name %q; write a path like images/base.vhdx", backstore.ErrInvalid, name)
+		return fmt.Errorf("%w: file name %q; write a path like images/base.vhdx", blockdev.ErrInvalid, name)
 	}
 	return nil
 }

@@ -8,8 +8,8 @@ import (
 	"io/fs"
 	"os"
 
+	"odx/blockdev"
 	"odx/conf"
-	"odx/target/scsi"
 	"odx/tokens/view"
 )
 
@@ -67,7 +67,7 @@ func (l *legFile) WriteStamp(_ context.Context, p []byte) error {
 
 // cutVolume is the beginning of a volume: what is after it is no data.
 type cutVolume struct {
-	scsi.Volume
+	blockdev.Volume
 	size int64
 }
 

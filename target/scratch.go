@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // scratchVolumePrefix begins the random names of volumes that are not whole yet.
@@ -39,7 +40,7 @@ func (s *Service) StartVolume(ctx context.Context, name string, size int64) (Vol
 // durably.
 func (s *Service) FinishVolume(ctx context.Context, scratch, name string) (Volume, error) {
 	if !IsScratchVolume(scratch) {
-		return Volume{}, fmt.Errorf("%w: volume %s is none that was begun", backstore.ErrInvalid, scratch)
+		return Volume{}, fmt.Errorf("%w: volume %s is none that was begun", blockdev.ErrInvalid, scratch)
 	}
 	// A clone under the new name, which a crash leaves whole or not at all.
 	v, err := s.CloneVolume(ctx, scratch, name)

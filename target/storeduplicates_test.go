@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"testing"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // TestDedup_off: the key of a LUN, and of an access entry that shows it, turn
@@ -33,7 +33,7 @@ targets:
 views:
   - {name: part, cache: {of: under, memory: 1MiB}}
 `))
-	p := make([]byte, backstore.BlockLength)
+	p := make([]byte, blockdev.BlockLength)
 	p[0] = 1
 	stored := s.Store().LiveBytes()
 	for _, tt := range []struct {
@@ -44,17 +44,17 @@ views:
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := v.WriteAt(t.Context(), p, backstore.BlockLength); err != nil {
+		if err := v.WriteAt(t.Context(), p, blockdev.BlockLength); err != nil {
 			t.Fatal(err)
 		}
-		if err := v.WriteAt(t.Context(), p, 2*backstore.BlockLength); err != nil {
+		if err := v.WriteAt(t.Context(), p, 2*blockdev.BlockLength); err != nil {
 			t.Fatal(err)
 		}
-		if err := v.Zero(t.Context(), 2*backstore.BlockLength, backstore.BlockLength); err != nil {
+		if err := v.Zero(t.Context(), 2*blockdev.BlockLength, blockdev.BlockLength); err != nil {
 			t.Fatal(err)
 		}
 		now := s.Store().LiveBytes()
-		if got := (now - stored) / backstore.BlockLength; got != tt.blocks {
+		if got := (now - stored) / blockdev.BlockLength; got != tt.blocks {
 			t.Errorf("a write to %s stores %d blocks more, want %d", tt.volume, got, tt.blocks)
 		}
 		stored = now

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/conf"
 	"odx/tokens"
 )
@@ -52,7 +52,7 @@ func TestTokensGoWhenTheStoreGetsFull(t *testing.T) {
 	}
 	write := func(value byte) {
 		p := make([]byte, 16<<20)
-		for at := 0; at < len(p); at += backstore.BlockLength {
+		for at := 0; at < len(p); at += blockdev.BlockLength {
 			p[at], p[at+1], p[at+2] = byte(at>>12), byte(at>>20), value
 		}
 		if err := v.WriteAt(t.Context(), p, 0); err != nil {
@@ -60,7 +60,7 @@ func TestTokensGoWhenTheStoreGetsFull(t *testing.T) {
 		}
 	}
 	write(1)
-	res, err := s.tokens.OffloadRead(t.Context(), tokens.Source{Volume: v, LU: tokens.LU{BlockLength: 512}}, []backstore.Range{{Length: 16 << 20}}, tokens.ReadOptions{})
+	res, err := s.tokens.OffloadRead(t.Context(), tokens.Source{Volume: v, LU: tokens.LU{BlockLength: 512}}, []blockdev.Range{{Length: 16 << 20}}, tokens.ReadOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"odx/backstore"
 	"odx/backstore/gotgtbs"
+	"odx/blockdev"
 	"odx/conf"
 	"odx/target/copymgr"
 	"odx/target/iscsi"
@@ -303,7 +304,7 @@ func (s *Service) makeVolume(ctx context.Context, name string, size int64) (*bac
 
 // openBacking opens a plain file through gotgt, and makes it with a size when it is
 // missing.
-func (s *Service) openBacking(path string, size int64) (scsi.Volume, error) {
+func (s *Service) openBacking(path string, size int64) (blockdev.Volume, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err == nil {
 		err = errors.Join(f.Truncate(size), f.Close())

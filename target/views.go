@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/conf"
 	"odx/tokens/view"
 	"odx/tokens/view/parttable"
@@ -141,7 +142,7 @@ func (s *views) make(ctx context.Context, v *conf.View) (view.Device, error) {
 	case conf.ViewSnapshot:
 		return view.NewSnapshot(legs[0].Device.(*view.Origin)), nil
 	default:
-		return nil, fmt.Errorf("%w: kind %q", backstore.ErrInvalid, v.Kind)
+		return nil, fmt.Errorf("%w: kind %q", blockdev.ErrInvalid, v.Kind)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/conf"
 )
 
@@ -105,7 +106,7 @@ func (s *Service) Volume(name string) (*backstore.Volume, error) {
 
 func checkVolumeName(name string) error {
 	if err := conf.CheckVolumeName(name); err != nil {
-		return fmt.Errorf("%w: %w", backstore.ErrInvalid, err)
+		return fmt.Errorf("%w: %w", blockdev.ErrInvalid, err)
 	}
 	return nil
 }
@@ -135,7 +136,7 @@ func (s *Service) ResizeVolume(ctx context.Context, name string, size int64) (Vo
 	}
 	for _, l := range s.lunsOn(volumeMedium(name)) {
 		if size%int64(l.BlockSize) != 0 {
-			return Volume{}, fmt.Errorf("%w: %d bytes are not a multiple of the block size %d of LUN %d of %s", backstore.ErrInvalid, size, l.BlockSize, l.Number, l.target)
+			return Volume{}, fmt.Errorf("%w: %d bytes are not a multiple of the block size %d of LUN %d of %s", blockdev.ErrInvalid, size, l.BlockSize, l.Number, l.target)
 		}
 	}
 	if err := v.Grow(ctx, size); err != nil {

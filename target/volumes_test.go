@@ -10,6 +10,7 @@ import (
 	"github.com/gostor/gotgt/pkg/api"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/target/bufpool"
 	"odx/target/scsi"
 )
@@ -89,10 +90,10 @@ func TestResizeInUse(t *testing.T) {
 		want   error
 		words  string
 	}{
-		"shrink":             {"src", 64 << 20, backstore.ErrInvalid, "cannot shrink"},
+		"shrink":             {"src", 64 << 20, blockdev.ErrInvalid, "cannot shrink"},
 		"no such volume":     {"none", 64 << 20, backstore.ErrNotFound, "none"},
-		"part of a block":    {"dst", 96<<20 + 512, backstore.ErrInvalid, "block size 4096 of LUN 1 of iqn.2026-11.example.odx:disks"},
-		"beyond every limit": {"src", 1 << 60, backstore.ErrInvalid, "1 PiB"},
+		"part of a block":    {"dst", 96<<20 + 512, blockdev.ErrInvalid, "block size 4096 of LUN 1 of iqn.2026-11.example.odx:disks"},
+		"beyond every limit": {"src", 1 << 60, blockdev.ErrInvalid, "1 PiB"},
 	} {
 		if _, err := s.ResizeVolume(t.Context(), tt.volume, tt.size); !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.words) {
 			t.Errorf("%s: %v", name, err)
@@ -160,7 +161,7 @@ func TestVolumes(t *testing.T) {
 		"size":          second(s.CreateVolume(ctx, "x", 1000)),
 		"grow snapshot": second(s.ResizeVolume(ctx, "monday", 1000)),
 	} {
-		if !errors.Is(err, backstore.ErrInvalid) {
+		if !errors.Is(err, blockdev.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/sirupsen/logrus"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
+	"odx/blockdev"
 	"odx/tokens"
 	"odx/tokens/tokentest"
 )
@@ -83,7 +84,7 @@ func TestWhoGoesForEachCause(t *testing.T) {
 				pattern(t, w.foreign, 1)
 				var toks []*tokens.Token
 				for i, o := range []tokens.ReadOptions{tc.first, tc.second} {
-					var v tokens.Volume = w.v
+					var v blockdev.Volume = w.v
 					if tc.foreignFirst && i == 0 {
 						v = w.foreign
 					}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // SourceError is an error of Copy that came from its source. Any other came
@@ -25,7 +26,7 @@ func (e *SourceError) Unwrap() error { return e.Err }
 // each step, which are contiguous from to on unless ranges of a volume outside
 // the store overlap. It stops when ctx ends. From a View with many pieces it copies
 // what is there at several moments, one after the other.
-func (m *Manager) Copy(ctx context.Context, src Volume, from int64, dst Volume, to, length int64, moved func(n int64)) error {
+func (m *Manager) Copy(ctx context.Context, src blockdev.Volume, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error {
 	if length <= 0 {
 		return nil
 	}
@@ -33,7 +34,7 @@ func (m *Manager) Copy(ctx context.Context, src Volume, from int64, dst Volume, 
 		return copyPieces(ctx, src, from, dst, to, length, moved)
 	}
 	for length > 0 {
-		s, err := m.momentOf(ctx, Source{Volume: src, LU: LU{BlockLength: 1}}, []backstore.Range{{Offset: from, Length: length}})
+		s, err := m.momentOf(ctx, Source{Volume: src, LU: LU{BlockLength: 1}}, []blockdev.Range{{Offset: from, Length: length}})
 		if err != nil {
 			return &SourceError{err}
 		}
@@ -54,12 +55,12 @@ func (m *Manager) Copy(ctx context.Context, src Volume, from int64, dst Volume, 
 }
 
 // copyMoment copies all of s to byte to of dst.
-func (m *Manager) copyMoment(ctx context.Context, s Snapshot, dst Volume, to int64, moved func(n int64)) error {
+func (m *Manager) copyMoment(ctx context.Context, s Snapshot, dst blockdev.Volume, to int64, moved func(n int64)) error {
 	return m.copySnapshot(ctx, s, 0, dst, to, s.Length(), moved)
 }
 
 // copySnapshot copies length bytes of s from byte from on to byte to of dst.
-func (m *Manager) copySnapshot(ctx context.Context, s Snapshot, from int64, dst Volume, to, length int64, moved func(n int64)) error {
+func (m *Manager) copySnapshot(ctx context.Context, s Snapshot, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error {
 	target := m.mapTarget(dst)
 	if target == nil {
 		return copyPieces(ctx, s, from, dst, to, length, moved)
@@ -110,7 +111,7 @@ type reader interface {
 
 // copyPieces copies by reading and writing. Within one volume it begins at the
 // end that is not overwritten before it is read.
-func copyPieces(ctx context.Context, src reader, from int64, dst Volume, to, length int64, moved func(n int64)) error {
+func copyPieces(ctx context.Context, src reader, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error {
 	buf := copyBuffers.Get().(*[copyLength]byte)
 	defer copyBuffers.Put(buf)
 	backwards := src == reader(dst) && to > from && to < from+length

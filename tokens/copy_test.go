@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 	"odx/tokens/tokentest"
 )
@@ -34,7 +34,7 @@ func TestCopy(t *testing.T) {
 		s := tokentest.NewStore([16]byte{1})
 		m := open(t, s, tokens.Limits{})
 		outside := tokentest.Dumb{Volume: tokentest.NewStore([16]byte{2}).NewVolume("c", volumeSize), BlockLength: 512}
-		volumes := []tokens.Volume{s.NewVolume("a", volumeSize), s.NewVolume("b", volumeSize), outside}
+		volumes := []blockdev.Volume{s.NewVolume("a", volumeSize), s.NewVolume("b", volumeSize), outside}
 		want := pattern(t, volumes[tc.destination], 2)
 		data := pattern(t, volumes[tc.source], 1)
 		if tc.source == tc.destination {
@@ -68,17 +68,17 @@ func TestCopyErrors(t *testing.T) {
 	fail := func(method string) {
 		s.FailWith(func(op string) error {
 			if op == method {
-				return backstore.ErrCorrupt
+				return blockdev.ErrCorrupt
 			}
 			return nil
 		})
 	}
 	fail("Snapshot")
-	if err := run(ctx); !errors.Is(err, backstore.ErrCorrupt) || !isSource(err) {
+	if err := run(ctx); !errors.Is(err, blockdev.ErrCorrupt) || !isSource(err) {
 		t.Errorf("source: %v", err)
 	}
 	fail("Map")
-	if err := run(ctx); !errors.Is(err, backstore.ErrCorrupt) || isSource(err) {
+	if err := run(ctx); !errors.Is(err, blockdev.ErrCorrupt) || isSource(err) {
 		t.Errorf("destination: %v", err)
 	}
 	s.FailWith(nil)

@@ -40,9 +40,6 @@ var (
 	ErrTimeout = errors.New("inactivity timeout is longer than allowed")
 	// ErrOffset: the offset lies at or behind the end of the token's bytes.
 	ErrOffset = errors.New("offset is behind the end of the token")
-	// ErrRange: a range is not inside its volume, or does not consist of whole
-	// logical blocks.
-	ErrRange = errors.New("range is not inside the volume")
 	// ErrClosed: the manager was closed.
 	ErrClosed = errors.New("token manager is closed")
 )

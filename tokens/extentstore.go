@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // extentStore shows a *backstore.Store as a Store.
@@ -23,7 +24,7 @@ func (s extentStore) Snapshot(id uint64) (Snapshot, error) {
 	return snap, nil
 }
 
-func (s extentStore) AddressSpace(v Volume) (AddressSpace, bool) {
+func (s extentStore) AddressSpace(v blockdev.Volume) (AddressSpace, bool) {
 	// A volume of another store is a stranger to the snapshots of this one.
 	volume, ok := v.(*backstore.Volume)
 	if !ok || !s.Owns(volume) {
@@ -88,7 +89,7 @@ func (v extentVolume) Name() string {
 	return v.Volume.Name()
 }
 
-func (v extentVolume) Snapshot(ctx context.Context, ranges []backstore.Range, recs func(uint64) []backstore.Record) (Snapshot, error) {
+func (v extentVolume) Snapshot(ctx context.Context, ranges []blockdev.Range, recs func(uint64) []backstore.Record) (Snapshot, error) {
 	snap, err := v.Volume.Snapshot(ctx, ranges, recs)
 	if err != nil {
 		return nil, err
@@ -96,7 +97,7 @@ func (v extentVolume) Snapshot(ctx context.Context, ranges []backstore.Range, re
 	return snap, nil
 }
 
-func (v extentVolume) Watch(ctx context.Context, ranges []backstore.Range, recs []backstore.Record, changing func(context.Context) error) (Watch, error) {
+func (v extentVolume) Watch(ctx context.Context, ranges []blockdev.Range, recs []backstore.Record, changing func(context.Context) error) (Watch, error) {
 	w, err := v.Volume.Watch(ctx, ranges, recs, changing)
 	if err != nil {
 		return nil, err
@@ -107,7 +108,7 @@ func (v extentVolume) Watch(ctx context.Context, ranges []backstore.Range, recs 
 // extentWatch shows a *backstore.Watch as a Watch.
 type extentWatch struct{ *backstore.Watch }
 
-func (w extentWatch) Snapshot(ctx context.Context, ranges []backstore.Range, recs func(uint64) []backstore.Record) (Snapshot, error) {
+func (w extentWatch) Snapshot(ctx context.Context, ranges []blockdev.Range, recs func(uint64) []backstore.Record) (Snapshot, error) {
 	snap, err := w.Watch.Snapshot(ctx, ranges, recs)
 	if err != nil {
 		return nil, err
@@ -118,7 +119,7 @@ func (w extentWatch) Snapshot(ctx context.Context, ranges []backstore.Range, rec
 func (v extentVolume) Map(ctx context.Context, dst int64, s Snapshot, src, length int64) (int64, error) {
 	snap, ok := s.(*backstore.Snapshot)
 	if !ok {
-		return 0, fmt.Errorf("%w: snapshot of another store", backstore.ErrInvalid)
+		return 0, fmt.Errorf("%w: snapshot of another store", blockdev.ErrInvalid)
 	}
 	return v.Volume.Map(ctx, dst, snap, src, length)
 }

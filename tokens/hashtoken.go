@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // maxCandidates is how many volumes are searched for the bytes of a hash token
@@ -67,7 +68,7 @@ func (m *Manager) openHashed(ctx context.Context, e *entry) (Snapshot, error) {
 	}
 	for _, space := range candidates[:min(len(candidates), maxCandidates)] {
 		s, err := m.snapshotForUse(ctx, space.Snapshot, e.rec.Ranges)
-		if errors.Is(err, backstore.ErrRange) || errors.Is(err, backstore.ErrNotFound) {
+		if errors.Is(err, blockdev.ErrRange) || errors.Is(err, backstore.ErrNotFound) {
 			continue // it is smaller, or gone meanwhile
 		}
 		if err != nil {
@@ -145,9 +146,9 @@ func (v Verdict) String() string {
 // bytes as the token stands for; what is more, as in the last block of an offload
 // write, does not count.
 //
-// Errors: those that refuse a token, ErrRange, ErrTooLong, and those of the store
+// Errors: those that refuse a token, blockdev.ErrRange, ErrTooLong, and those of the store
 // and the volume.
-func (m *Manager) Verify(ctx context.Context, t *Token, dst Destination, ranges []backstore.Range) (Verdict, error) {
+func (m *Manager) Verify(ctx context.Context, t *Token, dst Destination, ranges []blockdev.Range) (Verdict, error) {
 	v, err := m.verify(ctx, t, dst, ranges)
 	if err != nil {
 		m.refused(err)
@@ -155,7 +156,7 @@ func (m *Manager) Verify(ctx context.Context, t *Token, dst Destination, ranges 
 	return v, err
 }
 
-func (m *Manager) verify(ctx context.Context, t *Token, dst Destination, ranges []backstore.Range) (Verdict, error) {
+func (m *Manager) verify(ctx context.Context, t *Token, dst Destination, ranges []blockdev.Range) (Verdict, error) {
 	if err := m.sealer.check(t); err != nil {
 		return Mismatch, err
 	}
@@ -168,7 +169,7 @@ func (m *Manager) verify(ctx context.Context, t *Token, dst Destination, ranges 
 	}
 	length := t.bytes()
 	if total < length {
-		return Mismatch, fmt.Errorf("%w: %d bytes, the checksum is of %d", ErrRange, total, length)
+		return Mismatch, fmt.Errorf("%w: %d bytes, the checksum is of %d", blockdev.ErrRange, total, length)
 	}
 	var digest [32]byte
 	if space, shared := m.store.AddressSpace(dst.Volume); shared {
@@ -191,7 +192,7 @@ func (m *Manager) verify(ctx context.Context, t *Token, dst Destination, ranges 
 }
 
 // digestOf reads length bytes of ranges of a volume outside the store.
-func (m *Manager) digestOf(ctx context.Context, dst Destination, ranges []backstore.Range, length int64) ([32]byte, error) {
+func (m *Manager) digestOf(ctx context.Context, dst Destination, ranges []blockdev.Range, length int64) ([32]byte, error) {
 	d := m.store.NewDigest()
 	buf := copyBuffers.Get().(*[copyLength]byte)
 	defer copyBuffers.Put(buf)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 	"odx/tokens/tokentest"
 )
@@ -106,7 +107,7 @@ func TestKindsWhenTheirVolumeGoes(t *testing.T) {
 }
 
 // wantRefusedOnce is for a token whose end is noticed when it is used.
-func wantRefusedOnce(t *testing.T, m *tokens.Manager, tok *tokens.Token, v tokens.Volume, want error) {
+func wantRefusedOnce(t *testing.T, m *tokens.Manager, tok *tokens.Token, v blockdev.Volume, want error) {
 	t.Helper()
 	if n, err := m.OffloadWrite(ctx, tok, 0, destination(v), ranges(0, 512), tokens.WriteOptions{}); n != 0 || !errors.Is(err, want) {
 		t.Errorf("wrote %d bytes, %v; want %v", n, err, want)
@@ -132,7 +133,7 @@ func TestKindsOverARestart(t *testing.T) {
 						t.Fatal(err)
 					}
 					tok := mustRead(t, m, src, ranges(4096, 8192), tokens.ReadOptions{Type: k.rodType})
-					write := func(v tokens.Volume) {
+					write := func(v blockdev.Volume) {
 						if err := v.WriteAt(ctx, bytes.Repeat([]byte{0xEE}, 512), 4096); err != nil {
 							t.Fatal(err)
 						}

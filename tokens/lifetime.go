@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 const (
@@ -83,7 +84,7 @@ func (m *Manager) acquire(ctx context.Context, t *Token, who Requester) (*use, e
 	switch {
 	case fate != nil:
 		return nil, fate // it died since we found it
-	case errors.Is(err, backstore.ErrNotFound), errors.Is(err, backstore.ErrRange):
+	case errors.Is(err, backstore.ErrNotFound), errors.Is(err, blockdev.ErrRange):
 		// Not %w: a caller that asks which error it is gets the token's.
 		lost := fmt.Errorf("%w: %v: %v", ErrCancelled, DataGone, err)
 		if err := m.giveUp(ctx, u.entry, DataGone); err != nil {

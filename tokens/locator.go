@@ -8,7 +8,7 @@ import (
 
 	"github.com/zeebo/blake3"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // A hash token has no record: everything about it is in the token. The place of
@@ -24,7 +24,7 @@ type locator struct {
 	expires time.Time
 	access  accessKind
 	who     [16]byte
-	ranges  []backstore.Range
+	ranges  []blockdev.Range
 }
 
 const (
@@ -85,7 +85,7 @@ func decodeLocator(p *[locatorLength]byte, bytes int64) (*locator, error) {
 	}
 	var total int64
 	for i := range n {
-		r := backstore.Range{Offset: int64(be.Uint64(p[locatorHead+16*i:])), Length: int64(be.Uint64(p[locatorHead+16*i+8:]))}
+		r := blockdev.Range{Offset: int64(be.Uint64(p[locatorHead+16*i:])), Length: int64(be.Uint64(p[locatorHead+16*i+8:]))}
 		if r.Offset < 0 || r.Length < 0 || r.Offset+r.Length < r.Offset || total+r.Length < total {
 			return nil, fmt.Errorf("%w: %d bytes at %d", errLocator, r.Length, r.Offset)
 		}

@@ -6,11 +6,11 @@ import (
 	"testing"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 func exampleLocator() *locator {
-	l := &locator{volume: [16]byte{1, 2, 3}, expires: time.Unix(1_800_000_000, 0), ranges: []backstore.Range{{Offset: 4096, Length: 1 << 20}, {Offset: 512, Length: 512}}}
+	l := &locator{volume: [16]byte{1, 2, 3}, expires: time.Unix(1_800_000_000, 0), ranges: []blockdev.Range{{Offset: 4096, Length: 1 << 20}, {Offset: 512, Length: 512}}}
 	l.setAccess(AccessInitiator, "iqn.a")
 	return l
 }

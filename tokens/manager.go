@@ -16,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // Limits bounds what a Manager keeps and what it does in one call. A zero
@@ -235,9 +236,9 @@ func (m *Manager) Limits() Limits { return m.limits }
 // Shares reports whether v is a volume of the manager's store, or a View of such
 // ones alone, so that copying from and to it moves no bytes where the alignment
 // allows it.
-func (m *Manager) Shares(v Volume) bool {
+func (m *Manager) Shares(v blockdev.Volume) bool {
 	if view, ok := v.(View); ok {
-		return !slices.ContainsFunc(view.Leaves(), func(leaf Volume) bool { return !m.Shares(leaf) })
+		return !slices.ContainsFunc(view.Leaves(), func(leaf blockdev.Volume) bool { return !m.Shares(leaf) })
 	}
 	_, ok := m.store.AddressSpace(v)
 	return ok

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 	"odx/tokens/tokentest"
 )
@@ -52,7 +53,7 @@ func openWith(t testing.TB, o tokens.Options) *tokens.Manager {
 }
 
 // pattern fills a volume with bytes that differ from block to block.
-func pattern(t testing.TB, v tokens.Volume, seed byte) []byte {
+func pattern(t testing.TB, v blockdev.Volume, seed byte) []byte {
 	t.Helper()
 	p := make([]byte, v.Size())
 	for i := range p {
@@ -64,7 +65,7 @@ func pattern(t testing.TB, v tokens.Volume, seed byte) []byte {
 	return p
 }
 
-func contents(t testing.TB, v tokens.Volume) []byte {
+func contents(t testing.TB, v blockdev.Volume) []byte {
 	t.Helper()
 	p := make([]byte, v.Size())
 	if err := v.ReadAt(ctx, p, 0); err != nil {
@@ -73,23 +74,23 @@ func contents(t testing.TB, v tokens.Volume) []byte {
 	return p
 }
 
-func source(v tokens.Volume) tokens.Source {
+func source(v blockdev.Volume) tokens.Source {
 	return tokens.Source{Volume: v, LU: tokens.LU{BlockLength: 512, TargetName: "iqn.2026-11.example.odx:a"}}
 }
 
-func destination(v tokens.Volume) tokens.Destination {
+func destination(v blockdev.Volume) tokens.Destination {
 	return tokens.Destination{Volume: v, BlockLength: 512}
 }
 
-func ranges(offsetLength ...int64) []backstore.Range {
-	var r []backstore.Range
+func ranges(offsetLength ...int64) []blockdev.Range {
+	var r []blockdev.Range
 	for i := 0; i < len(offsetLength); i += 2 {
-		r = append(r, backstore.Range{Offset: offsetLength[i], Length: offsetLength[i+1]})
+		r = append(r, blockdev.Range{Offset: offsetLength[i], Length: offsetLength[i+1]})
 	}
 	return r
 }
 
-func mustRead(t testing.TB, m *tokens.Manager, v tokens.Volume, r []backstore.Range, o tokens.ReadOptions) *tokens.Token {
+func mustRead(t testing.TB, m *tokens.Manager, v blockdev.Volume, r []blockdev.Range, o tokens.ReadOptions) *tokens.Token {
 	t.Helper()
 	res, err := m.OffloadRead(ctx, source(v), r, o)
 	if err != nil {
@@ -98,7 +99,7 @@ func mustRead(t testing.TB, m *tokens.Manager, v tokens.Volume, r []backstore.Ra
 	return res.Token
 }
 
-func mustWrite(t testing.TB, m *tokens.Manager, tok *tokens.Token, off int64, v tokens.Volume, r []backstore.Range, want int64) {
+func mustWrite(t testing.TB, m *tokens.Manager, tok *tokens.Token, off int64, v blockdev.Volume, r []blockdev.Range, want int64) {
 	t.Helper()
 	n, err := m.OffloadWrite(ctx, tok, off, destination(v), r, tokens.WriteOptions{})
 	if err != nil || n != want {
@@ -106,7 +107,7 @@ func mustWrite(t testing.TB, m *tokens.Manager, tok *tokens.Token, off int64, v 
 	}
 }
 
-func wantRefused(t testing.TB, m *tokens.Manager, tok *tokens.Token, v tokens.Volume, want error) {
+func wantRefused(t testing.TB, m *tokens.Manager, tok *tokens.Token, v blockdev.Volume, want error) {
 	t.Helper()
 	if n, err := m.OffloadWrite(ctx, tok, 0, destination(v), ranges(0, 512), tokens.WriteOptions{}); n != 0 || !errors.Is(err, want) {
 		t.Errorf("wrote %d bytes, %v; want %v", n, err, want)
@@ -139,7 +140,7 @@ func TestWriteEndsWhereTheTokenEnds(t *testing.T) {
 		rod         int64 // bytes of the token
 		off         int64
 		blockLength int
-		ranges      []backstore.Range
+		ranges      []blockdev.Range
 		want        int64
 	}{
 		{"all of it", 4096, 0, 512, ranges(0, 4096), 4096},
@@ -159,7 +160,7 @@ func TestWriteEndsWhereTheTokenEnds(t *testing.T) {
 			m := open(t, s, tokens.Limits{})
 			data := pattern(t, src, 1)
 			want := pattern(t, vol, 2)
-			var dst tokens.Volume = vol
+			var dst blockdev.Volume = vol
 			if dumb > 0 {
 				dst = tokentest.Dumb{Volume: vol, BlockLength: dumb}
 			}
@@ -211,17 +212,17 @@ func TestReadRefusals(t *testing.T) {
 	m := open(t, s, tokens.Limits{TokenBytes: 65536})
 	for _, tc := range []struct {
 		name   string
-		ranges []backstore.Range
+		ranges []blockdev.Range
 		o      tokens.ReadOptions
 		want   error
 	}{
 		{"more than a token may hold", ranges(0, 65536, 131072, 512), tokens.ReadOptions{}, tokens.ErrTooLong},
-		{"past the end", ranges(volumeSize-512, 1024), tokens.ReadOptions{}, tokens.ErrRange},
-		{"beginning past the end", ranges(volumeSize+512, 0), tokens.ReadOptions{}, tokens.ErrRange},
-		{"overflowing", ranges(512, 1<<62), tokens.ReadOptions{}, tokens.ErrRange},
-		{"negative", ranges(-512, 512), tokens.ReadOptions{}, tokens.ErrRange},
-		{"not whole blocks", ranges(0, 100), tokens.ReadOptions{}, tokens.ErrRange},
-		{"nothing", ranges(0, 0), tokens.ReadOptions{}, tokens.ErrRange},
+		{"past the end", ranges(volumeSize-512, 1024), tokens.ReadOptions{}, blockdev.ErrRange},
+		{"beginning past the end", ranges(volumeSize+512, 0), tokens.ReadOptions{}, blockdev.ErrRange},
+		{"overflowing", ranges(512, 1<<62), tokens.ReadOptions{}, blockdev.ErrRange},
+		{"negative", ranges(-512, 512), tokens.ReadOptions{}, blockdev.ErrRange},
+		{"not whole blocks", ranges(0, 100), tokens.ReadOptions{}, blockdev.ErrRange},
+		{"nothing", ranges(0, 0), tokens.ReadOptions{}, blockdev.ErrRange},
 		{"timeout too long", ranges(0, 512), tokens.ReadOptions{InactivityTimeout: 601 * time.Second}, tokens.ErrTimeout},
 		{"zero type", ranges(0, 512), tokens.ReadOptions{Type: tokens.RODTypeBlockDeviceZero}, tokens.ErrUnsupportedType},
 		{"type of another device type", ranges(0, 512), tokens.ReadOptions{Type: 0xFF000001}, tokens.ErrUnsupportedType},
@@ -244,14 +245,14 @@ func TestWriteRefusals(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		off    int64
-		ranges []backstore.Range
+		ranges []blockdev.Range
 		want   error
 	}{
 		{"offset at the end", 4096, ranges(0, 512), tokens.ErrOffset},
 		{"offset behind the end", 1 << 40, ranges(0, 512), tokens.ErrOffset},
 		{"negative offset", -512, ranges(0, 512), tokens.ErrOffset},
-		{"past the end of the volume", 0, ranges(volumeSize, 512), tokens.ErrRange},
-		{"second range bad", 0, ranges(8192, 512, volumeSize, 512), tokens.ErrRange},
+		{"past the end of the volume", 0, ranges(volumeSize, 512), blockdev.ErrRange},
+		{"second range bad", 0, ranges(8192, 512, volumeSize, 512), blockdev.ErrRange},
 	} {
 		if n, err := m.OffloadWrite(ctx, tok, tc.off, destination(v), tc.ranges, tokens.WriteOptions{Completion: tokens.DeleteToken}); n != 0 || !errors.Is(err, tc.want) {
 			t.Errorf("%s: %d, %v, want %v", tc.name, n, err, tc.want)
@@ -310,7 +311,7 @@ func TestDeleteToken(t *testing.T) {
 	del := tokens.WriteOptions{Completion: tokens.DeleteToken}
 	for _, tc := range []struct {
 		name   string
-		ranges []backstore.Range
+		ranges []blockdev.Range
 	}{
 		{"everything written", ranges(8192, 4096)},
 		{"part of it written", ranges(8192, 512)},
@@ -436,12 +437,12 @@ func TestErrorInTheMiddleTellsWhatWasDone(t *testing.T) {
 	calls := 0
 	s.FailWith(func(op string) error {
 		if calls++; op == "Map" && calls == 3 {
-			return backstore.ErrNoSpace
+			return blockdev.ErrNoSpace
 		}
 		return nil
 	})
 	n, err := m.OffloadWrite(ctx, tok, 0, destination(v), ranges(65536, 8192), tokens.WriteOptions{Completion: tokens.DeleteToken})
-	if n != 4096 || !errors.Is(err, backstore.ErrNoSpace) {
+	if n != 4096 || !errors.Is(err, blockdev.ErrNoSpace) {
 		t.Errorf("%d, %v; want 4096 and no space", n, err)
 	}
 	s.FailWith(nil)

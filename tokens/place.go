@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // A token without a snapshot of its own says where its data is in a volume.
@@ -32,10 +33,10 @@ func (m *Manager) openData(ctx context.Context, e *entry) (Snapshot, error) {
 	return m.store.Snapshot(rec.Snapshot)
 }
 
-type takeSnapshot func(ctx context.Context, ranges []backstore.Range, recs func(id uint64) []backstore.Record) (Snapshot, error)
+type takeSnapshot func(ctx context.Context, ranges []blockdev.Range, recs func(id uint64) []backstore.Record) (Snapshot, error)
 
 // snapshotForUse takes a snapshot that ends with its handle.
-func (m *Manager) snapshotForUse(ctx context.Context, take takeSnapshot, ranges []backstore.Range) (Snapshot, error) {
+func (m *Manager) snapshotForUse(ctx context.Context, take takeSnapshot, ranges []blockdev.Range) (Snapshot, error) {
 	s, err := take(ctx, ranges, func(id uint64) []backstore.Record {
 		return []backstore.Record{{Key: useKey(id), Value: []byte{}}}
 	})

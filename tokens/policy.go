@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // Policy says what a Manager does where there is a choice. The zero value is the
@@ -95,7 +95,7 @@ const (
 // checkPriority checks one that a client asks for.
 func checkPriority(p int) error {
 	if p < MinPriority || p > MaxPriority {
-		return fmt.Errorf("%w: priority %d is not between %d and %d", backstore.ErrInvalid, p, MinPriority, MaxPriority)
+		return fmt.Errorf("%w: priority %d is not between %d and %d", blockdev.ErrInvalid, p, MinPriority, MaxPriority)
 	}
 	return nil
 }

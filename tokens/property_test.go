@@ -11,7 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 	"odx/tokens/tokentest"
 )
@@ -27,21 +27,21 @@ type world struct {
 
 type worldVolume struct {
 	name        string
-	volume      tokens.Volume
+	volume      blockdev.Volume
 	blockLength int64
 	model       []byte
 }
 
 type worldHash struct {
 	token, checksum *tokens.Token
-	ranges          []backstore.Range
+	ranges          []blockdev.Range
 	model           []byte
 }
 
 type worldToken struct {
 	token  *tokens.Token
 	source *worldVolume
-	ranges []backstore.Range
+	ranges []blockdev.Range
 	model  []byte // what it stands for, unless that is what the source holds now
 	dead   error
 }
@@ -55,7 +55,7 @@ func (tok *worldToken) stands() []byte {
 }
 
 // at returns what the model says of ranges.
-func (v *worldVolume) at(list []backstore.Range) []byte {
+func (v *worldVolume) at(list []blockdev.Range) []byte {
 	var p []byte
 	for _, r := range list {
 		p = append(p, v.model[r.Offset:r.Offset+r.Length]...)
@@ -65,7 +65,7 @@ func (v *worldVolume) at(list []backstore.Range) []byte {
 
 // changed ends the change vulnerable tokens over a range of v.
 func (w *world) changed(v *worldVolume, off, length int64) {
-	const block = backstore.BlockLength
+	const block = blockdev.BlockLength
 	for i := range w.tokens {
 		tok := &w.tokens[i]
 		if tok.source != v || tok.token.Type() != tokens.RODTypePointInTimeChangeVulnerable {
@@ -83,19 +83,19 @@ func (w *world) changed(v *worldVolume, off, length int64) {
 const worldSize = 24 * 4096
 
 // addVolume takes over a volume that reads as zeros.
-func (w *world) addVolume(name string, v tokens.Volume, blockLength int64) {
+func (w *world) addVolume(name string, v blockdev.Volume, blockLength int64) {
 	w.volumes = append(w.volumes, worldVolume{name, v, blockLength, make([]byte, v.Size())})
 }
 
-func drawRange(t *rapid.T, size, blockLength int64) backstore.Range {
+func drawRange(t *rapid.T, size, blockLength int64) blockdev.Range {
 	blocks := size / blockLength
 	first := rapid.Int64Range(0, blocks-1).Draw(t, "block")
 	count := rapid.Int64Range(0, min(blocks-first, 16*4096/blockLength)).Draw(t, "blocks")
-	return backstore.Range{Offset: first * blockLength, Length: count * blockLength}
+	return blockdev.Range{Offset: first * blockLength, Length: count * blockLength}
 }
 
-func drawRanges(t *rapid.T, size, blockLength int64) []backstore.Range {
-	list := make([]backstore.Range, rapid.IntRange(1, 4).Draw(t, "ranges"))
+func drawRanges(t *rapid.T, size, blockLength int64) []blockdev.Range {
+	list := make([]blockdev.Range, rapid.IntRange(1, 4).Draw(t, "ranges"))
 	for i := range list {
 		list[i] = drawRange(t, size, blockLength)
 	}
@@ -128,7 +128,7 @@ func (w *world) offloadRead(t *rapid.T) {
 	src := tokens.Source{Volume: v.volume, LU: tokens.LU{BlockLength: int(v.blockLength)}}
 	res, err := w.manager.OffloadRead(ctx, src, list, tokens.ReadOptions{Type: k.rodType})
 	if len(rod) == 0 {
-		if !errors.Is(err, tokens.ErrRange) {
+		if !errors.Is(err, blockdev.ErrRange) {
 			t.Fatalf("empty token: %v", err)
 		}
 		return
@@ -253,7 +253,7 @@ func (w *world) hashCheck(t *rapid.T) {
 	there := false
 	for i := range w.volumes {
 		v := &w.volumes[i]
-		if !slices.ContainsFunc(h.ranges, func(r backstore.Range) bool { return r.Offset+r.Length > v.volume.Size() }) {
+		if !slices.ContainsFunc(h.ranges, func(r blockdev.Range) bool { return r.Offset+r.Length > v.volume.Size() }) {
 			there = there || w.manager.Shares(v.volume) && bytes.Equal(v.at(h.ranges), h.model)
 		}
 	}
@@ -278,7 +278,7 @@ func (w *world) hashCheck(t *rapid.T) {
 	verdict, err := w.manager.Verify(ctx, h.checksum, tokens.Destination{Volume: v.volume, BlockLength: int(v.blockLength)}, list)
 	switch {
 	case len(now) < len(h.model):
-		if !errors.Is(err, tokens.ErrRange) {
+		if !errors.Is(err, blockdev.ErrRange) {
 			t.Fatalf("verify too few bytes: %v", err)
 		}
 	case err != nil || (verdict == tokens.Match) != bytes.Equal(now[:len(h.model)], h.model):

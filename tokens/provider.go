@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // ProviderID names an offload provider: one that makes tokens of one kind.
@@ -66,9 +66,9 @@ type Provided struct {
 // bytes: the data token, if there is one, says which these are, and the others are
 // about what it stands for at that moment. o.Type is that of the data token.
 //
-// Errors are those of OffloadRead, for a provider that was asked for; ErrRange,
+// Errors are those of OffloadRead, for a provider that was asked for; blockdev.ErrRange,
 // when Skip leaves none. After an error no token is left.
-func (m *Manager) OffloadReadEach(ctx context.Context, src Source, ranges []backstore.Range, o ReadOptions, c Choice) ([]Provided, int64, error) {
+func (m *Manager) OffloadReadEach(ctx context.Context, src Source, ranges []blockdev.Range, o ReadOptions, c Choice) ([]Provided, int64, error) {
 	made, n, err := m.readEach(ctx, src, ranges, o, c)
 	if err != nil {
 		m.refused(err)
@@ -76,7 +76,7 @@ func (m *Manager) OffloadReadEach(ctx context.Context, src Source, ranges []back
 	return made, n, err
 }
 
-func (m *Manager) readEach(ctx context.Context, src Source, ranges []backstore.Range, o ReadOptions, c Choice) ([]Provided, int64, error) {
+func (m *Manager) readEach(ctx context.Context, src Source, ranges []blockdev.Range, o ReadOptions, c Choice) ([]Provided, int64, error) {
 	if err := checkPriority(o.Priority); err != nil {
 		return nil, 0, err
 	}
@@ -115,7 +115,7 @@ func (m *Manager) readEach(ctx context.Context, src Source, ranges []backstore.R
 
 // choose returns the providers that are to make a token, in the order of
 // preference: the data provider, if at all, comes first.
-func (m *Manager) choose(src Source, ranges []backstore.Range, c Choice) ([]ProviderID, error) {
+func (m *Manager) choose(src Source, ranges []blockdev.Range, c Choice) ([]ProviderID, error) {
 	var wanted []ProviderID
 	skip := c.Skip
 	for _, p := range Providers() {
@@ -145,7 +145,7 @@ func (m *Manager) choose(src Source, ranges []backstore.Range, c Choice) ([]Prov
 
 // able returns why a provider cannot make a token, as far as that is about the
 // kind of token.
-func (m *Manager) able(p ProviderID, src Source, ranges []backstore.Range) error {
+func (m *Manager) able(p ProviderID, src Source, ranges []blockdev.Range) error {
 	total, err := sumRanges(src.Volume.Size(), src.LU.BlockLength, ranges)
 	if err != nil {
 		return err
@@ -154,7 +154,7 @@ func (m *Manager) able(p ProviderID, src Source, ranges []backstore.Range) error
 		return nil
 	}
 	if total == 0 {
-		return fmt.Errorf("%w: no bytes to represent", ErrRange)
+		return fmt.Errorf("%w: no bytes to represent", blockdev.ErrRange)
 	}
 	if total > m.limits.DigestBytes {
 		return fmt.Errorf("%w: %d, at most %d where it takes a digest", ErrTooLong, total, m.limits.DigestBytes)
@@ -173,12 +173,12 @@ func (m *Manager) able(p ProviderID, src Source, ranges []backstore.Range) error
 // Moment opens what all of v, a volume or a file of the store, holds now. It stays
 // so until the caller releases it: an offload read for whoever does the offload write
 // in this process, with MapTo, and needs no token for it.
-func (m *Manager) Moment(ctx context.Context, v Volume) (Snapshot, error) {
-	return m.momentOf(ctx, Source{Volume: v, LU: LU{BlockLength: 1}}, []backstore.Range{{Offset: 0, Length: v.Size()}})
+func (m *Manager) Moment(ctx context.Context, v blockdev.Volume) (Snapshot, error) {
+	return m.momentOf(ctx, Source{Volume: v, LU: LU{BlockLength: 1}}, []blockdev.Range{{Offset: 0, Length: v.Size()}})
 }
 
 // momentOf opens what ranges of src hold now.
-func (m *Manager) momentOf(ctx context.Context, src Source, ranges []backstore.Range) (Snapshot, error) {
+func (m *Manager) momentOf(ctx context.Context, src Source, ranges []blockdev.Range) (Snapshot, error) {
 	if space, shared := m.store.AddressSpace(src.Volume); shared {
 		return m.snapshotForUse(ctx, space.Snapshot, ranges)
 	}
@@ -194,11 +194,11 @@ func (m *Manager) momentOf(ctx context.Context, src Source, ranges []backstore.R
 		return nil, err
 	}
 	defer stage.remove()
-	return m.snapshotForUse(ctx, stage.space.Snapshot, []backstore.Range{{Offset: 0, Length: n}})
+	return m.snapshotForUse(ctx, stage.space.Snapshot, []blockdev.Range{{Offset: 0, Length: n}})
 }
 
 // digestTokens makes the tokens that carry the digest of what s holds.
-func (m *Manager) digestTokens(ctx context.Context, src Source, ranges []backstore.Range, s Snapshot, o ReadOptions, wanted []ProviderID) ([]Provided, error) {
+func (m *Manager) digestTokens(ctx context.Context, src Source, ranges []blockdev.Range, s Snapshot, o ReadOptions, wanted []ProviderID) ([]Provided, error) {
 	if err := m.policy.checkAccess(o.Access); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAccess, err)
 	}
@@ -235,7 +235,7 @@ func (m *Manager) digestTokens(ctx context.Context, src Source, ranges []backsto
 }
 
 // locate says where the bytes of a hash token are, and whose they are.
-func (m *Manager) locate(src Source, ranges []backstore.Range, o *ReadOptions) *locator {
+func (m *Manager) locate(src Source, ranges []blockdev.Range, o *ReadOptions) *locator {
 	l := &locator{expires: time.Now().Add(m.limits.HashLifetime), ranges: ranges}
 	if space, shared := m.store.AddressSpace(src.Volume); shared {
 		l.volume = space.ID()

@@ -14,12 +14,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 	"odx/tokens/tokentest"
 )
 
-func hashToken(t testing.TB, m *tokens.Manager, v tokens.Volume, r []backstore.Range) *tokens.Token {
+func hashToken(t testing.TB, m *tokens.Manager, v blockdev.Volume, r []blockdev.Range) *tokens.Token {
 	t.Helper()
 	return mustRead(t, m, v, r, tokens.ReadOptions{Type: tokens.RODTypeHash})
 }
@@ -106,15 +106,15 @@ func TestHashTokens(t *testing.T) {
 			}
 		}
 		for name, tc := range map[string]struct {
-			ranges []backstore.Range
+			ranges []blockdev.Range
 			o      tokens.ReadOptions
-			v      tokens.Volume
+			v      blockdev.Volume
 			want   error
 		}{
 			"too long":              {ranges(0, 65536+512), tokens.ReadOptions{}, v, tokens.ErrTooLong},
 			"too many ranges":       {ranges(0, 512, 1024, 512, 2048, 512, 3072, 512, 4096, 512, 5120, 512, 6144, 512, 7168, 512), tokens.ReadOptions{}, v, tokens.ErrUnsupportedType},
-			"no bytes":              {ranges(0, 0), tokens.ReadOptions{}, v, tokens.ErrRange},
-			"outside of the volume": {ranges(volumeSize, 512), tokens.ReadOptions{}, v, tokens.ErrRange},
+			"no bytes":              {ranges(0, 0), tokens.ReadOptions{}, v, blockdev.ErrRange},
+			"outside of the volume": {ranges(volumeSize, 512), tokens.ReadOptions{}, v, blockdev.ErrRange},
 			"outside of the store":  {ranges(0, 512), tokens.ReadOptions{}, tokentest.Dumb{Volume: v}, tokens.ErrUnsupportedType},
 			"for an unknown group":  {ranges(0, 512), tokens.ReadOptions{Access: "group:none"}, v, tokens.ErrAccess},
 		} {
@@ -219,12 +219,12 @@ func TestChecksumTokens(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		tok    *tokens.Token
-		ranges []backstore.Range
+		ranges []blockdev.Range
 		want   error
 	}{
-		"too few bytes":   {sum, ranges(0, 66560), tokens.ErrRange},
+		"too few bytes":   {sum, ranges(0, 66560), blockdev.ErrRange},
 		"no checksum":     {tok, ranges(0, 67072), tokens.ErrUnsupportedType},
-		"outside":         {sum, ranges(volumeSize, 512), tokens.ErrRange},
+		"outside":         {sum, ranges(volumeSize, 512), blockdev.ErrRange},
 		"changed on way":  {func() *tokens.Token { c := *sum; c[290] ^= 1; return &c }(), ranges(0, 67072), tokens.ErrCorrupt},
 		"not of any size": {new(tokens.Token), ranges(0, 67072), tokens.ErrInvalidLength},
 	} {
@@ -262,7 +262,7 @@ func TestChoiceOfProviders(t *testing.T) {
 			s := tokentest.NewStore([16]byte{1})
 			own := s.NewVolume("v", volumeSize)
 			bytesOf := pattern(t, own, 1)
-			var v tokens.Volume = own
+			var v blockdev.Volume = own
 			if tc.dumb {
 				v = tokentest.Dumb{Volume: own}
 			}
@@ -337,7 +337,7 @@ func TestReader(t *testing.T) {
 		{"nothing at the end", tokens.EndOfData, 9216, 0, nil, nil},
 		{"over the end with zeros", tokens.Zeros, 9000, 500, append(bytes.Clone(rod[9000:]), make([]byte, 284)...), nil},
 		{"behind the end with zeros", tokens.Zeros, 1 << 40, 10, make([]byte, 10), nil},
-		{"before the beginning", tokens.Zeros, -1, 10, nil, tokens.ErrRange},
+		{"before the beginning", tokens.Zeros, -1, 10, nil, blockdev.ErrRange},
 	} {
 		r, err := m.OpenReader(ctx, tok, tokens.ReaderOptions{PastEnd: tc.pastEnd})
 		if err != nil || r.Length() != 9216 {
@@ -458,7 +458,7 @@ func TestReaderCopies(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	for _, dst := range []tokens.Volume{s.NewVolume("dst", volumeSize), tokentest.Dumb{Volume: other.NewVolume("dst", volumeSize), BlockLength: 512}} {
+	for _, dst := range []blockdev.Volume{s.NewVolume("dst", volumeSize), tokentest.Dumb{Volume: other.NewVolume("dst", volumeSize), BlockLength: 512}} {
 		want, moved := pattern(t, dst, 3), int64(0)
 		if err := r.Copy(ctx, 512, dst, 4096, 15872, func(n int64) { moved += n }); err != nil || moved != 15872 {
 			t.Errorf("%d bytes, %v", moved, err)
@@ -468,7 +468,7 @@ func TestReaderCopies(t *testing.T) {
 			t.Error("wrong data")
 		}
 		for _, part := range [][2]int64{{-1, 1}, {0, 16385}, {16384, 1}, {1 << 62, 1 << 62}} {
-			if err := r.Copy(ctx, part[0], dst, 0, part[1], func(int64) {}); !errors.Is(err, tokens.ErrRange) {
+			if err := r.Copy(ctx, part[0], dst, 0, part[1], func(int64) {}); !errors.Is(err, blockdev.ErrRange) {
 				t.Errorf("%d bytes at %d: %v", part[1], part[0], err)
 			}
 		}

@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // Source is what an offload read takes its bytes from.
 type Source struct {
-	Volume Volume
+	Volume blockdev.Volume
 	// LU goes into the token. Ranges are whole blocks of LU.BlockLength.
 	LU LU
 }
@@ -48,9 +49,9 @@ type ReadResult struct {
 // OffloadRead makes a token that stands for ranges of src as they are now. It
 // is durable when OffloadRead returns.
 //
-// Errors: ErrUnsupportedType, ErrTimeout, ErrRange, ErrTooLong, ErrNoResources,
+// Errors: ErrUnsupportedType, ErrTimeout, blockdev.ErrRange, ErrTooLong, ErrNoResources,
 // ErrAccess, ErrUnmapped, and those of the store and the source.
-func (m *Manager) OffloadRead(ctx context.Context, src Source, ranges []backstore.Range, o ReadOptions) (ReadResult, error) {
+func (m *Manager) OffloadRead(ctx context.Context, src Source, ranges []blockdev.Range, o ReadOptions) (ReadResult, error) {
 	switch o.Type {
 	case RODTypeHash:
 		return m.onlyOf(ctx, src, ranges, o, ProviderHash)
@@ -66,7 +67,7 @@ func (m *Manager) OffloadRead(ctx context.Context, src Source, ranges []backstor
 }
 
 // onlyOf makes a token of one provider.
-func (m *Manager) onlyOf(ctx context.Context, src Source, ranges []backstore.Range, o ReadOptions, p ProviderID) (ReadResult, error) {
+func (m *Manager) onlyOf(ctx context.Context, src Source, ranges []blockdev.Range, o ReadOptions, p ProviderID) (ReadResult, error) {
 	made, n, err := m.OffloadReadEach(ctx, src, ranges, o, Choice{Providers: []ProviderID{p}})
 	if err != nil {
 		return ReadResult{}, err
@@ -74,7 +75,7 @@ func (m *Manager) onlyOf(ctx context.Context, src Source, ranges []backstore.Ran
 	return ReadResult{Token: made[0].Token, Represented: n}, nil
 }
 
-func (m *Manager) offloadRead(ctx context.Context, src Source, ranges []backstore.Range, o ReadOptions) (*entry, *pending, error) {
+func (m *Manager) offloadRead(ctx context.Context, src Source, ranges []blockdev.Range, o ReadOptions) (*entry, *pending, error) {
 	t, err := m.plan(src, ranges, o)
 	if err != nil {
 		return nil, nil, err
@@ -95,7 +96,7 @@ func (m *Manager) offloadRead(ctx context.Context, src Source, ranges []backstor
 			return nil, nil, err
 		}
 		defer stage.remove()
-		space, ranges = stage.space, []backstore.Range{{Offset: 0, Length: n}}
+		space, ranges = stage.space, []blockdev.Range{{Offset: 0, Length: n}}
 		t.bytes, t.record.Length = n, n
 	}
 	e, err := m.create(ctx, space, ranges, t)
@@ -106,8 +107,8 @@ func (m *Manager) offloadRead(ctx context.Context, src Source, ranges []backstor
 }
 
 // readView makes the token of ranges of a view, or of the first of them.
-func (m *Manager) readView(ctx context.Context, v View, ranges []backstore.Range, t *pending) (e *entry, err error) {
-	err = m.pinView(ctx, v, ranges, int64(t.record.BlockLength), func(space AddressSpace, ranges []backstore.Range, n int64) error {
+func (m *Manager) readView(ctx context.Context, v View, ranges []blockdev.Range, t *pending) (e *entry, err error) {
+	err = m.pinView(ctx, v, ranges, int64(t.record.BlockLength), func(space AddressSpace, ranges []blockdev.Range, n int64) error {
 		t.bytes, t.record.Length = n, n
 		e, err = m.create(ctx, space, ranges, t)
 		return err
@@ -119,7 +120,7 @@ func (m *Manager) readView(ctx context.Context, v View, ranges []backstore.Range
 }
 
 // plan checks what an offload read asks for and says what its token will be.
-func (m *Manager) plan(src Source, ranges []backstore.Range, o ReadOptions) (*pending, error) {
+func (m *Manager) plan(src Source, ranges []blockdev.Range, o ReadOptions) (*pending, error) {
 	rodType, err := o.Type.concrete()
 	if err != nil {
 		return nil, err
@@ -136,7 +137,7 @@ func (m *Manager) plan(src Source, ranges []backstore.Range, o ReadOptions) (*pe
 		return nil, err
 	}
 	if total == 0 {
-		return nil, fmt.Errorf("%w: no bytes to represent", ErrRange)
+		return nil, fmt.Errorf("%w: no bytes to represent", blockdev.ErrRange)
 	}
 	if total > m.limits.TokenBytes {
 		return nil, fmt.Errorf("%w: %d, at most %d", ErrTooLong, total, m.limits.TokenBytes)
@@ -163,7 +164,7 @@ func (m *Manager) plan(src Source, ranges []backstore.Range, o ReadOptions) (*pe
 
 // planForeign applies the policy to a token of v, which is a view or a volume
 // outside the store.
-func (m *Manager) planForeign(t *pending, v Volume) error {
+func (m *Manager) planForeign(t *pending, v blockdev.Volume) error {
 	if t.rodType.holding() != inSnapshot {
 		return fmt.Errorf("%w: %v, of what is no volume of the store itself", ErrUnsupportedType, t.rodType)
 	}
@@ -198,7 +199,7 @@ type pending struct {
 }
 
 // create gives the token its name and its record. It lives after finish.
-func (m *Manager) create(ctx context.Context, space AddressSpace, ranges []backstore.Range, t *pending) (*entry, error) {
+func (m *Manager) create(ctx context.Context, space AddressSpace, ranges []blockdev.Range, t *pending) (*entry, error) {
 	now := time.Now().UTC()
 	t.record.Created, t.record.LastUsed = now, now
 	newName(&t.fields)
@@ -240,7 +241,7 @@ func (t *pending) live() backstore.Record {
 }
 
 // pin makes the snapshot and the record of t in one step.
-func (m *Manager) pin(ctx context.Context, space AddressSpace, ranges []backstore.Range, t *pending) error {
+func (m *Manager) pin(ctx context.Context, space AddressSpace, ranges []blockdev.Range, t *pending) error {
 	s, err := space.Snapshot(ctx, ranges, func(snapshot uint64) []backstore.Record {
 		t.record.Snapshot = snapshot
 		return []backstore.Record{t.live()}
@@ -278,17 +279,17 @@ func (m *Manager) enter(e *entry) {
 
 // sumRanges adds the lengths of ranges, each of which must be whole blocks
 // inside a volume of size bytes.
-func sumRanges(size int64, blockLength int, ranges []backstore.Range) (int64, error) {
+func sumRanges(size int64, blockLength int, ranges []blockdev.Range) (int64, error) {
 	var total int64
 	for _, r := range ranges {
-		if r.Offset < 0 || r.Length < 0 || r.Offset > size || r.Length > size-r.Offset {
-			return 0, fmt.Errorf("%w: %d bytes at %d, volume of %d", ErrRange, r.Length, r.Offset, size)
+		if !r.In(size) {
+			return 0, fmt.Errorf("%w: %d bytes at %d, volume of %d", blockdev.ErrRange, r.Length, r.Offset, size)
 		}
 		if bl := int64(blockLength); bl <= 0 || r.Offset%bl != 0 || r.Length%bl != 0 {
-			return 0, fmt.Errorf("%w: %d bytes at %d are not whole blocks of %d", ErrRange, r.Length, r.Offset, bl)
+			return 0, fmt.Errorf("%w: %d bytes at %d are not whole blocks of %d", blockdev.ErrRange, r.Length, r.Offset, bl)
 		}
 		if total += r.Length; total < 0 {
-			return 0, fmt.Errorf("%w: the lengths overflow", ErrRange)
+			return 0, fmt.Errorf("%w: the lengths overflow", blockdev.ErrRange)
 		}
 	}
 	return total, nil

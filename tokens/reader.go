@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+
+	"odx/blockdev"
 )
 
 // PastEnd is what a Reader gives behind the last byte of its token.
@@ -64,7 +66,7 @@ func (r *Reader) Length() int64 {
 // where policy ends copies with their token, the token's.
 func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if off < 0 {
-		return 0, fmt.Errorf("%w: read at %d", ErrRange, off)
+		return 0, fmt.Errorf("%w: read at %d", blockdev.ErrRange, off)
 	}
 	have := max(min(int64(len(p)), r.Length()-off), 0)
 	if r.use == nil {
@@ -96,12 +98,12 @@ func (r *Reader) fill(ctx context.Context, p []byte, off int64) error {
 // Copy makes [to, to+length) of dst equal to [from, from+length) of the token, in
 // bytes, as Manager.Copy does with a volume. The block device zero token is not
 // copied so.
-func (r *Reader) Copy(ctx context.Context, from int64, dst Volume, to, length int64, moved func(n int64)) error {
+func (r *Reader) Copy(ctx context.Context, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error {
 	switch {
 	case r.use == nil:
 		return fmt.Errorf("%w: copy of a token without end", ErrUnsupportedType)
-	case from < 0 || length < 0 || from > r.Length() || length > r.Length()-from:
-		return fmt.Errorf("%w: %d bytes at %d, token of %d bytes", ErrRange, length, from, r.Length())
+	case !(blockdev.Range{Offset: from, Length: length}).In(r.Length()):
+		return fmt.Errorf("%w: %d bytes at %d, token of %d bytes", blockdev.ErrRange, length, from, r.Length())
 	}
 	if err := ctx.Err(); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // Keys of the manager's records in the store. A token's key ends in its ID.
@@ -54,8 +55,8 @@ type record struct {
 
 	// Volume, the ID of one, and Ranges are where the data is when there is no
 	// snapshot.
-	Volume []byte            `json:"volume,omitempty"`
-	Ranges []backstore.Range `json:"ranges,omitempty"`
+	Volume []byte           `json:"volume,omitempty"`
+	Ranges []blockdev.Range `json:"ranges,omitempty"`
 }
 
 var (

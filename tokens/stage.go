@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // stagePrefix begins the name of every stage, so that those which a crash left
@@ -29,7 +30,7 @@ type stage struct {
 // stage copies ranges of src, total bytes together, into a new stage until the
 // time of a call is over, and returns how many bytes it holds: at least one
 // piece, whole blocks.
-func (m *Manager) stage(ctx context.Context, src Source, ranges []backstore.Range, total int64) (*stage, int64, error) {
+func (m *Manager) stage(ctx context.Context, src Source, ranges []blockdev.Range, total int64) (*stage, int64, error) {
 	s, err := m.newStage(ctx, total)
 	if err != nil {
 		return nil, 0, err
@@ -47,7 +48,7 @@ func (m *Manager) newStage(ctx context.Context, length int64) (*stage, error) {
 	var f fields
 	newName(&f)
 	name := stagePrefix + hex.EncodeToString(f.name[:8])
-	size := (length + backstore.BlockLength - 1) / backstore.BlockLength * backstore.BlockLength
+	size := (length + blockdev.BlockLength - 1) / blockdev.BlockLength * blockdev.BlockLength
 	space, err := m.store.CreateStage(ctx, name, size)
 	if err != nil {
 		return nil, fmt.Errorf("copy of the source: %w", err)
@@ -60,7 +61,7 @@ func (m *Manager) newStage(ctx context.Context, length int64) (*stage, error) {
 }
 
 // fillStage copies ranges to byte at of the stage, until end, but at least a piece.
-func (m *Manager) fillStage(ctx context.Context, space AddressSpace, at int64, src Source, ranges []backstore.Range, end time.Time) (int64, error) {
+func (m *Manager) fillStage(ctx context.Context, space AddressSpace, at int64, src Source, ranges []blockdev.Range, end time.Time) (int64, error) {
 	buf := copyBuffers.Get().(*[copyLength]byte)
 	defer copyBuffers.Put(buf)
 	var n int64

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"odx/blockdev"
 )
 
 // Stats counts tokens. The counters begin at zero when the manager is opened.
@@ -112,7 +114,7 @@ func (m *Manager) ended(e *entry, t tombstone) {
 // refusals are the errors by which refused operations are counted.
 var refusals = []error{
 	ErrInvalidLength, ErrCorrupt, ErrUnsupportedType, ErrRemote, ErrExpired, ErrCancelled, ErrRevoked, ErrDeleted,
-	ErrUnknown, ErrAccess, ErrUnmapped, ErrNoResources, ErrTooLong, ErrTimeout, ErrOffset, ErrRange,
+	ErrUnknown, ErrAccess, ErrUnmapped, ErrNoResources, ErrTooLong, ErrTimeout, ErrOffset, blockdev.ErrRange,
 }
 
 // refused counts an operation that ended with an error before it did anything.

@@ -5,30 +5,20 @@ import (
 	"io"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
-// Volume is a block address space that tokens are made from and written to.
-// scsi.Volume has these methods, with the same contract: offsets and lengths
-// are bytes inside [0, Size), and whole logical blocks.
-type Volume interface {
-	Size() int64
-	ReadAt(ctx context.Context, p []byte, off int64) error
-	WriteAt(ctx context.Context, p []byte, off int64) error
-	// Unmap makes the range read as zeros.
-	Unmap(ctx context.Context, off, length int64) error
-}
-
-// AddressSpace is a Volume of the manager's own store, which can be copied
+// AddressSpace is a volume of the manager's own store, which can be copied
 // without moving its bytes. Any byte alignment is correct.
 type AddressSpace interface {
-	Volume
+	blockdev.Volume
 	// ID is permanent, and no other address space of the store ever has it.
 	ID() [16]byte
 	// Name tells people which one it is; it can change.
 	Name() string
 	// Snapshot pins the ranges as they are now and stores the records that recs
 	// returns in the same atomic step.
-	Snapshot(ctx context.Context, ranges []backstore.Range, recs func(id uint64) []backstore.Record) (Snapshot, error)
+	Snapshot(ctx context.Context, ranges []blockdev.Range, recs func(id uint64) []backstore.Record) (Snapshot, error)
 	// Map makes [dst, dst+length) equal to [src, src+length) of the snapshot. It
 	// returns the bytes done, contiguous from dst; fewer than length without an
 	// error means that it stopped to bound its time.
@@ -38,14 +28,14 @@ type AddressSpace interface {
 	// the change waits for it, and fails if it fails. Deletion is a change of
 	// everything. The error wraps backstore.ErrTooMany when the address space is
 	// watched in too many ways.
-	Watch(ctx context.Context, ranges []backstore.Range, recs []backstore.Record, changing func(context.Context) error) (Watch, error)
+	Watch(ctx context.Context, ranges []blockdev.Range, recs []backstore.Record, changing func(context.Context) error) (Watch, error)
 }
 
 // Watch is a promise about ranges of an address space.
 type Watch interface {
 	// Snapshot is AddressSpace.Snapshot while nothing has changed;
 	// backstore.ErrChanged afterwards.
-	Snapshot(ctx context.Context, ranges []backstore.Range, recs func(id uint64) []backstore.Record) (Snapshot, error)
+	Snapshot(ctx context.Context, ranges []blockdev.Range, recs func(id uint64) []backstore.Record) (Snapshot, error)
 	// Stop ends the watch. It may be called again, and while changing runs.
 	Stop()
 }
@@ -96,7 +86,7 @@ type Store interface {
 	GetRecord(key []byte) ([]byte, error)
 	ScanRecords(prefix []byte, fn func(key, value []byte) error) error
 	// AddressSpace returns v as an address space of this store, if it is one.
-	AddressSpace(v Volume) (AddressSpace, bool)
+	AddressSpace(v blockdev.Volume) (AddressSpace, bool)
 	// Space returns the address space with an ID; backstore.ErrNotFound when
 	// there is none.
 	Space(id [16]byte) (AddressSpace, error)

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
@@ -264,7 +264,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add([]byte(`{}`))
 	f.Add(tombstone{Reason: Deleted}.encode())
 	f.Add(tombstone{Reason: Cancelled, Cause: OutOfSpace}.encode())
-	r.Type, r.Volume, r.Ranges = RODTypeAccessUponReference, make([]byte, 16), []backstore.Range{{Offset: 4096, Length: 512}}
+	r.Type, r.Volume, r.Ranges = RODTypeAccessUponReference, make([]byte, 16), []blockdev.Range{{Offset: 4096, Length: 512}}
 	f.Add(r.encode())
 	r.Type, r.Access = RODTypePointInTimeChangeVulnerable, AccessGroup("g")
 	f.Add(r.encode())

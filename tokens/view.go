@@ -6,28 +6,29 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // View is a Volume whose bytes are in other volumes: a partition, a stripe, a
 // mirror. The manager copies through it without moving bytes by asking where they
 // are. The volumes at the bottom are its leaves.
 type View interface {
-	Volume
+	blockdev.Volume
 	// Pieces calls take with where the bytes of ranges are, in their order: all of
 	// them, or the first ones, whole logical blocks, where more pieces would be too
 	// many. Until take returns nothing is written through the view, and what a read
 	// of it would give is in the leaves.
-	Pieces(ctx context.Context, ranges []backstore.Range, take func([]Piece) error) error
+	Pieces(ctx context.Context, ranges []blockdev.Range, take func([]Piece) error) error
 	// Map is AddressSpace.Map. It ends early where the view is split, too.
 	Map(ctx context.Context, dst int64, s Snapshot, src, length int64) (int64, error)
 	// Leaves returns the volumes at the bottom, each once or more often.
-	Leaves() []Volume
+	Leaves() []blockdev.Volume
 }
 
 // Piece is a range of bytes of a volume that is no View. Without a Volume it is that
 // many zeros.
 type Piece struct {
-	Volume         Volume
+	Volume         blockdev.Volume
 	Offset, Length int64
 }
 
@@ -37,7 +38,7 @@ type mapTarget interface {
 }
 
 // mapTarget returns v as one, nil if its bytes have to be copied.
-func (m *Manager) mapTarget(v Volume) mapTarget {
+func (m *Manager) mapTarget(v blockdev.Volume) mapTarget {
 	if view, ok := v.(View); ok {
 		return view
 	}
@@ -49,7 +50,7 @@ func (m *Manager) mapTarget(v Volume) mapTarget {
 
 // MapTo is AddressSpace.Map for any volume but a View: to one outside the store it
 // copies at most 1 MiB, of which length has to be whole logical blocks.
-func (m *Manager) MapTo(ctx context.Context, v Volume, dst int64, s Snapshot, src, length int64) (int64, error) {
+func (m *Manager) MapTo(ctx context.Context, v blockdev.Volume, dst int64, s Snapshot, src, length int64) (int64, error) {
 	if space, ok := m.store.AddressSpace(v); ok {
 		return space.Map(ctx, dst, s, src, length)
 	}
@@ -68,13 +69,13 @@ func (m *Manager) MapTo(ctx context.Context, v Volume, dst int64, s Snapshot, sr
 
 // pinned takes a space of the store and the ranges of it that hold the first n
 // bytes of what was asked for.
-type pinned func(space AddressSpace, ranges []backstore.Range, n int64) error
+type pinned func(space AddressSpace, ranges []blockdev.Range, n int64) error
 
 // pinView calls pin with the bytes of ranges of v as they are at one moment, or
 // with the first of them, whole blocks. Those that are in one volume of the store
 // are pinned there. Others are put together in a stage: mapped from volumes of the
 // store, copied from those outside.
-func (m *Manager) pinView(ctx context.Context, v View, ranges []backstore.Range, block int64, pin pinned) error {
+func (m *Manager) pinView(ctx context.Context, v View, ranges []blockdev.Range, block int64, pin pinned) error {
 	g := gathering{m: m, end: time.Now().Add(m.limits.CallTime)}
 	defer g.release()
 	linear := false
@@ -84,7 +85,7 @@ func (m *Manager) pinView(ctx context.Context, v View, ranges []backstore.Range,
 			n += p.Length
 		}
 		if n < block {
-			return fmt.Errorf("%w: a view has %d bytes in one piece, less than a block", ErrRange, n)
+			return fmt.Errorf("%w: a view has %d bytes in one piece, less than a block", blockdev.ErrRange, n)
 		}
 		space, runs := m.inOneSpace(pieces)
 		if linear = space != nil && n%block == 0; linear {
@@ -100,14 +101,14 @@ func (m *Manager) pinView(ctx context.Context, v View, ranges []backstore.Range,
 		return err
 	}
 	if n = n / block * block; n == 0 {
-		return fmt.Errorf("%w: less than a block could be put together in time", ErrRange)
+		return fmt.Errorf("%w: less than a block could be put together in time", blockdev.ErrRange)
 	}
-	return pin(g.stage.space, []backstore.Range{{Offset: 0, Length: n}}, n)
+	return pin(g.stage.space, []blockdev.Range{{Offset: 0, Length: n}}, n)
 }
 
 // momentOfView opens what ranges of v hold now, or the first of them do.
-func (m *Manager) momentOfView(ctx context.Context, v View, ranges []backstore.Range, block int64) (s Snapshot, err error) {
-	err = m.pinView(ctx, v, ranges, block, func(space AddressSpace, ranges []backstore.Range, _ int64) error {
+func (m *Manager) momentOfView(ctx context.Context, v View, ranges []blockdev.Range, block int64) (s Snapshot, err error) {
+	err = m.pinView(ctx, v, ranges, block, func(space AddressSpace, ranges []blockdev.Range, _ int64) error {
 		s, err = m.snapshotForUse(ctx, space.Snapshot, ranges)
 		return err
 	})
@@ -116,7 +117,7 @@ func (m *Manager) momentOfView(ctx context.Context, v View, ranges []backstore.R
 
 // inOneSpace returns the space that holds all pieces, if there is one, and its
 // ranges, in order, joined where they touch.
-func (m *Manager) inOneSpace(pieces []Piece) (AddressSpace, []backstore.Range) {
+func (m *Manager) inOneSpace(pieces []Piece) (AddressSpace, []blockdev.Range) {
 	if pieces[0].Volume == nil {
 		return nil, nil
 	}
@@ -124,7 +125,7 @@ func (m *Manager) inOneSpace(pieces []Piece) (AddressSpace, []backstore.Range) {
 	if !ok {
 		return nil, nil
 	}
-	var runs []backstore.Range
+	var runs []blockdev.Range
 	for _, p := range pieces {
 		if p.Volume != pieces[0].Volume {
 			return nil, nil
@@ -134,12 +135,12 @@ func (m *Manager) inOneSpace(pieces []Piece) (AddressSpace, []backstore.Range) {
 	return space, runs
 }
 
-func joinRange(runs []backstore.Range, p Piece) []backstore.Range {
+func joinRange(runs []blockdev.Range, p Piece) []blockdev.Range {
 	if n := len(runs); n > 0 && runs[n-1].Offset+runs[n-1].Length == p.Offset {
 		runs[n-1].Length += p.Length
 		return runs
 	}
-	return append(runs, backstore.Range{Offset: p.Offset, Length: p.Length})
+	return append(runs, blockdev.Range{Offset: p.Offset, Length: p.Length})
 }
 
 // gathering is pieces of several volumes that become one run of bytes.
@@ -155,7 +156,7 @@ type gathering struct {
 // leaf is what was held of one volume of the store.
 type leaf struct {
 	space    AddressSpace
-	ranges   []backstore.Range
+	ranges   []blockdev.Range
 	length   int64
 	snapshot Snapshot
 }
@@ -222,7 +223,7 @@ func (g *gathering) copyForeign(ctx context.Context, pieces []Piece) (err error)
 			continue
 		}
 		n, err := g.m.fillStage(ctx, g.stage.space, at, Source{Volume: pieces[i].Volume},
-			[]backstore.Range{{Offset: pieces[i].Offset, Length: p.length}}, g.end)
+			[]blockdev.Range{{Offset: pieces[i].Offset, Length: p.length}}, g.end)
 		if err != nil {
 			return err
 		}

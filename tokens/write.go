@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // unmapLength is how many bytes are unmapped at a time, so that a call can
@@ -15,7 +16,7 @@ const unmapLength = 1 << 30
 
 // Destination is what an offload write puts its bytes into.
 type Destination struct {
-	Volume Volume
+	Volume blockdev.Volume
 	// BlockLength is the logical block length in bytes. Ranges are whole
 	// blocks, and the last block that the token's bytes fill only in part ends
 	// in zeros.
@@ -53,9 +54,9 @@ const (
 // token's bytes ended or that the call's time did; the caller goes on from
 // there with another call. With an error, the bytes done before it.
 //
-// Errors: those that refuse a token, ErrOffset, ErrRange, ErrAccess, and those of
+// Errors: those that refuse a token, ErrOffset, blockdev.ErrRange, ErrAccess, and those of
 // the store and the destination.
-func (m *Manager) OffloadWrite(ctx context.Context, t *Token, offset int64, dst Destination, ranges []backstore.Range, o WriteOptions) (int64, error) {
+func (m *Manager) OffloadWrite(ctx context.Context, t *Token, offset int64, dst Destination, ranges []blockdev.Range, o WriteOptions) (int64, error) {
 	n, err := m.offloadWrite(ctx, t, offset, dst, ranges, o)
 	if err != nil && n == 0 {
 		m.refused(err)
@@ -63,7 +64,7 @@ func (m *Manager) OffloadWrite(ctx context.Context, t *Token, offset int64, dst 
 	return n, err
 }
 
-func (m *Manager) offloadWrite(ctx context.Context, t *Token, offset int64, dst Destination, ranges []backstore.Range, o WriteOptions) (int64, error) {
+func (m *Manager) offloadWrite(ctx context.Context, t *Token, offset int64, dst Destination, ranges []blockdev.Range, o WriteOptions) (int64, error) {
 	if err := t.checkLength(); err != nil {
 		return 0, err
 	}
@@ -97,7 +98,7 @@ func (m *Manager) offloadWrite(ctx context.Context, t *Token, offset int64, dst 
 // writer is one offload write under way.
 type writer struct {
 	ctx    context.Context
-	dst    Volume
+	dst    blockdev.Volume
 	target mapTarget // dst, if bytes can be mapped to it
 	block  int64
 	end    time.Time
@@ -109,7 +110,7 @@ type writer struct {
 	stopped bool  // less was done than could be
 }
 
-func (w *writer) write(ranges []backstore.Range) (int64, error) {
+func (w *writer) write(ranges []blockdev.Range) (int64, error) {
 	var done int64
 	for _, r := range ranges {
 		if done > 0 && r.Length > 0 && w.late() {
@@ -126,7 +127,7 @@ func (w *writer) write(ranges []backstore.Range) (int64, error) {
 }
 
 // writeRange fills r from w.pos on, as far as the source and the time go.
-func (w *writer) writeRange(r backstore.Range) (int64, error) {
+func (w *writer) writeRange(r blockdev.Range) (int64, error) {
 	have := min(r.Length, w.src.Length()-w.pos)
 	whole := have / w.block * w.block
 	var done int64
@@ -199,7 +200,7 @@ func (w *writer) copySome(off, length int64) (n int64, err error) {
 }
 
 // zero is the write with a block device zero ROD token.
-func (w *writer) zero(ranges []backstore.Range) (int64, error) {
+func (w *writer) zero(ranges []blockdev.Range) (int64, error) {
 	var done int64
 	for _, r := range ranges {
 		for r.Length > 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -25,7 +26,7 @@ func (j *job) reshaped() bool {
 // bring makes a disk of a scratch file.
 func (j *job) bring(ctx context.Context) (Result, error) {
 	if !IsScratch(j.Source) {
-		return Result{}, fmt.Errorf("%w: %s is no file that was begun to be imported", backstore.ErrInvalid, j.Source)
+		return Result{}, fmt.Errorf("%w: %s is no file that was begun to be imported", blockdev.ErrInvalid, j.Source)
 	}
 	end, err := j.take(ctx, j.Source)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"testing"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 	"odx/tokens/view"
 )
@@ -92,7 +92,7 @@ func TestTokenOfDisk(t *testing.T) {
 		lu := view.NewStack(s.Disk, view.NewGate())
 		live := b.store.LiveBytes()
 		token, err := b.tokens.OffloadRead(ctx, tokens.Source{Volume: lu, LU: tokens.LU{BlockLength: 512}},
-			[]backstore.Range{{Offset: 0, Length: 32 * mib}}, tokens.ReadOptions{})
+			[]blockdev.Range{{Offset: 0, Length: 32 * mib}}, tokens.ReadOptions{})
 		must(t, err)
 		must(t, lu.Unmap(ctx, 0, 32*mib))
 		if token.Represented != 32*mib {
@@ -101,7 +101,7 @@ func TestTokenOfDisk(t *testing.T) {
 		v, err := b.store.CreateVolume(ctx, "v", 32*mib)
 		must(t, err)
 		n, err := b.tokens.OffloadWrite(ctx, token.Token, 0, tokens.Destination{Volume: v, BlockLength: 512},
-			[]backstore.Range{{Offset: 0, Length: 32 * mib}}, tokens.WriteOptions{})
+			[]blockdev.Range{{Offset: 0, Length: 32 * mib}}, tokens.WriteOptions{})
 		must(t, err)
 		got := make([]byte, 32*mib)
 		must(t, v.ReadAt(ctx, got, 0))
@@ -127,7 +127,7 @@ func BenchmarkServed(b *testing.B) {
 }
 
 func (b *bed) bench(t *testing.B, name string) {
-	var v tokens.Volume
+	var v blockdev.Volume
 	if FormatOf(name) == "raw" {
 		f, err := b.store.File(name)
 		must(t, err)

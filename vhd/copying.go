@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 	"odx/vhd/disk"
 )
@@ -132,7 +133,7 @@ func (p piece) isBefore(q piece) bool {
 func (p piece) withData(ctx context.Context, unit int64) ([]piece, error) {
 	var parts []piece
 	end := p.at // of the last part
-	err := p.in.snapshot.Extents(ctx, p.from, p.length, func(r backstore.Range, mapped bool) bool {
+	err := p.in.snapshot.Extents(ctx, p.from, p.length, func(r blockdev.Range, mapped bool) bool {
 		if !mapped {
 			return true
 		}
@@ -188,7 +189,7 @@ func (j *job) mapPiece(ctx context.Context, to func(ctx context.Context, dst int
 		if n == 0 {
 			return errors.New("nothing was mapped")
 		}
-		if (p.at-p.from)%backstore.BlockLength == 0 {
+		if (p.at-p.from)%blockdev.BlockLength == 0 {
 			j.progress.Mapped += n
 		} else {
 			j.progress.Moved += n
@@ -270,7 +271,7 @@ func (j *job) toVolume(ctx context.Context) (_ Result, err error) {
 	size := (src.size + 511) / 512 * 512
 	if old != nil {
 		if old.Size() < src.size {
-			return Result{}, fmt.Errorf("%w: %s has %d bytes, and volume %s %d; make that larger first", backstore.ErrInvalid, j.Source, src.size, j.Destination, old.Size())
+			return Result{}, fmt.Errorf("%w: %s has %d bytes, and volume %s %d; make that larger first", blockdev.ErrInvalid, j.Source, src.size, j.Destination, old.Size())
 		}
 		size = old.Size()
 		result.FileBytesBefore = size

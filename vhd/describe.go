@@ -7,7 +7,7 @@ import (
 	"os"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -44,11 +44,11 @@ type Description struct {
 var kindNames = map[disk.Kind]string{disk.Fixed: "fixed", disk.Dynamic: "dynamic", disk.Differencing: "differencing"}
 
 // Describe describes the virtual disk in r, which is called name.
-func Describe(ctx context.Context, name string, r disk.Reader) (Description, error) {
+func Describe(ctx context.Context, name string, r blockdev.Reader) (Description, error) {
 	return formatsWithin(defaultTableMemory).describe(ctx, name, r)
 }
 
-func (o formats) describe(ctx context.Context, name string, r disk.Reader) (Description, error) {
+func (o formats) describe(ctx context.Context, name string, r blockdev.Reader) (Description, error) {
 	d := Description{Name: name, Format: FormatOf(name), Kind: kindNames[disk.Fixed], SizeBytes: r.Size(), FileBytes: r.Size(), Mappable: true}
 	if d.Format == disk.Raw {
 		var err error
@@ -79,17 +79,17 @@ func (o formats) describe(ctx context.Context, name string, r disk.Reader) (Desc
 			d.FragmentedBlocks++
 		}
 		last = b.Offset
-		d.Mappable = d.Mappable && b.Offset%backstore.BlockLength == 0
+		d.Mappable = d.Mappable && b.Offset%blockdev.BlockLength == 0
 	}
 	return d, nil
 }
 
 // Check returns what is wrong with the virtual disk in r, which is called name.
-func Check(ctx context.Context, name string, r disk.Reader) ([]disk.Finding, error) {
+func Check(ctx context.Context, name string, r blockdev.Reader) ([]disk.Finding, error) {
 	return formatsWithin(defaultTableMemory).checkNamed(ctx, name, r)
 }
 
-func (o formats) checkNamed(ctx context.Context, name string, r disk.Reader) ([]disk.Finding, error) {
+func (o formats) checkNamed(ctx context.Context, name string, r blockdev.Reader) ([]disk.Finding, error) {
 	findings, err := o.check(ctx, FormatOf(name), r)
 	if err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func (o formats) checkNamed(ctx context.Context, name string, r disk.Reader) ([]
 
 // Describe describes a file of the store.
 func (m *Manager) Describe(ctx context.Context, name string) (d Description, err error) {
-	err = m.examine(ctx, name, func(r disk.Reader) error {
+	err = m.examine(ctx, name, func(r blockdev.Reader) error {
 		d, err = m.formats.describe(ctx, name, r)
 		return err
 	})
@@ -122,7 +122,7 @@ func (m *Manager) Describe(ctx context.Context, name string) (d Description, err
 }
 
 // examine calls fn with a file as it is now.
-func (m *Manager) examine(ctx context.Context, name string, fn func(r disk.Reader) error) error {
+func (m *Manager) examine(ctx context.Context, name string, fn func(r blockdev.Reader) error) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (m *Manager) Geometry(ctx context.Context, name string) (disk.Geometry, err
 	}
 	defer src.release()
 	if src.disk == nil {
-		return disk.Geometry{Size: src.size, BlockLength: rawUnit, SectorLength: 512, PhysicalSectorLength: backstore.BlockLength}, nil
+		return disk.Geometry{Size: src.size, BlockLength: rawUnit, SectorLength: 512, PhysicalSectorLength: blockdev.BlockLength}, nil
 	}
 	return src.disk.Info().Geometry, nil
 }
@@ -165,7 +165,7 @@ func (m *Manager) describeParents(ctx context.Context, name string) ([]string, e
 
 // Check returns what is wrong with a file of the store, and with its parents.
 func (m *Manager) Check(ctx context.Context, name string) (findings []disk.Finding, err error) {
-	err = m.examine(ctx, name, func(r disk.Reader) error {
+	err = m.examine(ctx, name, func(r blockdev.Reader) error {
 		findings, err = m.formats.checkNamed(ctx, name, r)
 		return err
 	})
@@ -211,10 +211,10 @@ func OpenHostFile(path string) (*HostFile, error) {
 	return &HostFile{f, info.Size()}, nil
 }
 
-// Size implements disk.Reader.
+// Size implements blockdev.Reader.
 func (f *HostFile) Size() int64 { return f.size }
 
-// ReadAt implements disk.Reader.
+// ReadAt implements blockdev.Reader.
 func (f *HostFile) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -6,7 +6,7 @@ import (
 	"path"
 	"strings"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 	"odx/vhd/vhdfile"
 	"odx/vhd/vhdxfile"
@@ -40,7 +40,7 @@ func (o formats) create(ctx context.Context, f disk.Format, c disk.Container, s 
 	case disk.VHDX:
 		return table(o.tables.Create(ctx, c, s))
 	default:
-		return nil, fmt.Errorf("%w: a %s file has no structure", backstore.ErrInvalid, f)
+		return nil, fmt.Errorf("%w: a %s file has no structure", blockdev.ErrInvalid, f)
 	}
 }
 
@@ -55,7 +55,7 @@ func (o formats) open(ctx context.Context, f disk.Format, c disk.Container) (dis
 	}
 }
 
-func (o formats) openReadOnly(ctx context.Context, f disk.Format, r disk.Reader) (disk.Table, error) {
+func (o formats) openReadOnly(ctx context.Context, f disk.Format, r blockdev.Reader) (disk.Table, error) {
 	switch f {
 	case disk.VHD:
 		return table(vhdfile.OpenReadOnly(ctx, r))
@@ -67,7 +67,7 @@ func (o formats) openReadOnly(ctx context.Context, f disk.Format, r disk.Reader)
 }
 
 // probe returns what the disk in r is, without a look at where its blocks are.
-func probe(ctx context.Context, f disk.Format, r disk.Reader) (disk.Info, error) {
+func probe(ctx context.Context, f disk.Format, r blockdev.Reader) (disk.Info, error) {
 	switch f {
 	case disk.VHD:
 		return vhdfile.Probe(ctx, r)
@@ -88,14 +88,14 @@ func release(t disk.Table) {
 
 // payloadOf returns what the payload of a table over r is to be read from. A VHDX that was
 // not closed in order, and is only read, has some of it in its log, perhaps.
-func payloadOf(t disk.Table, r disk.Reader) disk.Reader {
-	if logged, ok := t.(interface{ Payload() disk.Reader }); ok {
+func payloadOf(t disk.Table, r blockdev.Reader) blockdev.Reader {
+	if logged, ok := t.(interface{ Payload() blockdev.Reader }); ok {
 		return logged.Payload()
 	}
 	return r
 }
 
-func (o formats) check(ctx context.Context, f disk.Format, r disk.Reader) ([]disk.Finding, error) {
+func (o formats) check(ctx context.Context, f disk.Format, r blockdev.Reader) ([]disk.Finding, error) {
 	switch f {
 	case disk.VHD:
 		return vhdfile.Check(ctx, r)

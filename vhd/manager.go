@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 	"odx/vhd/disk"
 )
@@ -80,7 +81,7 @@ func (m *Manager) TableBytes() int64 { return m.formats.tables.HeldBytes() }
 
 func checkName(name string) error {
 	if name == "" || name[0] == '/' || name[0] == '.' || path.Clean(name) != name {
-		return fmt.Errorf("%w: file name %q; write a path like images/base.vhdx", backstore.ErrInvalid, name)
+		return fmt.Errorf("%w: file name %q; write a path like images/base.vhdx", blockdev.ErrInvalid, name)
 	}
 	return nil
 }

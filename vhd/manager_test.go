@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -126,7 +127,7 @@ func TestParentsAreNotLost(t *testing.T) {
 			"create over it":          {Operation: Create, Destination: base, Size: mib, Overwrite: true},
 			"its own child's child":   {Operation: Snapshot, Source: one, Destination: base, Overwrite: true},
 		} {
-			if _, err := b.Do(ctx, r, nil); !errors.Is(err, backstore.ErrInvalid) {
+			if _, err := b.Do(ctx, r, nil); !errors.Is(err, blockdev.ErrInvalid) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -200,7 +201,7 @@ func TestResize(t *testing.T) {
 			b.do(t, Request{Operation: Create, Destination: name, Size: 3*mib + 512, BlockLength: mib, Fixed: fixed})
 			want := noise(1, 3*mib+512)
 			b.write(t, name, want, 0)
-			if _, err := b.Do(ctx, Request{Operation: Resize, Source: name, Size: 3 * mib}, nil); !errors.Is(err, backstore.ErrInvalid) {
+			if _, err := b.Do(ctx, Request{Operation: Resize, Source: name, Size: 3 * mib}, nil); !errors.Is(err, blockdev.ErrInvalid) {
 				t.Errorf("cut data off: %v", err)
 			}
 			b.do(t, Request{Operation: Resize, Source: name, Size: 7 * mib})
@@ -270,25 +271,25 @@ func TestRefused(t *testing.T) {
 		r    Request
 		want error
 	}{
-		"no operation":             {Request{}, backstore.ErrInvalid},
-		"name with dots":           {Request{Operation: Create, Destination: "../x.vhd", Size: mib}, backstore.ErrInvalid},
+		"no operation":             {Request{}, blockdev.ErrInvalid},
+		"name with dots":           {Request{Operation: Create, Destination: "../x.vhd", Size: mib}, blockdev.ErrInvalid},
 		"there already":            {Request{Operation: Create, Destination: "a.vhdx", Size: mib}, backstore.ErrExists},
 		"no source":                {Request{Operation: Convert, Source: "none", Destination: "x.vhd"}, backstore.ErrNotFound},
 		"source is no VHDX":        {Request{Operation: Convert, Source: "junk.vhdx", Destination: "x.raw"}, disk.ErrFormat},
 		"source is no VHD":         {Request{Operation: Convert, Source: "junk.vhd", Destination: "x.raw"}, disk.ErrFormat},
-		"merge of no child":        {Request{Operation: Merge, Source: "a.vhdx"}, backstore.ErrInvalid},
-		"merge of a raw file":      {Request{Operation: Merge, Source: "a.raw"}, backstore.ErrInvalid},
-		"child of another format":  {Request{Operation: Snapshot, Source: "a.vhdx", Destination: "x.vhd"}, backstore.ErrInvalid},
-		"compact a raw file":       {Request{Operation: Compact, Source: "a.raw"}, backstore.ErrInvalid},
-		"resize to nothing":        {Request{Operation: Resize, Source: "a.vhdx"}, backstore.ErrInvalid},
+		"merge of no child":        {Request{Operation: Merge, Source: "a.vhdx"}, blockdev.ErrInvalid},
+		"merge of a raw file":      {Request{Operation: Merge, Source: "a.raw"}, blockdev.ErrInvalid},
+		"child of another format":  {Request{Operation: Snapshot, Source: "a.vhdx", Destination: "x.vhd"}, blockdev.ErrInvalid},
+		"compact a raw file":       {Request{Operation: Compact, Source: "a.raw"}, blockdev.ErrInvalid},
+		"resize to nothing":        {Request{Operation: Resize, Source: "a.vhdx"}, blockdev.ErrInvalid},
 		"volume is there":          {Request{Operation: ToVolume, Source: "a.vhdx", Destination: "small"}, backstore.ErrExists},
-		"volume is too small":      {Request{Operation: ToVolume, Source: "a.vhdx", Destination: "small", Overwrite: true}, backstore.ErrInvalid},
+		"volume is too small":      {Request{Operation: ToVolume, Source: "a.vhdx", Destination: "small", Overwrite: true}, blockdev.ErrInvalid},
 		"no volume":                {Request{Operation: FromVolume, Source: "none", Destination: "x.vhd"}, backstore.ErrNotFound},
-		"a VHD with large sectors": {Request{Operation: Create, Destination: "x.vhd", Size: mib, SectorLength: 4096}, backstore.ErrInvalid},
-		"no size":                  {Request{Operation: Create, Destination: "x.vhdx"}, backstore.ErrInvalid},
-		"half a sector":            {Request{Operation: Create, Destination: "x.vhdx", Size: 1000}, backstore.ErrInvalid},
-		"too large for VHD":        {Request{Operation: Create, Destination: "x.vhd", Size: 4 << 40}, backstore.ErrInvalid},
-		"no power of two":          {Request{Operation: Create, Destination: "x.vhdx", Size: mib, BlockLength: 3 * mib}, backstore.ErrInvalid},
+		"a VHD with large sectors": {Request{Operation: Create, Destination: "x.vhd", Size: mib, SectorLength: 4096}, blockdev.ErrInvalid},
+		"no size":                  {Request{Operation: Create, Destination: "x.vhdx"}, blockdev.ErrInvalid},
+		"half a sector":            {Request{Operation: Create, Destination: "x.vhdx", Size: 1000}, blockdev.ErrInvalid},
+		"too large for VHD":        {Request{Operation: Create, Destination: "x.vhd", Size: 4 << 40}, blockdev.ErrInvalid},
+		"no power of two":          {Request{Operation: Create, Destination: "x.vhdx", Size: mib, BlockLength: 3 * mib}, blockdev.ErrInvalid},
 	} {
 		if _, err := b.Do(ctx, tt.r, nil); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)

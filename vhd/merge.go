@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -77,7 +78,7 @@ func (j *job) mergeNames(ctx context.Context) (children []string, into string, e
 // levels returns how many disks are merged.
 func (j *job) levels(src *source) (int, error) {
 	if src.disk == nil || len(src.parents) == 0 {
-		return 0, fmt.Errorf("%w: %s is no differencing disk; there is nothing to merge it into", backstore.ErrInvalid, src.name)
+		return 0, fmt.Errorf("%w: %s is no differencing disk; there is nothing to merge it into", blockdev.ErrInvalid, src.name)
 	}
 	if j.Destination == "" {
 		return 1, nil
@@ -87,7 +88,7 @@ func (j *job) levels(src *source) (int, error) {
 			return i + 1, nil
 		}
 	}
-	return 0, fmt.Errorf("%w: %s is no parent of %s", backstore.ErrInvalid, j.Destination, src.name)
+	return 0, fmt.Errorf("%w: %s is no parent of %s", blockdev.ErrInvalid, j.Destination, src.name)
 }
 
 // copyOf makes a file that equals a parent, with the capacity of the child.
@@ -147,13 +148,13 @@ func (j *job) mergeInto(ctx context.Context, f *backstore.Volume, src *source, l
 func (j *job) mergeLevel(ctx context.Context, dst *disk.Disk, own *source) error {
 	for off := int64(0); off < own.size; off += window {
 		length := min(window, own.size-off)
-		var zeros []backstore.Range
+		var zeros []blockdev.Range
 		var pieces []piece
 		err := own.Runs(ctx, off, length, func(r disk.Run) bool {
 			switch {
 			case r.Below:
 			case r.In == nil:
-				zeros = append(zeros, backstore.Range{Offset: r.Offset, Length: r.Length})
+				zeros = append(zeros, blockdev.Range{Offset: r.Offset, Length: r.Length})
 			default:
 				pieces = append(pieces, piece{r.Offset, r.Length, own.file, r.At})
 			}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // begun starts an operation, and returns once it waits for the writers of a file.
@@ -117,7 +118,7 @@ func TestManager_Scratch(t *testing.T) {
 			return err
 		}(),
 	} {
-		if !errors.Is(err, backstore.ErrInvalid) {
+		if !errors.Is(err, blockdev.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -167,7 +168,7 @@ func (m *Manager) checkNoChildren(ctx context.Context, name string, but ...strin
 	}
 	for _, child := range all {
 		if !slices.Contains(but, child) {
-			return fmt.Errorf("%w: %s is a differencing disk over %s and would be lost; merge it first, or convert it to a disk of its own", backstore.ErrInvalid, child, name)
+			return fmt.Errorf("%w: %s is a differencing disk over %s and would be lost; merge it first, or convert it to a disk of its own", blockdev.ErrInvalid, child, name)
 		}
 	}
 	return nil

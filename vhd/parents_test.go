@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -48,7 +49,7 @@ func TestManager_ParentNames(t *testing.T) {
 				if len(d.Children) != 1 || d.Children[0] != child {
 					t.Errorf("children are %q", d.Children)
 				}
-				if _, err := b.Do(ctx, Request{Operation: Resize, Source: base, Size: 8 * mib}, nil); !errors.Is(err, backstore.ErrInvalid) {
+				if _, err := b.Do(ctx, Request{Operation: Resize, Source: base, Size: 8 * mib}, nil); !errors.Is(err, blockdev.ErrInvalid) {
 					t.Errorf("resize of a parent: %v", err)
 				}
 				b.do(t, Request{Operation: Merge, Source: child})
@@ -92,7 +93,7 @@ func TestManager_RawParent(t *testing.T) {
 		if d, err := b.Describe(ctx, "dir/base.img"); err != nil || len(d.Children) != 1 {
 			t.Errorf("%+v, %v", d, err)
 		}
-		if _, err := b.Do(ctx, Request{Operation: Convert, Source: "dir/other.img", Destination: "dir/base.img", Overwrite: true}, nil); !errors.Is(err, backstore.ErrInvalid) {
+		if _, err := b.Do(ctx, Request{Operation: Convert, Source: "dir/other.img", Destination: "dir/base.img", Overwrite: true}, nil); !errors.Is(err, blockdev.ErrInvalid) {
 			t.Errorf("overwrite a parent: %v", err)
 		}
 		b.write(t, "dir/child.vhd", noise(3, 5000), 3*mib+100)
@@ -132,7 +133,7 @@ func TestManager_LongestChain(t *testing.T) {
 	last := fmt.Sprint(maxChain, ".vhd")
 	b.same(t, last, make([]byte, mib))
 	b.write(t, last, noise(1, 4096), 0)
-	if _, err := b.Do(ctx, Request{Operation: Snapshot, Source: last, Destination: "one more.vhd"}, nil); !errors.Is(err, backstore.ErrInvalid) || !strings.Contains(err.Error(), "merge some of them") {
+	if _, err := b.Do(ctx, Request{Operation: Snapshot, Source: last, Destination: "one more.vhd"}, nil); !errors.Is(err, blockdev.ErrInvalid) || !strings.Contains(err.Error(), "merge some of them") {
 		t.Errorf("one more: %v", err)
 	}
 	b.do(t, Request{Operation: Merge, Source: last})

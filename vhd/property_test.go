@@ -12,8 +12,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"odx/backstore"
 	"odx/backstore/vfs"
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -250,7 +250,7 @@ func (h *history) resize(t fataler, name string) {
 	data := append(slices.Clone(old.data[:min(size, int64(len(old.data)))]), make([]byte, max(size-int64(len(old.data)), 0))...)
 	r := Request{Operation: Resize, Source: name, Size: size}
 	if size < int64(len(old.data)) && bytes.ContainsFunc(old.data[size:], func(r rune) bool { return r != 0 }) {
-		if _, err := h.Do(ctx, r, nil); !errors.Is(err, backstore.ErrInvalid) {
+		if _, err := h.Do(ctx, r, nil); !errors.Is(err, blockdev.ErrInvalid) {
 			t.Fatalf("%+v cuts data off: %v", r, err)
 		}
 		return

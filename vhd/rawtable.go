@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -16,7 +16,7 @@ type rawTable struct {
 
 func rawInfo(size int64) disk.Info {
 	return disk.Info{Format: disk.Raw, Kind: disk.Fixed, Geometry: disk.Geometry{
-		Size: size, BlockLength: rawUnit, SectorLength: 512, PhysicalSectorLength: backstore.BlockLength,
+		Size: size, BlockLength: rawUnit, SectorLength: 512, PhysicalSectorLength: blockdev.BlockLength,
 	}}
 }
 
@@ -38,7 +38,7 @@ func (t *rawTable) Present(_ context.Context, _, _, count int64) (disk.Bits, err
 
 func (t *rawTable) writable() error {
 	if t.c == nil {
-		return disk.ErrReadOnly
+		return blockdev.ErrReadOnly
 	}
 	return nil
 }

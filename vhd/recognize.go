@@ -8,7 +8,7 @@ import (
 	"path"
 	"strings"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 	"odx/vhd/vhdfile"
 )
@@ -18,11 +18,11 @@ import (
 // if that is what is wanted.
 var ErrForeign = errors.New("another format")
 
-// foreignError is an ErrForeign, and backstore.ErrInvalid, that says all in its own words.
+// foreignError is an ErrForeign, and blockdev.ErrInvalid, that says all in its own words.
 type foreignError struct{ text string }
 
 func (e *foreignError) Error() string   { return e.text }
-func (e *foreignError) Unwrap() []error { return []error{ErrForeign, backstore.ErrInvalid} }
+func (e *foreignError) Unwrap() []error { return []error{ErrForeign, blockdev.ErrInvalid} }
 
 func foreign(format string, args ...any) error {
 	return &foreignError{fmt.Sprintf(format, args...)}
@@ -92,7 +92,7 @@ func promised(name string) string {
 
 // recognize returns what the contents of a file say that it is, "" for what can only be a
 // raw disk.
-func recognize(ctx context.Context, r disk.Reader) (string, error) {
+func recognize(ctx context.Context, r blockdev.Reader) (string, error) {
 	switch is, err := vhdfile.HasFooter(ctx, r); {
 	case err != nil:
 		return "", err
@@ -120,7 +120,7 @@ func recognize(ctx context.Context, r disk.Reader) (string, error) {
 
 // CheckSource returns ErrForeign for a file that is not what its name says, as an
 // administrator brings it: by its contents, or by a name that promises another format.
-func CheckSource(ctx context.Context, name string, r disk.Reader) error {
+func CheckSource(ctx context.Context, name string, r blockdev.Reader) error {
 	found, err := recognize(ctx, r)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -139,7 +139,7 @@ func CheckSource(ctx context.Context, name string, r disk.Reader) error {
 
 // CheckRaw returns ErrForeign for a file whose bytes are to become those of a disk although
 // they look like a format that has a disk in it.
-func CheckRaw(ctx context.Context, name string, r disk.Reader) error {
+func CheckRaw(ctx context.Context, name string, r blockdev.Reader) error {
 	found, err := recognize(ctx, r)
 	if err != nil || found == "" {
 		return err

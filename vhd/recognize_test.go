@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk/disktest"
 )
 
@@ -58,7 +58,7 @@ func TestManager_Foreign(t *testing.T) {
 				{Operation: Import, Source: begin("d.img"), Destination: "x.vhd"},
 				{Operation: Import, Source: begin("d.img"), Destination: "x.img"},
 			} {
-				if _, err := b.Do(ctx, r, nil); !errors.Is(err, ErrForeign) || !errors.Is(err, backstore.ErrInvalid) || !strings.Contains(err.Error(), " is "+format+"; ") {
+				if _, err := b.Do(ctx, r, nil); !errors.Is(err, ErrForeign) || !errors.Is(err, blockdev.ErrInvalid) || !strings.Contains(err.Error(), " is "+format+"; ") {
 					t.Errorf("%s: %v", r.Operation, err)
 				}
 				r.Raw = true

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -157,11 +158,11 @@ func (j *job) run(ctx context.Context) (Result, error) {
 		return j.rewrite(ctx, byBlock)
 	case Resize:
 		if j.Size <= 0 {
-			return Result{}, fmt.Errorf("%w: resize to %d bytes", backstore.ErrInvalid, j.Size)
+			return Result{}, fmt.Errorf("%w: resize to %d bytes", blockdev.ErrInvalid, j.Size)
 		}
 		return j.rewrite(ctx, byPlace)
 	default:
-		return Result{}, fmt.Errorf("%w: no operation %q on virtual disks", backstore.ErrInvalid, j.Operation)
+		return Result{}, fmt.Errorf("%w: no operation %q on virtual disks", blockdev.ErrInvalid, j.Operation)
 	}
 }
 
@@ -279,7 +280,7 @@ func (j *job) makeDisk(ctx context.Context, f *backstore.Volume, s disk.Spec) (t
 // makeChild makes a differencing disk.
 func (j *job) makeChild(ctx context.Context) (Result, error) {
 	if FormatOf(j.Source) != FormatOf(j.Destination) || FormatOf(j.Source) == disk.Raw {
-		return Result{}, fmt.Errorf("%w: %s and %s have to be of one format, VHD or VHDX", backstore.ErrInvalid, j.Source, j.Destination)
+		return Result{}, fmt.Errorf("%w: %s and %s have to be of one format, VHD or VHDX", blockdev.ErrInvalid, j.Source, j.Destination)
 	}
 	// The parent must not change any more.
 	end, err := j.begin(ctx, j.Source, j.Destination)
@@ -296,7 +297,7 @@ func (j *job) makeChild(ctx context.Context) (Result, error) {
 	}
 	defer parent.release()
 	if len(parent.parents) >= maxChain {
-		return Result{}, fmt.Errorf("%w: %s has %d parents, and a disk over it would have more than it can be opened with; merge some of them first", backstore.ErrInvalid, j.Source, len(parent.parents))
+		return Result{}, fmt.Errorf("%w: %s has %d parents, and a disk over it would have more than it can be opened with; merge some of them first", blockdev.ErrInvalid, j.Source, len(parent.parents))
 	}
 	info := parent.disk.Info()
 	f, err := j.store.File(j.Source)

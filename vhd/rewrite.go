@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 	"odx/vhd/disk"
 )
@@ -25,7 +26,7 @@ func byBlock(a, b placed) int { return cmp.Compare(a.index, b.index) }
 func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result, error) {
 	name := cmp.Or(j.Destination, j.Source)
 	if FormatOf(name) != FormatOf(j.Source) {
-		return Result{}, fmt.Errorf("%w: %s and %s are of different formats; convert changes the format", backstore.ErrInvalid, j.Source, name)
+		return Result{}, fmt.Errorf("%w: %s and %s are of different formats; convert changes the format", blockdev.ErrInvalid, j.Source, name)
 	}
 	end, err := j.begin(ctx, name)
 	if err != nil {
@@ -33,7 +34,7 @@ func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result,
 	}
 	defer end()
 	if FormatOf(name) == disk.Raw {
-		return Result{}, fmt.Errorf("%w: %s has no structure; resize and copy raw files as files", backstore.ErrInvalid, j.Source)
+		return Result{}, fmt.Errorf("%w: %s has no structure; resize and copy raw files as files", blockdev.ErrInvalid, j.Source)
 	}
 	if name != j.Source || j.Operation == Resize {
 		// What has the name now has children that know it as it is.
@@ -74,7 +75,7 @@ func (j *job) checkCut(ctx context.Context, size int64) error {
 	}
 	defer src.release()
 	for off := size; off < src.size; off += window {
-		data, err := dataIn(ctx, src, off, min(window, src.size-off), backstore.BlockLength)
+		data, err := dataIn(ctx, src, off, min(window, src.size-off), blockdev.BlockLength)
 		if err != nil {
 			return err
 		}
@@ -84,7 +85,7 @@ func (j *job) checkCut(ctx context.Context, size int64) error {
 				return err
 			}
 			if !zeros {
-				return fmt.Errorf("%w: %s has data after byte %d, which %d bytes would cut off; shrink the partition first and discard what is behind it", backstore.ErrInvalid, j.Source, p.at, size)
+				return fmt.Errorf("%w: %s has data after byte %d, which %d bytes would cut off; shrink the partition first and discard what is behind it", blockdev.ErrInvalid, j.Source, p.at, size)
 			}
 		}
 	}
@@ -161,7 +162,7 @@ func (w *rewriting) sort(ctx context.Context) (blocks []placed, zero []int64, er
 		}
 		if b.State == disk.Full {
 			data := false
-			err := w.src.file.snapshot.Extents(ctx, b.Offset, w.length(i), func(_ backstore.Range, mapped bool) bool {
+			err := w.src.file.snapshot.Extents(ctx, b.Offset, w.length(i), func(_ blockdev.Range, mapped bool) bool {
 				data = data || mapped
 				return !data
 			})

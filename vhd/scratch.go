@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -116,7 +117,7 @@ type Naming struct {
 // there is a file of that name that is not to be overwritten.
 func (m *Manager) Finish(ctx context.Context, n Naming) error {
 	if !IsScratch(n.Scratch) {
-		return fmt.Errorf("%w: %s is no file that was begun", backstore.ErrInvalid, n.Scratch)
+		return fmt.Errorf("%w: %s is no file that was begun", blockdev.ErrInvalid, n.Scratch)
 	}
 	if err := checkName(n.Name); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -57,7 +58,7 @@ func (m *Manager) ServeReadOnly(ctx context.Context, name string) (*Served, erro
 	return m.serve(ctx, name, t, payloadOf(t, f))
 }
 
-func (m *Manager) serve(ctx context.Context, name string, t disk.Table, payload disk.Reader) (*Served, error) {
+func (m *Manager) serve(ctx context.Context, name string, t disk.Table, payload blockdev.Reader) (*Served, error) {
 	s := &Served{Files: []string{name}}
 	parent, err := m.serveParents(ctx, s, name, t.Info())
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 	"odx/vhd/disk"
 )
@@ -19,7 +20,7 @@ type moment struct {
 // snapshot is a tokens.Snapshot of the store, which can tell where it has holes.
 type snapshot interface {
 	tokens.Snapshot
-	Extents(ctx context.Context, off, length int64, fn func(part backstore.Range, mapped bool) bool) error
+	Extents(ctx context.Context, off, length int64, fn func(part blockdev.Range, mapped bool) bool) error
 }
 
 func (m *moment) Size() int64 { return m.size }
@@ -38,7 +39,7 @@ func (m *Manager) openMoment(ctx context.Context, v *backstore.Volume) (*moment,
 	held, ok := s.(snapshot)
 	if !ok {
 		s.Release()
-		return nil, fmt.Errorf("%w: %v is not in the store", backstore.ErrInvalid, v)
+		return nil, fmt.Errorf("%w: %v is not in the store", blockdev.ErrInvalid, v)
 	}
 	return &moment{held, s.Length()}, nil
 }
@@ -123,7 +124,7 @@ func (m *Manager) openPlaced(ctx context.Context, file, name string) (_ *source,
 		return s, nil
 	}
 	t, err := m.formats.openReadOnly(ctx, s.format, s.file)
-	if err == nil && payloadOf(t, s.file) != disk.Reader(s.file) {
+	if err == nil && payloadOf(t, s.file) != blockdev.Reader(s.file) {
 		release(t)
 		s.file.release()
 		t, err = m.openReplayed(ctx, s, f)

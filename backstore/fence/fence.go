@@ -9,15 +9,12 @@ package fence
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
-)
 
-// ErrBusy reports that an aborted write to the range is still in flight. Retry
-// later.
-var ErrBusy = errors.New("an aborted write to these blocks is in flight")
+	"odx/blockdev"
+)
 
 // Writes tracks the writes in flight in one address space. The zero value is ready
 // for use and safe for concurrent use. In steady state it allocates nothing.
@@ -35,7 +32,7 @@ type write struct {
 	offset, end int64 // bytes
 }
 
-// Begin registers a write of length bytes at offset. It returns ErrBusy if an
+// Begin registers a write of length bytes at offset. It returns blockdev.ErrBusy if an
 // aborted write to any of these bytes is in flight, and the error of ctx if ctx has
 // ended. On success the caller writes and then calls End with slot.
 //
@@ -79,7 +76,7 @@ func (w *Writes) End(slot int) {
 	w.inFlight.Add(-1)
 }
 
-// Check returns ErrBusy if an aborted write to any of length bytes at offset is in
+// Check returns blockdev.ErrBusy if an aborted write to any of length bytes at offset is in
 // flight.
 func (w *Writes) Check(offset, length int64) error {
 	if w.inFlight.Load() == 0 {
@@ -95,7 +92,7 @@ func (w *Writes) check(offset, length int64) error {
 	for i := range w.slots {
 		s := &w.slots[i]
 		if s.ctx != nil && length > 0 && s.offset < offset+length && offset < s.end && s.ctx.Err() != nil {
-			return fmt.Errorf("%d bytes at %d: %w", length, offset, ErrBusy)
+			return fmt.Errorf("%d bytes at %d: %w", length, offset, blockdev.ErrBusy)
 		}
 	}
 	return nil

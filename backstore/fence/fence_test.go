@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"testing"
+
+	"odx/blockdev"
 )
 
 func begin(t *testing.T, w *Writes, ctx context.Context, offset, length int64) int {
@@ -30,10 +32,10 @@ func TestWrites_Begin(t *testing.T) {
 		offset, length int64
 		want           error
 	}{
-		{"same range", 4096, 4096, ErrBusy},
-		{"first byte", 0, 4097, ErrBusy},
-		{"last byte", 8191, 1, ErrBusy},
-		{"around", 0, 1 << 20, ErrBusy},
+		{"same range", 4096, 4096, blockdev.ErrBusy},
+		{"first byte", 0, 4097, blockdev.ErrBusy},
+		{"last byte", 8191, 1, blockdev.ErrBusy},
+		{"around", 0, 1 << 20, blockdev.ErrBusy},
 		{"before", 0, 4096, nil},
 		{"after", 8192, 4096, nil},
 		{"empty", 5000, 0, nil},
@@ -87,7 +89,7 @@ func TestWrites_Concurrent(t *testing.T) {
 				}
 				if err == nil {
 					w.End(slot)
-				} else if !errors.Is(err, ErrBusy) {
+				} else if !errors.Is(err, blockdev.ErrBusy) {
 					t.Error(err)
 				}
 				cancel()

@@ -12,8 +12,8 @@ import (
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
 	_ "github.com/gostor/gotgt/pkg/scsi/backingstore" // registers "file" and "null"
 
-	"odx/backstore"
 	"odx/backstore/fence"
+	"odx/blockdev"
 )
 
 // zeroChunk bounds the memory of Unmap, in bytes.
@@ -24,7 +24,7 @@ const zeroChunk = 1 << 20
 // access.
 //
 // A write in the kernel does not come back before it is done. While one is there
-// whose context has ended, reads and writes of its range return fence.ErrBusy.
+// whose context has ended, reads and writes of its range return blockdev.ErrBusy.
 type External struct {
 	path   string
 	dev    *api.SCSILu
@@ -38,7 +38,7 @@ type External struct {
 func Open(path string) (*External, error) {
 	name, rest, ok := strings.Cut(path, ":")
 	if !ok || name == "" {
-		return nil, fmt.Errorf("backing store %q: want NAME:PATH, for example file:/var/lib/disk.img: %w", path, backstore.ErrInvalid)
+		return nil, fmt.Errorf("backing store %q: want NAME:PATH, for example file:/var/lib/disk.img: %w", path, blockdev.ErrInvalid)
 	}
 	store, err := gotgt.NewBackingStore(name)
 	if err != nil {
@@ -88,7 +88,7 @@ func (e *External) WriteAt(ctx context.Context, p []byte, off int64) error {
 	}
 	err = fmt.Errorf("%s: write %d bytes at %d: %w", e.path, len(p), off, err)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return errors.Join(backstore.ErrNoSpace, err)
+		return errors.Join(blockdev.ErrNoSpace, err)
 	}
 	return err
 }
@@ -134,8 +134,8 @@ func (e *External) check(ctx context.Context, off, length int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if off < 0 || length < 0 || off > e.size || length > e.size-off {
-		return fmt.Errorf("%s: %d bytes at %d: %w", e.path, length, off, backstore.ErrRange)
+	if !(blockdev.Range{Offset: off, Length: length}).In(e.size) {
+		return fmt.Errorf("%s: %d bytes at %d: %w", e.path, length, off, blockdev.ErrRange)
 	}
 	return nil
 }

@@ -11,20 +11,17 @@ import (
 
 	"github.com/gostor/gotgt/pkg/api"
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
+
+	"odx/blockdev"
 )
 
 // Name is the backing store name of our volumes in gotgt: the path of a volume
 // is Name, a colon and the volume's name.
 const Name = "odx"
 
-// Volume is what gotgt needs of a volume of ours. Offsets and lengths are in
-// bytes.
+// Volume is what gotgt needs of a volume of ours.
 type Volume interface {
-	Size() int64
-	ReadAt(ctx context.Context, p []byte, off int64) error
-	WriteAt(ctx context.Context, p []byte, off int64) error
-	Unmap(ctx context.Context, off, length int64) error
-	Flush(ctx context.Context) error
+	blockdev.Volume
 	// WriteOut has what was written outlive this process: gotgt acknowledges a
 	// write when it has returned.
 	WriteOut(ctx context.Context) error

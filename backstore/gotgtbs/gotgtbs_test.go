@@ -16,8 +16,7 @@ import (
 	"github.com/gostor/gotgt/pkg/config"
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
 
-	"odx/backstore"
-	"odx/backstore/fence"
+	"odx/blockdev"
 )
 
 // memVolume is a Volume in memory.
@@ -168,10 +167,10 @@ func TestExternalVolumeRefuses(t *testing.T) {
 		err  error
 		want error
 	}{
-		{"read past the end", e.ReadAt(ctx, make([]byte, 2), e.Size()-1), backstore.ErrRange},
-		{"write past the end", e.WriteAt(ctx, make([]byte, 1), e.Size()), backstore.ErrRange},
-		{"negative offset", e.ReadAt(ctx, nil, -1), backstore.ErrRange},
-		{"unmap that overflows", e.Unmap(ctx, 1, 1<<63-1), backstore.ErrRange},
+		{"read past the end", e.ReadAt(ctx, make([]byte, 2), e.Size()-1), blockdev.ErrRange},
+		{"write past the end", e.WriteAt(ctx, make([]byte, 1), e.Size()), blockdev.ErrRange},
+		{"negative offset", e.ReadAt(ctx, nil, -1), blockdev.ErrRange},
+		{"unmap that overflows", e.Unmap(ctx, 1, 1<<63-1), blockdev.ErrRange},
 		{"read after the end of its context", e.ReadAt(ended, make([]byte, 1), 0), context.Canceled},
 		{"flush after the end of its context", e.Flush(ended), context.Canceled},
 	}
@@ -202,7 +201,7 @@ func TestExternalVolumeTellsWhatWentWrong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.WriteAt(context.Background(), make([]byte, 512), 0); !errors.Is(err, backstore.ErrNoSpace) {
+	if err := e.WriteAt(context.Background(), make([]byte, 512), 0); !errors.Is(err, blockdev.ErrNoSpace) {
 		t.Errorf("full file system: %v, want ErrNoSpace", err)
 	}
 	if err := e.ReadAt(context.Background(), make([]byte, 512), 0); !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -260,7 +259,7 @@ func TestExternal_WriteAt_aborted(t *testing.T) {
 	for name, err := range map[string]error{
 		"read": e.ReadAt(ctx, p, 514), "write": e.WriteAt(ctx, p, 510), "unmap": e.Unmap(ctx, 0, 1024),
 	} {
-		if !errors.Is(err, fence.ErrBusy) {
+		if !errors.Is(err, blockdev.ErrBusy) {
 			t.Errorf("%s of the range: %v, want ErrBusy", name, err)
 		}
 	}

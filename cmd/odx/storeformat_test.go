@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/initiator"
 	"odx/test/formats"
 )
@@ -200,7 +201,7 @@ func TestRepairCommand(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := make([]byte, 4096)
-		if err := v.ReadAt(t.Context(), b, 0); !errors.Is(err, backstore.ErrCorrupt) {
+		if err := v.ReadAt(t.Context(), b, 0); !errors.Is(err, blockdev.ErrCorrupt) {
 			t.Errorf("a block that is lost: %v, want ErrCorrupt", err)
 		}
 		if err := v.ReadAt(t.Context(), b, 40*4096); err != nil {

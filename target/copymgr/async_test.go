@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -155,7 +155,7 @@ func TestErrorsInBackground(t *testing.T) {
 		b.store.FailWith(func(op string) error {
 			if op == "Map" {
 				if steps++; steps > tc.after {
-					return backstore.ErrNoSpace
+					return blockdev.ErrNoSpace
 				}
 			}
 			return nil

@@ -5,22 +5,22 @@ import (
 	"fmt"
 	"testing"
 
-	"odx/backstore/fence"
+	"odx/blockdev"
 	"odx/target/scsi"
 	"odx/tokens"
 )
 
 // fenced is a volume with an aborted write to all of it under way.
-type fenced struct{ tokens.Volume }
+type fenced struct{ blockdev.Volume }
 
 func (fenced) ReadAt(context.Context, []byte, int64) error {
-	return fmt.Errorf("read: %w", fence.ErrBusy)
+	return fmt.Errorf("read: %w", blockdev.ErrBusy)
 }
 func (fenced) WriteAt(context.Context, []byte, int64) error {
-	return fmt.Errorf("write: %w", fence.ErrBusy)
+	return fmt.Errorf("write: %w", blockdev.ErrBusy)
 }
 func (fenced) Unmap(context.Context, int64, int64) error {
-	return fmt.Errorf("unmap: %w", fence.ErrBusy)
+	return fmt.Errorf("unmap: %w", blockdev.ErrBusy)
 }
 func (fenced) Flush(context.Context) error { return nil }
 

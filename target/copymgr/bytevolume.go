@@ -3,12 +3,12 @@ package copymgr
 import (
 	"context"
 
-	"odx/tokens"
+	"odx/blockdev"
 )
 
 // bytes returns the volume of a logical unit in a form that takes any bytes, not
 // only whole blocks. The volumes of the store are so themselves.
-func (u *unit) bytes() tokens.Volume {
+func (u *unit) bytes() blockdev.Volume {
 	if u.mapped {
 		return u.lu.Volume()
 	}
@@ -19,7 +19,7 @@ func (u *unit) bytes() tokens.Volume {
 // of a write are read, changed and written: a write of somebody else to the same
 // block at the same moment can be lost, as on any disk without such a command.
 type byteVolume struct {
-	tokens.Volume
+	blockdev.Volume
 	block int64
 }
 

@@ -7,7 +7,7 @@ import (
 
 	"github.com/gostor/gotgt/pkg/api"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -314,13 +314,13 @@ func TestFailedSegments(t *testing.T) {
 		{"reserved destination", segmentOf{kind: 2, count: 8, destination: 1}, func(b *testbed) { reserve(b, lunB) }, "A/0D/01", -48, []byte{1, 0x18}},
 		{"source whose erasure has failed", segmentOf{kind: 2, count: 1, source: 1}, func(b *testbed) { b.failSanitize(lunB) }, "A/0D/01", -48, []byte{0, 2, 3, 0x31, 0x03}},
 		{"verification of a unit whose erasure has failed", segmentOf{kind: 7, flags: 1, source: 1}, func(b *testbed) { b.failSanitize(lunB) }, "A/0D/01", -48, []byte{0, 2, 3, 0x31, 0x03}},
-		{"store is full", segmentOf{kind: 2, count: 1, destinationLBA: 9}, func(b *testbed) { b.failFrom(2, "Map", backstore.ErrNoSpace) }, "A/0D/01", -16, []byte{1, 2, 7, 0x27, 0x07}},
-		{"damaged source", segmentOf{kind: 2, count: 1, destinationLBA: 9}, func(b *testbed) { b.failFrom(2, "Snapshot", backstore.ErrCorrupt) }, "A/0D/01", -16, []byte{0, 2, 3, 0x11, 0}},
+		{"store is full", segmentOf{kind: 2, count: 1, destinationLBA: 9}, func(b *testbed) { b.failFrom(2, "Map", blockdev.ErrNoSpace) }, "A/0D/01", -16, []byte{1, 2, 7, 0x27, 0x07}},
+		{"damaged source", segmentOf{kind: 2, count: 1, destinationLBA: 9}, func(b *testbed) { b.failFrom(2, "Snapshot", blockdev.ErrCorrupt) }, "A/0D/01", -16, []byte{0, 2, 3, 0x11, 0}},
 		{"forbidden by a rule", segmentOf{kind: 2, count: 8, destination: 1}, func(b *testbed) {
 			b.manager.rules = Rules{{To: []string{"volume1"}, Deny: true}}
 		}, "A/0D/02", -48, nil},
 		{"the logical unit itself is full", segmentOf{kind: 2, count: 1, source: 0xFFFF, destination: 0xFFFF, destinationLBA: 9},
-			func(b *testbed) { b.failFrom(2, "Map", backstore.ErrNoSpace) }, "A/0D/01", 6, []byte{1, 2, 7, 0x27, 0x07}},
+			func(b *testbed) { b.failFrom(2, "Map", blockdev.ErrNoSpace) }, "A/0D/01", 6, []byte{1, 2, 7, 0x27, 0x07}},
 	} {
 		b := start(t, tokens.Limits{})
 		b.fill(t, lunA, 1)
@@ -401,7 +401,7 @@ func TestForwardedSenseDescriptor(t *testing.T) {
 func (b *testbed) failSanitize(lun int) {
 	b.store.FailWith(func(op string) error {
 		if op == "Unmap" {
-			return backstore.ErrCorrupt
+			return blockdev.ErrCorrupt
 		}
 		return nil
 	})

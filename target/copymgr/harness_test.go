@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 
+	"odx/blockdev"
 	"odx/target/bufpool"
 	"odx/target/scsi"
 	"odx/tokens"
@@ -72,7 +73,7 @@ type testbed struct {
 	tokens  *tokens.Manager
 	manager *Manager
 	target  *scsi.Target
-	volumes []tokens.Volume
+	volumes []blockdev.Volume
 	nexus   *scsi.Nexus
 	pool    bufpool.Pool
 	log     bytes.Buffer

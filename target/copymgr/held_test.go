@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"testing"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -79,13 +79,13 @@ func TestResidualOfAFailedSegment(t *testing.T) {
 		{kind: 2, destination: 1, count: 80},
 		{kind: 0x0A, destination: 1, count: 80 * 512},
 	} {
-		b.failFrom(3, "Map", backstore.ErrNoSpace)
+		b.failFrom(3, "Map", blockdev.ErrNoSpace)
 		a := b.extendedCopy(lunA, 0, lid1Parameters(3, 0, b.cscds(), s))
 		if blocks, ok := a.information(); a.code() != "A/0D/01" || !ok || blocks != 8 {
 			t.Errorf("segment type %02Xh: %s, INFORMATION %d, %v; want 8 of 10 blocks", s.kind, a.code(), blocks, ok)
 		}
 	}
-	b.failFrom(1, "Map", backstore.ErrNoSpace)
+	b.failFrom(1, "Map", blockdev.ErrNoSpace)
 	a := b.extendedCopy(lunA, 0, lid1Parameters(3, 0, b.cscds(), segmentOf{kind: 2, destination: 1, count: 80}))
 	if blocks, ok := a.information(); a.code() != "A/0D/01" || ok {
 		t.Errorf("nothing was written: %s, INFORMATION %d", a.code(), blocks)

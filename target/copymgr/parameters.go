@@ -6,7 +6,7 @@ import (
 	"math/bits"
 	"slices"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -160,11 +160,11 @@ func overlap(ranges []blockRange) (offset int, found bool) {
 }
 
 // byteRanges turns checked ranges into bytes.
-func byteRanges(ranges []blockRange, blockLength int) []backstore.Range {
-	out := make([]backstore.Range, 0, len(ranges))
+func byteRanges(ranges []blockRange, blockLength int) []blockdev.Range {
+	out := make([]blockdev.Range, 0, len(ranges))
 	for _, r := range ranges {
 		if r.blocks > 0 {
-			out = append(out, backstore.Range{
+			out = append(out, blockdev.Range{
 				Offset: int64(r.lba) * int64(blockLength),
 				Length: int64(r.blocks) * int64(blockLength),
 			})

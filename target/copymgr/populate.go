@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -47,7 +47,7 @@ func (u *unit) planPopulate(t *scsi.Task) (plan, error) {
 }
 
 // populate makes the token.
-func (u *unit) populate(ctx context.Context, op *operation, source tokens.Source, ranges []backstore.Range, o tokens.ReadOptions) (report, error) {
+func (u *unit) populate(ctx context.Context, op *operation, source tokens.Source, ranges []blockdev.Range, o tokens.ReadOptions) (report, error) {
 	if len(ranges) == 0 {
 		// Nothing to represent: good, and no token.
 		return report{}, nil

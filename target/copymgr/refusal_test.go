@@ -12,7 +12,7 @@ import (
 
 	"github.com/gostor/gotgt/pkg/api"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -360,7 +360,7 @@ func TestNoResources(t *testing.T) {
 	b = start(t, tokens.Limits{})
 	b.store.FailWith(func(op string) error {
 		if op == "Snapshot" {
-			return backstore.ErrNoSpace
+			return blockdev.ErrNoSpace
 		}
 		return nil
 	})
@@ -374,8 +374,8 @@ func TestErrorsOfTheStore(t *testing.T) {
 		err  error
 		want string // when nothing was written
 	}{
-		{backstore.ErrNoSpace, "7/27/07"},
-		{backstore.ErrCorrupt, "3/11/00"},
+		{blockdev.ErrNoSpace, "7/27/07"},
+		{blockdev.ErrCorrupt, "3/11/00"},
 		{errors.New("disk on fire"), "4/44/00"},
 	} {
 		for _, after := range []int{0, 2} {

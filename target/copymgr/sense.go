@@ -3,7 +3,7 @@ package copymgr
 import (
 	"errors"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -65,8 +65,8 @@ var populateSense = []senseRow{
 	{tokens.ErrTimeout, scsi.InvalidFieldInParameterList(fieldInactivityTimeout, scsi.WholeField)},
 	{tokens.ErrUnsupportedType, scsi.InvalidFieldInParameterList(fieldRODType, scsi.WholeField)},
 	{tokens.ErrNoResources, illegal(ascInsufficientRODTokens)},
-	{backstore.ErrNoSpace, illegal(ascInsufficientRODResources)},
-	{tokens.ErrRange, illegal(scsi.ASCLBAOutOfRange)},
+	{blockdev.ErrNoSpace, illegal(ascInsufficientRODResources)},
+	{blockdev.ErrRange, illegal(scsi.ASCLBAOutOfRange)},
 	{tokens.ErrTooLong, illegal(scsi.ASCInvalidFieldInParameterList)},
 	{tokens.ErrUnmapped, illegal(ascInsufficientRODResources)},
 }
@@ -85,7 +85,7 @@ var writeUsingSense = []senseRow{
 	{tokens.ErrUnknown, illegal(ascTokenUnknown)},
 	{tokens.ErrAccess, illegal(ascTokenInvalid)},
 	{tokens.ErrOffset, scsi.InvalidFieldInParameterList(fieldOffsetIntoROD, scsi.WholeField)},
-	{tokens.ErrRange, illegal(scsi.ASCLBAOutOfRange)},
+	{blockdev.ErrRange, illegal(scsi.ASCLBAOutOfRange)},
 }
 
 // senseOf looks err up in rows, and then among the errors that every command

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/target/scsi"
 	"odx/tokens"
 	"odx/tokens/view"
@@ -25,7 +25,7 @@ type shortView struct {
 }
 
 // Pieces implements tokens.View.
-func (v shortView) Pieces(ctx context.Context, ranges []backstore.Range, take func([]tokens.Piece) error) error {
+func (v shortView) Pieces(ctx context.Context, ranges []blockdev.Range, take func([]tokens.Piece) error) error {
 	ranges[0].Length = min(ranges[0].Length, v.limit)
 	return v.Stack.Pieces(ctx, ranges[:1], take)
 }

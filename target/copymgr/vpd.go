@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -165,7 +165,7 @@ func (c *copyLimits) rodTokenFeatures() []byte {
 	features := p[44:]
 	be.PutUint16(p[42:], uint16(len(features)))
 	be.PutUint16(features[2:], uint16(len(features)-4))
-	be.PutUint16(features[6:], uint16(max(backstore.BlockLength/c.blockLength, 1)))
+	be.PutUint16(features[6:], uint16(max(blockdev.BlockLength/c.blockLength, 1)))
 	be.PutUint64(features[8:], uint64(c.maxToken))
 	be.PutUint64(features[16:], uint64(c.optimal))
 	be.PutUint64(features[24:], uint64(c.optimal)) // to a token, for each range

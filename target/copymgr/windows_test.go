@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -102,7 +102,7 @@ func TestWindowsReplay(t *testing.T) {
 			t.Errorf("%d blocks, %s", done, failure)
 		}
 		w.say("A store without space.")
-		w.failFrom(1, "Map", backstore.ErrNoSpace)
+		w.failFrom(1, "Map", blockdev.ErrNoSpace)
 		if done, failure := w.writeToken(lunB, token, 0, 0, 1); done != 0 || failure != "7/27/07" {
 			t.Errorf("%d blocks, %s", done, failure)
 		}

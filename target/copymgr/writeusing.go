@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -19,7 +19,7 @@ type tokenWrite struct {
 	*unit
 	token  *tokens.Token
 	offset int64 // into the ROD, bytes
-	ranges []backstore.Range
+	ranges []blockdev.Range
 	blocks uint64 // of all ranges
 	o      tokens.WriteOptions
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"testing"
 
+	"odx/blockdev"
 	"odx/target/scsi"
 )
 
@@ -31,7 +32,7 @@ func newOrderBench(t *testing.T) *bench {
 }
 
 // newUnitBench serves a volume by a real device server.
-func newUnitBench(t *testing.T, volume scsi.Volume, change func(*Options)) *bench {
+func newUnitBench(t *testing.T, volume blockdev.Volume, change func(*Options)) *bench {
 	t.Helper()
 	lu, err := scsi.NewLogicalUnit(scsi.LUConfig{Volume: volume})
 	if err != nil {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // opORWrite is ORWRITE(16).
@@ -20,7 +20,7 @@ func prepareORWrite(t *Task) error {
 	if t.stream.on = false; t.TL > maximumBuffered {
 		return InvalidFieldInCDB(rangeOf(t.CDB()).lengthField, 7)
 	}
-	t.exclusive = t.Offset%backstore.BlockLength+uint64(t.TL) > backstore.MaximumAtomicWrite
+	t.exclusive = t.Offset%blockdev.BlockLength+uint64(t.TL) > blockdev.MaximumAtomicWrite
 	return nil
 }
 
@@ -31,7 +31,7 @@ func executeORWrite(ctx context.Context, t *Task) error {
 	lu, bits, off := t.LU, t.DataOut()[:t.TL], int64(t.Offset)
 	for len(bits) > 0 {
 		// Steps end on blocks of the store.
-		n := min(len(bits), backstore.MaximumAtomicWrite-int(off%backstore.BlockLength))
+		n := min(len(bits), blockdev.MaximumAtomicWrite-int(off%blockdev.BlockLength))
 		step := bits[:n]
 		err := lu.updater.Update(ctx, off, n, func(data []byte) {
 			for i, b := range step {
@@ -50,10 +50,10 @@ func executeORWrite(ctx context.Context, t *Task) error {
 // atomicUnit the logical blocks of which its address and its length must be
 // multiples.
 func (lu *LogicalUnit) maximumAtomicTransfer() uint32 {
-	return backstore.MaximumAtomicWrite >> lu.blockShift
+	return blockdev.MaximumAtomicWrite >> lu.blockShift
 }
 
-func (lu *LogicalUnit) atomicUnit() uint32 { return backstore.BlockLength >> lu.blockShift }
+func (lu *LogicalUnit) atomicUnit() uint32 { return blockdev.BlockLength >> lu.blockShift }
 
 // prepareWriteAtomic checks WRITE ATOMIC(16) (SBC-4 5.48). Atomic boundaries are
 // not supported, as the Block Limits page says.

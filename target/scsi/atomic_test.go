@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // writeAtomicCDB is WRITE ATOMIC(16).
@@ -64,9 +65,9 @@ func TestLongORWriteOnTheStore(t *testing.T) {
 }
 
 func TestWriteAtomic(t *testing.T) {
-	const maximum = backstore.MaximumAtomicWrite / 512
+	const maximum = blockdev.MaximumAtomicWrite / 512
 	f := newFixture(t)
-	data := pattern(backstore.MaximumAtomicWrite, 5)
+	data := pattern(blockdev.MaximumAtomicWrite, 5)
 	f.good(writeAtomicCDB(0, 8, 0, maximum), data)
 	if !bytes.Equal(f.vol.data[4096:][:len(data)], data) || !isZero(f.vol.data[:4096]) {
 		t.Error("the data is not where it belongs")

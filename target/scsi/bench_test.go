@@ -8,6 +8,7 @@ import (
 	"github.com/gostor/gotgt/pkg/api"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // benchmarkTask runs one command over and over as a transport does, on one
@@ -116,8 +117,8 @@ func BenchmarkGetLBAStatus(b *testing.B) {
 // alternating returns bytes in which every other block of the store is zero.
 func alternating(length int) []byte {
 	p := pattern(length, 1)
-	for at := 0; at < length; at += 2 * backstore.BlockLength {
-		clear(p[at:][:backstore.BlockLength])
+	for at := 0; at < length; at += 2 * blockdev.BlockLength {
+		clear(p[at:][:blockdev.BlockLength])
 	}
 	return p
 }

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"sync"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // synchronizeIMMED asks for status before the flush is done.
@@ -66,7 +66,7 @@ func (b *backgroundFlush) request(by *itlNexus) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return backstore.ErrClosed
+		return blockdev.ErrClosed
 	}
 	b.askers[by] = struct{}{}
 	if b.running == nil {

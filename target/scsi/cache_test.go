@@ -7,7 +7,7 @@ import (
 
 	"github.com/gostor/gotgt/pkg/api"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 func TestSynchronizeCache(t *testing.T) {
@@ -91,7 +91,7 @@ func TestSynchronizeCacheWithIMMEDDefersErrors(t *testing.T) {
 		t.Error("the command that told the error was run")
 	}
 	f.good(testUnitReady, nil)
-	v.end <- backstore.ErrNoSpace
+	v.end <- blockdev.ErrNoSpace
 	if err := f.lu.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestSynchronizeCacheWithIMMEDDefersErrors(t *testing.T) {
 // Unit attentions come before a deferred error, which is not lost by them.
 func TestUnitAttentionComesBeforeADeferredError(t *testing.T) {
 	f := newFixture(t)
-	f.vol.setError(backstore.ErrNoSpace)
+	f.vol.setError(blockdev.ErrNoSpace)
 	f.good(synchronizeNow, nil)
 	if err := f.lu.Close(t.Context()); err != nil {
 		t.Fatal(err)

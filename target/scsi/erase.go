@@ -7,7 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // eraseRecord is the key under which an erasure is on record until it has ended.
@@ -114,7 +114,7 @@ func (r *eraser) begin(ctx context.Context, e *erasure) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return backstore.ErrClosed
+		return blockdev.ErrClosed
 	}
 	if other := r.now.Load(); other != nil && !other.ended() {
 		return other.sense()
@@ -147,7 +147,7 @@ const eraseStep = 64 << 20
 // erase gives the space of the whole medium back, so that it reads as zeros.
 func (r *eraser) erase(e *erasure) error {
 	size := int64(r.lu.Blocks()) << r.lu.blockShift
-	step := max(eraseStep, (size>>16+backstore.BlockLength)&^(backstore.BlockLength-1))
+	step := max(eraseStep, (size>>16+blockdev.BlockLength)&^(blockdev.BlockLength-1))
 	for off := int64(0); off < size; off += step {
 		e.progress.Store(uint32(float64(off) / float64(size) * 65536))
 		if err := r.ctx.Err(); err != nil {

@@ -6,8 +6,7 @@ import (
 
 	"github.com/gostor/gotgt/pkg/api"
 
-	"odx/backstore"
-	"odx/backstore/fence"
+	"odx/blockdev"
 )
 
 // ErrorSense is a row of the table that turns errors into sense data: an error
@@ -22,11 +21,11 @@ type ErrorSense struct {
 // data. Anything that is not in it is an internal target failure.
 var errorSense = [...]ErrorSense{
 	{errShortDataOut, KeyIllegalRequest, ASCInvalidFieldInCommandIU},
-	{backstore.ErrNoSpace, KeyDataProtect, ASCSpaceAllocationFailed},
-	{backstore.ErrReadOnly, KeyDataProtect, ASCWriteProtected},
-	{backstore.ErrCorrupt, KeyMediumError, ASCUnrecoveredReadError},
-	{backstore.ErrRange, KeyIllegalRequest, ASCLBAOutOfRange},
-	{backstore.ErrClosed, KeyNotReady, ASCLogicalUnitNotReady},
+	{blockdev.ErrNoSpace, KeyDataProtect, ASCSpaceAllocationFailed},
+	{blockdev.ErrReadOnly, KeyDataProtect, ASCWriteProtected},
+	{blockdev.ErrCorrupt, KeyMediumError, ASCUnrecoveredReadError},
+	{blockdev.ErrRange, KeyIllegalRequest, ASCLBAOutOfRange},
+	{blockdev.ErrClosed, KeyNotReady, ASCLogicalUnitNotReady},
 	{context.Canceled, KeyAbortedCommand, ASCNone},
 	{context.DeadlineExceeded, KeyAbortedCommand, ASCCommandTimeoutDuringProcessing},
 }
@@ -83,7 +82,7 @@ func plainStatus(err error) (status byte, ok bool) {
 	case ErrBusy, errBusy:
 		return api.SAM_STAT_BUSY, true
 	}
-	if _, decided := errors.AsType[*SenseError](err); !decided && errors.Is(err, fence.ErrBusy) {
+	if _, decided := errors.AsType[*SenseError](err); !decided && errors.Is(err, blockdev.ErrBusy) {
 		return api.SAM_STAT_BUSY, true
 	}
 	return 0, false
@@ -96,7 +95,7 @@ func (lu *LogicalUnit) readAt(ctx context.Context, p []byte, off int64) error {
 	if err == nil {
 		return nil
 	}
-	if corrupt, ok := errors.AsType[*backstore.CorruptError](err); ok {
+	if corrupt, ok := errors.AsType[*blockdev.CorruptError](err); ok {
 		// The store names the start of its own block, which can lie before ours.
 		sense := NewSense(KeyMediumError, ASCUnrecoveredReadError).
 			WithInformation(uint64(max(corrupt.Offset, off)) >> lu.blockShift)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/gostor/gotgt/pkg/api"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/target/bufpool"
 )
 
@@ -104,14 +104,14 @@ func (v *memVolume) Update(_ context.Context, off int64, length int, fn func(dat
 }
 
 func (v *memVolume) WriteAtomic(ctx context.Context, p []byte, off int64) error {
-	if off%backstore.BlockLength != 0 || len(p)%backstore.BlockLength != 0 || len(p) > backstore.MaximumAtomicWrite {
+	if off%blockdev.BlockLength != 0 || len(p)%blockdev.BlockLength != 0 || len(p) > blockdev.MaximumAtomicWrite {
 		panic(fmt.Sprintf("atomic write of %d bytes at %d", len(p), off))
 	}
 	return v.WriteAt(ctx, p, off)
 }
 
 // plainVolume hides what a volume can do beyond reading and writing.
-type plainVolume struct{ Volume }
+type plainVolume struct{ blockdev.Volume }
 
 // testID is an identity whose digits can be told apart in designators.
 var testID = [16]byte{0x01, 0x23, 0x45, 0x67, 0x89, 0xAB, 0xCD, 0xEF, 0xFE, 0xDC, 0xBA, 0x98, 0x76, 0x54, 0x32, 0x10}

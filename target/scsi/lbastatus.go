@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // Lengths of the GET LBA STATUS parameter data (SBC-3 5.4.2).
@@ -27,7 +27,7 @@ const (
 	maximumLBAStatusDescriptors = 4096
 	// maximumLBAStatusBlocks is what NUMBER OF LOGICAL BLOCKS can tell, less a
 	// block of the store, so that an aligned question gets an aligned answer.
-	maximumLBAStatusBlocks = 1<<32 - backstore.BlockLength
+	maximumLBAStatusBlocks = 1<<32 - blockdev.BlockLength
 	// lbaStatusStep, in bytes, is looked at between two looks at the clock.
 	lbaStatusStep = 256 << 20
 	lbaStatusTime = 20 * time.Millisecond
@@ -57,7 +57,7 @@ func executeGetLBAStatus(ctx context.Context, t *Task) error {
 // until r is full or the time is up.
 func (lu *LogicalUnit) collectLBAStatus(ctx context.Context, r *lbaStatus, off, length int64) error {
 	if lu.mapper == nil {
-		r.add(backstore.Range{Offset: off, Length: length}, true)
+		r.add(blockdev.Range{Offset: off, Length: length}, true)
 		return nil
 	}
 	start := time.Now()
@@ -97,7 +97,7 @@ func (r *lbaStatus) full() bool { return r.room < 0 }
 
 // add adds a part that follows the last one, to whose descriptor it belongs if
 // the status is the same. It returns false when there is no room.
-func (r *lbaStatus) add(part backstore.Range, mapped bool) bool {
+func (r *lbaStatus) add(part blockdev.Range, mapped bool) bool {
 	status := byte(statusDeallocated)
 	if mapped {
 		status = statusMapped

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // mappedVolume is a volume that says which blocks of the store are mapped.
@@ -20,23 +21,23 @@ type mappedVolume struct {
 // newMappedVolume returns a volume with a letter for each block of the store:
 // "m" is mapped.
 func newMappedVolume(blocks string) *mappedVolume {
-	v := &mappedVolume{memVolume: newMemVolume(len(blocks) * backstore.BlockLength)}
+	v := &mappedVolume{memVolume: newMemVolume(len(blocks) * blockdev.BlockLength)}
 	for _, letter := range blocks {
 		v.mapped = append(v.mapped, letter == 'm')
 	}
 	return v
 }
 
-func (v *mappedVolume) Extents(_ context.Context, off, length int64, fn func(backstore.Range, bool) bool) error {
+func (v *mappedVolume) Extents(_ context.Context, off, length int64, fn func(blockdev.Range, bool) bool) error {
 	if err := v.check(off, length); err != nil {
 		return err
 	}
 	for end := off + length; off < end; {
-		mapped, start := v.mapped[off/backstore.BlockLength], off
-		for off < end && v.mapped[off/backstore.BlockLength] == mapped {
-			off = min(end, (off/backstore.BlockLength+1)*backstore.BlockLength)
+		mapped, start := v.mapped[off/blockdev.BlockLength], off
+		for off < end && v.mapped[off/blockdev.BlockLength] == mapped {
+			off = min(end, (off/blockdev.BlockLength+1)*blockdev.BlockLength)
 		}
-		if !fn(backstore.Range{Offset: start, Length: off - start}, mapped) {
+		if !fn(blockdev.Range{Offset: start, Length: off - start}, mapped) {
 			return nil
 		}
 	}
@@ -47,7 +48,7 @@ func getLBAStatus(lba uint64, length uint32) []byte {
 	return cdb16(0x9E, 0x12, lba, length)
 }
 
-func newMappedFixture(t testing.TB, v Volume, blockLength int) *fixture {
+func newMappedFixture(t testing.TB, v blockdev.Volume, blockLength int) *fixture {
 	return newFixture(t, func(c *LUConfig) { c.Volume, c.LogicalBlockLength = v, blockLength })
 }
 
@@ -122,8 +123,8 @@ func TestGetLBAStatusHasABound(t *testing.T) {
 // bottomless is a volume of 64 TiB with nothing in it.
 type bottomless struct{ hugeVolume }
 
-func (bottomless) Extents(_ context.Context, off, length int64, fn func(backstore.Range, bool) bool) error {
-	fn(backstore.Range{Offset: off, Length: length}, false)
+func (bottomless) Extents(_ context.Context, off, length int64, fn func(blockdev.Range, bool) bool) error {
+	fn(blockdev.Range{Offset: off, Length: length}, false)
 	return nil
 }
 
@@ -133,7 +134,7 @@ func TestGetLBAStatusOfAHugeHole(t *testing.T) {
 	f := newMappedFixture(t, bottomless{hugeVolume{newMemVolume(512)}}, 512)
 	d := f.good(getLBAStatus(0, 1024), nil)
 	blocks := binary.BigEndian.Uint32(d[16:])
-	if blocks == 0 || blocks > maximumLBAStatusBlocks || blocks%(backstore.BlockLength/512) != 0 {
+	if blocks == 0 || blocks > maximumLBAStatusBlocks || blocks%(blockdev.BlockLength/512) != 0 {
 		t.Errorf("%x blocks", blocks)
 	}
 	wantHex(t, append(d[:16:16], d[20:]...), "00000014 00000000  0000000000000000 01 000000")
@@ -162,7 +163,7 @@ func TestGetLBAStatusTellsTheMap(t *testing.T) {
 				rt.Fatalf("descriptor % x after status %d, where LBA %d comes next", d[:lbaStatusDescriptor], last, lba)
 			}
 			for ; lba < first+count; lba++ {
-				if mapped := v.mapped[lba*uint64(blockLength)/backstore.BlockLength]; mapped != (status == statusMapped) {
+				if mapped := v.mapped[lba*uint64(blockLength)/blockdev.BlockLength]; mapped != (status == statusMapped) {
 					rt.Fatalf("LBA %d has status %d, mapped is %v", lba, status, mapped)
 				}
 			}

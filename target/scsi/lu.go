@@ -10,7 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // Limits that the Block Limits VPD page reports and that bound the memory and
@@ -24,7 +24,7 @@ const (
 	optimalTransfer = 1 << 20
 	// maximumWriteSame bounds WRITE SAME, in bytes: 32 MiB less one block of the
 	// store, to stay a multiple of it.
-	maximumWriteSame = 32<<20 - backstore.BlockLength
+	maximumWriteSame = 32<<20 - blockdev.BlockLength
 	// maximumUnmapBlocks bounds the logical blocks of one UNMAP.
 	maximumUnmapBlocks = 1 << 20
 	// maximumUnmapDescriptors bounds the block descriptors of one UNMAP.
@@ -35,7 +35,7 @@ const (
 
 // LUConfig describes a logical unit.
 type LUConfig struct {
-	Volume Volume
+	Volume blockdev.Volume
 	// ID is the permanent identity: the NAA and EUI-64 designators and the unit
 	// serial number come from it, so that it must stay the same for the same data
 	// over restarts, and differ for any other.
@@ -66,11 +66,11 @@ type LUConfig struct {
 // they belong to the set-up before commands arrive.
 type LogicalUnit struct {
 	config      LUConfig
-	volume      Volume
-	conditional ConditionalWriter // nil when the volume has no atomic compare and write
-	updater     Updater           // nil when the volume cannot update in one step
-	atomic      AtomicWriter      // nil when the volume has no atomic writes
-	mapper      Mapper            // nil when the volume does not know what is mapped
+	volume      blockdev.Volume
+	conditional blockdev.ConditionalWriter // nil when the volume has no atomic compare and write
+	updater     blockdev.Updater           // nil when the volume cannot update in one step
+	atomic      blockdev.AtomicWriter      // nil when the volume has no atomic writes
+	mapper      blockdev.Mapper            // nil when the volume does not know what is mapped
 	blockShift  uint
 	// blocks is the capacity; commands must not wait for the volume to tell it.
 	blocks atomic.Uint64
@@ -130,10 +130,10 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 		changing:   make(reservationLock, 1),
 	}
 	lu.background.init()
-	lu.conditional, _ = c.Volume.(ConditionalWriter)
-	lu.updater, _ = c.Volume.(Updater)
-	lu.atomic, _ = c.Volume.(AtomicWriter)
-	lu.mapper, _ = c.Volume.(Mapper)
+	lu.conditional, _ = c.Volume.(blockdev.ConditionalWriter)
+	lu.updater, _ = c.Volume.(blockdev.Updater)
+	lu.atomic, _ = c.Volume.(blockdev.AtomicWriter)
+	lu.mapper, _ = c.Volume.(blockdev.Mapper)
 	lu.blocks.Store(uint64(c.Volume.Size()) >> lu.blockShift)
 	if err := lu.modes.init(modePagesOf(&c), c.Records); err != nil {
 		return nil, fmt.Errorf("saved mode parameters: %w", err)
@@ -180,7 +180,7 @@ func (c *LUConfig) defaultTexts() error {
 }
 
 // Volume returns the address space behind the logical unit.
-func (lu *LogicalUnit) Volume() Volume { return lu.volume }
+func (lu *LogicalUnit) Volume() blockdev.Volume { return lu.volume }
 
 // LogicalBlockLength returns the length of a logical block in bytes.
 func (lu *LogicalUnit) LogicalBlockLength() int { return 1 << lu.blockShift }

@@ -3,7 +3,7 @@ package scsi
 import (
 	"testing"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 func TestPreFetch(t *testing.T) {
@@ -23,7 +23,7 @@ func TestPreFetch(t *testing.T) {
 		f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
 	}
 	// The blocks are read, so that damage shows.
-	f.vol.setError(&backstore.CorruptError{Offset: 4096})
+	f.vol.setError(&blockdev.CorruptError{Offset: 4096})
 	f.do(cdb10(0x34, 0, 0, 16), nil).wantSense(t, KeyMediumError, ASCUnrecoveredReadError)
 	f.good(cdb10(0x34, preFetchIMMED, 0, 16), nil)
 }
@@ -72,7 +72,7 @@ func TestStopWithIMMED(t *testing.T) {
 	f.good([]byte{0x1B, startStopIMMED, 0, 0, 0, 0}, nil)
 	<-v.began
 	f.good(testUnitReady, nil)
-	v.end <- backstore.ErrNoSpace
+	v.end <- blockdev.ErrNoSpace
 	if err := f.lu.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/gostor/gotgt/pkg/api"
+
+	"odx/blockdev"
 )
 
 func unmapCDB(length uint16) []byte { return cdb10(0x42, 0, 0, length) }
@@ -114,7 +116,7 @@ func TestUnmapHasABound(t *testing.T) {
 }
 
 // hugeVolume pretends to 64 TiB and does nothing when asked to unmap.
-type hugeVolume struct{ Volume }
+type hugeVolume struct{ blockdev.Volume }
 
 func (hugeVolume) Size() int64 { return 64 << 40 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/gostor/gotgt/pkg/api"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // blockCDB builds a READ or WRITE of one length.
@@ -295,19 +296,19 @@ func TestCompareAndWrite(t *testing.T) {
 }
 
 func TestVolumeErrorsBecomeSenseData(t *testing.T) {
-	corrupt := &backstore.CorruptError{Name: "disk", Offset: 4096, Err: fmt.Errorf("checksum")}
+	corrupt := &blockdev.CorruptError{Name: "disk", Offset: 4096, Err: fmt.Errorf("checksum")}
 	tests := []struct {
 		name string
 		err  error
 		key  SenseKey
 		asc  ASC
 	}{
-		{"full", fmt.Errorf("write: %w", backstore.ErrNoSpace), KeyDataProtect, ASCSpaceAllocationFailed},
-		{"a snapshot", fmt.Errorf("write: %w", backstore.ErrReadOnly), KeyDataProtect, ASCWriteProtected},
+		{"full", fmt.Errorf("write: %w", blockdev.ErrNoSpace), KeyDataProtect, ASCSpaceAllocationFailed},
+		{"a snapshot", fmt.Errorf("write: %w", blockdev.ErrReadOnly), KeyDataProtect, ASCWriteProtected},
 		{"damaged", fmt.Errorf("read: %w", corrupt), KeyMediumError, ASCUnrecoveredReadError},
-		{"damaged, no place told", backstore.ErrCorrupt, KeyMediumError, ASCUnrecoveredReadError},
-		{"outside", backstore.ErrRange, KeyIllegalRequest, ASCLBAOutOfRange},
-		{"closed", backstore.ErrClosed, KeyNotReady, ASCLogicalUnitNotReady},
+		{"damaged, no place told", blockdev.ErrCorrupt, KeyMediumError, ASCUnrecoveredReadError},
+		{"outside", blockdev.ErrRange, KeyIllegalRequest, ASCLBAOutOfRange},
+		{"closed", blockdev.ErrClosed, KeyNotReady, ASCLogicalUnitNotReady},
 		{"aborted", context.Canceled, KeyAbortedCommand, ASCNone},
 		{"too slow", context.DeadlineExceeded, KeyAbortedCommand, ASCCommandTimeoutDuringProcessing},
 		{"anything else", fmt.Errorf("disk on fire"), KeyHardwareError, ASCInternalTargetFailure},
@@ -325,7 +326,7 @@ func TestVolumeErrorsBecomeSenseData(t *testing.T) {
 
 func TestMediumErrorTellsTheFirstBadBlock(t *testing.T) {
 	f := newFixture(t)
-	f.vol.setError(&backstore.CorruptError{Offset: 8192, Err: fmt.Errorf("checksum")})
+	f.vol.setError(&blockdev.CorruptError{Offset: 8192, Err: fmt.Errorf("checksum")})
 	for _, tt := range []struct {
 		lba  uint32
 		want byte

@@ -7,11 +7,11 @@ import (
 
 	"github.com/gostor/gotgt/pkg/api"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // endlessVolume has any size, reads as zeros and takes nothing.
-type endlessVolume struct{ Volume }
+type endlessVolume struct{ blockdev.Volume }
 
 func (endlessVolume) Size() int64 { return 1 << 40 }
 
@@ -80,7 +80,7 @@ func TestStream_ends_early(t *testing.T) {
 		t.Fatalf("first piece of %d bytes", len(read.DataIn()))
 	}
 	f.pool.Put(read.TakeDataIn())
-	f.lu.volume.(*memVolume).setError(backstore.ErrCorrupt)
+	f.lu.volume.(*memVolume).setError(blockdev.ErrCorrupt)
 	f.target.Execute(t.Context(), read)
 	if read.More() || read.Result != api.SAM_STAT_CHECK_CONDITION || read.DataIn() != nil {
 		t.Errorf("a failure in between: status %02Xh, %d bytes", read.Result, len(read.DataIn()))

@@ -7,13 +7,13 @@ import (
 
 	"github.com/gostor/gotgt/pkg/api"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // TestUnsettled: commands that may have changed something fail when that can be
 // lost with the process, with the sense data of the cause; others keep their end.
 func TestUnsettled(t *testing.T) {
-	full := fmt.Errorf("write journal: %w", backstore.ErrNoSpace)
+	full := fmt.Errorf("write journal: %w", blockdev.ErrNoSpace)
 	block := make([]byte, 512)
 	unmap := make([]byte, 24)
 	unmap[1], unmap[3], unmap[19] = 22, 16, 1

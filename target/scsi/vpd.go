@@ -5,7 +5,7 @@ import (
 	"math/bits"
 	"strings"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // InstallVPD adds a vital product data page (SPC-4 r37 7.8). build returns what
@@ -124,5 +124,5 @@ func (lu *LogicalUnit) vpdBlockDeviceCharacteristics(*Nexus) []byte {
 // physicalExponent is LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT: the store maps
 // blocks of 4 KiB, and writes of less are read, merged and written.
 func (lu *LogicalUnit) physicalExponent() byte {
-	return byte(bits.TrailingZeros(backstore.BlockLength) - int(lu.blockShift))
+	return byte(bits.TrailingZeros(blockdev.BlockLength) - int(lu.blockShift))
 }

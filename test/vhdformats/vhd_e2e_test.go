@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"odx/blockdev"
 	"odx/test/odxtest"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
@@ -66,7 +67,7 @@ func (t *vhdTest) save(name string, data []byte) {
 }
 
 // contents reads all of a disk, over its parent.
-func (t *vhdTest) contents(f *vhdfile.File, c disk.Reader, parent []byte) []byte {
+func (t *vhdTest) contents(f *vhdfile.File, c blockdev.Reader, parent []byte) []byte {
 	t.Helper()
 	info := f.Info()
 	all := make([]byte, info.Size)

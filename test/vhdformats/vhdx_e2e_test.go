@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"odx/blockdev"
 	"odx/test/odxtest"
 	"odx/vhd/disk"
 	"odx/vhd/vhdxfile"
@@ -69,7 +70,7 @@ func (h *vhdxHost) Barrier(context.Context) error                { return nil }
 func (h *vhdxHost) Flush(context.Context) error                  { return h.Sync() }
 
 // vhdxRead returns what a disk reads, over a parent that reads as base.
-func vhdxRead(t *testing.T, r disk.Reader, f *vhdxfile.File, base []byte) []byte {
+func vhdxRead(t *testing.T, r blockdev.Reader, f *vhdxfile.File, base []byte) []byte {
 	t.Helper()
 	g := f.Info().Geometry
 	content := make([]byte, g.Size)
@@ -123,7 +124,7 @@ func vhdxMust(t *testing.T, err error) {
 }
 
 // vhdxCheck fails the test if Check finds something harmful.
-func vhdxCheck(t *testing.T, r disk.Reader) {
+func vhdxCheck(t *testing.T, r blockdev.Reader) {
 	t.Helper()
 	found, err := vhdxfile.Check(t.Context(), r)
 	vhdxMust(t, err)

@@ -18,6 +18,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -46,7 +47,7 @@ type state struct {
 // origin is what a snapshot was taken of.
 type origin struct {
 	volume [16]byte
-	ranges []backstore.Range
+	ranges []blockdev.Range
 }
 
 func (s state) clone() state {
@@ -254,7 +255,7 @@ func (s *Store) held(id uint64) int64 {
 	var held int64
 	for _, r := range from.ranges {
 		for r.Length > 0 {
-			n := min(r.Length, backstore.BlockLength)
+			n := min(r.Length, blockdev.BlockLength)
 			if source == nil || !bytes.Equal(source.data[r.Offset:r.Offset+n], data[:n]) {
 				held += n
 			}
@@ -319,7 +320,7 @@ func (s *Store) ScanRecords(prefix []byte, fn func(key, value []byte) error) err
 }
 
 // AddressSpace implements tokens.Store.
-func (s *Store) AddressSpace(v tokens.Volume) (tokens.AddressSpace, bool) {
+func (s *Store) AddressSpace(v blockdev.Volume) (tokens.AddressSpace, bool) {
 	own, ok := v.(*Volume)
 	return own, ok && own.store == s
 }
@@ -419,8 +420,8 @@ func (s *snapshot) ReadAt(ctx context.Context, p []byte, off int64) error {
 }
 
 func check(ctx context.Context, data []byte, off, length int64) error {
-	if off < 0 || length < 0 || off > int64(len(data)) || length > int64(len(data))-off {
-		return fmt.Errorf("%w: %d bytes at %d of %d", backstore.ErrRange, length, off, len(data))
+	if !(blockdev.Range{Offset: off, Length: length}).In(int64(len(data))) {
+		return fmt.Errorf("%w: %d bytes at %d of %d", blockdev.ErrRange, length, off, len(data))
 	}
 	return ctx.Err()
 }

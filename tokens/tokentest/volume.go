@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -70,11 +71,11 @@ func (v *Volume) Unmap(ctx context.Context, off, length int64) error {
 func (v *Volume) Flush(ctx context.Context) error { return v.store.Flush(ctx) }
 
 // Snapshot implements tokens.AddressSpace.
-func (v *Volume) Snapshot(ctx context.Context, ranges []backstore.Range, recs func(uint64) []backstore.Record) (tokens.Snapshot, error) {
+func (v *Volume) Snapshot(ctx context.Context, ranges []blockdev.Range, recs func(uint64) []backstore.Record) (tokens.Snapshot, error) {
 	return v.snapshot(ctx, ranges, recs, func() error { return nil })
 }
 
-func (v *Volume) snapshot(ctx context.Context, ranges []backstore.Range, recs func(uint64) []backstore.Record, refuse func() error) (tokens.Snapshot, error) {
+func (v *Volume) snapshot(ctx context.Context, ranges []blockdev.Range, recs func(uint64) []backstore.Record, refuse func() error) (tokens.Snapshot, error) {
 	if err := v.store.fail(ctx, "Snapshot"); err != nil {
 		return nil, err
 	}
@@ -107,7 +108,7 @@ func (v *Volume) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, len
 	}
 	snap, ok := s.(*snapshot)
 	if !ok || snap.store != v.store {
-		return 0, fmt.Errorf("%w: snapshot of another store", backstore.ErrInvalid)
+		return 0, fmt.Errorf("%w: snapshot of another store", blockdev.ErrInvalid)
 	}
 	if err := check(ctx, snap.data, src, length); err != nil {
 		return 0, err
@@ -158,14 +159,14 @@ func (v *Volume) change(ctx context.Context, off, length int64, change func() er
 // watch implements tokens.Watch.
 type watch struct {
 	volume   *Volume
-	ranges   []backstore.Range
+	ranges   []blockdev.Range
 	changing func(context.Context) error
 	notice   sync.Mutex // held while changing runs
 	over     bool       // guarded by store.mu
 }
 
 // Watch implements tokens.AddressSpace.
-func (v *Volume) Watch(ctx context.Context, ranges []backstore.Range, recs []backstore.Record, changing func(context.Context) error) (tokens.Watch, error) {
+func (v *Volume) Watch(ctx context.Context, ranges []blockdev.Range, recs []backstore.Record, changing func(context.Context) error) (tokens.Watch, error) {
 	if err := v.store.fail(ctx, "Watch"); err != nil {
 		return nil, err
 	}
@@ -186,7 +187,7 @@ func (v *Volume) Watch(ctx context.Context, ranges []backstore.Range, recs []bac
 }
 
 // Snapshot implements tokens.Watch.
-func (w *watch) Snapshot(ctx context.Context, ranges []backstore.Range, recs func(uint64) []backstore.Record) (tokens.Snapshot, error) {
+func (w *watch) Snapshot(ctx context.Context, ranges []blockdev.Range, recs func(uint64) []backstore.Record) (tokens.Snapshot, error) {
 	return w.volume.snapshot(ctx, ranges, recs, func() error {
 		if w.over {
 			return backstore.ErrChanged
@@ -222,7 +223,7 @@ func (w *watch) tell(ctx context.Context) error {
 // watching returns a watch over blocks of a range, nil if there is none.
 // store.mu is held.
 func (v *Volume) watching(off, length int64) *watch {
-	const block = backstore.BlockLength
+	const block = blockdev.BlockLength
 	if length == 0 {
 		return nil
 	}
@@ -239,7 +240,7 @@ func (v *Volume) watching(off, length int64) *watch {
 
 // Dumb is a volume that no store knows: a plain backing file, say.
 type Dumb struct {
-	tokens.Volume
+	blockdev.Volume
 	// BlockLength, if set, is the alignment that every access must have.
 	BlockLength int64
 }
@@ -273,7 +274,7 @@ func (d Dumb) Unmap(ctx context.Context, off, length int64) error {
 
 func (d Dumb) check(off, length int64) error {
 	if bl := d.BlockLength; bl > 0 && (off%bl != 0 || length%bl != 0) {
-		return fmt.Errorf("%w: %d bytes at %d are not whole blocks of %d", backstore.ErrInvalid, length, off, bl)
+		return fmt.Errorf("%w: %d bytes at %d are not whole blocks of %d", blockdev.ErrInvalid, length, off, bl)
 	}
 	return nil
 }

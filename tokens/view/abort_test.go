@@ -5,20 +5,19 @@ import (
 	"errors"
 	"testing"
 
-	"odx/backstore"
-	"odx/backstore/fence"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
 // stalling is a volume whose next write, whatever becomes of its context, hangs
 // until it is released, as one does that is in the kernel.
 type stalling struct {
-	Volume
+	blockdev.Volume
 	armed            chan struct{}
 	entered, proceed chan struct{}
 }
 
-func newStalling(v Volume) *stalling {
+func newStalling(v blockdev.Volume) *stalling {
 	return &stalling{v, make(chan struct{}, 1), make(chan struct{}), make(chan struct{})}
 }
 
@@ -81,7 +80,7 @@ func TestStack_aborted_write(t *testing.T) {
 			b := start(t)
 			bottom := newStalling(b.outside(size))
 			s := NewStack(kind(t, b, b.base(bottom)), NewGate())
-			token, _ := b.populate(t, b.volume(t, size), backstore.Range{Length: length})
+			token, _ := b.populate(t, b.volume(t, size), blockdev.Range{Length: length})
 			command, abort := context.WithCancel(ctx)
 			bottom.armed <- struct{}{}
 			returned := make(chan error, 1)
@@ -90,7 +89,7 @@ func TestStack_aborted_write(t *testing.T) {
 			abort()
 			p := make([]byte, 512)
 			_, compared := s.CompareAndWrite(ctx, p, p, off)
-			_, mapped := b.manager.OffloadWrite(ctx, token, 0, tokens.Destination{Volume: s, BlockLength: 512}, []backstore.Range{{Offset: off, Length: length}}, tokens.WriteOptions{})
+			_, mapped := b.manager.OffloadWrite(ctx, token, 0, tokens.Destination{Volume: s, BlockLength: 512}, []blockdev.Range{{Offset: off, Length: length}}, tokens.WriteOptions{})
 			for what, err := range map[string]error{
 				"read":              s.ReadAt(ctx, p, off),
 				"write":             s.WriteAt(ctx, p, off+length-512),
@@ -99,7 +98,7 @@ func TestStack_aborted_write(t *testing.T) {
 				"update":            s.Update(ctx, off, 512, func([]byte) {}),
 				"token":             mapped,
 			} {
-				if !errors.Is(err, fence.ErrBusy) {
+				if !errors.Is(err, blockdev.ErrBusy) {
 					t.Errorf("%s: %v, want ErrBusy", what, err)
 				}
 			}
@@ -131,7 +130,7 @@ func TestMirror_aborted_write(t *testing.T) {
 	abort()
 	p := make([]byte, 512)
 	for what, err := range map[string]error{"read": other.ReadAt(ctx, p, 0), "write": other.WriteAt(ctx, p, 0)} {
-		if !errors.Is(err, fence.ErrBusy) {
+		if !errors.Is(err, blockdev.ErrBusy) {
 			t.Errorf("%s through the other: %v, want ErrBusy", what, err)
 		}
 	}

@@ -3,7 +3,7 @@ package view
 import (
 	"testing"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -81,7 +81,7 @@ func BenchmarkOffload(b *testing.B) {
 		made := 0
 		for b.Loop() {
 			for done := int64(0); done < length; made++ {
-				token, n := bed.populate(b, s, backstore.Range{Offset: done, Length: length - done})
+				token, n := bed.populate(b, s, blockdev.Range{Offset: done, Length: length - done})
 				bed.writeUsing(b, token, s, done+1<<20, n)
 				done += n
 				must(b, bed.manager.Delete(ctx, token.ID(), tokens.Deleted))

@@ -7,13 +7,13 @@ import (
 	"slices"
 	"sync"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
 // lineBytes is what a cache holds at a time. The last line of a device can be
 // shorter.
-const lineBytes = backstore.BlockLength
+const lineBytes = blockdev.BlockLength
 
 // minCacheBytes is the least memory of a cache.
 const minCacheBytes = 1 << 20
@@ -58,7 +58,7 @@ type line struct {
 // NewCache returns an empty cache.
 func NewCache(c CacheConfig) (*Cache, error) {
 	if c.Bytes < minCacheBytes {
-		return nil, fmt.Errorf("%w: cache of %d bytes", backstore.ErrInvalid, c.Bytes)
+		return nil, fmt.Errorf("%w: cache of %d bytes", blockdev.ErrInvalid, c.Bytes)
 	}
 	return &Cache{of: c.Of, writeBack: c.WriteBack, capacity: int(c.Bytes / lineBytes), lines: make(map[int64]*list.Element), order: list.New()}, nil
 }
@@ -67,7 +67,7 @@ func NewCache(c CacheConfig) (*Cache, error) {
 func (c *Cache) Size() int64 { return c.of.Size() }
 
 // Leaves implements Device.
-func (c *Cache) Leaves() []tokens.Volume { return c.of.Leaves() }
+func (c *Cache) Leaves() []blockdev.Volume { return c.of.Leaves() }
 
 // Held returns how many bytes are in memory, and how many of them the device does
 // not have.

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"testing"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // counted is a volume that counts its reads.
 type counted struct {
-	Volume
+	blockdev.Volume
 	reads int
 }
 
@@ -72,7 +72,7 @@ func TestWriteBack(t *testing.T) {
 	same(t, "after the flush", contents(t, plain), want)
 
 	must(t, s.WriteAt(ctx, pattern(2, 4096), 16384))
-	token, n := b.populate(t, s, backstore.Range{Offset: 16384, Length: 4096})
+	token, n := b.populate(t, s, blockdev.Range{Offset: 16384, Length: 4096})
 	same(t, "after an offload read", contents(t, plain)[16384:][:4096], pattern(2, 4096))
 	must(t, s.WriteAt(ctx, pattern(3, 4096), 16384))
 	b.writeUsing(t, token, s, 32768, n)
@@ -90,7 +90,7 @@ func TestCacheOffloadWriteDrops(t *testing.T) {
 	const size = 64 << 10
 	src := b.volume(t, size)
 	must(t, src.WriteAt(ctx, pattern(9, size), 0))
-	token, _ := b.populate(t, src, backstore.Range{Length: size})
+	token, _ := b.populate(t, src, blockdev.Range{Length: size})
 	for _, writeBack := range []bool{false, true} {
 		c := b.cache(b.base(b.volume(t, size)), writeBack, 256)
 		s := NewStack(c, NewGate())

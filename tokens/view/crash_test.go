@@ -10,6 +10,7 @@ import (
 
 	"odx/backstore"
 	"odx/backstore/vfs"
+	"odx/blockdev"
 )
 
 // crashed are the devices of TestPowerCut, opened again on what a power cut left.
@@ -89,7 +90,7 @@ func TestPowerCut(t *testing.T) {
 		first := pattern(1, size)
 		must(t, s.checked.WriteAt(ctx, first, 0)) // below the origin: the snapshot begins with it
 		must(t, s.live.Flush(ctx))
-		token, _ := b.populate(t, s.snap, backstore.Range{Length: size})
+		token, _ := b.populate(t, s.snap, blockdev.Range{Length: size})
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "what survives"), 0))
 		h := &history{flushed: first, touched: make([]bool, size/sector)}
 		h.watch(b.disk, rng)

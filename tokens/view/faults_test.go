@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // TestMirrorDropsALegThatFails: a write that one leg fails is good, that leg is not
@@ -114,7 +114,7 @@ func TestMirrorOffloadWriteFails(t *testing.T) {
 	m.resyncs.Wait()
 	src := b.volume(t, size)
 	must(t, src.WriteAt(ctx, pattern(5, size), 0))
-	token, n := b.populate(t, src, backstore.Range{Length: size})
+	token, n := b.populate(t, src, blockdev.Range{Length: size})
 	bad.writes.Store(true)
 	s := NewStack(m, NewGate())
 	b.writeUsing(t, token, s, 0, n)
@@ -123,7 +123,7 @@ func TestMirrorOffloadWriteFails(t *testing.T) {
 		t.Errorf("in sync: %v", got)
 	}
 	// The token comes from the leg that is left.
-	token, n = b.populate(t, s, backstore.Range{Length: size})
+	token, n = b.populate(t, s, blockdev.Range{Length: size})
 	dst := b.volume(t, size)
 	b.writeUsing(t, token, dst, 0, n)
 	same(t, "copy of the copy", contents(t, dst), pattern(5, size))
@@ -142,7 +142,7 @@ func TestVerifyFindsChanges(t *testing.T) {
 	bad := func(what string, err error) {
 		t.Helper()
 		var mismatch *MismatchError
-		if !errors.As(err, &mismatch) || mismatch.Offset != 3*4096 || !errors.Is(err, backstore.ErrCorrupt) {
+		if !errors.As(err, &mismatch) || mismatch.Offset != 3*4096 || !errors.Is(err, blockdev.ErrCorrupt) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -165,7 +165,7 @@ func TestVerifyOffloadWrite(t *testing.T) {
 	v := b.verify(t, b.base(below))
 	s := NewStack(v, NewGate())
 	must(t, s.WriteAt(ctx, pattern(1, size), 0))
-	token, _ := b.populate(t, s, backstore.Range{Length: size})
+	token, _ := b.populate(t, s, blockdev.Range{Length: size})
 	b.writeUsing(t, token, s, 8192, 8192)
 	want := pattern(1, size)
 	copy(want[8192:], pattern(1, 8192))
@@ -178,7 +178,7 @@ func TestVerifyOffloadWrite(t *testing.T) {
 		}
 	}
 	must(t, below.WriteAt(ctx, []byte{1}, 4096))
-	if err := s.ReadAt(ctx, make([]byte, 4096), 4096); !errors.Is(err, backstore.ErrCorrupt) {
+	if err := s.ReadAt(ctx, make([]byte, 4096), 4096); !errors.Is(err, blockdev.ErrCorrupt) {
 		t.Errorf("a block beside the copy: %v", err)
 	}
 }
@@ -204,7 +204,7 @@ func TestOriginRefusesWhatItCannotKeep(t *testing.T) {
 	again, err := OpenOrigin(o.OriginConfig)
 	must(t, err)
 	same(t, "snapshot after a restart", contents(t, NewSnapshot(again)), pattern(1, size))
-	if err := NewSnapshot(o).WriteAt(ctx, nil, 0); !errors.Is(err, backstore.ErrReadOnly) {
+	if err := NewSnapshot(o).WriteAt(ctx, nil, 0); !errors.Is(err, blockdev.ErrReadOnly) {
 		t.Errorf("a write to the snapshot: %v", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"odx/backstore"
 	"odx/backstore/vfs"
+	"odx/blockdev"
 	"odx/tokens"
 	"odx/tokens/tokentest"
 )
@@ -106,11 +107,11 @@ func (b *bed) volume(t fataler, size int64) *backstore.Volume {
 }
 
 // outside makes a volume that is not in the store, with blocks of 512 bytes.
-func (b *bed) outside(size int64) Volume {
+func (b *bed) outside(size int64) blockdev.Volume {
 	return tokentest.Dumb{Volume: b.foreign.NewVolume(b.name(), size), BlockLength: 512}
 }
 
-func (b *bed) base(v Volume) Device { return Base(b.manager, v) }
+func (b *bed) base(v blockdev.Volume) Device { return Base(b.manager, v) }
 
 func (b *bed) mirror(t fataler, legs ...Device) *Mirror {
 	t.Helper()
@@ -171,7 +172,7 @@ func must(t fataler, err error) {
 }
 
 // contents reads all of v.
-func contents(t fataler, v Volume) []byte {
+func contents(t fataler, v blockdev.Volume) []byte {
 	t.Helper()
 	p := make([]byte, v.Size())
 	must(t, v.ReadAt(ctx, p, 0))
@@ -202,7 +203,7 @@ func same(t fataler, what string, got, want []byte) {
 }
 
 // populate makes a token.
-func (b *bed) populate(t fataler, v tokens.Volume, ranges ...backstore.Range) (*tokens.Token, int64) {
+func (b *bed) populate(t fataler, v blockdev.Volume, ranges ...blockdev.Range) (*tokens.Token, int64) {
 	t.Helper()
 	r, err := b.manager.OffloadRead(ctx, tokens.Source{Volume: v, LU: tokens.LU{BlockLength: 512}}, ranges, tokens.ReadOptions{})
 	must(t, err)
@@ -210,11 +211,11 @@ func (b *bed) populate(t fataler, v tokens.Volume, ranges ...backstore.Range) (*
 }
 
 // writeUsing writes with a token until all is done, as initiators do.
-func (b *bed) writeUsing(t fataler, token *tokens.Token, v tokens.Volume, off, length int64) {
+func (b *bed) writeUsing(t fataler, token *tokens.Token, v blockdev.Volume, off, length int64) {
 	t.Helper()
 	for done := int64(0); done < length; {
 		n, err := b.manager.OffloadWrite(ctx, token, done, tokens.Destination{Volume: v, BlockLength: 512},
-			[]backstore.Range{{Offset: off + done, Length: length - done}}, tokens.WriteOptions{})
+			[]blockdev.Range{{Offset: off + done, Length: length - done}}, tokens.WriteOptions{})
 		must(t, err)
 		if n == 0 {
 			t.Fatal("no progress")
@@ -227,7 +228,7 @@ var errInjected = errors.New("injected")
 
 // faulty is a volume whose reads, writes or flushes fail while a switch is on.
 type faulty struct {
-	Volume
+	blockdev.Volume
 	reads, writes, flushes atomic.Bool
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"odx/backstore"
 	"odx/backstore/fence"
+	"odx/blockdev"
 )
 
 // Leg is a device of a mirror, with an identity that it has for as long as its data
@@ -138,7 +139,7 @@ func decodeMirror(text []byte) (r mirrorRecord, err error) {
 // to have the data.
 func OpenMirror(ctx context.Context, c MirrorConfig) (*Mirror, error) {
 	if len(c.Legs) < 2 || len(c.Legs) > 64 {
-		return nil, fmt.Errorf("%w: mirror of %d legs", backstore.ErrInvalid, len(c.Legs))
+		return nil, fmt.Errorf("%w: mirror of %d legs", blockdev.ErrInvalid, len(c.Legs))
 	}
 	v := &Mirror{MirrorConfig: c}
 	var r mirrorRecord

@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"sync"
 
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -21,7 +22,7 @@ func (v *Mirror) Size() int64 {
 }
 
 // Leaves implements Device.
-func (v *Mirror) Leaves() (all []tokens.Volume) {
+func (v *Mirror) Leaves() (all []blockdev.Volume) {
 	for _, leg := range v.Legs {
 		all = append(all, leg.Leaves()...)
 	}

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -22,7 +22,7 @@ func TestStripeOffload(t *testing.T) {
 	must(t, s.WriteAt(ctx, data, 0))
 	const off, length = unit/2 + 4096, 5<<20 + 512
 	live := b.store.LiveBytes()
-	token, n := b.populate(t, s, backstore.Range{Offset: off, Length: length})
+	token, n := b.populate(t, s, blockdev.Range{Offset: off, Length: length})
 	if n != length {
 		t.Errorf("the token stands for %d bytes", n)
 	}
@@ -42,7 +42,7 @@ func TestStripeOffload(t *testing.T) {
 	src := b.volume(t, size)
 	must(t, src.WriteAt(ctx, pattern(3, size), 0))
 	space, _ := tokens.ExtentStore(b.store).AddressSpace(src)
-	held, err := space.Snapshot(ctx, []backstore.Range{{Length: size}}, nil)
+	held, err := space.Snapshot(ctx, []blockdev.Range{{Length: size}}, nil)
 	must(t, err)
 	defer held.Release()
 	for _, c := range []struct{ dst, length, want int64 }{
@@ -64,7 +64,7 @@ func TestManyPieces(t *testing.T) {
 	mark(0, 1)
 	mark(MaxPieces*unit-4096, 2)
 	mark(2*size-8192, 3)
-	_, n := b.populate(t, s, backstore.Range{Length: 2 * size})
+	_, n := b.populate(t, s, blockdev.Range{Length: 2 * size})
 	if n <= 0 || n > MaxPieces*unit {
 		t.Errorf("the token stands for %d bytes", n)
 	}
@@ -99,7 +99,7 @@ func TestOneMoment(t *testing.T) {
 	})
 	dst := b.volume(t, 64<<10)
 	for range 50 {
-		token, n := b.populate(t, s, backstore.Range{Length: 3 * unit})
+		token, n := b.populate(t, s, blockdev.Range{Length: 3 * unit})
 		b.writeUsing(t, token, dst, 0, n)
 		got := contents(t, dst)[:n]
 		for i, v := range got {
@@ -114,7 +114,7 @@ func TestOneMoment(t *testing.T) {
 
 // stalled is a volume whose writes wait.
 type stalled struct {
-	Volume
+	blockdev.Volume
 	begun, release chan struct{}
 }
 
@@ -158,14 +158,14 @@ func TestSnapshotOffload(t *testing.T) {
 	live, snap := NewStack(o, gate), NewStack(NewSnapshot(o), gate)
 	src := b.volume(t, size)
 	must(t, src.WriteAt(ctx, pattern(2, size), 0))
-	token, _ := b.populate(t, src, backstore.Range{Length: size})
+	token, _ := b.populate(t, src, blockdev.Range{Length: size})
 	b.writeUsing(t, token, live, 128<<10, 300<<10)
 	must(t, live.Unmap(ctx, 700<<10, 100<<10))
 	same(t, "snapshot", contents(t, snap), pattern(1, size))
 	if n := o.Copied(); n <= 0 || n > 600<<10 {
 		t.Errorf("%d bytes were copied", n)
 	}
-	token, n := b.populate(t, snap, backstore.Range{Length: size})
+	token, n := b.populate(t, snap, blockdev.Range{Length: size})
 	if n != size {
 		t.Errorf("the token stands for %d bytes", n)
 	}
@@ -182,7 +182,7 @@ func TestKindsOfTokens(t *testing.T) {
 	s := NewStack(stripeOf(t, 65536, b.base(b.volume(t, size)), b.base(b.volume(t, size))), NewGate())
 	must(t, s.WriteAt(ctx, pattern(1, size), 0))
 	src := tokens.Source{Volume: s, LU: tokens.LU{BlockLength: 512}}
-	ranges := []backstore.Range{{Length: size}}
+	ranges := []blockdev.Range{{Length: size}}
 	for _, kind := range []tokens.RODType{tokens.RODTypeHash, tokens.RODTypeAccessUponReference, tokens.RODTypePointInTimeChangeVulnerable} {
 		if _, err := b.manager.OffloadRead(ctx, src, ranges, tokens.ReadOptions{Type: kind}); err == nil {
 			t.Errorf("a token of type %v was made", kind)

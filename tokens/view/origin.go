@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -26,7 +27,7 @@ type OriginConfig struct {
 	Of   Device
 	// Before is a volume of the store that takes what is about to be overwritten, of
 	// OriginBytes(Of.Size()) at least. What it holds is in the records.
-	Before  Volume
+	Before  blockdev.Volume
 	Copier  Copier
 	Records Records
 }
@@ -54,14 +55,14 @@ type Origin struct {
 // OriginBytes returns the size of the volume that takes what is overwritten of size
 // bytes.
 func OriginBytes(size int64) int64 {
-	return (size + backstore.BlockLength - 1) / backstore.BlockLength * backstore.BlockLength
+	return (size + blockdev.BlockLength - 1) / blockdev.BlockLength * blockdev.BlockLength
 }
 
 // OpenOrigin returns an origin with what has been copied before.
 func OpenOrigin(c OriginConfig) (*Origin, error) {
 	size := c.Of.Size()
 	if c.Before.Size() < OriginBytes(size) {
-		return nil, fmt.Errorf("%w: view %s needs %d bytes for what is overwritten, the volume has %d", backstore.ErrInvalid, c.Name, size, c.Before.Size())
+		return nil, fmt.Errorf("%w: view %s needs %d bytes for what is overwritten, the volume has %d", blockdev.ErrInvalid, c.Name, size, c.Before.Size())
 	}
 	v := &Origin{OriginConfig: c, chunk: minChunk, shared: c.Copier.Shares(inner{c.Of})}
 	for size/v.chunk > maxChunks {
@@ -73,7 +74,7 @@ func OpenOrigin(c OriginConfig) (*Origin, error) {
 	err := c.Records.ScanRecords(prefix, func(key, value []byte) error {
 		number := key[len(prefix):]
 		if len(number) != 8 || len(value) != groupChunks/8 || binary.BigEndian.Uint64(number) >= uint64(groups) {
-			return fmt.Errorf("%w: a record of view %s", backstore.ErrCorrupt, c.Name)
+			return fmt.Errorf("%w: a record of view %s", blockdev.ErrCorrupt, c.Name)
 		}
 		words := v.group(int64(binary.BigEndian.Uint64(number)))
 		for i := range words {
@@ -172,7 +173,7 @@ func (v *Origin) note(ctx context.Context, off, length int64) error {
 func (v *Origin) Size() int64 { return v.Of.Size() }
 
 // Leaves implements Device.
-func (v *Origin) Leaves() []tokens.Volume { return v.Of.Leaves() }
+func (v *Origin) Leaves() []blockdev.Volume { return v.Of.Leaves() }
 
 // Flush implements Volume.
 func (v *Origin) Flush(ctx context.Context) error {
@@ -260,14 +261,14 @@ func NewSnapshot(o *Origin) *Snapshot { return &Snapshot{o} }
 var errSnapshot = errors.New("a snapshot is never written to")
 
 func (v *Snapshot) readOnly() error {
-	return fmt.Errorf("snapshot of view %s: %w: %w", v.origin.Name, backstore.ErrReadOnly, errSnapshot)
+	return fmt.Errorf("snapshot of view %s: %w: %w", v.origin.Name, blockdev.ErrReadOnly, errSnapshot)
 }
 
 // Size implements Volume.
 func (v *Snapshot) Size() int64 { return v.origin.Size() }
 
 // Leaves implements Device.
-func (v *Snapshot) Leaves() []tokens.Volume {
+func (v *Snapshot) Leaves() []blockdev.Volume {
 	return append(v.origin.Leaves(), v.origin.Before)
 }
 
@@ -282,7 +283,7 @@ func (v *Snapshot) ReadAt(ctx context.Context, p []byte, off int64) error {
 	defer held.runlock()
 	for len(p) > 0 {
 		n, copied := o.run(off, int64(len(p)))
-		var from Volume = o.Of
+		var from blockdev.Volume = o.Of
 		if copied {
 			from = o.Before
 		}

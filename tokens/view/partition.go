@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -16,15 +16,15 @@ type partition struct {
 
 // NewPartition returns the length bytes from start of a device.
 func NewPartition(of Device, start, length int64) (Device, error) {
-	if size := of.Size(); start < 0 || length <= 0 || start > size || length > size-start {
-		return nil, fmt.Errorf("%w: partition of %d bytes at %d, on %d bytes", backstore.ErrRange, length, start, size)
+	if size := of.Size(); length == 0 || !(blockdev.Range{Offset: start, Length: length}).In(size) {
+		return nil, fmt.Errorf("%w: partition of %d bytes at %d, on %d bytes", blockdev.ErrRange, length, start, size)
 	}
 	return &partition{of, start, length}, nil
 }
 
 func (v *partition) Size() int64                     { return v.length }
 func (v *partition) Flush(ctx context.Context) error { return v.of.Flush(ctx) }
-func (v *partition) Leaves() []tokens.Volume         { return v.of.Leaves() }
+func (v *partition) Leaves() []blockdev.Volume       { return v.of.Leaves() }
 
 func (v *partition) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return v.of.ReadAt(ctx, p, v.start+off)

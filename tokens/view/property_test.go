@@ -6,7 +6,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -92,16 +92,16 @@ func (w *world) pick(t *rapid.T) *served {
 	return w.stacks[rapid.IntRange(0, len(w.stacks)-1).Draw(t, "stack")]
 }
 
-func (s *served) draw(t *rapid.T) backstore.Range {
+func (s *served) draw(t *rapid.T) blockdev.Range {
 	blocks := s.Size() / 512
 	unit := rapid.SampledFrom([]int64{1, 8}).Draw(t, "alignment")
 	first := rapid.Int64Range(0, blocks-1).Draw(t, "block") / unit * unit
 	count := rapid.Int64Range(1, min(blocks-first, 200)).Draw(t, "blocks")
-	return backstore.Range{Offset: first * 512, Length: count * 512}
+	return blockdev.Range{Offset: first * 512, Length: count * 512}
 }
 
 // drawBytes draws a range of any bytes, if all volumes below take that.
-func (w *world) drawBytes(t *rapid.T, s *served) backstore.Range {
+func (w *world) drawBytes(t *rapid.T, s *served) blockdev.Range {
 	r := s.draw(t)
 	if w.manager.Shares(s) && rapid.Bool().Draw(t, "any bytes") {
 		cut := rapid.Int64Range(0, 511).Draw(t, "cut")
@@ -176,7 +176,7 @@ func (w *world) flush(t *rapid.T) { must(t, w.pick(t).Flush(ctx)) }
 
 func (w *world) populateRandom(t *rapid.T) {
 	s := w.pick(t)
-	ranges := make([]backstore.Range, rapid.IntRange(1, 3).Draw(t, "ranges"))
+	ranges := make([]blockdev.Range, rapid.IntRange(1, 3).Draw(t, "ranges"))
 	var want []byte
 	for i := range ranges {
 		ranges[i] = s.draw(t)
@@ -199,7 +199,7 @@ func (w *world) writeToken(t *rapid.T) {
 	skip := rapid.Int64Range(0, int64(len(tok.bytes))/512-1).Draw(t, "offset") * 512
 	r.Length = min(r.Length, int64(len(tok.bytes))-skip)
 	for r.Length > 0 {
-		n, err := w.manager.OffloadWrite(ctx, tok.token, skip, tokens.Destination{Volume: s, BlockLength: 512}, []backstore.Range{r}, tokens.WriteOptions{})
+		n, err := w.manager.OffloadWrite(ctx, tok.token, skip, tokens.Destination{Volume: s, BlockLength: 512}, []blockdev.Range{r}, tokens.WriteOptions{})
 		if !s.wrote(t, err) {
 			return
 		}

@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/blockdev"
 )
 
 // stampedFile is what a mirror sees of a plain file: a copy of it takes the stamp
 // along.
 type stampedFile struct {
-	Volume
+	blockdev.Volume
 	mu     sync.Mutex
 	stamp  []byte
 	writes int

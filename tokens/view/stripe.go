@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -20,14 +20,14 @@ type stripe struct {
 }
 
 // NewStripe returns a stripe over two legs or more. unit is in bytes, a multiple of
-// backstore.BlockLength. Of each leg, as many units are used as the smallest has.
+// blockdev.BlockLength. Of each leg, as many units are used as the smallest has.
 func NewStripe(legs []Device, unit int64) (Device, error) {
-	if len(legs) < 2 || unit <= 0 || unit%backstore.BlockLength != 0 {
-		return nil, fmt.Errorf("%w: stripe of %d legs, unit of %d bytes", backstore.ErrInvalid, len(legs), unit)
+	if len(legs) < 2 || unit <= 0 || unit%blockdev.BlockLength != 0 {
+		return nil, fmt.Errorf("%w: stripe of %d legs, unit of %d bytes", blockdev.ErrInvalid, len(legs), unit)
 	}
 	v := &stripe{legs: legs, unit: unit}
 	if v.Size() == 0 {
-		return nil, fmt.Errorf("%w: stripe with a leg that is smaller than the unit of %d bytes", backstore.ErrInvalid, unit)
+		return nil, fmt.Errorf("%w: stripe with a leg that is smaller than the unit of %d bytes", blockdev.ErrInvalid, unit)
 	}
 	return v, nil
 }
@@ -40,7 +40,7 @@ func (v *stripe) Size() int64 {
 	return least / v.unit * v.unit * int64(len(v.legs))
 }
 
-func (v *stripe) Leaves() (all []tokens.Volume) {
+func (v *stripe) Leaves() (all []blockdev.Volume) {
 	for _, leg := range v.legs {
 		all = append(all, leg.Leaves()...)
 	}

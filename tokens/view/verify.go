@@ -7,11 +7,11 @@ import (
 	"hash/crc32"
 	"sync"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
-// A checksum is kept for each block of backstore.BlockLength, as sumBytes in
+// A checksum is kept for each block of blockdev.BlockLength, as sumBytes in
 // another volume: the CRC-32C of the block, and sumKnown. Zeros mean that there is
 // none.
 const (
@@ -23,12 +23,12 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // SumsBytes returns the size of the volume for the checksums of size bytes.
 func SumsBytes(size int64) int64 {
-	blocks := (size + backstore.BlockLength - 1) / backstore.BlockLength
-	return (blocks*sumBytes + backstore.BlockLength - 1) / backstore.BlockLength * backstore.BlockLength
+	blocks := (size + blockdev.BlockLength - 1) / blockdev.BlockLength
+	return (blocks*sumBytes + blockdev.BlockLength - 1) / blockdev.BlockLength * blockdev.BlockLength
 }
 
 // MismatchError says that a block is not what was written to it. It wraps
-// backstore.ErrCorrupt, so an initiator sees a MEDIUM ERROR.
+// blockdev.ErrCorrupt, so an initiator sees a MEDIUM ERROR.
 type MismatchError struct {
 	View   string
 	Offset int64 // of the block, in bytes
@@ -39,8 +39,8 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("view %s: block at byte %d does not match its checksum", e.View, e.Offset)
 }
 
-// Unwrap returns backstore.ErrCorrupt.
-func (e *MismatchError) Unwrap() error { return backstore.ErrCorrupt }
+// Unwrap returns blockdev.ErrCorrupt.
+func (e *MismatchError) Unwrap() error { return blockdev.ErrCorrupt }
 
 // Verify compares what it reads with checksums that were made when it was written.
 // An offload write and an unmap drop the checksums of what they cover: it is not
@@ -53,7 +53,7 @@ func (e *MismatchError) Unwrap() error { return backstore.ErrCorrupt }
 type Verify struct {
 	name   string
 	of     Device
-	sums   Volume
+	sums   blockdev.Volume
 	shared bool // of and sums are in one store
 
 	// regions: shared to read, exclusive to change a block or its checksum.
@@ -63,9 +63,9 @@ type Verify struct {
 
 // NewVerify returns a view of a device with checksums in the volume sums, which is
 // in the store and has SumsBytes(of.Size()) at least.
-func NewVerify(name string, of Device, sums Volume, c Copier) (*Verify, error) {
+func NewVerify(name string, of Device, sums blockdev.Volume, c Copier) (*Verify, error) {
 	if need := SumsBytes(of.Size()); sums.Size() < need {
-		return nil, fmt.Errorf("%w: checksums of view %s need %d bytes, the volume has %d", backstore.ErrInvalid, name, need, sums.Size())
+		return nil, fmt.Errorf("%w: checksums of view %s need %d bytes, the volume has %d", blockdev.ErrInvalid, name, need, sums.Size())
 	}
 	v := &Verify{name: name, of: of, sums: sums, shared: c.Shares(inner{of})}
 	v.buffers.New = func() any { return new([]byte) }
@@ -76,7 +76,7 @@ func NewVerify(name string, of Device, sums Volume, c Copier) (*Verify, error) {
 func (v *Verify) Size() int64 { return v.of.Size() }
 
 // Leaves implements Device.
-func (v *Verify) Leaves() []tokens.Volume { return v.of.Leaves() }
+func (v *Verify) Leaves() []blockdev.Volume { return v.of.Leaves() }
 
 // Flush implements Volume.
 func (v *Verify) Flush(ctx context.Context) error {
@@ -97,14 +97,14 @@ func (v *Verify) buffer(n int64) ([]byte, *[]byte) {
 
 // around returns the blocks around a range: where they begin and end.
 func (v *Verify) around(off, length int64) (first, end int64) {
-	const b = backstore.BlockLength
+	const b = blockdev.BlockLength
 	return off / b * b, min((off+length+b-1)/b*b, v.Size())
 }
 
 // sumsOf returns the range of the checksums of whole blocks.
-func sumsOf(first, end int64) backstore.Range {
-	blocks := (end - first + backstore.BlockLength - 1) / backstore.BlockLength
-	return backstore.Range{Offset: first / backstore.BlockLength * sumBytes, Length: blocks * sumBytes}
+func sumsOf(first, end int64) blockdev.Range {
+	blocks := (end - first + blockdev.BlockLength - 1) / blockdev.BlockLength
+	return blockdev.Range{Offset: first / blockdev.BlockLength * sumBytes, Length: blocks * sumBytes}
 }
 
 // ReadAt implements Volume. It returns a MismatchError for data that has changed.
@@ -133,7 +133,7 @@ func (v *Verify) read(ctx context.Context, p []byte, off int64) error {
 		return fmt.Errorf("checksums of view %s: %w", v.name, err)
 	}
 	if i := mismatch(data, sums); i >= 0 {
-		return &MismatchError{v.name, first + int64(i)*backstore.BlockLength}
+		return &MismatchError{v.name, first + int64(i)*blockdev.BlockLength}
 	}
 	if len(data) != len(p) || first != off {
 		copy(p, data[off-first:])
@@ -145,7 +145,7 @@ func (v *Verify) read(ctx context.Context, p []byte, off int64) error {
 // if there is none.
 func mismatch(data, sums []byte) int {
 	for i := 0; len(data) > 0; i++ {
-		n := min(len(data), backstore.BlockLength)
+		n := min(len(data), blockdev.BlockLength)
 		sum := binary.LittleEndian.Uint64(sums[i*sumBytes:])
 		if sum != 0 && sum != sumOf(data[:n]) {
 			return i
@@ -191,8 +191,8 @@ func (v *Verify) WriteAt(ctx context.Context, p []byte, off int64) error {
 	sums, b := v.buffer(r.Length)
 	defer v.buffers.Put(b)
 	for i := range len(sums) / sumBytes {
-		at := i * backstore.BlockLength
-		binary.LittleEndian.PutUint64(sums[i*sumBytes:], sumOf(data[at:min(at+backstore.BlockLength, len(data))]))
+		at := i * blockdev.BlockLength
+		binary.LittleEndian.PutUint64(sums[i*sumBytes:], sumOf(data[at:min(at+blockdev.BlockLength, len(data))]))
 	}
 	if err := v.sums.WriteAt(ctx, sums, r.Offset); err != nil {
 		return fmt.Errorf("checksums of view %s: %w", v.name, err)
@@ -203,7 +203,7 @@ func (v *Verify) WriteAt(ctx context.Context, p []byte, off int64) error {
 // fillEnds reads the first and the last block of data, which is at first, if a
 // range covers only parts of them.
 func (v *Verify) fillEnds(ctx context.Context, data []byte, first, off, length int64) error {
-	const b = backstore.BlockLength
+	const b = blockdev.BlockLength
 	if first != off {
 		if err := v.read(ctx, data[:min(b, len(data))], first); err != nil {
 			return err
@@ -217,7 +217,7 @@ func (v *Verify) fillEnds(ctx context.Context, data []byte, first, off, length i
 }
 
 // drop forgets checksums, durably where the data has another order than they.
-func (v *Verify) drop(ctx context.Context, r backstore.Range) error {
+func (v *Verify) drop(ctx context.Context, r blockdev.Range) error {
 	err := v.dropKnown(ctx, r)
 	if err != nil {
 		return fmt.Errorf("checksums of view %s: %w", v.name, err)
@@ -225,8 +225,8 @@ func (v *Verify) drop(ctx context.Context, r backstore.Range) error {
 	return nil
 }
 
-func (v *Verify) dropKnown(ctx context.Context, r backstore.Range) error {
-	if r.Length <= backstore.BlockLength {
+func (v *Verify) dropKnown(ctx context.Context, r blockdev.Range) error {
+	if r.Length <= blockdev.BlockLength {
 		// Most blocks that are written for the first time have none.
 		sums, b := v.buffer(r.Length)
 		defer v.buffers.Put(b)

@@ -20,20 +20,14 @@ import (
 
 	"odx/backstore"
 	"odx/backstore/fence"
+	"odx/blockdev"
 	"odx/tokens"
 )
-
-// Volume is a block address space. scsi.Volume has these methods, with the same
-// contract.
-type Volume interface {
-	tokens.Volume
-	Flush(ctx context.Context) error
-}
 
 // Device is a Volume that copies by token can go through. Every method may be
 // called concurrently.
 type Device interface {
-	Volume
+	blockdev.Volume
 	// Locate returns where the bytes of a range are, in their order, in volumes
 	// that are no Device: those of the whole range, or of its beginning, in at
 	// least one piece. It holds for as long as nothing is written to the device.
@@ -43,14 +37,14 @@ type Device interface {
 	// but some.
 	Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error)
 	// Leaves returns the volumes at the bottom.
-	Leaves() []tokens.Volume
+	Leaves() []blockdev.Volume
 }
 
 // Copier is what views need of the token manager.
 type Copier interface {
-	Shares(v tokens.Volume) bool
-	MapTo(ctx context.Context, v tokens.Volume, dst int64, s tokens.Snapshot, src, length int64) (int64, error)
-	Copy(ctx context.Context, src tokens.Volume, from int64, dst tokens.Volume, to, length int64, moved func(n int64)) error
+	Shares(v blockdev.Volume) bool
+	MapTo(ctx context.Context, v blockdev.Volume, dst int64, s tokens.Snapshot, src, length int64) (int64, error)
+	Copy(ctx context.Context, src blockdev.Volume, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error
 }
 
 // Records are where views keep what outlives a restart.
@@ -64,12 +58,12 @@ type Records interface {
 
 // base is a volume at the bottom.
 type base struct {
-	Volume
+	blockdev.Volume
 	copier Copier
 }
 
 // Base returns v as a Device.
-func Base(c Copier, v Volume) Device { return base{v, c} }
+func Base(c Copier, v blockdev.Volume) Device { return base{v, c} }
 
 func (b base) Locate(_ context.Context, off, length int64) ([]tokens.Piece, error) {
 	return []tokens.Piece{{Volume: b.Volume, Offset: off, Length: length}}, nil
@@ -79,7 +73,7 @@ func (b base) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length
 	return b.copier.MapTo(ctx, b.Volume, dst, s, src, length)
 }
 
-func (b base) Leaves() []tokens.Volume { return []tokens.Volume{b.Volume} }
+func (b base) Leaves() []blockdev.Volume { return []blockdev.Volume{b.Volume} }
 
 // MaxPieces is the largest number of pieces of one offload read. A stripe with a
 // unit of 64 KiB gives a token of 1 GiB at most.
@@ -90,7 +84,7 @@ const MaxPieces = 1 << 14
 type inner struct{ Device }
 
 // Pieces implements tokens.View.
-func (d inner) Pieces(ctx context.Context, ranges []backstore.Range, take func([]tokens.Piece) error) error {
+func (d inner) Pieces(ctx context.Context, ranges []blockdev.Range, take func([]tokens.Piece) error) error {
 	var pieces []tokens.Piece
 	for _, r := range ranges {
 		for done := int64(0); done < r.Length && len(pieces) < MaxPieces; {
@@ -124,7 +118,7 @@ func (g Gate) open()                           { g.sem.Release(math.MaxInt64) }
 
 // Stack is a Device as it is served: a volume of its own, which the token manager
 // knows as a View. While a write whose context has ended is still under way at the
-// bottom, reads and writes of its range return fence.ErrBusy.
+// bottom, reads and writes of its range return blockdev.ErrBusy.
 type Stack struct {
 	inner
 	gate   Gate
@@ -137,8 +131,8 @@ func NewStack(d Device, g Gate) *Stack { return &Stack{inner: inner{d}, gate: g}
 // check refuses a range outside the view, and one that an aborted write has not
 // left.
 func (s *Stack) check(off, length int64) error {
-	if size := s.Size(); off < 0 || length < 0 || off > size || length > size-off {
-		return fmt.Errorf("%w: view of %d bytes, wanted %d at %d", backstore.ErrRange, size, length, off)
+	if size := s.Size(); !(blockdev.Range{Offset: off, Length: length}).In(size) {
+		return fmt.Errorf("%w: view of %d bytes, wanted %d at %d", blockdev.ErrRange, size, length, off)
 	}
 	return s.writes.Check(off, length)
 }
@@ -188,7 +182,7 @@ func (s *Stack) Map(ctx context.Context, dst int64, from tokens.Snapshot, src, l
 }
 
 // Pieces implements tokens.View.
-func (s *Stack) Pieces(ctx context.Context, ranges []backstore.Range, take func([]tokens.Piece) error) error {
+func (s *Stack) Pieces(ctx context.Context, ranges []blockdev.Range, take func([]tokens.Piece) error) error {
 	for _, r := range ranges {
 		if err := s.check(r.Offset, r.Length); err != nil {
 			return err

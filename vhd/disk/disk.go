@@ -12,28 +12,18 @@ import (
 	"fmt"
 	"time"
 
-	"odx/tokens"
+	"odx/blockdev"
 )
-
-// Reader is a Container that is only read.
-type Reader interface {
-	// Size returns the length in bytes.
-	Size() int64
-	// ReadAt fills p from byte off on, all of it or none.
-	ReadAt(ctx context.Context, p []byte, off int64) error
-}
 
 // Container is the byte space that the file of a virtual disk is in. A
 // *backstore.Volume that is a file is one.
 type Container interface {
-	tokens.Volume
+	blockdev.Volume
 	// Truncate sets the length. What is new reads as zeros.
 	Truncate(ctx context.Context, size int64) error
 	// Barrier makes sure that after a crash nothing that is written after it is
 	// there without all that was written before it.
 	Barrier(ctx context.Context) error
-	// Flush makes everything written before durable.
-	Flush(ctx context.Context) error
 }
 
 // Kind says how the blocks of a disk come to be.

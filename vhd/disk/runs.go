@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -12,7 +13,7 @@ type Run struct {
 	Offset, Length int64
 	// In holds the bytes, from byte At on; nil: they are zeros, or, if Below is set,
 	// what a parent would have that the disk was opened without.
-	In    Reader
+	In    blockdev.Reader
 	At    int64
 	Below bool
 }
@@ -94,7 +95,7 @@ func (d *Disk) Locate(ctx context.Context, off, length int64) ([]tokens.Piece, e
 	err := d.Runs(ctx, off, length, func(r Run) bool {
 		p := tokens.Piece{Offset: r.At, Length: r.Length}
 		if r.In != nil {
-			p.Volume = r.In.(tokens.Volume)
+			p.Volume = r.In.(blockdev.Volume)
 		}
 		if n := len(pieces); n > 0 && pieces[n-1].Volume == p.Volume && (p.Volume == nil || pieces[n-1].Offset+pieces[n-1].Length == p.Offset) {
 			pieces[n-1].Length += p.Length
@@ -107,10 +108,10 @@ func (d *Disk) Locate(ctx context.Context, off, length int64) ([]tokens.Piece, e
 }
 
 // Leaves returns the volumes that hold the disk and its parents.
-func (d *Disk) Leaves() []tokens.Volume {
-	var leaves []tokens.Volume
+func (d *Disk) Leaves() []blockdev.Volume {
+	var leaves []blockdev.Volume
 	for ; d != nil; d = d.parent {
-		if v, ok := d.reader.(tokens.Volume); ok {
+		if v, ok := d.reader.(blockdev.Volume); ok {
 			leaves = append(leaves, v)
 		}
 	}

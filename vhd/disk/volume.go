@@ -10,20 +10,20 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
 // Copier is what a disk needs of the token manager: see tokens.Manager.MapTo.
 type Copier interface {
-	MapTo(ctx context.Context, v tokens.Volume, dst int64, s tokens.Snapshot, src, length int64) (int64, error)
+	MapTo(ctx context.Context, v blockdev.Volume, dst int64, s tokens.Snapshot, src, length int64) (int64, error)
 }
 
 // Config is what a Disk is made of.
 type Config struct {
 	Table Table
 	// Reader holds the payload. If it is a Container, the disk can be written to.
-	Reader Reader
+	Reader blockdev.Reader
 	Copier Copier
 	// Parent is what a differencing disk is over; nil: without one, what the disk
 	// does not have itself reads as zeros.
@@ -34,7 +34,7 @@ type Config struct {
 // view.Device where its container is a volume.
 type Disk struct {
 	table    Table
-	reader   Reader
+	reader   blockdev.Reader
 	c        Container // nil: nothing is written
 	copier   Copier
 	parent   *Disk
@@ -107,8 +107,8 @@ func (d *Disk) span(off, length, done int64) span {
 }
 
 func (d *Disk) check(off, length int64) error {
-	if size := d.Size(); off < 0 || length < 0 || off > size || length > size-off {
-		return fmt.Errorf("%w: virtual disk of %d bytes, wanted %d at %d", backstore.ErrRange, size, length, off)
+	if size := d.Size(); !(blockdev.Range{Offset: off, Length: length}).In(size) {
+		return fmt.Errorf("%w: virtual disk of %d bytes, wanted %d at %d", blockdev.ErrRange, size, length, off)
 	}
 	return nil
 }
@@ -230,7 +230,7 @@ func (d *Disk) change(ctx context.Context, off, length int64, payload func(s spa
 		return 0, err
 	}
 	if d.c == nil {
-		return 0, ErrReadOnly
+		return 0, blockdev.ErrReadOnly
 	}
 	for done < length {
 		n, err := d.changeInPlace(ctx, off, length, done, payload)
@@ -384,7 +384,7 @@ func (d *Disk) Unmap(ctx context.Context, off, length int64) error {
 		return err
 	}
 	if d.c == nil {
-		return ErrReadOnly
+		return blockdev.ErrReadOnly
 	}
 	first := (off + d.geometry.BlockLength - 1) / d.geometry.BlockLength
 	end := (off + length) / d.geometry.BlockLength

@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"strings"
 
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
 // Check returns what is wrong with a file, in words an administrator can act on;
 // nil: nothing. Only an error of the container makes it fail.
-func Check(ctx context.Context, r disk.Reader) ([]disk.Finding, error) {
+func Check(ctx context.Context, r blockdev.Reader) ([]disk.Finding, error) {
 	var c checker
 	m, err := load(ctx, r)
 	if m.footerRaw != nil {
@@ -142,7 +143,7 @@ func (c *checker) places(m *image) bool {
 
 // bitmaps looks for sectors of a dynamic disk that their bitmap says are not
 // there: zeros, since there is no parent which could have them.
-func (c *checker) bitmaps(ctx context.Context, r disk.Reader, m *image) error {
+func (c *checker) bitmaps(ctx context.Context, r blockdev.Reader, m *image) error {
 	if m.kind != disk.Dynamic {
 		return nil
 	}

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -18,7 +18,7 @@ import (
 // Kind is Differencing if it has a Parent, otherwise Dynamic; blocks have 2 MiB,
 // those of a fixed disk always. VHD has logical sectors of 512 bytes only, and
 // cannot say anything of physical ones, so that PhysicalSectorLength does not
-// count. The error wraps backstore.ErrInvalid, and c is as it was, if the format
+// count. The error wraps blockdev.ErrInvalid, and c is as it was, if the format
 // does not allow what s asks for. A crash before Create returns can leave what is
 // not a virtual disk.
 func Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
@@ -47,7 +47,7 @@ func create(ctx context.Context, c disk.Container, s disk.Spec, now time.Time) (
 	return Open(ctx, c)
 }
 
-func invalidSpec(err error) error { return fmt.Errorf("vhd: %w: %w", backstore.ErrInvalid, err) }
+func invalidSpec(err error) error { return fmt.Errorf("vhd: %w: %w", blockdev.ErrInvalid, err) }
 
 // complete fills in what s leaves to the format, and checks all of it.
 func complete(s disk.Spec) (disk.Spec, error) {

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -134,7 +134,7 @@ func TestCreateRefuses(t *testing.T) {
 	} {
 		c := disktest.New([]byte("what was there"))
 		_, err := Create(t.Context(), c, s)
-		if !errors.Is(err, backstore.ErrInvalid) || !strings.Contains(err.Error(), says) {
+		if !errors.Is(err, blockdev.ErrInvalid) || !strings.Contains(err.Error(), says) {
 			t.Errorf("%+v: %v, want %q", s, err, says)
 		}
 		if string(c.Bytes()) != "what was there" {

@@ -12,14 +12,14 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
 // File is an open virtual disk. It is a disk.Table.
 type File struct {
 	*image
-	r disk.Reader
+	r blockdev.Reader
 	c disk.Container // nil: nothing is written
 
 	// full has the blocks, of a disk that is not fixed, that are known to have all of
@@ -45,9 +45,9 @@ func (s blockSet) has(i int64) bool { return s[i/64].Load()&(1<<(i%64)) != 0 }
 func (s blockSet) add(i int64)      { s[i/64].Or(1 << (i % 64)) }
 
 // OpenReadOnly opens a virtual disk that nothing is written to: what would
-// change it returns disk.ErrReadOnly. It wraps disk.ErrFormat if the file is not
+// change it returns blockdev.ErrReadOnly. It wraps disk.ErrFormat if the file is not
 // valid, and errors.ErrUnsupported if it is of a kind that is not known.
-func OpenReadOnly(ctx context.Context, r disk.Reader) (*File, error) {
+func OpenReadOnly(ctx context.Context, r blockdev.Reader) (*File, error) {
 	m, err := load(ctx, r)
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func Open(ctx context.Context, c disk.Container) (*File, error) {
 
 // Probe returns what a virtual disk is, without a look at where its blocks are: in a few
 // reads, however large it is.
-func Probe(ctx context.Context, r disk.Reader) (disk.Info, error) {
+func Probe(ctx context.Context, r blockdev.Reader) (disk.Info, error) {
 	m, err := loadHead(ctx, r)
 	if err != nil {
 		return disk.Info{}, err
@@ -144,7 +144,7 @@ func (f *File) Close(ctx context.Context) error {
 
 func (f *File) checkWritable() error {
 	if f.c == nil {
-		return fmt.Errorf("vhd: %w", disk.ErrReadOnly)
+		return fmt.Errorf("vhd: %w", blockdev.ErrReadOnly)
 	}
 	return nil
 }
@@ -156,7 +156,7 @@ func (f *File) checkChange(blocks ...int64) error {
 	}
 	for _, i := range blocks {
 		if n := (f.size + f.blockLength - 1) / f.blockLength; i < 0 || i >= n {
-			return fmt.Errorf("vhd: %w: block %d of %d", backstore.ErrRange, i, n)
+			return fmt.Errorf("vhd: %w: block %d of %d", blockdev.ErrRange, i, n)
 		}
 	}
 	return nil

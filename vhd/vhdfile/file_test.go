@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -252,7 +252,7 @@ func TestReadOnly(t *testing.T) {
 			"Allocate": f.Allocate(ctx, []int64{0}), "Complete": f.Complete(ctx, []int64{0}),
 			"Free": f.Free(ctx, []int64{0}), "SetPresent": f.SetPresent(ctx, 0, 0, 1), "Changing": f.Changing(ctx),
 		} {
-			if !errors.Is(err, disk.ErrReadOnly) {
+			if !errors.Is(err, blockdev.ErrReadOnly) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -268,7 +268,7 @@ func TestBlocksOutOfRange(t *testing.T) {
 		f, _ := made(t, spec(kind, 1))
 		for _, i := range []int64{-1, 1, 1 << 62} {
 			for _, change := range []func(context.Context, []int64) error{f.Allocate, f.Complete, f.Free} {
-				if err := change(t.Context(), []int64{0, i}); !errors.Is(err, backstore.ErrRange) {
+				if err := change(t.Context(), []int64{0, i}); !errors.Is(err, blockdev.ErrRange) {
 					t.Errorf("block %d: %v", i, err)
 				}
 			}

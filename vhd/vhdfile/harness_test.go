@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"odx/blockdev"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -72,7 +73,7 @@ func payload(t testing.TB, f *File, i int64) []byte {
 
 // wantClean fails if Check finds anything but what the texts begin with, harmless
 // all of it.
-func wantClean(t testing.TB, r disk.Reader, harmless ...string) {
+func wantClean(t testing.TB, r blockdev.Reader, harmless ...string) {
 	t.Helper()
 	findings, err := Check(t.Context(), r)
 	must(t, err)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -44,7 +45,7 @@ func invalid(format string, args ...any) error {
 
 // load reads the structures of a file. With an error it returns what it had read
 // until then.
-func load(ctx context.Context, r disk.Reader) (*image, error) {
+func load(ctx context.Context, r blockdev.Reader) (*image, error) {
 	m, err := loadHead(ctx, r)
 	if err != nil || m.kind == disk.Fixed {
 		return m, err
@@ -53,7 +54,7 @@ func load(ctx context.Context, r disk.Reader) (*image, error) {
 }
 
 // loadHead is load without the BAT.
-func loadHead(ctx context.Context, r disk.Reader) (*image, error) {
+func loadHead(ctx context.Context, r blockdev.Reader) (*image, error) {
 	m := &image{fileSize: r.Size()}
 	err := m.loadFooters(ctx, r)
 	if m.endAt < 0 && (err == nil || errors.Is(err, disk.ErrFormat)) {
@@ -90,7 +91,7 @@ func loadHead(ctx context.Context, r disk.Reader) (*image, error) {
 
 // loadFooters reads the footer at the end, of either length, and the copy at 0.
 // The one at the end counts: what is at 0 of a fixed disk belongs to its user.
-func (m *image) loadFooters(ctx context.Context, r disk.Reader) error {
+func (m *image) loadFooters(ctx context.Context, r blockdev.Reader) error {
 	m.endAt = -1
 	for _, length := range []int64{footerLength, oldFooterLength} {
 		f, raw, fault, err := readFooter(ctx, r, m.fileSize-length, length)
@@ -129,7 +130,7 @@ const maxTail = 64 << 20
 // findBeforeTail looks for the footer of a fixed disk that has other bytes after it:
 // padding that a copy has added, for instance. It is just after the payload, as long as
 // the footer says; err is what is wrong without it.
-func (m *image) findBeforeTail(ctx context.Context, r disk.Reader, err error) error {
+func (m *image) findBeforeTail(ctx context.Context, r blockdev.Reader, err error) error {
 	const part = 1 << 20
 	end := m.fileSize &^ (sectorLength - 1)
 	buf := make([]byte, min(part, max(end, 0)))
@@ -157,7 +158,7 @@ func (m *image) findBeforeTail(ctx context.Context, r disk.Reader, err error) er
 
 // HasFooter reports whether a file has the footer of a VHD where one can be: at its end, or
 // for a disk that is not fixed at its start.
-func HasFooter(ctx context.Context, r disk.Reader) (bool, error) {
+func HasFooter(ctx context.Context, r blockdev.Reader) (bool, error) {
 	m := image{fileSize: r.Size()}
 	err := m.loadFooters(ctx, r)
 	if errors.Is(err, disk.ErrFormat) {
@@ -167,7 +168,7 @@ func HasFooter(ctx context.Context, r disk.Reader) (bool, error) {
 }
 
 // readFooter reads the footer at off. fault says what is wrong with it.
-func readFooter(ctx context.Context, r disk.Reader, off, length int64) (f footer, raw []byte, fault, err error) {
+func readFooter(ctx context.Context, r blockdev.Reader, off, length int64) (f footer, raw []byte, fault, err error) {
 	if off < 0 || r.Size() < off+length {
 		return f, nil, fmt.Errorf("is missing: the file has %d bytes", r.Size()), nil
 	}
@@ -194,7 +195,7 @@ func (m *image) inside(off uint64, length int64) bool {
 	return length >= 0 && length <= limit && off <= uint64(limit-length)
 }
 
-func (m *image) loadHeader(ctx context.Context, r disk.Reader) error {
+func (m *image) loadHeader(ctx context.Context, r blockdev.Reader) error {
 	at := m.footer.dataOffset
 	if !m.inside(at, headerLength) {
 		return invalid("the dynamic disk header is said to be at %d of a file of %d bytes", at, m.fileSize)
@@ -236,7 +237,7 @@ func checkBlocks(size, length int64) error {
 }
 
 // loadBAT reads the entries of the BAT that the disk needs.
-func (m *image) loadBAT(ctx context.Context, r disk.Reader) error {
+func (m *image) loadBAT(ctx context.Context, r blockdev.Reader) error {
 	at, entries := m.header.tableOffset, int64(m.header.maxTableEntries)
 	n := (m.size + m.blockLength - 1) / m.blockLength
 	if n > entries {

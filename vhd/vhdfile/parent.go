@@ -13,6 +13,7 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -74,7 +75,7 @@ func isAbsoluteWindows(name string) bool {
 
 // readParent reads what a differencing disk says of its parent. What it cannot
 // make sense of it leaves out and says so in problems.
-func readParent(ctx context.Context, r disk.Reader, h *header) (parent *disk.Parent, problems []string, err error) {
+func readParent(ctx context.Context, r blockdev.Reader, h *header) (parent *disk.Parent, problems []string, err error) {
 	parent = &disk.Parent{ID: h.parentID, Modified: timeOf(h.parentTimeStamp)}
 	var absolute []string
 	for i := range h.locators {
@@ -113,7 +114,7 @@ func readParent(ctx context.Context, r disk.Reader, h *header) (parent *disk.Par
 }
 
 // readLocator returns what l leads to, nothing where that cannot be a path.
-func readLocator(ctx context.Context, r disk.Reader, l *locator) ([]byte, error) {
+func readLocator(ctx context.Context, r blockdev.Reader, l *locator) ([]byte, error) {
 	size, length := uint64(r.Size()), uint64(l.length)
 	if length > maximumPathLength || l.offset > size || length > size-l.offset {
 		return nil, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -14,7 +15,7 @@ const maxFindings = 100
 
 // Check returns what is wrong with a file, in words an administrator can act on;
 // nil if nothing is. While it runs, the table takes part in the bound of t.
-func (t *Tables) Check(ctx context.Context, r disk.Reader) ([]disk.Finding, error) {
+func (t *Tables) Check(ctx context.Context, r blockdev.Reader) ([]disk.Finding, error) {
 	var found []disk.Finding
 	more := 0
 	report := func(s severity, format string, args ...any) error {
@@ -47,6 +48,6 @@ func (t *Tables) Check(ctx context.Context, r disk.Reader) ([]disk.Finding, erro
 }
 
 // Check is Tables.Check with 16 MiB for the table.
-func Check(ctx context.Context, r disk.Reader) ([]disk.Finding, error) {
+func Check(ctx context.Context, r blockdev.Reader) ([]disk.Finding, error) {
 	return NewTables(aloneBound).Check(ctx, r)
 }

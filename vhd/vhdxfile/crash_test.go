@@ -7,13 +7,14 @@ import (
 	"strings"
 	"testing"
 
+	"odx/blockdev"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
 
 // look describes each block of a file: its state, its first byte, and its sectors,
 // if not all are there.
-func look(t *testing.T, m disk.Reader, f *File) []string {
+func look(t *testing.T, m blockdev.Reader, f *File) []string {
 	t.Helper()
 	var seen []string
 	for i := range f.table.blocks {

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"strings"
 
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -54,7 +55,7 @@ var _ disk.Table = (*File)(nil)
 var errClosed = errors.New("the virtual disk is closed")
 
 // hasSignature reports whether r begins as a VHDX does.
-func hasSignature(ctx context.Context, r disk.Reader) (bool, error) {
+func hasSignature(ctx context.Context, r blockdev.Reader) (bool, error) {
 	p := make([]byte, len(fileSignature))
 	if r.Size() < headerSection {
 		return false, nil
@@ -121,7 +122,7 @@ func (f *File) repair(ctx context.Context) error {
 // OpenReadOnly opens a virtual disk that nothing is written to. What its log holds is
 // applied in memory: payload has to be read through Payload. Until it is closed, its table
 // takes part in the bound of t.
-func (t *Tables) OpenReadOnly(ctx context.Context, r disk.Reader) (_ *File, err error) {
+func (t *Tables) OpenReadOnly(ctx context.Context, r blockdev.Reader) (_ *File, err error) {
 	f, err := t.load(ctx, r, refuse)
 	if err != nil {
 		return nil, err
@@ -132,7 +133,7 @@ func (t *Tables) OpenReadOnly(ctx context.Context, r disk.Reader) (_ *File, err 
 }
 
 // OpenReadOnly is Tables.OpenReadOnly for a disk with 16 MiB for its table.
-func OpenReadOnly(ctx context.Context, r disk.Reader) (*File, error) {
+func OpenReadOnly(ctx context.Context, r blockdev.Reader) (*File, error) {
 	return NewTables(aloneBound).OpenReadOnly(ctx, r)
 }
 
@@ -146,7 +147,7 @@ func refuse(s severity, format string, args ...any) error {
 
 // Probe returns what a virtual disk is, without a look at where its blocks are: in a few
 // reads, however large it is.
-func Probe(ctx context.Context, r disk.Reader) (disk.Info, error) {
+func Probe(ctx context.Context, r blockdev.Reader) (disk.Info, error) {
 	f, err := loadMetadata(ctx, r, refuse)
 	if err != nil {
 		return disk.Info{}, err
@@ -155,7 +156,7 @@ func Probe(ctx context.Context, r disk.Reader) (disk.Info, error) {
 }
 
 // load reads all metadata as it is once the log has been replayed.
-func (t *Tables) load(ctx context.Context, r disk.Reader, report reporter) (_ *File, err error) {
+func (t *Tables) load(ctx context.Context, r blockdev.Reader, report reporter) (_ *File, err error) {
 	f, err := loadMetadata(ctx, r, report)
 	if err != nil {
 		return nil, err
@@ -169,7 +170,7 @@ func (t *Tables) load(ctx context.Context, r disk.Reader, report reporter) (_ *F
 }
 
 // loadMetadata is load without the BAT.
-func loadMetadata(ctx context.Context, r disk.Reader, report reporter) (*File, error) {
+func loadMetadata(ctx context.Context, r blockdev.Reader, report reporter) (*File, error) {
 	switch is, err := hasSignature(ctx, r); {
 	case err != nil:
 		return nil, err
@@ -200,14 +201,14 @@ func loadMetadata(ctx context.Context, r disk.Reader, report reporter) (*File, e
 
 // Payload returns what payload is to be read from: what the file was opened over, unless
 // its log changes payload or makes the file longer, as MS-VHDX 2.3 allows.
-func (f *File) Payload() disk.Reader {
+func (f *File) Payload() blockdev.Reader {
 	if !f.logged {
 		return f.view.r
 	}
 	return replayed{&f.view}
 }
 
-// replayed is a file as it is once its log was replayed. It is a tokens.Volume that
+// replayed is a file as it is once its log was replayed. It is a blockdev.Volume that
 // nothing is written to.
 type replayed struct{ v *view }
 
@@ -217,8 +218,9 @@ func (r replayed) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return r.v.readAt(ctx, p, off)
 }
 
-func (replayed) WriteAt(context.Context, []byte, int64) error { return disk.ErrReadOnly }
-func (replayed) Unmap(context.Context, int64, int64) error    { return disk.ErrReadOnly }
+func (replayed) WriteAt(context.Context, []byte, int64) error { return blockdev.ErrReadOnly }
+func (replayed) Unmap(context.Context, int64, int64) error    { return blockdev.ErrReadOnly }
+func (replayed) Flush(context.Context) error                  { return nil }
 
 // Info implements disk.Table.
 func (f *File) Info() disk.Info {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"odx/blockdev"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -269,7 +270,7 @@ func TestReadOnly(t *testing.T) {
 	must(t, err)
 	one := []int64{1}
 	for _, err := range []error{r.Allocate(ctx, one), r.Complete(ctx, one), r.Free(ctx, one), r.SetPresent(ctx, 1, 0, 1), r.Changing(ctx)} {
-		if !errors.Is(err, disk.ErrReadOnly) {
+		if !errors.Is(err, blockdev.ErrReadOnly) {
 			t.Errorf("error %v", err)
 		}
 	}

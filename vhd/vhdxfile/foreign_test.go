@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"odx/blockdev"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -44,7 +45,7 @@ func TestFile_Payload(t *testing.T) {
 	want := append(bytes.Repeat([]byte{'a'}, mib), make([]byte, mib)...)
 	clear(want[512*kib:][:8*kib])
 	copy(want[mib:], "logged")
-	look := func(f *File, r disk.Reader) {
+	look := func(f *File, r blockdev.Reader) {
 		t.Helper()
 		if got := states(f); got != "FF----------" {
 			t.Fatalf("blocks are %s", got)
@@ -69,7 +70,7 @@ func TestFile_Payload(t *testing.T) {
 	f, err = Open(ctx, m)
 	must(t, err)
 	look(f, m)
-	if f.Payload() != disk.Reader(m) {
+	if f.Payload() != blockdev.Reader(m) {
 		t.Error("payload is still read through the log")
 	}
 	closeFile(t, f)
@@ -218,7 +219,7 @@ func TestOpen_ManyZeros(t *testing.T) {
 	x.WriteTo(func(off int64, p []byte) { must(t, s.WriteAt(t.Context(), p, off)) })
 	f, err := OpenReadOnly(t.Context(), s)
 	must(t, err)
-	if f.Payload() == disk.Reader(s) {
+	if f.Payload() == blockdev.Reader(s) {
 		t.Error("the block is behind the end of the file, and is not read through the log")
 	}
 }

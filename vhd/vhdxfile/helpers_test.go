@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"odx/blockdev"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -60,7 +61,7 @@ func closeFile(t testing.TB, f *File) {
 }
 
 // clean fails the test if Check finds what is not harmless; it returns all texts.
-func clean(t testing.TB, r disk.Reader) string {
+func clean(t testing.TB, r blockdev.Reader) string {
 	t.Helper()
 	found, err := Check(t.Context(), r)
 	if err != nil {

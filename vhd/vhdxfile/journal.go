@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -23,7 +24,7 @@ type journal struct {
 func (f *File) writable(ctx context.Context) error {
 	switch {
 	case f.c == nil:
-		return disk.ErrReadOnly
+		return blockdev.ErrReadOnly
 	case f.closed:
 		return errClosed
 	case f.broken != nil:

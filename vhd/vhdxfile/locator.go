@@ -7,7 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -135,7 +135,7 @@ func decodeLocator(p []byte, report reporter) (*locator, error) {
 	return &l, nil
 }
 
-// invalid is an error about what a caller asks for; it wraps backstore.ErrInvalid.
+// invalid is an error about what a caller asks for; it wraps blockdev.ErrInvalid.
 func invalid(format string, args ...any) error {
-	return fmt.Errorf("%w: VHDX does not allow "+format, append([]any{backstore.ErrInvalid}, args...)...)
+	return fmt.Errorf("%w: VHDX does not allow "+format, append([]any{blockdev.ErrInvalid}, args...)...)
 }

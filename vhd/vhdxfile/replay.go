@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sort"
 
+	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -148,7 +149,7 @@ func during(updates []update, off, length int64) []update {
 }
 
 // read puts what an update writes into p, which is what the file has from byte off on.
-func (u update) read(ctx context.Context, r disk.Reader, p []byte, off int64) error {
+func (u update) read(ctx context.Context, r blockdev.Reader, p []byte, off int64) error {
 	from, to := max(off, u.offset), min(off+int64(len(p)), u.end())
 	if u.sector == 0 {
 		clear(p[from-off : to-off])

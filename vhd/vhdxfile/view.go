@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"odx/vhd/disk"
+	"odx/blockdev"
 )
 
 // piece is an update of metadata: bytes to be written, or zeros if data is nil.
@@ -19,7 +19,7 @@ func (p piece) end() int64 { return p.offset + p.length }
 // view is the file as it is once its log was replayed and some pieces are written, of
 // which nothing is written yet.
 type view struct {
-	r disk.Reader
+	r blockdev.Reader
 	// size is the length of the file, bytes, which may grow by what is written.
 	size int64
 	// log is what the log that the file had when it was opened says.
@@ -30,7 +30,7 @@ type view struct {
 // readAt fills p from byte off on.
 func (v *view) readAt(ctx context.Context, p []byte, off int64) error {
 	length := int64(len(p))
-	if off < 0 || off > v.size || length > v.size-off {
+	if !(blockdev.Range{Offset: off, Length: length}).In(v.size) {
 		return bad("%d bytes at %d are not within the file of %d", length, off, v.size)
 	}
 	there := max(0, min(length, v.r.Size()-off))

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"sync"
 
-	"odx/backstore"
+	"odx/blockdev"
 )
 
 // Memory is a disk.Container in memory. It is safe for concurrent use.
@@ -58,9 +58,9 @@ func (m *Memory) begin(ctx context.Context, op string, off, length int64) error 
 		return err
 	}
 	m.mu.Lock()
-	if size := int64(len(m.data)); off < 0 || length < 0 || off > size || length > size-off {
+	if size := int64(len(m.data)); !(blockdev.Range{Offset: off, Length: length}).In(size) {
 		m.mu.Unlock()
-		return fmt.Errorf("%w: %s of %d bytes at %d of a container of %d", backstore.ErrRange, op, length, off, size)
+		return fmt.Errorf("%w: %s of %d bytes at %d of a container of %d", blockdev.ErrRange, op, length, off, size)
 	}
 	if m.hook != nil {
 		if err := m.hook(op); err != nil {
