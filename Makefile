@@ -8,11 +8,11 @@ export GOFLAGS += -buildvcs=false
 help:
 	@echo "make run     build odx and serve two disks on 127.0.0.1:3260 (odx.yaml, ./odx-data)"
 	@echo "make demo    copy 1 GiB from LUN to LUN by reading and writing, and by token"
-	@echo "make test    run every test; ends in a summary"
+	@echo "make test    run every test, or STAGES=\"unit e2e\"; ends in a summary"
 	@echo "make bench   measure against tgtd and qemu-img on this machine"
 	@echo "make build   build bin/odx"
 	@echo "make unit    only the fast tests"
-	@echo "make lint    only gofmt, go vet and staticcheck"
+	@echo "make lint    only gofmt, go vet, staticcheck and golangci-lint"
 	@echo "make setup   install missing Debian packages"
 
 build:
@@ -22,13 +22,13 @@ run: build
 	@exec bin/odx serve --config odx.yaml --write-default
 
 test:
-	@scripts/test
+	@scripts/test $(STAGES)
 
 unit:
 	@go run ./scripts/runtests unit
 
 lint:
-	@go run ./scripts/runtests format vet staticcheck
+	@go run ./scripts/runtests format vet staticcheck lint
 
 demo: setup build
 	@go run ./test/demo

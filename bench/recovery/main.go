@@ -105,8 +105,8 @@ func loadUntilKilled(ctx context.Context, t *undertest.Target, k kind) (lasted t
 		return 0, fmt.Errorf("the load ended before the server was killed: %w", err)
 	case <-time.After(lasted):
 		err := t.Kill()
-		cancel() // it would try to log in again
-		<-ended
+		cancel()    // it would try to log in again
+		_ = <-ended // of a server that was killed
 		return lasted, err
 	}
 }

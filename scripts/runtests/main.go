@@ -32,8 +32,9 @@ var raceTested = []string{"./api/...", "./backstore/...", "./chap/...", "./cmd/.
 
 var stages = []stage{
 	{"format", gofmt},
-	{"vet", commands("go vet ./...", "go vet -tags e2e ./...")},
+	{"vet", commands("go vet ./...", "go vet -tags e2e ./...", "env GOOS=linux GOARCH=arm64 go build ./...")},
 	{"staticcheck", commands("go tool staticcheck ./...", "go tool staticcheck -tags e2e ./test/...")},
+	{"lint", lint},
 	{"unit", goTest("-timeout=10m", "./...")},
 	{"race", goTest(append([]string{"-race", "-timeout=25m"}, raceTested...)...)},
 	{"model", model},

@@ -44,7 +44,7 @@ func startProcess(cmd *exec.Cmd, log *logBuffer, line func(string)) (*process, e
 		for r := bufio.NewScanner(all); r.Scan(); {
 			line(r.Text())
 		}
-		io.Copy(io.Discard, all) // what follows a line too long to scan
+		_, _ = io.Copy(io.Discard, all) // what follows a line too long to scan
 		p.err = cmd.Wait()
 	}()
 	return p, nil
