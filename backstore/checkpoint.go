@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
-	"io/fs"
 	"maps"
 	"slices"
 
@@ -144,7 +142,7 @@ func (s *Store) finishCut(c *cut) error {
 		return err
 	}
 	for _, id := range c.segments {
-		if err := s.segments.Remove(id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.removeSegment(id); err != nil {
 			return err
 		}
 	}

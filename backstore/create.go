@@ -3,7 +3,6 @@ package backstore
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -15,60 +14,6 @@ import (
 // creatingName is a file that is there while a store is being made: what is next
 // to it before there is a superblock holds nothing.
 const creatingName = "creating"
-
-// findSuperblock returns the superblock from whichever copy is right, and the
-// directories of the copies that are not. found is false where there is no
-// store and nothing of one. For a store of another format it returns what it knows
-// of it and a *FormatError.
-func (s *Store) findSuperblock() (sb superblock, bad []string, found bool, err error) {
-	fsys, dir := s.opts.FS, s.opts.Dir
-	damaged := false
-	var wrong []error
-	var before superblock // of an older format
-	var older error
-	for _, in := range superblocks(dir) {
-		one, rerr := readSuperblock(fsys, filepath.Join(in, superblockName))
-		var other *FormatError
-		switch {
-		case errors.As(rerr, &other) && other.Version < formatVersion:
-			// Its second copy is written when it is of this format: next to one of
-			// those it is an older version of the file.
-			if bad = append(bad, in); older == nil {
-				before, older = one, rerr
-			}
-		case errors.As(rerr, &other):
-			return sb, nil, false, rerr
-		case rerr != nil:
-			bad = append(bad, in)
-			damaged = damaged || !errors.Is(rerr, fs.ErrNotExist)
-			wrong = append(wrong, rerr)
-		case !found:
-			sb, found = one, true
-		case one.generation > sb.generation:
-			sb, bad = one, append(bad, dir)
-		case one != sb:
-			bad = append(bad, in)
-		}
-	}
-	if found {
-		return sb, bad, true, nil
-	}
-	if older != nil {
-		return before, nil, false, older
-	}
-	rest, rerr := s.remains()
-	if rerr != nil {
-		return sb, nil, false, rerr
-	}
-	if damaged {
-		return sb, nil, false, fmt.Errorf("%w: neither copy of the superblock is right: %w", ErrCorrupt, errors.Join(wrong...))
-	}
-	if rest != "" {
-		return sb, nil, false, fmt.Errorf("%w: both copies of the superblock, %s and %s, are missing, but there is %s: restore one of them", ErrCorrupt,
-			filepath.Join(dir, superblockName), filepath.Join(dir, checkpointDir, superblockName), rest)
-	}
-	return sb, nil, false, nil
-}
 
 // remains returns a file that belongs to a store, if there is one.
 func (s *Store) remains() (string, error) {
@@ -187,6 +132,6 @@ func (s *Store) openRows() (*meta.DB, error) {
 		// Over an overlay nothing is mended, and nothing is to say that it was.
 		ReadOnly:   s.opts.ReadOnly,
 		CacheBytes: s.opts.CacheBytes / 8, Log: s.log,
-		MergeFloor: s.opts.mergeFloor, Slack: mergeSlack, Create: s.reserve.Create,
+		Mended: s.noteMended, MergeFloor: s.opts.mergeFloor, Slack: mergeSlack, Create: s.reserve.Create,
 	})
 }

@@ -1,6 +1,7 @@
 package backstore
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,8 @@ type damageLog struct {
 	list []*Damaged
 	by   map[string]*Damaged
 	more int // that did not fit
+
+	mended []*Mended
 }
 
 // Damage returns what was found damaged, at most 100 things, and how many more
@@ -64,6 +67,60 @@ func (s *Store) noteDamage(what string, err error) {
 	if fresh {
 		s.log.WithError(err).WithField("what", what).Error("stored data is damaged")
 	}
+}
+
+// settle takes damage off the list: it is no more.
+func (l *damageLog) settle(what string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if d := l.by[what]; d != nil {
+		delete(l.by, what)
+		l.list = slices.DeleteFunc(l.list, func(one *Damaged) bool { return one == d })
+	}
+}
+
+// Mended is something that was damaged in one copy and was made right from the other.
+type Mended struct {
+	File string `json:"file"`
+	Why  string `json:"why"` // what was wrong with it
+	// When is when it was mended first, and Times how often.
+	When  time.Time `json:"when"`
+	Times int       `json:"times"`
+}
+
+// Mended returns the files that were mended since the store began to open, at most
+// 100.
+func (s *Store) Mended() (list []Mended) {
+	s.damage.mu.Lock()
+	defer s.damage.mu.Unlock()
+	for _, m := range s.damage.mended {
+		list = append(list, *m)
+	}
+	return list
+}
+
+// noteMended notes, and logs when it is new, that a file was mended.
+func (s *Store) noteMended(file string, why error) {
+	if !s.damage.addMended(file, why) {
+		return
+	}
+	s.log.WithError(why).WithField("file", file).Warn("what was damaged in this file was mended from its other copy")
+}
+
+// addMended reports whether the file was not mended before.
+func (l *damageLog) addMended(file string, why error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range l.mended {
+		if m.File == file {
+			m.Times++
+			return false
+		}
+	}
+	if len(l.mended) < maxDamage {
+		l.mended = append(l.mended, &Mended{File: file, Why: why.Error(), When: time.Now(), Times: 1})
+	}
+	return true
 }
 
 // unread returns the error of an operation on a tree that could not read the rows

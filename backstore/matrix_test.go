@@ -24,6 +24,7 @@ var matrixFull = flag.Bool("damage.full", false, "TestDamage damages every block
 type damageable struct {
 	files map[string][]byte // by path
 	older map[string][]byte // what they were some operations before
+	other map[string][]byte // those of another store of the same history
 	// states since the last checkpoint; the last two are those before and after
 	// the last operation, whose record no mark says that it was durable.
 	states []*model
@@ -359,6 +360,7 @@ func filesOf(t *testing.T, fsys *vfs.Mem) map[string][]byte {
 // data, or less data without an error, and never is live data freed.
 func TestDamage(t *testing.T) {
 	m := makeDamageable(t)
+	m.other = makeDamageable(t).files
 	delete(m.files, "/store/"+lockName)
 	rng := rand.New(rand.NewPCG(1, 1))
 	counts := map[verdict]int{}
@@ -449,6 +451,9 @@ func (m *damageable) eachDamage(rng *rand.Rand, name string, fn func(what string
 		fn("emptied", []byte{})
 	}
 	fn("deleted", nil)
+	if other := m.other[name]; other != nil {
+		fn("replaced by that of another store", other)
+	}
 	if old := m.older[name]; old != nil && !bytes.Equal(old, data) {
 		fn("replaced by an older version of itself, and so cut", old)
 	}

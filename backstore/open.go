@@ -39,17 +39,18 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := newStore(o)
 	if err := s.open(ctx); err != nil {
 		s.closeFiles()
-		return nil, fmt.Errorf("store %s: %w", o.Dir, spaceError(err))
+		return nil, fmt.Errorf("store %s: %w", o.Dir, accessError(spaceError(err)))
 	}
 	s.measureSpace()
 	run, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	if o.ReadOnly {
+		s.lookAtSegments(ctx)
 		s.logUnused()
 		close(s.indexLoaded) // nothing is deduplicated
 		return s, nil
 	}
-	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleanLoop, s.spareLoop, s.tidyLoop, s.scrubLoop, s.loadIndex} {
+	for _, loop := range []func(context.Context){s.reapLoop, s.checkpointLoop, s.cleanLoop, s.spareLoop, s.tidyLoop, s.scrubLoop, s.loadIndex, s.lookAtSegments} {
 		s.background.Go(func() { loop(run) })
 	}
 	return s, nil
@@ -72,6 +73,9 @@ func newStore(o Options) *Store {
 // open opens the parts one after the other. Nothing that an earlier process left
 // is removed, and no file is made, before all of them are proved to fit.
 func (s *Store) open(ctx context.Context) error {
+	if err := s.checkAccess(); err != nil {
+		return err
+	}
 	if err := s.lock(); err != nil {
 		return err
 	}
@@ -143,10 +147,13 @@ func (s *Store) lock() error {
 }
 
 // settle ends opening, with a store whose parts fit: it mends the copies of the
-// superblock that are bad, in these directories.
-func (s *Store) settle(ctx context.Context, bad []string) error {
+// superblock that are bad.
+func (s *Store) settle(ctx context.Context, bad []badSuperblock) error {
 	fsys, dir := s.opts.FS, s.opts.Dir
 	if s.opts.ReadOnly {
+		for _, one := range bad {
+			s.log.WithError(one.why).WithField("file", filepath.Join(one.dir, superblockName)).Warn("the other copy of the superblock is used")
+		}
 		return nil
 	}
 	if s.sb.oldJournal {
@@ -154,8 +161,8 @@ func (s *Store) settle(ctx context.Context, bad []string) error {
 			return err
 		}
 	}
-	for _, in := range bad {
-		s.mendSuperblock(in)
+	for _, one := range bad {
+		s.mendSuperblock(one)
 	}
 	if !s.exists(creatingName) {
 		return nil
@@ -166,16 +173,16 @@ func (s *Store) settle(ctx context.Context, bad []string) error {
 	return fsys.SyncDir(dir)
 }
 
-// mendSuperblock writes the copy of the superblock in a directory. The other one
-// is right, so a store opens also where this cannot be done: on a full disk, or
-// where something else has the name.
-func (s *Store) mendSuperblock(in string) {
-	name := filepath.Join(in, superblockName)
-	if err := s.sb.write(s.opts.FS, in); err != nil {
+// mendSuperblock writes a copy of the superblock again. The other one is right, so
+// a store opens also where this cannot be done: on a full disk, or where something
+// else has the name.
+func (s *Store) mendSuperblock(bad badSuperblock) {
+	name := filepath.Join(bad.dir, superblockName)
+	if err := s.sb.write(s.opts.FS, bad.dir); err != nil {
 		s.noteDamage(name, fmt.Errorf("this copy of the superblock cannot be mended: %w", err))
 		return
 	}
-	s.log.WithField("file", name).Warn("damaged superblock mended from the other copy")
+	s.noteMended(name, bad.why)
 }
 
 // loadState reads the last checkpoint and makes the parts that live in memory.
@@ -272,6 +279,9 @@ func (s *Store) replay(ctx context.Context, st state) error {
 		}
 	}
 	err := s.extents.EndReplay()
+	if err == nil {
+		err = s.placeDisplaced()
+	}
 	s.clock.Guard(&s.opMu)
 	return s.tolerate("extents", err)
 }
@@ -316,8 +326,11 @@ func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) 
 	if s.opts.ReadOnly && errors.As(err, &damage) {
 		return s.replayUndamaged(ctx, o)
 	}
-	if errors.As(err, &damage) {
-		return fmt.Errorf("%w: %w; nothing was changed: \"odx store repair\" rebuilds what can be proved right", ErrCorrupt, err)
+	if errors.Is(err, fs.ErrPermission) {
+		return err // it is there
+	}
+	if errors.As(err, &damage) || metadataDamage(err) {
+		return fmt.Errorf("%w: %w; nothing was changed: odx store repair rebuilds what can be proved right, odx serve --rescue serves what can be read", ErrCorrupt, err)
 	}
 	if err != nil {
 		return err
@@ -330,7 +343,7 @@ func (s *Store) journalOptions(first journal.LSN) journal.Options {
 	return journal.Options{
 		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, journalDir), StoreID: s.sb.id, First: first,
 		BeforeWrite: s.segments.WriteOut, BeforeSync: s.syncSegments, Legacy: s.sb.oldJournal,
-		FileBytes: s.journalFile,
+		FileBytes: s.journalFile, Left: s.noteLeft,
 	}
 }
 

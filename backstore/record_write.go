@@ -235,7 +235,7 @@ func (r *writeRecord) apply(s *Store) error {
 		i += n
 	}
 	if r.inline != nil && len(r.fresh) > 0 {
-		if err := s.segments.WriteAt(r.fresh[0].Addr, r.inline); err != nil {
+		if err := s.restoreInline(r); err != nil {
 			return err
 		}
 	}

@@ -306,17 +306,34 @@ func (m *repair) restoreInline(ctx context.Context) error {
 		for i := range w.fresh {
 			x := &w.fresh[i]
 			n := int(x.Blocks) * BlockLength
-			id := w.first + extent.ID(i)
-			if now, ok, err := m.to.extents.Entry(id); err == nil && ok && m.isMade(id) && now.Addr == x.Addr {
-				if err := m.to.segments.WriteAt(x.Addr, data[:n]); err != nil {
-					return err
-				}
+			if err := m.restoreExtent(w.first+extent.ID(i), x.Addr, data[:n]); err != nil {
+				return err
 			}
 			data = data[n:]
 		}
 		return nil
 	})
 	return err
+}
+
+// restoreExtent writes the data of an extent to where it belongs, or to another
+// place where it had to get one.
+func (m *repair) restoreExtent(id extent.ID, addr segment.Addr, data []byte) error {
+	now, ok, err := m.to.extents.Entry(id)
+	if err != nil || !ok || !m.isMade(id) {
+		return nil
+	}
+	if m.from.isDisplaced(id) {
+		to, err := m.to.segments.Append(data)
+		if err == nil {
+			_, err = m.to.extents.Move(id, now.Addr, to)
+		}
+		return err
+	}
+	if now.Addr != addr {
+		return nil
+	}
+	return m.to.segments.WriteAt(addr, data)
 }
 
 // lose notes blocks of the current tree that are lost.

@@ -13,20 +13,37 @@ import (
 	"odx/backstore/vfs"
 )
 
-// mayRead returns an error where segments are there that this user may not read:
-// they are not lost.
+// mayRead returns an error where files are there that this user may not read: what
+// is in them is not lost.
 func (m *repair) mayRead() error {
-	for _, id := range m.from.segments.List() {
-		f, err := m.from.opts.FS.Open(m.from.segmentFile(id))
-		if errors.Is(err, fs.ErrPermission) {
-			return fmt.Errorf("%w; repair it as the user who serves the store", err)
+	for _, dir := range []string{m.o.Dir, filepath.Join(m.o.Dir, checkpointDir), filepath.Join(m.o.Dir, journalDir), m.o.segmentPath()} {
+		names, err := m.fsys.List(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return accessError(err)
 		}
-		if err == nil {
-			err = f.Close()
+		for _, base := range names {
+			if err := m.mayReadFile(filepath.Join(dir, base)); err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			m.from.log.WithError(err).Warn("a segment cannot be opened")
-		}
+	}
+	return nil
+}
+
+func (m *repair) mayReadFile(name string) error {
+	open := m.fsys.Open
+	if r, ok := m.fsys.(vfs.Reader); ok {
+		open = r.OpenToRead
+	}
+	f, err := open(name)
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("nothing is lost that only may not be read: %w", accessError(err))
+	}
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil && filepath.Dir(name) != m.o.Dir { // where there are directories, too
+		m.from.log.WithError(err).WithField("file", name).Warn("a file of the store cannot be opened")
 	}
 	return nil
 }

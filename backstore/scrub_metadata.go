@@ -33,10 +33,13 @@ func (s *Store) scrubSuperblocks() (mended int64, err error) {
 		if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, fs.ErrNotExist) {
 			return mended, err
 		}
-		s.log.WithError(err).WithField("file", name).Warn("damaged superblock mended from the other copy")
+		if err == nil {
+			err = fmt.Errorf("%s is not the superblock of this store", name)
+		}
 		if err := s.sb.write(s.opts.FS, in); err != nil {
 			return mended, err
 		}
+		s.noteMended(name, err)
 		mended += superblockLength
 	}
 	return mended, nil

@@ -3,7 +3,12 @@ package backstore
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"time"
+
+	"odx/backstore/segment"
 )
 
 const (
@@ -36,4 +41,27 @@ func (s *Store) dropSpares(before time.Time) {
 	if err := s.segments.DropSpares(before); err != nil {
 		s.log.WithError(err).Warn("a spare segment keeps its space; opening the store finds it again")
 	}
+}
+
+// removeSegment removes a segment without live data. One that cannot be removed,
+// since it is a directory, immutable, or of another store, costs its space and nothing
+// else: the next checkpoint tries again.
+func (s *Store) removeSegment(id segment.ID) error {
+	name := s.segmentFile(id)
+	err := s.segments.Remove(id)
+	if errors.Is(err, segment.ErrClosed) {
+		return err
+	}
+	s.noteLeft(name, err)
+	return nil
+}
+
+// noteLeft notes that a file that is not needed any more cannot be removed, and, for
+// no error, that it is gone.
+func (s *Store) noteLeft(name string, err error) {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		s.damage.settle(name)
+		return
+	}
+	s.noteDamage(name, fmt.Errorf("it holds nothing that is needed, and cannot be removed: %w; it is left where it is, and tried again", err))
 }

@@ -233,6 +233,9 @@ type Store struct {
 	redone    journal.LSN // the last record that was replayed
 	stateless bool        // it is not known which records the rows have; none is replayed
 	unused    unusedRecords
+	displaced []displaced // by the replay; displacedBytes is how long it was
+
+	displacedBytes int
 
 	// segmentDirty: the journal has records whose data lies only in segments.
 	segmentDirty atomic.Bool

@@ -85,6 +85,7 @@ func decodeSuperblock(name string, b []byte) (sb superblock, err error) {
 		return sb, fmt.Errorf("%w: %s is not a store's superblock", ErrCorrupt, name)
 	}
 	version := binary.BigEndian.Uint32(b[8:])
+	copy(sb.id[:], b[16:])
 	if version < oldestFormat || version > formatVersion {
 		return sb, &FormatError{File: name, Version: int(version)}
 	}
@@ -92,7 +93,6 @@ func decodeSuperblock(name string, b []byte) (sb superblock, err error) {
 	if !validUnit(sb.unit) {
 		return sb, fmt.Errorf("%w: %s has a dedup unit of %d blocks", ErrCorrupt, name, sb.unit)
 	}
-	copy(sb.id[:], b[16:])
 	copy(sb.fingerprintKey[:], b[32:])
 	if version == 2 {
 		sb.identity, sb.oldJournal = sb.id, true

@@ -17,6 +17,7 @@ type Damage struct {
 	First LSN    // the first record that is missing
 	Last  LSN    // the last one; 0 when it is not known
 	Cause string
+	Err   error // why the file cannot be opened, nil where it can
 }
 
 func (d Damage) String() string {
@@ -31,7 +32,8 @@ func (d Damage) String() string {
 	return fmt.Sprintf("%s: %s: %s", d.File, records, d.Cause)
 }
 
-// DamageError says what of a journal is damaged. It wraps ErrCorrupt.
+// DamageError says what of a journal is damaged. It wraps ErrCorrupt, and why files
+// cannot be opened.
 type DamageError struct{ Damages []Damage }
 
 func (e *DamageError) Error() string {
@@ -49,4 +51,12 @@ func (e *DamageError) Error() string {
 	return fmt.Sprintf("%v: %s", ErrCorrupt, b.String())
 }
 
-func (e *DamageError) Unwrap() error { return ErrCorrupt }
+func (e *DamageError) Unwrap() []error {
+	causes := []error{ErrCorrupt}
+	for _, d := range e.Damages {
+		if d.Err != nil {
+			causes = append(causes, d.Err)
+		}
+	}
+	return causes
+}

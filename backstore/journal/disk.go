@@ -40,9 +40,10 @@ type disk struct {
 	batch     []*chunk // snapshot of queue.chunks
 	splitting []LSN    // snapshot of splits
 	spares    []spare
-	preparing chan spare // gives the spare that is being made; nil: none is
-	spareErr  error      // why the last one could not be made
-	nextBytes int64      // length of the next file
+	taken     map[string]bool // names of spares that something else has
+	preparing chan spare      // gives the spare that is being made; nil: none is
+	spareErr  error           // why the last one could not be made
+	nextBytes int64           // length of the next file
 }
 
 // file is a journal file that was written to.
@@ -282,6 +283,8 @@ func (j *Journal) prepare() {
 // allocate makes a file with blocks, and leaves nothing if it cannot.
 func (j *Journal) allocate(s spare) (vfs.File, error) {
 	if err := removeIfThere(j.o.FS, s.name); err != nil {
+		j.taken[s.name] = true // by something else: the next one gets another name
+		j.o.left(s.name, err)
 		return nil, err
 	}
 	f, err := j.o.FS.Create(s.name)
@@ -307,7 +310,7 @@ func (j *Journal) made(s spare) {
 func (j *Journal) spareName() string {
 	for i := 0; ; i++ {
 		name := filepath.Join(j.o.Dir, fmt.Sprintf("%s%d%s", sparePart, i, suffix))
-		if !slices.ContainsFunc(j.spares, func(s spare) bool { return s.name == name }) {
+		if !j.taken[name] && !slices.ContainsFunc(j.spares, func(s spare) bool { return s.name == name }) {
 			return name
 		}
 	}
@@ -443,7 +446,17 @@ func (j *Journal) discard(f file) error {
 		j.spares = append(j.spares, spare{name: f.name, bytes: f.bytes})
 		return nil
 	}
-	return removeIfThere(j.o.FS, f.name)
+	if err := removeIfThere(j.o.FS, f.name); err != nil {
+		j.o.left(f.name, err)
+	}
+	return nil
+}
+
+// left reports a file that is left alone.
+func (o *Options) left(name string, err error) {
+	if o.Left != nil {
+		o.Left(name, err)
+	}
 }
 
 func (j *Journal) noteOldest() {

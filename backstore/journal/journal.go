@@ -82,6 +82,10 @@ type Options struct {
 	// them, and makes durable what they point at. It must not call the journal.
 	// May be nil.
 	BeforeSync func() error
+	// Left is called with a file that holds nothing that is needed and cannot be
+	// removed, or used again: it is left alone. It must not call the journal. May be
+	// nil.
+	Left func(name string, err error)
 	// Legacy: the journal may have been made by a program that knew version 1
 	// only, of which no file needs to be there.
 	Legacy bool

@@ -100,13 +100,10 @@ func Open(ctx context.Context, o Options, replay func(Record) error) (*Journal, 
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	encoded, err := s.replay(ctx, o, replay)
-	var spares []spare
-	if err == nil {
-		spares, err = s.adopt(o)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
+	spares := s.adopt(o)
 	j := newJournal(o)
 	j.spares = spares
 	for _, f := range spares {
@@ -132,6 +129,7 @@ func Open(ctx context.Context, o Options, replay func(Record) error) (*Journal, 
 func newJournal(o Options) *Journal {
 	j := &Journal{
 		o:       o,
+		disk:    disk{taken: make(map[string]bool)},
 		syncing: make(chan struct{}, 1),
 		io:      make(chan struct{}, 1),
 		turn:    make(chan struct{}, 1),
@@ -232,26 +230,28 @@ func rewrite(handle vfs.File, from, to int64) error {
 // adopt makes spares of the files that hold nothing, or nothing that is needed, the
 // longest ones first, and removes those that are too many: their blocks may be the
 // last ones of a full disk. Should a power cut bring one back, the next Open finds
-// the same of it.
-func (s *survey) adopt(o Options) (spares []spare, err error) {
+// the same of it. What cannot be opened or removed, or is of another store, is left
+// alone.
+func (s *survey) adopt(o Options) (spares []spare) {
 	for _, name := range s.names {
-		if slices.ContainsFunc(s.chain, func(f file) bool { return f.name == name }) {
+		if s.alone[name] || slices.ContainsFunc(s.chain, func(f file) bool { return f.name == name }) {
 			continue
 		}
 		bytes, err := assigned(o.FS, name)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			o.left(name, err)
+			continue
 		}
 		spares = append(spares, spare{name: name, bytes: bytes})
 	}
 	slices.SortStableFunc(spares, func(a, b spare) int { return cmp.Compare(b.bytes, a.bytes) })
 	for n := len(spares); n > 0 && (n > maxSpares || spares[n-1].bytes < 2*headerBlock); n-- {
 		if err := removeIfThere(o.FS, spares[n-1].name); err != nil {
-			return nil, err
+			o.left(spares[n-1].name, err)
 		}
 		spares = spares[:n-1]
 	}
-	return spares, nil
+	return spares
 }
 
 // assigned returns the length of a file whose blocks are all assigned, 0 when there

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+
+	"odx/backstore/vfs"
 )
 
 // survey is what is known of a journal before a record of it is replayed.
@@ -17,16 +19,34 @@ type survey struct {
 	names []string // of journal files and spare ones, whatever they hold
 	// chain are the files from the one that has record First on.
 	chain  []file
-	seq    uint64            // the largest in any name or header
-	mark   LSN               // up to which records, and what they point at, were durable
-	end    LSN               // the last record that counts
-	strays map[string]string // names of files that are none of the chain: why not
+	seq    uint64           // the largest in any name or header
+	mark   LSN              // up to which records, and what they point at, were durable
+	end    LSN              // the last record that counts
+	strays map[string]stray // by name, files that are none of the chain
+	alone  map[string]bool  // names of files that are not touched
 	damage []Damage
+}
+
+// stray says why a file of the journal is none of its chain.
+type stray struct {
+	why string
+	err error // why it cannot be opened, nil where it can
+}
+
+// cannotRead says why a file of the journal cannot be read.
+func cannotRead(err error) string {
+	switch {
+	case errors.Is(err, errForeign):
+		return err.Error()
+	case errors.Is(err, fs.ErrNotExist):
+		return "it is a link to what does not exist"
+	}
+	return fmt.Sprintf("it cannot be opened: %v", err)
 }
 
 // look surveys the journal. It changes nothing.
 func look(ctx context.Context, o Options) (*survey, error) {
-	s := &survey{dir: o.Dir, strays: map[string]string{}}
+	s := &survey{dir: o.Dir, strays: map[string]stray{}, alone: map[string]bool{}}
 	names, err := o.FS.List(o.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -47,13 +67,18 @@ func look(ctx context.Context, o Options) (*survey, error) {
 		switch {
 		case errors.Is(err, errNoHeader):
 			// It was made, and the power went before it was used; or it is damaged.
-			s.strays[name] = "its header is damaged"
+			s.strays[name] = stray{why: "its header is damaged"}
 		case err != nil:
-			return nil, fmt.Errorf("%s: %w", name, err)
+			// What cannot be opened, or is of another store, is as good as damaged
+			// where it is needed, and left alone where it is not.
+			s.strays[name], s.alone[name] = stray{cannotRead(err), err}, true
+			if !o.blind {
+				o.left(name, err)
+			}
 		case f.header.seq != seq:
 			// The power went while it was made another file; or it is not this one.
 			s.seq = max(s.seq, f.header.seq)
-			s.strays[name] = fmt.Sprintf("it is file %016x of the journal", f.header.seq)
+			s.strays[name] = stray{why: fmt.Sprintf("it is file %016x of the journal", f.header.seq)}
 		default:
 			files = append(files, f)
 		}
@@ -63,9 +88,21 @@ func look(ctx context.Context, o Options) (*survey, error) {
 	return s, s.readAll(ctx, o)
 }
 
-// readHeader returns what the first block of a file says.
+// errForeign: a file is of the journal of another store.
+var errForeign = fmt.Errorf("%w: of another store", ErrCorrupt)
+
+// readHeader returns what the first block of a file of this store says.
 func readHeader(o Options, name string) (file, error) {
-	handle, err := o.FS.Open(name)
+	f, err := headerOf(o.FS, name)
+	if err == nil && f.header.store != o.StoreID {
+		err = fmt.Errorf("%w: belongs to store %x, not to %x", errForeign, f.header.store, o.StoreID)
+	}
+	return f, err
+}
+
+// headerOf returns what the first block of a file says.
+func headerOf(fsys vfs.FS, name string) (file, error) {
+	handle, err := fsys.Open(name)
 	if err != nil {
 		return file{}, err
 	}
@@ -78,9 +115,6 @@ func readHeader(o Options, name string) (file, error) {
 	h, err := decodeHeader(b[:n])
 	if err != nil {
 		return file{}, err
-	}
-	if h.store != o.StoreID {
-		return file{}, fmt.Errorf("%w: belongs to store %x, not to %x", ErrCorrupt, h.store, o.StoreID)
 	}
 	f := file{name: name, header: h, seal: h.decodeSeal(b[:n])}
 	f.bytes, err = handle.Size()
@@ -122,8 +156,8 @@ func (s *survey) link(o Options, files []file) {
 func (s *survey) missing(after string, first, last LSN) {
 	d := Damage{File: s.dir, First: first, Last: last, Cause: "there is no file that holds them"}
 	for _, name := range s.names {
-		if why, ok := s.strays[name]; ok && name > after {
-			d.File, d.Cause = name, why
+		if f, ok := s.strays[name]; ok && name > after {
+			d.File, d.Cause, d.Err = name, f.why, f.err
 			break
 		}
 	}

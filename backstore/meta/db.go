@@ -36,6 +36,8 @@ type Options struct {
 	// Create makes the file that becomes a copy of a new run; nil means that
 	// of FS. The file may be longer than nothing: it is cut to its length.
 	Create func(name string) (vfs.File, error)
+	// Mended, if there is one, is called when what is wrong with a file was mended.
+	Mended func(file string, why error)
 	// MergeFloor is how many bytes of changes wait before they are merged with
 	// all rows, however few these are; 0 means DefaultMergeFloor.
 	MergeFloor int64
@@ -103,6 +105,9 @@ func Open(o Options) (*DB, error) {
 		l := logrus.New()
 		l.SetOutput(io.Discard)
 		o.Log = logrus.NewEntry(l)
+	}
+	if o.Mended == nil {
+		o.Mended = func(string, error) {}
 	}
 	if o.Create == nil {
 		o.Create = o.FS.Create
@@ -328,6 +333,20 @@ func (db *DB) noteDamage(name string, off int64, err error) {
 	db.mu.Unlock()
 	if !known {
 		db.o.Log.WithError(err).WithField("file", name).WithField("offset", off).Error("metadata is damaged")
+	}
+}
+
+// noteLeft logs once that a file that is not needed cannot be removed.
+func (db *DB) noteLeft(name string, err error) {
+	db.mu.Lock()
+	key := "left " + name
+	known := db.noted[key]
+	if len(db.noted) < maxNoted {
+		db.noted[key] = true
+	}
+	db.mu.Unlock()
+	if !known {
+		db.o.Log.WithError(err).WithField("file", name).Warn("a file that is not needed any more cannot be removed; it is left, and tried again")
 	}
 }
 

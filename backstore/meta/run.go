@@ -222,7 +222,7 @@ func (db *DB) mendAt(c *runCopy, off int64, data []byte, why error) {
 		return
 	}
 	db.stats.mended.Add(int64(len(data)))
-	db.o.Log.WithField("file", c.name).WithField("offset", off).Warn("damaged metadata mended from the other copy")
+	db.o.Mended(c.name, why)
 }
 
 // readTable returns the rows of a table, each verified. ErrDamaged when they

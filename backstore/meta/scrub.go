@@ -32,7 +32,9 @@ func (db *DB) Scrub(ctx context.Context, wait func(ctx context.Context, bytes in
 		}
 	}
 	if !db.o.ReadOnly {
-		if err := db.restoreCopies(ctx, v.runs); err != nil {
+		if err := db.restoreCopies(ctx, v.runs); errors.Is(err, ErrDamaged) {
+			damage.add(err)
+		} else if err != nil {
 			return err
 		}
 	}

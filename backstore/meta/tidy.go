@@ -3,6 +3,7 @@ package meta
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"slices"
@@ -34,7 +35,7 @@ func (db *DB) Tidy(ctx context.Context) error {
 		return err
 	}
 	defer db.release(v)
-	if err := db.restoreCopies(ctx, v.runs); err != nil {
+	if err := db.restoreCopies(ctx, v.runs); ctx.Err() != nil || err != nil && !errors.Is(err, ErrDamaged) {
 		return err
 	}
 	if err := db.removeObsolete(ctx, v.runs); err != nil {
@@ -43,8 +44,13 @@ func (db *DB) Tidy(ctx context.Context) error {
 	return db.mergeDue(ctx)
 }
 
-// restoreCopies makes the copies that are missing.
+var errNoCopy = errors.New("it was missing, or could not be opened")
+
+// restoreCopies makes the copies that are missing. Those that cannot be made, where
+// something else has the name for example, are noted, and tried again the next time;
+// the error joins a DamagedError for each.
 func (db *DB) restoreCopies(ctx context.Context, runs []*run) error {
+	var failed damageList
 	for _, r := range runs {
 		for i := range r.copies {
 			r.mu.Lock()
@@ -53,13 +59,25 @@ func (db *DB) restoreCopies(ctx context.Context, runs []*run) error {
 			if !missing {
 				continue
 			}
-			if err := db.restoreCopy(ctx, r, i); err != nil {
+			name := r.copies[i].name
+			err := db.restoreCopy(ctx, r, i)
+			if ctx.Err() != nil {
 				return err
 			}
+			if err == nil {
+				db.o.Mended(name, errNoCopy)
+				continue
+			}
+			err = &DamagedError{File: name, Err: fmt.Errorf("this copy cannot be made again: %w", err)}
+			db.noteDamage(name, noCopyOffset, err)
+			failed.add(err)
 		}
 	}
-	return nil
+	return failed.err()
 }
+
+// noCopyOffset stands for the offset of the damage of a copy that cannot be made.
+const noCopyOffset = -2
 
 // restoreCopy makes a copy of a run from the others.
 func (db *DB) restoreCopy(ctx context.Context, r *run, i int) error {
@@ -142,7 +160,7 @@ func (db *DB) prove(r *run) error {
 }
 
 // removeObsolete removes files of runs that others have replaced, once these
-// are proved.
+// are proved. What cannot be removed does no harm; it is tried again the next time.
 func (db *DB) removeObsolete(ctx context.Context, runs []*run) error {
 	db.mu.Lock()
 	names := db.obsolete
@@ -155,15 +173,16 @@ func (db *DB) removeObsolete(ctx context.Context, runs []*run) error {
 			return err
 		}
 	}
-	for len(names) > 0 {
-		if err := db.o.FS.Remove(names[0]); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+	var left []string // whose names something has that cannot be removed
+	for _, name := range names {
+		if err := db.o.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			db.noteLeft(name, err)
+			left = append(left, name)
 		}
-		names = names[1:]
-		db.mu.Lock()
-		db.obsolete = names
-		db.mu.Unlock()
 	}
+	db.mu.Lock()
+	db.obsolete = left
+	db.mu.Unlock()
 	return db.o.FS.SyncDir(db.o.Dir)
 }
 

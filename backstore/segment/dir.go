@@ -46,15 +46,31 @@ func (f folder) path(id ID, suffix string) string {
 }
 
 func (f folder) Create(id ID) (Blob, error) { return f.fs.Create(f.name(id)) }
-func (f folder) Open(id ID) (Blob, error)   { return f.fs.Open(f.name(id)) }
 func (f folder) Remove(id ID) error         { return f.fs.Remove(f.name(id)) }
 func (f folder) SyncList() error            { return f.fs.SyncDir(f.dir) }
+
+// Open opens a segment for reading alone where it may not be written: what it holds
+// is not written again.
+func (f folder) Open(id ID) (Blob, error) {
+	blob, err := f.fs.Open(f.name(id))
+	if r, ok := f.fs.(vfs.Reader); ok && errors.Is(err, fs.ErrPermission) {
+		return r.OpenToRead(f.name(id))
+	}
+	return blob, err
+}
 
 func (f folder) List() ([]ID, error) { return f.list(suffix) }
 
 // The following implement Reuser.
 
 func (f folder) Retire(id ID) error {
+	blob, err := f.fs.Open(f.name(id)) // what may not be written is of no use
+	if err != nil {
+		return err
+	}
+	if err := blob.Close(); err != nil {
+		return err
+	}
 	return f.fs.Rename(f.name(id), f.path(id, spareSuffix))
 }
 
@@ -62,12 +78,17 @@ func (f folder) Reuse(retired, id ID) (Blob, error) {
 	if err := f.fs.Rename(f.path(retired, spareSuffix), f.name(id)); err != nil {
 		return nil, err
 	}
-	return f.Open(id)
+	return f.fs.Open(f.name(id))
 }
 
 func (f folder) Discard(retired ID) error { return f.fs.Remove(f.path(retired, spareSuffix)) }
 func (f folder) GiveUp(retired ID) error  { return f.giveUp(f.path(retired, spareSuffix)) }
 func (f folder) Retired() ([]ID, error)   { return f.list(spareSuffix) }
+
+func (f folder) Usable(retired ID) bool {
+	blob, err := f.fs.Open(f.path(retired, spareSuffix))
+	return err == nil && blob.Close() == nil
+}
 
 func (f folder) Prepare(retired ID, bytes int64) error {
 	path := f.path(retired, spareSuffix)

@@ -30,6 +30,9 @@ var errBlank = fmt.Errorf("%w: no header", ErrCorrupt)
 // used again, as after a power cut before the first Sync of the segment.
 var errStale = fmt.Errorf("%w: header of the segment that the file was before", ErrCorrupt)
 
+// errForeign: the segment is one of another store.
+var errForeign = fmt.Errorf("%w: of another store", ErrCorrupt)
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func encodeHeader(store [16]byte, id ID) []byte {
@@ -57,7 +60,7 @@ func decodeHeader(b []byte, store [16]byte, id ID) error {
 	case version != headerVersion:
 		return fmt.Errorf("%w: format version %d, this program knows %d", ErrCorrupt, version, headerVersion)
 	case [16]byte(b[16:32]) != store:
-		return fmt.Errorf("%w: belongs to store %x, not to %x", ErrCorrupt, b[16:32], store)
+		return fmt.Errorf("%w: belongs to store %x, not to %x", errForeign, b[16:32], store)
 	case binary.LittleEndian.Uint32(b[12:]) < uint32(id): // numbers ascend
 		return errStale
 	case binary.LittleEndian.Uint32(b[12:]) != uint32(id):

@@ -84,6 +84,7 @@ type Reuser interface {
 	Discard(retired ID) error           // deletes it
 	GiveUp(retired ID) error            // has no more use for it; nothing reads it
 	Retired() ([]ID, error)             // ascending
+	Usable(retired ID) bool             // it can be opened
 	// Prepare makes a retired blob, or takes one that is there, and makes sure that
 	// it has blocks for so many bytes, durably.
 	Prepare(retired ID, bytes int64) error

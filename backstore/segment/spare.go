@@ -44,7 +44,10 @@ func (sp *spares) init(blobs Blobs, bytes int64) error {
 		return fmt.Errorf("list spare segments: %w", err)
 	}
 	for _, id := range ids {
-		sp.files = append(sp.files, spare{id, bytes, time.Now()})
+		// What cannot be opened, as a directory of that name, is left alone.
+		if sp.reuser.Usable(id) {
+			sp.files = append(sp.files, spare{id, bytes, time.Now()})
+		}
 	}
 	return nil
 }
@@ -101,7 +104,10 @@ func (s *Set) remove(id ID) (*handle, *written, error) {
 		s.seal()
 	}
 	s.stage.forget(id)
-	bytes := s.reusable(id)
+	bytes, err := s.reusable(id)
+	if errors.Is(err, errForeign) {
+		return nil, nil, fmt.Errorf("remove segment %08x: %w", uint32(id), err)
+	}
 	retired := bytes > 0 && s.spares.reuser.Retire(id) == nil
 	if !retired {
 		if err := s.o.Blobs.Remove(id); ignoreMissing(err) != nil {
@@ -139,21 +145,22 @@ func references(h *handle, w *written) int64 {
 
 // reusable returns the length of a segment's file if it can become another one:
 // it is no longer than a new one gets, and it is this segment's. After a power
-// cut, a file may have the name that it had before it was used again.
-func (s *Set) reusable(id ID) int64 {
-	if s.spares.reuser == nil || s.spares.none {
-		return 0
-	}
+// cut, a file may have the name that it had before it was used again. The error is
+// errForeign where it is not of this store at all.
+func (s *Set) reusable(id ID) (bytes int64, err error) {
 	blob, err := s.o.Blobs.Open(id)
 	if err != nil {
-		return 0
+		return 0, err
 	}
 	defer blob.Close()
 	size, err := blob.Size()
-	if err != nil || size > s.o.bytes() || checkHeader(blob, s.o.StoreID, id) != nil {
-		return 0
+	if err == nil {
+		err = checkHeader(blob, s.o.StoreID, id)
 	}
-	return size
+	if err != nil || s.spares.reuser == nil || s.spares.none || size > s.o.bytes() {
+		return 0, err
+	}
+	return size, nil
 }
 
 // bytes is the length of a full segment.

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -265,11 +267,14 @@ func (m *Mem) Rename(from, to string) error {
 	if node == nil {
 		return &fs.PathError{Op: "rename", Path: from, Err: fs.ErrNotExist}
 	}
-	if old := m.current[to]; node.dir || old != nil && old.dir {
-		return &fs.PathError{Op: "rename", Path: from, Err: syscall.EISDIR}
-	}
 	if err := m.checkDir("rename", filepath.Dir(to)); err != nil {
 		return err
+	}
+	if node.dir {
+		return m.renameDir(from, to)
+	}
+	if old := m.current[to]; old != nil && old.dir {
+		return &fs.PathError{Op: "rename", Path: from, Err: syscall.EISDIR}
 	}
 	if from != to {
 		if old := m.current[to]; old != nil && old != node {
@@ -277,6 +282,26 @@ func (m *Mem) Rename(from, to string) error {
 		}
 		m.change(nameOp{{from, nil}, {to, node}})
 	}
+	return nil
+}
+
+// renameDir moves a folder, with what is in it, in one step. A power cut that keeps
+// it keeps all names in it that were durable, so its caller syncs it first.
+func (m *Mem) renameDir(from, to string) error {
+	if m.current[to] != nil {
+		return &fs.PathError{Op: "rename", Path: to, Err: syscall.ENOTEMPTY}
+	}
+	op := nameOp{}
+	for _, name := range slices.Sorted(maps.Keys(m.current)) {
+		rest, in := strings.CutPrefix(name, from+"/")
+		switch {
+		case name == from:
+			op = append(op, nameSet{from, nil}, nameSet{to, m.current[name]})
+		case in:
+			op = append(op, nameSet{name, nil}, nameSet{filepath.Join(to, rest), m.current[name]})
+		}
+	}
+	m.change(op)
 	return nil
 }
 

@@ -32,6 +32,18 @@ func (osFS) Create(name string) (File, error) {
 
 func (osFS) Open(name string) (File, error) { return openOS(name, os.O_RDWR) }
 
+// OpenToRead opens a file that need not be writable: it implements Reader.
+func (osFS) OpenToRead(name string) (File, error) { return openOS(name, os.O_RDONLY) }
+
+// MayChange implements Prober.
+func (osFS) MayChange(dir string) error {
+	err := unix.Faccessat(unix.AT_FDCWD, dir, unix.R_OK|unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+	if err != nil {
+		return &fs.PathError{Op: "access", Path: dir, Err: err}
+	}
+	return nil
+}
+
 func openOS(name string, flag int) (File, error) {
 	f, err := os.OpenFile(name, flag, fileMode)
 	if err != nil {

@@ -70,3 +70,15 @@ type FS interface {
 	// Total is the size in bytes of the file system that a directory is in.
 	Total(dir string) (int64, error)
 }
+
+// Reader is an FS that can open files that may not be written.
+type Reader interface {
+	OpenToRead(name string) (File, error)
+}
+
+// Prober is an FS that knows permissions.
+type Prober interface {
+	// MayChange returns why this process may not make and remove files in a
+	// directory: fs.ErrNotExist, fs.ErrPermission, or EROFS among others.
+	MayChange(dir string) error
+}

@@ -1,0 +1,113 @@
+package backstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"odx/backstore/vfs"
+)
+
+// A file that this user may not open is not lost: whoever meets it is told who that
+// is and what to do.
+
+// whoami names the user of this process.
+func whoami() string {
+	id := strconv.Itoa(os.Geteuid())
+	if u, err := user.LookupId(id); err == nil {
+		return fmt.Sprintf("user %s (%s)", u.Username, id)
+	}
+	return "user " + id
+}
+
+// accessError adds what to do to an error about permissions.
+func accessError(err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return fmt.Errorf("%w: this process runs as %s: give that user the store (chown -R, chmod u+rwX, and chattr -i where a file is immutable), or run odx as the user it belongs to", err, whoami())
+}
+
+// checkAccess proves, before anything is opened, that files can be made in the
+// directories of the store, and that none is a link to nothing.
+func (s *Store) checkAccess() error {
+	fsys, dir := s.opts.FS, s.opts.Dir
+	names, err := fsys.List(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	dirs := []string{dir}
+	for _, name := range []string{segmentDir, journalDir, checkpointDir, reserveDir} {
+		in := filepath.Join(dir, name)
+		if !slices.Contains(names, name) {
+			continue
+		}
+		if _, err := fsys.List(in); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: %s is a symbolic link to a directory that does not exist: mount the file system that it is on, or put the directory back", ErrCorrupt, in)
+		}
+		dirs = append(dirs, in)
+	}
+	p, ok := fsys.(vfs.Prober)
+	if !ok || s.opts.ReadOnly {
+		return nil
+	}
+	for _, in := range dirs {
+		err := p.MayChange(in)
+		if errors.Is(err, syscall.EROFS) {
+			return fmt.Errorf("%w: odx serve --rescue serves what is there, read-only", err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookAtSegments notes the segments that cannot be opened: reads of what lies in them
+// fail until that changes.
+func (s *Store) lookAtSegments(ctx context.Context) {
+	var first string
+	var why error
+	more, locked := 0, 0
+	for _, id := range s.segments.List() {
+		if ctx.Err() != nil {
+			return
+		}
+		name := s.segmentFile(id)
+		f, err := s.opts.FS.Open(name)
+		if r, ok := s.opts.FS.(vfs.Reader); ok && errors.Is(err, fs.ErrPermission) {
+			if f, err = r.OpenToRead(name); err == nil {
+				locked++
+			}
+		}
+		switch {
+		case err == nil:
+			_ = f.Close()
+		case errors.Is(err, fs.ErrNotExist): // it was removed meanwhile, or is noted
+		case why == nil:
+			first, why = name, err
+		default:
+			more++
+		}
+	}
+	if locked > 0 {
+		s.log.WithField("segments", locked).Warn("segments may be read and not written by " + whoami())
+	}
+	if why == nil {
+		return
+	}
+	if more > 0 {
+		first = fmt.Sprintf("%s and %d segments more", first, more)
+	}
+	s.noteDamage(first, fmt.Errorf("data that lies there cannot be read: %w", accessError(why)))
+}

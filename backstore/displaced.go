@@ -1,0 +1,76 @@
+package backstore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"odx/backstore/extent"
+	"odx/backstore/segment"
+)
+
+// maxDisplaced bounds the data in bytes that a replay keeps in memory because it
+// cannot be written to where it belongs.
+const maxDisplaced = 64 << 20
+
+// displaced is data that a record of the journal carries and whose segment cannot
+// be written to: its header is damaged, it is of another store, or may not be
+// opened. It gets another place when the replay has ended; until then it is not
+// known which numbers of segments are free.
+type displaced struct {
+	id   extent.ID
+	addr segment.Addr // where it belongs
+	data []byte
+}
+
+// restoreInline writes the data that the record carries to where it belongs.
+func (s *Store) restoreInline(r *writeRecord) error {
+	err := s.segments.WriteAt(r.fresh[0].Addr, r.inline)
+	if err == nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return err
+	}
+	if s.displacedBytes += len(r.inline); s.displacedBytes > maxDisplaced {
+		return err
+	}
+	s.noteDamage(fmt.Sprintf("segment %08x", uint32(r.fresh[0].Addr.Segment)),
+		fmt.Errorf("%w: what the journal has of it is stored elsewhere: %w", ErrCorrupt, err))
+	data := r.inline
+	for i := range r.fresh {
+		n := int(r.fresh[i].Blocks) * BlockLength
+		s.displaced = append(s.displaced, displaced{r.first + extent.ID(i), r.fresh[i].Addr, bytes.Clone(data[:n])})
+		data = data[n:]
+	}
+	return nil
+}
+
+// placeDisplaced gives displaced data another place, as cleaning does: a crash
+// forgets it, and the next replay does it again.
+func (s *Store) placeDisplaced() error {
+	for i := range s.displaced {
+		d := &s.displaced[i]
+		now, ok, err := s.extents.Entry(d.id)
+		if err != nil || !ok || now.Addr != d.addr {
+			continue // freed since, or read as damage
+		}
+		addr, err := s.segments.Append(d.data)
+		if err != nil {
+			return err
+		}
+		if _, err := s.extents.Move(d.id, d.addr, addr); err != nil {
+			return err
+		}
+		d.data = nil
+	}
+	return nil
+}
+
+// isDisplaced reports whether the data of an extent got another place.
+func (s *Store) isDisplaced(id extent.ID) bool {
+	for i := range s.displaced {
+		if s.displaced[i].id == id {
+			return true
+		}
+	}
+	return false
+}

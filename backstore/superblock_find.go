@@ -1,0 +1,185 @@
+package backstore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"odx/backstore/journal"
+	"odx/backstore/meta"
+	"odx/backstore/segment"
+)
+
+// badSuperblock is a copy of the superblock that is not that of the store.
+type badSuperblock struct {
+	dir string
+	why error
+}
+
+// findSuperblock returns the superblock from whichever copy is right, and the
+// copies that are not. found is false where there is no store and nothing of one.
+// For a store of another format it returns what it knows of it and a *FormatError.
+func (s *Store) findSuperblock() (sb superblock, bad []badSuperblock, found bool, err error) {
+	f := superblockFinder{s: s}
+	for _, in := range superblocks(s.opts.Dir) {
+		name := filepath.Join(in, superblockName)
+		one, err := readSuperblock(s.opts.FS, name)
+		f.copies = append(f.copies, superblockCopy{dir: in, name: name, sb: one, err: err})
+	}
+	if err := f.rejectForeign(); err != nil {
+		return sb, nil, false, err
+	}
+	return f.choose()
+}
+
+// superblockFinder chooses among the copies of the superblock.
+type superblockFinder struct {
+	s      *Store
+	copies []superblockCopy
+}
+
+type superblockCopy struct {
+	dir, name string
+	sb        superblock
+	err       error // why it cannot be used; a *FormatError where sb says more
+}
+
+// hasID reports whether the id of the copy is known.
+func (c *superblockCopy) hasID() bool {
+	var other *FormatError
+	return c.err == nil || errors.As(c.err, &other)
+}
+
+// rejectForeign finds the copies that are of another store: the headers of all other
+// files tell which one this is. ErrCorrupt when that leaves none.
+func (f *superblockFinder) rejectForeign() error {
+	fsys, dir := f.s.opts.FS, f.s.opts.Dir
+	votes, err := headerVotes(
+		func() (map[[16]byte]int, error) { return meta.StoreIDs(fsys, filepath.Join(dir, checkpointDir)) },
+		func() (map[[16]byte]int, error) { return journal.StoreIDs(fsys, filepath.Join(dir, journalDir)) },
+		func() (map[[16]byte]int, error) { return segment.StoreIDs(fsys, f.s.opts.segmentPath()) },
+	)
+	if err != nil {
+		return err
+	}
+	best, known := 0, 0
+	for i := range f.copies {
+		if c := &f.copies[i]; c.hasID() {
+			best, known = max(best, votes[c.sb.id]), known+1
+		}
+	}
+	if known == 0 || len(votes) == 0 {
+		return nil // nothing to choose, or nothing that tells
+	}
+	var foreign []error
+	for i := range f.copies {
+		c := &f.copies[i]
+		if c.hasID() && (votes[c.sb.id] < best || best == 0) {
+			c.err = fmt.Errorf("%w: %s is the superblock of another store, %x", ErrCorrupt, c.name, c.sb.id)
+			foreign = append(foreign, c.err)
+		}
+	}
+	if best > 0 {
+		return nil
+	}
+	return fmt.Errorf("%w; the other files in %s are of store %x: put its own superblock back, from a copy of the store", errors.Join(foreign...), dir, mostVotes(votes))
+}
+
+// headerVotes returns how many kinds of files have the id of each store in most of
+// their headers.
+func headerVotes(kinds ...func() (map[[16]byte]int, error)) (map[[16]byte]int, error) {
+	votes := make(map[[16]byte]int)
+	for _, ids := range kinds {
+		found, err := ids()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if len(found) > 0 {
+			votes[mostVotes(found)]++
+		}
+	}
+	return votes, nil
+}
+
+// mostVotes returns the id with the most votes, the least of them in a tie.
+func mostVotes(votes map[[16]byte]int) (id [16]byte) {
+	most := 0
+	for one, n := range votes {
+		if n > most || n == most && string(one[:]) < string(id[:]) {
+			id, most = one, n
+		}
+	}
+	return id
+}
+
+// choose returns the newest of the copies that are of this store.
+func (f *superblockFinder) choose() (sb superblock, bad []badSuperblock, found bool, err error) {
+	best, older := -1, -1
+	for i := range f.copies {
+		c := &f.copies[i]
+		var other *FormatError
+		switch {
+		case errors.As(c.err, &other) && other.Version < formatVersion:
+			// Its second copy is written when it is of this format: next to one of
+			// those it is an older version of the file.
+			if older < 0 {
+				older = i
+			}
+		case other != nil:
+			return sb, nil, false, c.err
+		case c.err == nil && (best < 0 || f.newer(&c.sb, &f.copies[best].sb)):
+			best = i
+		}
+	}
+	if best < 0 && older >= 0 {
+		return f.copies[older].sb, nil, false, f.copies[older].err
+	}
+	if best < 0 {
+		return sb, nil, false, f.none()
+	}
+	sb = f.copies[best].sb
+	for i := range f.copies {
+		if c := &f.copies[i]; c.err != nil {
+			bad = append(bad, badSuperblock{c.dir, c.err})
+		} else if c.sb != sb {
+			bad = append(bad, badSuperblock{c.dir, fmt.Errorf("%s is an older version of the superblock", c.name)})
+		}
+	}
+	return sb, bad, true, nil
+}
+
+// newer reports whether one of two different superblocks counts: that of this
+// directory rather than that of a copy of the store, else the one that was written
+// later.
+func (f *superblockFinder) newer(a, b *superblock) bool {
+	if now, err := f.s.opts.FS.Place(f.s.opts.Dir); err == nil {
+		if here, there := a.place.Same(now), b.place.Same(now); here != there {
+			return here
+		}
+	}
+	return a.generation > b.generation
+}
+
+// none returns why there is no superblock, nil where there is no store.
+func (f *superblockFinder) none() error {
+	s := f.s
+	rest, err := s.remains()
+	if err != nil {
+		return err
+	}
+	var wrong []error
+	damaged := false
+	for i := range f.copies {
+		wrong = append(wrong, f.copies[i].err)
+		damaged = damaged || !errors.Is(f.copies[i].err, fs.ErrNotExist)
+	}
+	if damaged {
+		return fmt.Errorf("%w: neither copy of the superblock is right: %w", ErrCorrupt, errors.Join(wrong...))
+	}
+	if rest != "" {
+		return fmt.Errorf("%w: both copies of the superblock, %s and %s, are missing, but there is %s: restore one of them", ErrCorrupt,
+			f.copies[0].name, f.copies[1].name, rest)
+	}
+	return nil
+}
