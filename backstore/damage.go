@@ -1,11 +1,15 @@
 package backstore
 
 import (
+	"errors"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"odx/backstore/extent"
+	"odx/backstore/meta"
 )
 
 // maxDamage bounds what Damage lists.
@@ -104,7 +108,11 @@ func (s *Store) noteMended(file string, why error) {
 	if !s.damage.addMended(file, why) {
 		return
 	}
-	s.log.WithError(why).WithField("file", file).Warn("what was damaged in this file was mended from its other copy")
+	level := logrus.WarnLevel
+	if errors.Is(why, meta.ErrNoCopy) {
+		level = logrus.InfoLevel // mostly it is what a power cut has left
+	}
+	s.log.WithError(why).WithField("file", file).Log(level, "what was damaged in this file was mended from its other copy")
 }
 
 // addMended reports whether the file was not mended before.

@@ -30,6 +30,8 @@ type run struct {
 type runCopy struct {
 	name string
 	file vfs.File // nil while there is none
+	// dropped: it was removed to make room for a run that replaces this one.
+	dropped bool
 }
 
 // openRun opens the copies of a run of which at least one must be whole but for

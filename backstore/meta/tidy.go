@@ -44,7 +44,9 @@ func (db *DB) Tidy(ctx context.Context) error {
 	return db.mergeDue(ctx)
 }
 
-var errNoCopy = errors.New("it was missing, or could not be opened")
+// ErrNoCopy: a copy of a file was missing, as after a power cut while runs were
+// merged, or could not be opened.
+var ErrNoCopy = errors.New("it was missing, or could not be opened")
 
 // restoreCopies makes the copies that are missing. Those that cannot be made, where
 // something else has the name for example, are noted, and tried again the next time;
@@ -59,13 +61,15 @@ func (db *DB) restoreCopies(ctx context.Context, runs []*run) error {
 			if !missing {
 				continue
 			}
-			name := r.copies[i].name
+			name, dropped := r.copies[i].name, r.copies[i].dropped
 			err := db.restoreCopy(ctx, r, i)
 			if ctx.Err() != nil {
 				return err
 			}
 			if err == nil {
-				db.o.Mended(name, errNoCopy)
+				if !dropped {
+					db.o.Mended(name, ErrNoCopy)
+				}
 				continue
 			}
 			err = &DamagedError{File: name, Err: fmt.Errorf("this copy cannot be made again: %w", err)}
@@ -104,7 +108,7 @@ func (db *DB) restoreCopy(ctx context.Context, r *run, i int) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.copies[i].file = f
+	r.copies[i].file, r.copies[i].dropped = f, false
 	return nil
 }
 
@@ -329,6 +333,7 @@ func (db *DB) dropSeconds(runs []*run) error {
 		}
 		r.mu.Lock()
 		c := &r.copies[1]
+		c.dropped = true
 		var err error
 		if c.file != nil {
 			err = c.file.Close()
