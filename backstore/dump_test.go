@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"odx/test/formats"
+	"odx/internal/kit/oldstores"
 )
 
 // TestDump shows all of a store of each format, whose journal has records of every
@@ -29,7 +29,7 @@ func TestDump(t *testing.T) {
 		}
 		return text
 	}
-	for _, store := range formats.Stores(t) {
+	for _, store := range oldstores.Stores(t) {
 		d, rows := loadFormat2(t, &store)
 		old := show(d.upgradeOptions(rows))
 		if strings.Contains(old, `"error"`) && strings.Count(old, `"error"`) > 1 { // there is no second superblock

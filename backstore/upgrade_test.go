@@ -13,7 +13,7 @@ import (
 
 	"odx/backstore/meta"
 	"odx/backstore/meta/format2"
-	"odx/test/formats"
+	"odx/internal/kit/oldstores"
 )
 
 // memRows are the rows of a store of format 2.
@@ -33,7 +33,7 @@ func (memRows) Close() error { return nil }
 const oldMetadata = "/store/" + metadataDirV2
 
 // loadFormat2 puts a store of format 2 onto a disk in memory, its metadata aside.
-func loadFormat2(t *testing.T, store *formats.Store) (*disk, memRows) {
+func loadFormat2(t *testing.T, store *oldstores.Store) (*disk, memRows) {
 	t.Helper()
 	dir := filepath.Join(store.Unpack(t), "data")
 	db, err := format2.Open(dir, t.TempDir(), nil)
@@ -122,7 +122,7 @@ func same(a, b map[string]string) bool {
 // TestUpgrade_PowerCut: with the power gone before any change of the disk, the
 // store has the old format, as it was, or the new one, and all that was in it.
 func TestUpgrade_PowerCut(t *testing.T) {
-	for _, store := range formats.Stores(t) {
+	for _, store := range oldstores.Stores(t) {
 		t.Run(store.Name, func(t *testing.T) {
 			t.Parallel()
 			d, rows := loadFormat2(t, &store)
@@ -183,7 +183,7 @@ func readOnly(o Options) Options {
 // TestUpgrade_Damage: a store that contradicts itself, or of which a part is
 // missing, keeps its format, and each of its files.
 func TestUpgrade_Damage(t *testing.T) {
-	store := formats.Stores(t)[2]
+	store := oldstores.Stores(t)[2]
 	for name, damage := range map[string]func(t *testing.T, d *disk, rows memRows) memRows{
 		"rows that are gone": func(t *testing.T, _ *disk, rows memRows) memRows { return rows[:len(rows)/2] },
 		"a count that is gone": func(t *testing.T, _ *disk, rows memRows) memRows {

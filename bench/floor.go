@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"odx/test/tokencopy"
+	"odx/internal/kit/tokenclient"
 )
 
 // floor is what a copy by token over iSCSI cannot be faster than: a command there
@@ -25,7 +25,7 @@ type floor struct {
 // each other to a file like the journal's, filled with zeros and synced before.
 // They take turns, so that processors and disk are as idle before each as they
 // are before the steps of a copy.
-func measureFloor(dir string, s *tokencopy.Session, n int) (f floor, err error) {
+func measureFloor(dir string, s *tokenclient.Session, n int) (f floor, err error) {
 	const page = 4096
 	name := filepath.Join(dir, "floor")
 	file, err := os.Create(name)

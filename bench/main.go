@@ -20,7 +20,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
-	"odx/test/undertest"
+	"odx/internal/kit"
 )
 
 func main() {
@@ -93,14 +93,14 @@ func start(ctx context.Context, o options, size, only string) (err error) {
 // peers are the targets that are compared, odx first; ratios are to the second.
 var peers = []struct {
 	name  string
-	start func(ctx context.Context, dir string, luns []undertest.LUN) (*undertest.Target, error)
+	start func(ctx context.Context, dir string, luns []kit.LUN) (*kit.Target, error)
 }{
-	{"odx", undertest.StartODX},
-	{"tgtd", undertest.StartTGTD},
+	{"odx", kit.StartODX},
+	{"tgtd", kit.StartTGTD},
 }
 
 func comparePeers(ctx context.Context, o options) (err error) {
-	var targets []*undertest.Target
+	var targets []*kit.Target
 	defer func() {
 		for _, t := range targets {
 			err = errors.Join(err, t.Stop())
@@ -111,7 +111,7 @@ func comparePeers(ctx context.Context, o options) (err error) {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
-		t, err := p.start(ctx, dir, []undertest.LUN{{Size: o.size}})
+		t, err := p.start(ctx, dir, []kit.LUN{{Size: o.size}})
 		if err != nil {
 			return err
 		}
@@ -128,7 +128,7 @@ func comparePeers(ctx context.Context, o options) (err error) {
 }
 
 // measure runs the workloads that o selects against the targets, in turn.
-func measure(ctx context.Context, o options, workloads []workload, targets []*undertest.Target) ([]row, error) {
+func measure(ctx context.Context, o options, workloads []workload, targets []*kit.Target) ([]row, error) {
 	var rows []row
 	for _, w := range workloads {
 		if !o.only.MatchString(w.name) {

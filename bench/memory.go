@@ -12,8 +12,8 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"odx/bench/load"
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/tokenclient"
 )
 
 // measureTebibyte serves 1 TiB of mapped data, built from token copies of 1 GiB,
@@ -25,7 +25,7 @@ func measureTebibyte(ctx context.Context, o options) (err error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	t, err := undertest.StartODX(ctx, dir, []undertest.LUN{{Size: (2*half + 1) * gib}, {Size: 2 * half * gib}})
+	t, err := kit.StartODX(ctx, dir, []kit.LUN{{Size: (2*half + 1) * gib}, {Size: 2 * half * gib}})
 	if err != nil {
 		return err
 	}
@@ -34,9 +34,9 @@ func measureTebibyte(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	err = withSession(ctx, t, func(s *tokencopy.Session) error {
+	err = withSession(ctx, t, func(s *tokenclient.Session) error {
 		perGiB := uint64(gib / s.BlockLength)
-		a, err := s.Write(randomData(), 0, perGiB, tokencopy.WriteOptions{})
+		a, err := s.Write(randomData(), 0, perGiB, tokenclient.WriteOptions{})
 		if err != nil || !a.Good() {
 			return fmt.Errorf("write: %v, %w", a, err)
 		}
@@ -73,9 +73,9 @@ func measureTebibyte(ctx context.Context, o options) (err error) {
 }
 
 // timeTebibyte copies 1 TiB by one token to the same place of another LUN.
-func timeTebibyte(ctx context.Context, t *undertest.Target, times int) error {
-	return withSession(ctx, t, func(src *tokencopy.Session) error {
-		dst, err := src.Client().Open(t.URL(1), tokencopy.OpenOptions{})
+func timeTebibyte(ctx context.Context, t *kit.Target, times int) error {
+	return withSession(ctx, t, func(src *tokenclient.Session) error {
+		dst, err := src.Client().Open(t.URL(1), tokenclient.OpenOptions{})
 		if err != nil {
 			return err
 		}

@@ -14,7 +14,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
-	"odx/test/tokencopy"
+	"odx/internal/kit/tokenclient"
 	"odx/tokens"
 )
 
@@ -81,7 +81,7 @@ func fillVolume(ctx context.Context, v *backstore.Volume) error {
 }
 
 // copyOnce makes a token of all of src and writes it to dst, until all is done.
-func copyOnce(ctx context.Context, m *tokens.Manager, src, dst *backstore.Volume, at int64) (t tokencopy.Timings, err error) {
+func copyOnce(ctx context.Context, m *tokens.Manager, src, dst *backstore.Volume, at int64) (t tokenclient.Timings, err error) {
 	began := time.Now()
 	r, err := m.OffloadRead(ctx, tokens.Source{Volume: src, LU: tokens.LU{BlockLength: 512}}, []blockdev.Range{{Length: providerBytes}}, tokens.ReadOptions{})
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/tokenclient"
 )
 
 // tokenSize is how much one token stands for, in bytes.
@@ -22,7 +22,7 @@ func timeTokens(ctx context.Context, o options) (err error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	t, err := undertest.StartODX(ctx, dir, []undertest.LUN{{Size: tokenSize}, {Size: 4 * tokenSize}})
+	t, err := kit.StartODX(ctx, dir, []kit.LUN{{Size: tokenSize}, {Size: 4 * tokenSize}})
 	if err != nil {
 		return err
 	}
@@ -30,16 +30,16 @@ func timeTokens(ctx context.Context, o options) (err error) {
 	if err := fill(ctx, t); err != nil {
 		return fmt.Errorf("fill the source: %w", err)
 	}
-	c, err := tokencopy.Start(ctx)
+	c, err := tokenclient.Start(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	src, err := c.Open(t.URL(0), tokencopy.OpenOptions{})
+	src, err := c.Open(t.URL(0), tokenclient.OpenOptions{})
 	if err != nil {
 		return err
 	}
-	dst, err := c.Open(t.URL(1), tokencopy.OpenOptions{})
+	dst, err := c.Open(t.URL(1), tokenclient.OpenOptions{})
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func timeTokens(ctx context.Context, o options) (err error) {
 
 // copyByReading copies the same data through the client, with 8 commands of
 // 256 KiB outstanding: what an initiator does without tokens.
-func copyByReading(src, dst *tokencopy.Session) (time.Duration, error) {
+func copyByReading(src, dst *tokenclient.Session) (time.Duration, error) {
 	a, err := src.CopyTo(dst, 0, 0, src.Blocks)
 	if err == nil && !a.Good() {
 		err = errors.New(a.String())
@@ -103,7 +103,7 @@ type latency struct {
 	tokens, writes                     int
 }
 
-func (l *latency) add(t tokencopy.Timings) {
+func (l *latency) add(t tokenclient.Timings) {
 	l.populate = append(l.populate, t.Populate)
 	l.write = append(l.write, t.Write)
 	l.inform = append(l.inform, t.Information)

@@ -10,9 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"odx/internal/kit"
 	"odx/target/iscsi"
 	"odx/target/scsi"
-	"odx/test/undertest"
 )
 
 // transportSize is the size of the LUN in memory, in bytes.
@@ -30,7 +30,7 @@ var transportWorkloads = []workload{
 func clients(n int, w workload) workload {
 	one := w.run
 	w.name = fmt.Sprintf("%d clients at once: %s", n, w.name)
-	w.run = func(ctx context.Context, t *undertest.Target, length time.Duration) (float64, error) {
+	w.run = func(ctx context.Context, t *kit.Target, length time.Duration) (float64, error) {
 		rates, errs := make([]float64, n), make([]error, n)
 		var wg sync.WaitGroup
 		for i := range n {
@@ -55,7 +55,7 @@ func compareTransports(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	tgtd, err := undertest.StartTGTD(ctx, dir, []undertest.LUN{{Size: transportSize}})
+	tgtd, err := kit.StartTGTD(ctx, dir, []kit.LUN{{Size: transportSize}})
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func compareTransports(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	targets := []*undertest.Target{odx, tgtd}
+	targets := []*kit.Target{odx, tgtd}
 	for _, t := range targets {
 		if err := fill(ctx, t); err != nil {
 			return fmt.Errorf("fill the LUN of %s: %w", t.Kind, err)
@@ -91,12 +91,12 @@ func compareTransports(ctx context.Context, o options) (err error) {
 }
 
 // serveMemory serves a LUN in memory on a free port of the loopback.
-func serveMemory(ctx context.Context) (_ *undertest.Target, stop func() error, err error) {
+func serveMemory(ctx context.Context) (_ *kit.Target, stop func() error, err error) {
 	lu, err := scsi.NewLogicalUnit(scsi.LUConfig{Volume: newMemVolume(transportSize), ID: [16]byte{15: 1}})
 	if err != nil {
 		return nil, nil, err
 	}
-	device := scsi.NewTarget(scsi.TargetConfig{Name: undertest.IQN})
+	device := scsi.NewTarget(scsi.TargetConfig{Name: kit.IQN})
 	if err := device.AddLU(0, lu); err != nil {
 		return nil, nil, err
 	}
@@ -104,15 +104,15 @@ func serveMemory(ctx context.Context) (_ *undertest.Target, stop func() error, e
 	if err != nil {
 		return nil, nil, err
 	}
-	server, err := iscsi.NewServer(iscsi.DefaultOptions(), []iscsi.TargetConfig{{Name: undertest.IQN, DeviceServer: device}})
+	server, err := iscsi.NewServer(iscsi.DefaultOptions(), []iscsi.TargetConfig{{Name: kit.IQN, DeviceServer: device}})
 	if err != nil {
 		return nil, nil, errors.Join(err, l.Close())
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(context.Background(), iscsi.Portal{Listener: l, Group: 1}) }()
-	t := &undertest.Target{Kind: "odx", Portal: l.Addr().String(), IQN: undertest.IQN, LUNs: []undertest.LUN{{Size: transportSize}}}
+	t := &kit.Target{Kind: "odx", Portal: l.Addr().String(), IQN: kit.IQN, LUNs: []kit.LUN{{Size: transportSize}}}
 	return t, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), undertest.StopLimit)
+		ctx, cancel := context.WithTimeout(context.Background(), kit.StopLimit)
 		defer cancel()
 		err := server.Shutdown(ctx)
 		if e := <-served; !errors.Is(e, iscsi.ErrClosed) {

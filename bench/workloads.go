@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"odx/bench/load"
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/tokenclient"
 )
 
 // workload is something that a client does to LUN 0 of a target, and the rate
@@ -23,7 +23,7 @@ type workload struct {
 	name    string
 	unit    string // of the rate
 	command string // what a person would type to see it
-	run     func(ctx context.Context, t *undertest.Target, length time.Duration) (rate float64, err error)
+	run     func(ctx context.Context, t *kit.Target, length time.Duration) (rate float64, err error)
 }
 
 var workloads = []workload{
@@ -45,7 +45,7 @@ func loaded(name, op string, size, depth int, words ...string) workload {
 	return workload{
 		name: name, unit: "IOPS",
 		command: strings.TrimSpace(fmt.Sprintf("load URL %s %d %d SECONDS %s", op, size, depth, strings.Join(words, " "))),
-		run: func(ctx context.Context, t *undertest.Target, length time.Duration) (float64, error) {
+		run: func(ctx context.Context, t *kit.Target, length time.Duration) (float64, error) {
 			r, err := load.Run(ctx, t.URL(0), op, size, depth, length, words...)
 			if err != nil {
 				return 0, err
@@ -60,7 +60,7 @@ func perf(name string, args ...string) workload {
 	return workload{
 		name: name, unit: "IOPS",
 		command: "iscsi-perf " + strings.Join(args, " "),
-		run: func(ctx context.Context, t *undertest.Target, length time.Duration) (float64, error) {
+		run: func(ctx context.Context, t *kit.Target, length time.Duration) (float64, error) {
 			seconds := strconv.Itoa(max(1, int(length.Seconds())))
 			out, err := output(ctx, length, "iscsi-perf", append(args, "-t", seconds, t.URL(0))...)
 			if err != nil {
@@ -79,7 +79,7 @@ func qemuBench(name string, args ...string) workload {
 	return workload{
 		name: name, unit: "IOPS",
 		command: "qemu-img bench " + strings.Join(args, " "),
-		run: func(ctx context.Context, t *undertest.Target, length time.Duration) (float64, error) {
+		run: func(ctx context.Context, t *kit.Target, length time.Duration) (float64, error) {
 			rate := func(requests int) (float64, error) {
 				all := append([]string{"bench", "-f", "raw", "-t", "none", "-c", strconv.Itoa(requests)}, args...)
 				out, err := output(ctx, time.Minute, "qemu-img", append(all, t.URL(0))...)
@@ -119,9 +119,9 @@ func output(ctx context.Context, length time.Duration, program string, args ...s
 }
 
 // fill writes all of LUN 0, so that reads find data and not holes.
-func fill(ctx context.Context, t *undertest.Target) error {
-	return withSession(ctx, t, func(s *tokencopy.Session) error {
-		a, err := s.Write(randomData(), 0, s.Blocks, tokencopy.WriteOptions{})
+func fill(ctx context.Context, t *kit.Target) error {
+	return withSession(ctx, t, func(s *tokenclient.Session) error {
+		a, err := s.Write(randomData(), 0, s.Blocks, tokenclient.WriteOptions{})
 		if err == nil && a.Good() {
 			a, err = s.Flush()
 		}
@@ -140,13 +140,13 @@ func randomData() io.Reader {
 	return rand.NewChaCha8(seed)
 }
 
-func withSession(ctx context.Context, t *undertest.Target, f func(s *tokencopy.Session) error) (err error) {
-	c, err := tokencopy.Start(ctx)
+func withSession(ctx context.Context, t *kit.Target, f func(s *tokenclient.Session) error) (err error) {
+	c, err := tokenclient.Start(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	s, err := c.Open(t.URL(0), tokencopy.OpenOptions{})
+	s, err := c.Open(t.URL(0), tokenclient.OpenOptions{})
 	if err != nil {
 		return err
 	}

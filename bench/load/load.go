@@ -16,7 +16,7 @@ import (
 	"strconv"
 	"time"
 
-	"odx/test/undertest"
+	"odx/internal/kit"
 )
 
 //go:embed client/load.c
@@ -59,7 +59,7 @@ func Run(ctx context.Context, url, op string, size, depth int, length time.Durat
 // build compiles the program, once for each version of its source.
 func build(ctx context.Context) (string, error) {
 	sum := sha256.Sum256(source)
-	dir, err := undertest.CacheDir("load-" + hex.EncodeToString(sum[:8]))
+	dir, err := kit.CacheDir("load-" + hex.EncodeToString(sum[:8]))
 	if err != nil {
 		return "", err
 	}

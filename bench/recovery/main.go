@@ -21,8 +21,8 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"odx/bench/load"
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/tokenclient"
 )
 
 // longestLoad is the most that a load lasts before its server is killed.
@@ -50,7 +50,7 @@ func run(ctx context.Context, size string, kills int, dir string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	t, err := undertest.StartODX(ctx, dir, []undertest.LUN{{Size: int64(bytes)}})
+	t, err := kit.StartODX(ctx, dir, []kit.LUN{{Size: int64(bytes)}})
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ var loads = []kind{
 
 // loadUntilKilled returns in the middle of a load, whose client then finds its
 // server gone.
-func loadUntilKilled(ctx context.Context, t *undertest.Target, k kind) (lasted time.Duration, err error) {
+func loadUntilKilled(ctx context.Context, t *kit.Target, k kind) (lasted time.Duration, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -113,7 +113,7 @@ func loadUntilKilled(ctx context.Context, t *undertest.Target, k kind) (lasted t
 
 // killAndRestart kills the server, if it still runs, and prints how long it takes
 // from its start until it says that it is ready.
-func killAndRestart(ctx context.Context, t *undertest.Target, when string) error {
+func killAndRestart(ctx context.Context, t *kit.Target, when string) error {
 	if err := t.Kill(); err != nil {
 		return err
 	}
@@ -131,19 +131,19 @@ func killAndRestart(ctx context.Context, t *undertest.Target, when string) error
 }
 
 // fill writes the whole LUN with data that occurs nowhere twice.
-func fill(ctx context.Context, t *undertest.Target) (err error) {
-	c, err := tokencopy.Start(ctx)
+func fill(ctx context.Context, t *kit.Target) (err error) {
+	c, err := tokenclient.Start(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	s, err := c.Open(t.URL(0), tokencopy.OpenOptions{})
+	s, err := c.Open(t.URL(0), tokenclient.OpenOptions{})
 	if err != nil {
 		return err
 	}
 	var seed [32]byte
 	crand.Read(seed[:])
-	a, err := s.Write(rand.NewChaCha8(seed), 0, s.Blocks, tokencopy.WriteOptions{})
+	a, err := s.Write(rand.NewChaCha8(seed), 0, s.Blocks, tokenclient.WriteOptions{})
 	if err != nil || !a.Good() {
 		return fmt.Errorf("%v, %w", a, err)
 	}

@@ -10,8 +10,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/tokenclient"
 )
 
 const (
@@ -24,7 +24,7 @@ type bench struct {
 	dir    string
 	size   int64 // of the disk in bytes
 	data   int64 // bytes of it that are data
-	target *undertest.Target
+	target *kit.Target
 	random *rand.ChaCha8
 }
 
@@ -43,7 +43,7 @@ func prepare(ctx context.Context, dir, cache string, size int64) (_ *bench, err 
 	if err := b.writeRaw(spread(r, size, b.data, 64*mib)); err != nil {
 		return nil, fmt.Errorf("write the raw disk: %w", err)
 	}
-	if b.target, err = undertest.StartODXWith(ctx, dir, []undertest.LUN{{Size: mib}}, undertest.Settings{File: map[string]any{"store": map[string]string{"cache": cache}}}); err != nil {
+	if b.target, err = kit.StartODXWith(ctx, dir, []kit.LUN{{Size: mib}}, kit.Settings{File: map[string]any{"store": map[string]string{"cache": cache}}}); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -133,7 +133,7 @@ func (b *bench) changeHostChild(ctx context.Context, changes []extent) error {
 // changeChild writes to child.vhdx as an initiator does, while it is a LUN.
 func (b *bench) changeChild(ctx context.Context, changes []extent) error {
 	luns := b.target.LUNs
-	if err := b.restart(ctx, append(luns[:1:1], undertest.LUN{File: "child.vhdx"})); err != nil {
+	if err := b.restart(ctx, append(luns[:1:1], kit.LUN{File: "child.vhdx"})); err != nil {
 		return err
 	}
 	if err := b.writeLUN(ctx, b.target.URL(1), changes); err != nil {
@@ -142,7 +142,7 @@ func (b *bench) changeChild(ctx context.Context, changes []extent) error {
 	return b.restart(ctx, luns)
 }
 
-func (b *bench) restart(ctx context.Context, luns []undertest.LUN) error {
+func (b *bench) restart(ctx context.Context, luns []kit.LUN) error {
 	if err := b.target.Stop(); err != nil {
 		return err
 	}
@@ -151,18 +151,18 @@ func (b *bench) restart(ctx context.Context, luns []undertest.LUN) error {
 }
 
 func (b *bench) writeLUN(ctx context.Context, url string, changes []extent) (err error) {
-	c, err := tokencopy.Start(ctx)
+	c, err := tokenclient.Start(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	s, err := c.Open(url, tokencopy.OpenOptions{})
+	s, err := c.Open(url, tokenclient.OpenOptions{})
 	if err != nil {
 		return err
 	}
 	for _, e := range changes {
 		block := int64(s.BlockLength)
-		a, err := s.Write(b.random, uint64(e.off/block), uint64(e.length/block), tokencopy.WriteOptions{})
+		a, err := s.Write(b.random, uint64(e.off/block), uint64(e.length/block), tokenclient.WriteOptions{})
 		if err != nil || !a.Good() {
 			return fmt.Errorf("%v, %w", a, err)
 		}

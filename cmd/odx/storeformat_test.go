@@ -18,7 +18,7 @@ import (
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/initiator"
-	"odx/test/formats"
+	"odx/internal/kit/oldstores"
 )
 
 // sums has the SHA-256 of each file of a directory.
@@ -53,7 +53,7 @@ func succeed(t *testing.T, args ...string) string {
 // of it, serving it says what to do, and after that it has everything, tokens,
 // virtual disks, reservations and mode pages among it.
 func TestOldStores(t *testing.T) {
-	for _, store := range formats.Stores(t) {
+	for _, store := range oldstores.Stores(t) {
 		t.Run(store.Name, func(t *testing.T) {
 			t.Parallel()
 			dir := store.Unpack(t)
@@ -90,7 +90,7 @@ func TestOldStores(t *testing.T) {
 	}
 }
 
-func lookAtUpgraded(t *testing.T, store *formats.Store, path string) {
+func lookAtUpgraded(t *testing.T, store *oldstores.Store, path string) {
 	for _, tok := range store.Tokens {
 		file := filepath.Join(t.TempDir(), tok.Name)
 		if err := os.WriteFile(file, tok.Token, 0o600); err != nil {
@@ -289,7 +289,7 @@ func TestRescue(t *testing.T) {
 
 // TestDumpCommand prints stores of the oldest format, as lines and as JSON.
 func TestDumpCommand(t *testing.T) {
-	store := formats.Stores(t)[0]
+	store := oldstores.Stores(t)[0]
 	path := filepath.Join(store.Unpack(t), "odx.yaml")
 	text := succeed(t, "store", "dump", "--config", path)
 	for _, want := range []string{"superblock ", `volumes v1 {"created":`, "nodes n", "extents e0 ", "usage u", "journal ", `"kind":"write"`} {

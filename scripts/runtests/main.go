@@ -33,7 +33,7 @@ var raceTested = []string{"./api/...", "./backstore/...", "./chap/...", "./cmd/.
 var stages = []stage{
 	{"format", gofmt},
 	{"vet", commands("go vet ./...", "go vet -tags e2e ./...", "env GOOS=linux GOARCH=arm64 go build ./...")},
-	{"staticcheck", commands("go tool staticcheck ./...", "go tool staticcheck -tags e2e ./test/...")},
+	{"staticcheck", commands("go tool staticcheck ./...", "go tool staticcheck -tags e2e ./test/... ./internal/...")},
 	{"lint", lint},
 	{"unit", goTest("-timeout=10m", "./...")},
 	{"race", goTest(append([]string{"-race", "-timeout=25m"}, raceTested...)...)},
@@ -41,7 +41,7 @@ var stages = []stage{
 	{"fuzz", fuzz},
 	// One package at a time: each starts servers and clients of its own, and a
 	// guest under emulation.
-	{"e2e", goTest("-tags=e2e", "-count=1", "-p=1", "-timeout=20m", "./test/...")},
+	{"e2e", goTest("-tags=e2e", "-count=1", "-p=1", "-timeout=45m", "./test/...", "./internal/...")},
 }
 
 // reportEnv and reportDir: tests leave tables there that are worth printing

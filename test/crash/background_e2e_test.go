@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"odx/test/odxtest"
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
+	"odx/internal/kit/tokenclient"
 )
 
 const (
@@ -42,12 +42,12 @@ const (
 // list identifier is unknown, and in the end nothing stays pinned: no token, no
 // snapshot, no data that no volume has.
 func TestKilledWhileCopyingInBackground(t *testing.T) {
-	odxtest.RequireODX(t)
-	target := odxtest.Serve(t, undertest.LUN{Size: backgroundDisk})
+	harness.RequireODX(t)
+	target := harness.Serve(t, kit.LUN{Size: backgroundDisk})
 	c := &backgroundCopies{t: t, r: rand.New(rand.NewPCG(7, 11)), m: newModel(backgroundDisk / blockLength)}
-	client := odxtest.Client(t)
+	client := harness.Client(t)
 	for round := range backgroundRounds {
-		c.s = odxtest.Open(t, client, target.URL(0))
+		c.s = harness.Open(t, client, target.URL(0))
 		c.prepare()
 		killed := make(chan error, 1)
 		listID, err := c.begin(round % copyKinds)
@@ -62,7 +62,7 @@ func TestKilledWhileCopyingInBackground(t *testing.T) {
 		if err := target.Restart(context.Background()); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
-		c.s = odxtest.Open(t, client, target.URL(0))
+		c.s = harness.Open(t, client, target.URL(0))
 		if _, a, err := c.s.TokenInformationOf(listID); err != nil || !a.Sense.Is(0x5, 0x24, 0x00) {
 			t.Errorf("round %d: report of a copy that the restart ended: %v, %v", round, a, err)
 		}
@@ -88,7 +88,7 @@ type backgroundCopies struct {
 	t *testing.T
 	r *rand.Rand
 	m *model
-	s *tokencopy.Session
+	s *tokenclient.Session
 
 	writes            bool // the copy under way writes
 	running           bool // when it last looked
@@ -106,7 +106,7 @@ func (c *backgroundCopies) prepare() {
 		lba = c.r.Uint64N(uint64(halfDisk - n))
 	}
 	data := c.m.write(lba, n)
-	a, err := c.s.Write(bytes.NewReader(data), lba, uint64(n), tokencopy.WriteOptions{})
+	a, err := c.s.Write(bytes.NewReader(data), lba, uint64(n), tokenclient.WriteOptions{})
 	if err == nil && a.Good() {
 		a, err = c.s.Flush()
 	}
@@ -125,7 +125,7 @@ func (c *backgroundCopies) begin(kind int) (listID uint32, err error) {
 	c.writes = kind != populateToken
 	if kind == populateToken {
 		listID = 1000 + c.r.Uint32N(1000)
-		a, err := c.s.PopulateToken(tokencopy.PopulateOptions{ListID: listID, Timeout: tokenTimeout, Immediate: true}, tokencopy.Range{LBA: 0, Blocks: copied})
+		a, err := c.s.PopulateToken(tokenclient.PopulateOptions{ListID: listID, Timeout: tokenTimeout, Immediate: true}, tokenclient.Range{LBA: 0, Blocks: copied})
 		if err == nil && !a.Good() {
 			c.t.Fatalf("begin to populate: %v", a)
 		}
@@ -133,7 +133,7 @@ func (c *backgroundCopies) begin(kind int) (listID uint32, err error) {
 	}
 	var token []byte
 	if kind == writeUsingToken {
-		a, err := c.s.PopulateToken(tokencopy.PopulateOptions{Timeout: tokenTimeout}, tokencopy.Range{LBA: 0, Blocks: copied})
+		a, err := c.s.PopulateToken(tokenclient.PopulateOptions{Timeout: tokenTimeout}, tokenclient.Range{LBA: 0, Blocks: copied})
 		if err != nil || !a.Good() {
 			c.t.Fatalf("populate: %v, %v", a, err)
 		}
@@ -145,9 +145,9 @@ func (c *backgroundCopies) begin(kind int) (listID uint32, err error) {
 	}
 	listID = 1000 + c.r.Uint32N(1000)
 	c.m.copied(c.to, c.m.snapshot(0, copied))
-	var a tokencopy.Answer
+	var a tokenclient.Answer
 	if kind == writeUsingToken {
-		a, err = c.s.WriteUsingToken(token, tokencopy.WriteTokenOptions{ListID: listID, Immediate: true}, tokencopy.Range{LBA: c.to, Blocks: copied})
+		a, err = c.s.WriteUsingToken(token, tokenclient.WriteTokenOptions{ListID: listID, Immediate: true}, tokenclient.Range{LBA: c.to, Blocks: copied})
 	} else {
 		list := extendedCopyList(listID, c.to)
 		cdb := []byte{0x83, 0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, byte(len(list)), 0, 0}
@@ -224,7 +224,7 @@ func (c *backgroundCopies) look(listID uint32) error {
 
 // wantNothingPinned waits for the tokens to expire and their space to be given
 // back, and proves the store.
-func wantNothingPinned(t *testing.T, target *undertest.Target) {
+func wantNothingPinned(t *testing.T, target *kit.Target) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

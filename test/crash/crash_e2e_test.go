@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"odx/test/odxtest"
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
+	"odx/internal/kit/tokenclient"
 )
 
 const (
@@ -26,14 +26,14 @@ const (
 // cache, copies by token and unmaps through libiscsi, kills the target by SIGKILL at random moments and
 // checks the whole disk after each restart.
 func TestKilledWhileWriting(t *testing.T) {
-	odxtest.RequireODX(t)
-	target := odxtest.Serve(t, undertest.LUN{Size: diskSize})
-	client := odxtest.Client(t)
+	harness.RequireODX(t)
+	target := harness.Serve(t, kit.LUN{Size: diskSize})
+	client := harness.Client(t)
 	r := rand.New(rand.NewPCG(3, 5))
 	m := newModel(diskSize / blockLength)
 	commands, flushes := 0, 0
 	for round := range rounds {
-		s := odxtest.Open(t, client, target.URL(0))
+		s := harness.Open(t, client, target.URL(0))
 		chooseCache(t, s, m, r)
 		killed := make(chan error, 1)
 		time.AfterFunc(time.Duration(r.Int64N(int64(longestRound))), func() { killed <- target.Kill() })
@@ -50,7 +50,7 @@ func TestKilledWhileWriting(t *testing.T) {
 		if err := target.Restart(context.Background()); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
-		s = odxtest.Open(t, client, target.URL(0))
+		s = harness.Open(t, client, target.URL(0))
 		var disk bytes.Buffer
 		a, err := s.Read(&disk, 0, s.Blocks)
 		if err != nil || !a.Good() {
@@ -68,9 +68,9 @@ func TestKilledWhileWriting(t *testing.T) {
 }
 
 // step does one of these; an error says that the target was gone.
-func step(t *testing.T, s *tokencopy.Session, m *model, r *rand.Rand, flushes *int) error {
+func step(t *testing.T, s *tokenclient.Session, m *model, r *rand.Rand, flushes *int) error {
 	t.Helper()
-	var a tokencopy.Answer
+	var a tokenclient.Answer
 	var err error
 	n := 1 + r.IntN(16)
 	if r.IntN(8) == 0 {
@@ -88,7 +88,7 @@ func step(t *testing.T, s *tokencopy.Session, m *model, r *rand.Rand, flushes *i
 		}
 	case 1:
 		data := m.write(lba, n)
-		if a, err = s.Write(bytes.NewReader(data), lba, uint64(n), tokencopy.WriteOptions{FUA: true}); err == nil {
+		if a, err = s.Write(bytes.NewReader(data), lba, uint64(n), tokenclient.WriteOptions{FUA: true}); err == nil {
 			m.durable(lba, n)
 		}
 	case 2, 3:
@@ -106,7 +106,7 @@ func step(t *testing.T, s *tokencopy.Session, m *model, r *rand.Rand, flushes *i
 		a, err = s.Command([]byte{0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0}, list, 0)
 	default:
 		data := m.write(lba, n)
-		a, err = s.Write(bytes.NewReader(data), lba, uint64(n), tokencopy.WriteOptions{})
+		a, err = s.Write(bytes.NewReader(data), lba, uint64(n), tokenclient.WriteOptions{})
 	}
 	if err != nil {
 		return err
@@ -120,7 +120,7 @@ func step(t *testing.T, s *tokencopy.Session, m *model, r *rand.Rand, flushes *i
 
 // chooseCache turns the target's write cache off in one of three rounds (WCE in
 // the caching mode page, SBC-3 6.4.5): then the model wants more.
-func chooseCache(t *testing.T, s *tokencopy.Session, m *model, r *rand.Rand) {
+func chooseCache(t *testing.T, s *tokenclient.Session, m *model, r *rand.Rand) {
 	t.Helper()
 	const header, wce = 8, 0x04
 	m.writeThrough = r.IntN(3) == 0
@@ -142,8 +142,8 @@ func chooseCache(t *testing.T, s *tokencopy.Session, m *model, r *rand.Rand) {
 }
 
 // copyByToken copies within the LUN; the token is not used again.
-func copyByToken(s *tokencopy.Session, m *model, lba, to uint64, n int) (tokencopy.Answer, error) {
-	a, err := s.PopulateToken(tokencopy.PopulateOptions{}, tokencopy.Range{LBA: lba, Blocks: uint32(n)})
+func copyByToken(s *tokenclient.Session, m *model, lba, to uint64, n int) (tokenclient.Answer, error) {
+	a, err := s.PopulateToken(tokenclient.PopulateOptions{}, tokenclient.Range{LBA: lba, Blocks: uint32(n)})
 	if err != nil || !a.Good() {
 		return a, err
 	}
@@ -158,12 +158,12 @@ func copyByToken(s *tokencopy.Session, m *model, lba, to uint64, n int) (tokenco
 
 // writeToken writes all of a token and deletes it. A write may end early to
 // bound its time, and says how far it came.
-func writeToken(s *tokencopy.Session, token []byte, to uint64, n int) (tokencopy.Answer, error) {
+func writeToken(s *tokenclient.Session, token []byte, to uint64, n int) (tokenclient.Answer, error) {
 	for done := uint64(0); ; {
 		left := uint64(n) - done
-		a, err := s.WriteUsingToken(token, tokencopy.WriteTokenOptions{Offset: done}, tokencopy.Range{LBA: to + done, Blocks: uint32(left)})
+		a, err := s.WriteUsingToken(token, tokenclient.WriteTokenOptions{Offset: done}, tokenclient.Range{LBA: to + done, Blocks: uint32(left)})
 		if err == nil && a.Good() {
-			return s.WriteUsingToken(token, tokencopy.WriteTokenOptions{Delete: true}, tokencopy.Range{})
+			return s.WriteUsingToken(token, tokenclient.WriteTokenOptions{Delete: true}, tokenclient.Range{})
 		}
 		if err != nil || !a.Sense.Is(0xa, 0x0d, 0x04) || a.Sense.Information == 0 || a.Sense.Information >= left {
 			return a, err

@@ -15,8 +15,8 @@ import (
 	"time"
 
 	client "odx/initiator"
-	"odx/test/odxtest"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
 )
 
 // kills is how often TestKilledUnderMixedLoad kills the target.
@@ -36,8 +36,8 @@ const (
 // flush. What was acknowledged is there after each restart; a command that was under
 // way has happened or not, block by block.
 func TestKilledUnderMixedLoad(t *testing.T) {
-	odxtest.RequireODX(t)
-	target := odxtest.Serve(t, undertest.LUN{Size: mixedWorkers * mixedPart * blockLength}, undertest.LUN{Size: 1 << 20})
+	harness.RequireODX(t)
+	target := harness.Serve(t, kit.LUN{Size: mixedWorkers * mixedPart * blockLength}, kit.LUN{Size: 1 << 20})
 	r := rand.New(rand.NewPCG(9, uint64(*kills)))
 	var workers []*mixedWorker
 	for i := range mixedWorkers {

@@ -15,11 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"odx/test/guest"
-	"odx/test/nbd"
-	"odx/test/odxtest"
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/guest"
+	"odx/internal/kit/harness"
+	"odx/internal/kit/nbd"
+	"odx/internal/kit/tokenclient"
 )
 
 var (
@@ -45,7 +45,7 @@ targets:
   - name: %s
     luns:
       - {lun: 0, volume: disk, size: %dMiB}
-`, guestPort, undertest.IQN, diskSize>>20)
+`, guestPort, kit.IQN, diskSize>>20)
 
 // guestTarget is a target inside a machine whose power can be cut.
 type guestTarget struct {
@@ -65,15 +65,15 @@ type guestTarget struct {
 }
 
 func newGuestTarget(t *testing.T, rng *rand.Rand) *guestTarget {
-	odxtest.Program(t, "qemu-system-x86_64", "qemu-system-x86")
-	odxtest.Program(t, "apt-get", "apt")
+	harness.Program(t, "qemu-system-x86_64", "qemu-system-x86")
+	harness.Program(t, "apt-get", "apt")
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	image, err := guest.Build(ctx)
 	if err != nil {
-		odxtest.Missing(t, err.Error())
+		harness.Missing(t, err.Error())
 	}
-	binary, err := undertest.Binary()
+	binary, err := kit.Binary()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func (g *guestTarget) boot(variables string) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	g.url = fmt.Sprintf("iscsi://127.0.0.1:%d/%s/0", port, undertest.IQN)
+	g.url = fmt.Sprintf("iscsi://127.0.0.1:%d/%s/0", port, kit.IQN)
 	g.serving, g.ended = make(chan struct{}), make(chan struct{})
 	g.machine, err = g.image.Start(g.t.Context(), variables+"\n"+serveScript, guest.Setup{
 		Files: g.files, Disks: []string{g.server.File}, Forward: map[int]int{guestPort: port},
@@ -171,7 +171,7 @@ func freePort() (int, error) {
 // side knows what the target said is durable, tokens too, and compares after
 // each boot. The store proves its references each time.
 func TestPowerCuts(t *testing.T) {
-	odxtest.RequireODX(t)
+	harness.RequireODX(t)
 	seed := *cutsSeed
 	if seed == 0 {
 		seed = rand.Uint64()
@@ -179,14 +179,14 @@ func TestPowerCuts(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 6))
 	g := newGuestTarget(t, rng)
-	client := odxtest.Client(t)
+	client := harness.Client(t)
 	m := newModel(diskSize / blockLength)
 	var token *keptToken
 	commands, flushes := 0, 0
 	variables := "FIRST=1 CHECK=while"
 	for round := range *cuts {
 		g.boot(variables)
-		s := odxtest.Open(t, client, g.url)
+		s := harness.Open(t, client, g.url)
 		compare(t, s, m, round)
 		token.spend(t, s, m, rng)
 		token = keepToken(t, s, m, rng)
@@ -200,7 +200,7 @@ func TestPowerCuts(t *testing.T) {
 		variables = []string{"CHECK=before", "CHECK=while"}[rng.IntN(2)]
 	}
 	g.boot("CHECK=before SCRUB=1")
-	s := odxtest.Open(t, client, g.url)
+	s := harness.Open(t, client, g.url)
 	compare(t, s, m, *cuts)
 	token.spend(t, s, m, rng)
 	s.Close()
@@ -212,7 +212,7 @@ func TestPowerCuts(t *testing.T) {
 }
 
 // compare reads the whole disk and compares it with the model.
-func compare(t *testing.T, s *tokencopy.Session, m *model, round int) {
+func compare(t *testing.T, s *tokenclient.Session, m *model, round int) {
 	t.Helper()
 	var disk bytes.Buffer
 	a, err := s.Read(&disk, 0, s.Blocks)
@@ -230,11 +230,11 @@ type keptToken struct {
 	data  []version
 }
 
-func keepToken(t *testing.T, s *tokencopy.Session, m *model, rng *rand.Rand) *keptToken {
+func keepToken(t *testing.T, s *tokenclient.Session, m *model, rng *rand.Rand) *keptToken {
 	t.Helper()
 	n := 1 + rng.IntN(4096)
 	lba := rng.Uint64N(s.Blocks - uint64(n))
-	a, err := s.PopulateToken(tokencopy.PopulateOptions{}, tokencopy.Range{LBA: lba, Blocks: uint32(n)})
+	a, err := s.PopulateToken(tokenclient.PopulateOptions{}, tokenclient.Range{LBA: lba, Blocks: uint32(n)})
 	if err != nil || !a.Good() {
 		t.Fatalf("populate token: %v, %v", a, err)
 	}
@@ -246,7 +246,7 @@ func keepToken(t *testing.T, s *tokencopy.Session, m *model, rng *rand.Rand) *ke
 }
 
 // spend writes with the token and makes that durable.
-func (k *keptToken) spend(t *testing.T, s *tokencopy.Session, m *model, rng *rand.Rand) {
+func (k *keptToken) spend(t *testing.T, s *tokenclient.Session, m *model, rng *rand.Rand) {
 	t.Helper()
 	if k == nil {
 		return

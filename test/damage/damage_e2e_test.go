@@ -14,9 +14,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"odx/test/odxtest"
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
+	"odx/internal/kit/tokenclient"
 )
 
 const (
@@ -28,20 +28,20 @@ const (
 
 // damagedTarget is a target with a damaged block in each of its LUNs.
 type damagedTarget struct {
-	*undertest.Target
-	sessions []*tokencopy.Session
+	*kit.Target
+	sessions []*tokenclient.Session
 	data     [][]byte // what was written to each LUN
 }
 
-func newDamagedTarget(t *testing.T, client *tokencopy.Client, luns ...undertest.LUN) *damagedTarget {
+func newDamagedTarget(t *testing.T, client *tokenclient.Client, luns ...kit.LUN) *damagedTarget {
 	t.Helper()
-	d := &damagedTarget{Target: odxtest.Serve(t, luns...)}
+	d := &damagedTarget{Target: harness.Serve(t, luns...)}
 	rng := rand.NewChaCha8([32]byte{'d'})
 	for i := range luns {
 		data := make([]byte, diskSize)
 		rng.Read(data)
-		s := odxtest.Open(t, client, d.URL(i))
-		good(t)(s.Write(bytes.NewReader(data), 0, s.Blocks, tokencopy.WriteOptions{}))
+		s := harness.Open(t, client, d.URL(i))
+		good(t)(s.Write(bytes.NewReader(data), 0, s.Blocks, tokenclient.WriteOptions{}))
 		s.Close()
 		d.data = append(d.data, data)
 	}
@@ -57,13 +57,13 @@ func newDamagedTarget(t *testing.T, client *tokencopy.Client, luns ...undertest.
 		t.Fatal(err)
 	}
 	for i := range luns {
-		d.sessions = append(d.sessions, odxtest.Open(t, client, d.URL(i)))
+		d.sessions = append(d.sessions, harness.Open(t, client, d.URL(i)))
 	}
 	return d
 }
 
-func good(t *testing.T) func(tokencopy.Answer, error) {
-	return func(a tokencopy.Answer, err error) {
+func good(t *testing.T) func(tokenclient.Answer, error) {
+	return func(a tokenclient.Answer, err error) {
 		t.Helper()
 		if err != nil || !a.Good() {
 			t.Fatalf("%v, %v", a, err)
@@ -89,7 +89,7 @@ func read10(lba uint64, blocks uint32) []byte {
 
 // senseFormat chooses descriptor sense data, or not, in the control mode page
 // (SPC-4 7.5.8).
-func senseFormat(t *testing.T, s *tokencopy.Session, descriptor bool) {
+func senseFormat(t *testing.T, s *tokenclient.Session, descriptor bool) {
 	t.Helper()
 	const header, dSense = 8, 0x04
 	a, err := s.Command([]byte{0x5a, 0x08, 0x0a, 0, 0, 0, 0, 0, header + 12, 0}, nil, header+12)
@@ -107,10 +107,10 @@ func senseFormat(t *testing.T, s *tokencopy.Session, descriptor bool) {
 // TestDamagedBlocksOverSCSI reads around damage with each length of logical
 // blocks.
 func TestDamagedBlocksOverSCSI(t *testing.T) {
-	odxtest.RequireODX(t)
-	client := odxtest.Client(t)
+	harness.RequireODX(t)
+	client := harness.Client(t)
 	lengths := []int{512, 4096}
-	d := newDamagedTarget(t, client, undertest.LUN{Size: diskSize}, undertest.LUN{Size: diskSize, BlockSize: 4096})
+	d := newDamagedTarget(t, client, kit.LUN{Size: diskSize}, kit.LUN{Size: diskSize, BlockSize: 4096})
 	for i, length := range lengths {
 		s, data := d.sessions[i], d.data[i]
 		first, last := uint64(damaged/length), uint64((damaged+block)/length-1)
@@ -131,7 +131,7 @@ func TestDamagedBlocksOverSCSI(t *testing.T) {
 
 // badReads reads ranges that meet the damage: each is told the first block of
 // it that cannot be read.
-func badReads(t *testing.T, s *tokencopy.Session, data []byte, first, last uint64) {
+func badReads(t *testing.T, s *tokenclient.Session, data []byte, first, last uint64) {
 	t.Helper()
 	type span struct{ lba, blocks, want uint64 }
 	spans := []span{
@@ -155,7 +155,7 @@ func badReads(t *testing.T, s *tokencopy.Session, data []byte, first, last uint6
 }
 
 // goodReads reads all that is not damaged, up to its very edge.
-func goodReads(t *testing.T, s *tokencopy.Session, data []byte, first, last uint64) {
+func goodReads(t *testing.T, s *tokenclient.Session, data []byte, first, last uint64) {
 	t.Helper()
 	for _, r := range [][2]uint64{{0, first}, {first - 1, 1}, {last + 1, 1}, {last + 1, s.Blocks - last - 1}} {
 		var got bytes.Buffer
@@ -168,15 +168,15 @@ func goodReads(t *testing.T, s *tokencopy.Session, data []byte, first, last uint
 }
 
 // damagedCopy copies the damage by token: the copy is told its own address.
-func damagedCopy(t *testing.T, s *tokencopy.Session, first, last uint64) {
+func damagedCopy(t *testing.T, s *tokenclient.Session, first, last uint64) {
 	t.Helper()
 	n := uint32(last - first + 1)
 	to := s.Blocks - uint64(n)
-	good(t)(s.PopulateToken(tokencopy.PopulateOptions{}, tokencopy.Range{LBA: first, Blocks: n}))
+	good(t)(s.PopulateToken(tokenclient.PopulateOptions{}, tokenclient.Range{LBA: first, Blocks: n}))
 	info, a, err := s.TokenInformation()
 	good(t)(a, err)
-	good(t)(s.WriteUsingToken(info.Token, tokencopy.WriteTokenOptions{}, tokencopy.Range{LBA: to, Blocks: n}))
-	good(t)(s.WriteUsingToken(info.Token, tokencopy.WriteTokenOptions{Delete: true}, tokencopy.Range{}))
+	good(t)(s.WriteUsingToken(info.Token, tokenclient.WriteTokenOptions{}, tokenclient.Range{LBA: to, Blocks: n}))
+	good(t)(s.WriteUsingToken(info.Token, tokenclient.WriteTokenOptions{Delete: true}, tokenclient.Range{}))
 	a, err = s.Command(read16(to, n), nil, int(n)*s.BlockLength)
 	if err != nil || !a.Sense.Is(0x3, 0x11, 0x00) || a.Sense.Information != to {
 		t.Errorf("read of the copy: %v, %v, want 3/11/00 information %d", a, err, to)
@@ -187,7 +187,7 @@ func damagedCopy(t *testing.T, s *tokencopy.Session, first, last uint64) {
 // shows damage, here the damaged block and its copy at the end of each volume.
 func scrubNames(t *testing.T, config string, volumes int) {
 	t.Helper()
-	binary, err := undertest.Binary()
+	binary, err := kit.Binary()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,9 +226,9 @@ func scrubNames(t *testing.T, config string, volumes int) {
 
 // writeAgain writes the damaged blocks once more, with the data that they had:
 // it must not be taken for a duplicate of what is damaged.
-func writeAgain(t *testing.T, s *tokencopy.Session, data []byte, first, last uint64) {
+func writeAgain(t *testing.T, s *tokenclient.Session, data []byte, first, last uint64) {
 	t.Helper()
-	good(t)(s.Write(bytes.NewReader(data[damaged:damaged+block]), first, last-first+1, tokencopy.WriteOptions{}))
+	good(t)(s.Write(bytes.NewReader(data[damaged:damaged+block]), first, last-first+1, tokenclient.WriteOptions{}))
 	var got bytes.Buffer
 	good(t)(s.Read(&got, 0, s.Blocks/2))
 	if !bytes.Equal(got.Bytes(), data[:diskSize/2]) {

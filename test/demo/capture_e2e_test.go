@@ -8,14 +8,14 @@ import (
 	"testing"
 	"time"
 
-	"odx/test/capture"
-	"odx/test/odxtest"
+	"odx/internal/kit/capture"
+	"odx/internal/kit/harness"
 )
 
 // TestCapture runs the demonstration while its traffic is captured, and has
 // tshark decode every PDU: none may be malformed.
 func TestCapture(t *testing.T) {
-	odxtest.RequireODX(t)
+	harness.RequireODX(t)
 	c := capture.New(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
@@ -24,7 +24,7 @@ func TestCapture(t *testing.T) {
 		dir: t.TempDir(), size: 32 << 20, out: &out,
 		started: func(port int) (func() error, error) { return c.Start(ctx, port) },
 	})
-	odxtest.Report(t, "demo", out.String())
+	harness.Report(t, "demo", out.String())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,15 +13,15 @@ import (
 
 	"github.com/dustin/go-humanize"
 
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/tokenclient"
 )
 
 // demo is a target with two LUNs; the second has room for two copies.
 type demo struct {
 	options
-	target *undertest.Target
-	client *tokencopy.Client
+	target *kit.Target
+	client *tokenclient.Client
 	blocks uint64
 	want   []byte // checksum of what was written
 }
@@ -39,7 +39,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	d := &demo{options: o}
 	fmt.Fprintln(o.out, "starting odx with two LUNs on a free port")
-	d.target, err = undertest.StartODX(ctx, o.dir, []undertest.LUN{{Size: o.size}, {Size: 2 * o.size}})
+	d.target, err = kit.StartODX(ctx, o.dir, []kit.LUN{{Size: o.size}, {Size: 2 * o.size}})
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func run(ctx context.Context, o options) (err error) {
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 	}
-	if d.client, err = tokencopy.Start(ctx); err != nil {
+	if d.client, err = tokenclient.Start(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.client.Close()) }()
@@ -101,20 +101,20 @@ func (d *demo) show() error {
 	return errors.Join(d.verify("the copy by reading and writing", 0), d.verify("the copy by token", d.blocks))
 }
 
-func (d *demo) login() (src, dst *tokencopy.Session, err error) {
-	if src, err = d.client.Open(d.target.URL(0), tokencopy.OpenOptions{}); err != nil {
+func (d *demo) login() (src, dst *tokenclient.Session, err error) {
+	if src, err = d.client.Open(d.target.URL(0), tokenclient.OpenOptions{}); err != nil {
 		return nil, nil, err
 	}
-	dst, err = d.client.Open(d.target.URL(1), tokencopy.OpenOptions{})
+	dst, err = d.client.Open(d.target.URL(1), tokenclient.OpenOptions{})
 	return src, dst, err
 }
 
 // write fills the first LUN with random data and makes it durable.
-func (d *demo) write(src *tokencopy.Session) error {
+func (d *demo) write(src *tokenclient.Session) error {
 	sum := sha256.New()
 	data := io.TeeReader(rand.NewChaCha8([32]byte([]byte("a token stands for a range as is"))), sum)
 	// 1 MiB is more than may be sent before the target asks for it.
-	o := tokencopy.WriteOptions{Chunk: 1 << 20 / src.BlockLength}
+	o := tokenclient.WriteOptions{Chunk: 1 << 20 / src.BlockLength}
 	if err := mustBeGood(src.Write(data, 0, d.blocks, o)); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
@@ -124,7 +124,7 @@ func (d *demo) write(src *tokencopy.Session) error {
 
 // verify reads a copy back in a session of its own.
 func (d *demo) verify(what string, lba uint64) error {
-	s, err := d.client.Open(d.target.URL(1), tokencopy.OpenOptions{})
+	s, err := d.client.Open(d.target.URL(1), tokenclient.OpenOptions{})
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (d *demo) verify(what string, lba uint64) error {
 }
 
 // measure does f and counts what the sessions carried meanwhile.
-func measure(f func() (string, error), sessions ...*tokencopy.Session) (cost, error) {
+func measure(f func() (string, error), sessions ...*tokenclient.Session) (cost, error) {
 	before, err := wire(sessions)
 	if err != nil {
 		return cost{}, err
@@ -155,7 +155,7 @@ func measure(f func() (string, error), sessions ...*tokencopy.Session) (cost, er
 	return cost{elapsed, after - before, note}, err
 }
 
-func wire(sessions []*tokencopy.Session) (total int64, err error) {
+func wire(sessions []*tokenclient.Session) (total int64, err error) {
 	for _, s := range sessions {
 		sent, received, err := s.Wire()
 		if err != nil {
@@ -167,7 +167,7 @@ func wire(sessions []*tokencopy.Session) (total int64, err error) {
 }
 
 // mustBeGood turns an answer that is not Good into an error.
-func mustBeGood(a tokencopy.Answer, err error) error {
+func mustBeGood(a tokenclient.Answer, err error) error {
 	if err == nil && !a.Good() {
 		err = errors.New(a.String())
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/backstore"
+	"odx/internal/kit/oldstores"
 )
 
 func options(dir string) backstore.Options {
@@ -41,7 +42,7 @@ func open(t *testing.T, dir string, readOnly bool) *backstore.Store {
 // TestStores: every store opens for reading, unchanged, is upgraded, and has what
 // was put into it, also when it is opened again.
 func TestStores(t *testing.T) {
-	for _, store := range Stores(t) {
+	for _, store := range oldstores.Stores(t) {
 		t.Run(store.Name, func(t *testing.T) {
 			dir := store.Unpack(t)
 			before := listing(t, dir)
@@ -126,7 +127,7 @@ func listing(t *testing.T, dir string) string {
 }
 
 // compare proves what is in a store.
-func compare(t *testing.T, want *Store, s *backstore.Store) {
+func compare(t *testing.T, want *oldstores.Store, s *backstore.Store) {
 	t.Helper()
 	if findings, err := s.Check(context.Background()); err != nil || len(findings) > 0 {
 		t.Error(findings, err)
@@ -135,23 +136,23 @@ func compare(t *testing.T, want *Store, s *backstore.Store) {
 		t.Errorf("store %s with units of %d bytes, want %s, %d", id, s.DedupUnit(), want.StoreID, want.DedupUnit)
 	}
 	all := append(s.Volumes(), s.Files()...)
-	if len(all) != len(want.Spaces) {
-		t.Errorf("%d volumes and files, want %d", len(all), len(want.Spaces))
+	if len(all) != len(want.Objects) {
+		t.Errorf("%d volumes and files, want %d", len(all), len(want.Objects))
 	}
 	for i, v := range all {
-		if i == len(want.Spaces) {
+		if i == len(want.Objects) {
 			break
 		}
 		origin, _ := v.Origin()
-		got := Space{v.Name(), v.IsFile(), v.ReadOnly(), fmt.Sprintf("%x", v.ID()), v.Size(), origin, sum(t, v)}
-		if got != want.Spaces[i] {
-			t.Errorf("got %+v, want %+v", got, want.Spaces[i])
+		got := oldstores.Object{Name: v.Name(), File: v.IsFile(), ReadOnly: v.ReadOnly(), ID: fmt.Sprintf("%x", v.ID()), Size: v.Size(), Origin: origin, SHA256: sum(t, v)}
+		if got != want.Objects[i] {
+			t.Errorf("got %+v, want %+v", got, want.Objects[i])
 		}
 	}
-	var records []Record
+	var records []oldstores.Record
 	err := s.ScanRecords(nil, func(key, value []byte) error {
 		h := sha256.Sum256(value)
-		records = append(records, Record{fmt.Sprintf("%q", key), hex.EncodeToString(h[:])})
+		records = append(records, oldstores.Record{Key: fmt.Sprintf("%q", key), SHA256: hex.EncodeToString(h[:])})
 		return nil
 	})
 	if err != nil || fmt.Sprint(records) != fmt.Sprint(want.Records) {
@@ -181,7 +182,7 @@ func TestKilledUpgrade(t *testing.T) {
 		fmt.Println("upgraded", err)
 		os.Exit(0)
 	}
-	store := Stores(t)[2]
+	store := oldstores.Stores(t)[2]
 	rng := rand.New(rand.NewPCG(1, 1))
 	longest := time.Duration(0)
 	for round := range 6 {

@@ -17,9 +17,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"odx/test/odxtest"
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
+	"odx/internal/kit/tokenclient"
 )
 
 var rounds = flag.Int("rounds", 10, "how often TestFullDisk fills the disk, on each file system")
@@ -36,14 +36,14 @@ const (
 // UNMAPs, answers writes with SPACE ALLOCATION FAILED, and takes them again after
 // an UNMAP.
 func TestFullDisk(t *testing.T) {
-	odxtest.RequireODX(t)
+	harness.RequireODX(t)
 	for _, kind := range []string{"tmpfs", "ext4"} {
 		t.Run(kind, func(t *testing.T) {
 			dir := mount(t, kind)
-			f := &full{t: t, dir: dir, rng: rand.New(rand.NewPCG(1, 5)), want: make([]byte, volumeBytes), client: odxtest.Client(t)}
-			f.target = odxtest.ServeWith(t, undertest.Settings{File: map[string]any{"data_dir": filepath.Join(dir, "store")}},
-				undertest.LUN{Size: volumeBytes})
-			f.session = odxtest.Open(t, f.client, f.target.URL(0))
+			f := &full{t: t, dir: dir, rng: rand.New(rand.NewPCG(1, 5)), want: make([]byte, volumeBytes), client: harness.Client(t)}
+			f.target = harness.ServeWith(t, kit.Settings{File: map[string]any{"data_dir": filepath.Join(dir, "store")}},
+				kit.LUN{Size: volumeBytes})
+			f.session = harness.Open(t, f.client, f.target.URL(0))
 			defer f.empty() // the target must stop, and its directory be removed
 			for round := range *rounds {
 				f.round(round)
@@ -57,7 +57,7 @@ func TestFullDisk(t *testing.T) {
 func mount(t *testing.T, kind string) string {
 	t.Helper()
 	if os.Getuid() != 0 {
-		odxtest.Missing(t, "only root can mount a file system")
+		harness.Missing(t, "only root can mount a file system")
 	}
 	dir := t.TempDir()
 	args := []string{"-t", "tmpfs", "-o", fmt.Sprintf("size=%d", diskBytes), "none", dir}
@@ -69,11 +69,11 @@ func mount(t *testing.T, kind string) string {
 		if err := os.Truncate(image, diskBytes); err != nil {
 			t.Fatal(err)
 		}
-		odxtest.Run(t.Context(), t, odxtest.Program(t, "mkfs.ext4", "e2fsprogs"), "-q", "-m", "0", "-F", image)
+		harness.Run(t.Context(), t, harness.Program(t, "mkfs.ext4", "e2fsprogs"), "-q", "-m", "0", "-F", image)
 		args = []string{"-o", "loop", image, dir}
 	}
 	if out, err := exec.Command("mount", args...).CombinedOutput(); err != nil {
-		odxtest.Missing(t, fmt.Sprintf("mount %v: %v: %s", args, err, out))
+		harness.Missing(t, fmt.Sprintf("mount %v: %v: %s", args, err, out))
 	}
 	t.Cleanup(func() {
 		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
@@ -88,9 +88,9 @@ type full struct {
 	dir     string
 	rng     *rand.Rand
 	want    []byte
-	client  *tokencopy.Client
-	target  *undertest.Target
-	session *tokencopy.Session
+	client  *tokenclient.Client
+	target  *kit.Target
+	session *tokenclient.Session
 }
 
 func (f *full) filler() string { return filepath.Join(f.dir, "filler") }
@@ -127,20 +127,20 @@ func (f *full) empty() {
 }
 
 // command sends a command, again if there is a unit attention (the soft threshold).
-func (f *full) command(what string, send func() (tokencopy.Answer, error)) tokencopy.Answer {
+func (f *full) command(what string, send func() (tokenclient.Answer, error)) tokenclient.Answer {
 	f.t.Helper()
 	for {
 		a, err := send()
 		if err != nil {
 			f.t.Fatalf("%s: %v\n%s", what, err, f.target.LogTail(20))
 		}
-		if a.Status != tokencopy.CheckCondition || a.Sense.Key != 6 {
+		if a.Status != tokenclient.CheckCondition || a.Sense.Key != 6 {
 			return a
 		}
 	}
 }
 
-func (f *full) good(what string, send func() (tokencopy.Answer, error)) {
+func (f *full) good(what string, send func() (tokenclient.Answer, error)) {
 	f.t.Helper()
 	if a := f.command(what, send); !a.Good() {
 		f.t.Fatalf("%s: %v\n%s", what, a, f.target.LogTail(20))
@@ -155,8 +155,8 @@ func (f *full) write() bool {
 	for i := 0; i < len(p); i += 8 {
 		binary.LittleEndian.PutUint64(p[i:], f.rng.Uint64())
 	}
-	a := f.command("write", func() (tokencopy.Answer, error) {
-		return f.session.Write(bytes.NewReader(p), uint64(off/blockLength), piece/blockLength, tokencopy.WriteOptions{})
+	a := f.command("write", func() (tokenclient.Answer, error) {
+		return f.session.Write(bytes.NewReader(p), uint64(off/blockLength), piece/blockLength, tokenclient.WriteOptions{})
 	})
 	if a.Good() {
 		copy(f.want[off:], p)
@@ -173,7 +173,7 @@ func (f *full) write() bool {
 func (f *full) read(off int, p []byte) {
 	f.t.Helper()
 	var b bytes.Buffer
-	f.good("read", func() (tokencopy.Answer, error) {
+	f.good("read", func() (tokenclient.Answer, error) {
 		b.Reset()
 		return f.session.Read(&b, uint64(off/blockLength), uint64(len(p)/blockLength))
 	})
@@ -199,7 +199,7 @@ func (f *full) unmap(off, length int) {
 	binary.BigEndian.PutUint16(list[2:], 16)
 	binary.BigEndian.PutUint64(list[8:], uint64(off/blockLength))
 	binary.BigEndian.PutUint32(list[16:], uint32(length/blockLength))
-	f.good("UNMAP on a full disk", func() (tokencopy.Answer, error) {
+	f.good("UNMAP on a full disk", func() (tokenclient.Answer, error) {
 		return f.session.Command([]byte{0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0}, list, 0)
 	})
 	clear(f.want[off : off+length])
@@ -245,7 +245,7 @@ func (f *full) restart(n int) {
 	if err := f.target.Restart(context.Background()); err != nil {
 		f.t.Fatalf("round %d: start on a full disk: %v\n%s", n, err, f.target.LogTail(20))
 	}
-	f.session = odxtest.Open(f.t, f.client, f.target.URL(0))
+	f.session = harness.Open(f.t, f.client, f.target.URL(0))
 }
 
 // until waits for what the server does by itself.

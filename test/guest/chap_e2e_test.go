@@ -8,8 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"odx/test/odxtest"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/guest"
+	"odx/internal/kit/harness"
 )
 
 //go:embed chap.sh
@@ -23,16 +24,16 @@ func TestCHAP(t *testing.T) {
 		"users":  []any{map[string]any{"name": "host", "secret": secret, "initiators": []string{"iqn.2026-11.example.odx:guest"}}},
 		"mutual": map[string]any{"name": "target", "secret": targetSecret},
 	}
-	target := odxtest.ServeWith(t, undertest.Settings{
+	target := harness.ServeWith(t, kit.Settings{
 		Target: map[string]any{
 			"authentication": authentication,
 			"access": []any{map[string]any{"initiators": []string{"iqn.2026-11.example.odx:*"}, "addresses": []string{"127.0.0.0/8"},
 				"luns": []any{map[string]any{"lun": 1, "as": 5, "read_only": true}}}},
 		},
 		File: map[string]any{"discovery": map[string]any{"authentication": authentication}},
-	}, undertest.LUN{Size: 64 << 20}, undertest.LUN{Size: 64 << 20})
+	}, kit.LUN{Size: 64 << 20}, kit.LUN{Size: 64 << 20})
 	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s SECRET=%s TARGET_SECRET=%s\n%s",
-		target.Port(), target.IQN, secret, targetSecret, chapScript), Setup{})
+		target.Port(), target.IQN, secret, targetSecret, chapScript), guest.Setup{})
 	for _, algorithm := range []string{"MD5", "SHA1", "SHA256", "SHA3-256"} {
 		if !strings.Contains(target.Log(), "chap="+algorithm+" ") {
 			t.Errorf("no login with %s", algorithm)

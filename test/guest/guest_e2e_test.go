@@ -12,9 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"odx/test/odxtest"
-	"odx/test/proxy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/guest"
+	"odx/internal/kit/harness"
+	"odx/internal/kit/proxy"
 )
 
 var (
@@ -35,15 +36,15 @@ var (
 // scriptLimit is how long a script may take.
 const scriptLimit = 5 * time.Minute
 
-func build(t *testing.T) *Image {
+func build(t *testing.T) *guest.Image {
 	t.Helper()
-	odxtest.Program(t, "qemu-system-x86_64", "qemu-system-x86")
-	odxtest.Program(t, "apt-get", "apt")
+	harness.Program(t, "qemu-system-x86_64", "qemu-system-x86")
+	harness.Program(t, "apt-get", "apt")
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	image, err := Build(ctx)
+	image, err := guest.Build(ctx)
 	if err != nil {
-		odxtest.Missing(t, err.Error())
+		harness.Missing(t, err.Error())
 	}
 	return image
 }
@@ -53,7 +54,7 @@ func TestGuest(t *testing.T) {
 	image := build(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	r, err := image.Run(ctx, "uname -s\nexit 7\n", Setup{})
+	r, err := image.Run(ctx, "uname -s\nexit 7\n", guest.Setup{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,25 +67,25 @@ func TestGuest(t *testing.T) {
 // that administrators have.
 func TestLinuxInitiator(t *testing.T) {
 	t.Parallel() // a guest seldom uses more than one processor
-	target := odxtest.Serve(t, undertest.LUN{Size: 128 << 20}, undertest.LUN{Size: 128 << 20})
+	target := harness.Serve(t, kit.LUN{Size: 128 << 20}, kit.LUN{Size: 128 << 20})
 	tokens := "yes"
-	if os.Getenv(odxtest.TargetEnv) == "tgtd" {
+	if os.Getenv(harness.TargetEnv) == "tgtd" {
 		tokens = ""
 	}
 	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s FIRST=%d TOKENS=%s\n%s",
-		target.Port(), target.IQN, target.LUN(0), tokens, initiatorScript), Setup{})
+		target.Port(), target.IQN, target.LUN(0), tokens, initiatorScript), guest.Setup{})
 }
 
 // TestFileSystems makes, uses and checks the usual file systems on LUNs of
 // both block lengths, and watches the space that they take and give back.
 func TestFileSystems(t *testing.T) {
 	t.Parallel() // a guest seldom uses more than one processor
-	odxtest.RequireODX(t)
-	target := odxtest.Serve(t, undertest.LUN{Size: 512 << 20}, undertest.LUN{Size: 512 << 20, BlockSize: 4096})
+	harness.RequireODX(t)
+	target := harness.Serve(t, kit.LUN{Size: 512 << 20}, kit.LUN{Size: 512 << 20, BlockSize: 4096})
 	ctx, cancel := context.WithTimeout(t.Context(), scriptLimit)
 	defer cancel()
-	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s\n%s", target.Port(), target.IQN, fileSystemsScript), Setup{
-		With: []Layer{Disks},
+	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s\n%s", target.Port(), target.IQN, fileSystemsScript), guest.Setup{
+		With: []guest.Layer{guest.Disks},
 		Answer: func(string) (string, error) {
 			space, err := target.Space(ctx)
 			return strconv.FormatInt(space.Live, 10), err
@@ -95,48 +96,48 @@ func TestFileSystems(t *testing.T) {
 // TestSGTools has sg3_utils send and decode most of what the target knows.
 func TestSGTools(t *testing.T) {
 	t.Parallel() // a guest seldom uses more than one processor
-	odxtest.RequireODX(t)
-	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20}, undertest.LUN{Size: 64 << 20, BlockSize: 4096})
-	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s\n%s", target.Port(), target.IQN, sgToolsScript), Setup{With: []Layer{Disks}})
+	harness.RequireODX(t)
+	target := harness.Serve(t, kit.LUN{Size: 64 << 20}, kit.LUN{Size: 64 << 20, BlockSize: 4096})
+	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s\n%s", target.Port(), target.IQN, sgToolsScript), guest.Setup{With: []guest.Layer{guest.Disks}})
 }
 
 // TestThirdPartyCopy copies between LUNs by the tools of sg3_utils and ddpt.
 func TestThirdPartyCopy(t *testing.T) {
 	t.Parallel() // a guest seldom uses more than one processor
-	odxtest.RequireODX(t)
-	target := odxtest.Serve(t, undertest.LUN{Size: 128 << 20}, undertest.LUN{Size: 128 << 20})
-	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s\n%s", target.Port(), target.IQN, copiesScript), Setup{With: []Layer{Disks}})
+	harness.RequireODX(t)
+	target := harness.Serve(t, kit.LUN{Size: 128 << 20}, kit.LUN{Size: 128 << 20})
+	runScript(t, fmt.Sprintf("PORTAL=10.0.2.2:%d IQN=%s\n%s", target.Port(), target.IQN, copiesScript), guest.Setup{With: []guest.Layer{guest.Disks}})
 }
 
 // TestMultipath takes the path to one portal after the other away from under
 // fio, which verifies what it writes and must see no error.
 func TestMultipath(t *testing.T) {
-	second, err := undertest.FreePortal()
+	second, err := kit.FreePortal()
 	if err != nil {
 		t.Fatal(err)
 	}
-	target := odxtest.ServeWith(t, undertest.Settings{Portals: []string{second}}, undertest.LUN{Size: 64 << 20})
-	runOverPaths(t, target, second, multipathScript, Disks, Fio)
+	target := harness.ServeWith(t, kit.Settings{Portals: []string{second}}, kit.LUN{Size: 64 << 20})
+	runOverPaths(t, target, second, multipathScript, guest.Disks, guest.Fio)
 }
 
 // TestALUA takes paths of different states away from under multipath, whose handler
 // would set them itself where it may: they stay as the target's configuration has them.
 func TestALUA(t *testing.T) {
-	second, err := undertest.FreePortal()
+	second, err := kit.FreePortal()
 	if err != nil {
 		t.Fatal(err)
 	}
-	target := odxtest.ServeWith(t, undertest.Settings{Portals: []string{second + ",2"}, Target: map[string]any{
-		"paths": []any{map[string]any{"portal_group": 2, "state": "nonoptimized"}}}}, undertest.LUN{Size: 64 << 20})
-	runOverPaths(t, target, second, aluaScript, Disks)
+	target := harness.ServeWith(t, kit.Settings{Portals: []string{second + ",2"}, Target: map[string]any{
+		"paths": []any{map[string]any{"portal_group": 2, "state": "nonoptimized"}}}}, kit.LUN{Size: 64 << 20})
+	runOverPaths(t, target, second, aluaScript, guest.Disks)
 }
 
 // runOverPaths runs a script that has a path to each of two portals, as ports A and B
 // of the host, and that can ask for a path to be cut and mended.
-func runOverPaths(t *testing.T, target *undertest.Target, second, script string, with ...Layer) {
+func runOverPaths(t *testing.T, target *kit.Target, second, script string, with ...guest.Layer) {
 	t.Helper()
-	paths := map[string]*proxy.Proxy{"a": odxtest.Proxy(t, target.Portal, 0), "b": odxtest.Proxy(t, second, 0)}
-	runScript(t, fmt.Sprintf("A=%d B=%d IQN=%s\n%s", paths["a"].Port(), paths["b"].Port(), target.IQN, script), Setup{
+	paths := map[string]*proxy.Proxy{"a": harness.Proxy(t, target.Portal, 0), "b": harness.Proxy(t, second, 0)}
+	runScript(t, fmt.Sprintf("A=%d B=%d IQN=%s\n%s", paths["a"].Port(), paths["b"].Port(), target.IQN, script), guest.Setup{
 		With: with,
 		Answer: func(question string) (string, error) {
 			what, path, _ := strings.Cut(question, " ")
@@ -150,7 +151,7 @@ func runOverPaths(t *testing.T, target *undertest.Target, second, script string,
 }
 
 // runScript runs a script that must end well.
-func runScript(t *testing.T, script string, s Setup) {
+func runScript(t *testing.T, script string, s guest.Setup) {
 	t.Helper()
 	image := build(t)
 	ctx, cancel := context.WithTimeout(t.Context(), scriptLimit)

@@ -18,8 +18,8 @@ import (
 	"time"
 
 	"odx/initiator"
-	"odx/test/odxtest"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
 )
 
 const (
@@ -41,16 +41,16 @@ var source []byte
 func system(t *testing.T) []byte {
 	t.Helper()
 	if runtime.GOARCH != "amd64" {
-		odxtest.Missing(t, "an assembler for x86")
+		harness.Missing(t, "an assembler for x86")
 	}
 	dir := t.TempDir()
 	object, binary := filepath.Join(dir, "boot.o"), filepath.Join(dir, "boot")
-	assembler := exec.CommandContext(t.Context(), odxtest.Program(t, "as", "binutils"), "--32", "-o", object)
+	assembler := exec.CommandContext(t.Context(), harness.Program(t, "as", "binutils"), "--32", "-o", object)
 	assembler.Stdin = bytes.NewReader(source)
 	if out, err := assembler.CombinedOutput(); err != nil {
 		t.Fatalf("as: %v\n%s", err, out)
 	}
-	odxtest.Run(t.Context(), t, odxtest.Program(t, "ld", "binutils"), "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", "-e", "start", "-o", binary, object)
+	harness.Run(t.Context(), t, harness.Program(t, "ld", "binutils"), "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", "-e", "start", "-o", binary, object)
 	code, err := os.ReadFile(binary)
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func boot(t *testing.T, script string) (said string, status int) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	defer cancel()
-	qemu := exec.CommandContext(ctx, odxtest.Program(t, "qemu-system-x86_64", "qemu-system-x86"),
+	qemu := exec.CommandContext(ctx, harness.Program(t, "qemu-system-x86_64", "qemu-system-x86"),
 		"-machine", "pc,accel=tcg", "-m", "128", "-display", "none", "-no-reboot", "-nodefaults",
 		"-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
 		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
@@ -111,7 +111,7 @@ func boot(t *testing.T, script string) (said string, status int) {
 
 // settings give iPXE its name; the target is reached through the host of qemu's
 // network.
-func settings(target *undertest.Target, more ...string) (script, uri string) {
+func settings(target *kit.Target, more ...string) (script, uri string) {
 	lines := append([]string{"dhcp || goto failed", "set initiator-iqn " + machine}, more...)
 	return strings.Join(lines, "\n") + "\n", fmt.Sprintf("iscsi:10.0.2.2::%d:0:%s", target.Port(), target.IQN)
 }
@@ -130,7 +130,7 @@ const (
 // and does not boot with wrong secrets in either direction.
 func TestBoot(t *testing.T) {
 	if _, err := os.Stat(kernel); err != nil {
-		odxtest.Missing(t, kernel+" is not installed (Debian package ipxe)")
+		harness.Missing(t, kernel+" is not installed (Debian package ipxe)")
 	}
 	code := system(t)
 	chap := map[string]any{"users": []any{map[string]any{"name": "host", "secret": hostSecret, "initiators": []string{machine, "iqn.2026-11.example.odx:initiator"}}}}
@@ -152,13 +152,13 @@ func TestBoot(t *testing.T) {
 		{"mutual chap, another target", mutual, append(login[:2:2], "set reverse-username target", "set reverse-password SecretOfAnother1"), false, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			more := undertest.Settings{}
+			more := kit.Settings{}
 			var credentials initiator.Credentials
 			if c.authentication != nil {
 				more.Target = map[string]any{"authentication": c.authentication}
 				credentials = initiator.Credentials{User: "host", Password: hostSecret}
 			}
-			target := odxtest.ServeWith(t, more, undertest.LUN{Size: 64 << 20})
+			target := harness.ServeWith(t, more, kit.LUN{Size: 64 << 20})
 			disk := open(t, target, credentials)
 			message, sum := install(t, disk, code)
 
@@ -193,7 +193,7 @@ func TestBoot(t *testing.T) {
 // keeps its session only without pings (ping_after: 0).
 func TestIdleMenu(t *testing.T) {
 	if _, err := os.Stat(kernel); err != nil {
-		odxtest.Missing(t, kernel+" is not installed (Debian package ipxe)")
+		harness.Missing(t, kernel+" is not installed (Debian package ipxe)")
 	}
 	code := system(t)
 	for _, c := range []struct {
@@ -202,8 +202,8 @@ func TestIdleMenu(t *testing.T) {
 		stays bool
 	}{{"pings", "1s", false}, {"no pings", "0", true}} {
 		t.Run(c.name, func(t *testing.T) {
-			target := odxtest.ServeWith(t, undertest.Settings{File: map[string]any{"limits": map[string]any{"ping_after": c.after, "ping_timeout": "1s"}}},
-				undertest.LUN{Size: 64 << 20})
+			target := harness.ServeWith(t, kit.Settings{File: map[string]any{"limits": map[string]any{"ping_after": c.after, "ping_timeout": "1s"}}},
+				kit.LUN{Size: 64 << 20})
 			disk := open(t, target, initiator.Credentials{})
 			install(t, disk, code)
 			script, uri := settings(target)
@@ -221,7 +221,7 @@ func TestIdleMenu(t *testing.T) {
 }
 
 // open opens the LUN as the test's own initiator.
-func open(t *testing.T, target *undertest.Target, login initiator.Credentials) *initiator.Disk {
+func open(t *testing.T, target *kit.Target, login initiator.Credentials) *initiator.Disk {
 	t.Helper()
 	d, err := initiator.Open(t.Context(), initiator.Options{URL: initiator.URL{Address: target.Portal, Target: target.IQN, Login: login}})
 	if err != nil {

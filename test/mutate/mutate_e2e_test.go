@@ -18,8 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"odx/test/odxtest"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
 )
 
 const (
@@ -47,8 +47,8 @@ func TestMutatedPDUs(t *testing.T) {
 		}
 	}
 	t.Logf("seed %d (%s chooses another)", seed, seedEnv)
-	inq := odxtest.Program(t, "iscsi-inq", "libiscsi-bin")
-	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20})
+	inq := harness.Program(t, "iscsi-inq", "libiscsi-bin")
+	target := harness.Serve(t, kit.LUN{Size: 64 << 20})
 	before, err := target.ResidentBytes()
 	if err != nil {
 		t.Fatal(err)
@@ -88,11 +88,11 @@ func TestMutatedPDUs(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	odxtest.Run(ctx, t, inq, target.URL(0))
+	harness.Run(ctx, t, inq, target.URL(0))
 }
 
 type attack struct {
-	target      *undertest.Target
+	target      *kit.Target
 	sent        atomic.Int64
 	connections atomic.Int64
 	cut         atomic.Int64 // logins that another connection's TARGET COLD RESET ended
@@ -218,8 +218,8 @@ func TestStrangersGetNoMemory(t *testing.T) {
 		announced   = 1<<24 - 1
 		limit       = connections * 128 << 10
 	)
-	inq := odxtest.Program(t, "iscsi-inq", "libiscsi-bin")
-	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20})
+	inq := harness.Program(t, "iscsi-inq", "libiscsi-bin")
+	target := harness.Serve(t, kit.LUN{Size: 64 << 20})
 	before, err := target.ResidentBytes()
 	if err != nil {
 		t.Fatal(err)
@@ -245,7 +245,7 @@ func TestStrangersGetNoMemory(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	odxtest.Run(ctx, t, inq, target.URL(0))
+	harness.Run(ctx, t, inq, target.URL(0))
 	after, err := target.ResidentBytes()
 	if err != nil {
 		t.Fatal(err)

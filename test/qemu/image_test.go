@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"odx/test/odxtest"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
 )
 
 const imageSize = 256 << 20
@@ -20,38 +20,38 @@ const imageSize = 256 << 20
 // TestImageThroughLUN puts an ext4 image with real files into a LUN, compares
 // the two, takes the image out again and has it checked.
 func TestImageThroughLUN(t *testing.T) {
-	qemuImg := odxtest.Program(t, "qemu-img", "qemu-utils")
+	qemuImg := harness.Program(t, "qemu-img", "qemu-utils")
 	requireISCSI(t)
-	mkfs := odxtest.Program(t, "mkfs.ext4", "e2fsprogs")
-	e2fsck := odxtest.Program(t, "e2fsck", "e2fsprogs")
-	target := odxtest.Serve(t, undertest.LUN{Size: imageSize})
+	mkfs := harness.Program(t, "mkfs.ext4", "e2fsprogs")
+	e2fsck := harness.Program(t, "e2fsck", "e2fsprogs")
+	target := harness.Serve(t, kit.LUN{Size: imageSize})
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 
 	dir := t.TempDir()
 	image, back := filepath.Join(dir, "image"), filepath.Join(dir, "back")
-	odxtest.Run(ctx, t, mkfs, "-q", "-F", "-d", tree(ctx, t), image, "256M")
+	harness.Run(ctx, t, mkfs, "-q", "-F", "-d", tree(ctx, t), image, "256M")
 	quiet(ctx, t, qemuImg, "convert", "-n", "-f", "raw", "-O", "raw", image, target.URL(0))
 	quiet(ctx, t, qemuImg, "compare", "-f", "raw", "-F", "raw", image, target.URL(0))
 	quiet(ctx, t, qemuImg, "convert", "-f", "raw", "-O", "raw", target.URL(0), back)
 	quiet(ctx, t, qemuImg, "compare", "-f", "raw", "-F", "raw", image, back)
-	odxtest.Run(ctx, t, e2fsck, "-f", "-n", back)
+	harness.Run(ctx, t, e2fsck, "-f", "-n", back)
 }
 
 // TestImageOver4KnLUN does the same with logical blocks of 4096 bytes, and
 // with an image in qcow2, which qemu-img writes out of order.
 func TestImageOver4KnLUN(t *testing.T) {
-	qemuImg := odxtest.Program(t, "qemu-img", "qemu-utils")
+	qemuImg := harness.Program(t, "qemu-img", "qemu-utils")
 	requireISCSI(t)
-	mkfs := odxtest.Program(t, "mkfs.ext4", "e2fsprogs")
-	target := odxtest.Serve(t, undertest.LUN{Size: imageSize, BlockSize: 4096})
+	mkfs := harness.Program(t, "mkfs.ext4", "e2fsprogs")
+	target := harness.Serve(t, kit.LUN{Size: imageSize, BlockSize: 4096})
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 
 	dir := t.TempDir()
 	raw, image := filepath.Join(dir, "raw"), filepath.Join(dir, "qcow2")
-	odxtest.Run(ctx, t, mkfs, "-q", "-F", "-d", filepath.Join(tree(ctx, t), "cmd"), raw, "256M")
-	odxtest.Run(ctx, t, qemuImg, "convert", "-f", "raw", "-O", "qcow2", raw, image)
+	harness.Run(ctx, t, mkfs, "-q", "-F", "-d", filepath.Join(tree(ctx, t), "cmd"), raw, "256M")
+	harness.Run(ctx, t, qemuImg, "convert", "-f", "raw", "-O", "qcow2", raw, image)
 	quiet(ctx, t, qemuImg, "convert", "-n", "-W", "-m", "8", "-f", "qcow2", "-O", "raw", image, target.URL(0))
 	quiet(ctx, t, qemuImg, "compare", "-f", "qcow2", "-F", "raw", image, target.URL(0))
 }
@@ -59,11 +59,11 @@ func TestImageOver4KnLUN(t *testing.T) {
 // TestImageInPieces does the same with a small image over a connection that
 // delivers a few hundred bytes at a time.
 func TestImageInPieces(t *testing.T) {
-	qemuImg := odxtest.Program(t, "qemu-img", "qemu-utils")
+	qemuImg := harness.Program(t, "qemu-img", "qemu-utils")
 	requireISCSI(t)
 	const size = 32 << 20
-	target := odxtest.Serve(t, undertest.LUN{Size: size})
-	url := target.URLVia(odxtest.Proxy(t, target.Portal, 1500).Addr(), 0)
+	target := harness.Serve(t, kit.LUN{Size: size})
+	url := target.URLVia(harness.Proxy(t, target.Portal, 1500).Addr(), 0)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 
@@ -83,7 +83,7 @@ func TestImageInPieces(t *testing.T) {
 // what it thinks a disk should give.
 func quiet(ctx context.Context, t *testing.T, qemuImg string, args ...string) {
 	t.Helper()
-	out := odxtest.Run(ctx, t, qemuImg, args...)
+	out := harness.Run(ctx, t, qemuImg, args...)
 	if out != "" && out != "Images are identical.\n" {
 		t.Errorf("qemu-img %s complains:\n%.2000s", args[0], out)
 	}
@@ -92,7 +92,7 @@ func quiet(ctx context.Context, t *testing.T, qemuImg string, args ...string) {
 // tree is a folder of about 10,000 real files: the sources of Go itself.
 func tree(ctx context.Context, t *testing.T) string {
 	t.Helper()
-	root := odxtest.Run(ctx, t, odxtest.Program(t, "go", "golang"), "env", "GOROOT")
+	root := harness.Run(ctx, t, harness.Program(t, "go", "golang"), "env", "GOROOT")
 	return filepath.Join(strings.TrimSpace(root), "src")
 }
 
@@ -101,6 +101,6 @@ func requireISCSI(t *testing.T) {
 	t.Helper()
 	found, _ := filepath.Glob("/usr/lib/*/qemu/block-iscsi.so")
 	if found == nil {
-		odxtest.Missing(t, "qemu has no iSCSI driver (Debian package qemu-block-extra)")
+		harness.Missing(t, "qemu has no iSCSI driver (Debian package qemu-block-extra)")
 	}
 }

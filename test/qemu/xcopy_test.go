@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"odx/test/odxtest"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
 )
 
 // TestCopyOffload copies between LUNs with qemu-img's copy offload, in order and
@@ -23,7 +23,7 @@ import (
 // that qemu says was done is one that odx counts, none is left, and where they are
 // forbidden qemu copies by itself.
 func TestCopyOffload(t *testing.T) {
-	qemuImg := odxtest.Program(t, "qemu-img", "qemu-utils")
+	qemuImg := harness.Program(t, "qemu-img", "qemu-utils")
 	requireISCSI(t)
 	const size = 64 << 20
 	image := filepath.Join(t.TempDir(), "image")
@@ -37,28 +37,28 @@ func TestCopyOffload(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		blockSize int
-		more      undertest.Settings
+		more      kit.Settings
 		login     string // of the URLs
 		second    bool   // the destination is in a second target
 		none      bool   // no copy is offloaded
 	}{
 		{name: "512e", blockSize: 512},
 		{name: "4Kn", blockSize: 4096},
-		{name: "CHAP", blockSize: 512, login: "qemu%offloaded-copies@", more: undertest.Settings{Target: map[string]any{"authentication": user}}},
+		{name: "CHAP", blockSize: 512, login: "qemu%offloaded-copies@", more: kit.Settings{Target: map[string]any{"authentication": user}}},
 		{name: "two targets", blockSize: 512, second: true},
-		{name: "forbidden by a rule", blockSize: 512, none: true, more: undertest.Settings{
+		{name: "forbidden by a rule", blockSize: 512, none: true, more: kit.Settings{
 			File: map[string]any{"copy": map[string]any{"rules": []any{map[string]any{"from": []string{"vol0"}, "allow": false}}}}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			luns := []undertest.LUN{{Size: size, BlockSize: tt.blockSize}, {Size: size, BlockSize: tt.blockSize}}
+			luns := []kit.LUN{{Size: size, BlockSize: tt.blockSize}, {Size: size, BlockSize: tt.blockSize}}
 			if tt.second {
 				target := func(iqn, volume string) map[string]any {
 					return map[string]any{"name": iqn, "luns": []any{map[string]any{"lun": 0, "volume": volume, "size": "64MiB"}}}
 				}
 				luns = luns[:1]
-				tt.more.File = map[string]any{"targets": []any{target(undertest.IQN, "vol0"), target(undertest.IQN+".second", "vol1")}}
+				tt.more.File = map[string]any{"targets": []any{target(kit.IQN, "vol0"), target(kit.IQN+".second", "vol1")}}
 			}
-			target := odxtest.ServeWith(t, tt.more, luns...)
+			target := harness.ServeWith(t, tt.more, luns...)
 			url := func(i int) string {
 				if tt.second && i == 1 {
 					return fmt.Sprintf("iscsi://%s/%s.second/0", target.Portal, target.IQN)
@@ -74,7 +74,7 @@ func TestCopyOffload(t *testing.T) {
 				if order != "" {
 					args = append(args, order)
 				}
-				calls := xcopies(t, odxtest.Run(ctx, t, qemuImg, append(args, url(0), url(1))...))
+				calls := xcopies(t, harness.Run(ctx, t, qemuImg, append(args, url(0), url(1))...))
 				after := stats(ctx, t, target)
 				done := after.Extended - before.Extended
 				if calls.done != done || calls.failed != 0 && !tt.none || after.Refused != before.Refused && !tt.none {
@@ -119,16 +119,16 @@ func xcopies(t *testing.T, trace string) (c xcopyCalls) {
 // copyStats are the counters of odx that matter here.
 type copyStats struct{ Extended, Refused uint64 }
 
-func stats(ctx context.Context, t *testing.T, target *undertest.Target) copyStats {
+func stats(ctx context.Context, t *testing.T, target *kit.Target) copyStats {
 	t.Helper()
-	odx, err := undertest.Binary()
+	odx, err := kit.Binary()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var s struct {
 		Commands copyStats `json:"commands"`
 	}
-	text := odxtest.Run(ctx, t, odx, "token", "stats", "--json", "--config", target.ConfigFile())
+	text := harness.Run(ctx, t, odx, "token", "stats", "--json", "--config", target.ConfigFile())
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		t.Fatalf("%v in %s", err, text)
 	}

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"odx/test/odxtest"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
 )
 
 const (
@@ -22,7 +22,7 @@ const (
 
 // guarded asks for CHAP everywhere, and lets one initiator in, which sees the
 // second LUN as LUN 5, write protected, and the first not at all.
-var guarded = undertest.Settings{
+var guarded = kit.Settings{
 	Target: map[string]any{
 		"authentication": authentication,
 		"access": []any{map[string]any{"initiators": []string{host},
@@ -39,7 +39,7 @@ var authentication = map[string]any{
 // run runs a program and returns what it says, and whether it ended well.
 func run(t *testing.T, program string, args ...string) (said string, ok bool) {
 	t.Helper()
-	path := odxtest.Program(t, program, "libiscsi-bin")
+	path := harness.Program(t, program, "libiscsi-bin")
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	var out bytes.Buffer
@@ -55,7 +55,7 @@ func run(t *testing.T, program string, args ...string) (said string, ok bool) {
 // TestCHAP logs in to a LUN with iscsi-inq: with the right secrets, without
 // secrets, and with wrong ones.
 func TestCHAP(t *testing.T) {
-	target := odxtest.ServeWith(t, guarded, undertest.LUN{Size: 64 << 20}, undertest.LUN{Size: 64 << 20})
+	target := harness.ServeWith(t, guarded, kit.LUN{Size: 64 << 20}, kit.LUN{Size: 64 << 20})
 	url := func(login, lun, query string) string {
 		return "iscsi://" + login + target.Portal + "/" + target.IQN + "/" + lun + query
 	}
@@ -95,7 +95,7 @@ func TestCHAP(t *testing.T) {
 // TestDiscovery lists targets and LUNs with iscsi-ls, which authenticates in
 // discovery and at the target.
 func TestDiscovery(t *testing.T) {
-	target := odxtest.ServeWith(t, guarded, undertest.LUN{Size: 64 << 20}, undertest.LUN{Size: 128 << 20})
+	target := harness.ServeWith(t, guarded, kit.LUN{Size: 64 << 20}, kit.LUN{Size: 128 << 20})
 	const good = "host%" + hostSecret + "@"
 	said, ok := run(t, "iscsi-ls", "-s", "-i", host, "iscsi://"+good+target.Portal)
 	if !ok || !strings.Contains(said, "Target:"+target.IQN) || !strings.Contains(said, "Lun:5 ") || strings.Contains(said, "Lun:0 ") {

@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"odx/test/capture"
-	"odx/test/odxtest"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/capture"
+	"odx/internal/kit/harness"
 )
 
 // captured are suites that together send about every kind of command. Tests
@@ -29,12 +29,12 @@ var captured = []Suite{
 // TestCapture has tshark decode what odx answers to them: nothing of it may be
 // malformed. What the program itself sends malformed, on purpose, is its own.
 func TestCapture(t *testing.T) {
-	odxtest.RequireODX(t)
-	program := odxtest.Program(t, "iscsi-test-cu", "libiscsi-bin")
+	harness.RequireODX(t)
+	program := harness.Program(t, "iscsi-test-cu", "libiscsi-bin")
 	c := capture.New(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20})
+	target := harness.Serve(t, kit.LUN{Size: 64 << 20})
 	stop, err := c.Start(ctx, target.Port())
 	if err != nil {
 		t.Fatal(err)

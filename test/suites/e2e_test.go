@@ -11,19 +11,19 @@ import (
 	"testing"
 	"time"
 
-	"odx/test/odxtest"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
 )
 
 // limit ends a suite that hangs. The slowest takes ten seconds.
 const limit = 90 * time.Second
 
 func TestDiscovery(t *testing.T) {
-	ls := odxtest.Program(t, "iscsi-ls", "libiscsi-bin")
-	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20}, undertest.LUN{Size: 128 << 20})
+	ls := harness.Program(t, "iscsi-ls", "libiscsi-bin")
+	target := harness.Serve(t, kit.LUN{Size: 64 << 20}, kit.LUN{Size: 128 << 20})
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	out := odxtest.Run(ctx, t, ls, "-s", target.PortalURL())
+	out := harness.Run(ctx, t, ls, "-s", target.PortalURL())
 	// A size is printed one short: from the last block's address.
 	for _, want := range []string{
 		"Target:" + target.IQN,
@@ -38,8 +38,8 @@ func TestDiscovery(t *testing.T) {
 }
 
 func TestInquiry(t *testing.T) {
-	inq := odxtest.Program(t, "iscsi-inq", "libiscsi-bin")
-	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20})
+	inq := harness.Program(t, "iscsi-inq", "libiscsi-bin")
+	target := harness.Serve(t, kit.LUN{Size: 64 << 20})
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	for _, c := range []struct {
@@ -54,7 +54,7 @@ func TestInquiry(t *testing.T) {
 		{page(0xb1), []string{"Medium Rotation Rate:"}},
 		{page(0xb2), []string{"lbpu:1", "lbpws:1", "lbpws10:1"}},
 	} {
-		out := odxtest.Run(ctx, t, inq, append(c.args, target.URL(0))...)
+		out := harness.Run(ctx, t, inq, append(c.args, target.URL(0))...)
 		for _, line := range c.want {
 			if !strings.Contains(out, line) {
 				t.Errorf("iscsi-inq %q does not say %q:\n%s", c.args, line, out)
@@ -70,7 +70,7 @@ func page(code int) []string { return []string{"-e", "1", "-c", strconv.Itoa(cod
 // disks of each kind. A test that fails, hangs, or skips something for a reason
 // that is not in maySkip, fails it.
 func TestConformance(t *testing.T) {
-	program := odxtest.Program(t, "iscsi-test-cu", "libiscsi-bin")
+	program := harness.Program(t, "iscsi-test-cu", "libiscsi-bin")
 	all, err := List(t.Context(), program)
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +83,7 @@ func TestConformance(t *testing.T) {
 	for _, kind := range Kinds {
 		t.Run(kind.Name, func(t *testing.T) {
 			t.Parallel() // some suites mostly wait
-			target := odxtest.Serve(t, kind.LUN)
+			target := harness.Serve(t, kind.LUN)
 			var results []Result
 			for _, suite := range kind.plan(all) {
 				t.Run(suite.Name, func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestConformance(t *testing.T) {
 					results = append(results, judge(t, target.Kind, program, suite, urls))
 				})
 			}
-			odxtest.Report(t, "iscsi-test-cu on a "+kind.Name+" disk", Table(results))
+			harness.Report(t, "iscsi-test-cu on a "+kind.Name+" disk", Table(results))
 		})
 	}
 }
@@ -120,8 +120,8 @@ func judge(t *testing.T, target, program string, suite Suite, urls []string) Res
 // TestConformanceInPieces runs suites over a connection that delivers a few
 // bytes at a time, so that headers, texts and data arrive torn anywhere.
 func TestConformanceInPieces(t *testing.T) {
-	program := odxtest.Program(t, "iscsi-test-cu", "libiscsi-bin")
-	target := odxtest.Serve(t, undertest.LUN{Size: 64 << 20})
+	program := harness.Program(t, "iscsi-test-cu", "libiscsi-bin")
+	target := harness.Serve(t, kit.LUN{Size: 64 << 20})
 	var results []Result
 	for _, c := range []struct {
 		piece  int // bytes at most
@@ -131,12 +131,12 @@ func TestConformanceInPieces(t *testing.T) {
 		{13, []Suite{{Name: "iSCSIResiduals"}, {Name: "ModeSense6"}, {Name: "iSCSITMF"}}},
 		{500, []Suite{{Name: "CompareAndWrite", Tests: []string{"Simple"}}, {Name: "Read16"}, {Name: "WriteVerify16"}}},
 	} {
-		p := odxtest.Proxy(t, target.Portal, c.piece)
+		p := harness.Proxy(t, target.Portal, c.piece)
 		for _, suite := range c.suites {
 			t.Run(fmt.Sprintf("%s/%d", suite.Name, c.piece), func(t *testing.T) {
 				results = append(results, judge(t, target.Kind, program, suite, []string{target.URLVia(p.Addr(), 0)}))
 			})
 		}
 	}
-	odxtest.Report(t, "iscsi-test-cu, a few bytes at a time", Table(results))
+	harness.Report(t, "iscsi-test-cu, a few bytes at a time", Table(results))
 }

@@ -3,13 +3,13 @@ package suites
 import (
 	"slices"
 
-	"odx/test/undertest"
+	"odx/internal/kit"
 )
 
 // Kind is a kind of disk that the suites are run on.
 type Kind struct {
 	Name string
-	LUN  undertest.LUN
+	LUN  kit.LUN
 	// only are the suites that apply; all but except where there are none.
 	only, except []string
 	// wrong are tests that are at fault themselves on such a disk.
@@ -20,7 +20,7 @@ type Kind struct {
 var Kinds = []Kind{
 	{
 		Name:   "512e",
-		LUN:    undertest.LUN{Size: 1 << 30},
+		LUN:    kit.LUN{Size: 1 << 30},
 		except: []string{"ReadOnly"},
 		// It asks about the block i+1 and wants the answer to begin at block
 		// i+LBPPB, where SBC-3 5.4.2 has it begin with what was asked about. Only
@@ -29,7 +29,7 @@ var Kinds = []Kind{
 	},
 	{
 		Name:   "4Kn",
-		LUN:    undertest.LUN{Size: 1 << 30, BlockSize: 4096},
+		LUN:    kit.LUN{Size: 1 << 30, BlockSize: 4096},
 		except: []string{"ReadOnly"},
 		// They write a block with 512 bytes of data, whatever its length is; libiscsi
 		// 1.20 has it right.
@@ -38,7 +38,7 @@ var Kinds = []Kind{
 	},
 	{
 		Name: "read-only",
-		LUN:  undertest.LUN{Size: 1 << 30, ReadOnly: true},
+		LUN:  kit.LUN{Size: 1 << 30, ReadOnly: true},
 		only: []string{"Inquiry", "Mandatory", "ModeSense6", "ReadCapacity10", "ReadCapacity16", "ReadOnly", "TestUnitReady"},
 	},
 }

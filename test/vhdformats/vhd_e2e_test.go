@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"odx/blockdev"
-	"odx/test/odxtest"
+	"odx/internal/kit/harness"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 	"odx/vhd/vhdfile"
@@ -32,7 +32,7 @@ type vhdTest struct {
 func newVHDTest(t *testing.T) *vhdTest {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
-	return &vhdTest{t, ctx, t.TempDir(), odxtest.Program(t, "qemu-img", "qemu-utils"), odxtest.Program(t, "qemu-io", "qemu-utils")}
+	return &vhdTest{t, ctx, t.TempDir(), harness.Program(t, "qemu-img", "qemu-utils"), harness.Program(t, "qemu-io", "qemu-utils")}
 }
 
 func (t *vhdTest) must(err error) {
@@ -109,11 +109,11 @@ func (t *vhdTest) put(f *vhdfile.File, c disk.Container, off int64, data []byte)
 func (t *vhdTest) judge(name string, want []byte) {
 	t.Helper()
 	t.save("raw", want)
-	odxtest.Run(t.ctx, t, t.qemuImg, "compare", "-f", "vpc", "-F", "raw", t.path(name), t.path("raw"))
+	harness.Run(t.ctx, t, t.qemuImg, "compare", "-f", "vpc", "-F", "raw", t.path(name), t.path("raw"))
 	var info struct {
 		Size int64 `json:"virtual-size"`
 	}
-	t.must(json.Unmarshal([]byte(odxtest.Run(t.ctx, t, t.qemuImg, "info", "-f", "vpc", "--output=json", t.path(name))), &info))
+	t.must(json.Unmarshal([]byte(harness.Run(t.ctx, t, t.qemuImg, "info", "-f", "vpc", "--output=json", t.path(name))), &info))
 	if info.Size != int64(len(want)) {
 		t.Errorf("qemu says that %s has %d bytes, not %d", name, info.Size, len(want))
 	}
@@ -125,7 +125,7 @@ func (t *vhdTest) judge(name string, want []byte) {
 
 func (t *vhdTest) vhdiinfo(name string) string {
 	t.Helper()
-	return odxtest.Run(t.ctx, t, odxtest.Program(t, "vhdiinfo", "libvhdi-utils"), t.path(name))
+	return harness.Run(t.ctx, t, harness.Program(t, "vhdiinfo", "libvhdi-utils"), t.path(name))
 }
 
 // vhdNoise is bytes that no program can leave out.
@@ -144,7 +144,7 @@ func TestVHDOfQEMU(t *testing.T) {
 			copy(raw[1000:], vhdNoise(1, 3<<20))
 			copy(raw[20<<20:], vhdNoise(2, 1<<20+512))
 			v.save("raw", raw)
-			odxtest.Run(v.ctx, t, v.qemuImg, "convert", "-f", "raw", "-O", "vpc", "-o", options, v.path("raw"), v.path("vhd"))
+			harness.Run(v.ctx, t, v.qemuImg, "convert", "-f", "raw", "-O", "vpc", "-o", options, v.path("raw"), v.path("vhd"))
 			f, c := v.load("vhd")
 			got := v.contents(f, c, nil)
 			if len(got) < len(raw) || !bytes.Equal(got[:len(raw)], raw) || len(bytes.Trim(got[len(raw):], "\x00")) > 0 {
@@ -166,13 +166,13 @@ func TestVHDInTurns(t *testing.T) {
 				v.must(err)
 				v.save("vhd", c.Bytes())
 			} else {
-				odxtest.Run(v.ctx, t, v.qemuImg, "create", "-f", "vpc", "-o", options, v.path("vhd"), "30M")
+				harness.Run(v.ctx, t, v.qemuImg, "create", "-f", "vpc", "-o", options, v.path("vhd"), "30M")
 			}
 			f, _ := v.load("vhd")
 			want := make([]byte, f.Info().Size)
 			for turn := range 4 {
 				at := (7*turn + 1) << 20
-				odxtest.Run(v.ctx, t, v.qemuIO, "-f", "vpc", "-c", fmt.Sprintf("write -P %d %d 3M", turn+1, at), v.path("vhd"))
+				harness.Run(v.ctx, t, v.qemuIO, "-f", "vpc", "-c", fmt.Sprintf("write -P %d %d 3M", turn+1, at), v.path("vhd"))
 				copy(want[at:], bytes.Repeat([]byte{byte(turn + 1)}, 3<<20))
 				f, c := v.load("vhd")
 				ours := vhdNoise(byte(turn), 64<<10)
@@ -252,7 +252,7 @@ func TestVHDDifferencing(t *testing.T) {
 	v := newVHDTest(t)
 	raw := vhdNoise(1, 8<<20)
 	v.save("raw", raw)
-	odxtest.Run(v.ctx, t, v.qemuImg, "convert", "-f", "raw", "-O", "vpc", v.path("raw"), v.path("base.vhd"))
+	harness.Run(v.ctx, t, v.qemuImg, "convert", "-f", "raw", "-O", "vpc", v.path("raw"), v.path("base.vhd"))
 	base, baseIn := v.load("base.vhd")
 	want := v.contents(base, baseIn, nil)
 
@@ -286,9 +286,9 @@ func TestVHDDifferencing(t *testing.T) {
 	}
 	const python = "/usr/bin/python3" // Debian's, which finds Debian's modules
 	if found, _ := filepath.Glob("/usr/lib/python3/dist-packages/pyvhdi*"); found == nil {
-		odxtest.Missing(t, "Python cannot read VHD (Debian package python3-libvhdi)")
+		harness.Missing(t, "Python cannot read VHD (Debian package python3-libvhdi)")
 	}
-	out := odxtest.Run(v.ctx, t, python, "-c", vhdChain, v.path("base.vhd"), v.path("child.vhd"), v.path("chain"))
+	out := harness.Run(v.ctx, t, python, "-c", vhdChain, v.path("base.vhd"), v.path("child.vhd"), v.path("chain"))
 	if !strings.Contains(out, "base.vhd") {
 		t.Errorf("libvhdi says that the parent is %q", out)
 	}

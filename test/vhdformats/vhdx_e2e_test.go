@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"odx/blockdev"
-	"odx/test/odxtest"
+	"odx/internal/kit/harness"
 	"odx/vhd/disk"
 	"odx/vhd/vhdxfile"
 )
@@ -158,7 +158,7 @@ func vhdxRaw(t *testing.T, content []byte) string {
 // TestVHDXOfQemu reads images that qemu-img made and filled, and changes them so
 // that qemu-img reads the change.
 func TestVHDXOfQemu(t *testing.T) {
-	qemuImg := odxtest.Program(t, "qemu-img", "qemu-utils")
+	qemuImg := harness.Program(t, "qemu-img", "qemu-utils")
 	for _, options := range []string{
 		"subformat=dynamic", "subformat=fixed", "subformat=dynamic,block_size=1M", "subformat=dynamic,block_size=256M",
 		"subformat=fixed,block_size=2M", "subformat=dynamic,log_size=4M", "subformat=fixed,block_state_zero=off", "subformat=dynamic,block_state_zero=on",
@@ -168,8 +168,8 @@ func TestVHDXOfQemu(t *testing.T) {
 			defer cancel()
 			content := vhdxContent(50*mib + 8*512)
 			raw, image := vhdxRaw(t, content), filepath.Join(t.TempDir(), "vhdx")
-			odxtest.Run(ctx, t, qemuImg, "create", "-f", "vhdx", "-o", options, image, fmt.Sprint(len(content)))
-			odxtest.Run(ctx, t, qemuImg, "convert", "-n", "-f", "raw", "-O", "vhdx", raw, image)
+			harness.Run(ctx, t, qemuImg, "create", "-f", "vhdx", "-o", options, image, fmt.Sprint(len(content)))
+			harness.Run(ctx, t, qemuImg, "convert", "-n", "-f", "raw", "-O", "vhdx", raw, image)
 			c := vhdxOpen(t, image)
 			vhdxCheck(t, c)
 			r, err := vhdxfile.OpenReadOnly(ctx, c)
@@ -183,19 +183,19 @@ func TestVHDXOfQemu(t *testing.T) {
 			vhdxFill(t, c, f, content)
 			vhdxMust(t, f.Close(ctx))
 			vhdxCheck(t, c)
-			odxtest.Run(ctx, t, qemuImg, "compare", "-f", "raw", "-F", "vhdx", vhdxRaw(t, content), image)
+			harness.Run(ctx, t, qemuImg, "compare", "-f", "raw", "-F", "vhdx", vhdxRaw(t, content), image)
 		})
 	}
 }
 
 // TestVHDXOfQemuKilled reads images whose writer was killed.
 func TestVHDXOfQemuKilled(t *testing.T) {
-	qemuImg, qemuIO := odxtest.Program(t, "qemu-img", "qemu-utils"), odxtest.Program(t, "qemu-io", "qemu-utils")
+	qemuImg, qemuIO := harness.Program(t, "qemu-img", "qemu-utils"), harness.Program(t, "qemu-io", "qemu-utils")
 	for n := range 12 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		image := filepath.Join(t.TempDir(), "vhdx")
-		odxtest.Run(ctx, t, qemuImg, "create", "-f", "vhdx", "-o", "subformat=dynamic,block_size=1M", image, "64M")
+		harness.Run(ctx, t, qemuImg, "create", "-f", "vhdx", "-o", "subformat=dynamic,block_size=1M", image, "64M")
 		args := []string{"-f", "vhdx"}
 		for i := range 60 {
 			args = append(args, "-c", fmt.Sprintf("write -P %d %dM 4k", i+1, i))
@@ -226,13 +226,13 @@ func TestVHDXOfQemuKilled(t *testing.T) {
 		}
 		t.Logf("%d writes are there", written)
 		vhdxMust(t, f.Close(ctx))
-		odxtest.Run(ctx, t, qemuImg, "check", "-f", "vhdx", image)
+		harness.Run(ctx, t, qemuImg, "check", "-f", "vhdx", image)
 	}
 }
 
 // TestVHDXOfOdx has qemu-img and vhdiinfo judge our files.
 func TestVHDXOfOdx(t *testing.T) {
-	qemuImg, vhdiinfo := odxtest.Program(t, "qemu-img", "qemu-utils"), odxtest.Program(t, "vhdiinfo", "libvhdi-utils")
+	qemuImg, vhdiinfo := harness.Program(t, "qemu-img", "qemu-utils"), harness.Program(t, "vhdiinfo", "libvhdi-utils")
 	for _, kind := range []disk.Kind{disk.Fixed, disk.Dynamic} {
 		for _, blockLength := range []int64{0, 1 * mib, 2 * mib, 256 * mib} {
 			t.Run(fmt.Sprintf("%d/%d", kind, blockLength), func(t *testing.T) {
@@ -246,7 +246,7 @@ func TestVHDXOfOdx(t *testing.T) {
 				vhdxFill(t, c, f, content)
 				vhdxMust(t, f.Close(ctx))
 				vhdxJudge(ctx, t, qemuImg, image, content)
-				t.Log(odxtest.Run(ctx, t, vhdiinfo, image))
+				t.Log(harness.Run(ctx, t, vhdiinfo, image))
 
 				// And again with blocks that are freed.
 				f, err = vhdxfile.Open(ctx, c)
@@ -263,18 +263,18 @@ func TestVHDXOfOdx(t *testing.T) {
 // vhdxJudge has qemu-img say what it thinks of an image.
 func vhdxJudge(ctx context.Context, t *testing.T, qemuImg, image string, content []byte) {
 	t.Helper()
-	if info := odxtest.Run(ctx, t, qemuImg, "info", "-f", "vhdx", image); !strings.Contains(info, fmt.Sprint(len(content))) {
+	if info := harness.Run(ctx, t, qemuImg, "info", "-f", "vhdx", image); !strings.Contains(info, fmt.Sprint(len(content))) {
 		t.Errorf("qemu-img info: %s", info)
 	}
-	odxtest.Run(ctx, t, qemuImg, "check", "-f", "vhdx", image)
-	odxtest.Run(ctx, t, qemuImg, "compare", "-f", "raw", "-F", "vhdx", vhdxRaw(t, content), image)
+	harness.Run(ctx, t, qemuImg, "check", "-f", "vhdx", image)
+	harness.Run(ctx, t, qemuImg, "compare", "-f", "raw", "-F", "vhdx", vhdxRaw(t, content), image)
 }
 
 // TestVHDXLogOfOdx leaves a log with many entries, of which the last one was not
 // applied. qemu refuses such an image, replays its log when it is told to, and reads
 // what we wrote. The log is renewed many times before.
 func TestVHDXLogOfOdx(t *testing.T) {
-	qemuImg := odxtest.Program(t, "qemu-img", "qemu-utils")
+	qemuImg := harness.Program(t, "qemu-img", "qemu-utils")
 	for _, changes := range []int{1, 3, 127, 128, 129, 300} {
 		t.Run(fmt.Sprint(changes), func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -307,7 +307,7 @@ func TestVHDXLogOfOdx(t *testing.T) {
 			if err := exec.CommandContext(ctx, qemuImg, "check", "-f", "vhdx", image).Run(); err == nil {
 				t.Error("qemu-img check does not see that the log is in use")
 			}
-			odxtest.Run(ctx, t, qemuImg, "check", "-f", "vhdx", "-r", "all", image)
+			harness.Run(ctx, t, qemuImg, "check", "-f", "vhdx", "-r", "all", image)
 			vhdxJudge(ctx, t, qemuImg, image, content)
 			vhdxCheck(t, c)
 		})
@@ -329,10 +329,10 @@ with open(sys.argv[1], "wb") as out:
 
 // TestVHDXChildOfOdx has libvhdi read a differencing disk over its parent.
 func TestVHDXChildOfOdx(t *testing.T) {
-	vhdiinfo := odxtest.Program(t, "vhdiinfo", "libvhdi-utils")
+	vhdiinfo := harness.Program(t, "vhdiinfo", "libvhdi-utils")
 	python := "/usr/bin/python3" // Debian's, which has the package
 	if exec.Command(python, "-c", "import pyvhdi").Run() != nil {
-		odxtest.Missing(t, "the Python module pyvhdi is not installed (Debian package python3-libvhdi)")
+		harness.Missing(t, "the Python module pyvhdi is not installed (Debian package python3-libvhdi)")
 	}
 	for _, blockLength := range []int64{1 * mib, 32 * mib} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -368,7 +368,7 @@ func TestVHDXChildOfOdx(t *testing.T) {
 		vhdxMust(t, f.Close(ctx))
 		vhdxCheck(t, c)
 		out := filepath.Join(dir, "out")
-		odxtest.Run(ctx, t, python, "-c", vhdxReader, out, c.Name(), base.Name())
+		harness.Run(ctx, t, python, "-c", vhdxReader, out, c.Name(), base.Name())
 		got, err := os.ReadFile(out)
 		vhdxMust(t, err)
 		if !bytes.Equal(got, content) {
@@ -381,6 +381,6 @@ func TestVHDXChildOfOdx(t *testing.T) {
 		if !bytes.Equal(vhdxRead(t, c, f, vhdxRead(t, base, p, nil)), content) {
 			t.Errorf("blocks of %d: we read something else", blockLength)
 		}
-		t.Log(odxtest.Run(ctx, t, vhdiinfo, c.Name()))
+		t.Log(harness.Run(ctx, t, vhdiinfo, c.Name()))
 	}
 }

@@ -12,15 +12,15 @@ import (
 	"time"
 
 	"odx/api"
-	"odx/test/odxtest"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
 )
 
 // bed is a running server, and those who judge what is in it.
 type bed struct {
 	t      *testing.T
 	ctx    context.Context
-	target *undertest.Target
+	target *kit.Target
 	// image is a host file with the raw disk that all begins with.
 	image string
 	// dir is for what a step leaves on the host until the next one.
@@ -32,22 +32,22 @@ type bed struct {
 func start(t *testing.T) *bed {
 	t.Helper()
 	b := &bed{t: t, dir: t.TempDir(),
-		qemuImg:  odxtest.Program(t, "qemu-img", "qemu-utils"),
-		vhdiinfo: odxtest.Program(t, "vhdiinfo", "libvhdi-utils"),
-		e2fsck:   odxtest.Program(t, "e2fsck", "e2fsprogs"),
-		debugfs:  odxtest.Program(t, "debugfs", "e2fsprogs"),
+		qemuImg:  harness.Program(t, "qemu-img", "qemu-utils"),
+		vhdiinfo: harness.Program(t, "vhdiinfo", "libvhdi-utils"),
+		e2fsck:   harness.Program(t, "e2fsck", "e2fsprogs"),
+		debugfs:  harness.Program(t, "debugfs", "e2fsprogs"),
 	}
 	for name, pkg := range map[string]string{"mke2fs": "e2fsprogs", "sfdisk": "fdisk", "debootstrap": "debootstrap", "fakeroot": "fakeroot"} {
-		odxtest.Program(t, name, pkg)
+		harness.Program(t, name, pkg)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
 	b.ctx = ctx
 	var err error
 	if b.image, err = Image(ctx); err != nil {
-		odxtest.Missing(t, err.Error())
+		harness.Missing(t, err.Error())
 	}
-	b.target = odxtest.ServeWith(t, undertest.Settings{}, undertest.LUN{Size: imageSize})
+	b.target = harness.ServeWith(t, kit.Settings{}, kit.LUN{Size: imageSize})
 	return b
 }
 
@@ -73,7 +73,7 @@ func (b *bed) change(args ...string) api.DiskResult {
 }
 
 // serve has the server serve these LUNs from now on.
-func (b *bed) serve(luns ...undertest.LUN) {
+func (b *bed) serve(luns ...kit.LUN) {
 	b.t.Helper()
 	if err := b.target.Stop(); err != nil {
 		b.t.Fatal(err)
@@ -87,7 +87,7 @@ func (b *bed) serve(luns ...undertest.LUN) {
 // qemu runs qemu-img, which must have no complaint.
 func (b *bed) qemu(args ...string) {
 	b.t.Helper()
-	out := odxtest.Run(b.ctx, b.t, b.qemuImg, args...)
+	out := harness.Run(b.ctx, b.t, b.qemuImg, args...)
 	if out != "" && out != "Images are identical.\n" && !strings.HasPrefix(out, "No errors were found on the image.\n") {
 		b.t.Errorf("qemu-img %s complains:\n%.2000s", strings.Join(args, " "), out)
 	}
@@ -112,7 +112,7 @@ const partition = 1 << 20
 // fsck has e2fsck look at the file system in the partition of a raw disk.
 func (b *bed) fsck(raw string) {
 	b.t.Helper()
-	odxtest.Run(b.ctx, b.t, b.e2fsck, "-f", "-n", fmt.Sprintf("%s?offset=%d", raw, partition))
+	harness.Run(b.ctx, b.t, b.e2fsck, "-f", "-n", fmt.Sprintf("%s?offset=%d", raw, partition))
 }
 
 // judge has everyone judge a virtual disk in the store, which is to have the contents
@@ -145,7 +145,7 @@ func (b *bed) judge(step, name, want string) {
 // little without its parent, and qemu does not open it.
 func (b *bed) judgeFile(file, want string, differencing bool) {
 	b.t.Helper()
-	if out := odxtest.Run(b.ctx, b.t, b.vhdiinfo, file); !strings.Contains(out, "Virtual Hard Disk") {
+	if out := harness.Run(b.ctx, b.t, b.vhdiinfo, file); !strings.Contains(out, "Virtual Hard Disk") {
 		b.t.Errorf("vhdiinfo says of %s:\n%s", file, out)
 	}
 	if differencing {

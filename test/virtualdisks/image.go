@@ -12,7 +12,7 @@ import (
 	"strings"
 	"sync"
 
-	"odx/test/undertest"
+	"odx/internal/kit"
 )
 
 const imageSize = 512 << 20
@@ -30,7 +30,7 @@ func Image(ctx context.Context) (string, error) {
 	defer building.Unlock()
 	suite, mirror := debian(ctx)
 	sum := sha256.Sum256([]byte(imageScript + suite + mirror))
-	dir, err := undertest.CacheDir("disk-" + hex.EncodeToString(sum[:8]))
+	dir, err := kit.CacheDir("disk-" + hex.EncodeToString(sum[:8]))
 	if err != nil {
 		return "", err
 	}

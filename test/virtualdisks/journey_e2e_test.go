@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"odx/test/guest"
-	"odx/test/odxtest"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/guest"
+	"odx/internal/kit/harness"
 )
 
 //go:embed changes.sh
@@ -28,13 +28,13 @@ var formats = []string{"vhdx", "vhd"}
 // then it is merged, compacted, defragmented, converted and made a LUN again.
 func TestJourney(t *testing.T) {
 	t.Parallel() // programs wait for each other a lot
-	odxtest.Program(t, "qemu-system-x86_64", "qemu-system-x86")
-	odxtest.Program(t, "apt-get", "apt")
+	harness.Program(t, "qemu-system-x86_64", "qemu-system-x86")
+	harness.Program(t, "apt-get", "apt")
 	b := start(t)
 	requireISCSI(t)
 	machine, err := guest.Build(b.ctx)
 	if err != nil {
-		odxtest.Missing(t, err.Error())
+		harness.Missing(t, err.Error())
 	}
 	b.qemu("convert", "-n", "-f", "raw", "-O", "raw", b.image, b.target.URL(0))
 	b.compare(b.target.URL(0), b.image)
@@ -58,7 +58,7 @@ func TestJourney(t *testing.T) {
 	}
 	b.wantFiles("images/base.vhd", "images/base.vhdx", "images/fixed-vhd.vhd", "images/fixed-vhdx.vhd")
 
-	b.serve(undertest.LUN{Size: imageSize}, undertest.LUN{Size: imageSize}, undertest.LUN{Size: imageSize})
+	b.serve(kit.LUN{Size: imageSize}, kit.LUN{Size: imageSize}, kit.LUN{Size: imageSize})
 	b.compare(b.target.URL(0), b.image)
 	for i := range formats {
 		b.compare(b.target.URL(i+1), changed[i])
@@ -75,7 +75,7 @@ func requireISCSI(t *testing.T) {
 	t.Helper()
 	found, _ := filepath.Glob("/usr/lib/*/qemu/block-iscsi.so")
 	if found == nil {
-		odxtest.Missing(t, "qemu has no iSCSI driver (Debian package qemu-block-extra)")
+		harness.Missing(t, "qemu has no iSCSI driver (Debian package qemu-block-extra)")
 	}
 }
 
@@ -83,9 +83,9 @@ func requireISCSI(t *testing.T) {
 // show, and returns raw disks with what they show then.
 func (b *bed) changeInGuest(machine *guest.Image) (changed []string) {
 	b.t.Helper()
-	luns := []undertest.LUN{{Size: imageSize}}
+	luns := []kit.LUN{{Size: imageSize}}
 	for _, f := range formats {
-		luns = append(luns, undertest.LUN{File: "images/child." + f})
+		luns = append(luns, kit.LUN{File: "images/child." + f})
 	}
 	b.serve(luns...)
 	for i := range formats {
@@ -147,8 +147,8 @@ func (b *bed) rewrite(name, want string) {
 func (b *bed) wantInImage(raw, name, want string) {
 	b.t.Helper()
 	copied := b.host("copied")
-	odxtest.Run(b.ctx, b.t, b.debugfs, "-R", "dump "+name+" "+copied, fmt.Sprintf("%s?offset=%d", raw, partition))
-	out := odxtest.Run(b.ctx, b.t, odxtest.Program(b.t, "sha256sum", "coreutils"), copied)
+	harness.Run(b.ctx, b.t, b.debugfs, "-R", "dump "+name+" "+copied, fmt.Sprintf("%s?offset=%d", raw, partition))
+	out := harness.Run(b.ctx, b.t, harness.Program(b.t, "sha256sum", "coreutils"), copied)
 	if got, _, _ := strings.Cut(out, " "); got != want {
 		b.t.Errorf("%s in %s has the SHA-256 %s, and the guest wrote %s", name, raw, got, want)
 	}

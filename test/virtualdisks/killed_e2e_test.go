@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"odx/api"
-	"odx/test/odxtest"
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
+	"odx/internal/kit/tokenclient"
 	"odx/vhd"
 )
 
@@ -120,7 +120,7 @@ func startKilled(t *testing.T) *killed {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	k := &killed{r: rand.New(rand.NewPCG(6, 6)), old: make([]byte, killedDisk)}
-	k.bed = &bed{t: t, ctx: ctx, dir: t.TempDir(), target: odxtest.ServeWith(t, undertest.Settings{}, undertest.LUN{Size: 1 << 20})}
+	k.bed = &bed{t: t, ctx: ctx, dir: t.TempDir(), target: harness.ServeWith(t, kit.Settings{}, kit.LUN{Size: 1 << 20})}
 	k.client = api.NewClient(filepath.Join(k.target.Dir, "data"))
 	t.Cleanup(k.client.Close)
 	random := rand.NewChaCha8([32]byte{6})
@@ -136,9 +136,9 @@ func startKilled(t *testing.T) *killed {
 	k.writeChild(random)
 	k.change("convert", "--block-size", "1MiB", "saved/child.vhdx", "saved/loose.vhdx")
 	// Its first blocks are given back, so there are gaps to close.
-	k.serve(undertest.LUN{Size: 1 << 20}, undertest.LUN{File: "saved/loose.vhdx"})
+	k.serve(kit.LUN{Size: 1 << 20}, kit.LUN{File: "saved/loose.vhdx"})
 	k.unmap(k.target.URL(1), 0, 4<<20)
-	k.serve(undertest.LUN{Size: 1 << 20})
+	k.serve(kit.LUN{Size: 1 << 20})
 	k.admin(nil, "file", "rm", "saved/old.raw")
 	return k
 }
@@ -146,14 +146,14 @@ func startKilled(t *testing.T) *killed {
 // writeChild changes what the child shows, in places of all sizes, as an initiator.
 func (k *killed) writeChild(random *rand.ChaCha8) {
 	k.t.Helper()
-	k.serve(undertest.LUN{Size: 1 << 20}, undertest.LUN{File: "saved/child.vhdx"})
-	s := odxtest.Open(k.t, odxtest.Client(k.t), k.target.URL(1))
+	k.serve(kit.LUN{Size: 1 << 20}, kit.LUN{File: "saved/child.vhdx"})
+	s := harness.Open(k.t, harness.Client(k.t), k.target.URL(1))
 	for range 300 {
 		sectors := 1 + k.r.IntN(200)
 		at := k.r.IntN(killedDisk/512 - sectors)
 		part := k.new[at*512 : (at+sectors)*512]
 		random.Read(part)
-		a, err := s.Write(bytes.NewReader(part), uint64(at), uint64(sectors), tokencopy.WriteOptions{})
+		a, err := s.Write(bytes.NewReader(part), uint64(at), uint64(sectors), tokenclient.WriteOptions{})
 		if err != nil || !a.Good() {
 			k.t.Fatalf("write: %v, %v", a, err)
 		}
@@ -161,7 +161,7 @@ func (k *killed) writeChild(random *rand.ChaCha8) {
 	if err := s.Close(); err != nil {
 		k.t.Fatal(err)
 	}
-	k.serve(undertest.LUN{Size: 1 << 20})
+	k.serve(kit.LUN{Size: 1 << 20})
 }
 
 // attempts are the operations that are tried.
@@ -291,7 +291,7 @@ func (k *killed) read(name string) []byte {
 // unmap makes a part of a LUN zeros, as fstrim does.
 func (k *killed) unmap(url string, off, length uint64) {
 	k.t.Helper()
-	s := odxtest.Open(k.t, odxtest.Client(k.t), url)
+	s := harness.Open(k.t, harness.Client(k.t), url)
 	list := make([]byte, 24)
 	list[1], list[3] = 22, 16
 	binary.BigEndian.PutUint64(list[8:], off/512)

@@ -1,19 +1,19 @@
 //go:build e2e
 
-package tokencopy_test
+package copies
 
 import (
 	"bytes"
 	"testing"
 	"time"
 
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/tokenclient"
 )
 
 // TestThirdPartyCopyPage checks what VPD page 8Fh promises.
 func TestThirdPartyCopyPage(t *testing.T) {
-	b := newBench(t, undertest.LUN{Size: 16 * mib})
+	b := newBench(t, kit.LUN{Size: 16 * mib})
 	d := b.disks[0]
 
 	a, err := d.Command([]byte{0x12, 0, 0, 0, 96, 0}, nil, 96)
@@ -84,49 +84,49 @@ func supports(body []byte, op, action byte) bool {
 // TestInvalidTokens hands in tokens that must not work, and checks that none
 // of them moved data.
 func TestInvalidTokens(t *testing.T) {
-	b := newBench(t, undertest.LUN{Size: 16 * mib}, undertest.LUN{Size: 16 * mib})
+	b := newBench(t, kit.LUN{Size: 16 * mib}, kit.LUN{Size: 16 * mib})
 	src, dst := b.disks[0], b.disks[1]
-	b.fill(src, rng{0, 4096})
-	b.fill(dst, rng{0, 4096})
-	to := rng{0, 4000}
+	b.fill(src, at(0, 4096))
+	b.fill(dst, at(0, 4096))
+	to := at(0, 4000)
 
 	t.Run("altered", func(t *testing.T) {
-		token, rod := src.populate(tokencopy.PopulateOptions{}, rng{0, 4000})
+		token, rod := src.populate(tokenclient.PopulateOptions{}, at(0, 4000))
 		// Any bit counts. The type and length fields have their own codes.
-		for at := 8; at < tokencopy.TokenLength; at += 7 {
+		for at := 8; at < tokenclient.TokenLength; at += 7 {
 			bad := bytes.Clone(token)
 			bad[at] ^= 1 << b.rand.IntN(8)
-			a, err := dst.WriteUsingToken(bad, tokencopy.WriteTokenOptions{}, to)
+			a, err := dst.WriteUsingToken(bad, tokenclient.WriteTokenOptions{}, to)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if a.Status != tokencopy.CheckCondition || a.Sense.Key != 0x5 || a.Sense.ASC != 0x23 {
+			if a.Status != tokenclient.CheckCondition || a.Sense.Key != 0x5 || a.Sense.ASC != 0x23 {
 				t.Errorf("byte %d altered: %v, want 5/23/xx", at, a)
 			}
 		}
 		dst.verifyAll()
-		dst.spend(token, rod, tokencopy.WriteTokenOptions{}, to)
+		dst.spend(token, rod, tokenclient.WriteTokenOptions{}, to)
 	})
 	t.Run("length", func(t *testing.T) {
-		token, _ := src.populate(tokencopy.PopulateOptions{}, rng{0, 4000})
+		token, _ := src.populate(tokenclient.PopulateOptions{}, at(0, 4000))
 		token[7]++
-		a, err := dst.WriteUsingToken(token, tokencopy.WriteTokenOptions{}, to)
+		a, err := dst.WriteUsingToken(token, tokenclient.WriteTokenOptions{}, to)
 		refused(t, a, err, 0x5, 0x23, 0x0a)
 	})
 	t.Run("type", func(t *testing.T) {
-		token, _ := src.populate(tokencopy.PopulateOptions{}, rng{0, 4000})
+		token, _ := src.populate(tokenclient.PopulateOptions{}, at(0, 4000))
 		copy(token, []byte{0x12, 0x34, 0x56, 0x78})
-		a, err := dst.WriteUsingToken(token, tokencopy.WriteTokenOptions{}, to)
-		if err != nil || a.Status != tokencopy.CheckCondition || a.Sense.Key != 0x5 || a.Sense.ASC != 0x23 {
+		a, err := dst.WriteUsingToken(token, tokenclient.WriteTokenOptions{}, to)
+		if err != nil || a.Status != tokenclient.CheckCondition || a.Sense.Key != 0x5 || a.Sense.ASC != 0x23 {
 			t.Fatalf("%v, %v, want 5/23/xx", a, err)
 		}
 	})
 	t.Run("never made", func(t *testing.T) {
-		token := make([]byte, tokencopy.TokenLength)
+		token := make([]byte, tokenclient.TokenLength)
 		b.data.Read(token)
 		copy(token, []byte{0x00, 0x80, 0x00, 0x00, 0, 0, 0x01, 0xf8})
-		a, err := dst.WriteUsingToken(token, tokencopy.WriteTokenOptions{}, to)
-		if err != nil || a.Status != tokencopy.CheckCondition || a.Sense.Key != 0x5 || a.Sense.ASC != 0x23 {
+		a, err := dst.WriteUsingToken(token, tokenclient.WriteTokenOptions{}, to)
+		if err != nil || a.Status != tokenclient.CheckCondition || a.Sense.Key != 0x5 || a.Sense.ASC != 0x23 {
 			t.Fatalf("%v, %v, want 5/23/xx", a, err)
 		}
 		// It is no secret why: the client can ask for the reason.
@@ -137,22 +137,22 @@ func TestInvalidTokens(t *testing.T) {
 		}
 	})
 	t.Run("deleted", func(t *testing.T) {
-		token, rod := src.populate(tokencopy.PopulateOptions{}, rng{0, 4000})
-		dst.spend(token, rod, tokencopy.WriteTokenOptions{Delete: true}, to)
-		a, err := dst.WriteUsingToken(token, tokencopy.WriteTokenOptions{}, to)
+		token, rod := src.populate(tokenclient.PopulateOptions{}, at(0, 4000))
+		dst.spend(token, rod, tokenclient.WriteTokenOptions{Delete: true}, to)
+		a, err := dst.WriteUsingToken(token, tokenclient.WriteTokenOptions{}, to)
 		refused(t, a, err, 0x5, 0x23, 0x09)
 	})
 	t.Run("deleted without writing", func(t *testing.T) {
-		token, rod := src.populate(tokencopy.PopulateOptions{}, rng{0, 4000})
-		dst.spend(token, rod, tokencopy.WriteTokenOptions{Delete: true}, rng{0, 0})
-		a, err := dst.WriteUsingToken(token, tokencopy.WriteTokenOptions{}, to)
+		token, rod := src.populate(tokenclient.PopulateOptions{}, at(0, 4000))
+		dst.spend(token, rod, tokenclient.WriteTokenOptions{Delete: true}, at(0, 0))
+		a, err := dst.WriteUsingToken(token, tokenclient.WriteTokenOptions{}, to)
 		refused(t, a, err, 0x5, 0x23, 0x09)
 	})
 	t.Run("expired", func(t *testing.T) {
-		token, _ := src.populate(tokencopy.PopulateOptions{Timeout: 1}, rng{8, 8})
+		token, _ := src.populate(tokenclient.PopulateOptions{Timeout: 1}, at(8, 8))
 		// Every use starts the second anew, so only look once it is over.
 		<-time.After(2500 * time.Millisecond)
-		a, err := dst.WriteUsingToken(token, tokencopy.WriteTokenOptions{}, rng{0, 8})
+		a, err := dst.WriteUsingToken(token, tokenclient.WriteTokenOptions{}, at(0, 8))
 		refused(t, a, err, 0x5, 0x23, 0x07)
 	})
 	dst.verifyAll()
@@ -160,47 +160,47 @@ func TestInvalidTokens(t *testing.T) {
 
 // TestBadParameters sends parameter lists that the standard refuses.
 func TestBadParameters(t *testing.T) {
-	b := newBench(t, undertest.LUN{Size: 16 * mib})
+	b := newBench(t, kit.LUN{Size: 16 * mib})
 	d := b.disks[0]
-	b.fill(d, rng{0, 4096})
+	b.fill(d, at(0, 4096))
 	limits, err := d.Limits()
 	if err != nil {
 		t.Fatal(err)
 	}
 	many := make([]rng, int(limits.Ranges)+1)
 	for i := range many {
-		many[i] = rng{uint64(8 * i), 1}
+		many[i] = at(uint64(8*i), 1)
 	}
-	token, rod := d.populate(tokencopy.PopulateOptions{}, rng{0, 100})
+	token, rod := d.populate(tokenclient.PopulateOptions{}, at(0, 100))
 	type sense struct{ key, asc, ascq byte }
 	for _, c := range []struct {
 		name   string
 		ranges []rng
 		want   sense
 	}{
-		{"overlapping ranges", []rng{{0, 8}, {100, 8}, {107, 2}}, sense{0x5, 0x26, 0x00}},
-		{"beyond the end", []rng{{d.Blocks - 7, 8}}, sense{0x5, 0x21, 0x00}},
-		{"far beyond the end", []rng{{1 << 63, 8}}, sense{0x5, 0x21, 0x00}},
-		{"overflow", []rng{{1<<64 - 1, 8}}, sense{0x5, 0x21, 0x00}},
+		{"overlapping ranges", []rng{at(0, 8), at(100, 8), at(107, 2)}, sense{0x5, 0x26, 0x00}},
+		{"beyond the end", []rng{at(d.Blocks-7, 8)}, sense{0x5, 0x21, 0x00}},
+		{"far beyond the end", []rng{at(1<<63, 8)}, sense{0x5, 0x21, 0x00}},
+		{"overflow", []rng{at(1<<64-1, 8)}, sense{0x5, 0x21, 0x00}},
 		{"too many ranges", many, sense{0x5, 0x26, 0x08}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			a, err := d.PopulateToken(tokencopy.PopulateOptions{}, c.ranges...)
+			a, err := d.PopulateToken(tokenclient.PopulateOptions{}, c.ranges...)
 			refused(t, a, err, c.want.key, c.want.asc, c.want.ascq)
-			a, err = d.WriteUsingToken(token, tokencopy.WriteTokenOptions{}, c.ranges...)
+			a, err = d.WriteUsingToken(token, tokenclient.WriteTokenOptions{}, c.ranges...)
 			refused(t, a, err, c.want.key, c.want.asc, c.want.ascq)
 		})
 	}
 	t.Run("timeout over the maximum", func(t *testing.T) {
-		a, err := d.PopulateToken(tokencopy.PopulateOptions{Timeout: limits.MaxInactivity + 1}, rng{0, 8})
+		a, err := d.PopulateToken(tokenclient.PopulateOptions{Timeout: limits.MaxInactivity + 1}, at(0, 8))
 		refused(t, a, err, 0x5, 0x26, 0x00)
 	})
 	t.Run("access upon reference type", func(t *testing.T) {
-		a, err := d.PopulateToken(tokencopy.PopulateOptions{RODType: 0x00010000}, rng{0, 8})
+		a, err := d.PopulateToken(tokenclient.PopulateOptions{RODType: 0x00010000}, at(0, 8))
 		refused(t, a, err, 0x5, 0x26, 0x00)
 	})
 	t.Run("offset at the end of the ROD", func(t *testing.T) {
-		a, err := d.WriteUsingToken(token, tokencopy.WriteTokenOptions{Offset: 100}, rng{0, 1})
+		a, err := d.WriteUsingToken(token, tokenclient.WriteTokenOptions{Offset: 100}, at(0, 1))
 		refused(t, a, err, 0x5, 0x26, 0x00)
 	})
 	t.Run("no list", func(t *testing.T) {
@@ -216,12 +216,12 @@ func TestBadParameters(t *testing.T) {
 		}
 	})
 	t.Run("more than the ROD has", func(t *testing.T) {
-		a, err := d.WriteUsingToken(token, tokencopy.WriteTokenOptions{Offset: 90}, rng{2000, 30})
+		a, err := d.WriteUsingToken(token, tokenclient.WriteTokenOptions{Offset: 90}, at(2000, 30))
 		refused(t, a, err, 0xa, 0x0d, 0x04)
 		if !a.Sense.HasInformation || a.Sense.Information != 10 {
 			t.Errorf("INFORMATION says %v, ten blocks could be written", a.Sense)
 		}
-		copy(d.bytes(rng{2000, 10}), rod[90*512:])
+		copy(d.bytes(at(2000, 10)), rod[90*512:])
 	})
 	t.Run("unknown list identifier", func(t *testing.T) {
 		_, a, err := d.TokenInformationOf(0xdeadbeef)

@@ -8,13 +8,13 @@ import (
 	"os/exec"
 	"testing"
 
-	"odx/test/odxtest"
+	"odx/internal/kit/harness"
 )
 
 // TestDisk lets qemu write to a disk and cuts its power: what was flushed is
 // there, and of what was not some is and some is not.
 func TestDisk(t *testing.T) {
-	program := odxtest.Program(t, "qemu-io", "qemu-utils")
+	program := harness.Program(t, "qemu-io", "qemu-utils")
 	d, err := New(64 << 20)
 	if err != nil {
 		t.Fatal(err)

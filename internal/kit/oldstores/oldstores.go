@@ -1,4 +1,4 @@
-// Package formats has small real stores of every format, each made by a program
+// Package oldstores has small real stores of every format, each made by a program
 // that wrote it, and what was in them. They cannot be made again: later programs
 // write later formats.
 //
@@ -7,7 +7,7 @@
 // saved mode pages, a mirror. In "clean" the server had ended, in "dirty" it was
 // killed, with records of every kind in the journal; in "checkpoint" a checkpoint
 // was durable and had not yet been applied to the metadata.
-package formats
+package oldstores
 
 import (
 	"archive/tar"
@@ -31,15 +31,15 @@ type Store struct {
 	Name      string
 	StoreID   string   `json:"store_id"`
 	DedupUnit int      `json:"dedup_unit"` // bytes
-	Spaces    []Space  `json:"spaces"`
+	Objects   []Object `json:"spaces"`
 	Records   []Record `json:"records"`
 	Tokens    []Token  `json:"tokens"`
 	// Disks are the SHA-256 of what virtual disks show, by file.
 	Disks map[string]string `json:"disks"`
 }
 
-// Space is a volume or a file.
-type Space struct {
+// Object is a volume or a file.
+type Object struct {
 	Name     string `json:"name"`
 	File     bool   `json:"file"`
 	ReadOnly bool   `json:"read_only"`

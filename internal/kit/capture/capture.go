@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"odx/test/odxtest"
+	"odx/internal/kit/harness"
 )
 
 // Capture is what was recorded of a portal.
@@ -34,13 +34,13 @@ type Capture struct {
 func New(t testing.TB) *Capture {
 	t.Helper()
 	c := &Capture{
-		dumpcap: odxtest.Program(t, "dumpcap", "tshark"),
-		tshark:  odxtest.Program(t, "tshark", "tshark"),
+		dumpcap: harness.Program(t, "dumpcap", "tshark"),
+		tshark:  harness.Program(t, "tshark", "tshark"),
 		file:    filepath.Join(t.TempDir(), "pcapng"),
 	}
 	out, err := exec.CommandContext(t.Context(), c.dumpcap, "-i", "lo", "-d", "-f", "tcp").CombinedOutput()
 	if err != nil {
-		odxtest.Missing(t, fmt.Sprintf("no capture on the loopback device (%v): %s", err, out))
+		harness.Missing(t, fmt.Sprintf("no capture on the loopback device (%v): %s", err, out))
 	}
 	return c
 }

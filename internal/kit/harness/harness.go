@@ -1,7 +1,7 @@
-// Package odxtest is what the tests with real programs have in common: a
+// Package harness is what the tests with real programs have in common: a
 // target that lives as long as a test, clients that must be installed (loudly
 // skipped where they are not, a failure in CI), and tables that are kept.
-package odxtest
+package harness
 
 import (
 	"bytes"
@@ -12,9 +12,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"odx/test/proxy"
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/proxy"
+	"odx/internal/kit/tokenclient"
 )
 
 // TargetEnv names an environment variable that, when it is "tgtd", makes
@@ -29,27 +29,27 @@ const ReportEnv = "ODX_TEST_REPORT"
 // Serve starts odx with the given LUNs for one test. When the test ends the
 // target must still be running and must stop cleanly; its log is printed when
 // the test failed.
-func Serve(t testing.TB, luns ...undertest.LUN) *undertest.Target {
+func Serve(t testing.TB, luns ...kit.LUN) *kit.Target {
 	t.Helper()
-	start := undertest.StartODX
+	start := kit.StartODX
 	if os.Getenv(TargetEnv) == "tgtd" {
 		Program(t, "tgtd", "tgt")
-		start = undertest.StartTGTD
+		start = kit.StartTGTD
 	}
 	target, err := start(context.Background(), t.TempDir(), luns)
 	return stopped(t, target, err)
 }
 
 // ServeWith is Serve for odx alone, with more in its configuration.
-func ServeWith(t testing.TB, more undertest.Settings, luns ...undertest.LUN) *undertest.Target {
+func ServeWith(t testing.TB, more kit.Settings, luns ...kit.LUN) *kit.Target {
 	t.Helper()
 	RequireODX(t)
-	target, err := undertest.StartODXWith(context.Background(), t.TempDir(), luns, more)
+	target, err := kit.StartODXWith(context.Background(), t.TempDir(), luns, more)
 	return stopped(t, target, err)
 }
 
 // stopped has a target that was started, or failed to, stop with the test.
-func stopped(t testing.TB, target *undertest.Target, err error) *undertest.Target {
+func stopped(t testing.TB, target *kit.Target, err error) *kit.Target {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -140,13 +140,13 @@ func Run(ctx context.Context, t testing.TB, path string, args ...string) string 
 }
 
 // Client starts the libiscsi client for one test.
-func Client(t testing.TB) *tokencopy.Client {
+func Client(t testing.TB) *tokenclient.Client {
 	t.Helper()
 	Program(t, "cc", "gcc")
 	if _, err := os.Stat("/usr/include/iscsi/iscsi.h"); err != nil {
 		Missing(t, "libiscsi's headers are not installed (Debian package libiscsi-dev)")
 	}
-	c, err := tokencopy.Start(context.Background())
+	c, err := tokenclient.Start(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,9 +159,9 @@ func Client(t testing.TB) *tokencopy.Client {
 }
 
 // Open logs in to a LUN of the target for one test.
-func Open(t testing.TB, c *tokencopy.Client, url string) *tokencopy.Session {
+func Open(t testing.TB, c *tokenclient.Client, url string) *tokenclient.Session {
 	t.Helper()
-	s, err := c.Open(url, tokencopy.OpenOptions{})
+	s, err := c.Open(url, tokenclient.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

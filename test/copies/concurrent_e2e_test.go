@@ -1,6 +1,6 @@
 //go:build e2e
 
-package tokencopy_test
+package copies
 
 import (
 	"bytes"
@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"odx/initiator"
-	"odx/test/odxtest"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
 )
 
 // TestThousandCopiesOfEightSessions: 1,000 token copies run at once, by eight
@@ -19,7 +19,7 @@ import (
 // when it was made, though its source is written over meanwhile.
 func TestThousandCopiesOfEightSessions(t *testing.T) {
 	const sessions, copies, length = 8, 125, 256 << 10
-	target := odxtest.Serve(t, undertest.LUN{Size: sessions * length * 2}, undertest.LUN{Size: sessions * copies * length * 2, BlockSize: 4096})
+	target := harness.Serve(t, kit.LUN{Size: sessions * length * 2}, kit.LUN{Size: sessions * copies * length * 2, BlockSize: 4096})
 	var all sync.WaitGroup
 	for s := range int64(sessions) {
 		src, dst := openLUN(t, target, 0), openLUN(t, target, 1)
@@ -35,7 +35,7 @@ func TestThousandCopiesOfEightSessions(t *testing.T) {
 	}
 }
 
-func openLUN(t *testing.T, target *undertest.Target, lun int) *initiator.Disk {
+func openLUN(t *testing.T, target *kit.Target, lun int) *initiator.Disk {
 	t.Helper()
 	u, err := initiator.ParseURL(target.URL(lun))
 	if err != nil {

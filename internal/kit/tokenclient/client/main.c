@@ -1,5 +1,5 @@
 /*
- * tokencopy: a client of iSCSI targets that copies by token. Commands are
+ * tokenclient: a client of iSCSI targets that copies by token. Commands are
  * lines on stdin, answers are lines of JSON on stdout. A program drives it, or
  * a person:
  *

@@ -1,4 +1,4 @@
-package undertest
+package kit
 
 import (
 	"bufio"

@@ -1,6 +1,6 @@
 //go:build e2e
 
-package tokencopy_test
+package copies
 
 import (
 	"context"
@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"odx/test/odxtest"
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
+	"odx/internal/kit/tokenclient"
 )
 
 const (
@@ -30,23 +30,23 @@ const (
 // moved, while other initiators write as fast as they can: each write does less
 // than it is asked for, says how much, and answers before Windows gives up.
 func TestTokenCommandsAnswerInTimeUnderLoad(t *testing.T) {
-	odxtest.RequireODX(t)
-	target := odxtest.Serve(t, undertest.LUN{Size: loadDisk}, undertest.LUN{Size: loadDisk})
-	source := odxtest.Open(t, odxtest.Client(t), target.URL(0))
-	destination := odxtest.Open(t, odxtest.Client(t), target.URL(1))
+	harness.RequireODX(t)
+	target := harness.Serve(t, kit.LUN{Size: loadDisk}, kit.LUN{Size: loadDisk})
+	source := harness.Open(t, harness.Client(t), target.URL(0))
+	destination := harness.Open(t, harness.Client(t), target.URL(1))
 	repeatSeed(t, source)
 	stopLoad := startLoad(t, target)
 	defer stopLoad()
 
 	var slowest time.Duration
-	timed := func(a tokencopy.Answer) tokencopy.Answer {
+	timed := func(a tokenclient.Answer) tokenclient.Answer {
 		slowest = max(slowest, a.Elapsed)
 		if a.Elapsed > clientWaits {
 			t.Errorf("a command took %v: %v", a.Elapsed, a)
 		}
 		return a
 	}
-	a, err := source.PopulateToken(tokencopy.PopulateOptions{}, loadRanges(0)...)
+	a, err := source.PopulateToken(tokenclient.PopulateOptions{}, loadRanges(0)...)
 	if err != nil || !timed(a).Good() {
 		t.Fatalf("populate token: %v, %v", err, a)
 	}
@@ -58,7 +58,7 @@ func TestTokenCommandsAnswerInTimeUnderLoad(t *testing.T) {
 	for i := range uint64(loadWrites) {
 		// Less than 4 KiB off, so that nothing can be mapped, and each time
 		// otherwise, so that nothing is there already.
-		a, err := destination.WriteUsingToken(info.Token, tokencopy.WriteTokenOptions{}, loadRanges(1+i)...)
+		a, err := destination.WriteUsingToken(info.Token, tokenclient.WriteTokenOptions{}, loadRanges(1+i)...)
 		switch {
 		case err != nil:
 			t.Fatal(err)
@@ -77,9 +77,9 @@ func TestTokenCommandsAnswerInTimeUnderLoad(t *testing.T) {
 
 // repeatSeed fills the first loadCopy bytes of a LUN with random bytes that repeat:
 // it writes them once and copies them by token, which moves no data.
-func repeatSeed(t *testing.T, s *tokencopy.Session) {
+func repeatSeed(t *testing.T, s *tokenclient.Session) {
 	t.Helper()
-	if a, err := s.Write(rand.NewChaCha8([32]byte{1}), 0, loadSeed/512, tokencopy.WriteOptions{}); err != nil || !a.Good() {
+	if a, err := s.Write(rand.NewChaCha8([32]byte{1}), 0, loadSeed/512, tokenclient.WriteOptions{}); err != nil || !a.Good() {
 		t.Fatalf("write the source: %v, %v", err, a)
 	}
 	for n := uint64(loadSeed / 512); n < loadCopy/512; n *= 2 {
@@ -90,11 +90,11 @@ func repeatSeed(t *testing.T, s *tokencopy.Session) {
 }
 
 // loadRanges are the loadCopy bytes from lba on, in ranges that one command takes.
-func loadRanges(lba uint64) []tokencopy.Range {
+func loadRanges(lba uint64) []tokenclient.Range {
 	const step = 2 << 30 / 512
-	var all []tokencopy.Range
+	var all []tokenclient.Range
 	for n := uint64(0); n < loadCopy/512; n += step {
-		all = append(all, tokencopy.Range{LBA: lba + n, Blocks: step})
+		all = append(all, tokenclient.Range{LBA: lba + n, Blocks: step})
 	}
 	return all
 }
@@ -103,18 +103,18 @@ const busy = 0x08
 
 // startLoad has clients write random data behind what is copied on both LUNs, with
 // a flush now and then, until the function that it returns is called.
-func startLoad(t *testing.T, target *undertest.Target) (stop func()) {
+func startLoad(t *testing.T, target *kit.Target) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var clients sync.WaitGroup
 	for i := range loadClients {
-		s := odxtest.Open(t, odxtest.Client(t), target.URL(i%2))
+		s := harness.Open(t, harness.Client(t), target.URL(i%2))
 		clients.Go(func() {
 			random := rand.NewChaCha8([32]byte{2, byte(i)})
 			for ctx.Err() == nil {
 				const blocks = 8 << 20 / 512
 				lba := loadCopy/512 + 8 + random.Uint64()%(256<<20/512-blocks)
-				a, err := s.Write(random, lba, blocks, tokencopy.WriteOptions{Depth: 32, Chunk: 64})
+				a, err := s.Write(random, lba, blocks, tokenclient.WriteOptions{Depth: 32, Chunk: 64})
 				if err == nil && a.Good() {
 					a, err = s.Flush()
 				}

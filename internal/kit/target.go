@@ -1,10 +1,10 @@
-// Package undertest starts real iSCSI targets for real clients to judge: odx as
+// Package kit starts real iSCSI targets for real clients to judge: odx as
 // a user would run it (the built binary, a YAML file, a data folder) and tgtd,
 // the peer that odx is measured against. A Target knows the URLs of its LUNs,
 // its process and its log; it can be stopped, killed and started again on the
-// same data. Tests get theirs from package odxtest, benchmarks and the
+// same data. Tests get theirs from package harness, benchmarks and the
 // demonstration call StartODX and StartTGTD.
-package undertest
+package kit
 
 import (
 	"context"

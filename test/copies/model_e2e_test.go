@@ -1,20 +1,20 @@
 //go:build e2e
 
-package tokencopy_test
+package copies
 
 import (
 	"bytes"
 	"math/rand/v2"
 	"testing"
 
-	"odx/test/odxtest"
-	"odx/test/tokencopy"
-	"odx/test/undertest"
+	"odx/internal/kit"
+	"odx/internal/kit/harness"
+	"odx/internal/kit/tokenclient"
 )
 
 // disk is a LUN and what must be on it.
 type disk struct {
-	*tokencopy.Session
+	*tokenclient.Session
 	t     *testing.T
 	model []byte
 }
@@ -22,21 +22,21 @@ type disk struct {
 // bench is a target with its disks, and a source of random data.
 type bench struct {
 	t      *testing.T
-	target *undertest.Target
-	client *tokencopy.Client
+	target *kit.Target
+	client *tokenclient.Client
 	disks  []*disk
 	rand   *rand.Rand
 	data   *rand.ChaCha8
 }
 
-func newBench(t *testing.T, luns ...undertest.LUN) *bench {
+func newBench(t *testing.T, luns ...kit.LUN) *bench {
 	t.Helper()
-	odxtest.RequireODX(t)
-	b := &bench{t: t, target: odxtest.Serve(t, luns...), client: odxtest.Client(t)}
+	harness.RequireODX(t)
+	b := &bench{t: t, target: harness.Serve(t, luns...), client: harness.Client(t)}
 	b.data = rand.NewChaCha8([32]byte{1: byte(len(luns))})
 	b.rand = rand.New(b.data)
 	for i := range luns {
-		s := odxtest.Open(t, b.client, b.target.URL(i))
+		s := harness.Open(t, b.client, b.target.URL(i))
 		b.disks = append(b.disks, &disk{s, t, make([]byte, s.Blocks*uint64(s.BlockLength))})
 	}
 	return b
@@ -49,26 +49,26 @@ func (b *bench) reopen() {
 		if err := d.Close(); err != nil {
 			b.t.Fatal(err)
 		}
-		d.Session = odxtest.Open(b.t, b.client, b.target.URL(i))
+		d.Session = harness.Open(b.t, b.client, b.target.URL(i))
 	}
 }
 
 // bytes are the model's bytes of a range.
-func (d *disk) bytes(r tokencopy.Range) []byte {
+func (d *disk) bytes(r tokenclient.Range) []byte {
 	n := uint64(d.BlockLength)
 	return d.model[r.LBA*n : (r.LBA+uint64(r.Blocks))*n]
 }
 
 // fill writes random data over a range, on the disk and in the model.
-func (b *bench) fill(d *disk, r tokencopy.Range) {
+func (b *bench) fill(d *disk, r tokenclient.Range) {
 	b.t.Helper()
 	b.data.Read(d.bytes(r))
-	a, err := d.Write(bytes.NewReader(d.bytes(r)), r.LBA, uint64(r.Blocks), tokencopy.WriteOptions{})
+	a, err := d.Write(bytes.NewReader(d.bytes(r)), r.LBA, uint64(r.Blocks), tokenclient.WriteOptions{})
 	good(b.t, a, err)
 }
 
 // verify reads a range back and compares it with the model.
-func (d *disk) verify(r tokencopy.Range) {
+func (d *disk) verify(r tokenclient.Range) {
 	d.t.Helper()
 	var got bytes.Buffer
 	a, err := d.Read(&got, r.LBA, uint64(r.Blocks))
@@ -87,11 +87,11 @@ func (d *disk) verify(r tokencopy.Range) {
 
 func (d *disk) verifyAll() {
 	d.t.Helper()
-	d.verify(tokencopy.Range{LBA: 0, Blocks: uint32(d.Blocks)})
+	d.verify(tokenclient.Range{LBA: 0, Blocks: uint32(d.Blocks)})
 }
 
 // populate makes a token and returns it with the bytes it must stand for.
-func (d *disk) populate(o tokencopy.PopulateOptions, ranges ...tokencopy.Range) (token, rod []byte) {
+func (d *disk) populate(o tokenclient.PopulateOptions, ranges ...tokenclient.Range) (token, rod []byte) {
 	d.t.Helper()
 	a, err := d.PopulateToken(o, ranges...)
 	good(d.t, a, err)
@@ -113,7 +113,7 @@ func (d *disk) populate(o tokencopy.PopulateOptions, ranges ...tokencopy.Range) 
 }
 
 // spend writes with a token, on the disk and in the model.
-func (d *disk) spend(token, rod []byte, o tokencopy.WriteTokenOptions, ranges ...tokencopy.Range) {
+func (d *disk) spend(token, rod []byte, o tokenclient.WriteTokenOptions, ranges ...tokenclient.Range) {
 	d.t.Helper()
 	a, err := d.WriteUsingToken(token, o, ranges...)
 	good(d.t, a, err)
@@ -134,17 +134,17 @@ func (d *disk) spend(token, rod []byte, o tokencopy.WriteTokenOptions, ranges ..
 }
 
 // refused wants a CHECK CONDITION with exactly this sense.
-func refused(t *testing.T, a tokencopy.Answer, err error, key, asc, ascq byte) {
+func refused(t *testing.T, a tokenclient.Answer, err error, key, asc, ascq byte) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.Status != tokencopy.CheckCondition || !a.Sense.Is(key, asc, ascq) {
+	if a.Status != tokenclient.CheckCondition || !a.Sense.Is(key, asc, ascq) {
 		t.Fatalf("got %v, want CHECK CONDITION %X/%02X/%02X", a, key, asc, ascq)
 	}
 }
 
-func good(t *testing.T, a tokencopy.Answer, err error) {
+func good(t *testing.T, a tokenclient.Answer, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

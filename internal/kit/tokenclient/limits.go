@@ -1,4 +1,4 @@
-package tokencopy
+package tokenclient
 
 import (
 	"encoding/binary"

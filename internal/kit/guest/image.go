@@ -20,7 +20,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"odx/test/undertest"
+	"odx/internal/kit"
 )
 
 //go:embed cpio.go debian.go modules.go image.go layers.go init.sh functions.sh
@@ -48,7 +48,7 @@ func Build(ctx context.Context) (*Image, error) {
 	if err := hashSources(sum); err != nil {
 		return nil, err
 	}
-	dir, err := undertest.CacheDir("guest-" + hex.EncodeToString(sum.Sum(nil)[:8]))
+	dir, err := kit.CacheDir("guest-" + hex.EncodeToString(sum.Sum(nil)[:8]))
 	if err != nil {
 		return nil, err
 	}

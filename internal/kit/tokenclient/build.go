@@ -1,9 +1,9 @@
-// Package tokencopy drives a libiscsi client written in C (folder client),
+// Package tokenclient drives a libiscsi client written in C (folder client),
 // which logs in to LUNs, reads, writes and copies them, and sends the third
 // party copy commands byte by byte as SBC-4 lays them out: the judge of token
 // copies, since no packaged client can send arbitrary ranges correctly. This
 // package compiles it, speaks with it over pipes and decodes what it answers.
-package tokencopy
+package tokenclient
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"odx/test/undertest"
+	"odx/internal/kit"
 )
 
 //go:embed client/*.c client/*.h
@@ -40,11 +40,11 @@ func Build(ctx context.Context) (string, error) {
 			units = append(units, f.Name())
 		}
 	}
-	dir, err := undertest.CacheDir("tokencopy-" + hex.EncodeToString(sum.Sum(nil)[:8]))
+	dir, err := kit.CacheDir("tokenclient-" + hex.EncodeToString(sum.Sum(nil)[:8]))
 	if err != nil {
 		return "", err
 	}
-	program := filepath.Join(dir, "tokencopy")
+	program := filepath.Join(dir, "tokenclient")
 	if _, err := os.Stat(program); err == nil {
 		return program, nil
 	}
@@ -52,7 +52,7 @@ func Build(ctx context.Context) (string, error) {
 }
 
 func compile(ctx context.Context, program string, units []string) error {
-	dir, err := os.MkdirTemp("", "tokencopy")
+	dir, err := os.MkdirTemp("", "tokenclient")
 	if err != nil {
 		return err
 	}
