@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// event is a line that go test -json prints (go doc test2json).
+// event is a line of go test -json (go doc test2json).
 type event struct {
 	Action     string
 	Package    string
@@ -16,11 +16,11 @@ type event struct {
 	Test       string
 	Output     string
 	Elapsed    float64 // seconds
-	// FailedBuild is set in the fail event of a package that did not build.
+	// FailedBuild is set in the fail event of a package that does not build.
 	FailedBuild string
 }
 
-// counts counts checks; of tests, those without subtests.
+// counts counts checks. Tests with subtests do not count.
 type counts struct{ passed, failed, skipped int }
 
 func (c *counts) add(d counts) {
@@ -29,24 +29,24 @@ func (c *counts) add(d counts) {
 	c.skipped += d.skipped
 }
 
-// reader turns events into counts, and prints a line for each package and all
-// output of the tests that failed.
+// reader converts events to counts, and prints a line per package and the output of
+// failed tests.
 type reader struct {
 	out    io.Writer
 	total  counts
 	pkgs   map[string]*pkg
-	builds map[string]*strings.Builder // import path → what the compiler said
+	builds map[string]*strings.Builder // import path → compiler output
 }
 
 // pkg is a package whose tests are running.
 type pkg struct {
 	counts
-	output  map[string]*strings.Builder // test, "" for the package itself
+	output  map[string]*strings.Builder // by test, "" for the package itself
 	parents map[string]bool             // tests that have subtests
-	reasons []string                    // why tests were skipped
+	reasons []string                    // of skipped tests
 }
 
-// readEvents reads the output of go test -json to its end.
+// readEvents reads the output of go test -json until EOF.
 func readEvents(in io.Reader, out io.Writer) counts {
 	r := &reader{out: out, pkgs: map[string]*pkg{}, builds: map[string]*strings.Builder{}}
 	lines := bufio.NewReader(in)
@@ -92,19 +92,19 @@ func (r *reader) event(e *event) {
 
 func (r *reader) endTest(e *event, p *pkg) {
 	output := text(p.output, e.Test)
-	leaf := !p.parents[e.Test]
+	counted := !p.parents[e.Test]
 	switch e.Action {
 	case "pass":
-		if leaf {
+		if counted {
 			p.passed++
 		}
 	case "skip":
-		if leaf {
+		if counted {
 			p.skipped++
 			p.reasons = append(p.reasons, fmt.Sprintf("%s: %s", e.Test, reason(output)))
 		}
 	case "fail":
-		if leaf {
+		if counted {
 			p.failed++
 		}
 		fmt.Fprintf(r.out, "FAIL %s %s\n%s", e.Package, e.Test, output)
@@ -116,12 +116,12 @@ func (r *reader) endTest(e *event, p *pkg) {
 
 func (r *reader) endPackage(e *event, p *pkg) {
 	if e.Action == "fail" && p.failed == 0 {
-		// It did not build, or ended outside any test: a panic, a time-out.
+		// A build failure, or an exit outside a test: a panic, a timeout.
 		p.failed = 1
 		fmt.Fprintf(r.out, "FAIL %s\n%s%s", e.Package, text(r.builds, e.FailedBuild), text(p.output, ""))
 		for name, output := range p.output {
 			if name != "" {
-				fmt.Fprintf(r.out, "%s had not ended; it said:\n%s", name, output)
+				fmt.Fprintf(r.out, "%s still running; output:\n%s", name, output)
 			}
 		}
 	}
@@ -149,7 +149,7 @@ func text(m map[string]*strings.Builder, key string) string {
 	return m[key].String()
 }
 
-// reason finds in the output of a skipped test the line that says why.
+// reason returns the line with the reason in the output of a skipped test.
 func reason(output string) string {
 	for line := range strings.Lines(output) {
 		line = strings.TrimSpace(line)

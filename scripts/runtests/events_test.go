@@ -9,36 +9,36 @@ import (
 	"time"
 )
 
-// TestReadEvents runs go test on small packages, and counts what it says.
+// The events are those of go test on small packages.
 func TestReadEvents(t *testing.T) {
 	for name, tt := range map[string]struct {
-		body string
-		want counts
-		says string
+		body   string
+		want   counts
+		output string
 	}{
-		"leaf tests count, parents do not": {
+		"only tests without subtests count": {
 			`func TestA(t *testing.T) { t.Run("x", func(t *testing.T) {}); t.Run("y", func(t *testing.T) {}) }
 			func TestB(t *testing.T) {}`,
 			counts{passed: 3}, "3 passed",
 		},
-		"a failure is printed in full": {
+		"failure with output": {
 			`func TestA(t *testing.T) { t.Log("before"); t.Run("x", func(t *testing.T) { t.Error("broken") }) }
 			func TestB(t *testing.T) {}`,
 			counts{passed: 1, failed: 1}, "broken",
 		},
-		"a skipped test says why": {
+		"skip with reason": {
 			`func TestA(t *testing.T) { t.Skip("no such program") }`,
 			counts{skipped: 1}, "no such program",
 		},
-		"a package that does not build is one failure": {
+		"build failure": {
 			`func TestA(t *testing.T) { undefinedName() }`,
 			counts{failed: 1}, "undefinedName",
 		},
-		"a panic is a failure": {
+		"panic": {
 			`func TestA(t *testing.T) { panic("boom") }`,
 			counts{failed: 1}, "boom",
 		},
-		"an exit outside a test is a failure": {
+		"exit outside a test": {
 			`func TestMain(m *testing.M) { println("gone"); os.Exit(3) }`,
 			counts{failed: 1}, "gone",
 		},
@@ -50,13 +50,13 @@ func TestReadEvents(t *testing.T) {
 			write(t, filepath.Join(dir, "p_test.go"), source)
 			cmd := exec.Command("go", "test", "-json", "./...")
 			cmd.Dir = dir
-			events, _ := cmd.Output() // it fails where the test does
+			events, _ := cmd.Output() // the exit status is that of the test
 			var out strings.Builder
 			if got := readEvents(strings.NewReader(string(events)), &out); got != tt.want {
 				t.Errorf("got %+v, want %+v; events:\n%s", got, tt.want, events)
 			}
-			if !strings.Contains(out.String(), tt.says) {
-				t.Errorf("does not say %q:\n%s", tt.says, out.String())
+			if !strings.Contains(out.String(), tt.output) {
+				t.Errorf("output lacks %q:\n%s", tt.output, out.String())
 			}
 		})
 	}
@@ -69,7 +69,7 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-func TestSummary(t *testing.T) {
+func TestPrintSummary(t *testing.T) {
 	var out strings.Builder
 	total := printSummary(&out, []result{
 		{"vet", counts{passed: 1}, time.Second},

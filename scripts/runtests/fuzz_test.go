@@ -8,7 +8,6 @@ import (
 	"testing"
 )
 
-// TestFindFuzzTargets finds them wherever they are, with no list to keep.
 func TestFindFuzzTargets(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "go.mod"), "module m\n")
@@ -24,7 +23,7 @@ func TestFindFuzzTargets(t *testing.T) {
 	}
 	write(t, filepath.Join(dir, "a_test.go"), "package a\nfunc FuzzOne( {}\n")
 	if got, err := findFuzzTargets(dir); err == nil {
-		t.Errorf("what does not build has the targets %v", got)
+		t.Errorf("a package that does not build has targets %v", got)
 	}
 }
 
@@ -32,28 +31,28 @@ func TestReportFuzz(t *testing.T) {
 	progress := "fuzz: elapsed: 3s, execs: 10 (3/sec)\nfuzz: elapsed: 30s, execs: 4321 (99/sec)\n"
 	failed := errors.New("exit status 1")
 	for name, tt := range map[string]struct {
-		text string
-		err  error
-		want counts
-		says string
+		text   string
+		err    error
+		want   counts
+		output string
 	}{
-		"nothing found": {progress + "PASS\nok  \tm\t30.1s\n", nil, counts{passed: 1}, "4321 inputs"},
-		"an input that fails": {
+		"no failing input": {progress + "PASS\nok  \tm\t30.1s\n", nil, counts{passed: 1}, "4321 inputs"},
+		"failing input": {
 			progress + "--- FAIL: FuzzOne (0.1s)\n    --- FAIL: FuzzOne (0.00s)\n    Failing input written to testdata/fuzz/FuzzOne/abc\n",
 			failed, counts{failed: 1}, "testdata/fuzz/FuzzOne/abc",
 		},
-		"how to repeat it":         {progress, failed, counts{failed: 1}, "-fuzz=^FuzzOne$ -fuzztime=8s -fuzzminimizetime=1s -parallel=1 m"},
-		"Go's own clock":           {progress + "--- FAIL: FuzzOne (30.1s)\n    context deadline exceeded\nFAIL\nexit status 1\n", failed, counts{passed: 1}, "4321 inputs"},
-		"the target's own context": {"--- FAIL: FuzzOne (1s)\n    a_test.go:3: context deadline exceeded\nFAIL\n", failed, counts{failed: 1}, "a_test.go:3"},
-		"it does not build":        {"FAIL m [build failed]\n", failed, counts{failed: 1}, "build failed"},
+		"command to repeat":      {progress, failed, counts{failed: 1}, "-fuzz=^FuzzOne$ -fuzztime=8s -fuzzminimizetime=1s -parallel=1 m"},
+		"spurious deadline":      {progress + "--- FAIL: FuzzOne (30.1s)\n    context deadline exceeded\nFAIL\nexit status 1\n", failed, counts{passed: 1}, "4321 inputs"},
+		"deadline of the target": {"--- FAIL: FuzzOne (1s)\n    a_test.go:3: context deadline exceeded\nFAIL\n", failed, counts{failed: 1}, "a_test.go:3"},
+		"build failure":          {"FAIL m [build failed]\n", failed, counts{failed: 1}, "build failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder
 			if got := reportFuzz(&out, fuzzTarget{"m", "FuzzOne"}, tt.text, tt.err); got != tt.want {
 				t.Errorf("counted %+v, want %+v", got, tt.want)
 			}
-			if !strings.Contains(out.String(), tt.says) {
-				t.Errorf("does not say %q: %s", tt.says, out.String())
+			if !strings.Contains(out.String(), tt.output) {
+				t.Errorf("output lacks %q: %s", tt.output, out.String())
 			}
 		})
 	}

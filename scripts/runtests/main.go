@@ -1,10 +1,9 @@
-// Command runtests runs the stages of the project's test: the checks of the
-// source, the unit tests, the same under the race detector, the randomized model
-// of the store, the fuzz targets, and the tests with real clients. It prints
-// little while all is well and everything about what failed, and ends in a table
-// of the stages and one line of counts.
+// Command runtests runs the stages of the project's tests: source checks, unit tests,
+// unit tests with the race detector, the randomized model of the store, fuzz targets,
+// and end-to-end tests with real clients. It prints the full output of failures, a
+// table of the stages, and a line with the totals.
 //
-// usage: runtests [-model TIME] [-fuzz TIME] [STAGE...]    (all of them by default)
+// usage: runtests [-model TIME] [-fuzz TIME] [STAGE...]    (default: all stages)
 package main
 
 import (
@@ -21,7 +20,7 @@ import (
 	"time"
 )
 
-// stage is one row of the summary.
+// stage is a row of the summary.
 type stage struct {
 	name string
 	run  func(out io.Writer) counts
@@ -39,13 +38,12 @@ var stages = []stage{
 	{"race", goTest(append([]string{"-race", "-timeout=25m"}, raceTested...)...)},
 	{"model", model},
 	{"fuzz", fuzz},
-	// One package at a time: each starts servers and clients of its own, and a
-	// guest under emulation.
+	// One package at a time, because each starts servers, clients and emulated guests.
 	{"e2e", goTest("-tags=e2e", "-count=1", "-p=1", "-timeout=45m", "./test/...", "./internal/...")},
 }
 
-// reportEnv and reportDir: tests leave tables there that are worth printing
-// when all is well, too.
+// reportEnv names the environment variable with the absolute path of reportDir. Tests
+// write tables there, which are printed even if all tests pass.
 const (
 	reportEnv = "ODX_TEST_REPORT"
 	reportDir = "bin/test-report"
@@ -69,7 +67,7 @@ func run(out io.Writer, names []string) error {
 		err = errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755), os.Setenv(reportEnv, dir))
 	}
 	if err != nil {
-		return fmt.Errorf("folder for reports: %w", err)
+		return fmt.Errorf("report directory: %w", err)
 	}
 	var results []result
 	for _, s := range chosen {
@@ -87,7 +85,8 @@ func run(out io.Writer, names []string) error {
 	return nil
 }
 
-// choose returns the named stages in their own order, all for no name.
+// choose returns the named stages in the order of stages, or all stages if names is
+// empty.
 func choose(names []string) ([]stage, error) {
 	if len(names) == 0 {
 		return stages, nil
@@ -102,23 +101,23 @@ func choose(names []string) ([]stage, error) {
 	}
 	for _, name := range names {
 		if !slices.Contains(known, name) {
-			return nil, fmt.Errorf("no stage %q; there are %s", name, strings.Join(known, ", "))
+			return nil, fmt.Errorf("unknown stage %q; stages: %s", name, strings.Join(known, ", "))
 		}
 	}
 	return chosen, nil
 }
 
-// gofmt is the stage that finds unformatted files.
+// gofmt is the stage that lists unformatted files.
 func gofmt(out io.Writer) counts {
 	list, err := exec.Command("gofmt", "-l", ".").CombinedOutput()
 	if err != nil || len(list) > 0 {
-		fmt.Fprintf(out, "not formatted as gofmt does, run gofmt -w on:\n%s", list)
+		fmt.Fprintf(out, "not gofmt-formatted; run gofmt -w on:\n%s", list)
 		return counts{failed: 1}
 	}
 	return counts{passed: 1}
 }
 
-// commands is the stage that passes when every command line does.
+// commands returns a stage that runs command lines. Each is a check.
 func commands(lines ...string) func(io.Writer) counts {
 	return func(out io.Writer) counts {
 		var c counts
@@ -136,7 +135,7 @@ func commands(lines ...string) func(io.Writer) counts {
 	}
 }
 
-// goTest is the stage that runs go test with args.
+// goTest returns a stage that runs go test with args.
 func goTest(args ...string) func(io.Writer) counts {
 	return func(out io.Writer) counts {
 		cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)

@@ -9,19 +9,18 @@ import (
 	"time"
 )
 
-var modelTime = flag.Duration("model", time.Minute, "how long the stage model goes on with new histories")
+var modelTime = flag.Duration("model", time.Minute, "duration of the random histories in stage model")
 
-// model is the stage in which the store proves its invariants: its own tests, those
-// of the tokens and those of virtual disks, and random histories with power cuts for a
-// while. The histories that need a second process or many clients run beside.
+// model is the stage that checks the invariants of the store: the tests of the store,
+// tokens and virtual disks, and concurrently random histories with power failures.
 func model(out io.Writer) counts {
 	timeout := fmt.Sprint("-timeout=", 5*time.Minute+*modelTime)
 	checked := func(args ...string) func(io.Writer) counts {
 		return goTest(append([]string{"-tags=invariants", "-count=1", timeout}, args...)...)
 	}
-	return sideBySide(out,
+	return concurrently(out,
 		checked("-run=^TestPowerCuts$", "./backstore", fmt.Sprint("-for=", *modelTime)),
-		inTurn(
+		sequentially(
 			checked("./backstore/...", "./tokens/..."),
 			checked("-run=^TestEachFault$", "./backstore", "-everyfault=1"),
 			checked("-run=^TestHistories$", "./vhd", "-rapid.checks=200"),
@@ -29,8 +28,8 @@ func model(out io.Writer) counts {
 		))
 }
 
-// inTurn is the stage that consists of others, one after the other.
-func inTurn(runs ...func(io.Writer) counts) func(io.Writer) counts {
+// sequentially returns a stage that runs others one after the other.
+func sequentially(runs ...func(io.Writer) counts) func(io.Writer) counts {
 	return func(out io.Writer) (total counts) {
 		for _, run := range runs {
 			total.add(run(out))
@@ -39,17 +38,17 @@ func inTurn(runs ...func(io.Writer) counts) func(io.Writer) counts {
 	}
 }
 
-// sideBySide runs stages at once and prints what each said, one after the other.
-func sideBySide(out io.Writer, runs ...func(io.Writer) counts) (total counts) {
-	said := make([]bytes.Buffer, len(runs))
+// concurrently runs stages at once and prints their outputs one after the other.
+func concurrently(out io.Writer, runs ...func(io.Writer) counts) (total counts) {
+	outputs := make([]bytes.Buffer, len(runs))
 	found := make([]counts, len(runs))
 	var all sync.WaitGroup
 	for i, run := range runs {
-		all.Go(func() { found[i] = run(&said[i]) })
+		all.Go(func() { found[i] = run(&outputs[i]) })
 	}
 	all.Wait()
 	for i := range runs {
-		_, _ = said[i].WriteTo(out)
+		_, _ = outputs[i].WriteTo(out)
 		total.add(found[i])
 	}
 	return total

@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// result is what became of a stage.
+// result is the outcome of a stage.
 type result struct {
 	stage string
 	counts
 	took time.Duration
 }
 
-// printReports prints the tables that tests left in dir.
+// printReports prints the tables that tests wrote to dir.
 func printReports(out io.Writer, dir string) error {
 	files, err := filepath.Glob(filepath.Join(dir, "*.txt"))
 	if err != nil {
@@ -33,8 +33,8 @@ func printReports(out io.Writer, dir string) error {
 	return nil
 }
 
-// printSummary prints a row for each stage and a last line for all of them,
-// and returns the sums.
+// printSummary prints a row per stage and a line with the totals, and returns the
+// totals.
 func printSummary(out io.Writer, results []result) counts {
 	fmt.Fprintln(out)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
