@@ -14,17 +14,16 @@ import (
 	"odx/internal/kit/tokenclient"
 )
 
-// floor is what a copy by token over iSCSI cannot be faster than: a command there
-// and back for POPULATE TOKEN and one for WRITE USING TOKEN, and between them the
-// token's record on the disk.
+// floor is the lower bound of the latency of a token copy over iSCSI: two command round
+// trips, for POPULATE TOKEN and WRITE USING TOKEN, and one durable journal record for
+// the token.
 type floor struct {
 	roundTrip, record []time.Duration
 }
 
-// measureFloor times TEST UNIT READY, which does nothing, and 4 KiB written behind
-// each other to a file like the journal's, filled with zeros and synced before.
-// They take turns, so that processors and disk are as idle before each as they
-// are before the steps of a copy.
+// measureFloor times TEST UNIT READY, and sequential 4 KiB writes with fdatasync to a
+// file that, like the journal, is preallocated with zeros. The two alternate, so that
+// CPU and disk are as idle before each as before the steps of a copy.
 func measureFloor(dir string, s *tokenclient.Session, n int) (f floor, err error) {
 	const page = 4096
 	name := filepath.Join(dir, "floor")
@@ -64,7 +63,7 @@ func measureFloor(dir string, s *tokenclient.Session, n int) (f floor, err error
 
 // printFloor prints the parts of the floor and their sum.
 func printFloor(out io.Writer, f floor) error {
-	fmt.Fprintf(out, "\nwhat populate + write cannot be faster than here; milliseconds\n")
+	fmt.Fprintf(out, "\nlower bound of populate + write on this machine; milliseconds\n")
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\tmedian\tfastest\t")
 	row := func(name string, median, fastest time.Duration) {
@@ -72,7 +71,7 @@ func printFloor(out io.Writer, f floor) error {
 	}
 	trip, record := median(f.roundTrip), median(f.record)
 	least, leastRecord := quantile(f.roundTrip, 0), quantile(f.record, 0)
-	row("TEST UNIT READY, there and back", trip, least)
+	row("TEST UNIT READY, round trip", trip, least)
 	row("4 KiB appended and fdatasync", record, leastRecord)
 	row("two commands and one record", 2*trip+record, 2*least+leastRecord)
 	return w.Flush()

@@ -1,9 +1,9 @@
-// Command bench compares odx with its peers on this machine, in one run: every
-// workload runs against each target in turn, several times over, and the table
-// has the medians and what they are to the peer's. Then it times token copies,
-// which peers do not have.
+// Command bench compares odx with its peers on one machine. Each workload runs several
+// times against each target, alternating between targets. The table has the medians
+// and their ratio to the peer's. Then it times token copies, which peers do not
+// support.
 //
-// A workload is one entry of the list in workloads.go, a peer one in peers.
+// Workloads are listed in workloads.go, peers in the variable peers.
 package main
 
 import (
@@ -25,12 +25,12 @@ import (
 
 func main() {
 	var o options
-	size := flag.String("size", "1GiB", "size of the LUN, all of which is written first")
-	flag.IntVar(&o.runs, "runs", 5, "runs of every workload against every target")
-	flag.DurationVar(&o.length, "length", 3*time.Second, "length of a run")
-	flag.IntVar(&o.tokens, "tokens", 200, "token copies to time; 0 for none, and no look at the memory of 1 TiB")
+	size := flag.String("size", "1GiB", "size of the LUN, which is filled first")
+	flag.IntVar(&o.runs, "runs", 5, "runs of each workload per target")
+	flag.DurationVar(&o.length, "length", 3*time.Second, "duration of a run")
+	flag.IntVar(&o.tokens, "tokens", 200, "token copies to time; 0 skips them and the 1 TiB memory measurement")
 	only := flag.String("only", "", "regular expression for the names of the workloads to run")
-	flag.StringVar(&o.dir, "dir", "", "folder for the targets' data (default: the system's for temporary files)")
+	flag.StringVar(&o.dir, "dir", "", "directory for the targets' data (default: the system's temporary directory)")
 	flag.BoolVar(&o.store, "store", true, "run the workloads against the store")
 	flag.BoolVar(&o.memory, "memory", true, "run the workloads against a LUN in memory")
 	flag.StringVar(&o.profile, "profile", "", "file for a CPU profile of the workloads against a LUN in memory")
@@ -51,8 +51,8 @@ type options struct {
 	length time.Duration
 	tokens int
 	only   *regexp.Regexp
-	// store and memory say which workloads run; profile is a file for a profile
-	// of the latter, if not empty.
+	// store and memory select the workloads. profile is the file for a CPU profile of
+	// the latter, or "".
 	store, memory bool
 	profile       string
 }
@@ -90,7 +90,7 @@ func start(ctx context.Context, o options, size, only string) (err error) {
 	return measureTebibyte(ctx, o)
 }
 
-// peers are the targets that are compared, odx first; ratios are to the second.
+// peers are the targets to compare, odx first. Ratios are to the second.
 var peers = []struct {
 	name  string
 	start func(ctx context.Context, dir string, luns []kit.LUN) (*kit.Target, error)
@@ -127,7 +127,7 @@ func comparePeers(ctx context.Context, o options) (err error) {
 	return printRows(os.Stdout, rows)
 }
 
-// measure runs the workloads that o selects against the targets, in turn.
+// measure runs the workloads that o selects, alternating between targets.
 func measure(ctx context.Context, o options, workloads []workload, targets []*kit.Target) ([]row, error) {
 	var rows []row
 	for _, w := range workloads {

@@ -16,9 +16,9 @@ import (
 	"odx/internal/kit/tokenclient"
 )
 
-// measureTebibyte serves 1 TiB of mapped data, built from token copies of 1 GiB,
-// times copies of all of it, and prints what the server holds of it in memory.
-// Half of it is copied with a shift of 4 KiB, so that its maps are not shared.
+// measureTebibyte serves 1 TiB of mapped data, built from token copies of 1 GiB, times
+// copies of all of it, and prints the resident memory of the server. Half of the data
+// is shifted by 4 KiB, so that it does not share map nodes.
 func measureTebibyte(ctx context.Context, o options) (err error) {
 	const gib, half = 1 << 30, 512
 	dir := filepath.Join(o.dir, "memory")
@@ -67,12 +67,12 @@ func measureTebibyte(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\n1 TiB of mapped data, half of it with maps of its own: resident memory %s after the start, %s after the copies, %s after %d random reads of 4 KiB at %.0f a second\n",
+	fmt.Printf("\n1 TiB of mapped data, half of it with unshared maps: resident memory %s after the start, %s after the copies, %s after %d random reads of 4 KiB at %.0f per second\n",
 		humanize.IBytes(uint64(empty)), humanize.IBytes(uint64(mapped)), humanize.IBytes(uint64(after)), r.Commands, r.Rate())
 	return nil
 }
 
-// timeTebibyte copies 1 TiB by one token to the same place of another LUN.
+// timeTebibyte copies 1 TiB with one token to the same address of another LUN.
 func timeTebibyte(ctx context.Context, t *kit.Target, times int) error {
 	return withSession(ctx, t, func(src *tokenclient.Session) error {
 		dst, err := src.Client().Open(t.URL(1), tokenclient.OpenOptions{})
@@ -87,7 +87,7 @@ func timeTebibyte(ctx context.Context, t *kit.Target, times int) error {
 			}
 			l.add(timings)
 		}
-		fmt.Printf("\n1 TiB by token to the same address, %d times: populate + write %.2f ms in the median, %.2f ms at the longest; %d tokens, %d writes a copy\n",
+		fmt.Printf("\n1 TiB by token to the same address, %d times: populate + write median %.2f ms, maximum %.2f ms; %d tokens, %d writes per copy\n",
 			times, milliseconds(median(l.both)), milliseconds(slices.Max(l.both)), l.tokens/times, l.writes/times)
 		return nil
 	})

@@ -5,11 +5,11 @@ import (
 	"sync"
 )
 
-// memStripe is how many bytes of a memVolume one lock guards.
+// memStripe is the number of bytes that a lock of a memVolume guards.
 const memStripe = 1 << 20
 
-// memVolume is a blockdev.Volume in memory: what is measured over it is the
-// transport and the device server.
+// memVolume is a volume in memory, to measure only the transport and the device
+// server.
 type memVolume struct {
 	data  []byte
 	locks []sync.RWMutex // by stripe
@@ -19,8 +19,7 @@ func newMemVolume(size int64) *memVolume {
 	return &memVolume{data: make([]byte, size), locks: make([]sync.RWMutex, (size+memStripe-1)/memStripe)}
 }
 
-// each calls f for the parts of a range that lie in one stripe; from is where
-// the part begins in the range.
+// each calls f for each stripe in a range; from is the offset of the part in the range.
 func (v *memVolume) each(off, length int64, f func(lock *sync.RWMutex, part []byte, from int64)) {
 	for from := int64(0); from < length; {
 		at := off + from

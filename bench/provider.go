@@ -18,11 +18,11 @@ import (
 	"odx/tokens"
 )
 
-// providerBytes is what the provider's tokens stand for.
+// providerBytes is the data of the provider's tokens in bytes.
 const providerBytes = 256 << 20
 
-// timeProvider copies by token with the offload provider alone, on a store in dir:
-// what is left of a copy without the commands that ask for it.
+// timeProvider times token copies by direct calls of the offload provider, without
+// commands, on a store in dir.
 func timeProvider(ctx context.Context, dir string, n int) (rows []latency, err error) {
 	dir = filepath.Join(dir, "provider")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -54,7 +54,7 @@ func timeProvider(ctx context.Context, dir string, n int) (rows []latency, err e
 	for _, c := range []struct {
 		name string
 		at   int64
-	}{{"the offload provider alone, 256 MiB to the same address", 0}, {"the offload provider alone, 256 MiB to an address moved by 4 KiB", 4096}} {
+	}{{"offload provider without commands, 256 MiB to the same address", 0}, {"offload provider without commands, 256 MiB to an address moved by 4 KiB", 4096}} {
 		l := latency{name: c.name}
 		for range n {
 			t, err := copyOnce(ctx, manager, src, dst, c.at)
@@ -80,7 +80,8 @@ func fillVolume(ctx context.Context, v *backstore.Volume) error {
 	return v.Flush(ctx)
 }
 
-// copyOnce makes a token of all of src and writes it to dst, until all is done.
+// copyOnce creates a token of all of src and writes it to dst, with as many calls as
+// needed.
 func copyOnce(ctx context.Context, m *tokens.Manager, src, dst *backstore.Volume, at int64) (t tokenclient.Timings, err error) {
 	began := time.Now()
 	r, err := m.OffloadRead(ctx, tokens.Source{Volume: src, LU: tokens.LU{BlockLength: 512}}, []blockdev.Range{{Length: providerBytes}}, tokens.ReadOptions{})
@@ -97,7 +98,7 @@ func copyOnce(ctx context.Context, m *tokens.Manager, src, dst *backstore.Volume
 		}
 		t.Write += time.Since(began)
 		if done += n; n == 0 {
-			return t, errors.New("nothing was written")
+			return t, errors.New("write made no progress")
 		}
 	}
 	return t, nil

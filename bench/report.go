@@ -16,17 +16,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// row is a workload and its rates for each of peers, in the same order.
+// row is a workload with its rates per peer, in the order of peers.
 type row struct {
 	workload
 	rates [][]float64
 }
 
-// printMachine says what the figures are worth: where, when and how.
+// printMachine prints the machine, the date and the parameters.
 func printMachine(w io.Writer, o options) {
 	fmt.Fprintf(w, "%s; %d CPUs (%s); Linux %s; %s; data on %s\n", time.Now().Format(time.DateOnly), runtime.NumCPU(),
 		processor(), release(), runtime.Version(), fileSystem(o.dir))
-	fmt.Fprintf(w, "LUN of %s, written before; %d runs of %v each, targets in turn; medians\n\n",
+	fmt.Fprintf(w, "LUN of %s, filled; %d alternating runs of %v per target; medians\n\n",
 		humanize.IBytes(uint64(o.size)), o.runs, o.length)
 }
 
@@ -54,13 +54,13 @@ func printRows(out io.Writer, rows []row) error {
 	return w.Flush()
 }
 
-// printLatencies prints the times of token copies and what a copy of the same
-// data by reading and writing takes in comparison.
+// printLatencies prints the times of token copies, compared with a copy of the same
+// data by reading and writing.
 func printLatencies(out io.Writer, rows []latency, byReading time.Duration) error {
 	n := len(rows[0].both)
-	fmt.Fprintf(out, "\ncopies by token, LUN to LUN, %d times each; milliseconds\n", n)
+	fmt.Fprintf(out, "\ntoken copies between LUNs, %d of each; milliseconds\n", n)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\tpopulate\ttoken information\twrite\tall three\tpopulate + write: median\t99th of 100\tlongest\ttokens, writes a copy\treading and writing 1 GiB is slower by\t")
+	fmt.Fprintln(w, "\tpopulate\ttoken information\twrite\tall three\tpopulate + write: median\tp99\tmaximum\ttokens, writes per copy\tfactor to reading and writing 1 GiB\t")
 	for _, l := range rows {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d, %d\t%.0f\t\n", l.name,
 			ms(median(l.populate)), ms(median(l.inform)), ms(median(l.write)), ms(median(l.all)), ms(median(l.both)),

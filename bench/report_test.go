@@ -26,6 +26,6 @@ func TestLastNumber(t *testing.T) {
 		t.Errorf("%v, %v", n, err)
 	}
 	if n, err := lastNumber(qemuSeconds, "Run failed"); err == nil {
-		t.Errorf("%v was found in nothing", n)
+		t.Errorf("lastNumber without a match = %v, want an error", n)
 	}
 }

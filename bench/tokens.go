@@ -12,11 +12,11 @@ import (
 	"odx/internal/kit/tokenclient"
 )
 
-// tokenSize is how much one token stands for, in bytes.
+// tokenSize is the data of a token in bytes.
 const tokenSize = 1 << 30
 
-// timeTokens copies up to 1 GiB of written data from LUN to LUN by token, many
-// times, to places 4 KiB aligned but otherwise anywhere.
+// timeTokens times many token copies of up to 1 GiB of written data between LUNs, to
+// 4 KiB aligned addresses.
 func timeTokens(ctx context.Context, o options) (err error) {
 	dir := filepath.Join(o.dir, "tokens")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -69,7 +69,7 @@ func timeTokens(ctx context.Context, o options) (err error) {
 	}
 	provider, err := timeProvider(ctx, dir, o.tokens)
 	if err != nil {
-		return fmt.Errorf("the offload provider alone: %w", err)
+		return fmt.Errorf("offload provider: %w", err)
 	}
 	rows = append(rows, provider...)
 	byReading, err := copyByReading(src, dst)
@@ -86,8 +86,8 @@ func timeTokens(ctx context.Context, o options) (err error) {
 	return printFloor(os.Stdout, f)
 }
 
-// copyByReading copies the same data through the client, with 8 commands of
-// 256 KiB outstanding: what an initiator does without tokens.
+// copyByReading copies the same data by reading and writing, with 8 outstanding
+// commands of 256 KiB, as an initiator without token support does.
 func copyByReading(src, dst *tokenclient.Session) (time.Duration, error) {
 	a, err := src.CopyTo(dst, 0, 0, src.Blocks)
 	if err == nil && !a.Good() {
@@ -96,7 +96,7 @@ func copyByReading(src, dst *tokenclient.Session) (time.Duration, error) {
 	return a.Elapsed, err
 }
 
-// latency are the times of many copies of one kind.
+// latency has the times of many copies of one kind.
 type latency struct {
 	name                               string
 	populate, write, both, inform, all []time.Duration

@@ -15,10 +15,10 @@ import (
 	"odx/target/scsi"
 )
 
-// transportSize is the size of the LUN in memory, in bytes.
+// transportSize is the size of the LUN in memory in bytes.
 const transportSize = 256 << 20
 
-// transportWorkloads run against a LUN in memory: the store takes no part.
+// transportWorkloads run against a LUN in memory, without a store.
 var transportWorkloads = []workload{
 	perf("random reads, 4 KiB, 32 outstanding", "-m", "32", "-b", "8", "-r"),
 	perf("random reads, 4 KiB, 1 outstanding", "-m", "1", "-b", "8", "-r"),
@@ -26,10 +26,10 @@ var transportWorkloads = []workload{
 	clients(4, perf("random reads, 4 KiB, 32 outstanding", "-m", "32", "-b", "8", "-r")),
 }
 
-// clients is a workload that n clients run at once; the rate is that of all.
+// clients returns a workload of n concurrent clients. The rate is the total.
 func clients(n int, w workload) workload {
 	one := w.run
-	w.name = fmt.Sprintf("%d clients at once: %s", n, w.name)
+	w.name = fmt.Sprintf("%d concurrent clients: %s", n, w.name)
 	w.run = func(ctx context.Context, t *kit.Target, length time.Duration) (float64, error) {
 		rates, errs := make([]float64, n), make([]error, n)
 		var wg sync.WaitGroup
@@ -46,9 +46,9 @@ func clients(n int, w workload) workload {
 	return w
 }
 
-// compareTransports measures the transport and the device server over memory,
-// in this process, against tgtd over a file in memory. With o.profile they
-// leave a CPU profile there.
+// compareTransports compares the transport and the device server over memory, in this
+// process, with tgtd over a file on tmpfs. It writes a CPU profile to o.profile, if
+// set.
 func compareTransports(ctx context.Context, o options) (err error) {
 	dir, err := os.MkdirTemp("/dev/shm", "odx-bench")
 	if err != nil {
@@ -86,11 +86,11 @@ func compareTransports(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\nwithout a store: a LUN of %d MiB in memory, in a server in this process; %s's in a file on tmpfs\n\n", transportSize>>20, peers[1].name)
+	fmt.Printf("\nwithout a store: LUN of %d MiB in memory, server in this process; LUN of %s in a file on tmpfs\n\n", transportSize>>20, peers[1].name)
 	return printRows(os.Stdout, rows)
 }
 
-// serveMemory serves a LUN in memory on a free port of the loopback.
+// serveMemory serves a LUN in memory on a free loopback port.
 func serveMemory(ctx context.Context) (_ *kit.Target, stop func() error, err error) {
 	lu, err := scsi.NewLogicalUnit(scsi.LUConfig{Volume: newMemVolume(transportSize), ID: [16]byte{15: 1}})
 	if err != nil {

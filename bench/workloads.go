@@ -17,12 +17,11 @@ import (
 	"odx/internal/kit/tokenclient"
 )
 
-// workload is something that a client does to LUN 0 of a target, and the rate
-// it reaches. Higher is better.
+// workload measures the rate of a client on LUN 0 of a target. Higher is better.
 type workload struct {
 	name    string
 	unit    string // of the rate
-	command string // what a person would type to see it
+	command string // to reproduce it
 	run     func(ctx context.Context, t *kit.Target, length time.Duration) (rate float64, err error)
 }
 
@@ -40,7 +39,7 @@ var workloads = []workload{
 	qemuBench("scattered writes of known data, 4 KiB, 32 outstanding (qemu-img)", "-w", "-d", "32", "-s", "4096", "-S", "16781312", "--pattern=165"),
 }
 
-// loaded is a workload of the load generator of our own.
+// loaded returns a workload of the load generator in bench/load.
 func loaded(name, op string, size, depth int, words ...string) workload {
 	return workload{
 		name: name, unit: "IOPS",
@@ -55,7 +54,7 @@ func loaded(name, op string, size, depth int, words ...string) workload {
 	}
 }
 
-// perf is a workload of libiscsi's iscsi-perf, which only reads.
+// perf returns a workload of libiscsi's iscsi-perf, which supports only reads.
 func perf(name string, args ...string) workload {
 	return workload{
 		name: name, unit: "IOPS",
@@ -73,8 +72,8 @@ func perf(name string, args ...string) workload {
 
 var perfAverage = regexp.MustCompile(`iops average (\d+)`)
 
-// qemuBench is a workload of qemu-img bench. How many requests take about the
-// length of a run is found by a short run first.
+// qemuBench returns a workload of qemu-img bench. A short first run determines the
+// number of requests for the duration of a run.
 func qemuBench(name string, args ...string) workload {
 	return workload{
 		name: name, unit: "IOPS",
@@ -118,7 +117,7 @@ func output(ctx context.Context, length time.Duration, program string, args ...s
 	return string(out), nil
 }
 
-// fill writes all of LUN 0, so that reads find data and not holes.
+// fill writes all of LUN 0, so that reads return data instead of holes.
 func fill(ctx context.Context, t *kit.Target) error {
 	return withSession(ctx, t, func(s *tokenclient.Session) error {
 		a, err := s.Write(randomData(), 0, s.Blocks, tokenclient.WriteOptions{})

@@ -1,11 +1,11 @@
-// Command dedup measures what the dedup unit costs and saves: it writes disk
-// images into a new store, for each unit, and prints a Markdown table of the
-// ratio, the speed, the metadata and the memory for the index.
+// Command dedup measures the effect of the dedup unit: for each unit it writes disk
+// images to a new store, and prints a Markdown table of the dedup ratio, the throughput,
+// the metadata and the memory of the index.
 //
-// usage: go run ./bench/dedup [-dir FOLDER] IMAGE...
+// usage: go run ./bench/dedup [-dir DIR] IMAGE...
 //
-// Every image becomes a volume, and then once more one that is shifted by 4 KiB,
-// as a partition that begins elsewhere would be.
+// Each image is written to a volume, and to a second one shifted by 4 KiB, like a
+// partition with another alignment.
 package main
 
 import (
@@ -26,7 +26,7 @@ import (
 const shift = 4096
 
 func main() {
-	dir := flag.String("dir", "", "folder for the stores (default: the system's for temporary files)")
+	dir := flag.String("dir", "", "directory for the stores (default: the system's temporary directory)")
 	flag.Parse()
 	if err := run(*dir, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "dedup:", err)
@@ -36,9 +36,9 @@ func main() {
 
 func run(dir string, images []string) error {
 	if len(images) == 0 {
-		return errors.New("name at least one image file")
+		return errors.New("no image file given")
 	}
-	fmt.Println("| unit | ratio of the images | ratio with shifted copies | write MiB/s | equal image again MiB/s | metadata MiB per GiB live | index MiB per TiB live |")
+	fmt.Println("| dedup unit | ratio of the images | ratio with shifted copies | write MiB/s | equal image again MiB/s | metadata MiB per GiB live | index MiB per TiB live |")
 	fmt.Println("|---:|---:|---:|---:|---:|---:|---:|")
 	for _, unit := range []int{4, 8, 16, 32, 64} {
 		tmp, err := os.MkdirTemp(dir, "odx-dedup-")
@@ -48,13 +48,13 @@ func run(dir string, images []string) error {
 		err = measure(tmp, unit<<10, images)
 		os.RemoveAll(tmp)
 		if err != nil {
-			return fmt.Errorf("unit of %d KiB: %w", unit, err)
+			return fmt.Errorf("dedup unit of %d KiB: %w", unit, err)
 		}
 	}
 	return nil
 }
 
-// measure prints the row of one unit.
+// measure prints the row of a dedup unit.
 func measure(dir string, unit int, images []string) error {
 	ctx := context.Background()
 	log := logrus.New()
@@ -79,7 +79,7 @@ func measure(dir string, unit int, images []string) error {
 	if _, err := writeAll(ctx, s, images, "shifted", shift); err != nil {
 		return err
 	}
-	mapped := float64(plain.LogicalBytes) / (1 << 20) // without the holes, which cost nothing
+	mapped := float64(plain.LogicalBytes) / (1 << 20) // without holes
 	all, err := s.Stats(ctx)
 	if err != nil {
 		return err
@@ -90,15 +90,14 @@ func measure(dir string, unit int, images []string) error {
 	}
 	perGiB := float64(m.Bytes) / float64(all.LiveBytes) * (1 << 10)
 	index := float64(m.Extents) / float64(all.LiveBytes) * dedup.BytesPerEntry * (1 << 20)
-	// The shifted copies are compared with one copy of each image, without the
-	// second, equal ones.
+	// The ratio with shifted copies does not count the second, identical copies.
 	shifted := float64(all.LogicalBytes-plain.LogicalBytes) / float64(all.LiveBytes)
 	fmt.Printf("| %d KiB | %.2f | %.2f | %.0f | %.0f | %.1f | %.0f |\n", unit>>10, plain.DedupRatio, shifted, mapped/first.Seconds(), mapped/again.Seconds(), perGiB, index)
 	return nil
 }
 
-// writeAll writes each image to a volume of its own, flushes, and returns how
-// long that took, without the reading of the images.
+// writeAll writes each image to its own volume, flushes, and returns the duration
+// without the time to read the images.
 func writeAll(ctx context.Context, s *backstore.Store, images []string, name string, shift int64) (took time.Duration, err error) {
 	for i, image := range images {
 		d, err := writeImage(ctx, s, image, fmt.Sprintf("%s %d", name, i), shift)

@@ -1,7 +1,7 @@
 // Package load compiles and runs a load generator over libiscsi (client/load.c): reads
-// and writes of one size at one depth, with data that is new or was seen before.
-// libiscsi's own iscsi-perf only reads, and qemu-img bench writes one pattern
-// again and again, which a deduplicating store need not store.
+// or writes of one size at one queue depth, with new or known data. libiscsi's
+// iscsi-perf supports only reads, and qemu-img bench repeats one pattern, which a
+// deduplicating store does not store again.
 package load
 
 import (
@@ -22,19 +22,20 @@ import (
 //go:embed client/load.c
 var source []byte
 
-// Result is what a run reached.
+// Result is the result of a run.
 type Result struct {
 	Commands uint64
 	Seconds  float64
-	// Median is the median latency of a command, in whole microseconds.
+	// Median is the median latency of a command, rounded down to microseconds.
 	Median time.Duration
 }
 
-// Rate returns commands a second.
+// Rate returns the commands per second.
 func (r Result) Rate() float64 { return float64(r.Commands) / r.Seconds }
 
-// Run puts load on a LUN for about length: commands of size bytes, depth of
-// them outstanding. words are its: random, same, flush=N.
+// Run applies load to a LUN for about length: op is read or write, size the bytes of a
+// command, depth the number of outstanding commands. words are the options of the load
+// generator: random, same, flush=N.
 func Run(ctx context.Context, url, op string, size, depth int, length time.Duration, words ...string) (r Result, err error) {
 	program, err := build(ctx)
 	if err != nil {
@@ -56,7 +57,7 @@ func Run(ctx context.Context, url, op string, size, depth int, length time.Durat
 	return r, nil
 }
 
-// build compiles the program, once for each version of its source.
+// build compiles the program, once per version of its source.
 func build(ctx context.Context) (string, error) {
 	sum := sha256.Sum256(source)
 	dir, err := kit.CacheDir("load-" + hex.EncodeToString(sum[:8]))

@@ -1,9 +1,8 @@
-// Command recovery measures how long odx takes to serve again after SIGKILL. It
-// fills a LUN with data that occurs once, puts load on it, kills the server in the
-// middle of that and times its next start, several times over. The time of the
-// processors is told too: it is what the start costs on a machine that is busy.
+// Command recovery measures the startup time of odx after SIGKILL. It fills a LUN with
+// unique data and repeatedly applies load, kills the server under load, and times the
+// next start. It also reports the CPU time, which dominates on a busy machine.
 //
-// usage: go run ./bench/recovery [-size 10GiB] [-kills 6] [-dir FOLDER]
+// usage: go run ./bench/recovery [-size 10GiB] [-kills 6] [-dir DIR]
 package main
 
 import (
@@ -25,13 +24,13 @@ import (
 	"odx/internal/kit/tokenclient"
 )
 
-// longestLoad is the most that a load lasts before its server is killed.
+// longestLoad bounds the duration of load before the kill.
 const longestLoad = 10 * time.Second
 
 func main() {
-	size := flag.String("size", "10GiB", "size of the LUN, all of which is written first")
-	kills := flag.Int("kills", 6, "how often the server is killed")
-	dir := flag.String("dir", "", "folder for the data (default: the system's for temporary files)")
+	size := flag.String("size", "10GiB", "size of the LUN, which is filled first")
+	kills := flag.Int("kills", 6, "number of kills")
+	dir := flag.String("dir", "", "directory for the data (default: the system's temporary directory)")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
@@ -76,7 +75,7 @@ func run(ctx context.Context, size string, kills int, dir string) (err error) {
 	return nil
 }
 
-// kind is what writes when the server is killed; all of it is new data.
+// kind is the load when the server is killed. All data is new.
 type kind struct {
 	name  string
 	size  int
@@ -89,8 +88,7 @@ var loads = []kind{
 	{"sequential writes of 256 KiB", 256 << 10, nil},
 }
 
-// loadUntilKilled returns in the middle of a load, whose client then finds its
-// server gone.
+// loadUntilKilled kills the server under load and returns the duration of the load.
 func loadUntilKilled(ctx context.Context, t *kit.Target, k kind) (lasted time.Duration, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -105,14 +103,14 @@ func loadUntilKilled(ctx context.Context, t *kit.Target, k kind) (lasted time.Du
 		return 0, fmt.Errorf("the load ended before the server was killed: %w", err)
 	case <-time.After(lasted):
 		err := t.Kill()
-		cancel()    // it would try to log in again
-		_ = <-ended // of a server that was killed
+		cancel() // the client would log in again
+		<-ended
 		return lasted, err
 	}
 }
 
-// killAndRestart kills the server, if it still runs, and prints how long it takes
-// from its start until it says that it is ready.
+// killAndRestart kills the server, if it is running, starts it, and prints the time
+// until it reports readiness.
 func killAndRestart(ctx context.Context, t *kit.Target, when string) error {
 	if err := t.Kill(); err != nil {
 		return err
@@ -126,11 +124,11 @@ func killAndRestart(ctx context.Context, t *kit.Target, when string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("ready in %4d ms (%d ms of a processor) after SIGKILL %s\n", took.Milliseconds(), cpu.Milliseconds(), when)
+	fmt.Printf("ready in %4d ms (CPU time %d ms) after SIGKILL %s\n", took.Milliseconds(), cpu.Milliseconds(), when)
 	return nil
 }
 
-// fill writes the whole LUN with data that occurs nowhere twice.
+// fill writes unique data to the whole LUN.
 func fill(ctx context.Context, t *kit.Target) (err error) {
 	c, err := tokenclient.Start(ctx)
 	if err != nil {

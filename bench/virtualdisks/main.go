@@ -1,18 +1,15 @@
-// Command virtualdisks measures the operations on virtual disks against qemu-img. A
-// raw disk, half of it data that occurs once, in extents of 1 to 64 MiB spread over
-// it, is put into a store and lies in a host file too. Then each operation runs
-// several times: as an odx command that asks a running server, and, on host files, as
-// the qemu-img command that has the same outcome. It prints a Markdown table with the
-// medians: of the odx command from its start to its end, and the longest of these (the
-// first one after a start of the server finds nothing in its caches); of the operation
-// in the server; of the qemu-img command, and how many times as long as the odx
-// command it takes.
+// Command virtualdisks compares operations on virtual disks with qemu-img. The input is
+// a raw disk, in a store and in a host file. Half of it is unique data, in ranges of 1
+// to 64 MiB. Each operation runs several times: as an odx command to a running server,
+// and as the equivalent qemu-img command on host files. The output is a Markdown table
+// with the median and maximum duration of the odx command (the first one after a start
+// of the server has cold caches), and the medians of the operation in the server, of the
+// qemu-img command, and of the ratio of qemu-img to odx.
 //
-// qemu-img leaves what it writes in the page cache; what odx did is durable. Before
-// each run both write out what they have in memory, so that no run waits for what
-// others left.
+// qemu-img leaves its output in the page cache; the output of odx is durable. Both are
+// flushed before each run, so that no run waits for the writes of another.
 //
-// usage: go run ./bench/virtualdisks [-size 10GiB] [-runs 3] [-only REGEXP] [-cache SIZE] [-dir FOLDER]
+// usage: go run ./bench/virtualdisks [-size 10GiB] [-runs 3] [-only REGEXP] [-cache SIZE] [-dir DIR]
 package main
 
 import (
@@ -31,10 +28,10 @@ import (
 
 func main() {
 	size := flag.String("size", "10GiB", "capacity of the disk, half of which is data")
-	runs := flag.Int("runs", 3, "runs of every operation")
+	runs := flag.Int("runs", 3, "runs per operation")
 	only := flag.String("only", "", "regular expression for the names of the operations to run")
-	cache := flag.String("cache", "256MiB", "store.cache in the server's configuration, the default of which is 256MiB")
-	dir := flag.String("dir", "", "folder for the data (default: the system's for temporary files)")
+	cache := flag.String("cache", "256MiB", "store.cache of the server")
+	dir := flag.String("dir", "", "directory for the data (default: the system's temporary directory)")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
@@ -62,8 +59,8 @@ func run(ctx context.Context, out io.Writer, size string, runs int, only, cache,
 		return err
 	}
 	defer func() { err = errors.Join(err, b.target.Stop()) }()
-	fmt.Fprintf(out, "disk of %s, %s of it data; medians of %d runs in turn\n\n", humanize.IBytes(bytes), humanize.IBytes(uint64(b.data)), runs)
-	fmt.Fprintln(out, "| operation | odx, command | longest | odx, operation | `qemu-img` | ratio | aim | mapped | moved |")
+	fmt.Fprintf(out, "disk of %s, %s of it data; medians of %d alternating runs\n\n", humanize.IBytes(bytes), humanize.IBytes(uint64(b.data)), runs)
+	fmt.Fprintln(out, "| operation | odx, command | maximum | odx, operation | `qemu-img` | ratio | goal | mapped | moved |")
 	fmt.Fprintln(out, "|---|---:|---:|---:|---:|---:|---:|---:|---:|")
 	for _, o := range operations {
 		if !chosen.MatchString(o.name) {

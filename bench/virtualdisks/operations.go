@@ -18,22 +18,22 @@ import (
 	"odx/api"
 )
 
-// operation is something that both can do. A command is what stands behind odx or
-// qemu-img. In the store and in the host's folder files have the same names: disk.raw
-// and disk.vhdx have the data; child.vhdx and child.qcow2 have changes of a tenth of
-// it; what a run makes is called new.
+// operation is an operation that both support. Commands are without the program name.
+// Files have the same names in the store and in the host's directory: disk.raw and
+// disk.vhdx have the data, child.vhdx and child.qcow2 change a tenth of it, and a run
+// creates files named new.
 type operation struct {
 	name string
-	aim  float64 // the ratio that is wanted; 0: none, since qemu-img moves no bytes either
-	// before and after run before and after each run, untimed.
+	goal float64 // ratio; 0 for none, because qemu-img copies no data either
+	// before and after are untimed commands before and after each run.
 	before, after []string
 	odx           string
-	copyBefore    string // on the host: this file is copied to new
+	copyBefore    string // host file that is copied to new
 	qemu          string
 }
 
 const (
-	aim = 20
+	goal = 20
 
 	toVHDX    = "convert -f raw -O vhdx disk.raw new.vhdx"
 	removeNew = "file rm new.vhdx"
@@ -41,28 +41,28 @@ const (
 
 var operations = []operation{
 	{
-		name: "convert raw to VHDX", aim: aim, after: []string{removeNew},
+		name: "convert raw to VHDX", goal: goal, after: []string{removeNew},
 		odx: "vhd convert disk.raw new.vhdx", qemu: toVHDX,
 	}, {
-		name: "convert VHDX to VHD", aim: aim, after: []string{"file rm new.vhd"},
+		name: "convert VHDX to VHD", goal: goal, after: []string{"file rm new.vhd"},
 		odx: "vhd convert disk.vhdx new.vhd", qemu: "convert -f vhdx -O vpc disk.vhdx new.vhd",
 	}, {
-		name: "convert VHDX to fixed VHD", aim: aim, after: []string{"file rm new.vhd"},
+		name: "convert VHDX to fixed VHD", goal: goal, after: []string{"file rm new.vhd"},
 		odx: "vhd convert disk.vhdx new.vhd --fixed", qemu: "convert -f vhdx -O vpc -o subformat=fixed disk.vhdx new.vhd",
 	}, {
-		name: "convert VHDX to fixed VHDX", aim: aim, after: []string{removeNew},
+		name: "convert VHDX to fixed VHDX", goal: goal, after: []string{removeNew},
 		odx: "vhd convert disk.vhdx new.vhdx --fixed", qemu: "convert -f vhdx -O vhdx -o subformat=fixed disk.vhdx new.vhdx",
 	}, {
-		name: "volume to VHDX", aim: aim, after: []string{removeNew},
+		name: "volume to VHDX", goal: goal, after: []string{removeNew},
 		odx: "vhd from-volume source new.vhdx", qemu: toVHDX,
 	}, {
-		name: "VHDX to volume", aim: aim, after: []string{"volume delete new"},
+		name: "VHDX to volume", goal: goal, after: []string{"volume delete new"},
 		odx: "vhd to-volume disk.vhdx new", qemu: "convert -f vhdx -O raw disk.vhdx new.raw",
 	}, {
-		name: "compact VHDX", aim: aim, before: []string{"file cp merged.vhdx new.vhdx"}, after: []string{removeNew},
+		name: "compact VHDX", goal: goal, before: []string{"file cp merged.vhdx new.vhdx"}, after: []string{removeNew},
 		odx: "vhd compact new.vhdx", qemu: "convert -f vhdx -O vhdx disk.vhdx new.vhdx",
 	}, {
-		name: "defragment VHDX", aim: aim, before: []string{"file cp merged.vhdx new.vhdx"}, after: []string{removeNew},
+		name: "defragment VHDX", goal: goal, before: []string{"file cp merged.vhdx new.vhdx"}, after: []string{removeNew},
 		odx: "vhd defrag new.vhdx", qemu: "convert -f vhdx -O vhdx disk.vhdx new.vhdx",
 	}, {
 		name: "snapshot of VHDX", after: []string{removeNew},
@@ -77,15 +77,15 @@ var operations = []operation{
 		name: "create fixed VHDX of zeros", after: []string{removeNew},
 		odx: "vhd create new.vhdx SIZE --fixed", qemu: "create -q -f vhdx -o subformat=fixed new.vhdx SIZE",
 	}, {
-		// Last, because qemu-img changes disk.raw. It writes no differencing VHDX, so
-		// its child is a qcow2.
-		name: "merge VHDX", aim: aim,
+		// Last, because qemu-img changes disk.raw. It does not support differencing VHDX,
+		// so its child is a qcow2.
+		name: "merge VHDX", goal: goal,
 		before: []string{"file cp disk.vhdx new/disk.vhdx", "file cp child.vhdx new/child.vhdx"}, after: []string{"file rm new/disk.vhdx"},
 		odx: "vhd merge new/child.vhdx", copyBefore: "child.qcow2", qemu: "commit -q -f qcow2 new.qcow2",
 	},
 }
 
-// result is what the runs of an operation took.
+// result has the durations of the runs of an operation.
 type result struct {
 	wall, inside, qemu []time.Duration
 	mapped, moved      int64
@@ -106,11 +106,11 @@ func (b *bench) measure(ctx context.Context, o operation, runs int) (r result, e
 }
 
 func (b *bench) measureODX(ctx context.Context, o operation, r *result) error {
-	// Cleaning ends with what deletions left to do, and with a checkpoint.
+	// Cleaning completes deferred deletions, and ends with a checkpoint.
 	if err := b.odxAll(ctx, append(slices.Clone(o.before), "store clean")); err != nil {
 		return err
 	}
-	if err := b.writeOut(); err != nil {
+	if err := b.syncHost(); err != nil {
 		return err
 	}
 	var said api.DiskResult
@@ -133,7 +133,7 @@ func (b *bench) odxAll(ctx context.Context, commands []string) error {
 	return nil
 }
 
-// odx runs a command that asks the server.
+// odx runs an odx command.
 func (b *bench) odx(ctx context.Context, into any, command string) error {
 	return b.target.Admin(ctx, into, b.words(command)...)
 }
@@ -148,7 +148,7 @@ func (b *bench) measureQEMU(ctx context.Context, o operation) (time.Duration, er
 			return 0, err
 		}
 	}
-	if err := b.writeOut(); err != nil {
+	if err := b.syncHost(); err != nil {
 		return 0, err
 	}
 	began := time.Now()
@@ -163,7 +163,7 @@ func (b *bench) measureQEMU(ctx context.Context, o operation) (time.Duration, er
 	return took, err
 }
 
-// qemu runs a program of qemu in the host's folder.
+// qemu runs a program of qemu in the host's directory.
 func (b *bench) qemu(ctx context.Context, program string, args ...string) error {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = b.host("")
@@ -173,8 +173,8 @@ func (b *bench) qemu(ctx context.Context, program string, args ...string) error 
 	return nil
 }
 
-// writeOut has the host's file system write out what it has in memory.
-func (b *bench) writeOut() error {
+// syncHost flushes the host's file system.
+func (b *bench) syncHost() error {
 	d, err := os.Open(b.host(""))
 	if err != nil {
 		return err
@@ -199,8 +199,8 @@ func copyFile(from, to string) error {
 func (r result) print(w io.Writer, o operation) {
 	wall, qemu := median(r.wall), median(r.qemu)
 	wanted := "–"
-	if o.aim != 0 {
-		wanted = fmt.Sprintf("%.0f ×", o.aim)
+	if o.goal != 0 {
+		wanted = fmt.Sprintf("%.0f ×", o.goal)
 	}
 	fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %.1f × | %s | %s | %s |\n", o.name,
 		milliseconds(wall), milliseconds(slices.Max(r.wall)), milliseconds(median(r.inside)), milliseconds(qemu),

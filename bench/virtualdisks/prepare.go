@@ -19,21 +19,22 @@ const (
 	alignment = 4096
 )
 
-// bench is a running server and a folder of the host that have the same disks.
+// bench is a running server and a directory of the host with the same disks.
 type bench struct {
 	dir    string
 	size   int64 // of the disk in bytes
-	data   int64 // bytes of it that are data
+	data   int64 // bytes of data
 	target *kit.Target
 	random *rand.ChaCha8
 }
 
 func (b *bench) host(name string) string { return filepath.Join(b.dir, "host", name) }
 
-// extent is a part of a disk.
-type extent struct{ off, length int64 }
+// byteRange is a range of a disk in bytes.
+type byteRange struct{ off, length int64 }
 
-// prepare makes the disks that the operations begin with. The caller stops the server.
+// prepare creates the input of the operations and starts the server. The caller stops
+// it.
 func prepare(ctx context.Context, dir, cache string, size int64) (_ *bench, err error) {
 	b := &bench{dir: dir, size: size, data: size / 2, random: rand.NewChaCha8([32]byte{6})}
 	if err := os.Mkdir(b.host(""), 0o755); err != nil {
@@ -76,13 +77,13 @@ func prepare(ctx context.Context, dir, cache string, size int64) (_ *bench, err 
 	})
 }
 
-// spread returns extents of 1 MiB to longest, data bytes in all, with gaps between
-// them that are of any length.
-func spread(r *rand.Rand, size, data, longest int64) []extent {
-	var all []extent
+// spread returns ranges of 1 MiB to longest, data bytes in total, with gaps of random
+// lengths.
+func spread(r *rand.Rand, size, data, longest int64) []byteRange {
+	var all []byteRange
 	for left := data; left > 0; {
 		length := min(left, mib+r.Int64N((longest-mib)/alignment+1)*alignment)
-		all = append(all, extent{0, length})
+		all = append(all, byteRange{0, length})
 		left -= length
 	}
 	gaps, sum := make([]float64, len(all)+1), 0.0
@@ -100,7 +101,7 @@ func spread(r *rand.Rand, size, data, longest int64) []extent {
 }
 
 // writeRaw writes disk.raw on the host.
-func (b *bench) writeRaw(data []extent) error {
+func (b *bench) writeRaw(data []byteRange) error {
 	f, err := os.Create(b.host("disk.raw"))
 	if err != nil {
 		return err
@@ -118,8 +119,8 @@ func (b *bench) writeRaw(data []extent) error {
 	return errors.Join(f.Truncate(b.size), f.Close())
 }
 
-// changeHostChild makes child.qcow2 over disk.raw.
-func (b *bench) changeHostChild(ctx context.Context, changes []extent) error {
+// changeHostChild creates child.qcow2 with backing file disk.raw, and writes changes.
+func (b *bench) changeHostChild(ctx context.Context, changes []byteRange) error {
 	if err := b.qemu(ctx, "qemu-img", "create", "-f", "qcow2", "-b", "disk.raw", "-F", "raw", "child.qcow2"); err != nil {
 		return err
 	}
@@ -130,8 +131,8 @@ func (b *bench) changeHostChild(ctx context.Context, changes []extent) error {
 	return b.qemu(ctx, "qemu-io", append(args, "child.qcow2")...)
 }
 
-// changeChild writes to child.vhdx as an initiator does, while it is a LUN.
-func (b *bench) changeChild(ctx context.Context, changes []extent) error {
+// changeChild serves child.vhdx as a LUN and writes changes as an initiator.
+func (b *bench) changeChild(ctx context.Context, changes []byteRange) error {
 	luns := b.target.LUNs
 	if err := b.restart(ctx, append(luns[:1:1], kit.LUN{File: "child.vhdx"})); err != nil {
 		return err
@@ -150,7 +151,7 @@ func (b *bench) restart(ctx context.Context, luns []kit.LUN) error {
 	return b.target.Restart(ctx)
 }
 
-func (b *bench) writeLUN(ctx context.Context, url string, changes []extent) (err error) {
+func (b *bench) writeLUN(ctx context.Context, url string, changes []byteRange) (err error) {
 	c, err := tokenclient.Start(ctx)
 	if err != nil {
 		return err

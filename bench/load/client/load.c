@@ -3,13 +3,13 @@
  *
  *   load URL read|write SIZE DEPTH SECONDS [random] [same] [flush=N]
  *
- * Keeps DEPTH commands of SIZE bytes outstanding for SECONDS, one behind the
- * other or at random places. Written data is new in every block of 4 KiB, or
- * with "same" taken from a pool of 16 MiB, so that a store that looks for it
- * has it already. With flush=N a SYNCHRONIZE CACHE follows every N writes.
+ * Keeps DEPTH commands of SIZE bytes outstanding for SECONDS, at sequential or
+ * random addresses. Every written block of 4 KiB is new, or with "same" taken
+ * from a pool of 16 MiB, so that a deduplicating store has it already. With
+ * flush=N a SYNCHRONIZE CACHE follows every N writes.
  *
- * Prints: commands, seconds, and the median latency in microseconds. A command
- * that fails ends it with exit status 1.
+ * Prints the number of commands, the seconds, and the median latency in
+ * microseconds. Exits with status 1 if a command fails.
  */
 #include <inttypes.h>
 #include <iscsi/iscsi.h>
@@ -23,7 +23,7 @@
 #define POOL_BYTES (16 << 20)
 #define UNIT 4096
 #define MAX_DEPTH 256
-#define BUCKETS 100000 /* of a microsecond; the last takes all above */
+#define BUCKETS 100000 /* of 1 us each; the last one also counts longer latencies */
 
 struct slot {
 	unsigned char *data;
@@ -70,7 +70,7 @@ static void ended(struct iscsi_context *ctx, int status, void *data, void *priva
 	(void)ctx;
 	outstanding--;
 	if (status != SCSI_STATUS_GOOD)
-		fail("a command failed");
+		fail("command");
 	uint64_t us = (now() - s->start) / 1000;
 	latency[us < BUCKETS ? us : BUCKETS - 1]++;
 	commands++;
@@ -84,7 +84,7 @@ static void flushed(struct iscsi_context *ctx, int status, void *data, void *pri
 	(void)ctx;
 	outstanding--;
 	if (status != SCSI_STATUS_GOOD)
-		fail("a flush failed");
+		fail("flush");
 	scsi_free_scsi_task(data);
 	if (now() < end)
 		start(private);
@@ -161,7 +161,7 @@ static void loop(void)
 	while (outstanding) {
 		struct pollfd p = {.fd = iscsi_get_fd(iscsi), .events = (short)iscsi_which_events(iscsi)};
 		if (poll(&p, 1, 10000) <= 0)
-			fail("no answer in 10 s");
+			fail("no response in 10 s");
 		if (iscsi_service(iscsi, p.revents) < 0)
 			fail("connection");
 	}
@@ -192,7 +192,7 @@ int main(int argc, char **argv)
 			flush_every = (uint32_t)atoi(argv[i] + 6);
 	}
 	if (size == 0 || size % UNIT || depth < 1 || depth > MAX_DEPTH) {
-		fprintf(stderr, "load: SIZE is a multiple of 4096, DEPTH 1 to %d\n", MAX_DEPTH);
+		fprintf(stderr, "load: SIZE must be a multiple of 4096, DEPTH 1 to %d\n", MAX_DEPTH);
 		return 2;
 	}
 	state = same_data ? 1 : now();
