@@ -6,24 +6,24 @@ import (
 	"odx/target/scsi"
 )
 
-// abortion is the end of many tasks: task management, or a command that ends
-// the tasks of a nexus (scsi.TaskAborter).
-type abortion struct {
-	// running are the tasks that were in DeviceServer.Execute.
+// abortSet is a set of tasks aborted together, by a task management function or by a
+// command that aborts the tasks of a nexus (scsi.TaskAborter).
+type abortSet struct {
+	// running has the tasks that were in DeviceServer.Execute.
 	running []runningTask
 }
 
-// runningTask is a task that an abortion waits for. It may be touched only
-// while ended is open: afterwards it may carry another command.
+// runningTask is a task that an abortSet waits for. The task must not be accessed once
+// ended is closed, because it may then runReader another command.
 type runningTask struct {
 	task  *task
 	sess  *session
 	ended chan struct{}
 }
 
-// abort aborts t, a task of s, and notes it if it must be waited for. by is the
-// nexus that asks for it. s.mu is held.
-func (a *abortion) abort(s *session, t *task, by *scsi.Nexus) {
+// abort aborts t, a task of s, on behalf of the nexus by, and adds it to running if the
+// caller must wait for it. The caller holds s.mu.
+func (a *abortSet) abort(s *session, t *task, by *scsi.Nexus) {
 	t.byOther = s.nexus != by
 	if !s.abort(t) {
 		return
@@ -34,9 +34,9 @@ func (a *abortion) abort(s *session, t *task, by *scsi.Nexus) {
 	a.running = append(a.running, runningTask{t, s, t.ended})
 }
 
-// abortMatching aborts the tasks of s that match, because the nexus by asks for it,
-// and reports whether there were any. s.mu is held.
-func (a *abortion) abortMatching(s *session, by *scsi.Nexus, match func(t *task) bool) (any bool) {
+// abortMatching aborts the matching tasks of s on behalf of the nexus by, and reports
+// whether there were any. The caller holds s.mu.
+func (a *abortSet) abortMatching(s *session, by *scsi.Nexus, match func(t *task) bool) (any bool) {
 	for _, t := range s.tasks {
 		if match(t) {
 			a.abort(s, t, by)
@@ -46,9 +46,9 @@ func (a *abortion) abortMatching(s *session, by *scsi.Nexus, match func(t *task)
 	return any
 }
 
-// await waits until the aborted tasks have ended, but no longer than
-// AbortTimeout: what is running then is detached. s is the session that asks.
-func (a *abortion) await(s *session) {
+// await waits until the aborted tasks have ended, for at most AbortTimeout, and detaches
+// those that are still running. s is the requesting session.
+func (a *abortSet) await(s *session) {
 	timer := time.NewTimer(s.srv.opts.AbortTimeout)
 	defer timer.Stop()
 	for i, r := range a.running {
@@ -56,15 +56,15 @@ func (a *abortion) await(s *session) {
 		case <-r.ended:
 		case <-timer.C:
 			if n := detachAll(a.running[i:]); n > 0 {
-				s.log.WithField("commands", n).Warn("aborted commands did not end in time, their results will be dropped")
+				s.log.WithField("commands", n).Warn("aborted commands detached: still running after the abort timeout")
 			}
 			return
 		}
 	}
 }
 
-// detachAll gives up the tasks that have not ended. While a task's mu is held
-// and ended is open, the task still carries the command that was aborted.
+// detachAll detaches the tasks that have not ended. While the session's mu is held and
+// ended is open, the task still carries the aborted command.
 func detachAll(tasks []runningTask) (n int) {
 	for _, r := range tasks {
 		r.sess.mu.Lock()
@@ -81,7 +81,7 @@ func detachAll(tasks []runningTask) (n int) {
 
 // AbortTasks implements scsi.TaskAborter.
 func (s *session) AbortTasks(match func(lun [8]byte) bool, except *scsi.Task) {
-	var a abortion
+	var a abortSet
 	s.mu.Lock()
 	any := a.abortMatching(s, except.Nexus, func(t *task) bool { return t.st != except && match(t.st.Lun) })
 	s.mu.Unlock()
@@ -89,5 +89,5 @@ func (s *session) AbortTasks(match func(lun [8]byte) bool, except *scsi.Task) {
 		return
 	}
 	a.await(s)
-	s.announceWindow()
+	s.sendWindow()
 }

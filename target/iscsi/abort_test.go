@@ -7,10 +7,9 @@ import (
 	"odx/target/scsi"
 )
 
-// TestAbortByCommand: a command ends the tasks of another nexus, and its own
-// nexus's but for itself, and does not wait for those that hang in the store
-// (SPC-4 r37 5.12.11.2.7).
-func TestAbortByCommand(t *testing.T) {
+// A command that aborts tasks (SPC-4 r37 5.12.11.2.7) ends those of another nexus and of its
+// own except itself, and does not wait for tasks that hang in the store.
+func TestSession_AbortTasks(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		started, release := b.disk.hang()
 		defer close(release)
@@ -45,7 +44,7 @@ func TestAbortByCommand(t *testing.T) {
 			break
 		}
 		if r, _ := two.expect(opNopIn); r.itt() != reservedTag || two.maxSN-two.cmdSN+1 != 128 {
-			t.Errorf("NOP-In %x, want one that opens the window", *r)
+			t.Errorf("NOP-In %x, want one with the new window", *r)
 		}
 		for _, s := range b.srv.Sessions() {
 			if s.Commands != 0 || s.Detached != 1 {

@@ -13,13 +13,13 @@ import (
 	"odx/backstore/gotgtbs"
 )
 
-// frozenFile is a file of which the file system can be frozen: writes hang in
-// the kernel then, reads do not.
+// frozenFile is a file on a file system that can be frozen: writes then hang in the kernel,
+// reads do not.
 type frozenFile struct {
 	api.BackingStore
-	entered chan struct{} // one for each write that hangs
+	entered chan struct{} // receives from each write that hangs
 
-	mu   sync.Mutex // guards what follows
+	mu   sync.Mutex // guards the fields below
 	data []byte
 	thaw chan struct{} // nil: not frozen
 }
@@ -48,7 +48,7 @@ func (f *frozenFile) Write(p []byte, off int64) error {
 	return nil
 }
 
-// freeze has writes hang until the function that it returns is called.
+// freeze makes writes hang until thaw is called.
 func (f *frozenFile) freeze() (thaw func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -61,10 +61,10 @@ func (f *frozenFile) freeze() (thaw func()) {
 	}
 }
 
-// TestAbortedWrites_land_before_newer_ones: however commands are ended whose writes
-// hang in the kernel, the answer comes in time, the blocks are busy until the writes
-// have returned, and what is acknowledged afterwards stays.
-func TestAbortedWrites_land_before_newer_ones(t *testing.T) {
+// However a command is ended whose write hangs in the kernel, the response is in time, the
+// blocks are busy until the write has returned, and later acknowledged data is not
+// overwritten.
+func TestSession_AbortedWrites(t *testing.T) {
 	reserveOut := func(i *initiator, action byte, key, actionKey uint64) {
 		list := binary.BigEndian.AppendUint64(nil, key)
 		list = append(binary.BigEndian.AppendUint64(list, actionKey), make([]byte, 8)...)
@@ -101,8 +101,8 @@ func TestAbortedWrites_land_before_newer_ones(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Parallel() // gotgt's register takes no two at once
-			b := newUnitBench(t, volume, func(o *Options) { o.AbortTimeout = 20 * time.Millisecond })
+			t.Parallel() // after registration in gotgt, which is not concurrent
+			b := newVolumeBench(t, volume, func(o *Options) { o.AbortTimeout = 20 * time.Millisecond })
 			a, other := b.login(), b.loginAs(testInitiator+".other")
 			for _, i := range []*initiator{a, other} {
 				i.senseOf(sendCommand(i, i.command(0, 0, 0, 0, 0, 0, 0, 0))) // power on

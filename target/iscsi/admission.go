@@ -13,17 +13,17 @@ import (
 	"odx/target/scsi"
 )
 
-// predecessor is what must end before a login can become full feature phase:
-// the session or the connection that it takes the place of.
+// predecessor is the session or connection that a login replaces. It must end before
+// the login enters full feature phase.
 type predecessor struct {
 	end  func()
 	gone <-chan struct{}
 }
 
-// admit makes a login a session, or a connection of one that exists. What it
-// replaces (RFC 7143 6.3.4, 6.3.5: the connection with the same CID, the session
-// of the same initiator port) is ended first. Once the login has a place in a
-// session, the connection's sess is set.
+// admit adds a login as a session, or as a connection of an existing session. It first
+// ends the connection with the same CID, or the session of the same initiator port,
+// which the login replaces (RFC 7143 6.3.4, 6.3.5). It sets the connection's sess as
+// soon as the login belongs to a session.
 func (srv *Server) admit(l *login) error {
 	timeout := time.NewTimer(srv.opts.LoginTimeout)
 	defer timeout.Stop()
@@ -42,7 +42,7 @@ func (srv *Server) admit(l *login) error {
 		select {
 		case <-old.gone:
 		case <-timeout.C:
-			return refuse(loginTargetError, "what the login replaces did not end")
+			return refuse(loginTargetError, "timeout waiting for the replaced session or connection to end")
 		}
 		if l.c.sess != nil {
 			return nil
@@ -50,7 +50,7 @@ func (srv *Server) admit(l *login) error {
 	}
 }
 
-// register adds the session of a login.
+// register adds the session of a login. It returns the predecessor, if any.
 func (srv *Server) register(l *login) (*predecessor, error) {
 	id := l.nexusID()
 	srv.mu.Lock()
@@ -58,8 +58,8 @@ func (srv *Server) register(l *login) (*predecessor, error) {
 	same := 0 // sessions of the initiator
 	for s := range srv.sessions {
 		if s.kind == sessionNormal && l.kind == sessionNormal && s.id == id {
-			if !l.maySucceed(s) {
-				return nil, l.refuseSuccession(s, s.addresses())
+			if !l.mayReplace(s) {
+				return nil, l.refuseReplacement(s, s.addresses())
 			}
 			return &predecessor{func() { s.replace(l) }, s.gone}, nil
 		}
@@ -68,18 +68,18 @@ func (srv *Server) register(l *login) (*predecessor, error) {
 		}
 	}
 	if len(srv.sessions) >= srv.opts.MaxSessions || srv.loggedIn >= srv.opts.MaxConnections {
-		if idle := srv.surplusDiscovery(l); idle != nil && !srv.closing {
-			return &predecessor{func() { idle.makeRoom(l) }, idle.gone}, nil
+		if idle := srv.discoveryCandidate(l); idle != nil && !srv.closing {
+			return &predecessor{func() { idle.evict(l) }, idle.gone}, nil
 		}
 	}
-	if err := srv.room(); err != nil {
+	if err := srv.checkCapacity(); err != nil {
 		return nil, err
 	}
 	switch {
 	case len(srv.sessions) >= srv.opts.MaxSessions:
-		return nil, refuse(loginOutOfResources, "there are %d sessions, as many as the limit", len(srv.sessions))
+		return nil, refuse(loginOutOfResources, "session limit of %d reached", len(srv.sessions))
 	case same >= srv.opts.MaxSessionsPerInitiator:
-		return nil, refuse(loginOutOfResources, "%s has %d sessions, as many as the limit", l.initiator, same)
+		return nil, refuse(loginOutOfResources, "%s: limit of %d sessions per initiator reached", l.initiator, same)
 	}
 	s := srv.newSession(l, id)
 	srv.sessions[s] = struct{}{}
@@ -87,11 +87,11 @@ func (srv *Server) register(l *login) (*predecessor, error) {
 	return nil, nil
 }
 
-// surplusDiscovery returns the discovery session that a login takes the place of
-// when there are too many sessions: the oldest one of the address that has most of
-// them, if that is more than the login's own has, and had time to ask. It takes no
-// more than a name to have one, and no one needs one for long. mu is held.
-func (srv *Server) surplusDiscovery(l *login) *session {
+// discoveryCandidate returns the discovery session to evict for a login when a limit is
+// reached: the oldest one of the address that has the most, if that is more than the
+// login's address has, and if it is older than LoginPatience. Discovery sessions need
+// no secret and are short-lived. The caller holds mu.
+func (srv *Server) discoveryCandidate(l *login) *session {
 	counts := make(map[netip.Prefix]int)
 	for s := range srv.sessions {
 		if s.kind == sessionDiscovery {
@@ -110,14 +110,14 @@ func (srv *Server) surplusDiscovery(l *login) *session {
 	return oldest
 }
 
-// makeRoom ends a session for a login.
-func (s *session) makeRoom(l *login) {
-	s.log.WithFields(l.succession(s.addresses())).Warn("discovery session ends: there are too many sessions, and its address has most of these")
+// evict ends a discovery session in favor of a login.
+func (s *session) evict(l *login) {
+	s.log.WithFields(l.replacement(s.addresses())).Warn("discovery session evicted: session limit reached")
 	s.disconnect()
 }
 
-// join adds a connection to a session (RFC 7143 6.3.1, TSIH not 0). The
-// connection that it replaces has its place until it is gone.
+// join adds a connection to a session (RFC 7143 6.3.1, TSIH not 0). A connection that
+// it replaces stays in the session until it has ended.
 func (srv *Server) join(l *login) (*predecessor, error) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
@@ -125,7 +125,7 @@ func (srv *Server) join(l *login) (*predecessor, error) {
 	if s == nil {
 		return nil, refuse(loginNoSuchSession, "%s: no session with TSIH %d", l.initiator, l.tsih())
 	}
-	if err := srv.room(); err != nil {
+	if err := srv.checkCapacity(); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -137,15 +137,15 @@ func (srv *Server) join(l *login) (*predecessor, error) {
 	}
 	switch {
 	case s.closed || !s.open:
-		return nil, refuse(loginNoSuchSession, "%s: session %d begins or ends just now", l.initiator, s.tsih)
+		return nil, refuse(loginNoSuchSession, "%s: session %d is starting or ending", l.initiator, s.tsih)
 	case s.kind != sessionNormal || l.kind != sessionNormal || s.id != l.nexusID():
-		return nil, refuse(loginCannotInclude, "%s: session %d is another I_T nexus", l.initiator, s.tsih)
-	case !l.maySucceed(s):
-		return nil, l.refuseSuccession(s, s.remoteAddresses())
+		return nil, refuse(loginCannotInclude, "%s: session %d belongs to another I_T nexus", l.initiator, s.tsih)
+	case !l.mayReplace(s):
+		return nil, l.refuseReplacement(s, s.remoteAddresses())
 	case !sameView(s.view, l.security.view):
-		return nil, refuse(loginAuthorizationFailed, "%s: the access list has this address see other LUNs than the session does", l.initiator)
+		return nil, refuse(loginAuthorizationFailed, "%s: access list maps other LUNs for this address than for the session", l.initiator)
 	case n >= int(s.params.maxConnections):
-		return nil, refuse(loginTooManyConnections, "%s: session %d has %d connections, as many as agreed on", l.initiator, s.tsih, n)
+		return nil, refuse(loginTooManyConnections, "%s: session %d has reached its limit of %d connections", l.initiator, s.tsih, n)
 	}
 	s.conns = append(s.conns, l.c)
 	srv.enter(l.c, s)
@@ -155,13 +155,12 @@ func (srv *Server) join(l *login) (*predecessor, error) {
 	return &predecessor{func() { s.replaceConnection(old, l) }, old.left}, nil
 }
 
-// maySucceed reports whether a login may take the place of session s, of one of
-// its connections, or one next to them. The name of an initiator and its ISID
-// are no proof: the login has to be by the user that the session is by, or by
-// one that is bound to the name. Where anyone may use the name without a proof,
-// or the session's user may not use it any more, every login that got this far
-// may. Addresses are not compared, because DHCP and NAT change them.
-func (l *login) maySucceed(s *session) bool {
+// mayReplace reports whether a login may replace session s or one of its connections,
+// or add a connection to it. The initiator name and ISID alone are not sufficient: the
+// login must have the user of the session, or a user that is bound to the name. Every
+// login may if authentication is not required, or if the session's user may no longer
+// use the name. Addresses are not compared, because DHCP and NAT change them.
+func (l *login) mayReplace(s *session) bool {
 	a, user := &l.security.Authentication, l.security.user()
 	switch {
 	case a.CHAP == nil || s.user == "" || user == s.user:
@@ -172,37 +171,38 @@ func (l *login) maySucceed(s *session) bool {
 	return !a.CHAP.Allows(s.user, l.initiator)
 }
 
-// refuseSuccession refuses a login that maySucceed is false for.
-func (l *login) refuseSuccession(s *session, from []string) error {
+// refuseReplacement returns the error of a login for which mayReplace is false.
+func (l *login) refuseReplacement(s *session, from []string) error {
 	user := "without a user"
 	if name := l.security.user(); name != "" {
 		user = "by user " + name
 	}
-	return refuse(loginAuthorizationFailed, "%s logs in %s, but its session %d from %s is by user %s; bind users to their initiators",
+	return refuse(loginAuthorizationFailed, "%s logs in %s, but session %d from %s belongs to user %s; bind users to their initiators",
 		l.initiator, user, s.tsih, strings.Join(from, ", "), s.user)
 }
 
-// room refuses connections that there is no room for. mu is held.
-func (srv *Server) room() error {
+// checkCapacity returns an error if no further connection is possible. The caller holds
+// mu.
+func (srv *Server) checkCapacity() error {
 	switch {
 	case srv.closing:
-		return refuse(loginServiceUnavailable, "the server shuts down")
+		return refuse(loginServiceUnavailable, "server is shutting down")
 	case srv.loggedIn >= srv.opts.MaxConnections:
-		return refuse(loginOutOfResources, "%d connections are logged in", srv.loggedIn)
+		return refuse(loginOutOfResources, "connection limit of %d reached", srv.loggedIn)
 	}
 	return nil
 }
 
-// enter makes c a connection of s. mu is held.
+// enter adds c to s. The caller holds mu.
 func (srv *Server) enter(c *conn, s *session) {
-	c.sess = s // from here on the end of the connection takes it out of the session
+	c.sess = s // from now on terminate removes c from s
 	srv.pending.remove(c)
 	srv.startLogins()
 	srv.loggedIn++
 }
 
-// sessionOf returns the session that a login names by its TSIH, nil when the
-// initiator port has no such session. mu is held.
+// sessionOf returns the session that a login refers to by its TSIH, or nil if the
+// initiator port has no such session. The caller holds mu.
 func (srv *Server) sessionOf(l *login) *session {
 	for s := range srv.sessions {
 		if s.tsih == l.tsih() && s.id.InitiatorName == l.initiator && s.id.ISID == l.isid() {
@@ -212,7 +212,7 @@ func (srv *Server) sessionOf(l *login) *session {
 	return nil
 }
 
-// newSession returns the session of a login. mu is held.
+// newSession returns the session of a login. The caller holds mu.
 func (srv *Server) newSession(l *login, id scsi.NexusID) *session {
 	s := &session{
 		srv: srv, target: l.target, kind: l.kind, id: id, tsih: srv.newTSIH(), view: l.security.view,
@@ -238,9 +238,8 @@ func (srv *Server) newSession(l *login, id scsi.NexusID) *session {
 	return s
 }
 
-// newTSIH returns a free TSIH that no initiator can foretell: it names the
-// session to logins that join it. mu is held, and there are fewer sessions than
-// TSIHs.
+// newTSIH returns an unused, unpredictable TSIH, since logins that join a session
+// identify it by the TSIH. There are fewer sessions than TSIHs. The caller holds mu.
 func (srv *Server) newTSIH() uint16 {
 	taken := func(v uint16) bool {
 		for s := range srv.sessions {
@@ -259,14 +258,14 @@ func (srv *Server) newTSIH() uint16 {
 	}
 }
 
-// left gives the place of a connection back that left its session.
+// left counts a connection that has left its session.
 func (srv *Server) left() {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	srv.loggedIn--
 }
 
-// remove drops a session that has ended.
+// remove removes a session that has ended.
 func (srv *Server) remove(s *session) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
@@ -274,7 +273,7 @@ func (srv *Server) remove(s *session) {
 	srv.budget.leave(s.id.InitiatorName)
 }
 
-// sessionsOf returns the sessions with a target.
+// sessionsOf returns the sessions of a target.
 func (srv *Server) sessionsOf(t *target) []*session {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
@@ -287,33 +286,32 @@ func (srv *Server) sessionsOf(t *target) []*session {
 	return list
 }
 
-// replace ends a session whose initiator logs in again.
+// replace ends a session in favor of a new login of its initiator port.
 func (s *session) replace(l *login) {
-	s.log.WithFields(l.succession(s.addresses())).Info("session ends, its initiator logged in again")
+	s.log.WithFields(l.replacement(s.addresses())).Info("session replaced by a new login")
 	s.disconnect()
 }
 
-// replaceConnection ends a connection whose initiator logs in again with its
-// CID.
+// replaceConnection ends a connection in favor of a new login with its CID.
 func (s *session) replaceConnection(old *conn, l *login) {
-	s.log.WithFields(l.succession([]string{old.nc.RemoteAddr().String()})).WithField("cid", old.cid).
-		Info("connection ends, its initiator logged in again with its CID")
+	s.log.WithFields(l.replacement([]string{old.nc.RemoteAddr().String()})).WithField("cid", old.cid).
+		Info("connection replaced by a new login with its CID")
 	old.close()
 }
 
-// succession is where a login comes from and what it displaces, for the log.
-func (l *login) succession(displaced []string) logrus.Fields {
+// replacement returns the log fields of a login and of what it replaces.
+func (l *login) replacement(displaced []string) logrus.Fields {
 	return logrus.Fields{"displaced": strings.Join(displaced, ", "), "by": l.c.nc.RemoteAddr().String()}
 }
 
-// addresses are the remote addresses of a session's connections.
+// addresses returns the remote addresses of a session's connections.
 func (s *session) addresses() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.remoteAddresses()
 }
 
-// remoteAddresses is addresses with mu held.
+// remoteAddresses is addresses. The caller holds mu.
 func (s *session) remoteAddresses() []string {
 	var list []string
 	for _, c := range s.conns {
@@ -322,8 +320,7 @@ func (s *session) remoteAddresses() []string {
 	return list
 }
 
-// byCID returns the connection with the given CID, nil when there is none. mu
-// is held.
+// byCID returns the connection with the given CID, or nil. The caller holds mu.
 func (s *session) byCID(cid uint16) *conn {
 	if i := slices.IndexFunc(s.conns, func(c *conn) bool { return c.cid == cid }); i >= 0 {
 		return s.conns[i]

@@ -12,8 +12,8 @@ import (
 	"odx/target/scsi"
 )
 
-// BenchmarkDecode takes SCSI Command PDUs from a stream, many with one read.
-func BenchmarkDecode(b *testing.B) {
+// BenchmarkReader reads SCSI Command PDUs from a stream, many per read.
+func BenchmarkReader(b *testing.B) {
 	i := &initiator{}
 	one := encode(i.command(bitRead, 4096, read10(0, 8)...), nil, nil, false, false)
 	stream := &loop{b: bytes.Repeat(one, 1000)}
@@ -44,8 +44,9 @@ func (l *loop) Read(dst []byte) (int, error) {
 	return n, nil
 }
 
-// BenchmarkEncode queues the Data-In of a 4 KiB READ and sends it to nowhere.
-func BenchmarkEncode(b *testing.B) {
+// BenchmarkSender queues and sends the Data-In of a 4 KiB READ, to a connection that discards
+// it.
+func BenchmarkSender(b *testing.B) {
 	c, _ := sinkConn(false)
 	c.out.nc = nowhere{}
 	p := commandPDU(bitRead, 4096)
@@ -67,7 +68,7 @@ func (nowhere) Write(b []byte) (int, error) { return len(b), nil }
 
 func (nowhere) SetWriteDeadline(time.Time) error { return nil }
 
-// benchmarkRoundTrip runs one command at a time, or depth of them.
+// benchmarkRoundTrip runs depth commands at a time.
 func benchmarkRoundTrip(b *testing.B, depth int, request func(i *initiator) []byte, answer int) {
 	newBench(b, nil, nil).roundTrips(b, depth, request, answer)
 }
@@ -128,7 +129,7 @@ func BenchmarkWrite4K(b *testing.B) {
 	})
 }
 
-// deep uses as much stack as the way down to a disk.
+// deep uses as much stack as the I/O path to a disk.
 func deep(levels int) byte {
 	var frame [512]byte
 	if levels > 0 {

@@ -9,79 +9,78 @@ import (
 	"odx/target/bufpool"
 )
 
-// budget bounds the memory that a server has for the data of commands, from the
-// time that room is made for it until it was sent or written.
+// budget bounds the memory of a server for the data of commands, from allocation until
+// the data is sent or written.
 //
-// It is divided between initiators: each may hold as much as is left free, and one
-// command in any case. So one that gives nothing back leaves half of it to
-// others, and stall.go takes back what those hold that do not move.
+// It is divided between initiators: each may hold as much as remains free, and at least
+// one command. An initiator that releases nothing thus leaves half of the budget to the
+// others; stall.go reclaims the memory of stalled initiators.
 //
-// It is in parts, so that commands that move little do not wait for those that
-// move much, and none for memory that only later commands can free:
+// It has parts, so that small commands do not wait for large ones, and no command waits
+// for memory that only a later command can release:
 //
-//   - large, and medium: for commands that move more than mediumCharge, and others.
-//     The others may take of large as well while nothing waits for it.
-//   - small: for commands that move no more than smallCharge when there is nothing
-//     else: UNMAP, reservations, copies by token, short reads.
-//   - unsolicited: for data that came before there was memory for all of its
-//     command's. Such a command holds this and waits for medium or large; what
-//     holds those waits for nothing.
+//   - large, for commands above mediumCharge, and medium, for the others. Those also use
+//     large while no command waits for it.
+//   - small, for commands up to smallCharge when medium and large are exhausted: UNMAP,
+//     reservations, token copies, short reads.
+//   - unsolicited, for data that arrives before memory for all data of its command is
+//     available. Such a command holds unsolicited memory and waits for medium or large;
+//     a command that holds medium or large does not wait.
 //
-// Who gets nothing is answered BUSY if its data is already on the way, because
-// the connection has to be read on: task management and logouts come by it.
-// Others wait in line.
+// A command whose data is already in transit ends with BUSY if it gets no memory, since
+// the connection must remain readable for task management and logout. Other commands
+// wait in a queue.
 type budget struct {
 	unsolicited, small, medium, large part
 
-	kick chan struct{} // memory was given back while there was a line
+	kick chan struct{} // memory was released while claims are queued
 	stop chan struct{}
 
-	mu     sync.Mutex // guards what follows
-	line   []*claim   // in the order they came
+	mu     sync.Mutex // guards the fields below
+	queue  []*claim   // in order of arrival
 	shares map[string]*share
 }
 
-// part is a part of a budget, in bytes.
+// part is a part of a budget in bytes.
 type part struct {
 	index int
 	limit int64
-	// whole: a command that is larger than the part gets all of it.
+	// whole lets a command that is larger than the part use all of it.
 	whole   bool
 	held    atomic.Int64
-	waiting atomic.Int32 // claims in line for this part
+	waiting atomic.Int32 // queued claims for this part
 }
 
-// share is what one initiator holds of each part. It belongs to all of its
-// sessions.
+// share is the memory that an initiator, with all its sessions, holds of each part.
 type share struct {
 	held     [4]atomic.Int64
 	sessions int // guarded by the budget's mu
 }
 
-// charge is memory that was taken from a part for a share.
+// charge is memory taken from a part on behalf of a share.
 type charge struct {
 	part *part
 	n    int64
 }
 
-// claim is a command's wait for memory.
+// claim is a queued request for memory.
 type claim struct {
 	share *share
 	part  *part // medium or large
 	n     int64
-	// granted is what it got. It is set before ready is called, which takes it;
-	// guarded by the budget's mu.
+	// granted is set before ready is called, which takes it; guarded by the budget's
+	// mu.
 	granted charge
-	over    bool // granted, or given up; guarded by the budget's mu
+	over    bool // granted or abandoned; guarded by the budget's mu
 	ready   func()
 }
 
 const (
-	// smallCharge and mediumCharge are the most that a command may take of those
-	// parts: 64 KiB, and 1 MiB with the PDUs that carry it.
+	// smallCharge and mediumCharge are the maximum charges of these parts: 64 KiB, and
+	// 1 MiB with the PDUs that runReader it.
 	smallCharge  = 64 << 10
 	mediumCharge = 1<<20 + 64<<10
-	// outPDULength is about what a PDU on its way out takes besides its data.
+	// outPDULength is the approximate size of an outPDU without its data.
 	outPDULength = int64(unsafe.Sizeof(outPDU{}))
 )
 
@@ -102,7 +101,7 @@ func newBudget(limit int64) *budget {
 	return b
 }
 
-// join returns the share of an initiator for one more of its sessions.
+// join returns the share of an initiator and counts a session.
 func (b *budget) join(initiator string) *share {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -115,7 +114,7 @@ func (b *budget) join(initiator string) *share {
 	return sh
 }
 
-// leave ends what join began. Tasks that are not over may still give back.
+// leave reverts join. Tasks of the session may still release memory.
 func (b *budget) leave(initiator string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -125,7 +124,7 @@ func (b *budget) leave(initiator string) {
 	}
 }
 
-// take takes n bytes for a command, unless others wait for what it would take.
+// take takes n bytes for a command, unless other commands wait for that part.
 func (b *budget) take(sh *share, n int64) (charge, bool) {
 	if n <= mediumCharge {
 		if b.medium.waiting.Load() > 0 {
@@ -148,33 +147,33 @@ func (b *budget) takeSmall(sh *share, n int64) (charge, bool) {
 	return charge{}, false
 }
 
-// take takes n bytes if they are free, and the share would hold no more than is
-// then left, or nothing else.
+// take takes n bytes if they are free, and if the share then holds no more than remains
+// free, or nothing else.
 func (p *part) take(sh *share, n int64) bool {
 	total, own := p.held.Add(n), sh.held[p.index].Add(n)
 	if total <= p.limit && (own == n || own <= p.limit-total) || p.whole && total == n {
 		return true
 	}
-	p.give(sh, n)
+	p.release(sh, n)
 	return false
 }
 
-func (p *part) give(sh *share, n int64) {
+func (p *part) release(sh *share, n int64) {
 	sh.held[p.index].Add(-n)
 	p.held.Add(-n)
 }
 
-// give gives back a charge. It takes no lock.
-func (b *budget) give(sh *share, c charge) {
+// release returns a charge. It takes no lock.
+func (b *budget) release(sh *share, c charge) {
 	if c.n == 0 {
 		return
 	}
-	c.part.give(sh, c.n)
-	b.look()
+	c.part.release(sh, c.n)
+	b.recheck()
 }
 
-// resize makes a charge one of n bytes. More than before is taken without asking:
-// the memory is there already.
+// resize changes a charge to n bytes. It does not check the limit of an increase, since
+// the memory is already allocated.
 func (b *budget) resize(sh *share, c charge, n int64) charge {
 	switch {
 	case c.part == nil:
@@ -184,48 +183,48 @@ func (b *budget) resize(sh *share, c charge, n int64) charge {
 		c.part.held.Add(n - c.n)
 		sh.held[c.part.index].Add(n - c.n)
 	default:
-		b.give(sh, charge{c.part, c.n - n})
+		b.release(sh, charge{c.part, c.n - n})
 	}
 	return charge{c.part, n}
 }
 
-// wait puts a claim for n bytes in line. ready is called by the goroutine of run,
-// once the claim has them.
+// wait queues a claim for n bytes. The goroutine of serve calls ready once the claim is
+// granted.
 func (b *budget) wait(sh *share, n int64, ready func()) *claim {
 	c := &claim{share: sh, part: &b.medium, n: n, ready: ready}
 	if n > mediumCharge {
 		c.part = &b.large
 	}
 	b.mu.Lock()
-	b.line = append(b.line, c)
+	b.queue = append(b.queue, c)
 	c.part.waiting.Add(1)
 	b.mu.Unlock()
-	b.look() // perhaps it was given back before the line was seen
+	b.recheck() // memory may have been released before the claim was visible
 	return c
 }
 
-// settle returns what a claim has got, and ok, once it is over.
-func (b *budget) settle(c *claim) (got charge, ok bool) {
+// result returns what a claim was granted, and whether it is over.
+func (b *budget) result(c *claim) (got charge, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return c.granted, c.over
 }
 
-// abandon ends a claim that is not needed any more, and gives back what it got.
+// abandon cancels a claim and releases what it was granted.
 func (b *budget) abandon(c *claim) {
 	b.mu.Lock()
-	if i := slices.Index(b.line, c); i >= 0 {
-		b.leaveLine(i)
+	if i := slices.Index(b.queue, c); i >= 0 {
+		b.dequeue(i)
 	}
 	c.over = true
 	got := c.granted
 	c.granted = charge{}
 	b.mu.Unlock()
-	b.give(c.share, got)
+	b.release(c.share, got)
 }
 
-// run serves the line until stop is closed.
-func (b *budget) run() {
+// serve grants queued claims until stop is closed.
+func (b *budget) serve() {
 	for {
 		select {
 		case <-b.stop:
@@ -238,13 +237,13 @@ func (b *budget) run() {
 	}
 }
 
-// leaveLine takes a claim out of the line. mu is held.
-func (b *budget) leaveLine(i int) {
-	b.line[i].part.waiting.Add(-1)
-	b.line = slices.Delete(b.line, i, i+1)
+// dequeue removes a claim from the queue. The caller holds mu.
+func (b *budget) dequeue(i int) {
+	b.queue[i].part.waiting.Add(-1)
+	b.queue = slices.Delete(b.queue, i, i+1)
 }
 
-// grant gives memory to a claim, and returns it; nil when none can have any.
+// grant grants a claim and returns it, or nil if none can be granted.
 func (b *budget) grant() *claim {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -254,21 +253,21 @@ func (b *budget) grant() *claim {
 	return b.grantOf(&b.large)
 }
 
-// grantOf gives memory to the claim whose turn it is of those for a part: that of
-// the initiator that holds least, and of those the first. mu is held.
+// grantOf grants a claim for part p: that of the initiator that holds least, and of
+// those the first. The caller holds mu.
 func (b *budget) grantOf(p *part) *claim {
-	tried := make(map[*share]bool) // got nothing: they hold too much for now
+	tried := make(map[*share]bool) // shares that hold too much for now
 	for {
 		first := -1
-		for i, c := range b.line {
-			if c.part == p && !tried[c.share] && (first < 0 || c.share.of(p) < b.line[first].share.of(p)) {
+		for i, c := range b.queue {
+			if c.part == p && !tried[c.share] && (first < 0 || c.share.of(p) < b.queue[first].share.of(p)) {
 				first = i
 			}
 		}
 		if first < 0 {
 			return nil
 		}
-		c := b.line[first]
+		c := b.queue[first]
 		got := charge{p, c.n}
 		ok := p.take(c.share, c.n)
 		if !ok {
@@ -276,20 +275,20 @@ func (b *budget) grantOf(p *part) *claim {
 		}
 		if ok {
 			c.granted, c.over = got, true
-			b.leaveLine(first)
+			b.dequeue(first)
 			return c
 		}
 		if p.held.Load()+c.n > p.limit {
-			return nil // those after it must not take what it waits for
+			return nil // later claims must not overtake it
 		}
 		tried[c.share] = true
 	}
 }
 
-// look has the line rechecked: a claim can have missed what was given back
-// while another one tried in vain.
-func (b *budget) look() {
-	if b.waits() {
+// recheck makes serve check the queue again: a claim may have missed memory that was
+// released during a failed attempt of another.
+func (b *budget) recheck() {
+	if b.contended() {
 		select {
 		case b.kick <- struct{}{}:
 		default:
@@ -297,21 +296,20 @@ func (b *budget) look() {
 	}
 }
 
-// waits reports whether there is a line.
-func (b *budget) waits() bool { return b.medium.waiting.Load()+b.large.waiting.Load() > 0 }
+// contended reports whether claims are queued.
+func (b *budget) contended() bool { return b.medium.waiting.Load()+b.large.waiting.Load() > 0 }
 
-// of is what the share holds of a part.
+// of returns what the share holds of a part.
 func (sh *share) of(p *part) int64 { return sh.held[p.index].Load() }
 
-// short reports whether so much is held that initiators may have to wait for
-// memory.
+// short reports whether so much is held that initiators may have to wait.
 func (b *budget) short() bool {
-	return b.waits() || b.large.crowded() || b.medium.crowded() || b.small.crowded() || b.unsolicited.crowded()
+	return b.contended() || b.large.crowded() || b.medium.crowded() || b.small.crowded() || b.unsolicited.crowded()
 }
 
 func (p *part) crowded() bool { return p.held.Load() > p.limit/4 }
 
-// bufferCharge is what a buffer of n bytes takes.
+// bufferCharge returns the memory of a buffer for n bytes.
 func bufferCharge(n int) int64 {
 	if n == 0 {
 		return 0
@@ -319,7 +317,7 @@ func bufferCharge(n int) int64 {
 	return int64(bufpool.Size(n))
 }
 
-// BufferedBytes is how much memory the data of commands takes now.
+// BufferedBytes returns the memory that the data of commands occupies.
 func (srv *Server) BufferedBytes() int64 {
 	b := srv.budget
 	return b.large.held.Load() + b.medium.held.Load() + b.small.held.Load() + b.unsolicited.held.Load()

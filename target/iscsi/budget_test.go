@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// heldBytes returns what is taken of all parts.
+// heldBytes returns the held memory of all parts.
 func (b *budget) heldBytes() int64 {
 	return b.large.held.Load() + b.medium.held.Load() + b.small.held.Load() + b.unsolicited.held.Load()
 }
 
-// TestBudget_Take: who gets how much.
+// Shares are limited by what remains free.
 func TestBudget_Take(t *testing.T) {
 	const kib, mib = 1 << 10, 1 << 20
 	full := func(b *budget, name string, n int64) (taken int) {
@@ -34,11 +34,11 @@ func TestBudget_Take(t *testing.T) {
 			t.Errorf("%d times 1 MiB", n)
 		}
 	})
-	t.Run("others find room", func(t *testing.T) {
+	t.Run("others get memory", func(t *testing.T) {
 		b := newBudget(256 * mib)
 		for k := range 8 {
 			if n := full(b, fmt.Sprint("a", k), 256*kib); n == 0 {
-				t.Errorf("initiator %d gets nothing", k)
+				t.Errorf("initiator %d gets no memory", k)
 			}
 		}
 	})
@@ -51,7 +51,7 @@ func TestBudget_Take(t *testing.T) {
 			t.Errorf("%d times 1 MiB", n)
 		}
 	})
-	t.Run("never more than there is", func(t *testing.T) {
+	t.Run("never more than the limit", func(t *testing.T) {
 		b := newBudget(256 * mib)
 		for k := range 1000 {
 			full(b, fmt.Sprint("a", k), int64(1+k)*kib*4)
@@ -66,33 +66,33 @@ func TestBudget_Take(t *testing.T) {
 			t.Errorf("%d times 4 MiB", n)
 		}
 	})
-	t.Run("larger than all of it", func(t *testing.T) {
+	t.Run("larger than the part", func(t *testing.T) {
 		b := newBudget(8 * mib)
 		if n := full(b, "a", 16*mib) + full(b, "b", 16*mib); n != 1 {
 			t.Errorf("%d commands of 16 MiB at a time", n)
 		}
 	})
-	t.Run("commands that move little have a part of their own", func(t *testing.T) {
+	t.Run("small commands have their own part", func(t *testing.T) {
 		b := newBudget(256 * mib)
 		for k := range 1000 {
 			full(b, fmt.Sprint("a", k), 80*kib)
 		}
 		sh := b.join("z")
 		if _, ok := b.take(sh, 80*kib); ok {
-			t.Fatal("there is room for larger ones")
+			t.Fatal("larger commands get memory")
 		}
 		if _, ok := b.take(sh, smallCharge); !ok {
-			t.Error("a small command finds no room")
+			t.Error("a small command gets no memory")
 		}
 	})
 }
 
-// TestBudget_Wait: the initiator that holds least is served first, no one is
-// overtaken by what fits into less, and all that was taken comes back.
+// The initiator that holds least is served first, smaller claims do not overtake, and all
+// memory is released.
 func TestBudget_Wait(t *testing.T) {
 	b := newBudget(256 << 20) // large: 96 MiB
 	done := make(chan struct{})
-	go func() { defer close(done); b.run() }()
+	go func() { defer close(done); b.serve() }()
 	defer func() { close(b.stop); <-done }()
 	rich, poor, tiny := b.join("rich"), b.join("poor"), b.join("tiny")
 	held, ok := b.take(rich, 46<<20)
@@ -113,15 +113,15 @@ func TestBudget_Wait(t *testing.T) {
 	wait("poor", poor, 30<<20)
 	wait("tiny", tiny, 2<<20)
 	if _, ok := b.take(tiny, 2<<20); ok {
-		t.Error("a command passes those that wait")
+		t.Error("a command overtakes queued claims")
 	}
-	if _, over := b.settle(claims["tiny"]); over {
-		t.Error("a command takes what the one before it waits for")
+	if _, over := b.result(claims["tiny"]); over {
+		t.Error("a command overtakes an earlier claim")
 	}
-	b.give(other, rest)
+	b.release(other, rest)
 	for _, want := range []string{"poor", "tiny", "rich"} {
 		if want == "rich" { // it holds as much as is free
-			b.give(rich, held)
+			b.release(rich, held)
 		}
 		select {
 		case got := <-served:
@@ -133,23 +133,23 @@ func TestBudget_Wait(t *testing.T) {
 		}
 	}
 	for name, sh := range map[string]*share{"rich": rich, "poor": poor, "tiny": tiny} {
-		got, over := b.settle(claims[name])
+		got, over := b.result(claims[name])
 		if !over {
 			t.Errorf("%s: not over", name)
 		}
-		b.give(sh, got)
+		b.release(sh, got)
 	}
-	if b.waits() {
-		t.Error("there is still a line")
+	if b.contended() {
+		t.Error("claims remain queued")
 	}
 }
 
-// TestBudget_Concurrent: takers, waiters and those that give up, all at once;
-// never is more held than there is, and in the end nothing.
+// With concurrent takers, waiters and abandoned claims, no more than the limit is held, and
+// nothing at the end.
 func TestBudget_Concurrent(t *testing.T) {
 	b := newBudget(1 << 20)
 	done := make(chan struct{})
-	go func() { defer close(done); b.run() }()
+	go func() { defer close(done); b.serve() }()
 	var wg sync.WaitGroup
 	for k := range 16 {
 		wg.Go(func() {
@@ -172,16 +172,16 @@ func TestBudget_Concurrent(t *testing.T) {
 						case <-ready:
 							break loop
 						case <-tick.C:
-							b.look() // as the watchdog does
+							b.recheck() // as the watchdog does
 						}
 					}
 					tick.Stop()
-					c, _ = b.settle(cl)
+					c, _ = b.result(cl)
 				}
 				if rng.IntN(3) == 0 {
 					c = b.resize(sh, c, c.n/2)
 				}
-				b.give(sh, c)
+				b.release(sh, c)
 			}
 			b.leave(fmt.Sprint(k % 5))
 		})
@@ -197,10 +197,9 @@ func TestBudget_Concurrent(t *testing.T) {
 	}
 }
 
-// TestMemory_Greedy: initiators that read and take nothing of it hold no more
-// than the server's share, others go on, and while memory is short the greedy
-// ones lose their connections.
-func TestMemory_Greedy(t *testing.T) {
+// Initiators that read and receive nothing hold no more than their share, others continue,
+// and the stalled ones lose their connections while memory is short.
+func TestMemory_StalledReaders(t *testing.T) {
 	const limit, greedy = 8 << 20, 12
 	b := newBench(t, func(o *Options) {
 		o.BufferBytes, o.StallTimeout = limit, 300*time.Millisecond
@@ -215,7 +214,7 @@ func TestMemory_Greedy(t *testing.T) {
 			i.send(h, nil, nil)
 		}
 	}
-	eventually(t, "memory is short", func() bool { return b.srv.budget.waits() })
+	eventually(t, "memory is short", func() bool { return b.srv.budget.contended() })
 	if n := b.srv.budget.heldBytes(); n > limit {
 		t.Errorf("%d bytes are held, %d is the limit", n, limit)
 	}
@@ -243,10 +242,9 @@ func TestMemory_Greedy(t *testing.T) {
 	good.alive()
 }
 
-// TestMemory_Withheld: an initiator that is asked for Data-Out and sends none does
-// not keep the memory either. Neither does it keep task management and
-// commands that move nothing from being answered.
-func TestMemory_Withheld(t *testing.T) {
+// An initiator that sends no solicited Data-Out does not keep the memory, and does not delay
+// task management and commands without data.
+func TestMemory_StalledWriters(t *testing.T) {
 	b := newBench(t, func(o *Options) {
 		o.BufferBytes, o.StallTimeout, o.FirstBurstLength = 1<<20, 300*time.Millisecond, 4096
 	}, nil)
@@ -286,9 +284,8 @@ func TestMemory_Withheld(t *testing.T) {
 	b.login().alive()
 }
 
-// TestMemory_LoosePDUs: a peer that asks for pings and reads no answer has a
-// bounded number of them waiting.
-func TestMemory_LoosePDUs(t *testing.T) {
+// A peer that sends pings and receives no response has a bounded number of responses queued.
+func TestMemory_UnwindowedPDUs(t *testing.T) {
 	b := newBench(t, func(o *Options) { o.BufferBytes = 8 << 20 }, nil)
 	i := b.login()
 	var c *conn
@@ -306,7 +303,7 @@ func TestMemory_LoosePDUs(t *testing.T) {
 		}
 	}()
 	eventually(t, "the reader waits for the peer", func() bool { return c.notReading.Load() })
-	if n := c.out.loose.Load(); n > maxLoose+64<<10 {
+	if n := c.out.unwindowed.Load(); n > maxUnwindowed+64<<10 {
 		t.Errorf("%d bytes wait for the peer", n)
 	}
 	i.nc.Close()

@@ -5,37 +5,37 @@ import (
 	"time"
 )
 
-// errReaderLost ends a reader whose place another one has taken, because it
-// ran a command that did not end (see watchdog.go). The connection lives on.
-var errReaderLost = errors.New("another reader has taken over")
+// errReaderLost ends a reader that was replaced because it ran a command for too long
+// (see watchdog.go). The connection continues.
+var errReaderLost = errors.New("reader was replaced")
 
 const (
-	// A command runs on the reader if its kind lately took no longer than this,
-	// which is about what waking a worker would add, ...
+	// shortCommand is the maximum average duration of an operation code that runs on
+	// the reader: about the cost of waking a worker.
 	shortCommand = 20 * time.Microsecond
-	// ... and if it moves no more data than this.
+	// shortTransfer is the maximum data of such a command in bytes.
 	shortTransfer = 128 << 10
-	// loneCommand is the same for a command that the initiator waits for before
-	// it sends another one (see solitude.go).
+	// loneCommand replaces shortCommand if the initiator waits for the response before
+	// it sends another command (see closedloop.go).
 	loneCommand = time.Millisecond
-	// flushEvery is after how many commands that ran on the reader their
-	// responses are sent, though more commands have already arrived: the
-	// initiator can go on with these meanwhile.
+	// flushEvery is the number of commands on the reader after which it sends their
+	// responses even though more commands have arrived, so that the initiator can
+	// process them concurrently.
 	flushEvery = 16
 )
 
-// handleCommand takes a SCSI Command PDU (RFC 7143 11.3).
+// handleCommand handles a SCSI Command PDU (RFC 7143 11.3).
 func (c *conn) handleCommand(p *pdu) error {
-	t, err := c.beginCommand(p)
+	t, err := c.registerCommand(p)
 	if err != nil {
 		return err
 	}
 	return c.collect(t, p)
 }
 
-// beginCommand makes the header of a SCSI Command a task of the session and has
-// it decoded. It returns nil for a command that was rejected.
-func (c *conn) beginCommand(p *pdu) (*task, error) {
+// registerCommand adds the header of a SCSI Command as a task of the session and decodes
+// it. It returns nil for a command that was rejected.
+func (c *conn) registerCommand(p *pdu) (*task, error) {
 	s := c.sess
 	if s.kind == sessionDiscovery {
 		return nil, protocolError("SCSI command in a discovery session")
@@ -45,21 +45,21 @@ func (c *conn) beginCommand(p *pdu) (*task, error) {
 		return nil, err
 	}
 	if !p.final() && p.bhs[1]&bitWrite == 0 {
-		return nil, malformed("SCSI command that is no write announces unsolicited data")
+		return nil, malformed("SCSI command without W bit announces unsolicited data")
 	}
 	t := c.newTask(p, info)
-	if reason := s.begin(t); reason != 0 {
+	if reason := s.addTask(t); reason != 0 {
 		t.recycle()
 		s.releasePlace(p)
 		c.reject(p, reason)
 		return nil, nil
 	}
-	c.prepare(t, info)
+	c.decode(t, info)
 	return t, nil
 }
 
-// collect takes the data that came with the command and goes on with it. t is
-// nil for a command that was rejected.
+// collect reads the data that came with the command and advances the command. t is nil
+// for a command that was rejected.
 func (c *conn) collect(t *task, p *pdu) error {
 	if t == nil {
 		return p.discard()
@@ -70,14 +70,14 @@ func (c *conn) collect(t *task, p *pdu) error {
 	return c.proceed(t)
 }
 
-// prepare has the device server decode the command.
-func (c *conn) prepare(t *task, info ahsInfo) {
+// decode makes the device server decode the command.
+func (c *conn) decode(t *task, info ahsInfo) {
 	switch {
 	case c.sess.refuses():
 		t.st.Result, t.early = statusBusy, true
 		return
 	case t.read && t.write || info.bidirectional:
-		t.fail(&senseInvalidIU) // no command that we know has two directions
+		t.fail(&senseInvalidIU) // bidirectional commands are not supported
 		return
 	}
 	if t.early = c.sess.target.DeviceServer.Prepare(t.st); t.early {
@@ -88,8 +88,8 @@ func (c *conn) prepare(t *task, info ahsInfo) {
 	}
 }
 
-// proceed does the next thing for a command that the reader has: wait for more
-// data, ask for it, answer, or start it.
+// proceed advances a command that the reader owns: it waits for data, solicits data,
+// queues the response, or starts the command.
 func (c *conn) proceed(t *task) error {
 	s, o := c.sess, &t.out
 	s.mu.Lock()
@@ -111,8 +111,8 @@ func (c *conn) proceed(t *task) error {
 	return nil
 }
 
-// start runs a command that has all of its data: here or on a worker. The
-// session's mu is held and is released.
+// start runs a command that has all of its data, on the reader or on a worker. The
+// caller holds the session's mu, which start releases.
 func (c *conn) start(t *task) error {
 	s := c.sess
 	if s.holdBack(t) {
@@ -127,27 +127,25 @@ func (c *conn) start(t *task) error {
 	t.state = taskRunning
 	s.executing++
 	s.mu.Unlock()
-	return c.runHere(t)
+	return c.runOnReader(t)
 }
 
-// suits reports whether a command should run on the reader: it is likely to be
-// short, or nobody waits for what the reader would do meanwhile. The session's
-// mu is held.
+// suits reports whether a command should run on the reader: it is likely to be short,
+// or the initiator waits for its response anyway. The caller holds the session's mu.
 func (c *conn) suits(t *task) bool {
 	cost := time.Duration(c.sess.cost[t.st.OpCode].Load()) // 0: not known
 	switch {
 	case t.kept || t.edtl > shortTransfer:
-		return false // this may not be the reader of its connection, or takes long
+		return false // possibly another connection's reader, or likely to be long
 	case cost != 0 && cost <= shortCommand:
 		return true
 	}
-	return cost <= loneCommand && len(c.sess.tasks) == 1 && !c.in.ready() && c.solitude.likely()
+	return cost <= loneCommand && len(c.sess.tasks) == 1 && !c.in.ready() && c.closedLoop.detected()
 }
 
-// runHere runs a command on the reader. Should it not end soon, the watchdog
-// starts another reader, and this one must touch nothing of the reader's any
-// more once it comes back.
-func (c *conn) runHere(t *task) error {
+// runOnReader runs a command on the reader. If the command takes too long, the watchdog
+// starts another reader; this one must then not access state of the reader any more.
+func (c *conn) runOnReader(t *task) error {
 	turn := c.turns.begin(&c.srv.watchdog)
 	if !gathers(t.st.OpCode) {
 		c.settle()
@@ -167,41 +165,41 @@ func (c *conn) runHere(t *task) error {
 		return errReaderLost
 	}
 	if !waits {
-		c.solitude.answered(c.out.nextStatSN())
+		c.closedLoop.responded(c.out.nextStatSN())
 	}
 	if c.unflushed++; c.unflushed >= flushEvery {
-		return c.answer()
+		return c.sendResponses()
 	}
 	return nil
 }
 
-// answer sends the responses of what the reader has run. It has no PDU in its
-// hands.
-func (c *conn) answer() error {
+// sendResponses sends the responses of the commands that ran on the reader. The reader
+// must not be in the middle of a PDU.
+func (c *conn) sendResponses() error {
 	c.unflushed = 0
-	if err := c.settleHere(); err != nil {
+	if err := c.settleOnReader(); err != nil {
 		return err
 	}
 	c.out.flush()
 	return nil
 }
 
-// earlyPDU is a PDU that is kept until the PDUs before it have arrived.
+// earlyPDU is a PDU that is kept until the PDUs before it (by CmdSN) have arrived.
 type earlyPDU struct {
 	conn *conn
-	// pdu is nil when the command was aborted meanwhile: its CmdSN counts as
-	// received (RFC 7143 11.5.1).
+	// pdu is nil if the command was aborted: its CmdSN counts as received (RFC 7143
+	// 11.5.1).
 	pdu *pdu
-	// data are the unsolicited Data-Out PDUs that followed a command.
+	// data has the unsolicited Data-Out PDUs that followed a command.
 	data []*pdu
-	// charged is what of the budget they hold, in bytes.
+	// charged is the memory of both, in bytes of the budget.
 	charged int
 }
 
-// Bounds of what is kept for out-of-order CmdSN.
+// maxEarlyBytes bounds the memory for out-of-order PDUs of a session in bytes.
 const maxEarlyBytes = 4 << 20
 
-// cmdSNOrder says where a CmdSN stands against the window.
+// cmdSNOrder is the position of a CmdSN relative to the window.
 type cmdSNOrder int
 
 const (
@@ -213,8 +211,8 @@ const (
 // serialLess compares sequence numbers (RFC 1982, 32 bits).
 func serialLess(a, b uint32) bool { return int32(a-b) < 0 }
 
-// sequence decides on the CmdSN of a PDU that is not immediate and counts it
-// if it is the next one (RFC 7143 4.2.2.1).
+// sequence classifies the CmdSN of a PDU that is not immediate, and advances ExpCmdSN if
+// it is the next one (RFC 7143 4.2.2.1).
 func (s *session) sequence(cmdSN uint32) cmdSNOrder {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,8 +229,7 @@ func (s *session) sequence(cmdSN uint32) cmdSNOrder {
 	return cmdSNEarly
 }
 
-// releasePlace frees the place of p in the window: it was answered, or will
-// not be.
+// releasePlace frees the place of p in the CmdSN window.
 func (s *session) releasePlace(p *pdu) {
 	if p.immediate() {
 		return
@@ -242,12 +239,12 @@ func (s *session) releasePlace(p *pdu) {
 	s.mu.Unlock()
 }
 
-// keepEarly keeps a PDU until its turn comes.
+// keepEarly keeps a PDU until it is next by CmdSN.
 func (c *conn) keepEarly(p *pdu) error {
 	s := c.sess
 	k, err := p.keep()
 	if err != nil {
-		return c.droppedData(p, err) // as if it had not arrived
+		return c.droppedData(p, err) // RFC 7143 7.8: as if it had not arrived
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -257,27 +254,27 @@ func (c *conn) keepEarly(p *pdu) error {
 	return s.countEarly(e, k)
 }
 
-// countEarly bounds what is kept: k is one more PDU of e. mu is held.
+// countEarly charges k, a PDU of e, to the limits. The caller holds mu.
 func (s *session) countEarly(e *earlyPDU, k *pdu) error {
 	n := bhsLength + len(k.kept)
 	b := s.srv.budget
 	if s.earlyBytes+n > maxEarlyBytes || !b.unsolicited.take(s.share, int64(n)) {
-		return protocolError("more than %d bytes of commands and data arrived before the command that comes first, or memory is short", maxEarlyBytes)
+		return protocolError("more than %d bytes of out-of-order commands and data, or out of memory", maxEarlyBytes)
 	}
 	s.earlyBytes += n
 	e.charged += n
 	return nil
 }
 
-// freeEarly gives back what e was charged. mu is held.
+// freeEarly releases the memory of e. The caller holds mu.
 func (s *session) freeEarly(e *earlyPDU) {
 	s.earlyBytes -= e.charged
-	s.srv.budget.give(s.share, charge{&s.srv.budget.unsolicited, int64(e.charged)})
+	s.srv.budget.release(s.share, charge{&s.srv.budget.unsolicited, int64(e.charged)})
 	e.charged = 0
 }
 
-// earlyCommand returns the kept command of connection c with tag itt. mu is
-// held.
+// earlyCommand returns the kept command of connection c with tag itt, or nil. The caller
+// holds mu.
 func (s *session) earlyCommand(itt uint32, c *conn) *earlyPDU {
 	for _, e := range s.early {
 		if e.conn == c && e.pdu != nil && e.pdu.opcode() == opSCSICommand && e.pdu.itt() == itt {
@@ -287,7 +284,7 @@ func (s *session) earlyCommand(itt uint32, c *conn) *earlyPDU {
 	return nil
 }
 
-// keepDataOut keeps the unsolicited data of a kept command.
+// keepDataOut keeps unsolicited data of a kept command.
 func (c *conn) keepDataOut(e *earlyPDU, p *pdu) error {
 	k, err := p.keep()
 	if err != nil {
@@ -300,7 +297,7 @@ func (c *conn) keepDataOut(e *earlyPDU, p *pdu) error {
 	return s.countEarly(e, k)
 }
 
-// takeEarly returns the kept PDU whose turn it is, nil when there is none.
+// takeEarly returns the kept PDU that is next by CmdSN, or nil.
 func (s *session) takeEarly() *earlyPDU {
 	if !s.earlyWaiting.Load() {
 		return nil

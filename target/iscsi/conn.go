@@ -14,16 +14,16 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// maxQueued is how many bytes may wait for a peer that does not read before
-// nothing more is read from it.
+// maxQueued is the number of queued bytes above which the reader stops, because the peer
+// does not receive.
 const maxQueued = 8 << 20
 
-// maxLoose is the same for answers to PDUs that take no place in the CmdSN
+// maxUnwindowed is the same limit for responses that do not occupy a place in the CmdSN
 // window (pings, rejects, ...), in bytes of memory.
-const maxLoose = 128 << 10
+const maxUnwindowed = 128 << 10
 
-// conn is one connection. Its reader (serve, then read) has all of it but out,
-// which locks for itself.
+// conn is a connection. Its reader (serve, then read) owns all fields except out, which
+// has its own lock.
 type conn struct {
 	srv  *Server
 	nc   net.Conn
@@ -32,44 +32,42 @@ type conn struct {
 	out  sender
 	sess *session
 	cid  uint16
-	// at is the portal that the connection came in by, and group the tag of its
-	// portal group.
+	// at is the portal of the connection, group the tag of its portal group.
 	at    Portal
 	group uint16
-	// params are the session's, as they apply to this connection.
+	// params are the session's parameters with those of this connection.
 	params params
 
-	turns     turns // who is the reader
-	solitude  solitude
-	pdu       pdu // the one that is being handled
-	unflushed int // commands whose responses the reader has not flushed
-	unsettled unsettled
-	text      textExchange
+	turns      turns // owner of the reader's role
+	closedLoop closedLoop
+	pdu        pdu // being handled
+	unflushed  int // commands whose responses the reader has not flushed
+	unsettled  unsettled
+	text       textExchange
 
 	ttt uint32 // last Target Transfer Tag; guarded by the session's mu
 
 	pinger pinger // belongs to the watchdog
 	stall  stall  // belongs to the watchdog
-	// dataOuts counts the Data-Out PDUs that came.
+	// dataOuts counts the received Data-Out PDUs.
 	dataOuts atomic.Uint32
-	// fullFeature is set when the login is over.
+	// fullFeature is set when the login is complete.
 	fullFeature atomic.Bool
-	// notReading is set while the reader waits for the peer to take data.
+	// notReading is set while the reader waits for the peer to receive.
 	notReading atomic.Bool
 
 	// left is closed when the connection has left its session.
 	left chan struct{}
-	// farewell is the Logout Response that ends the connection, set before the
-	// reader is ended.
-	farewell *outPDU
-	// ending is the reason for which somebody else ends the reader (endReader).
+	// logoutResponse is the last PDU of the connection, set before the reader is ended.
+	logoutResponse *outPDU
+	// ending is why another goroutine ends the reader (endReader).
 	ending atomic.Pointer[error]
 	fences fences
 
 	closeOnce sync.Once
 }
 
-// violation is a PDU that ends the connection; the initiator gets a Reject.
+// violation is an invalid PDU that ends the connection; the initiator receives a Reject.
 type violation struct {
 	reason byte
 	err    error
@@ -82,8 +80,8 @@ func protocolError(format string, args ...any) error {
 	return &violation{rejectProtocolError, fmt.Errorf("protocol error: "+format, args...)}
 }
 
-// serve is a connection's life: login, then PDUs until it ends. lost says that
-// it goes on with another reader.
+// serve runs the connection: the login, then PDUs until the connection ends. lost reports
+// that another reader has taken over.
 func (c *conn) serve() (lost bool) {
 	err := c.login()
 	if err != nil {
@@ -93,12 +91,12 @@ func (c *conn) serve() (lost bool) {
 	c.srv.wg.Add(1)
 	go func() {
 		defer c.srv.wg.Done()
-		c.out.run()
+		c.out.writeLoop()
 	}()
 	return c.read()
 }
 
-// read is the reader in full feature phase.
+// read is the reader in full feature phase. lost is as for serve.
 func (c *conn) read() (lost bool) {
 	err := c.readPDUs()
 	if err == errReaderLost {
@@ -107,37 +105,37 @@ func (c *conn) read() (lost bool) {
 	if reason := c.ending.Load(); reason != nil {
 		err = *reason
 	}
-	c.settleLast()
+	c.settleBeforeClose()
 	c.terminate(err)
 	return false
 }
 
-// takeOver is read for the reader that follows one that is stuck.
+// takeOver is read for the reader that replaces a stuck one.
 func (c *conn) takeOver() (lost bool) {
-	c.solitude.company = companyLasts
+	c.closedLoop.backoff = backoffPDUs
 	return c.read()
 }
 
-// endReader has the reader end the connection for the given reason, as soon as
-// it would wait for the peer.
+// endReader makes the reader end the connection for the given reason, as soon as it
+// would wait for the peer.
 func (c *conn) endReader(reason error) {
 	if c.ending.CompareAndSwap(nil, &reason) && c.nc.SetReadDeadline(time.Unix(1, 0)) != nil {
 		c.close()
 	}
 }
 
-// readPDUs handles PDUs until an error ends that.
+// readPDUs handles PDUs until an error.
 func (c *conn) readPDUs() error {
 	for {
 		if err := c.handleEarly(); err != nil {
 			return err
 		}
 		if !c.in.ready() {
-			if err := c.answer(); err != nil {
+			if err := c.sendResponses(); err != nil {
 				return err
 			}
 		}
-		if c.out.bytes.Load() > maxQueued && !c.awaitPeer(maxBatchBytes) || c.out.loose.Load() > maxLoose && !c.awaitPeer(0) {
+		if c.out.bytes.Load() > maxQueued && !c.awaitPeer(maxBatchBytes) || c.out.unwindowed.Load() > maxUnwindowed && !c.awaitPeer(0) {
 			return net.ErrClosed
 		}
 		if err := c.in.next(&c.pdu); err != nil {
@@ -146,22 +144,22 @@ func (c *conn) readPDUs() error {
 		if c.sess.shared {
 			c.fences.acknowledge(c.pdu.expStatSN())
 		}
-		c.solitude.heed(c.pdu.expStatSN())
+		c.closedLoop.received(c.pdu.expStatSN())
 		if err := c.dispatch(&c.pdu); err != nil {
 			return err
 		}
 	}
 }
 
-// awaitPeer waits until no more than limit bytes are left of what the peer was
-// sent. Whether it is still there, the writer finds out (sendTimeout).
+// awaitPeer waits until at most limit bytes are queued for the peer. The writer detects
+// whether the peer is still connected (sendTimeout).
 func (c *conn) awaitPeer(limit int64) bool {
 	c.notReading.Store(true)
 	defer c.notReading.Store(false)
 	return c.out.waitBelow(limit, 0)
 }
 
-// dispatch handles one PDU: in the order of CmdSN, unless it is immediate.
+// dispatch handles a PDU, in CmdSN order unless it is immediate.
 func (c *conn) dispatch(p *pdu) error {
 	switch op := p.opcode(); op {
 	case opDataOut:
@@ -191,8 +189,8 @@ func (c *conn) dispatch(p *pdu) error {
 	}
 }
 
-// handleEarly handles the PDUs that had come before their turn, in a session
-// that is not shared.
+// handleEarly handles the kept PDUs that are next by CmdSN, in a session that is not
+// shared.
 func (c *conn) handleEarly() error {
 	if c.sess.shared {
 		return nil
@@ -202,8 +200,8 @@ func (c *conn) handleEarly() error {
 		if e == nil {
 			return nil
 		}
-		// A command whose data came with it runs, and may lose the reader, only
-		// with the last of that data: nothing of e is left then.
+		// A command with data runs, and may lose the reader, only with the last PDU of
+		// that data; e is not accessed afterwards.
 		if err := c.handle(e.pdu); err != nil {
 			return err
 		}
@@ -215,7 +213,7 @@ func (c *conn) handleEarly() error {
 	}
 }
 
-// handle does what a PDU asks for whose turn it is.
+// handle handles a PDU that is next by CmdSN, or immediate.
 func (c *conn) handle(p *pdu) error {
 	switch p.opcode() {
 	case opSCSICommand:
@@ -231,18 +229,17 @@ func (c *conn) handle(p *pdu) error {
 	}
 }
 
-// handleNopOut answers a ping (RFC 7143 11.18) or takes the answer to ours.
+// handleNopOut responds to a ping (RFC 7143 11.18), or receives the response to ours.
 func (c *conn) handleNopOut(p *pdu) error {
 	if p.itt() == reservedTag {
-		// The answer to our ping, or a mere carrier of ExpStatSN: that it was
-		// read is all that counts.
+		// A response to our ping, or a carrier of ExpStatSN: reader.reads counts it.
 		c.sess.releasePlace(p)
 		return p.discard()
 	}
 	r := c.out.get(opNopIn, p.itt())
 	r.put32(20, reservedTag)
 	if n := p.dataSegmentLength(); n > 0 {
-		// No more goes back than the initiator takes.
+		// RFC 7143 11.18.4: at most MaxRecvDataSegmentLength of the initiator.
 		n = min(n, int(c.params.peerMaxRecv))
 		r.share = c.sess.share
 		var ok bool
@@ -274,7 +271,7 @@ func (c *conn) reject(p *pdu, reason byte) {
 	c.out.queue(r, statSNAdvance)
 }
 
-// terminate ends the connection, with one line in the log that says why.
+// terminate ends the connection and logs the reason.
 func (c *conn) terminate(err error) {
 	log := c.log
 	if c.sess != nil {
@@ -288,9 +285,9 @@ func (c *conn) terminate(err error) {
 		log.Warn(err)
 		c.linger()
 	case errors.Is(err, errLoggedOut):
-		// The nexus is gone before the initiator hears of it: what it held is free.
+		// The initiator receives the response after the nexus and its state are gone.
 		log.Debug("initiator logged out")
-		c.out.queue(c.farewell, statSNAdvance)
+		c.out.queue(c.logoutResponse, statSNAdvance)
 		c.linger()
 	case errors.Is(err, errTargetReset):
 		log.Warn(err)
@@ -313,14 +310,14 @@ func (c *conn) terminate(err error) {
 	c.srv.forget(c)
 }
 
-// hangUp reports whether err is only a connection that went away.
+// hangUp reports whether err only means that the peer has disconnected.
 func hangUp(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// linger lets the last PDUs reach the initiator: closing a socket while input
-// is unread would throw them away.
+// linger waits until the initiator has received the last PDUs: closing a socket with
+// unread input discards them.
 func (c *conn) linger() {
 	timeout := c.srv.opts.LogoutTimeout
 	if !c.out.waitBelow(0, timeout) {
@@ -336,19 +333,19 @@ func (c *conn) linger() {
 	for {
 		if _, err := c.nc.Read(c.in.buf.Bytes); err != nil {
 			if !errors.Is(err, os.ErrDeadlineExceeded) && !hangUp(err) {
-				c.log.WithError(err).Debug("reading after the end")
+				c.log.WithError(err).Debug("read after shutdown of the connection")
 			}
 			return
 		}
 	}
 }
 
-// close closes the socket, which ends reader and writer. Anyone may call it.
+// close closes the socket, which ends reader and writer. It is safe for concurrent use.
 func (c *conn) close() {
 	c.closeOnce.Do(func() {
 		c.out.close()
 		if err := c.nc.Close(); err != nil && !hangUp(err) {
-			c.log.WithError(err).Debug("closing the socket")
+			c.log.WithError(err).Debug("close socket")
 		}
 	})
 }

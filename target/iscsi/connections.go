@@ -10,24 +10,23 @@ import (
 
 // Sessions with several connections (RFC 7143 4.2.2.1, 4.2.5).
 //
-// A session whose initiator agreed on more than one connection is shared: PDUs
-// with consecutive CmdSN arrive on different connections, whose readers run side
-// by side. Its order lock makes them one sequence: a PDU is given its turn and
-// delivered under the lock, where delivered means for a command that it is one
-// of the session's tasks and prepared, for anything else that it was handled.
-// Nobody waits for a peer under the lock: the data of a command is read after,
-// that of anything else before.
+// A session that negotiated more than one connection is shared: PDUs with consecutive
+// CmdSN arrive on different connections, whose readers run concurrently. The session's
+// order lock serializes them: a reader determines the order of a PDU and delivers it
+// under the lock. A command is delivered when it is a task of the session and decoded,
+// any other PDU when it is handled. No reader waits for a peer under the lock: it reads
+// the data of a command afterwards, and that of other PDUs before.
 //
-// A PDU that came before its turn is delivered by the reader that brings the
-// one before it, whichever connection that is. Everything a command leads to
-// goes over the connection that the command came in by: its allegiance.
+// A PDU that arrives early is delivered by the reader that receives the PDU before it,
+// on any connection. All PDUs of a command use the connection on which the command
+// arrived (connection allegiance).
 //
-// Sessions with one connection, which is nearly all of them, take no such lock.
+// Sessions with one connection, the common case, do not take the order lock.
 
-// errKept is what keepInOrder returns for a PDU that waits for its turn.
-var errKept = errors.New("kept for its turn")
+// errKept is returned by keepSharedDataOut for a PDU that was kept.
+var errKept = errors.New("kept until its CmdSN is next")
 
-// dispatchShared is dispatch of a request for a shared session.
+// dispatchShared is dispatch for a shared session.
 func (c *conn) dispatchShared(p *pdu) error {
 	s := c.sess
 	if p.opcode() != opSCSICommand {
@@ -64,18 +63,18 @@ func (c *conn) dispatchShared(p *pdu) error {
 	return c.collect(t, p)
 }
 
-// deliver hands over the header of a command, or handles another PDU. The
-// session's order is held.
+// deliver registers the header of a command, or handles another PDU. The caller holds
+// the session's order.
 func (c *conn) deliver(p *pdu) (*task, error) {
 	if p.opcode() == opSCSICommand {
-		return c.beginCommand(p)
+		return c.registerCommand(p)
 	}
 	return nil, c.handle(p)
 }
 
-// keepInOrder keeps a PDU that is ahead of its turn. While its data is read, its
-// turn may come: then it is returned with its data. The session's order is held,
-// but not while the data is read.
+// keepInOrder keeps a PDU that is early. If the PDU becomes next while its data is read,
+// keepInOrder returns it with its data. The caller holds the session's order, which is
+// released while data is read.
 func (c *conn) keepInOrder(p *pdu) (*pdu, cmdSNOrder, error) {
 	s := c.sess
 	if p.src != nil {
@@ -99,8 +98,9 @@ func (c *conn) keepInOrder(p *pdu) (*pdu, cmdSNOrder, error) {
 	return nil, cmdSNEarly, s.countEarly(e, p)
 }
 
-// deliverEarly delivers the PDUs whose turn has come, of all connections. An
-// error is this connection's; others end by theirs. The session's order is held.
+// deliverEarly delivers the kept PDUs that are next by CmdSN, of all connections. It
+// returns only errors of this connection; errors of others end those. The caller holds
+// the session's order.
 func (c *conn) deliverEarly() error {
 	for e := c.sess.takeEarly(); e != nil; e = c.sess.takeEarly() {
 		err := e.deliver()
@@ -136,11 +136,11 @@ func (e *earlyPDU) deliver() error {
 	return nil
 }
 
-// keepSharedDataOut keeps p if it belongs to a command that waits for its turn:
-// errKept. Otherwise it returns the PDU to go on with.
+// keepSharedDataOut keeps p if it belongs to a kept command, and returns errKept.
+// Otherwise it returns the PDU to continue with.
 func (c *conn) keepSharedDataOut(p *pdu) (*pdu, error) {
 	s := c.sess
-	find := func() *earlyPDU { // under order, so that no delivery is under way
+	find := func() *earlyPDU { // under order, so that no delivery is in progress
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.earlyCommand(p.itt(), c)
@@ -172,8 +172,8 @@ func (c *conn) keepSharedDataOut(p *pdu) (*pdu, error) {
 	return nil, errKept
 }
 
-// forgetEarly drops what connection c brought before its turn: it was never
-// acknowledged, and the initiator may send it again elsewhere. mu is held.
+// forgetEarly drops the kept PDUs of connection c: they were not acknowledged, and the
+// initiator may send them again on another connection. The caller holds mu.
 func (s *session) forgetEarly(c *conn) {
 	for sn, e := range s.early {
 		if e.conn == c && e.pdu != nil {
@@ -184,14 +184,14 @@ func (s *session) forgetEarly(c *conn) {
 	s.earlyWaiting.Store(len(s.early) > 0)
 }
 
-// barrier is a wait for the CmdSN before one to be received.
+// barrier waits until all CmdSN before cmdSN are received.
 type barrier struct {
 	cmdSN  uint32
 	passed chan struct{}
 }
 
-// barrierAt returns a channel that is closed when every command before cmdSN
-// was delivered; nil when that is so. order is held.
+// barrierAt returns a channel that is closed when every command before cmdSN is
+// delivered, or nil if that is already so. The caller holds order.
 func (s *session) barrierAt(cmdSN uint32) <-chan struct{} {
 	if !serialLess(s.exp.Load(), cmdSN) {
 		return nil
@@ -201,7 +201,7 @@ func (s *session) barrierAt(cmdSN uint32) <-chan struct{} {
 	return b.passed
 }
 
-// passBarriers ends the waits that are over. order is held.
+// passBarriers closes the barriers that are reached. The caller holds order.
 func (s *session) passBarriers() {
 	if len(s.barriers) == 0 {
 		return
@@ -218,13 +218,13 @@ func (s *session) passBarriers() {
 	s.barriers = kept
 }
 
-// fences are waits for a peer to acknowledge the responses that it was sent.
+// fences waits for a peer to acknowledge responses.
 type fences struct {
-	waited atomic.Bool // there are some
-	// acked is the highest ExpStatSN that was received.
+	waited atomic.Bool // list is not empty
+	// acked is the last received ExpStatSN.
 	acked atomic.Uint32
 
-	mu   sync.Mutex // guards what follows
+	mu   sync.Mutex // guards the fields below
 	list []fence
 }
 
@@ -233,7 +233,7 @@ type fence struct {
 	passed chan struct{}
 }
 
-// acknowledge notes the ExpStatSN of a PDU. Only the reader calls it.
+// acknowledge records the ExpStatSN of a PDU. Only the reader calls it.
 func (f *fences) acknowledge(expStatSN uint32) {
 	f.acked.Store(expStatSN)
 	if f.waited.Load() {
@@ -256,22 +256,21 @@ func (f *fences) pass() {
 	f.waited.Store(len(kept) > 0)
 }
 
-// raise returns a channel that is closed when the peer has acknowledged every
-// response before statSN.
+// raise returns a channel that is closed when the peer has acknowledged every response
+// before statSN.
 func (f *fences) raise(statSN uint32) <-chan struct{} {
 	fe := fence{statSN, make(chan struct{})}
 	f.mu.Lock()
 	f.list = append(f.list, fe)
 	f.waited.Store(true)
 	f.mu.Unlock()
-	f.pass() // perhaps it was acknowledged before
+	f.pass() // it may already be acknowledged
 	return fe.passed
 }
 
-// awaitAcknowledgement waits until the initiator has acknowledged, on every
-// connection of the session but c, the responses sent so far (the Response
-// Fence of RFC 7143 4.2.3.3 (e)); no longer than AbortTimeout, and not for
-// connections that end.
+// awaitAcknowledgement waits until the initiator has acknowledged, on every other
+// connection of the session, the responses sent so far (Response Fence, RFC 7143 4.2.3.3
+// (e)). It waits for at most AbortTimeout, and not for connections that end.
 func (c *conn) awaitAcknowledgement() {
 	s := c.sess
 	s.mu.Lock()
@@ -288,13 +287,13 @@ func (c *conn) awaitAcknowledgement() {
 		case <-passed:
 			continue
 		default:
-			o.ping() // the answer acknowledges
+			o.ping() // the response acknowledges
 		}
 		select {
 		case <-passed:
 		case <-o.left:
 		case <-timer.C:
-			s.log.WithError(os.ErrDeadlineExceeded).Debug("responses before task management were not acknowledged")
+			s.log.WithError(os.ErrDeadlineExceeded).Debug("responses before task management not acknowledged")
 			return
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"odx/target/scsi"
 )
 
-// multi is the initiator's side of a session with several connections: they
-// share CmdSN and task tags.
+// multi is the initiator's side of a session with several connections, which share CmdSN and
+// task tags.
 type multi struct {
 	*bench
 	cmdSN, itt uint32
@@ -62,7 +62,7 @@ func (m *multi) on(n int) *initiator {
 	return i
 }
 
-// read makes a READ on connection n. It is not sent.
+// read returns an unsent READ on connection n.
 func (m *multi) read(n int, lba uint32) *bhs {
 	i := m.on(n)
 	h := i.command(bitRead, memBlock, read10(lba, 1)...)
@@ -107,21 +107,21 @@ func (m *multi) sessions(n int) {
 	})
 }
 
-// TestConnections: a session has as many connections as were agreed on, each
-// with its own digests, and every command is answered where it was sent.
-func TestConnections(t *testing.T) {
+// A session has at most the negotiated number of connections, each with its own digests, and
+// every command is answered on its connection.
+func TestSession_Connections(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		order := b.record()
 		m := b.loginMulti(4)
 		if _, r, _ := m.tryJoin(9); r.field16(36) != loginTooManyConnections {
 			t.Errorf("fifth connection: status %#x", r.field16(36))
 		}
-		stranger := b.dial()
-		h := stranger.loginRequest(stageOperational, stageFullFeature)
+		other := b.dial()
+		h := other.loginRequest(stageOperational, stageFullFeature)
 		h.put16(14, m.conns[0].tsih)
 		h.put16(20, 5)
-		stranger.send(h, nil, text("InitiatorName="+testInitiator+"2", wantTarget))
-		if r, _ := stranger.expect(opLoginResponse); r.field16(36) != loginNoSuchSession {
+		other.send(h, nil, text("InitiatorName="+testInitiator+"2", wantTarget))
+		if r, _ := other.expect(opLoginResponse); r.field16(36) != loginNoSuchSession {
 			t.Errorf("another initiator's connection: status %#x", r.field16(36))
 		}
 		m.sessions(4)
@@ -142,9 +142,9 @@ func TestConnections(t *testing.T) {
 	})
 }
 
-// TestJoinOtherNexus: a connection joins only the target that its session is
-// with, and cannot change what was agreed on for the session.
-func TestJoinOtherNexus(t *testing.T) {
+// A connection joins only the target of its session, and cannot change the parameters of the
+// session.
+func TestSession_JoinOtherNexus(t *testing.T) {
 	b := newBench(t, nil, nil)
 	m := b.loginMulti(1)
 	other := b.dial()
@@ -174,10 +174,9 @@ func TestJoinOtherNexus(t *testing.T) {
 	}
 }
 
-// TestOrderAcrossConnections: what arrives on one connection before its turn
-// waits for what is on its way on another, with its data, and is answered on its
-// own connection.
-func TestOrderAcrossConnections(t *testing.T) {
+// A command that arrives early on one connection waits, with its data, for those in transit
+// on another, and is answered on its own connection.
+func TestSession_OrderAcrossConnections(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		order := b.record()
 		m := b.loginMulti(3, "InitialR2T=No")
@@ -191,7 +190,7 @@ func TestOrderAcrossConnections(t *testing.T) {
 		m.conns[2].send(ping, nil, []byte("ping"))
 		m.conns[1].send(write, nil, data[:512])
 		m.conns[1].send(dataOutPDU(write, reservedTag, 0, 512, false), nil, data[512:1024])
-		for _, n := range []int{1, 2} { // these have been read; nothing ran
+		for _, n := range []int{1, 2} { // received, but not run
 			now := m.request(n, opNopOut|bitImmediate)
 			m.conns[n].send(now, nil, nil)
 			if r, _ := m.conns[n].expect(opNopIn); r.itt() != now.itt() || r.field32(28) != first.cmdSN() {
@@ -220,8 +219,8 @@ func TestOrderAcrossConnections(t *testing.T) {
 	})
 }
 
-// TestLogoutConnection ends connections one by one (RFC 7143 11.14.1).
-func TestLogoutConnection(t *testing.T) {
+// A Logout closes connections one by one (RFC 7143 11.14.1).
+func TestLogout_Connection(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		started, release := b.disk.block()
 		defer close(release)
@@ -277,8 +276,8 @@ func TestLogoutConnection(t *testing.T) {
 	})
 }
 
-// TestLogoutBeforeItsTurn: a Logout that another connection brings the turn of.
-func TestLogoutBeforeItsTurn(t *testing.T) {
+// A Logout arrives early, and another connection delivers it.
+func TestLogout_OutOfOrder(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		m := b.loginMulti(2)
 		first, logout := m.read(0, 1), m.request(1, opLogout)
@@ -296,9 +295,9 @@ func TestLogoutBeforeItsTurn(t *testing.T) {
 	})
 }
 
-// TestConnectionFails: the tasks of a connection that breaks end, what it brought
-// before its turn may be sent again elsewhere, and the session goes on.
-func TestConnectionFails(t *testing.T) {
+// The tasks of a lost connection end, its early PDUs may be sent again on another, and the
+// session continues.
+func TestSession_ConnectionLoss(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		started, release := b.disk.hang()
 		m := b.loginMulti(2, "ImmediateData=No")
@@ -337,9 +336,8 @@ func TestConnectionFails(t *testing.T) {
 	})
 }
 
-// TestConnectionReinstatement: a login with the CID of a connection takes its
-// place (RFC 7143 6.3.4), also of the only one.
-func TestConnectionReinstatement(t *testing.T) {
+// A login with the CID of a connection replaces it (RFC 7143 6.3.4), even the only one.
+func TestLogin_ConnectionReinstatement(t *testing.T) {
 	for _, n := range []int{1, 2} {
 		t.Run(fmt.Sprintf("of %d", n), func(t *testing.T) {
 			overTransports(t, nil, func(t *testing.T, b *bench) {
@@ -372,9 +370,8 @@ func TestConnectionReinstatement(t *testing.T) {
 	})
 }
 
-// TestTaskManagementAcrossConnections: functions reach tasks of every
-// connection.
-func TestTaskManagementAcrossConnections(t *testing.T) {
+// Functions affect the tasks of all connections.
+func TestTMF_AcrossConnections(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		started, release := b.disk.block()
 		m := b.loginMulti(3, "ImmediateData=No")
@@ -397,7 +394,7 @@ func TestTaskManagementAcrossConnections(t *testing.T) {
 		if got := m.conns[0].tmfResponse(h); got != tmfComplete {
 			t.Errorf("ABORT TASK SET: response %d", got)
 		}
-		d := dataOutPDU(&bhs{}, r2t.ttt(), 0, 0, true) // had been sent before
+		d := dataOutPDU(&bhs{}, r2t.ttt(), 0, 0, true) // in transit
 		d.put32(16, r2t.itt())
 		m.conns[1].send(d, nil, make([]byte, memBlock))
 		close(release)
@@ -410,8 +407,7 @@ func TestTaskManagementAcrossConnections(t *testing.T) {
 	})
 }
 
-// respond has the target send a response on connection n, which nothing
-// acknowledges.
+// respond makes the target send a response on connection n, which remains unacknowledged.
 func (m *multi) respond(n int) {
 	m.tb.Helper()
 	h := m.request(n, opNopOut|bitImmediate)
@@ -419,8 +415,8 @@ func (m *multi) respond(n int) {
 	m.conns[n].expect(opNopIn)
 }
 
-// answerPing answers the NOP-In by which the target asks for an acknowledgement
-// on connection n.
+// answerPing answers the ping with which the target requests an acknowledgement on
+// connection n.
 func (m *multi) answerPing(n int) {
 	m.tb.Helper()
 	r, _ := m.conns[n].expect(opNopIn)
@@ -434,10 +430,9 @@ func (m *multi) answerPing(n int) {
 	m.conns[n].send(h, nil, nil)
 }
 
-// TestTaskManagementWaitsForCommands: a function for a task set is carried out
-// when the commands before it have arrived on their connections, and not at all
-// when they do not (RFC 7143 4.2.3.3).
-func TestTaskManagementWaitsForCommands(t *testing.T) {
+// A function for a task set is performed when the commands before it have arrived on their
+// connections, and not at all if they do not arrive (RFC 7143 4.2.3.3).
+func TestTMF_WaitsForCommands(t *testing.T) {
 	overTransports(t, func(o *Options) { o.AbortTimeout = time.Second }, func(t *testing.T, b *bench) {
 		started, release := b.disk.block()
 		defer close(release)
@@ -450,10 +445,10 @@ func TestTaskManagementWaitsForCommands(t *testing.T) {
 		now := m.request(0, opNopOut|bitImmediate)
 		m.conns[0].send(now, nil, nil)
 		if r, _ := m.conns[0].expect(opNopIn); r.itt() != now.itt() {
-			t.Fatalf("%x came before the commands", *r)
+			t.Fatalf("%x received before the commands", *r)
 		}
 		m.respond(1)
-		m.conns[0].send(after, nil, nil) // kept until two is there; not affected
+		m.conns[0].send(after, nil, nil) // kept until two has arrived; not affected
 		m.conns[1].send(two, nil, nil)
 		m.answerPing(1)
 		if got := m.conns[0].tmfResponse(h); got != tmfComplete {
@@ -464,14 +459,14 @@ func TestTaskManagementWaitsForCommands(t *testing.T) {
 		m.read(1, 1) // never sent
 		h = m.tmf(0, tmfLogicalUnitReset, nil)
 		if got := m.conns[0].tmfResponse(h); got != tmfRejected {
-			t.Errorf("commands that do not come: response %d", got)
+			t.Errorf("commands that do not arrive: response %d", got)
 		}
 	})
 }
 
-// TestSharedStress sends reads, writes and task management over four connections
-// at the same time, each with its own delays, and compares what is read.
-func TestSharedStress(t *testing.T) {
+// Concurrent reads, writes and task management on four connections, each with its own delays,
+// read the written data.
+func TestSession_SharedStress(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		b.disk.execute = func(_ context.Context, t *scsi.Task) {
 			if rand.IntN(50) == 0 {
@@ -493,7 +488,7 @@ func TestSharedStress(t *testing.T) {
 					mu.Lock()
 					w := m.write(n, lba, 8)
 					mu.Unlock()
-					// Between numbering and sending, others send what comes after.
+					// Meanwhile other connections send later commands.
 					i.send(w, nil, data[:300])
 					for {
 						r, _ := i.recv()

@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// taskContext is the context that a command runs under. It ends when the
-// command is aborted. It is part of a task and used again with it, so a command
-// that nobody aborts and that never asks for Done allocates nothing.
+// taskContext is the context of a command. It ends when the command is aborted. It is
+// reused with its task, and allocates nothing for a command that is not aborted and
+// does not call Done.
 //
-// It must not be used after Execute returned.
+// It must not be used after Execute returns.
 type taskContext struct {
 	canceled atomic.Bool
 
 	mu    sync.Mutex
-	done  chan struct{} // made by the first Done, guarded by mu
+	done  chan struct{} // created by the first Done; guarded by mu
 	after []*afterFunc  // guarded by mu
 }
 
@@ -48,9 +48,9 @@ func (c *taskContext) Err() error {
 	return nil
 }
 
-// AfterFunc calls f on a goroutine of its own when the context ends, unless stop
-// is called before: it reports whether f will not be called. Package context uses
-// it for contexts that are made of this one, which cost no goroutine so.
+// AfterFunc calls f in its own goroutine when the context ends, unless stop is called
+// first; stop reports whether it prevented the call. Package context uses AfterFunc to
+// derive contexts without a goroutine.
 func (c *taskContext) AfterFunc(f func()) (stop func() bool) {
 	a := &afterFunc{f}
 	c.mu.Lock()
@@ -84,7 +84,7 @@ func (c *taskContext) cancel() {
 	c.after = nil
 }
 
-// reset makes the context fresh for the next command.
+// reset prepares the context for the next command.
 func (c *taskContext) reset() {
 	if c.canceled.Load() {
 		c.mu.Lock()

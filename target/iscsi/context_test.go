@@ -6,20 +6,20 @@ import (
 	"testing"
 )
 
-// TestTaskContextEndsItsChildren: a context made of a command's ends with it, and
-// leaves nothing behind when it ends first.
-func TestTaskContextEndsItsChildren(t *testing.T) {
+// A derived context ends with the command's context, and leaves no reference if it ends
+// first.
+func TestTaskContext_AfterFunc(t *testing.T) {
 	var c taskContext
 	early, cancel := context.WithCancelCause(&c)
 	cancel(errors.New("done"))
 	if len(c.after) != 0 {
-		t.Error("the context remembers one that has ended")
+		t.Error("the context refers to one that has ended")
 	}
 	child, stop := context.WithCancel(&c)
 	defer stop()
 	called := make(chan struct{})
 	context.AfterFunc(&c, func() { close(called) })
-	notCalled := context.AfterFunc(&c, func() { t.Error("called, though it was stopped") })
+	notCalled := context.AfterFunc(&c, func() { t.Error("called after stop") })
 	if !notCalled() || notCalled() {
 		t.Error("stop: want true, then false")
 	}
@@ -34,10 +34,10 @@ func TestTaskContextEndsItsChildren(t *testing.T) {
 	stopAgain := c.AfterFunc(func() { close(again) })
 	<-again
 	if stopAgain() {
-		t.Error("stopped what was called")
+		t.Error("stop returned true after the call")
 	}
 	c.reset()
 	if c.Err() != nil || len(c.after) != 0 {
-		t.Error("not fresh after reset")
+		t.Error("canceled after reset")
 	}
 }

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// TestWriteData writes the same data in every way that it may come (RFC 7143
-// 4.2.4.2): immediate, unsolicited, solicited, and all of them together.
-func TestWriteData(t *testing.T) {
+// The same data is written in all possible ways (RFC 7143 4.2.4.2): immediate, unsolicited,
+// solicited, and combinations.
+func TestDataOut(t *testing.T) {
 	const blocks = 40
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		for n, c := range []struct {
@@ -54,9 +54,8 @@ func TestWriteData(t *testing.T) {
 	})
 }
 
-// TestSeveralR2Ts has as many R2Ts outstanding as was negotiated, and answers
-// them in the order in which they came.
-func TestSeveralR2Ts(t *testing.T) {
+// As many R2Ts are outstanding as negotiated; the initiator answers them in order.
+func TestDataOut_R2Ts(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		i := b.login("MaxOutstandingR2T=3", "MaxBurstLength=2048", "ImmediateData=No")
 		data := pattern(9, 16<<10)
@@ -76,8 +75,8 @@ func TestSeveralR2Ts(t *testing.T) {
 	})
 }
 
-// TestDataIn checks how Data-In is cut: no segment longer than the initiator
-// takes, F at the end of each MaxBurstLength, status in the last one.
+// Data-In is split into PDUs of at most MaxRecvDataSegmentLength, with F at the end of each
+// MaxBurstLength and status in the last PDU.
 func TestDataIn(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		b.disk.put(0, pattern(3, 1<<20))
@@ -121,9 +120,8 @@ func TestDataIn(t *testing.T) {
 	})
 }
 
-// TestResiduals compares what the CDB transfers with what the initiator expects
-// (RFC 7143 11.4.5).
-func TestResiduals(t *testing.T) {
+// Transfer lengths of CDBs and expected data transfer lengths differ (RFC 7143 11.4.5).
+func TestTask_Residual(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		i := b.login("InitialR2T=No")
 		for _, c := range []struct {
@@ -172,9 +170,9 @@ func TestResiduals(t *testing.T) {
 	})
 }
 
-// TestDataOutErrors sends Data-Out that no initiator may send. The command
-// fails, after all data has come (RFC 7143 11.4.2); the session lives on.
-func TestDataOutErrors(t *testing.T) {
+// Invalid Data-Out fails the command after all data has arrived (RFC 7143 11.4.2), and the
+// session continues.
+func TestDataOut_Errors(t *testing.T) {
 	type part struct {
 		sn, offset uint32
 		n          int
@@ -227,8 +225,8 @@ func TestDataOutErrors(t *testing.T) {
 	})
 }
 
-// TestUnsolicitedWhereNotAllowed sends data that was negotiated away.
-func TestUnsolicitedWhereNotAllowed(t *testing.T) {
+// Unsolicited data arrives although it was not negotiated.
+func TestDataOut_UnsolicitedNotAllowed(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		i := b.login("InitialR2T=Yes", "ImmediateData=No")
 		h := i.command(bitWrite, 512, write10(0, 1)...)
@@ -252,9 +250,9 @@ func TestUnsolicitedWhereNotAllowed(t *testing.T) {
 	})
 }
 
-// TestErrorWaitsForData: a command that fails in Prepare is answered when its
-// unsolicited data has come (RFC 7143 11.4.2).
-func TestErrorWaitsForData(t *testing.T) {
+// A command that fails in Prepare is answered after its unsolicited data has arrived (RFC 7143
+// 11.4.2).
+func TestDataOut_AfterError(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		i := b.login("InitialR2T=No")
 		h := i.command(bitWrite, 2048, write10(1<<30, 4)...)
@@ -274,8 +272,8 @@ func TestErrorWaitsForData(t *testing.T) {
 	})
 }
 
-// TestBidirectionalRefused: both directions at once, by flags or by AHS.
-func TestBidirectionalRefused(t *testing.T) {
+// Both directions are requested, by flags or by AHS.
+func TestCommand_Bidirectional(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		i := b.login()
 		h := i.command(bitRead|bitWrite, 512, write10(0, 1)...)
@@ -292,8 +290,8 @@ func TestBidirectionalRefused(t *testing.T) {
 	})
 }
 
-// TestExtendedCDB sends a CDB of 32 bytes in an additional header segment.
-func TestExtendedCDB(t *testing.T) {
+// A CDB of 32 bytes arrives in an additional header segment.
+func TestCommand_ExtendedCDB(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		for n, digests := range []string{"None", "CRC32C"} {
 			i := b.login("HeaderDigest="+digests, "DataDigest="+digests)
@@ -308,9 +306,8 @@ func TestExtendedCDB(t *testing.T) {
 	})
 }
 
-// TestDataOutMemory has more Data-Out outstanding than there is memory
-// for: the commands take turns, and all of them end.
-func TestDataOutMemory(t *testing.T) {
+// With more outstanding Data-Out than memory, all commands end.
+func TestMemory_DataOut(t *testing.T) {
 	limit := func(o *Options) { o.BufferBytes, o.FirstBurstLength = 136<<10, 4096 }
 	overTransports(t, limit, func(t *testing.T, b *bench) {
 		i := b.login("MaxBurstLength=8192", "FirstBurstLength=4096", "InitialR2T=No")
@@ -328,8 +325,8 @@ func TestDataOutMemory(t *testing.T) {
 			switch r.opcode() {
 			case opR2T:
 				open[r.itt()] = true
-				if len(open) > 3 { // one of them in the part for small commands
-					t.Fatalf("%d commands of 16 KiB have R2Ts at once, memory is for 3", len(open))
+				if len(open) > 3 { // one of them in the small part
+					t.Fatalf("%d commands of 16 KiB have R2Ts at once, want at most 3", len(open))
 				}
 				i.answerR2T(sent[r.itt()], r, data[r.itt()], 4096)
 			case opSCSIResponse:
@@ -348,8 +345,8 @@ func TestDataOutMemory(t *testing.T) {
 	})
 }
 
-// TestDataInMemory reads more at once than there is memory for.
-func TestDataInMemory(t *testing.T) {
+// With more outstanding Data-In than memory, all commands end.
+func TestMemory_DataIn(t *testing.T) {
 	overTransports(t, func(o *Options) { o.BufferBytes = 64 << 10 }, func(t *testing.T, b *bench) {
 		b.disk.put(0, pattern(0, 1<<20))
 		i := b.login()
@@ -368,9 +365,8 @@ func TestDataInMemory(t *testing.T) {
 	})
 }
 
-// TestFirstBurst_AgreedFirst: a first burst that was agreed on before a shorter
-// burst may be sent whole.
-func TestFirstBurst_AgreedFirst(t *testing.T) {
+// A first burst that was negotiated before a shorter burst may be sent completely.
+func TestDataOut_FirstBurst(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		i := b.dial()
 		i.wantStep(csgOperational, []string{name, wantTarget, "InitialR2T=No", "FirstBurstLength=65536"}, csgOperational,

@@ -4,36 +4,36 @@ import (
 	"odx/target/bufpool"
 )
 
-// maxR2T is our side of MaxOutstandingR2T.
+// maxR2T is the target's value of MaxOutstandingR2T.
 const maxR2T = 8
 
-// burst is a sequence of Data-Out PDUs: unsolicited, or the answer to one R2T.
+// burst is a sequence of Data-Out PDUs: unsolicited, or solicited by an R2T.
 type burst struct {
 	ttt    uint32
-	offset uint32 // where the next PDU must begin (DataPDUInOrder=Yes)
-	end    uint32 // where the sequence ends at the latest
+	offset uint32 // of the next PDU (DataPDUInOrder=Yes)
+	end    uint32 // maximum end of the sequence
 	dataSN uint32 // of the next PDU
 }
 
-// dataOut is the collection of a command's Data-Out.
+// dataOut is the state of a command's Data-Out.
 type dataOut struct {
-	// total is how many bytes the command gets: what its CDB asks for, but no
-	// more than the initiator offers. What arrives beyond is dropped.
+	// total is the number of bytes for the command: the transfer length of the CDB, at
+	// most the expected data transfer length. Further data is dropped.
 	total uint32
-	// base and want are where the piece that is collected begins and ends; buf holds
-	// that. Only a streamed command has several.
+	// base and want are the start and end of the piece in buf. Only a streamed command
+	// has several pieces.
 	base, want uint32
-	// next is the offset that the next R2T asks for.
+	// next is the offset of the next R2T.
 	next uint32
 	buf  []byte
-	// partial: the command has no memory yet for more than what it got
-	// unsolicited, which is in first; nil when that was nothing.
+	// partial is set while the command has memory only for unsolicited data, in first,
+	// which is nil if there is none.
 	partial bool
 	first   *bufpool.Buffer
-	// charge is what the command holds of the budget for buf.
+	// charge is the charge for buf.
 	charge charge
 	r2tSN  uint32
-	// open are the sequences whose F bit has not arrived.
+	// open has the sequences whose F bit has not arrived.
 	open [maxR2T]burst
 	n    int
 }
@@ -62,8 +62,8 @@ func (o *dataOut) remove(ttt uint32) {
 	}
 }
 
-// takeImmediateData checks and reads the data that came with the command, and
-// notes whether unsolicited Data-Out follows. The reader has the task.
+// takeImmediateData checks and reads the data that came with the command, and adds a
+// sequence if unsolicited Data-Out follows. The reader owns the task.
 func (c *conn) takeImmediateData(t *task, p *pdu) error {
 	n, ps := uint32(p.dataSegmentLength()), &c.params
 	unsolicited := min(t.edtl, ps.firstBurst)
@@ -84,9 +84,9 @@ func (c *conn) takeImmediateData(t *task, p *pdu) error {
 	return c.dataError(t, p, p.readData(dst))
 }
 
-// dataError fails the command when its data has a digest error (RFC 7143 7.8:
-// Reject, and CHECK CONDITION as we do not ask for the data again). Other
-// errors end the connection.
+// dataError fails the command if its data has a digest error (RFC 7143 7.8: Reject, and
+// CHECK CONDITION, since the data is not requested again). Other errors end the
+// connection.
 func (c *conn) dataError(t *task, p *pdu, err error) error {
 	if err != errDataDigest {
 		return err
@@ -96,10 +96,10 @@ func (c *conn) dataError(t *task, p *pdu, err error) error {
 	return nil
 }
 
-// allocDataOut gets memory for the whole command or, if there is none, for what
-// comes without being asked for (unsolicited: there is some). Where there is none
-// for that either, it is false: the command ends with BUSY, and what comes is
-// dropped. The connection has to be read on.
+// allocDataOut allocates memory for the whole command or, if there is none, for its
+// unsolicited data, if unsolicited is set. It returns false if there is none for that
+// either: the command then ends with BUSY, and its data is dropped, because the
+// connection must remain readable.
 func (t *task) allocDataOut(unsolicited bool) bool {
 	o, s := &t.out, t.sess
 	b := s.srv.budget
@@ -124,9 +124,8 @@ func (t *task) allocDataOut(unsolicited bool) bool {
 	return true
 }
 
-// handleDataOut takes a Data-Out PDU (RFC 7143 11.7). Data for a command that is
-// not there any more (aborted, or ended with an error) is dropped silently: the
-// initiator could not know when it sent it.
+// handleDataOut handles a Data-Out PDU (RFC 7143 11.7). It silently drops data for a
+// command that has ended, since the initiator may not have known when it sent the data.
 func (c *conn) handleDataOut(p *pdu) error {
 	c.dataOuts.Add(1)
 	if c.sess.shared {
@@ -166,7 +165,8 @@ func (c *conn) takeDataOut(p *pdu) error {
 	return c.proceed(t)
 }
 
-// droppedData says what a digest error in data that nobody needs leads to.
+// droppedData returns the error of a PDU whose data was dropped. It rejects the PDU if the
+// data has a digest error.
 func (c *conn) droppedData(p *pdu, err error) error {
 	if err == errDataDigest {
 		c.reject(p, rejectDataDigest)
@@ -175,8 +175,8 @@ func (c *conn) droppedData(p *pdu, err error) error {
 	return err
 }
 
-// takeData checks a Data-Out PDU against its sequence b and reads its data. The
-// reader has the task.
+// takeData checks a Data-Out PDU against its sequence b and reads its data. The reader
+// owns the task.
 func (c *conn) takeData(t *task, b *burst, p *pdu) error {
 	n, offset := uint32(p.dataSegmentLength()), p.bufferOffset()
 	switch {
@@ -199,7 +199,7 @@ func (c *conn) takeData(t *task, b *burst, p *pdu) error {
 	b.dataSN++
 	b.offset = offset + n
 	if t.failure != nil {
-		b.offset = offset // whatever comes is dropped; only the F bit counts
+		b.offset = offset // further data is dropped; only the F bit matters
 	}
 	if p.final() {
 		if b.ttt == reservedTag {
@@ -210,8 +210,8 @@ func (c *conn) takeData(t *task, b *burst, p *pdu) error {
 	return nil
 }
 
-// solicit asks for as much of the missing data as may be asked for now. The
-// session's mu is held.
+// solicit sends as many R2Ts for missing data as are allowed. The caller holds the
+// session's mu.
 func (s *session) solicit(t *task) {
 	o, c := &t.out, t.conn
 	if o.partial {
@@ -234,7 +234,7 @@ func (s *session) solicit(t *task) {
 	}
 }
 
-// nextTTT returns a Target Transfer Tag that has not been in use lately.
+// nextTTT returns a Target Transfer Tag that was not used recently.
 func (c *conn) nextTTT() uint32 {
 	if c.ttt++; c.ttt == reservedTag {
 		c.ttt = 0

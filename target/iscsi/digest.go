@@ -8,7 +8,7 @@ import (
 // digestLength is the length in bytes of a header or data digest.
 const digestLength = 4
 
-// zeroPad is where padding bytes are taken from.
+// zeroPad is the source of padding bytes.
 var zeroPad [4]byte
 
 // castagnoli is the polynomial of RFC 7143 13.1 (CRC32C).
@@ -19,9 +19,9 @@ type digest uint32
 
 func (d digest) add(b []byte) digest { return digest(crc32.Update(uint32(d), castagnoli, b)) }
 
-// put writes the digest as it stands on the wire: RFC 7143 13.1 maps the
-// polynomial's bits so that the value goes out least significant byte first.
+// put writes the digest in wire order: with the bit mapping of RFC 7143 13.1 the value
+// is sent least significant byte first.
 func (d digest) put(b []byte) { binary.LittleEndian.PutUint32(b, uint32(d)) }
 
-// matches reports whether the wire bytes b hold the digest.
+// matches reports whether the wire bytes b are the digest.
 func (d digest) matches(b []byte) bool { return binary.LittleEndian.Uint32(b) == uint32(d) }

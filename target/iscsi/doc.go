@@ -1,42 +1,39 @@
-// Package iscsi is the transport of an iSCSI target (RFC 7143): it accepts
-// connections, logs initiators in, takes their commands, fetches the data that
-// goes out with them, hands each command to the DeviceServer of its target and
-// sends back data and status. It knows PDUs, sequence numbers and sessions; it
-// does not look into a CDB.
+// Package iscsi is the transport of an iSCSI target (RFC 7143). It accepts connections,
+// processes logins, receives commands and their Data-Out, passes each command to the
+// DeviceServer of its target, and sends Data-In and status. It handles PDUs, sequence
+// numbers and sessions; it does not interpret CDBs.
 //
-// # Shape
+// # Structure
 //
-// A Server has targets; a session is one I_T nexus with one target and has as
-// many connections as its initiator agreed on: nearly always one (for more see
-// connections.go). A connection has one reader and one writer:
+// A Server has targets. A session is an I_T nexus with one target, and has as many
+// connections as negotiated, usually one (see connections.go). A connection has a
+// reader and a writer:
 //
 //	reader → task → DeviceServer → sender → socket
 //
-// The reader takes many PDUs with one read. Commands that have lately been
-// short run where they were read, one after the other, and their responses
-// leave in one writev; so does a longer one of an initiator that waits for each
-// answer (see solitude.go). Other commands run side by side on the session's
-// workers, which stay for a while when there is nothing to do (see workers.go).
-// A command that runs on the reader and turns out to be slow loses it: the
+// The reader receives many PDUs with one read. Commands that are expected to be short
+// run on the reader, one after the other, and their responses are sent with one writev.
+// So do longer commands of an initiator that waits for each response (see
+// closedloop.go). Other commands run concurrently on the session's workers, which park
+// for a while when idle (see workers.go). If a command on the reader is slow, the
 // watchdog starts another reader within milliseconds (see watchdog.go).
 //
-// Whoever queues a response tries to send it at once, without blocking; what
-// the socket does not take is left to the connection's writer (see sender.go).
+// A goroutine that queues a response first tries to send it without blocking. The
+// connection's writer sends the rest (see sender.go).
 //
 // # Bounds
 //
-// A peer that has not logged in holds one goroutine, at most loginBufferLength
-// bytes of input and maxLoginText bytes of text, for at most LoginTimeout and
-// maxLoginPDUs requests; pending.go bounds how many such peers there are. A
-// session holds at most QueueDepth commands, and QueueDepth commands that were
-// aborted while the store did not let go of them; and Workers goroutines
-// in addition to those that run the latter, of which the unused ones end soon. The data
-// of all sessions is in BufferBytes of memory: budget.go divides it between
-// initiators, memory.go has commands wait for it, and stall.go takes it back from
-// those that do not move.
+// A peer that has not logged in uses one goroutine, at most loginBufferLength bytes of
+// input and maxLoginText bytes of text, for at most LoginTimeout and maxLoginPDUs
+// requests. pending.go bounds the number of such peers. A session has at most
+// QueueDepth commands, plus QueueDepth aborted commands that have not returned from the
+// store, and at most Workers goroutines in addition to those of the latter; idle ones
+// are retired. The data of all sessions occupies at most BufferBytes: budget.go divides
+// it between initiators, commands wait for it in memory.go, and stall.go reclaims it
+// from stalled initiators.
 //
 // # Locks
 //
-// Order: session.order → Server.mu → session.mu → sender.mu, budget.mu. No lock is held while the
-// DeviceServer runs or while the socket is read or written.
+// Order: session.order → Server.mu → session.mu → sender.mu, budget.mu. No lock is held
+// while the DeviceServer runs or while the socket is read or written.
 package iscsi

@@ -12,7 +12,7 @@ import (
 	"odx/target/bufpool"
 )
 
-// FuzzPDU reads any bytes as PDUs. What is read never exceeds what was allowed.
+// FuzzPDU reads arbitrary bytes as PDUs. Segments do not exceed their bounds.
 func FuzzPDU(f *testing.F) {
 	for _, name := range []string{"in-login", "in-command-extended-cdb", "in-data-out", "in-tmf"} {
 		_, wire := golden(f, name)
@@ -40,8 +40,7 @@ func FuzzPDU(f *testing.F) {
 	})
 }
 
-// FuzzText parses any bytes as text; what was parsed says the same when it is
-// written and parsed again.
+// FuzzText parses arbitrary bytes as text. The pairs survive encoding and parsing.
 func FuzzText(f *testing.F) {
 	f.Add(text(name, wantTarget, "SessionType=Normal", "HeaderDigest=CRC32C,None", "MaxBurstLength=0x1000"))
 	f.Add([]byte("a=1\x00\x00b=\x00c"))
@@ -56,7 +55,7 @@ func FuzzText(f *testing.F) {
 			again = appendPair(again, k.key, k.value)
 			p.negotiate(&o, k, sessionNormal)
 		}
-		p.settle()
+		p.clampFirstBurst()
 		if p.peerMaxRecv < 512 || p.maxBurst < 512 || p.firstBurst > p.maxBurst || p.maxOutstandingR2T < 1 {
 			t.Fatalf("negotiated %+v", p)
 		}
@@ -75,7 +74,7 @@ func FuzzText(f *testing.F) {
 	})
 }
 
-// script is a connection on which the peer sends fixed bytes and reads nothing.
+// script is a connection whose peer sends fixed bytes and receives nothing.
 type script struct {
 	net.Conn // never used
 	in       *bytes.Reader
@@ -91,7 +90,7 @@ func (s *script) LocalAddr() net.Addr              { return &net.TCPAddr{IP: net
 func (s *script) RemoteAddr() net.Addr             { return s.LocalAddr() }
 func (s *script) Close() error                     { close(s.closed); return nil }
 
-// play has the server serve a peer that sends wire, and waits for the end.
+// play serves a peer that sends wire, and waits for the end of the connection.
 func (b *bench) play(t *testing.T, wire []byte) {
 	s := &script{in: bytes.NewReader(wire), closed: make(chan struct{})}
 	b.srv.open(s, Portal{Group: 1})
@@ -102,7 +101,7 @@ func (b *bench) play(t *testing.T, wire []byte) {
 	}
 }
 
-// FuzzLogin plays any bytes as a login.
+// FuzzLogin serves arbitrary bytes as a login.
 func FuzzLogin(f *testing.F) {
 	b := newBench(f, nil, nil)
 	i := &initiator{cmdSN: 1}
@@ -117,7 +116,7 @@ func FuzzLogin(f *testing.F) {
 	})
 }
 
-// FuzzSession plays any bytes as the PDUs of a session.
+// FuzzSession serves arbitrary bytes as the PDUs of a session.
 func FuzzSession(f *testing.F) {
 	b := newBench(f, nil, nil)
 	for n := range 40 {
@@ -130,7 +129,7 @@ func FuzzSession(f *testing.F) {
 	})
 }
 
-// samplePDUs are the legal PDUs of a small exchange.
+// samplePDUs returns the valid PDUs of a small exchange.
 func samplePDUs(rng *rand.Rand, i *initiator) [][]byte {
 	plain := func(h *bhs, data []byte) []byte { return encode(h, nil, data, false, false) }
 	switch rng.IntN(8) {
@@ -180,9 +179,9 @@ func mutate(rng *rand.Rand, wire []byte) {
 	}
 }
 
-// TestMutatedPDUs throws 10,000 broken PDUs at a live server, in logins and in
-// sessions. It stays alive, its memory bounded, and a fresh login works.
-func TestMutatedPDUs(t *testing.T) {
+// 10,000 mutated PDUs, in logins and in sessions, do not stop the server, its memory remains
+// bounded, and a new login succeeds.
+func TestServer_MutatedPDUs(t *testing.T) {
 	const wanted = 10000
 	b := newBench(t, nil, nil)
 	// On the other target: a PDU may become a TARGET COLD RESET.
@@ -208,14 +207,14 @@ func TestMutatedPDUs(t *testing.T) {
 		drained := make(chan struct{})
 		go func() {
 			defer close(drained)
-			io.Copy(io.Discard, i.nc) // until the target or the test ends it
+			io.Copy(io.Discard, i.nc) // until the target or the test closes it
 		}()
-		// Few on one connection: most of them end it.
+		// A few per connection, since most of them end it.
 		for range 1 + rng.IntN(3) {
 			for _, wire := range samplePDUs(rng, i) {
 				mutate(rng, wire)
 				if h := (*bhs)(wire); h.opcode() == opTMFRequest && h[1]&0x7f == tmfTargetColdReset {
-					continue // would rightly end the next session
+					continue // would end the next session
 				}
 				if _, err := i.nc.Write(wire); err != nil {
 					break

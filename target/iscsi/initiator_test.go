@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	testTarget    = "iqn.2026-11.example.odx:test"
 	testInitiator = "iqn.2026-11.example.odx:initiator"
-	// patience is how long a test waits for what must come.
+	// patience bounds the wait of a test for an event.
 	patience = 10 * time.Second
 )
 
@@ -33,8 +33,8 @@ type bench struct {
 	addr string
 }
 
-// dribble is a connection that delivers 1 to n bytes with each call, as
-// networks do and local sockets do not.
+// dribble is a connection with short reads and writes of 1 to n bytes, which occur on networks
+// but not on local sockets.
 type dribble struct {
 	net.Conn
 	mu  sync.Mutex
@@ -130,8 +130,8 @@ func newBench(tb testing.TB, change func(*Options), wrap func(net.Listener) net.
 	return b
 }
 
-// overTransports runs a test over a plain connection and over one that delivers
-// a few bytes at a time.
+// overTransports runs a test over a normal connection and over one with short reads and
+// writes.
 func overTransports(t *testing.T, change func(*Options), test func(t *testing.T, b *bench)) {
 	for _, n := range []int{0, 13, 701} {
 		name, wrap := "plain", func(l net.Listener) net.Listener { return l }
@@ -146,8 +146,8 @@ func overTransports(t *testing.T, change func(*Options), test func(t *testing.T,
 	}
 }
 
-// initiator is the smallest iSCSI initiator that can do what a test wants, also
-// what an initiator must not. It checks the numbers of everything it receives.
+// initiator is a minimal iSCSI initiator for tests, which can also violate the protocol. It
+// checks the sequence numbers of all received PDUs.
 type initiator struct {
 	tb     testing.TB
 	nc     net.Conn
@@ -157,10 +157,10 @@ type initiator struct {
 	cmdSN  uint32
 	statSN uint32 // of the next response
 	maxSN  uint32
-	begun  bool // a StatSN was seen
+	begun  bool // a StatSN was received
 
 	headerDigest, dataDigest bool
-	keys                     map[string]string // what the target answered
+	keys                     map[string]string // answers of the target
 }
 
 // dial connects without logging in.
@@ -224,7 +224,7 @@ func (i *initiator) loggedIn(r *bhs, data []byte) {
 	i.dataDigest = i.keys["DataDigest"] == "CRC32C"
 }
 
-// text joins keys as they stand on the wire.
+// text encodes keys as text.
 func text(keys ...string) []byte {
 	var b []byte
 	for _, k := range keys {
@@ -233,7 +233,7 @@ func text(keys ...string) []byte {
 	return b
 }
 
-// encode builds a PDU as it stands on the wire.
+// encode returns a PDU in wire format.
 func encode(h *bhs, ahs, data []byte, headerDigest, dataDigest bool) []byte {
 	h[4] = byte(len(ahs) / 4)
 	h.setDataSegmentLength(len(data))
@@ -262,11 +262,11 @@ func (i *initiator) send(h *bhs, ahs, data []byte) {
 func (i *initiator) write(b []byte) {
 	i.tb.Helper()
 	if _, err := i.nc.Write(b); err != nil {
-		i.tb.Fatalf("sending: %v", err)
+		i.tb.Fatalf("send: %v", err)
 	}
 }
 
-// read reads one PDU without looking at it.
+// read reads a PDU without checking it.
 func (i *initiator) read() (*bhs, []byte, error) {
 	if err := i.nc.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return nil, nil, err
@@ -300,12 +300,12 @@ func (i *initiator) read() (*bhs, []byte, error) {
 	return &h, data[:n], nil
 }
 
-// recv reads one PDU and checks its numbers (RFC 7143 4.2.2).
+// recv reads a PDU and checks its sequence numbers (RFC 7143 4.2.2).
 func (i *initiator) recv() (*bhs, []byte) {
 	i.tb.Helper()
 	h, data, err := i.read()
 	if err != nil {
-		i.tb.Fatalf("receiving: %v", err)
+		i.tb.Fatalf("receive: %v", err)
 	}
 	if h.opcode() == opLoginResponse && h.field16(36) != 0 {
 		return h, data
@@ -332,7 +332,7 @@ func (i *initiator) recv() (*bhs, []byte) {
 	return h, data
 }
 
-// expect reads a PDU that must have the given opcode.
+// expect reads a PDU, which must have the given opcode.
 func (i *initiator) expect(opcode byte) (*bhs, []byte) {
 	i.tb.Helper()
 	h, data := i.recv()
@@ -358,8 +358,8 @@ func (i *initiator) expectClosed() {
 	}
 }
 
-// request begins a request of the full feature phase, with the next CmdSN and
-// task tag. CmdSN is used up unless the caller makes it immediate.
+// request returns a request of the full feature phase with the next CmdSN and task tag. It
+// consumes the CmdSN unless the caller makes the request immediate.
 func (i *initiator) request(opcode byte) *bhs {
 	i.itt++
 	h := &bhs{0: opcode, 1: bitFinal}
@@ -373,7 +373,7 @@ func (i *initiator) request(opcode byte) *bhs {
 	return h
 }
 
-// command begins a SCSI Command.
+// command returns a SCSI Command.
 func (i *initiator) command(flags byte, edtl uint32, cdb ...byte) *bhs {
 	h := i.request(opSCSICommand)
 	h[1] = bitFinal | flags | 1 // simple
@@ -392,7 +392,7 @@ func write10(lba uint32, blocks uint16) []byte {
 	return b
 }
 
-// dataOutPDU builds a Data-Out PDU that belongs to command h.
+// dataOutPDU returns a Data-Out PDU of command h.
 func dataOutPDU(h *bhs, ttt, dataSN, offset uint32, final bool) *bhs {
 	d := &bhs{0: opDataOut}
 	if final {
@@ -405,7 +405,7 @@ func dataOutPDU(h *bhs, ttt, dataSN, offset uint32, final bool) *bhs {
 	return d
 }
 
-// answerR2T sends the data that an R2T asks for in PDUs of at most step bytes.
+// answerR2T sends the data that an R2T solicits, in PDUs of at most step bytes.
 func (i *initiator) answerR2T(h, r2t *bhs, data []byte, step int) {
 	i.tb.Helper()
 	offset, n := int(r2t.field32(40)), int(r2t.field32(44))
@@ -503,7 +503,7 @@ func (i *initiator) logout() {
 	i.expectClosed()
 }
 
-// pattern is n bytes that do not repeat at any power of two.
+// pattern returns n bytes without a period that is a power of two.
 func pattern(seed, n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
@@ -512,7 +512,7 @@ func pattern(seed, n int) []byte {
 	return b
 }
 
-// eventually waits for a condition that another goroutine brings about.
+// eventually waits for a condition of another goroutine.
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
 	deadline := time.NewTimer(patience)
@@ -539,7 +539,7 @@ func mustEqual(tb testing.TB, what string, got, want []byte) {
 	}
 }
 
-// lines joins what a login or text answer says, for comparison.
+// lines formats the text of a login or text response for comparison.
 func lines(data []byte) string {
 	return strings.ReplaceAll(strings.TrimSuffix(string(data), "\x00"), "\x00", " ")
 }

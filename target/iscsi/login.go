@@ -42,7 +42,7 @@ const (
 	loginOutOfResources       = 0x0302
 )
 
-// Bounds of one login: its requests, and all their text in bytes.
+// Bounds of a login: the number of requests, and the total length of their text in bytes.
 const (
 	maxLoginPDUs = 64
 	maxLoginText = 32 << 10
@@ -51,11 +51,11 @@ const (
 // initialStatSN is the StatSN of a connection's first response.
 const initialStatSN = 1
 
-// loginError is a login that the initiator is told the end of.
+// loginError is an error that the initiator receives in a Login Response.
 type loginError struct {
 	status uint16
 	err    error
-	text   []byte // keys that go with it
+	text   []byte // keys of the response
 }
 
 func (e *loginError) Error() string { return "login refused: " + e.err.Error() }
@@ -65,12 +65,12 @@ func refuse(status uint16, format string, args ...any) error {
 	return &loginError{status: status, err: fmt.Errorf(format, args...)}
 }
 
-// login is a login while it lasts.
+// login is the state of a login.
 type login struct {
 	c     *conn
-	first bhs // the first request; later ones must agree with it
+	first bhs // header of the first request, which later ones must match
 	stage int
-	// negotiated is set once the first whole text of the login was answered.
+	// negotiated is set once the first complete text was answered.
 	negotiated bool
 
 	initiator, targetName string
@@ -79,20 +79,20 @@ type login struct {
 	params                params
 	security              security
 
-	seen     map[string]string // keys that were sent, with what those that may be repeated said
-	told     map[string]bool   // keys that we have sent, of those that are not only answers
-	text     int               // bytes of text that were sent
-	request  []byte            // text of a request that goes on (C bit)
-	response []byte            // text that has not been sent
+	seen     map[string]string // received keys, with the values of those that may be repeated
+	declared map[string]bool   // keys that the target has declared
+	text     int               // length of the received text in bytes
+	request  []byte            // text of an incomplete request (C bit)
+	response []byte            // text to be sent
 }
 
-// login brings the connection to full feature phase. The initiator has been
-// told about an error that is returned.
+// login brings the connection to full feature phase. If it returns an error, the
+// initiator has received it.
 func (c *conn) login() error {
 	if err := c.nc.SetDeadline(time.Now().Add(c.srv.opts.LoginTimeout)); err != nil {
 		return err
 	}
-	l := &login{c: c, stage: -1, params: defaultParams(), seen: make(map[string]string), told: make(map[string]bool)}
+	l := &login{c: c, stage: -1, params: defaultParams(), seen: make(map[string]string), declared: make(map[string]bool)}
 	defer l.security.end()
 	c.out.statSN = initialStatSN
 	for range maxLoginPDUs {
@@ -117,8 +117,7 @@ func (c *conn) login() error {
 	return err
 }
 
-// handle takes one request and answers it. over says that full feature phase
-// has begun.
+// handle handles a request. over reports that the connection is in full feature phase.
 func (l *login) handle(p *pdu) (over bool, err error) {
 	if p.opcode() != opLogin {
 		return false, malformed("opcode %#x before login", p.opcode())
@@ -130,19 +129,19 @@ func (l *login) handle(p *pdu) (over bool, err error) {
 	if err := l.check(p); err != nil {
 		return false, err
 	}
-	goesOn := p.bhs[1]&bitContinue != 0
+	incomplete := p.bhs[1]&bitContinue != 0
 	if len(l.response) > 0 {
-		// The initiator asks for the rest of our text.
+		// An empty request for the rest of the response text.
 		if len(text) > 0 || p.bhs[1]&bitTransit != 0 {
-			return false, refuse(loginInitiatorError, "new text before the last answer was read")
+			return false, refuse(loginInitiatorError, "new text before the end of the previous response")
 		}
 		return false, l.respond(p, l.stage, nil)
 	}
 	l.text += len(text)
 	if l.request = append(l.request, text...); len(l.request) > maxTextLength || l.text > maxLoginText {
-		return false, refuse(loginOutOfResources, "login text of more than %d bytes in a request, or %d in all", maxTextLength, maxLoginText)
+		return false, refuse(loginOutOfResources, "login text exceeds %d bytes in a request, or %d in total", maxTextLength, maxLoginText)
 	}
-	if goesOn {
+	if incomplete {
 		return false, l.respond(p, l.stage, nil)
 	}
 	pairs, err := parseText(l.request)
@@ -156,8 +155,7 @@ func (l *login) handle(p *pdu) (over bool, err error) {
 	return l.answer(p)
 }
 
-// check compares the header of a request with the stage and with the requests
-// before it.
+// check compares the header of a request with the stage and with earlier requests.
 func (l *login) check(p *pdu) error {
 	flags := p.bhs[1]
 	stage, next := int(flags>>2&3), int(flags&3)
@@ -166,8 +164,8 @@ func (l *login) check(p *pdu) error {
 		l.first, l.stage = p.bhs, stage
 	}
 	switch {
-	case p.bhs[3] > 0: // Version-min; we speak version 0
-		return refuse(loginUnsupportedVersion, "lowest version of the initiator is %d", p.bhs[3])
+	case p.bhs[3] > 0: // Version-min; only version 0 is supported
+		return refuse(loginUnsupportedVersion, "unsupported version: minimum of the initiator is %d", p.bhs[3])
 	case stage != l.stage || stage > stageOperational:
 		return refuse(loginInitiatorError, "request of stage %d in stage %d", stage, l.stage)
 	case transit && flags&bitContinue != 0:
@@ -180,10 +178,10 @@ func (l *login) check(p *pdu) error {
 	return nil
 }
 
-// negotiate answers the keys of a whole request text.
+// negotiate processes the keys of a complete request text.
 func (l *login) negotiate(pairs []pair) error {
 	for _, k := range pairs {
-		if err := l.note(k); err != nil {
+		if err := l.checkKey(k); err != nil {
 			return err
 		}
 	}
@@ -199,8 +197,7 @@ func (l *login) negotiate(pairs []pair) error {
 	if err := l.authenticate(pairs); err != nil {
 		return err
 	}
-	// FirstBurstLength comes last: MaxBurstLength bounds its result, wherever it
-	// stands.
+	// FirstBurstLength is processed last, because MaxBurstLength bounds its result.
 	first := func(k pair) bool { return k.key == "FirstBurstLength" }
 	for _, k := range slices.Concat(slices.DeleteFunc(slices.Clone(pairs), first), keep(pairs, first)) {
 		if err := l.negotiateKey(k); err != nil {
@@ -215,10 +212,10 @@ func keep(pairs []pair, match func(pair) bool) []pair {
 	return slices.DeleteFunc(slices.Clone(pairs), func(k pair) bool { return !match(k) })
 }
 
-// note refuses keys that are sent twice (RFC 7143 6.2). Initiators do repeat
-// who they are in the next stage, and libiscsi its alias; that is let pass if it
-// says the same.
-func (l *login) note(k pair) error {
+// checkKey refuses keys that are sent twice (RFC 7143 6.2). Some initiators repeat the
+// identity keys in the next stage, and libiscsi its alias; both are accepted if the value
+// is the same.
+func (l *login) checkKey(k pair) error {
 	before, again := l.seen[k.key]
 	repeatable := identityKey(k.key) || k.key == "InitiatorAlias"
 	switch {
@@ -236,7 +233,7 @@ func (l *login) note(k pair) error {
 	return nil
 }
 
-// refusal ends a login that has to go elsewhere.
+// refusal returns the error of a login that is redirected.
 func (r *Redirect) refusal(l *login) error {
 	status := uint16(loginMovedTemporarily)
 	if r.Permanent {
@@ -244,18 +241,19 @@ func (r *Redirect) refusal(l *login) error {
 	}
 	return &loginError{
 		status: status,
-		err:    fmt.Errorf("%s is sent to %s for %s", l.initiator, r.Address, l.target.Name),
+		err:    fmt.Errorf("%s redirected to %s for %s", l.initiator, r.Address, l.target.Name),
 		text:   appendPair(nil, "TargetAddress", r.Address),
 	}
 }
 
-// identityKey reports whether key says who logs in to what.
+// identityKey reports whether key identifies the initiator, the target or the session
+// type.
 func identityKey(key string) bool {
 	return key == "InitiatorName" || key == "TargetName" || key == "SessionType"
 }
 
-// identify finds out who logs in to what (RFC 7143 6.3.1: these keys come with
-// the first request).
+// identify processes the identity keys, which must be in the first request (RFC 7143
+// 6.3.1).
 func (l *login) identify(pairs []pair) error {
 	for _, k := range pairs {
 		switch k.key {
@@ -274,16 +272,16 @@ func (l *login) identify(pairs []pair) error {
 		}
 	}
 	if !validName(l.initiator) {
-		return refuse(loginMissingParameter, "initiator name %.40q", l.initiator)
+		return refuse(loginMissingParameter, "invalid initiator name %.40q", l.initiator)
 	}
 	if l.kind == sessionDiscovery {
 		return nil
 	}
 	if l.targetName == "" {
-		return refuse(loginMissingParameter, "no TargetName from %s", l.initiator)
+		return refuse(loginMissingParameter, "missing TargetName from %s", l.initiator)
 	}
 	if l.target = l.c.srv.target(l.targetName); l.target == nil || !l.target.inGroup(l.c.group) {
-		return refuse(loginNotFound, "%s asks for target %.230q, unknown in portal group %d", l.initiator, l.targetName, l.c.group)
+		return refuse(loginNotFound, "%s: unknown target %.230q in portal group %d", l.initiator, l.targetName, l.c.group)
 	}
 	if r := l.target.Redirect; r != nil {
 		return r.refusal(l)
@@ -296,22 +294,22 @@ func (l *login) identify(pairs []pair) error {
 	return nil
 }
 
-// declare sends a key that is ours to declare, unless it was sent: a key stands
-// once in a negotiation, also where a wrong offer of it was answered by Reject.
+// declare sends a key that the target declares, once: a negotiation has each key once,
+// even if an invalid offer of it was answered by Reject.
 func (l *login) declare(key, value string) {
-	if !l.told[key] {
-		l.told[key] = true
+	if !l.declared[key] {
+		l.declared[key] = true
 		l.response = appendPair(l.response, key, value)
 	}
 }
 
-// normalName returns an iSCSI name as it is compared: RFC 7143 4.2.7.1 has
-// names in lower case.
+// normalName returns the normal form of an iSCSI name, which is lower case (RFC 7143
+// 4.2.7.1).
 func normalName(s string) string { return strings.ToLower(s) }
 
-// validName accepts iSCSI names of RFC 7143 4.2.7, and others that initiators have:
-// at most 223 bytes of UTF-8, no blanks or control characters. An asterisk is left to
-// the patterns of the configuration, which can name all that is accepted.
+// validName accepts iSCSI names of RFC 7143 4.2.7, and others that initiators use: at
+// most 223 bytes of UTF-8, without white space and control characters. An asterisk is
+// invalid because the configuration uses it in patterns.
 func validName(s string) bool {
 	return s != "" && len(s) <= 223 && !strings.ContainsFunc(s, func(r rune) bool {
 		return r <= ' ' || r == 0x7f || r == '*' || r == utf8.RuneError
@@ -332,21 +330,21 @@ func (l *login) negotiateKey(k pair) error {
 		l.response = appendPair(l.response, k.key, valueReject)
 		return nil
 	}
-	if l.told[k.key] {
-		return nil // what the target declares by itself is no answer, and said once
+	if l.declared[k.key] {
+		return nil // the target has already declared it
 	}
 	if answer, answered := l.params.negotiate(&l.c.srv.opts, k, l.kind); answered {
 		l.response = appendPair(l.response, k.key, answer)
-		l.told[k.key] = true
+		l.declared[k.key] = true
 	}
 	return nil
 }
 
-// answer sends our side of a request that was negotiated, and changes the stage
-// if the initiator asks for that.
+// answer responds to a negotiated request, and changes the stage if the initiator
+// requests that.
 func (l *login) answer(p *pdu) (over bool, err error) {
 	const length = "MaxRecvDataSegmentLength"
-	if l.stage == stageOperational && !l.told[length] { // else it stays what it is by default
+	if l.stage == stageOperational && !l.declared[length] { // otherwise the default applies
 		l.params.maxRecv = uint32(l.c.srv.opts.MaxRecvDataSegmentLength)
 		l.declare(length, strconv.Itoa(int(l.params.maxRecv)))
 	}
@@ -364,13 +362,13 @@ func (l *login) answer(p *pdu) (over bool, err error) {
 		l.stage = next
 		return false, err
 	}
-	return true, l.enter(p)
+	return true, l.enterFullFeature(p)
 }
 
-// enter brings the connection into full feature phase with the last response.
-func (l *login) enter(p *pdu) error {
+// enterFullFeature enters full feature phase with the last response.
+func (l *login) enterFullFeature(p *pdu) error {
 	c := l.c
-	l.params.settle()
+	l.params.clampFirstBurst()
 	c.cid = p.cid()
 	if err := c.srv.admit(l); err != nil {
 		return err
@@ -379,7 +377,7 @@ func (l *login) enter(p *pdu) error {
 	if l.tsih() != 0 {
 		l.params = s.params.joined(&l.params)
 		if l.rights().Proof != s.proof {
-			s.nexus.DropProof() // it stands for two initiators now, or two addresses
+			s.nexus.DropProof() // the nexus now has two identities or addresses
 		}
 	} else if s.kind == sessionNormal {
 		rights := l.rights()
@@ -388,7 +386,7 @@ func (l *login) enter(p *pdu) error {
 		s.nexus.SetTaskAborter(s)
 	}
 	c.params = l.params
-	s.begun()
+	s.setOpen()
 	if err := l.respond(p, stageFullFeature, s); err != nil {
 		return err
 	}
@@ -402,8 +400,8 @@ func (l *login) enter(p *pdu) error {
 	return nil
 }
 
-// respond answers with as much of the response text as fits. next is another
-// stage than the current one for a transit; s is set in the last response.
+// respond sends as much of the response text as fits. If next differs from the current
+// stage, the response is a transit. s is set for the last response.
 func (l *login) respond(p *pdu, next int, s *session) error {
 	n := min(len(l.response), defaultMaxRecv)
 	r := l.header(p)
@@ -423,18 +421,18 @@ func (l *login) respond(p *pdu, next int, s *session) error {
 	return l.c.write(r, text)
 }
 
-// refuse answers a request with the status that ends the login.
+// refuse sends the response with the status that ends the login.
 func (l *login) refuse(p *pdu, status uint16, text []byte) {
 	r := l.header(p)
 	r[1] = byte(max(l.stage, 0) << 2)
 	r.put16(36, status)
 	r.setDataSegmentLength(len(text))
 	if err := l.c.write(r, text); err != nil && !hangUp(err) {
-		l.c.log.WithError(err).Debug("refusing a login")
+		l.c.log.WithError(err).Debug("send login refusal")
 	}
 }
 
-// header begins a Login Response (RFC 7143 11.13).
+// header returns the header of a Login Response (RFC 7143 11.13).
 func (l *login) header(p *pdu) *bhs {
 	r := &bhs{0: opLoginResponse}
 	copy(r[8:16], p.bhs[8:16]) // ISID and TSIH
@@ -451,7 +449,7 @@ func (l *login) header(p *pdu) *bhs {
 	return r
 }
 
-// write sends one PDU and waits; it is for the login, when no writer runs.
+// write writes a PDU and blocks. It is used during login, when no writer runs.
 func (c *conn) write(h *bhs, data []byte) error {
 	bufs := net.Buffers{h[:], data, zeroPad[:padding(len(data))]}
 	_, err := bufs.WriteTo(c.nc)
@@ -463,7 +461,7 @@ func (l *login) isid() [6]byte { return [6]byte(l.first[8:14]) }
 
 func (l *login) tsih() uint16 { return binary.BigEndian.Uint16(l.first[14:]) }
 
-// nexusID returns the I_T nexus that the login asks for.
+// nexusID returns the I_T nexus of the login.
 func (l *login) nexusID() scsi.NexusID {
 	id := scsi.NexusID{InitiatorName: l.initiator, ISID: l.isid()}
 	if l.target != nil {

@@ -8,13 +8,12 @@ import (
 	"time"
 )
 
-// TestNegotiateKeys is the table of operational keys: what an initiator offers
-// and what we answer (RFC 7143 13).
-func TestNegotiateKeys(t *testing.T) {
+// The table has the offers of an initiator and the answers (RFC 7143 13).
+func TestParams_Negotiate(t *testing.T) {
 	o := DefaultOptions()
 	for _, c := range []struct {
 		offer string
-		want  string // empty: no answer
+		want  string // "" for no answer
 		in    sessionType
 		check func(p *params) bool
 	}{
@@ -78,16 +77,16 @@ func TestNegotiateKeys(t *testing.T) {
 	}
 }
 
-// TestSettle: the first burst is part of a burst.
-func TestSettle(t *testing.T) {
+// The first burst is at most a burst.
+func TestParams_ClampFirstBurst(t *testing.T) {
 	p := defaultParams()
 	p.maxBurst = 512
-	if p.settle(); p.firstBurst != 512 {
+	if p.clampFirstBurst(); p.firstBurst != 512 {
 		t.Errorf("FirstBurstLength %d with MaxBurstLength 512", p.firstBurst)
 	}
 }
 
-// loginStep is one request of a login and what it is answered with.
+// loginStep is a request of a login and the expected response.
 type loginStep struct {
 	flags  byte
 	keys   []string
@@ -104,7 +103,7 @@ const (
 	name, wantTarget, normal, discover = "InitiatorName=" + testInitiator, "TargetName=" + testTarget, "SessionType=Normal", "SessionType=Discovery"
 )
 
-// TestLogin plays logins from the first request to the end.
+// The logins run from the first request to the last response.
 func TestLogin(t *testing.T) {
 	manyKeys := []string{name, wantTarget}
 	for n := range 250 {
@@ -196,7 +195,7 @@ func TestLogin(t *testing.T) {
 		for what, steps := range cases {
 			i := b.dial()
 			n++
-			i.isid[5] = n // sessions of their own
+			i.isid[5] = n // separate sessions
 			for k, s := range steps {
 				h := i.loginRequest(0, 0)
 				h[1] = s.flags
@@ -214,9 +213,9 @@ func TestLogin(t *testing.T) {
 	})
 }
 
-// TestLoginAnswerInPieces: an answer that is longer than a PDU goes on (C bit),
-// and only then the stage changes.
-func TestLoginAnswerInPieces(t *testing.T) {
+// A response that is longer than a PDU is continued (C bit), and the stage changes only after
+// its end.
+func TestLogin_LongResponse(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		var keys []string
 		keys = append(keys, name, wantTarget)
@@ -230,7 +229,7 @@ func TestLoginAnswerInPieces(t *testing.T) {
 			r, data := i.expect(opLoginResponse)
 			if all = append(all, data...); r[1]&bitContinue == 0 {
 				if r[1]&bitTransit != 0 {
-					t.Fatal("transit with an answer that was not asked for it")
+					t.Fatal("unrequested transit")
 				}
 				break
 			}
@@ -249,8 +248,8 @@ func TestLoginAnswerInPieces(t *testing.T) {
 	})
 }
 
-// TestLoginHeader: requests whose header does not fit.
-func TestLoginHeader(t *testing.T) {
+// The header of a request is inconsistent.
+func TestLogin_Header(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		for what, change := range map[string]func(h *bhs){
 			"version": func(h *bhs) { h[2], h[3] = 3, 1 },
@@ -281,7 +280,7 @@ func TestLoginHeader(t *testing.T) {
 			"AHS":          encode(&bhs{0: opLogin | bitImmediate, 1: csgOperational}, make([]byte, 8), nil, false, false),
 		} {
 			i := b.dial()
-			i.nc.Write(wire) // may fail: the target need not read it all
+			i.nc.Write(wire) // may fail: the target need not read everything
 			t.Log(what)
 			i.expectClosed()
 		}
@@ -289,15 +288,15 @@ func TestLoginHeader(t *testing.T) {
 	})
 }
 
-// TestReinstatement: a login with the same initiator port ends the session that
-// it has (RFC 7143 6.3.5); other ports, other initiators, stay.
-func TestReinstatement(t *testing.T) {
+// A login with the same initiator port ends its session (RFC 7143 6.3.5). Other ports and
+// other initiators keep theirs.
+func TestLogin_SessionReinstatement(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		first := b.login()
 		other := b.dial()
 		other.isid[5]++
 		other.login(name, wantTarget)
-		stranger := b.loginAs(testInitiator + "2")
+		unrelated := b.loginAs(testInitiator + "2")
 		// A command that waits for data ends with the session.
 		h := first.command(bitWrite, memBlock, write10(0, 1)...)
 		first.send(h, nil, nil)
@@ -305,7 +304,7 @@ func TestReinstatement(t *testing.T) {
 
 		second := b.login()
 		first.expectClosed()
-		for _, i := range []*initiator{second, other, stranger} {
+		for _, i := range []*initiator{second, other, unrelated} {
 			i.alive()
 		}
 		if second.tsih == first.tsih || second.tsih == 0 {
@@ -317,9 +316,8 @@ func TestReinstatement(t *testing.T) {
 	})
 }
 
-// TestJoinRefused: a second connection for a session that agreed on one, and a
-// connection for no session.
-func TestJoinRefused(t *testing.T) {
+// A second connection for a session that negotiated one, and a connection for no session.
+func TestLogin_JoinRefused(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		first := b.login()
 		for _, c := range []struct {
@@ -342,8 +340,8 @@ func TestJoinRefused(t *testing.T) {
 	})
 }
 
-// TestLoginTimeout: a peer that does not log in in time is gone.
-func TestLoginTimeout(t *testing.T) {
+// A peer that does not log in within LoginTimeout loses its connection.
+func TestLogin_Timeout(t *testing.T) {
 	b := newBench(t, func(o *Options) { o.LoginTimeout = 50 * time.Millisecond }, nil)
 	silent, slow := b.dial(), b.dial()
 	slow.send(slow.loginRequest(stageOperational, 0), nil, text(name, wantTarget))
@@ -354,9 +352,8 @@ func TestLoginTimeout(t *testing.T) {
 	i.alive()
 }
 
-// TestConnectionLimits: connections that are logged in are not more than
-// MaxConnections.
-func TestConnectionLimits(t *testing.T) {
+// MaxConnections bounds the logged-in connections.
+func TestServer_MaxConnections(t *testing.T) {
 	b := newBench(t, func(o *Options) { o.MaxConnections = 2 }, nil)
 	one, two := b.login(), b.loginAs(testInitiator+"2")
 	third := b.dial()
@@ -374,8 +371,8 @@ func TestConnectionLimits(t *testing.T) {
 	third.alive()
 }
 
-// TestSessions lists what is logged in.
-func TestSessions(t *testing.T) {
+// Sessions lists the logged-in sessions.
+func TestServer_Sessions(t *testing.T) {
 	b := newBench(t, nil, nil)
 	i := b.login("InitiatorAlias=host", "HeaderDigest=CRC32C")
 	list := b.srv.Sessions()
@@ -390,7 +387,7 @@ func TestSessions(t *testing.T) {
 	}
 }
 
-// fixedAddr is a listener that only knows its address.
+// fixedAddr is a listener with only an address.
 type fixedAddr struct {
 	net.Listener
 	addr net.Addr
@@ -398,9 +395,8 @@ type fixedAddr struct {
 
 func (f fixedAddr) Addr() net.Addr { return f.addr }
 
-// TestPortalAddresses: the portal that the connection came in by comes first, a
-// portal on every address is given with the one that was reached, and what the
-// initiator cannot reach is left out.
+// The portal of the connection is first, a wildcard portal has the address of the connection,
+// and unreachable portals are omitted.
 func TestPortalAddresses(t *testing.T) {
 	addr := func(s string) net.Addr {
 		a, err := net.ResolveTCPAddr("tcp", s)
@@ -411,26 +407,26 @@ func TestPortalAddresses(t *testing.T) {
 	}
 	for _, c := range []struct {
 		local   string
-		portals []string // the first one is where the connection came in; after a blank what it advertises
+		portals []string // the first one is that of the connection; optionally with an advertised address
 		want    string
 	}{
 		{"192.0.2.1:3260", []string{"192.0.2.1:3260"}, "192.0.2.1:3260,1"},
 		{"192.0.2.1:3260", []string{"192.0.2.1:3260", "198.51.100.1:3260"}, "192.0.2.1:3260,1 198.51.100.1:3260,2"},
 		{"192.0.2.1:3260", []string{"0.0.0.0:3260", "0.0.0.0:3261"}, "192.0.2.1:3260,1 192.0.2.1:3261,2"},
-		// Of the other family only where there is nothing else.
+		// Another family, only if there is no alternative.
 		{"192.0.2.1:3260", []string{"0.0.0.0:3260", "[::]:3261"}, "192.0.2.1:3260,1"},
 		{"[2001:db8::1]:3260", []string{"[::]:3260", "192.0.2.1:3260", "0.0.0.0:3262"}, "[2001:db8::1]:3260,1"},
 		{"192.0.2.1:3260", []string{"0.0.0.0:3260", "[2001:db8::1]:3260"}, "192.0.2.1:3260,1"},
 		{"192.0.2.1:3260", []string{"-", "[2001:db8::1]:3260"}, "[2001:db8::1]:3260,2"},
 		{"192.0.2.1:3260", []string{"-", "[::]:3260"}, ""},
-		// One socket for both families.
+		// A socket for both families.
 		{"[::ffff:192.0.2.1]:3260", []string{"[::]:3260"}, "192.0.2.1:3260,1"},
 		{"[fe80::1%1]:3260", []string{"[::]:3260"}, "[fe80::1]:3260,1"},
-		// Addresses that mean something to this machine, or to one network, alone.
+		// Addresses of host or link scope.
 		{"192.0.2.1:3260", []string{"192.0.2.1:3260", "127.0.0.1:3260"}, "192.0.2.1:3260,1"},
 		{"127.0.0.1:3260", []string{"127.0.0.1:3260", "192.0.2.1:3260"}, "127.0.0.1:3260,1 192.0.2.1:3260,2"},
 		{"[2001:db8::1]:3260", []string{"[2001:db8::1]:3260", "[fe80::1%1]:3260", "[::1]:3260"}, "[2001:db8::1]:3260,1"},
-		// Behind a NAT, a port forward or docker -p.
+		// NAT, port forwarding, or docker -p.
 		{"172.17.0.2:3260", []string{"0.0.0.0:3260 203.0.113.5:13260"}, "203.0.113.5:13260,1"},
 		{"172.17.0.2:3260", []string{"0.0.0.0:3260 san.example.com:3260", "172.17.0.2:3261"}, "san.example.com:3260,1 172.17.0.2:3261,2"},
 		{"172.17.0.2:3260", []string{"0.0.0.0:3260 203.0.113.5:3260", "[::]:3260 [2001:db8::5]:3260"}, "203.0.113.5:3260,1"},

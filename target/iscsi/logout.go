@@ -8,7 +8,7 @@ import (
 // errLoggedOut ends the reader after a Logout.
 var errLoggedOut = errors.New("logged out")
 
-// Reasons of a Logout Request and responses to it (RFC 7143 11.14.1, 11.15.1).
+// Reasons of a Logout Request, and responses (RFC 7143 11.14.1, 11.15.1).
 const (
 	logoutCloseSession      = 0
 	logoutCloseConnection   = 1
@@ -26,7 +26,7 @@ func (c *conn) handleLogout(p *pdu) error {
 	}
 	reason := p.bhs[1] & 0x7f
 	if reason > logoutRemoveForRecovery {
-		return malformed("logout for reason %d", reason)
+		return malformed("logout with reason %d", reason)
 	}
 	s := c.sess
 	s.releasePlace(p)
@@ -51,13 +51,13 @@ func (c *conn) handleLogout(p *pdu) error {
 	return nil
 }
 
-// closeAfterLogout closes the given connections and then answers: with r as the
-// last PDU if c is one of them.
+// closeAfterLogout closes the given connections and then responds. If c is one of them, r
+// is its last PDU.
 func (c *conn) closeAfterLogout(conns []*conn, r *outPDU) error {
 	r.bhs[2] = logoutClosed
 	own := slices.Index(conns, c)
 	if own >= 0 {
-		c.farewell = r
+		c.logoutResponse = r
 		conns = slices.Delete(conns, own, own+1)
 	}
 	if len(conns) == 0 {

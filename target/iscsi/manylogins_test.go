@@ -7,11 +7,10 @@ import (
 	"testing"
 )
 
-// TestManyLogins: 10,000 logins, with logouts, without, and as second
-// connections, leave nothing behind: no session, no nexus, no goroutine (goleak
-// looks for those at the end, too) and no memory.
-func TestManyLogins(t *testing.T) {
-	// Not over TCP: that would use up the ports of the machine.
+// 10,000 logins, with and without logout, and with second connections, leave no session, nexus,
+// goroutine (goleak checks for those too) or memory behind.
+func TestServer_ManyLogins(t *testing.T) {
+	// A pipe instead of TCP, which would exhaust the ports of the machine.
 	path := filepath.Join(t.TempDir(), "portal")
 	b := newBench(t, nil, func(other net.Listener) net.Listener {
 		other.Close()
@@ -33,8 +32,8 @@ func TestManyLogins(t *testing.T) {
 		defer i.nc.Close()
 		i.login(name, wantTarget, "MaxConnections=4")
 		switch n % 8 {
-		case 0: // without a word
-		case 1: // a second connection, not ended by anything but the session's end
+		case 0: // without a request
+		case 1: // with a second connection, which ends with the session
 			second := open()
 			defer second.nc.Close()
 			second.tsih, second.cmdSN = i.tsih, i.cmdSN
@@ -45,7 +44,7 @@ func TestManyLogins(t *testing.T) {
 				t.Fatalf("second connection: status %#x", r.field16(36))
 			}
 			i.logout()
-		case 2: // with a command that never gets its data
+		case 2: // with a command that does not get its data
 			h := i.command(bitWrite, 1<<20, write10(0, 2048)...)
 			i.send(h, nil, nil)
 			i.expect(opR2T)
@@ -62,7 +61,7 @@ func TestManyLogins(t *testing.T) {
 	}
 	inUse := func() (heap uint64, goroutines int) {
 		ended()
-		for range 2 { // what a sync.Pool holds survives one collection
+		for range 2 { // the contents of a sync.Pool survive one collection
 			runtime.GC()
 		}
 		var m runtime.MemStats

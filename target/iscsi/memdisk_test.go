@@ -9,13 +9,13 @@ import (
 	"odx/target/scsi"
 )
 
-// memDisk is a DeviceServer with one LUN (0) over memory. It knows enough of
-// SPC-4 and SBC-3 for the programs of libiscsi, and has hooks for tests.
+// memDisk is a DeviceServer with one LUN (0) in memory. It implements the parts of SPC-4 and
+// SBC-3 that the programs of libiscsi use, and has hooks for tests.
 type memDisk struct {
 	rw   sync.RWMutex
 	data []byte // guarded by rw
 
-	// execute, if set, runs in the place of Execute.
+	// execute, if set, replaces Execute.
 	execute func(ctx context.Context, t *scsi.Task)
 
 	mu       sync.Mutex
@@ -39,14 +39,14 @@ func (d *memDisk) AttachWith(id scsi.NexusID, r scsi.Rights) *scsi.Nexus {
 	return n
 }
 
-// rightsOf returns those of the last nexus of an initiator.
+// rightsOf returns the rights of the last nexus of an initiator.
 func (d *memDisk) rightsOf(initiator string) scsi.Rights {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.rights[initiator]
 }
 
-// attachments returns how many initiators have ever come.
+// attachments returns the total number of attached nexuses.
 func (d *memDisk) attachments() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -82,7 +82,7 @@ func (d *memDisk) TasksAborted(*scsi.Nexus, [8]byte) {
 	d.cleared++
 }
 
-// counts returns how often ResetLU and TasksAborted were called.
+// counts returns the numbers of calls of ResetLU and TasksAborted.
 func (d *memDisk) counts() (resets, cleared int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -96,8 +96,8 @@ func (s senseCode) fixed() []byte {
 	return b
 }
 
-// extent decodes the range of a READ, WRITE or VERIFY, in blocks.
-func extent(cdb []byte) (lba, blocks uint64) {
+// lbaRange decodes the range of a READ, WRITE or VERIFY in blocks.
+func lbaRange(cdb []byte) (lba, blocks uint64) {
 	switch cdb[0] >> 5 {
 	case 0:
 		return uint64(binary.BigEndian.Uint32(cdb) & 0x1fffff), uint64(cdb[4])
@@ -128,7 +128,7 @@ func (d *memDisk) Prepare(t *scsi.Task) (done bool) {
 		t.Result = statusCheckCondition
 		return true
 	case isRead(cdb[0]), isWrite(cdb[0]):
-		lba, n := extent(cdb)
+		lba, n := lbaRange(cdb)
 		if size := uint64(len(d.data) / memBlock); lba > size || n > size-lba {
 			t.SetSense(senseCode{0x05, 0x21, 0}.fixed())
 			t.Result = statusCheckCondition
@@ -138,7 +138,7 @@ func (d *memDisk) Prepare(t *scsi.Task) (done bool) {
 		if isWrite(cdb[0]) {
 			t.Wanted = t.TL
 		}
-	case cdb[0] == 0x7f: // variable length: what the tests send is a write of 512 bytes
+	case cdb[0] == 0x7f: // variable length: the tests send a write of 512 bytes
 		t.Wanted = memBlock
 	case cdb[0] == 0x00: // TEST UNIT READY
 		return d.execute == nil
@@ -158,13 +158,13 @@ func (d *memDisk) run(t *scsi.Task) {
 	cdb := t.CDB()
 	switch op := cdb[0]; {
 	case isRead(op):
-		lba, n := extent(cdb)
+		lba, n := lbaRange(cdb)
 		b := t.AllocDataIn(int(n * memBlock))
 		d.rw.RLock()
 		copy(b, d.data[lba*memBlock:])
 		d.rw.RUnlock()
 	case isWrite(op):
-		lba, _ := extent(cdb)
+		lba, _ := lbaRange(cdb)
 		d.put(int(lba*memBlock), t.DataOut())
 	case op == 0x12:
 		d.inquiry(t)

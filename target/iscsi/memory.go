@@ -6,12 +6,11 @@ import (
 	"odx/target/scsi"
 )
 
-// maxUnsized is the most Data-In in bytes that a command whose CDB names no
-// transfer length in blocks is expected to have; what it has is charged later.
+// maxUnsized is the assumed maximum Data-In in bytes of a command whose CDB has no
+// transfer length in blocks. The actual amount is charged later.
 const maxUnsized = 1 << 20
 
-// dataInCharge is what n bytes of Data-In take of the budget: their buffer, and
-// the PDUs that carry them.
+// dataInCharge returns the budget charge of n bytes of Data-In: the buffer and the PDUs.
 func (t *task) dataInCharge(n int) int64 {
 	if n == 0 {
 		return 0
@@ -21,20 +20,20 @@ func (t *task) dataInCharge(n int) int64 {
 	return bufferCharge(n) + int64(pdus)*outPDULength
 }
 
-// dataIn is how many bytes of Data-In the command will have at most.
+// dataIn returns the maximum Data-In of the command in bytes.
 func (t *task) dataIn() int {
 	switch {
-	case t.st.Wanted > 0: // of Data-Out
+	case t.st.Wanted > 0: // a write
 		return 0
 	case t.st.Streamed():
 		return scsi.StreamPiece
-	case t.st.TL > 0 && readsBlocks(t.st.OpCode): // also where the initiator expects less
+	case t.st.TL > 0 && readsBlocks(t.st.OpCode): // even if the initiator expects less
 		return int(t.st.TL)
 	}
 	return int(min(t.st.ExpectedIn, maxUnsized))
 }
 
-// readsBlocks reports whether an operation code is one of READ.
+// readsBlocks reports whether an operation code is a READ.
 func readsBlocks(op byte) bool {
 	switch op {
 	case 0x08, 0x28, 0x88, 0xa8: // READ(6), (10), (16), (12)
@@ -43,8 +42,8 @@ func readsBlocks(op byte) bool {
 	return false
 }
 
-// takeDataIn takes memory for the Data-In of a command that is to start. mu is
-// held.
+// takeDataIn takes memory for the Data-In of a command that is about to start. The caller
+// holds mu.
 func (s *session) takeDataIn(t *task) (ok bool) {
 	n := t.dataInCharge(t.dataIn())
 	if n == 0 {
@@ -54,12 +53,12 @@ func (s *session) takeDataIn(t *task) (ok bool) {
 	return ok
 }
 
-// startable returns which of the commands that are ready can start, -1 when none
-// can. The first one waits in line for memory if there is none; those after it
-// start before it only if they need none, or little. mu is held.
+// startable returns the index of a ready command that can start, or -1. The first ready
+// command queues for memory if there is none; later ones overtake it only if they need
+// none, or little. The caller holds mu.
 func (s *session) startable() int {
 	if len(s.ready) == 0 {
-		s.abandonClaim(&s.claimIn) // what it was for was aborted
+		s.abandonClaim(&s.claimIn) // its command was aborted
 		return -1
 	}
 	if s.startFirst(s.ready[0]) {
@@ -68,8 +67,8 @@ func (s *session) startable() int {
 	return slices.IndexFunc(s.ready, s.startLittle)
 }
 
-// startFirst takes memory for t, the first command that is ready. Without any it
-// has the session wait in line. mu is held.
+// startFirst takes memory for t, the first ready command, or queues a claim for it. The
+// caller holds mu.
 func (s *session) startFirst(t *task) bool {
 	b := s.srv.budget
 	if s.claimIn == nil {
@@ -79,25 +78,25 @@ func (s *session) startFirst(t *task) bool {
 		s.claimIn = b.wait(s.share, t.dataInCharge(t.dataIn()), s.readyForDataIn)
 		return false
 	}
-	got, over := b.settle(s.claimIn)
+	got, over := b.result(s.claimIn)
 	if !over {
 		return false
 	}
 	s.claimIn = nil
-	n := t.dataInCharge(t.dataIn()) // of another command than before, perhaps
+	n := t.dataInCharge(t.dataIn()) // the claim may have been for another command
 	if n > got.n {
-		b.give(s.share, got)
+		b.release(s.share, got)
 		return s.startFirst(t)
 	}
 	if n > 0 {
 		t.chargeIn = b.resize(s.share, got, n)
 	} else {
-		b.give(s.share, got)
+		b.release(s.share, got)
 	}
 	return true
 }
 
-// startLittle takes memory for a command that needs little. mu is held.
+// startLittle takes memory for a command that needs little. The caller holds mu.
 func (s *session) startLittle(t *task) (ok bool) {
 	n := t.dataInCharge(t.dataIn())
 	if n > 0 {
@@ -107,18 +106,18 @@ func (s *session) startLittle(t *task) (ok bool) {
 	return true
 }
 
-// readyForDataIn is called when claimIn got memory.
+// readyForDataIn is called when claimIn is granted.
 func (s *session) readyForDataIn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.ready) == 0 { // what it was for was aborted
+	if len(s.ready) == 0 { // its command was aborted
 		s.abandonClaim(&s.claimIn)
 		return
 	}
-	s.hire()
+	s.spawn()
 }
 
-// awaitDataOut has a command wait for memory for all of its data. mu is held.
+// awaitDataOut makes a command wait for memory for all of its data. The caller holds mu.
 func (s *session) awaitDataOut(t *task) {
 	if !slices.Contains(s.waiting, t) {
 		s.waiting = append(s.waiting, t)
@@ -128,8 +127,8 @@ func (s *session) awaitDataOut(t *task) {
 	}
 }
 
-// readyForDataOut is called when claimOut got memory. The first command that
-// waits asks for its data.
+// readyForDataOut is called when claimOut is granted. The first waiting command solicits
+// its data.
 func (s *session) readyForDataOut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,7 +137,7 @@ func (s *session) readyForDataOut() {
 		s.abandonClaim(&s.claimOut)
 		return
 	}
-	got, over := b.settle(s.claimOut)
+	got, over := b.result(s.claimOut)
 	if !over {
 		return
 	}
@@ -150,14 +149,14 @@ func (s *session) readyForDataOut() {
 		s.solicit(t)
 		t.conn.out.wake()
 	} else {
-		b.give(s.share, got) // it was for another command
+		b.release(s.share, got) // granted for another command
 	}
 	if len(s.waiting) > 0 {
 		s.awaitDataOut(s.waiting[0])
 	}
 }
 
-// haveDataOut moves a command to a buffer for all of its data.
+// haveDataOut moves the data of a command to a buffer for all of it.
 func (t *task) haveDataOut(got charge) {
 	o, srv := &t.out, t.conn.srv
 	buf := t.st.AllocDataOut(int(o.want))
@@ -165,11 +164,11 @@ func (t *task) haveDataOut(got charge) {
 		copy(buf, o.first.Bytes[:o.next])
 		srv.opts.Pool.Put(o.first)
 	}
-	srv.budget.give(t.sess.share, o.charge)
+	srv.budget.release(t.sess.share, o.charge)
 	o.first, o.buf, o.charge, o.partial = nil, buf, got, false
 }
 
-// abandonClaims ends the waits of a session that ends. mu is held.
+// abandonClaims abandons the claims of a session that ends. The caller holds mu.
 func (s *session) abandonClaims() {
 	s.abandonClaim(&s.claimIn)
 	s.abandonClaim(&s.claimOut)

@@ -6,17 +6,18 @@ import (
 	"strings"
 )
 
-// params is the outcome of the operational negotiation of a session and its
-// leading connection (RFC 7143 13). Lengths are in bytes.
+// params is the result of the operational negotiation of a session and its leading
+// connection (RFC 7143 13). Lengths are in bytes.
 type params struct {
 	headerDigest, dataDigest  bool // CRC32C in both directions
 	maxConnections            uint32
 	initialR2T, immediateData bool
-	// peerMaxRecv is what the initiator declared: the longest data segment we
-	// may send. maxRecv is what we declared.
+	// peerMaxRecv is the MaxRecvDataSegmentLength that the initiator declared, maxRecv the
+	// one that the target declared.
 	peerMaxRecv, maxRecv uint32
 	maxBurst, firstBurst uint32
-	// firstBurstAgreed: firstBurst was answered, and the initiator relies on it.
+	// firstBurstAgreed is set if firstBurst was negotiated, so that the initiator relies
+	// on it.
 	firstBurstAgreed       bool
 	maxOutstandingR2T      uint32
 	time2Wait, time2Retain uint32
@@ -25,11 +26,11 @@ type params struct {
 	initiatorAlias         string
 }
 
-// defaultMaxRecv is MaxRecvDataSegmentLength while nothing else was declared,
-// in particular during login (RFC 7143 13.12).
+// defaultMaxRecv is the default of MaxRecvDataSegmentLength, which applies during login
+// (RFC 7143 13.12).
 const defaultMaxRecv = 8192
 
-// defaultParams are the values of keys that nobody sends (RFC 7143 13).
+// defaultParams returns the defaults of the keys (RFC 7143 13).
 func defaultParams() params {
 	return params{
 		maxConnections:    1,
@@ -46,56 +47,53 @@ func defaultParams() params {
 	}
 }
 
-// joined returns the session's parameters as they apply to a connection that
-// joined it: what is negotiated for each connection is the connection's
-// (RFC 7143 13: the keys that are not for the leading connection only).
+// joined returns the session's parameters for a connection that has joined it. Keys that
+// are not leading-only are those of the connection (RFC 7143 13).
 func (p params) joined(own *params) params {
 	p.headerDigest, p.dataDigest = own.headerDigest, own.dataDigest
 	p.peerMaxRecv, p.maxRecv = own.peerMaxRecv, own.maxRecv
 	return p
 }
 
-// settle repairs what two keys fix together: the first burst is never longer
-// than a burst (RFC 7143 13.14). Where it was agreed on before a shorter burst, the
-// initiator may send as much.
-func (p *params) settle() {
+// clampFirstBurst limits the first burst to the length of a burst (RFC 7143 13.14). If
+// the first burst was negotiated before a shorter burst, the initiator may still use it.
+func (p *params) clampFirstBurst() {
 	if !p.firstBurstAgreed {
 		p.firstBurst = min(p.firstBurst, p.maxBurst)
 	}
 }
 
-// keyKind says how the result of a key follows from both sides' values
-// (RFC 7143 6.2).
+// keyKind is how the result of a key follows from the values of both sides (RFC 7143
+// 6.2).
 type keyKind int
 
 const (
-	kindList     keyKind = iota // the first value of the offer that we support
-	kindMin                     // number: the smaller of both
-	kindMax                     // number: the larger of both
-	kindAnd                     // boolean: Yes if both say Yes
-	kindOr                      // boolean: Yes if one says Yes
-	kindNumber                  // number that the initiator declares, not answered
-	kindString                  // text that the initiator declares, not answered
-	kindConstant                // obsolete key, answered by a constant
+	kindList     keyKind = iota // the first supported value of the offer
+	kindMin                     // number: the minimum
+	kindMax                     // number: the maximum
+	kindAnd                     // boolean: Yes if both values are Yes
+	kindOr                      // boolean: Yes if one value is Yes
+	kindNumber                  // number declared by the initiator, without answer
+	kindString                  // text declared by the initiator, without answer
+	kindConstant                // obsolete key with a constant answer
 )
 
-// keyRule is how one key is negotiated.
+// keyRule is the negotiation rule of a key.
 type keyRule struct {
 	kind keyKind
-	// ours is our side: list, number, Yes or No, or the constant answer.
+	// ours is the value of the target: a list, a number, Yes or No, or the constant.
 	ours func(o *Options) string
-	// low and high bound the values of kindMin, kindMax and kindNumber.
+	// low and high bound kindMin, kindMax and kindNumber.
 	low, high uint64
-	// within is what the result of kindMin may not exceed, because of another key.
+	// within bounds the result of kindMin by another key.
 	within func(p *params) uint64
-	// set keeps the result, a number or 1 for Yes and for the second value of
-	// a digest list.
+	// set stores the result: a number, 1 for Yes, or the index in the list.
 	set func(p *params, result uint64)
-	// text keeps a declared text.
+	// text stores a declared text.
 	text func(p *params, value string)
-	// leadingOnly marks keys that only a session's first connection negotiates.
+	// leadingOnly marks keys that only the leading connection negotiates.
 	leadingOnly bool
-	// irrelevantInDiscovery marks keys that have no meaning in a discovery session.
+	// irrelevantInDiscovery marks keys without meaning in a discovery session.
 	irrelevantInDiscovery bool
 }
 
@@ -105,8 +103,8 @@ func number(f func(*Options) int) func(*Options) string {
 	return func(o *Options) string { return strconv.Itoa(f(o)) }
 }
 
-// operationalKeys are the keys of the LoginOperationalNegotiation stage
-// (RFC 7143 13). A key that is in no table is NotUnderstood.
+// operationalKeys are the keys of the LoginOperationalNegotiation stage (RFC 7143 13).
+// The answer to a key in no table is NotUnderstood.
 var operationalKeys = map[string]keyRule{
 	"HeaderDigest": {kind: kindList, ours: fixed("None,CRC32C"),
 		set: func(p *params, v uint64) { p.headerDigest = v == 1 }},
@@ -151,8 +149,8 @@ var operationalKeys = map[string]keyRule{
 	"SendTargets": {kind: kindConstant, ours: fixed(valueReject)}, // full feature phase only
 }
 
-// negotiate applies one key that the initiator sent to p and returns the
-// answer. answered is false for keys that are only declared.
+// negotiate applies a key of the initiator to p and returns the answer. answered is false
+// for keys without answer.
 func (p *params) negotiate(o *Options, k pair, t sessionType) (answer string, answered bool) {
 	rule, known := operationalKeys[k.key]
 	if !known {
@@ -179,7 +177,7 @@ func (p *params) negotiate(o *Options, k pair, t sessionType) (answer string, an
 	}
 }
 
-// chooseFromList answers the first value of the offer that we support.
+// chooseFromList answers the first supported value of the offer.
 func (r *keyRule) chooseFromList(p *params, ours, offer string) string {
 	supported := strings.Split(ours, ",")
 	for value := range strings.SplitSeq(offer, ",") {

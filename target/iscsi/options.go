@@ -11,67 +11,63 @@ import (
 	"odx/target/bufpool"
 )
 
-// Options are the limits and services of a Server. DefaultOptions gives values
-// for all of them; lengths are in bytes.
+// Options has the limits and services of a Server. DefaultOptions sets all of them.
+// Lengths are in bytes.
 type Options struct {
 	Log  *logrus.Entry
 	Pool *bufpool.Pool
-	// Settler is asked before commands that changed something are answered.
+	// Settler makes changes durable before commands are answered.
 	Settler Settler
 
-	// MaxSessions and MaxSessionsPerInitiator bound the sessions, of all
-	// initiators and of each.
+	// MaxSessions bounds the sessions of all initiators, MaxSessionsPerInitiator those of
+	// each.
 	MaxSessions, MaxSessionsPerInitiator int
-	// ConnectionsPerSession is our side of the MaxConnections key.
+	// ConnectionsPerSession is the target's value of MaxConnections.
 	ConnectionsPerSession int
-	// MaxConnections bounds the connections that are logged in.
+	// MaxConnections bounds the logged-in connections.
 	MaxConnections int
-	// MaxUnauthenticated bounds the connections that are not logged in yet, and
-	// MaxUnauthenticatedPerAddress those from one address (one /64 of IPv6). More of
-	// them wait; see pendingLogins.
+	// MaxUnauthenticated bounds the connections that have not logged in, and
+	// MaxUnauthenticatedPerAddress those of one address (a /64 of IPv6). Further ones
+	// are queued; see pendingLogins.
 	MaxUnauthenticated, MaxUnauthenticatedPerAddress int
-	// DiscoveryAuthentication is what initiators have to prove in discovery
-	// sessions.
+	// DiscoveryAuthentication is the authentication of discovery sessions.
 	DiscoveryAuthentication Authentication
-	// LoginTimeout is how long a login may take in total, and how long it may wait
-	// for its turn. LoginPatience is how long it has before it may have to make room
-	// for one from an address with fewer.
+	// LoginTimeout bounds the duration of a login, and the time in the queue before it.
+	// LoginPatience is the time after which a login may be evicted in favor of an address
+	// with fewer logins.
 	LoginTimeout, LoginPatience time.Duration
 
-	// MaxRecvDataSegmentLength is the longest data segment that we accept.
+	// MaxRecvDataSegmentLength is the value that the target declares.
 	MaxRecvDataSegmentLength int
-	// MaxBurstLength and FirstBurstLength are our side of those keys.
+	// MaxBurstLength and FirstBurstLength are the target's values of those keys.
 	MaxBurstLength, FirstBurstLength int
-	// QueueDepth is how many commands a session may have outstanding: the CmdSN
-	// window of RFC 7143 4.2.2.1.
+	// QueueDepth bounds the outstanding commands of a session: the CmdSN window of RFC
+	// 7143 4.2.2.1.
 	QueueDepth int
-	// Workers is how many commands of a session run side by side, besides the
-	// one that its reader may run itself.
+	// Workers bounds the concurrent commands of a session, in addition to one on each
+	// reader.
 	Workers int
-	// MaxTransferLength is the most Data-Out that one command may ask for.
+	// MaxTransferLength bounds the Data-Out of a command.
 	MaxTransferLength int
-	// BufferBytes bounds the memory of all sessions for the data of commands; see
-	// budget.
+	// BufferBytes bounds the memory for the data of commands of all sessions; see budget.
 	BufferBytes int64
-	// StallTimeout is how long an initiator may take nothing of what it asked for,
-	// or send nothing of what it was asked for, while memory is short. Its
-	// connection is closed then.
+	// StallTimeout bounds how long an initiator may receive no pending Data-In, or send
+	// no solicited Data-Out, while memory is short. Its connection is then closed.
 	StallTimeout time.Duration
 
-	// PingInterval is after how much silence of the initiator a NOP-In asks for
-	// a sign of life (0: never), PingTimeout how long the answer may take before
-	// the connection is closed.
+	// PingInterval is the idle time after which the initiator is pinged (NOP-In), or 0
+	// to disable pings. PingTimeout bounds the response time before the connection is
+	// closed.
 	PingInterval, PingTimeout time.Duration
-	// AbortTimeout is how long task management waits for commands that it
-	// aborted. What still runs then is detached: its result is dropped.
+	// AbortTimeout bounds the time that task management waits for aborted commands. It
+	// then detaches them and their results are dropped.
 	AbortTimeout time.Duration
-	// LogoutTimeout is how long an initiator that was asked to log out, or was
-	// told that the connection ends, may take.
+	// LogoutTimeout bounds the time that an initiator has to log out when requested, or
+	// to receive the last PDUs of a connection.
 	LogoutTimeout time.Duration
 }
 
-// DefaultOptions returns options that suit a server with a handful of
-// initiators; it logs nothing.
+// DefaultOptions returns options for a server with a few initiators and no log.
 func DefaultOptions() Options {
 	quiet := logrus.New()
 	quiet.SetOutput(io.Discard)
@@ -102,10 +98,10 @@ func DefaultOptions() Options {
 	}
 }
 
-// check reports the first option that cannot work.
+// check returns an error for the first invalid option.
 func (o *Options) check() error {
 	if o.Log == nil || o.Pool == nil || o.Settler == nil {
-		return errors.New("iscsi: options lack a log, a buffer pool or a settler")
+		return errors.New("iscsi: options: missing log, buffer pool or settler")
 	}
 	for _, l := range []struct {
 		name      string
@@ -134,7 +130,7 @@ func (o *Options) check() error {
 		{"LogoutTimeout", int64(o.LogoutTimeout), 1, 1 << 62},
 	} {
 		if l.v < l.low || l.v > l.high {
-			return fmt.Errorf("iscsi: option %s is %d, must be from %d to %d", l.name, l.v, l.low, l.high)
+			return fmt.Errorf("iscsi: option %s: %d is out of range, %d to %d", l.name, l.v, l.low, l.high)
 		}
 	}
 	return nil

@@ -2,30 +2,30 @@ package iscsi
 
 import "odx/target/scsi"
 
-// heldTask is a task that waits in the task set of its logical unit until others
-// have ended (SAM-5 8.6). It takes no worker meanwhile: the tasks that it waits
-// for may need them.
+// heldTask is a task that is held in the task set of its logical unit until others have
+// ended (SAM-5 8.6). It occupies no worker, since the tasks that it waits for may need
+// one.
 type heldTask struct {
-	task *task // nil once it waits no more; guarded by the session's mu
+	task *task // nil when no longer held; guarded by the session's mu
 }
 
-// holdBack reports whether t has to wait for other tasks; a worker will run it
-// afterwards. mu is held.
+// holdBack reports whether t must wait for other tasks. A worker then runs it afterwards.
+// The caller holds mu.
 func (s *session) holdBack(t *task) bool {
 	if t.st.Enabled() {
 		return false
 	}
 	h := &heldTask{t}
-	// Whoever ends the last of the others calls this, whatever lock it holds.
-	if t.st.WhenEnabled(func() { s.srv.workers.Go(func() { s.letGo(h) }) }) {
+	// The task that ends last calls this, with any locks held.
+	if t.st.WhenEnabled(func() { s.srv.workers.Go(func() { s.releaseHeld(h) }) }) {
 		return false
 	}
 	t.state, t.held = taskHeld, h
 	return true
 }
 
-// letGo leaves a held task to the workers, unless it was aborted.
-func (s *session) letGo(h *heldTask) {
+// releaseHeld enqueues a held task, unless it was aborted.
+func (s *session) releaseHeld(h *heldTask) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t := h.task; t != nil {
@@ -34,7 +34,7 @@ func (s *session) letGo(h *heldTask) {
 	}
 }
 
-// enqueue leaves t to the workers, HEAD OF QUEUE before others. mu is held.
+// enqueue makes t ready for a worker, HEAD OF QUEUE tasks first. The caller holds mu.
 func (s *session) enqueue(t *task) {
 	t.state = taskReady
 	s.ready = append(s.ready, t)
@@ -42,5 +42,5 @@ func (s *session) enqueue(t *task) {
 		copy(s.ready[1:], s.ready)
 		s.ready[0] = t
 	}
-	s.hire()
+	s.spawn()
 }

@@ -25,14 +25,13 @@ func (v memVolume) WriteAt(_ context.Context, p []byte, off int64) error {
 func (v memVolume) Unmap(context.Context, int64, int64) error { return errors.New("not thin") }
 func (v memVolume) Flush(context.Context) error               { return nil }
 
-// newOrderBench serves a real device server, with fewer workers than there will
-// be commands that wait.
+// newOrderBench serves a real device server with fewer workers than waiting commands.
 func newOrderBench(t *testing.T) *bench {
-	return newUnitBench(t, memVolume{newMemDisk(1 << 20)}, func(o *Options) { o.Workers = 2 })
+	return newVolumeBench(t, memVolume{newMemDisk(1 << 20)}, func(o *Options) { o.Workers = 2 })
 }
 
-// newUnitBench serves a volume by a real device server.
-func newUnitBench(t *testing.T, volume blockdev.Volume, change func(*Options)) *bench {
+// newVolumeBench serves a volume with a real device server.
+func newVolumeBench(t *testing.T, volume blockdev.Volume, change func(*Options)) *bench {
 	t.Helper()
 	lu, err := scsi.NewLogicalUnit(scsi.LUConfig{Volume: volume})
 	if err != nil {
@@ -71,10 +70,10 @@ func newUnitBench(t *testing.T, volume blockdev.Volume, change func(*Options)) *
 func ordered(h *bhs) *bhs     { h[1] = h[1]&^7 | 2; return h }
 func headOfQueue(h *bhs) *bhs { h[1] = h[1]&^7 | 3; return h }
 
-// A write that still waits for its data is older than an ordered command, and
-// more commands wait for that than there are workers: these do not keep the
-// write from being run. A HEAD OF QUEUE command passes all of them.
-func TestCommandsThatWaitForOthersTakeNoWorker(t *testing.T) {
+// A write that waits for its data precedes an ordered command, for which more commands wait than
+// there are workers: they do not prevent the write from running. A HEAD OF QUEUE command
+// overtakes all of them.
+func TestSession_HeldTasks(t *testing.T) {
 	b := newOrderBench(t)
 	i := b.login("ImmediateData=No")
 	i.senseOf(sendCommand(i, i.command(0, 0, 0, 0, 0, 0, 0, 0))) // power on
@@ -82,9 +81,9 @@ func TestCommandsThatWaitForOthersTakeNoWorker(t *testing.T) {
 	write := sendCommand(i, i.command(bitWrite, memBlock, write10(5, 1)...))
 	r2t, _ := i.expect(opR2T)
 	first := sendCommand(i, ordered(i.command(bitRead, memBlock, read10(5, 1)...)))
-	var behind []*bhs
+	var later []*bhs
 	for range 10 {
-		behind = append(behind, sendCommand(i, i.command(bitRead, memBlock, read10(5, 1)...)))
+		later = append(later, sendCommand(i, i.command(bitRead, memBlock, read10(5, 1)...)))
 	}
 	i.good(sendCommand(i, headOfQueue(i.command(bitRead, memBlock, read10(5, 1)...))))
 
@@ -93,15 +92,15 @@ func TestCommandsThatWaitForOthersTakeNoWorker(t *testing.T) {
 	i.good(write)
 	mustEqual(t, "read by the ordered command", i.good(first), data)
 	answered := map[uint32]bool{}
-	for range behind {
+	for range later {
 		r, got := i.recv() // in any order
 		if r.opcode() != opDataIn || r[1]&bitStatus == 0 || r[3] != statusGood {
 			t.Fatalf("received %x", *r)
 		}
-		mustEqual(t, "read behind the ordered command", got, data)
+		mustEqual(t, "read later the ordered command", got, data)
 		answered[r.itt()] = true
 	}
-	for _, h := range behind {
+	for _, h := range later {
 		if !answered[h.itt()] {
 			t.Errorf("task %#x has no response", h.itt())
 		}
@@ -109,9 +108,9 @@ func TestCommandsThatWaitForOthersTakeNoWorker(t *testing.T) {
 	i.logout()
 }
 
-// Commands that wait are aborted at once, and those behind them go on; a
-// connection that ends leaves none behind.
-func TestAbortOfCommandsThatWaitForOthers(t *testing.T) {
+// Held commands are aborted immediately, and later ones continue. They end with their
+// connection.
+func TestSession_AbortHeldTasks(t *testing.T) {
 	b := newOrderBench(t)
 	i := b.login("ImmediateData=No")
 	i.senseOf(sendCommand(i, i.command(0, 0, 0, 0, 0, 0, 0, 0)))
@@ -121,16 +120,16 @@ func TestAbortOfCommandsThatWaitForOthers(t *testing.T) {
 	write := sendCommand(i, i.command(bitWrite, memBlock, write10(5, 1)...))
 	r2t, _ := i.expect(opR2T)
 	waiting := sendCommand(i, ordered(i.command(bitRead, memBlock, read10(5, 1)...)))
-	behind := sendCommand(other, other.command(bitRead, memBlock, read10(5, 1)...))
+	later := sendCommand(other, other.command(bitRead, memBlock, read10(5, 1)...))
 	abort := i.tmf(tmfAbortTask, [8]byte{}, waiting)
 	if got := i.tmfResponse(abort); got != tmfComplete {
 		t.Errorf("response %d", got)
 	}
-	other.good(behind)
+	other.good(later)
 	i.answerR2T(write, r2t, make([]byte, memBlock), memBlock)
 	i.good(write)
 
-	// The older write never gets its data: its connection ends instead.
+	// The older write does not get its data: its connection ends instead.
 	sendCommand(i, i.command(bitWrite, memBlock, write10(5, 1)...))
 	i.expect(opR2T)
 	sendCommand(i, ordered(i.command(bitRead, memBlock, read10(5, 1)...)))
@@ -140,8 +139,8 @@ func TestAbortOfCommandsThatWaitForOthers(t *testing.T) {
 	other.logout()
 }
 
-// What the transport itself reports has the format that D_SENSE chooses.
-func TestSenseFormatOfTheTransport(t *testing.T) {
+// The sense data of the transport has the format that D_SENSE selects.
+func TestTask_SenseFormat(t *testing.T) {
 	b := newOrderBench(t)
 	i := b.login("ImmediateData=No")
 	i.senseOf(sendCommand(i, i.command(0, 0, 0, 0, 0, 0, 0, 0)))

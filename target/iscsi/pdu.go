@@ -9,7 +9,7 @@ import (
 // bhsLength is the length in bytes of a basic header segment (RFC 7143 11.2).
 const bhsLength = 48
 
-// reservedTag is the Initiator or Target Transfer Tag that names no task.
+// reservedTag is the Initiator or Target Transfer Tag that refers to no task.
 const reservedTag = 0xffffffff
 
 // Opcodes (RFC 7143 11.2.1.2).
@@ -92,11 +92,11 @@ const (
 	maxAHSLength = 255 * 4
 )
 
-// maxCDBLength is the longest CDB of SPC-4 4.2.3 (variable length, 260 bytes).
+// maxCDBLength is the maximum length of a CDB (SPC-4 4.2.3, variable length).
 const maxCDBLength = 260
 
-// bhs is a basic header segment. The accessors name the fields as RFC 7143
-// 11 does; a field that several PDUs have at the same place has one accessor.
+// bhs is a basic header segment. The accessors have the field names of RFC 7143 11. Fields
+// at the same offset in several PDUs share an accessor.
 type bhs [bhsLength]byte
 
 func (h *bhs) opcode() byte              { return h[0] & 0x3f }
@@ -112,7 +112,7 @@ func (h *bhs) expStatSN() uint32         { return binary.BigEndian.Uint32(h[28:]
 func (h *bhs) field32(offset int) uint32 { return binary.BigEndian.Uint32(h[offset:]) }
 func (h *bhs) field16(offset int) uint16 { return binary.BigEndian.Uint16(h[offset:]) }
 
-// Fields that only some PDUs have.
+// Fields of some PDUs only.
 func (h *bhs) expectedDataTransferLength() uint32 { return h.field32(20) } // SCSI Command
 func (h *bhs) dataSN() uint32                     { return h.field32(36) } // Data-Out
 func (h *bhs) bufferOffset() uint32               { return h.field32(40) } // Data-Out
@@ -127,28 +127,27 @@ func (h *bhs) setDataSegmentLength(n int) {
 	h[5], h[6], h[7] = byte(n>>16), byte(n>>8), byte(n)
 }
 
-// padding returns how many bytes follow n bytes of data up to a four byte
-// boundary (RFC 7143 11.1).
+// padding returns the number of bytes that pad n bytes to a four-byte boundary (RFC 7143
+// 11.1).
 func padding(n int) int { return -n & 3 }
 
-// errMalformed is the PDU that no initiator may send; the connection ends.
+// errMalformed reports a PDU that violates the format. It ends the connection.
 var errMalformed = errors.New("malformed PDU")
 
 func malformed(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", errMalformed, fmt.Sprintf(format, args...))
 }
 
-// ahsInfo is what the additional header segments of a SCSI Command say.
+// ahsInfo is the content of the additional header segments of a SCSI Command.
 type ahsInfo struct {
-	extendedCDB []byte // bytes 16 and up of the CDB; points into the parsed segment
-	// bidirectional is set when an expected bidirectional read length is given.
+	extendedCDB []byte // bytes from 16 of the CDB; aliases the parsed segment
+	// bidirectional is set if there is a bidirectional read data length.
 	bidirectional bool
 }
 
-// parseAHS reads the additional header segments of a SCSI Command PDU (RFC 7143
-// 11.2.2): each has a two byte length that counts what follows the type byte,
-// the type, and is padded to four bytes. Unknown types, a second segment of one
-// type and lengths that do not fit are malformed.
+// parseAHS parses the additional header segments of a SCSI Command PDU (RFC 7143 11.2.2).
+// Each has a two-byte length, which does not count the type byte, then the type, and is
+// padded to four bytes. Unknown types, repeated types and invalid lengths are malformed.
 func parseAHS(b []byte) (ahsInfo, error) {
 	var info ahsInfo
 	for len(b) > 0 {
@@ -158,11 +157,11 @@ func parseAHS(b []byte) (ahsInfo, error) {
 		n, kind := int(binary.BigEndian.Uint16(b)), b[2]&0x3f
 		end := 3 + n
 		if n < 1 || end+padding(end) > len(b) {
-			return info, malformed("additional header segment says %d bytes, %d are there", n, len(b)-3)
+			return info, malformed("additional header segment of %d bytes, %d available", n, len(b)-3)
 		}
 		switch kind {
 		case ahsExtendedCDB:
-			// One reserved byte stands before the CDB bytes.
+			// A reserved byte precedes the CDB bytes.
 			if info.extendedCDB != nil || n-1 > maxCDBLength-16 {
 				return info, malformed("extended CDB of %d bytes", 16+n-1)
 			}

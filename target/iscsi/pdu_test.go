@@ -19,8 +19,8 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the bytes of testdata/pdu/out-*.txt anew, keeping the prose")
 
-// golden reads a file of testdata/pdu: prose, an empty line, and lines of bytes
-// in hexadecimal. What follows a semicolon explains the line.
+// golden reads a file of testdata/pdu: prose, an empty line, and lines of bytes in hexadecimal,
+// each optionally with a comment after a semicolon.
 func golden(t testing.TB, name string) (prose string, wire []byte) {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", "pdu", name+".txt"))
@@ -39,7 +39,7 @@ func golden(t testing.TB, name string) (prose string, wire []byte) {
 	return prose, wire
 }
 
-// sink is a connection that keeps what is written to it.
+// sink is a connection that stores what is written to it.
 type sink struct {
 	net.Conn
 	bytes.Buffer
@@ -64,7 +64,7 @@ func sinkConn(digests bool) (*conn, *sink) {
 	return c, out
 }
 
-// commandPDU is the request that golden responses answer.
+// commandPDU returns the request of the golden responses.
 func commandPDU(flags byte, edtl uint32) *pdu {
 	p := &pdu{bhs: bhs{0: opSCSICommand, 1: bitFinal | flags, 9: 3}}
 	p.put32(16, 0x1000000a)
@@ -73,9 +73,8 @@ func commandPDU(flags byte, edtl uint32) *pdu {
 	return p
 }
 
-// TestGoldenOut compares PDUs that we send with their bytes in testdata, which
-// were checked against the layouts of RFC 7143 11.
-func TestGoldenOut(t *testing.T) {
+// The bytes in testdata were checked against the layouts of RFC 7143 11.
+func TestSender_Golden(t *testing.T) {
 	for name, c := range map[string]struct {
 		digests bool
 		send    func(c *conn)
@@ -137,8 +136,8 @@ func TestGoldenOut(t *testing.T) {
 	}
 }
 
-// rewriteGolden writes the bytes, four a line as the RFC draws them, and keeps
-// the explanations of lines by their number.
+// rewriteGolden writes the bytes, four per line as in the RFC, and keeps the comments by line
+// number.
 func rewriteGolden(t *testing.T, name, prose string, wire []byte) {
 	t.Helper()
 	file := filepath.Join("testdata", "pdu", name+".txt")
@@ -167,8 +166,8 @@ func rewriteGolden(t *testing.T, name, prose string, wire []byte) {
 	}
 }
 
-// TestGoldenIn decodes PDUs from their bytes in testdata.
-func TestGoldenIn(t *testing.T) {
+// The bytes in testdata are decoded.
+func TestReader_Golden(t *testing.T) {
 	for name, c := range map[string]struct {
 		digests bool
 		data    string
@@ -206,14 +205,14 @@ func TestGoldenIn(t *testing.T) {
 				t.Errorf("data %q, %v; want %q", data, err, c.data)
 			}
 			if err := r.next(&p); err != io.EOF {
-				t.Errorf("behind the PDU: %v", err)
+				t.Errorf("after the PDU: %v", err)
 			}
 		})
 	}
 }
 
-// TestDigestVectors are those of RFC 7143 13.1 (RFC 3720 B.4).
-func TestDigestVectors(t *testing.T) {
+// The vectors are those of RFC 7143 13.1 (RFC 3720 B.4).
+func TestDigest(t *testing.T) {
 	ones, up, down := bytes.Repeat([]byte{0xff}, 32), make([]byte, 32), make([]byte, 32)
 	for i := range 32 {
 		up[i], down[i] = byte(i), byte(31-i)
@@ -235,8 +234,8 @@ func TestDigestVectors(t *testing.T) {
 	}
 }
 
-// TestReaderPieces takes PDUs from a stream that comes in pieces of every size.
-func TestReaderPieces(t *testing.T) {
+// PDUs are read from a stream with short reads of every length.
+func TestReader_ShortReads(t *testing.T) {
 	var stream []byte
 	for n := range 40 {
 		h := &bhs{0: opNopOut, 1: bitFinal}

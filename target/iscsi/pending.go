@@ -7,60 +7,60 @@ import (
 	"time"
 )
 
-// pendingLogins are the connections that have not logged in. They cost their
-// peers nothing, so that what they hold is bounded, first for each address, then
-// in all: a connection beyond a bound waits, unread, until another one has logged
-// in or ended, and is closed if too many wait already. So the connections of a
-// crowded address, as after many guests of one host have started at once, take
-// turns, and other addresses notice nothing of them.
+// pendingLogins are the connections that have not logged in. They cost their peers
+// nothing, so their number is bounded per address and in total. A connection beyond a
+// bound is queued, without reading from it, until another one has logged in or ended. It
+// is closed if the queue is full. The connections of a crowded address, for example after
+// many guests of a host have started at once, are thus queued without effect on other
+// addresses.
 //
-// If there are too many in all, a connection of an address that has few takes the
-// place of one of the address that has most, if that has had time enough to log
-// in. It is guarded by the server's mu.
+// If the total is reached, a connection of an address with few logins replaces one of the
+// address with most logins, if that one has exceeded LoginPatience. The server's mu guards
+// pendingLogins.
 type pendingLogins struct {
-	list   []*pendingLogin // in the order they came; those that have no conn wait
+	list   []*pendingLogin // in order of arrival; those without conn are queued
 	counts map[netip.Prefix]*loginCount
 	all    loginCount
-	warned time.Time // when the log was last told of it
+	warned time.Time // time of the last log line
 }
 
-// loginCount counts the pending logins of an address, or all.
+// loginCount counts the pending logins of an address, or of all addresses.
 type loginCount struct {
-	active int // a reader takes their requests
-	queued int // they wait
-	ended  int // closed for others, and their readers have not noticed
+	active int // with a reader
+	queued int // without a reader
+	ended  int // evicted, but their readers have not ended
 }
 
 type pendingLogin struct {
 	nc     net.Conn
 	at     Portal
 	origin netip.Prefix
-	since  time.Time // when it was accepted or, once it is active, began
-	c      *conn     // nil while it waits
+	since  time.Time // time when it was accepted or became active
+	c      *conn     // nil while queued
 	ended  bool
 }
 
 const (
-	// warnEvery is how often the log says that connections are turned away.
+	// warnEvery is the minimum interval between log lines about refused connections.
 	warnEvery = time.Second
-	// queuedLogins is how many logins may wait for each that may be active.
+	// queuedLogins is the maximum number of queued logins per possible active one.
 	queuedLogins = 4
 )
 
-// originOf returns what counts as one peer: an IPv4 address, or the 64-bit
-// network that a host's IPv6 addresses are in. Other connections are all one.
+// originOf returns the prefix that identifies a peer: an IPv4 address, or the /64 network
+// of an IPv6 address. Connections that are not TCP share one prefix.
 func originOf(a net.Addr) netip.Prefix {
 	ap, _ := addrPort(a)
 	bits := ap.Addr().BitLen()
 	if ap.Addr().Is6() {
 		bits = 64
 	}
-	p, _ := ap.Addr().Prefix(bits) // zero for an address that there is none of
+	p, _ := ap.Addr().Prefix(bits) // zero if there is no address
 	return p
 }
 
-// add has a connection wait for its turn; false says that too many wait. One
-// address may have as many waiting as there is room left for others.
+// add queues a connection, or returns false if too many are queued. The connections of an
+// address may occupy at most half of the free queue.
 func (p *pendingLogins) add(nc net.Conn, at Portal, o *Options) bool {
 	origin := originOf(nc.RemoteAddr())
 	n := p.counts[origin]
@@ -80,9 +80,8 @@ func (p *pendingLogins) add(nc net.Conn, at Portal, o *Options) bool {
 	return true
 }
 
-// next returns the connection whose turn it is, nil when none can begin: the
-// first one of the address that has the fewest active ones. evicted, if any, has to
-// be closed for it.
+// next returns the connection to activate, or nil: the first one of the address with the
+// fewest active logins. The caller must close evicted, if any, in its favor.
 func (p *pendingLogins) next(o *Options) (l *pendingLogin, evicted *conn) {
 	if p.all.queued == 0 {
 		return nil, nil
@@ -97,7 +96,7 @@ func (p *pendingLogins) next(o *Options) (l *pendingLogin, evicted *conn) {
 		return nil, nil
 	}
 	if p.all.active >= o.MaxUnauthenticated {
-		out := p.surplus(fewest, o.LoginPatience)
+		out := p.candidate(fewest, o.LoginPatience)
 		if out == nil || p.all.ended >= o.MaxUnauthenticated {
 			return nil, nil
 		}
@@ -110,10 +109,9 @@ func (p *pendingLogins) next(o *Options) (l *pendingLogin, evicted *conn) {
 	return l, evicted
 }
 
-// surplus returns the login that has to go for one of an address that has n active
-// ones: the oldest of the address that has most, if that is more, and had patience
-// for its login.
-func (p *pendingLogins) surplus(n int, patience time.Duration) *pendingLogin {
+// candidate returns the login to evict in favor of an address with n active logins: the
+// oldest of the address with most, if that has more, and if it has exceeded patience.
+func (p *pendingLogins) candidate(n int, patience time.Duration) *pendingLogin {
 	var most netip.Prefix
 	active := n + 1
 	for origin, count := range p.counts {
@@ -131,7 +129,7 @@ func (p *pendingLogins) surplus(n int, patience time.Duration) *pendingLogin {
 	return p.list[i]
 }
 
-// move changes the counts that l is in.
+// move changes the counts of l.
 func (p *pendingLogins) move(l *pendingLogin, change func(n *loginCount)) {
 	change(p.counts[l.origin])
 	change(&p.all)
@@ -140,7 +138,7 @@ func (p *pendingLogins) move(l *pendingLogin, change func(n *loginCount)) {
 	}
 }
 
-// remove takes out a connection that has logged in or ended.
+// remove removes a connection that has logged in or ended.
 func (p *pendingLogins) remove(c *conn) {
 	if i := slices.IndexFunc(p.list, func(l *pendingLogin) bool { return l.c == c }); i >= 0 {
 		p.removeAt(i)
@@ -162,7 +160,7 @@ func (p *pendingLogins) removeAt(i int) {
 	})
 }
 
-// expire takes out the connections that have waited since before t.
+// expire removes and returns the connections that were queued before t.
 func (p *pendingLogins) expire(t time.Time) (expired []net.Conn) {
 	for i := 0; i < len(p.list); {
 		if l := p.list[i]; l.c == nil && l.since.Before(t) {
@@ -175,7 +173,7 @@ func (p *pendingLogins) expire(t time.Time) (expired []net.Conn) {
 	return expired
 }
 
-// mayWarn reports whether it is time for another line in the log.
+// mayWarn reports whether warnEvery has passed since the last log line.
 func (p *pendingLogins) mayWarn() bool {
 	if now := time.Now(); now.Sub(p.warned) >= warnEvery {
 		p.warned = now

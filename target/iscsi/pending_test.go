@@ -20,15 +20,15 @@ func (b *bench) dialFrom(ip string) *initiator {
 	return &initiator{tb: b.tb, nc: nc, isid: [6]byte{0x80, 1, 2, 3, 4, 5}, cmdSN: 100, keys: map[string]string{}}
 }
 
-// pendingCounts returns how many connections have not logged in: those whose
-// requests are taken, and those that wait for their turn.
+// pendingCounts returns the numbers of active and of queued connections that have not logged
+// in.
 func (b *bench) pendingCounts() (active, queued int) {
 	b.srv.mu.Lock()
 	defer b.srv.mu.Unlock()
 	return b.srv.pending.all.active, b.srv.pending.all.queued
 }
 
-// wantPending waits for so many connections that have not logged in.
+// wantPending waits until the numbers of pending connections are as given.
 func (b *bench) wantPending(active, queued int) {
 	b.tb.Helper()
 	eventually(b.tb, fmt.Sprintf("%d logins and %d that wait", active, queued), func() bool {
@@ -37,9 +37,9 @@ func (b *bench) wantPending(active, queued int) {
 	})
 }
 
-// TestPendingLogins_Turns: connections of a crowded address wait for their turn;
-// none is lost, and other addresses do not wait for them.
-func TestPendingLogins_Turns(t *testing.T) {
+// Connections of a crowded address are queued. None is lost, and other addresses are not
+// delayed.
+func TestPendingLogins_Queue(t *testing.T) {
 	b := newBench(t, func(o *Options) { o.MaxUnauthenticated, o.MaxUnauthenticatedPerAddress = 8, 3 }, nil)
 	var crowd []*initiator
 	for n := range 12 {
@@ -59,8 +59,7 @@ func TestPendingLogins_Turns(t *testing.T) {
 	b.wantPending(0, 0)
 }
 
-// TestPendingLogins_Storm: many connections of one host that are opened at once
-// and log in one after the other.
+// Many connections of a host are opened at once and log in one after the other.
 func TestPendingLogins_Storm(t *testing.T) {
 	b := newBench(t, nil, nil)
 	var storm []*initiator
@@ -75,13 +74,13 @@ func TestPendingLogins_Storm(t *testing.T) {
 	b.wantPending(0, 0)
 }
 
-// TestPendingLogins_Refuse: the newcomer is refused when too many of its address
-// wait, and one of another address is not.
+// A connection is refused if too many of its address are queued. One of another address is
+// not.
 func TestPendingLogins_Refuse(t *testing.T) {
 	var log logText
 	b := newBench(t, func(o *Options) { o.Log, o.MaxUnauthenticated, o.MaxUnauthenticatedPerAddress = log.entry(), 4, 2 }, nil)
 	first := b.dialFrom("127.0.0.2")
-	for n := range 9 { // one more begins, 8 of 16 places are theirs
+	for n := range 9 { // one more becomes active; 8 of 16 places are theirs
 		b.dialFrom("127.0.0.2")
 		b.wantPending(min(n+2, 2), max(n, 0))
 	}
@@ -91,16 +90,15 @@ func TestPendingLogins_Refuse(t *testing.T) {
 	b.wantPending(3, 8)
 	other.login(name, wantTarget)
 	first.isid[5]++
-	first.login(name, wantTarget) // it was there first
+	first.login(name, wantTarget) // the first connection
 	if !hasLine(log.String(), "connection refused", "127.0.0.2") {
-		t.Errorf("the log does not say so:\n%s", log.String())
+		t.Errorf("no refusal in the log:\n%s", log.String())
 	}
 }
 
-// TestPendingLogins_Surplus: when too many have not logged in, one from an address
-// with few takes the place of the oldest of the address that has most, once that
-// had its time.
-func TestPendingLogins_Surplus(t *testing.T) {
+// When the limit is reached, a connection of an address with few replaces the oldest of the
+// address with most, after LoginPatience.
+func TestPendingLogins_Evict(t *testing.T) {
 	b := newBench(t, func(o *Options) {
 		o.MaxUnauthenticated, o.MaxUnauthenticatedPerAddress, o.LoginPatience = 5, 3, 50*time.Millisecond
 	}, nil)
@@ -121,8 +119,8 @@ func TestPendingLogins_Surplus(t *testing.T) {
 	b.wantPending(0, 0)
 }
 
-// TestPendingLogins_Expire: a connection that waits for its turn as long as a login
-// may take is closed, and one whose peer has gone costs the next one nothing.
+// A connection that is queued for LoginTimeout is closed, and one whose peer has disconnected does
+// not delay the next one.
 func TestPendingLogins_Expire(t *testing.T) {
 	b := newBench(t, func(o *Options) {
 		o.MaxUnauthenticatedPerAddress, o.LoginTimeout = 1, 300*time.Millisecond
@@ -137,9 +135,9 @@ func TestPendingLogins_Expire(t *testing.T) {
 	b.wantPending(0, 0)
 }
 
-// TestSessions_DiscoveryFlood: discovery sessions of one address do not keep logins
-// from others out, and normal sessions stay.
-func TestSessions_DiscoveryFlood(t *testing.T) {
+// Discovery sessions of one address do not block the logins of others, and normal sessions
+// remain.
+func TestServer_DiscoveryFlood(t *testing.T) {
 	for what, limit := range map[string]func(*Options){
 		"sessions":    func(o *Options) { o.MaxSessions = 6 },
 		"connections": func(o *Options) { o.MaxConnections = 6 },
@@ -168,7 +166,7 @@ func TestSessions_DiscoveryFlood(t *testing.T) {
 			flood[0].expectClosed()
 			other.alive()
 			stays.alive()
-			// Its own address has no more than others: it does not displace anything.
+			// Its own address has no more than others, so it evicts nothing.
 			again := b.dialFrom("127.0.0.2")
 			again.send(again.loginRequest(stageOperational, stageFullFeature), nil, text("InitiatorName="+testInitiator+":again", wantTarget))
 			if r, _ := again.expect(opLoginResponse); r.field16(36) != loginOutOfResources {
@@ -178,7 +176,7 @@ func TestSessions_DiscoveryFlood(t *testing.T) {
 	}
 }
 
-// TestOriginOf: the addresses of one IPv6 host are one peer.
+// The addresses of an IPv6 host are one peer.
 func TestOriginOf(t *testing.T) {
 	for address, want := range map[string]string{
 		"192.0.2.1:5":           "192.0.2.1/32",
@@ -198,9 +196,9 @@ func TestOriginOf(t *testing.T) {
 	}
 }
 
-// TestFlood opens thousands of connections that begin to log in and go no
-// further. What they hold is bounded, and a good initiator gets in all the time.
-func TestFlood(t *testing.T) {
+// Thousands of connections start a login and do not complete it. Their resources are bounded, and
+// an initiator can log in at any time.
+func TestServer_Flood(t *testing.T) {
 	const flood = 3000
 	b := newBench(t, func(o *Options) {
 		o.LoginTimeout, o.LoginPatience = patience, 20*time.Millisecond
@@ -213,7 +211,7 @@ func TestFlood(t *testing.T) {
 	most := 0
 	for n := range flood {
 		i := b.dialFrom([]string{"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6"}[n%5])
-		i.nc.Write(request) // may fail: it may have been closed
+		i.nc.Write(request) // may fail: the target may have closed it
 		b.srv.mu.Lock()
 		most = max(most, len(b.srv.conns))
 		b.srv.mu.Unlock()
@@ -248,9 +246,8 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// TestSlowFlood: connections that keep sending, too little to get anywhere, end
-// with LoginTimeout like silent ones.
-func TestSlowFlood(t *testing.T) {
+// Connections that slowly send an incomplete login end after LoginTimeout.
+func TestServer_SlowFlood(t *testing.T) {
 	b := newBench(t, func(o *Options) { o.LoginTimeout = 200 * time.Millisecond }, nil)
 	i := b.dial()
 	wire := encode(i.loginRequest(1, 3), nil, text(name, wantTarget), false, false)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// portals serves more portals until the test ends; it returns their addresses.
+// portals serves more portals until the test ends, and returns their addresses.
 func (b *bench) portals(addresses map[uint16]string) map[uint16]string {
 	b.tb.Helper()
 	at := map[uint16]string{}
@@ -48,9 +48,9 @@ func (b *bench) dialAt(address string) *initiator {
 	return other.dial()
 }
 
-// TestPortalGroups: a target is found and reached by the portals of its groups
-// alone, with their tags; the same initiator port at two groups is two nexuses.
-func TestPortalGroups(t *testing.T) {
+// A target is discovered and reached only through the portals of its groups, with their tags. The
+// same initiator port has a nexus per group.
+func TestServer_PortalGroups(t *testing.T) {
 	b := newBench(t, nil, nil) // group 7
 	at := b.portals(map[uint16]string{8: "127.0.0.1:0", 9: "[::1]:0"})
 	b.srv.targets[0].PortalGroups = []uint16{7, 9}
@@ -61,7 +61,7 @@ func TestPortalGroups(t *testing.T) {
 	h := i.request(opText)
 	i.send(h, nil, text("SendTargets=All"))
 	_, d := i.expect(opTextResponse)
-	// By IPv4: the portal with an IPv6 address is of no use.
+	// Over IPv4, the portal with an IPv6 address is omitted.
 	want := "TargetName=" + testTarget + " TargetAddress=" + b.addr + ",7 TargetName=" + testTarget + "2 TargetAddress=" + at[8] + ",8"
 	if lines(d) != want {
 		t.Errorf("answer %q, want %q", lines(d), want)
@@ -69,7 +69,7 @@ func TestPortalGroups(t *testing.T) {
 	i = b.dialAt(at[9])
 	i.login(name, "SessionType=Discovery")
 	if got, want := i.text("SendTargets="+strings.ToUpper(testTarget)), "TargetName="+testTarget+" TargetAddress="+at[9]+",9"; got != want {
-		t.Errorf("by IPv6: %q, want %q", got, want)
+		t.Errorf("over IPv6: %q, want %q", got, want)
 	}
 
 	seven, nine := b.login(), b.dialAt(at[9])
@@ -91,8 +91,8 @@ func TestPortalGroups(t *testing.T) {
 	}
 }
 
-// TestJoinByOtherGroup: the connections of a session come by one portal group.
-func TestJoinByOtherGroup(t *testing.T) {
+// The connections of a session use one portal group.
+func TestLogin_JoinOtherGroup(t *testing.T) {
 	b := newBench(t, nil, nil)
 	at := b.portals(map[uint16]string{8: "127.0.0.1:0"})
 	m := b.loginMulti(1)
@@ -107,8 +107,8 @@ func TestJoinByOtherGroup(t *testing.T) {
 	m.alive(0)
 }
 
-// TestRedirect: a login is sent elsewhere, in whatever stage it begins.
-func TestRedirect(t *testing.T) {
+// A login is redirected, in either initial stage.
+func TestLogin_Redirect(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		b.srv.targets[0].Redirect = &Redirect{Address: "192.0.2.7:3260"}
 		b.srv.targets[1].Redirect = &Redirect{Address: "[2001:db8::7]:3260", Permanent: true}
@@ -132,8 +132,8 @@ func TestRedirect(t *testing.T) {
 	})
 }
 
-// TestRedirectOfLibiscsi: a real initiator follows, by IPv4 and by IPv6.
-func TestRedirectOfLibiscsi(t *testing.T) {
+// libiscsi follows the redirect, over IPv4 and IPv6.
+func TestLogin_RedirectLibiscsi(t *testing.T) {
 	program, err := exec.LookPath("iscsi-inq")
 	if err != nil {
 		t.Skip("iscsi-inq of libiscsi-bin is not installed")
@@ -158,7 +158,7 @@ func TestRedirectOfLibiscsi(t *testing.T) {
 			t.Errorf("to %s: %v\n%s", at, err, out)
 		}
 		if there.disk.attachments() == 0 {
-			t.Errorf("to %s: no session where the initiator was sent", at)
+			t.Errorf("to %s: no session at the redirect address", at)
 		}
 	}
 }

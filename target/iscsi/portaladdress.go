@@ -7,10 +7,10 @@ import (
 	"strconv"
 )
 
-// portalAddresses lists portals as TargetAddress values for an initiator whose
-// connection came in by the portal at, at the address local: the one that it came
-// in by first. Only those are listed that it can reach, as far as is known: of
-// the address family that it uses, unless there is none of that.
+// portalAddresses returns the TargetAddress values of portals for an initiator that is
+// connected to address local of portal at, which it lists first. It lists only portals
+// that the initiator can probably reach: those of its address family, unless there is
+// none.
 func portalAddresses(portals []Portal, at Portal, local net.Addr) []string {
 	here, isTCP := addrPort(local)
 	var list, others []string
@@ -44,9 +44,9 @@ func portalAddresses(portals []Portal, at Portal, local net.Addr) []string {
 	return list
 }
 
-// addressFor returns the address of a portal that is reported to an initiator that has
-// reached here by the portal at; empty for one that it cannot reach. reached is
-// false where it is of another family.
+// addressFor returns the address of a portal for an initiator that is connected to here of
+// portal at, or "" if the initiator cannot reach the portal. reached is false if the
+// address is of another family.
 func (p *Portal) addressFor(at Portal, here netip.AddrPort) (address string, reached bool) {
 	a, ok := addrPort(p.Addr())
 	switch {
@@ -55,7 +55,7 @@ func (p *Portal) addressFor(at Portal, here netip.AddrPort) (address string, rea
 	case p.Listener == at.Listener:
 		return here.String(), true
 	case a.Addr().IsUnspecified():
-		// It listens on every address of its family, of which one is known.
+		// It listens on every address of its family, of which only here is known.
 		if a.Addr().Is4() != here.Addr().Is4() {
 			return "", false
 		}
@@ -66,16 +66,15 @@ func (p *Portal) addressFor(at Portal, here netip.AddrPort) (address string, rea
 	return a.String(), a.Addr().Is4() == here.Addr().Is4()
 }
 
-// sameFamily reports whether an advertised address can be of the family of here: a
-// host name can.
+// sameFamily reports whether an advertised address may be of the family of here. A host
+// name may.
 func sameFamily(address string, here netip.AddrPort) bool {
 	a, err := netip.ParseAddrPort(address)
 	return err != nil || !here.IsValid() || a.Addr().Unmap().Is4() == here.Addr().Is4()
 }
 
-// addrPort returns a TCP address in the form it has in TargetAddress: an IPv4
-// address that came in over an IPv6 socket is an IPv4 address, and the zone,
-// which means nothing to the initiator, is left out.
+// addrPort returns a TCP address in the form of TargetAddress: an IPv4-mapped IPv6 address
+// becomes IPv4, and the zone, which has no meaning to the initiator, is removed.
 func addrPort(a net.Addr) (netip.AddrPort, bool) {
 	t, ok := a.(*net.TCPAddr)
 	if !ok {

@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	// loginBufferLength holds the longest login PDU: header, digest-free, and
-	// 8192 bytes of data, read in as many pieces as they come.
+	// loginBufferLength holds the longest login PDU: a header and 8192 bytes of data,
+	// without digests.
 	loginBufferLength = 16 << 10
-	// readBufferLength is how much one read takes in full feature phase.
+	// readBufferLength is the maximum length of a read in full feature phase.
 	readBufferLength = 64 << 10
-	// ConnectionBytes is about what a connection takes of memory, without the
-	// data of commands: its buffer, and the stacks of its goroutines.
+	// ConnectionBytes is the approximate memory of a connection without the data of
+	// commands: its buffer, and the stacks of its goroutines.
 	ConnectionBytes = readBufferLength + 24<<10
-	// directRead is from how many bytes on data is read to where it belongs
-	// instead of through the buffer.
+	// directRead is the length from which data is read to its destination instead of
+	// through the buffer.
 	directRead = 4096
 )
 
@@ -27,31 +27,31 @@ var (
 	errDataDigest   = errors.New("data digest error")
 )
 
-// reader takes PDUs from a connection, many with one read. It is used by one
-// goroutine at a time.
+// reader reads PDUs from a connection, many with one read. It is not safe for concurrent
+// use.
 type reader struct {
 	src  io.Reader
 	pool *bufpool.Pool
 	buf  *bufpool.Buffer
-	r, w int // buf.Bytes[r:w] is read but not yet taken
+	r, w int // buf.Bytes[r:w] is buffered
 
 	headerDigest, dataDigest bool
-	// maxData and maxAHS are the longest segments that the peer may send, in bytes.
+	// maxData and maxAHS are the maximum lengths of the segments in bytes.
 	maxData, maxAHS int
 
-	// reads counts reads that brought something: the peer's sign of life.
+	// reads counts the reads that returned data, for the pinger.
 	reads atomic.Uint32
 }
 
-// pdu is one PDU that came in. Its data segment is either still to be read from
-// the connection or, for a PDU that was kept back, in kept.
+// pdu is a received PDU. Its data segment is still to be read from the connection or, for
+// a PDU that was kept, in kept.
 type pdu struct {
 	bhs
 	ahs []byte // valid until data is read
 	src *reader
-	// kept is the data of a PDU that does not come from src.
+	// kept is the data of a PDU without src.
 	kept []byte
-	// left is the number of data bytes that were not yet read.
+	// left is the number of unread data bytes.
 	left int
 }
 
@@ -59,7 +59,7 @@ func newReader(src io.Reader, pool *bufpool.Pool) *reader {
 	return &reader{src: src, pool: pool, buf: pool.Get(loginBufferLength), maxData: defaultMaxRecv}
 }
 
-// grow changes to the buffer of the full feature phase.
+// grow switches to the buffer for full feature phase.
 func (r *reader) grow() {
 	b := r.pool.Get(readBufferLength)
 	r.w = copy(b.Bytes, r.buf.Bytes[r.r:r.w])
@@ -68,13 +68,13 @@ func (r *reader) grow() {
 	r.buf = b
 }
 
-// release gives the buffer back. The reader is not used any more.
+// release returns the buffer to the pool. The reader must not be used afterwards.
 func (r *reader) release() {
 	r.pool.Put(r.buf)
 	r.buf = nil
 }
 
-// fill reads at least n more bytes behind what is in the buffer.
+// fill reads at least n more bytes into the buffer.
 func (r *reader) fill(n int) error {
 	b := r.buf.Bytes
 	if r.r == r.w {
@@ -100,8 +100,8 @@ func (r *reader) fill(n int) error {
 	return nil
 }
 
-// take returns the next n bytes, which stay valid until the next read.
-// n must not be more than the buffer holds.
+// take returns the next n bytes, which are valid until the next read. n must not exceed
+// the length of the buffer.
 func (r *reader) take(n int) ([]byte, error) {
 	if have := r.w - r.r; have < n {
 		if err := r.fill(n - have); err != nil {
@@ -113,8 +113,8 @@ func (r *reader) take(n int) ([]byte, error) {
 	return b, nil
 }
 
-// next reads the header of the next PDU into p: BHS, AHS and header digest.
-// The data segment must be read with readData or discard before the next call.
+// next reads the header of the next PDU into p: BHS, AHS and header digest. The data
+// segment must be read with readData or discard before the next call.
 func (r *reader) next(p *pdu) error {
 	b, err := r.take(bhsLength)
 	if err != nil {
@@ -125,7 +125,7 @@ func (r *reader) next(p *pdu) error {
 	n := p.ahsLength()
 	p.left = p.dataSegmentLength()
 	if p.left > r.maxData || n > r.maxAHS {
-		return malformed("opcode %#x with %d bytes of additional headers and %d of data; at most %d and %d are allowed",
+		return malformed("opcode %#x with %d bytes of additional headers and %d bytes of data; maximum is %d and %d",
 			p.opcode(), n, p.left, r.maxAHS, r.maxData)
 	}
 	if n > 0 || r.headerDigest {
@@ -134,7 +134,7 @@ func (r *reader) next(p *pdu) error {
 	return nil
 }
 
-// nextLong reads what follows the BHS: n bytes of AHS, and the header digest.
+// nextLong reads the rest of the header: n bytes of AHS, and the header digest.
 func (r *reader) nextLong(p *pdu, n int) error {
 	if !r.headerDigest {
 		b, err := r.take(n)
@@ -152,8 +152,7 @@ func (r *reader) nextLong(p *pdu, n int) error {
 	return nil
 }
 
-// ready reports whether a whole PDU is in the buffer, so that taking it does
-// not wait for the peer.
+// ready reports whether the buffer has a whole PDU, so that reading it does not block.
 func (r *reader) ready() bool {
 	b := r.buf.Bytes[r.r:r.w]
 	if len(b) < bhsLength {
@@ -170,9 +169,8 @@ func (r *reader) ready() bool {
 	return n <= len(b)
 }
 
-// readData reads the data segment: as much as fits into dst, the rest is
-// dropped. It returns errDataDigest when the digest does not match; the PDU is
-// wholly read then.
+// readData reads the data segment into dst and drops what does not fit. It returns
+// errDataDigest if the digest does not match; the whole PDU is read in this case too.
 func (p *pdu) readData(dst []byte) error {
 	if p.src == nil {
 		copy(dst, p.kept)
@@ -189,8 +187,8 @@ func (p *pdu) readData(dst []byte) error {
 // discard drops the data segment.
 func (p *pdu) discard() error { return p.readData(nil) }
 
-// readSegment reads a data segment of n bytes with its padding and digest; the
-// first len(dst) bytes go to dst.
+// readSegment reads a data segment of n bytes with its padding and digest, and stores the
+// first len(dst) bytes.
 func (r *reader) readSegment(dst []byte, n int) error {
 	var d digest
 	got := copy(dst, r.buf.Bytes[r.r:r.w])
@@ -232,7 +230,7 @@ func (r *reader) readSegment(dst []byte, n int) error {
 	return nil
 }
 
-// readFull reads into b what is not in the buffer.
+// readFull reads len(b) bytes that are not in the buffer.
 func (r *reader) readFull(b []byte) error {
 	for len(b) > 0 {
 		n, err := r.src.Read(b)
@@ -246,7 +244,7 @@ func (r *reader) readFull(b []byte) error {
 	return nil
 }
 
-// noEOF says that a connection ended inside a PDU.
+// noEOF converts EOF inside a PDU.
 func noEOF(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
@@ -254,7 +252,7 @@ func noEOF(err error) error {
 	return err
 }
 
-// keep returns a copy of the PDU with its data in memory.
+// keep returns a copy of the PDU with its data.
 func (p *pdu) keep() (*pdu, error) {
 	k := &pdu{bhs: p.bhs, ahs: append([]byte(nil), p.ahs...)}
 	k.kept = make([]byte, p.left)

@@ -12,19 +12,19 @@ import (
 	"odx/target/scsi"
 )
 
-// Authentication says what initiators have to prove before they may go on. The
-// zero value asks for nothing.
+// Authentication is the required authentication of initiators. The zero value requires
+// none.
 type Authentication struct {
-	// CHAP checks who an initiator is; nil: AuthMethod=None is the only method.
+	// CHAP authenticates initiators. If nil, only AuthMethod=None is offered.
 	CHAP *chap.Authenticator
-	// Optional also lets in initiators that prefer AuthMethod=None, or that leave
-	// the security stage out.
+	// Optional also admits initiators that prefer AuthMethod=None or skip the security
+	// stage.
 	Optional bool
 }
 
 const methodCHAP = "CHAP"
 
-// offers reports whether a method of AuthMethod can be agreed upon.
+// offers reports whether a method of AuthMethod is offered.
 func (a *Authentication) offers(method string) bool {
 	switch method {
 	case valueNone:
@@ -35,11 +35,11 @@ func (a *Authentication) offers(method string) bool {
 	return false
 }
 
-// Admit decides whether an initiator that connects from an address may use a
-// target, and what it sees of it. It does not block.
+// Admit reports whether an initiator that connects from an address may use a target, and
+// returns its view. It must not block.
 type Admit func(initiatorName string, from netip.Addr) (view scsi.View, ok bool)
 
-// admits asks the target's Admit, without which everyone may see everything.
+// admits calls the target's Admit, without which all initiators see all LUNs.
 func (t *target) admits(initiatorName string, c *conn) (scsi.View, bool) {
 	if t.Admit == nil {
 		return nil, true
@@ -48,19 +48,19 @@ func (t *target) admits(initiatorName string, c *conn) (scsi.View, bool) {
 	return t.Admit(initiatorName, from.Addr())
 }
 
-// sameView reports whether two connections of a session see the same.
+// sameView reports whether two connections of a session have the same view.
 func sameView(a, b scsi.View) bool { return (a == nil) == (b == nil) && maps.Equal(a, b) }
 
 // security is the authentication and authorization of a login.
 type security struct {
 	Authentication
-	method   string         // as agreed upon, empty before that
+	method   string         // negotiated, or ""
 	exchange *chap.Exchange // of method CHAP
 	admitted bool
 	view     scsi.View // once admitted
 }
 
-// authenticated reports whether the initiator has proved all that it has to.
+// authenticated reports whether the initiator has met the requirements.
 func (s *security) authenticated() bool {
 	if s.exchange != nil {
 		return s.exchange.Proved()
@@ -68,7 +68,7 @@ func (s *security) authenticated() bool {
 	return s.offers(valueNone)
 }
 
-// user is the CHAP name that the initiator has proved to be, empty for none.
+// user returns the authenticated CHAP name, or "".
 func (s *security) user() string {
 	if s.exchange == nil || !s.exchange.Proved() {
 		return ""
@@ -76,15 +76,14 @@ func (s *security) user() string {
 	return s.exchange.User()
 }
 
-// end takes back a challenge that can be answered no more.
+// end discards an outstanding challenge.
 func (s *security) end() {
 	if s.exchange != nil {
 		s.exchange.End()
 	}
 }
 
-// proof is who the initiator has proved to be and how, for the log; nothing
-// where it had to prove nothing.
+// proof returns the log fields of the authentication, if any.
 func (s *security) proof() logrus.Fields {
 	if s.exchange == nil {
 		return nil
@@ -92,8 +91,8 @@ func (s *security) proof() logrus.Fields {
 	return logrus.Fields{"user": s.exchange.User(), "chap": s.exchange.Algorithm()}
 }
 
-// rights are what the login gives its nexus. What the target has asked for, a
-// secret or an address, is the proof.
+// rights returns the rights of the login's nexus. Its proof is the authenticated identity
+// and address, if the target requires either.
 func (l *login) rights() scsi.Rights {
 	r := scsi.Rights{View: l.security.view}
 	if l.target.Admit == nil && l.security.offers(valueNone) && l.security.exchange == nil {
@@ -107,27 +106,27 @@ func (l *login) rights() scsi.Rights {
 	return r
 }
 
-// requireSecurity refuses a login that leaves out the authentication it needs.
+// requireSecurity refuses a login that skips required authentication.
 func (l *login) requireSecurity() error {
 	if l.security.Authentication = l.c.srv.opts.DiscoveryAuthentication; l.target != nil {
 		l.security.Authentication = l.target.Authentication
 	}
 	if l.stage != stageSecurity && !l.security.offers(valueNone) {
-		return refuse(loginAuthenticationFailed, "initiator %s leaves out the authentication that %s asks for", l.initiator, l.goal())
+		return refuse(loginAuthenticationFailed, "initiator %s skips the authentication that %s requires", l.initiator, l.service())
 	}
 	return nil
 }
 
-// goal says what the initiator logs in to, for messages.
-func (l *login) goal() string {
+// service returns the target of the login, or discovery, for messages.
+func (l *login) service() string {
 	if l.target == nil {
 		return "discovery"
 	}
 	return "target " + l.target.Name
 }
 
-// negotiateSecurity agrees on the first method of the initiator's list that we
-// offer (RFC 7143 12.1).
+// negotiateSecurity selects the first offered method of the initiator's list (RFC 7143
+// 12.1).
 func (l *login) negotiateSecurity(offer string) error {
 	if l.stage != stageSecurity {
 		return l.lateSecurity(offer)
@@ -143,12 +142,12 @@ func (l *login) negotiateSecurity(offer string) error {
 		l.response = appendPair(l.response, "AuthMethod", method)
 		return nil
 	}
-	return refuse(loginAuthenticationFailed, "initiator %s offers only %.100q for authentication to %s", l.initiator, offer, l.goal())
+	return refuse(loginAuthenticationFailed, "initiator %s offers only %.100q for authentication to %s", l.initiator, offer, l.service())
 }
 
-// lateSecurity answers AuthMethod in the operational stage, where initiators put it
-// that want no authentication (jSCSI): None where that is allowed and offered. It
-// is refused otherwise.
+// lateSecurity answers AuthMethod in the operational stage, which initiators without
+// authentication send (jSCSI): None if that is allowed and in the list, otherwise the
+// login is refused.
 func (l *login) lateSecurity(offer string) error {
 	if !l.security.offers(valueNone) || !slices.Contains(strings.Split(offer, ","), valueNone) {
 		return refuse(loginInitiatorError, "AuthMethod outside the security stage")
@@ -157,7 +156,7 @@ func (l *login) lateSecurity(offer string) error {
 	return nil
 }
 
-// authenticate goes one step on with CHAP by the keys of a request.
+// authenticate processes the CHAP keys of a request.
 func (l *login) authenticate(pairs []pair) error {
 	var keys []chap.Pair
 	for _, k := range pairs {
@@ -165,17 +164,17 @@ func (l *login) authenticate(pairs []pair) error {
 			keys = append(keys, chap.Pair{Key: k.key, Value: k.value})
 		}
 	}
-	// The request that AuthMethod comes with is before the exchange.
+	// The request with AuthMethod precedes the exchange.
 	exchange := l.security.exchange
 	switch {
 	case len(keys) > 0 && (exchange == nil || l.stage != stageSecurity):
-		return refuse(loginInitiatorError, "initiator %s sends %s where CHAP is not agreed upon", l.initiator, keys[0].Key)
+		return refuse(loginInitiatorError, "initiator %s sends %s, but CHAP was not negotiated", l.initiator, keys[0].Key)
 	case exchange == nil, len(keys) == 0 && exchange.Proved():
 		return nil
 	}
 	answer, err := exchange.Step(keys)
 	if err != nil {
-		return refuse(loginAuthenticationFailed, "initiator %s fails to authenticate to %s: %w", l.initiator, l.goal(), err)
+		return refuse(loginAuthenticationFailed, "initiator %s failed to authenticate to %s: %w", l.initiator, l.service(), err)
 	}
 	for _, p := range answer {
 		l.response = appendPair(l.response, p.Key, p.Value)
@@ -183,8 +182,8 @@ func (l *login) authenticate(pairs []pair) error {
 	return nil
 }
 
-// authorize refuses an initiator that may not use the target. Before it is
-// authenticated it is told nothing of that.
+// authorize refuses an initiator that may not use the target. It does nothing before
+// authentication, to reveal nothing to unauthenticated initiators.
 func (l *login) authorize() error {
 	s := &l.security
 	if s.admitted || !s.authenticated() {
@@ -196,20 +195,20 @@ func (l *login) authorize() error {
 	}
 	var ok bool
 	if s.view, ok = l.target.admits(l.initiator, l.c); !ok {
-		return refuse(loginAuthorizationFailed, "the access list of target %s refuses initiator %s", l.target.Name, l.initiator)
+		return refuse(loginAuthorizationFailed, "access list of target %s refuses initiator %s", l.target.Name, l.initiator)
 	}
 	return nil
 }
 
-// staysInSecurity reports whether the initiator asks to leave the security stage
-// before it may. A method that is agreed upon goes on; without one, there is
-// nothing to go on with.
+// staysInSecurity reports whether the initiator requests to leave the security stage
+// before it is authenticated. A negotiated method continues; without one, the login
+// fails.
 func (l *login) staysInSecurity() (bool, error) {
 	if l.stage != stageSecurity || l.security.authenticated() {
 		return false, nil
 	}
 	if l.security.method == "" {
-		return false, refuse(loginAuthenticationFailed, "initiator %s offers no authentication to %s", l.initiator, l.goal())
+		return false, refuse(loginAuthenticationFailed, "initiator %s offers no authentication to %s", l.initiator, l.service())
 	}
 	return true, nil
 }

@@ -24,7 +24,7 @@ const (
 	agreedCHAP               = identity + "AuthMethod=CHAP"
 )
 
-// newCHAP authenticates chapUser, and proves the target as targetUser.
+// newCHAP returns an authenticator with chapUser, and targetUser as the target's credential.
 func newCHAP(tb testing.TB) *chap.Authenticator {
 	tb.Helper()
 	a, err := chap.New(chap.Config{
@@ -37,11 +37,10 @@ func newCHAP(tb testing.TB) *chap.Authenticator {
 	return a
 }
 
-// demand has the test target ask for authentication. It must be called before
-// anybody connects.
+// demand makes the test target require authentication. It must be called before any connection.
 func (b *bench) demand(a Authentication) { b.srv.target(testTarget).Authentication = a }
 
-// logText is a log that tests can read while it is written.
+// logText is a log that tests can read while it is being written.
 type logText struct {
 	mu sync.Mutex // guards b
 	b  bytes.Buffer
@@ -65,7 +64,7 @@ func (l *logText) entry() *logrus.Entry {
 	return logrus.NewEntry(log)
 }
 
-// step sends one login request and returns the answer.
+// step sends a login request and returns the response.
 func (i *initiator) step(flags byte, keys ...string) (*bhs, []byte) {
 	i.tb.Helper()
 	h := i.loginRequest(0, 0)
@@ -74,7 +73,7 @@ func (i *initiator) step(flags byte, keys ...string) (*bhs, []byte) {
 	return i.expect(opLoginResponse)
 }
 
-// wantStep is step with an answer that has to be this one.
+// wantStep is step with an expected response.
 func (i *initiator) wantStep(flags byte, keys []string, answer byte, want string) {
 	i.tb.Helper()
 	r, data := i.step(flags, keys...)
@@ -83,7 +82,7 @@ func (i *initiator) wantStep(flags byte, keys []string, answer byte, want string
 	}
 }
 
-// proof asks for a challenge and returns the keys that answer it.
+// proof requests a challenge and returns the keys of the response to it.
 func (i *initiator) proof(a chap.Algorithm, user, secret string) []string {
 	i.tb.Helper()
 	r, data := i.step(csgSecurity, "CHAP_A="+strconv.Itoa(int(a)))
@@ -93,7 +92,7 @@ func (i *initiator) proof(a chap.Algorithm, user, secret string) []string {
 	return answerChallenge(i.tb, a, data, user, secret)
 }
 
-// answerChallenge returns the keys that answer the text with a challenge.
+// answerChallenge returns the keys of the response to the challenge in data.
 func answerChallenge(tb testing.TB, a chap.Algorithm, data []byte, user, secret string) []string {
 	tb.Helper()
 	pairs, err := parseText(data)
@@ -105,9 +104,8 @@ func answerChallenge(tb testing.TB, a chap.Algorithm, data []byte, user, secret 
 	return []string{"CHAP_N=" + user, "CHAP_R=0x" + hex.EncodeToString(a.Response(byte(id), []byte(secret), challenge))}
 }
 
-// TestCHAP logs in with each algorithm, one way and both ways, in both kinds of
-// session.
-func TestCHAP(t *testing.T) {
+// Logins with each algorithm, one-way and mutual, in both session types.
+func TestLogin_CHAP(t *testing.T) {
 	a := newCHAP(t)
 	overTransports(t, func(o *Options) { o.DiscoveryAuthentication = Authentication{CHAP: a} }, func(t *testing.T, b *bench) {
 		b.demand(Authentication{CHAP: a})
@@ -120,7 +118,7 @@ func TestCHAP(t *testing.T) {
 					if session.key == normal {
 						first = append(first, wantTarget)
 					}
-					// The wish to leave the stage is not granted yet.
+					// The request to leave the stage is not granted yet.
 					i.wantStep(csgSecurity|toOperational, first, csgSecurity, session.answer)
 					keys, want := i.proof(algorithm, chapUser, chapSecret), ""
 					if mutual != "" {
@@ -146,9 +144,8 @@ func TestCHAP(t *testing.T) {
 	})
 }
 
-// TestCHAPSlowly: a login that takes a request for everything, and leaves the
-// stage with one of its own.
-func TestCHAPSlowly(t *testing.T) {
+// Each step of the login is a request of its own.
+func TestLogin_CHAPStepwise(t *testing.T) {
 	b := newBench(t, nil, nil)
 	b.demand(Authentication{CHAP: newCHAP(t)})
 	i := b.dial()
@@ -166,10 +163,9 @@ func TestCHAPSlowly(t *testing.T) {
 	i.alive()
 }
 
-// TestCHAPRefuses is the table of logins that do not prove who they are. None
-// gets a session, all are told no more than the status, and the log has who it
-// was and from where, and no secret.
-func TestCHAPRefuses(t *testing.T) {
+// Logins without valid authentication get no session, and receive only the status. The log has the
+// initiator and its address, and no secret.
+func TestLogin_CHAPRefused(t *testing.T) {
 	begin := func(i *initiator) {
 		i.wantStep(csgSecurity, []string{name, wantTarget, offerCHAP}, csgSecurity, agreedCHAP)
 	}
@@ -179,11 +175,11 @@ func TestCHAPRefuses(t *testing.T) {
 		log  string
 	}{
 		"operational at once": {func(i *initiator) (*bhs, []byte) { return i.step(csgOperational|toFullFeature, name, wantTarget) },
-			loginAuthenticationFailed, "leaves out the authentication"},
+			loginAuthenticationFailed, "skips the authentication"},
 		"operational at once, in pieces": {func(i *initiator) (*bhs, []byte) {
 			i.wantStep(csgOperational|bitContinue, []string{name}, csgOperational, "")
 			return i.step(csgOperational|toFullFeature, wantTarget)
-		}, loginAuthenticationFailed, "leaves out the authentication"},
+		}, loginAuthenticationFailed, "skips the authentication"},
 		"no method, straight on": {func(i *initiator) (*bhs, []byte) { return i.step(csgSecurity|toOperational, name, wantTarget) },
 			loginAuthenticationFailed, "offers no authentication"},
 		"no method, to the end": {func(i *initiator) (*bhs, []byte) { return i.step(csgSecurity|toFullFeature, name, wantTarget) },
@@ -233,9 +229,9 @@ func TestCHAPRefuses(t *testing.T) {
 			return i.step(csgSecurity, append(i.proof(chap.SHA256, chapUser, chapSecret), strings.Split(lines(data), " ")[1:]...)...)
 		}, loginAuthenticationFailed, "reflection"},
 		"CHAP before it is agreed upon": {func(i *initiator) (*bhs, []byte) { return i.step(csgSecurity, name, wantTarget, "CHAP_A=5") },
-			loginInitiatorError, "not agreed upon"},
+			loginInitiatorError, "not negotiated"},
 		"CHAP with the offer": {func(i *initiator) (*bhs, []byte) { return i.step(csgSecurity, name, wantTarget, offerCHAP, "CHAP_A=5") },
-			loginInitiatorError, "not agreed upon"},
+			loginInitiatorError, "not negotiated"},
 		"more after the proof": {func(i *initiator) (*bhs, []byte) {
 			begin(i)
 			i.wantStep(csgSecurity, i.proof(chap.SHA1, chapUser, chapSecret), csgSecurity, "")
@@ -245,7 +241,7 @@ func TestCHAPRefuses(t *testing.T) {
 			begin(i)
 			i.wantStep(csgSecurity|toOperational, i.proof(chap.SHA1, chapUser, chapSecret), csgSecurity|toOperational, "")
 			return i.step(csgOperational, "CHAP_I=1", "CHAP_C=0x00")
-		}, loginInitiatorError, "not agreed upon"},
+		}, loginInitiatorError, "not negotiated"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -274,14 +270,14 @@ func TestCHAPRefuses(t *testing.T) {
 	}
 }
 
-// b2 connects once more to where i is connected.
+// b2 connects again to the address of i.
 func b2(i *initiator) *initiator {
 	i.tb.Helper()
 	return (&bench{tb: i.tb, addr: i.nc.RemoteAddr().String()}).dial()
 }
 
-// TestOptionalAuthentication: who wants to be authenticated has to be.
-func TestOptionalAuthentication(t *testing.T) {
+// An initiator that offers authentication must authenticate.
+func TestLogin_OptionalAuthentication(t *testing.T) {
 	b := newBench(t, nil, nil)
 	b.demand(Authentication{CHAP: newCHAP(t), Optional: true})
 	b.login().alive()
@@ -294,8 +290,8 @@ func TestOptionalAuthentication(t *testing.T) {
 	}
 }
 
-// TestDiscoveryAuthentication guards discovery, and targets by their own.
-func TestDiscoveryAuthentication(t *testing.T) {
+// Discovery and targets have separate authentication.
+func TestLogin_DiscoveryAuthentication(t *testing.T) {
 	b := newBench(t, func(o *Options) { o.DiscoveryAuthentication = Authentication{CHAP: newCHAP(t)} }, nil)
 	i := b.dial()
 	if r, _ := i.step(csgOperational|toFullFeature, name, discover); r.field16(36) != loginAuthenticationFailed {
@@ -304,9 +300,9 @@ func TestDiscoveryAuthentication(t *testing.T) {
 	b.login().alive()
 }
 
-// TestAdmit: an access list decides by name and address who gets in and what is
-// listed; who has not proved to be somebody is not told what it says.
-func TestAdmit(t *testing.T) {
+// The access list selects by name and address who is admitted and which targets are listed.
+// Unauthenticated initiators learn nothing about it.
+func TestLogin_Admit(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		view := scsi.View{3: {LUN: 0, ReadOnly: true}}
 		local := netip.MustParseAddr("127.0.0.1")
@@ -318,17 +314,17 @@ func TestAdmit(t *testing.T) {
 		if got := b.disk.rightsOf(testInitiator).View; !sameView(got, view) {
 			t.Errorf("the nexus sees %v", got)
 		}
-		const stranger = "InitiatorName=" + testInitiator + ".stranger"
+		const unlisted = "InitiatorName=" + testInitiator + ".unlisted"
 		i := b.dial()
-		if r, _ := i.step(csgOperational|toFullFeature, stranger, wantTarget); r.field16(36) != loginAuthorizationFailed {
+		if r, _ := i.step(csgOperational|toFullFeature, unlisted, wantTarget); r.field16(36) != loginAuthorizationFailed {
 			t.Errorf("status %#x", r.field16(36))
 		}
 		i.expectClosed()
 		i = b.dial()
-		if r, _ := i.step(csgSecurity|toOperational, stranger, wantTarget, "AuthMethod=None"); r.field16(36) != loginAuthorizationFailed {
+		if r, _ := i.step(csgSecurity|toOperational, unlisted, wantTarget, "AuthMethod=None"); r.field16(36) != loginAuthorizationFailed {
 			t.Errorf("status %#x", r.field16(36))
 		}
-		for initiator, want := range map[string]string{name: testTarget, stranger: testTarget + "2"} {
+		for initiator, want := range map[string]string{name: testTarget, unlisted: testTarget + "2"} {
 			i := b.dial()
 			i.login(initiator, discover)
 			if got := i.text("SendTargets=All"); strings.Count(got, "TargetName=") != 1 || !strings.Contains(got, "TargetName="+want+" ") {
@@ -345,9 +341,9 @@ func TestAdmit(t *testing.T) {
 	})
 }
 
-// TestProof: nexuses have the same proof when their initiators have proved the
-// same, from the same address, and none where nothing was asked for.
-func TestProof(t *testing.T) {
+// Nexuses have the same proof if their initiators authenticated the same identity from the same
+// address, and none if neither was required.
+func TestLogin_Proof(t *testing.T) {
 	proof := func(demand, address string, a *chap.Authenticator) string {
 		b := newBench(t, nil, nil)
 		everyone := func(string, netip.Addr) (scsi.View, bool) { return nil, true }
@@ -379,13 +375,13 @@ func TestProof(t *testing.T) {
 		"the secret, from elsewhere":    secret != proof("secret", there, newCHAP(t)),
 	} {
 		if !got {
-			t.Errorf("%s: not so", what)
+			t.Errorf("%s: wrong proof", what)
 		}
 	}
 }
 
-// TestAdmitAfterAuthentication: the access list is consulted last.
-func TestAdmitAfterAuthentication(t *testing.T) {
+// The access list applies after authentication.
+func TestLogin_AdmitAfterAuthentication(t *testing.T) {
 	b := newBench(t, nil, nil)
 	b.demand(Authentication{CHAP: newCHAP(t)})
 	b.srv.target(testTarget).Admit = func(string, netip.Addr) (scsi.View, bool) { return nil, false }
@@ -399,9 +395,9 @@ func TestAdmitAfterAuthentication(t *testing.T) {
 	}
 }
 
-// TestNegotiationEnds: a login that never gets anywhere ends, by the number of
-// its requests, by the length of its text, or by the number of its keys.
-func TestNegotiationEnds(t *testing.T) {
+// A login without progress ends after a bounded number of requests, length of text, or number of
+// keys.
+func TestLogin_Bounds(t *testing.T) {
 	for what, next := range map[string]func(i *initiator, n int) *bhs{
 		"empty requests": func(i *initiator, n int) *bhs { r, _ := i.step(csgSecurity); return r },
 		"endless text": func(i *initiator, n int) *bhs {
@@ -435,8 +431,8 @@ func TestNegotiationEnds(t *testing.T) {
 	}
 }
 
-// FuzzSecureLogin plays requests of any flags and keys to a target that wants to
-// know who comes. Nobody gets in.
+// FuzzSecureLogin sends requests with arbitrary flags and keys to a target with authentication. None
+// logs in.
 func FuzzSecureLogin(f *testing.F) {
 	b := newBench(f, nil, nil)
 	b.demand(Authentication{CHAP: newCHAP(f)})

@@ -8,18 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nonblockingWriter writes pieces to a socket with one writev and takes no for
-// an answer: what the socket's buffer does not hold stays with the caller.
-// Package net offers only writes that wait.
+// nonblockingWriter writes to a socket with one writev, without blocking. Package net has
+// only blocking writes.
 type nonblockingWriter struct {
 	raw   syscall.RawConn
-	try   func(fd uintptr) bool // one attempt; made once, so that no call allocates
+	try   func(fd uintptr) bool // a single attempt; created once, so that calls do not allocate
 	iov   []unix.Iovec
 	n     int
 	errno syscall.Errno
 }
 
-// newNonblockingWriter returns nil for connections that are no sockets.
+// newNonblockingWriter returns nil for connections that are not sockets.
 func newNonblockingWriter(nc net.Conn) *nonblockingWriter {
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
@@ -33,13 +32,13 @@ func newNonblockingWriter(nc net.Conn) *nonblockingWriter {
 	w.try = func(fd uintptr) bool {
 		n, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.iov[0])), uintptr(len(w.iov)))
 		w.n, w.errno = int(n), errno
-		return true // never wait
+		return true // do not block
 	}
 	return w
 }
 
-// write returns how many bytes were taken; 0 without an error when the socket
-// is full.
+// write returns the number of bytes written: 0 without an error if the socket buffer is
+// full.
 func (w *nonblockingWriter) write(pieces [][]byte) (int, error) {
 	w.iov = w.iov[:0]
 	for _, b := range pieces {

@@ -4,7 +4,7 @@ package iscsi
 
 import "net"
 
-// nonblockingWriter exists on Linux only; elsewhere the writer sends everything.
+// nonblockingWriter is only implemented on Linux; elsewhere the writer sends everything.
 type nonblockingWriter struct{}
 
 func newNonblockingWriter(net.Conn) *nonblockingWriter { return nil }

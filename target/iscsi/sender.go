@@ -12,41 +12,41 @@ import (
 )
 
 const (
-	// One writev takes at most this many PDUs (three pieces each) and, beyond
-	// the first PDU, this many bytes.
+	// A writev has at most maxBatchPDUs PDUs (three pieces each) and, if it has more than
+	// one PDU, at most maxBatchBytes bytes.
 	maxBatchPDUs  = 128
 	maxBatchBytes = 1 << 20
-	// sendTimeout is how long the peer may take for one batch.
+	// sendTimeout bounds the time for a batch.
 	sendTimeout = 30 * time.Second
-	// noteEvery is how often the writer notes whether the peer takes anything.
+	// noteEvery is the interval at which the writer checks for progress.
 	noteEvery = time.Second
 )
 
-// outPDU is one PDU on its way out.
+// outPDU is an outgoing PDU.
 type outPDU struct {
 	next *outPDU
 	bhs
 	headerDigest [digestLength]byte
 	data         []byte
-	// small is room for short data: sense data, the header of a rejected PDU.
+	// small is the buffer of short data: sense data, the header of a rejected PDU.
 	small [256]byte
-	// trailer is padding and data digest.
+	// trailer is the padding and the data digest.
 	trailer [3 + digestLength]byte
 
-	// What is given back when the PDU has left: the task whose data it carries,
-	// the buffer that data is in, and what that was charged.
+	// Resources to release after the PDU is sent: the task of the data, the buffer of the
+	// data, and the charge for it.
 	task   *task
 	buf    *bufpool.Buffer
 	share  *share
 	charge charge
-	// flight is where a piece of a streamed command is counted with flown bytes.
-	flight *flight
-	flown  int64
+	// flight counts flightBytes of a piece of a streamed command.
+	flight      *flight
+	flightBytes int64
 }
 
-// loose reports whether nothing but the peer bounds how many such PDUs it can
-// have us send: those that answer what takes no place in the CmdSN window.
-func (p *outPDU) loose() bool {
+// unwindowed reports whether the CmdSN window does not bound the number of such PDUs: they
+// respond to PDUs outside the window.
+func (p *outPDU) unwindowed() bool {
 	switch p.bhs[0] {
 	case opNopIn, opReject, opTextResponse, opTMFResponse:
 		return true
@@ -54,61 +54,60 @@ func (p *outPDU) loose() bool {
 	return false
 }
 
-// statSNUse says what a PDU does with the connection's StatSN (RFC 7143 4.2.2.2).
+// statSNUse is how a PDU uses the connection's StatSN (RFC 7143 4.2.2.2).
 type statSNUse int
 
 const (
 	statSNNone    statSNUse = iota // field reserved
-	statSNNext                     // carries the next StatSN without using it up
-	statSNAdvance                  // a response: uses it up
+	statSNNext                     // carries the next StatSN without consuming it
+	statSNAdvance                  // a response: consumes it
 )
 
-// sender is the way out of a connection: a queue, and the right to write to the
-// socket, which one goroutine at a time holds (sending). Whoever queues PDUs
-// calls flush afterwards. If nobody is sending, flush sends what the socket
-// takes without waiting; if the socket is full, the connection's writer
-// (run) gets the right to send and waits in its place. So a response normally
-// wakes no goroutine, responses that gather while one is sending leave
-// together, and no caller of flush ever waits for the peer.
+// sender is the output of a connection: a queue, and the exclusive right to write to the
+// socket (sending). A goroutine that queues PDUs calls flush afterwards. If no other
+// goroutine is sending, flush sends as much as possible without blocking; if the socket
+// is full, it hands over to the connection's writer (writeLoop), which blocks instead. A
+// response thus normally wakes no goroutine, responses that are queued during a send are
+// sent together, and flush never waits for the peer.
 type sender struct {
 	nc     net.Conn
-	now    *nonblockingWriter // nil where nc cannot be written without waiting
+	now    *nonblockingWriter // nil if nc does not support nonblocking writes
 	pool   *bufpool.Pool
 	budget *budget
 	pdus   *sync.Pool
-	// window says ExpCmdSN and MaxCmdSN of the session.
+	// window returns ExpCmdSN and MaxCmdSN of the session.
 	window func() (exp, limit uint32)
-	// failed is called, once, with the error that ended sending.
+	// failed is called once, with the error that ends sending.
 	failed func(error)
 
 	headerDigest, dataDigest bool
 
-	// bytes are queued or being sent. loose are those of them that are of PDUs
-	// that no window bounds.
-	bytes, loose atomic.Int64
-	// moved counts the times that the peer took something.
+	// bytes is the length of all unsent PDUs, unwindowed the memory of those that no
+	// window bounds.
+	bytes, unwindowed atomic.Int64
+	// moved counts the successful writes, for stall.
 	moved atomic.Uint32
 
 	kick chan struct{} // wakes the writer
 	done chan struct{} // closed by close
 
-	mu          sync.Mutex // guards what follows
+	mu          sync.Mutex // guards the fields below
 	first, last *outPDU
 	statSN      uint32
 	sending     bool
-	handedOver  bool // the right to send waits for the writer
+	handedOver  bool // the writer is to take over sending
 	closed      bool
-	low         int64 // the level that lowered waits for
+	low         int64 // threshold of lowered
 	lowered     chan struct{}
 
-	// Held by the one that sends.
+	// Owned by the goroutine that is sending.
 	batch  []*outPDU
 	pieces [][]byte
 	unsent [][]byte
-	bufs   net.Buffers // unsent, for the write that waits
+	bufs   net.Buffers // unsent, for the blocking write
 }
 
-// get returns a zeroed PDU of the given opcode for task tag itt.
+// get returns a zeroed PDU with the given opcode and task tag.
 func (s *sender) get(opcode byte, itt uint32) *outPDU {
 	p, ok := s.pdus.Get().(*outPDU)
 	if !ok {
@@ -119,24 +118,24 @@ func (s *sender) get(opcode byte, itt uint32) *outPDU {
 	return p
 }
 
-// put frees what the PDU holds.
+// put releases the PDU and its resources.
 func (s *sender) put(p *outPDU) {
 	if p.task != nil {
 		p.task.sent()
 	}
 	if p.buf != nil {
 		s.pool.Put(p.buf)
-		s.budget.give(p.share, p.charge)
+		s.budget.release(p.share, p.charge)
 	}
 	if p.flight != nil {
-		p.flight.sent(p.flown)
+		p.flight.sent(p.flightBytes)
 		p.flight = nil
 	}
 	p.next, p.task, p.buf, p.data, p.share, p.charge = nil, nil, nil, nil, nil, charge{}
 	s.pdus.Put(p)
 }
 
-// queue numbers p and puts it at the end of the queue.
+// queue sets the sequence numbers of p and appends it to the queue.
 func (s *sender) queue(p *outPDU, use statSNUse) {
 	p.setDataSegmentLength(len(p.data))
 	s.mu.Lock()
@@ -162,8 +161,8 @@ func (s *sender) queue(p *outPDU, use statSNUse) {
 	}
 	s.last = p
 	s.bytes.Add(p.length())
-	if p.loose() {
-		s.loose.Add(outPDULength + int64(len(p.data)))
+	if p.unwindowed() {
+		s.unwindowed.Add(outPDULength + int64(len(p.data)))
 	}
 	s.mu.Unlock()
 }
@@ -175,11 +174,10 @@ func (s *sender) nextStatSN() uint32 {
 	return s.statSN
 }
 
-// length is about how many bytes the PDU takes.
+// length returns the approximate length of the PDU in bytes.
 func (p *outPDU) length() int64 { return int64(bhsLength + len(p.data)) }
 
-// flush sends what is queued, unless somebody else is doing so. It does not
-// wait for the peer.
+// flush sends the queue, unless another goroutine is sending. It does not block.
 func (s *sender) flush() {
 	s.mu.Lock()
 	if s.sending || s.closed || s.first == nil {
@@ -187,7 +185,7 @@ func (s *sender) flush() {
 		return
 	}
 	s.sending = true
-	for s.cut() {
+	for s.takeBatch() {
 		s.mu.Unlock()
 		s.gather()
 		all, err := s.sendNow()
@@ -206,7 +204,7 @@ func (s *sender) flush() {
 	s.mu.Unlock()
 }
 
-// handOver gives the right to send, and the batch, to the writer.
+// handOver hands over sending, and the batch, to the writer.
 func (s *sender) handOver() {
 	s.mu.Lock()
 	closed := s.closed
@@ -219,7 +217,7 @@ func (s *sender) handOver() {
 	s.wake()
 }
 
-// wake has the writer look at the queue.
+// wake makes the writer check the queue.
 func (s *sender) wake() {
 	select {
 	case s.kick <- struct{}{}:
@@ -227,8 +225,8 @@ func (s *sender) wake() {
 	}
 }
 
-// run is the writer: it sends what flush could not.
-func (s *sender) run() {
+// writeLoop is the writer: it sends what flush could not send.
+func (s *sender) writeLoop() {
 	for {
 		select {
 		case <-s.done:
@@ -252,13 +250,13 @@ func (s *sender) run() {
 	}
 }
 
-// sendWaiting sends the batch that was handed over, if there is one, and then
-// the queue, and waits for the peer where it must.
+// sendWaiting sends the batch that was handed over, if any, and then the queue. It blocks
+// while the socket is full.
 func (s *sender) sendWaiting(handed bool) error {
 	for {
 		if !handed {
 			s.mu.Lock()
-			if !s.cut() {
+			if !s.takeBatch() {
 				s.sending = false
 				s.mu.Unlock()
 				return nil
@@ -274,7 +272,7 @@ func (s *sender) sendWaiting(handed bool) error {
 	}
 }
 
-// writeWaiting writes the batch, and notes each time that the peer takes some.
+// writeWaiting writes the batch and counts progress in moved.
 func (s *sender) writeWaiting(deadline time.Time) error {
 	s.bufs = s.unsent
 	for {
@@ -290,7 +288,7 @@ func (s *sender) writeWaiting(deadline time.Time) error {
 			s.moved.Add(1)
 		}
 		if err == nil {
-			// A deadline that passes later would fail a write that does not wait.
+			// Otherwise the deadline would later fail a nonblocking write.
 			return s.nc.SetWriteDeadline(time.Time{})
 		}
 		if soon.Equal(deadline) || !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -299,9 +297,9 @@ func (s *sender) writeWaiting(deadline time.Time) error {
 	}
 }
 
-// cut moves the head of the queue into the batch; false says that the queue is
-// empty. mu is held.
-func (s *sender) cut() bool {
+// takeBatch moves the head of the queue to the batch. It returns false if the queue is
+// empty. The caller holds mu.
+func (s *sender) takeBatch() bool {
 	bytes := int64(0)
 	for s.first != nil && len(s.batch) < maxBatchPDUs {
 		p := s.first
@@ -317,7 +315,7 @@ func (s *sender) cut() bool {
 	return len(s.batch) > 0
 }
 
-// gather lists the pieces of the batch: headers, data, padding and digests.
+// gather collects the pieces of the batch: headers, data, padding and digests.
 func (s *sender) gather() {
 	s.pieces = s.pieces[:0]
 	for _, p := range s.batch {
@@ -343,8 +341,7 @@ func (s *sender) gather() {
 	s.unsent = s.pieces
 }
 
-// sendNow writes what the socket takes at once and reports whether that was
-// everything.
+// sendNow writes as much as possible without blocking and reports whether that was all.
 func (s *sender) sendNow() (all bool, err error) {
 	if s.now == nil {
 		return false, nil
@@ -360,7 +357,7 @@ func (s *sender) sendNow() (all bool, err error) {
 	return len(s.unsent) == 0, nil
 }
 
-// skipBytes drops the first n bytes of the pieces.
+// skipBytes removes the first n bytes of the pieces.
 func skipBytes(pieces [][]byte, n int) [][]byte {
 	for len(pieces) > 0 && n >= len(pieces[0]) {
 		n -= len(pieces[0])
@@ -372,13 +369,13 @@ func skipBytes(pieces [][]byte, n int) [][]byte {
 	return pieces
 }
 
-// sent frees the batch, which has left or never will.
+// sent releases the batch, which was sent or is dropped.
 func (s *sender) sent() {
 	bytes := int64(0)
 	for i, p := range s.batch {
 		bytes += p.length()
-		if p.loose() {
-			s.loose.Add(-outPDULength - int64(len(p.data)))
+		if p.unwindowed() {
+			s.unwindowed.Add(-outPDULength - int64(len(p.data)))
 		}
 		s.put(p)
 		s.batch[i] = nil
@@ -396,14 +393,14 @@ func (s *sender) sent() {
 	s.mu.Unlock()
 }
 
-// fail ends sending by the one that holds the right to send.
+// fail ends sending after an error. The caller is sending.
 func (s *sender) fail(err error) {
 	s.sent()
 	s.close()
 	s.failed(err)
 }
 
-// close drops the queue. Later PDUs are dropped too.
+// close drops the queue and all later PDUs.
 func (s *sender) close() {
 	s.mu.Lock()
 	if s.closed {
@@ -426,7 +423,7 @@ func (s *sender) close() {
 	}
 }
 
-// abandon frees a batch that was handed over and is not sent any more.
+// abandon releases a batch that was handed over and is not sent.
 func (s *sender) abandon() {
 	s.mu.Lock()
 	handed := s.handedOver
@@ -437,9 +434,9 @@ func (s *sender) abandon() {
 	}
 }
 
-// waitBelow waits until at most limit bytes (no more than maxBatchBytes) are
-// queued or being sent. It returns false when the connection closed or timeout
-// (0: none) is over first. Only the connection's reader calls it.
+// waitBelow waits until at most limit bytes (limit ≤ maxBatchBytes) are unsent. It returns
+// false if the connection is closed or after timeout (0: none). Only the connection's
+// reader calls it.
 func (s *sender) waitBelow(limit int64, timeout time.Duration) bool {
 	s.flush()
 	s.mu.Lock()

@@ -7,7 +7,7 @@ import (
 	"odx/target/scsi"
 )
 
-// recorder notes the LBAs of commands in the order in which they are prepared.
+// recorder records the LBAs of commands in the order of Prepare.
 type recorder struct {
 	*memDisk
 	order chan uint64
@@ -15,22 +15,21 @@ type recorder struct {
 
 func (r *recorder) Prepare(t *scsi.Task) bool {
 	if isRead(t.OpCode) || isWrite(t.OpCode) {
-		lba, _ := extent(t.CDB())
+		lba, _ := lbaRange(t.CDB())
 		r.order <- lba
 	}
 	return r.memDisk.Prepare(t)
 }
 
-// record has the bench's target note the order of its commands.
+// record makes the bench's target record the order of its commands.
 func (b *bench) record() chan uint64 {
 	r := &recorder{b.disk, make(chan uint64, 1000)}
 	b.srv.targets[0].DeviceServer = r
 	return r.order
 }
 
-// TestCmdSNOrder sends commands out of order: each waits for its turn, with its
-// data (RFC 7143 4.2.2.1).
-func TestCmdSNOrder(t *testing.T) {
+// Commands that arrive out of order wait, with their data, for earlier ones (RFC 7143 4.2.2.1).
+func TestSession_CmdSNOrder(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		order := b.record()
 		i := b.login("InitialR2T=No")
@@ -50,7 +49,7 @@ func TestCmdSNOrder(t *testing.T) {
 		for _, n := range []int{3, 1, 2} {
 			i.send(first[n], nil, nil)
 		}
-		// Nothing of this may run yet; an immediate command does.
+		// None of these may run yet, but an immediate command does.
 		now := i.request(opNopOut | bitImmediate)
 		i.send(now, nil, nil)
 		if r, _ := i.expect(opNopIn); r.itt() != now.itt() || r.field32(28) != first[0].cmdSN() {
@@ -76,8 +75,8 @@ func TestCmdSNOrder(t *testing.T) {
 	})
 }
 
-// TestCmdSNOutsideWindow: such commands are ignored silently, duplicates too.
-func TestCmdSNOutsideWindow(t *testing.T) {
+// Commands outside the window are silently ignored, and so are duplicates.
+func TestSession_CmdSNOutsideWindow(t *testing.T) {
 	overTransports(t, func(o *Options) { o.QueueDepth = 4 }, func(t *testing.T, b *bench) {
 		order := b.record()
 		i := b.login()
@@ -108,9 +107,8 @@ func TestCmdSNOutsideWindow(t *testing.T) {
 	})
 }
 
-// TestWindow: MaxCmdSN leaves room for QueueDepth commands, less by each that
-// runs, and never more run.
-func TestWindow(t *testing.T) {
+// MaxCmdSN allows QueueDepth outstanding commands.
+func TestSession_Window(t *testing.T) {
 	overTransports(t, func(o *Options) { o.QueueDepth = 5 }, func(t *testing.T, b *bench) {
 		gate := make(chan struct{})
 		b.disk.execute = func(_ context.Context, t *scsi.Task) {
@@ -140,9 +138,8 @@ func TestWindow(t *testing.T) {
 	})
 }
 
-// TestImmediateCommands: they do not use CmdSN up, and only so many may be
-// outstanding.
-func TestImmediateCommands(t *testing.T) {
+// Immediate commands do not consume CmdSN, and their number is bounded.
+func TestSession_ImmediateCommands(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		gate := make(chan struct{})
 		b.disk.execute = func(_ context.Context, t *scsi.Task) {
@@ -173,8 +170,8 @@ func TestImmediateCommands(t *testing.T) {
 	})
 }
 
-// TestDuplicateTag: a tag that is in use is rejected, the first task goes on.
-func TestDuplicateTag(t *testing.T) {
+// A command with a tag in use is rejected, and the first task continues.
+func TestSession_DuplicateTag(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		i := b.login("ImmediateData=No")
 		h := i.command(bitWrite, memBlock, write10(0, 1)...)
@@ -192,11 +189,11 @@ func TestDuplicateTag(t *testing.T) {
 	})
 }
 
-// TestEarlyBound: what is kept for its turn is bounded.
-func TestEarlyBound(t *testing.T) {
+// The memory of early PDUs is bounded.
+func TestSession_EarlyBound(t *testing.T) {
 	b := newBench(t, nil, nil)
 	i := b.login()
-	i.cmdSN++ // this one never comes
+	i.cmdSN++ // never sent
 	data := make([]byte, 200<<10)
 	for range maxEarlyBytes/len(data) + 1 {
 		h := i.command(bitWrite, uint32(len(data)), write10(0, 400)...)
@@ -210,8 +207,8 @@ func TestEarlyBound(t *testing.T) {
 	b.login().alive()
 }
 
-// TestDigests runs commands with both digests, and with wrong ones (RFC 7143 7.8).
-func TestDigests(t *testing.T) {
+// Commands with both digests, valid and invalid (RFC 7143 7.8).
+func TestConn_Digests(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		i := b.login("HeaderDigest=CRC32C,None", "DataDigest=CRC32C", "InitialR2T=No", "MaxBurstLength=1024", "FirstBurstLength=1024")
 		data := pattern(4, 2050)
@@ -260,8 +257,8 @@ func TestDigests(t *testing.T) {
 	})
 }
 
-// TestNop: pings both ways (RFC 7143 11.18, 11.19).
-func TestNop(t *testing.T) {
+// Pings in both directions (RFC 7143 11.18, 11.19).
+func TestConn_Nop(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		i := b.login("MaxRecvDataSegmentLength=1024")
 		for _, n := range []int{0, 1, 100, 1024, 5000} {
@@ -277,7 +274,7 @@ func TestNop(t *testing.T) {
 	})
 }
 
-// srvPing has the target ask for a sign of life, and gives it.
+// srvPing makes the target send a ping, and answers it.
 func (i *initiator) srvPing(b *bench) {
 	i.tb.Helper()
 	for _, c := range b.srv.appendConns(nil) {
@@ -296,9 +293,8 @@ func (i *initiator) srvPing(b *bench) {
 	i.alive()
 }
 
-// TestDeadPeer: an initiator that does not answer pings loses its connection,
-// one that answers keeps it.
-func TestDeadPeer(t *testing.T) {
+// An initiator that does not answer pings loses its connection, one that answers keeps it.
+func TestPinger(t *testing.T) {
 	b := newBench(t, func(o *Options) { o.PingInterval, o.PingTimeout = 20e6, 20e6 }, nil)
 	dead, alive := b.login(), b.loginAs(testInitiator+"2")
 	answered := 0
@@ -313,11 +309,11 @@ func TestDeadPeer(t *testing.T) {
 	dead.expectClosed()
 	alive.isAlive()
 	if answered == 0 {
-		t.Error("the living initiator was not asked")
+		t.Error("no ping to the responsive initiator")
 	}
 }
 
-// isAlive is alive for connections on which pings may come at any time.
+// isAlive is alive for connections on which pings may arrive.
 func (i *initiator) isAlive() {
 	i.tb.Helper()
 	h := i.request(opNopOut)

@@ -12,48 +12,47 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// TargetConfig describes one target.
+// TargetConfig configures a target.
 type TargetConfig struct {
 	// Name is the iSCSI name, in lower case (RFC 7143 4.2.7).
 	Name string
-	// Alias is what initiators may show to people; empty for none.
+	// Alias is the TargetAlias that initiators may display, or "".
 	Alias string
-	// PortalGroups are the tags of the portal groups (RFC 7143 4.4.1) that the
-	// target is in; nil: all of the server's.
+	// PortalGroups are the tags of the target's portal groups (RFC 7143 4.4.1). If nil, the
+	// target is in all groups of the server.
 	PortalGroups []uint16
-	// Redirect, if set, sends initiators elsewhere.
+	// Redirect redirects logins, or is nil.
 	Redirect *Redirect
 	// DeviceServer runs the target's commands.
 	DeviceServer DeviceServer
-	// Authentication is what initiators have to prove in normal sessions.
+	// Authentication is the authentication of normal sessions.
 	Authentication Authentication
-	// Admit decides who may use the target; nil: everyone, and all of it.
+	// Admit reports who may use the target. If nil, all initiators may use all LUNs.
 	Admit Admit
 }
 
-// Redirect tells initiators that log in to a target to go elsewhere
-// (RFC 7143 11.13.5, Redirection).
+// Redirect redirects the logins of a target (RFC 7143 11.13.5).
 type Redirect struct {
 	// Address is host:port, an IPv6 address in brackets.
 	Address string
-	// Permanent says that the target will not come back.
+	// Permanent reports a permanent move.
 	Permanent bool
 }
 
 type target struct{ TargetConfig }
 
-// inGroup reports whether the target can be reached by the portals of a group.
+// inGroup reports whether the target is in the portal group with the given tag.
 func (t *target) inGroup(tag uint16) bool {
 	return t.PortalGroups == nil || slices.Contains(t.PortalGroups, tag)
 }
 
-// Portal is where connections come in (RFC 7143 4.1.1, network portal).
+// Portal is a network portal (RFC 7143 4.1.1).
 type Portal struct {
 	net.Listener
-	// Group is the tag of the portal group (RFC 7143 4.4.1) that it is in.
+	// Group is the tag of the portal group (RFC 7143 4.4.1).
 	Group uint16
-	// Advertise is the address, host:port, that discovery reports instead of the
-	// listener's; empty for that.
+	// Advertise is the address, host:port, that discovery reports. If empty, it reports
+	// the listener's.
 	Advertise string
 }
 
@@ -67,11 +66,11 @@ type Server struct {
 	tasks sync.Pool // of *task
 	pdus  sync.Pool // of *outPDU
 
-	// wg counts listeners, connections (reader and writer), task management and
-	// the watchdog; workers counts what may hang in a DeviceServer.
+	// wg counts listeners, connections (reader and writer), task management, the watchdog
+	// and the budget. workers counts goroutines that may hang in a DeviceServer.
 	wg, workers sync.WaitGroup
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	portals  []Portal
 	conns    map[*conn]struct{}
 	sessions map[*session]struct{}
@@ -83,12 +82,12 @@ type Server struct {
 var (
 	// ErrClosed is returned by Serve on a server that was shut down.
 	ErrClosed = errors.New("iscsi: server is shut down")
-	// errTooManyLogins is the reason for a connection that makes room for others.
-	errTooManyLogins = errors.New("too many connections have not logged in, most of them from its address")
+	// errTooManyLogins is why a pending connection is evicted.
+	errTooManyLogins = errors.New("evicted: limit of unauthenticated connections reached")
 )
 
-// NewServer returns a server for the given targets. Option or target values that
-// cannot work are an error.
+// NewServer returns a server for the given targets, or an error if an option or a target is
+// invalid.
 func NewServer(o Options, targets []TargetConfig) (*Server, error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -102,17 +101,17 @@ func NewServer(o Options, targets []TargetConfig) (*Server, error) {
 	for _, t := range targets {
 		switch {
 		case !validName(t.Name) || t.Name != normalName(t.Name):
-			return nil, fmt.Errorf("iscsi: %q is no iSCSI name in lower case", t.Name)
+			return nil, fmt.Errorf("iscsi: target %q: not an iSCSI name in lower case", t.Name)
 		case srv.target(t.Name) != nil:
-			return nil, fmt.Errorf("iscsi: target %s is there twice", t.Name)
+			return nil, fmt.Errorf("iscsi: duplicate target %s", t.Name)
 		case t.DeviceServer == nil:
-			return nil, fmt.Errorf("iscsi: target %s has no device server", t.Name)
+			return nil, fmt.Errorf("iscsi: target %s: no device server", t.Name)
 		}
 		srv.targets = append(srv.targets, &target{t})
 	}
 	srv.watchdog = watchdog{srv: srv, wake: make(chan struct{}, 1), stop: make(chan struct{})}
 	srv.wg.Go(srv.watchdog.run)
-	srv.wg.Go(srv.budget.run)
+	srv.wg.Go(srv.budget.serve)
 	return srv, nil
 }
 
@@ -125,9 +124,9 @@ func (srv *Server) target(name string) *target {
 	return nil
 }
 
-// Serve accepts connections on a portal until ctx ends (nil is returned
-// then), the listener fails, or the server is shut down (ErrClosed). It closes the
-// listener. Connections that were accepted live on until Shutdown.
+// Serve accepts connections on a portal until ctx ends (it then returns nil), the listener
+// fails, or the server is shut down (ErrClosed). It closes the listener. Accepted
+// connections continue until Shutdown.
 func (srv *Server) Serve(ctx context.Context, p Portal) error {
 	srv.mu.Lock()
 	if srv.closing {
@@ -169,8 +168,8 @@ func (srv *Server) accept(ctx context.Context, l Portal) error {
 		if errors.Is(err, net.ErrClosed) || !errors.As(err, &ne) {
 			return fmt.Errorf("iscsi: portal %s: %w", l.Addr(), err)
 		}
-		// Out of file descriptors, a peer that was too quick, ...
-		srv.opts.Log.WithError(err).Warn("accepting a connection")
+		// For example, out of file descriptors, or the peer has already disconnected.
+		srv.opts.Log.WithError(err).Warn("accept connection")
 		pause := time.NewTimer(50 * time.Millisecond)
 		select {
 		case <-ctx.Done():
@@ -181,7 +180,7 @@ func (srv *Server) accept(ctx context.Context, l Portal) error {
 	}
 }
 
-// open takes in a connection, unless too many wait to log in already.
+// open adds a connection, or closes it if too many are pending.
 func (srv *Server) open(nc net.Conn, at Portal) {
 	srv.mu.Lock()
 	ok := !srv.closing && srv.pending.add(nc, at, &srv.opts)
@@ -196,12 +195,12 @@ func (srv *Server) open(nc net.Conn, at Portal) {
 	}
 	if warn {
 		srv.opts.Log.WithFields(logrus.Fields{"from": nc.RemoteAddr(), "logins": pending.active, "waiting": pending.queued}).
-			Warn("connection refused: too many that have not logged in, most of them from its address")
+			Warn("connection refused: limit of unauthenticated connections of its address reached")
 	}
 	nc.Close()
 }
 
-// startLogins has connections log in whose turn has come. mu is held.
+// startLogins starts the pending logins that may become active. The caller holds mu.
 func (srv *Server) startLogins() {
 	for !srv.closing {
 		l, evicted := srv.pending.next(&srv.opts)
@@ -215,13 +214,13 @@ func (srv *Server) startLogins() {
 		l.c = srv.newConn(l.nc, l.at)
 		srv.conns[l.c] = struct{}{}
 		srv.wg.Add(1)
-		go srv.carry(l.c.serve)
+		go srv.runReader(l.c.serve)
 	}
 }
 
-// lookAtLogins closes connections that have waited too long for their turn, and
-// has others take the place of logins that do not get on.
-func (srv *Server) lookAtLogins() {
+// checkPendingLogins closes connections that were queued for too long, and evicts logins
+// that make no progress.
+func (srv *Server) checkPendingLogins() {
 	srv.mu.Lock()
 	expired := srv.pending.expire(time.Now().Add(-srv.opts.LoginTimeout))
 	srv.startLogins()
@@ -244,9 +243,8 @@ func (srv *Server) newConn(nc net.Conn, at Portal) *conn {
 	return c
 }
 
-// carry runs a reader. A reader that lost its connection was counted as a
-// worker when that happened.
-func (srv *Server) carry(read func() (lost bool)) {
+// runReader runs a reader. A reader that lost its connection is counted in workers.
+func (srv *Server) runReader(read func() (lost bool)) {
 	if read() {
 		srv.workers.Done()
 	} else {
@@ -256,12 +254,12 @@ func (srv *Server) carry(read func() (lost bool)) {
 
 func (c *conn) sendFailed(err error) {
 	if !hangUp(err) {
-		c.log.WithError(err).Warn("sending failed, connection closed")
+		c.log.WithError(err).Warn("connection closed: send failed")
 	}
 	c.close()
 }
 
-// forget drops a connection that has ended.
+// forget removes a connection that has ended.
 func (srv *Server) forget(c *conn) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
@@ -280,9 +278,9 @@ func (srv *Server) appendConns(list []*conn) []*conn {
 	return list
 }
 
-// lookTick is how often initiators are looked for that are silent, take nothing,
-// or do not log in.
-func (srv *Server) lookTick() time.Duration {
+// checkInterval returns the interval of the checks for silent, stalled and pending
+// initiators.
+func (srv *Server) checkInterval() time.Duration {
 	o := &srv.opts
 	tick := min(o.StallTimeout, o.PingTimeout, o.LoginTimeout, o.LoginPatience)
 	if o.PingInterval > 0 {
@@ -291,7 +289,7 @@ func (srv *Server) lookTick() time.Duration {
 	return max(min(tick/4, time.Second), time.Millisecond)
 }
 
-// portalsOf lists the portals of a target.
+// portalsOf returns the portals of a target.
 func (srv *Server) portalsOf(t *target) []Portal {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestNewServerRefuses what cannot work, and says what.
-func TestNewServerRefuses(t *testing.T) {
+// The error describes the invalid option or target.
+func TestNewServer_Invalid(t *testing.T) {
 	good := TargetConfig{Name: testTarget, DeviceServer: newMemDisk(0)}
 	for _, c := range []struct {
 		change  func(*Options)
@@ -21,7 +21,7 @@ func TestNewServerRefuses(t *testing.T) {
 		{func(o *Options) { o.QueueDepth = 0 }, nil, "QueueDepth"},
 		{func(o *Options) { o.FirstBurstLength = o.MaxBurstLength + 1 }, nil, "FirstBurstLength"},
 		{func(o *Options) { o.MaxRecvDataSegmentLength = 1 << 24 }, nil, "MaxRecvDataSegmentLength"},
-		{nil, []TargetConfig{good, good}, "twice"},
+		{nil, []TargetConfig{good, good}, "duplicate"},
 		{nil, []TargetConfig{{Name: "IQN.2026-11.example.odx:A", DeviceServer: good.DeviceServer}}, "lower case"},
 		{nil, []TargetConfig{{Name: "", DeviceServer: good.DeviceServer}}, "iSCSI name"},
 		{nil, []TargetConfig{{Name: testTarget}}, "device server"},
@@ -36,9 +36,8 @@ func TestNewServerRefuses(t *testing.T) {
 	}
 }
 
-// TestServeEnds: a portal that fails is an error that names it; a server that
-// was shut down serves no more.
-func TestServeEnds(t *testing.T) {
+// The error of a failed portal has its address. After Shutdown, Serve returns ErrClosed.
+func TestServer_Serve(t *testing.T) {
 	b := newBench(t, nil, nil)
 	listen := func() net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -65,8 +64,8 @@ func TestServeEnds(t *testing.T) {
 	}
 }
 
-// TestIPv6 serves and discovers over IPv6.
-func TestIPv6(t *testing.T) {
+// Discovery and a session over IPv6.
+func TestServer_IPv6(t *testing.T) {
 	l, err := net.Listen("tcp", "[::1]:0")
 	if err != nil {
 		t.Skipf("no IPv6 on this machine: %v", err)

@@ -20,12 +20,12 @@ const (
 	sessionDiscovery
 )
 
-// maxImmediate is how many immediate commands, which the CmdSN window does not
-// bound, a session may have outstanding.
+// maxImmediate bounds the outstanding immediate commands of a session, which the CmdSN
+// window does not bound.
 const maxImmediate = 32
 
-// session is an I_T nexus, or a discovery session. What is negotiated and
-// numbered once for all of its connections, and its tasks, are here.
+// session is an I_T nexus, or a discovery session, with the state that its connections
+// share, and its tasks.
 type session struct {
 	srv    *Server
 	target *target // nil in a discovery session
@@ -33,59 +33,57 @@ type session struct {
 	id     scsi.NexusID
 	tsih   uint16
 	origin netip.Prefix // of its first connection
-	user   string       // that its initiator has proved to be by CHAP; empty for none
-	proof  string       // of the login that the nexus came about by (scsi.Rights)
+	user   string       // authenticated CHAP name, or ""
+	proof  string       // of the login that created the nexus (scsi.Rights)
 	nexus  *scsi.Nexus
 	view   scsi.View
 	params params
-	// shared: there may be several connections at a time. order then stands
-	// before every other lock: see connections.go.
+	// shared is set if the session may have several connections. order then precedes
+	// all other locks: see connections.go.
 	shared bool
 	order  sync.Mutex
-	// barriers are waits for commands that have not arrived; guarded by order.
+	// barriers wait for commands that have not arrived; guarded by order.
 	barriers []barrier
 	since    time.Time
 	log      *logrus.Entry
 
-	// exp and limit are ExpCmdSN and MaxCmdSN (RFC 7143 4.2.2.1). limit grows
-	// by one when a command's place in the window is free again. Both change
-	// under mu only.
+	// exp and limit are ExpCmdSN and MaxCmdSN (RFC 7143 4.2.2.1). limit grows when a place
+	// in the window becomes free. Both change only with mu held.
 	exp, limit atomic.Uint32
-	// cost is how long commands lately took, in nanoseconds, by operation code.
+	// cost is the average duration of recent commands in nanoseconds, by operation code.
 	cost [256]atomic.Int32
-	// share is what the initiator holds of the server's memory.
+	// share is the initiator's share of the budget.
 	share *share
-	// earlyWaiting is set while early is not empty.
+	// earlyWaiting is set if early is not empty.
 	earlyWaiting atomic.Bool
 	// gone is closed when the session has left the server.
 	gone chan struct{}
 
-	mu      sync.Mutex // guards what follows
-	conns   []*conn    // in the order of their logins
+	mu      sync.Mutex // guards the fields below
+	conns   []*conn    // in order of login
 	tasks   map[uint32]*task
 	ready   []*task
-	waiting []*task // Data-Out waits for memory, first come first served
-	// claimIn and claimOut are waits for memory: for the Data-In of the first
-	// command that is ready, and the Data-Out of the first one that waits.
+	waiting []*task // wait for memory for Data-Out, first come, first served
+	// claimIn is the claim for the Data-In of the first ready command, claimOut that for
+	// the Data-Out of the first waiting command.
 	claimIn, claimOut *claim
-	// early are PDUs whose CmdSN is ahead of ExpCmdSN, by CmdSN.
+	// early has the PDUs ahead of ExpCmdSN, by CmdSN.
 	early      map[uint32]*earlyPDU
 	earlyBytes int // charged to the unsolicited part of the budget
-	immediate  int // immediate commands outstanding
-	crew
-	executing int // what the nexus must outlive: tasks in Execute, task management
+	immediate  int // outstanding immediate commands
+	workerPool
+	executing int // tasks in Execute and task management, which the nexus must outlive
 	detached  int
 	open      bool // connections may join
-	draining  bool // no new commands: the server shuts down
-	closed    bool // no connection is left
+	draining  bool // refuse new commands: the server shuts down
+	closed    bool // all connections have ended
 }
 
-// window returns ExpCmdSN and MaxCmdSN for a PDU that goes out now.
+// window returns ExpCmdSN and MaxCmdSN.
 func (s *session) window() (exp, limit uint32) { return s.exp.Load(), s.limit.Load() }
 
-// begin makes t one of the session's tasks. It returns a Reject reason when
-// that cannot be.
-func (s *session) begin(t *task) (rejectReason byte) {
+// addTask adds t to the session, or returns a Reject reason.
+func (s *session) addTask(t *task) (rejectReason byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.tasks[t.itt] != nil {
@@ -101,17 +99,17 @@ func (s *session) begin(t *task) (rejectReason byte) {
 	return 0
 }
 
-// refuses reports whether commands are answered BUSY: the server shuts down, or
-// too many commands hang in the store.
+// refuses reports whether commands end with BUSY: the server shuts down, or too many
+// commands hang in the store.
 func (s *session) refuses() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.draining || s.detached >= s.srv.opts.QueueDepth
 }
 
-// end takes t out of the session: its tag and its place in the window are free.
-// Its memory is not: see free. mu is held.
-func (s *session) end(t *task) {
+// removeTask removes t from the session and frees its tag and its place in the window, but
+// not its memory. The caller holds mu.
+func (s *session) removeTask(t *task) {
 	if t.left {
 		return
 	}
@@ -125,11 +123,11 @@ func (s *session) end(t *task) {
 	s.waiting = remove(s.waiting, t)
 }
 
-// free ends t, which has no response but TASK ABORTED, and gives back its memory. mu
-// is held.
+// free ends t without a response other than TASK ABORTED, and releases its memory. The
+// caller holds mu.
 func (s *session) free(t *task) {
-	t.tellAbort()
-	s.end(t)
+	t.queueTaskAborted()
+	s.removeTask(t)
 	t.sent()
 }
 
@@ -140,18 +138,18 @@ func remove(tasks []*task, t *task) []*task {
 	return tasks
 }
 
-// complete ends t with a response. mu is held.
+// complete ends t with a response. The caller holds mu.
 func (s *session) complete(t *task) {
 	if n := t.dataInCharge(len(t.st.DataIn())); n != t.chargeIn.n {
 		t.chargeIn = s.srv.budget.resize(s.share, t.chargeIn, n)
 	}
-	s.end(t)
+	s.removeTask(t)
 	t.queueResponse()
 }
 
-// abort ends t without a response, at once or, if it is running or with the
-// reader, as soon as they let go of it. It reports whether the DeviceServer
-// still has it. mu is held.
+// abort ends t without a response: immediately or, if it is running or owned by the reader,
+// as soon as that has finished. It reports whether t is in the DeviceServer. The caller
+// holds mu.
 func (s *session) abort(t *task) (running bool) {
 	t.aborted = true
 	switch t.state {
@@ -170,15 +168,15 @@ func (s *session) abort(t *task) (running bool) {
 	return false
 }
 
-// execute runs the command and notes how long commands of its kind take.
+// execute runs the command and records its duration.
 func (t *task) execute() {
 	cost, start := &t.sess.cost[t.st.OpCode], time.Now()
 	t.sess.target.DeviceServer.Execute(&t.ctx, t.st)
-	noteCost(cost, time.Since(start))
+	recordCost(cost, time.Since(start))
 }
 
-// noteCost keeps an average that follows the last eight or so commands.
-func noteCost(cost *atomic.Int32, took time.Duration) {
+// recordCost updates an average over about the last eight commands.
+func recordCost(cost *atomic.Int32, took time.Duration) {
 	took = min(took, time.Second)
 	old := cost.Load()
 	if old == 0 {
@@ -188,12 +186,12 @@ func noteCost(cost *atomic.Int32, took time.Duration) {
 	cost.Store(max(old+(int32(took)-old)/8, 1))
 }
 
-// finish ends a command that ran. It reports whether the command was detached:
-// then another worker has taken this one's place.
+// finish ends a command that has run. It reports whether the command was detached: then
+// another worker has replaced this one.
 func (s *session) finish(t *task) (replaced bool) {
 	s.mu.Lock()
 	s.executing--
-	t.announceEnd()
+	t.notifyEnded()
 	replaced = t.detached
 	switch {
 	case t.detached:
@@ -202,7 +200,7 @@ func (s *session) finish(t *task) (replaced bool) {
 	case t.aborted:
 		s.free(t)
 	case t.st.More():
-		s.goOn(t)
+		s.continueStream(t)
 	default:
 		s.complete(t)
 	}
@@ -214,27 +212,26 @@ func (s *session) finish(t *task) (replaced bool) {
 	return replaced
 }
 
-// announceEnd tells task management that waits for t that it need not wait any
-// more. mu is held.
-func (t *task) announceEnd() {
+// notifyEnded notifies task management that t has ended. The caller holds mu.
+func (t *task) notifyEnded() {
 	if t.ended != nil {
 		close(t.ended)
 		t.ended = nil
 	}
 }
 
-// detach gives up a running, aborted task: its tag, its place in the window and
-// its worker are free; it keeps its buffers until Execute returns. mu is held.
+// detach abandons a running, aborted task. It frees its tag, its place in the window and
+// its worker; the task keeps its buffers until Execute returns. The caller holds mu.
 func (s *session) detach(t *task) {
 	t.detached = true
-	t.st.Leave() // nothing of what it still does counts
-	t.announceEnd()
+	t.st.Leave() // the task set no longer waits for it
+	t.notifyEnded()
 	s.detached++
-	t.tellAbort()
-	s.end(t)
+	t.queueTaskAborted()
+	s.removeTask(t)
 	if t.onWorker {
 		s.running--
-		s.hire()
+		s.spawn()
 	}
 }
 
@@ -255,19 +252,18 @@ func (s *session) release() {
 	}
 }
 
-// begun says that the nexus is attached: connections may join.
-func (s *session) begun() {
+// setOpen allows connections to join, after the nexus was attached.
+func (s *session) setOpen() {
 	s.mu.Lock()
 	s.open = true
 	s.mu.Unlock()
 }
 
-// leave takes connection c, and the tasks that it has allegiance of, out of the
-// session. The session ends with its last connection. The reader of c calls it,
-// once.
+// leave removes connection c and its tasks (by allegiance) from the session. The session
+// ends with its last connection. The reader of c calls it, once.
 func (s *session) leave(c *conn) {
 	if s.shared {
-		s.order.Lock() // nobody delivers a PDU of c any more
+		s.order.Lock() // no PDU of c is delivered any more
 		defer s.order.Unlock()
 	}
 	s.mu.Lock()
@@ -278,7 +274,7 @@ func (s *session) leave(c *conn) {
 		}
 		if t.state == taskWithReader {
 			t.aborted = true
-			s.free(t) // the reader is here
+			s.free(t) // this is the reader
 			continue
 		}
 		if s.abort(t) {
@@ -288,7 +284,7 @@ func (s *session) leave(c *conn) {
 	s.forgetEarly(c)
 	s.closed = len(s.conns) == 0
 	if s.closed {
-		s.dismiss(s.idle)
+		s.retire(s.idle)
 		s.abandonClaims()
 	}
 	last := s.closed && s.executing == 0
@@ -305,15 +301,15 @@ func (s *session) leave(c *conn) {
 	close(c.left)
 }
 
-// detachNexus tells the device server that the nexus is lost. It is called
-// once: by whoever ends the last thing that the nexus had to outlive.
+// detachNexus detaches the nexus. It is called once, after the last connection and the last
+// task have ended.
 func (s *session) detachNexus() {
 	if s.nexus != nil {
 		s.target.DeviceServer.Detach(s.nexus)
 	}
 }
 
-// disconnect closes the session's connections; their readers do the rest.
+// disconnect closes the session's connections. Their readers end the session.
 func (s *session) disconnect() {
 	s.mu.Lock()
 	conns := slices.Clone(s.conns)

@@ -5,27 +5,27 @@ import (
 	"time"
 )
 
-// Settler keeps what commands have changed from being lost with this process:
-// the initiator does not restart with us, and does not write it again.
+// Settler protects the changes of commands from being lost with this process: the initiator
+// does not restart with it, and does not write the data again.
 type Settler interface {
 	// Unsettled reports whether there are changes that Settle has not covered.
 	Unsettled() bool
-	// Settle returns when every change that was made before outlives the process.
+	// Settle returns when all earlier changes survive the end of the process.
 	Settle() error
 }
 
-// settled is the Settler of a server that was given none.
+// settled is the Settler of a server without one.
 type settled struct{}
 
 func (settled) Unsettled() bool { return false }
 func (settled) Settle() error   { return nil }
 
-// unsettled are commands that ran on a connection's reader and wait, with what
-// they have changed, to be settled together. They count as running until then.
+// unsettled has commands that ran on a connection's reader and whose changes are yet to be
+// settled, together. They count as running until then.
 type unsettled struct {
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	tasks []*task
-	spare []*task // memory for tasks
+	spare []*task // to be reused for tasks
 }
 
 func (u *unsettled) add(t *task) {
@@ -48,7 +48,7 @@ func (u *unsettled) take() []*task {
 	return tasks
 }
 
-// giveBack returns the memory that take gave away.
+// giveBack returns the slice of take for reuse.
 func (u *unsettled) giveBack(tasks []*task) {
 	clear(tasks)
 	u.mu.Lock()
@@ -56,7 +56,7 @@ func (u *unsettled) giveBack(tasks []*task) {
 	u.mu.Unlock()
 }
 
-// settle settles the commands that wait for it and queues their responses.
+// settle settles the unsettled commands and queues their responses.
 func (c *conn) settle() (any bool) {
 	tasks := c.unsettled.take()
 	if len(tasks) == 0 {
@@ -73,9 +73,9 @@ func (c *conn) settle() (any bool) {
 	return true
 }
 
-// settleHere is settle on the reader, which has no PDU in its hands: if the disk
-// keeps it waiting the watchdog starts another one.
-func (c *conn) settleHere() error {
+// settleOnReader is settle on the reader. If the disk blocks it, the watchdog starts another
+// reader. The reader must not be in the middle of a PDU.
+func (c *conn) settleOnReader() error {
 	turn := c.turns.begin(&c.srv.watchdog)
 	any := c.settle()
 	if !c.turns.end(turn) {
@@ -83,14 +83,14 @@ func (c *conn) settleHere() error {
 		return errReaderLost
 	}
 	if any {
-		c.solitude.answered(c.out.nextStatSN())
+		c.closedLoop.responded(c.out.nextStatSN())
 	}
 	return nil
 }
 
-// settleLast is settle before the connection ends. Where the disk keeps it
-// waiting, the commands end without a response.
-func (c *conn) settleLast() {
+// settleBeforeClose is settle before the connection ends. If the disk blocks it for
+// AbortTimeout, the commands end without a response.
+func (c *conn) settleBeforeClose() {
 	if c.unsettled.empty() {
 		return
 	}
@@ -107,8 +107,8 @@ func (c *conn) settleLast() {
 	}
 }
 
-// settle settles a command that ran on a worker, with those of others. A command
-// that only reads waits for nothing: where the disk stalls, it goes on.
+// settle settles a command that ran on a worker, together with those of others. Commands
+// that only read do not wait, so that they continue while the disk stalls.
 func (t *task) settle() {
 	settler := t.conn.srv.opts.Settler
 	if t.st.More() || !t.st.MayChange() || !settler.Unsettled() {
@@ -119,9 +119,8 @@ func (t *task) settle() {
 	}
 }
 
-// gathers reports whether a command of this kind can run while others wait to be
-// settled: it waits for none of them, as PERSISTENT RESERVE OUT waits for those
-// that it aborts.
+// gathers reports whether a command of this kind can run while others are unsettled: it does
+// not wait for them, unlike PERSISTENT RESERVE OUT, which waits for tasks that it aborts.
 func gathers(opcode byte) bool {
 	switch opcode {
 	case 0x08, 0x28, 0xa8, 0x88, // READ

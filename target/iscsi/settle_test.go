@@ -10,17 +10,16 @@ import (
 	"odx/target/scsi"
 )
 
-// ledger is a Settler over a memDisk: it counts the writes that were executed, and
-// those that were settled.
+// ledger is a Settler over a memDisk that counts executed and settled writes.
 type ledger struct {
 	disk    *memDisk
 	done    atomic.Int64
 	settled atomic.Int64
 	calls   atomic.Int64
 
-	mu   sync.Mutex    // guards what follows
-	hold chan struct{} // Settle waits for it
-	held chan struct{} // a Settle that waits says so
+	mu   sync.Mutex    // guards the fields below
+	hold chan struct{} // Settle blocks on it
+	held chan struct{} // receives from a blocked Settle
 }
 
 func (l *ledger) Unsettled() bool { return l.settled.Load() < l.done.Load() }
@@ -38,7 +37,7 @@ func (l *ledger) Settle() error {
 	return nil
 }
 
-// stall has Settle wait until release is closed.
+// stall blocks Settle until release is closed.
 func (l *ledger) stall() (held, release chan struct{}) {
 	held, release = make(chan struct{}, 100), make(chan struct{})
 	l.mu.Lock()
@@ -60,7 +59,7 @@ func newLedger(t *testing.T) (*ledger, *bench) {
 	return l, b
 }
 
-// short makes the session's commands of a kind run on the reader.
+// short makes commands with the given operation codes run on the reader.
 func (b *bench) short(opcodes ...byte) {
 	b.srv.mu.Lock()
 	defer b.srv.mu.Unlock()
@@ -71,9 +70,9 @@ func (b *bench) short(opcodes ...byte) {
 	}
 }
 
-// TestSettledBeforeGood: no write is answered before it is settled, on the reader
-// or on workers, and those that come together are settled together.
-func TestSettledBeforeGood(t *testing.T) {
+// No write is answered before it is settled, on the reader or on workers, and concurrent writes are
+// settled together.
+func TestSettler_BeforeGood(t *testing.T) {
 	for name, opcodes := range map[string][]byte{"on the reader": {0x2a, 0x28}, "on workers": nil} {
 		t.Run(name, func(t *testing.T) {
 			l, b := newLedger(t)
@@ -93,11 +92,11 @@ func TestSettledBeforeGood(t *testing.T) {
 				for n, h := range sent {
 					i.good(h)
 					if got := l.settled.Load() - before; got < 1 || opcodes != nil && got <= int64(n) {
-						t.Errorf("%d writes were settled when answer %d came", got, n)
+						t.Errorf("%d writes were settled at response %d", got, n)
 					}
 				}
 				if l.Unsettled() {
-					t.Error("all writes were answered, and not all are settled")
+					t.Error("all writes answered, but not all settled")
 				}
 			}
 			if n := l.calls.Load(); opcodes != nil && n > rounds*together*3/4 {
@@ -109,10 +108,9 @@ func TestSettledBeforeGood(t *testing.T) {
 	}
 }
 
-// TestStalledSettling: while writes that ran on the reader wait to be settled,
-// and nothing comes of it, the connection goes on: task management, other
+// While writes of the reader are blocked in Settle, the connection continues: task management, other
 // commands, logout, the end of the connection.
-func TestStalledSettling(t *testing.T) {
+func TestSettler_Stalled(t *testing.T) {
 	for name, end := range map[string]func(b *bench, i *initiator){
 		"logout":            func(_ *bench, i *initiator) { i.logout() },
 		"connection closed": func(_ *bench, i *initiator) { i.nc.Close() },
@@ -140,9 +138,8 @@ func TestStalledSettling(t *testing.T) {
 	}
 }
 
-// TestAbortWhileUnsettled: a command that aborts those before it, which ran on
-// the same reader and wait to be settled, does not wait for itself.
-func TestAbortWhileUnsettled(t *testing.T) {
+// A command that aborts earlier, unsettled commands of the same reader does not deadlock.
+func TestSettler_Abort(t *testing.T) {
 	l, b := newLedger(t)
 	i := b.login()
 	var sess *session
@@ -172,7 +169,7 @@ func TestAbortWhileUnsettled(t *testing.T) {
 		t.Errorf("PERSISTENT RESERVE OUT took %v", d)
 	}
 	if l.calls.Load() == 0 {
-		t.Error("nothing was settled")
+		t.Error("no write was settled")
 	}
 	i.logout()
 }

@@ -11,19 +11,18 @@ import (
 	"odx/target/scsi"
 )
 
-// asyncLogoutRequest is the event of an Asynchronous Message that asks the
-// initiator to log out (RFC 7143 11.9.1).
+// asyncLogoutRequest is the event of an Asynchronous Message that requests a logout (RFC
+// 7143 11.9.1).
 const asyncLogoutRequest = 1
 
-// ErrCommandsRunning is returned by Shutdown when commands do not return from
-// their DeviceServer, although they were aborted.
+// ErrCommandsRunning is returned by Shutdown if aborted commands have not returned from
+// their DeviceServer.
 var ErrCommandsRunning = errors.New("iscsi: aborted commands are still running")
 
-// Shutdown ends the server: no portal accepts, initiators are asked to log out
-// and get LogoutTimeout for it, new commands are answered BUSY, commands that
-// run may go on until ctx ends and are aborted then. When it returns, every
-// goroutine of the server has ended, except (ErrCommandsRunning) those of
-// commands that a DeviceServer does not return from.
+// Shutdown ends the server. It closes the portals, requests a logout from initiators, which
+// have LogoutTimeout for it, and answers new commands with BUSY. Running commands may
+// continue until ctx ends, and are then aborted. When Shutdown returns, all goroutines of
+// the server have ended, except (ErrCommandsRunning) those in a DeviceServer.
 func (srv *Server) Shutdown(ctx context.Context) error {
 	srv.mu.Lock()
 	already := srv.closing
@@ -40,13 +39,13 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	for _, l := range portals {
 		l.Close()
 	}
-	srv.askToLogOut()
-	srv.awaitQuiet(ctx)
+	srv.requestLogout()
+	srv.drain(ctx)
 	for _, c := range srv.appendConns(nil) {
 		c.close()
 	}
-	// A reader that hangs in a command loses its place within two ticks, so
-	// that connections end now; the watchdog is needed for that.
+	// The watchdog replaces a reader that hangs in a command within two ticks, so that
+	// connections end now.
 	srv.awaitConns()
 	close(srv.watchdog.stop)
 	close(srv.budget.stop)
@@ -54,11 +53,11 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	return srv.awaitWorkers()
 }
 
-// askToLogOut tells every initiator that the server ends.
-func (srv *Server) askToLogOut() {
+// requestLogout requests a logout from every initiator.
+func (srv *Server) requestLogout() {
 	for _, c := range srv.appendConns(nil) {
 		if !c.fullFeature.Load() {
-			c.close() // nothing was begun
+			c.close() // not logged in
 			continue
 		}
 		s := c.sess
@@ -73,9 +72,9 @@ func (srv *Server) askToLogOut() {
 	}
 }
 
-// awaitQuiet waits until all initiators have logged out or, after LogoutTimeout,
-// until no command runs, and not beyond ctx.
-func (srv *Server) awaitQuiet(ctx context.Context) {
+// drain waits until all initiators have logged out or, after LogoutTimeout, until no command
+// runs; at most until ctx ends.
+func (srv *Server) drain(ctx context.Context) {
 	grace := time.NewTimer(srv.opts.LogoutTimeout)
 	defer grace.Stop()
 	look := time.NewTicker(10 * time.Millisecond)
@@ -96,7 +95,7 @@ func (srv *Server) awaitQuiet(ctx context.Context) {
 	}
 }
 
-// busy reports whether commands run, or their responses have not left.
+// busy reports whether commands are running or responses are unsent.
 func (c *conn) busy() bool {
 	if !c.fullFeature.Load() {
 		return false
@@ -106,7 +105,7 @@ func (c *conn) busy() bool {
 	return c.sess.executing > 0 || len(c.sess.ready) > 0 || c.out.bytes.Load() > 0
 }
 
-// awaitConns waits until every connection has ended; their sockets are closed.
+// awaitConns waits until every connection has ended. Their sockets are closed.
 func (srv *Server) awaitConns() {
 	look := time.NewTicker(time.Millisecond)
 	defer look.Stop()
@@ -115,8 +114,7 @@ func (srv *Server) awaitConns() {
 	}
 }
 
-// awaitWorkers waits for commands that were aborted, as long as task
-// management would.
+// awaitWorkers waits for aborted commands, for at most AbortTimeout.
 func (srv *Server) awaitWorkers() error {
 	done := make(chan struct{})
 	go func() {
@@ -133,27 +131,27 @@ func (srv *Server) awaitWorkers() error {
 	}
 }
 
-// SessionInfo describes a session, for people.
+// SessionInfo describes a session for display.
 type SessionInfo struct {
 	InitiatorName  string
 	InitiatorAlias string
-	// ISID is in hexadecimal, as open-iscsi prints it.
+	// ISID is in hexadecimal, as in open-iscsi.
 	ISID string
 	TSIH uint16
 	// TargetName is empty for a discovery session.
 	TargetName string
-	// View is what the access list has the session see; nil: every LUN.
+	// View is the view of the session. If nil, it has all LUNs.
 	View scsi.View
-	// Connections are the remote addresses.
+	// Connections has the remote addresses.
 	Connections []string
-	// Commands is how many are outstanding; Detached how many were aborted but
-	// did not return from the store.
+	// Commands is the number of outstanding commands, Detached the number of aborted
+	// commands that have not returned from the store.
 	Commands, Detached       int
 	HeaderDigest, DataDigest bool
 	Since                    time.Time
 }
 
-// Sessions lists the sessions, the oldest first.
+// Sessions returns the sessions, the oldest first.
 func (srv *Server) Sessions() []SessionInfo {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()

@@ -2,26 +2,24 @@ package iscsi
 
 import "time"
 
-// stall finds connections that hold memory for an initiator that does not move:
-// it takes nothing of what it asked for, or sends nothing of what it was asked
-// for. While memory is short they are closed, so that others get it.
+// stall detects connections that hold memory for a stalled initiator: one that receives no
+// pending Data-In, or sends no solicited Data-Out. They are closed while memory is short.
 type stall struct {
 	moved, dataOuts uint32
-	// For how long the peer took nothing of what was there, and, while memory is
-	// short, sent nothing of what it was asked for.
-	taking, sending time.Duration
+	// Duration without progress in receiving, and, while memory is short, in sending.
+	receiving, sending time.Duration
 }
 
-// tick is called every lookTick; short says that memory is short.
+// tick is called every checkInterval. short reports that memory is short.
 func (g *stall) tick(c *conn, short bool) {
 	if !c.fullFeature.Load() {
 		return
 	}
 	moved, dataOuts := c.out.moved.Load(), c.dataOuts.Load()
-	g.taking += c.srv.lookTick()
-	g.sending += c.srv.lookTick()
+	g.receiving += c.srv.checkInterval()
+	g.sending += c.srv.checkInterval()
 	if moved != g.moved || c.out.bytes.Load() == 0 {
-		g.moved, g.taking = moved, 0
+		g.moved, g.receiving = moved, 0
 	}
 	if dataOuts != g.dataOuts || !short || !c.awaitsData() {
 		g.dataOuts, g.sending = dataOuts, 0
@@ -31,17 +29,17 @@ func (g *stall) tick(c *conn, short bool) {
 	}
 	limit := c.srv.opts.StallTimeout
 	switch {
-	case g.taking >= limit:
-		c.sess.log.WithField("stalled", g.taking).Warn("memory is short and the initiator takes nothing of what it asked for, closing the connection")
+	case g.receiving >= limit:
+		c.sess.log.WithField("stalled", g.receiving).Warn("connection closed: initiator receives no Data-In while memory is short")
 	case g.sending >= limit:
-		c.sess.log.WithField("stalled", g.sending).Warn("memory is short and the initiator sends nothing of what it was asked for, closing the connection")
+		c.sess.log.WithField("stalled", g.sending).Warn("connection closed: initiator sends no Data-Out while memory is short")
 	default:
 		return
 	}
 	c.close()
 }
 
-// awaitsData reports whether the initiator is to send Data-Out.
+// awaitsData reports whether Data-Out is solicited from the initiator.
 func (c *conn) awaitsData() bool {
 	s := c.sess
 	s.mu.Lock()

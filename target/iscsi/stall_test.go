@@ -7,10 +7,9 @@ import (
 	"time"
 )
 
-// TestStalledTaskManagement: every function ends while the commands that it
-// affects hang in the store, whatever becomes of their context; so do the
-// logout after it and a login to the same session name.
-func TestStalledTaskManagement(t *testing.T) {
+// Every function ends while the affected commands hang in the store and ignore their context. So do a
+// subsequent logout and a login to the same session name.
+func TestTMF_Stalled(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		function byte
@@ -48,10 +47,9 @@ func TestStalledTaskManagement(t *testing.T) {
 	}
 }
 
-// TestStalledEnds: without task management, too, a session whose commands hang
-// ends when its initiator logs out, logs in again or is gone, and the server
-// when it is shut down.
-func TestStalledEnds(t *testing.T) {
+// Without task management, a session with hung commands also ends when its initiator logs out, logs in
+// again or disconnects, and at Shutdown.
+func TestSession_Stalled(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		end  func(b *bench, i *initiator)

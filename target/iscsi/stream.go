@@ -7,32 +7,32 @@ import (
 	"odx/target/scsi"
 )
 
-// maxInFlight bounds, in bytes, the Data-In that one streamed command has in memory:
-// what waits to be sent, and the piece that is read.
+// maxInFlight bounds the Data-In of a streamed command in memory, in bytes: unsent data and
+// the piece being read.
 const maxInFlight = 4 * scsi.StreamPiece
 
-// dataInProgress is how far the Data-In of a command has come.
+// dataInProgress is the progress of a command's Data-In.
 type dataInProgress struct {
-	sent  uint32 // bytes that were queued for sending
+	sent  uint32 // queued bytes
 	sn    uint32 // DataSN of the next PDU
 	burst uint32 // bytes since the last F bit
-	// flight is what a streamed command has queued and not sent; nil for others.
+	// flight has the queued and unsent Data-In of a streamed command; nil for others.
 	flight *flight
 }
 
-// flight is the Data-In of a streamed command that was queued and has not been sent.
-// It outlives the task, if that is aborted.
+// flight is the queued and unsent Data-In of a streamed command. It outlives the task if that
+// is aborted.
 type flight struct {
 	sess *session
 
-	mu    sync.Mutex // guards what follows; may be taken with the session's mu held
+	mu    sync.Mutex // guards the fields below; may be locked with the session's mu held
 	bytes int64
 	// held waits for room for its next piece.
 	held *heldTask
 }
 
-// hold has t, which has room for its next piece only if enough was sent, wait for
-// that. It reports whether t waits. The session's mu is held.
+// hold holds t until there is room for its next piece. It returns false if there is. The
+// caller holds the session's mu.
 func (f *flight) hold(t *task) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -50,8 +50,8 @@ func (f *flight) add(n int64) {
 	f.mu.Unlock()
 }
 
-// sent counts n bytes that left, or never will, and lets the command go on if there
-// is room now.
+// sent subtracts n bytes that were sent or dropped, and releases the held task if there is
+// room.
 func (f *flight) sent(n int64) {
 	f.mu.Lock()
 	f.bytes -= n
@@ -64,14 +64,14 @@ func (f *flight) sent(n int64) {
 	}
 	f.mu.Unlock()
 	if held != nil {
-		// The caller may hold the session's lock.
-		f.sess.srv.workers.Go(func() { f.sess.letGo(held) })
+		// The caller may hold the session's mu.
+		f.sess.srv.workers.Go(func() { f.sess.releaseHeld(held) })
 	}
 }
 
-// goOn has a streamed command do its next piece: of a READ, when there is room for
-// it; of another, when its data has come. mu is held.
-func (s *session) goOn(t *task) {
+// continueStream starts the next piece of a streamed command: of a READ when there is room,
+// of another command when its data has arrived. The caller holds mu.
+func (s *session) continueStream(t *task) {
 	if in := t.st.TakeDataIn(); in != nil {
 		t.queuePiece(in)
 		if !t.in.flight.hold(t) {
@@ -87,8 +87,8 @@ func (s *session) goOn(t *task) {
 	s.solicit(t)
 }
 
-// queuePiece queues a piece of Data-In that is not the last. Its buffer, and what it
-// holds of the budget, leave the task with it.
+// queuePiece queues a piece of Data-In other than the last. Its buffer and charge pass from
+// the task to the PDU.
 func (t *task) queuePiece(buf *bufpool.Buffer) {
 	s := t.sess
 	if t.in.flight == nil {
@@ -100,13 +100,13 @@ func (t *task) queuePiece(buf *bufpool.Buffer) {
 	t.in.flight.add(int64(n))
 	p := t.queueDataIn(buf.Bytes)
 	p.buf, p.share, p.charge, p.flight = buf, s.share, got, t.in.flight
-	p.flown = int64(n)
+	p.flightBytes = int64(n)
 	t.conn.out.queue(p, statSNNone)
 }
 
-// dataOutTotal sets how much Data-Out the command gets, and how much of it first: a
-// streamed one a piece, or whatever comes unsolicited. It reports whether that is not
-// too much.
+// dataOutTotal sets the total Data-Out of the command and the length of the first piece,
+// which holds at least the unsolicited data. It reports whether the total is within
+// MaxTransferLength.
 func (t *task) dataOutTotal() bool {
 	o := &t.out
 	o.total = min(t.st.Wanted, t.st.ExpectedOut)

@@ -19,7 +19,7 @@ func cdb16(code byte, lba, blocks int) []byte {
 	return c
 }
 
-// stream writes by a command with Data-Out that R2Ts ask for, and returns its status.
+// stream writes with solicited Data-Out and returns the status.
 func (i *initiator) stream(cdb, data []byte, immediate int) byte {
 	i.tb.Helper()
 	h := i.command(bitWrite, uint32(len(data)), cdb...)
@@ -44,9 +44,8 @@ func (i *initiator) stream(cdb, data []byte, immediate int) byte {
 	}
 }
 
-// TestStreamed_transfers: what is longer than a piece arrives whole, in either
-// direction, 65,535 blocks and 32 MiB among them.
-func TestStreamed_transfers(t *testing.T) {
+// Transfers longer than a piece are complete, in both directions, including 65,535 blocks and 32 MiB.
+func TestStreamed_Transfers(t *testing.T) {
 	const size = 40 << 20
 	for n, keys := range [][]string{
 		{"ImmediateData=No"}, {"ImmediateData=Yes", "MaxRecvDataSegmentLength=65536"},
@@ -54,7 +53,7 @@ func TestStreamed_transfers(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(keys), func(t *testing.T) {
 			disk := newMemDisk(size)
-			b := newUnitBench(t, memVolume{disk}, func(*Options) {})
+			b := newVolumeBench(t, memVolume{disk}, func(*Options) {})
 			i := b.login(keys...)
 			i.senseOf(sendCommand(i, i.command(0, 0, 0, 0, 0, 0, 0, 0))) // power on
 			for _, blocks := range []int{scsi.StreamPiece/memBlock + 1, 65535 + n} {
@@ -75,7 +74,7 @@ func TestStreamed_transfers(t *testing.T) {
 					t.Errorf("VERIFY of %d blocks: status %02Xh", blocks, got)
 				}
 			}
-			// Less than the CDB asks for, and more.
+			// Less than the transfer length, and more.
 			const blocks = 3 * scsi.StreamPiece / memBlock
 			h := sendCommand(i, i.command(bitRead, scsi.StreamPiece+100, cdb16(0x88, 3, blocks)...))
 			r, got := i.status(h)
@@ -91,12 +90,11 @@ func TestStreamed_transfers(t *testing.T) {
 	}
 }
 
-// TestStreamed_memory: a command whose data the initiator does not take holds four
-// pieces at most, and lets others go first; it can be aborted, and goes on when the
-// initiator does.
-func TestStreamed_memory(t *testing.T) {
+// A command whose initiator does not receive holds at most four pieces and lets others go first. It can be
+// aborted, and continues when the initiator does.
+func TestStreamed_Memory(t *testing.T) {
 	const size = 48 << 20
-	b := newUnitBench(t, memVolume{newMemDisk(size)}, func(*Options) {})
+	b := newVolumeBench(t, memVolume{newMemDisk(size)}, func(*Options) {})
 	i := b.login("MaxRecvDataSegmentLength=262144")
 	i.senseOf(sendCommand(i, i.command(0, 0, 0, 0, 0, 0, 0, 0)))
 	if err := i.nc.(*net.TCPConn).SetReadBuffer(128 << 10); err != nil {
@@ -141,12 +139,12 @@ func TestStreamed_memory(t *testing.T) {
 	i.logout()
 }
 
-// TestStreamed_ends: a write of which one piece fails ends with that, and the session
-// goes on; a connection that ends in the middle leaves nothing behind.
-func TestStreamed_ends(t *testing.T) {
+// A write of which a piece fails ends with the error, and the session continues. A connection loss during a
+// transfer leaves nothing behind.
+func TestStreamed_Errors(t *testing.T) {
 	const blocks = 3 * scsi.StreamPiece / memBlock
 	disk := newMemDisk(16 << 20)
-	b := newUnitBench(t, memVolume{disk}, func(*Options) {})
+	b := newVolumeBench(t, memVolume{disk}, func(*Options) {})
 	i, other := b.login("ImmediateData=No"), b.loginAs(testInitiator+".other")
 	for _, i := range []*initiator{i, other} {
 		i.senseOf(sendCommand(i, i.command(0, 0, 0, 0, 0, 0, 0, 0)))
@@ -154,7 +152,7 @@ func TestStreamed_ends(t *testing.T) {
 	data := bytes.Repeat([]byte{5}, blocks*memBlock)
 	h := sendCommand(i, i.command(bitWrite, uint32(len(data)), cdb16(0x8A, 0, blocks)...))
 	r, _ := i.expect(opR2T)
-	for int(r.field32(40)) < scsi.StreamPiece { // until the second piece is asked for
+	for int(r.field32(40)) < scsi.StreamPiece { // until the second piece is solicited
 		i.answerR2T(h, r, data, 64<<10)
 		r, _ = i.expect(opR2T)
 	}

@@ -11,11 +11,10 @@ import (
 	"odx/target/scsi"
 )
 
-// TestStress has several initiators write, read, abort, drop their connection
-// and log in again at the same time, over a store whose commands take from
-// nothing to a few milliseconds and do not always listen to their context.
-// Whatever an initiator wrote and was told GOOD, it reads back.
-func TestStress(t *testing.T) {
+// Several initiators concurrently write, read, abort, disconnect and log in again, over a store with
+// latencies from zero to a few milliseconds that sometimes ignores contexts. Acknowledged data is read
+// back.
+func TestServer_Stress(t *testing.T) {
 	for _, wrapped := range []bool{false, true} {
 		b := newBench(t, func(o *Options) { o.QueueDepth, o.AbortTimeout = 16, 2*time.Second }, nil)
 		if wrapped {
@@ -30,7 +29,7 @@ func TestStress(t *testing.T) {
 				case <-time.After(time.Duration(rand.IntN(3000)) * time.Microsecond):
 				}
 			case n < 8:
-				<-time.After(time.Duration(rand.IntN(12)) * time.Millisecond) // longer than the watchdog looks on
+				<-time.After(time.Duration(rand.IntN(12)) * time.Millisecond) // longer than the watchdog's tick
 				if ctx.Err() != nil {
 					return
 				}
@@ -55,7 +54,7 @@ func TestStress(t *testing.T) {
 	}
 }
 
-// stress is one of the initiators. It has 1024 blocks from lba on for itself.
+// stress is one of the initiators. It owns 1024 blocks from lba.
 type stress struct {
 	*bench
 	rng  *rand.Rand
@@ -78,7 +77,7 @@ func (s *stress) connect() {
 
 func (s *stress) step() {
 	switch n := s.rng.IntN(20); {
-	case n == 0: // gone without a word
+	case n == 0: // disconnect
 		s.i.nc.Close()
 		s.connect()
 	case n == 1: // reinstatement while commands are outstanding
@@ -93,7 +92,7 @@ func (s *stress) step() {
 	}
 }
 
-// send sends n commands and does not wait for them.
+// send sends n commands without waiting for them.
 func (s *stress) send(n int) (sent []*bhs) {
 	for range n {
 		var h *bhs
@@ -108,8 +107,8 @@ func (s *stress) send(n int) (sent []*bhs) {
 	return sent
 }
 
-// collect reads until every command in open has its status and the task
-// management request has its response, which it returns.
+// collect reads until every command in open has a status and the task management request has its
+// response, which it returns.
 func (s *stress) collect(open map[uint32]*bhs, tmf *bhs) (response byte, ended map[uint32]bool) {
 	ended = map[uint32]bool{}
 	answered := tmf == nil
@@ -140,7 +139,7 @@ func (s *stress) collect(open map[uint32]*bhs, tmf *bhs) (response byte, ended m
 			s.tb.Errorf("opcode %#x", r.opcode())
 		}
 		if h == nil {
-			s.tb.Errorf("answer to task %#x, which is not outstanding", r.itt())
+			s.tb.Errorf("response for task %#x, which is not outstanding", r.itt())
 		}
 		delete(open, r.itt())
 		ended[r.itt()] = true
@@ -156,15 +155,15 @@ func (s *stress) outstanding(sent []*bhs) map[uint32]*bhs {
 	return open
 }
 
-// abortOne aborts one of several commands: either it is answered and does not
-// exist any more, or it is aborted and never answered.
+// abortOne aborts one of several commands: either it is answered and does not exist, or it is aborted and
+// not answered.
 func (s *stress) abortOne() {
 	sent := s.send(1 + s.rng.IntN(8))
-	victim := sent[s.rng.IntN(len(sent))]
-	tmf := s.i.tmf(tmfAbortTask, [8]byte{}, victim)
+	task := sent[s.rng.IntN(len(sent))]
+	tmf := s.i.tmf(tmfAbortTask, [8]byte{}, task)
 	response, ended := s.collect(s.outstanding(sent), tmf)
-	if aborted := response == tmfComplete; aborted == ended[victim.itt()] {
-		s.tb.Errorf("ABORT TASK response %d, the task was answered: %t", response, ended[victim.itt()])
+	if aborted := response == tmfComplete; aborted == ended[task.itt()] {
+		s.tb.Errorf("ABORT TASK response %d, the task was answered: %t", response, ended[task.itt()])
 	}
 }
 
@@ -203,9 +202,9 @@ func (s *stress) writeAndRead() {
 	mustEqual(s.tb, "read back", s.i.good(h), data)
 }
 
-// TestPeerThatDoesNotRead: the target keeps a bounded amount for it, and goes on
-// where it stopped when the peer reads again.
-func TestPeerThatDoesNotRead(t *testing.T) {
+// The queue for a peer that does not receive is bounded, and the connection continues when the peer receives
+// again.
+func TestConn_PeerDoesNotRead(t *testing.T) {
 	b := newBench(t, nil, nil)
 	i := b.login("MaxRecvDataSegmentLength=262144")
 	const pings, size = 400, 200 << 10

@@ -6,7 +6,7 @@ import (
 	"odx/target/scsi"
 )
 
-// SAM-5 5.3.1 status codes that the transport itself decides on.
+// Status codes (SAM-5 5.3.1) that the transport itself returns.
 const (
 	statusGood           = 0x00
 	statusCheckCondition = 0x02
@@ -14,8 +14,8 @@ const (
 	statusTaskAborted    = 0x40
 )
 
-// Sense data that the transport itself reports: sense key, additional sense
-// code and qualifier. RFC 7143 11.4.7.2 names those of protocol conditions.
+// senseCode is sense data of the transport: sense key, additional sense code and qualifier.
+// RFC 7143 11.4.7.2 lists those of protocol conditions.
 type senseCode struct{ key, asc, ascq byte }
 
 var (
@@ -29,23 +29,23 @@ var (
 	senseInvalidIU             = senseCode{0x05, 0x0e, 0x03} // INVALID FIELD IN COMMAND INFORMATION UNIT
 )
 
-// taskState says who has a task. It is guarded by the session's mu.
+// taskState is the state of a task; guarded by the session's mu.
 type taskState int
 
 const (
-	taskWithReader taskState = iota // the reader prepares it or reads data for it
+	taskWithReader taskState = iota // the reader decodes it or reads its data
 	taskCollecting                  // waits for Data-Out
 	taskHeld                        // waits for other tasks of the logical unit
 	taskReady                       // waits for a worker
 	taskRunning                     // in DeviceServer.Execute
 )
 
-// task is a SCSI command of a session from its PDU until its response was
-// queued; the scsi.Task inside it lives on until its data was sent.
+// task is a SCSI command of a session, from its PDU until its response is queued. The
+// scsi.Task lives until its data is sent.
 //
-// Who may touch it: fields up to ctx are set by the reader before anyone else
-// knows the task. The rest belongs to the reader while the state says so and is
-// otherwise guarded by the session's mu.
+// The reader sets the fields up to ctx before other goroutines have access. The other fields
+// belong to the reader in state taskWithReader, and are otherwise guarded by the session's
+// mu.
 type task struct {
 	st   *scsi.Task
 	sess *session
@@ -62,27 +62,27 @@ type task struct {
 
 	state   taskState
 	aborted bool
-	// byOther: aborted by another nexus, so that the initiator may want a status.
+	// byOther: aborted by another nexus, so that the initiator may receive TASK ABORTED.
 	byOther bool
-	// early: Prepare ended the command, nothing is executed.
+	// early: ended by Prepare, not executed.
 	early bool
-	// failure is the sense of a transport error that ends the command.
+	// failure is the sense of a transport error, or nil.
 	failure *senseCode
 	out     dataOut
 	in      dataInProgress
-	// chargeIn is what the task holds of the budget for Data-In.
+	// charge of the budget for Data-In.
 	chargeIn charge
-	// held is there while the state is taskHeld.
+	// held is set in state taskHeld.
 	held *heldTask
-	// onWorker: runs on one of the session's workers, not on its reader.
+	// onWorker: runs on a worker, not on a reader.
 	onWorker bool
-	// kept: came before its turn and was delivered by another reader, perhaps.
+	// kept: arrived early, and possibly delivered by another reader.
 	kept bool
-	// detached: aborted and given up while it was running.
+	// detached: aborted and abandoned while running.
 	detached bool
-	// left: no longer one of the session's tasks.
+	// left: removed from the session.
 	left bool
-	// ended is closed when an aborted task has ended; made by who waits.
+	// ended is closed when the aborted task has ended. A waiter creates it.
 	ended chan struct{}
 }
 
@@ -112,12 +112,11 @@ func (c *conn) newTask(p *pdu, info ahsInfo) *task {
 	return t
 }
 
-// recycle makes a task, which nobody refers to any more, ready for another
-// command.
+// recycle resets a task without references for reuse.
 func (t *task) recycle() {
 	srv := t.conn.srv
-	srv.budget.give(t.sess.share, t.chargeIn)
-	srv.budget.give(t.sess.share, t.out.charge)
+	srv.budget.release(t.sess.share, t.chargeIn)
+	srv.budget.release(t.sess.share, t.out.charge)
 	t.st.Release()
 	srv.opts.Pool.Put(t.out.first)
 	t.ctx.reset()
@@ -128,20 +127,19 @@ func (t *task) recycle() {
 	srv.tasks.Put(t)
 }
 
-// sent frees the task, and what it holds of the budget, after its Data-In has
-// left, or was dropped. It takes no lock.
+// sent recycles the task after its Data-In was sent or dropped. It takes no lock.
 func (t *task) sent() { t.recycle() }
 
-// fail ends the command with a transport error, the first one if there are
-// several. Data that is still due is awaited first (RFC 7143 11.4.2).
+// fail ends the command with a transport error; only the first one counts. Solicited data is
+// still awaited (RFC 7143 11.4.2).
 func (t *task) fail(s *senseCode) {
 	if t.failure == nil {
 		t.failure = s
 	}
 }
 
-// residual returns the residual flag and count (RFC 7143 11.4.5): how much more
-// or less the command would transfer than the initiator expected.
+// residual returns the residual flag and count (RFC 7143 11.4.5): the difference between the
+// transfer length of the command and the expected data transfer length.
 func (t *task) residual() (flag byte, count uint32) {
 	var transfer uint32
 	switch {
@@ -155,7 +153,7 @@ func (t *task) residual() (flag byte, count uint32) {
 	default:
 		transfer = t.in.sent + uint32(len(t.st.DataIn()))
 		if !t.read {
-			transfer += t.st.Wanted // no direction given: whatever the CDB asks for is too much
+			transfer += t.st.Wanted // no direction: the whole transfer length is overflow
 		}
 	}
 	switch {
@@ -167,9 +165,8 @@ func (t *task) residual() (flag byte, count uint32) {
 	return 0, 0
 }
 
-// queueResponse queues the Data-In and the status of an ended command. With
-// Data-In the task lives until that has been sent; without, it is recycled here.
-// The session's mu is held.
+// queueResponse queues the Data-In and status of an ended command. A task with Data-In lives
+// until that is sent; otherwise it is recycled here. The caller holds the session's mu.
 func (t *task) queueResponse() {
 	flag, count := t.residual()
 	data := t.st.DataIn()
@@ -204,10 +201,10 @@ func (t *task) queueResponse() {
 	t.sent()
 }
 
-// tellAbort queues TASK ABORTED status, if another nexus aborted the task and the
-// initiator is to get it, once. It does not touch the buffers of the task, which may
-// be running.
-func (t *task) tellAbort() {
+// queueTaskAborted queues TASK ABORTED status, once, if another nexus aborted the task and the
+// initiator is to receive it. It does not access the buffers of the task, which may be
+// running.
+func (t *task) queueTaskAborted() {
 	if !t.byOther || !t.st.TellsAbort() {
 		return
 	}
@@ -218,7 +215,7 @@ func (t *task) tellAbort() {
 	t.conn.out.queue(p, statSNAdvance)
 }
 
-// response builds the SCSI Response PDU (RFC 7143 11.4).
+// response returns the SCSI Response PDU (RFC 7143 11.4).
 func (t *task) response(dataSN uint32, flag byte, count uint32) *outPDU {
 	p := t.conn.out.get(opSCSIResponse, t.itt)
 	p.bhs[1] |= flag
@@ -238,9 +235,9 @@ func (t *task) response(dataSN uint32, flag byte, count uint32) *outPDU {
 	return p
 }
 
-// queueDataIn cuts data into Data-In PDUs (RFC 7143 11.7): none longer than the
-// initiator takes, a sequence (F bit) never longer than MaxBurstLength. It queues all
-// but the last, which it returns.
+// queueDataIn splits data into Data-In PDUs (RFC 7143 11.7) of at most the initiator's
+// MaxRecvDataSegmentLength, in sequences (F bit) of at most MaxBurstLength. It queues all but
+// the last one, which it returns.
 func (t *task) queueDataIn(data []byte) (last *outPDU) {
 	c, in := t.conn, &t.in
 	step, maxBurst := c.params.peerMaxRecv&^3, c.params.maxBurst

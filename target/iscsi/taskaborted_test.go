@@ -6,14 +6,13 @@ import (
 	"time"
 )
 
-// TestTaskAborted_status: with TAS, commands that another nexus aborts end with TASK
-// ABORTED, in whatever state they are, and nothing else reports it; one's own do not,
-// nor any without TAS.
-func TestTaskAborted_status(t *testing.T) {
+// With TAS, commands that another nexus aborts end with TASK ABORTED in every state, and no unit attention
+// reports it. The nexus's own commands do not, and none do without TAS.
+func TestTask_TaskAborted(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		tas  byte
-		// byOther: not the session of the commands sends the function.
+		// byOther: another session sends the function.
 		byOther  bool
 		function byte
 		want     bool
@@ -26,7 +25,7 @@ func TestTaskAborted_status(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			disk := newMemDisk(1 << 20)
 			stalled := &stalledVolume{memVolume: memVolume{disk}, entered: make(chan struct{}, 4), release: make(chan struct{})}
-			b := newUnitBench(t, stalled, func(o *Options) { o.AbortTimeout = 20 * time.Millisecond })
+			b := newVolumeBench(t, stalled, func(o *Options) { o.AbortTimeout = 20 * time.Millisecond })
 			defer close(stalled.release)
 			a, other := b.login("ImmediateData=No"), b.loginAs(testInitiator+".other")
 			for _, i := range []*initiator{a, other} {
@@ -66,7 +65,7 @@ func TestTaskAborted_status(t *testing.T) {
 				t.Errorf("response %d", got)
 			}
 			if tt.byOther {
-				a.expect(opNopIn) // reports the wider window
+				a.expect(opNopIn) // with the new window
 			}
 			r, _ := a.status(sendCommand(a, a.command(0, 0, 0, 0, 0, 0, 0, 0)))
 			cleared := tt.byOther && !tt.want || tt.function == tmfLogicalUnitReset

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Bounds of text negotiation. Text arrives in pieces (C bit); the pieces of one
-// request together, and so the memory a peer can hold by text, are bounded.
+// Bounds of text negotiation. They apply to the sum of the PDUs of a request (C bit), and so
+// bound the memory of a peer's text.
 const (
 	maxTextLength  = 16 << 10
 	maxTextKeys    = 256
@@ -16,7 +16,7 @@ const (
 	maxValueLength = 255 // RFC 7143 6.1, values of no list or binary kind
 )
 
-// Values that answer a key instead of a result (RFC 7143 6.2).
+// Answers to a key other than a result (RFC 7143 6.2).
 const (
 	valueNotUnderstood = "NotUnderstood"
 	valueReject        = "Reject"
@@ -26,15 +26,14 @@ const (
 	valueNo            = "No"
 )
 
-// pair is one key=value of a text negotiation.
+// pair is a key=value pair.
 type pair struct{ key, value string }
 
-// parseText splits the data of a login or text request, put together from all
-// its pieces, into pairs (RFC 7143 6.1). Each pair ends with a NUL; empty pairs
-// (more than one NUL) are passed over, as is a last pair without one.
+// parseText splits the complete text of a login or text request into pairs (RFC 7143 6.1). Each
+// pair ends with a NUL. Empty pairs (repeated NULs) are skipped, and the last NUL is optional.
 func parseText(b []byte) ([]pair, error) {
 	if len(b) > maxTextLength {
-		return nil, fmt.Errorf("text of %d bytes, at most %d are taken", len(b), maxTextLength)
+		return nil, fmt.Errorf("text of %d bytes; maximum is %d", len(b), maxTextLength)
 	}
 	var pairs []pair
 	for len(b) > 0 {
@@ -45,10 +44,10 @@ func parseText(b []byte) ([]pair, error) {
 		}
 		key, value, ok := strings.Cut(string(item), "=")
 		if !ok || key == "" {
-			return nil, fmt.Errorf("text %.40q is no key=value", item)
+			return nil, fmt.Errorf("text %.40q is not key=value", item)
 		}
 		if len(key) > maxKeyLength {
-			return nil, fmt.Errorf("key of %d bytes, at most %d are allowed", len(key), maxKeyLength)
+			return nil, fmt.Errorf("key of %d bytes; maximum is %d", len(key), maxKeyLength)
 		}
 		if len(pairs) == maxTextKeys {
 			return nil, fmt.Errorf("more than %d keys in one text", maxTextKeys)
@@ -58,7 +57,7 @@ func parseText(b []byte) ([]pair, error) {
 	return pairs, nil
 }
 
-// appendPair adds key=value and its NUL to a text.
+// appendPair appends key=value and a NUL to a text.
 func appendPair(b []byte, key, value string) []byte {
 	b = append(b, key...)
 	b = append(b, '=')
@@ -66,15 +65,14 @@ func appendPair(b []byte, key, value string) []byte {
 	return append(b, 0)
 }
 
-// parseNumber reads a numerical value: decimal, or hexadecimal after 0x
-// (RFC 7143 6.1).
+// parseNumber parses a numerical value: decimal, or hexadecimal after 0x (RFC 7143 6.1).
 func parseNumber(s string) (uint64, bool) {
 	base := 10
 	if len(s) > 2 && (s[:2] == "0x" || s[:2] == "0X") {
 		s, base = s[2:], 16
 	}
 	for _, r := range s {
-		// ParseUint takes a sign and, with base 0, underscores; the RFC takes neither.
+		// ParseUint accepts a sign and, with base 0, underscores; the RFC does not.
 		if r == '+' || r == '-' || r == '_' {
 			return 0, false
 		}

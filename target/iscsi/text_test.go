@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestParseText: what counts as key=value pairs (RFC 7143 6.1).
+// The table has text and its key=value pairs (RFC 7143 6.1).
 func TestParseText(t *testing.T) {
 	for _, c := range []struct {
 		in   string
@@ -41,8 +41,7 @@ func TestParseText(t *testing.T) {
 	}
 }
 
-// text sends a text request and returns the whole answer, however many PDUs it
-// takes.
+// text sends a text request and returns the complete response.
 func (i *initiator) text(keys ...string) string {
 	i.tb.Helper()
 	h := i.request(opText)
@@ -78,7 +77,7 @@ func (b *bench) discovery(keys ...string) *initiator {
 	return i
 }
 
-// TestSendTargets asks in every way, in both kinds of session (RFC 7143 Appendix C).
+// All forms of the request, in both session types (RFC 7143 Appendix C).
 func TestSendTargets(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		one := "TargetName=" + testTarget + " TargetAddress=" + b.addr + ",7"
@@ -111,8 +110,8 @@ func TestSendTargets(t *testing.T) {
 	})
 }
 
-// TestTextInPieces: request and response are longer than a PDU.
-func TestTextInPieces(t *testing.T) {
+// Request and response are longer than a PDU.
+func TestText_LongText(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		i := b.discovery("MaxRecvDataSegmentLength=512")
 		var want []string
@@ -127,14 +126,14 @@ func TestTextInPieces(t *testing.T) {
 			t.Errorf("answer %q", all)
 		}
 
-		// The request is cut in the middle of a key.
+		// The request is split within a key.
 		whole := text("SendTargets=" + testTarget)
 		h := i.request(opText)
 		h[1] = bitContinue
 		i.send(h, nil, whole[:5])
 		r, data := i.expect(opTextResponse)
 		if len(data) > 0 || r[1] != 0 || r.ttt() == reservedTag {
-			t.Fatalf("answer to the first piece: %x %q", *r, data)
+			t.Fatalf("response to the first part: %x %q", *r, data)
 		}
 		next := i.request(opText)
 		next.put32(16, h.itt())
@@ -147,8 +146,8 @@ func TestTextInPieces(t *testing.T) {
 	})
 }
 
-// TestTextErrors: requests that cannot be answered; the session lives on.
-func TestTextErrors(t *testing.T) {
+// Invalid requests are rejected, and the session continues.
+func TestText_Errors(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		i := b.login()
 		h := i.request(opText)
@@ -172,9 +171,8 @@ func TestTextErrors(t *testing.T) {
 	})
 }
 
-// TestWildcardPortal: discovery through a portal on every address gives the
-// address that the initiator came in by.
-func TestWildcardPortal(t *testing.T) {
+// Discovery through a wildcard portal reports the address of the connection.
+func TestSendTargets_WildcardPortal(t *testing.T) {
 	b := newBench(t, nil, nil)
 	l, err := net.Listen("tcp", "0.0.0.0:0")
 	if err != nil {
@@ -196,13 +194,13 @@ func TestWildcardPortal(t *testing.T) {
 		t.Errorf("Serve: %v", err)
 	}
 	if got := i.text("SendTargets=" + testTarget); got != "TargetName="+testTarget+" TargetAddress="+first+",7" {
-		t.Errorf("answer %q", got) // the connection lives on; nobody else could come in that way
+		t.Errorf("answer %q", got) // the connection continues, but the portal is closed
 	}
 	i.logout()
 }
 
-// TestDiscoveryRefuses what belongs to normal sessions.
-func TestDiscoveryRefuses(t *testing.T) {
+// Requests of normal sessions are rejected in a discovery session.
+func TestDiscovery_Refused(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		for _, op := range []byte{opSCSICommand, opTMFRequest} {
 			i := b.discovery()
@@ -215,7 +213,7 @@ func TestDiscoveryRefuses(t *testing.T) {
 	})
 }
 
-// TestLogout: the reasons (RFC 7143 11.14.1).
+// The table has the reasons of a logout (RFC 7143 11.14.1).
 func TestLogout(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		i := b.login()
@@ -236,7 +234,7 @@ func TestLogout(t *testing.T) {
 		if r, _ := i.expect(opLogoutResponse); r[2] != 0 {
 			t.Errorf("response %d", r[2])
 		}
-		// The nexus was gone before the response.
+		// The nexus was detached before the response.
 		if n := b.disk.nexuses(); n != 0 {
 			t.Errorf("%d nexuses", n)
 		}
@@ -250,9 +248,8 @@ func TestLogout(t *testing.T) {
 	})
 }
 
-// TestMalformed: each of these ends its connection with a Reject, and nothing
-// else.
-func TestMalformed(t *testing.T) {
+// A malformed PDU ends its connection with a Reject, and no other.
+func TestConn_Malformed(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		witness := b.loginAs(testInitiator + "2")
 		for _, c := range []struct {
@@ -298,7 +295,7 @@ func TestMalformed(t *testing.T) {
 			i := b.login()
 			h, ahs, data := c.pdu(i)
 			wire := encode(h, ahs, data, false, false)
-			i.nc.Write(wire) // may fail: the target need not read it all
+			i.nc.Write(wire) // may fail: the target need not read everything
 			r, d := i.expect(opReject)
 			if r[2] != c.reason || *(*bhs)(d) != *h {
 				t.Errorf("%s: reject %x %x", c.name, *r, d)
@@ -309,20 +306,18 @@ func TestMalformed(t *testing.T) {
 	})
 }
 
-// TestSNACK is rejected and does no harm: there is nothing to retransmit at
-// error recovery level 0.
-func TestSNACK(t *testing.T) {
+// SNACK is rejected: error recovery level 0 has no retransmission.
+func TestConn_SNACK(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		i := b.login()
 		h := i.request(opSNACK)
-		i.cmdSN-- // it has none
+		i.cmdSN-- // SNACK has no CmdSN
 		i.send(h, nil, nil)
 		if r, d := i.expect(opReject); r[2] != rejectSNACK || (*bhs)(d).itt() != h.itt() {
 			t.Errorf("reject %x %x", *r, d)
 		}
 		i.alive()
-		// Data-Out for a task that is not there is what an initiator sends that
-		// does not know yet.
+		// Data-Out for an unknown task is dropped, as after an abort that the initiator does not know of.
 		i.send(dataOutPDU(h, 5, 0, 0, true), nil, make([]byte, 100))
 		i.alive()
 	})

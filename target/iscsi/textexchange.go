@@ -2,15 +2,15 @@ package iscsi
 
 import "slices"
 
-// textExchange is a text negotiation of the full feature phase: a request and
-// its response, each in as many PDUs as it takes (RFC 7143 11.10).
+// textExchange is a text negotiation in full feature phase: a request and its response, each in
+// one or more PDUs (RFC 7143 11.10).
 type textExchange struct {
-	ttt      uint32 // reservedTag: none is under way
+	ttt      uint32 // reservedTag if none is in progress
 	request  []byte
-	response []byte // what has not been sent
+	response []byte // unsent
 }
 
-// handleText takes a Text Request.
+// handleText handles a Text Request.
 func (c *conn) handleText(p *pdu) error {
 	x := &c.text
 	more := p.bhs[1]&bitContinue != 0
@@ -50,21 +50,21 @@ func (c *conn) handleText(p *pdu) error {
 	return nil
 }
 
-// sendText sends the next piece of the response, or an empty one that asks for
-// the rest of the request.
-func (c *conn) sendText(p *pdu, requestGoesOn bool) {
+// sendText sends the next part of the response, or an empty response that requests the rest of
+// the request.
+func (c *conn) sendText(p *pdu, incomplete bool) {
 	x := &c.text
 	r := c.out.get(opTextResponse, p.itt())
 	lun := p.lun()
 	copy(r.bhs[8:], lun[:])
 	var n int
-	if !requestGoesOn {
+	if !incomplete {
 		n = min(len(x.response), int(c.params.peerMaxRecv))
 	}
 	r.data = slices.Clone(x.response[:n])
 	x.response = x.response[n:]
 	switch {
-	case requestGoesOn || len(x.response) == 0 && !p.final():
+	case incomplete || len(x.response) == 0 && !p.final():
 		r.bhs[1] = 0
 	case len(x.response) > 0:
 		r.bhs[1] = bitContinue
@@ -80,7 +80,7 @@ func (c *conn) sendText(p *pdu, requestGoesOn bool) {
 	c.out.queue(r, statSNAdvance)
 }
 
-// answerText answers the keys that are allowed in the full feature phase.
+// answerText answers the keys that are allowed in full feature phase.
 func (c *conn) answerText(pairs []pair) []byte {
 	var b []byte
 	for _, k := range pairs {
@@ -105,9 +105,8 @@ func (c *conn) answerText(pairs []pair) []byte {
 	return b
 }
 
-// sendTargets answers SendTargets (RFC 7143 Appendix C): all targets or one in a
-// discovery session, the session's own in a normal one. Targets that the
-// initiator may not use are as if they were not there.
+// sendTargets answers SendTargets (RFC 7143 Appendix C): all targets or one in a discovery
+// session, the session's own in a normal one. It omits targets that the initiator may not use.
 func (c *conn) sendTargets(b []byte, value string) []byte {
 	s := c.sess
 	var found []*target

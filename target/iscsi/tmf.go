@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// tmf is a task management function while it is carried out (RFC 7143 11.5).
+// tmf is a task management function in progress (RFC 7143 11.5).
 type tmf struct {
 	conn     *conn
 	function byte
 	lun      [8]byte
 	itt      uint32
 	pdu      pdu // header only
-	abortion
-	// cleared are sessions of others that lost tasks.
+	abortSet
+	// cleared has other nexuses' sessions whose tasks were aborted.
 	cleared []*session
 }
 
-// handleTMF takes a Task Management Function Request. What it must wait for, it
-// leaves to a goroutine: the reader goes on.
+// handleTMF handles a Task Management Function Request. A goroutine does what blocks, so that the
+// reader continues.
 func (c *conn) handleTMF(p *pdu) error {
 	s := c.sess
 	if err := p.discard(); err != nil {
@@ -38,13 +38,13 @@ func (c *conn) handleTMF(p *pdu) error {
 		earlier = s.barrierAt(p.cmdSN())
 	}
 	if earlier == nil {
-		response, final := f.begin()
+		response, final := f.abortAffected()
 		if final && !(s.shared && f.ofSet() && response == tmfComplete) {
 			f.respond(response)
 			return nil
 		}
 	}
-	s.hold() // the nexus must live until the device server was told
+	s.hold() // the device server needs the nexus until it is notified
 	c.srv.wg.Add(1)
 	go func() {
 		defer c.srv.wg.Done()
@@ -52,7 +52,7 @@ func (c *conn) handleTMF(p *pdu) error {
 		response := f.finish(earlier)
 		var ended []*session
 		if f.function == tmfTargetColdReset {
-			ended = c.srv.sessionsOf(s.target) // not those that begin after the response
+			ended = c.srv.sessionsOf(s.target) // excludes sessions that start after the response
 		}
 		f.respond(response)
 		c.out.flush()
@@ -61,8 +61,8 @@ func (c *conn) handleTMF(p *pdu) error {
 	return nil
 }
 
-// ofSet reports whether the function affects more than one task of its session,
-// so that RFC 7143 4.2.3.3 orders it against all connections.
+// ofSet reports whether the function affects more than one task of its session, so that RFC
+// 7143 4.2.3.3 orders it with respect to all connections.
 func (f *tmf) ofSet() bool {
 	switch f.function {
 	case tmfAbortTaskSet, tmfClearTaskSet, tmfLogicalUnitReset, tmfTargetWarmReset, tmfTargetColdReset:
@@ -71,9 +71,9 @@ func (f *tmf) ofSet() bool {
 	return false
 }
 
-// finish does what takes time, and begins with waiting for the commands before
-// the function if earlier is not nil: they are on their way on other connections
-// (RFC 7143 4.2.3.3 (c)). If they do not come, nothing has been done.
+// finish performs the blocking part of the function. If earlier is not nil, it first waits for
+// the earlier commands, which are in transit on other connections (RFC 7143 4.2.3.3 (c)). If
+// they do not arrive, nothing was done.
 func (f *tmf) finish(earlier <-chan struct{}) (response byte) {
 	s := f.conn.sess
 	if earlier != nil {
@@ -84,27 +84,27 @@ func (f *tmf) finish(earlier <-chan struct{}) (response byte) {
 		case <-timer.C:
 			return tmfRejected
 		}
-		if response, _ := f.begin(); response != tmfComplete {
+		if response, _ := f.abortAffected(); response != tmfComplete {
 			return response
 		}
 	}
 	f.await(s)
-	f.tellDeviceServer()
+	f.notifyDeviceServer()
 	if s.shared && f.ofSet() {
 		f.conn.awaitAcknowledgement()
 	}
 	return tmfComplete
 }
 
-// errTargetReset ends connections after a TARGET COLD RESET.
+// errTargetReset is why connections end after a TARGET COLD RESET.
 var errTargetReset = errors.New("connection closed by TARGET COLD RESET")
 
-// dropSessions ends sessions by a TARGET COLD RESET (RFC 7143 11.5.1), the one
-// that asked for it so that it gets its response.
+// dropSessions ends sessions after a TARGET COLD RESET (RFC 7143 11.5.1). The requesting session
+// ends after its response is sent.
 func (f *tmf) dropSessions(sessions []*session) {
 	for _, s := range sessions {
 		if s != f.conn.sess {
-			s.log.WithField("by", f.conn.sess.id.InitiatorName).Warn("session ends by TARGET COLD RESET")
+			s.log.WithField("by", f.conn.sess.id.InitiatorName).Warn("session closed by TARGET COLD RESET")
 			s.disconnect()
 			continue
 		}
@@ -117,7 +117,7 @@ func (f *tmf) dropSessions(sessions []*session) {
 	}
 }
 
-// takeImmediatePlace counts an immediate request, if there may be one more.
+// takeImmediatePlace counts an immediate request, or returns false if there are too many.
 func (s *session) takeImmediatePlace() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,7 +128,7 @@ func (s *session) takeImmediatePlace() bool {
 	return true
 }
 
-// respond queues the response and frees the request's place.
+// respond queues the response and frees the request's place in the window.
 func (f *tmf) respond(response byte) {
 	s := f.conn.sess
 	if f.pdu.immediate() {
@@ -142,9 +142,9 @@ func (f *tmf) respond(response byte) {
 	f.conn.out.queue(r, statSNAdvance)
 }
 
-// begin aborts what the function affects. final says that the response is
-// known and that nothing is left to wait for.
-func (f *tmf) begin() (response byte, final bool) {
+// abortAffected aborts the tasks that the function affects. final reports that the response is
+// final and nothing remains to be done.
+func (f *tmf) abortAffected() (response byte, final bool) {
 	s := f.conn.sess
 	ds := s.target.DeviceServer
 	switch f.function {
@@ -189,8 +189,8 @@ func (f *tmf) abortTask() (response byte, final bool) {
 		f.abort(s, t, s.nexus)
 		return tmfComplete, len(f.running) == 0
 	}
-	// A command that has not arrived, or was kept for its turn, counts as
-	// received if it comes before this request.
+	// A command that has not arrived, or is kept, counts as received if it precedes this
+	// request.
 	if !serialLess(refCmdSN, s.exp.Load()) && !serialLess(s.limit.Load(), refCmdSN) &&
 		serialLess(refCmdSN, f.pdu.cmdSN()) {
 		if e := s.early[refCmdSN]; e == nil || e.pdu != nil && e.pdu.itt() == ref {
@@ -205,14 +205,14 @@ func (f *tmf) abortTask() (response byte, final bool) {
 	return tmfTaskDoesNotExist, true
 }
 
-// abortTasks aborts the tasks of s whose LUN matches, also those whose turn has
-// not come. It reports whether there were any.
+// abortTasks aborts the tasks of s with a matching LUN, including kept ones. It reports whether
+// there were any.
 func (f *tmf) abortTasks(s *session, match func(lun [8]byte) bool) (any bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	own := s == f.conn.sess
 	any = f.abortMatching(s, f.conn.sess.nexus, func(t *task) bool {
-		// Of the initiator's own commands only those before the request.
+		// Only the initiator's own commands before the request.
 		return match(t.st.Lun) && (!own || t.immediate || serialLess(t.cmdSN, f.pdu.cmdSN()))
 	})
 	for sn, e := range s.early {
@@ -228,7 +228,7 @@ func (f *tmf) abortTasks(s *session, match func(lun [8]byte) bool) (any bool) {
 	return any
 }
 
-// abortEverywhere aborts the matching tasks of every session of the target.
+// abortEverywhere aborts the matching tasks of all sessions of the target.
 func (f *tmf) abortEverywhere(match func(lun [8]byte) bool) {
 	own := f.conn.sess
 	for _, s := range own.srv.sessionsOf(own.target) {
@@ -238,9 +238,9 @@ func (f *tmf) abortEverywhere(match func(lun [8]byte) bool) {
 	}
 }
 
-// tellDeviceServer leaves the rest of the function to the device server. The
-// initiators that lost tasks without a word learn of their wider window.
-func (f *tmf) tellDeviceServer() {
+// notifyDeviceServer makes the device server perform its part of the function. Initiators whose
+// tasks were aborted receive the new MaxCmdSN.
+func (f *tmf) notifyDeviceServer() {
 	s := f.conn.sess
 	ds := s.target.DeviceServer
 	switch f.function {
@@ -258,15 +258,15 @@ func (f *tmf) tellDeviceServer() {
 		}
 	}
 	for _, other := range f.cleared {
-		other.announceWindow()
+		other.sendWindow()
 	}
 }
 
 // maxLUN is the largest LUN of the flat space addressing method.
 const maxLUN = 1<<14 - 1
 
-// encodeLUN returns the single level LUN structure of SAM-5 4.7.5: peripheral
-// device addressing up to 255, flat space addressing above.
+// encodeLUN returns the single level LUN structure (SAM-5 4.7.5): peripheral device addressing up
+// to 255, flat space addressing above.
 func encodeLUN(lun uint16) [8]byte {
 	if lun < 256 {
 		return [8]byte{1: byte(lun)}
@@ -274,8 +274,8 @@ func encodeLUN(lun uint16) [8]byte {
 	return [8]byte{0x40 | byte(lun>>8), byte(lun)}
 }
 
-// announceWindow sends a NOP-In that only tells ExpCmdSN and MaxCmdSN.
-func (s *session) announceWindow() {
+// sendWindow sends a NOP-In with ExpCmdSN and MaxCmdSN.
+func (s *session) sendWindow() {
 	s.mu.Lock()
 	conns := append([]*conn(nil), s.conns...)
 	s.mu.Unlock()

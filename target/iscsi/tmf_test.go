@@ -33,7 +33,7 @@ func (i *initiator) tmfResponse(h *bhs) byte {
 	return r[2]
 }
 
-// block has commands run until their context ends, or release is closed.
+// block makes commands run until their context ends or release is closed.
 func (d *memDisk) block() (started chan struct{}, release chan struct{}) {
 	started, release = make(chan struct{}, 1000), make(chan struct{})
 	d.execute = func(ctx context.Context, t *scsi.Task) {
@@ -47,12 +47,11 @@ func (d *memDisk) block() (started chan struct{}, release chan struct{}) {
 	return started, release
 }
 
-// hang has commands run until release is closed, whatever becomes of their
-// context: the store stalls.
+// hang makes commands run until release is closed and ignore their context: the store stalls.
 func (d *memDisk) hang() (started chan struct{}, release chan struct{}) {
 	started, release = make(chan struct{}, 1000), make(chan struct{})
 	d.execute = func(_ context.Context, t *scsi.Task) {
-		if t.OpCode == 0x35 { // SYNCHRONIZE CACHE stands for whatever still works
+		if t.OpCode == 0x35 { // SYNCHRONIZE CACHE still works
 			return
 		}
 		started <- struct{}{}
@@ -62,8 +61,8 @@ func (d *memDisk) hang() (started chan struct{}, release chan struct{}) {
 	return started, release
 }
 
-// TestAbortTask aborts commands in each of their states (RFC 7143 11.5.1).
-func TestAbortTask(t *testing.T) {
+// Commands are aborted in each of their states (RFC 7143 11.5.1).
+func TestTMF_AbortTask(t *testing.T) {
 	overTransports(t, func(o *Options) { o.Workers = 1 }, func(t *testing.T, b *bench) {
 		started, release := b.disk.block()
 		i := b.login("ImmediateData=No")
@@ -75,7 +74,7 @@ func TestAbortTask(t *testing.T) {
 		if got := i.tmfResponse(abort); got != tmfComplete {
 			t.Errorf("waits for Data-Out: response %d", got)
 		}
-		i.answerR2T(h, r2t, make([]byte, memBlock), 100) // the initiator had sent it before it knew
+		i.answerR2T(h, r2t, make([]byte, memBlock), 100) // sent before the abort
 
 		running := i.command(bitRead, memBlock, read10(0, 1)...)
 		i.send(running, nil, nil)
@@ -102,9 +101,8 @@ func TestAbortTask(t *testing.T) {
 	})
 }
 
-// TestAbortTaskOutOfOrder: a command that is to come before the request counts
-// as received; one that waits for its turn never runs.
-func TestAbortTaskOutOfOrder(t *testing.T) {
+// A missing command before the request counts as received; a kept one does not run.
+func TestTMF_AbortTaskOutOfOrder(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		order := b.record()
 		i := b.login()
@@ -129,9 +127,8 @@ func TestAbortTaskOutOfOrder(t *testing.T) {
 	})
 }
 
-// TestResets ends the tasks of one session, or of all, and tells the device
-// server what it must know.
-func TestResets(t *testing.T) {
+// The functions end the tasks of one session, or of all, and notify the device server.
+func TestTMF_Resets(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		for _, c := range []struct {
 			name            string
@@ -177,7 +174,7 @@ func TestResets(t *testing.T) {
 			for n, i := range []*initiator{one, two} {
 				ended := n == 0 && c.ends || n == 1 && c.others
 				if ended && n == 1 {
-					// Nobody told this initiator anything; its window must have opened.
+					// This initiator receives only the new window.
 					if r, _ := i.expect(opNopIn); r.itt() != reservedTag || r.ttt() != reservedTag {
 						t.Errorf("%s: NOP-In %x", c.name, *r)
 					}
@@ -205,9 +202,9 @@ func TestResets(t *testing.T) {
 	})
 }
 
-// TestColdReset ends the tasks and the sessions of the target, its own after the
-// response, and leaves other targets alone.
-func TestColdReset(t *testing.T) {
+// A cold reset ends the tasks and sessions of the target, its own after the response, and not those of
+// other targets.
+func TestTMF_ColdReset(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		started, release := b.disk.block()
 		one, two, elsewhere := b.login(), b.loginAs(testInitiator+"2"), b.dial()
@@ -231,10 +228,9 @@ func TestColdReset(t *testing.T) {
 	})
 }
 
-// TestStalledStore: commands hang in the store and do not listen to their
-// context. Task management, other commands, logout, login and shutdown go on;
-// the results of the aborted commands are dropped when they come at last.
-func TestStalledStore(t *testing.T) {
+// Commands hang in the store and ignore their context. Task management, other commands, logout, login and
+// shutdown continue. The results of the aborted commands are dropped when they return.
+func TestTMF_StalledStore(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		started, release := b.disk.hang()
 		i := b.login()
@@ -277,14 +273,14 @@ func TestStalledStore(t *testing.T) {
 	})
 }
 
-// TestStalledReader: a command that ran on the reader, because its kind was
-// short so far, hangs. The connection goes on within a moment.
-func TestStalledReader(t *testing.T) {
+// A command hangs on the reader, where it runs because earlier ones were short. The connection continues
+// within two ticks.
+func TestWatchdog_StalledReader(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		var hanging func()
 		entered := make(chan struct{})
 		b.disk.execute = func(_ context.Context, t *scsi.Task) {
-			if lba, _ := extent(t.CDB()); lba == 7 && isRead(t.OpCode) {
+			if lba, _ := lbaRange(t.CDB()); lba == 7 && isRead(t.OpCode) {
 				entered <- struct{}{}
 				hanging()
 			}
@@ -295,7 +291,7 @@ func TestStalledReader(t *testing.T) {
 		i := b.login()
 		b.srv.Sessions()
 		for s := range b.srv.sessions {
-			s.cost[0x28].Store(1) // READ(10) is short
+			s.cost[0x28].Store(1) // READ(10) is expected to be short
 		}
 		first := i.command(bitRead, memBlock, read10(7, 1)...)
 		i.send(first, nil, nil)
@@ -310,9 +306,8 @@ func TestStalledReader(t *testing.T) {
 	})
 }
 
-// TestTooManyDetached: a session whose commands all hang gets BUSY, and its
-// memory does not grow.
-func TestTooManyDetached(t *testing.T) {
+// A session whose commands all hang ends further ones with BUSY, and its memory does not grow.
+func TestSession_TooManyDetached(t *testing.T) {
 	b := newBench(t, func(o *Options) { o.QueueDepth, o.AbortTimeout = 2, time.Millisecond }, nil)
 	started, release := b.disk.hang()
 	i := b.login()
@@ -334,9 +329,8 @@ func TestTooManyDetached(t *testing.T) {
 	i.alive()
 }
 
-// TestShutdown asks initiators to log out, lets commands end, and aborts what
-// has not when the context is over.
-func TestShutdown(t *testing.T) {
+// Shutdown requests a logout, lets commands end, and aborts those that are running when the context ends.
+func TestServer_Shutdown(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		block func(d *memDisk) (started, release chan struct{})
@@ -349,7 +343,7 @@ func TestShutdown(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBench(t, func(o *Options) { o.LogoutTimeout = 20 * time.Millisecond }, nil)
 			i := b.login("ImmediateData=No")
-			b.dial() // never logs in
+			b.dial() // does not log in
 			release := make(chan struct{})
 			if c.block != nil {
 				var started chan struct{}
@@ -382,8 +376,8 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
-// TestShutdownWaits: a command that ends in time is answered.
-func TestShutdownWaits(t *testing.T) {
+// A command that ends in time is answered.
+func TestServer_ShutdownWaits(t *testing.T) {
 	b := newBench(t, func(o *Options) { o.LogoutTimeout = time.Millisecond }, nil)
 	started, release := b.disk.block()
 	i := b.login()

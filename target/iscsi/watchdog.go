@@ -5,25 +5,23 @@ import (
 	"time"
 )
 
-// A reader runs short commands itself. It cannot know that a command is short,
-// only that commands of its kind lately were. The watchdog makes up for the
-// difference: while commands run on readers it looks at all of them every
-// readerTick, and where one has been running the same command for a whole tick
-// it starts another reader for the connection. The first one becomes a worker
-// that ends with its command.
+// readerTick is the interval at which the watchdog checks readers while commands run on them.
+// Readers run commands that are expected to be short, by the average of their kind. If a
+// command runs on a reader for a whole tick, the watchdog starts another reader for the
+// connection, and the first one becomes a worker that ends with its command.
 const readerTick = 5 * time.Millisecond
 
-// turns says who is a connection's reader. The number in state is that of the
-// current turn, doubled, plus one while a command runs on the reader; the turn
-// changes with each command. Whoever changes state from the value it knows has
-// the reader's place: the reader when its command ended, or the watchdog.
+// turns tracks the role of a connection's reader. state is twice the number of the current turn,
+// plus one while a command runs on the reader. The turn changes with each command. The goroutine
+// that changes state from the value that it knows has the role: the reader after its command, or
+// the watchdog.
 type turns struct {
 	state atomic.Uint64
-	// last is what the watchdog saw a tick ago. It belongs to the watchdog.
+	// last is the state at the previous tick. It belongs to the watchdog.
 	last uint64
 }
 
-// begin notes that a command runs on the reader.
+// begin records that a command runs on the reader.
 func (t *turns) begin(w *watchdog) uint64 {
 	turn := t.state.Load() + 3 // even → odd, next turn
 	t.state.Store(turn)
@@ -33,11 +31,11 @@ func (t *turns) begin(w *watchdog) uint64 {
 	return turn
 }
 
-// end notes that it has ended; false says that the place was taken.
+// end records that the command has ended. It returns false if the role was taken.
 func (t *turns) end(turn uint64) bool { return t.take(turn) }
 
-// observe reports, once a tick, whether commands run on the reader at all, and
-// the turn that has been running since the last call, 0 when there is none.
+// observe is called once per tick. It reports whether commands run on the reader, and returns the
+// turn that has been running since the previous call, or 0.
 func (t *turns) observe() (busy bool, stuck uint64) {
 	now := t.state.Load()
 	last := t.last
@@ -48,18 +46,18 @@ func (t *turns) observe() (busy bool, stuck uint64) {
 	return now != last || stuck != 0, stuck
 }
 
-// take takes the reader's place in the given turn, unless that is over.
+// take takes the role of the reader in the given turn, unless that has ended.
 func (t *turns) take(turn uint64) bool { return t.state.CompareAndSwap(turn, turn-1) }
 
-// watchdog looks after connections: stuck readers, and silent initiators; and
-// after sessions whose workers have nothing to do.
+// watchdog checks for stuck readers, silent initiators, stalled connections, pending logins and
+// idle workers.
 type watchdog struct {
 	srv *Server
-	// asleep: no command has run on a reader for some time.
+	// asleep is set if no command has run on a reader recently.
 	asleep atomic.Bool
 	wake   chan struct{}
 	stop   chan struct{}
-	conns  []*conn // reused by each look
+	conns  []*conn // reused by each check
 }
 
 func (w *watchdog) rouse() {
@@ -73,7 +71,7 @@ func (w *watchdog) rouse() {
 func (w *watchdog) run() {
 	tick := time.NewTimer(readerTick)
 	defer tick.Stop()
-	ping := time.NewTicker(w.srv.lookTick())
+	ping := time.NewTicker(w.srv.checkInterval())
 	defer ping.Stop()
 	idle := 0
 	for {
@@ -87,16 +85,16 @@ func (w *watchdog) run() {
 				c.pinger.tick(c)
 				c.stall.tick(c, short)
 			}
-			w.srv.budget.look()
-			w.srv.lookAtLogins()
-			w.srv.dismissSpare()
+			w.srv.budget.recheck()
+			w.srv.checkPendingLogins()
+			w.srv.retireSpare()
 			continue
 		case <-w.wake:
 			w.asleep.Store(false)
 			idle = 0
 		case <-tick.C:
 		}
-		busy := w.look()
+		busy := w.check()
 		if idle++; busy {
 			idle = 0
 		}
@@ -104,17 +102,17 @@ func (w *watchdog) run() {
 			tick.Reset(readerTick)
 			continue
 		}
-		// A reader that begins a command from here on sees asleep; look once
-		// more for one that had begun before.
+		// A reader that starts a command from now on sees asleep; check once more for one
+		// that started before.
 		w.asleep.Store(true)
-		if w.look() {
+		if w.check() {
 			w.rouse()
 		}
 	}
 }
 
-// look replaces readers that are stuck and reports whether any was busy.
-func (w *watchdog) look() (busy bool) {
+// check replaces stuck readers, and reports whether any reader was busy.
+func (w *watchdog) check() (busy bool) {
 	w.conns = w.srv.appendConns(w.conns[:0])
 	for _, c := range w.conns {
 		b, stuck := c.turns.observe()
@@ -127,41 +125,41 @@ func (w *watchdog) look() (busy bool) {
 			w.srv.workers.Done()
 			continue
 		}
-		go w.srv.carry(c.takeOver)
+		go w.srv.runReader(c.takeOver)
 	}
 	return busy
 }
 
-// pinger finds initiators that are gone (RFC 7143 11.19: NOP-In as a ping).
+// pinger detects dead initiators (NOP-In as a ping, RFC 7143 11.19).
 type pinger struct {
 	reads  uint32
 	silent time.Duration
 	asked  bool
 }
 
-// tick is called every lookTick.
+// tick is called every checkInterval.
 func (g *pinger) tick(c *conn) {
 	o := &c.srv.opts
 	if !c.fullFeature.Load() || o.PingInterval == 0 {
-		return // the login has its own limit
+		return // logins have their own timeout
 	}
 	if n := c.in.reads.Load(); n != g.reads || c.notReading.Load() {
 		g.reads, g.silent, g.asked = n, 0, false
 		return
 	}
-	g.silent += c.srv.lookTick()
+	g.silent += c.srv.checkInterval()
 	switch {
 	case g.silent < o.PingInterval:
 	case !g.asked:
 		g.asked = true
 		c.ping()
 	case g.silent >= o.PingInterval+o.PingTimeout:
-		c.sess.log.WithField("silent", g.silent).Warn("initiator does not answer, closing the connection")
+		c.sess.log.WithField("silent", g.silent).Warn("connection closed: no response to ping")
 		c.close()
 	}
 }
 
-// ping asks the initiator for a sign of life.
+// ping sends a NOP-In that requests a response.
 func (c *conn) ping() {
 	s := c.sess
 	s.mu.Lock()
@@ -170,8 +168,7 @@ func (c *conn) ping() {
 	c.nopIn(ttt)
 }
 
-// nopIn sends a NOP-In of our own: a ping, or with the reserved tag one that
-// only tells ExpCmdSN and MaxCmdSN.
+// nopIn sends a NOP-In: a ping, or with the reserved tag a carrier of ExpCmdSN and MaxCmdSN.
 func (c *conn) nopIn(ttt uint32) {
 	p := c.out.get(opNopIn, reservedTag)
 	p.put32(20, ttt)

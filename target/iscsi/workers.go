@@ -5,22 +5,21 @@ import (
 	"sync"
 )
 
-// crew are the workers of a session, which run its commands side by side. One
-// that finds no command stays, because its stack has grown as far as the way
-// down to the disk needs: initiators send commands in bursts. It is guarded by
-// the session's mu.
-type crew struct {
+// workerPool is the state of a session's workers, which run its commands concurrently. A worker
+// without a command parks, because its stack has grown to the depth of the I/O path and initiators
+// send commands in bursts. The session's mu guards the pool.
+type workerPool struct {
 	running int // workers that run a command or are about to
-	idle    int // workers that stay
-	spare   int // the fewest that were idle since the server last looked
-	// called and dismissed are how many idle workers are to go on, and to end,
-	// and have not woken up. The former count as running already.
-	called, dismissed int
-	wake              sync.Cond
+	idle    int // parked workers
+	spare   int // minimum of idle since the last retireSpare
+	// resumed and retired are the numbers of parked workers that are to resume and to end,
+	// but have not woken up. Resumed workers already count as running.
+	resumed, retired int
+	wake             sync.Cond
 }
 
-// hire has one more worker run if there is work for it. mu is held.
-func (s *session) hire() {
+// spawn starts or resumes a worker if there is work for it. The caller holds mu.
+func (s *session) spawn() {
 	if len(s.ready) == 0 || s.running >= s.srv.opts.Workers {
 		return
 	}
@@ -32,32 +31,32 @@ func (s *session) hire() {
 	}
 	s.idle--
 	s.spare = min(s.spare, s.idle)
-	s.called++
+	s.resumed++
 	s.wake.Signal()
 }
 
-// dismiss ends n idle workers. mu is held.
-func (s *session) dismiss(n int) {
+// retire ends n parked workers. The caller holds mu.
+func (s *session) retire(n int) {
 	s.idle -= n
 	s.spare = s.idle
-	s.dismissed += n
+	s.retired += n
 	for range n {
 		s.wake.Signal()
 	}
 }
 
-// dismissSpare ends the workers that no session has needed since the last call.
-func (srv *Server) dismissSpare() {
+// retireSpare ends the workers that were not needed since the last call.
+func (srv *Server) retireSpare() {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	for s := range srv.sessions {
 		s.mu.Lock()
-		s.dismiss(s.spare)
+		s.retire(s.spare)
 		s.mu.Unlock()
 	}
 }
 
-// work is a worker.
+// work is the goroutine of a worker.
 func (s *session) work() {
 	defer s.srv.workers.Done()
 	for {
@@ -76,14 +75,14 @@ func (s *session) work() {
 	}
 }
 
-// next returns the next command for a worker, as soon as there is one that may
-// start; nil for a worker that is to end.
+// next returns a command that may start, and parks the worker until there is one. It returns nil
+// if the worker is to end.
 func (s *session) next() *task {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := s.startable()
 	for i < 0 {
-		if !s.rest() {
+		if !s.park() {
 			return nil
 		}
 		i = s.startable()
@@ -95,21 +94,21 @@ func (s *session) next() *task {
 	return t
 }
 
-// rest has a worker wait until it is called; false says that it is to end. mu
-// is held, but not meanwhile.
-func (s *session) rest() (called bool) {
+// park parks a worker until it is resumed. It returns false if the worker is to end. The caller
+// holds mu, which is released while parked.
+func (s *session) park() (resumed bool) {
 	s.running--
 	if s.closed {
 		return false
 	}
 	s.idle++
-	for s.called == 0 && s.dismissed == 0 {
+	for s.resumed == 0 && s.retired == 0 {
 		s.wake.Wait()
 	}
-	if s.called == 0 {
-		s.dismissed--
+	if s.resumed == 0 {
+		s.retired--
 		return false
 	}
-	s.called--
+	s.resumed--
 	return true
 }

@@ -18,7 +18,7 @@ type bursts struct {
 }
 
 func newBursts(t *testing.T) *bursts {
-	// Only the test looks for spare workers.
+	// The test calls retireSpare itself.
 	b := newBench(t, func(o *Options) { o.PingInterval, o.PingTimeout = time.Hour, time.Hour }, nil)
 	d := &bursts{started: make(chan struct{}), release: make(chan struct{})}
 	b.disk.execute = func(context.Context, *scsi.Task) {
@@ -30,7 +30,7 @@ func newBursts(t *testing.T) *bursts {
 	return d
 }
 
-// run sends n commands, which all run at the same time, and waits for the answers.
+// run sends n concurrent commands and waits for the responses.
 func (d *bursts) run(n int) {
 	d.tb.Helper()
 	const op = 0x35 // SYNCHRONIZE CACHE(10)
@@ -55,15 +55,15 @@ func (d *bursts) run(n int) {
 	eventually(d.tb, "no command runs", func() bool { return d.workers().running == 0 })
 }
 
-// workers returns how many there are.
+// workers returns the numbers of workers.
 func (d *bursts) workers() (c struct{ running, idle, sleepy int }) {
 	d.s.mu.Lock()
 	defer d.s.mu.Unlock()
-	c.running, c.idle, c.sleepy = d.s.running, d.s.idle, d.s.called+d.s.dismissed
+	c.running, c.idle, c.sleepy = d.s.running, d.s.idle, d.s.resumed+d.s.retired
 	return c
 }
 
-// ended waits until no worker of the server is left. Nobody hires meanwhile.
+// ended waits until the server has no worker. No command may start concurrently.
 func (d *bursts) ended() {
 	d.tb.Helper()
 	none := make(chan struct{})
@@ -74,10 +74,10 @@ func (d *bursts) ended() {
 	select {
 	case <-none:
 	case <-time.After(patience):
-		d.tb.Fatalf("workers are left: %+v", d.workers())
+		d.tb.Fatalf("workers remain: %+v", d.workers())
 	}
 	if w := d.workers(); w.running != 0 || w.idle != 0 || w.sleepy != 0 {
-		d.tb.Errorf("no worker is left, but they count %+v", w)
+		d.tb.Errorf("no worker remains, but the counts are %+v", w)
 	}
 }
 
@@ -87,8 +87,8 @@ func goroutinesCreated() uint64 {
 	return s[0].Value.Uint64()
 }
 
-// The workers of one burst run the next one.
-func TestWorkersStay(t *testing.T) {
+// The workers of a burst run the next one.
+func TestWorkerPool_Reuse(t *testing.T) {
 	const n, rounds = 6, 100
 	d := newBursts(t)
 	before := goroutinesCreated()
@@ -103,12 +103,12 @@ func TestWorkersStay(t *testing.T) {
 	}
 }
 
-// Workers that were not needed for a while end.
-func TestSpareWorkersEnd(t *testing.T) {
+// Workers that are not needed for a while end.
+func TestWorkerPool_RetireSpare(t *testing.T) {
 	d := newBursts(t)
 	for _, step := range []struct{ needed, left int }{{6, 6}, {2, 2}, {3, 3}, {0, 0}, {1, 1}, {0, 0}} {
 		d.run(step.needed)
-		d.s.srv.dismissSpare()
+		d.s.srv.retireSpare()
 		if w := d.workers(); w.idle != step.left {
 			t.Errorf("after %d were needed: %d workers are idle, want %d", step.needed, w.idle, step.left)
 		}
@@ -117,8 +117,8 @@ func TestSpareWorkersEnd(t *testing.T) {
 	d.run(2)
 }
 
-// Idle workers end with their session, however it ends.
-func TestWorkersEndWithTheirSession(t *testing.T) {
+// Parked workers end with their session, however it ends.
+func TestWorkerPool_SessionEnd(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		end  func(d *bursts, srv *Server)
@@ -141,8 +141,8 @@ func TestWorkersEndWithTheirSession(t *testing.T) {
 	}
 }
 
-// The end of a session, commands and a look for spare workers may come together.
-func TestWorkersAreWokenForDifferentReasons(t *testing.T) {
+// The end of a session, commands and retireSpare may coincide.
+func TestWorkerPool_Wakeups(t *testing.T) {
 	b := newBench(t, nil, nil)
 	for range 50 {
 		d := &bursts{initiator: b.login(), s: b.srv.sessionsOf(b.srv.targets[0])[0]}
@@ -150,7 +150,7 @@ func TestWorkersAreWokenForDifferentReasons(t *testing.T) {
 			d.s.cost[0x35].Store(int32(time.Second))
 			d.send(d.command(0, 0, 0x35), nil, nil)
 			if n%8 == 7 {
-				b.srv.dismissSpare()
+				b.srv.retireSpare()
 			}
 			if n < 20 {
 				d.expect(opSCSIResponse)

@@ -6,11 +6,10 @@ import (
 	"time"
 )
 
-// TestSender_deadline: a write that had to wait for the peer leaves no deadline behind,
-// which would fail one that comes later and does not wait.
-func TestSender_deadline(t *testing.T) {
+// A write that blocked leaves no deadline behind, which would fail a later nonblocking write.
+func TestSender_Deadline(t *testing.T) {
 	const size = 16 << 20
-	b := newUnitBench(t, memVolume{newMemDisk(size)}, func(*Options) {})
+	b := newVolumeBench(t, memVolume{newMemDisk(size)}, func(*Options) {})
 	i := b.login()
 	i.senseOf(sendCommand(i, i.command(0, 0, 0, 0, 0, 0, 0, 0)))
 	if err := i.nc.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {

@@ -8,9 +8,9 @@ import (
 	"odx/target/scsi"
 )
 
-// A command that is not short runs on the reader as long as the initiator waits
-// for each answer; once commands came meanwhile, workers run them for a while.
-func TestLoneCommandsRunOnTheReader(t *testing.T) {
+// A longer command runs on the reader while the initiator waits for each response; after
+// concurrent commands, workers run it for backoffPDUs.
+func TestConn_RunOnReader(t *testing.T) {
 	b := newBench(t, nil, nil)
 	i := b.login()
 	s := b.srv.sessionsOf(b.srv.targets[0])[0]
@@ -37,7 +37,7 @@ func TestLoneCommandsRunOnTheReader(t *testing.T) {
 			t.Errorf("%s: on the reader %v, want %v", what, got, want)
 		}
 		i.good(h)
-		// What a worker ran is answered before the worker is gone.
+		// A worker's command may be answered before the worker has parked.
 		eventually(t, "no worker is left", func() bool {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -52,32 +52,32 @@ func TestLoneCommandsRunOnTheReader(t *testing.T) {
 	meanwhile = func() { second, meanwhile = send(), func() {} }
 	first := send()
 	if !<-onReader {
-		t.Error("the first of two was alone and did not run on the reader")
+		t.Error("the first of two commands did not run on the reader")
 	}
 	<-onReader
 	i.good(first)
 	i.good(second)
 
-	for range companyLasts - 1 {
-		run("after company", false)
+	for range backoffPDUs - 1 {
+		run("during backoff", false)
 	}
-	run("long after company", true)
+	run("after backoff", true)
 
 	s.cost[op].Store(int32(time.Second))
 	h := i.command(0, 0, op)
 	i.send(h, nil, nil)
 	if <-onReader {
-		t.Error("a command of a kind that takes a second ran on the reader")
+		t.Error("a command with an average of one second ran on the reader")
 	}
 	i.good(h)
 }
 
-// Only a PDU that does not acknowledge the last answer is company.
-func TestSolitude(t *testing.T) {
+// Only a PDU that does not acknowledge the last response ends the detection.
+func TestClosedLoop(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		next, ack uint32
-		likely    bool
+		detected  bool
 	}{
 		{"acknowledged", 7, 7, true},
 		{"sent before the answer", 7, 6, false},
@@ -85,17 +85,17 @@ func TestSolitude(t *testing.T) {
 		{"sent before the wrap", 1, 1<<32 - 1, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var o solitude
-			o.answered(c.next)
-			o.heed(c.ack)
-			if o.likely() != c.likely {
-				t.Errorf("likely %v, want %v", o.likely(), c.likely)
+			var o closedLoop
+			o.responded(c.next)
+			o.received(c.ack)
+			if o.detected() != c.detected {
+				t.Errorf("detected %v, want %v", o.detected(), c.detected)
 			}
-			for range companyLasts {
-				o.heed(c.ack) // nothing ran on the reader since
+			for range backoffPDUs {
+				o.received(c.ack) // no command ran on the reader since
 			}
-			if !o.likely() {
-				t.Error("company lasts for ever")
+			if !o.detected() {
+				t.Error("backoff does not end")
 			}
 		})
 	}

@@ -8,16 +8,15 @@ import (
 	"odx/chap"
 )
 
-// Users of the tests of succession: two that are bound to testInitiator, and two
-// that may use any name.
+// Users of the tests: two that are bound to testInitiator, and two that may use any name.
 const (
 	boundUser, otherBoundUser = "bound", "other-bound"
 	freeUser, otherFreeUser   = "free", "other-free"
 )
 
-// succession authenticates the four users. Once over is set, the user whose name
-// is gone may not use any name any more.
-func succession(t *testing.T, gone string, over *atomic.Bool) *chap.Authenticator {
+// newUsers authenticates the four users. Once over is set, the user named gone may not use any
+// name.
+func newUsers(t *testing.T, gone string, over *atomic.Bool) *chap.Authenticator {
 	t.Helper()
 	var users []chap.User
 	for _, name := range []string{boundUser, otherBoundUser, freeUser, otherFreeUser} {
@@ -36,7 +35,7 @@ func succession(t *testing.T, gone string, over *atomic.Bool) *chap.Authenticato
 	return a
 }
 
-// loginBy logs in as user; without one, by AuthMethod=None.
+// loginBy logs in as user, or with AuthMethod=None if user is empty.
 func (i *initiator) loginBy(user string, cid uint16, keys ...string) (status uint16) {
 	i.tb.Helper()
 	request := func(flags byte, keys ...string) (*bhs, []byte) {
@@ -60,13 +59,13 @@ func (i *initiator) loginBy(user string, cid uint16, keys ...string) (status uin
 	return status
 }
 
-// TestSession_Succession: who may end a session, replace a connection of it or
-// add one. The initiator's name, ISID and TSIH are no proof.
-func TestSession_Succession(t *testing.T) {
+// The initiator's name, ISID and TSIH do not suffice to end a session, or to replace or add a
+// connection.
+func TestSession_Replacement(t *testing.T) {
 	const refused = loginAuthorizationFailed
 	for what, c := range map[string]struct {
 		first, second string // users
-		gone          string // the user that may use no name any more when the second comes
+		gone          string // the user that may not use any name at the second login
 		optional      bool
 		want          uint16
 	}{
@@ -90,7 +89,7 @@ func TestSession_Succession(t *testing.T) {
 				var log logText
 				b := newBench(t, func(o *Options) { o.Log = log.entry() }, nil)
 				var over atomic.Bool
-				b.demand(Authentication{CHAP: succession(t, c.gone, &over), Optional: c.optional})
+				b.demand(Authentication{CHAP: newUsers(t, c.gone, &over), Optional: c.optional})
 				first := b.dial()
 				if status := first.loginBy(c.first, 0, "MaxConnections=4"); status != loginSuccess {
 					t.Fatalf("first login: status %#x", status)
@@ -129,7 +128,7 @@ func TestSession_Succession(t *testing.T) {
 	}
 }
 
-// hasLine reports whether a line of text has all words.
+// hasLine reports whether a line of text contains all words.
 func hasLine(text string, words ...string) bool {
 	for line := range strings.Lines(text) {
 		all := true
@@ -143,7 +142,7 @@ func hasLine(text string, words ...string) bool {
 	return false
 }
 
-// TestServer_TSIH/random: the TSIHs of sessions tell nothing of one another.
+// TestServer_TSIH/random: TSIHs are not predictable from others.
 func TestServer_TSIH(t *testing.T) {
 	t.Run("random", func(t *testing.T) {
 		b := newBench(t, nil, nil)
