@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
 
@@ -49,8 +50,8 @@ func (s *scanner) next(want LSN) (f frame, ok bool, err error) {
 func (s *scanner) search(want LSN) (f frame, ok bool, err error) {
 	for step := s.header.recordHeader(); s.end-s.off >= step && s.effort > 0; s.off += 8 {
 		// No more records can be between than fit.
-		high := want + LSN((s.end-s.off)/step)
-		f, ok, err := s.look(want-1, high)
+		s.skip(want-1, want+LSN((s.end-s.off)/step))
+		f, ok, err := s.look(want-1, want+LSN((s.end-s.off)/step))
 		if err != nil {
 			return frame{}, false, err
 		}
@@ -60,6 +61,19 @@ func (s *scanner) search(want LSN) (f frame, ok bool, err error) {
 		}
 	}
 	return frame{}, false, nil
+}
+
+// skip moves off, within buf, to where the LSN of a frame can be from low to high.
+// Most of what search passes are the zeros of a file that is allocated ahead.
+func (s *scanner) skip(low, high LSN) {
+	if s.off < s.at || s.off-s.at > int64(len(s.buf)) {
+		return
+	}
+	b := s.buf[s.off-s.at:]
+	for len(b) >= recordHeader && LSN(binary.LittleEndian.Uint64(b[8:]))-low > high-low {
+		b = b[8:]
+	}
+	s.off = s.at + int64(len(s.buf)-len(b))
 }
 
 // look returns the frame at off if there is one whose LSN is from low to high.
