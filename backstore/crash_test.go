@@ -166,8 +166,9 @@ func (h *history) survivors() []*model {
 	return append([]*model(nil), h.states[h.kept:]...)
 }
 
-// histories is how many random histories TestPowerCuts runs at least.
-var histories = flag.Uint64("histories", 10, "random histories that TestPowerCuts runs")
+// histories is how many random histories TestPowerCuts and TestHostErrors run at
+// least, and with how many power cuts for each TestUpgrade_PowerCut does.
+var histories = flag.Uint64("histories", 5, "random histories that TestPowerCuts, TestHostErrors and TestUpgrade_PowerCut run")
 
 // TestPowerCuts runs random histories against the model, in stores with
 // different options, and cuts the power within them.

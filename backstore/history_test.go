@@ -42,7 +42,7 @@ func drawOptions(rng *rand.Rand) Options {
 	return Options{
 		DedupUnit:       4 << 10 << rng.IntN(5),
 		StoreDuplicates: rng.IntN(4) == 0,
-		CacheBytes:      []int64{64 << 10, 1 << 20, 4 << 20, 256 << 20}[rng.IntN(4)],
+		CacheBytes:      []int64{64 << 10, 1 << 20, 4 << 20, 16 << 20}[rng.IntN(4)],
 		CapacityBytes:   []int64{0, 0, 1 << 20, 4 << 20}[rng.IntN(4)],
 		writeBackBytes:  []int64{0, 64 << 10, 1 << 20}[rng.IntN(3)],
 		// Rows are merged all the time, or hardly ever.

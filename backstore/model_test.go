@@ -41,10 +41,14 @@ func (d *disk) open(tb testing.TB, unit int) *Store {
 	return s
 }
 
-// options are o with what makes a store use the disk.
+// options are o with what makes a store use the disk, and with little memory where o
+// says nothing: to make the default ready takes longer than most tests.
 func (d *disk) options(o Options) Options {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 4 << 20
+	}
 	o.Dir, o.Log, o.FS, o.reserveBytes = "/store", logrus.NewEntry(log), d.fs, 1<<20
 	return o
 }

@@ -135,7 +135,8 @@ func TestUpgrade_PowerCut(t *testing.T) {
 				t.Fatal(err)
 			}
 			rng := rand.New(rand.NewPCG(1, 2))
-			stop := d.cutSometimes(rng, 4, 25, anything{})
+			limit := 2 * int(*histories)
+			stop := d.cutSometimes(rng, 1+100/limit, limit, anything{})
 			_, err = Upgrade(context.Background(), d.upgradeOptions(rows))
 			cuts := stop()
 			if err != nil {

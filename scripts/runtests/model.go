@@ -22,7 +22,7 @@ func model(out io.Writer) counts {
 		checked("-run=^TestPowerCuts$", "./backstore", fmt.Sprint("-for=", *modelTime)),
 		sequentially(
 			checked("./backstore/...", "./tokens/..."),
-			checked("-run=^TestEachFault$", "./backstore", "-everyfault=1"),
+			checked("-run=^(TestEachFault|TestHostErrors|TestUpgrade_PowerCut)$", "./backstore", "-everyfault=1", "-histories=16"),
 			checked("-run=^TestHistories$", "./vhd", "-rapid.checks=200"),
 			checked("-run=^(TestKilledProcess|TestLinearizable)$", "./backstore", fmt.Sprint("-for=", *modelTime/4)),
 		))
