@@ -18,6 +18,10 @@ import (
 // bytes: the shortest that a LUN can have, so that every LUN can use them.
 const apiBlockLength = 512
 
+// requestTime is how long a request goes on copying. What it did by then is its answer;
+// the caller goes on from there.
+const requestTime = 400 * time.Millisecond
+
 func (l *Local) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, error) {
 	v, err := l.service.Space(r.Volume)
 	if err != nil {
@@ -43,7 +47,8 @@ func (l *Local) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, err
 	if r.each() {
 		return createEach(ctx, m, src, ranges, o, &r)
 	}
-	made, err := m.OffloadRead(ctx, src, ranges, o)
+	ctx = blockdev.StopAfter(ctx, requestTime)
+	made, err := m.OffloadRead(blockdev.StopAfter(ctx, requestTime), src, ranges, o)
 	if err != nil {
 		return MadeToken{}, err
 	}
@@ -63,7 +68,7 @@ func createEach(ctx context.Context, m *tokens.Manager, src tokens.Source, range
 	if r.Skip < 0 || len(choice.Providers) != len(r.Providers) {
 		return MadeToken{}, fmt.Errorf("%w: providers %q, skip %d; there are data, hash and checksum", blockdev.ErrInvalid, r.Providers, r.Skip)
 	}
-	made, length, err := m.OffloadReadEach(ctx, src, ranges, o, choice)
+	made, length, err := m.OffloadReadEach(blockdev.StopAfter(ctx, requestTime), src, ranges, o, choice)
 	if err != nil {
 		return MadeToken{}, err
 	}
@@ -111,7 +116,7 @@ func (l *Local) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, err
 	if info.Type != tokens.RODTypeBlockDeviceZero && r.TokenOffset < info.Length {
 		r.Length = min(r.Length, info.Length-r.TokenOffset)
 	}
-	n, err := m.OffloadWrite(ctx, t, r.TokenOffset, tokens.Destination{Volume: v, BlockLength: apiBlockLength},
+	n, err := m.OffloadWrite(blockdev.StopAfter(ctx, requestTime), t, r.TokenOffset, tokens.Destination{Volume: v, BlockLength: apiBlockLength},
 		[]blockdev.Range{{Offset: r.Offset, Length: r.Length}}, tokens.WriteOptions{})
 	if err == nil {
 		err = v.Flush(ctx)

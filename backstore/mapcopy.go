@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"odx/backstore/blockmap"
+	"odx/blockdev"
 )
 
 const (
-	// mapTimeBound is when Map stops and says how far it came: initiators give
-	// an offload command a few seconds.
-	mapTimeBound = 500 * time.Millisecond
 	// mapStep is how many steps of blockmap.Copy are taken under the volume's
 	// lock at once: some tenths of a millisecond.
 	mapStep = 256
@@ -23,8 +20,8 @@ const (
 // Map makes [dst, dst+length) of the volume equal bytes [src, src+length) of
 // the snapshot. Where source and destination lie alike to 4 KiB blocks it
 // shares them; the rest is read and written. It returns the bytes done, in one
-// piece from dst on: fewer than length, without an error, when it stopped to
-// bound its time; with an error, those done before it.
+// piece from dst on: fewer than length, without an error, when ctx asks it to stop
+// (blockdev.Late); with an error, those done before it.
 func (v *Volume) Map(ctx context.Context, dst int64, from *Snapshot, src, length int64) (int64, error) {
 	from.held.Use()
 	if err := v.checkWritable(); err != nil {
@@ -39,9 +36,8 @@ func (v *Volume) Map(ctx context.Context, dst int64, from *Snapshot, src, length
 	if !(Range{Offset: src, Length: length}).In(from.state.length) {
 		return 0, fmt.Errorf("%w: snapshot %d has %d bytes, wanted %d at %d", ErrRange, from.state.id, from.state.length, length, src)
 	}
-	deadline := time.Now().Add(mapTimeBound)
 	done := int64(0)
-	for done < length && (done == 0 || time.Now().Before(deadline)) {
+	for done < length && (done == 0 || !blockdev.Late(ctx)) {
 		n, err := v.mapStep(ctx, dst+done, from, src+done, length-done)
 		done += n
 		if err != nil {
@@ -79,7 +75,7 @@ func (v *Volume) copyBytes(ctx context.Context, dst int64, from *Snapshot, src, 
 	if err := v.WriteAt(ctx, buf, dst); err != nil {
 		return 0, err
 	}
-	CountCopied(ctx, n)
+	blockdev.CountCopied(ctx, n)
 	return n, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"odx/backstore"
 	"odx/blockdev"
 )
 
@@ -68,7 +67,7 @@ func (m *Manager) copySnapshot(ctx context.Context, s Snapshot, from int64, dst 
 	var pace Pace
 	for done := int64(0); done < length; {
 		began := time.Now()
-		n, err := target.Map(ctx, to+done, s, from+done, min(length-done, pace.Step()))
+		n, err := target.Map(pace.Limit(ctx), to+done, s, from+done, min(length-done, pace.Step()))
 		pace.Took(time.Since(began))
 		if n > 0 {
 			moved(n)
@@ -91,6 +90,12 @@ const (
 	maxStep  = 1 << 40
 	stepTime = 50 * time.Millisecond
 )
+
+// Limit returns the context of a step: it ends early where a part of it, unlike those
+// before, has to be copied.
+func (p *Pace) Limit(ctx context.Context) context.Context {
+	return blockdev.StopAfter(ctx, 2*stepTime)
+}
 
 // Step returns how many bytes to do next.
 func (p *Pace) Step() int64 { return max(p.step, minStep) }
@@ -131,7 +136,7 @@ func copyPieces(ctx context.Context, src reader, from int64, dst blockdev.Volume
 			return err
 		}
 		done += int64(len(p))
-		backstore.CountCopied(ctx, int64(len(p)))
+		blockdev.CountCopied(ctx, int64(len(p)))
 		moved(int64(len(p)))
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"odx/backstore"
+	"odx/blockdev"
 	"odx/tokens"
 )
 
@@ -40,7 +41,7 @@ func Example() {
 		panic(err)
 	}
 
-	ranges := []backstore.Range{{Offset: 0, Length: 1 << 20}}
+	ranges := []blockdev.Range{{Offset: 0, Length: 1 << 20}}
 	made, err := manager.OffloadRead(ctx, tokens.Source{Volume: src, LU: tokens.LU{BlockLength: 512}}, ranges, tokens.ReadOptions{})
 	if err != nil {
 		panic(err)
@@ -52,7 +53,7 @@ func Example() {
 	// A call can do less than it was asked: the caller goes on from there.
 	to := tokens.Destination{Volume: dst, BlockLength: 512}
 	for done := int64(0); done < made.Represented; {
-		rest := []backstore.Range{{Offset: done, Length: made.Represented - done}}
+		rest := []blockdev.Range{{Offset: done, Length: made.Represented - done}}
 		n, err := manager.OffloadWrite(ctx, made.Token, done, to, rest, tokens.WriteOptions{})
 		if err != nil {
 			panic(err)

@@ -47,7 +47,7 @@ func (w *extentWorld) open(t fataler) {
 	if w.store, err = backstore.Open(ctx, w.options); err != nil {
 		t.Fatal(err)
 	}
-	if w.manager, err = tokens.Open(ctx, tokens.Options{Store: tokens.ExtentStore(w.store), Log: discard(), Limits: unhurried}); err != nil {
+	if w.manager, err = tokens.Open(ctx, tokens.Options{Store: tokens.ExtentStore(w.store), Log: discard()}); err != nil {
 		t.Fatal(err)
 	}
 	for i, v := range w.volumes {

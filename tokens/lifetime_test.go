@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"odx/blockdev"
 	"odx/tokens"
 	"odx/tokens/tokentest"
 )
@@ -214,10 +215,11 @@ func TestSlowVolumesAreCopiedAsFarAsTimeGoes(t *testing.T) {
 		const size = 8 << 20
 		s, other := tokentest.NewStore([16]byte{1}), tokentest.NewStore([16]byte{2})
 		vol, vol2 := other.NewVolume("src", size), other.NewVolume("dst", size)
-		m := open(t, s, tokens.Limits{CallTime: 2500 * time.Millisecond})
+		m := open(t, s, tokens.Limits{})
+		inTime := func() context.Context { return blockdev.StopAfter(ctx, 2500*time.Millisecond) }
 		data := pattern(t, vol, 1)
 		slow := slowVolume{tokentest.Dumb{Volume: vol, BlockLength: 512}}
-		res, err := m.OffloadRead(ctx, source(slow), ranges(512, 1024, 65536, 6<<20), tokens.ReadOptions{})
+		res, err := m.OffloadRead(inTime(), source(slow), ranges(512, 1024, 65536, 6<<20), tokens.ReadOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -232,7 +234,7 @@ func TestSlowVolumesAreCopiedAsFarAsTimeGoes(t *testing.T) {
 		}
 		pattern(t, vol, 77)
 		// A piece of 1 MiB each second.
-		n, err := m.OffloadWrite(ctx, res.Token, 0, destination(slowVolume{tokentest.Dumb{Volume: vol2}}), ranges(0, 3<<20), tokens.WriteOptions{})
+		n, err := m.OffloadWrite(inTime(), res.Token, 0, destination(slowVolume{tokentest.Dumb{Volume: vol2}}), ranges(0, 3<<20), tokens.WriteOptions{})
 		if want := res.Represented; err != nil || n != want {
 			t.Errorf("wrote %d, %v; want %d", n, err, want)
 		}

@@ -19,8 +19,7 @@ import (
 	"odx/blockdev"
 )
 
-// Limits bounds what a Manager keeps and what it does in one call. A zero
-// field means the default.
+// Limits bounds what a Manager keeps. A zero field means the default.
 type Limits struct {
 	// Tokens is the number of live tokens: 100000 by default.
 	Tokens int
@@ -51,9 +50,6 @@ type Limits struct {
 	// MinInactivity, DefaultInactivity and MaxInactivity bound the inactivity
 	// timeout of a token: 1 s, 60 s, 600 s. A shorter one is raised to the minimum.
 	MinInactivity, DefaultInactivity, MaxInactivity time.Duration
-	// CallTime is how long a call goes on starting work: 400 ms. A call that
-	// reaches it returns what it did; the caller calls again.
-	CallTime time.Duration
 }
 
 func (l *Limits) setDefaults() {
@@ -64,7 +60,6 @@ func (l *Limits) setDefaults() {
 		{&l.MinInactivity, time.Second},
 		{&l.DefaultInactivity, time.Minute},
 		{&l.MaxInactivity, 10 * time.Minute},
-		{&l.CallTime, 400 * time.Millisecond},
 		{&l.MeasurePeriod, 30 * time.Second},
 		{&l.HashLifetime, 24 * time.Hour},
 	} {
@@ -94,7 +89,7 @@ func (l *Limits) setDefaults() {
 
 func (l *Limits) check() error {
 	if l.Tokens < 0 || l.TokensPerInitiator < 0 || l.MemoryBytes < 0 || l.HeldBytes < 0 || l.Tombstones < 0 ||
-		l.TokenBytes < 0 || l.DigestBytes < 0 || l.HashLifetime < 0 || l.CallTime < 0 || l.MeasurePeriod < 0 || l.UseRecordsPerSecond < 0 {
+		l.TokenBytes < 0 || l.DigestBytes < 0 || l.HashLifetime < 0 || l.MeasurePeriod < 0 || l.UseRecordsPerSecond < 0 {
 		return errors.New("token limits: a limit is negative")
 	}
 	if l.MinInactivity <= 0 || l.MinInactivity > l.DefaultInactivity || l.DefaultInactivity > l.MaxInactivity {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
@@ -361,11 +360,8 @@ func TestTokenProperty(t *testing.T) {
 	})
 }
 
-// unhurried has calls do all they are asked to, however slow the machine is.
-var unhurried = tokens.Limits{CallTime: time.Hour}
-
 func (w *world) open(t *rapid.T, s tokens.Store) {
-	m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard(), Limits: unhurried})
+	m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard()})
 	if err != nil {
 		t.Fatal(fmt.Errorf("open: %w", err))
 	}

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"odx/backstore"
 	"odx/blockdev"
 )
 
@@ -27,15 +26,14 @@ type stage struct {
 	remove func()
 }
 
-// stage copies ranges of src, total bytes together, into a new stage until the
-// time of a call is over, and returns how many bytes it holds: at least one
-// piece, whole blocks.
+// stage copies ranges of src, total bytes together, into a new stage while there is
+// time, and returns how many bytes it holds: at least one piece, whole blocks.
 func (m *Manager) stage(ctx context.Context, src Source, ranges []blockdev.Range, total int64) (*stage, int64, error) {
 	s, err := m.newStage(ctx, total)
 	if err != nil {
 		return nil, 0, err
 	}
-	n, err := m.fillStage(ctx, s.space, 0, src, ranges, time.Now().Add(m.limits.CallTime))
+	n, err := m.fillStage(stagingTime(ctx), s.space, 0, src, ranges)
 	if err != nil {
 		s.remove()
 		return nil, 0, err
@@ -60,14 +58,25 @@ func (m *Manager) newStage(ctx context.Context, length int64) (*stage, error) {
 	}}, nil
 }
 
-// fillStage copies ranges to byte at of the stage, until end, but at least a piece.
-func (m *Manager) fillStage(ctx context.Context, space AddressSpace, at int64, src Source, ranges []blockdev.Range, end time.Time) (int64, error) {
+// stagingTime limits staging to half of the time until the deadline of ctx: what was
+// copied has to be made durable by then.
+func stagingTime(ctx context.Context) context.Context {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return ctx
+	}
+	return blockdev.StopAfter(ctx, time.Until(end)/2)
+}
+
+// fillStage copies ranges to byte at of the stage while there is time, but at least a
+// piece.
+func (m *Manager) fillStage(ctx context.Context, space AddressSpace, at int64, src Source, ranges []blockdev.Range) (int64, error) {
 	buf := copyBuffers.Get().(*[copyLength]byte)
 	defer copyBuffers.Put(buf)
 	var n int64
 	for _, r := range ranges {
 		for r.Length > 0 {
-			if n > 0 && time.Now().After(end) {
+			if n > 0 && blockdev.Late(ctx) {
 				return n, nil
 			}
 			p := buf[:min(r.Length, copyLength)]
@@ -77,7 +86,7 @@ func (m *Manager) fillStage(ctx context.Context, space AddressSpace, at int64, s
 			if err := space.WriteAt(ctx, p, at+n); err != nil {
 				return 0, err
 			}
-			backstore.CountCopied(ctx, int64(len(p)))
+			blockdev.CountCopied(ctx, int64(len(p)))
 			r.Offset, r.Length, n = r.Offset+int64(len(p)), r.Length-int64(len(p)), n+int64(len(p))
 		}
 	}

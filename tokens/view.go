@@ -3,9 +3,7 @@ package tokens
 import (
 	"context"
 	"fmt"
-	"time"
 
-	"odx/backstore"
 	"odx/blockdev"
 )
 
@@ -63,7 +61,7 @@ func (m *Manager) MapTo(ctx context.Context, v blockdev.Volume, dst int64, s Sna
 	if err := v.WriteAt(ctx, p, dst); err != nil {
 		return 0, err
 	}
-	backstore.CountCopied(ctx, int64(len(p)))
+	blockdev.CountCopied(ctx, int64(len(p)))
 	return int64(len(p)), nil
 }
 
@@ -76,7 +74,8 @@ type pinned func(space AddressSpace, ranges []blockdev.Range, n int64) error
 // are pinned there. Others are put together in a stage: mapped from volumes of the
 // store, copied from those outside.
 func (m *Manager) pinView(ctx context.Context, v View, ranges []blockdev.Range, block int64, pin pinned) error {
-	g := gathering{m: m, end: time.Now().Add(m.limits.CallTime)}
+	g := gathering{m: m}
+	ctx = stagingTime(ctx)
 	defer g.release()
 	linear := false
 	err := v.Pieces(ctx, ranges, func(pieces []Piece) error {
@@ -146,7 +145,6 @@ func joinRange(runs []blockdev.Range, p Piece) []blockdev.Range {
 // gathering is pieces of several volumes that become one run of bytes.
 type gathering struct {
 	m      *Manager
-	end    time.Time
 	parts  []part
 	leaves map[[16]byte]*leaf
 	length int64
@@ -223,7 +221,7 @@ func (g *gathering) copyForeign(ctx context.Context, pieces []Piece) (err error)
 			continue
 		}
 		n, err := g.m.fillStage(ctx, g.stage.space, at, Source{Volume: pieces[i].Volume},
-			[]blockdev.Range{{Offset: pieces[i].Offset, Length: p.length}}, g.end)
+			[]blockdev.Range{{Offset: pieces[i].Offset, Length: p.length}})
 		if err != nil {
 			return err
 		}
@@ -255,7 +253,7 @@ func (g *gathering) mapHeld(ctx context.Context) (at int64, err error) {
 				return 0, err
 			}
 			done, at = done+n, at+n
-			if time.Now().After(g.end) {
+			if blockdev.Late(ctx) {
 				return at, nil
 			}
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"odx/backstore"
 	"odx/blockdev"
 )
 
@@ -68,7 +67,7 @@ func (m *Manager) offloadWrite(ctx context.Context, t *Token, offset int64, dst 
 	if err := t.checkLength(); err != nil {
 		return 0, err
 	}
-	w := writer{ctx: ctx, dst: dst.Volume, block: int64(dst.BlockLength), end: time.Now().Add(m.limits.CallTime), moved: o.Moved}
+	w := writer{ctx: ctx, dst: dst.Volume, block: int64(dst.BlockLength), moved: o.Moved}
 	if _, err := sumRanges(dst.Volume.Size(), dst.BlockLength, ranges); err != nil {
 		return 0, err
 	}
@@ -101,8 +100,7 @@ type writer struct {
 	dst    blockdev.Volume
 	target mapTarget // dst, if bytes can be mapped to it
 	block  int64
-	end    time.Time
-	moved  func(n int64) // nil: end counts
+	moved  func(n int64) // nil: the write ends when it is late
 	pace   Pace
 
 	src     Snapshot
@@ -153,14 +151,14 @@ func (w *writer) writeRange(r blockdev.Range) (int64, error) {
 	if err := w.dst.WriteAt(w.ctx, last, r.Offset+done); err != nil {
 		return done, err
 	}
-	backstore.CountCopied(w.ctx, w.block)
+	blockdev.CountCopied(w.ctx, w.block)
 	w.pos += have - whole
 	w.tell(w.block)
 	return done + w.block, nil
 }
 
 // late reports whether the write has gone on for long enough.
-func (w *writer) late() bool { return w.moved == nil && time.Now().After(w.end) }
+func (w *writer) late() bool { return w.moved == nil && blockdev.Late(w.ctx) }
 
 // tell tells of n bytes written.
 func (w *writer) tell(n int64) {
@@ -171,12 +169,14 @@ func (w *writer) tell(n int64) {
 
 // copySome copies up to length bytes from w.pos to off of the destination.
 func (w *writer) copySome(off, length int64) (n int64, err error) {
+	ctx := w.ctx
 	if w.moved != nil {
 		if err := w.ctx.Err(); err != nil {
 			return 0, err
 		}
 		// Steps of whole blocks, so that each is seen.
 		length = min(length, max(w.pace.Step()/w.block, 1)*w.block)
+		ctx = w.pace.Limit(ctx)
 		began := time.Now()
 		defer func() {
 			w.pace.Took(time.Since(began))
@@ -184,7 +184,7 @@ func (w *writer) copySome(off, length int64) (n int64, err error) {
 		}()
 	}
 	if w.target != nil {
-		return w.target.Map(w.ctx, off, w.src, w.pos, length)
+		return w.target.Map(ctx, off, w.src, w.pos, length)
 	}
 	buf := copyBuffers.Get().(*[copyLength]byte)
 	defer copyBuffers.Put(buf)
@@ -195,7 +195,7 @@ func (w *writer) copySome(off, length int64) (n int64, err error) {
 	if err := w.dst.WriteAt(w.ctx, p, off); err != nil {
 		return 0, err
 	}
-	backstore.CountCopied(w.ctx, int64(len(p)))
+	blockdev.CountCopied(w.ctx, int64(len(p)))
 	return int64(len(p)), nil
 }
 

@@ -89,7 +89,7 @@ func TestPopulateInBackground(t *testing.T) {
 // A write in the background goes on beyond what one step does, tells how far it
 // is, and in the end all of it.
 func TestWriteInBackground(t *testing.T) {
-	b := start(t, tokens.Limits{CallTime: time.Nanosecond})
+	b := start(t, tokens.Limits{}).hurried()
 	data := b.fill(t, lunA, 1)
 	token := b.token(t, lunA, rangeOf{0, 1024})
 	s := b.stepMaps(16 * 4096)
@@ -148,7 +148,7 @@ func TestErrorsInBackground(t *testing.T) {
 		{"end of the token in steps", 100, 0x04, 0xA, 0x0D04, 8,
 			func(token []byte) []byte { return writeParameters(token, 0, rangeOf{0, 4}, rangeOf{16, 5}) }, 4096},
 	} {
-		b := start(t, tokens.Limits{CallTime: time.Nanosecond})
+		b := start(t, tokens.Limits{}).hurried()
 		token := b.token(t, lunA, rangeOf{0, 64})
 		b.store.MapAtMost(tc.length)
 		steps := 0
@@ -195,7 +195,7 @@ func TestParameterErrorsOfBackgroundCommands(t *testing.T) {
 // COPY OPERATION ABORT ends a background copy where it stands: what is counted
 // is there, and nothing is written after it.
 func TestAbortInBackground(t *testing.T) {
-	b := start(t, tokens.Limits{CallTime: time.Nanosecond})
+	b := start(t, tokens.Limits{}).hurried()
 	data := b.fill(t, lunA, 1)
 	token := b.token(t, lunA, rangeOf{0, 256})
 	s := b.stepMaps(2 * 4096)
@@ -248,7 +248,7 @@ func (b *testbed) canceled(lun int, listID uint32) <-chan struct{} {
 
 // The victim of an abort that somebody waits for says who ended it.
 func TestAbortInForeground(t *testing.T) {
-	b := start(t, tokens.Limits{CallTime: time.Hour})
+	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 256})
 	s := b.stepMaps(4096)
 	victim := make(chan answer)
@@ -293,7 +293,7 @@ func TestTokenOfALostNexusIsGivenUp(t *testing.T) {
 
 // A logical unit reset ends the copies of that logical unit only.
 func TestResetInBackground(t *testing.T) {
-	b := start(t, tokens.Limits{CallTime: time.Nanosecond})
+	b := start(t, tokens.Limits{}).hurried()
 	token := b.token(t, lunA, rangeOf{0, 32})
 	s := b.stepMaps(4096)
 	other := b.attach("iqn.2026-11.example:other")
@@ -353,7 +353,7 @@ func TestTooManyCopies(t *testing.T) {
 }
 
 func TestCloseAbortsCopies(t *testing.T) {
-	b := start(t, tokens.Limits{CallTime: time.Nanosecond})
+	b := start(t, tokens.Limits{}).hurried()
 	token := b.token(t, lunA, rangeOf{0, 64})
 	s := b.stepMaps(4096)
 	b.writeUsing(lunB, 5, immediate(writeParameters(token, 0, rangeOf{0, 8})))
@@ -372,7 +372,7 @@ func TestCloseAbortsCopies(t *testing.T) {
 // is busy, but not later than Windows waits.
 func TestForegroundEndsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := start(t, tokens.Limits{CallTime: time.Hour})
+		b := start(t, tokens.Limits{})
 		data := b.fill(t, lunA, 1)
 		token := b.token(t, lunA, rangeOf{0, 1024})
 		slow := func(what string, pace time.Duration) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
-	"time"
 
 	"odx/target/scsi"
 	"odx/tokens"
@@ -12,7 +11,7 @@ import (
 
 // I_T nexus loss does not end a background copy, but nobody can ask about it.
 func TestNexusLossInBackground(t *testing.T) {
-	b := start(t, tokens.Limits{CallTime: time.Nanosecond})
+	b := start(t, tokens.Limits{}).hurried()
 	data := b.fill(t, lunA, 1)
 	token := b.token(t, lunA, rangeOf{0, 32})
 	s := b.stepMaps(2 * 4096)
@@ -49,7 +48,7 @@ func TestPreemptAndAbortInBackground(t *testing.T) {
 		}
 	}
 	for _, kind := range []string{"WRITE USING TOKEN", "EXTENDED COPY"} {
-		b := start(t, tokens.Limits{CallTime: time.Nanosecond})
+		b := start(t, tokens.Limits{}).hurried()
 		token := b.token(t, lunA, rangeOf{0, 128})
 		other := b.attach("iqn.2026-11.example:other")
 		const register, reserve, preemptAndAbort = 0, 1, 5

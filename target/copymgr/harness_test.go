@@ -77,6 +77,8 @@ type testbed struct {
 	nexus   *scsi.Nexus
 	pool    bufpool.Pool
 	log     bytes.Buffer
+	// hurry has commands do as little as they can.
+	hurry bool
 }
 
 // fataler is what testing.TB and rapid.T have in common here.
@@ -204,8 +206,17 @@ func (a answer) information() (uint32, bool) {
 
 const offeredIn = 1 << 16
 
+// hurried has commands that can do less than they are asked to do one step.
+func (b *testbed) hurried() *testbed {
+	b.hurry = true
+	return b
+}
+
 // send runs one command as the transport would.
 func (b *testbed) send(ctx context.Context, n *scsi.Nexus, lun int, cdb, out []byte) answer {
+	if b.hurry {
+		ctx = blockdev.StopAfter(ctx, 0)
+	}
 	task := scsi.NewTask(&b.pool)
 	task.Reset(n, cdb)
 	task.Lun[1] = byte(lun)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"odx/backstore"
+	"odx/blockdev"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -178,7 +178,7 @@ func (m *Manager) start(command context.Context, op *operation, p plan) (run fun
 		stopped := context.AfterFunc(m.base, func() { cancel(context.Cause(m.base)) })
 		release = func() { stopped() }
 	}
-	timed, late := backstore.WithCopied(ctx, &op.copied), context.CancelFunc(func() {})
+	timed, late := blockdev.WithCopied(ctx, &op.copied), context.CancelFunc(func() {})
 	if !p.background && op.isTokenCommand() {
 		timed, late = context.WithTimeoutCause(timed, foregroundTime, errOutOfTime)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
@@ -251,7 +250,7 @@ func (i *initiator) check(t *rapid.T, lun int) {
 // between any block lengths, a token gives the bytes of its point in time.
 func TestPointInTimeProperty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		b := newTestbed(t, tokens.Limits{CallTime: time.Hour})
+		b := newTestbed(t, tokens.Limits{})
 		defer func() {
 			if err := b.manager.Close(ctx); err != nil {
 				t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gostor/gotgt/pkg/api"
 
@@ -487,7 +486,7 @@ func TestEveryRefusalIsCountedAndLogged(t *testing.T) {
 }
 
 func TestSlowSourceGivesAPartialToken(t *testing.T) {
-	b := start(t, tokens.Limits{CallTime: time.Nanosecond})
+	b := start(t, tokens.Limits{}).hurried()
 	b.fill(t, lunDumb, 1)
 	if a := b.populate(lunDumb, 1, populateParameters(rangeOf{0, 8}, rangeOf{8, 8})); a.code() != "GOOD" {
 		t.Fatal(a.code())

@@ -90,7 +90,7 @@ func TestRetrievalOfLID1(t *testing.T) {
 // The numbers of running operations: the same for all commands, with one rule
 // for two forms of the parameter list.
 func TestListIdentifiersOfExtendedCopy(t *testing.T) {
-	b := start(t, tokens.Limits{CallTime: 1})
+	b := start(t, tokens.Limits{}).hurried()
 	s := b.stepMaps(1 << 20)
 	two := segmentOf{kind: 2, source: 1, destination: 1, count: 8, destinationLBA: 64}
 	if a := b.extendedCopy(lunA, 1, lid4Parameters(7, 0, 1, b.cscds(), two)); a.code() != "GOOD" {

@@ -90,7 +90,7 @@ func TestWindowsFileCopy(t *testing.T) {
 
 // A write that stops early is resumed from INFORMATION, without a report.
 func TestWindowsResumesShortWrites(t *testing.T) {
-	b := start(t, tokens.Limits{CallTime: time.Nanosecond})
+	b := start(t, tokens.Limits{}).hurried()
 	data := b.fill(t, lunA, 1)
 	token := b.token(t, lunA, rangeOf{0, 1024})
 	b.store.MapAtMost(100 * 512) // whole blocks of the destination: 12 and a half

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"testing"
-	"time"
 
 	"odx/blockdev"
 	"odx/target/scsi"
@@ -81,7 +80,8 @@ func TestEffectiveLengthOfAView(t *testing.T) {
 // TestWriteUsingTokenEndsAtUnits: a write to a stripe whose time is over ends with a
 // unit, and the initiator is told where; it goes on from there.
 func TestWriteUsingTokenEndsAtUnits(t *testing.T) {
-	b := startWithStripe(t, tokens.Limits{CallTime: time.Nanosecond}, 1<<40)
+	b := startWithStripe(t, tokens.Limits{}, 1<<40)
+	b.hurry = true
 	data := b.fill(t, lunA, 1)
 	token := b.token(t, lunA, rangeOf{0, unitBytes / 512})
 	const skip = 16 // blocks into the first unit

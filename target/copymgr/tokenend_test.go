@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"strings"
 	"testing"
-	"time"
 
 	"odx/tokens"
 )
@@ -26,10 +25,8 @@ func TestCopyWhoseTokenIsRevoked(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := tokens.Options{Policy: tokens.Policy{RunningCopy: tc.policy}}
-			if tc.background {
-				o.Limits.CallTime = time.Nanosecond // what nobody waits for goes on all the same
-			}
 			b := startWith(t, o)
+			b.hurry = tc.background // what nobody waits for goes on all the same
 			data := b.fill(t, lunA, 1)
 			old := b.fill(t, lunB, 2)
 			token := b.token(t, lunA, rangeOf{0, copied * block / 512})

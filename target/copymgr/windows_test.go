@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
-	"time"
 
 	"odx/blockdev"
 	"odx/tokens"
@@ -52,7 +51,8 @@ func TestWindowsReplay(t *testing.T) {
 
 	// Writes that end early are gone on with at INFORMATION, without a report.
 	t.Run("short writes", func(t *testing.T) {
-		w := newWindows(t, tokens.Limits{CallTime: time.Nanosecond})
+		w := newWindows(t, tokens.Limits{})
+		w.hurry = true
 		w.startDevice(lunA)
 		w.startDevice(lunB)
 		data := w.fill(t, lunA, 1)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -200,15 +199,12 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
 	return err
 }
 
-// mapTimeBound is when Map stops and says how far it came.
-const mapTimeBound = 500 * time.Millisecond
-
 // Map makes [dst, dst+length) equal to [src, src+length) of the snapshot. It returns
-// the bytes done, contiguous from dst: all, or fewer without an error, but some.
+// the bytes done, contiguous from dst: all, or fewer without an error when ctx asks it
+// to stop (blockdev.Late), but some.
 func (d *Disk) Map(ctx context.Context, dst int64, from tokens.Snapshot, src, length int64) (int64, error) {
-	deadline := time.Now().Add(mapTimeBound)
 	return d.change(ctx, dst, length, func(s span, at int64) (int64, error) {
-		if s.done > 0 && time.Now().After(deadline) {
+		if s.done > 0 && blockdev.Late(ctx) {
 			return 0, nil
 		}
 		for done := int64(0); done < s.length; {

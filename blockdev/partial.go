@@ -1,0 +1,51 @@
+package blockdev
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+// Grace is how long before the end of its context an operation that returns how much
+// it did begins no further step: the time that a step in flight may take.
+const Grace = 100 * time.Millisecond
+
+type (
+	stopKey   struct{}
+	copiedKey struct{}
+)
+
+// StopAfter returns a context under which operations that return how much they did
+// stop after d. Unlike a deadline, it interrupts no step and fails nothing. Within a
+// context that stops earlier, the earlier time counts.
+func StopAfter(ctx context.Context, d time.Duration) context.Context {
+	stop := time.Now().Add(d)
+	if earlier, ok := ctx.Value(stopKey{}).(time.Time); ok && earlier.Before(stop) {
+		return ctx
+	}
+	return context.WithValue(ctx, stopKey{}, stop)
+}
+
+// Late reports whether an operation that returns how much it did should begin no
+// further step: ctx ends within Grace, or the time of StopAfter is over. The operation
+// does one step all the same, so that its caller, which calls again, gets on.
+func Late(ctx context.Context) bool {
+	if end, ok := ctx.Deadline(); ok && time.Until(end) < Grace {
+		return true
+	}
+	stop, ok := ctx.Value(stopKey{}).(time.Time)
+	return ok && !time.Now().Before(stop)
+}
+
+// WithCopied returns a context under which n counts the bytes that a copy reads and
+// writes because they cannot be mapped.
+func WithCopied(ctx context.Context, n *atomic.Int64) context.Context {
+	return context.WithValue(ctx, copiedKey{}, n)
+}
+
+// CountCopied counts n bytes that were read and written to copy them.
+func CountCopied(ctx context.Context, n int64) {
+	if count, ok := ctx.Value(copiedKey{}).(*atomic.Int64); ok {
+		count.Add(n)
+	}
+}
