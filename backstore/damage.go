@@ -38,15 +38,29 @@ type damageLog struct {
 	mended []*Mended
 }
 
-// Damage returns what was found damaged, at most 100 things, and how many more
-// there were.
+// Damage returns what was found damaged, and which changes of a damaged journal are
+// not used: at most 100 things, and how many more there were.
 func (s *Store) Damage() (found []Damaged, more int) {
-	s.damage.mu.Lock()
-	defer s.damage.mu.Unlock()
-	for _, d := range s.damage.list {
+	found, more = s.damage.all()
+	unused, moreUnused := s.Unused()
+	for _, u := range unused {
+		if len(found) == maxDamage {
+			more++
+			continue
+		}
+		found = append(found, Damaged{What: u.Change.where(), Error: "what the journal changes there is not used: " + u.String(), Found: s.unused.found, Times: 1})
+	}
+	return found, more + moreUnused
+}
+
+// all returns what is in the list.
+func (l *damageLog) all() (found []Damaged, more int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, d := range l.list {
 		found = append(found, *d)
 	}
-	return found, s.damage.more
+	return found, l.more
 }
 
 // noteDamage notes damage, and logs it when it is new.

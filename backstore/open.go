@@ -102,13 +102,23 @@ func (s *Store) open(ctx context.Context) error {
 		}
 	}
 	if err := s.openParts(ctx); err != nil {
-		return err
+		return s.advise(err)
 	}
 	if err := s.settle(ctx, bad); err != nil {
 		return err
 	}
 	s.checkPlace()
 	return nil
+}
+
+// advise adds what to do to an error that ends opening a store for writing because of
+// damage.
+func (s *Store) advise(err error) error {
+	damaged := errors.Is(err, ErrCorrupt) || errors.Is(err, journal.ErrCorrupt) || metadataDamage(err)
+	if !damaged || s.opts.ReadOnly || errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return fmt.Errorf("%w; nothing was changed: odx store repair rebuilds what can be proved right, odx serve --rescue serves what can be read", corrupt(err))
 }
 
 // openParts opens what the superblock is of.
@@ -329,8 +339,8 @@ func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) 
 	if errors.Is(err, fs.ErrPermission) {
 		return err // it is there
 	}
-	if errors.As(err, &damage) || metadataDamage(err) {
-		return fmt.Errorf("%w: %w; nothing was changed: odx store repair rebuilds what can be proved right, odx serve --rescue serves what can be read", ErrCorrupt, err)
+	if errors.As(err, &damage) {
+		return fmt.Errorf("%w: %w%s", ErrCorrupt, err, s.changesBehind(ctx, o))
 	}
 	if err != nil {
 		return err

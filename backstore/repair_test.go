@@ -296,8 +296,20 @@ func TestRepair_DamagedJournal(t *testing.T) {
 			put(t, d.fs, name, bad)
 		}
 	}
-	if _, err := Open(context.Background(), d.options(Options{})); !errors.Is(err, journal.ErrCorrupt) {
-		t.Errorf("opening it: %v, want ErrCorrupt", err)
+	_, err := Open(context.Background(), d.options(Options{}))
+	if !errors.Is(err, journal.ErrCorrupt) || !strings.Contains(err.Error(), "write, volume v, 131072 bytes at 5242880") || !strings.Contains(err.Error(), "odx store repair") {
+		t.Errorf("opening it: %v, want ErrCorrupt with what can be read behind the damage, and what to do", err)
+	}
+	rescued, err := Open(context.Background(), readOnly(d.options(Options{})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, _ := rescued.Damage()
+	if text := fmt.Sprint(list); !strings.Contains(text, "{volume v, 131072 bytes at 5242880 ") {
+		t.Errorf("damage: %s", text)
+	}
+	if err := rescued.Close(); err != nil {
+		t.Error(err)
 	}
 	r := d.repair(t, "/new")
 	if len(r.Lost) == 0 || !strings.Contains(fmt.Sprint(r.Lost), "record") {

@@ -49,8 +49,11 @@ type ScrubResult struct {
 	// Metadata says what of the metadata is lost, in all of its copies. What one
 	// copy still had was mended.
 	Metadata []string `json:"metadata,omitempty"`
-	// MendedBytes is how much of the metadata was mended.
+	// MendedBytes is how much of the metadata was mended by the scrub itself.
 	MendedBytes int64 `json:"mended_bytes,omitempty"`
+	// Mended are the files that were mended since the store began to open, at most
+	// 100.
+	Mended []Mended `json:"mended,omitempty"`
 }
 
 // Damage is an extent that cannot be read as it was written.
@@ -92,6 +95,7 @@ func (s *Store) Scrub(ctx context.Context, o ScrubOptions) (ScrubResult, error) 
 	if err == nil && len(c.result.Damages) > 0 {
 		err = s.findUses(ctx, c.result.Damages)
 	}
+	c.result.Mended = s.Mended()
 	if err == nil && s.opts.ScrubEvery > 0 && !s.opts.ReadOnly {
 		s.noteScrubbed(ctx, c.result, time.Since(start))
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"odx/backstore/journal"
 )
@@ -35,6 +37,14 @@ type Change struct {
 	Detail string `json:"detail,omitempty"`
 }
 
+// where says what is changed.
+func (c *Change) where() string {
+	if c.Length == 0 {
+		return c.What
+	}
+	return fmt.Sprintf("%s, %d bytes at %d", c.What, c.Length, c.Offset)
+}
+
 // UnusedChange is what records of the journal change that can be read and are not
 // used, since the journal, or what they change, is damaged. Those of one kind whose
 // ranges in a volume touch are one.
@@ -54,10 +64,7 @@ func (u UnusedChange) String() string {
 	if all := u.LastLSN - u.FirstLSN + 1; uint64(u.Records) < all {
 		text = fmt.Sprintf("%d of %s", u.Records, text)
 	}
-	text += ": " + c.Kind + ", " + c.What
-	if c.Length > 0 {
-		text += fmt.Sprintf(", %d bytes at %d", c.Length, c.Offset)
-	}
+	text += ": " + c.Kind + ", " + c.where()
 	if c.Detail != "" {
 		text += ", " + c.Detail
 	}
@@ -72,6 +79,7 @@ type unusedRecords struct {
 	by    map[Change][]UnusedChange
 	n     int // of them, at most maxUnused
 	more  int // changes that did not fit
+	found time.Time
 	names names
 }
 
@@ -83,9 +91,7 @@ func (s *Store) Unused() (list []UnusedChange, more int) { return s.unused.list(
 // noteUnused lists a record that is not used.
 func (s *Store) noteUnused(rec journal.Record) {
 	u := &s.unused
-	if u.by == nil {
-		u.by, u.names = make(map[Change][]UnusedChange), names{known: s.volumes, later: make(map[uint64]nameKey)}
-	}
+	u.begin(s.volumes)
 	r, err := decodeRecord(rec.Payload, s.sb.unit)
 	if err != nil {
 		u.add(uint64(rec.LSN), Change{Kind: "unknown", What: "record", Detail: err.Error()})
@@ -93,6 +99,14 @@ func (s *Store) noteUnused(rec journal.Record) {
 	}
 	for _, c := range r.changes(&u.names) {
 		u.add(uint64(rec.LSN), c)
+	}
+}
+
+// begin makes u ready for records, of a store with these volumes.
+func (u *unusedRecords) begin(volumes map[uint64]*Volume) {
+	if u.by == nil {
+		u.by, u.names = make(map[Change][]UnusedChange), names{known: volumes, later: make(map[uint64]nameKey)}
+		u.found = time.Now()
 	}
 }
 
@@ -161,3 +175,36 @@ func (s *Store) listUnused(ctx context.Context) error {
 	})
 	return s.tolerate("journal", err)
 }
+
+// changesBehind says what records change that can be read behind the damage of a
+// journal that is refused; "" where there is none. It names the first of them.
+func (s *Store) changesBehind(ctx context.Context, o journal.Options) string {
+	next := o.First
+	s.unused.begin(s.volumes)
+	_, err := journal.Read(ctx, o, func(rec journal.Record) error {
+		if rec.LSN != next {
+			s.noteUnused(rec)
+			return nil
+		}
+		next++
+		if r, err := decodeRecord(rec.Payload, s.sb.unit); err == nil {
+			r.changes(&s.unused.names) // it can name what later records change
+		}
+		return nil
+	})
+	list, more := s.Unused()
+	if err != nil || len(list) == 0 {
+		return ""
+	}
+	var texts []string
+	for i := range list[:min(len(list), maxNamedBehind)] {
+		texts = append(texts, list[i].String())
+	}
+	if more += len(list) - len(texts); more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	return "; behind the damage can be read " + strings.Join(texts, "; ")
+}
+
+// maxNamedBehind bounds what an error names of a journal.
+const maxNamedBehind = 3

@@ -24,7 +24,7 @@ func Inspect(ctx context.Context, cfg *conf.Config, log *logrus.Entry, fn func(*
 	s := &Service{cfg: cfg, memory: cfg.DivideMemory(availableMemory()), log: log}
 	defer func() { err = errors.Join(err, s.release()) }()
 	if err := s.openStore(ctx); err != nil {
-		return err
+		return lockedProblem(cfg, err)
 	}
 	return fn(s)
 }
@@ -38,7 +38,7 @@ func Look(ctx context.Context, cfg *conf.Config, log *logrus.Entry, fn func(*Ser
 	s := &Service{cfg: cfg, memory: cfg.DivideMemory(availableMemory()), log: log, readOnly: true}
 	defer func() { err = errors.Join(err, s.release()) }()
 	if err := s.openStore(ctx); err != nil {
-		return err
+		return lockedProblem(cfg, err)
 	}
 	return fn(s)
 }

@@ -28,8 +28,13 @@ const (
 type lunHistory struct {
 	Version int         `json:"version"`
 	LUNs    []servedLUN `json:"luns"`
+	// Identity is that of the store, in hexadecimal; empty in older records.
+	Identity string `json:"identity,omitempty"`
 
 	changed bool
+	// renewed: the store has another identity than when it was served last, and so
+	// has every LUN of it.
+	renewed bool
 }
 
 // servedLUN is a logical unit at a LUN.
@@ -45,7 +50,9 @@ type servedLUN struct {
 }
 
 func loadLUNHistory(store *backstore.Store) (*lunHistory, error) {
-	h := &lunHistory{Version: lunHistoryVersion}
+	id := store.ID()
+	now := hex.EncodeToString(id[:])
+	h := &lunHistory{Version: lunHistoryVersion, Identity: now}
 	text, err := store.GetRecord([]byte(lunHistoryKey))
 	if errors.Is(err, backstore.ErrNotFound) {
 		return h, nil
@@ -58,6 +65,10 @@ func loadLUNHistory(store *backstore.Store) (*lunHistory, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("what was served last: %w", err)
+	}
+	if h.Identity != now {
+		h.renewed, h.changed = h.Identity != "", true
+		h.Identity = now
 	}
 	return h, nil
 }
@@ -150,6 +161,10 @@ func (s *Service) compareLUN(h *lunHistory, at place, lu *scsi.LogicalUnit, repl
 	fields := logrus.Fields{"target": at.target, "lun": at.lun, "before": before.Medium, "now": medium}
 	if at.access != "" {
 		fields["access"] = at.access
+	}
+	if h.renewed && before.Medium == medium {
+		s.log.WithFields(fields).Info("the store has another identity than when it was served last: to initiators this LUN is another disk, and they are notified")
+		return
 	}
 	s.log.WithFields(fields).Warn("another disk than before is served at this LUN; initiators are notified, but one that has it in use may write to the wrong disk: detach it there, or change the configuration back")
 }

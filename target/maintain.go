@@ -18,7 +18,7 @@ func Upgrade(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (backstor
 	}
 	u, err := backstore.Upgrade(ctx, o)
 	if err != nil {
-		return u, storeProblem(cfg, err)
+		return u, lockedProblem(cfg, err)
 	}
 	return u, nil
 }
@@ -32,7 +32,7 @@ func SetIdentity(ctx context.Context, cfg *conf.Config, log *logrus.Entry, keep 
 	}
 	id, err := backstore.SetIdentity(ctx, o, keep)
 	if err != nil {
-		return id, storeProblem(cfg, err)
+		return id, lockedProblem(cfg, err)
 	}
 	return id, nil
 }
@@ -55,7 +55,7 @@ func Repair(ctx context.Context, cfg *conf.Config, log *logrus.Entry, to string,
 	}
 	r, err := backstore.Repair(ctx, backstore.RepairOptions{Options: o, To: to, Progress: progress})
 	if err != nil {
-		return r, storeProblem(cfg, err)
+		return r, lockedProblem(cfg, err)
 	}
 	return r, nil
 }
@@ -68,7 +68,7 @@ func Dump(ctx context.Context, cfg *conf.Config, log *logrus.Entry, parts []stri
 		return err
 	}
 	if err := backstore.Dump(ctx, o, parts, emit); err != nil {
-		return storeProblem(cfg, err)
+		return lockedProblem(cfg, err)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"odx/backstore"
 	"odx/conf"
 	"odx/target/iscsi"
 	"odx/target/scsi"
@@ -20,6 +21,10 @@ type Status struct {
 	LUNs []LUNStatus `json:"luns"`
 	// Sessions are the initiators that are logged in, the oldest first.
 	Sessions []Session `json:"sessions"`
+	// Damage is what was found damaged of the store since it was opened, at most 100
+	// things, and MoreDamage how many are not in it.
+	Damage     []backstore.Damaged `json:"damage,omitempty"`
+	MoreDamage int                 `json:"more_damage,omitempty"`
 }
 
 // LUNStatus describes a LUN of the configuration.
@@ -69,6 +74,7 @@ func (s *Service) Status() (Status, bool) {
 		return Status{}, false
 	}
 	st := Status{Portals: s.Portals(), MissingPortals: s.MissingPortals(), LUNs: []LUNStatus{}, Sessions: []Session{}}
+	st.Damage, st.MoreDamage = s.store.Damage()
 	for _, l := range s.LUNs() {
 		st.LUNs = append(st.LUNs, LUNStatus{
 			Target: l.Target, Number: l.Number, Medium: l.Medium, SizeBytes: l.Size, ReadOnly: l.ReadOnly,

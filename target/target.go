@@ -127,7 +127,7 @@ func (s *Service) start(ctx context.Context) (err error) {
 		}
 	}
 	if err := s.openStore(ctx); err != nil {
-		return err
+		return storeProblem(s.cfg, err)
 	}
 	if err := s.openTokens(ctx); err != nil {
 		return err
@@ -199,7 +199,7 @@ func (s *Service) openStore(ctx context.Context) error {
 	o.ReadOnly, o.ScrubEvery = s.readOnly, s.scrubEvery
 	s.store, err = backstore.Open(ctx, o)
 	if err != nil {
-		return storeProblem(s.cfg, err)
+		return fmt.Errorf("open %w", err)
 	}
 	if unit := s.cfg.Store.DedupUnit; unit != 0 && unit != s.store.DedupUnit() {
 		return s.cfg.Problem("store.dedup_unit", "the store was made with %s, not %s; write that, or leave the key out",
@@ -229,11 +229,20 @@ func storeOptions(cfg *conf.Config, m *conf.Memory, log *logrus.Entry) backstore
 	}
 }
 
+// storeProblem is the error of a server that cannot open its store.
 func storeProblem(cfg *conf.Config, err error) error {
 	if errors.Is(err, backstore.ErrLocked) {
 		return cfg.Problem("data_dir", "the store in %s is in use by another process, perhaps another odx; stop it, or choose another directory", cfg.DataDir)
 	}
-	return fmt.Errorf("open %w", err)
+	return err
+}
+
+// lockedProblem is the error of a command that cannot open the store that it is about.
+func lockedProblem(cfg *conf.Config, err error) error {
+	if errors.Is(err, backstore.ErrLocked) {
+		return cfg.Problem("data_dir", "the store in %s is in use by another process, perhaps an odx that serves it; stop that first", cfg.DataDir)
+	}
+	return err
 }
 
 // serve answers on one portal until Stop.

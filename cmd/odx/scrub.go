@@ -84,11 +84,20 @@ func damagedText(extents int) string {
 
 func printScrub(w io.Writer, r backstore.ScrubResult, took time.Duration) error {
 	rate := float64(r.ReadBytes) / max(took.Seconds(), 1e-3)
-	if _, err := fmt.Fprintf(w, "%s read and verified in %v, %s/s: %s\n", bytesText(r.ReadBytes), took.Round(10*time.Millisecond), bytesText(int64(rate)), damagedText(r.Damaged)); err != nil {
+	found := damagedText(r.Damaged)
+	if r.Damaged == 0 && len(r.Mended) > 0 {
+		found += " any more"
+	}
+	if _, err := fmt.Fprintf(w, "%s read and verified in %v, %s/s: %s\n", bytesText(r.ReadBytes), took.Round(10*time.Millisecond), bytesText(int64(rate)), found); err != nil {
 		return err
 	}
 	if r.MendedBytes > 0 {
 		if _, err := fmt.Fprintf(w, "%s of metadata mended from their other copy\n", bytesText(r.MendedBytes)); err != nil {
+			return err
+		}
+	}
+	for _, m := range r.Mended {
+		if _, err := fmt.Fprintf(w, "mended at %s from its other copy: %s: %s\n", m.When.Local().Format(time.DateTime), m.File, m.Why); err != nil {
 			return err
 		}
 	}

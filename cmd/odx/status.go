@@ -51,9 +51,6 @@ func printStatus(w io.Writer, st *api.Status) error {
 	for _, p := range st.MissingPortals {
 		fmt.Fprintf(table, "portal\t%s\tNOT SERVED YET: %s\n", p.Address, p.Problem)
 	}
-	for _, p := range st.MissingPortals {
-		fmt.Fprintf(table, "portal\t%s\tNOT SERVED YET: %s\n", p.Address, p.Problem)
-	}
 	for _, l := range st.LUNs {
 		note := ""
 		if l.ReadOnly {
@@ -68,6 +65,12 @@ func printStatus(w io.Writer, st *api.Status) error {
 	for i := range st.Sessions {
 		s := &st.Sessions[i]
 		fmt.Fprintf(table, "session\t%s\t%s, from %s, since %s\n", s.Initiator, sessionPlace(s), strings.Join(s.Addresses, " and "), s.Since.Local().Format(time.DateTime))
+	}
+	for _, d := range st.Damage {
+		fmt.Fprintf(table, "damaged\t%s\t%s\n", d.What, d.Error)
+	}
+	if st.MoreDamage > 0 {
+		fmt.Fprintf(table, "damaged\t%d more\t\n", st.MoreDamage)
 	}
 	return table.Flush()
 }

@@ -64,9 +64,13 @@ func newStoreIdentity() *cobra.Command {
 					return err
 				}
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), map[string]string{"id": fmt.Sprintf("%x", id)})
+					return printJSON(cmd.OutOrStdout(), map[string]string{"identity": fmt.Sprintf("%x", id)})
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "the store in %s is %x\n", cfg.DataDir, id)
+				text := "the store in %s has a new identity, by which initiators know its LUNs: %x\n"
+				if keep {
+					text = "the store in %s keeps its identity, by which initiators know its LUNs: %x\n"
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), text, cfg.DataDir, id)
 				return err
 			})
 		},

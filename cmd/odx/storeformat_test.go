@@ -154,9 +154,69 @@ func TestNewIdentity(t *testing.T) {
 		t.Errorf("with --keep: %s, was %s", same, first)
 	}
 	out := succeed(t, "store", "new-identity", "--config", path)
+	if !strings.Contains(out, "identity") {
+		t.Errorf("new-identity says %q", out)
+	}
 	other := identities()
+	s = startServer(t, odx("serve", "--config", path))
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.end(t); err != nil {
+		t.Error(err)
+	}
+	if stderr := s.stderr.String(); strings.Contains(stderr, "another disk than before") {
+		t.Errorf("a store with a new identity is served with a warning: %s", stderr)
+	}
 	if other == first || !strings.Contains(other, strings.TrimSpace(out[strings.LastIndex(out, " ")+1:])) {
 		t.Errorf("%s, was %s, and new-identity says %s", other, first, out)
+	}
+}
+
+// TestScrubTellsWhatOpeningMended: a scrub without a server opens the store, which
+// mends what is damaged in one copy before the scrub can see it.
+func TestScrubTellsWhatOpeningMended(t *testing.T) {
+	path := writeConfig(t, config)
+	s := startServer(t, odx("serve", "--config", path))
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.end(t); err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(filepath.Dir(path), "data")
+	runs, err := filepath.Glob(filepath.Join(data, "checkpoints", "*.rows"))
+	if err != nil || len(runs) == 0 {
+		t.Fatal(runs, err)
+	}
+	for _, name := range []string{runs[0], filepath.Join(data, "store")} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[20] ^= 1
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, _, status := output(t, "store", "scrub", "--config", path)
+		if status != 0 || !strings.Contains(out, "nothing is damaged any more") || !strings.Contains(out, "from its other copy: "+name+": ") {
+			t.Errorf("%s was damaged: exit status %d, %s", name, status, out)
+		}
+		if out := succeed(t, "store", "scrub", "--config", path); strings.Contains(out, "mended") {
+			t.Errorf("the next scrub: %s", out)
+		}
+	}
+}
+
+// TestLockedStore: a command about one store does not say to choose another one.
+func TestLockedStore(t *testing.T) {
+	path := writeConfig(t, config)
+	s := startServer(t, odx("serve", "--config", path))
+	for _, args := range [][]string{{"dump"}, {"repair", "--in-place"}, {"upgrade"}, {"new-identity"}} {
+		_, stderr, status := output(t, append(append([]string{"store"}, args...), "--config", path)...)
+		if status == 0 || strings.Contains(stderr, "another directory") || !strings.Contains(stderr, "in use by another process") {
+			t.Errorf("%v of a store that is served: exit status %d, %s", args, status, stderr)
+		}
+	}
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.end(t); err != nil {
+		t.Error(err)
 	}
 }
 
