@@ -1,2 +1,0 @@
-// Package full tests odx on file systems without a free block.
-package full
