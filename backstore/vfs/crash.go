@@ -6,21 +6,20 @@ import (
 	"slices"
 )
 
-// CrashClone returns a new Mem that holds one state that a power cut at this
-// instant may leave. Durable data and names are there. Of the writes that are
-// not durable each sector of 512 bytes is found as it was after any number of
-// the writes to it, independently of the other sectors; of the sizes that a
-// file had since its last Sync any one is found; and of the changes of names
-// any are kept, as long as changes of one name are kept in order. m goes on
-// unharmed, and the clone has no hook and no locks.
+// CrashClone returns a new Mem with a state that a power failure at this instant may
+// leave. It has all durable data and names. Each sector of 512 bytes has its content after
+// any number of the non-durable writes to it, independently of other sectors. A file has
+// any of its sizes since its last Sync. Any of the non-durable name changes are kept, with
+// changes of the same name in order. m is not modified, and the clone has no hook and no
+// locks.
 func (m *Mem) CrashClone(rng *rand.Rand) *Mem {
 	m.world.Lock()
 	defer m.world.Unlock()
 	m.names.Lock()
 	defer m.names.Unlock()
 
-	// One clone keeps most, another little: a fair coin for each sector would
-	// never leave a large write whole.
+	// keep varies between clones: a constant 0.5 per sector would never keep a large write
+	// completely.
 	keep := [...]float64{0, 0.1, 0.5, 0.9, 1}[rng.IntN(5)]
 	names := maps.Clone(m.durable)
 	stuck := map[string]bool{}
@@ -40,7 +39,7 @@ func (m *Mem) CrashClone(rng *rand.Rand) *Mem {
 
 	clone := NewMem()
 	clone.space.capacity.Store(m.space.capacity.Load())
-	for _, name := range slices.Sorted(maps.Keys(names)) { // one seed, one state
+	for _, name := range slices.Sorted(maps.Keys(names)) { // deterministic for a seed
 		node := names[name]
 		if !node.dir {
 			node = node.crashClone(rng, keep)
@@ -60,7 +59,7 @@ func (n *inode) crashClone(rng *rand.Rand, keep float64) *inode {
 		im.resize(n.sizes[rng.IntN(len(n.sizes))])
 	}
 
-	writes := map[int64]int{} // how many of the writes to a sector are there
+	writes := map[int64]int{} // number of the writes to a sector
 	for _, u := range updates {
 		first, end := sectors(u.off, u.length)
 		for s := first; s < end; s++ {
@@ -73,7 +72,7 @@ func (n *inode) crashClone(rng *rand.Rand, keep float64) *inode {
 		for s := first; s < end; s++ {
 			left, seen := chosen[s]
 			if !seen && rng.Float64() < keep {
-				// Mostly the newest content, now and then one between.
+				// Mostly the last content, sometimes an earlier one.
 				left = writes[s]
 				if rng.IntN(4) == 0 {
 					left = 1 + rng.IntN(writes[s])
@@ -82,7 +81,7 @@ func (n *inode) crashClone(rng *rand.Rand, keep float64) *inode {
 			if left > 0 {
 				from := max(u.off, s*sectorLength)
 				to := min(u.off+u.length, (s+1)*sectorLength)
-				im.apply(u.cut(from, to-from))
+				im.apply(u.part(from, to-from))
 			}
 			chosen[s] = max(left-1, 0)
 		}
@@ -90,10 +89,9 @@ func (n *inode) crashClone(rng *rand.Rand, keep float64) *inode {
 	return &inode{current: im.clone(), durable: im.clone(), blocks: n.blocks.clone()}
 }
 
-// ProcessClone returns a new Mem that holds what is found when the process ends
-// at this instant and the kernel lives: all that was written and named, durable
-// or not. As in m, a power cut takes of it what is not durable. m goes on
-// unharmed, and the clone has no hook and no locks.
+// ProcessClone returns a new Mem with the state after the process ends at this instant and
+// the kernel continues: all written data and names, durable or not. As in m, a power failure
+// loses what is not durable. m is not modified, and the clone has no hook and no locks.
 func (m *Mem) ProcessClone() *Mem {
 	m.world.Lock()
 	defer m.world.Unlock()

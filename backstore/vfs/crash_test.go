@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// states returns what look says of many crash clones, each answer once, sorted.
+// states returns the sorted, distinct results of look for many crash clones.
 func states(m *Mem, look func(clone *Mem) string) []string {
 	seen := map[string]bool{}
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -30,11 +30,11 @@ func states(m *Mem, look func(clone *Mem) string) []string {
 func wantStates(t *testing.T, m *Mem, look func(clone *Mem) string, want ...string) {
 	t.Helper()
 	if got := states(m, look); !slices.Equal(got, want) {
-		t.Errorf("states after a power cut:\n got %q\nwant %q", got, want)
+		t.Errorf("states after a power failure:\n got %q\nwant %q", got, want)
 	}
 }
 
-// runs shows a file as its bytes, run lengths in sectors left out: "a", "ab", …
+// runs returns the content of a file as its bytes, without run lengths in sectors: "a", "ab", …
 func runs(t *testing.T, name string) func(*Mem) string {
 	return func(m *Mem) string {
 		f, err := m.Open(name)
@@ -64,7 +64,7 @@ func write(t *testing.T, f File, p []byte, off int64) {
 	must(t, err)
 }
 
-func TestSyncedStateSurvives(t *testing.T) {
+func TestCrashClone_Synced(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", string(sector('a')))
 	must(t, f.Sync())
@@ -72,7 +72,7 @@ func TestSyncedStateSurvives(t *testing.T) {
 	wantStates(t, m, runs(t, "f"), "a")
 }
 
-func TestUnsyncedSectorsAreKeptOrLostOneByOne(t *testing.T) {
+func TestCrashClone_Sectors(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", strings.Repeat("a", 2*sectorLength))
 	must(t, f.Sync())
@@ -81,7 +81,7 @@ func TestUnsyncedSectorsAreKeptOrLostOneByOne(t *testing.T) {
 	wantStates(t, m, runs(t, "f"), "aa", "ab", "ba", "bb")
 }
 
-func TestASectorIsFoundAsItOnceWas(t *testing.T) {
+func TestCrashClone_SectorHistory(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", string(sector('a')))
 	must(t, f.Sync())
@@ -89,7 +89,7 @@ func TestASectorIsFoundAsItOnceWas(t *testing.T) {
 	write(t, f, sector('b'), 0)
 	write(t, f, sector('c')[:256], 0)
 	write(t, f, sector('c')[256:], 256)
-	// "torn sector" is c over b; c over a was never in the sector.
+	// "torn sector" is c over b; the sector never had c over a.
 	wantStates(t, m, runs(t, "f"), "a", "b", "c", "torn sector")
 	wantStates(t, m, func(m *Mem) string {
 		s := content(t, m, "f")
@@ -97,7 +97,7 @@ func TestASectorIsFoundAsItOnceWas(t *testing.T) {
 	}, "false")
 }
 
-func TestUnsyncedSize(t *testing.T) {
+func TestCrashClone_Size(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", string(sector('a')))
 	must(t, f.Sync())
@@ -109,7 +109,7 @@ func TestUnsyncedSize(t *testing.T) {
 	wantStates(t, m, runs(t, "f"), "", "00", "0b", "a0", "ab")
 }
 
-func TestUnsyncedNames(t *testing.T) {
+func TestCrashClone_Names(t *testing.T) {
 	m := NewMem()
 	must(t, m.MkdirAll("/d"))
 	names := func(m *Mem) string {
@@ -133,7 +133,7 @@ func TestUnsyncedNames(t *testing.T) {
 	wantStates(t, m, names, "e")
 }
 
-func TestRemovedFileMayComeBackWhole(t *testing.T) {
+func TestCrashClone_Removed(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", string(sector('a')))
 	must(t, f.Sync())
@@ -142,9 +142,8 @@ func TestRemovedFileMayComeBackWhole(t *testing.T) {
 	wantStates(t, m, runs(t, "f"), "a", "missing")
 }
 
-// A kernel that could not write dirty pages may drop them and let the next
-// fdatasync succeed.
-func TestFailedSyncLeavesWritesInDoubt(t *testing.T) {
+// A kernel may drop dirty pages after a write error and let the next fdatasync succeed.
+func TestCrashClone_FailedSync(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", string(sector('a'))+string(sector('a'))+string(sector('a')))
 	must(t, f.Sync())
@@ -168,7 +167,7 @@ func TestFailedSyncLeavesWritesInDoubt(t *testing.T) {
 	wantStates(t, m, runs(t, "f"), "dcc")
 }
 
-func TestHookErrors(t *testing.T) {
+func TestMem_Hook(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", "before")
 	fail := map[OpKind]error{}
@@ -188,7 +187,7 @@ func TestHookErrors(t *testing.T) {
 	}
 }
 
-func TestCrashCloneIsSeparate(t *testing.T) {
+func TestCrashClone_Independent(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", string(sector('a')))
 	must(t, f.Sync())
@@ -205,11 +204,11 @@ func TestCrashCloneIsSeparate(t *testing.T) {
 		t.Errorf("original %q, clone %q", a, b)
 	}
 	if _, err := c.Lock("lock"); err != nil {
-		t.Error("a lock outlived the power cut:", err)
+		t.Error("a lock survives the power failure:", err)
 	}
 }
 
-func TestOneSeedOneState(t *testing.T) {
+func TestCrashClone_Deterministic(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", "")
 	write(t, f, make([]byte, 100*sectorLength), 0)

@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// OpKind says which operation a hook is called for.
+// OpKind is the operation that a hook is called for.
 type OpKind int
 
 // The operations of FS and File.
@@ -34,8 +34,8 @@ const (
 	OpAllocate
 )
 
-// Changes reports whether the operation can change what a disk holds after a
-// power cut: these are the boundaries that a crash test cuts at.
+// Changes reports whether the operation can change the state after a power failure. These are
+// the points at which crash tests fail the power.
 func (k OpKind) Changes() bool {
 	switch k {
 	case OpOpen, OpList, OpLock, OpRead, OpSize:
@@ -44,14 +44,13 @@ func (k OpKind) Changes() bool {
 	return true
 }
 
-// Hook is called before each operation of a Mem, with no lock held. When it
-// returns an error the operation fails with that error and does nothing, with
-// two exceptions: see ShortWrite, and a Sync that fails leaves it open whether
-// what was written since the last good Sync ever reaches the disk, even when a
-// later Sync succeeds, as on a kernel that drops dirty pages it could not write.
+// Hook is called before each operation of a Mem, with no lock held. If it returns an error,
+// the operation fails with that error and has no effect, except for ShortWrite, and for Sync:
+// after a failed Sync, writes since the last successful one may never become durable, even if
+// a later Sync succeeds, as on a kernel that drops dirty pages after a write error.
 type Hook func(kind OpKind, name string) error
 
-// ShortWrite, returned by a Hook for OpWrite, writes the first N bytes and
+// ShortWrite is an error of a Hook for OpWrite: the first N bytes are written, and the write
 // fails with Err.
 type ShortWrite struct {
 	N   int
@@ -61,18 +60,18 @@ type ShortWrite struct {
 func (s *ShortWrite) Error() string { return s.Err.Error() }
 func (s *ShortWrite) Unwrap() error { return s.Err }
 
-// Mem is an FS in memory that knows what a power cut may leave of it.
+// Mem is an FS in memory that simulates power failures.
 //
 // Lock order: world, names, inode.mu.
 type Mem struct {
-	// world is held shared by every operation and exclusively by CrashClone,
-	// which so sees one instant of all files.
+	// world is held shared by every operation, and exclusively by CrashClone and
+	// ProcessClone, which thus see an instant of all files.
 	world sync.RWMutex
 
-	names   sync.Mutex        // guards what follows
+	names   sync.Mutex        // guards the fields below
 	current map[string]*inode // by clean path
-	durable map[string]*inode // as current, as of the SyncDirs
-	pending []nameOp          // leads from durable to current
+	durable map[string]*inode // current as of the last SyncDirs
+	pending []nameOp          // transforms durable into current
 	locks   map[string]bool
 	hook    Hook
 	full    bool
@@ -80,15 +79,15 @@ type Mem struct {
 	space space
 }
 
-// nameOp sets names (to an inode, or to nothing), all in one atomic step.
+// nameOp is an atomic change of names.
 type nameOp []nameSet
 
 type nameSet struct {
 	name string
-	node *inode // nil: no such name
+	node *inode // nil removes the name
 }
 
-// NewMem returns an empty Mem. The folders "/" and "." exist.
+// NewMem returns an empty Mem with the directories "/" and ".".
 func NewMem() *Mem {
 	root := map[string]*inode{"/": {dir: true}, ".": {dir: true}}
 	m := &Mem{current: root, durable: map[string]*inode{}, locks: map[string]bool{}}
@@ -98,15 +97,14 @@ func NewMem() *Mem {
 	return m
 }
 
-// SetHook makes h be called before each operation from now on; nil for none.
+// SetHook sets the hook of later operations; nil removes it.
 func (m *Mem) SetHook(h Hook) {
 	m.names.Lock()
 	m.hook = h
 	m.names.Unlock()
 }
 
-// SetFull makes Free answer 0 from now on, or again a lot. Writes are the
-// Hook's business.
+// SetFull makes Free return 0, or restores it. It does not affect writes; use a Hook for those.
 func (m *Mem) SetFull(full bool) {
 	m.names.Lock()
 	m.full = full
@@ -123,7 +121,7 @@ func (m *Mem) Free(string) (int64, error) {
 	return m.space.free(), nil
 }
 
-// Place implements FS. It does not know.
+// Place implements FS. The place is unknown.
 func (m *Mem) Place(string) (Place, error) { return Place{}, nil }
 
 // Total implements FS.
@@ -144,8 +142,8 @@ func (m *Mem) ask(kind OpKind, name string) error {
 	return h(kind, name)
 }
 
-// enter asks the hook and takes the locks of an operation on names; unless it
-// returns an error, leave must follow.
+// enter calls the hook and takes the locks of an operation on names. The caller must call leave
+// unless enter returns an error.
 func (m *Mem) enter(kind OpKind, name string) error {
 	if err := m.ask(kind, name); err != nil {
 		return err
@@ -160,7 +158,7 @@ func (m *Mem) leave() {
 	m.world.RUnlock()
 }
 
-// change applies op to the current names and notes it as not yet durable.
+// change applies op to the current names and adds it to pending.
 func (m *Mem) change(op nameOp) {
 	op.applyTo(m.current)
 	m.pending = append(m.pending, op)
@@ -180,8 +178,8 @@ func (op nameOp) in(dir string) bool {
 	return slices.ContainsFunc(op, func(s nameSet) bool { return filepath.Dir(s.name) == dir })
 }
 
-// syncDir makes the names in dir durable. A rename between two folders is
-// atomic, so that syncing either makes it durable.
+// syncDir makes the names in dir durable. A rename between two directories is atomic, so syncing
+// either of them makes it durable.
 func (m *Mem) syncDir(dir string) {
 	left := m.pending[:0]
 	for _, op := range m.pending {
@@ -249,7 +247,7 @@ func (m *Mem) Remove(name string) error {
 	if len(m.list(name)) > 0 {
 		return &fs.PathError{Op: "remove", Path: name, Err: syscall.ENOTEMPTY}
 	}
-	// The folder can be gone only after everything that was in it.
+	// The removal is durable only after the removals in the directory.
 	m.syncDir(name)
 	m.change(nameOp{{name, nil}})
 	m.syncDir(filepath.Dir(name))
@@ -285,8 +283,8 @@ func (m *Mem) Rename(from, to string) error {
 	return nil
 }
 
-// renameDir moves a folder, with what is in it, in one step. A power cut that keeps
-// it keeps all names in it that were durable, so its caller syncs it first.
+// renameDir moves a directory with its contents atomically. A power failure that keeps the move
+// keeps all names in it that were durable, so the caller syncs the directory first.
 func (m *Mem) renameDir(from, to string) error {
 	if m.current[to] != nil {
 		return &fs.PathError{Op: "rename", Path: to, Err: syscall.ENOTEMPTY}

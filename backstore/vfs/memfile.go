@@ -10,41 +10,40 @@ import (
 )
 
 const (
-	// pageLength is the unit in which file data is shared between the current
-	// and the durable image, and between a Mem and its clones.
+	// pageLength is the granularity at which images and clones share data, in bytes.
 	pageLength = 4096
-	// sectorLength is what a disk writes in one piece.
+	// sectorLength is the atomic write size of a disk in bytes.
 	sectorLength = 512
 )
 
-// page is never changed once it is shared.
+// page is immutable once it is shared.
 type page struct {
 	shared bool
 	data   [pageLength]byte
 }
 
-// image is the content of a file; a nil page is zeros.
+// image is the content of a file; a nil page is all zeros.
 type image struct {
 	pages []*page
 	size  int64
 }
 
-// update is a write not known to be durable; nil data stands for zeros.
+// update is a write that may not be durable; nil data means zeros.
 type update struct {
 	off, length int64
 	data        []byte
 }
 
-// inode is a file (or folder, which has a name only).
+// inode is a file, or a directory, which has only a name.
 type inode struct {
 	dir bool
 
-	mu      sync.RWMutex // guards what follows
+	mu      sync.RWMutex // guards the fields below
 	current image
 	durable image
-	pending []update // in order, since the last good Sync
-	doubted []update // before them: a Sync failed to make these durable
-	sizes   []int64  // what the size was changed to since the last good Sync
+	pending []update // since the last successful Sync, in order
+	doubted []update // earlier ones, which a failed Sync left in doubt
+	sizes   []int64  // all sizes since the last successful Sync
 	blocks  blocks
 }
 
@@ -105,16 +104,16 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	if err := f.node.blocks.assign(&f.fs.space, off, off+int64(len(p))); err != nil {
 		return 0, f.fail("write", err)
 	}
-	f.node.write(update{off, int64(len(p)), keep(p)})
+	f.node.write(update{off, int64(len(p)), copyOf(p)})
 	if short != nil {
 		return len(p), short.Err
 	}
 	return len(p), nil
 }
 
-// keep copies the bytes of a write; nil when all are zero, so that a file that
-// is filled with zeros takes no memory.
-func keep(p []byte) []byte {
+// keep returns a copy of the bytes of a write, or nil if all are zero, so that a file of zeros
+// takes no memory.
+func copyOf(p []byte) []byte {
 	for rest := p; len(rest) > 0; {
 		n := min(len(rest), pageLength)
 		if !bytes.Equal(rest[:n], zeros[:n]) {
@@ -138,10 +137,10 @@ func (f *memFile) Truncate(size int64) error {
 	n := f.node
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if cut := n.current.size - size; cut > 0 {
-		n.write(update{size, cut, nil})
+	if removed := n.current.size - size; removed > 0 {
+		n.write(update{size, removed, nil})
 	}
-	n.blocks.cut(&f.fs.space, size)
+	n.blocks.truncate(&f.fs.space, size)
 	n.current.resize(size)
 	n.sizes = append(n.sizes, size)
 	return nil
@@ -166,7 +165,7 @@ func (f *memFile) Sync() error {
 	return nil
 }
 
-// WriteBack changes nothing: what is not synced may be on the disk at any time.
+// WriteBack has no effect: unsynced data may be durable at any time.
 func (f *memFile) WriteBack(int64, int64) error {
 	if f.closed.Load() {
 		return f.fail("write back", fs.ErrClosed)
@@ -214,8 +213,7 @@ func (n *inode) write(u update) {
 	n.pending = append(n.pending, u)
 }
 
-// sync makes the current image the durable one, except where only updates in
-// doubt were made.
+// sync makes the current image durable, except for sectors that only have updates in doubt.
 func (n *inode) sync() {
 	n.durable.resize(n.current.size)
 	for _, u := range n.pending {
@@ -235,8 +233,7 @@ func (n *inode) settle(u update) {
 	}
 }
 
-// settleSectors settles the sectors of u one by one, and takes them out of
-// what is in doubt.
+// settleSectors settles the sectors of u one by one, and removes them from the updates in doubt.
 func (n *inode) settleSectors(u update) {
 	first, end := sectors(u.off, u.length)
 	for s := first; s < end; s++ {
@@ -247,17 +244,17 @@ func (n *inode) settleSectors(u update) {
 	var left []update
 	for _, d := range n.doubted {
 		if before := min(d.off+d.length, first*sectorLength) - d.off; before > 0 {
-			left = append(left, d.cut(d.off, before))
+			left = append(left, d.part(d.off, before))
 		}
 		if from := max(d.off, end*sectorLength); from < d.off+d.length {
-			left = append(left, d.cut(from, d.off+d.length-from))
+			left = append(left, d.part(from, d.off+d.length-from))
 		}
 	}
 	n.doubted = left
 }
 
-// cut is the part of u of the given length that begins at off.
-func (u update) cut(off, length int64) update {
+// part returns the part of u of the given length from off.
+func (u update) part(off, length int64) update {
 	if u.data == nil {
 		return update{off, length, nil}
 	}
@@ -265,7 +262,7 @@ func (u update) cut(off, length int64) update {
 	return update{off, length, u.data[from : from+length]}
 }
 
-// sectors returns the half-open range of sectors that bytes lie in.
+// sectors returns the half-open range of sectors that contain the bytes.
 func sectors(off, length int64) (first, end int64) {
 	return off / sectorLength, (off + length + sectorLength - 1) / sectorLength
 }
@@ -295,7 +292,7 @@ func (im *image) readAt(p []byte, off int64) int {
 	return len(p)
 }
 
-// resize leaves stale bytes nowhere: what lies beyond the size is zeros.
+// resize keeps the bytes after the size zero.
 func (im *image) resize(size int64) {
 	if size < im.size {
 		im.apply(update{size, im.size - size, nil})
@@ -309,13 +306,13 @@ func (im *image) resize(size int64) {
 	im.pages = im.pages[:pages]
 }
 
-// apply writes the part of u that lies inside the image.
+// apply writes the part of u within the image.
 func (im *image) apply(u update) {
 	end := min(u.off+u.length, im.size)
 	for off := u.off; off < end; {
 		i, in := off/pageLength, off%pageLength
 		n := min(pageLength-in, end-off)
-		im.patch(i, int(in), u.cut(off, n))
+		im.patch(i, int(in), u.part(off, n))
 		off += n
 	}
 }

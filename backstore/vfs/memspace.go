@@ -8,18 +8,17 @@ import (
 	"syscall"
 )
 
-// space counts the blocks of a Mem, of pageLength bytes, that files have.
+// space counts the allocated blocks of a Mem, of pageLength bytes.
 type space struct {
-	capacity atomic.Int64 // in bytes; 0: without bound
+	capacity atomic.Int64 // in bytes; 0 for no limit
 	used     atomic.Int64 // in bytes
 }
 
-// SetCapacity bounds what all files together can have, in bytes; 0 takes the
-// bound away. With less than they have, as when another program has filled the
-// disk, whatever needs a new block fails with ENOSPC.
+// SetCapacity bounds the allocated bytes of all files; 0 removes the bound. If more is allocated,
+// as when another program has filled the disk, allocating a block fails with ENOSPC.
 func (m *Mem) SetCapacity(bytes int64) { m.space.capacity.Store(bytes) }
 
-// Used returns how many bytes the blocks of all files have.
+// Used returns the allocated bytes of all files.
 func (m *Mem) Used() int64 { return m.space.used.Load() }
 
 func (s *space) free() int64 {
@@ -42,14 +41,13 @@ func (s *space) take(bytes int64) error {
 	}
 }
 
-// blocks are those of a file that have a place on the disk. The inode's mu guards
-// them.
+// blocks has the allocated blocks of a file; guarded by the inode's mu.
 type blocks struct {
-	assigned []uint64 // a bit for each
-	unlinked bool     // they are free as soon as no handle of the file is open: at once, here
+	assigned []uint64 // bitmap
+	unlinked bool     // blocks are freed at once, not when the last handle is closed
 }
 
-// assign gives a place to the blocks that bytes [from, to) are in, or to none.
+// assign allocates the blocks of bytes [from, to), all or none.
 func (b *blocks) assign(s *space, from, to int64) error {
 	if from >= to || b.unlinked {
 		return nil
@@ -80,8 +78,8 @@ func (b *blocks) has(i int64) bool {
 	return i/64 < int64(len(b.assigned)) && b.assigned[i/64]&(1<<(i%64)) != 0
 }
 
-// cut takes their place from the blocks that lie past a size.
-func (b *blocks) cut(s *space, size int64) {
+// truncate frees the blocks beyond size.
+func (b *blocks) truncate(s *space, size int64) {
 	for i := (size + pageLength - 1) / pageLength; i < int64(len(b.assigned))*64; i++ {
 		if b.has(i) {
 			b.assigned[i/64] &^= 1 << (i % 64)
@@ -90,7 +88,7 @@ func (b *blocks) cut(s *space, size int64) {
 	}
 }
 
-// count adds them to a space.
+// count adds the blocks to s.
 func (b *blocks) count(s *space) {
 	n := 0
 	for _, word := range b.assigned {
@@ -99,14 +97,14 @@ func (b *blocks) count(s *space) {
 	s.used.Add(int64(n) * pageLength)
 }
 
-// clone is what a crash leaves: every block that had a place keeps it, though a disk
-// can lose those that no Sync followed.
+// clone returns the blocks after a crash: all of them, although a disk may lose those without a
+// Sync.
 func (b *blocks) clone() blocks { return blocks{assigned: slices.Clone(b.assigned)} }
 
-// unlink frees the blocks of a file that has lost its name.
+// unlink frees the blocks of a file without a name.
 func (n *inode) unlink(s *space) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.blocks.cut(s, 0)
+	n.blocks.truncate(s, 0)
 	n.blocks.unlinked = true
 }

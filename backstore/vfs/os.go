@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Files hold the bytes of users' disks: nobody else has business in them.
+// Files have the data of users' disks and are accessible only to their owner.
 const (
 	fileMode = 0o600
 	dirMode  = 0o700
@@ -32,7 +32,7 @@ func (osFS) Create(name string) (File, error) {
 
 func (osFS) Open(name string) (File, error) { return openOS(name, os.O_RDWR) }
 
-// OpenToRead opens a file that need not be writable: it implements Reader.
+// OpenToRead implements Reader. The file need not be writable.
 func (osFS) OpenToRead(name string) (File, error) { return openOS(name, os.O_RDONLY) }
 
 // MayChange implements Prober.
@@ -106,8 +106,8 @@ func lockOS(name string, flag int) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	// flock belongs to the open file description, so that a second open in
-	// this process conflicts too, and the kernel drops it when the process dies.
+	// flock belongs to the open file description: a second open in this process conflicts
+	// too, and the kernel releases the lock when the process ends.
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
@@ -128,7 +128,7 @@ func (f osFile) WriteBack(off, n int64) error {
 	})
 }
 
-// call makes a system call again until no signal interrupts it.
+// call retries a system call while signals interrupt it.
 func (f osFile) call(name string, fn func(fd int) error) error {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -142,7 +142,7 @@ func (f osFile) call(name string, fn func(fd int) error) error {
 			}
 		}
 	})
-	if err != nil { // only a closed file
+	if err != nil { // the file is closed
 		return &fs.PathError{Op: name, Path: f.Name(), Err: fs.ErrClosed}
 	}
 	if callErr != nil {

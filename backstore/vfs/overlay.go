@@ -14,10 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Overlay returns an FS that shows what base has and never changes it: what is
-// written goes to memory, and files that are made go to unnamed ones in the
-// directory for temporary files. It ends with the process. Locks are those of base,
-// where it has the file.
+// Overlay returns an FS with the contents of base that does not modify base: writes go to memory,
+// and created files to unnamed ones in the directory for temporary files. Its contents end with the
+// process. It locks files in base if they exist there.
 func Overlay(base FS) FS {
 	if o, ok := base.(osFS); ok {
 		base = osReadOnly{o}
@@ -25,7 +24,7 @@ func Overlay(base FS) FS {
 	return &overlay{base: base, nodes: make(map[string]*overlaid), gone: make(map[string]bool), dirs: make(map[string]bool), locks: make(map[string]bool)}
 }
 
-// osReadOnly opens files for reading alone.
+// osReadOnly opens files read-only.
 type osReadOnly struct{ osFS }
 
 func (osReadOnly) Open(name string) (File, error) { return openOS(name, os.O_RDONLY) }
@@ -36,22 +35,22 @@ type overlay struct {
 	base FS
 
 	mu    sync.Mutex
-	nodes map[string]*overlaid // files that are open, or that differ from those of base
-	gone  map[string]bool      // names of base that were removed
-	dirs  map[string]bool      // that were made
-	locks map[string]bool      // that are held, of files that base has not
+	nodes map[string]*overlaid // open files, and files that differ from base
+	gone  map[string]bool      // removed names of base
+	dirs  map[string]bool      // created
+	locks map[string]bool      // held locks of files that are not in base
 }
 
-// overlaid is a file. Guarded by overlay.mu but for what it says.
+// overlaid is a file. overlay.mu guards it, except for the fields below mu.
 type overlaid struct {
 	handles int
-	base    string // its name in base; "": it was made here
+	base    string // name in base, or "" if it was created here
 
-	mu      sync.RWMutex // guards what follows
-	file    File         // of base, nil while no handle is open; or the file that was made
+	mu      sync.RWMutex // guards the fields below
+	file    File         // in base, nil while no handle is open; or the created file
 	size    int64
-	kept    int64            // bytes of the file of base that count: what is after them was cut off
-	pages   map[int64][]byte // that were written, of overlayPage bytes
+	kept    int64            // length of the file in base after truncation
+	pages   map[int64][]byte // written pages of overlayPage bytes
 	changed bool
 }
 
@@ -79,7 +78,7 @@ func (o *overlay) Create(name string) (File, error) {
 	return &overlayFile{o: o, n: n}, nil
 }
 
-// checkDir reports whether there is a directory of that name. o.mu is held.
+// checkDir returns an error if dir is not a directory. The caller holds o.mu.
 func (o *overlay) checkDir(op, dir string) error {
 	if o.dirs[dir] {
 		return nil
@@ -91,7 +90,7 @@ func (o *overlay) checkDir(op, dir string) error {
 	return err
 }
 
-// exists reports whether there is a file of that name. o.mu is held.
+// exists reports whether the file exists. The caller holds o.mu.
 func (o *overlay) exists(name string) bool {
 	if o.nodes[name] != nil {
 		return true
@@ -116,7 +115,7 @@ func (o *overlay) Open(name string) (File, error) {
 	return &overlayFile{o: o, n: n}, nil
 }
 
-// node returns the file of that name, with one handle more. o.mu is held.
+// node returns the file and counts a handle. The caller holds o.mu.
 func (o *overlay) node(name string) (*overlaid, error) {
 	n := o.nodes[name]
 	if n == nil {
@@ -145,7 +144,7 @@ func (o *overlay) node(name string) (*overlaid, error) {
 	return n, nil
 }
 
-// close ends a handle.
+// close releases a handle.
 func (o *overlay) close(n *overlaid) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -155,7 +154,7 @@ func (o *overlay) close(n *overlaid) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.base == "" && o.named(n) {
-		return nil // there is no other way to open it again
+		return nil // it could not be opened again
 	}
 	err := n.file.Close()
 	n.file = nil
@@ -184,17 +183,17 @@ func (o *overlay) Remove(name string) error {
 	return nil
 }
 
-// forget gives up a name. o.mu is held.
+// forget removes a name. The caller holds o.mu.
 func (o *overlay) forget(name string) {
 	n := o.nodes[name]
 	delete(o.nodes, name)
 	o.gone[name] = true
 	if n != nil && n.base == "" && n.handles == 0 {
-		n.file.Close() // nothing can be lost of it
+		n.file.Close() // its content is discarded
 	}
 }
 
-// named reports whether a file has a name. o.mu is held.
+// named reports whether the file has a name. The caller holds o.mu.
 func (o *overlay) named(n *overlaid) bool {
 	for _, other := range o.nodes {
 		if other == n {
@@ -217,7 +216,7 @@ func (o *overlay) Rename(from, to string) error {
 	}
 	n.handles--
 	n.mu.Lock()
-	n.changed = true // its name is
+	n.changed = true // its name has changed
 	n.mu.Unlock()
 	if from != to {
 		delete(o.nodes, from)
@@ -234,7 +233,7 @@ func (o *overlay) List(dir string) ([]string, error) {
 	return o.list(filepath.Clean(dir))
 }
 
-// list is List with o.mu held.
+// list is List. The caller holds o.mu.
 func (o *overlay) list(dir string) ([]string, error) {
 	if err := o.checkDir("list", dir); err != nil {
 		return nil, err
@@ -261,7 +260,7 @@ func (o *overlay) list(dir string) ([]string, error) {
 func (o *overlay) MkdirAll(dir string) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	var made []string
+	var missing []string
 	for dir = filepath.Clean(dir); ; dir = filepath.Dir(dir) {
 		if o.exists(dir) && !o.dirs[dir] && o.checkDir("mkdir", dir) != nil {
 			return &fs.PathError{Op: "mkdir", Path: dir, Err: unix.ENOTDIR}
@@ -269,9 +268,9 @@ func (o *overlay) MkdirAll(dir string) error {
 		if o.checkDir("mkdir", dir) == nil || filepath.Dir(dir) == dir {
 			break
 		}
-		made = append(made, dir)
+		missing = append(missing, dir)
 	}
-	for _, dir := range made {
+	for _, dir := range missing {
 		o.dirs[dir] = true
 	}
 	return nil
@@ -283,7 +282,7 @@ func (o *overlay) SyncDir(dir string) error {
 	return o.checkDir("sync", filepath.Clean(dir))
 }
 
-// Lock locks the file of base, if there is one. It makes none.
+// Lock locks the file in base if it exists there. It does not create one.
 func (o *overlay) Lock(name string) (io.Closer, error) {
 	name = filepath.Clean(name)
 	o.mu.Lock()
@@ -306,7 +305,7 @@ func (o *overlay) Lock(name string) (io.Closer, error) {
 	return &overlayLock{o: o, name: name}, nil
 }
 
-// overlayLock is a lock on a file that base has not.
+// overlayLock is a lock on a file that is not in base.
 type overlayLock struct {
 	o      *overlay
 	name   string
@@ -344,7 +343,7 @@ func (f *overlayFile) Close() error {
 	return f.o.close(f.n)
 }
 
-// open returns fs.ErrClosed for a handle that was closed.
+// open returns fs.ErrClosed if the handle is closed.
 func (f *overlayFile) open() error {
 	if f.closed.Load() {
 		return fs.ErrClosed
@@ -378,7 +377,7 @@ func (f *overlayFile) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), end
 }
 
-// read fills p, which is within the file. n.mu is held.
+// read reads a range within the file. The caller holds n.mu.
 func (n *overlaid) read(p []byte, off int64) error {
 	if len(n.pages) == 0 {
 		return n.readBase(p, off)
@@ -396,7 +395,7 @@ func (n *overlaid) read(p []byte, off int64) error {
 	return nil
 }
 
-// readBase fills p with what base has, and zeros after that.
+// readBase reads from base, and zeros beyond its length.
 func (n *overlaid) readBase(p []byte, off int64) error {
 	have := p[:max(0, min(int64(len(p)), n.kept-off))]
 	clear(p[len(have):])

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestOverlay: what is below is seen and never changed, whatever is done above.
+// The overlay shows the base and does not modify it.
 func TestOverlay(t *testing.T) {
 	dir := t.TempDir()
 	name := func(s string) string { return filepath.Join(dir, s) }

@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Place is where a directory is: a copy of it is somewhere else.
+// Place identifies a directory. A copy of the directory has another Place.
 type Place struct {
-	// FileSystem is the UUID of the file system; zero: it is not known.
+	// FileSystem is the UUID of the file system, or zero if unknown.
 	FileSystem [16]byte
-	Inode      uint64 // of the directory; zero: it is not known
+	Inode      uint64 // of the directory, or zero if unknown
 }
 
-// Same reports whether the two are one place as far as both are known.
+// Same reports whether two places do not differ in what is known of both.
 func (p Place) Same(q Place) bool {
 	var unknown [16]byte
 	if p.FileSystem != unknown && q.FileSystem != unknown && p.FileSystem != q.FileSystem {
@@ -49,7 +49,7 @@ func (osFS) Place(dir string) (Place, error) {
 // fsIocGetFSUUID is FS_IOC_GETFSUUID (Linux 6.9).
 const fsIocGetFSUUID = 0x80111500
 
-// askUUID asks the file system. Older kernels and some file systems do not say.
+// askUUID queries the file system. Older kernels and some file systems do not support it.
 func askUUID(f *os.File) (id [16]byte, ok bool) {
 	var answer struct {
 		length byte
@@ -62,8 +62,8 @@ func askUUID(f *os.File) (id [16]byte, ok bool) {
 // byUUID has a link to each block device, named by the UUID of its file system.
 const byUUID = "/dev/disk/by-uuid"
 
-// findUUID looks for the block device of a file system; zero when there is none,
-// as for one in memory.
+// findUUID searches for the block device of a file system. It returns zero if there is none, as for
+// a file system in memory.
 func findUUID(dev uint64) (id [16]byte) {
 	names, err := os.ReadDir(byUUID)
 	if err != nil {
@@ -77,7 +77,7 @@ func findUUID(dev uint64) (id [16]byte) {
 		if b, err := hex.DecodeString(strings.ReplaceAll(e.Name(), "-", "")); err == nil && len(b) == len(id) {
 			return [16]byte(b)
 		}
-		h := fnv.New128a() // a shorter number, of FAT for example
+		h := fnv.New128a() // a shorter identifier, as of FAT
 		h.Write([]byte(e.Name()))
 		return [16]byte(h.Sum(nil))
 	}

@@ -1,11 +1,10 @@
-// Package vfs is the store's one door to the disk. Everything the journal and
-// the segments read or write goes through its two small interfaces, so that a
-// test can put Mem behind them, cut the power at any operation and look at
-// every state that a disk may be left in.
+// Package vfs is the store's interface to the file system. The journal and the segments access
+// files only through FS and File, so that a test can substitute Mem, fail the power at any
+// operation, and check every possible state of the disk.
 //
-// The promises are those of POSIX and no more: written data is durable after
-// Sync of the file, a name after SyncDir of its folder. Until then a power cut
-// may keep or lose each of them on its own, in any order.
+// The guarantees are those of POSIX: written data is durable after Sync of the file, a name after
+// SyncDir of its directory. Until then a power failure may keep or lose each of them
+// independently.
 package vfs
 
 import (
@@ -13,72 +12,72 @@ import (
 	"io"
 )
 
-// ErrLocked: somebody else, in this process or another, holds the lock.
+// ErrLocked reports that the lock has another holder, in this process or another.
 var ErrLocked = errors.New("locked by another holder")
 
-// File is an open file. ReadAt and WriteAt may be called side by side.
+// File is an open file. ReadAt and WriteAt are safe for concurrent use.
 type File interface {
-	// ReadAt returns io.EOF when fewer than len(p) bytes lie after off.
+	// ReadAt returns io.EOF if fewer than len(p) bytes follow off.
 	io.ReaderAt
-	// WriteAt extends the file with zeros where it has to.
+	// WriteAt extends the file with zeros if necessary.
 	io.WriterAt
 	io.Closer
-	// Sync makes the data and the size of the file durable (fdatasync). After
-	// an error nothing is known about writes since the last good Sync: they
-	// may be lost even if a later Sync succeeds, so they must be written again.
+	// Sync makes the data and size of the file durable (fdatasync). After an error, writes
+	// since the last successful Sync may be lost even if a later Sync succeeds, so they must
+	// be repeated.
 	Sync() error
-	// WriteBack begins to write bytes [off, off+n) to the disk, so that a later
-	// Sync has less to wait for. It makes nothing durable.
+	// WriteBack starts writing bytes [off, off+n) to the disk, to shorten a later Sync. It
+	// makes nothing durable.
 	WriteBack(off, n int64) error
-	// Truncate sets the size in bytes; growing adds zeros.
+	// Truncate sets the size in bytes. Growing adds zeros.
 	Truncate(size int64) error
-	// Allocate assigns blocks of the disk to bytes [0, n) and keeps the size, so
-	// that a later write there does not fail for want of space. ENOSPC means that
-	// there are not that many; some of them may be assigned. A file system that
-	// cannot do so gets zeros written past the end, which change the size.
+	// Allocate allocates the blocks of bytes [0, n) without changing the size, so that later
+	// writes do not fail for lack of space. If it returns ENOSPC, some blocks may be allocated.
+	// If the file system does not support it, Allocate writes zeros past the end, which changes
+	// the size.
 	Allocate(n int64) error
-	// Size is the size in bytes.
+	// Size returns the size in bytes.
 	Size() (int64, error)
 }
 
 // FS is a tree of files. Names are paths as in package filepath.
 type FS interface {
-	// Create makes a file and opens it for reading and writing; fs.ErrExist
-	// when the name is taken.
+	// Create creates a file and opens it for reading and writing. It returns fs.ErrExist if the
+	// name exists.
 	Create(name string) (File, error)
-	// Open opens a file for reading and writing; fs.ErrNotExist when there is
-	// none.
+	// Open opens a file for reading and writing. It returns fs.ErrNotExist if the file does not
+	// exist.
 	Open(name string) (File, error)
-	// Remove deletes a file or an empty folder. Open files stay readable.
+	// Remove removes a file or an empty directory. Open files remain readable.
 	Remove(name string) error
-	// Rename moves a file, replacing one that has the name already.
+	// Rename moves a file and replaces an existing one.
 	Rename(from, to string) error
-	// List returns the names in a folder, sorted.
+	// List returns the names in a directory, sorted.
 	List(dir string) ([]string, error)
-	// MkdirAll makes a folder, its parents included, and makes them durable.
+	// MkdirAll creates a directory and its parents durably.
 	MkdirAll(dir string) error
-	// SyncDir makes creations, renames and removals in a folder durable.
+	// SyncDir makes creations, renames and removals in a directory durable.
 	SyncDir(dir string) error
-	// Lock takes an exclusive lock on name, which is created when missing, and
-	// holds it until the Closer is closed or the process ends. It does not
-	// wait: ErrLocked when there is another holder, in this process or not.
+	// Lock takes an exclusive lock on name, which it creates if missing, until the Closer is
+	// closed or the process ends. It does not wait: it returns ErrLocked if the lock has another
+	// holder.
 	Lock(name string) (io.Closer, error)
-	// Free is the number of bytes that can still be written below a folder.
+	// Free returns the bytes that can still be written in a directory.
 	Free(dir string) (int64, error)
-	// Place says where a directory is.
+	// Place returns the identity of a directory.
 	Place(dir string) (Place, error)
-	// Total is the size in bytes of the file system that a directory is in.
+	// Total returns the size in bytes of the file system of a directory.
 	Total(dir string) (int64, error)
 }
 
-// Reader is an FS that can open files that may not be written.
+// Reader is an FS that can open files without write permission.
 type Reader interface {
 	OpenToRead(name string) (File, error)
 }
 
-// Prober is an FS that knows permissions.
+// Prober is an FS that can check permissions.
 type Prober interface {
-	// MayChange returns why this process may not make and remove files in a
-	// directory: fs.ErrNotExist, fs.ErrPermission, or EROFS among others.
+	// MayChange returns the reason why this process may not create and remove files in a
+	// directory, such as fs.ErrNotExist, fs.ErrPermission or EROFS, or nil if it may.
 	MayChange(dir string) error
 }

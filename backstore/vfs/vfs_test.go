@@ -14,7 +14,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// everyFS runs one test on each implementation, in an empty folder.
+// everyFS runs a test with each implementation, in an empty directory.
 func everyFS(t *testing.T, test func(t *testing.T, fsys FS, dir string)) {
 	t.Run("os", func(t *testing.T) { test(t, OS(), t.TempDir()) })
 	t.Run("mem", func(t *testing.T) {
@@ -71,7 +71,7 @@ func content(t testing.TB, fsys FS, name string) string {
 	return string(p)
 }
 
-func TestNames(t *testing.T) {
+func TestFS_Names(t *testing.T) {
 	everyFS(t, func(t *testing.T, fsys FS, dir string) {
 		in := func(name string) string { return filepath.Join(dir, name) }
 		must(t, create(t, fsys, in("two"), "2").Close())
@@ -91,10 +91,10 @@ func TestNames(t *testing.T) {
 		wantErr(t, "list of a missing folder", err, fs.ErrNotExist)
 		wantErr(t, "sync of a missing folder", fsys.SyncDir(in("none")), fs.ErrNotExist)
 		if fsys.MkdirAll(in("one/below")) == nil {
-			t.Error("a folder was made inside a file")
+			t.Error("a directory was created in a file")
 		}
 		if fsys.Remove(in("sub")) == nil {
-			t.Error("a folder that is not empty was removed")
+			t.Error("a directory that is not empty was removed")
 		}
 
 		must(t, fsys.Rename(in("one"), in("two")))
@@ -106,12 +106,12 @@ func TestNames(t *testing.T) {
 			t.Errorf("names %v, want %v", names, want)
 		}
 		if got := content(t, fsys, in("two")); got != "1" {
-			t.Errorf("renamed file holds %q", got)
+			t.Errorf("renamed file has content %q", got)
 		}
 	})
 }
 
-func TestOpenFileOutlivesItsName(t *testing.T) {
+func TestFile_ReadAfterRemove(t *testing.T) {
 	everyFS(t, func(t *testing.T, fsys FS, dir string) {
 		name := filepath.Join(dir, "f")
 		f := create(t, fsys, name, "still here")
@@ -125,7 +125,7 @@ func TestOpenFileOutlivesItsName(t *testing.T) {
 	})
 }
 
-func TestWriteBackChangesNothing(t *testing.T) {
+func TestFile_WriteBack(t *testing.T) {
 	everyFS(t, func(t *testing.T, fsys FS, dir string) {
 		f := create(t, fsys, filepath.Join(dir, "f"), "as it was")
 		must(t, f.WriteBack(0, 4))
@@ -138,7 +138,7 @@ func TestWriteBackChangesNothing(t *testing.T) {
 	})
 }
 
-func TestClosedFile(t *testing.T) {
+func TestFile_Closed(t *testing.T) {
 	everyFS(t, func(t *testing.T, fsys FS, dir string) {
 		f := create(t, fsys, filepath.Join(dir, "f"), "x")
 		must(t, f.Close())
@@ -155,7 +155,7 @@ func TestClosedFile(t *testing.T) {
 	})
 }
 
-func TestLock(t *testing.T) {
+func TestFS_Lock(t *testing.T) {
 	everyFS(t, func(t *testing.T, fsys FS, dir string) {
 		name := filepath.Join(dir, "lock")
 		l, err := fsys.Lock(name)
@@ -171,9 +171,8 @@ func TestLock(t *testing.T) {
 	})
 }
 
-// TestFileAgainstModel drives one file and a byte slice through the same
-// random history.
-func TestFileAgainstModel(t *testing.T) {
+// A file and a byte slice have the same content after a random history.
+func TestFile_Model(t *testing.T) {
 	everyFS(t, func(t *testing.T, fsys FS, dir string) {
 		run := 0
 		rapid.Check(t, func(t *rapid.T) {
@@ -235,7 +234,7 @@ func TestFileAgainstModel(t *testing.T) {
 	})
 }
 
-func TestOSFilesArePrivate(t *testing.T) {
+func TestOS_Modes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	must(t, OS().MkdirAll(dir))
 	must(t, create(t, OS(), filepath.Join(dir, "f"), "x").Close())
@@ -273,18 +272,18 @@ func TestFile_Allocate(t *testing.T) {
 		must(t, f.Allocate(1<<20))
 		size, err := f.Size()
 		if err != nil || size != 4 {
-			t.Errorf("size is %d, %v, want that of before", size, err)
+			t.Errorf("size is %d, %v, want it unchanged", size, err)
 		}
 		_, err = f.WriteAt([]byte("more"), 1<<20-4)
 		must(t, err)
 		p := make([]byte, 8)
 		if _, err := f.ReadAt(p, 0); err != nil || string(p) != "data\x00\x00\x00\x00" {
-			t.Errorf("%q is there, %v", p, err)
+			t.Errorf("read %q, %v", p, err)
 		}
 	})
 }
 
-// TestMem_SetCapacity: a full disk refuses what needs a new block, and nothing else.
+// A full disk refuses operations that need a new block, and no others.
 func TestMem_SetCapacity(t *testing.T) {
 	m := NewMem()
 	m.SetCapacity(4 * pageLength)
