@@ -8,25 +8,24 @@ import (
 	"odx/vhd/disk"
 )
 
-// sectors returns how many logical sectors block i has, of those that the disk has.
+// sectors returns the number of logical sectors in block i that are within the disk.
 func (f *File) sectors(i int64) int64 {
 	g := f.meta.Geometry
 	return min(g.BlockLength, g.Size-i*g.BlockLength) / g.SectorLength
 }
 
-// bitsAt returns where the bits of block i are, whose sector bitmap block must be
-// there, and how many bytes they take: all of a byte, since a block has 256 sectors
-// at least.
+// bitsAt returns the offset of the bits of block i, whose sector bitmap block must exist, and their
+// length in whole bytes, since a block has at least 256 sectors.
 func (f *File) bitsAt(ctx context.Context, i int64) (offset, length int64, err error) {
 	length = f.meta.BlockLength / f.meta.SectorLength / 8
 	e, err := f.bat.get(ctx, f.table.bitmap(i))
 	return int64(offsetOf(e)) + i%f.table.ratio*length, length, err
 }
 
-// checkSectors checks that a block has these sectors.
+// checkSectors returns an error if block i does not have the sectors.
 func (f *File) checkSectors(i, first, count int64) error {
 	if i < 0 || i >= f.table.blocks || first < 0 || count < 0 || first > f.sectors(i) || count > f.sectors(i)-first {
-		return fmt.Errorf("there are no sectors [%d, %d) of block %d", first, first+count, i)
+		return fmt.Errorf("sectors [%d, %d) of block %d are out of range", first, first+count, i)
 	}
 	return nil
 }
@@ -83,9 +82,9 @@ func (f *File) SetPresent(ctx context.Context, i, first, count int64) error {
 	case disk.Full:
 		return nil
 	case disk.Absent, disk.Zero:
-		return fmt.Errorf("block %d has no place for sectors", i)
+		return fmt.Errorf("block %d is not allocated", i)
 	}
-	// Whole sectors of the file, in which there may be bits of other blocks.
+	// Whole sectors of the file, which may have bits of other blocks.
 	at, length, err := f.bitsAt(ctx, i)
 	if err != nil {
 		return err
@@ -104,7 +103,7 @@ func (f *File) SetPresent(ctx context.Context, i, first, count int64) error {
 	if !changed {
 		return nil
 	}
-	// The payload must be there when the log says so.
+	// The payload must be durable before the log refers to it.
 	if err := f.barrier(ctx); err != nil {
 		return err
 	}
@@ -117,7 +116,7 @@ func (f *File) SetPresent(ctx context.Context, i, first, count int64) error {
 	return f.commit(ctx, split(p[low:high], from+low))
 }
 
-// split makes updates of the sectors of p, which belongs at offset.
+// split splits p, the new contents at offset, into pieces of a sector.
 func split(p []byte, offset int64) []piece {
 	var pieces []piece
 	for ; len(p) > 0; p, offset = p[sectorLength:], offset+sectorLength {
@@ -126,12 +125,12 @@ func split(p []byte, offset int64) []piece {
 	return pieces
 }
 
-// clearBits clears the bits of blocks that are not partially present. They mean
-// nothing, and are zero unless another program has left them.
+// clearBits clears the bits of blocks that are not partially present. The bits have no meaning there,
+// but another program may have left them set.
 func (f *File) clearBits(ctx context.Context, blocks []int64) error {
 	blocks = slices.Sorted(slices.Values(blocks))
 	for len(blocks) > 0 {
-		// Those of one sector bitmap block.
+		// The blocks of one sector bitmap block.
 		n := 1
 		for n < len(blocks) && f.table.bitmap(blocks[n]) == f.table.bitmap(blocks[0]) {
 			n++
@@ -149,7 +148,7 @@ func (f *File) clearBitsOfChunk(ctx context.Context, blocks []int64) error {
 	if err != nil {
 		return err
 	}
-	// The bits of the blocks of a chunk lie together.
+	// The bits of the blocks of a chunk are contiguous.
 	first := from - blocks[0]%f.table.ratio*length
 	bitsOf := func(i int64) int64 { return first + i%f.table.ratio*length }
 	to := bitsOf(blocks[len(blocks)-1])

@@ -9,17 +9,17 @@ import (
 	"odx/vhd/disk"
 )
 
-// entriesPerSector is how many entries of the BAT are in one update.
+// entriesPerSector is the number of BAT entries in an update.
 const entriesPerSector = sectorLength / 8
 
-// change is a new value of an entry of the BAT.
+// change is a new value of a BAT entry.
 type change struct {
 	index int64
 	value uint64
 }
 
-// update changes entries of the BAT: all of them in one step, if they are not very
-// many. After an error it returns those that it has not changed.
+// update changes entries of the BAT, in one step unless there are too many. After an error it returns
+// the changes that were not made.
 func (f *File) update(ctx context.Context, changes []change) ([]change, error) {
 	slices.SortFunc(changes, func(a, b change) int { return cmp.Compare(a.index, b.index) })
 	for len(changes) > 0 {
@@ -51,13 +51,13 @@ func (f *File) update(ctx context.Context, changes []change) ([]change, error) {
 	return nil, nil
 }
 
-// distinct returns the blocks without those that are there twice.
+// distinct returns the blocks without duplicates.
 func (f *File) distinct(blocks []int64) ([]int64, error) {
 	seen := make(map[int64]bool, len(blocks))
 	kept := make([]int64, 0, len(blocks))
 	for _, i := range blocks {
 		if i < 0 || i >= f.table.blocks {
-			return nil, fmt.Errorf("there is no block %d, only %d blocks", i, f.table.blocks)
+			return nil, fmt.Errorf("block %d is out of range; the disk has %d blocks", i, f.table.blocks)
 		}
 		if !seen[i] {
 			seen[i] = true
@@ -105,7 +105,7 @@ func (f *File) allocate(ctx context.Context, blocks []int64, complete bool) erro
 		}
 	}
 	if len(changes) > 0 {
-		// Payload that completes blocks must be there when the log says so.
+		// The payload must be durable before the log marks the blocks complete.
 		if err := f.barrier(ctx); err != nil {
 			return err
 		}
@@ -116,7 +116,7 @@ func (f *File) allocate(ctx context.Context, blocks []int64, complete bool) erro
 		return err
 	}
 	changes = append(changes, p.payload(fresh, partial)...)
-	return p.make(ctx, bitmaps, had, changes)
+	return p.commit(ctx, bitmaps, had, changes)
 }
 
 // Free implements disk.Table.
@@ -154,17 +154,17 @@ func (f *File) Free(ctx context.Context, blocks []int64) error {
 	for _, at := range places {
 		freed = append(freed, at)
 		if f.meta.kind != disk.Fixed {
-			f.space.give(at.offset, at.length)
+			f.space.release(at.offset, at.length)
 		}
 	}
-	// Only now, when the log says that nothing reads them.
+	// Only now, after the log no longer refers to them.
 	if unmapErr := f.unmap(ctx, freed); err == nil {
 		err = unmapErr
 	}
 	return err
 }
 
-// unmap makes parts of the file zeros, as far as they are in it.
+// unmap zeros ranges, as far as they are within the file.
 func (f *File) unmap(ctx context.Context, parts []region) error {
 	slices.SortFunc(parts, func(a, b region) int { return cmp.Compare(a.offset, b.offset) })
 	for n := 0; n < len(parts); {

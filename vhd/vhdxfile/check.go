@@ -10,11 +10,11 @@ import (
 	"odx/vhd/disk"
 )
 
-// maxFindings bounds what Check returns.
+// maxFindings bounds the findings of Check.
 const maxFindings = 100
 
-// Check returns what is wrong with a file, in words an administrator can act on;
-// nil if nothing is. While it runs, the table takes part in the bound of t.
+// Check returns the findings about a file, nil if there are none. While it runs, the disk's table
+// counts toward the bound of t.
 func (t *Tables) Check(ctx context.Context, r blockdev.Reader) ([]disk.Finding, error) {
 	var found []disk.Finding
 	more := 0
@@ -35,19 +35,19 @@ func (t *Tables) Check(ctx context.Context, r blockdev.Reader) ([]disk.Finding, 
 	default:
 		defer f.Release()
 		if f.headers.log != (disk.GUID{}) {
-			_ = report(harmless, "the file was not closed in order: what is in its log (updates: %d) is applied when it is opened for writing", len(f.view.log))
+			_ = report(harmless, "file was not closed: its log has %d updates, which are applied when it is opened for writing", len(f.view.log))
 		}
 		if n := f.space.unused(f.view.size); n > 0 {
-			_ = report(harmless, "%d bytes of the file are used by nothing; compacting the disk gives them back", n)
+			_ = report(harmless, "%d bytes of the file are unused; compact the disk to release them", n)
 		}
 	}
 	if more > 0 {
-		found = append(found, disk.Finding{Text: fmt.Sprintf("%d more findings like these", more)})
+		found = append(found, disk.Finding{Text: fmt.Sprintf("%d more findings", more)})
 	}
 	return found, nil
 }
 
-// Check is Tables.Check with 16 MiB for the table.
+// Check is Tables.Check with a bound of 16 MiB.
 func Check(ctx context.Context, r blockdev.Reader) ([]disk.Finding, error) {
-	return NewTables(aloneBound).Check(ctx, r)
+	return NewTables(defaultBound).Check(ctx, r)
 }

@@ -12,8 +12,7 @@ import (
 	"odx/vhd/disk/disktest"
 )
 
-// look describes each block of a file: its state, its first byte, and its sectors,
-// if not all are there.
+// look describes each block of a file: its state, its first byte, and its sectors, if not all are present.
 func look(t *testing.T, m blockdev.Reader, f *File) []string {
 	t.Helper()
 	var seen []string
@@ -40,7 +39,7 @@ func look(t *testing.T, m blockdev.Reader, f *File) []string {
 	return seen
 }
 
-// history is what is done to a disk before and between power cuts.
+// history returns the operations on a disk before and between power failures.
 func history(ctx interface{ testing.TB }, m *disktest.Memory, f **File) map[string][]func() error {
 	c := ctx.Context()
 	allocate := func(blocks ...int64) func() error { return func() error { return (*f).Allocate(c, blocks) } }
@@ -82,10 +81,9 @@ func history(ctx interface{ testing.TB }, m *disktest.Memory, f **File) map[stri
 	}
 }
 
-// TestPowerCut cuts the power after every change and, of what was written since the
-// last barrier, keeps a random part, or everything. The file must open, be without a
-// finding, and have each block as it was before what was going on or after it.
-func TestPowerCut(t *testing.T) {
+// The power fails after every change and, of the writes since the last barrier, a random part or everything is kept. The
+// file must open without findings, and each block must be as before or after the current operation.
+func TestFile_PowerFailure(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, name := range []string{"dynamic", "differencing", "small log"} {
 		t.Run(name, func(t *testing.T) {
@@ -95,7 +93,7 @@ func TestPowerCut(t *testing.T) {
 			}
 			m, f := newDisk(t, spec(kind, 5*mib))
 			if name == "small log" {
-				// A new log begins every few entries.
+				// A new log starts every few entries.
 				f.log.length = 4 * sectorLength
 			}
 			base := m.Bytes()
@@ -106,9 +104,9 @@ func TestPowerCut(t *testing.T) {
 				must(t, op())
 				after := look(t, m, f)
 				for ; done <= m.Changes(); done++ {
-					checkCut(t, fmt.Sprintf("step %d, change %d, in part", step, done), m.Cut(base, done, rng), before, after, done%8 == 0)
+					checkCrash(t, fmt.Sprintf("step %d, change %d, in part", step, done), m.Cut(base, done, rng), before, after, done%8 == 0)
 					if done%2 == 0 {
-						checkCut(t, fmt.Sprintf("step %d, change %d", step, done), m.Cut(base, done, nil), before, after, done%8 == 4)
+						checkCrash(t, fmt.Sprintf("step %d, change %d", step, done), m.Cut(base, done, nil), before, after, done%8 == 4)
 					}
 				}
 				if done--; t.Failed() {
@@ -121,23 +119,23 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// checkCut checks what a power cut left.
-func checkCut(t *testing.T, where string, cut *disktest.Memory, before, after []string, use bool) {
+// checkCrash checks the state after a power failure.
+func checkCrash(t *testing.T, where string, crashed *disktest.Memory, before, after []string, use bool) {
 	t.Helper()
-	clean(t, cut)
-	r, readErr := OpenReadOnly(t.Context(), cut)
+	clean(t, crashed)
+	r, readErr := OpenReadOnly(t.Context(), crashed)
 	var read []string
 	if readErr == nil {
 		read = look(t, r.Payload(), r)
 	} else {
 		t.Errorf("%s: %v", where, readErr)
 	}
-	f, err := Open(t.Context(), cut)
+	f, err := Open(t.Context(), crashed)
 	if err != nil {
 		t.Errorf("%s: %v", where, err)
 		return
 	}
-	got := look(t, cut, f)
+	got := look(t, crashed, f)
 	for i := range got {
 		if got[i] != before[i] && got[i] != after[i] {
 			t.Errorf("%s: block %d is %s; it was %s and became %s", where, i, got[i], before[i], after[i])
@@ -152,14 +150,14 @@ func checkCut(t *testing.T, where string, cut *disktest.Memory, before, after []
 	// It can be used, and is in order then.
 	must(t, f.Allocate(t.Context(), []int64{0, 1, 2, 3, 4}))
 	closeFile(t, f)
-	if text := clean(t, cut); strings.Contains(text, "log") {
+	if text := clean(t, crashed); strings.Contains(text, "log") {
 		t.Errorf("%s: after Close Check finds %s", where, text)
 	}
 }
 
-// TestErrors fails every operation of the container once. What failed is not done,
-// unless Table says otherwise; the file can be used on, and is whole.
-func TestErrors(t *testing.T) {
+// Every operation of the container fails once. A failed operation has no effect, unless Table documents otherwise, and the
+// file remains usable and valid.
+func TestFile_Errors(t *testing.T) {
 	for _, op := range []string{"write", "barrier", "truncate", "unmap", "read"} {
 		for n := range 12 {
 			ctx := t.Context()
@@ -171,7 +169,7 @@ func TestErrors(t *testing.T) {
 			m.FailWith(func(what string) error {
 				if changing && what == op {
 					if left--; left == -1 {
-						return fmt.Errorf("the container fails")
+						return fmt.Errorf("container failure")
 					}
 				}
 				return nil

@@ -7,7 +7,7 @@ import (
 	"odx/vhd/disk"
 )
 
-// Defaults of a new disk, bytes.
+// Defaults of a new disk in bytes.
 const (
 	defaultBlockLength    = 32 * mib
 	defaultSectorLength   = 512
@@ -15,16 +15,15 @@ const (
 	newLogLength          = 1 * mib
 )
 
-// Where things are in a new file, bytes. The BAT ends where payload may begin.
+// Layout of a new file in bytes. The payload follows the BAT.
 const (
 	newLogAt      = headerSection
 	newMetadataAt = newLogAt + newLogLength
 	newBATAt      = newMetadataAt + 1*mib
 )
 
-// Create makes an empty virtual disk in c, which it truncates first. A crash before
-// it returns leaves a file that is no virtual disk. Until the disk is closed, its table
-// takes part in the bound of t.
+// Create creates an empty virtual disk in c, which it first truncates. After a crash before it returns,
+// c is not a virtual disk. Until the disk is closed, its table counts toward the bound of t.
 func (t *Tables) Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
 	m, err := newMetadata(s)
 	if err != nil {
@@ -42,7 +41,7 @@ func (t *Tables) Create(ctx context.Context, c disk.Container, s disk.Spec) (*Fi
 	}
 	for _, n := range []int64{0, size} {
 		if err := c.Truncate(ctx, n); err != nil {
-			return nil, fmt.Errorf("make the file %d bytes long: %w", n, err)
+			return nil, fmt.Errorf("truncate the file to %d bytes: %w", n, err)
 		}
 	}
 	if err := c.WriteAt(ctx, items, newMetadataAt); err != nil {
@@ -61,17 +60,17 @@ func (t *Tables) Create(ctx context.Context, c disk.Container, s disk.Spec) (*Fi
 	if err != nil {
 		return nil, err
 	}
-	// The caller that makes the disk fills it, under the identifiers it was made with.
+	// The creator of the disk fills it under the initial identifiers.
 	f.wrote, f.changed = true, true
 	return f, nil
 }
 
-// Create is Tables.Create for a disk with 16 MiB for its table.
+// Create is Tables.Create with a bound of 16 MiB.
 func Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
-	return NewTables(aloneBound).Create(ctx, c, s)
+	return NewTables(defaultBound).Create(ctx, c, s)
 }
 
-// newMetadata checks what a disk is to be, and fills in what is not said.
+// newMetadata validates the specification of a disk and sets the defaults.
 func newMetadata(s disk.Spec) (metadata, error) {
 	m := metadata{Geometry: s.Geometry, kind: s.Kind, diskID: orNew(s.DiskID)}
 	for _, d := range []struct {
@@ -87,9 +86,9 @@ func newMetadata(s disk.Spec) (metadata, error) {
 	}
 	switch differencing := s.Kind == disk.Differencing; {
 	case s.Kind < disk.Fixed || s.Kind > disk.Differencing:
-		return metadata{}, invalid("a disk of kind %d", s.Kind)
+		return metadata{}, invalid("disk kind %d", s.Kind)
 	case differencing != (s.Parent != nil):
-		return metadata{}, invalid("a differencing disk without a parent, or another one with one")
+		return metadata{}, invalid("a differencing disk without a parent, nor a parent of another kind")
 	case differencing:
 		var err error
 		if m.parent, err = newLocator(*s.Parent); err != nil {
@@ -99,7 +98,7 @@ func newMetadata(s disk.Spec) (metadata, error) {
 	return m, nil
 }
 
-// orNew returns the identifier, or a new one if it is zero.
+// orNew returns the identifier, or a random one if it is zero.
 func orNew(g disk.GUID) disk.GUID {
 	if g == (disk.GUID{}) {
 		return newGUID()
@@ -107,7 +106,7 @@ func orNew(g disk.GUID) disk.GUID {
 	return g
 }
 
-// writeBAT writes the BAT of a fixed disk, whose blocks are one behind the other.
+// writeBAT writes the BAT of a fixed disk, whose blocks are contiguous.
 func writeBAT(ctx context.Context, c disk.Container, t table, payload, blockLength int64) error {
 	const part = 1 << 17 // entries
 	buf := make([]byte, 8*min(part, t.count))
@@ -126,7 +125,7 @@ func writeBAT(ctx context.Context, c disk.Container, t table, payload, blockLeng
 	return nil
 }
 
-// writeHeaders makes a virtual disk of a file that has everything else.
+// writeHeaders writes the headers, which complete a virtual disk.
 func writeHeaders(ctx context.Context, c disk.Container, r regions, id disk.GUID) error {
 	for n := range 2 {
 		if err := c.WriteAt(ctx, r.encode(), regionTableAt(n)); err != nil {

@@ -8,11 +8,11 @@ import (
 	"sync/atomic"
 )
 
-// pageEntries are the entries of a page, 64 KiB: what is held, or not, of a BAT.
+// pageEntries is the number of entries in a page of 64 KiB, the granularity of the cached BAT.
 const pageEntries = 8 * kib
 
-// bat is the entries of a BAT, whose pages are read when they are needed. get may be called
-// concurrently; set and open exclude all.
+// bat has the entries of a BAT and reads its pages on demand. get may be called concurrently; set and open
+// require exclusive access.
 type bat struct {
 	view   *view
 	at     region
@@ -21,31 +21,31 @@ type bat struct {
 
 	// fetching is held while a page is read.
 	fetching sync.Mutex
-	// pages are those that are in memory, by number; they come and go under tables.mu.
+	// pages has the cached pages by number. It changes under tables.mu.
 	pages []atomic.Pointer[page]
-	// ring are the numbers of the pages in memory, in the order in which they came; hand
-	// is where the next one to go is looked for. Guarded by tables.mu.
+	// ring has the numbers of the cached pages in order of arrival, hand the position of the
+	// clock in it; guarded by tables.mu.
 	ring []int64
 	hand int
-	// held is what the pages in memory take, bytes. Guarded by tables.mu.
+	// held is the memory of the cached pages in bytes; guarded by tables.mu.
 	held int64
-	// released: no page is held any more. Guarded by tables.mu.
+	// released: no page is cached any more; guarded by tables.mu.
 	released bool
 }
 
-// page is a part of the BAT.
+// page is a page of the BAT.
 type page struct {
 	entries []uint64
-	used    atomic.Bool // since it was looked at whether it can go
+	used    atomic.Bool // since the clock hand last passed
 }
 
-// bytes returns what a page takes.
+// bytes returns the memory of a page.
 func (p *page) bytes() int64 { return 8 * int64(len(p.entries)) }
 
-// open makes a BAT readable, whose pages tables holds.
+// open initializes the BAT of a file, whose pages tables caches.
 func (b *bat) open(v *view, at region, t table, tables *Tables) error {
 	if t.length() > at.length {
-		return bad("the block allocation table has %d bytes; the disk needs %d", at.length, t.length())
+		return bad("block allocation table of %d bytes; the disk needs %d", at.length, t.length())
 	}
 	b.view, b.at, b.count, b.tables = v, at, t.count, tables
 	b.pages = make([]atomic.Pointer[page], (t.count+pageEntries-1)/pageEntries)
@@ -77,18 +77,18 @@ func (b *bat) get(ctx context.Context, index int64) (uint64, error) {
 		if p, err = b.fetch(ctx, index/pageEntries); err != nil {
 			return 0, err
 		}
-	} else if !p.used.Load() { // no write where it is used all the time
+	} else if !p.used.Load() { // avoid writes to a hot page
 		p.used.Store(true)
 	}
 	return p.entries[index%pageEntries], nil
 }
 
-// fetch reads a page that is not in memory.
+// fetch reads a page that is not cached.
 func (b *bat) fetch(ctx context.Context, n int64) (*page, error) {
 	b.fetching.Lock()
 	defer b.fetching.Unlock()
 	if p := b.pages[n].Load(); p != nil {
-		return p, nil // another caller was faster
+		return p, nil // another caller has read it
 	}
 	buf := make([]byte, 8*min(pageEntries, b.count-n*pageEntries))
 	if err := b.view.readAt(ctx, buf, b.at.offset+n*pageEntries*8); err != nil {
@@ -103,8 +103,8 @@ func (b *bat) fetch(ctx context.Context, n int64) (*page, error) {
 	return p, nil
 }
 
-// evict drops a page that was not used for long, of which there is one at least, and
-// returns its length in bytes. tables.mu is held.
+// evict drops a page that was not used recently and returns its length in bytes. There must be a page.
+// The caller holds tables.mu.
 func (b *bat) evict() int64 {
 	b.hand %= len(b.ring)
 	for b.pages[b.ring[b.hand]].Load().used.Swap(false) {
@@ -116,14 +116,14 @@ func (b *bat) evict() int64 {
 	return n
 }
 
-// set changes an entry that the file, or its log, has already.
+// set changes an entry that the file or its log already has.
 func (b *bat) set(index int64, e uint64) {
 	if p := b.pages[index/pageEntries].Load(); p != nil {
 		p.entries[index%pageEntries] = e
 	}
 }
 
-// sector returns a sector of the BAT as it is in the file, or its log.
+// sector returns a sector of the BAT as in the file or its log.
 func (b *bat) sector(ctx context.Context, n int64) ([]byte, error) {
 	p := make([]byte, sectorLength)
 	first := n * entriesPerSector

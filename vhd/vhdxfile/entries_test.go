@@ -11,12 +11,11 @@ import (
 	"odx/vhd/disk"
 )
 
-// alonePages is how many pages a disk alone holds.
-const alonePages = aloneBound / (8 * pageEntries)
+// defaultPages is the number of cached pages of a disk with the default bound.
+const defaultPages = defaultBound / (8 * pageEntries)
 
-// TestLongBAT: of a BAT that is longer than what is held of it the same is read and changed,
-// in bounded memory.
-func TestLongBAT(t *testing.T) {
+// A BAT that is longer than its cache has the same contents, in bounded memory.
+func TestBAT_Long(t *testing.T) {
 	ctx := t.Context()
 	for name, kind := range map[string]disk.Kind{"dynamic": disk.Dynamic, "differencing": disk.Differencing} {
 		t.Run(name, func(t *testing.T) {
@@ -47,8 +46,8 @@ func TestLongBAT(t *testing.T) {
 			change(func(blocks []int64) error { return f.Allocate(ctx, blocks) }, 1500)
 			change(func(blocks []int64) error { return f.Complete(ctx, blocks) }, 300)
 			change(func(blocks []int64) error { return f.Free(ctx, blocks) }, 300)
-			if held := f.bat.tables.HeldBytes(); held > aloneBound || held <= aloneBound-2*8*pageEntries {
-				t.Errorf("%d bytes of the table are in memory", held)
+			if held := f.bat.tables.HeldBytes(); held > defaultBound || held <= defaultBound-2*8*pageEntries {
+				t.Errorf("%d bytes of the table are cached", held)
 			}
 			look("changed")
 			must(t, f.Close(ctx))
@@ -61,7 +60,7 @@ func TestLongBAT(t *testing.T) {
 			runtime.GC()
 			runtime.ReadMemStats(&after)
 			// The pages, and a bit for each MiB of the file.
-			if used := int64(after.HeapAlloc) - int64(before.HeapAlloc); used > aloneBound+8*mib {
+			if used := int64(after.HeapAlloc) - int64(before.HeapAlloc); used > defaultBound+8*mib {
 				t.Errorf("%d bytes are used", used)
 			}
 			runtime.KeepAlive(f)
@@ -70,7 +69,7 @@ func TestLongBAT(t *testing.T) {
 	}
 }
 
-// failing is a container whose reads fail from an offset on.
+// failing is a container whose reads fail from an offset.
 type failing struct {
 	*sparse
 	from int64
@@ -85,15 +84,14 @@ func (f *failing) ReadAt(ctx context.Context, p []byte, off int64) error {
 
 var errUnreadable = errors.New("unreadable")
 
-// TestLongBAT_Unreadable: where a page cannot be read, no block is taken for one that is not
-// there.
-func TestLongBAT_Unreadable(t *testing.T) {
+// If a page cannot be read, no block is reported as absent.
+func TestBAT_Unreadable(t *testing.T) {
 	ctx := t.Context()
 	c := &failing{sparse: &sparse{}}
 	f, err := Create(ctx, c, spec(disk.Dynamic, 4<<40))
 	must(t, err)
 	must(t, f.Allocate(ctx, []int64{0, 1 << 21}))
-	for n := range int64(2 * alonePages) { // so that its page goes
+	for n := range int64(2 * defaultPages) { // to evict its page
 		if n != 1<<21/pageEntries {
 			f.block(n * pageEntries)
 		}
@@ -119,7 +117,7 @@ func TestLongBAT_Unreadable(t *testing.T) {
 	}
 }
 
-// BenchmarkBlock looks blocks up in a BAT of each sort.
+// BenchmarkBlock looks up blocks in a short and in a long BAT.
 func BenchmarkBlock(b *testing.B) {
 	for name, size := range map[string]int64{"in memory": 1 << 40, "longer": 4 << 40} {
 		b.Run(name, func(b *testing.B) {
@@ -137,14 +135,14 @@ func BenchmarkBlock(b *testing.B) {
 	}
 }
 
-// TestLongBAT_Concurrent: pages come and go while others look blocks up.
-func TestLongBAT_Concurrent(t *testing.T) {
+// Blocks are looked up concurrently with the eviction of pages.
+func TestBAT_Concurrent(t *testing.T) {
 	ctx := t.Context()
 	c := &sparse{}
 	f, err := Create(ctx, c, spec(disk.Dynamic, 4<<40))
 	must(t, err)
 	var blocks []int64
-	for n := range int64(2 * alonePages) {
+	for n := range int64(2 * defaultPages) {
 		blocks = append(blocks, n*pageEntries/2+n)
 	}
 	must(t, f.Allocate(ctx, blocks))

@@ -1,16 +1,14 @@
-// Package vhdxfile has the VHDX format of virtual disks ([MS-VHDX]): fixed, dynamic
-// and differencing disks. A file has a header section, a log, a metadata region, a
-// block allocation table (BAT) and payload blocks, all at multiples of 1 MiB. What
-// changes of the BAT and of sector bitmaps goes through the log: an entry is written,
-// then a barrier, then what it says is applied. So a crash leaves either a log
-// without the entry, or one that is replayed when the file is opened the next time.
+// Package vhdxfile implements the VHDX format of virtual disks ([MS-VHDX]): fixed, dynamic and differencing
+// disks. A file has a header section, a log, a metadata region, a block allocation table (BAT) and payload
+// blocks, all at multiples of 1 MiB. Changes of the BAT and of sector bitmaps go through the log: an entry is
+// written, then a barrier, then the entry is applied. A crash thus leaves either a log without the entry, or
+// one that is replayed when the file is opened.
 //
-// An entry is never written over another one that may have to be replayed, and never
-// wraps around the end of the log. Where the log ends, the headers say that it is
-// empty, and entries go on at its start under a new identifier, which the headers
-// name when the first of them is there. So the headers never name a log without a
-// valid sequence, and programs which replay all entries from the first one on,
-// instead of those from the tail on, do the right thing.
+// An entry never overwrites another one that may have to be replayed, and never wraps around the end of the
+// log. At the end of the log, the headers mark it empty, and entries continue at its start under a new
+// identifier, which the headers refer to once the first of them is written. The headers thus never refer to a
+// log without a valid sequence, and programs that replay all entries from the first one, instead of from the
+// tail, are also correct.
 package vhdxfile
 
 import (
@@ -25,8 +23,8 @@ import (
 
 // File is an open VHDX. It implements disk.Table.
 type File struct {
-	c       disk.Container // nil if the file was opened for reading
-	view    view           // what the metadata is read through
+	c       disk.Container // nil if the file was opened read-only
+	view    view           // of the metadata
 	headers headers
 	regions regions
 	meta    metadata
@@ -36,25 +34,25 @@ type File struct {
 	creator string
 
 	log journal
-	// flushed is the length of the file, bytes, that is there after a crash.
+	// flushed is the length of the file in bytes after a crash.
 	flushed int64
-	// wrote and changed: the file, and its payload, were changed since they were
-	// opened, and the headers say so.
+	// wrote and changed: the file, and its payload, were changed since they were opened, and
+	// the headers have new identifiers.
 	wrote, changed bool
 	closed         bool
-	// logged: payload is to be read through the log that the file has.
+	// logged: payload must be read through the log of the file.
 	logged bool
-	// broken is why nothing can be changed any more: it is not known what the log
-	// has, so a block that a change did not reach may have been changed all the same.
+	// broken is why no further change is possible: the contents of the log are unknown, so a change that
+	// failed may have been made.
 	broken error
 }
 
 var _ disk.Table = (*File)(nil)
 
-// errClosed: the file was closed.
-var errClosed = errors.New("the virtual disk is closed")
+// errClosed reports use of a closed file.
+var errClosed = errors.New("virtual disk is closed")
 
-// hasSignature reports whether r begins as a VHDX does.
+// hasSignature reports whether r has the signature of a VHDX.
 func hasSignature(ctx context.Context, r blockdev.Reader) (bool, error) {
 	p := make([]byte, len(fileSignature))
 	if r.Size() < headerSection {
@@ -66,9 +64,8 @@ func hasSignature(ctx context.Context, r blockdev.Reader) (bool, error) {
 	return string(p) == fileSignature, nil
 }
 
-// Open opens a virtual disk for reading and writing, after it has replayed its log, and
-// repaired a header or region table of which only one copy is whole. Until it is closed,
-// its table takes part in the bound of t.
+// Open opens a virtual disk for reading and writing. It replays the log, and repairs a header or region table of
+// which one copy is damaged. Until the disk is closed, its table counts toward the bound of t.
 func (t *Tables) Open(ctx context.Context, c disk.Container) (_ *File, err error) {
 	f, err := t.load(ctx, c, refuse)
 	if err != nil {
@@ -78,7 +75,7 @@ func (t *Tables) Open(ctx context.Context, c disk.Container) (_ *File, err error
 	f.c, f.flushed = c, c.Size()
 	f.log.length = int64(f.headers.logLength)
 	if f.headers.logLength == 0 {
-		return nil, bad("there is no log; the file can only be opened for reading")
+		return nil, bad("no log; the file can only be opened read-only")
 	}
 	if err := f.replay(ctx); err != nil {
 		return nil, fmt.Errorf("replay the log: %w", err)
@@ -86,24 +83,24 @@ func (t *Tables) Open(ctx context.Context, c disk.Container) (_ *File, err error
 	return f, f.repair(ctx)
 }
 
-// Open is Tables.Open for a disk with 16 MiB for its table.
+// Open is Tables.Open with a bound of 16 MiB.
 func Open(ctx context.Context, c disk.Container) (*File, error) {
-	return NewTables(aloneBound).Open(ctx, c)
+	return NewTables(defaultBound).Open(ctx, c)
 }
 
-// Release gives back the memory for the table of a disk that is not to be closed, as one
-// that is only read, or that is given up. Nothing is written.
+// Release frees the memory of the table of a disk without closing it, after read-only use or an error. It
+// writes nothing.
 func (f *File) Release() { f.bat.tables.release(&f.bat) }
 
-// releaseOn is Release if there is an error.
+// releaseOn calls Release if there is an error.
 func (f *File) releaseOn(err *error) {
 	if *err != nil {
 		f.Release()
 	}
 }
 
-// repair makes good what a crash leaves damaged of what there is twice. The copy that is
-// whole is not touched before the other one is durable.
+// repair restores the damaged copy of headers and region table. The valid copy is not modified before the other
+// one is durable.
 func (f *File) repair(ctx context.Context) error {
 	if len(f.regions.torn) > 0 {
 		if err := f.regions.repair(ctx, f.c); err != nil {
@@ -119,9 +116,8 @@ func (f *File) repair(ctx context.Context) error {
 	return f.headers.update(ctx, f.c, func(*header) {})
 }
 
-// OpenReadOnly opens a virtual disk that nothing is written to. What its log holds is
-// applied in memory: payload has to be read through Payload. Until it is closed, its table
-// takes part in the bound of t.
+// OpenReadOnly opens a virtual disk without writing to it. It applies the log in memory, so payload must be read
+// through Payload. Until the disk is closed, its table counts toward the bound of t.
 func (t *Tables) OpenReadOnly(ctx context.Context, r blockdev.Reader) (_ *File, err error) {
 	f, err := t.load(ctx, r, refuse)
 	if err != nil {
@@ -132,12 +128,12 @@ func (t *Tables) OpenReadOnly(ctx context.Context, r blockdev.Reader) (_ *File, 
 	return f, err
 }
 
-// OpenReadOnly is Tables.OpenReadOnly for a disk with 16 MiB for its table.
+// OpenReadOnly is Tables.OpenReadOnly with a bound of 16 MiB.
 func OpenReadOnly(ctx context.Context, r blockdev.Reader) (*File, error) {
-	return NewTables(aloneBound).OpenReadOnly(ctx, r)
+	return NewTables(defaultBound).OpenReadOnly(ctx, r)
 }
 
-// refuse is the reporter of those who open a file.
+// refuse is the reporter for opening a file.
 func refuse(s severity, format string, args ...any) error {
 	if s == fatal {
 		return bad(format, args...)
@@ -145,8 +141,8 @@ func refuse(s severity, format string, args ...any) error {
 	return nil
 }
 
-// Probe returns what a virtual disk is, without a look at where its blocks are: in a few
-// reads, however large it is.
+// Probe returns information about a virtual disk without reading the BAT: it needs few reads, whatever the
+// length of the file.
 func Probe(ctx context.Context, r blockdev.Reader) (disk.Info, error) {
 	f, err := loadMetadata(ctx, r, refuse)
 	if err != nil {
@@ -155,7 +151,7 @@ func Probe(ctx context.Context, r blockdev.Reader) (disk.Info, error) {
 	return f.Info(), nil
 }
 
-// load reads all metadata as it is once the log has been replayed.
+// load reads all metadata as of after the replay of the log.
 func (t *Tables) load(ctx context.Context, r blockdev.Reader, report reporter) (_ *File, err error) {
 	f, err := loadMetadata(ctx, r, report)
 	if err != nil {
@@ -175,9 +171,9 @@ func loadMetadata(ctx context.Context, r blockdev.Reader, report reporter) (*Fil
 	case err != nil:
 		return nil, err
 	case !is:
-		return nil, bad("the signature of a VHDX is missing")
+		return nil, bad("missing VHDX signature")
 	case r.Size() > maxFile:
-		return nil, bad("a file of %d bytes; up to %d TiB are possible", r.Size(), maxFile>>40)
+		return nil, bad("file of %d bytes; maximum is %d TiB", r.Size(), maxFile>>40)
 	}
 	f := &File{view: view{r: r, size: r.Size()}}
 	creator := make([]byte, creatorLength)
@@ -199,8 +195,8 @@ func loadMetadata(ctx context.Context, r blockdev.Reader, report reporter) (*Fil
 	return f, err
 }
 
-// Payload returns what payload is to be read from: what the file was opened over, unless
-// its log changes payload or makes the file longer, as MS-VHDX 2.3 allows.
+// Payload returns the reader of payload: the container of the file, unless the log changes payload or extends the
+// file, as MS-VHDX 2.3 allows.
 func (f *File) Payload() blockdev.Reader {
 	if !f.logged {
 		return f.view.r
@@ -208,8 +204,7 @@ func (f *File) Payload() blockdev.Reader {
 	return replayed{&f.view}
 }
 
-// replayed is a file as it is once its log was replayed. It is a blockdev.Volume that
-// nothing is written to.
+// replayed is a file as of after the replay of its log. It is a read-only blockdev.Volume.
 type replayed struct{ v *view }
 
 func (r replayed) Size() int64 { return r.v.size }
@@ -238,8 +233,8 @@ func (f *File) Info() disk.Info {
 	return info
 }
 
-// Block implements disk.Table. What a block that was unmapped, or that is undefined, reads
-// as is left open by MS-VHDX 2.5.1.1, but not that it is no longer what the parent has.
+// Block implements disk.Table. MS-VHDX 2.5.1.1 leaves the contents of unmapped and undefined blocks open, but they must
+// not be those of the parent.
 func (f *File) Block(ctx context.Context, i int64) (disk.Block, error) {
 	if i < 0 || i >= f.table.blocks {
 		return disk.Block{}, nil

@@ -12,9 +12,8 @@ import (
 	"odx/vhd/disk/disktest"
 )
 
-// TestShapes makes disks of all kinds, and finds them as they were asked for when
-// they are opened again.
-func TestShapes(t *testing.T) {
+// Disks of all kinds have the specified properties after they are reopened.
+func TestCreate_Kinds(t *testing.T) {
 	for _, kind := range []disk.Kind{disk.Fixed, disk.Dynamic, disk.Differencing} {
 		for _, g := range []disk.Geometry{
 			{Size: 512},
@@ -36,7 +35,7 @@ func TestShapes(t *testing.T) {
 				}
 				g.SectorLength, g.PhysicalSectorLength = max(g.SectorLength, 512), info.PhysicalSectorLength
 				if info.Geometry != g || info.Kind != kind || info.ID != dataID || info.DiskID != diskID || info.Creator != "odx" || info.Format != disk.VHDX {
-					t.Errorf("the file is of %+v", info)
+					t.Errorf("Info: %+v", info)
 				}
 				if (info.Parent != nil) != (kind == disk.Differencing) {
 					t.Errorf("parent %+v", info.Parent)
@@ -61,8 +60,8 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-// TestRefusedSpecs asks for disks that there cannot be.
-func TestRefusedSpecs(t *testing.T) {
+// Create refuses invalid specifications.
+func TestCreate_Invalid(t *testing.T) {
 	for name, change := range map[string]func(*disk.Spec){
 		"no size":          func(s *disk.Spec) { s.Size = 0 },
 		"half a sector":    func(s *disk.Spec) { s.Size += 256 },
@@ -84,7 +83,7 @@ func TestRefusedSpecs(t *testing.T) {
 			change(&s)
 			m := disktest.New([]byte("what was here"))
 			if _, err := Create(t.Context(), m, s); err == nil {
-				t.Error("it was made")
+				t.Error("the disk was created")
 			}
 			if string(m.Bytes()) != "what was here" {
 				t.Error("the file was changed")
@@ -93,8 +92,8 @@ func TestRefusedSpecs(t *testing.T) {
 	}
 }
 
-// TestPlaces follows blocks through their states.
-func TestPlaces(t *testing.T) {
+// Blocks pass through their states.
+func TestFile_AllocateFree(t *testing.T) {
 	ctx := t.Context()
 	m, f := newDisk(t, spec(disk.Dynamic, 6*mib))
 	must(t, f.Allocate(ctx, []int64{4, 1, 4, 2}))
@@ -107,29 +106,29 @@ func TestPlaces(t *testing.T) {
 	size := m.Size()
 	must(t, f.Allocate(ctx, []int64{5}))
 	if states(f) != "-0F-FF" || f.block(5).Offset != at+mib || m.Size() != size {
-		t.Fatalf("a place was not used again: %s, block 5 at %d", states(f), f.block(5).Offset)
+		t.Fatalf("a free place was not reused: %s, block 5 at %d", states(f), f.block(5).Offset)
 	}
 	p := make([]byte, mib)
 	must(t, m.ReadAt(ctx, p, f.block(5).Offset))
 	if slices.Max(p) != 0 {
-		t.Error("a block reads what was in its place")
+		t.Error("a block has the old contents of its place")
 	}
 	f = reopen(t, m, f)
 	if states(f) != "-0F-FF" {
-		t.Errorf("opened again: %s", states(f))
+		t.Errorf("reopened: %s", states(f))
 	}
 	must(t, f.Free(ctx, []int64{2}))
 	f = reopen(t, m, f)
 	must(t, f.Complete(ctx, []int64{0}))
 	if f.block(0).Offset != at+2*mib {
-		t.Error("what was free when the file was opened is not used")
+		t.Error("space that was free at Open is not used")
 	}
 	closeFile(t, f)
 	clean(t, m)
 }
 
-// TestFixedFree gives the payload of a fixed disk back, but not its place.
-func TestFixedFree(t *testing.T) {
+// Free releases the payload of a fixed disk, but not its place.
+func TestFile_FreeFixed(t *testing.T) {
 	ctx := t.Context()
 	m, f := newDisk(t, spec(disk.Fixed, 3*mib))
 	before := f.block(1)
@@ -142,8 +141,8 @@ func TestFixedFree(t *testing.T) {
 	}
 }
 
-// TestPresent sets sectors of a differencing disk one run after the other.
-func TestPresent(t *testing.T) {
+// Sectors of a differencing disk become present.
+func TestFile_Present(t *testing.T) {
 	for _, sector := range []int64{512, 4096} {
 		ctx := t.Context()
 		s := spec(disk.Differencing, 2*mib+3*sector)
@@ -184,7 +183,7 @@ func TestPresent(t *testing.T) {
 		}
 		for _, err := range []error{f.SetPresent(ctx, 1, n, 1), f.SetPresent(ctx, 2, 0, 4), f.SetPresent(ctx, 3, 0, 1), f.Allocate(ctx, []int64{3}), f.Free(ctx, []int64{-1})} {
 			if err == nil {
-				t.Error("sectors or a block that there are not: no error")
+				t.Error("no error for sectors or a block out of range")
 			}
 		}
 		closeFile(t, f)
@@ -192,8 +191,8 @@ func TestPresent(t *testing.T) {
 	}
 }
 
-// TestStaleBits: another program has left bits of a block that is not there.
-func TestStaleBits(t *testing.T) {
+// Bits of an absent block, which another program left set, are cleared.
+func TestFile_StaleBits(t *testing.T) {
 	ctx := t.Context()
 	m, f := newDisk(t, spec(disk.Differencing, 40*mib))
 	must(t, f.Allocate(ctx, []int64{0}))
@@ -210,21 +209,20 @@ func TestStaleBits(t *testing.T) {
 	}
 }
 
-// TestIdentifiers: the first change gives the file new identifiers, as MS-VHDX 2.2.2
-// wants it, and the following ones do not.
-func TestIdentifiers(t *testing.T) {
+// The first change gives the file new identifiers (MS-VHDX 2.2.2), and later changes do not.
+func TestFile_Identifiers(t *testing.T) {
 	ctx := t.Context()
 	m, f := newDisk(t, spec(disk.Dynamic, 4*mib))
 	must(t, f.Changing(ctx))
 	if f.Info().ID != dataID {
-		t.Error("the disk does not have the identifier it was made with")
+		t.Error("the disk does not have its initial identifier")
 	}
 	f = reopen(t, m, f)
 	file := f.headers.fileWrite
 	must(t, f.Allocate(ctx, []int64{0}))
 	changed := f.headers.fileWrite
 	if changed == file || f.Info().ID != dataID {
-		t.Error("a change of the file must change FileWriteGuid, and DataWriteGuid not")
+		t.Error("a change of the file must change FileWriteGuid but not DataWriteGuid")
 	}
 	must(t, f.Changing(ctx))
 	id := f.Info().ID
@@ -238,12 +236,12 @@ func TestIdentifiers(t *testing.T) {
 	}
 	sequence := f.headers.sequence
 	if f = reopen(t, m, f); f.headers.sequence != sequence {
-		t.Error("a file that nothing was changed in was written")
+		t.Error("an unchanged file was written")
 	}
 }
 
-// TestParents reads what a child says of its parent.
-func TestParents(t *testing.T) {
+// A child has the identity and paths of its parent.
+func TestLocator_Parent(t *testing.T) {
 	paths := []string{"../base/parent.vhdx", `\\?\Volume{26A21BDA-A627-11D7-9931-806E6F6E6963}\parent.vhdx`, `\\?\d:\base\parent.vhdx`}
 	s := spec(disk.Differencing, 4*mib)
 	s.Parent.Paths, s.Parent.OtherID = paths, dataID
@@ -256,12 +254,12 @@ func TestParents(t *testing.T) {
 		t.Errorf("parent %+v", p)
 	}
 	if p := f.Info().Parent; !p.Is(parentID) || !p.Is(dataID) || p.Is(disk.GUID{}) {
-		t.Error("the parent is not recognized by both linkages, or another one is")
+		t.Error("linkages do not identify the parent")
 	}
 }
 
-// TestReadOnly changes a file that was opened for reading.
-func TestReadOnly(t *testing.T) {
+// A file that was opened read-only cannot be changed.
+func TestOpenReadOnly(t *testing.T) {
 	ctx := t.Context()
 	m, f := newDisk(t, spec(disk.Differencing, 4*mib))
 	must(t, f.Allocate(ctx, []int64{1}))
@@ -280,8 +278,8 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// TestClosed uses a file after it was closed.
-func TestClosed(t *testing.T) {
+// A closed file cannot be used.
+func TestFile_Closed(t *testing.T) {
 	m, f := newDisk(t, spec(disk.Dynamic, 4*mib))
 	closeFile(t, f)
 	closeFile(t, f)
@@ -291,8 +289,8 @@ func TestClosed(t *testing.T) {
 	}
 }
 
-// TestManyBlocks bounds what making and filling large disks costs.
-func TestManyBlocks(t *testing.T) {
+// The cost of creating and filling large disks is bounded.
+func TestFile_ManyBlocks(t *testing.T) {
 	blocks := make([]int64, 10000)
 	for i := range blocks {
 		blocks[i] = int64(i)

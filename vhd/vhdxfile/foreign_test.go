@@ -13,7 +13,7 @@ import (
 	"odx/vhd/disk/disktest"
 )
 
-// word is a sector of the BAT that begins with these entries.
+// word returns a sector of the BAT that starts with these entries.
 func word(entries ...uint64) []byte {
 	p := make([]byte, 0, sectorLength)
 	for _, e := range entries {
@@ -22,7 +22,7 @@ func word(entries ...uint64) []byte {
 	return p
 }
 
-// grownByLog is a disk of 12 MiB whose log lengthens the file and puts block 1 there.
+// grownByLog returns a disk of 12 MiB whose log extends the file by block 1.
 func grownByLog() *disktest.VHDX {
 	x := &disktest.VHDX{Size: 12 * mib}
 	end := x.End()
@@ -35,8 +35,8 @@ func grownByLog() *disktest.VHDX {
 	return x
 }
 
-// TestFile_Payload: what a log changes of payload, and of the length of the file, is
-// seen without a change of the file; opened for writing the file gets it.
+// A log that changes payload and the length of the file is applied in memory when the file is opened read-only, and to the
+// file when it is opened for writing.
 func TestFile_Payload(t *testing.T) {
 	ctx := t.Context()
 	x := grownByLog()
@@ -79,8 +79,7 @@ func TestFile_Payload(t *testing.T) {
 	}
 }
 
-// TestOpen_Torn: a header or region table of which one copy is whole is no damage, and is
-// repaired.
+// A header or region table with one damaged copy is harmless, and is repaired.
 func TestOpen_Torn(t *testing.T) {
 	for _, torn := range [][]string{{"header 1"}, {"header 2"}, {"region table 1"}, {"region table 2"}, {"header 1", "region table 2"}, {"header 2", "region table 1"}} {
 		for _, dirty := range []bool{false, true} {
@@ -112,8 +111,7 @@ func TestOpen_Torn(t *testing.T) {
 	}
 }
 
-// TestFile_Undefined: blocks that are undefined, zero or unmapped are zeros, and not what
-// the parent has (MS-VHDX 2.5.1.1).
+// Undefined, zero and unmapped blocks are zeros, not the contents of the parent (MS-VHDX 2.5.1.1).
 func TestFile_Undefined(t *testing.T) {
 	x := &disktest.VHDX{Size: 6 * mib, Parent: `.\p.vhdx`, BAT: map[int64]uint64{
 		1: uint64(undefined), 2: uint64(zero), 3: uint64(unmapped), 4: entry(undefined, 1<<40), 5: uint64(unmappedOld),
@@ -126,7 +124,7 @@ func TestFile_Undefined(t *testing.T) {
 	}
 }
 
-// TestReadLog_Long: a log of 1 GiB is read in little memory.
+// Reading a log of 1 GiB needs little memory.
 func TestReadLog_Long(t *testing.T) {
 	x := &disktest.VHDX{Size: 4 * mib, LogLength: 1 << 30}
 	for i := range byte(40) {
@@ -162,8 +160,8 @@ func TestReadLog_Long(t *testing.T) {
 	check(f)
 }
 
-// TestLastOnes compares updates that overlap with writing them one after the other.
-func TestLastOnes(t *testing.T) {
+// Merged updates are equivalent to sequential writes.
+func TestMergeUpdates(t *testing.T) {
 	const sectors = 40
 	for seed := range uint64(500) {
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -187,7 +185,7 @@ func TestLastOnes(t *testing.T) {
 		}
 		var got [sectors]int64
 		last := int64(0)
-		for _, u := range lastOnes(updates) {
+		for _, u := range mergeUpdates(updates) {
 			if u.offset < last || u.length <= 0 || u.sector != 0 && u.length != sectorLength {
 				t.Fatalf("seed %d: an update of %d bytes at %d, after %d", seed, u.length, u.offset, last)
 			}
@@ -204,8 +202,7 @@ func TestLastOnes(t *testing.T) {
 	}
 }
 
-// TestOpen_ManyZeros: a log of nothing but small zeros, in a file that is very long, takes
-// no longer than another one.
+// A log of many small zero updates in a very long file needs no more time than others.
 func TestOpen_ManyZeros(t *testing.T) {
 	x := &disktest.VHDX{Size: 4 * mib}
 	at := int64(maxFile - 4*mib)
@@ -220,6 +217,6 @@ func TestOpen_ManyZeros(t *testing.T) {
 	f, err := OpenReadOnly(t.Context(), s)
 	must(t, err)
 	if f.Payload() == blockdev.Reader(s) {
-		t.Error("the block is behind the end of the file, and is not read through the log")
+		t.Error("the block after the end of the file is not read through the log")
 	}
 }

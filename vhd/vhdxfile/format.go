@@ -12,8 +12,8 @@ import (
 	"odx/vhd/disk"
 )
 
-// Where the structures of the header section are, and how long; bytes
-// (MS-VHDX 2.2). Regions, the log and blocks are in units of 1 MiB behind it.
+// Layout of the header section in bytes (MS-VHDX 2.2). Regions, the log and blocks follow it, at multiples of
+// 1 MiB.
 const (
 	kib = 1 << 10
 	mib = 1 << 20
@@ -21,36 +21,35 @@ const (
 	headerSection     = 1 * mib
 	headerLength      = 4 * kib
 	regionTableLength = 64 * kib
-	sectorLength      = 4 * kib // of the log, and what an update of metadata is made in
+	sectorLength      = 4 * kib // of the log, and of an update of metadata
 	bitmapLength      = 1 * mib // of a sector bitmap block
-	bitmapSectors     = 1 << 23 // that one has bits for: a chunk
+	bitmapSectors     = 1 << 23 // per sector bitmap block: a chunk
 )
 
-// headerAt and regionTableAt are where both copies of each are.
+// headerAt and regionTableAt return the offsets of the two copies of each.
 func headerAt(n int) int64      { return int64(n+1) * 64 * kib }
 func regionTableAt(n int) int64 { return int64(n+3) * 64 * kib }
 
-// What is accepted.
+// Accepted limits.
 const (
 	minBlockLength = 1 * mib
 	maxBlockLength = 256 * mib
 	maxSize        = 64 << 40 // MS-VHDX 2.6.2.2
-	// maxLog bounds the time that reading a log takes; programs make logs of some MiB.
+	// maxLog bounds the time to read a log; programs create logs of a few MiB.
 	maxLog = 1 << 30
-	// maxFile is four times what the largest disk needs, and bounds the memory in
-	// which the use of the file is noted, one bit for 1 MiB.
+	// maxFile is four times what the largest disk needs. It bounds the memory of space, one bit per
+	// MiB.
 	maxFile = 256 << 40
 )
 
-// The file type identifier has a signature and the name of the program that made the
-// file (MS-VHDX 2.2.1).
+// The file type identifier has a signature and the name of the creating program (MS-VHDX 2.2.1).
 const (
 	fileSignature = "vhdxfile"
 	creatorLength = 512
 )
 
-// Identifiers of regions (MS-VHDX 2.2.3.2), metadata items (2.6.2) and the type of
-// parent locator (2.6.2.6.3).
+// Identifiers of regions (MS-VHDX 2.2.3.2), metadata items (2.6.2) and the type of parent locator
+// (2.6.2.6.3).
 const (
 	batRegion      = "2dc27766-f623-4200-9d64-115e9bfd4a08"
 	metadataRegion = "8b7ca206-4790-4b9a-b8fe-575f050f886e"
@@ -65,7 +64,7 @@ const (
 	vhdxLocator = "b04aefb7-d19e-4a81-b789-25b8e9445913"
 )
 
-// state is the low three bits of an entry of the BAT (MS-VHDX 2.5.1.1, 2.5.1.2).
+// state is the low three bits of a BAT entry (MS-VHDX 2.5.1.1, 2.5.1.2).
 type state uint64
 
 const (
@@ -81,35 +80,35 @@ const (
 	offsetMask = ^uint64(mib - 1)
 )
 
-// entry makes an entry of the BAT.
+// entry returns a BAT entry.
 func entry(s state, offset int64) uint64 { return uint64(offset) | uint64(s) }
 
-// stateOf and offsetOf take it apart; the offset is in bytes, and may be anything.
+// stateOf and offsetOf return the parts of a BAT entry. The offset is in bytes and not validated.
 func stateOf(e uint64) state   { return state(e & stateMask) }
 func offsetOf(e uint64) uint64 { return e & offsetMask }
 
 var le = binary.LittleEndian
 
-// castagnoli is the table of the CRC-32C that every structure has.
+// castagnoli is the table of CRC-32C.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// checksum returns the CRC-32C of a structure whose checksum is at byte 4.
+// checksum returns the CRC-32C of a structure with its checksum field, at byte 4, as zero.
 func checksum(p []byte) uint32 {
 	sum := crc32.Update(0, castagnoli, p[:4])
 	sum = crc32.Update(sum, castagnoli, make([]byte, 4))
 	return crc32.Update(sum, castagnoli, p[8:])
 }
 
-// seal puts the checksum into a structure.
+// seal sets the checksum of a structure.
 func seal(p []byte) { le.PutUint32(p[4:], checksum(p)) }
 
-// sealed reports whether a structure has its signature and the right checksum.
+// sealed reports whether the signature and checksum of a structure are valid.
 func sealed(p []byte, signature string) bool {
 	return string(p[:4]) == signature && le.Uint32(p[4:]) == checksum(p)
 }
 
-// swapGUID turns a GUID between RFC 9562's order and that of the file, in which the
-// first three fields are little-endian.
+// swapGUID converts a GUID between the byte order of RFC 9562 and that of the file, in which the first three fields
+// are little-endian.
 func swapGUID(g disk.GUID) disk.GUID {
 	return disk.GUID{g[3], g[2], g[1], g[0], g[5], g[4], g[7], g[6], g[8], g[9], g[10], g[11], g[12], g[13], g[14], g[15]}
 }
@@ -121,12 +120,12 @@ func putGUID(p []byte, g disk.GUID) {
 	copy(p, g[:])
 }
 
-// guidText is how a GUID is printed.
+// guidText formats a GUID.
 func guidText(g disk.GUID) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", g[0:4], g[4:6], g[6:8], g[8:10], g[10:])
 }
 
-// parseGUID reads a GUID as printed, with or without braces.
+// parseGUID parses a GUID, with or without braces.
 func parseGUID(s string) (g disk.GUID, ok bool) {
 	s = strings.TrimSuffix(strings.TrimPrefix(s, "{"), "}")
 	b, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
@@ -136,7 +135,7 @@ func parseGUID(s string) (g disk.GUID, ok bool) {
 	return disk.GUID(b), true
 }
 
-// mustGUID is for the identifiers above.
+// mustGUID parses the identifiers above.
 func mustGUID(s string) disk.GUID {
 	g, ok := parseGUID(s)
 	if !ok {
@@ -154,7 +153,7 @@ func newGUID() disk.GUID {
 	return g
 }
 
-// toUTF16 and fromUTF16 convert what strings the file has: UTF-16, little-endian.
+// toUTF16 and fromUTF16 convert strings of the file: UTF-16, little-endian.
 func toUTF16(s string) []byte {
 	var p []byte
 	for _, u := range utf16.Encode([]rune(s)) {
@@ -171,10 +170,10 @@ func fromUTF16(p []byte) string {
 	return string(utf16.Decode(u))
 }
 
-// roundUp returns the next multiple of unit, a power of two.
-func roundUp(n, unit int64) int64 { return (n + unit - 1) &^ (unit - 1) }
+// roundUp returns the next multiple of align, a power of two.
+func roundUp(n, align int64) int64 { return (n + align - 1) &^ (align - 1) }
 
-// bad is an error that says what is wrong with a file.
+// bad returns an error about the format of a file.
 func bad(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", disk.ErrFormat, fmt.Sprintf(format, args...))
 }

@@ -8,15 +8,14 @@ import (
 	"odx/vhd/disk"
 )
 
-// A fuzzed file is a valid one and patches of it, so that an input is small and its
-// checksums are right: 3 bytes of offset, in units of 4 bytes from the start of the
-// file, a length, and that many bytes. The first byte chooses the valid file, and
-// whether checksums are recomputed.
+// A fuzzed file is a valid one with patches, so that inputs are small and checksums valid. A patch has 3 bytes of offset, in
+// multiples of 4 bytes from the start of the file, a length, and that many bytes. The first byte of the input selects the
+// valid file, and whether checksums are recomputed.
 
-// maxFuzzed bounds the file of a fuzzed disk, bytes.
+// maxFuzzed bounds the file of a fuzzed disk in bytes.
 const maxFuzzed = 64 * mib
 
-// fuzzBase makes a sparse container of a file.
+// fuzzBase returns a sparse container with the data.
 func fuzzBase(f *testing.F, data []byte) *sparse {
 	s := &sparse{size: int64(len(data)), limit: maxFuzzed}
 	for at := 0; at < len(data); at += sparsePage {
@@ -27,8 +26,7 @@ func fuzzBase(f *testing.F, data []byte) *sparse {
 	return s
 }
 
-// fuzzBases are the valid files: one of each kind with a few blocks, the last two
-// with a log that is to be replayed.
+// fuzzBases returns the valid files: one of each kind with a few blocks, and two with a log to replay.
 func fuzzBases(f *testing.F) []*sparse {
 	var bases []*sparse
 	for _, kind := range []disk.Kind{disk.Fixed, disk.Dynamic, disk.Differencing, disk.Dynamic, disk.Differencing} {
@@ -43,7 +41,7 @@ func fuzzBases(f *testing.F) []*sparse {
 	return bases
 }
 
-// patched makes a file of an input.
+// patched returns the file of an input.
 func patched(t *testing.T, bases []*sparse, input []byte) *sparse {
 	if len(input) == 0 {
 		return &sparse{}
@@ -63,7 +61,7 @@ func patched(t *testing.T, bases []*sparse, input []byte) *sparse {
 	return c
 }
 
-// resealAll makes the checksums of all structures right.
+// resealAll recomputes the checksums of all structures.
 func resealAll(t *testing.T, c *sparse) {
 	for n := range 2 {
 		for _, r := range []region{{headerAt(n), headerLength}, {regionTableAt(n), regionTableLength}} {
@@ -86,12 +84,12 @@ func reseal(t *testing.T, c *sparse, r region) {
 	must(t, c.WriteAt(t.Context(), p[4:8], r.offset+4))
 }
 
-// patch makes one patch of an input.
+// patch encodes a patch.
 func patch(at int, p ...byte) []byte {
 	return append([]byte{byte(at >> 18), byte(at >> 10), byte(at >> 2), byte(len(p))}, p...)
 }
 
-// FuzzOpen opens and checks arbitrary files, asks for all blocks, and changes some.
+// FuzzOpen opens and checks arbitrary files, reads all blocks, and changes some.
 func FuzzOpen(f *testing.F) {
 	bases := fuzzBases(f)
 	for mode := range bases {
@@ -127,7 +125,7 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// visit asks for everything.
+// visit queries all blocks.
 func visit(t *testing.T, f *File) {
 	info := f.Info()
 	for i := range min(info.Blocks(), 10000) {
@@ -142,7 +140,7 @@ func visit(t *testing.T, f *File) {
 	}
 }
 
-// exercise changes a file, which must be in order afterwards.
+// exercise changes a file, which must be valid afterwards.
 func exercise(t *testing.T, m *sparse, f *File) {
 	ctx := t.Context()
 	last := f.table.blocks - 1
@@ -153,7 +151,7 @@ func exercise(t *testing.T, m *sparse, f *File) {
 		errs = append(errs, f.SetPresent(ctx, 0, 0, 1))
 	}
 	if err := errors.Join(errs...); err != nil {
-		t.Logf("changes: %v", err) // The file may have to be too large.
+		t.Logf("changes: %v", err) // the file may exceed its maximum
 		return
 	}
 	closeFile(t, f)
@@ -166,8 +164,8 @@ func exercise(t *testing.T, m *sparse, f *File) {
 	}
 }
 
-// FuzzReplay replays arbitrary logs: the entries of the input, each with a length,
-// where it is in the log in units of 4 KiB, and its first bytes.
+// FuzzReplay replays arbitrary logs. The input has entries, each with a length, its position in the log in multiples of 4 KiB,
+// and its first bytes.
 func FuzzReplay(f *testing.F) {
 	base := fuzzBase(f, withLog(f).Bytes())
 	for _, e := range [][]rawEntry{
@@ -175,7 +173,7 @@ func FuzzReplay(f *testing.F) {
 		{{sequence: 7, zeros: 2 * sectorLength}},
 		{{sequence: 7, fill: 'a'}, {sequence: 8, fill: 'b', at: 2 * sectorLength}},
 		{{sequence: 7, fill: 'a', at: newLogLength - 2*sectorLength, tail: newLogLength - 2*sectorLength}, {sequence: 8, fill: 'b', tail: newLogLength - 2*sectorLength}},
-		{{sequence: 7, fill: 'a', last: 8 * mib, target: newBATAt}},
+		{{sequence: 7, fill: 'a', last: 8 * mib, dest: newBATAt}},
 	} {
 		var input []byte
 		for _, e := range e {

@@ -13,9 +13,8 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "rewrite the golden files")
 
-// TestCreatedBytes compares every byte of new files with testdata. What is random,
-// the FileWriteGuid, and the checksums over it, are left out.
-func TestCreatedBytes(t *testing.T) {
+// New files are equal to those in testdata, except for the random FileWriteGuid and the checksums over it.
+func TestCreate_Golden(t *testing.T) {
 	fourK := spec(disk.Dynamic, 40*mib)
 	fourK.SectorLength, fourK.BlockLength = 4096, 0
 	for name, s := range map[string]disk.Spec{
@@ -40,13 +39,13 @@ func TestCreatedBytes(t *testing.T) {
 			want, err := os.ReadFile(file)
 			must(t, err)
 			if got != string(want) {
-				t.Errorf("a new file is not as in %s:\n%s", file, got)
+				t.Errorf("a new file differs from %s:\n%s", file, got)
 			}
 		})
 	}
 }
 
-// dump prints the lines of 16 bytes that are not all zero.
+// dump returns the lines of 16 bytes that are not all zero.
 func dump(data []byte) string {
 	var b strings.Builder
 	for at := 0; at < len(data); at += 16 {

@@ -8,7 +8,7 @@ import (
 	"odx/vhd/disk"
 )
 
-// header is one of the two headers (MS-VHDX 2.2.2). Offsets and lengths are bytes.
+// header is one of the two headers (MS-VHDX 2.2.2). Offsets and lengths are in bytes.
 type header struct {
 	sequence            uint64
 	fileWrite           disk.GUID
@@ -47,14 +47,14 @@ func decodeHeader(p []byte) header {
 	}
 }
 
-// headers are the header that counts and which of the two it is.
+// headers has the current header and its number.
 type headers struct {
 	header
 	current int
-	torn    bool // the other one is damaged
+	torn    bool // the other header is damaged
 }
 
-// readHeaders finds the current header. A file may have lost one of them.
+// readHeaders returns the current header. One header may be damaged.
 func readHeaders(ctx context.Context, v *view, report reporter) (headers, error) {
 	var raw [2][]byte
 	var valid []int
@@ -65,7 +65,7 @@ func readHeaders(ctx context.Context, v *view, report reporter) (headers, error)
 		}
 		if sealed(raw[n], "head") {
 			valid = append(valid, n)
-		} else if err := report(harmless, "header %d is damaged, so the other one is used; opening the disk for writing repairs it", n+1); err != nil {
+		} else if err := report(harmless, "header %d is damaged, the other one is used; open the disk for writing to repair it", n+1); err != nil {
 			return headers{}, err
 		}
 	}
@@ -81,35 +81,35 @@ func readHeaders(ctx context.Context, v *view, report reporter) (headers, error)
 		case b.sequence > a.sequence:
 			valid = valid[1:]
 		case !bytes.Equal(raw[0], raw[1]):
-			// There is a program that makes two equal headers, which is clear enough.
-			return headers{}, bad("both headers are different and have the sequence number %d", a.sequence)
+			// One program writes two equal headers, which is unambiguous.
+			return headers{}, bad("both headers have sequence number %d but differ", a.sequence)
 		}
 	}
 	h := headers{decodeHeader(raw[valid[0]]), valid[0], damaged}
 	return h, h.check(v.size)
 }
 
-// check checks what a header says against the size of the file.
+// check validates a header against the size of the file.
 func (h headers) check(size int64) error {
 	switch {
 	case h.version != 1:
-		return bad("version %d of the format is not known, 1 is", h.version)
+		return bad("unsupported format version %d; want 1", h.version)
 	case h.logVersion != 0 && h.log != disk.GUID{}:
-		return bad("version %d of the log is not known, 0 is", h.logVersion)
+		return bad("unsupported log version %d; want 0", h.logVersion)
 	case h.logLength == 0 && h.log == disk.GUID{}:
 		return nil
 	case h.logLength == 0 || h.logLength%mib != 0 || h.logOffset%mib != 0 || h.logOffset < headerSection:
-		return bad("a log of %d bytes at %d", h.logLength, h.logOffset)
+		return bad("invalid log of %d bytes at %d", h.logLength, h.logOffset)
 	case h.logLength > maxLog:
-		return bad("a log of %d bytes; up to %d are possible", h.logLength, maxLog)
+		return bad("log of %d bytes; maximum is %d", h.logLength, maxLog)
 	case h.logOffset > uint64(size) || uint64(h.logLength) > uint64(size)-h.logOffset:
-		return bad("the log, %d bytes at %d, is not within the file of %d", h.logLength, h.logOffset, size)
+		return bad("log of %d bytes at %d exceeds the file of %d bytes", h.logLength, h.logOffset, size)
 	}
 	return nil
 }
 
-// update changes both headers, one after the other, so that at any time one of them
-// is valid, and whichever gets lost the other one says the same (MS-VHDX 2.2.2.1).
+// update changes both headers, one after the other, so that one of them is valid at any time, and both have the same
+// content afterwards (MS-VHDX 2.2.2.1).
 func (h *headers) update(ctx context.Context, c disk.Container, change func(*header)) error {
 	next := h.header
 	change(&next)
@@ -127,14 +127,14 @@ func (h *headers) update(ctx context.Context, c disk.Container, change func(*hea
 	return nil
 }
 
-// severity says what something that is wrong with a file means.
+// severity is the consequence of a finding.
 type severity uint8
 
 const (
-	harmless severity = iota // no data is in danger
-	harmful                  // something is lost that is not needed now
+	harmless severity = iota // no effect on data
+	harmful                  // lost information that is not needed now
 	fatal                    // the file must not be opened
 )
 
-// reporter receives what is wrong with a file. The error it returns ends reading it.
+// reporter receives a finding. An error stops reading.
 type reporter func(s severity, format string, args ...any) error

@@ -21,7 +21,7 @@ var (
 	parentID = mustGUID("83ed0ec3-24c8-49a6-a959-5e4bf1288bfb")
 )
 
-// spec is a small disk: blocks of 1 MiB.
+// spec returns the specification of a small disk with blocks of 1 MiB.
 func spec(kind disk.Kind, size int64) disk.Spec {
 	s := disk.Spec{Kind: kind, ID: dataID, DiskID: diskID}
 	s.Size, s.BlockLength = size, 1*mib
@@ -31,7 +31,7 @@ func spec(kind disk.Kind, size int64) disk.Spec {
 	return s
 }
 
-// newDisk makes a disk in a container in memory.
+// newDisk creates a disk in a container in memory.
 func newDisk(t testing.TB, s disk.Spec) (*disktest.Memory, *File) {
 	t.Helper()
 	m := disktest.New(nil)
@@ -42,7 +42,7 @@ func newDisk(t testing.TB, s disk.Spec) (*disktest.Memory, *File) {
 	return m, f
 }
 
-// reopen closes a file and opens it again.
+// reopen closes and opens a file.
 func reopen(t testing.TB, c disk.Container, f *File) *File {
 	t.Helper()
 	closeFile(t, f)
@@ -60,7 +60,7 @@ func closeFile(t testing.TB, f *File) {
 	}
 }
 
-// clean fails the test if Check finds what is not harmless; it returns all texts.
+// clean fails the test if Check has a finding that is not harmless, and returns the texts of all findings.
 func clean(t testing.TB, r blockdev.Reader) string {
 	t.Helper()
 	found, err := Check(t.Context(), r)
@@ -77,7 +77,7 @@ func clean(t testing.TB, r blockdev.Reader) string {
 	return strings.Join(texts, "; ")
 }
 
-// states describes the first blocks of a file, a letter each.
+// states returns the states of the first blocks of a file, a letter each.
 func states(f *File) string {
 	var b strings.Builder
 	for i := range f.table.blocks {
@@ -94,13 +94,12 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// sparse is a container of which only what is written takes memory, and each call
-// the time that one of the store does.
+// sparse is a container that uses memory only for written data, and whose calls take the time of those of the store.
 type sparse struct {
 	size  int64
-	limit int64 // of size, if it is not zero
+	limit int64 // of size, if not zero
 	pages map[int64][]byte
-	// shared pages are those of another container, too.
+	// shared has the pages that are shared with another container.
 	shared map[int64]bool
 	calls  int
 	delay  time.Duration
@@ -151,7 +150,7 @@ func (s *sparse) WriteAt(_ context.Context, p []byte, off int64) error {
 	return s.call(off, int64(len(p)))
 }
 
-// own returns a page to be changed.
+// own returns a page for modification.
 func (s *sparse) own(page int64) []byte {
 	if s.shared[page] {
 		delete(s.shared, page)
@@ -160,7 +159,7 @@ func (s *sparse) own(page int64) []byte {
 	return s.pages[page]
 }
 
-// copy makes a container that has the same.
+// copy returns a container with the same contents.
 func (s *sparse) copy() *sparse {
 	c := &sparse{size: s.size, limit: s.limit, pages: maps.Clone(s.pages), shared: make(map[int64]bool)}
 	for page := range s.pages {
@@ -195,7 +194,7 @@ func (s *sparse) Truncate(_ context.Context, size int64) error {
 func (s *sparse) Barrier(context.Context) error { return s.call(0, 0) }
 func (s *sparse) Flush(context.Context) error   { return s.call(0, 0) }
 
-// block is Block of a file whose BAT can be read.
+// block is Block of a file whose BAT is readable.
 func (f *File) block(i int64) disk.Block {
 	b, err := f.Block(context.Background(), i)
 	if err != nil {

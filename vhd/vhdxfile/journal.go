@@ -8,19 +8,19 @@ import (
 	"odx/vhd/disk"
 )
 
-// journal is where the log is written.
+// journal is the write position in the log.
 type journal struct {
-	// id names the log; zero as long as it is not used.
+	// id is the log's identifier, zero while it is not used.
 	id disk.GUID
-	// head is where the next entry goes, tail the oldest entry whose updates may not
-	// be in the file after a crash; bytes from the start of the log.
+	// head is the offset of the next entry, tail that of the oldest entry whose updates may not
+	// be durable; in bytes from the start of the log.
 	head, tail int64
 	sequence   uint64 // of the last entry
-	// length is how much of the log is used, bytes: all, but in tests.
+	// length is the used length of the log in bytes: all of it, except in tests.
 	length int64
 }
 
-// writable returns why the file cannot be changed.
+// writable returns why the file cannot be changed, or nil.
 func (f *File) writable(ctx context.Context) error {
 	switch {
 	case f.c == nil:
@@ -33,9 +33,9 @@ func (f *File) writable(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// begin makes the headers say that the file, and perhaps its payload, is not what
-// it was when it was opened (MS-VHDX 2.2.2).
-func (f *File) begin(ctx context.Context, payload bool) error {
+// markChanged changes the identifiers in the headers before the first change of the file, and of its payload if
+// payload is set (MS-VHDX 2.2.2).
+func (f *File) markChanged(ctx context.Context, payload bool) error {
 	if f.wrote && (f.changed || !payload) {
 		return nil
 	}
@@ -54,7 +54,7 @@ func (f *File) begin(ctx context.Context, payload bool) error {
 	return nil
 }
 
-// barrier is Container.Barrier, after which the file keeps its length, too.
+// barrier is Container.Barrier. Afterwards the length of the file is durable too.
 func (f *File) barrier(ctx context.Context) error {
 	if err := f.c.Barrier(ctx); err != nil {
 		return fmt.Errorf("barrier: %w", err)
@@ -63,27 +63,27 @@ func (f *File) barrier(ctx context.Context) error {
 	return nil
 }
 
-// commit makes at most maxSectors updates in one step. Without an error they are in
-// the file, or in the log, from where they get there.
+// commit makes at most maxSectors updates in one step. Without an error they are in the file, or in the log from which
+// they are applied.
 func (f *File) commit(ctx context.Context, pieces []piece) error {
 	if err := f.writable(ctx); err != nil {
 		return err
 	}
-	// The steps belong together, whatever the caller is waiting for.
+	// The steps belong together, so cancellation is ignored.
 	ctx = context.WithoutCancel(ctx)
-	if err := f.begin(ctx, false); err != nil {
+	if err := f.markChanged(ctx, false); err != nil {
 		return err
 	}
-	// Of the entry before, if there was an error then.
+	// Apply the previous entry again, if that failed.
 	if err := f.apply(ctx); err != nil {
 		return err
 	}
 	next, renewed := f.log, false
 	length := int64(sectorLength * (1 + len(pieces)))
 	if next.id == (disk.GUID{}) || next.head+length > next.length {
-		// What the log has is needed no more. The headers say so before any of it is
-		// overwritten, and name the new log when its first entry is there: whatever log
-		// they name has a valid sequence.
+		// The log is no longer needed. The headers say so before any of it is overwritten,
+		// and refer to the new log when its first entry is written: a log that they refer to
+		// always has a valid sequence.
 		if f.headers.log != (disk.GUID{}) {
 			if err := f.empty(ctx); err != nil {
 				return err
@@ -99,20 +99,20 @@ func (f *File) commit(ctx context.Context, pieces []piece) error {
 	if err := f.write(ctx, e, next.head, renewed); err != nil {
 		f.retract(ctx, region{int64(f.headers.logOffset) + next.head, length})
 		if renewed {
-			// A header may name the new log: the old one is not good for anything now.
+			// A header may refer to the new log, so the old one cannot be used.
 			f.log = journal{sequence: next.sequence, length: next.length}
 		}
 		return fmt.Errorf("write the log: %w", err)
 	}
 	next.tail, next.head = next.head, next.head+length
 	f.log, f.view.pieces = next, pieces
-	// The entry counts, so the change is made. Where this fails it is tried again
-	// before the next one.
+	// The entry is valid, so the change is made. If applying it fails, it is retried before
+	// the next entry.
 	_ = f.apply(ctx)
 	return nil
 }
 
-// write writes an entry, and names its log in the headers if it is the first one.
+// write writes an entry, and sets its log in the headers if it is the first one.
 func (f *File) write(ctx context.Context, e logEntry, at int64, first bool) error {
 	if err := f.c.WriteAt(ctx, e.encode(), int64(f.headers.logOffset)+at); err != nil {
 		return err
@@ -126,20 +126,19 @@ func (f *File) write(ctx context.Context, e logEntry, at int64, first bool) erro
 	return f.headers.update(ctx, f.c, func(h *header) { h.log, h.logVersion = e.log, 0 })
 }
 
-// retract makes sure that an entry which was perhaps written is not replayed: from
-// now on others rely on the change not having been made. It unmaps, for that works
-// in a store that is full, too.
+// retract ensures that an entry that may have been written is not replayed, since later changes rely on the change not
+// having been made. It uses Unmap, which works in a full store too.
 func (f *File) retract(ctx context.Context, at region) {
 	err := f.c.Unmap(ctx, at.offset, at.length)
 	if err == nil {
 		err = f.barrier(ctx)
 	}
 	if err != nil {
-		f.broken = fmt.Errorf("the virtual disk must be opened again before it can be changed, since its log could not be repaired: %w", err)
+		f.broken = fmt.Errorf("virtual disk must be reopened before further changes: repair of its log failed: %w", err)
 	}
 }
 
-// apply writes the updates that the log holds to where they belong.
+// apply writes the updates in the log to their destinations.
 func (f *File) apply(ctx context.Context) error {
 	for rest := f.view.pieces; len(rest) > 0; {
 		p := rest[0]
@@ -163,7 +162,7 @@ func (f *File) apply(ctx context.Context) error {
 	return nil
 }
 
-// empty says that the log holds nothing, once all of it is applied.
+// empty marks the log empty, after all of it is applied.
 func (f *File) empty(ctx context.Context) error {
 	if err := f.barrier(ctx); err != nil {
 		return err
@@ -180,7 +179,7 @@ func (f *File) Changing(ctx context.Context) error {
 	if err := f.writable(ctx); err != nil {
 		return err
 	}
-	return f.begin(context.WithoutCancel(ctx), true)
+	return f.markChanged(context.WithoutCancel(ctx), true)
 }
 
 // Close implements disk.Table.

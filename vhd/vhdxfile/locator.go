@@ -11,8 +11,8 @@ import (
 	"odx/vhd/disk"
 )
 
-// locator is a parent locator (MS-VHDX 2.6.2.6): keys and values that say which file
-// the parent is. Keys that are not known here stay in the file.
+// locator is a parent locator (MS-VHDX 2.6.2.6): keys and values that identify the parent. Unknown keys are
+// preserved.
 type locator map[string]string
 
 // The keys of a VHDX parent locator (MS-VHDX 2.6.2.6.3).
@@ -24,7 +24,7 @@ const (
 	win32Key    = "absolute_win32_path"
 )
 
-// newLocator makes the locator of a child of p.
+// newLocator returns the locator of a child of p.
 func newLocator(p disk.Parent) (*locator, error) {
 	l := locator{linkageKey: "{" + guidText(p.ID) + "}"}
 	if p.OtherID != (disk.GUID{}) {
@@ -41,9 +41,9 @@ func newLocator(p disk.Parent) (*locator, error) {
 		}
 		switch {
 		case value == "" || strings.ContainsRune(value, 0) || !utf8.ValidString(value):
-			return nil, invalid("the path of a parent %q", path)
+			return nil, invalid("parent path %q", path)
 		case l[key] != "":
-			return nil, invalid("the paths of the parent %q and %q; there is room for one of this sort", l[key], value)
+			return nil, invalid("two parent paths of the same kind, %q and %q", l[key], value)
 		}
 		l[key] = value
 	}
@@ -53,13 +53,12 @@ func newLocator(p disk.Parent) (*locator, error) {
 	return &l, nil
 }
 
-// isAbsolute reports whether a path is absolute, on any system.
+// isAbsolute reports whether a path is absolute on any system.
 func isAbsolute(path string) bool {
 	return strings.HasPrefix(path, "/") || strings.HasPrefix(path, `\`) || len(path) > 1 && path[1] == ':'
 }
 
-// parent returns what the locator says, paths in the order in which they are to be
-// tried.
+// parent returns the parent, with its paths in the order in which to try them.
 func (l locator) parent() *disk.Parent {
 	p := &disk.Parent{}
 	p.ID, _ = parseGUID(l[linkageKey])
@@ -95,21 +94,21 @@ func (l locator) encode() ([]byte, error) {
 
 func decodeLocator(p []byte, report reporter) (*locator, error) {
 	if len(p) < 20 {
-		return nil, bad("a parent locator of %d bytes", len(p))
+		return nil, bad("invalid parent locator of %d bytes", len(p))
 	}
 	if id := getGUID(p); id != mustGUID(vhdxLocator) {
-		return nil, bad("the parent is of type %s, which is not known here", guidText(id))
+		return nil, bad("unknown parent locator type %s", guidText(id))
 	}
 	count := int(le.Uint16(p[18:]))
 	if 20+12*count > len(p) {
-		return nil, bad("a parent locator of %d bytes with %d entries", len(p), count)
+		return nil, bad("invalid parent locator of %d bytes with %d entries", len(p), count)
 	}
-	// Entries may share text: all of it is bounded, or 1 MiB would become gigabytes.
+	// Entries may share text: without a bound on the total, 1 MiB could become gigabytes.
 	room := len(p)
 	text := func(offset uint32, length uint16) (string, error) {
 		n := int(length)
 		if n == 0 || uint64(offset)+uint64(n) > uint64(len(p)) || n > room {
-			return "", bad("text of the parent locator, %d bytes at %d, is not within its %d bytes", n, offset, len(p))
+			return "", bad("parent locator: text of %d bytes at %d exceeds its %d bytes", n, offset, len(p))
 		}
 		room -= n
 		return fromUTF16(p[offset:][:n]), nil
@@ -125,17 +124,17 @@ func decodeLocator(p []byte, report reporter) (*locator, error) {
 		}
 	}
 	if _, ok := parseGUID(l[linkageKey]); !ok {
-		return nil, bad("the parent locator does not say which parent: %s is %q", linkageKey, l[linkageKey])
+		return nil, bad("parent locator: invalid %s %q", linkageKey, l[linkageKey])
 	}
 	if len(l.parent().Paths) == 0 {
-		if err := report(harmful, "the parent locator does not say where the parent is"); err != nil {
+		if err := report(harmful, "parent locator has no path of the parent"); err != nil {
 			return nil, err
 		}
 	}
 	return &l, nil
 }
 
-// invalid is an error about what a caller asks for; it wraps blockdev.ErrInvalid.
+// invalid returns an error about a request, which wraps blockdev.ErrInvalid.
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: VHDX does not allow "+format, append([]any{blockdev.ErrInvalid}, args...)...)
 }

@@ -2,16 +2,16 @@ package vhdxfile
 
 import "odx/vhd/disk"
 
-// Lengths in a log entry, bytes (MS-VHDX 2.3.1).
+// Lengths in a log entry in bytes (MS-VHDX 2.3.1).
 const (
 	entryHeaderLength = 64
 	descriptorLength  = 32
-	// maxSectors is how many updates an entry of ours has: as many as have their
-	// descriptors in its first sector. It is less than half of the smallest log.
+	// maxSectors is the maximum number of updates in an entry: those whose descriptors fit into its
+	// first sector. It is less than half of the smallest log.
 	maxSectors = (sectorLength - entryHeaderLength) / descriptorLength
 )
 
-// logEntry is an entry of the log (MS-VHDX 2.3.1). Offsets and lengths are bytes.
+// logEntry is an entry of the log (MS-VHDX 2.3.1). Offsets and lengths are in bytes.
 type logEntry struct {
 	tail          uint32
 	sequence      uint64
@@ -20,7 +20,7 @@ type logEntry struct {
 	pieces        []piece
 }
 
-// encode makes an entry of at most maxSectors pieces, each a sector of data.
+// encode encodes an entry of at most maxSectors pieces, each with a sector of data.
 func (e logEntry) encode() []byte {
 	p := make([]byte, sectorLength*(1+len(e.pieces)))
 	copy(p, "loge")

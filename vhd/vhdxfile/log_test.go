@@ -10,28 +10,27 @@ import (
 	"odx/vhd/disk/disktest"
 )
 
-// logAt is an offset in the metadata region at which there is nothing: what the logs
-// of these tests write to.
+// logAt is an unused offset in the metadata region, which the logs of these tests write to.
 const logAt = newMetadataAt + 512*kib
 
-// logID names the logs of these tests.
+// logID is the identifier of the logs of these tests.
 var logID = mustGUID("11111111-2222-3333-4444-555555555555")
 
-// rawEntry is an entry of a log that a test makes by hand.
+// rawEntry is a log entry that a test constructs.
 type rawEntry struct {
-	at       int // in the log, bytes
+	at       int // in the log, in bytes
 	sequence uint64
 	tail     int
-	fill     byte  // what the updated sector is filled with
-	target   int64 // where it is
-	zeros    int64 // if it is not zero, zeros of this length instead
+	fill     byte  // of the updated sector
+	dest     int64 // offset of the updated sector
+	zeros    int64 // length of zeros instead of a sector, if not zero
 	last     int64 // LastFileOffset
 	damage   func(p []byte)
 	afterCRC func(p []byte)
 }
 
 func (e rawEntry) encode() []byte {
-	target := e.target
+	target := e.dest
 	if target == 0 {
 		target = logAt
 	}
@@ -55,7 +54,7 @@ func (e rawEntry) encode() []byte {
 	return p
 }
 
-// withLog makes a disk, whose log has these entries.
+// withLog returns a disk whose log has the entries.
 func withLog(t testing.TB, entries ...rawEntry) *disktest.Memory {
 	t.Helper()
 	m, f := newDisk(t, spec(disk.Dynamic, 4*mib))
@@ -71,8 +70,8 @@ func withLog(t testing.TB, entries ...rawEntry) *disktest.Memory {
 	return m
 }
 
-// TestReplay opens files with logs that were made by hand.
-func TestReplay(t *testing.T) {
+// Logs are constructed by hand.
+func TestOpen_Replay(t *testing.T) {
 	const last = newLogLength - sectorLength
 	put32 := func(at int, v uint32) func([]byte) { return func(p []byte) { le.PutUint32(p[at:], v) } }
 	put64 := func(at int, v uint64) func([]byte) { return func(p []byte) { le.PutUint64(p[at:], v) } }
@@ -81,7 +80,7 @@ func TestReplay(t *testing.T) {
 	b := rawEntry{sequence: 8, fill: 'b', at: 2 * sectorLength}
 	for name, tt := range map[string]struct {
 		entries []rawEntry
-		want    string // the first byte of two sectors, or what the error says
+		want    string // the first byte of two sectors, or part of the error
 		grown   bool
 	}{
 		"one entry":                           {[]rawEntry{a}, "ao", false},
@@ -89,8 +88,8 @@ func TestReplay(t *testing.T) {
 		"an entry that was torn is dropped":   {[]rawEntry{a, {sequence: 8, fill: 'b', at: 2 * sectorLength, afterCRC: torn}}, "ao", false},
 		"the last one reaches over the end":   {[]rawEntry{{sequence: 7, fill: 'a', at: last, tail: last}}, "ao", false},
 		"the second one begins at the start":  {[]rawEntry{{sequence: 7, fill: 'a', at: last - sectorLength, tail: last - sectorLength}, {sequence: 8, fill: 'b', tail: last - sectorLength}}, "bo", false},
-		"what is before the tail is done":     {[]rawEntry{{sequence: 7, fill: 'a', target: logAt + sectorLength}, {sequence: 8, fill: 'b', at: 2 * sectorLength, tail: 2 * sectorLength}}, "bo", false},
-		"an older sequence stays behind":      {[]rawEntry{{sequence: 3, fill: 'x'}, {sequence: 9, fill: 'y', at: 8 * sectorLength, tail: 8 * sectorLength}}, "yo", false},
+		"what is before the tail is done":     {[]rawEntry{{sequence: 7, fill: 'a', dest: logAt + sectorLength}, {sequence: 8, fill: 'b', at: 2 * sectorLength, tail: 2 * sectorLength}}, "bo", false},
+		"an older sequence stays after":      {[]rawEntry{{sequence: 3, fill: 'x'}, {sequence: 9, fill: 'y', at: 8 * sectorLength, tail: 8 * sectorLength}}, "yo", false},
 		"an older sequence follows":           {[]rawEntry{{sequence: 9, fill: 'y'}, {sequence: 3, fill: 'x', at: 8 * sectorLength, tail: 8 * sectorLength}}, "yo", false},
 		"a sequence without its tail":         {[]rawEntry{a, {sequence: 9, fill: 'y', at: 8 * sectorLength, tail: 4 * sectorLength}}, "ao", false},
 		"a gap in the numbers":                {[]rawEntry{a, {sequence: 9, fill: 'y', at: 2 * sectorLength}}, "ao", false},
@@ -110,16 +109,16 @@ func TestReplay(t *testing.T) {
 		"data without a descriptor":           {[]rawEntry{{sequence: 7, fill: 'a', damage: put32(24, 0)}}, "log is damaged", false},
 		"a descriptor of another entry":       {[]rawEntry{{sequence: 7, fill: 'a', damage: put64(entryHeaderLength+24, 6)}}, "log is damaged", false},
 		"data of another entry":               {[]rawEntry{{sequence: 7, fill: 'a', damage: put32(2*sectorLength-4, 6)}}, "oo", false},
-		"half a sector of the file":           {[]rawEntry{{sequence: 7, fill: 'a', target: logAt + 512}}, "log is damaged", false},
+		"half a sector of the file":           {[]rawEntry{{sequence: 7, fill: 'a', dest: logAt + 512}}, "log is damaged", false},
 		"the file was truncated":              {[]rawEntry{{sequence: 7, fill: 'a', damage: put64(48, 5*mib)}}, "was truncated", false},
-		"a file larger than there are":        {[]rawEntry{{sequence: 7, fill: 'a', damage: put64(56, 1<<60)}}, "wants a file", false},
-		"beyond the file":                     {[]rawEntry{{sequence: 7, fill: 'a', target: 6*mib - sectorLength}}, "oo", true},
+		"a file larger than there are":        {[]rawEntry{{sequence: 7, fill: 'a', damage: put64(56, 1<<60)}}, "requires a file", false},
+		"beyond the file":                     {[]rawEntry{{sequence: 7, fill: 'a', dest: 6*mib - sectorLength}}, "oo", true},
 		"zeros beyond the file":               {[]rawEntry{{sequence: 7, zeros: 6*mib - logAt}}, "\x00\x00", true},
-		"zeros beyond all files":              {[]rawEntry{{sequence: 7, zeros: maxFile}}, "wants a file", false},
-		"far beyond all files":                {[]rawEntry{{sequence: 7, fill: 'a', target: 1 << 62}}, "log is damaged", false},
-		"a header":                            {[]rawEntry{{sequence: 7, fill: 'a', target: 64 * kib}}, "not written through the log", false},
-		"the log":                             {[]rawEntry{{sequence: 7, fill: 'a', target: newLogAt}}, "not written through the log", false},
-		"the region table, with nonsense":     {[]rawEntry{{sequence: 7, fill: 'a', target: regionTableAt(0)}}, "oo", false},
+		"zeros beyond all files":              {[]rawEntry{{sequence: 7, zeros: maxFile}}, "requires a file", false},
+		"far beyond all files":                {[]rawEntry{{sequence: 7, fill: 'a', dest: 1 << 62}}, "log is damaged", false},
+		"a header":                            {[]rawEntry{{sequence: 7, fill: 'a', dest: 64 * kib}}, "does not go through the log", false},
+		"the log":                             {[]rawEntry{{sequence: 7, fill: 'a', dest: newLogAt}}, "does not go through the log", false},
+		"the region table, with nonsense":     {[]rawEntry{{sequence: 7, fill: 'a', dest: regionTableAt(0)}}, "oo", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := withLog(t, tt.entries...)
@@ -131,7 +130,7 @@ func TestReplay(t *testing.T) {
 			}
 			r, readErr := OpenReadOnly(t.Context(), m)
 			if m.Size() != size {
-				t.Error("opening it for reading changed its length")
+				t.Error("OpenReadOnly changed the length of the file")
 			}
 			f, err := Open(t.Context(), m)
 			if err != nil || readErr != nil {
@@ -153,10 +152,10 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// TestReplayOfPayload opens a file for reading whose log changes payload.
-func TestReplayOfPayload(t *testing.T) {
+// The log of a file that is opened read-only changes payload.
+func TestOpenReadOnly_ReplayPayload(t *testing.T) {
 	ctx := t.Context()
-	m := withLog(t, rawEntry{sequence: 1, fill: 'a', target: 4 * mib, last: 5 * mib})
+	m := withLog(t, rawEntry{sequence: 1, fill: 'a', dest: 4 * mib, last: 5 * mib})
 	bat := make([]byte, sectorLength)
 	le.PutUint64(bat, entry(fullyPresent, 4*mib))
 	must(t, m.WriteAt(ctx, bat, newBATAt))
@@ -171,10 +170,10 @@ func TestReplayOfPayload(t *testing.T) {
 			t.Error("the log is not applied in memory")
 		}
 		if !bytes.Equal(m.Bytes(), before) {
-			t.Error("opening the file for reading changed it")
+			t.Error("OpenReadOnly changed the file")
 		}
 	}
-	reads() // the block is in a part of the file that the log makes
+	reads() // the block is in the extension of the file by the log
 	must(t, m.Truncate(ctx, 5*mib))
 	reads()
 	f, err := Open(ctx, m)
@@ -186,8 +185,8 @@ func TestReplayOfPayload(t *testing.T) {
 	}
 }
 
-// TestOverlappingEntries is a log in whose every sector a long entry begins.
-func TestOverlappingEntries(t *testing.T) {
+// Every sector of the log starts a long entry.
+func TestOpen_OverlappingEntries(t *testing.T) {
 	var entries []rawEntry
 	for at := 0; at < newLogLength; at += 2 * sectorLength {
 		entries = append(entries, rawEntry{sequence: 1, at: at, damage: func(p []byte) { le.PutUint32(p[8:], newLogLength) }})
@@ -198,8 +197,8 @@ func TestOverlappingEntries(t *testing.T) {
 	}
 }
 
-// TestEntry decodes what was encoded.
-func TestEntry(t *testing.T) {
+// Encoding and decoding an entry preserves it.
+func TestLogEntry(t *testing.T) {
 	e := logEntry{tail: 8192, sequence: 1<<40 + 5, log: logID, flushed: mib, last: 2 * mib}
 	for i := range byte(maxSectors) {
 		data := make([]byte, sectorLength)
@@ -214,14 +213,14 @@ func TestEntry(t *testing.T) {
 	got, ok, err := r.entry(t.Context(), 0)
 	must(t, err)
 	if !ok || got.sequence != e.sequence || got.tail != int64(e.tail) || got.flushed != e.flushed || got.last != e.last {
-		t.Errorf("an entry is not what it was made of: %+v", got)
+		t.Errorf("decoded entry: %+v", got)
 	}
 	n := 0
 	must(t, r.updates(t.Context(), got, func(u update) error {
 		data := make([]byte, sectorLength)
 		must(t, u.read(t.Context(), m, data, u.offset))
 		if want := e.pieces[n]; u.offset != want.offset || !bytes.Equal(data, want.data) {
-			t.Errorf("update %d is not what it was made of", n)
+			t.Errorf("decoded update %d differs", n)
 		}
 		n++
 		return nil

@@ -10,7 +10,7 @@ import (
 	"odx/vhd/disk"
 )
 
-// metadata is what the metadata items say (MS-VHDX 2.6.2).
+// metadata has the values of the metadata items (MS-VHDX 2.6.2).
 type metadata struct {
 	disk.Geometry
 	diskID disk.GUID
@@ -18,8 +18,7 @@ type metadata struct {
 	parent *locator
 }
 
-// Flags of an entry of the metadata table (MS-VHDX 2.6.1.2) and of the file
-// parameters (2.6.2.1).
+// Flags of an entry of the metadata table (MS-VHDX 2.6.1.2) and of the file parameters (2.6.2.1).
 const (
 	isUser        = 1
 	isVirtualDisk = 2
@@ -36,15 +35,15 @@ const (
 	maxItemLength       = 1 * mib
 )
 
-// item is an entry of the metadata table, and what it is about.
+// item is an entry of the metadata table with its data.
 type item struct {
 	id             disk.GUID
-	offset, length uint32 // bytes, from the start of the region
+	offset, length uint32 // in bytes, from the start of the region
 	flags          uint32
-	data           []byte // of items that are known
+	data           []byte // of known items
 }
 
-// encode makes the metadata region of a new file.
+// encode encodes the metadata region of a new file.
 func (m metadata) encode() ([]byte, error) {
 	flags := map[disk.Kind]uint32{disk.Fixed: leaveBlockAllocated, disk.Differencing: hasParent}[m.kind]
 	u32 := func(v ...uint32) (p []byte) {
@@ -101,11 +100,11 @@ func readMetadata(ctx context.Context, v *view, at region, report reporter) (met
 		switch {
 		case it.flags&isUser != 0 || !isKnown:
 			if it.flags&isRequired != 0 {
-				return metadata{}, bad("the file cannot be used without its metadata item %s, which is not known here", name)
+				return metadata{}, bad("unknown required metadata item %s", name)
 			}
 			continue
 		case want != 0 && it.length != want:
-			return metadata{}, bad("metadata item %s has %d bytes; it must have %d", name, it.length, want)
+			return metadata{}, bad("metadata item %s of %d bytes; want %d", name, it.length, want)
 		}
 		it.data = make([]byte, it.length)
 		if err := v.readAt(ctx, it.data, at.offset+int64(it.offset)); err != nil {
@@ -115,13 +114,13 @@ func readMetadata(ctx context.Context, v *view, at region, report reporter) (met
 	}
 	for _, name := range slices.Sorted(maps.Keys(lengths)) {
 		if known[name] == nil && name != parentLocatorItem {
-			return metadata{}, bad("metadata item %s is missing", name)
+			return metadata{}, bad("missing metadata item %s", name)
 		}
 	}
 	return decodeMetadata(known, report)
 }
 
-// itemLengths returns the items that are known here, and their lengths; zero is any.
+// itemLengths returns the known items with their lengths; zero is any length.
 func itemLengths() map[string]uint32 {
 	return map[string]uint32{
 		fileParametersItem: 8, virtualDiskSizeItem: 8, virtualDiskIDItem: 16,
@@ -129,14 +128,14 @@ func itemLengths() map[string]uint32 {
 	}
 }
 
-// decodeItems reads a metadata table. length is that of the region, bytes.
+// decodeItems decodes a metadata table. length is that of the region in bytes.
 func decodeItems(table []byte, length int64) ([]item, error) {
 	if string(table[:8]) != "metadata" {
-		return nil, bad("the metadata table is damaged")
+		return nil, bad("metadata table is damaged")
 	}
 	count := int(le.Uint16(table[10:]))
 	if count > maxItems {
-		return nil, bad("a metadata table with %d entries", count)
+		return nil, bad("invalid metadata table with %d entries", count)
 	}
 	items := make([]item, count)
 	type key struct {
@@ -150,10 +149,10 @@ func decodeItems(table []byte, length int64) ([]item, error) {
 		k := key{it.id, it.flags & isUser}
 		switch end := int64(it.offset) + int64(it.length); {
 		case seen[k]:
-			return nil, bad("metadata item %s is there twice", guidText(it.id))
+			return nil, bad("duplicate metadata item %s", guidText(it.id))
 		case it.length == 0 && it.offset == 0:
 		case it.length == 0 || it.length > maxItemLength || it.offset < metadataTableLength || end > length:
-			return nil, bad("metadata item %s, %d bytes at %d, is not within the region of %d", guidText(it.id), it.length, it.offset, length)
+			return nil, bad("metadata item %s of %d bytes at %d exceeds the region of %d bytes", guidText(it.id), it.length, it.offset, length)
 		}
 		seen[k] = true
 		items[i] = it
@@ -167,12 +166,12 @@ func decodeItems(table []byte, length int64) ([]item, error) {
 	return items, nil
 }
 
-// decodeMetadata interprets the items, whose lengths are right.
+// decodeMetadata decodes the items, whose lengths are valid.
 func decodeMetadata(known map[string]*item, report reporter) (metadata, error) {
 	parameters := known[fileParametersItem].data
 	size := le.Uint64(known[virtualDiskSizeItem].data)
 	if size > maxSize {
-		return metadata{}, bad("a disk of %d bytes; up to 64 TiB are possible", size)
+		return metadata{}, bad("disk of %d bytes; maximum is 64 TiB", size)
 	}
 	m := metadata{
 		Geometry: disk.Geometry{
@@ -190,7 +189,7 @@ func decodeMetadata(known map[string]*item, report reporter) (metadata, error) {
 	flags, parent := le.Uint32(parameters[4:]), known[parentLocatorItem]
 	switch {
 	case flags&hasParent != 0 && parent == nil:
-		return metadata{}, bad("the parent locator of the differencing disk is missing")
+		return metadata{}, bad("missing parent locator of the differencing disk")
 	case flags&hasParent != 0:
 		m.kind = disk.Differencing
 		var err error
@@ -198,7 +197,7 @@ func decodeMetadata(known map[string]*item, report reporter) (metadata, error) {
 			return metadata{}, err
 		}
 	case parent != nil:
-		if err := report(harmless, "there is a parent locator, but the disk is not a differencing one"); err != nil {
+		if err := report(harmless, "parent locator of a disk that is not differencing"); err != nil {
 			return metadata{}, err
 		}
 	}
@@ -208,18 +207,18 @@ func decodeMetadata(known map[string]*item, report reporter) (metadata, error) {
 	return m, nil
 }
 
-// checkGeometry checks what a disk is to be, or is, against MS-VHDX 2.6.2.
+// checkGeometry validates the geometry of a disk (MS-VHDX 2.6.2).
 func checkGeometry(g disk.Geometry) error {
 	sector := func(n int64) bool { return n == 512 || n == 4096 }
 	switch {
 	case !sector(g.SectorLength):
-		return invalid("logical sectors of %d bytes; 512 and 4096 are possible", g.SectorLength)
+		return invalid("logical sectors of %d bytes; use 512 or 4096", g.SectorLength)
 	case !sector(g.PhysicalSectorLength):
-		return invalid("physical sectors of %d bytes; 512 and 4096 are possible", g.PhysicalSectorLength)
+		return invalid("physical sectors of %d bytes; use 512 or 4096", g.PhysicalSectorLength)
 	case g.BlockLength < minBlockLength || g.BlockLength > maxBlockLength || bits.OnesCount64(uint64(g.BlockLength)) != 1:
-		return invalid("blocks of %d bytes; powers of two from 1 MiB to 256 MiB are possible", g.BlockLength)
+		return invalid("blocks of %d bytes; use a power of two from 1 MiB to 256 MiB", g.BlockLength)
 	case g.Size <= 0 || g.Size > maxSize || g.Size%g.SectorLength != 0:
-		return invalid("a disk of %d bytes; whole sectors of %d up to 64 TiB are possible", g.Size, g.SectorLength)
+		return invalid("a disk of %d bytes; use a multiple of %d up to 64 TiB", g.Size, g.SectorLength)
 	}
 	return nil
 }

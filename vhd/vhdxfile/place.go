@@ -6,25 +6,25 @@ import (
 	"slices"
 )
 
-// mapSpan is what the offset of a block should be a multiple of: the store shares a
-// whole node of its map between two places whose distance is one.
+// mapSpan is the preferred alignment of blocks in bytes: the store shares a whole map node between two places whose
+// distance is a multiple of it.
 const mapSpan = 2 * mib
 
-// placing is the search for places of blocks, and how they come to be used.
+// placing is an allocation of places for blocks.
 type placing struct {
 	f     *File
 	found []region
 }
 
-// find takes a place in the file, or behind it.
+// find takes a place in the file or at its end.
 func (p *placing) find(length, align int64) int64 {
 	at := p.f.space.find(length, align)
 	p.found = append(p.found, region{at, length})
 	return at
 }
 
-// bitmaps gives the sector bitmap blocks of partially present blocks places, where
-// they have none. It returns the blocks of the others, too.
+// bitmaps allocates the missing sector bitmap blocks of partially present blocks. It also returns the blocks that have
+// one.
 func (p *placing) bitmaps(ctx context.Context, partial []int64) (changes []change, had []int64, err error) {
 	placed := make(map[int64]bool)
 	for _, i := range partial {
@@ -32,7 +32,7 @@ func (p *placing) bitmaps(ctx context.Context, partial []int64) (changes []chang
 		e, err := p.f.bat.get(ctx, index)
 		switch {
 		case err != nil:
-			p.giveBack(changes)
+			p.release(changes)
 			return nil, nil, err
 		case placed[index]:
 		case stateOf(e) == fullyPresent:
@@ -45,8 +45,8 @@ func (p *placing) bitmaps(ctx context.Context, partial []int64) (changes []chang
 	return changes, had, nil
 }
 
-// payload gives blocks places one behind the other; those that are in partial, which
-// has the same order, become partially present, the others fully.
+// payload allocates contiguous places for blocks. Those in partial, which has the same order, become partially present,
+// the others fully present.
 func (p *placing) payload(blocks, partial []int64) []change {
 	if len(blocks) == 0 {
 		return nil
@@ -64,11 +64,10 @@ func (p *placing) payload(blocks, partial []int64) []change {
 	return changes
 }
 
-// make makes what was found zeros, and then the changes. Sector bitmaps come before
-// the blocks that need them, and have no bit for them: those that blocks had already
-// may have some.
-func (p *placing) make(ctx context.Context, bitmaps []change, had []int64, changes []change) error {
-	err := p.prepare(ctx)
+// commit zeros the places and makes the changes. Sector bitmaps precede the blocks that use them, and have no bit set for
+// them; existing bitmaps may have some.
+func (p *placing) commit(ctx context.Context, bitmaps []change, had []int64, changes []change) error {
+	err := p.zero(ctx)
 	if err == nil {
 		bitmaps, err = p.f.update(ctx, bitmaps)
 	}
@@ -79,28 +78,26 @@ func (p *placing) make(ctx context.Context, bitmaps []change, had []int64, chang
 		changes, err = p.f.update(ctx, changes)
 	}
 	if err != nil {
-		p.giveBack(append(bitmaps, changes...))
+		p.release(append(bitmaps, changes...))
 	}
 	return err
 }
 
-// giveBack gives the places back of entries that were not changed to them.
-func (p *placing) giveBack(failed []change) {
+// release frees the places of changes that were not made.
+func (p *placing) release(failed []change) {
 	for _, c := range failed {
 		at := region{int64(offsetOf(c.value)), bitmapLength}
 		if _, r := p.f.table.at(c.index); r == ofPayload {
 			at.length = p.f.meta.BlockLength
 		}
 		if slices.ContainsFunc(p.found, func(r region) bool { return at.offset >= r.offset && at.offset < r.offset+r.length }) {
-			p.f.space.give(at.offset, at.length)
+			p.f.space.release(at.offset, at.length)
 		}
 	}
 }
 
-// prepare makes what was found zeros, and the file long enough. Places may have been
-// freed, or been there when the file was opened: a crash must not leave an entry
-// without the zeros.
-func (p *placing) prepare(ctx context.Context) error {
+// zero zeros the places and extends the file. A place may have old contents, which a crash must not leave in an entry.
+func (p *placing) zero(ctx context.Context) error {
 	f := p.f
 	reused, size := false, f.view.size
 	for _, r := range p.found {
@@ -108,7 +105,7 @@ func (p *placing) prepare(ctx context.Context) error {
 		size = max(size, r.offset+r.length)
 	}
 	if size > maxFile {
-		return fmt.Errorf("the file would need %d bytes; up to %d TiB are possible", size, maxFile>>40)
+		return fmt.Errorf("file would need %d bytes; maximum is %d TiB", size, maxFile>>40)
 	}
 	if reused {
 		if err := f.unmap(ctx, slices.Clone(p.found)); err != nil {
@@ -120,7 +117,7 @@ func (p *placing) prepare(ctx context.Context) error {
 	}
 	if size > f.view.size {
 		if err := f.c.Truncate(ctx, size); err != nil {
-			return fmt.Errorf("make the file %d bytes long: %w", size, err)
+			return fmt.Errorf("truncate the file to %d bytes: %w", size, err)
 		}
 		f.view.size = size
 	}

@@ -9,15 +9,15 @@ import (
 	"odx/vhd/disk"
 )
 
-// region is a part of the file, in bytes.
+// region is a byte range of the file.
 type region struct{ offset, length int64 }
 
-// regions are what the region table says (MS-VHDX 2.2.3).
+// regions has the entries of the region table (MS-VHDX 2.2.3).
 type regions struct {
 	bat, metadata region
-	// other are the optional ones that are not known here, and are left alone.
+	// other has the unknown optional regions, which are preserved.
 	other []region
-	// table is what the file has; torn are the copies of it that are damaged.
+	// table is the table of the file, torn has its damaged copies.
 	table []byte
 	torn  []int
 }
@@ -25,7 +25,7 @@ type regions struct {
 // maxRegions bounds the entries of the table (MS-VHDX 2.2.3.1).
 const maxRegions = 2047
 
-// encode makes the table of a new file.
+// encode encodes the table of a new file.
 func (r regions) encode() []byte {
 	p := make([]byte, regionTableLength)
 	copy(p, "regi")
@@ -45,7 +45,7 @@ func (r regions) encode() []byte {
 	return p
 }
 
-// readRegions reads the first region table that is whole.
+// readRegions reads the first valid region table.
 func readRegions(ctx context.Context, v *view, report reporter) (regions, error) {
 	var table []byte
 	var torn []int
@@ -58,11 +58,11 @@ func readRegions(ctx context.Context, v *view, report reporter) (regions, error)
 		switch {
 		case !sealed(p, "regi"):
 			torn = append(torn, n)
-			err = report(harmless, "region table %d is damaged, so the other one is used; opening the disk for writing repairs it", n+1)
+			err = report(harmless, "region table %d is damaged, the other one is used; open the disk for writing to repair it", n+1)
 		case table == nil:
 			table = p
 		case !bytes.Equal(table, p):
-			err = report(harmful, "the two region tables differ; the first one is used")
+			err = report(harmful, "region tables differ; the first one is used")
 		}
 		if err != nil {
 			return regions{}, err
@@ -76,7 +76,7 @@ func readRegions(ctx context.Context, v *view, report reporter) (regions, error)
 	return r, err
 }
 
-// repair writes the copies of the table that are damaged.
+// repair rewrites the damaged copies of the table.
 func (r *regions) repair(ctx context.Context, c disk.Container) error {
 	for _, n := range r.torn {
 		if err := c.WriteAt(ctx, r.table, regionTableAt(n)); err != nil {
@@ -90,7 +90,7 @@ func (r *regions) repair(ctx context.Context, c disk.Container) error {
 func decodeRegions(p []byte, size int64) (regions, error) {
 	count := le.Uint32(p[8:])
 	if count > maxRegions {
-		return regions{}, bad("a region table with %d entries", count)
+		return regions{}, bad("invalid region table with %d entries", count)
 	}
 	var r regions
 	known := map[disk.GUID]*region{mustGUID(batRegion): &r.bat, mustGUID(metadataRegion): &r.metadata}
@@ -100,12 +100,12 @@ func decodeRegions(p []byte, size int64) (regions, error) {
 		id, offset, length := getGUID(e), le.Uint64(e[16:]), le.Uint32(e[24:])
 		switch {
 		case seen[id]:
-			return regions{}, bad("the region table has region %s twice", guidText(id))
+			return regions{}, bad("duplicate region %s", guidText(id))
 		case known[id] == nil && le.Uint32(e[28:])&1 != 0:
-			return regions{}, bad("the file cannot be used without its region %s, which is not known here", guidText(id))
+			return regions{}, bad("unknown required region %s", guidText(id))
 		case offset%mib != 0 || offset < headerSection || length == 0 || length%mib != 0 ||
 			offset > uint64(size) || uint64(length) > uint64(size)-offset:
-			return regions{}, bad("region %s, %d bytes at %d, is not within the file of %d", guidText(id), length, offset, size)
+			return regions{}, bad("region %s of %d bytes at %d exceeds the file of %d bytes", guidText(id), length, offset, size)
 		}
 		seen[id] = true
 		at := region{int64(offset), int64(length)}
@@ -117,11 +117,11 @@ func decodeRegions(p []byte, size int64) (regions, error) {
 	}
 	for _, id := range []string{batRegion, metadataRegion} {
 		if !seen[mustGUID(id)] {
-			return regions{}, bad("region %s is missing", id)
+			return regions{}, bad("missing region %s", id)
 		}
 	}
 	return r, nil
 }
 
-// all returns the regions.
+// all returns all regions.
 func (r regions) all() []region { return append(slices.Clone(r.other), r.bat, r.metadata) }

@@ -12,12 +12,12 @@ import (
 	"odx/vhd/disk"
 )
 
-// update is what an entry of the log says is to be written: a sector, or zeros. Offsets
-// and lengths are bytes. What is to be written stays in the log: a log has up to 1 GiB.
+// update is an update of a log entry: a sector of data, or zeros. Offsets and lengths are in bytes. The data stays in the
+// log, which may have up to 1 GiB.
 type update struct {
 	offset, length int64
-	// sector is where the data sector is in the file; 0: zeros. Its first eight and its
-	// last four bytes are in the descriptor, and here.
+	// sector is the offset of the data sector in the file, 0 for zeros. The descriptor has its
+	// first eight and last four bytes.
 	sector int64
 	lead   [8]byte
 	trail  [4]byte
@@ -25,12 +25,12 @@ type update struct {
 
 func (u update) end() int64 { return u.offset + u.length }
 
-// maxUpdates bounds the memory that the updates of a log take. One of 1 GiB has 262144
-// data sectors; more updates are zeros, and no program writes that many.
+// maxUpdates bounds the memory of a log's updates. A log of 1 GiB has 262144 data sectors; further updates are zeros, and no
+// program writes that many.
 const maxUpdates = 1 << 20
 
-// readLog returns what the log of a file says is still to be written, none of it twice,
-// and the length in bytes that the file is to have then.
+// readLog returns the pending updates of a file's log, without overlaps, and the length of the file in bytes after the
+// replay.
 func readLog(ctx context.Context, v *view, h header) (updates []update, size int64, err error) {
 	if h.log == (disk.GUID{}) {
 		return nil, v.size, nil
@@ -41,28 +41,28 @@ func readLog(ctx context.Context, v *view, h header) (updates []update, size int
 	case err != nil:
 		return nil, 0, err
 	case r.budget < 0:
-		return nil, 0, bad("the log has entries that overlap each other")
+		return nil, 0, bad("log entries overlap")
 	case len(sequence) == 0 && !r.damaged:
-		// There are programs that name the log in the header before they write its
-		// first entry, sector by sector. This is what a crash leaves: MS-VHDX 2.3.3
-		// would have such a file refused, but nothing of it has been changed yet.
+		// Some programs refer to the log in the header before they write its first entry,
+		// sector by sector. This is the state after a crash: MS-VHDX 2.3.3 would refuse the
+		// file, but none of it has been changed yet.
 		return nil, v.size, nil
 	case len(sequence) == 0:
-		return nil, 0, bad("the log is damaged: it is in use, but has no valid sequence of entries")
+		return nil, 0, bad("log is damaged: in use, but without a valid sequence of entries")
 	}
 	head := sequence[len(sequence)-1]
 	if head.flushed > uint64(v.size) {
-		return nil, 0, bad("the file was truncated: it has %d bytes, and had %d when its log was written", v.size, head.flushed)
+		return nil, 0, bad("file was truncated: it has %d bytes, but had %d when its log was written", v.size, head.flushed)
 	}
 	if head.last > maxFile {
-		return nil, 0, bad("the log wants a file of %d bytes", head.last)
+		return nil, 0, bad("log requires a file of %d bytes", head.last)
 	}
 	size = max(v.size, int64(head.last))
 	for _, e := range sequence {
 		err := r.updates(ctx, e, func(u update) error {
 			size = max(size, u.end())
 			if len(updates) == maxUpdates {
-				return bad("the log has more than %d updates", maxUpdates)
+				return bad("log has more than %d updates", maxUpdates)
 			}
 			updates = append(updates, u)
 			return checkUpdate(u, h)
@@ -71,25 +71,24 @@ func readLog(ctx context.Context, v *view, h header) (updates []update, size int
 			return nil, 0, err
 		}
 	}
-	return lastOnes(updates), size, nil
+	return mergeUpdates(updates), size, nil
 }
 
-// checkUpdate checks that an update is one of what the log is for: not of the headers,
-// and not of the log itself. It may make the file longer.
+// checkUpdate returns an error if an update is not allowed in the log: it must not change the headers or the log itself. It
+// may extend the file.
 func checkUpdate(u update, h header) error {
 	log := region{int64(h.logOffset), int64(h.logLength)}
 	switch {
 	case u.end() > maxFile:
-		return bad("the log wants a file of %d bytes", u.end())
+		return bad("log requires a file of %d bytes", u.end())
 	case u.length > 0 && (u.offset < regionTableAt(0) || u.offset < log.offset+log.length && log.offset < u.end()):
-		return bad("the log writes to %d, which is not written through the log", u.offset)
+		return bad("log has an update at %d, which does not go through the log", u.offset)
 	}
 	return nil
 }
 
-// lastOnes returns what updates make of the file when they are written one after the
-// other, as updates that do not overlap, by offset.
-func lastOnes(updates []update) []update {
+// mergeUpdates returns the combined effect of a sequence of updates as updates without overlaps, sorted by offset.
+func mergeUpdates(updates []update) []update {
 	byOffset, borders := make([]int, 0, len(updates)), make([]int64, 0, 2*len(updates))
 	for i, u := range updates {
 		if u.length > 0 {
@@ -99,7 +98,7 @@ func lastOnes(updates []update) []update {
 	slices.SortFunc(byOffset, func(a, b int) int { return cmp.Compare(updates[a].offset, updates[b].offset) })
 	slices.Sort(borders)
 	borders = slices.Compact(borders)
-	var open latest // the updates that reach over a border
+	var open latest // updates that cross the boundary
 	var result []update
 	for n, at := range borders {
 		for len(byOffset) > 0 && updates[byOffset[0]].offset == at {
@@ -112,8 +111,8 @@ func lastOnes(updates []update) []update {
 		if len(open) == 0 {
 			continue
 		}
-		// The last one counts up to the next border. Data is one sector, and borders
-		// are those of sectors: it is there whole.
+		// The last one applies up to the next boundary. Data is one sector, and boundaries are
+		// multiples of sectors, so it is complete.
 		u := updates[open[0]]
 		u.offset, u.length = at, borders[n+1]-at
 		if k := len(result) - 1; k >= 0 && u.sector == 0 && result[k].sector == 0 && result[k].end() == at {
@@ -125,7 +124,7 @@ func lastOnes(updates []update) []update {
 	return result
 }
 
-// latest is a heap of indexes, the highest one first.
+// latest is a max-heap of indexes.
 type latest []int
 
 func (h latest) Len() int           { return len(h) }
@@ -138,7 +137,7 @@ func (h *latest) Pop() any {
 	return last
 }
 
-// during returns the updates of the file that touch a range.
+// during returns the updates that overlap a range.
 func during(updates []update, off, length int64) []update {
 	from := sort.Search(len(updates), func(i int) bool { return updates[i].end() > off })
 	to := from
@@ -148,7 +147,7 @@ func during(updates []update, off, length int64) []update {
 	return updates[from:to]
 }
 
-// read puts what an update writes into p, which is what the file has from byte off on.
+// read copies the contents of an update to p, which represents the file from offset off.
 func (u update) read(ctx context.Context, r blockdev.Reader, p []byte, off int64) error {
 	from, to := max(off, u.offset), min(off+int64(len(p)), u.end())
 	if u.sector == 0 {
@@ -165,7 +164,7 @@ func (u update) read(ctx context.Context, r blockdev.Reader, p []byte, off int64
 	return nil
 }
 
-// changesPayload reports whether replaying the log would change what a payload block has.
+// changesPayload reports whether replaying the log would change the contents of a payload block.
 func (f *File) changesPayload(ctx context.Context) (bool, error) {
 	if len(f.view.log) == 0 && f.view.size == f.view.r.Size() {
 		return false, nil
@@ -183,9 +182,9 @@ func (f *File) changesPayload(ctx context.Context) (bool, error) {
 		}
 		return nil
 	})
-	next := int64(-1) // MiB with payload; updates and it go up together
+	next := int64(-1) // next MiB with payload; both are in ascending order
 	for _, u := range f.view.log {
-		from, to := units(u.offset, u.length)
+		from, to := mibRange(u.offset, u.length)
 		if next < from {
 			next = payload.next(from, true)
 		}
@@ -194,12 +193,12 @@ func (f *File) changesPayload(ctx context.Context) (bool, error) {
 	return changes, err
 }
 
-// replay applies what the log had when the file was opened, and empties it.
+// replay applies the log of an opened file and marks it empty.
 func (f *File) replay(ctx context.Context) error {
 	if f.headers.log == (disk.GUID{}) {
 		return nil
 	}
-	if err := f.begin(ctx, false); err != nil {
+	if err := f.markChanged(ctx, false); err != nil {
 		return err
 	}
 	if f.view.size > f.c.Size() {
@@ -214,8 +213,7 @@ func (f *File) replay(ctx context.Context) error {
 	return f.empty(ctx)
 }
 
-// applyLog writes the updates to where they belong, those that are one after the other
-// at once, up to 1 MiB of them.
+// applyLog writes the updates to their destinations, with one write for up to 1 MiB of contiguous updates.
 func (f *File) applyLog(ctx context.Context) error {
 	buf := make([]byte, 0, mib)
 	for rest := f.view.log; len(rest) > 0; {

@@ -7,21 +7,20 @@ import (
 	"odx/vhd/disk"
 )
 
-// ring is the log as it is in a file. It is read in parts, so that a log of any length
-// takes little memory.
+// ring is the log in a file. It is read in parts, so that a log of any length needs little memory.
 type ring struct {
 	v          *view
-	at, length int64 // where the log is, bytes
+	at, length int64 // of the log, in bytes
 	log        disk.GUID
-	// window is a part of the log that was read, from windowAt on.
+	// window is the cached part of the log at windowAt.
 	window   []byte
 	windowAt int64
-	// budget is how many bytes of entries may still be looked at. Entries are long
-	// where an attacker wants them to be, and may begin in every sector: without it, a
-	// log of 64 MiB would keep a processor busy for minutes.
+	// budget is the remaining number of bytes of entries to read. An attacker can make entries long
+	// and start one in every sector: without a budget, a log of 64 MiB would keep a CPU busy for
+	// minutes.
 	budget int64
-	// damaged: some sector begins an entry of this log that is not valid, other than
-	// because writing it was not finished.
+	// damaged: a sector has an invalid entry of this log, other than an incomplete
+	// one.
 	damaged bool
 }
 
@@ -32,13 +31,12 @@ func newRing(v *view, h header) *ring {
 	length := int64(h.logLength)
 	return &ring{
 		v: v, at: int64(h.logOffset), length: length, log: h.log, windowAt: -1,
-		// What is valid is looked at twice, at most.
+		// Valid entries are read at most twice.
 		budget: max(4*length, min(64*length, 4<<30)),
 	}
 }
 
-// sector returns the sector at an offset of the log, which may be counted beyond its
-// end. It is good until the next call.
+// sector returns the sector at an offset of the log, modulo its length. It is valid until the next call.
 func (r *ring) sector(ctx context.Context, off int64) ([]byte, error) {
 	off %= r.length
 	if at := off &^ (ringWindow - 1); at != r.windowAt {
@@ -54,7 +52,7 @@ func (r *ring) sector(ctx context.Context, off int64) ([]byte, error) {
 	return r.window[off-r.windowAt:][:sectorLength], nil
 }
 
-// found is an entry that is in the log.
+// found is an entry in the log.
 type found struct {
 	length, tail  int64
 	sequence      uint64
@@ -63,13 +61,12 @@ type found struct {
 	offset        int64 // in the log
 }
 
-// heads is the number of sectors that its header and descriptors take.
+// heads returns the number of sectors of its header and descriptors.
 func (e found) heads() int64 {
 	return (entryHeaderLength + descriptorLength*e.count + sectorLength - 1) / sectorLength
 }
 
-// entry returns the entry at offset off, if there is a valid one. What does not
-// fulfil MS-VHDX 2.3.1 is none, such as one that was torn.
+// entry returns the entry at offset off, if it is valid. Entries that violate MS-VHDX 2.3.1, such as torn ones, are not.
 func (r *ring) entry(ctx context.Context, off int64) (e found, ok bool, err error) {
 	p, err := r.sector(ctx, off)
 	if err != nil || string(p[:4]) != "loge" || getGUID(p[32:]) != r.log {
@@ -92,8 +89,7 @@ func (r *ring) entry(ctx context.Context, off int64) (e found, ok bool, err erro
 	return e, ok, err
 }
 
-// verify looks at all of an entry. It is torn if nothing is wrong with it but that data
-// sectors are not there yet (MS-VHDX 2.3.1.4).
+// verify checks a whole entry. It is torn if its only error is that data sectors are not written yet (MS-VHDX 2.3.1.4).
 func (r *ring) verify(ctx context.Context, e found) (ok, torn bool, err error) {
 	var sum, want uint32
 	data := int64(0)
@@ -132,7 +128,7 @@ func (r *ring) verify(ctx context.Context, e found) (ok, torn bool, err error) {
 // descriptor is a descriptor of an entry (MS-VHDX 2.3.1.2, 2.3.1.3).
 type descriptor []byte
 
-// descriptors goes over those in sector n of an entry that has count of them.
+// descriptors iterates over those in sector n of an entry with count of them.
 func descriptors(p []byte, n, count int64) func(yield func(descriptor) bool) {
 	return func(yield func(descriptor) bool) {
 		first := (n*sectorLength - entryHeaderLength) / descriptorLength
@@ -158,8 +154,7 @@ func (d descriptor) valid(sequence uint64) bool {
 	return d.isData() || string(d[:4]) == "zero" && d.length()%sectorLength == 0 && d.length() <= maxFile
 }
 
-// active returns the active sequence, from its tail on (MS-VHDX 2.3.3): what is to
-// be replayed.
+// active returns the active sequence from its tail (MS-VHDX 2.3.3), which is to be replayed.
 func (r *ring) active(ctx context.Context) (best []found, err error) {
 	for off := int64(0); off < r.length; {
 		var run []found
@@ -192,7 +187,7 @@ func (r *ring) active(ctx context.Context) (best []found, err error) {
 	return best, nil
 }
 
-// updates calls fn with the updates of an entry that is valid.
+// updates calls fn with the updates of a valid entry.
 func (r *ring) updates(ctx context.Context, e found, fn func(update) error) error {
 	data := e.offset + e.heads()*sectorLength
 	for n := range e.heads() {

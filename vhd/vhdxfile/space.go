@@ -2,23 +2,23 @@ package vhdxfile
 
 import "math/bits"
 
-// space notes which parts of a file are used, one bit for 1 MiB.
+// space tracks the used MiB of a file in a bitmap.
 type space struct {
 	used []uint64
-	// full is a number of bits at the start that are all set.
+	// full is a number of leading bits that are all set.
 	full int64
 }
 
-// units returns the MiB that a range of bytes touches.
-func units(offset, length int64) (from, to int64) {
+// mibRange returns the range of MiB that a range of bytes overlaps.
+func mibRange(offset, length int64) (from, to int64) {
 	return offset / mib, (offset + length + mib - 1) / mib
 }
 
-// take notes that a range of bytes is used, and reports whether none of it was.
+// take marks a range of bytes used, and reports whether none of it was.
 func (s *space) take(offset, length int64) bool {
-	from, to := units(offset, length)
+	from, to := mibRange(offset, length)
 	if words := (to + 63) / 64; words > int64(len(s.used)) {
-		// Doubled, so that a file that grows block by block is not copied each time.
+		// Doubled, so that a growing file does not copy it for each block.
 		s.used = append(s.used, make([]uint64, max(words-int64(len(s.used)), int64(len(s.used))))...)
 	}
 	free := true
@@ -31,9 +31,9 @@ func (s *space) take(offset, length int64) bool {
 	return free
 }
 
-// give notes that a range of bytes is not used any more.
-func (s *space) give(offset, length int64) {
-	from, to := units(offset, length)
+// release marks a range of bytes unused.
+func (s *space) release(offset, length int64) {
+	from, to := mibRange(offset, length)
 	s.full = min(s.full, from)
 	for to = min(to, int64(len(s.used))*64); from < to; {
 		mask, next := maskOf(from, to)
@@ -42,8 +42,7 @@ func (s *space) give(offset, length int64) {
 	}
 }
 
-// maskOf returns the bits of [from, to) in the word of from, and where the next
-// word begins, or to.
+// maskOf returns the bits of [from, to) in the word of from, and the start of the next word, or to.
 func maskOf(from, to int64) (mask uint64, next int64) {
 	next = min(to, (from/64+1)*64)
 	mask = ^uint64(0) << (from % 64)
@@ -53,8 +52,7 @@ func maskOf(from, to int64) (mask uint64, next int64) {
 	return mask, next
 }
 
-// next returns the first bit from i on that is set, or is not set; where there is
-// none, a bit behind all that are noted.
+// next returns the first bit from i that is set, or not set. If there is none, it returns a bit after all tracked ones.
 func (s *space) next(i int64, set bool) int64 {
 	for end := int64(len(s.used)) * 64; i < end; {
 		word := s.used[i/64]
@@ -72,8 +70,7 @@ func (s *space) next(i int64, set bool) int64 {
 	return i
 }
 
-// find takes the first free range of length bytes at a multiple of align, and
-// returns where it is.
+// find takes the first free range of length bytes at a multiple of align, and returns its offset.
 func (s *space) find(length, align int64) int64 {
 	n, step := (length+mib-1)/mib, max(align/mib, 1)
 	s.full = s.next(s.full, false)
@@ -88,7 +85,7 @@ func (s *space) find(length, align int64) int64 {
 	}
 }
 
-// unused returns how many bytes below size are not used.
+// unused returns the number of unused bytes below size.
 func (s *space) unused(size int64) int64 {
 	used := int64(0)
 	for _, word := range s.used {

@@ -4,18 +4,16 @@ import (
 	"sync"
 )
 
-// Tables opens virtual disks whose block allocation tables share one bound of memory.
-// Of each table the pages that were used last are held. When there is no room for
-// another page, one of the disk that holds the most goes. So disks that are used end up
-// with equal parts, and each one has a page at least, even beyond the bound. It is safe
-// for concurrent use.
+// Tables opens virtual disks whose block allocation tables share a memory bound. It caches the most recently used pages of each
+// table. If there is no room for another page, it evicts one of the disk that holds most, so disks in use converge to equal
+// shares. Each has at least one page, even beyond the bound. It is safe for concurrent use.
 type Tables struct {
-	bound int64 // bytes
+	bound int64 // in bytes
 
-	mu sync.Mutex // of what follows, and of what is held of the tables
-	// held is what all pages take, bytes.
+	mu sync.Mutex // guards the fields below, and the cached pages of the tables
+	// held is the memory of all pages in bytes.
 	held int64
-	// open are the tables that have pages in memory.
+	// open has the tables with cached pages.
 	open map[*bat]struct{}
 }
 
@@ -24,18 +22,17 @@ func NewTables(bound int64) *Tables {
 	return &Tables{bound: bound, open: make(map[*bat]struct{})}
 }
 
-// aloneBound is the bound, bytes, of a disk that is opened alone: a table of 2 TiB in
-// blocks of 1 MiB.
-const aloneBound = 16 * mib
+// defaultBound is the bound in bytes of a disk that is opened without Tables: the table of 2 TiB in blocks of 1 MiB.
+const defaultBound = 16 * mib
 
-// HeldBytes returns how many bytes the tables take.
+// HeldBytes returns the memory of the tables in bytes.
 func (t *Tables) HeldBytes() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.held
 }
 
-// keep holds page n of a table from now on, for which others go when there is no room.
+// keep caches page n of a table, and evicts others if there is no room.
 func (t *Tables) keep(b *bat, n int64, p *page) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -48,7 +45,7 @@ func (t *Tables) keep(b *bat, n int64, p *page) {
 			from = b
 		}
 		if len(from.ring) == 0 {
-			break // a page at least
+			break // at least one page each
 		}
 		t.held -= from.evict()
 	}
@@ -59,8 +56,7 @@ func (t *Tables) keep(b *bat, n int64, p *page) {
 	b.pages[n].Store(p)
 }
 
-// largest returns the table that holds the most, of those that can spare a page; nil if
-// there is none. t.mu is held.
+// largest returns the table that holds most, among those with more than one page, or nil. The caller holds t.mu.
 func (t *Tables) largest() *bat {
 	var most *bat
 	for b := range t.open {
@@ -71,8 +67,7 @@ func (t *Tables) largest() *bat {
 	return most
 }
 
-// release gives back the memory of a table, of which nothing is held from now on. What is
-// read of it afterwards is read from the file.
+// release frees the cached pages of a table and stops caching. Later reads are from the file.
 func (t *Tables) release(b *bat) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

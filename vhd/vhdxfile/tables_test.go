@@ -10,7 +10,7 @@ import (
 	"odx/vhd/disk"
 )
 
-// fullPage is what a whole page takes, bytes.
+// fullPage is the memory of a full page in bytes.
 const fullPage = 8 * pageEntries
 
 // counting is a container that counts reads.
@@ -24,7 +24,7 @@ func (c *counting) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return c.sparse.ReadAt(ctx, p, off)
 }
 
-// longDisks makes disks with tables of 32 MiB that share tables.
+// longDisks returns disks with BATs of 32 MiB that share tables.
 func longDisks(t *testing.T, tables *Tables, n int) (disks []*File, containers []*counting) {
 	t.Helper()
 	for range n {
@@ -36,16 +36,15 @@ func longDisks(t *testing.T, tables *Tables, n int) (disks []*File, containers [
 	return disks, containers
 }
 
-// touch looks up a block of each of the first n pages of a table.
+// touch looks up a block in each of the first n pages of a BAT.
 func touch(f *File, n int64) {
 	for i := range n {
 		f.block(i * pageEntries)
 	}
 }
 
-// TestTables_bound: what several disks with long tables read is right while all of their
-// pages are within the bound.
-func TestTables_bound(t *testing.T) {
+// Several disks with long BATs have the right contents within the bound.
+func TestTables_Bound(t *testing.T) {
 	ctx := t.Context()
 	tables := NewTables(16 * fullPage)
 	disks, _ := longDisks(t, tables, 5)
@@ -88,8 +87,8 @@ func TestTables_bound(t *testing.T) {
 	all.Wait()
 }
 
-// TestTables_fair: a disk that is used has an equal part, whatever others took before.
-func TestTables_fair(t *testing.T) {
+// A disk in use gets an equal share, whatever others cached before.
+func TestTables_EqualShares(t *testing.T) {
 	tables := NewTables(12 * fullPage)
 	disks, _ := longDisks(t, tables, 3)
 	for used := 1; used <= 3; used++ {
@@ -109,8 +108,8 @@ func TestTables_fair(t *testing.T) {
 	}
 }
 
-// TestTables_least: each disk has a page, however many there are.
-func TestTables_least(t *testing.T) {
+// Each disk has a page, however many there are.
+func TestTables_Minimum(t *testing.T) {
 	for name, bound := range map[string]int64{"less than a page": 1, "two pages": 2 * fullPage} {
 		t.Run(name, func(t *testing.T) {
 			tables := NewTables(bound)
@@ -133,8 +132,8 @@ func TestTables_least(t *testing.T) {
 	}
 }
 
-// TestTables_release: what is held of a disk is given back however its use ends.
-func TestTables_release(t *testing.T) {
+// The memory of a disk is freed however its use ends.
+func TestTables_Release(t *testing.T) {
 	ctx := t.Context()
 	tables := NewTables(mib)
 	c := &failing{sparse: &sparse{}}
@@ -163,7 +162,7 @@ func TestTables_release(t *testing.T) {
 	_, err = tables.Check(ctx, c)
 	must(t, err)
 	given("checked")
-	// The table is read far enough that a page is held.
+	// The BAT is read far enough to cache a page.
 	c.from = newBATAt + mib
 	for what, open := range map[string]func() error{
 		"open":           func() error { _, err := tables.Open(ctx, c); return err },

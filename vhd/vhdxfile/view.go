@@ -7,8 +7,7 @@ import (
 	"odx/blockdev"
 )
 
-// piece is an update of metadata: bytes to be written, or zeros if data is nil.
-// Offset and length are multiples of 4 KiB.
+// piece is an update of metadata: data, or zeros if data is nil. Offset and length are multiples of 4 KiB.
 type piece struct {
 	offset, length int64
 	data           []byte
@@ -16,22 +15,21 @@ type piece struct {
 
 func (p piece) end() int64 { return p.offset + p.length }
 
-// view is the file as it is once its log was replayed and some pieces are written, of
-// which nothing is written yet.
+// view is the file as of after the replay of its log and the writing of some pieces, none of which are written yet.
 type view struct {
 	r blockdev.Reader
-	// size is the length of the file, bytes, which may grow by what is written.
+	// size is the length of the file in bytes, including extensions.
 	size int64
-	// log is what the log that the file had when it was opened says.
+	// log has the updates of the log that the file had when it was opened.
 	log    []update
 	pieces []piece
 }
 
-// readAt fills p from byte off on.
+// readAt reads len(p) bytes at off.
 func (v *view) readAt(ctx context.Context, p []byte, off int64) error {
 	length := int64(len(p))
 	if !(blockdev.Range{Offset: off, Length: length}).In(v.size) {
-		return bad("%d bytes at %d are not within the file of %d", length, off, v.size)
+		return bad("range of %d bytes at %d exceeds the file of %d bytes", length, off, v.size)
 	}
 	there := max(0, min(length, v.r.Size()-off))
 	if there > 0 {
