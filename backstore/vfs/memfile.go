@@ -111,7 +111,7 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// keep returns a copy of the bytes of a write, or nil if all are zero, so that a file of zeros
+// copyOf returns a copy of the bytes of a write, or nil if all are zero, so that a file of zeros
 // takes no memory.
 func copyOf(p []byte) []byte {
 	for rest := p; len(rest) > 0; {

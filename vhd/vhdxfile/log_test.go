@@ -89,7 +89,7 @@ func TestOpen_Replay(t *testing.T) {
 		"the last one reaches over the end":   {[]rawEntry{{sequence: 7, fill: 'a', at: last, tail: last}}, "ao", false},
 		"the second one begins at the start":  {[]rawEntry{{sequence: 7, fill: 'a', at: last - sectorLength, tail: last - sectorLength}, {sequence: 8, fill: 'b', tail: last - sectorLength}}, "bo", false},
 		"what is before the tail is done":     {[]rawEntry{{sequence: 7, fill: 'a', dest: logAt + sectorLength}, {sequence: 8, fill: 'b', at: 2 * sectorLength, tail: 2 * sectorLength}}, "bo", false},
-		"an older sequence stays after":      {[]rawEntry{{sequence: 3, fill: 'x'}, {sequence: 9, fill: 'y', at: 8 * sectorLength, tail: 8 * sectorLength}}, "yo", false},
+		"an older sequence stays after":       {[]rawEntry{{sequence: 3, fill: 'x'}, {sequence: 9, fill: 'y', at: 8 * sectorLength, tail: 8 * sectorLength}}, "yo", false},
 		"an older sequence follows":           {[]rawEntry{{sequence: 9, fill: 'y'}, {sequence: 3, fill: 'x', at: 8 * sectorLength, tail: 8 * sectorLength}}, "yo", false},
 		"a sequence without its tail":         {[]rawEntry{a, {sequence: 9, fill: 'y', at: 8 * sectorLength, tail: 4 * sectorLength}}, "ao", false},
 		"a gap in the numbers":                {[]rawEntry{a, {sequence: 9, fill: 'y', at: 2 * sectorLength}}, "ao", false},

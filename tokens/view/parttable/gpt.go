@@ -10,7 +10,7 @@ import (
 	"unicode/utf16"
 )
 
-// Of a GUID partition table (UEFI 2.10 tables 5.5 and 5.6).
+// Constants of the GUID partition table (UEFI 2.10 tables 5.5 and 5.6).
 const (
 	gptHeaderBytes = 92
 	gptEntryBytes  = 128
@@ -20,16 +20,15 @@ const (
 
 var gptSignature = []byte("EFI PART")
 
-// gptHeader is what is used of a header.
+// gptHeader has the used fields of a header.
 type gptHeader struct {
 	firstUsable, lastUsable int64 // logical blocks
-	entries                 int64 // logical block where they begin
+	entries                 int64 // first logical block of the entries
 	count, size             int64
 	crc                     uint32
 }
 
-// readGPT returns the partitions of the first header, or of the backup in the last
-// block if that is damaged.
+// readGPT returns the partitions of the primary header, or of the backup in the last block if the primary is damaged.
 func readGPT(ctx context.Context, d Disk, blockLength int64) (*Table, error) {
 	t, err := readGPTAt(ctx, d, blockLength, 1)
 	if !errors.Is(err, ErrDamaged) {
@@ -38,7 +37,7 @@ func readGPT(ctx context.Context, d Disk, blockLength int64) (*Table, error) {
 	last := d.Size()/blockLength - 1
 	t, backupErr := readGPTAt(ctx, d, blockLength, last)
 	if errors.Is(backupErr, ErrDamaged) {
-		return nil, fmt.Errorf("%w; and its backup: %w", err, backupErr)
+		return nil, fmt.Errorf("%w; backup: %w", err, backupErr)
 	}
 	if backupErr != nil {
 		return nil, backupErr
@@ -63,7 +62,7 @@ func readGPTAt(ctx context.Context, d Disk, blockLength, block int64) (*Table, e
 	}
 	length := h.count * h.size
 	if h.entries < 1 || h.entries >= blocks || length > (blocks-h.entries)*blockLength {
-		return nil, fmt.Errorf("%w: entries at block %d are not on the disk", ErrDamaged, h.entries)
+		return nil, fmt.Errorf("%w: entries at block %d exceed the disk", ErrDamaged, h.entries)
 	}
 	array := make([]byte, (length+blockLength-1)/blockLength*blockLength)
 	if err := d.ReadAt(ctx, array, h.entries*blockLength); err != nil {
@@ -71,7 +70,7 @@ func readGPTAt(ctx context.Context, d Disk, blockLength, block int64) (*Table, e
 	}
 	array = array[:length]
 	if crc32.ChecksumIEEE(array) != h.crc {
-		return nil, fmt.Errorf("%w: the entries do not match their checksum", ErrDamaged)
+		return nil, fmt.Errorf("%w: checksum mismatch of the entries", ErrDamaged)
 	}
 	t := &Table{Scheme: "gpt"}
 	for i := range h.count {
@@ -81,7 +80,7 @@ func readGPTAt(ctx context.Context, d Disk, blockLength, block int64) (*Table, e
 		}
 		first, last := binary.LittleEndian.Uint64(e[32:]), binary.LittleEndian.Uint64(e[40:])
 		if first < uint64(h.firstUsable) || last > uint64(h.lastUsable) || last < first {
-			return nil, fmt.Errorf("%w: partition %d lies from block %d to %d, usable are %d to %d", ErrDamaged, i+1, first, last, h.firstUsable, h.lastUsable)
+			return nil, fmt.Errorf("%w: partition %d from block %d to %d exceeds the usable blocks %d to %d", ErrDamaged, i+1, first, last, h.firstUsable, h.lastUsable)
 		}
 		t.Partitions = append(t.Partitions, Partition{
 			Number: int(i) + 1, Start: int64(first) * blockLength, Length: int64(last-first+1) * blockLength,
@@ -91,8 +90,7 @@ func readGPTAt(ctx context.Context, d Disk, blockLength, block int64) (*Table, e
 	return t, nil
 }
 
-// parseGPTHeader checks the header that was read from a logical block of a disk of
-// so many.
+// parseGPTHeader validates the header in a logical block of a disk with the given number of blocks.
 func parseGPTHeader(b []byte, block, blocks int64) (gptHeader, error) {
 	le := binary.LittleEndian
 	damaged := func(what string) (gptHeader, error) {
@@ -103,36 +101,35 @@ func parseGPTHeader(b []byte, block, blocks int64) (gptHeader, error) {
 	}
 	n := le.Uint32(b[12:])
 	if n < gptHeaderBytes || int64(n) > int64(len(b)) {
-		return damaged("its length is not possible")
+		return damaged("invalid length")
 	}
 	sum := le.Uint32(b[16:])
 	zeroed := bytes.Clone(b[:n])
 	clear(zeroed[16:20])
 	if crc32.ChecksumIEEE(zeroed) != sum {
-		return damaged("it does not match its checksum")
+		return damaged("checksum mismatch")
 	}
 	if le.Uint64(b[24:]) != uint64(block) {
-		return damaged("it belongs to another block")
+		return damaged("MyLBA is another block")
 	}
 	first, last, entries := le.Uint64(b[40:]), le.Uint64(b[48:]), le.Uint64(b[72:])
 	if first < 2 || first > last || last >= uint64(blocks) || entries >= uint64(blocks) {
-		return damaged("its blocks are not on the disk")
+		return damaged("its blocks exceed the disk")
 	}
 	h := gptHeader{int64(first), int64(last), int64(entries), int64(le.Uint32(b[80:])), int64(le.Uint32(b[84:])), le.Uint32(b[88:])}
 	if h.size < gptEntryBytes || h.size&(h.size-1) != 0 || h.count < 1 || h.count > maxEntryArray/h.size {
-		return damaged("its entries are too many, or of a length that is not possible")
+		return damaged("invalid number or length of entries")
 	}
 	return h, nil
 }
 
-// guid returns a GUID in its usual notation: the first three fields are little
-// endian.
+// guid formats a GUID, whose first three fields are little-endian.
 func guid(b []byte) string {
 	le := binary.LittleEndian
 	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", le.Uint32(b), le.Uint16(b[4:]), le.Uint16(b[6:]), b[8:10], b[10:16])
 }
 
-// name returns a partition name: UTF-16 that ends at the first zero.
+// name decodes a partition name: UTF-16 up to the first zero.
 func name(b []byte) string {
 	var units []uint16
 	for ; len(b) >= 2; b = b[2:] {

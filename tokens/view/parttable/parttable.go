@@ -1,6 +1,5 @@
-// Package parttable reads partition tables: GUID (UEFI 2.10 chapter 5) and MBR,
-// with the logical partitions of an extended one. It trusts nothing that it reads:
-// a table that contradicts itself or does not fit the disk is an error.
+// Package parttable reads partition tables: GUID (UEFI 2.10 chapter 5) and MBR, with the logical partitions of an extended one.
+// It validates all input: a table that is inconsistent or exceeds the disk is an error.
 package parttable
 
 import (
@@ -11,13 +10,13 @@ import (
 	"slices"
 )
 
-// ErrNoTable: the disk has no partition table.
+// ErrNoTable reports that the disk has no partition table.
 var ErrNoTable = errors.New("no partition table")
 
-// ErrDamaged: what is there is no valid partition table.
+// ErrDamaged reports an invalid partition table.
 var ErrDamaged = errors.New("damaged partition table")
 
-// Disk is what a table is read from. Offsets are in bytes.
+// Disk is the source of a table. Offsets are in bytes.
 type Disk interface {
 	Size() int64
 	ReadAt(ctx context.Context, p []byte, off int64) error
@@ -25,12 +24,12 @@ type Disk interface {
 
 // Partition is an entry of a table.
 type Partition struct {
-	// Number counts from 1 in the order of the table; logical partitions begin at 5.
+	// Number counts from 1 in the order of the table; logical partitions count from 5.
 	Number        int
 	Start, Length int64 // in bytes
-	// Type is a GUID in its usual notation, or two hexadecimal digits.
+	// Type is a GUID, or two hexadecimal digits.
 	Type string
-	// Name and GUID are empty in an MBR.
+	// Name and GUID are empty for MBR.
 	Name, GUID string
 }
 
@@ -38,11 +37,11 @@ type Partition struct {
 type Table struct {
 	Scheme     string // "gpt" or "mbr"
 	Partitions []Partition
-	// Backup says that the first header was damaged, and this is from the other one.
+	// Backup reports that the primary header is damaged and the table is the backup.
 	Backup bool
 }
 
-// Find returns the partition of that number.
+// Find returns the partition with the given number.
 func (t *Table) Find(number int) (Partition, bool) {
 	i := slices.IndexFunc(t.Partitions, func(p Partition) bool { return p.Number == number })
 	if i < 0 {
@@ -60,7 +59,7 @@ const (
 	maxLogical    = 128
 )
 
-// mbrEntry is an entry of an MBR, or of the record before a logical partition.
+// mbrEntry is an entry of an MBR, or of an extended boot record.
 type mbrEntry struct {
 	status, kind byte
 	start, count uint32 // logical blocks
@@ -69,8 +68,8 @@ type mbrEntry struct {
 func (e mbrEntry) extended() bool { return e.kind == 0x05 || e.kind == 0x0F || e.kind == 0x85 }
 func (e mbrEntry) used() bool     { return e.kind != typeEmpty && e.count > 0 }
 
-// Read returns the partition table of a disk with logical blocks of blockLength
-// bytes. The error is ErrNoTable, ErrDamaged, or one of the disk.
+// Read returns the partition table of a disk with logical blocks of blockLength bytes. The error is ErrNoTable, ErrDamaged, or
+// one of the disk.
 func Read(ctx context.Context, d Disk, blockLength int64) (*Table, error) {
 	entries, err := readMBR(ctx, d, 0)
 	if err != nil {
@@ -88,7 +87,7 @@ func Read(ctx context.Context, d Disk, blockLength int64) (*Table, error) {
 	return t, t.check(d.Size())
 }
 
-// check refuses partitions that overlap or reach beyond the disk.
+// check refuses partitions that overlap or exceed the disk.
 func (t *Table) check(size int64) error {
 	sorted := slices.Clone(t.Partitions)
 	slices.SortFunc(sorted, func(a, b Partition) int {
@@ -99,7 +98,7 @@ func (t *Table) check(size int64) error {
 	})
 	for i, p := range sorted {
 		if p.Start <= 0 || p.Length <= 0 || p.Start > size || p.Length > size-p.Start {
-			return fmt.Errorf("%w: partition %d has %d bytes at %d, the disk %d", ErrDamaged, p.Number, p.Length, p.Start, size)
+			return fmt.Errorf("%w: partition %d of %d bytes at %d exceeds the disk of %d bytes", ErrDamaged, p.Number, p.Length, p.Start, size)
 		}
 		if i > 0 && sorted[i-1].Start+sorted[i-1].Length > p.Start {
 			return fmt.Errorf("%w: partitions %d and %d overlap", ErrDamaged, sorted[i-1].Number, p.Number)
@@ -125,7 +124,7 @@ func readMBR(ctx context.Context, d Disk, off int64) ([]mbrEntry, error) {
 		e := b[mbrEntries+i*mbrEntryBytes:]
 		entries[i] = mbrEntry{e[0], e[4], binary.LittleEndian.Uint32(e[8:]), binary.LittleEndian.Uint32(e[12:])}
 		if e[0]&0x7F != 0 {
-			// The boot sector of a file system ends in the same signature.
+			// The boot sector of a file system has the same signature.
 			return nil, fmt.Errorf("%w: status %02Xh in the entry at byte %d", ErrNoTable, e[0], off+mbrEntries+int64(i)*mbrEntryBytes)
 		}
 	}
@@ -160,15 +159,14 @@ func (t *Table) add(number int, start int64, e mbrEntry, blockLength int64) {
 	})
 }
 
-// addChain adds the logical partitions. Each has a record before it, with its place
-// relative to that, and the place of the next record relative to the extended
-// partition.
+// addChain adds the logical partitions. Each is preceded by a record with its offset relative to the record, and the offset of
+// the next record relative to the extended partition.
 func (t *Table) addChain(ctx context.Context, d Disk, blockLength int64, extended mbrEntry) error {
 	first, end := int64(extended.start), int64(extended.start)+int64(extended.count)
 	seen := map[int64]bool{}
 	for at := first; ; {
 		if at < first || at >= end || seen[at] || len(seen) >= maxLogical {
-			return fmt.Errorf("%w: the chain of logical partitions does not end, or leaves the extended partition", ErrDamaged)
+			return fmt.Errorf("%w: chain of logical partitions is cyclic or leaves the extended partition", ErrDamaged)
 		}
 		seen[at] = true
 		entries, err := readMBR(ctx, d, at*blockLength)
@@ -181,7 +179,7 @@ func (t *Table) addChain(ctx context.Context, d Disk, blockLength int64, extende
 		if e := entries[0]; e.used() {
 			start := at + int64(e.start)
 			if start <= at || start+int64(e.count) > end {
-				return fmt.Errorf("%w: logical partition %d is not inside the extended one", ErrDamaged, 4+len(seen))
+				return fmt.Errorf("%w: logical partition %d exceeds the extended one", ErrDamaged, 4+len(seen))
 			}
 			t.add(4+len(seen), start, e, blockLength)
 		}

@@ -29,10 +29,10 @@ func (d image) ReadAt(_ context.Context, p []byte, off int64) error {
 	return nil
 }
 
-// disks are what partitioned has made, by script.
+// disks caches the results of partitioned by script.
 var disks = map[string]image{}
 
-// partitioned makes a disk of 64 MiB with sfdisk.
+// partitioned returns a disk of 64 MiB that sfdisk has partitioned.
 func partitioned(t testing.TB, script string) image {
 	t.Helper()
 	if d := disks[script]; d != nil {
@@ -83,7 +83,7 @@ func list(t *Table) string {
 	return b.String()
 }
 
-// TestRead: what sfdisk writes is read.
+// Tables of sfdisk are read.
 func TestRead(t *testing.T) {
 	for _, c := range []struct{ scheme, script, want string }{
 		{"gpt", gptScript, `1:2048+8192 c12a7328-f81f-11d2-ba4b-00a0c93ec93b "EFI system"
@@ -117,7 +117,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// reseal makes the checksums of the header in a block right.
+// reseal recomputes the checksums of the header in a block.
 func reseal(d image, block int64) {
 	h := d[block*512:]
 	array := d[int64(binary.LittleEndian.Uint64(h[72:]))*512:]
@@ -126,9 +126,8 @@ func reseal(d image, block int64) {
 	binary.LittleEndian.PutUint32(h[16:], crc32.ChecksumIEEE(h[:92]))
 }
 
-// TestDamagedGPT: the backup stands in for a damaged header; what contradicts itself
-// is refused.
-func TestDamagedGPT(t *testing.T) {
+// The backup replaces a damaged header. Inconsistent tables are refused.
+func TestRead_DamagedGPT(t *testing.T) {
 	last := int64(64<<20)/512 - 1
 	for _, c := range []struct {
 		what   string
@@ -145,7 +144,7 @@ func TestDamagedGPT(t *testing.T) {
 			binary.LittleEndian.PutUint64(d[1024+40:], 1<<40)
 			reseal(d, 1)
 			d[last*512] ^= 1
-		}, false, "usable are"},
+		}, false, "exceeds the usable blocks"},
 		{"overlap", func(d image) {
 			binary.LittleEndian.PutUint64(d[1024+40:], 20000)
 			reseal(d, 1)
@@ -154,7 +153,7 @@ func TestDamagedGPT(t *testing.T) {
 			binary.LittleEndian.PutUint32(d[512+80:], 1<<31)
 			reseal(d, 1)
 			d[last*512] ^= 1
-		}, false, "too many"},
+		}, false, "invalid number"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			d := partitioned(t, gptScript)
@@ -173,9 +172,8 @@ func TestDamagedGPT(t *testing.T) {
 	}
 }
 
-// TestDamagedMBR: a chain of logical partitions that leaves its place, or that is a
-// ring, is refused.
-func TestDamagedMBR(t *testing.T) {
+// A chain of logical partitions that leaves the extended partition or is cyclic is refused.
+func TestRead_DamagedMBR(t *testing.T) {
 	entry := func(d image, block int64, i int) []byte { return d[block*512+446+int64(i)*16:] }
 	for _, c := range []struct {
 		what   string
@@ -202,8 +200,7 @@ func TestDamagedMBR(t *testing.T) {
 	}
 }
 
-// FuzzRead: whatever the first and the last blocks of a disk hold, Read ends, and
-// what it returns lies on the disk and does not overlap.
+// For arbitrary first and last blocks, Read returns, and its partitions are within the disk and do not overlap.
 func FuzzRead(f *testing.F) {
 	const head, tail, size = 34 * 512, 33 * 512, 64 << 10
 	small := func() image {
@@ -249,7 +246,7 @@ func FuzzRead(f *testing.F) {
 		if len(d) > 1024 && string(d[512:520]) == string(gptSignature) && !large {
 			h := d[512:]
 			if binary.LittleEndian.Uint64(h[72:]) < 64 {
-				reseal(d, 1) // or no input would come past the checksums
+				reseal(d, 1) // otherwise no input would pass the checksums
 			}
 		}
 		table, err := Read(ctx, d, block)
