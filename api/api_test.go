@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"odx/admin"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,7 +68,7 @@ func content(n int) []byte {
 
 func fill(t *testing.T, s *target.Service, n int) {
 	t.Helper()
-	v, err := s.Store().Volume("src")
+	v, err := s.Admin().Backstore().Volume("src")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func serve(t *testing.T, dir string, s *target.Service) (*Server, *Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := NewServer(NewLocal(s), quiet())
+	server := NewServer(s.Admin(), quiet())
 	go server.Serve(l)
 	t.Cleanup(func() {
 		if err := server.Shutdown(context.Background()); err != nil {
@@ -99,12 +100,12 @@ func serve(t *testing.T, dir string, s *target.Service) (*Server, *Client) {
 	return server, client
 }
 
-// eachAdministrator runs a test with a Local, and with a Client.
-func eachAdministrator(t *testing.T, test func(t *testing.T, s *target.Service, dir string, a Administrator)) {
-	t.Run("local", func(t *testing.T) {
+// eachAdministrator runs a test with the store, and with a Client.
+func eachAdministrator(t *testing.T, test func(t *testing.T, s *target.Service, dir string, a admin.Administrator)) {
+	t.Run("store", func(t *testing.T) {
 		dir := t.TempDir()
 		s := open(t, dir)
-		test(t, s, dir, NewLocal(s))
+		test(t, s, dir, s.Admin())
 	})
 	t.Run("client", func(t *testing.T) {
 		dir := t.TempDir()
@@ -124,14 +125,14 @@ func TestStore(t *testing.T) {
 			s := open(t, dir)
 			fill(t, s, 8192)
 			_, client := serve(t, dir, s)
-			got, err := client.Store(t.Context())
+			got, err := client.StoreInfo(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
 			if len(got.Volumes) != 1 || got.Volumes[0].Name != "src" || got.Volumes[0].SizeBytes != 64<<20 || got.LogicalBytes != 8192 {
 				t.Errorf("got %+v", got)
 			}
-			want, err := NewLocal(s).Store(t.Context())
+			want, err := s.Admin().StoreInfo(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -158,7 +159,7 @@ func encode(t *testing.T, v any) string {
 }
 
 func TestVolumes(t *testing.T) {
-	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a Administrator) {
+	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a admin.Administrator) {
 		ctx := t.Context()
 		made, err := a.CreateVolume(ctx, "made", 1<<20)
 		if err != nil || made.Name != "made" || made.SizeBytes != 1<<20 || made.ReadOnly || len(made.LUNs) != 0 || made.Created.IsZero() {
@@ -194,7 +195,7 @@ func TestVolumes(t *testing.T) {
 // its text is the same.
 func TestErrors(t *testing.T) {
 	texts := map[string]string{}
-	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a Administrator) {
+	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a admin.Administrator) {
 		ctx := t.Context()
 		if _, err := a.SnapshotVolume(ctx, "src", "snap"); err != nil {
 			t.Fatal(err)
@@ -210,9 +211,9 @@ func TestErrors(t *testing.T) {
 			"odd name":      {func() error { return a.DeleteVolume(ctx, "a/../b?c#d%e") }, backstore.ErrNotFound},
 			"path as name":  {func() error { return a.DeleteVolume(ctx, "..") }, backstore.ErrNotFound},
 			"no name":       {func() error { return a.DeleteVolume(ctx, "") }, backstore.ErrNotFound},
-			"in use":        {func() error { return a.DeleteVolume(ctx, "src") }, target.ErrInUse},
+			"in use":        {func() error { return a.DeleteVolume(ctx, "src") }, admin.ErrInUse},
 			"read-only":     {func() error { _, err := a.ResizeVolume(ctx, "snap", 128<<20); return err }, blockdev.ErrReadOnly},
-			"negative rate": {func() error { _, err := a.Scrub(ctx, ScrubRequest{-1}, nil); return err }, blockdev.ErrInvalid},
+			"negative rate": {func() error { _, err := a.Scrub(ctx, admin.ScrubRequest{BytesPerSecond: -1}, nil); return err }, blockdev.ErrInvalid},
 		} {
 			err := tt.do()
 			if !errors.Is(err, tt.want) {
@@ -224,10 +225,10 @@ func TestErrors(t *testing.T) {
 			}
 			texts[name] = err.Error()
 		}
-		if err := s.Store().Close(); err != nil {
+		if err := s.Admin().Backstore().Close(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.Store(ctx); !errors.Is(err, blockdev.ErrClosed) {
+		if _, err := a.StoreInfo(ctx); !errors.Is(err, blockdev.ErrClosed) {
 			t.Errorf("closed store: %v", err)
 		}
 	})
@@ -244,10 +245,10 @@ func TestNotRunning(t *testing.T) {
 	dir := t.TempDir()
 	client := NewClient(dir)
 	defer client.Close()
-	if _, err := client.Store(t.Context()); !errors.Is(err, ErrNotRunning) {
+	if _, err := client.StoreInfo(t.Context()); !errors.Is(err, admin.ErrNotRunning) {
 		t.Errorf("no socket: got %v", err)
 	}
-	if _, err := client.Scrub(t.Context(), ScrubRequest{}, nil); !errors.Is(err, ErrNotRunning) {
+	if _, err := client.Scrub(t.Context(), admin.ScrubRequest{}, nil); !errors.Is(err, admin.ErrNotRunning) {
 		t.Errorf("no socket: got %v", err)
 	}
 
@@ -258,11 +259,11 @@ func TestNotRunning(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	l.Close()
-	if _, err := client.Store(t.Context()); !errors.Is(err, ErrNotRunning) {
+	if _, err := client.StoreInfo(t.Context()); !errors.Is(err, admin.ErrNotRunning) {
 		t.Errorf("dead socket: got %v", err)
 	}
 	serve(t, dir, open(t, dir))
-	if _, err := client.Store(t.Context()); err != nil {
+	if _, err := client.StoreInfo(t.Context()); err != nil {
 		t.Errorf("in place of a dead socket: %v", err)
 	}
 }
@@ -354,12 +355,12 @@ func mask(text string, keys ...string) string {
 
 // TestScrubAndCheckOfDamage flips a bit of the stored data, and then of the map.
 func TestScrubAndCheckOfDamage(t *testing.T) {
-	eachAdministrator(t, func(t *testing.T, s *target.Service, dir string, a Administrator) {
+	eachAdministrator(t, func(t *testing.T, s *target.Service, dir string, a admin.Administrator) {
 		ctx := t.Context()
 		fill(t, s, 1<<20)
 		damage(t, dir, content(1 << 20)[5*4096:][:64])
 		progress := 0
-		r, err := a.Scrub(ctx, ScrubRequest{BytesPerSecond: 100 << 20}, func(backstore.ScrubProgress) { progress++ })
+		r, err := a.Scrub(ctx, admin.ScrubRequest{BytesPerSecond: 100 << 20}, func(backstore.ScrubProgress) { progress++ })
 		if err != nil || progress == 0 {
 			t.Fatalf("%d times progress, %v", progress, err)
 		}
@@ -411,17 +412,17 @@ func damage(t *testing.T, dir string, like []byte) {
 }
 
 func TestCleanGivesSpaceBack(t *testing.T) {
-	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a Administrator) {
+	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a admin.Administrator) {
 		ctx := t.Context()
 		fill(t, s, 4<<20)
-		v, err := s.Store().Volume("src")
+		v, err := s.Admin().Backstore().Volume("src")
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := v.Unmap(ctx, 4096, 3<<20); err != nil {
 			t.Fatal(err)
 		}
-		before, err := a.Store(ctx)
+		before, err := a.StoreInfo(ctx)
 		if err != nil || before.ReclaimableBytes != 3<<20 || before.LiveBytes != 1<<20 {
 			t.Errorf("before: %+v, %v", before.Stats, err)
 		}
@@ -429,7 +430,7 @@ func TestCleanGivesSpaceBack(t *testing.T) {
 		if err != nil || r.FreedBytes != 3<<20 || r.PhysicalBytes != 1<<20+4096 {
 			t.Errorf("cleaning: %+v, %v", r, err)
 		}
-		after, err := a.Store(ctx)
+		after, err := a.StoreInfo(ctx)
 		if err != nil || after.ReclaimableBytes != 0 {
 			t.Errorf("after: %+v, %v", after.Stats, err)
 		}
@@ -443,7 +444,7 @@ func TestClientGoesAway(t *testing.T) {
 	fill(t, s, 4<<20)
 	server, client := serve(t, dir, s)
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := client.Scrub(ctx, ScrubRequest{BytesPerSecond: 1}, func(backstore.ScrubProgress) { cancel() })
+	_, err := client.Scrub(ctx, admin.ScrubRequest{BytesPerSecond: 1}, func(backstore.ScrubProgress) { cancel() })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
@@ -457,7 +458,7 @@ func TestShutdownEndsLongRequests(t *testing.T) {
 	fill(t, s, 4<<20)
 	server, client := serve(t, dir, s)
 	var stopped chan error
-	_, err := client.Scrub(t.Context(), ScrubRequest{BytesPerSecond: 1}, func(backstore.ScrubProgress) {
+	_, err := client.Scrub(t.Context(), admin.ScrubRequest{BytesPerSecond: 1}, func(backstore.ScrubProgress) {
 		if stopped == nil {
 			stopped = make(chan error, 1)
 			go func() { stopped <- server.Shutdown(context.Background()) }()
@@ -470,7 +471,7 @@ func TestShutdownEndsLongRequests(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
-	if _, err := client.Store(t.Context()); !errors.Is(err, ErrNotRunning) {
+	if _, err := client.StoreInfo(t.Context()); !errors.Is(err, admin.ErrNotRunning) {
 		t.Errorf("after it: %v", err)
 	}
 	// The clean-up of the test shuts down a second time.

@@ -24,7 +24,7 @@ func TestGuardedServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := NewGuardedServer(NewLocal(s), quiet(), []byte(testSecret))
+	server := NewGuardedServer(s.Admin(), quiet(), []byte(testSecret))
 	go server.Serve(l)
 	defer func() {
 		if err := server.Shutdown(context.Background()); err != nil {

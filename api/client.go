@@ -14,12 +14,9 @@ import (
 	"strings"
 	"syscall"
 
+	"odx/admin"
 	"odx/backstore"
-	"odx/target"
 )
-
-// ErrNotRunning: no server answers for the store.
-var ErrNotRunning = errors.New("no odx serves this store")
 
 // maxAnswer bounds what the client reads of an answer, in bytes.
 const maxAnswer = 64 << 20
@@ -42,7 +39,7 @@ func NewClient(dir string) *Client {
 			return err
 		})
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, ErrNotRunning
+			return nil, admin.ErrNotRunning
 		}
 		return conn, err
 	}
@@ -68,39 +65,39 @@ func NewRemoteClient(base string, secret []byte) (*Client, error) {
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-func (c *Client) Store(ctx context.Context) (Store, error) {
-	return ask[Store](ctx, c, http.MethodGet, "/v1/store", nil)
+func (c *Client) StoreInfo(ctx context.Context) (admin.StoreInfo, error) {
+	return ask[admin.StoreInfo](ctx, c, http.MethodGet, "/v1/store", nil)
 }
 
 func (c *Client) Exclusive(ctx context.Context) (map[string]int64, error) {
 	return ask[map[string]int64](ctx, c, http.MethodGet, "/v1/store/exclusive", nil)
 }
 
-func (c *Client) Check(ctx context.Context) (CheckResult, error) {
-	return ask[CheckResult](ctx, c, http.MethodPost, "/v1/store/check", nil)
+func (c *Client) Check(ctx context.Context) (admin.CheckResult, error) {
+	return ask[admin.CheckResult](ctx, c, http.MethodPost, "/v1/store/check", nil)
 }
 
-func (c *Client) Clean(ctx context.Context) (CleanResult, error) {
-	return ask[CleanResult](ctx, c, http.MethodPost, "/v1/store/clean", nil)
+func (c *Client) Clean(ctx context.Context) (admin.CleanResult, error) {
+	return ask[admin.CleanResult](ctx, c, http.MethodPost, "/v1/store/clean", nil)
 }
 
-func (c *Client) Volumes(ctx context.Context) ([]Volume, error) {
-	return ask[[]Volume](ctx, c, http.MethodGet, "/v1/volumes", nil)
+func (c *Client) Volumes(ctx context.Context) ([]admin.Volume, error) {
+	return ask[[]admin.Volume](ctx, c, http.MethodGet, "/v1/volumes", nil)
 }
 
-func (c *Client) CreateVolume(ctx context.Context, name string, size int64) (Volume, error) {
-	return ask[Volume](ctx, c, http.MethodPost, "/v1/volumes", createParameters{name, size})
+func (c *Client) CreateVolume(ctx context.Context, name string, size int64) (admin.Volume, error) {
+	return ask[admin.Volume](ctx, c, http.MethodPost, "/v1/volumes", createParameters{name, size})
 }
 
-func (c *Client) StartVolume(ctx context.Context, name string, size int64) (Volume, error) {
+func (c *Client) StartVolume(ctx context.Context, name string, size int64) (admin.Volume, error) {
 	return askVolume(ctx, c, http.MethodPost, name, "/start", resizeParameters{size})
 }
 
-func (c *Client) FinishVolume(ctx context.Context, scratch, name string) (Volume, error) {
+func (c *Client) FinishVolume(ctx context.Context, scratch, name string) (admin.Volume, error) {
 	return askVolume(ctx, c, http.MethodPost, name, "/finish", finishParameters{scratch})
 }
 
-func (c *Client) ResizeVolume(ctx context.Context, name string, size int64) (Volume, error) {
+func (c *Client) ResizeVolume(ctx context.Context, name string, size int64) (admin.Volume, error) {
 	return askVolume(ctx, c, http.MethodPatch, name, "", resizeParameters{size})
 }
 
@@ -109,33 +106,33 @@ func (c *Client) DeleteVolume(ctx context.Context, name string) error {
 	return err
 }
 
-func (c *Client) SnapshotVolume(ctx context.Context, src, name string) (Volume, error) {
+func (c *Client) SnapshotVolume(ctx context.Context, src, name string) (admin.Volume, error) {
 	return askVolume(ctx, c, http.MethodPost, src, "/snapshot", copyParameters{name})
 }
 
-func (c *Client) CloneVolume(ctx context.Context, src, name string) (Volume, error) {
+func (c *Client) CloneVolume(ctx context.Context, src, name string) (admin.Volume, error) {
 	return askVolume(ctx, c, http.MethodPost, src, "/clone", copyParameters{name})
 }
 
 // askVolume asks for something about one volume.
-func askVolume(ctx context.Context, c *Client, method, name, what string, parameters any) (Volume, error) {
+func askVolume(ctx context.Context, c *Client, method, name, what string, parameters any) (admin.Volume, error) {
 	path, err := volumePath(name, what)
 	if err != nil {
-		return Volume{}, err
+		return admin.Volume{}, err
 	}
-	return ask[Volume](ctx, c, method, path, parameters)
+	return ask[admin.Volume](ctx, c, method, path, parameters)
 }
 
 // volumePath is the path of something about a volume.
 func volumePath(name, what string) (string, error) {
-	if name == "" || name[0] == '.' && !target.IsScratchVolume(name) {
+	if name == "" || name[0] == '.' && !admin.IsScratchVolume(name) {
 		// Hidden from administrators, and no path of a URL.
 		return "", fmt.Errorf("volume %s: %w", name, backstore.ErrNotFound)
 	}
 	return "/v1/volumes/" + url.PathEscape(name) + what, nil
 }
 
-func (c *Client) Scrub(ctx context.Context, r ScrubRequest, progress func(backstore.ScrubProgress)) (backstore.ScrubResult, error) {
+func (c *Client) Scrub(ctx context.Context, r admin.ScrubRequest, progress func(backstore.ScrubProgress)) (backstore.ScrubResult, error) {
 	return askLines[backstore.ScrubProgress, backstore.ScrubResult](ctx, c, "/v1/store/scrub", r, progress)
 }
 

@@ -7,16 +7,17 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"odx/admin"
 
 	"odx/tokens"
 )
 
-func (c *Client) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, error) {
-	return ask[MadeToken](ctx, c, http.MethodPost, "/v1/tokens", r)
+func (c *Client) CreateToken(ctx context.Context, r admin.TokenRequest) (admin.MadeToken, error) {
+	return ask[admin.MadeToken](ctx, c, http.MethodPost, "/v1/tokens", r)
 }
 
-func (c *Client) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, error) {
-	done, err := ask[TokenWritten](ctx, c, http.MethodPost, "/v1/tokens/write", r)
+func (c *Client) WriteToken(ctx context.Context, r admin.TokenWrite) (admin.TokenWritten, error) {
+	done, err := ask[admin.TokenWritten](ctx, c, http.MethodPost, "/v1/tokens/write", r)
 	var partial *Error
 	if errors.As(err, &partial) {
 		done.Bytes = partial.Bytes
@@ -24,16 +25,16 @@ func (c *Client) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, er
 	return done, err
 }
 
-func (c *Client) Tokens(ctx context.Context) ([]TokenInfo, error) {
-	return ask[[]TokenInfo](ctx, c, http.MethodGet, "/v1/tokens", nil)
+func (c *Client) Tokens(ctx context.Context) ([]admin.TokenInfo, error) {
+	return ask[[]admin.TokenInfo](ctx, c, http.MethodGet, "/v1/tokens", nil)
 }
 
-func (c *Client) Token(ctx context.Context, id tokens.ID) (TokenInfo, error) {
-	return ask[TokenInfo](ctx, c, http.MethodGet, "/v1/tokens/"+id.String(), nil)
+func (c *Client) Token(ctx context.Context, id tokens.ID) (admin.TokenInfo, error) {
+	return ask[admin.TokenInfo](ctx, c, http.MethodGet, "/v1/tokens/"+id.String(), nil)
 }
 
-func (c *Client) CopyStats(ctx context.Context) (CopyStats, error) {
-	return ask[CopyStats](ctx, c, http.MethodGet, "/v1/copies", nil)
+func (c *Client) CopyStats(ctx context.Context) (admin.CopyStats, error) {
+	return ask[admin.CopyStats](ctx, c, http.MethodGet, "/v1/copies", nil)
 }
 
 func (c *Client) DeleteToken(ctx context.Context, id tokens.ID) error {
@@ -59,8 +60,8 @@ func (c *Client) RevokeToken(ctx context.Context, t *tokens.Token) error {
 	return err
 }
 
-func (c *Client) VerifyToken(ctx context.Context, r TokenWrite) (TokenVerified, error) {
-	return ask[TokenVerified](ctx, c, http.MethodPost, "/v1/tokens/verify", r)
+func (c *Client) VerifyToken(ctx context.Context, r admin.TokenWrite) (admin.TokenVerified, error) {
+	return ask[admin.TokenVerified](ctx, c, http.MethodPost, "/v1/tokens/verify", r)
 }
 
 func (c *Client) ReadVolume(ctx context.Context, name string, p []byte, off int64) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"odx/admin"
 	"sync"
 	"testing"
 
@@ -15,11 +16,11 @@ import (
 )
 
 func TestDisks(t *testing.T) {
-	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a Administrator) {
+	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a admin.Administrator) {
 		ctx := t.Context()
 		fill(t, s, 8192)
 		told := 0
-		r, err := a.ChangeDisk(ctx, DiskRequest{Operation: vhd.FromVolume, Source: "src", Destination: "images/a.vhdx"}, func(p DiskProgress) {
+		r, err := a.ChangeDisk(ctx, admin.DiskRequest{Operation: vhd.FromVolume, Source: "src", Destination: "images/a.vhdx"}, func(p admin.DiskProgress) {
 			told++
 			if p.Total != 64<<20 || p.Done > p.Total {
 				t.Errorf("progress %+v", p)
@@ -39,22 +40,22 @@ func TestDisks(t *testing.T) {
 }
 
 func TestDiskErrors(t *testing.T) {
-	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a Administrator) {
+	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a admin.Administrator) {
 		ctx := t.Context()
 		if _, err := a.CreateFile(ctx, "junk.vhd", 4096); err != nil {
 			t.Fatal(err)
 		}
 		describe := func(name string) error { _, err := a.Disk(ctx, name); return err }
-		change := func(r DiskRequest) error { _, err := a.ChangeDisk(ctx, r, nil); return err }
+		change := func(r admin.DiskRequest) error { _, err := a.ChangeDisk(ctx, r, nil); return err }
 		ended, cancel := context.WithCancel(ctx)
 		cancel()
-		_, canceled := a.ChangeDisk(ended, DiskRequest{Operation: vhd.Create, Destination: "x.vhd", Size: 1 << 20}, nil)
+		_, canceled := a.ChangeDisk(ended, admin.DiskRequest{Operation: vhd.Create, Destination: "x.vhd", Size: 1 << 20}, nil)
 		for name, tt := range map[string]struct{ err, want error }{
 			"none":         {describe("none.vhd"), backstore.ErrNotFound},
 			"no disk":      {describe("junk.vhd"), disk.ErrFormat},
-			"no operation": {change(DiskRequest{Operation: "fold"}), blockdev.ErrInvalid},
-			"no source":    {change(DiskRequest{Operation: vhd.Compact, Source: "none.vhd"}), backstore.ErrNotFound},
-			"exists":       {change(DiskRequest{Operation: vhd.Create, Destination: "junk.vhd", Size: 1 << 20}), backstore.ErrExists},
+			"no operation": {change(admin.DiskRequest{Operation: "fold"}), blockdev.ErrInvalid},
+			"no source":    {change(admin.DiskRequest{Operation: vhd.Compact, Source: "none.vhd"}), backstore.ErrNotFound},
+			"exists":       {change(admin.DiskRequest{Operation: vhd.Create, Destination: "junk.vhd", Size: 1 << 20}), backstore.ErrExists},
 			"canceled":     {canceled, context.Canceled},
 		} {
 			if !errors.Is(tt.err, tt.want) {
@@ -70,7 +71,7 @@ func TestDiskErrors(t *testing.T) {
 // TestWritesBesideOperations: what a write that was acknowledged has written is there,
 // whatever operation on the file begins concurrently.
 func TestWritesBesideOperations(t *testing.T) {
-	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a Administrator) {
+	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a admin.Administrator) {
 		ctx := t.Context()
 		const writers, rounds, share = 4, 30, 1 << 20
 		if _, err := a.CreateFile(ctx, "d.raw", writers*share); err != nil {
@@ -100,7 +101,7 @@ func TestWritesBesideOperations(t *testing.T) {
 					return
 				default:
 				}
-				if _, err := a.ChangeDisk(ctx, DiskRequest{Operation: vhd.Convert, Source: "d.raw", Destination: "d.raw"}, nil); err != nil {
+				if _, err := a.ChangeDisk(ctx, admin.DiskRequest{Operation: vhd.Convert, Source: "d.raw", Destination: "d.raw"}, nil); err != nil {
 					t.Error(err)
 					return
 				}

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"net/http"
 
+	"odx/admin"
 	"odx/backstore"
 	"odx/blockdev"
-	"odx/target"
 	"odx/tokens"
 	"odx/vhd"
 	"odx/vhd/disk"
@@ -26,7 +26,7 @@ var kinds = []struct {
 }{
 	{"no_resource", http.StatusNotFound, errNoResource},
 	{"unauthorized", http.StatusUnauthorized, errUnauthorized},
-	{"in_use", http.StatusConflict, target.ErrInUse},
+	{"in_use", http.StatusConflict, admin.ErrInUse},
 	{"busy", http.StatusConflict, vhd.ErrBusy},
 	{"not_a_disk", http.StatusBadRequest, disk.ErrFormat},
 	{"foreign_format", http.StatusBadRequest, vhd.ErrForeign},
@@ -104,7 +104,7 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
-// Unwrap returns the error of package backstore or target that the kind stands
+// Unwrap returns the error of package backstore or admin that the kind stands
 // for, nil if it is none of them.
 func (e *Error) Unwrap() error {
 	for _, k := range kinds {

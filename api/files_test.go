@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"odx/admin"
 	"testing"
 
 	"odx/backstore"
@@ -10,7 +11,7 @@ import (
 )
 
 func TestFiles(t *testing.T) {
-	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a Administrator) {
+	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a admin.Administrator) {
 		ctx := t.Context()
 		fill(t, s, 8192)
 		f, err := a.CreateFile(ctx, "images/a.raw", 10_001)
@@ -50,7 +51,7 @@ func TestFiles(t *testing.T) {
 }
 
 func TestFileErrors(t *testing.T) {
-	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a Administrator) {
+	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a admin.Administrator) {
 		ctx := t.Context()
 		if _, err := a.CreateFile(ctx, "a", 0); err != nil {
 			t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"odx/admin"
 	"slices"
 	"strings"
 	"testing"
@@ -20,13 +21,13 @@ import (
 // TestTokenCopy: a token stands for the data as it was, and is gone when it was
 // revoked.
 func TestTokenCopy(t *testing.T) {
-	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a Administrator) {
+	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a admin.Administrator) {
 		ctx := t.Context()
 		fill(t, s, 1<<20)
 		if _, err := a.CreateVolume(ctx, "dst", 32<<20); err != nil {
 			t.Fatal(err)
 		}
-		made, err := a.CreateToken(ctx, TokenRequest{Volume: "src", Offset: 4096, Length: 1 << 20, Priority: 3, InactivitySeconds: 90})
+		made, err := a.CreateToken(ctx, admin.TokenRequest{Volume: "src", Offset: 4096, Length: 1 << 20, Priority: 3, InactivitySeconds: 90})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,13 +37,13 @@ func TestTokenCopy(t *testing.T) {
 		if err := a.WriteVolume(ctx, "src", make([]byte, 8192), 4096); err != nil {
 			t.Fatal(err)
 		}
-		n, err := a.WriteToken(ctx, TokenWrite{Token: made.Token, TokenOffset: 512, Volume: "dst", Offset: 1 << 20})
+		n, err := a.WriteToken(ctx, admin.TokenWrite{Token: made.Token, TokenOffset: 512, Volume: "dst", Offset: 1 << 20})
 		if want := int64(1<<20 - 512); err != nil || n.Bytes+n.Remaining != want {
 			t.Errorf("wrote %+v, %v", n, err)
 		}
 		for n.Remaining > 0 {
 			done := 1<<20 - 512 - n.Remaining
-			if n, err = a.WriteToken(ctx, TokenWrite{Token: made.Token, TokenOffset: 512 + done, Volume: "dst", Offset: 1<<20 + done}); err != nil || n.Bytes == 0 {
+			if n, err = a.WriteToken(ctx, admin.TokenWrite{Token: made.Token, TokenOffset: 512 + done, Volume: "dst", Offset: 1<<20 + done}); err != nil || n.Bytes == 0 {
 				t.Fatalf("went on with %+v, %v", n, err)
 			}
 		}
@@ -59,7 +60,7 @@ func TestTokenCopy(t *testing.T) {
 		if err := a.DeleteToken(ctx, made.ID); err != nil {
 			t.Error(err)
 		}
-		if _, err := a.WriteToken(ctx, TokenWrite{Token: made.Token, Volume: "dst"}); !errors.Is(err, tokens.ErrRevoked) {
+		if _, err := a.WriteToken(ctx, admin.TokenWrite{Token: made.Token, Volume: "dst"}); !errors.Is(err, tokens.ErrRevoked) {
 			t.Errorf("revoked token: %v", err)
 		}
 	})
@@ -67,7 +68,7 @@ func TestTokenCopy(t *testing.T) {
 
 // TestData: bytes go in and out over several requests, zeros are known.
 func TestData(t *testing.T) {
-	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a Administrator) {
+	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a admin.Administrator) {
 		ctx := t.Context()
 		want := content(2*maxData + 8192)
 		if err := a.WriteVolume(ctx, "src", want, 16384); err != nil {
@@ -101,27 +102,27 @@ func TestData(t *testing.T) {
 }
 
 func TestOffloadErrors(t *testing.T) {
-	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a Administrator) {
+	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a admin.Administrator) {
 		ctx := t.Context()
-		made, err := a.CreateToken(ctx, TokenRequest{Volume: "src", Length: 1 << 20})
+		made, err := a.CreateToken(ctx, admin.TokenRequest{Volume: "src", Length: 1 << 20})
 		if err != nil {
 			t.Fatal(err)
 		}
 		forged := bytes.Clone(made.Token)
 		forged[300] ^= 1
-		create := func(r TokenRequest) error { _, err := a.CreateToken(ctx, r); return err }
-		write := func(r TokenWrite) error { _, err := a.WriteToken(ctx, r); return err }
+		create := func(r admin.TokenRequest) error { _, err := a.CreateToken(ctx, r); return err }
+		write := func(r admin.TokenWrite) error { _, err := a.WriteToken(ctx, r); return err }
 		for name, tt := range map[string]struct{ err, want error }{
-			"no volume":         {create(TokenRequest{Volume: "none"}), backstore.ErrNotFound},
-			"beyond the end":    {create(TokenRequest{Volume: "src", Offset: 64 << 20, Length: 512}), blockdev.ErrRange},
-			"part of a block":   {create(TokenRequest{Volume: "src", Length: 100}), blockdev.ErrRange},
-			"odd type":          {create(TokenRequest{Volume: "src", Type: 0x12345678}), tokens.ErrUnsupportedType},
-			"long timeout":      {create(TokenRequest{Volume: "src", InactivitySeconds: 1 << 30}), tokens.ErrTimeout},
-			"huge timeout":      {create(TokenRequest{Volume: "src", InactivitySeconds: 1 << 62}), blockdev.ErrInvalid},
-			"short token":       {write(TokenWrite{Token: make([]byte, 511), Volume: "src"}), blockdev.ErrInvalid},
-			"forged token":      {write(TokenWrite{Token: forged, Volume: "src"}), tokens.ErrCorrupt},
-			"behind the token":  {write(TokenWrite{Token: made.Token, TokenOffset: 1 << 20, Volume: "src"}), tokens.ErrOffset},
-			"outside":           {write(TokenWrite{Token: made.Token, Volume: "src", Offset: 64 << 20, Length: 512}), blockdev.ErrRange},
+			"no volume":         {create(admin.TokenRequest{Volume: "none"}), backstore.ErrNotFound},
+			"beyond the end":    {create(admin.TokenRequest{Volume: "src", Offset: 64 << 20, Length: 512}), blockdev.ErrRange},
+			"part of a block":   {create(admin.TokenRequest{Volume: "src", Length: 100}), blockdev.ErrRange},
+			"odd type":          {create(admin.TokenRequest{Volume: "src", Type: 0x12345678}), tokens.ErrUnsupportedType},
+			"long timeout":      {create(admin.TokenRequest{Volume: "src", InactivitySeconds: 1 << 30}), tokens.ErrTimeout},
+			"huge timeout":      {create(admin.TokenRequest{Volume: "src", InactivitySeconds: 1 << 62}), blockdev.ErrInvalid},
+			"short token":       {write(admin.TokenWrite{Token: make([]byte, 511), Volume: "src"}), blockdev.ErrInvalid},
+			"forged token":      {write(admin.TokenWrite{Token: forged, Volume: "src"}), tokens.ErrCorrupt},
+			"behind the token":  {write(admin.TokenWrite{Token: made.Token, TokenOffset: 1 << 20, Volume: "src"}), tokens.ErrOffset},
+			"outside":           {write(admin.TokenWrite{Token: made.Token, Volume: "src", Offset: 64 << 20, Length: 512}), blockdev.ErrRange},
 			"read outside":      {a.ReadVolume(ctx, "src", make([]byte, 512), 64<<20), blockdev.ErrInvalid},
 			"write outside":     {a.WriteVolume(ctx, "src", make([]byte, 512), 64<<20-1), blockdev.ErrInvalid},
 			"zeros outside":     {a.ZeroVolume(ctx, "src", 0, 65<<20), blockdev.ErrInvalid},
@@ -144,7 +145,7 @@ func TestOffloadRoutes(t *testing.T) {
 	fill(t, s, 8192)
 	_, client := serve(t, dir, s)
 	status, body := request(t, client, http.MethodPost, "/v1/tokens", `{"volume": "src", "offset": 4096, "length": 4096}`)
-	var made MadeToken
+	var made admin.MadeToken
 	if err := json.Unmarshal([]byte(body), &made); err != nil || status != http.StatusCreated {
 		t.Fatalf("%d %s (%v)", status, body, err)
 	}
@@ -188,10 +189,10 @@ func TestRoutesAreWhole(t *testing.T) {
 // TestKindsOfTokens: a hash token copies without a record, a checksum proves the
 // copy, and what a token stands for can be read.
 func TestKindsOfTokens(t *testing.T) {
-	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a Administrator) {
+	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a admin.Administrator) {
 		ctx := t.Context()
 		fill(t, s, 1<<20)
-		made, err := a.CreateToken(ctx, TokenRequest{Volume: "src", Offset: 4096, Length: 1 << 20, Providers: []string{"data", "hash", "checksum"}})
+		made, err := a.CreateToken(ctx, admin.TokenRequest{Volume: "src", Offset: 4096, Length: 1 << 20, Providers: []string{"data", "hash", "checksum"}})
 		if err != nil || len(made.Others) != 2 || made.Others[0].Provider != "hash" || made.Others[1].Provider != "checksum" {
 			t.Fatalf("made %+v, %v", made, err)
 		}
@@ -202,12 +203,12 @@ func TestKindsOfTokens(t *testing.T) {
 		if _, err := a.CreateVolume(ctx, "dst", 4<<20); err != nil {
 			t.Fatal(err)
 		}
-		write := TokenWrite{Token: hash, Volume: "dst", Offset: 1 << 20}
+		write := admin.TokenWrite{Token: hash, Volume: "dst", Offset: 1 << 20}
 		if n, err := a.WriteToken(ctx, write); err != nil || n.Bytes != 1<<20 {
 			t.Errorf("hash token: %+v, %v", n, err)
 		}
 		for off, want := range map[int64]bool{1 << 20: true, 1<<20 + 4096: false} {
-			if v, err := a.VerifyToken(ctx, TokenWrite{Token: proof, Volume: "dst", Offset: off}); err != nil || v.Match != want {
+			if v, err := a.VerifyToken(ctx, admin.TokenWrite{Token: proof, Volume: "dst", Offset: off}); err != nil || v.Match != want {
 				t.Errorf("checksum of the bytes at %d: %+v, %v", off, v, err)
 			}
 		}
@@ -222,10 +223,10 @@ func TestKindsOfTokens(t *testing.T) {
 		if _, err := a.WriteToken(ctx, write); !errors.Is(err, tokens.ErrRevoked) {
 			t.Errorf("revoked hash token: %v", err)
 		}
-		if m, err := a.CreateToken(ctx, TokenRequest{Volume: "src", Length: 4096, Skip: 2}); err != nil || m.Type != tokens.RODTypeChecksum || len(m.Others) != 0 {
+		if m, err := a.CreateToken(ctx, admin.TokenRequest{Volume: "src", Length: 4096, Skip: 2}); err != nil || m.Type != tokens.RODTypeChecksum || len(m.Others) != 0 {
 			t.Errorf("all but two: %+v, %v", m, err)
 		}
-		if _, err := a.CreateToken(ctx, TokenRequest{Volume: "src", Providers: []string{"none"}}); !errors.Is(err, blockdev.ErrInvalid) {
+		if _, err := a.CreateToken(ctx, admin.TokenRequest{Volume: "src", Providers: []string{"none"}}); !errors.Is(err, blockdev.ErrInvalid) {
 			t.Errorf("unknown provider: %v", err)
 		}
 	})

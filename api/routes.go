@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"odx/admin"
 	"slices"
 	"time"
 
@@ -28,7 +29,7 @@ func allRoutes() []route {
 // routes are the requests about a store and its volumes.
 var routes = []route{
 	{http.MethodGet, "/v1/store", "Volumes, bytes, deduplication and tokens.", http.StatusOK, true, func(c *call) (any, error) {
-		return c.admin.Store(c.ctx)
+		return c.admin.StoreInfo(c.ctx)
 	}},
 	{http.MethodGet, "/v1/store/exclusive", "For each volume the bytes that nothing else refers to.", http.StatusOK, true, func(c *call) (any, error) {
 		return c.admin.Exclusive(c.ctx)
@@ -118,7 +119,7 @@ type (
 const progressPeriod = 100 * time.Millisecond
 
 func scrub(c *call) (any, error) {
-	var p ScrubRequest
+	var p admin.ScrubRequest
 	if err := c.decode(&p); err != nil {
 		return nil, err
 	}

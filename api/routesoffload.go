@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"odx/admin"
 	"strconv"
 
 	"odx/blockdev"
@@ -15,7 +16,7 @@ const maxData = 4 << 20
 // offloadRoutes are the requests about tokens and data.
 var offloadRoutes = []route{
 	{http.MethodPost, "/v1/tokens", "Make a token that stands for a range of a volume as it is now.", http.StatusCreated, false, func(c *call) (any, error) {
-		var p TokenRequest
+		var p admin.TokenRequest
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
@@ -42,7 +43,7 @@ var offloadRoutes = []route{
 		return c.admin.CopyStats(c.ctx)
 	}},
 	{http.MethodPost, "/v1/tokens/write", "Make a range of a volume equal to bytes of a token; may do less, and says how much.", http.StatusOK, false, func(c *call) (any, error) {
-		var p TokenWrite
+		var p admin.TokenWrite
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
@@ -57,7 +58,7 @@ var offloadRoutes = []route{
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		t, err := asToken(p.Token)
+		t, err := admin.ParseToken(p.Token)
 		if err != nil {
 			return nil, err
 		}
@@ -73,14 +74,14 @@ var offloadRoutes = []route{
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		t, err := asToken(p.Token)
+		t, err := admin.ParseToken(p.Token)
 		if err != nil {
 			return nil, err
 		}
 		return nil, c.admin.RevokeToken(c.ctx, t)
 	}},
 	{http.MethodPost, "/v1/tokens/verify", "Compare a range of a volume with what a checksum token proves.", http.StatusOK, true, func(c *call) (any, error) {
-		var p TokenWrite
+		var p admin.TokenWrite
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}

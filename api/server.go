@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"odx/admin"
 	"sync"
 	"time"
 
@@ -23,7 +24,7 @@ const maxParameters = maxData
 // Server answers requests about one open store.
 type Server struct {
 	http    http.Server
-	admin   Administrator
+	admin   admin.Administrator
 	log     *logrus.Entry
 	serving chan struct{} // closed when Serve has ended
 
@@ -36,20 +37,20 @@ type Server struct {
 	calls  sync.WaitGroup // requests being answered
 }
 
-// NewServer returns a server that answers with what admin does. The store is to
+// NewServer returns a server that answers with what a does. The store is to
 // stay open until Shutdown returned.
-func NewServer(admin Administrator, log *logrus.Entry) *Server {
-	return newServer(admin, log, func(h http.Handler) http.Handler { return h })
+func NewServer(a admin.Administrator, log *logrus.Entry) *Server {
+	return newServer(a, log, func(h http.Handler) http.Handler { return h })
 }
 
 // NewGuardedServer is NewServer for listeners that everyone can reach: each
 // request has to have the secret.
-func NewGuardedServer(admin Administrator, log *logrus.Entry, secret []byte) *Server {
-	return newServer(admin, log, func(h http.Handler) http.Handler { return bearer(secret, h) })
+func NewGuardedServer(a admin.Administrator, log *logrus.Entry, secret []byte) *Server {
+	return newServer(a, log, func(h http.Handler) http.Handler { return bearer(secret, h) })
 }
 
-func newServer(admin Administrator, log *logrus.Entry, guard func(http.Handler) http.Handler) *Server {
-	s := &Server{admin: admin, log: log, serving: make(chan struct{})}
+func newServer(a admin.Administrator, log *logrus.Entry, guard func(http.Handler) http.Handler) *Server {
+	s := &Server{admin: a, log: log, serving: make(chan struct{})}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	for _, r := range allRoutes() {
@@ -104,7 +105,7 @@ func (s *Server) begin() bool {
 // call is one request on its way.
 type call struct {
 	ctx        context.Context
-	admin      Administrator
+	admin      admin.Administrator
 	request    *http.Request
 	parameters []byte
 	writer     http.ResponseWriter

@@ -4,30 +4,12 @@ import (
 	"context"
 	"net/http"
 
-	"odx/target"
-)
-
-// Status is what a server serves, and to whom.
-type Status = target.Status
-
-// Session is an initiator that is logged in, SessionLUN a LUN as it finds it.
-type (
-	Session    = target.Session
-	SessionLUN = target.SessionLUN
+	"odx/admin"
 )
 
 // Status implements Administrator.
-func (l *Local) Status(context.Context) (Status, error) {
-	s, serving := l.service.Status()
-	if !serving {
-		return Status{}, ErrNotRunning
-	}
-	return s, nil
-}
-
-// Status implements Administrator.
-func (c *Client) Status(ctx context.Context) (Status, error) {
-	return ask[Status](ctx, c, http.MethodGet, "/v1/status", nil)
+func (c *Client) Status(ctx context.Context) (admin.Status, error) {
+	return ask[admin.Status](ctx, c, http.MethodGet, "/v1/status", nil)
 }
 
 // statusRoutes are the requests about what is served.

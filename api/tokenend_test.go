@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"odx/admin"
 	"strings"
 	"testing"
 	"time"
@@ -22,28 +23,28 @@ import (
 func TestTokenUponReference_Deletion(t *testing.T) {
 	for name, tt := range map[string]struct {
 		space string
-		end   func(a Administrator, ctx context.Context) error
+		end   func(a admin.Administrator, ctx context.Context) error
 	}{
-		"volume deleted": {"v", func(a Administrator, ctx context.Context) error { return a.DeleteVolume(ctx, "v") }},
-		"file deleted":   {"file:f.raw", func(a Administrator, ctx context.Context) error { return a.DeleteFile(ctx, "f.raw") }},
-		"file replaced by renaming": {"file:f.raw", func(a Administrator, ctx context.Context) error {
+		"volume deleted": {"v", func(a admin.Administrator, ctx context.Context) error { return a.DeleteVolume(ctx, "v") }},
+		"file deleted":   {"file:f.raw", func(a admin.Administrator, ctx context.Context) error { return a.DeleteFile(ctx, "f.raw") }},
+		"file replaced by renaming": {"file:f.raw", func(a admin.Administrator, ctx context.Context) error {
 			_, err := a.RenameFile(ctx, "other", "f.raw")
 			return err
 		}},
-		"file replaced by a new one": {"file:f.raw", func(a Administrator, ctx context.Context) error {
-			part, err := a.StartFile(ctx, FileStart{Name: "f.raw", SizeBytes: 4096})
+		"file replaced by a new one": {"file:f.raw", func(a admin.Administrator, ctx context.Context) error {
+			part, err := a.StartFile(ctx, admin.FileStart{Name: "f.raw", SizeBytes: 4096})
 			if err == nil {
-				_, err = a.FinishFile(ctx, FileFinish{Name: "f.raw", Scratch: part.Name, Overwrite: true})
+				_, err = a.FinishFile(ctx, admin.FileFinish{Name: "f.raw", Scratch: part.Name, Overwrite: true})
 			}
 			return err
 		}},
-		"file replaced by a disk": {"file:f.raw", func(a Administrator, ctx context.Context) error {
-			_, err := a.ChangeDisk(ctx, DiskRequest{Operation: vhd.FromVolume, Source: "src", Destination: "f.raw", Overwrite: true}, nil)
+		"file replaced by a disk": {"file:f.raw", func(a admin.Administrator, ctx context.Context) error {
+			_, err := a.ChangeDisk(ctx, admin.DiskRequest{Operation: vhd.FromVolume, Source: "src", Destination: "f.raw", Overwrite: true}, nil)
 			return err
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a Administrator) {
+			eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a admin.Administrator) {
 				ctx := t.Context()
 				_, err := a.CreateVolume(ctx, "v", 1<<20)
 				_, err2 := a.CreateFile(ctx, "f.raw", 1<<20)
@@ -51,14 +52,14 @@ func TestTokenUponReference_Deletion(t *testing.T) {
 				if err := errors.Join(err, err2, err3); err != nil {
 					t.Fatal(err)
 				}
-				made, err := a.CreateToken(ctx, TokenRequest{Volume: tt.space, Type: tokens.RODTypeAccessUponReference})
+				made, err := a.CreateToken(ctx, admin.TokenRequest{Volume: tt.space, Type: tokens.RODTypeAccessUponReference})
 				if err != nil {
 					t.Fatal(err)
 				}
 				if err := tt.end(a, ctx); err != nil {
 					t.Fatal(err)
 				}
-				_, err = a.WriteToken(ctx, TokenWrite{Token: made.Token, Volume: "src"})
+				_, err = a.WriteToken(ctx, admin.TokenWrite{Token: made.Token, Volume: "src"})
 				if !errors.Is(err, tokens.ErrCancelled) || errors.Is(err, backstore.ErrNotFound) {
 					t.Errorf("first use: %v", err)
 				}
@@ -74,10 +75,10 @@ func TestTokenUponReference_Deletion(t *testing.T) {
 }
 
 // aborting writes a part, and then its token ends.
-type aborting struct{ Administrator }
+type aborting struct{ admin.Administrator }
 
-func (aborting) WriteToken(context.Context, TokenWrite) (TokenWritten, error) {
-	return TokenWritten{Bytes: 8192, Remaining: 4096}, fmt.Errorf("%w: %v", tokens.ErrCancelled, tokens.DataGone)
+func (aborting) WriteToken(context.Context, admin.TokenWrite) (admin.TokenWritten, error) {
+	return admin.TokenWritten{Bytes: 8192, Remaining: 4096}, fmt.Errorf("%w: %v", tokens.ErrCancelled, tokens.DataGone)
 }
 
 // What a copy did before its token ended is reported, with the token's error.
@@ -96,7 +97,7 @@ func TestWriteToken_Aborted(t *testing.T) {
 	})
 	client := NewClient(dir)
 	defer client.Close()
-	done, err := client.WriteToken(t.Context(), TokenWrite{})
+	done, err := client.WriteToken(t.Context(), admin.TokenWrite{})
 	if done.Bytes != 8192 || !errors.Is(err, tokens.ErrCancelled) {
 		t.Errorf("%+v, %v", done, err)
 	}
@@ -113,10 +114,10 @@ func TestWriteToken_Aborted(t *testing.T) {
 }
 
 func TestCreateToken_Priority(t *testing.T) {
-	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a Administrator) {
+	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a admin.Administrator) {
 		for priority, good := range map[int]bool{-101: false, -100: true, 100: true, 101: false, 1 << 40: false} {
 			for _, providers := range [][]string{nil, {"data", "checksum"}, {"hash"}, {"checksum"}} {
-				_, err := a.CreateToken(t.Context(), TokenRequest{Volume: "src", Length: 4096, Priority: priority, Providers: providers})
+				_, err := a.CreateToken(t.Context(), admin.TokenRequest{Volume: "src", Length: 4096, Priority: priority, Providers: providers})
 				if good && err != nil || !good && !errors.Is(err, blockdev.ErrInvalid) {
 					t.Errorf("priority %d, %v: %v", priority, providers, err)
 				}
@@ -127,9 +128,9 @@ func TestCreateToken_Priority(t *testing.T) {
 
 // What tokens hold is measured when it is asked for, with or without a limit on it.
 func TestCopyStats_Held(t *testing.T) {
-	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a Administrator) {
+	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a admin.Administrator) {
 		fill(t, s, 1<<20)
-		made, err := a.CreateToken(t.Context(), TokenRequest{Volume: "src", Offset: 4096, Length: 1 << 20})
+		made, err := a.CreateToken(t.Context(), admin.TokenRequest{Volume: "src", Offset: 4096, Length: 1 << 20})
 		if err != nil {
 			t.Fatal(err)
 		}

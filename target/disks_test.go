@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"odx/admin"
 	"odx/vhd"
 	"odx/vhd/disk/disktest"
 )
@@ -67,7 +68,7 @@ func TestFilesOverISCSI(t *testing.T) {
 		}
 	}
 	id := s.units["file:images/a.vhdx"].ID()
-	disks, err := s.Disks(t.Context())
+	disks, err := s.admin.DiskManager(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,18 +77,18 @@ func TestFilesOverISCSI(t *testing.T) {
 		{Operation: vhd.Snapshot, Source: "images/b.vhd", Destination: "x.vhd"},
 		{Operation: vhd.Resize, Source: "images/e.vhdx", Size: 32 << 20},
 	} {
-		if _, err := disks.Do(t.Context(), r, nil); !errors.Is(err, ErrInUse) {
+		if _, err := disks.Do(t.Context(), r, nil); !errors.Is(err, admin.ErrInUse) {
 			t.Errorf("%+v: %v", r, err)
 		}
 	}
-	if err := s.DeleteFile(t.Context(), "images/c.img"); !errors.Is(err, ErrInUse) {
+	if err := s.admin.DeleteFile(t.Context(), "images/c.img"); !errors.Is(err, admin.ErrInUse) {
 		t.Errorf("delete: %v", err)
 	}
 	stop(t, s)
 
 	// While nothing is served, they can be worked on.
-	err = Inspect(t.Context(), cfg, quiet(), func(s *Service) error {
-		disks, err := s.Disks(t.Context())
+	err = admin.Inspect(t.Context(), cfg, quiet(), func(s *admin.Store) error {
+		disks, err := s.DiskManager(t.Context())
 		if err != nil {
 			return err
 		}
@@ -124,8 +125,8 @@ func TestChainOverISCSI(t *testing.T) {
 		stop(t, s)
 		do := func(r vhd.Request) {
 			t.Helper()
-			err := Inspect(t.Context(), parse(t, dir, config("base")), quiet(), func(s *Service) error {
-				disks, err := s.Disks(t.Context())
+			err := admin.Inspect(t.Context(), parse(t, dir, config("base")), quiet(), func(s *admin.Store) error {
+				disks, err := s.DiskManager(t.Context())
 				if err != nil {
 					return err
 				}
@@ -150,7 +151,7 @@ func TestChainOverISCSI(t *testing.T) {
 		if !bytes.Equal(read(t, d, 0, len(want)), want) {
 			t.Errorf("%s: the child is wrong", ext)
 		}
-		if err := s.DeleteFile(t.Context(), "base"+ext); !errors.Is(err, ErrInUse) {
+		if err := s.admin.DeleteFile(t.Context(), "base"+ext); !errors.Is(err, admin.ErrInUse) {
 			t.Errorf("delete the parent of a LUN: %v", err)
 		}
 		stop(t, s)
@@ -174,7 +175,7 @@ func TestFileProblems(t *testing.T) {
 		t.Run(c.lun, func(t *testing.T) {
 			dir := t.TempDir()
 			s := start(t, parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`)))
-			disks, err := s.Disks(t.Context())
+			disks, err := s.admin.DiskManager(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -193,10 +194,10 @@ func TestFileProblems(t *testing.T) {
 // putFile makes a file of the store.
 func putFile(t *testing.T, s *Service, name string, p []byte) {
 	t.Helper()
-	if _, err := s.CreateFile(t.Context(), name, int64(len(p))); err != nil {
+	if _, err := s.admin.CreateFile(t.Context(), name, int64(len(p))); err != nil {
 		t.Fatal(err)
 	}
-	f, err := s.Space(FilePrefix + name)
+	f, err := s.admin.Space(admin.FilePrefix + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +251,7 @@ views:
 	if len(problems) != 3 {
 		t.Errorf("problems are %q", problems)
 	}
-	if st, _ := s.Status(); st.LUNs[0].Problem == "" || st.LUNs[1].Problem != "" || st.LUNs[4].SizeBytes != 4<<20 {
+	if st, _ := s.admin.Status(t.Context()); st.LUNs[0].Problem == "" || st.LUNs[1].Problem != "" || st.LUNs[4].SizeBytes != 4<<20 {
 		t.Errorf("the status is %+v", st.LUNs)
 	}
 	login(t, s, 1)
@@ -259,7 +260,7 @@ views:
 			t.Errorf("LUN %d does not show what its log has", lun)
 		}
 	}
-	f, err := s.Space(FilePrefix + "read.vhdx")
+	f, err := s.admin.Space(admin.FilePrefix + "read.vhdx")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ type cutVolume struct {
 	size int64
 }
 
-// Size implements scsi.Volume.
+// Size implements blockdev.Volume.
 func (v cutVolume) Size() int64 { return v.size }
 
 // backingLeg opens a plain file that the view v is over, and makes it when it is
@@ -79,7 +79,7 @@ func (v cutVolume) Size() int64 { return v.size }
 func (s *views) backingLeg(v *conf.View, d conf.Device) (view.Leg, error) {
 	info, err := os.Stat(d.Backing)
 	fresh := errors.Is(err, fs.ErrNotExist)
-	b, err := s.openBacking(d.Backing, v.Size)
+	b, err := s.media.openBacking(d.Backing, v.Size)
 	if err != nil {
 		return view.Leg{}, err
 	}
@@ -90,11 +90,11 @@ func (s *views) backingLeg(v *conf.View, d conf.Device) (view.Leg, error) {
 		if err != nil {
 			return view.Leg{}, fmt.Errorf("open %s: %w", d.Backing, err)
 		}
-		s.backings = append(s.backings, f)
+		s.media.backings = append(s.media.backings, f)
 		s.legFiles[d.Backing] = f
 		b, leg.Files = cutVolume{b, f.data}, []view.Stamped{f}
 	}
-	leg.Device = view.Base(s.tokens, b)
+	leg.Device = view.Base(s.media.tokens, b)
 	return leg, nil
 }
 
@@ -103,8 +103,8 @@ func (s *views) mirrored(v *conf.View) bool {
 	if v.Kind == conf.ViewMirror {
 		return true
 	}
-	for i := range s.cfg.Views {
-		above := &s.cfg.Views[i]
+	for i := range s.media.cfg.Views {
+		above := &s.media.cfg.Views[i]
 		for _, d := range above.Over {
 			if d.View == v.Name && s.mirrored(above) {
 				return true
@@ -116,8 +116,8 @@ func (s *views) mirrored(v *conf.View) bool {
 
 // filesUnder returns the stamped files that a view is over.
 func (s *views) filesUnder(name string) (files []view.Stamped) {
-	for i := range s.cfg.Views {
-		v := &s.cfg.Views[i]
+	for i := range s.media.cfg.Views {
+		v := &s.media.cfg.Views[i]
 		if v.Name != name {
 			continue
 		}

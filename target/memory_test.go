@@ -3,55 +3,11 @@ package target
 import (
 	"bytes"
 	"fmt"
-	"math"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"odx/conf"
 	"odx/vhd"
 )
-
-// TestGroupMemory: the smallest bound counts, of the group or of one that it is
-// in, in either version of the kernel's interface.
-func TestGroupMemory(t *testing.T) {
-	const none = math.MaxInt64
-	root := t.TempDir()
-	for name, text := range map[string]string{
-		"memory/memory.limit_in_bytes":           "9223372036854771712",
-		"memory/box/memory.limit_in_bytes":       "1048576000",
-		"memory/box/inner/memory.limit_in_bytes": "2097152000",
-		"a.slice/memory.max":                     "max",
-		"a.slice/odx.service/memory.max":         "268435456",
-		"broken/memory.max":                      "x",
-	} {
-		path := filepath.Join(root, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text+"\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for list, want := range map[string]int64{
-		"":                                     none,
-		"0::/\n":                               none,
-		"0::/a.slice/odx.service\n":            256 << 20,
-		"0::/a.slice\n":                        none,
-		"0::/gone\n":                           none,
-		"0::/broken\n":                         none,
-		"4:memory:/box/inner\n1:cpu:/\n0::/\n": 1048576000,
-		"4:memory:/\n":                         9223372036854771712,
-		"nonsense":                             none,
-	} {
-		if got := groupMemory(root, []byte(list)); got != want {
-			t.Errorf("%q: %d bytes, want %d", list, got, want)
-		}
-	}
-	if n := availableMemory(); n <= 0 {
-		t.Errorf("this machine has %d bytes", n)
-	}
-}
 
 // TestCollectorLimit: the collector has as much as is in use, and never more than
 // the total.
@@ -74,7 +30,7 @@ func TestCollectorLimit(t *testing.T) {
 func TestService_tableMemory(t *testing.T) {
 	s := start(t, parse(t, t.TempDir(), "memory: 128MiB\n"+fmt.Sprintf(disks, `"127.0.0.1:0"`)))
 	defer stop(t, s)
-	m, err := s.Disks(t.Context())
+	m, err := s.admin.DiskManager(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,8 +47,8 @@ func TestService_tableMemory(t *testing.T) {
 		}
 		served = append(served, d)
 	}
-	if s.memory.Tables != 4<<20 {
-		t.Errorf("the part is %d bytes", s.memory.Tables)
+	if s.admin.Memory().Tables != 4<<20 {
+		t.Errorf("the part is %d bytes", s.admin.Memory().Tables)
 	}
 	for n, d := range served {
 		for off := int64(0); off < size; off += step {
@@ -108,8 +64,8 @@ func TestService_tableMemory(t *testing.T) {
 				t.Fatalf("disk %d at %d is wrong: %v", n, off, err)
 			}
 		}
-		if held := m.TableBytes(); held > s.memory.Tables || held < s.memory.Tables/2 {
-			t.Errorf("tables take %d bytes of %d", held, s.memory.Tables)
+		if held := m.TableBytes(); held > s.admin.Memory().Tables || held < s.admin.Memory().Tables/2 {
+			t.Errorf("tables take %d bytes of %d", held, s.admin.Memory().Tables)
 		}
 	}
 	for _, d := range served {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"odx/admin"
 	"odx/conf"
 	"odx/target/scsi"
 )
@@ -199,18 +200,12 @@ func (s *Service) Portals() []string {
 	return list
 }
 
-// MissingPortal is a portal that does not answer.
-type MissingPortal struct {
-	Address string `json:"address"`
-	Problem string `json:"problem"`
-}
-
 // MissingPortals returns the portals that could not be bound yet, in the order of
 // the configuration.
-func (s *Service) MissingPortals() []MissingPortal {
-	var list []MissingPortal
+func (s *Service) MissingPortals() []admin.MissingPortal {
+	var list []admin.MissingPortal
 	for _, p := range s.portals.missing() {
-		list = append(list, MissingPortal{p.String(), p.err.Error()})
+		list = append(list, admin.MissingPortal{Address: p.String(), Problem: p.err.Error()})
 	}
 	return list
 }
@@ -228,7 +223,7 @@ type LUN struct {
 	// Size is the capacity in bytes.
 	Size     int64
 	ReadOnly bool
-	// Over are the volumes, and the files with FilePrefix, that the blocks are in.
+	// Over are the volumes, and the files with admin.FilePrefix, that the blocks are in.
 	Over []string
 	// Problem says why the LUN is not served, "" if it is.
 	Problem string
@@ -244,7 +239,7 @@ func (s *Service) LUNs() []LUN {
 			lun := LUN{Target: t.Name, Number: l.Number, Medium: l.Medium(), ReadOnly: l.ReadOnly, Over: s.spacesOf(l)}
 			if unit := s.units[l.Medium()]; unit != nil {
 				lun.Size, lun.ReadOnly = unit.Volume().Size(), unit.ReadOnly()
-			} else if err := s.leftOut[l.Medium()]; err != nil {
+			} else if err := s.media.leftOut[l.Medium()]; err != nil {
 				lun.Problem = err.Error()
 			}
 			for _, p := range bound {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"odx/admin"
 	"odx/conf"
 	remote "odx/initiator"
 )
@@ -64,8 +65,8 @@ func TestPortals_Bind(t *testing.T) {
 			t.Errorf("the log does not name %s:\n%s", key, log.String())
 		}
 	}
-	st, ok := s.Status()
-	if !ok || len(st.MissingPortals) != 2 || len(st.Portals) != 1 {
+	st, err := s.admin.Status(t.Context())
+	if err != nil || len(st.MissingPortals) != 2 || len(st.Portals) != 1 {
 		t.Errorf("status: %+v", st)
 	}
 }
@@ -80,7 +81,7 @@ func TestPortals_BindMissing(t *testing.T) {
 	cfg := parse(t, t.TempDir(), onPortals(`"127.0.0.1:0", "`+address+`"`))
 	s := newService(cfg, quiet())
 	s.portals.retry = time.Millisecond
-	if err := s.start(t.Context()); err != nil {
+	if err := s.start(t.Context(), admin.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	defer stop(t, s)

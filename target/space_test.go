@@ -12,6 +12,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"odx/admin"
 	client "odx/initiator"
 	"odx/target/scsi"
 )
@@ -179,13 +180,13 @@ func TestSpaceWatch_Period(t *testing.T) {
 func TestService_Capacity(t *testing.T) {
 	dir := t.TempDir()
 	cfg := parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`)+"store: {capacity: 256MiB, soft_threshold: 50}\n")
-	check := func(what string, s *Service) {
+	check := func(what string, s *admin.Store) {
 		t.Helper()
 		c, err := s.Capacity()
 		if err != nil {
 			t.Fatal(err)
 		}
-		live := s.store.LiveBytes()
+		live := s.Backstore().LiveBytes()
 		if c.ProvisionedBytes != 2*64<<20+5000 || c.FreeBytes+live != 256<<20 || c.WarnBytes != 128<<20 || c.HostFreeBytes < c.FreeBytes {
 			t.Errorf("%s: %+v, %d bytes are live", what, c, live)
 		}
@@ -195,9 +196,9 @@ func TestService_Capacity(t *testing.T) {
 	if err := login(t, s, 0).WriteAt(t.Context(), random(3, 1<<20), 0); err != nil {
 		t.Fatal(err)
 	}
-	check("served", s)
+	check("served", s.admin)
 	stop(t, s)
-	if err := Inspect(t.Context(), cfg, quiet(), func(s *Service) error { check("not served", s); return nil }); err != nil {
+	if err := admin.Inspect(t.Context(), cfg, quiet(), func(s *admin.Store) error { check("not served", s); return nil }); err != nil {
 		t.Error(err)
 	}
 }

@@ -3,80 +3,54 @@ package target
 import (
 	"cmp"
 	"slices"
-	"time"
 
-	"odx/backstore"
+	"odx/admin"
 	"odx/conf"
 	"odx/target/iscsi"
 	"odx/target/scsi"
 )
 
-// Status is what a service serves, and to whom.
-type Status struct {
-	// Portals are the addresses where initiators are answered.
-	Portals []string `json:"portals"`
-	// MissingPortals do not answer: they could not be bound, and are tried again.
-	MissingPortals []MissingPortal `json:"missing_portals,omitempty"`
-	// LUNs are in the order of the configuration.
-	LUNs []LUNStatus `json:"luns"`
-	// Sessions are the initiators that are logged in, the oldest first.
-	Sessions []Session `json:"sessions"`
-	// Damage is what was found damaged of the store since it was opened, at most 100
-	// things, and MoreDamage how many are not in it.
-	Damage     []backstore.Damaged `json:"damage,omitempty"`
-	MoreDamage int                 `json:"more_damage,omitempty"`
-}
+// served is a service as the administrator of its store sees it. It implements
+// admin.Server.
+type served struct{ service *Service }
 
-// LUNStatus describes a LUN of the configuration.
-type LUNStatus struct {
-	Target string `json:"target"`
-	Number uint16 `json:"lun"`
-	// Medium is what the LUN's blocks live on, for example "volume src".
-	Medium    string   `json:"medium"`
-	SizeBytes int64    `json:"size_bytes"`
-	ReadOnly  bool     `json:"read_only"`
-	URLs      []string `json:"urls"`
-	// Over are the volumes, and the files with FilePrefix, that the blocks are in.
-	Over []string `json:"over"`
-	// Problem says why the LUN is not served.
-	Problem string `json:"problem,omitempty"`
-}
-
-// Session is an initiator that is logged in to a target, or to discovery.
-type Session struct {
-	Initiator string `json:"initiator"`
-	Alias     string `json:"alias,omitempty"`
-	// ISID is in hexadecimal.
-	ISID string `json:"isid"`
-	TSIH uint16 `json:"tsih"`
-	// Target is empty for a discovery session.
-	Target string `json:"target,omitempty"`
-	// Addresses are the initiator's, one for each connection.
-	Addresses []string  `json:"addresses"`
-	Since     time.Time `json:"since"`
-	// Commands is how many are outstanding.
-	Commands int          `json:"commands"`
-	LUNs     []SessionLUN `json:"luns"`
-}
-
-// SessionLUN is a LUN as a session finds it.
-type SessionLUN struct {
-	Number   uint16 `json:"lun"`
-	Medium   string `json:"medium"`
-	ReadOnly bool   `json:"read_only"`
-	// Over is that of the LUNStatus.
-	Over []string `json:"over"`
-}
-
-// Status describes what is served; false for a service that serves nothing.
-func (s *Service) Status() (Status, bool) {
-	if s.server == nil {
-		return Status{}, false
+// Resized implements admin.Server.
+func (v served) Resized(volume string) {
+	if lu := v.service.units[(&conf.LUN{Volume: volume}).Medium()]; lu != nil {
+		lu.Resized()
 	}
-	st := Status{Portals: s.Portals(), MissingPortals: s.MissingPortals(), LUNs: []LUNStatus{}, Sessions: []Session{}}
+}
+
+// FileUser implements admin.Server.
+func (v served) FileUser(file string) string { return v.service.users.of(file) }
+
+// WarnBytes implements admin.Server.
+func (v served) WarnBytes() int64 { return v.service.space.threshold }
+
+// CopyCommands implements admin.Server.
+func (v served) CopyCommands() admin.CopyCommands {
+	st := v.service.copies.Stats()
+	c := admin.CopyCommands{
+		Since: st.Since, Populated: st.Populated, Written: st.Written, Extended: st.Extended, Partial: st.Partial,
+		PopulatedBytes: st.PopulatedBytes, PopulatedMovedBytes: st.PopulatedMovedBytes,
+		WrittenBytes: st.WrittenBytes, WrittenMovedBytes: st.WrittenMovedBytes,
+		ExtendedBytes: st.ExtendedBytes, ExtendedMovedBytes: st.ExtendedMovedBytes,
+		Aborted: st.Aborted, Refused: st.Refused, RefusedBy: st.RefusedBy,
+		Recent: make([]admin.CopyRefusal, 0, len(st.Recent)),
+	}
+	for _, r := range st.Recent {
+		c.Recent = append(c.Recent, admin.CopyRefusal(r))
+	}
+	return c
+}
+
+// Status implements admin.Server.
+func (v served) Status() admin.Status {
+	s := v.service
+	st := admin.Status{Portals: s.Portals(), MissingPortals: s.MissingPortals(), LUNs: []admin.LUNStatus{}, Sessions: []admin.Session{}}
 	st.Damage, st.MoreDamage = s.store.Damage()
 	for _, l := range s.LUNs() {
-		st.LUNs = append(st.LUNs, LUNStatus{
+		st.LUNs = append(st.LUNs, admin.LUNStatus{
 			Target: l.Target, Number: l.Number, Medium: l.Medium, SizeBytes: l.Size, ReadOnly: l.ReadOnly,
 			URLs: append([]string{}, l.URLs...), Over: l.Over, Problem: l.Problem,
 		})
@@ -84,14 +58,14 @@ func (s *Service) Status() (Status, bool) {
 	for _, i := range s.server.Sessions() {
 		st.Sessions = append(st.Sessions, s.session(&i))
 	}
-	return st, true
+	return st
 }
 
 // session describes a session and the LUNs that it sees.
-func (s *Service) session(i *iscsi.SessionInfo) Session {
-	out := Session{
+func (s *Service) session(i *iscsi.SessionInfo) admin.Session {
+	out := admin.Session{
 		Initiator: i.InitiatorName, Alias: i.InitiatorAlias, ISID: i.ISID, TSIH: i.TSIH, Target: i.TargetName,
-		Addresses: append([]string{}, i.Connections...), Since: i.Since.UTC(), Commands: i.Commands, LUNs: []SessionLUN{},
+		Addresses: append([]string{}, i.Connections...), Since: i.Since.UTC(), Commands: i.Commands, LUNs: []admin.SessionLUN{},
 	}
 	for _, t := range s.cfg.Targets {
 		if t.Name != i.TargetName {
@@ -104,12 +78,12 @@ func (s *Service) session(i *iscsi.SessionInfo) Session {
 			if unit == nil || !ok {
 				continue
 			}
-			out.LUNs = append(out.LUNs, SessionLUN{
+			out.LUNs = append(out.LUNs, admin.SessionLUN{
 				Number: seen, Medium: l.Medium(), ReadOnly: readOnly || unit.ReadOnly(), Over: s.spacesOf(l),
 			})
 		}
 	}
-	slices.SortFunc(out.LUNs, func(a, b SessionLUN) int { return cmp.Compare(a.Number, b.Number) })
+	slices.SortFunc(out.LUNs, func(a, b admin.SessionLUN) int { return cmp.Compare(a.Number, b.Number) })
 	return out
 }
 

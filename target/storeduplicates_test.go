@@ -12,7 +12,7 @@ import (
 func TestDedup_off(t *testing.T) {
 	dir := t.TempDir()
 	s := start(t, parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`)))
-	if _, err := s.Store().CreateVolume(t.Context(), "under", 4<<20); err != nil {
+	if _, err := s.store.CreateVolume(t.Context(), "under", 4<<20); err != nil {
 		t.Fatal(err)
 	}
 	stop(t, s)
@@ -35,12 +35,12 @@ views:
 `))
 	p := make([]byte, blockdev.BlockLength)
 	p[0] = 1
-	stored := s.Store().LiveBytes()
+	stored := s.store.LiveBytes()
 	for _, tt := range []struct {
 		volume string
 		blocks int64
 	}{{"shared", 1}, {"shared", 0}, {"own", 1}, {"tenant", 1}, {"under", 1}, {"shared", 0}} {
-		v, err := s.Store().Volume(tt.volume)
+		v, err := s.store.Volume(tt.volume)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +53,7 @@ views:
 		if err := v.Zero(t.Context(), 2*blockdev.BlockLength, blockdev.BlockLength); err != nil {
 			t.Fatal(err)
 		}
-		now := s.Store().LiveBytes()
+		now := s.store.LiveBytes()
 		if got := (now - stored) / blockdev.BlockLength; got != tt.blocks {
 			t.Errorf("a write to %s stores %d blocks more, want %d", tt.volume, got, tt.blocks)
 		}

@@ -1,6 +1,6 @@
-// Package target is the service: it puts a configuration, the extent store, the
-// token manager, the device servers and the iSCSI transport together, and takes
-// them apart again in the reverse order.
+// Package target is the server: it puts a configuration, an open store, the device
+// servers and the iSCSI transport together, and takes them apart again in the reverse
+// order. What an administrator does to the store is package admin's.
 //
 // The store is opened, everything that the configuration asks of it is checked,
 // every portal is bound; only then is anything made, and only then does anything
@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -20,40 +19,32 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"odx/admin"
 	"odx/backstore"
 	"odx/conf"
 	"odx/target/copymgr"
 	"odx/target/iscsi"
 	"odx/target/scsi"
 	"odx/tokens"
-	"odx/vhd"
 )
 
 // Service is a running target.
 type Service struct {
-	cfg      *conf.Config
-	memory   conf.Memory
-	readOnly bool // the store is only looked at
-	// scrubEvery is how often the store scrubs itself.
-	scrubEvery time.Duration
-	log        *logrus.Entry
-	store      *backstore.Store
-	tokens     *tokens.Manager
-	copies     *copymgr.Manager
-	disks      *vhd.Manager                 // nil before it is asked for
-	views      *views                       // nil before they are made
-	served     map[string]string            // files that disks are in, as Space names them → by whom
-	backings   []io.Closer                  // of LUNs outside the store
-	units      map[string]*scsi.LogicalUnit // by conf.LUN.Medium
-	leftOut    map[string]error             // why a medium is not served, by conf.LUN.Medium
-	space      *spaceWatch
-	portals    portals
-	server     *iscsi.Server
+	cfg    *conf.Config
+	log    *logrus.Entry
+	admin  *admin.Store
+	store  *backstore.Store // admin's
+	tokens *tokens.Manager  // admin's
+	copies *copymgr.Manager
+	users  *fileUsers
+	media  *media
+	views  *views
+	units  map[string]*scsi.LogicalUnit // by conf.LUN.Medium
+	space  *spaceWatch
 
-	sweeping sync.Mutex // guards swept
-	swept    bool       // volumes that were never finished are removed
-
-	unwatch context.CancelFunc // ends the watch over space, nil before it began
+	portals portals
+	server  *iscsi.Server
+	unwatch context.CancelFunc // ends the watch over space
 	serving sync.WaitGroup
 	failed  chan error // from listeners, room for each
 
@@ -62,13 +53,12 @@ type Service struct {
 }
 
 // Start opens the store and serves what cfg says. When it returns, every portal
-// answers that can be bound, one at least; others are tried again. An error that the configuration is to blame for is a conf.Problem or
-// conf.Problems; nothing is left running
-// after an error. ctx bounds the start alone.
+// answers that can be bound, one at least; others are tried again. An error that the
+// configuration is to blame for is a conf.Problem or conf.Problems; nothing is left
+// running after an error. ctx bounds the start alone.
 func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service, error) {
 	s := newService(cfg, log)
-	s.scrubEvery = cfg.Store.ScrubEvery
-	if err := s.start(ctx); err != nil {
+	if err := s.start(ctx, admin.Options{ScrubEvery: cfg.Store.ScrubEvery}); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -88,11 +78,10 @@ func Rescue(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service,
 		}
 	}
 	s := newService(&c, log)
-	s.readOnly = true
 	if noStore(c.DataDir) {
 		return nil, c.Problem("data_dir", "there is no store in %s to rescue", c.DataDir)
 	}
-	if err := s.start(ctx); err != nil {
+	if err := s.start(ctx, admin.Options{ReadOnly: true}); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -101,14 +90,13 @@ func Rescue(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service,
 // newService returns a service that has not started.
 func newService(cfg *conf.Config, log *logrus.Entry) *Service {
 	return &Service{
-		cfg: cfg, memory: cfg.DivideMemory(availableMemory()), log: log,
-		portals: portals{cfg: cfg, retry: portalRetry},
-		served:  map[string]string{}, leftOut: map[string]error{}, failed: make(chan error, len(cfg.Portals)),
+		cfg: cfg, log: log, users: &fileUsers{by: map[string]string{}},
+		portals: portals{cfg: cfg, retry: portalRetry}, failed: make(chan error, len(cfg.Portals)),
 	}
 }
 
 // start is Start of a new service.
-func (s *Service) start(ctx context.Context) (err error) {
+func (s *Service) start(ctx context.Context, o admin.Options) (err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.release())
@@ -126,19 +114,10 @@ func (s *Service) start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := s.openStore(ctx); err != nil {
+	if err := s.openStore(ctx, o); err != nil {
 		return storeProblem(s.cfg, err)
 	}
-	if err := s.openTokens(ctx); err != nil {
-		return err
-	}
-	if err := s.openDisks(ctx); err != nil {
-		return err
-	}
-	if err := s.sweepVolumes(ctx); err != nil {
-		return err
-	}
-	if err := s.checkMedia(ctx); err != nil {
+	if err := s.media.checkMedia(ctx); err != nil {
 		return err
 	}
 	if !first {
@@ -153,11 +132,44 @@ func (s *Service) start(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("free space of %s: %w", s.cfg.DataDir, err)
 	}
+	if s.views, err = makeViews(ctx, s.media); err != nil {
+		return err
+	}
 	targets, err := s.makeTargets(ctx)
 	if err != nil {
 		return err
 	}
-	options := transportOptions(s.cfg.Limits, s.memory)
+	if err := s.makeServer(ctx, targets, secrets); err != nil {
+		return err
+	}
+	s.startServing()
+	return nil
+}
+
+// openStore opens the store, its tokens and its virtual disks, and removes what was
+// never finished.
+func (s *Service) openStore(ctx context.Context, o admin.Options) (err error) {
+	o.Server = served{s}
+	if s.admin, err = admin.Open(ctx, s.cfg, s.log, o); err != nil {
+		return err
+	}
+	s.store = s.admin.Backstore()
+	if s.tokens, err = s.admin.TokenManager(ctx); err != nil {
+		return err
+	}
+	disks, err := s.admin.DiskManager(ctx)
+	if err != nil {
+		return err
+	}
+	s.media = &media{
+		cfg: s.cfg, log: s.log, store: s.store, tokens: s.tokens, disks: disks, users: s.users, leftOut: map[string]error{},
+	}
+	return s.admin.SweepVolumes(ctx)
+}
+
+// makeServer makes the transport, and notes what is served from now on.
+func (s *Service) makeServer(ctx context.Context, targets []iscsi.TargetConfig, secrets secrets) error {
+	options := transportOptions(s.cfg.Limits, s.admin.Memory())
 	options.Log, options.Settler = s.log, settler{s.store}
 	history, err := loadLUNHistory(s.store)
 	if err != nil {
@@ -169,9 +181,12 @@ func (s *Service) start(ctx context.Context) (err error) {
 	if s.server, err = iscsi.NewServer(options, targets); err != nil {
 		return fmt.Errorf("iSCSI: %w", err)
 	}
-	if err := history.save(ctx, s.store); err != nil {
-		return err
-	}
+	return history.save(ctx, s.store)
+}
+
+// startServing serves the portals that are bound, and watches over those that are not
+// and over the space of the store.
+func (s *Service) startServing() {
 	for _, p := range s.portals.bound() {
 		s.serving.Go(func() { s.serve(p) })
 	}
@@ -181,7 +196,6 @@ func (s *Service) start(ctx context.Context) (err error) {
 		s.portals.bindMissing(watching, s.log, func(p portal) { s.serving.Go(func() { s.serve(p) }) })
 	})
 	s.serving.Go(func() { s.space.run(watching, s.warnOfSpace, s.relieveStore) })
-	return nil
 }
 
 // warnOfSpace tells the initiators of every LUN in the store that space runs
@@ -192,55 +206,16 @@ func (s *Service) warnOfSpace() {
 	}
 }
 
-// openStore opens the store.
-func (s *Service) openStore(ctx context.Context) error {
-	var err error
-	o := storeOptions(s.cfg, &s.memory, s.log)
-	o.ReadOnly, o.ScrubEvery = s.readOnly, s.scrubEvery
-	s.store, err = backstore.Open(ctx, o)
-	if err != nil {
-		return fmt.Errorf("open %w", err)
-	}
-	if unit := s.cfg.Store.DedupUnit; unit != 0 && unit != s.store.DedupUnit() {
-		return s.cfg.Problem("store.dedup_unit", "the store was made with %s, not %s; write that, or leave the key out",
-			conf.FormatSize(int64(s.store.DedupUnit())), conf.FormatSize(int64(unit)))
-	}
-	return nil
-}
-
 // noStore reports that nothing is in the directory of a store.
 func noStore(dir string) bool {
 	names, err := os.ReadDir(dir)
 	return errors.Is(err, fs.ErrNotExist) || err == nil && len(names) == 0
 }
 
-func storeOptions(cfg *conf.Config, m *conf.Memory, log *logrus.Entry) backstore.Options {
-	return backstore.Options{
-		Dir:           cfg.DataDir,
-		Log:           log,
-		CapacityBytes: cfg.Store.Capacity,
-		CacheBytes:    m.Cache,
-		DedupUnit:     cfg.Store.DedupUnit,
-
-		CleanBytesPerSecond: cfg.Store.CleanIO,
-		ScrubBytesPerSecond: cfg.Store.ScrubIO,
-		StoreDuplicates:     cfg.Store.StoreDuplicates,
-		MetadataCopies:      cfg.Store.MetadataCopies,
-	}
-}
-
 // storeProblem is the error of a server that cannot open its store.
 func storeProblem(cfg *conf.Config, err error) error {
 	if errors.Is(err, backstore.ErrLocked) {
 		return cfg.Problem("data_dir", "the store in %s is in use by another process, perhaps another odx; stop it, or choose another directory", cfg.DataDir)
-	}
-	return err
-}
-
-// lockedProblem is the error of a command that cannot open the store that it is about.
-func lockedProblem(cfg *conf.Config, err error) error {
-	if errors.Is(err, backstore.ErrLocked) {
-		return cfg.Problem("data_dir", "the store in %s is in use by another process, perhaps an odx that serves it; stop that first", cfg.DataDir)
 	}
 	return err
 }
@@ -256,27 +231,8 @@ func (s *Service) serve(p portal) {
 // Failed delivers an error when a portal has stopped answering by itself.
 func (s *Service) Failed() <-chan error { return s.failed }
 
-// Store returns the open store.
-func (s *Service) Store() *backstore.Store { return s.store }
-
-// Tokens returns the manager of the store's tokens.
-func (s *Service) Tokens(ctx context.Context) (*tokens.Manager, error) {
-	if s.tokens == nil {
-		if err := s.openTokens(ctx); err != nil {
-			return nil, err
-		}
-	}
-	return s.tokens, nil
-}
-
-// CopyStats counts copy commands since the start; false for a service that serves
-// nothing.
-func (s *Service) CopyStats() (copymgr.Stats, bool) {
-	if s.copies == nil {
-		return copymgr.Stats{}, false
-	}
-	return s.copies.Stats(), true
-}
+// Admin returns what administers the store, until Stop.
+func (s *Service) Admin() *admin.Store { return s.admin }
 
 // Stop ends the service: portals close, commands finish until ctx ends and are
 // aborted then, everything acknowledged is flushed and the store is closed. It
@@ -318,14 +274,11 @@ func (s *Service) release() error {
 	if s.views != nil {
 		errs = append(errs, s.views.close())
 	}
-	for _, c := range s.backings {
-		errs = append(errs, c.Close())
+	if s.media != nil {
+		errs = append(errs, s.media.close()...)
 	}
-	if s.tokens != nil {
-		errs = append(errs, s.tokens.Close())
-	}
-	if s.store != nil {
-		errs = append(errs, s.store.Close())
+	if s.admin != nil {
+		errs = append(errs, s.admin.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -229,7 +229,7 @@ targets:
 			if d := login(t, s, tt.served); d.Size() != 64<<20 {
 				t.Errorf("LUN %d has %d bytes", tt.served, d.Size())
 			}
-			if st, _ := s.Status(); st.LUNs[0].Problem == "" {
+			if st, _ := s.admin.Status(t.Context()); st.LUNs[0].Problem == "" {
 				t.Error("the status does not say so")
 			}
 			if strings.Contains(volumeNames(s), "third") {
@@ -256,7 +256,7 @@ views:
 `
 	cfg := parse(t, dir, text)
 	s := start(t, cfg)
-	if _, err := s.ResizeVolume(t.Context(), "src", 96<<20); err != nil {
+	if _, err := s.admin.ResizeVolume(t.Context(), "src", 96<<20); err != nil {
 		t.Fatal(err)
 	}
 	stop(t, s)
@@ -285,7 +285,7 @@ views:
 
 func volumeNames(s *Service) string {
 	var names []string
-	for _, v := range s.Store().Volumes() {
+	for _, v := range s.store.Volumes() {
 		names = append(names, v.Name())
 	}
 	return strings.Join(names, " ")
@@ -368,17 +368,6 @@ targets:
 		if err == nil || !strings.HasSuffix(err.Error(), want) {
 			t.Errorf("%s: got %v, want …%s", backing, err, want)
 		}
-	}
-}
-
-func TestInspectMakesNoStore(t *testing.T) {
-	cfg := parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`))
-	err := Inspect(t.Context(), cfg, quiet(), func(*Service) error { t.Error("called"); return nil })
-	if err == nil || !strings.Contains(err.Error(), "there is no store") {
-		t.Errorf("got %v", err)
-	}
-	if _, err := os.Stat(cfg.DataDir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the folder of the store: %v", err)
 	}
 }
 

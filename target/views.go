@@ -1,14 +1,11 @@
 package target
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"strings"
 	"time"
 
@@ -27,7 +24,7 @@ const (
 
 // views are the volumes that the configuration makes of others.
 type views struct {
-	*Service
+	media   *media
 	devices map[string]view.Device // by name of the view
 	files   map[string]view.Device // that are open, by name
 	gates   map[string]view.Gate   // by name of what is together
@@ -41,66 +38,31 @@ type viewCloser struct {
 	close func(context.Context) error
 }
 
-// checkViews compares the views with what they are over, and changes nothing. One
-// that cannot be made is left out.
-func (s *Service) checkViews() {
-	for i := range s.cfg.Views {
-		v := &s.cfg.Views[i]
-		for _, d := range v.Over {
-			if d.View != "" || v.Size != 0 {
-				continue
-			}
-			if err := s.deviceExists(d); errors.Is(err, fs.ErrNotExist) || errors.Is(err, backstore.ErrNotFound) {
-				s.leaveOut(viewMedium(v.Name), s.cfg.Problem(v.Key, "view %s: %s does not exist; give the view a size to make it with", v.Name, d))
-			} else if err != nil {
-				s.leaveOut(viewMedium(v.Name), s.cfg.Problem(v.Key, "view %s: %s cannot be used: %v", v.Name, d, err))
-			}
-		}
-	}
-}
-
-func (s *Service) deviceExists(d conf.Device) error {
-	if d.Backing != "" {
-		_, err := os.Stat(d.Backing)
-		return err
-	}
-	_, err := s.openSpace(d)
-	return err
-}
-
-// openSpace returns the volume or file of the store that d names.
-func (s *Service) openSpace(d conf.Device) (*backstore.Volume, error) {
-	if d.File != "" {
-		return s.store.File(d.File)
-	}
-	return s.store.Volume(d.Volume)
-}
-
 // makeViews makes the views, and what they are over as far as it is missing. What
 // is kept beside the data for views that are not configured any more is removed:
 // the data may have changed without them.
-func (s *Service) makeViews(ctx context.Context) error {
-	s.views = &views{Service: s, devices: map[string]view.Device{}, files: map[string]view.Device{}, gates: map[string]view.Gate{}, legFiles: map[string]*legFile{}}
-	if err := s.views.forgetOthers(ctx); err != nil {
-		return err
+func makeViews(ctx context.Context, m *media) (*views, error) {
+	s := &views{media: m, devices: map[string]view.Device{}, files: map[string]view.Device{}, gates: map[string]view.Gate{}, legFiles: map[string]*legFile{}}
+	if err := s.forgetOthers(ctx); err != nil {
+		return nil, err
 	}
-	for i := range s.cfg.Views {
-		v := &s.cfg.Views[i]
-		if s.leftOut[viewMedium(v.Name)] != nil {
+	for i := range m.cfg.Views {
+		v := &m.cfg.Views[i]
+		if m.leftOut[viewMedium(v.Name)] != nil {
 			continue
 		}
-		d, err := s.views.make(ctx, v)
+		d, err := s.make(ctx, v)
 		var problem conf.Problem // of a view below
 		if bad := (*unusableDisk)(nil); err != nil && !errors.As(err, &bad) && !errors.As(err, &problem) {
-			err = s.cfg.Problem(v.Key, "view %s: %v", v.Name, err)
+			err = m.cfg.Problem(v.Key, "view %s: %v", v.Name, err)
 		}
 		if err != nil {
-			s.leaveOut(viewMedium(v.Name), err)
+			m.leaveOut(viewMedium(v.Name), err)
 			continue
 		}
-		s.views.devices[v.Name] = d
+		s.devices[v.Name] = d
 	}
-	return nil
+	return s, nil
 }
 
 // make makes one view over those that were made before.
@@ -122,7 +84,7 @@ func (s *views) make(ctx context.Context, v *conf.View) (view.Device, error) {
 		}
 		return view.NewStripe(devices, v.StripeUnit)
 	case conf.ViewMirror:
-		m, err := view.OpenMirror(ctx, view.MirrorConfig{Name: v.Name, Legs: legs, Copier: s.tokens, Records: s.store, Log: s.log})
+		m, err := view.OpenMirror(ctx, view.MirrorConfig{Name: v.Name, Legs: legs, Copier: s.media.tokens, Records: s.media.store, Log: s.media.log})
 		if err != nil {
 			return nil, err
 		}
@@ -149,7 +111,7 @@ func (s *views) make(ctx context.Context, v *conf.View) (view.Device, error) {
 // leg opens what v is over, and makes it when it is missing.
 func (s *views) leg(ctx context.Context, v *conf.View, d conf.Device) (view.Leg, error) {
 	if d.View != "" {
-		if err := s.leftOut[viewMedium(d.View)]; err != nil {
+		if err := s.media.leftOut[viewMedium(d.View)]; err != nil {
 			return view.Leg{}, err
 		}
 		return view.Leg{Device: s.devices[d.View], ID: "view:" + d.View, Files: s.filesUnder(d.View)}, nil
@@ -160,15 +122,15 @@ func (s *views) leg(ctx context.Context, v *conf.View, d conf.Device) (view.Leg,
 	if d.File != "" {
 		return s.fileLeg(ctx, v, d)
 	}
-	space, err := s.openSpace(d)
+	space, err := s.media.openSpace(d)
 	fresh := errors.Is(err, backstore.ErrNotFound) && v.Size != 0
 	if fresh {
-		space, err = s.makeVolume(ctx, d.Volume, v.Size)
+		space, err = s.media.makeVolume(ctx, d.Volume, v.Size)
 	}
 	if err != nil {
 		return view.Leg{}, err
 	}
-	return view.Leg{Device: view.Base(s.tokens, space), ID: fmt.Sprintf("%x", space.ID()), Fresh: fresh}, nil
+	return view.Leg{Device: view.Base(s.media.tokens, space), ID: fmt.Sprintf("%x", space.ID()), Fresh: fresh}, nil
 }
 
 // fileLeg opens the disk in a file of the store.
@@ -177,7 +139,7 @@ func (s *views) fileLeg(ctx context.Context, v *conf.View, d conf.Device) (view.
 	if err != nil {
 		return view.Leg{}, err
 	}
-	f, err := s.store.File(d.File)
+	f, err := s.media.store.File(d.File)
 	if err != nil {
 		return view.Leg{}, err
 	}
@@ -194,7 +156,7 @@ func (s *views) partition(ctx context.Context, v *conf.View, leg view.Leg) (view
 		return nil, fmt.Errorf("%s has no partition %d in its partition table (%s)", v.Over[0], v.Number, table.Scheme)
 	}
 	if table.Backup {
-		s.log.WithField("view", v.Name).Warn("the first partition table is damaged; the one at the end of the disk is used")
+		s.media.log.WithField("view", v.Name).Warn("the first partition table is damaged; the one at the end of the disk is used")
 	}
 	return view.NewPartition(leg.Device, p.Start, p.Length)
 }
@@ -204,8 +166,8 @@ func (s *views) verify(ctx context.Context, v *conf.View, leg view.Leg) (view.De
 	side := s.side(sumsPrefix, v, leg, view.SumsBytes(leg.Size()))
 	sums, err := side.open(ctx)
 	if errors.Is(err, errOverOther) {
-		s.log.WithField("view", v.Name).Warn("the view is over something else than before; its checksums are dropped")
-		if err := s.store.DeleteVolume(ctx, side.volume); err != nil {
+		s.media.log.WithField("view", v.Name).Warn("the view is over something else than before; its checksums are dropped")
+		if err := s.media.store.DeleteVolume(ctx, side.volume); err != nil {
 			return nil, err
 		}
 		sums, err = side.open(ctx)
@@ -213,7 +175,7 @@ func (s *views) verify(ctx context.Context, v *conf.View, leg view.Leg) (view.De
 	if err != nil {
 		return nil, err
 	}
-	return view.NewVerify(v.Name, leg.Device, sums, s.tokens)
+	return view.NewVerify(v.Name, leg.Device, sums, s.media.tokens)
 }
 
 // origin refuses to go on with a snapshot of something else.
@@ -225,7 +187,7 @@ func (s *views) origin(ctx context.Context, v *conf.View, leg view.Leg) (view.De
 	if err != nil {
 		return nil, err
 	}
-	return view.OpenOrigin(view.OriginConfig{Name: v.Name, Of: leg.Device, Before: before, Copier: s.tokens, Records: s.store})
+	return view.OpenOrigin(view.OriginConfig{Name: v.Name, Of: leg.Device, Before: before, Copier: s.media.tokens, Records: s.media.store})
 }
 
 // errOverOther: what a view keeps beside its data is of other data.
@@ -240,7 +202,7 @@ type side struct {
 }
 
 func (s *views) side(prefix string, v *conf.View, leg view.Leg, size int64) side {
-	return side{s.store, v.Name, prefix + v.Name, fmt.Sprintf("%s %d", leg.ID, leg.Size()), size}
+	return side{s.media.store, v.Name, prefix + v.Name, fmt.Sprintf("%s %d", leg.ID, leg.Size()), size}
 }
 
 // open makes the volume when it is missing, and forgets what is stored of a view of
@@ -269,7 +231,7 @@ func (s side) open(ctx context.Context) (*backstore.Volume, error) {
 // forgetOthers removes the volumes beside views that are not configured.
 func (s *views) forgetOthers(ctx context.Context) error {
 	kept := map[string]bool{}
-	for _, v := range s.cfg.Views {
+	for _, v := range s.media.cfg.Views {
 		switch v.Kind {
 		case conf.ViewVerify:
 			kept[sumsPrefix+v.Name] = true
@@ -277,7 +239,7 @@ func (s *views) forgetOthers(ctx context.Context) error {
 			kept[beforePrefix+v.Name] = true
 		}
 	}
-	for _, v := range s.store.Volumes() {
+	for _, v := range s.media.store.Volumes() {
 		name, ok := strings.CutPrefix(v.Name(), beforePrefix)
 		if !ok {
 			name, ok = strings.CutPrefix(v.Name(), sumsPrefix)
@@ -285,10 +247,10 @@ func (s *views) forgetOthers(ctx context.Context) error {
 		if !ok || kept[v.Name()] {
 			continue
 		}
-		if err := s.store.DeleteVolume(ctx, v.Name()); err != nil {
+		if err := s.media.store.DeleteVolume(ctx, v.Name()); err != nil {
 			return err
 		}
-		s.log.WithField("view", name).Warn("the view is not in the configuration any more; what it kept in addition to its data is removed")
+		s.media.log.WithField("view", name).Warn("the view is not in the configuration any more; what it kept in addition to its data is removed")
 	}
 	return nil
 }
@@ -296,7 +258,7 @@ func (s *views) forgetOthers(ctx context.Context) error {
 // stack returns the view of that name as it is served, and its identity.
 func (s *views) stack(name string) (*view.Stack, [16]byte) {
 	h := sha256.New()
-	id := s.store.HeaderID()
+	id := s.media.store.HeaderID()
 	h.Write(id[:])
 	io.WriteString(h, "view "+name)
 	return s.stackOver(s.devices[name], name), [16]byte(h.Sum(nil))
@@ -323,7 +285,7 @@ func (s *views) together(name string) string {
 		}
 		return d
 	}
-	for _, v := range s.cfg.Views {
+	for _, v := range s.media.cfg.Views {
 		for _, d := range v.Over {
 			group[find(d.String())] = find(v.Name)
 		}
@@ -345,39 +307,4 @@ func (s *views) close() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// CheckWritable returns ErrInUse for a space that a view is over which has to see
-// every write to it.
-func (s *Service) CheckWritable(name string) error {
-	if strings.HasPrefix(name, FilePrefix) {
-		return s.checkServed(name)
-	}
-	return s.checkNoView(name, func(v *conf.View) bool { return v.Kind != conf.ViewPartition })
-}
-
-// BeginWrite announces a writer of a space, before the space is looked up: end is called
-// when all is written. Its errors are those of CheckWritable, and vhd.ErrBusy for a
-// file that an operation on virtual disks is about to replace: such an operation waits
-// for those who came before it.
-func (s *Service) BeginWrite(name string) (end func(), err error) {
-	if err := s.CheckWritable(name); err != nil {
-		return nil, err
-	}
-	if file, ok := strings.CutPrefix(name, FilePrefix); ok && s.disks != nil {
-		return s.disks.Write(file)
-	}
-	return func() {}, nil
-}
-
-func (s *Service) checkNoView(name string, counts func(*conf.View) bool) error {
-	for i := range s.cfg.Views {
-		v := &s.cfg.Views[i]
-		for _, d := range v.Over {
-			if counts(v) && cmp.Or(d.View, d.Backing) == "" && d.String() == name {
-				return fmt.Errorf("%s: %w by view %s (%s, line %d)", name, ErrInUse, v.Name, s.cfg.File, s.cfg.Problem(v.Key, "").Line)
-			}
-		}
-	}
-	return nil
 }

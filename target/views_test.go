@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"odx/admin"
 	client "odx/initiator"
 	"odx/tokens/view"
 )
@@ -48,7 +49,7 @@ views:
 // startStacks starts a service with stacks, on a disk with two partitions.
 func startStacks(t *testing.T, dir string) *Service {
 	t.Helper()
-	err := Inspect(t.Context(), parse(t, dir, stacks), quiet(), func(*Service) error { return nil })
+	err := admin.Inspect(t.Context(), parse(t, dir, stacks), quiet(), func(*admin.Store) error { return nil })
 	if err != nil { // no store yet
 		first := start(t, parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`)))
 		makePartitioned(t, first)
@@ -272,22 +273,22 @@ views:
 func TestViewsInUse(t *testing.T) {
 	s := startStacks(t, t.TempDir())
 	for what, err := range map[string]error{
-		"delete":       s.DeleteVolume(t.Context(), "m0"),
-		"delete file":  s.DeleteFile(t.Context(), "legs/s2"),
-		"write":        s.CheckWritable("data"),
-		"write a file": s.CheckWritable("file:legs/s2"),
+		"delete":       s.admin.DeleteVolume(t.Context(), "m0"),
+		"delete file":  s.admin.DeleteFile(t.Context(), "legs/s2"),
+		"write":        s.admin.CheckWritable("data"),
+		"write a file": s.admin.CheckWritable("file:legs/s2"),
 	} {
-		if !errors.Is(err, ErrInUse) {
+		if !errors.Is(err, admin.ErrInUse) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if _, err := s.ResizeVolume(t.Context(), "m0", 16<<20); !errors.Is(err, ErrInUse) {
+	if _, err := s.admin.ResizeVolume(t.Context(), "m0", 16<<20); !errors.Is(err, admin.ErrInUse) {
 		t.Errorf("resize: %v", err)
 	}
-	if _, err := s.RenameFile(t.Context(), "legs/s2", "x"); !errors.Is(err, ErrInUse) {
+	if _, err := s.admin.RenameFile(t.Context(), "legs/s2", "x"); !errors.Is(err, admin.ErrInUse) {
 		t.Errorf("rename: %v", err)
 	}
-	if err := errors.Join(s.CheckWritable("disk"), s.CheckWritable("plain")); err != nil {
+	if err := errors.Join(s.admin.CheckWritable("disk"), s.admin.CheckWritable("plain")); err != nil {
 		t.Errorf("a disk with a partition can be written: %v", err)
 	}
 }
@@ -339,7 +340,7 @@ func TestViewProblems(t *testing.T) {
 			dir := t.TempDir()
 			s := start(t, parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`)))
 			makePartitioned(t, s)
-			if _, err := s.CreateFile(context.Background(), "odd", 1000); err != nil {
+			if _, err := s.admin.CreateFile(context.Background(), "odd", 1000); err != nil {
 				t.Fatal(err)
 			}
 			stop(t, s)

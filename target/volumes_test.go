@@ -71,7 +71,7 @@ func (i *initiator) capacity() int64 {
 func TestResizeInUse(t *testing.T) {
 	s := start(t, parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`)))
 	src, dst := attach(t, s, "volume src"), attach(t, s, "volume dst")
-	v, err := s.ResizeVolume(t.Context(), "src", 96<<20)
+	v, err := s.admin.ResizeVolume(t.Context(), "src", 96<<20)
 	if err != nil || v.SizeBytes != 96<<20 {
 		t.Fatalf("got %+v, %v", v, err)
 	}
@@ -95,95 +95,18 @@ func TestResizeInUse(t *testing.T) {
 		"part of a block":    {"dst", 96<<20 + 512, blockdev.ErrInvalid, "block size 4096 of LUN 1 of iqn.2026-11.example.odx:disks"},
 		"beyond every limit": {"src", 1 << 60, blockdev.ErrInvalid, "1 PiB"},
 	} {
-		if _, err := s.ResizeVolume(t.Context(), tt.volume, tt.size); !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.words) {
+		if _, err := s.admin.ResizeVolume(t.Context(), tt.volume, tt.size); !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.words) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
-
-// TestVolumes makes, clones and deletes volumes beside those of the
-// configuration.
-func TestVolumes(t *testing.T) {
-	const iqn = "iqn.2026-11.example.odx:disks"
-	ctx := t.Context()
-	dir := t.TempDir()
-	cfg := parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`))
-	s := start(t, cfg)
-	if _, err := s.CreateVolume(ctx, "third", 1<<20); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.store.CreateVolume(ctx, ".hidden", 1<<20); err != nil {
-		t.Fatal(err)
-	}
-	snap, err := s.SnapshotVolume(ctx, "src", "monday")
-	if err != nil || !snap.ReadOnly || snap.Origin != "src" || snap.SizeBytes != 64<<20 || snap.Created.IsZero() {
-		t.Errorf("snapshot %+v, %v", snap, err)
-	}
-	if clone, err := s.CloneVolume(ctx, "monday", "restored"); err != nil || clone.ReadOnly || clone.Origin != "monday" {
-		t.Errorf("clone %+v, %v", clone, err)
-	}
-	var list []string
-	for _, v := range s.Volumes() {
-		list = append(list, fmt.Sprint(v.Name, v.LUNs))
-	}
-	if got, want := strings.Join(list, " "), "dst["+iqn+"/1] monday[] restored[] src["+iqn+"/0] third[]"; got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
-
-	err = s.DeleteVolume(ctx, "src")
-	want := "volume src: in use as LUN 0 of " + iqn + "; take that out of the configuration (" + cfg.File + ", line 7), restart odx serve if it runs, and try again"
-	if !errors.Is(err, ErrInUse) || err.Error() != want {
-		t.Errorf("got  %v\nwant %s", err, want)
-	}
-	for name, err := range map[string]error{
-		"delete none":   s.DeleteVolume(ctx, "none"),
-		"delete hidden": s.DeleteVolume(ctx, ".hidden"),
-		"clone none":    second(s.CloneVolume(ctx, "none", "x")),
-		"clone hidden":  second(s.CloneVolume(ctx, ".hidden", "x")),
-	} {
-		if !errors.Is(err, backstore.ErrNotFound) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	for name, err := range map[string]error{
-		"create":      second(s.CreateVolume(ctx, "third", 1<<20)),
-		"clone":       second(s.CloneVolume(ctx, "src", "third")),
-		"snapshot":    second(s.SnapshotVolume(ctx, "src", "third")),
-		"onto itself": second(s.CloneVolume(ctx, "src", "src")),
-	} {
-		if !errors.Is(err, backstore.ErrExists) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	for name, err := range map[string]error{
-		"name":          second(s.CreateVolume(ctx, "no/name", 1<<20)),
-		"hidden name":   second(s.SnapshotVolume(ctx, "src", ".x")),
-		"size":          second(s.CreateVolume(ctx, "x", 1000)),
-		"grow snapshot": second(s.ResizeVolume(ctx, "monday", 1000)),
-	} {
-		if !errors.Is(err, blockdev.ErrInvalid) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if err := s.DeleteVolume(ctx, "third"); err != nil {
-		t.Error(err)
-	}
-	if err := s.DeleteVolume(ctx, "monday"); err != nil {
-		t.Error(err)
-	}
-	if got := volumeNames(s); got != ".hidden dst restored src" {
-		t.Errorf("left are %s", got)
-	}
-}
-
-func second[T any](_ T, err error) error { return err }
 
 // TestSnapshotAsLUN: it is read-only whatever the configuration says.
 func TestSnapshotAsLUN(t *testing.T) {
 	dir := t.TempDir()
 	text := fmt.Sprintf(disks, `"127.0.0.1:0"`)
 	s := start(t, parse(t, dir, text))
-	if _, err := s.SnapshotVolume(t.Context(), "src", "monday"); err != nil {
+	if _, err := s.admin.SnapshotVolume(t.Context(), "src", "monday"); err != nil {
 		t.Fatal(err)
 	}
 	stop(t, s)

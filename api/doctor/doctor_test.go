@@ -75,7 +75,7 @@ func TestExamine(t *testing.T) {
 	s, here := serve(t, "")
 	_, elsewhere := serve(t, "")
 	_, readOnly := serve(t, ", read_only: true")
-	src, err := s.Store().Volume("src")
+	src, err := s.Admin().Backstore().Volume("src")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestExamine(t *testing.T) {
 			t.Errorf("%s: %v\n%s", name, ok, strings.Join(lines, "\n"))
 		}
 	}
-	dst, err := s.Store().Volume("dst")
+	dst, err := s.Admin().Backstore().Volume("dst")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"odx/api"
+	"odx/admin"
 	"odx/api/transfer"
 	"odx/backstore"
 	"odx/conf"
@@ -18,7 +18,7 @@ import (
 )
 
 // start serves a store in dir, until the function that it returns is called.
-func start(t *testing.T, dir string) (*api.Local, func()) {
+func start(t *testing.T, dir string) (*admin.Store, func()) {
 	t.Helper()
 	cfg, err := conf.Parse("odx.yaml", fmt.Appendf(nil, `data_dir: %s
 portals: ["127.0.0.1:0"]
@@ -38,15 +38,15 @@ targets: [{name: "iqn.2026-11.example.odx:disks", luns: [{lun: 0, volume: src, s
 			t.Error(err)
 		}
 	}
-	return api.NewLocal(s), stop
+	return s.Admin(), stop
 }
 
 // names returns what the store has, in the listing and under it.
-func names(t *testing.T, a api.Administrator) string {
+func names(t *testing.T, a admin.Administrator) string {
 	t.Helper()
 	files, err := a.Files(t.Context())
 	volumes, err2 := a.Volumes(t.Context())
-	st, err3 := a.Store(t.Context())
+	st, err3 := a.StoreInfo(t.Context())
 	if err := errors.Join(err, err2, err3); err != nil {
 		t.Fatal(err)
 	}

@@ -7,22 +7,22 @@ import (
 	"strings"
 	"time"
 
-	"odx/api"
+	"odx/admin"
 	"odx/backstore"
 	"odx/tokens"
 )
 
 // volume is a volume or a file of the store.
 type volume struct {
-	store api.Administrator
+	store admin.Administrator
 	name  string
 	size  int64
 	block int
 }
 
 // OpenVolume returns a volume of the store that a answers for, or a file, whose
-// name begins with api.FilePrefix.
-func OpenVolume(ctx context.Context, a api.Administrator, name string) (Disk, error) {
+// name begins with admin.FilePrefix.
+func OpenVolume(ctx context.Context, a admin.Administrator, name string) (Disk, error) {
 	size, err := sizeOf(ctx, a, name)
 	if err != nil {
 		return nil, err
@@ -30,7 +30,7 @@ func OpenVolume(ctx context.Context, a api.Administrator, name string) (Disk, er
 	return newVolume(a, name, size), nil
 }
 
-func newVolume(a api.Administrator, name string, size int64) *volume {
+func newVolume(a admin.Administrator, name string, size int64) *volume {
 	v := &volume{store: a, name: name, size: size, block: volumeBlockLength}
 	if size%volumeBlockLength != 0 {
 		v.block = 1
@@ -38,8 +38,8 @@ func newVolume(a api.Administrator, name string, size int64) *volume {
 	return v
 }
 
-func sizeOf(ctx context.Context, a api.Administrator, name string) (int64, error) {
-	if file, ok := strings.CutPrefix(name, api.FilePrefix); ok {
+func sizeOf(ctx context.Context, a admin.Administrator, name string) (int64, error) {
+	if file, ok := strings.CutPrefix(name, admin.FilePrefix); ok {
 		all, err := a.Files(ctx)
 		if err != nil {
 			return 0, err
@@ -65,8 +65,8 @@ func sizeOf(ctx context.Context, a api.Administrator, name string) (int64, error
 
 // CreateStoreFile makes a file of the store to write size bytes to. It gets its name
 // when it is finished: until then a file that has the name stays what it is.
-func CreateStoreFile(ctx context.Context, a api.Administrator, name string, size int64, existing Existing) (Disk, error) {
-	file := strings.TrimPrefix(name, api.FilePrefix)
+func CreateStoreFile(ctx context.Context, a admin.Administrator, name string, size int64, existing Existing) (Disk, error) {
+	file := strings.TrimPrefix(name, admin.FilePrefix)
 	if err := CheckName(ctx, a, file, existing); err != nil {
 		return nil, err
 	}
@@ -75,13 +75,13 @@ func CreateStoreFile(ctx context.Context, a api.Administrator, name string, size
 		return nil, err
 	}
 	d.(*volume).block = 1 // whatever length it gets
-	return &storeFile{volume: d.(*volume), scratch: scratch, finish: api.FileFinish{Name: file, Scratch: scratch, Overwrite: existing == Overwrite}}, nil
+	return &storeFile{volume: d.(*volume), scratch: scratch, finish: admin.FileFinish{Name: file, Scratch: scratch, Overwrite: existing == Overwrite}}, nil
 }
 
 // CheckName returns ErrExists for the name of a file of the store that is not to be
 // replaced: before anything is copied, and so no promise.
-func CheckName(ctx context.Context, a api.Administrator, file string, existing Existing) error {
-	switch _, err := sizeOf(ctx, a, api.FilePrefix+file); {
+func CheckName(ctx context.Context, a admin.Administrator, file string, existing Existing) error {
+	switch _, err := sizeOf(ctx, a, admin.FilePrefix+file); {
 	case err == nil && existing == Refuse:
 		return fmt.Errorf("file %s: %w", file, ErrExists)
 	case err != nil && !errors.Is(err, ErrNoFile):
@@ -92,24 +92,24 @@ func CheckName(ctx context.Context, a api.Administrator, file string, existing E
 
 // StartStoreFile makes a file of the store, size bytes long, that has no name yet but a
 // random one, which it returns. The caller gives it one, or deletes it.
-func StartStoreFile(ctx context.Context, a api.Administrator, like string, size int64) (d Disk, scratch string, err error) {
-	f, err := a.StartFile(ctx, api.FileStart{Name: like, SizeBytes: size})
+func StartStoreFile(ctx context.Context, a admin.Administrator, like string, size int64) (d Disk, scratch string, err error) {
+	f, err := a.StartFile(ctx, admin.FileStart{Name: like, SizeBytes: size})
 	if err != nil {
 		return nil, "", err
 	}
-	return newVolume(a, api.FilePrefix+f.Name, size), f.Name, nil
+	return newVolume(a, admin.FilePrefix+f.Name, size), f.Name, nil
 }
 
 // OpenStarted returns such a file, to read from.
-func OpenStarted(a api.Administrator, scratch string, size int64) Disk {
-	return newVolume(a, api.FilePrefix+scratch, size)
+func OpenStarted(a admin.Administrator, scratch string, size int64) Disk {
+	return newVolume(a, admin.FilePrefix+scratch, size)
 }
 
 // storeFile is a file of the store that is not finished.
 type storeFile struct {
 	*volume
 	scratch string // "" when it is
-	finish  api.FileFinish
+	finish  admin.FileFinish
 }
 
 // Resize implements Growable.
@@ -146,7 +146,7 @@ func (f *storeFile) Close() error {
 
 // CreateVolume makes a volume of size bytes, whose name no other one has. It gets the
 // name when it is finished.
-func CreateVolume(ctx context.Context, a api.Administrator, name string, size int64) (Disk, error) {
+func CreateVolume(ctx context.Context, a admin.Administrator, name string, size int64) (Disk, error) {
 	v, err := a.StartVolume(ctx, name, size)
 	if err != nil {
 		return nil, err
@@ -224,12 +224,12 @@ func (v *volume) Populate(ctx context.Context, off, length int64) (Token, int64,
 	if length = min(length, v.size-off) &^ (volumeBlockLength - 1); length <= 0 {
 		return nil, 0, errors.New("the rest is shorter than a block")
 	}
-	t, err := v.store.CreateToken(ctx, api.TokenRequest{Volume: v.name, Offset: off, Length: length})
+	t, err := v.store.CreateToken(ctx, admin.TokenRequest{Volume: v.name, Offset: off, Length: length})
 	return t.Token, t.Length, err
 }
 
 func (v *volume) WriteUsing(ctx context.Context, t Token, offset, off, length int64) (int64, error) {
-	r, err := v.store.WriteToken(ctx, api.TokenWrite{Token: t, TokenOffset: offset, Volume: v.name, Offset: off, Length: length})
+	r, err := v.store.WriteToken(ctx, admin.TokenWrite{Token: t, TokenOffset: offset, Volume: v.name, Offset: off, Length: length})
 	return r.Bytes, err
 }
 

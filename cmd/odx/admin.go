@@ -10,9 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"odx/admin"
 	"odx/api"
 	"odx/conf"
-	"odx/target"
 )
 
 // adminOptions are the flags of every command that administers a store.
@@ -39,7 +39,7 @@ func addAPIFlags(cmd *cobra.Command, o *adminOptions) {
 }
 
 // administration is what a command does to a store.
-type administration func(ctx context.Context, cfg *conf.Config, a api.Administrator) error
+type administration func(ctx context.Context, cfg *conf.Config, a admin.Administrator) error
 
 // administer does it through the server of the store, or opens the store if
 // there is none. SIGINT and SIGTERM end it.
@@ -55,7 +55,7 @@ func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	defer release()
 	client := api.NewClient(cfg.DataDir)
 	defer client.Close()
-	if err := do(ctx, cfg, client); !errors.Is(err, api.ErrNotRunning) {
+	if err := do(ctx, cfg, client); !errors.Is(err, admin.ErrNotRunning) {
 		return err
 	}
 	// What the store says while it opens matters only when it is wrong.
@@ -63,12 +63,12 @@ func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	if err != nil {
 		return err
 	}
-	open := target.Inspect
+	open := admin.Inspect
 	if o.looks {
-		open = target.Look
+		open = admin.Look
 	}
-	return open(ctx, cfg, log, func(s *target.Service) error {
-		return do(ctx, cfg, api.NewLocal(s))
+	return open(ctx, cfg, log, func(s *admin.Store) error {
+		return do(ctx, cfg, s)
 	})
 }
 

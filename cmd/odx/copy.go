@@ -12,7 +12,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
-	"odx/api"
+	"odx/admin"
 	"odx/api/transfer"
 	"odx/backstore"
 	"odx/conf"
@@ -105,7 +105,7 @@ func newCopy() *cobra.Command {
 				return fmt.Errorf("%s is both source and destination", args[0])
 			}
 			std := streamsOf(cmd)
-			do := func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			do := func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				return copyDisk(ctx, a, &o, args[0], args[1], std)
 			}
 			if inStore(args[0]) || inStore(args[1]) {
@@ -125,11 +125,11 @@ func newCopy() *cobra.Command {
 
 // inStore distinguishes a volume or a file of the store from a path, a URL and "-".
 func inStore(name string) bool {
-	return name != stdio && (strings.HasPrefix(name, api.FilePrefix) || !strings.Contains(name, "/"))
+	return name != stdio && (strings.HasPrefix(name, admin.FilePrefix) || !strings.Contains(name, "/"))
 }
 
 // copyDisk copies a disk. a may be nil where no end is in the store.
-func copyDisk(ctx context.Context, a api.Administrator, o *copyOptions, from, to string, std streams) (err error) {
+func copyDisk(ctx context.Context, a admin.Administrator, o *copyOptions, from, to string, std streams) (err error) {
 	if isStream(from) || isStream(to) {
 		return copyStream(ctx, a, o, from, to, std)
 	}
@@ -154,7 +154,7 @@ func copyDisk(ctx context.Context, a api.Administrator, o *copyOptions, from, to
 
 // isFile reports whether a name is that of a file, which can have any format.
 func isFile(name string) bool {
-	return strings.HasPrefix(name, api.FilePrefix) || !inStore(name) && !strings.HasPrefix(name, "iscsi://")
+	return strings.HasPrefix(name, admin.FilePrefix) || !inStore(name) && !strings.HasPrefix(name, "iscsi://")
 }
 
 // isDisk reports whether a name is that of a volume, a LUN or a device, which takes the
@@ -168,7 +168,7 @@ func isDisk(name string) bool {
 }
 
 // copyFrom copies a source, which is called from, to the disk to.
-func copyFrom(ctx context.Context, a api.Administrator, o *copyOptions, src transfer.Disk, from, to string, std streams) (err error) {
+func copyFrom(ctx context.Context, a admin.Administrator, o *copyOptions, src transfer.Disk, from, to string, std streams) (err error) {
 	if isStream(to) {
 		return sendTo(ctx, o, src, from, to, std)
 	}
@@ -201,7 +201,7 @@ func shown(name string) string {
 	return name
 }
 
-func openSource(ctx context.Context, a api.Administrator, name string) (transfer.Disk, error) {
+func openSource(ctx context.Context, a admin.Administrator, name string) (transfer.Disk, error) {
 	switch {
 	case strings.HasPrefix(name, "iscsi://"):
 		return openLUN(ctx, name)
@@ -211,7 +211,7 @@ func openSource(ctx context.Context, a api.Administrator, name string) (transfer
 	return transfer.OpenFile(name)
 }
 
-func openDestination(ctx context.Context, a api.Administrator, o *copyOptions, name string, size int64) (transfer.Disk, error) {
+func openDestination(ctx context.Context, a admin.Administrator, o *copyOptions, name string, size int64) (transfer.Disk, error) {
 	switch {
 	case strings.HasPrefix(name, "iscsi://"):
 		return openLUN(ctx, name)
@@ -221,7 +221,7 @@ func openDestination(ctx context.Context, a api.Administrator, o *copyOptions, n
 			return transfer.OpenUsedDevice(name)
 		}
 		return d, err
-	case strings.HasPrefix(name, api.FilePrefix):
+	case strings.HasPrefix(name, admin.FilePrefix):
 		return transfer.CreateStoreFile(ctx, a, name, size, o.existing())
 	}
 	d, err := transfer.OpenVolume(ctx, a, name)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"odx/api"
+	"odx/admin"
 	"odx/conf"
 )
 
@@ -23,18 +23,18 @@ func newFile() *cobra.Command {
 			"with everything else, and copies of files share it. Elsewhere a file is called file:PATH.",
 	}
 	cmd.AddCommand(newFileList(), newFilePut(), newFileGet(), newFileRemove(),
-		newFileTwo("mv FROM TO", "Rename a file, in place of the one that is there", "renamed", api.Administrator.RenameFile),
+		newFileTwo("mv FROM TO", "Rename a file, in place of the one that is there", "renamed", admin.Administrator.RenameFile),
 		newFileTwo("cp FROM TO", "Copy a file without moving its bytes, in place of the one that is there", "copied", copyFile))
 	return cmd
 }
 
 // copyFile makes the copy aside, so that it takes the place of a file in one step.
-func copyFile(a api.Administrator, ctx context.Context, from, to string) (api.File, error) {
-	part, err := a.StartFile(ctx, api.FileStart{Name: to, From: api.FilePrefix + from})
+func copyFile(a admin.Administrator, ctx context.Context, from, to string) (admin.File, error) {
+	part, err := a.StartFile(ctx, admin.FileStart{Name: to, From: admin.FilePrefix + from})
 	if err != nil {
-		return api.File{}, err
+		return admin.File{}, err
 	}
-	f, err := a.FinishFile(ctx, api.FileFinish{Name: to, Scratch: part.Name, Overwrite: true})
+	f, err := a.FinishFile(ctx, admin.FileFinish{Name: to, Scratch: part.Name, Overwrite: true})
 	if err != nil {
 		err = errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), part.Name))
 	}
@@ -49,12 +49,12 @@ func newFileList() *cobra.Command {
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			prefix := strings.Join(args, "")
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				all, err := a.Files(ctx)
 				if err != nil {
 					return err
 				}
-				list := []api.File{}
+				list := []admin.File{}
 				for _, f := range all {
 					if strings.HasPrefix(f.Name, prefix) {
 						list = append(list, f)
@@ -71,7 +71,7 @@ func newFileList() *cobra.Command {
 	return cmd
 }
 
-func printFiles(w io.Writer, list []api.File) error {
+func printFiles(w io.Writer, list []admin.File) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "BYTES\tMADE\tNAME")
 	for _, f := range list {
@@ -90,8 +90,8 @@ func newFilePut() *cobra.Command {
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			std := streamsOf(cmd)
-			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
-				return copyDisk(ctx, a, &o, localPath(args[0]), api.FilePrefix+args[1], std)
+			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
+				return copyDisk(ctx, a, &o, localPath(args[0]), admin.FilePrefix+args[1], std)
 			})
 		},
 	}
@@ -110,8 +110,8 @@ func newFileGet() *cobra.Command {
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			std := streamsOf(cmd)
-			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
-				return copyDisk(ctx, a, &o, api.FilePrefix+args[0], localPath(args[1]), std)
+			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
+				return copyDisk(ctx, a, &o, admin.FilePrefix+args[0], localPath(args[1]), std)
 			})
 		},
 	}
@@ -135,7 +135,7 @@ func newFileRemove() *cobra.Command {
 		Short: "Delete files",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				for _, name := range args {
 					if err := a.DeleteFile(ctx, name); err != nil {
 						return err
@@ -154,13 +154,13 @@ func newFileRemove() *cobra.Command {
 }
 
 // newFileTwo is a command about two names.
-func newFileTwo(use, short, done string, do func(a api.Administrator, ctx context.Context, from, to string) (api.File, error)) *cobra.Command {
+func newFileTwo(use, short, done string, do func(a admin.Administrator, ctx context.Context, from, to string) (admin.File, error)) *cobra.Command {
 	var o adminOptions
 	cmd := &cobra.Command{
 		Use: use, Short: short,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				f, err := do(a, ctx, args[0], args[1])
 				if err != nil {
 					return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"odx/admin"
 	"odx/api"
 	"odx/conf"
 	"odx/initiator"
@@ -22,20 +23,20 @@ var errOpen = errors.New("initiators have it open, and would not notice that it 
 // checkNotOpen returns errOpen, and names the sessions, where initiators of the
 // server of the store see a LUN over what name names: a volume, a file of the store,
 // or a LUN by its URL. Nothing is open where no server runs, or a is nil.
-func checkNotOpen(ctx context.Context, a api.Administrator, name string) error {
+func checkNotOpen(ctx context.Context, a admin.Administrator, name string) error {
 	url, err := initiator.ParseURL(name)
 	isURL := err == nil
 	if a == nil || !isURL && !inStore(name) {
 		return nil
 	}
 	st, err := a.Status(ctx)
-	if errors.Is(err, api.ErrNotRunning) {
+	if errors.Is(err, admin.ErrNotRunning) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	medium := api.SessionLUN{Over: []string{name}}
+	medium := admin.SessionLUN{Over: []string{name}}
 	if isURL {
 		if medium, isURL = mediumOf(ctx, &st, url); !isURL {
 			return nil // a LUN of another server
@@ -58,13 +59,13 @@ func checkNotOpen(ctx context.Context, a api.Administrator, name string) error {
 
 // mediumOf returns what is under a LUN of a server, which is named by a URL; false
 // where it is another server's.
-func mediumOf(ctx context.Context, st *api.Status, u initiator.URL) (api.SessionLUN, bool) {
+func mediumOf(ctx context.Context, st *admin.Status, u initiator.URL) (admin.SessionLUN, bool) {
 	if !slices.ContainsFunc(st.Portals, func(portal string) bool { return samePortal(ctx, portal, u.Address) }) {
-		return api.SessionLUN{}, false
+		return admin.SessionLUN{}, false
 	}
 	// Where an access list renumbers LUNs, what the number leads to depends on who
 	// asks; then the numbers of the sessions count, too.
-	out, found := api.SessionLUN{}, false
+	out, found := admin.SessionLUN{}, false
 	for _, l := range st.LUNs {
 		if strings.EqualFold(l.Target, u.Target) && l.Number == u.LUN {
 			out.Medium, out.Over, found = l.Medium, append(out.Over, l.Over...), true

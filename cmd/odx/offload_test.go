@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"odx/api"
+	"odx/admin"
 )
 
 func TestTokenCommands(t *testing.T) {
@@ -22,7 +22,7 @@ func TestTokenCommands(t *testing.T) {
 		}
 		text = strings.TrimSpace(text)
 		stdout, _, _ := output(t, "token", "create", "src", "--json", "--out", file, "--priority", "2", "--config", path)
-		var whole api.MadeToken
+		var whole admin.MadeToken
 		if err := json.Unmarshal([]byte(stdout), &whole); err != nil || whole.Length != 64<<20 || whole.Priority != 2 {
 			t.Errorf("%v: %s", err, stdout)
 		}

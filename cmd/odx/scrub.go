@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"odx/api"
+	"odx/admin"
 	"odx/backstore"
 	"odx/conf"
 )
@@ -34,7 +34,7 @@ func newStoreScrub() *cobra.Command {
 			if o.mibPerSecond < 0 {
 				return fmt.Errorf("--mib-per-s %d is not possible; give 0 for no limit, or more", o.mibPerSecond)
 			}
-			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				return scrub(ctx, a, &o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 			})
 		},
@@ -44,11 +44,11 @@ func newStoreScrub() *cobra.Command {
 	return cmd
 }
 
-func scrub(ctx context.Context, a api.Administrator, o *scrubOptions, stdout, stderr io.Writer) error {
+func scrub(ctx context.Context, a admin.Administrator, o *scrubOptions, stdout, stderr io.Writer) error {
 	start := time.Now()
 	var last backstore.ScrubProgress
 	bar := newBar(stderr, "scrub")
-	r, err := a.Scrub(ctx, api.ScrubRequest{BytesPerSecond: o.mibPerSecond << 20}, func(p backstore.ScrubProgress) {
+	r, err := a.Scrub(ctx, admin.ScrubRequest{BytesPerSecond: o.mibPerSecond << 20}, func(p backstore.ScrubProgress) {
 		last = p
 		// What is written meanwhile can make it more than there was to read.
 		bar.show(p.ReadBytes, p.TotalBytes)

@@ -138,7 +138,6 @@ func ignoreSignals(log *logrus.Entry) (stop func()) {
 
 // serveAPI answers on the socket, and over TCP where the configuration says so.
 func serveAPI(cfg *conf.Config, service *target.Service, log *logrus.Entry) ([]*api.Server, error) {
-	admin := api.NewLocal(service)
 	var guarded net.Listener
 	var secret []byte
 	if cfg.API.Listen != "" {
@@ -159,7 +158,7 @@ func serveAPI(cfg *conf.Config, service *target.Service, log *logrus.Entry) ([]*
 		log.WithError(err).Warn("commands cannot ask this server")
 		err = nil
 	} else if err == nil {
-		servers = append(servers, api.NewServer(admin, log))
+		servers = append(servers, api.NewServer(service.Admin(), log))
 		go servers[0].Serve(socket)
 	}
 	if err != nil {
@@ -169,7 +168,7 @@ func serveAPI(cfg *conf.Config, service *target.Service, log *logrus.Entry) ([]*
 		return nil, err
 	}
 	if guarded != nil {
-		tcp := api.NewGuardedServer(admin, log, secret)
+		tcp := api.NewGuardedServer(service.Admin(), log, secret)
 		servers = append(servers, tcp)
 		go tcp.Serve(guarded)
 	}

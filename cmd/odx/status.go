@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"odx/api"
+	"odx/admin"
 	"odx/conf"
 )
 
@@ -24,9 +24,9 @@ func newStatus() *cobra.Command {
 			"runs.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a admin.Administrator) error {
 				st, err := a.Status(ctx)
-				if errors.Is(err, api.ErrNotRunning) {
+				if errors.Is(err, admin.ErrNotRunning) {
 					return fmt.Errorf("no odx serves the store in %s", cfg.DataDir)
 				}
 				if err != nil {
@@ -43,7 +43,7 @@ func newStatus() *cobra.Command {
 	return cmd
 }
 
-func printStatus(w io.Writer, st *api.Status) error {
+func printStatus(w io.Writer, st *admin.Status) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, p := range st.Portals {
 		fmt.Fprintf(table, "portal\t%s\n", p)
@@ -76,7 +76,7 @@ func printStatus(w io.Writer, st *api.Status) error {
 }
 
 // sessionPlace says what a session is logged in to.
-func sessionPlace(s *api.Session) string {
+func sessionPlace(s *admin.Session) string {
 	if s.Target == "" {
 		return "discovery"
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"odx/admin"
 	"odx/api"
 	"odx/conf"
 )
@@ -38,10 +39,10 @@ func newStoreInfo() *cobra.Command {
 			"is what deleting it gives back. It takes minutes for a TiB.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a admin.Administrator) error {
 				var s storeInfo
 				var err error
-				if s.Store, err = a.Store(ctx); err != nil {
+				if s.StoreInfo, err = a.StoreInfo(ctx); err != nil {
 					return err
 				}
 				if exclusive {
@@ -64,7 +65,7 @@ func newStoreInfo() *cobra.Command {
 
 // storeInfo is what odx store info tells.
 type storeInfo struct {
-	api.Store
+	admin.StoreInfo
 	// ExclusiveBytes is by name of the volume; nil when it was not asked for.
 	ExclusiveBytes map[string]int64 `json:"exclusive_bytes,omitempty"`
 }
@@ -198,7 +199,7 @@ func newStoreCheck() *cobra.Command {
 			"Every finding is printed, and the exit status is 1 when there is one.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a admin.Administrator) error {
 				r, err := a.Check(ctx)
 				if err != nil {
 					return err
@@ -217,7 +218,7 @@ func newStoreCheck() *cobra.Command {
 	return cmd
 }
 
-func printCheck(w io.Writer, cfg *conf.Config, r api.CheckResult, o *adminOptions) error {
+func printCheck(w io.Writer, cfg *conf.Config, r admin.CheckResult, o *adminOptions) error {
 	if o.json {
 		return printJSON(w, r)
 	}
@@ -243,7 +244,7 @@ func newStoreClean() *cobra.Command {
 			"server does the same by itself, within store.clean_io_mib_per_s, when it is worth it.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				r, err := a.Clean(ctx)
 				if err != nil {
 					return err

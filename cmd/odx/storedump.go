@@ -12,9 +12,9 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
+	"odx/admin"
 	"odx/backstore"
 	"odx/conf"
-	"odx/target"
 )
 
 func newStoreDump() *cobra.Command {
@@ -31,7 +31,7 @@ func newStoreDump() *cobra.Command {
 			return o.run(cmd, func(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (err error) {
 				out := bufio.NewWriter(cmd.OutOrStdout())
 				defer func() { err = errors.Join(err, out.Flush()) }()
-				return target.Dump(ctx, cfg, log, parts, func(item backstore.DumpItem) error { return printItem(out, item, o.json) })
+				return admin.Dump(ctx, cfg, log, parts, func(item backstore.DumpItem) error { return printItem(out, item, o.json) })
 			})
 		},
 	}

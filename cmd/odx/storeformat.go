@@ -7,8 +7,8 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
+	"odx/admin"
 	"odx/conf"
-	"odx/target"
 )
 
 func newStoreUpgrade() *cobra.Command {
@@ -25,7 +25,7 @@ func newStoreUpgrade() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.run(cmd, func(ctx context.Context, cfg *conf.Config, log *logrus.Entry) error {
-				u, err := target.Upgrade(ctx, cfg, log)
+				u, err := admin.Upgrade(ctx, cfg, log)
 				if err != nil {
 					return err
 				}
@@ -59,7 +59,7 @@ func newStoreIdentity() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.run(cmd, func(ctx context.Context, cfg *conf.Config, log *logrus.Entry) error {
-				id, err := target.SetIdentity(ctx, cfg, log, keep)
+				id, err := admin.SetIdentity(ctx, cfg, log, keep)
 				if err != nil {
 					return err
 				}

@@ -8,9 +8,9 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
+	"odx/admin"
 	"odx/backstore"
 	"odx/conf"
-	"odx/target"
 )
 
 func newStoreRepair() *cobra.Command {
@@ -33,7 +33,7 @@ func newStoreRepair() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.run(cmd, func(ctx context.Context, cfg *conf.Config, log *logrus.Entry) error {
 				bar := newBar(cmd.ErrOrStderr(), "copy segments")
-				r, err := target.Repair(ctx, cfg, log, to, bar.show)
+				r, err := admin.Repair(ctx, cfg, log, to, bar.show)
 				bar.end()
 				if err != nil {
 					return err

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/term"
 
-	"odx/api"
+	"odx/admin"
 	"odx/api/transfer"
 )
 
@@ -32,7 +32,7 @@ func isStream(name string) bool {
 }
 
 // copyStream is copyDisk where an end is a stream.
-func copyStream(ctx context.Context, a api.Administrator, o *copyOptions, from, to string, std streams) error {
+func copyStream(ctx context.Context, a admin.Administrator, o *copyOptions, from, to string, std streams) error {
 	if isStream(from) && isStream(to) {
 		return fmt.Errorf("%s and %s are both streams; one end has to be a disk or a file", from, to)
 	}
@@ -43,7 +43,7 @@ func copyStream(ctx context.Context, a api.Administrator, o *copyOptions, from, 
 }
 
 // copyToStream writes all bytes of a source.
-func copyToStream(ctx context.Context, a api.Administrator, o *copyOptions, from, to string, std streams) (err error) {
+func copyToStream(ctx context.Context, a admin.Administrator, o *copyOptions, from, to string, std streams) (err error) {
 	src, err := openSource(ctx, a, from)
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func sendTo(ctx context.Context, o *copyOptions, src transfer.Disk, from, to str
 }
 
 // copyFromStream fills a destination with all that comes.
-func copyFromStream(ctx context.Context, a api.Administrator, o *copyOptions, from, to string, std streams) (err error) {
+func copyFromStream(ctx context.Context, a admin.Administrator, o *copyOptions, from, to string, std streams) (err error) {
 	r := std.in
 	if from != stdio {
 		f, err := os.Open(from)

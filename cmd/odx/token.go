@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"odx/api"
+	"odx/admin"
 	"odx/conf"
 	"odx/tokens"
 )
@@ -44,10 +44,10 @@ func parsePlace(text string) (place, error) {
 	var where string
 	var err error
 	// What stands before the name of a file has a colon of its own.
-	file, isFile := strings.CutPrefix(text, api.FilePrefix)
+	file, isFile := strings.CutPrefix(text, admin.FilePrefix)
 	p.volume, where, _ = strings.Cut(file, ":")
 	if isFile {
-		p.volume = api.FilePrefix + p.volume
+		p.volume = admin.FilePrefix + p.volume
 	}
 	if where == "" {
 		return p, nil
@@ -104,7 +104,7 @@ var tokenTypes = map[string]tokens.RODType{
 
 func newTokenCreate() *cobra.Command {
 	var o adminOptions
-	var r api.TokenRequest
+	var r admin.TokenRequest
 	var lifetime time.Duration
 	var out, kind string
 	cmd := &cobra.Command{
@@ -122,7 +122,7 @@ func newTokenCreate() *cobra.Command {
 				return fmt.Errorf("--type %s: there are default, persistent, change-vulnerable and on-reference", kind)
 			}
 			r.InactivitySeconds = int64((lifetime + time.Second - 1) / time.Second)
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				t, err := a.CreateToken(ctx, r)
 				if err != nil {
 					return err
@@ -157,7 +157,7 @@ func newTokenCreate() *cobra.Command {
 
 // printMade prints a token, if wanted, and the others for the same bytes, a line
 // each.
-func printMade(w io.Writer, t api.MadeToken, first bool) error {
+func printMade(w io.Writer, t admin.MadeToken, first bool) error {
 	var lines []string
 	if first {
 		lines = append(lines, base64.StdEncoding.EncodeToString(t.Token))
@@ -196,8 +196,8 @@ func newTokenWrite() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("--from: %w", err)
 			}
-			r := api.TokenWrite{Token: t[:], TokenOffset: start, Volume: p.volume, Offset: p.offset, Length: p.length}
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			r := admin.TokenWrite{Token: t[:], TokenOffset: start, Volume: p.volume, Offset: p.offset, Length: p.length}
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				if !force {
 					if err := checkNotOpen(ctx, a, p.volume); err != nil {
 						return err
@@ -223,15 +223,15 @@ func newTokenWrite() *cobra.Command {
 
 // spaceText is what people call a volume or a file.
 func spaceText(name string) string {
-	if file, ok := strings.CutPrefix(name, api.FilePrefix); ok {
+	if file, ok := strings.CutPrefix(name, admin.FilePrefix); ok {
 		return "file " + file
 	}
 	return "volume " + name
 }
 
 // writeToken writes until nothing is left.
-func writeToken(ctx context.Context, a api.Administrator, r api.TokenWrite) (api.TokenWritten, error) {
-	var sum api.TokenWritten
+func writeToken(ctx context.Context, a admin.Administrator, r admin.TokenWrite) (admin.TokenWritten, error) {
+	var sum admin.TokenWritten
 	for {
 		n, err := a.WriteToken(ctx, r)
 		sum.Bytes += n.Bytes
@@ -252,7 +252,7 @@ func newTokenList() *cobra.Command {
 		Short: "Print the live tokens, the oldest first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				list, err := a.Tokens(ctx)
 				if err != nil {
 					return err
@@ -268,7 +268,7 @@ func newTokenList() *cobra.Command {
 	return cmd
 }
 
-func printTokens(w io.Writer, list []api.TokenInfo) error {
+func printTokens(w io.Writer, list []admin.TokenInfo) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "ID\tBYTES\tVOLUME\tINITIATOR\tMADE\tEXPIRES\tUSES\tTYPE")
 	for _, t := range list {
@@ -304,7 +304,7 @@ func newTokenShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				t, err := a.Token(ctx, id)
 				if err != nil {
 					return err
@@ -312,7 +312,7 @@ func newTokenShow() *cobra.Command {
 				if o.json {
 					return printJSON(cmd.OutOrStdout(), t)
 				}
-				return printTokens(cmd.OutOrStdout(), []api.TokenInfo{t})
+				return printTokens(cmd.OutOrStdout(), []admin.TokenInfo{t})
 			})
 		},
 	}
@@ -333,7 +333,7 @@ func newTokenDelete() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				if err := revoke(ctx, a); err != nil {
 					return err
 				}
@@ -350,15 +350,15 @@ func newTokenDelete() *cobra.Command {
 }
 
 // whatToRevoke reads an identifier or a token.
-func whatToRevoke(text string) (tokens.ID, func(ctx context.Context, a api.Administrator) error, error) {
+func whatToRevoke(text string) (tokens.ID, func(ctx context.Context, a admin.Administrator) error, error) {
 	if id, err := tokens.ParseID(text); err == nil {
-		return id, func(ctx context.Context, a api.Administrator) error { return a.DeleteToken(ctx, id) }, nil
+		return id, func(ctx context.Context, a admin.Administrator) error { return a.DeleteToken(ctx, id) }, nil
 	}
 	t, err := readToken(text)
 	if err != nil {
 		return 0, nil, fmt.Errorf("neither an identifier of 16 hexadecimal digits nor a token: %w", err)
 	}
-	return t.ID(), func(ctx context.Context, a api.Administrator) error { return a.RevokeToken(ctx, t) }, nil
+	return t.ID(), func(ctx context.Context, a admin.Administrator) error { return a.RevokeToken(ctx, t) }, nil
 }
 
 func newTokenVerify() *cobra.Command {
@@ -378,8 +378,8 @@ func newTokenVerify() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
-				v, err := a.VerifyToken(ctx, api.TokenWrite{Token: t[:], Volume: p.volume, Offset: p.offset, Length: p.length})
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
+				v, err := a.VerifyToken(ctx, admin.TokenWrite{Token: t[:], Volume: p.volume, Offset: p.offset, Length: p.length})
 				if err != nil {
 					return err
 				}
@@ -418,7 +418,7 @@ func newTokenRead() *cobra.Command {
 					return err
 				}
 			}
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				return readThrough(ctx, a, t, p, cmd.OutOrStdout())
 			})
 		},
@@ -429,7 +429,7 @@ func newTokenRead() *cobra.Command {
 }
 
 // readThrough copies bytes of a token to w; a length of 0 means all there are.
-func readThrough(ctx context.Context, a api.Administrator, t *tokens.Token, p place, w io.Writer) error {
+func readThrough(ctx context.Context, a admin.Administrator, t *tokens.Token, p place, w io.Writer) error {
 	if p.length == 0 {
 		p.length = math.MaxInt64 - p.offset
 	}

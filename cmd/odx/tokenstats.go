@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"odx/api"
+	"odx/admin"
 	"odx/conf"
 )
 
@@ -26,7 +26,7 @@ func newTokenStats() *cobra.Command {
 			"LUNs are refused.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				s, err := a.CopyStats(ctx)
 				if err != nil {
 					return err
@@ -42,7 +42,7 @@ func newTokenStats() *cobra.Command {
 	return cmd
 }
 
-func printCopyStats(w io.Writer, s *api.CopyStats) error {
+func printCopyStats(w io.Writer, s *admin.CopyStats) error {
 	c, t := &s.Commands, &s.Tokens
 	fmt.Fprintf(w, "since %s\n", c.Since.Local().Format(time.DateTime))
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"odx/api"
+	"odx/admin"
 	"odx/conf"
 	"odx/vhd"
 )
@@ -27,7 +27,7 @@ func newVHD() *cobra.Command {
 			use: "create FILE SIZE", short: "Make an empty virtual disk",
 			long: "Make an empty virtual disk in the format of the name FILE. SIZE is in bytes, or has a unit (KiB,\n" +
 				"MiB, GiB, TiB). A fixed disk of zeros takes no space, and no time either.",
-			operation: vhd.Create, least: 2, read: func(r *api.DiskRequest, args []string) (err error) {
+			operation: vhd.Create, least: 2, read: func(r *admin.DiskRequest, args []string) (err error) {
 				r.Destination = args[0]
 				r.Size, err = conf.ParseSize(args[1])
 				return err
@@ -75,7 +75,7 @@ func newVHD() *cobra.Command {
 			use: "resize FILE SIZE", short: "Give a disk another capacity",
 			long: "Give a disk another capacity. It shrinks only where it has nothing but zeros at its end. SIZE is\n" +
 				"in bytes, or has a unit (KiB, MiB, GiB, TiB).",
-			operation: vhd.Resize, least: 2, read: func(r *api.DiskRequest, args []string) (err error) {
+			operation: vhd.Resize, least: 2, read: func(r *admin.DiskRequest, args []string) (err error) {
 				r.Source = args[0]
 				r.Size, err = conf.ParseSize(args[1])
 				return err
@@ -89,7 +89,7 @@ type diskCommand struct {
 	use, short, long string
 	operation        vhd.Operation
 	least, optional  int // arguments
-	read             func(r *api.DiskRequest, args []string) error
+	read             func(r *admin.DiskRequest, args []string) error
 	flags            diskFlags
 }
 
@@ -103,7 +103,7 @@ const (
 )
 
 // twoNames reads a source, and a destination if there is one.
-func twoNames(r *api.DiskRequest, args []string) error {
+func twoNames(r *admin.DiskRequest, args []string) error {
 	r.Source = args[0]
 	if len(args) > 1 {
 		r.Destination = args[1]
@@ -113,13 +113,13 @@ func twoNames(r *api.DiskRequest, args []string) error {
 
 type diskOptions struct {
 	adminOptions
-	request api.DiskRequest
+	request admin.DiskRequest
 	block   string
 	force   bool
 }
 
 func newVHDChange(c diskCommand) *cobra.Command {
-	o := diskOptions{request: api.DiskRequest{Operation: c.operation}}
+	o := diskOptions{request: admin.DiskRequest{Operation: c.operation}}
 	cmd := &cobra.Command{
 		Use: c.use, Short: c.short, Long: c.long,
 		Args: cobra.RangeArgs(c.least, c.least+c.optional),
@@ -168,7 +168,7 @@ func changeDisk(cmd *cobra.Command, o *diskOptions) error {
 			return fmt.Errorf("--block-size: %w", err)
 		}
 	}
-	return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+	return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 		if o.request.Operation == vhd.ToVolume && !o.force {
 			if err := checkNotOpen(ctx, a, o.request.Destination); err != nil {
 				return err
@@ -186,9 +186,9 @@ func changeDisk(cmd *cobra.Command, o *diskOptions) error {
 }
 
 // runDiskOperation runs an operation with a progress bar.
-func runDiskOperation(ctx context.Context, a api.Administrator, r api.DiskRequest, stderr io.Writer) (api.DiskResult, error) {
+func runDiskOperation(ctx context.Context, a admin.Administrator, r admin.DiskRequest, stderr io.Writer) (admin.DiskResult, error) {
 	bar := newBar(stderr, string(r.Operation))
-	result, err := a.ChangeDisk(ctx, r, func(p api.DiskProgress) {
+	result, err := a.ChangeDisk(ctx, r, func(p admin.DiskProgress) {
 		bar.describe(fmt.Sprintf("%s: %s mapped, %s moved", r.Operation, bytesText(p.Mapped), bytesText(p.Moved)))
 		bar.show(p.Done, p.Total)
 	})
@@ -199,7 +199,7 @@ func runDiskOperation(ctx context.Context, a api.Administrator, r api.DiskReques
 	return result, err
 }
 
-func printDiskResult(w io.Writer, r api.DiskResult) error {
+func printDiskResult(w io.Writer, r admin.DiskResult) error {
 	length := bytesText(r.FileBytes)
 	if r.FileBytesBefore != 0 {
 		length = fmt.Sprintf("%s, before %s", length, bytesText(r.FileBytesBefore))

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"odx/api"
+	"odx/admin"
 )
 
 func TestVHDCommands(t *testing.T) {
@@ -34,10 +34,10 @@ func TestVHDCommands(t *testing.T) {
 			t.Error(said)
 		}
 		run("vhd", "snapshot", "images/src.vhdx", "images/child.vhdx")
-		var d api.Disk
+		var d admin.Disk
 		describe := func(name string, flags ...string) {
 			t.Helper()
-			d = api.Disk{}
+			d = admin.Disk{}
 			if err := json.Unmarshal([]byte(run(append([]string{"vhd", "info", name, "--json"}, flags...)...)), &d); err != nil {
 				t.Fatal(err)
 			}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"odx/api"
+	"odx/admin"
 	"odx/api/transfer"
 	"odx/conf"
 	"odx/vhd"
@@ -38,7 +38,7 @@ func newVHDInfo() *cobra.Command {
 		Short: "Print what a virtual disk is",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			show := func(d api.Disk) error {
+			show := func(d admin.Disk) error {
 				if o.json {
 					return printJSON(cmd.OutOrStdout(), d)
 				}
@@ -53,7 +53,7 @@ func newVHDInfo() *cobra.Command {
 					return show(d)
 				})
 			}
-			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				d, err := a.Disk(ctx, args[0])
 				if err != nil {
 					return err
@@ -75,7 +75,7 @@ func withHostFile(path string, do func(f *vhd.HostFile) error) (err error) {
 	return do(f)
 }
 
-func printDisk(w io.Writer, d api.Disk) error {
+func printDisk(w io.Writer, d admin.Disk) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name string, value any) { fmt.Fprintf(table, "%s\t%v\n", name, value) }
 	row("name", d.Name)
@@ -118,10 +118,10 @@ func newVHDCheck() *cobra.Command {
 					if err != nil {
 						return err
 					}
-					return printDiskCheck(cmd.OutOrStdout(), &o.adminOptions, args[0], api.NewDiskCheck(findings))
+					return printDiskCheck(cmd.OutOrStdout(), &o.adminOptions, args[0], admin.NewDiskCheck(findings))
 				})
 			}
-			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				check, err := a.CheckDisk(ctx, args[0])
 				if err != nil {
 					return err
@@ -134,7 +134,7 @@ func newVHDCheck() *cobra.Command {
 	return cmd
 }
 
-func printDiskCheck(w io.Writer, o *adminOptions, name string, c api.DiskCheck) error {
+func printDiskCheck(w io.Writer, o *adminOptions, name string, c admin.DiskCheck) error {
 	if o.json {
 		if err := printJSON(w, c); err != nil {
 			return err
@@ -170,7 +170,7 @@ func newVHDImport() *cobra.Command {
 			"which is to be in the store at the same relative path; in another format it is converted.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				return importDisk(ctx, a, &o, args[0], args[1], cmd.OutOrStdout(), cmd.ErrOrStderr())
 			})
 		},
@@ -184,7 +184,7 @@ func newVHDImport() *cobra.Command {
 
 // importDisk copies the file as it is, under a name that no one else has, and has the
 // store lay it out.
-func importDisk(ctx context.Context, a api.Administrator, o *diskOptions, local, name string, stdout, stderr io.Writer) (err error) {
+func importDisk(ctx context.Context, a admin.Administrator, o *diskOptions, local, name string, stdout, stderr io.Writer) (err error) {
 	src, err := transfer.OpenFile(local)
 	if err != nil {
 		return err
@@ -252,7 +252,7 @@ func newVHDExport() *cobra.Command {
 			"whole; a file that is there is replaced only with --overwrite.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				return exportDisk(ctx, a, &o, args[0], args[1], fixed, cmd.OutOrStdout(), cmd.ErrOrStderr())
 			})
 		},
@@ -266,8 +266,8 @@ func newVHDExport() *cobra.Command {
 
 // exportDisk has the store make a disk in the format that is wanted, or a copy that
 // stays as it is, under a name that no one else has, and copies that.
-func exportDisk(ctx context.Context, a api.Administrator, o *copyOptions, name, local string, fixed bool, stdout, stderr io.Writer) (err error) {
-	made, err := runDiskOperation(ctx, a, api.DiskRequest{Operation: vhd.Export, Source: name, Destination: filepath.Base(local), Fixed: fixed, Raw: o.raw}, stderr)
+func exportDisk(ctx context.Context, a admin.Administrator, o *copyOptions, name, local string, fixed bool, stdout, stderr io.Writer) (err error) {
+	made, err := runDiskOperation(ctx, a, admin.DiskRequest{Operation: vhd.Export, Source: name, Destination: filepath.Base(local), Fixed: fixed, Raw: o.raw}, stderr)
 	if err != nil {
 		return hintOverwrite(err)
 	}

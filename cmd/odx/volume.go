@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"odx/api"
+	"odx/admin"
 	"odx/conf"
 )
 
@@ -27,14 +27,14 @@ func newVolume() *cobra.Command {
 			long: "Make a read-only volume that equals another one now. It shares all data, so it takes no\n" +
 				"space and no time, however large the volume is. What the initiators have not flushed may be\n" +
 				"missing in it, as after a power cut. It can be a LUN, and it can be cloned.",
-			do: api.Administrator.SnapshotVolume,
+			do: admin.Administrator.SnapshotVolume,
 		}),
 		newVolumeCopy(copyCommand{
 			use: "clone VOLUME NAME", short: "Make a volume that equals another one now",
 			long: "Make a volume that equals another one now. They share all data until one of them is written\n" +
 				"to, so the clone takes no space and no time, however large the volume is. The clone of a\n" +
 				"snapshot can be written to.",
-			do: api.Administrator.CloneVolume,
+			do: admin.Administrator.CloneVolume,
 		}))
 	return cmd
 }
@@ -46,7 +46,7 @@ func newVolumeList() *cobra.Command {
 		Short: "Print all volumes",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				volumes, err := a.Volumes(ctx)
 				if err != nil {
 					return err
@@ -62,7 +62,7 @@ func newVolumeList() *cobra.Command {
 	return cmd
 }
 
-func printVolumes(w io.Writer, volumes []api.Volume) error {
+func printVolumes(w io.Writer, volumes []admin.Volume) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "NAME\tSIZE\tACCESS\tORIGIN\tMADE\tLUNS")
 	for _, v := range volumes {
@@ -97,7 +97,7 @@ func newVolumeCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				v, err := a.CreateVolume(ctx, args[0], size)
 				if err != nil {
 					return err
@@ -111,7 +111,7 @@ func newVolumeCreate() *cobra.Command {
 }
 
 // printVolume says what happened to a volume.
-func printVolume(w io.Writer, o *adminOptions, v api.Volume, what string) error {
+func printVolume(w io.Writer, o *adminOptions, v admin.Volume, what string) error {
 	if o.json {
 		return printJSON(w, v)
 	}
@@ -133,7 +133,7 @@ func newVolumeResize() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a admin.Administrator) error {
 				v, err := a.ResizeVolume(ctx, args[0], size)
 				if err != nil {
 					return err
@@ -149,7 +149,7 @@ func newVolumeResize() *cobra.Command {
 
 // warnOfSizes says where the configuration gives a volume another size than it
 // has: the next start warns of that.
-func warnOfSizes(w io.Writer, cfg *conf.Config, v api.Volume) {
+func warnOfSizes(w io.Writer, cfg *conf.Config, v admin.Volume) {
 	for _, t := range cfg.Targets {
 		for _, l := range t.LUNs {
 			if l.Volume == v.Name && l.Size != 0 && l.Size != v.SizeBytes {
@@ -171,7 +171,7 @@ func newVolumeDelete() *cobra.Command {
 			"background.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				if err := a.DeleteVolume(ctx, args[0]); err != nil {
 					return err
 				}
@@ -190,7 +190,7 @@ func newVolumeDelete() *cobra.Command {
 // copyCommand is what differs between snapshot and clone.
 type copyCommand struct {
 	use, short, long string
-	do               func(a api.Administrator, ctx context.Context, src, name string) (api.Volume, error)
+	do               func(a admin.Administrator, ctx context.Context, src, name string) (admin.Volume, error)
 }
 
 func newVolumeCopy(c copyCommand) *cobra.Command {
@@ -199,7 +199,7 @@ func newVolumeCopy(c copyCommand) *cobra.Command {
 		Use: c.use, Short: c.short, Long: c.long,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a api.Administrator) error {
+			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				v, err := c.do(a, ctx, args[0], args[1])
 				if err != nil {
 					return err

@@ -12,44 +12,44 @@ import (
 
 // Stats counts copy commands since the copy manager was made.
 type Stats struct {
-	Since time.Time `json:"since"`
+	Since time.Time
 	// Populated and Written count the commands that did all they were asked to,
 	// Partial those that did some of it.
-	Populated uint64 `json:"populated"`
-	Written   uint64 `json:"written"`
-	Extended  uint64 `json:"extended"`
-	Partial   uint64 `json:"partial"`
+	Populated uint64
+	Written   uint64
+	Extended  uint64
+	Partial   uint64
 	// PopulatedBytes were represented by tokens, WrittenBytes written with them;
 	// ExtendedBytes were written by EXTENDED COPY. Of each, so many had to be moved:
 	// read and written, because they are not in the store, or do not lie alike to its
 	// blocks. The rest was mapped.
-	PopulatedBytes      uint64 `json:"populated_bytes"`
-	PopulatedMovedBytes uint64 `json:"populated_moved_bytes"`
-	WrittenBytes        uint64 `json:"written_bytes"`
-	WrittenMovedBytes   uint64 `json:"written_moved_bytes"`
-	ExtendedBytes       uint64 `json:"extended_bytes"`
-	ExtendedMovedBytes  uint64 `json:"extended_moved_bytes"`
+	PopulatedBytes      uint64
+	PopulatedMovedBytes uint64
+	WrittenBytes        uint64
+	WrittenMovedBytes   uint64
+	ExtendedBytes       uint64
+	ExtendedMovedBytes  uint64
 	// Aborted counts the operations that were ended from outside.
-	Aborted uint64 `json:"aborted"`
+	Aborted uint64
 	// Refused counts the commands that did nothing and ended with CHECK CONDITION
 	// or another bad status, RefusedBy the same by additional sense code
 	// ("23h/07h") or status ("BUSY").
-	Refused   uint64            `json:"refused"`
-	RefusedBy map[string]uint64 `json:"refused_by"`
+	Refused   uint64
+	RefusedBy map[string]uint64
 	// Recent are the last refusals, the latest first, at most 32.
-	Recent []Refusal `json:"recent_refusals"`
+	Recent []Refusal
 }
 
 // Refusal says of one command why it did nothing.
 type Refusal struct {
-	Time      time.Time `json:"time"`
-	Command   string    `json:"command"`
-	Initiator string    `json:"initiator"`
-	Target    string    `json:"target"`
-	Volume    string    `json:"volume"`
+	Time      time.Time
+	Command   string
+	Initiator string
+	Target    string
+	Volume    string
 	// Sense is the sense data in short, or the status.
-	Sense  string `json:"sense"`
-	Reason string `json:"reason"`
+	Sense  string
+	Reason string
 }
 
 // maxRecent bounds Stats.Recent.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"odx/admin"
 	"odx/api"
 	"odx/internal/kit"
 	"odx/internal/kit/harness"
@@ -41,7 +42,7 @@ var runFiles = []string{childFile, looseFile, otherFile, parentFile}
 // attempt is an operation that the server is killed in. new tells whether it has taken
 // effect; both outcomes have contents that are known.
 type attempt struct {
-	request api.DiskRequest
+	request admin.DiskRequest
 	isNew   func(k *killed) bool
 	// old and new are the contents by file; a file that is not there has none.
 	old, new map[string][]byte
@@ -175,15 +176,15 @@ func (k *killed) attempts() []attempt {
 	length := k.info("saved/loose.vhdx").FileBytes
 	return []attempt{
 		{
-			request: api.DiskRequest{Operation: vhd.Convert, Source: childFile, Destination: otherFile, Overwrite: true},
+			request: admin.DiskRequest{Operation: vhd.Convert, Source: childFile, Destination: otherFile, Overwrite: true},
 			isNew:   func(k *killed) bool { return bytes.Equal(k.read(otherFile), k.new) },
 			old:     old, new: all(k.old, k.new, k.new),
 		}, {
-			request: api.DiskRequest{Operation: vhd.Merge, Source: childFile},
+			request: admin.DiskRequest{Operation: vhd.Merge, Source: childFile},
 			isNew:   func(k *killed) bool { return !slices.Contains(k.files("run/"), childFile) },
 			old:     old, new: all(k.new, nil, k.old),
 		}, {
-			request: api.DiskRequest{Operation: vhd.Compact, Source: looseFile},
+			request: admin.DiskRequest{Operation: vhd.Compact, Source: looseFile},
 			isNew:   func(k *killed) bool { return k.info(looseFile).FileBytes < length },
 			old:     old, new: old,
 		},
@@ -199,7 +200,7 @@ func (k *killed) prepare() {
 		}
 	}
 	for _, name := range runFiles {
-		if _, err := k.client.CopyFile(k.ctx, api.FilePrefix+"saved/"+filepath.Base(name), name); err != nil {
+		if _, err := k.client.CopyFile(k.ctx, admin.FilePrefix+"saved/"+filepath.Base(name), name); err != nil {
 			k.t.Fatal(err)
 		}
 	}
@@ -207,7 +208,7 @@ func (k *killed) prepare() {
 
 // kill kills the server some time after an operation has begun, and starts it again.
 // It reports whether the operation had not ended.
-func (k *killed) kill(r api.DiskRequest, after time.Duration) (died bool) {
+func (k *killed) kill(r admin.DiskRequest, after time.Duration) (died bool) {
 	k.t.Helper()
 	killed := make(chan error, 1)
 	time.AfterFunc(after, func() { killed <- k.target.Kill() })
@@ -235,7 +236,7 @@ func (k *killed) check(a attempt) (isNew bool) {
 			continue
 		}
 		names = append(names, name)
-		var c api.DiskCheck
+		var c admin.DiskCheck
 		k.admin(&c, "vhd", "check", name)
 		if !c.Sound {
 			k.t.Errorf("%s after %s: %+v", name, a.request.Operation, c.Findings)
@@ -260,7 +261,7 @@ func (k *killed) check(a attempt) (isNew bool) {
 // who lists files.
 func (k *killed) files(prefix string) (names []string) {
 	k.t.Helper()
-	store, err := k.client.Store(k.ctx)
+	store, err := k.client.StoreInfo(k.ctx)
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -279,7 +280,7 @@ func (k *killed) read(name string) []byte {
 	const raw = "read.raw"
 	k.change("convert", name, raw)
 	p := make([]byte, killedDisk)
-	if err := k.client.ReadVolume(k.ctx, api.FilePrefix+raw, p, 0); err != nil {
+	if err := k.client.ReadVolume(k.ctx, admin.FilePrefix+raw, p, 0); err != nil {
 		k.t.Fatal(err)
 	}
 	if err := k.client.DeleteFile(k.ctx, raw); err != nil {
@@ -318,7 +319,7 @@ func (k *killed) wantSpaceBack() {
 	look := time.NewTicker(50 * time.Millisecond)
 	defer look.Stop()
 	for {
-		store, err := k.client.Store(ctx)
+		store, err := k.client.StoreInfo(ctx)
 		if err != nil {
 			k.t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-package target
+package admin
 
 import (
 	"context"
@@ -19,14 +19,14 @@ func IsScratchVolume(name string) bool { return strings.HasPrefix(name, scratchV
 
 // StartVolume makes a hidden volume of size bytes that FinishVolume will call name.
 // Those that were not finished are removed when the store is served again.
-func (s *Service) StartVolume(ctx context.Context, name string, size int64) (Volume, error) {
+func (s *Store) StartVolume(ctx context.Context, name string, size int64) (Volume, error) {
 	if err := checkVolumeName(name); err != nil {
 		return Volume{}, err
 	}
 	if _, err := s.store.Volume(name); err == nil {
 		return Volume{}, fmt.Errorf("volume %s: %w", name, backstore.ErrExists)
 	}
-	if err := s.sweepVolumes(ctx); err != nil {
+	if err := s.SweepVolumes(ctx); err != nil {
 		return Volume{}, err
 	}
 	v, err := s.store.CreateVolume(ctx, scratchVolumePrefix+rand.Text(), size)
@@ -38,7 +38,7 @@ func (s *Service) StartVolume(ctx context.Context, name string, size int64) (Vol
 
 // FinishVolume gives a volume of StartVolume a name that no other volume has,
 // durably.
-func (s *Service) FinishVolume(ctx context.Context, scratch, name string) (Volume, error) {
+func (s *Store) FinishVolume(ctx context.Context, scratch, name string) (Volume, error) {
 	if !IsScratchVolume(scratch) {
 		return Volume{}, fmt.Errorf("%w: volume %s is none that was begun", blockdev.ErrInvalid, scratch)
 	}
@@ -54,9 +54,9 @@ func (s *Service) FinishVolume(ctx context.Context, scratch, name string) (Volum
 	return v, nil
 }
 
-// sweepVolumes removes, the first time that it is called, the volumes that were
+// SweepVolumes removes, the first time that it is called, the volumes that were
 // started by clients of an earlier process and never finished.
-func (s *Service) sweepVolumes(ctx context.Context) error {
+func (s *Store) SweepVolumes(ctx context.Context) error {
 	s.sweeping.Lock()
 	defer s.sweeping.Unlock()
 	if s.swept || s.readOnly {

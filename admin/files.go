@@ -1,4 +1,4 @@
-package target
+package admin
 
 import (
 	"context"
@@ -13,6 +13,48 @@ import (
 	"odx/tokens"
 	"odx/vhd"
 )
+
+// Filer keeps the files of a store. A file is copied in no time, however large
+// it is, because the copy shares its data.
+type Filer interface {
+	// Files lists all files, by name.
+	Files(ctx context.Context) ([]File, error)
+	// CreateFile makes a file of size bytes that reads as zeros.
+	CreateFile(ctx context.Context, name string, size int64) (File, error)
+	// CopyFile makes a file that equals a volume, or a file whose name follows
+	// FilePrefix, as it is now.
+	CopyFile(ctx context.Context, from, name string) (File, error)
+	// ResizeFile sets the size of a file. What is beyond it is gone.
+	ResizeFile(ctx context.Context, name string, size int64) (File, error)
+	// RenameFile gives a file another name, in place of the file that has it.
+	RenameFile(ctx context.Context, name, to string) (File, error)
+	DeleteFile(ctx context.Context, name string) error
+	// StartFile makes a hidden file, under a random name, that is to become another
+	// one when it is whole. Who does not finish it deletes it; after an hour without
+	// use, and when the store is opened again, it is gone.
+	StartFile(ctx context.Context, r FileStart) (File, error)
+	// FinishFile gives it its name, in one step.
+	FinishFile(ctx context.Context, r FileFinish) (File, error)
+}
+
+// FileStart asks for a file that is not whole yet.
+type FileStart struct {
+	// Name is what the file is to be called, which says its format.
+	Name string `json:"-"`
+	// SizeBytes is its length; it reads as zeros.
+	SizeBytes int64 `json:"size_bytes,omitempty"`
+	// From is a volume, or FilePrefix and a file, that it is to equal as that is now.
+	From string `json:"from,omitempty"`
+}
+
+// FileFinish gives a file its name.
+type FileFinish struct {
+	Name string `json:"-"`
+	// Scratch is the name that StartFile gave.
+	Scratch string `json:"scratch"`
+	// Overwrite allows that a file has the name; it is replaced.
+	Overwrite bool `json:"overwrite,omitempty"`
+}
 
 // FilePrefix begins the name of a file where a volume could stand, too.
 const FilePrefix = tokens.FilePrefix
@@ -38,26 +80,29 @@ func checkFileName(name string) error {
 
 // Space returns the volume of that name, or the file whose name follows
 // FilePrefix.
-func (s *Service) Space(name string) (*backstore.Volume, error) {
+func (s *Store) Space(name string) (*backstore.Volume, error) {
 	if file, ok := strings.CutPrefix(name, FilePrefix); ok {
 		return s.file(file)
 	}
-	return s.Volume(name)
+	return s.volume(name)
 }
 
 // file returns a file of the store by name, hidden ones excepted, unless their client
 // asks, who alone knows the name.
-func (s *Service) file(name string) (*backstore.Volume, error) {
-	if vhd.IsScratch(name) && s.disks != nil {
-		s.disks.Touch(name)
+func (s *Store) file(name string) (*backstore.Volume, error) {
+	if disks := s.openedDisks(); disks != nil && vhd.IsScratch(name) {
+		disks.Touch(name)
 	} else if strings.HasPrefix(name, hiddenPrefix) {
 		return nil, fmt.Errorf("file %s: %w", name, backstore.ErrNotFound)
 	}
 	return s.store.File(name)
 }
 
-// Files describes the files of the store, by name.
-func (s *Service) Files() []File {
+// Files implements Administrator.
+func (s *Store) Files(context.Context) ([]File, error) { return s.files(), nil }
+
+// files describes the files of the store, by name.
+func (s *Store) files() []File {
 	all := []File{}
 	for _, v := range s.store.Files() {
 		if !strings.HasPrefix(v.Name(), hiddenPrefix) {
@@ -73,7 +118,7 @@ func describeFile(v *backstore.Volume) File {
 
 // CreateFile makes a file of size bytes that reads as zeros. It is durable on
 // return.
-func (s *Service) CreateFile(ctx context.Context, name string, size int64) (File, error) {
+func (s *Store) CreateFile(ctx context.Context, name string, size int64) (File, error) {
 	if err := checkFileName(name); err != nil {
 		return File{}, err
 	}
@@ -90,7 +135,7 @@ func (s *Service) CreateFile(ctx context.Context, name string, size int64) (File
 
 // CopyFile makes a file that equals a space (see Space) as it is now, and shares
 // its data. It is durable on return.
-func (s *Service) CopyFile(ctx context.Context, from, name string) (File, error) {
+func (s *Store) CopyFile(ctx context.Context, from, name string) (File, error) {
 	if err := checkFileName(name); err != nil {
 		return File{}, err
 	}
@@ -106,23 +151,23 @@ func (s *Service) CopyFile(ctx context.Context, from, name string) (File, error)
 	return describeFile(v), nil
 }
 
-// StartFile makes a hidden file under a random name, in which a client puts together the
-// file like; it reads as zeros, size bytes of them, or equals the space from, if that is
-// not empty. FinishFile gives it a name. It is gone after an hour without use, and when
-// the store is opened again.
-func (s *Service) StartFile(ctx context.Context, like, from string, size int64) (File, error) {
-	if err := checkFileName(like); err != nil {
+// StartFile implements Administrator.
+func (s *Store) StartFile(ctx context.Context, r FileStart) (File, error) {
+	if r.From != "" && r.SizeBytes != 0 {
+		return File{}, fmt.Errorf("%w: from and size_bytes together", blockdev.ErrInvalid)
+	}
+	if err := checkFileName(r.Name); err != nil {
 		return File{}, err
 	}
-	disks, err := s.Disks(ctx)
+	disks, err := s.DiskManager(ctx)
 	if err != nil {
 		return File{}, err
 	}
 	var v *backstore.Volume
-	if from == "" {
-		v, err = disks.NewScratch(ctx, like, size)
-	} else if v, err = s.Space(from); err == nil {
-		v, err = disks.CopyToScratch(ctx, v, like)
+	if r.From == "" {
+		v, err = disks.NewScratch(ctx, r.Name, r.SizeBytes)
+	} else if v, err = s.Space(r.From); err == nil {
+		v, err = disks.CopyToScratch(ctx, v, r.Name)
 	}
 	if err != nil {
 		return File{}, err
@@ -132,25 +177,25 @@ func (s *Service) StartFile(ctx context.Context, like, from string, size int64) 
 
 // FinishFile gives a file of StartFile the name that it was made for, durably, in place
 // of a file that has it only if that may be overwritten.
-func (s *Service) FinishFile(ctx context.Context, n vhd.Naming) (File, error) {
-	v, err := s.file(n.Scratch)
+func (s *Store) FinishFile(ctx context.Context, r FileFinish) (File, error) {
+	v, err := s.file(r.Scratch)
 	if err != nil {
 		return File{}, err
 	}
-	disks, err := s.Disks(ctx)
+	disks, err := s.DiskManager(ctx)
 	if err != nil {
 		return File{}, err
 	}
-	if err := disks.Finish(ctx, n); err != nil {
+	if err := disks.Finish(ctx, vhd.Naming{Scratch: r.Scratch, Name: r.Name, Overwrite: r.Overwrite}); err != nil {
 		return File{}, err
 	}
-	s.log.WithField("file", n.Name).Info("file made")
+	s.log.WithField("file", r.Name).Info("file made")
 	return describeFile(v), s.endReplaced(ctx)
 }
 
 // endReplaced ends, durably, the tokens of files that another one has taken the
 // place of.
-func (s *Service) endReplaced(ctx context.Context) error {
+func (s *Store) endReplaced(ctx context.Context) error {
 	if err := s.endOrphans(ctx); err != nil {
 		return err
 	}
@@ -158,7 +203,7 @@ func (s *Service) endReplaced(ctx context.Context) error {
 }
 
 // ResizeFile sets the size of a file, durably. What is beyond it is gone.
-func (s *Service) ResizeFile(ctx context.Context, name string, size int64) (File, error) {
+func (s *Store) ResizeFile(ctx context.Context, name string, size int64) (File, error) {
 	end, err := s.BeginWrite(FilePrefix + name)
 	if err != nil {
 		return File{}, err
@@ -176,7 +221,7 @@ func (s *Service) ResizeFile(ctx context.Context, name string, size int64) (File
 
 // RenameFile gives a file another name, in place of the file that has it, in one
 // step, durably.
-func (s *Service) RenameFile(ctx context.Context, name, to string) (File, error) {
+func (s *Store) RenameFile(ctx context.Context, name, to string) (File, error) {
 	if err := checkFileName(to); err != nil {
 		return File{}, err
 	}
@@ -201,17 +246,8 @@ func (s *Service) RenameFile(ctx context.Context, name, to string) (File, error)
 	return describeFile(v), s.endReplaced(ctx)
 }
 
-// checkDisposable returns ErrInUse for a file that a LUN or a view needs, served or
-// not.
-func (s *Service) checkDisposable(name string) error {
-	if err := s.checkNoLUN(fileMedium(name)); err != nil {
-		return err
-	}
-	return s.checkServed(FilePrefix + name)
-}
-
 // DeleteFile deletes a file, durably.
-func (s *Service) DeleteFile(ctx context.Context, name string) error {
+func (s *Store) DeleteFile(ctx context.Context, name string) error {
 	end, err := s.BeginWrite(FilePrefix + name)
 	if err != nil {
 		return err
@@ -226,7 +262,7 @@ func (s *Service) DeleteFile(ctx context.Context, name string) error {
 	if err := s.store.DeleteFile(ctx, name); err != nil {
 		return err
 	}
-	if err := errors.Join(forgetUnit(ctx, s.store, s.fileUnitID(name)), s.endOrphans(ctx)); err != nil {
+	if err := errors.Join(forgetUnit(ctx, s.store, FileUnitID(s.store, name)), s.endOrphans(ctx)); err != nil {
 		return err
 	}
 	s.log.WithField("file", name).Info("file deleted")

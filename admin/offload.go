@@ -1,10 +1,9 @@
-package api
+package admin
 
 import (
 	"context"
 	"time"
 
-	"odx/target/copymgr"
 	"odx/tokens"
 )
 
@@ -117,7 +116,7 @@ type TokenInfo struct {
 // CopyStats are counters since the server started.
 type CopyStats struct {
 	// Commands are the third-party copy commands of initiators.
-	Commands copymgr.Stats `json:"commands"`
+	Commands CopyCommands `json:"commands"`
 	// Tokens are those of all makers, initiators and this API.
 	Tokens tokens.Stats `json:"tokens"`
 }

@@ -1,4 +1,4 @@
-package target
+package admin
 
 import (
 	"context"
@@ -11,9 +11,6 @@ import (
 	"odx/blockdev"
 	"odx/conf"
 )
-
-// ErrInUse: the volume is a LUN of the configuration.
-var ErrInUse = errors.New("in use")
 
 // Volume describes a volume of the store.
 type Volume struct {
@@ -38,8 +35,11 @@ type Volume struct {
 // themselves, such as the token manager's. No configuration can name one.
 const hiddenPrefix = "."
 
-// Volumes describes the volumes of the store, by name.
-func (s *Service) Volumes() []Volume {
+// Volumes implements Administrator.
+func (s *Store) Volumes(context.Context) ([]Volume, error) { return s.volumes(), nil }
+
+// volumes describes the volumes of the store, by name.
+func (s *Store) volumes() []Volume {
 	all := []Volume{}
 	for _, v := range s.store.Volumes() {
 		if !strings.HasPrefix(v.Name(), hiddenPrefix) {
@@ -49,7 +49,7 @@ func (s *Service) Volumes() []Volume {
 	return all
 }
 
-func (s *Service) describe(v *backstore.Volume) Volume {
+func (s *Store) describe(v *backstore.Volume) Volume {
 	d := Volume{
 		Name: v.Name(), ID: fmt.Sprintf("%x", s.store.Identify(v.ID())), SizeBytes: v.Size(),
 		ReadOnly: v.ReadOnly(), Created: v.Created().UTC(), LUNs: []string{},
@@ -61,43 +61,9 @@ func (s *Service) describe(v *backstore.Volume) Volume {
 	return d
 }
 
-// configuredLUN is a LUN of the configuration and the name of its target.
-type configuredLUN struct {
-	*conf.LUN
-	target string
-}
-
-// volumeMedium and fileMedium are what conf.LUN.Medium gives for LUNs on them.
-func volumeMedium(name string) string { return (&conf.LUN{Volume: name}).Medium() }
-func fileMedium(name string) string   { return (&conf.LUN{File: name}).Medium() }
-
-// lunsOn returns where the configuration has a medium.
-func (s *Service) lunsOn(medium string) []configuredLUN {
-	var luns []configuredLUN
-	for _, t := range s.cfg.Targets {
-		for i := range t.LUNs {
-			if t.LUNs[i].Medium() == medium {
-				luns = append(luns, configuredLUN{&t.LUNs[i], t.Name})
-			}
-		}
-	}
-	return luns
-}
-
-// checkNoLUN returns ErrInUse for a medium that the configuration has as a LUN.
-func (s *Service) checkNoLUN(medium string) error {
-	luns := s.lunsOn(medium)
-	if len(luns) == 0 {
-		return nil
-	}
-	l := luns[0]
-	return fmt.Errorf("%s: %w as LUN %d of %s; take that out of the configuration (%s, line %d), restart odx serve if it runs, and try again",
-		medium, ErrInUse, l.Number, l.target, s.cfg.File, s.cfg.Problem(l.Key, "").Line)
-}
-
-// Volume returns a volume of the store by name, hidden ones excepted, unless their
+// volume returns a volume of the store by name, hidden ones excepted, unless their
 // client asks, who alone knows the name.
-func (s *Service) Volume(name string) (*backstore.Volume, error) {
+func (s *Store) volume(name string) (*backstore.Volume, error) {
 	if strings.HasPrefix(name, hiddenPrefix) && !IsScratchVolume(name) {
 		return nil, fmt.Errorf("volume %s: %w", name, backstore.ErrNotFound)
 	}
@@ -112,7 +78,7 @@ func checkVolumeName(name string) error {
 }
 
 // CreateVolume makes a thin volume of size bytes. It is durable on return.
-func (s *Service) CreateVolume(ctx context.Context, name string, size int64) (Volume, error) {
+func (s *Store) CreateVolume(ctx context.Context, name string, size int64) (Volume, error) {
 	if err := checkVolumeName(name); err != nil {
 		return Volume{}, err
 	}
@@ -126,8 +92,8 @@ func (s *Service) CreateVolume(ctx context.Context, name string, size int64) (Vo
 
 // ResizeVolume makes a volume larger, durably. Initiators that have it as a LUN
 // are told by unit attention.
-func (s *Service) ResizeVolume(ctx context.Context, name string, size int64) (Volume, error) {
-	v, err := s.Volume(name)
+func (s *Store) ResizeVolume(ctx context.Context, name string, size int64) (Volume, error) {
+	v, err := s.volume(name)
 	if err != nil {
 		return Volume{}, err
 	}
@@ -142,16 +108,16 @@ func (s *Service) ResizeVolume(ctx context.Context, name string, size int64) (Vo
 	if err := v.Grow(ctx, size); err != nil {
 		return Volume{}, err
 	}
-	if lu := s.units[volumeMedium(name)]; lu != nil {
-		lu.Resized()
+	if s.server != nil {
+		s.server.Resized(name)
 	}
 	s.log.WithField("volume", name).WithField("size", conf.FormatSize(size)).Info("volume resized")
 	return s.describe(v), nil
 }
 
 // DeleteVolume deletes a volume that is no LUN of the configuration, durably.
-func (s *Service) DeleteVolume(ctx context.Context, name string) error {
-	v, err := s.Volume(name)
+func (s *Store) DeleteVolume(ctx context.Context, name string) error {
+	v, err := s.volume(name)
 	if err != nil {
 		return err
 	}
@@ -176,21 +142,21 @@ func (s *Service) DeleteVolume(ctx context.Context, name string) error {
 
 // CloneVolume makes a volume that equals src as it is now and shares its data.
 // It is durable on return.
-func (s *Service) CloneVolume(ctx context.Context, src, name string) (Volume, error) {
+func (s *Store) CloneVolume(ctx context.Context, src, name string) (Volume, error) {
 	return s.copyVolume(ctx, src, name, s.store.CloneVolume, "volume cloned")
 }
 
 // SnapshotVolume makes a read-only volume that equals src as it is now and
 // shares its data. It is durable on return.
-func (s *Service) SnapshotVolume(ctx context.Context, src, name string) (Volume, error) {
+func (s *Store) SnapshotVolume(ctx context.Context, src, name string) (Volume, error) {
 	return s.copyVolume(ctx, src, name, s.store.SnapshotVolume, "snapshot made")
 }
 
-func (s *Service) copyVolume(ctx context.Context, src, name string, clone func(ctx context.Context, src, name string) (*backstore.Volume, error), done string) (Volume, error) {
+func (s *Store) copyVolume(ctx context.Context, src, name string, clone func(ctx context.Context, src, name string) (*backstore.Volume, error), done string) (Volume, error) {
 	if err := checkVolumeName(name); err != nil {
 		return Volume{}, err
 	}
-	if _, err := s.Volume(src); err != nil {
+	if _, err := s.volume(src); err != nil {
 		return Volume{}, err
 	}
 	v, err := clone(ctx, src, name)

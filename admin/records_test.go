@@ -1,4 +1,4 @@
-package target
+package admin
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ func TestUnitRecordsOutliveTheStore(t *testing.T) {
 	a, b := [16]byte{1}, [16]byte{2}
 	s := open()
 	for _, id := range [][16]byte{a, b} {
-		r := newUnitRecords(s, id)
+		r := NewUnitRecords(s, id)
 		if v, err := r.Load("modes"); v != nil || err != nil {
 			t.Fatalf("nothing was saved, but there is %x, %v", v, err)
 		}
@@ -34,16 +34,16 @@ func TestUnitRecordsOutliveTheStore(t *testing.T) {
 	}
 	s = open()
 	defer s.Close()
-	if v, err := newUnitRecords(s, a).Load("modes"); err != nil || !bytes.Equal(v, []byte{1, 42}) {
+	if v, err := NewUnitRecords(s, a).Load("modes"); err != nil || !bytes.Equal(v, []byte{1, 42}) {
 		t.Errorf("%x, %v", v, err)
 	}
 	if err := forgetUnit(ctx, s, a); err != nil {
 		t.Fatal(err)
 	}
-	if v, err := newUnitRecords(s, a).Load("modes"); err != nil || v != nil {
+	if v, err := NewUnitRecords(s, a).Load("modes"); err != nil || v != nil {
 		t.Errorf("forgotten: %x, %v", v, err)
 	}
-	r := newUnitRecords(s, b)
+	r := NewUnitRecords(s, b)
 	if v, err := r.Load("modes"); err != nil || !bytes.Equal(v, []byte{2, 42}) {
 		t.Errorf("of the other unit: %x, %v", v, err)
 	}

@@ -1,4 +1,4 @@
-package api
+package admin
 
 import (
 	"context"
@@ -9,25 +9,24 @@ import (
 	"slices"
 	"time"
 
-	"odx/backstore"
 	"odx/blockdev"
 	"odx/tokens"
 )
 
-// apiBlockLength is the logical block length of tokens that are made here, in
+// blockLength is the logical block length of tokens that are made here, in
 // bytes: the shortest that a LUN can have, so that every LUN can use them.
-const apiBlockLength = 512
+const blockLength = 512
 
 // requestTime is how long a request goes on copying. What it did by then is its answer;
 // the caller goes on from there.
 const requestTime = 400 * time.Millisecond
 
-func (l *Local) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, error) {
-	v, err := l.service.Space(r.Volume)
+func (s *Store) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, error) {
+	v, err := s.Space(r.Volume)
 	if err != nil {
 		return MadeToken{}, err
 	}
-	m, err := l.service.Tokens(ctx)
+	m, err := s.TokenManager(ctx)
 	if err != nil {
 		return MadeToken{}, err
 	}
@@ -37,8 +36,8 @@ func (l *Local) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, err
 	if r.InactivitySeconds < 0 || r.InactivitySeconds > int64(time.Duration(1<<63-1)/time.Second) {
 		return MadeToken{}, fmt.Errorf("%w: inactivity timeout of %d seconds", blockdev.ErrInvalid, r.InactivitySeconds)
 	}
-	src := tokens.Source{Volume: v, LU: tokens.LU{BlockLength: apiBlockLength}}
-	binary.BigEndian.PutUint32(src.LU.ReadCapacity[:], apiBlockLength)
+	src := tokens.Source{Volume: v, LU: tokens.LU{BlockLength: blockLength}}
+	binary.BigEndian.PutUint32(src.LU.ReadCapacity[:], blockLength)
 	ranges := []blockdev.Range{{Offset: r.Offset, Length: r.Length}}
 	o := tokens.ReadOptions{
 		Type: r.Type, InactivityTimeout: time.Duration(r.InactivitySeconds) * time.Second,
@@ -88,21 +87,21 @@ func describeMade(m *tokens.Manager, t *tokens.Token, length int64) (MadeToken, 
 	return MadeToken{Token: t[:], Length: length, TokenInfo: tokenInfo(info)}, err
 }
 
-func (l *Local) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, error) {
-	t, err := asToken(r.Token)
+func (s *Store) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, error) {
+	t, err := ParseToken(r.Token)
 	if err != nil {
 		return TokenWritten{}, err
 	}
-	end, err := l.service.BeginWrite(r.Volume)
+	end, err := s.BeginWrite(r.Volume)
 	if err != nil {
 		return TokenWritten{}, err
 	}
 	defer end()
-	v, err := l.service.Space(r.Volume)
+	v, err := s.Space(r.Volume)
 	if err != nil {
 		return TokenWritten{}, err
 	}
-	m, err := l.service.Tokens(ctx)
+	m, err := s.TokenManager(ctx)
 	if err != nil {
 		return TokenWritten{}, err
 	}
@@ -116,7 +115,7 @@ func (l *Local) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, err
 	if info.Type != tokens.RODTypeBlockDeviceZero && r.TokenOffset < info.Length {
 		r.Length = min(r.Length, info.Length-r.TokenOffset)
 	}
-	n, err := m.OffloadWrite(blockdev.StopAfter(ctx, requestTime), t, r.TokenOffset, tokens.Destination{Volume: v, BlockLength: apiBlockLength},
+	n, err := m.OffloadWrite(blockdev.StopAfter(ctx, requestTime), t, r.TokenOffset, tokens.Destination{Volume: v, BlockLength: blockLength},
 		[]blockdev.Range{{Offset: r.Offset, Length: r.Length}}, tokens.WriteOptions{})
 	if err == nil {
 		err = v.Flush(ctx)
@@ -124,8 +123,8 @@ func (l *Local) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, err
 	return TokenWritten{Bytes: n, Remaining: r.Length - n}, err
 }
 
-func (l *Local) ReadToken(ctx context.Context, t *tokens.Token, p []byte, off int64) (int, error) {
-	m, err := l.service.Tokens(ctx)
+func (s *Store) ReadToken(ctx context.Context, t *tokens.Token, p []byte, off int64) (int, error) {
+	m, err := s.TokenManager(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -141,16 +140,16 @@ func (l *Local) ReadToken(ctx context.Context, t *tokens.Token, p []byte, off in
 	return n, err
 }
 
-func (l *Local) VerifyToken(ctx context.Context, r TokenWrite) (TokenVerified, error) {
-	t, err := asToken(r.Token)
+func (s *Store) VerifyToken(ctx context.Context, r TokenWrite) (TokenVerified, error) {
+	t, err := ParseToken(r.Token)
 	if err != nil {
 		return TokenVerified{}, err
 	}
-	v, err := l.service.Space(r.Volume)
+	v, err := s.Space(r.Volume)
 	if err != nil {
 		return TokenVerified{}, err
 	}
-	m, err := l.service.Tokens(ctx)
+	m, err := s.TokenManager(ctx)
 	if err != nil {
 		return TokenVerified{}, err
 	}
@@ -158,21 +157,22 @@ func (l *Local) VerifyToken(ctx context.Context, r TokenWrite) (TokenVerified, e
 		return TokenVerified{}, fmt.Errorf("%w: a checksum is of the whole token, token_offset has to be 0", blockdev.ErrInvalid)
 	}
 	if r.Length == 0 {
-		r.Length = (v.Size() - r.Offset) &^ (apiBlockLength - 1) // more than the token is of does not count
+		r.Length = (v.Size() - r.Offset) &^ (blockLength - 1) // more than the token is of does not count
 	}
-	verdict, err := m.Verify(ctx, t, tokens.Destination{Volume: v, BlockLength: apiBlockLength}, []blockdev.Range{{Offset: r.Offset, Length: r.Length}})
+	verdict, err := m.Verify(ctx, t, tokens.Destination{Volume: v, BlockLength: blockLength}, []blockdev.Range{{Offset: r.Offset, Length: r.Length}})
 	return TokenVerified{Match: verdict == tokens.Match}, err
 }
 
-func asToken(b []byte) (*tokens.Token, error) {
+// ParseToken returns the token of so many bytes; blockdev.ErrInvalid for another number.
+func ParseToken(b []byte) (*tokens.Token, error) {
 	if len(b) != tokens.TokenLength {
 		return nil, fmt.Errorf("%w: a token has %d bytes, not %d", blockdev.ErrInvalid, tokens.TokenLength, len(b))
 	}
 	return (*tokens.Token)(b), nil
 }
 
-func (l *Local) Tokens(ctx context.Context) ([]TokenInfo, error) {
-	m, err := l.service.Tokens(ctx)
+func (s *Store) Tokens(ctx context.Context) ([]TokenInfo, error) {
+	m, err := s.TokenManager(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -183,8 +183,8 @@ func (l *Local) Tokens(ctx context.Context) ([]TokenInfo, error) {
 	return list, nil
 }
 
-func (l *Local) Token(ctx context.Context, id tokens.ID) (TokenInfo, error) {
-	m, err := l.service.Tokens(ctx)
+func (s *Store) Token(ctx context.Context, id tokens.ID) (TokenInfo, error) {
+	m, err := s.TokenManager(ctx)
 	if err != nil {
 		return TokenInfo{}, err
 	}
@@ -195,31 +195,30 @@ func (l *Local) Token(ctx context.Context, id tokens.ID) (TokenInfo, error) {
 	return tokenInfo(i), nil
 }
 
-func (l *Local) CopyStats(ctx context.Context) (CopyStats, error) {
-	commands, serving := l.service.CopyStats()
-	if !serving {
+func (s *Store) CopyStats(ctx context.Context) (CopyStats, error) {
+	if s.server == nil {
 		return CopyStats{}, fmt.Errorf("%w: the counters are those of a server", ErrNotRunning)
 	}
-	m, err := l.service.Tokens(ctx)
+	m, err := s.TokenManager(ctx)
 	if err != nil {
 		return CopyStats{}, err
 	}
 	if _, err := m.HeldBytes(ctx); err != nil { // which Stats returns
 		return CopyStats{}, err
 	}
-	return CopyStats{Commands: commands, Tokens: m.Stats()}, nil
+	return CopyStats{Commands: s.server.CopyCommands(), Tokens: m.Stats()}, nil
 }
 
-func (l *Local) DeleteToken(ctx context.Context, id tokens.ID) error {
-	m, err := l.service.Tokens(ctx)
+func (s *Store) DeleteToken(ctx context.Context, id tokens.ID) error {
+	m, err := s.TokenManager(ctx)
 	if err != nil {
 		return err
 	}
 	return m.Delete(ctx, id, tokens.Revoked)
 }
 
-func (l *Local) RevokeToken(ctx context.Context, t *tokens.Token) error {
-	m, err := l.service.Tokens(ctx)
+func (s *Store) RevokeToken(ctx context.Context, t *tokens.Token) error {
+	m, err := s.TokenManager(ctx)
 	if err != nil {
 		return err
 	}
@@ -238,79 +237,4 @@ func tokenInfo(i tokens.Info) TokenInfo {
 		t.Expires = &expires
 	}
 	return t
-}
-
-func (l *Local) ReadVolume(ctx context.Context, name string, p []byte, off int64) error {
-	return l.onRange(name, off, int64(len(p)), func(v *backstore.Volume) error { return v.ReadAt(ctx, p, off) })
-}
-
-func (l *Local) WriteVolume(ctx context.Context, name string, p []byte, off int64) error {
-	end, err := l.service.BeginWrite(name)
-	if err != nil {
-		return err
-	}
-	defer end()
-	return l.onRange(name, off, int64(len(p)), func(v *backstore.Volume) error {
-		return writeOut(ctx, v, v.WriteAt(ctx, p, off))
-	})
-}
-
-func (l *Local) ZeroVolume(ctx context.Context, name string, off, length int64) error {
-	end, err := l.service.BeginWrite(name)
-	if err != nil {
-		return err
-	}
-	defer end()
-	return l.onRange(name, off, length, func(v *backstore.Volume) error {
-		return writeOut(ctx, v, v.Zero(ctx, off, length))
-	})
-}
-
-func (l *Local) FlushVolume(ctx context.Context, name string) error {
-	return l.onRange(name, 0, 0, func(v *backstore.Volume) error { return v.Flush(ctx) })
-}
-
-// onRange does something with a volume that has a range. A file that an operation replaces
-// in the middle is looked up again.
-func (l *Local) onRange(name string, off, length int64, do func(v *backstore.Volume) error) error {
-	v, err := l.service.Space(name)
-	for err == nil {
-		if !(blockdev.Range{Offset: off, Length: length}).In(v.Size()) {
-			return fmt.Errorf("%v: %w: %d bytes at %d are not inside its %d bytes", v, blockdev.ErrInvalid, length, off, v.Size())
-		}
-		if err := do(v); !errors.Is(err, backstore.ErrNotFound) {
-			return err
-		}
-		old := v
-		if v, err = l.service.Space(name); v == old {
-			return fmt.Errorf("%v: %w", v, backstore.ErrNotFound)
-		}
-	}
-	return err
-}
-
-func (l *Local) NextData(ctx context.Context, name string, off int64) (start, length int64, err error) {
-	err = l.onRange(name, off, 0, func(v *backstore.Volume) error {
-		return v.Extents(ctx, off, v.Size()-off, func(part blockdev.Range, mapped bool) bool {
-			switch {
-			case mapped && length == 0:
-				start, length = part.Offset, part.Length
-			case mapped:
-				length += part.Length
-			case length > 0:
-				return false
-			}
-			return true
-		})
-	})
-	return start, length, err
-}
-
-// writeOut has a change of v, which failed with err or not, outlive this process
-// before it is acknowledged.
-func writeOut(ctx context.Context, v *backstore.Volume, err error) error {
-	if err != nil {
-		return err
-	}
-	return v.WriteOut(ctx)
 }

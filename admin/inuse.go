@@ -1,0 +1,99 @@
+package admin
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"odx/conf"
+)
+
+// configuredLUN is a LUN of the configuration and the name of its target.
+type configuredLUN struct {
+	*conf.LUN
+	target string
+}
+
+// volumeMedium and fileMedium are what conf.LUN.Medium gives for LUNs on them.
+func volumeMedium(name string) string { return (&conf.LUN{Volume: name}).Medium() }
+func fileMedium(name string) string   { return (&conf.LUN{File: name}).Medium() }
+
+// lunsOn returns where the configuration has a medium.
+func (s *Store) lunsOn(medium string) []configuredLUN {
+	var luns []configuredLUN
+	for _, t := range s.cfg.Targets {
+		for i := range t.LUNs {
+			if t.LUNs[i].Medium() == medium {
+				luns = append(luns, configuredLUN{&t.LUNs[i], t.Name})
+			}
+		}
+	}
+	return luns
+}
+
+// checkNoLUN returns ErrInUse for a medium that the configuration has as a LUN.
+func (s *Store) checkNoLUN(medium string) error {
+	luns := s.lunsOn(medium)
+	if len(luns) == 0 {
+		return nil
+	}
+	l := luns[0]
+	return fmt.Errorf("%s: %w as LUN %d of %s; take that out of the configuration (%s, line %d), restart odx serve if it runs, and try again",
+		medium, ErrInUse, l.Number, l.target, s.cfg.File, s.cfg.Problem(l.Key, "").Line)
+}
+
+// checkServed returns ErrInUse for a space, named as Space does, that is served.
+func (s *Store) checkServed(name string) error {
+	if file, ok := strings.CutPrefix(name, FilePrefix); ok && s.server != nil {
+		if user := s.server.FileUser(file); user != "" {
+			return fmt.Errorf("%s: %w by %s", name, ErrInUse, user)
+		}
+	}
+	return s.checkNoView(name, func(*conf.View) bool { return true })
+}
+
+// checkDisposable returns ErrInUse for a file that a LUN or a view needs, served or
+// not.
+func (s *Store) checkDisposable(name string) error {
+	if err := s.checkNoLUN(fileMedium(name)); err != nil {
+		return err
+	}
+	return s.checkServed(FilePrefix + name)
+}
+
+// CheckWritable returns ErrInUse for a space that a view is over which has to see
+// every write to it.
+func (s *Store) CheckWritable(name string) error {
+	if strings.HasPrefix(name, FilePrefix) {
+		return s.checkServed(name)
+	}
+	return s.checkNoView(name, func(v *conf.View) bool { return v.Kind != conf.ViewPartition })
+}
+
+// BeginWrite announces a writer of a space, before the space is looked up: end is called
+// when all is written. Its errors are those of CheckWritable, and vhd.ErrBusy for a
+// file that an operation on virtual disks is about to replace: such an operation waits
+// for those who came before it.
+func (s *Store) BeginWrite(name string) (end func(), err error) {
+	if err := s.CheckWritable(name); err != nil {
+		return nil, err
+	}
+	if file, ok := strings.CutPrefix(name, FilePrefix); ok {
+		if disks := s.openedDisks(); disks != nil {
+			return disks.Write(file)
+		}
+	}
+	return func() {}, nil
+}
+
+func (s *Store) checkNoView(name string, counts func(*conf.View) bool) error {
+	for i := range s.cfg.Views {
+		v := &s.cfg.Views[i]
+		for _, d := range v.Over {
+			if counts(v) && cmp.Or(d.View, d.Backing) == "" && d.String() == name {
+				return fmt.Errorf("%s: %w by view %s (%s, line %d)", name, ErrInUse, v.Name, s.cfg.File, s.cfg.Problem(v.Key, "").Line)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/backstore"
+	"odx/conf"
+	"odx/tokens"
+	"odx/vhd"
+)
+
+// Options say how a store is opened.
+type Options struct {
+	// ReadOnly: no file of the store changes.
+	ReadOnly bool
+	// ScrubEvery is how often the store scrubs itself; 0: never.
+	ScrubEvery time.Duration
+	// Server serves the store in this process; nil where nothing does.
+	Server Server
+}
+
+// Server is what serves a store, as far as its administrator asks or changes what is
+// served. Its methods are called concurrently, after the server has started.
+type Server interface {
+	// Resized notifies the initiators that have a volume as a LUN that it has grown.
+	Resized(volume string)
+	// FileUser says who has a file of the store open; "" if it is not open.
+	FileUser(file string) string
+	// WarnBytes is Capacity.WarnBytes.
+	WarnBytes() int64
+	// Status describes what is served.
+	Status() Status
+	// CopyCommands counts copy commands since the server started.
+	CopyCommands() CopyCommands
+}
+
+// Store is an open store. It implements Administrator.
+type Store struct {
+	cfg      *conf.Config
+	memory   conf.Memory
+	log      *logrus.Entry
+	readOnly bool
+	server   Server // nil where nothing serves the store
+	store    *backstore.Store
+
+	opening sync.Mutex      // guards tokens and disks
+	tokens  *tokens.Manager // nil before it is asked for
+	disks   *vhd.Manager    // nil before it is asked for
+
+	sweeping sync.Mutex // guards swept
+	swept    bool       // volumes that were never finished are removed
+}
+
+// Open opens the store of a configuration, and makes it where there is none. An error
+// that the configuration is to blame for is a conf.Problem; backstore.ErrLocked where
+// another process has the store open.
+func Open(ctx context.Context, cfg *conf.Config, log *logrus.Entry, o Options) (*Store, error) {
+	s := &Store{cfg: cfg, memory: DivideMemory(cfg), log: log, readOnly: o.ReadOnly, server: o.Server}
+	options := storeOptions(cfg, &s.memory, log)
+	options.ReadOnly, options.ScrubEvery = o.ReadOnly, o.ScrubEvery
+	var err error
+	if s.store, err = backstore.Open(ctx, options); err != nil {
+		return nil, fmt.Errorf("open %w", err)
+	}
+	if unit := cfg.Store.DedupUnit; unit != 0 && unit != s.store.DedupUnit() {
+		err := cfg.Problem("store.dedup_unit", "the store was made with %s, not %s; write that, or leave the key out",
+			conf.FormatSize(int64(s.store.DedupUnit())), conf.FormatSize(int64(unit)))
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Close closes what is open. Nothing may use the store any more.
+func (s *Store) Close() error {
+	var errs []error
+	if s.tokens != nil {
+		errs = append(errs, s.tokens.Close())
+	}
+	return errors.Join(append(errs, s.store.Close())...)
+}
+
+// Inspect opens the store of a configuration that nobody serves, calls fn, and
+// closes it. The tokens are opened when they are first needed: a store can be checked
+// whose tokens cannot be read. A store that does not exist is not made.
+func Inspect(ctx context.Context, cfg *conf.Config, log *logrus.Entry, fn func(*Store) error) error {
+	return inspect(ctx, cfg, log, Options{}, fn)
+}
+
+// Look is Inspect of a store that stays as it is: fn may only read. The store may
+// be one of an older format.
+func Look(ctx context.Context, cfg *conf.Config, log *logrus.Entry, fn func(*Store) error) error {
+	return inspect(ctx, cfg, log, Options{ReadOnly: true}, fn)
+}
+
+func inspect(ctx context.Context, cfg *conf.Config, log *logrus.Entry, o Options, fn func(*Store) error) (err error) {
+	if err := checkOwner(cfg); err != nil {
+		return err
+	}
+	s, err := Open(ctx, cfg, log, o)
+	if err != nil {
+		return lockedProblem(cfg, err)
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return fn(s)
+}
+
+// Backstore returns the store without what this package adds.
+func (s *Store) Backstore() *backstore.Store { return s.store }
+
+// Memory returns how the memory of the process is divided.
+func (s *Store) Memory() conf.Memory { return s.memory }
+
+// checkOwner refuses to open a store of another user: opening it leaves files
+// behind that its server could not write to.
+func checkOwner(cfg *conf.Config) error {
+	info, err := os.Stat(cfg.DataDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return cfg.Problem("data_dir", "there is no store in %s yet; odx serve makes it", cfg.DataDir)
+	}
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return cfg.Problem("data_dir", "the store in %s belongs to the user with number %d; run this as that user", cfg.DataDir, st.Uid)
+	}
+	return nil
+}
+
+// storeOptions are those that a configuration gives.
+func storeOptions(cfg *conf.Config, m *conf.Memory, log *logrus.Entry) backstore.Options {
+	return backstore.Options{
+		Dir:           cfg.DataDir,
+		Log:           log,
+		CapacityBytes: cfg.Store.Capacity,
+		CacheBytes:    m.Cache,
+		DedupUnit:     cfg.Store.DedupUnit,
+
+		CleanBytesPerSecond: cfg.Store.CleanIO,
+		ScrubBytesPerSecond: cfg.Store.ScrubIO,
+		StoreDuplicates:     cfg.Store.StoreDuplicates,
+		MetadataCopies:      cfg.Store.MetadataCopies,
+	}
+}
+
+// lockedProblem is the error of a command that cannot open the store that it is about.
+func lockedProblem(cfg *conf.Config, err error) error {
+	if errors.Is(err, backstore.ErrLocked) {
+		return cfg.Problem("data_dir", "the store in %s is in use by another process, perhaps an odx that serves it; stop that first", cfg.DataDir)
+	}
+	return err
+}

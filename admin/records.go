@@ -1,0 +1,63 @@
+package admin
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+
+	"odx/backstore"
+)
+
+// UnitRecords keeps what a logical unit saves in the store. Its identity is part
+// of the keys: it stays with the data, whatever the configuration calls it.
+type UnitRecords struct {
+	store  *backstore.Store
+	prefix string
+}
+
+// NewUnitRecords returns the records of the logical unit with an identity.
+func NewUnitRecords(store *backstore.Store, id [16]byte) UnitRecords {
+	return UnitRecords{store, fmt.Sprintf("unit/%x/", id)}
+}
+
+// Load returns what was saved under a key; nil if nothing was.
+func (r UnitRecords) Load(key string) ([]byte, error) {
+	value, err := r.store.GetRecord([]byte(r.prefix + key))
+	if errors.Is(err, backstore.ErrNotFound) {
+		return nil, nil
+	}
+	return value, err
+}
+
+// Save stores a value under a key, durably; nil removes it.
+func (r UnitRecords) Save(ctx context.Context, key string, value []byte) error {
+	if err := r.store.PutRecords(ctx, backstore.Record{Key: []byte(r.prefix + key), Value: value}); err != nil {
+		return err
+	}
+	return r.store.Flush(ctx)
+}
+
+// forgetUnit removes what a logical unit has saved.
+func forgetUnit(ctx context.Context, store *backstore.Store, id [16]byte) error {
+	var gone []backstore.Record
+	err := store.ScanRecords([]byte(NewUnitRecords(store, id).prefix), func(key, _ []byte) error {
+		gone = append(gone, backstore.Record{Key: key})
+		return nil
+	})
+	if err != nil || len(gone) == 0 {
+		return err
+	}
+	return store.PutRecords(ctx, gone...)
+}
+
+// FileUnitID is the identity of the logical unit on a file: the name's, since a file
+// that is rebuilt, compacted for instance, is the same disk.
+func FileUnitID(store *backstore.Store, name string) [16]byte {
+	h := sha256.New()
+	id := store.HeaderID()
+	h.Write(id[:])
+	io.WriteString(h, "disk "+name)
+	return [16]byte(h.Sum(nil))
+}

@@ -1,0 +1,166 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"odx/backstore"
+)
+
+// StoreInfo describes an extent store: its figures, and its tokens.
+type StoreInfo struct {
+	// ID is the random number that the store was made with, in hexadecimal.
+	ID string `json:"id"`
+	backstore.Stats
+	Capacity
+	Tokens Tokens `json:"tokens"`
+	// Scrub is what the last scrub has found; its Ended is zero when there was none.
+	Scrub backstore.LastScrub `json:"scrub"`
+	// Damage is what was found damaged since the store was opened, at most 100
+	// things, and MoreDamage how many are not in it.
+	Damage     []backstore.Damaged `json:"damage"`
+	MoreDamage int                 `json:"more_damage,omitempty"`
+	// Moved: the store is not where its superblock says; it may be a copy.
+	Moved bool `json:"moved,omitempty"`
+}
+
+// Tokens sums up the live tokens.
+type Tokens struct {
+	Count int `json:"count"`
+	// PinnedBytes is what they represent, together.
+	PinnedBytes int64 `json:"pinned_bytes"`
+}
+
+// CheckResult is what a check found.
+type CheckResult struct {
+	Sound bool `json:"sound"`
+	// Findings says what is wrong, in words; the last one counts those beyond
+	// 1000.
+	Findings []string `json:"findings"`
+}
+
+// ScrubRequest says how to scrub.
+type ScrubRequest struct {
+	// BytesPerSecond bounds what is read; 0: as fast as the disk allows.
+	BytesPerSecond int64 `json:"bytes_per_second,omitempty"`
+}
+
+// CleanResult says what cleaning did.
+type CleanResult struct {
+	// FreedBytes is how much shorter the segments are. Concurrent writes
+	// make it smaller, below zero too.
+	FreedBytes int64 `json:"freed_bytes"`
+	// PhysicalBytes is the length of the segments afterwards.
+	PhysicalBytes int64 `json:"physical_bytes"`
+}
+
+// Capacity is how much a store can hold, in bytes.
+type Capacity struct {
+	// FreeBytes is how much new data fits.
+	FreeBytes int64 `json:"free_bytes"`
+	// HostFreeBytes is what the file system of the store has free. What it has more
+	// than FreeBytes is kept for opening and cleaning, or beyond the capacity that is
+	// configured.
+	HostFreeBytes int64 `json:"host_free_bytes"`
+	// ProvisionedBytes is what all volumes and files could grow to, together.
+	ProvisionedBytes int64 `json:"provisioned_bytes"`
+	// WarnBytes is the use at which initiators are warned, 0 if they never are. It
+	// counts, as the use does, what the store cannot have because others have it.
+	WarnBytes int64 `json:"warn_bytes,omitempty"`
+}
+
+// StoreInfo implements Administrator.
+func (s *Store) StoreInfo(ctx context.Context) (StoreInfo, error) {
+	stats, err := s.store.Stats(ctx)
+	if err != nil {
+		return StoreInfo{}, err
+	}
+	if stats.Volumes == nil {
+		stats.Volumes = []backstore.VolumeStats{} // [] in JSON
+	}
+	capacity, err := s.Capacity()
+	if err != nil {
+		return StoreInfo{}, err
+	}
+	live, pinned, err := s.countTokens(ctx)
+	if err != nil {
+		return StoreInfo{}, err
+	}
+	scrub, _, err := s.store.LastScrub()
+	if err != nil {
+		return StoreInfo{}, err
+	}
+	damage, more := s.store.Damage()
+	if damage == nil {
+		damage = []backstore.Damaged{}
+	}
+	return StoreInfo{
+		Scrub: scrub, Damage: damage, MoreDamage: more, Moved: s.store.Moved(),
+		ID:       fmt.Sprintf("%x", s.store.ID()),
+		Stats:    stats,
+		Capacity: capacity,
+		Tokens:   Tokens{Count: live, PinnedBytes: pinned},
+	}, nil
+}
+
+// Exclusive implements Administrator.
+func (s *Store) Exclusive(ctx context.Context) (map[string]int64, error) {
+	bytes, err := s.store.ExclusiveBytes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	visible := make(map[string]int64)
+	for _, v := range s.volumes() {
+		visible[v.Name] = bytes[v.Name]
+	}
+	return visible, nil
+}
+
+// Check implements Administrator.
+func (s *Store) Check(ctx context.Context) (CheckResult, error) {
+	findings, err := s.store.Check(ctx)
+	if findings == nil {
+		findings = []string{}
+	}
+	return CheckResult{Sound: err == nil && len(findings) == 0, Findings: findings}, err
+}
+
+// Scrub implements Administrator.
+func (s *Store) Scrub(ctx context.Context, r ScrubRequest, progress func(backstore.ScrubProgress)) (backstore.ScrubResult, error) {
+	return s.store.Scrub(ctx, backstore.ScrubOptions{BytesPerSecond: r.BytesPerSecond, Progress: progress})
+}
+
+// Clean implements Administrator.
+func (s *Store) Clean(ctx context.Context) (CleanResult, error) {
+	before := s.store.PhysicalBytes()
+	err := s.store.Clean(ctx)
+	after := s.store.PhysicalBytes()
+	return CleanResult{FreedBytes: before - after, PhysicalBytes: after}, err
+}
+
+// Capacity measures how much the store can hold.
+func (s *Store) Capacity() (Capacity, error) {
+	free, err := s.store.FreeBytes()
+	if err != nil {
+		return Capacity{}, err
+	}
+	var host unix.Statfs_t
+	if err := unix.Statfs(s.cfg.DataDir, &host); err != nil {
+		return Capacity{}, err
+	}
+	c := Capacity{FreeBytes: free, HostFreeBytes: int64(host.Bavail) * int64(host.Bsize)}
+	for _, v := range s.volumes() {
+		c.ProvisionedBytes += v.SizeBytes
+	}
+	for _, f := range s.files() {
+		c.ProvisionedBytes += f.SizeBytes
+	}
+	if s.server != nil {
+		c.WarnBytes = s.server.WarnBytes()
+	} else {
+		c.WarnBytes = int64(float64(s.store.LiveBytes()+free) * float64(s.cfg.Store.SoftThreshold) / 100)
+	}
+	return c, nil
+}

@@ -1,0 +1,294 @@
+package target
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/backstore"
+	"odx/backstore/gotgtbs"
+	"odx/blockdev"
+	"odx/conf"
+	"odx/tokens"
+	"odx/vhd"
+)
+
+// media are what LUNs and views of a configuration are over: volumes and files of the
+// store, and plain files. One that cannot be served is left out.
+type media struct {
+	cfg    *conf.Config
+	log    *logrus.Entry
+	store  *backstore.Store
+	tokens *tokens.Manager
+	disks  *vhd.Manager
+	users  *fileUsers
+
+	leftOut  map[string]error // why a medium is not served, by conf.LUN.Medium
+	backings []io.Closer      // plain files that are open
+}
+
+// close closes the plain files.
+func (m *media) close() (errs []error) {
+	for _, c := range m.backings {
+		errs = append(errs, c.Close())
+	}
+	return errs
+}
+
+// fileUsers says who has which file of the store open.
+type fileUsers struct {
+	mu sync.Mutex        // guards by
+	by map[string]string // user by name of the file
+}
+
+// add notes that user has a file open.
+func (u *fileUsers) add(file, user string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.by[file] = user
+}
+
+// of returns who has a file open, "" if nobody has.
+func (u *fileUsers) of(file string) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.by[file]
+}
+
+// checkMedia compares every LUN with the volume or the file that it names, and
+// changes nothing. One that cannot be served is left out; where none can, that is an
+// error.
+func (m *media) checkMedia(ctx context.Context) error {
+	m.checkViews()
+	seen := map[string]bool{}
+	for _, t := range m.cfg.Targets {
+		for i := range t.LUNs {
+			l := &t.LUNs[i]
+			if seen[l.Medium()] || l.View != "" {
+				continue
+			}
+			seen[l.Medium()] = true
+			if err := m.checkMedium(ctx, l); err != nil {
+				m.leaveOut(l.Medium(), err)
+			}
+		}
+	}
+	return m.checkSome()
+}
+
+// checkMedium returns why a LUN cannot be served.
+func (m *media) checkMedium(ctx context.Context, l *conf.LUN) error {
+	size, err := m.existingSize(ctx, l)
+	if bad := (*unusableDisk)(nil); errors.As(err, &bad) {
+		return err
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, backstore.ErrNotFound) {
+		if l.Size == 0 {
+			return m.cfg.Problem(l.Key+".size", "LUN %d: %s does not exist; give the size to make it with", l.Number, l.Medium())
+		}
+		return nil
+	}
+	if p := m.checkSize(l, size, err); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// checkViews compares the views with what they are over, and changes nothing. One
+// that cannot be made is left out.
+func (m *media) checkViews() {
+	for i := range m.cfg.Views {
+		v := &m.cfg.Views[i]
+		for _, d := range v.Over {
+			if d.View != "" || v.Size != 0 {
+				continue
+			}
+			if err := m.deviceExists(d); errors.Is(err, fs.ErrNotExist) || errors.Is(err, backstore.ErrNotFound) {
+				m.leaveOut(viewMedium(v.Name), m.cfg.Problem(v.Key, "view %s: %s does not exist; give the view a size to make it with", v.Name, d))
+			} else if err != nil {
+				m.leaveOut(viewMedium(v.Name), m.cfg.Problem(v.Key, "view %s: %s cannot be used: %v", v.Name, d, err))
+			}
+		}
+	}
+}
+
+func (m *media) deviceExists(d conf.Device) error {
+	if d.Backing != "" {
+		_, err := os.Stat(d.Backing)
+		return err
+	}
+	_, err := m.openSpace(d)
+	return err
+}
+
+// checkSome returns everything that keeps LUNs from being served, as an error, where
+// there is no other LUN.
+func (m *media) checkSome() error {
+	var problems conf.Problems
+	told := map[string]bool{}
+	for _, t := range m.cfg.Targets {
+		for i := range t.LUNs {
+			l := &t.LUNs[i]
+			err := m.leftOut[l.Medium()]
+			if err == nil {
+				return nil
+			}
+			var problem conf.Problem
+			if !errors.As(err, &problem) {
+				problem = m.cfg.Problem(l.Key, "LUN %d: %v", l.Number, err)
+			}
+			if text := problem.Error(); !told[text] {
+				told[text] = true
+				problems = append(problems, problem)
+			}
+		}
+	}
+	if len(problems) == 0 {
+		return nil // no LUN is configured
+	}
+	return problems
+}
+
+// leaveOut notes that a medium is not served: it is missing, damaged, or not what the
+// configuration says. All others are served.
+func (m *media) leaveOut(medium string, err error) {
+	m.leftOut[medium] = err
+	m.log.WithField("medium", medium).WithError(err).Error("a medium cannot be served, its LUNs are left out; mend it or the configuration, and restart")
+}
+
+// existingSize returns the size in bytes of what l names.
+func (m *media) existingSize(ctx context.Context, l *conf.LUN) (int64, error) {
+	if l.File != "" {
+		size, sector, err := m.fileSize(ctx, l.File)
+		if err == nil && int64(l.BlockSize)%sector != 0 {
+			err = fmt.Errorf("its sectors are of %d bytes; write block_size: %d", sector, sector)
+		}
+		return size, err
+	}
+	if l.Volume != "" {
+		v, err := m.store.Volume(l.Volume)
+		if err != nil {
+			return 0, err
+		}
+		return v.Size(), nil
+	}
+	info, err := os.Stat(l.Backing)
+	if err != nil {
+		return 0, err
+	}
+	if !info.Mode().IsRegular() {
+		return 0, errors.New("it is not a regular file")
+	}
+	return info.Size(), nil
+}
+
+// fileSize returns the capacity of the disk in a file, and the length of its sectors. An
+// error can be an unusableDisk.
+func (m *media) fileSize(ctx context.Context, name string) (size, sector int64, err error) {
+	if _, err := m.store.File(name); err != nil {
+		return 0, 0, err
+	}
+	g, err := m.disks.Geometry(ctx, name)
+	if err != nil {
+		return 0, 0, &unusableDisk{err}
+	}
+	return g.Size, g.SectorLength, nil
+}
+
+// checkSize says what is wrong with l, whose medium has the given size or
+// could not be looked at because of err; nil when nothing is.
+func (m *media) checkSize(l *conf.LUN, size int64, err error) *conf.Problem {
+	var p conf.Problem
+	switch {
+	case err != nil:
+		p = m.cfg.Problem(l.Key, "LUN %d: %s cannot be used: %v", l.Number, l.Medium(), err)
+	case l.Size > size:
+		p = m.cfg.Problem(l.Key+".size", "LUN %d: %s has %s, not %s; nothing is resized by itself: %swrite its size, leave size out, or name another volume",
+			l.Number, l.Medium(), conf.FormatSize(size), conf.FormatSize(l.Size), growHint(l, size))
+	case size == 0 || size%int64(l.BlockSize) != 0:
+		p = m.cfg.Problem(l.Key+".block_size", "LUN %d: the size of %s, %d bytes, is not a positive multiple of the block size %d", l.Number, l.Medium(), size, l.BlockSize)
+	default:
+		if l.Size != 0 && l.Size != size {
+			m.log.Warn(m.cfg.Problem(l.Key+".size", "LUN %d: %s has %s, which is more than %s, and is served as it is; write its size, or leave size out",
+				l.Number, l.Medium(), conf.FormatSize(size), conf.FormatSize(l.Size)).Error())
+		}
+		return nil
+	}
+	return &p
+}
+
+// growHint says how a volume gets the size that the configuration gives, if it
+// can be grown to it.
+func growHint(l *conf.LUN, size int64) string {
+	if l.Volume == "" || l.Size < size {
+		return ""
+	}
+	return fmt.Sprintf("grow it with `odx volume resize %s %s`, ", l.Volume, conf.FormatSize(l.Size))
+}
+
+// openSpace returns the volume or file of the store that d names.
+func (m *media) openSpace(d conf.Device) (*backstore.Volume, error) {
+	if d.File != "" {
+		return m.store.File(d.File)
+	}
+	return m.store.Volume(d.Volume)
+}
+
+// openVolume returns the volume of l, and makes it when it is missing.
+func (m *media) openVolume(ctx context.Context, l *conf.LUN) (*backstore.Volume, error) {
+	v, err := m.store.Volume(l.Volume)
+	if !errors.Is(err, backstore.ErrNotFound) {
+		return v, err
+	}
+	return m.makeVolume(ctx, l.Volume, l.Size)
+}
+
+func (m *media) makeVolume(ctx context.Context, name string, size int64) (*backstore.Volume, error) {
+	v, err := m.store.CreateVolume(ctx, name, size)
+	if err != nil {
+		return nil, fmt.Errorf("make volume %s: %w", name, err)
+	}
+	m.log.WithField("volume", name).WithField("size", conf.FormatSize(size)).Info("volume made")
+	return v, nil
+}
+
+// openBacking opens a plain file through gotgt, and makes it with a size when it is
+// missing.
+func (m *media) openBacking(path string, size int64) (blockdev.Volume, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		err = errors.Join(f.Truncate(size), f.Close())
+	} else if errors.Is(err, fs.ErrExist) {
+		err = nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make %s: %w", path, err)
+	}
+	v, err := gotgtbs.Open("file:" + path)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	m.backings = append(m.backings, v)
+	return v, nil
+}
+
+// backingID derives the identity of a file from the store's and its absolute
+// path: the same file gets the same one whenever it is served from here.
+func (m *media) backingID(path string) [16]byte {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	h := sha256.New()
+	id := m.store.HeaderID()
+	h.Write(id[:])
+	io.WriteString(h, path)
+	return [16]byte(h.Sum(nil))
+}
