@@ -327,6 +327,7 @@ func TestJournalFileThatCannotBeOpened(t *testing.T) {
 	for what, put := range obstacles {
 		for _, base := range []string{"0000000000000001.journal", "0000000000000fff.journal", "spare0.journal", "spare1.journal"} {
 			t.Run(what+" "+base, func(t *testing.T) {
+				t.Parallel()
 				ctx := context.Background()
 				dir := filepath.Join(t.TempDir(), "store")
 				o := repairOptions

@@ -59,6 +59,7 @@ func TestWriteAtomicRefuses(t *testing.T) {
 // Readers of every length and place see one version of what is written
 // atomically, though they look the map up in more than one step.
 func TestAtomicWritesAreReadAsAWhole(t *testing.T) {
+	t.Parallel()
 	s := newDisk().open(t, 16<<10)
 	defer s.Close()
 	ctx, stop := context.WithCancel(context.Background())
@@ -68,7 +69,7 @@ func TestAtomicWritesAreReadAsAWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const rounds = 200
+	const rounds = 100
 	var readers sync.WaitGroup
 	for reader := range 3 {
 		readers.Go(func() {

@@ -221,6 +221,7 @@ func mixed(t *testing.T, o Options) (s *Store, live int64) {
 
 // TestBackgroundCleaning: dead space comes back without anybody asking for it.
 func TestBackgroundCleaning(t *testing.T) {
+	t.Parallel()
 	s, live := mixed(t, Options{spareTime: time.Millisecond})
 	defer s.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -268,6 +269,7 @@ func TestClean_Batch(t *testing.T) {
 	for _, segmentBlocks := range []uint32{0, planBlocks + 1, planBlocks + 8, planBlocks + unitBlocks} {
 		for blocks := unitBlocks / 2; blocks <= unitBlocks; blocks++ {
 			t.Run(fmt.Sprintf("segments of %d, extents of %d blocks", segmentBlocks, blocks), func(t *testing.T) {
+				t.Parallel()
 				ctx := context.Background()
 				d := newDisk()
 				s := d.open(t, unitBlocks*BlockLength)
@@ -314,6 +316,7 @@ func TestClean_Batch(t *testing.T) {
 // TestReap_Retry: nodes that were dropped while no checkpoint could be stored are
 // freed once one can, without an operation that asks for it.
 func TestReap_Retry(t *testing.T) {
+	t.Parallel()
 	const volumeBytes = 64 << 20
 	ctx := context.Background()
 	d := newDisk()

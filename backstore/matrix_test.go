@@ -18,7 +18,7 @@ import (
 )
 
 // matrixFull makes TestDamage damage every block of every file.
-var matrixFull = flag.Bool("damage.full", false, "TestDamage damages every block, not at most 500")
+var matrixFull = flag.Bool("damage.full", false, "TestDamage damages every block, not some of them")
 
 // damageable is a store as a process that died left it.
 type damageable struct {
@@ -432,9 +432,9 @@ func (m *damageable) eachDamage(rng *rand.Rand, name string, fn func(what string
 	for block := 0; block*BlockLength < len(data); block++ {
 		part := data[block*BlockLength : min((block+1)*BlockLength, len(data))]
 		// Most of a segment is as any other part of it, and most of a journal zeros.
-		often := 1
+		often := 3
 		if strings.Contains(name, segmentDir) {
-			often = 8
+			often = 16
 		} else if strings.Contains(name, journalDir) && bytes.Count(part, []byte{0}) == len(part) {
 			often = 200
 		}

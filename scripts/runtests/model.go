@@ -23,6 +23,7 @@ func model(out io.Writer) counts {
 		sequentially(
 			checked("./backstore/...", "./tokens/..."),
 			checked("-run=^(TestEachFault|TestHostErrors|TestUpgrade_PowerCut)$", "./backstore", "-everyfault=1", "-histories=16"),
+			checked("-run=^TestDamage$", "./backstore", "-damage.full"),
 			checked("-run=^TestHistories$", "./vhd", "-rapid.checks=200"),
 			checked("-run=^(TestKilledProcess|TestLinearizable)$", "./backstore", fmt.Sprint("-for=", *modelTime/4)),
 		))
