@@ -80,7 +80,7 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	if s.exists(filepath.Join(repairDir, repairedTag)) {
-		return fmt.Errorf("%w: its repair was interrupted: run odx store repair --in-place once more", ErrCorrupt)
+		return fmt.Errorf("%w: its repair was interrupted: the repaired metadata is complete in %s, and no data is lost: run odx store repair --in-place once more, which puts it in place", ErrCorrupt, filepath.Join(s.opts.Dir, repairDir))
 	}
 	sb, bad, found, err := s.findSuperblock()
 	var old *FormatError

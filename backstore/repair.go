@@ -78,17 +78,35 @@ func Repair(ctx context.Context, o RepairOptions) (r Repaired, err error) {
 			return r, err
 		}
 	}
-	if err := m.open(ctx); err != nil {
-		return r, errors.Join(err, m.close())
+	if err = m.open(ctx); err == nil {
+		err = m.run(ctx)
 	}
-	err = m.run(ctx)
-	if err = errors.Join(err, m.close()); err != nil {
-		return r, fmt.Errorf("repair of store %s: %w", o.Dir, spaceError(err))
+	err = errors.Join(err, m.close())
+	if o.To == "" && err == nil {
+		return r, m.swap()
 	}
-	if o.To == "" {
-		err = m.swap()
+	if err != nil {
+		return r, fmt.Errorf("repair of store %s: %w%s", o.Dir, spaceError(err), m.undo())
 	}
-	return r, err
+	return r, nil
+}
+
+// undo removes what a repair in place has made that did not end, and says what
+// remains of it.
+func (m *repair) undo() string {
+	if m.o.To != "" {
+		if m.to == nil {
+			return ""
+		}
+		return fmt.Sprintf("; the store has not changed, and what was made so far is in %s, which is no store", m.o.To)
+	}
+	if m.to == nil {
+		return "" // nothing was made
+	}
+	if err := errors.Join(m.removeMade(), m.removeSegments()); err != nil {
+		return fmt.Sprintf("; the store has not changed but for %s, which is not needed and cannot be removed: %v", filepath.Join(m.o.Dir, repairDir), err)
+	}
+	return "; the store has not changed"
 }
 
 // repair is a Repair at work.
@@ -104,6 +122,8 @@ type repair struct {
 	lost    extent.Slot
 	current tree // whose blocks are being made
 	whole   map[segment.ID]int64
+	// nextSegment is the first segment that the store that is made may add.
+	nextSegment segment.ID
 }
 
 // open opens the damaged store, and makes an empty one.
@@ -120,6 +140,11 @@ func (m *repair) open(ctx context.Context) (err error) {
 	}
 	if err := m.mayRead(); err != nil {
 		return err
+	}
+	if m.o.To == "" {
+		if err := m.prepareSwap(); err != nil {
+			return err
+		}
 	}
 	o = m.o.Options
 	o.rebuilding = filepath.Join(o.Dir, segmentDir)
@@ -145,6 +170,7 @@ func (m *repair) open(ctx context.Context) (err error) {
 	for _, id := range m.from.segments.List() {
 		next = max(next, id+1)
 	}
+	m.nextSegment = next
 	first := state{
 		firstLSN: m.nextLSN(), nextNode: 1, nextExtent: m.from.extents.Next(), nextSegment: next,
 		lastVolume: m.from.lastVolume, lastSnapshot: m.from.lastSnapshot,
@@ -177,9 +203,7 @@ func (m *repair) emptyTarget(dir string) error {
 		}
 		return nil
 	}
-	old := newStore(m.o.Options)
-	old.opts.Dir = dir
-	return errors.Join(old.emptyDir(checkpointDir), old.emptyDir(journalDir))
+	return m.removeMade()
 }
 
 func (m *repair) close() error {
@@ -233,10 +257,13 @@ func (m *repair) run(ctx context.Context) error {
 	if m.o.To != "" {
 		return m.to.sb.writeBoth(m.fsys, dir)
 	}
+	if m.to.sb.place, err = m.fsys.Place(m.o.Dir); err != nil {
+		return err
+	}
 	if err := m.to.sb.write(m.fsys, filepath.Join(dir, checkpointDir)); err != nil {
 		return err
 	}
-	return replaceFile(m.fsys, dir, repairedTag, func(vfs.File) error { return nil })
+	return m.noteRepaired()
 }
 
 // pause stores what was made, when it takes up much of the cache. opMu is shared.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
-	"slices"
 
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
@@ -118,75 +117,4 @@ func (m *repair) readInBlocks(in vfs.File, p []byte, off int64) {
 			clear(block)
 		}
 	}
-}
-
-// swap puts what was made in place of what is damaged. When it is interrupted, the
-// next repair goes on with it; until then the store cannot be opened.
-func (m *repair) swap() error {
-	dir := m.o.Dir
-	for _, name := range []string{checkpointDir, journalDir, superblockName} {
-		made := filepath.Join(dir, repairDir, name)
-		if name == superblockName {
-			made = filepath.Join(dir, checkpointDir, superblockName)
-		}
-		if err := m.swapOne(name, made); err != nil {
-			return err
-		}
-	}
-	for _, name := range []string{repairedTag, lockName} {
-		if err := m.fsys.Remove(filepath.Join(dir, repairDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	if err := m.fsys.Remove(filepath.Join(dir, repairDir)); err != nil {
-		return err
-	}
-	return m.fsys.SyncDir(dir)
-}
-
-// swapOne keeps what is in dir under a name and puts what was made there.
-func (m *repair) swapOne(name, made string) error {
-	dir := m.o.Dir
-	if name == superblockName {
-		sb, err := readSuperblock(m.fsys, made)
-		if err != nil {
-			return err
-		}
-		return sb.write(m.fsys, dir)
-	}
-	if _, err := m.fsys.List(made); errors.Is(err, fs.ErrNotExist) {
-		return nil // it is in its place
-	}
-	kept := filepath.Join(dir, damagedDir)
-	if err := m.fsys.MkdirAll(kept); err != nil {
-		return err
-	}
-	names, err := m.fsys.List(kept)
-	if err != nil {
-		return err
-	}
-	to := name
-	for i := 2; slices.Contains(names, to); i++ {
-		to = fmt.Sprint(name, ".", i)
-	}
-	if err := m.fsys.Rename(filepath.Join(dir, name), filepath.Join(kept, to)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := errors.Join(m.fsys.SyncDir(kept), m.fsys.Rename(made, filepath.Join(dir, name))); err != nil {
-		return err
-	}
-	return m.fsys.SyncDir(dir)
-}
-
-// resume ends a repair in place that was interrupted after it was complete.
-func (m *repair) resume() (done bool, err error) {
-	f, err := m.fsys.Open(filepath.Join(m.o.Dir, repairDir, repairedTag))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	f.Close()
-	return true, m.swap()
 }

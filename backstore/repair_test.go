@@ -423,7 +423,7 @@ func TestRepair_InPlace(t *testing.T) {
 	if err := errors.Join(m.open(context.Background()), m.run(context.Background()), m.close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.swapOne(checkpointDir, filepath.Join(dir, repairDir, checkpointDir)); err != nil {
+	if err := m.swapOne(checkpointDir); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(context.Background(), o); err == nil {

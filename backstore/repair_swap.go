@@ -1,0 +1,179 @@
+package backstore
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"odx/backstore/segment"
+	"odx/backstore/vfs"
+)
+
+// prepareSwap proves, before a repair in place does its work, that what it makes can
+// be put where it belongs.
+func (m *repair) prepareSwap() error {
+	kept := filepath.Join(m.o.Dir, damagedDir)
+	if err := m.fsys.MkdirAll(kept); err != nil {
+		return fmt.Errorf("what the repair replaces is to be kept in %s: %w; nothing was changed", kept, accessError(err))
+	}
+	return nil
+}
+
+// noteRepaired marks what was made as complete, with the result in it: from here on
+// the repair is ended, whatever interrupts it.
+func (m *repair) noteRepaired() error {
+	text, err := json.Marshal(m.result)
+	if err != nil {
+		return err
+	}
+	return replaceFile(m.fsys, filepath.Join(m.o.Dir, repairDir), repairedTag, func(f vfs.File) error {
+		_, err := f.WriteAt(text, 0)
+		return err
+	})
+}
+
+// swap puts what was made in place of what is damaged. When it is interrupted, the
+// next repair goes on with it; until then the store cannot be opened.
+func (m *repair) swap() error {
+	dir := m.o.Dir
+	owner := newStore(m.o.Options)
+	err := owner.lock()
+	if err == nil {
+		err = errors.Join(m.swapAll(), owner.unlock())
+	}
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: the repaired metadata is complete in %s and cannot be put in its place; what was replaced so far is in %s, and no data is lost. "+
+		"The store is not opened before that is ended: remove the cause, and run odx store repair --in-place again",
+		accessError(err), filepath.Join(dir, repairDir), filepath.Join(dir, damagedDir))
+}
+
+func (m *repair) swapAll() error {
+	for _, name := range []string{checkpointDir, journalDir} {
+		if err := m.swapOne(name); err != nil {
+			return err
+		}
+	}
+	sb, err := readSuperblock(m.fsys, filepath.Join(m.o.Dir, checkpointDir, superblockName))
+	if err != nil {
+		return err
+	}
+	if err := sb.write(m.fsys, m.o.Dir); err != nil {
+		return err
+	}
+	in := filepath.Join(m.o.Dir, repairDir)
+	if err := errors.Join(m.fsys.Remove(filepath.Join(in, repairedTag)), m.fsys.SyncDir(in)); err != nil {
+		return err
+	}
+	if err := m.removeMade(); err != nil {
+		m.o.Log.WithError(err).WithField("dir", in).Warn("the store is repaired; what is left in this directory is not needed, and could not be removed")
+	}
+	return nil
+}
+
+// swapOne keeps what is in the directory of the store under a name and puts what was
+// made there.
+func (m *repair) swapOne(name string) error {
+	dir, made := m.o.Dir, filepath.Join(m.o.Dir, repairDir, name)
+	if _, err := m.fsys.List(made); errors.Is(err, fs.ErrNotExist) {
+		return nil // it is in its place
+	}
+	kept := filepath.Join(dir, damagedDir)
+	if err := m.fsys.MkdirAll(kept); err != nil {
+		return err
+	}
+	names, err := m.fsys.List(kept)
+	if err != nil {
+		return err
+	}
+	to := name
+	for i := 2; slices.Contains(names, to); i++ {
+		to = fmt.Sprint(name, ".", i)
+	}
+	if err := m.fsys.Rename(filepath.Join(dir, name), filepath.Join(kept, to)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, in := range []string{kept, dir} {
+		if err := m.fsys.SyncDir(in); err != nil {
+			return err
+		}
+	}
+	if err := m.fsys.Rename(made, filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	return errors.Join(m.fsys.SyncDir(dir), m.fsys.SyncDir(filepath.Join(dir, repairDir)))
+}
+
+// removeMade removes the directory where a repair in place works, with what is left in
+// it: first of all the file that marks it as complete.
+func (m *repair) removeMade() error {
+	in := filepath.Join(m.o.Dir, repairDir)
+	if _, err := m.fsys.List(in); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := m.fsys.Remove(filepath.Join(in, repairedTag)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := m.fsys.SyncDir(in); err != nil {
+		return err
+	}
+	old := newStore(m.o.Options)
+	old.opts.Dir = in
+	for _, sub := range []string{checkpointDir, journalDir, reserveDir, "."} {
+		if err := old.emptyDir(sub); err != nil {
+			return err
+		}
+		if err := m.fsys.Remove(filepath.Join(in, sub)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return m.fsys.SyncDir(m.o.Dir)
+}
+
+// removeSegments removes the segments that a repair in place has added, for blocks
+// that are lost.
+func (m *repair) removeSegments() error {
+	var errs []error
+	for _, id := range m.to.segmentsFrom(m.nextSegment) {
+		if err := m.fsys.Remove(m.to.segmentFile(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// segmentsFrom returns the segments from a number on.
+func (s *Store) segmentsFrom(first segment.ID) (ids []segment.ID) {
+	if s.segments == nil {
+		return nil
+	}
+	return slices.DeleteFunc(s.segments.List(), func(id segment.ID) bool { return id < first })
+}
+
+// resume ends a repair in place that was interrupted after it was complete.
+func (m *repair) resume() (done bool, err error) {
+	f, err := m.fsys.Open(filepath.Join(m.o.Dir, repairDir, repairedTag))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	size, err := f.Size()
+	text := make([]byte, size)
+	if err == nil {
+		_, err = f.ReadAt(text, 0)
+	}
+	if err = errors.Join(err, f.Close()); err != nil && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	if err := json.Unmarshal(text, m.result); err != nil {
+		m.o.Log.WithError(err).Warn("what an interrupted repair found is not known any more")
+	}
+	return true, m.swap()
+}
