@@ -195,23 +195,25 @@ func TestExchange_Response(t *testing.T) {
 			return []Pair{{"CHAP_N", "host"}, {"CHAP_R", d.reply("another secret")}, {"CHAP_I", "1"}, {"CHAP_C", asHex}}
 		}, nil, "wrong secret"},
 	} {
-		for _, algorithm := range Algorithms() {
-			d := begin(t, newAuthenticator(t), c.initiator, algorithm)
-			answer, err := d.Step(c.keys(d))
-			if c.answer == nil {
-				if err == nil || d.Proved() || len(answer) > 0 || !strings.Contains(err.Error(), c.reason) {
-					t.Errorf("%s, %v: %v, error %v, want %s", c.what, algorithm, answer, err, c.reason)
+		t.Run(c.what, func(t *testing.T) {
+			for _, algorithm := range Algorithms() {
+				d := begin(t, newAuthenticator(t), c.initiator, algorithm)
+				answer, err := d.Step(c.keys(d))
+				if c.answer == nil {
+					if err == nil || d.Proved() || len(answer) > 0 || !strings.Contains(err.Error(), c.reason) {
+						t.Errorf("%s, %v: %v, error %v, want %s", c.what, algorithm, answer, err, c.reason)
+					}
+					if err != nil && (strings.Contains(err.Error(), hostSecret) || strings.Contains(err.Error(), targetSecret)) {
+						t.Errorf("%s: the error contains a secret: %v", c.what, err)
+					}
+				} else if got := join(answer); err != nil || !d.Proved() || got != c.answer(algorithm) {
+					t.Errorf("%s, %v: %q, %v; want %q", c.what, algorithm, got, err, c.answer(algorithm))
 				}
-				if err != nil && (strings.Contains(err.Error(), hostSecret) || strings.Contains(err.Error(), targetSecret)) {
-					t.Errorf("%s: the error contains a secret: %v", c.what, err)
+				if _, err := d.Step(nil); err == nil {
+					t.Errorf("%s, %v: a third request is accepted", c.what, algorithm)
 				}
-			} else if got := join(answer); err != nil || !d.Proved() || got != c.answer(algorithm) {
-				t.Errorf("%s, %v: %q, %v; want %q", c.what, algorithm, got, err, c.answer(algorithm))
 			}
-			if _, err := d.Step(nil); err == nil {
-				t.Errorf("%s, %v: a third request is accepted", c.what, algorithm)
-			}
-		}
+		})
 	}
 }
 
@@ -298,13 +300,15 @@ func TestNew(t *testing.T) {
 		"credential of the": {Users: good, Target: credential("", targetSecret)},
 		"0 bytes":           {Users: good, Target: Credential{Name: "target"}},
 	} {
-		_, err := New(c)
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("error %v, want one about %s", err, want)
-		}
-		if err != nil && strings.Contains(err.Error(), hostSecret) {
-			t.Errorf("the error contains a secret: %v", err)
-		}
+		t.Run(want, func(t *testing.T) {
+			_, err := New(c)
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("error %v, want one about %s", err, want)
+			}
+			if err != nil && strings.Contains(err.Error(), hostSecret) {
+				t.Errorf("the error contains a secret: %v", err)
+			}
+		})
 	}
 	if _, err := New(Config{Users: good, Target: credential("target", hostSecret)}); !errors.Is(err, ErrSharedSecret) {
 		t.Errorf("error %v", err)

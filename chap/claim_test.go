@@ -72,10 +72,12 @@ func TestClaim_Invalid(t *testing.T) {
 		"no identifier":     {"CHAP_A": "5", "CHAP_C": "0x00"},
 		"odd challenge":     {"CHAP_A": "5", "CHAP_I": "1", "CHAP_C": "00"},
 	} {
-		c := Claim{Initiator: Credential{"ada", []byte("initiator secret")}}
-		if answer, err := c.Respond(keys); err == nil {
-			t.Errorf("%s: Respond = %v, want an error", name, answer)
-		}
+		t.Run(name, func(t *testing.T) {
+			c := Claim{Initiator: Credential{"ada", []byte("initiator secret")}}
+			if answer, err := c.Respond(keys); err == nil {
+				t.Errorf("%s: Respond = %v, want an error", name, answer)
+			}
+		})
 	}
 	c := Claim{Target: Credential{"disks", []byte("the target secret")}, algorithm: MD5}
 	if c.Check(nil) == nil {
