@@ -61,16 +61,18 @@ func TestAccess_Matches(t *testing.T) {
 		{`initiators: ["iqn.2026-11.com.example:a"], addresses: [192.0.2.1]`, "iqn.2026-11.com.example:x", "192.0.2.1", false},
 		{`initiators: ["iqn.2026-11.com.example:a"], addresses: [192.0.2.1]`, "iqn.2026-11.com.example:a", "192.0.2.1", true},
 	} {
-		text := fmt.Sprintf("data_dir: d\nportals: [\"127.0.0.1:3260\"]\ntargets: [{name: iqn.2026-11.example.odx:t, "+
-			"luns: [{lun: 0, volume: v, size: 1GiB}], access: [{%s}]}]\n", c.entry)
-		cfg, err := Parse("odx.yaml", []byte(text))
-		if err != nil {
-			t.Errorf("%s: %v", c.entry, err)
-			continue
-		}
-		if got := cfg.Targets[0].Access[0].Matches(c.initiator, netip.MustParseAddr(c.from)); got != c.want {
-			t.Errorf("%s: %s from %s: %v", c.entry, c.initiator, c.from, got)
-		}
+		t.Run(c.entry+" "+c.initiator+" "+c.from, func(t *testing.T) {
+			text := fmt.Sprintf("data_dir: d\nportals: [\"127.0.0.1:3260\"]\ntargets: [{name: iqn.2026-11.example.odx:t, "+
+				"luns: [{lun: 0, volume: v, size: 1GiB}], access: [{%s}]}]\n", c.entry)
+			cfg, err := Parse("odx.yaml", []byte(text))
+			if err != nil {
+				t.Errorf("%s: %v", c.entry, err)
+				return
+			}
+			if got := cfg.Targets[0].Access[0].Matches(c.initiator, netip.MustParseAddr(c.from)); got != c.want {
+				t.Errorf("%s: %s from %s: %v", c.entry, c.initiator, c.from, got)
+			}
+		})
 	}
 	networks := Access{Addresses: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}
 	if networks.Matches("iqn.2026-11.com.example:x", netip.Addr{}) {
@@ -122,15 +124,17 @@ func TestSecret_Read(t *testing.T) {
 		"blank in a variable": {Secret{source: secretEnv, text: "ODX_TEST_SECRET_BLANK"}, "", "ends with white space"},
 		"a directory":         {Secret{source: secretFile, text: dir}, "", "not a regular file"},
 	} {
-		got, warning, err := c.s.Read()
-		switch {
-		case c.fail != "":
-			if err == nil || !strings.Contains(err.Error(), c.fail) || strings.Contains(err.Error(), secret) {
-				t.Errorf("%s: error %v, want %s", what, err, c.fail)
+		t.Run(what, func(t *testing.T) {
+			got, warning, err := c.s.Read()
+			switch {
+			case c.fail != "":
+				if err == nil || !strings.Contains(err.Error(), c.fail) || strings.Contains(err.Error(), secret) {
+					t.Errorf("%s: error %v, want %s", what, err, c.fail)
+				}
+			case err != nil || string(got) != secret || !strings.Contains(warning, c.warning) || (warning == "") != (c.warning == ""):
+				t.Errorf("%s: %q, warning %q, error %v", what, got, warning, err)
 			}
-		case err != nil || string(got) != secret || !strings.Contains(warning, c.warning) || (warning == "") != (c.warning == ""):
-			t.Errorf("%s: %q, warning %q, error %v", what, got, warning, err)
-		}
+		})
 	}
 	shown := fmt.Sprintf("%v %+v %#v %s", Config{Targets: []Target{{Authentication: Authentication{Users: []User{{Secret: Secret{text: secret}}}}}}},
 		User{Secret: Secret{text: secret}}, Secret{text: secret}, Secret{text: secret})
@@ -185,8 +189,10 @@ func TestProtect(t *testing.T) {
 		"another user's":            {54321, []int{gid + 1}, "restrict it with chown 54321 and chmod 600"},
 		"another user's, with name": {1, []int{gid + 1}, "restrict it with chown " + userName(1) + " and chmod 600"},
 	} {
-		if got := protect(info, tt.uid, tt.gids); got != tt.want && !(uid == 1 && tt.uid == 1) {
-			t.Errorf("%s: %q, want %q", what, got, tt.want)
-		}
+		t.Run(what, func(t *testing.T) {
+			if got := protect(info, tt.uid, tt.gids); got != tt.want && !(uid == 1 && tt.uid == 1) {
+				t.Errorf("%s: %q, want %q", what, got, tt.want)
+			}
+		})
 	}
 }

@@ -124,13 +124,15 @@ func TestParse_Dedup(t *testing.T) {
 	const text = "data_dir: d\nportals: [\"127.0.0.1:3260\"]\n" +
 		"targets: [{name: iqn.2026-11.example.odx:t, luns: [{lun: 0, volume: v, size: 1GiB}]}]\n"
 	for words, want := range map[string]bool{"": false, "store: {dedup: true}\n": false, "store: {dedup: false}\n": true} {
-		cfg, err := Parse("odx.yaml", []byte(text+words))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if cfg.Store.StoreDuplicates != want {
-			t.Errorf("%q: StoreDuplicates = %v", words, cfg.Store.StoreDuplicates)
-		}
+		t.Run(words, func(t *testing.T) {
+			cfg, err := Parse("odx.yaml", []byte(text+words))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if cfg.Store.StoreDuplicates != want {
+				t.Errorf("%q: StoreDuplicates = %v", words, cfg.Store.StoreDuplicates)
+			}
+		})
 	}
 }
 

@@ -31,22 +31,24 @@ func TestConfig_DivideMemory(t *testing.T) {
 		"cache above the machine, no total": {"store: {cache: 1GiB}", 256 * mib,
 			Memory{Total: 1089 * mib, Cache: 1024 * mib, Tokens: 1 * mib, Buffers: 32 * mib, Tables: 4 * mib, Rest: 28 * mib}},
 	} {
-		cfg, err := Parse("odx.yaml", []byte(c.keys+`
+		t.Run(what, func(t *testing.T) {
+			cfg, err := Parse("odx.yaml", []byte(c.keys+`
 data_dir: data
 portals: ["127.0.0.1:0"]
 targets: [{name: iqn.2026-11.example.odx:t, luns: [{lun: 0, volume: b, size: 1GiB}]}]
 `))
-		if err != nil {
-			t.Errorf("%s: %v", what, err)
-			continue
-		}
-		m := cfg.DivideMemory(c.available)
-		if m != c.want {
-			t.Errorf("%s: %+v, want %+v", what, m, c.want)
-		}
-		if sum := m.Cache + m.Tokens + m.Buffers + m.Views + m.Tables + m.Rest; sum != m.Total {
-			t.Errorf("%s: sum of the parts is %d bytes, total %d", what, sum, m.Total)
-		}
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+				return
+			}
+			m := cfg.DivideMemory(c.available)
+			if m != c.want {
+				t.Errorf("%s: %+v, want %+v", what, m, c.want)
+			}
+			if sum := m.Cache + m.Tokens + m.Buffers + m.Views + m.Tables + m.Rest; sum != m.Total {
+				t.Errorf("%s: sum of the parts is %d bytes, total %d", what, sum, m.Total)
+			}
+		})
 	}
 }
 
@@ -61,14 +63,16 @@ func TestParse_MemoryProblems(t *testing.T) {
 		"limits: {ping_after: 0.5s}": "odx.yaml:1: limits.ping_after: invalid value \"0.5s\"",
 		"limits: {ping_timeout: 0}":  "odx.yaml:1: limits.ping_timeout: invalid value \"0\"",
 	} {
-		_, err := Parse("odx.yaml", []byte(keys+`
+		t.Run(keys, func(t *testing.T) {
+			_, err := Parse("odx.yaml", []byte(keys+`
 data_dir: data
 portals: ["127.0.0.1:0"]
 targets: [{name: iqn.2026-11.example.odx:t, luns: [{lun: 0, volume: b, size: 1GiB}]}]
 `))
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v, want %s", keys, err, want)
-		}
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%q: %v, want %s", keys, err, want)
+			}
+		})
 	}
 	for _, off := range []string{"0", "0s"} {
 		cfg, err := Parse("odx.yaml", []byte("limits: {ping_after: "+off+`}
