@@ -54,7 +54,7 @@ func (n *inode) crashClone(rng *rand.Rand, keep float64) *inode {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	im := n.durable.clone()
-	updates := append(append([]update{}, n.doubted...), n.pending...)
+	updates := append(append([]update{}, n.inDoubt...), n.pending...)
 	if len(n.sizes) > 0 && rng.Float64() < keep {
 		im.resize(n.sizes[rng.IntN(len(n.sizes))])
 	}
@@ -132,6 +132,6 @@ func (n *inode) processClone() *inode {
 	defer n.mu.Unlock()
 	return &inode{
 		blocks: n.blocks.clone(), current: n.current.clone(), durable: n.durable.clone(),
-		pending: slices.Clone(n.pending), doubted: slices.Clone(n.doubted), sizes: slices.Clone(n.sizes),
+		pending: slices.Clone(n.pending), inDoubt: slices.Clone(n.inDoubt), sizes: slices.Clone(n.sizes),
 	}
 }

@@ -132,7 +132,7 @@ func (m *Mem) Total(string) (int64, error) {
 	return math.MaxInt64, nil
 }
 
-func (m *Mem) ask(kind OpKind, name string) error {
+func (m *Mem) callHook(kind OpKind, name string) error {
 	m.names.Lock()
 	h := m.hook
 	m.names.Unlock()
@@ -145,7 +145,7 @@ func (m *Mem) ask(kind OpKind, name string) error {
 // enter calls the hook and takes the locks of an operation on names. The caller must call leave
 // unless enter returns an error.
 func (m *Mem) enter(kind OpKind, name string) error {
-	if err := m.ask(kind, name); err != nil {
+	if err := m.callHook(kind, name); err != nil {
 		return err
 	}
 	m.world.RLock()

@@ -42,7 +42,7 @@ type inode struct {
 	current image
 	durable image
 	pending []update // since the last successful Sync, in order
-	doubted []update // earlier ones, which a failed Sync left in doubt
+	inDoubt []update // earlier ones, which a failed Sync left in doubt
 	sizes   []int64  // all sizes since the last successful Sync
 	blocks  blocks
 }
@@ -62,7 +62,7 @@ func (f *memFile) enter(kind OpKind, op string) error {
 	if f.closed.Load() {
 		return f.fail(op, fs.ErrClosed)
 	}
-	if err := f.fs.ask(kind, f.name); err != nil {
+	if err := f.fs.callHook(kind, f.name); err != nil {
 		return err
 	}
 	f.fs.world.RLock()
@@ -150,14 +150,14 @@ func (f *memFile) Sync() error {
 	if f.closed.Load() {
 		return f.fail("sync", fs.ErrClosed)
 	}
-	err := f.fs.ask(OpSync, f.name)
+	err := f.fs.callHook(OpSync, f.name)
 	f.fs.world.RLock()
 	defer f.fs.world.RUnlock()
 	n := f.node
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err != nil {
-		n.doubted = append(n.doubted, n.pending...)
+		n.inDoubt = append(n.inDoubt, n.pending...)
 		n.pending = nil
 		return err
 	}
@@ -223,7 +223,7 @@ func (n *inode) sync() {
 }
 
 func (n *inode) settle(u update) {
-	if len(n.doubted) > 0 {
+	if len(n.inDoubt) > 0 {
 		n.settleSectors(u)
 		return
 	}
@@ -242,7 +242,7 @@ func (n *inode) settleSectors(u update) {
 		n.durable.apply(update{s * sectorLength, sectorLength, b[:]})
 	}
 	var left []update
-	for _, d := range n.doubted {
+	for _, d := range n.inDoubt {
 		if before := min(d.off+d.length, first*sectorLength) - d.off; before > 0 {
 			left = append(left, d.part(d.off, before))
 		}
@@ -250,7 +250,7 @@ func (n *inode) settleSectors(u update) {
 			left = append(left, d.part(from, d.off+d.length-from))
 		}
 	}
-	n.doubted = left
+	n.inDoubt = left
 }
 
 // part returns the part of u of the given length from off.

@@ -82,14 +82,14 @@ func TestFS_Names(t *testing.T) {
 		_, err := fsys.Create(in("one"))
 		wantErr(t, "create of a taken name", err, fs.ErrExist)
 		_, err = fsys.Create(in("none/file"))
-		wantErr(t, "create in a missing folder", err, fs.ErrNotExist)
+		wantErr(t, "create in a missing directory", err, fs.ErrNotExist)
 		_, err = fsys.Open(in("none"))
 		wantErr(t, "open of a missing file", err, fs.ErrNotExist)
 		wantErr(t, "remove of a missing file", fsys.Remove(in("none")), fs.ErrNotExist)
 		wantErr(t, "rename of a missing file", fsys.Rename(in("none"), in("x")), fs.ErrNotExist)
 		_, err = fsys.List(in("none"))
-		wantErr(t, "list of a missing folder", err, fs.ErrNotExist)
-		wantErr(t, "sync of a missing folder", fsys.SyncDir(in("none")), fs.ErrNotExist)
+		wantErr(t, "list of a missing directory", err, fs.ErrNotExist)
+		wantErr(t, "sync of a missing directory", fsys.SyncDir(in("none")), fs.ErrNotExist)
 		if fsys.MkdirAll(in("one/below")) == nil {
 			t.Error("a directory was created in a file")
 		}
@@ -167,7 +167,7 @@ func TestFS_Lock(t *testing.T) {
 		must(t, err)
 		must(t, l.Close())
 		_, err = fsys.Lock(filepath.Join(dir, "none", "lock"))
-		wantErr(t, "lock in a missing folder", err, fs.ErrNotExist)
+		wantErr(t, "lock in a missing directory", err, fs.ErrNotExist)
 	})
 }
 
