@@ -304,10 +304,10 @@ func (sh *share) of(p *part) int64 { return sh.held[p.index].Load() }
 
 // short reports whether so much is held that initiators may have to wait.
 func (b *budget) short() bool {
-	return b.contended() || b.large.crowded() || b.medium.crowded() || b.small.crowded() || b.unsolicited.crowded()
+	return b.contended() || b.large.aboveQuarter() || b.medium.aboveQuarter() || b.small.aboveQuarter() || b.unsolicited.aboveQuarter()
 }
 
-func (p *part) crowded() bool { return p.held.Load() > p.limit/4 }
+func (p *part) aboveQuarter() bool { return p.held.Load() > p.limit/4 }
 
 // bufferCharge returns the memory of a buffer for n bytes.
 func bufferCharge(n int) int64 {

@@ -15,12 +15,12 @@ func TestConn_RunOnReader(t *testing.T) {
 	i := b.login()
 	s := b.srv.sessionsOf(b.srv.targets[0])[0]
 	onReader := make(chan bool, 1)
-	meanwhile := func() {}
+	concurrent := func() {}
 	b.disk.execute = func(context.Context, *scsi.Task) {
 		s.mu.Lock()
 		workers := s.running
 		s.mu.Unlock()
-		meanwhile()
+		concurrent()
 		onReader <- workers == 0
 	}
 	const op = 0x35 // SYNCHRONIZE CACHE(10)
@@ -49,7 +49,7 @@ func TestConn_RunOnReader(t *testing.T) {
 	}
 
 	var second *bhs
-	meanwhile = func() { second, meanwhile = send(), func() {} }
+	concurrent = func() { second, concurrent = send(), func() {} }
 	first := send()
 	if !<-onReader {
 		t.Error("the first of two commands did not run on the reader")

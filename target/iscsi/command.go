@@ -67,7 +67,7 @@ func (c *conn) collect(t *task, p *pdu) error {
 	if err := c.takeImmediateData(t, p); err != nil {
 		return err
 	}
-	return c.proceed(t)
+	return c.advance(t)
 }
 
 // decode makes the device server decode the command.
@@ -88,9 +88,9 @@ func (c *conn) decode(t *task, info ahsInfo) {
 	}
 }
 
-// proceed advances a command that the reader owns: it waits for data, solicits data,
+// advance advances a command that the reader owns: it waits for data, solicits data,
 // queues the response, or starts the command.
-func (c *conn) proceed(t *task) error {
+func (c *conn) advance(t *task) error {
 	s, o := c.sess, &t.out
 	s.mu.Lock()
 	over := t.early || t.failure != nil
@@ -119,7 +119,7 @@ func (c *conn) start(t *task) error {
 		s.mu.Unlock()
 		return nil
 	}
-	if !c.suits(t) || len(s.ready) > 0 || !s.takeDataIn(t) {
+	if !c.runsOnReader(t) || len(s.ready) > 0 || !s.takeDataIn(t) {
 		s.enqueue(t)
 		s.mu.Unlock()
 		return nil
@@ -130,9 +130,9 @@ func (c *conn) start(t *task) error {
 	return c.runOnReader(t)
 }
 
-// suits reports whether a command should run on the reader: it is likely to be short,
+// runsOnReader reports whether a command should run on the reader: it is likely to be short,
 // or the initiator waits for its response anyway. The caller holds the session's mu.
-func (c *conn) suits(t *task) bool {
+func (c *conn) runsOnReader(t *task) bool {
 	cost := time.Duration(c.sess.cost[t.st.OpCode].Load()) // 0: not known
 	switch {
 	case t.kept || t.edtl > shortTransfer:
@@ -147,7 +147,7 @@ func (c *conn) suits(t *task) bool {
 // starts another reader; this one must then not access state of the reader any more.
 func (c *conn) runOnReader(t *task) error {
 	turn := c.turns.begin(&c.srv.watchdog)
-	if !gathers(t.st.OpCode) {
+	if !canRunUnsettled(t.st.OpCode) {
 		c.settle()
 	}
 	t.execute()

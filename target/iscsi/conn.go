@@ -300,7 +300,7 @@ func (c *conn) terminate(err error) {
 		log.WithError(err).Warn("connection closed")
 		c.reject(&c.pdu, rejectInvalidPDUField)
 		c.linger()
-	case hangUp(err):
+	case isDisconnect(err):
 		log.WithError(err).Debug("connection ended")
 	default:
 		log.WithError(err).Warn("connection closed")
@@ -310,8 +310,8 @@ func (c *conn) terminate(err error) {
 	c.srv.forget(c)
 }
 
-// hangUp reports whether err only means that the peer has disconnected.
-func hangUp(err error) bool {
+// isDisconnect reports whether err only means that the peer has disconnected.
+func isDisconnect(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
@@ -332,7 +332,7 @@ func (c *conn) linger() {
 	}
 	for {
 		if _, err := c.nc.Read(c.in.buf.Bytes); err != nil {
-			if !errors.Is(err, os.ErrDeadlineExceeded) && !hangUp(err) {
+			if !errors.Is(err, os.ErrDeadlineExceeded) && !isDisconnect(err) {
 				c.log.WithError(err).Debug("read after shutdown of the connection")
 			}
 			return
@@ -344,7 +344,7 @@ func (c *conn) linger() {
 func (c *conn) close() {
 	c.closeOnce.Do(func() {
 		c.out.close()
-		if err := c.nc.Close(); err != nil && !hangUp(err) {
+		if err := c.nc.Close(); err != nil && !isDisconnect(err) {
 			c.log.WithError(err).Debug("close socket")
 		}
 	})

@@ -162,7 +162,7 @@ func (c *conn) takeDataOut(p *pdu) error {
 	if err := c.takeData(t, b, p); err != nil {
 		return err
 	}
-	return c.proceed(t)
+	return c.advance(t)
 }
 
 // droppedData returns the error of a PDU whose data was dropped. It rejects the PDU if the

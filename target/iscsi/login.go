@@ -427,7 +427,7 @@ func (l *login) refuse(p *pdu, status uint16, text []byte) {
 	r[1] = byte(max(l.stage, 0) << 2)
 	r.put16(36, status)
 	r.setDataSegmentLength(len(text))
-	if err := l.c.write(r, text); err != nil && !hangUp(err) {
+	if err := l.c.write(r, text); err != nil && !isDisconnect(err) {
 		l.c.log.WithError(err).Debug("send login refusal")
 	}
 }

@@ -434,21 +434,23 @@ func TestPortalAddresses(t *testing.T) {
 		{"[fd00::2]:3260", []string{"-", "0.0.0.0:3260 203.0.113.5:3260"}, "203.0.113.5:3260,2"},
 		{"172.17.0.2:3260", []string{"172.17.0.3:3260", "172.17.0.2:3261 203.0.113.5:3260"}, "172.17.0.2:3260,1 203.0.113.5:3260,2"},
 	} {
-		var portals []Portal
-		var at Portal
-		for n, p := range c.portals {
-			if p == "-" { // in no portal group of the target
-				at = Portal{Listener: fixedAddr{addr: addr(c.local)}, Group: 1}
-				continue
+		t.Run(c.local+" "+c.want, func(t *testing.T) {
+			var portals []Portal
+			var at Portal
+			for n, p := range c.portals {
+				if p == "-" { // in no portal group of the target
+					at = Portal{Listener: fixedAddr{addr: addr(c.local)}, Group: 1}
+					continue
+				}
+				address, advertise, _ := strings.Cut(p, " ")
+				portals = append(portals, Portal{Listener: fixedAddr{addr: addr(address)}, Group: uint16(n + 1), Advertise: advertise})
+				if n == 0 {
+					at = portals[0]
+				}
 			}
-			address, advertise, _ := strings.Cut(p, " ")
-			portals = append(portals, Portal{Listener: fixedAddr{addr: addr(address)}, Group: uint16(n + 1), Advertise: advertise})
-			if n == 0 {
-				at = portals[0]
+			if got := strings.Join(portalAddresses(portals, at, addr(c.local)), " "); got != c.want {
+				t.Errorf("%s with %v: %s, want %s", c.local, c.portals, got, c.want)
 			}
-		}
-		if got := strings.Join(portalAddresses(portals, at, addr(c.local)), " "); got != c.want {
-			t.Errorf("%s with %v: %s, want %s", c.local, c.portals, got, c.want)
-		}
+		})
 	}
 }

@@ -64,7 +64,7 @@ func (s *session) startable() int {
 	if s.startFirst(s.ready[0]) {
 		return 0
 	}
-	return slices.IndexFunc(s.ready, s.startLittle)
+	return slices.IndexFunc(s.ready, s.startSmall)
 }
 
 // startFirst takes memory for t, the first ready command, or queues a claim for it. The
@@ -96,8 +96,8 @@ func (s *session) startFirst(t *task) bool {
 	return true
 }
 
-// startLittle takes memory for a command that needs little. The caller holds mu.
-func (s *session) startLittle(t *task) (ok bool) {
+// startSmall takes memory for a command that needs little. The caller holds mu.
+func (s *session) startSmall(t *task) (ok bool) {
 	n := t.dataInCharge(t.dataIn())
 	if n > 0 {
 		t.chargeIn, ok = s.srv.budget.takeSmall(s.share, n)
@@ -145,7 +145,7 @@ func (s *session) readyForDataOut() {
 	t := s.waiting[0]
 	if n := bufferCharge(int(t.out.want)); n <= got.n {
 		s.waiting = slices.Delete(s.waiting, 0, 1)
-		t.haveDataOut(b.resize(s.share, got, n))
+		t.growDataOut(b.resize(s.share, got, n))
 		s.solicit(t)
 		t.conn.out.wake()
 	} else {
@@ -156,8 +156,8 @@ func (s *session) readyForDataOut() {
 	}
 }
 
-// haveDataOut moves the data of a command to a buffer for all of it.
-func (t *task) haveDataOut(got charge) {
+// growDataOut moves the data of a command to a buffer for all of it.
+func (t *task) growDataOut(got charge) {
 	o, srv := &t.out, t.conn.srv
 	buf := t.st.AllocDataOut(int(o.want))
 	if o.first != nil {

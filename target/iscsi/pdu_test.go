@@ -17,7 +17,7 @@ import (
 	"odx/target/scsi"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write the bytes of testdata/pdu/out-*.txt anew, keeping the prose")
+var rewrite = flag.Bool("rewrite", false, "rewrite the bytes of testdata/pdu/out-*.txt and keep the prose")
 
 // golden reads a file of testdata/pdu: prose, an empty line, and lines of bytes in hexadecimal,
 // each optionally with a comment after a semicolon.

@@ -183,13 +183,15 @@ func TestOriginOf(t *testing.T) {
 		"[::ffff:192.0.2.1]:5":  "192.0.2.1/32",
 		"[2001:db8:1:2:3::4]:5": "2001:db8:1:2::/64",
 	} {
-		a, err := net.ResolveTCPAddr("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := originOf(a).String(); got != want {
-			t.Errorf("%s is of %s, want %s", address, got, want)
-		}
+		t.Run(address, func(t *testing.T) {
+			a, err := net.ResolveTCPAddr("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := originOf(a).String(); got != want {
+				t.Errorf("%s is of %s, want %s", address, got, want)
+			}
+		})
 	}
 	if originOf(&net.UnixAddr{}).IsValid() {
 		t.Error("a Unix socket has an origin")

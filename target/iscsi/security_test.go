@@ -328,14 +328,14 @@ func TestLogin_Admit(t *testing.T) {
 			i := b.dial()
 			i.login(initiator, discover)
 			if got := i.text("SendTargets=All"); strings.Count(got, "TargetName=") != 1 || !strings.Contains(got, "TargetName="+want+" ") {
-				t.Errorf("%s is told %q, want %s", initiator, got, want)
+				t.Errorf("SendTargets for %s: %q, want %s", initiator, got, want)
 			}
 			other := testTarget
 			if want == other {
 				other = testTarget + "2"
 			}
 			if got := i.text("SendTargets=" + other); got != "" {
-				t.Errorf("%s is told %q", initiator, got)
+				t.Errorf("SendTargets for %s: %q", initiator, got)
 			}
 		}
 	})

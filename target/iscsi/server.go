@@ -253,7 +253,7 @@ func (srv *Server) runReader(read func() (lost bool)) {
 }
 
 func (c *conn) sendFailed(err error) {
-	if !hangUp(err) {
+	if !isDisconnect(err) {
 		c.log.WithError(err).Warn("connection closed: send failed")
 	}
 	c.close()

@@ -26,13 +26,15 @@ func TestNewServer_Invalid(t *testing.T) {
 		{nil, []TargetConfig{{Name: "", DeviceServer: good.DeviceServer}}, "iSCSI name"},
 		{nil, []TargetConfig{{Name: testTarget}}, "device server"},
 	} {
-		o := DefaultOptions()
-		if c.change != nil {
-			c.change(&o)
-		}
-		if _, err := NewServer(o, c.targets); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("error %v, want one about %s", err, c.want)
-		}
+		t.Run(c.want, func(t *testing.T) {
+			o := DefaultOptions()
+			if c.change != nil {
+				c.change(&o)
+			}
+			if _, err := NewServer(o, c.targets); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want one about %s", err, c.want)
+			}
+		})
 	}
 }
 

@@ -119,9 +119,9 @@ func (t *task) settle() {
 	}
 }
 
-// gathers reports whether a command of this kind can run while others are unsettled: it does
+// canRunUnsettled reports whether a command of this kind can run while others are unsettled: it does
 // not wait for them, unlike PERSISTENT RESERVE OUT, which waits for tasks that it aborts.
-func gathers(opcode byte) bool {
+func canRunUnsettled(opcode byte) bool {
 	switch opcode {
 	case 0x08, 0x28, 0xa8, 0x88, // READ
 		0x0a, 0x2a, 0xaa, 0x8a, // WRITE

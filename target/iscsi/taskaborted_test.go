@@ -49,16 +49,16 @@ func TestTask_TaskAborted(t *testing.T) {
 			}
 			h := by.tmf(tt.function, [8]byte{}, nil)
 			if tt.want {
-				told := map[uint32]bool{}
+				reported := map[uint32]bool{}
 				for range 2 {
 					r, _ := a.expect(opSCSIResponse)
 					if r[3] != statusTaskAborted {
 						t.Errorf("status %02Xh", r[3])
 					}
-					told[r.itt()] = true
+					reported[r.itt()] = true
 				}
-				if !told[collecting.itt()] || !told[running.itt()] {
-					t.Errorf("TASK ABORTED for %v", told)
+				if !reported[collecting.itt()] || !reported[running.itt()] {
+					t.Errorf("TASK ABORTED for %v", reported)
 				}
 			}
 			if got := by.tmfResponse(h); got != tmfComplete {

@@ -2,6 +2,7 @@ package iscsi
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -26,18 +27,20 @@ func TestParseText(t *testing.T) {
 		{strings.Repeat("a=1\x00", maxTextKeys+1), "error"},
 		{"a=" + strings.Repeat("1", maxTextLength), "error"},
 	} {
-		pairs, err := parseText([]byte(c.in))
-		var got []string
-		for _, p := range pairs {
-			got = append(got, p.key+"="+p.value)
-		}
-		s := strings.Join(got, " ")
-		if err != nil {
-			s = "error"
-		}
-		if s != c.want {
-			t.Errorf("%.80q: %.80q, want %.80q", c.in, s, c.want)
-		}
+		t.Run(fmt.Sprintf("%.40q", c.in), func(t *testing.T) {
+			pairs, err := parseText([]byte(c.in))
+			var got []string
+			for _, p := range pairs {
+				got = append(got, p.key+"="+p.value)
+			}
+			s := strings.Join(got, " ")
+			if err != nil {
+				s = "error"
+			}
+			if s != c.want {
+				t.Errorf("%.80q: %.80q, want %.80q", c.in, s, c.want)
+			}
+		})
 	}
 }
 
