@@ -50,6 +50,7 @@ func (c *Clock) Tick() { c.gen.Add(1) }
 type Header struct {
 	mu   sync.Mutex
 	id   uint64
+	self any         // the object
 	used atomic.Bool // looked up since eviction last passed
 
 	// Guarded by mu.
@@ -86,12 +87,19 @@ type Config[T Object] struct {
 	MaxObjects int
 }
 
-const shardCount = 64
+const (
+	shardCount  = 64
+	recentCount = 1024
+)
 
 // Cache is a set of objects by number. It is safe for concurrent use.
 type Cache[T Object] struct {
 	cfg    Config[T]
 	shards [shardCount]shard[T]
+	// recent has objects of the shards, each where its number says: most look-ups
+	// end here, without a lock. An object is put here under the lock of its shard,
+	// and leaves before the shard.
+	recent [recentCount]atomic.Pointer[Header]
 
 	dirtyCount atomic.Int64 // len(dirty), for a look without the lock
 
@@ -119,17 +127,36 @@ func (c *Cache[T]) shard(id uint64) *shard[T] { return &c.shards[id%shardCount] 
 // Get returns the object without locking it. What the caller may read of it is
 // a matter of the object's own rules.
 func (c *Cache[T]) Get(id uint64) (T, error) {
+	o, _, err := c.find(id)
+	return o, err
+}
+
+// find returns the object and its header.
+func (c *Cache[T]) find(id uint64) (T, *Header, error) {
+	if h := c.recent[id%recentCount].Load(); h != nil && h.id == id {
+		if !h.used.Load() {
+			h.used.Store(true)
+		}
+		return h.self.(T), h, nil
+	}
 	s := c.shard(id)
 	s.mu.RLock()
 	o, ok := s.objects[id]
-	s.mu.RUnlock()
 	if ok {
-		if h := o.header(); !h.used.Load() {
-			h.used.Store(true)
-		}
-		return o, nil
+		c.recent[id%recentCount].Store(o.header())
 	}
-	return c.load(s, id)
+	s.mu.RUnlock()
+	if !ok {
+		var err error
+		if o, err = c.load(s, id); err != nil {
+			return o, nil, err
+		}
+	}
+	h := o.header()
+	if !h.used.Load() {
+		h.used.Store(true)
+	}
+	return o, h, nil
 }
 
 // load reads the object from the engine. The shard stays locked meanwhile, so
@@ -152,22 +179,26 @@ func (c *Cache[T]) load(s *shard[T], id uint64) (T, error) {
 	if err != nil {
 		return none, fmt.Errorf("metadata object %c%d: %w: %w", c.cfg.Prefix, id, meta.ErrDamaged, err)
 	}
-	h := o.header()
-	h.id = id
-	h.used.Store(true)
+	c.name(o, id)
 	c.evict(s)
 	s.objects[id] = o
 	return o, nil
 }
 
+// name tells an object that nobody knows yet what it is.
+func (c *Cache[T]) name(o T, id uint64) {
+	h := o.header()
+	h.id, h.self = id, o
+	h.used.Store(true)
+}
+
 // Lock returns the object locked; the caller calls its Unlock.
 func (c *Cache[T]) Lock(id uint64) (T, error) {
 	for {
-		o, err := c.Get(id)
+		o, h, err := c.find(id)
 		if err != nil {
 			return o, err
 		}
-		h := o.header()
 		h.mu.Lock()
 		if !h.evicted {
 			return o, nil
@@ -176,23 +207,10 @@ func (c *Cache[T]) Lock(id uint64) (T, error) {
 	}
 }
 
-// Relock locks an object that Get returned earlier. It reports false, with the
-// object not locked, when the object has left the cache since.
-func (c *Cache[T]) Relock(o T) bool {
-	h := o.header()
-	h.mu.Lock()
-	if h.evicted {
-		h.mu.Unlock()
-		return false
-	}
-	return true
-}
-
 // Insert adds a new object under a number that was never used before.
 func (c *Cache[T]) Insert(id uint64, o T) {
+	c.name(o, id)
 	h := o.header()
-	h.id = id
-	h.used.Store(true)
 	// Dirty before it can be seen: a clean object could be evicted, and the
 	// engine does not have it.
 	h.mu.Lock()
@@ -234,7 +252,7 @@ func (c *Cache[T]) evict(s *shard[T]) {
 		return
 	}
 	tries := 16
-	for id, o := range s.objects { // Go's random order serves as the clock hand
+	for _, o := range s.objects { // Go's random order serves as the clock hand
 		if tries--; tries < 0 {
 			return
 		}
@@ -243,14 +261,21 @@ func (c *Cache[T]) evict(s *shard[T]) {
 			continue
 		}
 		if h.gen == 0 {
-			c.proveStored(o)
-			h.evicted = true
-			delete(s.objects, id)
+			c.remove(s, o)
 			h.mu.Unlock()
 			return
 		}
 		h.mu.Unlock()
 	}
+}
+
+// remove takes a clean object out of its shard. Both are locked.
+func (c *Cache[T]) remove(s *shard[T], o T) {
+	c.proveStored(o)
+	h := o.header()
+	h.evicted = true
+	c.recent[h.id%recentCount].CompareAndSwap(h, nil)
+	delete(s.objects, h.id)
 }
 
 func (c *Cache[T]) key(id uint64) []byte {

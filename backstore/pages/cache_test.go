@@ -3,6 +3,7 @@ package pages
 import (
 	"bytes"
 	"encoding/binary"
+	"sync"
 	"testing"
 
 	"odx/backstore/meta"
@@ -163,6 +164,79 @@ func TestOnlyCleanObjectsAreEvicted(t *testing.T) {
 	}
 }
 
+// TestWhatWasEvictedIsLoadedAnew: nobody gets an object any more that has left.
+func TestWhatWasEvictedIsLoadedAnew(t *testing.T) {
+	c := newCache(meta.NewMem(), NewClock(), 0)
+	first, err := c.Lock(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Unlock()
+	get(t, c, 1) // not the first time
+	for id := uint64(1 + shardCount); !evicted(first); id += shardCount {
+		get(t, c, id)
+	}
+	again, err := c.Get(1)
+	if err != nil || again == first {
+		t.Errorf("an object that has left is found, %v", err)
+	}
+}
+
+func evicted(o *number) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.evicted
+}
+
+// TestChangesWhileObjectsComeAndGo: of changes by several at once none is lost, with
+// checkpoints in between, after which objects leave.
+func TestChangesWhileObjectsComeAndGo(t *testing.T) {
+	const objects, writers, changes = 40, 4, 3000
+	kv, clock := meta.NewMem(), NewClock()
+	c := newCache(kv, clock, 0)
+	var operations sync.RWMutex
+	clock.Guard(&operations)
+	var wg sync.WaitGroup
+	for w := range uint64(writers) {
+		wg.Go(func() {
+			for i := range uint64(changes) {
+				operations.RLock()
+				o, err := c.Lock((w + i*7) % objects * shardCount) // all of one shard
+				if err != nil {
+					t.Error(err)
+				} else {
+					c.Change(o)
+					o.n++
+					o.Unlock()
+				}
+				operations.RUnlock()
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for ended := false; !ended; {
+		select {
+		case <-done:
+			ended = true
+		default:
+		}
+		operations.Lock()
+		clock.Tick()
+		cut := c.Cut()
+		operations.Unlock()
+		store(t, kv, cut)
+		cut.Done()
+	}
+	sum := uint64(0)
+	for id := range uint64(objects) {
+		sum += stored(t, kv, id*shardCount)
+	}
+	if sum != writers*changes {
+		t.Errorf("%d changes are stored, want %d", sum, writers*changes)
+	}
+}
+
 func BenchmarkGet(b *testing.B) {
 	c := newCache(meta.NewMem(), NewClock(), 1000)
 	b.ReportAllocs()
@@ -170,5 +244,17 @@ func BenchmarkGet(b *testing.B) {
 		if _, err := c.Get(7); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func BenchmarkLock(b *testing.B) {
+	c := newCache(meta.NewMem(), NewClock(), 1000)
+	b.ReportAllocs()
+	for b.Loop() {
+		o, err := c.Lock(7)
+		if err != nil {
+			b.Fatal(err)
+		}
+		o.Unlock()
 	}
 }

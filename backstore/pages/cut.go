@@ -104,7 +104,7 @@ func (c *Cache[T]) shrink() {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		for id, o := range s.objects {
+		for _, o := range s.objects {
 			if len(s.objects) <= limit {
 				break
 			}
@@ -113,9 +113,7 @@ func (c *Cache[T]) shrink() {
 				continue
 			}
 			if h.gen == 0 {
-				c.proveStored(o)
-				h.evicted = true
-				delete(s.objects, id)
+				c.remove(s, o)
 			}
 			h.mu.Unlock()
 		}
