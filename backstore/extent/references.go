@@ -16,43 +16,31 @@ const countPrefix = 'x'
 // is pinned can be without any.
 var countKind = refs.Kind{Prefix: countPrefix, Least: -MaxUnit}
 
-// Ref adds a reference for each slot that is not a hole. It does not look at the
-// extents, whose pages would have to be read: one that a map or a pin keeps
-// exists. Of slots from elsewhere the caller proves that with Resolve.
+// Ref adds a reference for each slot that is not a hole; after an error it has added
+// none. It does not look at the extents, whose pages would have to be read: one that a
+// map or a pin keeps exists. Of slots from elsewhere the caller proves that with
+// Resolve. Whatever keeps the extents does so until Ref returns.
 func (t *Table) Ref(slots []Slot) error {
 	if invariant.Enabled {
 		if err := t.Resolve(slots, make([]Location, len(slots))); err != nil {
 			return fmt.Errorf("new reference: %w", err)
 		}
 	}
-	return t.eachCounts(slots, func(c *refs.Page, slots []Slot) error {
-		t.counts.Change(c)
-		for _, s := range slots {
-			if id := t.id(s); id != 0 {
-				c.Add(uint64(id), 1)
-			}
-		}
-		return nil
-	})
+	done, err := t.addEach(slots, 1)
+	if err != nil {
+		// Changed pages stay in memory, so that this finds them.
+		_, undo := t.addEach(slots[:done], -1)
+		return errors.Join(err, undo)
+	}
+	return nil
 }
 
-// Touch reads what Ref and Unref of slots need, so that neither has to stop half
-// done.
-func (t *Table) Touch(slots []Slot) error {
-	return t.eachCounts(slots, func(c *refs.Page, slots []Slot) error {
-		l := losses{t: t, counts: c}
-		defer l.leave()
-		for len(slots) > 0 {
-			id, n := t.first(slots)
-			slots = slots[n:]
-			if id == 0 || c.Extra(uint64(id)) >= int64(n) {
-				continue
-			}
-			if err := l.visit(id); err != nil {
-				return err
-			}
-		}
-		return nil
+// addEach adds n to the count of the extent of each slot that is not a hole. It
+// returns for how many slots it did.
+func (t *Table) addEach(slots []Slot, n int64) (done int, err error) {
+	return t.eachCounts(slots, func(c *refs.Page, slots []Slot) (int, error) {
+		t.counts.Change(c)
+		return refs.AddEach(c, slots, t.shift, n), nil
 	})
 }
 
@@ -63,7 +51,24 @@ func (t *Table) TouchRef(slots []Slot) error {
 			return err
 		}
 	}
-	return t.eachCounts(slots, func(*refs.Page, []Slot) error { return nil })
+	_, err := t.eachCounts(slots, func(c *refs.Page, slots []Slot) (int, error) {
+		return refs.Lead(c, slots, t.shift), nil
+	})
+	return err
+}
+
+// Touch reads what Ref and Unref of slots need, so that neither has to stop half
+// done.
+func (t *Table) Touch(slots []Slot) error {
+	_, err := t.eachCounts(slots, func(c *refs.Page, slots []Slot) (int, error) {
+		l := losses{t: t, counts: c}
+		defer l.leave()
+		n, err := l.each(slots, l.visit)
+		// Nobody has seen what it did to the counts.
+		refs.AddEach(c, slots[:n], t.shift, 1)
+		return n, err
+	})
+	return err
 }
 
 // TouchNew reads what Create of n extents from an ID on needs.
@@ -96,22 +101,13 @@ func (t *Table) SkipUnread() error {
 // Unref takes a reference back for each slot that is not a hole. Extents that have
 // none left die.
 func (t *Table) Unref(slots []Slot) error {
-	return t.eachCounts(slots, func(c *refs.Page, slots []Slot) error {
+	_, err := t.eachCounts(slots, func(c *refs.Page, slots []Slot) (int, error) {
 		t.counts.Change(c)
 		l := losses{t: t, counts: c}
 		defer l.leave()
-		for len(slots) > 0 {
-			id, n := t.first(slots)
-			slots = slots[n:]
-			if id == 0 {
-				continue
-			}
-			if err := l.lose(id, int64(n)); err != nil {
-				return err
-			}
-		}
-		return nil
+		return l.each(slots, l.lose)
 	})
+	return err
 }
 
 // losses takes references from extents that have their counts on one page, which
@@ -123,27 +119,42 @@ type losses struct {
 	died   bool  // one of the page
 }
 
-// lose takes n references from an extent.
-func (l *losses) lose(id ID, n int64) error {
-	if l.counts.Extra(uint64(id)) < n {
-		// It is left with fewer references than blocks, perhaps with none.
-		if err := l.visit(id); err != nil {
-			return err
+// each takes a reference from the extent of each slot that is not a hole, up to the
+// first whose count is on another page, and returns how many slots that are. Of
+// extents that are left with fewer references than blocks, perhaps with none, it calls
+// fn first, with how many references it is about to take from them.
+func (l *losses) each(slots []Slot, fn func(id ID, n int64) error) (done int, err error) {
+	for {
+		done += refs.TakeEach(l.counts, slots[done:], l.t.shift)
+		if done == len(slots) || !l.counts.Has(uint64(l.t.id(slots[done]))) {
+			return done, nil
 		}
-		had := l.page.references(l.counts, id)
-		if had < n {
-			return fmt.Errorf("%w: %d references taken from extent %d, which has %d", ErrInconsistent, n, id, had)
+		id, n := l.t.first(slots[done:])
+		if err := fn(id, int64(n)); err != nil {
+			return done, err
 		}
-		if had == n {
-			l.died = l.t.end(l.page, id) || l.died
-		}
+		l.counts.Add(uint64(id), -int64(n))
+		done += n
 	}
-	l.counts.Add(uint64(id), -n)
+}
+
+// lose notes that n references are taken from an extent.
+func (l *losses) lose(id ID, n int64) error {
+	if err := l.visit(id, n); err != nil {
+		return err
+	}
+	had := l.page.references(l.counts, id)
+	if had < n {
+		return fmt.Errorf("%w: %d references taken from extent %d, which has %d", ErrInconsistent, n, id, had)
+	}
+	if had == n {
+		l.died = l.t.end(l.page, id) || l.died
+	}
 	return nil
 }
 
 // visit locks the page of an extent.
-func (l *losses) visit(id ID) (err error) {
+func (l *losses) visit(id ID, _ int64) (err error) {
 	if number := uint64(id) / pageExtents; l.page == nil || l.page.ID() != number {
 		l.leave()
 		l.page, err = l.t.cache.Lock(number)
@@ -278,30 +289,28 @@ func references(id ID, p *page, c *refs.Page) (n uint64, blocks int, err error) 
 	return uint64(counted), blocks, nil
 }
 
-// eachCounts calls fn with runs of slots whose extents have their counts on one
-// page, holes among them, with that page locked.
-func (t *Table) eachCounts(slots []Slot, fn func(c *refs.Page, slots []Slot) error) error {
-	for i := 0; i < len(slots); {
-		if slots[i] == 0 {
-			i++
+// eachCounts calls fn with slots the first of which is not a hole, and with the page
+// that has its extent's count, locked. fn returns with how many of the slots it is
+// done, all that have their counts there; then come the others. eachCounts returns
+// with how many fn was done in all, holes among them.
+func (t *Table) eachCounts(slots []Slot, fn func(c *refs.Page, slots []Slot) (int, error)) (done int, err error) {
+	for done < len(slots) {
+		if slots[done] == 0 {
+			done++
 			continue
 		}
-		c, err := t.counts.Lock(uint64(t.id(slots[i])))
+		c, err := t.counts.Lock(uint64(t.id(slots[done])))
 		if err != nil {
-			return err
+			return done, err
 		}
-		n := 1
-		for i+n < len(slots) && (slots[i+n] == 0 || c.Has(uint64(t.id(slots[i+n])))) {
-			n++
-		}
-		err = fn(c, slots[i:i+n])
+		n, err := fn(c, slots[done:])
 		c.Unlock()
+		done += n
 		if err != nil {
-			return err
+			return done, err
 		}
-		i += n
 	}
-	return nil
+	return done, nil
 }
 
 // first returns the extent that the first slot names, 0 for a hole, and how many

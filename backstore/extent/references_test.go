@@ -1,6 +1,7 @@
 package extent
 
 import (
+	"encoding/binary"
 	"errors"
 	"maps"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"odx/backstore/invariant"
 	"odx/backstore/meta"
 	"odx/backstore/pages"
+	"odx/backstore/refs"
 	"odx/backstore/segment"
 )
 
@@ -56,6 +58,76 @@ func TestWhatCopiesTouch(t *testing.T) {
 	}
 	if n, blocks, err := m.table.References(kept); n != 8 || blocks != 4 || err != nil {
 		t.Errorf("%d references to %d blocks, %v, want 8 to 4", n, blocks, err)
+	}
+}
+
+// brokenKV reads nothing with the keys that are broken.
+type brokenKV struct {
+	*meta.Mem
+	broken func(key []byte) bool
+}
+
+var errBroken = errors.New("broken")
+
+func (k *brokenKV) Get(key []byte) ([]byte, error) {
+	if k.broken != nil && k.broken(key) {
+		return nil, errBroken
+	}
+	return k.Mem.Get(key)
+}
+
+// TestRefIsWhole: where the counts of one of the slots cannot be read, none of them
+// gets a reference.
+func TestRefIsWhole(t *testing.T) {
+	kv := &brokenKV{Mem: meta.NewMem()}
+	m := newTableModel(t, kv, testUnit)
+	var slots []Slot
+	for range 3 {
+		id, _ := mustCreate(t, m.table)
+		slots = append(append(slots, slotsOf(m.table, id)...), 0)
+		m.table.Allocate(refs.PerPage)
+	}
+	m.checkpoint(t)
+	for page := range uint64(3) {
+		m.open(t)
+		kv.broken = func(key []byte) bool {
+			return key[0] == countPrefix && binary.BigEndian.Uint64(key[1:]) == page
+		}
+		if err := m.table.Ref(slots); !errors.Is(err, errBroken) {
+			t.Fatalf("references where counts cannot be read: %v", err)
+		}
+		kv.broken = nil
+		for _, s := range slots {
+			if id := m.table.id(s); id != 0 {
+				if n, _, err := m.table.References(id); n != 4 || err != nil {
+					t.Errorf("extent %d has %d references, %v, want 4", id, n, err)
+				}
+			}
+		}
+	}
+}
+
+// TestTouchSumsUp: an extent that several slots name, which do not stand side by
+// side, is touched as what it is left as when all of them are gone.
+func TestTouchSumsUp(t *testing.T) {
+	kv := &brokenKV{Mem: meta.NewMem()}
+	m := newTableModel(t, kv, 1)
+	var slots []Slot
+	for range 2 {
+		id := m.table.Allocate(1)
+		must(t, m.table.Create(id, &Extent{Addr: segment.Addr{Segment: 3, Block: uint32(id)}, Blocks: 1}))
+		slots = append(slots, m.table.Slot(id, 0))
+	}
+	must(t, m.table.Ref(slots))
+	m.checkpoint(t)
+	for _, taken := range [][]Slot{{slots[0], slots[1], slots[0]}, {slots[1], 0, slots[1]}} {
+		m.open(t)
+		must(t, m.table.Touch(taken))
+		kv.broken = func([]byte) bool { return true }
+		if err := m.table.Unref(taken); err != nil {
+			t.Errorf("%d reads what was not touched: %v", taken, err)
+		}
+		kv.broken = nil
 	}
 }
 

@@ -63,6 +63,55 @@ func (p *Page) Has(number uint64) bool { return number/PerPage == p.ID() }
 // it had when it was new.
 func (p *Page) Extra(number uint64) int64 { return p.extra[number%PerPage] }
 
+// Many numbers come as a list whose entries have the number above some low bits
+// (shift), where zero entries are passed over.
+
+// Lead returns how many entries of the list come before the first number that is not
+// on the page.
+func Lead[E ~uint64](p *Page, list []E, shift uint) int {
+	first := p.ID() * PerPage
+	for i, e := range list {
+		if uint64(e)>>(shift&63)-first >= PerPage && e != 0 {
+			return i
+		}
+	}
+	return len(list)
+}
+
+// AddEach adds n to the count of each entry's number, up to the first that is not on
+// the page, and returns how many entries that are.
+func AddEach[E ~uint64](p *Page, list []E, shift uint, n int64) int {
+	first := p.ID() * PerPage
+	for i, e := range list {
+		if e == 0 {
+			continue
+		}
+		at := uint64(e)>>(shift&63) - first
+		if at >= PerPage {
+			return i
+		}
+		p.extra[at] += n
+	}
+	return len(list)
+}
+
+// TakeEach takes one from the count of each entry's number, up to the first that has
+// none left or is not on the page, and returns how many entries that are.
+func TakeEach[E ~uint64](p *Page, list []E, shift uint) int {
+	first := p.ID() * PerPage
+	for i, e := range list {
+		if e == 0 {
+			continue
+		}
+		at := uint64(e)>>(shift&63) - first
+		if at >= PerPage || p.extra[at] <= 0 {
+			return i
+		}
+		p.extra[at]--
+	}
+	return len(list)
+}
+
 // Change must be called with the page locked, before Add.
 func (c *Counts) Change(p *Page) { c.cache.Change(p) }
 

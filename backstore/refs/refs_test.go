@@ -167,3 +167,72 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestLists: what is done to a list is what is done to its numbers one by one.
+func TestLists(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		shift := uint(rapid.IntRange(0, 3).Draw(t, "shift"))
+		list := rapid.SliceOf(rapid.Custom(func(t *rapid.T) uint64 {
+			number := rapid.SampledFrom([]uint64{0, 0, 1, 2, 3, 511, 512, 513, 1024}).Draw(t, "number")
+			if number == 0 {
+				return 0
+			}
+			return number<<shift + rapid.Uint64Range(0, 1<<shift-1).Draw(t, "low bits")
+		})).Draw(t, "list")
+		p := &Page{}
+		if rapid.Bool().Draw(t, "second page") {
+			p = secondPage(t)
+		}
+		for i := range p.extra {
+			p.extra[i] = int64(i % 3)
+		}
+		before := p.extra
+		on := func(e uint64) bool { return e == 0 || p.Has(e>>shift) }
+
+		lead := 0
+		for lead < len(list) && on(list[lead]) {
+			lead++
+		}
+		if got := Lead(p, list, shift); got != lead {
+			t.Errorf("%d entries lead, want %d", got, lead)
+		}
+		if got := AddEach(p, list, shift, 2); got != lead {
+			t.Errorf("%d entries are added to, want %d", got, lead)
+		}
+		want := before
+		for _, e := range list[:lead] {
+			if e != 0 {
+				want[e>>shift%PerPage] += 2
+			}
+		}
+		if p.extra != want {
+			t.Error("counts after AddEach are not those of the numbers one by one")
+		}
+
+		p.extra, want = before, before
+		took := 0
+		for ; took < lead; took++ {
+			if e := list[took]; e == 0 {
+				continue
+			} else if want[e>>shift%PerPage] == 0 {
+				break
+			} else {
+				want[e>>shift%PerPage]--
+			}
+		}
+		if got := TakeEach(p, list, shift); got != took || p.extra != want {
+			t.Errorf("%d entries are taken from, want %d", got, took)
+		}
+	})
+}
+
+// secondPage returns a page that does not begin with number 0.
+func secondPage(t *rapid.T) *Page {
+	c := New(Options{Kind: testKind, KV: meta.NewMem(), Clock: pages.NewClock(), MaxBytes: 1 << 20})
+	p, err := c.Lock(PerPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Unlock()
+	return p
+}
