@@ -2,6 +2,7 @@ package blockmap
 
 import (
 	"odx/backstore/extent"
+	"odx/backstore/invariant"
 	"odx/backstore/refs"
 )
 
@@ -44,10 +45,14 @@ func (f *Forest) references(id uint64) (int64, error) {
 
 // addRefs adds a reference to each of the nodes, holes among them.
 func (f *Forest) addRefs(nodes []extent.Slot) error {
-	return f.eachCount(nodes, func(p *refs.Page, id uint64) {
-		f.proveNotDropped(id)
+	if invariant.Enabled {
+		for _, id := range nodes {
+			f.proveNotDropped(uint64(id))
+		}
+	}
+	return f.eachCounts(nodes, func(p *refs.Page, nodes []extent.Slot) int {
 		f.counts.Change(p)
-		p.Add(id, 1)
+		return refs.AddEach(p, nodes, 0, 1)
 	})
 }
 
@@ -55,13 +60,21 @@ func (f *Forest) addRefs(nodes []extent.Slot) error {
 // that lose their last one are dropped.
 func (f *Forest) releaseAll(nodes []extent.Slot) error {
 	last := nodes[:0] // what is behind has been looked at
-	err := f.eachCount(nodes, func(p *refs.Page, id uint64) {
-		if p.Extra(id) == 0 {
-			last = append(last, extent.Slot(id))
-			return
+	err := f.eachCounts(nodes, func(p *refs.Page, nodes []extent.Slot) int {
+		n := 0
+		for n < len(nodes) && p.Has(uint64(nodes[n])) {
+			if p.Extra(uint64(nodes[n])) == 0 {
+				last = append(last, nodes[n])
+				n++
+			} else {
+				f.counts.Change(p)
+				n += refs.TakeEach(p, nodes[n:], 0)
+			}
+			for n < len(nodes) && nodes[n] == 0 {
+				n++
+			}
 		}
-		f.counts.Change(p)
-		p.Add(id, -1)
+		return n
 	})
 	if err != nil {
 		return err
@@ -72,23 +85,28 @@ func (f *Forest) releaseAll(nodes []extent.Slot) error {
 	return nil
 }
 
-// eachCount calls fn with each of the nodes that is no hole, and with its page
-// of counts, which is locked. Nodes that were made together have theirs on one
-// page.
-func (f *Forest) eachCount(nodes []extent.Slot, fn func(p *refs.Page, id uint64)) error {
-	for i := 0; i < len(nodes); {
-		if nodes[i] == 0 {
-			i++
+// touchCounts reads the counts of nodes, holes among them.
+func (f *Forest) touchCounts(nodes []extent.Slot) error {
+	return f.eachCounts(nodes, func(p *refs.Page, nodes []extent.Slot) int { return refs.Lead(p, nodes, 0) })
+}
+
+// eachCounts calls fn with nodes the first of which is not a hole, and with its page
+// of counts, which is locked. fn returns with how many of the nodes it is done, all
+// that have their counts there; then come the others. Nodes that were made together
+// have theirs on one page.
+func (f *Forest) eachCounts(nodes []extent.Slot, fn func(p *refs.Page, nodes []extent.Slot) int) error {
+	for len(nodes) > 0 {
+		if nodes[0] == 0 {
+			nodes = nodes[1:]
 			continue
 		}
-		p, err := f.counts.Lock(uint64(nodes[i]))
+		p, err := f.counts.Lock(uint64(nodes[0]))
 		if err != nil {
 			return err
 		}
-		for ; i < len(nodes) && nodes[i] != 0 && p.Has(uint64(nodes[i])); i++ {
-			fn(p, uint64(nodes[i]))
-		}
+		n := fn(p, nodes)
 		p.Unlock()
+		nodes = nodes[n:]
 	}
 	return nil
 }

@@ -272,14 +272,7 @@ func (f *Forest) refChildren(n *node) error {
 	if n.level == 0 {
 		return f.extents.Ref(n.slots[:])
 	}
-	for _, child := range n.slots {
-		if child != 0 {
-			if err := f.addRef(uint64(child)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return f.addRefs(n.slots[:])
 }
 
 func (f *Forest) insert(n *node) *node {

@@ -1,9 +1,6 @@
 package blockmap
 
-import (
-	"odx/backstore/extent"
-	"odx/backstore/invariant"
-)
+import "odx/backstore/extent"
 
 // Range is a range of blocks of a tree.
 type Range struct {
@@ -133,95 +130,4 @@ func (f *Forest) shareChildren(c, n *node, base uint64, rg Range, ranges []Range
 		c.slots[at] = extent.Slot(child)
 	}
 	return f.addRefs(c.slots[min(whole, last+1) : last+1])
-}
-
-// slotCost is what copying the slots of one leaf costs in comparison with
-// sharing one node.
-const slotCost = 8
-
-// Copy makes blocks [to, to+count) of dst equal blocks [from, from+count) of
-// src. Where both lie alike to a node's span the node is shared, elsewhere
-// slots are copied. It stops when it has spent budget steps and returns how
-// many blocks it did, at least a leaf's part. After a StepError it is whole as far
-// as it came.
-func (f *Forest) Copy(dst *Root, to uint64, src Root, from, count uint64, budget int) (uint64, error) {
-	done := uint64(0)
-	for done < count && budget > 0 {
-		if err := f.touchStep(dst, to+done, src, from+done, count-done, budget); err != nil {
-			return done, err
-		}
-		n, cost, err := f.copyStep(dst, to+done, src, from+done, count-done, budget)
-		if err != nil {
-			return done, err
-		}
-		done += n
-		budget -= cost
-	}
-	return done, nil
-}
-
-func (f *Forest) copyStep(dst *Root, to uint64, src Root, from, count uint64, budget int) (n uint64, cost int, err error) {
-	if level, ok := commonLevel(to, from, count, min(dst.Level, src.Level)); ok {
-		nodes, err := f.shareRun(dst, to, src, from, level, int(min(uint64(budget), count/span(level))))
-		return uint64(nodes) * span(level), nodes, err
-	}
-	slots := f.scratch.Get().(*[Fanout]extent.Slot)
-	defer f.putScratch(slots)
-	n = min(count, Fanout-to%Fanout)
-	if err := f.Lookup(src, from, slots[:n]); err != nil {
-		return 0, 0, err
-	}
-	if err := f.extents.Ref(slots[:n]); err != nil {
-		return 0, 0, err
-	}
-	return n, slotCost, f.Set(dst, to, slots[:n])
-}
-
-func (f *Forest) putScratch(slots *[Fanout]extent.Slot) {
-	if invariant.Enabled {
-		for i := range slots {
-			slots[i] = ^extent.Slot(0)
-		}
-	}
-	f.scratch.Put(slots)
-}
-
-// commonLevel returns the highest level at which a whole node can be shared.
-func commonLevel(to, from, count uint64, top uint8) (level uint8, ok bool) {
-	for l := int(top); l >= 0; l-- {
-		s := span(uint8(l))
-		if count >= s && to%s == 0 && from%s == 0 {
-			return uint8(l), true
-		}
-	}
-	return 0, false
-}
-
-// shareInto puts the source's node of a level into the destination's place.
-func (f *Forest) shareInto(dst *Root, to uint64, src Root, from uint64, level uint8) error {
-	n, err := f.nodeAt(src, from, level)
-	if err != nil {
-		return err
-	}
-	if n == nil {
-		return f.Clear(dst, to, span(level))
-	}
-	if err := f.addRef(n.ID()); err != nil {
-		return err
-	}
-	if level == dst.Level {
-		old := dst.Node
-		dst.Node = n.ID()
-		return f.release(old)
-	}
-	parent, err := f.own(dst, to, level+1)
-	if err != nil {
-		return err
-	}
-	at := index(to, level+1)
-	old := uint64(parent.slots[at])
-	if err := f.setChild(parent, at, n.ID()); err != nil {
-		return err
-	}
-	return f.release(old)
 }

@@ -61,16 +61,20 @@ func (f *Forest) reap(id uint64) error {
 	if n.level == 0 {
 		err = f.extents.Unref(n.slots[:])
 	} else {
-		for _, child := range n.slots {
-			if err = f.release(uint64(child)); err != nil {
-				break
-			}
-		}
+		err = f.releaseChildren(n)
 	}
 	if err != nil {
 		return err
 	}
 	return f.delete(n)
+}
+
+// releaseChildren takes the references of a node from its children.
+func (f *Forest) releaseChildren(n *node) error {
+	children := f.scratch.Get().(*[Fanout]extent.Slot)
+	defer f.putScratch(children)
+	*children = n.slots
+	return f.releaseAll(children[:])
 }
 
 // delete removes a node that nothing refers to and that refers to nothing.

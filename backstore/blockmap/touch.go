@@ -75,12 +75,29 @@ func (f *Forest) touch(id uint64, level uint8, lo, hi uint64, whole int) error {
 	if level == 0 {
 		return f.extents.Touch(n.slots[lo:hi])
 	}
-	sub := span(level - 1)
-	for at := lo / sub; at*sub < hi; at++ {
+	return f.touchBelow(n, lo, hi, whole, func(child, lo, hi uint64) error {
+		return f.touch(child, level-1, lo, hi, whole)
+	})
+}
+
+// touchBelow reads the counts of children of a node that hold nothing but some of
+// blocks [lo, hi), relative to the node's first, if they are of level whole or below,
+// and calls fn with the other children that hold some, and with which of their own.
+func (f *Forest) touchBelow(n *node, lo, hi uint64, whole int, fn func(child, lo, hi uint64) error) error {
+	sub := span(n.level - 1)
+	for at := lo / sub; at*sub < hi; {
 		base := at * sub
-		if err := f.touch(uint64(n.slots[at]), level-1, max(lo, base)-base, min(hi, base+sub)-base, whole); err != nil {
+		if end := hi / sub; lo <= base && at < end && int(n.level) <= whole+1 {
+			if err := f.touchCounts(n.slots[at:end]); err != nil {
+				return err
+			}
+			at = end
+			continue
+		}
+		if err := fn(uint64(n.slots[at]), max(lo, base)-base, min(hi, base+sub)-base); err != nil {
 			return err
 		}
+		at++
 	}
 	return nil
 }
@@ -90,15 +107,7 @@ func (f *Forest) touchChildren(n *node, touch func([]extent.Slot) error) error {
 	if n.level == 0 {
 		return touch(n.slots[:])
 	}
-	for _, child := range n.slots {
-		if child == 0 {
-			continue
-		}
-		if _, err := f.counts.Extra(uint64(child)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return f.touchCounts(n.slots[:])
 }
 
 // TouchShare reads what Share of these ranges needs.
@@ -125,14 +134,9 @@ func (f *Forest) touchShare(id uint64, level uint8, lo, hi uint64, whole int) er
 	if err != nil {
 		return err
 	}
-	sub := span(level - 1)
-	for at := lo / sub; at*sub < hi; at++ {
-		base := at * sub
-		if err := f.touchShare(uint64(n.slots[at]), level-1, max(lo, base)-base, min(hi, base+sub)-base, whole); err != nil {
-			return err
-		}
-	}
-	return nil
+	return f.touchBelow(n, lo, hi, whole, func(child, lo, hi uint64) error {
+		return f.touchShare(child, level-1, lo, hi, whole)
+	})
 }
 
 // TouchDrop reads what Drop and Hold of a tree need.
@@ -153,33 +157,8 @@ func (f *Forest) touchNode(id uint64) error {
 	return f.touchChildren(n, f.extents.Touch)
 }
 
-// StepError: a step of a Copy could not read what it needs. The step changed
-// nothing, and those before it are whole.
-type StepError struct{ Err error }
-
-func (e *StepError) Error() string { return e.Err.Error() }
-
-// Unwrap returns the cause.
-func (e *StepError) Unwrap() error { return e.Err }
-
-// touchStep reads what the next step of a Copy needs: nodes of a level that are
-// shared, most of them at once, or slots of a leaf.
-func (f *Forest) touchStep(dst *Root, to uint64, src Root, from, count uint64, most int) error {
-	level, ok := commonLevel(to, from, count, min(dst.Level, src.Level))
-	var err error
-	if ok {
-		err = f.touchRun(dst, to, src, from, level, most)
-	} else {
-		err = f.touchSlots(dst, to, src, from, min(count, Fanout-to%Fanout))
-	}
-	if err != nil {
-		return &StepError{err}
-	}
-	return nil
-}
-
-// touchRun reads the counts of nodes of the source that can be shared in one
-// step, and what their places in the destination need.
+// touchRun reads the counts of nodes of a level of the source that can be shared in
+// one step, at most so many, and what their places in the destination need.
 func (f *Forest) touchRun(dst *Root, to uint64, src Root, from uint64, level uint8, most int) error {
 	nodes := uint64(1)
 	if level < dst.Level && level < src.Level {
@@ -196,18 +175,4 @@ func (f *Forest) touchRun(dst *Root, to uint64, src Root, from uint64, level uin
 		return err
 	}
 	return f.touch(dst.Node, dst.Level, to, min(to+nodes*span(level), dst.Blocks()), int(level))
-}
-
-// touchSlots reads slots of the source, the counts of what they name, and what
-// setting them in the destination needs.
-func (f *Forest) touchSlots(dst *Root, to uint64, src Root, from, count uint64) error {
-	slots := f.scratch.Get().(*[Fanout]extent.Slot)
-	defer f.putScratch(slots)
-	if err := f.Lookup(src, from, slots[:count]); err != nil {
-		return err
-	}
-	if err := f.extents.TouchRef(slots[:count]); err != nil {
-		return err
-	}
-	return f.TouchSet(*dst, to, count)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"odx/backstore/extent"
@@ -16,6 +17,7 @@ import (
 type failingReader struct {
 	*meta.Mem
 	broken bool
+	reads  int // so many before it breaks, if not 0
 }
 
 var errBroken = errors.New("broken")
@@ -23,6 +25,10 @@ var errBroken = errors.New("broken")
 func (r *failingReader) Get(key []byte) ([]byte, error) {
 	if r.broken {
 		return nil, fmt.Errorf("row %q: %w", key, errBroken)
+	}
+	if r.reads > 0 {
+		r.reads--
+		r.broken = r.reads == 0
 	}
 	return r.Mem.Get(key)
 }
@@ -142,25 +148,57 @@ func (m *touched) step() {
 	}
 }
 
-// copy copies a step at a time: what a step reads it reads before it changes
-// anything, so that the first failure of a broken reader changes nothing.
+// copy copies with a reader that breaks: at once, after one read, after two. Each time
+// the copy goes on where the one before ended, which is where its last step did.
 func (m *touched) copy(dst *Root, src Root, first, n uint64) {
 	to := min(first, touchedBlocks-n)
 	if m.rng.IntN(2) == 0 {
 		to, n = first&^(Fanout-1), min(n, touchedBlocks-first)
 	}
-	m.change("copy", func() error { return m.forest.touchStep(dst, to, src, first, n, 300) }, func() error {
-		_, _, err := m.forest.copyStep(dst, to, src, first, n, 300)
-		return err
-	})
-	m.reopen()
-	m.rows.broken = true
-	before := *dst
-	done, err := m.forest.Copy(dst, to, src, first, n, 300)
-	m.rows.broken = false
-	if step := (*StepError)(nil); err != nil && (!errors.As(err, &step) || done != 0 || *dst != before) {
-		m.t.Fatalf("copy with a broken reader: %d done, %v", done, err)
+	if dst.Node == src.Node {
+		return // a tree is copied from a snapshot, not from itself
 	}
+	want := m.slots(*dst)
+	copy(want[to:to+n], m.slots(src)[first:])
+	for reads := 0; n > 0; reads++ {
+		before := m.slots(*dst)
+		m.reopen()
+		m.rows.broken, m.rows.reads = reads == 0, reads
+		done, err := m.forest.Copy(dst, to, src, first, n, 300)
+		m.rows.broken, m.rows.reads = false, 0
+		if step := (*StepError)(nil); err != nil && !errors.As(err, &step) {
+			m.t.Fatalf("copy after %d reads: %v", reads, err)
+		}
+		copy(before[to:to+done], want[to:])
+		if !slices.Equal(m.slots(*dst), before) {
+			m.t.Fatalf("copy after %d reads: %d blocks are done, and others changed", reads, done)
+		}
+		to, first, n = to+done, first+done, n-done
+	}
+	if !slices.Equal(m.slots(*dst), want) {
+		m.t.Fatal("the copy differs from what was copied")
+	}
+}
+
+// slots returns what a tree maps.
+func (m *touched) slots(r Root) []extent.Slot {
+	m.t.Helper()
+	all := make([]extent.Slot, touchedBlocks)
+	m.ok(m.forest.Lookup(r, 0, all))
+	return all
+}
+
+// audit proves what is stored.
+func (m *touched) audit() {
+	m.t.Helper()
+	m.reopen()
+	report := func(finding string) { m.t.Error(finding) }
+	m.ok(Audit(m.t.Context(), m.rows, m.trees, m.forest.dropped, report))
+	m.ok(extent.Audit(m.t.Context(), extent.AuditOptions{
+		KV: m.rows, Unit: 1, Next: m.extents.Next(),
+		EachLeaf: func(fn func([]extent.Slot)) error { return EachLeaf(m.t.Context(), m.rows, fn) },
+		Visit:    func(extent.ID, *extent.Extent) {},
+	}, report))
 }
 
 // TestForest_Touch does random changes; each reads everything before it changes
@@ -170,10 +208,12 @@ func TestForest_Touch(t *testing.T) {
 		m := &touched{t: t, rng: rand.New(rand.NewPCG(seed, 1)), rows: &failingReader{Mem: meta.NewMem()}}
 		m.reopen()
 		m.trees = []Root{{Level: 1}, {Level: 1}}
-		for range 60 {
+		for i := range 60 {
 			m.step()
+			if i%20 == 0 {
+				m.audit()
+			}
 		}
-		m.reopen()
-		m.ok(Audit(t.Context(), m.rows, m.trees, m.forest.dropped, func(finding string) { t.Error(finding) }))
+		m.audit()
 	}
 }
