@@ -11,6 +11,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/blockdev"
+	"odx/target/scsi/mode"
 )
 
 // Limits that the Block Limits VPD page reports and that bound the memory and
@@ -80,7 +81,7 @@ type LogicalUnit struct {
 	vpd       [256]func(n *Nexus) []byte
 	errorRows []ErrorSense
 
-	modes modeParameters
+	modes *mode.Parameters
 	// reserved is the reservation that commands meet, nil for none. It goes with
 	// persistent, which is never nil; who changes either holds changing.
 	reserved   atomic.Pointer[reservation]
@@ -135,7 +136,8 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 	lu.atomic, _ = c.Volume.(blockdev.AtomicWriter)
 	lu.mapper, _ = c.Volume.(blockdev.Mapper)
 	lu.blocks.Store(uint64(c.Volume.Size()) >> lu.blockShift)
-	if err := lu.modes.init(modePagesOf(&c), c.Records); err != nil {
+	var err error
+	if lu.modes, err = mode.Open(modeConfig(&c)); err != nil {
 		return nil, fmt.Errorf("saved mode parameters: %w", err)
 	}
 	if err := lu.installCommands(); err != nil {
@@ -201,7 +203,7 @@ func (lu *LogicalUnit) WriteProtected() error {
 	if lu.config.ReadOnly {
 		return NewSense(KeyDataProtect, ASCWriteProtected)
 	}
-	if lu.modes.swp.Load() {
+	if lu.modes.WriteProtected() {
 		return NewSense(KeyDataProtect, ASCSoftwareWriteProtected)
 	}
 	return nil
@@ -209,15 +211,10 @@ func (lu *LogicalUnit) WriteProtected() error {
 
 // WriteThrough reports that the write cache is off (WCE=0): a command that
 // changed the medium must Flush before it ends.
-func (lu *LogicalUnit) WriteThrough() bool { return !lu.modes.wce.Load() }
+func (lu *LogicalUnit) WriteThrough() bool { return !lu.modes.WriteCache() }
 
 // senseFormat is the format that D_SENSE chooses.
-func (lu *LogicalUnit) senseFormat() SenseFormat {
-	if lu.modes.dSense.Load() {
-		return DescriptorSense
-	}
-	return FixedSense
-}
+func (lu *LogicalUnit) senseFormat() SenseFormat { return lu.modes.SenseFormat() }
 
 // Resized takes over the volume's size and, if it is new, tells every nexus.
 // Whoever resizes the volume calls it right after. It waits for the volume.
@@ -284,7 +281,7 @@ func (lu *LogicalUnit) detach(n *Nexus) {
 // reset is the logical unit reset condition (SAM-5 6.3.3).
 func (lu *LogicalUnit) reset() {
 	lu.release(nil)
-	lu.modes.reset()
+	lu.modes.Reset()
 	lu.establish(ASCBusDeviceResetFunction, nil)
 	lu.mu.Lock()
 	callbacks := lu.onReset

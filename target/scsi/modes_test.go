@@ -1,7 +1,6 @@
 package scsi
 
 import (
-	"bytes"
 	"encoding/binary"
 	"slices"
 	"testing"
@@ -224,17 +223,4 @@ func TestModeSelectTellsTheOtherNexuses(t *testing.T) {
 	f.do(tur, nil).wantStatus(t, api.SAM_STAT_GOOD)
 	f.on(other, tur).wantSense(t, KeyUnitAttention, ASCModeParametersChanged)
 	f.on(other, tur).wantStatus(t, api.SAM_STAT_GOOD)
-}
-
-func TestModePagesAreWellFormed(t *testing.T) {
-	for _, p := range modePagesOf(&LUConfig{Thin: true, LogicalBlockLength: 512, Space: Space{SoftThreshold: 1}}) {
-		length := len(p.defaults) - 2
-		head := []byte{p.code, byte(length)}
-		if p.subpage != 0 {
-			head = []byte{p.code | 0x40, p.subpage, 0, byte(length - 2)}
-		}
-		if !bytes.HasPrefix(p.defaults, head) || !bytes.HasPrefix(p.changeable, head) || len(p.defaults) != len(p.changeable) {
-			t.Errorf("page %02Xh/%02Xh: headers or lengths are wrong", p.code, p.subpage)
-		}
-	}
 }

@@ -3,9 +3,7 @@ package scsi
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
-	"strings"
 	"testing"
 
 	"github.com/gostor/gotgt/pkg/api"
@@ -23,8 +21,8 @@ func withRecords(r Records) func(*LUConfig) { return func(c *LUConfig) { c.Recor
 // wce returns the WCE bit as current, default and saved value.
 func (f *fixture) wce() (current, defaults, saved bool) {
 	f.t.Helper()
-	bit := func(control byte) bool { return f.good(modeSense6(control|0x08, 0, 255), nil)[12+2]&cachingWCE != 0 }
-	return bit(pcCurrent << 6), bit(pcDefault << 6), bit(pcSaved << 6)
+	bit := func(control byte) bool { return f.good(modeSense6(control|0x08, 0, 255), nil)[12+2]&0x04 != 0 }
+	return bit(0x00), bit(0x80), bit(0xC0)
 }
 
 func (f *fixture) wantWCE(current, defaults, saved bool) {
@@ -52,7 +50,7 @@ func TestSavedModeParameters(t *testing.T) {
 	}
 
 	// SP saves every page, as it is with the list.
-	f.good(modeSelect6(controlPage(controlDSense, 0)), controlPage(controlDSense, 0))
+	f.good(modeSelect6(controlPage(0x04, 0)), controlPage(0x04, 0))
 	f.good(saving(cachingPage(0)), cachingPage(0))
 	f.wantWCE(false, true, false)
 	f.target.ResetLU(f.nexus, [8]byte{})
@@ -64,7 +62,7 @@ func TestSavedModeParameters(t *testing.T) {
 	if !again.lu.WriteThrough() || again.lu.senseFormat() != DescriptorSense {
 		t.Error("the saved values are reported, but not kept to")
 	}
-	again.good(saving(cachingPage(cachingWCE)), cachingPage(cachingWCE))
+	again.good(saving(cachingPage(0x04)), cachingPage(0x04))
 	again.wantWCE(true, true, true)
 	newFixture(t, withRecords(records)).wantWCE(true, true, true)
 }
@@ -72,8 +70,8 @@ func TestSavedModeParameters(t *testing.T) {
 // Pages that can be saved say so, and are accepted as they were read.
 func TestSavablePages(t *testing.T) {
 	f := newFixture(t, withRecords(memRecords{}))
-	for _, control := range []byte{pcCurrent, pcChangeable, pcDefault, pcSaved} {
-		page := f.good(modeSense6(control<<6|pageControl, 0x01, 255), nil)[12:]
+	for control := range byte(4) { // current, changeable, default, saved
+		page := f.good(modeSense6(control<<6|0x0A, 0x01, 255), nil)[12:]
 		wantHex(t, page[:4], "ca 01 001c")
 	}
 	all := f.good(modeSense6(0x3F, 0xFF, 255), nil)
@@ -129,70 +127,4 @@ func TestModeSelectPointsAtTheField(t *testing.T) {
 		})
 	}
 	wantHex(t, f.do(saving(nil), nil).sense[15:], "c8 0001") // SP
-}
-
-// TestSavedModes_Versions: the record has a version; the first form, pages one after
-// the other, is still read, and a later one is refused.
-func TestSavedModes_Versions(t *testing.T) {
-	page := cachingPage(0)[4:]
-	record, err := encodeModes([][]byte{page, {0x0A, 1, 2}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := `{"version":1,"pages":["` + base64.StdEncoding.EncodeToString(page) + `","CgEC"]}`; string(record) != want {
-		t.Errorf("the record is %s, want %s", record, want)
-	}
-	for name, tt := range map[string]struct {
-		record []byte
-		want   []byte
-		fails  string
-	}{
-		"as it is written": {record, append(bytes.Clone(page), 0x0A, 1, 2), ""},
-		"the first form":   {page, page, ""},
-		"none":             {nil, nil, ""},
-		"a later version":  {[]byte(`{"version":2,"pages":[]}`), nil, "version 2, not 1"},
-		"no version":       {[]byte(`{"pages":[]}`), nil, "version 0, not 1"},
-		"no record":        {[]byte(`{"version"`), nil, "record of the mode pages"},
-	} {
-		got, err := decodeModes(tt.record)
-		if (err != nil) != (tt.fails != "") || err != nil && !strings.Contains(err.Error(), tt.fails) {
-			t.Errorf("%s: %v, want %q", name, err, tt.fails)
-		}
-		if !bytes.Equal(got, tt.want) {
-			t.Errorf("%s: % x, want % x", name, got, tt.want)
-		}
-	}
-}
-
-// FuzzModeRecord starts a unit with any saved record: it has the pages that it
-// should have, with default values where they cannot be changed.
-func FuzzModeRecord(f *testing.F) {
-	f.Add([]byte{})
-	f.Add(cachingPage(0)[4:])
-	f.Add(append(controlPage(0xFF, 0xFF)[4:], 0x4A, 1, 0xFF, 0xFF))
-	f.Add([]byte{0x4A, 1, 0, 0x1C, 31: 0xFF})
-	kept, err := encodeModes([][]byte{cachingPage(0)[4:]})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(kept)
-	f.Fuzz(func(t *testing.T, record []byte) {
-		if _, err := decodeModes(record); err != nil {
-			return // a unit with it does not start
-		}
-		fx := newFixture(t, withRecords(memRecords{modeRecord: record}))
-		for i, p := range fx.lu.modes.pages {
-			page := fx.lu.modes.current[i]
-			if len(page) != len(p.defaults) {
-				t.Fatalf("page %02Xh has %d bytes", p.code, len(page))
-			}
-			for k := range page {
-				fixed := p.defaults[k] &^ p.changeable[k]
-				if k >= 4 && page[k]&^p.changeable[k] != fixed {
-					t.Fatalf("page %02Xh, byte %d: %02Xh", p.code, k, page[k])
-				}
-			}
-		}
-		fx.good(modeSense6(0x3F, 0xFF, 255), nil)
-	})
 }

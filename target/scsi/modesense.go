@@ -5,14 +5,6 @@ import (
 	"encoding/binary"
 )
 
-// Page control values of MODE SENSE (SPC-4 r37 6.13.1).
-const (
-	pcCurrent    = 0
-	pcChangeable = 1
-	pcDefault    = 2
-	pcSaved      = 3
-)
-
 // Device-specific parameter of direct access block devices (SBC-3 6.5.1).
 const (
 	dspWP     = 0x80
@@ -22,7 +14,7 @@ const (
 // executeModeSense6 is MODE SENSE(6) (SPC-4 r37 6.13).
 func executeModeSense6(_ context.Context, t *Task) error {
 	cdb, lu := t.CDB(), t.LU
-	pages, err := lu.modes.sense(cdb)
+	pages, err := lu.modes.Sense(cdb)
 	if err != nil {
 		return err
 	}
@@ -40,7 +32,7 @@ func executeModeSense6(_ context.Context, t *Task) error {
 // executeModeSense10 is MODE SENSE(10) (SPC-4 r37 6.14).
 func executeModeSense10(_ context.Context, t *Task) error {
 	cdb, lu := t.CDB(), t.LU
-	pages, err := lu.modes.sense(cdb)
+	pages, err := lu.modes.Sense(cdb)
 	if err != nil {
 		return err
 	}
@@ -62,43 +54,6 @@ func executeModeSense10(_ context.Context, t *Task) error {
 }
 
 const modeSenseDBD = 0x08 // disable block descriptors
-
-// sense returns the pages that the CDB of a MODE SENSE asks for.
-func (m *modeParameters) sense(cdb []byte) ([]byte, error) {
-	control, code, subpage := cdb[2]>>6, cdb[2]&0x3F, cdb[3]
-	if control == pcSaved && m.records == nil {
-		return nil, NewSense(KeyIllegalRequest, ASCSavingParametersNotSupported)
-	}
-	if code == pageAll && subpage != 0 && subpage != subpageAll {
-		return nil, InvalidFieldInCDB(3, 7)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var pages []byte
-	for i, p := range m.pages {
-		if code != pageAll && p.code != code || subpage != subpageAll && p.subpage != subpage {
-			continue
-		}
-		at := len(pages)
-		switch control {
-		case pcCurrent:
-			pages = append(pages, m.current[i]...)
-		case pcChangeable:
-			pages = append(pages, p.changeable...)
-		case pcSaved:
-			pages = append(pages, m.saved[i]...)
-		default:
-			pages = append(pages, p.defaults...)
-		}
-		if m.records != nil {
-			pages[at] |= pageSavable
-		}
-	}
-	if len(pages) == 0 {
-		return nil, InvalidFieldInCDB(2, 5)
-	}
-	return pages, nil
-}
 
 // deviceSpecificParameter is that byte of the mode parameter header.
 func (i *itlNexus) deviceSpecificParameter() byte {

@@ -89,10 +89,10 @@ func (i *itlNexus) establish(asc ASC) {
 	}
 	if len(i.attentions) < maxAttentions {
 		at := len(i.attentions)
-		if asc.isReset() {
+		if isReset(asc) {
 			// Of more weight than anything else (SAM-5 5.14.1): what came before is
 			// told in the light of it.
-			at = slices.IndexFunc(i.attentions, func(a ASC) bool { return !a.isReset() })
+			at = slices.IndexFunc(i.attentions, func(a ASC) bool { return !isReset(a) })
 			if at < 0 {
 				at = len(i.attentions)
 			}
@@ -103,7 +103,7 @@ func (i *itlNexus) establish(asc ASC) {
 }
 
 // isReset: power on, a reset, or the loss of the nexus.
-func (a ASC) isReset() bool { return a>>8 == byteOfResets }
+func isReset(a ASC) bool { return a>>8 == byteOfResets }
 
 // byteOfResets is the additional sense code that all resets share; their
 // qualifiers tell them apart.

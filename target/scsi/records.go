@@ -1,15 +1,6 @@
 package scsi
 
-import "context"
+import "odx/target/scsi/record"
 
-// Records is where a logical unit keeps the little that has to outlive a
-// restart: saved mode parameters, a sanitize operation that has not ended,
-// persistent reservations. The keys are the logical unit's own; each part of
-// the device server names its own.
-type Records interface {
-	// Load returns the value last saved under key, nil when there is none.
-	Load(key string) ([]byte, error)
-	// Save replaces the value of key; a nil one removes it. It is durable when
-	// Save returns.
-	Save(ctx context.Context, key string, value []byte) error
-}
+// Records keeps what a logical unit must not lose with the power; see record.Store.
+type Records = record.Store

@@ -1,187 +1,100 @@
 package scsi
 
-import (
-	"encoding/binary"
-	"fmt"
+import "odx/target/scsi/sense"
+
+// Sense data is package sense's. These are its names for those who import the device
+// server alone, and for its commands, which end with little else.
+type (
+	// ASC is an additional sense code with its qualifier.
+	ASC = sense.ASC
+	// SenseKey is the class of a condition.
+	SenseKey = sense.Key
+	// SenseFormat is the layout of sense data.
+	SenseFormat = sense.Format
+	// SenseError is the error that ends a command with CHECK CONDITION status.
+	SenseError = sense.Error
+	// ForwardedSense is what a logical unit that a third-party copy used ended with.
+	ForwardedSense = sense.Forwarded
 )
 
-// SenseFormat is the layout of sense data, chosen by the D_SENSE bit of the
-// Control mode page.
-type SenseFormat byte
-
-// Sense data formats with their response codes for current errors.
+// Sense data formats.
 const (
-	FixedSense      SenseFormat = 0x70 // SPC-4 r37 4.5.3
-	DescriptorSense SenseFormat = 0x72 // SPC-4 r37 4.5.2
+	FixedSense      = sense.Fixed
+	DescriptorSense = sense.Descriptor
 )
-
-// SenseError is the error that ends a command with CHECK CONDITION status and
-// says in it which sense data to send.
-type SenseError struct {
-	Key SenseKey
-	ASC ASC
-	// Information is the INFORMATION field; its meaning belongs to the command
-	// (an LBA for medium errors, a byte offset for COMPARE AND WRITE).
-	Information    uint64
-	HasInformation bool
-	// CommandSpecific is the COMMAND-SPECIFIC INFORMATION field.
-	CommandSpecific    uint64
-	HasCommandSpecific bool
-	// SenseKeySpecific is sent when its first bit (SKSV) is set.
-	SenseKeySpecific [3]byte
-	// Forwarded is what a logical unit that a third-party copy used ended with;
-	// nil when none did.
-	Forwarded *ForwardedSense
-	// Deferred says that a command failed whose status was sent already (SPC-4
-	// r37 4.5.7).
-	Deferred bool
-	// Err is what led to it, for the log; nil when there is nothing more to say.
-	Err error
-}
-
-// ForwardedSense is the status and the sense data of a logical unit that a
-// third-party copy used (SPC-4 r37 4.5.2.7, 6.4.4).
-type ForwardedSense struct {
-	// Destination says that the logical unit was the copy's destination, and not
-	// its source.
-	Destination bool
-	Status      byte
-	Sense       *SenseError // nil when the status has none
-}
-
-// NewSense returns sense data without further fields.
-func NewSense(key SenseKey, asc ASC) *SenseError {
-	return &SenseError{Key: key, ASC: asc}
-}
 
 // WholeField says that a field pointer names a byte and no bit of it.
-const WholeField = -1
+const WholeField = sense.WholeField
 
-// InvalidFieldInCDB returns ILLEGAL REQUEST / INVALID FIELD IN CDB that points
-// to a byte of the CDB and a bit (7..0, the most significant of the field) or
-// WholeField.
+// NewSense is sense.New.
+func NewSense(key SenseKey, asc ASC) *SenseError { return sense.New(key, asc) }
+
+// InvalidFieldInCDB is sense.InvalidFieldInCDB.
 func InvalidFieldInCDB(byteIndex, bit int) *SenseError {
-	return fieldError(ASCInvalidFieldInCDB, 0xC0, byteIndex, bit)
+	return sense.InvalidFieldInCDB(byteIndex, bit)
 }
 
-// InvalidFieldInParameterList returns ILLEGAL REQUEST / INVALID FIELD IN
-// PARAMETER LIST that points to a byte of the Data-Out buffer and a bit or
-// WholeField.
+// InvalidFieldInParameterList is sense.InvalidFieldInParameterList.
 func InvalidFieldInParameterList(byteIndex, bit int) *SenseError {
-	return fieldError(ASCInvalidFieldInParameterList, 0x80, byteIndex, bit)
+	return sense.InvalidFieldInParameterList(byteIndex, bit)
 }
 
-// fieldError builds the field pointer of SPC-4 r37 4.5.2.4.2. flags holds SKSV
-// and C/D.
-func fieldError(asc ASC, flags byte, byteIndex, bit int) *SenseError {
-	e := NewSense(KeyIllegalRequest, asc)
-	if byteIndex > 0xFFFF {
-		return e
-	}
-	if bit != WholeField {
-		flags |= 0x08 | byte(bit&7)
-	}
-	e.SenseKeySpecific[0] = flags
-	binary.BigEndian.PutUint16(e.SenseKeySpecific[1:], uint16(byteIndex))
-	return e
-}
+// Additional sense codes.
+const (
+	ASCNone                                  = sense.ASCNone
+	ASCLogicalUnitNotReady                   = sense.ASCLogicalUnitNotReady
+	ASCFormatInProgress                      = sense.ASCFormatInProgress
+	ASCPortInStandbyState                    = sense.ASCPortInStandbyState
+	ASCPortInUnavailableState                = sense.ASCPortInUnavailableState
+	ASCSanitizeInProgress                    = sense.ASCSanitizeInProgress
+	ASCInvalidFieldInCommandIU               = sense.ASCInvalidFieldInCommandIU
+	ASCUnrecoveredReadError                  = sense.ASCUnrecoveredReadError
+	ASCParameterListLengthError              = sense.ASCParameterListLengthError
+	ASCMiscompareDuringVerify                = sense.ASCMiscompareDuringVerify
+	ASCInvalidCommandOperationCode           = sense.ASCInvalidCommandOperationCode
+	ASCLBAOutOfRange                         = sense.ASCLBAOutOfRange
+	ASCInvalidFieldInCDB                     = sense.ASCInvalidFieldInCDB
+	ASCLogicalUnitNotSupported               = sense.ASCLogicalUnitNotSupported
+	ASCInvalidFieldInParameterList           = sense.ASCInvalidFieldInParameterList
+	ASCInvalidReleaseOfPersistentReservation = sense.ASCInvalidReleaseOfPersistentReservation
+	ASCWriteProtected                        = sense.ASCWriteProtected
+	ASCSoftwareWriteProtected                = sense.ASCSoftwareWriteProtected
+	ASCSpaceAllocationFailed                 = sense.ASCSpaceAllocationFailed
+	ASCPowerOnOrReset                        = sense.ASCPowerOnOrReset
+	ASCBusDeviceResetFunction                = sense.ASCBusDeviceResetFunction
+	ASCITNexusLossOccurred                   = sense.ASCITNexusLossOccurred
+	ASCModeParametersChanged                 = sense.ASCModeParametersChanged
+	ASCReservationsPreempted                 = sense.ASCReservationsPreempted
+	ASCReservationsReleased                  = sense.ASCReservationsReleased
+	ASCRegistrationsPreempted                = sense.ASCRegistrationsPreempted
+	ASCAsymmetricAccessStateChanged          = sense.ASCAsymmetricAccessStateChanged
+	ASCCapacityDataChanged                   = sense.ASCCapacityDataChanged
+	ASCCommandTimeoutDuringProcessing        = sense.ASCCommandTimeoutDuringProcessing
+	ASCCommandsClearedByOther                = sense.ASCCommandsClearedByOther
+	ASCMediumFormatCorrupted                 = sense.ASCMediumFormatCorrupted
+	ASCFormatCommandFailed                   = sense.ASCFormatCommandFailed
+	ASCSanitizeCommandFailed                 = sense.ASCSanitizeCommandFailed
+	ASCSoftThresholdReached                  = sense.ASCSoftThresholdReached
+	ASCSavingParametersNotSupported          = sense.ASCSavingParametersNotSupported
+	ASCInquiryDataChanged                    = sense.ASCInquiryDataChanged
+	ASCReportedLUNsDataChanged               = sense.ASCReportedLUNsDataChanged
+	ASCInternalTargetFailure                 = sense.ASCInternalTargetFailure
+	ASCInvalidMessageError                   = sense.ASCInvalidMessageError
+	ASCInsufficientRegistrationResources     = sense.ASCInsufficientRegistrationResources
+)
 
-// WithInformation returns a copy of e with its INFORMATION field set.
-func (e *SenseError) WithInformation(v uint64) *SenseError {
-	c := *e
-	c.Information, c.HasInformation = v, true
-	return &c
-}
-
-// Error names the sense key, the additional sense code and the cause.
-func (e *SenseError) Error() string {
-	if e.Err != nil {
-		return fmt.Sprintf("%s, ASC/ASCQ %s: %v", e.Key, e.ASC, e.Err)
-	}
-	return fmt.Sprintf("%s, ASC/ASCQ %s", e.Key, e.ASC)
-}
-
-// Unwrap returns the cause.
-func (e *SenseError) Unwrap() error { return e.Err }
-
-// AppendSense appends the sense data of e to dst.
-func (e *SenseError) AppendSense(dst []byte, f SenseFormat) []byte {
-	if f == DescriptorSense {
-		return e.appendDescriptors(dst)
-	}
-	var b [18]byte
-	b[0], b[2], b[7] = e.responseCode(f), byte(e.Key), 10
-	// A value that needs more than 32 bits cannot be told in this format: VALID
-	// stays zero (SPC-4 r37 4.5.3).
-	if e.HasInformation && e.Information <= 0xFFFFFFFF {
-		b[0] |= 0x80
-		binary.BigEndian.PutUint32(b[3:], uint32(e.Information))
-	}
-	if e.HasCommandSpecific && e.CommandSpecific <= 0xFFFFFFFF {
-		binary.BigEndian.PutUint32(b[8:], uint32(e.CommandSpecific))
-	}
-	binary.BigEndian.PutUint16(b[12:], uint16(e.ASC))
-	copy(b[15:], e.SenseKeySpecific[:])
-	if e.Forwarded == nil {
-		return append(dst, b[:]...)
-	}
-	// The first two bytes of the field tell where the source's and the
-	// destination's status and sense data begin (SPC-4 r37 6.4.4).
-	third := append([]byte{e.Forwarded.Status}, e.Forwarded.bytes(f)...)
-	b[7] += byte(len(third))
-	if e.Forwarded.Destination {
-		b[9] = byte(len(b))
-	} else {
-		b[8] = byte(len(b))
-	}
-	return append(append(dst, b[:]...), third...)
-}
-
-// bytes returns the forwarded sense data.
-func (s *ForwardedSense) bytes(f SenseFormat) []byte {
-	if s.Sense == nil {
-		return nil
-	}
-	return s.Sense.AppendSense(nil, f)
-}
-
-// appendDescriptor appends a forwarded sense data descriptor.
-func (s *ForwardedSense) appendDescriptor(dst []byte) []byte {
-	const fromSource, fromDestination = 1, 2
-	source, sense := byte(fromSource), s.bytes(DescriptorSense)
-	if s.Destination {
-		source = fromDestination
-	}
-	dst = append(dst, 0x0C, byte(2+len(sense)), source, s.Status)
-	return append(dst, sense...)
-}
-
-// responseCode is that of the format, plus one for deferred errors.
-func (e *SenseError) responseCode(f SenseFormat) byte {
-	if e.Deferred {
-		return byte(f) + 1
-	}
-	return byte(f)
-}
-
-// appendDescriptors appends descriptor format sense data.
-func (e *SenseError) appendDescriptors(dst []byte) []byte {
-	start := len(dst)
-	dst = append(dst, e.responseCode(DescriptorSense), byte(e.Key), byte(e.ASC>>8), byte(e.ASC), 0, 0, 0, 0)
-	if e.HasInformation {
-		dst = append(dst, 0x00, 0x0A, 0x80, 0)
-		dst = binary.BigEndian.AppendUint64(dst, e.Information)
-	}
-	if e.HasCommandSpecific {
-		dst = append(dst, 0x01, 0x0A, 0, 0)
-		dst = binary.BigEndian.AppendUint64(dst, e.CommandSpecific)
-	}
-	if s := e.SenseKeySpecific; s[0]&0x80 != 0 {
-		dst = append(dst, 0x02, 0x06, 0, 0, s[0], s[1], s[2], 0)
-	}
-	if e.Forwarded != nil {
-		dst = e.Forwarded.appendDescriptor(dst)
-	}
-	dst[start+7] = byte(len(dst) - start - 8)
-	return dst
-}
+// Sense keys.
+const (
+	KeyNoSense        = sense.KeyNoSense
+	KeyRecoveredError = sense.KeyRecoveredError
+	KeyNotReady       = sense.KeyNotReady
+	KeyMediumError    = sense.KeyMediumError
+	KeyHardwareError  = sense.KeyHardwareError
+	KeyIllegalRequest = sense.KeyIllegalRequest
+	KeyUnitAttention  = sense.KeyUnitAttention
+	KeyDataProtect    = sense.KeyDataProtect
+	KeyCopyAborted    = sense.KeyCopyAborted
+	KeyAbortedCommand = sense.KeyAbortedCommand
+	KeyMiscompare     = sense.KeyMiscompare
+	KeyCompleted      = sense.KeyCompleted
+)

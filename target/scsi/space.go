@@ -2,7 +2,8 @@ package scsi
 
 import (
 	"encoding/binary"
-	"slices"
+
+	"odx/target/scsi/mode"
 )
 
 // Space describes the LBA mapping resources of a thin provisioned logical unit
@@ -58,32 +59,18 @@ func thresholdSets(bytes int64) uint32 {
 // that off (LBPERE). It is for whoever watches the space to call, once each time
 // the use rises over the threshold.
 func (lu *LogicalUnit) SoftThresholdReached() {
-	if lu.config.Thin && lu.config.Space.SoftThreshold > 0 && lu.modes.lbpere.Load() {
+	if lu.config.Thin && lu.config.Space.SoftThreshold > 0 && lu.modes.ReportsThreshold() {
 		lu.establish(ASCSoftThresholdReached, nil)
 	}
 }
 
-// modePagesOf returns the mode pages of a logical unit in ascending order.
-func modePagesOf(c *LUConfig) []modePage {
-	pages := slices.Clone(modePages[:])
-	if !c.tellsSpace() {
-		return pages
+// modeConfig says which mode parameters a logical unit has.
+func modeConfig(c *LUConfig) mode.Config {
+	m := mode.Config{Records: c.Records, ReportsSpace: c.tellsSpace()}
+	if m.ReportsSpace {
+		m.ThresholdDescriptor = c.softThreshold()
 	}
-	for i := range pages {
-		if p := &pages[i]; p.code == pageRecovery {
-			p.defaults, p.changeable = slices.Clone(p.defaults), slices.Clone(p.changeable)
-			p.defaults[7] |= recoveryLBPERE
-			p.changeable[7] |= recoveryLBPERE
-		}
-	}
-	// Logical Block Provisioning (SBC-3 6.5.9): one threshold, for all nexuses. It
-	// is the store's, so that no initiator can change it.
-	fixed := []byte{0x40 | 0x1C, 0x02, 0, 0x14, 23: 0}
-	return append(pages, modePage{
-		code: 0x1C, subpage: 0x02,
-		defaults:   binary.BigEndian.AppendUint64(slices.Clone(fixed[:16]), c.softThreshold()),
-		changeable: fixed,
-	})
+	return m
 }
 
 // vpdLogicalBlockProvisioning is page B2h (SBC-3 6.6.5).

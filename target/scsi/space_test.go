@@ -72,7 +72,7 @@ func TestSoftThresholdIsNotToldToThoseWhoTurnedItOff(t *testing.T) {
 	f.good(modeSelect6(recoveryPage(0)), recoveryPage(0))
 	f.lu.SoftThresholdReached()
 	f.good(testUnitReady, nil)
-	f.good(modeSelect6(recoveryPage(recoveryLBPERE)), recoveryPage(recoveryLBPERE))
+	f.good(modeSelect6(recoveryPage(0x80)), recoveryPage(0x80))
 	f.lu.SoftThresholdReached()
 	f.do(testUnitReady, nil).wantSense(t, KeyUnitAttention, ASCSoftThresholdReached)
 
@@ -87,7 +87,7 @@ func TestSoftThresholdIsNotToldToThoseWhoTurnedItOff(t *testing.T) {
 		})
 	}
 	plain := newFixture(t)
-	plain.do(modeSelect6(recoveryPage(recoveryLBPERE)), recoveryPage(recoveryLBPERE)).
+	plain.do(modeSelect6(recoveryPage(0x80)), recoveryPage(0x80)).
 		wantSense(t, KeyIllegalRequest, ASCInvalidFieldInParameterList)
 }
 

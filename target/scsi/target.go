@@ -250,7 +250,7 @@ func (tg *Target) ResetLU(n *Nexus, lun [8]byte) {
 // TasksAborted tells the nexuses other than n by unit attention that their
 // tasks were ended, unless each task says so by its status (TAS).
 func (tg *Target) TasksAborted(n *Nexus, lun [8]byte) {
-	if itl := n.unit(lun); itl != nil && !itl.lu.modes.tas.Load() {
+	if itl := n.unit(lun); itl != nil && !itl.lu.modes.ReportsAborts() {
 		itl.lu.establish(ASCCommandsClearedByOther, n)
 	}
 }

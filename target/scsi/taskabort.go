@@ -29,4 +29,4 @@ func (n *Nexus) AbortTasks(lu *LogicalUnit, except *Task) {
 // TellsAbort reports whether the task, if another I_T nexus aborts it, ends with
 // TASK ABORTED status: the TAS bit of the Control mode page (SPC-4 r37 7.5.8). It
 // holds from Prepare on.
-func (t *Task) TellsAbort() bool { return t.LU != nil && t.LU.modes.tas.Load() }
+func (t *Task) TellsAbort() bool { return t.LU != nil && t.LU.modes.ReportsAborts() }

@@ -1,4 +1,4 @@
-package scsi
+package sense
 
 import "fmt"
 
@@ -53,23 +53,23 @@ const (
 // String returns the code as it is written in the standards, "27h/07h".
 func (a ASC) String() string { return fmt.Sprintf("%02Xh/%02Xh", byte(a>>8), byte(a)) }
 
-// SenseKey is the class of a condition (SPC-4 r37 4.5.6).
-type SenseKey byte
+// Key is the class of a condition (SPC-4 r37 4.5.6).
+type Key byte
 
 // Sense keys.
 const (
-	KeyNoSense        SenseKey = 0x0
-	KeyRecoveredError SenseKey = 0x1
-	KeyNotReady       SenseKey = 0x2
-	KeyMediumError    SenseKey = 0x3
-	KeyHardwareError  SenseKey = 0x4
-	KeyIllegalRequest SenseKey = 0x5
-	KeyUnitAttention  SenseKey = 0x6
-	KeyDataProtect    SenseKey = 0x7
-	KeyCopyAborted    SenseKey = 0xA
-	KeyAbortedCommand SenseKey = 0xB
-	KeyMiscompare     SenseKey = 0xE
-	KeyCompleted      SenseKey = 0xF
+	KeyNoSense        Key = 0x0
+	KeyRecoveredError Key = 0x1
+	KeyNotReady       Key = 0x2
+	KeyMediumError    Key = 0x3
+	KeyHardwareError  Key = 0x4
+	KeyIllegalRequest Key = 0x5
+	KeyUnitAttention  Key = 0x6
+	KeyDataProtect    Key = 0x7
+	KeyCopyAborted    Key = 0xA
+	KeyAbortedCommand Key = 0xB
+	KeyMiscompare     Key = 0xE
+	KeyCompleted      Key = 0xF
 )
 
 var senseKeyNames = [16]string{
@@ -79,4 +79,4 @@ var senseKeyNames = [16]string{
 }
 
 // String returns the standard's name of the key.
-func (k SenseKey) String() string { return senseKeyNames[k&0xF] }
+func (k Key) String() string { return senseKeyNames[k&0xF] }

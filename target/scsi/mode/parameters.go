@@ -1,0 +1,163 @@
+package mode
+
+import (
+	"bytes"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"odx/target/scsi/record"
+	"odx/target/scsi/sense"
+)
+
+// Parameters are the mode parameters of a logical unit, shared by all its
+// nexuses (MLUS).
+type Parameters struct {
+	// pages has the code, the subpage, the defaults and what can be changed of
+	// each page; it is set up once.
+	pages []page
+	// records is where they are saved; nil: nowhere.
+	records record.Store
+	// selecting holds a value while a MODE SELECT is carried out: one at a time,
+	// since saving takes long.
+	selecting chan struct{}
+
+	// What commands look at while they run; it mirrors current.
+	wce, dSense, swp, tas, lbpere atomic.Bool
+
+	mu      sync.Mutex // guards what follows
+	current [][]byte
+	saved   [][]byte
+}
+
+// Config says which mode parameters a logical unit has.
+type Config struct {
+	// Records is where values are saved; nil: nowhere, and initiators are told so.
+	Records record.Store
+	// ReportsSpace: the logical unit reports the space that it takes, and has the
+	// threshold descriptor of SBC-3 6.5.9.
+	ReportsSpace        bool
+	ThresholdDescriptor uint64
+}
+
+// Open returns the mode parameters of a logical unit, with their saved values.
+func Open(c Config) (*Parameters, error) {
+	m := &Parameters{pages: pagesOf(&c), records: c.Records, selecting: make(chan struct{}, 1)}
+	m.saved = make([][]byte, len(m.pages))
+	for i, p := range m.pages {
+		m.saved[i] = bytes.Clone(p.defaults)
+	}
+	if m.records != nil {
+		kept, err := m.records.Load(modeRecord)
+		if err != nil {
+			return nil, err
+		}
+		saved, err := decodeModes(kept)
+		if err != nil {
+			return nil, err
+		}
+		m.take(saved)
+	}
+	m.Reset()
+	return m, nil
+}
+
+// Savable reports whether values can be saved.
+func (m *Parameters) Savable() bool { return m.records != nil }
+
+// WriteCache is WCE: what a command has written need not be on the medium when it ends.
+func (m *Parameters) WriteCache() bool { return m.wce.Load() }
+
+// SenseFormat is the format of sense data that D_SENSE chooses.
+func (m *Parameters) SenseFormat() sense.Format {
+	if m.dSense.Load() {
+		return sense.Descriptor
+	}
+	return sense.Fixed
+}
+
+// WriteProtected is SWP.
+func (m *Parameters) WriteProtected() bool { return m.swp.Load() }
+
+// ReportsAborts is TAS: commands that another nexus aborts end with TASK ABORTED.
+func (m *Parameters) ReportsAborts() bool { return m.tas.Load() }
+
+// ReportsThreshold is LBPERE: a soft threshold that is reached establishes a unit
+// attention condition.
+func (m *Parameters) ReportsThreshold() bool { return m.lbpere.Load() }
+
+// Reset gives every page its saved values (SAM-5 6.3.2).
+func (m *Parameters) Reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.current = slices.Clone(m.saved)
+	m.mirror()
+}
+
+// mirror takes over the bits that commands look at; m.mu is held.
+func (m *Parameters) mirror() {
+	for i, p := range m.pages {
+		switch {
+		case p.subpage != 0:
+		case p.code == pageRecovery:
+			m.lbpere.Store(m.current[i][7]&recoveryLBPERE != 0)
+		case p.code == pageCaching:
+			m.wce.Store(m.current[i][2]&cachingWCE != 0)
+		case p.code == pageControl:
+			m.dSense.Store(m.current[i][2]&controlDSense != 0)
+			m.swp.Store(m.current[i][4]&controlSWP != 0)
+			m.tas.Store(m.current[i][5]&controlTAS != 0)
+		}
+	}
+}
+
+// find returns the index of a page, or -1.
+func (m *Parameters) find(code, subpage byte) int {
+	return slices.IndexFunc(m.pages, func(p page) bool { return p.code == code && p.subpage == subpage })
+}
+
+// page control values of MODE SENSE (SPC-4 r37 6.13.1).
+const (
+	pcCurrent    = 0
+	pcChangeable = 1
+	pcDefault    = 2
+	pcSaved      = 3
+)
+
+// Sense returns the pages that the CDB of a MODE SENSE asks for (SPC-4 r37 6.13, 6.14).
+// Its errors are sense data.
+func (m *Parameters) Sense(cdb []byte) ([]byte, error) {
+	control, code, subpage := cdb[2]>>6, cdb[2]&0x3F, cdb[3]
+	if control == pcSaved && m.records == nil {
+		return nil, sense.New(sense.KeyIllegalRequest, sense.ASCSavingParametersNotSupported)
+	}
+	if code == pageAll && subpage != 0 && subpage != subpageAll {
+		return nil, sense.InvalidFieldInCDB(3, 7)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var pages []byte
+	for i, p := range m.pages {
+		if code != pageAll && p.code != code || subpage != subpageAll && p.subpage != subpage {
+			continue
+		}
+		at := len(pages)
+		switch control {
+		case pcCurrent:
+			pages = append(pages, m.current[i]...)
+		case pcChangeable:
+			pages = append(pages, p.changeable...)
+		case pcSaved:
+			pages = append(pages, m.saved[i]...)
+		default:
+			pages = append(pages, p.defaults...)
+		}
+		if m.records != nil {
+			pages[at] |= pageSavable
+		}
+	}
+	if len(pages) == 0 {
+		return nil, sense.InvalidFieldInCDB(2, 5)
+	}
+	return pages, nil
+}

@@ -1,0 +1,66 @@
+package mode
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+// modeRecord is the key under which mode parameters are saved.
+const modeRecord = "modes"
+
+// savedModesVersion is the version of savedModes.
+const savedModesVersion = 1
+
+// savedModes is the record of saved mode parameters. Its first form, which has no
+// version, was the pages alone, one after the other.
+type savedModes struct {
+	Version int      `json:"version"`
+	Pages   [][]byte `json:"pages"` // as MODE SELECT has them
+}
+
+// encodeModes returns the record of pages.
+func encodeModes(pages [][]byte) ([]byte, error) {
+	return json.Marshal(savedModes{Version: savedModesVersion, Pages: pages})
+}
+
+// decodeModes returns the pages of a record, one after the other.
+func decodeModes(record []byte) ([]byte, error) {
+	if len(record) == 0 || record[0] != '{' {
+		return record, nil // '{' would be a page that there is not
+	}
+	var s savedModes
+	if err := json.Unmarshal(record, &s); err != nil {
+		return nil, fmt.Errorf("record of the mode pages: %w", err)
+	}
+	if s.Version != savedModesVersion {
+		return nil, fmt.Errorf("record of the mode pages: version %d, not %d; use a version of odx that reads it", s.Version, savedModesVersion)
+	}
+	return slices.Concat(s.Pages...), nil
+}
+
+// take takes saved values over as far as they still can be changed: another
+// version, or another configuration, may have other pages.
+func (m *Parameters) take(record []byte) {
+	for len(record) >= 4 {
+		code, subpage, length := record[0]&0x3F, byte(0), 2+int(record[1])
+		if record[0]&0x40 != 0 {
+			subpage, length = record[1], 4+int(binary.BigEndian.Uint16(record[2:]))
+		}
+		if length > len(record) {
+			return
+		}
+		if i := m.find(code, subpage); i >= 0 && len(m.saved[i]) == length {
+			at := 2
+			if subpage != 0 {
+				at = 4
+			}
+			for ; at < length; at++ {
+				can := m.pages[i].changeable[at]
+				m.saved[i][at] = m.pages[i].defaults[at]&^can | record[at]&can
+			}
+		}
+		record = record[length:]
+	}
+}
