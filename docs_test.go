@@ -25,7 +25,7 @@ func documents(t *testing.T) []string {
 
 var (
 	link     = regexp.MustCompile(`\]\(([^)#]*)(#[^)]*)?\)`)
-	codePath = regexp.MustCompile("`((?:api|backstore|bench|blockdev|cmd|conf|docs|internal|offload|scripts|target|test|tokens|vhd)/[a-zA-Z0-9_./-]+)`")
+	codePath = regexp.MustCompile("`((?:admin|api|backstore|bench|blockdev|chap|cmd|conf|docs|initiator|internal|offload|scripts|target|test|tokens|vhd)/[a-zA-Z0-9_./-]+)`")
 	suite    = regexp.MustCompile(`iscsi-test-cu \w+`) // of libiscsi
 	testName = regexp.MustCompile(`\b((?:Test|Fuzz|Benchmark)[A-Z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*)(…|\b)`)
 )

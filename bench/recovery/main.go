@@ -104,7 +104,7 @@ func loadUntilKilled(ctx context.Context, t *kit.Target, k kind) (lasted time.Du
 	case <-time.After(lasted):
 		err := t.Kill()
 		cancel() // the client would log in again
-		<-ended
+		<-ended  //nolint:errcheck // of a server that was killed
 		return lasted, err
 	}
 }
