@@ -76,8 +76,8 @@ func (w *Writes) End(slot int) {
 	w.inFlight.Add(-1)
 }
 
-// Check returns blockdev.ErrBusy if an aborted write to any of length bytes at offset is in
-// flight.
+// Check returns blockdev.ErrBusy if an aborted write to any of length bytes at offset
+// is in flight.
 func (w *Writes) Check(offset, length int64) error {
 	if w.inFlight.Load() == 0 {
 		return nil

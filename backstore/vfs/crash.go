@@ -89,9 +89,10 @@ func (n *inode) crashClone(rng *rand.Rand, keep float64) *inode {
 	return &inode{current: im.clone(), durable: im.clone(), blocks: n.blocks.clone()}
 }
 
-// ProcessClone returns a new Mem with the state after the process ends at this instant and
-// the kernel continues: all written data and names, durable or not. As in m, a power failure
-// loses what is not durable. m is not modified, and the clone has no hook and no locks.
+// ProcessClone returns a new Mem with the state after the process ends at this instant
+// and the kernel continues: all written data and names, durable or not. As in m, a
+// power failure loses what is not durable. m is not modified, and the clone has no hook
+// and no locks.
 func (m *Mem) ProcessClone() *Mem {
 	m.world.Lock()
 	defer m.world.Unlock()

@@ -34,7 +34,8 @@ func wantStates(t *testing.T, m *Mem, look func(clone *Mem) string, want ...stri
 	}
 }
 
-// runs returns the content of a file as its bytes, without run lengths in sectors: "a", "ab", …
+// runs returns the content of a file as its bytes, without run lengths in sectors: "a",
+// "ab", …
 func runs(t *testing.T, name string) func(*Mem) string {
 	return func(m *Mem) string {
 		f, err := m.Open(name)

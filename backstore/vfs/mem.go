@@ -34,8 +34,8 @@ const (
 	OpAllocate
 )
 
-// Changes reports whether the operation can change the state after a power failure. These are
-// the points at which crash tests fail the power.
+// Changes reports whether the operation can change the state after a power failure.
+// These are the points at which crash tests fail the power.
 func (k OpKind) Changes() bool {
 	switch k {
 	case OpOpen, OpList, OpLock, OpRead, OpSize:
@@ -44,14 +44,15 @@ func (k OpKind) Changes() bool {
 	return true
 }
 
-// Hook is called before each operation of a Mem, with no lock held. If it returns an error,
-// the operation fails with that error and has no effect, except for ShortWrite, and for Sync:
-// after a failed Sync, writes since the last successful one may never become durable, even if
-// a later Sync succeeds, as on a kernel that drops dirty pages after a write error.
+// Hook is called before each operation of a Mem, with no lock held. If it returns an
+// error, the operation fails with that error and has no effect, except for ShortWrite,
+// and for Sync: after a failed Sync, writes since the last successful one may never
+// become durable, even if a later Sync succeeds, as on a kernel that drops dirty pages
+// after a write error.
 type Hook func(kind OpKind, name string) error
 
-// ShortWrite is an error of a Hook for OpWrite: the first N bytes are written, and the write
-// fails with Err.
+// ShortWrite is an error of a Hook for OpWrite: the first N bytes are written, and the
+// write fails with Err.
 type ShortWrite struct {
 	N   int
 	Err error
@@ -104,7 +105,8 @@ func (m *Mem) SetHook(h Hook) {
 	m.names.Unlock()
 }
 
-// SetFull makes Free return 0, or restores it. It does not affect writes; use a Hook for those.
+// SetFull makes Free return 0, or restores it. It does not affect writes; use a Hook
+// for those.
 func (m *Mem) SetFull(full bool) {
 	m.names.Lock()
 	m.full = full
@@ -142,8 +144,8 @@ func (m *Mem) callHook(kind OpKind, name string) error {
 	return h(kind, name)
 }
 
-// enter calls the hook and takes the locks of an operation on names. The caller must call leave
-// unless enter returns an error.
+// enter calls the hook and takes the locks of an operation on names. The caller must
+// call leave unless enter returns an error.
 func (m *Mem) enter(kind OpKind, name string) error {
 	if err := m.callHook(kind, name); err != nil {
 		return err
@@ -178,8 +180,8 @@ func (op nameOp) in(dir string) bool {
 	return slices.ContainsFunc(op, func(s nameSet) bool { return filepath.Dir(s.name) == dir })
 }
 
-// syncDir makes the names in dir durable. A rename between two directories is atomic, so syncing
-// either of them makes it durable.
+// syncDir makes the names in dir durable. A rename between two directories is atomic,
+// so syncing either of them makes it durable.
 func (m *Mem) syncDir(dir string) {
 	left := m.pending[:0]
 	for _, op := range m.pending {
@@ -283,8 +285,9 @@ func (m *Mem) Rename(from, to string) error {
 	return nil
 }
 
-// renameDir moves a directory with its contents atomically. A power failure that keeps the move
-// keeps all names in it that were durable, so the caller syncs the directory first.
+// renameDir moves a directory with its contents atomically. A power failure that keeps
+// the move keeps all names in it that were durable, so the caller syncs the directory
+// first.
 func (m *Mem) renameDir(from, to string) error {
 	if m.current[to] != nil {
 		return &fs.PathError{Op: "rename", Path: to, Err: syscall.ENOTEMPTY}

@@ -111,8 +111,8 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// copyOf returns a copy of the bytes of a write, or nil if all are zero, so that a file of zeros
-// takes no memory.
+// copyOf returns a copy of the bytes of a write, or nil if all are zero, so that a file
+// of zeros takes no memory.
 func copyOf(p []byte) []byte {
 	for rest := p; len(rest) > 0; {
 		n := min(len(rest), pageLength)
@@ -213,7 +213,8 @@ func (n *inode) write(u update) {
 	n.pending = append(n.pending, u)
 }
 
-// sync makes the current image durable, except for sectors that only have updates in doubt.
+// sync makes the current image durable, except for sectors that only have updates in
+// doubt.
 func (n *inode) sync() {
 	n.durable.resize(n.current.size)
 	for _, u := range n.pending {
@@ -233,7 +234,8 @@ func (n *inode) settle(u update) {
 	}
 }
 
-// settleSectors settles the sectors of u one by one, and removes them from the updates in doubt.
+// settleSectors settles the sectors of u one by one, and removes them from the updates
+// in doubt.
 func (n *inode) settleSectors(u update) {
 	first, end := sectors(u.off, u.length)
 	for s := first; s < end; s++ {

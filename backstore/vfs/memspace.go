@@ -14,8 +14,9 @@ type space struct {
 	used     atomic.Int64 // in bytes
 }
 
-// SetCapacity bounds the allocated bytes of all files; 0 removes the bound. If more is allocated,
-// as when another program has filled the disk, allocating a block fails with ENOSPC.
+// SetCapacity bounds the allocated bytes of all files; 0 removes the bound. If more is
+// allocated, as when another program has filled the disk, allocating a block fails with
+// ENOSPC.
 func (m *Mem) SetCapacity(bytes int64) { m.space.capacity.Store(bytes) }
 
 // Used returns the allocated bytes of all files.
@@ -97,8 +98,8 @@ func (b *blocks) count(s *space) {
 	s.used.Add(int64(n) * pageLength)
 }
 
-// clone returns the blocks after a crash: all of them, although a disk may lose those without a
-// Sync.
+// clone returns the blocks after a crash: all of them, although a disk may lose those
+// without a Sync.
 func (b *blocks) clone() blocks { return blocks{assigned: slices.Clone(b.assigned)} }
 
 // unlink frees the blocks of a file without a name.

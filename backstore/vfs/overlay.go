@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Overlay returns an FS with the contents of base that does not modify base: writes go to memory,
-// and created files to unnamed ones in the directory for temporary files. Its contents end with the
-// process. It locks files in base if they exist there.
+// Overlay returns an FS with the contents of base that does not modify base: writes go
+// to memory, and created files to unnamed ones in the directory for temporary files.
+// Its contents end with the process. It locks files in base if they exist there.
 func Overlay(base FS) FS {
 	if o, ok := base.(osFS); ok {
 		base = osReadOnly{o}

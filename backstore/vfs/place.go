@@ -62,8 +62,8 @@ func askUUID(f *os.File) (id [16]byte, ok bool) {
 // byUUID has a link to each block device, named by the UUID of its file system.
 const byUUID = "/dev/disk/by-uuid"
 
-// findUUID searches for the block device of a file system. It returns zero if there is none, as for
-// a file system in memory.
+// findUUID searches for the block device of a file system. It returns zero if there is
+// none, as for a file system in memory.
 func findUUID(dev uint64) (id [16]byte) {
 	names, err := os.ReadDir(byUUID)
 	if err != nil {

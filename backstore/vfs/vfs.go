@@ -1,10 +1,10 @@
-// Package vfs is the store's interface to the file system. The journal and the segments access
-// files only through FS and File, so that a test can substitute Mem, fail the power at any
-// operation, and check every possible state of the disk.
+// Package vfs is the store's interface to the file system. The journal and the segments
+// access files only through FS and File, so that a test can substitute Mem, fail the
+// power at any operation, and check every possible state of the disk.
 //
-// The guarantees are those of POSIX: written data is durable after Sync of the file, a name after
-// SyncDir of its directory. Until then a power failure may keep or lose each of them
-// independently.
+// The guarantees are those of POSIX: written data is durable after Sync of the file, a
+// name after SyncDir of its directory. Until then a power failure may keep or lose each
+// of them independently.
 package vfs
 
 import (
@@ -22,19 +22,19 @@ type File interface {
 	// WriteAt extends the file with zeros if necessary.
 	io.WriterAt
 	io.Closer
-	// Sync makes the data and size of the file durable (fdatasync). After an error, writes
-	// since the last successful Sync may be lost even if a later Sync succeeds, so they must
-	// be repeated.
+	// Sync makes the data and size of the file durable (fdatasync). After an error,
+	// writes since the last successful Sync may be lost even if a later Sync succeeds,
+	// so they must be repeated.
 	Sync() error
 	// WriteBack starts writing bytes [off, off+n) to the disk, to shorten a later Sync. It
 	// makes nothing durable.
 	WriteBack(off, n int64) error
 	// Truncate sets the size in bytes. Growing adds zeros.
 	Truncate(size int64) error
-	// Allocate allocates the blocks of bytes [0, n) without changing the size, so that later
-	// writes do not fail for lack of space. If it returns ENOSPC, some blocks may be allocated.
-	// If the file system does not support it, Allocate writes zeros past the end, which changes
-	// the size.
+	// Allocate allocates the blocks of bytes [0, n) without changing the size, so that
+	// later writes do not fail for lack of space. If it returns ENOSPC, some blocks may
+	// be allocated. If the file system does not support it, Allocate writes zeros past
+	// the end, which changes the size.
 	Allocate(n int64) error
 	// Size returns the size in bytes.
 	Size() (int64, error)
@@ -42,11 +42,11 @@ type File interface {
 
 // FS is a tree of files. Names are paths as in package filepath.
 type FS interface {
-	// Create creates a file and opens it for reading and writing. It returns fs.ErrExist if the
-	// name exists.
+	// Create creates a file and opens it for reading and writing. It returns
+	// fs.ErrExist if the name exists.
 	Create(name string) (File, error)
-	// Open opens a file for reading and writing. It returns fs.ErrNotExist if the file does not
-	// exist.
+	// Open opens a file for reading and writing. It returns fs.ErrNotExist if the file
+	// does not exist.
 	Open(name string) (File, error)
 	// Remove removes a file or an empty directory. Open files remain readable.
 	Remove(name string) error
@@ -58,9 +58,9 @@ type FS interface {
 	MkdirAll(dir string) error
 	// SyncDir makes creations, renames and removals in a directory durable.
 	SyncDir(dir string) error
-	// Lock takes an exclusive lock on name, which it creates if missing, until the Closer is
-	// closed or the process ends. It does not wait: it returns ErrLocked if the lock has another
-	// holder.
+	// Lock takes an exclusive lock on name, which it creates if missing, until the
+	// Closer is closed or the process ends. It does not wait: it returns ErrLocked if
+	// the lock has another holder.
 	Lock(name string) (io.Closer, error)
 	// Free returns the bytes that can still be written in a directory.
 	Free(dir string) (int64, error)

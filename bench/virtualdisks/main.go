@@ -3,8 +3,8 @@
 // to 64 MiB. Each operation runs several times: as an odx command to a running server,
 // and as the equivalent qemu-img command on host files. The output is a Markdown table
 // with the median and maximum duration of the odx command (the first one after a start
-// of the server has cold caches), and the medians of the operation in the server, of the
-// qemu-img command, and of the ratio of qemu-img to odx.
+// of the server has cold caches), and the medians of the operation in the server, of
+// the qemu-img command, and of the ratio of qemu-img to odx.
 //
 // qemu-img leaves its output in the page cache; the output of odx is durable. Both are
 // flushed before each run, so that no run waits for the writes of another.

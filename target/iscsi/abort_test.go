@@ -7,8 +7,8 @@ import (
 	"odx/target/scsi"
 )
 
-// A command that aborts tasks (SPC-4 r37 5.12.11.2.7) ends those of another nexus and of its
-// own except itself, and does not wait for tasks that hang in the store.
+// A command that aborts tasks (SPC-4 r37 5.12.11.2.7) ends those of another nexus and
+// of its own except itself, and does not wait for tasks that hang in the store.
 func TestSession_AbortTasks(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		started, release := b.disk.hang()

@@ -13,8 +13,8 @@ import (
 	"odx/backstore/gotgtbs"
 )
 
-// frozenFile is a file on a file system that can be frozen: writes then hang in the kernel,
-// reads do not.
+// frozenFile is a file on a file system that can be frozen: writes then hang in the
+// kernel, reads do not.
 type frozenFile struct {
 	api.BackingStore
 	entered chan struct{} // receives from each write that hangs

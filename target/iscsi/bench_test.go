@@ -44,8 +44,8 @@ func (l *loop) Read(dst []byte) (int, error) {
 	return n, nil
 }
 
-// BenchmarkSender queues and sends the Data-In of a 4 KiB READ, to a connection that discards
-// it.
+// BenchmarkSender queues and sends the Data-In of a 4 KiB READ, to a connection that
+// discards it.
 func BenchmarkSender(b *testing.B) {
 	c, _ := sinkConn(false)
 	c.out.nc = nowhere{}

@@ -144,8 +144,8 @@ func TestBudget_Wait(t *testing.T) {
 	}
 }
 
-// With concurrent takers, waiters and abandoned claims, no more than the limit is held, and
-// nothing at the end.
+// With concurrent takers, waiters and abandoned claims, no more than the limit is held,
+// and nothing at the end.
 func TestBudget_Concurrent(t *testing.T) {
 	b := newBudget(1 << 20)
 	done := make(chan struct{})
@@ -242,8 +242,8 @@ func TestMemory_StalledReaders(t *testing.T) {
 	good.alive()
 }
 
-// An initiator that sends no solicited Data-Out does not keep the memory, and does not delay
-// task management and commands without data.
+// An initiator that sends no solicited Data-Out does not keep the memory, and does not
+// delay task management and commands without data.
 func TestMemory_StalledWriters(t *testing.T) {
 	b := newBench(t, func(o *Options) {
 		o.BufferBytes, o.StallTimeout, o.FirstBurstLength = 1<<20, 300*time.Millisecond, 4096
@@ -284,7 +284,8 @@ func TestMemory_StalledWriters(t *testing.T) {
 	b.login().alive()
 }
 
-// A peer that sends pings and receives no response has a bounded number of responses queued.
+// A peer that sends pings and receives no response has a bounded number of responses
+// queued.
 func TestMemory_UnwindowedPDUs(t *testing.T) {
 	b := newBench(t, func(o *Options) { o.BufferBytes = 8 << 20 }, nil)
 	i := b.login()

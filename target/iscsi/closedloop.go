@@ -4,13 +4,14 @@ package iscsi
 // delayed a PDU by running a longer one.
 const backoffPDUs = 64
 
-// closedLoop detects initiators that wait for the response to a command before they send
-// another one: queue depth 1. The reader then also runs longer commands, such as a flush or
-// an offload read. There is nothing else to read, and the handover to a worker would
-// cost more than many commands.
+// closedLoop detects initiators that wait for the response to a command before they
+// send another one: queue depth 1. The reader then also runs longer commands, such as a
+// flush or an offload read. There is nothing else to read, and the handover to a worker
+// would cost more than many commands.
 //
-// The ExpStatSN of a PDU shows whether it was sent while a command ran on the reader: it does
-// not acknowledge the response of that command. closedLoop belongs to the reader.
+// The ExpStatSN of a PDU shows whether it was sent while a command ran on the reader:
+// it does not acknowledge the response of that command. closedLoop belongs to the
+// reader.
 type closedLoop struct {
 	// next is the StatSN after the response of the last command on the reader. pending
 	// is set until the next PDU arrives.

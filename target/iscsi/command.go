@@ -130,8 +130,9 @@ func (c *conn) start(t *task) error {
 	return c.runOnReader(t)
 }
 
-// runsOnReader reports whether a command should run on the reader: it is likely to be short,
-// or the initiator waits for its response anyway. The caller holds the session's mu.
+// runsOnReader reports whether a command should run on the reader: it is likely to be
+// short, or the initiator waits for its response anyway. The caller holds the session's
+// mu.
 func (c *conn) runsOnReader(t *task) bool {
 	cost := time.Duration(c.sess.cost[t.st.OpCode].Load()) // 0: not known
 	switch {

@@ -11,8 +11,8 @@ import (
 	"odx/target/scsi"
 )
 
-// multi is the initiator's side of a session with several connections, which share CmdSN and
-// task tags.
+// multi is the initiator's side of a session with several connections, which share
+// CmdSN and task tags.
 type multi struct {
 	*bench
 	cmdSN, itt uint32
@@ -107,8 +107,8 @@ func (m *multi) sessions(n int) {
 	})
 }
 
-// A session has at most the negotiated number of connections, each with its own digests, and
-// every command is answered on its connection.
+// A session has at most the negotiated number of connections, each with its own
+// digests, and every command is answered on its connection.
 func TestSession_Connections(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		order := b.record()
@@ -142,8 +142,8 @@ func TestSession_Connections(t *testing.T) {
 	})
 }
 
-// A connection joins only the target of its session, and cannot change the parameters of the
-// session.
+// A connection joins only the target of its session, and cannot change the parameters
+// of the session.
 func TestSession_JoinOtherNexus(t *testing.T) {
 	b := newBench(t, nil, nil)
 	m := b.loginMulti(1)
@@ -174,8 +174,8 @@ func TestSession_JoinOtherNexus(t *testing.T) {
 	}
 }
 
-// A command that arrives early on one connection waits, with its data, for those in transit
-// on another, and is answered on its own connection.
+// A command that arrives early on one connection waits, with its data, for those in
+// transit on another, and is answered on its own connection.
 func TestSession_OrderAcrossConnections(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		order := b.record()
@@ -464,8 +464,8 @@ func TestTMF_WaitsForCommands(t *testing.T) {
 	})
 }
 
-// Concurrent reads, writes and task management on four connections, each with its own delays,
-// read the written data.
+// Concurrent reads, writes and task management on four connections, each with its own
+// delays, read the written data.
 func TestSession_SharedStress(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		b.disk.execute = func(_ context.Context, t *scsi.Task) {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// The same data is written in all possible ways (RFC 7143 4.2.4.2): immediate, unsolicited,
-// solicited, and combinations.
+// The same data is written in all possible ways (RFC 7143 4.2.4.2): immediate,
+// unsolicited, solicited, and combinations.
 func TestDataOut(t *testing.T) {
 	const blocks = 40
 	overTransports(t, nil, func(t *testing.T, b *bench) {
@@ -75,8 +75,8 @@ func TestDataOut_R2Ts(t *testing.T) {
 	})
 }
 
-// Data-In is split into PDUs of at most MaxRecvDataSegmentLength, with F at the end of each
-// MaxBurstLength and status in the last PDU.
+// Data-In is split into PDUs of at most MaxRecvDataSegmentLength, with F at the end of
+// each MaxBurstLength and status in the last PDU.
 func TestDataIn(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		b.disk.put(0, pattern(3, 1<<20))
@@ -250,8 +250,8 @@ func TestDataOut_UnsolicitedNotAllowed(t *testing.T) {
 	})
 }
 
-// A command that fails in Prepare is answered after its unsolicited data has arrived (RFC 7143
-// 11.4.2).
+// A command that fails in Prepare is answered after its unsolicited data has arrived
+// (RFC 7143 11.4.2).
 func TestDataOut_AfterError(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		i := b.login("InitialR2T=No")

@@ -179,8 +179,8 @@ func mutate(rng *rand.Rand, wire []byte) {
 	}
 }
 
-// 10,000 mutated PDUs, in logins and in sessions, do not stop the server, its memory remains
-// bounded, and a new login succeeds.
+// 10,000 mutated PDUs, in logins and in sessions, do not stop the server, its memory
+// remains bounded, and a new login succeeds.
 func TestServer_MutatedPDUs(t *testing.T) {
 	const wanted = 10000
 	b := newBench(t, nil, nil)

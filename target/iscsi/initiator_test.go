@@ -33,8 +33,8 @@ type bench struct {
 	addr string
 }
 
-// dribble is a connection with short reads and writes of 1 to n bytes, which occur on networks
-// but not on local sockets.
+// dribble is a connection with short reads and writes of 1 to n bytes, which occur on
+// networks but not on local sockets.
 type dribble struct {
 	net.Conn
 	mu  sync.Mutex
@@ -146,8 +146,8 @@ func overTransports(t *testing.T, change func(*Options), test func(t *testing.T,
 	}
 }
 
-// initiator is a minimal iSCSI initiator for tests, which can also violate the protocol. It
-// checks the sequence numbers of all received PDUs.
+// initiator is a minimal iSCSI initiator for tests, which can also violate the
+// protocol. It checks the sequence numbers of all received PDUs.
 type initiator struct {
 	tb     testing.TB
 	nc     net.Conn

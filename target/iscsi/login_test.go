@@ -213,8 +213,8 @@ func TestLogin(t *testing.T) {
 	})
 }
 
-// A response that is longer than a PDU is continued (C bit), and the stage changes only after
-// its end.
+// A response that is longer than a PDU is continued (C bit), and the stage changes only
+// after its end.
 func TestLogin_LongResponse(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		var keys []string
@@ -395,8 +395,8 @@ type fixedAddr struct {
 
 func (f fixedAddr) Addr() net.Addr { return f.addr }
 
-// The portal of the connection is first, a wildcard portal has the address of the connection,
-// and unreachable portals are omitted.
+// The portal of the connection is first, a wildcard portal has the address of the
+// connection, and unreachable portals are omitted.
 func TestPortalAddresses(t *testing.T) {
 	addr := func(s string) net.Addr {
 		a, err := net.ResolveTCPAddr("tcp", s)

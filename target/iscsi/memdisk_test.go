@@ -9,8 +9,8 @@ import (
 	"odx/target/scsi"
 )
 
-// memDisk is a DeviceServer with one LUN (0) in memory. It implements the parts of SPC-4 and
-// SBC-3 that the programs of libiscsi use, and has hooks for tests.
+// memDisk is a DeviceServer with one LUN (0) in memory. It implements the parts of
+// SPC-4 and SBC-3 that the programs of libiscsi use, and has hooks for tests.
 type memDisk struct {
 	rw   sync.RWMutex
 	data []byte // guarded by rw

@@ -70,9 +70,9 @@ func newVolumeBench(t *testing.T, volume blockdev.Volume, change func(*Options))
 func ordered(h *bhs) *bhs     { h[1] = h[1]&^7 | 2; return h }
 func headOfQueue(h *bhs) *bhs { h[1] = h[1]&^7 | 3; return h }
 
-// A write that waits for its data precedes an ordered command, for which more commands wait than
-// there are workers: they do not prevent the write from running. A HEAD OF QUEUE command
-// overtakes all of them.
+// A write that waits for its data precedes an ordered command, for which more commands
+// wait than there are workers: they do not prevent the write from running. A HEAD OF
+// QUEUE command overtakes all of them.
 func TestSession_HeldTasks(t *testing.T) {
 	b := newOrderBench(t)
 	i := b.login("ImmediateData=No")

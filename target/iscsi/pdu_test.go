@@ -19,8 +19,8 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "rewrite the bytes of testdata/pdu/out-*.txt and keep the prose")
 
-// golden reads a file of testdata/pdu: prose, an empty line, and lines of bytes in hexadecimal,
-// each optionally with a comment after a semicolon.
+// golden reads a file of testdata/pdu: prose, an empty line, and lines of bytes in
+// hexadecimal, each optionally with a comment after a semicolon.
 func golden(t testing.TB, name string) (prose string, wire []byte) {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", "pdu", name+".txt"))
@@ -136,8 +136,8 @@ func TestSender_Golden(t *testing.T) {
 	}
 }
 
-// rewriteGolden writes the bytes, four per line as in the RFC, and keeps the comments by line
-// number.
+// rewriteGolden writes the bytes, four per line as in the RFC, and keeps the comments
+// by line number.
 func rewriteGolden(t *testing.T, name, prose string, wire []byte) {
 	t.Helper()
 	file := filepath.Join("testdata", "pdu", name+".txt")

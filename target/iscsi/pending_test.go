@@ -20,8 +20,8 @@ func (b *bench) dialFrom(ip string) *initiator {
 	return &initiator{tb: b.tb, nc: nc, isid: [6]byte{0x80, 1, 2, 3, 4, 5}, cmdSN: 100, keys: map[string]string{}}
 }
 
-// pendingCounts returns the numbers of active and of queued connections that have not logged
-// in.
+// pendingCounts returns the numbers of active and of queued connections that have not
+// logged in.
 func (b *bench) pendingCounts() (active, queued int) {
 	b.srv.mu.Lock()
 	defer b.srv.mu.Unlock()
@@ -96,8 +96,8 @@ func TestPendingLogins_Refuse(t *testing.T) {
 	}
 }
 
-// When the limit is reached, a connection of an address with few replaces the oldest of the
-// address with most, after LoginPatience.
+// When the limit is reached, a connection of an address with few replaces the oldest of
+// the address with most, after LoginPatience.
 func TestPendingLogins_Evict(t *testing.T) {
 	b := newBench(t, func(o *Options) {
 		o.MaxUnauthenticated, o.MaxUnauthenticatedPerAddress, o.LoginPatience = 5, 3, 50*time.Millisecond
@@ -119,8 +119,8 @@ func TestPendingLogins_Evict(t *testing.T) {
 	b.wantPending(0, 0)
 }
 
-// A connection that is queued for LoginTimeout is closed, and one whose peer has disconnected does
-// not delay the next one.
+// A connection that is queued for LoginTimeout is closed, and one whose peer has
+// disconnected does not delay the next one.
 func TestPendingLogins_Expire(t *testing.T) {
 	b := newBench(t, func(o *Options) {
 		o.MaxUnauthenticatedPerAddress, o.LoginTimeout = 1, 300*time.Millisecond
@@ -198,8 +198,8 @@ func TestOriginOf(t *testing.T) {
 	}
 }
 
-// Thousands of connections start a login and do not complete it. Their resources are bounded, and
-// an initiator can log in at any time.
+// Thousands of connections start a login and do not complete it. Their resources are
+// bounded, and an initiator can log in at any time.
 func TestServer_Flood(t *testing.T) {
 	const flood = 3000
 	b := newBench(t, func(o *Options) {

@@ -48,8 +48,8 @@ func (b *bench) dialAt(address string) *initiator {
 	return other.dial()
 }
 
-// A target is discovered and reached only through the portals of its groups, with their tags. The
-// same initiator port has a nexus per group.
+// A target is discovered and reached only through the portals of its groups, with their
+// tags. The same initiator port has a nexus per group.
 func TestServer_PortalGroups(t *testing.T) {
 	b := newBench(t, nil, nil) // group 7
 	at := b.portals(map[uint16]string{8: "127.0.0.1:0", 9: "[::1]:0"})

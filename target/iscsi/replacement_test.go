@@ -14,8 +14,8 @@ const (
 	freeUser, otherFreeUser   = "free", "other-free"
 )
 
-// newUsers authenticates the four users. Once over is set, the user named gone may not use any
-// name.
+// newUsers authenticates the four users. Once over is set, the user named gone may not
+// use any name.
 func newUsers(t *testing.T, gone string, over *atomic.Bool) *chap.Authenticator {
 	t.Helper()
 	var users []chap.User
@@ -59,8 +59,8 @@ func (i *initiator) loginBy(user string, cid uint16, keys ...string) (status uin
 	return status
 }
 
-// The initiator's name, ISID and TSIH do not suffice to end a session, or to replace or add a
-// connection.
+// The initiator's name, ISID and TSIH do not suffice to end a session, or to replace or
+// add a connection.
 func TestSession_Replacement(t *testing.T) {
 	const refused = loginAuthorizationFailed
 	for what, c := range map[string]struct {

@@ -24,7 +24,8 @@ const (
 	agreedCHAP               = identity + "AuthMethod=CHAP"
 )
 
-// newCHAP returns an authenticator with chapUser, and targetUser as the target's credential.
+// newCHAP returns an authenticator with chapUser, and targetUser as the target's
+// credential.
 func newCHAP(tb testing.TB) *chap.Authenticator {
 	tb.Helper()
 	a, err := chap.New(chap.Config{
@@ -37,7 +38,8 @@ func newCHAP(tb testing.TB) *chap.Authenticator {
 	return a
 }
 
-// demand makes the test target require authentication. It must be called before any connection.
+// demand makes the test target require authentication. It must be called before any
+// connection.
 func (b *bench) demand(a Authentication) { b.srv.target(testTarget).Authentication = a }
 
 // logText is a log that tests can read while it is being written.
@@ -163,8 +165,8 @@ func TestLogin_CHAPStepwise(t *testing.T) {
 	i.alive()
 }
 
-// Logins without valid authentication get no session, and receive only the status. The log has the
-// initiator and its address, and no secret.
+// Logins without valid authentication get no session, and receive only the status. The
+// log has the initiator and its address, and no secret.
 func TestLogin_CHAPRefused(t *testing.T) {
 	begin := func(i *initiator) {
 		i.wantStep(csgSecurity, []string{name, wantTarget, offerCHAP}, csgSecurity, agreedCHAP)
@@ -300,8 +302,8 @@ func TestLogin_DiscoveryAuthentication(t *testing.T) {
 	b.login().alive()
 }
 
-// The access list selects by name and address who is admitted and which targets are listed.
-// Unauthenticated initiators learn nothing about it.
+// The access list selects by name and address who is admitted and which targets are
+// listed. Unauthenticated initiators learn nothing about it.
 func TestLogin_Admit(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		view := scsi.View{3: {LUN: 0, ReadOnly: true}}
@@ -341,8 +343,8 @@ func TestLogin_Admit(t *testing.T) {
 	})
 }
 
-// Nexuses have the same proof if their initiators authenticated the same identity from the same
-// address, and none if neither was required.
+// Nexuses have the same proof if their initiators authenticated the same identity from
+// the same address, and none if neither was required.
 func TestLogin_Proof(t *testing.T) {
 	proof := func(demand, address string, a *chap.Authenticator) string {
 		b := newBench(t, nil, nil)
@@ -395,8 +397,8 @@ func TestLogin_AdmitAfterAuthentication(t *testing.T) {
 	}
 }
 
-// A login without progress ends after a bounded number of requests, length of text, or number of
-// keys.
+// A login without progress ends after a bounded number of requests, length of text, or
+// number of keys.
 func TestLogin_Bounds(t *testing.T) {
 	for what, next := range map[string]func(i *initiator, n int) *bhs{
 		"empty requests": func(i *initiator, n int) *bhs { r, _ := i.step(csgSecurity); return r },
@@ -431,8 +433,8 @@ func TestLogin_Bounds(t *testing.T) {
 	}
 }
 
-// FuzzSecureLogin sends requests with arbitrary flags and keys to a target with authentication. None
-// logs in.
+// FuzzSecureLogin sends requests with arbitrary flags and keys to a target with
+// authentication. None logs in.
 func FuzzSecureLogin(f *testing.F) {
 	b := newBench(f, nil, nil)
 	b.demand(Authentication{CHAP: newCHAP(f)})

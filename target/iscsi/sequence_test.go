@@ -28,7 +28,8 @@ func (b *bench) record() chan uint64 {
 	return r.order
 }
 
-// Commands that arrive out of order wait, with their data, for earlier ones (RFC 7143 4.2.2.1).
+// Commands that arrive out of order wait, with their data, for earlier ones (RFC 7143
+// 4.2.2.1).
 func TestSession_CmdSNOrder(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		order := b.record()

@@ -18,8 +18,8 @@ type TargetConfig struct {
 	Name string
 	// Alias is the TargetAlias that initiators may display, or "".
 	Alias string
-	// PortalGroups are the tags of the target's portal groups (RFC 7143 4.4.1). If nil, the
-	// target is in all groups of the server.
+	// PortalGroups are the tags of the target's portal groups (RFC 7143 4.4.1). If nil,
+	// the target is in all groups of the server.
 	PortalGroups []uint16
 	// Redirect redirects logins, or is nil.
 	Redirect *Redirect
@@ -86,8 +86,8 @@ var (
 	errTooManyLogins = errors.New("evicted: limit of unauthenticated connections reached")
 )
 
-// NewServer returns a server for the given targets, or an error if an option or a target is
-// invalid.
+// NewServer returns a server for the given targets, or an error if an option or a
+// target is invalid.
 func NewServer(o Options, targets []TargetConfig) (*Server, error) {
 	if err := o.check(); err != nil {
 		return nil, err

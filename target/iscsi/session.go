@@ -147,9 +147,9 @@ func (s *session) complete(t *task) {
 	t.queueResponse()
 }
 
-// abort ends t without a response: immediately or, if it is running or owned by the reader,
-// as soon as that has finished. It reports whether t is in the DeviceServer. The caller
-// holds mu.
+// abort ends t without a response: immediately or, if it is running or owned by the
+// reader, as soon as that has finished. It reports whether t is in the DeviceServer.
+// The caller holds mu.
 func (s *session) abort(t *task) (running bool) {
 	t.aborted = true
 	switch t.state {
@@ -301,8 +301,8 @@ func (s *session) leave(c *conn) {
 	close(c.left)
 }
 
-// detachNexus detaches the nexus. It is called once, after the last connection and the last
-// task have ended.
+// detachNexus detaches the nexus. It is called once, after the last connection and the
+// last task have ended.
 func (s *session) detachNexus() {
 	if s.nexus != nil {
 		s.target.DeviceServer.Detach(s.nexus)

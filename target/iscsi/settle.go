@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Settler protects the changes of commands from being lost with this process: the initiator
-// does not restart with it, and does not write the data again.
+// Settler protects the changes of commands from being lost with this process: the
+// initiator does not restart with it, and does not write the data again.
 type Settler interface {
 	// Unsettled reports whether there are changes that Settle has not covered.
 	Unsettled() bool
@@ -73,8 +73,8 @@ func (c *conn) settle() (any bool) {
 	return true
 }
 
-// settleOnReader is settle on the reader. If the disk blocks it, the watchdog starts another
-// reader. The reader must not be in the middle of a PDU.
+// settleOnReader is settle on the reader. If the disk blocks it, the watchdog starts
+// another reader. The reader must not be in the middle of a PDU.
 func (c *conn) settleOnReader() error {
 	turn := c.turns.begin(&c.srv.watchdog)
 	any := c.settle()
@@ -119,8 +119,9 @@ func (t *task) settle() {
 	}
 }
 
-// canRunUnsettled reports whether a command of this kind can run while others are unsettled: it does
-// not wait for them, unlike PERSISTENT RESERVE OUT, which waits for tasks that it aborts.
+// canRunUnsettled reports whether a command of this kind can run while others are
+// unsettled: it does not wait for them, unlike PERSISTENT RESERVE OUT, which waits for
+// tasks that it aborts.
 func canRunUnsettled(opcode byte) bool {
 	switch opcode {
 	case 0x08, 0x28, 0xa8, 0x88, // READ

@@ -70,8 +70,8 @@ func (b *bench) short(opcodes ...byte) {
 	}
 }
 
-// No write is answered before it is settled, on the reader or on workers, and concurrent writes are
-// settled together.
+// No write is answered before it is settled, on the reader or on workers, and
+// concurrent writes are settled together.
 func TestSettler_BeforeGood(t *testing.T) {
 	for name, opcodes := range map[string][]byte{"on the reader": {0x2a, 0x28}, "on workers": nil} {
 		t.Run(name, func(t *testing.T) {
@@ -108,8 +108,8 @@ func TestSettler_BeforeGood(t *testing.T) {
 	}
 }
 
-// While writes of the reader are blocked in Settle, the connection continues: task management, other
-// commands, logout, the end of the connection.
+// While writes of the reader are blocked in Settle, the connection continues: task
+// management, other commands, logout, the end of the connection.
 func TestSettler_Stalled(t *testing.T) {
 	for name, end := range map[string]func(b *bench, i *initiator){
 		"logout":            func(_ *bench, i *initiator) { i.logout() },

@@ -19,10 +19,11 @@ const asyncLogoutRequest = 1
 // their DeviceServer.
 var ErrCommandsRunning = errors.New("iscsi: aborted commands are still running")
 
-// Shutdown ends the server. It closes the portals, requests a logout from initiators, which
-// have LogoutTimeout for it, and answers new commands with BUSY. Running commands may
-// continue until ctx ends, and are then aborted. When Shutdown returns, all goroutines of
-// the server have ended, except (ErrCommandsRunning) those in a DeviceServer.
+// Shutdown ends the server. It closes the portals, requests a logout from initiators,
+// which have LogoutTimeout for it, and answers new commands with BUSY. Running commands
+// may continue until ctx ends, and are then aborted. When Shutdown returns, all
+// goroutines of the server have ended, except (ErrCommandsRunning) those in a
+// DeviceServer.
 func (srv *Server) Shutdown(ctx context.Context) error {
 	srv.mu.Lock()
 	already := srv.closing
@@ -72,8 +73,8 @@ func (srv *Server) requestLogout() {
 	}
 }
 
-// drain waits until all initiators have logged out or, after LogoutTimeout, until no command
-// runs; at most until ctx ends.
+// drain waits until all initiators have logged out or, after LogoutTimeout, until no
+// command runs; at most until ctx ends.
 func (srv *Server) drain(ctx context.Context) {
 	grace := time.NewTimer(srv.opts.LogoutTimeout)
 	defer grace.Stop()

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Every function ends while the affected commands hang in the store and ignore their context. So do a
-// subsequent logout and a login to the same session name.
+// Every function ends while the affected commands hang in the store and ignore their
+// context. So do a subsequent logout and a login to the same session name.
 func TestTMF_Stalled(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -47,8 +47,8 @@ func TestTMF_Stalled(t *testing.T) {
 	}
 }
 
-// Without task management, a session with hung commands also ends when its initiator logs out, logs in
-// again or disconnects, and at Shutdown.
+// Without task management, a session with hung commands also ends when its initiator
+// logs out, logs in again or disconnects, and at Shutdown.
 func TestSession_Stalled(t *testing.T) {
 	for _, c := range []struct {
 		name string

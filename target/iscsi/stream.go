@@ -7,8 +7,8 @@ import (
 	"odx/target/scsi"
 )
 
-// maxInFlight bounds the Data-In of a streamed command in memory, in bytes: unsent data and
-// the piece being read.
+// maxInFlight bounds the Data-In of a streamed command in memory, in bytes: unsent data
+// and the piece being read.
 const maxInFlight = 4 * scsi.StreamPiece
 
 // dataInProgress is the progress of a command's Data-In.
@@ -20,8 +20,8 @@ type dataInProgress struct {
 	flight *flight
 }
 
-// flight is the queued and unsent Data-In of a streamed command. It outlives the task if that
-// is aborted.
+// flight is the queued and unsent Data-In of a streamed command. It outlives the task
+// if that is aborted.
 type flight struct {
 	sess *session
 
@@ -69,8 +69,8 @@ func (f *flight) sent(n int64) {
 	}
 }
 
-// continueStream starts the next piece of a streamed command: of a READ when there is room,
-// of another command when its data has arrived. The caller holds mu.
+// continueStream starts the next piece of a streamed command: of a READ when there is
+// room, of another command when its data has arrived. The caller holds mu.
 func (s *session) continueStream(t *task) {
 	if in := t.st.TakeDataIn(); in != nil {
 		t.queuePiece(in)
@@ -87,8 +87,8 @@ func (s *session) continueStream(t *task) {
 	s.solicit(t)
 }
 
-// queuePiece queues a piece of Data-In other than the last. Its buffer and charge pass from
-// the task to the PDU.
+// queuePiece queues a piece of Data-In other than the last. Its buffer and charge pass
+// from the task to the PDU.
 func (t *task) queuePiece(buf *bufpool.Buffer) {
 	s := t.sess
 	if t.in.flight == nil {

@@ -44,7 +44,8 @@ func (i *initiator) stream(cdb, data []byte, immediate int) byte {
 	}
 }
 
-// Transfers longer than a piece are complete, in both directions, including 65,535 blocks and 32 MiB.
+// Transfers longer than a piece are complete, in both directions, including 65,535
+// blocks and 32 MiB.
 func TestStreamed_Transfers(t *testing.T) {
 	const size = 40 << 20
 	for n, keys := range [][]string{
@@ -90,8 +91,8 @@ func TestStreamed_Transfers(t *testing.T) {
 	}
 }
 
-// A command whose initiator does not receive holds at most four pieces and lets others go first. It can be
-// aborted, and continues when the initiator does.
+// A command whose initiator does not receive holds at most four pieces and lets others
+// go first. It can be aborted, and continues when the initiator does.
 func TestStreamed_Memory(t *testing.T) {
 	const size = 48 << 20
 	b := newVolumeBench(t, memVolume{newMemDisk(size)}, func(*Options) {})
@@ -139,8 +140,8 @@ func TestStreamed_Memory(t *testing.T) {
 	i.logout()
 }
 
-// A write of which a piece fails ends with the error, and the session continues. A connection loss during a
-// transfer leaves nothing behind.
+// A write of which a piece fails ends with the error, and the session continues. A
+// connection loss during a transfer leaves nothing behind.
 func TestStreamed_Errors(t *testing.T) {
 	const blocks = 3 * scsi.StreamPiece / memBlock
 	disk := newMemDisk(16 << 20)

@@ -11,9 +11,9 @@ import (
 	"odx/target/scsi"
 )
 
-// Several initiators concurrently write, read, abort, disconnect and log in again, over a store with
-// latencies from zero to a few milliseconds that sometimes ignores contexts. Acknowledged data is read
-// back.
+// Several initiators concurrently write, read, abort, disconnect and log in again, over
+// a store with latencies from zero to a few milliseconds that sometimes ignores
+// contexts. Acknowledged data is read back.
 func TestServer_Stress(t *testing.T) {
 	for _, wrapped := range []bool{false, true} {
 		b := newBench(t, func(o *Options) { o.QueueDepth, o.AbortTimeout = 16, 2*time.Second }, nil)
@@ -107,8 +107,8 @@ func (s *stress) send(n int) (sent []*bhs) {
 	return sent
 }
 
-// collect reads until every command in open has a status and the task management request has its
-// response, which it returns.
+// collect reads until every command in open has a status and the task management
+// request has its response, which it returns.
 func (s *stress) collect(open map[uint32]*bhs, tmf *bhs) (response byte, ended map[uint32]bool) {
 	ended = map[uint32]bool{}
 	answered := tmf == nil
@@ -155,8 +155,8 @@ func (s *stress) outstanding(sent []*bhs) map[uint32]*bhs {
 	return open
 }
 
-// abortOne aborts one of several commands: either it is answered and does not exist, or it is aborted and
-// not answered.
+// abortOne aborts one of several commands: either it is answered and does not exist, or
+// it is aborted and not answered.
 func (s *stress) abortOne() {
 	sent := s.send(1 + s.rng.IntN(8))
 	task := sent[s.rng.IntN(len(sent))]
@@ -202,8 +202,8 @@ func (s *stress) writeAndRead() {
 	mustEqual(s.tb, "read back", s.i.good(h), data)
 }
 
-// The queue for a peer that does not receive is bounded, and the connection continues when the peer receives
-// again.
+// The queue for a peer that does not receive is bounded, and the connection continues
+// when the peer receives again.
 func TestConn_PeerDoesNotRead(t *testing.T) {
 	b := newBench(t, nil, nil)
 	i := b.login("MaxRecvDataSegmentLength=262144")

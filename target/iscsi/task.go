@@ -14,8 +14,8 @@ const (
 	statusTaskAborted    = 0x40
 )
 
-// senseCode is sense data of the transport: sense key, additional sense code and qualifier.
-// RFC 7143 11.4.7.2 lists those of protocol conditions.
+// senseCode is sense data of the transport: sense key, additional sense code and
+// qualifier. RFC 7143 11.4.7.2 lists those of protocol conditions.
 type senseCode struct{ key, asc, ascq byte }
 
 var (
@@ -43,9 +43,9 @@ const (
 // task is a SCSI command of a session, from its PDU until its response is queued. The
 // scsi.Task lives until its data is sent.
 //
-// The reader sets the fields up to ctx before other goroutines have access. The other fields
-// belong to the reader in state taskWithReader, and are otherwise guarded by the session's
-// mu.
+// The reader sets the fields up to ctx before other goroutines have access. The other
+// fields belong to the reader in state taskWithReader, and are otherwise guarded by the
+// session's mu.
 type task struct {
 	st   *scsi.Task
 	sess *session
@@ -130,16 +130,16 @@ func (t *task) recycle() {
 // sent recycles the task after its Data-In was sent or dropped. It takes no lock.
 func (t *task) sent() { t.recycle() }
 
-// fail ends the command with a transport error; only the first one counts. Solicited data is
-// still awaited (RFC 7143 11.4.2).
+// fail ends the command with a transport error; only the first one counts. Solicited
+// data is still awaited (RFC 7143 11.4.2).
 func (t *task) fail(s *senseCode) {
 	if t.failure == nil {
 		t.failure = s
 	}
 }
 
-// residual returns the residual flag and count (RFC 7143 11.4.5): the difference between the
-// transfer length of the command and the expected data transfer length.
+// residual returns the residual flag and count (RFC 7143 11.4.5): the difference
+// between the transfer length of the command and the expected data transfer length.
 func (t *task) residual() (flag byte, count uint32) {
 	var transfer uint32
 	switch {
@@ -165,8 +165,9 @@ func (t *task) residual() (flag byte, count uint32) {
 	return 0, 0
 }
 
-// queueResponse queues the Data-In and status of an ended command. A task with Data-In lives
-// until that is sent; otherwise it is recycled here. The caller holds the session's mu.
+// queueResponse queues the Data-In and status of an ended command. A task with Data-In
+// lives until that is sent; otherwise it is recycled here. The caller holds the
+// session's mu.
 func (t *task) queueResponse() {
 	flag, count := t.residual()
 	data := t.st.DataIn()
@@ -201,9 +202,9 @@ func (t *task) queueResponse() {
 	t.sent()
 }
 
-// queueTaskAborted queues TASK ABORTED status, once, if another nexus aborted the task and the
-// initiator is to receive it. It does not access the buffers of the task, which may be
-// running.
+// queueTaskAborted queues TASK ABORTED status, once, if another nexus aborted the task
+// and the initiator is to receive it. It does not access the buffers of the task, which
+// may be running.
 func (t *task) queueTaskAborted() {
 	if !t.byOther || !t.st.TellsAbort() {
 		return
@@ -236,8 +237,8 @@ func (t *task) response(dataSN uint32, flag byte, count uint32) *outPDU {
 }
 
 // queueDataIn splits data into Data-In PDUs (RFC 7143 11.7) of at most the initiator's
-// MaxRecvDataSegmentLength, in sequences (F bit) of at most MaxBurstLength. It queues all but
-// the last one, which it returns.
+// MaxRecvDataSegmentLength, in sequences (F bit) of at most MaxBurstLength. It queues
+// all but the last one, which it returns.
 func (t *task) queueDataIn(data []byte) (last *outPDU) {
 	c, in := t.conn, &t.in
 	step, maxBurst := c.params.peerMaxRecv&^3, c.params.maxBurst

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// With TAS, commands that another nexus aborts end with TASK ABORTED in every state, and no unit attention
-// reports it. The nexus's own commands do not, and none do without TAS.
+// With TAS, commands that another nexus aborts end with TASK ABORTED in every state,
+// and no unit attention reports it. The nexus's own commands do not, and none do
+// without TAS.
 func TestTask_TaskAborted(t *testing.T) {
 	for _, tt := range []struct {
 		name string

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Bounds of text negotiation. They apply to the sum of the PDUs of a request (C bit), and so
-// bound the memory of a peer's text.
+// Bounds of text negotiation. They apply to the sum of the PDUs of a request (C bit),
+// and so bound the memory of a peer's text.
 const (
 	maxTextLength  = 16 << 10
 	maxTextKeys    = 256
@@ -29,8 +29,9 @@ const (
 // pair is a key=value pair.
 type pair struct{ key, value string }
 
-// parseText splits the complete text of a login or text request into pairs (RFC 7143 6.1). Each
-// pair ends with a NUL. Empty pairs (repeated NULs) are skipped, and the last NUL is optional.
+// parseText splits the complete text of a login or text request into pairs (RFC 7143
+// 6.1). Each pair ends with a NUL. Empty pairs (repeated NULs) are skipped, and the
+// last NUL is optional.
 func parseText(b []byte) ([]pair, error) {
 	if len(b) > maxTextLength {
 		return nil, fmt.Errorf("text of %d bytes; maximum is %d", len(b), maxTextLength)

@@ -320,7 +320,8 @@ func TestConn_SNACK(t *testing.T) {
 			t.Errorf("reject %x %x", *r, d)
 		}
 		i.alive()
-		// Data-Out for an unknown task is dropped, as after an abort that the initiator does not know of.
+		// Data-Out for an unknown task is dropped, as after an abort that the initiator
+		// does not know of.
 		i.send(dataOutPDU(h, 5, 0, 0, true), nil, make([]byte, 100))
 		i.alive()
 	})

@@ -2,8 +2,8 @@ package iscsi
 
 import "slices"
 
-// textExchange is a text negotiation in full feature phase: a request and its response, each in
-// one or more PDUs (RFC 7143 11.10).
+// textExchange is a text negotiation in full feature phase: a request and its response,
+// each in one or more PDUs (RFC 7143 11.10).
 type textExchange struct {
 	ttt      uint32 // reservedTag if none is in progress
 	request  []byte
@@ -50,8 +50,8 @@ func (c *conn) handleText(p *pdu) error {
 	return nil
 }
 
-// sendText sends the next part of the response, or an empty response that requests the rest of
-// the request.
+// sendText sends the next part of the response, or an empty response that requests the
+// rest of the request.
 func (c *conn) sendText(p *pdu, incomplete bool) {
 	x := &c.text
 	r := c.out.get(opTextResponse, p.itt())
@@ -105,8 +105,9 @@ func (c *conn) answerText(pairs []pair) []byte {
 	return b
 }
 
-// sendTargets answers SendTargets (RFC 7143 Appendix C): all targets or one in a discovery
-// session, the session's own in a normal one. It omits targets that the initiator may not use.
+// sendTargets answers SendTargets (RFC 7143 Appendix C): all targets or one in a
+// discovery session, the session's own in a normal one. It omits targets that the
+// initiator may not use.
 func (c *conn) sendTargets(b []byte, value string) []byte {
 	s := c.sess
 	var found []*target

@@ -18,8 +18,8 @@ type tmf struct {
 	cleared []*session
 }
 
-// handleTMF handles a Task Management Function Request. A goroutine does what blocks, so that the
-// reader continues.
+// handleTMF handles a Task Management Function Request. A goroutine does what blocks,
+// so that the reader continues.
 func (c *conn) handleTMF(p *pdu) error {
 	s := c.sess
 	if err := p.discard(); err != nil {
@@ -61,8 +61,8 @@ func (c *conn) handleTMF(p *pdu) error {
 	return nil
 }
 
-// ofSet reports whether the function affects more than one task of its session, so that RFC
-// 7143 4.2.3.3 orders it with respect to all connections.
+// ofSet reports whether the function affects more than one task of its session, so that
+// RFC 7143 4.2.3.3 orders it with respect to all connections.
 func (f *tmf) ofSet() bool {
 	switch f.function {
 	case tmfAbortTaskSet, tmfClearTaskSet, tmfLogicalUnitReset, tmfTargetWarmReset, tmfTargetColdReset:
@@ -71,9 +71,9 @@ func (f *tmf) ofSet() bool {
 	return false
 }
 
-// finish performs the blocking part of the function. If earlier is not nil, it first waits for
-// the earlier commands, which are in transit on other connections (RFC 7143 4.2.3.3 (c)). If
-// they do not arrive, nothing was done.
+// finish performs the blocking part of the function. If earlier is not nil, it first
+// waits for the earlier commands, which are in transit on other connections (RFC 7143
+// 4.2.3.3 (c)). If they do not arrive, nothing was done.
 func (f *tmf) finish(earlier <-chan struct{}) (response byte) {
 	s := f.conn.sess
 	if earlier != nil {
@@ -99,8 +99,8 @@ func (f *tmf) finish(earlier <-chan struct{}) (response byte) {
 // errTargetReset is why connections end after a TARGET COLD RESET.
 var errTargetReset = errors.New("connection closed by TARGET COLD RESET")
 
-// dropSessions ends sessions after a TARGET COLD RESET (RFC 7143 11.5.1). The requesting session
-// ends after its response is sent.
+// dropSessions ends sessions after a TARGET COLD RESET (RFC 7143 11.5.1). The
+// requesting session ends after its response is sent.
 func (f *tmf) dropSessions(sessions []*session) {
 	for _, s := range sessions {
 		if s != f.conn.sess {
@@ -142,8 +142,8 @@ func (f *tmf) respond(response byte) {
 	f.conn.out.queue(r, statSNAdvance)
 }
 
-// abortAffected aborts the tasks that the function affects. final reports that the response is
-// final and nothing remains to be done.
+// abortAffected aborts the tasks that the function affects. final reports that the
+// response is final and nothing remains to be done.
 func (f *tmf) abortAffected() (response byte, final bool) {
 	s := f.conn.sess
 	ds := s.target.DeviceServer
@@ -205,8 +205,8 @@ func (f *tmf) abortTask() (response byte, final bool) {
 	return tmfTaskDoesNotExist, true
 }
 
-// abortTasks aborts the tasks of s with a matching LUN, including kept ones. It reports whether
-// there were any.
+// abortTasks aborts the tasks of s with a matching LUN, including kept ones. It reports
+// whether there were any.
 func (f *tmf) abortTasks(s *session, match func(lun [8]byte) bool) (any bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -238,8 +238,8 @@ func (f *tmf) abortEverywhere(match func(lun [8]byte) bool) {
 	}
 }
 
-// notifyDeviceServer makes the device server perform its part of the function. Initiators whose
-// tasks were aborted receive the new MaxCmdSN.
+// notifyDeviceServer makes the device server perform its part of the function.
+// Initiators whose tasks were aborted receive the new MaxCmdSN.
 func (f *tmf) notifyDeviceServer() {
 	s := f.conn.sess
 	ds := s.target.DeviceServer
@@ -265,8 +265,8 @@ func (f *tmf) notifyDeviceServer() {
 // maxLUN is the largest LUN of the flat space addressing method.
 const maxLUN = 1<<14 - 1
 
-// encodeLUN returns the single level LUN structure (SAM-5 4.7.5): peripheral device addressing up
-// to 255, flat space addressing above.
+// encodeLUN returns the single level LUN structure (SAM-5 4.7.5): peripheral device
+// addressing up to 255, flat space addressing above.
 func encodeLUN(lun uint16) [8]byte {
 	if lun < 256 {
 		return [8]byte{1: byte(lun)}

@@ -47,7 +47,8 @@ func (d *memDisk) block() (started chan struct{}, release chan struct{}) {
 	return started, release
 }
 
-// hang makes commands run until release is closed and ignore their context: the store stalls.
+// hang makes commands run until release is closed and ignore their context: the store
+// stalls.
 func (d *memDisk) hang() (started chan struct{}, release chan struct{}) {
 	started, release = make(chan struct{}, 1000), make(chan struct{})
 	d.execute = func(_ context.Context, t *scsi.Task) {
@@ -202,8 +203,8 @@ func TestTMF_Resets(t *testing.T) {
 	})
 }
 
-// A cold reset ends the tasks and sessions of the target, its own after the response, and not those of
-// other targets.
+// A cold reset ends the tasks and sessions of the target, its own after the response,
+// and not those of other targets.
 func TestTMF_ColdReset(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		started, release := b.disk.block()
@@ -228,8 +229,9 @@ func TestTMF_ColdReset(t *testing.T) {
 	})
 }
 
-// Commands hang in the store and ignore their context. Task management, other commands, logout, login and
-// shutdown continue. The results of the aborted commands are dropped when they return.
+// Commands hang in the store and ignore their context. Task management, other commands,
+// logout, login and shutdown continue. The results of the aborted commands are dropped
+// when they return.
 func TestTMF_StalledStore(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		started, release := b.disk.hang()
@@ -273,8 +275,8 @@ func TestTMF_StalledStore(t *testing.T) {
 	})
 }
 
-// A command hangs on the reader, where it runs because earlier ones were short. The connection continues
-// within two ticks.
+// A command hangs on the reader, where it runs because earlier ones were short. The
+// connection continues within two ticks.
 func TestWatchdog_StalledReader(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, b *bench) {
 		var hanging func()
@@ -306,7 +308,8 @@ func TestWatchdog_StalledReader(t *testing.T) {
 	})
 }
 
-// A session whose commands all hang ends further ones with BUSY, and its memory does not grow.
+// A session whose commands all hang ends further ones with BUSY, and its memory does
+// not grow.
 func TestSession_TooManyDetached(t *testing.T) {
 	b := newBench(t, func(o *Options) { o.QueueDepth, o.AbortTimeout = 2, time.Millisecond }, nil)
 	started, release := b.disk.hang()
@@ -329,7 +332,8 @@ func TestSession_TooManyDetached(t *testing.T) {
 	i.alive()
 }
 
-// Shutdown requests a logout, lets commands end, and aborts those that are running when the context ends.
+// Shutdown requests a logout, lets commands end, and aborts those that are running when
+// the context ends.
 func TestServer_Shutdown(t *testing.T) {
 	for _, c := range []struct {
 		name  string

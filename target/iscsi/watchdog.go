@@ -5,16 +5,17 @@ import (
 	"time"
 )
 
-// readerTick is the interval at which the watchdog checks readers while commands run on them.
-// Readers run commands that are expected to be short, by the average of their kind. If a
-// command runs on a reader for a whole tick, the watchdog starts another reader for the
-// connection, and the first one becomes a worker that ends with its command.
+// readerTick is the interval at which the watchdog checks readers while commands run on
+// them. Readers run commands that are expected to be short, by the average of their
+// kind. If a command runs on a reader for a whole tick, the watchdog starts another
+// reader for the connection, and the first one becomes a worker that ends with its
+// command.
 const readerTick = 5 * time.Millisecond
 
-// turns tracks the role of a connection's reader. state is twice the number of the current turn,
-// plus one while a command runs on the reader. The turn changes with each command. The goroutine
-// that changes state from the value that it knows has the role: the reader after its command, or
-// the watchdog.
+// turns tracks the role of a connection's reader. state is twice the number of the
+// current turn, plus one while a command runs on the reader. The turn changes with each
+// command. The goroutine that changes state from the value that it knows has the role:
+// the reader after its command, or the watchdog.
 type turns struct {
 	state atomic.Uint64
 	// last is the state at the previous tick. It belongs to the watchdog.
@@ -34,8 +35,8 @@ func (t *turns) begin(w *watchdog) uint64 {
 // end records that the command has ended. It returns false if the role was taken.
 func (t *turns) end(turn uint64) bool { return t.take(turn) }
 
-// observe is called once per tick. It reports whether commands run on the reader, and returns the
-// turn that has been running since the previous call, or 0.
+// observe is called once per tick. It reports whether commands run on the reader, and
+// returns the turn that has been running since the previous call, or 0.
 func (t *turns) observe() (busy bool, stuck uint64) {
 	now := t.state.Load()
 	last := t.last
@@ -49,8 +50,8 @@ func (t *turns) observe() (busy bool, stuck uint64) {
 // take takes the role of the reader in the given turn, unless that has ended.
 func (t *turns) take(turn uint64) bool { return t.state.CompareAndSwap(turn, turn-1) }
 
-// watchdog checks for stuck readers, silent initiators, stalled connections, pending logins and
-// idle workers.
+// watchdog checks for stuck readers, silent initiators, stalled connections, pending
+// logins and idle workers.
 type watchdog struct {
 	srv *Server
 	// asleep is set if no command has run on a reader recently.
@@ -168,7 +169,8 @@ func (c *conn) ping() {
 	c.nopIn(ttt)
 }
 
-// nopIn sends a NOP-In: a ping, or with the reserved tag a carrier of ExpCmdSN and MaxCmdSN.
+// nopIn sends a NOP-In: a ping, or with the reserved tag a carrier of ExpCmdSN and
+// MaxCmdSN.
 func (c *conn) nopIn(ttt uint32) {
 	p := c.out.get(opNopIn, reservedTag)
 	p.put32(20, ttt)

@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// workerPool is the state of a session's workers, which run its commands concurrently. A worker
-// without a command parks, because its stack has grown to the depth of the I/O path and initiators
-// send commands in bursts. The session's mu guards the pool.
+// workerPool is the state of a session's workers, which run its commands concurrently.
+// A worker without a command parks, because its stack has grown to the depth of the I/O
+// path and initiators send commands in bursts. The session's mu guards the pool.
 type workerPool struct {
 	running int // workers that run a command or are about to
 	idle    int // parked workers
@@ -75,8 +75,8 @@ func (s *session) work() {
 	}
 }
 
-// next returns a command that may start, and parks the worker until there is one. It returns nil
-// if the worker is to end.
+// next returns a command that may start, and parks the worker until there is one. It
+// returns nil if the worker is to end.
 func (s *session) next() *task {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,8 +94,8 @@ func (s *session) next() *task {
 	return t
 }
 
-// park parks a worker until it is resumed. It returns false if the worker is to end. The caller
-// holds mu, which is released while parked.
+// park parks a worker until it is resumed. It returns false if the worker is to end.
+// The caller holds mu, which is released while parked.
 func (s *session) park() (resumed bool) {
 	s.running--
 	if s.closed {

@@ -7,8 +7,8 @@ import (
 	"odx/vhd/disk"
 )
 
-// table is the layout of a BAT (MS-VHDX 2.5): the entries of the payload blocks of a chunk are
-// followed by that of its sector bitmap block.
+// table is the layout of a BAT (MS-VHDX 2.5): the entries of the payload blocks of a
+// chunk are followed by that of its sector bitmap block.
 type table struct {
 	blocks int64 // payload blocks
 	ratio  int64 // payload blocks per chunk
@@ -28,8 +28,8 @@ func tableOf(g disk.Geometry, kind disk.Kind) table {
 // length returns the length of the entries in bytes.
 func (t table) length() int64 { return t.count * 8 }
 
-// payload and bitmap return the indexes of the entries of payload block i and of the sector bitmap
-// block of its chunk.
+// payload and bitmap return the indexes of the entries of payload block i and of the
+// sector bitmap block of its chunk.
 func (t table) payload(i int64) int64 { return i + i/t.ratio }
 func (t table) bitmap(i int64) int64  { return i/t.ratio*(t.ratio+1) + t.ratio }
 
@@ -42,7 +42,8 @@ const (
 	ofBitmap
 )
 
-// at returns the role of an entry, and the number of its payload block or sector bitmap block.
+// at returns the role of an entry, and the number of its payload block or sector bitmap
+// block.
 func (t table) at(index int64) (i int64, r role) {
 	chunk, n := index/(t.ratio+1), index%(t.ratio+1)
 	switch i = chunk*t.ratio + n; {
@@ -54,8 +55,9 @@ func (t table) at(index int64) (i int64, r role) {
 	return i, ofNothing
 }
 
-// place returns the region of the payload block or sector bitmap block of an entry e, and the number
-// of bytes that the file must have of it. The length is zero if the block has no place.
+// place returns the region of the payload block or sector bitmap block of an entry e,
+// and the number of bytes that the file must have of it. The length is zero if the
+// block has no place.
 func (f *File) place(index int64, e uint64) (at region, needed int64) {
 	switch i, r := f.table.at(index); {
 	case r == ofPayload && (stateOf(e) == fullyPresent || stateOf(e) == partiallyPresent):

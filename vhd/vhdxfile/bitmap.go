@@ -14,8 +14,8 @@ func (f *File) sectors(i int64) int64 {
 	return min(g.BlockLength, g.Size-i*g.BlockLength) / g.SectorLength
 }
 
-// bitsAt returns the offset of the bits of block i, whose sector bitmap block must exist, and their
-// length in whole bytes, since a block has at least 256 sectors.
+// bitsAt returns the offset of the bits of block i, whose sector bitmap block must
+// exist, and their length in whole bytes, since a block has at least 256 sectors.
 func (f *File) bitsAt(ctx context.Context, i int64) (offset, length int64, err error) {
 	length = f.meta.BlockLength / f.meta.SectorLength / 8
 	e, err := f.bat.get(ctx, f.table.bitmap(i))
@@ -125,8 +125,8 @@ func split(p []byte, offset int64) []piece {
 	return pieces
 }
 
-// clearBits clears the bits of blocks that are not partially present. The bits have no meaning there,
-// but another program may have left them set.
+// clearBits clears the bits of blocks that are not partially present. The bits have no
+// meaning there, but another program may have left them set.
 func (f *File) clearBits(ctx context.Context, blocks []int64) error {
 	blocks = slices.Sorted(slices.Values(blocks))
 	for len(blocks) > 0 {

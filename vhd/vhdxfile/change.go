@@ -18,8 +18,8 @@ type change struct {
 	value uint64
 }
 
-// update changes entries of the BAT, in one step unless there are too many. After an error it returns
-// the changes that were not made.
+// update changes entries of the BAT, in one step unless there are too many. After an
+// error it returns the changes that were not made.
 func (f *File) update(ctx context.Context, changes []change) ([]change, error) {
 	slices.SortFunc(changes, func(a, b change) int { return cmp.Compare(a.index, b.index) })
 	for len(changes) > 0 {

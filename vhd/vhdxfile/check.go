@@ -13,8 +13,8 @@ import (
 // maxFindings bounds the findings of Check.
 const maxFindings = 100
 
-// Check returns the findings about a file, nil if there are none. While it runs, the disk's table
-// counts toward the bound of t.
+// Check returns the findings about a file, nil if there are none. While it runs, the
+// disk's table counts toward the bound of t.
 func (t *Tables) Check(ctx context.Context, r blockdev.Reader) ([]disk.Finding, error) {
 	var found []disk.Finding
 	more := 0

@@ -51,8 +51,9 @@ const (
 	itemsAt      = newMetadataAt + 32
 )
 
-// The tests damage files. The differencing disk of five blocks has block 0 partially present at 5 MiB and block 1
-// fully at 6 MiB, and its sector bitmap at 4 MiB, whose entry is the last one, 4096 blocks after the first.
+// The tests damage files. The differencing disk of five blocks has block 0 partially
+// present at 5 MiB and block 1 fully at 6 MiB, and its sector bitmap at 4 MiB, whose
+// entry is the last one, 4096 blocks after the first.
 func TestCheck_Damage(t *testing.T) {
 	at32 := func(at int, v uint32) func([]byte) { return func(p []byte) { le.PutUint32(p[at:], v) } }
 	at64 := func(at int, v uint64) func([]byte) { return func(p []byte) { le.PutUint64(p[at:], v) } }

@@ -12,7 +12,8 @@ import (
 	"odx/vhd/disk/disktest"
 )
 
-// look describes each block of a file: its state, its first byte, and its sectors, if not all are present.
+// look describes each block of a file: its state, its first byte, and its sectors, if
+// not all are present.
 func look(t *testing.T, m blockdev.Reader, f *File) []string {
 	t.Helper()
 	var seen []string
@@ -81,8 +82,9 @@ func history(ctx interface{ testing.TB }, m *disktest.Memory, f **File) map[stri
 	}
 }
 
-// The power fails after every change and, of the writes since the last barrier, a random part or everything is kept. The
-// file must open without findings, and each block must be as before or after the current operation.
+// The power fails after every change and, of the writes since the last barrier, a
+// random part or everything is kept. The file must open without findings, and each
+// block must be as before or after the current operation.
 func TestFile_PowerFailure(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, name := range []string{"dynamic", "differencing", "small log"} {
@@ -155,8 +157,8 @@ func checkCrash(t *testing.T, where string, crashed *disktest.Memory, before, af
 	}
 }
 
-// Every operation of the container fails once. A failed operation has no effect, unless Table documents otherwise, and the
-// file remains usable and valid.
+// Every operation of the container fails once. A failed operation has no effect, unless
+// Table documents otherwise, and the file remains usable and valid.
 func TestFile_Errors(t *testing.T) {
 	for _, op := range []string{"write", "barrier", "truncate", "unmap", "read"} {
 		for n := range 12 {

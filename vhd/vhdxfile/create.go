@@ -22,8 +22,9 @@ const (
 	newBATAt      = newMetadataAt + 1*mib
 )
 
-// Create creates an empty virtual disk in c, which it first truncates. After a crash before it returns,
-// c is not a virtual disk. Until the disk is closed, its table counts toward the bound of t.
+// Create creates an empty virtual disk in c, which it first truncates. After a crash
+// before it returns, c is not a virtual disk. Until the disk is closed, its table
+// counts toward the bound of t.
 func (t *Tables) Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
 	m, err := newMetadata(s)
 	if err != nil {

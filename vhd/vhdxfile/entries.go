@@ -8,11 +8,12 @@ import (
 	"sync/atomic"
 )
 
-// pageEntries is the number of entries in a page of 64 KiB, the granularity of the cached BAT.
+// pageEntries is the number of entries in a page of 64 KiB, the granularity of the
+// cached BAT.
 const pageEntries = 8 * kib
 
-// bat has the entries of a BAT and reads its pages on demand. get may be called concurrently; set and open
-// require exclusive access.
+// bat has the entries of a BAT and reads its pages on demand. get may be called
+// concurrently; set and open require exclusive access.
 type bat struct {
 	view   *view
 	at     region
@@ -23,8 +24,8 @@ type bat struct {
 	fetching sync.Mutex
 	// pages has the cached pages by number. It changes under tables.mu.
 	pages []atomic.Pointer[page]
-	// ring has the numbers of the cached pages in order of arrival, hand the position of the
-	// clock in it; guarded by tables.mu.
+	// ring has the numbers of the cached pages in order of arrival, hand the position
+	// of the clock in it; guarded by tables.mu.
 	ring []int64
 	hand int
 	// held is the memory of the cached pages in bytes; guarded by tables.mu.
@@ -103,8 +104,8 @@ func (b *bat) fetch(ctx context.Context, n int64) (*page, error) {
 	return p, nil
 }
 
-// evict drops a page that was not used recently and returns its length in bytes. There must be a page.
-// The caller holds tables.mu.
+// evict drops a page that was not used recently and returns its length in bytes. There
+// must be a page. The caller holds tables.mu.
 func (b *bat) evict() int64 {
 	b.hand %= len(b.ring)
 	for b.pages[b.ring[b.hand]].Load().used.Swap(false) {

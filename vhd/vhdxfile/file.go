@@ -1,14 +1,16 @@
-// Package vhdxfile implements the VHDX format of virtual disks ([MS-VHDX]): fixed, dynamic and differencing
-// disks. A file has a header section, a log, a metadata region, a block allocation table (BAT) and payload
-// blocks, all at multiples of 1 MiB. Changes of the BAT and of sector bitmaps go through the log: an entry is
-// written, then a barrier, then the entry is applied. A crash thus leaves either a log without the entry, or
-// one that is replayed when the file is opened.
+// Package vhdxfile implements the VHDX format of virtual disks ([MS-VHDX]): fixed,
+// dynamic and differencing disks. A file has a header section, a log, a metadata
+// region, a block allocation table (BAT) and payload blocks, all at multiples of 1 MiB.
+// Changes of the BAT and of sector bitmaps go through the log: an entry is written,
+// then a barrier, then the entry is applied. A crash thus leaves either a log without
+// the entry, or one that is replayed when the file is opened.
 //
-// An entry never overwrites another one that may have to be replayed, and never wraps around the end of the
-// log. At the end of the log, the headers mark it empty, and entries continue at its start under a new
-// identifier, which the headers refer to once the first of them is written. The headers thus never refer to a
-// log without a valid sequence, and programs that replay all entries from the first one, instead of from the
-// tail, are also correct.
+// An entry never overwrites another one that may have to be replayed, and never wraps
+// around the end of the log. At the end of the log, the headers mark it empty, and
+// entries continue at its start under a new identifier, which the headers refer to once
+// the first of them is written. The headers thus never refer to a log without a valid
+// sequence, and programs that replay all entries from the first one, instead of from
+// the tail, are also correct.
 package vhdxfile
 
 import (
@@ -36,14 +38,14 @@ type File struct {
 	log journal
 	// flushed is the length of the file in bytes after a crash.
 	flushed int64
-	// wrote and changed: the file, and its payload, were changed since they were opened, and
-	// the headers have new identifiers.
+	// wrote and changed: the file, and its payload, were changed since they were
+	// opened, and the headers have new identifiers.
 	wrote, changed bool
 	closed         bool
 	// logged: payload must be read through the log of the file.
 	logged bool
-	// broken is why no further change is possible: the contents of the log are unknown, so a change that
-	// failed may have been made.
+	// broken is why no further change is possible: the contents of the log are unknown,
+	// so a change that failed may have been made.
 	broken error
 }
 
@@ -64,8 +66,9 @@ func hasSignature(ctx context.Context, r blockdev.Reader) (bool, error) {
 	return string(p) == fileSignature, nil
 }
 
-// Open opens a virtual disk for reading and writing. It replays the log, and repairs a header or region table of
-// which one copy is damaged. Until the disk is closed, its table counts toward the bound of t.
+// Open opens a virtual disk for reading and writing. It replays the log, and repairs a
+// header or region table of which one copy is damaged. Until the disk is closed, its
+// table counts toward the bound of t.
 func (t *Tables) Open(ctx context.Context, c disk.Container) (_ *File, err error) {
 	f, err := t.load(ctx, c, refuse)
 	if err != nil {
@@ -88,8 +91,8 @@ func Open(ctx context.Context, c disk.Container) (*File, error) {
 	return NewTables(defaultBound).Open(ctx, c)
 }
 
-// Release frees the memory of the table of a disk without closing it, after read-only use or an error. It
-// writes nothing.
+// Release frees the memory of the table of a disk without closing it, after read-only
+// use or an error. It writes nothing.
 func (f *File) Release() { f.bat.tables.release(&f.bat) }
 
 // releaseOn calls Release if there is an error.
@@ -99,8 +102,8 @@ func (f *File) releaseOn(err *error) {
 	}
 }
 
-// repair restores the damaged copy of headers and region table. The valid copy is not modified before the other
-// one is durable.
+// repair restores the damaged copy of headers and region table. The valid copy is not
+// modified before the other one is durable.
 func (f *File) repair(ctx context.Context) error {
 	if len(f.regions.torn) > 0 {
 		if err := f.regions.repair(ctx, f.c); err != nil {
@@ -116,8 +119,9 @@ func (f *File) repair(ctx context.Context) error {
 	return f.headers.update(ctx, f.c, func(*header) {})
 }
 
-// OpenReadOnly opens a virtual disk without writing to it. It applies the log in memory, so payload must be read
-// through Payload. Until the disk is closed, its table counts toward the bound of t.
+// OpenReadOnly opens a virtual disk without writing to it. It applies the log in
+// memory, so payload must be read through Payload. Until the disk is closed, its table
+// counts toward the bound of t.
 func (t *Tables) OpenReadOnly(ctx context.Context, r blockdev.Reader) (_ *File, err error) {
 	f, err := t.load(ctx, r, refuse)
 	if err != nil {
@@ -141,8 +145,8 @@ func refuse(s severity, format string, args ...any) error {
 	return nil
 }
 
-// Probe returns information about a virtual disk without reading the BAT: it needs few reads, whatever the
-// length of the file.
+// Probe returns information about a virtual disk without reading the BAT: it needs few
+// reads, whatever the length of the file.
 func Probe(ctx context.Context, r blockdev.Reader) (disk.Info, error) {
 	f, err := loadMetadata(ctx, r, refuse)
 	if err != nil {
@@ -195,8 +199,8 @@ func loadMetadata(ctx context.Context, r blockdev.Reader, report reporter) (*Fil
 	return f, err
 }
 
-// Payload returns the reader of payload: the container of the file, unless the log changes payload or extends the
-// file, as MS-VHDX 2.3 allows.
+// Payload returns the reader of payload: the container of the file, unless the log
+// changes payload or extends the file, as MS-VHDX 2.3 allows.
 func (f *File) Payload() blockdev.Reader {
 	if !f.logged {
 		return f.view.r
@@ -233,8 +237,8 @@ func (f *File) Info() disk.Info {
 	return info
 }
 
-// Block implements disk.Table. MS-VHDX 2.5.1.1 leaves the contents of unmapped and undefined blocks open, but they must
-// not be those of the parent.
+// Block implements disk.Table. MS-VHDX 2.5.1.1 leaves the contents of unmapped and
+// undefined blocks open, but they must not be those of the parent.
 func (f *File) Block(ctx context.Context, i int64) (disk.Block, error) {
 	if i < 0 || i >= f.table.blocks {
 		return disk.Block{}, nil

@@ -209,7 +209,8 @@ func TestFile_StaleBits(t *testing.T) {
 	}
 }
 
-// The first change gives the file new identifiers (MS-VHDX 2.2.2), and later changes do not.
+// The first change gives the file new identifiers (MS-VHDX 2.2.2), and later changes do
+// not.
 func TestFile_Identifiers(t *testing.T) {
 	ctx := t.Context()
 	m, f := newDisk(t, spec(disk.Dynamic, 4*mib))

@@ -35,8 +35,8 @@ func grownByLog() *disktest.VHDX {
 	return x
 }
 
-// A log that changes payload and the length of the file is applied in memory when the file is opened read-only, and to the
-// file when it is opened for writing.
+// A log that changes payload and the length of the file is applied in memory when the
+// file is opened read-only, and to the file when it is opened for writing.
 func TestFile_Payload(t *testing.T) {
 	ctx := t.Context()
 	x := grownByLog()
@@ -111,7 +111,8 @@ func TestOpen_Torn(t *testing.T) {
 	}
 }
 
-// Undefined, zero and unmapped blocks are zeros, not the contents of the parent (MS-VHDX 2.5.1.1).
+// Undefined, zero and unmapped blocks are zeros, not the contents of the parent
+// (MS-VHDX 2.5.1.1).
 func TestFile_Undefined(t *testing.T) {
 	x := &disktest.VHDX{Size: 6 * mib, Parent: `.\p.vhdx`, BAT: map[int64]uint64{
 		1: uint64(undefined), 2: uint64(zero), 3: uint64(unmapped), 4: entry(undefined, 1<<40), 5: uint64(unmappedOld),

@@ -12,8 +12,8 @@ import (
 	"odx/vhd/disk"
 )
 
-// Layout of the header section in bytes (MS-VHDX 2.2). Regions, the log and blocks follow it, at multiples of
-// 1 MiB.
+// Layout of the header section in bytes (MS-VHDX 2.2). Regions, the log and blocks
+// follow it, at multiples of 1 MiB.
 const (
 	kib = 1 << 10
 	mib = 1 << 20
@@ -37,19 +37,20 @@ const (
 	maxSize        = 64 << 40 // MS-VHDX 2.6.2.2
 	// maxLog bounds the time to read a log; programs create logs of a few MiB.
 	maxLog = 1 << 30
-	// maxFile is four times what the largest disk needs. It bounds the memory of space, one bit per
-	// MiB.
+	// maxFile is four times what the largest disk needs. It bounds the memory of space,
+	// one bit per MiB.
 	maxFile = 256 << 40
 )
 
-// The file type identifier has a signature and the name of the creating program (MS-VHDX 2.2.1).
+// The file type identifier has a signature and the name of the creating program
+// (MS-VHDX 2.2.1).
 const (
 	fileSignature = "vhdxfile"
 	creatorLength = 512
 )
 
-// Identifiers of regions (MS-VHDX 2.2.3.2), metadata items (2.6.2) and the type of parent locator
-// (2.6.2.6.3).
+// Identifiers of regions (MS-VHDX 2.2.3.2), metadata items (2.6.2) and the type of
+// parent locator (2.6.2.6.3).
 const (
 	batRegion      = "2dc27766-f623-4200-9d64-115e9bfd4a08"
 	metadataRegion = "8b7ca206-4790-4b9a-b8fe-575f050f886e"
@@ -83,7 +84,8 @@ const (
 // entry returns a BAT entry.
 func entry(s state, offset int64) uint64 { return uint64(offset) | uint64(s) }
 
-// stateOf and offsetOf return the parts of a BAT entry. The offset is in bytes and not validated.
+// stateOf and offsetOf return the parts of a BAT entry. The offset is in bytes and not
+// validated.
 func stateOf(e uint64) state   { return state(e & stateMask) }
 func offsetOf(e uint64) uint64 { return e & offsetMask }
 
@@ -107,8 +109,8 @@ func sealed(p []byte, signature string) bool {
 	return string(p[:4]) == signature && le.Uint32(p[4:]) == checksum(p)
 }
 
-// swapGUID converts a GUID between the byte order of RFC 9562 and that of the file, in which the first three fields
-// are little-endian.
+// swapGUID converts a GUID between the byte order of RFC 9562 and that of the file, in
+// which the first three fields are little-endian.
 func swapGUID(g disk.GUID) disk.GUID {
 	return disk.GUID{g[3], g[2], g[1], g[0], g[5], g[4], g[7], g[6], g[8], g[9], g[10], g[11], g[12], g[13], g[14], g[15]}
 }

@@ -8,9 +8,10 @@ import (
 	"odx/vhd/disk"
 )
 
-// A fuzzed file is a valid one with patches, so that inputs are small and checksums valid. A patch has 3 bytes of offset, in
-// multiples of 4 bytes from the start of the file, a length, and that many bytes. The first byte of the input selects the
-// valid file, and whether checksums are recomputed.
+// A fuzzed file is a valid one with patches, so that inputs are small and checksums
+// valid. A patch has 3 bytes of offset, in multiples of 4 bytes from the start of the
+// file, a length, and that many bytes. The first byte of the input selects the valid
+// file, and whether checksums are recomputed.
 
 // maxFuzzed bounds the file of a fuzzed disk in bytes.
 const maxFuzzed = 64 * mib
@@ -26,7 +27,8 @@ func fuzzBase(f *testing.F, data []byte) *sparse {
 	return s
 }
 
-// fuzzBases returns the valid files: one of each kind with a few blocks, and two with a log to replay.
+// fuzzBases returns the valid files: one of each kind with a few blocks, and two with a
+// log to replay.
 func fuzzBases(f *testing.F) []*sparse {
 	var bases []*sparse
 	for _, kind := range []disk.Kind{disk.Fixed, disk.Dynamic, disk.Differencing, disk.Dynamic, disk.Differencing} {
@@ -164,8 +166,8 @@ func exercise(t *testing.T, m *sparse, f *File) {
 	}
 }
 
-// FuzzReplay replays arbitrary logs. The input has entries, each with a length, its position in the log in multiples of 4 KiB,
-// and its first bytes.
+// FuzzReplay replays arbitrary logs. The input has entries, each with a length, its
+// position in the log in multiples of 4 KiB, and its first bytes.
 func FuzzReplay(f *testing.F) {
 	base := fuzzBase(f, withLog(f).Bytes())
 	for _, e := range [][]rawEntry{

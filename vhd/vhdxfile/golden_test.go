@@ -13,7 +13,8 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "rewrite the golden files")
 
-// New files are equal to those in testdata, except for the random FileWriteGuid and the checksums over it.
+// New files are equal to those in testdata, except for the random FileWriteGuid and the
+// checksums over it.
 func TestCreate_Golden(t *testing.T) {
 	fourK := spec(disk.Dynamic, 40*mib)
 	fourK.SectorLength, fourK.BlockLength = 4096, 0

@@ -108,8 +108,8 @@ func (h headers) check(size int64) error {
 	return nil
 }
 
-// update changes both headers, one after the other, so that one of them is valid at any time, and both have the same
-// content afterwards (MS-VHDX 2.2.2.1).
+// update changes both headers, one after the other, so that one of them is valid at any
+// time, and both have the same content afterwards (MS-VHDX 2.2.2.1).
 func (h *headers) update(ctx context.Context, c disk.Container, change func(*header)) error {
 	next := h.header
 	change(&next)

@@ -60,7 +60,8 @@ func closeFile(t testing.TB, f *File) {
 	}
 }
 
-// clean fails the test if Check has a finding that is not harmless, and returns the texts of all findings.
+// clean fails the test if Check has a finding that is not harmless, and returns the
+// texts of all findings.
 func clean(t testing.TB, r blockdev.Reader) string {
 	t.Helper()
 	found, err := Check(t.Context(), r)
@@ -94,7 +95,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// sparse is a container that uses memory only for written data, and whose calls take the time of those of the store.
+// sparse is a container that uses memory only for written data, and whose calls take
+// the time of those of the store.
 type sparse struct {
 	size  int64
 	limit int64 // of size, if not zero

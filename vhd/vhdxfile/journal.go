@@ -12,8 +12,8 @@ import (
 type journal struct {
 	// id is the log's identifier, zero while it is not used.
 	id disk.GUID
-	// head is the offset of the next entry, tail that of the oldest entry whose updates may not
-	// be durable; in bytes from the start of the log.
+	// head is the offset of the next entry, tail that of the oldest entry whose updates
+	// may not be durable; in bytes from the start of the log.
 	head, tail int64
 	sequence   uint64 // of the last entry
 	// length is the used length of the log in bytes: all of it, except in tests.
@@ -33,8 +33,8 @@ func (f *File) writable(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// markChanged changes the identifiers in the headers before the first change of the file, and of its payload if
-// payload is set (MS-VHDX 2.2.2).
+// markChanged changes the identifiers in the headers before the first change of the
+// file, and of its payload if payload is set (MS-VHDX 2.2.2).
 func (f *File) markChanged(ctx context.Context, payload bool) error {
 	if f.wrote && (f.changed || !payload) {
 		return nil
@@ -63,8 +63,8 @@ func (f *File) barrier(ctx context.Context) error {
 	return nil
 }
 
-// commit makes at most maxSectors updates in one step. Without an error they are in the file, or in the log from which
-// they are applied.
+// commit makes at most maxSectors updates in one step. Without an error they are in the
+// file, or in the log from which they are applied.
 func (f *File) commit(ctx context.Context, pieces []piece) error {
 	if err := f.writable(ctx); err != nil {
 		return err
@@ -81,9 +81,9 @@ func (f *File) commit(ctx context.Context, pieces []piece) error {
 	next, renewed := f.log, false
 	length := int64(sectorLength * (1 + len(pieces)))
 	if next.id == (disk.GUID{}) || next.head+length > next.length {
-		// The log is no longer needed. The headers say so before any of it is overwritten,
-		// and refer to the new log when its first entry is written: a log that they refer to
-		// always has a valid sequence.
+		// The log is no longer needed. The headers say so before any of it is
+		// overwritten, and refer to the new log when its first entry is written: a log
+		// that they refer to always has a valid sequence.
 		if f.headers.log != (disk.GUID{}) {
 			if err := f.empty(ctx); err != nil {
 				return err
@@ -106,8 +106,8 @@ func (f *File) commit(ctx context.Context, pieces []piece) error {
 	}
 	next.tail, next.head = next.head, next.head+length
 	f.log, f.view.pieces = next, pieces
-	// The entry is valid, so the change is made. If applying it fails, it is retried before
-	// the next entry.
+	// The entry is valid, so the change is made. If applying it fails, it is retried
+	// before the next entry.
 	_ = f.apply(ctx)
 	return nil
 }
@@ -126,8 +126,9 @@ func (f *File) write(ctx context.Context, e logEntry, at int64, first bool) erro
 	return f.headers.update(ctx, f.c, func(h *header) { h.log, h.logVersion = e.log, 0 })
 }
 
-// retract ensures that an entry that may have been written is not replayed, since later changes rely on the change not
-// having been made. It uses Unmap, which works in a full store too.
+// retract ensures that an entry that may have been written is not replayed, since later
+// changes rely on the change not having been made. It uses Unmap, which works in a full
+// store too.
 func (f *File) retract(ctx context.Context, at region) {
 	err := f.c.Unmap(ctx, at.offset, at.length)
 	if err == nil {

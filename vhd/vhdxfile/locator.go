@@ -11,8 +11,8 @@ import (
 	"odx/vhd/disk"
 )
 
-// locator is a parent locator (MS-VHDX 2.6.2.6): keys and values that identify the parent. Unknown keys are
-// preserved.
+// locator is a parent locator (MS-VHDX 2.6.2.6): keys and values that identify the
+// parent. Unknown keys are preserved.
 type locator map[string]string
 
 // The keys of a VHDX parent locator (MS-VHDX 2.6.2.6.3).

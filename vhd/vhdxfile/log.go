@@ -6,8 +6,8 @@ import "odx/vhd/disk"
 const (
 	entryHeaderLength = 64
 	descriptorLength  = 32
-	// maxSectors is the maximum number of updates in an entry: those whose descriptors fit into its
-	// first sector. It is less than half of the smallest log.
+	// maxSectors is the maximum number of updates in an entry: those whose descriptors
+	// fit into its first sector. It is less than half of the smallest log.
 	maxSectors = (sectorLength - entryHeaderLength) / descriptorLength
 )
 

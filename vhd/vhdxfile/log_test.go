@@ -10,7 +10,8 @@ import (
 	"odx/vhd/disk/disktest"
 )
 
-// logAt is an unused offset in the metadata region, which the logs of these tests write to.
+// logAt is an unused offset in the metadata region, which the logs of these tests write
+// to.
 const logAt = newMetadataAt + 512*kib
 
 // logID is the identifier of the logs of these tests.

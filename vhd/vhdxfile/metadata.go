@@ -18,7 +18,8 @@ type metadata struct {
 	parent *locator
 }
 
-// Flags of an entry of the metadata table (MS-VHDX 2.6.1.2) and of the file parameters (2.6.2.1).
+// Flags of an entry of the metadata table (MS-VHDX 2.6.1.2) and of the file parameters
+// (2.6.2.1).
 const (
 	isUser        = 1
 	isVirtualDisk = 2

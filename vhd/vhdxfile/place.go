@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// mapSpan is the preferred alignment of blocks in bytes: the store shares a whole map node between two places whose
-// distance is a multiple of it.
+// mapSpan is the preferred alignment of blocks in bytes: the store shares a whole map
+// node between two places whose distance is a multiple of it.
 const mapSpan = 2 * mib
 
 // placing is an allocation of places for blocks.
@@ -23,8 +23,8 @@ func (p *placing) find(length, align int64) int64 {
 	return at
 }
 
-// bitmaps allocates the missing sector bitmap blocks of partially present blocks. It also returns the blocks that have
-// one.
+// bitmaps allocates the missing sector bitmap blocks of partially present blocks. It
+// also returns the blocks that have one.
 func (p *placing) bitmaps(ctx context.Context, partial []int64) (changes []change, had []int64, err error) {
 	placed := make(map[int64]bool)
 	for _, i := range partial {
@@ -45,8 +45,8 @@ func (p *placing) bitmaps(ctx context.Context, partial []int64) (changes []chang
 	return changes, had, nil
 }
 
-// payload allocates contiguous places for blocks. Those in partial, which has the same order, become partially present,
-// the others fully present.
+// payload allocates contiguous places for blocks. Those in partial, which has the same
+// order, become partially present, the others fully present.
 func (p *placing) payload(blocks, partial []int64) []change {
 	if len(blocks) == 0 {
 		return nil
@@ -64,8 +64,8 @@ func (p *placing) payload(blocks, partial []int64) []change {
 	return changes
 }
 
-// commit zeros the places and makes the changes. Sector bitmaps precede the blocks that use them, and have no bit set for
-// them; existing bitmaps may have some.
+// commit zeros the places and makes the changes. Sector bitmaps precede the blocks that
+// use them, and have no bit set for them; existing bitmaps may have some.
 func (p *placing) commit(ctx context.Context, bitmaps []change, had []int64, changes []change) error {
 	err := p.zero(ctx)
 	if err == nil {
@@ -96,7 +96,8 @@ func (p *placing) release(failed []change) {
 	}
 }
 
-// zero zeros the places and extends the file. A place may have old contents, which a crash must not leave in an entry.
+// zero zeros the places and extends the file. A place may have old contents, which a
+// crash must not leave in an entry.
 func (p *placing) zero(ctx context.Context) error {
 	f := p.f
 	reused, size := false, f.view.size

@@ -12,12 +12,12 @@ import (
 	"odx/vhd/disk"
 )
 
-// update is an update of a log entry: a sector of data, or zeros. Offsets and lengths are in bytes. The data stays in the
-// log, which may have up to 1 GiB.
+// update is an update of a log entry: a sector of data, or zeros. Offsets and lengths
+// are in bytes. The data stays in the log, which may have up to 1 GiB.
 type update struct {
 	offset, length int64
-	// sector is the offset of the data sector in the file, 0 for zeros. The descriptor has its
-	// first eight and last four bytes.
+	// sector is the offset of the data sector in the file, 0 for zeros. The descriptor
+	// has its first eight and last four bytes.
 	sector int64
 	lead   [8]byte
 	trail  [4]byte
@@ -25,12 +25,12 @@ type update struct {
 
 func (u update) end() int64 { return u.offset + u.length }
 
-// maxUpdates bounds the memory of a log's updates. A log of 1 GiB has 262144 data sectors; further updates are zeros, and no
-// program writes that many.
+// maxUpdates bounds the memory of a log's updates. A log of 1 GiB has 262144 data
+// sectors; further updates are zeros, and no program writes that many.
 const maxUpdates = 1 << 20
 
-// readLog returns the pending updates of a file's log, without overlaps, and the length of the file in bytes after the
-// replay.
+// readLog returns the pending updates of a file's log, without overlaps, and the length
+// of the file in bytes after the replay.
 func readLog(ctx context.Context, v *view, h header) (updates []update, size int64, err error) {
 	if h.log == (disk.GUID{}) {
 		return nil, v.size, nil
@@ -43,9 +43,9 @@ func readLog(ctx context.Context, v *view, h header) (updates []update, size int
 	case r.budget < 0:
 		return nil, 0, bad("log entries overlap")
 	case len(sequence) == 0 && !r.damaged:
-		// Some programs refer to the log in the header before they write its first entry,
-		// sector by sector. This is the state after a crash: MS-VHDX 2.3.3 would refuse the
-		// file, but none of it has been changed yet.
+		// Some programs refer to the log in the header before they write its first
+		// entry, sector by sector. This is the state after a crash: MS-VHDX 2.3.3 would
+		// refuse the file, but none of it has been changed yet.
 		return nil, v.size, nil
 	case len(sequence) == 0:
 		return nil, 0, bad("log is damaged: in use, but without a valid sequence of entries")
@@ -74,8 +74,8 @@ func readLog(ctx context.Context, v *view, h header) (updates []update, size int
 	return mergeUpdates(updates), size, nil
 }
 
-// checkUpdate returns an error if an update is not allowed in the log: it must not change the headers or the log itself. It
-// may extend the file.
+// checkUpdate returns an error if an update is not allowed in the log: it must not
+// change the headers or the log itself. It may extend the file.
 func checkUpdate(u update, h header) error {
 	log := region{int64(h.logOffset), int64(h.logLength)}
 	switch {
@@ -87,7 +87,8 @@ func checkUpdate(u update, h header) error {
 	return nil
 }
 
-// mergeUpdates returns the combined effect of a sequence of updates as updates without overlaps, sorted by offset.
+// mergeUpdates returns the combined effect of a sequence of updates as updates without
+// overlaps, sorted by offset.
 func mergeUpdates(updates []update) []update {
 	byOffset, borders := make([]int, 0, len(updates)), make([]int64, 0, 2*len(updates))
 	for i, u := range updates {
@@ -111,8 +112,8 @@ func mergeUpdates(updates []update) []update {
 		if len(open) == 0 {
 			continue
 		}
-		// The last one applies up to the next boundary. Data is one sector, and boundaries are
-		// multiples of sectors, so it is complete.
+		// The last one applies up to the next boundary. Data is one sector, and
+		// boundaries are multiples of sectors, so it is complete.
 		u := updates[open[0]]
 		u.offset, u.length = at, borders[n+1]-at
 		if k := len(result) - 1; k >= 0 && u.sector == 0 && result[k].sector == 0 && result[k].end() == at {
@@ -164,7 +165,8 @@ func (u update) read(ctx context.Context, r blockdev.Reader, p []byte, off int64
 	return nil
 }
 
-// changesPayload reports whether replaying the log would change the contents of a payload block.
+// changesPayload reports whether replaying the log would change the contents of a
+// payload block.
 func (f *File) changesPayload(ctx context.Context) (bool, error) {
 	if len(f.view.log) == 0 && f.view.size == f.view.r.Size() {
 		return false, nil
@@ -213,7 +215,8 @@ func (f *File) replay(ctx context.Context) error {
 	return f.empty(ctx)
 }
 
-// applyLog writes the updates to their destinations, with one write for up to 1 MiB of contiguous updates.
+// applyLog writes the updates to their destinations, with one write for up to 1 MiB of
+// contiguous updates.
 func (f *File) applyLog(ctx context.Context) error {
 	buf := make([]byte, 0, mib)
 	for rest := f.view.log; len(rest) > 0; {

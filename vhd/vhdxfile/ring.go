@@ -7,7 +7,8 @@ import (
 	"odx/vhd/disk"
 )
 
-// ring is the log in a file. It is read in parts, so that a log of any length needs little memory.
+// ring is the log in a file. It is read in parts, so that a log of any length needs
+// little memory.
 type ring struct {
 	v          *view
 	at, length int64 // of the log, in bytes
@@ -15,9 +16,9 @@ type ring struct {
 	// window is the cached part of the log at windowAt.
 	window   []byte
 	windowAt int64
-	// budget is the remaining number of bytes of entries to read. An attacker can make entries long
-	// and start one in every sector: without a budget, a log of 64 MiB would keep a CPU busy for
-	// minutes.
+	// budget is the remaining number of bytes of entries to read. An attacker can make
+	// entries long and start one in every sector: without a budget, a log of 64 MiB
+	// would keep a CPU busy for minutes.
 	budget int64
 	// damaged: a sector has an invalid entry of this log, other than an incomplete
 	// one.
@@ -36,7 +37,8 @@ func newRing(v *view, h header) *ring {
 	}
 }
 
-// sector returns the sector at an offset of the log, modulo its length. It is valid until the next call.
+// sector returns the sector at an offset of the log, modulo its length. It is valid
+// until the next call.
 func (r *ring) sector(ctx context.Context, off int64) ([]byte, error) {
 	off %= r.length
 	if at := off &^ (ringWindow - 1); at != r.windowAt {
@@ -66,7 +68,8 @@ func (e found) heads() int64 {
 	return (entryHeaderLength + descriptorLength*e.count + sectorLength - 1) / sectorLength
 }
 
-// entry returns the entry at offset off, if it is valid. Entries that violate MS-VHDX 2.3.1, such as torn ones, are not.
+// entry returns the entry at offset off, if it is valid. Entries that violate MS-VHDX
+// 2.3.1, such as torn ones, are not.
 func (r *ring) entry(ctx context.Context, off int64) (e found, ok bool, err error) {
 	p, err := r.sector(ctx, off)
 	if err != nil || string(p[:4]) != "loge" || getGUID(p[32:]) != r.log {
@@ -89,7 +92,8 @@ func (r *ring) entry(ctx context.Context, off int64) (e found, ok bool, err erro
 	return e, ok, err
 }
 
-// verify checks a whole entry. It is torn if its only error is that data sectors are not written yet (MS-VHDX 2.3.1.4).
+// verify checks a whole entry. It is torn if its only error is that data sectors are
+// not written yet (MS-VHDX 2.3.1.4).
 func (r *ring) verify(ctx context.Context, e found) (ok, torn bool, err error) {
 	var sum, want uint32
 	data := int64(0)
@@ -154,7 +158,8 @@ func (d descriptor) valid(sequence uint64) bool {
 	return d.isData() || string(d[:4]) == "zero" && d.length()%sectorLength == 0 && d.length() <= maxFile
 }
 
-// active returns the active sequence from its tail (MS-VHDX 2.3.3), which is to be replayed.
+// active returns the active sequence from its tail (MS-VHDX 2.3.3), which is to be
+// replayed.
 func (r *ring) active(ctx context.Context) (best []found, err error) {
 	for off := int64(0); off < r.length; {
 		var run []found

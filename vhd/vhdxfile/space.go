@@ -42,7 +42,8 @@ func (s *space) release(offset, length int64) {
 	}
 }
 
-// maskOf returns the bits of [from, to) in the word of from, and the start of the next word, or to.
+// maskOf returns the bits of [from, to) in the word of from, and the start of the next
+// word, or to.
 func maskOf(from, to int64) (mask uint64, next int64) {
 	next = min(to, (from/64+1)*64)
 	mask = ^uint64(0) << (from % 64)
@@ -52,7 +53,8 @@ func maskOf(from, to int64) (mask uint64, next int64) {
 	return mask, next
 }
 
-// next returns the first bit from i that is set, or not set. If there is none, it returns a bit after all tracked ones.
+// next returns the first bit from i that is set, or not set. If there is none, it
+// returns a bit after all tracked ones.
 func (s *space) next(i int64, set bool) int64 {
 	for end := int64(len(s.used)) * 64; i < end; {
 		word := s.used[i/64]
@@ -70,7 +72,8 @@ func (s *space) next(i int64, set bool) int64 {
 	return i
 }
 
-// find takes the first free range of length bytes at a multiple of align, and returns its offset.
+// find takes the first free range of length bytes at a multiple of align, and returns
+// its offset.
 func (s *space) find(length, align int64) int64 {
 	n, step := (length+mib-1)/mib, max(align/mib, 1)
 	s.full = s.next(s.full, false)

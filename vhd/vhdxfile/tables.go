@@ -4,9 +4,11 @@ import (
 	"sync"
 )
 
-// Tables opens virtual disks whose block allocation tables share a memory bound. It caches the most recently used pages of each
-// table. If there is no room for another page, it evicts one of the disk that holds most, so disks in use converge to equal
-// shares. Each has at least one page, even beyond the bound. It is safe for concurrent use.
+// Tables opens virtual disks whose block allocation tables share a memory bound. It
+// caches the most recently used pages of each table. If there is no room for another
+// page, it evicts one of the disk that holds most, so disks in use converge to equal
+// shares. Each has at least one page, even beyond the bound. It is safe for concurrent
+// use.
 type Tables struct {
 	bound int64 // in bytes
 
@@ -22,7 +24,8 @@ func NewTables(bound int64) *Tables {
 	return &Tables{bound: bound, open: make(map[*bat]struct{})}
 }
 
-// defaultBound is the bound in bytes of a disk that is opened without Tables: the table of 2 TiB in blocks of 1 MiB.
+// defaultBound is the bound in bytes of a disk that is opened without Tables: the table
+// of 2 TiB in blocks of 1 MiB.
 const defaultBound = 16 * mib
 
 // HeldBytes returns the memory of the tables in bytes.
@@ -56,7 +59,8 @@ func (t *Tables) keep(b *bat, n int64, p *page) {
 	b.pages[n].Store(p)
 }
 
-// largest returns the table that holds most, among those with more than one page, or nil. The caller holds t.mu.
+// largest returns the table that holds most, among those with more than one page, or
+// nil. The caller holds t.mu.
 func (t *Tables) largest() *bat {
 	var most *bat
 	for b := range t.open {
@@ -67,7 +71,8 @@ func (t *Tables) largest() *bat {
 	return most
 }
 
-// release frees the cached pages of a table and stops caching. Later reads are from the file.
+// release frees the cached pages of a table and stops caching. Later reads are from the
+// file.
 func (t *Tables) release(b *bat) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

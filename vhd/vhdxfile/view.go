@@ -7,7 +7,8 @@ import (
 	"odx/blockdev"
 )
 
-// piece is an update of metadata: data, or zeros if data is nil. Offset and length are multiples of 4 KiB.
+// piece is an update of metadata: data, or zeros if data is nil. Offset and length are
+// multiples of 4 KiB.
 type piece struct {
 	offset, length int64
 	data           []byte
@@ -15,7 +16,8 @@ type piece struct {
 
 func (p piece) end() int64 { return p.offset + p.length }
 
-// view is the file as of after the replay of its log and the writing of some pieces, none of which are written yet.
+// view is the file as of after the replay of its log and the writing of some pieces,
+// none of which are written yet.
 type view struct {
 	r blockdev.Reader
 	// size is the length of the file in bytes, including extensions.

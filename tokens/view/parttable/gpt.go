@@ -28,7 +28,8 @@ type gptHeader struct {
 	crc                     uint32
 }
 
-// readGPT returns the partitions of the primary header, or of the backup in the last block if the primary is damaged.
+// readGPT returns the partitions of the primary header, or of the backup in the last
+// block if the primary is damaged.
 func readGPT(ctx context.Context, d Disk, blockLength int64) (*Table, error) {
 	t, err := readGPTAt(ctx, d, blockLength, 1)
 	if !errors.Is(err, ErrDamaged) {
@@ -90,7 +91,8 @@ func readGPTAt(ctx context.Context, d Disk, blockLength, block int64) (*Table, e
 	return t, nil
 }
 
-// parseGPTHeader validates the header in a logical block of a disk with the given number of blocks.
+// parseGPTHeader validates the header in a logical block of a disk with the given
+// number of blocks.
 func parseGPTHeader(b []byte, block, blocks int64) (gptHeader, error) {
 	le := binary.LittleEndian
 	damaged := func(what string) (gptHeader, error) {

@@ -1,5 +1,6 @@
-// Package parttable reads partition tables: GUID (UEFI 2.10 chapter 5) and MBR, with the logical partitions of an extended one.
-// It validates all input: a table that is inconsistent or exceeds the disk is an error.
+// Package parttable reads partition tables: GUID (UEFI 2.10 chapter 5) and MBR, with
+// the logical partitions of an extended one. It validates all input: a table that is
+// inconsistent or exceeds the disk is an error.
 package parttable
 
 import (
@@ -68,8 +69,8 @@ type mbrEntry struct {
 func (e mbrEntry) extended() bool { return e.kind == 0x05 || e.kind == 0x0F || e.kind == 0x85 }
 func (e mbrEntry) used() bool     { return e.kind != typeEmpty && e.count > 0 }
 
-// Read returns the partition table of a disk with logical blocks of blockLength bytes. The error is ErrNoTable, ErrDamaged, or
-// one of the disk.
+// Read returns the partition table of a disk with logical blocks of blockLength bytes.
+// The error is ErrNoTable, ErrDamaged, or one of the disk.
 func Read(ctx context.Context, d Disk, blockLength int64) (*Table, error) {
 	entries, err := readMBR(ctx, d, 0)
 	if err != nil {
@@ -159,8 +160,9 @@ func (t *Table) add(number int, start int64, e mbrEntry, blockLength int64) {
 	})
 }
 
-// addChain adds the logical partitions. Each is preceded by a record with its offset relative to the record, and the offset of
-// the next record relative to the extended partition.
+// addChain adds the logical partitions. Each is preceded by a record with its offset
+// relative to the record, and the offset of the next record relative to the extended
+// partition.
 func (t *Table) addChain(ctx context.Context, d Disk, blockLength int64, extended mbrEntry) error {
 	first, end := int64(extended.start), int64(extended.start)+int64(extended.count)
 	seen := map[int64]bool{}

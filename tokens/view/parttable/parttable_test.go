@@ -172,7 +172,8 @@ func TestRead_DamagedGPT(t *testing.T) {
 	}
 }
 
-// A chain of logical partitions that leaves the extended partition or is cyclic is refused.
+// A chain of logical partitions that leaves the extended partition or is cyclic is
+// refused.
 func TestRead_DamagedMBR(t *testing.T) {
 	entry := func(d image, block int64, i int) []byte { return d[block*512+446+int64(i)*16:] }
 	for _, c := range []struct {
@@ -200,7 +201,8 @@ func TestRead_DamagedMBR(t *testing.T) {
 	}
 }
 
-// For arbitrary first and last blocks, Read returns, and its partitions are within the disk and do not overlap.
+// For arbitrary first and last blocks, Read returns, and its partitions are within the
+// disk and do not overlap.
 func FuzzRead(f *testing.F) {
 	const head, tail, size = 34 * 512, 33 * 512, 64 << 10
 	small := func() image {
