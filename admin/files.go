@@ -10,7 +10,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 	"odx/vhd"
 )
 
@@ -57,7 +57,7 @@ type FileFinish struct {
 }
 
 // FilePrefix begins the name of a file where a volume could stand, too.
-const FilePrefix = tokens.FilePrefix
+const FilePrefix = offload.FilePrefix
 
 // File describes a file of the store.
 type File struct {

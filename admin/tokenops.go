@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"odx/blockdev"
+	"odx/offload"
 	"odx/tokens"
 )
 
@@ -115,7 +116,7 @@ func (s *Store) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, err
 	if info.Type != tokens.RODTypeBlockDeviceZero && r.TokenOffset < info.Length {
 		r.Length = min(r.Length, info.Length-r.TokenOffset)
 	}
-	n, err := m.OffloadWrite(blockdev.StopAfter(ctx, requestTime), t, r.TokenOffset, tokens.Destination{Volume: v, BlockLength: blockLength},
+	n, err := m.OffloadWrite(blockdev.StopAfter(ctx, requestTime), t, r.TokenOffset, offload.Destination{Volume: v, BlockLength: blockLength},
 		[]blockdev.Range{{Offset: r.Offset, Length: r.Length}}, tokens.WriteOptions{})
 	if err == nil {
 		err = v.Flush(ctx)
@@ -159,7 +160,7 @@ func (s *Store) VerifyToken(ctx context.Context, r TokenWrite) (TokenVerified, e
 	if r.Length == 0 {
 		r.Length = (v.Size() - r.Offset) &^ (blockLength - 1) // more than the token is of does not count
 	}
-	verdict, err := m.Verify(ctx, t, tokens.Destination{Volume: v, BlockLength: blockLength}, []blockdev.Range{{Offset: r.Offset, Length: r.Length}})
+	verdict, err := m.Verify(ctx, t, offload.Destination{Volume: v, BlockLength: blockLength}, []blockdev.Range{{Offset: r.Offset, Length: r.Length}})
 	return TokenVerified{Match: verdict == tokens.Match}, err
 }
 

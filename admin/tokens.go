@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"odx/conf"
+	"odx/offload"
 	"odx/tokens"
 )
 
@@ -16,7 +17,7 @@ func (s *Store) TokenManager(ctx context.Context) (*tokens.Manager, error) {
 		return s.tokens, nil
 	}
 	o := tokenOptions(&s.cfg.Tokens, &s.memory)
-	o.Store, o.Log = tokens.ExtentStore(s.store), s.log
+	o.Store, o.Log = offload.ExtentStore{Store: s.store}, s.log
 	var err error
 	if s.tokens, err = tokens.Open(ctx, o); err != nil {
 		return nil, fmt.Errorf("open the tokens of the store in %s: %w", s.cfg.DataDir, err)
@@ -28,7 +29,7 @@ func (s *Store) TokenManager(ctx context.Context) (*tokens.Manager, error) {
 // for. Of a store that is only looked at, those whose time has passed count as well.
 func (s *Store) countTokens(ctx context.Context) (live int, pinned int64, err error) {
 	if s.readOnly {
-		return tokens.Count(tokens.ExtentStore(s.store))
+		return tokens.Count(offload.ExtentStore{Store: s.store})
 	}
 	m, err := s.TokenManager(ctx)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/internal/kit/tokenclient"
+	"odx/offload"
 	"odx/tokens"
 )
 
@@ -35,7 +36,7 @@ func timeProvider(ctx context.Context, dir string, n int) (rows []latency, err e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	manager, err := tokens.Open(ctx, tokens.Options{Store: tokens.ExtentStore(store), Log: logrus.NewEntry(log)})
+	manager, err := tokens.Open(ctx, tokens.Options{Store: offload.ExtentStore{Store: store}, Log: logrus.NewEntry(log)})
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +92,7 @@ func copyOnce(ctx context.Context, m *tokens.Manager, src, dst *backstore.Volume
 	t.Populate, t.Tokens = time.Since(began), 1
 	for done := int64(0); done < providerBytes; t.Writes++ {
 		began = time.Now()
-		n, err := m.OffloadWrite(ctx, r.Token, done, tokens.Destination{Volume: dst, BlockLength: 512},
+		n, err := m.OffloadWrite(ctx, r.Token, done, offload.Destination{Volume: dst, BlockLength: 512},
 			[]blockdev.Range{{Offset: at + done, Length: providerBytes - done}}, tokens.WriteOptions{})
 		if err != nil {
 			return t, err

@@ -5,7 +5,10 @@
 // a type assertion. The package imports nothing of odx.
 package blockdev
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 const (
 	// BlockLength is the unit of mapping in bytes. Copies between ranges aligned to
@@ -88,3 +91,21 @@ func (r Range) In(size int64) bool {
 
 // End returns the first byte after the range.
 func (r Range) End() int64 { return r.Offset + r.Length }
+
+// Sum adds the lengths of ranges, each of which has to be whole blocks of blockLength
+// bytes inside a device of size bytes; otherwise its error wraps ErrRange.
+func Sum(ranges []Range, size int64, blockLength int) (int64, error) {
+	var total int64
+	for _, r := range ranges {
+		if !r.In(size) {
+			return 0, fmt.Errorf("%w: %d bytes at %d, volume of %d", ErrRange, r.Length, r.Offset, size)
+		}
+		if bl := int64(blockLength); bl <= 0 || r.Offset%bl != 0 || r.Length%bl != 0 {
+			return 0, fmt.Errorf("%w: %d bytes at %d are not whole blocks of %d", ErrRange, r.Length, r.Offset, bl)
+		}
+		if total += r.Length; total < 0 {
+			return 0, fmt.Errorf("%w: the lengths overflow", ErrRange)
+		}
+	}
+	return total, nil
+}

@@ -52,7 +52,7 @@ func (s *views) fileDevice(ctx context.Context, u fileUse) (d view.Device, fresh
 		if err != nil {
 			return nil, false, err
 		}
-		d = view.Base(s.media.tokens, f)
+		d = view.Base(s.media.tokens.Engine(), f)
 		s.media.users.add(u.name, u.user)
 	} else {
 		open := s.media.disks.Serve

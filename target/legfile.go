@@ -94,7 +94,7 @@ func (s *views) backingLeg(v *conf.View, d conf.Device) (view.Leg, error) {
 		s.legFiles[d.Backing] = f
 		b, leg.Files = cutVolume{b, f.data}, []view.Stamped{f}
 	}
-	leg.Device = view.Base(s.media.tokens, b)
+	leg.Device = view.Base(s.media.tokens.Engine(), b)
 	return leg, nil
 }
 

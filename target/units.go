@@ -145,7 +145,7 @@ func (s *Service) makeUnit(ctx context.Context, l *conf.LUN) (*scsi.LogicalUnit,
 // setView makes a view the medium of a logical unit.
 func (s *Service) setView(c *scsi.LUConfig, v *view.Stack, id [16]byte) {
 	c.Volume, c.ID = v, id
-	if s.tokens.Shares(v) {
+	if s.tokens.Engine().Shares(v) {
 		c.Thin, c.Space = true, s.space.space()
 	}
 }

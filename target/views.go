@@ -84,7 +84,7 @@ func (s *views) make(ctx context.Context, v *conf.View) (view.Device, error) {
 		}
 		return view.NewStripe(devices, v.StripeUnit)
 	case conf.ViewMirror:
-		m, err := view.OpenMirror(ctx, view.MirrorConfig{Name: v.Name, Legs: legs, Copier: s.media.tokens, Records: s.media.store, Log: s.media.log})
+		m, err := view.OpenMirror(ctx, view.MirrorConfig{Name: v.Name, Legs: legs, Engine: s.media.tokens.Engine(), Records: s.media.store, Log: s.media.log})
 		if err != nil {
 			return nil, err
 		}
@@ -130,7 +130,7 @@ func (s *views) leg(ctx context.Context, v *conf.View, d conf.Device) (view.Leg,
 	if err != nil {
 		return view.Leg{}, err
 	}
-	return view.Leg{Device: view.Base(s.media.tokens, space), ID: fmt.Sprintf("%x", space.ID()), Fresh: fresh}, nil
+	return view.Leg{Device: view.Base(s.media.tokens.Engine(), space), ID: fmt.Sprintf("%x", space.ID()), Fresh: fresh}, nil
 }
 
 // fileLeg opens the disk in a file of the store.
@@ -175,7 +175,7 @@ func (s *views) verify(ctx context.Context, v *conf.View, leg view.Leg) (view.De
 	if err != nil {
 		return nil, err
 	}
-	return view.NewVerify(v.Name, leg.Device, sums, s.media.tokens)
+	return view.NewVerify(v.Name, leg.Device, sums, s.media.tokens.Engine())
 }
 
 // origin refuses to go on with a snapshot of something else.
@@ -187,7 +187,7 @@ func (s *views) origin(ctx context.Context, v *conf.View, leg view.Leg) (view.De
 	if err != nil {
 		return nil, err
 	}
-	return view.OpenOrigin(view.OriginConfig{Name: v.Name, Of: leg.Device, Before: before, Copier: s.media.tokens, Records: s.media.store})
+	return view.OpenOrigin(view.OriginConfig{Name: v.Name, Of: leg.Device, Before: before, Engine: s.media.tokens.Engine(), Records: s.media.store})
 }
 
 // errOverOther: what a view keeps beside its data is of other data.

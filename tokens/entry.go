@@ -6,6 +6,8 @@ import (
 	"crypto/subtle"
 	"sync"
 	"time"
+
+	"odx/offload"
 )
 
 // entry is a live token in memory.
@@ -13,7 +15,7 @@ type entry struct {
 	id ID
 	// watch tells of a change of the token's data; nil unless it is change
 	// vulnerable.
-	watch Watch
+	watch offload.Watch
 
 	// located and digest are those of a hash token; nil otherwise. Such an entry
 	// lives as long as one use and has no record.

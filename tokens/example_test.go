@@ -8,6 +8,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/offload"
 	"odx/tokens"
 )
 
@@ -24,7 +25,7 @@ func Example() {
 		panic(err)
 	}
 	defer store.Close()
-	manager, err := tokens.Open(ctx, tokens.Options{Store: tokens.ExtentStore(store)})
+	manager, err := tokens.Open(ctx, tokens.Options{Store: offload.ExtentStore{Store: store}})
 	if err != nil {
 		panic(err)
 	}
@@ -51,7 +52,7 @@ func Example() {
 	}
 
 	// A call can do less than it was asked: the caller goes on from there.
-	to := tokens.Destination{Volume: dst, BlockLength: 512}
+	to := offload.Destination{Volume: dst, BlockLength: 512}
 	for done := int64(0); done < made.Represented; {
 		rest := []blockdev.Range{{Offset: done, Length: made.Represented - done}}
 		n, err := manager.OffloadWrite(ctx, made.Token, done, to, rest, tokens.WriteOptions{})

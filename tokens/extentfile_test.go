@@ -56,7 +56,7 @@ func TestFilesAreCopiedWithoutMovingBytes(t *testing.T) {
 					tok := mustRead(t, w.manager, src, ranges(0, volumeSize), tokens.ReadOptions{Type: kind.rodType})
 					mustWrite(t, w.manager, tok, 0, dst, ranges(0, volumeSize), volumeSize)
 				}
-				if err := w.manager.Copy(ctx, src, 4096, dst2, 8192, volumeSize-8192, func(int64) {}); err != nil {
+				if err := w.manager.Engine().Copy(ctx, src, 4096, dst2, 8192, volumeSize-8192, func(int64) {}); err != nil {
 					t.Fatal(err)
 				}
 				if got := w.store.LiveBytes(); got != live {

@@ -11,6 +11,7 @@ import (
 
 	"odx/backstore"
 	"odx/backstore/vfs"
+	"odx/offload"
 	"odx/tokens"
 	"odx/tokens/tokentest"
 )
@@ -47,7 +48,7 @@ func (w *extentWorld) open(t fataler) {
 	if w.store, err = backstore.Open(ctx, w.options); err != nil {
 		t.Fatal(err)
 	}
-	if w.manager, err = tokens.Open(ctx, tokens.Options{Store: tokens.ExtentStore(w.store), Log: discard()}); err != nil {
+	if w.manager, err = tokens.Open(ctx, tokens.Options{Store: offload.ExtentStore{Store: w.store}, Log: discard()}); err != nil {
 		t.Fatal(err)
 	}
 	for i, v := range w.volumes {

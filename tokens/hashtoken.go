@@ -9,6 +9,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/offload"
 )
 
 // maxCandidates is how many volumes are searched for the bytes of a hash token
@@ -56,18 +57,18 @@ func (m *Manager) admitHash(l *locator, who Requester) error {
 // openHashed opens the bytes of a hash token: where they were, or at the same
 // place of another volume, as clones and snapshots have them. ErrCancelled when
 // the digest says that none of these has them.
-func (m *Manager) openHashed(ctx context.Context, e *entry) (Snapshot, error) {
+func (m *Manager) openHashed(ctx context.Context, e *entry) (offload.Snapshot, error) {
 	origin, err := m.store.Space(e.located.volume)
 	if err != nil && !errors.Is(err, backstore.ErrNotFound) {
 		return nil, err
 	}
 	candidates := m.store.Spaces()
 	if err == nil {
-		candidates = slices.DeleteFunc(candidates, func(s AddressSpace) bool { return s.ID() == origin.ID() })
-		candidates = append([]AddressSpace{origin}, candidates...)
+		candidates = slices.DeleteFunc(candidates, func(s offload.AddressSpace) bool { return s.ID() == origin.ID() })
+		candidates = append([]offload.AddressSpace{origin}, candidates...)
 	}
 	for _, space := range candidates[:min(len(candidates), maxCandidates)] {
-		s, err := m.snapshotForUse(ctx, space.Snapshot, e.rec.Ranges)
+		s, err := m.engine.Transient(ctx, space.Snapshot, e.rec.Ranges)
 		if errors.Is(err, blockdev.ErrRange) || errors.Is(err, backstore.ErrNotFound) {
 			continue // it is smaller, or gone meanwhile
 		}
@@ -148,7 +149,7 @@ func (v Verdict) String() string {
 //
 // Errors: those that refuse a token, blockdev.ErrRange, ErrTooLong, and those of the store
 // and the volume.
-func (m *Manager) Verify(ctx context.Context, t *Token, dst Destination, ranges []blockdev.Range) (Verdict, error) {
+func (m *Manager) Verify(ctx context.Context, t *Token, dst offload.Destination, ranges []blockdev.Range) (Verdict, error) {
 	v, err := m.verify(ctx, t, dst, ranges)
 	if err != nil {
 		m.refused(err)
@@ -156,14 +157,14 @@ func (m *Manager) Verify(ctx context.Context, t *Token, dst Destination, ranges 
 	return v, err
 }
 
-func (m *Manager) verify(ctx context.Context, t *Token, dst Destination, ranges []blockdev.Range) (Verdict, error) {
+func (m *Manager) verify(ctx context.Context, t *Token, dst offload.Destination, ranges []blockdev.Range) (Verdict, error) {
 	if err := m.sealer.check(t); err != nil {
 		return Mismatch, err
 	}
 	if t.Type() != RODTypeChecksum {
 		return Mismatch, fmt.Errorf("%w: %v is no checksum", ErrUnsupportedType, t.Type())
 	}
-	total, err := sumRanges(dst.Volume.Size(), dst.BlockLength, ranges)
+	total, err := blockdev.Sum(ranges, dst.Volume.Size(), dst.BlockLength)
 	if err != nil {
 		return Mismatch, err
 	}
@@ -173,7 +174,7 @@ func (m *Manager) verify(ctx context.Context, t *Token, dst Destination, ranges 
 	}
 	var digest [32]byte
 	if space, shared := m.store.AddressSpace(dst.Volume); shared {
-		s, err := m.snapshotForUse(ctx, space.Snapshot, ranges)
+		s, err := m.engine.Transient(ctx, space.Snapshot, ranges)
 		if err != nil {
 			return Mismatch, err
 		}
@@ -191,14 +192,16 @@ func (m *Manager) verify(ctx context.Context, t *Token, dst Destination, ranges 
 	return Mismatch, nil
 }
 
+// digestStep is how many bytes are read at a time for a digest.
+const digestStep = 1 << 20
+
 // digestOf reads length bytes of ranges of a volume outside the store.
-func (m *Manager) digestOf(ctx context.Context, dst Destination, ranges []blockdev.Range, length int64) ([32]byte, error) {
+func (m *Manager) digestOf(ctx context.Context, dst offload.Destination, ranges []blockdev.Range, length int64) ([32]byte, error) {
 	d := m.store.NewDigest()
-	buf := copyBuffers.Get().(*[copyLength]byte)
-	defer copyBuffers.Put(buf)
+	buf := make([]byte, digestStep)
 	for _, r := range ranges {
 		for r.Length > 0 && length > 0 {
-			p := buf[:min(r.Length, copyLength)]
+			p := buf[:min(r.Length, digestStep)]
 			if err := dst.Volume.ReadAt(ctx, p, r.Offset); err != nil {
 				return [32]byte{}, err
 			}

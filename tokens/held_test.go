@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/offload"
 	"odx/tokens"
 )
 
@@ -22,7 +23,7 @@ func realStore(t *testing.T, o tokens.Options) (*tokens.Manager, *backstore.Stor
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Store, o.Log = tokens.ExtentStore(s), discard()
+	o.Store, o.Log = offload.ExtentStore{Store: s}, discard()
 	m, err := tokens.Open(ctx, o)
 	if err != nil {
 		t.Fatal(err)
@@ -205,7 +206,7 @@ func TestManager_OrphansAtStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := tokens.Options{Store: tokens.ExtentStore(s), Log: discard()}
+	o := tokens.Options{Store: offload.ExtentStore{Store: s}, Log: discard()}
 	m, err := tokens.Open(ctx, o)
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/offload"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 // use is one operation that uses a token.
 type use struct {
 	entry    *entry
-	snapshot Snapshot
+	snapshot offload.Snapshot
 	// ctx ends when the operation's does, and with the token's error when the
 	// token ends, where policy asks for that.
 	ctx   context.Context

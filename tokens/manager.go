@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -16,7 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"odx/backstore"
-	"odx/blockdev"
+	"odx/offload"
 )
 
 // Limits bounds what a Manager keeps. A zero field means the default.
@@ -102,6 +101,8 @@ func (l *Limits) check() error {
 // Options are the arguments of Open.
 type Options struct {
 	Store Store
+	// Engine copies for the manager; nil: Open makes one of Store.
+	Engine *offload.Engine
 	// Log receives what goes wrong where no caller is told; nil discards it.
 	Log    *logrus.Entry
 	Limits Limits
@@ -112,6 +113,7 @@ type Options struct {
 // concurrently.
 type Manager struct {
 	store  Store
+	engine *offload.Engine
 	log    *logrus.Entry
 	limits Limits
 	policy Policy
@@ -159,7 +161,7 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 		o.Log = logrus.NewEntry(silent)
 	}
 	m := &Manager{
-		store: o.Store, log: o.Log, limits: o.Limits, policy: o.Policy,
+		store: o.Store, engine: o.Engine, log: o.Log, limits: o.Limits, policy: o.Policy,
 		sealer:     sealer{store: o.Store.ID()},
 		useRecords: rate.NewLimiter(rate.Limit(o.Limits.UseRecordsPerSecond), o.Limits.UseRecordsPerSecond),
 		wake:       make(chan struct{}, 1),
@@ -168,14 +170,14 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 		dead:       tombstones{max: o.Limits.Tombstones, byID: make(map[ID]tombstone)},
 		stats:      Stats{CancelledFor: make(map[Cause]uint64), Refused: make(map[string]uint64)},
 	}
+	if m.engine == nil {
+		var err error
+		if m.engine, err = offload.Open(ctx, o.Store, o.Log); err != nil {
+			return nil, err
+		}
+	}
 	if err := m.loadKey(ctx); err != nil {
 		return nil, fmt.Errorf("token key: %w", err)
-	}
-	if err := o.Store.DeleteStages(ctx, stagePrefix); err != nil {
-		return nil, fmt.Errorf("remove what an interrupted copy left: %w", err)
-	}
-	if err := m.deleteUses(ctx); err != nil {
-		return nil, fmt.Errorf("remove what interrupted copies left: %w", err)
 	}
 	if err := m.loadTombstones(ctx); err != nil {
 		return nil, fmt.Errorf("load dead tokens: %w", err)
@@ -199,8 +201,8 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 	return m, nil
 }
 
-// WriteOut has what was written outlive this process: see Store.
-func (m *Manager) WriteOut(ctx context.Context) error { return m.store.WriteOut(ctx) }
+// Engine returns the copy engine of the manager.
+func (m *Manager) Engine() *offload.Engine { return m.engine }
 
 // Close ends the manager, but no token: the store keeps them. No call of the
 // manager may be running.
@@ -227,17 +229,6 @@ func (m *Manager) Close() error {
 
 // Limits returns the limits in force.
 func (m *Manager) Limits() Limits { return m.limits }
-
-// Shares reports whether v is a volume of the manager's store, or a View of such
-// ones alone, so that copying from and to it moves no bytes where the alignment
-// allows it.
-func (m *Manager) Shares(v blockdev.Volume) bool {
-	if view, ok := v.(View); ok {
-		return !slices.ContainsFunc(view.Leaves(), func(leaf blockdev.Volume) bool { return !m.Shares(leaf) })
-	}
-	_, ok := m.store.AddressSpace(v)
-	return ok
-}
 
 // Info describes a live token.
 type Info struct {

@@ -14,6 +14,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/offload"
 	"odx/tokens"
 	"odx/tokens/tokentest"
 )
@@ -78,8 +79,8 @@ func source(v blockdev.Volume) tokens.Source {
 	return tokens.Source{Volume: v, LU: tokens.LU{BlockLength: 512, TargetName: "iqn.2026-11.example.odx:a"}}
 }
 
-func destination(v blockdev.Volume) tokens.Destination {
-	return tokens.Destination{Volume: v, BlockLength: 512}
+func destination(v blockdev.Volume) offload.Destination {
+	return offload.Destination{Volume: v, BlockLength: 512}
 }
 
 func ranges(offsetLength ...int64) []blockdev.Range {
@@ -165,7 +166,7 @@ func TestWriteEndsWhereTheTokenEnds(t *testing.T) {
 				dst = tokentest.Dumb{Volume: vol, BlockLength: dumb}
 			}
 			tok := mustRead(t, m, src, ranges(0, tc.rod), tokens.ReadOptions{})
-			n, err := m.OffloadWrite(ctx, tok, tc.off, tokens.Destination{Volume: dst, BlockLength: tc.blockLength}, tc.ranges, tokens.WriteOptions{})
+			n, err := m.OffloadWrite(ctx, tok, tc.off, offload.Destination{Volume: dst, BlockLength: tc.blockLength}, tc.ranges, tokens.WriteOptions{})
 			if err != nil || n != tc.want {
 				t.Errorf("%s (dumb: %v): %d, %v; want %d", tc.name, dumb > 0, n, err, tc.want)
 				continue
@@ -293,7 +294,7 @@ func TestTokenOfAnotherStoreIsRemote(t *testing.T) {
 	va, vb := a.NewVolume("v", volumeSize), b.NewVolume("v", volumeSize)
 	ma, mb := open(t, a, tokens.Limits{}), open(t, b, tokens.Limits{})
 	wantRefused(t, mb, mustRead(t, ma, va, ranges(0, 512), tokens.ReadOptions{}), vb, tokens.ErrRemote)
-	if ma.Shares(vb) || !ma.Shares(va) {
+	if ma.Engine().Shares(vb) || !ma.Engine().Shares(va) {
 		t.Error("Shares does not tell the volumes of two stores apart")
 	}
 	// A volume of the other store is copied to, though.

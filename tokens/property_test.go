@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"odx/blockdev"
+	"odx/offload"
 	"odx/tokens"
 	"odx/tokens/tokentest"
 )
@@ -132,7 +133,7 @@ func (w *world) offloadRead(t *rapid.T) {
 		}
 		return
 	}
-	if !k.pins && !w.manager.Shares(v.volume) {
+	if !k.pins && !w.manager.Engine().Shares(v.volume) {
 		if !errors.Is(err, tokens.ErrUnsupportedType) {
 			t.Fatalf("%v of a volume outside the store: %v", k.rodType, err)
 		}
@@ -156,7 +157,7 @@ func (w *world) offloadWrite(t *rapid.T) {
 	if rapid.IntRange(0, 9).Draw(t, "completion") == 0 {
 		o.Completion = tokens.DeleteToken
 	}
-	dst := tokens.Destination{Volume: v.volume, BlockLength: int(v.blockLength)}
+	dst := offload.Destination{Volume: v.volume, BlockLength: int(v.blockLength)}
 	n, err := w.manager.OffloadWrite(ctx, tok.token, off, dst, list, o)
 	if tok.dead != nil || off >= int64(len(tok.model)) {
 		if want := cmpErr(tok.dead, tokens.ErrOffset); n != 0 || !errors.Is(err, want) {
@@ -230,7 +231,7 @@ func (w *world) hashRead(t *rapid.T) {
 	v := w.draw(t)
 	list := drawRanges(t, v.volume.Size(), v.blockLength)
 	rod := v.at(list)
-	if len(rod) == 0 || !w.manager.Shares(v.volume) {
+	if len(rod) == 0 || !w.manager.Engine().Shares(v.volume) {
 		t.Skip("no hash token")
 	}
 	src := tokens.Source{Volume: v.volume, LU: tokens.LU{BlockLength: int(v.blockLength)}}
@@ -253,7 +254,7 @@ func (w *world) hashCheck(t *rapid.T) {
 	for i := range w.volumes {
 		v := &w.volumes[i]
 		if !slices.ContainsFunc(h.ranges, func(r blockdev.Range) bool { return r.Offset+r.Length > v.volume.Size() }) {
-			there = there || w.manager.Shares(v.volume) && bytes.Equal(v.at(h.ranges), h.model)
+			there = there || w.manager.Engine().Shares(v.volume) && bytes.Equal(v.at(h.ranges), h.model)
 		}
 	}
 	r, err := w.manager.OpenReader(ctx, h.token, tokens.ReaderOptions{})
@@ -274,7 +275,7 @@ func (w *world) hashCheck(t *rapid.T) {
 	v := w.draw(t)
 	list := drawRanges(t, v.volume.Size(), v.blockLength)
 	now := v.at(list)
-	verdict, err := w.manager.Verify(ctx, h.checksum, tokens.Destination{Volume: v.volume, BlockLength: int(v.blockLength)}, list)
+	verdict, err := w.manager.Verify(ctx, h.checksum, offload.Destination{Volume: v.volume, BlockLength: int(v.blockLength)}, list)
 	switch {
 	case len(now) < len(h.model):
 		if !errors.Is(err, blockdev.ErrRange) {

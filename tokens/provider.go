@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"odx/blockdev"
+	"odx/offload"
 )
 
 // ProviderID names an offload provider: one that makes tokens of one kind.
@@ -85,7 +86,7 @@ func (m *Manager) readEach(ctx context.Context, src Source, ranges []blockdev.Ra
 		return nil, 0, err
 	}
 	var made []Provided
-	var s Snapshot
+	var s offload.Snapshot
 	if wanted[0] == ProviderData {
 		e, t, err := m.offloadRead(ctx, src, ranges, o)
 		if err != nil {
@@ -105,7 +106,7 @@ func (m *Manager) readEach(ctx context.Context, src Source, ranges []blockdev.Ra
 		}
 		return append(made, rest...), t.bytes, nil
 	}
-	if s, err = m.momentOf(ctx, src, ranges); err != nil {
+	if s, err = m.engine.Snapshot(ctx, src.Volume, ranges, src.LU.BlockLength); err != nil {
 		return nil, 0, err
 	}
 	defer s.Release()
@@ -146,7 +147,7 @@ func (m *Manager) choose(src Source, ranges []blockdev.Range, c Choice) ([]Provi
 // able returns why a provider cannot make a token, as far as that is about the
 // kind of token.
 func (m *Manager) able(p ProviderID, src Source, ranges []blockdev.Range) error {
-	total, err := sumRanges(src.Volume.Size(), src.LU.BlockLength, ranges)
+	total, err := blockdev.Sum(ranges, src.Volume.Size(), src.LU.BlockLength)
 	if err != nil {
 		return err
 	}
@@ -170,35 +171,8 @@ func (m *Manager) able(p ProviderID, src Source, ranges []blockdev.Range) error 
 	return nil
 }
 
-// Moment opens what all of v, a volume or a file of the store, holds now. It stays
-// so until the caller releases it: an offload read for whoever does the offload write
-// in this process, with MapTo, and needs no token for it.
-func (m *Manager) Moment(ctx context.Context, v blockdev.Volume) (Snapshot, error) {
-	return m.momentOf(ctx, Source{Volume: v, LU: LU{BlockLength: 1}}, []blockdev.Range{{Offset: 0, Length: v.Size()}})
-}
-
-// momentOf opens what ranges of src hold now.
-func (m *Manager) momentOf(ctx context.Context, src Source, ranges []blockdev.Range) (Snapshot, error) {
-	if space, shared := m.store.AddressSpace(src.Volume); shared {
-		return m.snapshotForUse(ctx, space.Snapshot, ranges)
-	}
-	if view, ok := src.Volume.(View); ok {
-		return m.momentOfView(ctx, view, ranges, int64(src.LU.BlockLength))
-	}
-	total, err := sumRanges(src.Volume.Size(), src.LU.BlockLength, ranges)
-	if err != nil {
-		return nil, err
-	}
-	stage, n, err := m.stage(ctx, src, ranges, total)
-	if err != nil {
-		return nil, err
-	}
-	defer stage.remove()
-	return m.snapshotForUse(ctx, stage.space.Snapshot, []blockdev.Range{{Offset: 0, Length: n}})
-}
-
 // digestTokens makes the tokens that carry the digest of what s holds.
-func (m *Manager) digestTokens(ctx context.Context, src Source, ranges []blockdev.Range, s Snapshot, o ReadOptions, wanted []ProviderID) ([]Provided, error) {
+func (m *Manager) digestTokens(ctx context.Context, src Source, ranges []blockdev.Range, s offload.Snapshot, o ReadOptions, wanted []ProviderID) ([]Provided, error) {
 	if err := m.policy.checkAccess(o.Access); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAccess, err)
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"odx/blockdev"
+	"odx/offload"
 	"odx/tokens"
 	"odx/tokens/tokentest"
 )
@@ -171,13 +172,13 @@ func TestChecksumTokens(t *testing.T) {
 	pattern(t, src, 9) // the checksum is of the data as of the token
 	for _, tc := range []struct {
 		name  string
-		dst   tokens.Destination
+		dst   offload.Destination
 		first int64
 		last  int64 // a byte of the last block that the token fills in part
 	}{
 		{"shared blocks", destination(dst), 12288, 0},
 		{"shifted", destination(dst), 512, 0},
-		{"outside the store, larger blocks", tokens.Destination{Volume: plain, BlockLength: 4096}, 4096, 4096 + 67072},
+		{"outside the store, larger blocks", offload.Destination{Volume: plain, BlockLength: 4096}, 4096, 4096 + 67072},
 	} {
 		r := ranges(tc.first, 68*1024)
 		if tc.last != 0 {

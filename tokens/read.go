@@ -10,6 +10,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/offload"
 )
 
 // Source is what an offload read takes its bytes from.
@@ -85,38 +86,16 @@ func (m *Manager) offloadRead(ctx context.Context, src Source, ranges []blockdev
 		return nil, nil, err
 	}
 	defer release()
-	space, shared := m.store.AddressSpace(src.Volume)
-	if view, ok := src.Volume.(View); ok {
-		e, err := m.readView(ctx, view, ranges, t)
-		return e, t, err
-	}
-	if !shared {
-		stage, n, err := m.stage(ctx, src, ranges, t.bytes)
-		if err != nil {
-			return nil, nil, err
-		}
-		defer stage.remove()
-		space, ranges = stage.space, []blockdev.Range{{Offset: 0, Length: n}}
-		t.bytes, t.record.Length = n, n
-	}
-	e, err := m.create(ctx, space, ranges, t)
-	if err != nil {
-		return nil, t, err
-	}
-	return e, t, m.finish(ctx, e)
-}
-
-// readView makes the token of ranges of a view, or of the first of them.
-func (m *Manager) readView(ctx context.Context, v View, ranges []blockdev.Range, t *pending) (e *entry, err error) {
-	err = m.pinView(ctx, v, ranges, int64(t.record.BlockLength), func(space AddressSpace, ranges []blockdev.Range, n int64) error {
+	var e *entry
+	err = m.engine.Pin(ctx, src.Volume, ranges, src.LU.BlockLength, func(space offload.AddressSpace, ranges []blockdev.Range, n int64) error {
 		t.bytes, t.record.Length = n, n
 		e, err = m.create(ctx, space, ranges, t)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, t, err
 	}
-	return e, m.finish(ctx, e)
+	return e, t, m.finish(ctx, e)
 }
 
 // plan checks what an offload read asks for and says what its token will be.
@@ -132,7 +111,7 @@ func (m *Manager) plan(src Source, ranges []blockdev.Range, o ReadOptions) (*pen
 	if err := checkPriority(o.Priority); err != nil {
 		return nil, err
 	}
-	total, err := sumRanges(src.Volume.Size(), src.LU.BlockLength, ranges)
+	total, err := blockdev.Sum(ranges, src.Volume.Size(), src.LU.BlockLength)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +147,7 @@ func (m *Manager) planForeign(t *pending, v blockdev.Volume) error {
 	if t.rodType.holding() != inSnapshot {
 		return fmt.Errorf("%w: %v, of what is no volume of the store itself", ErrUnsupportedType, t.rodType)
 	}
-	if m.Shares(v) {
+	if m.engine.Shares(v) {
 		return nil
 	}
 	switch m.policy.Unmapped {
@@ -199,7 +178,7 @@ type pending struct {
 }
 
 // create gives the token its name and its record. It lives after finish.
-func (m *Manager) create(ctx context.Context, space AddressSpace, ranges []blockdev.Range, t *pending) (*entry, error) {
+func (m *Manager) create(ctx context.Context, space offload.AddressSpace, ranges []blockdev.Range, t *pending) (*entry, error) {
 	now := time.Now().UTC()
 	t.record.Created, t.record.LastUsed = now, now
 	newName(&t.fields)
@@ -241,7 +220,7 @@ func (t *pending) live() backstore.Record {
 }
 
 // pin makes the snapshot and the record of t in one step.
-func (m *Manager) pin(ctx context.Context, space AddressSpace, ranges []blockdev.Range, t *pending) error {
+func (m *Manager) pin(ctx context.Context, space offload.AddressSpace, ranges []blockdev.Range, t *pending) error {
 	s, err := space.Snapshot(ctx, ranges, func(snapshot uint64) []backstore.Record {
 		t.record.Snapshot = snapshot
 		return []backstore.Record{t.live()}
@@ -275,22 +254,4 @@ func (m *Manager) enter(e *entry) {
 	m.tally(&e.rec, 1)
 	m.stats.PinnedBytes += e.rec.pinned()
 	m.rest(e, time.Now().Add(e.rec.Inactivity))
-}
-
-// sumRanges adds the lengths of ranges, each of which must be whole blocks
-// inside a volume of size bytes.
-func sumRanges(size int64, blockLength int, ranges []blockdev.Range) (int64, error) {
-	var total int64
-	for _, r := range ranges {
-		if !r.In(size) {
-			return 0, fmt.Errorf("%w: %d bytes at %d, volume of %d", blockdev.ErrRange, r.Length, r.Offset, size)
-		}
-		if bl := int64(blockLength); bl <= 0 || r.Offset%bl != 0 || r.Length%bl != 0 {
-			return 0, fmt.Errorf("%w: %d bytes at %d are not whole blocks of %d", blockdev.ErrRange, r.Length, r.Offset, bl)
-		}
-		if total += r.Length; total < 0 {
-			return 0, fmt.Errorf("%w: the lengths overflow", blockdev.ErrRange)
-		}
-	}
-	return total, nil
 }

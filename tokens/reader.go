@@ -96,7 +96,7 @@ func (r *Reader) fill(ctx context.Context, p []byte, off int64) error {
 }
 
 // Copy makes [to, to+length) of dst equal to [from, from+length) of the token, in
-// bytes, as Manager.Copy does with a volume. The block device zero token is not
+// bytes, as offload.Engine.Copy does with a volume. The block device zero token is not
 // copied so.
 func (r *Reader) Copy(ctx context.Context, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error {
 	switch {
@@ -108,7 +108,7 @@ func (r *Reader) Copy(ctx context.Context, from int64, dst blockdev.Volume, to, 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return r.use.err(r.m.copySnapshot(r.use.ctx, r.use.snapshot, from, dst, to, length, moved))
+	return r.use.err(r.m.engine.CopySnapshot(r.use.ctx, r.use.snapshot, from, dst, to, length, moved))
 }
 
 // Close ends the reader, which counts as the end of one use of its token. No

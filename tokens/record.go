@@ -13,12 +13,9 @@ import (
 
 // Keys of the manager's records in the store. A token's key ends in its ID.
 const (
-	keyPrefix  = "token/"
-	sealKey    = keyPrefix + "key"
-	livePrefix = keyPrefix + "live/"
-	// usePrefix and the number of a snapshot: one that lives for a single use of
-	// a token whose data is in a volume.
-	usePrefix       = keyPrefix + "use/"
+	keyPrefix       = "token/"
+	sealKey         = keyPrefix + "key"
+	livePrefix      = keyPrefix + "live/"
 	tombstonePrefix = keyPrefix + "dead/"
 )
 

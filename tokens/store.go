@@ -2,101 +2,35 @@ package tokens
 
 import (
 	"context"
-	"io"
 
 	"odx/backstore"
-	"odx/blockdev"
+	"odx/offload"
 )
 
-// AddressSpace is a volume of the manager's own store, which can be copied
-// without moving its bytes. Any byte alignment is correct.
-type AddressSpace interface {
-	blockdev.Volume
-	// ID is permanent, and no other address space of the store ever has it.
-	ID() [16]byte
-	// Name tells people which one it is; it can change.
-	Name() string
-	// Snapshot pins the ranges as they are now and stores the records that recs
-	// returns in the same atomic step.
-	Snapshot(ctx context.Context, ranges []blockdev.Range, recs func(id uint64) []backstore.Record) (Snapshot, error)
-	// Map makes [dst, dst+length) equal to [src, src+length) of the snapshot. It
-	// returns the bytes done, contiguous from dst; fewer than length without an
-	// error means that it stopped to bound its time.
-	Map(ctx context.Context, dst int64, s Snapshot, src, length int64) (int64, error)
-	// Watch stores recs and promises, from the same atomic step on, to call
-	// changing before the first change of a 4 KiB block that the ranges touch;
-	// the change waits for it, and fails if it fails. Deletion is a change of
-	// everything. The error wraps backstore.ErrTooMany when the address space is
-	// watched in too many ways.
-	Watch(ctx context.Context, ranges []blockdev.Range, recs []backstore.Record, changing func(context.Context) error) (Watch, error)
-}
-
-// Watch is a promise about ranges of an address space.
-type Watch interface {
-	// Snapshot is AddressSpace.Snapshot while nothing has changed;
-	// backstore.ErrChanged afterwards.
-	Snapshot(ctx context.Context, ranges []blockdev.Range, recs func(id uint64) []backstore.Record) (Snapshot, error)
-	// Stop ends the watch. It may be called again, and while changing runs.
-	Stop()
-}
-
-// Snapshot is an open handle to pinned ranges, seen as one run of bytes in the
-// order in which they were given. It stays readable until Release, even when
-// the snapshot is deleted meanwhile.
-type Snapshot interface {
-	ID() uint64
-	Length() int64
-	ReadAt(ctx context.Context, p []byte, off int64) error
-	// Digest returns what the store's NewDigest gives for the same bytes.
-	Digest(ctx context.Context, off, length int64) ([32]byte, error)
-	Release()
-}
-
-// Digest takes bytes and returns their digest, which depends on them and on a
-// key of the store alone.
-type Digest interface {
-	io.Writer // without error
-	Sum() [32]byte
-}
-
 // Store is what the manager needs of the extent store: snapshots, and records
-// that change in one step with them. ExtentStore makes one of a
+// that change in one step with them. offload.ExtentStore makes one of a
 // *backstore.Store.
 type Store interface {
+	offload.Store
 	// ID is permanent and differs between any two stores.
 	ID() [16]byte
 	// Flush makes everything that returned before it durable.
 	Flush(ctx context.Context) error
-	// WriteOut has everything that returned before it outlive this process, but
-	// not a power cut.
-	WriteOut(ctx context.Context) error
 	// Snapshot opens a handle; backstore.ErrNotFound when there is none.
-	Snapshot(id uint64) (Snapshot, error)
-	// DeleteSnapshot removes the snapshot and stores recs in one atomic step.
-	DeleteSnapshot(ctx context.Context, id uint64, recs ...backstore.Record) error
+	Snapshot(id uint64) (offload.Snapshot, error)
 	// HeldBytes measures what the snapshots keep alive that nothing else refers
 	// to.
 	HeldBytes(ctx context.Context, snapshots []uint64) (backstore.Held, error)
 	// OnFull sets what is called when a write does not fit, with the bytes that
 	// it needs: as long as it returns true, and the write still does not fit.
 	OnFull(giveUp func(ctx context.Context, need int64) bool)
-	// PutRecords stores all of recs or none.
-	PutRecords(ctx context.Context, recs ...backstore.Record) error
 	// GetRecord returns backstore.ErrNotFound for an absent key.
 	GetRecord(key []byte) ([]byte, error)
-	ScanRecords(prefix []byte, fn func(key, value []byte) error) error
-	// AddressSpace returns v as an address space of this store, if it is one.
-	AddressSpace(v blockdev.Volume) (AddressSpace, bool)
 	// Space returns the address space with an ID; backstore.ErrNotFound when
 	// there is none.
-	Space(id [16]byte) (AddressSpace, error)
+	Space(id [16]byte) (offload.AddressSpace, error)
 	// Spaces returns all address spaces but stages, files last.
-	Spaces() []AddressSpace
+	Spaces() []offload.AddressSpace
 	// NewDigest returns the digest of no bytes.
-	NewDigest() Digest
-	// CreateStage makes an empty address space that holds the bytes copied from
-	// a Volume of somebody else until they are pinned by a snapshot. DeleteStages
-	// removes every one whose name begins with prefix.
-	CreateStage(ctx context.Context, name string, size int64) (AddressSpace, error)
-	DeleteStages(ctx context.Context, prefix string) error
+	NewDigest() offload.Digest
 }

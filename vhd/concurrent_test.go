@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/offload"
 	"odx/tokens"
 	"odx/tokens/view"
 )
@@ -50,7 +51,7 @@ func (b *bed) use(t *testing.T, lu *view.Stack, user int, want []byte) {
 		case 1:
 			from := rng.Int64N(int64(len(want))-n+1) / 512 * 512
 			moved := bytes.Clone(want[from : from+n])
-			err = b.tokens.Copy(ctx, lu, first+from, lu, first+off, n, func(int64) {})
+			err = b.tokens.Engine().Copy(ctx, lu, first+from, lu, first+off, n, func(int64) {})
 			copy(part, moved)
 		default:
 			copy(part, noise(rng.Uint64(), n))
@@ -100,7 +101,7 @@ func TestTokenOfDisk(t *testing.T) {
 		}
 		v, err := b.store.CreateVolume(ctx, "v", 32*mib)
 		must(t, err)
-		n, err := b.tokens.OffloadWrite(ctx, token.Token, 0, tokens.Destination{Volume: v, BlockLength: 512},
+		n, err := b.tokens.OffloadWrite(ctx, token.Token, 0, offload.Destination{Volume: v, BlockLength: 512},
 			[]blockdev.Range{{Offset: 0, Length: 32 * mib}}, tokens.WriteOptions{})
 		must(t, err)
 		got := make([]byte, 32*mib)

@@ -8,7 +8,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 	"odx/vhd/disk"
 )
 
@@ -19,7 +19,7 @@ type target interface {
 	// allocate gives units their places.
 	allocate(ctx context.Context, units []int64) error
 	// Map is disk.Disk.Map.
-	Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error)
+	Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error)
 	// Close ends the filling, and makes it durable.
 	Close(ctx context.Context) error
 	// release gives back memory for the table, whether the filling was ended or not.
@@ -49,7 +49,7 @@ func (t *diskTarget) allocate(ctx context.Context, blocks []int64) error {
 // rawTarget is a file or volume that is the disk.
 type rawTarget struct {
 	*backstore.Volume
-	copier *tokens.Manager
+	engine *offload.Engine
 }
 
 // rawUnit is what a node of the map spans.
@@ -59,8 +59,8 @@ func (t rawTarget) unit() int64                             { return rawUnit }
 func (t rawTarget) allocate(context.Context, []int64) error { return nil }
 func (t rawTarget) release()                                {}
 func (t rawTarget) Close(ctx context.Context) error         { return t.Flush(ctx) }
-func (t rawTarget) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
-	return t.copier.MapTo(ctx, t.Volume, dst, s, src, length)
+func (t rawTarget) Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error) {
+	return t.engine.MapTo(ctx, t.Volume, dst, s, src, length)
 }
 
 // window is how much of a disk is looked at before it is copied: it bounds what has to
@@ -177,7 +177,7 @@ func (j *job) put(ctx context.Context, dst target, pieces []piece) error {
 }
 
 // mapPiece maps a piece in as many steps as it takes.
-func (j *job) mapPiece(ctx context.Context, to func(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error), p piece) error {
+func (j *job) mapPiece(ctx context.Context, to func(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error), p piece) error {
 	for p.length > 0 {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -287,7 +287,7 @@ func (j *job) toVolume(ctx context.Context) (_ Result, err error) {
 	if err := whole.Truncate(ctx, size); err != nil {
 		return Result{}, err
 	}
-	if err := j.fill(ctx, rawTarget{whole, j.tokens}, src); err != nil {
+	if err := j.fill(ctx, rawTarget{whole, j.engine}, src); err != nil {
 		return Result{}, err
 	}
 	if old != nil {
@@ -305,7 +305,7 @@ func (j *job) overwrite(ctx context.Context, v, f *backstore.Volume) error {
 	}
 	defer now.release()
 	for done := int64(0); done < now.size; {
-		n, err := j.tokens.MapTo(ctx, v, done, now.snapshot, done, now.size-done)
+		n, err := j.engine.MapTo(ctx, v, done, now.snapshot, done, now.size-done)
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 
 	"odx/backstore"
 	"odx/backstore/vfs"
+	"odx/offload"
 	"odx/tokens"
 	"odx/vhd/disk"
 )
@@ -78,9 +79,9 @@ func open(t fataler, m medium) *bed {
 		StoreDuplicates: true, // so that bytes that move show in LiveBytes
 	})
 	must(t, err)
-	b.tokens, err = tokens.Open(ctx, tokens.Options{Store: tokens.ExtentStore(b.store), Log: log})
+	b.tokens, err = tokens.Open(ctx, tokens.Options{Store: offload.ExtentStore{Store: b.store}, Log: log})
 	must(t, err)
-	b.Manager, err = New(ctx, Config{Store: b.store, Tokens: b.tokens, Uses: b.served, Log: log})
+	b.Manager, err = New(ctx, Config{Store: b.store, Engine: b.tokens.Engine(), Uses: b.served, Log: log})
 	must(t, err)
 	return b
 }

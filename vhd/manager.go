@@ -14,7 +14,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 	"odx/vhd/disk"
 )
 
@@ -30,7 +30,7 @@ type Uses interface {
 // Config is what a Manager works on.
 type Config struct {
 	Store  *backstore.Store
-	Tokens *tokens.Manager
+	Engine *offload.Engine
 	Uses   Uses
 	Log    *logrus.Entry
 	// TableMemory is for what is held of the block allocation tables of all open disks
@@ -44,7 +44,7 @@ const defaultTableMemory = 32 << 20
 // Manager works on the virtual disks of a store. It is safe for concurrent use.
 type Manager struct {
 	store  *backstore.Store
-	tokens *tokens.Manager
+	engine *offload.Engine
 	uses   Uses
 	log    *logrus.Entry
 
@@ -61,7 +61,7 @@ type Manager struct {
 // New returns the manager, after it has removed what operations left that a crash
 // interrupted.
 func New(ctx context.Context, c Config) (*Manager, error) {
-	m := &Manager{store: c.Store, tokens: c.Tokens, uses: c.Uses, log: c.Log, files: map[string]*occupancy{}, scratch: map[string]time.Time{}}
+	m := &Manager{store: c.Store, engine: c.Engine, uses: c.Uses, log: c.Log, files: map[string]*occupancy{}, scratch: map[string]time.Time{}}
 	m.formats = formatsWithin(cmp.Or(c.TableMemory, defaultTableMemory))
 	m.lineage.parents = map[[16]byte]*disk.Parent{}
 	for _, f := range m.store.Files() {

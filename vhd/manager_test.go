@@ -321,7 +321,7 @@ func TestToVolumeInPlace(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	b := start(t)
 	b.raw(t, tempPrefix+"x", make([]byte, 4096))
-	m, err := New(ctx, Config{Store: b.store, Tokens: b.tokens, Uses: b.served, Log: b.log})
+	m, err := New(ctx, Config{Store: b.store, Engine: b.tokens.Engine(), Uses: b.served, Log: b.log})
 	must(t, err)
 	b.Manager = m
 	if got := b.files(); len(got) != 0 {

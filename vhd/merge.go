@@ -128,7 +128,7 @@ func (j *job) mergeInto(ctx context.Context, f *backstore.Volume, src *source, l
 		return err
 	}
 	defer release(t)
-	dst := disk.New(disk.Config{Table: t, Reader: f, Copier: j.tokens, Parent: parent.disk.Parent()})
+	dst := disk.New(disk.Config{Table: t, Reader: f, Engine: j.engine, Parent: parent.disk.Parent()})
 	j.progress = Progress{Total: src.size * int64(levels), Mapped: j.progress.Mapped, Moved: j.progress.Moved}
 	for i := levels - 1; i >= 0; i-- {
 		level := src

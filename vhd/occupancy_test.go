@@ -134,7 +134,7 @@ func TestManager_Scratch(t *testing.T) {
 		t.Errorf("left are %s", got)
 	}
 	begin("d.vhdx", noise(3, mib))
-	m, err := New(ctx, Config{Store: b.store, Tokens: b.tokens, Uses: b.served, Log: b.log})
+	m, err := New(ctx, Config{Store: b.store, Engine: b.tokens.Engine(), Uses: b.served, Log: b.log})
 	must(t, err)
 	b.Manager = m
 	if got := fmt.Sprint(b.files()); got != "[a.img]" {

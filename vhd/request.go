@@ -268,13 +268,13 @@ func (j *job) makeEmpty(ctx context.Context) (Result, error) {
 // makeDisk makes an empty disk in f, in the format of the destination.
 func (j *job) makeDisk(ctx context.Context, f *backstore.Volume, s disk.Spec) (target, error) {
 	if FormatOf(j.Destination) == disk.Raw {
-		return rawTarget{f, j.tokens}, f.Truncate(ctx, s.Size)
+		return rawTarget{f, j.engine}, f.Truncate(ctx, s.Size)
 	}
 	t, err := j.formats.create(ctx, FormatOf(j.Destination), f, s)
 	if err != nil {
 		return nil, err
 	}
-	return &diskTarget{disk.New(disk.Config{Table: t, Reader: f, Copier: j.tokens})}, nil
+	return &diskTarget{disk.New(disk.Config{Table: t, Reader: f, Engine: j.engine})}, nil
 }
 
 // makeChild makes a differencing disk.

@@ -8,7 +8,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 	"odx/vhd/disk"
 )
 
@@ -247,8 +247,8 @@ func (w *rewriting) place(ctx context.Context, blocks []placed, zero []int64) er
 
 // mapBlocks maps the payload, as much at once as lies together in both files.
 func (w *rewriting) mapBlocks(ctx context.Context, blocks []placed) error {
-	mapTo := func(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
-		return w.tokens.MapTo(ctx, w.file, dst, s, src, length)
+	mapTo := func(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error) {
+		return w.engine.MapTo(ctx, w.file, dst, s, src, length)
 	}
 	var p piece
 	add := func(next piece) error {

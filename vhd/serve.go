@@ -66,7 +66,7 @@ func (m *Manager) serve(ctx context.Context, name string, t disk.Table, payload 
 		s.releaseParents()
 		return nil, err
 	}
-	s.Disk = disk.New(disk.Config{Table: t, Reader: payload, Copier: m.tokens, Parent: parent})
+	s.Disk = disk.New(disk.Config{Table: t, Reader: payload, Engine: m.engine, Parent: parent})
 	return s, nil
 }
 

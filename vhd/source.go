@@ -7,7 +7,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 	"odx/vhd/disk"
 )
 
@@ -17,9 +17,9 @@ type moment struct {
 	size     int64
 }
 
-// snapshot is a tokens.Snapshot of the store, which can tell where it has holes.
+// snapshot is a offload.Snapshot of the store, which can tell where it has holes.
 type snapshot interface {
-	tokens.Snapshot
+	offload.Snapshot
 	Extents(ctx context.Context, off, length int64, fn func(part blockdev.Range, mapped bool) bool) error
 }
 
@@ -32,7 +32,7 @@ func (m *moment) ReadAt(ctx context.Context, p []byte, off int64) error {
 func (m *moment) release() { m.snapshot.Release() }
 
 func (m *Manager) openMoment(ctx context.Context, v *backstore.Volume) (*moment, error) {
-	s, err := m.tokens.Moment(ctx, v)
+	s, err := m.engine.Snapshot(ctx, v, []blockdev.Range{{Length: v.Size()}}, 1)
 	if err != nil {
 		return nil, err
 	}

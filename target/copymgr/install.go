@@ -72,7 +72,7 @@ type unit struct {
 // unit, whose volume goes by a name in what is told of tokens and in copy rules.
 // It belongs to the set-up, before commands arrive.
 func (m *Manager) Install(lu *scsi.LogicalUnit, volume string) error {
-	mapped := m.tokens.Shares(lu.Volume())
+	mapped := m.engine.Shares(lu.Volume())
 	u := &unit{
 		Manager: m, lu: lu, volume: volume, mapped: mapped,
 		limits: newCopyLimits(lu.LogicalBlockLength(), mapped, m.tokens.Limits()),

@@ -8,12 +8,14 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"odx/offload"
 	"odx/tokens"
 )
 
 // Manager is the copy manager of a target service.
 type Manager struct {
 	tokens     *tokens.Manager
+	engine     *offload.Engine
 	log        *logrus.Entry
 	operations *operations
 	refusals   refusalLog
@@ -38,7 +40,7 @@ type Manager struct {
 // New returns a copy manager that makes and takes the tokens of t, and copies
 // what rules allow. Close ends it.
 func New(t *tokens.Manager, rules Rules, log *logrus.Entry) *Manager {
-	m := &Manager{tokens: t, rules: rules, log: log, operations: newOperations(), began: time.Now(), stats: Stats{RefusedBy: make(map[string]uint64)}}
+	m := &Manager{tokens: t, engine: t.Engine(), rules: rules, log: log, operations: newOperations(), began: time.Now(), stats: Stats{RefusedBy: make(map[string]uint64)}}
 	m.base, m.stop = context.WithCancelCause(context.Background())
 	return m
 }

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"math"
 
+	"odx/offload"
 	"odx/target/scsi"
-	"odx/tokens"
 )
 
 // move is the data of one segment on its way.
@@ -199,14 +199,14 @@ func (m *move) copy(ctx context.Context, from, to, length int64) *segmentError {
 	if m.source.rod != nil {
 		err = m.source.rod.reader.Copy(ctx, from, m.destination.bytes(), to, length, moved)
 	} else {
-		err = m.tokens.Copy(ctx, m.source.bytes(), from, m.destination.bytes(), to, length, moved)
+		err = m.engine.Copy(ctx, m.source.bytes(), from, m.destination.bytes(), to, length, moved)
 	}
 	switch {
 	case err != nil || length == 0:
 	case m.destination.lu.WriteThrough():
 		err = m.destination.lu.Volume().Flush(ctx)
 	default:
-		err = m.tokens.WriteOut(ctx)
+		err = m.engine.WriteOut(ctx)
 	}
 	if err == nil {
 		return nil
@@ -214,7 +214,7 @@ func (m *move) copy(ctx context.Context, from, to, length int64) *segmentError {
 	if m.source.rod != nil {
 		return rodFailed(m.source, err)
 	}
-	if read, ok := errors.AsType[*tokens.SourceError](err); ok {
+	if read, ok := errors.AsType[*offload.SourceError](err); ok {
 		return sourceFailed(read.Err)
 	}
 	return destinationFailed(err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"odx/offload"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -145,7 +146,7 @@ func rodFailed(r *reached, err error) *segmentError {
 			return &segmentError{asc: ascCopyTargetNotReachable, field: fieldSegmentSource, cscd: r.cscd, err: err}
 		}
 	}
-	if read, ok := errors.AsType[*tokens.SourceError](err); ok {
+	if read, ok := errors.AsType[*offload.SourceError](err); ok {
 		return sourceFailed(read.Err)
 	}
 	return destinationFailed(err)

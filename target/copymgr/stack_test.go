@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/offload"
 	"odx/target/scsi"
 	"odx/tokens"
 	"odx/tokens/view"
@@ -23,8 +24,8 @@ type shortView struct {
 	limit int64
 }
 
-// Pieces implements tokens.View.
-func (v shortView) Pieces(ctx context.Context, ranges []blockdev.Range, take func([]tokens.Piece) error) error {
+// Pieces implements offload.View.
+func (v shortView) Pieces(ctx context.Context, ranges []blockdev.Range, take func([]offload.Piece) error) error {
 	ranges[0].Length = min(ranges[0].Length, v.limit)
 	return v.Stack.Pieces(ctx, ranges[:1], take)
 }
@@ -35,7 +36,7 @@ func startWithStripe(t *testing.T, l tokens.Limits, limit int64) *testbed {
 	t.Helper()
 	b := start(t, l)
 	d, err := view.NewStripe([]view.Device{
-		view.Base(b.tokens, b.store.NewVolume("s0", unitBytes)), view.Base(b.tokens, b.store.NewVolume("s1", unitBytes)),
+		view.Base(b.tokens.Engine(), b.store.NewVolume("s0", unitBytes)), view.Base(b.tokens.Engine(), b.store.NewVolume("s1", unitBytes)),
 	}, stripeUnit)
 	if err != nil {
 		t.Fatal(err)

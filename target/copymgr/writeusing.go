@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"odx/blockdev"
+	"odx/offload"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -95,8 +96,8 @@ func (w *tokenWrite) throughout(ctx context.Context, op *operation) (report, err
 	return w.end(ctx, op, n, err)
 }
 
-func (w *tokenWrite) destination() tokens.Destination {
-	return tokens.Destination{Volume: w.lu.Volume(), BlockLength: w.lu.LogicalBlockLength()}
+func (w *tokenWrite) destination() offload.Destination {
+	return offload.Destination{Volume: w.lu.Volume(), BlockLength: w.lu.LogicalBlockLength()}
 }
 
 // keep makes what was written durable where the write cache is off; elsewhere it
@@ -105,7 +106,7 @@ func (w *tokenWrite) keep(ctx context.Context) error {
 	if w.lu.WriteThrough() {
 		return w.lu.Volume().Flush(ctx)
 	}
-	return w.tokens.WriteOut(context.WithoutCancel(ctx))
+	return w.engine.WriteOut(context.WithoutCancel(ctx))
 }
 
 // end says what there is to report of a write of n bytes, which are durable

@@ -19,7 +19,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 )
 
 // Store implements tokens.Store.
@@ -201,7 +201,7 @@ func (s *Store) Flush(ctx context.Context) error {
 }
 
 // Snapshot implements tokens.Store.
-func (s *Store) Snapshot(id uint64) (tokens.Snapshot, error) {
+func (s *Store) Snapshot(id uint64) (offload.Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	data, ok := s.now.snapshots[id]
@@ -320,13 +320,13 @@ func (s *Store) ScanRecords(prefix []byte, fn func(key, value []byte) error) err
 }
 
 // AddressSpace implements tokens.Store.
-func (s *Store) AddressSpace(v blockdev.Volume) (tokens.AddressSpace, bool) {
+func (s *Store) AddressSpace(v blockdev.Volume) (offload.AddressSpace, bool) {
 	own, ok := v.(*Volume)
 	return own, ok && own.store == s
 }
 
 // Space implements tokens.Store.
-func (s *Store) Space(id [16]byte) (tokens.AddressSpace, error) {
+func (s *Store) Space(id [16]byte) (offload.AddressSpace, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range s.now.volumes {
@@ -338,17 +338,17 @@ func (s *Store) Space(id [16]byte) (tokens.AddressSpace, error) {
 }
 
 // Spaces implements tokens.Store.
-func (s *Store) Spaces() []tokens.AddressSpace {
+func (s *Store) Spaces() []offload.AddressSpace {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var spaces []tokens.AddressSpace
+	var spaces []offload.AddressSpace
 	for _, name := range slices.Sorted(maps.Keys(s.now.volumes)) {
 		spaces = append(spaces, s.now.volumes[name])
 	}
 	return spaces
 }
 
-// digest implements tokens.Digest.
+// digest implements offload.Digest.
 type digest struct{ *blake3.Hasher }
 
 func (d digest) Sum() (sum [32]byte) {
@@ -357,14 +357,14 @@ func (d digest) Sum() (sum [32]byte) {
 }
 
 // NewDigest implements tokens.Store.
-func (s *Store) NewDigest() tokens.Digest {
+func (s *Store) NewDigest() offload.Digest {
 	h := blake3.New()
 	h.Write(s.id[:])
 	return digest{h}
 }
 
 // CreateStage implements tokens.Store.
-func (s *Store) CreateStage(ctx context.Context, name string, size int64) (tokens.AddressSpace, error) {
+func (s *Store) CreateStage(ctx context.Context, name string, size int64) (offload.AddressSpace, error) {
 	if err := s.fail(ctx, "CreateStage"); err != nil {
 		return nil, err
 	}
@@ -387,7 +387,7 @@ func (s *Store) DeleteStages(ctx context.Context, prefix string) error {
 	return nil
 }
 
-// snapshot implements tokens.Snapshot.
+// snapshot implements offload.Snapshot.
 type snapshot struct {
 	store *Store
 	id    uint64

@@ -9,10 +9,10 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 )
 
-// Volume is a volume of a Store; it implements tokens.AddressSpace and
+// Volume is a volume of a Store; it implements offload.AddressSpace and
 // scsi.Volume. Dumb hides all but reading and writing.
 type Volume struct {
 	store *Store
@@ -25,10 +25,10 @@ type Volume struct {
 	watches []*watch
 }
 
-// Name implements tokens.AddressSpace.
+// Name implements offload.AddressSpace.
 func (v *Volume) Name() string { return v.name }
 
-// ID implements tokens.AddressSpace.
+// ID implements offload.AddressSpace.
 func (v *Volume) ID() [16]byte { return v.id }
 
 // Size implements tokens.Volume.
@@ -70,12 +70,12 @@ func (v *Volume) Unmap(ctx context.Context, off, length int64) error {
 // Flush implements scsi.Volume.
 func (v *Volume) Flush(ctx context.Context) error { return v.store.Flush(ctx) }
 
-// Snapshot implements tokens.AddressSpace.
-func (v *Volume) Snapshot(ctx context.Context, ranges []blockdev.Range, recs func(uint64) []backstore.Record) (tokens.Snapshot, error) {
+// Snapshot implements offload.AddressSpace.
+func (v *Volume) Snapshot(ctx context.Context, ranges []blockdev.Range, recs func(uint64) []backstore.Record) (offload.Snapshot, error) {
 	return v.snapshot(ctx, ranges, recs, func() error { return nil })
 }
 
-func (v *Volume) snapshot(ctx context.Context, ranges []blockdev.Range, recs func(uint64) []backstore.Record, refuse func() error) (tokens.Snapshot, error) {
+func (v *Volume) snapshot(ctx context.Context, ranges []blockdev.Range, recs func(uint64) []backstore.Record, refuse func() error) (offload.Snapshot, error) {
 	if err := v.store.fail(ctx, "Snapshot"); err != nil {
 		return nil, err
 	}
@@ -101,8 +101,8 @@ func (v *Volume) snapshot(ctx context.Context, ranges []blockdev.Range, recs fun
 	return &snapshot{store: s, id: id, data: data.Bytes()}, nil
 }
 
-// Map implements tokens.AddressSpace.
-func (v *Volume) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
+// Map implements offload.AddressSpace.
+func (v *Volume) Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error) {
 	if err := v.store.fail(ctx, "Map"); err != nil {
 		return 0, err
 	}
@@ -156,7 +156,7 @@ func (v *Volume) change(ctx context.Context, off, length int64, change func() er
 	return change()
 }
 
-// watch implements tokens.Watch.
+// watch implements offload.Watch.
 type watch struct {
 	volume   *Volume
 	ranges   []blockdev.Range
@@ -165,8 +165,8 @@ type watch struct {
 	over     bool       // guarded by store.mu
 }
 
-// Watch implements tokens.AddressSpace.
-func (v *Volume) Watch(ctx context.Context, ranges []blockdev.Range, recs []backstore.Record, changing func(context.Context) error) (tokens.Watch, error) {
+// Watch implements offload.AddressSpace.
+func (v *Volume) Watch(ctx context.Context, ranges []blockdev.Range, recs []backstore.Record, changing func(context.Context) error) (offload.Watch, error) {
 	if err := v.store.fail(ctx, "Watch"); err != nil {
 		return nil, err
 	}
@@ -186,8 +186,8 @@ func (v *Volume) Watch(ctx context.Context, ranges []blockdev.Range, recs []back
 	return w, nil
 }
 
-// Snapshot implements tokens.Watch.
-func (w *watch) Snapshot(ctx context.Context, ranges []blockdev.Range, recs func(uint64) []backstore.Record) (tokens.Snapshot, error) {
+// Snapshot implements offload.Watch.
+func (w *watch) Snapshot(ctx context.Context, ranges []blockdev.Range, recs func(uint64) []backstore.Record) (offload.Snapshot, error) {
 	return w.volume.snapshot(ctx, ranges, recs, func() error {
 		if w.over {
 			return backstore.ErrChanged
@@ -196,7 +196,7 @@ func (w *watch) Snapshot(ctx context.Context, ranges []blockdev.Range, recs func
 	})
 }
 
-// Stop implements tokens.Watch.
+// Stop implements offload.Watch.
 func (w *watch) Stop() {
 	w.volume.store.mu.Lock()
 	defer w.volume.store.mu.Unlock()

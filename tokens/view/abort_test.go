@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/offload"
 	"odx/tokens"
 )
 
@@ -89,7 +90,7 @@ func TestStack_aborted_write(t *testing.T) {
 			abort()
 			p := make([]byte, 512)
 			_, compared := s.CompareAndWrite(ctx, p, p, off)
-			_, mapped := b.manager.OffloadWrite(ctx, token, 0, tokens.Destination{Volume: s, BlockLength: 512}, []blockdev.Range{{Offset: off, Length: length}}, tokens.WriteOptions{})
+			_, mapped := b.manager.OffloadWrite(ctx, token, 0, offload.Destination{Volume: s, BlockLength: 512}, []blockdev.Range{{Offset: off, Length: length}}, tokens.WriteOptions{})
 			for what, err := range map[string]error{
 				"read":              s.ReadAt(ctx, p, off),
 				"write":             s.WriteAt(ctx, p, off+length-512),

@@ -8,7 +8,7 @@ import (
 	"sync"
 
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 )
 
 // lineBytes is what a cache holds at a time. The last line of a device can be
@@ -275,7 +275,7 @@ func (c *Cache) Unmap(ctx context.Context, off, length int64) error {
 }
 
 // Map implements Device.
-func (c *Cache) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
+func (c *Cache) Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error) {
 	held := c.regions.of(dst, length)
 	held.lock()
 	defer held.unlock()
@@ -298,7 +298,7 @@ func (c *Cache) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, leng
 }
 
 // Locate implements Device.
-func (c *Cache) Locate(ctx context.Context, off, length int64) ([]tokens.Piece, error) {
+func (c *Cache) Locate(ctx context.Context, off, length int64) ([]offload.Piece, error) {
 	if err := c.writeOut(ctx, off, length); err != nil {
 		return nil, err
 	}

@@ -33,14 +33,14 @@ func (b *bed) stack(t fataler, size int64) crashed {
 		return v
 	}
 	m, err := OpenMirror(ctx, MirrorConfig{
-		Name: "m", Copier: b.manager, Records: b.store, Log: discard(),
+		Name: "m", Engine: b.manager.Engine(), Records: b.store, Log: discard(),
 		Legs: []Leg{{Device: b.base(volume("a", size)), ID: "a"}, {Device: b.base(volume("b", size)), ID: "b"}},
 	})
 	must(t, err)
 	b.closers = append(b.closers, m.Close)
-	checked, err := NewVerify("c", m, volume("sums", SumsBytes(size)), b.manager)
+	checked, err := NewVerify("c", m, volume("sums", SumsBytes(size)), b.manager.Engine())
 	must(t, err)
-	o, err := OpenOrigin(OriginConfig{Name: "o", Of: checked, Before: volume("before", OriginBytes(size)), Copier: b.manager, Records: b.store})
+	o, err := OpenOrigin(OriginConfig{Name: "o", Of: checked, Before: volume("before", OriginBytes(size)), Engine: b.manager.Engine(), Records: b.store})
 	must(t, err)
 	gate := NewGate()
 	return crashed{b, NewStack(o, gate), NewStack(NewSnapshot(o), gate), checked, m}

@@ -15,6 +15,7 @@ import (
 	"odx/backstore"
 	"odx/backstore/vfs"
 	"odx/blockdev"
+	"odx/offload"
 	"odx/tokens"
 	"odx/tokens/tokentest"
 )
@@ -61,7 +62,7 @@ func open(t fataler, d disk) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.manager, err = tokens.Open(ctx, tokens.Options{Store: tokens.ExtentStore(b.store), Log: discard()}); err != nil {
+	if b.manager, err = tokens.Open(ctx, tokens.Options{Store: offload.ExtentStore{Store: b.store}, Log: discard()}); err != nil {
 		t.Fatal(err)
 	}
 	return b
@@ -111,11 +112,11 @@ func (b *bed) outside(size int64) blockdev.Volume {
 	return tokentest.Dumb{Volume: b.foreign.NewVolume(b.name(), size), BlockLength: 512}
 }
 
-func (b *bed) base(v blockdev.Volume) Device { return Base(b.manager, v) }
+func (b *bed) base(v blockdev.Volume) Device { return Base(b.manager.Engine(), v) }
 
 func (b *bed) mirror(t fataler, legs ...Device) *Mirror {
 	t.Helper()
-	c := MirrorConfig{Name: b.name(), Copier: b.manager, Records: b.store, Log: discard()}
+	c := MirrorConfig{Name: b.name(), Engine: b.manager.Engine(), Records: b.store, Log: discard()}
 	for i, d := range legs {
 		c.Legs = append(c.Legs, Leg{Device: d, ID: fmt.Sprint("leg", i)})
 	}
@@ -129,7 +130,7 @@ func (b *bed) mirror(t fataler, legs ...Device) *Mirror {
 
 func (b *bed) verify(t fataler, of Device) *Verify {
 	t.Helper()
-	v, err := NewVerify("checked", of, b.volume(t, SumsBytes(of.Size())), b.manager)
+	v, err := NewVerify("checked", of, b.volume(t, SumsBytes(of.Size())), b.manager.Engine())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +139,7 @@ func (b *bed) verify(t fataler, of Device) *Verify {
 
 func (b *bed) origin(t fataler, of Device) *Origin {
 	t.Helper()
-	o, err := OpenOrigin(OriginConfig{Name: b.name(), Of: of, Before: b.volume(t, OriginBytes(of.Size())), Copier: b.manager, Records: b.store})
+	o, err := OpenOrigin(OriginConfig{Name: b.name(), Of: of, Before: b.volume(t, OriginBytes(of.Size())), Engine: b.manager.Engine(), Records: b.store})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +215,7 @@ func (b *bed) populate(t fataler, v blockdev.Volume, ranges ...blockdev.Range) (
 func (b *bed) writeUsing(t fataler, token *tokens.Token, v blockdev.Volume, off, length int64) {
 	t.Helper()
 	for done := int64(0); done < length; {
-		n, err := b.manager.OffloadWrite(ctx, token, done, tokens.Destination{Volume: v, BlockLength: 512},
+		n, err := b.manager.OffloadWrite(ctx, token, done, offload.Destination{Volume: v, BlockLength: 512},
 			[]blockdev.Range{{Offset: off + done, Length: length - done}}, tokens.WriteOptions{})
 		must(t, err)
 		if n == 0 {

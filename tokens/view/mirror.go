@@ -18,6 +18,7 @@ import (
 	"odx/backstore"
 	"odx/backstore/fence"
 	"odx/blockdev"
+	"odx/offload"
 )
 
 // Leg is a device of a mirror, with an identity that it has for as long as its data
@@ -38,7 +39,7 @@ type MirrorConfig struct {
 	Name string
 	// Legs are two to 64. The mirror has the size of the smallest.
 	Legs    []Leg
-	Copier  Copier
+	Engine  *offload.Engine
 	Records Records
 	Log     *logrus.Entry
 	// StampEvery is how often, while there are writes, legs in plain files are
@@ -418,7 +419,7 @@ func (v *Mirror) copyTo(ctx context.Context, leg int) error {
 		n := min(syncStep, size-off)
 		held := v.regions.of(off, n)
 		held.lock()
-		err := v.Copier.Copy(ctx, inner{v.Legs[v.first()].Device}, off, inner{v.Legs[leg].Device}, off, n, func(int64) {})
+		err := v.Engine.Copy(ctx, inner{v.Legs[v.first()].Device}, off, inner{v.Legs[leg].Device}, off, n, func(int64) {})
 		held.unlock()
 		if err != nil {
 			return err

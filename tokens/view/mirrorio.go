@@ -6,7 +6,7 @@ import (
 	"sync"
 
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 )
 
 // first returns the leg that is read.
@@ -59,7 +59,7 @@ func (v *Mirror) ReadAt(ctx context.Context, p []byte, off int64) error {
 }
 
 // Locate implements Device: all the pieces are of one leg.
-func (v *Mirror) Locate(ctx context.Context, off, length int64) (pieces []tokens.Piece, err error) {
+func (v *Mirror) Locate(ctx context.Context, off, length int64) (pieces []offload.Piece, err error) {
 	err = v.fromAny(ctx, func(leg Device) (err error) {
 		pieces, err = leg.Locate(ctx, off, length)
 		return err
@@ -139,7 +139,7 @@ func (v *Mirror) Flush(ctx context.Context) error {
 }
 
 // Map implements Device. What one leg could do in its time, the others do, too.
-func (v *Mirror) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (n int64, err error) {
+func (v *Mirror) Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (n int64, err error) {
 	err = v.change(ctx, dst, length, func() (err error) {
 		n, err = v.mapAll(context.WithoutCancel(ctx), dst, s, src, length)
 		return err
@@ -148,7 +148,7 @@ func (v *Mirror) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, len
 }
 
 // mapAll maps in all legs as far as one could in its time. The region is held.
-func (v *Mirror) mapAll(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (n int64, err error) {
+func (v *Mirror) mapAll(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (n int64, err error) {
 	for following := v.following.Load(); following != 0; following &= following - 1 {
 		n, err = v.Legs[bits.TrailingZeros64(following)].Map(ctx, dst, s, src, length)
 		if err == nil {

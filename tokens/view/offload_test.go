@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"odx/blockdev"
+	"odx/offload"
 	"odx/tokens"
 )
 
@@ -41,7 +42,7 @@ func TestStripeOffload(t *testing.T) {
 	// Offload writes: what one call to the stripe does ends with the unit.
 	src := b.volume(t, size)
 	must(t, src.WriteAt(ctx, pattern(3, size), 0))
-	space, _ := tokens.ExtentStore(b.store).AddressSpace(src)
+	space, _ := offload.ExtentStore{Store: b.store}.AddressSpace(src)
 	held, err := space.Snapshot(ctx, []blockdev.Range{{Length: size}}, nil)
 	must(t, err)
 	defer held.Release()
@@ -70,7 +71,7 @@ func TestManyPieces(t *testing.T) {
 	}
 	dst := b.volume(t, 2*size)
 	var moved int64
-	must(t, b.manager.Copy(ctx, s, 0, dst, 0, 2*size, func(n int64) { moved += n }))
+	must(t, b.manager.Engine().Copy(ctx, s, 0, dst, 0, 2*size, func(n int64) { moved += n }))
 	if moved != 2*size {
 		t.Errorf("%d bytes moved", moved)
 	}
@@ -190,12 +191,12 @@ func TestKindsOfTokens(t *testing.T) {
 	}
 	r, err := b.manager.OffloadRead(ctx, src, ranges, tokens.ReadOptions{Type: tokens.RODTypeChecksum})
 	must(t, err)
-	verdict, err := b.manager.Verify(ctx, r.Token, tokens.Destination{Volume: s, BlockLength: 512}, ranges)
+	verdict, err := b.manager.Verify(ctx, r.Token, offload.Destination{Volume: s, BlockLength: 512}, ranges)
 	if err != nil || verdict != tokens.Match {
 		t.Errorf("%v, %v", verdict, err)
 	}
 	must(t, s.WriteAt(ctx, pattern(2, 512), 70000/512*512))
-	if verdict, err := b.manager.Verify(ctx, r.Token, tokens.Destination{Volume: s, BlockLength: 512}, ranges); err != nil || verdict == tokens.Match {
+	if verdict, err := b.manager.Verify(ctx, r.Token, offload.Destination{Volume: s, BlockLength: 512}, ranges); err != nil || verdict == tokens.Match {
 		t.Errorf("%v, %v", verdict, err)
 	}
 }

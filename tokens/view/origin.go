@@ -9,7 +9,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 )
 
 const (
@@ -28,7 +28,7 @@ type OriginConfig struct {
 	// Before is a volume of the store that takes what is about to be overwritten, of
 	// OriginBytes(Of.Size()) at least. What it holds is in the records.
 	Before  blockdev.Volume
-	Copier  Copier
+	Engine  *offload.Engine
 	Records Records
 }
 
@@ -64,7 +64,7 @@ func OpenOrigin(c OriginConfig) (*Origin, error) {
 	if c.Before.Size() < OriginBytes(size) {
 		return nil, fmt.Errorf("%w: view %s needs %d bytes for what is overwritten, the volume has %d", blockdev.ErrInvalid, c.Name, size, c.Before.Size())
 	}
-	v := &Origin{OriginConfig: c, chunk: minChunk, shared: c.Copier.Shares(inner{c.Of})}
+	v := &Origin{OriginConfig: c, chunk: minChunk, shared: c.Engine.Shares(inner{c.Of})}
 	for size/v.chunk > maxChunks {
 		v.chunk *= 2
 	}
@@ -124,7 +124,7 @@ func (v *Origin) preserve(ctx context.Context, off, length int64) error {
 	for at := first; at < end; {
 		n, copied := v.run(at, end-at)
 		if !copied {
-			if err := v.Copier.Copy(ctx, inner{v.Of}, at, v.Before, at, n, func(int64) {}); err != nil {
+			if err := v.Engine.Copy(ctx, inner{v.Of}, at, v.Before, at, n, func(int64) {}); err != nil {
 				return fmt.Errorf("view %s: keep what is about to be overwritten: %w", v.Name, err)
 			}
 			if err := v.note(ctx, at, n); err != nil {
@@ -222,7 +222,7 @@ func (v *Origin) unmapStep(ctx context.Context, off, length int64) error {
 }
 
 // Map implements Device.
-func (v *Origin) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
+func (v *Origin) Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error) {
 	length = min(length, mapStep)
 	held := v.hold(dst, length)
 	held.lock()
@@ -234,7 +234,7 @@ func (v *Origin) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, len
 }
 
 // Locate implements Device.
-func (v *Origin) Locate(ctx context.Context, off, length int64) ([]tokens.Piece, error) {
+func (v *Origin) Locate(ctx context.Context, off, length int64) ([]offload.Piece, error) {
 	return v.Of.Locate(ctx, off, length)
 }
 
@@ -302,16 +302,16 @@ func (v *Snapshot) WriteAt(context.Context, []byte, int64) error { return v.read
 func (v *Snapshot) Unmap(context.Context, int64, int64) error { return v.readOnly() }
 
 // Map implements Device.
-func (v *Snapshot) Map(context.Context, int64, tokens.Snapshot, int64, int64) (int64, error) {
+func (v *Snapshot) Map(context.Context, int64, offload.Snapshot, int64, int64) (int64, error) {
 	return 0, v.readOnly()
 }
 
 // Locate implements Device. The pieces are there for as long as the origin is not
 // written to.
-func (v *Snapshot) Locate(ctx context.Context, off, length int64) (all []tokens.Piece, err error) {
+func (v *Snapshot) Locate(ctx context.Context, off, length int64) (all []offload.Piece, err error) {
 	for length > 0 && len(all) < MaxPieces {
 		n, copied := v.origin.run(off, length)
-		pieces := []tokens.Piece{{Volume: v.origin.Before, Offset: off, Length: n}}
+		pieces := []offload.Piece{{Volume: v.origin.Before, Offset: off, Length: n}}
 		if !copied {
 			if pieces, err = v.origin.Of.Locate(ctx, off, n); err != nil {
 				return nil, err

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 )
 
 // partition is a range of a device.
@@ -38,10 +38,10 @@ func (v *partition) Unmap(ctx context.Context, off, length int64) error {
 	return v.of.Unmap(ctx, v.start+off, length)
 }
 
-func (v *partition) Locate(ctx context.Context, off, length int64) ([]tokens.Piece, error) {
+func (v *partition) Locate(ctx context.Context, off, length int64) ([]offload.Piece, error) {
 	return v.of.Locate(ctx, v.start+off, length)
 }
 
-func (v *partition) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
+func (v *partition) Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error) {
 	return v.of.Map(ctx, v.start+dst, s, src, length)
 }

@@ -7,6 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"odx/blockdev"
+	"odx/offload"
 	"odx/tokens"
 )
 
@@ -103,7 +104,7 @@ func (s *served) draw(t *rapid.T) blockdev.Range {
 // drawBytes draws a range of any bytes, if all volumes below take that.
 func (w *world) drawBytes(t *rapid.T, s *served) blockdev.Range {
 	r := s.draw(t)
-	if w.manager.Shares(s) && rapid.Bool().Draw(t, "any bytes") {
+	if w.manager.Engine().Shares(s) && rapid.Bool().Draw(t, "any bytes") {
 		cut := rapid.Int64Range(0, 511).Draw(t, "cut")
 		r.Offset, r.Length = r.Offset+cut, r.Length-cut-rapid.Int64Range(0, 511-cut).Draw(t, "cut at the end")
 	}
@@ -199,7 +200,7 @@ func (w *world) writeToken(t *rapid.T) {
 	skip := rapid.Int64Range(0, int64(len(tok.bytes))/512-1).Draw(t, "offset") * 512
 	r.Length = min(r.Length, int64(len(tok.bytes))-skip)
 	for r.Length > 0 {
-		n, err := w.manager.OffloadWrite(ctx, tok.token, skip, tokens.Destination{Volume: s, BlockLength: 512}, []blockdev.Range{r}, tokens.WriteOptions{})
+		n, err := w.manager.OffloadWrite(ctx, tok.token, skip, offload.Destination{Volume: s, BlockLength: 512}, []blockdev.Range{r}, tokens.WriteOptions{})
 		if !s.wrote(t, err) {
 			return
 		}
@@ -214,12 +215,12 @@ func (w *world) writeToken(t *rapid.T) {
 func (w *world) copy(t *rapid.T) {
 	from, to := w.pick(t), w.pick(t)
 	src, dst := from.draw(t), to.draw(t)
-	if w.manager.Shares(from) && w.manager.Shares(to) {
+	if w.manager.Engine().Shares(from) && w.manager.Engine().Shares(to) {
 		src, dst = w.drawBytes(t, from), w.drawBytes(t, to)
 	}
 	n := min(src.Length, dst.Length)
 	want := bytes.Clone(from.model[src.Offset:][:n])
-	err := w.manager.Copy(ctx, from, src.Offset, to, dst.Offset, n, func(int64) {})
+	err := w.manager.Engine().Copy(ctx, from, src.Offset, to, dst.Offset, n, func(int64) {})
 	if to.wrote(t, err) {
 		copy(to.model[dst.Offset:], want)
 	}

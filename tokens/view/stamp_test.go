@@ -61,7 +61,7 @@ func (f *stampedFile) restore(t *testing.T, c fileCopy) {
 // files makes a mirror's legs in plain files.
 func (b *bed) files(t *testing.T, size int64, n int) (files []*stampedFile, c MirrorConfig) {
 	t.Helper()
-	c = MirrorConfig{Name: b.name(), Copier: b.manager, Records: b.store, Log: discard(), StampEvery: time.Hour}
+	c = MirrorConfig{Name: b.name(), Engine: b.manager.Engine(), Records: b.store, Log: discard(), StampEvery: time.Hour}
 	for range n {
 		f := &stampedFile{Volume: b.outside(size)}
 		files = append(files, f)

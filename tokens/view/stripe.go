@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 )
 
 // stripe is RAID 0: unit after unit goes to the next leg.
@@ -123,8 +123,8 @@ func (v *stripe) legBytes(leg int, off int64) int64 {
 	return off/row*v.unit + min(max(in, 0), v.unit)
 }
 
-func (v *stripe) Locate(ctx context.Context, off, length int64) ([]tokens.Piece, error) {
-	var all []tokens.Piece
+func (v *stripe) Locate(ctx context.Context, off, length int64) ([]offload.Piece, error) {
+	var all []offload.Piece
 	for length > 0 && len(all) < MaxPieces {
 		leg, legOff, left := v.at(off)
 		want := min(left, length)
@@ -143,7 +143,7 @@ func (v *stripe) Locate(ctx context.Context, off, length int64) ([]tokens.Piece,
 	return all, nil
 }
 
-func (v *stripe) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
+func (v *stripe) Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error) {
 	leg, legOff, left := v.at(dst)
 	return v.legs[leg].Map(ctx, legOff, s, src, min(left, length))
 }

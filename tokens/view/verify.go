@@ -8,7 +8,7 @@ import (
 	"sync"
 
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 )
 
 // A checksum is kept for each block of blockdev.BlockLength, as sumBytes in
@@ -63,11 +63,11 @@ type Verify struct {
 
 // NewVerify returns a view of a device with checksums in the volume sums, which is
 // in the store and has SumsBytes(of.Size()) at least.
-func NewVerify(name string, of Device, sums blockdev.Volume, c Copier) (*Verify, error) {
+func NewVerify(name string, of Device, sums blockdev.Volume, e *offload.Engine) (*Verify, error) {
 	if need := SumsBytes(of.Size()); sums.Size() < need {
 		return nil, fmt.Errorf("%w: checksums of view %s need %d bytes, the volume has %d", blockdev.ErrInvalid, name, need, sums.Size())
 	}
-	v := &Verify{name: name, of: of, sums: sums, shared: c.Shares(inner{of})}
+	v := &Verify{name: name, of: of, sums: sums, shared: e.Shares(inner{of})}
 	v.buffers.New = func() any { return new([]byte) }
 	return v, nil
 }
@@ -267,7 +267,7 @@ func (v *Verify) Unmap(ctx context.Context, off, length int64) error {
 const mapStep = 1 << 30
 
 // Map implements Device.
-func (v *Verify) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
+func (v *Verify) Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error) {
 	length = min(length, mapStep)
 	held := v.regions.of(dst, length)
 	held.lock()
@@ -279,6 +279,6 @@ func (v *Verify) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, len
 }
 
 // Locate implements Device.
-func (v *Verify) Locate(ctx context.Context, off, length int64) ([]tokens.Piece, error) {
+func (v *Verify) Locate(ctx context.Context, off, length int64) ([]offload.Piece, error) {
 	return v.of.Locate(ctx, off, length)
 }

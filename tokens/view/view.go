@@ -21,7 +21,7 @@ import (
 	"odx/backstore"
 	"odx/backstore/fence"
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 )
 
 // Device is a Volume that copies by token can go through. Every method may be
@@ -31,20 +31,13 @@ type Device interface {
 	// Locate returns where the bytes of a range are, in their order, in volumes
 	// that are no Device: those of the whole range, or of its beginning, in at
 	// least one piece. It holds for as long as nothing is written to the device.
-	Locate(ctx context.Context, off, length int64) ([]tokens.Piece, error)
+	Locate(ctx context.Context, off, length int64) ([]offload.Piece, error)
 	// Map makes [dst, dst+length) equal to [src, src+length) of the snapshot. It
 	// returns the bytes done, contiguous from dst: all, or fewer without an error,
 	// but some.
-	Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error)
+	Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error)
 	// Leaves returns the volumes at the bottom.
 	Leaves() []blockdev.Volume
-}
-
-// Copier is what views need of the token manager.
-type Copier interface {
-	Shares(v blockdev.Volume) bool
-	MapTo(ctx context.Context, v blockdev.Volume, dst int64, s tokens.Snapshot, src, length int64) (int64, error)
-	Copy(ctx context.Context, src blockdev.Volume, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error
 }
 
 // Records are where views keep what outlives a restart.
@@ -59,18 +52,18 @@ type Records interface {
 // base is a volume at the bottom.
 type base struct {
 	blockdev.Volume
-	copier Copier
+	engine *offload.Engine
 }
 
 // Base returns v as a Device.
-func Base(c Copier, v blockdev.Volume) Device { return base{v, c} }
+func Base(e *offload.Engine, v blockdev.Volume) Device { return base{v, e} }
 
-func (b base) Locate(_ context.Context, off, length int64) ([]tokens.Piece, error) {
-	return []tokens.Piece{{Volume: b.Volume, Offset: off, Length: length}}, nil
+func (b base) Locate(_ context.Context, off, length int64) ([]offload.Piece, error) {
+	return []offload.Piece{{Volume: b.Volume, Offset: off, Length: length}}, nil
 }
 
-func (b base) Map(ctx context.Context, dst int64, s tokens.Snapshot, src, length int64) (int64, error) {
-	return b.copier.MapTo(ctx, b.Volume, dst, s, src, length)
+func (b base) Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error) {
+	return b.engine.MapTo(ctx, b.Volume, dst, s, src, length)
 }
 
 func (b base) Leaves() []blockdev.Volume { return []blockdev.Volume{b.Volume} }
@@ -83,9 +76,9 @@ const MaxPieces = 1 << 14
 // keeps out.
 type inner struct{ Device }
 
-// Pieces implements tokens.View.
-func (d inner) Pieces(ctx context.Context, ranges []blockdev.Range, take func([]tokens.Piece) error) error {
-	var pieces []tokens.Piece
+// Pieces implements offload.View.
+func (d inner) Pieces(ctx context.Context, ranges []blockdev.Range, take func([]offload.Piece) error) error {
+	var pieces []offload.Piece
 	for _, r := range ranges {
 		for done := int64(0); done < r.Length && len(pieces) < MaxPieces; {
 			more, err := d.Locate(ctx, r.Offset+done, r.Length-done)
@@ -172,8 +165,8 @@ func (s *Stack) Unmap(ctx context.Context, off, length int64) error {
 	return s.change(ctx, off, length, func() error { return s.Device.Unmap(ctx, off, length) })
 }
 
-// Map implements tokens.View.
-func (s *Stack) Map(ctx context.Context, dst int64, from tokens.Snapshot, src, length int64) (n int64, err error) {
+// Map implements offload.View.
+func (s *Stack) Map(ctx context.Context, dst int64, from offload.Snapshot, src, length int64) (n int64, err error) {
 	err = s.change(ctx, dst, length, func() (err error) {
 		n, err = s.Device.Map(ctx, dst, from, src, length)
 		return err
@@ -181,8 +174,8 @@ func (s *Stack) Map(ctx context.Context, dst int64, from tokens.Snapshot, src, l
 	return n, err
 }
 
-// Pieces implements tokens.View.
-func (s *Stack) Pieces(ctx context.Context, ranges []blockdev.Range, take func([]tokens.Piece) error) error {
+// Pieces implements offload.View.
+func (s *Stack) Pieces(ctx context.Context, ranges []blockdev.Range, take func([]offload.Piece) error) error {
 	for _, r := range ranges {
 		if err := s.check(r.Offset, r.Length); err != nil {
 			return err

@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 )
 
 // Run is a range of a disk whose bytes are in one place.
@@ -86,14 +86,14 @@ const maxPieces = 1 << 10
 
 // Locate returns where the bytes of a range are, or of its beginning, in volumes. It
 // holds for as long as nothing is written to the disk.
-func (d *Disk) Locate(ctx context.Context, off, length int64) ([]tokens.Piece, error) {
+func (d *Disk) Locate(ctx context.Context, off, length int64) ([]offload.Piece, error) {
 	if err := d.gate.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
 	defer d.gate.Release(1)
-	var pieces []tokens.Piece
+	var pieces []offload.Piece
 	err := d.Runs(ctx, off, length, func(r Run) bool {
-		p := tokens.Piece{Offset: r.At, Length: r.Length}
+		p := offload.Piece{Offset: r.At, Length: r.Length}
 		if r.In != nil {
 			p.Volume = r.In.(blockdev.Volume)
 		}

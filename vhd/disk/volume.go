@@ -10,20 +10,16 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 )
-
-// Copier is what a disk needs of the token manager: see tokens.Manager.MapTo.
-type Copier interface {
-	MapTo(ctx context.Context, v blockdev.Volume, dst int64, s tokens.Snapshot, src, length int64) (int64, error)
-}
 
 // Config is what a Disk is made of.
 type Config struct {
 	Table Table
 	// Reader holds the payload. If it is a Container, the disk can be written to.
 	Reader blockdev.Reader
-	Copier Copier
+	// Engine maps payload; nil for a disk that is only read.
+	Engine *offload.Engine
 	// Parent is what a differencing disk is over; nil: without one, what the disk
 	// does not have itself reads as zeros.
 	Parent *Disk
@@ -35,7 +31,7 @@ type Disk struct {
 	table    Table
 	reader   blockdev.Reader
 	c        Container // nil: nothing is written
-	copier   Copier
+	engine   *offload.Engine
 	parent   *Disk
 	geometry Geometry
 
@@ -49,7 +45,7 @@ type Disk struct {
 // New returns the disk. It belongs to the Disk from now on.
 func New(c Config) *Disk {
 	d := &Disk{
-		table: c.Table, reader: c.Reader, copier: c.Copier, parent: c.Parent,
+		table: c.Table, reader: c.Reader, engine: c.Engine, parent: c.Parent,
 		geometry: c.Table.Info().Geometry, gate: semaphore.NewWeighted(math.MaxInt64),
 	}
 	d.c, _ = c.Reader.(Container)
@@ -202,13 +198,13 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
 // Map makes [dst, dst+length) equal to [src, src+length) of the snapshot. It returns
 // the bytes done, contiguous from dst: all, or fewer without an error when ctx asks it
 // to stop (blockdev.Late), but some.
-func (d *Disk) Map(ctx context.Context, dst int64, from tokens.Snapshot, src, length int64) (int64, error) {
+func (d *Disk) Map(ctx context.Context, dst int64, from offload.Snapshot, src, length int64) (int64, error) {
 	return d.change(ctx, dst, length, func(s span, at int64) (int64, error) {
 		if s.done > 0 && blockdev.Late(ctx) {
 			return 0, nil
 		}
 		for done := int64(0); done < s.length; {
-			n, err := d.copier.MapTo(ctx, d.c, at+done, from, src+s.done+done, s.length-done)
+			n, err := d.engine.MapTo(ctx, d.c, at+done, from, src+s.done+done, s.length-done)
 			if err != nil {
 				return 0, err
 			}

@@ -1,4 +1,4 @@
-package tokens
+package offload
 
 import (
 	"context"
@@ -10,13 +10,11 @@ import (
 	"odx/blockdev"
 )
 
-// extentStore shows a *backstore.Store as a Store.
-type extentStore struct{ *backstore.Store }
+// ExtentStore is a *backstore.Store as the Store of an Engine and of a token manager.
+type ExtentStore struct{ *backstore.Store }
 
-// ExtentStore returns s as the Store of a Manager.
-func ExtentStore(s *backstore.Store) Store { return extentStore{s} }
-
-func (s extentStore) Snapshot(id uint64) (Snapshot, error) {
+// Snapshot opens a snapshot.
+func (s ExtentStore) Snapshot(id uint64) (Snapshot, error) {
 	snap, err := s.Store.Snapshot(id)
 	if err != nil {
 		return nil, err
@@ -24,7 +22,8 @@ func (s extentStore) Snapshot(id uint64) (Snapshot, error) {
 	return snap, nil
 }
 
-func (s extentStore) AddressSpace(v blockdev.Volume) (AddressSpace, bool) {
+// AddressSpace implements Store.
+func (s ExtentStore) AddressSpace(v blockdev.Volume) (AddressSpace, bool) {
 	// A volume of another store is a stranger to the snapshots of this one.
 	volume, ok := v.(*backstore.Volume)
 	if !ok || !s.Owns(volume) {
@@ -33,7 +32,8 @@ func (s extentStore) AddressSpace(v blockdev.Volume) (AddressSpace, bool) {
 	return extentVolume{volume}, true
 }
 
-func (s extentStore) Space(id [16]byte) (AddressSpace, error) {
+// Space returns the address space with an ID.
+func (s ExtentStore) Space(id [16]byte) (AddressSpace, error) {
 	v, err := s.VolumeByID(id)
 	if err != nil {
 		return nil, err
@@ -41,7 +41,8 @@ func (s extentStore) Space(id [16]byte) (AddressSpace, error) {
 	return extentVolume{v}, nil
 }
 
-func (s extentStore) Spaces() []AddressSpace {
+// Spaces returns all address spaces but stages, files last.
+func (s ExtentStore) Spaces() []AddressSpace {
 	var spaces []AddressSpace
 	for _, v := range s.Volumes() {
 		if !strings.HasPrefix(v.Name(), stagePrefix) {
@@ -54,9 +55,11 @@ func (s extentStore) Spaces() []AddressSpace {
 	return spaces
 }
 
-func (s extentStore) NewDigest() Digest { return s.Store.NewDigest() }
+// NewDigest returns the digest of no bytes.
+func (s ExtentStore) NewDigest() Digest { return s.Store.NewDigest() }
 
-func (s extentStore) CreateStage(ctx context.Context, name string, size int64) (AddressSpace, error) {
+// CreateStage implements Store.
+func (s ExtentStore) CreateStage(ctx context.Context, name string, size int64) (AddressSpace, error) {
 	v, err := s.CreateVolume(ctx, name, size)
 	if err != nil {
 		return nil, err
@@ -64,7 +67,8 @@ func (s extentStore) CreateStage(ctx context.Context, name string, size int64) (
 	return extentVolume{v}, nil
 }
 
-func (s extentStore) DeleteStages(ctx context.Context, prefix string) error {
+// DeleteStages implements Store.
+func (s ExtentStore) DeleteStages(ctx context.Context, prefix string) error {
 	var errs []error
 	for _, v := range s.Volumes() {
 		if strings.HasPrefix(v.Name(), prefix) {

@@ -1,8 +1,9 @@
-package tokens
+package offload
 
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"odx/blockdev"
@@ -19,21 +20,21 @@ func (e *SourceError) Error() string { return fmt.Sprintf("copy source: %v", e.E
 func (e *SourceError) Unwrap() error { return e.Err }
 
 // Copy makes [to, to+length) of dst equal to [from, from+length) of src, in
-// bytes, without a token. Between volumes of the manager's store it shares what
-// lies alike to 4 KiB blocks; from such a volume it copies what is there at one
-// moment, and ranges of one volume may overlap. It calls moved with the bytes of
+// bytes. Between volumes of the engine's store it shares what lies alike to 4 KiB
+// blocks; from such a volume it copies what is there at one point in time, and ranges
+// of one volume may overlap. It calls moved with the bytes of
 // each step, which are contiguous from to on unless ranges of a volume outside
 // the store overlap. It stops when ctx ends. From a View with many pieces it copies
-// what is there at several moments, one after the other.
-func (m *Manager) Copy(ctx context.Context, src blockdev.Volume, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error {
+// what is there at several points in time, one after the other.
+func (e *Engine) Copy(ctx context.Context, src blockdev.Volume, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error {
 	if length <= 0 {
 		return nil
 	}
-	if !m.Shares(src) {
+	if !e.Shares(src) {
 		return copyPieces(ctx, src, from, dst, to, length, moved)
 	}
 	for length > 0 {
-		s, err := m.momentOf(ctx, Source{Volume: src, LU: LU{BlockLength: 1}}, []blockdev.Range{{Offset: from, Length: length}})
+		s, err := e.Snapshot(ctx, src, []blockdev.Range{{Offset: from, Length: length}}, 1)
 		if err != nil {
 			return &SourceError{err}
 		}
@@ -43,7 +44,7 @@ func (m *Manager) Copy(ctx context.Context, src blockdev.Volume, from int64, dst
 			s.Release()
 			return copyPieces(ctx, src, from, dst, to, length, moved)
 		}
-		err = m.copyMoment(ctx, s, dst, to, moved)
+		err = e.copyAll(ctx, s, dst, to, moved)
 		s.Release()
 		if err != nil {
 			return err
@@ -53,21 +54,22 @@ func (m *Manager) Copy(ctx context.Context, src blockdev.Volume, from int64, dst
 	return nil
 }
 
-// copyMoment copies all of s to byte to of dst.
-func (m *Manager) copyMoment(ctx context.Context, s Snapshot, dst blockdev.Volume, to int64, moved func(n int64)) error {
-	return m.copySnapshot(ctx, s, 0, dst, to, s.Length(), moved)
+// copyAll copies all of s to byte to of dst.
+func (e *Engine) copyAll(ctx context.Context, s Snapshot, dst blockdev.Volume, to int64, moved func(n int64)) error {
+	return e.CopySnapshot(ctx, s, 0, dst, to, s.Length(), moved)
 }
 
-// copySnapshot copies length bytes of s from byte from on to byte to of dst.
-func (m *Manager) copySnapshot(ctx context.Context, s Snapshot, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error {
-	target := m.mapTarget(dst)
-	if target == nil {
+// CopySnapshot copies length bytes of s from byte from on to byte to of dst, and calls
+// moved as Copy does.
+func (e *Engine) CopySnapshot(ctx context.Context, s Snapshot, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error {
+	mapped := e.mapper(dst)
+	if mapped == nil {
 		return copyPieces(ctx, s, from, dst, to, length, moved)
 	}
 	var pace Pace
 	for done := int64(0); done < length; {
 		began := time.Now()
-		n, err := target.Map(pace.Limit(ctx), to+done, s, from+done, min(length-done, pace.Step()))
+		n, err := mapped.Map(pace.Limit(ctx), to+done, s, from+done, min(length-done, pace.Step()))
 		pace.Took(time.Since(began))
 		if n > 0 {
 			moved(n)
@@ -77,6 +79,41 @@ func (m *Manager) copySnapshot(ctx context.Context, s Snapshot, from int64, dst 
 		}
 	}
 	return nil
+}
+
+// mapper is what bytes of a snapshot can be mapped to.
+type mapper interface {
+	Map(ctx context.Context, dst int64, s Snapshot, src, length int64) (int64, error)
+}
+
+// mapper returns v as one, nil if its bytes have to be copied.
+func (e *Engine) mapper(v blockdev.Volume) mapper {
+	if view, ok := v.(View); ok {
+		return view
+	}
+	if space, ok := e.store.AddressSpace(v); ok {
+		return space
+	}
+	return nil
+}
+
+// MapTo is AddressSpace.Map for any volume but a View: to one outside the store it
+// copies at most 1 MiB, of which length has to be whole logical blocks.
+func (e *Engine) MapTo(ctx context.Context, v blockdev.Volume, dst int64, s Snapshot, src, length int64) (int64, error) {
+	if space, ok := e.store.AddressSpace(v); ok {
+		return space.Map(ctx, dst, s, src, length)
+	}
+	buf := copyBuffers.Get().(*[copyLength]byte)
+	defer copyBuffers.Put(buf)
+	p := buf[:min(length, copyLength)]
+	if err := s.ReadAt(ctx, p, src); err != nil {
+		return 0, err
+	}
+	if err := v.WriteAt(ctx, p, dst); err != nil {
+		return 0, err
+	}
+	blockdev.CountCopied(ctx, int64(len(p)))
+	return int64(len(p)), nil
 }
 
 // Pace sizes the steps of a copy that nobody waits for, so that each one shows
@@ -109,6 +146,11 @@ func (p *Pace) Took(d time.Duration) {
 		p.step = p.Step() / 2
 	}
 }
+
+// copyLength is how many bytes move at a time where they must be moved.
+const copyLength = 1 << 20
+
+var copyBuffers = sync.Pool{New: func() any { return new([copyLength]byte) }}
 
 type reader interface {
 	ReadAt(ctx context.Context, p []byte, off int64) error

@@ -1,4 +1,4 @@
-package tokens
+package offload
 
 import (
 	"context"
@@ -7,74 +7,43 @@ import (
 	"odx/blockdev"
 )
 
-// View is a Volume whose bytes are in other volumes: a partition, a stripe, a
-// mirror. The manager copies through it without moving bytes by asking where they
-// are. The volumes at the bottom are its leaves.
-type View interface {
-	blockdev.Volume
-	// Pieces calls take with where the bytes of ranges are, in their order: all of
-	// them, or the first ones, whole logical blocks, where more pieces would be too
-	// many. Until take returns nothing is written through the view, and what a read
-	// of it would give is in the leaves.
-	Pieces(ctx context.Context, ranges []blockdev.Range, take func([]Piece) error) error
-	// Map is AddressSpace.Map. It ends early where the view is split, too.
-	Map(ctx context.Context, dst int64, s Snapshot, src, length int64) (int64, error)
-	// Leaves returns the volumes at the bottom, each once or more often.
-	Leaves() []blockdev.Volume
-}
+// Pinner takes a space of the store and the ranges of it that hold the first n bytes
+// of what was asked for. It pins them, by a snapshot or a watch.
+type Pinner func(space AddressSpace, ranges []blockdev.Range, n int64) error
 
-// Piece is a range of bytes of a volume that is no View. Without a Volume it is that
-// many zeros.
-type Piece struct {
-	Volume         blockdev.Volume
-	Offset, Length int64
-}
-
-// mapTarget is what bytes of a snapshot can be mapped to.
-type mapTarget interface {
-	Map(ctx context.Context, dst int64, s Snapshot, src, length int64) (int64, error)
-}
-
-// mapTarget returns v as one, nil if its bytes have to be copied.
-func (m *Manager) mapTarget(v blockdev.Volume) mapTarget {
+// Pin calls pin with the bytes of ranges of v, whole blocks of blockLength bytes, as
+// they are at one point in time. Those of a volume outside the store are copied to a
+// hidden one before, as many as there is time for. A View's are pinned where they are
+// if that is in one volume; others are put together: mapped from volumes of the store,
+// copied from those outside.
+//
+// An error for a range that is not inside v wraps blockdev.ErrRange.
+func (e *Engine) Pin(ctx context.Context, v blockdev.Volume, ranges []blockdev.Range, blockLength int, pin Pinner) error {
+	total, err := blockdev.Sum(ranges, v.Size(), blockLength)
+	if err != nil {
+		return err
+	}
+	if space, ok := e.store.AddressSpace(v); ok {
+		return pin(space, ranges, total)
+	}
 	if view, ok := v.(View); ok {
-		return view
+		return e.pinView(ctx, view, ranges, int64(blockLength), pin)
 	}
-	if space, ok := m.store.AddressSpace(v); ok {
-		return space
+	stage, err := e.newStage(ctx, total)
+	if err != nil {
+		return err
 	}
-	return nil
+	defer stage.remove()
+	n, err := e.fillStage(stagingTime(ctx), stage.space, 0, v, ranges)
+	if err != nil {
+		return err
+	}
+	return pin(stage.space, []blockdev.Range{{Offset: 0, Length: n}}, n)
 }
 
-// MapTo is AddressSpace.Map for any volume but a View: to one outside the store it
-// copies at most 1 MiB, of which length has to be whole logical blocks.
-func (m *Manager) MapTo(ctx context.Context, v blockdev.Volume, dst int64, s Snapshot, src, length int64) (int64, error) {
-	if space, ok := m.store.AddressSpace(v); ok {
-		return space.Map(ctx, dst, s, src, length)
-	}
-	buf := copyBuffers.Get().(*[copyLength]byte)
-	defer copyBuffers.Put(buf)
-	p := buf[:min(length, copyLength)]
-	if err := s.ReadAt(ctx, p, src); err != nil {
-		return 0, err
-	}
-	if err := v.WriteAt(ctx, p, dst); err != nil {
-		return 0, err
-	}
-	blockdev.CountCopied(ctx, int64(len(p)))
-	return int64(len(p)), nil
-}
-
-// pinned takes a space of the store and the ranges of it that hold the first n
-// bytes of what was asked for.
-type pinned func(space AddressSpace, ranges []blockdev.Range, n int64) error
-
-// pinView calls pin with the bytes of ranges of v as they are at one moment, or
-// with the first of them, whole blocks. Those that are in one volume of the store
-// are pinned there. Others are put together in a stage: mapped from volumes of the
-// store, copied from those outside.
-func (m *Manager) pinView(ctx context.Context, v View, ranges []blockdev.Range, block int64, pin pinned) error {
-	g := gathering{m: m}
+// pinView is Pin for a View.
+func (e *Engine) pinView(ctx context.Context, v View, ranges []blockdev.Range, block int64, pin Pinner) error {
+	g := gathering{engine: e}
 	ctx = stagingTime(ctx)
 	defer g.release()
 	linear := false
@@ -86,7 +55,7 @@ func (m *Manager) pinView(ctx context.Context, v View, ranges []blockdev.Range, 
 		if n < block {
 			return fmt.Errorf("%w: a view has %d bytes in one piece, less than a block", blockdev.ErrRange, n)
 		}
-		space, runs := m.inOneSpace(pieces)
+		space, runs := e.inOneSpace(pieces)
 		if linear = space != nil && n%block == 0; linear {
 			return pin(space, runs, n)
 		}
@@ -105,22 +74,13 @@ func (m *Manager) pinView(ctx context.Context, v View, ranges []blockdev.Range, 
 	return pin(g.stage.space, []blockdev.Range{{Offset: 0, Length: n}}, n)
 }
 
-// momentOfView opens what ranges of v hold now, or the first of them do.
-func (m *Manager) momentOfView(ctx context.Context, v View, ranges []blockdev.Range, block int64) (s Snapshot, err error) {
-	err = m.pinView(ctx, v, ranges, block, func(space AddressSpace, ranges []blockdev.Range, _ int64) error {
-		s, err = m.snapshotForUse(ctx, space.Snapshot, ranges)
-		return err
-	})
-	return s, err
-}
-
 // inOneSpace returns the space that holds all pieces, if there is one, and its
 // ranges, in order, joined where they touch.
-func (m *Manager) inOneSpace(pieces []Piece) (AddressSpace, []blockdev.Range) {
+func (e *Engine) inOneSpace(pieces []Piece) (AddressSpace, []blockdev.Range) {
 	if pieces[0].Volume == nil {
 		return nil, nil
 	}
-	space, ok := m.store.AddressSpace(pieces[0].Volume)
+	space, ok := e.store.AddressSpace(pieces[0].Volume)
 	if !ok {
 		return nil, nil
 	}
@@ -144,7 +104,7 @@ func joinRange(runs []blockdev.Range, p Piece) []blockdev.Range {
 
 // gathering is pieces of several volumes that become one run of bytes.
 type gathering struct {
-	m      *Manager
+	engine *Engine
 	parts  []part
 	leaves map[[16]byte]*leaf
 	length int64
@@ -177,7 +137,7 @@ func (g *gathering) hold(ctx context.Context, pieces []Piece) error {
 			g.parts = append(g.parts, part{length: p.Length})
 			continue
 		}
-		space, ok := g.m.store.AddressSpace(p.Volume)
+		space, ok := g.engine.store.AddressSpace(p.Volume)
 		if !ok {
 			copied = true
 			g.parts = append(g.parts, part{foreign: true, length: p.Length})
@@ -194,7 +154,7 @@ func (g *gathering) hold(ctx context.Context, pieces []Piece) error {
 	}
 	for _, l := range g.leaves {
 		var err error
-		if l.snapshot, err = g.m.snapshotForUse(ctx, l.space.Snapshot, l.ranges); err != nil {
+		if l.snapshot, err = g.engine.Transient(ctx, l.space.Snapshot, l.ranges); err != nil {
 			return err
 		}
 	}
@@ -210,7 +170,7 @@ func (g *gathering) hold(ctx context.Context, pieces []Piece) error {
 // copyForeign copies what is outside the store to its place in the stage. When the
 // time is over, the rest of the parts is dropped.
 func (g *gathering) copyForeign(ctx context.Context, pieces []Piece) (err error) {
-	if g.stage, err = g.m.newStage(ctx, g.length); err != nil {
+	if g.stage, err = g.engine.newStage(ctx, g.length); err != nil {
 		return err
 	}
 	var at int64
@@ -220,7 +180,7 @@ func (g *gathering) copyForeign(ctx context.Context, pieces []Piece) (err error)
 			at += p.length
 			continue
 		}
-		n, err := g.m.fillStage(ctx, g.stage.space, at, Source{Volume: pieces[i].Volume},
+		n, err := g.engine.fillStage(ctx, g.stage.space, at, pieces[i].Volume,
 			[]blockdev.Range{{Offset: pieces[i].Offset, Length: p.length}})
 		if err != nil {
 			return err
@@ -238,7 +198,7 @@ func (g *gathering) copyForeign(ctx context.Context, pieces []Piece) (err error)
 // stage has then, from the first one on.
 func (g *gathering) mapHeld(ctx context.Context) (at int64, err error) {
 	if g.stage == nil {
-		if g.stage, err = g.m.newStage(ctx, g.length); err != nil {
+		if g.stage, err = g.engine.newStage(ctx, g.length); err != nil {
 			return 0, err
 		}
 	}

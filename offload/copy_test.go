@@ -1,4 +1,4 @@
-package tokens_test
+package offload_test
 
 import (
 	"bytes"
@@ -8,13 +8,48 @@ import (
 	"time"
 
 	"odx/blockdev"
-	"odx/tokens"
+	"odx/offload"
 	"odx/tokens/tokentest"
 )
 
+var ctx = context.Background()
+
+const volumeSize = 1 << 20
+
+func open(t *testing.T, s offload.Store) *offload.Engine {
+	t.Helper()
+	e, err := offload.Open(ctx, s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// pattern fills a volume with bytes that differ from block to block, and returns them.
+func pattern(t *testing.T, v blockdev.Volume, seed byte) []byte {
+	t.Helper()
+	p := make([]byte, v.Size())
+	for i := range p {
+		p[i] = seed ^ byte(i) ^ byte(i>>12)*7
+	}
+	if err := v.WriteAt(ctx, p, 0); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func contents(t *testing.T, v blockdev.Volume) []byte {
+	t.Helper()
+	p := make([]byte, v.Size())
+	if err := v.ReadAt(ctx, p, 0); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // Copy makes the destination equal to the source as it was, between any two
 // volumes, at any byte, also onto itself.
-func TestCopy(t *testing.T) {
+func TestEngine_Copy(t *testing.T) {
 	for _, tc := range []struct {
 		name             string
 		source           int
@@ -32,7 +67,7 @@ func TestCopy(t *testing.T) {
 		{"nothing", 0, 1, 0, 0, 0},
 	} {
 		s := tokentest.NewStore([16]byte{1})
-		m := open(t, s, tokens.Limits{})
+		e := open(t, s)
 		outside := tokentest.Dumb{Volume: tokentest.NewStore([16]byte{2}).NewVolume("c", volumeSize), BlockLength: 512}
 		volumes := []blockdev.Volume{s.NewVolume("a", volumeSize), s.NewVolume("b", volumeSize), outside}
 		want := pattern(t, volumes[tc.destination], 2)
@@ -42,7 +77,7 @@ func TestCopy(t *testing.T) {
 		}
 		copy(want[tc.to:tc.to+tc.length], data[tc.from:])
 		var moved int64
-		if err := m.Copy(ctx, volumes[tc.source], tc.from, volumes[tc.destination], tc.to, tc.length, func(n int64) { moved += n }); err != nil {
+		if err := e.Copy(ctx, volumes[tc.source], tc.from, volumes[tc.destination], tc.to, tc.length, func(n int64) { moved += n }); err != nil {
 			t.Errorf("%s: %v", tc.name, err)
 		}
 		if moved != tc.length {
@@ -58,12 +93,12 @@ func TestCopy(t *testing.T) {
 }
 
 // The caller learns which end failed, and that it stopped.
-func TestCopyErrors(t *testing.T) {
+func TestEngine_Copy_errors(t *testing.T) {
 	s := tokentest.NewStore([16]byte{1})
-	m := open(t, s, tokens.Limits{})
+	e := open(t, s)
 	a, b := s.NewVolume("a", volumeSize), s.NewVolume("b", volumeSize)
 	run := func(ctx context.Context) error {
-		return m.Copy(ctx, a, 0, b, 0, volumeSize, func(int64) {})
+		return e.Copy(ctx, a, 0, b, 0, volumeSize, func(int64) {})
 	}
 	fail := func(method string) {
 		s.FailWith(func(op string) error {
@@ -93,14 +128,14 @@ func TestCopyErrors(t *testing.T) {
 }
 
 func isSource(err error) bool {
-	_, ok := errors.AsType[*tokens.SourceError](err)
+	_, ok := errors.AsType[*offload.SourceError](err)
 	return ok
 }
 
 // A crash between the snapshot of a copy and its end leaves nothing pinned.
-func TestCopyThatACrashEnds(t *testing.T) {
+func TestEngine_Copy_crash(t *testing.T) {
 	s := tokentest.NewStore([16]byte{1})
-	m := open(t, s, tokens.Limits{})
+	e := open(t, s)
 	a, b := s.NewVolume("a", volumeSize), s.NewVolume("b", volumeSize)
 	var crashed *tokentest.Store
 	s.FailWith(func(op string) error {
@@ -112,20 +147,20 @@ func TestCopyThatACrashEnds(t *testing.T) {
 		}
 		return nil
 	})
-	if err := m.Copy(ctx, a, 0, b, 0, volumeSize, func(int64) {}); err != nil {
+	if err := e.Copy(ctx, a, 0, b, 0, volumeSize, func(int64) {}); err != nil {
 		t.Fatal(err)
 	}
 	if exist, _ := crashed.Snapshots(); exist != 1 {
 		t.Fatalf("%d snapshots when it crashed: the test proves nothing", exist)
 	}
-	open(t, crashed, tokens.Limits{})
+	open(t, crashed)
 	if exist, _ := crashed.Snapshots(); exist != 0 {
 		t.Errorf("%d snapshots after the restart", exist)
 	}
 }
 
 func TestPace(t *testing.T) {
-	var p tokens.Pace
+	var p offload.Pace
 	first := p.Step()
 	for range 100 {
 		p.Took(0)
@@ -138,5 +173,63 @@ func TestPace(t *testing.T) {
 	}
 	if p.Step() != first {
 		t.Errorf("a step of %d bytes, however slow they are", p.Step())
+	}
+}
+
+// Pin shows ranges of any volume as ranges of one address space of the store.
+func TestEngine_Pin(t *testing.T) {
+	s := tokentest.NewStore([16]byte{1})
+	e := open(t, s)
+	own := s.NewVolume("a", volumeSize)
+	other := tokentest.NewStore([16]byte{2}).NewVolume("b", 4<<20)
+	for _, tt := range []struct {
+		name   string
+		v      blockdev.Volume
+		ranges []blockdev.Range
+		late   bool
+		want   int64 // bytes pinned
+		err    error
+	}{
+		{"of the store", own, []blockdev.Range{{Offset: 512, Length: 1024}, {Offset: 8192, Length: 512}}, false, 1536, nil},
+		{"outside, in time", other, []blockdev.Range{{Offset: 512, Length: 3 << 20}}, false, 3 << 20, nil},
+		{"outside, late", other, []blockdev.Range{{Offset: 512, Length: 3 << 20}}, true, 1 << 20, nil},
+		{"past the end", own, []blockdev.Range{{Offset: volumeSize, Length: 512}}, false, 0, blockdev.ErrRange},
+		{"part of a block", own, []blockdev.Range{{Offset: 0, Length: 100}}, false, 0, blockdev.ErrRange},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			data, ctx := pattern(t, tt.v, 1), ctx
+			if tt.late {
+				ctx = blockdev.StopAfter(ctx, 0)
+			}
+			var want []byte
+			for _, r := range tt.ranges {
+				if tt.err == nil {
+					want = append(want, data[r.Offset:r.End()]...)
+				}
+			}
+			var got []byte
+			err := e.Pin(ctx, tt.v, tt.ranges, 512, func(space offload.AddressSpace, ranges []blockdev.Range, n int64) error {
+				if n != tt.want {
+					t.Errorf("%d bytes, want %d", n, tt.want)
+				}
+				for _, r := range ranges {
+					p := make([]byte, r.Length)
+					if err := space.ReadAt(ctx, p, r.Offset); err != nil {
+						return err
+					}
+					got = append(got, p...)
+				}
+				return nil
+			})
+			if !errors.Is(err, tt.err) {
+				t.Fatalf("%v, want %v", err, tt.err)
+			}
+			if !bytes.Equal(got, want[:tt.want]) {
+				t.Error("wrong data")
+			}
+			if v := s.Volumes(); len(v) != 1 {
+				t.Errorf("left are the volumes %v", v)
+			}
+		})
 	}
 }

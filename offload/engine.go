@@ -1,0 +1,118 @@
+package offload
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/backstore"
+	"odx/blockdev"
+)
+
+// Engine copies between volumes. It is safe for concurrent use.
+type Engine struct {
+	store Store
+	log   *logrus.Entry
+}
+
+// Open returns the engine of a store, and removes what copies left that the end of
+// the last process interrupted. log receives what goes wrong where no caller is told;
+// nil discards it.
+func Open(ctx context.Context, store Store, log *logrus.Entry) (*Engine, error) {
+	if log == nil {
+		silent := logrus.New()
+		silent.SetOutput(io.Discard)
+		log = logrus.NewEntry(silent)
+	}
+	e := &Engine{store, log}
+	if err := store.DeleteStages(ctx, stagePrefix); err != nil {
+		return nil, fmt.Errorf("remove what an interrupted copy left: %w", err)
+	}
+	if err := e.deleteTransient(ctx); err != nil {
+		return nil, fmt.Errorf("remove what interrupted copies left: %w", err)
+	}
+	return e, nil
+}
+
+// WriteOut has what was written outlive this process: see Store.
+func (e *Engine) WriteOut(ctx context.Context) error { return e.store.WriteOut(ctx) }
+
+// Shares reports whether v is a volume of the engine's store, or a View of such
+// ones alone, so that copying from and to it moves no bytes where the alignment
+// allows it.
+func (e *Engine) Shares(v blockdev.Volume) bool {
+	if view, ok := v.(View); ok {
+		return !slices.ContainsFunc(view.Leaves(), func(leaf blockdev.Volume) bool { return !e.Shares(leaf) })
+	}
+	_, ok := e.store.AddressSpace(v)
+	return ok
+}
+
+// Snapshot pins what ranges of v hold now, until the caller releases it, or the first
+// of them, whole blocks of blockLength bytes, if v is not in the store and ctx asks to
+// stop.
+func (e *Engine) Snapshot(ctx context.Context, v blockdev.Volume, ranges []blockdev.Range, blockLength int) (s Snapshot, err error) {
+	err = e.Pin(ctx, v, ranges, blockLength, func(space AddressSpace, ranges []blockdev.Range, _ int64) error {
+		s, err = e.Transient(ctx, space.Snapshot, ranges)
+		return err
+	})
+	return s, err
+}
+
+// TakeSnapshot is AddressSpace.Snapshot or Watch.Snapshot.
+type TakeSnapshot func(ctx context.Context, ranges []blockdev.Range, recs func(id uint64) []backstore.Record) (Snapshot, error)
+
+// transientPrefix and the number of a snapshot are the key of a record: of one that
+// lives as long as its handle. The next start deletes it when the process ends before.
+const transientPrefix = "token/use/"
+
+// Transient takes a snapshot that ends with its handle.
+func (e *Engine) Transient(ctx context.Context, take TakeSnapshot, ranges []blockdev.Range) (Snapshot, error) {
+	s, err := take(ctx, ranges, func(id uint64) []backstore.Record {
+		return []backstore.Record{{Key: transientKey(id), Value: []byte{}}}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := e.store.DeleteSnapshot(ctx, s.ID(), backstore.Record{Key: transientKey(s.ID())}); err != nil {
+		s.Release()
+		return nil, err
+	}
+	return s, nil
+}
+
+func transientKey(snapshot uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte(transientPrefix), snapshot)
+}
+
+// deleteTransient deletes the snapshots of copies that the end of the last process
+// interrupted.
+func (e *Engine) deleteTransient(ctx context.Context) error {
+	var keys [][]byte
+	err := e.store.ScanRecords([]byte(transientPrefix), func(key, _ []byte) error {
+		keys = append(keys, append([]byte(nil), key...))
+		return ctx.Err()
+	})
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		gone := backstore.Record{Key: key}
+		err := error(backstore.ErrNotFound)
+		if len(key) == len(transientPrefix)+8 {
+			err = e.store.DeleteSnapshot(ctx, binary.BigEndian.Uint64(key[len(transientPrefix):]), gone)
+		}
+		if errors.Is(err, backstore.ErrNotFound) {
+			err = e.store.PutRecords(ctx, gone)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
