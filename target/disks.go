@@ -7,7 +7,7 @@ import (
 	"odx/admin"
 	"odx/backstore"
 	"odx/conf"
-	"odx/tokens/view"
+	"odx/offload/view"
 	"odx/vhd"
 	"odx/vhd/disk"
 )

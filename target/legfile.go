@@ -10,7 +10,7 @@ import (
 
 	"odx/blockdev"
 	"odx/conf"
-	"odx/tokens/view"
+	"odx/offload/view"
 )
 
 // legFile is a plain file that a mirror writes to, directly or through other views:

@@ -11,7 +11,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/conf"
-	"odx/tokens/view"
+	"odx/offload/view"
 )
 
 // startLogging is start with what the service logs.

@@ -9,10 +9,10 @@ import (
 
 	"odx/admin"
 	"odx/conf"
+	"odx/offload/view"
 	"odx/target/copymgr"
 	"odx/target/iscsi"
 	"odx/target/scsi"
-	"odx/tokens/view"
 )
 
 // makeTargets makes what the configuration names and does not exist, and the

@@ -12,8 +12,8 @@ import (
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/conf"
-	"odx/tokens/view"
-	"odx/tokens/view/parttable"
+	"odx/offload/view"
+	"odx/offload/view/parttable"
 )
 
 // What views keep beside the data is in volumes of these names and the view's.

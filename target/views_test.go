@@ -14,7 +14,7 @@ import (
 
 	"odx/admin"
 	client "odx/initiator"
-	"odx/tokens/view"
+	"odx/offload/view"
 )
 
 // stacks is a configuration with a LUN of each kind of view.

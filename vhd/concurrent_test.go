@@ -8,8 +8,8 @@ import (
 
 	"odx/blockdev"
 	"odx/offload"
+	"odx/offload/view"
 	"odx/tokens"
-	"odx/tokens/view"
 )
 
 // TestConcurrentUse: many at once read, write, unmap and copy by token parts of one

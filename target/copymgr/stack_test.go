@@ -8,9 +8,9 @@ import (
 
 	"odx/blockdev"
 	"odx/offload"
+	"odx/offload/view"
 	"odx/target/scsi"
 	"odx/tokens"
-	"odx/tokens/view"
 )
 
 const (
