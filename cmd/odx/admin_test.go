@@ -66,6 +66,7 @@ func script(t *testing.T, path string, commands []command) {
 func eachWay(t *testing.T, fill func(t *testing.T, s *backstore.Store), test func(t *testing.T, path string)) {
 	for _, served := range []bool{true, false} {
 		t.Run(fmt.Sprintf("served %t", served), func(t *testing.T) {
+			t.Parallel()
 			path := writeConfig(t, config)
 			s := startServer(t, odx("serve", "--config", path)) // makes the store
 			s.cmd.Process.Signal(syscall.SIGTERM)
