@@ -92,7 +92,7 @@ func printDisk(w io.Writer, d admin.Disk) error {
 		row("creator", d.Creator)
 	}
 	if !d.Mappable {
-		row("payload", "not at multiples of 4 KiB: copies move bytes; compact places it better")
+		row("payload", "not at multiples of 4 KiB: copies move bytes; compact and defrag place it better")
 	}
 	if len(d.Parents) > 0 {
 		row("parents", strings.Join(d.Parents, ", "))

@@ -28,6 +28,7 @@ func Check(ctx context.Context, r blockdev.Reader) ([]disk.Finding, error) {
 	c.size(m)
 	c.parent(m)
 	if c.places(m) {
+		c.alignment(m)
 		err = c.bitmaps(ctx, r, m)
 	}
 	return c, err
@@ -139,6 +140,19 @@ func (c *checker) places(m *image) bool {
 		c.harmless("%d bytes in %d places of the file are used by nothing; new blocks go there first, compacting the disk gives them back", unusedBytes, gaps)
 	}
 	return true
+}
+
+// alignment looks for blocks that the store cannot map.
+func (c *checker) alignment(m *image) {
+	var odd []int64
+	for i, sector := range m.bat {
+		if sector != unused && m.payloadAt(int64(i))%pageLength != 0 {
+			odd = append(odd, int64(i))
+		}
+	}
+	if len(odd) > 0 {
+		c.harmless("%s not at a multiple of 4 KiB, as other programs add blocks: copies of them move bytes instead of mapping; compacting or defragmenting the disk places them better", some("block", odd, "is", "are"))
+	}
 }
 
 // bitmaps looks for sectors of a dynamic disk that their bitmap says are not

@@ -217,10 +217,10 @@ func TestForeign(t *testing.T) {
 			}
 		}
 		if kind == disk.Dynamic {
-			wantClean(t, c, "block 1 has sectors that the bitmap says")
+			wantClean(t, c, "blocks 1, 3 are not at a multiple of 4 KiB", "block 1 has sectors that the bitmap says")
 			apply(t, f, "F1")
 		} else {
-			wantClean(t, c)
+			wantClean(t, c, "blocks 1, 3 are not at a multiple of 4 KiB")
 			if got := present(t, f, 1, 6, 6); got != "111000" {
 				t.Errorf("sectors of block 1: %s", got)
 			}

@@ -3,6 +3,7 @@ package vhdfile
 import (
 	"bytes"
 	"encoding/binary"
+	"strings"
 	"testing"
 
 	"odx/vhd/disk"
@@ -105,6 +106,55 @@ func TestCreate_Sizes(t *testing.T) {
 				t.Errorf("kind %d: %d at %d", kind, got, at)
 			}
 		}
+	}
+}
+
+// appendForeign adds a block of zeros as other programs do: where the footer was.
+func appendForeign(p []byte, block int) []byte {
+	footer := bytes.Clone(p[len(p)-footerLength:])
+	p = p[:len(p)-footerLength]
+	header := p[footerLength:]
+	table, length := binary.BigEndian.Uint64(header[16:]), int64(binary.BigEndian.Uint32(header[32:]))
+	binary.BigEndian.PutUint32(p[table+4*uint64(block):], uint32(len(p)/sectorLength))
+	p = append(p, bytes.Repeat([]byte{0xFF}, int(bitmapLength(length)))...)
+	return append(append(p, make([]byte, length)...), footer...)
+}
+
+// TestCheck_ForeignBlocks: a block that another program adds begins where the one
+// before ends. Its payload, which follows the bitmap, is at a multiple of 4 KiB where
+// the bitmaps of the disk are, from blocks of 16 MiB on, and first in an empty disk.
+// Check names the others.
+func TestCheck_ForeignBlocks(t *testing.T) {
+	const places = " not at a multiple of 4 KiB"
+	for name, tt := range map[string]struct {
+		blockLength int64
+		own         []int64 // blocks that were written here
+		want        string  // finding about blocks 1 and 2
+	}{
+		"an empty disk":            {mib, nil, "block 2 is" + places},
+		"a disk with blocks":       {mib, []int64{0}, "blocks 1, 2 are" + places},
+		"blocks of 16 MiB, empty":  {16 * mib, nil, ""},
+		"blocks of 16 MiB":         {16 * mib, []int64{0}, ""},
+		"blocks of 512 KiB, empty": {mib / 2, nil, "block 2 is" + places},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, c := made(t, disk.Spec{Kind: disk.Dynamic, Geometry: disk.Geometry{Size: 4 * tt.blockLength, BlockLength: tt.blockLength}})
+			must(t, f.Complete(t.Context(), tt.own))
+			must(t, f.Close(t.Context()))
+			c = disktest.New(appendForeign(appendForeign(c.Bytes(), 1), 2))
+			findings, err := Check(t.Context(), c)
+			must(t, err)
+			got := ""
+			for _, f := range findings {
+				if !f.Harmless {
+					t.Errorf("harmful: %s", f.Text)
+				}
+				got += f.Text
+			}
+			if !strings.HasPrefix(got, tt.want) || tt.want == "" && got != "" {
+				t.Errorf("found %q, want %q", got, tt.want)
+			}
+		})
 	}
 }
 
