@@ -34,22 +34,22 @@ const (
 
 // DB is the open metadata of a store of format 2.
 type DB struct {
-	db  *badger.DB
-	dir string // its own
+	db      *badger.DB
+	scratch *scratch // its directory
 }
 
 // Open opens the metadata of the store in dir, with a checkpoint that is on its way
 // into it, and changes no file of it: Badger, which cannot read without writing,
-// gets links to the tables and copies of the rest in a new directory in scratch,
-// which Close removes. The error wraps ENOSPC where there is too little space
+// gets links to the tables and copies of the rest in a new directory in scratchIn,
+// which Close removes, and the next Open if this process is killed. The error wraps ENOSPC where there is too little space
 // for that.
-func Open(dir, scratch string, log *logrus.Entry) (_ *DB, err error) {
+func Open(dir, scratchIn string, log *logrus.Entry) (_ *DB, err error) {
 	b := &DB{}
 	from := filepath.Join(dir, directory)
 	if _, err := os.Stat(from); err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
-	if b.dir, err = os.MkdirTemp(scratch, "odx-metadata-"); err != nil {
+	if b.scratch, err = newScratch(scratchIn); err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
 	defer func() {
@@ -60,11 +60,12 @@ func Open(dir, scratch string, log *logrus.Entry) (_ *DB, err error) {
 	if err := b.checkSpace(); err != nil {
 		return nil, err
 	}
-	if err := duplicate(from, b.dir); err != nil {
+	if err := duplicate(from, b.scratch.dir); err != nil {
 		return nil, fmt.Errorf("open metadata in %s: %w", from, err)
 	}
-	opts := badger.DefaultOptions(b.dir).
+	opts := badger.DefaultOptions(b.scratch.dir).
 		WithLogger(newLogger(log)).
+		WithBypassLockGuard(true). // it is locked
 		WithMetricsEnabled(false). // they are global variables
 		WithDetectConflicts(false).
 		WithMemTableSize(memTable).
@@ -230,12 +231,12 @@ func (b *DB) update(ops []meta.Op) error {
 
 func (b *DB) checkSpace() error {
 	var st unix.Statfs_t
-	if err := unix.Statfs(b.dir, &st); err != nil {
+	if err := unix.Statfs(b.scratch.dir, &st); err != nil {
 		return fmt.Errorf("update metadata: %w", err)
 	}
 	if free := st.Bavail * uint64(st.Bsize); free < reserveBytes {
 		return fmt.Errorf("update metadata: %d MiB are free in %s, less than the %d MiB that its log needs: %w",
-			free>>20, b.dir, reserveBytes>>20, unix.ENOSPC)
+			free>>20, b.scratch.dir, reserveBytes>>20, unix.ENOSPC)
 	}
 	return nil
 }
@@ -249,7 +250,7 @@ func (b *DB) Close() error {
 	if b.db != nil {
 		err = b.db.Close()
 	}
-	if err = errors.Join(err, os.RemoveAll(b.dir)); err != nil {
+	if err = errors.Join(err, b.scratch.remove()); err != nil {
 		return fmt.Errorf("close metadata: %w", err)
 	}
 	return nil
