@@ -131,6 +131,9 @@ func (s *Store) openParts(ctx context.Context) (err error) {
 	if err != nil {
 		return corrupt(err)
 	}
+	if lost := s.kv.Lost(); lost != nil {
+		s.noteDamage("checkpoints", lost)
+	}
 	st, err := s.loadState()
 	if err != nil {
 		return corrupt(err)
@@ -215,11 +218,11 @@ func (s *Store) loadState() (state, error) {
 	// stored yet, which is evicted by nobody.
 	cache := s.opts.CacheBytes
 	s.extents = extent.NewTable(extent.Options{
-		KV: s.kv, Clock: s.clock, Unit: s.sb.unit, Next: st.nextExtent, Usage: s.usage,
+		KV: s.reader(), Clock: s.clock, Unit: s.sb.unit, Next: st.nextExtent, Usage: s.usage,
 		MaxBytes: cache * 5 / 16,
 	})
 	s.forest = blockmap.New(blockmap.Options{
-		KV: s.kv, Clock: s.clock, Extents: s.extents, MaxBytes: cache / 4, Next: st.nextNode, Dropped: st.dropped,
+		KV: s.reader(), Clock: s.clock, Extents: s.extents, MaxBytes: cache / 4, Next: st.nextNode, Dropped: st.dropped,
 	})
 	if err := errors.Join(s.extents.SkipUnread(), s.forest.SkipUnread()); err != nil {
 		return st, err
@@ -242,9 +245,13 @@ func readState(kv meta.Reader) (state, error) {
 }
 
 func (s *Store) loadTables() error {
-	return s.scanTables(s.kv,
+	err := s.scanTables(s.kv,
 		func(v *Volume) { s.volumes[v.number], s.byName[v.key()] = v, v },
 		func(st *snapshotState) { s.snapshots[st.id] = st })
+	if err == nil && s.opts.ReadOnly {
+		err = s.salvageSnapshots()
+	}
+	return err
 }
 
 // scanTables calls the functions with every stored volume and snapshot.
@@ -283,6 +290,11 @@ func (s *Store) replay(ctx context.Context, st state) error {
 		return err
 	}
 	s.replaying = false
+	if s.opts.ReadOnly {
+		if err := s.salvageVolumes(); err != nil {
+			return err
+		}
+	}
 	for _, st := range s.snapshots {
 		if err := s.dropSnapshot(st); err != nil {
 			return err

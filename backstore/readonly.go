@@ -27,7 +27,7 @@ func (s *Store) tolerate(what string, err error) error {
 // journal are in them is not known, so none is replayed.
 func (s *Store) salvageState() (st state, err error) {
 	last := make(map[byte]uint64)
-	err = s.kv.Scan(nil, func(key, _ []byte) error {
+	err = s.kv.Keys(nil, func(key []byte) error {
 		switch len(key) {
 		case 9:
 			last[key[0]] = max(last[key[0]], binary.BigEndian.Uint64(key[1:]))
@@ -90,5 +90,12 @@ func (s *Store) replayUndamaged(ctx context.Context, o journal.Options) error {
 	for _, d := range found.Damages {
 		s.noteDamage(d.File, errors.New(d.String()))
 	}
+	if len(found.Damages) > 0 {
+		s.noteDamage("store", fmt.Errorf("%w: it is shown as it was before record %d of the journal; later changes are missing", ErrCorrupt, s.shownBefore(o.First)))
+	}
 	return s.tolerate("journal", err)
 }
+
+// shownBefore returns the first record that is not in what a store shows whose first
+// one that is not in the rows is first.
+func (s *Store) shownBefore(first journal.LSN) journal.LSN { return max(first, s.redone+1) }

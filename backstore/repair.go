@@ -138,6 +138,10 @@ func (m *repair) open(ctx context.Context) (err error) {
 		return fmt.Errorf("%w: no volume, file or snapshot can be read from %s, so a repair in place would give up all data: restore that directory from a copy",
 			ErrCorrupt, filepath.Join(o.Dir, checkpointDir))
 	}
+	if m.o.To == "" && m.from.guessed {
+		return fmt.Errorf("%w: the rows of volumes are lost, so a repair in place would give up their data, which may still be restored: restore %s from a copy, or repair with --to",
+			ErrCorrupt, filepath.Join(o.Dir, checkpointDir))
+	}
 	if err := m.mayRead(); err != nil {
 		return err
 	}

@@ -237,6 +237,8 @@ type Store struct {
 
 	displacedBytes int
 
+	guessed bool // there are volumes of which no more is known than an older row
+
 	// segmentDirty: the journal has records whose data lies only in segments.
 	segmentDirty atomic.Bool
 	unflushed    atomic.Int64 // bytes written since the last Flush began

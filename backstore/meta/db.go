@@ -229,6 +229,9 @@ type view struct {
 func (w view) Get(key []byte) ([]byte, error) {
 	for i := len(w.v.runs) - 1; i >= 0; i-- {
 		r := w.v.runs[i]
+		if r.lost != nil {
+			return nil, rowDamage(r, key, r.lost)
+		}
 		t := tableFor(r.tables, key)
 		if t < 0 {
 			continue

@@ -15,7 +15,7 @@ func (db *DB) folds(runs []*run, expect int64) bool {
 	changes := expect
 	need := expect + runs[0].size + db.o.Slack
 	for _, r := range runs {
-		if r.damaged.Load() || r.single() {
+		if r.damaged.Load() || r.single() || r.lost != nil {
 			return false
 		}
 	}

@@ -43,7 +43,10 @@ func (db *DB) openRuns(names []string) (runs []*run, err error) {
 		}
 		if id.from != next {
 			failed = append(failed, db.gap(next, id.from-1))
-			return runs, errors.Join(failed...)
+			if !db.o.ReadOnly {
+				return runs, errors.Join(failed...)
+			}
+			runs, failed = append(runs, db.lostRun(runID{next, id.from - 1}, failed)), nil
 		}
 		r, err := db.openRun(id, seconds[id])
 		if err == nil && r.single() && hasParts(ids, id) {
@@ -62,11 +65,18 @@ func (db *DB) openRuns(names []string) (runs []*run, err error) {
 		next = id.to + 1
 	}
 	db.next++
+	last := next - 1
 	for _, id := range ids {
-		if id.to >= next {
-			return runs, errors.Join(failed...)
-		}
+		last = max(last, id.to)
 	}
+	whole := slices.ContainsFunc(runs, func(r *run) bool { return r.lost == nil })
+	if last >= next && db.o.ReadOnly {
+		runs = append(runs, db.lostRun(runID{next, last}, failed))
+	}
+	if last >= next && !db.o.ReadOnly || len(ids) > 0 && !whole {
+		return runs, errors.Join(failed...)
+	}
+	markUnproved(runs)
 	db.findObsolete(names, runs)
 	return runs, nil
 }

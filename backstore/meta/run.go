@@ -19,6 +19,12 @@ type run struct {
 	index  []byte
 	tables []tableRef
 
+	// lost is why no copy of the run can be read, where a DB that is only read goes on
+	// without: it has no tables. unproved: a later run is lost, which may have changed
+	// what this one has.
+	lost     error
+	unproved bool
+
 	refs    int         // versions that have it; guarded by DB.mu
 	damaged atomic.Bool // a table of it could not be read from any copy
 

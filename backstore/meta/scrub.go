@@ -20,6 +20,10 @@ func (db *DB) Scrub(ctx context.Context, wait func(ctx context.Context, bytes in
 	defer db.release(v)
 	var damage damageList
 	for _, r := range v.runs {
+		if r.lost != nil {
+			damage.add(r.lost)
+			continue
+		}
 		db.findNames(r)
 		db.mendParts(r)
 		for at := range r.tables {

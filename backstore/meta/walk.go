@@ -91,6 +91,10 @@ func (w view) Scan(prefix []byte, fn func(key, value []byte) error) error {
 		if c.keys.deleted {
 			return true, nil
 		}
+		if c.run.unproved {
+			damage.add(rowDamage(c.run, c.keys.key, errUnproved))
+			return true, nil
+		}
 		row, err := c.row()
 		var body []byte
 		if err == nil {
@@ -104,6 +108,11 @@ func (w view) Scan(prefix []byte, fn func(key, value []byte) error) error {
 	})
 	if err != nil {
 		return err
+	}
+	for _, r := range w.v.runs {
+		if r.lost != nil {
+			damage.add(r.lost)
+		}
 	}
 	return damage.err()
 }

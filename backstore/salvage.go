@@ -1,0 +1,106 @@
+package backstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"odx/backstore/meta"
+)
+
+// A store that is only read takes rows that are lost in every copy from older runs of
+// the metadata, as far as that is right:
+//
+//   - An extent never changes, and its data is verified: an older page of extents can
+//     lack some, and place some where they are no more, which are read errors.
+//   - A snapshot never changes: where its row is still listed, an older one is right.
+//   - Of a volume, number and identity never change. Its name and size are what they
+//     were, and its map may be another one: all of it is lost.
+//   - A node of a map, a count or a record of an older run can be what it is not any
+//     more, and nothing tells: none is used.
+
+// lostNode stands for the root of a map that is not known.
+const lostNode = 1 << 62
+
+// errLostRoot is why it cannot be read.
+var errLostRoot = fmt.Errorf("%w: the row of the volume is lost, and with it where its map is", meta.ErrDamaged)
+
+// salvaged reads rows, and takes those of older runs for lost ones where that is
+// right.
+type salvaged struct{ *meta.DB }
+
+// Get implements meta.Reader.
+func (r salvaged) Get(key []byte) ([]byte, error) {
+	if len(key) == 9 && key[0] == 'n' && binary.BigEndian.Uint64(key[1:]) == lostNode {
+		return nil, errLostRoot
+	}
+	value, err := r.DB.Get(key)
+	if errors.Is(err, meta.ErrDamaged) && key[0] == 'e' {
+		if older, oerr := r.Older(key); oerr == nil {
+			return older.Value, nil
+		}
+	}
+	return value, err
+}
+
+// reader returns what maps and extents are read from.
+func (s *Store) reader() meta.Reader {
+	if s.opts.ReadOnly {
+		return salvaged{s.kv}
+	}
+	return s.kv
+}
+
+// salvageSnapshots takes the rows of snapshots that are lost from older runs.
+func (s *Store) salvageSnapshots() error {
+	return s.eachLost(snapshotPrefix, func(id uint64, v meta.Version) error {
+		d := dec{b: v.Value}
+		row := d.snapshotRow()
+		if d.err != nil || !v.Proved || s.snapshots[id] != nil {
+			return nil // that it is lost is noted
+		}
+		s.snapshots[id] = row.state()
+		return nil
+	})
+}
+
+// salvageVolumes makes volumes of which nothing is known but what older runs have:
+// all blocks of them are read errors. The journal is replayed.
+func (s *Store) salvageVolumes() error {
+	return s.eachLost(volumePrefix, func(number uint64, v meta.Version) error {
+		d := dec{b: v.Value}
+		row := d.volumeRow()
+		if d.err != nil || s.volumes[number] != nil {
+			return nil
+		}
+		row.root.Node = lostNode
+		made := s.volumeOf(&row)
+		if s.byName[made.key()] != nil {
+			return nil // one that was made later has the name
+		}
+		s.volumes[number], s.byName[made.key()] = made, made
+		s.guessed = true
+		s.noteDamage(made.String(), fmt.Errorf("%w: its row is lost in every copy: name and size are those of checkpoint %d, and none of its data can be proved right", ErrCorrupt, v.Checkpoint))
+		return nil
+	})
+}
+
+// eachLost calls fn with the older version of each row of a table that cannot be read.
+func (s *Store) eachLost(prefix byte, fn func(number uint64, v meta.Version) error) error {
+	return s.kv.Keys([]byte{prefix}, func(key []byte) error {
+		if len(key) != 9 {
+			return nil
+		}
+		if _, err := s.kv.Get(key); !errors.Is(err, meta.ErrDamaged) {
+			return nil
+		}
+		older, err := s.kv.Older(key)
+		if errors.Is(err, meta.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return fn(binary.BigEndian.Uint64(key[1:]), older)
+	})
+}

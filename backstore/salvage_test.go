@@ -1,0 +1,136 @@
+package backstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestRepair_LostRuns loses both copies of one run of metadata after the other: what
+// later runs have is right, everything else is named and reads as an error, and
+// neither an older version of a map nor zeros are shown for it.
+func TestRepair_LostRuns(t *testing.T) {
+	ctx := context.Background()
+	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, mergeFloor: 1 << 40}
+	d := newDisk()
+	want := runsOn(t, d, o)
+	all := filesOf(t, d.fs)
+	var runs []string
+	for name := range all {
+		if strings.HasSuffix(name, ".rows") {
+			runs = append(runs, name)
+		}
+	}
+	slices.Sort(runs)
+	if len(runs) < 4 {
+		t.Fatalf("%d runs", len(runs))
+	}
+	for i, run := range runs[:len(runs)-1] { // that the newest one is missing is what the journal tells
+		t.Run(filepath.Base(run), func(t *testing.T) {
+			left := maps.Clone(all)
+			delete(left, run)
+			delete(left, run+".copy")
+			d := (&damageable{}).on(t, left)
+			if _, err := Open(ctx, d.options(o)); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), run) || !strings.Contains(err.Error(), "odx store repair") {
+				t.Fatalf("opening it: %v, want ErrCorrupt that names the file and what to do", err)
+			}
+			r, err := Repair(ctx, RepairOptions{Options: d.options(o), To: "/new"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := d.openAt(t, "/new")
+			defer s.Close()
+			wantRepaired(t, s, want, r)
+			got, lost := readable(t, s)
+			if _, ok := got["volume old"]; !ok || len(got) < 2 {
+				t.Errorf("there are %v: names are in the last run", slices.Collect(maps.Keys(got)))
+			}
+			if i < 2 && len(lost["volume new"]) > 0 {
+				t.Errorf("%d blocks of volume new are lost, all of which are in later runs", len(lost["volume new"]))
+			}
+			if after := filesOf(t, d.fs); !maps.EqualFunc(left, after, bytes.Equal) {
+				t.Error("the damaged store has changed")
+			}
+		})
+	}
+}
+
+// runsOn makes a store of some runs, none of which are merged.
+func runsOn(t *testing.T, d *disk, o Options) (want map[string]string) {
+	t.Helper()
+	ctx := context.Background()
+	s, err := Open(ctx, d.options(o))
+	if err != nil {
+		t.Fatal(err)
+	}
+	must := func(errs ...error) {
+		t.Helper()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := createVolume(t, s, "old", 8<<20)
+	must(old.WriteAt(ctx, randomBytes(1, 1<<20), 0), s.Checkpoint(ctx))
+	n, err := old.Snapshot(ctx, []Range{{Offset: 0, Length: 1 << 20}}, nil)
+	must(err)
+	n.Release()
+	must(old.WriteAt(ctx, randomBytes(2, 64<<10), 0), s.Checkpoint(ctx))
+	fresh := createVolume(t, s, "new", 8<<20)
+	must(fresh.WriteAt(ctx, randomBytes(3, 1<<20), 4<<20), s.Checkpoint(ctx))
+	must(old.WriteAt(ctx, randomBytes(4, 64<<10), 6<<20), s.Checkpoint(ctx))
+	want, _ = readable(t, s)
+	must(s.Close())
+	return want
+}
+
+// TestRepair_LostVolumeRows loses the rows of all volumes, in the newest run that has
+// them and in both copies: their names and sizes are those of older runs, their data is
+// lost and said to be, and a repair in place refuses.
+func TestRepair_LostVolumeRows(t *testing.T) {
+	ctx := context.Background()
+	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, mergeFloor: 1 << 40}
+	d := newDisk()
+	want := runsOn(t, d, o)
+	all := filesOf(t, d.fs)
+	var runs []string
+	for name := range all {
+		if strings.HasSuffix(name, ".rows") {
+			runs = append(runs, name)
+		}
+	}
+	newest := slices.Max(runs)
+	for _, name := range []string{newest, newest + ".copy"} {
+		bad := bytes.Clone(all[name])
+		bad[BlockLength+10] ^= 1 // in its first table
+		all[name] = bad
+	}
+	d = (&damageable{}).on(t, all)
+	if _, err := Repair(ctx, RepairOptions{Options: d.options(o)}); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "--to") {
+		t.Errorf("in place: %v, want ErrCorrupt that says what to do", err)
+	}
+	if after := filesOf(t, d.fs); !maps.EqualFunc(all, after, bytes.Equal) {
+		t.Error("a refused repair has changed the store")
+	}
+	r, err := Repair(ctx, RepairOptions{Options: d.options(o), To: "/new"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := d.openAt(t, "/new")
+	defer s.Close()
+	wantRepaired(t, s, want, r)
+	got, lost := readable(t, s)
+	for what := range want {
+		if len(got[what]) != len(want[what]) || len(lost[what])*BlockLength != len(want[what]) {
+			t.Errorf("%s has %d bytes, %d blocks of them are lost, want all of %d bytes", what, len(got[what]), len(lost[what]), len(want[what]))
+		}
+		if !strings.Contains(fmt.Sprint(r.Lost), "{"+what+" 0 0 ") {
+			t.Errorf("that %s is an older version is not said: %+v", what, r.Lost)
+		}
+	}
+}
