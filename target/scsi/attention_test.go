@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/gostor/gotgt/pkg/api"
+
+	"odx/target/scsi/reserve"
 )
 
 // TestReturnOfANexus: power comes on once for a nexus; when it has been lost, it
@@ -56,7 +58,7 @@ func TestCommandsThatPassAttentions(t *testing.T) {
 		"tasks cleared":   {ASCCommandsClearedByOther, func(f *prFixture) { f.target.TasksAborted(f.a, [8]byte{}) }},
 		"reservation": {ASCReservationsPreempted, func(f *prFixture) {
 			f.registerAll()
-			f.must(f.a, prOutClear, 0, 0x0A, 0)
+			f.must(f.a, reserve.Clear, 0, 0x0A, 0)
 		}},
 		"port groups": {ASCAsymmetricAccessStateChanged, func(f *prFixture) { f.setTPG(f.a, byte(ActiveNonOptimized), 0, 0, 1) }},
 		"LUN inventory": {ASCReportedLUNsDataChanged, func(f *prFixture) {

@@ -61,7 +61,7 @@ func TestNexusesResetsAndCommandsSideBySide(t *testing.T) {
 	initiators.Wait()
 	close(stop)
 	others.Wait()
-	if len(f.lu.nexuses) != 1 || f.lu.reserved.Load() != nil {
-		t.Errorf("%d nexuses and a reservation (%t) are left, want the fixture's nexus", len(f.lu.nexuses), f.lu.reserved.Load() != nil)
+	if len(f.lu.nexuses) != 1 || f.lu.Reserved(new(Nexus), AccessWrite) != nil {
+		t.Errorf("%d nexuses and a reservation (%t) are left, want the fixture's nexus", len(f.lu.nexuses), f.lu.Reserved(new(Nexus), AccessWrite) != nil)
 	}
 }

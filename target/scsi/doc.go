@@ -9,6 +9,6 @@
 // one command; the transport asks Target.Prepare what it needs, moves the data,
 // and has Target.Execute run it.
 //
-// Lock order: Target.mu, then LogicalUnit.changing, LogicalUnit.resizing,
+// Lock order: Target.mu, then the lock of LogicalUnit.reservations, LogicalUnit.resizing,
 // LogicalUnit.mu, itlNexus.mu.
 package scsi

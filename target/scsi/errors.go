@@ -7,6 +7,7 @@ import (
 	"github.com/gostor/gotgt/pkg/api"
 
 	"odx/blockdev"
+	"odx/target/scsi/reserve"
 )
 
 // ErrorSense is a row of the table that turns errors into sense data: an error
@@ -29,10 +30,6 @@ var errorSense = [...]ErrorSense{
 	{context.Canceled, KeyAbortedCommand, ASCNone},
 	{context.DeadlineExceeded, KeyAbortedCommand, ASCCommandTimeoutDuringProcessing},
 }
-
-// errReservationConflict ends a command with RESERVATION CONFLICT status, which
-// has no sense data.
-var errReservationConflict = errors.New("reservation conflict")
 
 // ErrBusy ends a command with BUSY status, which has no sense data: the
 // initiator tries again later.
@@ -75,7 +72,7 @@ func (lu *LogicalUnit) Status(err error) (status byte, sense *SenseError) {
 // data.
 func plainStatus(err error) (status byte, ok bool) {
 	switch err {
-	case errReservationConflict:
+	case reserve.ErrConflict:
 		return api.SAM_STAT_RESERVATION_CONFLICT, true
 	case errTaskSetFull:
 		return api.SAM_STAT_TASK_SET_FULL, true

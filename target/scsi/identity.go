@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"strings"
+
+	"odx/target/scsi/nexus"
 )
 
 // companyID stands where an IEEE OUI would. odx has none, so it is one of the
@@ -29,8 +31,6 @@ const (
 	designatorPort      = 4
 	designatorPortGroup = 5
 	designatorName      = 8
-
-	protocolISCSI = 5
 )
 
 // Designator is one identification of a logical unit, target port or target
@@ -45,7 +45,7 @@ type Designator struct {
 func (d Designator) append(dst []byte) []byte {
 	first, second := d.CodeSet, d.Association<<4|d.Type
 	if d.Association != associationLU {
-		first |= protocolISCSI << 4
+		first |= nexus.ProtocolISCSI << 4
 		second |= 0x80 // PIV
 	}
 	dst = append(dst, first, second, 0, byte(len(d.ID)))

@@ -12,6 +12,7 @@ import (
 
 	"odx/blockdev"
 	"odx/target/scsi/mode"
+	"odx/target/scsi/reserve"
 )
 
 // Limits that the Block Limits VPD page reports and that bound the memory and
@@ -81,12 +82,8 @@ type LogicalUnit struct {
 	vpd       [256]func(n *Nexus) []byte
 	errorRows []ErrorSense
 
-	modes *mode.Parameters
-	// reserved is the reservation that commands meet, nil for none. It goes with
-	// persistent, which is never nil; who changes either holds changing.
-	reserved   atomic.Pointer[reservation]
-	persistent atomic.Pointer[persistentState]
-	changing   reservationLock
+	modes        *mode.Parameters
+	reservations *reserve.Reservations
 	// background are the flushes that no command waits for.
 	background backgroundFlush
 	// tasks are the tasks of all nexuses.
@@ -128,7 +125,6 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 		volume:     c.Volume,
 		blockShift: uint(bits.TrailingZeros(uint(c.LogicalBlockLength))),
 		nexuses:    make(map[*Nexus]*itlNexus),
-		changing:   make(reservationLock, 1),
 	}
 	lu.background.init()
 	lu.conditional, _ = c.Volume.(blockdev.ConditionalWriter)
@@ -144,7 +140,7 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 		return nil, err
 	}
 	lu.installVPDPages()
-	if err := lu.loadReservations(); err != nil {
+	if lu.reservations, err = reserve.Open(reservedUnit{lu}, c.Records); err != nil {
 		return nil, err
 	}
 	if err := lu.eraser.init(lu); err != nil {
@@ -268,7 +264,7 @@ func (lu *LogicalUnit) attach(n *Nexus, as ViewedLU, begin ASC) *itlNexus {
 
 // detach forgets a nexus and what it holds.
 func (lu *LogicalUnit) detach(n *Nexus) {
-	lu.release(n)
+	lu.reservations.Detach(&n.ID)
 	lu.mu.Lock()
 	delete(lu.nexuses, n)
 	callbacks := lu.onNexusLoss
@@ -280,7 +276,7 @@ func (lu *LogicalUnit) detach(n *Nexus) {
 
 // reset is the logical unit reset condition (SAM-5 6.3.3).
 func (lu *LogicalUnit) reset() {
-	lu.release(nil)
+	lu.reservations.Reset()
 	lu.modes.Reset()
 	lu.establish(ASCBusDeviceResetFunction, nil)
 	lu.mu.Lock()

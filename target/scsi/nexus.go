@@ -4,18 +4,12 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"odx/target/scsi/nexus"
 )
 
-// NexusID names an I_T nexus: initiator port and target port (RFC 7143 4.4.1:
-// the initiator port is the initiator name and the ISID, the target port the
-// target name and the portal group tag).
-type NexusID struct {
-	InitiatorName string
-	ISID          [6]byte
-	TargetName    string
-
-	TargetPortalGroupTag uint16
-}
+// NexusID names an I_T nexus.
+type NexusID = nexus.ID
 
 // Nexus is an I_T nexus while its session lives. What a logical unit keeps for
 // it (unit attentions, reservations, copy list identifiers) is keyed by the

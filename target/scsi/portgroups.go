@@ -174,21 +174,6 @@ func (lu *LogicalUnit) relativePort(id NexusID) uint16 {
 	return 0
 }
 
-// portsFor returns the ports that a PERSISTENT RESERVE OUT from n can mean.
-func (lu *LogicalUnit) portsFor(n *Nexus) knownPorts {
-	var k knownPorts
-	for _, r := range lu.persistent.Load().registrations {
-		k.initiators = append(k.initiators, r.nexus)
-	}
-	lu.mu.Lock()
-	defer lu.mu.Unlock()
-	k.targets = lu.allPorts()
-	for other := range lu.nexuses {
-		k.initiators = append(k.initiators, other.ID)
-	}
-	return k
-}
-
 // Readiness of a logical unit in a state, by what it still does.
 const (
 	inStandby     = 1 << iota // allowed in standby

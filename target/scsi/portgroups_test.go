@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/sirupsen/logrus"
+
+	"odx/target/scsi/nexus"
+	"odx/target/scsi/reserve"
 )
 
 func reportTPG(format byte, length uint32) []byte {
@@ -133,7 +136,7 @@ func TestCommandsOfInactivePorts(t *testing.T) {
 		{"MODE SENSE(6)", modeSense6(0x3F, 0, 255), true, false},
 		{"MODE SENSE(10)", modeSense10(0, 0x3F, 0, 255), true, false},
 		{"MODE SELECT(6)", modeSelect6(nil), true, false},
-		{"PERSISTENT RESERVE IN", prInCDB(prInReadKeys), true, false},
+		{"PERSISTENT RESERVE IN", prInCDB(reserve.ReadKeys), true, false},
 		{"READ CAPACITY(10)", cdb10(0x25, 0, 0, 0), true, false},
 		{"READ CAPACITY(16)", cdb16(0x9E, 0x10, 0, 32), true, false},
 		{"READ(10)", cdb10(0x28, 0, 0, 1), false, false},
@@ -262,18 +265,18 @@ func TestReportTargetPortGroups_of_all_targets(t *testing.T) {
 		t.Errorf("page 83h: %x", page)
 	}
 	// A registration keeps by which port it came, and moves to one of another target.
-	f.out(n, prOutRegister, 0, prOutList(0, 0x0A, 0)).wantStatus(t, good)
-	if d := f.on(n, prInCDB(prInReadFullStatus)).data; d[8+19] != 2 {
+	f.out(n, reserve.Register, 0, prOutList(0, 0x0A, 0)).wantStatus(t, good)
+	if d := f.on(n, prInCDB(reserve.ReadFullStatus)).data; d[8+19] != 2 {
 		t.Errorf("READ FULL STATUS: % x", d)
 	}
 	f.target = first
 	f.nexus = f.attach("iqn.mover")
-	f.must(f.nexus, prOutRegister, 0, 0, 0x0B)
-	f.must(f.nexus, prOutReserve, typeWriteExclusive, 0x0B, 0)
-	f.out(f.nexus, prOutRegisterAndMove, 0, prMoveList(0x0B, 0x0C, 2, 2, appendTransportID(nil, n.ID))).wantStatus(t, good)
-	f.wantReservation(typeWriteExclusive, 0x0C)
-	if holder := f.lu.persistent.Load().holder; holder != n.ID {
-		t.Errorf("holder %+v", holder)
+	f.must(f.nexus, reserve.Register, 0, 0, 0x0B)
+	f.must(f.nexus, reserve.Reserve, reserve.WriteExclusive, 0x0B, 0)
+	f.out(f.nexus, reserve.RegisterAndMove, 0, prMoveList(0x0B, 0x0C, 2, 2, nexus.AppendTransportID(nil, n.ID))).wantStatus(t, good)
+	f.wantReservation(reserve.WriteExclusive, 0x0C)
+	if key, holder := f.fullStatus(n.ID); key != 0x0C || !holder {
+		t.Errorf("key %x, holder %t", key, holder)
 	}
 	third := NewTarget(TargetConfig{Name: "iqn.third", PortGroups: []PortGroup{{Tag: 9, ID: 2}}})
 	if third.AddLU(0, f.lu) == nil {

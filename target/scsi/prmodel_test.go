@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"odx/target/scsi/nexus"
+	"odx/target/scsi/reserve"
 )
 
 // TestPersistentReservationsBehaveLikeTheTables sends random PERSISTENT RESERVE
@@ -35,7 +38,7 @@ type prModel struct {
 
 	order      []int // of registration
 	keys       map[int]uint64
-	kind       reservationType
+	kind       reserve.Type
 	holder     int
 	generation uint32
 	kept       bool
@@ -53,10 +56,10 @@ func (m *prModel) start(t *testing.T) {
 
 // send sends a PERSISTENT RESERVE OUT and compares its status. It says whether
 // the model has to do anything.
-func (m *prModel) send(rt *rapid.T, action byte, kind reservationType, n int, key, actionKey uint64, flags, want byte) bool {
+func (m *prModel) send(rt *rapid.T, action byte, kind reserve.Type, n int, key, actionKey uint64, flags, want byte) bool {
 	list := prOutList(key, actionKey, flags)
-	if action == prOutRegisterAndMove {
-		list = prMoveList(key, actionKey, flags>>4|flags&aptpl, 1, appendTransportID(nil, m.nexus[m.neighbour()].ID))
+	if action == reserve.RegisterAndMove {
+		list = prMoveList(key, actionKey, flags>>4|flags&aptpl, 1, nexus.AppendTransportID(nil, m.nexus[m.neighbour()].ID))
 	}
 	for range m.attentions[n] { // they come first; compare has seen them
 		m.f.on(m.nexus[n], testUnitReady)
@@ -86,10 +89,10 @@ func (m *prModel) drawKey(rt *rapid.T) uint64 {
 	return rapid.SampledFrom([]uint64{1, 2, 1, 2, 0}).Draw(rt, "key")
 }
 
-var prKinds = []reservationType{typeWriteExclusive, typeExclusiveAccess, typeWriteExclusiveRegistrantsOnly,
-	typeExclusiveAccessRegistrantsOnly, typeWriteExclusiveAllRegistrants, typeExclusiveAccessAllRegistrants}
+var prKinds = []reserve.Type{reserve.WriteExclusive, reserve.ExclusiveAccess, reserve.WriteExclusiveRegistrantsOnly,
+	reserve.ExclusiveAccessRegistrantsOnly, reserve.WriteExclusiveAllRegistrants, reserve.ExclusiveAccessAllRegistrants}
 
-func (m *prModel) drawKind(rt *rapid.T) reservationType {
+func (m *prModel) drawKind(rt *rapid.T) reserve.Type {
 	if m.kind != 0 && rapid.Bool().Draw(rt, "same type") {
 		return m.kind
 	}
@@ -135,10 +138,10 @@ func (m *prModel) endReservation(n int) {
 func (m *prModel) register(rt *rapid.T) {
 	n, key, _ := m.sender(rt)
 	actionKey := m.drawKey(rt)
-	action := rapid.SampledFrom([]byte{prOutRegister, prOutRegisterAndIgnore}).Draw(rt, "action")
+	action := rapid.SampledFrom([]byte{reserve.Register, reserve.RegisterAndIgnore}).Draw(rt, "action")
 	flags := rapid.SampledFrom([]byte{0, aptpl, aptpl}).Draw(rt, "APTPL")
 	want := good
-	if action == prOutRegister && key != m.keys[n] {
+	if action == reserve.Register && key != m.keys[n] {
 		want = conflict
 	}
 	if !m.send(rt, action, 0, n, key, actionKey, flags, want) {
@@ -164,7 +167,7 @@ func (m *prModel) reserve(rt *rapid.T) {
 	if known && (m.kind == 0 || m.holds(n) && m.kind == kind) {
 		want = good
 	}
-	if m.send(rt, prOutReserve, kind, n, key, 0, 0, want) && m.kind == 0 {
+	if m.send(rt, reserve.Reserve, kind, n, key, 0, 0, want) && m.kind == 0 {
 		m.kind, m.holder = kind, n
 	}
 }
@@ -179,7 +182,7 @@ func (m *prModel) release(rt *rapid.T) {
 	case m.holds(n) && kind != m.kind:
 		want = checked
 	}
-	if m.send(rt, prOutRelease, kind, n, key, 0, 0, want) && m.holds(n) {
+	if m.send(rt, reserve.Release, kind, n, key, 0, 0, want) && m.holds(n) {
 		m.endReservation(n)
 	}
 }
@@ -190,7 +193,7 @@ func (m *prModel) clear(rt *rapid.T) {
 	if known {
 		want = good
 	}
-	if !m.send(rt, prOutClear, 0, n, key, 0, 0, want) {
+	if !m.send(rt, reserve.Clear, 0, n, key, 0, 0, want) {
 		return
 	}
 	m.tellRegistered(n, ASCReservationsPreempted)
@@ -201,7 +204,7 @@ func (m *prModel) clear(rt *rapid.T) {
 func (m *prModel) preempt(rt *rapid.T) {
 	n, key, known := m.sender(rt)
 	kind, actionKey := m.drawKind(rt), m.drawKey(rt)
-	action := rapid.SampledFrom([]byte{prOutPreempt, prOutPreemptAndAbort}).Draw(rt, "action")
+	action := rapid.SampledFrom([]byte{reserve.Preempt, reserve.PreemptAndAbort}).Draw(rt, "action")
 	takeOver := m.kind >= 7 && actionKey == 0 || m.kind != 0 && m.kind < 7 && m.keys[m.holder] == actionKey
 	want := good
 	switch {
@@ -245,7 +248,7 @@ func (m *prModel) move(rt *rapid.T) {
 	case !m.holds(n):
 		want = checked
 	}
-	if !m.send(rt, prOutRegisterAndMove, 0, n, key, actionKey, unreg|aptpl, want) {
+	if !m.send(rt, reserve.RegisterAndMove, 0, n, key, actionKey, unreg|aptpl, want) {
 		return
 	}
 	m.generation++
@@ -292,10 +295,10 @@ func (m *prModel) compare(rt *rapid.T) {
 	for _, n := range m.order {
 		keys = binary.BigEndian.AppendUint64(keys, m.keys[n])
 	}
-	if got := in(prInReadKeys); !slices.Equal(got, keys) {
+	if got := in(reserve.ReadKeys); !slices.Equal(got, keys) {
 		rt.Fatalf("keys % x, want % x", got, keys)
 	}
-	d := in(prInReadReservation)
+	d := in(reserve.ReadReservation)
 	switch {
 	case (len(d) > 0) != (m.kind != 0):
 		rt.Fatalf("reservation % x, want type %d", d, m.kind)

@@ -1,10 +1,14 @@
 package scsi
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"slices"
 	"testing"
+
+	"odx/target/scsi/nexus"
+	"odx/target/scsi/reserve"
 )
 
 // Statuses that tests of reservations are full of.
@@ -16,7 +20,7 @@ const (
 
 func prInCDB(action byte) []byte { return []byte{0x5E, action, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0} }
 
-func prOutCDB(action byte, kind reservationType, length int) []byte {
+func prOutCDB(action byte, kind reserve.Type, length int) []byte {
 	c := []byte{0x5F, action, byte(kind), 0, 0, 0, 0, 0, 0, 0}
 	binary.BigEndian.PutUint32(c[5:], uint32(length))
 	return c
@@ -63,13 +67,13 @@ func newPRFixture(t testing.TB, change ...func(*LUConfig)) *prFixture {
 	return f
 }
 
-func (f *prFixture) out(n *Nexus, action byte, kind reservationType, list []byte) result {
+func (f *prFixture) out(n *Nexus, action byte, kind reserve.Type, list []byte) result {
 	f.t.Helper()
 	return f.run(request{nexus: n, cdb: prOutCDB(action, kind, len(list)), out: list, expectedOut: -1})
 }
 
 // must runs a PERSISTENT RESERVE OUT that has to succeed.
-func (f *prFixture) must(n *Nexus, action byte, kind reservationType, key, actionKey uint64) {
+func (f *prFixture) must(n *Nexus, action byte, kind reserve.Type, key, actionKey uint64) {
 	f.t.Helper()
 	f.out(n, action, kind, prOutList(key, actionKey, 0)).wantStatus(f.t, good)
 }
@@ -78,7 +82,7 @@ func (f *prFixture) must(n *Nexus, action byte, kind reservationType, key, actio
 func (f *prFixture) registerAll() {
 	f.t.Helper()
 	for i, n := range []*Nexus{f.a, f.b, f.c} {
-		f.must(n, prOutRegister, 0, 0, 0x0A+uint64(i))
+		f.must(n, reserve.Register, 0, 0, 0x0A+uint64(i))
 	}
 }
 
@@ -88,11 +92,38 @@ func (f *prFixture) in(action byte) []byte {
 	return f.good(prInCDB(action), nil)
 }
 
+// generation returns PRGENERATION.
+func (f *prFixture) generation() uint32 {
+	f.t.Helper()
+	return binary.BigEndian.Uint32(f.in(reserve.ReadKeys))
+}
+
+// keyOf returns the key of a nexus, attached or not, zero if it has none.
+func (f *prFixture) keyOf(id NexusID) uint64 {
+	f.t.Helper()
+	key, _ := f.fullStatus(id)
+	return key
+}
+
+// fullStatus returns what READ FULL STATUS reports of a nexus.
+func (f *prFixture) fullStatus(id NexusID) (key uint64, holder bool) {
+	f.t.Helper()
+	want := nexus.AppendTransportID(nil, id)
+	for d := f.in(reserve.ReadFullStatus)[8:]; len(d) > 0; {
+		end := 24 + binary.BigEndian.Uint32(d[20:])
+		if binary.BigEndian.Uint16(d[18:]) == f.lu.relativePort(id) && bytes.Equal(d[24:end], want) {
+			return binary.BigEndian.Uint64(d), d[12]&0x01 != 0
+		}
+		d = d[end:]
+	}
+	return 0, false
+}
+
 // wantKeys compares the registered keys.
 func (f *prFixture) wantKeys(keys ...uint64) {
 	f.t.Helper()
 	var got []uint64
-	for d := f.in(prInReadKeys)[8:]; len(d) > 0; d = d[8:] {
+	for d := f.in(reserve.ReadKeys)[8:]; len(d) > 0; d = d[8:] {
 		got = append(got, binary.BigEndian.Uint64(d))
 	}
 	if !slices.Equal(got, keys) {
@@ -101,13 +132,13 @@ func (f *prFixture) wantKeys(keys ...uint64) {
 }
 
 // wantReservation compares the reservation; type 0 stands for none.
-func (f *prFixture) wantReservation(kind reservationType, key uint64) {
+func (f *prFixture) wantReservation(kind reserve.Type, key uint64) {
 	f.t.Helper()
-	d := f.in(prInReadReservation)
+	d := f.in(reserve.ReadReservation)
 	var gotKey uint64
-	var got reservationType
+	var got reserve.Type
 	if len(d) == 24 {
-		gotKey, got = binary.BigEndian.Uint64(d[8:]), reservationType(d[21])
+		gotKey, got = binary.BigEndian.Uint64(d[8:]), reserve.Type(d[21])
 	}
 	if got != kind || gotKey != key {
 		f.t.Errorf("reservation of type %d, key %x; want %d, %x", got, gotKey, kind, key)
@@ -137,29 +168,29 @@ func TestRegister(t *testing.T) {
 		status         byte
 		keys           []uint64
 	}{
-		{false, prOutRegister, 0, 0, good, nil},
-		{false, prOutRegister, 0, 5, good, []uint64{5}},
-		{false, prOutRegister, 1, 0, conflict, nil},
-		{false, prOutRegister, 1, 5, conflict, nil},
-		{true, prOutRegister, 0x0A, 0, good, nil},
-		{true, prOutRegister, 0x0A, 5, good, []uint64{5}},
-		{true, prOutRegister, 0, 5, conflict, []uint64{0x0A}},
-		{true, prOutRegister, 0, 0, conflict, []uint64{0x0A}},
-		{true, prOutRegister, 1, 5, conflict, []uint64{0x0A}},
-		{false, prOutRegisterAndIgnore, 7, 5, good, []uint64{5}},
-		{false, prOutRegisterAndIgnore, 7, 0, good, nil},
-		{true, prOutRegisterAndIgnore, 7, 5, good, []uint64{5}},
-		{true, prOutRegisterAndIgnore, 7, 0, good, nil},
+		{false, reserve.Register, 0, 0, good, nil},
+		{false, reserve.Register, 0, 5, good, []uint64{5}},
+		{false, reserve.Register, 1, 0, conflict, nil},
+		{false, reserve.Register, 1, 5, conflict, nil},
+		{true, reserve.Register, 0x0A, 0, good, nil},
+		{true, reserve.Register, 0x0A, 5, good, []uint64{5}},
+		{true, reserve.Register, 0, 5, conflict, []uint64{0x0A}},
+		{true, reserve.Register, 0, 0, conflict, []uint64{0x0A}},
+		{true, reserve.Register, 1, 5, conflict, []uint64{0x0A}},
+		{false, reserve.RegisterAndIgnore, 7, 5, good, []uint64{5}},
+		{false, reserve.RegisterAndIgnore, 7, 0, good, nil},
+		{true, reserve.RegisterAndIgnore, 7, 5, good, []uint64{5}},
+		{true, reserve.RegisterAndIgnore, 7, 0, good, nil},
 	} {
 		t.Run(fmt.Sprintf("registered %t, action %d, keys %x %x", tt.registered, tt.action, tt.key, tt.actionKey), func(t *testing.T) {
 			f := newPRFixture(t)
 			if tt.registered {
-				f.must(f.a, prOutRegister, 0, 0, 0x0A)
+				f.must(f.a, reserve.Register, 0, 0, 0x0A)
 			}
-			before := f.lu.persistent.Load().generation
+			before := f.generation()
 			f.out(f.a, tt.action, 0, prOutList(tt.key, tt.actionKey, 0)).wantStatus(t, tt.status)
 			f.wantKeys(tt.keys...)
-			if got := f.lu.persistent.Load().generation - before; (got == 1) != (tt.status == good) {
+			if got := f.generation() - before; (got == 1) != (tt.status == good) {
 				t.Errorf("PRGENERATION moved by %d", got)
 			}
 		})
@@ -169,21 +200,21 @@ func TestRegister(t *testing.T) {
 // TestPROutNeedsRegistration: who is not registered, or gives another key, can do
 // nothing but register.
 func TestPROutNeedsRegistration(t *testing.T) {
-	for action := byte(prOutReserve); action <= prOutRegisterAndMove; action++ {
-		if action == prOutRegisterAndIgnore {
+	for action := byte(reserve.Reserve); action <= reserve.RegisterAndMove; action++ {
+		if action == reserve.RegisterAndIgnore {
 			continue
 		}
 		f := newPRFixture(t)
 		list := func(key uint64) []byte {
-			if action == prOutRegisterAndMove {
-				return prMoveList(key, 9, 0, 1, appendTransportID(nil, f.b.ID))
+			if action == reserve.RegisterAndMove {
+				return prMoveList(key, 9, 0, 1, nexus.AppendTransportID(nil, f.b.ID))
 			}
 			return prOutList(key, 0x0A, 0)
 		}
-		f.out(f.a, action, typeWriteExclusive, list(0)).wantStatus(t, conflict)
-		f.must(f.a, prOutRegister, 0, 0, 0x0A)
-		f.out(f.a, action, typeWriteExclusive, list(0)).wantStatus(t, conflict)
-		f.out(f.a, action, typeWriteExclusive, list(0x0B)).wantStatus(t, conflict)
+		f.out(f.a, action, reserve.WriteExclusive, list(0)).wantStatus(t, conflict)
+		f.must(f.a, reserve.Register, 0, 0, 0x0A)
+		f.out(f.a, action, reserve.WriteExclusive, list(0)).wantStatus(t, conflict)
+		f.out(f.a, action, reserve.WriteExclusive, list(0x0B)).wantStatus(t, conflict)
 		f.wantKeys(0x0A)
 		f.wantReservation(0, 0)
 	}
@@ -192,30 +223,30 @@ func TestPROutNeedsRegistration(t *testing.T) {
 func TestReserveAndRelease(t *testing.T) {
 	f := newPRFixture(t)
 	f.registerAll()
-	f.must(f.a, prOutReserve, typeWriteExclusive, 0x0A, 0)
-	f.wantReservation(typeWriteExclusive, 0x0A)
-	f.must(f.a, prOutReserve, typeWriteExclusive, 0x0A, 0) // again: no harm
-	f.out(f.a, prOutReserve, typeExclusiveAccess, prOutList(0x0A, 0, 0)).wantStatus(t, conflict)
-	f.out(f.b, prOutReserve, typeWriteExclusive, prOutList(0x0B, 0, 0)).wantStatus(t, conflict)
-	f.must(f.b, prOutRelease, typeWriteExclusive, 0x0B, 0) // not the holder: no effect
-	f.wantReservation(typeWriteExclusive, 0x0A)
-	for _, kind := range []reservationType{typeExclusiveAccess, 0x10 | typeWriteExclusive} {
-		f.out(f.a, prOutRelease, kind, prOutList(0x0A, 0, 0)).wantSense(t, KeyIllegalRequest, ASCInvalidReleaseOfPersistentReservation)
+	f.must(f.a, reserve.Reserve, reserve.WriteExclusive, 0x0A, 0)
+	f.wantReservation(reserve.WriteExclusive, 0x0A)
+	f.must(f.a, reserve.Reserve, reserve.WriteExclusive, 0x0A, 0) // again: no harm
+	f.out(f.a, reserve.Reserve, reserve.ExclusiveAccess, prOutList(0x0A, 0, 0)).wantStatus(t, conflict)
+	f.out(f.b, reserve.Reserve, reserve.WriteExclusive, prOutList(0x0B, 0, 0)).wantStatus(t, conflict)
+	f.must(f.b, reserve.Release, reserve.WriteExclusive, 0x0B, 0) // not the holder: no effect
+	f.wantReservation(reserve.WriteExclusive, 0x0A)
+	for _, kind := range []reserve.Type{reserve.ExclusiveAccess, 0x10 | reserve.WriteExclusive} {
+		f.out(f.a, reserve.Release, kind, prOutList(0x0A, 0, 0)).wantSense(t, KeyIllegalRequest, ASCInvalidReleaseOfPersistentReservation)
 	}
-	f.must(f.a, prOutRelease, typeWriteExclusive, 0x0A, 0)
+	f.must(f.a, reserve.Release, reserve.WriteExclusive, 0x0A, 0)
 	f.wantReservation(0, 0)
-	f.must(f.a, prOutRelease, typeWriteExclusive, 0x0A, 0) // nothing to release
+	f.must(f.a, reserve.Release, reserve.WriteExclusive, 0x0A, 0) // nothing to release
 	for scopeType := range 256 {
-		kind := reservationType(scopeType)
-		if kind.valid() {
+		kind := reserve.Type(scopeType)
+		if slices.Contains(prKinds, kind) {
 			continue
 		}
-		f.out(f.a, prOutReserve, kind, prOutList(0x0A, 0, 0)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+		f.out(f.a, reserve.Reserve, kind, prOutList(0x0A, 0, 0)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
 	}
 	for _, n := range []*Nexus{f.a, f.b, f.c} {
 		f.wantAttentions(n)
 	}
-	if g := f.lu.persistent.Load().generation; g != 3 {
+	if g := f.generation(); g != 3 {
 		t.Errorf("PRGENERATION %d, want 3: RESERVE and RELEASE do not count", g)
 	}
 }
@@ -223,30 +254,30 @@ func TestReserveAndRelease(t *testing.T) {
 // TestEndOfReservationIsTold: registered nexuses that had access by the
 // reservation learn that it has ended, others do not.
 func TestEndOfReservationIsTold(t *testing.T) {
-	for kind, told := range map[reservationType]bool{
-		typeWriteExclusive: false, typeExclusiveAccess: false,
-		typeWriteExclusiveRegistrantsOnly: true, typeExclusiveAccessRegistrantsOnly: true,
-		typeWriteExclusiveAllRegistrants: true, typeExclusiveAccessAllRegistrants: true,
+	for kind, told := range map[reserve.Type]bool{
+		reserve.WriteExclusive: false, reserve.ExclusiveAccess: false,
+		reserve.WriteExclusiveRegistrantsOnly: true, reserve.ExclusiveAccessRegistrantsOnly: true,
+		reserve.WriteExclusiveAllRegistrants: true, reserve.ExclusiveAccessAllRegistrants: true,
 	} {
 		want := []ASC{}
 		if told {
 			want = append(want, ASCReservationsReleased)
 		}
 		f := newPRFixture(t)
-		f.must(f.a, prOutRegister, 0, 0, 0x0A)
-		f.must(f.b, prOutRegister, 0, 0, 0x0B)
-		f.must(f.a, prOutReserve, kind, 0x0A, 0)
-		f.must(f.a, prOutRelease, kind, 0x0A, 0)
+		f.must(f.a, reserve.Register, 0, 0, 0x0A)
+		f.must(f.b, reserve.Register, 0, 0, 0x0B)
+		f.must(f.a, reserve.Reserve, kind, 0x0A, 0)
+		f.must(f.a, reserve.Release, kind, 0x0A, 0)
 		f.wantAttentions(f.a)
 		f.wantAttentions(f.b, want...)
 		f.wantAttentions(f.c)
 
-		f.must(f.a, prOutReserve, kind, 0x0A, 0)
-		f.must(f.a, prOutRegister, 0, 0x0A, 0) // the holder unregisters
-		if kind.allRegistrants() {
+		f.must(f.a, reserve.Reserve, kind, 0x0A, 0)
+		f.must(f.a, reserve.Register, 0, 0x0A, 0) // the holder unregisters
+		if kind >= reserve.WriteExclusiveAllRegistrants {
 			f.wantReservation(kind, 0) // b still holds it
 			f.wantAttentions(f.b)
-			f.must(f.b, prOutRegister, 0, 0x0B, 0)
+			f.must(f.b, reserve.Register, 0, 0x0B, 0)
 		} else {
 			f.wantAttentions(f.b, want...)
 		}
@@ -256,10 +287,10 @@ func TestEndOfReservationIsTold(t *testing.T) {
 
 func TestClear(t *testing.T) {
 	f := newPRFixture(t)
-	f.must(f.a, prOutRegister, 0, 0, 0x0A)
-	f.must(f.b, prOutRegister, 0, 0, 0x0B)
-	f.must(f.a, prOutReserve, typeExclusiveAccess, 0x0A, 0)
-	f.must(f.b, prOutClear, 0, 0x0B, 0)
+	f.must(f.a, reserve.Register, 0, 0, 0x0A)
+	f.must(f.b, reserve.Register, 0, 0, 0x0B)
+	f.must(f.a, reserve.Reserve, reserve.ExclusiveAccess, 0x0A, 0)
+	f.must(f.b, reserve.Clear, 0, 0x0B, 0)
 	f.wantAttentions(f.a, ASCReservationsPreempted)
 	f.wantAttentions(f.b)
 	f.wantAttentions(f.c)
@@ -272,15 +303,15 @@ func TestClear(t *testing.T) {
 // preempts with a service action reservation key.
 func TestPreempt(t *testing.T) {
 	const (
-		we, ea, wero, wear = typeWriteExclusive, typeExclusiveAccess, typeWriteExclusiveRegistrantsOnly, typeWriteExclusiveAllRegistrants
+		we, ea, wero, wear = reserve.WriteExclusive, reserve.ExclusiveAccess, reserve.WriteExclusiveRegistrantsOnly, reserve.WriteExclusiveAllRegistrants
 		released, removed  = ASCReservationsReleased, ASCRegistrationsPreempted
 	)
 	for name, tt := range map[string]struct {
-		held, kind reservationType
+		held, kind reserve.Type
 		actionKey  uint64
 		status     byte
 		keys       []uint64
-		after      reservationType
+		after      reserve.Type
 		key        uint64
 		a, c       []ASC
 	}{
@@ -301,9 +332,9 @@ func TestPreempt(t *testing.T) {
 			f := newPRFixture(t)
 			f.registerAll()
 			if tt.held != 0 {
-				f.must(f.a, prOutReserve, tt.held, 0x0A, 0)
+				f.must(f.a, reserve.Reserve, tt.held, 0x0A, 0)
 			}
-			f.out(f.b, prOutPreempt, tt.kind, prOutList(0x0B, tt.actionKey, 0)).wantStatus(t, tt.status)
+			f.out(f.b, reserve.Preempt, tt.kind, prOutList(0x0B, tt.actionKey, 0)).wantStatus(t, tt.status)
 			f.wantAttentions(f.a, tt.a...)
 			f.wantAttentions(f.b)
 			f.wantAttentions(f.c, tt.c...)
@@ -317,13 +348,13 @@ func TestPreempt(t *testing.T) {
 // preempting itself, and stays registered; others with its key do not.
 func TestPreemptOwnReservation(t *testing.T) {
 	f := newPRFixture(t)
-	f.must(f.a, prOutRegister, 0, 0, 0x0A)
-	f.must(f.b, prOutRegister, 0, 0, 0x0A)
-	f.must(f.c, prOutRegister, 0, 0, 0x0C)
-	f.must(f.a, prOutReserve, typeWriteExclusiveRegistrantsOnly, 0x0A, 0)
-	f.must(f.a, prOutPreempt, typeExclusiveAccess, 0x0A, 0x0A)
+	f.must(f.a, reserve.Register, 0, 0, 0x0A)
+	f.must(f.b, reserve.Register, 0, 0, 0x0A)
+	f.must(f.c, reserve.Register, 0, 0, 0x0C)
+	f.must(f.a, reserve.Reserve, reserve.WriteExclusiveRegistrantsOnly, 0x0A, 0)
+	f.must(f.a, reserve.Preempt, reserve.ExclusiveAccess, 0x0A, 0x0A)
 	f.wantKeys(0x0A, 0x0C)
-	f.wantReservation(typeExclusiveAccess, 0x0A)
+	f.wantReservation(reserve.ExclusiveAccess, 0x0A)
 	f.wantAttentions(f.a)
 	f.wantAttentions(f.b, ASCRegistrationsPreempted)
 	f.wantAttentions(f.c, ASCReservationsReleased)
@@ -333,9 +364,9 @@ func TestPreemptOwnReservation(t *testing.T) {
 // last of them, however that goes.
 func TestLastRegistrantRemovesItself(t *testing.T) {
 	f := newPRFixture(t)
-	f.must(f.a, prOutRegister, 0, 0, 0x0A)
-	f.must(f.a, prOutReserve, typeWriteExclusiveAllRegistrants, 0x0A, 0)
-	f.must(f.a, prOutPreempt, typeWriteExclusive, 0x0A, 0x0A)
+	f.must(f.a, reserve.Register, 0, 0, 0x0A)
+	f.must(f.a, reserve.Reserve, reserve.WriteExclusiveAllRegistrants, 0x0A, 0)
+	f.must(f.a, reserve.Preempt, reserve.WriteExclusive, 0x0A, 0x0A)
 	f.wantKeys()
 	f.wantReservation(0, 0)
 	f.on(f.c, cdb10(0x2A, 0, 0, 0)).wantStatus(t, good)
@@ -358,30 +389,30 @@ func TestPreemptAndAbortEndsTasks(t *testing.T) {
 		aborters[n] = &abortCounter{}
 		n.SetTaskAborter(aborters[n])
 	}
-	f.must(f.a, prOutReserve, typeWriteExclusive, 0x0A, 0)
-	f.must(f.b, prOutPreempt, typeWriteExclusive, 0x0B, 0x0C)
+	f.must(f.a, reserve.Reserve, reserve.WriteExclusive, 0x0A, 0)
+	f.must(f.b, reserve.Preempt, reserve.WriteExclusive, 0x0B, 0x0C)
 	if aborters[f.c].calls != 0 {
 		t.Error("PREEMPT aborted tasks")
 	}
 	f.wantAttentions(f.c, ASCRegistrationsPreempted)
-	f.must(f.c, prOutRegister, 0, 0, 0x0C)
-	f.must(f.b, prOutPreemptAndAbort, typeWriteExclusive, 0x0B, 0x0A)
+	f.must(f.c, reserve.Register, 0, 0, 0x0C)
+	f.must(f.b, reserve.PreemptAndAbort, reserve.WriteExclusive, 0x0B, 0x0A)
 	for n, want := range map[*Nexus]int{f.a: 1, f.b: 0, f.c: 0} {
 		if got := aborters[n].calls; got != want {
 			t.Errorf("%s: tasks aborted %d times, want %d", n.ID.InitiatorName, got, want)
 		}
 	}
 	f.wantAttentions(f.a, ASCRegistrationsPreempted)
-	f.wantReservation(typeWriteExclusive, 0x0B)
+	f.wantReservation(reserve.WriteExclusive, 0x0B)
 }
 
 // TestRegistrationOutlivesItsSession: a nexus is its ports.
 func TestRegistrationOutlivesItsSession(t *testing.T) {
 	f := newPRFixture(t)
-	f.must(f.b, prOutRegister, 0, 0, 0x0B)
-	f.must(f.b, prOutReserve, typeExclusiveAccess, 0x0B, 0)
+	f.must(f.b, reserve.Register, 0, 0, 0x0B)
+	f.must(f.b, reserve.Reserve, reserve.ExclusiveAccess, 0x0B, 0)
 	f.target.Detach(f.b)
-	f.wantReservation(typeExclusiveAccess, 0x0B)
+	f.wantReservation(reserve.ExclusiveAccess, 0x0B)
 	f.on(f.a, cdb10(0x28, 0, 0, 1)).wantStatus(t, conflict)
 	again := f.target.Attach(f.b.ID)
 	again.unit([8]byte{}).takePending()
@@ -394,7 +425,7 @@ func TestRegistrationOutlivesItsSession(t *testing.T) {
 	f.on(n, cdb10(0x28, 0, 0, 1)).wantStatus(t, conflict)
 	f.target.ResetLU(f.a, [8]byte{}) // persistent is persistent
 	f.wantAttentions(f.a, ASCBusDeviceResetFunction)
-	f.wantReservation(typeExclusiveAccess, 0x0B)
+	f.wantReservation(reserve.ExclusiveAccess, 0x0B)
 }
 
 // TestFencedWhileDataIsUnderway: a write that was let in before another nexus
@@ -409,8 +440,8 @@ func TestFencedWhileDataIsUnderway(t *testing.T) {
 		t.Fatalf("refused: % x", task.Sense())
 	}
 	copy(task.AllocDataOut(512), pattern(512, 1))
-	f.must(f.b, prOutRegister, 0, 0, 0x0B)
-	f.must(f.b, prOutReserve, typeWriteExclusive, 0x0B, 0)
+	f.must(f.b, reserve.Register, 0, 0, 0x0B)
+	f.must(f.b, reserve.Reserve, reserve.WriteExclusive, 0x0B, 0)
 	f.target.Execute(t.Context(), task)
 	if task.Result != conflict || slices.Contains(f.vol.data[:512], 1) {
 		t.Errorf("status %02Xh", task.Result)

@@ -3,124 +3,60 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+	"slices"
+
+	"odx/target/scsi/nexus"
+	"odx/target/scsi/reserve"
+	"odx/target/scsi/sense"
 )
 
-// Access says how a command meets the reservations of other I_T nexuses: it is
-// the command's row in the tables of SPC-4 r37 5.12.1 and SBC-3 4.17, and in
-// SPC-2 table 10. conflicts has what becomes of each.
-type Access byte
+// Access says how a command meets the reservations of other I_T nexuses.
+type Access = reserve.Access
 
-// Kinds of access.
+// Kinds of access, as package reserve explains them.
 const (
-	// AccessAlways: no reservation conflicts with it (INQUIRY, REPORT LUNS, READ
-	// CAPACITY, …), or the command looks at reservations itself (RESERVE).
-	AccessAlways Access = iota
-	// AccessState: only a RESERVE of another nexus conflicts with it (TEST UNIT
-	// READY).
-	AccessState
-	// AccessRead: it reads the medium, or state that goes with it (READ, VERIFY,
-	// MODE SENSE, REPORT SUPPORTED OPERATION CODES, …); exclusive access conflicts
-	// with it.
-	AccessRead
-	// AccessWrite: it changes the medium or the logical unit's state; every
-	// reservation conflicts with it.
-	AccessWrite
-	// AccessPersistentReserve: PERSISTENT RESERVE IN and OUT conflict with any
-	// RESERVE, the sender's too; whatever else they need they check themselves.
-	AccessPersistentReserve
-
-	accessKinds
+	AccessAlways            = reserve.AccessAlways
+	AccessState             = reserve.AccessState
+	AccessRead              = reserve.AccessRead
+	AccessWrite             = reserve.AccessWrite
+	AccessPersistentReserve = reserve.AccessPersistentReserve
 )
-
-// standing is what an I_T nexus is to the reservation of a logical unit.
-type standing byte
-
-const (
-	// unrestricted: it holds the persistent reservation, or is registered where
-	// that is enough (the types registrants only and all registrants).
-	unrestricted standing = iota
-	// holdsReserve: it holds the logical unit by RESERVE.
-	holdsReserve
-	// outsideReserve: another nexus does.
-	outsideReserve
-	// outsideWriteExclusive: others have reserved writing.
-	outsideWriteExclusive
-	// outsideExclusiveAccess: others have reserved reading and writing.
-	outsideExclusiveAccess
-
-	standings
-)
-
-// conflicts says which accesses end with RESERVATION CONFLICT.
-var conflicts = [standings][accessKinds]bool{
-	unrestricted: {},
-	holdsReserve: {AccessPersistentReserve: true},
-	outsideReserve: {AccessState: true, AccessRead: true, AccessWrite: true,
-		AccessPersistentReserve: true},
-	outsideWriteExclusive:  {AccessWrite: true},
-	outsideExclusiveAccess: {AccessRead: true, AccessWrite: true},
-}
-
-// reservation is a reservation as commands look at it. It is replaced as a
-// whole and never changed.
-type reservation struct {
-	// reserver holds the logical unit by RESERVE; nil for a persistent
-	// reservation, which leaves every access to the nexuses in free, and what
-	// their standing allows to all others.
-	reserver *Nexus
-	free     map[NexusID]struct{}
-	others   standing
-}
-
-// of returns the standing of n.
-func (r *reservation) of(n *Nexus) standing {
-	if r.reserver != nil {
-		if r.reserver == n {
-			return holdsReserve
-		}
-		return outsideReserve
-	}
-	if _, ok := r.free[n.ID]; ok {
-		return unrestricted
-	}
-	return r.others
-}
 
 // Reserved returns the error that a command of n ends with because of a
 // reservation of the logical unit, nil when an access of kind a is allowed now.
 // A command to the logical unit has been checked when it is executed; a copy
 // manager asks about the logical units that its command was not sent to.
-func (lu *LogicalUnit) Reserved(n *Nexus, a Access) error {
-	if r := lu.reserved.Load(); r != nil && conflicts[r.of(n)][a] {
-		return errReservationConflict
+func (lu *LogicalUnit) Reserved(n *Nexus, a Access) error { return lu.reservations.Check(&n.ID, a) }
+
+// reservedUnit is a logical unit as its reservations see it. It implements reserve.Unit.
+type reservedUnit struct{ lu *LogicalUnit }
+
+// Ports implements reserve.Unit.
+func (u reservedUnit) Ports() (targets []reserve.Port, attached []nexus.ID) {
+	u.lu.mu.Lock()
+	defer u.lu.mu.Unlock()
+	for _, p := range u.lu.allPorts() {
+		targets = append(targets, reserve.Port{Target: p.target, Tag: p.Tag, ID: p.ID})
 	}
-	return nil
+	for n := range u.lu.nexuses {
+		attached = append(attached, n.ID)
+	}
+	return targets, attached
 }
 
-// release ends what n (nil: anyone) holds by RESERVE.
-func (lu *LogicalUnit) release(n *Nexus) {
-	r := lu.reserved.Load()
-	if r != nil && r.reserver != nil && (n == nil || r.reserver == n) {
-		// Nothing takes the place of a RESERVE but its end.
-		lu.reserved.CompareAndSwap(r, nil)
+// RelativePort implements reserve.Unit.
+func (u reservedUnit) RelativePort(id nexus.ID) uint16 { return u.lu.relativePort(id) }
+
+// Attend implements reserve.Unit.
+func (u reservedUnit) Attend(attentions map[nexus.ID][]sense.ASC) {
+	u.lu.mu.Lock()
+	defer u.lu.mu.Unlock()
+	for n, itl := range u.lu.nexuses {
+		for _, asc := range attentions[n.ID] {
+			itl.establish(asc)
+		}
 	}
 }
-
-// reservationLock is held by whoever makes or changes reservations, also while
-// it waits for a store; it is no mutex so that an aborted command stops waiting.
-// Commands that only look at reservations do not need it, nor does release.
-type reservationLock chan struct{}
-
-func (l reservationLock) lock(ctx context.Context) error {
-	select {
-	case l <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (l reservationLock) unlock() { <-l }
 
 // prepareReserve6 checks RESERVE(6) and RELEASE(6) (SPC-2 7.21, 7.16): whole
 // logical units for the sender only.
@@ -149,48 +85,88 @@ func prepareReserve10(t *Task) error {
 
 // executeReserve is RESERVE(6) and RESERVE(10).
 func executeReserve(ctx context.Context, t *Task) error {
-	lu := t.LU
-	if err := lu.changing.lock(ctx); err != nil {
-		return err
-	}
-	defer lu.changing.unlock()
-	if done, err := lu.besidePersistent(t.Nexus); done {
-		return err
-	}
-	if lu.reserved.CompareAndSwap(nil, &reservation{reserver: t.Nexus}) {
-		return nil
-	}
-	return lu.reservedByOther(t.Nexus)
+	return t.LU.reservations.Reserve(ctx, &t.Nexus.ID)
 }
 
-// reservedByOther is the end of a RESERVE that found the logical unit reserved.
-func (lu *LogicalUnit) reservedByOther(n *Nexus) error {
-	if r := lu.reserved.Load(); r != nil && r.reserver == n {
-		return nil
-	}
-	return errReservationConflict
-}
-
-// executeRelease is RELEASE(6) and RELEASE(10): it releases what the sender
-// holds; a release by anyone else is no error and does nothing.
+// executeRelease is RELEASE(6) and RELEASE(10).
 func executeRelease(_ context.Context, t *Task) error {
-	if done, err := t.LU.besidePersistent(t.Nexus); done {
-		return err
-	}
-	t.LU.release(t.Nexus)
+	return t.LU.reservations.Release(&t.Nexus.ID)
+}
+
+// executePersistentReserveIn is PERSISTENT RESERVE IN (SPC-4 r37 6.15).
+func executePersistentReserveIn(_ context.Context, t *Task) error {
+	cdb := t.CDB()
+	t.SetDataIn(t.LU.reservations.Report(cdb[1]&0x1F), uint32(binary.BigEndian.Uint16(cdb[7:])))
 	return nil
 }
 
-// besidePersistent ends RESERVE and RELEASE where registrations exist: without
-// effect where the sender could do as much by its registration (SPC-4 r37
-// 5.12.3, CRH), in conflict elsewhere (SPC-2 5.5.1).
-func (lu *LogicalUnit) besidePersistent(n *Nexus) (done bool, err error) {
-	s := lu.persistent.Load()
-	if len(s.registrations) == 0 {
-		return false, nil
+// preparePersistentReserveOut checks the CDB of PERSISTENT RESERVE OUT.
+func preparePersistentReserveOut(t *Task) error {
+	n := binary.BigEndian.Uint32(t.CDB()[5:])
+	if n < reserve.MinList || n > reserve.MaxList {
+		return NewSense(KeyIllegalRequest, ASCParameterListLengthError)
 	}
-	if s.unrestricted(n.ID) {
-		return true, nil
+	t.Wanted = n
+	return nil
+}
+
+// executePersistentReserveOut is PERSISTENT RESERVE OUT (SPC-4 r37 6.16).
+func executePersistentReserveOut(ctx context.Context, t *Task) error {
+	lu := t.LU
+	preempted, err := lu.reservations.Change(ctx, &t.Nexus.ID, t.CDB(), t.DataOut()[:t.Wanted])
+	if err != nil || len(preempted) == 0 {
+		return err
 	}
-	return true, errReservationConflict
+	for _, n := range lu.nexusesOf(preempted) {
+		n.AbortTasks(lu, t)
+	}
+	lu.mu.Lock()
+	callbacks := lu.onPreemptAndAbort
+	lu.mu.Unlock()
+	for _, fn := range callbacks {
+		fn(preempted)
+	}
+	return nil
+}
+
+// nexusesOf returns the attached nexuses among ids.
+func (lu *LogicalUnit) nexusesOf(ids []NexusID) []*Nexus {
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	var found []*Nexus
+	for n := range lu.nexuses {
+		if slices.Contains(ids, n.ID) {
+			found = append(found, n)
+		}
+	}
+	return found
+}
+
+// reservationCommands are PERSISTENT RESERVE IN and OUT, a row for each service
+// action.
+func reservationCommands() []command {
+	in := func(action byte, name string) command {
+		return command{int(action), Operation{Name: "PERSISTENT RESERVE IN, " + name,
+			Usage:  []byte{opPersistentReserveIn, action, 0, 0, 0, 0, 0, 0xFF, 0xFF, naca},
+			Access: AccessPersistentReserve, Execute: executePersistentReserveIn}}
+	}
+	out := func(action, scopeType byte, name string) command {
+		return command{int(action), Operation{Name: "PERSISTENT RESERVE OUT, " + name,
+			Usage:  []byte{opPersistentReserveOut, action, scopeType, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, naca},
+			Access: AccessPersistentReserve, Prepare: preparePersistentReserveOut, Execute: executePersistentReserveOut}}
+	}
+	return []command{
+		in(reserve.ReadKeys, "READ KEYS"),
+		in(reserve.ReadReservation, "READ RESERVATION"),
+		in(reserve.ReportCapabilities, "REPORT CAPABILITIES"),
+		in(reserve.ReadFullStatus, "READ FULL STATUS"),
+		out(reserve.Register, 0, "REGISTER"),
+		out(reserve.Reserve, 0xFF, "RESERVE"),
+		out(reserve.Release, 0xFF, "RELEASE"),
+		out(reserve.Clear, 0, "CLEAR"),
+		out(reserve.Preempt, 0xFF, "PREEMPT"),
+		out(reserve.PreemptAndAbort, 0xFF, "PREEMPT AND ABORT"),
+		out(reserve.RegisterAndIgnore, 0, "REGISTER AND IGNORE EXISTING KEY"),
+		out(reserve.RegisterAndMove, 0, "REGISTER AND MOVE"),
+	}
 }

@@ -3,7 +3,10 @@ package scsi
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
+
+	"odx/target/scsi/reserve"
 )
 
 // accessOf gives a CDB for each kind of command, with its row of the tables of
@@ -28,7 +31,7 @@ var reservationTable = []struct {
 	{"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", []byte{0xA3, 0x0D, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0}, true, false, true},
 	{"REPORT TARGET PORT GROUPS", reportTPG(0, 255), false, false, false},
 	{"SET TARGET PORT GROUPS", setTPGCDB(0), true, true, true},
-	{"PERSISTENT RESERVE IN", prInCDB(prInReadKeys), true, false, false},
+	{"PERSISTENT RESERVE IN", prInCDB(reserve.ReadKeys), true, false, false},
 	{"READ CAPACITY(10)", cdb10(0x25, 0, 0, 0), false, false, false},
 	{"READ CAPACITY(16)", cdb16(0x9E, 0x10, 0, 32), false, false, false},
 	{"READ(6)", cdb6(0x08, 0, 1), true, false, true},
@@ -83,20 +86,20 @@ func TestReservationTable(t *testing.T) {
 			f.good(reserve6, nil)
 			run(f, f.b, tt.reserve)
 			run(f, f.a, tt.name == "PERSISTENT RESERVE IN")
-			for kind := range reservationType(9) {
-				if !kind.valid() {
+			for kind := range reserve.Type(9) {
+				if !slices.Contains(prKinds, kind) {
 					continue
 				}
 				f := newPRFixture(t, space)
-				f.must(f.a, prOutRegister, 0, 0, 0x0A)
-				f.must(f.b, prOutRegister, 0, 0, 0x0B)
-				f.must(f.a, prOutReserve, kind, 0x0A, 0)
+				f.must(f.a, reserve.Register, 0, 0, 0x0A)
+				f.must(f.b, reserve.Register, 0, 0, 0x0B)
+				f.must(f.a, reserve.Reserve, kind, 0x0A, 0)
 				outside := tt.exclusiveAll
 				switch kind {
-				case typeWriteExclusive, typeWriteExclusiveRegistrantsOnly, typeWriteExclusiveAllRegistrants:
+				case reserve.WriteExclusive, reserve.WriteExclusiveRegistrantsOnly, reserve.WriteExclusiveAllRegistrants:
 					outside = tt.writeExclusive
 				}
-				registered := outside && (kind == typeWriteExclusive || kind == typeExclusiveAccess)
+				registered := outside && (kind == reserve.WriteExclusive || kind == reserve.ExclusiveAccess)
 				run(f, f.a, false)
 				run(f, f.b, registered)
 				run(f, f.c, outside)
@@ -108,15 +111,15 @@ func TestReservationTable(t *testing.T) {
 // TestReservedForOthers: what the copy manager asks.
 func TestReservedForOthers(t *testing.T) {
 	f := newPRFixture(t)
-	f.must(f.a, prOutRegister, 0, 0, 0x0A)
-	f.must(f.a, prOutReserve, typeWriteExclusive, 0x0A, 0)
+	f.must(f.a, reserve.Register, 0, 0, 0x0A)
+	f.must(f.a, reserve.Reserve, reserve.WriteExclusive, 0x0A, 0)
 	for _, tt := range []struct {
 		n      *Nexus
 		access Access
 		want   error
 	}{
 		{f.a, AccessRead, nil}, {f.a, AccessWrite, nil},
-		{f.b, AccessRead, nil}, {f.b, AccessWrite, errReservationConflict}, {f.b, AccessAlways, nil},
+		{f.b, AccessRead, nil}, {f.b, AccessWrite, reserve.ErrConflict}, {f.b, AccessAlways, nil},
 	} {
 		if got := f.lu.Reserved(tt.n, tt.access); got != tt.want {
 			t.Errorf("%s, access %d: %v", tt.n.ID.InitiatorName, tt.access, got)
@@ -156,26 +159,26 @@ func TestReserve10(t *testing.T) {
 // TestReserveBesideRegistrations: CRH (SPC-4 r37 5.12.3). Who has every access by
 // the persistent reservation gets GOOD without effect, others a conflict.
 func TestReserveBesideRegistrations(t *testing.T) {
-	for kind, want := range map[reservationType][3]byte{
-		0:                                 {conflict, conflict, conflict},
-		typeWriteExclusive:                {good, conflict, conflict},
-		typeExclusiveAccess:               {good, conflict, conflict},
-		typeWriteExclusiveRegistrantsOnly: {good, good, conflict},
-		typeExclusiveAccessAllRegistrants: {good, good, conflict},
+	for kind, want := range map[reserve.Type][3]byte{
+		0:                                     {conflict, conflict, conflict},
+		reserve.WriteExclusive:                {good, conflict, conflict},
+		reserve.ExclusiveAccess:               {good, conflict, conflict},
+		reserve.WriteExclusiveRegistrantsOnly: {good, good, conflict},
+		reserve.ExclusiveAccessAllRegistrants: {good, good, conflict},
 	} {
 		t.Run(fmt.Sprint("type ", kind), func(t *testing.T) {
 			f := newPRFixture(t)
-			f.must(f.a, prOutRegister, 0, 0, 0x0A)
-			f.must(f.b, prOutRegister, 0, 0, 0x0B)
+			f.must(f.a, reserve.Register, 0, 0, 0x0A)
+			f.must(f.b, reserve.Register, 0, 0, 0x0B)
 			if kind != 0 {
-				f.must(f.a, prOutReserve, kind, 0x0A, 0)
+				f.must(f.a, reserve.Reserve, kind, 0x0A, 0)
 			}
 			for i, n := range []*Nexus{f.a, f.b, f.c} {
 				for _, cdb := range [][]byte{reserve6, reserve10, release6, release10} {
 					f.on(n, cdb).wantStatus(t, want[i])
 				}
 			}
-			f.must(f.a, prOutClear, 0, 0x0A, 0) // no RESERVE is in its way
+			f.must(f.a, reserve.Clear, 0, 0x0A, 0) // no RESERVE is in its way
 		})
 	}
 }
@@ -186,8 +189,8 @@ func TestPersistentReserveBesideReserve(t *testing.T) {
 	f := newPRFixture(t)
 	f.good(reserve6, nil)
 	for _, n := range []*Nexus{f.a, f.b} {
-		f.on(n, prInCDB(prInReadKeys)).wantStatus(t, conflict)
-		f.out(n, prOutRegister, 0, prOutList(0, 0x0A, 0)).wantStatus(t, conflict)
+		f.on(n, prInCDB(reserve.ReadKeys)).wantStatus(t, conflict)
+		f.out(n, reserve.Register, 0, prOutList(0, 0x0A, 0)).wantStatus(t, conflict)
 	}
 	f.good(release6, nil)
 	f.wantKeys()
@@ -196,12 +199,12 @@ func TestPersistentReserveBesideReserve(t *testing.T) {
 // BenchmarkReserved shows what a reservation costs READ: nothing but an atomic
 // load while there is none, the lookup of the nexus else.
 func BenchmarkReserved(b *testing.B) {
-	for name, kind := range map[string]reservationType{"none": 0, "registrants only": typeWriteExclusiveRegistrantsOnly} {
+	for name, kind := range map[string]reserve.Type{"none": 0, "registrants only": reserve.WriteExclusiveRegistrantsOnly} {
 		b.Run(name, func(b *testing.B) {
 			f := newPRFixture(b)
 			f.registerAll()
 			if kind != 0 {
-				f.must(f.a, prOutReserve, kind, 0x0A, 0)
+				f.must(f.a, reserve.Reserve, kind, 0x0A, 0)
 			}
 			b.ReportAllocs()
 			for b.Loop() {
@@ -216,7 +219,7 @@ func BenchmarkReserved(b *testing.B) {
 func TestReservedDoesNotAllocate(t *testing.T) {
 	f := newPRFixture(t)
 	f.registerAll()
-	f.must(f.a, prOutReserve, typeWriteExclusive, 0x0A, 0)
+	f.must(f.a, reserve.Reserve, reserve.WriteExclusive, 0x0A, 0)
 	task := NewTask(&f.pool)
 	for n, want := range map[*Nexus]byte{f.a: good, f.b: conflict} {
 		allocs := testing.AllocsPerRun(100, func() {

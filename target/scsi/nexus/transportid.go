@@ -1,4 +1,4 @@
-package scsi
+package nexus
 
 import (
 	"bytes"
@@ -20,23 +20,23 @@ const (
 	isidSeparator        = ",i,0x"
 )
 
-// transportID names an initiator port, or all of an initiator.
-type transportID struct {
-	name string
-	// isid is nil in a TransportID that is a name only.
-	isid *[6]byte
+// TransportID names an initiator port, or all of an initiator.
+type TransportID struct {
+	Name string
+	// ISID is nil in a TransportID that is a name only.
+	ISID *[6]byte
 }
 
-// matches reports whether the TransportID names the initiator port of id.
-func (t transportID) matches(id NexusID) bool {
-	return t.name == id.InitiatorName && (t.isid == nil || *t.isid == id.ISID)
+// Matches reports whether the TransportID names the initiator port of id.
+func (t TransportID) Matches(id ID) bool {
+	return t.Name == id.InitiatorName && (t.ISID == nil || *t.ISID == id.ISID)
 }
 
-// appendTransportID appends the TransportID of id's initiator port.
-func appendTransportID(dst []byte, id NexusID) []byte {
+// AppendTransportID appends the TransportID of id's initiator port.
+func AppendTransportID(dst []byte, id ID) []byte {
 	name := id.InitiatorName + isidSeparator + hex.EncodeToString(id.ISID[:])
 	length := max((len(name)+4)/4*4, minTransportIDLength)
-	dst = append(dst, transportIDPort|protocolISCSI, 0)
+	dst = append(dst, transportIDPort|ProtocolISCSI, 0)
 	dst = binary.BigEndian.AppendUint16(dst, uint16(length))
 	dst = append(dst, name...)
 	return append(dst, make([]byte, length-len(name))...)
@@ -44,14 +44,14 @@ func appendTransportID(dst []byte, id NexusID) []byte {
 
 // parseTransportID reads the TransportID that p begins with and returns what
 // follows it. ok is false for one that is malformed or of another protocol.
-func parseTransportID(p []byte) (t transportID, rest []byte, ok bool) {
+func parseTransportID(p []byte) (t TransportID, rest []byte, ok bool) {
 	if len(p) < transportIDHeader {
 		return t, nil, false
 	}
 	format := p[0] & 0xC0
 	length := int(binary.BigEndian.Uint16(p[2:]))
 	end := transportIDHeader + length
-	if p[0]&0x0F != protocolISCSI || format != transportIDName && format != transportIDPort ||
+	if p[0]&0x0F != ProtocolISCSI || format != transportIDName && format != transportIDPort ||
 		length < minTransportIDLength || length%4 != 0 || end > len(p) {
 		return t, nil, false
 	}
@@ -60,13 +60,13 @@ func parseTransportID(p []byte) (t transportID, rest []byte, ok bool) {
 		return t, nil, false
 	}
 	// RFC 7143 4.2.7.1: names are compared in lower case.
-	t.name = strings.ToLower(string(name))
+	t.Name = strings.ToLower(string(name))
 	if format == transportIDPort {
-		if t.name, t.isid, ok = cutISID(t.name); !ok {
+		if t.Name, t.ISID, ok = cutISID(t.Name); !ok {
 			return t, nil, false
 		}
 	}
-	if t.name == "" || len(t.name) > maxISCSINameLength {
+	if t.Name == "" || len(t.Name) > maxISCSINameLength {
 		return t, nil, false
 	}
 	return t, p[end:], true
@@ -85,10 +85,16 @@ func cutISID(s string) (name string, isid *[6]byte, ok bool) {
 	return name, isid, true
 }
 
-// parseTransportIDs reads a list that p is filled with.
-func parseTransportIDs(p []byte) (list []transportID, ok bool) {
+// AtPort is the nexus of the initiator port that t names with the target port of another
+// nexus. t is not a name only.
+func (t TransportID) AtPort(of ID) ID {
+	return ID{InitiatorName: t.Name, ISID: *t.ISID, TargetName: of.TargetName, TargetPortalGroupTag: of.TargetPortalGroupTag}
+}
+
+// ParseTransportIDs reads a list that p is filled with.
+func ParseTransportIDs(p []byte) (list []TransportID, ok bool) {
 	for len(p) > 0 {
-		var t transportID
+		var t TransportID
 		if t, p, ok = parseTransportID(p); !ok {
 			return nil, false
 		}

@@ -1,4 +1,9 @@
-package scsi
+package reserve
+
+import (
+	"odx/target/scsi/nexus"
+	"odx/target/scsi/sense"
+)
 
 import "slices"
 
@@ -6,62 +11,62 @@ import "slices"
 // naming each.
 type knownPorts struct {
 	// targets are the ports by which the logical unit is reached.
-	targets []*luPort
+	targets []Port
 	// initiators are nexuses of initiator ports that the logical unit knows.
-	initiators []NexusID
+	initiators []nexus.ID
 }
 
 // apply carries out a PERSISTENT RESERVE OUT (SPC-4 r37 5.12). After an error c
 // is of no use.
-func (c *prChange) apply(r *prOut, ports knownPorts) error {
+func (c *change) apply(r *command, ports knownPorts) error {
 	switch r.action {
-	case prOutRegister:
+	case Register:
 		return c.applyRegister(r, ports)
-	case prOutRegisterAndIgnore:
+	case RegisterAndIgnore:
 		return c.registerIgnoring(r, ports)
 	}
-	own := c.find(c.issuer)
-	if own < 0 || c.registrations[own].key != r.key {
-		return errReservationConflict
+	own := c.next.find(c.issuer)
+	if own < 0 || c.next.registrations[own].key != r.key {
+		return ErrConflict
 	}
 	switch r.action {
-	case prOutReserve:
+	case Reserve:
 		return c.applyReserve(r)
-	case prOutRelease:
+	case Release:
 		return c.applyRelease(r)
-	case prOutClear:
+	case Clear:
 		c.clear()
-		c.generation++
+		c.next.generation++
 		return nil
-	case prOutPreempt, prOutPreemptAndAbort:
+	case Preempt, PreemptAndAbort:
 		return c.applyPreempt(r)
-	case prOutRegisterAndMove:
+	case RegisterAndMove:
 		return c.applyMove(r, ports)
 	}
-	return InvalidFieldInCDB(1, 4)
+	return sense.InvalidFieldInCDB(1, 4)
 }
 
 // applyRegister is REGISTER (SPC-4 r37 5.12.7.2).
-func (c *prChange) applyRegister(r *prOut, ports knownPorts) error {
-	if c.key(c.issuer) != r.key {
-		return errReservationConflict
+func (c *change) applyRegister(r *command, ports knownPorts) error {
+	if c.next.key(c.issuer) != r.key {
+		return ErrConflict
 	}
-	if r.specIPT && c.find(c.issuer) >= 0 {
-		return InvalidFieldInParameterList(20, 3)
+	if r.specIPT && c.next.find(c.issuer) >= 0 {
+		return sense.InvalidFieldInParameterList(20, 3)
 	}
 	// At other ports, only what the same command could change there is changed.
-	return c.registerAt(r, ports, func(id NexusID) bool { return c.key(id) == r.key })
+	return c.registerAt(r, ports, func(id nexus.ID) bool { return c.next.key(id) == r.key })
 }
 
 // registerIgnoring is REGISTER AND IGNORE EXISTING KEY.
-func (c *prChange) registerIgnoring(r *prOut, ports knownPorts) error {
-	return c.registerAt(r, ports, func(NexusID) bool { return true })
+func (c *change) registerIgnoring(r *command, ports knownPorts) error {
+	return c.registerAt(r, ports, func(nexus.ID) bool { return true })
 }
 
 // registerAt registers, or unregisters where the key is zero, the nexuses that r
 // speaks of and that pass.
-func (c *prChange) registerAt(r *prOut, ports knownPorts, pass func(NexusID) bool) error {
-	initiators := []NexusID{c.issuer}
+func (c *change) registerAt(r *command, ports knownPorts, pass func(nexus.ID) bool) error {
+	initiators := []nexus.ID{c.issuer}
 	if r.actionKey != 0 {
 		named, err := c.named(r, ports)
 		if err != nil {
@@ -69,13 +74,13 @@ func (c *prChange) registerAt(r *prOut, ports knownPorts, pass func(NexusID) boo
 		}
 		initiators = append(initiators, named...)
 	}
-	targets := []NexusID{c.issuer}
+	targets := []nexus.ID{c.issuer}
 	if r.allTGPT {
 		for _, p := range ports.targets {
-			targets = append(targets, p.portOfTarget())
+			targets = append(targets, p.nexus())
 		}
 	}
-	done := make(map[NexusID]bool)
+	done := make(map[nexus.ID]bool)
 	for _, id := range initiators {
 		for _, at := range targets {
 			id.TargetName, id.TargetPortalGroupTag = at.TargetName, at.TargetPortalGroupTag
@@ -90,85 +95,80 @@ func (c *prChange) registerAt(r *prOut, ports knownPorts, pass func(NexusID) boo
 			}
 		}
 	}
-	c.aptpl = r.aptpl
-	c.generation++
+	c.next.aptpl = r.aptpl
+	c.next.generation++
 	return nil
 }
 
 // named returns the nexuses of the initiator ports that SPEC_I_PT names, at the
 // target port of the command.
-func (c *prChange) named(r *prOut, ports knownPorts) (ids []NexusID, err error) {
+func (c *change) named(r *command, ports knownPorts) (ids []nexus.ID, err error) {
 	for _, t := range r.transportIDs {
-		if t.isid != nil {
-			ids = append(ids, t.atPort(c.issuer))
+		if t.ISID != nil {
+			ids = append(ids, t.AtPort(c.issuer))
 			continue
 		}
 		// A name alone stands for the ports that are known, and for nothing if
 		// there are none.
 		found := len(ids)
 		for _, known := range ports.initiators {
-			if t.matches(known) {
+			if t.Matches(known) {
 				known.TargetName, known.TargetPortalGroupTag = c.issuer.TargetName, c.issuer.TargetPortalGroupTag
 				ids = append(ids, known)
 			}
 		}
 		if len(ids) == found {
-			return nil, InvalidFieldInParameterList(28, WholeField)
+			return nil, sense.InvalidFieldInParameterList(28, sense.WholeField)
 		}
 	}
 	return ids, nil
 }
 
-// atPort is the nexus of one initiator port with the target port of another nexus.
-func (t transportID) atPort(of NexusID) NexusID {
-	return NexusID{InitiatorName: t.name, ISID: *t.isid, TargetName: of.TargetName, TargetPortalGroupTag: of.TargetPortalGroupTag}
-}
-
-// portOfTarget is the target port of a nexus.
-func (p *luPort) portOfTarget() NexusID {
-	return NexusID{TargetName: p.target, TargetPortalGroupTag: p.Tag}
+// nexus is a nexus of the target port, without an initiator port.
+func (p *Port) nexus() nexus.ID {
+	return nexus.ID{TargetName: p.Target, TargetPortalGroupTag: p.Tag}
 }
 
 // moveTo returns the nexus that REGISTER AND MOVE names. ok is false if there is no
 // such target port.
-func (r *prOut) moveTo(ports knownPorts) (to NexusID, ok bool) {
-	i := slices.IndexFunc(ports.targets, func(p *luPort) bool { return p.ID == r.targetPort })
+func (r *command) moveTo(ports knownPorts) (to nexus.ID, ok bool) {
+	i := slices.IndexFunc(ports.targets, func(p Port) bool { return p.ID == r.targetPort })
 	if i < 0 {
-		return NexusID{}, false
+		return nexus.ID{}, false
 	}
-	return r.transportIDs[0].atPort(ports.targets[i].portOfTarget()), true
+	return r.transportIDs[0].AtPort(ports.targets[i].nexus()), true
 }
 
 // checkType checks SCOPE and TYPE of a command that makes a reservation.
-func (r *prOut) checkType() error {
+func (r *command) checkType() error {
 	if r.scope != 0 || !r.kind.valid() {
-		return InvalidFieldInCDB(2, WholeField)
+		return sense.InvalidFieldInCDB(2, sense.WholeField)
 	}
 	return nil
 }
 
 // applyReserve is RESERVE (SPC-4 r37 5.12.9).
-func (c *prChange) applyReserve(r *prOut) error {
+func (c *change) applyReserve(r *command) error {
 	if err := r.checkType(); err != nil {
 		return err
 	}
-	if c.kind == 0 {
+	if c.next.kind == 0 {
 		c.reserve(r.kind)
 		return nil
 	}
-	if !c.isHolder(c.issuer) || c.kind != r.kind {
-		return errReservationConflict
+	if !c.next.isHolder(c.issuer) || c.next.kind != r.kind {
+		return ErrConflict
 	}
 	return nil
 }
 
 // applyRelease is RELEASE (SPC-4 r37 5.12.11.2.2).
-func (c *prChange) applyRelease(r *prOut) error {
-	if !c.isHolder(c.issuer) {
+func (c *change) applyRelease(r *command) error {
+	if !c.next.isHolder(c.issuer) {
 		return nil
 	}
-	if r.scope != 0 || r.kind != c.kind {
-		return NewSense(KeyIllegalRequest, ASCInvalidReleaseOfPersistentReservation)
+	if r.scope != 0 || r.kind != c.next.kind {
+		return sense.New(sense.KeyIllegalRequest, sense.ASCInvalidReleaseOfPersistentReservation)
 	}
 	c.release()
 	return nil
@@ -176,63 +176,63 @@ func (c *prChange) applyRelease(r *prOut) error {
 
 // applyPreempt is PREEMPT and, but for the tasks, PREEMPT AND ABORT (SPC-4 r37
 // 5.12.11.2.4 to 5.12.11.2.6).
-func (c *prChange) applyPreempt(r *prOut) error {
-	shared := c.kind.allRegistrants()
+func (c *change) applyPreempt(r *command) error {
+	shared := c.next.kind.allRegistrants()
 	switch {
 	case r.actionKey == 0 && !shared:
-		return InvalidFieldInParameterList(8, WholeField)
-	case r.actionKey == 0, c.kind != 0 && !shared && c.key(c.holder) == r.actionKey:
+		return sense.InvalidFieldInParameterList(8, sense.WholeField)
+	case r.actionKey == 0, c.next.kind != 0 && !shared && c.next.key(c.next.holder) == r.actionKey:
 		if err := r.checkType(); err != nil {
 			return err
 		}
 		c.takeOver(r)
-	case !c.hasKey(r.actionKey):
-		return errReservationConflict
+	case !c.next.hasKey(r.actionKey):
+		return ErrConflict
 	default:
 		c.remove(func(g registration) bool { return g.key == r.actionKey })
-		if shared && len(c.registrations) == 0 {
+		if shared && len(c.next.registrations) == 0 {
 			c.release()
 		}
 	}
-	c.generation++
+	c.next.generation++
 	return nil
 }
 
 // takeOver preempts the reservation: its holders lose their registrations, and
 // those who keep theirs are told if other rules hold from now on.
-func (c *prChange) takeOver(r *prOut) {
+func (c *change) takeOver(r *command) {
 	c.remove(func(g registration) bool {
 		return g.nexus != c.issuer && (r.actionKey == 0 || g.key == r.actionKey)
 	})
-	if c.kind != r.kind {
-		c.tellRegistered(ASCReservationsReleased)
+	if c.next.kind != r.kind {
+		c.tellRegistered(sense.ASCReservationsReleased)
 	}
 	c.reserve(r.kind)
 }
 
 // applyMove is REGISTER AND MOVE (SPC-4 r37 5.12.8).
-func (c *prChange) applyMove(r *prOut, ports knownPorts) error {
+func (c *change) applyMove(r *command, ports knownPorts) error {
 	to, ok := r.moveTo(ports)
 	switch {
-	case c.kind.allRegistrants():
-		return errReservationConflict
-	case !c.isHolder(c.issuer):
-		return InvalidFieldInCDB(1, 4)
+	case c.next.kind.allRegistrants():
+		return ErrConflict
+	case !c.next.isHolder(c.issuer):
+		return sense.InvalidFieldInCDB(1, 4)
 	case r.actionKey == 0:
-		return InvalidFieldInParameterList(8, WholeField)
+		return sense.InvalidFieldInParameterList(8, sense.WholeField)
 	case !ok:
-		return InvalidFieldInParameterList(18, WholeField)
+		return sense.InvalidFieldInParameterList(18, sense.WholeField)
 	case to == c.issuer:
-		return InvalidFieldInParameterList(24, WholeField)
+		return sense.InvalidFieldInParameterList(24, sense.WholeField)
 	}
 	if err := c.register(to, r.actionKey); err != nil {
 		return err
 	}
-	c.holder = to
+	c.next.holder = to
 	if r.unreg {
 		c.unregister(c.issuer)
 	}
-	c.aptpl = r.aptpl
-	c.generation++
+	c.next.aptpl = r.aptpl
+	c.next.generation++
 	return nil
 }

@@ -1,4 +1,4 @@
-package scsi
+package reserve
 
 import (
 	"context"
@@ -6,20 +6,23 @@ import (
 	"errors"
 	"fmt"
 	"unicode/utf8"
+
+	"odx/target/scsi/nexus"
+	"odx/target/scsi/record"
 )
 
-// reservationsRecord is where the persistent reservations are kept over a loss of
+// recordKey is where the persistent reservations are kept over a loss of
 // power, for initiators that ask for that (APTPL).
-const reservationsRecord = "reservations"
+const recordKey = "reservations"
 
 // keptVersion is the version of the record below.
 const keptVersion = 1
 
-// keptState is a persistentState as it is stored. PRGENERATION is not part of
+// keptState is a state as it is stored. PRGENERATION is not part of
 // it: power on sets it to zero (SPC-4 r37 6.15.2).
 type keptState struct {
 	Version       int                `json:"version"`
-	Type          reservationType    `json:"type,omitempty"`
+	Type          Type               `json:"type,omitempty"`
 	Holder        *keptNexus         `json:"holder,omitempty"`
 	Registrations []keptRegistration `json:"registrations"`
 }
@@ -37,7 +40,7 @@ type keptNexus struct {
 }
 
 // encode returns the record of s, nil if s need not outlast a loss of power.
-func (s *persistentState) encode() ([]byte, error) {
+func (s *state) encode() ([]byte, error) {
 	if !s.aptpl || len(s.registrations) == 0 {
 		return nil, nil
 	}
@@ -55,9 +58,9 @@ func (s *persistentState) encode() ([]byte, error) {
 	return json.Marshal(k)
 }
 
-// decodeReservations reads a record.
-func decodeReservations(data []byte) (*persistentState, error) {
-	s := new(persistentState)
+// decode reads a record.
+func decode(data []byte) (*state, error) {
+	s := new(state)
 	if len(data) == 0 {
 		return s, nil
 	}
@@ -70,13 +73,13 @@ func decodeReservations(data []byte) (*persistentState, error) {
 	}
 	s.aptpl, s.kind = true, k.Type
 	for _, r := range k.Registrations {
-		if r.Key == 0 || s.find(NexusID(r.Nexus)) >= 0 || len(s.registrations) == maxRegistrations {
+		if r.Key == 0 || s.find(nexus.ID(r.Nexus)) >= 0 || len(s.registrations) == MaxRegistrations {
 			return nil, errors.New("a registration without a key, one that is there twice, or too many")
 		}
-		s.registrations = append(s.registrations, registration{NexusID(r.Nexus), r.Key})
+		s.registrations = append(s.registrations, registration{nexus.ID(r.Nexus), r.Key})
 	}
 	if k.Holder != nil {
-		s.holder = NexusID(*k.Holder)
+		s.holder = nexus.ID(*k.Holder)
 	}
 	switch {
 	case len(s.registrations) == 0, s.kind != 0 && !s.kind.valid():
@@ -87,28 +90,25 @@ func decodeReservations(data []byte) (*persistentState, error) {
 	return s, nil
 }
 
-// loadReservations takes over what was kept. It belongs to the set-up.
-func (lu *LogicalUnit) loadReservations() error {
-	s := new(persistentState)
-	if keep := lu.config.Records; keep != nil {
-		data, err := keep.Load(reservationsRecord)
-		if err != nil {
-			return fmt.Errorf("persistent reservations: %w", err)
-		}
-		if s, err = decodeReservations(data); err != nil {
-			return fmt.Errorf("record of the persistent reservations: %w", err)
-		}
+// load returns what was kept.
+func load(records record.Store) (*state, error) {
+	if records == nil {
+		return new(state), nil
 	}
-	lu.persistent.Store(s)
-	lu.reserved.Store(s.reservation())
-	return nil
+	data, err := records.Load(recordKey)
+	if err != nil {
+		return nil, fmt.Errorf("persistent reservations: %w", err)
+	}
+	s, err := decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("record of the persistent reservations: %w", err)
+	}
+	return s, nil
 }
 
-// keepReservations makes next durable where it has to be, before anyone sees it.
-// lu.changing is held.
-func (lu *LogicalUnit) keepReservations(ctx context.Context, old, next *persistentState) error {
-	keep := lu.config.Records
-	if keep == nil || old.equal(next) {
+// keep makes next durable where it has to be, before any command sees it.
+func keep(ctx context.Context, records record.Store, old, next *state) error {
+	if records == nil || old.equal(next) {
 		return ctx.Err()
 	}
 	before, err := old.encode()
@@ -119,7 +119,7 @@ func (lu *LogicalUnit) keepReservations(ctx context.Context, old, next *persiste
 	if err != nil || before == nil && after == nil {
 		return errors.Join(err, ctx.Err())
 	}
-	if err = keep.Save(ctx, reservationsRecord, after); err == nil {
+	if err = records.Save(ctx, recordKey, after); err == nil {
 		err = ctx.Err()
 	}
 	if err == nil {
@@ -127,7 +127,7 @@ func (lu *LogicalUnit) keepReservations(ctx context.Context, old, next *persiste
 	}
 	// Either can be stored now. The initiator is told that nothing has changed, so
 	// the old state must be what a restart finds.
-	if undo := keep.Save(context.WithoutCancel(ctx), reservationsRecord, before); undo != nil {
+	if undo := records.Save(context.WithoutCancel(ctx), recordKey, before); undo != nil {
 		err = fmt.Errorf("%w; the state before may not be what is kept: %w", err, undo)
 	}
 	return err

@@ -1,0 +1,215 @@
+package reserve
+
+import (
+	"odx/target/scsi/nexus"
+	"odx/target/scsi/sense"
+)
+
+import "slices"
+
+// Type is the TYPE field of a persistent reservation (SPC-4 r37
+// 6.15.3.4); zero stands for none.
+type Type byte
+
+// Types of persistent reservations.
+const (
+	WriteExclusive                 Type = 1
+	ExclusiveAccess                Type = 3
+	WriteExclusiveRegistrantsOnly  Type = 5
+	ExclusiveAccessRegistrantsOnly Type = 6
+	WriteExclusiveAllRegistrants   Type = 7
+	ExclusiveAccessAllRegistrants  Type = 8
+)
+
+func (k Type) valid() bool {
+	return k == WriteExclusive || k == ExclusiveAccess || k.forRegistrants()
+}
+
+// forRegistrants: every registered nexus has access.
+func (k Type) forRegistrants() bool {
+	return k >= WriteExclusiveRegistrantsOnly && k <= ExclusiveAccessAllRegistrants
+}
+
+// allRegistrants: every registered nexus is a holder.
+func (k Type) allRegistrants() bool {
+	return k == WriteExclusiveAllRegistrants || k == ExclusiveAccessAllRegistrants
+}
+
+// outside is the standing of nexuses to which the reservation gives no access.
+func (k Type) outside() standing {
+	switch k {
+	case 0:
+		return unrestricted
+	case WriteExclusive, WriteExclusiveRegistrantsOnly, WriteExclusiveAllRegistrants:
+		return outsideWriteExclusive
+	}
+	return outsideExclusiveAccess
+}
+
+// registration is an I_T nexus with the reservation key it has registered. It
+// outlives sessions: a nexus is its two ports.
+type registration struct {
+	nexus nexus.ID
+	key   uint64
+}
+
+// state is what PERSISTENT RESERVE OUT changes. A logical unit
+// replaces it as a whole.
+type state struct {
+	// generation is PRGENERATION, zero at power on.
+	generation uint32
+	// aptpl: the state is kept over a loss of power (PTPL_A).
+	aptpl         bool
+	registrations []registration // in the order in which they were made
+	// kind is the persistent reservation's type, zero when there is none. Its
+	// scope is always the logical unit.
+	kind Type
+	// holder is registered; it means nothing without a reservation, or where all
+	// registrants hold it.
+	holder nexus.ID
+}
+
+func (s *state) find(id nexus.ID) int {
+	return slices.IndexFunc(s.registrations, func(r registration) bool { return r.nexus == id })
+}
+
+// key returns the reservation key of a nexus, zero when it is not registered.
+func (s *state) key(id nexus.ID) uint64 {
+	if i := s.find(id); i >= 0 {
+		return s.registrations[i].key
+	}
+	return 0
+}
+
+func (s *state) hasKey(key uint64) bool {
+	return slices.ContainsFunc(s.registrations, func(r registration) bool { return r.key == key })
+}
+
+// isHolder reports whether a nexus is a persistent reservation holder.
+func (s *state) isHolder(id nexus.ID) bool {
+	switch {
+	case s.kind == 0:
+		return false
+	case s.kind.allRegistrants():
+		return s.find(id) >= 0
+	}
+	return s.holder == id
+}
+
+// unrestricted reports whether the reservation that there is leaves a nexus every
+// access.
+func (s *state) unrestricted(id nexus.ID) bool {
+	return s.isHolder(id) || s.kind.forRegistrants() && s.find(id) >= 0
+}
+
+// view returns the state as commands look at it, nil when nothing is
+// reserved.
+func (s *state) view() *view {
+	if s.kind == 0 {
+		return nil
+	}
+	r := &view{free: make(map[nexus.ID]struct{}), others: s.kind.outside()}
+	for _, g := range s.registrations {
+		if s.kind.forRegistrants() || s.isHolder(g.nexus) {
+			r.free[g.nexus] = struct{}{}
+		}
+	}
+	return r
+}
+
+// change is one PERSISTENT RESERVE OUT at work: the state as it will be, and
+// what has to be done when it is.
+type change struct {
+	next   state
+	issuer nexus.ID
+	// attentions are unit attention conditions to establish.
+	attentions map[nexus.ID][]sense.ASC
+	// preempted are the nexuses whose tasks PREEMPT AND ABORT ends.
+	preempted []nexus.ID
+}
+
+// begin begins a change by issuer.
+func (s *state) begin(issuer nexus.ID) *change {
+	c := &change{next: *s, issuer: issuer, attentions: make(map[nexus.ID][]sense.ASC)}
+	c.next.registrations = slices.Clone(s.registrations)
+	return c
+}
+
+// tell establishes a unit attention condition for a nexus, unless it is the one
+// that makes the change and knows.
+func (c *change) tell(id nexus.ID, asc sense.ASC) {
+	if id != c.issuer {
+		c.attentions[id] = append(c.attentions[id], asc)
+	}
+}
+
+// tellRegistered tells every registered nexus.
+func (c *change) tellRegistered(asc sense.ASC) {
+	for _, r := range c.next.registrations {
+		c.tell(r.nexus, asc)
+	}
+}
+
+// register gives a nexus a key, in place of any that it has.
+func (c *change) register(id nexus.ID, key uint64) error {
+	if i := c.next.find(id); i >= 0 {
+		c.next.registrations[i].key = key
+		return nil
+	}
+	if len(c.next.registrations) >= MaxRegistrations {
+		return sense.New(sense.KeyIllegalRequest, sense.ASCInsufficientRegistrationResources)
+	}
+	c.next.registrations = append(c.next.registrations, registration{id, key})
+	return nil
+}
+
+// unregister ends a registration, and the reservation with it if no holder is
+// left (SPC-4 r37 5.12.11.2.3).
+func (c *change) unregister(id nexus.ID) {
+	i := c.next.find(id)
+	if i < 0 {
+		return
+	}
+	held := c.next.isHolder(id)
+	c.next.registrations = slices.Delete(c.next.registrations, i, i+1)
+	if !held || c.next.kind.allRegistrants() && len(c.next.registrations) > 0 {
+		return
+	}
+	c.release()
+}
+
+// release ends the reservation. Registered nexuses that lose access by it are
+// told.
+func (c *change) release() {
+	if c.next.kind.forRegistrants() {
+		c.tellRegistered(sense.ASCReservationsReleased)
+	}
+	c.next.kind, c.next.holder = 0, nexus.ID{}
+}
+
+// reserve makes issuer the holder.
+func (c *change) reserve(kind Type) { c.next.kind, c.next.holder = kind, c.issuer }
+
+// remove ends the registrations that match and have been preempted.
+func (c *change) remove(match func(registration) bool) {
+	c.next.registrations = slices.DeleteFunc(c.next.registrations, func(r registration) bool {
+		if !match(r) {
+			return false
+		}
+		c.tell(r.nexus, sense.ASCRegistrationsPreempted)
+		c.preempted = append(c.preempted, r.nexus)
+		return true
+	})
+}
+
+// clear ends the reservation and every registration (SPC-4 r37 5.12.11.2.8).
+func (c *change) clear() {
+	c.tellRegistered(sense.ASCReservationsPreempted)
+	c.next.registrations, c.next.kind, c.next.holder = nil, 0, nexus.ID{}
+}
+
+// equal reports whether two states differ in nothing that is kept.
+func (s *state) equal(o *state) bool {
+	return s.aptpl == o.aptpl && s.kind == o.kind && s.holder == o.holder &&
+		slices.Equal(s.registrations, o.registrations)
+}
