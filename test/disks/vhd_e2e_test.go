@@ -35,35 +35,28 @@ func newVHDTest(t *testing.T) *vhdTest {
 	return &vhdTest{t, ctx, t.TempDir(), harness.Program(t, "qemu-img", "qemu-utils"), harness.Program(t, "qemu-io", "qemu-utils")}
 }
 
-func (t *vhdTest) must(err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func (t *vhdTest) path(name string) string { return filepath.Join(t.dir, name) }
 
 // load opens a file on the host, of which nothing is found wrong.
 func (t *vhdTest) load(name string) (*vhdfile.File, *disktest.Memory) {
 	t.Helper()
 	data, err := os.ReadFile(t.path(name))
-	t.must(err)
+	harness.Must(t, err)
 	c := disktest.New(data)
 	findings, err := vhdfile.Check(t.ctx, c)
-	t.must(err)
+	harness.Must(t, err)
 	for _, f := range findings {
 		t.Errorf("%s, harmless %v: %s", name, f.Harmless, f.Text)
 	}
 	f, err := vhdfile.Open(t.ctx, c)
-	t.must(err)
+	harness.Must(t, err)
 	return f, c
 }
 
 // save writes a file to the host.
 func (t *vhdTest) save(name string, data []byte) {
 	t.Helper()
-	t.must(os.WriteFile(t.path(name), data, 0o600))
+	harness.Must(t, os.WriteFile(t.path(name), data, 0o600))
 }
 
 // contents reads all of a disk, over its parent.
@@ -79,9 +72,9 @@ func (t *vhdTest) contents(f *vhdfile.File, c blockdev.Reader, parent []byte) []
 			continue
 		}
 		p := make([]byte, length)
-		t.must(c.ReadAt(t.ctx, p, b.Offset))
+		harness.Must(t, c.ReadAt(t.ctx, p, b.Offset))
 		present, err := f.Present(t.ctx, i, 0, length/512)
-		t.must(err)
+		harness.Must(t, err)
 		for k := range length / 512 {
 			if present.Get(k) {
 				copy(all[at+512*k:at+512*k+512], p[512*k:])
@@ -97,11 +90,11 @@ func (t *vhdTest) put(f *vhdfile.File, c disk.Container, off int64, data []byte)
 	info := f.Info()
 	i, in := off/info.BlockLength, off%info.BlockLength
 	if blockOf(f, i).State == disk.Absent {
-		t.must(f.Allocate(t.ctx, []int64{i}))
+		harness.Must(t, f.Allocate(t.ctx, []int64{i}))
 	}
-	t.must(c.WriteAt(t.ctx, data, blockOf(f, i).Offset+in))
+	harness.Must(t, c.WriteAt(t.ctx, data, blockOf(f, i).Offset+in))
 	if blockOf(f, i).State == disk.Partial {
-		t.must(f.SetPresent(t.ctx, i, in/512, int64(len(data))/512))
+		harness.Must(t, f.SetPresent(t.ctx, i, in/512, int64(len(data))/512))
 	}
 }
 
@@ -113,7 +106,7 @@ func (t *vhdTest) judge(name string, want []byte) {
 	var info struct {
 		Size int64 `json:"virtual-size"`
 	}
-	t.must(json.Unmarshal([]byte(harness.Run(t.ctx, t, t.qemuImg, "info", "-f", "vpc", "--output=json", t.path(name))), &info))
+	harness.Must(t, json.Unmarshal([]byte(harness.Run(t.ctx, t, t.qemuImg, "info", "-f", "vpc", "--output=json", t.path(name))), &info))
 	if info.Size != int64(len(want)) {
 		t.Errorf("qemu says that %s has %d bytes, not %d", name, info.Size, len(want))
 	}
@@ -163,7 +156,7 @@ func TestVHDInTurns(t *testing.T) {
 			if options == "" {
 				c := disktest.New(nil)
 				_, err := vhdfile.Create(v.ctx, c, disk.Spec{Geometry: disk.Geometry{Size: 30<<20 + 1024}})
-				v.must(err)
+				harness.Must(v, err)
 				v.save("vhd", c.Bytes())
 			} else {
 				harness.Run(v.ctx, t, v.qemuImg, "create", "-f", "vpc", "-o", options, v.path("vhd"), "30M")
@@ -180,10 +173,10 @@ func TestVHDInTurns(t *testing.T) {
 				copy(want[at+4<<20:], ours)
 				if last := f.Info().Blocks() - 1; blockOf(f, last).State == disk.Absent {
 					// What was freed at the end of the file must not come back.
-					v.must(f.Allocate(v.ctx, []int64{last}))
-					v.must(f.Free(v.ctx, []int64{last}))
+					harness.Must(v, f.Allocate(v.ctx, []int64{last}))
+					harness.Must(v, f.Free(v.ctx, []int64{last}))
 				}
-				v.must(f.Close(v.ctx))
+				harness.Must(v, f.Close(v.ctx))
 				v.save("vhd", c.Bytes())
 				v.judge("vhd", want)
 				if got := v.contents(f, c, nil); !bytes.Equal(got, want) {
@@ -208,7 +201,7 @@ func TestVHDForOthers(t *testing.T) {
 			v := newVHDTest(t)
 			c := disktest.New(nil)
 			f, err := vhdfile.Create(v.ctx, c, s)
-			v.must(err)
+			harness.Must(v, err)
 			v.save("vhd", c.Bytes())
 			v.judge("vhd", make([]byte, s.Size))
 
@@ -223,10 +216,10 @@ func TestVHDForOthers(t *testing.T) {
 			for i, block := range []int64{last, 0, 2} {
 				put(block, byte(i))
 			}
-			v.must(f.Free(v.ctx, []int64{0}))
+			harness.Must(v, f.Free(v.ctx, []int64{0}))
 			clear(want[:info.BlockLength])
 			put(1, 9)
-			v.must(f.Close(v.ctx))
+			harness.Must(v, f.Close(v.ctx))
 			v.save("vhd", c.Bytes())
 			v.judge("vhd", want)
 		})
@@ -261,7 +254,7 @@ func TestVHDDifferencing(t *testing.T) {
 		Kind: disk.Differencing, Geometry: disk.Geometry{Size: base.Info().Size},
 		Parent: &disk.Parent{ID: base.Info().ID, Paths: []string{"base.vhd", `C:\images\base.vhd`}, Modified: time.Now()},
 	})
-	v.must(err)
+	harness.Must(v, err)
 	// Runs begin anywhere and end at a multiple of eight sectors: libvhdi (of
 	// 2021) takes all bits of a byte behind the first that is set for set.
 	for i, run := range [][2]int64{{1, 8}, {13, 16}, {2047, 2056}, {8195, 8328}} {
@@ -269,9 +262,9 @@ func TestVHDDifferencing(t *testing.T) {
 		v.put(f, c, run[0]*512, p)
 		copy(want[run[0]*512:], p)
 	}
-	v.must(f.Free(v.ctx, []int64{1}))
+	harness.Must(v, f.Free(v.ctx, []int64{1}))
 	clear(want[2<<20 : 4<<20])
-	v.must(f.Close(v.ctx))
+	harness.Must(v, f.Close(v.ctx))
 	v.save("child.vhd", c.Bytes())
 	if got := v.contents(f, c, v.contents(base, baseIn, nil)); !bytes.Equal(got, want) {
 		t.Error("what we read differs")
@@ -293,7 +286,7 @@ func TestVHDDifferencing(t *testing.T) {
 		t.Errorf("libvhdi says that the parent is %q", out)
 	}
 	got, err := os.ReadFile(v.path("chain"))
-	v.must(err)
+	harness.Must(v, err)
 	if !bytes.Equal(got, want) {
 		t.Errorf("libvhdi reads %d bytes, which are not the %d written", len(got), len(want))
 	}

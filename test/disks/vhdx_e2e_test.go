@@ -83,10 +83,10 @@ func vhdxRead(t *testing.T, r blockdev.Reader, f *vhdxfile.File, base []byte) []
 			clear(p)
 		case disk.Full, disk.Partial:
 			data := make([]byte, len(p))
-			vhdxMust(t, r.ReadAt(t.Context(), data, b.Offset))
+			harness.Must(t, r.ReadAt(t.Context(), data, b.Offset))
 			sectors := int64(len(p)) / g.SectorLength
 			bits, err := f.Present(t.Context(), i, 0, sectors)
-			vhdxMust(t, err)
+			harness.Must(t, err)
 			for n := range sectors {
 				if bits.Get(n) {
 					copy(p[n*g.SectorLength:][:g.SectorLength], data[n*g.SectorLength:])
@@ -101,7 +101,7 @@ func vhdxRead(t *testing.T, r blockdev.Reader, f *vhdxfile.File, base []byte) []
 func vhdxFill(t *testing.T, c disk.Container, f *vhdxfile.File, content []byte) {
 	t.Helper()
 	g := f.Info().Geometry
-	vhdxMust(t, f.Changing(t.Context()))
+	harness.Must(t, f.Changing(t.Context()))
 	var blocks []int64
 	for i := range g.Blocks() {
 		if p := content[i*g.BlockLength : min((i+1)*g.BlockLength, g.Size)]; bytes.Count(p, []byte{0}) < len(p) {
@@ -110,16 +110,9 @@ func vhdxFill(t *testing.T, c disk.Container, f *vhdxfile.File, content []byte) 
 	}
 	// Not in order, so that the file is not the disk with something before it.
 	rand.New(rand.NewPCG(1, 1)).Shuffle(len(blocks), func(i, j int) { blocks[i], blocks[j] = blocks[j], blocks[i] })
-	vhdxMust(t, f.Allocate(t.Context(), blocks))
+	harness.Must(t, f.Allocate(t.Context(), blocks))
 	for _, i := range blocks {
-		vhdxMust(t, c.WriteAt(t.Context(), content[i*g.BlockLength:min((i+1)*g.BlockLength, g.Size)], blockOf(f, i).Offset))
-	}
-}
-
-func vhdxMust(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
+		harness.Must(t, c.WriteAt(t.Context(), content[i*g.BlockLength:min((i+1)*g.BlockLength, g.Size)], blockOf(f, i).Offset))
 	}
 }
 
@@ -127,7 +120,7 @@ func vhdxMust(t *testing.T, err error) {
 func vhdxCheck(t *testing.T, r blockdev.Reader) {
 	t.Helper()
 	found, err := vhdxfile.Check(t.Context(), r)
-	vhdxMust(t, err)
+	harness.Must(t, err)
 	for _, f := range found {
 		if t.Log("Check: " + f.Text); !f.Harmless {
 			t.Errorf("Check finds something harmful: %s", f.Text)
@@ -151,7 +144,7 @@ func vhdxContent(size int64) []byte {
 func vhdxRaw(t *testing.T, content []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "raw")
-	vhdxMust(t, os.WriteFile(path, content, 0o600))
+	harness.Must(t, os.WriteFile(path, content, 0o600))
 	return path
 }
 
@@ -173,15 +166,15 @@ func TestVHDXOfQemu(t *testing.T) {
 			c := vhdxOpen(t, image)
 			vhdxCheck(t, c)
 			r, err := vhdxfile.OpenReadOnly(ctx, c)
-			vhdxMust(t, err)
+			harness.Must(t, err)
 			if !bytes.Equal(vhdxRead(t, c, r, nil), content) {
 				t.Error("an image of qemu-img reads other than what is in it")
 			}
 			f, err := vhdxfile.Open(ctx, c)
-			vhdxMust(t, err)
+			harness.Must(t, err)
 			copy(content[9*mib:], "written by odx")
 			vhdxFill(t, c, f, content)
-			vhdxMust(t, f.Close(ctx))
+			harness.Must(t, f.Close(ctx))
 			vhdxCheck(t, c)
 			harness.Run(ctx, t, qemuImg, "compare", "-f", "raw", "-F", "vhdx", vhdxRaw(t, content), image)
 		})
@@ -209,7 +202,7 @@ func TestVHDXOfQemuKilled(t *testing.T) {
 		c := vhdxOpen(t, image)
 		vhdxCheck(t, c)
 		f, err := vhdxfile.Open(ctx, c)
-		vhdxMust(t, err)
+		harness.Must(t, err)
 		content := vhdxRead(t, c, f, nil)
 		written := 0
 		for i := range 60 {
@@ -225,7 +218,7 @@ func TestVHDXOfQemuKilled(t *testing.T) {
 			t.Errorf("%d of 60 writes are there before abort", written)
 		}
 		t.Logf("%d writes are there", written)
-		vhdxMust(t, f.Close(ctx))
+		harness.Must(t, f.Close(ctx))
 		harness.Run(ctx, t, qemuImg, "check", "-f", "vhdx", image)
 	}
 }
@@ -242,18 +235,18 @@ func TestVHDXOfOdx(t *testing.T) {
 				image := filepath.Join(t.TempDir(), "vhdx")
 				c := vhdxOpen(t, image)
 				f, err := vhdxfile.Create(ctx, c, disk.Spec{Kind: kind, Geometry: disk.Geometry{Size: int64(len(content)), BlockLength: blockLength}})
-				vhdxMust(t, err)
+				harness.Must(t, err)
 				vhdxFill(t, c, f, content)
-				vhdxMust(t, f.Close(ctx))
+				harness.Must(t, f.Close(ctx))
 				vhdxJudge(ctx, t, qemuImg, image, content)
 				t.Log(harness.Run(ctx, t, vhdiinfo, image))
 
 				// And again with blocks that are freed.
 				f, err = vhdxfile.Open(ctx, c)
-				vhdxMust(t, err)
-				vhdxMust(t, f.Free(ctx, []int64{0}))
+				harness.Must(t, err)
+				harness.Must(t, f.Free(ctx, []int64{0}))
 				clear(content[:min(f.Info().BlockLength, int64(len(content)))])
-				vhdxMust(t, f.Close(ctx))
+				harness.Must(t, f.Close(ctx))
 				vhdxJudge(ctx, t, qemuImg, image, content)
 			})
 		}
@@ -283,7 +276,7 @@ func TestVHDXLogOfOdx(t *testing.T) {
 			image := filepath.Join(t.TempDir(), "vhdx")
 			c := vhdxOpen(t, image)
 			f, err := vhdxfile.Create(ctx, c, disk.Spec{Kind: disk.Dynamic, Geometry: disk.Geometry{Size: 40 * mib, BlockLength: 1 * mib}})
-			vhdxMust(t, err)
+			harness.Must(t, err)
 			for n := range int64(changes) {
 				i := n % 40
 				if n == int64(changes)-1 {
@@ -291,16 +284,16 @@ func TestVHDXLogOfOdx(t *testing.T) {
 					c.drop = func(off int64) bool { return off >= 3*mib && off < 4*mib }
 				}
 				if blockOf(f, i).State == disk.Full {
-					vhdxMust(t, f.Free(ctx, []int64{i}))
+					harness.Must(t, f.Free(ctx, []int64{i}))
 					clear(content[i*mib : (i+1)*mib])
 					continue
 				}
-				vhdxMust(t, f.Allocate(ctx, []int64{i}))
+				harness.Must(t, f.Allocate(ctx, []int64{i}))
 				copy(content[i*mib:], bytes.Repeat([]byte{byte(n + 1)}, mib))
-				vhdxMust(t, c.WriteAt(ctx, content[i*mib:(i+1)*mib], blockOf(f, i).Offset))
+				harness.Must(t, c.WriteAt(ctx, content[i*mib:(i+1)*mib], blockOf(f, i).Offset))
 			}
 			r, err := vhdxfile.OpenReadOnly(ctx, c)
-			vhdxMust(t, err)
+			harness.Must(t, err)
 			if !bytes.Equal(vhdxRead(t, c, r, nil), content) {
 				t.Error("we do not read it right")
 			}
@@ -342,35 +335,35 @@ func TestVHDXChildOfOdx(t *testing.T) {
 		spec := disk.Spec{Kind: disk.Dynamic, Geometry: disk.Geometry{Size: int64(len(content)), BlockLength: blockLength}}
 		base := vhdxOpen(t, filepath.Join(dir, "base.vhdx"))
 		p, err := vhdxfile.Create(ctx, base, spec)
-		vhdxMust(t, err)
+		harness.Must(t, err)
 		vhdxFill(t, base, p, content)
-		vhdxMust(t, p.Close(ctx))
+		harness.Must(t, p.Close(ctx))
 
 		spec.Kind, spec.Parent = disk.Differencing, &disk.Parent{ID: p.Info().ID, Paths: []string{"base.vhdx"}}
 		c := vhdxOpen(t, filepath.Join(dir, "child.vhdx"))
 		f, err := vhdxfile.Create(ctx, c, spec)
-		vhdxMust(t, err)
+		harness.Must(t, err)
 		last := p.Info().Blocks() - 1
-		vhdxMust(t, f.Allocate(ctx, []int64{last, 0}))
+		harness.Must(t, f.Allocate(ctx, []int64{last, 0}))
 		for _, run := range [][2]int64{{0, 1}, {100, 28}, {1000, 1}, {1001, 300}} {
 			for _, i := range []int64{0, last} {
 				data := bytes.Repeat([]byte{byte(run[0]) + 1}, int(run[1]*512))
-				vhdxMust(t, c.WriteAt(ctx, data, blockOf(f, i).Offset+run[0]*512))
-				vhdxMust(t, f.SetPresent(ctx, i, run[0], run[1]))
+				harness.Must(t, c.WriteAt(ctx, data, blockOf(f, i).Offset+run[0]*512))
+				harness.Must(t, f.SetPresent(ctx, i, run[0], run[1]))
 				copy(content[i*blockLength+run[0]*512:], data)
 			}
 		}
 		if blockLength == 1*mib {
 			// Not Free: libvhdi 20210425 reads blocks that are zeros from the parent.
-			vhdxMust(t, f.Complete(ctx, []int64{17}))
+			harness.Must(t, f.Complete(ctx, []int64{17}))
 			clear(content[17*mib : 18*mib])
 		}
-		vhdxMust(t, f.Close(ctx))
+		harness.Must(t, f.Close(ctx))
 		vhdxCheck(t, c)
 		out := filepath.Join(dir, "out")
 		harness.Run(ctx, t, python, "-c", vhdxReader, out, c.Name(), base.Name())
 		got, err := os.ReadFile(out)
-		vhdxMust(t, err)
+		harness.Must(t, err)
 		if !bytes.Equal(got, content) {
 			for i := int64(0); i < int64(len(content)); i += mib {
 				if !bytes.Equal(got[i:i+mib], content[i:i+mib]) {

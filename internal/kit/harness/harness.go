@@ -139,6 +139,14 @@ func Run(ctx context.Context, t testing.TB, path string, args ...string) string 
 	return out.String()
 }
 
+// Must ends a test on an error.
+func Must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Client starts the libiscsi client for one test.
 func Client(t testing.TB) *tokenclient.Client {
 	t.Helper()
