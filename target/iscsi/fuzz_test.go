@@ -228,6 +228,7 @@ func TestServer_MutatedPDUs(t *testing.T) {
 		<-drained
 		i.nc.Close()
 	}
+	witness.isAlive() // it may have been pinged
 	witness.alive()
 	b.login().alive()
 	eventually(t, "all other sessions have ended", func() bool { return len(b.srv.Sessions()) == 2 })
