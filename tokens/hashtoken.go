@@ -114,9 +114,7 @@ func (m *Manager) DeleteToken(ctx context.Context, t *Token, reason Reason) erro
 	if reason.err() == nil {
 		return fmt.Errorf("delete token: %v is not a reason", reason)
 	}
-	m.mu.Lock()
 	e, err := m.find(t)
-	m.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("delete token: %w", err)
 	}

@@ -56,16 +56,16 @@ func (c useContext) Err() error {
 	return c.caller.Err()
 }
 
-// acquire marks the token t as used and opens its data, if it is for the
+// acquire marks the token of e as used and opens its data, if it is for the
 // requester. Until release it does not expire.
-func (m *Manager) acquire(ctx context.Context, t *Token, who Requester) (*use, error) {
-	u := &use{ctx: ctx, close: func(error) {}}
+func (m *Manager) acquire(ctx context.Context, e *entry, who Requester) (*use, error) {
+	u := &use{entry: e, ctx: ctx, close: func(error) {}}
 	if m.policy.RunningCopy == AbortCopy {
 		var derived context.Context
 		derived, u.close = context.WithCancelCause(ctx)
 		u.ctx = useContext{derived, ctx}
 	}
-	if err := m.join(u, t, who); err != nil {
+	if err := m.join(u, who); err != nil {
 		u.close(nil)
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func (m *Manager) acquire(ctx context.Context, t *Token, who Requester) (*use, e
 	}
 	m.mu.Lock()
 	m.part(u, u.entry.deadline)
-	_, fate := m.find(t)
+	fate := m.usable(u.entry)
 	m.mu.Unlock()
 	switch {
 	case fate != nil:
@@ -96,15 +96,14 @@ func (m *Manager) acquire(ctx context.Context, t *Token, who Requester) (*use, e
 	return nil, err
 }
 
-// join makes u one of the users of the token t, if that is for the requester.
-func (m *Manager) join(u *use, t *Token, who Requester) error {
+// join makes u one of the users of its token, if that is for the requester.
+func (m *Manager) join(u *use, who Requester) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e, err := m.find(t)
-	if err != nil {
+	e := u.entry
+	if err := m.usable(e); err != nil {
 		return err
 	}
-	u.entry = e
 	if e.located != nil {
 		return m.admitHash(e.located, who)
 	}

@@ -249,40 +249,13 @@ type Info struct {
 	Management [ManagementLength]byte
 }
 
-// Lookup describes the token t, or says why it cannot be used: one of the
-// errors that refuse a token. The block device zero token has no record, and
-// only its Type is set. Nor has a hash token: who made it is not known, only from
-// which volume; whether its bytes are still there shows when it is used.
+// Lookup describes the token t: see Resolve and Handle.Info.
 func (m *Manager) Lookup(t *Token) (Info, error) {
-	i, err := m.lookup(t)
+	h, err := m.Resolve(t)
 	if err != nil {
-		m.refused(err)
-	}
-	return i, err
-}
-
-func (m *Manager) lookup(t *Token) (Info, error) {
-	if err := t.checkLength(); err != nil {
 		return Info{}, err
 	}
-	if t.isZero() {
-		return Info{Type: RODTypeBlockDeviceZero}, nil
-	}
-	m.mu.Lock()
-	e, err := m.find(t)
-	if err != nil {
-		m.mu.Unlock()
-		return Info{}, err
-	}
-	i := e.info()
-	m.mu.Unlock()
-	if e.located != nil {
-		if space, err := m.store.Space(e.located.volume); err == nil {
-			i.Creator.Volume = space.Name()
-		}
-		copy(i.Management[:], t[:])
-	}
-	return i, nil
+	return h.Info(), nil
 }
 
 // Find describes the live token with an identifier; ErrUnknown if there is none.
@@ -349,13 +322,15 @@ func (m *Manager) end(ctx context.Context, e *entry, reason Reason) error {
 	return m.store.Flush(ctx)
 }
 
-// find returns the live entry of t, or why there is none. m.mu is held.
+// find returns the live entry of t, or why there is none.
 func (m *Manager) find(t *Token) (*entry, error) {
-	if m.closed {
-		return nil, ErrClosed
-	}
 	if err := m.sealer.check(t); err != nil {
 		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, ErrClosed
 	}
 	switch t.Type() {
 	case RODTypeHash:

@@ -39,16 +39,11 @@ type Reader struct {
 //
 // Errors: those that refuse a token, and ErrAccess.
 func (m *Manager) OpenReader(ctx context.Context, t *Token, o ReaderOptions) (*Reader, error) {
-	r := &Reader{m: m, pastEnd: o.PastEnd}
-	err := t.checkLength()
-	if err == nil && !t.isZero() {
-		r.use, err = m.acquire(ctx, t, o.Requester)
-	}
+	h, err := m.Resolve(t)
 	if err != nil {
-		m.refused(err)
 		return nil, err
 	}
-	return r, nil
+	return h.OpenReader(ctx, o)
 }
 
 // Length returns the number of bytes that the token stands for: math.MaxInt64 for

@@ -2,8 +2,6 @@ package tokens
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	"odx/blockdev"
 	"odx/offload"
@@ -43,37 +41,9 @@ const (
 // Errors: those that refuse a token, ErrOffset, blockdev.ErrRange, ErrAccess, and those of
 // the store and the destination.
 func (m *Manager) OffloadWrite(ctx context.Context, t *Token, offset int64, dst offload.Destination, ranges []blockdev.Range, o WriteOptions) (int64, error) {
-	n, err := m.offloadWrite(ctx, t, offset, dst, ranges, o)
-	if err != nil && n == 0 {
-		m.refused(err)
-	}
-	return n, err
-}
-
-func (m *Manager) offloadWrite(ctx context.Context, t *Token, offset int64, dst offload.Destination, ranges []blockdev.Range, o WriteOptions) (int64, error) {
-	if err := t.checkLength(); err != nil {
-		return 0, err
-	}
-	if _, err := blockdev.Sum(ranges, dst.Volume.Size(), dst.BlockLength); err != nil {
-		return 0, err
-	}
-	if t.isZero() {
-		return offload.Zero(ctx, dst, ranges, o.Moved)
-	}
-	u, err := m.acquire(ctx, t, o.Requester)
+	h, err := m.Resolve(t)
 	if err != nil {
 		return 0, err
 	}
-	defer m.release(ctx, u)
-	if offset < 0 || offset >= u.snapshot.Length() {
-		return 0, fmt.Errorf("%w: offset %d, token of %d bytes", ErrOffset, offset, u.snapshot.Length())
-	}
-	n, stopped, err := m.engine.Write(u.ctx, u.snapshot, offset, dst, ranges, o.Moved)
-	if err != nil || o.Completion == KeepToken || stopped {
-		return n, u.err(err)
-	}
-	if err := m.end(ctx, u.entry, Deleted); err != nil && !errors.Is(err, errDying) {
-		return n, err
-	}
-	return n, nil
+	return h.OffloadWrite(ctx, offset, dst, ranges, o)
 }

@@ -1,0 +1,135 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"odx/blockdev"
+	"odx/offload"
+)
+
+// Handle is a token that was found genuine and usable once: whoever looks at it
+// first and uses it then does not verify it twice. It pins nothing; each use asks
+// whether the token still lives.
+type Handle struct {
+	m     *Manager
+	entry *entry // nil: the block device zero token
+	// management is that of a hash token, whose entry has none.
+	management [ManagementLength]byte
+}
+
+// Resolve looks the token t up, or returns why it cannot be used: one of the errors
+// that refuse a token.
+func (m *Manager) Resolve(t *Token) (*Handle, error) {
+	h, err := m.resolve(t)
+	if err != nil {
+		m.refused(err)
+	}
+	return h, err
+}
+
+func (m *Manager) resolve(t *Token) (*Handle, error) {
+	if err := t.checkLength(); err != nil {
+		return nil, err
+	}
+	if t.isZero() {
+		return &Handle{m: m}, nil
+	}
+	e, err := m.find(t)
+	if err != nil {
+		return nil, err
+	}
+	return &Handle{m, e, [ManagementLength]byte(t[:ManagementLength])}, nil
+}
+
+// Info describes the token. The block device zero token has no record, and only its
+// Type is set. Nor has a hash token: who made it is not known, only from which volume;
+// whether its bytes are still there shows when it is used.
+func (h *Handle) Info() Info {
+	e := h.entry
+	if e == nil {
+		return Info{Type: RODTypeBlockDeviceZero}
+	}
+	h.m.mu.Lock()
+	i := e.info()
+	h.m.mu.Unlock()
+	if e.located != nil {
+		if space, err := h.m.store.Space(e.located.volume); err == nil {
+			i.Creator.Volume = space.Name()
+		}
+		i.Management = h.management
+	}
+	return i
+}
+
+// OffloadWrite is Manager.OffloadWrite.
+func (h *Handle) OffloadWrite(ctx context.Context, offset int64, dst offload.Destination, ranges []blockdev.Range, o WriteOptions) (int64, error) {
+	n, err := h.write(ctx, offset, dst, ranges, o)
+	if err != nil && n == 0 {
+		h.m.refused(err)
+	}
+	return n, err
+}
+
+func (h *Handle) write(ctx context.Context, offset int64, dst offload.Destination, ranges []blockdev.Range, o WriteOptions) (int64, error) {
+	if _, err := blockdev.Sum(ranges, dst.Volume.Size(), dst.BlockLength); err != nil {
+		return 0, err
+	}
+	if h.entry == nil {
+		return offload.Zero(ctx, dst, ranges, o.Moved)
+	}
+	u, err := h.m.acquire(ctx, h.entry, o.Requester)
+	if err != nil {
+		return 0, err
+	}
+	defer h.m.release(ctx, u)
+	if offset < 0 || offset >= u.snapshot.Length() {
+		return 0, fmt.Errorf("%w: offset %d, token of %d bytes", ErrOffset, offset, u.snapshot.Length())
+	}
+	n, stopped, err := h.m.engine.Write(u.ctx, u.snapshot, offset, dst, ranges, o.Moved)
+	if err != nil || o.Completion == KeepToken || stopped {
+		return n, u.err(err)
+	}
+	if err := h.m.end(ctx, u.entry, Deleted); err != nil && !errors.Is(err, errDying) {
+		return n, err
+	}
+	return n, nil
+}
+
+// OpenReader is Manager.OpenReader.
+func (h *Handle) OpenReader(ctx context.Context, o ReaderOptions) (*Reader, error) {
+	r := &Reader{m: h.m, pastEnd: o.PastEnd}
+	if h.entry == nil {
+		return r, nil
+	}
+	var err error
+	if r.use, err = h.m.acquire(ctx, h.entry, o.Requester); err != nil {
+		h.m.refused(err)
+		return nil, err
+	}
+	return r, nil
+}
+
+// usable returns why the token of an entry that was found before cannot be used any
+// more, nil if it can. m.mu is held.
+func (m *Manager) usable(e *entry) error {
+	switch {
+	case m.closed:
+		return ErrClosed
+	case e.located == nil && m.live[e.id] != e:
+		return m.fate(e.id)
+	case e.located == nil && e.dying != 0:
+		return e.dying.err()
+	case e.located == nil:
+		return nil
+	}
+	if grave, ok := m.dead.byID[e.id]; ok {
+		return grave.Reason.err()
+	}
+	if !time.Now().Before(e.located.expires) {
+		return ErrExpired
+	}
+	return nil
+}
