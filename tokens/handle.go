@@ -112,6 +112,23 @@ func (h *Handle) OpenReader(ctx context.Context, o ReaderOptions) (*Reader, erro
 	return r, nil
 }
 
+// Delete is Manager.DeleteToken.
+func (h *Handle) Delete(ctx context.Context, reason Reason) error {
+	err := fmt.Errorf("%w: the block device zero token does not end", ErrUnsupportedType)
+	switch {
+	case reason.err() == nil:
+		return fmt.Errorf("delete token: %v is not a reason", reason)
+	case h.entry != nil:
+		h.m.mu.Lock()
+		err = h.m.usable(h.entry)
+		h.m.mu.Unlock()
+	}
+	if err != nil {
+		return fmt.Errorf("delete token: %w", err)
+	}
+	return h.m.end(ctx, h.entry, reason)
+}
+
 // usable returns why the token of an entry that was found before cannot be used any
 // more, nil if it can. m.mu is held.
 func (m *Manager) usable(e *entry) error {

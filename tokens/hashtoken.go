@@ -111,14 +111,11 @@ func (m *Manager) endHash(ctx context.Context, id ID, reason Reason) error {
 // DeleteToken ends the token t for reason, as Delete does. It is the way to end a
 // hash token, of which the manager knows nothing until it sees it.
 func (m *Manager) DeleteToken(ctx context.Context, t *Token, reason Reason) error {
-	if reason.err() == nil {
-		return fmt.Errorf("delete token: %v is not a reason", reason)
-	}
-	e, err := m.find(t)
+	h, err := m.resolve(t)
 	if err != nil {
 		return fmt.Errorf("delete token: %w", err)
 	}
-	return m.end(ctx, e, reason)
+	return h.Delete(ctx, reason)
 }
 
 // Verdict is what a verification found.

@@ -17,16 +17,17 @@ func (u *unit) executeExtendedCopy(ctx context.Context, t *scsi.Task, name strin
 	}
 	if parameterListLength(cdb) > maxParameterListLength {
 		sense := illegal(scsi.ASCParameterListLengthError)
-		u.refuse(u.originOf(t, name), sense, errListTooLong)
+		u.manager.refuse(u.originOf(t, name), sense, errListTooLong)
 		return sense
 	}
 	list, err := parse(t.DataOut())
 	if err != nil {
-		u.refuse(u.originOf(t, name), u.lu.Sense(err), errParameters)
+		u.manager.refuse(u.originOf(t, name), u.lu.Sense(err), errParameters)
 		return err
 	}
 	op := &operation{
-		owner: owner{u.lu, t.Nexus}, origin: u.originOf(t, name), serviceAction: cdb[1] & 0x1F,
+		manager: u.manager,
+		owner:   owner{u.lu, t.Nexus}, origin: u.originOf(t, name), serviceAction: cdb[1] & 0x1F,
 		listID: list.listID, identified: list.identified, units: unitsBytes,
 	}
 	x := &extendedCopy{unit: u, nexus: t.Nexus, list: list}
@@ -35,20 +36,20 @@ func (u *unit) executeExtendedCopy(ctx context.Context, t *scsi.Task, name strin
 		switch {
 		case r.refused != nil:
 			sense := senseOf(u.lu, writeUsingSense, r.refused)
-			u.refuse(op.origin, sense, r.refused)
+			u.manager.refuse(op.origin, sense, r.refused)
 			return sense
-		case r.reached != nil && r.rod == nil:
-			op.uses = append(op.uses, use{r.lu, r.reached.nexus.ID})
+		case r.reached != nil && r.reached.rod == nil:
+			op.uses = append(op.uses, use{r.reached.unit.lu, r.reached.nexus.ID})
 		}
 	}
-	begin := u.operations.begin
+	begin := u.manager.operations.begin
 	if op.isLID1() {
-		begin = func(op *operation) error { return u.operations.beginInTurn(ctx, op) }
+		begin = func(op *operation) error { return u.manager.operations.beginInTurn(ctx, op) }
 	}
 	if err := begin(op); err != nil {
 		return u.refuseToBegin(op, err)
 	}
-	err = u.carryOut(ctx, op, plan{background: list.immediate, work: x.run})
+	err = u.manager.carryOut(ctx, op, plan{background: list.immediate, work: x.run})
 	if err == nil && list.generateSense {
 		sense := scsi.NewSense(scsi.KeyCompleted, ascExtendedCopyInformation)
 		sense.CommandSpecific, sense.HasCommandSpecific = uint64(len(list.segments)), true
@@ -74,7 +75,7 @@ var (
 
 // extendedCopy is an EXTENDED COPY under way.
 type extendedCopy struct {
-	*unit
+	unit  *unit
 	nexus *scsi.Nexus
 	list  *copyList
 	// resolved are the logical units by CSCD id.
@@ -100,7 +101,7 @@ func (x *extendedCopy) run(ctx context.Context, op *operation) (report, error) {
 	closeRODs, err := x.openRODs(ctx)
 	defer closeRODs()
 	if err != nil {
-		r.sense = senseOf(x.lu, writeUsingSense, err)
+		r.sense = senseOf(x.unit.lu, writeUsingSense, err)
 		return r, err
 	}
 	for i := range x.list.segments {
@@ -119,7 +120,8 @@ func (x *extendedCopy) run(ctx context.Context, op *operation) (report, error) {
 	r.transferCount, r.segments = op.progress.transferred.Load(), uint16(op.progress.segments.Load())
 	r.held, r.heldDiscarded = x.held.bytes, x.held.discarded
 	if err == nil || r.transferCount > 0 { // else it is refused
-		x.countCopy(copyCounts{&x.stats.Extended, &x.stats.ExtendedBytes, &x.stats.ExtendedMovedBytes}, r.transferCount, op.copied.Load(), err != nil)
+		m := x.unit.manager
+		m.countCopy(copyCounts{&m.stats.Extended, &m.stats.ExtendedBytes, &m.stats.ExtendedMovedBytes}, r.transferCount, op.copied.Load(), err != nil)
 	}
 	return r, err
 }
@@ -142,7 +144,7 @@ func (x *extendedCopy) expected() uint64 {
 		if s.kind == segmentBlockOffsetToBlock {
 			n += uint64(s.count)
 		} else {
-			n += uint64(s.count) * uint64(x.lu.LogicalBlockLength())
+			n += uint64(s.count) * uint64(x.unit.lu.LogicalBlockLength())
 		}
 	}
 	return n
@@ -167,9 +169,9 @@ func (x *extendedCopy) segment(ctx context.Context, op *operation, s *segment) *
 	if destination.rod != nil {
 		return &segmentError{asc: ascInvalidOperationForCopySourceOrDestination, field: fieldSegmentDestination, err: errRODWritten}
 	}
-	if !x.rules.allow(x.nexus.ID.InitiatorName, source.medium(), destination.volume) {
+	if !x.unit.manager.rules.allow(x.nexus.ID.InitiatorName, source.medium(), destination.unit.volume) {
 		return &segmentError{asc: ascCopyTargetNotReachable, field: fieldSegmentDestination, cscd: destination.cscd,
-			err: fmt.Errorf("from %s to %s: %w", source.medium(), destination.volume, errRule)}
+			err: fmt.Errorf("from %s to %s: %w", source.medium(), destination.unit.volume, errRule)}
 	}
 	if err := source.readable(); err != nil {
 		return sourceFailed(err)
@@ -177,7 +179,7 @@ func (x *extendedCopy) segment(ctx context.Context, op *operation, s *segment) *
 	if err := destination.writable(); err != nil {
 		return destinationFailed(err)
 	}
-	m := move{extendedCopy: x, op: op, source: source, destination: destination}
+	m := move{command: x, engine: x.unit.manager.engine, op: op, source: source, destination: destination}
 	if s.kind == segmentBlockOffsetToBlock {
 		return m.bytes(ctx, s)
 	}
@@ -194,7 +196,7 @@ func (x *extendedCopy) verify(s *segment) *segmentError {
 	if !s.testReady || r.rod != nil {
 		return nil
 	}
-	if err := r.lu.Ready(); err != nil {
+	if err := r.unit.lu.Ready(); err != nil {
 		return sourceFailed(err)
 	}
 	return nil

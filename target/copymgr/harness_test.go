@@ -206,6 +206,16 @@ func (a answer) information() (uint32, bool) {
 
 const offeredIn = 1 << 16
 
+// writeThrough turns the write cache of a logical unit off: MODE SELECT(6) of the
+// caching page with WCE=0.
+func (b *testbed) writeThrough(t testing.TB, lun int) {
+	t.Helper()
+	page := append([]byte{0, 0, 0, 0, 0x08, 0x12}, make([]byte, 18)...)
+	if a := b.send(ctx, b.nexus, lun, []byte{0x15, 0x10, 0, 0, byte(len(page)), 0}, page); a.code() != "GOOD" {
+		t.Fatalf("MODE SELECT: %s", a.code())
+	}
+}
+
 // hurried has commands that can do less than they are asked to do one step.
 func (b *testbed) hurried() *testbed {
 	b.hurry = true

@@ -28,14 +28,14 @@ func (h *keptData) room(n int64) int64 {
 func (m *move) hold(ctx context.Context, offset int64, fit fitting, carriedDestination int64, rest []byte) *segmentError {
 	written := max(fit.write-carriedDestination, 0) // of what was processed
 	unwritten := rest[fit.restDestination-(fit.processed-written) : fit.restDestination]
-	keep := m.held.room(fit.processed)
+	keep := m.command.held.room(fit.processed)
 	if n := min(keep-int64(len(unwritten)), written); n > 0 {
 		p := make([]byte, n)
-		if err := m.destination.bytes().ReadAt(ctx, p, offset+fit.write-n); err != nil {
+		if err := m.destination.unit.bytes().ReadAt(ctx, p, offset+fit.write-n); err != nil {
 			return destinationFailed(err)
 		}
-		m.held.bytes = append(m.held.bytes, p...)
+		m.command.held.bytes = append(m.command.held.bytes, p...)
 	}
-	m.held.bytes = append(m.held.bytes, unwritten[max(int64(len(unwritten))-keep, 0):]...)
+	m.command.held.bytes = append(m.command.held.bytes, unwritten[max(int64(len(unwritten))-keep, 0):]...)
 	return nil
 }

@@ -61,11 +61,11 @@ const (
 
 // unit is a logical unit with what the copy manager knows of it.
 type unit struct {
-	*Manager
-	lu     *scsi.LogicalUnit
-	volume string
-	mapped bool // it is in the store
-	limits copyLimits
+	manager *Manager
+	lu      *scsi.LogicalUnit
+	volume  string
+	mapped  bool // it is in the store
+	limits  copyLimits
 }
 
 // Install gives the third-party copy commands and VPD page 8Fh to a logical
@@ -74,7 +74,7 @@ type unit struct {
 func (m *Manager) Install(lu *scsi.LogicalUnit, volume string) error {
 	mapped := m.engine.Shares(lu.Volume())
 	u := &unit{
-		Manager: m, lu: lu, volume: volume, mapped: mapped,
+		manager: m, lu: lu, volume: volume, mapped: mapped,
 		limits: newCopyLimits(lu.LogicalBlockLength(), mapped, m.tokens.Limits()),
 	}
 	table := u.operationTable()
@@ -120,10 +120,10 @@ func (u *unit) refusedBefore(t *scsi.Task, name string, err error) {
 		return
 	}
 	if sense == nil {
-		u.refuseStatus(u.originOf(t, name), status, err)
+		u.manager.refuseStatus(u.originOf(t, name), status, err)
 		return
 	}
-	u.refuse(u.originOf(t, name), sense, err)
+	u.manager.refuse(u.originOf(t, name), sense, err)
 }
 
 // operationTable lists the commands with their CDB usage, by operation code and

@@ -20,6 +20,8 @@ type Manager struct {
 	operations *operations
 	refusals   refusalLog
 	rules      Rules
+	// foregroundTime is the constant; tests may change it before commands come.
+	foregroundTime time.Duration
 
 	// units are the logical units that Install has met; fixed once commands come.
 	units []*unit
@@ -40,7 +42,7 @@ type Manager struct {
 // New returns a copy manager that makes and takes the tokens of t, and copies
 // what rules allow. Close ends it.
 func New(t *tokens.Manager, rules Rules, log *logrus.Entry) *Manager {
-	m := &Manager{tokens: t, engine: t.Engine(), rules: rules, log: log, operations: newOperations(), began: time.Now(), stats: Stats{RefusedBy: make(map[string]uint64)}}
+	m := &Manager{tokens: t, engine: t.Engine(), rules: rules, log: log, foregroundTime: foregroundTime, operations: newOperations(), began: time.Now(), stats: Stats{RefusedBy: make(map[string]uint64)}}
 	m.base, m.stop = context.WithCancelCause(context.Background())
 	return m
 }

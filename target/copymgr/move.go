@@ -5,38 +5,35 @@ import (
 	"errors"
 	"math"
 
+	"odx/blockdev"
 	"odx/offload"
 	"odx/target/scsi"
 )
 
 // move is the data of one segment on its way.
 type move struct {
-	*extendedCopy
+	command             *extendedCopy
+	engine              *offload.Engine
 	op                  *operation
 	source, destination *reached
 }
 
-// extent is a range of a logical unit in bytes.
-type extent struct{ offset, length int64 }
-
-// within returns the range of length bytes from byte skip behind block lba.
-func within(r *reached, lba, skip, length uint64) (extent, bool) {
+// within returns the range of length bytes from byte skip after block lba, if that is
+// inside what was reached.
+func within(r *reached, lba, skip, length uint64) (blockdev.Range, bool) {
 	size := r.blocks() * uint64(r.blockLength())
-	if lba > r.blocks() {
-		return extent{}, false
+	if lba > r.blocks() || size > math.MaxInt64 {
+		return blockdev.Range{}, false
 	}
-	first := lba*uint64(r.blockLength()) + skip
-	if first > size || length > size-first || size > math.MaxInt64 {
-		return extent{}, false
-	}
-	return extent{int64(first), int64(length)}, true
+	segment := blockdev.Range{Offset: int64(lba*uint64(r.blockLength()) + skip), Length: int64(length)}
+	return segment, segment.In(int64(size))
 }
 
-// extents checks the ranges of a segment.
-func (m *move) extents(s *segment, read, write uint64) (from, to extent, failed *segmentError) {
-	limit := uint64(m.destination.limits.maxSegment)
+// ranges checks the ranges of a segment.
+func (m *move) ranges(s *segment, read, write uint64) (from, to blockdev.Range, failed *segmentError) {
+	limit := uint64(m.destination.unit.limits.maxSegment)
 	if m.source.rod == nil {
-		limit = min(limit, uint64(m.source.limits.maxSegment))
+		limit = min(limit, uint64(m.source.unit.limits.maxSegment))
 	}
 	if max(read, write) > limit {
 		return from, to, &segmentError{asc: scsi.ASCInvalidFieldInParameterList, field: fieldSegmentCount, err: errTooLong}
@@ -53,17 +50,17 @@ func (m *move) extents(s *segment, read, write uint64) (from, to extent, failed 
 
 // bytes is segment type 0Ah: from and to any byte.
 func (m *move) bytes(ctx context.Context, s *segment) *segmentError {
-	from, to, failed := m.extents(s, uint64(s.count), uint64(s.count))
+	from, to, failed := m.ranges(s, uint64(s.count), uint64(s.count))
 	if failed != nil {
 		return failed
 	}
-	m.begin(to.length)
-	return m.copy(ctx, from.offset, to.offset, from.length)
+	m.begin(to.Length)
+	return m.copy(ctx, from.Offset, to.Offset, from.Length)
 }
 
 // begin notes what the segment is to write.
 func (m *move) begin(length int64) {
-	m.current.length, m.current.block = length, m.destination.blockLength()
+	m.command.current.length, m.command.current.block = length, m.destination.blockLength()
 }
 
 // blocks is segment types 02h and 0Dh: whole blocks on both sides. Where the
@@ -71,8 +68,8 @@ func (m *move) begin(length int64) {
 // what becomes of it (SPC-4 r37 5.17.7.2).
 func (m *move) blocks(ctx context.Context, s *segment) *segmentError {
 	source, destination := m.source.blockLength(), m.destination.blockLength()
-	carriedSource := int64(m.carriedSource)
-	carriedDestination := int64(len(m.carry)) - carriedSource
+	carriedSource := int64(m.command.carriedSource)
+	carriedDestination := int64(len(m.command.carry)) - carriedSource
 	fit := fitBlocks(s, carriedSource, carriedDestination, source, destination)
 	pad, failed := m.padding(s, fit)
 	if failed != nil {
@@ -82,24 +79,24 @@ func (m *move) blocks(ctx context.Context, s *segment) *segmentError {
 	if pad {
 		write += destination
 	}
-	from, to, failed := m.extents(s, uint64(fit.read), uint64(write))
+	from, to, failed := m.ranges(s, uint64(fit.read), uint64(write))
 	if failed != nil {
 		return failed
 	}
 	m.begin(write)
-	rest, failed := m.fill(ctx, from, extent{to.offset, fit.write})
+	rest, failed := m.fill(ctx, from, blockdev.Range{Offset: to.Offset, Length: fit.write})
 	if failed != nil {
 		return failed
 	}
 	if s.kind == segmentBlockToBlockHold {
-		if failed := m.hold(ctx, to.offset, fit, carriedDestination, rest); failed != nil {
+		if failed := m.hold(ctx, to.Offset, fit, carriedDestination, rest); failed != nil {
 			return failed
 		}
 	}
 	if pad {
 		last := make([]byte, destination)
 		copy(last, rest[:fit.restDestination])
-		if err := m.destination.bytes().WriteAt(ctx, last, to.offset+fit.write); err != nil {
+		if err := m.destination.unit.bytes().WriteAt(ctx, last, to.Offset+fit.write); err != nil {
 			return destinationFailed(err)
 		}
 		m.op.progress.transferred.Add(uint64(len(last)))
@@ -129,12 +126,12 @@ func (m *move) padding(s *segment, fit fitting) (pad bool, failed *segmentError)
 
 // keep keeps of rest what is there for the next segment.
 func (m *move) keep(s *segment, fit fitting, rest []byte) {
-	m.carry, m.carriedSource = nil, 0
+	m.command.carry, m.command.carriedSource = nil, 0
 	switch {
 	case s.concatenate:
-		m.carry, m.carriedSource = rest, int(fit.restSource)
+		m.command.carry, m.command.carriedSource = rest, int(fit.restSource)
 	case m.destination.pad && !m.source.pad:
-		m.carry, m.carriedSource = rest[fit.restDestination:], int(fit.restSource)
+		m.command.carry, m.command.carriedSource = rest[fit.restDestination:], int(fit.restSource)
 	}
 }
 
@@ -167,23 +164,23 @@ func fitBlocks(s *segment, carriedSource, carriedDestination, sourceBlock, desti
 
 // fill writes what was carried and then the source to the destination, and
 // returns what is left over.
-func (m *move) fill(ctx context.Context, from, to extent) ([]byte, *segmentError) {
-	carried := m.carry[:min(int64(len(m.carry)), to.length)]
-	rest := append([]byte(nil), m.carry[len(carried):]...)
+func (m *move) fill(ctx context.Context, from, to blockdev.Range) ([]byte, *segmentError) {
+	carried := m.command.carry[:min(int64(len(m.command.carry)), to.Length)]
+	rest := append([]byte(nil), m.command.carry[len(carried):]...)
 	if len(carried) > 0 {
-		if err := m.destination.bytes().WriteAt(ctx, carried, to.offset); err != nil {
+		if err := m.destination.unit.bytes().WriteAt(ctx, carried, to.Offset); err != nil {
 			return nil, destinationFailed(err)
 		}
 		m.op.progress.transferred.Add(uint64(len(carried)))
 		m.op.copied.Add(int64(len(carried)))
-		to.offset, to.length = to.offset+int64(len(carried)), to.length-int64(len(carried))
+		to.Offset, to.Length = to.Offset+int64(len(carried)), to.Length-int64(len(carried))
 	}
-	if failed := m.copy(ctx, from.offset, to.offset, to.length); failed != nil {
+	if failed := m.copy(ctx, from.Offset, to.Offset, to.Length); failed != nil {
 		return nil, failed
 	}
-	if n := from.length - to.length; n > 0 {
+	if n := from.Length - to.Length; n > 0 {
 		p := make([]byte, n)
-		if err := m.source.readAt(ctx, p, from.offset+to.length); err != nil {
+		if err := m.source.readAt(ctx, p, from.Offset+to.Length); err != nil {
 			return nil, sourceFailed(err)
 		}
 		rest = append(rest, p...)
@@ -197,14 +194,14 @@ func (m *move) copy(ctx context.Context, from, to, length int64) *segmentError {
 	moved := func(n int64) { m.op.progress.advance(uint64(n)) }
 	var err error
 	if m.source.rod != nil {
-		err = m.source.rod.reader.Copy(ctx, from, m.destination.bytes(), to, length, moved)
+		err = m.source.rod.reader.Copy(ctx, from, m.destination.unit.bytes(), to, length, moved)
 	} else {
-		err = m.engine.Copy(ctx, m.source.bytes(), from, m.destination.bytes(), to, length, moved)
+		err = m.engine.Copy(ctx, m.source.unit.bytes(), from, m.destination.unit.bytes(), to, length, moved)
 	}
 	switch {
 	case err != nil || length == 0:
-	case m.destination.lu.WriteThrough():
-		err = m.destination.lu.Volume().Flush(ctx)
+	case m.destination.unit.lu.WriteThrough():
+		err = m.destination.unit.lu.Volume().Flush(ctx)
 	default:
 		err = m.engine.WriteOut(ctx)
 	}

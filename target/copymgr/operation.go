@@ -64,10 +64,11 @@ func (o origin) fields() logrus.Fields {
 // operation is one copy operation, from its command until nobody can ask for
 // its report any more.
 type operation struct {
-	owner  owner
-	origin origin
-	uses   []use
-	listID uint32
+	manager *Manager
+	owner   owner
+	origin  origin
+	uses    []use
+	listID  uint32
 	// identified says that listID is one: initiators can ask for the report.
 	identified    bool
 	serviceAction byte
@@ -78,14 +79,20 @@ type operation struct {
 	progress progress
 	copied   atomic.Int64 // bytes that could not be mapped
 
-	// Guarded by operations.mu.
-	owned      *ownedOperations
+	// work moves the data; background says that no command waits for it. Both are set
+	// before the operation runs.
+	work       work
 	background bool
-	// ctx ends when the operation is aborted; both are nil until the work starts.
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	report report
-	ended  time.Time // zero while it runs
+
+	// Guarded by operations.mu.
+	owned *ownedOperations
+	// ctx ends when the operation is aborted, and has no deadline; both are nil until
+	// the operation runs. aborted is why it was aborted before.
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	aborted error
+	report  report
+	ended   time.Time // zero while it runs
 }
 
 // progress is how far an operation has come. Its work counts, others look.
@@ -159,48 +166,34 @@ func (c *copyContext) Err() error {
 type work func(ctx context.Context, op *operation) (report, error)
 
 // foregroundTime is how long a command that moves data by token goes on before
-// it answers with what it did: Windows gives each of them four seconds.
+// it answers with what it did: Windows gives each of them four seconds. It is the
+// deadline of the context that the data is moved under, which everything below keeps to.
 const foregroundTime = 800 * time.Millisecond
 
-// start begins the work of p: it is run on a goroutine of the manager if it is in
-// the background, otherwise by whoever calls the function that is returned,
-// which saves two changes of goroutine in what takes microseconds. command is
-// the context of the command, which ends the work unless it is in the background.
-func (m *Manager) start(command context.Context, op *operation, p plan) (run func()) {
-	var ctx context.Context
-	var cancel context.CancelCauseFunc
-	release := func() {}
-	if p.background {
-		command = context.Background()
-		ctx, cancel = context.WithCancelCause(m.base)
-	} else {
-		ctx, cancel = context.WithCancelCause(command)
+// Run moves the data of the operation and enters its report. ctx is that of the
+// command, whose end ends the operation, or in the background the manager's. The
+// operation has begun, and runs once.
+func (op *operation) Run(ctx context.Context) {
+	m, command := op.manager, ctx
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if !op.background {
 		stopped := context.AfterFunc(m.base, func() { cancel(context.Cause(m.base)) })
-		release = func() { stopped() }
+		defer stopped()
 	}
-	timed, late := blockdev.WithCopied(ctx, &op.copied), context.CancelFunc(func() {})
-	if !p.background && op.isTokenCommand() {
-		timed, late = context.WithTimeoutCause(timed, foregroundTime, errOutOfTime)
+	m.operations.setContext(op, ctx, cancel)
+	moving := blockdev.WithCopied(ctx, &op.copied)
+	if !op.background && op.isTokenCommand() {
+		var end context.CancelFunc
+		moving, end = context.WithTimeoutCause(moving, m.foregroundTime, errOutOfTime)
+		defer end()
 	}
-	m.operations.setContext(op, timed, cancel)
-	m.running.Add(1)
-	run = func() {
-		defer m.running.Done()
-		defer cancel(nil)
-		defer release()
-		defer late()
-		r, err := p.work(&copyContext{timed, command}, op)
-		cause := context.Cause(timed)
-		if cause == nil {
-			cause = command.Err()
-		}
-		m.finish(op, r, err, cause)
+	r, err := op.work(&copyContext{moving, command}, op)
+	cause := context.Cause(moving)
+	if cause == nil {
+		cause = command.Err()
 	}
-	if p.background {
-		go run()
-		return nil
-	}
-	return run
+	m.finish(op, r, err, cause)
 }
 
 // isLID1 reports whether the command has an 8-bit list identifier.

@@ -125,18 +125,30 @@ func (o *operations) runningWith(by owner, listID uint32) *operation {
 	return nil
 }
 
-// toBackground notes that no command waits for an operation.
-func (o *operations) toBackground(op *operation) {
+// plan enters what an operation is to do.
+func (o *operations) plan(op *operation, p plan) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	op.background = true
+	op.work, op.background = p.work, p.background
 }
 
-// setContext enters how to end an operation.
+// setContext enters how to end an operation, and ends one that was aborted before.
 func (o *operations) setContext(op *operation, ctx context.Context, cancel context.CancelCauseFunc) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	op.ctx, op.cancel = ctx, cancel
+	if op.aborted != nil {
+		cancel(op.aborted)
+	}
+}
+
+// end has an operation end for cause. operations.mu is held.
+func (op *operation) end(cause error) {
+	if op.cancel == nil {
+		op.aborted = cause
+		return
+	}
+	op.cancel(cause)
 }
 
 // finish stores the report of an operation. It reports whether the initiator can
@@ -203,10 +215,10 @@ func (o *operations) abort(by owner, listID uint32, cause error) *operation {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	op := o.find(by, listID)
-	if op == nil || op.finished() || op.cancel == nil {
+	if op == nil || op.finished() {
 		return nil
 	}
-	op.cancel(cause)
+	op.end(cause)
 	return op
 }
 
@@ -247,8 +259,8 @@ func (o *operations) preempt(lu *scsi.LogicalUnit, preempted []scsi.NexusID) {
 // is held.
 func (o *operations) abortAll(cause error, match func(*operation) bool) (aborted []*operation) {
 	for op := range o.running {
-		if op.cancel != nil && match(op) {
-			op.cancel(cause)
+		if match(op) {
+			op.end(cause)
 			aborted = append(aborted, op)
 		}
 	}

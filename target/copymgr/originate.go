@@ -25,11 +25,12 @@ func (u *unit) tokenCommand(ctx context.Context, t *scsi.Task, name string, rows
 		return nil // no error, and nothing to do
 	}
 	op := &operation{
-		owner: owner{u.lu, t.Nexus}, origin: u.originOf(t, name), serviceAction: cdb[1] & 0x1F,
+		manager: u.manager,
+		owner:   owner{u.lu, t.Nexus}, origin: u.originOf(t, name), serviceAction: cdb[1] & 0x1F,
 		listID: binary.BigEndian.Uint32(cdb[6:]), identified: true, units: unitsDestinationBlocks,
 		uses: []use{{u.lu, t.Nexus.ID}},
 	}
-	if err := u.operations.begin(op); err != nil {
+	if err := u.manager.operations.begin(op); err != nil {
 		return u.refuseToBegin(op, err)
 	}
 	if parameterListLength(cdb) > maxParameterListLength {
@@ -39,7 +40,7 @@ func (u *unit) tokenCommand(ctx context.Context, t *scsi.Task, name string, rows
 	if err != nil {
 		return u.refuseParameters(op, senseOf(u.lu, rows, err), err)
 	}
-	return u.carryOut(ctx, op, p)
+	return u.manager.carryOut(ctx, op, p)
 }
 
 // refuseToBegin returns what a command ends with that did not get to be an
@@ -47,33 +48,36 @@ func (u *unit) tokenCommand(ctx context.Context, t *scsi.Task, name string, rows
 func (u *unit) refuseToBegin(op *operation, cause error) error {
 	switch cause {
 	case errTooMany:
-		u.refuseStatus(op.origin, statusBusy, cause)
+		u.manager.refuseStatus(op.origin, statusBusy, cause)
 		return scsi.ErrBusy
 	case errListFormat:
 		sense := illegal(scsi.ASCInvalidFieldInParameterList)
-		u.refuse(op.origin, sense, cause)
+		u.manager.refuse(op.origin, sense, cause)
 		return sense
 	}
 	sense := illegal(ascOperationInProgress)
-	u.refuse(op.origin, sense, cause)
+	u.manager.refuse(op.origin, sense, cause)
 	return sense
 }
 
 // refuseParameters ends an operation that has done nothing.
 func (u *unit) refuseParameters(op *operation, sense *scsi.SenseError, cause error) error {
-	u.finish(op, report{sense: sense}, cause, nil)
+	u.manager.finish(op, report{sense: sense}, cause, nil)
 	return sense
 }
 
-// carryOut runs an operation: in the background it goes on behind the command's
-// status, and in the foreground its end is that of the command.
-func (u *unit) carryOut(ctx context.Context, op *operation, p plan) error {
+// carryOut runs an operation: in the background it goes on after the command's
+// status, and in the foreground its end is that of the command, which saves two changes
+// of goroutine in what takes microseconds.
+func (m *Manager) carryOut(ctx context.Context, op *operation, p plan) error {
+	m.operations.plan(op, p)
 	if p.background {
-		u.operations.toBackground(op)
-		u.start(ctx, op, p)
+		m.running.Go(func() { op.Run(m.base) })
 		return nil
 	}
-	u.start(ctx, op, p)()
+	m.running.Add(1)
+	defer m.running.Done()
+	op.Run(ctx)
 	return op.outcome()
 }
 

@@ -25,7 +25,7 @@ func (u *unit) planPopulate(t *scsi.Task) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	if !u.rules.allowSource(t.Nexus.ID.InitiatorName, u.volume) {
+	if !u.manager.rules.allowSource(t.Nexus.ID.InitiatorName, u.volume) {
 		return plan{}, fmt.Errorf("from %s: %w", u.volume, errRule)
 	}
 	o := tokens.ReadOptions{
@@ -52,7 +52,7 @@ func (u *unit) populate(ctx context.Context, op *operation, source tokens.Source
 		// Nothing to represent: good, and no token.
 		return report{}, nil
 	}
-	res, err := u.tokens.OffloadRead(ctx, source, ranges, o)
+	res, err := u.manager.tokens.OffloadRead(ctx, source, ranges, o)
 	if err != nil {
 		return report{sense: senseOf(u.lu, populateSense, err)}, err
 	}
@@ -63,7 +63,8 @@ func (u *unit) populate(ctx context.Context, op *operation, source tokens.Source
 		// Good status, and the count tells how much of it the token represents.
 		r.status = copyDoneWithResidual
 	}
-	u.countCopy(copyCounts{&u.stats.Populated, &u.stats.PopulatedBytes, &u.stats.PopulatedMovedBytes}, uint64(res.Represented), op.copied.Load(), partial)
+	m := u.manager
+	m.countCopy(copyCounts{&m.stats.Populated, &m.stats.PopulatedBytes, &m.stats.PopulatedMovedBytes}, uint64(res.Represented), op.copied.Load(), partial)
 	return r, nil
 }
 

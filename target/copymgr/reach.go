@@ -13,8 +13,8 @@ import (
 // command comes, so that the loss of the nexus does not end a copy in the
 // background.
 type reached struct {
-	*unit          // nil for a ROD
-	rod       *rod // nil for a logical unit
+	unit      *unit // nil for a ROD
+	rod       *rod  // nil for a logical unit
 	nexus     *scsi.Nexus
 	cscd      int   // offset of the CSCD descriptor in the parameter list; 0: none
 	pad       bool  // PAD of it
@@ -23,8 +23,8 @@ type reached struct {
 
 // resolution is what became of the search for a CSCD id.
 type resolution struct {
-	*reached
-	failed *segmentError
+	reached *reached
+	failed  *segmentError
 	// refused is why the token of a ROD cannot be used.
 	refused error
 }
@@ -55,7 +55,7 @@ func (x *extendedCopy) resolution(id uint16) resolution {
 	}
 	r, failed := x.search(id)
 	if r != nil {
-		r.protected = r.nexus.WriteProtected(r.lu)
+		r.protected = r.nexus.WriteProtected(r.unit.lu)
 	}
 	return resolution{reached: r, failed: failed}
 }
@@ -98,7 +98,7 @@ func (x *extendedCopy) search(id uint16) (*reached, *segmentError) {
 	if c.deviceType != 0 {
 		return nil, &segmentError{asc: ascIncorrectCopyTargetType, cscd: c.at, err: fmt.Errorf("CSCD %d: peripheral device type %02Xh", id, c.deviceType)}
 	}
-	for _, u := range x.units {
+	for _, u := range x.unit.manager.units {
 		if !hasDesignator(u.lu, c.designator) {
 			continue
 		}
@@ -131,7 +131,7 @@ func (r *reached) blockLength() int64 {
 	if r.rod != nil {
 		return r.rod.block
 	}
-	return int64(r.lu.LogicalBlockLength())
+	return int64(r.unit.lu.LogicalBlockLength())
 }
 
 // blocks is the capacity in logical blocks.
@@ -139,7 +139,7 @@ func (r *reached) blocks() uint64 {
 	if r.rod != nil {
 		return uint64(r.rod.length / r.rod.block)
 	}
-	return r.lu.Blocks()
+	return r.unit.lu.Blocks()
 }
 
 // medium is the volume of the logical unit, or that the ROD was made of.
@@ -147,7 +147,7 @@ func (r *reached) medium() string {
 	if r.rod != nil {
 		return r.rod.volume
 	}
-	return r.volume
+	return r.unit.volume
 }
 
 // readAt reads any bytes.
@@ -156,7 +156,7 @@ func (r *reached) readAt(ctx context.Context, p []byte, off int64) error {
 		_, err := r.rod.reader.ReadAt(ctx, p, off)
 		return err
 	}
-	return r.bytes().ReadAt(ctx, p, off)
+	return r.unit.bytes().ReadAt(ctx, p, off)
 }
 
 // readable and writable say why the initiator may not do so now, with what
@@ -165,21 +165,21 @@ func (r *reached) readable() error {
 	if r.rod != nil {
 		return nil
 	}
-	if err := r.lu.Reserved(r.nexus, scsi.AccessRead); err != nil {
+	if err := r.unit.lu.Reserved(r.nexus, scsi.AccessRead); err != nil {
 		return err
 	}
-	return r.lu.Ready()
+	return r.unit.lu.Ready()
 }
 
 func (r *reached) writable() error {
-	if err := r.lu.Reserved(r.nexus, scsi.AccessWrite); err != nil {
+	if err := r.unit.lu.Reserved(r.nexus, scsi.AccessWrite); err != nil {
 		return err
 	}
-	if err := r.lu.Ready(); err != nil {
+	if err := r.unit.lu.Ready(); err != nil {
 		return err
 	}
 	if r.protected != nil {
 		return r.protected
 	}
-	return r.lu.WriteProtected() // it can have been set since
+	return r.unit.lu.WriteProtected() // it can have been set since
 }

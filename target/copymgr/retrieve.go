@@ -40,7 +40,7 @@ func (u *unit) executeReceiveCopyStatusLID1(_ context.Context, t *scsi.Task) err
 	t.SetDataIn(r.receiveCopyStatusLID1(), parameterListLength(t.CDB()))
 	// What else there is to ask for is kept: held data, details of a failure.
 	if r.finished() && r.sense == nil && len(r.held) == 0 {
-		u.operations.discard(owner{u.lu, t.Nexus}, listID)
+		u.manager.operations.discard(owner{u.lu, t.Nexus}, listID)
 	}
 	return nil
 }
@@ -55,7 +55,7 @@ func (u *unit) executeReceiveRODTokenInformation(_ context.Context, t *scsi.Task
 		return err
 	}
 	if deliver(t, r.receiveRODTokenInformation()) {
-		u.operations.change(owner{u.lu, t.Nexus}, listID, func(r *report) { r.token = nil })
+		u.manager.operations.change(owner{u.lu, t.Nexus}, listID, func(r *report) { r.token = nil })
 	}
 	return nil
 }
@@ -88,7 +88,7 @@ func (u *unit) executeReceiveCopyDataLID4(_ context.Context, t *scsi.Task) error
 // delivered.
 func (u *unit) deliverHeld(t *scsi.Task, listID uint32, p []byte) {
 	if deliver(t, p) {
-		u.operations.change(owner{u.lu, t.Nexus}, listID, func(r *report) {
+		u.manager.operations.change(owner{u.lu, t.Nexus}, listID, func(r *report) {
 			r.heldDiscarded = r.heldDiscarded || len(r.held) > 0
 			r.held = nil
 		})
@@ -107,7 +107,7 @@ func (u *unit) executeReceiveCopyFailureDetails(_ context.Context, t *scsi.Task)
 		return u.refuseListID(t, nameFailureDetails, errNoReport)
 	}
 	if deliver(t, r.failureDetails()) {
-		u.operations.change(owner{u.lu, t.Nexus}, listID, func(r *report) { r.detailsTold = true })
+		u.manager.operations.change(owner{u.lu, t.Nexus}, listID, func(r *report) { r.detailsTold = true })
 	}
 	return nil
 }
@@ -123,7 +123,7 @@ func (u *unit) executeReceiveCopyOperatingParameters(_ context.Context, t *scsi.
 // management tokens of what was made on this logical unit.
 func (u *unit) executeReportAllRODTokens(_ context.Context, t *scsi.Task) error {
 	data := make([]byte, 8)
-	for _, info := range u.tokens.List() {
+	for _, info := range u.manager.tokens.List() {
 		if info.Creator.Volume == u.volume {
 			data = append(data, info.Management[:]...)
 		}
@@ -136,7 +136,7 @@ func (u *unit) executeReportAllRODTokens(_ context.Context, t *scsi.Task) error 
 // executeCopyOperationAbort is COPY OPERATION ABORT (SPC-4 r37 6.3). It returns
 // when the operation moves no more data.
 func (u *unit) executeCopyOperationAbort(ctx context.Context, t *scsi.Task) error {
-	op := u.operations.abort(owner{u.lu, t.Nexus}, listIDOfLID4(t.CDB()), errAbortedByCommand)
+	op := u.manager.operations.abort(owner{u.lu, t.Nexus}, listIDOfLID4(t.CDB()), errAbortedByCommand)
 	if op == nil {
 		return u.refuseListID(t, nameCopyOperationAbort, errNotRunning)
 	}
@@ -159,7 +159,7 @@ func deliver(t *scsi.Task, p []byte) bool {
 
 // retrieve returns the report that a command asks for.
 func (u *unit) retrieve(t *scsi.Task, name string, listID uint32) (report, error) {
-	r, ok := u.operations.report(owner{u.lu, t.Nexus}, listID)
+	r, ok := u.manager.operations.report(owner{u.lu, t.Nexus}, listID)
 	if !ok {
 		return r, u.refuseListID(t, name, errNoReport)
 	}
@@ -178,6 +178,6 @@ func (u *unit) retrieveFinished(t *scsi.Task, name string, listID uint32) (repor
 // refuseListID refuses a command for its list identifier.
 func (u *unit) refuseListID(t *scsi.Task, name string, cause error) error {
 	sense := scsi.InvalidFieldInCDB(fieldListIdentifier, scsi.WholeField)
-	u.refuse(u.originOf(t, name), sense, cause)
+	u.manager.refuse(u.originOf(t, name), sense, cause)
 	return sense
 }

@@ -82,11 +82,13 @@ func parseRODCSCD(d []byte, at int, inline []byte) (cscd, error) {
 // rod is the bytes of a ROD token, which act as a block device that can be read
 // (SPC-4 r37 5.17.7.6).
 type rod struct {
-	*rodCSCD
-	volume string // that it was made of
-	block  int64  // bytes
-	length int64  // bytes, whole blocks
-	reader *tokens.Reader
+	handle *tokens.Handle
+	// deleteToken says that the token is deleted after the copy (DEL_TKN).
+	deleteToken bool
+	volume      string // that it was made of
+	block       int64  // bytes
+	length      int64  // bytes, whole blocks
+	reader      *tokens.Reader
 }
 
 // newROD looks the token of a descriptor up. The error is one that refuses tokens,
@@ -95,15 +97,16 @@ func (x *extendedCopy) newROD(c *cscd) (*rod, error) {
 	if c.rod.remote {
 		return nil, errRODProducer
 	}
-	info, err := x.tokens.Lookup(c.rod.token)
+	h, err := x.unit.manager.tokens.Resolve(c.rod.token)
 	if err != nil {
 		return nil, err
 	}
+	info := h.Info()
 	block := int64(binary.BigEndian.Uint32(c.rod.token[tokenBlockLength:]))
 	if info.Type == tokens.RODTypeBlockDeviceZero || block == 0 {
 		return nil, fmt.Errorf("%w: %v as a copy source", tokens.ErrUnsupportedType, info.Type)
 	}
-	return &rod{rodCSCD: c.rod, volume: info.Creator.Volume, block: block, length: info.Length / block * block}, nil
+	return &rod{handle: h, deleteToken: c.rod.deleteToken, volume: info.Creator.Volume, block: block, length: info.Length / block * block}, nil
 }
 
 // openRODs opens the tokens of all segments, each for one use.
@@ -115,14 +118,14 @@ func (x *extendedCopy) openRODs(ctx context.Context) (closeAll func(), err error
 		}
 	}
 	for _, r := range x.resolved {
-		if r.reached == nil || r.rod == nil {
+		if r.reached == nil || r.reached.rod == nil {
 			continue
 		}
 		o := tokens.ReaderOptions{Requester: tokens.Requester{Initiator: x.nexus.ID.InitiatorName}}
-		if r.rod.reader, err = x.tokens.OpenReader(ctx, r.rod.token, o); err != nil {
+		if r.reached.rod.reader, err = r.reached.rod.handle.OpenReader(ctx, o); err != nil {
 			return closeAll, err
 		}
-		open = append(open, r.rod.reader)
+		open = append(open, r.reached.rod.reader)
 	}
 	return closeAll, nil
 }
@@ -130,11 +133,11 @@ func (x *extendedCopy) openRODs(ctx context.Context) (closeAll func(), err error
 // deleteRODs deletes the tokens whose descriptors have DEL_TKN.
 func (x *extendedCopy) deleteRODs(ctx context.Context) {
 	for _, r := range x.resolved {
-		if r.reached == nil || r.rod == nil || !r.rod.deleteToken {
+		if r.reached == nil || r.reached.rod == nil || !r.reached.rod.deleteToken {
 			continue
 		}
-		if err := x.tokens.DeleteToken(ctx, r.rod.token, tokens.Deleted); err != nil {
-			x.log.WithError(err).Warn("a token that should be deleted after EXTENDED COPY stays")
+		if err := r.reached.rod.handle.Delete(ctx, tokens.Deleted); err != nil {
+			x.unit.manager.log.WithError(err).Warn("a token that should be deleted after EXTENDED COPY stays")
 		}
 	}
 }

@@ -359,11 +359,7 @@ func TestWriteThroughFlushes(t *testing.T) {
 	if flushes != 0 {
 		t.Errorf("%d flushes with the write cache on", flushes)
 	}
-	// MODE SELECT(6) of the caching page with WCE=0.
-	page := append([]byte{0, 0, 0, 0, 0x08, 0x12}, make([]byte, 18)...)
-	if a := b.send(ctx, b.nexus, lunA, []byte{0x15, 0x10, 0, 0, byte(len(page)), 0}, page); a.code() != "GOOD" {
-		t.Fatalf("MODE SELECT: %s", a.code())
-	}
+	b.writeThrough(t, lunA)
 	if !b.target.LU(lunA).WriteThrough() {
 		t.Fatal("the write cache is still on")
 	}

@@ -51,7 +51,7 @@ func (e *segmentError) sense(x *extendedCopy, s *segment) *scsi.SenseError {
 	sense.SenseKeySpecific[0] = flags
 	binary.BigEndian.PutUint16(sense.SenseKeySpecific[1:], uint16(pointer))
 	if e.third != neither {
-		status, third := x.lu.Status(e.err)
+		status, third := x.unit.lu.Status(e.err)
 		sense.Forwarded = &scsi.ForwardedSense{Status: status, Sense: third, Destination: e.third == fromDestination}
 	}
 	sense.Err = e.err

@@ -17,8 +17,8 @@ func (u *unit) executeWriteUsingToken(ctx context.Context, t *scsi.Task) error {
 
 // tokenWrite is a WRITE USING TOKEN whose parameters were found good.
 type tokenWrite struct {
-	*unit
-	token  *tokens.Token
+	unit   *unit
+	token  *tokens.Handle
 	offset int64 // into the ROD, bytes
 	ranges []blockdev.Range
 	blocks uint64 // of all ranges
@@ -34,13 +34,13 @@ func (u *unit) planWriteUsing(t *scsi.Task) (plan, error) {
 	if err := t.Nexus.WriteProtected(u.lu); err != nil {
 		return plan{}, err
 	}
-	w := &tokenWrite{unit: u, token: list.token}
+	w := &tokenWrite{unit: u}
 	w.o.Requester = tokens.Requester{Initiator: t.Nexus.ID.InitiatorName}
 	if w.blocks, err = checkRanges(list.ranges, u.rangeLimits()); err != nil {
 		return plan{}, err
 	}
 	w.ranges = byteRanges(list.ranges, u.lu.LogicalBlockLength())
-	if err := w.open(t.Nexus, list.offsetIntoROD); err != nil {
+	if err := w.open(list.token, t.Nexus, list.offsetIntoROD); err != nil {
 		return plan{}, err
 	}
 	if list.deleteToken {
@@ -55,19 +55,20 @@ func (u *unit) planWriteUsing(t *scsi.Task) (plan, error) {
 
 // open looks the token up, asks whether its data may be copied here, and sets
 // where in it to begin.
-func (w *tokenWrite) open(by *scsi.Nexus, offsetIntoROD uint64) error {
-	info, err := w.tokens.Lookup(w.token)
-	if err != nil {
+func (w *tokenWrite) open(t *tokens.Token, by *scsi.Nexus, offsetIntoROD uint64) error {
+	var err error
+	if w.token, err = w.unit.manager.tokens.Resolve(t); err != nil {
 		return err
 	}
+	info := w.token.Info()
 	if info.Type == tokens.RODTypeBlockDeviceZero {
 		return nil // zeros have no end, and an offset into them means nothing
 	}
-	if !w.rules.allow(by.ID.InitiatorName, info.Creator.Volume, w.volume) {
-		return fmt.Errorf("from %s to %s: %w", info.Creator.Volume, w.volume, errRule)
+	if !w.unit.manager.rules.allow(by.ID.InitiatorName, info.Creator.Volume, w.unit.volume) {
+		return fmt.Errorf("from %s to %s: %w", info.Creator.Volume, w.unit.volume, errRule)
 	}
 	var ok bool
-	if w.offset, ok = byteOffset(offsetIntoROD, w.lu.LogicalBlockLength()); !ok || w.offset >= info.Length {
+	if w.offset, ok = byteOffset(offsetIntoROD, w.unit.lu.LogicalBlockLength()); !ok || w.offset >= info.Length {
 		return fmt.Errorf("%w: %d blocks, token of %d bytes", tokens.ErrOffset, offsetIntoROD, info.Length)
 	}
 	return nil
@@ -76,15 +77,15 @@ func (w *tokenWrite) open(by *scsi.Nexus, offsetIntoROD uint64) error {
 // once writes for as long as an initiator should wait.
 func (w *tokenWrite) once(ctx context.Context, op *operation) (report, error) {
 	op.progress.expected.Store(w.blocks)
-	n, err := w.tokens.OffloadWrite(ctx, w.token, w.offset, w.destination(), w.ranges, w.o)
-	return w.end(ctx, op, n, err)
+	n, err := w.token.OffloadWrite(ctx, w.offset, w.destination(), w.ranges, w.o)
+	return w.end(op, n, err)
 }
 
 // throughout writes until there is nothing left to write, in steps that show its
 // progress.
 func (w *tokenWrite) throughout(ctx context.Context, op *operation) (report, error) {
 	op.progress.expected.Store(w.blocks)
-	blockLength := uint64(w.lu.LogicalBlockLength())
+	blockLength := uint64(w.unit.lu.LogicalBlockLength())
 	var bytes uint64
 	o := w.o
 	o.Moved = func(n int64) {
@@ -92,29 +93,30 @@ func (w *tokenWrite) throughout(ctx context.Context, op *operation) (report, err
 		bytes += uint64(n)
 		op.progress.advance(bytes/blockLength - before)
 	}
-	n, err := w.tokens.OffloadWrite(ctx, w.token, w.offset, w.destination(), w.ranges, o)
-	return w.end(ctx, op, n, err)
+	n, err := w.token.OffloadWrite(ctx, w.offset, w.destination(), w.ranges, o)
+	return w.end(op, n, err)
 }
 
 func (w *tokenWrite) destination() offload.Destination {
-	return offload.Destination{Volume: w.lu.Volume(), BlockLength: w.lu.LogicalBlockLength()}
+	return offload.Destination{Volume: w.unit.lu.Volume(), BlockLength: w.unit.lu.LogicalBlockLength()}
 }
 
 // keep makes what was written durable where the write cache is off; elsewhere it
-// outlives this process. A report that is asked for says that it is there.
+// outlives this process. A report that is asked for says that it is there. ctx is that
+// of the operation: the time of the command is for moving data.
 func (w *tokenWrite) keep(ctx context.Context) error {
-	if w.lu.WriteThrough() {
-		return w.lu.Volume().Flush(ctx)
+	if w.unit.lu.WriteThrough() {
+		return w.unit.lu.Volume().Flush(ctx)
 	}
-	return w.engine.WriteOut(context.WithoutCancel(ctx))
+	return w.unit.manager.engine.WriteOut(context.WithoutCancel(ctx))
 }
 
 // end says what there is to report of a write of n bytes, which are durable
 // where the write cache is off.
-func (w *tokenWrite) end(ctx context.Context, op *operation, n int64, err error) (report, error) {
-	r := report{transferCount: uint64(n) / uint64(w.lu.LogicalBlockLength())}
+func (w *tokenWrite) end(op *operation, n int64, err error) (report, error) {
+	r := report{transferCount: uint64(n) / uint64(w.unit.lu.LogicalBlockLength())}
 	if n > 0 {
-		if lost := w.keep(ctx); lost != nil {
+		if lost := w.keep(op.ctx); lost != nil {
 			r.transferCount, err = 0, lost
 		}
 	}
@@ -122,14 +124,15 @@ func (w *tokenWrite) end(ctx context.Context, op *operation, n int64, err error)
 	partial := r.transferCount < w.blocks
 	switch {
 	case err != nil && r.transferCount == 0:
-		r.sense = senseOf(w.lu, writeUsingSense, err)
+		r.sense = senseOf(w.unit.lu, writeUsingSense, err)
 		return r, err
 	case err != nil || partial:
 		// The initiator goes on from the count, and meets the error, if any, again.
 		r.sense = underrun(r.transferCount)
 	}
 	if w.blocks > 0 {
-		w.countCopy(copyCounts{&w.stats.Written, &w.stats.WrittenBytes, &w.stats.WrittenMovedBytes}, uint64(n), op.copied.Load(), partial)
+		m := w.unit.manager
+		m.countCopy(copyCounts{&m.stats.Written, &m.stats.WrittenBytes, &m.stats.WrittenMovedBytes}, uint64(n), op.copied.Load(), partial)
 	}
 	return r, err
 }
