@@ -62,7 +62,8 @@ func (s *Store) putRecords(recs []Record) {
 	}
 }
 
-// GetRecord returns the caller's own copy of a record's value, or ErrNotFound.
+// GetRecord returns the caller's own copy of a record's value, or ErrNotFound. A store
+// that is open for reading alone does not have what is damaged: Damage lists it.
 func (s *Store) GetRecord(key []byte) ([]byte, error) {
 	if s.closed.Load() {
 		return nil, ErrClosed
@@ -78,6 +79,9 @@ func (s *Store) GetRecord(key []byte) ([]byte, error) {
 		}
 	}
 	value, err := s.kv.Get(recordKey(key))
+	if metadataDamage(err) && s.tolerate(fmt.Sprintf("record %q", key), err) == nil {
+		err = meta.ErrNotFound
+	}
 	if errors.Is(err, meta.ErrNotFound) {
 		return nil, fmt.Errorf("record %q: %w", key, ErrNotFound)
 	}
@@ -85,9 +89,13 @@ func (s *Store) GetRecord(key []byte) ([]byte, error) {
 }
 
 // ScanRecords calls fn with each record whose key begins with prefix, in the
-// order of keys, as they were at one point in time. An error of fn ends it.
+// order of keys, as they were at one point in time. An error of fn ends it. A store
+// that is open for reading alone leaves out what is damaged.
 func (s *Store) ScanRecords(prefix []byte, fn func(key, value []byte) error) error {
 	recs, err := s.collectRecords(prefix)
+	if metadataDamage(err) {
+		err = s.tolerate("records", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -99,6 +107,8 @@ func (s *Store) ScanRecords(prefix []byte, fn func(key, value []byte) error) err
 	return nil
 }
 
+// collectRecords returns records in the order of keys, also those that can be read
+// beside damage, which it returns.
 func (s *Store) collectRecords(prefix []byte) ([]Record, error) {
 	if s.closed.Load() {
 		return nil, ErrClosed
@@ -110,7 +120,7 @@ func (s *Store) collectRecords(prefix []byte) ([]Record, error) {
 		found[string(key[1:])] = bytes.Clone(value)
 		return nil
 	})
-	if err != nil {
+	if err != nil && !metadataDamage(err) {
 		return nil, err
 	}
 	for _, layer := range []map[string][]byte{s.storing, s.records} {
@@ -127,5 +137,5 @@ func (s *Store) collectRecords(prefix []byte) ([]Record, error) {
 		}
 	}
 	slices.SortFunc(recs, func(a, b Record) int { return bytes.Compare(a.Key, b.Key) })
-	return recs, nil
+	return recs, err
 }

@@ -401,6 +401,9 @@ func TestRepair_InPlace(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantRepaired(t, s, want, r)
+		if s.Moved() {
+			t.Error("the repaired store is taken for a copy")
+		}
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}

@@ -134,3 +134,64 @@ func TestRepair_LostVolumeRows(t *testing.T) {
 		}
 	}
 }
+
+// TestRepair_LostRecords loses one table of records in both copies: the other records
+// are there, in a rescue and after a repair, and what is lost is named.
+func TestRepair_LostRecords(t *testing.T) {
+	ctx := context.Background()
+	d := newDisk()
+	o := Options{CacheBytes: 4 << 20, DedupUnit: 16 << 10}
+	s, err := Open(ctx, d.options(o))
+	if err != nil {
+		t.Fatal(err)
+	}
+	createVolume(t, s, "v", 1<<20)
+	for i := range 4 { // each is longer than half a table
+		if err := s.PutRecords(ctx, Record{Key: fmt.Append(nil, "long", i), Value: randomBytes(uint64(i), 40<<10)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	all, hit := filesOf(t, d.fs), 0
+	gone := randomBytes(2, 40<<10)[:256]
+	for name, content := range all {
+		if at := bytes.Index(content, gone); at >= 0 && filepath.Dir(name) == "/store/checkpoints" {
+			bad := bytes.Clone(content)
+			bad[at] ^= 1
+			all[name] = bad
+			hit++
+		}
+	}
+	if hit != 2 {
+		t.Fatalf("the record is in %d files", hit)
+	}
+	d = (&damageable{}).on(t, all)
+	r, err := Repair(ctx, RepairOptions{Options: d.options(o), To: "/new"})
+	if err != nil || r.Records == 0 || !strings.Contains(fmt.Sprint(r.Lost), "rlong2") {
+		t.Fatalf("%d records, %+v, %v", r.Records, r.Lost, err)
+	}
+	rescued, err := Open(ctx, readOnly(d.options(o)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, s := range map[string]*Store{"rescue": rescued, "repair": d.openAt(t, "/new")} {
+		got := map[string]bool{}
+		if err := s.ScanRecords(nil, func(key, _ []byte) error { got[string(key)] = true; return nil }); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if !got["long0"] || got["long2"] {
+			t.Errorf("%s: there are %v", what, got)
+		}
+		if _, err := s.GetRecord([]byte("long2")); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: the lost record: %v", what, err)
+		}
+		if list, _ := s.Damage(); (len(list) > 0) != (what == "rescue") {
+			t.Errorf("%s: damage %+v", what, list)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
