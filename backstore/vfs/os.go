@@ -188,5 +188,6 @@ func statfs(dir string, blocks func(*unix.Statfs_t) uint64) (int64, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	return int64(min(blocks(&st), math.MaxInt64/uint64(st.Bsize))) * st.Bsize, nil
+	size := int64(st.Bsize) // of another type on some architectures
+	return int64(min(blocks(&st), uint64(math.MaxInt64/size))) * size, nil
 }

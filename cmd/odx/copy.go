@@ -206,9 +206,18 @@ func openSource(ctx context.Context, a admin.Administrator, name string) (transf
 	case strings.HasPrefix(name, "iscsi://"):
 		return openLUN(ctx, name)
 	case inStore(name):
-		return transfer.OpenVolume(ctx, a, name)
+		d, err := transfer.OpenVolume(ctx, a, name)
+		if errors.Is(err, transfer.ErrNoVolume) {
+			return nil, fmt.Errorf("%w; %s", err, otherNames(name))
+		}
+		return d, err
 	}
 	return transfer.OpenFile(name)
+}
+
+// otherNames says what else than a volume somebody can have meant with a name.
+func otherNames(name string) string {
+	return fmt.Sprintf("./%s is a file of this machine, file:%[1]s one of the store", name)
 }
 
 func openDestination(ctx context.Context, a admin.Administrator, o *copyOptions, name string, size int64) (transfer.Disk, error) {
@@ -229,7 +238,7 @@ func openDestination(ctx context.Context, a admin.Administrator, o *copyOptions,
 		return d, err
 	}
 	if !o.create {
-		return nil, fmt.Errorf("%w; --create makes it", err)
+		return nil, fmt.Errorf("%w; --create makes it, %s", err, otherNames(name))
 	}
 	return transfer.CreateVolume(ctx, a, name, wholeBlocks(size))
 }

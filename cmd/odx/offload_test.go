@@ -146,8 +146,8 @@ targets:
 	}
 	script(t, path, []command{
 		{args: "copy src src", stderr: "odx: src is both source and destination\n", status: 1},
-		{args: "copy none dst", stderr: "odx: volume none: the store has no such volume\n", status: 1},
-		{args: "copy src none", stderr: "odx: volume none: the store has no such volume; --create makes it\n", status: 1},
+		{args: "copy none dst", stderr: "odx: volume none: the store has no such volume; ./none is a file of this machine, file:none one of the store\n", status: 1},
+		{args: "copy src none", stderr: "odx: volume none: the store has no such volume; --create makes it, ./none is a file of this machine, file:none one of the store\n", status: 1},
 	})
 	stdout, stderr, status := output(t, "doctor", here+"0", here+"1", "--scratch", "1MiB+1MiB")
 	if status != 0 || !strings.HasSuffix(stdout, "copies between these LUNs are offloaded\n") {

@@ -31,7 +31,7 @@ var raceTested = []string{"./admin/...", "./api/...", "./backstore/...", "./chap
 
 var stages = []stage{
 	{"format", gofmt},
-	{"vet", commands("go vet ./...", "go vet -tags e2e ./...", "env GOOS=linux GOARCH=arm64 go build ./...")},
+	{"vet", commands("go vet ./...", "go vet -tags e2e ./...", "env GOOS=linux GOARCH=arm64 go build ./...", "env GOOS=linux GOARCH=s390x go build ./backstore/vfs")},
 	{"staticcheck", commands("go tool staticcheck ./...", "go tool staticcheck -tags e2e ./test/... ./internal/...")},
 	{"lint", lint},
 	{"unit", goTest("-timeout=10m", "./...")},
