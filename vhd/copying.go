@@ -48,7 +48,7 @@ func (t *diskTarget) allocate(ctx context.Context, blocks []int64) error {
 
 // rawTarget is a file or volume that is the disk.
 type rawTarget struct {
-	*backstore.Volume
+	volume *backstore.Volume
 	engine *offload.Engine
 }
 
@@ -58,9 +58,9 @@ const rawUnit = 2 << 20
 func (t rawTarget) unit() int64                             { return rawUnit }
 func (t rawTarget) allocate(context.Context, []int64) error { return nil }
 func (t rawTarget) release()                                {}
-func (t rawTarget) Close(ctx context.Context) error         { return t.Flush(ctx) }
+func (t rawTarget) Close(ctx context.Context) error         { return t.volume.Flush(ctx) }
 func (t rawTarget) Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error) {
-	return t.engine.MapTo(ctx, t.Volume, dst, s, src, length)
+	return t.engine.MapTo(ctx, t.volume, dst, s, src, length)
 }
 
 // window is how much of a disk is looked at before it is copied: it bounds what has to
@@ -202,21 +202,21 @@ func (j *job) mapPiece(ctx context.Context, to func(ctx context.Context, dst int
 
 // convert makes a disk of its own out of the source that open returns.
 func (j *job) convert(ctx context.Context, open func(ctx context.Context, name string) (*source, error)) (Result, error) {
-	end, err := j.begin(ctx, j.Destination)
+	end, err := j.manager.begin(ctx, j.request.Destination)
 	if err != nil {
 		return Result{}, err
 	}
 	defer end()
-	inPlace := j.Operation == Convert && j.Source == j.Destination
-	if err := j.vacate(ctx, j.Destination, j.Overwrite || inPlace); err != nil {
+	inPlace := j.request.Operation == Convert && j.request.Source == j.request.Destination
+	if err := j.manager.vacate(ctx, j.request.Destination, j.request.Overwrite || inPlace); err != nil {
 		return Result{}, err
 	}
-	src, err := open(ctx, j.Source)
+	src, err := open(ctx, j.request.Source)
 	if err != nil {
 		return Result{}, err
 	}
 	defer src.release()
-	return j.write(ctx, j.naming(j.Destination), func(f *backstore.Volume) error { return j.copyTo(ctx, f, src) })
+	return j.write(ctx, j.naming(j.request.Destination), func(f *backstore.Volume) error { return j.copyTo(ctx, f, src) })
 }
 
 // copyTo makes a disk in f with the contents of src.
@@ -239,7 +239,7 @@ func (j *job) specFor(src *source) disk.Spec {
 	s := j.spec(src.size, like)
 	j.warnOfSectors(like.SectorLength, cmp.Or(s.SectorLength, 512))
 	sector := max(s.SectorLength, 512)
-	if FormatOf(j.Destination) != disk.Raw {
+	if FormatOf(j.request.Destination) != disk.Raw {
 		s.Size = (s.Size + sector - 1) / sector * sector
 	}
 	return s
@@ -248,64 +248,64 @@ func (j *job) specFor(src *source) disk.Spec {
 // toVolume makes a volume equal to a disk. A new volume is there when it is whole; one
 // that is there gets the contents by one map.
 func (j *job) toVolume(ctx context.Context) (_ Result, err error) {
-	if err := j.uses.CheckVolume(j.Destination); err != nil {
+	if err := j.manager.uses.CheckVolume(j.request.Destination); err != nil {
 		return Result{}, err
 	}
-	old, err := j.store.Volume(j.Destination)
+	old, err := j.manager.store.Volume(j.request.Destination)
 	if err != nil && !errors.Is(err, backstore.ErrNotFound) {
 		return Result{}, err
 	}
-	if old != nil && !j.Overwrite {
-		return Result{}, fmt.Errorf("volume %s: %w", j.Destination, backstore.ErrExists)
+	if old != nil && !j.request.Overwrite {
+		return Result{}, fmt.Errorf("volume %s: %w", j.request.Destination, backstore.ErrExists)
 	}
-	src, err := j.openChain(ctx, j.Source)
+	src, err := j.manager.openChain(ctx, j.request.Source)
 	if err != nil {
 		return Result{}, err
 	}
 	defer src.release()
 	if src.disk != nil && src.disk.Info().SectorLength != 512 {
-		j.warnings = append(j.warnings, fmt.Sprintf("%s has sectors of %d bytes; serve volume %s with block_size: %d", j.Source, src.disk.Info().SectorLength, j.Destination, src.disk.Info().SectorLength))
+		j.warnings = append(j.warnings, fmt.Sprintf("%s has sectors of %d bytes; serve volume %s with block_size: %d", j.request.Source, src.disk.Info().SectorLength, j.request.Destination, src.disk.Info().SectorLength))
 	}
-	result := Result{Name: j.Destination}
+	result := Result{Name: j.request.Destination}
 	// What a volume has more than the disk is zeros.
 	size := (src.size + 511) / 512 * 512
 	if old != nil {
 		if old.Size() < src.size {
-			return Result{}, fmt.Errorf("%w: %s has %d bytes, and volume %s %d; make that larger first", blockdev.ErrInvalid, j.Source, src.size, j.Destination, old.Size())
+			return Result{}, fmt.Errorf("%w: %s has %d bytes, and volume %s %d; make that larger first", blockdev.ErrInvalid, j.request.Source, src.size, j.request.Destination, old.Size())
 		}
 		size = old.Size()
 		result.FileBytesBefore = size
 	}
 	result.FileBytes = size
-	whole, err := j.store.CreateFile(ctx, tempName())
+	whole, err := j.manager.store.CreateFile(ctx, tempName())
 	if err != nil {
 		return Result{}, err
 	}
 	defer func() {
-		err = errors.Join(err, j.store.DeleteFile(context.WithoutCancel(ctx), whole.Name()))
+		err = errors.Join(err, j.manager.store.DeleteFile(context.WithoutCancel(ctx), whole.Name()))
 	}()
 	if err := whole.Truncate(ctx, size); err != nil {
 		return Result{}, err
 	}
-	if err := j.fill(ctx, rawTarget{whole, j.engine}, src); err != nil {
+	if err := j.fill(ctx, rawTarget{whole, j.manager.engine}, src); err != nil {
 		return Result{}, err
 	}
 	if old != nil {
 		return result, j.overwrite(ctx, old, whole)
 	}
-	_, err = j.store.VolumeOf(ctx, whole, j.Destination)
+	_, err = j.manager.store.VolumeOf(ctx, whole, j.request.Destination)
 	return result, err
 }
 
 // overwrite makes a volume equal to a file of the same length, durably.
 func (j *job) overwrite(ctx context.Context, v, f *backstore.Volume) error {
-	now, err := j.openMoment(ctx, f)
+	now, err := j.manager.openMoment(ctx, f)
 	if err != nil {
 		return err
 	}
 	defer now.release()
 	for done := int64(0); done < now.size; {
-		n, err := j.engine.MapTo(ctx, v, done, now.snapshot, done, now.size-done)
+		n, err := j.manager.engine.MapTo(ctx, v, done, now.snapshot, done, now.size-done)
 		if err != nil {
 			return err
 		}

@@ -19,19 +19,19 @@ func (j *job) merge(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	all := append(children, into)
-	end, err := j.begin(ctx, all...)
+	end, err := j.manager.begin(ctx, all...)
 	if err != nil {
 		return Result{}, err
 	}
 	defer end()
 	// Only now, when no other operation changes them: the children will be deleted.
-	src, err := j.openChain(ctx, j.Source)
+	src, err := j.manager.openChain(ctx, j.request.Source)
 	if err != nil {
 		return Result{}, err
 	}
 	defer src.release()
 	if names := src.names(); len(names) < len(all) || !slices.Equal(names[:len(all)], all) {
-		return Result{}, fmt.Errorf("merge %s: its chain: %w", j.Source, backstore.ErrChanged)
+		return Result{}, fmt.Errorf("merge %s: its chain: %w", j.request.Source, backstore.ErrChanged)
 	}
 	levels := len(children)
 	for i, name := range all {
@@ -39,13 +39,13 @@ func (j *job) merge(ctx context.Context) (Result, error) {
 		if i > 0 {
 			but = all[i-1]
 		}
-		if err := j.checkNoChildren(ctx, name, but); err != nil {
+		if err := j.manager.checkNoChildren(ctx, name, but); err != nil {
 			return Result{}, err
 		}
 	}
 	parent := src.parents[levels-1]
 	result := Result{Name: parent.name, FileBytesBefore: parent.file.size}
-	err = j.produce(ctx, Naming{Name: parent.name, Overwrite: true}, children, func(temp string) error {
+	err = j.manager.produce(ctx, Naming{Name: parent.name, Overwrite: true}, children, func(temp string) error {
 		f, err := j.copyOf(ctx, parent, src.size, temp)
 		if err != nil {
 			return err
@@ -62,7 +62,7 @@ func (j *job) merge(ctx context.Context) (Result, error) {
 // mergeNames returns the disks that are merged, the last one first, and the parent
 // that they are merged into.
 func (j *job) mergeNames(ctx context.Context) (children []string, into string, err error) {
-	src, err := j.openChain(ctx, j.Source)
+	src, err := j.manager.openChain(ctx, j.request.Source)
 	if err != nil {
 		return nil, "", err
 	}
@@ -80,37 +80,37 @@ func (j *job) levels(src *source) (int, error) {
 	if src.disk == nil || len(src.parents) == 0 {
 		return 0, fmt.Errorf("%w: %s is no differencing disk; there is nothing to merge it into", blockdev.ErrInvalid, src.name)
 	}
-	if j.Destination == "" {
+	if j.request.Destination == "" {
 		return 1, nil
 	}
 	for i, p := range src.parents {
-		if p.name == j.Destination {
+		if p.name == j.request.Destination {
 			return i + 1, nil
 		}
 	}
-	return 0, fmt.Errorf("%w: %s is no parent of %s", blockdev.ErrInvalid, j.Destination, src.name)
+	return 0, fmt.Errorf("%w: %s is no parent of %s", blockdev.ErrInvalid, j.request.Destination, src.name)
 }
 
 // copyOf makes a file that equals a parent, with the capacity of the child.
 func (j *job) copyOf(ctx context.Context, parent *source, size int64, name string) (*backstore.Volume, error) {
-	f, err := j.store.File(parent.name)
+	f, err := j.manager.store.File(parent.name)
 	if err != nil {
 		return nil, err
 	}
 	if parent.size == size || parent.format == disk.Raw {
-		if f, err = j.store.CloneFile(ctx, f, name); err != nil || parent.size == size {
+		if f, err = j.manager.store.CloneFile(ctx, f, name); err != nil || parent.size == size {
 			return f, err
 		}
 		return f, f.Truncate(ctx, size)
 	}
 	// A child can have been resized.
-	if f, err = j.store.CreateFile(ctx, name); err != nil {
+	if f, err = j.manager.store.CreateFile(ctx, name); err != nil {
 		return nil, err
 	}
 	info := parent.disk.Info()
 	spec := disk.Spec{Kind: info.Kind, Geometry: info.Geometry, DiskID: info.DiskID, Parent: info.Parent}
 	spec.Size = size
-	to, err := j.formats.create(ctx, parent.format, f, spec)
+	to, err := j.manager.formats.create(ctx, parent.format, f, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -123,12 +123,12 @@ func (j *job) copyOf(ctx context.Context, parent *source, size int64, name strin
 // parent, the oldest first.
 func (j *job) mergeInto(ctx context.Context, f *backstore.Volume, src *source, levels int) error {
 	parent := src.parents[levels-1]
-	t, err := j.formats.open(ctx, parent.format, f)
+	t, err := j.manager.formats.open(ctx, parent.format, f)
 	if err != nil {
 		return err
 	}
 	defer release(t)
-	dst := disk.New(disk.Config{Table: t, Reader: f, Engine: j.engine, Parent: parent.disk.Parent()})
+	dst := disk.New(disk.Config{Table: t, Reader: f, Engine: j.manager.engine, Parent: parent.disk.Parent()})
 	j.progress = Progress{Total: src.size * int64(levels), Mapped: j.progress.Mapped, Moved: j.progress.Moved}
 	for i := levels - 1; i >= 0; i-- {
 		level := src

@@ -178,27 +178,27 @@ func CheckTarget(name string) error {
 // checkForeign checks the names, and the contents of the source, of an operation by which
 // an administrator brings a disk or takes it away.
 func (j *job) checkForeign(ctx context.Context) error {
-	if j.Raw {
+	if j.request.Raw {
 		return nil
 	}
-	switch j.Operation {
+	switch j.request.Operation {
 	case Create, Convert, FromVolume, Import, Export:
-		if err := CheckTarget(j.Destination); err != nil {
+		if err := CheckTarget(j.request.Destination); err != nil {
 			return err
 		}
 	}
-	switch j.Operation {
+	switch j.request.Operation {
 	case Convert, ToVolume, Import:
 	case Export:
-		if FormatOf(j.Source) == FormatOf(j.Destination) {
+		if FormatOf(j.request.Source) == FormatOf(j.request.Destination) {
 			return nil // its bytes go out as they are
 		}
 	default:
 		return nil
 	}
-	f, err := j.store.File(j.Source)
+	f, err := j.manager.store.File(j.request.Source)
 	if err != nil {
 		return err
 	}
-	return CheckSource(ctx, j.Source, f)
+	return CheckSource(ctx, j.request.Source, f)
 }

@@ -99,8 +99,8 @@ type Result struct {
 
 // job is an operation under way.
 type job struct {
-	*Manager
-	Request
+	manager  *Manager
+	request  Request
 	tell     func(Progress)
 	progress Progress
 	warnings []string
@@ -117,7 +117,7 @@ func (m *Manager) Do(ctx context.Context, r Request, progress func(Progress)) (R
 		progress = func(Progress) {}
 	}
 	began := time.Now()
-	j := &job{Manager: m, Request: r, tell: progress}
+	j := &job{manager: m, request: r, tell: progress}
 	result, err := j.run(ctx)
 	log := m.log.WithField("operation", r.Operation).WithField("source", r.Source).WithField("destination", r.Destination)
 	if err != nil {
@@ -135,13 +135,13 @@ func (j *job) run(ctx context.Context) (Result, error) {
 	if err := j.checkForeign(ctx); err != nil {
 		return Result{}, err
 	}
-	switch j.Operation {
+	switch j.request.Operation {
 	case Create:
 		return j.create(ctx)
 	case Convert:
-		return j.convert(ctx, j.openChain)
+		return j.convert(ctx, j.manager.openChain)
 	case FromVolume:
-		return j.convert(ctx, j.openVolume)
+		return j.convert(ctx, j.manager.openVolume)
 	case ToVolume:
 		return j.toVolume(ctx)
 	case Snapshot:
@@ -157,34 +157,34 @@ func (j *job) run(ctx context.Context) (Result, error) {
 	case Defragment:
 		return j.rewrite(ctx, byBlock)
 	case Resize:
-		if j.Size <= 0 {
-			return Result{}, fmt.Errorf("%w: resize to %d bytes", blockdev.ErrInvalid, j.Size)
+		if j.request.Size <= 0 {
+			return Result{}, fmt.Errorf("%w: resize to %d bytes", blockdev.ErrInvalid, j.request.Size)
 		}
 		return j.rewrite(ctx, byPlace)
 	default:
-		return Result{}, fmt.Errorf("%w: no operation %q on virtual disks", blockdev.ErrInvalid, j.Operation)
+		return Result{}, fmt.Errorf("%w: no operation %q on virtual disks", blockdev.ErrInvalid, j.request.Operation)
 	}
 }
 
 // naming is how the file name of an operation gets it: in place of the source, or of
 // what may be overwritten.
 func (j *job) naming(name string) Naming {
-	return Naming{Name: name, Overwrite: j.Overwrite || name == j.Source}
+	return Naming{Name: name, Overwrite: j.request.Overwrite || name == j.request.Source}
 }
 
 // write makes a file with what fill puts into an empty one. What is imported is deleted
 // in the same step.
 func (j *job) write(ctx context.Context, n Naming, fill func(f *backstore.Volume) error) (Result, error) {
 	result := Result{Name: n.Name}
-	if old, err := j.store.File(n.Name); err == nil {
+	if old, err := j.manager.store.File(n.Name); err == nil {
 		result.FileBytesBefore = old.Size()
 	}
 	var gone []string
-	if j.Operation == Import {
-		gone = []string{j.Source}
+	if j.request.Operation == Import {
+		gone = []string{j.request.Source}
 	}
-	err := j.produce(ctx, n, gone, func(temp string) error {
-		f, err := j.store.CreateFile(ctx, temp)
+	err := j.manager.produce(ctx, n, gone, func(temp string) error {
+		f, err := j.manager.store.CreateFile(ctx, temp)
 		if err != nil {
 			return err
 		}
@@ -203,19 +203,19 @@ func (j *job) warnOfSectors(from, to int64) {
 	if from == 0 || to == 0 || from == to {
 		return
 	}
-	j.warnings = append(j.warnings, fmt.Sprintf("%s has sectors of %d bytes, and %s of %d: partition tables and file systems count in sectors, and are not found by a guest that sees others", j.Source, from, j.Destination, to))
+	j.warnings = append(j.warnings, fmt.Sprintf("%s has sectors of %d bytes, and %s of %d: partition tables and file systems count in sectors, and are not found by a guest that sees others", j.request.Source, from, j.request.Destination, to))
 }
 
 // spec is what the destination is made as, with the capacity and, where the request
 // says nothing else, the sectors of what is copied to it.
 func (j *job) spec(size int64, like disk.Geometry) disk.Spec {
 	s := disk.Spec{Kind: disk.Dynamic, Geometry: disk.Geometry{
-		Size: size, BlockLength: j.BlockLength, SectorLength: j.SectorLength, PhysicalSectorLength: j.PhysicalSectorLength,
+		Size: size, BlockLength: j.request.BlockLength, SectorLength: j.request.SectorLength, PhysicalSectorLength: j.request.PhysicalSectorLength,
 	}}
-	if j.Fixed {
+	if j.request.Fixed {
 		s.Kind = disk.Fixed
 	}
-	if FormatOf(j.Destination) == disk.VHDX {
+	if FormatOf(j.request.Destination) == disk.VHDX {
 		// A guest must not see other sectors than before.
 		if s.SectorLength == 0 {
 			s.SectorLength = like.SectorLength
@@ -228,12 +228,12 @@ func (j *job) spec(size int64, like disk.Geometry) disk.Spec {
 }
 
 func (j *job) create(ctx context.Context) (Result, error) {
-	end, err := j.begin(ctx, j.Destination)
+	end, err := j.manager.begin(ctx, j.request.Destination)
 	if err != nil {
 		return Result{}, err
 	}
 	defer end()
-	if err := j.vacate(ctx, j.Destination, j.Overwrite); err != nil {
+	if err := j.manager.vacate(ctx, j.request.Destination, j.request.Overwrite); err != nil {
 		return Result{}, err
 	}
 	return j.makeEmpty(ctx)
@@ -246,17 +246,17 @@ func (m *Manager) Make(ctx context.Context, name string, size, sector int64) err
 	if err := CheckTarget(name); err != nil {
 		return err
 	}
-	j := &job{Manager: m, Request: Request{Operation: Create, Destination: name, Size: size}}
+	j := &job{manager: m, request: Request{Operation: Create, Destination: name, Size: size}}
 	if FormatOf(name) == disk.VHDX {
-		j.SectorLength = sector
+		j.request.SectorLength = sector
 	}
 	_, err := j.makeEmpty(ctx)
 	return err
 }
 
 func (j *job) makeEmpty(ctx context.Context) (Result, error) {
-	return j.write(ctx, j.naming(j.Destination), func(f *backstore.Volume) error {
-		t, err := j.makeDisk(ctx, f, j.spec(j.Size, disk.Geometry{}))
+	return j.write(ctx, j.naming(j.request.Destination), func(f *backstore.Volume) error {
+		t, err := j.makeDisk(ctx, f, j.spec(j.request.Size, disk.Geometry{}))
 		if err != nil {
 			return err
 		}
@@ -267,53 +267,53 @@ func (j *job) makeEmpty(ctx context.Context) (Result, error) {
 
 // makeDisk makes an empty disk in f, in the format of the destination.
 func (j *job) makeDisk(ctx context.Context, f *backstore.Volume, s disk.Spec) (target, error) {
-	if FormatOf(j.Destination) == disk.Raw {
-		return rawTarget{f, j.engine}, f.Truncate(ctx, s.Size)
+	if FormatOf(j.request.Destination) == disk.Raw {
+		return rawTarget{f, j.manager.engine}, f.Truncate(ctx, s.Size)
 	}
-	t, err := j.formats.create(ctx, FormatOf(j.Destination), f, s)
+	t, err := j.manager.formats.create(ctx, FormatOf(j.request.Destination), f, s)
 	if err != nil {
 		return nil, err
 	}
-	return &diskTarget{disk.New(disk.Config{Table: t, Reader: f, Engine: j.engine})}, nil
+	return &diskTarget{disk.New(disk.Config{Table: t, Reader: f, Engine: j.manager.engine})}, nil
 }
 
 // makeChild makes a differencing disk.
 func (j *job) makeChild(ctx context.Context) (Result, error) {
-	if FormatOf(j.Source) != FormatOf(j.Destination) || FormatOf(j.Source) == disk.Raw {
-		return Result{}, fmt.Errorf("%w: %s and %s have to be of one format, VHD or VHDX", blockdev.ErrInvalid, j.Source, j.Destination)
+	if FormatOf(j.request.Source) != FormatOf(j.request.Destination) || FormatOf(j.request.Source) == disk.Raw {
+		return Result{}, fmt.Errorf("%w: %s and %s have to be of one format, VHD or VHDX", blockdev.ErrInvalid, j.request.Source, j.request.Destination)
 	}
 	// The parent must not change any more.
-	end, err := j.begin(ctx, j.Source, j.Destination)
+	end, err := j.manager.begin(ctx, j.request.Source, j.request.Destination)
 	if err != nil {
 		return Result{}, err
 	}
 	defer end()
-	if err := j.vacate(ctx, j.Destination, j.Overwrite); err != nil {
+	if err := j.manager.vacate(ctx, j.request.Destination, j.request.Overwrite); err != nil {
 		return Result{}, err
 	}
-	parent, err := j.openChain(ctx, j.Source)
+	parent, err := j.manager.openChain(ctx, j.request.Source)
 	if err != nil {
 		return Result{}, err
 	}
 	defer parent.release()
 	if len(parent.parents) >= maxChain {
-		return Result{}, fmt.Errorf("%w: %s has %d parents, and a disk over it would have more than it can be opened with; merge some of them first", blockdev.ErrInvalid, j.Source, len(parent.parents))
+		return Result{}, fmt.Errorf("%w: %s has %d parents, and a disk over it would have more than it can be opened with; merge some of them first", blockdev.ErrInvalid, j.request.Source, len(parent.parents))
 	}
 	info := parent.disk.Info()
-	f, err := j.store.File(j.Source)
+	f, err := j.manager.store.File(j.request.Source)
 	if err != nil {
 		return Result{}, err
 	}
 	s := disk.Spec{Kind: disk.Differencing, Geometry: info.Geometry, DiskID: info.DiskID, Parent: &disk.Parent{
-		ID: info.ID, Paths: []string{relative(j.Destination, j.Source)}, Modified: f.Created(),
+		ID: info.ID, Paths: []string{relative(j.request.Destination, j.request.Source)}, Modified: f.Created(),
 	}}
-	if j.BlockLength != 0 {
-		s.BlockLength = j.BlockLength
+	if j.request.BlockLength != 0 {
+		s.BlockLength = j.request.BlockLength
 	} else if info.Kind == disk.Fixed {
 		s.BlockLength = 0 // it has none of its own
 	}
-	return j.write(ctx, j.naming(j.Destination), func(f *backstore.Volume) error {
-		t, err := j.formats.create(ctx, FormatOf(j.Destination), f, s)
+	return j.write(ctx, j.naming(j.request.Destination), func(f *backstore.Volume) error {
+		t, err := j.manager.formats.create(ctx, FormatOf(j.request.Destination), f, s)
 		if err != nil {
 			return err
 		}

@@ -15,48 +15,48 @@ import (
 // placed is a payload block and its place in the old file.
 type placed struct {
 	index int64
-	disk.Block
+	block disk.Block
 }
 
-func byPlace(a, b placed) int { return cmp.Compare(a.Offset, b.Offset) }
+func byPlace(a, b placed) int { return cmp.Compare(a.block.Offset, b.block.Offset) }
 func byBlock(a, b placed) int { return cmp.Compare(a.index, b.index) }
 
 // rewrite rebuilds a disk, in the same format and with the same structure: blocks
 // that have data in the given order, one behind the other, and none without.
 func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result, error) {
-	name := cmp.Or(j.Destination, j.Source)
-	if FormatOf(name) != FormatOf(j.Source) {
-		return Result{}, fmt.Errorf("%w: %s and %s are of different formats; convert changes the format", blockdev.ErrInvalid, j.Source, name)
+	name := cmp.Or(j.request.Destination, j.request.Source)
+	if FormatOf(name) != FormatOf(j.request.Source) {
+		return Result{}, fmt.Errorf("%w: %s and %s are of different formats; convert changes the format", blockdev.ErrInvalid, j.request.Source, name)
 	}
-	end, err := j.begin(ctx, name)
+	end, err := j.manager.begin(ctx, name)
 	if err != nil {
 		return Result{}, err
 	}
 	defer end()
 	if FormatOf(name) == disk.Raw {
-		return Result{}, fmt.Errorf("%w: %s has no structure; resize and copy raw files as files", blockdev.ErrInvalid, j.Source)
+		return Result{}, fmt.Errorf("%w: %s has no structure; resize and copy raw files as files", blockdev.ErrInvalid, j.request.Source)
 	}
-	if name != j.Source || j.Operation == Resize {
+	if name != j.request.Source || j.request.Operation == Resize {
 		// What has the name now has children that know it as it is.
-		if err := j.vacate(ctx, name, j.Overwrite || name == j.Source); err != nil {
+		if err := j.manager.vacate(ctx, name, j.request.Overwrite || name == j.request.Source); err != nil {
 			return Result{}, err
 		}
 	}
-	src, err := j.openPlaced(ctx, j.Source, j.place())
+	src, err := j.manager.openPlaced(ctx, j.request.Source, j.place())
 	if err != nil {
 		return Result{}, err
 	}
 	defer src.release()
 	info := src.disk.Info()
 	spec := disk.Spec{Kind: info.Kind, Geometry: info.Geometry, ID: info.ID, DiskID: info.DiskID, Parent: info.Parent}
-	if j.Operation == Resize {
-		spec.Size, spec.ID = j.Size, disk.GUID{}
+	if j.request.Operation == Resize {
+		spec.Size, spec.ID = j.request.Size, disk.GUID{}
 		if err := j.checkCut(ctx, spec.Size); err != nil {
 			return Result{}, err
 		}
 	}
 	return j.write(ctx, j.naming(name), func(f *backstore.Volume) error {
-		dst, err := j.formats.create(ctx, src.format, f, spec)
+		dst, err := j.manager.formats.create(ctx, src.format, f, spec)
 		if err != nil {
 			return err
 		}
@@ -69,7 +69,7 @@ func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result,
 
 // checkCut returns an error if a disk has data beyond a size.
 func (j *job) checkCut(ctx context.Context, size int64) error {
-	src, err := j.openChain(ctx, j.Source)
+	src, err := j.manager.openChain(ctx, j.request.Source)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (j *job) checkCut(ctx context.Context, size int64) error {
 				return err
 			}
 			if !zeros {
-				return fmt.Errorf("%w: %s has data after byte %d, which %d bytes would cut off; shrink the partition first and discard what is behind it", blockdev.ErrInvalid, j.Source, p.at, size)
+				return fmt.Errorf("%w: %s has data after byte %d, which %d bytes would cut off; shrink the partition first and discard what is behind it", blockdev.ErrInvalid, j.request.Source, p.at, size)
 			}
 		}
 	}
@@ -111,7 +111,7 @@ func (p piece) isZeros(ctx context.Context) (bool, error) {
 
 // rewriting is a disk that is rebuilt.
 type rewriting struct {
-	*job
+	job      *job
 	src      *source
 	from, to disk.Table
 	file     *backstore.Volume // that to is in
@@ -124,7 +124,7 @@ func (w *rewriting) run(ctx context.Context, order func(a, b placed) int) error 
 		return err
 	}
 	slices.SortStableFunc(blocks, order)
-	w.progress.Total = int64(len(blocks)) * w.to.Info().BlockLength
+	w.job.progress.Total = int64(len(blocks)) * w.to.Info().BlockLength
 	if w.to.Info().Kind != disk.Fixed {
 		if err := w.place(ctx, blocks, zero); err != nil {
 			return err
@@ -134,7 +134,7 @@ func (w *rewriting) run(ctx context.Context, order func(a, b placed) int) error 
 		return err
 	}
 	for _, b := range blocks {
-		if b.State == disk.Partial && w.to.Info().Kind == disk.Differencing {
+		if b.block.State == disk.Partial && w.to.Info().Kind == disk.Differencing {
 			if err := w.copyPresence(ctx, b.index); err != nil {
 				return err
 			}
@@ -225,9 +225,9 @@ const placedAtOnce = 1 << 16
 // place allocates the blocks in their order.
 func (w *rewriting) place(ctx context.Context, blocks []placed, zero []int64) error {
 	for len(blocks) > 0 {
-		state := blocks[0].State
+		state := blocks[0].block.State
 		var run []int64
-		for len(blocks) > 0 && blocks[0].State == state && len(run) < placedAtOnce {
+		for len(blocks) > 0 && blocks[0].block.State == state && len(run) < placedAtOnce {
 			run = append(run, blocks[0].index)
 			blocks = blocks[1:]
 		}
@@ -248,7 +248,7 @@ func (w *rewriting) place(ctx context.Context, blocks []placed, zero []int64) er
 // mapBlocks maps the payload, as much at once as lies together in both files.
 func (w *rewriting) mapBlocks(ctx context.Context, blocks []placed) error {
 	mapTo := func(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error) {
-		return w.engine.MapTo(ctx, w.file, dst, s, src, length)
+		return w.job.manager.engine.MapTo(ctx, w.file, dst, s, src, length)
 	}
 	var p piece
 	add := func(next piece) error {
@@ -256,7 +256,7 @@ func (w *rewriting) mapBlocks(ctx context.Context, blocks []placed) error {
 			p.length += next.length
 			return nil
 		}
-		err := w.mapPiece(ctx, mapTo, p)
+		err := w.job.mapPiece(ctx, mapTo, p)
 		p = next
 		return err
 	}
@@ -266,9 +266,9 @@ func (w *rewriting) mapBlocks(ctx context.Context, blocks []placed) error {
 		if err != nil {
 			return err
 		}
-		whole := piece{to.Offset, w.length(b.index), w.src.file, b.Offset}
-		w.progress.Done += whole.length
-		if b.State == disk.Partial && info.Kind != disk.Differencing {
+		whole := piece{to.Offset, w.length(b.index), w.src.file, b.block.Offset}
+		w.job.progress.Done += whole.length
+		if b.block.State == disk.Partial && info.Kind != disk.Differencing {
 			// The new block is Full: what the old one does not have must not get there.
 			err = w.present(ctx, b.index, func(first, count int64) error {
 				off := first * info.SectorLength
@@ -281,7 +281,7 @@ func (w *rewriting) mapBlocks(ctx context.Context, blocks []placed) error {
 			return err
 		}
 	}
-	return w.mapPiece(ctx, mapTo, p)
+	return w.job.mapPiece(ctx, mapTo, p)
 }
 
 // copyPresence copies the bitmap of a block.
