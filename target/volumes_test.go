@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/target/bufpool"
@@ -52,7 +50,7 @@ func (i *initiator) do(cdb []byte, in uint32) *scsi.Task {
 // attention returns the additional sense code that TEST UNIT READY ends with.
 func (i *initiator) attention() scsi.ASC {
 	task := i.do(make([]byte, 6), 0)
-	if task.Result == api.SAM_STAT_GOOD {
+	if task.Result == scsi.StatusGood {
 		return 0
 	}
 	return scsi.ASC(binary.BigEndian.Uint16(task.Sense()[12:]))
@@ -63,7 +61,7 @@ func (i *initiator) capacity() int64 {
 	cdb := make([]byte, 16)
 	cdb[0], cdb[1], cdb[13] = 0x9E, 0x10, 32
 	task := i.do(cdb, 32)
-	data := task.InSDBBuffer.Buffer
+	data := task.DataIn()
 	return int64(binary.BigEndian.Uint64(data)+1) * int64(binary.BigEndian.Uint32(data[8:]))
 }
 
@@ -115,7 +113,7 @@ func TestSnapshotAsLUN(t *testing.T) {
 	write := append([]byte{0x2A}, make([]byte, 9)...) // WRITE(10)
 	write[8] = 1
 	task := i.do(write, 0)
-	if key := task.Sense()[2] & 0xF; task.Result != api.SAM_STAT_CHECK_CONDITION || key != byte(scsi.KeyDataProtect) {
+	if key := task.Sense()[2] & 0xF; task.Result != scsi.StatusCheckCondition || key != byte(scsi.KeyDataProtect) {
 		t.Errorf("a write ends with status %v, sense key %x", task.Result, key)
 	}
 	if lun := s.LUNs()[2]; !lun.ReadOnly {

@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/blockdev"
 	"odx/target/scsi"
 	"odx/tokens"
@@ -392,7 +390,7 @@ func wantForwarded(t *testing.T, name string, sense, third []byte) {
 func TestForwardedSenseDescriptor(t *testing.T) {
 	sense := scsi.NewSense(scsi.KeyCopyAborted, 0x0D01)
 	sense.CommandSpecific, sense.HasCommandSpecific = 3, true
-	sense.Forwarded = &scsi.ForwardedSense{Status: api.SAM_STAT_CHECK_CONDITION, Sense: scsi.NewSense(scsi.KeyDataProtect, 0x2700), Destination: true}
+	sense.Forwarded = &scsi.ForwardedSense{Status: scsi.StatusCheckCondition, Sense: scsi.NewSense(scsi.KeyDataProtect, 0x2700), Destination: true}
 	golden(t, "sense-third-party.hex", sense.AppendSense(nil, scsi.DescriptorSense))
 	golden(t, "sense-third-party-fixed.hex", sense.AppendSense(nil, scsi.FixedSense))
 }

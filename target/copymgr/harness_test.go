@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
 	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 
@@ -161,7 +160,7 @@ func (b *testbed) attach(initiator string) *scsi.Nexus {
 }
 
 func (b *testbed) clearAttentions(n *scsi.Nexus, lun int) {
-	for b.send(ctx, n, lun, make([]byte, 6), nil).status != api.SAM_STAT_GOOD {
+	for b.send(ctx, n, lun, make([]byte, 6), nil).status != scsi.StatusGood {
 	}
 }
 
@@ -176,9 +175,9 @@ type answer struct {
 // tables of the standard: "5/26/08".
 func (a answer) code() string {
 	switch {
-	case a.status == api.SAM_STAT_GOOD:
+	case a.status == scsi.StatusGood:
 		return "GOOD"
-	case a.status != api.SAM_STAT_CHECK_CONDITION || len(a.sense) < 14:
+	case a.status != scsi.StatusCheckCondition || len(a.sense) < 14:
 		return fmt.Sprintf("status %02Xh", a.status)
 	}
 	return fmt.Sprintf("%X/%02X/%02X", a.sense[2]&0xF, a.sense[12], a.sense[13])

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/blockdev"
 	"odx/target/scsi"
 	"odx/tokens"
@@ -453,7 +451,7 @@ func TestAbortedCommand(t *testing.T) {
 	})
 	parameters := writeParameters(token, 0, rangeOf{0, 8})
 	a := b.send(stopped, b.nexus, lunB, copyOutCDB(0x11, 4, uint32(len(parameters))), parameters)
-	if a.status == api.SAM_STAT_GOOD {
+	if a.status == scsi.StatusGood {
 		t.Error("the aborted command is good")
 	}
 	p := b.rodTokenInformation(lunB, 4, 287).data

@@ -5,8 +5,6 @@ import (
 	"maps"
 	"time"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/target/scsi"
 )
 
@@ -86,11 +84,11 @@ func (m *Manager) refuseStatus(o origin, status byte, cause error) {
 // statusWords returns what SAM-5 5.3.1 calls a status that refuses a command.
 func statusWords(status byte) string {
 	switch status {
-	case api.SAM_STAT_BUSY:
+	case scsi.StatusBusy:
 		return "BUSY"
-	case api.SAM_STAT_RESERVATION_CONFLICT:
+	case scsi.StatusReservationConflict:
 		return "RESERVATION CONFLICT"
-	case api.SAM_STAT_TASK_SET_FULL:
+	case scsi.StatusTaskSetFull:
 		return "TASK SET FULL"
 	}
 	return fmt.Sprintf("status %02Xh", status)

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
 	"pgregory.net/rapid"
 
 	"odx/backstore"
@@ -171,7 +170,7 @@ func TestORWritesAtOnceLoseNothing(t *testing.T) {
 		}()
 	}
 	for range 8 {
-		(<-done).wantStatus(t, api.SAM_STAT_GOOD)
+		(<-done).wantStatus(t, StatusGood)
 	}
 	if got := f.good(cdb16(0x88, 0, 0, 32), nil); !bytes.Equal(got, bytes.Repeat([]byte{0xFF}, 32*512)) {
 		t.Error("bits are missing")

@@ -3,8 +3,6 @@ package scsi
 import (
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/target/scsi/reserve"
 )
 
@@ -101,7 +99,7 @@ func TestTarget_Replaced(t *testing.T) {
 		for _, asc := range want {
 			f.on(n, testUnitReady).wantSense(t, KeyUnitAttention, asc)
 		}
-		f.on(n, testUnitReady).wantStatus(t, api.SAM_STAT_GOOD)
+		f.on(n, testUnitReady).wantStatus(t, StatusGood)
 		f.target.Detach(n)
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/backstore"
 	"odx/blockdev"
 )
@@ -31,7 +29,7 @@ func benchmarkTask(b *testing.B, cdb []byte, length int) {
 				task.AllocDataOut(int(task.Wanted))
 			}
 			f.target.Execute(ctx, task)
-			if task.Result != api.SAM_STAT_GOOD {
+			if task.Result != StatusGood {
 				b.Errorf("status %02Xh", task.Result)
 				return
 			}

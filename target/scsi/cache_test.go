@@ -5,8 +5,6 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/blockdev"
 )
 
@@ -82,7 +80,7 @@ func TestSynchronizeCacheWithIMMEDDefersErrors(t *testing.T) {
 	other, third := f.attach("iqn.2026-11.example.initiator:b"), f.attach("iqn.2026-11.example.initiator:c")
 	f.good(synchronizeNow, nil)
 	<-v.began
-	f.on(other, synchronizeNow).wantStatus(t, api.SAM_STAT_GOOD) // the next flush
+	f.on(other, synchronizeNow).wantStatus(t, StatusGood) // the next flush
 	v.end <- errors.New("disk on fire")
 	<-v.began
 	r := f.do(cdb10(0x2A, 0, 0, 1), pattern(512, 1))
@@ -95,11 +93,11 @@ func TestSynchronizeCacheWithIMMEDDefersErrors(t *testing.T) {
 	if err := f.lu.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	f.on(other, inquiryCDB(0, 0, 96)).wantStatus(t, api.SAM_STAT_GOOD)
+	f.on(other, inquiryCDB(0, 0, 96)).wantStatus(t, StatusGood)
 	wantHex(t, f.on(other, []byte{0x03, 0x01, 0, 0, 255, 0}).data, "73 07 2707 000000 00")
-	f.on(other, testUnitReady).wantStatus(t, api.SAM_STAT_GOOD)
+	f.on(other, testUnitReady).wantStatus(t, StatusGood)
 	f.good(testUnitReady, nil)
-	f.on(third, testUnitReady).wantStatus(t, api.SAM_STAT_GOOD)
+	f.on(third, testUnitReady).wantStatus(t, StatusGood)
 }
 
 // Unit attentions come before a deferred error, which is not lost by them.

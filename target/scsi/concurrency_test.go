@@ -3,8 +3,6 @@ package scsi
 import (
 	"sync"
 	"testing"
-
-	"github.com/gostor/gotgt/pkg/api"
 )
 
 // Nexuses come and go, units are reset, reserved, reconfigured and added while
@@ -49,7 +47,7 @@ func TestNexusesResetsAndCommandsSideBySide(t *testing.T) {
 					c := commands[(i+round*7+step*5)%len(commands)]
 					r := f.run(request{nexus: n, cdb: c.cdb, out: c.out, expectedOut: -1})
 					switch r.status {
-					case api.SAM_STAT_GOOD, api.SAM_STAT_CHECK_CONDITION, api.SAM_STAT_RESERVATION_CONFLICT:
+					case StatusGood, StatusCheckCondition, StatusReservationConflict:
 					default:
 						t.Errorf("% x: status %02Xh", c.cdb, r.status)
 					}

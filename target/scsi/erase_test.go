@@ -6,8 +6,6 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/backstore"
 )
 
@@ -147,7 +145,7 @@ func TestFormatUnitParameterList(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := f.do(tt.cdb, tt.list)
 			if tt.pointer == "" {
-				r.wantStatus(t, api.SAM_STAT_GOOD)
+				r.wantStatus(t, StatusGood)
 				return
 			}
 			if r.key != KeyIllegalRequest {
@@ -222,7 +220,7 @@ func TestAbortOfACommandThatErases(t *testing.T) {
 	<-v.began
 	cancel()
 	<-ended
-	if task.Result != api.SAM_STAT_CHECK_CONDITION {
+	if task.Result != StatusCheckCondition {
 		t.Errorf("status %02Xh", task.Result)
 	}
 	f.do(testUnitReady, nil).wantSense(t, KeyNotReady, ASCSanitizeInProgress)
@@ -256,7 +254,7 @@ func TestFailedSanitize(t *testing.T) {
 			f.good(inquiryCDB(0, 0, 96), nil)
 			r := f.do(exitFailureMode, nil)
 			if tt.left {
-				r.wantStatus(t, api.SAM_STAT_GOOD)
+				r.wantStatus(t, StatusGood)
 				f.good(testUnitReady, nil)
 			} else {
 				r.wantSense(t, KeyMediumError, ASCSanitizeCommandFailed)

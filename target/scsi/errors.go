@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/blockdev"
 	"odx/target/scsi/reserve"
 )
@@ -65,7 +63,7 @@ func (lu *LogicalUnit) Status(err error) (status byte, sense *SenseError) {
 	if status, ok := plainStatus(err); ok {
 		return status, nil
 	}
-	return api.SAM_STAT_CHECK_CONDITION, lu.Sense(err)
+	return StatusCheckCondition, lu.Sense(err)
 }
 
 // plainStatus returns the status of an error that ends a command without sense
@@ -73,14 +71,14 @@ func (lu *LogicalUnit) Status(err error) (status byte, sense *SenseError) {
 func plainStatus(err error) (status byte, ok bool) {
 	switch err {
 	case reserve.ErrConflict:
-		return api.SAM_STAT_RESERVATION_CONFLICT, true
+		return StatusReservationConflict, true
 	case errTaskSetFull:
-		return api.SAM_STAT_TASK_SET_FULL, true
+		return StatusTaskSetFull, true
 	case ErrBusy, errBusy:
-		return api.SAM_STAT_BUSY, true
+		return StatusBusy, true
 	}
 	if _, decided := errors.AsType[*SenseError](err); !decided && errors.Is(err, blockdev.ErrBusy) {
-		return api.SAM_STAT_BUSY, true
+		return StatusBusy, true
 	}
 	return 0, false
 }

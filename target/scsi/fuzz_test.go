@@ -3,8 +3,6 @@ package scsi
 import (
 	"bytes"
 	"testing"
-
-	"github.com/gostor/gotgt/pkg/api"
 )
 
 // fuzzCommand runs a command of hostile content: whatever it is, it ends with a
@@ -22,11 +20,11 @@ func fuzzCommand(t *testing.T, f *fixture, lun [8]byte, cdb, out []byte, expecte
 		f.execute(task, out)
 	}
 	switch task.Result {
-	case api.SAM_STAT_GOOD, api.SAM_STAT_RESERVATION_CONFLICT:
+	case StatusGood, StatusReservationConflict:
 		if len(task.Sense()) != 0 {
 			t.Fatalf("% x: status %02Xh with sense data % x", cdb, task.Result, task.Sense())
 		}
-	case api.SAM_STAT_CHECK_CONDITION:
+	case StatusCheckCondition:
 		if key, asc := decodeSense(t, task.Sense()); key == KeyHardwareError || len(task.DataIn()) != 0 {
 			t.Fatalf("% x: %s, %s, %d bytes of Data-In", cdb, key, asc, len(task.DataIn()))
 		}

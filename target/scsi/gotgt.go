@@ -112,9 +112,9 @@ func (u *gotgtUnit) perform(_ int, cmd *api.SCSICommand) api.SAMStat {
 	cmd.Result = t.Result
 	cmd.State = api.SCSICommandProcessed
 	switch t.Result {
-	case api.SAM_STAT_GOOD:
+	case StatusGood:
 		return api.SAMStatGood
-	case api.SAM_STAT_RESERVATION_CONFLICT:
+	case StatusReservationConflict:
 		return api.SAMStatReservationConflict
 	}
 	sense := bytes.Clone(t.Sense())

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/blockdev"
 	"odx/target/bufpool"
 )
@@ -203,7 +201,7 @@ func (f *fixture) run(r request) result {
 		}
 	}
 	res := result{status: task.Result, sense: bytes.Clone(task.Sense()), data: append(received, task.DataIn()...), wanted: task.Wanted}
-	if task.Result == api.SAM_STAT_CHECK_CONDITION {
+	if task.Result == StatusCheckCondition {
 		res.key, res.asc = decodeSense(f.t, res.sense)
 	}
 	return res
@@ -245,7 +243,7 @@ func (f *fixture) on(n *Nexus, cdb []byte) result {
 func (f *fixture) good(cdb, out []byte) []byte {
 	f.t.Helper()
 	r := f.do(cdb, out)
-	if r.status != api.SAM_STAT_GOOD {
+	if r.status != StatusGood {
 		f.t.Fatalf("CDB % x: status %02Xh, %s, %s; want GOOD", cdb, r.status, r.key, r.asc)
 	}
 	return r.data
@@ -254,7 +252,7 @@ func (f *fixture) good(cdb, out []byte) []byte {
 // wantSense checks how a command ended.
 func (r result) wantSense(t testing.TB, key SenseKey, asc ASC) {
 	t.Helper()
-	if r.status != api.SAM_STAT_CHECK_CONDITION || r.key != key || r.asc != asc {
+	if r.status != StatusCheckCondition || r.key != key || r.asc != asc {
 		t.Errorf("status %02Xh, %s, %s; want CHECK CONDITION, %s, %s", r.status, r.key, r.asc, key, asc)
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"slices"
 	"testing"
-
-	"github.com/gostor/gotgt/pkg/api"
 )
 
 func inquiryCDB(evpd, page byte, length uint16) []byte {
@@ -200,7 +198,7 @@ func TestLUNWithoutLogicalUnit(t *testing.T) {
 	for name, lun := range missing {
 		t.Run(name, func(t *testing.T) {
 			do := func(cdb []byte) result { return f.run(request{nexus: f.nexus, lun: lun, cdb: cdb}) }
-			if r := do(inquiryCDB(0, 0, 255)); r.status != api.SAM_STAT_GOOD || len(r.data) != 36 || r.data[0] != 0x7F {
+			if r := do(inquiryCDB(0, 0, 255)); r.status != StatusGood || len(r.data) != 36 || r.data[0] != 0x7F {
 				t.Errorf("INQUIRY: status %02Xh, data % x; want qualifier 011b", r.status, r.data)
 			}
 			do(inquiryCDB(1, 0, 255)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"slices"
 	"testing"
-
-	"github.com/gostor/gotgt/pkg/api"
 )
 
 func modeSense6(page, subpage, length byte) []byte { return []byte{0x1A, 0, page, subpage, length, 0} }
@@ -218,9 +216,9 @@ func TestModeSelectTellsTheOtherNexuses(t *testing.T) {
 	other := f.attach("iqn.2026-11.example.initiator:b")
 	tur := []byte{0, 0, 0, 0, 0, 0}
 	f.good(modeSelect6(cachingPage(4)), cachingPage(4))
-	f.on(other, tur).wantStatus(t, api.SAM_STAT_GOOD) // nothing changed
+	f.on(other, tur).wantStatus(t, StatusGood) // nothing changed
 	f.good(modeSelect6(cachingPage(0)), cachingPage(0))
-	f.do(tur, nil).wantStatus(t, api.SAM_STAT_GOOD)
+	f.do(tur, nil).wantStatus(t, StatusGood)
 	f.on(other, tur).wantSense(t, KeyUnitAttention, ASCModeParametersChanged)
-	f.on(other, tur).wantStatus(t, api.SAM_STAT_GOOD)
+	f.on(other, tur).wantStatus(t, StatusGood)
 }

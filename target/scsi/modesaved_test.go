@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-
-	"github.com/gostor/gotgt/pkg/api"
 )
 
 // saving is MODE SELECT(6) with SP.
@@ -92,7 +90,7 @@ func (failingRecords) Save(ctx context.Context, key string, value []byte) error 
 // What cannot be saved does not change.
 func TestModeSelectThatCannotSave(t *testing.T) {
 	f := newFixture(t, withRecords(failingRecords{}))
-	if r := f.do(saving(cachingPage(0)), cachingPage(0)); r.status != api.SAM_STAT_CHECK_CONDITION || r.key != KeyHardwareError {
+	if r := f.do(saving(cachingPage(0)), cachingPage(0)); r.status != StatusCheckCondition || r.key != KeyHardwareError {
 		t.Errorf("status %02Xh, %s", r.status, r.key)
 	}
 	f.wantWCE(true, true, true)

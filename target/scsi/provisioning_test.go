@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/blockdev"
 )
 
@@ -54,11 +52,11 @@ func (f *fixture) wantZeros(t *testing.T, ranges ...[2]uint64) {
 func TestUnmap(t *testing.T) {
 	f := newFixture(t)
 	f.fill()
-	f.unmap(nil).wantStatus(t, api.SAM_STAT_GOOD)
-	f.unmap(unmapList()).wantStatus(t, api.SAM_STAT_GOOD)
-	f.unmap(unmapList([2]uint64{testBlocks, 0})).wantStatus(t, api.SAM_STAT_GOOD)
+	f.unmap(nil).wantStatus(t, StatusGood)
+	f.unmap(unmapList()).wantStatus(t, StatusGood)
+	f.unmap(unmapList([2]uint64{testBlocks, 0})).wantStatus(t, StatusGood)
 	f.wantZeros(t)
-	f.unmap(unmapList([2]uint64{1, 3}, [2]uint64{testBlocks - 1, 1}, [2]uint64{9, 0})).wantStatus(t, api.SAM_STAT_GOOD)
+	f.unmap(unmapList([2]uint64{1, 3}, [2]uint64{testBlocks - 1, 1}, [2]uint64{9, 0})).wantStatus(t, StatusGood)
 	f.wantZeros(t, [2]uint64{1, 3}, [2]uint64{testBlocks - 1, 1})
 }
 
@@ -69,7 +67,7 @@ func TestUnmapIgnoresAnIncompleteDescriptor(t *testing.T) {
 	list = list[:len(list)-1]
 	binary.BigEndian.PutUint16(list, uint16(len(list)-2))
 	binary.BigEndian.PutUint16(list[2:], uint16(len(list)-8))
-	f.unmap(list).wantStatus(t, api.SAM_STAT_GOOD)
+	f.unmap(list).wantStatus(t, StatusGood)
 	f.wantZeros(t, [2]uint64{1, 3})
 }
 
@@ -107,7 +105,7 @@ func TestUnmapWithAnErrorUnmapsNothing(t *testing.T) {
 
 func TestUnmapHasABound(t *testing.T) {
 	f := newFixture(t, func(c *LUConfig) { c.Volume = hugeVolume{c.Volume} })
-	f.unmap(unmapList([2]uint64{0, maximumUnmapBlocks})).wantStatus(t, api.SAM_STAT_GOOD)
+	f.unmap(unmapList([2]uint64{0, maximumUnmapBlocks})).wantStatus(t, StatusGood)
 	r := f.unmap(unmapList([2]uint64{0, maximumUnmapBlocks}, [2]uint64{0, 1}))
 	r.wantSense(t, KeyIllegalRequest, ASCInvalidFieldInParameterList)
 	if !bytes.Equal(r.sense[15:18], []byte{0x8F, 0, 32}) {

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/backstore"
 	"odx/blockdev"
 )
@@ -100,7 +98,7 @@ func TestTransferRange(t *testing.T) {
 			t.Run(op.name+"/"+tt.name, func(t *testing.T) {
 				r := newFixture(t).do(cdb16(op.code, 0, tt.lba, tt.blocks), make([]byte, min(tt.blocks, 2)*512))
 				if tt.want == ASCNone {
-					r.wantStatus(t, api.SAM_STAT_GOOD)
+					r.wantStatus(t, StatusGood)
 					return
 				}
 				r.wantSense(t, KeyIllegalRequest, tt.want)
@@ -227,7 +225,7 @@ func TestDataOutResiduals(t *testing.T) {
 				if tt.refused {
 					r.wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCommandIU)
 				} else {
-					r.wantStatus(t, api.SAM_STAT_GOOD)
+					r.wantStatus(t, StatusGood)
 				}
 				copy(want, out[:tt.written])
 				if !bytes.Equal(f.vol.data[:len(want)], want) {
@@ -249,7 +247,7 @@ func TestDataOutThatNeverArrivedWritesNothing(t *testing.T) {
 	task.AllocDataOut(512) // a transport that gave up half-way
 	f.target.Execute(context.Background(), task)
 	key, asc := decodeSense(t, task.Sense())
-	if task.Result != api.SAM_STAT_CHECK_CONDITION || key != KeyIllegalRequest || asc != ASCInvalidFieldInCommandIU {
+	if task.Result != StatusCheckCondition || key != KeyIllegalRequest || asc != ASCInvalidFieldInCommandIU {
 		t.Errorf("status %02Xh, %s, %s", task.Result, key, asc)
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
-
-	"github.com/gostor/gotgt/pkg/api"
 )
 
 func reportLUNsCDB(selectReport byte, length uint32) []byte {
@@ -31,7 +29,7 @@ func TestReportLUNs(t *testing.T) {
 	wantHex(t, f.good(reportLUNsCDB(0, 1024), nil), `
 		00000028 00000000
 		0000000000000000 0003000000000000 00ff000000000000 4100000000000000 7fff000000000000`)
-	f.do([]byte{0, 0, 0, 0, 0, 0}, nil).wantStatus(t, api.SAM_STAT_GOOD)
+	f.do([]byte{0, 0, 0, 0, 0, 0}, nil).wantStatus(t, StatusGood)
 
 	wantHex(t, f.good(reportLUNsCDB(1, 1024), nil), "00000000 00000000")
 	if got := f.good(reportLUNsCDB(2, 16), nil); len(got) != 16 || got[3] != 0x28 {

@@ -4,8 +4,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/backstore"
 )
 
@@ -36,14 +34,14 @@ func TestResizedVolumeIsTold(t *testing.T) {
 	f.lu.Resized()
 	for _, n := range []*Nexus{f.nexus, other} {
 		f.on(n, last).wantSense(t, KeyUnitAttention, ASCCapacityDataChanged)
-		f.on(n, last).wantStatus(t, api.SAM_STAT_GOOD)
+		f.on(n, last).wantStatus(t, StatusGood)
 	}
 	at7 := request{nexus: elsewhere, lun: [8]byte{0, 7}, cdb: testUnitReady}
 	second.run(at7).wantSense(t, KeyUnitAttention, ASCCapacityDataChanged)
-	second.run(at7).wantStatus(t, api.SAM_STAT_GOOD)
+	second.run(at7).wantStatus(t, StatusGood)
 	wantHex(t, f.good(cdb10(0x25, 0, 0, 0), nil), "00001007 00000200")
 	wantHex(t, f.good(getLBAStatus(testBlocks, 24), nil), "00000014 00000000  0000000000001000 00000008 00 000000")
-	f.unmap(unmapList([2]uint64{testBlocks, 8})).wantStatus(t, api.SAM_STAT_GOOD)
+	f.unmap(unmapList([2]uint64{testBlocks, 8})).wantStatus(t, StatusGood)
 
 	f.resize(testBlocks)
 	f.lu.Resized()

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/backstore"
 )
 
@@ -56,8 +54,8 @@ func TestSoftThresholdIsToldOnceToEveryNexus(t *testing.T) {
 	late := f.attach("iqn.2026-11.example.initiator:c")
 	// Descriptor format has room for the threshold descriptor as INFORMATION.
 	wantHex(t, f.on(other, []byte{0x03, 0x01, 0, 0, 255, 0}).data, "72 06 3807 000000 0c  00 0a 80 00"+goldenThreshold)
-	f.on(other, testUnitReady).wantStatus(t, api.SAM_STAT_GOOD)
-	f.on(late, testUnitReady).wantStatus(t, api.SAM_STAT_GOOD)
+	f.on(other, testUnitReady).wantStatus(t, StatusGood)
+	f.on(late, testUnitReady).wantStatus(t, StatusGood)
 	f.lu.SoftThresholdReached() // the next crossing
 	f.on(late, testUnitReady).wantSense(t, KeyUnitAttention, ASCSoftThresholdReached)
 }
@@ -143,7 +141,7 @@ func TestFullStore(t *testing.T) {
 	first, second := make([]byte, 4<<20), make([]byte, 64<<10)
 	random.Read(first)
 	random.Read(second)
-	write(0, first).wantStatus(t, api.SAM_STAT_GOOD)
+	write(0, first).wantStatus(t, StatusGood)
 
 	write(16384, second).wantSense(t, KeyDataProtect, ASCSpaceAllocationFailed)
 	f.do(cdb16(0x93, 0, 16384, 8), second[:512]).wantSense(t, KeyDataProtect, ASCSpaceAllocationFailed)
@@ -156,21 +154,21 @@ func TestFullStore(t *testing.T) {
 	if got := f.good(cdb10(0x28, 0, 16384, 128), nil); !isZero(got) {
 		t.Error("a write that was refused left something behind")
 	}
-	write(8192, first).wantStatus(t, api.SAM_STAT_GOOD) // what is known takes no space
+	write(8192, first).wantStatus(t, StatusGood) // what is known takes no space
 
-	f.unmap(unmapList([2]uint64{0, 16384})).wantStatus(t, api.SAM_STAT_GOOD)
+	f.unmap(unmapList([2]uint64{0, 16384})).wantStatus(t, StatusGood)
 	// The space is back as soon as the store has gone through what it freed.
 	poll := time.NewTicker(time.Millisecond)
 	defer poll.Stop()
 	var last result
 	for range 10_000 {
-		if last = write(16384, second); last.status == api.SAM_STAT_GOOD {
+		if last = write(16384, second); last.status == StatusGood {
 			break
 		}
 		last.wantSense(t, KeyDataProtect, ASCSpaceAllocationFailed)
 		<-poll.C
 	}
-	last.wantStatus(t, api.SAM_STAT_GOOD)
+	last.wantStatus(t, StatusGood)
 	if got := f.good(cdb10(0x28, 0, 16384, 128), nil); !bytes.Equal(got, second) {
 		t.Error("what was written after the UNMAP reads differently")
 	}

@@ -3,8 +3,6 @@ package scsi
 import (
 	"bytes"
 	"testing"
-
-	"github.com/gostor/gotgt/pkg/api"
 )
 
 var (
@@ -19,10 +17,10 @@ var (
 func TestNewNexusIsToldOfPowerOnOnce(t *testing.T) {
 	f := newFixture(t)
 	n := f.target.Attach(NexusID{TargetName: f.target.Name()})
-	f.on(n, inquiryCDB(0, 0, 96)).wantStatus(t, api.SAM_STAT_GOOD)
-	f.on(n, reportLUNsCDB(0, 96)).wantStatus(t, api.SAM_STAT_GOOD)
+	f.on(n, inquiryCDB(0, 0, 96)).wantStatus(t, StatusGood)
+	f.on(n, reportLUNsCDB(0, 96)).wantStatus(t, StatusGood)
 	f.on(n, cdb10(0x28, 0, 0, 1)).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
-	f.on(n, cdb10(0x28, 0, 0, 1)).wantStatus(t, api.SAM_STAT_GOOD)
+	f.on(n, cdb10(0x28, 0, 0, 1)).wantStatus(t, StatusGood)
 }
 
 func TestUnsupportedCommandReportsUnitAttentionFirst(t *testing.T) {
@@ -49,7 +47,7 @@ func TestAttentionsAreQueuedOnceInOrder(t *testing.T) {
 	}
 	f.do(testUnitReady, nil).wantSense(t, KeyUnitAttention, ASCModeParametersChanged)
 	f.do(testUnitReady, nil).wantSense(t, KeyUnitAttention, ASCCapacityDataChanged)
-	f.do(testUnitReady, nil).wantStatus(t, api.SAM_STAT_GOOD)
+	f.do(testUnitReady, nil).wantStatus(t, StatusGood)
 	for asc := range ASC(1000) {
 		f.lu.establish(asc, nil)
 	}
@@ -73,7 +71,7 @@ func TestStartStopUnit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f.good(cdb, nil)
-			f.on(other, cdb).wantStatus(t, api.SAM_STAT_GOOD)
+			f.on(other, cdb).wantStatus(t, StatusGood)
 		})
 	}
 	f.good([]byte{0x1B, 0x01, 0, 0, 0x01, 0}, nil) // IMMED
@@ -99,7 +97,7 @@ func TestReservation(t *testing.T) {
 	other := f.attach("iqn.2026-11.example.initiator:b")
 	conflict := func(cdb []byte) {
 		t.Helper()
-		f.on(other, cdb).wantStatus(t, api.SAM_STAT_RESERVATION_CONFLICT)
+		f.on(other, cdb).wantStatus(t, StatusReservationConflict)
 	}
 	f.good(reserve6, nil)
 	f.good(reserve6, nil)
@@ -113,13 +111,13 @@ func TestReservation(t *testing.T) {
 	for _, cdb := range [][]byte{
 		inquiryCDB(0, 0, 96), reportLUNsCDB(0, 96), requestSense, release6, cdb10(0x25, 0, 0, 0), startUnit,
 	} {
-		f.on(other, cdb).wantStatus(t, api.SAM_STAT_GOOD)
+		f.on(other, cdb).wantStatus(t, StatusGood)
 	}
 	conflict(reserve6) // RELEASE(6) by the other did nothing
 	f.good(release6, nil)
-	f.on(other, reserve6).wantStatus(t, api.SAM_STAT_GOOD)
-	f.do(reserve6, nil).wantStatus(t, api.SAM_STAT_RESERVATION_CONFLICT)
-	f.on(other, release6).wantStatus(t, api.SAM_STAT_GOOD)
+	f.on(other, reserve6).wantStatus(t, StatusGood)
+	f.do(reserve6, nil).wantStatus(t, StatusReservationConflict)
+	f.on(other, release6).wantStatus(t, StatusGood)
 
 	for _, flags := range []byte{0x10, 0x01} { // third party, extent
 		f.do([]byte{0x16, flags, 0, 0, 0, 0}, nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
@@ -136,7 +134,7 @@ func TestReservationEndsWithItsNexus(t *testing.T) {
 	if len(lost) != 1 || lost[0] != f.nexus {
 		t.Errorf("nexus loss was told as %v", lost)
 	}
-	f.on(other, reserve6).wantStatus(t, api.SAM_STAT_GOOD)
+	f.on(other, reserve6).wantStatus(t, StatusGood)
 	if f.target.HasLU(f.nexus, [8]byte{}) {
 		t.Error("a nexus that ended still addresses LUN 0")
 	}
@@ -158,10 +156,10 @@ func TestLogicalUnitReset(t *testing.T) {
 		t.Error("mode parameters survived the reset")
 	}
 	f.do(testUnitReady, nil).wantSense(t, KeyUnitAttention, ASCBusDeviceResetFunction)
-	f.do(testUnitReady, nil).wantStatus(t, api.SAM_STAT_GOOD)
+	f.do(testUnitReady, nil).wantStatus(t, StatusGood)
 	f.on(other, testUnitReady).wantSense(t, KeyUnitAttention, ASCBusDeviceResetFunction)
 	f.on(other, testUnitReady).wantSense(t, KeyUnitAttention, ASCModeParametersChanged)
-	f.on(other, reserve6).wantStatus(t, api.SAM_STAT_GOOD)
+	f.on(other, reserve6).wantStatus(t, StatusGood)
 }
 
 func TestTasksAbortedTellsTheOthers(t *testing.T) {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/blockdev"
 )
 
@@ -67,12 +65,12 @@ func TestStream_ends_early(t *testing.T) {
 	if !write.More() {
 		t.Fatal("ended with the first piece")
 	}
-	f.on(other, reserve6).wantStatus(t, api.SAM_STAT_GOOD)
+	f.on(other, reserve6).wantStatus(t, StatusGood)
 	f.target.Execute(t.Context(), write)
-	if write.More() || write.Result != api.SAM_STAT_RESERVATION_CONFLICT {
+	if write.More() || write.Result != StatusReservationConflict {
 		t.Errorf("a reservation in between: status %02Xh", write.Result)
 	}
-	f.on(other, []byte{0x17, 0, 0, 0, 0, 0}).wantStatus(t, api.SAM_STAT_GOOD)
+	f.on(other, []byte{0x17, 0, 0, 0, 0, 0}).wantStatus(t, StatusGood)
 
 	read := begin(0x88, 0, blocks*512)
 	f.target.Execute(t.Context(), read)
@@ -82,7 +80,7 @@ func TestStream_ends_early(t *testing.T) {
 	f.pool.Put(read.TakeDataIn())
 	f.lu.volume.(*memVolume).setError(blockdev.ErrCorrupt)
 	f.target.Execute(t.Context(), read)
-	if read.More() || read.Result != api.SAM_STAT_CHECK_CONDITION || read.DataIn() != nil {
+	if read.More() || read.Result != StatusCheckCondition || read.DataIn() != nil {
 		t.Errorf("a failure in between: status %02Xh, %d bytes", read.Result, len(read.DataIn()))
 	}
 	write.Release()
@@ -95,7 +93,7 @@ func TestStream_less_than_the_CDB(t *testing.T) {
 	f := newFixture(t, func(c *LUConfig) { c.Volume = newMemVolume(16 << 20) })
 	data := bytes.Repeat([]byte{7}, StreamPiece+1024)
 	r := f.run(request{nexus: f.nexus, cdb: cdb16(0x8A, 0, 0, blocks), out: data, expectedOut: len(data)})
-	r.wantStatus(t, api.SAM_STAT_GOOD)
+	r.wantStatus(t, StatusGood)
 	if got := f.good(cdb16(0x88, 0, 0, StreamPiece/512+3), nil); !bytes.Equal(got[:len(data)], data) || !isZero(got[len(data):]) {
 		t.Error("wrote something else")
 	}

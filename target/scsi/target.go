@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/gostor/gotgt/pkg/api"
 	"github.com/sirupsen/logrus"
 )
 
@@ -234,7 +233,7 @@ func (tg *Target) Execute(ctx context.Context, t *Task) {
 		tg.fail(t, err)
 		return
 	}
-	t.Result = api.SAM_STAT_GOOD
+	t.Result = StatusGood
 }
 
 // HasLU reports whether lun names a logical unit that n can address.
@@ -272,7 +271,7 @@ func (tg *Target) fail(t *Task, err error) {
 	if sense.Key == KeyHardwareError || sense.Key == KeyMediumError {
 		tg.log.WithError(err).WithField("cdb", fmt.Sprintf("% x", t.CDB())).Error("command failed inside the target")
 	}
-	t.Result = api.SAM_STAT_CHECK_CONDITION
+	t.Result = StatusCheckCondition
 	var buf [64]byte
 	t.SetSense(sense.AppendSense(buf[:0], format))
 }

@@ -3,21 +3,27 @@ package scsi
 import (
 	"sync/atomic"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/target/bufpool"
 )
 
 // Task is one SCSI command from the moment its PDU was read until its status
-// was sent (SAM-5 "task", "command"). The embedded api.SCSICommand is the part
-// shared with gotgt: CDB (SCB), LUN, tag, task attribute, data buffers, status
-// (Result) and sense data. Its buffers point into the Task, so that a reused
-// Task allocates nothing.
+// was sent (SAM-5 "task", "command"). CDB and sense data are in the Task itself, so
+// that a reused one allocates nothing.
 //
 // The transport owns a Task; the device server may use it only between
 // Prepare and the return of Execute.
 type Task struct {
-	api.SCSICommand
+	// Lun, Tag and Attribute (a task attribute) are those of the PDU; OpCode is the
+	// first byte of the CDB.
+	Lun       [8]byte
+	Tag       uint64
+	Attribute int
+	OpCode    byte
+	// Offset and TL are the range in bytes of a command that transfers one.
+	Offset uint64
+	TL     uint32
+	// Result is the status.
+	Result byte
 
 	// Nexus is the I_T nexus the command came over.
 	Nexus *Nexus
@@ -41,15 +47,14 @@ type Task struct {
 
 	stream stream
 
-	op    *Operation // set by Prepare
-	itl   *itlNexus  // set by Prepare, nil when the LUN has no logical unit
-	pool  *bufpool.Pool
-	out   *bufpool.Buffer
-	in    *bufpool.Buffer
-	cdb   [260]byte
-	outDB api.SCSIDataBuffer
-	inDB  api.SCSIDataBuffer
-	sense api.SenseBuffer
+	op   *Operation // set by Prepare
+	itl  *itlNexus  // set by Prepare, nil when the LUN has no logical unit
+	pool *bufpool.Pool
+	out  *bufpool.Buffer
+	in   *bufpool.Buffer
+	cdb  [260]byte
+	// cdbLength and senseLength are how many bytes of cdb and senseBytes are used.
+	cdbLength, senseLength int
 	// SPC-4 4.5.1: sense data is at most 252 bytes.
 	senseBytes [252]byte
 }
@@ -64,12 +69,11 @@ func NewTask(pool *bufpool.Pool) *Task {
 // allows no more).
 func (t *Task) Reset(n *Nexus, cdb []byte) {
 	t.Release()
-	l := copy(t.cdb[:], cdb)
-	t.SCSICommand = api.SCSICommand{SCB: t.cdb[:l], SCBLength: l}
-	if l > 0 {
+	t.Lun, t.Tag, t.Attribute, t.OpCode, t.Offset, t.TL, t.Result = [8]byte{}, 0, 0, 0, 0, 0, StatusGood
+	t.senseLength = 0
+	if t.cdbLength = copy(t.cdb[:], cdb); t.cdbLength > 0 {
 		t.OpCode = t.cdb[0]
 	}
-	t.outDB, t.inDB, t.sense = api.SCSIDataBuffer{}, api.SCSIDataBuffer{}, api.SenseBuffer{}
 	t.Nexus, t.LU, t.op, t.itl, t.entry, t.exclusive = n, nil, nil, nil, nil, false
 	t.ExpectedOut, t.ExpectedIn, t.Wanted = 0, 0, 0
 	t.stream = stream{}
@@ -82,30 +86,26 @@ func (t *Task) Release() {
 	t.pool.Put(t.out)
 	t.pool.Put(t.in)
 	t.out, t.in = nil, nil
-	t.InSDBBuffer, t.OutSDBBuffer = nil, nil
 }
 
 // CDB returns the command descriptor block.
-func (t *Task) CDB() []byte { return t.SCB[:t.SCBLength] }
+func (t *Task) CDB() []byte { return t.cdb[:t.cdbLength] }
 
 // AllocDataOut makes room for n bytes of Data-Out and returns it for the
 // transport to fill.
 func (t *Task) AllocDataOut(n int) []byte {
 	t.pool.Put(t.out)
 	t.out = t.pool.Get(n)
-	t.outDB = api.SCSIDataBuffer{Buffer: t.out.Bytes, Length: uint32(n), TransferLength: uint32(n)}
-	t.OutSDBBuffer = &t.outDB
-	t.Direction = api.SCSIDataWrite
 	return t.out.Bytes
 }
 
 // DataOut returns the Data-Out bytes that arrived: at most Wanted, fewer when
 // the initiator offered fewer.
 func (t *Task) DataOut() []byte {
-	if t.OutSDBBuffer == nil {
+	if t.out == nil {
 		return nil
 	}
-	return t.OutSDBBuffer.Buffer
+	return t.out.Bytes
 }
 
 // AllocDataIn makes room for n bytes of Data-In, which the transport sends
@@ -113,41 +113,35 @@ func (t *Task) DataOut() []byte {
 func (t *Task) AllocDataIn(n int) []byte {
 	t.pool.Put(t.in)
 	t.in = t.pool.Get(n)
-	t.inDB = api.SCSIDataBuffer{Buffer: t.in.Bytes, Length: uint32(n), TransferLength: uint32(n)}
-	t.InSDBBuffer = &t.inDB
-	t.Direction = api.SCSIDataRead
 	return t.in.Bytes
 }
 
 // DataIn returns the Data-In bytes of the command, nil when it has none.
 func (t *Task) DataIn() []byte {
-	if t.InSDBBuffer == nil {
+	if t.in == nil {
 		return nil
 	}
-	return t.InSDBBuffer.Buffer
+	return t.in.Bytes
 }
 
 // TakeDataIn takes the Data-In from the task: the caller gives the buffer back to the
 // pool. nil: there is none.
 func (t *Task) TakeDataIn() *bufpool.Buffer {
 	in := t.in
-	t.in, t.InSDBBuffer = nil, nil
+	t.in = nil
 	return in
 }
 
 // DropDataIn takes back Data-In that was allocated before the command failed.
 func (t *Task) DropDataIn() {
 	t.pool.Put(t.in)
-	t.in, t.InSDBBuffer = nil, nil
+	t.in = nil
 }
 
 // Sense returns the sense data to send with CHECK CONDITION, empty when there
 // is none.
 func (t *Task) Sense() []byte {
-	if t.SenseBuffer == nil {
-		return nil
-	}
-	return t.SenseBuffer.Buffer[:t.SenseBuffer.Length]
+	return t.senseBytes[:t.senseLength]
 }
 
 // FormatSense returns sense data for a condition that the transport reports, in
@@ -170,9 +164,7 @@ func (t *Task) SetGoodSense(sense *SenseError) {
 // SetSense sets the sense data of the command; sense longer than 252 bytes is
 // cut.
 func (t *Task) SetSense(sense []byte) {
-	n := copy(t.senseBytes[:], sense)
-	t.sense = api.SenseBuffer{Buffer: t.senseBytes[:], Length: uint32(n)}
-	t.SenseBuffer = &t.sense
+	t.senseLength = copy(t.senseBytes[:], sense)
 }
 
 // MayChange reports whether a task that Execute has ended may have changed what
@@ -193,7 +185,7 @@ func (t *Task) MayChange() bool {
 // Unsettled has a task that may have changed something fail with err: its changes
 // may be lost with this process.
 func (t *Task) Unsettled(err error) {
-	if t.Result != api.SAM_STAT_GOOD || !t.MayChange() || t.LU == nil {
+	if t.Result != StatusGood || !t.MayChange() || t.LU == nil {
 		return
 	}
 	var sense *SenseError

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
 	"pgregory.net/rapid"
 )
 
@@ -185,7 +184,7 @@ func TestTaskSetFull(t *testing.T) {
 					}
 					tasks = append(tasks, task)
 				}
-				if _, refused := f.arrive(nexus, attributeSimple); refused != api.SAM_STAT_TASK_SET_FULL {
+				if _, refused := f.arrive(nexus, attributeSimple); refused != StatusTaskSetFull {
 					t.Fatalf("one more of the same nexus: status %02Xh", refused)
 				}
 			}
@@ -202,20 +201,20 @@ func TestTaskSetFull(t *testing.T) {
 				if n > 0 {
 					continue
 				}
-				if _, refused := f.arrive(nexus, attributeSimple); refused != api.SAM_STAT_TASK_SET_FULL {
+				if _, refused := f.arrive(nexus, attributeSimple); refused != StatusTaskSetFull {
 					t.Fatalf("one more of a nexus with few: status %02Xh", refused)
 				}
 			}
 			for _, a := range []int{attributeSimple, attributeOrdered} {
-				if _, refused := f.arrive(last, a); refused != api.SAM_STAT_BUSY {
+				if _, refused := f.arrive(last, a); refused != StatusBusy {
 					t.Errorf("a nexus without tasks: status %02Xh, want BUSY", refused)
 				}
 			}
-			f.on(last, inquiryCDB(0, 0, 96)).wantStatus(t, api.SAM_STAT_GOOD)
+			f.on(last, inquiryCDB(0, 0, 96)).wantStatus(t, StatusGood)
 			for _, task := range tasks {
 				task.Leave()
 			}
-			f.on(last, testUnitReady).wantStatus(t, api.SAM_STAT_GOOD)
+			f.on(last, testUnitReady).wantStatus(t, StatusGood)
 			if state := f.lu.tasks.state.Load(); state != 0 {
 				t.Errorf("state %x of an empty task set", state)
 			}
@@ -299,7 +298,7 @@ func TestOrderedTasksRunAlone(t *testing.T) {
 				}
 				task.AllocDataOut(512)
 				f.target.Execute(context.Background(), task)
-				if task.Result != api.SAM_STAT_GOOD {
+				if task.Result != StatusGood {
 					t.Errorf("status %02Xh", task.Result)
 				}
 				task.Release()
@@ -321,7 +320,7 @@ func TestFailureEndsNoOtherTask(t *testing.T) {
 	waiting, _ := f.arrive(f.nexus, attributeOrdered)
 	for _, task := range []*Task{other, same, waiting} {
 		f.target.Execute(t.Context(), task)
-		if task.Result != api.SAM_STAT_GOOD {
+		if task.Result != StatusGood {
 			t.Errorf("status %02Xh", task.Result)
 		}
 		task.Release()
@@ -342,7 +341,7 @@ func TestCommandsBehindAnErasureWait(t *testing.T) {
 		t.Fatal("the medium is erased under a command that came before")
 	}
 	f.target.Execute(t.Context(), first)
-	if first.Result != api.SAM_STAT_GOOD {
+	if first.Result != StatusGood {
 		t.Errorf("status %02Xh", first.Result)
 	}
 	f.target.Execute(t.Context(), erase)

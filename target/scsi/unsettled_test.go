@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/gostor/gotgt/pkg/api"
-
 	"odx/blockdev"
 )
 
@@ -38,7 +36,7 @@ func TestUnsettled(t *testing.T) {
 			f := newFixture(t)
 			r := f.run(request{nexus: f.nexus, cdb: unhex(t, c.cdb), out: c.out, expectedOut: -1, unsettled: full})
 			if !c.fails {
-				r.wantStatus(t, api.SAM_STAT_GOOD)
+				r.wantStatus(t, StatusGood)
 				return
 			}
 			r.wantSense(t, KeyDataProtect, ASCSpaceAllocationFailed)

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
-
-	"github.com/gostor/gotgt/pkg/api"
 )
 
 const (
@@ -60,5 +58,5 @@ func TestWriteAndVerify(t *testing.T) {
 		cdb[1] = compareOne
 		f.do(cdb, data).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
 	}
-	f.do(cdb10(0x2E, 0, 0, 0), nil).wantStatus(t, api.SAM_STAT_GOOD)
+	f.do(cdb10(0x2E, 0, 0, 0), nil).wantStatus(t, StatusGood)
 }
