@@ -61,7 +61,7 @@ func TestCheckFindings(t *testing.T) {
 		},
 		"tree without an owner": {
 			func(s *Store, v *Volume) error { v.root = blockmap.Root{Level: v.root.Level}; return nil },
-			"map node 1 is stored, and nothing refers to it",
+			"map node 1 is stored and has no references",
 		},
 		"extent on another": {
 			func(s *Store, _ *Volume) error { return move(s, 3, segment.Addr{Segment: 1, Block: 5}) },
@@ -85,7 +85,7 @@ func TestCheckFindings(t *testing.T) {
 		},
 		"node of the wrong level": {
 			stored('n', 1, func(value []byte) []byte { value[0] = 3; return value }),
-			"map node 1 is of level 3, and stands where another level should",
+			"map node 1 has level 3 where another level is expected",
 		},
 		"count of a node that does not exist": {
 			stored('c', 0, func([]byte) []byte { return []byte{77, 1, 4} }),

@@ -12,17 +12,17 @@ import (
 	"odx/backstore/refs"
 )
 
-// Audit proves a stored forest against its roots and the nodes that wait to be
-// reaped. It reports each node whose reference count is not the number of
-// references found, that is missing or of the wrong level, and each that is
-// stored and nothing refers to. It keeps some tens of bytes for each node.
+// Audit verifies a stored forest against its roots and the dropped nodes not yet
+// reaped. It reports each node that is missing, has the wrong level, has a count other
+// than the references found, or is stored without a reference. It uses some tens of
+// bytes per node.
 func Audit(ctx context.Context, kv meta.Reader, roots []Root, dropped []uint64, report func(finding string)) error {
 	a := &audit{nodes: make(map[uint64]nodeAudit), report: report}
 	for _, r := range roots {
 		a.refer(r.Node, r.Level)
 	}
 	for _, id := range dropped {
-		// It counts as if its last reference were still there.
+		// A dropped node holds its references until it is reaped.
 		n := a.nodes[id]
 		n.refs++
 		a.nodes[id] = n
@@ -44,8 +44,8 @@ func Audit(ctx context.Context, kv meta.Reader, roots []Root, dropped []uint64, 
 	return nil
 }
 
-// EachLeaf calls fn with the slots of every stored leaf, which fn must neither
-// keep nor change.
+// EachLeaf calls fn with the slots of every stored leaf. fn must neither retain nor
+// modify them.
 func EachLeaf(ctx context.Context, kv meta.Reader, fn func(slots []extent.Slot)) error {
 	return eachNode(ctx, kv, func(_ uint64, n *node, err error) {
 		if err == nil && n.level == 0 {
@@ -54,7 +54,7 @@ func EachLeaf(ctx context.Context, kv meta.Reader, fn func(slots []extent.Slot))
 	})
 }
 
-// eachNode calls fn with every stored node, or with why it cannot be decoded.
+// eachNode calls fn with every stored node, or with the decoding error.
 func eachNode(ctx context.Context, kv meta.Reader, fn func(id uint64, n *node, err error)) error {
 	return kv.Scan([]byte{nodePrefix}, func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
@@ -66,23 +66,23 @@ func eachNode(ctx context.Context, kv meta.Reader, fn func(id uint64, n *node, e
 	})
 }
 
-// audit is an Audit at work.
+// audit is the state of one Audit.
 type audit struct {
 	nodes  map[uint64]nodeAudit
 	report func(finding string)
 }
 
-// nodeAudit is what is known of one node.
+// nodeAudit is the state of one node in an audit.
 type nodeAudit struct {
 	refs  int64 // references found
 	extra int64 // references beyond the first, as counted
-	// Levels are one more than they are, so that 0 can mean that none is known.
-	level    uint8 // of the stored node
-	referred uint8 // that those who refer to the node expect
-	confused bool  // they do not expect the same
+	// Levels are stored plus one; 0 means unknown.
+	level    uint8 // level of the stored node
+	referred uint8 // level that parents and roots expect
+	confused bool  // referrers expect different levels
 }
 
-// refer notes a reference to a node of that level.
+// refer records a reference to a node of the level.
 func (a *audit) refer(id uint64, level uint8) {
 	if id == 0 {
 		return
@@ -94,7 +94,7 @@ func (a *audit) refer(id uint64, level uint8) {
 	a.nodes[id] = n
 }
 
-// found notes a stored node and what it refers to.
+// found records a stored node and its references.
 func (a *audit) found(id uint64, n *node) {
 	known := a.nodes[id]
 	known.level = n.level + 1
@@ -125,7 +125,7 @@ func (a *audit) counts(kv meta.Reader) error {
 	})
 }
 
-// compare reports what does not fit together, by node.
+// compare reports inconsistencies in the order of node numbers.
 func (a *audit) compare() {
 	for _, id := range slices.Sorted(maps.Keys(a.nodes)) {
 		n := a.nodes[id]
@@ -135,9 +135,9 @@ func (a *audit) compare() {
 		case n.level == 0:
 			a.report(fmt.Sprintf("map node %d has a reference count of %d and does not exist", id, n.extra+1))
 		case n.refs == 0:
-			a.report(fmt.Sprintf("map node %d is stored, and nothing refers to it", id))
+			a.report(fmt.Sprintf("map node %d is stored and has no references", id))
 		case n.confused || n.referred != 0 && n.referred != n.level:
-			a.report(fmt.Sprintf("map node %d is of level %d, and stands where another level should", id, n.level-1))
+			a.report(fmt.Sprintf("map node %d has level %d where another level is expected", id, n.level-1))
 		case n.extra+1 != n.refs:
 			a.report(fmt.Sprintf("map node %d has a reference count of %d and %d references", id, n.extra+1, n.refs))
 		}

@@ -11,13 +11,14 @@ import (
 	"odx/backstore/segment"
 )
 
-// BenchmarkCopy shares a range of a tree of 4 GiB, copies it from there, and gives it
-// up: the map's part of a copy by token. Shifted copies go to a new place each time.
-func BenchmarkCopy(b *testing.B) {
+// BenchmarkForest_Copy shares a range of a 4 GiB tree, copies it from the share, and
+// drops the share: the map's part of a copy by token. Shifted copies go to a new offset
+// each time.
+func BenchmarkForest_Copy(b *testing.B) {
 	const mib = 256 // blocks
 	for _, bm := range []struct {
 		mib, shift uint64
-		scattered  bool // the extents, as after writes here and there
+		scattered  bool // extents in random order, as after random writes
 	}{{256, 0, false}, {1020, 0, false}, {256, 1, false}, {1024, 1, false}, {256, 1, true}} {
 		b.Run(fmt.Sprintf("%d MiB shifted by %d blocks scattered %v", bm.mib, bm.shift, bm.scattered), func(b *testing.B) {
 			f, r := filled(b, 1024*mib, bm.scattered)
@@ -56,8 +57,8 @@ func BenchmarkCopy(b *testing.B) {
 	}
 }
 
-// filled returns a tree of so many blocks, each with an extent of its own, in the
-// order of the blocks or scattered over them.
+// filled returns a fully mapped tree with one extent per block, in block order or
+// scattered.
 func filled(b *testing.B, blocks uint64, scattered bool) (*Forest, Root) {
 	b.Helper()
 	kv, clock := meta.NewMem(), pages.NewClock()

@@ -5,12 +5,12 @@ import (
 	"odx/backstore/invariant"
 )
 
-// slotCost is what copying the slots of one leaf costs in comparison with
-// sharing one node.
+// slotCost is the cost of copying the slots of one leaf, in steps. Sharing one node is
+// one step.
 const slotCost = 8
 
-// StepError: a step of a Copy could not read what it needs. The step changed
-// nothing, and those before it are whole.
+// StepError reports that a step of a Copy could not read its inputs. The failed step
+// changed nothing; the steps before it are complete.
 type StepError struct{ Err error }
 
 func (e *StepError) Error() string { return e.Err.Error() }
@@ -18,11 +18,11 @@ func (e *StepError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *StepError) Unwrap() error { return e.Err }
 
-// Copy makes blocks [to, to+count) of dst equal blocks [from, from+count) of
-// src. Where both lie alike to a node's span the node is shared, elsewhere
-// slots are copied. It stops when it has spent budget steps and returns how
-// many blocks it did, at least a leaf's part. After a StepError it is whole as far
-// as it came. Nothing changes src meanwhile.
+// Copy copies the mappings of blocks [from, from+count) of src to [to, to+count) of
+// dst. It shares a node where both ranges have the same alignment to the node's span,
+// and copies slots elsewhere. It stops after budget steps and returns the number of
+// blocks copied, at least those of one leaf. After a StepError the returned number of
+// blocks is copied and nothing else is changed. src must not change during the call.
 func (f *Forest) Copy(dst *Root, to uint64, src Root, from, count uint64, budget int) (uint64, error) {
 	done := uint64(0)
 	for done < count && budget > 0 {
@@ -36,7 +36,7 @@ func (f *Forest) Copy(dst *Root, to uint64, src Root, from, count uint64, budget
 	return done, nil
 }
 
-// copyStep copies the first part of a range: nodes that are shared, or slots of a
+// copyStep copies the first part of a range: it shares nodes or copies slots of one
 // leaf.
 func (f *Forest) copyStep(dst *Root, to uint64, src Root, from, count uint64, budget int) (n uint64, cost int, err error) {
 	if level, ok := commonLevel(to, from, count, min(dst.Level, src.Level)); ok {
@@ -62,7 +62,7 @@ func (f *Forest) copySlots(dst *Root, to uint64, src Root, from, count uint64) e
 	if err := f.TouchSet(*dst, to, count); err != nil {
 		return &StepError{err}
 	}
-	if err := f.extents.Ref(slots); err != nil { // that of all of them, or of none
+	if err := f.extents.Ref(slots); err != nil { // all or none
 		return &StepError{err}
 	}
 	return f.Set(dst, to, slots)
@@ -88,7 +88,7 @@ func commonLevel(to, from, count uint64, top uint8) (level uint8, ok bool) {
 	return 0, false
 }
 
-// shareInto puts the source's node of a level into the destination's place.
+// shareInto replaces the node of dst at the level by the node of src, shared.
 func (f *Forest) shareInto(dst *Root, to uint64, src Root, from uint64, level uint8) error {
 	n, err := f.nodeAt(src, from, level)
 	if err != nil {

@@ -6,12 +6,12 @@ import (
 	"odx/backstore/refs"
 )
 
-// countKind: a new node has one reference, and one without any is dropped.
+// countKind: a new node has one reference; a node without references is dropped.
 var countKind = refs.Kind{Prefix: countPrefix, Least: 0}
 
 // addRef adds a reference to a node.
 func (f *Forest) addRef(id uint64) error {
-	f.proveNotDropped(id)
+	f.checkNotDropped(id)
 	p, err := f.counts.Lock(id)
 	if err != nil {
 		return err
@@ -22,7 +22,8 @@ func (f *Forest) addRef(id uint64) error {
 	return nil
 }
 
-// dropRef takes a reference from a node; last reports that it was the only one.
+// dropRef removes a reference from a node. last reports that it was the only one; the
+// count is then unchanged.
 func (f *Forest) dropRef(id uint64) (last bool, err error) {
 	p, err := f.counts.Lock(id)
 	if err != nil {
@@ -43,11 +44,11 @@ func (f *Forest) references(id uint64) (int64, error) {
 	return 1 + extra, err
 }
 
-// addRefs adds a reference to each of the nodes, holes among them.
+// addRefs adds a reference to each of the nodes. It skips holes.
 func (f *Forest) addRefs(nodes []extent.Slot) error {
 	if invariant.Enabled {
 		for _, id := range nodes {
-			f.proveNotDropped(uint64(id))
+			f.checkNotDropped(uint64(id))
 		}
 	}
 	return f.eachCounts(nodes, func(p *refs.Page, nodes []extent.Slot) int {
@@ -56,10 +57,10 @@ func (f *Forest) addRefs(nodes []extent.Slot) error {
 	})
 }
 
-// releaseAll takes a reference from each of the nodes, holes among them; those
-// that lose their last one are dropped.
+// releaseAll removes a reference from each of the nodes, and drops nodes that lose
+// their last one. It skips holes and overwrites nodes.
 func (f *Forest) releaseAll(nodes []extent.Slot) error {
-	last := nodes[:0] // what is behind has been looked at
+	last := nodes[:0] // reuses the prefix that is already processed
 	err := f.eachCounts(nodes, func(p *refs.Page, nodes []extent.Slot) int {
 		n := 0
 		for n < len(nodes) && p.Has(uint64(nodes[n])) {
@@ -85,15 +86,15 @@ func (f *Forest) releaseAll(nodes []extent.Slot) error {
 	return nil
 }
 
-// touchCounts reads the counts of nodes, holes among them.
+// touchCounts reads the counts of nodes. It skips holes.
 func (f *Forest) touchCounts(nodes []extent.Slot) error {
 	return f.eachCounts(nodes, func(p *refs.Page, nodes []extent.Slot) int { return refs.Lead(p, nodes, 0) })
 }
 
-// eachCounts calls fn with nodes the first of which is not a hole, and with its page
-// of counts, which is locked. fn returns with how many of the nodes it is done, all
-// that have their counts there; then come the others. Nodes that were made together
-// have theirs on one page.
+// eachCounts calls fn with the rest of nodes, starting at a node that is not a hole,
+// and with the locked page of its count. fn returns the number of leading nodes it has
+// processed: those with counts on the page. Nodes created together have counts on one
+// page, so calls are few.
 func (f *Forest) eachCounts(nodes []extent.Slot, fn func(p *refs.Page, nodes []extent.Slot) int) error {
 	for len(nodes) > 0 {
 		if nodes[0] == 0 {

@@ -7,8 +7,7 @@ import (
 	"odx/backstore/refs"
 )
 
-// DescribedRun is a run of slots of a node that are not holes: consecutive values, or
-// all the same.
+// DescribedRun is a run of slots without holes: consecutive or equal values.
 type DescribedRun struct {
 	At    int    `json:"at"` // index of the first slot
 	Count int    `json:"count"`
@@ -16,8 +15,8 @@ type DescribedRun struct {
 	Same  bool   `json:"same,omitempty"`
 }
 
-// Describe returns what a row of this package holds, for people; ok is false for a
-// row of another one.
+// Describe returns the contents of a row of this package in readable form. ok is false
+// for rows of other packages.
 func Describe(key, value []byte) (described any, ok bool, err error) {
 	if len(key) != 9 {
 		return nil, false, nil
@@ -49,7 +48,7 @@ func describeNode(value []byte) (any, error) {
 	return map[string]any{"level": n.level, "runs": runs}, nil
 }
 
-// byNumber names the counts of a page by what they count.
+// byNumber keys the counts of a page by node number.
 func byNumber(page uint64, extra map[int]int64) map[string]int64 {
 	named := make(map[string]int64, len(extra))
 	for i, n := range extra {

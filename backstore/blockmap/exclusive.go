@@ -11,9 +11,9 @@ import (
 	"odx/backstore/refs"
 )
 
-// SharedNodes returns the stored nodes that have more than one reference. What
-// is below them is shared too, but counted only when one of those who share it
-// changes it: there are few of them.
+// SharedNodes returns the stored nodes that have more than one reference. Nodes below
+// them are shared too, but their counts rise only when the shared parent is copied, so
+// the set is small.
 func SharedNodes(ctx context.Context, kv meta.Reader) (map[uint64]bool, error) {
 	shared := make(map[uint64]bool)
 	err := refs.Scan(kv, countKind, func(first uint64, extra []int64, err error) error {
@@ -27,8 +27,8 @@ func SharedNodes(ctx context.Context, kv meta.Reader) (map[uint64]bool, error) {
 	return shared, err
 }
 
-// ExclusiveLeaves calls fn with the slots of each stored leaf that nothing but
-// this tree reaches. fn must neither keep nor change them.
+// ExclusiveLeaves calls fn with the slots of each stored leaf that only this tree
+// reaches. fn must neither retain nor modify them.
 func ExclusiveLeaves(ctx context.Context, kv meta.Reader, r Root, shared map[uint64]bool, fn func(slots []extent.Slot) error) error {
 	if r.Node == 0 || shared[r.Node] {
 		return nil
@@ -45,7 +45,7 @@ func ExclusiveLeaves(ctx context.Context, kv meta.Reader, r Root, shared map[uin
 		return fmt.Errorf("map node %d: %w", r.Node, err)
 	}
 	if n.level != r.Level {
-		return fmt.Errorf("%w: node %d of level %d stands where one of level %d should", ErrInconsistent, r.Node, n.level, r.Level)
+		return fmt.Errorf("%w: node %d has level %d, want %d", ErrInconsistent, r.Node, n.level, r.Level)
 	}
 	if n.level == 0 {
 		return fn(n.slots[:])

@@ -1,20 +1,20 @@
-// Package blockmap is the map from blocks of an address space to extents: a
-// radix tree of fixed geometry, like a page table. A node has 512 slots; a root
-// at level n spans 512^(n+1) blocks.
+// Package blockmap is the map from blocks of an address space to extents: a radix tree
+// of fixed geometry, like a page table. A node has 512 slots; a root at level n spans
+// 512^(n+1) blocks.
 //
-// All trees live in one Forest and share nodes. A node counts its references
-// from parents and roots; an extent counts its references from leaf slots. To
-// copy a range, references to the largest nodes wholly inside it are added
-// ("sharing"). To change a shared node, it is copied first, which passes one
-// reference on to each child (Rodeh, "B-trees, Shadowing, and Clones": counts
-// are pushed down lazily). When a node loses its last reference it joins the
-// list of dropped nodes; Reap passes the loss on to its children, a bounded
-// number at a time, so that dropping a large tree holds nothing up.
+// All trees live in one Forest and share nodes. A node counts its references from
+// parents and roots; an extent counts its references from leaf slots. To copy a range,
+// references to the largest nodes wholly inside it are added ("sharing"). To change a
+// shared node, it is copied first, which passes one reference on to each child (Rodeh,
+// "B-trees, Shadowing, and Clones": counts are pushed down lazily). A node that loses
+// its last reference is added to the list of dropped nodes. Reap releases its children,
+// a bounded number of nodes per call, so that dropping a large tree blocks no other
+// operation.
 //
-// A tree is guarded by its owner: methods that change a Root need it locked
-// exclusively, methods that read or share it at least shared. Methods that
-// change anything must run while no checkpoint takes its cut. A failed change
-// leaves the forest in an unknown state: the store must not be used after it.
+// The owner of a tree locks it: methods that change a Root require the exclusive lock,
+// methods that read or share it the shared lock. Methods that change anything must not
+// run during a checkpoint cut. A failed change leaves the forest in an unknown state:
+// the store must not be used after it.
 package blockmap
 
 import (
@@ -32,8 +32,7 @@ import (
 	"odx/backstore/refs"
 )
 
-// ErrInconsistent: a node is missing or of the wrong level. The store has been
-// damaged.
+// ErrInconsistent reports a damaged store: a node is missing or has the wrong level.
 var ErrInconsistent = errors.New("block map is inconsistent")
 
 // Key prefixes of nodes and of count pages.
@@ -51,13 +50,13 @@ type Root struct {
 // Blocks returns how many blocks the tree spans.
 func (r Root) Blocks() uint64 { return span(r.Level) }
 
-// Extents is the part of the extent table that maps keep in step.
+// Extents is the part of the extent table that counts the references of map slots.
 type Extents interface {
 	Ref(slots []extent.Slot) error
 	Unref(slots []extent.Slot) error
-	// Touch reads what Ref and Unref need, and changes nothing.
+	// Touch reads the rows that Ref and Unref need. It changes nothing.
 	Touch(slots []extent.Slot) error
-	// TouchRef reads what Ref needs, and changes nothing.
+	// TouchRef reads the rows that Ref needs. It changes nothing.
 	TouchRef(slots []extent.Slot) error
 }
 
@@ -67,8 +66,8 @@ type Options struct {
 	Clock    *pages.Clock
 	Extents  Extents
 	MaxBytes int64    // bound of the node and count caches
-	Next     uint64   // first node number that was never used
-	Dropped  []uint64 // nodes that lost their last reference and were not reaped yet
+	Next     uint64   // lowest node number never allocated
+	Dropped  []uint64 // nodes without references, not yet reaped
 }
 
 // Forest holds the nodes of all trees of a store.
@@ -82,8 +81,8 @@ type Forest struct {
 
 	droppedMu sync.Mutex
 	dropped   []uint64      // guarded by droppedMu
-	aside     []uint64      // dropped, and damaged: they wait for a repair; guarded by droppedMu
-	wake      chan struct{} // holds a token when dropped may be non-empty
+	aside     []uint64      // dropped and damaged, kept for a repair; guarded by droppedMu
+	wake      chan struct{} // capacity 1; receives when dropped may be non-empty
 }
 
 // New returns the forest stored in o.KV.
@@ -109,15 +108,16 @@ func New(o Options) *Forest {
 	return f
 }
 
-// Next returns the first node number that was never used.
+// Next returns the lowest node number never allocated.
 func (f *Forest) Next() uint64 { return f.next.Load() }
 
-// DirtyBytes returns about the memory of what changed since the last cut.
+// DirtyBytes returns the approximate memory, in bytes, of the objects changed since the
+// last checkpoint cut.
 func (f *Forest) DirtyBytes() int64 {
 	return int64(f.nodes.Dirty())*nodeBytes + f.counts.DirtyBytes()
 }
 
-// Lookup fills dst with the slots of consecutive blocks from block on. Blocks
+// Lookup fills dst with the slots of consecutive blocks, starting at block. Blocks
 // beyond the tree's span are holes.
 func (f *Forest) Lookup(r Root, block uint64, dst []extent.Slot) error {
 	for len(dst) > 0 {
@@ -138,7 +138,7 @@ func (f *Forest) Lookup(r Root, block uint64, dst []extent.Slot) error {
 	return nil
 }
 
-// nodeAt returns the node of a level that holds the block, nil for a hole.
+// nodeAt returns the node at the level that maps the block, or nil for a hole.
 func (f *Forest) nodeAt(r Root, block uint64, level uint8) (*node, error) {
 	if r.Node == 0 || block >= span(r.Level) {
 		return nil, nil
@@ -164,13 +164,13 @@ func (f *Forest) node(id uint64, level uint8) (*node, error) {
 		return nil, err
 	}
 	if n.level != level || n.deleted {
-		return nil, fmt.Errorf("%w: node %d of level %d stands where one of level %d should", ErrInconsistent, id, n.level, level)
+		return nil, fmt.Errorf("%w: node %d has level %d, want %d", ErrInconsistent, id, n.level, level)
 	}
 	return n, nil
 }
 
-// Set points consecutive blocks from block on at slots. The references that
-// slots mean have been added already; those of the old slots are taken back.
+// Set maps consecutive blocks, starting at block, to slots. The caller has added the
+// references of slots; Set removes those of the replaced slots.
 func (f *Forest) Set(r *Root, block uint64, slots []extent.Slot) error {
 	if block+uint64(len(slots)) > r.Blocks() {
 		return fmt.Errorf("%w: block %d is beyond the tree", ErrInconsistent, block+uint64(len(slots)))
@@ -191,8 +191,8 @@ func (f *Forest) Set(r *Root, block uint64, slots []extent.Slot) error {
 	return nil
 }
 
-// replace changes slots of a leaf that its caller owns and takes back the
-// references of the old ones.
+// replace sets slots of a leaf that the caller owns and removes the references of the
+// replaced slots.
 func (f *Forest) replace(n *node, at int, slots []extent.Slot) error {
 	n, err := f.nodes.Lock(n.ID())
 	if err != nil {
@@ -207,7 +207,7 @@ func (f *Forest) replace(n *node, at int, slots []extent.Slot) error {
 	return nil
 }
 
-// setChild changes one slot of a node that its caller owns.
+// setChild sets one slot of a node that the caller owns.
 func (f *Forest) setChild(n *node, at int, child uint64) error {
 	if uint64(n.slots[at]) == child {
 		return nil
@@ -222,9 +222,8 @@ func (f *Forest) setChild(n *node, at int, child uint64) error {
 	return nil
 }
 
-// own makes the path from the root to the node of a level that holds the block
-// exclusive to this tree, making nodes where there are holes, and returns that
-// node.
+// own makes the path from the root to the node at the level that maps the block
+// exclusive to this tree, and returns that node. It creates nodes in place of holes.
 func (f *Forest) own(r *Root, block uint64, level uint8) (*node, error) {
 	n, err := f.ownNode(r.Node, r.Level)
 	if err != nil {
@@ -245,8 +244,8 @@ func (f *Forest) own(r *Root, block uint64, level uint8) (*node, error) {
 	return n, nil
 }
 
-// ownNode returns a node with the contents of node id that has one reference,
-// the caller's, which it had on id before.
+// ownNode returns a node with the contents of node id and one reference: the caller's
+// reference to id moves to it.
 func (f *Forest) ownNode(id uint64, level uint8) (*node, error) {
 	if id == 0 {
 		return f.insert(&node{level: level}), nil
@@ -267,7 +266,7 @@ func (f *Forest) ownNode(id uint64, level uint8) (*node, error) {
 	return c, f.release(id)
 }
 
-// refChildren adds a reference to everything that a new node points to.
+// refChildren adds a reference to each child or extent of a new node.
 func (f *Forest) refChildren(n *node) error {
 	if n.level == 0 {
 		return f.extents.Ref(n.slots[:])
@@ -280,7 +279,7 @@ func (f *Forest) insert(n *node) *node {
 	return n
 }
 
-// release takes a reference from a node; the last one makes it dropped.
+// release removes a reference from a node, and drops the node with the last one.
 func (f *Forest) release(id uint64) error {
 	if id == 0 {
 		return nil
@@ -292,9 +291,9 @@ func (f *Forest) release(id uint64) error {
 	return err
 }
 
-// drop lists a node that has lost its last reference.
+// drop adds a node without references to the dropped nodes.
 func (f *Forest) drop(id uint64) {
-	f.proveNotDropped(id)
+	f.checkNotDropped(id)
 	f.droppedMu.Lock()
 	f.dropped = append(f.dropped, id)
 	f.droppedMu.Unlock()
@@ -304,20 +303,19 @@ func (f *Forest) drop(id uint64) {
 	}
 }
 
-// proveNotDropped panics, in builds with invariants, for a node that has lost
-// its last reference before.
-func (f *Forest) proveNotDropped(id uint64) {
+// checkNotDropped panics, in builds with invariants, if the node has no references.
+func (f *Forest) checkNotDropped(id uint64) {
 	if !invariant.Enabled {
 		return
 	}
 	f.droppedMu.Lock()
 	defer f.droppedMu.Unlock()
 	if slices.Contains(f.dropped, id) {
-		invariant.Violated("map node %d has no reference and is referred to", id)
+		invariant.Violated("map node %d: reference added to a dropped node", id)
 	}
 }
 
-// Hold adds a reference to the tree; Drop takes it back.
+// Hold adds a reference to the tree; Drop removes it.
 func (f *Forest) Hold(r Root) error {
 	if r.Node == 0 {
 		return nil
@@ -325,10 +323,10 @@ func (f *Forest) Hold(r Root) error {
 	return f.addRef(r.Node)
 }
 
-// Drop gives the tree up.
+// Drop removes a reference from the tree.
 func (f *Forest) Drop(r Root) error { return f.release(r.Node) }
 
-// Grow raises the root's level until the tree spans that many blocks.
+// Grow raises the root's level until the tree spans at least blocks.
 func (f *Forest) Grow(r *Root, blocks uint64) {
 	for r.Blocks() < blocks {
 		if r.Node != 0 {
@@ -340,17 +338,17 @@ func (f *Forest) Grow(r *Root, blocks uint64) {
 	}
 }
 
-// Cut is the forest's part of a checkpoint's cut.
+// Cut is the forest's part of a checkpoint cut.
 type Cut struct {
 	nodes  *pages.Cut[*node]
 	counts *pages.Cut[*refs.Page]
-	// Dropped are the nodes that wait to be reaped; they belong to the cut.
+	// Dropped are the nodes not yet reaped at the cut.
 	Dropped []uint64
-	// Next is the first node number that was not used at the cut.
+	// Next is the lowest node number not allocated at the cut.
 	Next uint64
 }
 
-// Cut takes the forest's part of a checkpoint's cut.
+// Cut takes the forest's part of a checkpoint cut.
 func (f *Forest) Cut() *Cut {
 	f.droppedMu.Lock()
 	dropped := slices.Concat(f.dropped, f.aside)
@@ -358,19 +356,19 @@ func (f *Forest) Cut() *Cut {
 	return &Cut{nodes: f.nodes.Cut(), counts: f.counts.Cut(), Dropped: dropped, Next: f.Next()}
 }
 
-// Parts returns what encodes the changed objects, each with the first byte of
-// its keys, which come in order.
+// Parts returns the encoders of the changed objects by the first byte of their keys.
+// Each emits its keys in ascending order.
 func (c *Cut) Parts() map[byte]func(emit func(meta.Op) error) error {
 	return map[byte]func(emit func(meta.Op) error) error{nodePrefix: c.nodes.Encode, countPrefix: c.counts.Encode}
 }
 
-// Done ends the cut after the engine holds it.
+// Done ends the cut after the metadata engine has stored it.
 func (c *Cut) Done() { c.nodes.Done(); c.counts.Done() }
 
-// Abandon ends a cut that could not be stored.
+// Abandon ends a cut that could not be stored; its objects remain dirty.
 func (c *Cut) Abandon() { c.nodes.Abandon(); c.counts.Abandon() }
 
-// EncodeDropped and DecodeDropped are the stored form of a list of nodes.
+// EncodeDropped returns the stored form of a list of nodes.
 func EncodeDropped(ids []uint64) []byte {
 	var b []byte
 	for _, id := range ids {
@@ -379,13 +377,13 @@ func EncodeDropped(ids []uint64) []byte {
 	return b
 }
 
-// DecodeDropped reads what EncodeDropped wrote.
+// DecodeDropped decodes the output of EncodeDropped.
 func DecodeDropped(b []byte) ([]uint64, error) {
 	var ids []uint64
 	for len(b) > 0 {
 		id, n := binary.Uvarint(b)
 		if n <= 0 {
-			return nil, fmt.Errorf("%w: list of dropped nodes", ErrInconsistent)
+			return nil, fmt.Errorf("%w: list of dropped nodes is malformed", ErrInconsistent)
 		}
 		ids = append(ids, id)
 		b = b[n:]

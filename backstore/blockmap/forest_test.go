@@ -40,7 +40,7 @@ func (c countedExtents) Unref(slots []extent.Slot) error {
 	return nil
 }
 
-// tree is a Root beside the plain model of what it maps.
+// tree is a Root and the model of its mappings.
 type tree struct {
 	root  Root
 	model map[uint64]extent.Slot
@@ -174,7 +174,7 @@ func (m *machine) reap(t *rapid.T) {
 	}
 }
 
-// checkpoint moves all changes into the engine, as the store does.
+// checkpoint stores all changes in the engine, as the store does.
 func (m *machine) checkpoint(t *rapid.T, kv *meta.Mem, clock *pages.Clock) {
 	clock.Tick()
 	cut := m.forest.Cut()
@@ -228,7 +228,8 @@ func (m *machine) check(t *rapid.T) {
 	}
 }
 
-func TestForestAgainstModel(t *testing.T) {
+// TestForest_Model applies random operations to a forest and to a map of slots.
+func TestForest_Model(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		kv := meta.NewMem()
 		clock := pages.NewClock()
@@ -241,7 +242,7 @@ func TestForestAgainstModel(t *testing.T) {
 	})
 }
 
-func TestDroppingAllTreesFreesEverything(t *testing.T) {
+func TestForest_DropFreesAll(t *testing.T) {
 	kv := meta.NewMem()
 	clock := pages.NewClock()
 	extents := countedExtents{}
@@ -275,7 +276,7 @@ func TestDroppingAllTreesFreesEverything(t *testing.T) {
 		}
 	}
 	if len(extents) != 0 {
-		t.Fatalf("%d extents are still referred to", len(extents))
+		t.Fatalf("%d extents still have references", len(extents))
 	}
 	clock.Tick()
 	cut := f.Cut()
@@ -290,7 +291,7 @@ func TestDroppingAllTreesFreesEverything(t *testing.T) {
 	}
 }
 
-func TestNodeRoundTrip(t *testing.T) {
+func TestNode_EncodeDecode(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
 		n := &node{level: uint8(rng.IntN(MaxLevel + 1))}
@@ -311,13 +312,13 @@ func TestNodeRoundTrip(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got.slots != n.slots || got.level != n.level {
-			t.Fatal("a node came back changed")
+			t.Fatal("decoded node differs from the encoded one")
 		}
 	}
 }
 
-// TestLayouts of what a checkpoint stores.
-func TestLayouts(t *testing.T) {
+// TestNode_Layout pins the stored form of a node.
+func TestNode_Layout(t *testing.T) {
 	n := &node{level: 1}
 	for i := range 4 {
 		n.slots[10+i] = extent.Slot(100 + i) // ascending
@@ -334,17 +335,17 @@ func TestLayouts(t *testing.T) {
 	}
 }
 
-func TestSequentialLeafIsShort(t *testing.T) {
+func TestNode_SequentialLeafSize(t *testing.T) {
 	n := &node{}
 	for i := range n.slots {
 		n.slots[i] = extent.Slot(1_000_000 + i)
 	}
 	if got := len(n.Encode()); got > 16 {
-		t.Errorf("a leaf of one run takes %d bytes", got)
+		t.Errorf("a leaf of one run takes %d bytes, want at most 16", got)
 	}
 }
 
-func FuzzDecodeNode(f *testing.F) {
+func FuzzNode_Decode(f *testing.F) {
 	f.Add((&node{}).Encode())
 	f.Add([]byte{0, 255, 255, 255})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -354,7 +355,7 @@ func FuzzDecodeNode(f *testing.F) {
 		}
 		again, err := decodeNode(n.Encode())
 		if err != nil || again.slots != n.slots {
-			t.Fatalf("decoded node does not survive: %v", err)
+			t.Fatalf("decoded node differs after another round trip: %v", err)
 		}
 	})
 }
@@ -374,7 +375,7 @@ func benchForest(b *testing.B) (*Forest, Root) {
 	return f, r
 }
 
-func BenchmarkLookup(b *testing.B) {
+func BenchmarkForest_Lookup(b *testing.B) {
 	f, r := benchForest(b)
 	var slot [1]extent.Slot
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -386,7 +387,7 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-func BenchmarkSetInPlace(b *testing.B) {
+func BenchmarkForest_SetInPlace(b *testing.B) {
 	f, r := benchForest(b)
 	slot := [1]extent.Slot{7}
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -398,8 +399,8 @@ func BenchmarkSetInPlace(b *testing.B) {
 	}
 }
 
-// BenchmarkEncode stores leaves whose blocks were written in order, and at random.
-func BenchmarkEncode(b *testing.B) {
+// BenchmarkNode_Encode encodes leaves whose blocks were written in order and at random.
+func BenchmarkNode_Encode(b *testing.B) {
 	ascending, random := &node{}, &node{}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range Fanout {

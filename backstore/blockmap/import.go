@@ -4,27 +4,27 @@ import (
 	"odx/backstore/extent"
 )
 
-// Import makes trees of another forest again in this one, as far as they can be
-// read. What trees share they share again.
+// Import copies the readable parts of trees of another forest into this one. Nodes
+// shared in the other forest are shared in this one.
 type Import struct {
 	To, From *Forest
-	// Leaf gets the slots of a leaf whose first block is base. It replaces those
-	// of extents that are lost by Lost's, adds a reference for each that it leaves,
-	// and reports whether there were some.
+	// Leaf receives the slots of a leaf whose first block is base. It replaces slots of
+	// lost extents by those of Lost, adds a reference for each other slot, and reports
+	// whether it replaced any.
 	Leaf func(base uint64, slots *[Fanout]extent.Slot) (lost bool, err error)
-	// Lost returns the slot that stands for a block that is lost.
+	// Lost returns the slot for a lost block.
 	Lost func() (extent.Slot, error)
-	// Report is called for blocks that are lost with a node of the map.
+	// Report is called for blocks lost with a map node.
 	Report func(first, count uint64, err error)
-	// Pause is called between nodes: a time to store what was made.
+	// Pause is called between nodes. It may store the nodes created so far.
 	Pause func() error
 
-	made    map[uint64]uint64 // nodes of From: what was made of them
-	damaged map[uint64]bool   // of made: something in them is lost
+	made    map[uint64]uint64 // node of From → its copy
+	damaged map[uint64]bool   // copies that contain lost blocks
 	lost    [MaxLevel + 1]uint64
 }
 
-// Tree makes a tree again.
+// Tree copies a tree.
 func (m *Import) Tree(r Root) (Root, error) {
 	if m.made == nil {
 		m.made, m.damaged = make(map[uint64]uint64), make(map[uint64]bool)
@@ -33,7 +33,7 @@ func (m *Import) Tree(r Root) (Root, error) {
 	return Root{Node: id, Level: r.Level}, err
 }
 
-// node returns what was made of a node, with one reference for the caller.
+// node returns the copy of a node, with one reference for the caller.
 func (m *Import) node(id uint64, level uint8, base uint64) (made uint64, damaged bool, err error) {
 	if id == 0 {
 		return 0, false, nil
@@ -73,7 +73,7 @@ func (m *Import) node(id uint64, level uint8, base uint64) (made uint64, damaged
 	return c.ID(), damaged, nil
 }
 
-// children replaces the slots of a node by what was made of them.
+// children replaces the slots of a node by those of its children's copies.
 func (m *Import) children(c *node, base uint64) (damaged bool, err error) {
 	for i, child := range c.slots {
 		made, bad, err := m.node(uint64(child), c.level-1, base+uint64(i)*span(c.level-1))
@@ -86,7 +86,7 @@ func (m *Import) children(c *node, base uint64) (damaged bool, err error) {
 	return damaged, nil
 }
 
-// reportAgain reports what is lost in a node that was made for another tree.
+// reportAgain reports the lost blocks of a node that was copied for another tree.
 func (m *Import) reportAgain(id uint64, level uint8, base uint64) error {
 	if id == 0 || m.made[id] != 0 && !m.damaged[id] {
 		return nil
@@ -112,8 +112,7 @@ func (m *Import) reportAgain(id uint64, level uint8, base uint64) error {
 	return nil
 }
 
-// lostNode returns a node whose blocks all are lost, with a reference for the
-// caller.
+// lostNode returns a node that maps only lost blocks, with a reference for the caller.
 func (m *Import) lostNode(level uint8) (uint64, error) {
 	if id := m.lost[level]; id != 0 {
 		return id, m.To.addRef(id)

@@ -2,11 +2,10 @@ package blockmap
 
 import "odx/backstore/extent"
 
-// Leaves calls fn with the leaves of a tree from block first on, in order: the
-// leaf's first block and its slots, which fn must neither keep nor change. It
-// stops after it has read so many nodes, at least one more than the tree has
-// levels, and returns the block to go on from, which is the end of the tree
-// when all is done.
+// Leaves calls fn with the leaves of a tree in order, starting at block first: the
+// leaf's first block and its slots, which fn must neither retain nor modify. It stops
+// after reading nodes nodes, which must exceed the tree's levels by one, and returns
+// the block to continue from: the end of the tree when no leaf is left.
 func (f *Forest) Leaves(r Root, first uint64, nodes int, fn func(base uint64, slots []extent.Slot)) (next uint64, err error) {
 	w := leafWalk{f: f, next: first, nodes: nodes, fn: fn}
 	err = w.walk(r.Node, r.Level, 0)
@@ -21,8 +20,8 @@ type leafWalk struct {
 	fn    func(base uint64, slots []extent.Slot)
 }
 
-// walk visits a subtree. It leaves next before its end when no node may be read
-// any more.
+// walk visits a subtree. It leaves next before the subtree's end if the limit of nodes
+// is reached.
 func (w *leafWalk) walk(id uint64, level uint8, base uint64) error {
 	end := base + span(level)
 	if end <= w.next {

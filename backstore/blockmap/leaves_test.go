@@ -9,9 +9,8 @@ import (
 	"odx/backstore/pages"
 )
 
-// TestLeaves: whatever the number of nodes that are read at once, each leaf is
-// given once, in order.
-func TestLeaves(t *testing.T) {
+// TestForest_Leaves: each leaf is visited once, in order, for any limit of nodes.
+func TestForest_Leaves(t *testing.T) {
 	m := newMachine(meta.NewMem(), pages.NewClock())
 	r := Root{Level: 2}
 	want := []uint64{0, 512, 512 * 512, 512*512*3 + 512*7, 512*512*512 - 512}
@@ -35,11 +34,11 @@ func TestLeaves(t *testing.T) {
 				t.Fatal(err)
 			}
 			if next <= was {
-				t.Fatalf("%d nodes at once: stuck at block %d", nodes, next)
+				t.Fatalf("limit of %d nodes: no progress at block %d", nodes, next)
 			}
 		}
 		if !slices.Equal(got, want) {
-			t.Errorf("%d nodes at once: leaves %v, want %v", nodes, got, want)
+			t.Errorf("limit of %d nodes: leaves %v, want %v", nodes, got, want)
 		}
 	}
 	if next, err := m.forest.Leaves(Root{Level: 1}, 0, 4, nil); err != nil || next != 512*512 {

@@ -33,10 +33,10 @@ type node struct {
 	slots   [Fanout]extent.Slot
 }
 
-// nodeBytes is about the memory of one cached node.
+// nodeBytes is the approximate memory of one cached node.
 const nodeBytes = Fanout*8 + 128
 
-// Kinds of runs in a stored node.
+// Kinds of runs in a stored node, and their fields.
 const (
 	runHoles     = 0 // count
 	runAscending = 1 // count, first value; each value is one more than the last
@@ -49,7 +49,7 @@ func (n *node) Encode() []byte {
 	if n.deleted {
 		return nil
 	}
-	var buf [4096]byte // it takes more only if its slots lie far apart
+	var buf [4096]byte // nodes whose slots are far apart need more
 	b := append(buf[:0], n.level)
 	var last uint64
 	for i := 0; i < Fanout; {
@@ -81,7 +81,7 @@ func (n *node) run(i int) (int, uint64) {
 	return count, kind
 }
 
-var errShortNode = errors.New("map node ends early")
+var errShortNode = errors.New("map node: truncated")
 
 func decodeNode(b []byte) (*node, error) {
 	if len(b) == 0 || b[0] > MaxLevel {
@@ -121,22 +121,22 @@ func decodeNode(b []byte) (*node, error) {
 		last = uint64(n.slots[i-1])
 	}
 	if len(b) != 0 {
-		return nil, fmt.Errorf("map node: %d bytes too many", len(b))
+		return nil, fmt.Errorf("map node: %d trailing bytes", len(b))
 	}
 	return n, nil
 }
 
 func (n *node) empty() bool { return n.slots == [Fanout]extent.Slot{} }
 
-// span returns the number of blocks under a node of the level.
+// span returns the number of blocks that a node of the level maps.
 func span(level uint8) uint64 { return 1 << (fanoutShift * (uint(level) + 1)) }
 
-// index returns which slot of a node of the level holds the block.
+// index returns the slot of a node at the level that maps the block.
 func index(block uint64, level uint8) int {
 	return int(block>>(fanoutShift*uint(level))) & (Fanout - 1)
 }
 
-// LevelFor returns the level of a root that holds so many blocks.
+// LevelFor returns the lowest level of a root that spans blocks.
 func LevelFor(blocks uint64) uint8 {
 	level := uint8(0)
 	for span(level) < blocks {

@@ -6,21 +6,22 @@ import (
 	"odx/backstore/extent"
 )
 
-// Owned finds what nothing but a group of trees reaches. A node belongs to the
-// group when all of its references come from roots of the group or from nodes
-// that belong to it; what is below any other node is somebody else's too, and is
-// not looked at. So trees that share all but a little with others cost little.
+// Owned is the part of a forest that only a group of trees reaches. A node belongs to
+// the group if all its references come from roots of the group or from nodes that
+// belong to it. Nodes below any other node are shared with trees outside the group and
+// are not read, so the cost grows with what is exclusive, not with the size of the
+// trees.
 //
-// The trees must neither change nor be dropped meanwhile. References that others
-// add or drop at the same time may count or not.
+// The trees must neither change nor be dropped during the search. References that other
+// trees add or drop concurrently may or may not be seen.
 type Owned struct {
 	f      *Forest
-	leaves map[uint64]int64 // what fn said of each leaf of the group
+	leaves map[uint64]int64 // result of fn for each leaf of the group
 	inner  map[uint64]bool  // nodes of the group above the leaves
 }
 
-// FindOwned calls fn with the slots of each leaf of the group, up to a number of
-// nodes; the rest is taken for somebody else's. fn returns what the leaf counts.
+// FindOwned calls fn with the slots of each leaf of the group, and sums the results of
+// fn. It visits at most nodes nodes, and treats the others as shared with other trees.
 func (f *Forest) FindOwned(ctx context.Context, roots []Root, nodes int, fn func(slots []extent.Slot) (int64, error)) (*Owned, error) {
 	o := &Owned{f: f, leaves: make(map[uint64]int64), inner: make(map[uint64]bool)}
 	var met [MaxLevel + 1]map[uint64]int64 // by level: references from the group
@@ -67,7 +68,7 @@ func (f *Forest) FindOwned(ctx context.Context, roots []Root, nodes int, fn func
 	return o, nil
 }
 
-// Of returns the sum of what the group's leaves below a root of the group count.
+// Of returns the sum of fn's results over the group's leaves below a root of the group.
 func (o *Owned) Of(r Root) (int64, error) {
 	if r.Level == 0 || r.Node == 0 {
 		return o.leaves[r.Node], nil

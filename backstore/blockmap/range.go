@@ -7,7 +7,7 @@ type Range struct {
 	First, Count uint64
 }
 
-// Clear makes the range a hole.
+// Clear unmaps the range.
 func (f *Forest) Clear(r *Root, first, count uint64) error {
 	if first >= r.Blocks() || count == 0 {
 		return nil
@@ -17,11 +17,11 @@ func (f *Forest) Clear(r *Root, first, count uint64) error {
 	return err
 }
 
-// holes is read only: the slots of a leaf of holes.
+// holes is the slots of an unmapped leaf. It is read-only.
 var holes [Fanout]extent.Slot
 
-// clear makes blocks [lo, hi), relative to the node's first, a hole and returns
-// what stands in the node's place: a node of the caller's own, or 0.
+// clear unmaps blocks [lo, hi), relative to the node's first, and returns the
+// replacement of the node: a node that the caller owns, or 0.
 func (f *Forest) clear(id uint64, level uint8, lo, hi uint64) (uint64, error) {
 	if id == 0 || lo >= hi {
 		return id, nil
@@ -41,7 +41,7 @@ func (f *Forest) clear(id uint64, level uint8, lo, hi uint64) (uint64, error) {
 		return n.ID(), err
 	}
 	if n.empty() {
-		// It has nothing to pass on, so it needs no reaping.
+		// The node has no children left, so it is deleted without Reap.
 		return 0, f.delete(n)
 	}
 	return n.ID(), nil
@@ -63,10 +63,10 @@ func (f *Forest) clearChildren(n *node, lo, hi uint64) error {
 	return nil
 }
 
-// Share returns a new tree of the same geometry with the nodes of r that hold
-// the ranges, shared: leaves and wholly covered nodes as they are, above them
-// new nodes with only the covered slots. It costs a path for each range end.
-// Ranges are sorted and do not overlap.
+// Share returns a new tree of the same geometry that maps the ranges of r. It shares
+// leaves and wholly covered nodes, and creates the nodes above them with only the
+// covered slots: one path for each end of a range. Ranges are sorted and do not
+// overlap.
 func (f *Forest) Share(r Root, ranges []Range) (Root, error) {
 	id, err := f.share(r.Node, r.Level, 0, ranges)
 	return Root{Node: id, Level: r.Level}, err
@@ -102,16 +102,16 @@ func (f *Forest) share(id uint64, level uint8, base uint64, ranges []Range) (uin
 	return f.insert(c).ID(), nil
 }
 
-// shareChildren gives c, which stands for what n does from block base on, those of
-// n's children that rg touches; ranges are all that the tree shares.
+// shareChildren adds to c, the partial copy of n with first block base, the children of
+// n that rg overlaps. ranges are all ranges of the share.
 func (f *Forest) shareChildren(c, n *node, base uint64, rg Range, ranges []Range) error {
 	sub := span(n.level - 1)
 	first := index(max(rg.First, base), n.level)
 	last := index(min(rg.First+rg.Count, base+span(n.level))-1, n.level)
-	whole := first // children from here to at are shared as they are, and not counted yet
+	whole := first // children [whole, at) are shared, their references not yet added
 	for at := first; at <= last; at++ {
 		begin := base + uint64(at)*sub
-		fresh := c.slots[at] == 0 && n.slots[at] != 0 // else a hole, or a neighbouring range shared it already
+		fresh := c.slots[at] == 0 && n.slots[at] != 0 // else a hole, or shared by the preceding range
 		if fresh && (n.level == 1 || rg.First <= begin && rg.First+rg.Count >= begin+sub) {
 			c.slots[at] = n.slots[at]
 			continue

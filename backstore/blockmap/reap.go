@@ -6,12 +6,12 @@ import (
 	"odx/backstore/extent"
 )
 
-// Wake receives when there may be dropped nodes to reap.
+// Wake returns a channel that receives when there may be dropped nodes.
 func (f *Forest) Wake() <-chan struct{} { return f.wake }
 
-// Reap passes the loss of dropped nodes on to what they point to and deletes
-// them, at most limit nodes. It reports whether more are waiting. An error with
-// more is of a node that cannot be read; it is set aside, and nothing was changed.
+// Reap releases the children and extents of at most limit dropped nodes and deletes the
+// nodes. It reports whether dropped nodes remain. If a node cannot be read, Reap sets
+// it aside, changes nothing, and returns the error with more set.
 func (f *Forest) Reap(limit int) (more bool, err error) {
 	for range limit {
 		f.droppedMu.Lock()
@@ -23,7 +23,7 @@ func (f *Forest) Reap(limit int) (more bool, err error) {
 		f.dropped = f.dropped[:len(f.dropped)-1]
 		f.droppedMu.Unlock()
 		if err := f.touchNode(id); err != nil {
-			// What it points to keeps its references: what that is, is not known.
+			// The children are unknown, so they keep their references.
 			f.setAside(id)
 			return true, fmt.Errorf("free map node %d: %w", id, err)
 		}
@@ -36,14 +36,15 @@ func (f *Forest) Reap(limit int) (more bool, err error) {
 	return len(f.dropped) > 0, nil
 }
 
-// setAside keeps a dropped node in the checkpoints, and does not reap it.
+// setAside excludes a dropped node from reaping. Checkpoints still store it.
 func (f *Forest) setAside(id uint64) {
 	f.droppedMu.Lock()
 	f.aside = append(f.aside, id)
 	f.droppedMu.Unlock()
 }
 
-// Aside returns how many dropped nodes cannot be freed because of damage.
+// Aside returns the number of dropped nodes that cannot be freed because they are
+// damaged.
 func (f *Forest) Aside() int {
 	f.droppedMu.Lock()
 	defer f.droppedMu.Unlock()
@@ -56,7 +57,7 @@ func (f *Forest) reap(id uint64) error {
 		return err
 	}
 	if n.deleted {
-		return fmt.Errorf("%w: node %d was dropped twice", ErrInconsistent, id)
+		return fmt.Errorf("%w: node %d dropped twice", ErrInconsistent, id)
 	}
 	if n.level == 0 {
 		err = f.extents.Unref(n.slots[:])
@@ -69,7 +70,7 @@ func (f *Forest) reap(id uint64) error {
 	return f.delete(n)
 }
 
-// releaseChildren takes the references of a node from its children.
+// releaseChildren removes a node's references to its children.
 func (f *Forest) releaseChildren(n *node) error {
 	children := f.scratch.Get().(*[Fanout]extent.Slot)
 	defer f.putScratch(children)
@@ -77,7 +78,7 @@ func (f *Forest) releaseChildren(n *node) error {
 	return f.releaseAll(children[:])
 }
 
-// delete removes a node that nothing refers to and that refers to nothing.
+// delete removes a node without references and without children.
 func (f *Forest) delete(n *node) error {
 	n, err := f.nodes.Lock(n.ID())
 	if err != nil {

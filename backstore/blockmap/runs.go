@@ -1,14 +1,14 @@
 package blockmap
 
-// Run is a range of blocks that are all holes, or all mapped.
+// Run is a range of blocks that are all mapped or all holes.
 type Run struct {
 	First, Count uint64
 	Mapped       bool
 }
 
-// Runs calls fn with the runs of blocks [first, first+count), in order, until
-// fn returns false or so many nodes were read. It returns the first block that
-// it did not reach. Neighbouring runs can be of one kind.
+// Runs calls fn with the runs of blocks [first, first+count), in order, until fn
+// returns false or nodes nodes are read. It returns the first block not passed to fn.
+// Adjacent runs can be of one kind.
 func (f *Forest) Runs(r Root, first, count uint64, nodes int, fn func(Run) bool) (next uint64, err error) {
 	w := runWalk{f: f, lo: first, hi: first + count, nodes: nodes, fn: fn}
 	if err := w.walk(r.Node, r.Level, 0); err != nil {
@@ -20,8 +20,7 @@ func (f *Forest) Runs(r Root, first, count uint64, nodes int, fn func(Run) bool)
 	return w.lo, nil
 }
 
-// runWalk walks a tree from block lo to hi, in order; lo follows what was
-// emitted.
+// runWalk walks blocks [lo, hi) of a tree in order; lo advances past emitted runs.
 type runWalk struct {
 	f      *Forest
 	lo, hi uint64

@@ -2,9 +2,9 @@ package blockmap
 
 import "odx/backstore/extent"
 
-// shareRun is shareInto for nodes of a level that stand side by side on both
-// sides: up to most of them, as many as are below one node and no holes, with
-// one way down either tree. It returns how many it did, at least one.
+// shareRun is shareInto for up to most adjacent nodes of a level, with one descent of
+// each tree. It stops at a hole and at the end of the parent node in either tree. It
+// returns the number of nodes shared, at least one.
 func (f *Forest) shareRun(dst *Root, to uint64, src Root, from uint64, level uint8, most int) (int, error) {
 	if level == dst.Level || level == src.Level {
 		return 1, f.shareInto(dst, to, src, from, level)

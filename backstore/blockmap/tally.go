@@ -5,13 +5,13 @@ import "odx/backstore/extent"
 // Tally counts the blocks that several trees map. The zero value is ready.
 type Tally struct {
 	counted map[uint64]uint64 // blocks below each node that was counted
-	// Distinct is the number of slots that are no holes in all nodes counted, each
-	// node once, however many trees it is in.
+	// Distinct is the number of mapped slots in all counted nodes. A node in several
+	// trees counts once.
 	Distinct uint64
 }
 
-// Count returns how many blocks of the tree are not holes. The tree is held or
-// locked. Parts that t has counted before are not read again.
+// Count returns the number of mapped blocks of the tree, which is held or locked. Nodes
+// that t has counted are not read again.
 func (f *Forest) Count(r Root, t *Tally) (uint64, error) {
 	if t.counted == nil {
 		t.counted = make(map[uint64]uint64)

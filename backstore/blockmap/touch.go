@@ -8,11 +8,11 @@ import (
 	"odx/backstore/refs"
 )
 
-// A change that cannot read what it needs must fail before it has changed
-// anything. So a caller that changes a tree first calls the method here that reads the
-// same: what it has read stays in the cache for the time being.
+// A change that cannot read its inputs must fail before it changes anything. So the
+// caller first calls the Touch method of the change, which reads the same rows; they
+// stay in the cache until the change.
 
-// TouchSet reads what Set and Clear of a range of a leaf need.
+// TouchSet reads the rows that Set and Clear of a range of a leaf need.
 func (f *Forest) TouchSet(r Root, first, count uint64) error {
 	if err := f.touchNew(); err != nil {
 		return err
@@ -20,7 +20,7 @@ func (f *Forest) TouchSet(r Root, first, count uint64) error {
 	return f.touch(r.Node, r.Level, first, min(first+count, r.Blocks()), -1)
 }
 
-// TouchClear reads what Clear of a range needs.
+// TouchClear reads the rows that Clear of a range needs.
 func (f *Forest) TouchClear(r Root, first, count uint64) error {
 	if err := f.touchNew(); err != nil {
 		return err
@@ -28,8 +28,8 @@ func (f *Forest) TouchClear(r Root, first, count uint64) error {
 	return f.touch(r.Node, r.Level, first, min(first+count, r.Blocks()), MaxLevel)
 }
 
-// touchNew reads the counts of the nodes that are made next: one change makes
-// fewer than have their counts on a page.
+// touchNew reads the counts of the nodes that are allocated next. One change allocates
+// fewer nodes than a page of counts has, so two pages suffice.
 func (f *Forest) touchNew() error {
 	next := f.next.Load()
 	if _, err := f.counts.Extra(next); err != nil {
@@ -39,8 +39,8 @@ func (f *Forest) touchNew() error {
 	return err
 }
 
-// SkipUnread makes sure that new nodes have counts that can be read: the last ones
-// that are stored may be damaged. It is called before there are any.
+// SkipUnread advances the next node number past a damaged page of counts, so that the
+// counts of new nodes can be read. It is called before nodes are allocated.
 func (f *Forest) SkipUnread() error {
 	next := f.next.Load()
 	_, err := f.counts.Extra(next)
@@ -51,10 +51,10 @@ func (f *Forest) SkipUnread() error {
 	return err
 }
 
-// touch reads what a change of blocks [lo, hi), relative to the node's first,
-// needs: the way down, the counts of its nodes, and those of what loses a
-// reference or, where a node is shared, gains one. Nodes wholly in the range, up
-// to level whole, are given up as they are.
+// touch reads the rows that a change of blocks [lo, hi), relative to the node's first,
+// needs: the nodes on the path, their counts, and the counts of children and extents
+// that lose a reference or, below a shared node, gain one. Nodes wholly in the range,
+// up to level whole, are released without reading their children.
 func (f *Forest) touch(id uint64, level uint8, lo, hi uint64, whole int) error {
 	if id == 0 || lo >= hi {
 		return nil
@@ -80,9 +80,10 @@ func (f *Forest) touch(id uint64, level uint8, lo, hi uint64, whole int) error {
 	})
 }
 
-// touchBelow reads the counts of children of a node that hold nothing but some of
-// blocks [lo, hi), relative to the node's first, if they are of level whole or below,
-// and calls fn with the other children that hold some, and with which of their own.
+// touchBelow reads the counts of the children wholly in blocks [lo, hi), relative to
+// the node's first, if they are of level whole or below. It calls fn with each other
+// child that overlaps the range, and with the range relative to the child's first
+// block.
 func (f *Forest) touchBelow(n *node, lo, hi uint64, whole int, fn func(child, lo, hi uint64) error) error {
 	sub := span(n.level - 1)
 	for at := lo / sub; at*sub < hi; {
@@ -102,7 +103,8 @@ func (f *Forest) touchBelow(n *node, lo, hi uint64, whole int, fn func(child, lo
 	return nil
 }
 
-// touchChildren reads the counts of what a node points to; of extents with touch.
+// touchChildren reads the counts of a node's children. For a leaf it calls touch with
+// the slots.
 func (f *Forest) touchChildren(n *node, touch func([]extent.Slot) error) error {
 	if n.level == 0 {
 		return touch(n.slots[:])
@@ -110,7 +112,7 @@ func (f *Forest) touchChildren(n *node, touch func([]extent.Slot) error) error {
 	return f.touchCounts(n.slots[:])
 }
 
-// TouchShare reads what Share of these ranges needs.
+// TouchShare reads the rows that Share of the ranges needs.
 func (f *Forest) TouchShare(r Root, ranges []Range) error {
 	for _, rg := range ranges {
 		if err := f.touchShare(r.Node, r.Level, rg.First, min(rg.First+rg.Count, r.Blocks()), MaxLevel); err != nil {
@@ -120,8 +122,8 @@ func (f *Forest) TouchShare(r Root, ranges []Range) error {
 	return nil
 }
 
-// touchShare reads what it takes to share blocks [lo, hi), where nodes wholly in
-// the range, up to level whole, are shared as they are.
+// touchShare reads the rows that sharing blocks [lo, hi) needs. Nodes wholly in the
+// range, up to level whole, are shared without reading their children.
 func (f *Forest) touchShare(id uint64, level uint8, lo, hi uint64, whole int) error {
 	if id == 0 || lo >= hi {
 		return nil
@@ -139,7 +141,7 @@ func (f *Forest) touchShare(id uint64, level uint8, lo, hi uint64, whole int) er
 	})
 }
 
-// TouchDrop reads what Drop and Hold of a tree need.
+// TouchDrop reads the count that Drop and Hold of a tree need.
 func (f *Forest) TouchDrop(r Root) error {
 	if r.Node == 0 {
 		return nil
@@ -148,7 +150,7 @@ func (f *Forest) TouchDrop(r Root) error {
 	return err
 }
 
-// touchNode reads what reaping a node needs.
+// touchNode reads the rows that reaping a node needs.
 func (f *Forest) touchNode(id uint64) error {
 	n, err := f.nodes.Get(id)
 	if err != nil {
@@ -157,8 +159,8 @@ func (f *Forest) touchNode(id uint64) error {
 	return f.touchChildren(n, f.extents.Touch)
 }
 
-// touchRun reads the counts of nodes of a level of the source that can be shared in
-// one step, at most so many, and what their places in the destination need.
+// touchRun reads the counts of up to most nodes of src that shareRun can share in one
+// step, and the rows that the change of dst needs.
 func (f *Forest) touchRun(dst *Root, to uint64, src Root, from uint64, level uint8, most int) error {
 	nodes := uint64(1)
 	if level < dst.Level && level < src.Level {
@@ -168,7 +170,7 @@ func (f *Forest) touchRun(dst *Root, to uint64, src Root, from uint64, level uin
 	if err := f.touchShare(src.Node, src.Level, from, end, int(level)); err != nil {
 		return err
 	}
-	if _, err := f.nodeAt(src, from, level); err != nil { // whose level is proved
+	if _, err := f.nodeAt(src, from, level); err != nil { // verifies the node's level
 		return err
 	}
 	if err := f.touchNew(); err != nil {

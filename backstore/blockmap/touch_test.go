@@ -17,7 +17,7 @@ import (
 type failingReader struct {
 	*meta.Mem
 	broken bool
-	reads  int // so many before it breaks, if not 0
+	reads  int // if not 0, reads until broken is set
 }
 
 var errBroken = errors.New("broken")
@@ -47,7 +47,7 @@ type touched struct {
 
 const touchedBlocks = 3*Fanout + 100
 
-// reopen starts again with what is stored, and nothing of it in memory.
+// reopen stores all changes and reopens the forest with empty caches.
 func (m *touched) reopen() {
 	m.t.Helper()
 	next, nextNode, dropped := extent.ID(1), uint64(1), []uint64(nil)
@@ -73,7 +73,7 @@ func (m *touched) ok(err error) {
 	}
 }
 
-// change does something that touch has read everything for.
+// change calls touch, then change with a reader that fails every read.
 func (m *touched) change(what string, touch, change func() error) {
 	m.t.Helper()
 	m.reopen()
@@ -84,7 +84,7 @@ func (m *touched) change(what string, touch, change func() error) {
 	err := change()
 	m.rows.broken = false
 	if err != nil {
-		m.t.Fatalf("%s reads what was not touched: %v", what, err)
+		m.t.Fatalf("%s reads a row that touch did not: %v", what, err)
 	}
 }
 
@@ -148,8 +148,8 @@ func (m *touched) step() {
 	}
 }
 
-// copy copies with a reader that breaks: at once, after one read, after two. Each time
-// the copy goes on where the one before ended, which is where its last step did.
+// copy copies with a reader that fails at once, after one read, after two, and so on.
+// Each call continues where the previous one ended: after its last complete step.
 func (m *touched) copy(dst *Root, src Root, first, n uint64) {
 	to := min(first, touchedBlocks-n)
 	if m.rng.IntN(2) == 0 {
@@ -171,16 +171,16 @@ func (m *touched) copy(dst *Root, src Root, first, n uint64) {
 		}
 		copy(before[to:to+done], want[to:])
 		if !slices.Equal(m.slots(*dst), before) {
-			m.t.Fatalf("copy after %d reads: %d blocks are done, and others changed", reads, done)
+			m.t.Fatalf("copy after %d reads: %d blocks copied, and other blocks changed", reads, done)
 		}
 		to, first, n = to+done, first+done, n-done
 	}
 	if !slices.Equal(m.slots(*dst), want) {
-		m.t.Fatal("the copy differs from what was copied")
+		m.t.Fatal("copied blocks differ from the source")
 	}
 }
 
-// slots returns what a tree maps.
+// slots returns the mappings of a tree.
 func (m *touched) slots(r Root) []extent.Slot {
 	m.t.Helper()
 	all := make([]extent.Slot, touchedBlocks)
@@ -188,7 +188,7 @@ func (m *touched) slots(r Root) []extent.Slot {
 	return all
 }
 
-// audit proves what is stored.
+// audit verifies the stored rows.
 func (m *touched) audit() {
 	m.t.Helper()
 	m.reopen()
@@ -201,7 +201,7 @@ func (m *touched) audit() {
 	}, report))
 }
 
-// TestForest_Touch does random changes; each reads everything before it changes
+// TestForest_Touch applies random changes. Each reads all its rows before it changes
 // anything.
 func TestForest_Touch(t *testing.T) {
 	for seed := range uint64(8) {
