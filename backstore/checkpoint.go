@@ -141,6 +141,7 @@ func (s *Store) finishCut(c *cut) error {
 	if err := s.journal.Truncate(c.state.firstLSN); err != nil {
 		return err
 	}
+	s.journalRoom.Store(min(s.journal.Room(), s.journalFile))
 	for _, id := range c.segments {
 		if err := s.removeSegment(id); err != nil {
 			return err

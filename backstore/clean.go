@@ -147,35 +147,6 @@ func (s *Store) cleanLoop(ctx context.Context) {
 	}
 }
 
-// cleanScarce frees the segment that has the most dead data, and those without
-// live data, and reports whether there was one. damaged are left out, and get those
-// of which not all could be read.
-func (s *Store) cleanScarce(ctx context.Context, damaged map[segment.ID]bool) (more bool, err error) {
-	sealed, _, _ := s.sealedSegments()
-	empty := slices.ContainsFunc(sealed, func(sp segmentSpace) bool { return sp.live == 0 })
-	i := slices.IndexFunc(sealed, func(sp segmentSpace) bool { return sp.live > 0 && sp.dead > 0 && !damaged[sp.id] })
-	if i < 0 && !empty {
-		id, blocks, ok := s.segments.CurrentBlocks()
-		if ok = ok && s.usage.Live(id) < blocks; ok {
-			s.segments.Seal() // the next time it is one of those above
-		}
-		return ok, nil
-	}
-	if i >= 0 && !empty {
-		id := sealed[i].id
-		s.cleaning.Lock()
-		err = s.cleanSegment(ctx, id, rate.NewLimiter(rate.Inf, 0))
-		s.cleaning.Unlock()
-		if errors.Is(err, ErrCorrupt) {
-			s.log.WithError(err).Warn("a segment keeps its space, because not all of it can be read")
-			err = nil
-		}
-		damaged[id] = s.usage.Live(id) > 0
-	}
-	// The files are the store's again once a checkpoint has stored that.
-	return true, errors.Join(err, s.Checkpoint(ctx))
-}
-
 // Clean moves live data out of every segment that has dead data, as fast as
 // the disk allows, and deletes the segments. Data of volumes and snapshots that
 // were deleted before is dead. Operations go on meanwhile. Data that cannot be
@@ -190,10 +161,13 @@ func (s *Store) Clean(ctx context.Context) error {
 	s.cleaning.Lock()
 	defer s.cleaning.Unlock()
 	s.segments.Seal()
-	// What is moved is to end in files that are no longer than it.
-	s.segments.KeepSpares(false)
-	defer s.segments.KeepSpares(true)
-	s.dropSpares(time.Now())
+	// What is moved is to end in files that are no longer than it. A store that is
+	// full itself keeps what it frees.
+	if !s.lowSpace.Load() {
+		s.segments.KeepSpares(false)
+		defer s.segments.KeepSpares(true)
+		s.dropSpares(time.Now())
+	}
 	unlimited := rate.NewLimiter(rate.Inf, 0)
 	sealed, _, _ := s.sealedSegments()
 	var damage error
@@ -201,8 +175,14 @@ func (s *Store) Clean(ctx context.Context) error {
 		if sp.dead == 0 || sp.live == 0 {
 			continue
 		}
-		err := corrupt(s.cleanSegment(ctx, sp.id, unlimited))
-		if errors.Is(err, ErrCorrupt) {
+		err := s.cleanSegment(ctx, sp.id, unlimited)
+		if errors.Is(err, ErrNoSpace) {
+			// The files of those before it become the store's by a checkpoint.
+			if err = s.Checkpoint(ctx); err == nil {
+				err = s.cleanSegment(ctx, sp.id, unlimited)
+			}
+		}
+		if err = corrupt(err); errors.Is(err, ErrCorrupt) {
 			damage = errors.Join(damage, err)
 		} else if err != nil {
 			return err
@@ -280,7 +260,7 @@ type mover struct {
 // before. So a batch never exceeds what one append can take.
 func (m *mover) add(ctx context.Context, x *moving) error {
 	bytes := int(x.x.Blocks) * BlockLength
-	if m.bytes+bytes > min(cleanBatch, m.s.segments.MaxAppend()) {
+	if len(m.batch) > 0 && m.bytes+bytes > min(cleanBatch, m.s.segments.MoveRoom()) {
 		if err := m.move(ctx); err != nil {
 			return err
 		}
@@ -306,13 +286,26 @@ func (m *mover) move(ctx context.Context) error {
 	if len(good) == 0 {
 		return nil
 	}
+	return m.place(good, data)
+}
+
+// place writes extents and changes the table. On a full disk, pieces of the reserve
+// can have room for half of them.
+func (m *mover) place(good []moving, data []byte) error {
 	s := m.s
 	floor := s.appendFloor()
 	s.appends.begin(floor)
 	defer s.appends.end(floor)
 	to, err := s.segments.AppendMoved(data)
+	if err = spaceError(err); errors.Is(err, ErrNoSpace) && len(good) > 1 {
+		half, bytes := len(good)/2, 0
+		for i := range half {
+			bytes += int(good[i].x.Blocks) * BlockLength
+		}
+		return cmp.Or(m.place(good[:half], data[:bytes]), m.place(good[half:], data[bytes:]))
+	}
 	if err != nil {
-		return spaceError(err)
+		return err
 	}
 	s.opMu.RLock()
 	defer s.opMu.RUnlock()

@@ -323,6 +323,9 @@ func (s *Store) openSegments(next segment.ID) error {
 	if err != nil {
 		return err
 	}
+	if s.opts.ReadOnly {
+		s.segments.FindReserve()
+	}
 	there := s.segments.List()
 	for _, id := range s.usage.Segments() {
 		if !slices.Contains(there, id) {
@@ -384,6 +387,11 @@ func (s *Store) Close() error {
 		return s.closeFiles()
 	}
 	err := s.Checkpoint(context.Background())
+	if errors.Is(err, ErrNoSpace) {
+		// The journal has what the checkpoint would: opening the store does it again.
+		s.log.WithError(err).Warn("closed without a checkpoint")
+		err = nil
+	}
 	if err == nil {
 		err = s.journal.Commit(context.Background(), s.journal.Last())
 	}

@@ -44,14 +44,14 @@ type checkpointer struct {
 // long, or there is too much changed metadata, which cannot be evicted.
 func (s *Store) behind() bool {
 	return s.journal.Bytes() > throttleBytes || s.dirty() > s.dirtyLimit() ||
-		s.lowSpace.Load() && s.journal.Room() < s.journalFile/lowRecordsPart && s.waitingRecords() > 0
+		s.lowSpace.Load() && s.journal.Room() < s.journalRoom.Load()/lowRecordsPart && s.waitingRecords() > 0
 }
 
 // due reports whether the journal is so long, or so much metadata changed, that
 // a checkpoint should be taken.
 func (s *Store) due() bool {
 	return s.journal.Bytes() > checkpointBytes || s.waitingRecords() > checkpointRecords || s.tooDirty() ||
-		s.lowSpace.Load() && s.journal.Room() < s.journalFile && s.waitingRecords() > 0
+		s.lowSpace.Load() && s.journal.Room() < s.journalRoom.Load()/2 && s.waitingRecords() > 0
 }
 
 // waitingRecords returns how many records opening the store would do again.

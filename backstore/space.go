@@ -32,8 +32,9 @@ const (
 	// leastReserve is the least that it is.
 	reservePart  = 64
 	leastReserve = 4 << 20
-	// lowRecordsPart of a file is for how many bytes of records the journal must have
-	// blocks on a full disk: a checkpoint that gives it room is due with a whole one.
+	// lowRecordsPart of what it has after a checkpoint is for how many bytes of records
+	// the journal must have blocks on a full disk: a checkpoint that gives it room is due
+	// with half of it.
 	lowRecordsPart = 8
 	// A store takes up to capacityPart of its capacity more than that on the disk,
 	// or capacitySlack, whichever is more.
@@ -65,6 +66,7 @@ func (s *Store) openReserve() error {
 		s.journalFile = min(s.journalFile, s.slack()/journalPart)
 	}
 	s.journalFile = max(s.journalFile, least)
+	s.journalRoom.Store(s.journalFile) // until a checkpoint shows what there can be
 	s.reserve, err = reserve.Open(reserve.Options{
 		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, reserveDir), Files: reserveFiles,
 		Bytes: max(min(total/reservePart, s.opts.CacheBytes/4), least) &^ (BlockLength - 1),
@@ -118,12 +120,15 @@ func (s *Store) DiskBytes() int64 {
 // FreeBytes returns how many bytes of new data fit: into the capacity, if there
 // is one, and onto the host's file system.
 func (s *Store) FreeBytes() (int64, error) {
+	if s.lowSpace.Load() {
+		return 0, nil // until the reserve is whole again
+	}
 	free, err := s.opts.FS.Free(s.opts.Dir)
 	if err != nil {
 		return 0, err
 	}
 	if free < math.MaxInt64/2 {
-		free += s.segments.SpareBytes()
+		free += s.segments.RoomBytes() - s.segments.MissingBytes() - s.reserve.MissingBytes()
 	}
 	free -= lowSpace
 	if s.opts.CapacityBytes > 0 {
@@ -153,15 +158,14 @@ func (s *Store) measureSpace() {
 	if err != nil {
 		return // the next one reports it
 	}
-	spare := s.segments.SpareBytes()
 	if s.opts.CapacityBytes > 0 {
-		if s.disk.Store(s.DiskBytes()); spare > 0 && s.disk.Load() > s.opts.CapacityBytes {
+		if s.disk.Store(s.DiskBytes()); s.segments.SpareBytes() > 0 && s.disk.Load() > s.opts.CapacityBytes {
 			s.dropSpares(time.Now())
 			s.disk.Store(s.DiskBytes())
-			spare = 0
 		}
 	}
-	low := missing != nil || free < lowSpace && free+spare < lowSpace
+	s.segments.Scarce(free < lowSpace)
+	low := missing != nil || free < lowSpace && free+s.segments.RoomBytes() < lowSpace
 	if s.lowSpace.Swap(low) == low {
 		return
 	}
@@ -192,6 +196,16 @@ func (s *Store) fillReserve() error {
 // scarce reports whether cleaning is to make room, however little that is.
 func (s *Store) scarce() bool {
 	return s.lowSpace.Load() || s.opts.CapacityBytes > 0 && s.disk.Load() > s.opts.CapacityBytes+s.slack()/2
+}
+
+// lackingBytes returns how many bytes cleaning has to free, at least, to be of use.
+func (s *Store) lackingBytes() int64 {
+	free, err := s.opts.FS.Free(s.opts.Dir)
+	if err != nil || !s.lowSpace.Load() {
+		return BlockLength
+	}
+	lacking := lowSpace + s.segments.MissingBytes() + s.reserve.MissingBytes()
+	return max(lacking-free-s.segments.RoomBytes(), BlockLength)
 }
 
 // fresh returns the length of the plan's new data in bytes.

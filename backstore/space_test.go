@@ -4,8 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
+	"time"
+
+	"odx/backstore/segment"
 )
 
 // crammed is a store on a disk on which another program takes every block that is
@@ -84,11 +89,45 @@ func (c *crammed) same() {
 	}
 }
 
+// writesGoOn waits until writes work again.
+func (c *crammed) writesGoOn(rng *rand.Rand) {
+	c.t.Helper()
+	for end := time.Now().Add(20 * time.Second); !c.write(rng); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			c.t.Fatalf("writes do not go on\n%s", c.files())
+		}
+	}
+}
+
+// files lists the files of the store and their lengths.
+func (c *crammed) files() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d bytes live, %d lacking\n", c.store.LiveBytes(), c.store.lackingBytes())
+	for _, dir := range []string{checkpointDir, reserveDir, segmentDir, journalDir} {
+		names, _ := c.disk.fs.List("/store/" + dir)
+		for _, name := range names {
+			f, err := c.disk.fs.Open("/store/" + dir + "/" + name)
+			if err == nil {
+				size, _ := f.Size()
+				live := int64(0)
+				if dir == segmentDir {
+					var id segment.ID
+					fmt.Sscanf(name, "%08x", &id)
+					live = c.store.usage.Live(id)
+				}
+				fmt.Fprintf(&b, "%s/%s %d %d\n", dir, name, size, live)
+				f.Close()
+			}
+		}
+	}
+	return b.String()
+}
+
 // must does something for which a full disk is no reason to fail.
 func (c *crammed) must(what string, err error) {
 	c.t.Helper()
 	if err != nil {
-		c.t.Fatalf("%s on a full disk: %v", what, err)
+		c.t.Fatalf("%s on a full disk: %v\n%s", what, err, c.files())
 	}
 }
 
@@ -116,14 +155,7 @@ func TestFullDisk(t *testing.T) {
 			c.must("close", c.store.Close())
 			c.open()
 		case 2: // the process is killed
-			c.must("flush", c.store.Flush(ctx))
-			old := c.store
-			c.disk = &disk{fs: c.disk.fs.ProcessClone()}
-			c.disk.fs.SetCapacity(c.disk.fs.Used())
-			if err := old.Close(); err != nil && !errors.Is(err, ErrNoSpace) {
-				t.Fatal(err)
-			}
-			c.open()
+			c.kill()
 		}
 		c.same()
 		c.cram()
@@ -144,6 +176,92 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(findings, err)
 	}
 	c.must("close", c.store.Close())
+}
+
+// TestFullDisk_EachBlockTaken: where another program takes every block that the store
+// gives up, at once, and space is freed in small pieces all over the disk, UNMAP,
+// checkpoints, cleaning, stops, kills and restarts go on without end; writes come back
+// when there is as much dead data as they need, and when the disk has room again.
+func TestFullDisk_EachBlockTaken(t *testing.T) {
+	for seed := range uint64(3) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			eachBlockTaken(t, seed)
+		})
+	}
+}
+
+func eachBlockTaken(t *testing.T, seed uint64) {
+	ctx := context.Background()
+	rng := rand.New(rand.NewPCG(seed, 9))
+	c := newCrammed(t)
+	for off := 0; off < crammedBytes; off += 1 << 20 {
+		copy(c.want[off:], randomBytes(rng.Uint64(), 1<<20))
+	}
+	for off := 0; off < crammedBytes; { // so that segments have different lengths
+		length := min((1+rng.IntN(90))<<12, crammedBytes-off)
+		c.must("write", c.volume().WriteAt(ctx, c.want[off:off+length], int64(off)))
+		off += length
+	}
+	c.must("checkpoint", c.store.Checkpoint(ctx))
+	waitFor(t, "the reserve is whole", func() bool { return c.store.fillReserve() == nil })
+	c.disk.fs.SetTaken(true)
+	c.cram()
+	piece := 4 << 10 << rng.IntN(5)
+	pieces := rng.Perm(crammedBytes / piece)
+	step := max(len(pieces)/256, 1)
+	for i, at := range pieces[:len(pieces)*7/8] {
+		c.unmap(at*piece, piece)
+		if i%step > 0 {
+			continue
+		}
+		switch rng.IntN(40) {
+		case 0:
+			if i < len(pieces)/2 { // what it gives up is lost
+				c.must("clean", c.store.Clean(ctx))
+			}
+		case 1:
+			c.must("close", c.store.Close())
+			c.open()
+		case 2:
+			c.kill()
+		case 3, 4, 5, 6, 7, 8:
+			c.must("checkpoint", c.store.Checkpoint(ctx))
+		case 9, 10:
+			if _, err := c.store.kv.Get([]byte(stateKey)); err != nil {
+				t.Fatal(err)
+			}
+			c.same()
+		}
+	}
+	c.same()
+	c.writesGoOn(rng)
+	for range crammedBytes >> 20 { // until it is full again
+		c.write(rng)
+	}
+	c.same()
+	c.must("close", c.store.Close())
+	c.open()
+	c.disk.fs.SetCapacity(0)
+	waitFor(t, "writes go on where there is room", func() bool { return c.write(rng) })
+	c.same()
+	findings, err := c.store.Check(ctx)
+	if err != nil || len(findings) > 0 {
+		t.Fatal(findings, err)
+	}
+	c.must("close", c.store.Close())
+}
+
+// kill ends the process after a flush, and opens what it leaves.
+func (c *crammed) kill() {
+	c.t.Helper()
+	c.must("flush", c.store.Flush(context.Background()))
+	old := c.store
+	c.disk = &disk{fs: c.disk.fs.ProcessClone()}
+	if err := old.Close(); err != nil && !errors.Is(err, ErrNoSpace) {
+		c.t.Fatal(err)
+	}
+	c.open()
 }
 
 // TestCapacity: what the store takes on the disk stays within 2 % or 256 MiB of the
@@ -180,4 +298,42 @@ func TestCapacity(t *testing.T) {
 	if got, want := s.DiskBytes(), d.fs.Used(); got < want-(2<<20) || got > want+(4<<20) {
 		t.Errorf("the store says that it takes %d bytes, the disk %d", got, want)
 	}
+}
+
+// TestFreeBytes: what new data does not get is not said to be free, and a store that is
+// only read says the same of its space as the one that was open.
+func TestFreeBytes(t *testing.T) {
+	ctx := context.Background()
+	c := newCrammed(t)
+	c.must("write", c.volume().WriteAt(ctx, randomBytes(1, 4<<20), 0))
+	c.must("unmap", c.volume().Unmap(ctx, 0, 1<<20))
+	waitFor(t, "the reserve is whole", func() bool { return c.store.fillReserve() == nil })
+	c.must("checkpoint", c.store.Checkpoint(ctx))
+	c.must("close", c.store.Close())
+	figures := func(readOnly bool) (free, reclaimable int64) {
+		t.Helper()
+		o := c.disk.options(Options{DedupUnit: 4 << 10, CacheBytes: 4 << 20, segmentBlocks: planBlocks + 1, ReadOnly: readOnly})
+		s, err := Open(ctx, o)
+		c.must("open", err)
+		defer s.Close()
+		st, err := s.Stats(ctx)
+		c.must("stats", err)
+		free, err = s.FreeBytes()
+		c.must("free", err)
+		return free, st.ReclaimableBytes
+	}
+	c.disk.fs.SetCapacity(c.disk.fs.Used() + 8<<20)
+	free, reclaimable := figures(true)
+	if served, from := figures(false); served < free-(1<<20) || served > free+(1<<20) || from != reclaimable {
+		t.Errorf("%d bytes are free and %d reclaimable of a store that is only read, of one in use %d and %d", free, reclaimable, served, from)
+	}
+	c.open()
+	c.store.segments.Seal()
+	c.store.dropSpares(time.Now())
+	c.disk.fs.SetCapacity(c.disk.fs.Used() + lowSpace/2)
+	c.store.measureSpace()
+	if free, err := c.store.FreeBytes(); err != nil || free > 0 || c.write(rand.New(rand.NewPCG(1, 1))) {
+		t.Errorf("on a full disk %d bytes are free, %v", free, err)
+	}
+	c.must("close", c.store.Close())
 }

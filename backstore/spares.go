@@ -28,7 +28,7 @@ func (s *Store) spareLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			if s.lowSpace.Load() {
+			if free, err := s.opts.FS.Free(s.opts.Dir); s.lowSpace.Load() || err == nil && free < lowSpace {
 				continue // what is given up now, another program gets
 			}
 			s.dropSpares(now.Add(-cmp.Or(s.opts.spareTime, defaultSpareTime)))
@@ -51,6 +51,9 @@ func (s *Store) removeSegment(id segment.ID) error {
 	err := s.segments.Remove(id)
 	if errors.Is(err, segment.ErrClosed) {
 		return err
+	}
+	if errors.Is(err, segment.ErrBusy) {
+		return nil // it is removed with the next checkpoint
 	}
 	s.noteLeft(name, err)
 	return nil

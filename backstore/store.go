@@ -207,6 +207,9 @@ type Store struct {
 	reserve  *reserve.Pool
 	// journalFile is the length that files of the journal grow to.
 	journalFile int64
+	// journalRoom is for how many bytes of records the journal had blocks after the last
+	// checkpoint, at most journalFile.
+	journalRoom atomic.Int64
 	index       *dedup.Index
 	// indexLoaded is closed when the index knows what the last checkpoint has.
 	indexLoaded  chan struct{}

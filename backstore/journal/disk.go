@@ -260,7 +260,7 @@ func (j *Journal) prepare() {
 		j.made(s)
 	default:
 	}
-	if len(j.spares) >= readySpares || j.preparing != nil {
+	if len(j.spares) >= j.wantedSpares() || j.preparing != nil {
 		return
 	}
 	s := spare{name: j.spareName(), bytes: j.nextBytes}
@@ -337,10 +337,19 @@ func (j *Journal) Ready() error {
 	}
 	j.prepare()
 	j.noteRoom()
-	if len(j.spares) >= readySpares {
+	if len(j.spares) >= j.wantedSpares() {
 		return nil
 	}
 	return j.spareErr
+}
+
+// wantedSpares is how many files are to be kept ready: one more while the newest file
+// is none of them, which will not become one.
+func (j *Journal) wantedSpares() int {
+	if n := len(j.files); n > 0 && j.files[n-1].bytes == 0 {
+		return readySpares + 1
+	}
+	return readySpares
 }
 
 // Room returns how many bytes of records have blocks on the disk.

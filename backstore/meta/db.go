@@ -33,9 +33,8 @@ type Options struct {
 	// CacheBytes bounds the tables that are kept in memory.
 	CacheBytes int64
 	Log        *logrus.Entry
-	// Create makes the file that becomes a copy of a new run; nil means that
-	// of FS. The file may be longer than nothing: it is cut to its length.
-	Create func(name string) (vfs.File, error)
+	// Reserve has files for a full disk; nil: there are none.
+	Reserve Reserve
 	// Mended, if there is one, is called when what is wrong with a file was mended.
 	Mended func(file string, why error)
 	// MergeFloor is how many bytes of changes wait before they are merged with
@@ -65,15 +64,22 @@ type DB struct {
 	current  *version
 	next     uint64 // number of the next checkpoint
 	closed   bool
+	unread   chan struct{} // closed when a version is read by nobody any more; nil: nobody waits
 	readers  sync.WaitGroup
-	obsolete []string        // files that newer ones have replaced
-	noted    map[string]bool // damage that was logged
+	obsolete map[string]obsolete // files that newer ones have replaced
+	noted    map[string]bool     // damage that was logged
 }
 
 // version is the list of runs at one time, the oldest first.
 type version struct {
 	runs []*run
 	refs int // guarded by DB.mu
+}
+
+// obsolete says of a file which run was read from it, nil for none.
+type obsolete struct {
+	run  *run
+	kept bool // it came out of the reserve
 }
 
 type counters struct {
@@ -109,10 +115,10 @@ func Open(o Options) (*DB, error) {
 	if o.Mended == nil {
 		o.Mended = func(string, error) {}
 	}
-	if o.Create == nil {
-		o.Create = o.FS.Create
+	if o.Reserve == nil {
+		o.Reserve = noReserve{o.FS}
 	}
-	db := &DB{o: o, cache: newTableCache(max(o.CacheBytes, 1<<20)), noted: make(map[string]bool)}
+	db := &DB{o: o, cache: newTableCache(max(o.CacheBytes, 1<<20)), noted: make(map[string]bool), obsolete: make(map[string]obsolete)}
 	names, err := o.FS.List(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
@@ -125,6 +131,7 @@ func Open(o Options) (*DB, error) {
 		r.refs = 1
 	}
 	db.current = &version{runs: runs, refs: 1}
+	o.Reserve.Lent(keptCopies(runs))
 	return db, nil
 }
 
@@ -168,6 +175,10 @@ func (db *DB) drop(v *version) error {
 	if v.refs--; v.refs > 0 {
 		return nil
 	}
+	if db.unread != nil {
+		close(db.unread)
+		db.unread = nil
+	}
 	var errs []error
 	for _, r := range v.runs {
 		if r.refs--; r.refs == 0 {
@@ -189,6 +200,7 @@ func (db *DB) install(change func(runs []*run) []*run) {
 	db.current = v
 	err := db.drop(old)
 	db.mu.Unlock()
+	db.o.Reserve.Lent(keptCopies(v.runs))
 	db.noteError(db.o.Dir, err)
 }
 
@@ -290,13 +302,18 @@ func rowDamage(r *run, key []byte, err error) error {
 // Stats returns figures.
 func (db *DB) Stats() Stats {
 	db.mu.Lock()
-	defer db.mu.Unlock()
+	runs := db.current.runs
+	db.mu.Unlock()
 	st := Stats{
-		Runs: len(db.current.runs), CheckpointBytes: db.stats.checkpoints.Load(), MergeBytes: db.stats.merges.Load(),
+		Runs: len(runs), CheckpointBytes: db.stats.checkpoints.Load(), MergeBytes: db.stats.merges.Load(),
 		MendedBytes: db.stats.mended.Load(), Damaged: db.stats.damaged.Load(),
 	}
-	for _, r := range db.current.runs {
-		st.Bytes += r.size * int64(len(r.copies))
+	for _, r := range runs {
+		r.mu.Lock()
+		for i := range r.copies {
+			st.Bytes += max(r.size, r.copies[i].length)
+		}
+		r.mu.Unlock()
 		st.Rows += int64(r.rows + r.deletions)
 	}
 	return st

@@ -32,19 +32,8 @@ func (db *DB) folds(runs []*run, expect int64) bool {
 
 // fold stores a checkpoint together with all rows before it.
 func (db *DB) fold(runs []*run, last uint64, rows func(put func(Op) error) error) error {
-	r, err := db.replace(context.Background(), runID{1, last}, runs, func(put func(key, sealed []byte) error) error {
-		m := newMerge(db, runs, nil)
-		add := sealing(func(key, sealed []byte) error {
-			if err := m.before(key, put); err != nil || sealed == nil {
-				return err
-			}
-			return put(key, sealed)
-		})
-		if err := rows(add); err != nil {
-			return err
-		}
-		return m.before(nil, put)
-	})
+	id := runID{1, last}
+	r, err := db.replace(context.Background(), id, runs, joining(db, id, runs, rows))
 	if err != nil {
 		return err
 	}
@@ -53,9 +42,29 @@ func (db *DB) fold(runs []*run, last uint64, rows func(put func(Op) error) error
 	return db.removeObsolete(context.Background(), nil)
 }
 
+// joining returns what puts the rows of runs and of a checkpoint after them, which
+// become the run of that id.
+func joining(db *DB, id runID, runs []*run, rows func(put func(Op) error) error) func(put func(key, sealed []byte) error) error {
+	return func(put func(key, sealed []byte) error) error {
+		m := newMerge(db, runs, nil)
+		m.all = id.from == 1
+		add := sealing(func(key, sealed []byte) error {
+			if err := m.before(key, put); err != nil || sealed == nil && m.all {
+				return err
+			}
+			return put(key, sealed)
+		})
+		if err := rows(add); err != nil {
+			return err
+		}
+		return m.before(nil, put)
+	}
+}
+
 // merge walks the rows of several runs, as far as it is asked to.
 type merge struct {
 	cursors []*cursor // of the oldest run first
+	all     bool      // nothing older is left to delete
 }
 
 func newMerge(db *DB, runs []*run, from []byte) *merge {
@@ -100,18 +109,27 @@ func (m *merge) before(key []byte, put func(key, sealed []byte) error) error {
 			m.skip(c)
 			return nil
 		}
-		if !c.keys.deleted {
-			row, err := c.row()
-			if err == nil {
-				_, err = openRow(c.run, row, c.keys.key)
-			}
-			if err == nil {
-				err = put(row.key, row.sealed)
-			}
-			if err != nil {
-				return err
-			}
+		if err := m.put(c, put); err != nil {
+			return err
 		}
 		m.skip(c)
 	}
+}
+
+// put puts the row at a cursor, or its deletion.
+func (m *merge) put(c *cursor, put func(key, sealed []byte) error) error {
+	if c.keys.deleted {
+		if m.all {
+			return nil
+		}
+		return put(c.keys.key, nil)
+	}
+	row, err := c.row()
+	if err == nil {
+		_, err = openRow(c.run, row, c.keys.key)
+	}
+	if err != nil {
+		return err
+	}
+	return put(row.key, row.sealed)
 }

@@ -22,6 +22,9 @@ import (
 //	          both indexes (8 each), length of an index (8), CRC-32C of an index
 //	          (4), zero (4), rows (8), deletions (8), end of the tables (8), size
 //	          of the file (8), CRC-32C of all before; zeros
+//
+// A file that came out of the reserve is longer than that size: bytes without
+// meaning follow, and the trailer twice more, up to the end of the file.
 const (
 	headerMagic  = "odxmetar"
 	trailerMagic = "odxmetat"

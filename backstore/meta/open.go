@@ -110,7 +110,7 @@ func (db *DB) findObsolete(names []string, runs []*run) {
 	for _, name := range names {
 		_, _, is := parseRunName(strings.TrimSuffix(name, newSuffix))
 		if is && !live[name] {
-			db.obsolete = append(db.obsolete, db.path(name))
+			db.obsolete[db.path(name)] = obsolete{}
 		}
 	}
 }

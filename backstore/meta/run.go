@@ -38,6 +38,8 @@ type runCopy struct {
 	file vfs.File // nil while there is none
 	// dropped: it was removed to make room for a run that replaces this one.
 	dropped bool
+	// length of the file, more than that of the run if it came out of the reserve
+	length int64
 }
 
 // openRun opens the copies of a run of which at least one must be whole but for
@@ -151,18 +153,41 @@ func (db *DB) mendParts(r *run) {
 		if c.file == nil {
 			continue
 		}
-		if size, err := c.file.Size(); err == nil && size > r.size {
-			db.noteDamage(c.name, r.size, fmt.Errorf("it has %d bytes", size))
-			if !db.o.ReadOnly {
-				db.noteError(c.name, c.file.Truncate(r.size))
-			}
-		}
+		db.mendLength(r, c)
 		for _, p := range parts {
 			b := make([]byte, len(p.data))
 			if _, err := c.file.ReadAt(b, p.off); err != nil || !bytes.Equal(b, p.data) {
 				db.mendAt(c, p.off, p.data, err)
 			}
 		}
+	}
+}
+
+// mendLength looks at what follows a run in its file: nothing, or in one that came
+// out of the reserve its trailer once more, in the last two blocks. The run is locked.
+func (db *DB) mendLength(r *run, c *runCopy) {
+	size, err := c.file.Size()
+	if err != nil || size <= r.size {
+		return
+	}
+	trailer := r.trailer()
+	bad := []int64{}
+	for _, at := range []int64{size - 2*blockLength, size - blockLength} {
+		b := make([]byte, blockLength)
+		if _, err := c.file.ReadAt(b, at); err != nil || !bytes.Equal(b, trailer) {
+			bad = append(bad, at)
+		}
+	}
+	if len(bad) < 2 && size%blockLength == 0 {
+		c.length = size
+		for _, at := range bad {
+			db.mendAt(c, at, trailer, nil)
+		}
+		return
+	}
+	db.noteDamage(c.name, r.size, fmt.Errorf("it has %d bytes", size))
+	if !db.o.ReadOnly {
+		db.noteError(c.name, c.file.Truncate(r.size))
 	}
 }
 

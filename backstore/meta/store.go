@@ -1,13 +1,6 @@
 package meta
 
-import (
-	"errors"
-	"io/fs"
-	"slices"
-	"syscall"
-
-	"odx/backstore/vfs"
-)
+import "slices"
 
 // Store stores the next checkpoint: rows calls put with each row that changed,
 // keys ascending, where a nil Value deletes a row. It is durable, all or
@@ -28,6 +21,14 @@ func (db *DB) Store(expect int64, rows func(put func(Op) error) error) error {
 	// A number is not used twice, so that two files of one name are equal.
 	db.next = id.to + 1
 	db.mu.Unlock()
+	if db.full(runs) {
+		db.merging.Lock()
+		defer db.merging.Unlock()
+		db.mu.Lock()
+		runs = slices.Clone(db.current.runs)
+		db.mu.Unlock()
+		return db.storeFull(runs, id.to, rows)
+	}
 	// A merge in the background is not waited for.
 	if db.merging.TryLock() {
 		defer db.merging.Unlock()
@@ -62,26 +63,26 @@ func (db *DB) write(id runID, copies int, rows func(put func(key, sealed []byte)
 	if copies > 1 {
 		r.copies = append(r.copies, runCopy{name: r.name + copySuffix})
 	}
+	var files []output
 	defer func() {
 		if err != nil {
 			r.close()
-			db.forgetFiles(r)
+			db.forgetFiles(r, files)
 		}
 	}()
-	var files []vfs.File
 	for i := range r.copies {
 		c := &r.copies[i]
-		if err := db.o.FS.Remove(c.name + newSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := db.giveUp(c.name + newSuffix); err != nil {
 			return nil, err
 		}
-		f, err := db.o.Create(c.name + newSuffix)
-		if i > 0 && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+		f, err := db.create(c.name + newSuffix)
+		if i > 0 && noSpace(err) {
 			continue // Tidy makes it when there is room: on a full disk one is better than none
 		}
 		if err != nil {
 			return nil, err
 		}
-		c.file = f
+		c.file = f.File
 		files = append(files, f)
 	}
 	w := newRunWriter(files, db.o.StoreID, id)
@@ -94,10 +95,12 @@ func (db *DB) write(id runID, copies int, rows func(put func(key, sealed []byte)
 	if r.tables, err = decodeIndex(r.index, blockLength, r.tablesEnd); err != nil {
 		return nil, err
 	}
+	lengths := w.lengths
 	for i := range r.copies {
 		if r.copies[i].file == nil {
 			continue
 		}
+		r.copies[i].length, lengths = lengths[0], lengths[1:]
 		if err := db.o.FS.Rename(r.copies[i].name+newSuffix, r.copies[i].name); err != nil {
 			return nil, err
 		}
@@ -106,13 +109,15 @@ func (db *DB) write(id runID, copies int, rows func(put func(key, sealed []byte)
 }
 
 // forgetFiles removes what is left of a run that could not be written: its
-// space is needed.
-func (db *DB) forgetFiles(r *run) {
-	for _, c := range r.copies {
+// space is needed. files are those that it was written to.
+func (db *DB) forgetFiles(r *run, files []output) {
+	for i, c := range r.copies {
+		remove := db.remove
+		if i < len(files) && files[i].kept {
+			remove = db.giveUp
+		}
 		for _, name := range []string{c.name + newSuffix, c.name} {
-			if err := db.o.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				db.noteError(name, err)
-			}
+			db.noteError(name, remove(name))
 		}
 	}
 }

@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"math"
 	"slices"
-
-	"odx/backstore/vfs"
 )
 
 const (
@@ -86,15 +84,16 @@ const noCopyOffset = -2
 // restoreCopy makes a copy of a run from the others.
 func (db *DB) restoreCopy(ctx context.Context, r *run, i int) error {
 	name := r.copies[i].name
-	if err := db.o.FS.Remove(name + newSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := db.giveUp(name + newSuffix); err != nil {
 		return err
 	}
-	f, err := db.o.FS.Create(name + newSuffix)
+	f, err := db.createCopy(r, name+newSuffix)
 	if err != nil {
 		return err
 	}
+	length := int64(0)
 	if err = db.copyRun(ctx, r, f); err == nil {
-		err = f.Sync()
+		length, err = f.end(&r.layout)
 	}
 	if err == nil {
 		err = db.o.FS.Rename(name+newSuffix, name)
@@ -103,18 +102,31 @@ func (db *DB) restoreCopy(ctx context.Context, r *run, i int) error {
 		err = db.o.FS.SyncDir(db.o.Dir)
 	}
 	if err != nil {
-		f.Close()
-		return err
+		remove := db.remove
+		if f.kept {
+			remove = db.giveUp
+		}
+		return errors.Join(err, f.Close(), remove(name+newSuffix))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.copies[i].file, r.copies[i].dropped = f, false
+	r.copies[i].file, r.copies[i].length, r.copies[i].dropped = f.File, length, false
 	return nil
+}
+
+// createCopy makes a file for the copy of a run that is there. It leaves in the
+// reserve what the next checkpoint needs.
+func (db *DB) createCopy(r *run, name string) (output, error) {
+	if db.o.Reserve.Len() > db.o.Copies && r.size <= db.o.Reserve.FileBytes() {
+		return db.create(name)
+	}
+	f, err := db.o.FS.Create(name)
+	return output{File: f}, err
 }
 
 // copyRun writes what a run has to have to a file. Of tables that are lost it
 // copies what is there.
-func (db *DB) copyRun(ctx context.Context, r *run, f vfs.File) error {
+func (db *DB) copyRun(ctx context.Context, r *run, f output) error {
 	for at := range r.tables {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -133,7 +145,7 @@ func (db *DB) copyRun(ctx context.Context, r *run, f vfs.File) error {
 			return err
 		}
 	}
-	return f.Truncate(r.size)
+	return nil
 }
 
 // whatIsThere returns the bytes of a table as some copy has them.
@@ -167,26 +179,37 @@ func (db *DB) prove(r *run) error {
 // are proved. What cannot be removed does no harm; it is tried again the next time.
 func (db *DB) removeObsolete(ctx context.Context, runs []*run) error {
 	db.mu.Lock()
-	names := db.obsolete
+	var names []string
+	read := make(map[string]bool)
+	for name, old := range db.obsolete {
+		if read[name] = old.run != nil && old.run.refs > 0; read[name] && old.kept {
+			continue // it goes to the reserve, and is written over, once nobody reads it
+		}
+		names = append(names, name)
+	}
 	db.mu.Unlock()
 	if len(names) == 0 {
 		return nil
 	}
+	slices.Sort(names)
 	for _, r := range runs {
 		if err := errors.Join(db.prove(r), ctx.Err()); err != nil {
 			return err
 		}
 	}
-	var left []string // whose names something has that cannot be removed
 	for _, name := range names {
-		if err := db.o.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			db.noteLeft(name, err)
-			left = append(left, name)
+		remove := db.giveUp
+		if read[name] {
+			remove = db.remove
 		}
+		if err := remove(name); err != nil {
+			db.noteLeft(name, err) // something has its name that cannot be removed
+			continue
+		}
+		db.mu.Lock()
+		delete(db.obsolete, name)
+		db.mu.Unlock()
 	}
-	db.mu.Lock()
-	db.obsolete = left
-	db.mu.Unlock()
 	return db.o.FS.SyncDir(db.o.Dir)
 }
 
@@ -271,7 +294,7 @@ func (db *DB) replace(ctx context.Context, id runID, runs []*run, rows func(put 
 	}
 	if err := db.prove(r); err != nil {
 		r.close()
-		db.forgetFiles(r)
+		db.forgetFiles(r, nil)
 		return nil, err
 	}
 	if db.o.Copies > 1 {
@@ -284,21 +307,27 @@ func (db *DB) replace(ctx context.Context, id runID, runs []*run, rows func(put 
 	}
 	if err != nil {
 		r.close()
-		db.forgetFiles(r)
+		db.forgetFiles(r, nil)
 		// Those that it would have replaced get their second copies back.
 		if rerr := db.restoreCopies(context.WithoutCancel(ctx), runs); rerr != nil {
 			db.noteError(db.o.Dir, rerr)
 		}
 		return nil, err
 	}
-	db.mu.Lock()
-	for _, old := range runs {
-		for _, c := range old.copies {
-			db.obsolete = append(db.obsolete, c.name)
-		}
-	}
-	db.mu.Unlock()
+	db.replaced(runs)
 	return r, nil
+}
+
+// replaced notes that another run has all that these have.
+func (db *DB) replaced(runs []*run) {
+	for _, old := range runs {
+		kept := keptCopies([]*run{old}) > 0
+		db.mu.Lock()
+		for _, c := range old.copies {
+			db.obsolete[c.name] = obsolete{old, kept}
+		}
+		db.mu.Unlock()
+	}
 }
 
 // mergeRows puts the newest version of each row.
@@ -340,6 +369,7 @@ func (db *DB) dropSeconds(runs []*run) error {
 			c.file = nil
 		}
 		r.mu.Unlock()
+		// A reader may just be reading it: nobody may write to it.
 		if rerr := db.o.FS.Remove(c.name); !errors.Is(rerr, fs.ErrNotExist) {
 			err = errors.Join(err, rerr)
 		}

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"hash/crc32"
-
-	"odx/backstore/vfs"
 )
 
 // runBuffer is how many bytes are written at once.
@@ -13,16 +11,18 @@ const runBuffer = 256 << 10
 
 // runWriter writes a run to all of its copies at once.
 type runWriter struct {
-	files  []vfs.File
+	files  []output
 	layout layout
 	off    int64 // of buf
 	buf    []byte
 	table  tableWriter
 	keys   keyList
 	index  []byte
+	// lengths are those of the files, when they are written.
+	lengths []int64
 }
 
-func newRunWriter(files []vfs.File, store [16]byte, id runID) *runWriter {
+func newRunWriter(files []output, store [16]byte, id runID) *runWriter {
 	w := &runWriter{files: files, layout: layout{store: store, id: id}}
 	w.buf = append(make([]byte, 0, runBuffer+2*tableBytes), w.layout.header()...)
 	return w
@@ -103,14 +103,12 @@ func (w *runWriter) finish() (layout, []byte, error) {
 	if err := w.flush(); err != nil {
 		return layout{}, nil, err
 	}
-	for _, f := range w.files {
-		// A file that was kept in reserve is longer.
-		if err := f.Truncate(l.size); err != nil {
+	for i := range w.files {
+		length, err := w.files[i].end(&l)
+		if err != nil {
 			return layout{}, nil, err
 		}
-		if err := f.Sync(); err != nil {
-			return layout{}, nil, err
-		}
+		w.lengths = append(w.lengths, length)
 	}
 	return l, w.index, nil
 }

@@ -38,6 +38,7 @@ type Pool struct {
 	mu     sync.Mutex // guards what follows
 	files  []string   // whose blocks are assigned, durably
 	found  []string   // those of files that Open found, until Fill has proved them
+	lent   int        // how many are in use
 	number uint64     // of the newest file
 }
 
@@ -65,7 +66,25 @@ func Open(o Options) (*Pool, error) {
 func (p *Pool) Full() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.files) >= p.o.Files
+	return len(p.files) >= p.wanted()
+}
+
+// MissingBytes is how many bytes Fill would need.
+func (p *Pool) MissingBytes() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int64(max(p.wanted()-len(p.files), 0)) * p.o.Bytes
+}
+
+// wanted is how many files there are to be: those in use come back when others take
+// their place, for which half of the reserve is enough. mu is held.
+func (p *Pool) wanted() int { return max(p.o.Files-p.lent, p.o.Files/2) }
+
+// Lent says how many files from Create that were to be kept are in use.
+func (p *Pool) Lent(files int) {
+	p.mu.Lock()
+	p.lent = files
+	p.mu.Unlock()
 }
 
 // Len returns how many files there are.
@@ -91,12 +110,12 @@ func (p *Pool) Fill() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.prove()
-	if len(p.files) < p.o.Files {
+	if len(p.files) < p.wanted() {
 		if err := p.o.FS.MkdirAll(p.o.Dir); err != nil {
 			return fmt.Errorf("reserve: %w", err)
 		}
 	}
-	for len(p.files) < p.o.Files {
+	for len(p.files) < p.wanted() {
 		if err := p.add(); err != nil {
 			return fmt.Errorf("reserve: %w", err)
 		}
@@ -157,31 +176,32 @@ func (p *Pool) keep(f vfs.File, name string) error {
 
 // Create makes a file of which the first FileBytes bytes have blocks: a new one,
 // or one of the reserve when the file system has not that many. One that was given
-// back has its old bytes until they are overwritten. The caller truncates the file
-// to what it has written, which frees the blocks after that, and calls Fill. Its
-// name is durable after a SyncDir of its directory, as with a plain Create.
-func (p *Pool) Create(name string) (vfs.File, error) {
-	f, err := p.o.FS.Create(name)
+// back has its old bytes until they are overwritten. A new file is for the caller to
+// truncate to what it has written; one of the reserve (kept) is not, since another
+// program could take the blocks after that, and comes back by Give. The name is
+// durable after a SyncDir of its directory, as with a plain Create.
+func (p *Pool) Create(name string) (f vfs.File, kept bool, err error) {
+	f, err = p.o.FS.Create(name)
 	if err != nil && !full(err) {
-		return nil, err
+		return nil, false, err
 	}
 	if err == nil {
 		if err = f.Allocate(p.o.Bytes); err == nil {
-			return f, nil
+			return f, false, nil
 		}
 		err = errors.Join(err, f.Close(), p.o.FS.Remove(name))
 		if !full(err) {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	taken, takeErr := p.take(name)
 	if takeErr != nil {
-		return nil, errors.Join(takeErr, err)
+		return nil, false, errors.Join(takeErr, err)
 	}
 	if taken == nil {
-		return nil, err
+		return nil, false, err
 	}
-	return taken, nil
+	return taken, true, nil
 }
 
 // take renames a file of the reserve into use; nil when there is none.
@@ -209,7 +229,7 @@ func (p *Pool) take(name string) (vfs.File, error) {
 func (p *Pool) Give(name string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.files) >= p.o.Files {
+	if len(p.files) >= p.wanted() {
 		return p.o.FS.Remove(name)
 	}
 	f, err := p.o.FS.Open(name)

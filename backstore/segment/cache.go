@@ -153,6 +153,23 @@ func (c *cache) take(id ID) (h *handle, busy bool) {
 	return h, busy
 }
 
+// reading reports whether a caller has the handle of a segment, which is listed as
+// unsynced or not.
+func (c *cache) reading(id ID, unsynced bool) bool {
+	sh := c.shard(id)
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	h := sh.handles[id]
+	if h == nil {
+		return false
+	}
+	refs := h.refs.Load() - 1
+	if unsynced {
+		refs--
+	}
+	return refs > 0
+}
+
 func (sh *shard) drop(id ID) {
 	if h := sh.handles[id]; h != nil {
 		delete(sh.handles, id)

@@ -90,7 +90,7 @@ func (f folder) Usable(retired ID) bool {
 	return err == nil && blob.Close() == nil
 }
 
-func (f folder) Prepare(retired ID, bytes int64) error {
+func (f folder) Prepare(retired ID, bytes int64) (int64, error) {
 	path := f.path(retired, spareSuffix)
 	blob, err := f.fs.Open(path)
 	made := errors.Is(err, fs.ErrNotExist)
@@ -98,18 +98,24 @@ func (f folder) Prepare(retired ID, bytes int64) error {
 		blob, err = f.fs.Create(path)
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err = blob.Allocate(bytes); err == nil {
+	err = blob.Allocate(bytes)
+	if full(err) && !made {
+		if bytes, err = blob.Size(); err == nil {
+			err = blob.Allocate(bytes)
+		}
+	}
+	if err == nil {
 		err = blob.Sync()
 	}
 	if err = errors.Join(err, blob.Close()); err == nil {
-		return f.SyncList()
+		return bytes, f.SyncList()
 	}
 	if made {
 		err = errors.Join(err, f.fs.Remove(path))
 	}
-	return err
+	return 0, err
 }
 
 func (f folder) list(suffix string) ([]ID, error) {

@@ -83,8 +83,8 @@ func TestSet_AppendMoved_CurrentWithoutBlocks(t *testing.T) {
 	}
 }
 
-// TestSet_FillReserve: short files give their blocks to the longest one, and what
-// is in the reserve stays there over DropSpares and a restart.
+// TestSet_FillReserve: where there are no blocks for a long file short ones are the
+// reserve, and they stay it over DropSpares and a restart.
 func TestSet_FillReserve(t *testing.T) {
 	m := vfs.NewMem()
 	o := Options{SegmentBlocks: 8, Reserve: 1}
@@ -102,15 +102,17 @@ func TestSet_FillReserve(t *testing.T) {
 	}
 	must(t, s.FillReserve())
 	must(t, s.DropSpares(time.Now().Add(time.Hour)))
-	if !s.ReserveFull() || s.SpareBytes() != 0 || s.TotalBytes() != 0 || s.ReserveBytes() != 8*BlockLength {
+	if !s.ReserveFull() || s.SpareBytes() != 0 || s.TotalBytes() != 0 || s.ReserveBytes() != 12*BlockLength {
 		t.Errorf("full %v, %d bytes spare, %d in all, %d in reserve", s.ReserveFull(), s.SpareBytes(), s.TotalBytes(), s.ReserveBytes())
 	}
 	must(t, s.Close())
 	m.SetCapacity(m.Used())
 	s = open(t, m, "/s", o)
 	must(t, s.FillReserve())
-	if _, err := s.AppendMoved(blocks(7, 7)); err != nil {
-		t.Errorf("after a restart: %v", err)
+	for i := range 4 {
+		if _, err := s.AppendMoved(blocks(7, 2)); err != nil {
+			t.Errorf("append %d after a restart: %v", i, err)
+		}
 	}
 }
 

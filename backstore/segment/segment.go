@@ -37,6 +37,8 @@ var (
 	// ErrCorrupt: a segment is shorter than it must be, or its header is not
 	// that of this segment of this store.
 	ErrCorrupt = errors.New("segment is corrupt")
+	// ErrBusy: a segment is being read.
+	ErrBusy = errors.New("segment is being read")
 )
 
 // ID is the number of a segment, from 1; never used twice.
@@ -86,8 +88,9 @@ type Reuser interface {
 	Retired() ([]ID, error)             // ascending
 	Usable(retired ID) bool             // it can be opened
 	// Prepare makes a retired blob, or takes one that is there, and makes sure that
-	// it has blocks for so many bytes, durably.
-	Prepare(retired ID, bytes int64) error
+	// it has blocks for so many bytes, durably, or else, where there are none, for as
+	// many as it is long. It returns for how many.
+	Prepare(retired ID, bytes int64) (int64, error)
 }
 
 // Options of Open.
@@ -208,7 +211,11 @@ func (s *Set) Append(p []byte) (Addr, error) {
 			return a, nil
 		}
 	}
-	return s.append(p, s.reserve)
+	a, err := s.append(p, s.reserve)
+	for full(err) && s.useSpare(int64(len(p))) {
+		a, err = s.append(p, s.reserve)
+	}
+	return a, err
 }
 
 // append is Append to blocks that reserve gives.
@@ -251,7 +258,15 @@ func (s *Set) reserve(n uint32) (*handle, uint32, error) {
 }
 
 // fits reports whether n blocks fit into the current segment. mu is held.
-func (s *Set) fits(n uint32) bool { return s.current != nil && n <= s.o.SegmentBlocks-s.free }
+func (s *Set) fits(n uint32) bool { return s.current != nil && n <= s.limit()-s.free }
+
+// limit is the length of the current segment when it is full, in blocks. mu is held.
+func (s *Set) limit() uint32 {
+	if s.moved {
+		return uint32(s.assigned / BlockLength)
+	}
+	return s.o.SegmentBlocks
+}
 
 // take takes n blocks of the current segment, which has them. mu is held.
 func (s *Set) take(n uint32) (*handle, uint32) {
@@ -294,10 +309,10 @@ func (s *Set) Seal() {
 }
 
 // seal is retire for a segment that may have much room left: it gives that to the
-// file system. mu is held.
+// file system, unless the reserve needs it. mu is held.
 func (s *Set) seal() {
 	// Where it fails the blocks stay until the segment is removed.
-	if used := int64(s.free) * BlockLength; s.current != nil && s.assigned > used && s.current.blob.Truncate(used) == nil {
+	if used := int64(s.free) * BlockLength; s.current != nil && s.assigned > used && s.reserveFull() && !s.spares.scarce && s.current.blob.Truncate(used) == nil {
 		s.assigned = 0
 	}
 	s.retire()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 )
 
@@ -20,8 +21,9 @@ import (
 // spares are the files to be used again. Set.mu guards it.
 type spares struct {
 	reuser Reuser  // nil when Blobs is none
-	files  []spare // the longest unused first
+	files  []spare // the last one is used first
 	none   bool    // removed segments are deleted
+	scarce bool    // what is given to the file system is lost to others
 	reused int64   // length of the one that newBlob used the last time; 0: none
 	// reserve are files with blocks for a whole segment: see reserve.go.
 	reserve []spare
@@ -75,7 +77,8 @@ func (s *Set) newBlob(id ID) (Blob, error) {
 // Remove gives a segment up; it is no error when it is gone already. Reads
 // that are in the middle finish, those that come later fail. A power cut soon
 // after may bring the segment back. Its file is kept for a new segment, until
-// DropSpares.
+// DropSpares. ErrBusy: somebody reads it, and its file is needed for the reserve; it is
+// there and can be removed later.
 func (s *Set) Remove(id ID) error {
 	h, w, err := s.remove(id)
 	// To close the last handle of a deleted file is what takes time, and nobody
@@ -102,6 +105,9 @@ func (s *Set) remove(id ID) (*handle, *written, error) {
 	}
 	if s.current != nil && s.current.id == id {
 		s.seal()
+	}
+	if (!s.reserveFull() || s.spares.scarce) && s.cache.reading(id, s.unsynced.has(id)) {
+		return nil, nil, ErrBusy // its file is needed, and would be lost to other programs
 	}
 	s.stage.forget(id)
 	bytes, err := s.reusable(id)
@@ -157,7 +163,7 @@ func (s *Set) reusable(id ID) (bytes int64, err error) {
 	if err == nil {
 		err = checkHeader(blob, s.o.StoreID, id)
 	}
-	if err != nil || s.spares.reuser == nil || s.spares.none || size > s.o.bytes() {
+	if err != nil || s.spares.reuser == nil || s.spares.none && s.reserveFull() || size > s.o.bytes() {
 		return 0, err
 	}
 	return size, nil
@@ -172,17 +178,40 @@ func (s *Set) DropSpares(before time.Time) error {
 	for {
 		s.mu.Lock()
 		files := s.spares.files
-		if s.closed || len(files) == 0 || !files[0].since.Before(before) {
+		i := slices.IndexFunc(files, func(f spare) bool { return f.since.Before(before) })
+		if s.closed || i < 0 {
 			s.mu.Unlock()
 			return nil
 		}
-		id := files[0].id
-		s.spares.files = files[1:]
+		id := files[i].id
+		s.spares.files = slices.Delete(files, i, i+1)
 		s.mu.Unlock()
 		if err := s.spares.reuser.GiveUp(id); ignoreMissing(err) != nil {
 			return fmt.Errorf("remove spare segment %08x: %w", uint32(id), err)
 		}
 	}
+}
+
+// useSpare makes the longest spare file the current segment, when the file system has
+// no block for the one that there is; false when there is none with so many bytes.
+func (s *Set) useSpare(need int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sp := &s.spares
+	slices.SortStableFunc(sp.files, shorter)
+	n := len(sp.files)
+	if s.closed || n == 0 || sp.files[n-1].bytes-BlockLength < need || !s.reserveFull() {
+		return false
+	}
+	s.retire()
+	return s.start(s.newBlob) == nil
+}
+
+// Scarce says whether the file system is full: no block is given to it then.
+func (s *Set) Scarce(scarce bool) {
+	s.mu.Lock()
+	s.spares.scarce = scarce
+	s.mu.Unlock()
 }
 
 // KeepSpares says whether the files of removed segments are to be used again, as
@@ -191,6 +220,18 @@ func (s *Set) KeepSpares(keep bool) {
 	s.mu.Lock()
 	s.spares.none = !keep
 	s.mu.Unlock()
+}
+
+// RoomBytes is how many bytes can be appended without a free block: SpareBytes, and
+// what is left of the current segment.
+func (s *Set) RoomBytes() int64 {
+	n := s.SpareBytes()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current != nil && (!s.moved || s.reserveFull()) {
+		n += max(s.assigned-int64(s.free)*BlockLength, 0)
+	}
+	return n
 }
 
 // SpareBytes is about the length of the files that wait to be used again.

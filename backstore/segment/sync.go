@@ -96,6 +96,12 @@ func (u *unsynced) forget(id ID) *written {
 	return w
 }
 
+func (u *unsynced) has(id ID) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.segments[id] != nil
+}
+
 func (u *unsynced) drop() {
 	u.mu.Lock()
 	defer u.mu.Unlock()

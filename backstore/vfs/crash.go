@@ -102,6 +102,7 @@ func (m *Mem) ProcessClone() *Mem {
 	clone := NewMem()
 	clone.space.capacity.Store(m.space.capacity.Load())
 	clone.space.used.Store(m.space.used.Load())
+	clone.space.taken.Store(m.space.taken.Load())
 	nodes := map[*inode]*inode{}
 	same := func(n *inode) *inode {
 		if n == nil || n.dir {

@@ -12,12 +12,17 @@ import (
 type space struct {
 	capacity atomic.Int64 // in bytes; 0 for no limit
 	used     atomic.Int64 // in bytes
+	taken    atomic.Bool  // what is freed is lost
 }
 
 // SetCapacity bounds the allocated bytes of all files; 0 removes the bound. If more is
 // allocated, as when another program has filled the disk, allocating a block fails with
 // ENOSPC.
 func (m *Mem) SetCapacity(bytes int64) { m.space.capacity.Store(bytes) }
+
+// SetTaken says whether another program takes each block of a bounded disk as soon
+// as a file frees it.
+func (m *Mem) SetTaken(taken bool) { m.space.taken.Store(taken) }
 
 // Used returns the allocated bytes of all files.
 func (m *Mem) Used() int64 { return m.space.used.Load() }
@@ -37,6 +42,9 @@ func (s *space) take(bytes int64) error {
 			return syscall.ENOSPC
 		}
 		if s.used.CompareAndSwap(used, used+bytes) {
+			if bytes < 0 && capacity > 0 && s.taken.Load() {
+				s.capacity.Add(bytes)
+			}
 			return nil
 		}
 	}

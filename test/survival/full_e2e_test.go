@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,6 +22,8 @@ import (
 	"odx/internal/kit/harness"
 	"odx/internal/kit/tokenclient"
 )
+
+var kinds = flag.String("kinds", "tmpfs,ext4", "the file systems, of tmpfs, ext4 and xfs")
 
 var rounds = flag.Int("rounds", 10, "how often TestFullDisk fills the disk, on each file system")
 
@@ -36,9 +39,9 @@ const (
 // an UNMAP.
 func TestFullDisk(t *testing.T) {
 	harness.RequireODX(t)
-	for _, kind := range []string{"tmpfs", "ext4"} {
+	for _, kind := range strings.Split(*kinds, ",") {
 		t.Run(kind, func(t *testing.T) {
-			dir := mount(t, kind)
+			dir := mount(t, kind, diskBytes)
 			f := &full{t: t, dir: dir, rng: rand.New(rand.NewPCG(1, 5)), want: make([]byte, volumeBytes), client: harness.Client(t)}
 			f.target = harness.ServeWith(t, kit.Settings{File: map[string]any{"data_dir": filepath.Join(dir, "store")}},
 				kit.LUN{Size: volumeBytes})
@@ -52,23 +55,28 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// mount makes a file system of diskBytes.
-func mount(t *testing.T, kind string) string {
+// mount makes a file system of so many bytes: a tmpfs, or one of another kind on a
+// loop device.
+func mount(t *testing.T, kind string, bytes int64) string {
 	t.Helper()
 	if os.Getuid() != 0 {
 		harness.Missing(t, "only root can mount a file system")
 	}
 	dir := t.TempDir()
-	args := []string{"-t", "tmpfs", "-o", fmt.Sprintf("size=%d", diskBytes), "none", dir}
-	if kind == "ext4" {
+	args := []string{"-t", "tmpfs", "-o", fmt.Sprintf("size=%d", bytes), "none", dir}
+	if kind != "tmpfs" {
 		image := filepath.Join(t.TempDir(), "image")
 		if err := os.WriteFile(image, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Truncate(image, diskBytes); err != nil {
+		if err := os.Truncate(image, bytes); err != nil {
 			t.Fatal(err)
 		}
-		harness.Run(t.Context(), t, harness.Program(t, "mkfs.ext4", "e2fsprogs"), "-q", "-m", "0", "-F", image)
+		mkfs := map[string][]string{
+			"ext4": {harness.Program(t, "mkfs.ext4", "e2fsprogs"), "-q", "-m", "0", "-F", image},
+			"xfs":  {"mkfs.xfs", "-q", "-f", image},
+		}[kind]
+		harness.Run(t.Context(), t, mkfs[0], mkfs[1:]...)
 		args = []string{"-o", "loop", image, dir}
 	}
 	if out, err := exec.Command("mount", args...).CombinedOutput(); err != nil {
@@ -149,7 +157,11 @@ func (f *full) good(what string, send func() (tokenclient.Answer, error)) {
 // write writes a piece at a random place, and reports whether there was room.
 func (f *full) write() bool {
 	f.t.Helper()
-	off := f.rng.IntN(volumeBytes/piece) * piece
+	return f.writeAt(f.rng.IntN(volumeBytes/piece) * piece)
+}
+
+func (f *full) writeAt(off int) bool {
+	f.t.Helper()
 	p := make([]byte, piece)
 	for i := 0; i < len(p); i += 8 {
 		binary.LittleEndian.PutUint64(p[i:], f.rng.Uint64())
