@@ -126,7 +126,7 @@ func (s *Store) cleanLoop(ctx context.Context) {
 			})
 			last.look(all, time.Now())
 			sum := segmentSpace{live: live, dead: dead}
-			if len(sealed) == 0 || sum.deadPart() < cleanStartPart || sealed[0].deadPart() < cleanSegmentPart || s.usable() != nil {
+			if s.lowSpace.Load() || len(sealed) == 0 || sum.deadPart() < cleanStartPart || sealed[0].deadPart() < cleanSegmentPart || s.usable() != nil {
 				break
 			}
 			s.cleaning.Lock()

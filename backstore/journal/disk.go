@@ -282,12 +282,15 @@ func (j *Journal) prepare() {
 
 // allocate makes a file with blocks, and leaves nothing if it cannot.
 func (j *Journal) allocate(s spare) (vfs.File, error) {
-	if err := removeIfThere(j.o.FS, s.name); err != nil {
-		j.taken[s.name] = true // by something else: the next one gets another name
-		j.o.left(s.name, err)
-		return nil, err
-	}
 	f, err := j.o.FS.Create(s.name)
+	if errors.Is(err, fs.ErrExist) {
+		if err = j.removeFile(s.name); err != nil {
+			j.taken[s.name] = true // by something else: the next one gets another name
+			j.o.left(s.name, err)
+			return nil, err
+		}
+		f, err = j.o.FS.Create(s.name)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -295,6 +298,15 @@ func (j *Journal) allocate(s spare) (vfs.File, error) {
 		return nil, errors.Join(err, f.Close(), j.o.FS.Remove(s.name))
 	}
 	return f, nil
+}
+
+// removeFile removes what has a name and can be opened.
+func (j *Journal) removeFile(name string) error {
+	f, err := j.o.FS.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), j.o.FS.Remove(name))
 }
 
 // made notes the outcome of prepare.

@@ -100,7 +100,7 @@ func keptCopies(runs []*run) (n int) {
 	for _, r := range runs {
 		r.mu.Lock()
 		for i := range r.copies {
-			if r.copies[i].file != nil && r.copies[i].length > r.size {
+			if r.copies[i].file != nil && r.copies[i].kept {
 				n++
 			}
 		}
@@ -110,28 +110,28 @@ func keptCopies(runs []*run) (n int) {
 }
 
 // joins returns which of the newest runs become one with a checkpoint of about
-// expect bytes, each choice that there is, the best one first. With room on the disk
+// expect bytes in so many copies, each choice that there is, the best one first. With room on the disk
 // it is none of them: they are merged in the background. On a full disk that would
 // need blocks that nobody has, so the checkpoint takes in the runs of the last ones,
 // whose files then go back to the reserve: there are always as many in it as the
 // next checkpoint needs.
-func (db *DB) joins(runs []*run, expect int64) [][]*run {
+func (db *DB) joins(runs []*run, expect int64, copies int) [][]*run {
 	pool, first := db.o.Reserve, len(runs)
 	for first > 0 && !runs[first-1].damaged.Load() {
 		first--
 	}
 	var choices [][]*run
 	for i := len(runs); i >= first; i-- {
-		left := pool.Len() - db.o.Copies + keptCopies(runs[i:])
+		left := pool.Len() - copies + keptCopies(runs[i:])
 		fits := i == len(runs) || db.joined(runs[i:])+expect <= pool.FileBytes()
-		if fits && left >= min(db.o.Copies, pool.Len()) {
+		if fits && left >= copies {
 			choices = append(choices, runs[i:])
 		}
 	}
 	if len(runs) > 2*mergeRuns {
 		slices.Reverse(choices) // there are to be fewer of them
 	}
-	return append(choices, nil)
+	return choices
 }
 
 // joined returns about how many bytes several runs have as one.
@@ -184,12 +184,14 @@ func (db *DB) storeFull(runs []*run, last uint64, rows func(put func(Op) error) 
 	if err != nil {
 		return err
 	}
-	for _, with := range db.joins(runs, size) {
-		if err = db.storeWith(with, last, again); !noSpace(err) {
-			return err
+	for copies := db.o.Copies; copies > 0; copies-- { // one is better than none: Tidy makes the other
+		for _, with := range db.joins(runs, size, copies) {
+			if err = db.storeWith(with, last, copies, again); !noSpace(err) {
+				return err
+			}
 		}
 	}
-	return err
+	return db.storeWith(nil, last, db.o.Copies, again)
 }
 
 // collect keeps the rows of a checkpoint in memory, which are put only once: on a
@@ -244,14 +246,14 @@ func (db *DB) awaitReaders() {
 }
 
 // storeWith stores a checkpoint as one run with those of runs, the newest ones.
-func (db *DB) storeWith(runs []*run, last uint64, rows func(put func(Op) error) error) error {
+func (db *DB) storeWith(runs []*run, last uint64, copies int, rows func(put func(Op) error) error) error {
 	id := runID{last, last}
 	if len(runs) > 0 {
 		id.from = runs[0].id.from
 	} else {
 		id.from = db.Last() + 1
 	}
-	r, err := db.write(id, db.o.Copies, joining(db, id, runs, rows))
+	r, err := db.write(id, copies, joining(db, id, runs, rows))
 	if err != nil {
 		return err
 	}
@@ -262,6 +264,9 @@ func (db *DB) storeWith(runs []*run, last uint64, rows func(put func(Op) error) 
 			return err
 		}
 		db.replaced(runs)
+	}
+	if copies < db.o.Copies {
+		r.copies = append(r.copies, runCopy{name: r.name + copySuffix})
 	}
 	db.stats.checkpoints.Add(r.size * int64(len(r.copies)))
 	db.install(func(current []*run) []*run { return append(current[:len(current)-len(runs)], r) })

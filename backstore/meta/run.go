@@ -38,8 +38,8 @@ type runCopy struct {
 	file vfs.File // nil while there is none
 	// dropped: it was removed to make room for a run that replaces this one.
 	dropped bool
-	// length of the file, more than that of the run if it came out of the reserve
-	length int64
+	kept    bool  // it came out of the reserve
+	length  int64 // of the file, which can be more than that of the run if it was kept
 }
 
 // openRun opens the copies of a run of which at least one must be whole but for
@@ -179,7 +179,7 @@ func (db *DB) mendLength(r *run, c *runCopy) {
 		}
 	}
 	if len(bad) < 2 && size%blockLength == 0 {
-		c.length = size
+		c.length, c.kept = size, true
 		for _, at := range bad {
 			db.mendAt(c, at, trailer, nil)
 		}

@@ -95,12 +95,11 @@ func (db *DB) write(id runID, copies int, rows func(put func(key, sealed []byte)
 	if r.tables, err = decodeIndex(r.index, blockLength, r.tablesEnd); err != nil {
 		return nil, err
 	}
-	lengths := w.lengths
 	for i := range r.copies {
 		if r.copies[i].file == nil {
 			continue
 		}
-		r.copies[i].length, lengths = lengths[0], lengths[1:]
+		r.copies[i].kept, r.copies[i].length = files[i].kept, w.lengths[i] // of two, only the second can be missing
 		if err := db.o.FS.Rename(r.copies[i].name+newSuffix, r.copies[i].name); err != nil {
 			return nil, err
 		}

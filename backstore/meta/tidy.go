@@ -110,7 +110,8 @@ func (db *DB) restoreCopy(ctx context.Context, r *run, i int) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.copies[i].file, r.copies[i].length, r.copies[i].dropped = f.File, length, false
+	c := &r.copies[i]
+	c.file, c.kept, c.length, c.dropped = f.File, f.kept, length, false
 	return nil
 }
 
