@@ -14,9 +14,9 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/backstore"
-	"odx/backstore/gotgtbs"
 	"odx/blockdev"
 	"odx/conf"
+	"odx/target/gotgt"
 	"odx/tokens"
 	"odx/vhd"
 )
@@ -272,7 +272,7 @@ func (m *media) openBacking(path string, size int64) (blockdev.Volume, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make %s: %w", path, err)
 	}
-	v, err := gotgtbs.Open("file:" + path)
+	v, err := gotgt.Open("file:" + path)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}

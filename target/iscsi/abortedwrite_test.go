@@ -10,7 +10,7 @@ import (
 	"github.com/gostor/gotgt/pkg/api"
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
 
-	"odx/backstore/gotgtbs"
+	odxgotgt "odx/target/gotgt"
 )
 
 // frozenFile is a file on a file system that can be frozen: writes then hang in the
@@ -97,7 +97,7 @@ func TestSession_AbortedWrites(t *testing.T) {
 			f := &frozenFile{data: make([]byte, 1<<20), entered: make(chan struct{}, 8)}
 			store := "frozen " + name
 			gotgt.RegisterBackingStore(store, func() (api.BackingStore, error) { return f, nil })
-			volume, err := gotgtbs.Open(store + ":x")
+			volume, err := odxgotgt.Open(store + ":x")
 			if err != nil {
 				t.Fatal(err)
 			}

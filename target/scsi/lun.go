@@ -23,9 +23,9 @@ func decodeLUN(lun [8]byte) (number uint16, ok bool) {
 	return 0, false
 }
 
-// encodeLUN returns the LUN of a number in the form that initiators know best:
+// EncodeLUN returns the LUN of a number in the form that initiators know best:
 // peripheral device addressing as far as it goes, flat space addressing above.
-func encodeLUN(number uint16) (lun [8]byte) {
+func EncodeLUN(number uint16) (lun [8]byte) {
 	if number > 0xFF {
 		number |= 1 << 14
 	}

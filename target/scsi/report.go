@@ -35,7 +35,7 @@ func executeReportLUNs(_ context.Context, t *Task) error {
 	list := make([]byte, 8)
 	if units := t.Nexus.units.Load(); units != nil && lists {
 		for _, number := range slices.Sorted(maps.Keys(*units)) {
-			lun := encodeLUN(number)
+			lun := EncodeLUN(number)
 			list = append(list, lun[:]...)
 		}
 		// LUICLR: the new inventory is told here (SPC-4 r37 7.8.7).

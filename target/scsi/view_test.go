@@ -40,17 +40,17 @@ func TestViewNumbers(t *testing.T) {
 	f, narrow := viewed(t)
 	wantHex(t, f.run(request{nexus: narrow, cdb: reportLUNs}).data, "00000010 00000000  0000000000000000 0007000000000000")
 	for lun, want := range map[uint16]*LogicalUnit{7: f.target.LU(0), 0: f.target.LU(2)} {
-		r := f.run(request{nexus: narrow, lun: encodeLUN(lun), cdb: []byte{opInquiry, 1, 0x80, 0, 255, 0}})
+		r := f.run(request{nexus: narrow, lun: EncodeLUN(lun), cdb: []byte{opInquiry, 1, 0x80, 0, 255, 0}})
 		if got := string(r.data[4:]); got != want.SerialNumber() {
 			t.Errorf("LUN %d has serial number %s, want %s", lun, got, want.SerialNumber())
 		}
 	}
 	for _, lun := range []uint16{1, 2} {
-		f.run(request{nexus: narrow, lun: encodeLUN(lun), cdb: make([]byte, 6)}).wantSense(t, KeyIllegalRequest, ASCLogicalUnitNotSupported)
-		if r := f.run(request{nexus: narrow, lun: encodeLUN(lun), cdb: []byte{opInquiry, 0, 0, 0, 36, 0}}); r.data[0] != 0x7F {
+		f.run(request{nexus: narrow, lun: EncodeLUN(lun), cdb: make([]byte, 6)}).wantSense(t, KeyIllegalRequest, ASCLogicalUnitNotSupported)
+		if r := f.run(request{nexus: narrow, lun: EncodeLUN(lun), cdb: []byte{opInquiry, 0, 0, 0, 36, 0}}); r.data[0] != 0x7F {
 			t.Errorf("LUN %d: peripheral qualifier and type %02Xh, want 7Fh", lun, r.data[0])
 		}
-		if f.target.HasLU(narrow, encodeLUN(lun)) {
+		if f.target.HasLU(narrow, EncodeLUN(lun)) {
 			t.Errorf("LUN %d is there", lun)
 		}
 	}
@@ -70,7 +70,7 @@ func TestEmptyView(t *testing.T) {
 // tells each its own.
 func TestViewReadOnly(t *testing.T) {
 	f, narrow := viewed(t)
-	lun := encodeLUN(7)
+	lun := EncodeLUN(7)
 	var refused []string
 	check := func(op *Operation) {
 		if op == nil || !op.Write {
@@ -109,7 +109,7 @@ func TestViewReadOnly(t *testing.T) {
 	for n, want := range map[*Nexus]byte{narrow: dspWP | dspDPOFUA, f.nexus: dspDPOFUA} {
 		at := lun
 		if n == f.nexus {
-			at = encodeLUN(0)
+			at = EncodeLUN(0)
 		}
 		if got := f.run(request{nexus: n, lun: at, cdb: []byte{modeSense6, 0, 0x3F, 0, 255, 0}}).data[2]; got != want {
 			t.Errorf("device-specific parameter %02Xh, want %02Xh", got, want)
@@ -211,13 +211,13 @@ func TestNexus_DropProof(t *testing.T) {
 func TestViewOfNewLU(t *testing.T) {
 	f, narrow := viewed(t)
 	later := f.target.AttachWith(NexusID{}, Rights{View: View{1: {LUN: 1}, 9: {LUN: 3}}})
-	f.run(request{nexus: later, lun: encodeLUN(1), cdb: make([]byte, 6)}).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
+	f.run(request{nexus: later, lun: EncodeLUN(1), cdb: make([]byte, 6)}).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
 	if err := f.target.AddLU(3, newViewedLU(t, 3)); err != nil {
 		t.Fatal(err)
 	}
 	f.run(request{nexus: narrow, cdb: make([]byte, 6)}).wantStatus(t, 0)
-	f.run(request{nexus: later, lun: encodeLUN(1), cdb: make([]byte, 6)}).wantSense(t, KeyUnitAttention, ASCReportedLUNsDataChanged)
-	f.run(request{nexus: later, lun: encodeLUN(9), cdb: make([]byte, 6)}).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
+	f.run(request{nexus: later, lun: EncodeLUN(1), cdb: make([]byte, 6)}).wantSense(t, KeyUnitAttention, ASCReportedLUNsDataChanged)
+	f.run(request{nexus: later, lun: EncodeLUN(9), cdb: make([]byte, 6)}).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
 	f.target.Detach(later)
 	if f.target.LU(3).nexus(later) != nil {
 		t.Error("the nexus is still attached to what it saw")

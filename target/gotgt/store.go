@@ -1,9 +1,9 @@
-// Package gotgtbs joins the extent store and gotgt's backing stores, in both
-// directions: Register lets a stock gotgt serve volumes of ours under the name
-// "odx:", and Open makes any backing store of gotgt ("file:/path" …) a volume of
-// ours. Such a volume is a dumb one: it shares no extents with anything, and a
-// copy to or from it moves the data.
-package gotgtbs
+// Package gotgt is the one place where odx meets gotgt: Register lets a stock gotgt
+// serve volumes of odx under the backing store name "odx:", Open makes any backing
+// store of gotgt ("file:/path" …) a volume, and LU shows a logical unit of odx as one
+// of gotgt's (api.SCSILu), whose commands are api.SCSICommand. A volume of Open shares
+// no extents with anything, and a copy to or from it moves the data.
+package gotgt
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package gotgtbs
+package gotgt
 
 import (
 	"context"
