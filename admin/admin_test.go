@@ -159,7 +159,7 @@ func TestStore_Volumes(t *testing.T) {
 }
 
 // TestStore_NoServer: everything but what is of a server works on a store that nothing
-// serves. Its managers are opened once, whoever needs them first.
+// serves. Its managers are opened once, for concurrent callers too.
 func TestStore_NoServer(t *testing.T) {
 	ctx := t.Context()
 	s := open(t, parse(t, t.TempDir()))

@@ -15,7 +15,7 @@ var ErrInUse = errors.New("in use")
 
 // Administrator is what can be asked of a store. Errors are ErrInUse and those of
 // packages backstore, tokens and vhd; an implementation that asks a server returns
-// ErrNotRunning when nobody serves the store.
+// ErrNotRunning when no server has the store open.
 type Administrator interface {
 	Offloader
 	Filer

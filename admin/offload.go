@@ -28,9 +28,9 @@ type Offloader interface {
 	// Token describes a live token.
 	Token(ctx context.Context, id tokens.ID) (TokenInfo, error)
 	// CopyStats counts what was copied and refused since the server started;
-	// ErrNotRunning where nobody serves the store.
+	// ErrNotRunning where no server has the store open.
 	CopyStats(ctx context.Context) (CopyStats, error)
-	// DeleteToken ends a token: its users get told that it was revoked.
+	// DeleteToken revokes a token.
 	DeleteToken(ctx context.Context, id tokens.ID) error
 	// RevokeToken is DeleteToken for who has the token: those without a record,
 	// hash tokens, have no other name.

@@ -88,7 +88,7 @@ func (s *Store) Close() error {
 	return errors.Join(append(errs, s.store.Close())...)
 }
 
-// Inspect opens the store of a configuration that nobody serves, calls fn, and
+// Inspect opens the store of a configuration that is not being served, calls fn, and
 // closes it. The tokens are opened when they are first needed: a store can be checked
 // whose tokens cannot be read. A store that does not exist is not made.
 func Inspect(ctx context.Context, cfg *conf.Config, log *logrus.Entry, fn func(*Store) error) error {

@@ -91,7 +91,7 @@ func (s *Store) CreateVolume(ctx context.Context, name string, size int64) (Volu
 }
 
 // ResizeVolume makes a volume larger, durably. Initiators that have it as a LUN
-// are told by unit attention.
+// are notified by unit attention.
 func (s *Store) ResizeVolume(ctx context.Context, name string, size int64) (Volume, error) {
 	v, err := s.volume(name)
 	if err != nil {

@@ -56,7 +56,7 @@ func (u *fileUsers) add(file, user string) {
 	u.by[file] = user
 }
 
-// of returns who has a file open, "" if nobody has.
+// of returns who has a file open, "" if it is not open.
 func (u *fileUsers) of(file string) string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -133,7 +133,7 @@ func (m *media) deviceExists(d conf.Device) error {
 // there is no other LUN.
 func (m *media) checkSome() error {
 	var problems conf.Problems
-	told := map[string]bool{}
+	reported := map[string]bool{}
 	for _, t := range m.cfg.Targets {
 		for i := range t.LUNs {
 			l := &t.LUNs[i]
@@ -145,8 +145,8 @@ func (m *media) checkSome() error {
 			if !errors.As(err, &problem) {
 				problem = m.cfg.Problem(l.Key, "LUN %d: %v", l.Number, err)
 			}
-			if text := problem.Error(); !told[text] {
-				told[text] = true
+			if text := problem.Error(); !reported[text] {
+				reported[text] = true
 				problems = append(problems, problem)
 			}
 		}

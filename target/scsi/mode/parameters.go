@@ -32,7 +32,7 @@ type Parameters struct {
 
 // Config says which mode parameters a logical unit has.
 type Config struct {
-	// Records is where values are saved; nil: nowhere, and initiators are told so.
+	// Records is where values are saved; nil: nowhere, and MODE SENSE says so.
 	Records record.Store
 	// ReportsSpace: the logical unit reports the space that it takes, and has the
 	// threshold descriptor of SBC-3 6.5.9.

@@ -199,13 +199,13 @@ func (c *change) applyPreempt(r *command) error {
 }
 
 // takeOver preempts the reservation: its holders lose their registrations, and
-// those who keep theirs are told if other rules hold from now on.
+// those that keep theirs are notified if other rules hold from now on.
 func (c *change) takeOver(r *command) {
 	c.remove(func(g registration) bool {
 		return g.nexus != c.issuer && (r.actionKey == 0 || g.key == r.actionKey)
 	})
 	if c.next.kind != r.kind {
-		c.tellRegistered(sense.ASCReservationsReleased)
+		c.notifyRegistered(sense.ASCReservationsReleased)
 	}
 	c.reserve(r.kind)
 }

@@ -125,7 +125,7 @@ func keep(ctx context.Context, records record.Store, old, next *state) error {
 	if err == nil {
 		return nil
 	}
-	// Either can be stored now. The initiator is told that nothing has changed, so
+	// Either can be stored now. The status reports that nothing has changed, so
 	// the old state must be what a restart finds.
 	if undo := records.Save(context.WithoutCancel(ctx), recordKey, before); undo != nil {
 		err = fmt.Errorf("%w; the state before may not be what is kept: %w", err, undo)

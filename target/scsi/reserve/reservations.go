@@ -52,7 +52,7 @@ type Reservations struct {
 }
 
 // Open returns the reservations of a logical unit, with those that its records keep. With
-// nil records, nothing is kept, and initiators are told so.
+// nil records, nothing is kept, and REPORT CAPABILITIES says so.
 func Open(unit Unit, records record.Store) (*Reservations, error) {
 	r := &Reservations{unit: unit, records: records, changing: make(lock, 1)}
 	s, err := load(records)
@@ -88,7 +88,7 @@ func (r *Reservations) release(pass func(reserver *nexus.ID) bool) {
 	}
 }
 
-// lock is held by whoever makes or changes reservations, also while it waits for a
+// lock is held by commands that make or change reservations, also while they wait for a
 // store; it is no mutex so that an aborted command stops waiting. Commands that only
 // look at reservations do not need it, nor does release.
 type lock chan struct{}

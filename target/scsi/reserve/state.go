@@ -135,18 +135,18 @@ func (s *state) begin(issuer nexus.ID) *change {
 	return c
 }
 
-// tell establishes a unit attention condition for a nexus, unless it is the one
+// notify establishes a unit attention condition for a nexus, unless it is the one
 // that makes the change and knows.
-func (c *change) tell(id nexus.ID, asc sense.ASC) {
+func (c *change) notify(id nexus.ID, asc sense.ASC) {
 	if id != c.issuer {
 		c.attentions[id] = append(c.attentions[id], asc)
 	}
 }
 
-// tellRegistered tells every registered nexus.
-func (c *change) tellRegistered(asc sense.ASC) {
+// notifyRegistered notifies every registered nexus.
+func (c *change) notifyRegistered(asc sense.ASC) {
 	for _, r := range c.next.registrations {
-		c.tell(r.nexus, asc)
+		c.notify(r.nexus, asc)
 	}
 }
 
@@ -179,10 +179,10 @@ func (c *change) unregister(id nexus.ID) {
 }
 
 // release ends the reservation. Registered nexuses that lose access by it are
-// told.
+// notified.
 func (c *change) release() {
 	if c.next.kind.forRegistrants() {
-		c.tellRegistered(sense.ASCReservationsReleased)
+		c.notifyRegistered(sense.ASCReservationsReleased)
 	}
 	c.next.kind, c.next.holder = 0, nexus.ID{}
 }
@@ -196,7 +196,7 @@ func (c *change) remove(match func(registration) bool) {
 		if !match(r) {
 			return false
 		}
-		c.tell(r.nexus, sense.ASCRegistrationsPreempted)
+		c.notify(r.nexus, sense.ASCRegistrationsPreempted)
 		c.preempted = append(c.preempted, r.nexus)
 		return true
 	})
@@ -204,7 +204,7 @@ func (c *change) remove(match func(registration) bool) {
 
 // clear ends the reservation and every registration (SPC-4 r37 5.12.11.2.8).
 func (c *change) clear() {
-	c.tellRegistered(sense.ASCReservationsPreempted)
+	c.notifyRegistered(sense.ASCReservationsPreempted)
 	c.next.registrations, c.next.kind, c.next.holder = nil, 0, nexus.ID{}
 }
 
