@@ -35,7 +35,7 @@ func (s *Store) distrust(ctx context.Context, id extent.ID, err error) {
 	if s.usable() != nil {
 		return
 	}
-	forget := s.extents.Distrust
+	forget := s.extents.ClearFingerprint
 	if condemned {
 		forget = s.extents.Condemn
 	}

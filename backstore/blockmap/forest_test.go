@@ -317,8 +317,8 @@ func TestNode_EncodeDecode(t *testing.T) {
 	}
 }
 
-// TestNode_Layout pins the stored form of a node.
-func TestNode_Layout(t *testing.T) {
+// TestLayouts pins the stored form of a node.
+func TestLayouts(t *testing.T) {
 	n := &node{level: 1}
 	for i := range 4 {
 		n.slots[10+i] = extent.Slot(100 + i) // ascending

@@ -15,31 +15,31 @@ import (
 )
 
 const (
-	// auditLoad is how many pages of the table an Audit reads at once: those that
-	// share all but the last byte of their keys.
+	// auditLoad is the number of table pages per Scan of an Audit: their keys differ in
+	// the last byte only.
 	auditLoad = 1 << 8
-	// auditPages is how many it reads before it compares them: that takes 75 MiB.
+	// auditPages is the number of pages per group, in 75 MiB of memory.
 	auditPages = 1 << 16
 )
 
-// AuditOptions say what an Audit compares.
+// AuditOptions configure an Audit.
 type AuditOptions struct {
 	KV     meta.Reader
 	Unit   int  // blocks of a full extent
-	Next   ID   // first ID that was never used
-	Pinned []ID // extents that may be without a reference
+	Next   ID   // lowest ID never allocated
+	Pinned []ID // extents that may have no references
 	// EachLeaf calls fn with the slots of every leaf of the maps.
 	EachLeaf func(fn func(slots []Slot)) error
 	// Visit is called with each extent.
 	Visit func(id ID, x *Extent)
 
-	groupPages int // auditPages, but for tests
+	groupPages int // auditPages, except in tests
 }
 
-// Audit proves the stored table against the maps: for each extent that its
-// reference count is the number of slots that name it, for each slot that there
-// is such a block, for each segment that its live blocks are counted right. It
-// goes over the maps once for every 65536 pages of the table.
+// Audit verifies the stored table against the maps: the count of each extent is the
+// number of slots that name it, the block that a slot names exists, and the usage of
+// each segment is the number of its live blocks. It scans the maps once for every 65536
+// pages of the table.
 func Audit(ctx context.Context, o AuditOptions, report func(finding string)) error {
 	o.groupPages = cmp.Or(o.groupPages, auditPages)
 	a := &audit{AuditOptions: o, report: report, pinned: make(map[ID]bool), live: make(map[segment.ID]int64)}
@@ -56,7 +56,7 @@ func Audit(ctx context.Context, o AuditOptions, report func(finding string)) err
 			first += auditLoad
 		}
 		if g.end = first; first >= pages {
-			g.end = math.MaxUint64 // what was never made belongs to the last group
+			g.end = math.MaxUint64 // the last group includes IDs never allocated
 			first = max(first, 1)
 		}
 		if err := g.counts(); err != nil {
@@ -72,7 +72,7 @@ func Audit(ctx context.Context, o AuditOptions, report func(finding string)) err
 	return a.usage()
 }
 
-// audit is an Audit at work.
+// audit is the state of one Audit.
 type audit struct {
 	AuditOptions
 	report func(finding string)
@@ -84,19 +84,19 @@ type audit struct {
 type auditGroup struct {
 	*audit
 	first, end uint64
-	index      map[uint64]int // page → where its extents stand in the slices
-	unmatched  []int64        // references counted in the table and not found
-	blocks     []uint8        // or dead
+	index      map[uint64]int // page → index of its first extent in unmatched and blocks
+	unmatched  []int64        // references counted in the table minus references found
+	blocks     []uint8        // or unreferenced
 	lastCounts *numberedCounts
 	unread     map[uint64]bool // pages of counts that cannot be read
 	lastBad    ID              // last reported
 }
 
-// dead stands for the blocks of an extent that died and was not yet taken out of
+// unreferenced replaces the length of an extent that is freed and not yet removed from
 // its page.
-const dead = 0xff
+const unreferenced = 0xff
 
-// numberedCounts is a page of counts as it is stored.
+// numberedCounts is a stored page of counts and its number.
 type numberedCounts struct {
 	number uint64
 	*refs.Page
@@ -104,7 +104,7 @@ type numberedCounts struct {
 
 func pageKey(page uint64) []byte { return binary.BigEndian.AppendUint64([]byte{pagePrefix}, page) }
 
-// load reads the auditLoad pages from page first on.
+// load reads auditLoad pages, starting at page first.
 func (g *auditGroup) load(ctx context.Context, first uint64) error {
 	prefix := pageKey(first)
 	return g.KV.Scan(prefix[:len(prefix)-1], func(key, value []byte) error {
@@ -122,7 +122,7 @@ func (g *auditGroup) load(ctx context.Context, first uint64) error {
 	})
 }
 
-// add adds the extents of a page that are not dead.
+// add adds the extents of a page.
 func (g *auditGroup) add(page uint64, p *page) {
 	first := ID(page * pageExtents)
 	c := g.countsOf(first)
@@ -137,7 +137,7 @@ func (g *auditGroup) add(page uint64, p *page) {
 		}
 		n := p.references(c, id)
 		if n == 0 && !g.pinned[id] {
-			g.blocks[at+i] = dead
+			g.blocks[at+i] = unreferenced
 			continue
 		}
 		g.blocks[at+i], g.unmatched[at+i] = e.blocks, n
@@ -147,22 +147,22 @@ func (g *auditGroup) add(page uint64, p *page) {
 	}
 }
 
-// countsOf returns the page with the count of an extent, one of zeros if it cannot
-// be read.
+// countsOf returns the page with the count of an extent, or zeros if the page cannot be
+// read.
 func (g *auditGroup) countsOf(id ID) *refs.Page {
 	number := uint64(id) / refs.PerPage
 	if g.lastCounts == nil || g.lastCounts.number != number {
 		c, err := refs.Read(g.KV, countKind, uint64(id))
 		if err != nil {
-			c = &refs.Page{} // counts reports it
+			c = &refs.Page{} // counts reports the page
 		}
 		g.lastCounts = &numberedCounts{number, c}
 	}
 	return g.lastCounts.Page
 }
 
-// counts looks for counts that cannot be read or belong to no extent. A page has
-// those of one group only.
+// counts reports counts that cannot be read or belong to no extent. All counts of a
+// page are of one group.
 func (g *auditGroup) counts() error {
 	return refs.Scan(g.KV, countKind, func(first uint64, extra []int64, err error) error {
 		if page := first / pageExtents; page < g.first || page >= g.end {
@@ -182,7 +182,7 @@ func (g *auditGroup) counts() error {
 	})
 }
 
-// counted reports an extent that has a count and does not exist.
+// counted reports a count if its extent does not exist.
 func (g *auditGroup) counted(id ID) {
 	at, ok := g.index[uint64(id)/pageExtents]
 	if !ok || g.blocks[at+int(uint64(id)%pageExtents)] == 0 {
@@ -190,7 +190,7 @@ func (g *auditGroup) counted(id ID) {
 	}
 }
 
-// count takes the slots of a leaf off the references.
+// count subtracts the slots of a leaf from the references.
 func (g *auditGroup) count(slots []Slot) {
 	last, at, ok := uint64(math.MaxUint64), 0, false
 	for _, slot := range slots {
@@ -204,7 +204,7 @@ func (g *auditGroup) count(slots []Slot) {
 			last = page
 		}
 		i := at + int(uint64(id)%pageExtents)
-		if !ok || g.blocks[i] == dead || block >= int(g.blocks[i]) {
+		if !ok || g.blocks[i] == unreferenced || block >= int(g.blocks[i]) {
 			g.bad(id, block)
 			continue
 		}
@@ -212,7 +212,7 @@ func (g *auditGroup) count(slots []Slot) {
 	}
 }
 
-// bad reports a slot that names nothing.
+// bad reports a slot whose block does not exist.
 func (g *auditGroup) bad(id ID, block int) {
 	if id == g.lastBad {
 		return
@@ -221,7 +221,7 @@ func (g *auditGroup) bad(id ID, block int) {
 	g.report(fmt.Sprintf("a map names block %d of extent %d, which does not exist", block, id))
 }
 
-// compare reports the extents whose references were not all found, or more.
+// compare reports the extents whose count differs from the references found.
 func (g *auditGroup) compare() error {
 	for _, page := range slices.Sorted(maps.Keys(g.index)) {
 		at := g.index[page]
@@ -241,7 +241,7 @@ func (g *auditGroup) compare() error {
 	return nil
 }
 
-// usage compares the live blocks of each segment with what is counted.
+// usage compares the stored usage of each segment with its live blocks.
 func (a *audit) usage() error {
 	counted := make(map[segment.ID]int64)
 	err := a.KV.Scan([]byte{usagePrefix}, func(key, value []byte) error {
@@ -252,7 +252,7 @@ func (a *audit) usage() error {
 			return nil
 		}
 		counted[id] = su.live
-		a.live[id] += 0 // known, too
+		a.live[id] += 0 // include segments without extents
 		return nil
 	})
 	if err != nil {
@@ -260,7 +260,7 @@ func (a *audit) usage() error {
 	}
 	for _, id := range slices.Sorted(maps.Keys(a.live)) {
 		if counted[id] != a.live[id] {
-			a.report(fmt.Sprintf("segment %08x is said to have %d live blocks and has %d", uint32(id), counted[id], a.live[id]))
+			a.report(fmt.Sprintf("segment %08x has a usage of %d live blocks and %d live blocks", uint32(id), counted[id], a.live[id]))
 		}
 	}
 	return nil

@@ -11,9 +11,8 @@ import (
 	"odx/backstore/segment"
 )
 
-// TestAuditOfManyPages: a table that is compared in several groups, most of
-// whose pages are empty by now.
-func TestAuditOfManyPages(t *testing.T) {
+// TestAudit_Groups audits a table in several groups. Most pages are empty.
+func TestAudit_Groups(t *testing.T) {
 	const groupIDs = auditLoad * pageExtents
 	kv := meta.NewMem()
 	u, err := LoadUsage(kv)
@@ -31,7 +30,7 @@ func TestAuditOfManyPages(t *testing.T) {
 		}
 		slots = append(slots, slotsOf(table, id)...)
 	}
-	// A copy in one group, and less than the whole of an extent in another.
+	// A copy in one group, and references to a part of an extent in another.
 	copied := slotsOf(table, 127)
 	if err := errors.Join(table.Ref(copied), table.Unref(slots[len(slots)-1:])); err != nil {
 		t.Fatal(err)
@@ -62,7 +61,8 @@ func TestAuditOfManyPages(t *testing.T) {
 		t.Errorf("%v; visited %v", findings, seen)
 	}
 
-	// Too few in one group, too many in another, and some that never were.
+	// Too few references in one group, too many in another, and extents never
+	// allocated.
 	last := table.Slot(7*groupIDs+5, 0)
 	wrong := append(slices.Clone(slots[1:]), last, copied[0], table.Slot(4*groupIDs, 1), table.Slot(100*groupIDs, 0))
 	want := []string{

@@ -7,8 +7,8 @@ import (
 	"odx/backstore/refs"
 )
 
-// Describe returns what a row of this package holds, for people; ok is false for a
-// row of another one. unit is in blocks.
+// Describe returns the contents of a row of this package in readable form. ok is false
+// for rows of other packages. unit is the length of a full extent in blocks.
 func Describe(key, value []byte, unit int) (described any, ok bool, err error) {
 	switch {
 	case len(key) == 5 && key[0] == usagePrefix:
@@ -33,7 +33,7 @@ func Describe(key, value []byte, unit int) (described any, ok bool, err error) {
 		}
 		first := binary.BigEndian.Uint64(key[1:]) * pageExtents
 		entries := []any{}
-		for _, i := range p.there() {
+		for _, i := range p.existing() {
 			e := &p.entries[i]
 			crcs := make([]string, e.blocks)
 			for k, crc := range p.crc(i)[:e.blocks] {

@@ -8,9 +8,9 @@ import (
 	"odx/backstore/segment"
 )
 
-// UpgradeRow returns a row of a store of format 2, of any package, as it is now:
-// that of a page of the table is packed, all others are the same. unit is in
-// blocks.
+// UpgradeRow converts a row of a format 2 store, of any package, to the current format:
+// it packs pages of the table and returns other rows unchanged. unit is the length of a
+// full extent in blocks.
 func UpgradeRow(op meta.Op, unit int) (meta.Op, error) {
 	if len(op.Key) != 9 || op.Key[0] != pageKey(0)[0] {
 		return op, nil

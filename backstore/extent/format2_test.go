@@ -11,7 +11,7 @@ import (
 	"odx/backstore/segment"
 )
 
-// TestUpgradeRow: a page as format 2 kept it, two extents of one and two blocks.
+// TestUpgradeRow upgrades a page of format 2 with two extents, of one and two blocks.
 func TestUpgradeRow(t *testing.T) {
 	fp := "f0" + strings.Repeat("00", 31)
 	old, err := hex.DecodeString(strings.ReplaceAll("03 01 00000007 00000009 "+fp+" 11223344  7f 02 00000008 00000001 "+fp+" 55667788 99aabbcc", " ", ""))
@@ -42,7 +42,7 @@ func TestUpgradeRow(t *testing.T) {
 			}
 		}
 	}
-	if n := len(p.there()); n != 2 {
+	if n := len(p.existing()); n != 2 {
 		t.Errorf("%d extents, want 2", n)
 	}
 	if _, err := UpgradeRow(meta.Op{Key: pageKey(5), Value: old[:20]}, 4); !errors.Is(err, meta.ErrDamaged) {

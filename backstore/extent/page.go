@@ -5,27 +5,27 @@ import (
 	"odx/backstore/segment"
 )
 
-// pageExtents is how many consecutive extents share a page. Extents written
-// together have consecutive IDs, so a sequential stream works on one page.
+// pageExtents is the number of consecutive extents on a page. Extents written together
+// have consecutive IDs, so a sequential stream changes one page.
 const pageExtents = 128
 
-// PageExtents is how many extents have one row.
+// PageExtents is the number of extents per row.
 const PageExtents = pageExtents
 
 type page struct {
 	pages.Header
 	unit    int
 	entries [pageExtents]entry
-	crcs    []uint32 // unit per entry
+	crcs    []uint32 // unit CRCs per entry
 }
 
 type entry struct {
 	addr   segment.Addr
-	blocks uint8 // 0: no such extent
+	blocks uint8 // 0: the extent does not exist
 	fp     Fingerprint
 }
 
-// pageBytes is about the memory of one cached page.
+// pageBytes is the approximate memory of one cached page.
 func pageBytes(unit int) int64 { return int64(pageExtents*(44+4*unit) + 128) }
 
 func newPage(unit int) *page {

@@ -8,43 +8,44 @@ import (
 	"odx/backstore/segment"
 )
 
-// The row of a page has its extents in order, each thing about all of them
-// together, since neighbours have much in common:
+// The row of a page stores its extents by column, in the order of IDs, since adjacent
+// extents have similar values:
 //
-//	0x81, a bit for each extent of the page that there is (16 bytes, the first in
+//	0x81, a bit for each extent that exists (16 bytes, the first in
 //	the lowest bit of the first byte);
 //	runs of extents of equal length: uvarint extents, blocks (a byte);
-//	runs of extents that lie one after the other: uvarint extents, segment and
+//	runs of contiguous extents: uvarint extents, segment and
 //	block of the first (4 bytes each);
 //	runs of extents with or without a fingerprint: uvarint extents times 2, plus
 //	1 for with, the fingerprints (32 bytes each);
 //	CRC-32C of each block (4 bytes each).
 //
-// Stores of format 2 have for each extent index and blocks (a byte each),
-// segment and block (4 bytes each), fingerprint and CRCs; an index is below 128.
+// A row of format 2 stores, per extent, index and blocks (a byte each), segment and
+// block (4 bytes each), fingerprint and CRCs. The index is below 128, so packedRow
+// tells the formats apart.
 const packedRow = 0x81
 
 // Encode returns the row, nil for a page without extents.
 func (p *page) Encode() []byte {
-	all := p.there()
+	all := p.existing()
 	if len(all) == 0 {
-		return nil // as the cache wants it
+		return nil // see pages.Object
 	}
-	there := all
-	b := make([]byte, 1+pageExtents/8, 64+len(there)*(len(Fingerprint{})+4*p.unit))
+	existing := all
+	b := make([]byte, 1+pageExtents/8, 64+len(existing)*(len(Fingerprint{})+4*p.unit))
 	b[0] = packedRow
-	for _, i := range there {
+	for _, i := range existing {
 		b[1+i/8] |= 1 << (i % 8)
 	}
-	for n := 0; len(there) > 0; there = there[n:] {
-		first := &p.entries[there[0]]
-		n = runLength(there, func(_, i int) bool { return p.entries[i].blocks == first.blocks })
+	for n := 0; len(existing) > 0; existing = existing[n:] {
+		first := &p.entries[existing[0]]
+		n = runLength(existing, func(_, i int) bool { return p.entries[i].blocks == first.blocks })
 		b = append(binary.AppendUvarint(b, uint64(n)), first.blocks)
 	}
-	there = all
-	for n := 0; len(there) > 0; there = there[n:] {
-		first := &p.entries[there[0]]
-		n = runLength(there, func(last, i int) bool {
+	existing = all
+	for n := 0; len(existing) > 0; existing = existing[n:] {
+		first := &p.entries[existing[0]]
+		n = runLength(existing, func(last, i int) bool {
 			end := p.entries[last].addr
 			end.Block += uint32(p.entries[last].blocks)
 			return p.entries[i].addr == end
@@ -58,16 +59,16 @@ func (p *page) Encode() []byte {
 
 // appendSums appends fingerprints and CRCs.
 func (p *page) appendSums(b []byte, all []int) []byte {
-	there := all
-	for n := 0; len(there) > 0; there = there[n:] {
-		known := p.entries[there[0]].fp != Fingerprint{}
-		n = runLength(there, func(_, i int) bool { return p.entries[i].fp != Fingerprint{} == known })
+	existing := all
+	for n := 0; len(existing) > 0; existing = existing[n:] {
+		known := p.entries[existing[0]].fp != Fingerprint{}
+		n = runLength(existing, func(_, i int) bool { return p.entries[i].fp != Fingerprint{} == known })
 		if !known {
 			b = binary.AppendUvarint(b, uint64(n)<<1)
 			continue
 		}
 		b = binary.AppendUvarint(b, uint64(n)<<1|1)
-		for _, i := range there[:n] {
+		for _, i := range existing[:n] {
 			b = append(b, p.entries[i].fp[:]...)
 		}
 	}
@@ -79,35 +80,35 @@ func (p *page) appendSums(b []byte, all []int) []byte {
 	return b
 }
 
-// there returns the indexes of the extents that there are.
-func (p *page) there() []int {
-	there := make([]int, 0, pageExtents)
+// existing returns the indexes of the extents that exist.
+func (p *page) existing() []int {
+	existing := make([]int, 0, pageExtents)
 	for i := range p.entries {
 		if p.entries[i].blocks != 0 {
-			there = append(there, i)
+			existing = append(existing, i)
 		}
 	}
-	return there
+	return existing
 }
 
-// runLength returns how many extents from the first on belong together: each is
-// like the one before it.
-func runLength(there []int, like func(last, i int) bool) int {
+// runLength returns the number of leading extents in which each continues the run of
+// the one before it.
+func runLength(existing []int, like func(last, i int) bool) int {
 	n := 1
-	for n < len(there) && like(there[n-1], there[n]) {
+	for n < len(existing) && like(existing[n-1], existing[n]) {
 		n++
 	}
 	return n
 }
 
-var errShortPage = errors.New("extent page ends early, or goes on after its end")
+var errShortPage = errors.New("extent page: truncated, trailing bytes, or invalid run")
 
 func decodePage(unit int, b []byte) (*page, error) {
 	if len(b) == 0 {
-		return newPage(unit), nil // none of its extents exists
+		return newPage(unit), nil // no extent of the page exists
 	}
 	if b[0] != packedRow {
-		return nil, errors.New("extent page of an unknown kind")
+		return nil, errors.New("extent page: unknown format")
 	}
 	d := pageReader{p: newPage(unit), b: b[1:]}
 	d.bitmap()
@@ -148,16 +149,16 @@ func decodePage(unit int, b []byte) (*page, error) {
 	return d.p, nil
 }
 
-// pageReader reads a row. Once it is bad it stays so.
+// pageReader decodes a row. bad is sticky.
 type pageReader struct {
 	p    *page
 	b    []byte
-	all  []int // extents that there are
-	left []int // of them, those that no run was for
+	all  []int // extents that exist
+	left []int // the part of all without a run in this column
 	bad  bool
 }
 
-// take returns the next n bytes, zeros when there are none.
+// take returns the next n bytes, or zeros and sets bad if fewer are left.
 func (d *pageReader) take(n int) []byte {
 	if len(d.b) < n {
 		d.bad, d.b = true, nil
@@ -176,8 +177,7 @@ func (d *pageReader) bitmap() {
 	}
 }
 
-// eachRun calls fn with the number that begins each run, until all extents were in
-// one.
+// eachRun calls fn with the leading number of each run, until each extent is in a run.
 func (d *pageReader) eachRun(fn func(n uint64)) {
 	d.left = d.all
 	for len(d.left) > 0 && !d.bad {

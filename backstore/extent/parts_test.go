@@ -2,7 +2,7 @@ package extent
 
 import "odx/backstore/meta"
 
-// encodeParts hands what all parts of a cut encode to emit.
+// encodeParts passes the encoded rows of all parts of a cut to emit.
 func encodeParts(parts map[byte]func(func(meta.Op) error) error, emit func(meta.Op) error) error {
 	for _, encode := range parts {
 		if err := encode(emit); err != nil {

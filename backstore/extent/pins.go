@@ -7,8 +7,8 @@ import (
 	"odx/backstore/refs"
 )
 
-// Pin keeps the extent alive if it exists and has exactly that fingerprint and
-// length, and reports whether it does.
+// Pin keeps the extent from being freed until Unpin, if it exists and has the
+// fingerprint and length in blocks. It reports whether it does.
 func (t *Table) Pin(id ID, fp *Fingerprint, blocks int) (bool, error) {
 	c, p, err := t.lock(id)
 	if err != nil {
@@ -17,7 +17,7 @@ func (t *Table) Pin(id ID, fp *Fingerprint, blocks int) (bool, error) {
 	defer c.Unlock()
 	defer p.Unlock()
 	e := p.entry(id)
-	if int(e.blocks) != blocks || e.fp != *fp || !t.alive(c, p, id) {
+	if int(e.blocks) != blocks || e.fp != *fp || !t.live(c, p, id) {
 		return false, nil
 	}
 	s := &t.pins[id%pinShards]
@@ -37,7 +37,7 @@ func (t *Table) Unpin(id ID) error {
 	s := &t.pins[id%pinShards]
 	s.mu.Lock()
 	if invariant.Enabled && s.counts[id] == 0 {
-		invariant.Violated("extent %d is unpinned and was not pinned", id)
+		invariant.Violated("extent %d: Unpin without Pin", id)
 	}
 	s.counts[id]--
 	last := s.counts[id] == 0
@@ -48,11 +48,11 @@ func (t *Table) Unpin(id ID) error {
 	if !last {
 		return nil
 	}
-	died, err := t.endUnused(c, id)
-	if err != nil || !died {
+	freed, err := t.freeUnreferenced(c, id)
+	if err != nil || !freed {
 		return err
 	}
-	return t.buryWith(c, id)
+	return t.compactPageOf(c, id)
 }
 
 // pinned reports whether an extent is pinned. The page of its count is locked.
@@ -63,8 +63,8 @@ func (t *Table) pinned(id ID) bool {
 	return s.counts[id] > 0
 }
 
-// Pinned returns the extents that are pinned. A checkpoint stores them with its
-// cut: one that has no references then dies with the restart after it.
+// Pinned returns the pinned extents. A checkpoint stores them with its cut, so that the
+// next open frees those without references.
 func (t *Table) Pinned() []ID {
 	var ids []ID
 	for i := range t.pins {
@@ -78,31 +78,31 @@ func (t *Table) Pinned() []ID {
 	return ids
 }
 
-// BeginReplay defers deaths until EndReplay. pinned are the extents that were
-// pinned when the last checkpoint took its cut.
+// BeginReplay defers frees until EndReplay. pinned are the extents that were pinned at
+// the cut of the last checkpoint.
 func (t *Table) BeginReplay(pinned []ID) {
 	t.replaying = true
 	t.orphans = pinned
 }
 
-// EndReplay ends what the replayed records left without references.
+// EndReplay frees the extents that have no references after the replay.
 func (t *Table) EndReplay() error {
 	t.replaying = false
 	slices.Sort(t.orphans)
-	orphans := slices.Compact(t.orphans) // nothing dies twice
+	orphans := slices.Compact(t.orphans) // each extent is freed once
 	t.orphans = nil
 	err := t.eachOrphan(orphans, func(c *refs.Page, id ID) error {
-		_, err := t.endUnused(c, id)
+		_, err := t.freeUnreferenced(c, id)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	// Only now, since whoever buries takes all that have no references for dead.
-	return t.eachOrphan(orphans, t.buryWith)
+	// compact treats every extent without references as freed, so all frees precede it.
+	return t.eachOrphan(orphans, t.compactPageOf)
 }
 
-// eachOrphan calls fn with each extent, and with the page of its count, locked.
+// eachOrphan calls fn with each extent and the locked page of its count.
 func (t *Table) eachOrphan(orphans []ID, fn func(c *refs.Page, id ID) error) error {
 	for _, id := range orphans {
 		c, err := t.counts.Lock(uint64(id))

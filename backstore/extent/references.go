@@ -12,14 +12,12 @@ import (
 // countPrefix is the first byte of the key of a page of reference counts.
 const countPrefix = 'x'
 
-// countKind: a new extent has a reference for each of its blocks, and one that
-// is pinned can be without any.
+// countKind: a new extent has one reference per block; a pinned extent may have none.
 var countKind = refs.Kind{Prefix: countPrefix, Least: -MaxUnit}
 
-// Ref adds a reference for each slot that is not a hole; after an error it has added
-// none. It does not look at the extents, whose pages would have to be read: one that a
-// map or a pin keeps exists. Of slots from elsewhere the caller proves that with
-// Resolve. Whatever keeps the extents does so until Ref returns.
+// Ref adds a reference for each slot that is not a hole, or none if it returns an
+// error. It does not read the pages of the extents: a map or a pin must keep each
+// extent until Ref returns. The caller verifies slots from other sources with Resolve.
 func (t *Table) Ref(slots []Slot) error {
 	if invariant.Enabled {
 		if err := t.Resolve(slots, make([]Location, len(slots))); err != nil {
@@ -28,15 +26,15 @@ func (t *Table) Ref(slots []Slot) error {
 	}
 	done, err := t.addEach(slots, 1)
 	if err != nil {
-		// Changed pages stay in memory, so that this finds them.
+		// Changed pages stay in memory, so the undo reads nothing.
 		_, undo := t.addEach(slots[:done], -1)
 		return errors.Join(err, undo)
 	}
 	return nil
 }
 
-// addEach adds n to the count of the extent of each slot that is not a hole. It
-// returns for how many slots it did.
+// addEach adds n to the count of the extent of each slot that is not a hole. It returns
+// the number of slots processed.
 func (t *Table) addEach(slots []Slot, n int64) (done int, err error) {
 	return t.eachCounts(slots, func(c *refs.Page, slots []Slot) (int, error) {
 		t.counts.Change(c)
@@ -44,9 +42,9 @@ func (t *Table) addEach(slots []Slot, n int64) (done int, err error) {
 	})
 }
 
-// TouchRef reads what Ref of slots needs: their counts alone.
+// TouchRef reads the rows that Ref of slots needs: only counts.
 func (t *Table) TouchRef(slots []Slot) error {
-	if invariant.Enabled { // then Ref looks at the extents, too
+	if invariant.Enabled { // then Ref resolves the slots
 		if err := t.Resolve(slots, make([]Location, len(slots))); err != nil {
 			return err
 		}
@@ -57,23 +55,23 @@ func (t *Table) TouchRef(slots []Slot) error {
 	return err
 }
 
-// Touch reads what Ref and Unref of slots need, so that neither has to stop half
-// done.
+// Touch reads the rows that Ref and Unref of slots need, so that a failed read does not
+// interrupt either.
 func (t *Table) Touch(slots []Slot) error {
 	_, err := t.eachCounts(slots, func(c *refs.Page, slots []Slot) (int, error) {
 		l := losses{t: t, counts: c}
 		defer l.leave()
 		n, err := l.each(slots, l.visit)
-		// Nobody has seen what it did to the counts.
+		// The page is locked, so no caller saw the changed counts.
 		refs.AddEach(c, slots[:n], t.shift, 1)
 		return n, err
 	})
 	return err
 }
 
-// TouchNew reads what Create of n extents from an ID on needs.
+// TouchNew reads the rows that Create of n extents, starting at first, needs.
 func (t *Table) TouchNew(first ID, n int) error {
-	for i := 0; invariant.Enabled && i < n; i++ { // then Create looks at the counts, too
+	for i := 0; invariant.Enabled && i < n; i++ { // then Create reads the counts
 		if _, err := t.counts.Extra(uint64(first) + uint64(i)); err != nil {
 			return err
 		}
@@ -86,8 +84,8 @@ func (t *Table) TouchNew(first ID, n int) error {
 	return nil
 }
 
-// SkipUnread makes sure that new extents come to pages that can be read: the last
-// one that is stored may be damaged. It is called before there are any.
+// SkipUnread advances the next ID past a damaged page, so that the pages of new extents
+// can be read. It is called before extents are allocated.
 func (t *Table) SkipUnread() error {
 	next := t.next.Load()
 	_, err := t.cache.Get(next / pageExtents)
@@ -98,8 +96,8 @@ func (t *Table) SkipUnread() error {
 	return err
 }
 
-// Unref takes a reference back for each slot that is not a hole. Extents that have
-// none left die.
+// Unref removes a reference for each slot that is not a hole, and frees extents without
+// references and pins.
 func (t *Table) Unref(slots []Slot) error {
 	_, err := t.eachCounts(slots, func(c *refs.Page, slots []Slot) (int, error) {
 		t.counts.Change(c)
@@ -110,19 +108,18 @@ func (t *Table) Unref(slots []Slot) error {
 	return err
 }
 
-// losses takes references from extents that have their counts on one page, which
-// is locked.
+// losses removes references from extents whose counts are on one page, which is locked.
 type losses struct {
 	t      *Table
 	counts *refs.Page
-	page   *page // of the last extent that had to be looked at, locked; or nil
-	died   bool  // one of the page
+	page   *page // page of the last visited extent, locked; or nil
+	freed  bool  // an extent of page was freed
 }
 
-// each takes a reference from the extent of each slot that is not a hole, up to the
-// first whose count is on another page, and returns how many slots that are. Of
-// extents that are left with fewer references than blocks, perhaps with none, it calls
-// fn first, with how many references it is about to take from them.
+// each removes a reference from the extent of each slot that is not a hole, up to the
+// first whose count is on another page, and returns the number of slots processed. For
+// an extent left with fewer references than blocks, it first calls fn with the number
+// of references to remove.
 func (l *losses) each(slots []Slot, fn func(id ID, n int64) error) (done int, err error) {
 	for {
 		done += refs.TakeEach(l.counts, slots[done:], l.t.shift)
@@ -138,17 +135,17 @@ func (l *losses) each(slots []Slot, fn func(id ID, n int64) error) (done int, er
 	}
 }
 
-// lose notes that n references are taken from an extent.
+// lose frees an extent that is about to lose its last n references.
 func (l *losses) lose(id ID, n int64) error {
 	if err := l.visit(id, n); err != nil {
 		return err
 	}
 	had := l.page.references(l.counts, id)
 	if had < n {
-		return fmt.Errorf("%w: %d references taken from extent %d, which has %d", ErrInconsistent, n, id, had)
+		return fmt.Errorf("%w: remove %d references from extent %d: it has %d", ErrInconsistent, n, id, had)
 	}
 	if had == n {
-		l.died = l.t.end(l.page, id) || l.died
+		l.freed = l.t.free(l.page, id) || l.freed
 	}
 	return nil
 }
@@ -162,22 +159,22 @@ func (l *losses) visit(id ID, _ int64) (err error) {
 	return err
 }
 
-// leave unlocks the page.
+// leave compacts the page if an extent of it was freed, and unlocks it.
 func (l *losses) leave() {
 	if l.page == nil {
 		return
 	}
-	if l.died {
-		l.t.bury(l.counts, l.page)
+	if l.freed {
+		l.t.compact(l.counts, l.page)
 	}
 	l.page.Unlock()
-	l.page, l.died = nil, false
+	l.page, l.freed = nil, false
 }
 
-// end notes that an extent has no references left, and reports whether it died of
-// it: it may be pinned, or referred to again by the rest of the journal. Its page
-// and that of its count are locked.
-func (t *Table) end(p *page, id ID) bool {
+// free frees an extent without references and reports whether it did: the extent may be
+// pinned, or a later record of the journal may refer to it. Its page and the page of
+// its count are locked.
+func (t *Table) free(p *page, id ID) bool {
 	if t.replaying {
 		t.orphans = append(t.orphans, id)
 		return false
@@ -190,9 +187,9 @@ func (t *Table) end(p *page, id ID) bool {
 	return true
 }
 
-// endUnused is end for an extent that may have no references. The page of its
+// freeUnreferenced is free for an extent that may have references. The page of its
 // count is locked.
-func (t *Table) endUnused(c *refs.Page, id ID) (died bool, err error) {
+func (t *Table) freeUnreferenced(c *refs.Page, id ID) (freed bool, err error) {
 	if c.Extra(uint64(id)) >= 0 {
 		return false, nil
 	}
@@ -201,59 +198,60 @@ func (t *Table) endUnused(c *refs.Page, id ID) (died bool, err error) {
 		return false, err
 	}
 	defer p.Unlock()
-	return p.entry(id).blocks != 0 && p.references(c, id) == 0 && t.end(p, id), nil
+	return p.entry(id).blocks != 0 && p.references(c, id) == 0 && t.free(p, id), nil
 }
 
-// buryWith is bury for the page of an extent. The page of its count is locked.
-func (t *Table) buryWith(c *refs.Page, id ID) error {
+// compactPageOf is compact for the page of an extent. The page of its count is locked.
+func (t *Table) compactPageOf(c *refs.Page, id ID) error {
 	p, err := t.cache.Lock(uint64(id) / pageExtents)
 	if err != nil {
 		return err
 	}
 	defer p.Unlock()
-	t.bury(c, p)
+	t.compact(c, p)
 	return nil
 }
 
-// bury takes the dead out of a page if they are a third of it, and their counts with
-// them. Both pages are locked.
-func (t *Table) bury(c *refs.Page, p *page) {
+// compact removes the unreferenced extents from a page, and their counts, if they are
+// at least a third of its extents. Both pages are locked.
+func (t *Table) compact(c *refs.Page, p *page) {
 	first := ID(p.ID() * pageExtents)
-	there, dead := 0, 0
+	existing, unreferenced := 0, 0
 	for i := range p.entries {
 		if p.entries[i].blocks != 0 {
-			there++
+			existing++
 			if p.references(c, first+ID(i)) == 0 {
-				dead++
+				unreferenced++
 			}
 		}
 	}
-	if 3*dead < there {
+	if 3*unreferenced < existing {
 		return
 	}
 	t.cache.Change(p)
 	t.counts.Change(c)
 	for i := range p.entries {
 		e, id := &p.entries[i], first+ID(i)
-		if e.blocks != 0 && !t.alive(c, p, id) {
+		if e.blocks != 0 && !t.live(c, p, id) {
 			c.Add(uint64(id), int64(e.blocks))
 			*e = entry{}
 		}
 	}
 }
 
-// alive reports whether there is an extent. Its page and that of its count are
-// locked.
-func (t *Table) alive(c *refs.Page, p *page, id ID) bool {
+// live reports whether an extent exists and is not freed. Its page and the page of its
+// count are locked.
+func (t *Table) live(c *refs.Page, p *page, id ID) bool {
 	return p.entry(id).blocks != 0 && (p.references(c, id) != 0 || t.pinned(id))
 }
 
-// references returns how many references an extent of the page has.
+// references returns the reference count of an extent of the page.
 func (p *page) references(c *refs.Page, id ID) int64 {
 	return int64(p.entry(id).blocks) + c.Extra(uint64(id))
 }
 
-// References returns how many slots refer to an extent, and its length in blocks.
+// References returns the number of slots that refer to an extent, and its length in
+// blocks.
 func (t *Table) References(id ID) (n uint64, blocks int, err error) {
 	c, p, err := t.lock(id)
 	if err != nil {
@@ -264,7 +262,7 @@ func (t *Table) References(id ID) (n uint64, blocks int, err error) {
 	return references(id, p, c)
 }
 
-// lock returns the pages of an extent's count and of the extent, locked.
+// lock returns the page of an extent's count and the page of the extent, both locked.
 func (t *Table) lock(id ID) (c *refs.Page, p *page, err error) {
 	if c, err = t.counts.Lock(uint64(id)); err != nil {
 		return nil, nil, err
@@ -276,7 +274,7 @@ func (t *Table) lock(id ID) (c *refs.Page, p *page, err error) {
 	return c, p, nil
 }
 
-// references returns what two pages say of an extent.
+// references returns the reference count and length of an extent from its two pages.
 func references(id ID, p *page, c *refs.Page) (n uint64, blocks int, err error) {
 	blocks = int(p.entry(id).blocks)
 	if blocks == 0 {
@@ -289,10 +287,10 @@ func references(id ID, p *page, c *refs.Page) (n uint64, blocks int, err error) 
 	return uint64(counted), blocks, nil
 }
 
-// eachCounts calls fn with slots the first of which is not a hole, and with the page
-// that has its extent's count, locked. fn returns with how many of the slots it is
-// done, all that have their counts there; then come the others. eachCounts returns
-// with how many fn was done in all, holes among them.
+// eachCounts calls fn with the rest of slots, starting at a slot that is not a hole,
+// and with the locked page of its extent's count. fn returns the number of leading
+// slots it has processed: those with counts on the page. eachCounts returns the total
+// number of slots processed, including holes.
 func (t *Table) eachCounts(slots []Slot, fn func(c *refs.Page, slots []Slot) (int, error)) (done int, err error) {
 	for done < len(slots) {
 		if slots[done] == 0 {
@@ -313,8 +311,8 @@ func (t *Table) eachCounts(slots []Slot, fn func(c *refs.Page, slots []Slot) (in
 	return done, nil
 }
 
-// first returns the extent that the first slot names, 0 for a hole, and how many
-// slots side by side name the same.
+// first returns the extent that the first slot names, 0 for a hole, and the number of
+// leading slots that name it.
 func (t *Table) first(slots []Slot) (id ID, n int) {
 	id, n = t.id(slots[0]), 1
 	for n < len(slots) && t.id(slots[n]) == id {

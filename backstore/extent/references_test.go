@@ -17,13 +17,13 @@ import (
 	"odx/backstore/segment"
 )
 
-// engine is a meta.Reader that can be changed.
+// engine is a meta.Reader with Update.
 type engine interface {
 	meta.Reader
 	Update(ops []meta.Op) error
 }
 
-// readKV notes what kinds of pages are read.
+// readKV records which kinds of pages are read.
 type readKV struct {
 	*meta.Mem
 	read map[byte]bool
@@ -34,9 +34,9 @@ func (k *readKV) Get(key []byte) ([]byte, error) {
 	return k.Mem.Get(key)
 }
 
-// TestWhatCopiesTouch: copying slots, and taking copies back, reads and changes
-// only counts; new data changes none.
-func TestWhatCopiesTouch(t *testing.T) {
+// TestTable_CopyChangesCounts: Ref and Unref of copied slots read and change only
+// counts; Create changes no counts.
+func TestTable_CopyChangesCounts(t *testing.T) {
 	kv := &readKV{Mem: meta.NewMem(), read: map[byte]bool{}}
 	m := newTableModel(t, kv, testUnit)
 	kept, _ := mustCreate(t, m.table)
@@ -61,7 +61,7 @@ func TestWhatCopiesTouch(t *testing.T) {
 	}
 }
 
-// brokenKV reads nothing with the keys that are broken.
+// brokenKV fails reads of keys for which broken returns true.
 type brokenKV struct {
 	*meta.Mem
 	broken func(key []byte) bool
@@ -76,9 +76,9 @@ func (k *brokenKV) Get(key []byte) ([]byte, error) {
 	return k.Mem.Get(key)
 }
 
-// TestRefIsWhole: where the counts of one of the slots cannot be read, none of them
-// gets a reference.
-func TestRefIsWhole(t *testing.T) {
+// TestTable_RefAllOrNone: if the counts of one slot cannot be read, Ref adds no
+// references.
+func TestTable_RefAllOrNone(t *testing.T) {
 	kv := &brokenKV{Mem: meta.NewMem()}
 	m := newTableModel(t, kv, testUnit)
 	var slots []Slot
@@ -94,7 +94,7 @@ func TestRefIsWhole(t *testing.T) {
 			return key[0] == countPrefix && binary.BigEndian.Uint64(key[1:]) == page
 		}
 		if err := m.table.Ref(slots); !errors.Is(err, errBroken) {
-			t.Fatalf("references where counts cannot be read: %v", err)
+			t.Fatalf("Ref with an unreadable page of counts: %v", err)
 		}
 		kv.broken = nil
 		for _, s := range slots {
@@ -107,9 +107,9 @@ func TestRefIsWhole(t *testing.T) {
 	}
 }
 
-// TestTouchSumsUp: an extent that several slots name, which do not stand side by
-// side, is touched as what it is left as when all of them are gone.
-func TestTouchSumsUp(t *testing.T) {
+// TestTable_TouchRepeatedExtent: Touch of slots that name an extent several times, not
+// adjacently, reads the rows that freeing the extent needs.
+func TestTable_TouchRepeatedExtent(t *testing.T) {
 	kv := &brokenKV{Mem: meta.NewMem()}
 	m := newTableModel(t, kv, 1)
 	var slots []Slot
@@ -125,14 +125,14 @@ func TestTouchSumsUp(t *testing.T) {
 		must(t, m.table.Touch(taken))
 		kv.broken = func([]byte) bool { return true }
 		if err := m.table.Unref(taken); err != nil {
-			t.Errorf("%d reads what was not touched: %v", taken, err)
+			t.Errorf("Unref of %d reads rows that Touch did not: %v", taken, err)
 		}
 		kv.broken = nil
 	}
 }
 
-// tableModel is a table beside a plain model of it: extents that exist, and the
-// slots that refer to them.
+// tableModel is a table and its model: the extents that exist and the slots that refer
+// to them.
 type tableModel struct {
 	kv    engine
 	clock *pages.Clock
@@ -142,7 +142,7 @@ type tableModel struct {
 
 	extents map[ID]*Extent
 	pins    map[ID]int
-	slots   []Slot // each as often as it is referred to
+	slots   []Slot // one entry per reference
 }
 
 func newTableModel(t fataler, kv engine, unit int) *tableModel {
@@ -159,7 +159,7 @@ func must(t fataler, err error) {
 	}
 }
 
-// open starts the table anew from what is stored.
+// open reopens the table with empty caches.
 func (m *tableModel) open(t fataler) {
 	next := ID(1)
 	if m.table != nil {
@@ -180,7 +180,7 @@ func (m *tableModel) checkpoint(t fataler) {
 	cut.Done()
 }
 
-// restart loses the pins; what only they kept is freed.
+// restart reopens the table without pins. Extents that only had pins are freed.
 func (m *tableModel) restart(t *rapid.T) {
 	pinned := m.table.Pinned()
 	m.checkpoint(t)
@@ -200,14 +200,14 @@ func (m *tableModel) references() map[ID]int {
 	return n
 }
 
-// forget removes from the model what has neither references nor pins.
+// forget removes extents without references and pins from the model.
 func (m *tableModel) forget() {
 	n := m.references()
 	maps.DeleteFunc(m.extents, func(id ID, _ *Extent) bool { return n[id] == 0 && m.pins[id] == 0 })
 }
 
 func (m *tableModel) create(t *rapid.T) {
-	// Far from one another, too, so that there are many pages.
+	// Gaps between IDs spread the extents over many pages.
 	id := m.table.Allocate(rapid.SampledFrom([]int{1, 1, 1, 100, 500}).Draw(t, "skip"))
 	x := &Extent{Addr: segment.Addr{Segment: 3, Block: uint32(id) * uint32(m.unit)}}
 	x.Blocks = uint8(rapid.IntRange(1, m.unit).Draw(t, "blocks"))
@@ -283,7 +283,7 @@ func (m *tableModel) check(t *rapid.T) {
 	}
 }
 
-// audit proves what a checkpoint stores.
+// audit stores a checkpoint and verifies its rows.
 func (m *tableModel) audit(t *rapid.T) {
 	pinned := m.table.Pinned()
 	m.checkpoint(t)
@@ -301,8 +301,9 @@ func (m *tableModel) audit(t *rapid.T) {
 	}
 }
 
-func TestTableAgainstModel(t *testing.T) {
-	for name, unit := range map[string]int{"extents of one block": 1, "extents of up to 4": 4} {
+// TestTable_Model applies random operations to a table and its model.
+func TestTable_Model(t *testing.T) {
+	for name, unit := range map[string]int{"unit 1": 1, "unit 4": 4} {
 		t.Run(name, func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				m := newTableModel(t, meta.NewMem(), unit)
@@ -318,7 +319,7 @@ func TestTableAgainstModel(t *testing.T) {
 				must(t, m.table.Unref(m.slots))
 				m.checkpoint(t)
 				must(t, m.kv.Scan(nil, func(key, _ []byte) error {
-					t.Errorf("%q is stored of an empty table", key)
+					t.Errorf("an empty table stores key %q", key)
 					return nil
 				}))
 			})
@@ -326,9 +327,10 @@ func TestTableAgainstModel(t *testing.T) {
 	}
 }
 
-// TestWhoeverIsLastFrees: references and pins of one extent that come and go at
-// once, as writers that find it and others that overwrite it have them.
-func TestWhoeverIsLastFrees(t *testing.T) {
+// TestTable_ConcurrentFree: writers that find an extent and writers that overwrite it
+// concurrently add and remove its references and pins. The last removal frees the
+// extent.
+func TestTable_ConcurrentFree(t *testing.T) {
 	table, usage := newTestTable(t)
 	for range 200 {
 		id, x := mustCreate(t, table)
@@ -348,7 +350,7 @@ func TestWhoeverIsLastFrees(t *testing.T) {
 		must(t, table.Unref(slots))
 		writers.Wait()
 		if _, there, err := table.Get(id); there || err != nil {
-			t.Fatalf("an extent that nobody refers to is there: %v, %v", there, err)
+			t.Fatalf("an extent without references exists: %v, %v", there, err)
 		}
 	}
 	if got := usage.Total(); got != 0 {
@@ -356,9 +358,9 @@ func TestWhoeverIsLastFrees(t *testing.T) {
 	}
 }
 
-// TestTheDeadAreBuriedTogether: extents that die one by one do not change their
-// page each time, are gone all the same, and leave nothing in the end.
-func TestTheDeadAreBuriedTogether(t *testing.T) {
+// TestTable_CompactsPages: freeing extents one by one does not change their page each
+// time. Freed extents are not returned, and the last frees leave no rows.
+func TestTable_CompactsPages(t *testing.T) {
 	m := newTableModel(t, meta.NewMem(), 1)
 	var ids []ID
 	prints := map[ID]*Fingerprint{}
@@ -375,7 +377,7 @@ func TestTheDeadAreBuriedTogether(t *testing.T) {
 		must(t, m.table.Unref([]Slot{m.table.Slot(id, 0)}))
 		changes += m.table.cache.Dirty()
 		if ok, err := m.table.Pin(id, prints[id], 1); ok || err != nil {
-			t.Fatalf("a dead extent is pinned: %v", err)
+			t.Fatalf("Pin of a freed extent succeeded, %v", err)
 		}
 		if live := m.usage.Total(); live != int64(len(ids)-n-1) {
 			t.Fatalf("%d blocks are live, want %d", live, len(ids)-n-1)
@@ -393,26 +395,26 @@ func TestTheDeadAreBuriedTogether(t *testing.T) {
 		}
 	}
 	if changes > 3*10 {
-		t.Errorf("%d extents on three pages changed these %d times", len(ids), changes)
+		t.Errorf("freeing %d extents on three pages changed pages %d times", len(ids), changes)
 	}
 	m.checkpoint(t)
 	must(t, m.kv.Scan(nil, func(key, _ []byte) error {
-		t.Errorf("%q is stored of an empty table", key)
+		t.Errorf("an empty table stores key %q", key)
 		return nil
 	}))
 }
 
-// TestDamagedCounts: what contradicts itself is an error, and no panic.
-func TestDamagedCounts(t *testing.T) {
+// TestTable_DamagedCounts: inconsistent counts cause errors, not panics.
+func TestTable_DamagedCounts(t *testing.T) {
 	table, _ := newTestTable(t)
 	id, _ := mustCreate(t, table)
 	slots := slotsOf(table, id)
 	never := []Slot{table.Slot(id+1, 0)}
 	if err := table.Unref(never); !errors.Is(err, ErrInconsistent) {
-		t.Errorf("a reference taken from an extent that never was: %v", err)
+		t.Errorf("Unref of an extent that does not exist: %v", err)
 	}
 	if err := table.Unref(append(slotsOf(table, id), slots[0])); !errors.Is(err, ErrInconsistent) {
-		t.Errorf("one reference too many: %v", err)
+		t.Errorf("Unref of more references than counted: %v", err)
 	}
 	c, err := table.counts.Lock(uint64(id))
 	must(t, err)
@@ -420,12 +422,12 @@ func TestDamagedCounts(t *testing.T) {
 	c.Add(uint64(id), -5-c.Extra(uint64(id)))
 	c.Unlock()
 	if _, _, err := table.References(id); !errors.Is(err, ErrInconsistent) {
-		t.Errorf("a count of less than nothing: %v", err)
+		t.Errorf("References of a negative count: %v", err)
 	}
 	if err := table.Unref(slots[:1]); !errors.Is(err, ErrInconsistent) {
-		t.Errorf("a reference taken from less than nothing: %v", err)
+		t.Errorf("Unref with a negative count: %v", err)
 	}
 	if _, _, err := table.References(id + 1); !errors.Is(err, ErrInconsistent) {
-		t.Errorf("references of an extent that never was: %v", err)
+		t.Errorf("References of an extent that does not exist: %v", err)
 	}
 }

@@ -7,11 +7,10 @@ import (
 	"odx/backstore/refs"
 )
 
-// storedPages is how many pages of each kind a Stored keeps.
+// storedPages is the number of pages of each kind that a Stored caches.
 const storedPages = 256
 
-// Stored reads the table as a checkpoint stored it. It is not safe for
-// concurrent use.
+// Stored reads the table of the last checkpoint. It is not safe for concurrent use.
 type Stored struct {
 	kv     meta.Reader
 	unit   int
@@ -19,14 +18,15 @@ type Stored struct {
 	counts map[uint64]*refs.Page
 }
 
-// NewStored returns the table stored in kv, with extents of up to unit blocks.
+// NewStored returns the table stored in kv, whose full extents have unit blocks.
 func NewStored(kv meta.Reader, unit int) *Stored {
 	return &Stored{kv: kv, unit: unit, pages: make(map[uint64]*page), counts: make(map[uint64]*refs.Page)}
 }
 
-// References returns how many slots refer to an extent, and its length.
+// References returns the number of slots that refer to an extent, and its length in
+// blocks.
 func (s *Stored) References(id ID) (n uint64, blocks int, err error) {
-	p, err := kept(s.pages, uint64(id)/pageExtents, func() (*page, error) {
+	p, err := cached(s.pages, uint64(id)/pageExtents, func() (*page, error) {
 		value, err := s.kv.Get(pageKey(uint64(id) / pageExtents))
 		if errors.Is(err, meta.ErrNotFound) {
 			return newPage(s.unit), nil
@@ -48,14 +48,14 @@ func (s *Stored) References(id ID) (n uint64, blocks int, err error) {
 
 // countsOf returns the page with the count of an extent.
 func (s *Stored) countsOf(id ID) (*refs.Page, error) {
-	return kept(s.counts, uint64(id)/refs.PerPage, func() (*refs.Page, error) {
+	return cached(s.counts, uint64(id)/refs.PerPage, func() (*refs.Page, error) {
 		return refs.Read(s.kv, countKind, uint64(id))
 	})
 }
 
-// kept returns what a map of up to storedPages has for a number, or what read
-// returns.
-func kept[P any](known map[uint64]P, number uint64, read func() (P, error)) (P, error) {
+// cached returns known[number], or calls read and adds the result. known holds up to
+// storedPages.
+func cached[P any](known map[uint64]P, number uint64, read func() (P, error)) (P, error) {
 	p, ok := known[number]
 	if ok {
 		return p, nil

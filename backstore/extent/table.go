@@ -15,8 +15,8 @@ import (
 	"odx/backstore/segment"
 )
 
-// ErrInconsistent: a slot names an extent that the table does not have, or a
-// count is wrong. The store has been damaged.
+// ErrInconsistent reports a damaged store: a slot names an extent that does not exist,
+// or a count is wrong.
 var ErrInconsistent = errors.New("extent table is inconsistent")
 
 // pagePrefix is the first byte of an extent page's key.
@@ -30,19 +30,19 @@ type Options struct {
 	Clock    *pages.Clock
 	Unit     int   // blocks of a full extent, a power of two up to MaxUnit
 	MaxBytes int64 // bound of the caches of extents and of their counts
-	Next     ID    // first ID that was never used
+	Next     ID    // lowest ID never allocated
 	Usage    *Usage
 }
 
-// Table is the extent table. It is safe for concurrent use; methods that change
-// it must run while no checkpoint takes its cut.
+// Table is the extent table. It is safe for concurrent use; methods that change it must
+// not run during a checkpoint cut.
 //
-// Locks are taken in this order: the page of an extent's count, the extent's
-// page, its shard of the pins. References and pins come and go under the first.
+// The lock order is: the page of an extent's count, the extent's page, its shard of the
+// pins. The first guards changes of the extent's references and pins.
 //
-// An extent with neither is dead: its blocks are not counted as used any more, and
-// it never lives again. It is only then taken out of its page when a third of that is
-// dead, so that writing here and there does not store all pages again and again.
+// An extent with neither is freed: its blocks do not count as live, and its ID is not
+// reused. Its entry stays until a third of the page's extents are freed, so that random
+// writes do not dirty all pages in every checkpoint.
 type Table struct {
 	cache  *pages.Cache[*page]
 	counts *refs.Counts
@@ -54,9 +54,8 @@ type Table struct {
 
 	pins [pinShards]pinShard
 
-	// replaying defers deaths: while the journal is replayed an extent can lose
-	// its last reference before a later record, whose writer had pinned it,
-	// refers to it again.
+	// replaying defers frees: during replay an extent can lose its last reference
+	// before a later record, whose writer had pinned it, refers to it again.
 	replaying bool
 	orphans   []ID
 }
@@ -73,7 +72,7 @@ func NewTable(o Options) *Table {
 	for i := range t.pins {
 		t.pins[i].counts = make(map[ID]int)
 	}
-	countBytes := o.MaxBytes / 8 // they reach about as far as the rest, for extents of one block
+	countBytes := o.MaxBytes / 8 // covers about as many extents as the other cache, for extents of one block
 	t.counts = refs.New(refs.Options{Kind: countKind, KV: o.KV, Clock: o.Clock, MaxBytes: countBytes})
 	t.cache = pages.New(pages.Config[*page]{
 		KV: o.KV, Clock: o.Clock, Prefix: pagePrefix, MaxObjects: int((o.MaxBytes - countBytes) / pageBytes(o.Unit)),
@@ -82,21 +81,22 @@ func NewTable(o Options) *Table {
 	return t
 }
 
-// Slot returns the slot for a block of an extent.
+// Slot returns the slot of a block of an extent.
 func (t *Table) Slot(id ID, block int) Slot { return Slot(uint64(id)<<t.shift + uint64(block)) }
 
 // Split returns the extent and the block within it that a slot names.
 func (t *Table) Split(s Slot) (ID, int) { return t.id(s), int(uint64(s) & (t.unit - 1)) }
 
-// Next returns the first ID that was never used.
+// Next returns the lowest ID never allocated.
 func (t *Table) Next() ID { return ID(t.next.Load()) }
 
 // Allocate returns the first of n consecutive new IDs.
 func (t *Table) Allocate(n int) ID { return ID(t.next.Add(uint64(n)) - uint64(n)) }
 
-// Create adds an extent. A slot is about to refer to each of its blocks.
+// Create adds an extent with one reference per block; the caller sets the slots that
+// refer to them.
 func (t *Table) Create(id ID, x *Extent) error {
-	// Replay meets IDs that were allocated after the last checkpoint.
+	// Replayed records have IDs that were allocated after the last checkpoint.
 	for {
 		next := t.next.Load()
 		if uint64(id) < next || t.next.CompareAndSwap(next, uint64(id)+1) {
@@ -105,7 +105,7 @@ func (t *Table) Create(id ID, x *Extent) error {
 	}
 	if invariant.Enabled {
 		if extra, err := t.counts.Extra(uint64(id)); err != nil || extra != 0 {
-			return errors.Join(err, fmt.Errorf("%w: extent %d is new and has %d references more", ErrInconsistent, id, extra))
+			return errors.Join(err, fmt.Errorf("%w: extent %d is new and has %d extra references", ErrInconsistent, id, extra))
 		}
 	}
 	p, err := t.cache.Lock(uint64(id) / pageExtents)
@@ -116,7 +116,7 @@ func (t *Table) Create(id ID, x *Extent) error {
 	i := int(uint64(id) % pageExtents)
 	e := &p.entries[i]
 	if e.blocks != 0 {
-		return fmt.Errorf("%w: extent %d exists already", ErrInconsistent, id)
+		return fmt.Errorf("%w: extent %d already exists", ErrInconsistent, id)
 	}
 	t.cache.Change(p)
 	*e = entry{addr: x.Addr, blocks: x.Blocks, fp: x.Fingerprint}
@@ -128,7 +128,7 @@ func (t *Table) Create(id ID, x *Extent) error {
 // id returns the extent that a slot names.
 func (t *Table) id(s Slot) ID { return ID(s >> t.shift) }
 
-// Resolve fills out[i] with the place of slots[i].
+// Resolve fills out[i] with the location of slots[i].
 func (t *Table) Resolve(slots []Slot, out []Location) error {
 	var p *page
 	for i, s := range slots {
@@ -151,7 +151,7 @@ func (t *Table) Resolve(slots []Slot, out []Location) error {
 		e := &p.entries[k]
 		if block >= int(e.blocks) {
 			p.Unlock()
-			return fmt.Errorf("%w: slot names block %d of extent %d, which has %d", ErrInconsistent, block, id, e.blocks)
+			return fmt.Errorf("%w: slot names block %d of extent %d of %d blocks", ErrInconsistent, block, id, e.blocks)
 		}
 		out[i] = Location{Addr: e.addr, CRC: p.crc(k)[block]}
 		out[i].Addr.Block += uint32(block)
@@ -162,7 +162,7 @@ func (t *Table) Resolve(slots []Slot, out []Location) error {
 	return nil
 }
 
-// InSegment calls fn with each extent of one page that lies in the segment.
+// InSegment calls fn with each extent of a page that is stored in the segment.
 func (t *Table) InSegment(page uint64, seg segment.ID, fn func(id ID, x *Extent)) error {
 	return t.Visit(page, func(id ID, x *Extent) {
 		if x.Addr.Segment == seg {
@@ -171,8 +171,8 @@ func (t *Table) InSegment(page uint64, seg segment.ID, fn func(id ID, x *Extent)
 	})
 }
 
-// Move says that an extent's data now lies at to. It does nothing, and reports
-// false, when the extent is no longer at from.
+// Move sets the address of an extent to to, if it is from. Otherwise it changes nothing
+// and returns false.
 func (t *Table) Move(id ID, from, to segment.Addr) (bool, error) {
 	c, p, err := t.lock(id)
 	if err != nil {
@@ -181,7 +181,7 @@ func (t *Table) Move(id ID, from, to segment.Addr) (bool, error) {
 	defer c.Unlock()
 	defer p.Unlock()
 	e := p.entry(id)
-	if !t.alive(c, p, id) || e.addr != from {
+	if !t.live(c, p, id) || e.addr != from {
 		return false, nil
 	}
 	t.cache.Change(p)
@@ -191,9 +191,9 @@ func (t *Table) Move(id ID, from, to segment.Addr) (bool, error) {
 	return true, nil
 }
 
-// ScanStored calls fn with each extent that the last checkpoint stored, in the
-// order of IDs, until fn returns false. It leaves out those that had no references;
-// a checkpoint meanwhile can make it miss some more, or not leave them out.
+// ScanStored calls fn with each extent with references that the last checkpoint stored,
+// in the order of IDs, until fn returns false. During a concurrent checkpoint it may
+// omit extents, and include some without references.
 func (t *Table) ScanStored(fn func(id ID, x *Extent) bool) error {
 	errStop := errors.New("stop")
 	stored := NewStored(t.kv, int(t.unit))

@@ -38,7 +38,7 @@ func slotsOf(table *Table, id ID) []Slot {
 	return []Slot{table.Slot(id, 0), table.Slot(id, 1), table.Slot(id, 2), table.Slot(id, 3)}
 }
 
-func TestResolveFindsEachBlock(t *testing.T) {
+func TestTable_Resolve(t *testing.T) {
 	table, _ := newTestTable(t)
 	id, x := mustCreate(t, table)
 	slots := append(slotsOf(table, id), 0)
@@ -57,7 +57,7 @@ func TestResolveFindsEachBlock(t *testing.T) {
 	}
 }
 
-func TestLastUnrefFrees(t *testing.T) {
+func TestTable_UnrefLastFrees(t *testing.T) {
 	table, usage := newTestTable(t)
 	id, x := mustCreate(t, table)
 	slots := slotsOf(table, id)
@@ -74,14 +74,16 @@ func TestLastUnrefFrees(t *testing.T) {
 		t.Errorf("%d live blocks, want 0", got)
 	}
 	if ok, err := table.Pin(id, &x.Fingerprint, 4); ok || err != nil {
-		t.Errorf("a freed extent was pinned: %v %v", ok, err)
+		t.Errorf("Pin of a freed extent: %v %v", ok, err)
 	}
 	if err := table.Unref(slots[3:]); !errors.Is(err, ErrInconsistent) {
-		t.Errorf("one reference too many taken: %v", err)
+		t.Errorf("Unref of a freed extent: %v", err)
 	}
 }
 
-func TestPinKeepsAnExtentUntilItIsReferredTo(t *testing.T) {
+// TestTable_PinKeepsExtent: a pin keeps an extent without references until it has
+// references again, or until Unpin.
+func TestTable_PinKeepsExtent(t *testing.T) {
 	table, usage := newTestTable(t)
 	id, x := mustCreate(t, table)
 	slots := slotsOf(table, id)
@@ -114,20 +116,20 @@ func TestPinKeepsAnExtentUntilItIsReferredTo(t *testing.T) {
 	}
 }
 
-func TestPinWantsTheWholeFingerprintAndLength(t *testing.T) {
+func TestTable_PinMismatch(t *testing.T) {
 	table, _ := newTestTable(t)
 	id, x := mustCreate(t, table)
 	other := x.Fingerprint
 	other[31]++
 	if ok, _ := table.Pin(id, &other, 4); ok {
-		t.Error("pinned by another fingerprint")
+		t.Error("Pin accepts another fingerprint")
 	}
 	if ok, _ := table.Pin(id, &x.Fingerprint, 3); ok {
-		t.Error("pinned by another length")
+		t.Error("Pin accepts another length")
 	}
 }
 
-func TestReplayFreesAtItsEnd(t *testing.T) {
+func TestTable_EndReplayFrees(t *testing.T) {
 	table, usage := newTestTable(t)
 	again, _ := mustCreate(t, table)
 	gone, _ := mustCreate(t, table)
@@ -148,7 +150,7 @@ func TestReplayFreesAtItsEnd(t *testing.T) {
 	}
 }
 
-func FuzzDecodePage(f *testing.F) {
+func FuzzPage_Decode(f *testing.F) {
 	p := newPage(testUnit)
 	p.entries[5] = entry{addr: segment.Addr{Segment: 1, Block: 2}, blocks: 3}
 	f.Add(p.Encode())
@@ -160,12 +162,12 @@ func FuzzDecodePage(f *testing.F) {
 		}
 		again, err := decodePage(testUnit, p.Encode())
 		if err != nil || again.entries != p.entries {
-			t.Fatalf("decoded page does not survive: %v", err)
+			t.Fatalf("decoded page differs after another round trip: %v", err)
 		}
 	})
 }
 
-func BenchmarkResolve(b *testing.B) {
+func BenchmarkTable_Resolve(b *testing.B) {
 	table, _ := newTestTable(b)
 	id, _ := mustCreate(b, table)
 	slots, locs := slotsOf(table, id), make([]Location, 4)
@@ -177,8 +179,8 @@ func BenchmarkResolve(b *testing.B) {
 	}
 }
 
-// BenchmarkReferences adds and takes back what a leaf refers to.
-func BenchmarkReferences(b *testing.B) {
+// BenchmarkTable_RefUnref adds and removes the references of a leaf.
+func BenchmarkTable_RefUnref(b *testing.B) {
 	table, _ := newTestTable(b)
 	var slots []Slot
 	for range 512 / testUnit {
@@ -193,7 +195,7 @@ func BenchmarkReferences(b *testing.B) {
 	}
 }
 
-func BenchmarkEncode(b *testing.B) {
+func BenchmarkPage_Encode(b *testing.B) {
 	p := newPage(testUnit)
 	for i := range p.entries {
 		p.entries[i].blocks = testUnit
@@ -204,7 +206,7 @@ func BenchmarkEncode(b *testing.B) {
 	}
 }
 
-// TestLayouts of what a checkpoint stores.
+// TestLayouts pins the stored form of pages and usage.
 func TestLayouts(t *testing.T) {
 	p := newPage(2)
 	if got := p.Encode(); got != nil {
@@ -215,7 +217,7 @@ func TestLayouts(t *testing.T) {
 	p.entries[127] = entry{addr: segment.Addr{Segment: 1, Block: 2}, blocks: 1}
 	const want = "81" + "08000000000000000000000000000080" +
 		"0102" + "0101" + // lengths
-		"01" + "0000010200000009" + "01" + "0000000100000002" + // places
+		"01" + "0000010200000009" + "01" + "0000000100000002" + // addresses
 		"03" + "f00000000000000000000000000000000000000000000000000000000000000f" + "02" +
 		"1122334455667788" + "00000000"
 	if got := hex.EncodeToString(p.Encode()); got != want {
@@ -227,14 +229,14 @@ func TestLayouts(t *testing.T) {
 	}
 }
 
-// TestPageBytes: what the table takes of the disk for extents of 4 KiB that were
-// written one after the other.
-func TestPageBytes(t *testing.T) {
+// TestPage_EncodedSize bounds the stored bytes per extent for extents of 4 KiB written
+// sequentially.
+func TestPage_EncodedSize(t *testing.T) {
 	p := newPage(1)
 	for i := range p.entries {
 		p.entries[i] = entry{addr: segment.Addr{Segment: 7, Block: uint32(i + 1)}, blocks: 1, fp: Fingerprint{byte(i + 1)}}
 	}
 	if got := float64(len(p.Encode())) / pageExtents; got > 36.4 {
-		t.Errorf("%.2f bytes for each extent", got)
+		t.Errorf("%.2f bytes per extent", got)
 	}
 }

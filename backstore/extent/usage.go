@@ -16,10 +16,10 @@ import (
 // usagePrefix is the first byte of a segment usage record's key.
 const usagePrefix = 'u'
 
-// Usage counts the live blocks of each segment: those of extents in the table.
-// A segment with none can be deleted once a checkpoint has stored that. It also
-// knows in which pages of the table a segment's extents are, so that a segment
-// can be cleaned without reading the whole table.
+// Usage counts the live blocks of each segment: those of extents in the table. A
+// segment with none can be removed after a checkpoint has stored that. Usage also
+// records which pages of the table have extents of a segment, so that cleaning a
+// segment does not read the whole table.
 type Usage struct {
 	mu       sync.Mutex
 	segments map[segment.ID]*segmentUsage // guarded by mu
@@ -29,11 +29,11 @@ type Usage struct {
 
 type segmentUsage struct {
 	live  int64
-	pages []uint64 // sorted; the segment has, or had, extents in these
+	pages []uint64 // pages that have, or had, extents of the segment, ascending
 }
 
-// LoadUsage reads the counts that the last checkpoint stored. After a
-// meta.ErrDamaged it returns those that could be read.
+// LoadUsage reads the counts of the last checkpoint. With meta.ErrDamaged it also
+// returns those that could be read.
 func LoadUsage(kv meta.Reader) (*Usage, error) {
 	u := &Usage{segments: make(map[segment.ID]*segmentUsage), changed: make(map[segment.ID]bool)}
 	err := kv.Scan([]byte{usagePrefix}, func(key, value []byte) error {
@@ -51,8 +51,8 @@ func LoadUsage(kv meta.Reader) (*Usage, error) {
 	return u, err
 }
 
-// encode returns uvarints: live blocks, then the pages, each as the difference
-// to the one before.
+// encode returns uvarints: the live blocks, then the pages, each as the difference to
+// the previous one.
 func (su *segmentUsage) encode() []byte {
 	b := binary.AppendUvarint(nil, uint64(su.live))
 	last := uint64(0)
@@ -66,14 +66,14 @@ func (su *segmentUsage) encode() []byte {
 func decodeUsage(b []byte) (*segmentUsage, error) {
 	live, n := binary.Uvarint(b)
 	if n <= 0 || live > math.MaxInt64 {
-		return nil, fmt.Errorf("%w: segment usage record", ErrInconsistent)
+		return nil, fmt.Errorf("%w: segment usage record is malformed", ErrInconsistent)
 	}
 	su := &segmentUsage{live: int64(live)}
 	last := uint64(0)
 	for b = b[n:]; len(b) > 0; b = b[n:] {
 		var diff uint64
 		if diff, n = binary.Uvarint(b); n <= 0 {
-			return nil, fmt.Errorf("%w: segment usage record", ErrInconsistent)
+			return nil, fmt.Errorf("%w: segment usage record is malformed", ErrInconsistent)
 		}
 		last += diff
 		su.pages = append(su.pages, last)
@@ -81,7 +81,7 @@ func decodeUsage(b []byte) (*segmentUsage, error) {
 	return su, nil
 }
 
-// add counts blocks of an extent of that page in (or, negative, out).
+// add adds blocks, which may be negative, of an extent of the page to the segment.
 func (u *Usage) add(id segment.ID, blocks int64, page uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -124,7 +124,7 @@ func (u *Usage) Segments() []segment.ID {
 	return slices.Sorted(maps.Keys(u.segments))
 }
 
-// Pages returns the table's pages in which a segment has extents.
+// Pages returns the table's pages that may have extents of a segment.
 func (u *Usage) Pages(id segment.ID) []uint64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -141,7 +141,7 @@ func (u *Usage) Total() int64 {
 	return u.total
 }
 
-// Cut returns the stored form of the counts that changed since the last cut.
+// Cut returns the rows of the counts changed since the last checkpoint cut.
 func (u *Usage) Cut() []meta.Op {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -157,7 +157,7 @@ func (u *Usage) Cut() []meta.Op {
 	return ops
 }
 
-// Abandon takes back a cut that could not be stored.
+// Abandon marks the counts of a cut that could not be stored as changed.
 func (u *Usage) Abandon(ops []meta.Op) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

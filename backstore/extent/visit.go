@@ -2,8 +2,8 @@ package extent
 
 import "fmt"
 
-// Pages returns how many pages hold every extent that exists now; Visit takes
-// their numbers, from 0.
+// Pages returns the number of pages that hold all extents that exist now. Visit takes
+// page numbers from 0.
 func (t *Table) Pages() uint64 {
 	return (uint64(t.Next()) + pageExtents - 1) / pageExtents
 }
@@ -18,7 +18,7 @@ func (t *Table) Visit(page uint64, fn func(id ID, x *Extent)) error {
 	defer c.Unlock()
 	defer p.Unlock()
 	for i := range p.entries {
-		if id := first + ID(i); t.alive(c, p, id) {
+		if id := first + ID(i); t.live(c, p, id) {
 			x := p.extent(i)
 			fn(id, &x)
 		}
@@ -26,8 +26,7 @@ func (t *Table) Visit(page uint64, fn func(id ID, x *Extent)) error {
 	return nil
 }
 
-// Get returns an extent; ok is false when there is none of that number, or none
-// any more.
+// Get returns an extent. ok is false if it does not exist or is freed.
 func (t *Table) Get(id ID) (x Extent, ok bool, err error) {
 	c, p, err := t.lock(id)
 	if err != nil {
@@ -35,14 +34,14 @@ func (t *Table) Get(id ID) (x Extent, ok bool, err error) {
 	}
 	defer c.Unlock()
 	defer p.Unlock()
-	if !t.alive(c, p, id) {
+	if !t.live(c, p, id) {
 		return Extent{}, false, nil
 	}
 	return p.extent(int(uint64(id) % pageExtents)), true, nil
 }
 
-// Entry returns an extent as its page has it, whether or not anything refers to it;
-// ok is false when there is none of that number. Its count is not looked at.
+// Entry returns the entry of an extent, even if the extent is freed. It does not read
+// the count. ok is false if there is no entry.
 func (t *Table) Entry(id ID) (x Extent, ok bool, err error) {
 	p, err := t.pageOf(id, nil)
 	if err != nil {
@@ -64,8 +63,9 @@ func (p *page) extent(i int) Extent {
 	return x
 }
 
-// Fingerprints fills out[i] with the fingerprint of the block that slots[i]
-// names: zeros for a hole, and where none is known of just that block.
+// Fingerprints fills out[i] with the fingerprint of the block that slots[i] names:
+// zeros for a hole, and for a block of a longer extent, whose fingerprint covers all
+// its blocks.
 func (t *Table) Fingerprints(slots []Slot, out []Fingerprint) error {
 	var p *page
 	defer func() {
@@ -85,7 +85,7 @@ func (t *Table) Fingerprints(slots []Slot, out []Fingerprint) error {
 		}
 		e := p.entry(id)
 		if block >= int(e.blocks) {
-			return fmt.Errorf("%w: slot names block %d of extent %d, which has %d", ErrInconsistent, block, id, e.blocks)
+			return fmt.Errorf("%w: slot names block %d of extent %d of %d blocks", ErrInconsistent, block, id, e.blocks)
 		}
 		if e.blocks == 1 {
 			out[i] = e.fp
@@ -94,8 +94,8 @@ func (t *Table) Fingerprints(slots []Slot, out []Fingerprint) error {
 	return nil
 }
 
-// pageOf returns the page of an extent, locked. The caller holds another page, or
-// the same one, or nil; another one is unlocked.
+// pageOf returns the locked page of an extent. held is a page that the caller has
+// locked, or nil; pageOf unlocks it if it is another one.
 func (t *Table) pageOf(id ID, held *page) (*page, error) {
 	number := uint64(id) / pageExtents
 	if held != nil {
