@@ -1,7 +1,7 @@
 package refs
 
-// Describe returns what a row of a page of counts has beyond one reference, by index
-// within the page: for people.
+// Describe returns the nonzero extra counts of a stored page in readable form, by index
+// within the page.
 func Describe(k Kind, value []byte) (map[int]int64, error) {
 	p, err := decode(k.Least, value)
 	if err != nil {

@@ -1,11 +1,9 @@
-// Package refs keeps the reference counts of what has a number: of map nodes and
-// of extents.
+// Package refs stores the reference counts of numbered objects: map nodes and extents.
 //
-// Most things have as many references as when they were new: a node one, an
-// extent one for each of its blocks. Kept is what a thing has beyond that, which
-// is less than nothing where an extent lost some. Counts are on pages of their
-// own, apart from what they count: copying changes nothing else. Pages of only
-// zeros are not stored.
+// Most objects have the references of a new object: a node one, an extent one per
+// block. The count stored is the difference to that: negative for an extent that lost
+// some. Counts are on separate pages from the objects, so that a copy changes only
+// counts. Pages of zeros are not stored.
 package refs
 
 import (
@@ -13,16 +11,16 @@ import (
 	"odx/backstore/pages"
 )
 
-// PerPage is how many consecutive numbers share a page.
+// PerPage is the number of consecutive counts on a page.
 const PerPage = 512
 
-// PageBytes is about the memory of one cached page.
+// PageBytes is the approximate memory of one cached page.
 const PageBytes = PerPage*8 + 128
 
-// Kind says what is counted.
+// Kind describes the counts of one kind of object.
 type Kind struct {
 	Prefix byte  // first byte of the pages' keys
-	Least  int64 // no count is less
+	Least  int64 // minimum of an extra count
 }
 
 // Options configure Counts.
@@ -30,11 +28,11 @@ type Options struct {
 	Kind
 	KV       meta.Reader
 	Clock    *pages.Clock
-	MaxBytes int64 // bound of the cache
+	MaxBytes int64 // bound of the cache in bytes
 }
 
-// Counts are the counts of all things of a kind. They are safe for concurrent use;
-// a count is changed while no checkpoint takes its cut.
+// Counts are the counts of all objects of a kind. They are safe for concurrent use.
+// Counts must not change during a checkpoint cut.
 type Counts struct {
 	cache *pages.Cache[*Page]
 }
@@ -53,21 +51,20 @@ func New(o Options) *Counts {
 	})}
 }
 
-// Lock returns the page of a number, locked; the caller calls its Unlock.
+// Lock returns the locked page of a number. The caller must call its Unlock.
 func (c *Counts) Lock(number uint64) (*Page, error) { return c.cache.Lock(number / PerPage) }
 
 // Has reports whether the number's count is on the page.
 func (p *Page) Has(number uint64) bool { return number/PerPage == p.ID() }
 
-// Extra returns how many references a number of the page has beyond those that
-// it had when it was new.
+// Extra returns the extra count of a number of the page: its references minus those of
+// a new object.
 func (p *Page) Extra(number uint64) int64 { return p.extra[number%PerPage] }
 
-// Many numbers come as a list whose entries have the number above some low bits
-// (shift), where zero entries are passed over.
+// In a list of numbers, e>>shift is the number of entry e. Zero entries are skipped.
 
-// Lead returns how many entries of the list come before the first number that is not
-// on the page.
+// Lead returns the number of entries of the list before the first number that is not on
+// the page.
 func Lead[E ~uint64](p *Page, list []E, shift uint) int {
 	first := p.ID() * PerPage
 	for i, e := range list {
@@ -78,8 +75,8 @@ func Lead[E ~uint64](p *Page, list []E, shift uint) int {
 	return len(list)
 }
 
-// AddEach adds n to the count of each entry's number, up to the first that is not on
-// the page, and returns how many entries that are.
+// AddEach adds n to the count of each entry's number, up to the first number that is
+// not on the page. It returns the number of entries processed.
 func AddEach[E ~uint64](p *Page, list []E, shift uint, n int64) int {
 	first := p.ID() * PerPage
 	for i, e := range list {
@@ -95,8 +92,8 @@ func AddEach[E ~uint64](p *Page, list []E, shift uint, n int64) int {
 	return len(list)
 }
 
-// TakeEach takes one from the count of each entry's number, up to the first that has
-// none left or is not on the page, and returns how many entries that are.
+// TakeEach subtracts 1 from the count of each entry's number, up to the first number
+// with no extra count or not on the page. It returns the number of entries processed.
 func TakeEach[E ~uint64](p *Page, list []E, shift uint) int {
 	first := p.ID() * PerPage
 	for i, e := range list {
@@ -112,14 +109,14 @@ func TakeEach[E ~uint64](p *Page, list []E, shift uint) int {
 	return len(list)
 }
 
-// Change must be called with the page locked, before Add.
+// Change marks the page dirty. It must be called with the page locked, before Add.
 func (c *Counts) Change(p *Page) { c.cache.Change(p) }
 
-// Add adds n, which can be negative, to the count of a number of the page.
+// Add adds n, which may be negative, to the count of a number of the page.
 func (p *Page) Add(number uint64, n int64) { p.extra[number%PerPage] += n }
 
-// Extra returns how many references a number has beyond those that it had when
-// it was new.
+// Extra returns the extra count of a number: its references minus those of a new
+// object.
 func (c *Counts) Extra(number uint64) (int64, error) {
 	p, err := c.Lock(number)
 	if err != nil {
@@ -129,8 +126,9 @@ func (c *Counts) Extra(number uint64) (int64, error) {
 	return p.Extra(number), nil
 }
 
-// Cut is the counts' part of a checkpoint's cut.
+// Cut is the counts' part of a checkpoint cut.
 func (c *Counts) Cut() *pages.Cut[*Page] { return c.cache.Cut() }
 
-// DirtyBytes returns about the memory of what changed since the last cut.
+// DirtyBytes returns the approximate memory, in bytes, of the pages changed since the
+// last checkpoint cut.
 func (c *Counts) DirtyBytes() int64 { return int64(c.cache.Dirty()) * PageBytes }

@@ -14,9 +14,9 @@ import (
 
 var testKind = Kind{Prefix: 'x', Least: -4}
 
-// TestCountsAgainstModel: counts are what was set last, across checkpoints, and
-// nothing is stored where all are zero.
-func TestCountsAgainstModel(t *testing.T) {
+// TestCounts_Model applies random operations, checkpoints and restarts to counts and a
+// map. Pages of zeros are not stored.
+func TestCounts_Model(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		kv, clock := meta.NewMem(), pages.NewClock()
 		open := func() *Counts { return New(Options{Kind: testKind, KV: kv, Clock: clock, MaxBytes: 1 << 20}) }
@@ -40,7 +40,7 @@ func TestCountsAgainstModel(t *testing.T) {
 					delete(model, n)
 				}
 			},
-			"checkpoint and restart": func(t *rapid.T) {
+			"checkpoint_restart": func(t *rapid.T) {
 				checkpoint(t, c, kv, clock)
 				c = open()
 			},
@@ -69,7 +69,7 @@ func checkpoint(t *rapid.T, c *Counts, kv *meta.Mem, clock *pages.Clock) {
 	cut.Done()
 }
 
-// wantStored compares what is stored with the counts that are not zero.
+// wantStored compares the stored counts with the nonzero counts of the model.
 func wantStored(t *rapid.T, kv *meta.Mem, want map[uint64]int64) {
 	got := map[uint64]int64{}
 	err := Scan(kv, testKind, func(first uint64, extra []int64, err error) error {
@@ -80,22 +80,22 @@ func wantStored(t *rapid.T, kv *meta.Mem, want map[uint64]int64) {
 			}
 		}
 		if len(got) == before {
-			t.Errorf("the page from %d is stored and has only zeros", first)
+			t.Errorf("stored page from %d has only zeros", first)
 		}
 		return err
 	})
 	if err != nil || !maps.Equal(got, want) {
-		t.Fatalf("stored is %v, %v, want %v", got, err, want)
+		t.Fatalf("stored counts %v, %v, want %v", got, err, want)
 	}
 	for n, extra := range want {
 		p, err := Read(kv, testKind, n)
 		if err != nil || p.Extra(n) != extra {
-			t.Fatalf("%d is read as %v, want %d", n, err, extra)
+			t.Fatalf("Read of %d: %v, want %d", n, err, extra)
 		}
 	}
 }
 
-func TestPagesOfNumbers(t *testing.T) {
+func TestCounts_Lock(t *testing.T) {
 	c := New(Options{Kind: testKind, KV: meta.NewMem(), Clock: pages.NewClock(), MaxBytes: 1 << 20})
 	p, err := c.Lock(700)
 	if err != nil {
@@ -103,17 +103,17 @@ func TestPagesOfNumbers(t *testing.T) {
 	}
 	defer p.Unlock()
 	if !p.Has(512) || !p.Has(1023) || p.Has(511) || p.Has(1024) {
-		t.Error("the page of 700 has 512 to 1023")
+		t.Error("page of 700: Has is not true for exactly 512 to 1023")
 	}
 	if c.DirtyBytes() != 0 {
-		t.Error("a page that was only read is dirty")
+		t.Error("page is dirty without a change")
 	}
 	if c.Change(p); c.DirtyBytes() != PageBytes {
-		t.Errorf("%d bytes are dirty after a change of one page of %d", c.DirtyBytes(), PageBytes)
+		t.Errorf("%d dirty bytes after a change of one page of %d", c.DirtyBytes(), PageBytes)
 	}
 }
 
-// TestLayouts of what a checkpoint stores.
+// TestLayouts pins the stored form of a page.
 func TestLayouts(t *testing.T) {
 	p := &Page{}
 	p.extra[5], p.extra[6], p.extra[7], p.extra[300], p.extra[511] = 1, 1, 150, 2, -1
@@ -126,18 +126,18 @@ func TestLayouts(t *testing.T) {
 	}
 }
 
-// TestMalformed: each way in which a page can be damaged.
-func TestMalformed(t *testing.T) {
+// TestScan_Malformed covers each error of the decoder.
+func TestScan_Malformed(t *testing.T) {
 	for name, stored := range map[string][]byte{
-		"cut short after the zeros":  {5},
-		"cut short after the length": {5, 1},
-		"an empty run":               {5, 0, 2},
-		"a run of zeros":             {5, 1, 0},
-		"zeros beyond the end":       {0x81, 4, 1, 2},
-		"a run beyond the end":       {5, 0x80, 4, 2},
-		"less than the least":        {5, 1, 9},
-		"more than the most":         {5, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7e},
-		"a number too long":          {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 2},
+		"truncated after zeros":  {5},
+		"truncated after length": {5, 1},
+		"empty run":              {5, 0, 2},
+		"run of zeros":           {5, 1, 0},
+		"zeros past end":         {0x81, 4, 1, 2},
+		"run past end":           {5, 0x80, 4, 2},
+		"count below minimum":    {5, 1, 9},
+		"count above maximum":    {5, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7e},
+		"uvarint too long":       {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 2},
 	} {
 		if _, err := decode(testKind.Least, stored); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", name, err)
@@ -149,11 +149,11 @@ func TestMalformed(t *testing.T) {
 	}
 	err := Scan(kv, testKind, func(uint64, []int64, error) error { return nil })
 	if !errors.Is(err, ErrMalformed) {
-		t.Errorf("a key of two bytes: %v", err)
+		t.Errorf("key of two bytes: %v", err)
 	}
 }
 
-func FuzzDecode(f *testing.F) {
+func FuzzPage_Decode(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 5, 9, 3})
 	f.Add([]byte{0x80, 2, 0x80, 2, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -163,13 +163,14 @@ func FuzzDecode(f *testing.F) {
 		}
 		again, err := decode(testKind.Least, p.Encode())
 		if err != nil || again.extra != p.extra {
-			t.Fatalf("decoded counts do not survive: %v", err)
+			t.Fatalf("decoded counts differ after another round trip: %v", err)
 		}
 	})
 }
 
-// TestLists: what is done to a list is what is done to its numbers one by one.
-func TestLists(t *testing.T) {
+// TestPage_Lists: Lead, AddEach and TakeEach have the results of processing entries one
+// by one.
+func TestPage_Lists(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		shift := uint(rapid.IntRange(0, 3).Draw(t, "shift"))
 		list := rapid.SliceOf(rapid.Custom(func(t *rapid.T) uint64 {
@@ -194,10 +195,10 @@ func TestLists(t *testing.T) {
 			lead++
 		}
 		if got := Lead(p, list, shift); got != lead {
-			t.Errorf("%d entries lead, want %d", got, lead)
+			t.Errorf("Lead = %d, want %d", got, lead)
 		}
 		if got := AddEach(p, list, shift, 2); got != lead {
-			t.Errorf("%d entries are added to, want %d", got, lead)
+			t.Errorf("AddEach = %d, want %d", got, lead)
 		}
 		want := before
 		for _, e := range list[:lead] {
@@ -206,7 +207,7 @@ func TestLists(t *testing.T) {
 			}
 		}
 		if p.extra != want {
-			t.Error("counts after AddEach are not those of the numbers one by one")
+			t.Error("counts after AddEach differ from those of adding one by one")
 		}
 
 		p.extra, want = before, before
@@ -221,12 +222,12 @@ func TestLists(t *testing.T) {
 			}
 		}
 		if got := TakeEach(p, list, shift); got != took || p.extra != want {
-			t.Errorf("%d entries are taken from, want %d", got, took)
+			t.Errorf("TakeEach = %d, want %d, or its counts differ from taking one by one", got, took)
 		}
 	})
 }
 
-// secondPage returns a page that does not begin with number 0.
+// secondPage returns the page whose first number is PerPage.
 func secondPage(t *rapid.T) *Page {
 	c := New(Options{Kind: testKind, KV: meta.NewMem(), Clock: pages.NewClock(), MaxBytes: 1 << 20})
 	p, err := c.Lock(PerPage)

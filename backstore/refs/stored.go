@@ -8,16 +8,16 @@ import (
 	"odx/backstore/meta"
 )
 
-// ErrMalformed: a stored page is damaged.
+// ErrMalformed reports a damaged stored page.
 var ErrMalformed = errors.New("page of reference counts is malformed")
 
-// most bounds what is read: no store has that many slots to refer to anything,
-// and counts that go on from there do not overflow.
+// most bounds decoded counts. No store has so many slots, and counts that grow from it
+// do not overflow.
 const most = 1 << 56
 
-// Encode returns runs of equal counts: uvarints of the zeros since the last run
-// and of the run's length, the count as zigzag varint. It is nil when all are
-// zeros.
+// Encode returns the runs of equal nonzero counts: uvarints of the zeros before the run
+// and of its length, and the count as a zigzag varint. It returns nil if all counts are
+// zero.
 func (p *Page) Encode() []byte {
 	var b []byte
 	end := 0 // of the last run
@@ -63,12 +63,12 @@ func decode(least int64, b []byte) (*Page, error) {
 	return p, nil
 }
 
-// Scan calls fn with every stored page of a kind, in order: its first number, and
-// the counts from there on or why they cannot be read.
+// Scan calls fn with every stored page of a kind, in order: its first number, and its
+// counts or the decoding error.
 func Scan(kv meta.Reader, k Kind, fn func(first uint64, extra []int64, err error) error) error {
 	return kv.Scan([]byte{k.Prefix}, func(key, value []byte) error {
 		if len(key) != 9 {
-			return fmt.Errorf("%w: its key has %d bytes", ErrMalformed, len(key))
+			return fmt.Errorf("%w: key has %d bytes, want 9", ErrMalformed, len(key))
 		}
 		first := binary.BigEndian.Uint64(key[1:]) * PerPage
 		p, err := decode(k.Least, value)
