@@ -1,16 +1,15 @@
-// Package pages keeps the store's metadata objects (map nodes, extent pages,
-// count pages) in a bounded memory cache over a key-value engine.
+// Package pages implements a bounded cache of the store's metadata objects (map nodes,
+// extent pages, count pages) over a key-value engine.
 //
-// Objects are changed in memory and reach the engine only through checkpoints.
-// A checkpoint takes a cut: an instant in which no operation is half done. From
-// then on it owns the state every object had at the cut, while operations go
-// on: whoever changes an object that the checkpoint has not encoded yet encodes
-// it first ("copy before write"). So the cut itself costs nothing per object,
-// and a checkpoint never holds up an operation for longer than one encoding.
+// Objects are changed in memory and written to the engine only by checkpoints. A
+// checkpoint takes a cut at an instant in which no operation is in progress, and then
+// stores the state of each object at the cut while operations continue. An operation
+// that changes an object not yet encoded by the checkpoint encodes it first
+// (copy-before-write). So a cut has no cost per object, and a checkpoint delays an
+// operation by at most one encoding.
 //
-// An object is dirty while its last change is in no finished checkpoint; only
-// clean objects are evicted, so the engine never has to answer for a state that
-// it has not seen.
+// An object is dirty until a finished checkpoint has its last change. Only clean
+// objects are evicted, so that a reload from the engine returns the current state.
 package pages
 
 import (
@@ -23,7 +22,8 @@ import (
 	"odx/backstore/meta"
 )
 
-// Clock numbers the generations between cuts. All caches of a store share one.
+// Clock numbers the generations between checkpoint cuts. All caches of a store share
+// one.
 type Clock struct {
 	gen   atomic.Uint64
 	guard *sync.RWMutex
@@ -36,27 +36,27 @@ func NewClock() *Clock {
 	return c
 }
 
-// Guard makes every change of an object prove, in builds with invariants, that
-// mu is held, shared at least, as it is by operations in progress. It is called
-// before operations begin.
+// Guard makes every change of an object verify, in builds with invariants, that mu is
+// locked, at least shared, as by operations in progress. It is called before the first
+// operation.
 func (c *Clock) Guard(mu *sync.RWMutex) { c.guard = mu }
 
-// Tick starts the next generation. Only a checkpoint calls it, while no
-// operation is in progress, before it calls Cut on the caches.
+// Tick starts the next generation. A checkpoint calls it while no operation is in
+// progress, before Cut of the caches.
 func (c *Clock) Tick() { c.gen.Add(1) }
 
-// Header is embedded in every object. Its mutex guards the object's contents
-// where the object's owner says so, and always the cache's own fields.
+// Header is embedded in every object. Its mutex guards the cache's own fields and, if
+// the object's type says so, the object's contents.
 type Header struct {
 	mu   sync.Mutex
 	id   uint64
 	self any         // the object
-	used atomic.Bool // looked up since eviction last passed
+	used atomic.Bool // looked up since the last scan for eviction
 
 	// Guarded by mu.
 	gen     uint64 // generation of the last change; 0 when clean
-	encoded bool   // the running checkpoint has the state of generation gen
-	evicted bool   // no longer in the cache: look it up again
+	encoded bool   // the checkpoint in progress has encoded the state of generation gen
+	evicted bool   // not in the cache: the holder must look it up again
 }
 
 func (h *Header) header() *Header { return h }
@@ -64,26 +64,26 @@ func (h *Header) header() *Header { return h }
 // ID returns the object's number.
 func (h *Header) ID() uint64 { return h.id }
 
-// Unlock releases an object that Lock returned.
+// Unlock unlocks an object that Lock returned.
 func (h *Header) Unlock() { h.mu.Unlock() }
 
 // Object is a pointer to a struct that embeds Header.
 type Object interface {
 	header() *Header
-	// Encode returns the object's stored form, nil when it has none (it was
-	// deleted, or holds only default values). Called with the object locked.
+	// Encode returns the object's stored form, or nil if it has none: it is deleted or
+	// has only default values. It is called with the object locked.
 	Encode() []byte
 }
 
-// Config says what a Cache holds.
+// Config configures a Cache.
 type Config[T Object] struct {
 	KV     meta.Reader
 	Clock  *Clock
 	Prefix byte // first byte of the objects' keys; the id follows, big-endian
-	// Decode makes an object from its stored form; stored is nil when the
-	// engine has none, and then Decode returns the default object or an error.
+	// Decode returns the object of a stored form. If stored is nil, the engine has no
+	// row, and Decode returns the default object or an error.
 	Decode func(id uint64, stored []byte) (T, error)
-	// MaxObjects bounds the clean objects kept.
+	// MaxObjects bounds the number of clean objects.
 	MaxObjects int
 }
 
@@ -96,16 +96,16 @@ const (
 type Cache[T Object] struct {
 	cfg    Config[T]
 	shards [shardCount]shard[T]
-	// recent has objects of the shards, each where its number says: most look-ups
-	// end here, without a lock. An object is put here under the lock of its shard,
-	// and leaves before the shard.
+	// recent is a direct-mapped cache of objects of the shards, for lookups without a
+	// lock. An object is added under its shard's lock and removed before it is removed
+	// from the shard.
 	recent [recentCount]atomic.Pointer[Header]
 
-	dirtyCount atomic.Int64 // len(dirty), for a look without the lock
+	dirtyCount atomic.Int64 // len(dirty), readable without dirtyMu
 
 	dirtyMu sync.Mutex
 	dirty   []T     // changed in the current generation; guarded by dirtyMu
-	cut     *Cut[T] // the running checkpoint's; guarded by dirtyMu
+	cut     *Cut[T] // of the checkpoint in progress, or nil; guarded by dirtyMu
 }
 
 type shard[T Object] struct {
@@ -124,8 +124,8 @@ func New[T Object](cfg Config[T]) *Cache[T] {
 
 func (c *Cache[T]) shard(id uint64) *shard[T] { return &c.shards[id%shardCount] }
 
-// Get returns the object without locking it. What the caller may read of it is
-// a matter of the object's own rules.
+// Get returns the object without locking it. The object's type defines what may be read
+// without the lock.
 func (c *Cache[T]) Get(id uint64) (T, error) {
 	o, _, err := c.find(id)
 	return o, err
@@ -159,9 +159,9 @@ func (c *Cache[T]) find(id uint64) (T, *Header, error) {
 	return o, h, nil
 }
 
-// load reads the object from the engine. The shard stays locked meanwhile, so
-// that an old state can never replace a newer one that another caller loaded,
-// changed and lost again in between.
+// load reads the object from the engine. The shard remains locked, so that this state
+// cannot replace a newer one that another caller loads, changes and evicts
+// concurrently.
 func (c *Cache[T]) load(s *shard[T], id uint64) (T, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -185,14 +185,14 @@ func (c *Cache[T]) load(s *shard[T], id uint64) (T, error) {
 	return o, nil
 }
 
-// name tells an object that nobody knows yet what it is.
+// name initializes the header of an object that is not yet shared.
 func (c *Cache[T]) name(o T, id uint64) {
 	h := o.header()
 	h.id, h.self = id, o
 	h.used.Store(true)
 }
 
-// Lock returns the object locked; the caller calls its Unlock.
+// Lock returns the locked object. The caller must call its Unlock.
 func (c *Cache[T]) Lock(id uint64) (T, error) {
 	for {
 		o, h, err := c.find(id)
@@ -207,12 +207,12 @@ func (c *Cache[T]) Lock(id uint64) (T, error) {
 	}
 }
 
-// Insert adds a new object under a number that was never used before.
+// Insert adds a new object. Its number must be new.
 func (c *Cache[T]) Insert(id uint64, o T) {
 	c.name(o, id)
 	h := o.header()
-	// Dirty before it can be seen: a clean object could be evicted, and the
-	// engine does not have it.
+	// The object is dirty before it is visible: a clean object could be evicted, and
+	// the engine does not have it.
 	h.mu.Lock()
 	c.Change(o)
 	h.mu.Unlock()
@@ -223,10 +223,11 @@ func (c *Cache[T]) Insert(id uint64, o T) {
 	s.mu.Unlock()
 }
 
-// Change must be called with the object locked, before each change of it.
+// Change marks the object dirty. It must be called with the object locked, before each
+// change.
 func (c *Cache[T]) Change(o T) {
 	h := o.header()
-	c.proveChange(h)
+	c.checkChange(h)
 	now := c.cfg.Clock.gen.Load()
 	if h.gen == now {
 		return
@@ -241,18 +242,18 @@ func (c *Cache[T]) Change(o T) {
 	h.gen, h.encoded = now, false
 }
 
-// Dirty returns the number of objects changed since the last cut.
+// Dirty returns the number of objects changed since the last checkpoint cut.
 func (c *Cache[T]) Dirty() int { return int(c.dirtyCount.Load()) }
 
-// evict makes room in a shard that is at its bound. Dirty objects stay, so the
-// bound is on clean ones; checkpoints bound the dirty ones. The shard is locked.
+// evict removes a clean object from a shard that is at its limit. Dirty objects are not
+// evicted; checkpoints bound their number. The shard is locked.
 func (c *Cache[T]) evict(s *shard[T]) {
 	limit := max(c.cfg.MaxObjects/shardCount, 4)
 	if len(s.objects) < limit {
 		return
 	}
 	tries := 16
-	for _, o := range s.objects { // Go's random order serves as the clock hand
+	for _, o := range s.objects { // random map order replaces the clock hand
 		if tries--; tries < 0 {
 			return
 		}
@@ -269,9 +270,9 @@ func (c *Cache[T]) evict(s *shard[T]) {
 	}
 }
 
-// remove takes a clean object out of its shard. Both are locked.
+// remove removes a clean object from its shard. Both are locked.
 func (c *Cache[T]) remove(s *shard[T], o T) {
-	c.proveStored(o)
+	c.checkStored(o)
 	h := o.header()
 	h.evicted = true
 	c.recent[h.id%recentCount].CompareAndSwap(h, nil)

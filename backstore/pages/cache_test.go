@@ -9,7 +9,7 @@ import (
 	"odx/backstore/meta"
 )
 
-// number is an object that is one number; zero is not stored.
+// number is an object with one number as its contents. Zero is not stored.
 type number struct {
 	Header
 	n uint64
@@ -56,7 +56,7 @@ func get(t *testing.T, c *Cache[*number], id uint64) uint64 {
 	return o.n
 }
 
-// store puts what a cut emits into the engine.
+// store stores the rows of a cut.
 func store(t *testing.T, kv *meta.Mem, k *Cut[*number]) {
 	t.Helper()
 	var ops []meta.Op
@@ -80,7 +80,9 @@ func stored(t *testing.T, kv *meta.Mem, id uint64) uint64 {
 	return get(t, newCache(kv, NewClock(), 100), id)
 }
 
-func TestCutHoldsTheStateOfItsInstant(t *testing.T) {
+// TestCut_Encode: a cut has the state at the cut of objects changed before and after
+// they are encoded.
+func TestCut_Encode(t *testing.T) {
 	kv, clock := meta.NewMem(), NewClock()
 	c := newCache(kv, clock, 100)
 	set(t, c, 1, 10)
@@ -88,16 +90,16 @@ func TestCutHoldsTheStateOfItsInstant(t *testing.T) {
 	set(t, c, 3, 30)
 	clock.Tick()
 	cut := c.Cut()
-	set(t, c, 1, 11) // before it is encoded: copied first
+	set(t, c, 1, 11) // before it is encoded: saved by Change
 	set(t, c, 1, 12)
-	set(t, c, 4, 40) // not of the cut
+	set(t, c, 4, 40) // not in the cut
 	set(t, c, 3, 0)
 	store(t, kv, cut)
 	set(t, c, 2, 21) // after it was encoded
 	cut.Done()
 	for id, want := range map[uint64]uint64{1: 10, 2: 20, 3: 30, 4: 0} {
 		if got := stored(t, kv, id); got != want {
-			t.Errorf("object %d is stored as %d, was %d at the cut", id, got, want)
+			t.Errorf("object %d is stored as %d, want %d as at the cut", id, got, want)
 		}
 	}
 	clock.Tick()
@@ -111,7 +113,8 @@ func TestCutHoldsTheStateOfItsInstant(t *testing.T) {
 	}
 }
 
-func TestAbandonedCutIsTakenAgain(t *testing.T) {
+// TestCut_Abandon: the next cut includes the objects of an abandoned one.
+func TestCut_Abandon(t *testing.T) {
 	kv, clock := meta.NewMem(), NewClock()
 	c := newCache(kv, clock, 100)
 	set(t, c, 1, 10)
@@ -134,7 +137,7 @@ func TestAbandonedCutIsTakenAgain(t *testing.T) {
 	}
 }
 
-func TestOnlyCleanObjectsAreEvicted(t *testing.T) {
+func TestCache_EvictsOnlyClean(t *testing.T) {
 	const objects = 20_000
 	kv, clock := meta.NewMem(), NewClock()
 	c := newCache(kv, clock, 1000)
@@ -155,7 +158,7 @@ func TestOnlyCleanObjectsAreEvicted(t *testing.T) {
 		kept += len(c.shards[i].objects)
 	}
 	if kept > 1100 {
-		t.Errorf("%d objects are kept in memory, the bound is 1000", kept)
+		t.Errorf("%d objects in memory, limit 1000", kept)
 	}
 	for id := range uint64(objects) {
 		if got := get(t, c, id); got != id+1 {
@@ -164,21 +167,21 @@ func TestOnlyCleanObjectsAreEvicted(t *testing.T) {
 	}
 }
 
-// TestWhatWasEvictedIsLoadedAnew: nobody gets an object any more that has left.
-func TestWhatWasEvictedIsLoadedAnew(t *testing.T) {
+// TestCache_GetAfterEviction: Get does not return an evicted object.
+func TestCache_GetAfterEviction(t *testing.T) {
 	c := newCache(meta.NewMem(), NewClock(), 0)
 	first, err := c.Lock(1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	first.Unlock()
-	get(t, c, 1) // not the first time
+	get(t, c, 1) // adds the object to recent
 	for id := uint64(1 + shardCount); !evicted(first); id += shardCount {
 		get(t, c, id)
 	}
 	again, err := c.Get(1)
 	if err != nil || again == first {
-		t.Errorf("an object that has left is found, %v", err)
+		t.Errorf("Get returns the evicted object, %v", err)
 	}
 }
 
@@ -188,9 +191,9 @@ func evicted(o *number) bool {
 	return o.evicted
 }
 
-// TestChangesWhileObjectsComeAndGo: of changes by several at once none is lost, with
-// checkpoints in between, after which objects leave.
-func TestChangesWhileObjectsComeAndGo(t *testing.T) {
+// TestCache_ConcurrentChanges: no change is lost with concurrent writers, checkpoints
+// and evictions.
+func TestCache_ConcurrentChanges(t *testing.T) {
 	const objects, writers, changes = 40, 4, 3000
 	kv, clock := meta.NewMem(), NewClock()
 	c := newCache(kv, clock, 0)
@@ -201,7 +204,7 @@ func TestChangesWhileObjectsComeAndGo(t *testing.T) {
 		wg.Go(func() {
 			for i := range uint64(changes) {
 				operations.RLock()
-				o, err := c.Lock((w + i*7) % objects * shardCount) // all of one shard
+				o, err := c.Lock((w + i*7) % objects * shardCount) // all in one shard
 				if err != nil {
 					t.Error(err)
 				} else {
@@ -237,7 +240,7 @@ func TestChangesWhileObjectsComeAndGo(t *testing.T) {
 	}
 }
 
-func BenchmarkGet(b *testing.B) {
+func BenchmarkCache_Get(b *testing.B) {
 	c := newCache(meta.NewMem(), NewClock(), 1000)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -247,7 +250,7 @@ func BenchmarkGet(b *testing.B) {
 	}
 }
 
-func BenchmarkLock(b *testing.B) {
+func BenchmarkCache_Lock(b *testing.B) {
 	c := newCache(meta.NewMem(), NewClock(), 1000)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -8,17 +8,17 @@ import (
 	"odx/backstore/meta"
 )
 
-// Cut is the state of a cache's changed objects at the instant of a cut.
+// Cut is the state of a cache's changed objects at a checkpoint cut.
 type Cut[T Object] struct {
 	cache   *Cache[T]
 	gen     uint64
 	objects []T
-	saved   map[uint64][]byte // states that a later change had to save; guarded by cache.dirtyMu
+	saved   map[uint64][]byte // states saved before a later change, by id; guarded by cache.dirtyMu
 }
 
-// Cut takes the objects changed since the last cut. It must be called while no
-// operation is in progress, just after Clock.Tick, and each cut must be
-// finished by Done before the next.
+// Cut returns the objects changed since the last cut. It must be called after
+// Clock.Tick while no operation is in progress. Done or Abandon must end a cut before
+// the next.
 func (c *Cache[T]) Cut() *Cut[T] {
 	c.dirtyMu.Lock()
 	defer c.dirtyMu.Unlock()
@@ -28,8 +28,8 @@ func (c *Cache[T]) Cut() *Cut[T] {
 	return cut
 }
 
-// Encode hands the state of each object at the cut to emit, once each, in the
-// order of their keys. Operations may go on at the same time.
+// Encode passes the row of each object at the cut to emit, once, in the order of keys.
+// Operations may run concurrently.
 func (k *Cut[T]) Encode(emit func(op meta.Op) error) error {
 	slices.SortFunc(k.objects, func(a, b T) int { return cmp.Compare(a.header().id, b.header().id) })
 	for _, o := range k.objects {
@@ -42,13 +42,13 @@ func (k *Cut[T]) Encode(emit func(op meta.Op) error) error {
 		}
 		h.mu.Unlock()
 		if !mine {
-			// Changed since: the change saved it first.
+			// A change after the cut has saved the state.
 			k.cache.dirtyMu.Lock()
 			saved, ok := k.saved[h.id]
 			delete(k.saved, h.id)
 			k.cache.dirtyMu.Unlock()
 			if !ok {
-				return fmt.Errorf("metadata object %c%d was changed after the cut and not saved", k.cache.cfg.Prefix, h.id)
+				return fmt.Errorf("metadata object %c%d: changed after the cut and not saved", k.cache.cfg.Prefix, h.id)
 			}
 			value = saved
 		}
@@ -59,8 +59,8 @@ func (k *Cut[T]) Encode(emit func(op meta.Op) error) error {
 	return nil
 }
 
-// Done ends the cut after the engine holds everything that Encode emitted:
-// objects not changed since are clean now.
+// Done ends the cut after the engine has stored all rows of Encode. Objects not changed
+// since the cut become clean.
 func (k *Cut[T]) Done() {
 	c := k.cache
 	c.dirtyMu.Lock()
@@ -78,8 +78,8 @@ func (k *Cut[T]) Done() {
 	c.shrink()
 }
 
-// Abandon ends a cut whose state could not be stored: its objects stay dirty,
-// and the next cut takes them again with their state of then.
+// Abandon ends a cut whose rows could not be stored. Its objects remain dirty, and the
+// next cut includes them with their state at that cut.
 func (k *Cut[T]) Abandon() {
 	c := k.cache
 	c.dirtyMu.Lock()
@@ -88,7 +88,7 @@ func (k *Cut[T]) Abandon() {
 	for _, o := range k.objects {
 		h := o.header()
 		h.mu.Lock()
-		// Objects changed since are on the dirty list already.
+		// Objects changed since the cut are already in dirty.
 		if h.gen == k.gen {
 			h.gen, h.encoded = 0, false
 			c.Change(o)
@@ -98,7 +98,8 @@ func (k *Cut[T]) Abandon() {
 	k.objects = nil
 }
 
-// shrink evicts down to the bound what a burst of changes had kept in memory.
+// shrink evicts clean objects down to the limit: while they were dirty, they exceeded
+// it.
 func (c *Cache[T]) shrink() {
 	limit := max(c.cfg.MaxObjects/shardCount, 4)
 	for i := range c.shards {

@@ -12,13 +12,13 @@ func wantPanic(t *testing.T, what string, fn func()) {
 	t.Helper()
 	defer func() {
 		if recover() == nil {
-			t.Errorf("%s was not noticed", what)
+			t.Errorf("%s: no panic", what)
 		}
 	}()
 	fn()
 }
 
-func TestChangesAreProved(t *testing.T) {
+func TestInvariants_Change(t *testing.T) {
 	kv, clock := meta.NewMem(), NewClock()
 	c := newCache(kv, clock, 0)
 	set(t, c, 1, 10)
@@ -37,7 +37,7 @@ func TestChangesAreProved(t *testing.T) {
 	wantPanic(t, "change of an unlocked object", func() { c.Change(o) })
 }
 
-func TestEvictedObjectsAreProved(t *testing.T) {
+func TestInvariants_Evict(t *testing.T) {
 	kv := meta.NewMem()
 	c := newCache(kv, NewClock(), 0)
 	o, err := c.Lock(0)
@@ -46,7 +46,7 @@ func TestEvictedObjectsAreProved(t *testing.T) {
 	}
 	o.n = 7 // without Change
 	o.Unlock()
-	wantPanic(t, "change that Change was not told of", func() {
+	wantPanic(t, "change without a call of Change", func() {
 		for id := range uint64(100) {
 			get(t, c, shardCount*(id+1))
 		}
