@@ -47,6 +47,8 @@ type servedLUN struct {
 	// Unit is the identity of the logical unit in hexadecimal, Medium what it was on.
 	Unit   string `json:"unit"`
 	Medium string `json:"medium"`
+	// Replaced: it took the place of another one, at whatever start.
+	Replaced bool `json:"replaced,omitempty"`
 }
 
 func loadLUNHistory(store *backstore.Store) (*lunHistory, error) {
@@ -81,10 +83,11 @@ func (h *lunHistory) serve(now servedLUN) (before *servedLUN) {
 		if l.Target != now.Target || l.Access != now.Access || l.LUN != now.LUN {
 			continue
 		}
-		if *l == now {
+		old := *l
+		now.Replaced = old.Replaced || old.Unit != now.Unit
+		if old == now {
 			return nil
 		}
-		old := *l
 		*l, h.changed = now, true
 		if old.Unit == now.Unit {
 			return nil // it goes by another name
@@ -123,26 +126,36 @@ type place struct {
 // accessKey names an entry of an access list.
 func accessKey(a *conf.Access) string { return fmt.Sprint(a.Initiators, a.Addresses) }
 
+// replaced returns the places that changed hands, at this start or an earlier one.
+func (h *lunHistory) replaced() map[place]bool {
+	places := map[place]bool{}
+	for i := range h.LUNs {
+		if l := &h.LUNs[i]; l.Replaced {
+			places[place{l.Target, l.Access, l.LUN}] = true
+		}
+	}
+	return places
+}
+
 // compareLUNs notes what is served, and logs where that is another logical unit than
-// before. Those places are in replaced.
-func (s *Service) compareLUNs(h *lunHistory, targets []iscsi.TargetConfig) (replaced map[place]bool) {
-	replaced = map[place]bool{}
+// before. It returns the places where that was ever so.
+func (s *Service) compareLUNs(h *lunHistory, targets []iscsi.TargetConfig) map[place]bool {
 	for i := range targets {
 		t, device := &s.cfg.Targets[i], targets[i].DeviceServer.(*scsi.Target)
 		for _, lun := range device.LUNs() {
-			s.compareLUN(h, place{t.Name, "", lun}, device.LU(lun), replaced)
+			s.compareLUN(h, place{t.Name, "", lun}, device.LU(lun))
 		}
 		for i := range t.Access {
 			a := &t.Access[i]
 			for _, m := range a.LUNs {
-				s.compareLUN(h, place{t.Name, accessKey(a), m.As}, device.LU(m.LUN), replaced)
+				s.compareLUN(h, place{t.Name, accessKey(a), m.As}, device.LU(m.LUN))
 			}
 		}
 	}
-	return replaced
+	return h.replaced()
 }
 
-func (s *Service) compareLUN(h *lunHistory, at place, lu *scsi.LogicalUnit, replaced map[place]bool) {
+func (s *Service) compareLUN(h *lunHistory, at place, lu *scsi.LogicalUnit) {
 	if lu == nil {
 		return
 	}
@@ -153,11 +166,10 @@ func (s *Service) compareLUN(h *lunHistory, at place, lu *scsi.LogicalUnit, repl
 		}
 	}
 	id := lu.ID()
-	before := h.serve(servedLUN{at.target, at.access, at.lun, hex.EncodeToString(id[:]), medium})
+	before := h.serve(servedLUN{Target: at.target, Access: at.access, LUN: at.lun, Unit: hex.EncodeToString(id[:]), Medium: medium})
 	if before == nil {
 		return
 	}
-	replaced[at] = true
 	fields := logrus.Fields{"target": at.target, "lun": at.lun, "before": before.Medium, "now": medium}
 	if at.access != "" {
 		fields["access"] = at.access

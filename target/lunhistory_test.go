@@ -10,15 +10,35 @@ import (
 	client "odx/initiator"
 )
 
+// Unit attentions, as ASC and ASCQ.
+const (
+	powerOn  = 0x2900
+	replaced = 0x3F03 // INQUIRY DATA HAS CHANGED
+	luns     = 0x3F0E // REPORTED LUNS DATA HAS CHANGED
+)
+
+// attentions takes the unit attentions of a session.
+func attentions(t *testing.T, c *client.Session) (all []uint16) {
+	t.Helper()
+	for {
+		err := c.Do(t.Context(), &client.Command{CDB: make([]byte, 6)})
+		var sense *client.SenseError
+		if !errors.As(err, &sense) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			return all
+		}
+		all = append(all, uint16(sense.ASC))
+	}
+}
+
 // TestLUNs_replaced: where a restart puts another volume at a LUN, every nexus hears of
 // it before its first command is run, at that LUN and, that there is something, at the
 // others; also at a LUN that only some initiators see. Without a change nothing is
 // said.
 func TestLUNs_replaced(t *testing.T) {
-	const (
-		powerOn, replaced, luns = 0x2900, 0x3F03, 0x3F0E
-		host, guest             = "iqn.2026-11.example:host", "iqn.2026-11.example:guest"
-	)
+	const host, guest = "iqn.2026-11.example:host", "iqn.2026-11.example:guest"
 	dir := t.TempDir()
 	config := func(first, second, third string, guests int) string {
 		return fmt.Sprintf(`
@@ -34,20 +54,6 @@ targets:
       - {initiators: ["iqn.2026-11.example:guest"], luns: [{lun: %d, as: 0}]}
       - {initiators: ["*"]}
 `, first, second, third, guests)
-	}
-	attentions := func(c *client.Session) (all []uint16) {
-		t.Helper()
-		for {
-			err := c.Do(t.Context(), &client.Command{CDB: make([]byte, 6)})
-			var sense *client.SenseError
-			if !errors.As(err, &sense) {
-				if err != nil {
-					t.Fatal(err)
-				}
-				return all
-			}
-			all = append(all, uint16(sense.ASC))
-		}
 	}
 	for _, tt := range []struct {
 		name   string
@@ -82,7 +88,7 @@ targets:
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got := attentions(c); !slices.Equal(got, want) {
+				if got := attentions(t, c); !slices.Equal(got, want) {
 					t.Errorf("%s: %s, LUN %d: unit attentions %04x, want %04x", tt.name, name, lun, got, want)
 				}
 				c.Close()

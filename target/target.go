@@ -42,6 +42,8 @@ type Service struct {
 	units  map[string]*scsi.LogicalUnit // by conf.LUN.Medium
 	space  *spaceWatch
 
+	sightings *sightings
+
 	portals portals
 	server  *iscsi.Server
 	unwatch context.CancelFunc // ends the watch over space
@@ -175,6 +177,12 @@ func (s *Service) makeServer(ctx context.Context, targets []iscsi.TargetConfig, 
 	if err != nil {
 		return err
 	}
+	if s.sightings, err = loadSightings(s.store, s.log); err != nil {
+		return err
+	}
+	for i := range targets {
+		targets[i].DeviceServer.(*scsi.Target).KeepSightings(s.sightings)
+	}
 	if err := s.secure(&options, targets, secrets, s.compareLUNs(history, targets)); err != nil {
 		return err
 	}
@@ -195,6 +203,7 @@ func (s *Service) startServing() {
 	s.serving.Go(func() {
 		s.portals.bindMissing(watching, s.log, func(p portal) { s.serving.Go(func() { s.serve(p) }) })
 	})
+	s.serving.Go(func() { s.sightings.run(watching, s.log) })
 	s.serving.Go(func() { s.space.run(watching, s.warnOfSpace, s.relieveStore) })
 }
 

@@ -85,14 +85,15 @@ func TestCommandsThatPassAttentions(t *testing.T) {
 	}
 }
 
-// A nexus that begins is notified of a logical unit that took the place of another; one
-// that comes again has been notified.
+// A nexus that begins is notified of a logical unit that took the place of another, until
+// it has been told; one that comes again is not.
 func TestTarget_Replaced(t *testing.T) {
 	f := newFixture(t)
 	f.target.Replaced(0)
 	id := NexusID{InitiatorName: "iqn.2026-11.example.initiator:b", TargetName: f.target.Name(), TargetPortalGroupTag: 1}
+	f.target.Detach(f.target.Attach(id)) // without a command
 	for _, want := range [][]ASC{
-		{ASCPowerOnOrReset, ASCInquiryDataChanged, ASCReportedLUNsDataChanged},
+		{ASCITNexusLossOccurred, ASCInquiryDataChanged, ASCReportedLUNsDataChanged},
 		{ASCITNexusLossOccurred},
 	} {
 		n := f.target.Attach(id)
@@ -101,5 +102,43 @@ func TestTarget_Replaced(t *testing.T) {
 		}
 		f.on(n, testUnitReady).wantStatus(t, StatusGood)
 		f.target.Detach(n)
+	}
+}
+
+// sightingsOf are Sightings in which everyone found the same before.
+type sightingsOf struct {
+	before [16]byte
+	now    map[uint16][16]byte
+}
+
+func (s *sightingsOf) Last(NexusID, uint16) ([16]byte, bool)    { return s.before, true }
+func (s *sightingsOf) Saw(_ NexusID, lun uint16, unit [16]byte) { s.now[lun] = unit }
+
+// What a nexus found before the start says whether it is notified, and what it finds now
+// is noted once it has been told.
+func TestTarget_KeepSightings(t *testing.T) {
+	for name, before := range map[string][16]byte{"the same": {}, "another": {1}} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.target.Replaced(0) // says nothing of who is known
+			s := &sightingsOf{before: before, now: map[uint16][16]byte{}}
+			if name == "the same" {
+				s.before = f.lu.ID()
+			}
+			f.target.KeepSightings(s)
+			n := f.target.Attach(NexusID{InitiatorName: "iqn.2026-11.example.initiator:b"})
+			f.on(n, testUnitReady).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
+			if name == "another" {
+				if len(s.now) > 0 {
+					t.Error("it was noted before it was told")
+				}
+				f.on(n, testUnitReady).wantSense(t, KeyUnitAttention, ASCInquiryDataChanged)
+				f.on(n, testUnitReady).wantSense(t, KeyUnitAttention, ASCReportedLUNsDataChanged)
+			}
+			f.on(n, testUnitReady).wantStatus(t, api.SAM_STAT_GOOD)
+			if got, ok := s.now[0]; !ok || got != f.lu.ID() {
+				t.Errorf("noted: %x", s.now)
+			}
+		})
 	}
 }

@@ -250,10 +250,10 @@ func (lu *LogicalUnit) OnPreemptAndAbort(fn func(preempted []NexusID)) {
 }
 
 // attach adds a nexus, whose first unit attention is begin.
-func (lu *LogicalUnit) attach(n *Nexus, as ViewedLU, begin ASC) *itlNexus {
+func (lu *LogicalUnit) attach(n *Nexus, seen uint16, as ViewedLU, begin ASC) *itlNexus {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
-	itl := &itlNexus{nexus: n, lu: lu, port: lu.portOf(n.ID), readOnly: as.ReadOnly}
+	itl := &itlNexus{nexus: n, lun: seen, lu: lu, port: lu.portOf(n.ID), readOnly: as.ReadOnly}
 	itl.establish(begin)
 	if itl.port != nil && itl.port.demoted() {
 		lu.restorePorts(itl.port, n.ID.InitiatorName)

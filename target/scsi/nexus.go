@@ -17,6 +17,11 @@ type NexusID = nexus.ID
 type Nexus struct {
 	ID NexusID
 
+	target *Target
+	// inventory is what it is told of by REPORTED LUNS DATA HAS CHANGED, as a digest; zero
+	// where a logical unit took the place of none. target's mu guards it.
+	inventory [16]byte
+
 	view  View
 	proof string
 	// doubted: proof no longer stands for all connections of the nexus.
@@ -55,6 +60,7 @@ const maxAttentions = 16
 // itlNexus is an I_T_L nexus: what a logical unit keeps for one I_T nexus.
 type itlNexus struct {
 	nexus    *Nexus
+	lun      uint16 // where the nexus finds lu
 	lu       *LogicalUnit
 	port     *luPort // nil where the target does not know it
 	readOnly bool    // for this nexus, whatever the logical unit is
@@ -121,17 +127,30 @@ func (i *itlNexus) takePending() *SenseError {
 	if !i.pending.Load() {
 		return nil
 	}
+	asc, deferred := i.takeOldest()
+	switch asc {
+	case ASCNone:
+		return deferred
+	case ASCInquiryDataChanged, ASCReportedLUNsDataChanged:
+		i.nexus.target.told(i, asc)
+	}
+	return i.lu.attention(asc)
+}
+
+// takeOldest removes and returns the oldest unit attention, else, with ASCNone, the
+// deferred error, nil where there is none.
+func (i *itlNexus) takeOldest() (ASC, *SenseError) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	defer i.mirrorPending()
 	if len(i.attentions) == 0 {
 		sense := i.deferred
 		i.deferred = nil
-		return sense
+		return ASCNone, sense
 	}
 	asc := i.attentions[0]
 	i.attentions = append(i.attentions[:0], i.attentions[1:]...)
-	return i.lu.attention(asc)
+	return asc, nil
 }
 
 // mirrorPending sets pending; i.mu is held.
@@ -139,16 +158,20 @@ func (i *itlNexus) mirrorPending() {
 	i.pending.Store(len(i.attentions) > 0 || i.deferred != nil)
 }
 
-// clearAttention drops a queued unit attention.
+// clearAttention drops a queued unit attention that the nexus is told by other means.
 func (i *itlNexus) clearAttention(asc ASC) {
+	if !i.dropAttention(asc) {
+		return
+	}
+	i.nexus.target.told(i, asc)
+}
+
+// dropAttention drops a queued unit attention, and reports whether there was one.
+func (i *itlNexus) dropAttention(asc ASC) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	kept := i.attentions[:0]
-	for _, a := range i.attentions {
-		if a != asc {
-			kept = append(kept, a)
-		}
-	}
-	i.attentions = kept
+	before := len(i.attentions)
+	i.attentions = slices.DeleteFunc(i.attentions, func(a ASC) bool { return a == asc })
 	i.mirrorPending()
+	return len(i.attentions) < before
 }

@@ -35,10 +35,11 @@ type Target struct {
 
 	mu    sync.Mutex // guards what follows
 	units map[uint16]*LogicalUnit
-	// replaced are the LUNs that were another logical unit before the start.
-	replaced map[uint16]bool
-	nexuses  map[*Nexus]struct{}
-	lost     lostNexuses
+	// replaced are the LUNs that were another logical unit before a start.
+	replaced  map[uint16]bool
+	sightings sightings
+	nexuses   map[*Nexus]struct{}
+	lost      lostNexuses
 }
 
 // NewTarget returns a target without logical units.
@@ -92,7 +93,10 @@ func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
 		}
 		old := *n.units.Load()
 		units := maps.Clone(old)
-		units[seen] = lu.attach(n, as, ASCPowerOnOrReset)
+		units[seen] = lu.attach(n, seen, as, ASCPowerOnOrReset)
+		if tg.findsAnother(n, seen, lu, false) {
+			units[seen].establish(ASCInquiryDataChanged)
+		}
 		n.units.Store(&units)
 		for _, itl := range old {
 			itl.establish(ASCReportedLUNsDataChanged)
@@ -101,10 +105,12 @@ func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
 	return nil
 }
 
-// Replaced says that before the start another logical unit was at lun: each nexus
-// that begins, and sees it under this number, gets INQUIRY DATA HAS CHANGED there,
-// and REPORTED LUNS DATA HAS CHANGED everywhere. It belongs to the set-up; for a
-// nexus with a View, that says it (ViewedLU.Replaced).
+// Replaced says that before this start, or an earlier one, another logical unit was at
+// lun. A nexus that begins, sees it under this number and has not been told what is
+// there gets INQUIRY DATA HAS CHANGED there, and REPORTED LUNS DATA HAS CHANGED
+// everywhere. It belongs to the set-up; for a nexus with a View, that says it
+// (ViewedLU.Replaced). Whoever is known to have found another logical unit there
+// (KeepSightings) is told without it.
 func (tg *Target) Replaced(lun uint16) {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
@@ -143,7 +149,7 @@ func (tg *Target) Attach(id NexusID) *Nexus { return tg.AttachWith(id, Rights{})
 // AttachWith opens an I_T nexus with its own view of the logical units, which
 // must not be changed any more.
 func (tg *Target) AttachWith(id NexusID, r Rights) *Nexus {
-	n := &Nexus{ID: id, view: r.View, proof: r.Proof}
+	n := &Nexus{ID: id, view: r.View, proof: r.Proof, target: tg}
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
 	begin := ASCPowerOnOrReset
@@ -157,17 +163,14 @@ func (tg *Target) AttachWith(id NexusID, r Rights) *Nexus {
 		if !ok {
 			continue
 		}
-		units[seen] = lu.attach(n, as, begin)
-		// A nexus that was here since the start has been notified.
-		if begin == ASCPowerOnOrReset && (as.Replaced || r.View == nil && tg.replaced[lun]) {
+		units[seen] = lu.attach(n, seen, as, begin)
+		if tg.findsAnother(n, seen, lu, as.Replaced || r.View == nil && tg.replaced[lun]) {
 			units[seen].establish(ASCInquiryDataChanged)
 			any = true
 		}
 	}
 	if any {
-		for _, itl := range units {
-			itl.establish(ASCReportedLUNsDataChanged)
-		}
+		tg.announceReplaced(n, units)
 	}
 	n.units.Store(&units)
 	tg.nexuses[n] = struct{}{}

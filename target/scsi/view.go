@@ -12,7 +12,7 @@ type ViewedLU struct {
 	LUN uint16
 	// ReadOnly makes the medium write protected for this nexus.
 	ReadOnly bool
-	// Replaced: before the start, another logical unit was here.
+	// Replaced: before this start, or an earlier one, another logical unit was here.
 	Replaced bool
 }
 

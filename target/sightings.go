@@ -1,0 +1,227 @@
+package target
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/sirupsen/logrus"
+
+	"odx/backstore"
+	"odx/target/scsi"
+)
+
+// sightingsPrefix begins the keys of the records that say what initiators found at
+// their LUNs; sightingsVersion is their version.
+const (
+	sightingsPrefix  = "server/sightings/"
+	sightingsVersion = 1
+)
+
+// Bounds of what is remembered: initiator ports, and the LUNs of each, whose record
+// must stay below what the store takes. What is forgotten is not known: who comes back
+// to a LUN that ever changed hands is then notified once more.
+const (
+	maxSightings    = 1024
+	maxSightingLUNs = 4096
+)
+
+// sightings remember over restarts which logical unit each initiator port found at its
+// LUNs when it was last told. They are scsi.Sightings. A power cut may lose the last
+// ones, so that an initiator is notified again.
+type sightings struct {
+	store *backstore.Store
+	limit int // of ports
+	// before is what was known at the start; it does not change.
+	before map[scsi.NexusID]*sighting
+
+	mu    sync.Mutex // guards what follows
+	now   map[scsi.NexusID]*sighting
+	last  uint64 // the largest order
+	dirty map[scsi.NexusID]struct{}
+	wake  chan struct{} // holds a value while something is dirty
+}
+
+// sighting is what one initiator port found.
+type sighting struct {
+	Version int `json:"version"`
+	// Order is larger for what changed later.
+	Order  uint64            `json:"order"`
+	Target string            `json:"target"`
+	Group  uint16            `json:"group"`
+	Name   string            `json:"initiator"`
+	ISID   []byte            `json:"isid"`
+	Units  map[uint16]unitID `json:"units"`
+}
+
+// unitID is the identity of a logical unit; it is written in hexadecimal.
+type unitID [16]byte
+
+// MarshalText implements encoding.TextMarshaler.
+func (u unitID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, u[:]), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (u *unitID) UnmarshalText(text []byte) error {
+	id, err := hex.DecodeString(string(text))
+	if err == nil && len(id) != len(u) {
+		err = fmt.Errorf("an identity of %d bytes", len(id))
+	}
+	if err == nil {
+		*u = unitID(id)
+	}
+	return err
+}
+
+// loadSightings returns what the store knows. A record that is not understood counts as
+// not there.
+func loadSightings(store *backstore.Store, log *logrus.Entry) (*sightings, error) {
+	s := &sightings{
+		store: store, limit: maxSightings, wake: make(chan struct{}, 1),
+		before: map[scsi.NexusID]*sighting{}, now: map[scsi.NexusID]*sighting{}, dirty: map[scsi.NexusID]struct{}{},
+	}
+	err := store.ScanRecords([]byte(sightingsPrefix), func(key, value []byte) error {
+		var e sighting
+		err := json.Unmarshal(value, &e)
+		if err == nil && e.Version != sightingsVersion {
+			err = fmt.Errorf("version %d is not known", e.Version)
+		}
+		if err == nil && len(e.ISID) != 6 {
+			err = fmt.Errorf("an ISID of %d bytes", len(e.ISID))
+		}
+		if err != nil {
+			log.WithError(err).WithField("record", string(key)).Warn("what an initiator found at its LUNs cannot be read; it may be notified again")
+			return nil
+		}
+		id := scsi.NexusID{InitiatorName: e.Name, ISID: [6]byte(e.ISID), TargetName: e.Target, TargetPortalGroupTag: e.Group}
+		s.before[id], s.now[id], s.last = &e, e.clone(), max(s.last, e.Order)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("what initiators found at their LUNs: %w", err)
+	}
+	return s, nil
+}
+
+func (e *sighting) clone() *sighting {
+	c := *e
+	c.Units = maps.Clone(e.Units)
+	return &c
+}
+
+// port is the identity by which a nexus is known again after a restart. An ISID in the
+// random format (RFC 7143 11.12.5) is another one with each session: all that an
+// initiator makes by it count as one.
+func port(id scsi.NexusID) scsi.NexusID {
+	const format, random = 0xC0, 0x80
+	if id.ISID[0]&format == random {
+		id.ISID = [6]byte{random}
+	}
+	return id
+}
+
+// Last implements scsi.Sightings.
+func (s *sightings) Last(id scsi.NexusID, lun uint16) (unit [16]byte, ok bool) {
+	if e := s.before[port(id)]; e != nil {
+		unit, ok := e.Units[lun]
+		return unit, ok
+	}
+	return unit, false
+}
+
+// Saw implements scsi.Sightings.
+func (s *sightings) Saw(id scsi.NexusID, lun uint16, unit [16]byte) {
+	id = port(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.now[id]
+	if e == nil {
+		s.forgetOldest()
+		e = &sighting{
+			Version: sightingsVersion, Target: id.TargetName, Group: id.TargetPortalGroupTag,
+			Name: id.InitiatorName, ISID: id.ISID[:], Units: map[uint16]unitID{},
+		}
+		s.now[id] = e
+	}
+	was, known := e.Units[lun]
+	// Who comes every day is not among the oldest, and that costs few writes.
+	fresh := s.last-e.Order < uint64(s.limit)/2
+	if fresh && (known && was == unit || !known && len(e.Units) >= maxSightingLUNs) {
+		return
+	}
+	if known || len(e.Units) < maxSightingLUNs {
+		e.Units[lun] = unit
+	}
+	s.last++
+	e.Order = s.last
+	s.touch(id)
+}
+
+// touch has the record of a port written. s.mu is held.
+func (s *sightings) touch(id scsi.NexusID) {
+	s.dirty[id] = struct{}{}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// forgetOldest makes room for one more port. s.mu is held.
+func (s *sightings) forgetOldest() {
+	for len(s.now) >= s.limit {
+		oldest := slices.MinFunc(slices.Collect(maps.Keys(s.now)), func(a, b scsi.NexusID) int {
+			return cmp.Compare(s.now[a].Order, s.now[b].Order)
+		})
+		delete(s.now, oldest)
+		s.touch(oldest)
+	}
+}
+
+// run writes what changes until ctx ends, and the rest then.
+func (s *sightings) run(ctx context.Context, log *logrus.Entry) {
+	for failed := false; ; {
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+		}
+		err := s.save()
+		if err != nil && !failed {
+			log.WithError(err).Warn("what initiators find at their LUNs is not noted; after a restart they may be notified again")
+		}
+		failed = err != nil
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// save writes what has changed.
+func (s *sightings) save() error {
+	s.mu.Lock()
+	dirty := s.dirty
+	s.dirty = map[scsi.NexusID]struct{}{}
+	var records []backstore.Record
+	for id := range dirty {
+		r := backstore.Record{Key: fmt.Appendf(nil, "%s%q %q %d %x", sightingsPrefix, id.TargetName, id.InitiatorName, id.TargetPortalGroupTag, id.ISID)}
+		if e := s.now[id]; e != nil {
+			r.Value, _ = json.Marshal(e) // of plain data: there is no error
+		}
+		records = append(records, r)
+	}
+	s.mu.Unlock()
+	for _, r := range records {
+		if err := s.store.PutRecords(context.Background(), r); err != nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for id := range dirty {
+				s.dirty[id] = struct{}{} // with the next change
+			}
+			return fmt.Errorf("note what initiators find: %w", err)
+		}
+	}
+	return nil
+}
