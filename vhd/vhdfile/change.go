@@ -12,12 +12,11 @@ import (
 	"odx/vhd/disk"
 )
 
-// A change of blocks is made in three steps, each of which is on disk before the
-// next: the file has room and a footer at its new end, the bitmaps are as they
-// will be, the BAT has the new entries. What a crash leaves after the first or the
-// second is room that nothing uses.
+// A change of blocks has three steps, ordered by barriers: extend the file and write
+// the footer at its new end; write the bitmaps; write the BAT entries. A crash after
+// the first or second step leaves unused space.
 
-// entry is what the BAT gets for a block.
+// entry is a new BAT entry of a block.
 type entry struct {
 	block  int64
 	sector uint32
@@ -41,8 +40,7 @@ func (f *File) Complete(ctx context.Context, blocks []int64) error {
 	return f.add(ctx, absent, partial, true)
 }
 
-// split returns which of the blocks are Absent and which are Partial, each one
-// once.
+// split returns the Absent and the Partial ones of blocks, without duplicates.
 func (f *File) split(blocks []int64) (absent, partial []int64) {
 	seen := make(map[int64]struct{}, len(blocks))
 	for _, i := range blocks {
@@ -60,8 +58,8 @@ func (f *File) split(blocks []int64) (absent, partial []int64) {
 	return absent, partial
 }
 
-// add gives absent blocks places, and sets all bits of the bitmaps of partial ones
-// and, if full, of absent ones.
+// add allocates the absent blocks, and sets all bits in the bitmaps of the partial ones
+// and, if full, of the absent ones.
 func (f *File) add(ctx context.Context, absent, partial []int64, full bool) error {
 	places, err := f.takePlaces(ctx, len(absent))
 	if err != nil {
@@ -92,8 +90,7 @@ func (f *File) add(ctx context.Context, absent, partial []int64, full bool) erro
 	return nil
 }
 
-// fillBitmaps sets all bits of the bitmaps at these places, after what was written
-// before.
+// fillBitmaps sets all bits of the bitmaps at places, after a barrier.
 func (f *File) fillBitmaps(ctx context.Context, places []int64) error {
 	if len(places) == 0 {
 		return nil
@@ -110,8 +107,7 @@ func (f *File) fillBitmaps(ctx context.Context, places []int64) error {
 	return nil
 }
 
-// writeBAT writes entries, after what was written before. Those that are near to
-// each other it writes at once.
+// writeBAT writes entries after a barrier. It writes nearby entries in one write.
 func (f *File) writeBAT(ctx context.Context, entries []entry) error {
 	if len(entries) == 0 {
 		return nil
@@ -134,7 +130,8 @@ func (f *File) writeBAT(ctx context.Context, entries []entry) error {
 	return nil
 }
 
-// writeEntries writes the part of the BAT that has entries, sorted, in it.
+// writeEntries writes the part of the BAT from the first to the last of entries, which
+// are sorted.
 func (f *File) writeEntries(ctx context.Context, entries []entry) error {
 	first, end := entries[0].block, entries[len(entries)-1].block+1
 	part := slices.Clone(f.bat[first:end])
@@ -152,9 +149,9 @@ func (f *File) writeEntries(ctx context.Context, entries []entry) error {
 	return nil
 }
 
-// Free implements disk.Table. In a differencing disk the blocks keep, or get, a
-// place, because the format has no other way to say that there are zeros and not
-// what the parent has.
+// Free implements disk.Table. In a differencing disk the blocks remain, or become,
+// allocated: the format has no other way to make them zeros instead of the parent's
+// data.
 func (f *File) Free(ctx context.Context, blocks []int64) error {
 	if err := f.checkChange(blocks...); err != nil {
 		return err
@@ -172,16 +169,16 @@ func (f *File) Free(ctx context.Context, blocks []int64) error {
 	return f.add(ctx, absent, partial, true)
 }
 
-// unmapPayload makes the payload of the blocks that have one read as zeros.
+// unmapPayload unmaps the payload of the allocated blocks, which then reads as zeros.
 func (f *File) unmapPayload(ctx context.Context, blocks []int64) error {
 	blocks = slices.Clone(blocks)
 	slices.Sort(blocks)
-	var run extent
+	var run fileRange
 	for _, i := range append(blocks, -1) {
-		var e extent
+		var e fileRange
 		if i >= 0 && f.block(i).State != disk.Absent {
-			e = extent{off: f.block(i).Offset, length: f.blockLength}
-			if f.kind == disk.Fixed { // the last block can reach into the footer
+			e = fileRange{off: f.block(i).Offset, length: f.blockLength}
+			if f.kind == disk.Fixed { // the last block may overlap the footer
 				e.length = min(e.length, f.size-e.off)
 			}
 		}
@@ -237,10 +234,10 @@ func (f *File) sectors(i int64) int64 {
 	return min(f.blockLength, f.size-i*f.blockLength) / sectorLength
 }
 
-// checkSectors checks a range of sectors of a block.
+// checkSectors returns an error if a range of sectors is not in a block.
 func (f *File) checkSectors(i, first, count int64) error {
 	if n := f.blockLength / sectorLength; first < 0 || count < 0 || first > n || count > n-first {
-		return fmt.Errorf("vhd: %d sectors from %d on of block %d, which has %d", count, first, i, n)
+		return fmt.Errorf("vhd: %d sectors from %d on of block %d of %d sectors", count, first, i, n)
 	}
 	return nil
 }
@@ -266,8 +263,8 @@ func (f *File) Present(ctx context.Context, i, first, count int64) (disk.Bits, e
 	from, end := first/8, (first+count+7)/8
 	n := f.sectors(i)
 	if bitmapLength(f.blockLength) <= pageLength {
-		// No more than one read costs anyway, and the block may turn out to be full:
-		// then nothing has to be read of it any more.
+		// The whole bitmap takes one read, too. If all bits are set, later calls read
+		// nothing.
 		from, end = 0, max(end, (n+7)/8)
 	}
 	p := make([]byte, end-from)
@@ -284,8 +281,8 @@ func (f *File) Present(ctx context.Context, i, first, count int64) (disk.Bits, e
 	return result, nil
 }
 
-// shiftBits sets dst to count bits of src, the highest bit of a byte first, from
-// bit shift on.
+// shiftBits sets dst to count bits of src, starting at bit shift. In src the highest
+// bit of a byte is the first.
 func shiftBits(dst disk.Bits, src []byte, shift, count int64) {
 	for k := range dst {
 		v := uint16(bits.Reverse8(src[k]))
@@ -317,7 +314,7 @@ func (f *File) SetPresent(ctx context.Context, i, first, count int64) error {
 	case disk.Full:
 		return nil
 	case disk.Absent:
-		return fmt.Errorf("vhd: block %d has no place", i)
+		return fmt.Errorf("vhd: block %d is not allocated", i)
 	}
 	n := f.sectors(i)
 	all := make([]byte, (max(n, first+count)+7)/8)
@@ -331,7 +328,7 @@ func (f *File) SetPresent(ctx context.Context, i, first, count int64) error {
 		all[k/8] |= bit
 	}
 	if changed {
-		// The sectors before the bits that say that they are there.
+		// The sectors must be durable before their bits.
 		if err := f.c.Barrier(ctx); err != nil {
 			return fmt.Errorf("vhd: barrier: %w", err)
 		}

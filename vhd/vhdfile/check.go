@@ -10,8 +10,8 @@ import (
 	"odx/vhd/disk"
 )
 
-// Check returns what is wrong with a file, in words an administrator can act on;
-// nil: nothing. Only an error of the container makes it fail.
+// Check returns the faults of a file as text for an administrator, or nil. It returns
+// an error only if the container does.
 func Check(ctx context.Context, r blockdev.Reader) ([]disk.Finding, error) {
 	var c checker
 	m, err := load(ctx, r)
@@ -51,18 +51,18 @@ func (c *checker) footers(m *image) {
 	switch {
 	case m.footer.diskType == typeFixed:
 		if tail := m.fileSize - m.endAt - footerLength; tail > 0 {
-			c.harmless("%d bytes follow the footer, and are not part of the disk; compacting it drops them", tail)
+			c.harmless("%d bytes follow the footer and are not part of the disk; compact the disk to remove them", tail)
 		}
 	case m.endFault != nil:
-		c.harmless("the footer at the end of the file %v, so the copy at the start was used; %s", m.endFault, repaired)
+		c.harmless("the footer at the end of the file %v; the copy at the start was used; %s", m.endFault, repaired)
 	case m.copyFault != nil:
-		c.harmless("the copy of the footer at the start of the file %v, so the one at the end was used; %s", m.copyFault, repaired)
+		c.harmless("the copy of the footer at the start of the file %v; the footer at the end was used; %s", m.copyFault, repaired)
 	case m.copied != m.footer:
-		c.harmful("the footer at the end and its copy at the start are both whole but differ (%s); the one at the end was used, other programs may go by the copy", differences(&m.footer, &m.copied))
+		c.harmful("the footer at the end and its copy at the start are both valid and differ (%s); the footer at the end was used, other programs may use the copy", differences(&m.footer, &m.copied))
 	}
 }
 
-// differences says in what two footers differ.
+// differences names the fields in which two footers differ.
 func differences(a, b *footer) string {
 	var all []string
 	add := func(what string, differ bool) {
@@ -81,22 +81,22 @@ func differences(a, b *footer) string {
 	return strings.Join(all, ", ")
 }
 
-// size compares the lengths that the file tells in more than one way.
+// size compares the sizes that the footer states in more than one field.
 func (c *checker) size(m *image) {
 	g := m.footer.geometry
 	byGeometry := g.sectors() * sectorLength
-	// A geometry says whole cylinders: less than one is rounding.
+	// A geometry has whole cylinders: a difference of less than one is rounding.
 	cylinder := int64(g.heads) * int64(g.track) * sectorLength
 	switch {
 	case g == maximumGeometry || g == geometryOf(m.size) && !m.footer.goesByGeometry():
 	case byGeometry == m.size && uint64(m.size) != m.footer.currentSize&^(sectorLength-1):
-		c.harmless("size and geometry disagree: by its current size the disk has %d bytes, by its geometry, which counts for the program that made it, %q, %d, and the file has room for them: it is shown with those, other programs show less", m.footer.currentSize, m.footer.creatorName(), byGeometry)
+		c.harmless("size and geometry disagree: the current size is %d bytes; the geometry, which the program that made the disk, %q, uses, is %d bytes, and the file has room for them: the disk is shown with the size of the geometry, other programs show less", m.footer.currentSize, m.footer.creatorName(), byGeometry)
 	case byGeometry > m.size:
-		c.harmless("size and geometry disagree: the disk has %d bytes, but its geometry is that of one with %d", m.size, byGeometry)
+		c.harmless("size and geometry disagree: the disk has %d bytes, its geometry is that of one with %d", m.size, byGeometry)
 	case byGeometry < m.size && m.footer.goesByGeometry():
-		c.harmless("size and geometry disagree: the disk has %d bytes, by its geometry %d; Virtual PC and qemu show only those of a disk made by %q, here and in Windows all of it is shown", m.size, byGeometry, m.footer.creatorName())
+		c.harmless("size and geometry disagree: the disk has %d bytes, by its geometry %d; Virtual PC and qemu show only those of a disk made by %q, odx and Windows show all of it", m.size, byGeometry, m.footer.creatorName())
 	case m.size-byGeometry >= max(cylinder, 1):
-		c.harmless("size and geometry disagree: the disk has %d bytes, by its geometry %d; programs that go by the geometry show less of it", m.size, byGeometry)
+		c.harmless("size and geometry disagree: the disk has %d bytes, by its geometry %d; programs that use the geometry show less of it", m.size, byGeometry)
 	}
 }
 
@@ -108,41 +108,41 @@ func (c *checker) parent(m *image) {
 		c.harmless("%s", fault)
 	}
 	if len(m.parent.Paths) == 0 {
-		c.harmful("the disk is a differencing one, but does not say where its parent is")
+		c.harmful("the differencing disk does not say where its parent is")
 	}
 }
 
-// places checks where blocks are. It reports whether all of them are in the file.
+// places checks the offsets of blocks. It reports whether all blocks are in the file.
 func (c *checker) places(m *image) bool {
 	outside := m.outside()
 	if len(outside) > 0 {
-		c.harmful("%s beyond the end of the file, which has been cut off or damaged: what they had is lost, other blocks are not affected", some("block", outside, "is", "are"))
+		c.harmful("%s beyond the end of the file, which is truncated or damaged: their data is lost, other blocks are not affected", some("block", outside, "is", "are"))
 		return false
 	}
 	var gaps, unusedBytes int64
 	overlaps := 0
 	m.survey(
 		func(_, length int64) {
-			if length >= pageLength { // less is there so that payload can be mapped
+			if length >= pageLength { // smaller gaps align payload for mapping
 				gaps++
 				unusedBytes += length
 			}
 		},
-		func(a, b extent) {
+		func(a, b fileRange) {
 			if overlaps++; overlaps <= mostNamed {
 				c.harmful("%s: a write to one changes the other", m.usedTwice(a, b))
 			}
 		})
 	if overlaps > mostNamed {
-		c.harmful("%d more ranges of the file are used twice", overlaps-mostNamed)
+		c.harmful("%d more ranges of the file belong to two structures", overlaps-mostNamed)
 	}
 	if gaps > 0 {
-		c.harmless("%d bytes in %d places of the file are used by nothing; new blocks go there first, compacting the disk gives them back", unusedBytes, gaps)
+		c.harmless("%d bytes in %d places of the file are unused; new blocks use them first, compact the disk to free them", unusedBytes, gaps)
 	}
 	return true
 }
 
-// alignment looks for blocks that the store cannot map.
+// alignment reports blocks that the store cannot map.
 func (c *checker) alignment(m *image) {
 	var odd []int64
 	for i, sector := range m.bat {
@@ -151,12 +151,12 @@ func (c *checker) alignment(m *image) {
 		}
 	}
 	if len(odd) > 0 {
-		c.harmless("%s not at a multiple of 4 KiB, as other programs add blocks: copies of them move bytes instead of mapping; compacting or defragmenting the disk places them better", some("block", odd, "is", "are"))
+		c.harmless("%s not at a multiple of 4 KiB, as other programs add blocks: copies of them move bytes instead of mapping; compact or defragment the disk to align them", some("block", odd, "is", "are"))
 	}
 }
 
-// bitmaps looks for sectors of a dynamic disk that their bitmap says are not
-// there: zeros, since there is no parent which could have them.
+// bitmaps reports allocated blocks of a dynamic disk with clear bits in their bitmap.
+// Such sectors read as zeros, since the disk has no parent.
 func (c *checker) bitmaps(ctx context.Context, r blockdev.Reader, m *image) error {
 	if m.kind != disk.Dynamic {
 		return nil
@@ -177,15 +177,15 @@ func (c *checker) bitmaps(ctx context.Context, r blockdev.Reader, m *image) erro
 		}
 	}
 	if len(odd) > 0 {
-		c.harmless("%s sectors that the bitmap says are not there: they read as zeros, as the format has it, while some programs show what is in the file there", some("block", odd, "has", "have"))
+		c.harmless("%s sectors that are absent by the bitmap: they read as zeros, as the format specifies; some programs show what is in the file instead", some("block", odd, "has", "have"))
 	}
 	return nil
 }
 
-// mostNamed is how many things of a sort findings name.
+// mostNamed is the number of items of a kind that findings name.
 const mostNamed = 5
 
-// some names the first of numbers, with a verb: "blocks 1, 2 and 7 more are".
+// some lists the first of numbers, with a verb: "blocks 1, 2 and 7 more are".
 func some(noun string, numbers []int64, one, many string) string {
 	if len(numbers) == 1 {
 		return fmt.Sprintf("%s %d %s", noun, numbers[0], one)
@@ -198,17 +198,18 @@ func some(noun string, numbers []int64, one, many string) string {
 	return fmt.Sprintf("%ss %s%s %s", noun, strings.Trim(strings.Join(strings.Fields(fmt.Sprint(named)), ", "), "[]"), more, many)
 }
 
-// usedTwice says which bytes two extents have in common.
-func (m *image) usedTwice(a, b extent) string {
+// usedTwice describes the bytes that two ranges have in common.
+func (m *image) usedTwice(a, b fileRange) string {
 	nameA, nameB := m.nameOf(a, 0), m.nameOf(b, 0)
 	if a == b {
-		nameB = m.nameOf(b, 1) // a second block at the same place
+		nameB = m.nameOf(b, 1) // a second block at the same offset
 	}
 	return fmt.Sprintf("bytes %d to %d of the file belong to %s and to %s", b.off, min(a.end(), b.end())-1, nameA, nameB)
 }
 
-// nameOf names an extent; of blocks at the same place, the one with that number.
-func (m *image) nameOf(e extent, number int) string {
+// nameOf names a range. Of blocks at the same offset it names the one with index
+// number.
+func (m *image) nameOf(e fileRange, number int) string {
 	if e.name != "" {
 		return e.name
 	}

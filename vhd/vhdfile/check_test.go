@@ -14,7 +14,7 @@ import (
 	"odx/vhd/disk/disktest"
 )
 
-// damage changes the bytes of a file.
+// damage returns the damaged bytes of a file.
 type damage func(p []byte) []byte
 
 // patch overwrites bytes at an offset, from the end if it is negative.
@@ -50,7 +50,7 @@ func inHeader(off int, with string) damage {
 	}
 }
 
-// batEntry makes the entry of a block the sector of another one, plus more.
+// batEntry sets the entry of a block to that of another one plus more sectors.
 func batEntry(block, from int, more uint32) damage {
 	return func(p []byte) []byte {
 		table := p[binary.BigEndian.Uint64(p[512+16:]):]
@@ -60,7 +60,8 @@ func batEntry(block, from int, more uint32) damage {
 	}
 }
 
-// asDynamic puts a footer of a dynamic disk at the start of a fixed one, as its guest can.
+// asDynamic writes a footer of a dynamic disk at the start of a fixed one, as a guest
+// can.
 func asDynamic(p []byte) []byte {
 	f, err := decodeFooter(p[len(p)-footerLength:])
 	if err != nil {
@@ -75,9 +76,9 @@ func cut(n int) damage { return func(p []byte) []byte { return p[:len(p)-n] } }
 
 func both(a, b damage) damage { return func(p []byte) []byte { return b(a(p)) } }
 
-// TestDamage: what is found in a damaged file, and how it can be opened. Blocks 0
-// and 1 of a disk of nine are there.
-func TestDamage(t *testing.T) {
+// TestCheck_Damage: the finding for each kind of damage, and whether the file can be
+// opened, for reading only or not at all. Blocks 0 and 1 of nine are allocated.
+func TestCheck_Damage(t *testing.T) {
 	const (
 		opens    = "read and write"
 		readable = "read"
@@ -91,53 +92,53 @@ func TestDamage(t *testing.T) {
 		harmless bool
 		can      string
 	}{
-		"end of the footer":         {disk.Dynamic, patch(-512, "konectix"), `the footer at the end of the file does not begin with "conectix"`, true, opens},
-		"bit of the footer":         {disk.Dynamic, patch(-400, "\x01"), "the footer at the end of the file has the checksum FFFF", true, opens},
-		"copy of the footer":        {disk.Dynamic, patch(100, "\x01"), "the copy of the footer at the start of the file has the checksum FFFF", true, opens},
-		"both footers":              {disk.Dynamic, both(patch(100, "\x01"), patch(-400, "\x01")), "the footer at the end has the checksum", false, invalid},
-		"the footer of a fixed one": {disk.Fixed, patch(-400, "\x01"), "the footer at the end has the checksum", false, invalid},
-		"footers that differ":       {disk.Dynamic, inFooter(true, false, 40+4, "\x01"), "", true, opens}, // original size
-		"identifiers that differ":   {disk.Dynamic, inFooter(true, false, 68, "\x01"), "differ (unique id)", false, opens},
-		"sizes that differ":         {disk.Dynamic, inFooter(false, true, 54, "\x00"), "differ (current size)", false, opens},
-		"a fixed disk's copy":       {disk.Dynamic, inFooter(false, true, 63, "\x02"), "is that of a fixed disk", true, opens},
-		"end cut off, free":         {disk.Dynamic, cut(512), "the footer at the end of the file", true, opens},
-		"end cut off, used":         {disk.Dynamic, cut(1024), "block 1 is beyond the end of the file", false, invalid},
-		"all blocks cut off":        {disk.Dynamic, cut(2 << 14), "blocks 0, 1 are beyond the end of the file", false, invalid},
-		"cut in the header":         {disk.Dynamic, func(p []byte) []byte { return p[:800] }, "the dynamic disk header is said to be at 512", false, invalid},
-		"cut in the BAT":            {disk.Dynamic, func(p []byte) []byte { return p[:3076] }, "the BAT, with 9 entries at 3072, does not fit", false, invalid},
-		"a fixed disk cut":          {disk.Fixed, func(p []byte) []byte { return p[512:] }, "of which 138752 are before the footer", false, invalid},
-		"a fixed disk with a tail":  {disk.Fixed, func(p []byte) []byte { return append(p, make([]byte, 5<<20+77)...) }, "5242957 bytes follow the footer", true, opens},
-		"a tail that is too long":   {disk.Fixed, func(p []byte) []byte { return append(p, make([]byte, 65<<20)...) }, "the footer at the end does not", false, invalid},
-		"a tail, and a copy":        {disk.Fixed, func(p []byte) []byte { return append(asDynamic(p), make([]byte, 4096)...) }, "cannot be told", false, invalid},
-		"bytes before the footer":   {disk.Fixed, func(p []byte) []byte { return append(make([]byte, 8192), p...) }, "8192 bytes in 1 places", true, opens},
-		"version 2":                 {disk.Dynamic, inFooter(true, true, 12, "\x00\x02"), "version 2.0 of the format", false, unknown},
-		"disk type":                 {disk.Dynamic, inFooter(true, true, 60, "\x00\x00\x00\x05"), "VHD of disk type 5", false, unknown},
-		"no sectors":                {disk.Dynamic, inFooter(true, true, 48, "\x00\x00\x00\x00\x00\x00\x01\xFF"), "it has no sectors", false, invalid},
-		"too many sectors":          {disk.Dynamic, inFooter(true, true, 48, "\xFF"), "2040 GiB, are possible", false, invalid},
-		"geometry too large":        {disk.Dynamic, inFooter(true, true, 56, "\xFF"), "its geometry is that of one with", true, opens},
-		"size by geometry":          {disk.Dynamic, both(inFooter(true, true, 28, "qemu"), inFooter(true, true, 56, "\x00\x03")), `by its geometry 104448; Virtual PC and qemu show only those of a disk made by "qemu"`, true, opens},
-		"bit of the header":         {disk.Dynamic, patch(600, "\x01"), "the dynamic disk header has the checksum", false, invalid},
-		"name of the header":        {disk.Dynamic, patch(512, "x"), `the dynamic disk header does not begin with "cxsparse"`, false, invalid},
-		"header elsewhere":          {disk.Dynamic, inFooter(true, true, 16, "\x7F"), "the dynamic disk header is said to be at", false, invalid},
-		"version of the header":     {disk.Dynamic, inHeader(24, "\x00\x03"), "version 3.0 of the dynamic disk header", false, unknown},
-		"BAT elsewhere":             {disk.Dynamic, inHeader(16, "\xFF"), "the BAT, with 9 entries at", false, invalid},
-		"BAT too small":             {disk.Dynamic, inHeader(28, "\x00\x00\x00\x08"), "the BAT has 8 entries, the disk 9 blocks", false, invalid},
-		"BAT too large":             {disk.Dynamic, inHeader(28, "\xFF"), "does not fit", false, invalid},
-		"block length 0":            {disk.Dynamic, inHeader(32, "\x00\x00\x00\x00"), "blocks of 0 bytes", false, invalid},
-		"block length odd":          {disk.Dynamic, inHeader(32, "\x00\x00\x06\x00"), "blocks of 1536 bytes, which is not a power of two", false, invalid},
-		"block length small":        {disk.Dynamic, inHeader(32, "\x00\x00\x08\x00"), "powers of two from 4096", false, unknown},
-		"block outside":             {disk.Dynamic, batEntry(1, 1, 1<<31), "block 1 is beyond the end", false, invalid},
-		"block over the footer":     {disk.Dynamic, batEntry(1, 1, 1), "block 1 is beyond the end", false, invalid},
-		"many outside":              {disk.Dynamic, patch(3072, strings.Repeat("\x7F", 36)), "blocks 0, 1, 2, 3, 4 and 4 more are beyond", false, invalid},
-		"blocks at the same place":  {disk.Dynamic, batEntry(5, 1, 0), "belong to block 1 and to block 5", false, readable},
-		"blocks that overlap":       {disk.Dynamic, batEntry(5, 0, 7), "belong to block 0 and to block 5", false, readable},
-		"block over the header":     {disk.Dynamic, batEntry(5, 0, ^uint32(6)+1), "belong to the dynamic disk header and to block 5", false, readable},
-		"a bitmap":                  {disk.Dynamic, patch(3584, "\x7F"), "block 0 has sectors", true, opens},
-		"a bitmap of a child":       {disk.Differencing, patch(1<<13, "\x7F"), "", true, opens},
-		"a locator elsewhere":       {disk.Differencing, inHeader(576+16, "\x7F"), `parent locator 0, of platform "W2ru"`, true, opens},
-		"a long locator":            {disk.Differencing, inHeader(576+8, "\x00\x01\x00\x00"), `parent locator 0, of platform "W2ru"`, true, opens},
-		"locators overwritten":      {disk.Differencing, inHeader(64, strings.Repeat("\x00", 704)), "does not say where its parent is", false, opens},
-		"block over a locator":      {disk.Differencing, batEntry(5, 0, ^uint32(3)+1), "belong to a parent locator and to block 5", false, readable},
+		"footer cookie":                 {disk.Dynamic, patch(-512, "konectix"), `the footer at the end of the file does not begin with "conectix"`, true, opens},
+		"footer bit":                    {disk.Dynamic, patch(-400, "\x01"), "the footer at the end of the file has the checksum FFFF", true, opens},
+		"footer copy bit":               {disk.Dynamic, patch(100, "\x01"), "the copy of the footer at the start of the file has the checksum FFFF", true, opens},
+		"both footers":                  {disk.Dynamic, both(patch(100, "\x01"), patch(-400, "\x01")), "the footer at the end has the checksum", false, invalid},
+		"fixed disk footer":             {disk.Fixed, patch(-400, "\x01"), "the footer at the end has the checksum", false, invalid},
+		"footers differ, original size": {disk.Dynamic, inFooter(true, false, 40+4, "\x01"), "", true, opens}, // original size
+		"footers differ, unique id":     {disk.Dynamic, inFooter(true, false, 68, "\x01"), "differ (unique id)", false, opens},
+		"footers differ, current size":  {disk.Dynamic, inFooter(false, true, 54, "\x00"), "differ (current size)", false, opens},
+		"footer copy of a fixed disk":   {disk.Dynamic, inFooter(false, true, 63, "\x02"), "is that of a fixed disk", true, opens},
+		"end truncated, free":           {disk.Dynamic, cut(512), "the footer at the end of the file", true, opens},
+		"end truncated, used":           {disk.Dynamic, cut(1024), "block 1 is beyond the end of the file", false, invalid},
+		"all blocks truncated":          {disk.Dynamic, cut(2 << 14), "blocks 0, 1 are beyond the end of the file", false, invalid},
+		"truncated in header":           {disk.Dynamic, func(p []byte) []byte { return p[:800] }, "the dynamic disk header at 512 does not fit", false, invalid},
+		"truncated in BAT":              {disk.Dynamic, func(p []byte) []byte { return p[:3076] }, "the BAT, with 9 entries at 3072, does not fit", false, invalid},
+		"fixed disk truncated":          {disk.Fixed, func(p []byte) []byte { return p[512:] }, "the file only 138752 before the footer", false, invalid},
+		"fixed disk with tail":          {disk.Fixed, func(p []byte) []byte { return append(p, make([]byte, 5<<20+77)...) }, "5242957 bytes follow the footer", true, opens},
+		"tail too long":                 {disk.Fixed, func(p []byte) []byte { return append(p, make([]byte, 65<<20)...) }, "the footer at the end does not", false, invalid},
+		"tail and footer copy":          {disk.Fixed, func(p []byte) []byte { return append(asDynamic(p), make([]byte, 4096)...) }, "the kind is ambiguous", false, invalid},
+		"bytes before the footer":       {disk.Fixed, func(p []byte) []byte { return append(make([]byte, 8192), p...) }, "8192 bytes in 1 places", true, opens},
+		"version 2":                     {disk.Dynamic, inFooter(true, true, 12, "\x00\x02"), "version 2.0 of the format", false, unknown},
+		"disk type":                     {disk.Dynamic, inFooter(true, true, 60, "\x00\x00\x00\x05"), "VHD of disk type 5", false, unknown},
+		"no sectors":                    {disk.Dynamic, inFooter(true, true, 48, "\x00\x00\x00\x00\x00\x00\x01\xFF"), "a size of no sectors", false, invalid},
+		"too many sectors":              {disk.Dynamic, inFooter(true, true, 48, "\xFF"), "the maximum is 4278190080, 2040 GiB", false, invalid},
+		"geometry too large":            {disk.Dynamic, inFooter(true, true, 56, "\xFF"), "its geometry is that of one with", true, opens},
+		"size by geometry":              {disk.Dynamic, both(inFooter(true, true, 28, "qemu"), inFooter(true, true, 56, "\x00\x03")), `by its geometry 104448; Virtual PC and qemu show only those of a disk made by "qemu"`, true, opens},
+		"header bit":                    {disk.Dynamic, patch(600, "\x01"), "the dynamic disk header has the checksum", false, invalid},
+		"header cookie":                 {disk.Dynamic, patch(512, "x"), `the dynamic disk header does not begin with "cxsparse"`, false, invalid},
+		"header offset":                 {disk.Dynamic, inFooter(true, true, 16, "\x7F"), "the dynamic disk header at", false, invalid},
+		"header version":                {disk.Dynamic, inHeader(24, "\x00\x03"), "version 3.0 of the dynamic disk header", false, unknown},
+		"BAT offset":                    {disk.Dynamic, inHeader(16, "\xFF"), "the BAT, with 9 entries at", false, invalid},
+		"BAT too small":                 {disk.Dynamic, inHeader(28, "\x00\x00\x00\x08"), "the BAT has 8 entries, the disk 9 blocks", false, invalid},
+		"BAT too large":                 {disk.Dynamic, inHeader(28, "\xFF"), "does not fit", false, invalid},
+		"block length 0":                {disk.Dynamic, inHeader(32, "\x00\x00\x00\x00"), "blocks of 0 bytes", false, invalid},
+		"block length odd":              {disk.Dynamic, inHeader(32, "\x00\x00\x06\x00"), "blocks of 1536 bytes, which is not a power of two", false, invalid},
+		"block length small":            {disk.Dynamic, inHeader(32, "\x00\x00\x08\x00"), "powers of two from 4096", false, unknown},
+		"block outside":                 {disk.Dynamic, batEntry(1, 1, 1<<31), "block 1 is beyond the end", false, invalid},
+		"block over the footer":         {disk.Dynamic, batEntry(1, 1, 1), "block 1 is beyond the end", false, invalid},
+		"many outside":                  {disk.Dynamic, patch(3072, strings.Repeat("\x7F", 36)), "blocks 0, 1, 2, 3, 4 and 4 more are beyond", false, invalid},
+		"blocks at the same offset":     {disk.Dynamic, batEntry(5, 1, 0), "belong to block 1 and to block 5", false, readable},
+		"blocks that overlap":           {disk.Dynamic, batEntry(5, 0, 7), "belong to block 0 and to block 5", false, readable},
+		"block over the header":         {disk.Dynamic, batEntry(5, 0, ^uint32(6)+1), "belong to the dynamic disk header and to block 5", false, readable},
+		"bitmap":                        {disk.Dynamic, patch(3584, "\x7F"), "block 0 has sectors", true, opens},
+		"bitmap of a differencing disk": {disk.Differencing, patch(1<<13, "\x7F"), "", true, opens},
+		"locator offset":                {disk.Differencing, inHeader(576+16, "\x7F"), `parent locator 0, of platform "W2ru"`, true, opens},
+		"locator length":                {disk.Differencing, inHeader(576+8, "\x00\x01\x00\x00"), `parent locator 0, of platform "W2ru"`, true, opens},
+		"locators overwritten":          {disk.Differencing, inHeader(64, strings.Repeat("\x00", 704)), "does not say where its parent is", false, opens},
+		"block over a locator":          {disk.Differencing, batEntry(5, 0, ^uint32(3)+1), "belong to a parent locator and to block 5", false, readable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, c := made(t, spec(tt.kind, 9))
@@ -158,7 +159,7 @@ func TestDamage(t *testing.T) {
 				t.Errorf("%s, want %s: %v; %v", got, tt.can, readErr, writeErr)
 			}
 			if tt.can == opens && strings.Contains(tt.finding, "footer") && tt.kind != disk.Fixed {
-				wantClean(t, c) // opening it has repaired it
+				wantClean(t, c) // Open has repaired the footer
 			}
 		})
 	}
@@ -187,8 +188,9 @@ func howOpened(read, write error) string {
 	return fmt.Sprint(read, "; ", write)
 }
 
-// TestRepair: a footer that is missing is written again where it does no harm.
-func TestRepair(t *testing.T) {
+// TestOpen_RepairsFooter: Open writes a missing footer where it overwrites nothing in
+// use.
+func TestOpen_RepairsFooter(t *testing.T) {
 	f, c := made(t, spec(disk.Dynamic, 9))
 	apply(t, f, "C012")
 	fill(t, f, 2, 'c')
@@ -205,14 +207,14 @@ func TestRepair(t *testing.T) {
 		}
 		wantClean(t, c)
 	}
-	// Behind other bytes, which nothing uses.
+	// After unused bytes.
 	c = disktest.New(append(file, make([]byte, 10<<10+77)...))
 	f = opened(t, c)
 	apply(t, f, "C345678")
-	wantClean(t, c, "used by nothing")
+	wantClean(t, c, "are unused")
 }
 
-func TestIsNoVHD(t *testing.T) {
+func TestOpen_NotVHD(t *testing.T) {
 	for _, p := range []string{"", "conectix", strings.Repeat("x", 511), strings.Repeat("x", 5000), strings.Repeat("conecti", 1000)} {
 		if _, err := Open(t.Context(), disktest.New([]byte(p))); !errors.Is(err, disk.ErrFormat) {
 			t.Errorf("%.20q: %v", p, err)
@@ -223,9 +225,9 @@ func TestIsNoVHD(t *testing.T) {
 	}
 }
 
-// TestHostileSize: a file that says it is long, and is, as a hole, does not make us
-// use memory for more blocks than there can be.
-func TestHostileSize(t *testing.T) {
+// TestOpen_HostileSize: memory is bounded for a sparse file of a size that the format
+// does not allow.
+func TestOpen_HostileSize(t *testing.T) {
 	f, c := made(t, spec(disk.Dynamic, 9))
 	apply(t, f, "C0")
 	p := inFooter(true, true, 48, "\x00\x00\x01\x00\x00\x00\x00\x00")(inHeader(28, "\xFF\xFF\xFF\xFF")(c.Bytes()))
@@ -234,7 +236,7 @@ func TestHostileSize(t *testing.T) {
 	}
 }
 
-// hole reads as a file that is long and has a footer at its end.
+// hole is a sparse file with a footer at its end.
 type hole struct {
 	file []byte
 	size int64
@@ -253,9 +255,9 @@ func (h hole) ReadAt(_ context.Context, p []byte, off int64) error {
 	return nil
 }
 
-// FuzzOpen gives arbitrary bytes to all that reads: a copy of the footer and a
-// header, with zeros behind them up to their lengths, more bytes, zeros, and the
-// footer at the end, which is that at the start where there is none.
+// FuzzOpen passes arbitrary bytes to all readers: a copy of the footer and a header,
+// padded with zeros, more bytes, zeros, and the footer at the end, which defaults to
+// that at the start.
 func FuzzOpen(f *testing.F) {
 	add := func(c *disktest.Memory) {
 		p := c.Bytes()
@@ -302,7 +304,7 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// change adds a block to a disk that was opened and drops it.
+// change adds a block to an open disk and frees it.
 func change(t *testing.T, f *File, c *disktest.Memory) {
 	if f.blockLength > mib || f.kind == disk.Fixed {
 		return
@@ -313,12 +315,12 @@ func change(t *testing.T, f *File, c *disktest.Memory) {
 	must(t, f.Free(ctx, []int64{0}))
 	must(t, f.Complete(ctx, []int64{0}))
 	if _, err := Open(ctx, c); err != nil {
-		t.Fatalf("it does not open any more: %v", err)
+		t.Fatalf("Open after a change: %v", err)
 	}
 }
 
-// withChecksums makes the checksums right of what is where they are looked for, or
-// no input would get beyond them.
+// withChecksums corrects the checksums of footers and header, so that inputs pass their
+// verification.
 func withChecksums(p []byte) []byte {
 	sum := func(at, length, skip int) {
 		if at >= 0 && at+length <= len(p) {

@@ -12,11 +12,10 @@ import (
 	"odx/vhd/disk/disktest"
 )
 
-// TestPowerCut cuts the power after every write of a change, with any of those
-// lost that no barrier protects. Each block then has its old or its new state,
-// payload that was not changed is there, nothing is wrong with the file that
-// would harm, and it can be written again.
-func TestPowerCut(t *testing.T) {
+// TestFile_PowerCut cuts the power after every write of a change and loses any writes
+// after the last barrier. Each block then has its old or its new state, unchanged
+// payload is intact, Check finds nothing harmful, and the disk can be written.
+func TestFile_PowerCut(t *testing.T) {
 	lay := func(kind disk.Kind) func(testing.TB) *disktest.Memory {
 		return func(t testing.TB) *disktest.Memory {
 			f, c := made(t, spec(kind, 9))
@@ -60,7 +59,7 @@ func TestPowerCut(t *testing.T) {
 				apply(t, f, change)
 			}
 			footerAt := f.endAt
-			// As a new opening sees it, which reads bitmaps.
+			// As after reopening, which reads bitmaps.
 			was := describe(t, opened(t, c))
 			base := c.Bytes()
 			c.Forget()
@@ -69,7 +68,7 @@ func TestPowerCut(t *testing.T) {
 			}
 			will := describe(t, opened(t, disktest.New(c.Bytes())))
 			if strings.Join(was, "") == strings.Join(will, "") {
-				t.Fatal("nothing changes")
+				t.Fatal("the change writes nothing")
 			}
 			for n := range c.Changes() + 1 {
 				for seed := range uint64(16) {
@@ -79,7 +78,7 @@ func TestPowerCut(t *testing.T) {
 					}
 					where, left := fmt.Sprintf("cut %d, seed %d", n, seed), c.Cut(base, n, rng)
 					if file := left.Bytes(); !isFooterAt(file, footerAt) && !isFooterAt(file, left.Size()-footerLength) {
-						t.Errorf("%s: there is neither the old footer nor a new one", where)
+						t.Errorf("%s: neither the old nor the new footer exists", where)
 					}
 					cutHere(t, where, left, was, will, strings.Contains(name, "differencing, dropped"))
 				}
@@ -89,14 +88,14 @@ func TestPowerCut(t *testing.T) {
 }
 
 func isFooterAt(file []byte, at int64) bool {
-	p := make([]byte, footerLength) // an old one is a byte shorter
+	p := make([]byte, footerLength) // a footer of 511 bytes leaves the last byte
 	copy(p, file[at:])
 	_, err := decodeFooter(p)
 	return err == nil
 }
 
-// describe returns for each block its state, a digit for each sector, and the
-// bytes that the sectors which are there have, each byte once in a row.
+// describe returns, per block, its state, a digit per sector, and the bytes of its
+// present sectors without repetitions.
 func describe(t testing.TB, f *File) (blocks []string) {
 	t.Helper()
 	for i := range f.Info().Blocks() {
@@ -117,8 +116,8 @@ func describe(t testing.TB, f *File) (blocks []string) {
 	return blocks
 }
 
-// cutHere looks at what a power cut left in c. Zeros may take the place of payload
-// before the block knows, if zeroed.
+// cutHere verifies c after a power cut. If zeroed, payload may be zeros before the
+// state of its block changes.
 func cutHere(t *testing.T, where string, c *disktest.Memory, was, will []string, zeroed bool) {
 	t.Helper()
 	harmless := func() {
@@ -143,10 +142,10 @@ func cutHere(t *testing.T, where string, c *disktest.Memory, was, will []string,
 	for i, is := range describe(t, f) {
 		sectors, _, _ := strings.Cut(was[i], " ")
 		if is != was[i] && is != will[i] && !(zeroed && is == sectors+` "\x00"`) && !between(is, was[i], will[i]) {
-			t.Errorf("%s: block %d was %s, should be %s, is %s", where, i, was[i], will[i], is)
+			t.Errorf("%s: block %d: %s, want %s before or %s after the change", where, i, is, was[i], will[i])
 		}
 	}
-	// Life goes on: every block is there, new ones are zeros.
+	// The disk is writable: all blocks can be allocated, new ones are zeros.
 	absent := map[int64]bool{}
 	var all []int64
 	for i := range f.Info().Blocks() {
@@ -157,14 +156,14 @@ func cutHere(t *testing.T, where string, c *disktest.Memory, was, will []string,
 	f = opened(t, c)
 	for i, s := range describe(t, f) {
 		if absent[int64(i)] && !strings.HasSuffix(s, ` "\x00"`) {
-			t.Errorf("%s: block %d, new, is %s", where, i, s)
+			t.Errorf("%s: new block %d: %s", where, i, s)
 		}
 	}
 	harmless()
 }
 
-// between reports whether of the sectors that were to be added some are there, all
-// of them with what was written.
+// between reports whether a subset of the added sectors is present, each with the
+// written bytes.
 func between(is, was, will string) bool {
 	state, content, _ := strings.Cut(is, " ")
 	_, after, _ := strings.Cut(will, " ")

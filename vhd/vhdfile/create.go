@@ -14,13 +14,12 @@ import (
 	"odx/vhd/disk"
 )
 
-// Create makes an empty virtual disk in c, which it truncates first. A disk of no
-// Kind is Differencing if it has a Parent, otherwise Dynamic; blocks have 2 MiB,
-// those of a fixed disk always. VHD has logical sectors of 512 bytes only, and
-// cannot say anything of physical ones, so that PhysicalSectorLength does not
-// count. The error wraps blockdev.ErrInvalid, and c is as it was, if the format
-// does not allow what s asks for. A crash before Create returns can leave what is
-// not a virtual disk.
+// Create truncates c and writes an empty virtual disk. Kind defaults to Differencing if
+// s has a Parent, otherwise to Dynamic; BlockLength defaults to 2 MiB, and a fixed disk
+// always has that. VHD has only logical sectors of 512 bytes and does not store the
+// physical sector length, so Create ignores PhysicalSectorLength. If the format does
+// not allow s, the error wraps blockdev.ErrInvalid and c is unchanged. A crash before
+// Create returns can leave a file that is not a virtual disk.
 func Create(ctx context.Context, c disk.Container, s disk.Spec) (*File, error) {
 	return create(ctx, c, s, time.Now())
 }
@@ -49,7 +48,7 @@ func create(ctx context.Context, c disk.Container, s disk.Spec, now time.Time) (
 
 func invalidSpec(err error) error { return fmt.Errorf("vhd: %w: %w", blockdev.ErrInvalid, err) }
 
-// complete fills in what s leaves to the format, and checks all of it.
+// complete fills in the defaults of the format and validates the result.
 func complete(s disk.Spec) (disk.Spec, error) {
 	if s.Kind == 0 {
 		s.Kind = disk.Dynamic
@@ -67,27 +66,27 @@ func complete(s disk.Spec) (disk.Spec, error) {
 	}
 	switch {
 	case s.SectorLength != 0 && s.SectorLength != sectorLength:
-		return s, fmt.Errorf("logical sectors of %d bytes; VHD has 512, VHDX can have 4096", s.SectorLength)
+		return s, fmt.Errorf("logical sectors of %d bytes: VHD has 512, VHDX supports 4096", s.SectorLength)
 	case s.Size <= 0 || s.Size%sectorLength != 0:
-		return s, fmt.Errorf("a disk of %d bytes; it has to be a multiple of 512", s.Size)
+		return s, fmt.Errorf("a disk of %d bytes: must be a multiple of 512", s.Size)
 	case s.Size > maximumSize:
-		return s, fmt.Errorf("a disk of %d bytes; 2040 GiB are possible, with VHDX 64 TiB", s.Size)
+		return s, fmt.Errorf("a disk of %d bytes: the maximum is 2040 GiB, of VHDX 64 TiB", s.Size)
 	case s.Kind > disk.Differencing:
-		return s, fmt.Errorf("no kind of disk has the number %d", s.Kind)
+		return s, fmt.Errorf("unknown kind of disk %d", s.Kind)
 	case (s.Kind == disk.Differencing) != (s.Parent != nil):
-		return s, errors.New("a differencing disk has a parent, and no other has one")
+		return s, errors.New("only a differencing disk has a parent, and it must have one")
 	}
 	return s, checkBlocks(s.Size, s.BlockLength)
 }
 
-// piece is what is written at an offset.
+// piece is data and its offset in the file.
 type piece struct {
 	off  int64
 	data []byte
 }
 
-// write makes c, which it truncates first, that long and writes pieces. The
-// footers, which make a virtual disk of it, come last.
+// write truncates c, sets its size and writes pieces. The footers come last: without
+// them c is not a virtual disk.
 func write(ctx context.Context, c disk.Container, size int64, pieces []piece) error {
 	for _, length := range []int64{0, size} {
 		if err := c.Truncate(ctx, length); err != nil {
@@ -107,8 +106,8 @@ func write(ctx context.Context, c disk.Container, size int64, pieces []piece) er
 	return c.Barrier(ctx)
 }
 
-// layOut returns the length and the pieces of a dynamic or differencing disk
-// without any block: copy of the footer, header, parent locators, BAT, footer.
+// layOut returns the length and the pieces of a dynamic or differencing disk without
+// blocks: copy of the footer, header, parent locators, BAT, footer.
 func layOut(s disk.Spec, f footer) (size int64, pieces []piece, err error) {
 	const headerAt = footerLength
 	end := int64(headerAt + headerLength)
@@ -132,8 +131,8 @@ func layOut(s disk.Spec, f footer) (size int64, pieces []piece, err error) {
 		}
 		h.locators = entries
 	}
-	// Programs put the first block after the BAT, where the footer is: there its
-	// payload can be mapped.
+	// Other programs add the first block at the footer's offset. The offset aligns that
+	// block's payload for mapping.
 	tableLength := roundUp(4*s.Blocks(), sectorLength)
 	bitmap := bitmapLength(s.BlockLength)
 	tableAt := roundUp(end+tableLength+bitmap, pageLength) - bitmap - tableLength
@@ -146,7 +145,7 @@ func layOut(s disk.Spec, f footer) (size int64, pieces []piece, err error) {
 	}
 	stride := roundUp(bitmapLength(s.BlockLength)+s.BlockLength, pageLength)
 	if end+stride*(s.Blocks()+1) > int64(unused)*sectorLength {
-		return 0, nil, fmt.Errorf("%d blocks of %d bytes; with their bitmaps they are more than the BAT can reach", s.Blocks(), s.BlockLength)
+		return 0, nil, fmt.Errorf("%d blocks of %d bytes: with their bitmaps they exceed the 2 TiB that BAT entries can address", s.Blocks(), s.BlockLength)
 	}
 	return end + footerLength, append(pieces,
 		piece{headerAt, h.encode()}, piece{0, f.encode()}, piece{end, f.encode()}), nil

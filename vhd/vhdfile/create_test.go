@@ -19,8 +19,8 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "rewrite the golden files")
 
-// TestGolden compares new disks byte for byte.
-func TestGolden(t *testing.T) {
+// TestCreate_Golden compares new disks byte by byte.
+func TestCreate_Golden(t *testing.T) {
 	for name, s := range map[string]disk.Spec{
 		"fixed":        {Kind: disk.Fixed, ID: someID, Geometry: disk.Geometry{Size: 64 << 10}},
 		"dynamic":      {ID: someID, Geometry: disk.Geometry{Size: 10 << 30}},
@@ -36,14 +36,14 @@ func TestGolden(t *testing.T) {
 			want, err := os.ReadFile(path)
 			must(t, err)
 			if got != string(want) {
-				t.Errorf("the file is not as in %s:\n%s", path, got)
+				t.Errorf("the file differs from %s:\n%s", path, got)
 			}
 			wantClean(t, c)
 		})
 	}
 }
 
-// dump prints 16 bytes a line, and lines that repeat the one before as one *.
+// dump prints 16 bytes per line, and repeated lines as one *.
 func dump(p []byte) string {
 	var s strings.Builder
 	var last []byte
@@ -70,8 +70,8 @@ func dump(p []byte) string {
 	return s.String()
 }
 
-// TestInfo: what a disk is made as is what it says of itself.
-func TestInfo(t *testing.T) {
+// TestFile_Info: Info returns the Spec that the disk was created with.
+func TestFile_Info(t *testing.T) {
 	const gib = 1 << 30
 	for name, tt := range map[string]struct {
 		spec        disk.Spec
@@ -112,25 +112,25 @@ func TestInfo(t *testing.T) {
 	}
 }
 
-func TestCreateRefuses(t *testing.T) {
+func TestCreate_Invalid(t *testing.T) {
 	for says, s := range map[string]disk.Spec{
-		"logical sectors of 4096 bytes; VHD has 512": {Geometry: disk.Geometry{Size: mib, SectorLength: 4096}},
-		"multiple of 512":               {Geometry: disk.Geometry{Size: 1000}},
-		"a disk of 0 bytes":             {},
-		"a disk of -512 bytes":          {Geometry: disk.Geometry{Size: -512}},
-		"2040 GiB are possible":         {Geometry: disk.Geometry{Size: 2040<<30 + 512}},
-		"powers of two from 4096":       {Geometry: disk.Geometry{Size: mib, BlockLength: 2048}},
-		"blocks of 12288 bytes":         {Geometry: disk.Geometry{Size: mib, BlockLength: 12288}},
-		"blocks of -4096 bytes":         {Geometry: disk.Geometry{Size: mib, BlockLength: -4096}},
-		"4194304 blocks are possible":   {Geometry: disk.Geometry{Size: 17 << 30, BlockLength: 4096}},
-		"more than the BAT can reach":   {Geometry: disk.Geometry{Size: 2040 << 30, BlockLength: 512 << 10}},
-		"a differencing disk has a par": {Kind: disk.Differencing, Geometry: disk.Geometry{Size: mib}},
-		"and no other has one":          {Kind: disk.Dynamic, Parent: aParent, Geometry: disk.Geometry{Size: mib}},
-		"needs a path of its parent":    {Parent: &disk.Parent{}, Geometry: disk.Geometry{Size: mib}},
-		`"a\x00b" cannot be the path`:   {Parent: &disk.Parent{Paths: []string{"a\x00b"}}, Geometry: disk.Geometry{Size: mib}},
-		`"" cannot be the path`:         {Parent: &disk.Parent{Paths: []string{""}}, Geometry: disk.Geometry{Size: mib}},
-		"9 paths of the parent":         {Parent: &disk.Parent{Paths: make([]string, 9)}, Geometry: disk.Geometry{Size: mib}},
-		"no kind of disk":               {Kind: 9, Geometry: disk.Geometry{Size: mib}},
+		"logical sectors of 4096 bytes: VHD has 512": {Geometry: disk.Geometry{Size: mib, SectorLength: 4096}},
+		"multiple of 512":                               {Geometry: disk.Geometry{Size: 1000}},
+		"a disk of 0 bytes":                             {},
+		"a disk of -512 bytes":                          {Geometry: disk.Geometry{Size: -512}},
+		"the maximum is 2040 GiB":                       {Geometry: disk.Geometry{Size: 2040<<30 + 512}},
+		"powers of two from 4096":                       {Geometry: disk.Geometry{Size: mib, BlockLength: 2048}},
+		"blocks of 12288 bytes":                         {Geometry: disk.Geometry{Size: mib, BlockLength: 12288}},
+		"blocks of -4096 bytes":                         {Geometry: disk.Geometry{Size: mib, BlockLength: -4096}},
+		"the maximum is 4194304 blocks":                 {Geometry: disk.Geometry{Size: 17 << 30, BlockLength: 4096}},
+		"exceed the 2 TiB that BAT entries can address": {Geometry: disk.Geometry{Size: 2040 << 30, BlockLength: 512 << 10}},
+		"a differencing disk has a par":                 {Kind: disk.Differencing, Geometry: disk.Geometry{Size: mib}},
+		"only a differencing disk has a parent":         {Kind: disk.Dynamic, Parent: aParent, Geometry: disk.Geometry{Size: mib}},
+		"must have a path of its parent":                {Parent: &disk.Parent{}, Geometry: disk.Geometry{Size: mib}},
+		`"a\x00b" is not a path`:                        {Parent: &disk.Parent{Paths: []string{"a\x00b"}}, Geometry: disk.Geometry{Size: mib}},
+		`"" is not a path`:                              {Parent: &disk.Parent{Paths: []string{""}}, Geometry: disk.Geometry{Size: mib}},
+		"9 paths of the parent":                         {Parent: &disk.Parent{Paths: make([]string, 9)}, Geometry: disk.Geometry{Size: mib}},
+		"unknown kind of disk":                          {Kind: 9, Geometry: disk.Geometry{Size: mib}},
 	} {
 		c := disktest.New([]byte("what was there"))
 		_, err := Create(t.Context(), c, s)
@@ -138,20 +138,20 @@ func TestCreateRefuses(t *testing.T) {
 			t.Errorf("%+v: %v, want %q", s, err, says)
 		}
 		if string(c.Bytes()) != "what was there" {
-			t.Errorf("%s: refused, and the file is changed", says)
+			t.Errorf("%s: Create fails and changes the file", says)
 		}
 	}
 }
 
-// TestGeometry: values that the algorithm of the specification gives.
-func TestGeometry(t *testing.T) {
+// TestGeometryOf: results of the algorithm of the specification.
+func TestGeometryOf(t *testing.T) {
 	for _, tt := range []struct {
 		size int64
 		want geometry
 	}{
 		{512, geometry{0, 4, 17}},
 		{64 * mib, geometry{963, 8, 17}},
-		{67125248, geometry{964, 8, 17}}, // what qemu-img makes of 64 MiB
+		{67125248, geometry{964, 8, 17}}, // qemu-img create for 64 MiB
 		{256 * mib, geometry{520, 16, 63}},
 		{504 * mib, geometry{1024, 16, 63}},
 		{10 << 30, geometry{20805, 16, 63}},
@@ -164,8 +164,9 @@ func TestGeometry(t *testing.T) {
 	}
 }
 
-// TestParentPaths: paths survive, and those of other programs are understood.
-func TestParentPaths(t *testing.T) {
+// TestParent_Paths: paths are encoded and decoded, and paths written by other programs
+// are decoded.
+func TestParent_Paths(t *testing.T) {
 	for _, paths := range [][]string{
 		{"base.vhd"}, {"../base.vhd"}, {"images/größe 😀.vhd"}, {`\\server\share\base.vhd`},
 		{"/srv/a b%20.vhd"}, {"a", "b/c", `d:\e`, "/f"},
@@ -200,7 +201,7 @@ func TestParentPaths(t *testing.T) {
 	}
 }
 
-func TestTimeStamps(t *testing.T) {
+func TestTimeStamp(t *testing.T) {
 	for _, at := range []time.Time{{}, epoch.Add(time.Second), someTime, epoch.Add((1<<32 - 1) * time.Second)} {
 		if got := timeOf(stampOf(at)); !got.Equal(at) {
 			t.Errorf("%v becomes %v", at, got)
@@ -213,8 +214,8 @@ func TestTimeStamps(t *testing.T) {
 	}
 }
 
-// TestCreateFails: an error of the container is passed on, at whatever call.
-func TestCreateFails(t *testing.T) {
+// TestCreate_ContainerFails: Create returns an error of each call of the container.
+func TestCreate_ContainerFails(t *testing.T) {
 	broken := errors.New("broken")
 	for n := 0; ; n++ {
 		c, calls := disktest.New(nil), 0

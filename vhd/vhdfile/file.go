@@ -1,10 +1,10 @@
-// Package vhdfile is the VHD format, version 1.0, of Virtual PC and Hyper-V (qemu
-// calls it vpc): fixed, dynamic and differencing disks. A dynamic one is a copy of
-// the footer, a header, a table of where each block is (BAT), blocks, each a bitmap
-// of its sectors and then its payload, and the footer. Files made here have their
-// payload at multiples of 4 KiB, so that the store can map it; those of others are
-// read and written as they are. "Specification" is Microsoft's "Virtual Hard Disk
-// Image Format Specification", version 1.0, of 2006, whose names are used.
+// Package vhdfile implements the VHD format, version 1.0, of Virtual PC and Hyper-V
+// (vpc in qemu): fixed, dynamic and differencing disks. A dynamic disk has a copy of
+// the footer, a header, a block allocation table (BAT), blocks, each with a sector
+// bitmap followed by its payload, and the footer. Files created by this package have
+// payload at multiples of 4 KiB, so that the store can map it; files of other programs
+// are read and written in their layout. "Specification" is Microsoft's "Virtual Hard
+// Disk Image Format Specification", version 1.0, 2006, whose names are used.
 package vhdfile
 
 import (
@@ -20,49 +20,49 @@ import (
 type File struct {
 	*image
 	r blockdev.Reader
-	c disk.Container // nil: nothing is written
+	c disk.Container // nil: read-only
 
-	// full has the blocks, of a disk that is not fixed, that are known to have all of
-	// their sectors. The file does not say it without a look at each bitmap.
+	// full has the allocated blocks known to have all sectors, so that their bitmaps
+	// are not read again. A fixed disk does not use it.
 	full blockSet
-	// places are those that a block can get, the next one last.
+	// places are free locations for blocks; the last one is used first.
 	places []place
 }
 
 var _ disk.Table = (*File)(nil)
 
-// place is room for a block, bitmap and payload, that nothing uses.
+// place is an unused range of the file for a block: bitmap and payload.
 type place struct {
 	off   int64
-	zeros bool // it reads as zeros already
+	zeros bool // reads as zeros
 }
 
-// blockSet is a set of blocks. It may be used concurrently.
+// blockSet is a set of blocks. It is safe for concurrent use.
 type blockSet []atomic.Uint64
 
 func newBlockSet(n int) blockSet    { return make(blockSet, (n+63)/64) }
 func (s blockSet) has(i int64) bool { return s[i/64].Load()&(1<<(i%64)) != 0 }
 func (s blockSet) add(i int64)      { s[i/64].Or(1 << (i % 64)) }
 
-// OpenReadOnly opens a virtual disk that nothing is written to: what would
-// change it returns blockdev.ErrReadOnly. It wraps disk.ErrFormat if the file is not
-// valid, and errors.ErrUnsupported if it is of a kind that is not known.
+// OpenReadOnly opens a virtual disk for reading. Methods that change it return
+// blockdev.ErrReadOnly. The error wraps disk.ErrFormat if the file is not valid, and
+// errors.ErrUnsupported if its version or type is unknown.
 func OpenReadOnly(ctx context.Context, r blockdev.Reader) (*File, error) {
 	m, err := load(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	if bad := m.outside(); len(bad) > 0 {
-		return nil, invalid("%s beyond the end of the file, which has been cut off or damaged: it has %d bytes", some("block", bad, "is", "are"), m.fileSize)
+		return nil, invalid("%s beyond the end of the file of %d bytes, which is truncated or damaged", some("block", bad, "is", "are"), m.fileSize)
 	}
 	f := &File{image: m, r: r}
 	f.full = newBlockSet(len(m.bat))
 	return f, nil
 }
 
-// Open opens a virtual disk for reading and writing, with errors as those of
-// OpenReadOnly. It refuses one where a write to one block would change another,
-// and rewrites a footer that a crash or damage left the file without.
+// Open opens a virtual disk for reading and writing, with the errors of OpenReadOnly.
+// It returns an error for a disk with overlapping blocks, where a write to one changes
+// another, and rewrites a missing or damaged footer.
 func Open(ctx context.Context, c disk.Container) (*File, error) {
 	f, err := OpenReadOnly(ctx, c)
 	if err != nil {
@@ -79,8 +79,8 @@ func Open(ctx context.Context, c disk.Container) (*File, error) {
 	return f, nil
 }
 
-// Probe returns what a virtual disk is, without a look at where its blocks are: in a few
-// reads, however large it is.
+// Probe returns the Info of a virtual disk without reading its BAT: the number of reads
+// does not depend on its size.
 func Probe(ctx context.Context, r blockdev.Reader) (disk.Info, error) {
 	m, err := loadHead(ctx, r)
 	if err != nil {
@@ -92,8 +92,8 @@ func Probe(ctx context.Context, r blockdev.Reader) (disk.Info, error) {
 // Info implements disk.Table.
 func (f *File) Info() disk.Info { return f.info() }
 
-// info describes the disk. The blocks of a fixed one, of which the format knows nothing,
-// have 2 MiB.
+// info describes the disk. A fixed disk, which has no blocks in the format, is shown
+// with blocks of 2 MiB.
 func (m *image) info() disk.Info {
 	return disk.Info{
 		Format: disk.VHD,
@@ -109,10 +109,10 @@ func (m *image) info() disk.Info {
 	}
 }
 
-// Block implements disk.Table. A Partial block can have all sectors: that it does
-// is only known after Present or SetPresent has seen it. Blocks of a dynamic disk can
-// be Partial, too: a sector whose bit is clear was never written, and what is in the
-// file there is not data (Specification, "Block Allocation Table and Data Blocks").
+// Block implements disk.Table. A Partial block may have all sectors until Present or
+// SetPresent reads its bitmap. Blocks of a dynamic disk can be Partial, too: a sector
+// with a clear bit was never written, and the file's bytes there are not data
+// (Specification, "Block Allocation Table and Data Blocks").
 func (f *File) Block(_ context.Context, i int64) (disk.Block, error) { return f.block(i), nil }
 
 func (f *File) block(i int64) disk.Block {
@@ -127,8 +127,8 @@ func (f *File) block(i int64) disk.Block {
 	return disk.Block{State: disk.Full, Offset: f.payloadAt(i)}
 }
 
-// Changing implements disk.Table. Children of a VHD know it by an identifier that
-// lasts, so there is nothing to do.
+// Changing implements disk.Table. The identifier by which children know a VHD does not
+// change, so Changing writes nothing.
 func (f *File) Changing(context.Context) error { return f.checkWritable() }
 
 // Close implements disk.Table.
@@ -137,7 +137,7 @@ func (f *File) Close(ctx context.Context) error {
 		return nil
 	}
 	if err := f.trim(ctx); err != nil {
-		return fmt.Errorf("vhd: shorten the file: %w", err)
+		return fmt.Errorf("vhd: truncate the file: %w", err)
 	}
 	return f.c.Flush(ctx)
 }
@@ -149,7 +149,7 @@ func (f *File) checkWritable() error {
 	return nil
 }
 
-// checkChange checks what a caller wants changed.
+// checkChange returns an error if the disk is read-only or a block is out of range.
 func (f *File) checkChange(blocks ...int64) error {
 	if err := f.checkWritable(); err != nil {
 		return err

@@ -14,9 +14,9 @@ import (
 	"odx/vhd/disk/disktest"
 )
 
-// TestChanges: what each change does to a disk of four blocks, for each kind. A
-// change is a letter and digits, of base 36: see try.
-func TestChanges(t *testing.T) {
+// TestFile_Changes: the states of a disk of four blocks after each change, for each
+// kind. A change is a letter and base-36 digits: see try.
+func TestFile_Changes(t *testing.T) {
 	for _, tt := range []struct {
 		kind    disk.Kind
 		changes string
@@ -55,13 +55,13 @@ func TestChanges(t *testing.T) {
 				_, _ = again.Present(t.Context(), i, 0, again.blockLength/512)
 			}
 			if got := states(again); got != tt.want {
-				t.Errorf("%q: opened again: %s, want %s", tt.changes, got, tt.want)
+				t.Errorf("%q: reopened: %s, want %s", tt.changes, got, tt.want)
 			}
 		})
 	}
 }
 
-// apply makes a change.
+// apply applies a change.
 func apply(t testing.TB, f *File, change string) {
 	t.Helper()
 	must(t, try(t.Context(), f, change))
@@ -83,15 +83,15 @@ func try(ctx context.Context, f *File, change string) error {
 		return f.Complete(ctx, blocks)
 	case 'W': // the payload of a block
 		return f.c.WriteAt(ctx, bytes.Repeat([]byte{'W'}, int(f.blockLength)), f.block(blocks[0]).Offset)
-	case 'S': // of a block, from a sector on, that many
+	case 'S': // block, first sector, count
 		return f.SetPresent(ctx, blocks[0], blocks[1], blocks[2])
 	}
 	return f.Free(ctx, blocks)
 }
 
-// TestPayload: new blocks are zeros, whatever was at their place; others keep what
-// they have.
-func TestPayload(t *testing.T) {
+// TestFile_Payload: new blocks are zeros, whatever the file had at their offset; other
+// blocks keep their data.
+func TestFile_Payload(t *testing.T) {
 	f, c := made(t, spec(disk.Dynamic, 8))
 	zeros := make([]byte, f.blockLength)
 	apply(t, f, "A0123")
@@ -110,7 +110,7 @@ func TestPayload(t *testing.T) {
 			t.Errorf("block %d is not zeros", i)
 		}
 	}
-	// What a crash left of an attempt to make the file larger.
+	// A crash while the file was extended.
 	must(t, c.Truncate(t.Context(), size+100<<10))
 	must(t, c.WriteAt(t.Context(), bytes.Repeat([]byte{'x'}, 100<<10), size))
 	f = opened(t, c)
@@ -120,11 +120,11 @@ func TestPayload(t *testing.T) {
 			t.Errorf("block %d has %q", i, p[0])
 		}
 	}
-	wantClean(t, c, "used by nothing")
+	wantClean(t, c, "are unused")
 }
 
-// TestBitmaps: which sectors of a block are there.
-func TestBitmaps(t *testing.T) {
+// TestFile_Bitmaps: the present sectors of a block.
+func TestFile_Bitmaps(t *testing.T) {
 	f, c := made(t, spec(disk.Differencing, 4))
 	ctx := t.Context()
 	apply(t, f, "A013")
@@ -144,7 +144,7 @@ func TestBitmaps(t *testing.T) {
 			}
 		}
 	}
-	// Bits are stored with the highest first.
+	// The highest bit of a byte is the first.
 	p := make([]byte, 4)
 	must(t, c.ReadAt(ctx, p, f.bitmapAt(1)))
 	if !bytes.Equal(p, []byte{0x1F, 0x80, 0, 1}) {
@@ -155,16 +155,16 @@ func TestBitmaps(t *testing.T) {
 		t.Error("block 0 is complete without its last sector")
 	}
 	must(t, f.SetPresent(ctx, 0, 31, 1))
-	must(t, f.SetPresent(ctx, 0, 5, 1)) // there already
+	must(t, f.SetPresent(ctx, 0, 5, 1)) // already present
 	must(t, f.SetPresent(ctx, 3, 0, 16))
 	if got := states(f); got != "FPAF" {
-		t.Errorf("%s: block 0 has all sectors, block 3 all that the disk has", got)
+		t.Errorf("states %s: blocks 0 and 3 have all sectors of the disk", got)
 	}
 	if got := present(t, f, 0, 3, 5); got != "11111" {
-		t.Errorf("of a full block %s are there", got)
+		t.Errorf("a full block has sectors %s", got)
 	}
 	for says, err := range map[string]error{
-		"block 2 has no place":            f.SetPresent(ctx, 2, 0, 1),
+		"block 2 is not allocated":        f.SetPresent(ctx, 2, 0, 1),
 		"2 sectors from 31 on of block 1": f.SetPresent(ctx, 1, 31, 2),
 		"1 sectors from -1 on":            f.SetPresent(ctx, 1, -1, 1),
 		"block 4 of 4":                    f.SetPresent(ctx, 4, 0, 1),
@@ -174,13 +174,13 @@ func TestBitmaps(t *testing.T) {
 		}
 	}
 	if _, err := f.Present(ctx, 1, 1<<62, 1<<62); err == nil {
-		t.Error("sectors beyond a block are present")
+		t.Error("Present of sectors past the end of a block succeeds")
 	}
 	wantClean(t, c)
 }
 
-// TestFreePayload: zeros take the place of payload that is not dropped.
-func TestFreePayload(t *testing.T) {
+// TestFile_FreePayload: payload that cannot be freed reads as zeros.
+func TestFile_FreePayload(t *testing.T) {
 	f, c := made(t, disk.Spec{Kind: disk.Fixed, Geometry: disk.Geometry{Size: 5 * mib}})
 	fillAll := bytes.Repeat([]byte{'x'}, 5*mib)
 	must(t, c.WriteAt(t.Context(), fillAll, 0))
@@ -189,7 +189,7 @@ func TestFreePayload(t *testing.T) {
 	clear(want[:2*mib])
 	clear(want[4*mib:])
 	if !bytes.Equal(c.Bytes()[:5*mib], want) {
-		t.Error("not blocks 0 and 2, and only those, are zeros")
+		t.Error("want blocks 0 and 2 zeros, and no others")
 	}
 	opened(t, c)
 
@@ -206,8 +206,8 @@ func TestFreePayload(t *testing.T) {
 	wantClean(t, c)
 }
 
-// TestForeign: files that are laid out in other ways are read and written.
-func TestForeign(t *testing.T) {
+// TestOpen_ForeignLayout: files in other programs' layouts are read and written.
+func TestOpen_ForeignLayout(t *testing.T) {
 	for _, kind := range []disk.Kind{disk.Dynamic, disk.Differencing} {
 		c := foreign(t, kind)
 		f := opened(t, c)
@@ -217,7 +217,7 @@ func TestForeign(t *testing.T) {
 			}
 		}
 		if kind == disk.Dynamic {
-			wantClean(t, c, "blocks 1, 3 are not at a multiple of 4 KiB", "block 1 has sectors that the bitmap says")
+			wantClean(t, c, "blocks 1, 3 are not at a multiple of 4 KiB", "block 1 has sectors that are absent by the bitmap")
 			apply(t, f, "F1")
 		} else {
 			wantClean(t, c, "blocks 1, 3 are not at a multiple of 4 KiB")
@@ -240,8 +240,8 @@ func TestForeign(t *testing.T) {
 	}
 }
 
-// TestReadOnly: a disk that was opened for reading is not changed.
-func TestReadOnly(t *testing.T) {
+// TestOpenReadOnly: changes of a disk opened for reading fail and write nothing.
+func TestOpenReadOnly(t *testing.T) {
 	for _, kind := range []disk.Kind{disk.Fixed, disk.Dynamic, disk.Differencing} {
 		_, c := made(t, spec(kind, 1))
 		before := c.Bytes()
@@ -263,7 +263,7 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-func TestBlocksOutOfRange(t *testing.T) {
+func TestFile_OutOfRange(t *testing.T) {
 	for _, kind := range []disk.Kind{disk.Fixed, disk.Dynamic, disk.Differencing} {
 		f, _ := made(t, spec(kind, 1))
 		for _, i := range []int64{-1, 1, 1 << 62} {
@@ -276,9 +276,9 @@ func TestBlocksOutOfRange(t *testing.T) {
 	}
 }
 
-// TestChangeFails: after an error of the container at any call the disk goes on
-// in order, open or opened again.
-func TestChangeFails(t *testing.T) {
+// TestFile_ContainerFails: after an error of any call of the container the disk is
+// usable, with and without reopening.
+func TestFile_ContainerFails(t *testing.T) {
 	broken := errors.New("broken")
 	for _, kind := range []disk.Kind{disk.Dynamic, disk.Differencing} {
 		for n := 0; n < 20; n++ {
@@ -322,9 +322,9 @@ func TestChangeFails(t *testing.T) {
 	}
 }
 
-// TestGrowAgain: what an attempt to make the file larger left behind does not get
-// into a bitmap.
-func TestGrowAgain(t *testing.T) {
+// TestFile_RetryExtend: bytes of a failed extension of the file do not become bits of a
+// bitmap.
+func TestFile_RetryExtend(t *testing.T) {
 	const length = 16 * mib
 	f, c := made(t, disk.Spec{Parent: aParent, Geometry: disk.Geometry{Size: 4 * length, BlockLength: length}})
 	broken := errors.New("broken")
@@ -346,16 +346,16 @@ func TestGrowAgain(t *testing.T) {
 	}
 }
 
-// TestFullFile: the BAT cannot reach beyond 2 TiB.
-func TestFullFile(t *testing.T) {
+// TestFile_BATLimit: a BAT entry cannot address offsets from 2 TiB on.
+func TestFile_BATLimit(t *testing.T) {
 	f, _ := made(t, spec(disk.Dynamic, 4))
 	f.endAt = int64(unused) * sectorLength
-	if err := f.Allocate(t.Context(), []int64{0}); err == nil || !strings.Contains(err.Error(), "no place for another block") {
+	if err := f.Allocate(t.Context(), []int64{0}); err == nil || !strings.Contains(err.Error(), "add a block: the file is full") {
 		t.Error(err)
 	}
 }
 
-// counted counts calls, each of which would cost about 15 µs in the store.
+// counted counts calls. In the store a call takes about 15 µs.
 type counted struct {
 	*disktest.Memory
 	calls int
@@ -371,8 +371,8 @@ func (c *counted) Truncate(ctx context.Context, size int64) error {
 	return c.Memory.Truncate(ctx, size)
 }
 
-// TestManyBlocks: blocks cost no more than a bitmap each.
-func TestManyBlocks(t *testing.T) {
+// TestFile_AllocateCalls: allocating many blocks makes at most one call per bitmap.
+func TestFile_AllocateCalls(t *testing.T) {
 	const blocks = 2560
 	c := &counted{Memory: disktest.New(nil)}
 	f, err := Create(t.Context(), c, disk.Spec{Geometry: disk.Geometry{Size: blocks << 12, BlockLength: 4096}})
@@ -389,7 +389,7 @@ func TestManyBlocks(t *testing.T) {
 	}
 	for k, i := range all[1:] {
 		if f.block(i).Offset != f.block(all[k]).Offset+8192 {
-			t.Fatalf("block %d is not behind block %d", i, all[k])
+			t.Fatalf("block %d does not follow block %d", i, all[k])
 		}
 	}
 	wantClean(t, c)

@@ -14,16 +14,16 @@ import (
 const (
 	sectorLength = 512
 	footerLength = 512
-	// oldFooterLength is the length of a footer that Virtual PC before 2004 wrote.
+	// oldFooterLength is the length of a footer written by Virtual PC before 2004.
 	oldFooterLength = 511
 
 	footerCookie = "conectix"
 	version1     = 0x00010000
-	// noOffset is a data offset that leads nowhere.
+	// noOffset is the data offset of no structure.
 	noOffset = ^uint64(0)
 
-	// maximumSize is what the BAT of a disk with blocks of 2 MiB can say the place
-	// of, rounded down: 2040 GiB.
+	// maximumSize is the capacity that a BAT can address with blocks of 2 MiB, rounded
+	// down: 2040 GiB.
 	maximumSize = 2040 << 30
 )
 
@@ -34,26 +34,26 @@ const (
 	typeDifferencing = 4
 )
 
-// creatorWindows is what Windows calls itself. Readers that go by the current
-// size for some creators and by the geometry for others take the current size
-// from it, so a disk can have any size.
+// creatorWindows is the creator application of Windows. Readers that use the current
+// size or the geometry depending on the creator use the current size for it, so a disk
+// can have any size.
 var creatorWindows = [4]byte{'w', 'i', 'n', ' '}
 
-// epoch is when time stamps begin.
+// epoch is the time of time stamp 0.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// geometry is cylinders, heads, and sectors per track.
+// geometry is the number of cylinders, heads, and sectors per track.
 type geometry struct {
 	cylinders    uint16
 	heads, track uint8
 }
 
-// sectors returns the number of sectors that can be addressed with g.
+// sectors returns the number of sectors that g addresses.
 func (g geometry) sectors() int64 {
 	return int64(g.cylinders) * int64(g.heads) * int64(g.track)
 }
 
-// maximumGeometry is that of a disk which is larger than a geometry can say.
+// maximumGeometry is the geometry of all disks larger than a geometry can address.
 var maximumGeometry = geometry{65535, 16, 255}
 
 // geometryOf returns the geometry of a disk (appendix "CHS Calculation").
@@ -73,13 +73,13 @@ func geometryOf(size int64) geometry {
 	return geometry{uint16(total / track / heads), uint8(heads), uint8(track)}
 }
 
-// footer is the Hard Disk Footer. What of it nothing here needs is not decoded.
+// footer is the Hard Disk Footer, with the fields that this package uses.
 type footer struct {
 	version     uint32
 	dataOffset  uint64 // of the Dynamic Disk Header
-	timeStamp   uint32 // of the creation, seconds since epoch
+	timeStamp   uint32 // time of creation, seconds since epoch
 	creator     [4]byte
-	currentSize uint64 // bytes; at 48, after the size that the disk was made with
+	currentSize uint64 // bytes; at 48, after the original size
 	geometry    geometry
 	diskType    uint32
 	uniqueID    disk.GUID
@@ -90,12 +90,12 @@ func (f *footer) encode() []byte {
 	p := make([]byte, footerLength)
 	copy(p, footerCookie)
 	be := binary.BigEndian
-	be.PutUint32(p[8:], 2) // features: a reserved bit that is always set
+	be.PutUint32(p[8:], 2) // features: a reserved bit, always set
 	be.PutUint32(p[12:], f.version)
 	be.PutUint64(p[16:], f.dataOffset)
 	be.PutUint32(p[24:], f.timeStamp)
 	copy(p[28:], f.creator[:])
-	be.PutUint32(p[32:], 0x000A0000)    // creator version: the one that goes with creator
+	be.PutUint32(p[32:], 0x000A0000)    // creator version of Windows
 	copy(p[36:], "Wi2k")                // creator host OS: Windows
 	be.PutUint64(p[40:], f.currentSize) // original size
 	be.PutUint64(p[48:], f.currentSize)
@@ -107,8 +107,8 @@ func (f *footer) encode() []byte {
 	return p
 }
 
-// checksum returns the one's complement of the sum of the bytes of p, of which the
-// four at skip, where it is stored, do not count.
+// checksum returns the one's complement of the sum of the bytes of p, without the four
+// bytes of the checksum field at skip.
 func checksum(p []byte, skip int) uint32 {
 	var sum uint32
 	for i, b := range p {
@@ -119,7 +119,7 @@ func checksum(p []byte, skip int) uint32 {
 	return ^sum
 }
 
-// decodeFooter decodes a footer, an old one included, whose bytes are whole.
+// decodeFooter decodes a footer of either length and verifies its cookie and checksum.
 func decodeFooter(p []byte) (footer, error) {
 	be := binary.BigEndian
 	switch {
@@ -140,23 +140,23 @@ func decodeFooter(p []byte) (footer, error) {
 	}, nil
 }
 
-// size returns the capacity of the disk in bytes: the Current Size. Virtual PC and
-// qemu round a capacity to a geometry and show a disk of theirs as far as that goes;
-// what is after it, another program can have written.
+// size returns the capacity of the disk in bytes: the Current Size. Virtual PC and qemu
+// round a capacity to a geometry and show their own disks up to that; other programs
+// may have written the sectors after it.
 func (f *footer) size() (int64, error) {
 	sectors := f.currentSize / sectorLength
 	switch {
 	case sectors == 0:
-		return 0, errors.New("its footer says that it has no sectors")
+		return 0, errors.New("its footer has a size of no sectors")
 	case sectors > maximumSize/sectorLength:
-		return 0, fmt.Errorf("its footer says that it has %d sectors; %d, 2040 GiB, are possible", sectors, int64(maximumSize/sectorLength))
+		return 0, fmt.Errorf("its footer has a size of %d sectors; the maximum is %d, 2040 GiB", sectors, int64(maximumSize/sectorLength))
 	}
 	return int64(sectors) * sectorLength, nil
 }
 
-// sizeWithin returns the larger one of a capacity and the geometry of a disk whose
-// creator goes by the geometry, as far as the file has room bytes for it: so nothing
-// that any program has shown is cut off.
+// sizeWithin returns the larger of a capacity and, for a creator that uses the
+// geometry, the size by geometry if that is at most room, the bytes in the file: so
+// sectors that another program shows are included.
 func (f *footer) sizeWithin(size, room int64) int64 {
 	if byGeometry := f.geometry.sectors() * sectorLength; f.goesByGeometry() && byGeometry > size && byGeometry <= min(room, maximumSize) {
 		return byGeometry
@@ -164,14 +164,14 @@ func (f *footer) sizeWithin(size, room int64) int64 {
 	return size
 }
 
-// goesByGeometry reports whether the program that made the disk shows as much of it
-// as the geometry says.
+// goesByGeometry reports whether the program that made the disk takes its size from the
+// geometry.
 func (f *footer) goesByGeometry() bool {
 	creator := string(f.creator[:])
 	return (creator == "vpc " || creator == "qemu") && f.geometry != maximumGeometry && f.geometry.sectors() > 0
 }
 
-// kind returns what the disk type stands for.
+// kind returns the Kind of the disk type.
 func (f *footer) kind() (disk.Kind, error) {
 	switch f.diskType {
 	case typeFixed:
@@ -181,7 +181,7 @@ func (f *footer) kind() (disk.Kind, error) {
 	case typeDifferencing:
 		return disk.Differencing, nil
 	}
-	return 0, fmt.Errorf("%w: VHD of disk type %d; fixed (2), dynamic (3) and differencing (4) ones are known", errors.ErrUnsupported, f.diskType)
+	return 0, fmt.Errorf("%w: VHD of disk type %d; supported are fixed (2), dynamic (3) and differencing (4)", errors.ErrUnsupported, f.diskType)
 }
 
 // creatorName returns the creator application in printable characters.
@@ -194,7 +194,7 @@ func (f *footer) creatorName() string {
 	}, string(f.creator[:])))
 }
 
-// timeOf returns the time of a time stamp; 0 stands for none.
+// timeOf returns the time of a time stamp, or the zero time for 0.
 func timeOf(stamp uint32) time.Time {
 	if stamp == 0 {
 		return time.Time{}
@@ -202,7 +202,7 @@ func timeOf(stamp uint32) time.Time {
 	return epoch.Add(time.Duration(stamp) * time.Second)
 }
 
-// stampOf returns the time stamp of t; 0 where there is none.
+// stampOf returns the time stamp of t, or 0 if it has none.
 func stampOf(t time.Time) uint32 {
 	seconds := t.Unix() - epoch.Unix()
 	if t.IsZero() || seconds < 0 || seconds > 1<<32-1 {

@@ -21,7 +21,7 @@ var (
 	aParent  = &disk.Parent{ID: parentID, Paths: []string{"images/base.vhd", `C:\vm\images\base.vhd`, "/srv/vm images/base.vhd"}, Modified: someTime}
 )
 
-// spec is a disk of n blocks of 16 KiB, the last one half.
+// spec is a disk of n blocks of 16 KiB, the last one half used.
 func spec(kind disk.Kind, n int64) disk.Spec {
 	s := disk.Spec{Kind: kind, ID: someID, Geometry: disk.Geometry{Size: n<<14 - 1<<13, BlockLength: 1 << 14}}
 	if kind == disk.Differencing {
@@ -30,7 +30,7 @@ func spec(kind disk.Kind, n int64) disk.Spec {
 	return s
 }
 
-// made makes a disk in memory.
+// made creates a disk in memory.
 func made(t testing.TB, s disk.Spec) (*File, *disktest.Memory) {
 	t.Helper()
 	c := disktest.New(nil)
@@ -57,13 +57,13 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// fill writes the payload of a block that has a place.
+// fill writes the payload of an allocated block.
 func fill(t testing.TB, f *File, i int64, value byte) {
 	t.Helper()
 	must(t, f.c.WriteAt(t.Context(), bytes.Repeat([]byte{value}, int(f.blockLength)), f.block(i).Offset))
 }
 
-// payload returns the payload of a block that has a place.
+// payload returns the payload of an allocated block.
 func payload(t testing.TB, f *File, i int64) []byte {
 	t.Helper()
 	p := make([]byte, f.blockLength)
@@ -71,8 +71,8 @@ func payload(t testing.TB, f *File, i int64) []byte {
 	return p
 }
 
-// wantClean fails if Check finds anything but what the texts begin with, harmless
-// all of it.
+// wantClean fails unless Check has one harmless finding per text, in order, that
+// contains it.
 func wantClean(t testing.TB, r blockdev.Reader, harmless ...string) {
 	t.Helper()
 	findings, err := Check(t.Context(), r)
@@ -87,9 +87,9 @@ func wantClean(t testing.TB, r blockdev.Reader, harmless ...string) {
 	}
 }
 
-// foreign is a dynamic or differencing disk as another program would lay it out:
-// the header behind the BAT, payload at odd multiples of 512, blocks out of order,
-// sectors of block 1 half there, an old footer of 511 bytes.
+// foreign is a dynamic or differencing disk in another program's layout: the header
+// after the BAT, payload at odd multiples of 512, blocks out of order, half the sectors
+// of block 1 present, an old footer of 511 bytes.
 func foreign(t testing.TB, kind disk.Kind) *disktest.Memory {
 	t.Helper()
 	const blocks, blockLength = 4, 1 << 14
@@ -103,11 +103,11 @@ func foreign(t testing.TB, kind disk.Kind) *disktest.Memory {
 		h.parentID, h.parentName = parentID, "base.vhd"
 	}
 	const place = 512 + blockLength
-	first := int64(2048 + 512) // of the places
+	first := int64(2048 + 512) // offset of the first block
 	file := make([]byte, first+3*place+oldFooterLength)
 	copy(file, f.encode())
 	copy(file[1024:], h.encode())
-	for i, n := range []int64{2, 0, -1, 1, -1, -1, -1} { // block i is at place n
+	for i, n := range []int64{2, 0, -1, 1, -1, -1, -1} { // block i is the nth in the file
 		sector := unused
 		if n >= 0 {
 			at := first + n*place
@@ -124,7 +124,7 @@ func foreign(t testing.TB, kind disk.Kind) *disktest.Memory {
 	return disktest.New(file)
 }
 
-// states returns a letter a block: Absent, Full, Partial.
+// states returns the first letter of each block's state: Absent, Full, Partial.
 func states(f *File) string {
 	var s []byte
 	for i := range f.Info().Blocks() {

@@ -13,45 +13,45 @@ const (
 	headerCookie = "cxsparse"
 	locators     = 8
 
-	// unused is the BAT entry of a block that is not there.
+	// unused is the BAT entry of a block that is not allocated.
 	unused = ^uint32(0)
 
-	// pageLength is what payload is aligned to in files made here, because the
-	// store maps pages of that length.
+	// pageLength is the alignment of payload in files created by this package: the
+	// store maps pages of this length.
 	pageLength = 4096
 
 	defaultBlockLength = 2 << 20
 	minimumBlockLength = pageLength
 	maximumBlockLength = 2 << 30
-	// maximumBlocks bounds the memory that a file can ask for: it is enough for
-	// the largest disk in blocks of 512 KiB, and makes a BAT of 16 MiB.
+	// maximumBlocks bounds the memory for a file: it allows the largest disk in blocks
+	// of 512 KiB, whose BAT has 16 MiB.
 	maximumBlocks = 1 << 22
 )
 
 // header is the Dynamic Disk Header.
 type header struct {
-	dataOffset      uint64 // of a structure that the specification leaves to the future
+	dataOffset      uint64 // of a structure reserved by the specification
 	tableOffset     uint64 // of the BAT
 	version         uint32
 	maxTableEntries uint32
 	blockSize       uint32 // bytes of payload in a block
 	parentID        disk.GUID
-	parentTimeStamp uint32 // of the parent's last change, seconds since epoch
+	parentTimeStamp uint32 // the parent's last change, seconds since epoch
 	parentName      string
 	locators        [locators]locator
 }
 
-// locator is a Parent Locator Entry: where in the file a path of the parent is,
-// written in the way of one platform.
+// locator is a Parent Locator Entry: the location in the file of a path of the parent,
+// in the encoding of a platform.
 type locator struct {
 	platform [4]byte
-	space    uint32 // that there is for it; see length
-	length   uint32 // of the path, bytes
+	space    uint32 // reserved for the path; see spaceLength
+	length   uint32 // of the path in bytes
 	offset   uint64
 }
 
-// spaceLength returns the space in bytes. The specification counts sectors,
-// but there are programs that count bytes.
+// spaceLength returns the space in bytes. The specification counts sectors, but some
+// programs count bytes.
 func (l *locator) spaceLength() int64 {
 	if l.space < sectorLength {
 		return int64(l.space) * sectorLength
@@ -71,7 +71,7 @@ func (h *header) encode() []byte {
 	be.PutUint32(p[32:], h.blockSize)
 	copy(p[40:], h.parentID[:])
 	be.PutUint32(p[56:], h.parentTimeStamp)
-	copy(p[64:64+510], encodeUTF16(h.parentName, be)) // a zero ends it
+	copy(p[64:64+510], encodeUTF16(h.parentName, be)) // zero-terminated
 	for i, l := range h.locators {
 		q := p[576+24*i:]
 		copy(q, l.platform[:])
@@ -83,7 +83,7 @@ func (h *header) encode() []byte {
 	return p
 }
 
-// decodeHeader decodes a header whose bytes are whole.
+// decodeHeader decodes a header and verifies its cookie and checksum.
 func decodeHeader(p []byte) (header, error) {
 	be := binary.BigEndian
 	switch {
@@ -109,8 +109,8 @@ func decodeHeader(p []byte) (header, error) {
 	return h, nil
 }
 
-// bitmapLength returns the length in bytes of the sector bitmap before the
-// payload of a block: a bit a sector, rounded up to whole sectors.
+// bitmapLength returns the length in bytes of the sector bitmap before the payload of a
+// block: one bit per sector, rounded up to whole sectors.
 func bitmapLength(blockLength int64) int64 {
 	return roundUp(blockLength/sectorLength/8, sectorLength)
 }

@@ -12,18 +12,17 @@ import (
 	"odx/vhd/disk"
 )
 
-// image is the structures of a file, as far as they could be read.
+// image has the structures of a file that could be read.
 type image struct {
 	fileSize int64
 
 	footer    footer
 	footerRaw []byte // 512 bytes
-	// endAt is where the footer at the end is; -1: there is no good one, why says
-	// endFault.
+	// endAt is the offset of the footer at the end, or -1 if it is not valid; endFault
+	// is then the cause.
 	endAt    int64
 	endFault error
-	// copyFault says why there is no good copy of the footer at 0. It does not
-	// matter to a fixed disk, which has none.
+	// copyFault is the fault of the copy of the footer at 0. A fixed disk has no copy.
 	copyFault error
 	copied    footer // if copyFault is nil
 
@@ -34,17 +33,16 @@ type image struct {
 	header header // not of a fixed disk
 	bat    []uint32
 	parent *disk.Parent // of a differencing disk
-	// parentFaults says what of the parent could not be read.
+	// parentFaults are the faults of the parent's locators and name.
 	parentFaults []string
 }
 
-// invalid is an error that wraps disk.ErrFormat.
+// invalid returns an error that wraps disk.ErrFormat.
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("vhd: %w: %s", disk.ErrFormat, fmt.Sprintf(format, args...))
 }
 
-// load reads the structures of a file. With an error it returns what it had read
-// until then.
+// load reads the structures of a file. With an error it returns those read before.
 func load(ctx context.Context, r blockdev.Reader) (*image, error) {
 	m, err := loadHead(ctx, r)
 	if err != nil || m.kind == disk.Fixed {
@@ -64,7 +62,7 @@ func loadHead(ctx context.Context, r blockdev.Reader) (*image, error) {
 		return m, err
 	}
 	if m.footer.version>>16 != version1>>16 {
-		return m, fmt.Errorf("vhd: %w: version %d.%d of the format; 1.0 is known", errors.ErrUnsupported, m.footer.version>>16, m.footer.version&0xFFFF)
+		return m, fmt.Errorf("vhd: %w: version %d.%d of the format; supported is 1.0", errors.ErrUnsupported, m.footer.version>>16, m.footer.version&0xFFFF)
 	}
 	if m.kind, err = m.footer.kind(); err != nil {
 		return m, fmt.Errorf("vhd: %w", err)
@@ -75,7 +73,7 @@ func loadHead(ctx context.Context, r blockdev.Reader) (*image, error) {
 	if m.kind == disk.Fixed {
 		m.blockLength = defaultBlockLength
 		if m.size > m.endAt {
-			return m, invalid("the disk has %d bytes, of which %d are before the footer", m.size, m.endAt)
+			return m, invalid("the disk has %d bytes, the file only %d before the footer", m.size, m.endAt)
 		}
 		m.size = m.footer.sizeWithin(m.size, m.endAt)
 		return m, nil
@@ -89,8 +87,8 @@ func loadHead(ctx context.Context, r blockdev.Reader) (*image, error) {
 	return m, err
 }
 
-// loadFooters reads the footer at the end, of either length, and the copy at 0.
-// The one at the end counts: what is at 0 of a fixed disk belongs to its user.
+// loadFooters reads the footer at the end, of either length, and the copy at 0. The
+// footer at the end takes precedence: the bytes at 0 of a fixed disk are its guest's.
 func (m *image) loadFooters(ctx context.Context, r blockdev.Reader) error {
 	m.endAt = -1
 	for _, length := range []int64{footerLength, oldFooterLength} {
@@ -121,15 +119,15 @@ func (m *image) loadFooters(ctx context.Context, r blockdev.Reader) error {
 		m.footer, m.footerRaw = copied, raw
 		return nil
 	}
-	return invalid("the footer at the end %v; the copy of it at the start %v", m.endFault, fault)
+	return invalid("the footer at the end %v; its copy at the start %v", m.endFault, fault)
 }
 
-// maxTail bounds how far from its end a file is searched for the footer of a fixed disk.
+// maxTail bounds the distance of a fixed disk's footer from the end of the file.
 const maxTail = 64 << 20
 
-// findBeforeTail looks for the footer of a fixed disk that has other bytes after it:
-// padding that a copy has added, for instance. It is just after the payload, as long as
-// the footer says; err is what is wrong without it.
+// findBeforeTail searches for the footer of a fixed disk with bytes after it, such as
+// padding added by a copy. The payload before it has the length that the footer states.
+// It returns err if there is no such footer.
 func (m *image) findBeforeTail(ctx context.Context, r blockdev.Reader, err error) error {
 	const part = 1 << 20
 	end := m.fileSize &^ (sectorLength - 1)
@@ -137,7 +135,7 @@ func (m *image) findBeforeTail(ctx context.Context, r blockdev.Reader, err error
 	for low := max(0, end-maxTail); end > low; {
 		p := buf[:min(part, end-low)]
 		if err := r.ReadAt(ctx, p, end-int64(len(p))); err != nil {
-			return fmt.Errorf("vhd: look for the footer: %w", err)
+			return fmt.Errorf("vhd: search for the footer: %w", err)
 		}
 		for at := len(p) - footerLength; at >= 0; at -= sectorLength {
 			off := end - int64(len(p)) + int64(at)
@@ -146,7 +144,7 @@ func (m *image) findBeforeTail(ctx context.Context, r blockdev.Reader, err error
 				continue
 			}
 			if err == nil {
-				return invalid("the start is that of a dynamic or differencing disk, and there is the footer of a fixed one at %d: it cannot be told which it is", off)
+				return invalid("the kind is ambiguous: the start is that of a dynamic or differencing disk, and the footer of a fixed one is at %d", off)
 			}
 			m.footer, m.footerRaw, m.endAt, m.endFault = f, bytes.Clone(p[at:][:footerLength]), off, nil
 			return nil
@@ -156,8 +154,8 @@ func (m *image) findBeforeTail(ctx context.Context, r blockdev.Reader, err error
 	return err
 }
 
-// HasFooter reports whether a file has the footer of a VHD where one can be: at its end, or
-// for a disk that is not fixed at its start.
+// HasFooter reports whether a file has the footer of a VHD at its end or, for a disk
+// that is not fixed, at its start.
 func HasFooter(ctx context.Context, r blockdev.Reader) (bool, error) {
 	m := image{fileSize: r.Size()}
 	err := m.loadFooters(ctx, r)
@@ -167,7 +165,7 @@ func HasFooter(ctx context.Context, r blockdev.Reader) (bool, error) {
 	return err == nil, err
 }
 
-// readFooter reads the footer at off. fault says what is wrong with it.
+// readFooter reads the footer at off. fault is why it is not valid.
 func readFooter(ctx context.Context, r blockdev.Reader, off, length int64) (f footer, raw []byte, fault, err error) {
 	if off < 0 || r.Size() < off+length {
 		return f, nil, fmt.Errorf("is missing: the file has %d bytes", r.Size()), nil
@@ -180,7 +178,7 @@ func readFooter(ctx context.Context, r blockdev.Reader, off, length int64) (f fo
 	return f, raw, fault, nil
 }
 
-// limit returns where what is not the footer at the end has to end.
+// limit returns the end of the file's range before the footer at the end.
 func (m *image) limit() int64 {
 	if m.endAt >= 0 {
 		return m.endAt
@@ -188,8 +186,8 @@ func (m *image) limit() int64 {
 	return m.fileSize
 }
 
-// inside reports whether a range is in the file and does not touch the footer at
-// its end.
+// inside reports whether a range is in the file and does not overlap the footer at its
+// end.
 func (m *image) inside(off uint64, length int64) bool {
 	limit := m.limit()
 	return length >= 0 && length <= limit && off <= uint64(limit-length)
@@ -198,7 +196,7 @@ func (m *image) inside(off uint64, length int64) bool {
 func (m *image) loadHeader(ctx context.Context, r blockdev.Reader) error {
 	at := m.footer.dataOffset
 	if !m.inside(at, headerLength) {
-		return invalid("the dynamic disk header is said to be at %d of a file of %d bytes", at, m.fileSize)
+		return invalid("the dynamic disk header at %d does not fit into a file of %d bytes", at, m.fileSize)
 	}
 	p := make([]byte, headerLength)
 	if err := r.ReadAt(ctx, p, int64(at)); err != nil {
@@ -210,7 +208,7 @@ func (m *image) loadHeader(ctx context.Context, r blockdev.Reader) error {
 	}
 	m.header = h
 	if h.version>>16 != version1>>16 {
-		return fmt.Errorf("vhd: %w: version %d.%d of the dynamic disk header; 1.0 is known", errors.ErrUnsupported, h.version>>16, h.version&0xFFFF)
+		return fmt.Errorf("vhd: %w: version %d.%d of the dynamic disk header; supported is 1.0", errors.ErrUnsupported, h.version>>16, h.version&0xFFFF)
 	}
 	length := int64(h.blockSize)
 	if length == 0 || length%sectorLength != 0 || length&(length-1) != 0 {
@@ -224,19 +222,19 @@ func (m *image) loadHeader(ctx context.Context, r blockdev.Reader) error {
 	return nil
 }
 
-// checkBlocks says whether blocks of that length, which may come from a hostile
-// file, can be worked with.
+// checkBlocks returns an error if blocks of the length are not supported. The length
+// may be from a hostile file.
 func checkBlocks(size, length int64) error {
 	if length < minimumBlockLength || length > maximumBlockLength || length&(length-1) != 0 {
-		return fmt.Errorf("blocks of %d bytes; powers of two from %d to %d are possible", length, minimumBlockLength, int64(maximumBlockLength))
+		return fmt.Errorf("blocks of %d bytes: supported are powers of two from %d to %d", length, minimumBlockLength, int64(maximumBlockLength))
 	}
 	if n := (size + length - 1) / length; n > maximumBlocks {
-		return fmt.Errorf("%d blocks of %d bytes; %d blocks are possible", n, length, maximumBlocks)
+		return fmt.Errorf("%d blocks of %d bytes: the maximum is %d blocks", n, length, maximumBlocks)
 	}
 	return nil
 }
 
-// loadBAT reads the entries of the BAT that the disk needs.
+// loadBAT reads the entries of the disk's blocks.
 func (m *image) loadBAT(ctx context.Context, r blockdev.Reader) error {
 	at, entries := m.header.tableOffset, int64(m.header.maxTableEntries)
 	n := (m.size + m.blockLength - 1) / m.blockLength
@@ -261,16 +259,16 @@ func (m *image) loadBAT(ctx context.Context, r blockdev.Reader) error {
 	return nil
 }
 
-// bitmapAt returns where the sector bitmap of a block is that is there.
+// bitmapAt returns the offset of the sector bitmap of an allocated block.
 func (m *image) bitmapAt(i int64) int64 { return int64(m.bat[i]) * sectorLength }
 
-// payloadAt returns where its payload is.
+// payloadAt returns the offset of the payload of an allocated block.
 func (m *image) payloadAt(i int64) int64 { return m.bitmapAt(i) + bitmapLength(m.blockLength) }
 
 // placeLength returns the length of a block in the file, bitmap and payload.
 func (m *image) placeLength() int64 { return bitmapLength(m.blockLength) + m.blockLength }
 
-// outside returns the blocks that are not within the file.
+// outside returns the allocated blocks that are not in the file.
 func (m *image) outside() (blocks []int64) {
 	for i, sector := range m.bat {
 		if sector != unused && !m.inside(uint64(sector)*sectorLength, m.placeLength()) {
@@ -280,44 +278,43 @@ func (m *image) outside() (blocks []int64) {
 	return blocks
 }
 
-// extent is a range of the file that is used.
-type extent struct {
+// fileRange is a used range of the file.
+type fileRange struct {
 	off, length int64
-	name        string // "" of a block
+	name        string // "" for a block
 }
 
-func (e extent) end() int64 { return e.off + e.length }
+func (e fileRange) end() int64 { return e.off + e.length }
 
-// structures returns what there is in the file apart from blocks, low offsets
-// first.
-func (m *image) structures() []extent {
-	var all []extent
+// structures returns the used ranges except blocks, by ascending offset.
+func (m *image) structures() []fileRange {
+	var all []fileRange
 	if m.kind == disk.Fixed {
-		all = append(all, extent{0, m.size, "the payload"})
+		all = append(all, fileRange{0, m.size, "the payload"})
 	} else {
 		all = append(all,
-			extent{0, footerLength, "the copy of the footer"},
-			extent{int64(m.footer.dataOffset), headerLength, "the dynamic disk header"},
-			extent{int64(m.header.tableOffset), 4 * int64(m.header.maxTableEntries), "the BAT"})
+			fileRange{0, footerLength, "the copy of the footer"},
+			fileRange{int64(m.footer.dataOffset), headerLength, "the dynamic disk header"},
+			fileRange{int64(m.header.tableOffset), 4 * int64(m.header.maxTableEntries), "the BAT"})
 	}
 	if m.kind == disk.Differencing {
 		for _, l := range m.header.locators {
 			length := max(l.spaceLength(), int64(l.length))
 			if l.platform != [4]byte{} && length > 0 && m.inside(l.offset, length) {
-				all = append(all, extent{int64(l.offset), length, "a parent locator"})
+				all = append(all, fileRange{int64(l.offset), length, "a parent locator"})
 			}
 		}
 	}
 	if m.endAt >= 0 {
-		all = append(all, extent{m.endAt, m.fileSize - m.endAt, "the footer at the end"})
+		all = append(all, fileRange{m.endAt, m.fileSize - m.endAt, "the footer at the end"})
 	}
-	slices.SortFunc(all, func(a, b extent) int { return int(min(max(a.off-b.off, -1), 1)) })
+	slices.SortFunc(all, func(a, b fileRange) int { return int(min(max(a.off-b.off, -1), 1)) })
 	return all
 }
 
-// survey goes over the file once and tells of what is used twice and of what is
-// not used at all. Blocks outside the file must have been excluded.
-func (m *image) survey(gap func(off, length int64), overlap func(a, b extent)) {
+// survey calls gap with each unused range of the file and overlap with ranges that
+// overlap. All blocks must be in the file.
+func (m *image) survey(gap func(off, length int64), overlap func(a, b fileRange)) {
 	sectors := make([]uint32, 0, len(m.bat))
 	for _, sector := range m.bat {
 		if sector != unused {
@@ -325,8 +322,8 @@ func (m *image) survey(gap func(off, length int64), overlap func(a, b extent)) {
 		}
 	}
 	slices.Sort(sectors)
-	var last extent
-	visit := func(e extent) {
+	var last fileRange
+	visit := func(e fileRange) {
 		switch {
 		case e.off > last.end():
 			gap(last.end(), e.off-last.end())
@@ -339,7 +336,7 @@ func (m *image) survey(gap func(off, length int64), overlap func(a, b extent)) {
 	}
 	structures := m.structures()
 	for _, sector := range sectors {
-		block := extent{int64(sector) * sectorLength, m.placeLength(), ""}
+		block := fileRange{int64(sector) * sectorLength, m.placeLength(), ""}
 		for len(structures) > 0 && structures[0].off <= block.off {
 			visit(structures[0])
 			structures = structures[1:]

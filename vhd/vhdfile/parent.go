@@ -17,8 +17,8 @@ import (
 	"odx/vhd/disk"
 )
 
-// maximumPathLength bounds the path in a locator: 32,767 characters of UTF-16, the
-// longest path of Windows.
+// maximumPathLength bounds the path in a locator, in bytes: 32,767 characters of
+// UTF-16, the longest path of Windows.
 const maximumPathLength = 2 * 32767
 
 // The platform codes of parent locators.
@@ -30,19 +30,18 @@ const (
 	oldAbsoluteWindows = "Wi2k"
 )
 
-// encodeParent returns the locators of a parent, without their places in the file,
-// and what each one says.
+// encodeParent returns the locators of a parent, without offsets, and the data of each.
 func encodeParent(p *disk.Parent) (entries [locators]locator, data [][]byte, err error) {
 	if len(p.Paths) == 0 {
-		return entries, nil, errors.New("a differencing disk needs a path of its parent")
+		return entries, nil, errors.New("a differencing disk must have a path of its parent")
 	}
 	if len(p.Paths) > locators {
-		return entries, nil, fmt.Errorf("%d paths of the parent; there is room for %d", len(p.Paths), locators)
+		return entries, nil, fmt.Errorf("%d paths of the parent: the maximum is %d", len(p.Paths), locators)
 	}
 	for i, name := range p.Paths {
 		platform, text := encodePath(name)
 		if len(text) == 0 || len(text) > maximumPathLength || !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
-			return entries, nil, fmt.Errorf("%.100q cannot be the path of a parent", name)
+			return entries, nil, fmt.Errorf("%.100q is not a path of a parent", name)
 		}
 		entries[i] = locator{[4]byte([]byte(platform)), uint32(roundUp(int64(len(text)), sectorLength) / sectorLength), uint32(len(text)), 0}
 		data = append(data, text)
@@ -50,7 +49,7 @@ func encodeParent(p *disk.Parent) (entries [locators]locator, data [][]byte, err
 	return entries, data, nil
 }
 
-// encodePath returns a path in the way of the platform whose it is.
+// encodePath returns the platform code of a path and the path in its encoding.
 func encodePath(name string) (platform string, text []byte) {
 	switch {
 	case name == "":
@@ -73,8 +72,8 @@ func isAbsoluteWindows(name string) bool {
 	return drive || strings.HasPrefix(name, `\\`)
 }
 
-// readParent reads what a differencing disk says of its parent. What it cannot
-// make sense of it leaves out and says so in problems.
+// readParent reads the parent's identifier, name and paths. It skips invalid locators
+// and describes them in problems.
 func readParent(ctx context.Context, r blockdev.Reader, h *header) (parent *disk.Parent, problems []string, err error) {
 	parent = &disk.Parent{ID: h.parentID, Modified: timeOf(h.parentTimeStamp)}
 	var absolute []string
@@ -90,7 +89,7 @@ func readParent(ctx context.Context, r blockdev.Reader, h *header) (parent *disk
 		name, relative := decodePath(string(l.platform[:]), text)
 		switch {
 		case name == "":
-			problems = append(problems, fmt.Sprintf("parent locator %d, of platform %q, with %d bytes at %d, makes no sense", i, l.platform, l.length, l.offset))
+			problems = append(problems, fmt.Sprintf("parent locator %d, of platform %q, with %d bytes at %d, is invalid", i, l.platform, l.length, l.offset))
 		case relative:
 			parent.Paths = append(parent.Paths, name)
 		default:
@@ -98,8 +97,8 @@ func readParent(ctx context.Context, r blockdev.Reader, h *header) (parent *disk
 		}
 	}
 	parent.Paths = append(parent.Paths, absolute...)
-	// The name next to the locators is of the file alone, or a path of a system that
-	// is not told: for want of a better one.
+	// The header's name is a file name or a path of an unknown system. It is used if no
+	// locator has a path.
 	if len(parent.Paths) == 0 && h.parentName != "" {
 		parent.Paths = []string{strings.TrimPrefix(h.parentName, `.\`)}
 	}
@@ -113,7 +112,8 @@ func readParent(ctx context.Context, r blockdev.Reader, h *header) (parent *disk
 	return parent, problems, nil
 }
 
-// readLocator returns what l leads to, nothing where that cannot be a path.
+// readLocator returns the data of l, or nil if its length or offset is not that of a
+// path.
 func readLocator(ctx context.Context, r blockdev.Reader, l *locator) ([]byte, error) {
 	size, length := uint64(r.Size()), uint64(l.length)
 	if length > maximumPathLength || l.offset > size || length > size-l.offset {
@@ -126,7 +126,7 @@ func readLocator(ctx context.Context, r blockdev.Reader, l *locator) ([]byte, er
 	return text, nil
 }
 
-// decodePath returns the path that a locator has, "" for what is none.
+// decodePath returns the path of a locator, or "" if the data is not a path.
 func decodePath(platform string, text []byte) (name string, relative bool) {
 	switch platform {
 	case relativeWindows:
@@ -140,7 +140,7 @@ func decodePath(platform string, text []byte) (name string, relative bool) {
 		if err != nil || u.Scheme != "file" {
 			return "", false
 		}
-		// "file://./name" is how some write what is relative.
+		// Some programs write relative paths as "file://./name".
 		if u.Host == "." || u.Host == ".." {
 			return path.Join(u.Host, u.Path), true
 		}
@@ -152,8 +152,8 @@ func decodePath(platform string, text []byte) (name string, relative bool) {
 	return path.Clean(strings.ReplaceAll(name, `\`, "/")), true
 }
 
-// decodeOld decodes a path of a deprecated platform: UTF-16 if it looks like
-// it, otherwise one byte a character.
+// decodeOld decodes a path of a deprecated platform: as UTF-16 if the bytes suggest it,
+// otherwise as one byte per character.
 func decodeOld(text []byte) string {
 	if len(text) > 1 && text[1] == 0 {
 		return decodeUTF16(text, binary.LittleEndian)
@@ -161,7 +161,7 @@ func decodeOld(text []byte) string {
 	return strings.ToValidUTF8(string(bytes.TrimRight(text, "\x00")), "\uFFFD")
 }
 
-// encodeUTF16 returns s in UTF-16 with the given order of bytes.
+// encodeUTF16 returns s in UTF-16 with the byte order.
 func encodeUTF16(s string, order binary.AppendByteOrder) (p []byte) {
 	for _, unit := range utf16.Encode([]rune(s)) {
 		p = order.AppendUint16(p, unit)
@@ -169,7 +169,7 @@ func encodeUTF16(s string, order binary.AppendByteOrder) (p []byte) {
 	return p
 }
 
-// decodeUTF16 returns the string in p, which ends at a zero, if there is one.
+// decodeUTF16 returns the string in p, up to the first zero.
 func decodeUTF16(p []byte, order binary.ByteOrder) string {
 	units := make([]uint16, 0, len(p)/2)
 	for ; len(p) > 1; p = p[2:] {

@@ -10,8 +10,8 @@ import (
 	"odx/vhd/disk/disktest"
 )
 
-// sizedFooter is a footer written byte by byte as the specification has it, so that it
-// shares no mistake with footer.encode: Original Size at 40, Current Size at 48.
+// sizedFooter is a footer written byte by byte from the specification, independent of
+// footer.encode: Original Size at 40, Current Size at 48.
 func sizedFooter(original, current uint64, creator string, g geometry, diskType uint32, dataOffset uint64) []byte {
 	p := make([]byte, 512)
 	be := binary.BigEndian
@@ -40,7 +40,7 @@ func sizedFixed(payload int64, footer []byte) *disktest.Memory {
 	return disktest.New(append(p, footer...))
 }
 
-// sizedDynamic is a dynamic disk with entries blocks of 2 MiB, none of them there.
+// sizedDynamic is a dynamic disk with entries blocks of 2 MiB, none allocated.
 func sizedDynamic(entries int, footer []byte) *disktest.Memory {
 	h := header{dataOffset: noOffset, tableOffset: 1536, version: version1, maxTableEntries: uint32(entries), blockSize: 2 * mib}
 	p := append(bytes.Clone(footer), h.encode()...)
@@ -48,9 +48,9 @@ func sizedDynamic(entries int, footer []byte) *disktest.Memory {
 	return disktest.New(append(p, footer...))
 }
 
-// TestOpen_Size: the capacity is the Current Size, whatever size the disk was made
-// with; what a geometry says more than it, and the file has, is shown for those
-// creators that go by the geometry.
+// TestOpen_Size: the capacity is the Current Size, not the Original Size. For creators
+// that use the geometry it is the geometry's size, if that is larger and the file has
+// room for it.
 func TestOpen_Size(t *testing.T) {
 	g := geometryOf
 	for name, tt := range map[string]struct {
@@ -61,18 +61,18 @@ func TestOpen_Size(t *testing.T) {
 		want              int64
 		finding           string
 	}{
-		"as made":                        {8 * mib, 8 * mib, "win ", g(8 * mib), 8 * mib, 8 * mib, ""},
-		"grown":                          {4 * mib, 8 * mib, "win ", g(8 * mib), 8 * mib, 8 * mib, ""},
-		"grown, old geometry":            {4 * mib, 8 * mib, "win ", g(4 * mib), 8 * mib, 8 * mib, "size and geometry disagree"},
-		"shrunk":                         {8 * mib, 4 * mib, "win ", g(4 * mib), 4 * mib, 4 * mib, ""},
-		"shrunk, old geometry":           {8 * mib, 4 * mib, "win ", g(8 * mib), 4 * mib, 4 * mib, "its geometry is that of one with"},
-		"not whole sectors":              {8 * mib, 8*mib + 100, "vs  ", g(8 * mib), 8 * mib, 8 * mib, ""},
-		"behind Virtual PC's geometry":   {8 * mib, 8 * mib, "vpc ", g(8 * mib), 8 * mib, 8 * mib, "Virtual PC and qemu show only"},
-		"behind an old geometry of qemu": {4 * mib, 8 * mib, "qemu", g(4 * mib), 8 * mib, 8 * mib, "Virtual PC and qemu show only"},
-		"geometry of qemu is larger":     {6800 * 512, 2 * mib, "qemu", geometry{100, 4, 17}, 6800 * 512, 6800 * 512, "the file has room for them"},
-		"geometry of qemu, no room":      {6800 * 512, 2 * mib, "qemu", geometry{100, 4, 17}, 2 * mib, 2 * mib, "its geometry is that of one with"},
-		"largest geometry":               {8 * mib, 8 * mib, "qemu", maximumGeometry, 8 * mib, 8 * mib, ""},
-		"no geometry":                    {8 * mib, 8 * mib, "vpc ", geometry{}, 8 * mib, 8 * mib, "size and geometry disagree"},
+		"as made":                         {8 * mib, 8 * mib, "win ", g(8 * mib), 8 * mib, 8 * mib, ""},
+		"grown":                           {4 * mib, 8 * mib, "win ", g(8 * mib), 8 * mib, 8 * mib, ""},
+		"grown, old geometry":             {4 * mib, 8 * mib, "win ", g(4 * mib), 8 * mib, 8 * mib, "size and geometry disagree"},
+		"shrunk":                          {8 * mib, 4 * mib, "win ", g(4 * mib), 4 * mib, 4 * mib, ""},
+		"shrunk, old geometry":            {8 * mib, 4 * mib, "win ", g(8 * mib), 4 * mib, 4 * mib, "its geometry is that of one with"},
+		"not whole sectors":               {8 * mib, 8*mib + 100, "vs  ", g(8 * mib), 8 * mib, 8 * mib, ""},
+		"larger than Virtual PC geometry": {8 * mib, 8 * mib, "vpc ", g(8 * mib), 8 * mib, 8 * mib, "Virtual PC and qemu show only"},
+		"larger than qemu geometry":       {4 * mib, 8 * mib, "qemu", g(4 * mib), 8 * mib, 8 * mib, "Virtual PC and qemu show only"},
+		"geometry of qemu is larger":      {6800 * 512, 2 * mib, "qemu", geometry{100, 4, 17}, 6800 * 512, 6800 * 512, "the file has room for them"},
+		"geometry of qemu, no room":       {6800 * 512, 2 * mib, "qemu", geometry{100, 4, 17}, 2 * mib, 2 * mib, "its geometry is that of one with"},
+		"largest geometry":                {8 * mib, 8 * mib, "qemu", maximumGeometry, 8 * mib, 8 * mib, ""},
+		"no geometry":                     {8 * mib, 8 * mib, "vpc ", geometry{}, 8 * mib, 8 * mib, "size and geometry disagree"},
 	} {
 		check := func(t *testing.T, c *disktest.Memory) {
 			f := opened(t, c)
@@ -95,7 +95,7 @@ func TestOpen_Size(t *testing.T) {
 	}
 }
 
-// TestCreate_Sizes: both sizes of a footer made here are the capacity.
+// TestCreate_Sizes: Original Size and Current Size are the capacity.
 func TestCreate_Sizes(t *testing.T) {
 	for _, kind := range []disk.Kind{disk.Fixed, disk.Dynamic} {
 		_, c := made(t, disk.Spec{Kind: kind, Geometry: disk.Geometry{Size: 3*mib + 512}})
@@ -109,7 +109,8 @@ func TestCreate_Sizes(t *testing.T) {
 	}
 }
 
-// appendForeign adds a block of zeros as other programs do: where the footer was.
+// appendForeign adds a block of zeros as other programs do: at the old offset of the
+// footer.
 func appendForeign(p []byte, block int) []byte {
 	footer := bytes.Clone(p[len(p)-footerLength:])
 	p = p[:len(p)-footerLength]
@@ -120,15 +121,15 @@ func appendForeign(p []byte, block int) []byte {
 	return append(append(p, make([]byte, length)...), footer...)
 }
 
-// TestCheck_ForeignBlocks: a block that another program adds begins where the one
-// before ends. Its payload, which follows the bitmap, is at a multiple of 4 KiB where
-// the bitmaps of the disk are, from blocks of 16 MiB on, and first in an empty disk.
-// Check names the others.
+// TestCheck_ForeignBlocks: another program adds a block at the end of the last one. Its
+// payload, which follows the bitmap, is at a multiple of 4 KiB if the length of a
+// bitmap is, for blocks of 16 MiB or more, and for the first block. Check names the
+// others.
 func TestCheck_ForeignBlocks(t *testing.T) {
 	const places = " not at a multiple of 4 KiB"
 	for name, tt := range map[string]struct {
 		blockLength int64
-		own         []int64 // blocks that were written here
+		own         []int64 // blocks allocated by this package
 		want        string  // finding about blocks 1 and 2
 	}{
 		"an empty disk":            {mib, nil, "block 2 is" + places},
@@ -158,10 +159,11 @@ func TestCheck_ForeignBlocks(t *testing.T) {
 	}
 }
 
-// TestFooterPlace: another program puts the first block where the footer is, just after the
-// BAT. Its payload can be mapped. After blocks were freed the footer is after the last one
-// again, where others put the next one, and nothing of it stays behind.
-func TestFooterPlace(t *testing.T) {
+// TestFile_FooterOffset: another program adds the first block at the offset of the
+// footer, after the BAT, and its payload can be mapped. After blocks are freed, Close
+// moves the footer to the end of the last block, where other programs add the next one,
+// and leaves no bytes after it.
+func TestFile_FooterOffset(t *testing.T) {
 	for _, s := range []disk.Spec{
 		spec(disk.Dynamic, 9), spec(disk.Differencing, 9), {Kind: disk.Dynamic, Geometry: disk.Geometry{Size: 1 << 30}},
 		{Kind: disk.Dynamic, Geometry: disk.Geometry{Size: 1 << 30, BlockLength: 32 * mib}}, {Kind: disk.Dynamic, Geometry: disk.Geometry{Size: 33 << 30}},

@@ -8,14 +8,13 @@ import (
 	"odx/vhd/disk"
 )
 
-// findPlaces finds the room for blocks that nothing in the file uses: a crash
-// while blocks were added leaves some, and so do blocks that were freed. It fails
-// if something is used twice.
+// findPlaces finds unused ranges for blocks, which freed blocks and crashes while
+// blocks were added leave. It returns an error if ranges overlap.
 func (f *File) findPlaces() error {
 	if f.kind == disk.Fixed {
 		return nil
 	}
-	// A structure that is not known may be in what seems to be a gap.
+	// An unknown structure may be in what seems to be a gap.
 	limit := 0
 	if f.header.dataOffset == noOffset {
 		for _, sector := range f.bat {
@@ -31,17 +30,17 @@ func (f *File) findPlaces() error {
 				f.places = append(f.places, place{off: at})
 			}
 		},
-		func(a, b extent) {
+		func(a, b fileRange) {
 			if twice == nil {
-				twice = invalid("%s; it can be opened for reading, to copy from it what is right", f.usedTwice(a, b))
+				twice = invalid("%s; open it for reading to copy the undamaged part", f.usedTwice(a, b))
 			}
 		})
 	slices.Reverse(f.places)
 	return twice
 }
 
-// placesIn returns up to limit places in a gap: with payload that can be mapped,
-// unless there is room for none such.
+// placesIn returns up to limit places in a gap: aligned for mapping, or unaligned if no
+// aligned place fits.
 func (m *image) placesIn(off, length int64, limit int) (places []int64) {
 	end := off + length
 	for len(places) < limit {
@@ -58,17 +57,16 @@ func (m *image) placesIn(off, length int64, limit int) (places []int64) {
 	return places
 }
 
-// alignedPlace returns the first place from off on whose payload, behind the
-// bitmap, can be mapped.
+// alignedPlace returns the first offset from off on at which the payload of a block,
+// after its bitmap, is aligned for mapping.
 func (m *image) alignedPlace(off int64) int64 {
 	bitmap := bitmapLength(m.blockLength)
 	return roundUp(off+bitmap, pageLength) - bitmap
 }
 
-// takePlaces returns places for n blocks, with bitmaps and payload of zeros:
-// free ones, and for the rest new ones before the end, to where the footer moves.
-// What it does is no change of the disk. Places that are taken and not used are
-// not given again before the file is opened the next time.
+// takePlaces returns places for n blocks, with bitmaps and payload of zeros: free ones
+// first, then new ones by moving the footer. It does not change the disk's content.
+// Places that are taken and not used are free again after the file is reopened.
 func (f *File) takePlaces(ctx context.Context, n int) ([]int64, error) {
 	old := min(n, len(f.places))
 	var grown []int64
@@ -76,7 +74,7 @@ func (f *File) takePlaces(ctx context.Context, n int) ([]int64, error) {
 	for range n - old {
 		at := f.alignedPlace(end)
 		if at/sectorLength >= int64(unused) {
-			return nil, fmt.Errorf("vhd: no place for another block: a BAT reaches the first %d bytes of a file", int64(unused)*sectorLength)
+			return nil, fmt.Errorf("vhd: add a block: the file is full: a BAT addresses the first %d bytes of a file", int64(unused)*sectorLength)
 		}
 		grown = append(grown, at)
 		end = at + f.placeLength()
@@ -87,23 +85,23 @@ func (f *File) takePlaces(ctx context.Context, n int) ([]int64, error) {
 		f.places = f.places[:len(f.places)-1]
 		if !p.zeros {
 			if err := f.c.Unmap(ctx, p.off, f.placeLength()); err != nil {
-				return nil, fmt.Errorf("vhd: empty a place at %d: %w", p.off, err)
+				return nil, fmt.Errorf("vhd: unmap a place at %d: %w", p.off, err)
 			}
 		}
 		taken = append(taken, p.off)
 	}
 	if len(grown) > 0 {
 		if err := f.moveFooter(ctx, end); err != nil {
-			return nil, fmt.Errorf("vhd: make the file larger: %w", err)
+			return nil, fmt.Errorf("vhd: extend the file: %w", err)
 		}
 	}
 	return append(taken, grown...), nil
 }
 
-// moveFooter makes the file larger, so that its footer is at offset to. Until it
-// is there the copy at 0 counts.
+// moveFooter extends the file and moves its footer to offset to. Until the footer is
+// written, the copy at 0 is valid.
 func (f *File) moveFooter(ctx context.Context, to int64) error {
-	// What an attempt that failed left behind the footer must not become payload.
+	// Bytes after the footer, of a failed attempt, must not become payload.
 	if behind := f.endAt + footerLength; f.c.Size() > behind {
 		if err := f.c.Truncate(ctx, behind); err != nil {
 			return err
@@ -125,7 +123,7 @@ func (f *File) moveFooter(ctx context.Context, to int64) error {
 	return nil
 }
 
-// usedEnd returns where what is used of the file ends, apart from the footer at the end.
+// usedEnd returns the end of the last used range except the footer at the end.
 func (m *image) usedEnd() (used int64) {
 	for _, e := range m.structures() {
 		if m.endAt < 0 || e.off != m.endAt {
@@ -140,10 +138,9 @@ func (m *image) usedEnd() (used int64) {
 	return used
 }
 
-// trim moves the footer to just after what is used, and cuts off the room after it,
-// which blocks had that were freed. There is a program, qemu, that puts a new block
-// after the last one and takes for zeros what the file has there: were it an old
-// footer, that would become data.
+// trim moves the footer to the end of the last used range and truncates the space of
+// freed blocks after it. qemu adds a block after the last one and assumes that the file
+// has zeros there, so an old footer would become data.
 func (f *File) trim(ctx context.Context) error {
 	to := roundUp(f.usedEnd(), sectorLength)
 	if f.kind == disk.Fixed || f.header.dataOffset != noOffset || f.endAt <= to {
@@ -165,8 +162,8 @@ func (f *File) trim(ctx context.Context) error {
 	return nil
 }
 
-// planFooter decides where the footer at the end has to be written, if there is
-// no good one: in the last sector, if nothing uses that.
+// planFooter sets the offset for a footer at the end, if there is no valid one: the
+// last sector, unless that is in use.
 func (m *image) planFooter() {
 	if m.kind == disk.Fixed || m.endAt >= 0 {
 		return
@@ -176,7 +173,7 @@ func (m *image) planFooter() {
 	m.endAt, m.fileSize = at, max(m.fileSize, at+footerLength)
 }
 
-// repairFooters writes the footer at the end, or its copy at 0, if it is not good.
+// repairFooters writes the footer at the end, or its copy at 0, if it is not valid.
 func (f *File) repairFooters(ctx context.Context) error {
 	at := int64(0)
 	switch {
