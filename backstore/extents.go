@@ -24,6 +24,9 @@ func (v *Volume) Extents(ctx context.Context, off, length int64, fn func(part Ra
 	_, err = extentsOf(ctx, off, length, fn, func(first, count uint64, run func(blockmap.Run) bool) (uint64, error) {
 		v.mu.RLock()
 		defer v.mu.RUnlock()
+		if err := v.stale.check(first, count); err != nil {
+			return first, err
+		}
 		return v.store.forest.Runs(v.root, first, count, extentsStep, run)
 	})
 	return err
@@ -44,6 +47,9 @@ func (n *Snapshot) Extents(ctx context.Context, off, length int64, fn func(part 
 			part.Offset += off - at
 			return fn(part, mapped)
 		}, func(first, count uint64, run func(blockmap.Run) bool) (uint64, error) {
+			if err := n.state.stale.check(first, count); err != nil {
+				return first, err
+			}
 			return n.store.forest.Runs(n.state.root, first, count, extentsStep, run)
 		})
 		if err != nil {

@@ -340,7 +340,7 @@ func (s *Store) openSegments(next segment.ID) error {
 func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) {
 	o := s.journalOptions(first)
 	if s.stateless {
-		return s.listUnused(ctx)
+		return s.compareJournal(ctx)
 	}
 	redo := s.redo
 	if s.opts.ReadOnly {

@@ -53,12 +53,18 @@ type tree struct {
 
 func (t tree) lookup(s *Store, block uint64, locs []extent.Location, slots []extent.Slot) error {
 	if t.snapshot != nil {
+		if err := t.snapshot.stale.check(block, uint64(len(slots))); err != nil {
+			return err
+		}
 		return s.resolve(t.snapshot.root, block, locs, slots)
 	}
 	t.volume.mu.RLock()
 	defer t.volume.mu.RUnlock()
 	if t.volume.deleted { // since the read began; its tree is gone
 		return ErrNotFound
+	}
+	if err := t.volume.stale.check(block, uint64(len(slots))); err != nil {
+		return err
 	}
 	return s.resolve(t.volume.root, block, locs, slots)
 }

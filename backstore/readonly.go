@@ -24,7 +24,7 @@ func (s *Store) tolerate(what string, err error) error {
 }
 
 // salvageState returns a state for rows that have lost theirs. Which records of the
-// journal are in them is not known, so none is replayed.
+// journal are in them is not known, so none is replayed: see comparison.
 func (s *Store) salvageState() (st state, err error) {
 	last := make(map[byte]uint64)
 	err = s.kv.Keys(nil, func(key []byte) error {
@@ -46,36 +46,8 @@ func (s *Store) salvageState() (st state, err error) {
 		return st, err
 	}
 	st.firstLSN, s.stateless = found.End+1, true
-	s.noteDamage("journal", fmt.Errorf("%w: which records up to %d are not in the last checkpoint is not known; none is used", ErrCorrupt, found.End))
+	s.noteDamage("journal", fmt.Errorf("%w: which records up to %d are not in the last checkpoint is not known; no block is read that is not as the last of them left it", ErrCorrupt, found.End))
 	return st, nil
-}
-
-// A salvage replays what it can of a journal whose records may name what is lost.
-type salvage struct {
-	s     *Store
-	ended bool
-}
-
-// redo applies a record. A record that changes a volume whose row is lost is left
-// out: nothing shows that volume. Behind any other that cannot be applied none is,
-// since what it was to change would show older data.
-func (r *salvage) redo(rec journal.Record) error {
-	if r.ended {
-		r.s.noteUnused(rec)
-		return nil
-	}
-	err := r.s.redo(rec)
-	if err == nil || errors.Is(err, journal.ErrCut) {
-		return err
-	}
-	r.s.noteUnused(rec)
-	if errors.Is(err, errLostVolume) {
-		r.s.noteDamage(fmt.Sprintf("journal record %d", rec.LSN), err)
-		return nil
-	}
-	r.s.noteDamage(fmt.Sprintf("journal from record %d on", rec.LSN), err)
-	r.ended = true
-	return nil
 }
 
 // replayUndamaged replays the records of a damaged journal, up to the first that
@@ -83,7 +55,7 @@ func (r *salvage) redo(rec journal.Record) error {
 func (s *Store) replayUndamaged(ctx context.Context, o journal.Options) error {
 	next, r := o.First, salvage{s: s}
 	found, err := journal.Read(ctx, o, func(rec journal.Record) error {
-		r.ended = r.ended || rec.LSN != next // Read goes on to what else is damaged
+		r.ended = r.ended || rec.LSN != next // Read goes on to what else is damaged: what is shown stays the state before that
 		next++
 		return r.redo(rec)
 	})

@@ -90,10 +90,7 @@ func decodeRecord(payload []byte, unit int) (record, error) {
 
 // redo does the operation of one journal record again.
 func (s *Store) redo(rec journal.Record) error {
-	r, err := decodeRecord(rec.Payload, s.sb.unit)
-	if w, ok := r.(*writeRecord); ok && !rec.Durable && err == nil {
-		err = w.verify(s)
-	}
+	r, err := s.readRecord(rec)
 	if err == nil {
 		err = r.apply(s)
 	}
@@ -102,6 +99,16 @@ func (s *Store) redo(rec journal.Record) error {
 	}
 	s.redone = rec.LSN
 	return nil
+}
+
+// readRecord decodes a record of the journal and proves, where it may be what a power
+// cut left, that its data is there: journal.ErrCut.
+func (s *Store) readRecord(rec journal.Record) (record, error) {
+	r, err := decodeRecord(rec.Payload, s.sb.unit)
+	if w, ok := r.(*writeRecord); ok && !rec.Durable && err == nil {
+		err = w.verify(s)
+	}
+	return r, err
 }
 
 // operation is a change of the store on its way: from begin to End, opMu is shared

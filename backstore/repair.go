@@ -280,21 +280,16 @@ func (m *repair) pause(ctx context.Context) error {
 	return m.to.Checkpoint(ctx)
 }
 
-// makeAll makes volumes, files, snapshots and records.
+// makeAll makes volumes, files, snapshots and records. All trees are made before one of
+// them is changed: what they share is shared then, and is not changed with it.
 func (m *repair) makeAll() error {
-	for _, v := range m.from.spaces() {
+	spaces := m.from.spaces()
+	for _, v := range spaces {
 		m.current = tree{volume: v}
-		row := v.row()
-		made := m.to.volumeOf(row)
+		made := m.to.volumeOf(v.row())
 		var err error
 		if made.root, err = m.trees.Tree(v.root); err != nil {
 			return err
-		}
-		// A part of the map that is lost can reach beyond the end.
-		if end := uint64(v.size+BlockLength-1) / BlockLength; end < made.root.Blocks() {
-			if err := m.to.forest.Clear(&made.root, end, made.root.Blocks()-end); err != nil {
-				return err
-			}
 		}
 		m.to.enter(made)
 		m.result.Volumes++
@@ -318,7 +313,31 @@ func (m *repair) makeAll() error {
 	}
 	m.to.putRecords(recs)
 	m.result.Records = len(recs)
-	return nil
+	return m.cutTrees(spaces)
+}
+
+// cutTrees gives up what of the trees is not to be shown.
+func (m *repair) cutTrees(spaces []*Volume) error {
+	for _, v := range spaces {
+		m.current = tree{volume: v}
+		root := &m.to.volumes[v.number].root
+		if err := m.makeStale(root, &v.stale); err != nil {
+			return err
+		}
+		// A part of the map that is lost can reach beyond the end.
+		if end := uint64(v.size+BlockLength-1) / BlockLength; end < root.Blocks() {
+			if err := m.to.forest.Clear(root, end, root.Blocks()-end); err != nil {
+				return err
+			}
+		}
+	}
+	for id, made := range m.to.snapshots {
+		m.current = tree{snapshot: m.from.snapshots[id]}
+		if err := m.makeStale(&made.root, &m.current.snapshot.stale); err != nil {
+			return err
+		}
+	}
+	return m.trees.End()
 }
 
 // restoreInline writes the data that only the journal had to where it belongs.

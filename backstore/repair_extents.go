@@ -38,6 +38,32 @@ func (m *repair) leaf(base uint64, slots *[blockmap.Fanout]extent.Slot) (lost bo
 	return lost, m.to.extents.Ref(slots[:])
 }
 
+// makeStale makes blocks of a tree that are stale in the damaged store lost ones.
+func (m *repair) makeStale(root *blockmap.Root, stale *staleBlocks) error {
+	for _, span := range stale.spans {
+		at, end := span.first, min(span.end, root.Blocks())
+		if at >= end {
+			continue
+		}
+		m.lose(at, end-at, errStale.Error())
+		lost, err := m.trees.LostTree(root.Level)
+		if err != nil {
+			return err
+		}
+		for at < end {
+			n, err := m.to.forest.Copy(root, at, lost, at, end-at, mapStep)
+			if err != nil {
+				return err
+			}
+			at += n
+		}
+		if err := m.to.forest.Drop(lost); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // makeExtent makes the extent of a slot, if it is not there yet. reason says why
 // its block is lost, if it is.
 func (m *repair) makeExtent(slot extent.Slot) (reason string, err error) {

@@ -259,7 +259,7 @@ func TestRepair_DamagedRows(t *testing.T) {
 				if len(r.Lost) > 0 {
 					lossy++
 				}
-				for _, why := range []string{"none is used", errLostVolume.Error()} {
+				for _, why := range []string{"not in the last checkpoint is not known", errLostVolume.Error()} {
 					if strings.Contains(fmt.Sprint(r.Lost), why) {
 						unused[why]++
 						if !strings.Contains(lines(r.Unused), "write, volume") {

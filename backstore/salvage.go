@@ -70,7 +70,7 @@ func (s *Store) salvageVolumes() error {
 	return s.eachLost(volumePrefix, func(number uint64, v meta.Version) error {
 		d := dec{b: v.Value}
 		row := d.volumeRow()
-		if d.err != nil || s.volumes[number] != nil {
+		if d.err != nil || s.volumes[number] != nil || s.deletedVols[number] {
 			return nil
 		}
 		row.root.Node = lostNode

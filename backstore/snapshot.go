@@ -20,6 +20,7 @@ type snapshotState struct {
 	root   blockmap.Root
 	ranges []Range
 	length int64
+	stale  staleBlocks // as in Volume
 
 	// Guarded by Store.tableMu.
 	handles int

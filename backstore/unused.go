@@ -166,16 +166,6 @@ func (s *Store) logUnused() {
 	}
 }
 
-// listUnused lists all records of a journal of which none is replayed. Those that
-// the rows have are among them: which ones is not known.
-func (s *Store) listUnused(ctx context.Context) error {
-	_, err := journal.Read(ctx, s.journalOptions(1), func(rec journal.Record) error {
-		s.noteUnused(rec)
-		return nil
-	})
-	return s.tolerate("journal", err)
-}
-
 // changesBehind says what records change that can be read behind the damage of a
 // journal that is refused; "" where there is none. It names the first of them.
 func (s *Store) changesBehind(ctx context.Context, o journal.Options) string {

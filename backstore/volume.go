@@ -43,6 +43,9 @@ type Volume struct {
 	deleted bool
 
 	watched watches
+
+	// stale has blocks only where the store is open for reading alone.
+	stale staleBlocks
 }
 
 // Name returns the volume's name.

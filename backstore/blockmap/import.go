@@ -19,9 +19,9 @@ type Import struct {
 	// Pause is called between nodes. It may store the nodes created so far.
 	Pause func() error
 
-	made    map[uint64]uint64 // node of From → its copy
-	damaged map[uint64]bool   // copies that contain lost blocks
-	lost    [MaxLevel + 1]uint64
+	made    map[uint64]uint64    // node of From → its copy
+	damaged map[uint64]bool      // copies that contain lost blocks
+	lost    [MaxLevel + 1]uint64 // each with a reference that End releases
 }
 
 // Tree copies a tree.
@@ -31,6 +31,23 @@ func (m *Import) Tree(r Root) (Root, error) {
 	}
 	id, _, err := m.node(r.Node, r.Level, 0)
 	return Root{Node: id, Level: r.Level}, err
+}
+
+// End ends the import. No tree is made after it.
+func (m *Import) End() error {
+	for _, id := range m.lost {
+		if err := m.To.release(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LostTree returns a tree of a level all of whose blocks are lost, with one reference for
+// the caller.
+func (m *Import) LostTree(level uint8) (Root, error) {
+	id, err := m.lostNode(level)
+	return Root{Node: id, Level: level}, err
 }
 
 // node returns the copy of a node, with one reference for the caller.
@@ -141,6 +158,7 @@ func (m *Import) lostNode(level uint8) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+	// Without a reference of its own, the first tree that is changed would change it.
 	m.lost[level] = m.To.insert(c).ID()
-	return m.lost[level], nil
+	return m.lost[level], m.To.addRef(m.lost[level])
 }
