@@ -7,8 +7,8 @@ import (
 	"odx/vhd/disk"
 )
 
-// TestBitsRun compares runs of random bitmaps with a look at each bit.
-func TestBitsRun(t *testing.T) {
+// TestBits_Run compares runs of random bitmaps with a scan of single bits.
+func TestBits_Run(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	for range 2000 {
 		n := 1 + r.Int64N(200)
@@ -31,7 +31,7 @@ func TestBitsRun(t *testing.T) {
 			want++
 		}
 		if set, got := bits.Run(i, n); set != bits.Get(i) || got != want {
-			t.Fatalf("Run(%d, %d) of %08b is %v, %d, not %v, %d", i, n, bits, set, got, bits.Get(i), want)
+			t.Fatalf("Run(%d, %d) of %08b = %v, %d, want %v, %d", i, n, bits, set, got, bits.Get(i), want)
 		}
 	}
 }

@@ -2,5 +2,5 @@ package disk
 
 import "errors"
 
-// ErrFormat: the file is not a valid virtual disk.
+// ErrFormat reports a file that is not a valid virtual disk.
 var ErrFormat = errors.New("not a valid virtual disk")

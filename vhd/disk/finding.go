@@ -1,8 +1,8 @@
 package disk
 
-// Finding is something that is wrong with the file of a virtual disk.
+// Finding is a fault in the file of a virtual disk.
 type Finding struct {
-	// Harmless: no data is in danger, such as where space is used by nothing.
+	// Harmless reports that no data is at risk, for example for unused space.
 	Harmless bool
 	Text     string
 }

@@ -7,20 +7,19 @@ import (
 	"odx/offload"
 )
 
-// Run is a range of a disk whose bytes are in one place.
+// Run is a range of a disk whose bytes are contiguous in one container, or absent.
 type Run struct {
 	// Offset and Length are bytes of the disk.
 	Offset, Length int64
-	// In holds the bytes, from byte At on; nil: they are zeros, or, if Below is set,
-	// what a parent would have that the disk was opened without.
+	// In has the bytes, starting at At. If In is nil, the bytes are zeros or, if Below
+	// is set, those of a parent without which the disk was opened.
 	In    blockdev.Reader
 	At    int64
 	Below bool
 }
 
-// Runs calls fn with where the bytes of a range are, in order, until fn returns
-// false. Nothing is to be written to the disk in the meantime. Neighbouring runs can be in
-// one piece.
+// Runs calls fn with the runs of a range, in order, until fn returns false. The disk
+// must not be written during the call. Adjacent runs can be contiguous.
 func (d *Disk) Runs(ctx context.Context, off, length int64, fn func(Run) bool) error {
 	if err := d.check(off, length); err != nil {
 		return err
@@ -81,11 +80,11 @@ func (d *Disk) runsBelow(ctx context.Context, at, length int64, fn func(Run) boo
 	return nil
 }
 
-// maxPieces bounds what Locate returns at once.
+// maxPieces bounds the number of pieces that Locate returns.
 const maxPieces = 1 << 10
 
-// Locate returns where the bytes of a range are, or of its beginning, in volumes. It
-// holds for as long as nothing is written to the disk.
+// Locate returns the pieces of a range, or of its beginning, in volumes. They are valid
+// until the disk is written.
 func (d *Disk) Locate(ctx context.Context, off, length int64) ([]offload.Piece, error) {
 	if err := d.gate.Acquire(ctx, 1); err != nil {
 		return nil, err
@@ -107,7 +106,7 @@ func (d *Disk) Locate(ctx context.Context, off, length int64) ([]offload.Piece, 
 	return pieces, err
 }
 
-// Leaves returns the volumes that hold the disk and its parents.
+// Leaves returns the volumes of the disk and its parents.
 func (d *Disk) Leaves() []blockdev.Volume {
 	var leaves []blockdev.Volume
 	for ; d != nil; d = d.parent {

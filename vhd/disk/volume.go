@@ -13,36 +13,36 @@ import (
 	"odx/offload"
 )
 
-// Config is what a Disk is made of.
+// Config configures a Disk.
 type Config struct {
 	Table Table
-	// Reader holds the payload. If it is a Container, the disk can be written to.
+	// Reader has the payload. If it is a Container, the disk is writable.
 	Reader blockdev.Reader
-	// Engine maps payload; nil for a disk that is only read.
+	// Engine maps payload. It is nil for a disk that is only read.
 	Engine *offload.Engine
-	// Parent is what a differencing disk is over; nil: without one, what the disk
-	// does not have itself reads as zeros.
+	// Parent is the parent of a differencing disk. If it is nil, absent sectors read as
+	// zeros.
 	Parent *Disk
 }
 
-// Disk is an open virtual disk as a volume. It is safe for concurrent use. It is a
-// view.Device where its container is a volume.
+// Disk is an open virtual disk as a volume. It is safe for concurrent use. If its
+// container is a volume, it is a view.Device.
 type Disk struct {
 	table    Table
 	reader   blockdev.Reader
-	c        Container // nil: nothing is written
+	c        Container // nil: read-only
 	engine   *offload.Engine
 	parent   *Disk
 	geometry Geometry
 
-	// gate is held shared while bytes of blocks that have their place are read and
-	// written, and alone while the table changes.
+	// gate is locked shared to read and write bytes of allocated blocks, exclusively to
+	// change the table.
 	gate *semaphore.Weighted
-	// changed says that the table knows that the payload changes.
+	// changed is set after Table.Changing.
 	changed atomic.Bool
 }
 
-// New returns the disk. It belongs to the Disk from now on.
+// New returns a disk over a table, which the Disk then owns.
 func New(c Config) *Disk {
 	d := &Disk{
 		table: c.Table, reader: c.Reader, engine: c.Engine, parent: c.Parent,
@@ -55,16 +55,16 @@ func New(c Config) *Disk {
 // Info describes the disk.
 func (d *Disk) Info() Info { return d.table.Info() }
 
-// Table returns the disk's table, for a caller that has the disk alone.
+// Table returns the disk's table. The caller must have exclusive use of the disk.
 func (d *Disk) Table() Table { return d.table }
 
-// Parent returns what a differencing disk is over, or nil.
+// Parent returns the parent of a differencing disk, or nil.
 func (d *Disk) Parent() *Disk { return d.parent }
 
 // Size returns the capacity in bytes.
 func (d *Disk) Size() int64 { return d.geometry.Size }
 
-// Flush makes everything written before durable.
+// Flush makes all previous writes durable.
 func (d *Disk) Flush(ctx context.Context) error {
 	if d.c == nil {
 		return nil
@@ -72,7 +72,7 @@ func (d *Disk) Flush(ctx context.Context) error {
 	return d.c.Flush(ctx)
 }
 
-// Close leaves the file as one that was closed in order, durably.
+// Close writes the state of an orderly close to the file, durably.
 func (d *Disk) Close(ctx context.Context) error {
 	if err := d.gate.Acquire(ctx, math.MaxInt64); err != nil {
 		return err
@@ -85,15 +85,15 @@ func (d *Disk) Close(ctx context.Context) error {
 	return err
 }
 
-// span is the part of a range that is in one block.
+// span is the part of a range in one block.
 type span struct {
 	block  int64
 	off    int64 // in the block
 	length int64
-	done   int64 // bytes of the range before it
+	done   int64 // bytes of the range before the span
 }
 
-// span returns the part of [off, off+length) from byte done on.
+// span returns the span of [off, off+length) that starts at byte done of the range.
 func (d *Disk) span(off, length, done int64) span {
 	at := off + done
 	s := span{block: at / d.geometry.BlockLength, off: at % d.geometry.BlockLength, done: done}
@@ -103,12 +103,12 @@ func (d *Disk) span(off, length, done int64) span {
 
 func (d *Disk) check(off, length int64) error {
 	if size := d.Size(); !(blockdev.Range{Offset: off, Length: length}).In(size) {
-		return fmt.Errorf("%w: virtual disk of %d bytes, wanted %d at %d", blockdev.ErrRange, size, length, off)
+		return fmt.Errorf("%w: virtual disk of %d bytes, access of %d bytes at %d", blockdev.ErrRange, size, length, off)
 	}
 	return nil
 }
 
-// ReadAt fills p from byte off on.
+// ReadAt fills p with the bytes at off.
 func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := d.check(off, int64(len(p))); err != nil {
 		return err
@@ -127,7 +127,7 @@ func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return nil
 }
 
-// readSpan reads what is in one block, of which at is the place on the disk.
+// readSpan reads a span. at is its offset on the disk.
 func (d *Disk) readSpan(ctx context.Context, p []byte, s span, at int64) error {
 	b, err := d.table.Block(ctx, s.block)
 	if err != nil {
@@ -151,11 +151,11 @@ func (d *Disk) readSpan(ctx context.Context, p []byte, s span, at int64) error {
 	}
 }
 
-// readBelow reads what the disk does not have itself.
+// readBelow reads absent bytes from the parent, or zeros.
 func (d *Disk) readBelow(ctx context.Context, p []byte, at int64) error {
 	here := int64(0)
 	if d.parent != nil {
-		// A parent can be shorter; beyond it there are zeros.
+		// A parent can be shorter. Bytes past its end are zeros.
 		here = min(max(d.parent.Size()-at, 0), int64(len(p)))
 	}
 	clear(p[here:])
@@ -165,8 +165,8 @@ func (d *Disk) readBelow(ctx context.Context, p []byte, at int64) error {
 	return d.parent.ReadAt(ctx, p[:here], at)
 }
 
-// presence calls fn with the parts of a span of a Partial block whose sectors are,
-// or are not, in the container. from counts from the span's first byte.
+// presence calls fn with the parts of a span of a Partial block: set reports that the
+// sectors are in the container. from is relative to the span's first byte.
 func (d *Disk) presence(ctx context.Context, s span, fn func(set bool, from, n int64) error) error {
 	sector := d.geometry.SectorLength
 	first := s.off / sector
@@ -187,7 +187,7 @@ func (d *Disk) presence(ctx context.Context, s span, fn func(set bool, from, n i
 	return nil
 }
 
-// WriteAt writes p at byte off.
+// WriteAt writes p at off.
 func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
 	_, err := d.change(ctx, off, int64(len(p)), func(s span, at int64) (int64, error) {
 		return s.length, d.c.WriteAt(ctx, p[s.done:s.done+s.length], at)
@@ -195,9 +195,9 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
 	return err
 }
 
-// Map makes [dst, dst+length) equal to [src, src+length) of the snapshot. It returns
-// the bytes done, contiguous from dst: all, or fewer without an error when ctx asks it
-// to stop (blockdev.Late), but some.
+// Map maps [src, src+length) of the snapshot to [dst, dst+length). It returns the
+// number of bytes mapped, contiguous from dst: at least one, and fewer than length
+// without an error if ctx asks it to stop (blockdev.Late).
 func (d *Disk) Map(ctx context.Context, dst int64, from offload.Snapshot, src, length int64) (int64, error) {
 	return d.change(ctx, dst, length, func(s span, at int64) (int64, error) {
 		if s.done > 0 && blockdev.Late(ctx) {
@@ -214,9 +214,10 @@ func (d *Disk) Map(ctx context.Context, dst int64, from offload.Snapshot, src, l
 	})
 }
 
-// change has payload changed in each span of a range: in the container, at byte at.
-// It returns the bytes done; payload stops it by doing none of a span. Spans that are
-// in place already are changed concurrently, the others one at a time.
+// change calls payload for each span of a range with its offset in the container, and
+// returns the bytes done. It stops if payload does 0 bytes of a span. Spans of
+// allocated sectors are changed concurrently with other calls, the others with the gate
+// locked exclusively.
 func (d *Disk) change(ctx context.Context, off, length int64, payload func(s span, at int64) (int64, error)) (done int64, err error) {
 	if err := d.check(off, length); err != nil {
 		return 0, err
@@ -232,7 +233,7 @@ func (d *Disk) change(ctx context.Context, off, length int64, payload func(s spa
 		if done += n; done == length {
 			break
 		}
-		if n, err = d.changeAlone(ctx, d.span(off, length, done), payload); err != nil || n == 0 {
+		if n, err = d.changeExclusive(ctx, d.span(off, length, done), payload); err != nil || n == 0 {
 			return done, err
 		}
 		done += n
@@ -240,8 +241,8 @@ func (d *Disk) change(ctx context.Context, off, length int64, payload func(s spa
 	return done, nil
 }
 
-// changeInPlace goes on from byte done of a range until a span needs a change of the
-// table, and returns the bytes done by it.
+// changeInPlace continues from byte done of a range until a span needs a change of the
+// table, and returns the bytes done.
 func (d *Disk) changeInPlace(ctx context.Context, off, length, done int64, payload func(s span, at int64) (int64, error)) (int64, error) {
 	if err := d.gate.Acquire(ctx, 1); err != nil {
 		return 0, err
@@ -277,8 +278,9 @@ func (d *Disk) changeInPlace(ctx context.Context, off, length, done int64, paylo
 	return done - began, nil
 }
 
-// changeAlone changes a span that may have to be put in place first.
-func (d *Disk) changeAlone(ctx context.Context, s span, payload func(s span, at int64) (int64, error)) (int64, error) {
+// changeExclusive changes a span with the gate locked exclusively, and allocates its block
+// if needed.
+func (d *Disk) changeExclusive(ctx context.Context, s span, payload func(s span, at int64) (int64, error)) (int64, error) {
 	if err := d.gate.Acquire(ctx, math.MaxInt64); err != nil {
 		return 0, err
 	}
@@ -313,7 +315,7 @@ func (d *Disk) changeAlone(ctx context.Context, s span, payload func(s span, at 
 	return n, d.table.SetPresent(ctx, s.block, first, (s.off+s.length+sector-1)/sector-first)
 }
 
-// changing tells the table, once, that the payload changes. The gate is held alone.
+// changing calls Table.Changing once. The gate is locked exclusively.
 func (d *Disk) changing(ctx context.Context) error {
 	if d.changed.Load() {
 		return nil
@@ -325,8 +327,8 @@ func (d *Disk) changing(ctx context.Context) error {
 	return nil
 }
 
-// Reserve gives blocks that are Absent or Zero their places in one change, before they
-// are written or mapped.
+// Reserve allocates Absent and Zero blocks in one change of the table, before they are
+// written or mapped.
 func (d *Disk) Reserve(ctx context.Context, blocks []int64) error {
 	if len(blocks) == 0 {
 		return nil
@@ -341,8 +343,8 @@ func (d *Disk) Reserve(ctx context.Context, blocks []int64) error {
 	return d.table.Allocate(ctx, blocks)
 }
 
-// fillEdges copies what is below to the sectors that a change of a Partial block
-// will have only a part of.
+// fillEdges copies the parent's data to the absent sectors of a Partial block that a
+// change covers partly.
 func (d *Disk) fillEdges(ctx context.Context, s span, b Block) error {
 	sector := d.geometry.SectorLength
 	end := s.off + s.length
@@ -369,8 +371,8 @@ func (d *Disk) fillEdges(ctx context.Context, s span, b Block) error {
 	return nil
 }
 
-// Unmap makes a range read as zeros and gives its space back: whole blocks leave the
-// file, where the format can say so.
+// Unmap makes a range read as zeros and frees its space. If the format allows it, whole
+// blocks are removed from the file.
 func (d *Disk) Unmap(ctx context.Context, off, length int64) error {
 	if err := d.check(off, length); err != nil {
 		return err
@@ -400,7 +402,7 @@ func (d *Disk) Unmap(ctx context.Context, off, length int64) error {
 	return nil
 }
 
-// free gives whole blocks back.
+// free frees whole blocks.
 func (d *Disk) free(ctx context.Context, first, end int64) error {
 	if err := d.gate.Acquire(ctx, math.MaxInt64); err != nil {
 		return err
@@ -425,13 +427,14 @@ func (d *Disk) free(ctx context.Context, first, end int64) error {
 	return d.table.Free(ctx, blocks)
 }
 
-// isEmpty reports whether block i reads as zeros and has no place. The gate is held.
+// isEmpty reports whether block i reads as zeros and is not allocated. The gate is
+// locked.
 func (d *Disk) isEmpty(ctx context.Context, i int64) (bool, error) {
 	b, err := d.table.Block(ctx, i)
 	return b.State == Zero || b.State == Absent && d.table.Info().Kind != Differencing, err
 }
 
-// unmapParts unmaps what are parts of blocks.
+// unmapParts unmaps partial blocks.
 func (d *Disk) unmapParts(ctx context.Context, off, length int64) error {
 	for done := int64(0); done < length; {
 		s := d.span(off, length, done)

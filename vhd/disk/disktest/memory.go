@@ -1,5 +1,5 @@
-// Package disktest has a container in memory for tests of virtual disk formats. It
-// notes every change, so that a test can look at what any power cut leaves.
+// Package disktest provides a container in memory for tests of virtual disk formats. It
+// records every change, so that a test can examine the result of any power cut.
 package disktest
 
 import (
@@ -30,15 +30,15 @@ type change struct {
 // New returns a container that holds data.
 func New(data []byte) *Memory { return &Memory{data: slices.Clone(data)} }
 
-// FailWith has hook asked before each operation; its error is returned instead of
-// the operation. With nil nothing fails. The hook is called with m locked.
+// FailWith sets a hook, called before each operation with m locked. If it returns an
+// error, the operation returns the error and has no effect. A nil hook disables this.
 func (m *Memory) FailWith(hook func(op string) error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.hook = hook
 }
 
-// Bytes returns what the container holds.
+// Bytes returns the content of the container.
 func (m *Memory) Bytes() []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -52,8 +52,8 @@ func (m *Memory) Size() int64 {
 	return int64(len(m.data))
 }
 
-// begin locks m for an operation on a range.
-func (m *Memory) begin(ctx context.Context, op string, off, length int64) error {
+// lockRange locks m for an operation on a range.
+func (m *Memory) lockRange(ctx context.Context, op string, off, length int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (m *Memory) begin(ctx context.Context, op string, off, length int64) error 
 
 // ReadAt implements disk.Container.
 func (m *Memory) ReadAt(ctx context.Context, p []byte, off int64) error {
-	if err := m.begin(ctx, "read", off, int64(len(p))); err != nil {
+	if err := m.lockRange(ctx, "read", off, int64(len(p))); err != nil {
 		return err
 	}
 	defer m.mu.Unlock()
@@ -83,7 +83,7 @@ func (m *Memory) ReadAt(ctx context.Context, p []byte, off int64) error {
 
 // WriteAt implements disk.Container.
 func (m *Memory) WriteAt(ctx context.Context, p []byte, off int64) error {
-	if err := m.begin(ctx, "write", off, int64(len(p))); err != nil {
+	if err := m.lockRange(ctx, "write", off, int64(len(p))); err != nil {
 		return err
 	}
 	defer m.mu.Unlock()
@@ -93,7 +93,7 @@ func (m *Memory) WriteAt(ctx context.Context, p []byte, off int64) error {
 
 // Unmap implements disk.Container.
 func (m *Memory) Unmap(ctx context.Context, off, length int64) error {
-	if err := m.begin(ctx, "unmap", off, length); err != nil {
+	if err := m.lockRange(ctx, "unmap", off, length); err != nil {
 		return err
 	}
 	defer m.mu.Unlock()
@@ -103,7 +103,7 @@ func (m *Memory) Unmap(ctx context.Context, off, length int64) error {
 
 // Truncate implements disk.Container.
 func (m *Memory) Truncate(ctx context.Context, size int64) error {
-	if err := m.begin(ctx, "truncate", 0, 0); err != nil {
+	if err := m.lockRange(ctx, "truncate", 0, 0); err != nil {
 		return err
 	}
 	defer m.mu.Unlock()
@@ -113,7 +113,7 @@ func (m *Memory) Truncate(ctx context.Context, size int64) error {
 
 // Barrier implements disk.Container.
 func (m *Memory) Barrier(ctx context.Context) error {
-	if err := m.begin(ctx, "barrier", 0, 0); err != nil {
+	if err := m.lockRange(ctx, "barrier", 0, 0); err != nil {
 		return err
 	}
 	defer m.mu.Unlock()
@@ -124,7 +124,7 @@ func (m *Memory) Barrier(ctx context.Context) error {
 // Flush implements disk.Container.
 func (m *Memory) Flush(ctx context.Context) error { return m.Barrier(ctx) }
 
-// apply makes a change. m.mu is held.
+// apply applies a change. m.mu is held.
 func (m *Memory) apply(c change) {
 	m.changes = append(m.changes, c)
 	m.data = c.apply(m.data)
@@ -143,7 +143,7 @@ func (c change) apply(data []byte) []byte {
 	return kept
 }
 
-// Forget makes what the container holds now the state that Cut begins with.
+// Forget discards the recorded changes: the current content becomes the base of Cut.
 func (m *Memory) Forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -157,9 +157,9 @@ func (m *Memory) Changes() int {
 	return len(m.changes)
 }
 
-// Cut returns what a power cut after the first n changes can leave of a container
-// that held base at the last Forget: all that was written before the last barrier,
-// and of what came after it what rng picks; everything if rng is nil.
+// Cut returns a possible state after a power cut that follows the first n changes since
+// Forget, when the content was base: all changes before the last barrier, and those
+// after it that rng selects, or all if rng is nil.
 func (m *Memory) Cut(base []byte, n int, rng *rand.Rand) *Memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -10,21 +10,20 @@ import (
 	"strings"
 )
 
-// VHDX is a VHDX that is made byte by byte from MS-VHDX, as another program could have
-// written it: nothing of package vhdxfile is used, so no mistake is shared with it.
-// Lengths and offsets are bytes.
+// VHDX describes a VHDX file written byte by byte from MS-VHDX, independent of package
+// vhdxfile, as another program could write it. Lengths and offsets are bytes.
 type VHDX struct {
 	Size       int64
-	Block      int64 // 1 MiB if it is zero
-	LogLength  int64 // 1 MiB if it is zero
+	Block      int64 // default 1 MiB
+	LogLength  int64 // default 1 MiB
 	Sector     uint32
 	BAT        map[int64]uint64 // entries
 	Payload    map[int64][]byte // by offset in the file
-	FileLength int64            // at least
-	// Log are the entries of a log that was not replayed, one after the other.
+	FileLength int64            // minimum length of the file
+	// Log is the entries of a log that is not replayed, contiguous.
 	Log []LogEntry
-	// Parent is the relative path of the parent of a differencing disk, ParentID what
-	// identifies it.
+	// Parent is the relative path of the parent of a differencing disk, ParentID its
+	// identifier.
 	Parent   string
 	ParentID [16]byte
 	// Torn names the copies that are damaged: "header 1", "region table 2".
@@ -35,37 +34,37 @@ type VHDX struct {
 type LogEntry struct {
 	// Last is LastFileOffset.
 	Last int64
-	// Sectors are what 4 KiB of the file become, by offset; Zeros are lengths of zeros.
+	// Sectors are the new contents of 4 KiB sectors by file offset; Zeros are lengths
+	// of zeros by file offset.
 	Sectors map[int64][]byte
 	Zeros   map[int64]int64
 }
 
-// Where things are in such a file: the log after the headers, then the metadata, the BAT
-// and payload.
+// Layout of the file: headers, log, metadata, BAT, payload.
 const xMiB = 1 << 20
 
 func (x *VHDX) logLength() int64 { return max(x.LogLength, xMiB) }
 
-// MetadataAt returns where the metadata region is.
+// MetadataAt returns the offset of the metadata region.
 func (x *VHDX) MetadataAt() int64 { return xMiB + x.logLength() }
 
-// BATAt returns where the BAT is.
+// BATAt returns the offset of the BAT region.
 func (x *VHDX) BATAt() int64 { return x.MetadataAt() + xMiB }
 
-// BATLength returns how long its region is.
+// BATLength returns the length of the BAT region.
 func (x *VHDX) BATLength() int64 {
 	blocks := (x.Size + x.block() - 1) / x.block()
 	return (blocks*8*4097/4096 + 8*4097 + xMiB - 1) / xMiB * xMiB
 }
 
-// End returns where payload can begin.
+// End returns the lowest offset of payload.
 func (x *VHDX) End() int64 { return x.BATAt() + x.BATLength() }
 
 func (x *VHDX) block() int64 { return max(x.Block, xMiB) }
 
 var xle = binary.LittleEndian
 
-// xGUID returns a GUID in the order of the file.
+// xGUID returns a GUID in the byte order of the file.
 func xGUID(s string) []byte {
 	b, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
 	if err != nil {
@@ -247,8 +246,8 @@ func (x *VHDX) locator() []byte {
 	return p
 }
 
-// encode makes an entry with a sequence number, updates by offset; the tail is the start of
-// the log.
+// encode returns an entry with a sequence number and updates ordered by offset. Its
+// tail is the start of the log.
 func (e LogEntry) encode(sequence uint64) []byte {
 	count := len(e.Sectors) + len(e.Zeros)
 	heads := (64 + 32*count + 4095) / 4096
