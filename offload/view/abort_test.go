@@ -10,8 +10,8 @@ import (
 	"odx/tokens"
 )
 
-// stalling is a volume whose next write, whatever becomes of its context, hangs
-// until it is released, as one does that is in the kernel.
+// stalling is a volume whose next write blocks until it is released, even after its
+// context ends, like a write in the kernel.
 type stalling struct {
 	blockdev.Volume
 	armed            chan struct{}
@@ -47,10 +47,9 @@ func (s *stalling) Unmap(ctx context.Context, off, length int64) error {
 	return s.Volume.Unmap(context.WithoutCancel(ctx), off, length)
 }
 
-// TestStack_aborted_write: through every view, the range of an aborted write that
-// has not returned is busy for reads and every way of writing, and what is written
-// later stays.
-func TestStack_aborted_write(t *testing.T) {
+// TestStack_AbortedWrite: for each view, the range of an aborted write that has not
+// returned is busy for reads and all writes, and later writes are not overwritten.
+func TestStack_AbortedWrite(t *testing.T) {
 	const size, off, length = 4 << 20, 64 << 10, 8 << 10
 	kinds := map[string]func(t *testing.T, b *bed, of Device) Device{
 		"base": func(_ *testing.T, _ *bed, of Device) Device { return of },
@@ -114,8 +113,9 @@ func TestStack_aborted_write(t *testing.T) {
 	}
 }
 
-// TestMirror_aborted_write: a mirror that two partitions are over is busy for both.
-func TestMirror_aborted_write(t *testing.T) {
+// TestMirror_AbortedWrite: the range of an aborted write to a mirror below two
+// partitions is busy for both.
+func TestMirror_AbortedWrite(t *testing.T) {
 	const size = 64 << 10
 	b := start(t)
 	bottom := newStalling(b.outside(size))
@@ -132,7 +132,7 @@ func TestMirror_aborted_write(t *testing.T) {
 	p := make([]byte, 512)
 	for what, err := range map[string]error{"read": other.ReadAt(ctx, p, 0), "write": other.WriteAt(ctx, p, 0)} {
 		if !errors.Is(err, blockdev.ErrBusy) {
-			t.Errorf("%s through the other: %v, want ErrBusy", what, err)
+			t.Errorf("%s through the other partition: %v, want ErrBusy", what, err)
 		}
 	}
 	bottom.proceed <- struct{}{}

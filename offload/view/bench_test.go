@@ -7,8 +7,7 @@ import (
 	"odx/tokens"
 )
 
-// benchStacks calls run with a stack of each kind over volumes of the store, of 512
-// MiB each.
+// benchStacks calls run with a stack of each kind over volumes of 512 MiB in the store.
 func benchStacks(b *testing.B, run func(b *testing.B, bed *bed, s *Stack)) {
 	const size = 512 << 20
 	for _, c := range []struct {
@@ -42,7 +41,7 @@ func benchStacks(b *testing.B, run func(b *testing.B, bed *bed, s *Stack)) {
 	}
 }
 
-// BenchmarkRead4K reads blocks that were written before, within 16 MiB.
+// BenchmarkRead4K reads written blocks within 16 MiB.
 func BenchmarkRead4K(b *testing.B) {
 	benchStacks(b, func(b *testing.B, _ *bed, s *Stack) {
 		const area = 16 << 20
@@ -70,7 +69,7 @@ func BenchmarkWrite4K(b *testing.B) {
 	})
 }
 
-// BenchmarkOffload copies 256 MiB within a view by token, to 1 MiB further up.
+// BenchmarkOffload copies 256 MiB within a view by token, to an offset 1 MiB higher.
 func BenchmarkOffload(b *testing.B) {
 	benchStacks(b, func(b *testing.B, bed *bed, s *Stack) {
 		const length = 256 << 20

@@ -11,48 +11,46 @@ import (
 	"odx/offload"
 )
 
-// lineBytes is what a cache holds at a time. The last line of a device can be
-// shorter.
+// lineBytes is the length of a cache line. The last line of a device can be shorter.
 const lineBytes = blockdev.BlockLength
 
-// minCacheBytes is the least memory of a cache.
+// minCacheBytes is the minimum size of a cache.
 const minCacheBytes = 1 << 20
 
 // CacheConfig describes a cache.
 type CacheConfig struct {
 	Of Device
-	// Bytes is how much data it holds at most; what operations under way read and
-	// write comes on top.
+	// Bytes bounds the cached data. Data of operations in progress is not included.
 	Bytes int64
-	// WriteBack keeps writes in memory until a flush, until room is needed or until
-	// an offload read covers them: an end without Close loses what was not flushed,
-	// as a disk with a volatile write cache does. Otherwise every write goes through.
+	// WriteBack keeps writes in memory until a flush, an eviction or an offload read of
+	// the range. A process that ends without Close loses writes that were not flushed,
+	// like a disk with a volatile write cache. Otherwise the cache is write-through.
 	WriteBack bool
 }
 
-// Cache keeps what was last read and written of a slower device in memory. An
-// offload read has what it covers written out first; an offload write, and an
-// unmap, drop what they cover.
+// Cache caches the last used data of a slower device in memory. An offload read first
+// writes back the dirty lines of its range. An offload write and an unmap invalidate
+// the lines of theirs.
 type Cache struct {
 	of        Device
 	writeBack bool
 	capacity  int // lines
 
-	// regions: shared to read, exclusive to change a line or what is behind it.
+	// regions: shared to read, exclusive to change a line or its data on the device.
 	regions regions
 
-	mu    sync.Mutex // guards what follows; innermost
+	mu    sync.Mutex // guards the fields below; innermost
 	lines map[int64]*list.Element
-	order *list.List // of *line, the one used last in front
+	order *list.List // of *line, most recently used first
 	dirty int
 }
 
-// line is lineBytes of the device. Its data changes with its region held
-// exclusively and mu.
+// line is lineBytes of the device. Its data changes with mu held and its region locked
+// exclusively.
 type line struct {
 	number int64
 	data   []byte
-	dirty  bool // the device does not have it
+	dirty  bool // not written back
 }
 
 // NewCache returns an empty cache.
@@ -69,8 +67,7 @@ func (c *Cache) Size() int64 { return c.of.Size() }
 // Leaves implements Device.
 func (c *Cache) Leaves() []blockdev.Volume { return c.of.Leaves() }
 
-// Held returns how many bytes are in memory, and how many of them the device does
-// not have.
+// Held returns the number of bytes in the cache, and how many of them are dirty.
 func (c *Cache) Held() (bytes, dirty int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -87,12 +84,12 @@ func (c *Cache) ReadAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	if c.trim(ctx) != nil {
-		c.dropClean() // a read does not fail for what cannot be written out
+		c.dropClean() // a failed write-back is no error of a read
 	}
 	return nil
 }
 
-// read copies what is held and fetches the runs of lines that are missing.
+// read copies cached lines and fetches runs of missing lines.
 func (c *Cache) read(ctx context.Context, p []byte, off int64) error {
 	for len(p) > 0 {
 		n, hit := c.copyOut(p, off)
@@ -106,8 +103,8 @@ func (c *Cache) read(ctx context.Context, p []byte, off int64) error {
 	return nil
 }
 
-// copyOut fills the beginning of p from lines that are held, or returns the length
-// of the beginning that is in none.
+// copyOut fills the beginning of p from cached lines, or returns the length of the
+// beginning without cached lines.
 func (c *Cache) copyOut(p []byte, off int64) (n int, hit bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -130,7 +127,7 @@ func (c *Cache) copyOut(p []byte, off int64) (n int, hit bool) {
 	return n, hit
 }
 
-// fetch reads p, which is in no line, and keeps the lines that it is in.
+// fetch reads p, which has no cached lines, from the device and caches its lines.
 func (c *Cache) fetch(ctx context.Context, p []byte, off int64) error {
 	first, end := off/lineBytes*lineBytes, min((off+int64(len(p))+lineBytes-1)/lineBytes*lineBytes, c.Size())
 	data := p
@@ -149,8 +146,8 @@ func (c *Cache) fetch(ctx context.Context, p []byte, off int64) error {
 	return nil
 }
 
-// put makes a line hold data. Who puts clean data may not know of another that did
-// so before. mu is held.
+// put stores data in a line. Clean data does not replace a line that another reader has
+// cached. mu is held.
 func (c *Cache) put(number int64, data []byte, dirty bool) {
 	e := c.lines[number]
 	if e == nil {
@@ -167,7 +164,7 @@ func (c *Cache) put(number int64, data []byte, dirty bool) {
 	}
 }
 
-// remove forgets a line. mu is held.
+// remove removes a line from the cache. mu is held.
 func (c *Cache) remove(e *list.Element) {
 	l := c.order.Remove(e).(*line)
 	delete(c.lines, l.number)
@@ -191,7 +188,7 @@ func (c *Cache) WriteAt(ctx context.Context, p []byte, off int64) error {
 func (c *Cache) write(ctx context.Context, p []byte, off int64) error {
 	if !c.writeBack {
 		if err := c.of.WriteAt(ctx, p, off); err != nil {
-			c.forget(off, int64(len(p)), 0)
+			c.invalidate(off, int64(len(p)), 0)
 			return err
 		}
 	} else if err := c.fetchEnds(ctx, off, int64(len(p))); err != nil {
@@ -213,7 +210,7 @@ func (c *Cache) write(ctx context.Context, p []byte, off int64) error {
 	return nil
 }
 
-// fetchEnds makes sure that lines of which a write changes only a part are held.
+// fetchEnds caches the lines that a write changes partly.
 func (c *Cache) fetchEnds(ctx context.Context, off, length int64) error {
 	for _, at := range [...]int64{off, off + length} {
 		first := at / lineBytes * lineBytes
@@ -228,9 +225,9 @@ func (c *Cache) fetchEnds(ctx context.Context, off, length int64) error {
 	return nil
 }
 
-// forget drops what is held of a range: lines that it has only a part of, too, and
-// of the lines behind its first done bytes only those that the device has.
-func (c *Cache) forget(off, length, done int64) {
+// invalidate removes the lines of a range, including partly covered ones. Past its
+// first done bytes it removes only clean lines.
+func (c *Cache) invalidate(off, length, done int64) {
 	if length <= 0 {
 		return
 	}
@@ -263,14 +260,14 @@ func (c *Cache) Unmap(ctx context.Context, off, length int64) error {
 	held := c.regions.of(off, length)
 	held.lock()
 	defer held.unlock()
-	if err := c.writeOutEnds(ctx, off, length); err != nil {
+	if err := c.writeBackEnds(ctx, off, length); err != nil {
 		return err
 	}
 	if err := c.of.Unmap(ctx, off, length); err != nil {
-		c.forget(off, length, 0)
+		c.invalidate(off, length, 0)
 		return err
 	}
-	c.forget(off, length, length)
+	c.invalidate(off, length, length)
 	return nil
 }
 
@@ -279,51 +276,52 @@ func (c *Cache) Map(ctx context.Context, dst int64, s offload.Snapshot, src, len
 	held := c.regions.of(dst, length)
 	held.lock()
 	defer held.unlock()
-	if err := c.writeOutEnds(ctx, dst, length); err != nil {
+	if err := c.writeBackEnds(ctx, dst, length); err != nil {
 		return 0, err
 	}
 	n, err := c.of.Map(ctx, dst, s, src, length)
 	for err == nil && n < length && (dst+n)%lineBytes != 0 {
-		// A line of which the device has one half from before is no line.
+		// A line changed partly on the device cannot be kept.
 		var more int64
 		more, err = c.of.Map(ctx, dst+n, s, src+n, min(length-n, lineBytes-(dst+n)%lineBytes))
 		n += more
 	}
 	if err != nil {
-		c.forget(dst, length, n)
+		c.invalidate(dst, length, n)
 	} else {
-		c.forget(dst, n, n)
+		c.invalidate(dst, n, n)
 	}
 	return n, err
 }
 
 // Locate implements Device.
 func (c *Cache) Locate(ctx context.Context, off, length int64) ([]offload.Piece, error) {
-	if err := c.writeOut(ctx, off, length); err != nil {
+	if err := c.writeBackRange(ctx, off, length); err != nil {
 		return nil, err
 	}
 	return c.of.Locate(ctx, off, length)
 }
 
-// Flush implements Volume. What could not be written out stays, for the next flush.
+// Flush implements Volume. Lines that cannot be written back remain dirty for the next
+// flush.
 func (c *Cache) Flush(ctx context.Context) error {
-	if err := c.writeOut(ctx, 0, c.Size()); err != nil {
+	if err := c.writeBackRange(ctx, 0, c.Size()); err != nil {
 		return err
 	}
 	return c.of.Flush(ctx)
 }
 
-// writeOut writes out the lines of a range that the device does not have.
-func (c *Cache) writeOut(ctx context.Context, off, length int64) error {
+// writeBackRange writes back the dirty lines of a range.
+func (c *Cache) writeBackRange(ctx context.Context, off, length int64) error {
 	for _, number := range c.dirtyLines(off, length) {
-		if err := c.writeOutRegion(ctx, number*lineBytes); err != nil {
+		if err := c.writeBackRegion(ctx, number*lineBytes); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// dirtyLines returns the first such line of each region, in order.
+// dirtyLines returns the first dirty line of each region, in order.
 func (c *Cache) dirtyLines(off, length int64) []int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -348,22 +346,22 @@ func (c *Cache) dirtyLines(off, length int64) []int64 {
 	return numbers
 }
 
-// writeOutRegion writes out the lines of the region around off.
-func (c *Cache) writeOutRegion(ctx context.Context, off int64) error {
+// writeBackRegion writes back the dirty lines of the region around off.
+func (c *Cache) writeBackRegion(ctx context.Context, off int64) error {
 	start := off / regionBytes * regionBytes
 	held := c.regions.of(start, 1)
 	held.lock()
 	defer held.unlock()
-	return c.writeOutHeld(ctx, start, min(regionBytes, c.Size()-start))
+	return c.writeBackLocked(ctx, start, min(regionBytes, c.Size()-start))
 }
 
-// writeOutEnds writes out the lines that a range has only a part of. Their regions
-// are held.
-func (c *Cache) writeOutEnds(ctx context.Context, off, length int64) error {
+// writeBackEnds writes back the lines that a range covers partly. Their regions are
+// locked.
+func (c *Cache) writeBackEnds(ctx context.Context, off, length int64) error {
 	for _, at := range [...]int64{off, off + length} {
 		if at%lineBytes != 0 {
 			first := at / lineBytes * lineBytes
-			if err := c.writeOutHeld(ctx, first, min(lineBytes, c.Size()-first)); err != nil {
+			if err := c.writeBackLocked(ctx, first, min(lineBytes, c.Size()-first)); err != nil {
 				return err
 			}
 		}
@@ -371,8 +369,9 @@ func (c *Cache) writeOutEnds(ctx context.Context, off, length int64) error {
 	return nil
 }
 
-// writeOutHeld writes out the lines of a range, whose regions are held, run by run.
-func (c *Cache) writeOutHeld(ctx context.Context, off, length int64) error {
+// writeBackLocked writes back the dirty lines of a range, run by run. Their regions are
+// locked.
+func (c *Cache) writeBackLocked(ctx context.Context, off, length int64) error {
 	buf := make([]byte, 0, min(length, regionBytes))
 	for end := off + length; off < end; {
 		buf = c.dirtyRun(buf[:0], off, end)
@@ -389,7 +388,7 @@ func (c *Cache) writeOutHeld(ctx context.Context, off, length int64) error {
 	return nil
 }
 
-// dirtyRun appends the data of lines that the device does not have, from off on.
+// dirtyRun appends the data of contiguous dirty lines, starting at off.
 func (c *Cache) dirtyRun(buf []byte, off, end int64) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -414,7 +413,7 @@ func (c *Cache) clean(off, length int64) {
 	}
 }
 
-// trim makes the cache as small as it has to be. It is called with no region held.
+// trim evicts lines down to the capacity. It is called with no region locked.
 func (c *Cache) trim(ctx context.Context) error {
 	for {
 		c.mu.Lock()
@@ -430,13 +429,13 @@ func (c *Cache) trim(ctx context.Context) error {
 		if !over {
 			return nil
 		}
-		if err := c.writeOutRegion(ctx, oldest*lineBytes); err != nil {
+		if err := c.writeBackRegion(ctx, oldest*lineBytes); err != nil {
 			return err
 		}
 	}
 }
 
-// dropClean forgets all lines that the device has.
+// dropClean removes all clean lines.
 func (c *Cache) dropClean() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -19,9 +19,9 @@ func (c *counted) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return c.Volume.ReadAt(ctx, p, off)
 }
 
-// TestCacheHolds: what was read or written is not read again; a cache never holds
-// more than its memory.
-func TestCacheHolds(t *testing.T) {
+// TestCache_Hits: data that was read or written is not read again from the device, and
+// the cache does not exceed its size.
+func TestCache_Hits(t *testing.T) {
 	b := start(t)
 	const size = 1 << 20
 	below := &counted{Volume: b.outside(size)}
@@ -40,15 +40,15 @@ func TestCacheHolds(t *testing.T) {
 			must(t, c.WriteAt(ctx, pattern(byte(off>>12), n), off))
 			must(t, c.ReadAt(ctx, make([]byte, 4096), size-4096-off/4096*4096))
 			if held, _ := c.Held(); held > 16*lineBytes {
-				t.Fatalf("%d bytes are held", held)
+				t.Fatalf("%d bytes in the cache", held)
 			}
 		}
 	}
 }
 
-// TestWriteBack: writes are in the device after a flush, or when an offload read
-// covers them; what could not be written out is kept, and the flush says so.
-func TestWriteBack(t *testing.T) {
+// TestCache_WriteBack: a flush and an offload read write back dirty lines. Lines that
+// cannot be written back remain, and the flush returns an error.
+func TestCache_WriteBack(t *testing.T) {
 	b := start(t)
 	const size = 64 << 10
 	plain := b.outside(size)
@@ -59,7 +59,7 @@ func TestWriteBack(t *testing.T) {
 	must(t, s.WriteAt(ctx, pattern(1, 8192), 512))
 	same(t, "before the flush", contents(t, plain), zeros)
 	if _, dirty := c.Held(); dirty != 3*lineBytes {
-		t.Errorf("%d bytes are not written out", dirty)
+		t.Errorf("%d dirty bytes", dirty)
 	}
 	below.writes.Store(true)
 	if err := s.Flush(ctx); !errors.Is(err, errInjected) {
@@ -77,15 +77,15 @@ func TestWriteBack(t *testing.T) {
 	must(t, s.WriteAt(ctx, pattern(3, 4096), 16384))
 	b.writeUsing(t, token, s, 32768, n)
 	same(t, "copy", contents(t, s)[32768:][:4096], pattern(2, 4096))
-	below.writes.Store(true) // what is still held cannot be lost
+	below.writes.Store(true) // dirty lines are kept
 	same(t, "read with nothing written out", contents(t, s)[16384:][:4096], pattern(3, 4096))
 	below.writes.Store(false)
 	must(t, s.Flush(ctx))
 }
 
-// TestCacheOffloadWriteDrops: an offload write drops what it covers, written out or
-// not, and keeps the rest of lines that it covers a part of.
-func TestCacheOffloadWriteDrops(t *testing.T) {
+// TestCache_OffloadWrite: an offload write invalidates the lines of its range, dirty or
+// not, and keeps the rest of partly covered lines.
+func TestCache_OffloadWrite(t *testing.T) {
 	b := start(t)
 	const size = 64 << 10
 	src := b.volume(t, size)

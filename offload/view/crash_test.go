@@ -13,7 +13,7 @@ import (
 	"odx/blockdev"
 )
 
-// crashed are the devices of TestPowerCut, opened again on what a power cut left.
+// crashed are the devices of TestStack_PowerCut, reopened after a power cut.
 type crashed struct {
 	*bed
 	live, snap *Stack
@@ -46,14 +46,15 @@ func (b *bed) stack(t fataler, size int64) crashed {
 	return crashed{b, NewStack(o, gate), NewStack(NewSnapshot(o), gate), checked, m}
 }
 
-// powerCut is what a power cut left, with what was durable before it.
+// powerCut is a state of the disk after a power cut, and the data that was durable
+// before it.
 type powerCut struct {
 	disk    disk
 	flushed []byte
-	touched []bool // the sectors that were written to since
+	touched []bool // sectors written since
 }
 
-// history is what the views were told before and while the power is cut.
+// history is the writes to the views before and during the power cut.
 type history struct {
 	mu      sync.Mutex
 	flushed []byte
@@ -61,12 +62,12 @@ type history struct {
 	cuts    []powerCut
 }
 
-// cut takes the disk as it is now.
+// cut records the current state of the disk.
 func (h *history) cut(d disk, rng *rand.Rand) {
 	h.cuts = append(h.cuts, powerCut{disk{d.fs.CrashClone(rng)}, h.flushed, slices.Clone(h.touched)})
 }
 
-// watch takes the disk before some of its changes.
+// watch records the disk before some of its changes.
 func (h *history) watch(d disk, rng *rand.Rand) {
 	d.fs.SetHook(func(kind vfs.OpKind, _ string) error {
 		h.mu.Lock()
@@ -78,17 +79,17 @@ func (h *history) watch(d disk, rng *rand.Rand) {
 	})
 }
 
-// TestPowerCut: whenever the power is cut, no block contradicts its checksum, the
-// snapshot is what it was, what was flushed is there, and the legs are equal once
-// they are synced.
-func TestPowerCut(t *testing.T) {
+// TestStack_PowerCut: after a power cut at any change, all blocks match their
+// checksums, the snapshot is unchanged, flushed data exists, and the legs are equal
+// after the sync.
+func TestStack_PowerCut(t *testing.T) {
 	const size, sector = 256 << 10, 512
 	rapid.Check(t, func(t *rapid.T) {
 		b := newBed(t)
 		s := b.stack(t, size)
 		s.mirror.resyncs.Wait()
 		first := pattern(1, size)
-		must(t, s.checked.WriteAt(ctx, first, 0)) // below the origin: the snapshot begins with it
+		must(t, s.checked.WriteAt(ctx, first, 0)) // below the origin: the initial data of the snapshot
 		must(t, s.live.Flush(ctx))
 		token, _ := b.populate(t, s.snap, blockdev.Range{Length: size})
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "what survives"), 0))
@@ -129,7 +130,7 @@ func TestPowerCut(t *testing.T) {
 	})
 }
 
-// check opens what a power cut left.
+// check opens and verifies a state after a power cut.
 func (c *powerCut) check(t fataler, size int64, first []byte) {
 	t.Helper()
 	b := open(t, c.disk)

@@ -8,9 +8,9 @@ import (
 	"odx/blockdev"
 )
 
-// TestMirrorDropsALegThatFails: a write that one leg fails is good, that leg is not
-// read any more, not after a restart either, and a resync brings it back.
-func TestMirrorDropsALegThatFails(t *testing.T) {
+// TestMirror_LegFails: a write succeeds if one leg fails. The leg is not read
+// afterwards, nor after a restart, until a resync.
+func TestMirror_LegFails(t *testing.T) {
 	for _, c := range []struct {
 		what  string
 		fail  func(f *faulty, on bool)
@@ -61,9 +61,9 @@ func TestMirrorDropsALegThatFails(t *testing.T) {
 	}
 }
 
-// TestMirrorReadsAnotherLeg: an error of a read, or damaged data that a verify view
-// finds, is not seen, and drops no leg.
-func TestMirrorReadsAnotherLeg(t *testing.T) {
+// TestMirror_ReadFails: after a read error of a leg, or a mismatch in its verify view,
+// a read returns the data of another leg. No leg is dropped.
+func TestMirror_ReadFails(t *testing.T) {
 	b := start(t)
 	const size = 64 << 10
 	bad, other := &faulty{Volume: b.outside(size)}, b.volume(t, size)
@@ -75,7 +75,7 @@ func TestMirrorReadsAnotherLeg(t *testing.T) {
 	same(t, "read", contents(t, m), pattern(1, size))
 	must(t, other.WriteAt(ctx, []byte{7}, 5000))
 	if err := m.ReadAt(ctx, make([]byte, 8192), 4096); !errors.Is(err, errInjected) {
-		t.Errorf("both legs are bad: %v", err)
+		t.Errorf("read with both legs damaged: %v", err)
 	}
 	bad.reads.Store(false)
 	same(t, "read", contents(t, m), pattern(1, size))
@@ -84,8 +84,8 @@ func TestMirrorReadsAnotherLeg(t *testing.T) {
 	}
 }
 
-// TestMirrorAllLegsFail: then the write has failed, and no leg is dropped.
-func TestMirrorAllLegsFail(t *testing.T) {
+// TestMirror_AllLegsFail: a write that all legs fail returns an error and drops no leg.
+func TestMirror_AllLegsFail(t *testing.T) {
 	b := start(t)
 	a, c := &faulty{Volume: b.outside(8192)}, &faulty{Volume: b.outside(8192)}
 	m := b.mirror(t, b.base(a), b.base(c))
@@ -105,8 +105,8 @@ func TestMirrorAllLegsFail(t *testing.T) {
 	c.writes.Store(false)
 }
 
-// TestMirrorOffloadWriteFails: a leg that fails an offload write is dropped, too.
-func TestMirrorOffloadWriteFails(t *testing.T) {
+// TestMirror_OffloadWriteFails: a leg that fails an offload write is dropped.
+func TestMirror_OffloadWriteFails(t *testing.T) {
 	b := start(t)
 	const size = 64 << 10
 	bad := &faulty{Volume: b.outside(size)}
@@ -122,17 +122,17 @@ func TestMirrorOffloadWriteFails(t *testing.T) {
 	if got := m.InSync(); !slices.Equal(got, []string{"leg1"}) {
 		t.Errorf("in sync: %v", got)
 	}
-	// The token comes from the leg that is left.
+	// The token is of the other leg.
 	token, n = b.populate(t, s, blockdev.Range{Length: size})
 	dst := b.volume(t, size)
 	b.writeUsing(t, token, dst, 0, n)
 	same(t, "copy of the copy", contents(t, dst), pattern(5, size))
 }
 
-// TestVerifyFindsChanges: a changed byte is a MismatchError that names its block, in
-// reads of whole blocks and of parts, and in writes that keep a part of it. Written
-// anew, the block is good.
-func TestVerifyFindsChanges(t *testing.T) {
+// TestVerify_Mismatch: a changed byte causes a MismatchError with its block for reads
+// of whole and partial blocks and for partial writes. After the block is rewritten,
+// reads succeed.
+func TestVerify_Mismatch(t *testing.T) {
 	b := start(t)
 	const size = 40 << 10
 	below := b.volume(t, size)
@@ -156,9 +156,9 @@ func TestVerifyFindsChanges(t *testing.T) {
 	must(t, v.ReadAt(ctx, make([]byte, size), 0))
 }
 
-// TestVerifyOffloadWrite: an offload write drops the checksums of what it covers,
-// and no others.
-func TestVerifyOffloadWrite(t *testing.T) {
+// TestVerify_OffloadWrite: an offload write removes the checksums of its range, and no
+// others.
+func TestVerify_OffloadWrite(t *testing.T) {
 	b := start(t)
 	const size = 64 << 10
 	below := b.volume(t, size)
@@ -179,13 +179,13 @@ func TestVerifyOffloadWrite(t *testing.T) {
 	}
 	must(t, below.WriteAt(ctx, []byte{1}, 4096))
 	if err := s.ReadAt(ctx, make([]byte, 4096), 4096); !errors.Is(err, blockdev.ErrCorrupt) {
-		t.Errorf("a block beside the copy: %v", err)
+		t.Errorf("a block next to the copy: %v", err)
 	}
 }
 
-// TestOriginRefusesWhatItCannotKeep: when what is about to be overwritten cannot be
-// read, the write fails, and the snapshot stays what it is.
-func TestOriginRefusesWhatItCannotKeep(t *testing.T) {
+// TestOrigin_CopyFails: if data to be overwritten cannot be read, the write fails and
+// the snapshot is unchanged.
+func TestOrigin_CopyFails(t *testing.T) {
 	b := start(t)
 	const size = 256 << 10
 	below := &faulty{Volume: b.outside(size)}

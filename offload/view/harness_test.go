@@ -36,12 +36,12 @@ func discard() *logrus.Entry {
 	return logrus.NewEntry(l)
 }
 
-// disk is what a store is kept on: in memory, so that its power can be cut.
+// disk is the storage of a store, in memory for simulated power cuts.
 type disk struct {
 	fs *vfs.Mem
 }
 
-// bed is a store with its token manager, and the views that were made on it.
+// bed is a store with a token manager, and the views over it.
 type bed struct {
 	disk    disk
 	store   *backstore.Store
@@ -57,7 +57,7 @@ func open(t fataler, d disk) *bed {
 	var err error
 	b.store, err = backstore.Open(ctx, backstore.Options{
 		Dir: "/store", Log: discard(), FS: d.fs, CacheBytes: 4 << 20,
-		StoreDuplicates: true, // so that bytes that move show in LiveBytes
+		StoreDuplicates: true, // so that LiveBytes counts moved bytes
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func open(t fataler, d disk) *bed {
 
 func newBed(t fataler) *bed { return open(t, disk{vfs.NewMem()}) }
 
-// start is newBed for a plain test.
+// start is newBed for a test without rapid.
 func start(t *testing.T) *bed {
 	b := newBed(t)
 	t.Cleanup(func() { b.close(t) })
@@ -97,7 +97,7 @@ func (b *bed) name() string {
 	return fmt.Sprintf("v%d", b.names)
 }
 
-// volume makes a volume of the store.
+// volume creates a volume of the store.
 func (b *bed) volume(t fataler, size int64) *backstore.Volume {
 	t.Helper()
 	v, err := b.store.CreateVolume(ctx, b.name(), (size+4095)/4096*4096)
@@ -107,7 +107,7 @@ func (b *bed) volume(t fataler, size int64) *backstore.Volume {
 	return v
 }
 
-// outside makes a volume that is not in the store, with blocks of 512 bytes.
+// outside creates a volume outside the store, with blocks of 512 bytes.
 func (b *bed) outside(size int64) blockdev.Volume {
 	return tokentest.Dumb{Volume: b.foreign.NewVolume(b.name(), size), BlockLength: 512}
 }
@@ -164,7 +164,7 @@ func stripeOf(t fataler, unit int64, legs ...Device) Device {
 	return d
 }
 
-// must is for what cannot fail.
+// must fails the test on an error.
 func must(t fataler, err error) {
 	t.Helper()
 	if err != nil {
@@ -172,7 +172,7 @@ func must(t fataler, err error) {
 	}
 }
 
-// contents reads all of v.
+// contents returns all bytes of v.
 func contents(t fataler, v blockdev.Volume) []byte {
 	t.Helper()
 	p := make([]byte, v.Size())
@@ -189,7 +189,7 @@ func pattern(seed byte, n int64) []byte {
 	return p
 }
 
-// same compares two runs of bytes.
+// same compares two byte slices.
 func same(t fataler, what string, got, want []byte) {
 	t.Helper()
 	if bytes.Equal(got, want) {
@@ -203,7 +203,7 @@ func same(t fataler, what string, got, want []byte) {
 	t.Fatalf("%s: %d bytes, want %d", what, len(got), len(want))
 }
 
-// populate makes a token.
+// populate creates a token.
 func (b *bed) populate(t fataler, v blockdev.Volume, ranges ...blockdev.Range) (*tokens.Token, int64) {
 	t.Helper()
 	r, err := b.manager.OffloadRead(ctx, tokens.Source{Volume: v, LU: tokens.LU{BlockLength: 512}}, ranges, tokens.ReadOptions{})
@@ -211,7 +211,7 @@ func (b *bed) populate(t fataler, v blockdev.Volume, ranges ...blockdev.Range) (
 	return r.Token, r.Represented
 }
 
-// writeUsing writes with a token until all is done, as initiators do.
+// writeUsing repeats WRITE USING TOKEN until all bytes are written, as initiators do.
 func (b *bed) writeUsing(t fataler, token *tokens.Token, v blockdev.Volume, off, length int64) {
 	t.Helper()
 	for done := int64(0); done < length; {
@@ -227,7 +227,7 @@ func (b *bed) writeUsing(t fataler, token *tokens.Token, v blockdev.Volume, off,
 
 var errInjected = errors.New("injected")
 
-// faulty is a volume whose reads, writes or flushes fail while a switch is on.
+// faulty is a volume whose reads, writes or flushes fail while a flag is set.
 type faulty struct {
 	blockdev.Volume
 	reads, writes, flushes atomic.Bool

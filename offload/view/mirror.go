@@ -21,83 +21,81 @@ import (
 	"odx/offload"
 )
 
-// Leg is a device of a mirror, with an identity that it has for as long as its data
-// is the same.
+// Leg is a device of a mirror, with an identity that lasts as long as its data.
 type Leg struct {
 	Device
 	ID string
-	// Fresh: it was made just now, and holds nothing of the mirror's data, whatever
-	// had its identity before.
+	// Fresh reports that the device is newly created: it has none of the mirror's data,
+	// even if an earlier device had its identity.
 	Fresh bool
-	// Files are the plain files outside the store that the leg's data is in.
+	// Files are the plain files outside the store with the leg's data.
 	Files []Stamped
 }
 
 // MirrorConfig describes a mirror.
 type MirrorConfig struct {
-	// Name is that of the view; what the mirror remembers is kept under it.
+	// Name is the name of the view, and the key of the mirror's record.
 	Name string
 	// Legs are two to 64. The mirror has the size of the smallest.
 	Legs    []Leg
 	Engine  *offload.Engine
 	Records Records
 	Log     *logrus.Entry
-	// StampEvery is how often, while there are writes, legs in plain files are
-	// stamped with a new generation: a minute by default. An older copy that is no
-	// older than that is not told from its leg after an end without Close.
+	// StampEvery is the interval, while there are writes, of new generations in the
+	// stamps of legs in plain files; the default is a minute. After an end without
+	// Close, a copy of a leg younger than the interval cannot be distinguished from the
+	// leg.
 	StampEvery time.Duration
 }
 
-// Mirror is RAID 1: every leg has the data. A write goes to all legs that are in
-// sync. A leg that fails one, or a flush, is dropped: that is stored before the
-// write is acknowledged, nothing is read from it any more, and a resync, at the
-// next start or by Resync, copies everything to it from one in sync. Reads come
-// from the first leg in sync, and from the next one when that gives an error, which
-// drops no leg. A write that all legs fail has failed, and drops none.
+// Mirror is RAID 1: every leg has the data. A write goes to all legs in sync. A leg
+// that fails a write or a flush is dropped: the mirror stores that before it
+// acknowledges the write, stops reading from the leg, and copies all data to it in a
+// resync, at the next start or by Resync. Reads use the first leg in sync, and the next
+// one after an error; a failed read drops no leg. A write that all legs fail returns an
+// error and drops no leg.
 //
-// After an end without Close the legs can differ in what was being written, so the
-// first one in sync is copied to the others then.
+// After an end without Close the legs can differ in writes that were in progress, so
+// the mirror copies the first leg in sync to the others.
 //
-// Legs in plain files carry the generation of the mirror, which grows with each start
-// and end and while there are writes: a file of an older generation is an older copy,
-// and is synced as one that was dropped.
+// Legs in plain files have a stamp with the generation of the mirror, which increases
+// at each start and end and while there are writes. A file of an older generation is an
+// older copy, and is synced like a dropped leg.
 type Mirror struct {
 	MirrorConfig
-	// inSync has a bit for each leg that holds the data; following one for each
-	// that gets every write, which includes the one that is being synced. They
-	// change with state held.
+	// inSync has a bit for each leg with the data, following for each leg that receives
+	// all writes, including the one being synced. They change with state held.
 	inSync, following atomic.Uint64
 	state             sync.Mutex
-	// generation, that of the legs in sync, last, the largest that was ever begun, and
-	// id are guarded by state. written is set by each change, until the next
-	// generation.
+	// generation is that of the legs in sync, last the largest ever started; both and
+	// id are guarded by state. Each change sets written; a new generation clears it.
 	generation uint64
 	last       uint64
 	id         mirrorID
 	written    atomic.Bool
 	regions    regions // exclusive: a write, or a step of a resync
-	// writes closes the range of an aborted write that a leg has not ended, also to
-	// other views of the mirror: legs do not see that it was aborted.
+	// writes makes the range of an aborted write that a leg has not ended busy for all
+	// views of the mirror: the abort is not passed on to legs.
 	writes fence.Writes
 
 	stop    context.CancelFunc
-	resyncs sync.WaitGroup // the resync of the start
+	resyncs sync.WaitGroup // the resync at the start
 	syncing sync.Mutex     // held by a resync
 
 	stamping sync.WaitGroup // new generations while there are writes
 }
 
-// mirrorVersion is the version of mirrorRecord. Records without one are of the
-// first form, which lacked nothing else.
+// mirrorVersion is the version of mirrorRecord. Records without a version are of the
+// first format, which differs only in that.
 const mirrorVersion = 1
 
-// mirrorRecord is what is stored of a mirror.
+// mirrorRecord is the stored state of a mirror.
 type mirrorRecord struct {
 	Version int      `json:"version"`
 	InSync  []string `json:"in_sync"` // identities of legs
 	Clean   bool     `json:"clean"`   // the mirror was closed
-	// ID and Generation are those of the stamps of legs in sync; Next is a generation
-	// that some may have already. They are missing where no leg has a stamp.
+	// ID and Generation are those in the stamps of legs in sync; some stamps may
+	// already have generation Next. They are absent if no leg has a stamp.
 	ID         mirrorID `json:"id,omitzero"`
 	Generation uint64   `json:"generation,omitempty"`
 	Next       uint64   `json:"next,omitempty"`
@@ -129,15 +127,15 @@ func decodeMirror(text []byte) (r mirrorRecord, err error) {
 		return r, err
 	}
 	if r.Version < 0 || r.Version > mirrorVersion {
-		return r, fmt.Errorf("version %d of its record, this program knows up to %d; use a version of odx that reads it", r.Version, mirrorVersion)
+		return r, fmt.Errorf("record version %d, supported up to %d; use a newer version of odx", r.Version, mirrorVersion)
 	}
 	r.Version = mirrorVersion
 	return r, nil
 }
 
-// OpenMirror returns a mirror, and begins to sync the legs that need it. Of legs
-// that no mirror of this name has known, the first one that is not fresh is taken
-// to have the data.
+// OpenMirror returns a mirror and starts to sync legs that are not in sync. If no leg
+// was in sync in a mirror of this name, the first leg that is not fresh is assumed to
+// have the data.
 func OpenMirror(ctx context.Context, c MirrorConfig) (*Mirror, error) {
 	if len(c.Legs) < 2 || len(c.Legs) > 64 {
 		return nil, fmt.Errorf("%w: mirror of %d legs", blockdev.ErrInvalid, len(c.Legs))
@@ -150,7 +148,7 @@ func OpenMirror(ctx context.Context, c MirrorConfig) (*Mirror, error) {
 	}
 	err = ignoreNotFound(err)
 	if err != nil {
-		return nil, fmt.Errorf("state of mirror %s: %w", c.Name, err)
+		return nil, fmt.Errorf("read the state of mirror %s: %w", c.Name, err)
 	}
 	inSync, generation, err := v.current(ctx, &r)
 	if err != nil {
@@ -169,17 +167,17 @@ func OpenMirror(ctx context.Context, c MirrorConfig) (*Mirror, error) {
 	v.stop = stop
 	v.resyncs.Go(func() {
 		if err := v.Resync(run); err != nil && run.Err() == nil {
-			v.Log.WithField("view", v.Name).WithError(err).Error("a leg of the mirror is out of sync")
+			v.Log.WithField("view", v.Name).WithError(err).Error("mirror leg out of sync")
 		}
 	})
 	if v.stamps() {
-		v.stamping.Go(func() { v.stampOften(run) })
+		v.stamping.Go(func() { v.stampPeriodically(run) })
 	}
 	return v, nil
 }
 
-// current returns which legs have the data, by what was stored and what they say of
-// themselves, and the generation of those in plain files.
+// current returns the legs with the data, by the record and their stamps, and the
+// generation of those in plain files.
 func (v *Mirror) current(ctx context.Context, r *mirrorRecord) (inSync, generation uint64, err error) {
 	generation = r.Generation
 	newest, newestLeg := uint64(0), -1
@@ -200,7 +198,7 @@ func (v *Mirror) current(ctx context.Context, r *mirrorRecord) (inSync, generati
 			if known && g != r.Generation && (r.Next == 0 || g != r.Next) {
 				known = false
 				v.Log.WithFields(logrus.Fields{"view": v.Name, "leg": leg.ID, "generation": g, "mirror_generation": r.Generation}).
-					Warn("a leg of the mirror is not what was last written to it, but perhaps an older copy; it is synced from another one")
+					Warn("mirror leg has an older generation, perhaps an older copy; syncing it from another leg")
 			}
 			if known && inSync == 0 {
 				generation = g
@@ -213,19 +211,19 @@ func (v *Mirror) current(ctx context.Context, r *mirrorRecord) (inSync, generati
 	if inSync != 0 {
 		return inSync, generation, nil
 	}
-	// A new mirror, or none of the legs is known to have what it held last.
+	// A new mirror, or no leg is known to have the latest data.
 	first := max(0, slices.IndexFunc(v.Legs, func(l Leg) bool { return !l.Fresh }))
 	if newestLeg >= 0 {
 		first = newestLeg
 	}
 	if len(r.InSync) > 0 {
-		v.Log.WithField("view", v.Name).WithField("leg", v.Legs[first].ID).Error("no leg of the mirror that was in sync is there; what this one has is taken")
+		v.Log.WithField("view", v.Name).WithField("leg", v.Legs[first].ID).Error("no mirror leg that was in sync is present; using the data of this leg")
 	}
 	return 1 << first, newest, nil
 }
 
-// Close ends the mirror, and says that its legs are equal. Nothing may be written
-// any more.
+// Close ends the mirror and records that its legs are equal. There must be no writes
+// after it.
 func (v *Mirror) Close(ctx context.Context) error {
 	v.stop()
 	v.resyncs.Wait()
@@ -236,7 +234,7 @@ func (v *Mirror) Close(ctx context.Context) error {
 	return v.advance(ctx, true)
 }
 
-// store makes it durable which legs are in sync. state is held.
+// store stores durably which legs are in sync. state is held.
 func (v *Mirror) store(ctx context.Context, inSync, next uint64, clean bool) error {
 	r := mirrorRecord{Clean: clean}
 	if v.stamps() {
@@ -257,12 +255,12 @@ func (v *Mirror) store(ctx context.Context, inSync, next uint64, clean bool) err
 	return v.Records.Flush(ctx)
 }
 
-// stamps reports whether a leg is in a plain file.
+// stamps reports whether any leg is in a plain file.
 func (v *Mirror) stamps() bool {
 	return slices.ContainsFunc(v.Legs, func(l Leg) bool { return len(l.Files) > 0 })
 }
 
-// advance begins the next generation, and stores the state of the mirror. A leg that
+// advance starts the next generation and stores the state of the mirror. A leg that
 // cannot be stamped is dropped.
 func (v *Mirror) advance(ctx context.Context, clean bool) error {
 	v.state.Lock()
@@ -270,14 +268,14 @@ func (v *Mirror) advance(ctx context.Context, clean bool) error {
 	if !v.stamps() {
 		return v.store(ctx, v.inSync.Load(), 0, clean)
 	}
-	// A crash leaves legs of this generation and of the next: both are good then, and
+	// A crash can leave legs of this generation and of the next. Both are current, and
 	// no older copy has the next.
 	v.last++
 	next := v.last
 	if err := v.store(ctx, v.inSync.Load(), next, false); err != nil {
 		return err
 	}
-	v.written.Store(false) // before the stamp: what comes later is of the next generation
+	v.written.Store(false) // before the stamp: later writes are of the next generation
 	var failed uint64
 	var first error
 	for i := range v.Legs {
@@ -303,8 +301,8 @@ func (v *Mirror) stampLeg(ctx context.Context, i int, generation uint64) error {
 	return v.Legs[i].stamp(ctx, Stamp{Mirror: v.id, Generation: generation})
 }
 
-// stampOften begins new generations while there are writes, until ctx ends.
-func (v *Mirror) stampOften(ctx context.Context) {
+// stampPeriodically starts new generations while there are writes, until ctx ends.
+func (v *Mirror) stampPeriodically(ctx context.Context) {
 	tick := time.NewTicker(cmp.Or(v.StampEvery, time.Minute))
 	defer tick.Stop()
 	for {
@@ -317,12 +315,12 @@ func (v *Mirror) stampOften(ctx context.Context) {
 			continue
 		}
 		if err := v.advance(context.WithoutCancel(ctx), false); err != nil {
-			v.Log.WithField("view", v.Name).WithError(err).Error("the legs of the mirror could not be stamped")
+			v.Log.WithField("view", v.Name).WithError(err).Error("stamp of mirror legs failed")
 		}
 	}
 }
 
-// InSync returns the identities of the legs that hold the data.
+// InSync returns the identities of the legs with the data.
 func (v *Mirror) InSync() (ids []string) {
 	for i, leg := range v.Legs {
 		if v.inSync.Load()&(1<<i) != 0 {
@@ -332,7 +330,7 @@ func (v *Mirror) InSync() (ids []string) {
 	return ids
 }
 
-// drop takes legs out of the mirror, durably, because of err.
+// drop removes legs from the mirror, durably, because of err.
 func (v *Mirror) drop(ctx context.Context, legs uint64, err error) error {
 	v.state.Lock()
 	defer v.state.Unlock()
@@ -348,21 +346,21 @@ func (v *Mirror) dropHeld(ctx context.Context, legs uint64, err error) error {
 	}
 	if legs&inSync != 0 {
 		if err := v.store(ctx, inSync&^legs, v.last, false); err != nil {
-			return fmt.Errorf("mirror %s: remember that a leg failed: %w", v.Name, err)
+			return fmt.Errorf("mirror %s: record a failed leg: %w", v.Name, err)
 		}
 	}
 	v.inSync.Store(inSync &^ legs)
 	v.following.Store(v.following.Load() &^ legs)
 	for i, leg := range v.Legs {
 		if legs&(1<<i) != 0 {
-			v.Log.WithField("view", v.Name).WithField("leg", leg.ID).WithError(err).Error("a leg of the mirror failed and is out of it until it is synced again")
+			v.Log.WithField("view", v.Name).WithField("leg", leg.ID).WithError(err).Error("mirror leg failed; dropped until it is synced")
 		}
 	}
 	return nil
 }
 
-// Resync copies the data to every leg that does not have it, while the mirror is
-// in use. It waits for another resync to end first.
+// Resync copies the data to every leg that does not have it. The mirror can be in use.
+// Resync waits until another resync ends.
 func (v *Mirror) Resync(ctx context.Context) error {
 	v.syncing.Lock()
 	defer v.syncing.Unlock()
@@ -377,7 +375,7 @@ func (v *Mirror) Resync(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// syncStep is how many bytes a resync copies while nothing is written to them.
+// syncStep is the number of bytes that a resync copies while it blocks writes to them.
 const syncStep = 16 << 20
 
 func (v *Mirror) syncLeg(ctx context.Context, leg int) error {
@@ -392,7 +390,7 @@ func (v *Mirror) syncLeg(ctx context.Context, leg int) error {
 	v.state.Lock()
 	defer v.state.Unlock()
 	if err == nil && v.following.Load()&bit == 0 {
-		err = errors.New("it failed a write in the meantime")
+		err = errors.New("the leg failed a write during the sync")
 	}
 	if err == nil {
 		err = v.stampLeg(ctx, leg, v.generation)
@@ -405,11 +403,11 @@ func (v *Mirror) syncLeg(ctx context.Context, leg int) error {
 		return err
 	}
 	v.inSync.Store(v.inSync.Load() | bit)
-	v.Log.WithField("view", v.Name).WithField("leg", v.Legs[leg].ID).Info("a leg of the mirror is in sync")
+	v.Log.WithField("view", v.Name).WithField("leg", v.Legs[leg].ID).Info("mirror leg in sync")
 	return nil
 }
 
-// copyTo copies everything to a leg that follows.
+// copyTo copies all data to a leg in following.
 func (v *Mirror) copyTo(ctx context.Context, leg int) error {
 	size := v.Size()
 	for off := int64(0); off < size; off += syncStep {

@@ -5,20 +5,20 @@ import (
 	"testing"
 )
 
-// TestMirrorRecordVersions: the record of a mirror has a version; one of the first
-// form, which has none, is still read, and a later one is refused.
-func TestMirrorRecordVersions(t *testing.T) {
+// TestMirrorRecord_Versions: a record has a version. A record of the first format,
+// without a version, is read; a record of a later version is an error.
+func TestMirrorRecord_Versions(t *testing.T) {
 	const golden = `{"version":1,"in_sync":["a","b"],"clean":true}`
 	text, err := mirrorRecord{InSync: []string{"a", "b"}, Clean: true}.encode()
 	if err != nil || string(text) != golden {
 		t.Errorf("%s, %v, want %s", text, err, golden)
 	}
 	for name, tt := range map[string]struct{ text, fails string }{
-		"this one":       {golden, ""},
-		"the first form": {`{"in_sync":["a","b"],"clean":true}`, ""},
-		"a later one":    {`{"version":2,"in_sync":["a","b"],"clean":true}`, "version 2"},
-		"none":           {`{"version":-1}`, "version -1"},
-		"no record":      {`{"version"`, "JSON"},
+		"this one":     {golden, ""},
+		"first format": {`{"in_sync":["a","b"],"clean":true}`, ""},
+		"a later one":  {`{"version":2,"in_sync":["a","b"],"clean":true}`, "version 2"},
+		"none":         {`{"version":-1}`, "version -1"},
+		"no record":    {`{"version"`, "JSON"},
 	} {
 		r, err := decodeMirror([]byte(tt.text))
 		if (err != nil) != (tt.fails != "") || err != nil && !strings.Contains(err.Error(), tt.fails) {
@@ -29,7 +29,7 @@ func TestMirrorRecordVersions(t *testing.T) {
 			continue
 		}
 		if again, err := r.encode(); err != nil || string(again) != golden {
-			t.Errorf("%s is written again as %s, %v", name, again, err)
+			t.Errorf("%s is encoded again as %s, %v", name, again, err)
 		}
 	}
 }
@@ -46,7 +46,7 @@ func FuzzMirrorRecord(f *testing.F) {
 			t.Fatal(err)
 		}
 		if _, err := decodeMirror(again); err != nil {
-			t.Errorf("%q is written again as %s: %v", text, again, err)
+			t.Errorf("%q is encoded again as %s: %v", text, again, err)
 		}
 	})
 }

@@ -9,7 +9,7 @@ import (
 	"odx/offload"
 )
 
-// first returns the leg that is read.
+// first returns the leg used for reads.
 func (v *Mirror) first() int { return bits.TrailingZeros64(v.inSync.Load()) }
 
 // Size implements Volume.
@@ -29,8 +29,7 @@ func (v *Mirror) Leaves() (all []blockdev.Volume) {
 	return all
 }
 
-// fromAny calls read with the legs in sync, one after the other, until one gives no
-// error.
+// fromAny calls read with the legs in sync, in order, until one returns no error.
 func (v *Mirror) fromAny(ctx context.Context, read func(Device) error) (err error) {
 	for inSync := v.inSync.Load(); inSync != 0; inSync &= inSync - 1 {
 		failed := read(v.Legs[bits.TrailingZeros64(inSync)])
@@ -58,7 +57,7 @@ func (v *Mirror) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return v.fromAny(ctx, func(leg Device) error { return leg.ReadAt(ctx, p, off) })
 }
 
-// Locate implements Device: all the pieces are of one leg.
+// Locate implements Device. All pieces are of one leg.
 func (v *Mirror) Locate(ctx context.Context, off, length int64) (pieces []offload.Piece, err error) {
 	err = v.fromAny(ctx, func(leg Device) (err error) {
 		pieces, err = leg.Locate(ctx, off, length)
@@ -67,8 +66,8 @@ func (v *Mirror) Locate(ctx context.Context, off, length int64) (pieces []offloa
 	return pieces, err
 }
 
-// onAll calls change with every leg that follows, side by side, and drops those
-// that fail. Once begun it does not end with ctx: legs would differ.
+// onAll calls change with every leg in following, concurrently, and drops those that
+// fail. It does not end with ctx, since the legs would differ.
 func (v *Mirror) onAll(ctx context.Context, change func(ctx context.Context, leg Device) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -100,10 +99,10 @@ func (v *Mirror) onAll(ctx context.Context, change func(ctx context.Context, leg
 	return v.drop(ctx, failed, first)
 }
 
-// change calls fn, which changes the range, while nothing else does.
+// change calls fn, which changes the range, with the range locked exclusively.
 func (v *Mirror) change(ctx context.Context, off, length int64, fn func() error) error {
 	if err := v.writes.Check(off, length); err != nil {
-		return err // rather than wait for the region
+		return err // do not wait for the region
 	}
 	held := v.regions.of(off, length)
 	held.lock()
@@ -138,7 +137,8 @@ func (v *Mirror) Flush(ctx context.Context) error {
 	return v.onAll(ctx, func(ctx context.Context, leg Device) error { return leg.Flush(ctx) })
 }
 
-// Map implements Device. What one leg could do in its time, the others do, too.
+// Map implements Device. All legs map the number of bytes that the first one maps
+// before its deadline.
 func (v *Mirror) Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (n int64, err error) {
 	err = v.change(ctx, dst, length, func() (err error) {
 		n, err = v.mapAll(context.WithoutCancel(ctx), dst, s, src, length)
@@ -147,7 +147,8 @@ func (v *Mirror) Map(ctx context.Context, dst int64, s offload.Snapshot, src, le
 	return n, err
 }
 
-// mapAll maps in all legs as far as one could in its time. The region is held.
+// mapAll maps in all legs the number of bytes that the first one maps before its
+// deadline. The region is locked.
 func (v *Mirror) mapAll(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (n int64, err error) {
 	for following := v.following.Load(); following != 0; following &= following - 1 {
 		n, err = v.Legs[bits.TrailingZeros64(following)].Map(ctx, dst, s, src, length)

@@ -12,9 +12,9 @@ import (
 	"odx/tokens"
 )
 
-// TestStripeOffload: a token of a stripe stands for all of the range, at one
-// moment, and no data is written for it; an offload write ends at each unit.
-func TestStripeOffload(t *testing.T) {
+// TestStripe_Offload: a token of a stripe represents the whole range at a point in
+// time, and creating it writes no data. An offload write ends at each stripe unit.
+func TestStripe_Offload(t *testing.T) {
 	b := start(t)
 	const unit, size = 64 << 10, 8 << 20
 	legs := []Device{b.base(b.volume(t, size)), b.base(b.volume(t, size)), b.base(b.volume(t, size))}
@@ -25,7 +25,7 @@ func TestStripeOffload(t *testing.T) {
 	live := b.store.LiveBytes()
 	token, n := b.populate(t, s, blockdev.Range{Offset: off, Length: length})
 	if n != length {
-		t.Errorf("the token stands for %d bytes", n)
+		t.Errorf("the token represents %d bytes", n)
 	}
 	dst, back := b.volume(t, size), NewStack(stripeOf(t, unit, b.base(b.volume(t, size)), b.base(b.volume(t, size))), NewGate())
 	b.writeUsing(t, token, dst, 4096, n)
@@ -39,7 +39,7 @@ func TestStripeOffload(t *testing.T) {
 	b.writeUsing(t, token, dst, 0, n)
 	same(t, "copy after the stripe has changed", contents(t, dst)[:n], data[off:][:n])
 
-	// Offload writes: what one call to the stripe does ends with the unit.
+	// Offload writes: a call of the stripe's Map ends at a stripe unit.
 	src := b.volume(t, size)
 	must(t, src.WriteAt(ctx, pattern(3, size), 0))
 	space, _ := offload.ExtentStore{Store: b.store}.AddressSpace(src)
@@ -55,9 +55,9 @@ func TestStripeOffload(t *testing.T) {
 	}
 }
 
-// TestManyPieces: a token of more pieces than MaxPieces stands for the first of
-// them, and a copy of more goes on.
-func TestManyPieces(t *testing.T) {
+// TestStack_MaxPieces: a token represents at most MaxPieces pieces, and a copy of more
+// takes several tokens.
+func TestStack_MaxPieces(t *testing.T) {
 	b := start(t)
 	const unit, size = 4096, 40 << 20
 	s := NewStack(stripeOf(t, unit, b.base(b.volume(t, size)), b.base(b.volume(t, size))), NewGate())
@@ -67,7 +67,7 @@ func TestManyPieces(t *testing.T) {
 	mark(2*size-8192, 3)
 	_, n := b.populate(t, s, blockdev.Range{Length: 2 * size})
 	if n <= 0 || n > MaxPieces*unit {
-		t.Errorf("the token stands for %d bytes", n)
+		t.Errorf("the token represents %d bytes", n)
 	}
 	dst := b.volume(t, 2*size)
 	var moved int64
@@ -78,9 +78,9 @@ func TestManyPieces(t *testing.T) {
 	same(t, "copy", contents(t, dst), contents(t, s))
 }
 
-// TestOneMoment: writers that write one value to all legs of a stripe are never seen
-// half done in a token.
-func TestOneMoment(t *testing.T) {
+// TestStripe_PointInTime: a write of one value to all legs of a stripe is in a token
+// completely or not at all.
+func TestStripe_PointInTime(t *testing.T) {
 	b := start(t)
 	const unit = 4096
 	s := NewStack(stripeOf(t, unit, b.base(b.volume(t, 64<<10)), b.base(b.volume(t, 64<<10)), b.base(b.outside(64<<10))), NewGate())
@@ -113,7 +113,7 @@ func TestOneMoment(t *testing.T) {
 	writers.Wait()
 }
 
-// stalled is a volume whose writes wait.
+// stalled is a volume whose writes block.
 type stalled struct {
 	blockdev.Volume
 	begun, release chan struct{}
@@ -125,9 +125,9 @@ func (v *stalled) WriteAt(ctx context.Context, p []byte, off int64) error {
 	return v.Volume.WriteAt(ctx, p, off)
 }
 
-// TestGateHearsItsContext: who waits for a writer that does not come back ends with
-// its context.
-func TestGateHearsItsContext(t *testing.T) {
+// TestGate_ContextEnds: an offload read that waits for a blocked writer ends with its
+// context.
+func TestGate_ContextEnds(t *testing.T) {
 	b := start(t)
 	below := &stalled{b.outside(8192), make(chan struct{}), make(chan struct{})}
 	s := NewStack(b.base(below), NewGate())
@@ -141,15 +141,15 @@ func TestGateHearsItsContext(t *testing.T) {
 	limited, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 	defer cancel()
 	if _, err := s.CompareAndWrite(limited, make([]byte, 512), make([]byte, 512), 0); err == nil {
-		t.Error("it did not wait")
+		t.Error("the offload read did not wait")
 	}
 	close(below.release)
 	writer.Wait()
 }
 
-// TestSnapshotOffload: a token of a snapshot stands for what is kept and what has
-// not changed alike; a write by token is kept from as well.
-func TestSnapshotOffload(t *testing.T) {
+// TestSnapshot_Offload: a token of a snapshot represents both copied and unchanged
+// chunks. A write by token also copies chunks first.
+func TestSnapshot_Offload(t *testing.T) {
 	b := start(t)
 	const size = 1 << 20
 	below := b.volume(t, size)
@@ -168,16 +168,16 @@ func TestSnapshotOffload(t *testing.T) {
 	}
 	token, n := b.populate(t, snap, blockdev.Range{Length: size})
 	if n != size {
-		t.Errorf("the token stands for %d bytes", n)
+		t.Errorf("the token represents %d bytes", n)
 	}
 	dst := b.volume(t, size)
 	b.writeUsing(t, token, dst, 0, size)
 	same(t, "copy of the snapshot", contents(t, dst), pattern(1, size))
 }
 
-// TestKindsOfTokens: of a view there are tokens of a moment and checksums; those
-// that name a volume are refused.
-func TestKindsOfTokens(t *testing.T) {
+// TestStack_TokenTypes: a view has point-in-time tokens and checksums. Creating tokens
+// that name a volume fails.
+func TestStack_TokenTypes(t *testing.T) {
 	b := start(t)
 	const size = 1 << 20
 	s := NewStack(stripeOf(t, 65536, b.base(b.volume(t, size)), b.base(b.volume(t, size))), NewGate())
@@ -186,7 +186,7 @@ func TestKindsOfTokens(t *testing.T) {
 	ranges := []blockdev.Range{{Length: size}}
 	for _, kind := range []tokens.RODType{tokens.RODTypeHash, tokens.RODTypeAccessUponReference, tokens.RODTypePointInTimeChangeVulnerable} {
 		if _, err := b.manager.OffloadRead(ctx, src, ranges, tokens.ReadOptions{Type: kind}); err == nil {
-			t.Errorf("a token of type %v was made", kind)
+			t.Errorf("a token of type %v was created", kind)
 		}
 	}
 	r, err := b.manager.OffloadRead(ctx, src, ranges, tokens.ReadOptions{Type: tokens.RODTypeChecksum})

@@ -14,31 +14,32 @@ import (
 
 const (
 	minChunk = 64 << 10
-	// maxChunks bounds the memory for what has been copied: a bit for each chunk.
+	// maxChunks bounds the memory for the bitmap of copied chunks.
 	maxChunks = 1 << 24
-	// groupChunks are the chunks of one record, a bit each.
+	// groupChunks is the number of chunks per record, a bit each.
 	groupChunks = 4096
 )
 
 // OriginConfig describes an origin.
 type OriginConfig struct {
-	// Name is that of the view; what it remembers is kept under it.
+	// Name is the name of the view, and the prefix of its records' keys.
 	Name string
 	Of   Device
-	// Before is a volume of the store that takes what is about to be overwritten, of
-	// OriginBytes(Of.Size()) at least. What it holds is in the records.
+	// Before is a volume of the store for chunks to be overwritten, of at least
+	// OriginBytes(Of.Size()) bytes. The records have its copied chunks.
 	Before  blockdev.Volume
 	Engine  *offload.Engine
 	Records Records
 }
 
-// Origin is a device of which a Snapshot is kept: before a chunk changes for the
-// first time, it is copied to another volume. In the store that is a mapping, and
-// no bytes move, whether the change is a write or comes by token.
+// Origin is a device with a Snapshot: before a chunk changes for the first time, it is
+// copied to another volume (copy-on-write). In the store the copy is a mapping and
+// moves no bytes, for writes and for copies by token.
 //
-// The copy, the note of it and the change take effect in the store's order, so that
-// a crash loses none of them before the one that it relies on. For a device outside
-// the store, which has its own order, the change waits until the note is durable.
+// The copy, its record and the change are ordered by the store, so that after a crash
+// the change exists only with the record, and the record only with the copy. A device
+// outside the store is not in that order, so a change of it waits until the record is
+// durable.
 type Origin struct {
 	OriginConfig
 	chunk  int64 // bytes, a power of two
@@ -47,22 +48,21 @@ type Origin struct {
 	// regions: shared to read the snapshot, exclusive to change the device.
 	regions regions
 
-	mu     sync.Mutex // guards copied, which changes with its region held, too
+	mu     sync.Mutex // guards copied, which changes with its region locked, too
 	copied []uint64   // a bit for each chunk
 	saving sync.Mutex // held while records are written: groups span regions
 }
 
-// OriginBytes returns the size of the volume that takes what is overwritten of size
-// bytes.
+// OriginBytes returns the minimum size of the Before volume of a device of size bytes.
 func OriginBytes(size int64) int64 {
 	return (size + blockdev.BlockLength - 1) / blockdev.BlockLength * blockdev.BlockLength
 }
 
-// OpenOrigin returns an origin with what has been copied before.
+// OpenOrigin returns an origin with the copied chunks of its records.
 func OpenOrigin(c OriginConfig) (*Origin, error) {
 	size := c.Of.Size()
 	if c.Before.Size() < OriginBytes(size) {
-		return nil, fmt.Errorf("%w: view %s needs %d bytes for what is overwritten, the volume has %d", blockdev.ErrInvalid, c.Name, size, c.Before.Size())
+		return nil, fmt.Errorf("%w: view %s: the volume for overwritten data has to have %d bytes, has %d", blockdev.ErrInvalid, c.Name, size, c.Before.Size())
 	}
 	v := &Origin{OriginConfig: c, chunk: minChunk, shared: c.Engine.Shares(inner{c.Of})}
 	for size/v.chunk > maxChunks {
@@ -74,7 +74,7 @@ func OpenOrigin(c OriginConfig) (*Origin, error) {
 	err := c.Records.ScanRecords(prefix, func(key, value []byte) error {
 		number := key[len(prefix):]
 		if len(number) != 8 || len(value) != groupChunks/8 || binary.BigEndian.Uint64(number) >= uint64(groups) {
-			return fmt.Errorf("%w: a record of view %s", blockdev.ErrCorrupt, c.Name)
+			return fmt.Errorf("%w: record of view %s", blockdev.ErrCorrupt, c.Name)
 		}
 		words := v.group(int64(binary.BigEndian.Uint64(number)))
 		for i := range words {
@@ -100,8 +100,8 @@ func (v *Origin) hold(off, length int64) span {
 	return v.regions.of(first, end-first)
 }
 
-// run returns how many bytes from off on, at most length, are in chunks that all
-// have been copied, or all have not.
+// run returns the number of bytes from off on, at most length, in chunks that are all
+// copied or all not copied.
 func (v *Origin) run(off, length int64) (n int64, copied bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -115,8 +115,8 @@ func (v *Origin) run(off, length int64) (n int64, copied bool) {
 	return length, copied
 }
 
-// preserve copies the chunks of a range that are about to change for the first
-// time. Their regions are held exclusively.
+// preserve copies the chunks of a range that are not copied. Their regions are locked
+// exclusively.
 func (v *Origin) preserve(ctx context.Context, off, length int64) error {
 	first := off / v.chunk * v.chunk
 	end := min((off+length+v.chunk-1)/v.chunk*v.chunk, v.Of.Size())
@@ -125,10 +125,10 @@ func (v *Origin) preserve(ctx context.Context, off, length int64) error {
 		n, copied := v.run(at, end-at)
 		if !copied {
 			if err := v.Engine.Copy(ctx, inner{v.Of}, at, v.Before, at, n, func(int64) {}); err != nil {
-				return fmt.Errorf("view %s: keep what is about to be overwritten: %w", v.Name, err)
+				return fmt.Errorf("view %s: copy data to be overwritten: %w", v.Name, err)
 			}
 			if err := v.note(ctx, at, n); err != nil {
-				return fmt.Errorf("view %s: note what was kept: %w", v.Name, err)
+				return fmt.Errorf("view %s: record copied chunks: %w", v.Name, err)
 			}
 			any = true
 		}
@@ -140,7 +140,7 @@ func (v *Origin) preserve(ctx context.Context, off, length int64) error {
 	return nil
 }
 
-// note remembers that the chunks of a range were copied.
+// note records the chunks of a range as copied.
 func (v *Origin) note(ctx context.Context, off, length int64) error {
 	v.saving.Lock()
 	defer v.saving.Unlock()
@@ -149,7 +149,7 @@ func (v *Origin) note(ctx context.Context, off, length int64) error {
 		group := first / groupChunks
 		last := min(end, (group+1)*groupChunks)
 		value := make([]byte, groupChunks/8)
-		for i, word := range v.group(group) { // changes with saving held alone
+		for i, word := range v.group(group) { // changes with only saving held
 			binary.LittleEndian.PutUint64(value[8*i:], word)
 		}
 		for c := first; c < last; c++ {
@@ -238,8 +238,8 @@ func (v *Origin) Locate(ctx context.Context, off, length int64) ([]offload.Piece
 	return v.Of.Locate(ctx, off, length)
 }
 
-// Copied returns how many bytes of the device have been copied since the snapshot
-// began, as whole chunks.
+// Copied returns the number of bytes copied since the snapshot was created, in whole
+// chunks.
 func (v *Origin) Copied() (n int64) {
 	for off, size := int64(0), v.Size(); off < size; {
 		length, copied := v.run(off, size-off)
@@ -251,14 +251,14 @@ func (v *Origin) Copied() (n int64) {
 	return n
 }
 
-// Snapshot is an Origin as it was when it was made: what has been overwritten
-// since comes from where it was copied to. Nothing can be written to it.
+// Snapshot is a read-only view of an Origin at its creation: reads of overwritten
+// chunks use their copies.
 type Snapshot struct{ origin *Origin }
 
 // NewSnapshot returns the snapshot of an origin.
 func NewSnapshot(o *Origin) *Snapshot { return &Snapshot{o} }
 
-var errSnapshot = errors.New("a snapshot is never written to")
+var errSnapshot = errors.New("a snapshot is read-only")
 
 func (v *Snapshot) readOnly() error {
 	return fmt.Errorf("snapshot of view %s: %w: %w", v.origin.Name, blockdev.ErrReadOnly, errSnapshot)
@@ -306,8 +306,7 @@ func (v *Snapshot) Map(context.Context, int64, offload.Snapshot, int64, int64) (
 	return 0, v.readOnly()
 }
 
-// Locate implements Device. The pieces are there for as long as the origin is not
-// written to.
+// Locate implements Device. The pieces are valid until the origin is written.
 func (v *Snapshot) Locate(ctx context.Context, off, length int64) (all []offload.Piece, err error) {
 	for length > 0 && len(all) < MaxPieces {
 		n, copied := v.origin.run(off, length)

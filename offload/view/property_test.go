@@ -11,7 +11,7 @@ import (
 	"odx/tokens"
 )
 
-// served is a stack beside a plain model of it.
+// served is a stack and its model.
 type served struct {
 	*Stack
 	kind     string
@@ -19,13 +19,13 @@ type served struct {
 	readOnly bool
 }
 
-// modelToken is a token and what it stands for.
+// modelToken is a token and the data that it represents.
 type modelToken struct {
 	token *tokens.Token
 	bytes []byte
 }
 
-// world is random stacks and what they should hold.
+// world is random stacks and their models.
 type world struct {
 	*bed
 	stacks  []*served
@@ -35,8 +35,8 @@ type world struct {
 
 const worldBytes = 160 << 10
 
-// draw makes a random device of size bytes at least, and what is to be served
-// beside it because it shares its volumes.
+// draw creates a random device of at least size bytes, and the other devices to serve
+// that share its volumes.
 func (w *world) draw(t *rapid.T, depth int, size int64, gate Gate) (Device, string) {
 	kinds := []string{"volume", "outside"}
 	if depth > 0 {
@@ -101,7 +101,7 @@ func (s *served) draw(t *rapid.T) blockdev.Range {
 	return blockdev.Range{Offset: first * 512, Length: count * 512}
 }
 
-// drawBytes draws a range of any bytes, if all volumes below take that.
+// drawBytes draws a range of bytes, unaligned if all volumes below support that.
 func (w *world) drawBytes(t *rapid.T, s *served) blockdev.Range {
 	r := s.draw(t)
 	if w.manager.Engine().Shares(s) && rapid.Bool().Draw(t, "any bytes") {
@@ -111,12 +111,12 @@ func (w *world) drawBytes(t *rapid.T, s *served) blockdev.Range {
 	return r
 }
 
-// wrote compares the outcome of a write with what the stack is for, and reports
-// whether it took place.
+// wrote verifies the result of a write for the stack's kind, and reports whether the
+// write took place.
 func (s *served) wrote(t *rapid.T, err error) bool {
 	if s.readOnly {
 		if err == nil {
-			t.Fatalf("%s was written to", s.kind)
+			t.Fatalf("%s: a write succeeded", s.kind)
 		}
 		return false
 	}
@@ -232,10 +232,9 @@ func (w *world) check(t *rapid.T) {
 	}
 }
 
-// TestRandomStacks: whatever views are stacked, they hold what was written to
-// them, tokens stand for what was there when they were made, and the legs of a
-// mirror are equal in the end.
-func TestRandomStacks(t *testing.T) {
+// TestStack_Random: random stacks of views have the data written to them, tokens
+// represent the data at their creation, and the legs of a mirror are equal at the end.
+func TestStack_Random(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{bed: newBed(t)}
 		for range rapid.IntRange(1, 2).Draw(t, "stacks") {
@@ -249,7 +248,7 @@ func TestRandomStacks(t *testing.T) {
 		})
 		w.check(t)
 		for i := len(w.mirrors) - 1; i >= 0; i-- {
-			w.mirrors[i].resyncs.Wait() // those further up first: they write to those below
+			w.mirrors[i].resyncs.Wait() // upper ones first: they write to lower ones
 		}
 		for _, m := range w.mirrors {
 			if len(m.InSync()) != len(m.Legs) {

@@ -7,11 +7,11 @@ const (
 	regionLocks = 64
 )
 
-// regions are locks over ranges of bytes: two ranges that overlap share a lock,
-// others may. Locks are taken in the order of their index.
+// regions are locks of ranges of bytes. Ranges that overlap share a lock, others may.
+// Locks are taken in the order of their index.
 type regions [regionLocks]sync.RWMutex
 
-// span is the set of locks of a range: count of them from first on, around.
+// span is the set of locks of a range: count of them from first on, modulo regionLocks.
 type span struct {
 	of           *regions
 	first, count int

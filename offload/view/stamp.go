@@ -9,31 +9,30 @@ import (
 	"hash/crc32"
 )
 
-// A mirror knows its legs in the store by their identities. A plain file is known by
-// its path only, under which an older copy of it can lie: so it carries a stamp after
-// its data, which says how far the mirror was when it last wrote to the file. The
-// stamp is a part of the file's bytes, because every way of copying them takes it
-// along.
+// A mirror identifies its legs in the store by their identities. A plain file only has
+// a path, and an older copy may replace it. So it has a stamp after its data with the
+// generation of the mirror at its last write to the file. The stamp is in the file's
+// content, so that every copy of the file has it.
 
 // StampLength is the length in bytes of a stamp.
 const StampLength = 4096
 
-// Stamped is where the stamp of a leg is kept.
+// Stamped is a file with data and a stamp.
 type Stamped interface {
 	// DataBytes is the length of the data before the stamp.
 	DataBytes() int64
-	// ReadStamp returns the StampLength bytes after the data, nil where the file ends
+	// ReadStamp returns the StampLength bytes after the data, or nil if the file ends
 	// with the data.
 	ReadStamp(ctx context.Context) ([]byte, error)
-	// WriteStamp writes them, durably.
+	// WriteStamp writes the StampLength bytes after the data, durably.
 	WriteStamp(ctx context.Context, p []byte) error
 }
 
-// Stamp says of which mirror a file is a leg, and since when it has been written to.
+// Stamp is the mirror of a file and the generation of its last write.
 type Stamp struct {
 	// Mirror is the random identity of the mirror.
 	Mirror [16]byte
-	// Generation is that of the mirror.
+	// Generation is the generation of the mirror.
 	Generation uint64
 	// DataBytes is the length of the data before the stamp.
 	DataBytes int64
@@ -41,15 +40,15 @@ type Stamp struct {
 
 const stampMagic = "odx mirror leg 1"
 
-// ErrNoStamp: bytes are not those of a stamp.
+// ErrNoStamp reports bytes that are not a valid stamp.
 var ErrNoStamp = errors.New("no stamp of a mirror")
 
-// Offsets of what a stamp has; the rest are zeros.
+// Offsets of the fields of a stamp; the other bytes are zeros.
 const (
 	stampMirror     = 16
 	stampGeneration = 32
 	stampDataBytes  = 40
-	stampSum        = 48 // CRC-32C of what is before
+	stampSum        = 48 // CRC-32C of the preceding bytes
 )
 
 // Encode returns the StampLength bytes of a stamp.
@@ -63,13 +62,13 @@ func (s *Stamp) Encode() []byte {
 	return p
 }
 
-// ParseStamp reads what Encode wrote. Its error wraps ErrNoStamp.
+// ParseStamp decodes a stamp. Its error wraps ErrNoStamp.
 func ParseStamp(p []byte) (Stamp, error) {
 	if len(p) != StampLength || !bytes.HasPrefix(p, []byte(stampMagic)) {
 		return Stamp{}, ErrNoStamp
 	}
 	if crc32.Checksum(p[:stampSum], castagnoli) != binary.LittleEndian.Uint32(p[stampSum:]) || !allZeros(p[stampSum+4:]) {
-		return Stamp{}, fmt.Errorf("%w: its checksum does not match", ErrNoStamp)
+		return Stamp{}, fmt.Errorf("%w: checksum mismatch", ErrNoStamp)
 	}
 	s := Stamp{
 		Mirror:     [16]byte(p[stampMirror:]),
@@ -91,14 +90,14 @@ func allZeros(p []byte) bool {
 	return true
 }
 
-// generation returns that of a leg in a mirror, 0 where it is not known: the oldest of
-// the files that the leg is in.
+// generation returns the oldest generation of the leg's files in the mirror, or 0 if it
+// is unknown.
 func (l *Leg) generation(ctx context.Context, mirror [16]byte) (uint64, error) {
 	oldest := ^uint64(0)
 	for _, file := range l.Files {
 		p, err := file.ReadStamp(ctx)
 		if err != nil {
-			return 0, fmt.Errorf("leg %s: read its stamp: %w", l.ID, err)
+			return 0, fmt.Errorf("leg %s: read stamp: %w", l.ID, err)
 		}
 		s, err := ParseStamp(p)
 		if err != nil || s.Mirror != mirror {
@@ -109,12 +108,12 @@ func (l *Leg) generation(ctx context.Context, mirror [16]byte) (uint64, error) {
 	return oldest, nil
 }
 
-// stamp writes a generation after the data of all files that the leg is in.
+// stamp writes a stamp to all files of the leg.
 func (l *Leg) stamp(ctx context.Context, s Stamp) error {
 	for _, file := range l.Files {
 		s.DataBytes = file.DataBytes()
 		if err := file.WriteStamp(ctx, s.Encode()); err != nil {
-			return fmt.Errorf("leg %s: write its stamp: %w", l.ID, err)
+			return fmt.Errorf("leg %s: write stamp: %w", l.ID, err)
 		}
 	}
 	return nil

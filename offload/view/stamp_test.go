@@ -14,8 +14,7 @@ import (
 	"odx/blockdev"
 )
 
-// stampedFile is what a mirror sees of a plain file: a copy of it takes the stamp
-// along.
+// stampedFile is a plain file with a stamp, which copies include.
 type stampedFile struct {
 	blockdev.Volume
 	mu     sync.Mutex
@@ -43,7 +42,7 @@ func (f *stampedFile) WriteStamp(_ context.Context, p []byte) error {
 	return nil
 }
 
-// fileCopy is what was in a file at some time.
+// fileCopy is the content of a file at a point in time.
 type fileCopy struct{ data, stamp []byte }
 
 func (f *stampedFile) copy(t *testing.T) fileCopy {
@@ -58,7 +57,7 @@ func (f *stampedFile) restore(t *testing.T, c fileCopy) {
 	f.stamp = c.stamp
 }
 
-// files makes a mirror's legs in plain files.
+// files creates a mirror's legs in plain files.
 func (b *bed) files(t *testing.T, size int64, n int) (files []*stampedFile, c MirrorConfig) {
 	t.Helper()
 	c = MirrorConfig{Name: b.name(), Engine: b.manager.Engine(), Records: b.store, Log: discard(), StampEvery: time.Hour}
@@ -78,15 +77,15 @@ func openMirror(t *testing.T, c MirrorConfig) *Mirror {
 	return m
 }
 
-// crash ends a mirror as the end of its process does.
+// crash ends a mirror like the end of its process.
 func (v *Mirror) crash() {
 	v.stop()
 	v.resyncs.Wait()
 	v.stamping.Wait()
 }
 
-// TestMirror_OlderCopy: whatever happens to one leg between two starts, what was
-// written last is read, and both legs have it in the end.
+// TestMirror_OlderCopy: after one leg is replaced or damaged between two starts, reads
+// return the latest data, and both legs have it after the sync.
 func TestMirror_OlderCopy(t *testing.T) {
 	const size = 64 << 10
 	for leg := range 2 {
@@ -138,8 +137,8 @@ func TestMirror_OlderCopy(t *testing.T) {
 	}
 }
 
-// A copy that was made while the mirror ran is older once it was closed, or written
-// to for longer than a generation lasts.
+// TestMirror_HotCopy: a copy made while the mirror is in use is detected as older after
+// Close, or after writes in a later generation.
 func TestMirror_HotCopy(t *testing.T) {
 	const size = 64 << 10
 	for _, clean := range []bool{true, false} {
@@ -154,7 +153,7 @@ func TestMirror_HotCopy(t *testing.T) {
 		n := before()
 		for began := time.Now(); !clean && before() < n+2; {
 			if time.Since(began) > 20*time.Second {
-				t.Fatal("no new generation while there are writes")
+				t.Fatal("no new generation during writes")
 			}
 			must(t, m.WriteAt(ctx, pattern(2, 512), 0))
 		}
@@ -170,7 +169,7 @@ func TestMirror_HotCopy(t *testing.T) {
 	}
 }
 
-// breaking are records whose store ends after some more puts.
+// breaking are records whose store fails after a number of puts.
 type breaking struct {
 	Records
 	left int
@@ -185,8 +184,8 @@ func (r *breaking) Flush(ctx context.Context) error {
 	return r.Records.Flush(ctx)
 }
 
-// A process that ends anywhere while generations begin leaves a mirror whose newest
-// data is read at the next start.
+// TestMirror_EndWhileStamping: after a process ends at any step of a new generation,
+// the next start reads the latest data.
 func TestMirror_EndWhileStamping(t *testing.T) {
 	const size = 64 << 10
 	for starts := range 3 {
@@ -201,7 +200,7 @@ func TestMirror_EndWhileStamping(t *testing.T) {
 					broken := c
 					broken.Records = &breaking{b.store, left}
 					if failing >= 0 {
-						files[failing].fail = errBroken // the end is before this leg is stamped
+						files[failing].fail = errBroken // the process ends before this leg is stamped
 					}
 					if m, err := OpenMirror(ctx, broken); err == nil {
 						m.crash()
@@ -221,7 +220,7 @@ func TestMirror_EndWhileStamping(t *testing.T) {
 	}
 }
 
-// A leg that cannot be stamped is dropped; the last one is not.
+// TestMirror_StampFails: a leg that cannot be stamped is dropped, except the last one.
 func TestMirror_StampFails(t *testing.T) {
 	const size = 64 << 10
 	b := start(t)
@@ -234,7 +233,7 @@ func TestMirror_StampFails(t *testing.T) {
 	}
 	files[1].fail = errInjected
 	if err := m.advance(ctx, false); !errors.Is(err, errInjected) {
-		t.Errorf("no leg can be stamped: %v", err)
+		t.Errorf("stamp with all legs failing: %v", err)
 	}
 	must(t, m.WriteAt(ctx, pattern(4, size), 0))
 	files[0].fail, files[1].fail = nil, nil
@@ -248,7 +247,7 @@ func TestMirror_StampFails(t *testing.T) {
 	must(t, m.Close(ctx))
 }
 
-// No leg is what it was: the newest is taken.
+// TestMirror_AllOlder: if all legs are older copies, the newest is used.
 func TestMirror_AllOlder(t *testing.T) {
 	const size = 64 << 10
 	b := start(t)
@@ -267,7 +266,8 @@ func TestMirror_AllOlder(t *testing.T) {
 	must(t, m.Close(ctx))
 }
 
-// The record of an older version knows no generation: its legs are good.
+// TestMirror_WithoutGeneration: legs are in sync if the record is of an older version
+// without a generation.
 func TestMirror_WithoutGeneration(t *testing.T) {
 	const size = 64 << 10
 	b := start(t)
@@ -319,7 +319,7 @@ func FuzzParseStamp(f *testing.F) {
 	f.Fuzz(func(t *testing.T, p []byte) {
 		s, err := ParseStamp(p)
 		if err == nil && !bytes.Equal(s.Encode(), p) {
-			t.Errorf("%+v is not what it was read from", s)
+			t.Errorf("%+v differs from its encoded form", s)
 		}
 	})
 }

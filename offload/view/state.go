@@ -7,12 +7,12 @@ import (
 	"odx/backstore"
 )
 
-// recordPrefix begins the key of every record of a view.
+// recordPrefix is the prefix of the keys of all records of views.
 const recordPrefix = "view/"
 
 func recordKey(view, what string) []byte { return []byte(recordPrefix + view + "/" + what) }
 
-// Identity returns what SetIdentity has stored for a view; empty when nothing was.
+// Identity returns the identity stored by SetIdentity for a view, or "".
 func Identity(r Records, view string) (string, error) {
 	value, err := r.GetRecord(recordKey(view, "over"))
 	return string(value), ignoreNotFound(err)
@@ -25,8 +25,8 @@ func ignoreNotFound(err error) error {
 	return err
 }
 
-// SetIdentity stores, durably, what a view that remembers things is over, so that
-// they are not taken for those of something else.
+// SetIdentity stores, durably, the identity of the device below a view with records, so
+// that the records are not used for another device.
 func SetIdentity(ctx context.Context, r Records, view, over string) error {
 	if err := r.PutRecords(ctx, backstore.Record{Key: recordKey(view, "over"), Value: []byte(over)}); err != nil {
 		return err
@@ -34,7 +34,7 @@ func SetIdentity(ctx context.Context, r Records, view, over string) error {
 	return r.Flush(ctx)
 }
 
-// Forget removes what is stored for a view.
+// Forget deletes the records of a view.
 func Forget(ctx context.Context, r Records, view string) error {
 	var gone []backstore.Record
 	err := r.ScanRecords(recordKey(view, ""), func(key, _ []byte) error {
@@ -44,7 +44,7 @@ func Forget(ctx context.Context, r Records, view string) error {
 	if err != nil || len(gone) == 0 {
 		return err
 	}
-	for len(gone) > 0 { // a record of the store's journal holds so many
+	for len(gone) > 0 { // the maximum of a journal record
 		n := min(len(gone), 1000)
 		if err := r.PutRecords(ctx, gone[:n]...); err != nil {
 			return err

@@ -10,24 +10,25 @@ import (
 	"odx/offload"
 )
 
-// stripe is RAID 0: unit after unit goes to the next leg.
+// stripe is RAID 0: consecutive stripe units are on consecutive legs.
 //
-// An offload read gives a piece for each unit, so a token stands for MaxPieces
-// units at most; an offload write maps one unit at a time.
+// An offload read returns a piece per stripe unit, so a token represents at most
+// MaxPieces stripe units. An offload write maps one stripe unit at a time.
 type stripe struct {
 	legs []Device
 	unit int64
 }
 
-// NewStripe returns a stripe over two legs or more. unit is in bytes, a multiple of
-// blockdev.BlockLength. Of each leg, as many units are used as the smallest has.
+// NewStripe returns a stripe over two or more legs. unit is the length of a stripe unit
+// in bytes, a multiple of blockdev.BlockLength. The stripe uses the number of stripe
+// units in the smallest leg of each leg.
 func NewStripe(legs []Device, unit int64) (Device, error) {
 	if len(legs) < 2 || unit <= 0 || unit%blockdev.BlockLength != 0 {
 		return nil, fmt.Errorf("%w: stripe of %d legs, unit of %d bytes", blockdev.ErrInvalid, len(legs), unit)
 	}
 	v := &stripe{legs: legs, unit: unit}
 	if v.Size() == 0 {
-		return nil, fmt.Errorf("%w: stripe with a leg that is smaller than the unit of %d bytes", blockdev.ErrInvalid, unit)
+		return nil, fmt.Errorf("%w: stripe with a leg smaller than the unit of %d bytes", blockdev.ErrInvalid, unit)
 	}
 	return v, nil
 }
@@ -55,15 +56,15 @@ func (v *stripe) Flush(ctx context.Context) error {
 	return g.Wait()
 }
 
-// at returns the leg of byte off, where it is there, and how many bytes follow in
-// its unit.
+// at returns the leg of byte off, the offset on that leg, and the bytes left in its
+// stripe unit.
 func (v *stripe) at(off int64) (leg int, legOff, left int64) {
 	n, in := off/v.unit, off%v.unit
 	legs := int64(len(v.legs))
 	return int(n % legs), n/legs*v.unit + in, v.unit - in
 }
 
-// each calls fn for the parts of a range of bytes by unit, legs side by side.
+// each calls fn for the stripe units of a range, concurrently for different legs.
 func (v *stripe) each(off, length int64, fn func(leg Device, legOff, from, n int64) error) error {
 	var g errgroup.Group
 	for i, leg := range v.legs {
@@ -102,8 +103,7 @@ func (v *stripe) WriteAt(ctx context.Context, p []byte, off int64) error {
 	})
 }
 
-// Unmap unmaps one range of each leg: what belongs to a range of the stripe is in
-// one piece there.
+// Unmap unmaps one range of each leg: a range of the stripe is contiguous on each leg.
 func (v *stripe) Unmap(ctx context.Context, off, length int64) error {
 	for i, leg := range v.legs {
 		from := v.legBytes(i, off)
@@ -116,7 +116,7 @@ func (v *stripe) Unmap(ctx context.Context, off, length int64) error {
 	return nil
 }
 
-// legBytes returns how many of the first off bytes are on a leg.
+// legBytes returns the number of the first off bytes that are on a leg.
 func (v *stripe) legBytes(leg int, off int64) int64 {
 	row := v.unit * int64(len(v.legs))
 	in := off%row - int64(leg)*v.unit

@@ -11,9 +11,8 @@ import (
 	"odx/offload"
 )
 
-// A checksum is kept for each block of blockdev.BlockLength, as sumBytes in
-// another volume: the CRC-32C of the block, and sumKnown. Zeros mean that there is
-// none.
+// Each block of blockdev.BlockLength has sumBytes in another volume: the CRC-32C of the
+// block and sumKnown, or zeros if the block has no checksum.
 const (
 	sumBytes = 8
 	sumKnown = 0x53554D31
@@ -27,8 +26,8 @@ func SumsBytes(size int64) int64 {
 	return (blocks*sumBytes + blockdev.BlockLength - 1) / blockdev.BlockLength * blockdev.BlockLength
 }
 
-// MismatchError says that a block is not what was written to it. It wraps
-// blockdev.ErrCorrupt, so an initiator sees a MEDIUM ERROR.
+// MismatchError reports a block that does not match its checksum. It wraps
+// blockdev.ErrCorrupt, so an initiator receives MEDIUM ERROR.
 type MismatchError struct {
 	View   string
 	Offset int64 // of the block, in bytes
@@ -42,14 +41,13 @@ func (e *MismatchError) Error() string {
 // Unwrap returns blockdev.ErrCorrupt.
 func (e *MismatchError) Unwrap() error { return blockdev.ErrCorrupt }
 
-// Verify compares what it reads with checksums that were made when it was written.
-// An offload write and an unmap drop the checksums of what they cover: it is not
-// compared until it is written again. An offload read compares nothing.
+// Verify verifies reads with checksums computed at the write. An offload write and an
+// unmap remove the checksums of their range: its blocks are not verified until they are
+// written. An offload read verifies nothing.
 //
-// A checksum is dropped before its block changes and made anew afterwards, in the
-// store's order, so that a crash leaves a block with its checksum or with none. For
-// a device outside the store, which has its own order, both steps wait for the
-// disk.
+// A checksum is removed before its block changes and computed afterwards, in the
+// store's order, so that after a crash a block has its checksum or none. A device
+// outside the store is not in that order, so both steps wait until the data is durable.
 type Verify struct {
 	name   string
 	of     Device
@@ -61,11 +59,11 @@ type Verify struct {
 	buffers sync.Pool // of *[]byte
 }
 
-// NewVerify returns a view of a device with checksums in the volume sums, which is
-// in the store and has SumsBytes(of.Size()) at least.
+// NewVerify returns a view of a device with checksums in the volume sums, which is in
+// the store and has at least SumsBytes(of.Size()) bytes.
 func NewVerify(name string, of Device, sums blockdev.Volume, e *offload.Engine) (*Verify, error) {
 	if need := SumsBytes(of.Size()); sums.Size() < need {
-		return nil, fmt.Errorf("%w: checksums of view %s need %d bytes, the volume has %d", blockdev.ErrInvalid, name, need, sums.Size())
+		return nil, fmt.Errorf("%w: view %s: the volume for checksums has to have %d bytes, has %d", blockdev.ErrInvalid, name, need, sums.Size())
 	}
 	v := &Verify{name: name, of: of, sums: sums, shared: e.Shares(inner{of})}
 	v.buffers.New = func() any { return new([]byte) }
@@ -86,7 +84,7 @@ func (v *Verify) Flush(ctx context.Context) error {
 	return v.sums.Flush(ctx)
 }
 
-// buffer returns n bytes, and what gives them back.
+// buffer returns n bytes and their pool entry.
 func (v *Verify) buffer(n int64) ([]byte, *[]byte) {
 	b := v.buffers.Get().(*[]byte)
 	if int64(cap(*b)) < n {
@@ -95,7 +93,7 @@ func (v *Verify) buffer(n int64) ([]byte, *[]byte) {
 	return (*b)[:n], b
 }
 
-// around returns the blocks around a range: where they begin and end.
+// around returns the range of the blocks that contain a range.
 func (v *Verify) around(off, length int64) (first, end int64) {
 	const b = blockdev.BlockLength
 	return off / b * b, min((off+length+b-1)/b*b, v.Size())
@@ -141,8 +139,8 @@ func (v *Verify) read(ctx context.Context, p []byte, off int64) error {
 	return nil
 }
 
-// mismatch returns the first block of data that is not what its checksum says, -1
-// if there is none.
+// mismatch returns the index of the first block of data that does not match its
+// checksum, or -1.
 func mismatch(data, sums []byte) int {
 	for i := 0; len(data) > 0; i++ {
 		n := min(len(data), blockdev.BlockLength)
@@ -159,8 +157,7 @@ func sumOf(block []byte) uint64 {
 	return uint64(crc32.Checksum(block, castagnoli))<<32 | sumKnown
 }
 
-// WriteAt implements Volume. The blocks that it changes a part of are compared
-// first.
+// WriteAt implements Volume. It first verifies the blocks that it changes partly.
 func (v *Verify) WriteAt(ctx context.Context, p []byte, off int64) error {
 	held := v.regions.of(off, int64(len(p)))
 	held.lock()
@@ -200,8 +197,8 @@ func (v *Verify) WriteAt(ctx context.Context, p []byte, off int64) error {
 	return nil
 }
 
-// fillEnds reads the first and the last block of data, which is at first, if a
-// range covers only parts of them.
+// fillEnds reads the first and the last block of data, whose offset is first, if the
+// range covers them partly.
 func (v *Verify) fillEnds(ctx context.Context, data []byte, first, off, length int64) error {
 	const b = blockdev.BlockLength
 	if first != off {
@@ -216,7 +213,7 @@ func (v *Verify) fillEnds(ctx context.Context, data []byte, first, off, length i
 	return nil
 }
 
-// drop forgets checksums, durably where the data has another order than they.
+// drop removes checksums, durably if the data is not in the store's order.
 func (v *Verify) drop(ctx context.Context, r blockdev.Range) error {
 	err := v.dropKnown(ctx, r)
 	if err != nil {
@@ -227,7 +224,7 @@ func (v *Verify) drop(ctx context.Context, r blockdev.Range) error {
 
 func (v *Verify) dropKnown(ctx context.Context, r blockdev.Range) error {
 	if r.Length <= blockdev.BlockLength {
-		// Most blocks that are written for the first time have none.
+		// Blocks written for the first time have no checksum.
 		sums, b := v.buffer(r.Length)
 		defer v.buffers.Put(b)
 		if err := v.sums.ReadAt(ctx, sums, r.Offset); err != nil {
@@ -263,7 +260,8 @@ func (v *Verify) Unmap(ctx context.Context, off, length int64) error {
 	return v.of.Unmap(ctx, off, length)
 }
 
-// mapStep is how many bytes views that do something about each byte map at a time.
+// mapStep is the maximum number of bytes per Map of views that do work for each mapped
+// byte.
 const mapStep = 1 << 30
 
 // Map implements Device.

@@ -1,14 +1,13 @@
-// Package view has volumes made of other volumes: partition, stripe, mirror,
-// cache, verify, and a snapshot with its origin. They stack: each is a Device over
-// Devices, at the bottom are volumes (Base), and a Stack on top is what is served.
+// Package view implements volumes over other volumes: partition, stripe, mirror, cache,
+// verify, and origin with snapshot. They stack: each is a Device over Devices, with
+// volumes (Base) at the bottom and a Stack, which is served, on top.
 //
-// A view handles reads, writes, unmaps and flushes like any volume. Copies by
-// token go through it by two more methods. For an offload read, Locate says where
-// bytes are in the volumes at the bottom, after it has done what has to be done
-// for them to be there. For an offload write, Map hands the mapping down, does
-// with it what a write would do (all legs of a mirror, what a cache holds, what a
-// snapshot keeps), and may do less than asked. No bytes move for either where the
-// volumes are in the store.
+// A view supports reads, writes, unmaps and flushes like any volume, and two more
+// methods for copies by token. For an offload read, Locate returns the pieces of the
+// volumes at the bottom, after it has written back what they lack. For an offload
+// write, Map passes the mapping down, with the effects of a write (on all legs of a
+// mirror, a cache, a snapshot), and may do less than requested. If the volumes are in
+// the store, neither moves bytes.
 package view
 
 import (
@@ -24,23 +23,21 @@ import (
 	"odx/offload"
 )
 
-// Device is a Volume that copies by token can go through. Every method may be
-// called concurrently.
+// Device is a Volume that supports copies by token. It is safe for concurrent use.
 type Device interface {
 	blockdev.Volume
-	// Locate returns where the bytes of a range are, in their order, in volumes
-	// that are no Device: those of the whole range, or of its beginning, in at
-	// least one piece. It holds for as long as nothing is written to the device.
+	// Locate returns the pieces of a range, or of its beginning, in order, in volumes
+	// that are not Devices: at least one. They are valid until the device is written.
 	Locate(ctx context.Context, off, length int64) ([]offload.Piece, error)
-	// Map makes [dst, dst+length) equal to [src, src+length) of the snapshot. It
-	// returns the bytes done, contiguous from dst: all, or fewer without an error,
-	// but some.
+	// Map maps [src, src+length) of the snapshot to [dst, dst+length). It returns the
+	// number of bytes mapped, contiguous from dst: at least one, and possibly fewer
+	// than length without an error.
 	Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error)
 	// Leaves returns the volumes at the bottom.
 	Leaves() []blockdev.Volume
 }
 
-// Records are where views keep what outlives a restart.
+// Records store the state of views durably.
 type Records interface {
 	PutRecords(ctx context.Context, recs ...backstore.Record) error
 	// GetRecord returns backstore.ErrNotFound for an absent key.
@@ -68,12 +65,11 @@ func (b base) Map(ctx context.Context, dst int64, s offload.Snapshot, src, lengt
 
 func (b base) Leaves() []blockdev.Volume { return []blockdev.Volume{b.Volume} }
 
-// MaxPieces is the largest number of pieces of one offload read. A stripe with a
-// unit of 64 KiB gives a token of 1 GiB at most.
+// MaxPieces is the maximum number of pieces of one offload read. For a stripe with a
+// unit of 64 KiB it limits a token to 1 GiB.
 const MaxPieces = 1 << 14
 
-// inner shows a Device to the token manager, as a View whose writers somebody else
-// keeps out.
+// inner adapts a Device to offload.View. The caller excludes writers.
 type inner struct{ Device }
 
 // Pieces implements offload.View.
@@ -97,8 +93,8 @@ func (d inner) Pieces(ctx context.Context, ranges []blockdev.Range, take func([]
 	return take(pieces)
 }
 
-// Gate keeps writers out of the views that share volumes while an offload read
-// looks where bytes are, so that a token shows one moment of several volumes.
+// Gate excludes writers from the views that share volumes while an offload read locates
+// bytes, so that a token is a point-in-time view of several volumes.
 type Gate struct{ sem *semaphore.Weighted }
 
 // NewGate returns a gate that is open.
@@ -109,9 +105,9 @@ func (g Gate) leave()                          { g.sem.Release(1) }
 func (g Gate) shut(ctx context.Context) error  { return g.sem.Acquire(ctx, math.MaxInt64) }
 func (g Gate) open()                           { g.sem.Release(math.MaxInt64) }
 
-// Stack is a Device as it is served: a volume of its own, which the token manager
-// knows as a View. While a write whose context has ended is still under way at the
-// bottom, reads and writes of its range return blockdev.ErrBusy.
+// Stack serves a Device as a volume and an offload.View. Until a write whose context
+// has ended returns from the bottom, reads and writes of its range return
+// blockdev.ErrBusy.
 type Stack struct {
 	inner
 	gate   Gate
@@ -121,11 +117,11 @@ type Stack struct {
 // NewStack returns d as a volume. Stacks over the same volumes share a gate.
 func NewStack(d Device, g Gate) *Stack { return &Stack{inner: inner{d}, gate: g} }
 
-// check refuses a range outside the view, and one that an aborted write has not
-// left.
+// check returns an error for a range outside the view, and for one with an aborted
+// write in progress.
 func (s *Stack) check(off, length int64) error {
 	if size := s.Size(); !(blockdev.Range{Offset: off, Length: length}).In(size) {
-		return fmt.Errorf("%w: view of %d bytes, wanted %d at %d", blockdev.ErrRange, size, length, off)
+		return fmt.Errorf("%w: view of %d bytes, access of %d bytes at %d", blockdev.ErrRange, size, length, off)
 	}
 	return s.writes.Check(off, length)
 }
@@ -138,7 +134,7 @@ func (s *Stack) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return s.Device.ReadAt(ctx, p, off)
 }
 
-// change runs fn, which writes to the range, as a writer of the gate.
+// change calls fn, which writes to the range, as a writer of the gate.
 func (s *Stack) change(ctx context.Context, off, length int64, fn func() error) error {
 	if err := s.check(off, length); err != nil {
 		return err
@@ -188,8 +184,9 @@ func (s *Stack) Pieces(ctx context.Context, ranges []blockdev.Range, take func([
 	return s.inner.Pieces(ctx, ranges, take)
 }
 
-// CompareAndWrite writes p at off if the range holds exactly compare, while nobody
-// else writes, and returns -1; otherwise the index of the first byte that differs.
+// CompareAndWrite writes p at off if the range is equal to compare and returns -1,
+// otherwise the index of the first byte that differs. It is atomic with respect to
+// other writes.
 func (s *Stack) CompareAndWrite(ctx context.Context, compare, p []byte, off int64) (mismatch int, err error) {
 	err = s.update(ctx, off, len(p), func(data []byte) bool {
 		for i := range data {
@@ -205,7 +202,8 @@ func (s *Stack) CompareAndWrite(ctx context.Context, compare, p []byte, off int6
 	return mismatch, err
 }
 
-// Update has fn change the length bytes at off in place, while nobody else writes.
+// Update calls fn to change the length bytes at off in place. It is atomic with respect
+// to other writes.
 func (s *Stack) Update(ctx context.Context, off int64, length int, fn func(data []byte)) error {
 	return s.update(ctx, off, length, func(data []byte) bool {
 		fn(data)
