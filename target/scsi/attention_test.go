@@ -135,7 +135,7 @@ func TestTarget_KeepSightings(t *testing.T) {
 				f.on(n, testUnitReady).wantSense(t, KeyUnitAttention, ASCInquiryDataChanged)
 				f.on(n, testUnitReady).wantSense(t, KeyUnitAttention, ASCReportedLUNsDataChanged)
 			}
-			f.on(n, testUnitReady).wantStatus(t, api.SAM_STAT_GOOD)
+			f.on(n, testUnitReady).wantStatus(t, StatusGood)
 			if got, ok := s.now[0]; !ok || got != f.lu.ID() {
 				t.Errorf("noted: %x", s.now)
 			}
