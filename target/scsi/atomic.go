@@ -10,25 +10,41 @@ import (
 // opORWrite is ORWRITE(16).
 const opORWrite = 0x8B
 
-// prepareORWrite checks ORWRITE(16) (SBC-3 5.5).
+// prepareORWrite checks ORWRITE(16) (SBC-3 5.5). All of it is one step towards other
+// commands: where the store takes several, or the data comes in pieces, nothing else runs
+// meanwhile, as with an ORDERED WRITE.
 func prepareORWrite(t *Task) error {
 	if err := prepareWrite(t); err != nil {
 		return err
-	}
-	// All of it is one step towards other commands, which must not last as long as the
-	// initiator takes for sending it.
-	if t.stream.on = false; t.TL > maximumBuffered {
-		return InvalidFieldInCDB(rangeOf(t.CDB()).lengthField, 7)
 	}
 	t.exclusive = t.Offset%blockdev.BlockLength+uint64(t.TL) > blockdev.MaximumAtomicWrite
 	return nil
 }
 
-// executeORWrite sets the bits of Data-Out in the blocks of the range. Each step
-// of the store is uninterrupted, and the task set keeps others out when there is
-// more than one.
+// executeORWrite sets the bits of Data-Out, or of the piece of it that there is, in the
+// blocks of the range.
 func executeORWrite(ctx context.Context, t *Task) error {
-	lu, bits, off := t.LU, t.DataOut()[:t.TL], int64(t.Offset)
+	bits, off := t.DataOut(), int64(t.Offset)
+	if t.stream.on {
+		if err := t.checkPiece(); err != nil {
+			return err
+		}
+		off, _ = t.piece()
+		bits = bits[:min(len(bits), int(t.stream.end-t.stream.done))]
+	} else {
+		bits = bits[:t.TL]
+	}
+	if err := t.LU.setBits(ctx, bits, off); err != nil {
+		return err
+	}
+	if t.moved(len(bits)); t.stream.more {
+		return nil
+	}
+	return t.LU.finishWrite(ctx, t.CDB())
+}
+
+// setBits sets bits on the medium from off on, in uninterrupted steps.
+func (lu *LogicalUnit) setBits(ctx context.Context, bits []byte, off int64) error {
 	for len(bits) > 0 {
 		// Steps end on blocks of the store.
 		n := min(len(bits), blockdev.MaximumAtomicWrite-int(off%blockdev.BlockLength))
@@ -43,7 +59,7 @@ func executeORWrite(ctx context.Context, t *Task) error {
 		}
 		bits, off = bits[n:], off+int64(n)
 	}
-	return lu.finishWrite(ctx, t.CDB())
+	return nil
 }
 
 // maximumAtomicTransfer is the longest WRITE ATOMIC in logical blocks, and

@@ -57,6 +57,7 @@ const orderedMode = 1 << 62
 // taskEntry is a task in ordered mode.
 type taskEntry struct {
 	attribute int
+	exclusive bool // Task.exclusive
 	enabled   atomic.Bool
 	wake      func() // called when it becomes enabled; nil: nobody waits
 }
@@ -131,7 +132,7 @@ func (s *taskSet) enter(t *Task, attribute int, room int64) bool {
 		return true
 	}
 	s.state.Or(orderedMode)
-	t.entry = &taskEntry{attribute: attribute}
+	t.entry = &taskEntry{attribute: attribute, exclusive: t.exclusive}
 	t.place.Store(placeQueued)
 	s.queue = append(s.queue, t.entry)
 	s.advance()
@@ -140,17 +141,26 @@ func (s *taskSet) enter(t *Task, attribute int, room int64) bool {
 
 // advance enables what may run (SAM-5 8.6): a HEAD OF QUEUE task at once, an
 // ORDERED one when it is the oldest of all, a SIMPLE one when no ORDERED one is
-// older; neither of these while there is a HEAD OF QUEUE task. It ends ordered
-// mode when nothing is left. mu is held.
+// older; neither of these while there is a HEAD OF QUEUE task. A task that is one step
+// towards all others runs alone, also where it or another is a HEAD OF QUEUE task. It
+// ends ordered mode when nothing is left. mu is held.
 func (s *taskSet) advance() {
 	if len(s.queue) == 0 {
 		s.state.And(^orderedMode)
+		return
+	}
+	if slices.ContainsFunc(s.queue, func(e *taskEntry) bool { return e.exclusive && e.enabled.Load() }) {
 		return
 	}
 	head := slices.ContainsFunc(s.queue, func(e *taskEntry) bool { return e.attribute == AttributeHeadOfQueue })
 	oldest := s.state.Load()&^orderedMode == 0
 	for _, e := range s.queue {
 		switch {
+		case e.attribute == AttributeHeadOfQueue && e.exclusive:
+			if s.idle() {
+				e.enable()
+			}
+			return
 		case e.attribute == AttributeHeadOfQueue:
 			e.enable()
 		case head:
@@ -164,6 +174,11 @@ func (s *taskSet) advance() {
 		}
 		oldest = false
 	}
+}
+
+// idle reports that no task may run. mu is held.
+func (s *taskSet) idle() bool {
+	return s.state.Load()&^orderedMode == 0 && !slices.ContainsFunc(s.queue, func(e *taskEntry) bool { return e.enabled.Load() })
 }
 
 // enable lets a task run; the task set's mu is held.
