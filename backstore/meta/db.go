@@ -356,17 +356,17 @@ func (db *DB) noteDamage(name string, off int64, err error) {
 	}
 }
 
-// noteLeft logs once that a file that is not needed cannot be removed.
-func (db *DB) noteLeft(name string, err error) {
+// warnOnce logs once, for a file and a text, what does no harm.
+func (db *DB) warnOnce(name, text string, err error) {
 	db.mu.Lock()
-	key := "left " + name
+	key := text + " " + name
 	known := db.noted[key]
 	if len(db.noted) < maxNoted {
 		db.noted[key] = true
 	}
 	db.mu.Unlock()
 	if !known {
-		db.o.Log.WithError(err).WithField("file", name).Warn("a file that is not needed any more cannot be removed; it is left, and tried again")
+		db.o.Log.WithError(err).WithField("file", name).Warn(text)
 	}
 }
 

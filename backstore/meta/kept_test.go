@@ -93,6 +93,57 @@ func TestDB_FullDisk(t *testing.T) {
 	must(t, db.Close())
 }
 
+// TestDB_NoRoomForCopy: a copy that has to wait for room on the file system is no
+// damage, and is made when there is room.
+func TestDB_NoRoomForCopy(t *testing.T) {
+	for name, tt := range map[string]struct {
+		withReserve bool
+		lose        func(t *testing.T, m *vfs.Mem, db *DB)
+	}{
+		"it was lost": {lose: func(t *testing.T, m *vfs.Mem, db *DB) {
+			must(t, m.Remove(db.current.runs[0].copies[1].name))
+		}},
+		"it was lost, and one file is in reserve": {withReserve: true, lose: func(t *testing.T, m *vfs.Mem, db *DB) {
+			must(t, m.Remove(db.current.runs[0].copies[1].name))
+		}},
+		"it was not made": {lose: func(*testing.T, *vfs.Mem, *DB) {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := vfs.NewMem()
+			reserved := func(o *Options) {
+				if tt.withReserve {
+					pool, err := reserve.Open(reserve.Options{FS: m, Dir: "/reserve", Bytes: keptBytes, Files: 2})
+					must(t, err)
+					must(t, pool.Fill())
+					o.Reserve = pool
+				}
+			}
+			db := openDB(t, m, "/rows", reserved)
+			want := make(map[string]string)
+			changes(t, db, someRows(newRand(3), want)...)
+			must(t, db.Close())
+			tt.lose(t, m, db)
+			m.SetTaken(true)
+			m.SetCapacity(m.Used())
+			db = openDB(t, m, "/rows", reserved)
+			must(t, db.Tidy(context.Background()))
+			must(t, db.Tidy(context.Background()))
+			if n := db.Stats().Damaged; n > 0 {
+				t.Errorf("for lack of room %d pieces are damaged", n)
+			}
+			must(t, sameRows(db, want))
+			m.SetCapacity(1 << 30)
+			must(t, db.Tidy(context.Background()))
+			f, err := m.Open(db.current.runs[0].copies[1].name)
+			if err != nil {
+				t.Fatalf("with room there is no copy: %v", err)
+			}
+			must(t, f.Close())
+			must(t, db.Close())
+		})
+	}
+}
+
 // TestDB_KeptDamage: damage behind a run in a file of the reserve is mended, or cut
 // off, and costs no row.
 func TestDB_KeptDamage(t *testing.T) {

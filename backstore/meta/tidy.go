@@ -48,7 +48,8 @@ var ErrNoCopy = errors.New("it was missing, or could not be opened")
 
 // restoreCopies makes the copies that are missing. Those that cannot be made, where
 // something else has the name for example, are noted, and tried again the next time;
-// the error joins a DamagedError for each.
+// the error joins a DamagedError for each. That the file system has no room for one is
+// no damage: the run is whole in the other.
 func (db *DB) restoreCopies(ctx context.Context, runs []*run) error {
 	var failed damageList
 	for _, r := range runs {
@@ -68,6 +69,10 @@ func (db *DB) restoreCopies(ctx context.Context, runs []*run) error {
 				if !dropped {
 					db.o.Mended(name, ErrNoCopy)
 				}
+				continue
+			}
+			if noSpace(err) {
+				db.warnOnce(name, "there is no room for this copy of a metadata file, whose other copy is whole; it is made when there is", err)
 				continue
 			}
 			err = &DamagedError{File: name, Err: fmt.Errorf("this copy cannot be made again: %w", err)}
@@ -204,7 +209,8 @@ func (db *DB) removeObsolete(ctx context.Context, runs []*run) error {
 			remove = db.remove
 		}
 		if err := remove(name); err != nil {
-			db.noteLeft(name, err) // something has its name that cannot be removed
+			// something has its name that cannot be removed
+			db.warnOnce(name, "a file that is not needed any more cannot be removed; it is left, and tried again", err)
 			continue
 		}
 		db.mu.Lock()

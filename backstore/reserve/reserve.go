@@ -129,7 +129,7 @@ func (p *Pool) prove() {
 	for _, name := range p.found {
 		f, err := p.o.FS.Open(filepath.Join(p.o.Dir, name))
 		if err == nil {
-			err = errors.Join(f.Allocate(p.o.Bytes), f.Close())
+			err = errors.Join(p.assign(f), f.Close())
 		}
 		if err != nil {
 			_ = p.o.FS.Remove(filepath.Join(p.o.Dir, name)) // it is of no use
@@ -159,7 +159,7 @@ func (p *Pool) add() error {
 // keep assigns the blocks of a file and makes it one of the reserve. Its name is
 // changed last: a file that has it is whole. mu is held.
 func (p *Pool) keep(f vfs.File, name string) error {
-	if err := f.Allocate(p.o.Bytes); err != nil {
+	if err := p.assign(f); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {
@@ -174,9 +174,27 @@ func (p *Pool) keep(f vfs.File, name string) error {
 	return p.o.FS.SyncDir(p.o.Dir)
 }
 
+// assign assigns the blocks of a file to all of its length: who uses it may write up
+// to its end. What was a segment can be longer than it has to be, and have holes where
+// writes failed; it is cut where there are no blocks for these.
+func (p *Pool) assign(f vfs.File) error {
+	if err := f.Allocate(p.o.Bytes); err != nil {
+		return err
+	}
+	size, err := f.Size()
+	if err != nil || size <= p.o.Bytes {
+		return err
+	}
+	if err = f.Allocate(size); full(err) {
+		err = f.Truncate(p.o.Bytes)
+	}
+	return err
+}
+
 // Create makes a file of which the first FileBytes bytes have blocks: a new one,
 // or one of the reserve when the file system has not that many. One that was given
-// back has its old bytes until they are overwritten. A new file is for the caller to
+// back has its old bytes until they are overwritten, and can be longer: it has blocks
+// up to its end. A new file is for the caller to
 // truncate to what it has written; one of the reserve (kept) is not, since another
 // program could take the blocks after that, and comes back by Give. The name is
 // durable after a SyncDir of its directory, as with a plain Create.

@@ -139,6 +139,68 @@ func TestPool_Give(t *testing.T) {
 	}
 }
 
+// TestPool_GiveLonger: a file that is longer than those of the reserve takes writes up
+// to its end, whether it had holes or not, after a restart too.
+func TestPool_GiveLonger(t *testing.T) {
+	const size = 4 * fileBytes
+	for name, tt := range map[string]struct {
+		written []int64 // pieces of 4 KiB
+		restart bool
+		least   int64 // that the file has then
+	}{
+		"whole":                     {written: pieces(0, size), least: size},
+		"hole beyond the reserve":   {written: append(pieces(0, 2*fileBytes), pieces(3*fileBytes, size)...), least: fileBytes},
+		"hole at its end":           {written: pieces(0, 3*fileBytes), least: fileBytes},
+		"whole, restart":            {written: pieces(0, size), restart: true, least: size},
+		"hole in the kept, restart": {written: pieces(0, 3*fileBytes), restart: true, least: fileBytes},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := vfs.NewMem()
+			p := open(t, m)
+			f, err := m.Create("/long")
+			must(t, err)
+			must(t, f.Truncate(size))
+			for _, at := range tt.written {
+				_, err := f.WriteAt(make([]byte, 4096), at)
+				must(t, err)
+			}
+			must(t, f.Close())
+			m.SetTaken(true)
+			m.SetCapacity(m.Used())
+			if tt.restart { // as a program without this rule has left it
+				must(t, m.MkdirAll("/reserve"))
+				must(t, m.Rename("/long", "/reserve/0000000000000001"+suffix))
+				p = open(t, m)
+				_ = p.Fill() // there is no room for a second
+			} else {
+				must(t, p.Give("/long"))
+			}
+			f, kept, err := p.Create("/file")
+			must(t, err)
+			if !kept {
+				t.Error("it is not out of the reserve")
+			}
+			got, err := f.Size()
+			must(t, err)
+			if got < tt.least {
+				t.Errorf("it has %d bytes, want %d", got, tt.least)
+			}
+			if _, err := f.WriteAt(make([]byte, got), 0); err != nil {
+				t.Errorf("write of all of its %d bytes: %v", got, err)
+			}
+			must(t, f.Close())
+		})
+	}
+}
+
+// pieces returns where the pieces of 4 KiB from one offset to another begin.
+func pieces(from, to int64) (at []int64) {
+	for ; from < to; from += 4096 {
+		at = append(at, from)
+	}
+	return at
+}
+
 // TestPool_PowerCut: a file that has its name has its blocks.
 func TestPool_PowerCut(t *testing.T) {
 	for seed := range uint64(200) {
