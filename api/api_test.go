@@ -81,12 +81,8 @@ func fill(t *testing.T, s *target.Service, n int) {
 // returns a client.
 func serve(t *testing.T, dir string, s *target.Service) (*Server, *Client) {
 	t.Helper()
-	l, err := Listen(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
 	server := NewServer(s.Admin(), quiet())
-	go server.Serve(l)
+	server.ServeSocket(dir)
 	t.Cleanup(func() {
 		if err := server.Shutdown(context.Background()); err != nil {
 			t.Errorf("shutdown: %v", err)

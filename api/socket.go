@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // socketName is the socket's name in the folder of the store.
@@ -52,6 +53,48 @@ func Listen(dir string) (net.Listener, error) {
 		return nil, errors.Join(fmt.Errorf("API socket: %w", err), l.Close())
 	}
 	return &socket{UnixListener: l, path: path}, nil
+}
+
+// socketRetry is how long the server waits before it tries to make the socket again.
+const socketRetry = time.Second
+
+// ServeSocket answers on the socket in dir until Shutdown, in the background. It
+// returns when the first attempt to make the socket is over. One that cannot be made,
+// for lack of an inode on a full disk for example, is logged, and tried again until it
+// can: LUNs are served meanwhile. Serve is not called then.
+func (s *Server) ServeSocket(dir string) {
+	l, err := Listen(dir)
+	if err != nil {
+		s.log.WithError(err).Error("commands cannot ask this server: its socket cannot be made; it is tried again, and LUNs are served meanwhile")
+	}
+	go func() {
+		if l == nil {
+			l = s.listenLater(dir)
+		}
+		if l == nil {
+			close(s.serving)
+			return
+		}
+		s.Serve(l)
+	}()
+}
+
+// listenLater makes the socket in dir as soon as that is possible; nil when
+// Shutdown was called before.
+func (s *Server) listenLater(dir string) net.Listener {
+	again := time.NewTicker(socketRetry)
+	defer again.Stop()
+	for {
+		select {
+		case <-s.stopping.Done():
+			return nil
+		case <-again.C:
+		}
+		if l, err := Listen(dir); err == nil {
+			s.log.WithField("socket", filepath.Join(dir, socketName)).Info("the socket is made: commands can ask this server")
+			return l
+		}
+	}
 }
 
 // socket is a listener that takes its file away when it closes.

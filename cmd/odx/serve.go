@@ -151,22 +151,8 @@ func serveAPI(cfg *conf.Config, service *target.Service, log *logrus.Entry) ([]*
 		}
 		log.WithField("address", guarded.Addr()).Info("the API answers over TCP")
 	}
-	var servers []*api.Server
-	socket, err := api.Listen(cfg.DataDir)
-	if errors.Is(err, syscall.EROFS) {
-		// Only --rescue gets here; what it serves matters more.
-		log.WithError(err).Warn("commands cannot ask this server")
-		err = nil
-	} else if err == nil {
-		servers = append(servers, api.NewServer(service.Admin(), log))
-		go servers[0].Serve(socket)
-	}
-	if err != nil {
-		if guarded != nil {
-			err = errors.Join(err, guarded.Close())
-		}
-		return nil, err
-	}
+	servers := []*api.Server{api.NewServer(service.Admin(), log)}
+	servers[0].ServeSocket(cfg.DataDir)
 	if guarded != nil {
 		tcp := api.NewGuardedServer(service.Admin(), log, secret)
 		servers = append(servers, tcp)

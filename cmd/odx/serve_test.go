@@ -2,6 +2,10 @@ package main
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -16,5 +20,22 @@ func TestStopIsBounded(t *testing.T) {
 	broken := errors.New("broken")
 	if err := within(time.Hour, func() error { return broken }); !errors.Is(err, broken) {
 		t.Errorf("a stop that ends: %v", err)
+	}
+}
+
+// TestServe_NoSocket: LUNs are served where the socket cannot be made, as on a full
+// disk that has no inode left, and the log says so.
+func TestServe_NoSocket(t *testing.T) {
+	path := writeConfig(t, config)
+	if err := os.MkdirAll(filepath.Join(filepath.Dir(path), "data", "odx.sock", "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t, odx("serve", "--config", path))
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.end(t); err != nil {
+		t.Errorf("the server ended with %v", err)
+	}
+	if log := s.stderr.String(); !strings.Contains(log, "its socket cannot be made") {
+		t.Errorf("nothing about the socket in the log:\n%s", log)
 	}
 }
