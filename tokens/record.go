@@ -23,37 +23,69 @@ const (
 type Creator struct {
 	// Initiator and Target name the I_T nexus; empty for a token that was not
 	// made over SCSI.
-	Initiator string `json:"initiator,omitempty"`
-	Target    string `json:"target,omitempty"`
+	Initiator string
+	Target    string
 	// Volume names the source.
-	Volume string `json:"volume,omitempty"`
+	Volume string
 }
 
-// recordVersion is the version of record and of tombstone. Records without one are
+// recordVersion is the version of storedRecord and of tombstone. Records without one are
 // of the first form, which lacked nothing else.
 const recordVersion = 1
 
-// record is what the store keeps of a live token.
+// record is what is known of a live token, and kept of it in the store.
 type record struct {
-	Version     int           `json:"version"`
-	Type        RODType       `json:"type"`
-	Name        []byte        `json:"name"`       // the token's secret
-	Management  []byte        `json:"management"` // the ROD management token
-	Snapshot    uint64        `json:"snapshot,omitempty"`
-	Length      int64         `json:"length"`
-	BlockLength int           `json:"block_length"`
-	Creator     Creator       `json:"creator"`
-	Created     time.Time     `json:"created"`
-	LastUsed    time.Time     `json:"last_used"`
-	Inactivity  time.Duration `json:"inactivity"`
-	Uses        uint64        `json:"uses"`
-	Priority    int           `json:"priority,omitempty"`
-	Access      Access        `json:"access,omitempty"`
+	Type        RODType
+	Name        []byte // the token's secret
+	Management  []byte // the ROD management token
+	Snapshot    uint64
+	Length      int64
+	BlockLength int
+	Creator     Creator
+	Created     time.Time
+	LastUsed    time.Time
+	Inactivity  time.Duration
+	Uses        uint64
+	Priority    int
+	Access      Access
 
 	// Volume, the ID of one, and Ranges are where the data is when there is no
 	// snapshot.
-	Volume []byte           `json:"volume,omitempty"`
-	Ranges []blockdev.Range `json:"ranges,omitempty"`
+	Volume []byte
+	Ranges []blockdev.Range
+}
+
+// storedRecord is the record as the store has it. It and the types of its fields are
+// durable: another name in them loses the tokens of stores.
+type storedRecord struct {
+	Version     int           `json:"version"`
+	Type        uint32        `json:"type"`
+	Name        []byte        `json:"name"`
+	Management  []byte        `json:"management"`
+	Snapshot    uint64        `json:"snapshot,omitempty"`
+	Length      int64         `json:"length"`
+	BlockLength int           `json:"block_length"`
+	Creator     storedCreator `json:"creator"`
+	Created     time.Time     `json:"created"`
+	LastUsed    time.Time     `json:"last_used"`
+	Inactivity  time.Duration `json:"inactivity"` // nanoseconds
+	Uses        uint64        `json:"uses"`
+	Priority    int           `json:"priority,omitempty"`
+	Access      string        `json:"access,omitempty"`
+	Volume      []byte        `json:"volume,omitempty"`
+	Ranges      []storedRange `json:"ranges,omitempty"`
+}
+
+type storedCreator struct {
+	Initiator string `json:"initiator,omitempty"`
+	Target    string `json:"target,omitempty"`
+	Volume    string `json:"volume,omitempty"`
+}
+
+// storedRange is in bytes. The first program gave its fields no names for JSON.
+type storedRange struct {
+	Offset int64 `json:"Offset"`
+	Length int64 `json:"Length"`
 }
 
 var (
@@ -63,24 +95,30 @@ var (
 )
 
 func (r *record) encode() []byte {
-	v := *r
-	v.Version = recordVersion
-	b, err := json.Marshal(&v)
+	stored := storedRecord{
+		Version: recordVersion, Type: uint32(r.Type), Name: r.Name, Management: r.Management, Snapshot: r.Snapshot,
+		Length: r.Length, BlockLength: r.BlockLength, Creator: storedCreator(r.Creator), Created: r.Created, LastUsed: r.LastUsed,
+		Inactivity: r.Inactivity, Uses: r.Uses, Priority: r.Priority, Access: string(r.Access), Volume: r.Volume,
+	}
+	for _, x := range r.Ranges {
+		stored.Ranges = append(stored.Ranges, storedRange(x))
+	}
+	b, err := json.Marshal(&stored)
 	if err != nil {
-		panic(err) // no field of record can fail
+		panic(err) // no field of storedRecord can fail
 	}
 	return b
 }
 
 func decodeRecord(b []byte) (*record, error) {
-	r := new(record)
-	if err := json.Unmarshal(b, r); err != nil {
+	var stored storedRecord
+	if err := json.Unmarshal(b, &stored); err != nil {
 		return nil, fmt.Errorf("%w: %w", errRecord, err)
 	}
-	if err := checkVersion(r.Version); err != nil {
+	if err := checkVersion(stored.Version); err != nil {
 		return nil, err
 	}
-	r.Version = recordVersion
+	r := stored.record()
 	if len(r.Name) != nameLength || len(r.Management) != ManagementLength {
 		return nil, fmt.Errorf("%w: name of %d bytes, management token of %d", errRecord, len(r.Name), len(r.Management))
 	}
@@ -91,6 +129,19 @@ func decodeRecord(b []byte) (*record, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// record returns what is stored.
+func (s *storedRecord) record() *record {
+	r := &record{
+		Type: RODType(s.Type), Name: s.Name, Management: s.Management, Snapshot: s.Snapshot,
+		Length: s.Length, BlockLength: s.BlockLength, Creator: Creator(s.Creator), Created: s.Created, LastUsed: s.LastUsed,
+		Inactivity: s.Inactivity, Uses: s.Uses, Priority: s.Priority, Access: Access(s.Access), Volume: s.Volume,
+	}
+	for _, x := range s.Ranges {
+		r.Ranges = append(r.Ranges, blockdev.Range(x))
+	}
+	return r
 }
 
 // checkVersion returns errNewer for a version that this program does not know.
@@ -131,7 +182,7 @@ func (r *record) pinned() int64 {
 }
 
 // tombstone is what is kept of a token that is no more, so that its holder
-// learns why.
+// learns why. It is durable, as the words of a Cause are.
 type tombstone struct {
 	Version int       `json:"version"`
 	Reason  Reason    `json:"reason"`
