@@ -30,15 +30,15 @@ type (
 // DiskCheck is what the check of a virtual disk found.
 type DiskCheck struct {
 	// Sound: nothing is wrong that endangers data.
-	Sound    bool          `json:"sound"`
-	Findings []DiskFinding `json:"findings"`
+	Sound    bool
+	Findings []DiskFinding
 }
 
 // DiskFinding is something that is wrong with a virtual disk.
 type DiskFinding struct {
 	// Harmless: no data is in danger.
-	Harmless bool   `json:"harmless"`
-	Text     string `json:"text"`
+	Harmless bool
+	Text     string
 }
 
 func (s *Store) Disk(ctx context.Context, name string) (Disk, error) {

@@ -40,20 +40,20 @@ type Filer interface {
 // FileStart asks for a file that is not whole yet.
 type FileStart struct {
 	// Name is what the file is to be called, which says its format.
-	Name string `json:"-"`
+	Name string
 	// SizeBytes is its length; it reads as zeros.
-	SizeBytes int64 `json:"size_bytes,omitempty"`
+	SizeBytes int64
 	// From is a volume, or FilePrefix and a file, that it is to equal as that is now.
-	From string `json:"from,omitempty"`
+	From string
 }
 
 // FileFinish gives a file its name.
 type FileFinish struct {
-	Name string `json:"-"`
+	Name string
 	// Scratch is the name that StartFile gave.
-	Scratch string `json:"scratch"`
+	Scratch string
 	// Overwrite allows that a file has the name; it is replaced.
-	Overwrite bool `json:"overwrite,omitempty"`
+	Overwrite bool
 }
 
 // FilePrefix begins the name of a file where a volume could stand, too.
@@ -61,12 +61,12 @@ const FilePrefix = offload.FilePrefix
 
 // File describes a file of the store.
 type File struct {
-	Name string `json:"name"`
+	Name string
 	// ID is the file's permanent number in hexadecimal.
-	ID        string `json:"id"`
-	SizeBytes int64  `json:"size_bytes"`
+	ID        string
+	SizeBytes int64
 	// Created is missing where the store does not know it.
-	Created time.Time `json:"created,omitzero"`
+	Created time.Time
 }
 
 // checkFileName checks the name of a file: a path that begins with no slash and

@@ -51,24 +51,24 @@ type Offloader interface {
 
 // TokenRequest asks for a token.
 type TokenRequest struct {
-	Volume string `json:"volume"`
-	Offset int64  `json:"offset"`
+	Volume string
+	Offset int64
 	// Length 0 means up to the end of the volume.
-	Length int64 `json:"length,omitempty"`
+	Length int64
 	// Type is the ROD type; 0 is a copy of the point in time.
-	Type tokens.RODType `json:"rod_type,omitempty"`
+	Type tokens.RODType
 	// InactivitySeconds is how long the token lives without being used; 0 is the
 	// store's default.
-	InactivitySeconds int64 `json:"inactivity_seconds,omitempty"`
+	InactivitySeconds int64
 	// Priority is higher for a token that is to go later when room is needed.
-	Priority int `json:"priority,omitempty"`
+	Priority int
 	// Access is who may use the token: anyone, initiator or group:NAME; empty
 	// leaves that to the configuration.
-	Access tokens.Access `json:"access,omitempty"`
+	Access tokens.Access
 	// Providers asks for tokens of several kinds for the same bytes, by name: data,
 	// hash, checksum; or Skip for those of all providers but the first so many.
-	Providers []string `json:"providers,omitempty"`
-	Skip      int      `json:"skip,omitempty"`
+	Providers []string
+	Skip      int
 }
 
 // each reports whether more is asked for than the one token of a usual request.
@@ -77,66 +77,66 @@ func (r *TokenRequest) each() bool { return len(r.Providers) > 0 || r.Skip > 0 }
 // MadeToken is a token that was made.
 type MadeToken struct {
 	// Token is what proves the right to use it: 512 bytes, in JSON as base64.
-	Token []byte `json:"token"`
+	Token []byte
 	// Length is how many bytes it stands for.
-	Length int64 `json:"length"`
+	Length int64
 	TokenInfo
 	// Others are the tokens of other providers for the same bytes.
-	Others []ProvidedToken `json:"others,omitempty"`
+	Others []ProvidedToken
 }
 
 // ProvidedToken is a token and the name of its provider.
 type ProvidedToken struct {
-	Provider string `json:"provider"`
-	Token    []byte `json:"token"`
+	Provider string
+	Token    []byte
 }
 
 // TokenVerified says whether bytes are those that a checksum token was made of.
 type TokenVerified struct {
-	Match bool `json:"match"`
+	Match bool
 }
 
 // TokenInfo describes a live token. It gives no right to use it.
 type TokenInfo struct {
-	ID         tokens.ID      `json:"id"`
-	Type       tokens.RODType `json:"rod_type"`
-	TypeName   string         `json:"rod_type_name"`
-	Bytes      int64          `json:"bytes"`
-	Volume     string         `json:"volume,omitempty"`
-	Initiator  string         `json:"initiator,omitempty"`
-	Created    time.Time      `json:"created,omitzero"`
-	LastUsed   time.Time      `json:"last_used,omitzero"`
-	Expires    *time.Time     `json:"expires,omitempty"`
-	Inactivity int64          `json:"inactivity_seconds"`
-	Uses       uint64         `json:"uses"`
-	InUse      int            `json:"in_use"`
-	Priority   int            `json:"priority"`
+	ID         tokens.ID
+	Type       tokens.RODType
+	TypeName   string
+	Bytes      int64
+	Volume     string
+	Initiator  string
+	Created    time.Time
+	LastUsed   time.Time
+	Expires    *time.Time
+	Inactivity int64
+	Uses       uint64
+	InUse      int
+	Priority   int
 }
 
 // CopyStats are counters since the server started.
 type CopyStats struct {
 	// Commands are the third-party copy commands of initiators.
-	Commands CopyCommands `json:"commands"`
+	Commands CopyCommands
 	// Tokens are those of all makers, initiators and this API.
-	Tokens tokens.Stats `json:"tokens"`
+	Tokens tokens.Stats
 }
 
 // TokenWrite asks for bytes of a token.
 type TokenWrite struct {
-	Token []byte `json:"token"`
+	Token []byte
 	// TokenOffset is where in the token's bytes to begin.
-	TokenOffset int64  `json:"token_offset,omitempty"`
-	Volume      string `json:"volume"`
-	Offset      int64  `json:"offset"`
+	TokenOffset int64
+	Volume      string
+	Offset      int64
 	// Length is cut to what the token has; 0 means as much as the token and the
 	// volume have.
-	Length int64 `json:"length,omitempty"`
+	Length int64
 }
 
 // TokenWritten says what a write with a token did.
 type TokenWritten struct {
 	// Bytes is how much was done, from the beginning of the range on.
-	Bytes int64 `json:"bytes"`
+	Bytes int64
 	// Remaining is how much is left of what was asked.
-	Remaining int64 `json:"remaining"`
+	Remaining int64
 }

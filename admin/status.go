@@ -10,106 +10,106 @@ import (
 // Status is what a service serves, and to whom.
 type Status struct {
 	// Portals are the addresses where initiators are answered.
-	Portals []string `json:"portals"`
+	Portals []string
 	// MissingPortals do not answer: they could not be bound, and are tried again.
-	MissingPortals []MissingPortal `json:"missing_portals,omitempty"`
+	MissingPortals []MissingPortal
 	// LUNs are in the order of the configuration.
-	LUNs []LUNStatus `json:"luns"`
+	LUNs []LUNStatus
 	// Sessions are the initiators that are logged in, the oldest first.
-	Sessions []Session `json:"sessions"`
+	Sessions []Session
 	// Damage is what was found damaged of the store since it was opened, at most 100
 	// things, and MoreDamage how many are not in it.
-	Damage     []backstore.Damaged `json:"damage,omitempty"`
-	MoreDamage int                 `json:"more_damage,omitempty"`
+	Damage     []backstore.Damaged
+	MoreDamage int
 }
 
 // LUNStatus describes a LUN of the configuration.
 type LUNStatus struct {
-	Target string `json:"target"`
-	Number uint16 `json:"lun"`
+	Target string
+	Number uint16
 	// Medium is what the LUN's blocks live on, for example "volume src".
-	Medium    string   `json:"medium"`
-	SizeBytes int64    `json:"size_bytes"`
-	ReadOnly  bool     `json:"read_only"`
-	URLs      []string `json:"urls"`
+	Medium    string
+	SizeBytes int64
+	ReadOnly  bool
+	URLs      []string
 	// Over are the volumes, and the files with FilePrefix, that the blocks are in.
-	Over []string `json:"over"`
+	Over []string
 	// Problem says why the LUN is not served.
-	Problem string `json:"problem,omitempty"`
+	Problem string
 }
 
 // Session is an initiator that is logged in to a target, or to discovery.
 type Session struct {
-	Initiator string `json:"initiator"`
-	Alias     string `json:"alias,omitempty"`
+	Initiator string
+	Alias     string
 	// ISID is in hexadecimal.
-	ISID string `json:"isid"`
-	TSIH uint16 `json:"tsih"`
+	ISID string
+	TSIH uint16
 	// Target is empty for a discovery session.
-	Target string `json:"target,omitempty"`
+	Target string
 	// Addresses are the initiator's, one for each connection.
-	Addresses []string  `json:"addresses"`
-	Since     time.Time `json:"since"`
+	Addresses []string
+	Since     time.Time
 	// Commands is how many are outstanding.
-	Commands int          `json:"commands"`
-	LUNs     []SessionLUN `json:"luns"`
+	Commands int
+	LUNs     []SessionLUN
 }
 
 // SessionLUN is a LUN as a session finds it.
 type SessionLUN struct {
-	Number   uint16 `json:"lun"`
-	Medium   string `json:"medium"`
-	ReadOnly bool   `json:"read_only"`
+	Number   uint16
+	Medium   string
+	ReadOnly bool
 	// Over is that of the LUNStatus.
-	Over []string `json:"over"`
+	Over []string
 }
 
 // MissingPortal is a portal that does not answer.
 type MissingPortal struct {
-	Address string `json:"address"`
-	Problem string `json:"problem"`
+	Address string
+	Problem string
 }
 
 // CopyCommands counts the third-party copy commands of initiators since the server started.
 type CopyCommands struct {
-	Since time.Time `json:"since"`
+	Since time.Time
 	// Populated and Written count the commands that did all they were asked to,
 	// Partial those that did some of it.
-	Populated uint64 `json:"populated"`
-	Written   uint64 `json:"written"`
-	Extended  uint64 `json:"extended"`
-	Partial   uint64 `json:"partial"`
+	Populated uint64
+	Written   uint64
+	Extended  uint64
+	Partial   uint64
 	// PopulatedBytes were represented by tokens, WrittenBytes written with them;
 	// ExtendedBytes were written by EXTENDED COPY. Of each, so many had to be moved:
 	// read and written, because they are not in the store, or do not lie alike to its
 	// blocks. The rest was mapped.
-	PopulatedBytes      uint64 `json:"populated_bytes"`
-	PopulatedMovedBytes uint64 `json:"populated_moved_bytes"`
-	WrittenBytes        uint64 `json:"written_bytes"`
-	WrittenMovedBytes   uint64 `json:"written_moved_bytes"`
-	ExtendedBytes       uint64 `json:"extended_bytes"`
-	ExtendedMovedBytes  uint64 `json:"extended_moved_bytes"`
+	PopulatedBytes      uint64
+	PopulatedMovedBytes uint64
+	WrittenBytes        uint64
+	WrittenMovedBytes   uint64
+	ExtendedBytes       uint64
+	ExtendedMovedBytes  uint64
 	// Aborted counts the operations that were ended from outside.
-	Aborted uint64 `json:"aborted"`
+	Aborted uint64
 	// Refused counts the commands that did nothing and ended with CHECK CONDITION
 	// or another bad status, RefusedBy the same by additional sense code
 	// ("23h/07h") or status ("BUSY").
-	Refused   uint64            `json:"refused"`
-	RefusedBy map[string]uint64 `json:"refused_by"`
+	Refused   uint64
+	RefusedBy map[string]uint64
 	// Recent are the last refusals, the latest first, at most 32.
-	Recent []CopyRefusal `json:"recent_refusals"`
+	Recent []CopyRefusal
 }
 
 // CopyRefusal says of one command why it did nothing.
 type CopyRefusal struct {
-	Time      time.Time `json:"time"`
-	Command   string    `json:"command"`
-	Initiator string    `json:"initiator"`
-	Target    string    `json:"target"`
-	Volume    string    `json:"volume"`
+	Time      time.Time
+	Command   string
+	Initiator string
+	Target    string
+	Volume    string
 	// Sense is the sense data in short, or the status.
-	Sense  string `json:"sense"`
-	Reason string `json:"reason"`
+	Sense  string
+	Reason string
 }
 
 // Status implements Administrator.

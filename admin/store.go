@@ -12,63 +12,63 @@ import (
 // StoreInfo describes an extent store: its figures, and its tokens.
 type StoreInfo struct {
 	// ID is the random number that the store was made with, in hexadecimal.
-	ID string `json:"id"`
+	ID string
 	backstore.Stats
 	Capacity
-	Tokens Tokens `json:"tokens"`
+	Tokens Tokens
 	// Scrub is what the last scrub has found; its Ended is zero when there was none.
-	Scrub backstore.LastScrub `json:"scrub"`
+	Scrub backstore.LastScrub
 	// Damage is what was found damaged since the store was opened, at most 100
 	// things, and MoreDamage how many are not in it.
-	Damage     []backstore.Damaged `json:"damage"`
-	MoreDamage int                 `json:"more_damage,omitempty"`
+	Damage     []backstore.Damaged
+	MoreDamage int
 	// Moved: the store is not where its superblock says; it may be a copy.
-	Moved bool `json:"moved,omitempty"`
+	Moved bool
 }
 
 // Tokens sums up the live tokens.
 type Tokens struct {
-	Count int `json:"count"`
+	Count int
 	// PinnedBytes is what they represent, together.
-	PinnedBytes int64 `json:"pinned_bytes"`
+	PinnedBytes int64
 }
 
 // CheckResult is what a check found.
 type CheckResult struct {
-	Sound bool `json:"sound"`
+	Sound bool
 	// Findings says what is wrong, in words; the last one counts those beyond
 	// 1000.
-	Findings []string `json:"findings"`
+	Findings []string
 }
 
 // ScrubRequest says how to scrub.
 type ScrubRequest struct {
 	// BytesPerSecond bounds what is read; 0: as fast as the disk allows.
-	BytesPerSecond int64 `json:"bytes_per_second,omitempty"`
+	BytesPerSecond int64
 }
 
 // CleanResult says what cleaning did.
 type CleanResult struct {
 	// FreedBytes is how much shorter the segments are. Concurrent writes
 	// make it smaller, below zero too.
-	FreedBytes int64 `json:"freed_bytes"`
+	FreedBytes int64
 	// PhysicalBytes is the length of the segments afterwards.
-	PhysicalBytes int64 `json:"physical_bytes"`
+	PhysicalBytes int64
 }
 
 // Capacity is how much a store can hold, in bytes.
 type Capacity struct {
 	// FreeBytes is how much new data fits.
-	FreeBytes int64 `json:"free_bytes"`
+	FreeBytes int64
 	// HostFreeBytes is what the file system of the store has free. What it has more
 	// than FreeBytes is kept for opening and cleaning, or beyond the capacity that is
 	// configured.
-	HostFreeBytes int64 `json:"host_free_bytes"`
+	HostFreeBytes int64
 	// ProvisionedBytes is what all volumes and files could grow to, together.
-	ProvisionedBytes int64 `json:"provisioned_bytes"`
+	ProvisionedBytes int64
 	// WarnBytes is the use at which initiators are warned, 0 if they never are. It
 	// counts, as the use does, what the store cannot have because others have it.
-	WarnBytes int64 `json:"warn_bytes,omitempty"`
+	WarnBytes int64
 }
 
 // StoreInfo implements Administrator.

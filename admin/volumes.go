@@ -14,21 +14,21 @@ import (
 
 // Volume describes a volume of the store.
 type Volume struct {
-	Name string `json:"name"`
+	Name string
 	// ID is the volume's permanent number in hexadecimal.
-	ID        string `json:"id"`
-	SizeBytes int64  `json:"size_bytes"`
+	ID        string
+	SizeBytes int64
 	// ReadOnly says that the volume is a snapshot, which nothing is ever
 	// written to.
-	ReadOnly bool `json:"read_only"`
+	ReadOnly bool
 	// Origin is the volume that this one was cloned from, empty if there is none
 	// or none any more.
-	Origin string `json:"origin,omitempty"`
+	Origin string
 	// Created is missing where the store does not know it.
-	Created time.Time `json:"created,omitzero"`
+	Created time.Time
 	// LUNs are the places where the configuration has the volume, as
 	// "TARGET/LUN".
-	LUNs []string `json:"luns"`
+	LUNs []string
 }
 
 // hiddenPrefix begins the names of volumes that the store's users make for

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"odx/admin"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +17,8 @@ import (
 	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 
+	"odx/admin"
+	v1 "odx/api/v1"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/conf"
@@ -301,7 +302,7 @@ func TestBadRequests(t *testing.T) {
 		"long body":      {"POST", "/v1/volumes", strings.Repeat(" ", maxParameters+1), 400, "invalid", "too large"},
 	} {
 		status, body := request(t, client, tt.method, tt.path, tt.body)
-		var f failure
+		var f v1.Failure
 		if err := json.Unmarshal([]byte(body), &f); err != nil || status != tt.status || f.Kind != tt.kind || !strings.Contains(body, tt.words) {
 			t.Errorf("%s: %d %s", name, status, body)
 		}

@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"odx/admin"
+	v1 "odx/api/v1"
 	"odx/backstore"
 )
 
@@ -66,7 +67,7 @@ func NewRemoteClient(base string, secret []byte) (*Client, error) {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 func (c *Client) StoreInfo(ctx context.Context) (admin.StoreInfo, error) {
-	return ask[admin.StoreInfo](ctx, c, http.MethodGet, "/v1/store", nil)
+	return askFor(ctx, c, http.MethodGet, "/v1/store", nil, storeOf)
 }
 
 func (c *Client) Exclusive(ctx context.Context) (map[string]int64, error) {
@@ -74,31 +75,31 @@ func (c *Client) Exclusive(ctx context.Context) (map[string]int64, error) {
 }
 
 func (c *Client) Check(ctx context.Context) (admin.CheckResult, error) {
-	return ask[admin.CheckResult](ctx, c, http.MethodPost, "/v1/store/check", nil)
+	return askFor(ctx, c, http.MethodPost, "/v1/store/check", nil, checkResultOf)
 }
 
 func (c *Client) Clean(ctx context.Context) (admin.CleanResult, error) {
-	return ask[admin.CleanResult](ctx, c, http.MethodPost, "/v1/store/clean", nil)
+	return askFor(ctx, c, http.MethodPost, "/v1/store/clean", nil, cleanResultOf)
 }
 
 func (c *Client) Volumes(ctx context.Context) ([]admin.Volume, error) {
-	return ask[[]admin.Volume](ctx, c, http.MethodGet, "/v1/volumes", nil)
+	return askFor(ctx, c, http.MethodGet, "/v1/volumes", nil, each(volumeOf))
 }
 
 func (c *Client) CreateVolume(ctx context.Context, name string, size int64) (admin.Volume, error) {
-	return ask[admin.Volume](ctx, c, http.MethodPost, "/v1/volumes", createParameters{name, size})
+	return askFor(ctx, c, http.MethodPost, "/v1/volumes", v1.CreateVolume{Name: name, SizeBytes: size}, volumeOf)
 }
 
 func (c *Client) StartVolume(ctx context.Context, name string, size int64) (admin.Volume, error) {
-	return askVolume(ctx, c, http.MethodPost, name, "/start", resizeParameters{size})
+	return askVolume(ctx, c, http.MethodPost, name, "/start", v1.Resize{SizeBytes: size})
 }
 
 func (c *Client) FinishVolume(ctx context.Context, scratch, name string) (admin.Volume, error) {
-	return askVolume(ctx, c, http.MethodPost, name, "/finish", finishParameters{scratch})
+	return askVolume(ctx, c, http.MethodPost, name, "/finish", v1.FinishVolume{Scratch: scratch})
 }
 
 func (c *Client) ResizeVolume(ctx context.Context, name string, size int64) (admin.Volume, error) {
-	return askVolume(ctx, c, http.MethodPatch, name, "", resizeParameters{size})
+	return askVolume(ctx, c, http.MethodPatch, name, "", v1.Resize{SizeBytes: size})
 }
 
 func (c *Client) DeleteVolume(ctx context.Context, name string) error {
@@ -107,11 +108,11 @@ func (c *Client) DeleteVolume(ctx context.Context, name string) error {
 }
 
 func (c *Client) SnapshotVolume(ctx context.Context, src, name string) (admin.Volume, error) {
-	return askVolume(ctx, c, http.MethodPost, src, "/snapshot", copyParameters{name})
+	return askVolume(ctx, c, http.MethodPost, src, "/snapshot", v1.NewName{Name: name})
 }
 
 func (c *Client) CloneVolume(ctx context.Context, src, name string) (admin.Volume, error) {
-	return askVolume(ctx, c, http.MethodPost, src, "/clone", copyParameters{name})
+	return askVolume(ctx, c, http.MethodPost, src, "/clone", v1.NewName{Name: name})
 }
 
 // askVolume asks for something about one volume.
@@ -120,7 +121,7 @@ func askVolume(ctx context.Context, c *Client, method, name, what string, parame
 	if err != nil {
 		return admin.Volume{}, err
 	}
-	return ask[admin.Volume](ctx, c, method, path, parameters)
+	return askFor(ctx, c, method, path, parameters, volumeOf)
 }
 
 // volumePath is the path of something about a volume.
@@ -133,7 +134,8 @@ func volumePath(name, what string) (string, error) {
 }
 
 func (c *Client) Scrub(ctx context.Context, r admin.ScrubRequest, progress func(backstore.ScrubProgress)) (backstore.ScrubResult, error) {
-	return askLines[backstore.ScrubProgress, backstore.ScrubResult](ctx, c, "/v1/store/scrub", r, progress)
+	result, err := askLines[v1.ScrubProgress, v1.ScrubResult](ctx, c, "/v1/store/scrub", scrubRequestV1(r), heard(progress, scrubProgressOf))
+	return scrubResultOf(result), err
 }
 
 // askLines sends a request whose answer is lines that say the progress, and the
@@ -145,16 +147,12 @@ func askLines[P, R any](ctx context.Context, c *Client, path string, parameters 
 	}
 	defer resp.Body.Close()
 	for lines := json.NewDecoder(resp.Body); ; {
-		var line struct {
-			Progress *P `json:"progress"`
-			Result   *R `json:"result"`
-			failure
-		}
+		var line v1.Line[P, R]
 		if err := lines.Decode(&line); err != nil {
 			return result, brokenAnswer(ctx, err)
 		}
 		switch {
-		case line.Error != "":
+		case line.Failure != nil && line.Error != "":
 			return result, &Error{line.Kind, line.Error, line.Bytes}
 		case line.Result != nil:
 			return *line.Result, nil
@@ -211,7 +209,7 @@ func (c *Client) sendBody(ctx context.Context, method, path string, body io.Read
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	var f failure
+	var f v1.Failure
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&f); err != nil || f.Error == "" {
 		f.Error = "the running odx answered " + resp.Status
 	}

@@ -7,17 +7,22 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"odx/admin"
 
+	"odx/admin"
+	v1 "odx/api/v1"
 	"odx/tokens"
 )
 
 func (c *Client) CreateToken(ctx context.Context, r admin.TokenRequest) (admin.MadeToken, error) {
-	return ask[admin.MadeToken](ctx, c, http.MethodPost, "/v1/tokens", r)
+	made, err := ask[v1.MadeToken](ctx, c, http.MethodPost, "/v1/tokens", tokenRequestV1(r))
+	if err != nil {
+		return admin.MadeToken{}, err
+	}
+	return madeTokenOf(made)
 }
 
 func (c *Client) WriteToken(ctx context.Context, r admin.TokenWrite) (admin.TokenWritten, error) {
-	done, err := ask[admin.TokenWritten](ctx, c, http.MethodPost, "/v1/tokens/write", r)
+	done, err := askFor(ctx, c, http.MethodPost, "/v1/tokens/write", tokenWriteV1(r), tokenWrittenOf)
 	var partial *Error
 	if errors.As(err, &partial) {
 		done.Bytes = partial.Bytes
@@ -26,15 +31,27 @@ func (c *Client) WriteToken(ctx context.Context, r admin.TokenWrite) (admin.Toke
 }
 
 func (c *Client) Tokens(ctx context.Context) ([]admin.TokenInfo, error) {
-	return ask[[]admin.TokenInfo](ctx, c, http.MethodGet, "/v1/tokens", nil)
+	list, err := ask[[]v1.TokenInfo](ctx, c, http.MethodGet, "/v1/tokens", nil)
+	if err != nil {
+		return nil, err
+	}
+	return tokenInfosOf(list)
 }
 
 func (c *Client) Token(ctx context.Context, id tokens.ID) (admin.TokenInfo, error) {
-	return ask[admin.TokenInfo](ctx, c, http.MethodGet, "/v1/tokens/"+id.String(), nil)
+	info, err := ask[v1.TokenInfo](ctx, c, http.MethodGet, "/v1/tokens/"+id.String(), nil)
+	if err != nil {
+		return admin.TokenInfo{}, err
+	}
+	return tokenInfoOf(info)
 }
 
 func (c *Client) CopyStats(ctx context.Context) (admin.CopyStats, error) {
-	return ask[admin.CopyStats](ctx, c, http.MethodGet, "/v1/copies", nil)
+	stats, err := ask[v1.CopyStats](ctx, c, http.MethodGet, "/v1/copies", nil)
+	if err != nil {
+		return admin.CopyStats{}, err
+	}
+	return copyStatsOf(stats)
 }
 
 func (c *Client) DeleteToken(ctx context.Context, id tokens.ID) error {
@@ -46,7 +63,7 @@ func (c *Client) ReadToken(ctx context.Context, t *tokens.Token, p []byte, off i
 	done := 0
 	for done < len(p) {
 		part := p[done:min(len(p), done+maxData)]
-		n, err := c.fetch(ctx, part, http.MethodPost, "/v1/tokens/read", tokenReadParameters{t[:], off + int64(done), int64(len(part))})
+		n, err := c.fetch(ctx, part, http.MethodPost, "/v1/tokens/read", v1.TokenRead{Token: t[:], Offset: off + int64(done), Length: int64(len(part))})
 		done += n
 		if err != nil || n < len(part) {
 			return done, err
@@ -56,12 +73,12 @@ func (c *Client) ReadToken(ctx context.Context, t *tokens.Token, p []byte, off i
 }
 
 func (c *Client) RevokeToken(ctx context.Context, t *tokens.Token) error {
-	_, err := ask[struct{}](ctx, c, http.MethodPost, "/v1/tokens/revoke", tokenParameters{t[:]})
+	_, err := ask[struct{}](ctx, c, http.MethodPost, "/v1/tokens/revoke", v1.Token{Token: t[:]})
 	return err
 }
 
 func (c *Client) VerifyToken(ctx context.Context, r admin.TokenWrite) (admin.TokenVerified, error) {
-	return ask[admin.TokenVerified](ctx, c, http.MethodPost, "/v1/tokens/verify", r)
+	return askFor(ctx, c, http.MethodPost, "/v1/tokens/verify", tokenWriteV1(r), tokenVerifiedOf)
 }
 
 func (c *Client) ReadVolume(ctx context.Context, name string, p []byte, off int64) error {
@@ -109,7 +126,7 @@ func (c *Client) NextData(ctx context.Context, name string, off int64) (start, l
 	if err != nil {
 		return 0, 0, err
 	}
-	r, err := ask[dataRange](ctx, c, http.MethodGet, path, nil)
+	r, err := ask[v1.DataRange](ctx, c, http.MethodGet, path, nil)
 	return r.Offset, r.Length, err
 }
 

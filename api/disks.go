@@ -5,36 +5,37 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"odx/admin"
 	"strings"
 	"time"
 
+	"odx/admin"
+	v1 "odx/api/v1"
 	"odx/backstore"
 )
 
 // diskRoutes are the requests about virtual disks.
 var diskRoutes = []route{
 	{http.MethodGet, "/v1/files/{name}/disk", "The virtual disk in a file.", http.StatusOK, false, func(c *call) (any, error) {
-		return c.admin.Disk(c.ctx, c.request.PathValue("name"))
+		return asV1(DiskV1)(c.admin.Disk(c.ctx, c.request.PathValue("name")))
 	}},
 	{http.MethodPost, "/v1/files/{name}/disk/check", "Look for what is wrong with the virtual disk in a file.", http.StatusOK, true, func(c *call) (any, error) {
-		return c.admin.CheckDisk(c.ctx, c.request.PathValue("name"))
+		return asV1(DiskCheckV1)(c.admin.CheckDisk(c.ctx, c.request.PathValue("name")))
 	}},
 	{http.MethodPost, "/v1/disks", "Make, convert, merge, compact, defragment or resize a virtual disk; answers with lines that say the progress.", http.StatusOK, true, changeDisk},
 }
 
 func changeDisk(c *call) (any, error) {
-	var r admin.DiskRequest
+	var r v1.DiskRequest
 	if err := c.decode(&r); err != nil {
 		return nil, err
 	}
 	var told time.Time
-	return c.admin.ChangeDisk(c.ctx, r, func(p admin.DiskProgress) {
+	return asV1(DiskResultV1)(c.admin.ChangeDisk(c.ctx, diskRequestOf(r), func(p admin.DiskProgress) {
 		if now := time.Now(); now.Sub(told) >= progressPeriod {
 			told = now
-			c.tell(p)
+			c.tell(diskProgressV1(p))
 		}
-	})
+	}))
 }
 
 func (c *Client) Disk(ctx context.Context, name string) (admin.Disk, error) {
@@ -42,7 +43,7 @@ func (c *Client) Disk(ctx context.Context, name string) (admin.Disk, error) {
 	if err != nil {
 		return admin.Disk{}, err
 	}
-	return ask[admin.Disk](ctx, c, http.MethodGet, path, nil)
+	return askFor(ctx, c, http.MethodGet, path, nil, diskOf)
 }
 
 func (c *Client) CheckDisk(ctx context.Context, name string) (admin.DiskCheck, error) {
@@ -50,7 +51,7 @@ func (c *Client) CheckDisk(ctx context.Context, name string) (admin.DiskCheck, e
 	if err != nil {
 		return admin.DiskCheck{}, err
 	}
-	return ask[admin.DiskCheck](ctx, c, http.MethodPost, path, nil)
+	return askFor(ctx, c, http.MethodPost, path, nil, diskCheckOf)
 }
 
 // diskPath is the path of something about the virtual disk in a file.
@@ -63,5 +64,6 @@ func diskPath(name, what string) (string, error) {
 }
 
 func (c *Client) ChangeDisk(ctx context.Context, r admin.DiskRequest, progress func(admin.DiskProgress)) (admin.DiskResult, error) {
-	return askLines[admin.DiskProgress, admin.DiskResult](ctx, c, "/v1/disks", r, progress)
+	result, err := askLines[v1.DiskProgress, v1.DiskResult](ctx, c, "/v1/disks", diskRequestV1(r), heard(progress, diskProgressOf))
+	return diskResultOf(result), err
 }

@@ -5,7 +5,8 @@
 // The server listens on a Unix socket in the directory of its store: whoever may
 // open the store may ask about it, and nobody else. Times are RFC 3339, sizes
 // are bytes, identifiers are hexadecimal. Parameters are a JSON object in the
-// body; unknown keys are refused. The table in routes.go lists every request.
+// body; unknown keys are refused. The table in routes.go lists every request; package
+// v1 has the JSON, and the files v1*.go convert it.
 //
 // An error is a JSON object with a kind, for programs, and a text in "error",
 // for people, under a status code that is not 2xx. A long operation that reports

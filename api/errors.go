@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"odx/admin"
+	v1 "odx/api/v1"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/tokens"
@@ -61,15 +62,6 @@ const (
 	canceledKind = "canceled"
 )
 
-// failure is an answer that is an error.
-type failure struct {
-	Kind  string `json:"kind"`
-	Error string `json:"error"`
-	// Bytes were done before the error, contiguous from the beginning of what was
-	// asked for.
-	Bytes int64 `json:"bytes,omitempty"`
-}
-
 // partialError is the error of a request that did a part.
 type partialError struct {
 	error
@@ -79,8 +71,8 @@ type partialError struct {
 func (e *partialError) Unwrap() error { return e.error }
 
 // failureOf returns what is told of an error, and the HTTP status code.
-func failureOf(err error) (failure, int) {
-	f := failure{Kind: internalKind, Error: err.Error()}
+func failureOf(err error) (v1.Failure, int) {
+	f := v1.Failure{Kind: internalKind, Error: err.Error()}
 	var partial *partialError
 	if errors.As(err, &partial) {
 		f.Bytes = partial.bytes

@@ -7,6 +7,7 @@ import (
 	"net/url"
 
 	"odx/admin"
+	v1 "odx/api/v1"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/vhd"
@@ -15,78 +16,72 @@ import (
 // fileRoutes are the requests about files.
 var fileRoutes = []route{
 	{http.MethodGet, "/v1/files", "All files, by name.", http.StatusOK, false, func(c *call) (any, error) {
-		return c.admin.Files(c.ctx)
+		return asV1(FilesV1)(c.admin.Files(c.ctx))
 	}},
 	{http.MethodPost, "/v1/files", "Make a file of zeros, or one that equals a volume or another file now.", http.StatusCreated, false, func(c *call) (any, error) {
-		var p fileParameters
+		var p v1.CreateFile
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
 		if p.From == "" {
-			return c.admin.CreateFile(c.ctx, p.Name, p.SizeBytes)
+			return asV1(FileV1)(c.admin.CreateFile(c.ctx, p.Name, p.SizeBytes))
 		}
 		if p.SizeBytes != 0 {
 			return nil, fmt.Errorf("%w: from and size_bytes together", blockdev.ErrInvalid)
 		}
-		return c.admin.CopyFile(c.ctx, p.From, p.Name)
+		return asV1(FileV1)(c.admin.CopyFile(c.ctx, p.From, p.Name))
 	}},
 	{http.MethodPatch, "/v1/files/{name}", "Set the size of a file.", http.StatusOK, false, func(c *call) (any, error) {
-		var p resizeParameters
+		var p v1.Resize
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return c.admin.ResizeFile(c.ctx, c.request.PathValue("name"), p.SizeBytes)
+		return asV1(FileV1)(c.admin.ResizeFile(c.ctx, c.request.PathValue("name"), p.SizeBytes))
 	}},
 	{http.MethodPost, "/v1/files/{name}/rename", "Give a file another name, in place of the file that has it.", http.StatusOK, false, func(c *call) (any, error) {
-		var p copyParameters
+		var p v1.NewName
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return c.admin.RenameFile(c.ctx, c.request.PathValue("name"), p.Name)
+		return asV1(FileV1)(c.admin.RenameFile(c.ctx, c.request.PathValue("name"), p.Name))
 	}},
 	{http.MethodPost, "/v1/files/{name}/start", "Make a hidden file that is to become this one when it is whole.", http.StatusCreated, false, func(c *call) (any, error) {
-		p := admin.FileStart{Name: c.request.PathValue("name")}
+		var p v1.StartFile
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return c.admin.StartFile(c.ctx, p)
+		return asV1(FileV1)(c.admin.StartFile(c.ctx, fileStartOf(p, c.request.PathValue("name"))))
 	}},
 	{http.MethodPost, "/v1/files/{name}/finish", "Give a file that is whole its name.", http.StatusOK, false, func(c *call) (any, error) {
-		p := admin.FileFinish{Name: c.request.PathValue("name")}
+		var p v1.FinishFile
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return c.admin.FinishFile(c.ctx, p)
+		return asV1(FileV1)(c.admin.FinishFile(c.ctx, fileFinishOf(p, c.request.PathValue("name"))))
 	}},
 	{http.MethodDelete, "/v1/files/{name}", "Delete a file.", http.StatusNoContent, false, func(c *call) (any, error) {
 		return nil, c.admin.DeleteFile(c.ctx, c.request.PathValue("name"))
 	}},
 }
 
-type fileParameters struct {
-	Name      string `json:"name"`
-	SizeBytes int64  `json:"size_bytes,omitempty"`
-	From      string `json:"from,omitempty"`
-}
-
 func (c *Client) Files(ctx context.Context) ([]admin.File, error) {
-	return ask[[]admin.File](ctx, c, http.MethodGet, "/v1/files", nil)
+	return askFor(ctx, c, http.MethodGet, "/v1/files", nil, each(fileOf))
 }
 
 func (c *Client) CreateFile(ctx context.Context, name string, size int64) (admin.File, error) {
-	return ask[admin.File](ctx, c, http.MethodPost, "/v1/files", fileParameters{Name: name, SizeBytes: size})
+	return askFor(ctx, c, http.MethodPost, "/v1/files", v1.CreateFile{Name: name, SizeBytes: size}, fileOf)
 }
 
 func (c *Client) CopyFile(ctx context.Context, from, name string) (admin.File, error) {
-	return ask[admin.File](ctx, c, http.MethodPost, "/v1/files", fileParameters{Name: name, From: from})
+	return askFor(ctx, c, http.MethodPost, "/v1/files", v1.CreateFile{Name: name, From: from}, fileOf)
 }
 
 func (c *Client) ResizeFile(ctx context.Context, name string, size int64) (admin.File, error) {
-	return askFile(ctx, c, http.MethodPatch, name, "", resizeParameters{size})
+	return askFile(ctx, c, http.MethodPatch, name, "", v1.Resize{SizeBytes: size})
 }
 
 func (c *Client) RenameFile(ctx context.Context, name, to string) (admin.File, error) {
-	return askFile(ctx, c, http.MethodPost, name, "/rename", copyParameters{to})
+	return askFile(ctx, c, http.MethodPost, name, "/rename", v1.NewName{Name: to})
 }
 
 func (c *Client) DeleteFile(ctx context.Context, name string) error {
@@ -95,11 +90,11 @@ func (c *Client) DeleteFile(ctx context.Context, name string) error {
 }
 
 func (c *Client) StartFile(ctx context.Context, r admin.FileStart) (admin.File, error) {
-	return askFile(ctx, c, http.MethodPost, r.Name, "/start", r)
+	return askFile(ctx, c, http.MethodPost, r.Name, "/start", fileStartV1(r))
 }
 
 func (c *Client) FinishFile(ctx context.Context, r admin.FileFinish) (admin.File, error) {
-	return askFile(ctx, c, http.MethodPost, r.Name, "/finish", r)
+	return askFile(ctx, c, http.MethodPost, r.Name, "/finish", fileFinishV1(r))
 }
 
 // askFile asks for something about one file.
@@ -108,5 +103,5 @@ func askFile(ctx context.Context, c *Client, method, name, what string, paramete
 		// No path of a URL, and no name that a file can have.
 		return admin.File{}, fmt.Errorf("file %s: %w", name, backstore.ErrNotFound)
 	}
-	return ask[admin.File](ctx, c, method, "/v1/files/"+url.PathEscape(name)+what, parameters)
+	return askFor(ctx, c, method, "/v1/files/"+url.PathEscape(name)+what, parameters, fileOf)
 }

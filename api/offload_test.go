@@ -7,11 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"odx/admin"
 	"slices"
 	"strings"
 	"testing"
 
+	"odx/admin"
+	v1 "odx/api/v1"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/target"
@@ -145,7 +146,7 @@ func TestOffloadRoutes(t *testing.T) {
 	fill(t, s, 8192)
 	_, client := serve(t, dir, s)
 	status, body := request(t, client, http.MethodPost, "/v1/tokens", `{"volume": "src", "offset": 4096, "length": 4096}`)
-	var made admin.MadeToken
+	var made v1.MadeToken
 	if err := json.Unmarshal([]byte(body), &made); err != nil || status != http.StatusCreated {
 		t.Fatalf("%d %s (%v)", status, body, err)
 	}
@@ -165,7 +166,7 @@ func TestOffloadRoutes(t *testing.T) {
 		{"GET", "/v1/volumes/src/data?offset=0&length=5000000", "", 400, `{"kind":"invalid","error":"invalid argument: 5000000 bytes in one request; ask for 0 to 4194304"}`},
 		{"GET", "/v1/volumes/src/data?offset=x&length=5", "", 400, `{"kind":"invalid","error":"invalid argument: offset=\"x\" in the query is not a number of bytes"}`},
 		{"GET", "/v1/tokens/xyz", "", 400, `{"kind":"invalid","error":"invalid argument: token identifier \"xyz\": want 16 hexadecimal digits"}`},
-		{"DELETE", "/v1/tokens/" + made.ID.String(), "", 204, ""},
+		{"DELETE", "/v1/tokens/" + made.ID, "", 204, ""},
 		{"GET", "/v1/tokens", "", 200, "[]"},
 	} {
 		status, body := request(t, client, tt.method, tt.path, tt.body)

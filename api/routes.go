@@ -3,10 +3,10 @@ package api
 import (
 	"fmt"
 	"net/http"
-	"odx/admin"
 	"slices"
 	"time"
 
+	v1 "odx/api/v1"
 	"odx/backstore"
 )
 
@@ -29,65 +29,65 @@ func allRoutes() []route {
 // routes are the requests about a store and its volumes.
 var routes = []route{
 	{http.MethodGet, "/v1/store", "Volumes, bytes, deduplication and tokens.", http.StatusOK, true, func(c *call) (any, error) {
-		return c.admin.StoreInfo(c.ctx)
+		return asV1(StoreV1)(c.admin.StoreInfo(c.ctx))
 	}},
 	{http.MethodGet, "/v1/store/exclusive", "For each volume the bytes that nothing else refers to.", http.StatusOK, true, func(c *call) (any, error) {
 		return c.admin.Exclusive(c.ctx)
 	}},
 	{http.MethodPost, "/v1/store/check", "Prove references, segments and maps.", http.StatusOK, true, func(c *call) (any, error) {
-		return c.admin.Check(c.ctx)
+		return asV1(CheckResultV1)(c.admin.Check(c.ctx))
 	}},
 	{http.MethodPost, "/v1/store/scrub", "Read and verify metadata and extents, and mend metadata; answers with lines that say the progress.", http.StatusOK, true, scrub},
 	{http.MethodPost, "/v1/store/clean", "Give the space of dead data back.", http.StatusOK, true, func(c *call) (any, error) {
-		return c.admin.Clean(c.ctx)
+		return asV1(CleanResultV1)(c.admin.Clean(c.ctx))
 	}},
 	{http.MethodGet, "/v1/volumes", "All volumes, by name.", http.StatusOK, false, func(c *call) (any, error) {
-		return c.admin.Volumes(c.ctx)
+		return asV1(VolumesV1)(c.admin.Volumes(c.ctx))
 	}},
 	{http.MethodPost, "/v1/volumes", "Make a thin volume.", http.StatusCreated, false, func(c *call) (any, error) {
-		var p createParameters
+		var p v1.CreateVolume
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return c.admin.CreateVolume(c.ctx, p.Name, p.SizeBytes)
+		return asV1(VolumeV1)(c.admin.CreateVolume(c.ctx, p.Name, p.SizeBytes))
 	}},
 	{http.MethodPost, "/v1/volumes/{name}/start", "Make a hidden volume that is to become this one when it is whole.", http.StatusCreated, false, func(c *call) (any, error) {
-		var p resizeParameters
+		var p v1.Resize
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return c.admin.StartVolume(c.ctx, c.request.PathValue("name"), p.SizeBytes)
+		return asV1(VolumeV1)(c.admin.StartVolume(c.ctx, c.request.PathValue("name"), p.SizeBytes))
 	}},
 	{http.MethodPost, "/v1/volumes/{name}/finish", "Give a volume that is whole its name, which no other one may have.", http.StatusOK, false, func(c *call) (any, error) {
-		var p finishParameters
+		var p v1.FinishVolume
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return c.admin.FinishVolume(c.ctx, p.Scratch, c.request.PathValue("name"))
+		return asV1(VolumeV1)(c.admin.FinishVolume(c.ctx, p.Scratch, c.request.PathValue("name")))
 	}},
 	{http.MethodPatch, "/v1/volumes/{name}", "Make a volume larger, also while it is a LUN.", http.StatusOK, false, func(c *call) (any, error) {
-		var p resizeParameters
+		var p v1.Resize
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return c.admin.ResizeVolume(c.ctx, c.request.PathValue("name"), p.SizeBytes)
+		return asV1(VolumeV1)(c.admin.ResizeVolume(c.ctx, c.request.PathValue("name"), p.SizeBytes))
 	}},
 	{http.MethodDelete, "/v1/volumes/{name}", "Delete a volume that is no LUN.", http.StatusNoContent, false, func(c *call) (any, error) {
 		return nil, c.admin.DeleteVolume(c.ctx, c.request.PathValue("name"))
 	}},
 	{http.MethodPost, "/v1/volumes/{name}/snapshot", "Make a read-only volume that equals this one now.", http.StatusCreated, false, func(c *call) (any, error) {
-		var p copyParameters
+		var p v1.NewName
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return c.admin.SnapshotVolume(c.ctx, c.request.PathValue("name"), p.Name)
+		return asV1(VolumeV1)(c.admin.SnapshotVolume(c.ctx, c.request.PathValue("name"), p.Name))
 	}},
 	{http.MethodPost, "/v1/volumes/{name}/clone", "Make a volume that equals this one now.", http.StatusCreated, false, func(c *call) (any, error) {
-		var p copyParameters
+		var p v1.NewName
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return c.admin.CloneVolume(c.ctx, c.request.PathValue("name"), p.Name)
+		return asV1(VolumeV1)(c.admin.CloneVolume(c.ctx, c.request.PathValue("name"), p.Name))
 	}},
 }
 
@@ -96,38 +96,19 @@ var noRoute = route{do: func(c *call) (any, error) {
 	return nil, fmt.Errorf("%w: %s %s", errNoResource, c.request.Method, c.request.URL.Path)
 }}
 
-// Parameters of requests.
-type (
-	createParameters struct {
-		Name      string `json:"name"`
-		SizeBytes int64  `json:"size_bytes"`
-	}
-	resizeParameters struct {
-		SizeBytes int64 `json:"size_bytes"`
-	}
-	finishParameters struct {
-		// Scratch is the name that start gave.
-		Scratch string `json:"scratch"`
-	}
-	copyParameters struct {
-		// Name is that of the new volume.
-		Name string `json:"name"`
-	}
-)
-
 // progressPeriod is how often the progress of a long operation is told.
 const progressPeriod = 100 * time.Millisecond
 
 func scrub(c *call) (any, error) {
-	var p admin.ScrubRequest
+	var p v1.ScrubRequest
 	if err := c.decode(&p); err != nil {
 		return nil, err
 	}
 	var told time.Time
-	return c.admin.Scrub(c.ctx, p, func(progress backstore.ScrubProgress) {
+	return asV1(ScrubResultV1)(c.admin.Scrub(c.ctx, scrubRequestOf(p), func(progress backstore.ScrubProgress) {
 		if now := time.Now(); now.Sub(told) >= progressPeriod {
 			told = now
-			c.tell(progress)
+			c.tell(scrubProgressV1(progress))
 		}
-	})
+	}))
 }

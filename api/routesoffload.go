@@ -3,9 +3,10 @@ package api
 import (
 	"fmt"
 	"net/http"
-	"odx/admin"
 	"strconv"
 
+	"odx/admin"
+	v1 "odx/api/v1"
 	"odx/blockdev"
 	"odx/tokens"
 )
@@ -16,21 +17,21 @@ const maxData = 4 << 20
 // offloadRoutes are the requests about tokens and data.
 var offloadRoutes = []route{
 	{http.MethodPost, "/v1/tokens", "Make a token that stands for a range of a volume as it is now.", http.StatusCreated, false, func(c *call) (any, error) {
-		var p admin.TokenRequest
+		var p v1.TokenRequest
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return c.admin.CreateToken(c.ctx, p)
+		return asV1(MadeTokenV1)(c.admin.CreateToken(c.ctx, tokenRequestOf(p)))
 	}},
 	{http.MethodGet, "/v1/tokens", "Live tokens, the oldest first.", http.StatusOK, false, func(c *call) (any, error) {
-		return c.admin.Tokens(c.ctx)
+		return asV1(TokenInfosV1)(c.admin.Tokens(c.ctx))
 	}},
 	{http.MethodGet, "/v1/tokens/{id}", "A live token.", http.StatusOK, false, func(c *call) (any, error) {
 		id, err := c.tokenID()
 		if err != nil {
 			return nil, err
 		}
-		return c.admin.Token(c.ctx, id)
+		return asV1(TokenInfoV1)(c.admin.Token(c.ctx, id))
 	}},
 	{http.MethodDelete, "/v1/tokens/{id}", "Revoke a token.", http.StatusNoContent, false, func(c *call) (any, error) {
 		id, err := c.tokenID()
@@ -40,21 +41,21 @@ var offloadRoutes = []route{
 		return nil, c.admin.DeleteToken(c.ctx, id)
 	}},
 	{http.MethodGet, "/v1/copies", "Counters of copy commands and tokens since the start, and the last refusals with their reasons.", http.StatusOK, false, func(c *call) (any, error) {
-		return c.admin.CopyStats(c.ctx)
+		return asV1(CopyStatsV1)(c.admin.CopyStats(c.ctx))
 	}},
 	{http.MethodPost, "/v1/tokens/write", "Make a range of a volume equal to bytes of a token; may do less, and says how much.", http.StatusOK, false, func(c *call) (any, error) {
-		var p admin.TokenWrite
+		var p v1.TokenWrite
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		done, err := c.admin.WriteToken(c.ctx, p)
+		done, err := c.admin.WriteToken(c.ctx, tokenWriteOf(p))
 		if err != nil && done.Bytes > 0 {
 			err = &partialError{err, done.Bytes}
 		}
-		return done, err
+		return TokenWrittenV1(done), err
 	}},
 	{http.MethodPost, "/v1/tokens/read", "Bytes of a token, at most 4 MiB; fewer than asked for at its end.", http.StatusOK, false, func(c *call) (any, error) {
-		var p tokenReadParameters
+		var p v1.TokenRead
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
@@ -70,7 +71,7 @@ var offloadRoutes = []route{
 		return data[:n], err
 	}},
 	{http.MethodPost, "/v1/tokens/revoke", "Revoke a token by itself, also one without a record.", http.StatusNoContent, false, func(c *call) (any, error) {
-		var p tokenParameters
+		var p v1.Token
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
@@ -81,11 +82,11 @@ var offloadRoutes = []route{
 		return nil, c.admin.RevokeToken(c.ctx, t)
 	}},
 	{http.MethodPost, "/v1/tokens/verify", "Compare a range of a volume with what a checksum token proves.", http.StatusOK, true, func(c *call) (any, error) {
-		var p admin.TokenWrite
+		var p v1.TokenWrite
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
-		return c.admin.VerifyToken(c.ctx, p)
+		return asV1(TokenVerifiedV1)(c.admin.VerifyToken(c.ctx, tokenWriteOf(p)))
 	}},
 	{http.MethodGet, "/v1/volumes/{name}/data", "Bytes of a volume from ?offset=, ?length= of them, at most 4 MiB.", http.StatusOK, false, func(c *call) (any, error) {
 		off, length, err := c.window()
@@ -117,7 +118,7 @@ var offloadRoutes = []route{
 		if err != nil {
 			return nil, err
 		}
-		var r dataRange
+		var r v1.DataRange
 		r.Offset, r.Length, err = c.admin.NextData(c.ctx, c.request.PathValue("name"), off)
 		return r, err
 	}},
@@ -125,22 +126,6 @@ var offloadRoutes = []route{
 		return nil, c.admin.FlushVolume(c.ctx, c.request.PathValue("name"))
 	}},
 }
-
-// Parameters of requests.
-type (
-	tokenParameters struct {
-		Token []byte `json:"token"`
-	}
-	tokenReadParameters struct {
-		Token  []byte `json:"token"`
-		Offset int64  `json:"offset,omitempty"`
-		Length int64  `json:"length"`
-	}
-	dataRange struct {
-		Offset int64 `json:"offset"`
-		Length int64 `json:"length"`
-	}
-)
 
 func checkDataLength(n int64) error {
 	if n < 0 || n > maxData {

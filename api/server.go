@@ -9,12 +9,13 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"odx/admin"
 	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
+	"odx/admin"
+	v1 "odx/api/v1"
 	"odx/blockdev"
 )
 
@@ -133,7 +134,7 @@ func (s *Server) answer(r *route, w http.ResponseWriter, req *http.Request) {
 			respond(w, status, f)
 		}
 	case c.telling:
-		c.line(map[string]any{"result": result})
+		c.line(v1.Line[any, any]{Result: &result})
 	case result == nil:
 		w.WriteHeader(r.status)
 	default:
@@ -175,7 +176,7 @@ func (c *call) tell(progress any) {
 		c.telling = true
 		c.writer.Header().Set("Content-Type", "application/x-ndjson")
 	}
-	c.line(map[string]any{"progress": progress})
+	c.line(v1.Line[any, any]{Progress: &progress})
 }
 
 // line sends a line. Only a client that went away makes it fail, and that ends

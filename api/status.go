@@ -9,12 +9,12 @@ import (
 
 // Status implements Administrator.
 func (c *Client) Status(ctx context.Context) (admin.Status, error) {
-	return ask[admin.Status](ctx, c, http.MethodGet, "/v1/status", nil)
+	return askFor(ctx, c, http.MethodGet, "/v1/status", nil, statusOf)
 }
 
 // statusRoutes are the requests about what is served.
 var statusRoutes = []route{
 	{http.MethodGet, "/v1/status", "What is served: portals, LUNs, and the initiators that are logged in.", http.StatusOK, false, func(c *call) (any, error) {
-		return c.admin.Status(c.ctx)
+		return asV1(StatusV1)(c.admin.Status(c.ctx))
 	}},
 }

@@ -20,12 +20,12 @@ const maxDamage = 100
 type Damaged struct {
 	// What cannot be read right: a range of a volume, a segment, a part of the
 	// metadata.
-	What string `json:"what"`
+	What string
 	// Error says why.
-	Error string `json:"error"`
+	Error string
 	// Found is when it was found first, and Times how often since.
-	Found time.Time `json:"found"`
-	Times int       `json:"times"`
+	Found time.Time
+	Times int
 }
 
 // damageLog remembers damage, so that it is logged once.
@@ -99,11 +99,11 @@ func (l *damageLog) settle(what string) {
 
 // Mended is something that was damaged in one copy and was made right from the other.
 type Mended struct {
-	File string `json:"file"`
-	Why  string `json:"why"` // what was wrong with it
+	File string
+	Why  string // what was wrong with it
 	// When is when it was mended first, and Times how often.
-	When  time.Time `json:"when"`
-	Times int       `json:"times"`
+	When  time.Time
+	Times int
 }
 
 // Mended returns the files that were mended since the store began to open, at most

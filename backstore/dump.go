@@ -19,12 +19,12 @@ var DumpParts = []string{"superblock", "checkpoint", "volumes", "snapshots", "re
 
 // DumpItem is a piece of a store, for people.
 type DumpItem struct {
-	Part string `json:"part"`
+	Part string
 	// Key is a file, the number of a row, a key, or an LSN.
-	Key   string `json:"key,omitempty"`
-	Value any    `json:"value,omitempty"`
+	Key   string
+	Value any
 	// Error says why it cannot be read.
-	Error string `json:"error,omitempty"`
+	Error string
 }
 
 // rowPart returns the part of Dump that a row belongs to.

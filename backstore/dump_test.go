@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -20,8 +21,12 @@ func TestDump(t *testing.T) {
 		t.Helper()
 		err := Dump(ctx, o, parts, func(item DumpItem) error {
 			seen[item.Part]++
-			b, err := json.Marshal(item)
-			text += string(b) + "\n"
+			b, err := json.Marshal(item.Value)
+			text += fmt.Sprintf("%s %s %s", item.Part, item.Key, b)
+			if item.Error != "" {
+				text += ` "error": ` + item.Error
+			}
+			text += "\n"
 			return err
 		})
 		if err != nil {

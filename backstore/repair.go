@@ -42,25 +42,25 @@ type RepairOptions struct {
 // Lost is something that a repair could not save.
 type Lost struct {
 	// What names a volume, file, snapshot, row or part of the journal.
-	What string `json:"what"`
+	What string
 	// Offset and Length say which bytes of it; both are 0 when it is all of it.
-	Offset int64  `json:"offset,omitempty"`
-	Length int64  `json:"length,omitempty"`
-	Reason string `json:"reason"`
+	Offset int64
+	Length int64
+	Reason string
 }
 
 // Repaired says what Repair found.
 type Repaired struct {
-	Volumes   int    `json:"volumes"` // with files
-	Snapshots int    `json:"snapshots"`
-	Records   int    `json:"records"`
-	LostBytes int64  `json:"lost_bytes"` // of volumes, files and snapshots
-	Lost      []Lost `json:"lost"`       // the first 10000 things
-	More      int    `json:"more_lost,omitempty"`
+	Volumes   int // with files
+	Snapshots int
+	Records   int
+	LostBytes int64  // of volumes, files and snapshots
+	Lost      []Lost // the first 10000 things
+	More      int
 	// Unused are the changes of the journal that can be read and are not in the
 	// store that was made, since what is before them is damaged: the first 1000.
-	Unused     []UnusedChange `json:"unused"`
-	MoreUnused int            `json:"more_unused,omitempty"`
+	Unused     []UnusedChange
+	MoreUnused int
 }
 
 // maxLost bounds Repaired.Lost.

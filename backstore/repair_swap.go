@@ -1,7 +1,6 @@
 package backstore
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +25,7 @@ func (m *repair) prepareSwap() error {
 // noteRepaired marks what was made as complete, with the result in it: from here on
 // the repair is ended, whatever interrupts it.
 func (m *repair) noteRepaired() error {
-	text, err := json.Marshal(m.result)
+	text, err := m.result.encode()
 	if err != nil {
 		return err
 	}
@@ -172,7 +171,9 @@ func (m *repair) resume() (done bool, err error) {
 	if err = errors.Join(err, f.Close()); err != nil && !errors.Is(err, io.EOF) {
 		return false, err
 	}
-	if err := json.Unmarshal(text, m.result); err != nil {
+	if found, err := decodeRepaired(text); err == nil {
+		*m.result = found
+	} else {
 		m.o.Log.WithError(err).Warn("what an interrupted repair found is not known any more")
 	}
 	return true, m.swap()

@@ -18,36 +18,59 @@ const scrubRecordVersion = 1
 // LastScrub says what the last scrub that the store began by itself, or was asked
 // for and ended, has found.
 type LastScrub struct {
-	Version int `json:"version"`
 	// Ended is when; zero: there was none yet.
-	Ended time.Time `json:"ended"`
-	// Since is from when on the next one is counted.
+	Ended time.Time
+	// Since is from when on the next one is counted; zero: nothing is known.
+	Since       time.Time
+	Took        string
+	ReadBytes   int64
+	Damaged     int
+	MendedBytes int64
+	LostRows    int // parts of the metadata
+}
+
+// storedScrub is the record of LastScrub. It is durable: another name here loses what
+// stores have.
+type storedScrub struct {
+	Version     int       `json:"version"`
+	Ended       time.Time `json:"ended"`
 	Since       time.Time `json:"since"`
 	Took        string    `json:"took,omitempty"`
 	ReadBytes   int64     `json:"read_bytes"`
 	Damaged     int       `json:"damaged_extents"`
 	MendedBytes int64     `json:"mended_bytes"`
-	LostRows    int       `json:"lost_metadata"` // parts of the metadata
+	LostRows    int       `json:"lost_metadata"`
 }
 
-// LastScrub returns it; ok is false when nothing is known.
+// encode returns the record.
+func (l LastScrub) encode() ([]byte, error) {
+	return json.Marshal(storedScrub{scrubRecordVersion, l.Ended, l.Since, l.Took, l.ReadBytes, l.Damaged, l.MendedBytes, l.LostRows})
+}
+
+// decodeScrub reads a record; ok is false for one of a later version.
+func decodeScrub(value []byte) (last LastScrub, ok bool, err error) {
+	var r storedScrub
+	if err := json.Unmarshal(value, &r); err != nil || r.Version != scrubRecordVersion {
+		return last, false, err
+	}
+	return LastScrub{r.Ended, r.Since, r.Took, r.ReadBytes, r.Damaged, r.MendedBytes, r.LostRows}, true, nil
+}
+
+// LastScrub returns it; ok is false when nothing is known, of a record of a later
+// version for example: the next one replaces it.
 func (s *Store) LastScrub() (last LastScrub, ok bool, err error) {
 	value, err := s.GetRecord([]byte(scrubRecord))
 	if errors.Is(err, ErrNotFound) {
 		return last, false, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(value, &last)
+	if err != nil {
+		return last, false, err
 	}
-	if err == nil && last.Version != scrubRecordVersion {
-		return LastScrub{}, false, nil // of a later version: the next one replaces it
-	}
-	return last, err == nil, err
+	return decodeScrub(value)
 }
 
 func (s *Store) noteScrub(ctx context.Context, last LastScrub) error {
-	last.Version = scrubRecordVersion
-	value, err := json.Marshal(last)
+	value, err := last.encode()
 	if err != nil {
 		return err
 	}

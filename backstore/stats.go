@@ -11,61 +11,61 @@ import (
 
 // Stats are figures about a store, as they were at about one point in time.
 type Stats struct {
-	Volumes []VolumeStats `json:"volumes"`
-	Files   []VolumeStats `json:"files,omitempty"`
+	Volumes []VolumeStats
+	Files   []VolumeStats
 	// Snapshots is the number of snapshots that are not deleted.
-	Snapshots int `json:"snapshots"`
+	Snapshots int
 	// LogicalBytes is what volumes and files map, the sum of their MappedBytes;
 	// FileBytes is the part of the files.
-	LogicalBytes int64 `json:"logical_bytes"`
-	FileBytes    int64 `json:"file_bytes"`
+	LogicalBytes int64
+	FileBytes    int64
 	// LogicalBytes and SnapshotBytes together are ClonedBytes, DeduplicatedBytes and
 	// LiveBytes together, unless something changes while they are counted, or extents
 	// of several blocks have lost some of them.
 	//
 	// SnapshotBytes is what only snapshots map, those of tokens for example.
-	SnapshotBytes int64 `json:"snapshot_bytes"`
+	SnapshotBytes int64
 	// ClonedBytes is what volumes and files map once more since one is a copy of the
 	// other: they share the nodes of their maps.
-	ClonedBytes int64 `json:"cloned_bytes"`
+	ClonedBytes int64
 	// DeduplicatedBytes is what is mapped once more since the same data was written,
 	// or was copied to where nodes cannot be shared.
-	DeduplicatedBytes int64 `json:"deduplicated_bytes"`
+	DeduplicatedBytes int64
 	// LiveBytes is the length of all extents that something refers to.
-	LiveBytes int64 `json:"live_bytes"`
+	LiveBytes int64
 	// PhysicalBytes is the length of the segments, live and dead data together.
-	PhysicalBytes int64 `json:"physical_bytes"`
+	PhysicalBytes int64
 	// DiskBytes is what the store takes on the disk: PhysicalBytes, ReserveBytes,
 	// MetadataBytes, and the files of the journal.
-	DiskBytes int64 `json:"disk_bytes"`
+	DiskBytes int64
 	// ReserveBytes is kept for work on a full disk.
-	ReserveBytes  int64 `json:"reserve_bytes"`
-	MetadataBytes int64 `json:"metadata_bytes"`
+	ReserveBytes  int64
+	MetadataBytes int64
 	// ReclaimableBytes is the dead data in the segments: what Clean gives back.
-	ReclaimableBytes int64 `json:"reclaimable_bytes"`
+	ReclaimableBytes int64
 	// DedupRatio is LogicalBytes divided by LiveBytes, 1 for an empty store.
 	// Data that only snapshots map makes it smaller.
-	DedupRatio float64 `json:"dedup_ratio"`
+	DedupRatio float64
 	// CapacityBytes bounds LiveBytes, and DiskBytes within 2 % or 256 MiB; 0 means
 	// that only the file system does.
-	CapacityBytes int64 `json:"capacity_bytes"`
+	CapacityBytes int64
 	// DedupUnit is the largest extent in bytes.
-	DedupUnit int `json:"dedup_unit"`
+	DedupUnit int
 	// JournalBytes is what opening the store after a crash would replay.
-	JournalBytes int64 `json:"journal_bytes"`
+	JournalBytes int64
 	// Damage is what was found damaged since the store was opened, at most 100
 	// things; MoreDamage is how many there are beyond that.
-	Damage     []Damaged `json:"damage,omitempty"`
-	MoreDamage int       `json:"more_damage,omitempty"`
+	Damage     []Damaged
+	MoreDamage int
 }
 
 // VolumeStats are figures about a volume or a file.
 type VolumeStats struct {
-	Name string `json:"name"`
+	Name string
 	// ID is the volume's permanent number in hexadecimal.
-	ID          string `json:"id"`
-	SizeBytes   int64  `json:"size_bytes"`
-	MappedBytes int64  `json:"mapped_bytes"`
+	ID          string
+	SizeBytes   int64
+	MappedBytes int64
 }
 
 // Stats returns figures about the store. It reads the maps of all volumes,

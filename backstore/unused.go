@@ -24,17 +24,17 @@ const (
 type Change struct {
 	// Kind is that of the record: "write", "unmap", "map", "snapshot", …, or
 	// "unknown".
-	Kind string `json:"kind"`
+	Kind string
 	// What names a volume or file, by its number where its name is not known, a
 	// snapshot, or "records".
-	What string `json:"what"`
+	What string
 	// Offset and Length are the bytes of it, in whole blocks; both are 0 where
 	// the record is not about bytes.
-	Offset int64 `json:"offset,omitempty"`
-	Length int64 `json:"length,omitempty"`
+	Offset int64
+	Length int64
 	// Detail says where a map or a clone comes from, the number of a snapshot, a
 	// new name or size.
-	Detail string `json:"detail,omitempty"`
+	Detail string
 }
 
 // where says what is changed.
@@ -49,10 +49,10 @@ func (c *Change) where() string {
 // used, since the journal, or what they change, is damaged. Those of one kind whose
 // ranges in a volume touch are one.
 type UnusedChange struct {
-	FirstLSN uint64 `json:"first_lsn"`
-	LastLSN  uint64 `json:"last_lsn"`
-	Records  int    `json:"records"` // of those from FirstLSN to LastLSN
-	Change   Change `json:"change"`
+	FirstLSN uint64
+	LastLSN  uint64
+	Records  int // of those from FirstLSN to LastLSN
+	Change   Change
 }
 
 func (u UnusedChange) String() string {

@@ -28,9 +28,9 @@ const metadataDirV2 = "metadata"
 
 // Upgraded says what Upgrade did.
 type Upgraded struct {
-	From int `json:"from"` // formats
-	To   int `json:"to"`
-	Rows int `json:"rows"` // of metadata
+	From int // formats
+	To   int
+	Rows int // of metadata
 }
 
 // Upgrade gives the store in o.Dir, which no process has open, the format of this

@@ -13,28 +13,28 @@ import (
 
 // Stats counts tokens. The counters begin at zero when the manager is opened.
 type Stats struct {
-	Live       int `json:"live"`
-	Tombstones int `json:"tombstones"`
+	Live       int
+	Tombstones int
 	// PinnedBytes is the sum of the bytes that the snapshots of live tokens stand
 	// for. Most of them are in use by volumes, too.
-	PinnedBytes int64 `json:"pinned_bytes"`
+	PinnedBytes int64
 	// HeldBytes is what live tokens kept alive that nothing else refers to, when
 	// that was measured last.
-	HeldBytes int64 `json:"held_bytes"`
+	HeldBytes int64
 	// MemoryBytes is about what live tokens take in memory.
-	MemoryBytes int64 `json:"memory_bytes"`
+	MemoryBytes int64
 
-	Created   uint64 `json:"created"`
-	Uses      uint64 `json:"uses"`
-	Expired   uint64 `json:"expired"`
-	Cancelled uint64 `json:"cancelled"`
-	Revoked   uint64 `json:"revoked"`
-	Deleted   uint64 `json:"deleted"`
+	Created   uint64
+	Uses      uint64
+	Expired   uint64
+	Cancelled uint64
+	Revoked   uint64
+	Deleted   uint64
 	// CancelledFor has by cause the tokens that the manager gave up, those among
 	// them that their users had deleted as a hint.
-	CancelledFor map[Cause]uint64 `json:"cancelled_for"`
+	CancelledFor map[Cause]uint64
 	// Refused counts operations that were refused, by the error in words.
-	Refused map[string]uint64 `json:"refused"`
+	Refused map[string]uint64
 }
 
 // Stats returns the counts of now.
@@ -60,6 +60,7 @@ const (
 	DataGone                       // its volume is gone, or no longer watched
 )
 
+// causeWords are durable, and known to clients of the API.
 var causeWords = map[Cause]string{
 	TooManyTokens: "too many tokens", TooMuchMemory: "too much memory", HoldsTooMuch: "held too much",
 	OutOfSpace: "out of space", Overwritten: "overwritten", DataGone: "data gone",
@@ -73,7 +74,7 @@ func (c Cause) String() string {
 	return fmt.Sprintf("cause %d", uint8(c))
 }
 
-// MarshalText makes the cause readable where counters are turned into JSON.
+// MarshalText returns the words, which tombstones in stores have.
 func (c Cause) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 // UnmarshalText is the inverse of MarshalText.

@@ -55,15 +55,8 @@ type ID uint64
 // String returns the identifier as 16 hexadecimal digits.
 func (id ID) String() string { return fmt.Sprintf("%016x", uint64(id)) }
 
-// MarshalText makes the identifier readable where a listing is turned into JSON.
+// MarshalText makes the identifier readable in a log of JSON.
 func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
-
-// UnmarshalText reads what MarshalText wrote.
-func (id *ID) UnmarshalText(text []byte) error {
-	parsed, err := ParseID(string(text))
-	*id = parsed
-	return err
-}
 
 // ParseID is the inverse of ID.String.
 func ParseID(s string) (ID, error) {

@@ -13,32 +13,32 @@ import (
 
 // Description says what a virtual disk is. Lengths are bytes.
 type Description struct {
-	Name   string      `json:"name"`
-	Format disk.Format `json:"format"`
+	Name   string
+	Format disk.Format
 	// Kind is fixed, dynamic or differencing; a raw file is fixed.
-	Kind                string `json:"kind"`
-	SizeBytes           int64  `json:"size_bytes"`
-	FileBytes           int64  `json:"file_bytes"`
-	BlockBytes          int64  `json:"block_bytes,omitempty"`
-	SectorBytes         int64  `json:"sector_bytes,omitempty"`
-	PhysicalSectorBytes int64  `json:"physical_sector_bytes,omitempty"`
-	Blocks              int64  `json:"blocks,omitempty"`
-	PlacedBlocks        int64  `json:"placed_blocks,omitempty"`
-	FragmentedBlocks    int64  `json:"fragmented_blocks,omitempty"`
+	Kind                string
+	SizeBytes           int64
+	FileBytes           int64
+	BlockBytes          int64
+	SectorBytes         int64
+	PhysicalSectorBytes int64
+	Blocks              int64
+	PlacedBlocks        int64
+	FragmentedBlocks    int64
 	// LooksLike is the format that the contents of a raw file look like, "" if none.
-	LooksLike string `json:"looks_like,omitempty"`
+	LooksLike string
 	// Mappable says that payload is placed so that it can be mapped: at multiples of
 	// 4 KiB.
-	Mappable bool      `json:"mappable"`
-	ID       string    `json:"id,omitempty"`
-	DiskID   string    `json:"disk_id,omitempty"`
-	Creator  string    `json:"creator,omitempty"`
-	Created  time.Time `json:"created,omitzero"`
+	Mappable bool
+	ID       string
+	DiskID   string
+	Creator  string
+	Created  time.Time
 	// Parents are the files below a differencing disk, the nearest first. If one is
 	// missing, or is not what it was, the last entry says so, in words.
-	Parents []string `json:"parents,omitempty"`
+	Parents []string
 	// Children are the differencing disks over it.
-	Children []string `json:"children,omitempty"`
+	Children []string
 }
 
 var kindNames = map[disk.Kind]string{disk.Fixed: "fixed", disk.Dynamic: "dynamic", disk.Differencing: "differencing"}

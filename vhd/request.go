@@ -48,53 +48,53 @@ const (
 
 // Request is an operation and what it is done with. Sizes and lengths are bytes.
 type Request struct {
-	Operation Operation `json:"operation"`
+	Operation Operation
 	// Source is a file of the store; of FromVolume, a volume.
-	Source string `json:"source,omitempty"`
+	Source string
 	// Destination is a file of the store; of ToVolume, a volume. Compact, Defragment
 	// and Resize change Source if it is empty.
-	Destination string `json:"destination,omitempty"`
+	Destination string
 	// Overwrite allows a Destination that is there already, and replaces it.
-	Overwrite bool `json:"overwrite,omitempty"`
+	Overwrite bool
 	// Raw takes the bytes of Source, and makes those of Destination, as a raw disk,
 	// although contents or names look like another format.
-	Raw bool `json:"raw,omitempty"`
+	Raw bool
 	// Fixed makes a disk of which all blocks are there; otherwise it is dynamic. For
 	// Create, Convert and FromVolume.
-	Fixed bool `json:"fixed,omitempty"`
+	Fixed bool
 	// Size is the capacity, for Create and Resize.
-	Size int64 `json:"size_bytes,omitempty"`
+	Size int64
 	// BlockLength, SectorLength and PhysicalSectorLength are for what makes a disk;
 	// zero is what the source has, if it can be, or the format's default.
-	BlockLength          int64 `json:"block_bytes,omitempty"`
-	SectorLength         int64 `json:"sector_bytes,omitempty"`
-	PhysicalSectorLength int64 `json:"physical_sector_bytes,omitempty"`
+	BlockLength          int64
+	SectorLength         int64
+	PhysicalSectorLength int64
 }
 
 // Progress is how far an operation is, in bytes.
 type Progress struct {
 	// Done of Total are looked at.
-	Done  int64 `json:"done_bytes"`
-	Total int64 `json:"total_bytes"`
+	Done  int64
+	Total int64
 	// Mapped is payload that got another place without being moved, Moved was read
 	// and written.
-	Mapped int64 `json:"mapped_bytes"`
-	Moved  int64 `json:"moved_bytes"`
+	Mapped int64
+	Moved  int64
 }
 
 // Result is what an operation did.
 type Result struct {
 	// Name of the file or volume that is new or changed.
-	Name string `json:"name"`
+	Name string
 	// MappedBytes and MovedBytes are those of the last Progress.
-	MappedBytes int64 `json:"mapped_bytes"`
-	MovedBytes  int64 `json:"moved_bytes"`
+	MappedBytes int64
+	MovedBytes  int64
 	// FileBytesBefore is the length of the file that was replaced, 0 if there was none.
-	FileBytesBefore int64         `json:"file_bytes_before"`
-	FileBytes       int64         `json:"file_bytes"`
-	Duration        time.Duration `json:"duration_ns"`
+	FileBytesBefore int64
+	FileBytes       int64
+	Duration        time.Duration
 	// Warnings say what an administrator should know of what was made.
-	Warnings []string `json:"warnings,omitempty"`
+	Warnings []string
 }
 
 // job is an operation under way.

@@ -21,13 +21,13 @@ import (
 type Finding struct {
 	// LUN is the URL of the LUN that was examined, without secrets; empty where
 	// the pair was.
-	LUN   string `json:"lun,omitempty"`
-	Check string `json:"check"`
-	OK    bool   `json:"ok"`
+	LUN   string
+	Check string
+	OK    bool
 	// Detail says what was seen.
-	Detail string `json:"detail"`
+	Detail string
 	// Advice says what to do when it is not OK.
-	Advice string `json:"advice,omitempty"`
+	Advice string
 }
 
 // Pair is what to examine.

@@ -76,15 +76,15 @@ type Progress struct {
 type Result struct {
 	// Bytes is the length of what was copied. TokenBytes of it went by token,
 	// MovedBytes were read and written here, the rest was zeros.
-	Bytes      int64 `json:"bytes"`
-	TokenBytes int64 `json:"token_bytes"`
-	MovedBytes int64 `json:"moved_bytes"`
+	Bytes      int64
+	TokenBytes int64
+	MovedBytes int64
 	// Mapped: what went by token was not read and written by the server either, as
 	// far as it is known. It is not for what lies outside the server's store.
-	Mapped bool `json:"mapped"`
+	Mapped bool
 	// Reason says why not all went by token, empty if it did.
-	Reason   string        `json:"reason,omitempty"`
-	Duration time.Duration `json:"duration_ns"`
+	Reason   string
+	Duration time.Duration
 }
 
 var (

@@ -7,14 +7,6 @@ import (
 	"odx/backstore/refs"
 )
 
-// DescribedRun is a run of slots without holes: consecutive or equal values.
-type DescribedRun struct {
-	At    int    `json:"at"` // index of the first slot
-	Count int    `json:"count"`
-	First uint64 `json:"first"`
-	Same  bool   `json:"same,omitempty"`
-}
-
 // Describe returns the contents of a row of this package in readable form. ok is false
 // for rows of other packages.
 func Describe(key, value []byte) (described any, ok bool, err error) {
@@ -32,16 +24,23 @@ func Describe(key, value []byte) (described any, ok bool, err error) {
 	return nil, false, nil
 }
 
+// describeNode returns the level of a node and the runs of its slots without holes: the
+// index of the first slot, how many there are, the value of the first one, and whether
+// all are equal; otherwise they are consecutive.
 func describeNode(value []byte) (any, error) {
 	n, err := decodeNode(value)
 	if err != nil {
 		return nil, err
 	}
-	runs := []DescribedRun{}
+	runs := []map[string]any{}
 	for i := 0; i < Fanout; {
 		count, kind := n.run(i)
 		if kind != runHoles {
-			runs = append(runs, DescribedRun{At: i, Count: count, First: uint64(n.slots[i]), Same: kind == runConstant && count > 1})
+			run := map[string]any{"at": i, "count": count, "first": uint64(n.slots[i])}
+			if kind == runConstant && count > 1 {
+				run["same"] = true
+			}
+			runs = append(runs, run)
 		}
 		i += count
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
-	"odx/admin"
+	v1 "odx/api/v1"
 )
 
 // operation is an operation that both support. Commands are without the program name.
@@ -113,7 +113,7 @@ func (b *bench) measureODX(ctx context.Context, o operation, r *result) error {
 	if err := b.syncHost(); err != nil {
 		return err
 	}
-	var said admin.DiskResult
+	var said v1.DiskResult
 	began := time.Now()
 	if err := b.odx(ctx, &said, o.odx); err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 
 	"odx/admin"
 	"odx/api/transfer"
+	v1 "odx/api/v1"
 	"odx/backstore"
 	"odx/conf"
 	"odx/initiator"
@@ -187,7 +188,7 @@ func copyFrom(ctx context.Context, a admin.Administrator, o *copyOptions, src tr
 		return fmt.Errorf("%s to %s, after %s of %s: %w", shown(from), shown(to), bytesText(r.Bytes), bytesText(src.Size()), hintOverwrite(stopped(err)))
 	}
 	if o.json {
-		return printJSON(std.out, r)
+		return printJSON(std.out, v1.CopyResult(r))
 	}
 	r.Duration = time.Since(std.began)
 	return printCopy(std.out, r)

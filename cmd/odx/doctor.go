@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/api/doctor"
+	v1 "odx/api/v1"
 	"odx/initiator"
 )
 
@@ -53,9 +54,9 @@ var errNotOffloaded = errors.New("a copy would not be offloaded")
 func examine(cmd *cobra.Command, p doctor.Pair, asJSON bool) error {
 	ctx, release := untilSignal(cmd.Context())
 	defer release()
-	findings := []doctor.Finding{}
+	findings := []v1.Finding{}
 	ok, err := doctor.Examine(ctx, p, func(f doctor.Finding) {
-		findings = append(findings, f)
+		findings = append(findings, v1.Finding(f))
 		if !asJSON {
 			printFinding(cmd.OutOrStdout(), f)
 		}

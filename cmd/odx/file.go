@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/admin"
+	"odx/api"
 	"odx/conf"
 )
 
@@ -61,7 +62,7 @@ func newFileList() *cobra.Command {
 					}
 				}
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), list)
+					return printJSON(cmd.OutOrStdout(), api.FilesV1(list))
 				}
 				return printFiles(cmd.OutOrStdout(), list)
 			})
@@ -166,7 +167,7 @@ func newFileTwo(use, short, done string, do func(a admin.Administrator, ctx cont
 					return err
 				}
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), f)
+					return printJSON(cmd.OutOrStdout(), api.FileV1(f))
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "file %s: %s to %s\n", args[0], done, args[1])
 				return err

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"odx/admin"
+	v1 "odx/api/v1"
 )
 
 func TestTokenCommands(t *testing.T) {
@@ -22,7 +22,7 @@ func TestTokenCommands(t *testing.T) {
 		}
 		text = strings.TrimSpace(text)
 		stdout, _, _ := output(t, "token", "create", "src", "--json", "--out", file, "--priority", "2", "--config", path)
-		var whole admin.MadeToken
+		var whole v1.MadeToken
 		if err := json.Unmarshal([]byte(stdout), &whole); err != nil || whole.Length != 64<<20 || whole.Priority != 2 {
 			t.Errorf("%v: %s", err, stdout)
 		}
@@ -30,9 +30,9 @@ func TestTokenCommands(t *testing.T) {
 			{args: "volume create new 1MiB", stdout: "volume new: made, 1MiB\n"},
 			{args: "token write " + text + " new:8KiB --from 4KiB", stdout: "volume new: 28672 bytes written from 8192 on\n"},
 			{args: "token write @" + file + " new:0+4KiB --json", stdout: "{\n  \"bytes\": 4096,\n  \"remaining\": 0\n}\n"},
-			{args: "token delete " + whole.ID.String(), stdout: "token " + whole.ID.String() + ": revoked\n"},
+			{args: "token delete " + whole.ID, stdout: "token " + whole.ID + ": revoked\n"},
 			{args: "token write @" + file + " new", stderr: "odx: after 0 bytes: token was revoked\n", status: 1},
-			{args: "token show " + whole.ID.String(), stderr: "odx: token " + whole.ID.String() + ": token was revoked\n", status: 1},
+			{args: "token show " + whole.ID, stderr: "odx: token " + whole.ID + ": token was revoked\n", status: 1},
 			{args: "token write nonsense new", stderr: "odx: this is no token: not 512 bytes, and not 512 bytes in base64; a file is named @FILE\n", status: 1},
 			{args: "token create src:1GB", stderr: "odx: \"src:1GB\": invalid size \"1GB\"; use bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB; write VOLUME:OFFSET+LENGTH, for example src:1GiB+256MiB\n", status: 1},
 		})

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/admin"
+	"odx/api"
 	"odx/backstore"
 	"odx/conf"
 )
@@ -61,7 +62,7 @@ func scrub(ctx context.Context, a admin.Administrator, o *scrubOptions, stdout, 
 		return err
 	}
 	if o.json {
-		err = printJSON(stdout, r)
+		err = printJSON(stdout, api.ScrubResultV1(r))
 	} else {
 		err = printScrub(stdout, r, time.Since(start))
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/admin"
+	"odx/api"
 	"odx/conf"
 )
 
@@ -33,7 +34,7 @@ func newStatus() *cobra.Command {
 					return err
 				}
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), st)
+					return printJSON(cmd.OutOrStdout(), api.StatusV1(st))
 				}
 				return printStatus(cmd.OutOrStdout(), &st)
 			})

@@ -12,6 +12,7 @@ import (
 
 	"odx/admin"
 	"odx/api"
+	v1 "odx/api/v1"
 	"odx/conf"
 )
 
@@ -51,7 +52,7 @@ func newStoreInfo() *cobra.Command {
 					}
 				}
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), s)
+					return printJSON(cmd.OutOrStdout(), v1.StoreInfo{Store: api.StoreV1(s.StoreInfo), ExclusiveBytes: s.ExclusiveBytes})
 				}
 				_, served := a.(*api.Client)
 				return printStore(cmd.OutOrStdout(), cfg, s, served)
@@ -67,7 +68,7 @@ func newStoreInfo() *cobra.Command {
 type storeInfo struct {
 	admin.StoreInfo
 	// ExclusiveBytes is by name of the volume; nil when it was not asked for.
-	ExclusiveBytes map[string]int64 `json:"exclusive_bytes,omitempty"`
+	ExclusiveBytes map[string]int64
 }
 
 func printStore(w io.Writer, cfg *conf.Config, s storeInfo, served bool) error {
@@ -220,7 +221,7 @@ func newStoreCheck() *cobra.Command {
 
 func printCheck(w io.Writer, cfg *conf.Config, r admin.CheckResult, o *adminOptions) error {
 	if o.json {
-		return printJSON(w, r)
+		return printJSON(w, api.CheckResultV1(r))
 	}
 	if r.Sound {
 		_, err := fmt.Fprintf(w, "the store in %s is sound\n", cfg.DataDir)
@@ -250,7 +251,7 @@ func newStoreClean() *cobra.Command {
 					return err
 				}
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), r)
+					return printJSON(cmd.OutOrStdout(), api.CleanResultV1(r))
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s given back, %s on disk now\n", bytesText(r.FreedBytes), bytesText(r.PhysicalBytes))
 				return err

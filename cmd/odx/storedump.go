@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/admin"
+	"odx/api"
+	v1 "odx/api/v1"
 	"odx/backstore"
 	"odx/conf"
 )
@@ -31,7 +33,7 @@ func newStoreDump() *cobra.Command {
 			return o.run(cmd, func(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (err error) {
 				out := bufio.NewWriter(cmd.OutOrStdout())
 				defer func() { err = errors.Join(err, out.Flush()) }()
-				return admin.Dump(ctx, cfg, log, parts, func(item backstore.DumpItem) error { return printItem(out, item, o.json) })
+				return admin.Dump(ctx, cfg, log, parts, func(item backstore.DumpItem) error { return printItem(out, api.DumpItemV1(item), o.json) })
 			})
 		},
 	}
@@ -39,7 +41,7 @@ func newStoreDump() *cobra.Command {
 	return cmd
 }
 
-func printItem(w io.Writer, item backstore.DumpItem, asJSON bool) error {
+func printItem(w io.Writer, item v1.DumpItem, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(item)
 	}

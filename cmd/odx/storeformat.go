@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/admin"
+	"odx/api"
 	"odx/conf"
 )
 
@@ -30,7 +31,7 @@ func newStoreUpgrade() *cobra.Command {
 					return err
 				}
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), u)
+					return printJSON(cmd.OutOrStdout(), api.UpgradedV1(u))
 				}
 				if u.From == u.To {
 					_, err = fmt.Fprintf(cmd.OutOrStdout(), "the store in %s has format %d already\n", cfg.DataDir, u.To)

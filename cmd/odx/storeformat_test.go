@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 
+	v1 "odx/api/v1"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/initiator"
@@ -359,7 +360,7 @@ func TestDumpCommand(t *testing.T) {
 	}
 	lines := strings.Split(strings.TrimSpace(succeed(t, "store", "dump", "records", "--json", "--config", path)), "\n")
 	for _, line := range lines {
-		var item backstore.DumpItem
+		var item v1.DumpItem
 		if err := json.Unmarshal([]byte(line), &item); err != nil || item.Part != "records" || item.Key == "" {
 			t.Errorf("%s: %v", line, err)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/admin"
+	"odx/api"
 	"odx/backstore"
 	"odx/conf"
 )
@@ -39,7 +40,7 @@ func newStoreRepair() *cobra.Command {
 					return err
 				}
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), r)
+					return printJSON(cmd.OutOrStdout(), api.RepairedV1(r))
 				}
 				if to == "" {
 					to = cfg.DataDir

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/admin"
+	"odx/api"
 	"odx/conf"
 	"odx/tokens"
 )
@@ -137,7 +138,7 @@ func newTokenCreate() *cobra.Command {
 					}
 				}
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), t)
+					return printJSON(cmd.OutOrStdout(), api.MadeTokenV1(t))
 				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "token %v stands for %d bytes\n", t.ID, t.Length)
 				return printMade(cmd.OutOrStdout(), t, out == "")
@@ -208,7 +209,7 @@ func newTokenWrite() *cobra.Command {
 					return fmt.Errorf("after %d bytes: %w", done.Bytes, err)
 				}
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), done)
+					return printJSON(cmd.OutOrStdout(), api.TokenWrittenV1(done))
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes written from %d on\n", spaceText(p.volume), done.Bytes, p.offset)
 				return err
@@ -258,7 +259,7 @@ func newTokenList() *cobra.Command {
 					return err
 				}
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), list)
+					return printJSON(cmd.OutOrStdout(), api.TokenInfosV1(list))
 				}
 				return printTokens(cmd.OutOrStdout(), list)
 			})
@@ -310,7 +311,7 @@ func newTokenShow() *cobra.Command {
 					return err
 				}
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), t)
+					return printJSON(cmd.OutOrStdout(), api.TokenInfoV1(t))
 				}
 				return printTokens(cmd.OutOrStdout(), []admin.TokenInfo{t})
 			})
@@ -384,7 +385,7 @@ func newTokenVerify() *cobra.Command {
 					return err
 				}
 				if o.json {
-					err = printJSON(cmd.OutOrStdout(), v)
+					err = printJSON(cmd.OutOrStdout(), api.TokenVerifiedV1(v))
 				} else if v.Match {
 					_, err = fmt.Fprintln(cmd.OutOrStdout(), "the bytes are the same")
 				}

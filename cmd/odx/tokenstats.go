@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/admin"
+	"odx/api"
 	"odx/conf"
 )
 
@@ -32,7 +33,7 @@ func newTokenStats() *cobra.Command {
 					return err
 				}
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), s)
+					return printJSON(cmd.OutOrStdout(), api.CopyStatsV1(s))
 				}
 				return printCopyStats(cmd.OutOrStdout(), &s)
 			})

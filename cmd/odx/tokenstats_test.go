@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"testing"
 
-	"odx/admin"
+	v1 "odx/api/v1"
 )
 
 // What was refused to an initiator is there for an administrator to see, with the
@@ -14,7 +14,7 @@ import (
 func TestTokenStats(t *testing.T) {
 	path := writeConfig(t, config)
 	here := "iscsi://" + startServer(t, odx("serve", "--config", path)).portal + "/iqn.2026-11.example.odx:disks/"
-	stats := func() (s admin.CopyStats) {
+	stats := func() (s v1.CopyStats) {
 		t.Helper()
 		stdout, stderr, status := output(t, "token", "stats", "--json", "--config", path)
 		if err := json.Unmarshal([]byte(stdout), &s); err != nil || status != 0 {

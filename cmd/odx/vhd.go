@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/admin"
+	"odx/api"
 	"odx/conf"
 	"odx/vhd"
 )
@@ -179,7 +180,7 @@ func changeDisk(cmd *cobra.Command, o *diskOptions) error {
 			return hintOverwrite(err)
 		}
 		if o.json {
-			return printJSON(cmd.OutOrStdout(), r)
+			return printJSON(cmd.OutOrStdout(), api.DiskResultV1(r))
 		}
 		return printDiskResult(cmd.OutOrStdout(), r)
 	})

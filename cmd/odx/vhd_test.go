@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"odx/admin"
+	v1 "odx/api/v1"
 )
 
 func TestVHDCommands(t *testing.T) {
@@ -34,10 +34,10 @@ func TestVHDCommands(t *testing.T) {
 			t.Error(said)
 		}
 		run("vhd", "snapshot", "images/src.vhdx", "images/child.vhdx")
-		var d admin.Disk
+		var d v1.Disk
 		describe := func(name string, flags ...string) {
 			t.Helper()
-			d = admin.Disk{}
+			d = v1.Disk{}
 			if err := json.Unmarshal([]byte(run(append([]string{"vhd", "info", name, "--json"}, flags...)...)), &d); err != nil {
 				t.Fatal(err)
 			}

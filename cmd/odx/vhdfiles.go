@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/admin"
+	"odx/api"
 	"odx/api/transfer"
 	"odx/conf"
 	"odx/vhd"
@@ -40,7 +41,7 @@ func newVHDInfo() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			show := func(d admin.Disk) error {
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), d)
+					return printJSON(cmd.OutOrStdout(), api.DiskV1(d))
 				}
 				return printDisk(cmd.OutOrStdout(), d)
 			}
@@ -136,7 +137,7 @@ func newVHDCheck() *cobra.Command {
 
 func printDiskCheck(w io.Writer, o *adminOptions, name string, c admin.DiskCheck) error {
 	if o.json {
-		if err := printJSON(w, c); err != nil {
+		if err := printJSON(w, api.DiskCheckV1(c)); err != nil {
 			return err
 		}
 	} else {
@@ -223,7 +224,7 @@ func importDisk(ctx context.Context, a admin.Administrator, o *diskOptions, loca
 	// Every byte of the payload came over the wire or was read here.
 	result.MovedBytes += copied.MovedBytes
 	if o.json {
-		return printJSON(stdout, result)
+		return printJSON(stdout, api.DiskResultV1(result))
 	}
 	return printDiskResult(stdout, result)
 }

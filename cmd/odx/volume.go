@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/admin"
+	"odx/api"
 	"odx/conf"
 )
 
@@ -52,7 +53,7 @@ func newVolumeList() *cobra.Command {
 					return err
 				}
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), volumes)
+					return printJSON(cmd.OutOrStdout(), api.VolumesV1(volumes))
 				}
 				return printVolumes(cmd.OutOrStdout(), volumes)
 			})
@@ -113,7 +114,7 @@ func newVolumeCreate() *cobra.Command {
 // printVolume says what happened to a volume.
 func printVolume(w io.Writer, o *adminOptions, v admin.Volume, what string) error {
 	if o.json {
-		return printJSON(w, v)
+		return printJSON(w, api.VolumeV1(v))
 	}
 	_, err := fmt.Fprintf(w, "volume %s: %s\n", v.Name, what)
 	return err

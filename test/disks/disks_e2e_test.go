@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"odx/admin"
+	v1 "odx/api/v1"
 	"odx/internal/kit"
 	"odx/internal/kit/harness"
 )
@@ -62,9 +62,9 @@ func (b *bed) admin(into any, args ...string) {
 }
 
 // change runs an operation on virtual disks, which must move no bytes.
-func (b *bed) change(args ...string) admin.DiskResult {
+func (b *bed) change(args ...string) v1.DiskResult {
 	b.t.Helper()
-	var r admin.DiskResult
+	var r v1.DiskResult
 	b.admin(&r, append([]string{"vhd"}, args...)...)
 	if r.MovedBytes != 0 {
 		b.t.Errorf("odx vhd %s moved %d bytes", strings.Join(args, " "), r.MovedBytes)
@@ -120,7 +120,7 @@ func (b *bed) fsck(raw string) {
 func (b *bed) judge(step, name, want string) {
 	b.t.Helper()
 	began := time.Now()
-	var check admin.DiskCheck
+	var check v1.DiskCheck
 	b.admin(&check, "vhd", "check", name)
 	if !check.Sound {
 		b.t.Errorf("%s: odx vhd check of %s: %+v", step, name, check.Findings)
@@ -164,7 +164,7 @@ func (b *bed) export(name, local string) string {
 	return b.host(local)
 }
 
-func (b *bed) info(name string) (d admin.Disk) {
+func (b *bed) info(name string) (d v1.Disk) {
 	b.t.Helper()
 	b.admin(&d, "vhd", "info", name)
 	return d
@@ -173,7 +173,7 @@ func (b *bed) info(name string) (d admin.Disk) {
 // wantFiles checks which files the store has.
 func (b *bed) wantFiles(names ...string) {
 	b.t.Helper()
-	var files []admin.File
+	var files []v1.File
 	b.admin(&files, "file", "list")
 	var have []string
 	for _, f := range files {

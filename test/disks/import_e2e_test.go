@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"odx/admin"
+	v1 "odx/api/v1"
 )
 
 // imported is a virtual disk that qemu-img makes of the image.
@@ -32,7 +32,7 @@ func TestImport(t *testing.T) {
 	for _, d := range importedDisks {
 		local := b.host(d.name)
 		b.qemu("convert", "-f", "raw", "-O", d.driver, "-o", d.options, b.image, local)
-		var before admin.Disk
+		var before v1.Disk
 		b.admin(&before, "vhd", "info", "--local", local)
 		if before.Mappable != d.mappable || before.SizeBytes != imageSize {
 			t.Errorf("%s as qemu-img makes it: %+v", d.name, before)
@@ -65,7 +65,7 @@ func TestImport(t *testing.T) {
 // importDisk copies a virtual disk of the host into the store.
 func (b *bed) importDisk(local, name string) {
 	b.t.Helper()
-	var r admin.DiskResult
+	var r v1.DiskResult
 	b.admin(&r, "vhd", "import", local, name)
 	if r.Name != name || r.MovedBytes == 0 {
 		b.t.Errorf("odx vhd import says %+v", r)

@@ -16,6 +16,7 @@ import (
 
 	"odx/admin"
 	"odx/api"
+	v1 "odx/api/v1"
 	"odx/internal/kit"
 	"odx/internal/kit/harness"
 	"odx/internal/kit/tokenclient"
@@ -236,7 +237,7 @@ func (k *killed) check(a attempt) (isNew bool) {
 			continue
 		}
 		names = append(names, name)
-		var c admin.DiskCheck
+		var c v1.DiskCheck
 		k.admin(&c, "vhd", "check", name)
 		if !c.Sound {
 			k.t.Errorf("%s after %s: %+v", name, a.request.Operation, c.Findings)

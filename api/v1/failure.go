@@ -1,0 +1,16 @@
+package v1
+
+// Failure is an answer that is an error: Kind is for programs, Error for people.
+// Bytes were done before it, from the beginning of what was asked for on.
+type Failure struct {
+	Kind  string `json:"kind"`
+	Error string `json:"error"`
+	Bytes int64  `json:"bytes,omitempty"`
+}
+
+// Line is a line of an answer that says its progress: it has one of the three.
+type Line[P, R any] struct {
+	Progress *P `json:"progress,omitempty"`
+	Result   *R `json:"result,omitempty"`
+	*Failure
+}

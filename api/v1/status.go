@@ -1,0 +1,52 @@
+package v1
+
+import "time"
+
+// Status is the answer of GET /v1/status.
+type Status struct {
+	Portals        []string        `json:"portals"`
+	MissingPortals []MissingPortal `json:"missing_portals,omitempty"`
+	LUNs           []LUNStatus     `json:"luns"`
+	Sessions       []Session       `json:"sessions"`
+	Damage         []Damaged       `json:"damage,omitempty"`
+	MoreDamage     int             `json:"more_damage,omitempty"`
+}
+
+// MissingPortal is a portal that does not answer.
+type MissingPortal struct {
+	Address string `json:"address"`
+	Problem string `json:"problem"`
+}
+
+// LUNStatus describes a LUN of the configuration.
+type LUNStatus struct {
+	Target    string   `json:"target"`
+	Number    uint16   `json:"lun"`
+	Medium    string   `json:"medium"`
+	SizeBytes int64    `json:"size_bytes"`
+	ReadOnly  bool     `json:"read_only"`
+	URLs      []string `json:"urls"`
+	Over      []string `json:"over"`
+	Problem   string   `json:"problem,omitempty"`
+}
+
+// Session is an initiator that is logged in to a target, or to discovery.
+type Session struct {
+	Initiator string       `json:"initiator"`
+	Alias     string       `json:"alias,omitempty"`
+	ISID      string       `json:"isid"`
+	TSIH      uint16       `json:"tsih"`
+	Target    string       `json:"target,omitempty"`
+	Addresses []string     `json:"addresses"`
+	Since     time.Time    `json:"since"`
+	Commands  int          `json:"commands"`
+	LUNs      []SessionLUN `json:"luns"`
+}
+
+// SessionLUN is a LUN as a session finds it.
+type SessionLUN struct {
+	Number   uint16   `json:"lun"`
+	Medium   string   `json:"medium"`
+	ReadOnly bool     `json:"read_only"`
+	Over     []string `json:"over"`
+}

@@ -1,0 +1,149 @@
+package v1
+
+import (
+	"encoding/json"
+	"flag"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write testdata: only for what is new on the wire")
+
+// types has every type of the package, by its name.
+var types = map[string]any{
+	"Store": &Store{}, "VolumeStats": &VolumeStats{}, "Tokens": &Tokens{}, "LastScrub": &LastScrub{}, "Damaged": &Damaged{},
+	"CheckResult": &CheckResult{}, "CleanResult": &CleanResult{},
+	"ScrubRequest": &ScrubRequest{}, "ScrubProgress": &ScrubProgress{}, "ScrubResult": &ScrubResult{}, "Damage": &Damage{}, "Use": &Use{}, "Mended": &Mended{},
+	"Volume": &Volume{}, "CreateVolume": &CreateVolume{}, "Resize": &Resize{}, "NewName": &NewName{}, "FinishVolume": &FinishVolume{}, "DataRange": &DataRange{},
+	"File": &File{}, "CreateFile": &CreateFile{}, "StartFile": &StartFile{}, "FinishFile": &FinishFile{},
+	"Disk": &Disk{}, "DiskCheck": &DiskCheck{}, "DiskFinding": &DiskFinding{}, "DiskRequest": &DiskRequest{}, "DiskProgress": &DiskProgress{}, "DiskResult": &DiskResult{},
+	"TokenRequest": &TokenRequest{}, "MadeToken": &MadeToken{}, "ProvidedToken": &ProvidedToken{}, "TokenInfo": &TokenInfo{}, "TokenWrite": &TokenWrite{},
+	"TokenWritten": &TokenWritten{}, "TokenVerified": &TokenVerified{}, "TokenRead": &TokenRead{}, "Token": &Token{},
+	"CopyStats": &CopyStats{}, "CopyCommands": &CopyCommands{}, "CopyRefusal": &CopyRefusal{}, "TokenStats": &TokenStats{},
+	"Status": &Status{}, "MissingPortal": &MissingPortal{}, "LUNStatus": &LUNStatus{}, "Session": &Session{}, "SessionLUN": &SessionLUN{},
+	"Failure": &Failure{}, "Line": &Line[ScrubProgress, ScrubResult]{},
+	"StoreInfo": &StoreInfo{}, "Upgraded": &Upgraded{}, "Repaired": &Repaired{}, "Lost": &Lost{}, "UnusedChange": &UnusedChange{}, "Change": &Change{},
+	"DumpItem": &DumpItem{}, "CopyResult": &CopyResult{}, "Finding": &Finding{},
+}
+
+// TestWire holds the JSON of each type, with nothing and with something in every
+// field, against testdata. A difference breaks clients.
+func TestWire(t *testing.T) {
+	for name, v := range types {
+		t.Run(name, func(t *testing.T) {
+			empty, full := marshal(t, v), ""
+			fill(reflect.ValueOf(v).Elem())
+			full = marshal(t, v)
+			got, file := empty+full, filepath.Join("testdata", name+".json")
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("the JSON is\n%s\n%s has\n%s", got, file, want)
+			}
+			back := reflect.New(reflect.TypeOf(v).Elem()).Interface()
+			if err := json.Unmarshal([]byte(full), back); err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(back, v) {
+				t.Errorf("read back it is %+v, was %+v", back, v)
+			}
+		})
+	}
+}
+
+// TestTypes: no type of the package is missing in TestWire, and every field has a
+// name of its own on the wire.
+func TestTypes(t *testing.T) {
+	sources, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range sources {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.TypeSpec:
+				if types[n.Name.Name] == nil {
+					t.Errorf("%s: type %s is not in the table of this test", name, n.Name)
+				}
+			case *ast.StructType:
+				for _, f := range n.Fields.List {
+					if len(f.Names) > 0 && (f.Tag == nil || !strings.Contains(f.Tag.Value, `json:"`)) {
+						t.Errorf("%s: field %s has no name for JSON", name, f.Names[0])
+					}
+				}
+			}
+			return true
+		})
+	}
+	files, err := fs.Glob(os.DirFS("testdata"), "*.json")
+	if err != nil || len(files) != len(types) {
+		t.Errorf("%d files in testdata for %d types: %v", len(files), len(types), err)
+	}
+}
+
+func marshal(t *testing.T, v any) string {
+	t.Helper()
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text) + "\n"
+}
+
+// fill puts something into every field.
+func fill(v reflect.Value) {
+	switch at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC); {
+	case v.Type() == reflect.TypeFor[time.Time]():
+		v.Set(reflect.ValueOf(at))
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			fill(v.Field(i))
+		}
+	case v.Kind() == reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0))
+	case v.Kind() == reflect.Map:
+		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		fill(key)
+		fill(value)
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(key, value)
+	case v.Kind() == reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem())
+	case v.Kind() == reflect.Interface:
+		v.Set(reflect.ValueOf("any"))
+	case v.Kind() == reflect.String:
+		v.SetString("text")
+	case v.Kind() == reflect.Bool:
+		v.SetBool(true)
+	case v.CanInt():
+		v.SetInt(1)
+	case v.CanUint():
+		v.SetUint(1)
+	default:
+		v.SetFloat(1.5)
+	}
+}

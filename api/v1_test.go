@@ -1,0 +1,163 @@
+package api
+
+import (
+	"encoding/json"
+	"reflect"
+	"testing"
+	"time"
+
+	"odx/admin"
+	v1 "odx/api/v1"
+	"odx/backstore"
+	"odx/tokens"
+)
+
+// sure is the inverse of a conversion that fails for what no server sends.
+func sure[W, T any](t *testing.T, convert func(W) (T, error)) func(W) T {
+	return func(w W) T {
+		result, err := convert(w)
+		if err != nil {
+			t.Error(err)
+		}
+		return result
+	}
+}
+
+// TestConversions takes everything that an Administrator takes or returns, with
+// something in each field and with nothing, to JSON and back: no field is forgotten.
+func TestConversions(t *testing.T) {
+	t.Run("Volume", there(VolumeV1, volumeOf))
+	t.Run("File", there(FileV1, fileOf))
+	t.Run("FileStart", there(fileStartV1, func(r v1.StartFile) admin.FileStart { return fileStartOf(r, "") }))
+	t.Run("FileFinish", there(fileFinishV1, func(r v1.FinishFile) admin.FileFinish { return fileFinishOf(r, "") }))
+	t.Run("Disk", there(DiskV1, diskOf))
+	t.Run("DiskCheck", there(DiskCheckV1, diskCheckOf))
+	t.Run("DiskRequest", there(diskRequestV1, diskRequestOf))
+	t.Run("DiskProgress", there(diskProgressV1, diskProgressOf))
+	t.Run("DiskResult", there(DiskResultV1, diskResultOf))
+	t.Run("TokenRequest", there(tokenRequestV1, tokenRequestOf))
+	t.Run("TokenInfo", there(TokenInfoV1, sure(t, tokenInfoOf)))
+	t.Run("MadeToken", there(MadeTokenV1, sure(t, madeTokenOf)))
+	t.Run("TokenWrite", there(tokenWriteV1, tokenWriteOf))
+	t.Run("TokenWritten", there(TokenWrittenV1, tokenWrittenOf))
+	t.Run("TokenVerified", there(TokenVerifiedV1, tokenVerifiedOf))
+	t.Run("CopyStats", there(CopyStatsV1, sure(t, copyStatsOf)))
+	t.Run("Status", there(StatusV1, statusOf))
+	t.Run("Store", there(StoreV1, storeOf))
+	t.Run("CheckResult", there(CheckResultV1, checkResultOf))
+	t.Run("CleanResult", there(CleanResultV1, cleanResultOf))
+	t.Run("ScrubRequest", there(scrubRequestV1, scrubRequestOf))
+	t.Run("ScrubProgress", there(scrubProgressV1, scrubProgressOf))
+	t.Run("ScrubResult", there(ScrubResultV1, scrubResultOf))
+}
+
+// there takes a value to W, to JSON, and back.
+func there[T, W any](to func(T) W, from func(W) T) func(t *testing.T) {
+	return func(t *testing.T) {
+		var v T
+		for _, what := range []string{"nothing", "something"} {
+			text, err := json.Marshal(to(v))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var w W
+			if err := json.Unmarshal(text, &w); err != nil {
+				t.Fatal(err)
+			}
+			if back := from(w); !reflect.DeepEqual(back, v) {
+				t.Errorf("%s comes back as\n%+v, was\n%+v\n%s", what, back, v, text)
+			}
+			populate(reflect.ValueOf(&v).Elem())
+			hide(reflect.ValueOf(&v).Elem())
+		}
+	}
+}
+
+// hide empties what is not told: the name in the path of a request, and damage that
+// StoreInfo has itself.
+func hide(v reflect.Value) {
+	switch v := v.Addr().Interface().(type) {
+	case *admin.FileStart:
+		v.Name = ""
+	case *admin.FileFinish:
+		v.Name = ""
+	case *admin.StoreInfo:
+		v.Stats.Damage, v.Stats.MoreDamage = nil, 0
+	}
+}
+
+// populate puts something into every exported field.
+func populate(v reflect.Value) {
+	switch at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC); {
+	case v.Type() == reflect.TypeFor[time.Time]():
+		v.Set(reflect.ValueOf(at))
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				populate(v.Field(i))
+			}
+		}
+	case v.Kind() == reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		populate(v.Index(0))
+	case v.Kind() == reflect.Map:
+		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		populate(key)
+		populate(value)
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(key, value)
+	case v.Kind() == reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		populate(v.Elem())
+	case v.Kind() == reflect.String:
+		v.SetString("text")
+	case v.Kind() == reflect.Bool:
+		v.SetBool(true)
+	case v.CanInt():
+		v.SetInt(1)
+	case v.CanUint():
+		v.SetUint(1)
+	default:
+		v.SetFloat(1.5)
+	}
+}
+
+// TestConversions_OneWay holds the conversions that no client reverses.
+func TestConversions_OneWay(t *testing.T) {
+	var repaired backstore.Repaired
+	populate(reflect.ValueOf(&repaired).Elem())
+	for name, tt := range map[string]struct {
+		told any
+		want string
+	}{
+		"causes": {tokenStatsV1(tokens.Stats{CancelledFor: map[tokens.Cause]uint64{tokens.OutOfSpace: 2, tokens.DataGone: 3}}).CancelledFor,
+			`{"data gone":3,"out of space":2}`},
+		"no scrub":    {lastScrubV1(backstore.LastScrub{}).Version, `0`},
+		"first scrub": {lastScrubV1(backstore.LastScrub{Since: time.Unix(1, 0)}).Version, `1`},
+		"upgrade":     {UpgradedV1(backstore.Upgraded{From: 2, To: 3, Rows: 4}), `{"from":2,"to":3,"rows":4}`},
+		"repair": {RepairedV1(repaired), `{"volumes":1,"snapshots":1,"records":1,"lost_bytes":1,"lost":[{"what":"text","offset":1,"length":1,"reason":"text"}],"more_lost":1,` +
+			`"unused":[{"first_lsn":1,"last_lsn":1,"records":1,"change":{"kind":"text","what":"text","offset":1,"length":1,"detail":"text"}}],"more_unused":1}`},
+		"record of the journal": {
+			DumpItemV1(backstore.DumpItem{Part: "journal", Key: "7", Value: map[string]any{"kind": "write", "changes": []backstore.Change{{Kind: "write", What: "volume v", Length: 4096}}}}),
+			`{"part":"journal","key":"7","value":{"changes":[{"kind":"write","what":"volume v","length":4096}],"kind":"write"}}`,
+		},
+		"damaged row": {DumpItemV1(backstore.DumpItem{Part: "nodes", Key: "n1", Error: "torn"}), `{"part":"nodes","key":"n1","error":"torn"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if text, err := json.Marshal(tt.told); err != nil || string(text) != tt.want {
+				t.Errorf("%s, %v\nwant %s", text, err, tt.want)
+			}
+		})
+	}
+}
+
+// TestConversions_Unknown: what a server of another version says of tokens and is not
+// known here is an error, not something else.
+func TestConversions_Unknown(t *testing.T) {
+	if _, err := copyStatsOf(v1.CopyStats{Tokens: v1.TokenStats{CancelledFor: map[string]uint64{"boredom": 1}}}); err == nil {
+		t.Error("a cause that is not known was taken")
+	}
+	if _, err := tokenInfosOf([]v1.TokenInfo{{ID: "7"}}); err == nil {
+		t.Error("an identifier of one digit was taken")
+	}
+}

@@ -1,0 +1,43 @@
+package api
+
+import (
+	"odx/admin"
+	v1 "odx/api/v1"
+)
+
+// StatusV1 returns the JSON of what is served.
+func StatusV1(s admin.Status) v1.Status {
+	return v1.Status{
+		Portals:        s.Portals,
+		MissingPortals: each(func(p admin.MissingPortal) v1.MissingPortal { return v1.MissingPortal(p) })(s.MissingPortals),
+		LUNs:           each(func(l admin.LUNStatus) v1.LUNStatus { return v1.LUNStatus(l) })(s.LUNs),
+		Sessions:       each(sessionV1)(s.Sessions),
+		Damage:         each(damagedV1)(s.Damage),
+		MoreDamage:     s.MoreDamage,
+	}
+}
+
+func statusOf(s v1.Status) admin.Status {
+	return admin.Status{
+		Portals:        s.Portals,
+		MissingPortals: each(func(p v1.MissingPortal) admin.MissingPortal { return admin.MissingPortal(p) })(s.MissingPortals),
+		LUNs:           each(func(l v1.LUNStatus) admin.LUNStatus { return admin.LUNStatus(l) })(s.LUNs),
+		Sessions:       each(sessionOf)(s.Sessions),
+		Damage:         each(damagedOf)(s.Damage),
+		MoreDamage:     s.MoreDamage,
+	}
+}
+
+func sessionV1(s admin.Session) v1.Session {
+	return v1.Session{
+		Initiator: s.Initiator, Alias: s.Alias, ISID: s.ISID, TSIH: s.TSIH, Target: s.Target, Addresses: s.Addresses, Since: s.Since,
+		Commands: s.Commands, LUNs: each(func(l admin.SessionLUN) v1.SessionLUN { return v1.SessionLUN(l) })(s.LUNs),
+	}
+}
+
+func sessionOf(s v1.Session) admin.Session {
+	return admin.Session{
+		Initiator: s.Initiator, Alias: s.Alias, ISID: s.ISID, TSIH: s.TSIH, Target: s.Target, Addresses: s.Addresses, Since: s.Since,
+		Commands: s.Commands, LUNs: each(func(l v1.SessionLUN) admin.SessionLUN { return admin.SessionLUN(l) })(s.LUNs),
+	}
+}
