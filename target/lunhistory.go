@@ -24,7 +24,8 @@ const (
 
 // lunHistory is which logical unit was last served at each LUN. An initiator that is
 // logged in again after a restart goes on with the disk that it had: if there is
-// another one, it has to be notified before it writes.
+// another one, it has to be notified before it writes. The record is durable, and so
+// are the names of its fields.
 type lunHistory struct {
 	Version int         `json:"version"`
 	LUNs    []servedLUN `json:"luns"`

@@ -20,7 +20,8 @@ const portNumbersVersion = 1
 // portNumbers number the target ports of the server, which are target port groups
 // of their own: initiators find a volume that several targets have to be one device,
 // and tell its ports by their numbers. A port keeps its number, also while it is not
-// configured, and no other one ever gets it.
+// configured, and no other one ever gets it. The record is durable, and so are the names
+// of its fields.
 type portNumbers struct {
 	Version int            `json:"version"`
 	Ports   []numberedPort `json:"ports"`

@@ -47,7 +47,7 @@ type sightings struct {
 	wake  chan struct{} // holds a value while something is dirty
 }
 
-// sighting is what one initiator port found.
+// sighting is what one initiator port found, and its record, which is durable.
 type sighting struct {
 	Version int `json:"version"`
 	// Order is larger for what changed later.

@@ -89,7 +89,8 @@ type Mirror struct {
 // first format, which differs only in that.
 const mirrorVersion = 1
 
-// mirrorRecord is the stored state of a mirror.
+// mirrorRecord is the stored state of a mirror. It is durable: a renamed field loses what
+// mirrors know of their legs.
 type mirrorRecord struct {
 	Version int      `json:"version"`
 	InSync  []string `json:"in_sync"` // identities of legs

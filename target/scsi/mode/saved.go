@@ -13,8 +13,9 @@ const modeRecord = "modes"
 // savedModesVersion is the version of savedModes.
 const savedModesVersion = 1
 
-// savedModes is the record of saved mode parameters. Its first form, which has no
-// version, was the pages alone, one after the other.
+// savedModes is the record of saved mode parameters. It is durable: another name here
+// loses them. Its first form, which has no version, was the pages alone, one after the
+// other.
 type savedModes struct {
 	Version int      `json:"version"`
 	Pages   [][]byte `json:"pages"` // as MODE SELECT has them

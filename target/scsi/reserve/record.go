@@ -18,8 +18,9 @@ const recordKey = "reservations"
 // keptVersion is the version of the record below.
 const keptVersion = 1
 
-// keptState is a state as it is stored. PRGENERATION is not part of
-// it: power on sets it to zero (SPC-4 r37 6.15.2).
+// keptState is a state as it is stored. It is durable: another name here loses the
+// reservations of stores. PRGENERATION is not part of it: power on sets it to zero
+// (SPC-4 r37 6.15.2).
 type keptState struct {
 	Version       int                `json:"version"`
 	Type          Type               `json:"type,omitempty"`
