@@ -45,7 +45,10 @@ func executeGetLBAStatus(ctx context.Context, t *Task) error {
 	cdb, lu := t.CDB(), t.LU
 	lba, allocationLength := binary.BigEndian.Uint64(cdb[2:]), binary.BigEndian.Uint32(cdb[10:])
 	r := newLBAStatus(lu.blockShift, allocationLength)
-	blocks := min(lu.Blocks()-lba, maximumLBAStatusBlocks)
+	blocks := lu.Blocks()
+	if blocks-lba > maximumLBAStatusBlocks {
+		blocks = (lba + maximumLBAStatusBlocks) &^ (uint64(lu.slab())>>lu.blockShift - 1)
+	}
 	if err := lu.collectLBAStatus(ctx, r, int64(lba<<lu.blockShift), int64(blocks<<lu.blockShift)); err != nil {
 		return err
 	}
@@ -53,17 +56,25 @@ func executeGetLBAStatus(ctx context.Context, t *Task) error {
 	return nil
 }
 
-// collectLBAStatus adds the parts of a range of bytes to r, from the first on,
-// until r is full or the time is up.
-func (lu *LogicalUnit) collectLBAStatus(ctx context.Context, r *lbaStatus, off, length int64) error {
+// slab is OPTIMAL UNMAP GRANULARITY in bytes, also where that is not reported: a power
+// of two. Initiators take it as what is mapped or deallocated as a whole.
+func (lu *LogicalUnit) slab() int64 {
+	return max(lu.config.UnmapGranularity, blockdev.BlockLength)
+}
+
+// collectLBAStatus adds what lies from off to end, in bytes, to r, until r is full or
+// the time is up. Only the first descriptor may begin, and only the last may end at the
+// end of the medium, inside a slab: one of which a part is mapped is mapped.
+func (lu *LogicalUnit) collectLBAStatus(ctx context.Context, r *lbaStatus, off, end int64) error {
 	if lu.mapper == nil {
-		r.add(blockdev.Range{Offset: off, Length: length}, true)
+		r.add(blockdev.Range{Offset: off, Length: end - off}, true)
 		return nil
 	}
+	s := slabs{r: r, length: lu.slab(), from: off}
 	start := time.Now()
-	for end := off + length; off < end && !r.full(); {
+	for off &^= s.length - 1; off < end && !r.full(); {
 		step := min(end-off, lbaStatusStep)
-		if err := lu.mapper.Extents(ctx, off, step, r.add); err != nil {
+		if err := lu.mapper.Extents(ctx, off, step, s.add); err != nil {
 			return err
 		}
 		off += step
@@ -71,7 +82,59 @@ func (lu *LogicalUnit) collectLBAStatus(ctx context.Context, r *lbaStatus, off, 
 			break
 		}
 	}
+	s.flush()
 	return nil
+}
+
+// slabs puts the parts of a map, each of which follows the last one, together to slabs.
+type slabs struct {
+	r      *lbaStatus
+	length int64 // of a slab, in bytes
+	from   int64 // what lies before it is looked at, and not told
+
+	// begun is the part of a slab that is known; mapped says that some of it is.
+	begun  blockdev.Range
+	mapped bool
+}
+
+// add adds a part. It returns false when there is no room.
+func (s *slabs) add(part blockdev.Range, mapped bool) bool {
+	for part.Length > 0 {
+		inside := part.Offset & (s.length - 1)
+		if s.begun.Length == 0 && inside == 0 && part.Length >= s.length {
+			whole := blockdev.Range{Offset: part.Offset, Length: part.Length &^ (s.length - 1)}
+			if !s.tell(whole, mapped) {
+				return false
+			}
+			part.Offset, part.Length = part.Offset+whole.Length, part.Length-whole.Length
+			continue
+		}
+		if s.begun.Length == 0 {
+			s.begun.Offset, s.mapped = part.Offset, false
+		}
+		n := min(part.Length, s.length-inside)
+		s.begun.Length, s.mapped = s.begun.Length+n, s.mapped || mapped
+		part.Offset, part.Length = part.Offset+n, part.Length-n
+		if inside+n == s.length && !s.flush() {
+			return false
+		}
+	}
+	return true
+}
+
+// flush tells the slab that was begun, as far as it is known.
+func (s *slabs) flush() bool {
+	begun := s.begun
+	s.begun = blockdev.Range{}
+	return begun.Length == 0 || s.tell(begun, s.mapped)
+}
+
+// tell adds slabs to the descriptors, without what lies before from.
+func (s *slabs) tell(part blockdev.Range, mapped bool) bool {
+	if cut := s.from - part.Offset; cut > 0 {
+		part.Offset, part.Length = s.from, part.Length-cut
+	}
+	return part.Length <= 0 || s.r.add(part, mapped)
 }
 
 // lbaStatus collects LBA status descriptors.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -97,6 +99,40 @@ func TestGetLBAStatus(t *testing.T) {
 	}
 }
 
+// With a larger OPTIMAL UNMAP GRANULARITY, only whole slabs are deallocated; a walk may
+// begin inside one, and the medium may end inside one.
+func TestGetLBAStatus_slabs(t *testing.T) {
+	const volume = "mm.. .... ...m .... ...." + " .."
+	tests := map[string]struct {
+		cdb  []byte
+		want string
+	}{
+		"all of it": {getLBAStatus(0, 1024), `
+			00000044 00000000
+			0000000000000000 00000020 00 000000
+			0000000000000020 00000020 01 000000
+			0000000000000040 00000020 00 000000
+			0000000000000060 00000050 01 000000`},
+		"the rest of a slab whose beginning is mapped": {getLBAStatus(0x18, 24), `
+			00000014 00000000
+			0000000000000018 00000008 00 000000`},
+		"the beginning of a slab whose rest is mapped": {getLBAStatus(0x41, 24), `
+			00000014 00000000
+			0000000000000041 0000001f 00 000000`},
+		"the end": {getLBAStatus(0xA1, 24), `
+			00000014 00000000
+			00000000000000a1 0000000f 01 000000`},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, func(c *LUConfig) {
+				c.Volume, c.UnmapGranularity = newMappedVolume(strings.ReplaceAll(volume, " ", "")), 16<<10
+			})
+			wantHex(t, f.good(tt.cdb, nil), tt.want)
+		})
+	}
+}
+
 func TestGetLBAStatusRefuses(t *testing.T) {
 	f := newMappedFixture(t, newMappedVolume("m.m."), 512)
 	for _, lba := range []uint64{32, 33, 1 << 55, 1<<64 - 1} {
@@ -150,7 +186,13 @@ func TestGetLBAStatusTellsTheMap(t *testing.T) {
 		blocks := rapid.StringMatching(`[m.]{1,40}`).Draw(rt, "map")
 		blockLength := rapid.SampledFrom([]int{512, 4096}).Draw(rt, "block length")
 		v := newMappedVolume(blocks)
-		f := newMappedFixture(t, v, blockLength)
+		slab := rapid.SampledFrom([]int64{4 << 10, 8 << 10, 64 << 10}).Draw(rt, "slab")
+		f := newFixture(t, func(c *LUConfig) { c.Volume, c.LogicalBlockLength, c.UnmapGranularity = v, blockLength, slab })
+		slabOf := func(lba uint64) []bool {
+			n := int(slab / blockdev.BlockLength)
+			first := int(lba) * blockLength / blockdev.BlockLength / n * n
+			return v.mapped[first:min(first+n, len(v.mapped))]
+		}
 		lba := rapid.Uint64Range(0, f.lu.Blocks()-1).Draw(rt, "lba")
 		room := rapid.IntRange(1, 50).Draw(rt, "descriptors")
 		d := f.good(getLBAStatus(lba, uint32(lbaStatusHeader+room*lbaStatusDescriptor)), nil)
@@ -163,7 +205,7 @@ func TestGetLBAStatusTellsTheMap(t *testing.T) {
 				rt.Fatalf("descriptor % x after status %d, where LBA %d comes next", d[:lbaStatusDescriptor], last, lba)
 			}
 			for ; lba < first+count; lba++ {
-				if mapped := v.mapped[lba*uint64(blockLength)/blockdev.BlockLength]; mapped != (status == statusMapped) {
+				if mapped := slices.Contains(slabOf(lba), true); mapped != (status == statusMapped) {
 					rt.Fatalf("LBA %d has status %d, mapped is %v", lba, status, mapped)
 				}
 			}
