@@ -12,6 +12,7 @@ import (
 
 	"odx/backstore/journal"
 	"odx/backstore/reserve"
+	"odx/backstore/vfs"
 )
 
 // A full file system must stop nothing but new data. What everything else has to
@@ -165,6 +166,7 @@ func (s *Store) measureSpace() {
 		}
 	}
 	s.segments.Scarce(free < lowSpace)
+	s.holdNames(free)
 	low := missing != nil || free < lowSpace && free+s.segments.RoomBytes() < lowSpace
 	if s.lowSpace.Swap(low) == low {
 		return
@@ -175,6 +177,25 @@ func (s *Store) measureSpace() {
 	} else {
 		entry.Info("the file system has room again: writes go on")
 	}
+}
+
+// holdNames keeps room for names in the directories of the store, where the file
+// system does not by itself. measuring is held.
+func (s *Store) holdNames(free int64) {
+	h, ok := s.opts.FS.(vfs.NameHolder)
+	if !ok || free < lowSpace {
+		s.namesHeld = false // those that there are may be used now
+		return
+	}
+	if s.namesHeld {
+		return
+	}
+	for _, name := range []string{segmentDir, journalDir, checkpointDir, reserveDir} {
+		if err := h.HoldNames(filepath.Join(s.opts.Dir, name)); err != nil {
+			return // the next time; reserveDir may not exist yet
+		}
+	}
+	s.namesHeld = true
 }
 
 // fillReserve makes what is missing of the reserve, of files of the store that

@@ -248,6 +248,7 @@ type Store struct {
 	lowSpace     atomic.Bool  // the host's file system has no room for new data
 	measuring    sync.Mutex   // held by measureSpace
 	reserveErr   string       // that was logged last; guarded by measuring
+	namesHeld    bool         // in the directories of the store, since the disk had room last; guarded by measuring
 	disk         atomic.Int64 // about what DiskBytes returns, where there is a capacity
 	recovered    atomic.Bool  // journal is open
 	failed       atomic.Pointer[error]

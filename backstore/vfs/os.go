@@ -52,9 +52,9 @@ func openOS(name string, flag int) (File, error) {
 	return osFile{f}, nil
 }
 
-func (osFS) Remove(name string) error { return os.Remove(name) }
+func (osFS) Remove(name string) error { return remove(name) }
 
-func (osFS) Rename(from, to string) error { return os.Rename(from, to) }
+func (osFS) Rename(from, to string) error { return rename(from, to, os.Rename) }
 
 func (osFS) List(dir string) ([]string, error) {
 	f, err := os.Open(dir)
@@ -66,6 +66,7 @@ func (osFS) List(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	names = withoutHeld(names)
 	slices.Sort(names)
 	return names, nil
 }
@@ -167,13 +168,6 @@ func (f osFile) Allocate(n int64) error {
 		_, err = f.WriteAt(piece[:min(int64(len(piece)), n-size)], size)
 	}
 	return err
-}
-
-// has reports whether n bytes of blocks are assigned to the file.
-func (f osFile) has(n int64) bool {
-	var st unix.Stat_t
-	err := f.call("fstat", func(fd int) error { return unix.Fstat(fd, &st) })
-	return err == nil && st.Blocks*512 >= n
 }
 
 func (f osFile) Size() (int64, error) {

@@ -47,7 +47,7 @@ func TestTakenBlocks(t *testing.T) {
 				switch {
 				case i%100 == 50:
 					f.good("SYNCHRONIZE CACHE on a full disk", f.session.Flush)
-				case i%300 == 170 && i < takenUnmaps/2:
+				case i%300 == 170 && i < takenUnmaps/2 && f.hasSocket(kind):
 					// What it gives to the file system is lost.
 					if err := f.target.Admin(t.Context(), nil, "store", "clean"); err != nil {
 						t.Fatalf("after %d UNMAPs: odx store clean: %v\n%s", i, err, f.target.LogTail(20))
@@ -62,9 +62,23 @@ func TestTakenBlocks(t *testing.T) {
 			f.restart(0)
 			h.end()
 			f.until("writes go on on a disk with room", f.write)
+			f.until("commands reach the server on a disk with room", func() bool {
+				return f.target.Admin(t.Context(), nil, "store", "info") == nil
+			})
 			f.same()
 		})
 	}
+}
+
+// hasSocket reports whether commands reach the server. XFS makes no file, and so no
+// socket, without a free block.
+func (f *full) hasSocket(kind string) bool {
+	_, err := os.Stat(filepath.Join(f.dir, "store", "odx.sock"))
+	if err != nil && kind == "xfs" {
+		f.t.Logf("not cleaned on request: %v", err)
+		return false
+	}
+	return true
 }
 
 const takenDisk = 700 << 20
