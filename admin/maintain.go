@@ -46,14 +46,14 @@ func maintenanceOptions(cfg *conf.Config, log *logrus.Entry) (backstore.Options,
 }
 
 // Repair rebuilds the store of a configuration, which nothing serves, in another
-// directory, or, where that is empty, in place. progress gets the bytes of segments
-// that were copied.
-func Repair(ctx context.Context, cfg *conf.Config, log *logrus.Entry, to string, progress func(done, total int64)) (backstore.Repaired, error) {
-	o, err := maintenanceOptions(cfg, log)
-	if err != nil {
+// directory, or, where how.To is empty, in place. Its Options are those of the
+// configuration.
+func Repair(ctx context.Context, cfg *conf.Config, log *logrus.Entry, how backstore.RepairOptions) (backstore.Repaired, error) {
+	var err error
+	if how.Options, err = maintenanceOptions(cfg, log); err != nil {
 		return backstore.Repaired{}, err
 	}
-	r, err := backstore.Repair(ctx, backstore.RepairOptions{Options: o, To: to, Progress: progress})
+	r, err := backstore.Repair(ctx, how)
 	if err != nil {
 		return r, lockedProblem(cfg, err)
 	}

@@ -34,6 +34,9 @@ type RepairOptions struct {
 	// repaired store, with a copy of its data; "": the store is repaired where it
 	// is, and what was replaced is kept next to it.
 	To string
+	// SkipData leaves out reading the data: what is damaged in segments is found
+	// when it is read.
+	SkipData bool
 	// Progress, if there is one, is called now and then with how many bytes of
 	// segments were copied, and how many there are.
 	Progress func(done, total int64)
@@ -55,6 +58,7 @@ type Repaired struct {
 	Snapshots int
 	Records   int
 	LostBytes int64  // of volumes, files and snapshots
+	DataRead  bool   // and verified: what is damaged of it is in LostBytes and Lost
 	Lost      []Lost // the first 10000 things
 	More      int
 	// Unused are the changes of the journal that can be read and are not in the
@@ -71,7 +75,7 @@ func Repair(ctx context.Context, o RepairOptions) (r Repaired, err error) {
 	if err := o.Options.setDefaults(); err != nil {
 		return r, err
 	}
-	r.Lost, r.Unused = []Lost{}, []UnusedChange{}
+	r.Lost, r.Unused, r.DataRead = []Lost{}, []UnusedChange{}, !o.SkipData
 	m := repair{o: o, fsys: o.FS, result: &r}
 	if o.To == "" {
 		if done, err := m.resume(); done || err != nil {
@@ -119,6 +123,8 @@ type repair struct {
 
 	trees   blockmap.Import
 	made    []uint64 // a bit for each extent that was made
+	bad     map[extent.ID]badExtent
+	data    []byte // of one extent
 	lost    extent.Slot
 	current tree // whose blocks are being made
 	whole   map[segment.ID]int64
@@ -221,7 +227,7 @@ func (m *repair) close() error {
 }
 
 func (m *repair) run(ctx context.Context) error {
-	m.whole = make(map[segment.ID]int64)
+	m.whole, m.data = make(map[segment.ID]int64), make([]byte, m.from.sb.unit*BlockLength)
 	m.trees = blockmap.Import{
 		To: m.to.forest, From: m.from.forest, Leaf: m.leaf, Lost: m.lostSlot,
 		Report: func(first, count uint64, err error) { m.lose(first, count, err.Error()) },

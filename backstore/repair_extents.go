@@ -13,18 +13,18 @@ import (
 func (m *repair) leaf(base uint64, slots *[blockmap.Fanout]extent.Slot) (lost bool, err error) {
 	from, why := 0, ""
 	for i, slot := range slots {
-		reason := ""
+		reason, made := "", true
 		if slot != 0 {
-			if reason, err = m.makeExtent(slot); err != nil {
+			if reason, made, err = m.makeExtent(slot); err != nil {
 				return false, err
 			}
 		}
-		if reason != "" {
+		if !made {
 			if slots[i], err = m.lostSlot(); err != nil {
 				return false, err
 			}
-			lost = true
 		}
+		lost = lost || reason != ""
 		if reason != why {
 			if why != "" {
 				m.lose(base+uint64(from), uint64(i-from), why)
@@ -66,23 +66,24 @@ func (m *repair) makeStale(root *blockmap.Root, stale *staleBlocks) error {
 
 // makeExtent makes the extent of a slot, if it is not there yet. reason says why
 // its block is lost, if it is.
-func (m *repair) makeExtent(slot extent.Slot) (reason string, err error) {
+func (m *repair) makeExtent(slot extent.Slot) (reason string, made bool, err error) {
 	id, block := m.from.extents.Split(slot)
 	x, ok, err := m.from.extents.Entry(id)
 	switch {
 	case err != nil:
-		return err.Error(), nil
+		return err.Error(), false, nil
 	case !ok, block >= int(x.Blocks):
-		return fmt.Sprintf("extent %d is missing from the table", id), nil
+		return fmt.Sprintf("extent %d is missing from the table", id), false, nil
 	}
 	if end := int64(x.Addr.Block) + int64(x.Blocks); x.Addr.Block == 0 || end > m.segmentBlocks(x.Addr.Segment) {
-		return fmt.Sprintf("segment %08x is missing or cut short", uint32(x.Addr.Segment)), nil
+		return fmt.Sprintf("segment %08x is missing or cut short", uint32(x.Addr.Segment)), false, nil
 	}
 	if m.isMade(id) {
-		return "", nil
+		return m.badBlock(id, block), true, nil
 	}
+	m.verifyExtent(id, &x)
 	m.setMade(id)
-	return "", m.to.extents.Create(id, &x)
+	return m.badBlock(id, block), true, m.to.extents.Create(id, &x)
 }
 
 // segmentBlocks returns the length of a segment in blocks, 0 when it is missing.

@@ -236,6 +236,24 @@ func TestRepairCommand(t *testing.T) {
 	if err != nil || len(segments) != 1 {
 		t.Fatal(segments, err)
 	}
+	// One that is damaged first, at the third of its blocks of data.
+	whole, err := os.ReadFile(segments[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := bytes.Clone(whole)
+	bad[3*4096+100] ^= 1
+	if err := os.WriteFile(segments[0], bad, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	damaged := succeed(t, "store", "repair", "--config", path, "--to", filepath.Join(t.TempDir(), "damaged"))
+	if !strings.Contains(damaged, "lost: volume src, 4096 bytes at 8192: segment 00000001: ") || !strings.Contains(damaged, ": 4.0 KiB of them read as errors") {
+		t.Errorf("repair of a damaged segment says\n%s", damaged)
+	}
+	skipped := succeed(t, "store", "repair", "--config", path, "--skip-data", "--to", filepath.Join(t.TempDir(), "skipped"))
+	if !strings.Contains(skipped, "the data was not read") {
+		t.Errorf("repair that does not read data says\n%s", skipped)
+	}
 	if err := os.Remove(segments[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +293,7 @@ func TestRepairCommand(t *testing.T) {
 func TestPrintRepaired(t *testing.T) {
 	write := backstore.Change{Kind: "write", What: "volume src", Offset: 4096, Length: 8192}
 	var b strings.Builder
-	err := printRepaired(&b, "DIR", backstore.Repaired{MoreUnused: 2, Unused: []backstore.UnusedChange{
+	err := printRepaired(&b, "DIR", backstore.Repaired{DataRead: true, MoreUnused: 2, Unused: []backstore.UnusedChange{
 		{FirstLSN: 7, LastLSN: 7, Records: 1, Change: write},
 		{FirstLSN: 8, LastLSN: 9, Records: 2, Change: write},
 		{FirstLSN: 8, LastLSN: 12, Records: 2, Change: backstore.Change{Kind: "resize volume", What: "file f", Detail: "to 5 bytes"}},
@@ -284,7 +302,7 @@ func TestPrintRepaired(t *testing.T) {
 		"not used: records 8 to 9: write, volume src, 8192 bytes at 4096\n" +
 		"not used: 2 of records 8 to 12: resize volume, file f, to 5 bytes\n" +
 		"not used: 2 changes more\n" +
-		"the store in DIR has 0 volumes and files, 0 snapshots, 0 records: no lost range was found; odx store scrub reads the data itself\n"
+		"the store in DIR has 0 volumes and files, 0 snapshots, 0 records: all of their data was read and is right\n"
 	if err != nil || b.String() != want {
 		t.Errorf("%v\n%swant\n%s", err, b.String(), want)
 	}
