@@ -206,7 +206,7 @@ func (t *task) queueResponse() {
 // and the initiator is to receive it. It does not access the buffers of the task, which
 // may be running.
 func (t *task) queueTaskAborted() {
-	if !t.byOther || !t.st.TellsAbort() {
+	if !t.byOther || !t.st.ReportsAbort() {
 		return
 	}
 	t.byOther = false

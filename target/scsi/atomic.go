@@ -21,8 +21,8 @@ func prepareORWrite(t *Task) error {
 	return nil
 }
 
-// executeORWrite sets the bits of Data-Out, or of the piece of it that there is, in the
-// blocks of the range.
+// executeORWrite sets the bits of Data-Out, or of the current piece of it, in the blocks
+// of the range.
 func executeORWrite(ctx context.Context, t *Task) error {
 	bits, off := t.DataOut(), int64(t.Offset)
 	if t.stream.on {
@@ -46,7 +46,7 @@ func executeORWrite(ctx context.Context, t *Task) error {
 // setBits sets bits on the medium from off on, in uninterrupted steps.
 func (lu *LogicalUnit) setBits(ctx context.Context, bits []byte, off int64) error {
 	for len(bits) > 0 {
-		// Steps end on blocks of the store.
+		// Steps end on block boundaries of the store.
 		n := min(len(bits), blockdev.MaximumAtomicWrite-int(off%blockdev.BlockLength))
 		step := bits[:n]
 		err := lu.updater.Update(ctx, off, n, func(data []byte) {

@@ -44,7 +44,7 @@ func TestORWrite(t *testing.T) {
 
 // A long ORWRITE that begins inside a block of the store goes in steps that cover
 // all of it, on a volume of the store.
-func TestLongORWriteOnTheStore(t *testing.T) {
+func TestORWrite_Long(t *testing.T) {
 	f, _ := newStoreFixture(t, backstore.Options{}, 8<<20)
 	const lba, blocks = 3, 5000
 	old, bits := pattern(blocks*512, 1), pattern(blocks*512, 77)
@@ -54,11 +54,11 @@ func TestLongORWriteOnTheStore(t *testing.T) {
 		old[i] |= b
 	}
 	if got := f.good(cdb16(0x88, 0, lba, blocks), nil); !bytes.Equal(got, old) {
-		t.Error("the blocks are not the OR of what was there and what was sent")
+		t.Error("blocks are not the OR of old data and Data-Out")
 	}
 	for _, at := range []uint64{lba - 1, lba + blocks} {
 		if got := f.good(cdb16(0x88, 0, at, 1), nil); !isZero(got) {
-			t.Errorf("LBA %d beside the range changed", at)
+			t.Errorf("LBA %d outside the range changed", at)
 		}
 	}
 }
@@ -69,7 +69,7 @@ func TestWriteAtomic(t *testing.T) {
 	data := pattern(blockdev.MaximumAtomicWrite, 5)
 	f.good(writeAtomicCDB(0, 8, 0, maximum), data)
 	if !bytes.Equal(f.vol.data[4096:][:len(data)], data) || !isZero(f.vol.data[:4096]) {
-		t.Error("the data is not where it belongs")
+		t.Error("data written to another range")
 	}
 	f.good(writeAtomicCDB(0, testBlocks, 0, 0), nil)
 	f.good(writeAtomicCDB(0x08, 0, 0, 8), data[:4096]) // FUA
@@ -101,7 +101,7 @@ func TestWriteAtomic(t *testing.T) {
 	}
 }
 
-func TestVolumesThatCannotDoIt(t *testing.T) {
+func TestConditionalCommands_NotSupported(t *testing.T) {
 	f := newFixture(t, func(c *LUConfig) { c.Volume = plainVolume{c.Volume} })
 	for _, cdb := range [][]byte{cdb16(opORWrite, 0, 0, 1), writeAtomicCDB(0, 0, 0, 8), compareAndWriteCDB(0, 0, 1)} {
 		f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
@@ -109,9 +109,9 @@ func TestVolumesThatCannotDoIt(t *testing.T) {
 	}
 }
 
-// TestConditionalCommandsBehaveLikeTheModel runs ORWRITE and WRITE ATOMIC of any
+// TestConditionalCommands_Model runs ORWRITE and WRITE ATOMIC of any
 // kind on a volume of the store and compares it with a slice of bytes.
-func TestConditionalCommandsBehaveLikeTheModel(t *testing.T) {
+func TestConditionalCommands_Model(t *testing.T) {
 	const blocks = 4096
 	f, _ := newStoreFixture(t, backstore.Options{}, blocks*512)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -156,7 +156,7 @@ func TestConditionalCommandsBehaveLikeTheModel(t *testing.T) {
 }
 
 // ORWRITEs of many initiators lose no bit of each other.
-func TestORWritesAtOnceLoseNothing(t *testing.T) {
+func TestORWrite_Concurrent(t *testing.T) {
 	f, _ := newStoreFixture(t, backstore.Options{}, 1<<20)
 	done := make(chan result)
 	for i := range 8 {

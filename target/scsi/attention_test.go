@@ -6,9 +6,9 @@ import (
 	"odx/target/scsi/reserve"
 )
 
-// TestReturnOfANexus: power comes on once for a nexus; when it has been lost, it
-// is told that, until so many others were lost that nobody remembers.
-func TestReturnOfANexus(t *testing.T) {
+// A new nexus gets POWER ON once; a returning one gets I_T NEXUS LOSS, until
+// maxLostNexuses others were lost since.
+func TestUnitAttention_ReturningNexus(t *testing.T) {
 	f := newPRFixture(t)
 	id := f.b.ID
 	f.target.Detach(f.b)
@@ -29,9 +29,8 @@ func TestReturnOfANexus(t *testing.T) {
 	f.on(f.target.Attach(id), testUnitReady).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
 }
 
-// TestResetsAreToldFirst: a reset explains what was pending before it (SAM-5
-// 5.14.1).
-func TestResetsAreToldFirst(t *testing.T) {
+// A reset explains what was pending before it (SAM-5 5.14.1).
+func TestUnitAttention_ResetsFirst(t *testing.T) {
 	f := newPRFixture(t)
 	f.lu.establish(ASCModeParametersChanged, nil)
 	f.lu.establish(ASCReservationsReleased, nil)
@@ -42,10 +41,9 @@ func TestResetsAreToldFirst(t *testing.T) {
 		ASCModeParametersChanged, ASCReservationsReleased, ASCCapacityDataChanged)
 }
 
-// TestCommandsThatPassAttentions: INQUIRY and REPORT LUNS leave unit attentions
-// pending, REQUEST SENSE returns one, any other command ends with one and is not
-// run (SAM-5 5.14, SPC-4 r37 6.39).
-func TestCommandsThatPassAttentions(t *testing.T) {
+// INQUIRY and REPORT LUNS leave unit attentions pending, REQUEST SENSE returns one, any
+// other command ends with one and is not run (SAM-5 5.14, SPC-4 r37 6.39).
+func TestUnitAttention_ExemptCommands(t *testing.T) {
 	events := map[string]struct {
 		asc  ASC
 		make func(f *prFixture)
@@ -70,7 +68,7 @@ func TestCommandsThatPassAttentions(t *testing.T) {
 			f := newPRFixture(t)
 			e.make(f)
 			f.on(f.b, inquiryCDB(0, 0, 96)).wantStatus(t, good)
-			if e.asc != ASCReportedLUNsDataChanged { // REPORT LUNS itself tells that news
+			if e.asc != ASCReportedLUNsDataChanged { // REPORT LUNS itself delivers that condition
 				f.on(f.b, reportLUNsCDB(0, 96)).wantStatus(t, good)
 			}
 			f.on(f.b, testUnitReady).wantSense(t, KeyUnitAttention, e.asc)

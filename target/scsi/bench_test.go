@@ -56,8 +56,8 @@ func BenchmarkWrite(b *testing.B) {
 
 func BenchmarkTestUnitReady(b *testing.B) { benchmarkTask(b, testUnitReady, 0) }
 
-// TestReadAndWriteDoNotAllocate holds what the benchmarks show.
-func TestReadAndWriteDoNotAllocate(t *testing.T) {
+// TestReadWrite_Allocations holds what the benchmarks show.
+func TestReadWrite_Allocations(t *testing.T) {
 	f := newFixture(t)
 	task := NewTask(&f.pool)
 	ctx := context.Background()

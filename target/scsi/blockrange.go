@@ -2,7 +2,7 @@ package scsi
 
 import "encoding/binary"
 
-// blockRange is the LBA and the length that a block command names.
+// blockRange is the LBA and the transfer length of a block command.
 type blockRange struct {
 	lba    uint64
 	blocks uint64
@@ -10,8 +10,8 @@ type blockRange struct {
 	lengthField int
 }
 
-// rangeOf decodes LBA and length of a CDB with the usual layout of its length.
-// The 6-byte form has no zero: it stands for 256 blocks.
+// rangeOf decodes LBA and length of a CDB with the usual layout for its size. In the
+// 6-byte form a length of zero means 256 blocks.
 func rangeOf(cdb []byte) blockRange {
 	switch cdb[0] >> 5 { // group code: SPC-4 r37 4.2.5.1
 	case 0:
@@ -29,8 +29,8 @@ func rangeOf(cdb []byte) blockRange {
 	}
 }
 
-// checkRange returns LBA OUT OF RANGE unless [lba, lba+blocks) lies inside the
-// medium. An empty range may start right behind the last block.
+// checkRange returns LBA OUT OF RANGE unless [lba, lba+blocks) lies inside the medium.
+// An empty range may start right after the last block.
 func (lu *LogicalUnit) checkRange(lba, blocks uint64) error {
 	capacity := lu.Blocks()
 	if lba > capacity || blocks > capacity-lba {
@@ -39,8 +39,8 @@ func (lu *LogicalUnit) checkRange(lba, blocks uint64) error {
 	return nil
 }
 
-// checkTransfer checks what all commands that transfer a range have in common,
-// and leaves the range in t.Offset and t.TL, in bytes.
+// checkTransfer makes the checks that all commands with a range share, and sets
+// t.Offset and t.TL to the range in bytes.
 func (t *Task) checkTransfer() error {
 	cdb := t.CDB()
 	lu := t.LU

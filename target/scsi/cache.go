@@ -9,11 +9,11 @@ import (
 	"odx/blockdev"
 )
 
-// synchronizeIMMED asks for status before the flush is done.
+// synchronizeIMMED requests status before the flush has completed.
 const synchronizeIMMED = 0x02 // byte 1
 
-// finishWrite makes what a command wrote durable when its FUA bit or the
-// caching mode page asks for it.
+// finishWrite makes written data durable if the FUA bit or the caching mode page
+// requires it.
 func (lu *LogicalUnit) finishWrite(ctx context.Context, cdb []byte) error {
 	if forcesUnitAccess(cdb) || lu.WriteThrough() {
 		return lu.volume.Flush(ctx)
@@ -31,9 +31,9 @@ func prepareSynchronizeCache(t *Task) error {
 	return t.LU.checkRange(r.lba, r.blocks)
 }
 
-// executeSynchronizeCache flushes the whole volume: one group commit serves
-// every range. IMMED gets its status before that, as SBC-3 asks: the flush goes
-// on behind it, and fails, if it does, by a deferred error.
+// executeSynchronizeCache flushes the whole volume: one group commit serves every
+// range. With IMMED, status precedes the flush (SBC-3 5.26); the flush continues in the
+// background, and a failure becomes a deferred error.
 func executeSynchronizeCache(ctx context.Context, t *Task) error {
 	if t.CDB()[1]&synchronizeIMMED != 0 {
 		return t.LU.background.request(t.itl)
@@ -41,34 +41,34 @@ func executeSynchronizeCache(ctx context.Context, t *Task) error {
 	return t.LU.volume.Flush(ctx)
 }
 
-// backgroundFlush runs the flushes of SYNCHRONIZE CACHE with IMMED. Any number
-// of requests costs one goroutine, and one flush after the one that is running.
-// A failure becomes a deferred error of every nexus that asked.
+// backgroundFlush runs the flushes of SYNCHRONIZE CACHE with IMMED. Any number of
+// requests costs one goroutine, and one flush after the running one. A failure becomes
+// a deferred error of every requesting nexus.
 type backgroundFlush struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu     sync.Mutex // guards what follows; held alone
+	mu     sync.Mutex // guards the fields below; held alone
 	closed bool
-	// running is there while the goroutine is, and closed when it ends.
+	// running is non-nil while the goroutine runs, and closed when it ends.
 	running chan struct{}
-	// askers wait for a flush that has not begun.
-	askers map[*itlNexus]struct{}
+	// requesters wait for a flush that has not started.
+	requesters map[*itlNexus]struct{}
 }
 
 func (b *backgroundFlush) init() {
 	b.ctx, b.cancel = context.WithCancel(context.Background())
-	b.askers = make(map[*itlNexus]struct{})
+	b.requesters = make(map[*itlNexus]struct{})
 }
 
-// request has what was written until now flushed.
+// request schedules a flush of everything written so far.
 func (b *backgroundFlush) request(by *itlNexus) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
 		return blockdev.ErrClosed
 	}
-	b.askers[by] = struct{}{}
+	b.requesters[by] = struct{}{}
 	if b.running == nil {
 		b.running = make(chan struct{})
 		go b.run(by.lu)
@@ -76,39 +76,38 @@ func (b *backgroundFlush) request(by *itlNexus) error {
 	return nil
 }
 
-// run flushes until nobody asks any more.
+// run flushes until no request is left.
 func (b *backgroundFlush) run(lu *LogicalUnit) {
-	for askers := b.take(); askers != nil; askers = b.take() {
+	for requesters := b.take(); requesters != nil; requesters = b.take() {
 		err := lu.volume.Flush(b.ctx)
 		if err == nil {
 			continue
 		}
 		sense := *lu.Sense(err)
 		sense.Deferred, sense.Err = true, fmt.Errorf("SYNCHRONIZE CACHE with IMMED: %w", err)
-		for itl := range askers {
+		for itl := range requesters {
 			itl.deferError(&sense)
 		}
 	}
 }
 
-// take returns those who asked since the last call; nil ends the goroutine.
+// take returns the requesters since the last call; nil ends the goroutine.
 func (b *backgroundFlush) take() map[*itlNexus]struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.askers) == 0 {
+	if len(b.requesters) == 0 {
 		close(b.running)
 		b.running = nil
 		return nil
 	}
-	askers := b.askers
-	b.askers = make(map[*itlNexus]struct{})
-	return askers
+	requesters := b.requesters
+	b.requesters = make(map[*itlNexus]struct{})
+	return requesters
 }
 
-// Close ends what goes on behind the commands. It waits until the flushes that
-// SYNCHRONIZE CACHE with IMMED left behind have ended; when ctx ends first, it
-// aborts them and returns the context's error. An erasure is interrupted and
-// goes on after a restart. Commands that come later and need either end with
+// Close stops background work. It waits for the flushes of SYNCHRONIZE CACHE with
+// IMMED; if ctx ends first, it aborts them and returns the context's error. An erasure
+// is interrupted, and resumes after a restart. Later commands that need either end with
 // NOT READY.
 func (lu *LogicalUnit) Close(ctx context.Context) error {
 	return errors.Join(lu.eraser.close(ctx), lu.background.close(ctx))

@@ -52,9 +52,9 @@ var (
 	synchronizeNow = cdb10(0x35, synchronizeIMMED, 0, 0)
 )
 
-// With IMMED the status is there while the flush runs, and however many ask
-// meanwhile, one more flush serves them.
-func TestSynchronizeCacheWithIMMEDDoesNotWait(t *testing.T) {
+// With IMMED the status precedes the end of the flush, and one more flush serves all
+// requests that arrive during it.
+func TestSynchronizeCache_IMMED(t *testing.T) {
 	f, v := newGatedFixture(t)
 	f.good(synchronizeNow, nil)
 	<-v.began
@@ -73,9 +73,9 @@ func TestSynchronizeCacheWithIMMEDDoesNotWait(t *testing.T) {
 	}
 }
 
-// A flush that fails after its status was sent is told by a deferred error, once,
-// to those who asked for it and to nobody else.
-func TestSynchronizeCacheWithIMMEDDefersErrors(t *testing.T) {
+// A flush that fails after its status was sent is reported by a deferred error, once,
+// to the requesting nexuses only.
+func TestSynchronizeCache_DeferredError(t *testing.T) {
 	f, v := newGatedFixture(t)
 	other, third := f.attach("iqn.2026-11.example.initiator:b"), f.attach("iqn.2026-11.example.initiator:c")
 	f.good(synchronizeNow, nil)
@@ -86,7 +86,7 @@ func TestSynchronizeCacheWithIMMEDDefersErrors(t *testing.T) {
 	r := f.do(cdb10(0x2A, 0, 0, 1), pattern(512, 1))
 	wantHex(t, r.sense, "71 00 04 00000000 0a 00000000 4400 00 000000")
 	if v.data[1] != 0 {
-		t.Error("the command that told the error was run")
+		t.Error("the command that reported the error was executed")
 	}
 	f.good(testUnitReady, nil)
 	v.end <- blockdev.ErrNoSpace
@@ -101,7 +101,7 @@ func TestSynchronizeCacheWithIMMEDDefersErrors(t *testing.T) {
 }
 
 // Unit attentions come before a deferred error, which is not lost by them.
-func TestUnitAttentionComesBeforeADeferredError(t *testing.T) {
+func TestUnitAttention_BeforeDeferredError(t *testing.T) {
 	f := newFixture(t)
 	f.vol.setError(blockdev.ErrNoSpace)
 	f.good(synchronizeNow, nil)
@@ -114,7 +114,7 @@ func TestUnitAttentionComesBeforeADeferredError(t *testing.T) {
 	f.good(testUnitReady, nil)
 }
 
-func TestCloseAbortsAFlushThatDoesNotEnd(t *testing.T) {
+func TestLogicalUnit_Close(t *testing.T) {
 	f, v := newGatedFixture(t)
 	f.good(synchronizeNow, nil)
 	<-v.began

@@ -11,11 +11,11 @@ type command struct {
 	op            Operation
 }
 
-// naca is the usage of the CONTROL byte: NACA is the one bit that is looked at.
+// naca is the usage of the CONTROL byte: NACA is the only bit that is evaluated.
 const naca = 0x04
 
-// usage6 to usage16 build the CDB usage data of the block commands: flags is
-// byte 1, LBA and length are used wholly, GROUP NUMBER is not.
+// usage6 to usage16 build the CDB usage data of the block commands: flags is byte 1;
+// LBA and length are used entirely, GROUP NUMBER is not.
 func usage6(code byte) []byte {
 	return []byte{code, 0x1F, 0xFF, 0xFF, 0xFF, naca}
 }
@@ -37,7 +37,7 @@ func primaryCommands() []command {
 	const none = NoServiceAction
 	return []command{
 		{none, Operation{Name: "TEST UNIT READY", Usage: []byte{0x00, 0, 0, 0, 0, naca},
-			Access: AccessState, Medium: true, Execute: executeNothing}},
+			Access: AccessState, Medium: true, Execute: executeNoOp}},
 		{none, Operation{Name: "REQUEST SENSE", Usage: []byte{opRequestSense, 0x01, 0, 0, 0xFF, naca},
 			Access: AccessAlways, Execute: executeRequestSense}},
 		{none, Operation{Name: "INQUIRY", Usage: []byte{opInquiry, 0x01, 0xFF, 0xFF, 0xFF, naca},
@@ -118,7 +118,7 @@ func blockCommands() []command {
 	}
 }
 
-// mediumCommands are the commands about the medium as a whole.
+// mediumCommands are the commands for the medium as a whole.
 func mediumCommands() []command {
 	const none = NoServiceAction
 	preFetch := func(name string, usage []byte) command {
@@ -132,7 +132,7 @@ func mediumCommands() []command {
 		{none, Operation{Name: "START STOP UNIT", Usage: []byte{0x1B, 0x01, 0, 0x0F, 0xF7, naca},
 			Access: AccessWrite, AccessOf: startStopAccess, Prepare: prepareStartStopUnit, Execute: executeStartStopUnit}},
 		{none, Operation{Name: "PREVENT ALLOW MEDIUM REMOVAL", Usage: []byte{0x1E, 0, 0, 0, 0x03, naca},
-			AccessOf: preventAllowAccess, Prepare: preparePreventAllow, Execute: executeNothing}},
+			AccessOf: preventAllowAccess, Prepare: preparePreventAllow, Execute: executeNoOp}},
 		{none, Operation{Name: "READ DEFECT DATA(10)", Usage: []byte{0x37, 0, 0x1F, 0, 0, 0, 0, 0xFF, 0xFF, naca},
 			Access: AccessRead, Medium: true, Execute: executeReadDefectData10}},
 		{none, Operation{Name: "READ DEFECT DATA(12)", Usage: []byte{0xB7, 0x1F, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, naca},
@@ -140,8 +140,8 @@ func mediumCommands() []command {
 	}
 }
 
-// conditionalCommands are the commands for which the volume has to do more than
-// read and write.
+// conditionalCommands are the commands that need more from the volume than reads and
+// writes.
 func (lu *LogicalUnit) conditionalCommands() []command {
 	var commands []command
 	add := func(have bool, op Operation) {

@@ -8,7 +8,7 @@ import (
 // Nexuses come and go, units are reset, reserved, reconfigured and added while
 // commands run: every command ends with a status, and what a nexus held is gone
 // when it is. The race detector has the last word.
-func TestNexusesResetsAndCommandsSideBySide(t *testing.T) {
+func TestTarget_Concurrent(t *testing.T) {
 	f := newFixture(t)
 	commands := []struct{ cdb, out []byte }{
 		{cdb10(0x28, 0, 8, 16), nil}, {cdb10(0x2A, 0x08, 8, 16), make([]byte, 8192)}, {reserve6, nil}, {release6, nil},

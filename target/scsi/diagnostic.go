@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 )
 
-// prepareSendDiagnostic checks SEND DIAGNOSTIC (SPC-4 r37 6.42). There is the
-// default self-test, which SBC-3 demands, and no diagnostic page.
+// prepareSendDiagnostic checks SEND DIAGNOSTIC (SPC-4 r37 6.42). Only the default
+// self-test is supported, which SBC-3 requires, and no diagnostic page.
 func prepareSendDiagnostic(t *Task) error {
 	cdb := t.CDB()
 	switch {
@@ -18,8 +18,8 @@ func prepareSendDiagnostic(t *Task) error {
 	return nil
 }
 
-// executeSendDiagnostic reads the first and the last block: what a disk without
-// hardware of its own can find out.
+// executeSendDiagnostic reads the first and the last block, the only test that a disk
+// without hardware has.
 func executeSendDiagnostic(ctx context.Context, t *Task) error {
 	const selfTest = 0x04
 	if t.CDB()[1]&selfTest == 0 {

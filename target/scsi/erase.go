@@ -10,16 +10,16 @@ import (
 	"odx/blockdev"
 )
 
-// eraseRecord is the key under which an erasure is on record until it has ended.
+// eraseRecord is the key of the record of an erasure that has not ended.
 const eraseRecord = "erase"
 
-// erasureKind is what erases the whole medium: a sanitize operation (SBC-3 4.11)
-// or a format (SBC-3 4.10).
+// erasureKind is a command that erases the whole medium: a sanitize operation (SBC-3
+// 4.11) or a format (SBC-3 4.10).
 type erasureKind struct {
 	name string
 	code byte // in the record
-	// inProgress ends commands meanwhile, failed the command itself if it waited,
-	// and after the ones after a failure.
+	// inProgress ends other commands during the erasure, failed the command itself if
+	// it waited, and after the commands that follow a failure.
 	inProgress, failed, after ASC
 }
 
@@ -28,17 +28,17 @@ var (
 	formatErasure   = &erasureKind{"FORMAT UNIT", 'f', ASCFormatInProgress, ASCFormatCommandFailed, ASCMediumFormatCorrupted}
 )
 
-// erasure is one erasure while it runs, and after it failed.
+// erasure is one erasure, while it runs and after it has failed.
 type erasure struct {
 	kind *erasureKind
-	// unrestricted says that a failure can be left by EXIT FAILURE MODE (AUSE).
+	// unrestricted permits EXIT FAILURE MODE after a failure (AUSE).
 	unrestricted bool
 	progress     atomic.Uint32 // of 65536
 	done         chan struct{} // closed when it has ended
-	err          error         // why it failed, set before done is closed
+	err          error         // cause of the failure, set before done is closed
 }
 
-// ended reports whether the erasure runs no more.
+// ended reports whether the erasure has ended.
 func (e *erasure) ended() bool {
 	select {
 	case <-e.done:
@@ -48,7 +48,7 @@ func (e *erasure) ended() bool {
 	}
 }
 
-// sense is what commands to the medium end with because of the erasure.
+// sense returns the sense data of commands to the medium during and after the erasure.
 func (e *erasure) sense() *SenseError {
 	if e.ended() {
 		return NewSense(KeyMediumError, e.kind.after)
@@ -59,7 +59,7 @@ func (e *erasure) sense() *SenseError {
 	return sense
 }
 
-// encode is the record of the erasure.
+// encode returns the record of the erasure.
 func (e *erasure) encode() []byte {
 	if e.unrestricted {
 		return []byte{e.kind.code, 1}
@@ -67,21 +67,20 @@ func (e *erasure) encode() []byte {
 	return []byte{e.kind.code, 0}
 }
 
-// eraser erases the medium in the background. Neither task management nor the
-// end of a nexus ends that, and a restart only interrupts it.
+// eraser erases the medium in the background. Neither task management nor the loss of a
+// nexus ends an erasure; a restart interrupts it.
 type eraser struct {
 	lu     *LogicalUnit
 	ctx    context.Context
 	cancel context.CancelFunc
-	// now is the erasure that keeps commands from the medium, nil when there is
-	// none.
-	now atomic.Pointer[erasure]
+	// current is the erasure that blocks commands to the medium, or nil.
+	current atomic.Pointer[erasure]
 
-	mu     sync.Mutex // makes begin, leave and close one step each
+	mu     sync.Mutex // serializes start, exitFailure and close
 	closed bool
 }
 
-// init goes on with an erasure that a restart has interrupted.
+// init resumes an erasure that a restart interrupted.
 func (r *eraser) init(lu *LogicalUnit) error {
 	r.lu = lu
 	r.ctx, r.cancel = context.WithCancel(context.Background())
@@ -101,7 +100,7 @@ func (r *eraser) init(lu *LogicalUnit) error {
 	return fmt.Errorf("record of an erasure: % x is none", record)
 }
 
-// save puts an erasure on record, or removes the record (nil).
+// save writes the record of an erasure, or removes it (nil).
 func (r *eraser) save(ctx context.Context, record []byte) error {
 	if r.lu.config.Records == nil {
 		return nil
@@ -109,14 +108,14 @@ func (r *eraser) save(ctx context.Context, record []byte) error {
 	return r.lu.config.Records.Save(ctx, eraseRecord, record)
 }
 
-// begin starts an erasure. From then on no command reaches the medium.
-func (r *eraser) begin(ctx context.Context, e *erasure) error {
+// start starts an erasure. From then on no command reaches the medium.
+func (r *eraser) start(ctx context.Context, e *erasure) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return blockdev.ErrClosed
 	}
-	if other := r.now.Load(); other != nil && !other.ended() {
+	if other := r.current.Load(); other != nil && !other.ended() {
 		return other.sense()
 	}
 	if err := r.save(ctx, e.encode()); err != nil {
@@ -129,22 +128,22 @@ func (r *eraser) begin(ctx context.Context, e *erasure) error {
 
 // run erases in the background.
 func (r *eraser) run(e *erasure) {
-	r.now.Store(e)
+	r.current.Store(e)
 	go func() {
 		defer close(e.done)
 		if e.err = r.erase(e); e.err != nil {
 			return
 		}
 		if e.err = r.save(r.ctx, nil); e.err == nil {
-			r.now.Store(nil)
+			r.current.Store(nil)
 		}
 	}()
 }
 
-// eraseStep is the least that is erased at once, in bytes.
+// eraseStep is the minimum length of one step in bytes.
 const eraseStep = 64 << 20
 
-// erase gives the space of the whole medium back, so that it reads as zeros.
+// erase unmaps the whole medium, so that it reads as zeros.
 func (r *eraser) erase(e *erasure) error {
 	size := int64(r.lu.Blocks()) << r.lu.blockShift
 	step := max(eraseStep, (size>>16+blockdev.BlockLength)&^(blockdev.BlockLength-1))
@@ -160,7 +159,7 @@ func (r *eraser) erase(e *erasure) error {
 	return r.lu.volume.Flush(r.ctx)
 }
 
-// wait waits for the end of e, and tells the command that began it how it ended.
+// wait waits for the end of e and returns the error for the command that started it.
 func (e *erasure) wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -175,11 +174,11 @@ func (e *erasure) wait(ctx context.Context) error {
 	return &sense
 }
 
-// leave ends the state that a failure of the given kind left behind.
-func (r *eraser) leave(ctx context.Context, kind *erasureKind) error {
+// exitFailure ends the failure state of the given kind.
+func (r *eraser) exitFailure(ctx context.Context, kind *erasureKind) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e := r.now.Load()
+	e := r.current.Load()
 	switch {
 	case e == nil || e.kind != kind:
 		return nil
@@ -189,15 +188,15 @@ func (r *eraser) leave(ctx context.Context, kind *erasureKind) error {
 	if err := r.save(ctx, nil); err != nil {
 		return err
 	}
-	r.now.Store(nil)
+	r.current.Store(nil)
 	return nil
 }
 
-// close interrupts an erasure and waits until it has noticed, or for ctx.
+// close interrupts an erasure and waits until it has stopped, or until ctx ends.
 func (r *eraser) close(ctx context.Context) error {
 	r.mu.Lock()
 	r.closed = true
-	e := r.now.Load()
+	e := r.current.Load()
 	r.mu.Unlock()
 	r.cancel()
 	if e == nil {
@@ -211,21 +210,20 @@ func (r *eraser) close(ctx context.Context) error {
 	}
 }
 
-// Ready returns the sense data that an access to the medium ends with now, nil
-// when there is no reason against it. Commands are checked before they are
-// prepared; a copy manager asks for the logical units that its command was not
-// sent to.
+// Ready returns the sense data that an access to the medium currently ends with, or
+// nil. The device server checks a command before it is prepared; a copy manager calls
+// Ready for the other logical units of its command.
 func (lu *LogicalUnit) Ready() error {
-	if e := lu.eraser.now.Load(); e != nil {
+	if e := lu.eraser.current.Load(); e != nil {
 		return e.sense()
 	}
 	return nil
 }
 
-// ready returns the sense data that keeps an operation from being run now.
+// ready returns the sense data that currently prevents an operation, or nil.
 func (lu *LogicalUnit) ready(op *Operation) error {
-	if e := lu.eraser.now.Load(); e != nil && (op.Medium || op.Access == AccessWrite) {
-		// What would mend a failure is let through.
+	if e := lu.eraser.current.Load(); e != nil && (op.Medium || op.Access == AccessWrite) {
+		// An operation that can repair a failure may run.
 		if !op.Erases || !e.ended() {
 			return e.sense()
 		}

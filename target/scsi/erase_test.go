@@ -68,7 +68,7 @@ func newErasableFixture(t *testing.T) (*fixture, *erasableVolume, memRecords) {
 	return newFixture(t, func(c *LUConfig) { c.Volume, c.Records = v, records }), v, records
 }
 
-func TestErasingGivesEverythingBack(t *testing.T) {
+func TestErase_Deallocates(t *testing.T) {
 	for name, cdb := range map[string][]byte{"SANITIZE": blockErase, "FORMAT UNIT": formatUnit} {
 		t.Run(name, func(t *testing.T) {
 			f, store := newStoreFixture(t, backstore.Options{}, 4<<20)
@@ -76,7 +76,7 @@ func TestErasingGivesEverythingBack(t *testing.T) {
 			f.good(cdb16(0x8A, 0, 8191, 1), pattern(512, 4))
 			f.good(cdb, nil)
 			if got := f.good(cdb16(0x88, 0, 0, 8192), nil); !isZero(got) {
-				t.Error("there is data left")
+				t.Error("data left")
 			}
 			wantHex(t, f.good(getLBAStatus(0, 24), nil), "00000014 00000000  0000000000000000 00002000 01 000000")
 			if err := store.Clean(t.Context()); err != nil {
@@ -90,7 +90,7 @@ func TestErasingGivesEverythingBack(t *testing.T) {
 	}
 }
 
-func TestSanitizeRefuses(t *testing.T) {
+func TestSanitize_Refused(t *testing.T) {
 	f := newFixture(t)
 	f.good(cdb16(0x8A, 0, 0, 1), pattern(512, 1))
 	for action := range byte(32) {
@@ -122,7 +122,7 @@ func TestSanitizeRefuses(t *testing.T) {
 	}
 }
 
-func TestFormatUnitParameterList(t *testing.T) {
+func TestFormatUnit_ParameterList(t *testing.T) {
 	long := []byte{0x04, formatData | formatLongList, 0, 0, 0, 0}
 	f := newFixture(t)
 	for name, tt := range map[string]struct {
@@ -159,7 +159,7 @@ func TestFormatUnitParameterList(t *testing.T) {
 
 // While the medium is erased, its commands end with how far that is; resets and
 // the end of the nexus change nothing about it.
-func TestCommandsWhileTheMediumIsErased(t *testing.T) {
+func TestErase_OtherCommands(t *testing.T) {
 	for name, tt := range map[string]struct {
 		cdb, out []byte
 		asc      ASC
@@ -172,12 +172,12 @@ func TestCommandsWhileTheMediumIsErased(t *testing.T) {
 			f.good(tt.cdb, tt.out)
 			<-v.began
 			if len(records) != 1 {
-				t.Error("not on record")
+				t.Error("no record")
 			}
 			for _, cdb := range [][]byte{testUnitReady, cdb10(0x28, 0, 0, 1), startUnit, stopUnit, modeSelect6(nil), tt.cdb, formatUnit, blockErase} {
 				f.do(cdb, tt.out).wantSense(t, KeyNotReady, tt.asc)
 			}
-			f.lu.eraser.now.Load().progress.Store(0x8000)
+			f.lu.eraser.current.Load().progress.Store(0x8000)
 			sense := f.good(requestSense, nil)
 			if key, asc := decodeSense(t, sense); key != KeyNotReady || asc != tt.asc {
 				t.Errorf("REQUEST SENSE: %s, %s", key, asc)
@@ -191,20 +191,20 @@ func TestCommandsWhileTheMediumIsErased(t *testing.T) {
 			f.target.Detach(f.nexus)
 			f.nexus = f.attach("iqn.2026-11.example.initiator:b")
 			f.do(testUnitReady, nil).wantSense(t, KeyNotReady, tt.asc)
-			e := f.lu.eraser.now.Load()
+			e := f.lu.eraser.current.Load()
 			v.end <- nil
 			<-e.done
 			f.good(testUnitReady, nil)
 			wantHex(t, f.good(requestSense, nil), "70 00 00 00000000 0a 00000000 0000 00 000000")
 			if len(records) != 0 {
-				t.Error("still on record")
+				t.Error("record left")
 			}
 		})
 	}
 }
 
 // A command that waits for the erasure can be aborted; the erasure cannot.
-func TestAbortOfACommandThatErases(t *testing.T) {
+func TestErase_Abort(t *testing.T) {
 	f, v, _ := newErasableFixture(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	task := NewTask(&f.pool)
@@ -224,7 +224,7 @@ func TestAbortOfACommandThatErases(t *testing.T) {
 		t.Errorf("status %02Xh", task.Result)
 	}
 	f.do(testUnitReady, nil).wantSense(t, KeyNotReady, ASCSanitizeInProgress)
-	e := f.lu.eraser.now.Load()
+	e := f.lu.eraser.current.Load()
 	v.end <- nil
 	<-e.done
 	f.good(testUnitReady, nil)
@@ -232,7 +232,7 @@ func TestAbortOfACommandThatErases(t *testing.T) {
 
 // A failure keeps the medium shut until it is erased after all, or, if the
 // command allowed it, until EXIT FAILURE MODE.
-func TestFailedSanitize(t *testing.T) {
+func TestSanitize_Failure(t *testing.T) {
 	for name, tt := range map[string]struct {
 		flags byte
 		left  bool
@@ -245,7 +245,7 @@ func TestFailedSanitize(t *testing.T) {
 			f.good(exitFailureMode, nil) // there is none
 			f.good(sanitizeCDB(sanitizeIMMED|tt.flags, sanitizeBlockErase, 0), nil)
 			<-v.began
-			e := f.lu.eraser.now.Load()
+			e := f.lu.eraser.current.Load()
 			v.end <- errors.New("disk on fire")
 			<-e.done
 			for _, cdb := range [][]byte{testUnitReady, cdb10(0x28, 0, 0, 1), cdb10(0x2A, 0, 0, 1), stopUnit} {
@@ -260,19 +260,19 @@ func TestFailedSanitize(t *testing.T) {
 				r.wantSense(t, KeyMediumError, ASCSanitizeCommandFailed)
 				f.good(blockEraseLater, nil)
 				<-v.began
-				e := f.lu.eraser.now.Load()
+				e := f.lu.eraser.current.Load()
 				v.end <- nil
 				<-e.done
 				f.good(testUnitReady, nil)
 			}
 			if len(records) != 0 {
-				t.Error("still on record")
+				t.Error("record left")
 			}
 		})
 	}
 }
 
-func TestFailedSanitizeTellsTheCommandThatWaits(t *testing.T) {
+func TestSanitize_FailureStatus(t *testing.T) {
 	f := newFixture(t)
 	f.vol.setError(errors.New("disk on fire"))
 	f.do(blockErase, nil).wantSense(t, KeyMediumError, ASCSanitizeCommandFailed)
@@ -280,7 +280,7 @@ func TestFailedSanitizeTellsTheCommandThatWaits(t *testing.T) {
 }
 
 // A restart interrupts an erasure, which goes on afterwards.
-func TestErasureGoesOnAfterARestart(t *testing.T) {
+func TestErase_Restart(t *testing.T) {
 	for name, tt := range map[string]struct {
 		cdb, out []byte
 		asc      ASC
@@ -300,7 +300,7 @@ func TestErasureGoesOnAfterARestart(t *testing.T) {
 			f = newFixture(t, func(c *LUConfig) { c.Volume, c.Records = v, records })
 			<-v.began
 			f.do(testUnitReady, nil).wantSense(t, KeyNotReady, tt.asc)
-			e := f.lu.eraser.now.Load()
+			e := f.lu.eraser.current.Load()
 			v.end <- nil
 			<-e.done
 			f.good(testUnitReady, nil)
@@ -311,6 +311,6 @@ func TestErasureGoesOnAfterARestart(t *testing.T) {
 	}
 	_, err := NewLogicalUnit(LUConfig{Volume: newMemVolume(4096), Records: memRecords{eraseRecord: []byte("?")}})
 	if err == nil {
-		t.Error("a record that nobody can read was accepted")
+		t.Error("an unreadable record was accepted")
 	}
 }

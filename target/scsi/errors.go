@@ -8,16 +8,16 @@ import (
 	"odx/target/scsi/reserve"
 )
 
-// ErrorSense is a row of the table that turns errors into sense data: an error
-// that is Err (errors.Is) ends the command with Key and ASC.
+// ErrorSense is a row of the table that turns errors into sense data: an error that is
+// Err (errors.Is) ends the command with Key and ASC.
 type ErrorSense struct {
 	Err error
 	Key SenseKey
 	ASC ASC
 }
 
-// errorSense is the one place where an error of a lower layer gets its sense
-// data. Anything that is not in it is an internal target failure.
+// errorSense maps the errors of lower layers to sense data. Any other error is an
+// internal target failure.
 var errorSense = [...]ErrorSense{
 	{errShortDataOut, KeyIllegalRequest, ASCInvalidFieldInCommandIU},
 	{blockdev.ErrNoSpace, KeyDataProtect, ASCSpaceAllocationFailed},
@@ -29,12 +29,12 @@ var errorSense = [...]ErrorSense{
 	{context.DeadlineExceeded, KeyAbortedCommand, ASCCommandTimeoutDuringProcessing},
 }
 
-// ErrBusy ends a command with BUSY status, which has no sense data: the
-// initiator tries again later.
+// ErrBusy ends a command with BUSY status, which has no sense data: the initiator
+// retries later.
 var ErrBusy = errors.New("busy")
 
-// errShortDataOut ends a command that cannot run with the Data-Out it got.
-var errShortDataOut = errors.New("less Data-Out than the CDB asks for")
+// errShortDataOut ends a command that cannot run with the Data-Out it received.
+var errShortDataOut = errors.New("Data-Out shorter than the CDB requires")
 
 // MapErrors adds rows that are looked up before the device server's own. It
 // must not be called once commands arrive.
@@ -42,7 +42,7 @@ func (lu *LogicalUnit) MapErrors(rows ...ErrorSense) {
 	lu.errorRows = append(lu.errorRows, rows...)
 }
 
-// Sense returns the sense data that err ends a command of lu with.
+// Sense returns the sense data of a command of lu that err ends.
 func (lu *LogicalUnit) Sense(err error) *SenseError {
 	if se, ok := errors.AsType[*SenseError](err); ok {
 		return se
@@ -57,8 +57,8 @@ func (lu *LogicalUnit) Sense(err error) *SenseError {
 	return NewSense(KeyHardwareError, ASCInternalTargetFailure)
 }
 
-// Status returns the status and the sense data, nil where the status has none,
-// that err ends a command of lu with.
+// Status returns the status of a command of lu that err ends, and its sense data, which
+// is nil if the status has none.
 func (lu *LogicalUnit) Status(err error) (status byte, sense *SenseError) {
 	if status, ok := plainStatus(err); ok {
 		return status, nil
@@ -83,15 +83,15 @@ func plainStatus(err error) (status byte, ok bool) {
 	return 0, false
 }
 
-// readAt reads from the volume. Damage is told with the LBA of the first block
-// that cannot be read (SBC-3 4.18).
+// readAt reads from the volume. The sense data of damage has the LBA of the first
+// unreadable block (SBC-3 4.18).
 func (lu *LogicalUnit) readAt(ctx context.Context, p []byte, off int64) error {
 	err := lu.volume.ReadAt(ctx, p, off)
 	if err == nil {
 		return nil
 	}
 	if corrupt, ok := errors.AsType[*blockdev.CorruptError](err); ok {
-		// The store names the start of its own block, which can lie before ours.
+		// The store reports the start of its own block, which can precede the range.
 		sense := NewSense(KeyMediumError, ASCUnrecoveredReadError).
 			WithInformation(uint64(max(corrupt.Offset, off)) >> lu.blockShift)
 		sense.Err = err

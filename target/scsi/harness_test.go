@@ -111,7 +111,7 @@ func (v *memVolume) WriteAtomic(ctx context.Context, p []byte, off int64) error 
 // plainVolume hides what a volume can do beyond reading and writing.
 type plainVolume struct{ blockdev.Volume }
 
-// testID is an identity whose digits can be told apart in designators.
+// testID is an identity whose digits are distinguishable in designators.
 var testID = [16]byte{0x01, 0x23, 0x45, 0x67, 0x89, 0xAB, 0xCD, 0xEF, 0xFE, 0xDC, 0xBA, 0x98, 0x76, 0x54, 0x32, 0x10}
 
 // fixture is a target with one logical unit at LUN 0 and one nexus, whose power
@@ -280,7 +280,7 @@ func decodeSense(t testing.TB, s []byte) (SenseKey, ASC) {
 	return 0, 0
 }
 
-// unhex decodes hexadecimal text with blanks and, behind #, remarks.
+// unhex decodes hexadecimal text with blanks and comments after #.
 func unhex(t testing.TB, text string) []byte {
 	t.Helper()
 	var digits strings.Builder

@@ -10,9 +10,9 @@ import (
 	"odx/target/scsi/nexus"
 )
 
-// companyID stands where an IEEE OUI would. odx has none, so it is one of the
-// administratively assigned range (IEEE 802c: second hex digit 2), which is
-// never given to a manufacturer.
+// companyID takes the place of an IEEE OUI. odx has none, so it is from the
+// administratively assigned range (IEEE 802c: second hex digit 2), which is never
+// assigned to a manufacturer.
 var companyID = [3]byte{0x02, 0x6F, 0x64}
 
 // Values of designation descriptors (SPC-4 r37 7.8.6).
@@ -90,10 +90,10 @@ func (lu *LogicalUnit) SerialNumber() string { return hex.EncodeToString(lu.conf
 // one first.
 func (lu *LogicalUnit) Designators() []Designator {
 	naa, eui := lu.NAA(), lu.EUI64()
-	// A CSCD descriptor of EXTENDED COPY has room for 20 bytes (SPC-4 r37 6.4.5.6),
-	// so the vendor specific part is 72 bits of the identity, not product and serial
-	// number. The shortest SCSI name string of a logical unit, "eui." with 16 digits
-	// and an end, has 24 bytes.
+	// A CSCD descriptor of EXTENDED COPY has 20 bytes for a designator (SPC-4 r37
+	// 6.4.5.6), so the vendor specific part is 72 bits of the identity, not product and
+	// serial number. The shortest SCSI name string of a logical unit, "eui." with 16
+	// digits and a terminator, has 24 bytes.
 	t10 := padded(lu.config.VendorID, 8) + base64.RawURLEncoding.EncodeToString(lu.config.ID[:9])
 	return []Designator{
 		{codeSetBinary, associationLU, designatorNAA, naa[:]},
@@ -103,8 +103,8 @@ func (lu *LogicalUnit) Designators() []Designator {
 	}
 }
 
-// portDesignators returns the designators of the target port and the target
-// device that a nexus goes through.
+// portDesignators returns the designators of the target port and the target device of a
+// nexus.
 func (lu *LogicalUnit) portDesignators(n *Nexus) []Designator {
 	var port [4]byte
 	binary.BigEndian.PutUint16(port[2:], lu.relativePort(n.ID))
@@ -117,7 +117,7 @@ func (lu *LogicalUnit) portDesignators(n *Nexus) []Designator {
 	}
 }
 
-// scsiName returns a SCSI name string: ended by a zero byte and filled up to a
+// scsiName returns a SCSI name string, terminated by a zero byte and padded to a
 // multiple of four (SPC-4 r37 7.8.6.11).
 func scsiName(name string) []byte {
 	p := make([]byte, (len(name)+4)/4*4)
@@ -125,5 +125,5 @@ func scsiName(name string) []byte {
 	return p
 }
 
-// padded returns s filled with spaces to n characters.
+// padded returns s padded with spaces to n characters.
 func padded(s string, n int) string { return s + strings.Repeat(" ", n-len(s)) }

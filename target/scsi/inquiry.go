@@ -7,7 +7,7 @@ import (
 
 const (
 	standardInquiryLength = 96
-	// SPC-4 r37 6.6.2: no logical unit here, and none of any type possible.
+	// SPC-4 r37 6.6.2: no logical unit at this LUN, and none possible.
 	peripheralMissing = 0x7F
 )
 
@@ -68,13 +68,13 @@ func (i *itlNexus) standardInquiry() [standardInquiryLength]byte {
 	return d
 }
 
-// hasThirdPartyCopy reports that commands of both third-party copy operation
-// codes are installed.
+// hasThirdPartyCopy reports whether commands of both third-party copy operation codes
+// are installed.
 func (lu *LogicalUnit) hasThirdPartyCopy() bool {
 	return lu.opcodes[0x83].actions != nil && lu.opcodes[0x84].actions != nil
 }
 
-// executeInquiryMissing answers INQUIRY to a LUN without logical unit.
+// executeInquiryMissing runs INQUIRY for a LUN without logical unit.
 func executeInquiryMissing(_ context.Context, t *Task) error {
 	cdb := t.CDB()
 	if cdb[1]&0x03 != 0 || cdb[2] != 0 {

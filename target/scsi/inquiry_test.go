@@ -10,7 +10,7 @@ func inquiryCDB(evpd, page byte, length uint16) []byte {
 	return []byte{0x12, evpd, page, byte(length >> 8), byte(length), 0}
 }
 
-func TestStandardInquiry(t *testing.T) {
+func TestInquiry_Standard(t *testing.T) {
 	f := newFixture(t)
 	wantHex(t, f.good(inquiryCDB(0, 0, 255), nil), `
 		00                 # connected, direct access block device
@@ -28,7 +28,7 @@ func TestStandardInquiry(t *testing.T) {
 		00000000 00000000 00000000 00000000 00000000 0000`)
 }
 
-func TestInquiryIsCutToTheAllocationLength(t *testing.T) {
+func TestInquiry_AllocationLength(t *testing.T) {
 	f := newFixture(t)
 	whole := f.good(inquiryCDB(0, 0, 512), nil)
 	for _, n := range []uint16{0, 5, 36, 95, 96, 97, 256, 511} {
@@ -39,7 +39,7 @@ func TestInquiryIsCutToTheAllocationLength(t *testing.T) {
 	}
 }
 
-func TestInquiryRefuses(t *testing.T) {
+func TestInquiry_Refused(t *testing.T) {
 	f := newFixture(t)
 	for name, cdb := range map[string][]byte{
 		"page code without EVPD": inquiryCDB(0, 1, 255),
@@ -52,9 +52,9 @@ func TestInquiryRefuses(t *testing.T) {
 	}
 }
 
-func TestThirdPartyCopyBitFollowsTheInstalledCommands(t *testing.T) {
+func TestInquiry_ThirdPartyCopy(t *testing.T) {
 	f := newFixture(t)
-	op := Operation{Name: "POPULATE TOKEN", Usage: make([]byte, 16), Execute: executeNothing}
+	op := Operation{Name: "POPULATE TOKEN", Usage: make([]byte, 16), Execute: executeNoOp}
 	op.Usage[0] = 0x83
 	if err := f.lu.Install(0x83, 0x10, op); err != nil {
 		t.Fatal(err)
@@ -69,14 +69,14 @@ func TestThirdPartyCopyBitFollowsTheInstalledCommands(t *testing.T) {
 	}
 }
 
-func TestInstalledPagesAreListedInOrder(t *testing.T) {
+func TestVPD_SupportedPages(t *testing.T) {
 	f := newFixture(t)
 	f.lu.InstallVPD(0x8F, func(*Nexus) []byte { return []byte{0xAA, 0xBB} })
 	wantHex(t, f.good(inquiryCDB(1, 0x00, 255), nil), "00 00 0008  00 80 83 86 8f b0 b1 b2")
 	wantHex(t, f.good(inquiryCDB(1, 0x8F, 255), nil), "00 8f 0002  aa bb")
 }
 
-func TestUnitSerialNumberPage(t *testing.T) {
+func TestVPD_UnitSerialNumber(t *testing.T) {
 	f := newFixture(t)
 	got := f.good(inquiryCDB(1, 0x80, 255), nil)
 	if want := "\x00\x80\x00\x20" + "0123456789abcdeffedcba9876543210"; string(got) != want {
@@ -84,7 +84,7 @@ func TestUnitSerialNumberPage(t *testing.T) {
 	}
 }
 
-func TestDeviceIdentificationPage(t *testing.T) {
+func TestVPD_DeviceIdentification(t *testing.T) {
 	f := newFixture(t)
 	wantHex(t, f.good(inquiryCDB(1, 0x83, 1024), nil), `
 		00 83 00cc
@@ -101,7 +101,7 @@ func TestDeviceIdentificationPage(t *testing.T) {
 		             73000000                                      # device: "iqn.…:disks"`)
 }
 
-func TestExtendedInquiryPage(t *testing.T) {
+func TestVPD_ExtendedInquiry(t *testing.T) {
 	f := newFixture(t)
 	got := f.good(inquiryCDB(1, 0x86, 255), nil)
 	wantHex(t, got[:14], "00 86 003c  00 07 01 01 00 0000 00 00 fc")
@@ -110,7 +110,7 @@ func TestExtendedInquiryPage(t *testing.T) {
 	}
 }
 
-func TestBlockLimitsPage(t *testing.T) {
+func TestVPD_BlockLimits(t *testing.T) {
 	tests := map[string]struct {
 		change func(*LUConfig)
 		want   string
@@ -143,7 +143,7 @@ func TestBlockLimitsPage(t *testing.T) {
 
 // OPTIMAL UNMAP GRANULARITY is what each client can live with: Microsoft's divides by
 // it, and qemu 7.2 fails an assertion over one block of 4096 bytes.
-func TestBlockLimitsPage_unmap_granularity(t *testing.T) {
+func TestVPD_BlockLimits_UnmapGranularity(t *testing.T) {
 	const microsoft, other = "iqn.1991-05.com.microsoft:host.example", "iqn.2008-11.org.linux-kvm:vm"
 	for _, tt := range []struct {
 		name      string
@@ -177,7 +177,7 @@ func TestBlockLimitsPage_unmap_granularity(t *testing.T) {
 	}
 }
 
-func TestProvisioningPages(t *testing.T) {
+func TestVPD_Provisioning(t *testing.T) {
 	thin := newFixture(t)
 	wantHex(t, thin.good(inquiryCDB(1, 0xB2, 255), nil), "00 b2 0004  00 e4 02 00")
 	wantHex(t, thin.good(inquiryCDB(1, 0xB1, 8), nil), "00 b1 003c  0001 00 40") // WABEREQ 01b
@@ -185,7 +185,7 @@ func TestProvisioningPages(t *testing.T) {
 	wantHex(t, full.good(inquiryCDB(1, 0xB2, 255), nil), "00 b2 0004  00 00 00 00")
 }
 
-func TestLUNWithoutLogicalUnit(t *testing.T) {
+func TestTarget_MissingLUN(t *testing.T) {
 	f := newFixture(t)
 	missing := map[string][8]byte{
 		"LUN 1":                   {0, 1},

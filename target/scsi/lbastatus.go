@@ -14,21 +14,20 @@ const (
 	lbaStatusDescriptor = 16
 )
 
-// Values of PROVISIONING STATUS. A deallocated block reads as zeros, as LBPRZ
-// says.
+// Values of PROVISIONING STATUS. A deallocated block reads as zeros (LBPRZ).
 const (
 	statusMapped      = 0x0
 	statusDeallocated = 0x1
 )
 
-// Bounds of one GET LBA STATUS. Initiators ask again for what they do not get.
+// Bounds of one GET LBA STATUS. Initiators send another one for the rest.
 const (
 	// maximumLBAStatusDescriptors bounds the memory.
 	maximumLBAStatusDescriptors = 4096
-	// maximumLBAStatusBlocks is what NUMBER OF LOGICAL BLOCKS can tell, less a
-	// block of the store, so that an aligned question gets an aligned answer.
+	// maximumLBAStatusBlocks is the maximum of NUMBER OF LOGICAL BLOCKS, less a block
+	// of the store, so that an aligned range has an aligned descriptor.
 	maximumLBAStatusBlocks = 1<<32 - blockdev.BlockLength
-	// lbaStatusStep, in bytes, is looked at between two looks at the clock.
+	// lbaStatusStep is how many bytes are mapped between two checks of the time.
 	lbaStatusStep = 256 << 20
 	lbaStatusTime = 20 * time.Millisecond
 )
@@ -56,15 +55,15 @@ func executeGetLBAStatus(ctx context.Context, t *Task) error {
 	return nil
 }
 
-// slab is OPTIMAL UNMAP GRANULARITY in bytes, also where that is not reported: a power
-// of two. Initiators take it as what is mapped or deallocated as a whole.
+// slab returns OPTIMAL UNMAP GRANULARITY in bytes, a power of two, also if it is not
+// reported. Initiators assume that a slab is mapped or deallocated as a whole.
 func (lu *LogicalUnit) slab() int64 {
 	return max(lu.config.UnmapGranularity, blockdev.BlockLength)
 }
 
-// collectLBAStatus adds what lies from off to end, in bytes, to r, until r is full or
-// the time is up. Only the first descriptor may begin, and only the last may end at the
-// end of the medium, inside a slab: one of which a part is mapped is mapped.
+// collectLBAStatus adds the segments from off to end, in bytes, to r, until r is full or
+// the time limit is reached. Only the first descriptor may begin, and only the last may
+// end at the end of the medium, inside a slab: a partly mapped slab is mapped.
 func (lu *LogicalUnit) collectLBAStatus(ctx context.Context, r *lbaStatus, off, end int64) error {
 	if lu.mapper == nil {
 		r.add(blockdev.Range{Offset: off, Length: end - off}, true)
@@ -140,26 +139,26 @@ func (s *slabs) tell(part blockdev.Range, mapped bool) bool {
 // lbaStatus collects LBA status descriptors.
 type lbaStatus struct {
 	blockShift uint
-	room       int    // descriptors that may still be begun
+	left       int    // descriptors that may still be added
 	data       []byte // header and descriptors
 }
 
-// newLBAStatus returns a collection with as many descriptors as the allocation
-// length has room for, but at least one (SBC-3 5.4.2).
+// newLBAStatus returns a collection for as many descriptors as the allocation length
+// holds, but at least one (SBC-3 5.4.2).
 func newLBAStatus(blockShift uint, allocationLength uint32) *lbaStatus {
-	room := (int(allocationLength) - lbaStatusHeader) / lbaStatusDescriptor
+	left := (int(allocationLength) - lbaStatusHeader) / lbaStatusDescriptor
 	return &lbaStatus{
 		blockShift: blockShift,
-		room:       min(max(room, 1), maximumLBAStatusDescriptors),
+		left:       min(max(left, 1), maximumLBAStatusDescriptors),
 		data:       make([]byte, lbaStatusHeader, lbaStatusHeader+lbaStatusDescriptor),
 	}
 }
 
-// full reports that a part of the other status had no room.
-func (r *lbaStatus) full() bool { return r.room < 0 }
+// full reports whether a segment with another status did not fit.
+func (r *lbaStatus) full() bool { return r.left < 0 }
 
-// add adds a part that follows the last one, to whose descriptor it belongs if
-// the status is the same. It returns false when there is no room.
+// add adds a segment that follows the last one, and extends the last descriptor if the
+// status is the same. It returns false if no descriptor is left.
 func (r *lbaStatus) add(part blockdev.Range, mapped bool) bool {
 	status := byte(statusDeallocated)
 	if mapped {
@@ -172,7 +171,7 @@ func (r *lbaStatus) add(part blockdev.Range, mapped bool) bool {
 			return true
 		}
 	}
-	if r.room--; r.full() {
+	if r.left--; r.full() {
 		return false
 	}
 	r.data = binary.BigEndian.AppendUint64(r.data, uint64(part.Offset)>>r.blockShift)
@@ -181,7 +180,7 @@ func (r *lbaStatus) add(part blockdev.Range, mapped bool) bool {
 	return true
 }
 
-// parameterData returns what the command answers.
+// parameterData returns the parameter data of the command.
 func (r *lbaStatus) parameterData() []byte {
 	binary.BigEndian.PutUint32(r.data, uint32(len(r.data)-4))
 	return r.data

@@ -101,7 +101,7 @@ func TestGetLBAStatus(t *testing.T) {
 
 // With a larger OPTIMAL UNMAP GRANULARITY, only whole slabs are deallocated; a walk may
 // begin inside one, and the medium may end inside one.
-func TestGetLBAStatus_slabs(t *testing.T) {
+func TestGetLBAStatus_Slabs(t *testing.T) {
 	const volume = "mm.. .... ...m .... ...." + " .."
 	tests := map[string]struct {
 		cdb  []byte
@@ -133,7 +133,7 @@ func TestGetLBAStatus_slabs(t *testing.T) {
 	}
 }
 
-func TestGetLBAStatusRefuses(t *testing.T) {
+func TestGetLBAStatus_Refused(t *testing.T) {
 	f := newMappedFixture(t, newMappedVolume("m.m."), 512)
 	for _, lba := range []uint64{32, 33, 1 << 55, 1<<64 - 1} {
 		f.do(getLBAStatus(lba, 24), nil).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
@@ -142,13 +142,13 @@ func TestGetLBAStatusRefuses(t *testing.T) {
 	full.do(getLBAStatus(0, 24), nil).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
 }
 
-func TestGetLBAStatusOfAVolumeThatDoesNotKnow(t *testing.T) {
+func TestGetLBAStatus_NoMapper(t *testing.T) {
 	f := newFixture(t)
 	wantHex(t, f.good(getLBAStatus(5, 1024), nil), "00000014 00000000  0000000000000005 00000ffb 00 000000")
 }
 
 // The number of descriptors has a bound whatever the initiator has room for.
-func TestGetLBAStatusHasABound(t *testing.T) {
+func TestGetLBAStatus_Bound(t *testing.T) {
 	f := newMappedFixture(t, newMappedVolume(string(bytes.Repeat([]byte("m."), maximumLBAStatusDescriptors))), 512)
 	d := f.good(getLBAStatus(0, 1<<32-1), nil)
 	if want := lbaStatusHeader + maximumLBAStatusDescriptors*lbaStatusDescriptor; len(d) != want {
@@ -164,9 +164,9 @@ func (bottomless) Extents(_ context.Context, off, length int64, fn func(blockdev
 	return nil
 }
 
-// A hole longer than the field can tell, or than the time allows to look at, is
-// told as far as it goes, in one descriptor.
-func TestGetLBAStatusOfAHugeHole(t *testing.T) {
+// A hole longer than the field, or than the time limit permits to map, is reported by
+// one descriptor as far as it was mapped.
+func TestGetLBAStatus_LargeHole(t *testing.T) {
 	f := newMappedFixture(t, bottomless{hugeVolume{newMemVolume(512)}}, 512)
 	d := f.good(getLBAStatus(0, 1024), nil)
 	blocks := binary.BigEndian.Uint32(d[16:])
@@ -179,9 +179,9 @@ func TestGetLBAStatusOfAHugeHole(t *testing.T) {
 	}
 }
 
-// What is told is what is mapped, in extents as long as possible, from the LBA
-// asked for to the end.
-func TestGetLBAStatusTellsTheMap(t *testing.T) {
+// The descriptors cover the map, in segments as long as possible, from the requested
+// LBA to the end.
+func TestGetLBAStatus_Model(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		blocks := rapid.StringMatching(`[m.]{1,40}`).Draw(rt, "map")
 		blockLength := rapid.SampledFrom([]int{512, 4096}).Draw(rt, "block length")
@@ -197,7 +197,7 @@ func TestGetLBAStatusTellsTheMap(t *testing.T) {
 		room := rapid.IntRange(1, 50).Draw(rt, "descriptors")
 		d := f.good(getLBAStatus(lba, uint32(lbaStatusHeader+room*lbaStatusDescriptor)), nil)
 
-		told := (len(d) - lbaStatusHeader) / lbaStatusDescriptor
+		listed := (len(d) - lbaStatusHeader) / lbaStatusDescriptor
 		last := byte(0xFF)
 		for d = d[lbaStatusHeader:]; len(d) > 0; d = d[lbaStatusDescriptor:] {
 			first, count, status := binary.BigEndian.Uint64(d), uint64(binary.BigEndian.Uint32(d[8:])), d[12]
@@ -211,14 +211,14 @@ func TestGetLBAStatusTellsTheMap(t *testing.T) {
 			}
 			last = status
 		}
-		if told < room && lba != f.lu.Blocks() {
-			rt.Fatalf("%d of %d descriptors end at LBA %d", told, room, lba)
+		if listed < room && lba != f.lu.Blocks() {
+			rt.Fatalf("%d of %d descriptors end at LBA %d", listed, room, lba)
 		}
 	})
 }
 
 // The volumes of the store know, and reads agree.
-func TestGetLBAStatusOfTheStore(t *testing.T) {
+func TestGetLBAStatus_Store(t *testing.T) {
 	f, _ := newStoreFixture(t, backstore.Options{}, 1<<20)
 	f.good(cdb10(0x2A, 0, 16, 32), pattern(32*512, 3))
 	f.unmap(unmapList([2]uint64{24, 8})).wantStatus(t, 0)

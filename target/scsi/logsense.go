@@ -15,11 +15,11 @@ const (
 	logSPF = 0x40 // byte 0
 )
 
-// executeLogSense is LOG SENSE (SPC-4 r37 6.8). No parameter has a threshold or
-// a default value, so that PAGE CONTROL makes no difference (SPC-4 r37 7.3.2.2).
+// executeLogSense is LOG SENSE (SPC-4 r37 6.8). No parameter has a threshold or a
+// default value, so PAGE CONTROL has no effect (SPC-4 r37 7.3.2.2).
 func executeLogSense(_ context.Context, t *Task) error {
 	cdb := t.CDB()
-	if cdb[1]&0x01 != 0 { // SP: nothing can be saved
+	if cdb[1]&0x01 != 0 { // SP: saving is not supported
 		return InvalidFieldInCDB(1, 0)
 	}
 	pointer := binary.BigEndian.Uint16(cdb[5:])
@@ -44,19 +44,19 @@ func executeLogSense(_ context.Context, t *Task) error {
 	return nil
 }
 
-// logPage puts the page header before a page's body.
+// logPage prepends the page header to the body of a page.
 func logPage(first, subpage byte, body []byte) []byte {
 	p := []byte{first, subpage, 0, 0}
 	binary.BigEndian.PutUint16(p[2:], uint16(len(body)))
 	return append(p, body...)
 }
 
-// logSpace returns the parameters of the Logical Block Provisioning page (SBC-3
-// 6.4.4) from a parameter code on, in threshold sets.
+// logSpace returns the parameters of the Logical Block Provisioning page (SBC-3 6.4.4),
+// beginning with parameter code from, in threshold sets.
 func (lu *LogicalUnit) logSpace(from uint16) []byte {
 	const (
 		binaryList = 0x03
-		shared     = 0x02 // SCOPE: other logical units use the resource, too
+		shared     = 0x02 // SCOPE: other logical units use the same resource
 	)
 	used, left := lu.config.Space.Usage()
 	var p []byte

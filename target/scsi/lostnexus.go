@@ -1,15 +1,14 @@
 package scsi
 
-// maxLostNexuses bounds how many nexuses a target remembers after their end.
-// Who is forgotten is told POWER ON when it comes back, which says more than it
-// has to.
+// maxLostNexuses bounds the ended nexuses that a target remembers. A forgotten one gets
+// POWER ON when it returns, which covers the loss.
 const maxLostNexuses = 1024
 
-// lostNexuses are the last nexuses that ended since the start, and have not come
-// back: they are to be told I_T NEXUS LOSS OCCURRED (SAM-5 6.3.4).
+// lostNexuses are the most recent nexuses that ended since the start and have not
+// returned. They get I_T NEXUS LOSS OCCURRED (SAM-5 6.3.4).
 type lostNexuses struct {
 	known map[NexusID]struct{}
-	ring  []NexusID // in the order of their ends
+	ring  []NexusID // in the order in which they ended
 	next  int
 }
 
@@ -26,7 +25,7 @@ func (l *lostNexuses) add(id NexusID) {
 	l.known[id] = struct{}{}
 }
 
-// take reports whether a nexus was lost, and forgets it.
+// take reports whether a nexus was lost, and removes it.
 func (l *lostNexuses) take(id NexusID) bool {
 	_, lost := l.known[id]
 	delete(l.known, id)

@@ -15,76 +15,76 @@ import (
 	"odx/target/scsi/reserve"
 )
 
-// Limits that the Block Limits VPD page reports and that bound the memory and
-// the time of one command.
+// Limits of the Block Limits VPD page, which bound the memory and the time of one
+// command.
 const (
-	// maximumBuffered bounds the Data-Out of a command that does not move it in pieces,
-	// in bytes, and what PRE-FETCH reads.
+	// maximumBuffered bounds the Data-Out of a command that is not streamed, and the
+	// length of PRE-FETCH, in bytes.
 	maximumBuffered = 16 << 20
-	// optimalTransfer is the length of a command that initiators should not exceed, in
-	// bytes.
+	// optimalTransfer is the length in bytes that initiators should not exceed.
 	optimalTransfer = 1 << 20
-	// maximumWriteSame bounds WRITE SAME, in bytes: 32 MiB less one block of the
-	// store, to stay a multiple of it.
+	// maximumWriteSame bounds WRITE SAME, in bytes: 32 MiB less one block of the store,
+	// so that it is a multiple of that block.
 	maximumWriteSame = 32<<20 - blockdev.BlockLength
 	// maximumUnmapBlocks bounds the logical blocks of one UNMAP.
 	maximumUnmapBlocks = 1 << 20
 	// maximumUnmapDescriptors bounds the block descriptors of one UNMAP.
 	maximumUnmapDescriptors = 256
-	// maximumCompareAndWrite is in logical blocks; the CDB has 8 bits for it.
+	// maximumCompareAndWrite is in logical blocks; the CDB field has 8 bits.
 	maximumCompareAndWrite = 255
 )
 
 // LUConfig describes a logical unit.
 type LUConfig struct {
 	Volume blockdev.Volume
-	// ID is the permanent identity: the NAA and EUI-64 designators and the unit
-	// serial number come from it, so that it must stay the same for the same data
-	// over restarts, and differ for any other.
+	// ID is the permanent identity. The NAA and EUI-64 designators and the unit serial
+	// number are derived from it, so it must stay the same for the same data across
+	// restarts, and differ for any other.
 	ID [16]byte
 	// LogicalBlockLength in bytes: 512 (the default) or 4096.
 	LogicalBlockLength int
-	// ReadOnly makes the medium write protected for every initiator.
+	// ReadOnly write protects the medium for every initiator.
 	ReadOnly bool
-	// Thin reports the logical unit as thin provisioned: UNMAP works, and WRITE
-	// SAME with zeros gives space back.
+	// Thin reports the logical unit as thin provisioned: UNMAP works, and WRITE SAME
+	// with zeros deallocates.
 	Thin bool
-	// UnmapGranularity is, with Thin, what UNMAP works best with multiples of, in
-	// bytes: a multiple of the logical block length. 0: the blocks of the store; where
-	// logical blocks are as long, it is reported only to initiators that need it.
+	// UnmapGranularity is, with Thin, the granularity in bytes that suits UNMAP best: a
+	// multiple of the logical block length. 0 means the block length of the store; if
+	// logical blocks have the same length, it is reported only to initiators that need
+	// it.
 	UnmapGranularity int64
-	// Space describes, with Thin, what the logical unit takes its space from.
+	// Space describes, with Thin, the LBA mapping resources of the logical unit.
 	Space Space
-	// Records keeps what outlives a restart. nil: nothing does, and initiators are
-	// told that nothing can be saved.
+	// Records stores the state that survives a restart. With nil nothing does, and
+	// initiators learn that saving is not supported.
 	Records Records
-	// VendorID (8 characters at most), ProductID (16) and Revision (4) are the
-	// texts of INQUIRY. Empty ones get defaults.
+	// VendorID (at most 8 characters), ProductID (16) and Revision (4) are the texts of
+	// INQUIRY. Empty ones get defaults.
 	VendorID, ProductID, Revision string
 }
 
-// LogicalUnit is a direct access block device: a Volume with its identity and
-// state. Its methods may be called concurrently, except those that say that
-// they belong to the set-up before commands arrive.
+// LogicalUnit is a direct access block device: a Volume with its identity and state.
+// Its methods may be called concurrently, except those documented as part of the set-up
+// before commands arrive.
 type LogicalUnit struct {
 	config      LUConfig
 	volume      blockdev.Volume
-	conditional blockdev.ConditionalWriter // nil when the volume has no atomic compare and write
-	updater     blockdev.Updater           // nil when the volume cannot update in one step
-	atomic      blockdev.AtomicWriter      // nil when the volume has no atomic writes
-	mapper      blockdev.Mapper            // nil when the volume does not know what is mapped
+	conditional blockdev.ConditionalWriter // nil if the volume has no atomic compare and write
+	updater     blockdev.Updater           // nil if the volume has no atomic update
+	atomic      blockdev.AtomicWriter      // nil if the volume has no atomic writes
+	mapper      blockdev.Mapper            // nil if the volume does not report its map
 	blockShift  uint
-	// blocks is the capacity; commands must not wait for the volume to tell it.
+	// blocks is the capacity, cached so that commands do not wait for the volume.
 	blocks atomic.Uint64
 
-	// Set up once, read without a lock.
+	// Set at creation, read without a lock.
 	opcodes   [256]opcode
 	vpd       [256]func(n *Nexus) []byte
 	errorRows []ErrorSense
 
 	modes        *mode.Parameters
 	reservations *reserve.Reservations
-	// background are the flushes that no command waits for.
+	// background runs the flushes that no command waits for.
 	background backgroundFlush
 	// tasks are the tasks of all nexuses.
 	tasks taskSet
@@ -93,7 +93,7 @@ type LogicalUnit struct {
 
 	resizing sync.Mutex // serializes Resized
 
-	mu          sync.Mutex // guards what follows
+	mu          sync.Mutex // guards the fields below
 	nexuses     map[*Nexus]*itlNexus
 	ports       map[string][]*luPort // by target name
 	onReset     []func()
@@ -177,7 +177,7 @@ func (c *LUConfig) defaultTexts() error {
 	return nil
 }
 
-// Volume returns the address space behind the logical unit.
+// Volume returns the volume of the logical unit.
 func (lu *LogicalUnit) Volume() blockdev.Volume { return lu.volume }
 
 // LogicalBlockLength returns the length of a logical block in bytes.
@@ -189,12 +189,12 @@ func (lu *LogicalUnit) Blocks() uint64 { return lu.blocks.Load() }
 // ID returns the permanent identity.
 func (lu *LogicalUnit) ID() [16]byte { return lu.config.ID }
 
-// ReadOnly reports whether the logical unit was made write protected. SWP, the
-// software write protection, is another matter: see WriteProtected.
+// ReadOnly reports whether the logical unit was created write protected. SWP, the
+// software write protection, is separate: see WriteProtected.
 func (lu *LogicalUnit) ReadOnly() bool { return lu.config.ReadOnly }
 
-// WriteProtected returns the sense data that a write to the medium ends with
-// now, nil when writing is allowed.
+// WriteProtected returns the sense data that a write to the medium currently ends with,
+// or nil.
 func (lu *LogicalUnit) WriteProtected() error {
 	if lu.config.ReadOnly {
 		return NewSense(KeyDataProtect, ASCWriteProtected)
@@ -205,17 +205,17 @@ func (lu *LogicalUnit) WriteProtected() error {
 	return nil
 }
 
-// WriteThrough reports that the write cache is off (WCE=0): a command that
-// changed the medium must Flush before it ends.
+// WriteThrough reports that the write cache is off (WCE=0): a command that changed the
+// medium must Flush before it ends.
 func (lu *LogicalUnit) WriteThrough() bool { return !lu.modes.WriteCache() }
 
-// senseFormat is the format that D_SENSE chooses.
+// senseFormat returns the format that D_SENSE selects.
 func (lu *LogicalUnit) senseFormat() SenseFormat { return lu.modes.SenseFormat() }
 
-// Resized takes over the volume's size and, if it is new, tells every nexus.
-// Whoever resizes the volume calls it right after. It waits for the volume.
+// Resized reads the size of the volume and notifies every nexus if it has changed. The
+// caller that resizes the volume calls it right afterwards. It waits for the volume.
 func (lu *LogicalUnit) Resized() {
-	// One at a time, so that an old size cannot replace a new one.
+	// Calls are serialized, so that an old size cannot replace a new one.
 	lu.resizing.Lock()
 	defer lu.resizing.Unlock()
 	blocks := uint64(lu.volume.Size()) >> lu.blockShift
@@ -224,7 +224,7 @@ func (lu *LogicalUnit) Resized() {
 	}
 }
 
-// OnReset has fn called after every reset of the logical unit. It belongs to
+// OnReset registers fn, which runs after every reset of the logical unit. It belongs to
 // the set-up.
 func (lu *LogicalUnit) OnReset(fn func()) {
 	lu.mu.Lock()
@@ -232,17 +232,17 @@ func (lu *LogicalUnit) OnReset(fn func()) {
 	lu.onReset = append(lu.onReset, fn)
 }
 
-// OnNexusLoss has fn called whenever an I_T nexus of the logical unit ended. It
-// belongs to the set-up.
+// OnNexusLoss registers fn, which runs when an I_T nexus of the logical unit has ended.
+// It belongs to the set-up.
 func (lu *LogicalUnit) OnNexusLoss(fn func(*Nexus)) {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
 	lu.onNexusLoss = append(lu.onNexusLoss, fn)
 }
 
-// OnPreemptAndAbort has fn called when a PREEMPT AND ABORT has ended the commands
-// of I_T nexuses, attached or not, to end what goes on for them without a
-// command. The preempting command waits for fn. It belongs to the set-up.
+// OnPreemptAndAbort registers fn, which runs when PREEMPT AND ABORT has ended the
+// commands of I_T nexuses, attached or not. fn ends the background work of these
+// nexuses; the preempting command waits for it. It belongs to the set-up.
 func (lu *LogicalUnit) OnPreemptAndAbort(fn func(preempted []NexusID)) {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
@@ -262,7 +262,7 @@ func (lu *LogicalUnit) attach(n *Nexus, seen uint16, as ViewedLU, begin ASC) *it
 	return itl
 }
 
-// detach forgets a nexus and what it holds.
+// detach removes a nexus and its reservations.
 func (lu *LogicalUnit) detach(n *Nexus) {
 	lu.reservations.Detach(&n.ID)
 	lu.mu.Lock()
@@ -274,7 +274,7 @@ func (lu *LogicalUnit) detach(n *Nexus) {
 	}
 }
 
-// reset is the logical unit reset condition (SAM-5 6.3.3).
+// reset establishes the logical unit reset condition (SAM-5 6.3.3).
 func (lu *LogicalUnit) reset() {
 	lu.reservations.Reset()
 	lu.modes.Reset()
@@ -287,7 +287,7 @@ func (lu *LogicalUnit) reset() {
 	}
 }
 
-// attention is the sense data of a unit attention.
+// attention returns the sense data of a unit attention.
 func (lu *LogicalUnit) attention(asc ASC) *SenseError {
 	sense := NewSense(KeyUnitAttention, asc)
 	if asc == ASCSoftThresholdReached {
@@ -307,7 +307,7 @@ func (lu *LogicalUnit) establish(asc ASC, except *Nexus) {
 	}
 }
 
-// discardLog returns a log that goes nowhere.
+// discardLog returns a log that discards its entries.
 func discardLog() *logrus.Entry {
 	l := logrus.New()
 	l.SetOutput(io.Discard)

@@ -2,7 +2,7 @@ package scsi
 
 import "encoding/binary"
 
-// maxLUN is the largest number that flat space addressing can tell.
+// maxLUN is the largest number of flat space addressing.
 const maxLUN = 0x3FFF
 
 // decodeLUN returns the number of a single level LUN in peripheral device or
@@ -14,8 +14,8 @@ func decodeLUN(lun [8]byte) (number uint16, ok bool) {
 	field := binary.BigEndian.Uint16(lun[:])
 	switch field >> 14 {
 	case 0:
-		// Peripheral device addressing, where a bus other than 0 would be a second
-		// level, which there is none of: libiscsi writes numbers above 255 so.
+		// Peripheral device addressing. A bus other than 0 would be a second level,
+		// which does not exist here: libiscsi writes numbers above 255 this way.
 		return field, true
 	case 1: // flat space addressing
 		return field & maxLUN, true
@@ -23,8 +23,8 @@ func decodeLUN(lun [8]byte) (number uint16, ok bool) {
 	return 0, false
 }
 
-// EncodeLUN returns the LUN of a number in the form that initiators know best:
-// peripheral device addressing as far as it goes, flat space addressing above.
+// EncodeLUN returns the LUN of a number in the most widely supported form: peripheral
+// device addressing up to 255, flat space addressing above.
 func EncodeLUN(number uint16) (lun [8]byte) {
 	if number > 0xFF {
 		number |= 1 << 14

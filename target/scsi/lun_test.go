@@ -2,7 +2,7 @@ package scsi
 
 import "testing"
 
-// TestDecodeLUN: numbers above 255 are understood in both addressing methods.
+// Numbers above 255 are understood in both addressing methods.
 func TestDecodeLUN(t *testing.T) {
 	for _, c := range []struct {
 		lun    [8]byte

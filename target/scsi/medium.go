@@ -5,18 +5,18 @@ import (
 	"encoding/binary"
 )
 
-// preFetchIMMED asks for status before the blocks are there.
+// preFetchIMMED requests status before the blocks are in the cache.
 const preFetchIMMED = 0x02 // byte 1
 
 // preparePreFetch checks PRE-FETCH(10) and (16) (SBC-3 5.8, 5.9). No block count
 // means all blocks to the last, as with SYNCHRONIZE CACHE.
 func preparePreFetch(t *Task) error { return prepareSynchronizeCache(t) }
 
-// executePreFetch reads the blocks, which brings them and their map into the
-// caches of the store and the host. These can forget them at any time, so that
-// the status is GOOD and never CONDITION MET, which would promise that the
-// blocks are in a cache. What is longer than one transfer is left out, and so is
-// everything with IMMED: nobody would wait for it.
+// executePreFetch reads the blocks, which brings data and map into the caches of the
+// store and the host. These can evict them at any time, so the status is GOOD and never
+// CONDITION MET, which would guarantee that the blocks are cached. The part above one
+// transfer is skipped, and so is everything with IMMED, because no command waits for
+// it.
 func executePreFetch(ctx context.Context, t *Task) error {
 	cdb, lu := t.CDB(), t.LU
 	r := rangeOf(cdb)
@@ -34,9 +34,9 @@ const (
 	defectFormatKnown = 0x05 // the largest that is not vendor specific or reserved
 )
 
-// readDefectData answers with the header of the empty lists that were asked for:
-// the store has no defects that an initiator could avoid. The header is 4 bytes
-// for (10), 8 bytes for (12).
+// readDefectData returns the header of the empty lists requested: the store has no
+// defects that an initiator could avoid. The header has 4 bytes for (10), 8 bytes for
+// (12).
 func readDefectData(t *Task, requestByte int, header []byte, allocationLength uint32) error {
 	request := t.CDB()[requestByte]
 	if request&defectFormat > defectFormatKnown {
@@ -55,8 +55,8 @@ func executeReadDefectData12(_ context.Context, t *Task) error {
 	return readDefectData(t, 1, make([]byte, 8), binary.BigEndian.Uint32(t.CDB()[6:]))
 }
 
-// preparePreventAllow checks PREVENT ALLOW MEDIUM REMOVAL (SBC-3 5.10). The
-// medium cannot be removed, so that preventing and allowing it change nothing.
+// preparePreventAllow checks PREVENT ALLOW MEDIUM REMOVAL (SBC-3 5.10). The medium is
+// not removable, so both values have no effect.
 func preparePreventAllow(t *Task) error {
 	if t.CDB()[4]&0x02 != 0 { // obsolete: changers
 		return InvalidFieldInCDB(4, 1)
@@ -64,7 +64,8 @@ func preparePreventAllow(t *Task) error {
 	return nil
 }
 
-// preventAllowAccess: to allow the removal passes every reservation.
+// preventAllowAccess returns the kind of access: allowing removal passes every
+// reservation.
 func preventAllowAccess(cdb []byte) Access {
 	if cdb[4]&0x01 == 0 {
 		return AccessAlways
@@ -94,7 +95,8 @@ func prepareStartStopUnit(t *Task) error {
 	return nil
 }
 
-// startStopAccess: a start without power condition passes every reservation.
+// startStopAccess returns the kind of access: a start without power condition passes
+// every reservation.
 func startStopAccess(cdb []byte) Access {
 	if cdb[4]&0xF1 == startStopSTART {
 		return AccessAlways
@@ -102,10 +104,10 @@ func startStopAccess(cdb []byte) Access {
 	return AccessWrite
 }
 
-// executeStartStopUnit changes nothing: a unit that one initiator stops, even one that
-// may only read, would be stopped for all others, and Linux fails every command then
-// and never starts it. A stop makes what was written durable, as one that spins down
-// does, unless NO_FLUSH is set; with IMMED that goes on after the status.
+// executeStartStopUnit changes no state: a unit that one initiator stops, even a
+// read-only one, would be stopped for all others, and Linux then fails every command
+// and never starts it. A stop makes written data durable, as a disk that spins down
+// does, unless NO_FLUSH is set; with IMMED the flush continues after the status.
 func executeStartStopUnit(ctx context.Context, t *Task) error {
 	lu, cdb := t.LU, t.CDB()
 	switch {

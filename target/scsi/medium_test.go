@@ -66,8 +66,9 @@ func TestPreventAllowMediumRemoval(t *testing.T) {
 	}
 }
 
-// With IMMED a stop does not wait for its flush, whose failure is told later.
-func TestStopWithIMMED(t *testing.T) {
+// With IMMED a stop does not wait for its flush, whose failure becomes a deferred
+// error.
+func TestStartStopUnit_IMMED(t *testing.T) {
 	f, v := newGatedFixture(t)
 	f.good([]byte{0x1B, startStopIMMED, 0, 0, 0, 0}, nil)
 	<-v.began
@@ -80,7 +81,7 @@ func TestStopWithIMMED(t *testing.T) {
 }
 
 // What a disk in a store cannot do truthfully is refused as not there.
-func TestRefusedCommands(t *testing.T) {
+func TestCommands_NotSupported(t *testing.T) {
 	f := newFixture(t)
 	for name, cdb := range map[string][]byte{
 		"REASSIGN BLOCKS": {0x07, 0, 0, 0, 0, 0},

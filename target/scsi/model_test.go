@@ -7,9 +7,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestMediumBehavesLikeBytes runs random block commands and compares the unit
+// TestMedium_Model runs random block commands and compares the unit
 // with a slice of bytes after each.
-func TestMediumBehavesLikeBytes(t *testing.T) {
+func TestMedium_Model(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		blockLength := rapid.SampledFrom([]int{512, 4096}).Draw(rt, "block length")
 		const blocks = 64

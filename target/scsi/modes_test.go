@@ -76,7 +76,7 @@ func TestModeSense(t *testing.T) {
 	}
 }
 
-func TestModeSenseOfAUnitWithMoreThan32BitsOfBlocks(t *testing.T) {
+func TestModeSense_LargeCapacity(t *testing.T) {
 	f := newFixture(t, func(c *LUConfig) { c.Volume = hugeVolume{c.Volume} })
 	if d := f.good(modeSense6(0x08, 0, 12), nil); binary.BigEndian.Uint32(d[4:]) != 0xFFFFFFFF {
 		t.Errorf("number of blocks % x, want all ones", d[4:8])
@@ -86,7 +86,7 @@ func TestModeSenseOfAUnitWithMoreThan32BitsOfBlocks(t *testing.T) {
 	}
 }
 
-func TestModeSelectTurnsTheWriteCacheOff(t *testing.T) {
+func TestModeSelect_WriteCache(t *testing.T) {
 	f := newFixture(t)
 	f.good(modeSelect6(cachingPage(0)), cachingPage(0))
 	if !f.lu.WriteThrough() {
@@ -107,7 +107,7 @@ func TestModeSelectTurnsTheWriteCacheOff(t *testing.T) {
 	}
 }
 
-func TestModeSelectChoosesTheSenseFormat(t *testing.T) {
+func TestModeSelect_SenseFormat(t *testing.T) {
 	f := newFixture(t)
 	read := cdb16(0x88, 0, 1<<63, 1)
 	wantHex(t, f.do(read, nil).sense, "70 00 05 00000000 0a 00000000 2100 00 000000")
@@ -116,7 +116,7 @@ func TestModeSelectChoosesTheSenseFormat(t *testing.T) {
 	wantHex(t, f.do(cdb16(0x88, 0x20, 0, 1), nil).sense, "72 05 2400 000000 08  02 06 0000 cf 0001 00")
 }
 
-func TestSoftwareWriteProtection(t *testing.T) {
+func TestModeSelect_SoftwareWriteProtection(t *testing.T) {
 	f := newFixture(t)
 	f.good(modeSelect6(controlPage(0, 0x08)), controlPage(0, 0x08))
 	if d := f.good(modeSense6(0x0A, 0, 255), nil); d[2] != 0x90 || d[12+4] != 0x08 {
@@ -128,7 +128,7 @@ func TestSoftwareWriteProtection(t *testing.T) {
 	f.good(cdb10(0x2A, 0, 0, 1), make([]byte, 512))
 }
 
-func TestReadOnlyUnit(t *testing.T) {
+func TestLogicalUnit_ReadOnly(t *testing.T) {
 	f := newFixture(t, func(c *LUConfig) { c.ReadOnly = true })
 	if d := f.good(modeSense6(0x08, 0, 4), nil); d[2] != 0x90 {
 		t.Errorf("device-specific parameter %02Xh, want WP and DPOFUA", d[2])
@@ -146,7 +146,7 @@ func TestReadOnlyUnit(t *testing.T) {
 	f.good(cdb10(0x35, 0, 0, 0), nil)
 }
 
-func TestModeSelectAcceptsWhatModeSenseReturned(t *testing.T) {
+func TestModeSelect_ModeSenseData(t *testing.T) {
 	f := newFixture(t)
 	six := f.good(modeSense6(0x3F, 0xFF, 255), nil)
 	f.good(modeSelect6(six), six)
@@ -158,7 +158,7 @@ func TestModeSelectAcceptsWhatModeSenseReturned(t *testing.T) {
 	f.good(modeSelect10(nil), nil)
 }
 
-func TestModeSelectRefuses(t *testing.T) {
+func TestModeSelect_Refused(t *testing.T) {
 	edit := func(list []byte, at int, to byte) []byte {
 		list = slices.Clone(list)
 		list[at] = to
@@ -203,7 +203,7 @@ func TestModeSelectRefuses(t *testing.T) {
 	}
 }
 
-func TestModeSelectKeepsTheCapacityOnZeroOrAllOnes(t *testing.T) {
+func TestModeSelect_Capacity(t *testing.T) {
 	f := newFixture(t)
 	for _, blocks := range [][]byte{{0, 0, 0, 0}, {0xFF, 0xFF, 0xFF, 0xFF}} {
 		list := append(append([]byte{0, 0, 0, 8}, blocks...), 0, 0, 2, 0)
@@ -211,7 +211,7 @@ func TestModeSelectKeepsTheCapacityOnZeroOrAllOnes(t *testing.T) {
 	}
 }
 
-func TestModeSelectTellsTheOtherNexuses(t *testing.T) {
+func TestModeSelect_UnitAttention(t *testing.T) {
 	f := newFixture(t)
 	other := f.attach("iqn.2026-11.example.initiator:b")
 	tur := []byte{0, 0, 0, 0, 0, 0}

@@ -31,7 +31,7 @@ func (f *fixture) wantWCE(current, defaults, saved bool) {
 }
 
 // Saved values are what a reset and a restart give; others are not.
-func TestSavedModeParameters(t *testing.T) {
+func TestModeSelect_SavedValues(t *testing.T) {
 	records := memRecords{}
 	f := newFixture(t, withRecords(records))
 	other := f.attach("iqn.2026-11.example.initiator:b")
@@ -66,7 +66,7 @@ func TestSavedModeParameters(t *testing.T) {
 }
 
 // Pages that can be saved say so, and are accepted as they were read.
-func TestSavablePages(t *testing.T) {
+func TestModeSense_SavablePages(t *testing.T) {
 	f := newFixture(t, withRecords(memRecords{}))
 	for control := range byte(4) { // current, changeable, default, saved
 		page := f.good(modeSense6(control<<6|0x0A, 0x01, 255), nil)[12:]
@@ -88,7 +88,7 @@ func (failingRecords) Save(ctx context.Context, key string, value []byte) error 
 }
 
 // What cannot be saved does not change.
-func TestModeSelectThatCannotSave(t *testing.T) {
+func TestModeSelect_SaveFails(t *testing.T) {
 	f := newFixture(t, withRecords(failingRecords{}))
 	if r := f.do(saving(cachingPage(0)), cachingPage(0)); r.status != StatusCheckCondition || r.key != KeyHardwareError {
 		t.Errorf("status %02Xh, %s", r.status, r.key)
@@ -97,8 +97,8 @@ func TestModeSelectThatCannotSave(t *testing.T) {
 	f.do(saving(cachingPage(1)), cachingPage(1)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInParameterList)
 }
 
-// TestModeSelectPointsAtTheField holds where the sense data points.
-func TestModeSelectPointsAtTheField(t *testing.T) {
+// TestModeSelect_FieldPointer holds where the sense data points.
+func TestModeSelect_FieldPointer(t *testing.T) {
 	edit := func(list []byte, at int, to byte) []byte {
 		list = bytes.Clone(list)
 		list[at] = to

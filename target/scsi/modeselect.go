@@ -31,7 +31,7 @@ const (
 
 func checkModeSelect(t *Task) error {
 	flags := t.CDB()[1]
-	if flags&modeSelectPF == 0 { // the parameters of SCSI-1 are not known
+	if flags&modeSelectPF == 0 { // SCSI-1 parameters are not supported
 		return InvalidFieldInCDB(1, 4)
 	}
 	if flags&modeSelectSP != 0 && !t.LU.modes.Savable() {
@@ -74,8 +74,8 @@ const (
 	longDescriptor  descriptorForm = 16
 )
 
-// modeSelect checks a mode parameter list with a header of headerLength bytes,
-// and takes its pages over only when all of it is right.
+// modeSelect checks a mode parameter list with a header of headerLength bytes, and sets
+// its pages only if the whole list is valid.
 func (t *Task) modeSelect(ctx context.Context, list []byte, headerLength, descriptorLength int, form descriptorForm) error {
 	lu := t.LU
 	at := headerLength + descriptorLength
@@ -90,25 +90,25 @@ func (t *Task) modeSelect(ctx context.Context, list []byte, headerLength, descri
 			return err
 		}
 	}
-	take := lu.modes.Select
+	set := lu.modes.Select
 	if t.CDB()[1]&modeSelectSP != 0 {
-		take = lu.modes.Save
+		set = lu.modes.Save
 	}
-	changed, err := take(ctx, list, at)
+	changed, err := set(ctx, list, at)
 	if err != nil || !changed {
 		return err
 	}
 	lu.establish(ASCModeParametersChanged, t.Nexus)
 	if lu.WriteThrough() {
-		// What the cache held when it was turned off has to reach the medium too
+		// Data that was cached when the cache was turned off must reach the medium too
 		// (SBC-3 6.5.5, WCE).
 		return lu.volume.Flush(ctx)
 	}
 	return nil
 }
 
-// checkBlockDescriptor refuses a block descriptor that asks for another
-// capacity or block length than there is: neither can be changed.
+// checkBlockDescriptor rejects a block descriptor with another capacity or block
+// length, neither of which can be changed.
 func (lu *LogicalUnit) checkBlockDescriptor(d []byte, offset int) error {
 	blocks, length := uint64(binary.BigEndian.Uint32(d)), binary.BigEndian.Uint32(d[4:])&0xFFFFFF
 	unlimited := uint64(0xFFFFFFFF)
@@ -116,7 +116,7 @@ func (lu *LogicalUnit) checkBlockDescriptor(d []byte, offset int) error {
 		blocks, length = binary.BigEndian.Uint64(d), binary.BigEndian.Uint32(d[12:])
 		unlimited = 0xFFFFFFFFFFFFFFFF
 	}
-	// Zero keeps the capacity, and all ones asks for the largest (SBC-3 6.5.2.2).
+	// Zero keeps the capacity, and all ones requests the largest (SBC-3 6.5.2.2).
 	if blocks != 0 && blocks != unlimited && blocks != lu.Blocks() {
 		return InvalidFieldInParameterList(offset, 7)
 	}

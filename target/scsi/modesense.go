@@ -55,7 +55,7 @@ func executeModeSense10(_ context.Context, t *Task) error {
 
 const modeSenseDBD = 0x08 // disable block descriptors
 
-// deviceSpecificParameter is that byte of the mode parameter header.
+// deviceSpecificParameter returns that byte of the mode parameter header.
 func (i *itlNexus) deviceSpecificParameter() byte {
 	dsp := byte(dspDPOFUA)
 	if i.writeProtected() != nil {
@@ -64,7 +64,7 @@ func (i *itlNexus) deviceSpecificParameter() byte {
 	return dsp
 }
 
-// shortBlockDescriptor is the short LBA mode parameter block descriptor (SBC-3
+// shortBlockDescriptor returns the short LBA mode parameter block descriptor (SBC-3
 // 6.5.2.2).
 func (lu *LogicalUnit) shortBlockDescriptor() []byte {
 	b := make([]byte, 8)
@@ -73,7 +73,7 @@ func (lu *LogicalUnit) shortBlockDescriptor() []byte {
 	return b
 }
 
-// longBlockDescriptor is the long LBA mode parameter block descriptor (SBC-3
+// longBlockDescriptor returns the long LBA mode parameter block descriptor (SBC-3
 // 6.5.2.3).
 func (lu *LogicalUnit) longBlockDescriptor() []byte {
 	b := make([]byte, 16)

@@ -33,17 +33,17 @@ type Nexus struct {
 	aborter atomic.Pointer[TaskAborter]
 }
 
-// DropProof has the nexus stand for no proof any more: a connection has joined
-// its session that came about by another one. Copies by it reach no logical unit
-// of another target that asks for a proof, and no other nexus reaches any by it.
+// DropProof ends the proof of the nexus: a connection has joined its session that was
+// authenticated otherwise. Its copies then reach no logical unit of another target that
+// requires a proof, and no other nexus reaches one through it.
 func (n *Nexus) DropProof() { n.doubted.Store(true) }
 
-// provenLike reports whether both nexuses are of the same initiator.
+// provenLike reports whether both nexuses have the same initiator.
 func (n *Nexus) provenLike(other *Nexus) bool {
 	return n.proof == other.proof && !n.doubted.Load() && !other.doubted.Load()
 }
 
-// unit returns the I_T_L nexus of a LUN, nil when the LUN has no logical unit.
+// unit returns the I_T_L nexus of a LUN, or nil if the LUN has no logical unit.
 func (n *Nexus) unit(lun [8]byte) *itlNexus {
 	units := n.units.Load()
 	number, ok := decodeLUN(lun)
@@ -53,8 +53,8 @@ func (n *Nexus) unit(lun [8]byte) *itlNexus {
 	return (*units)[number]
 }
 
-// maxAttentions bounds the unit attention queue of one I_T_L nexus. Conditions
-// are queued once each, so that the bound is met by no sane course of events.
+// maxAttentions bounds the unit attention queue of one I_T_L nexus. Each condition is
+// queued once, so regular operation does not reach the bound.
 const maxAttentions = 16
 
 // itlNexus is an I_T_L nexus: what a logical unit keeps for one I_T nexus.
@@ -74,11 +74,10 @@ type itlNexus struct {
 
 	mu         sync.Mutex // guards what follows
 	attentions []ASC
-	deferred   *SenseError // the first deferred error that was not told yet
+	deferred   *SenseError // the first deferred error that has not been reported
 }
 
-// establish queues a unit attention condition (SAM-5 5.14) unless it is queued
-// already.
+// establish queues a unit attention condition (SAM-5 5.14) unless it is already queued.
 func (i *itlNexus) establish(asc ASC) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -90,8 +89,8 @@ func (i *itlNexus) establish(asc ASC) {
 	if len(i.attentions) < maxAttentions {
 		at := len(i.attentions)
 		if isReset(asc) {
-			// Of more weight than anything else (SAM-5 5.14.1): what came before is
-			// told in the light of it.
+			// A reset precedes all others (SAM-5 5.14.1): earlier conditions are
+			// reported after it.
 			at = slices.IndexFunc(i.attentions, func(a ASC) bool { return !isReset(a) })
 			if at < 0 {
 				at = len(i.attentions)
@@ -105,12 +104,12 @@ func (i *itlNexus) establish(asc ASC) {
 // isReset: power on, a reset, or the loss of the nexus.
 func isReset(a ASC) bool { return a>>8 == byteOfResets }
 
-// byteOfResets is the additional sense code that all resets share; their
-// qualifiers tell them apart.
+// byteOfResets is the additional sense code of all resets, which differ in the
+// qualifier.
 const byteOfResets = 0x29
 
-// deferError keeps a deferred error (SPC-4 r37 4.5.7) until a command can tell
-// it, unless there is one already.
+// deferError keeps a deferred error (SPC-4 r37 4.5.7) for the next command, unless one
+// is pending.
 func (i *itlNexus) deferError(sense *SenseError) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -14,49 +14,46 @@ const NoServiceAction = -1
 type Operation struct {
 	// Name is the standard's name, for logs.
 	Name string
-	// Usage is the CDB usage data of REPORT SUPPORTED OPERATION CODES: as long as
-	// the CDB, a bit set where the device server looks at that bit, except that
-	// the operation code and service action stand as they are.
+	// Usage is the CDB usage data of REPORT SUPPORTED OPERATION CODES: as long as the
+	// CDB, with a bit set for each bit that the device server evaluates, except that
+	// operation code and service action have their values.
 	Usage []byte
-	// Access is the kind of access that reservations are checked for.
+	// Access is the kind of access for the check of reservations.
 	Access Access
-	// AccessOf, if set, says what kind of access a CDB is, in place of Access.
+	// AccessOf, if set, returns the kind of access of a CDB, in place of Access.
 	AccessOf func(cdb []byte) Access
-	// Medium says that the command needs a started unit; it ends with NOT READY
-	// otherwise.
+	// Medium: the command needs the medium, and ends with NOT READY during an erasure.
 	Medium bool
-	// Write says that the command changes the medium and is refused on a
-	// write-protected one.
+	// Write: the command changes the medium, and is refused if that is write protected.
 	Write bool
-	// Erases says that the command erases the whole medium: it runs even where an
-	// earlier one has failed to.
+	// Erases: the command erases the whole medium. It runs even after an earlier
+	// erasure has failed.
 	Erases bool
-	// Prepare checks the CDB and sets t.Wanted. It runs on the connection's
-	// reader and must not block. nil: nothing to check, no Data-Out.
+	// Prepare checks the CDB and sets t.Wanted. It runs on the connection's reader and
+	// must not block. nil: nothing to check, no Data-Out.
 	Prepare func(t *Task) error
-	// Partial says that Execute copes with an initiator that offers less Data-Out
-	// than t.Wanted. Without it such a command ends with INVALID FIELD IN COMMAND
-	// INFORMATION UNIT.
+	// Partial: Execute supports less Data-Out than t.Wanted. Without it such a command
+	// ends with INVALID FIELD IN COMMAND INFORMATION UNIT.
 	Partial bool
-	// Execute runs the command: it reads t.DataOut, and on success has set
-	// t's Data-In. An error becomes sense data (LogicalUnit.Sense).
+	// Execute runs the command: it reads t.DataOut, and on success has set the Data-In
+	// of t. An error becomes sense data (LogicalUnit.Sense).
 	Execute func(ctx context.Context, t *Task) error
-	// offered reports whether a nexus has the command at all; nil: every one has.
+	// offered reports whether a nexus has the command; nil: every nexus has.
 	offered func(*itlNexus) bool
-	// RecommendedTimeout in seconds, 0 for none, is told to initiators that ask
-	// for command timeouts descriptors.
+	// RecommendedTimeout in seconds, 0 for none, is reported in command timeouts
+	// descriptors.
 	RecommendedTimeout uint32
 }
 
-// opcode is what a logical unit knows of one operation code: one operation, or
-// one for each service action (bits 4..0 of byte 1).
+// opcode has the operations of one operation code: a single one, or one for each
+// service action (bits 4..0 of byte 1).
 type opcode struct {
 	single  *Operation
 	actions *[32]*Operation
-	refused func(t *Task, err error) // nil: nobody wants to know
+	refused func(t *Task, err error) // nil: no hook
 }
 
-// access returns the kind of access that a CDB is.
+// access returns the kind of access of a CDB.
 func (op *Operation) access(cdb []byte) Access {
 	if op.AccessOf != nil {
 		return op.AccessOf(cdb)
@@ -64,12 +61,12 @@ func (op *Operation) access(cdb []byte) Access {
 	return op.Access
 }
 
-// Install adds a command to the logical unit. serviceAction is NoServiceAction
-// for operation codes without. It fails if the command is there already or the
-// operation is incomplete, and must not be called once commands arrive.
+// Install adds a command to the logical unit. serviceAction is NoServiceAction for
+// operation codes without. It fails if the command exists or the operation is
+// incomplete, and must not be called once commands arrive.
 func (lu *LogicalUnit) Install(code byte, serviceAction int, op Operation) error {
 	if op.Execute == nil || len(op.Usage) < 6 || op.Usage[0] != code {
-		return fmt.Errorf("operation %q (%02Xh): needs Execute, and Usage that starts with the operation code", op.Name, code)
+		return fmt.Errorf("operation %q (%02Xh): requires Execute, and Usage starting with the operation code", op.Name, code)
 	}
 	oc := &lu.opcodes[code]
 	if serviceAction == NoServiceAction {
@@ -80,7 +77,7 @@ func (lu *LogicalUnit) Install(code byte, serviceAction int, op Operation) error
 		return nil
 	}
 	if serviceAction < 0 || serviceAction > 31 || oc.single != nil {
-		return fmt.Errorf("operation %q: operation code %02Xh cannot take service action %d", op.Name, code, serviceAction)
+		return fmt.Errorf("operation %q: operation code %02Xh has no service action %d", op.Name, code, serviceAction)
 	}
 	if oc.actions == nil {
 		oc.actions = new([32]*Operation)
@@ -92,15 +89,15 @@ func (lu *LogicalUnit) Install(code byte, serviceAction int, op Operation) error
 	return nil
 }
 
-// OnRefusal has fn called whenever the device server ends a command with this
-// operation code before it is executed: for its service action or another field of
-// the CDB, a reservation, a unit attention. Status has what err ends it with. fn
-// must not block. It belongs to the set-up.
+// OnRefusal registers fn, which runs when the device server ends a command with this
+// operation code before its execution: because of its service action or another field
+// of the CDB, a reservation, or a unit attention. LogicalUnit.Status returns the status
+// of err. fn must not block. It belongs to the set-up.
 func (lu *LogicalUnit) OnRefusal(code byte, fn func(t *Task, err error)) {
 	lu.opcodes[code].refused = fn
 }
 
-// operation returns the operation that a CDB names.
+// operation returns the operation of a CDB.
 func (lu *LogicalUnit) operation(cdb []byte) (*Operation, error) {
 	if len(cdb) < 6 {
 		return nil, NewSense(KeyIllegalRequest, ASCInvalidCommandOperationCode)
@@ -115,16 +112,16 @@ func (lu *LogicalUnit) operation(cdb []byte) (*Operation, error) {
 	}
 	if op == nil {
 		if cdb[0] == opPersistentReserveIn || cdb[0] == opPersistentReserveOut {
-			// Initiators know that these operation codes come with some of their
-			// service actions (SPC-4 r37 5.12.1).
+			// Initiators expect this for an unsupported service action of these
+			// operation codes (SPC-4 r37 5.12.1).
 			return nil, InvalidFieldInCDB(1, 4)
 		}
-		// Also for a service action: initiators take this code, and no other, for
-		// "not implemented", whether or not the operation code has other actions.
+		// Also for a service action: initiators accept only this code as "not
+		// implemented", whether or not the operation code has other actions.
 		return nil, NewSense(KeyIllegalRequest, ASCInvalidCommandOperationCode)
 	}
-	// NACA asks for ACA, which NORMACA=0 in INQUIRY says there is none of
-	// (SAM-5 5.2). The CONTROL byte is the last of the CDB.
+	// NACA requests ACA, which is not supported (NORMACA=0 in INQUIRY, SAM-5 5.2). The
+	// CONTROL byte is the last of the CDB.
 	last := len(op.Usage) - 1
 	if len(cdb) <= last {
 		return nil, NewSense(KeyIllegalRequest, ASCInvalidFieldInCDB)
@@ -135,8 +132,8 @@ func (lu *LogicalUnit) operation(cdb []byte) (*Operation, error) {
 	return op, nil
 }
 
-// ParameterListLength returns a Prepare function for commands whose Data-Out is
-// a parameter list: the CDB has its length in width bytes (1, 2 or 4) at offset.
+// ParameterListLength returns a Prepare function for commands with a parameter list:
+// the CDB has its length in width bytes (1, 2 or 4) at offset.
 func ParameterListLength(offset, width int) func(t *Task) error {
 	return func(t *Task) error {
 		field := t.CDB()[offset : offset+width]
@@ -152,7 +149,7 @@ func ParameterListLength(offset, width int) func(t *Task) error {
 	}
 }
 
-// SetDataIn makes p, cut to allocationLength bytes, the Data-In of the command
+// SetDataIn sets the Data-In of the command to p, truncated to allocationLength bytes
 // (SPC-4 r37 4.2.5.6).
 func (t *Task) SetDataIn(p []byte, allocationLength uint32) {
 	n := min(uint64(len(p)), uint64(allocationLength))

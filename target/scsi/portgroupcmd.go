@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// States that target port groups can be in, as the descriptors tell them: any
-// but transitioning, which a change of state never stays in here.
+// States of target port groups as the descriptors report them: all but transitioning,
+// which no change of state persists in.
 const supportedPortStates = 0x01 | 0x02 | 0x04 | 0x08 // AO_SUP, AN_SUP, S_SUP, U_SUP
 
 // maxSetPortGroupsList bounds the parameter list of SET TARGET PORT GROUPS, in
@@ -31,7 +31,7 @@ func executeReportTargetPortGroups(_ context.Context, t *Task) error {
 	}
 	d := make([]byte, header)
 	if header > 4 {
-		d[4] = extendedHeader << 4 // IMPLICIT TRANSITION TIME stays 0: none is promised
+		d[4] = extendedHeader << 4 // IMPLICIT TRANSITION TIME is 0: not reported
 	}
 	t.LU.mu.Lock()
 	ports := t.LU.allPorts()
@@ -47,7 +47,7 @@ func executeReportTargetPortGroups(_ context.Context, t *Task) error {
 // appendDescriptor appends the target port group descriptor.
 func (p *luPort) appendDescriptor(d []byte) []byte {
 	const pref = 0x80
-	first := byte(p.now())
+	first := byte(p.current())
 	if p.Preferred {
 		first |= pref
 	}
@@ -85,8 +85,8 @@ func executeSetTargetPortGroups(_ context.Context, t *Task) error {
 	return err
 }
 
-// setPorts does what the descriptors of a parameter list ask for. All of the list
-// is checked before anything changes. lu.mu is held.
+// setPorts applies the descriptors of a parameter list, after checking all of it. The
+// caller holds lu.mu.
 func (lu *LogicalUnit) setPorts(list []byte, initiator string) (changed bool, err error) {
 	ports := lu.allPorts()
 	wanted := make(map[*luPort]PortState)
@@ -110,11 +110,11 @@ func (lu *LogicalUnit) setPorts(list []byte, initiator string) (changed bool, er
 	return lu.followPorts(wanted, initiator) || changed, nil
 }
 
-// followPorts changes the ports that SET TARGET PORT GROUPS did not name as far as
-// the configuration has them depend on those that it did. A port that is made
-// optimized and is not by configuration takes the place of those that are: they get
-// the state that it had. When one of these is made optimized again, all are what
-// they are configured to be. lu.mu is held.
+// followPorts changes the ports that SET TARGET PORT GROUPS did not name, where the
+// configuration makes them depend on those it did. A port that is made optimized, but
+// is not so by configuration, takes the place of those that are: these get its former
+// state. When one of them is made optimized again, all return to their configured
+// states. The caller holds lu.mu.
 func (lu *LogicalUnit) followPorts(wanted map[*luPort]PortState, initiator string) (changed bool) {
 	for promoted, state := range wanted {
 		if state != ActiveOptimized {
@@ -125,9 +125,9 @@ func (lu *LogicalUnit) followPorts(wanted map[*luPort]PortState, initiator strin
 				continue
 			}
 			switch {
-			case promoted.State == ActiveOptimized && p.changedBy.Load() != changedByNone && p.now() != p.State:
+			case promoted.State == ActiveOptimized && p.changedBy.Load() != changedByNone && p.current() != p.State:
 				changed = p.set(p.State, changedImplicitly, initiator) || changed
-			case promoted.State != ActiveOptimized && p.State == ActiveOptimized && p.now() == ActiveOptimized:
+			case promoted.State != ActiveOptimized && p.State == ActiveOptimized && p.current() == ActiveOptimized:
 				changed = p.set(promoted.State, changedImplicitly, initiator) || changed
 			}
 		}
@@ -135,9 +135,8 @@ func (lu *LogicalUnit) followPorts(wanted map[*luPort]PortState, initiator strin
 	return changed
 }
 
-// restorePorts gives the ports of a target the states of the configuration, because
-// a path through a port that was demoted is back. It notifies every nexus. lu.mu is
-// held.
+// restorePorts sets the ports of a target to their configured states, because a path
+// through a demoted port has returned. It notifies every nexus. The caller holds lu.mu.
 func (lu *LogicalUnit) restorePorts(back *luPort, initiator string) {
 	for _, p := range lu.ports[back.target] {
 		p.set(p.State, changedImplicitly, initiator)

@@ -21,20 +21,19 @@ const (
 	Transitioning      PortState = 0xF
 )
 
-// PortGroup is a target port group with its one target port, which is an iSCSI
-// target portal group.
+// PortGroup is a target port group with a single target port, which is an iSCSI target
+// portal group.
 type PortGroup struct {
-	// Tag is the target portal group tag. Not zero.
+	// Tag is the target portal group tag, not zero.
 	Tag uint16
-	// ID is the identifier of the target port group, and the relative identifier of
-	// the port in it. A logical unit that several targets have is one device with
-	// the ports of all of them, so that no two of these may have the same ID. 0: as
-	// Tag.
+	// ID is the identifier of the target port group, and the relative identifier of its
+	// port. A logical unit of several targets is one device with the ports of all of
+	// them, so their IDs must differ. 0 means Tag.
 	ID uint16
-	// State is the state after the start, to which implicit changes return; SET
-	// TARGET PORT GROUPS changes it.
+	// State is the initial state, to which implicit changes return; SET TARGET PORT
+	// GROUPS changes it.
 	State PortState
-	// Preferred asks initiators to use the group if they can (PREF).
+	// Preferred asks initiators to prefer the group (PREF).
 	Preferred bool
 }
 
@@ -48,7 +47,7 @@ func checkPortGroups(groups []PortGroup) ([]PortGroup, error) {
 		g := &groups[i]
 		g.ID = cmp.Or(g.ID, g.Tag)
 		if g.Tag == 0 || slices.ContainsFunc(groups[:i], func(o PortGroup) bool { return o.Tag == g.Tag }) {
-			return nil, fmt.Errorf("portal group tag %d: must be 1 to 65535, and one of its kind", g.Tag)
+			return nil, fmt.Errorf("portal group tag %d: must be 1 to 65535 and unique", g.Tag)
 		}
 		if !g.State.settable() {
 			return nil, fmt.Errorf("portal group %d: no asymmetric access state %d", g.Tag, g.State)
@@ -57,7 +56,7 @@ func checkPortGroups(groups []PortGroup) ([]PortGroup, error) {
 	return groups, nil
 }
 
-// settable: a logical unit can stay in the state.
+// settable reports whether a logical unit can stay in the state.
 func (s PortState) settable() bool { return s <= Unavailable }
 
 // StatusCode of a target port group descriptor (SPC-4 r37 table 306): what has
@@ -68,8 +67,7 @@ const (
 	changedImplicitly = 2
 )
 
-// luPort is a target port group as a logical unit sees it: the state is the
-// logical unit's own.
+// luPort is a target port group of a logical unit, which has its own state.
 type luPort struct {
 	PortGroup
 	target string
@@ -77,20 +75,20 @@ type luPort struct {
 	implicitOnly bool
 	log          *logrus.Entry // of the target
 
-	state     atomic.Uint32 // a PortState; changes with the logical unit's mu held
+	state     atomic.Uint32 // a PortState; changed with the logical unit's mu held
 	changedBy atomic.Uint32 // the StatusCode
 }
 
-func (p *luPort) now() PortState { return PortState(p.state.Load()) }
+func (p *luPort) current() PortState { return PortState(p.state.Load()) }
 
-// demoted reports whether the state is worse than configured because an initiator
-// has made another port the better one.
+// demoted reports whether the state is worse than configured because an initiator has
+// optimized another port.
 func (p *luPort) demoted() bool {
-	return p.changedBy.Load() == changedImplicitly && p.now() > p.State
+	return p.changedBy.Load() == changedImplicitly && p.current() > p.State
 }
 
-// set changes the state and logs that. It reports whether there was a change. The
-// logical unit's mu is held.
+// set changes the state and logs it. It reports whether the state has changed. The
+// caller holds the logical unit's mu.
 func (p *luPort) set(state PortState, by uint32, initiator string) bool {
 	old := PortState(p.state.Swap(uint32(state)))
 	p.changedBy.Store(by)
@@ -102,7 +100,7 @@ func (p *luPort) set(state PortState, by uint32, initiator string) bool {
 	return true
 }
 
-// String returns the state as the configuration writes it.
+// String returns the state in the words of the configuration.
 func (s PortState) String() string {
 	switch s {
 	case ActiveOptimized:
@@ -117,7 +115,7 @@ func (s PortState) String() string {
 	return fmt.Sprintf("state %Xh", byte(s))
 }
 
-// addPorts makes the logical unit known at the ports of a target.
+// addPorts adds the ports of a target to the logical unit.
 func (lu *LogicalUnit) addPorts(tg *Target) error {
 	groups, err := checkPortGroups(tg.ports)
 	if err != nil {
@@ -129,7 +127,7 @@ func (lu *LogicalUnit) addPorts(tg *Target) error {
 	for i, g := range groups {
 		for _, other := range lu.allPorts() {
 			if other.ID == g.ID && other.target != tg.name {
-				return fmt.Errorf("portal group %d: target port group %d is one of target %s already", g.Tag, g.ID, other.target)
+				return fmt.Errorf("portal group %d: target port group %d already belongs to target %s", g.Tag, g.ID, other.target)
 			}
 		}
 		ports[i] = &luPort{PortGroup: g, target: tg.name, implicitOnly: tg.implicitOnly, log: tg.log}
@@ -142,8 +140,8 @@ func (lu *LogicalUnit) addPorts(tg *Target) error {
 	return nil
 }
 
-// allPorts returns the ports of all targets by which the logical unit is reached,
-// by ID. lu.mu is held.
+// allPorts returns the ports of the logical unit in all targets, by ID. The caller
+// holds lu.mu.
 func (lu *LogicalUnit) allPorts() []*luPort {
 	var all []*luPort
 	for _, ports := range lu.ports {
@@ -153,8 +151,8 @@ func (lu *LogicalUnit) allPorts() []*luPort {
 	return all
 }
 
-// portOf returns the port that id goes through, nil if it is not one of the
-// target's. lu.mu is held.
+// portOf returns the target port of id, or nil if the target has no such port. The
+// caller holds lu.mu.
 func (lu *LogicalUnit) portOf(id NexusID) *luPort {
 	i := slices.IndexFunc(lu.ports[id.TargetName], func(p *luPort) bool { return p.Tag == id.TargetPortalGroupTag })
 	if i < 0 {
@@ -163,8 +161,8 @@ func (lu *LogicalUnit) portOf(id NexusID) *luPort {
 	return lu.ports[id.TargetName][i]
 }
 
-// relativePort returns the RELATIVE TARGET PORT IDENTIFIER of the port that id goes
-// through; 0, which is reserved, for one that is not there any more.
+// relativePort returns the RELATIVE TARGET PORT IDENTIFIER of the target port of id; 0,
+// which is reserved, if the port no longer exists.
 func (lu *LogicalUnit) relativePort(id NexusID) uint16 {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
@@ -174,16 +172,16 @@ func (lu *LogicalUnit) relativePort(id NexusID) uint16 {
 	return 0
 }
 
-// Readiness of a logical unit in a state, by what it still does.
+// States other than active in which a command still runs.
 const (
 	inStandby     = 1 << iota // allowed in standby
 	inUnavailable             // allowed while unavailable
 )
 
-// reachable lists the commands, by operation code, that are run in the states
-// that are not active (SPC-4 r37 5.15.2.4.4 and 5.15.2.4.5), and besides READ
-// CAPACITY, without which a host does not make a device of a path that it finds
-// in standby. For 9Eh, A3h and A4h, see reachableAction.
+// reachable lists the commands, by operation code, that run in the states that are not
+// active (SPC-4 r37 5.15.2.4.4 and 5.15.2.4.5), and in addition READ CAPACITY, without
+// which a host creates no device for a path that it finds in standby. For 9Eh, A3h and
+// A4h, see reachableAction.
 var reachable = [256]byte{
 	opRequestSense: inStandby | inUnavailable,
 	opInquiry:      inStandby | inUnavailable,
@@ -203,7 +201,7 @@ var reachable = [256]byte{
 	0x5F:           inStandby,                 // PERSISTENT RESERVE OUT
 }
 
-// Service actions that tell or change how a logical unit can be reached.
+// Service actions that report or change access states.
 const (
 	opServiceActionIn = 0x9E
 	opMaintenanceIn   = 0xA3
@@ -224,13 +222,13 @@ func reachableAction(code, action byte) byte {
 	return reachable[code]
 }
 
-// reach refuses a command that the port of the nexus does not take in its
-// asymmetric access state. An active port costs one atomic load.
+// reach refuses a command that the port of the nexus does not accept in its asymmetric
+// access state. An active port costs one atomic load.
 func (i *itlNexus) reach(cdb []byte) error {
 	if i.port == nil {
 		return nil
 	}
-	state := i.port.now()
+	state := i.port.current()
 	if state <= ActiveNonOptimized {
 		return nil
 	}

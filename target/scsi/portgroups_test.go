@@ -56,8 +56,8 @@ func (f *prFixture) setTPG(n *Nexus, descriptors ...byte) result {
 	return f.run(request{nexus: n, cdb: setTPGCDB(uint32(len(list))), out: list, expectedOut: -1})
 }
 
-// TestOnePortGroupByDefault: what a target with one portal group reports.
-func TestOnePortGroupByDefault(t *testing.T) {
+// What a target with one portal group reports.
+func TestPortGroups_Default(t *testing.T) {
 	f := newFixture(t)
 	wantHex(t, f.good(reportTPG(0, 255), nil), `
 		0000000c
@@ -100,7 +100,7 @@ func TestSetTargetPortGroups(t *testing.T) {
 	f.run(request{nexus: f.a, cdb: setTPGCDB(0)}).wantStatus(t, good)
 }
 
-func TestSetTargetPortGroupsRefuses(t *testing.T) {
+func TestSetTargetPortGroups_Refused(t *testing.T) {
 	f := newPathFixture(t)
 	for name, descriptors := range map[string][]byte{
 		"transitioning":           {0x02, 0, 0, 1, 0x0F, 0, 0, 2},
@@ -118,9 +118,8 @@ func TestSetTargetPortGroupsRefuses(t *testing.T) {
 	f.run(request{nexus: f.a, cdb: setTPGCDB(1 << 31)}).wantSense(t, KeyIllegalRequest, ASCParameterListLengthError)
 }
 
-// TestCommandsOfInactivePorts: what still works in standby, and while
-// unavailable (SPC-4 r37 5.15.2.4).
-func TestCommandsOfInactivePorts(t *testing.T) {
+// What still works in standby, and while unavailable (SPC-4 r37 5.15.2.4).
+func TestPortGroups_InactiveStates(t *testing.T) {
 	for _, tt := range []struct {
 		name                 string
 		cdb                  []byte
@@ -164,10 +163,9 @@ func TestCommandsOfInactivePorts(t *testing.T) {
 	}
 }
 
-// TestPaths_failover: a port that takes the place of the configured one, whose own
-// place it leaves to that, is followed until a path through that one is back, or an
-// initiator prefers it again.
-func TestPaths_failover(t *testing.T) {
+// A port that takes the place of the configured one, whose own place it leaves to that,
+// is followed until a path through that one is back, or an initiator prefers it again.
+func TestPortGroups_Failover(t *testing.T) {
 	for name, back := range map[string]func(f *prFixture){
 		"a path is back": func(f *prFixture) {
 			f.target.Detach(f.a)
@@ -197,7 +195,7 @@ func TestPaths_failover(t *testing.T) {
 }
 
 // What an initiator has set itself, another path does not change.
-func TestPaths_explicit_state_stays(t *testing.T) {
+func TestPortGroups_ExplicitState(t *testing.T) {
 	f := newPathFixture(t)
 	f.setTPG(f.c, byte(Standby), 0, 0, 1).wantStatus(t, good)
 	f.target.Detach(f.a)
@@ -207,9 +205,9 @@ func TestPaths_explicit_state_stays(t *testing.T) {
 	}
 }
 
-// TestPaths_implicit_only: where the configuration decides, there is no SET TARGET
-// PORT GROUPS, and a host is notified.
-func TestPaths_implicit_only(t *testing.T) {
+// Where the configuration decides, there is no SET TARGET PORT GROUPS, and a host is
+// notified.
+func TestPortGroups_ImplicitOnly(t *testing.T) {
 	f := &prFixture{fixture: newFixture(t)}
 	f.target = NewTarget(TargetConfig{Name: "iqn.fixed", ImplicitOnly: true, PortGroups: []PortGroup{{Tag: 1, ID: 4}, {Tag: 2, ID: 5, State: ActiveNonOptimized}}})
 	free := NewTarget(TargetConfig{Name: "iqn.free", PortGroups: []PortGroup{{Tag: 1, ID: 6}}})
@@ -242,9 +240,8 @@ func TestPaths_implicit_only(t *testing.T) {
 	f.setTPG(other, byte(Standby), 0, 0, 6).wantStatus(t, good)
 }
 
-// TestReportTargetPortGroups_of_all_targets: a logical unit that several targets have
-// is one device, with their ports.
-func TestReportTargetPortGroups_of_all_targets(t *testing.T) {
+// A logical unit that several targets have is one device, with their ports.
+func TestReportTargetPortGroups_SeveralTargets(t *testing.T) {
 	f := &prFixture{fixture: newFixture(t)} // its target has group 1
 	second := NewTarget(TargetConfig{Name: "iqn.second", PortGroups: []PortGroup{{Tag: 1, ID: 2, State: Standby}}})
 	if err := second.AddLU(0, f.lu); err != nil {
@@ -284,7 +281,7 @@ func TestReportTargetPortGroups_of_all_targets(t *testing.T) {
 	}
 }
 
-func TestPortGroupsThatAreRefused(t *testing.T) {
+func TestPortGroups_Refused(t *testing.T) {
 	for name, groups := range map[string][]PortGroup{
 		"tag 0":         {{Tag: 0}},
 		"the same tag":  {{Tag: 1}, {Tag: 1}},
@@ -298,8 +295,8 @@ func TestPortGroupsThatAreRefused(t *testing.T) {
 	}
 }
 
-// TestPathDesignators: a host tells its paths apart by page 83h.
-func TestPathDesignators(t *testing.T) {
+// A host distinguishes its paths by page 83h.
+func TestVPD_PortDesignators(t *testing.T) {
 	f := newPathFixture(t)
 	page := f.on(f.c, inquiryCDB(1, 0x83, 1024)).data
 	var port, group []byte
@@ -316,7 +313,7 @@ func TestPathDesignators(t *testing.T) {
 }
 
 // Each change of a path state is logged, with the initiator that asked for it.
-func TestPaths_log(t *testing.T) {
+func TestPortGroups_Log(t *testing.T) {
 	var text bytes.Buffer
 	log := logrus.New()
 	log.SetOutput(&text)

@@ -11,9 +11,9 @@ const (
 	opPersistentReserveOut = 0x5F
 )
 
-// prepare is the device server's part of a command that needs no I/O. The order
-// of the checks is that of SAM-5 5.3.3 (status precedence) and SBC-3: unit
-// attention, deferred error, reservation, readiness, protection, CDB, lengths.
+// prepare does the part of a command that needs no I/O. The order of the checks is that
+// of SAM-5 5.3.3 (status precedence) and SBC-3: unit attention, deferred error,
+// reservation, readiness, protection, CDB, lengths.
 func (i *itlNexus) prepare(t *Task) error {
 	t.itl = i
 	lu := i.lu
@@ -55,14 +55,14 @@ func (i *itlNexus) prepare(t *Task) error {
 		return NewSense(KeyIllegalRequest, ASCInvalidFieldInCDB)
 	}
 	if passesAttention(t.OpCode) {
-		return nil // answered whatever else goes on
+		return nil // runs in any state
 	}
 	t.exclusive = t.exclusive || op.Erases
 	return i.enterTaskSet(t)
 }
 
-// admit is the last check before the operation runs: it has as much Data-Out as
-// it counts on, and nothing has come in between.
+// admit makes the last checks before the operation runs: its Data-Out is complete, and
+// nothing has changed since prepare.
 func (t *Task) admit(ctx context.Context) error {
 	if err := t.checkDataOut(); err != nil {
 		return err
@@ -70,8 +70,8 @@ func (t *Task) admit(ctx context.Context) error {
 	if err := t.awaitEnabled(ctx); err != nil {
 		return err
 	}
-	// Again: while its data was on the way, or it waited for other tasks, the nexus
-	// may have been fenced off, or the medium may be being erased.
+	// Checked again: while the command received data or waited for other tasks, the
+	// nexus may have lost access, or an erasure may have started.
 	if t.itl != nil {
 		if err := t.LU.ready(t.op); err != nil {
 			return err
@@ -83,7 +83,7 @@ func (t *Task) admit(ctx context.Context) error {
 	return nil
 }
 
-// checkDataOut refuses to run an operation with less Data-Out than it can run with.
+// checkDataOut refuses an operation with less Data-Out than it requires.
 func (t *Task) checkDataOut() error {
 	have := uint64(len(t.DataOut()))
 	switch {
@@ -91,8 +91,8 @@ func (t *Task) checkDataOut() error {
 		if t.ExpectedOut < t.Wanted && !t.op.Partial {
 			return errShortDataOut
 		}
-		return nil // of which the operation sees more: checkPiece
-	case have < uint64(min(t.Wanted, t.ExpectedOut)): // the transport gave up half-way
+		return nil // the operation checks it piece by piece: checkPiece
+	case have < uint64(min(t.Wanted, t.ExpectedOut)): // the transport received only a part
 		return errShortDataOut
 	case have < uint64(t.Wanted) && !t.op.Partial:
 		return errShortDataOut
@@ -100,7 +100,8 @@ func (t *Task) checkDataOut() error {
 	return nil
 }
 
-// refused tells who asked for it that a command ends before it is executed.
+// refused calls the hook of the operation code for a command that ends before its
+// execution.
 func (t *Task) refused(err error) {
 	if t.LU == nil {
 		return
@@ -110,8 +111,8 @@ func (t *Task) refused(err error) {
 	}
 }
 
-// passesAttention reports whether a command is run although a unit attention
-// condition (SAM-5 5.14) or a deferred error exists.
+// passesAttention reports whether a command runs despite a unit attention condition
+// (SAM-5 5.14) or a deferred error.
 func passesAttention(code byte) bool {
 	return code == opInquiry || code == opReportLUNs || code == opRequestSense
 }

@@ -45,10 +45,10 @@ func FuzzPersistentReserveOut(f *testing.F) {
 	})
 }
 
-// TestReservationsConcurrently lets nexuses come, reserve in every way, read,
+// TestPersistentReserve_Concurrent lets nexuses come, reserve in every way, read,
 // preempt each other, and go, all at once; the race detector looks on. In the
 // end nothing is left that a CLEAR does not end.
-func TestReservationsConcurrently(t *testing.T) {
+func TestPersistentReserve_Concurrent(t *testing.T) {
 	f := newPRFixture(t, keeping(&prRecords{}))
 	var all sync.WaitGroup
 	for i := range uint64(6) {

@@ -6,9 +6,8 @@ import (
 
 import "testing"
 
-// TestPersistentReserveInLayouts: a has the key 0Ah and holds the logical unit
-// for itself and b, which has 0Bh.
-func TestPersistentReserveInLayouts(t *testing.T) {
+// A has the key 0Ah and holds the logical unit for itself and b, which has 0Bh.
+func TestPersistentReserveIn(t *testing.T) {
 	f := newPRFixture(t)
 	wantHex(t, f.in(reserve.ReadKeys), "00000000 00000000")
 	wantHex(t, f.in(reserve.ReadReservation), "00000000 00000000")
@@ -50,7 +49,7 @@ func TestPersistentReserveInLayouts(t *testing.T) {
 	wantHex(t, f.on(f.b, prInCDB(reserve.ReadReservation)).data, "00000003 00000010 0000000000000000 00000000 00 08 0000")
 }
 
-func TestReportCapabilities(t *testing.T) {
+func TestPersistentReserveIn_ReportCapabilities(t *testing.T) {
 	wantHex(t, newPRFixture(t).in(reserve.ReportCapabilities), `
 		0008
 		1c                # CRH, SIP_C, ATP_C
@@ -65,8 +64,8 @@ func TestReportCapabilities(t *testing.T) {
 	wantHex(t, f.in(reserve.ReportCapabilities), "0008 1d b0 ea01 0000")
 }
 
-// TestPersistentReserveInIsCut: the length field tells all, whatever fits.
-func TestPersistentReserveInIsCut(t *testing.T) {
+// The length field covers the whole list, whatever the allocation length.
+func TestPersistentReserveIn_AllocationLength(t *testing.T) {
 	f := newPRFixture(t)
 	f.registerAll()
 	cdb := prInCDB(reserve.ReadKeys)
@@ -76,9 +75,9 @@ func TestPersistentReserveInIsCut(t *testing.T) {
 	}
 }
 
-// TestPersistentReserveServiceActions: those that do not exist end in INVALID
-// FIELD IN CDB, REPLACE LOST RESERVATION (08h) among them.
-func TestPersistentReserveServiceActions(t *testing.T) {
+// Those that do not exist end in INVALID FIELD IN CDB, REPLACE LOST RESERVATION (08h)
+// among them.
+func TestPersistentReserve_ServiceActions(t *testing.T) {
 	f := newPRFixture(t)
 	for action := byte(4); action < 32; action++ {
 		f.do(prInCDB(action), nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)

@@ -48,9 +48,8 @@ func keeping(r Records) func(*LUConfig) { return func(c *LUConfig) { c.Records =
 
 const aptpl = 0x01
 
-// TestReservationsOutliveRestart: what was there when the last command ended is
-// there again, but for PRGENERATION.
-func TestReservationsOutliveRestart(t *testing.T) {
+// What was there when the last command ended is there again, but for PRGENERATION.
+func TestPersistentReserve_APTPL(t *testing.T) {
 	for _, kind := range []reserve.Type{0, reserve.ExclusiveAccess, reserve.WriteExclusiveAllRegistrants} {
 		r := &prRecords{}
 		f := newPRFixture(t, keeping(r))
@@ -75,14 +74,14 @@ func TestReservationsOutliveRestart(t *testing.T) {
 	}
 }
 
-// TestReservationsThatNeedNotOutliveRestart: the last APTPL counts for all.
-func TestReservationsThatNeedNotOutliveRestart(t *testing.T) {
+// The last APTPL counts for all.
+func TestPersistentReserve_NoAPTPL(t *testing.T) {
 	r := &prRecords{}
 	f := newPRFixture(t, keeping(r))
 	f.must(f.a, reserve.Register, 0, 0, 0x0A)
 	f.must(f.a, reserve.Reserve, reserve.ExclusiveAccess, 0x0A, 0)
 	if r.saves != 0 {
-		t.Error("saved, though nobody asked for it")
+		t.Error("saved without a request")
 	}
 	f.out(f.b, reserve.Register, 0, prOutList(0, 0x0B, aptpl)).wantStatus(t, good)
 	again := newPRFixture(t, keeping(r))
@@ -92,9 +91,8 @@ func TestReservationsThatNeedNotOutliveRestart(t *testing.T) {
 	newPRFixture(t, keeping(r)).wantKeys()
 }
 
-// TestReservationThatCannotBeKept: the command fails, nothing has changed, and a
-// restart finds what was there before.
-func TestReservationThatCannotBeKept(t *testing.T) {
+// The command fails, nothing has changed, and a restart finds what was there before.
+func TestPersistentReserve_SaveFails(t *testing.T) {
 	broken := errors.New("disk full")
 	for name, fail := range map[string]func(r *prRecords, on bool){
 		"before it is stored": func(r *prRecords, on bool) {
@@ -127,9 +125,8 @@ func TestReservationThatCannotBeKept(t *testing.T) {
 	}
 }
 
-// TestAbortedReservationChangesNothing: a store that stalls lets an aborted
-// command, and whoever waits behind it, go; reading goes on all the time.
-func TestAbortedReservationChangesNothing(t *testing.T) {
+// While the store stalls, an aborted command and a waiting one end; reads continue.
+func TestPersistentReserve_Abort(t *testing.T) {
 	r := &prRecords{}
 	f := newPRFixture(t, keeping(r))
 	f.out(f.a, reserve.Register, 0, prOutList(0, 0x0A, aptpl)).wantStatus(t, good)
@@ -155,11 +152,11 @@ func TestAbortedReservationChangesNothing(t *testing.T) {
 	f.target.Detach(f.target.Attach(NexusID{InitiatorName: "new", TargetName: f.target.Name()}))
 	abort()
 	if err := <-second; !errors.Is(err, context.Canceled) {
-		t.Errorf("the one that waited: %v", err)
+		t.Errorf("waiting command: %v", err)
 	}
 	close(goOn)
 	if err := <-first; !errors.Is(err, context.Canceled) {
-		t.Errorf("the one that was saved: %v", err)
+		t.Errorf("saving command: %v", err)
 	}
 	f.wantReservation(0, 0)
 	newPRFixture(t, keeping(r)).wantReservation(0, 0)

@@ -12,11 +12,11 @@ import (
 	"odx/target/scsi/reserve"
 )
 
-// TestPersistentReservationsBehaveLikeTheTables sends random PERSISTENT RESERVE
+// TestPersistentReserve_Model sends random PERSISTENT RESERVE
 // OUT commands from several nexuses, with restarts between, and compares status,
 // keys, reservation, unit attentions, and what conflicts, with a model that is
 // written from the prose of SPC-4 r37 5.12.
-func TestPersistentReservationsBehaveLikeTheTables(t *testing.T) {
+func TestPersistentReserve_Model(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := &prModel{records: &prRecords{}, keys: map[int]uint64{}}
 		m.start(t)
@@ -127,7 +127,7 @@ func (m *prModel) add(n int, key uint64) {
 	m.keys[n] = key
 }
 
-// endReservation by nexus n: those who shared it are told.
+// endReservation ends the reservation by nexus n; nexuses that shared it are notified.
 func (m *prModel) endReservation(n int) {
 	if m.kind >= 5 {
 		m.tellRegistered(n, ASCReservationsReleased)

@@ -158,9 +158,9 @@ func (f *prFixture) wantAttentions(n *Nexus, want ...ASC) {
 	}
 }
 
-// TestRegister follows the tables of SPC-4 r37 5.12.7: what REGISTER and REGISTER
+// TestPersistentReserveOut_Register follows the tables of SPC-4 r37 5.12.7: what REGISTER and REGISTER
 // AND IGNORE EXISTING KEY do to a nexus with the key 0Ah, or without one.
-func TestRegister(t *testing.T) {
+func TestPersistentReserveOut_Register(t *testing.T) {
 	for _, tt := range []struct {
 		registered     bool
 		action         byte
@@ -197,9 +197,8 @@ func TestRegister(t *testing.T) {
 	}
 }
 
-// TestPROutNeedsRegistration: who is not registered, or gives another key, can do
-// nothing but register.
-func TestPROutNeedsRegistration(t *testing.T) {
+// Who is not registered, or gives another key, can do nothing but register.
+func TestPersistentReserveOut_NotRegistered(t *testing.T) {
 	for action := byte(reserve.Reserve); action <= reserve.RegisterAndMove; action++ {
 		if action == reserve.RegisterAndIgnore {
 			continue
@@ -220,7 +219,7 @@ func TestPROutNeedsRegistration(t *testing.T) {
 	}
 }
 
-func TestReserveAndRelease(t *testing.T) {
+func TestPersistentReserveOut_ReserveRelease(t *testing.T) {
 	f := newPRFixture(t)
 	f.registerAll()
 	f.must(f.a, reserve.Reserve, reserve.WriteExclusive, 0x0A, 0)
@@ -251,16 +250,16 @@ func TestReserveAndRelease(t *testing.T) {
 	}
 }
 
-// TestEndOfReservationIsTold: registered nexuses that had access by the
-// reservation learn that it has ended, others do not.
-func TestEndOfReservationIsTold(t *testing.T) {
-	for kind, told := range map[reserve.Type]bool{
+// Registered nexuses that had access by the reservation learn that it has ended, others
+// do not.
+func TestPersistentReserveOut_UnitAttention(t *testing.T) {
+	for kind, notified := range map[reserve.Type]bool{
 		reserve.WriteExclusive: false, reserve.ExclusiveAccess: false,
 		reserve.WriteExclusiveRegistrantsOnly: true, reserve.ExclusiveAccessRegistrantsOnly: true,
 		reserve.WriteExclusiveAllRegistrants: true, reserve.ExclusiveAccessAllRegistrants: true,
 	} {
 		want := []ASC{}
-		if told {
+		if notified {
 			want = append(want, ASCReservationsReleased)
 		}
 		f := newPRFixture(t)
@@ -285,7 +284,7 @@ func TestEndOfReservationIsTold(t *testing.T) {
 	}
 }
 
-func TestClear(t *testing.T) {
+func TestPersistentReserveOut_Clear(t *testing.T) {
 	f := newPRFixture(t)
 	f.must(f.a, reserve.Register, 0, 0, 0x0A)
 	f.must(f.b, reserve.Register, 0, 0, 0x0B)
@@ -299,9 +298,9 @@ func TestClear(t *testing.T) {
 	f.on(f.c, cdb10(0x28, 0, 0, 1)).wantStatus(t, good)
 }
 
-// TestPreempt follows SPC-4 r37 5.12.11.2.4: a holds a reservation of a type, b
+// TestPersistentReserveOut_Preempt follows SPC-4 r37 5.12.11.2.4: a holds a reservation of a type, b
 // preempts with a service action reservation key.
-func TestPreempt(t *testing.T) {
+func TestPersistentReserveOut_Preempt(t *testing.T) {
 	const (
 		we, ea, wero, wear = reserve.WriteExclusive, reserve.ExclusiveAccess, reserve.WriteExclusiveRegistrantsOnly, reserve.WriteExclusiveAllRegistrants
 		released, removed  = ASCReservationsReleased, ASCRegistrationsPreempted
@@ -315,18 +314,18 @@ func TestPreempt(t *testing.T) {
 		key        uint64
 		a, c       []ASC
 	}{
-		"the holder":               {we, we, 0x0A, good, []uint64{0x0B, 0x0C}, we, 0x0B, []ASC{removed}, nil},
-		"the holder, another type": {we, ea, 0x0A, good, []uint64{0x0B, 0x0C}, ea, 0x0B, []ASC{removed}, []ASC{released}},
-		"the holder, now for all":  {wero, wear, 0x0A, good, []uint64{0x0B, 0x0C}, wear, 0, []ASC{removed}, []ASC{released}},
-		"another registration":     {we, ea, 0x0C, good, []uint64{0x0A, 0x0B}, we, 0x0A, nil, []ASC{removed}},
-		"its own registration":     {we, ea, 0x0B, good, []uint64{0x0A, 0x0C}, we, 0x0A, nil, nil},
-		"a key that nobody has":    {we, ea, 0x0D, conflict, []uint64{0x0A, 0x0B, 0x0C}, we, 0x0A, nil, nil},
-		"no reservation":           {0, we, 0x0C, good, []uint64{0x0A, 0x0B}, 0, 0, nil, []ASC{removed}},
-		"all registrants":          {wear, we, 0, good, []uint64{0x0B}, we, 0x0B, []ASC{removed}, []ASC{removed}},
-		"one of all registrants":   {wear, we, 0x0A, good, []uint64{0x0B, 0x0C}, wear, 0, []ASC{removed}, nil},
-		"key 0 with one holder":    {we, we, 0, checked, []uint64{0x0A, 0x0B, 0x0C}, we, 0x0A, nil, nil},
-		"key 0, no reservation":    {0, we, 0, checked, []uint64{0x0A, 0x0B, 0x0C}, 0, 0, nil, nil},
-		"the holder, no such type": {we, 2, 0x0A, checked, []uint64{0x0A, 0x0B, 0x0C}, we, 0x0A, nil, nil},
+		"the holder":                 {we, we, 0x0A, good, []uint64{0x0B, 0x0C}, we, 0x0B, []ASC{removed}, nil},
+		"the holder, another type":   {we, ea, 0x0A, good, []uint64{0x0B, 0x0C}, ea, 0x0B, []ASC{removed}, []ASC{released}},
+		"the holder, now for all":    {wero, wear, 0x0A, good, []uint64{0x0B, 0x0C}, wear, 0, []ASC{removed}, []ASC{released}},
+		"another registration":       {we, ea, 0x0C, good, []uint64{0x0A, 0x0B}, we, 0x0A, nil, []ASC{removed}},
+		"its own registration":       {we, ea, 0x0B, good, []uint64{0x0A, 0x0C}, we, 0x0A, nil, nil},
+		"a key without registration": {we, ea, 0x0D, conflict, []uint64{0x0A, 0x0B, 0x0C}, we, 0x0A, nil, nil},
+		"no reservation":             {0, we, 0x0C, good, []uint64{0x0A, 0x0B}, 0, 0, nil, []ASC{removed}},
+		"all registrants":            {wear, we, 0, good, []uint64{0x0B}, we, 0x0B, []ASC{removed}, []ASC{removed}},
+		"one of all registrants":     {wear, we, 0x0A, good, []uint64{0x0B, 0x0C}, wear, 0, []ASC{removed}, nil},
+		"key 0 with one holder":      {we, we, 0, checked, []uint64{0x0A, 0x0B, 0x0C}, we, 0x0A, nil, nil},
+		"key 0, no reservation":      {0, we, 0, checked, []uint64{0x0A, 0x0B, 0x0C}, 0, 0, nil, nil},
+		"the holder, no such type":   {we, 2, 0x0A, checked, []uint64{0x0A, 0x0B, 0x0C}, we, 0x0A, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newPRFixture(t)
@@ -344,9 +343,9 @@ func TestPreempt(t *testing.T) {
 	}
 }
 
-// TestPreemptOwnReservation: a holder changes the type of its reservation by
-// preempting itself, and stays registered; others with its key do not.
-func TestPreemptOwnReservation(t *testing.T) {
+// A holder changes the type of its reservation by preempting itself, and stays
+// registered; others with its key do not.
+func TestPersistentReserveOut_PreemptOwn(t *testing.T) {
 	f := newPRFixture(t)
 	f.must(f.a, reserve.Register, 0, 0, 0x0A)
 	f.must(f.b, reserve.Register, 0, 0, 0x0A)
@@ -360,9 +359,8 @@ func TestPreemptOwnReservation(t *testing.T) {
 	f.wantAttentions(f.c, ASCReservationsReleased)
 }
 
-// TestLastRegistrantRemovesItself: a reservation of all registrants ends with the
-// last of them, however that goes.
-func TestLastRegistrantRemovesItself(t *testing.T) {
+// A reservation of all registrants ends with the last of them, however that goes.
+func TestPersistentReserveOut_LastRegistrant(t *testing.T) {
 	f := newPRFixture(t)
 	f.must(f.a, reserve.Register, 0, 0, 0x0A)
 	f.must(f.a, reserve.Reserve, reserve.WriteExclusiveAllRegistrants, 0x0A, 0)
@@ -381,7 +379,7 @@ func (a *abortCounter) AbortTasks(match func([8]byte) bool, except *Task) {
 	}
 }
 
-func TestPreemptAndAbortEndsTasks(t *testing.T) {
+func TestPersistentReserveOut_PreemptAndAbort(t *testing.T) {
 	f := newPRFixture(t)
 	f.registerAll()
 	aborters := map[*Nexus]*abortCounter{}
@@ -406,8 +404,8 @@ func TestPreemptAndAbortEndsTasks(t *testing.T) {
 	f.wantReservation(reserve.WriteExclusive, 0x0B)
 }
 
-// TestRegistrationOutlivesItsSession: a nexus is its ports.
-func TestRegistrationOutlivesItsSession(t *testing.T) {
+// A nexus is its ports.
+func TestPersistentReserve_SessionEnd(t *testing.T) {
 	f := newPRFixture(t)
 	f.must(f.b, reserve.Register, 0, 0, 0x0B)
 	f.must(f.b, reserve.Reserve, reserve.ExclusiveAccess, 0x0B, 0)
@@ -428,9 +426,9 @@ func TestRegistrationOutlivesItsSession(t *testing.T) {
 	f.wantReservation(reserve.ExclusiveAccess, 0x0B)
 }
 
-// TestFencedWhileDataIsUnderway: a write that was let in before another nexus
-// took the logical unit does not reach the medium after it.
-func TestFencedWhileDataIsUnderway(t *testing.T) {
+// A write that was let in before another nexus took the logical unit does not reach the
+// medium after it.
+func TestPersistentReserve_FenceDuringDataOut(t *testing.T) {
 	f := newPRFixture(t)
 	task := NewTask(&f.pool)
 	defer task.Release()

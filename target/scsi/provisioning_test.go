@@ -60,7 +60,7 @@ func TestUnmap(t *testing.T) {
 	f.wantZeros(t, [2]uint64{1, 3}, [2]uint64{testBlocks - 1, 1})
 }
 
-func TestUnmapIgnoresAnIncompleteDescriptor(t *testing.T) {
+func TestUnmap_IncompleteDescriptor(t *testing.T) {
 	f := newFixture(t)
 	f.fill()
 	list := unmapList([2]uint64{1, 3}, [2]uint64{100, 3})
@@ -71,7 +71,7 @@ func TestUnmapIgnoresAnIncompleteDescriptor(t *testing.T) {
 	f.wantZeros(t, [2]uint64{1, 3})
 }
 
-func TestUnmapWithAnErrorUnmapsNothing(t *testing.T) {
+func TestUnmap_Refused(t *testing.T) {
 	edit := func(list []byte, change func([]byte)) []byte { change(list); return list }
 	many := make([][2]uint64, maximumUnmapDescriptors+1)
 	good := [2]uint64{1, 3}
@@ -103,7 +103,7 @@ func TestUnmapWithAnErrorUnmapsNothing(t *testing.T) {
 	f.do(cdb, unmapList(good)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
 }
 
-func TestUnmapHasABound(t *testing.T) {
+func TestUnmap_Bound(t *testing.T) {
 	f := newFixture(t, func(c *LUConfig) { c.Volume = hugeVolume{c.Volume} })
 	f.unmap(unmapList([2]uint64{0, maximumUnmapBlocks})).wantStatus(t, StatusGood)
 	r := f.unmap(unmapList([2]uint64{0, maximumUnmapBlocks}, [2]uint64{0, 1}))
@@ -120,7 +120,7 @@ func (hugeVolume) Size() int64 { return 64 << 40 }
 
 func (hugeVolume) Unmap(context.Context, int64, int64) error { return nil }
 
-func TestNoUnmapWithoutThinProvisioning(t *testing.T) {
+func TestUnmap_NotThin(t *testing.T) {
 	f := newFixture(t, func(c *LUConfig) { c.Thin = false })
 	f.fill()
 	f.unmap(unmapList([2]uint64{0, 1})).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
@@ -159,13 +159,13 @@ func TestWriteSame(t *testing.T) {
 			want := bytes.Repeat([]byte{0xFF}, len(f.vol.data))
 			copy(want[tt.lba*512:], bytes.Repeat(tt.want, tt.count))
 			if !bytes.Equal(f.vol.data, want) {
-				t.Error("the volume holds something else")
+				t.Error("volume data differs")
 			}
 		})
 	}
 }
 
-func TestWriteSameRefuses(t *testing.T) {
+func TestWriteSame_Refused(t *testing.T) {
 	block := pattern(512, 7)
 	const maxBlocks = maximumWriteSame / 512
 	tests := []struct {

@@ -15,8 +15,8 @@ func nameOnly(name string) []byte {
 	return append(d, make([]byte, length-len(name))...)
 }
 
-// TestRegisterNamedPorts: SPEC_I_PT registers other initiator ports too.
-func TestRegisterNamedPorts(t *testing.T) {
+// SPEC_I_PT registers other initiator ports too.
+func TestPersistentReserveOut_SpecIPT(t *testing.T) {
 	f := newPRFixture(t)
 	away := NexusID{InitiatorName: "iqn.2026-11.example.initiator:away", ISID: [6]byte{5: 1}, TargetName: f.target.Name(), TargetPortalGroupTag: 1}
 	f.must(f.c, reserve.Register, 0, 0, 0x0C)
@@ -36,7 +36,7 @@ func TestRegisterNamedPorts(t *testing.T) {
 	f.must(n, reserve.Register, 0, 0x0A, 0)
 }
 
-func TestRegisterNamedPortsRefuses(t *testing.T) {
+func TestPersistentReserveOut_SpecIPT_Refused(t *testing.T) {
 	f := newPRFixture(t)
 	b := nexus.AppendTransportID(nil, f.b.ID)
 	list := prOutNaming(0, 0x0A, 0, b)
@@ -45,15 +45,15 @@ func TestRegisterNamedPortsRefuses(t *testing.T) {
 		list   []byte
 		asc    ASC
 	}{
-		"IGNORE EXISTING KEY":        {reserve.RegisterAndIgnore, list, ASCInvalidFieldInParameterList},
-		"length field too small":     {reserve.Register, append(list[:len(list):len(list)], 0, 0, 0, 0), ASCParameterListLengthError},
-		"length field missing":       {reserve.Register, list[:24], ASCParameterListLengthError},
-		"a TransportID cut":          {reserve.Register, prOutNaming(0, 0x0A, 0, b[:len(b)-4]), ASCInvalidFieldInParameterList},
-		"a name that nobody has":     {reserve.Register, prOutNaming(0, 0x0A, 0, nameOnly("iqn.nobody")), ASCInvalidFieldInParameterList},
-		"longer without SPEC_I_PT":   {reserve.Register, append(prOutList(0, 0x0A, 0), 0, 0, 0, 0), ASCParameterListLengthError},
-		"shorter than a list can be": {reserve.Register, prOutList(0, 0x0A, 0)[:23], ASCParameterListLengthError},
-		"none":                       {reserve.Register, nil, ASCParameterListLengthError},
-		"APTPL and nowhere to keep":  {reserve.Register, prOutList(0, 0x0A, 0x01), ASCInvalidFieldInParameterList},
+		"IGNORE EXISTING KEY":      {reserve.RegisterAndIgnore, list, ASCInvalidFieldInParameterList},
+		"length field too small":   {reserve.Register, append(list[:len(list):len(list)], 0, 0, 0, 0), ASCParameterListLengthError},
+		"length field missing":     {reserve.Register, list[:24], ASCParameterListLengthError},
+		"a TransportID cut":        {reserve.Register, prOutNaming(0, 0x0A, 0, b[:len(b)-4]), ASCInvalidFieldInParameterList},
+		"an unknown name":          {reserve.Register, prOutNaming(0, 0x0A, 0, nameOnly("iqn.unknown")), ASCInvalidFieldInParameterList},
+		"longer without SPEC_I_PT": {reserve.Register, append(prOutList(0, 0x0A, 0), 0, 0, 0, 0), ASCParameterListLengthError},
+		"shorter than the minimum": {reserve.Register, prOutList(0, 0x0A, 0)[:23], ASCParameterListLengthError},
+		"none":                     {reserve.Register, nil, ASCParameterListLengthError},
+		"APTPL without records":    {reserve.Register, prOutList(0, 0x0A, 0x01), ASCInvalidFieldInParameterList},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f.out(f.a, tt.action, 0, tt.list).wantSense(t, KeyIllegalRequest, tt.asc)
@@ -64,8 +64,8 @@ func TestRegisterNamedPortsRefuses(t *testing.T) {
 	f.out(f.a, reserve.Register, 0, prOutNaming(0x0A, 0x0A, 0, b)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInParameterList)
 }
 
-// TestRegisterAtAllTargetPorts: ALL_TG_PT.
-func TestRegisterAtAllTargetPorts(t *testing.T) {
+// ALL_TG_PT.
+func TestPersistentReserveOut_AllTGPT(t *testing.T) {
 	f := newPRFixture(t)
 	f.target.ports = []PortGroup{{Tag: 1}, {Tag: 2}, {Tag: 9}}
 	if err := f.lu.addPorts(f.target); err != nil {
@@ -90,7 +90,7 @@ func TestRegisterAtAllTargetPorts(t *testing.T) {
 	f.wantKeys(0x33, 0x33, 0x33, 0x44, 0x44, 0x44, 0x44, 0x44, 0x44)
 }
 
-func TestRegisterAndMove(t *testing.T) {
+func TestPersistentReserveOut_RegisterAndMove(t *testing.T) {
 	for _, unreg := range []byte{0, 0x02} {
 		f := newPRFixture(t)
 		f.must(f.a, reserve.Register, 0, 0, 0x0A)
@@ -107,7 +107,7 @@ func TestRegisterAndMove(t *testing.T) {
 	}
 }
 
-func TestRegisterAndMoveRefuses(t *testing.T) {
+func TestPersistentReserveOut_RegisterAndMove_Refused(t *testing.T) {
 	f := newPRFixture(t)
 	f.must(f.a, reserve.Register, 0, 0, 0x0A)
 	b := nexus.AppendTransportID(nil, f.b.ID)
@@ -134,7 +134,7 @@ func TestRegisterAndMoveRefuses(t *testing.T) {
 	move(f.a, prMoveList(0x0A, 0x0B, 0, 1, b)).wantStatus(t, conflict)
 }
 
-func TestRegistrationsAreBounded(t *testing.T) {
+func TestPersistentReserveOut_MaxRegistrations(t *testing.T) {
 	f := newPRFixture(t)
 	for i := range reserve.MaxRegistrations + 1 {
 		n := f.a.ID

@@ -7,7 +7,7 @@ func prepareRead(t *Task) error {
 	if err := t.checkTransfer(); err != nil {
 		return err
 	}
-	if t.beginStream(); t.stream.on {
+	if t.enableStream(); t.stream.on {
 		t.startStream(t.ExpectedIn)
 	}
 	return nil
@@ -16,7 +16,7 @@ func prepareRead(t *Task) error {
 func executeRead(ctx context.Context, t *Task) error {
 	lu := t.LU
 	if forcesUnitAccess(t.CDB()) && t.stream.done == 0 {
-		// FUA reads from the medium, so the cache has to be there first.
+		// FUA reads from the medium, so the cache is flushed first.
 		if err := lu.volume.Flush(ctx); err != nil {
 			return err
 		}
@@ -38,7 +38,7 @@ func prepareWrite(t *Task) error {
 		return err
 	}
 	t.Wanted = t.TL
-	if t.beginStream(); t.stream.on {
+	if t.enableStream(); t.stream.on {
 		t.startStream(t.ExpectedOut)
 	}
 	return nil
@@ -55,10 +55,10 @@ func executeWrite(ctx context.Context, t *Task) error {
 	return t.LU.finishWrite(ctx, t.CDB())
 }
 
-// writeDataOut writes the blocks that the initiator sent, or the piece of them that
-// there is, and returns the length. When it offered fewer than the CDB names, those
-// are written and the residual count has the rest (FCP-4 9.5.8; RFC 7143 11.4.5
-// leaves it open). Part of a block is never written: nothing is, then.
+// writeDataOut writes the blocks of Data-Out, or of the current piece, and returns the
+// length. If the initiator offers fewer blocks than the CDB requests, these are written
+// and the residual count has the rest (FCP-4 9.5.8; RFC 7143 11.4.5 leaves it open).
+// With a partial block, nothing is written.
 func (t *Task) writeDataOut(ctx context.Context) (length int, err error) {
 	data, block := t.DataOut(), t.LU.LogicalBlockLength()
 	if t.stream.on {
@@ -102,7 +102,7 @@ func prepareCompareAndWrite(t *Task) error {
 	t.TL = uint32(r.blocks << lu.blockShift)
 	t.Wanted = 2 * t.TL
 	if t.ExpectedOut > t.Wanted {
-		// The two halves can only be told apart when the lengths agree.
+		// The two halves can be separated only if the lengths agree.
 		return InvalidFieldInCDB(13, 7)
 	}
 	return nil

@@ -34,7 +34,7 @@ func blockCDBs() []blockCDB {
 	}
 }
 
-func TestReadReturnsWhatWriteWrote(t *testing.T) {
+func TestReadWrite(t *testing.T) {
 	for _, c := range blockCDBs() {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFixture(t)
@@ -42,17 +42,17 @@ func TestReadReturnsWhatWriteWrote(t *testing.T) {
 				data := pattern(at.blocks*512, byte(at.lba))
 				f.good(c.write(uint64(at.lba), uint32(at.blocks)), data)
 				if !bytes.Equal(f.vol.data[at.lba*512:][:len(data)], data) {
-					t.Fatalf("LBA %d, %d blocks: the volume holds something else", at.lba, at.blocks)
+					t.Fatalf("LBA %d, %d blocks: volume data differs", at.lba, at.blocks)
 				}
 				if got := f.good(c.read(uint64(at.lba), uint32(at.blocks)), nil); !bytes.Equal(got, data) {
-					t.Fatalf("LBA %d, %d blocks: read something else", at.lba, at.blocks)
+					t.Fatalf("LBA %d, %d blocks: read data differs", at.lba, at.blocks)
 				}
 			}
 		})
 	}
 }
 
-func TestLongBlocks(t *testing.T) {
+func TestReadWrite_4096ByteBlocks(t *testing.T) {
 	f := newFixture(t, func(c *LUConfig) { c.LogicalBlockLength = 4096 })
 	data := pattern(3*4096, 1)
 	f.good(cdb16(0x8A, 0, testBlocks/8-3, 3), data)
@@ -62,7 +62,7 @@ func TestLongBlocks(t *testing.T) {
 	f.do(cdb16(0x88, 0, testBlocks/8-2, 3), nil).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
 }
 
-func TestSixByteZeroMeans256Blocks(t *testing.T) {
+func TestRead6_ZeroLength(t *testing.T) {
 	f := newFixture(t)
 	data := pattern(256*512, 9)
 	f.good(cdb6(0x0A, 5, 0), data)
@@ -71,7 +71,7 @@ func TestSixByteZeroMeans256Blocks(t *testing.T) {
 	}
 }
 
-func TestTransferRange(t *testing.T) {
+func TestReadWrite_Range(t *testing.T) {
 	tests := []struct {
 		name   string
 		lba    uint64
@@ -79,16 +79,16 @@ func TestTransferRange(t *testing.T) {
 		want   ASC
 	}{
 		{"nothing at the start", 0, 0, ASCNone},
-		{"nothing right behind the end", testBlocks, 0, ASCNone},
+		{"nothing right after the end", testBlocks, 0, ASCNone},
 		{"nothing past the end", testBlocks + 1, 0, ASCLBAOutOfRange},
 		{"nothing at 2^63", 1 << 63, 0, ASCLBAOutOfRange},
-		{"nothing at the last LBA of all", 1<<64 - 1, 0, ASCLBAOutOfRange},
+		{"nothing at the maximum LBA", 1<<64 - 1, 0, ASCLBAOutOfRange},
 		{"one block past the end", testBlocks, 1, ASCLBAOutOfRange},
 		{"last block and one more", testBlocks - 1, 2, ASCLBAOutOfRange},
 		{"bytes that overflow 64 bits", 1 << 55, 1, ASCLBAOutOfRange},
 		{"bytes that overflow 63 bits", 1 << 54, 1, ASCLBAOutOfRange},
 		{"sum that overflows", 1<<64 - 1, 2, ASCLBAOutOfRange},
-		{"most blocks of all", 0, 1<<32 - 1, ASCLBAOutOfRange},
+		{"maximum number of blocks", 0, 1<<32 - 1, ASCLBAOutOfRange},
 	}
 	for _, tt := range tests {
 		for _, op := range []struct {
@@ -107,7 +107,7 @@ func TestTransferRange(t *testing.T) {
 	}
 }
 
-func TestProtectionInformationIsRefused(t *testing.T) {
+func TestReadWrite_ProtectionInformation(t *testing.T) {
 	f := newFixture(t)
 	for protect := byte(1); protect < 8; protect++ {
 		for _, cdb := range [][]byte{
@@ -126,7 +126,7 @@ func TestProtectionInformationIsRefused(t *testing.T) {
 	}
 }
 
-func TestForceUnitAccessAndWriteCache(t *testing.T) {
+func TestReadWrite_FUA(t *testing.T) {
 	tests := []struct {
 		name    string
 		cdb     []byte
@@ -154,13 +154,13 @@ func TestForceUnitAccessAndWriteCache(t *testing.T) {
 	}
 }
 
-func TestSixByteCommandsHaveNoFUA(t *testing.T) {
+func TestReadWrite_SixByteFUA(t *testing.T) {
 	if forcesUnitAccess(cdb6(0x0A, 0x080000, 1)) {
 		t.Error("a bit of the LBA was taken for FUA")
 	}
 }
 
-func TestWriteThroughFlushesEveryWrite(t *testing.T) {
+func TestReadWrite_WriteThrough(t *testing.T) {
 	f := newFixture(t)
 	f.good(modeSelect6(cachingPage(0)), cachingPage(0))
 	before := f.vol.flushes.Load()
@@ -202,7 +202,7 @@ func compareAndWriteCDB(flags byte, lba uint64, blocks byte) []byte {
 
 // An initiator that offers less data than its CDB asks for has the whole blocks
 // of it written; more than that is left where it is. Part of a block is refused.
-func TestDataOutResiduals(t *testing.T) {
+func TestWrite_Residual(t *testing.T) {
 	for _, tt := range []struct {
 		blocks   uint16
 		expected int
@@ -229,14 +229,14 @@ func TestDataOutResiduals(t *testing.T) {
 				}
 				copy(want, out[:tt.written])
 				if !bytes.Equal(f.vol.data[:len(want)], want) {
-					t.Error("the medium holds something else")
+					t.Error("medium data differs")
 				}
 			})
 		}
 	}
 }
 
-func TestDataOutThatNeverArrivedWritesNothing(t *testing.T) {
+func TestWrite_MissingDataOut(t *testing.T) {
 	f := newFixture(t)
 	task := NewTask(&f.pool)
 	task.Reset(f.nexus, cdb10(0x2A, 0, 0, 2))
@@ -252,9 +252,9 @@ func TestDataOutThatNeverArrivedWritesNothing(t *testing.T) {
 	}
 }
 
-func TestUnboundedDataOutIsRefused(t *testing.T) {
+func TestWrite_DataOutBound(t *testing.T) {
 	f := newFixture(t)
-	op := Operation{Name: "EXTENDED COPY", Usage: make([]byte, 16), Prepare: ParameterListLength(10, 4), Execute: executeNothing}
+	op := Operation{Name: "EXTENDED COPY", Usage: make([]byte, 16), Prepare: ParameterListLength(10, 4), Execute: executeNoOp}
 	op.Usage[0] = 0x83
 	if err := f.lu.Install(0x83, 0, op); err != nil {
 		t.Fatal(err)
@@ -270,7 +270,7 @@ func TestCompareAndWrite(t *testing.T) {
 
 	f.good(compareAndWriteCDB(0, 1, 2), append(bytes.Clone(old), fresh...))
 	if !bytes.Equal(f.vol.data[512:][:1024], fresh) {
-		t.Error("equal data, and the write was not done")
+		t.Error("equal data, but not written")
 	}
 	for _, at := range []int{0, 511, 512, 700} {
 		compare := bytes.Clone(fresh)
@@ -282,7 +282,7 @@ func TestCompareAndWrite(t *testing.T) {
 		}
 	}
 	if !bytes.Equal(f.vol.data[512:][:1024], fresh) {
-		t.Error("different data, and something was written")
+		t.Error("different data, but written")
 	}
 	f.good(compareAndWriteCDB(0, 0, 0), nil)
 	f.do(compareAndWriteCDB(0, testBlocks, 1), make([]byte, 1024)).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
@@ -293,7 +293,7 @@ func TestCompareAndWrite(t *testing.T) {
 	plain.do(compareAndWriteCDB(0, 0, 1), make([]byte, 1024)).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
 }
 
-func TestVolumeErrorsBecomeSenseData(t *testing.T) {
+func TestLogicalUnit_Sense(t *testing.T) {
 	corrupt := &blockdev.CorruptError{Name: "disk", Offset: 4096, Err: fmt.Errorf("checksum")}
 	tests := []struct {
 		name string
@@ -304,7 +304,7 @@ func TestVolumeErrorsBecomeSenseData(t *testing.T) {
 		{"full", fmt.Errorf("write: %w", blockdev.ErrNoSpace), KeyDataProtect, ASCSpaceAllocationFailed},
 		{"a snapshot", fmt.Errorf("write: %w", blockdev.ErrReadOnly), KeyDataProtect, ASCWriteProtected},
 		{"damaged", fmt.Errorf("read: %w", corrupt), KeyMediumError, ASCUnrecoveredReadError},
-		{"damaged, no place told", blockdev.ErrCorrupt, KeyMediumError, ASCUnrecoveredReadError},
+		{"damaged, no location", blockdev.ErrCorrupt, KeyMediumError, ASCUnrecoveredReadError},
 		{"outside", blockdev.ErrRange, KeyIllegalRequest, ASCLBAOutOfRange},
 		{"closed", blockdev.ErrClosed, KeyNotReady, ASCLogicalUnitNotReady},
 		{"aborted", context.Canceled, KeyAbortedCommand, ASCNone},
@@ -322,7 +322,7 @@ func TestVolumeErrorsBecomeSenseData(t *testing.T) {
 	}
 }
 
-func TestMediumErrorTellsTheFirstBadBlock(t *testing.T) {
+func TestRead_MediumErrorInformation(t *testing.T) {
 	f := newFixture(t)
 	f.vol.setError(&blockdev.CorruptError{Offset: 8192, Err: fmt.Errorf("checksum")})
 	for _, tt := range []struct {
@@ -337,7 +337,7 @@ func TestMediumErrorTellsTheFirstBadBlock(t *testing.T) {
 	}
 }
 
-func TestInstalledErrorRowsComeFirst(t *testing.T) {
+func TestLogicalUnit_MapErrors(t *testing.T) {
 	f := newFixture(t)
 	mine := fmt.Errorf("token: %w", backstore.ErrNotFound)
 	f.lu.MapErrors(ErrorSense{Err: backstore.ErrNotFound, Key: KeyIllegalRequest, ASC: 0x2304})

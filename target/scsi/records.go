@@ -2,5 +2,5 @@ package scsi
 
 import "odx/target/scsi/record"
 
-// Records keeps what a logical unit must not lose with the power; see record.Store.
+// Records stores what a logical unit must not lose with the power; see record.Store.
 type Records = record.Store

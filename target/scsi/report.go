@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// executeReportLUNs lists the LUNs that the nexus can address (SPC-4 r37 6.33).
-// There are no well known logical units.
+// executeReportLUNs lists the LUNs of the nexus (SPC-4 r37 6.33). There are no well
+// known logical units.
 func executeReportLUNs(_ context.Context, t *Task) error {
 	cdb := t.CDB()
 	allocationLength := binary.BigEndian.Uint32(cdb[6:])
@@ -16,12 +16,12 @@ func executeReportLUNs(_ context.Context, t *Task) error {
 		selectAddressable = 0x00
 		selectWellKnown   = 0x01
 		selectAll         = 0x02
-		// Of conglomerates, of which there are none.
+		// LUNs of conglomerates; there are none.
 		selectAdministrative = 0x10
-		selectIndependent    = 0x11 // and those outside
+		selectIndependent    = 0x11 // and LUNs outside of conglomerates
 		selectSubsidiary     = 0x12
 	)
-	var lists bool // whether the report has the logical units that there are
+	var lists bool // whether the report lists logical units
 	switch cdb[2] {
 	case selectAddressable, selectAll, selectIndependent:
 		lists = true
@@ -38,7 +38,7 @@ func executeReportLUNs(_ context.Context, t *Task) error {
 			lun := EncodeLUN(number)
 			list = append(list, lun[:]...)
 		}
-		// LUICLR: the new inventory is told here (SPC-4 r37 7.8.7).
+		// LUICLR: this report delivers the changed inventory (SPC-4 r37 7.8.7).
 		for _, itl := range *units {
 			itl.clearAttention(ASCReportedLUNsDataChanged)
 		}
@@ -53,14 +53,14 @@ const (
 	reportAll           = 0
 	reportOpcode        = 1 // an operation code without service actions
 	reportServiceAction = 2 // an operation code with the service action
-	reportEither        = 3 // either, whichever it is
+	reportEither        = 3 // either of the two
 )
 
 // timeoutsDescriptorLength is the command timeouts descriptor's whole length.
 const timeoutsDescriptorLength = 12
 
-// executeReportSupportedOperationCodes describes the command table, so that what
-// is reported and what is run cannot differ.
+// executeReportSupportedOperationCodes reports the command table itself, so that
+// reported and executed commands cannot differ.
 func executeReportSupportedOperationCodes(_ context.Context, t *Task) error {
 	cdb, lu := t.CDB(), t.LU
 	allocationLength := binary.BigEndian.Uint32(cdb[6:])
@@ -82,8 +82,8 @@ func executeReportSupportedOperationCodes(_ context.Context, t *Task) error {
 	return nil
 }
 
-// requestedOperation finds the operation that one reporting option asks for,
-// nil when it is not supported.
+// requestedOperation returns the operation that the reporting options select, or nil if
+// it is not supported.
 func (lu *LogicalUnit) requestedOperation(options, code byte, action uint16) (*Operation, error) {
 	oc := &lu.opcodes[code]
 	switch {
@@ -149,8 +149,8 @@ func (op *Operation) appendDescriptor(d []byte, action, flags byte, withTimeouts
 	return d
 }
 
-// appendTimeouts adds a command timeouts descriptor. A nominal time is not told:
-// it depends on the machine.
+// appendTimeouts adds a command timeouts descriptor. It has no nominal time, which
+// depends on the machine.
 func (op *Operation) appendTimeouts(d []byte) []byte {
 	d = append(d, 0, timeoutsDescriptorLength-2, 0, 0, 0, 0, 0, 0)
 	return binary.BigEndian.AppendUint32(d, op.RecommendedTimeout)

@@ -39,7 +39,7 @@ func TestReportLUNs(t *testing.T) {
 	f.do(reportLUNsCDB(3, 1024), nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
 }
 
-func TestAddLURefuses(t *testing.T) {
+func TestTarget_AddLU_Refused(t *testing.T) {
 	f := newFixture(t)
 	other, err := NewLogicalUnit(LUConfig{Volume: newMemVolume(4096)})
 	if err != nil {
@@ -64,7 +64,7 @@ func rsocCDB(options, code byte, action uint16, length uint32) []byte {
 	return c
 }
 
-func TestReportAllOperationCodes(t *testing.T) {
+func TestReportOperationCodes_All(t *testing.T) {
 	f := newFixture(t)
 	wantHex(t, f.good(rsocCDB(0, 0, 0, 65535), nil), rsocGolden)
 }
@@ -137,7 +137,7 @@ const rsocGolden = `
 		af 00 0000 00 00 000c # VERIFY(12)
 		b7 00 0000 00 00 000c # READ DEFECT DATA(12)`
 
-func TestReportOneOperationCode(t *testing.T) {
+func TestReportOperationCodes_One(t *testing.T) {
 	f := newFixture(t)
 	tests := map[string]struct {
 		cdb  []byte
@@ -171,7 +171,7 @@ func TestReportOneOperationCode(t *testing.T) {
 	}
 }
 
-func TestReportAllWithTimeouts(t *testing.T) {
+func TestReportOperationCodes_Timeouts(t *testing.T) {
 	f := newFixture(t)
 	plain := f.good(rsocCDB(0, 0, 0, 65535), nil)
 	timed := f.good(rsocCDB(0x80, 0, 0, 65535), nil)
@@ -189,7 +189,7 @@ func TestReportAllWithTimeouts(t *testing.T) {
 
 // What is reported is what runs: every operation code that is not in the list
 // ends with INVALID COMMAND OPERATION CODE, and every one in it does not.
-func TestReportedCommandsAreThoseThatRun(t *testing.T) {
+func TestReportOperationCodes_Executable(t *testing.T) {
 	f := newFixture(t)
 	list := f.good(rsocCDB(0, 0, 0, 65535), nil)[4:]
 	reported := make(map[byte]bool)
@@ -214,7 +214,7 @@ func TestReportedCommandsAreThoseThatRun(t *testing.T) {
 	}
 }
 
-func TestReportTaskManagementFunctions(t *testing.T) {
+func TestReportTMFs(t *testing.T) {
 	f := newFixture(t)
 	cdb := make([]byte, 12)
 	cdb[0], cdb[1], cdb[9] = 0xA3, 0x0D, 16

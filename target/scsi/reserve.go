@@ -10,7 +10,7 @@ import (
 	"odx/target/scsi/sense"
 )
 
-// Access says how a command meets the reservations of other I_T nexuses.
+// Access classifies a command by its conflicts with reservations of other I_T nexuses.
 type Access = reserve.Access
 
 // Kinds of access, as package reserve explains them.
@@ -22,13 +22,13 @@ const (
 	AccessPersistentReserve = reserve.AccessPersistentReserve
 )
 
-// Reserved returns the error that a command of n ends with because of a
-// reservation of the logical unit, nil when an access of kind a is allowed now.
-// A command to the logical unit has been checked when it is executed; a copy
-// manager asks about the logical units that its command was not sent to.
+// Reserved returns the error that a command of n currently ends with because of a
+// reservation of the logical unit, or nil if an access of kind a is allowed. The device
+// server checks every command that it executes; a copy manager calls Reserved for the
+// other logical units of its command.
 func (lu *LogicalUnit) Reserved(n *Nexus, a Access) error { return lu.reservations.Check(&n.ID, a) }
 
-// reservedUnit is a logical unit as its reservations see it. It implements reserve.Unit.
+// reservedUnit implements reserve.Unit for a logical unit.
 type reservedUnit struct{ lu *LogicalUnit }
 
 // Ports implements reserve.Unit.

@@ -71,8 +71,8 @@ var reservationTable = []struct {
 	{"START STOP UNIT, stop", []byte{0x1B, 0, 0, 0, 0x04, 0}, true, true, true},
 }
 
-// TestReservationTable runs every command as each kind of bystander.
-func TestReservationTable(t *testing.T) {
+// TestReservations_ConflictTable runs every command as each kind of bystander.
+func TestReservations_ConflictTable(t *testing.T) {
 	for _, tt := range reservationTable {
 		t.Run(tt.name, func(t *testing.T) {
 			run := func(f *prFixture, n *Nexus, want bool) {
@@ -108,8 +108,8 @@ func TestReservationTable(t *testing.T) {
 	}
 }
 
-// TestReservedForOthers: what the copy manager asks.
-func TestReservedForOthers(t *testing.T) {
+// What the copy manager asks.
+func TestLogicalUnit_Reserved(t *testing.T) {
 	f := newPRFixture(t)
 	f.must(f.a, reserve.Register, 0, 0, 0x0A)
 	f.must(f.a, reserve.Reserve, reserve.WriteExclusive, 0x0A, 0)
@@ -132,8 +132,8 @@ var (
 	release10 = []byte{0x57, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 )
 
-// TestReserve10: it is RESERVE(6) with another CDB.
-func TestReserve10(t *testing.T) {
+// It is RESERVE(6) with another CDB.
+func TestReserve_TenByte(t *testing.T) {
 	f := newPRFixture(t)
 	f.good(reserve10, nil)
 	f.good(reserve6, nil)
@@ -156,9 +156,9 @@ func TestReserve10(t *testing.T) {
 	f.on(f.c, []byte{0x57, 0x02, 0, 0, 0, 0, 0, 0, 0, 0}).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
 }
 
-// TestReserveBesideRegistrations: CRH (SPC-4 r37 5.12.3). Who has every access by
-// the persistent reservation gets GOOD without effect, others a conflict.
-func TestReserveBesideRegistrations(t *testing.T) {
+// CRH (SPC-4 r37 5.12.3). Who has every access by the persistent reservation gets GOOD
+// without effect, others a conflict.
+func TestReserve_WithRegistrations(t *testing.T) {
 	for kind, want := range map[reserve.Type][3]byte{
 		0:                                     {conflict, conflict, conflict},
 		reserve.WriteExclusive:                {good, conflict, conflict},
@@ -183,9 +183,9 @@ func TestReserveBesideRegistrations(t *testing.T) {
 	}
 }
 
-// TestPersistentReserveBesideReserve: while the logical unit is reserved the old
-// way, PERSISTENT RESERVE IN and OUT are conflicts for everyone.
-func TestPersistentReserveBesideReserve(t *testing.T) {
+// While the logical unit is reserved the old way, PERSISTENT RESERVE IN and OUT are
+// conflicts for everyone.
+func TestReserve_PersistentReserve(t *testing.T) {
 	f := newPRFixture(t)
 	f.good(reserve6, nil)
 	for _, n := range []*Nexus{f.a, f.b} {
@@ -216,7 +216,7 @@ func BenchmarkReserved(b *testing.B) {
 	}
 }
 
-func TestReservedDoesNotAllocate(t *testing.T) {
+func TestReservations_Allocations(t *testing.T) {
 	f := newPRFixture(t)
 	f.registerAll()
 	f.must(f.a, reserve.Reserve, reserve.WriteExclusive, 0x0A, 0)
@@ -240,9 +240,8 @@ func TestReservedDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// TestReservationTableIsComplete: no command has been forgotten but those that
-// look at reservations themselves.
-func TestReservationTableIsComplete(t *testing.T) {
+// No command has been forgotten but those that look at reservations themselves.
+func TestReservations_ConflictTableComplete(t *testing.T) {
 	f := newPRFixture(t, space)
 	known := map[*Operation]bool{}
 	for _, tt := range reservationTable {

@@ -16,7 +16,7 @@ func (f *fixture) resize(blocks int) {
 
 // Every nexus learns of a new capacity once, also through other targets, and
 // every command goes by it.
-func TestResizedVolumeIsTold(t *testing.T) {
+func TestLogicalUnit_Resized(t *testing.T) {
 	f := newFixture(t)
 	second := &fixture{t: t, lu: f.lu, vol: f.vol, target: NewTarget(TargetConfig{Name: "iqn.2026-11.example.odx:other", PortGroups: []PortGroup{{Tag: 1, ID: 2}}})}
 	if err := second.target.AddLU(7, f.lu); err != nil {
@@ -49,9 +49,9 @@ func TestResizedVolumeIsTold(t *testing.T) {
 	f.do(last, nil).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
 }
 
-// READ CAPACITY tells the size of now, even before anybody said that it is new,
-// and the nexuses learn of it.
-func TestReadCapacityFollowsTheVolume(t *testing.T) {
+// READ CAPACITY returns the current size even before Resized, and the nexuses are
+// notified.
+func TestReadCapacity_AfterResize(t *testing.T) {
 	f, store := newStoreFixture(t, backstore.Options{}, 1<<20)
 	other := f.attach("iqn.2026-11.example.initiator:b")
 	volume, err := store.Volume("disk")
@@ -94,7 +94,7 @@ func (v *growingVolume) Size() int64 {
 }
 
 // However many tell of it at once, the largest size is what stays.
-func TestResizedAtOnce(t *testing.T) {
+func TestLogicalUnit_Resized_Concurrent(t *testing.T) {
 	v := &growingVolume{memVolume: newMemVolume(512)}
 	f := newFixture(t, func(c *LUConfig) { c.Volume = v })
 	var all sync.WaitGroup

@@ -5,10 +5,9 @@ import (
 	"encoding/binary"
 )
 
-// Service actions of SANITIZE (SBC-3 5.24). OVERWRITE and CRYPTOGRAPHIC ERASE are
-// not offered: the store writes no physical block twice, and has no key per
-// volume that it could forget, so that neither would be what the initiator asks
-// for.
+// Service actions of SANITIZE (SBC-3 5.24). OVERWRITE and CRYPTOGRAPHIC ERASE are not
+// supported: the store never overwrites a physical block, and has no key per volume to
+// discard, so neither would have the requested effect.
 const (
 	opSanitize = 0x48
 
@@ -19,7 +18,7 @@ const (
 	sanitizeAUSE  = 0x20 // byte 1
 )
 
-// prepareSanitize checks what all service actions have in common.
+// prepareSanitize makes the checks that all service actions share.
 func prepareSanitize(t *Task) error {
 	cdb := t.CDB()
 	if cdb[1]&0x40 != 0 {
@@ -37,21 +36,21 @@ func prepareSanitize(t *Task) error {
 	return nil
 }
 
-// executeBlockErase gives back all that the medium holds. With IMMED the status
-// is there as soon as that has begun.
+// executeBlockErase deallocates the whole medium. With IMMED the status follows the
+// start.
 func executeBlockErase(ctx context.Context, t *Task) error {
 	cdb := t.CDB()
 	e := &erasure{kind: sanitizeErasure, unrestricted: cdb[1]&sanitizeAUSE != 0}
-	if err := t.LU.eraser.begin(ctx, e); err != nil || cdb[1]&sanitizeIMMED != 0 {
+	if err := t.LU.eraser.start(ctx, e); err != nil || cdb[1]&sanitizeIMMED != 0 {
 		return err
 	}
 	return e.wait(ctx)
 }
 
-// executeExitFailureMode ends the state that a failed sanitize operation left
-// behind, if its command allowed that.
+// executeExitFailureMode ends the state after a failed sanitize operation, if its
+// command permitted that.
 func executeExitFailureMode(ctx context.Context, t *Task) error {
-	return t.LU.eraser.leave(ctx, sanitizeErasure)
+	return t.LU.eraser.exitFailure(ctx, sanitizeErasure)
 }
 
 // Bits of FORMAT UNIT (SBC-3 5.3).
@@ -66,8 +65,8 @@ const (
 	formatIMMED   = 0x02
 )
 
-// prepareFormatUnit checks the CDB, which does not tell how long the parameter
-// list is: its header does.
+// prepareFormatUnit checks the CDB, which has no length of the parameter list: its
+// header does.
 func prepareFormatUnit(t *Task) error {
 	cdb := t.CDB()
 	switch {
@@ -84,22 +83,21 @@ func prepareFormatUnit(t *Task) error {
 	return nil
 }
 
-// executeFormatUnit formats as a thin provisioned unit does: nothing is mapped
-// afterwards.
+// executeFormatUnit formats as thin provisioned units do: afterwards nothing is mapped.
 func executeFormatUnit(ctx context.Context, t *Task) error {
 	immediate, err := parseFormatList(t.DataOut()[:t.Wanted])
 	if err != nil {
 		return err
 	}
 	e := &erasure{kind: formatErasure}
-	if err := t.LU.eraser.begin(ctx, e); err != nil || immediate {
+	if err := t.LU.eraser.start(ctx, e); err != nil || immediate {
 		return err
 	}
 	return e.wait(ctx)
 }
 
-// parseFormatList reads the header of a parameter list; an empty one stands for
-// no options. There are no defects to tell of, and no patterns.
+// parseFormatList reads the header of a parameter list; an empty list has no options.
+// Defect lists and patterns are not supported.
 func parseFormatList(list []byte) (immediate bool, err error) {
 	if len(list) == 0 {
 		return false, nil

@@ -2,8 +2,8 @@ package scsi
 
 import "odx/target/scsi/sense"
 
-// Sense data is package sense's. These are its names for those who import the device
-// server alone, and for its commands, which end with little else.
+// The sense data of package sense, under the names that importers of the device server
+// use.
 type (
 	// ASC is an additional sense code with its qualifier.
 	ASC = sense.ASC
@@ -13,7 +13,8 @@ type (
 	SenseFormat = sense.Format
 	// SenseError is the error that ends a command with CHECK CONDITION status.
 	SenseError = sense.Error
-	// ForwardedSense is what a logical unit that a third-party copy used ended with.
+	// ForwardedSense is the status and sense data of a logical unit of a third-party
+	// copy.
 	ForwardedSense = sense.Forwarded
 )
 
@@ -23,7 +24,7 @@ const (
 	DescriptorSense = sense.Descriptor
 )
 
-// WholeField says that a field pointer names a byte and no bit of it.
+// WholeField makes a field pointer identify a byte without a bit.
 const WholeField = sense.WholeField
 
 // NewSense is sense.New.

@@ -6,19 +6,19 @@ import (
 	"odx/target/scsi/mode"
 )
 
-// Space describes the LBA mapping resources of a thin provisioned logical unit
-// (SBC-3 4.7.3): the space of a store, which it shares with others.
+// Space describes the LBA mapping resources of a thin provisioned logical unit (SBC-3
+// 4.7.3), which it shares with other logical units of the store.
 type Space struct {
-	// SoftThreshold is the number of bytes in use at which initiators are told
-	// that space runs short (SoftThresholdReached). 0: they are not told.
+	// SoftThreshold is the number of used bytes at which initiators are notified
+	// (SoftThresholdReached). 0: they are not.
 	SoftThreshold int64
-	// Usage returns how many bytes are in use now, and how many are left. It may ask
-	// the host's file system, no more. nil: initiators cannot ask.
+	// Usage returns the used and the available bytes. It must not take longer than a
+	// query of the host's file system. nil: not reported.
 	Usage func() (used, left int64)
 }
 
-// thresholdSet is the unit in bytes in which space is told (2 to the power of
-// THRESHOLD EXPONENT logical blocks). With it 32 bits are enough for 4 PiB.
+// thresholdSet is the unit of reported resources in bytes (2 to the power of THRESHOLD
+// EXPONENT logical blocks). With it 32 bits suffice for 4 PiB.
 const thresholdSet = 1 << 20
 
 // Threshold descriptor of the Logical Block Provisioning mode page (SBC-3
@@ -31,8 +31,8 @@ const (
 	resourceUsed      = 0x0002
 )
 
-// tellsSpace reports that initiators learn of the space of a thin unit.
-func (c *LUConfig) tellsSpace() bool {
+// reportsSpace reports whether initiators get the resource usage of a thin unit.
+func (c *LUConfig) reportsSpace() bool {
 	return c.Thin && (c.Space.SoftThreshold > 0 || c.Space.Usage != nil)
 }
 
@@ -48,25 +48,25 @@ func (c *LUConfig) softThreshold() uint64 {
 	return binary.BigEndian.Uint64(d[:])
 }
 
-// thresholdSets returns the whole threshold sets of a number of bytes, as far as
-// a field holds them.
+// thresholdSets returns the whole threshold sets in a number of bytes, limited to the
+// maximum of a field.
 func thresholdSets(bytes int64) uint32 {
 	return uint32(min(max(bytes, 0)/thresholdSet, 0xFFFFFFFF))
 }
 
-// SoftThresholdReached tells every nexus by unit attention that the space in use
-// has reached the soft threshold, if there is one and initiators have not turned
-// that off (LBPERE). It is for whoever watches the space to call, once each time
-// the use rises over the threshold.
+// SoftThresholdReached notifies every nexus by unit attention that the used bytes have
+// reached the soft threshold, if there is one and initiators have not disabled it
+// (LBPERE). The caller monitors the usage, and calls it each time the usage rises above
+// the threshold.
 func (lu *LogicalUnit) SoftThresholdReached() {
 	if lu.config.Thin && lu.config.Space.SoftThreshold > 0 && lu.modes.ReportsThreshold() {
 		lu.establish(ASCSoftThresholdReached, nil)
 	}
 }
 
-// modeConfig says which mode parameters a logical unit has.
+// modeConfig returns the configuration of the mode parameters of a logical unit.
 func modeConfig(c *LUConfig) mode.Config {
-	m := mode.Config{Records: c.Records, ReportsSpace: c.tellsSpace()}
+	m := mode.Config{Records: c.Records, ReportsSpace: c.reportsSpace()}
 	if m.ReportsSpace {
 		m.ThresholdDescriptor = c.softThreshold()
 	}
@@ -80,7 +80,7 @@ func (lu *LogicalUnit) vpdLogicalBlockProvisioning(*Nexus) []byte {
 		b[1] = 0x80 | 0x40 | 0x20 | 0x04 // LBPU, LBPWS, LBPWS10, LBPRZ
 		b[2] = 0x02                      // thin provisioned
 	}
-	if lu.config.tellsSpace() {
+	if lu.config.reportsSpace() {
 		for blocks := thresholdSet >> lu.blockShift; blocks > 1; blocks >>= 1 {
 			b[0]++ // THRESHOLD EXPONENT
 		}

@@ -21,7 +21,7 @@ const (
 	goldenProvisioning   = "5c 02 0014 00 00000000000000 00000000" + goldenThreshold
 )
 
-func TestPagesOfAUnitThatTellsItsSpace(t *testing.T) {
+func TestSpace_Pages(t *testing.T) {
 	f := newFixture(t, space)
 	wantHex(t, f.good(inquiryCDB(1, 0xB2, 255), nil), "00 b2 0004  0b e4 02 00")
 	wantHex(t, f.good(modeSense6(0x01, 0, 255), nil), "17 00 10 08"+goldenDescriptor+goldenRecoveryLBPERE)
@@ -44,11 +44,11 @@ func TestPagesOfAUnitThatTellsItsSpace(t *testing.T) {
 	full.do(logSense(0, 0x0C, 0, 0, 255), nil).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
 }
 
-func TestSoftThresholdIsToldOnceToEveryNexus(t *testing.T) {
+func TestSoftThreshold_UnitAttention(t *testing.T) {
 	f := newFixture(t, space)
 	other := f.attach("iqn.2026-11.example.initiator:b")
 	f.lu.SoftThresholdReached()
-	f.lu.SoftThresholdReached() // once more, before anybody was told
+	f.lu.SoftThresholdReached() // again, before any nexus was notified
 	wantHex(t, f.do(testUnitReady, nil).sense, "70 00 06 00000000 0a 00000000 3807 00 000000")
 	f.good(testUnitReady, nil)
 	late := f.attach("iqn.2026-11.example.initiator:c")
@@ -65,7 +65,7 @@ func recoveryPage(byte7 byte) []byte {
 	return []byte{0, 0, 0, 0, 0x01, 0x0A, 0xC0, 0, 0, 0, 0, byte7, 0, 0, 0, 0}
 }
 
-func TestSoftThresholdIsNotToldToThoseWhoTurnedItOff(t *testing.T) {
+func TestSoftThreshold_LBPERE(t *testing.T) {
 	f := newFixture(t, space)
 	f.good(modeSelect6(recoveryPage(0)), recoveryPage(0))
 	f.lu.SoftThresholdReached()
@@ -121,7 +121,7 @@ func TestLogSense(t *testing.T) {
 		"SP":                     logSense(0x01, 0x40, 0, 0, 255),
 		"unknown page":           logSense(0, 0x4D, 0, 0, 255),
 		"unknown subpage":        logSense(0, 0x4C, 1, 0, 255),
-		"behind the parameters":  logSense(0, 0x4C, 0, 3, 255),
+		"after the parameters":   logSense(0, 0x4C, 0, 3, 255),
 		"parameter of page 00h":  logSense(0, 0x40, 0, 1, 255),
 		"subpage of page 00h":    logSense(0, 0x40, 1, 0, 255),
 		"subpages of every page": logSense(0, 0x4C, 0xFF, 0, 255),
@@ -132,7 +132,7 @@ func TestLogSense(t *testing.T) {
 
 // A full store refuses writes and nothing else, and takes them again once UNMAP
 // has given space back.
-func TestFullStore(t *testing.T) {
+func TestWrite_StoreFull(t *testing.T) {
 	f, _ := newStoreFixture(t, backstore.Options{CapacityBytes: 4 << 20}, 16<<20)
 	random := rand.NewChaCha8([32]byte{1})
 	write := func(lba uint32, data []byte) result {
@@ -152,7 +152,7 @@ func TestFullStore(t *testing.T) {
 	}
 	f.good(cdb10(0x35, 0, 0, 0), nil)
 	if got := f.good(cdb10(0x28, 0, 16384, 128), nil); !isZero(got) {
-		t.Error("a write that was refused left something behind")
+		t.Error("refused write changed data")
 	}
 	write(8192, first).wantStatus(t, StatusGood) // what is known takes no space
 
@@ -170,6 +170,6 @@ func TestFullStore(t *testing.T) {
 	}
 	last.wantStatus(t, StatusGood)
 	if got := f.good(cdb10(0x28, 0, 16384, 128), nil); !bytes.Equal(got, second) {
-		t.Error("what was written after the UNMAP reads differently")
+		t.Error("data written after the UNMAP differs")
 	}
 }

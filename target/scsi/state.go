@@ -5,12 +5,12 @@ import (
 	"encoding/binary"
 )
 
-// executeNothing is TEST UNIT READY (SPC-4 r37 6.47): Prepare has answered it.
-func executeNothing(context.Context, *Task) error { return nil }
+// executeNoOp is TEST UNIT READY (SPC-4 r37 6.47): all checks are in prepare.
+func executeNoOp(context.Context, *Task) error { return nil }
 
-// executeRequestSense returns as parameter data a pending unit attention or
-// deferred error, which it clears, or else why the unit is not ready, with the
-// progress of what it does (SPC-4 r37 6.39).
+// executeRequestSense returns as parameter data a pending unit attention or deferred
+// error, which it clears, or else the reason why the unit is not ready, with the
+// progress (SPC-4 r37 6.39).
 func executeRequestSense(_ context.Context, t *Task) error {
 	cdb := t.CDB()
 	sense := NewSense(KeyNoSense, ASCNone)
@@ -29,8 +29,8 @@ func executeRequestSense(_ context.Context, t *Task) error {
 	return nil
 }
 
-// executeReadCapacity10 is READ CAPACITY(10) (SBC-3 5.15). It looks at the volume
-// itself: who asks can have heard of a new size by another way.
+// executeReadCapacity10 is READ CAPACITY(10) (SBC-3 5.15). It reads the size from the
+// volume: the sender may know of a new size by other means.
 func executeReadCapacity10(_ context.Context, t *Task) error {
 	cdb, lu := t.CDB(), t.LU
 	const pmi = 0x01
@@ -53,8 +53,8 @@ func executeReadCapacity16(_ context.Context, t *Task) error {
 	return nil
 }
 
-// ReadCapacity16 returns the parameter data of READ CAPACITY(16) as it is now.
-// The copy manager puts it into the tokens that it makes.
+// ReadCapacity16 returns the current parameter data of READ CAPACITY(16). The copy
+// manager includes it in its tokens.
 func (lu *LogicalUnit) ReadCapacity16() [32]byte {
 	var data [32]byte
 	binary.BigEndian.PutUint64(data[:], lu.Blocks()-1)

@@ -14,7 +14,7 @@ var (
 	startUnit     = []byte{0x1B, 0, 0, 0, 0x01, 0}
 )
 
-func TestNewNexusIsToldOfPowerOnOnce(t *testing.T) {
+func TestUnitAttention_PowerOn(t *testing.T) {
 	f := newFixture(t)
 	n := f.target.Attach(NexusID{TargetName: f.target.Name()})
 	f.on(n, inquiryCDB(0, 0, 96)).wantStatus(t, StatusGood)
@@ -23,7 +23,7 @@ func TestNewNexusIsToldOfPowerOnOnce(t *testing.T) {
 	f.on(n, cdb10(0x28, 0, 0, 1)).wantStatus(t, StatusGood)
 }
 
-func TestUnsupportedCommandReportsUnitAttentionFirst(t *testing.T) {
+func TestUnitAttention_UnsupportedCommand(t *testing.T) {
 	f := newFixture(t)
 	n := f.target.Attach(NexusID{})
 	f.on(n, make([]byte, 16)[:0]).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
@@ -39,7 +39,7 @@ func TestRequestSense(t *testing.T) {
 	wantHex(t, f.on(n, []byte{0x03, 0, 0, 0, 4, 0}).data, "70 00 00 00")
 }
 
-func TestAttentionsAreQueuedOnceInOrder(t *testing.T) {
+func TestUnitAttention_Order(t *testing.T) {
 	f := newFixture(t)
 	for range 3 {
 		f.lu.establish(ASCModeParametersChanged, nil)
@@ -92,7 +92,7 @@ func TestStartStopUnit(t *testing.T) {
 	}
 }
 
-func TestReservation(t *testing.T) {
+func TestReserve_Conflict(t *testing.T) {
 	f := newFixture(t)
 	other := f.attach("iqn.2026-11.example.initiator:b")
 	conflict := func(cdb []byte) {
@@ -124,7 +124,7 @@ func TestReservation(t *testing.T) {
 	}
 }
 
-func TestReservationEndsWithItsNexus(t *testing.T) {
+func TestReserve_NexusLoss(t *testing.T) {
 	f := newFixture(t)
 	other := f.attach("iqn.2026-11.example.initiator:b")
 	var lost []*Nexus
@@ -132,7 +132,7 @@ func TestReservationEndsWithItsNexus(t *testing.T) {
 	f.good(reserve6, nil)
 	f.target.Detach(f.nexus)
 	if len(lost) != 1 || lost[0] != f.nexus {
-		t.Errorf("nexus loss was told as %v", lost)
+		t.Errorf("nexus loss was reported as %v", lost)
 	}
 	f.on(other, reserve6).wantStatus(t, StatusGood)
 	if f.target.HasLU(f.nexus, [8]byte{}) {
@@ -141,7 +141,7 @@ func TestReservationEndsWithItsNexus(t *testing.T) {
 	f.target.Detach(f.nexus) // no harm
 }
 
-func TestLogicalUnitReset(t *testing.T) {
+func TestTarget_ResetLU(t *testing.T) {
 	f := newFixture(t)
 	other := f.attach("iqn.2026-11.example.initiator:b")
 	resets := 0
@@ -162,7 +162,7 @@ func TestLogicalUnitReset(t *testing.T) {
 	f.on(other, reserve6).wantStatus(t, StatusGood)
 }
 
-func TestTasksAbortedTellsTheOthers(t *testing.T) {
+func TestTarget_TasksAborted(t *testing.T) {
 	f := newFixture(t)
 	other := f.attach("iqn.2026-11.example.initiator:b")
 	f.target.TasksAborted(f.nexus, [8]byte{})
@@ -170,7 +170,7 @@ func TestTasksAbortedTellsTheOthers(t *testing.T) {
 	f.on(other, testUnitReady).wantSense(t, KeyUnitAttention, ASCCommandsClearedByOther)
 }
 
-func TestNACAIsRefused(t *testing.T) {
+func TestCDB_NACA(t *testing.T) {
 	f := newFixture(t)
 	for _, cdb := range [][]byte{testUnitReady, cdb10(0x28, 0, 0, 1), reportLUNsCDB(0, 96), cdb16(0x88, 0, 0, 1)} {
 		cdb = bytes.Clone(cdb)
@@ -179,14 +179,14 @@ func TestNACAIsRefused(t *testing.T) {
 	}
 }
 
-func TestShortCDBIsRefused(t *testing.T) {
+func TestCDB_Short(t *testing.T) {
 	f := newFixture(t)
 	f.do(cdb16(0x88, 0, 0, 1)[:15], nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
 	f.do([]byte{0}, nil).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
 	f.good(append(cdb10(0x28, 0, 0, 1), 0, 0, 0, 0, 0, 0), nil) // padded to 16, as iSCSI sends it
 }
 
-func TestUnknownServiceActionIsAnUnknownCommand(t *testing.T) {
+func TestCDB_UnknownServiceAction(t *testing.T) {
 	f := newFixture(t)
 	f.do(cdb16(0x9E, 0x1F, 0, 24), nil).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
 }
@@ -213,7 +213,7 @@ func TestReadCapacity(t *testing.T) {
 	wantHex(t, huge.good(rc10, nil), "ffffffff 00000200")
 }
 
-func TestNewLogicalUnitRefuses(t *testing.T) {
+func TestNewLogicalUnit_Refused(t *testing.T) {
 	vol := newMemVolume(4096)
 	for name, c := range map[string]LUConfig{
 		"no volume":             {},
@@ -230,19 +230,19 @@ func TestNewLogicalUnitRefuses(t *testing.T) {
 	}
 }
 
-func TestInstallRefuses(t *testing.T) {
+func TestLogicalUnit_Install_Refused(t *testing.T) {
 	f := newFixture(t)
 	op := func(code byte) Operation {
 		u := make([]byte, 16)
 		u[0] = code
-		return Operation{Name: "TEST", Usage: u, Execute: executeNothing}
+		return Operation{Name: "TEST", Usage: u, Execute: executeNoOp}
 	}
 	noExecute := op(0xC0)
 	noExecute.Execute = nil
 	for name, err := range map[string]error{
 		"taken":                         f.lu.Install(0x28, NoServiceAction, op(0x28)),
-		"action beside a whole opcode":  f.lu.Install(0x28, 1, op(0x28)),
-		"whole opcode beside actions":   f.lu.Install(0x9E, NoServiceAction, op(0x9E)),
+		"action of a whole opcode":      f.lu.Install(0x28, 1, op(0x28)),
+		"whole opcode with actions":     f.lu.Install(0x9E, NoServiceAction, op(0x9E)),
 		"taken action":                  f.lu.Install(0x9E, 0x10, op(0x9E)),
 		"action of more than five bits": f.lu.Install(0x9E, 32, op(0x9E)),
 		"no Execute":                    f.lu.Install(0xC0, NoServiceAction, noExecute),

@@ -12,9 +12,9 @@ type endlessVolume struct{ blockdev.Volume }
 
 func (endlessVolume) Size() int64 { return 1 << 40 }
 
-// TestStream_transfers: commands of more than one piece move all of it, 65,535 blocks
-// and 32 MiB among them, and compare where they have to.
-func TestStream_transfers(t *testing.T) {
+// Commands of more than one piece move all of it, 65,535 blocks and 32 MiB among them,
+// and compare where they have to.
+func TestStream_Transfers(t *testing.T) {
 	const size = 40 << 20
 	f := newFixture(t, func(c *LUConfig) { c.Volume = newMemVolume(size) })
 	vol := f.lu.volume.(*memVolume)
@@ -27,7 +27,7 @@ func TestStream_transfers(t *testing.T) {
 		clear(vol.data)
 		f.good(cdb16(0x8A, 0, 7, blocks), data[:n])
 		if !bytes.Equal(vol.data[7*512:][:n], data[:n]) || !isZero(vol.data[:7*512]) || !isZero(vol.data[7*512+n:]) {
-			t.Errorf("WRITE of %d blocks wrote something else", blocks)
+			t.Errorf("WRITE of %d blocks written data differs", blocks)
 		}
 		if got := f.good(cdb16(0x88, 0, 7, blocks), nil); !bytes.Equal(got, data[:n]) {
 			t.Errorf("READ of %d blocks returned %d bytes, or others", blocks, len(got))
@@ -54,7 +54,7 @@ func TestStream_transfers(t *testing.T) {
 }
 
 // A failure in the middle ends the command, and so does a fence between two pieces.
-func TestStream_ends_early(t *testing.T) {
+func TestStream_EndsEarly(t *testing.T) {
 	const blocks = 3 * StreamPiece / 512
 	f := newFixture(t, func(c *LUConfig) { c.Volume = newMemVolume(16 << 20) })
 	other := f.attach("iqn.2026-11.example.initiator:b")
@@ -96,14 +96,14 @@ func TestStream_ends_early(t *testing.T) {
 }
 
 // What the initiator does not expect is not moved, and half a block never is.
-func TestStream_less_than_the_CDB(t *testing.T) {
+func TestStream_ShorterThanCDB(t *testing.T) {
 	const blocks = 3 * StreamPiece / 512
 	f := newFixture(t, func(c *LUConfig) { c.Volume = newMemVolume(16 << 20) })
 	data := bytes.Repeat([]byte{7}, StreamPiece+1024)
 	r := f.run(request{nexus: f.nexus, cdb: cdb16(0x8A, 0, 0, blocks), out: data, expectedOut: len(data)})
 	r.wantStatus(t, StatusGood)
 	if got := f.good(cdb16(0x88, 0, 0, StreamPiece/512+3), nil); !bytes.Equal(got[:len(data)], data) || !isZero(got[len(data):]) {
-		t.Error("wrote something else")
+		t.Error("written data differs")
 	}
 	r = f.run(request{nexus: f.nexus, cdb: cdb16(0x8A, 0, 0, blocks), out: make([]byte, StreamPiece+100), expectedOut: StreamPiece + 100})
 	r.wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCommandIU)
@@ -122,9 +122,9 @@ func TestStream_less_than_the_CDB(t *testing.T) {
 	}
 }
 
-// A streamed ORWRITE is one step towards all others: between its pieces nothing else
-// runs, of whatever attribute, nor does it begin while something else may run.
-func TestStream_ORWrite_alone(t *testing.T) {
+// A streamed ORWRITE is one step for all other tasks: no task of any attribute runs
+// between its pieces, and it does not start while another task may run.
+func TestStream_ORWrite(t *testing.T) {
 	const blocks = 3 * StreamPiece / 512
 	f := newFixture(t, func(c *LUConfig) { c.Volume = newMemVolume(16 << 20) })
 	for _, attribute := range []int{attributeSimple, attributeOrdered, AttributeHeadOfQueue} {
@@ -136,7 +136,7 @@ func TestStream_ORWrite_alone(t *testing.T) {
 			t.Fatal("not streamed")
 		}
 		if or.Enabled() {
-			t.Errorf("attribute %d: it may run beside an earlier one", attribute)
+			t.Errorf("attribute %d: enabled during an earlier task", attribute)
 		}
 		earlier.Leave()
 		var others []*Task
@@ -171,8 +171,8 @@ func TestStream_ORWrite_alone(t *testing.T) {
 	}
 }
 
-// The bound that there is: 4 GiB less a piece.
-func TestStream_bounds(t *testing.T) {
+// The bound is 4 GiB less a piece.
+func TestStream_Bounds(t *testing.T) {
 	f := newFixture(t, func(c *LUConfig) { c.Volume = endlessVolume{c.Volume} })
 	f.do(cdb16(0x88, 0, 0, maximumTransfer/512+1), nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
 	task := NewTask(&f.pool)

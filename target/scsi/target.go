@@ -14,18 +14,18 @@ import (
 type TargetConfig struct {
 	// Name is the iSCSI name of the target.
 	Name string
-	// PortGroups are the target port groups, one for each iSCSI target portal
-	// group; none stands for one, of tag 1.
+	// PortGroups are the target port groups, one for each iSCSI target portal group;
+	// the default is one with tag 1.
 	PortGroups []PortGroup
-	// ImplicitOnly keeps the states of the port groups from initiators: there is no
-	// SET TARGET PORT GROUPS.
+	// ImplicitOnly prevents initiators from changing the states of the port groups: SET
+	// TARGET PORT GROUPS is not supported.
 	ImplicitOnly bool
 	// Log receives internal target failures; nil discards them.
 	Log *logrus.Entry
 }
 
-// Target is a SCSI target device: logical units by LUN, and the I_T nexuses
-// attached to it. It is the device server that a transport drives.
+// Target is a SCSI target device: logical units by LUN, and the attached I_T nexuses.
+// Transports drive it as their device server.
 type Target struct {
 	name  string
 	ports []PortGroup
@@ -66,11 +66,11 @@ func NewTarget(c TargetConfig) *Target {
 // Name returns the iSCSI name of the target.
 func (tg *Target) Name() string { return tg.name }
 
-// AddLU makes lu addressable as LUN lun (0 to 16383). Nexuses that are attached
-// learn of it by unit attention.
+// AddLU makes lu addressable as LUN lun (0 to 16383). Attached nexuses are notified by
+// unit attention.
 func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
 	if lun > maxLUN {
-		return fmt.Errorf("LUN %d: the largest is %d", lun, maxLUN)
+		return fmt.Errorf("LUN %d: maximum is %d", lun, maxLUN)
 	}
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
@@ -79,7 +79,7 @@ func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
 	}
 	for other, u := range tg.units {
 		if u == lu {
-			return fmt.Errorf("LUN %d: the logical unit is LUN %d of this target already", lun, other)
+			return fmt.Errorf("LUN %d: already LUN %d of this target", lun, other)
 		}
 	}
 	if err := lu.addPorts(tg); err != nil {
@@ -117,7 +117,7 @@ func (tg *Target) Replaced(lun uint16) {
 	tg.replaced[lun] = true
 }
 
-// LU returns the logical unit at lun, nil when there is none.
+// LU returns the logical unit at lun, or nil.
 func (tg *Target) LU(lun uint16) *LogicalUnit {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
@@ -142,8 +142,8 @@ func (tg *Target) LUs() []*LogicalUnit {
 	return lus
 }
 
-// Attach opens an I_T nexus that sees everything. Every logical unit reports to
-// it once that power came on, or that the nexus was lost since.
+// Attach opens an I_T nexus that sees every logical unit. Each reports to it power on
+// once, or the loss of the nexus since.
 func (tg *Target) Attach(id NexusID) *Nexus { return tg.AttachWith(id, Rights{}) }
 
 // AttachWith opens an I_T nexus with its own view of the logical units, which
@@ -195,9 +195,9 @@ func (tg *Target) Detach(n *Nexus) {
 	}
 }
 
-// Prepare looks the logical unit up, reports unit attentions and reservation
-// conflicts, checks the CDB and sets t.LU and t.Wanted. It does not block. done
-// reports that the task ended here.
+// Prepare looks up the logical unit, reports unit attentions and reservation conflicts,
+// checks the CDB and sets t.LU and t.Wanted. It does not block. done reports that the
+// task has ended.
 func (tg *Target) Prepare(t *Task) (done bool) {
 	itl := t.Nexus.unit(t.Lun)
 	var err error
@@ -215,8 +215,8 @@ func (tg *Target) Prepare(t *Task) (done bool) {
 	return false
 }
 
-// Execute runs a task that Prepare passed and sets its status, Data-In and
-// sense data. A streamed task is run in several calls: see Task.Streamed.
+// Execute runs a task that Prepare passed and sets its status, Data-In and sense data.
+// A streamed task takes several calls: see Task.Streamed.
 func (tg *Target) Execute(ctx context.Context, t *Task) {
 	t.stream.more = false
 	defer func() {
@@ -249,8 +249,8 @@ func (tg *Target) ResetLU(n *Nexus, lun [8]byte) {
 	}
 }
 
-// TasksAborted tells the nexuses other than n by unit attention that their
-// tasks were ended, unless each task says so by its status (TAS).
+// TasksAborted notifies the nexuses other than n by unit attention that their tasks
+// were aborted, unless TAS reports it in the status of each task.
 func (tg *Target) TasksAborted(n *Nexus, lun [8]byte) {
 	if itl := n.unit(lun); itl != nil && !itl.lu.modes.ReportsAborts() {
 		itl.lu.establish(ASCCommandsClearedByOther, n)
@@ -272,7 +272,7 @@ func (tg *Target) fail(t *Task, err error) {
 		sense = se
 	}
 	if sense.Key == KeyHardwareError || sense.Key == KeyMediumError {
-		tg.log.WithError(err).WithField("cdb", fmt.Sprintf("% x", t.CDB())).Error("command failed inside the target")
+		tg.log.WithError(err).WithField("cdb", fmt.Sprintf("% x", t.CDB())).Error("command failed: internal target failure")
 	}
 	t.Result = StatusCheckCondition
 	var buf [64]byte

@@ -6,12 +6,12 @@ import (
 	"odx/target/bufpool"
 )
 
-// Task is one SCSI command from the moment its PDU was read until its status
-// was sent (SAM-5 "task", "command"). CDB and sense data are in the Task itself, so
-// that a reused one allocates nothing.
+// Task is one SCSI command from the receipt of its PDU until its status is sent (SAM-5
+// "task", "command"). CDB and sense data are in the Task itself, so that a reused one
+// allocates nothing.
 //
-// The transport owns a Task; the device server may use it only between
-// Prepare and the return of Execute.
+// The transport owns a Task; the device server may use it only between Prepare and the
+// return of Execute.
 type Task struct {
 	// Lun, Tag and Attribute (a task attribute) are those of the PDU; OpCode is the
 	// first byte of the CDB.
@@ -37,11 +37,11 @@ type Task struct {
 	// sets it. The transport fetches min(Wanted, ExpectedOut) bytes.
 	Wanted uint32
 
-	// exclusive says that no other task of the logical unit may run meanwhile. An
-	// operation's Prepare sets it.
+	// exclusive: no other task of the logical unit may run concurrently. An operation's
+	// Prepare sets it.
 	exclusive bool
-	// place is where in the task set of LU the task is, and entry its entry, if it
-	// is queued there.
+	// place is the position of the task in the task set of LU, and entry its entry if
+	// it is queued there.
 	place atomic.Uint32
 	entry *taskEntry
 
@@ -64,9 +64,8 @@ func NewTask(pool *bufpool.Pool) *Task {
 	return &Task{pool: pool}
 }
 
-// Reset makes t a fresh command with a copy of cdb, and gives back buffers
-// that the previous one left. cdb longer than 260 bytes is cut (SPC-4 4.2.3
-// allows no more).
+// Reset makes t a new command with a copy of cdb, and releases the buffers of the
+// previous one. cdb longer than 260 bytes is truncated (SPC-4 4.2.3 allows no more).
 func (t *Task) Reset(n *Nexus, cdb []byte) {
 	t.Release()
 	t.Lun, t.Tag, t.Attribute, t.OpCode, t.Offset, t.TL, t.Result = [8]byte{}, 0, 0, 0, 0, 0, StatusGood
@@ -79,8 +78,8 @@ func (t *Task) Reset(n *Nexus, cdb []byte) {
 	t.stream = stream{}
 }
 
-// Release gives the data buffers back to the pool, and takes the task out of its
-// task set where Execute was not called.
+// Release returns the data buffers to the pool, and removes the task from its task set
+// if Execute was not called.
 func (t *Task) Release() {
 	t.Leave()
 	t.pool.Put(t.out)
@@ -91,16 +90,16 @@ func (t *Task) Release() {
 // CDB returns the command descriptor block.
 func (t *Task) CDB() []byte { return t.cdb[:t.cdbLength] }
 
-// AllocDataOut makes room for n bytes of Data-Out and returns it for the
-// transport to fill.
+// AllocDataOut allocates n bytes of Data-Out and returns them for the transport to
+// fill.
 func (t *Task) AllocDataOut(n int) []byte {
 	t.pool.Put(t.out)
 	t.out = t.pool.Get(n)
 	return t.out.Bytes
 }
 
-// DataOut returns the Data-Out bytes that arrived: at most Wanted, fewer when
-// the initiator offered fewer.
+// DataOut returns the Data-Out bytes that arrived: at most Wanted, fewer if the
+// initiator offered fewer.
 func (t *Task) DataOut() []byte {
 	if t.out == nil {
 		return nil
@@ -108,15 +107,15 @@ func (t *Task) DataOut() []byte {
 	return t.out.Bytes
 }
 
-// AllocDataIn makes room for n bytes of Data-In, which the transport sends
-// (cut to ExpectedIn) when the command ends. The contents are not cleared.
+// AllocDataIn allocates n bytes of Data-In, which the transport sends (at most
+// ExpectedIn) when the command ends. The contents are not cleared.
 func (t *Task) AllocDataIn(n int) []byte {
 	t.pool.Put(t.in)
 	t.in = t.pool.Get(n)
 	return t.in.Bytes
 }
 
-// DataIn returns the Data-In bytes of the command, nil when it has none.
+// DataIn returns the Data-In bytes of the command, or nil.
 func (t *Task) DataIn() []byte {
 	if t.in == nil {
 		return nil
@@ -124,7 +123,7 @@ func (t *Task) DataIn() []byte {
 	return t.in.Bytes
 }
 
-// TakeDataIn takes the Data-In from the task: the caller gives the buffer back to the
+// TakeDataIn removes the Data-In from the task: the caller returns the buffer to the
 // pool. nil: there is none.
 func (t *Task) TakeDataIn() *bufpool.Buffer {
 	in := t.in
@@ -132,20 +131,19 @@ func (t *Task) TakeDataIn() *bufpool.Buffer {
 	return in
 }
 
-// DropDataIn takes back Data-In that was allocated before the command failed.
+// DropDataIn releases Data-In that was allocated before the command failed.
 func (t *Task) DropDataIn() {
 	t.pool.Put(t.in)
 	t.in = nil
 }
 
-// Sense returns the sense data to send with CHECK CONDITION, empty when there
-// is none.
+// Sense returns the sense data to send with CHECK CONDITION, or an empty slice.
 func (t *Task) Sense() []byte {
 	return t.senseBytes[:t.senseLength]
 }
 
-// FormatSense returns sense data for a condition that the transport reports, in
-// the format that the logical unit uses (D_SENSE).
+// FormatSense returns sense data for a condition that the transport reports, in the
+// format of the logical unit (D_SENSE).
 func (t *Task) FormatSense(key SenseKey, asc ASC) []byte {
 	format := FixedSense
 	if t.LU != nil {
@@ -154,36 +152,35 @@ func (t *Task) FormatSense(key SenseKey, asc ASC) []byte {
 	return NewSense(key, asc).AppendSense(nil, format)
 }
 
-// SetGoodSense has the command end with GOOD status and sense data, which a
-// command can ask for (G_SENSE of EXTENDED COPY(LID4)).
+// SetGoodSense makes the command end with GOOD status and sense data (G_SENSE of
+// EXTENDED COPY(LID4)).
 func (t *Task) SetGoodSense(sense *SenseError) {
 	var buf [64]byte
 	t.SetSense(sense.AppendSense(buf[:0], t.LU.senseFormat()))
 }
 
-// SetSense sets the sense data of the command; sense longer than 252 bytes is
-// cut.
+// SetSense sets the sense data of the command; more than 252 bytes are truncated.
 func (t *Task) SetSense(sense []byte) {
 	t.senseLength = copy(t.senseBytes[:], sense)
 }
 
-// MayChange reports whether a task that Execute has ended may have changed what
-// must outlive this process, going by what kind of command it is.
+// MayChange reports whether a task that Execute has ended may have changed state that
+// must survive this process, judging by the kind of command.
 func (t *Task) MayChange() bool {
 	if t.op == nil {
 		return len(t.DataOut()) > 0
 	}
 	switch t.op.access(t.CDB()) {
 	case AccessWrite:
-		return true // also where it failed: an EXTENDED COPY says how far it came
+		return true // also on failure: an EXTENDED COPY reports its progress
 	case AccessAlways, AccessPersistentReserve:
 		return len(t.DataIn()) == 0
 	}
 	return false
 }
 
-// Unsettled has a task that may have changed something fail with err: its changes
-// may be lost with this process.
+// Unsettled fails a task that may have changed state with err: its changes may be lost
+// with this process.
 func (t *Task) Unsettled(err error) {
 	if t.Result != StatusGood || !t.MayChange() || t.LU == nil {
 		return

@@ -1,20 +1,21 @@
 package scsi
 
-// TaskAborter is what a transport offers to commands that end the tasks of
-// another I_T nexus (SPC-4 r37 5.12.11.2.7, PREEMPT AND ABORT).
+// TaskAborter is the transport's interface for commands that abort the tasks of another
+// I_T nexus (SPC-4 r37 5.12.11.2.7, PREEMPT AND ABORT).
 type TaskAborter interface {
-	// AbortTasks ends the tasks of the nexus whose LUN matches, all but except,
-	// without a response. When it returns, none of them runs any more, or the
-	// transport's bound for that is over and their results will be dropped. It
-	// may be called from Execute, with no lock held.
+	// AbortTasks aborts the tasks of the nexus whose LUN matches, all but except,
+	// without a response. When it returns, none of them is running, or the transport's
+	// time limit has passed and their results will be dropped. It may be called from
+	// Execute, with no lock held.
 	AbortTasks(match func(lun [8]byte) bool, except *Task)
 }
 
-// SetTaskAborter is called by the transport once, after Attach.
+// SetTaskAborter sets the transport's interface; the transport calls it once, after
+// Attach.
 func (n *Nexus) SetTaskAborter(a TaskAborter) { n.aborter.Store(&a) }
 
-// AbortTasks ends the tasks that n has at lu, all but except (see TaskAborter).
-// Unit attentions are left to the caller.
+// AbortTasks aborts the tasks of n at lu, all but except (see TaskAborter). The caller
+// establishes unit attentions.
 func (n *Nexus) AbortTasks(lu *LogicalUnit, except *Task) {
 	a := n.aborter.Load()
 	if a == nil {
@@ -26,7 +27,7 @@ func (n *Nexus) AbortTasks(lu *LogicalUnit, except *Task) {
 	}, except)
 }
 
-// TellsAbort reports whether the task, if another I_T nexus aborts it, ends with
-// TASK ABORTED status: the TAS bit of the Control mode page (SPC-4 r37 7.5.8). It
-// holds from Prepare on.
-func (t *Task) TellsAbort() bool { return t.LU != nil && t.LU.modes.ReportsAborts() }
+// ReportsAbort reports whether the task, if another I_T nexus aborts it, ends with TASK
+// ABORTED status: the TAS bit of the Control mode page (SPC-4 r37 7.5.8). It is valid
+// from Prepare on.
+func (t *Task) ReportsAbort() bool { return t.LU != nil && t.LU.modes.ReportsAborts() }

@@ -18,9 +18,9 @@ func (r *lunRecorder) AbortTasks(match func([8]byte) bool, except *Task) {
 	}
 }
 
-// TestAbortTasks: the LUNs of a logical unit are those of the nexus whose tasks
-// end, in every form that SAM-5 4.7 gives them.
-func TestAbortTasks(t *testing.T) {
+// The LUNs of a logical unit are those of the nexus whose tasks end, in every form that
+// SAM-5 4.7 gives them.
+func TestNexus_AbortTasks(t *testing.T) {
 	f := newFixture(t)
 	n := f.target.Attach(NexusID{InitiatorName: "other"})
 	n.AbortTasks(f.lu, nil) // no session yet: nothing to abort

@@ -8,44 +8,44 @@ import (
 	"sync/atomic"
 )
 
-// Task attributes (SAM-5 8.6) with the numbers that RFC 7143 11.3.1 gives them.
+// Task attributes (SAM-5 8.6) with the numbers of RFC 7143 11.3.1.
 const (
 	attributeUntagged = 0 // processed as SIMPLE
 	attributeSimple   = 1
 	attributeOrdered  = 2
-	// AttributeHeadOfQueue is for the transport, too: it starts such a task before
-	// others that wait.
+	// AttributeHeadOfQueue is exported for the transport, which starts such a task
+	// before other waiting ones.
 	AttributeHeadOfQueue = 3
 	attributeACA         = 4
 )
 
-// Bounds of a task set. A nexus cannot reach its own over iSCSI, where the window
-// of command numbers is smaller.
+// Bounds of a task set. Over iSCSI a nexus cannot reach its own, because the command
+// window is smaller.
 const (
 	maxTasks      = 4096
 	maxNexusTasks = 1024
-	// A nexus with no more tasks than reservedTasks finds room in the second half of
-	// 2 × maxTasks, so that others cannot take all of a task set.
+	// A nexus with at most reservedTasks tasks may use the second half of 2 × maxTasks,
+	// so that others cannot fill a task set.
 	reservedTasks = 4
 )
 
-// How a command ends that the task set has no room for (SAM-5 5.3.1): with BUSY
-// where the nexus has no other task whose end it could wait for.
+// Errors of commands that exceed the task set (SAM-5 5.3.1): BUSY if the nexus has no
+// other task to wait for.
 var (
 	errTaskSetFull = errors.New("task set full")
 	errBusy        = errors.New("busy")
 )
 
-// taskSet orders the tasks of a logical unit, of all nexuses together (TST 000b
-// in the Control mode page).
+// taskSet orders the tasks of a logical unit, of all nexuses together (TST 000b in the
+// Control mode page).
 //
-// While every task is SIMPLE, they are only counted. The first other one begins
-// ordered mode: from then on each task that enters becomes an entry of the queue,
-// and those that were counted before are older than all entries. Ordered mode
-// ends with the last entry.
+// While every task is SIMPLE, tasks are only counted. The first other one starts
+// ordered mode: from then on each new task becomes an entry of the queue, and the
+// counted tasks are older than all entries. Ordered mode ends with the last entry.
 type taskSet struct {
-	// state is the number of counted tasks, and orderedMode. The flag changes with
-	// mu held. A task that counts itself and then sees the flag takes that back.
+	// state is the number of counted tasks, plus orderedMode. The flag changes with mu
+	// held. A task that has counted itself and then finds the flag set undoes the
+	// count.
 	state atomic.Int64
 
 	mu    sync.Mutex   // guards queue and the entries
@@ -59,10 +59,10 @@ type taskEntry struct {
 	attribute int
 	exclusive bool // Task.exclusive
 	enabled   atomic.Bool
-	wake      func() // called when it becomes enabled; nil: nobody waits
+	wake      func() // called once the task becomes enabled; nil: no waiter
 }
 
-// taskPlace says where in a task set a task is.
+// taskPlace is the position of a task in a task set.
 type taskPlace = uint32
 
 const (
@@ -71,8 +71,7 @@ const (
 	placeQueued
 )
 
-// enterTaskSet makes t one of its logical unit's tasks, which ends when Execute
-// returns, or with Leave.
+// enterTaskSet adds t to the tasks of its logical unit, until Execute returns or Leave.
 func (i *itlNexus) enterTaskSet(t *Task) error {
 	attribute := attributeSimple
 	switch t.Attribute {
@@ -90,11 +89,11 @@ func (i *itlNexus) enterTaskSet(t *Task) error {
 	mine := i.tasks.Add(1)
 	full := mine > maxNexusTasks
 	if !full {
-		room := int64(maxTasks)
+		limit := int64(maxTasks)
 		if mine <= reservedTasks {
-			room *= 2
+			limit *= 2
 		}
-		full = !i.lu.tasks.enter(t, attribute, room)
+		full = !i.lu.tasks.enter(t, attribute, limit)
 	}
 	if !full {
 		return nil
@@ -106,11 +105,11 @@ func (i *itlNexus) enterTaskSet(t *Task) error {
 	return errTaskSetFull
 }
 
-// enter adds t to at most room tasks; false says that there is no room.
-func (s *taskSet) enter(t *Task, attribute int, room int64) bool {
+// enter adds t if the set has fewer than limit tasks, and reports whether it did.
+func (s *taskSet) enter(t *Task, attribute int, limit int64) bool {
 	if attribute == attributeSimple {
 		state := s.state.Add(1)
-		if state&orderedMode == 0 && state <= room {
+		if state&orderedMode == 0 && state <= limit {
 			t.place.Store(placeCounted)
 			return true
 		}
@@ -122,12 +121,12 @@ func (s *taskSet) enter(t *Task, attribute int, room int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	counted := s.state.Load() &^ orderedMode
-	if counted+int64(len(s.queue)) >= room {
-		s.advance() // what was taken back may have been the last
+	if counted+int64(len(s.queue)) >= limit {
+		s.advance() // the undone count may have been the last
 		return false
 	}
 	if attribute == attributeSimple && len(s.queue) == 0 {
-		s.state.Add(1) // ordered mode has ended meanwhile
+		s.state.Add(1) // ordered mode has ended in the meantime
 		t.place.Store(placeCounted)
 		return true
 	}
@@ -139,11 +138,11 @@ func (s *taskSet) enter(t *Task, attribute int, room int64) bool {
 	return true
 }
 
-// advance enables what may run (SAM-5 8.6): a HEAD OF QUEUE task at once, an
-// ORDERED one when it is the oldest of all, a SIMPLE one when no ORDERED one is
-// older; neither of these while there is a HEAD OF QUEUE task. A task that is one step
-// towards all others runs alone, also where it or another is a HEAD OF QUEUE task. It
-// ends ordered mode when nothing is left. mu is held.
+// advance enables tasks that may run (SAM-5 8.6): a HEAD OF QUEUE task at once, an
+// ORDERED one when it is the oldest of all, a SIMPLE one when no ORDERED one is older;
+// neither of these while there is a HEAD OF QUEUE task. An exclusive task runs alone,
+// even if it or another is a HEAD OF QUEUE task. It ends ordered mode when the queue is
+// empty. The caller holds mu.
 func (s *taskSet) advance() {
 	if len(s.queue) == 0 {
 		s.state.And(^orderedMode)
@@ -176,12 +175,12 @@ func (s *taskSet) advance() {
 	}
 }
 
-// idle reports that no task may run. mu is held.
+// idle reports whether no task may run. The caller holds mu.
 func (s *taskSet) idle() bool {
 	return s.state.Load()&^orderedMode == 0 && !slices.ContainsFunc(s.queue, func(e *taskEntry) bool { return e.enabled.Load() })
 }
 
-// enable lets a task run; the task set's mu is held.
+// enable permits a task to run. The caller holds the task set's mu.
 func (e *taskEntry) enable() {
 	if e.enabled.Swap(true) {
 		return
@@ -191,13 +190,13 @@ func (e *taskEntry) enable() {
 	}
 }
 
-// Enabled reports whether the task may run now. One that Prepare did not pass
-// may.
+// Enabled reports whether the task may run now. A task that Prepare did not pass is
+// always enabled.
 func (t *Task) Enabled() bool { return t.entry == nil || t.entry.enabled.Load() }
 
-// WhenEnabled reports whether the task may run now; otherwise it has wake called
-// once, when it may. wake must return at once and must take no lock that is held
-// around a method of a Task. A task that has left is not woken any more.
+// WhenEnabled reports whether the task may run now; otherwise wake is called once, when
+// it may. wake must return at once and must take no lock that is held around a method
+// of a Task. A task that has left is not woken.
 func (t *Task) WhenEnabled(wake func()) (enabled bool) {
 	if t.entry == nil {
 		return true
@@ -212,7 +211,7 @@ func (t *Task) WhenEnabled(wake func()) (enabled bool) {
 	return false
 }
 
-// awaitEnabled is for those who run Execute without looking.
+// awaitEnabled waits, for callers of Execute that did not check Enabled.
 func (t *Task) awaitEnabled(ctx context.Context) error {
 	if t.Enabled() {
 		return nil
@@ -229,9 +228,9 @@ func (t *Task) awaitEnabled(ctx context.Context) error {
 	}
 }
 
-// Leave takes the task out of its task set, if it is in one: others need not wait
-// for it any more. Execute does so at its end, and Release; a transport calls it
-// for an aborted task that it does not wait for.
+// Leave removes the task from its task set, if it is in one: other tasks no longer wait
+// for it. Execute calls it at its end, and so does Release; a transport calls it for an
+// aborted task that it does not wait for.
 func (t *Task) Leave() {
 	if t.place.Load() == placeNone {
 		return
@@ -243,7 +242,7 @@ func (t *Task) Leave() {
 	t.itl.tasks.Add(-1)
 	s := &t.LU.tasks
 	if place == placeCounted {
-		if s.state.Add(-1) == orderedMode { // the last one that was counted
+		if s.state.Add(-1) == orderedMode { // the last counted one
 			s.mu.Lock()
 			s.advance()
 			s.mu.Unlock()

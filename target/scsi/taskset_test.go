@@ -26,19 +26,18 @@ func (f *fixture) arrive(n *Nexus, attribute int) (task *Task, refused byte) {
 
 var attributeLetters = map[string]int{"S": attributeSimple, "U": attributeUntagged, "O": attributeOrdered, "H": AttributeHeadOfQueue}
 
-// TestTaskSetOrder goes through courses of events: a letter with a number is the
-// arrival of a task, "-" with it its end; behind "=" are the tasks that may run
-// then, in the order of arrival.
-func TestTaskSetOrder(t *testing.T) {
+// Each case is a sequence of events: a letter with a number is the arrival of a task,
+// "-" with it its end; "=" lists the tasks that may run then, in the order of arrival.
+func TestTaskSet_Order(t *testing.T) {
 	for name, course := range map[string]string{
-		"simple tasks run side by side":            "S1 U2 S3 =S1 U2 S3 -S1 =U2 S3 -U2 -S3 =",
+		"simple tasks run concurrently":            "S1 U2 S3 =S1 U2 S3 -S1 =U2 S3 -U2 -S3 =",
 		"an ordered task alone":                    "O1 =O1 -O1 =",
 		"ordered waits for older ones":             "S1 S2 O3 =S1 S2 -S2 =S1 -S1 =O3 -O3 =",
 		"simple waits for an older ordered one":    "S1 O2 S3 S4 =S1 -S1 =O2 -O2 =S3 S4",
 		"ordered after ordered":                    "O1 O2 S3 O4 =O1 -O1 =O2 -O2 =S3 -S3 =O4",
 		"head of queue runs at once":               "S1 O2 S3 H4 =S1 H4 -H4 =S1 -S1 =O2",
-		"nobody begins beside head of queue":       "H1 S2 O3 H4 =H1 H4 -H1 =H4 -H4 =S2 -S2 =O3",
-		"what runs goes on beside head of queue":   "S1 H2 =S1 H2 -S1 =H2 -H2 =",
+		"none starts during head of queue":         "H1 S2 O3 H4 =H1 H4 -H1 =H4 -H4 =S2 -S2 =O3",
+		"running tasks and head of queue":          "S1 H2 =S1 H2 -S1 =H2 -H2 =",
 		"an aborted ordered task lets others go":   "S1 O2 S3 =S1 -O2 =S1 S3",
 		"an aborted simple task lets ordered go":   "S1 O2 -S1 =O2",
 		"ordered mode ends with its last task":     "O1 S2 -O1 -S2 S3 S4 =S3 S4",
@@ -89,9 +88,9 @@ func TestTaskSetOrder(t *testing.T) {
 	}
 }
 
-// TestTaskSetBehavesLikeTheModel compares the task set with the rules of SAM-5
+// TestTaskSet_Model compares the task set with the rules of SAM-5
 // 8.6 as they are written there.
-func TestTaskSetBehavesLikeTheModel(t *testing.T) {
+func TestTaskSet_Model(t *testing.T) {
 	type modelled struct {
 		task      *Task
 		attribute int
@@ -148,7 +147,7 @@ func TestTaskSetBehavesLikeTheModel(t *testing.T) {
 	})
 }
 
-func TestTaskAttributesThatAreRefused(t *testing.T) {
+func TestTaskSet_RefusedAttributes(t *testing.T) {
 	f := newFixture(t)
 	for attribute, want := range map[int]ASC{attributeACA: ASCInvalidMessageError, 5: ASCInvalidFieldInCommandIU, 7: ASCInvalidFieldInCommandIU} {
 		task := NewTask(&f.pool)
@@ -169,7 +168,7 @@ func TestTaskAttributesThatAreRefused(t *testing.T) {
 
 // A full task set refuses: with TASK SET FULL who has tasks in it, with BUSY who
 // has none. Commands that are answered in any case go on.
-func TestTaskSetFull(t *testing.T) {
+func TestTaskSet_Full(t *testing.T) {
 	for _, attribute := range []int{attributeSimple, attributeOrdered} {
 		t.Run(fmt.Sprint(attribute), func(t *testing.T) {
 			f := newFixture(t)
@@ -222,32 +221,32 @@ func TestTaskSetFull(t *testing.T) {
 	}
 }
 
-// A task that Execute waits with can be aborted; those behind it go on.
-func TestAbortOfATaskThatWaits(t *testing.T) {
+// A task that waits in Execute can be aborted; the tasks after it continue.
+func TestTaskSet_AbortWaitingTask(t *testing.T) {
 	f := newFixture(t)
 	first, _ := f.arrive(f.nexus, attributeSimple)
 	waiting, _ := f.arrive(f.nexus, attributeOrdered)
-	behind, _ := f.arrive(f.nexus, attributeSimple)
+	after, _ := f.arrive(f.nexus, attributeSimple)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	f.target.Execute(ctx, waiting)
 	if key, asc := decodeSense(t, waiting.Sense()); key != KeyAbortedCommand {
 		t.Errorf("%s, %s", key, asc)
 	}
-	if !behind.Enabled() {
-		t.Error("the task behind the aborted one does not run")
+	if !after.Enabled() {
+		t.Error("the task after the aborted one does not run")
 	}
 	first.Release() // without Execute
-	behind.Release()
+	after.Release()
 	woken := make(chan struct{})
 	first, _ = f.arrive(f.nexus, attributeOrdered)
-	behind, _ = f.arrive(f.nexus, attributeSimple)
-	if behind.WhenEnabled(func() { close(woken) }) {
-		t.Fatal("enabled beside an ordered task")
+	after, _ = f.arrive(f.nexus, attributeSimple)
+	if after.WhenEnabled(func() { close(woken) }) {
+		t.Fatal("enabled during an ordered task")
 	}
 	first.Leave()
 	<-woken
-	behind.Leave()
+	after.Leave()
 }
 
 // exclusiveVolume notes when an access meets another one. Ordered ones write at
@@ -262,18 +261,18 @@ func (v *exclusiveVolume) WriteAt(ctx context.Context, p []byte, off int64) erro
 	n := v.running.Add(1)
 	defer v.running.Add(-1)
 	if off >= v.Size()/2 && n != 1 {
-		v.t.Error("an ordered task runs beside another one")
+		v.t.Error("an ordered task runs concurrently with another")
 	}
 	if err := v.memVolume.WriteAt(ctx, p, off); err != nil {
 		return err
 	}
 	if off >= v.Size()/2 && v.running.Load() != 1 {
-		v.t.Error("another task has begun beside an ordered one")
+		v.t.Error("another task has started during an ordered one")
 	}
 	return nil
 }
 
-func TestOrderedTasksRunAlone(t *testing.T) {
+func TestTaskSet_Ordered(t *testing.T) {
 	v := &exclusiveVolume{memVolume: newMemVolume(testBlocks * 512), t: t}
 	f := newFixture(t, func(c *LUConfig) { c.Volume = v })
 	var wg sync.WaitGroup
@@ -312,7 +311,7 @@ func TestOrderedTasksRunAlone(t *testing.T) {
 }
 
 // With QERR 00b a command that fails ends no other.
-func TestFailureEndsNoOtherTask(t *testing.T) {
+func TestTaskSet_QERR(t *testing.T) {
 	f := newFixture(t)
 	other, _ := f.arrive(f.attach("iqn.2026-11.example.initiator:b"), attributeSimple)
 	same, _ := f.arrive(f.nexus, attributeSimple)
@@ -327,8 +326,8 @@ func TestFailureEndsNoOtherTask(t *testing.T) {
 	}
 }
 
-// What comes behind a command that erases the medium finds it being erased.
-func TestCommandsBehindAnErasureWait(t *testing.T) {
+// A command after one that erases the medium finds the erasure in progress.
+func TestTaskSet_Erasure(t *testing.T) {
 	f, v, _ := newErasableFixture(t)
 	first, _ := f.arrive(f.nexus, attributeSimple)
 	erase := NewTask(&f.pool)
@@ -336,9 +335,9 @@ func TestCommandsBehindAnErasureWait(t *testing.T) {
 	if f.target.Prepare(erase) {
 		t.Fatal("refused")
 	}
-	behind, _ := f.arrive(f.nexus, attributeSimple)
-	if erase.Enabled() || behind.Enabled() {
-		t.Fatal("the medium is erased under a command that came before")
+	after, _ := f.arrive(f.nexus, attributeSimple)
+	if erase.Enabled() || after.Enabled() {
+		t.Fatal("the medium is erased during an earlier command")
 	}
 	f.target.Execute(t.Context(), first)
 	if first.Result != StatusGood {
@@ -346,11 +345,11 @@ func TestCommandsBehindAnErasureWait(t *testing.T) {
 	}
 	f.target.Execute(t.Context(), erase)
 	<-v.began
-	f.target.Execute(t.Context(), behind)
-	if key, asc := decodeSense(t, behind.Sense()); key != KeyNotReady || asc != ASCSanitizeInProgress {
+	f.target.Execute(t.Context(), after)
+	if key, asc := decodeSense(t, after.Sense()); key != KeyNotReady || asc != ASCSanitizeInProgress {
 		t.Errorf("%s, %s", key, asc)
 	}
-	e := f.lu.eraser.now.Load()
+	e := f.lu.eraser.current.Load()
 	v.end <- nil
 	<-e.done
 }

@@ -44,8 +44,8 @@ func executeUnmap(ctx context.Context, t *Task) error {
 	return nil
 }
 
-// parseUnmap checks an UNMAP parameter list as a whole, so that a list with an
-// error in it unmaps nothing, and returns its block descriptors.
+// parseUnmap checks a whole UNMAP parameter list, so that an invalid list unmaps
+// nothing, and returns its block descriptors.
 func (lu *LogicalUnit) parseUnmap(list []byte) ([]byte, error) {
 	if len(list) == 0 {
 		return nil, nil
@@ -61,7 +61,7 @@ func (lu *LogicalUnit) parseUnmap(list []byte) ([]byte, error) {
 	if length > 0 && dataLength+2 < length+unmapHeader {
 		return nil, InvalidFieldInParameterList(0, 7)
 	}
-	// What is left of an incomplete descriptor is ignored (SBC-3 5.28.2).
+	// An incomplete descriptor at the end is ignored (SBC-3 5.28.2).
 	count := length / unmapDescriptor
 	if count > maximumUnmapDescriptors {
 		return nil, InvalidFieldInParameterList(2, 7)

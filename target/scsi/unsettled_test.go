@@ -8,9 +8,9 @@ import (
 	"odx/blockdev"
 )
 
-// TestUnsettled: commands that may have changed something fail when that can be
-// lost with the process, with the sense data of the cause; others keep their end.
-func TestUnsettled(t *testing.T) {
+// Commands that may have changed something fail when that can be lost with the process,
+// with the sense data of the cause; others keep their end.
+func TestTask_Unsettled(t *testing.T) {
 	full := fmt.Errorf("write journal: %w", blockdev.ErrNoSpace)
 	block := make([]byte, 512)
 	unmap := make([]byte, 24)

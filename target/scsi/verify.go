@@ -27,7 +27,7 @@ func prepareVerify(t *Task) error {
 	case bytchkMedium:
 	case bytchkAll:
 		t.Wanted = t.TL
-		if t.beginStream(); t.stream.on {
+		if t.enableStream(); t.stream.on {
 			t.startStream(t.ExpectedOut)
 		}
 	case bytchkOne:
@@ -77,8 +77,8 @@ func executeWriteAndVerify(ctx context.Context, t *Task) error {
 	return nil
 }
 
-// verifyMedium reads length bytes of the range of the command, from its piece on, and
-// compares them with want as BYTCHK says.
+// verifyMedium reads length bytes of the range of the command, beginning with its
+// current piece, and compares them with want as BYTCHK requires.
 func (t *Task) verifyMedium(ctx context.Context, want []byte, length int) error {
 	blockLength := t.LU.LogicalBlockLength()
 	return t.readThrough(ctx, length, func(chunk []byte, done int) error {
@@ -98,9 +98,9 @@ func (t *Task) verifyMedium(ctx context.Context, want []byte, length int) error 
 	})
 }
 
-// readThrough reads length bytes of the range of the command, from its piece on, in
-// chunks of little memory, and has fn look at each; done is how many bytes came before
-// it.
+// readThrough reads length bytes of the range of the command, beginning with its
+// current piece, in chunks, and calls fn with each; done is the number of bytes before
+// the chunk.
 func (t *Task) readThrough(ctx context.Context, length int, fn func(chunk []byte, done int) error) error {
 	offset, _ := t.piece()
 	buf := t.pool.Get(min(length, verifyChunk))

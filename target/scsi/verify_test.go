@@ -28,7 +28,7 @@ func TestVerify(t *testing.T) {
 	for i := range 3 {
 		t.Run(fmt.Sprintf("form %d", i), func(t *testing.T) {
 			f.good(verifyCDBs(compareNothing, 2, uint32(blocks))[i], nil)
-			f.good(verifyCDBs(compareNothing, 2, 1)[i], make([]byte, 512)) // data that nobody asked for
+			f.good(verifyCDBs(compareNothing, 2, 1)[i], make([]byte, 512)) // unrequested data
 			f.good(verifyCDBs(0x10|compareAll, 2, uint32(blocks))[i], data)
 			f.good(verifyCDBs(compareOne, 1024, 8)[i], same)
 			f.good(verifyCDBs(compareAll, 2, 0)[i], nil)

@@ -1,9 +1,9 @@
 package scsi
 
-// View is what one I_T nexus sees of a target: logical units by the LUN at which
-// the initiator finds them. A logical unit that is not in it does not exist for
-// the initiator; each may be in it once. The nil View shows everything, under
-// the target's own LUNs.
+// View is the part of a target that one I_T nexus sees: logical units by the LUN under
+// which the initiator addresses them. A logical unit outside of it does not exist for
+// the initiator; each may occur once. The nil View includes everything, under the
+// target's own LUNs.
 type View map[uint16]ViewedLU
 
 // ViewedLU is a logical unit as a View shows it.
@@ -16,16 +16,16 @@ type ViewedLU struct {
 	Replaced bool
 }
 
-// Rights are what an I_T nexus may do, and by what right.
+// Rights are the permissions of an I_T nexus and their basis.
 type Rights struct {
 	View View
-	// Proof stands for what the target has had the initiator prove: nexuses of
-	// one initiator name and Proof have the same initiator behind them. It is
-	// empty where the target asks for nothing.
+	// Proof identifies the credentials that the initiator has proven: nexuses with the
+	// same initiator name and Proof have the same initiator. It is empty if the target
+	// requires none.
 	Proof string
 }
 
-// find returns at which LUN the nexus finds what AddLU has put at lun.
+// find returns the LUN in the view for the logical unit that AddLU has added at lun.
 func (v View) find(lun uint16) (seen uint16, lu ViewedLU, ok bool) {
 	if v == nil {
 		return lun, ViewedLU{LUN: lun}, true
@@ -39,7 +39,7 @@ func (v View) find(lun uint16) (seen uint16, lu ViewedLU, ok bool) {
 }
 
 // writeProtected returns the sense data that a write to the medium by this nexus
-// ends with now, nil when writing is allowed.
+// currently ends with, or nil.
 func (i *itlNexus) writeProtected() error {
 	if i.readOnly {
 		return NewSense(KeyDataProtect, ASCWriteProtected)
@@ -47,10 +47,10 @@ func (i *itlNexus) writeProtected() error {
 	return i.lu.WriteProtected()
 }
 
-// NexusFor returns an I_T nexus through which whoever is behind n can address
-// the logical unit, perhaps at another target, nil when there is none. A name is
-// not enough for that, because initiators choose their own: the other nexus must
-// have come about by the same proof, or at a target that asks for none.
+// NexusFor returns an I_T nexus, perhaps of another target, through which the initiator
+// of n can address the logical unit, or nil. The initiator name is not sufficient,
+// because initiators choose it: the other nexus must have the same proof, or a target
+// that requires none.
 func (lu *LogicalUnit) NexusFor(n *Nexus) *Nexus {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
@@ -63,15 +63,15 @@ func (lu *LogicalUnit) NexusFor(n *Nexus) *Nexus {
 			continue
 		}
 		if found = other; !itl.readOnly {
-			break // it may do the most
+			break // the most permissive
 		}
 	}
 	return found
 }
 
-// WriteProtected returns the sense data that a write by the nexus to the medium
-// of a logical unit ends with now, nil when writing is allowed. To a logical
-// unit that the nexus does not see nothing may be written.
+// WriteProtected returns the sense data that a write by the nexus to the medium of a
+// logical unit currently ends with, or nil. A logical unit that the nexus does not see
+// is write protected.
 func (n *Nexus) WriteProtected(lu *LogicalUnit) error {
 	itl := lu.nexus(n)
 	if itl == nil {
@@ -80,7 +80,7 @@ func (n *Nexus) WriteProtected(lu *LogicalUnit) error {
 	return itl.writeProtected()
 }
 
-// nexus returns the I_T_L nexus of n, nil when there is none.
+// nexus returns the I_T_L nexus of n, or nil.
 func (lu *LogicalUnit) nexus(n *Nexus) *itlNexus {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()

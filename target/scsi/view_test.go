@@ -34,9 +34,8 @@ func newViewedLU(t *testing.T, id byte) *LogicalUnit {
 
 var reportLUNs = []byte{opReportLUNs, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0}
 
-// TestViewNumbers: a nexus finds logical units where its view has them, and
-// nowhere else.
-func TestViewNumbers(t *testing.T) {
+// A nexus finds logical units where its view has them, and nowhere else.
+func TestView_LUNs(t *testing.T) {
 	f, narrow := viewed(t)
 	wantHex(t, f.run(request{nexus: narrow, cdb: reportLUNs}).data, "00000010 00000000  0000000000000000 0007000000000000")
 	for lun, want := range map[uint16]*LogicalUnit{7: f.target.LU(0), 0: f.target.LU(2)} {
@@ -56,8 +55,8 @@ func TestViewNumbers(t *testing.T) {
 	}
 }
 
-// TestEmptyView: an initiator may be let in and see nothing.
-func TestEmptyView(t *testing.T) {
+// An initiator may be let in and see nothing.
+func TestView_Empty(t *testing.T) {
 	f := newFixture(t)
 	n := f.target.AttachWith(NexusID{}, Rights{View: View{}})
 	wantHex(t, f.run(request{nexus: n, cdb: reportLUNs}).data, "00000000 00000000")
@@ -65,10 +64,9 @@ func TestEmptyView(t *testing.T) {
 	f.target.Detach(n)
 }
 
-// TestViewReadOnly: every command that changes the medium is refused on a nexus
-// that may only read, whoever installed it; other nexuses write, and the WP bit
-// tells each its own.
-func TestViewReadOnly(t *testing.T) {
+// Every command that changes the medium, including installed ones, is refused on a
+// read-only nexus; other nexuses write, and the WP bit is per nexus.
+func TestView_ReadOnly(t *testing.T) {
 	f, narrow := viewed(t)
 	lun := EncodeLUN(7)
 	var refused []string
@@ -117,8 +115,8 @@ func TestViewReadOnly(t *testing.T) {
 	}
 }
 
-// TestWriteProtectedFor: what the copy manager asks about a destination.
-func TestWriteProtectedFor(t *testing.T) {
+// What the copy manager asks about a destination.
+func TestNexus_WriteProtected(t *testing.T) {
 	f, narrow := viewed(t)
 	for lun, want := range map[uint16]error{
 		0: NewSense(KeyDataProtect, ASCWriteProtected),
@@ -135,22 +133,22 @@ func TestWriteProtectedFor(t *testing.T) {
 	}
 }
 
-// TestNexusFor: a nexus reaches logical units of other targets through those
-// that the same initiator has there, not through those of one that has proved
-// something else and goes by the same name.
-func TestNexusFor(t *testing.T) {
+// A nexus reaches logical units of other targets through those that the same initiator
+// has there, not through those of one that has proved something else and goes by the
+// same name.
+func TestLogicalUnit_NexusFor(t *testing.T) {
 	const name = "iqn.2026-11.example.initiator:a"
 	for _, c := range []struct {
 		what                string
 		name, proof, theirs string // of the nexus that asks; the proof of the other
 		want                bool
 	}{
-		{"nothing is asked for anywhere", name, "", "", true},
-		{"nothing is asked for there", name, "192.0.2.1", "", true},
+		{"no proof required", name, "", "", true},
+		{"no proof required there", name, "192.0.2.1", "", true},
 		{"the same proof", name, "192.0.2.1 x", "192.0.2.1 x", true},
 		{"another address", name, "192.0.2.2 x", "192.0.2.1 x", false},
 		{"another secret", name, "192.0.2.1 y", "192.0.2.1 x", false},
-		{"no proof for what asks for one", name, "", "192.0.2.1 x", false},
+		{"proof required, none given", name, "", "192.0.2.1 x", false},
 		{"another initiator", name + "b", "192.0.2.1 x", "192.0.2.1 x", false},
 	} {
 		f, elsewhere := newFixture(t), NewTarget(TargetConfig{Name: "iqn.2026-11.example.odx:other"})
@@ -166,13 +164,13 @@ func TestNexusFor(t *testing.T) {
 			t.Errorf("%s: nexus %p, reader is %p, writer %p", c.what, got, reader, writer)
 		}
 		if f.lu.NexusFor(n) != n {
-			t.Errorf("%s: the nexus does not reach what it sees", c.what)
+			t.Errorf("%s: nexus does not reach the LUs of its view", c.what)
 		}
 	}
 }
 
-// TestNexus_DropProof: neither end of a copy counts as proved any more once one
-// of the nexuses stands for no proof; where none is asked for, nothing changes.
+// Neither end of a copy counts as proved any more once one of the nexuses stands for no
+// proof; where none is asked for, nothing changes.
 func TestNexus_DropProof(t *testing.T) {
 	const name = "iqn.2026-11.example.initiator:a"
 	for what, c := range map[string]struct {
@@ -183,7 +181,7 @@ func TestNexus_DropProof(t *testing.T) {
 		"none":                     {theirs: "192.0.2.1 x", want: true},
 		"of the nexus that copies": {theirs: "192.0.2.1 x", mine: true},
 		"of the other nexus":       {theirs: "192.0.2.1 x", other: true},
-		"nothing is asked for":     {mine: true, want: true},
+		"no proof required":        {mine: true, want: true},
 	} {
 		f, elsewhere := newFixture(t), NewTarget(TargetConfig{Name: "iqn.2026-11.example.odx:other"})
 		lu := newViewedLU(t, 9)
@@ -202,13 +200,13 @@ func TestNexus_DropProof(t *testing.T) {
 			t.Errorf("%s: reached %v, want %v", what, got, c.want)
 		}
 		if f.lu.NexusFor(n) != n {
-			t.Errorf("%s: the nexus does not reach what it sees", what)
+			t.Errorf("%s: nexus does not reach the LUs of its view", what)
 		}
 	}
 }
 
-// TestViewOfNewLU: only who sees a new logical unit is told of it.
-func TestViewOfNewLU(t *testing.T) {
+// Only a nexus whose view has the new logical unit is notified.
+func TestView_NewLU(t *testing.T) {
 	f, narrow := viewed(t)
 	later := f.target.AttachWith(NexusID{}, Rights{View: View{1: {LUN: 1}, 9: {LUN: 3}}})
 	f.run(request{nexus: later, lun: EncodeLUN(1), cdb: make([]byte, 6)}).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
@@ -220,6 +218,6 @@ func TestViewOfNewLU(t *testing.T) {
 	f.run(request{nexus: later, lun: EncodeLUN(9), cdb: make([]byte, 6)}).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
 	f.target.Detach(later)
 	if f.target.LU(3).nexus(later) != nil {
-		t.Error("the nexus is still attached to what it saw")
+		t.Error("nexus still attached to an LU of its view")
 	}
 }

@@ -8,13 +8,13 @@ import (
 	"odx/blockdev"
 )
 
-// InstallVPD adds a vital product data page (SPC-4 r37 7.8). build returns what
-// follows the 4-byte page header. It must not be called once commands arrive.
+// InstallVPD adds a vital product data page (SPC-4 r37 7.8). build returns the part
+// after the 4-byte page header. It must not be called once commands arrive.
 func (lu *LogicalUnit) InstallVPD(page byte, build func(n *Nexus) []byte) {
 	lu.vpd[page] = build
 }
 
-// installVPDPages adds the pages that every logical unit has.
+// installVPDPages adds the pages of every logical unit.
 func (lu *LogicalUnit) installVPDPages() {
 	lu.InstallVPD(0x00, lu.vpdSupportedPages)
 	lu.InstallVPD(0x80, func(*Nexus) []byte { return []byte(lu.SerialNumber()) })
@@ -25,7 +25,7 @@ func (lu *LogicalUnit) installVPDPages() {
 	lu.InstallVPD(0xB2, lu.vpdLogicalBlockProvisioning)
 }
 
-// vpdPage puts the page header before a page's body.
+// vpdPage prepends the page header to the body of a page.
 func vpdPage(page byte, body []byte) []byte {
 	p := make([]byte, 4, 4+len(body))
 	p[1] = page
@@ -33,8 +33,8 @@ func vpdPage(page byte, body []byte) []byte {
 	return append(p, body...)
 }
 
-// vpdSupportedPages is page 00h: the pages in ascending order, on which Windows
-// insists before it uses any third-party copy.
+// vpdSupportedPages is page 00h: the pages in ascending order, which Windows requires
+// for third-party copies.
 func (lu *LogicalUnit) vpdSupportedPages(*Nexus) []byte {
 	var pages []byte
 	for page, build := range lu.vpd {
@@ -92,14 +92,14 @@ func (lu *LogicalUnit) vpdBlockLimits(n *Nexus) []byte {
 	return b
 }
 
-// microsoftInitiators begin the names of Microsoft's initiator.
+// microsoftInitiators is the prefix of the names of Microsoft's initiator.
 const microsoftInitiators = "iqn.1991-05.com.microsoft:"
 
-// unmapGranularity returns OPTIMAL UNMAP GRANULARITY in logical blocks; 0: it is not
-// reported. One logical block is no restriction and goes without saying: qemu takes
-// a granularity as the cluster size of a map that it keeps, and qemu 7.2 fails an
-// assertion of its own over that map when logical blocks have 4096 bytes. But
-// Microsoft's class driver divides by it, also where it is 0.
+// unmapGranularity returns OPTIMAL UNMAP GRANULARITY in logical blocks; 0: not
+// reported. One logical block is no restriction and needs no report: qemu uses the
+// granularity as the cluster size of a map, and qemu 7.2 fails an assertion on that map
+// with logical blocks of 4096 bytes. But Microsoft's class driver divides by it, also
+// if it is 0.
 func (lu *LogicalUnit) unmapGranularity(n *Nexus) uint32 {
 	if set := lu.config.UnmapGranularity; set > 0 {
 		return uint32(set >> lu.blockShift)
@@ -116,13 +116,13 @@ func (lu *LogicalUnit) vpdBlockDeviceCharacteristics(*Nexus) []byte {
 	b := make([]byte, 60)
 	binary.BigEndian.PutUint16(b, 1) // medium rotation rate: non-rotating
 	if lu.opcodes[opSanitize].actions != nil {
-		b[3] = 0x40 // WABEREQ 01b: after a block erase, reads work and return zeros
+		b[3] = 0x40 // WABEREQ 01b: after a block erase, reads succeed and return zeros
 	}
 	return b
 }
 
-// physicalExponent is LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT: the store maps
-// blocks of 4 KiB, and writes of less are read, merged and written.
+// physicalExponent returns LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT: the store maps
+// blocks of 4 KiB, and a shorter write is a read-modify-write.
 func (lu *LogicalUnit) physicalExponent() byte {
 	return byte(bits.TrailingZeros(blockdev.BlockLength) - int(lu.blockShift))
 }

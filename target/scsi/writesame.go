@@ -13,18 +13,17 @@ const (
 	writeSameNDOB   = 0x01 // WRITE SAME(16) only: no Data-Out buffer, write zeros
 )
 
-// writeSameChunk bounds the memory of WRITE SAME with data that is not zero, in
-// bytes.
+// writeSameChunk bounds the memory in bytes of WRITE SAME with data other than zeros.
 const writeSameChunk = 1 << 20
 
-// hasNDOB reports a WRITE SAME without Data-Out.
+// hasNDOB reports whether a WRITE SAME has no Data-Out.
 func hasNDOB(cdb []byte) bool {
 	return cdb[0] == opWriteSame16 && cdb[1]&writeSameNDOB != 0
 }
 
-// prepareWriteSame checks WRITE SAME(10) and (16). A length of zero, "to the
-// last block", is refused as WSNZ in the Block Limits page says: on a unit of
-// usual size it would be longer than the limit anyway.
+// prepareWriteSame checks WRITE SAME(10) and (16). A length of zero, "to the last
+// block", is refused, as WSNZ in the Block Limits page reports: it would usually exceed
+// the limit.
 func prepareWriteSame(t *Task) error {
 	cdb, lu := t.CDB(), t.LU
 	if err := checkWriteSameFlags(cdb, lu); err != nil {
@@ -46,8 +45,8 @@ func prepareWriteSame(t *Task) error {
 		t.Wanted = uint32(lu.LogicalBlockLength())
 	}
 	if t.ExpectedOut > t.Wanted {
-		// Data-Out is one logical block by definition: an initiator that sends
-		// more means another block length.
+		// Data-Out is one logical block: an initiator that sends more assumes another
+		// block length.
 		return NewSense(KeyIllegalRequest, ASCInvalidFieldInCommandIU)
 	}
 	return nil
@@ -82,8 +81,8 @@ func executeWriteSame(ctx context.Context, t *Task) error {
 	if lu.config.Thin && isZero(block) {
 		err = lu.volume.Unmap(ctx, int64(t.Offset), int64(t.TL))
 	} else {
-		// With LBPRZ set, blocks whose data is not zero must hold the data even if
-		// UNMAP asks to give them back (SBC-3 5.43).
+		// With LBPRZ set, blocks with data other than zeros must hold the data even if
+		// UNMAP requests deallocation (SBC-3 5.43).
 		err = t.writePattern(ctx, block)
 	}
 	if err != nil {
@@ -116,7 +115,7 @@ func (t *Task) writePattern(ctx context.Context, block []byte) error {
 	return nil
 }
 
-// isZero reports whether p holds only zeros; nil does.
+// isZero reports whether p is all zeros, or nil.
 func isZero(p []byte) bool {
 	for _, b := range p {
 		if b != 0 {

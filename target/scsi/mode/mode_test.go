@@ -43,8 +43,7 @@ func open(t *testing.T, c Config) *Parameters {
 	return m
 }
 
-// TestParameters_Select: a list is taken over as a whole or not at all, and says what it
-// changed.
+// A list is taken over as a whole or not at all, and says what it changed.
 func TestParameters_Select(t *testing.T) {
 	for name, tt := range map[string]struct {
 		list       []byte
@@ -74,7 +73,7 @@ func TestParameters_Select(t *testing.T) {
 	}
 }
 
-// TestParameters_Save: saved values are what a reset and a restart give, others are not.
+// Saved values are what a reset and a restart give, others are not.
 func TestParameters_Save(t *testing.T) {
 	kept := records{}
 	m := open(t, Config{Records: kept})
@@ -97,8 +96,7 @@ func TestParameters_Save(t *testing.T) {
 	}
 }
 
-// TestParameters_Sense: PS is set where values can be saved; saved values are refused
-// elsewhere.
+// PS is set where values can be saved; saved values are refused elsewhere.
 func TestParameters_Sense(t *testing.T) {
 	cdb := func(control byte) []byte { return []byte{0x1A, 0, control<<6 | 0x08, 0, 255, 0} }
 	for savable, m := range map[bool]*Parameters{true: open(t, Config{Records: records{}}), false: open(t, Config{})} {
@@ -112,8 +110,7 @@ func TestParameters_Sense(t *testing.T) {
 	}
 }
 
-// TestParameters_ReportsThreshold: LBPERE and the page of the threshold are there only
-// where the space is reported.
+// LBPERE and the page of the threshold are there only where the space is reported.
 func TestParameters_ReportsThreshold(t *testing.T) {
 	provisioning := []byte{0x1A, 0, 0x1C, 0x02, 255, 0}
 	m := open(t, Config{ReportsSpace: true, ThresholdDescriptor: 0xB100000000000007})
@@ -127,7 +124,7 @@ func TestParameters_ReportsThreshold(t *testing.T) {
 	}
 }
 
-// TestPages_WellFormed: headers and lengths agree.
+// Headers and lengths agree.
 func TestPages_WellFormed(t *testing.T) {
 	for _, p := range pagesOf(&Config{ReportsSpace: true, ThresholdDescriptor: 1}) {
 		length := len(p.defaults) - 2
@@ -141,8 +138,8 @@ func TestPages_WellFormed(t *testing.T) {
 	}
 }
 
-// TestSavedModes_Versions: the record has a version; the first form, pages one after
-// the other, is still read, and a later one is refused.
+// The record has a version; the first form, pages one after the other, is still read,
+// and a later one is refused.
 func TestSavedModes_Versions(t *testing.T) {
 	page := caching(0)
 	record, err := encodeModes([][]byte{page, {0x0A, 1, 2}})

@@ -5,14 +5,14 @@ import (
 	"slices"
 )
 
-// page describes a mode page (SPC-4 r37 7.5): its default values, and ones
-// in the bits that MODE SELECT can change. Both are whole pages with header.
+// page describes a mode page (SPC-4 r37 7.5): its default values, and a mask of the
+// bits that MODE SELECT can change. Both are whole pages with header.
 type page struct {
 	code, subpage        byte
 	defaults, changeable []byte
 }
 
-// Mode pages and the bits of them that the device server looks at.
+// Mode pages and the bits in them that the device server evaluates.
 const (
 	pageRecovery = 0x01
 	pageCaching  = 0x08
@@ -79,7 +79,7 @@ func pagesOf(c *Config) []page {
 		}
 	}
 	// Logical Block Provisioning (SBC-3 6.5.9): one threshold, for all nexuses. It
-	// is the store's, so that no initiator can change it.
+	// belongs to the store, so no initiator can change it.
 	fixed := []byte{0x40 | 0x1C, 0x02, 0, 0x14, 23: 0}
 	return append(pages, page{
 		code: 0x1C, subpage: 0x02,

@@ -13,29 +13,30 @@ import (
 // Parameters are the mode parameters of a logical unit, shared by all its
 // nexuses (MLUS).
 type Parameters struct {
-	// pages has the code, the subpage, the defaults and what can be changed of
-	// each page; it is set up once.
+	// pages has the code, the subpage, the defaults and the changeable bits of each
+	// page; set at creation.
 	pages []page
-	// records is where they are saved; nil: nowhere.
+	// records stores saved values; nil if saving is not supported.
 	records record.Store
-	// selecting holds a value while a MODE SELECT is carried out: one at a time,
-	// since saving takes long.
+	// selecting holds a value during a MODE SELECT, to serialize them: saving takes
+	// long.
 	selecting chan struct{}
 
-	// What commands look at while they run; it mirrors current.
+	// Bits that running commands evaluate; they mirror current.
 	wce, dSense, swp, tas, lbpere atomic.Bool
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	current [][]byte
 	saved   [][]byte
 }
 
-// Config says which mode parameters a logical unit has.
+// Config describes the mode parameters of a logical unit.
 type Config struct {
-	// Records is where values are saved; nil: nowhere, and MODE SENSE says so.
+	// Records stores saved values; with nil, MODE SENSE reports that saving is not
+	// supported.
 	Records record.Store
-	// ReportsSpace: the logical unit reports the space that it takes, and has the
-	// threshold descriptor of SBC-3 6.5.9.
+	// ReportsSpace: the logical unit reports its resource usage, and has the threshold
+	// descriptor of SBC-3 6.5.9.
 	ReportsSpace        bool
 	ThresholdDescriptor uint64
 }
@@ -56,7 +57,7 @@ func Open(c Config) (*Parameters, error) {
 		if err != nil {
 			return nil, err
 		}
-		m.take(saved)
+		m.restore(saved)
 	}
 	m.Reset()
 	return m, nil
@@ -65,10 +66,10 @@ func Open(c Config) (*Parameters, error) {
 // Savable reports whether values can be saved.
 func (m *Parameters) Savable() bool { return m.records != nil }
 
-// WriteCache is WCE: what a command has written need not be on the medium when it ends.
+// WriteCache returns WCE: written data need not be on the medium when the command ends.
 func (m *Parameters) WriteCache() bool { return m.wce.Load() }
 
-// SenseFormat is the format of sense data that D_SENSE chooses.
+// SenseFormat returns the format of sense data that D_SENSE selects.
 func (m *Parameters) SenseFormat() sense.Format {
 	if m.dSense.Load() {
 		return sense.Descriptor
@@ -76,17 +77,17 @@ func (m *Parameters) SenseFormat() sense.Format {
 	return sense.Fixed
 }
 
-// WriteProtected is SWP.
+// WriteProtected returns SWP.
 func (m *Parameters) WriteProtected() bool { return m.swp.Load() }
 
-// ReportsAborts is TAS: commands that another nexus aborts end with TASK ABORTED.
+// ReportsAborts returns TAS: commands that another nexus aborts end with TASK ABORTED.
 func (m *Parameters) ReportsAborts() bool { return m.tas.Load() }
 
-// ReportsThreshold is LBPERE: a soft threshold that is reached establishes a unit
+// ReportsThreshold returns LBPERE: reaching a soft threshold establishes a unit
 // attention condition.
 func (m *Parameters) ReportsThreshold() bool { return m.lbpere.Load() }
 
-// Reset gives every page its saved values (SAM-5 6.3.2).
+// Reset sets every page to its saved values (SAM-5 6.3.2).
 func (m *Parameters) Reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -94,7 +95,7 @@ func (m *Parameters) Reset() {
 	m.mirror()
 }
 
-// mirror takes over the bits that commands look at; m.mu is held.
+// mirror copies the bits that commands evaluate. The caller holds m.mu.
 func (m *Parameters) mirror() {
 	for i, p := range m.pages {
 		switch {
@@ -124,7 +125,7 @@ const (
 	pcSaved      = 3
 )
 
-// Sense returns the pages that the CDB of a MODE SENSE asks for (SPC-4 r37 6.13, 6.14).
+// Sense returns the pages that the CDB of a MODE SENSE selects (SPC-4 r37 6.13, 6.14).
 // Its errors are sense data.
 func (m *Parameters) Sense(cdb []byte) ([]byte, error) {
 	control, code, subpage := cdb[2]>>6, cdb[2]&0x3F, cdb[3]

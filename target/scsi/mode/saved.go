@@ -13,12 +13,11 @@ const modeRecord = "modes"
 // savedModesVersion is the version of savedModes.
 const savedModesVersion = 1
 
-// savedModes is the record of saved mode parameters. It is durable: another name here
-// loses them. Its first form, which has no version, was the pages alone, one after the
-// other.
+// savedModes is the durable record of saved mode parameters: renaming a field loses
+// them. Its first format, without a version, is the concatenated pages.
 type savedModes struct {
 	Version int      `json:"version"`
-	Pages   [][]byte `json:"pages"` // as MODE SELECT has them
+	Pages   [][]byte `json:"pages"` // in the format of MODE SELECT
 }
 
 // encodeModes returns the record of pages.
@@ -26,10 +25,10 @@ func encodeModes(pages [][]byte) ([]byte, error) {
 	return json.Marshal(savedModes{Version: savedModesVersion, Pages: pages})
 }
 
-// decodeModes returns the pages of a record, one after the other.
+// decodeModes returns the concatenated pages of a record.
 func decodeModes(record []byte) ([]byte, error) {
 	if len(record) == 0 || record[0] != '{' {
-		return record, nil // '{' would be a page that there is not
+		return record, nil // '{' is not a page code in use
 	}
 	var s savedModes
 	if err := json.Unmarshal(record, &s); err != nil {
@@ -41,9 +40,9 @@ func decodeModes(record []byte) ([]byte, error) {
 	return slices.Concat(s.Pages...), nil
 }
 
-// take takes saved values over as far as they still can be changed: another
-// version, or another configuration, may have other pages.
-func (m *Parameters) take(record []byte) {
+// restore sets saved values where they are still changeable: another version or
+// configuration may have other pages.
+func (m *Parameters) restore(record []byte) {
 	for len(record) >= 4 {
 		code, subpage, length := record[0]&0x3F, byte(0), 2+int(record[1])
 		if record[0]&0x40 != 0 {

@@ -9,14 +9,14 @@ import (
 	"odx/target/scsi/sense"
 )
 
-// Select takes over the pages of a MODE SELECT parameter list from byte at on, all of
-// them or none (SPC-4 r37 6.9, 6.10). changed reports that a value is another than
-// before. Errors of the list are sense data.
+// Select sets the pages of a MODE SELECT parameter list from byte at on, all of them or
+// none (SPC-4 r37 6.9, 6.10). changed reports whether a value differs from before.
+// Errors of the list are sense data.
 func (m *Parameters) Select(ctx context.Context, list []byte, at int) (changed bool, err error) {
 	return m.change(ctx, list, at, func([][]byte) error { return nil })
 }
 
-// Save does the same, and saves the values of all pages (SP). The logical unit has
+// Save is Select, and saves the values of all pages (SP). The logical unit must have
 // records.
 func (m *Parameters) Save(ctx context.Context, list []byte, at int) (changed bool, err error) {
 	return m.change(ctx, list, at, func(next [][]byte) error {
@@ -34,8 +34,8 @@ func (m *Parameters) Save(ctx context.Context, list []byte, at int) (changed boo
 	})
 }
 
-// change merges the pages of list into the current values and takes them over
-// once save has succeeded.
+// change merges the pages of list into the current values and sets them once save has
+// succeeded.
 func (m *Parameters) change(ctx context.Context, list []byte, at int, save func(next [][]byte) error) (changed bool, err error) {
 	select {
 	case m.selecting <- struct{}{}:
@@ -111,16 +111,16 @@ func (m *Parameters) findSelectedPage(list []byte, at int) (index, end int, err 
 	return index, at + bodyAt + bodyLength, nil
 }
 
-// mergePage returns current with the changeable bits of selected. Any other bit
-// that differs is an error (SPC-4 r37 6.9). offset is where selected stands in
-// the parameter list.
+// mergePage returns current with the changeable bits of selected. Any other bit that
+// differs is an error (SPC-4 r37 6.9). offset is the position of selected in the
+// parameter list.
 func mergePage(current, changeable, selected []byte, offset int) ([]byte, error) {
 	page := bytes.Clone(current)
 	header := 2
 	if selected[0]&0x40 != 0 {
 		header = 4
 	}
-	if (selected[0]^current[0])&^pageSavable != 0 { // reserved here; some send back what they read
+	if (selected[0]^current[0])&^pageSavable != 0 { // reserved here; some initiators return what they read
 		return nil, sense.InvalidFieldInParameterList(offset, sense.WholeField)
 	}
 	for i := header; i < len(page); i++ {

@@ -1,10 +1,10 @@
-// Package nexus names I_T nexuses and the SCSI ports that they are between (SAM-5 4.6,
-// RFC 7143 4.4.1, SPC-4 r37 7.6.4).
+// Package nexus identifies I_T nexuses and their SCSI ports (SAM-5 4.6, RFC 7143 4.4.1,
+// SPC-4 r37 7.6.4).
 package nexus
 
-// ID names an I_T nexus: initiator port and target port (RFC 7143 4.4.1:
-// the initiator port is the initiator name and the ISID, the target port the
-// target name and the portal group tag).
+// ID identifies an I_T nexus by initiator port and target port (RFC 7143 4.4.1: the
+// initiator port is the initiator name and the ISID, the target port the target name
+// and the portal group tag).
 type ID struct {
 	InitiatorName string
 	ISID          [6]byte

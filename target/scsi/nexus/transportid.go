@@ -9,25 +9,25 @@ import (
 
 // Formats of iSCSI TransportIDs (SPC-4 r37 7.6.4.6).
 const (
-	transportIDName = 0x00 // an iSCSI name: any port of that initiator
+	transportIDName = 0x00 // an iSCSI name: any port of the initiator
 	transportIDPort = 0x40 // a name and an ISID: one initiator port
 )
 
 const (
 	transportIDHeader    = 4
-	minTransportIDLength = 20 // of what follows the header
+	minTransportIDLength = 20 // of the part after the header
 	maxISCSINameLength   = 223
 	isidSeparator        = ",i,0x"
 )
 
-// TransportID names an initiator port, or all of an initiator.
+// TransportID identifies an initiator port, or all ports of an initiator.
 type TransportID struct {
 	Name string
-	// ISID is nil in a TransportID that is a name only.
+	// ISID is nil in a TransportID that has only a name.
 	ISID *[6]byte
 }
 
-// Matches reports whether the TransportID names the initiator port of id.
+// Matches reports whether the TransportID includes the initiator port of id.
 func (t TransportID) Matches(id ID) bool {
 	return t.Name == id.InitiatorName && (t.ISID == nil || *t.ISID == id.ISID)
 }
@@ -42,8 +42,8 @@ func AppendTransportID(dst []byte, id ID) []byte {
 	return append(dst, make([]byte, length-len(name))...)
 }
 
-// parseTransportID reads the TransportID that p begins with and returns what
-// follows it. ok is false for one that is malformed or of another protocol.
+// parseTransportID reads the first TransportID of p and returns the rest. ok is false
+// for one that is malformed or of another protocol.
 func parseTransportID(p []byte) (t TransportID, rest []byte, ok bool) {
 	if len(p) < transportIDHeader {
 		return t, nil, false
@@ -62,7 +62,7 @@ func parseTransportID(p []byte) (t TransportID, rest []byte, ok bool) {
 	// RFC 7143 4.2.7.1: names are compared in lower case.
 	t.Name = strings.ToLower(string(name))
 	if format == transportIDPort {
-		if t.Name, t.ISID, ok = cutISID(t.Name); !ok {
+		if t.Name, t.ISID, ok = splitISID(t.Name); !ok {
 			return t, nil, false
 		}
 	}
@@ -72,8 +72,8 @@ func parseTransportID(p []byte) (t TransportID, rest []byte, ok bool) {
 	return t, p[end:], true
 }
 
-// cutISID takes apart "name,i,0xISID".
-func cutISID(s string) (name string, isid *[6]byte, ok bool) {
+// splitISID splits "name,i,0xISID".
+func splitISID(s string) (name string, isid *[6]byte, ok bool) {
 	name, digits, found := strings.Cut(s, isidSeparator)
 	isid = new([6]byte)
 	if !found || len(digits) != 2*len(isid) {
@@ -85,13 +85,13 @@ func cutISID(s string) (name string, isid *[6]byte, ok bool) {
 	return name, isid, true
 }
 
-// AtPort is the nexus of the initiator port that t names with the target port of another
-// nexus. t is not a name only.
+// AtPort returns the nexus of the initiator port of t and the target port of another
+// nexus. t must have an ISID.
 func (t TransportID) AtPort(of ID) ID {
 	return ID{InitiatorName: t.Name, ISID: *t.ISID, TargetName: of.TargetName, TargetPortalGroupTag: of.TargetPortalGroupTag}
 }
 
-// ParseTransportIDs reads a list that p is filled with.
+// ParseTransportIDs reads a list of TransportIDs that fills p.
 func ParseTransportIDs(p []byte) (list []TransportID, ok bool) {
 	for len(p) > 0 {
 		var t TransportID

@@ -21,7 +21,7 @@ func wantHex(t *testing.T, got []byte, want string) {
 	}
 }
 
-func TestTransportIDLayout(t *testing.T) {
+func TestTransportID_Append(t *testing.T) {
 	id := ID{InitiatorName: "iqn.2026-11.example.initiator:b", ISID: [6]byte{0x80, 0x12, 0x34, 0xAB, 0xCD, 0xEF}}
 	wantHex(t, AppendTransportID(nil, id), `
 		45 00 0034
@@ -30,7 +30,7 @@ func TestTransportIDLayout(t *testing.T) {
 	wantHex(t, AppendTransportID(nil, ID{InitiatorName: "a"}), "45 00 0014  612c692c 30783030 30303030 30303030 30300000")
 }
 
-func TestParseTransportID(t *testing.T) {
+func TestTransportID_Parse(t *testing.T) {
 	isid := [6]byte{0x80, 0, 0, 0, 0, 0xAB}
 	port := AppendTransportID(nil, ID{InitiatorName: "iqn.a", ISID: isid})
 	got, rest, ok := parseTransportID(append(port[:len(port):len(port)], 1, 2))

@@ -2,53 +2,51 @@ package reserve
 
 import "odx/target/scsi/nexus"
 
-// Access says how a command meets the reservations of other I_T nexuses: it is
-// the command's row in the tables of SPC-4 r37 5.12.1 and SBC-3 4.17, and in
-// SPC-2 table 10. conflicts has what becomes of each.
+// Access classifies a command by its conflicts with reservations of other I_T nexuses:
+// the command's row in the tables of SPC-4 r37 5.12.1 and SBC-3 4.17, and in SPC-2
+// table 10. The table conflicts has the result for each.
 type Access byte
 
 // Kinds of access.
 const (
-	// AccessAlways: no reservation conflicts with it (INQUIRY, REPORT LUNS, READ
-	// CAPACITY, …), or the command looks at reservations itself (RESERVE).
+	// AccessAlways: no reservation conflicts (INQUIRY, REPORT LUNS, READ CAPACITY, …),
+	// or the command checks reservations itself (RESERVE).
 	AccessAlways Access = iota
-	// AccessState: only a RESERVE of another nexus conflicts with it (TEST UNIT
-	// READY).
+	// AccessState: only a RESERVE of another nexus conflicts (TEST UNIT READY).
 	AccessState
-	// AccessRead: it reads the medium, or state that goes with it (READ, VERIFY,
-	// MODE SENSE, REPORT SUPPORTED OPERATION CODES, …); exclusive access conflicts
-	// with it.
+	// AccessRead: the command reads the medium or related state (READ, VERIFY, MODE
+	// SENSE, REPORT SUPPORTED OPERATION CODES, …); exclusive access conflicts.
 	AccessRead
-	// AccessWrite: it changes the medium or the logical unit's state; every
-	// reservation conflicts with it.
+	// AccessWrite: the command changes the medium or the logical unit's state; every
+	// reservation conflicts.
 	AccessWrite
-	// AccessPersistentReserve: PERSISTENT RESERVE IN and OUT conflict with any
-	// RESERVE, the sender's too; whatever else they need they check themselves.
+	// AccessPersistentReserve: PERSISTENT RESERVE IN and OUT conflict with any RESERVE,
+	// including the sender's, and make all other checks themselves.
 	AccessPersistentReserve
 
 	accessKinds
 )
 
-// standing is what an I_T nexus is to the reservation of a logical unit.
+// standing is the relation of an I_T nexus to the reservation of a logical unit.
 type standing byte
 
 const (
-	// unrestricted: it holds the persistent reservation, or is registered where
-	// that is enough (the types registrants only and all registrants).
+	// unrestricted: the nexus holds the persistent reservation, or is registered and
+	// the type gives access to registrants.
 	unrestricted standing = iota
-	// holdsReserve: it holds the logical unit by RESERVE.
+	// holdsReserve: the nexus holds the logical unit by RESERVE.
 	holdsReserve
-	// outsideReserve: another nexus does.
+	// outsideReserve: another nexus holds the logical unit by RESERVE.
 	outsideReserve
-	// outsideWriteExclusive: others have reserved writing.
+	// outsideWriteExclusive: another nexus has reserved writing.
 	outsideWriteExclusive
-	// outsideExclusiveAccess: others have reserved reading and writing.
+	// outsideExclusiveAccess: another nexus has reserved reading and writing.
 	outsideExclusiveAccess
 
 	standings
 )
 
-// conflicts says which accesses end with RESERVATION CONFLICT.
+// conflicts has true for accesses that end with RESERVATION CONFLICT.
 var conflicts = [standings][accessKinds]bool{
 	unrestricted: {},
 	holdsReserve: {AccessPersistentReserve: true},
@@ -58,12 +56,11 @@ var conflicts = [standings][accessKinds]bool{
 	outsideExclusiveAccess: {AccessRead: true, AccessWrite: true},
 }
 
-// view is a reservation as commands look at it. It is replaced as a
-// whole and never changed.
+// view is an immutable summary of a reservation for the checks of commands.
 type view struct {
-	// reserver holds the logical unit by RESERVE; nil for a persistent
-	// reservation, which leaves every access to the nexuses in free, and what
-	// their standing allows to all others.
+	// reserver holds the logical unit by RESERVE. It is nil for a persistent
+	// reservation, which permits every access to the nexuses in free, and to all others
+	// what their standing allows.
 	reserver *nexus.ID
 	free     map[nexus.ID]struct{}
 	others   standing

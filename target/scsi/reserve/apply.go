@@ -7,8 +7,8 @@ import (
 
 import "slices"
 
-// knownPorts are the ports that a PERSISTENT RESERVE OUT can speak of without
-// naming each.
+// knownPorts are the ports that a PERSISTENT RESERVE OUT can affect without naming
+// each.
 type knownPorts struct {
 	// targets are the ports by which the logical unit is reached.
 	targets []Port
@@ -16,8 +16,8 @@ type knownPorts struct {
 	initiators []nexus.ID
 }
 
-// apply carries out a PERSISTENT RESERVE OUT (SPC-4 r37 5.12). After an error c
-// is of no use.
+// apply carries out a PERSISTENT RESERVE OUT (SPC-4 r37 5.12). After an error c is
+// invalid.
 func (c *change) apply(r *command, ports knownPorts) error {
 	switch r.action {
 	case Register:
@@ -54,7 +54,8 @@ func (c *change) applyRegister(r *command, ports knownPorts) error {
 	if r.specIPT && c.next.find(c.issuer) >= 0 {
 		return sense.InvalidFieldInParameterList(20, 3)
 	}
-	// At other ports, only what the same command could change there is changed.
+	// At other ports, registrations change only where the same command could change
+	// them.
 	return c.registerAt(r, ports, func(id nexus.ID) bool { return c.next.key(id) == r.key })
 }
 
@@ -63,8 +64,7 @@ func (c *change) registerIgnoring(r *command, ports knownPorts) error {
 	return c.registerAt(r, ports, func(nexus.ID) bool { return true })
 }
 
-// registerAt registers, or unregisters where the key is zero, the nexuses that r
-// speaks of and that pass.
+// registerAt registers, or unregisters if the key is zero, the nexuses of r that pass.
 func (c *change) registerAt(r *command, ports knownPorts, pass func(nexus.ID) bool) error {
 	initiators := []nexus.ID{c.issuer}
 	if r.actionKey != 0 {
@@ -100,16 +100,15 @@ func (c *change) registerAt(r *command, ports knownPorts, pass func(nexus.ID) bo
 	return nil
 }
 
-// named returns the nexuses of the initiator ports that SPEC_I_PT names, at the
-// target port of the command.
+// named returns the nexuses of the initiator ports in SPEC_I_PT, at the target port of
+// the command.
 func (c *change) named(r *command, ports knownPorts) (ids []nexus.ID, err error) {
 	for _, t := range r.transportIDs {
 		if t.ISID != nil {
 			ids = append(ids, t.AtPort(c.issuer))
 			continue
 		}
-		// A name alone stands for the ports that are known, and for nothing if
-		// there are none.
+		// A name alone stands for the known ports, and for none if there are none.
 		found := len(ids)
 		for _, known := range ports.initiators {
 			if t.Matches(known) {
@@ -124,13 +123,13 @@ func (c *change) named(r *command, ports knownPorts) (ids []nexus.ID, err error)
 	return ids, nil
 }
 
-// nexus is a nexus of the target port, without an initiator port.
+// nexus returns a nexus of the target port without an initiator port.
 func (p *Port) nexus() nexus.ID {
 	return nexus.ID{TargetName: p.Target, TargetPortalGroupTag: p.Tag}
 }
 
-// moveTo returns the nexus that REGISTER AND MOVE names. ok is false if there is no
-// such target port.
+// moveTo returns the nexus of REGISTER AND MOVE. ok is false if the target port does
+// not exist.
 func (r *command) moveTo(ports knownPorts) (to nexus.ID, ok bool) {
 	i := slices.IndexFunc(ports.targets, func(p Port) bool { return p.ID == r.targetPort })
 	if i < 0 {
@@ -139,7 +138,7 @@ func (r *command) moveTo(ports knownPorts) (to nexus.ID, ok bool) {
 	return r.transportIDs[0].AtPort(ports.targets[i].nexus()), true
 }
 
-// checkType checks SCOPE and TYPE of a command that makes a reservation.
+// checkType checks SCOPE and TYPE of a command that creates a reservation.
 func (r *command) checkType() error {
 	if r.scope != 0 || !r.kind.valid() {
 		return sense.InvalidFieldInCDB(2, sense.WholeField)
@@ -174,7 +173,7 @@ func (c *change) applyRelease(r *command) error {
 	return nil
 }
 
-// applyPreempt is PREEMPT and, but for the tasks, PREEMPT AND ABORT (SPC-4 r37
+// applyPreempt is PREEMPT, and PREEMPT AND ABORT except for the tasks (SPC-4 r37
 // 5.12.11.2.4 to 5.12.11.2.6).
 func (c *change) applyPreempt(r *command) error {
 	shared := c.next.kind.allRegistrants()
@@ -198,8 +197,8 @@ func (c *change) applyPreempt(r *command) error {
 	return nil
 }
 
-// takeOver preempts the reservation: its holders lose their registrations, and
-// those that keep theirs are notified if other rules hold from now on.
+// takeOver preempts the reservation: its holders lose their registrations, and the
+// remaining registrants are notified if other rules apply from now on.
 func (c *change) takeOver(r *command) {
 	c.remove(func(g registration) bool {
 		return g.nexus != c.issuer && (r.actionKey == 0 || g.key == r.actionKey)

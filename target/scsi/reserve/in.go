@@ -14,7 +14,7 @@ const (
 	ReadFullStatus     = 0x03
 )
 
-// data begins parameter data: PRGENERATION and room for ADDITIONAL LENGTH.
+// data returns the start of parameter data: PRGENERATION and ADDITIONAL LENGTH.
 func (s *state) data() []byte {
 	return binary.BigEndian.AppendUint32(make([]byte, 0, 8), s.generation)[:8]
 }
@@ -35,8 +35,8 @@ func (r *Reservations) readKeys() []byte {
 	return withLength(d)
 }
 
-// readReservation is READ RESERVATION (SPC-4 r37 6.15.3). A reservation that all
-// registrants hold has no key.
+// readReservation is READ RESERVATION (SPC-4 r37 6.15.3). A reservation held by all
+// registrants has no key.
 func (r *Reservations) readReservation() []byte {
 	s := r.persistent.Load()
 	d := s.data()
@@ -54,14 +54,14 @@ func (r *Reservations) readReservation() []byte {
 // reportCapabilities is REPORT CAPABILITIES (SPC-4 r37 6.15.4).
 func (r *Reservations) reportCapabilities() []byte {
 	const (
-		crh   = 0x10 // RESERVE and RELEASE beside registrations, as SPC-4 5.12.3 has it
+		crh   = 0x10 // RESERVE and RELEASE in addition to registrations (SPC-4 5.12.3)
 		sipC  = 0x08 // SPEC_I_PT
 		atpC  = 0x04 // ALL_TG_PT
 		ptplC = 0x01 // APTPL
 		tmv   = 0x80 // the type mask is valid
-		// allowCommands is 011b: TEST UNIT READY passes every persistent
-		// reservation; MODE SENSE, REPORT SUPPORTED OPERATION CODES and their like
-		// pass write exclusive ones.
+		// allowCommands is 011b: TEST UNIT READY passes every persistent reservation;
+		// MODE SENSE, REPORT SUPPORTED OPERATION CODES and similar commands pass write
+		// exclusive ones.
 		allowCommands = 3 << 4
 		ptplA         = 0x01
 	)
@@ -72,8 +72,8 @@ func (r *Reservations) reportCapabilities() []byte {
 	if r.persistent.Load().aptpl {
 		d[3] |= ptplA
 	}
-	// WR_EX_AR, EX_AC_RO, WR_EX_RO, EX_AC, WR_EX; EX_AC_AR: the bits of the type
-	// codes, counted on from byte 4.
+	// WR_EX_AR, EX_AC_RO, WR_EX_RO, EX_AC, WR_EX; EX_AC_AR: bits by type code, from
+	// byte 4 on.
 	for k := range Type(16) {
 		if k.valid() {
 			d[4+k/8] |= 1 << (k % 8)
@@ -82,8 +82,8 @@ func (r *Reservations) reportCapabilities() []byte {
 	return d
 }
 
-// readFullStatus is READ FULL STATUS (SPC-4 r37 6.15.5). Each registration is
-// one I_T nexus, also where ALL_TG_PT made several.
+// readFullStatus is READ FULL STATUS (SPC-4 r37 6.15.5). Each registration is one I_T
+// nexus, even if ALL_TG_PT created several.
 func (r *Reservations) readFullStatus() []byte {
 	s := r.persistent.Load()
 	d := s.data()

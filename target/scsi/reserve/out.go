@@ -8,7 +8,7 @@ import (
 )
 
 // Service actions of PERSISTENT RESERVE OUT (SPC-4 r37 6.16.2). REPLACE LOST
-// RESERVATION is not among them (RLR_C=0): none is ever reported as lost.
+// RESERVATION is not supported (RLR_C=0), because no reservation is reported as lost.
 const (
 	Register          = 0x00
 	Reserve           = 0x01
@@ -25,8 +25,8 @@ const (
 	MinList = 24
 	// MaxList bounds a parameter list with TransportIDs, in bytes.
 	MaxList = 64 << 10
-	// MaxRegistrations bounds the registered I_T nexuses of a logical unit. With
-	// the longest names they fit into one record of a store.
+	// MaxRegistrations bounds the registered I_T nexuses of a logical unit. With the
+	// longest names they fit into one record of the store.
 	MaxRegistrations = 512
 )
 
@@ -42,12 +42,12 @@ type command struct {
 	aptpl      bool
 	unreg      bool
 	targetPort uint16 // RELATIVE TARGET PORT IDENTIFIER of REGISTER AND MOVE
-	// transportIDs are those of SPEC_I_PT, or the one of REGISTER AND MOVE.
+	// transportIDs are those of SPEC_I_PT, or the single one of REGISTER AND MOVE.
 	transportIDs []nexus.TransportID
 }
 
-// parseOut reads a command. list is as long as the CDB says, and not shorter
-// than the basic parameter list.
+// parseOut reads a command. list has the length in the CDB, at least that of the basic
+// parameter list.
 func parseOut(cdb, list []byte) (*command, error) {
 	r := &command{
 		action:    cdb[1] & 0x1F,
@@ -71,7 +71,7 @@ func parseOut(cdb, list []byte) (*command, error) {
 	return r, r.parseInitiatorPorts(list)
 }
 
-// parseInitiatorPorts reads what SPEC_I_PT says is there.
+// parseInitiatorPorts reads the TransportIDs of SPEC_I_PT.
 func (r *command) parseInitiatorPorts(list []byte) (err error) {
 	r.transportIDs, err = listTransportIDs(list, 24, 28)
 	return err
@@ -90,8 +90,8 @@ func (r *command) parseMove(list []byte) (err error) {
 	return nil
 }
 
-// listTransportIDs reads the TransportIDs that begin at byte start of list; the
-// field at byte length has how many bytes they take.
+// listTransportIDs reads the TransportIDs from byte start of list on; the field at byte
+// length has their total length.
 func listTransportIDs(list []byte, length, start int) ([]nexus.TransportID, error) {
 	if len(list) < start || uint64(len(list)-start) != uint64(binary.BigEndian.Uint32(list[length:])) {
 		return nil, sense.New(sense.KeyIllegalRequest, sense.ASCParameterListLengthError)
@@ -103,7 +103,7 @@ func listTransportIDs(list []byte, length, start int) ([]nexus.TransportID, erro
 	return ids, nil
 }
 
-// refuseAPTPL points to the APTPL bit.
+// refuseAPTPL returns an error that points to the APTPL bit.
 func (r *command) refuseAPTPL() error {
 	if r.action == RegisterAndMove {
 		return sense.InvalidFieldInParameterList(17, 0)

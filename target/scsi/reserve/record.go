@@ -11,14 +11,14 @@ import (
 	"odx/target/scsi/record"
 )
 
-// recordKey is where the persistent reservations are kept over a loss of
-// power, for initiators that ask for that (APTPL).
+// recordKey is the key of the persistent reservations that survive a loss of power, for
+// initiators that request it (APTPL).
 const recordKey = "reservations"
 
 // keptVersion is the version of the record below.
 const keptVersion = 1
 
-// keptState is a state as it is stored. It is durable: another name here loses the
+// keptState is the stored form of a state. It is durable: renaming a field loses the
 // reservations of stores. PRGENERATION is not part of it: power on sets it to zero
 // (SPC-4 r37 6.15.2).
 type keptState struct {
@@ -40,7 +40,7 @@ type keptNexus struct {
 	TargetPortalGroupTag uint16  `json:"portal_group_tag"`
 }
 
-// encode returns the record of s, nil if s need not outlast a loss of power.
+// encode returns the record of s, or nil if s need not survive a loss of power.
 func (s *state) encode() ([]byte, error) {
 	if !s.aptpl || len(s.registrations) == 0 {
 		return nil, nil
@@ -52,7 +52,7 @@ func (s *state) encode() ([]byte, error) {
 	}
 	for _, r := range s.registrations {
 		if !utf8.ValidString(r.nexus.InitiatorName) {
-			return nil, fmt.Errorf("initiator name %q is not UTF-8 and cannot be kept", r.nexus.InitiatorName)
+			return nil, fmt.Errorf("initiator name %q: not UTF-8, cannot be stored", r.nexus.InitiatorName)
 		}
 		k.Registrations = append(k.Registrations, keptRegistration{r.key, keptNexus(r.nexus)})
 	}
@@ -75,7 +75,7 @@ func decode(data []byte) (*state, error) {
 	s.aptpl, s.kind = true, k.Type
 	for _, r := range k.Registrations {
 		if r.Key == 0 || s.find(nexus.ID(r.Nexus)) >= 0 || len(s.registrations) == MaxRegistrations {
-			return nil, errors.New("a registration without a key, one that is there twice, or too many")
+			return nil, errors.New("registrations without a key, duplicate, or above the limit")
 		}
 		s.registrations = append(s.registrations, registration{nexus.ID(r.Nexus), r.Key})
 	}
@@ -86,12 +86,12 @@ func decode(data []byte) (*state, error) {
 	case len(s.registrations) == 0, s.kind != 0 && !s.kind.valid():
 		return nil, fmt.Errorf("type %d with %d registrations", s.kind, len(s.registrations))
 	case (s.kind != 0 && !s.kind.allRegistrants()) != (k.Holder != nil), k.Holder != nil && s.find(s.holder) < 0:
-		return nil, errors.New("a holder that is not registered, or none")
+		return nil, errors.New("holder missing or not registered")
 	}
 	return s, nil
 }
 
-// load returns what was kept.
+// load returns the stored state.
 func load(records record.Store) (*state, error) {
 	if records == nil {
 		return new(state), nil
@@ -107,7 +107,7 @@ func load(records record.Store) (*state, error) {
 	return s, nil
 }
 
-// keep makes next durable where it has to be, before any command sees it.
+// keep makes next durable if required, before any command sees it.
 func keep(ctx context.Context, records record.Store, old, next *state) error {
 	if records == nil || old.equal(next) {
 		return ctx.Err()
@@ -126,10 +126,10 @@ func keep(ctx context.Context, records record.Store, old, next *state) error {
 	if err == nil {
 		return nil
 	}
-	// Either can be stored now. The status reports that nothing has changed, so
-	// the old state must be what a restart finds.
+	// Either state can be stored now. The status reports that nothing has changed, so a
+	// restart must find the old state.
 	if undo := records.Save(context.WithoutCancel(ctx), recordKey, before); undo != nil {
-		err = fmt.Errorf("%w; the state before may not be what is kept: %w", err, undo)
+		err = fmt.Errorf("%w; previous state not restored: %w", err, undo)
 	}
 	return err
 }

@@ -13,7 +13,7 @@ import (
 // ErrConflict ends a command with RESERVATION CONFLICT status.
 var ErrConflict = errors.New("reservation conflict")
 
-// Port is a target port by which a logical unit is reached.
+// Port is a target port of a logical unit.
 type Port struct {
 	// Target is the name of the target, Tag the portal group tag of the port.
 	Target string
@@ -22,37 +22,36 @@ type Port struct {
 	ID uint16
 }
 
-// Unit is a logical unit as its reservations see it.
+// Unit is the logical unit of Reservations.
 type Unit interface {
-	// Ports returns the target ports by which the logical unit is reached, and the
-	// nexuses that are attached.
+	// Ports returns the target ports of the logical unit, and the attached nexuses.
 	Ports() ([]Port, []nexus.ID)
-	// RelativePort returns the relative target port identifier of a nexus; 0 where there
-	// is no such port any more.
+	// RelativePort returns the relative target port identifier of a nexus; 0 if the
+	// port no longer exists.
 	RelativePort(nexus.ID) uint16
-	// Attend establishes unit attention conditions for the nexuses that are attached.
-	// The others meet I_T NEXUS LOSS OCCURRED or POWER ON when they come back, which
-	// has them look at everything again.
+	// Attend establishes unit attention conditions for the attached nexuses. The others
+	// get I_T NEXUS LOSS OCCURRED or POWER ON when they return, and then read all state
+	// again.
 	Attend(map[nexus.ID][]sense.ASC)
 }
 
 // Reservations are those of a logical unit. Methods may be called concurrently. A nexus
-// is named by a pointer to its ID, the same one as long as it is attached: what RESERVE
-// reserves is the session's, and ends with it; persistent reservations belong to the two
-// ports that the ID names.
+// is identified by a pointer to its ID, the same one while it is attached: a RESERVE
+// belongs to the session and ends with it; persistent reservations belong to the two
+// ports in the ID.
 type Reservations struct {
 	unit    Unit
-	records record.Store // nil: nothing outlives a loss of power
+	records record.Store // nil: nothing survives a loss of power
 
-	// reserved is the reservation that commands meet, nil for none. It goes with
-	// persistent, which is never nil; who changes either holds changing.
+	// reserved is the reservation that commands are checked against, nil for none. It
+	// goes with persistent, which is never nil. A change of either requires changing.
 	reserved   atomic.Pointer[view]
 	persistent atomic.Pointer[state]
 	changing   lock
 }
 
-// Open returns the reservations of a logical unit, with those that its records keep. With
-// nil records, nothing is kept, and REPORT CAPABILITIES says so.
+// Open returns the reservations of a logical unit, with those in its records. With nil
+// records nothing is stored, and REPORT CAPABILITIES reports so.
 func Open(unit Unit, records record.Store) (*Reservations, error) {
 	r := &Reservations{unit: unit, records: records, changing: make(lock, 1)}
 	s, err := load(records)
@@ -64,7 +63,7 @@ func Open(unit Unit, records record.Store) (*Reservations, error) {
 	return r, nil
 }
 
-// Check returns ErrConflict if an access of kind a by n is not allowed now.
+// Check returns ErrConflict if an access of kind a by n is currently not allowed.
 func (r *Reservations) Check(n *nexus.ID, a Access) error {
 	if v := r.reserved.Load(); v != nil && conflicts[v.of(n)][a] {
 		return ErrConflict
@@ -72,25 +71,25 @@ func (r *Reservations) Check(n *nexus.ID, a Access) error {
 	return nil
 }
 
-// Detach ends what n holds by RESERVE; its session has ended.
+// Detach ends a RESERVE of n, whose session has ended.
 func (r *Reservations) Detach(n *nexus.ID) {
 	r.release(func(reserver *nexus.ID) bool { return reserver == n })
 }
 
-// Reset ends what RESERVE has reserved; persistent reservations stay (SAM-5 6.3.3).
+// Reset ends a RESERVE; persistent reservations stay (SAM-5 6.3.3).
 func (r *Reservations) Reset() { r.release(func(*nexus.ID) bool { return true }) }
 
 // release ends a RESERVE whose holder passes.
 func (r *Reservations) release(pass func(reserver *nexus.ID) bool) {
 	if v := r.reserved.Load(); v != nil && v.reserver != nil && pass(v.reserver) {
-		// Nothing takes the place of a RESERVE but its end.
+		// Only its end replaces a RESERVE.
 		r.reserved.CompareAndSwap(v, nil)
 	}
 }
 
-// lock is held by commands that make or change reservations, also while they wait for a
-// store; it is no mutex so that an aborted command stops waiting. Commands that only
-// look at reservations do not need it, nor does release.
+// lock is held by commands that create or change reservations, also while they wait for
+// the store. It is a channel, not a mutex, so that an aborted command stops waiting.
+// Commands that only check reservations do not need it, nor does release.
 type lock chan struct{}
 
 func (l lock) lock(ctx context.Context) error {
@@ -110,7 +109,7 @@ func (r *Reservations) Reserve(ctx context.Context, n *nexus.ID) error {
 		return err
 	}
 	defer r.changing.unlock()
-	if done, err := r.besidePersistent(n); done {
+	if done, err := r.checkRegistrations(n); done {
 		return err
 	}
 	if r.reserved.CompareAndSwap(nil, &view{reserver: n}) {
@@ -122,20 +121,20 @@ func (r *Reservations) Reserve(ctx context.Context, n *nexus.ID) error {
 	return ErrConflict
 }
 
-// Release is RELEASE(6) and RELEASE(10): it releases what n holds; a release by another
-// nexus is no error and does nothing.
+// Release is RELEASE(6) and RELEASE(10): it releases a RESERVE of n; a release by
+// another nexus is no error and has no effect.
 func (r *Reservations) Release(n *nexus.ID) error {
-	if done, err := r.besidePersistent(n); done {
+	if done, err := r.checkRegistrations(n); done {
 		return err
 	}
 	r.Detach(n)
 	return nil
 }
 
-// besidePersistent ends RESERVE and RELEASE where registrations exist: without
-// effect where the sender could do as much by its registration (SPC-4 r37
-// 5.12.3, CRH), in conflict elsewhere (SPC-2 5.5.1).
-func (r *Reservations) besidePersistent(n *nexus.ID) (done bool, err error) {
+// checkRegistrations decides RESERVE and RELEASE while registrations exist: no effect
+// if the sender's registration permits the same (SPC-4 r37 5.12.3, CRH), otherwise a
+// conflict (SPC-2 5.5.1).
+func (r *Reservations) checkRegistrations(n *nexus.ID) (done bool, err error) {
 	s := r.persistent.Load()
 	if len(s.registrations) == 0 {
 		return false, nil
@@ -146,9 +145,9 @@ func (r *Reservations) besidePersistent(n *nexus.ID) (done bool, err error) {
 	return true, ErrConflict
 }
 
-// Change is PERSISTENT RESERVE OUT of n, whose parameter list has MinList bytes at
-// least. After PREEMPT AND ABORT, the tasks of the preempted nexuses are to be aborted.
-// Errors are ErrConflict, sense data, or of the records.
+// Change is PERSISTENT RESERVE OUT of n; list has at least MinList bytes. After PREEMPT
+// AND ABORT, the caller aborts the tasks of the preempted nexuses. Errors are
+// ErrConflict, sense data, or those of the records.
 func (r *Reservations) Change(ctx context.Context, n *nexus.ID, cdb, list []byte) (preempted []nexus.ID, err error) {
 	c, err := parseOut(cdb, list)
 	if err != nil {
@@ -161,8 +160,8 @@ func (r *Reservations) Change(ctx context.Context, n *nexus.ID, cdb, list []byte
 	return preempted, err
 }
 
-// carryOut works on a copy of the state, keeps that if it has to outlast a loss of
-// power, and only then lets others see it.
+// carryOut applies a command to a copy of the state, stores that if it must survive a
+// loss of power, and then makes it visible.
 func (r *Reservations) carryOut(ctx context.Context, n *nexus.ID, out *command) (preempted []nexus.ID, err error) {
 	if err := r.changing.lock(ctx); err != nil {
 		return nil, err
@@ -172,7 +171,7 @@ func (r *Reservations) carryOut(ctx context.Context, n *nexus.ID, out *command) 
 		return nil, err
 	}
 	old := r.persistent.Load()
-	c := old.begin(*n)
+	c := old.newChange(*n)
 	if err := c.apply(out, r.portsFor(old)); err != nil {
 		return nil, err
 	}
@@ -190,7 +189,7 @@ func (r *Reservations) carryOut(ctx context.Context, n *nexus.ID, out *command) 
 	return c.preempted, nil
 }
 
-// portsFor returns the ports that a PERSISTENT RESERVE OUT can mean.
+// portsFor returns the ports that a PERSISTENT RESERVE OUT can affect.
 func (r *Reservations) portsFor(s *state) knownPorts {
 	var k knownPorts
 	for _, g := range s.registrations {

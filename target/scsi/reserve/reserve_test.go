@@ -98,8 +98,8 @@ func (b *bed) allowed(n *nexus.ID) string {
 	return s
 }
 
-// TestReservations_Check: who has which access, by type of the reservation: its holder,
-// a nexus that is registered, and one that is not (SPC-4 r37 5.12.1, SBC-3 4.17).
+// Who has which access, by type of the reservation: its holder, a nexus that is
+// registered, and one that is not (SPC-4 r37 5.12.1, SBC-3 4.17).
 func TestReservations_Check(t *testing.T) {
 	const all = "asrwp"
 	for kind, want := range map[Type][3]string{
@@ -125,7 +125,7 @@ func TestReservations_Check(t *testing.T) {
 	}
 }
 
-// TestReservations_Reserve: RESERVE is the session's, and ends with it or a reset.
+// RESERVE is the session's, and ends with it or a reset.
 func TestReservations_Reserve(t *testing.T) {
 	for name, end := range map[string]func(b *bed){
 		"released": func(b *bed) {
@@ -159,8 +159,8 @@ func TestReservations_Reserve(t *testing.T) {
 	}
 }
 
-// TestReservations_Change: what others lose is reported to them, and only PREEMPT AND
-// ABORT names the nexuses whose tasks end.
+// What others lose is reported to them, and only PREEMPT AND ABORT names the nexuses
+// whose tasks end.
 func TestReservations_Change(t *testing.T) {
 	for _, action := range []byte{Preempt, PreemptAndAbort} {
 		b := newBed(t, nil)
@@ -180,7 +180,7 @@ func TestReservations_Change(t *testing.T) {
 	}
 }
 
-// TestReservations_Records: the record is that of version 1, and what a restart finds.
+// The record is that of version 1, and what a restart finds.
 func TestReservations_Records(t *testing.T) {
 	kept := records{}
 	b := newBed(t, kept)
@@ -198,11 +198,11 @@ func TestReservations_Records(t *testing.T) {
 		}
 	}
 	if _, err := newBed(t, nil).out(b.a, Register, 0, 0, 0x0A, aptpl); err == nil {
-		t.Error("APTPL is accepted where nothing can be kept")
+		t.Error("APTPL accepted without records")
 	}
 }
 
-// TestOpen_Record: what cannot be right is refused.
+// What cannot be right is refused.
 func TestOpen_Record(t *testing.T) {
 	const nexus = `{"initiator":"iqn.a","isid":[0,0,0,0,0,1],"target":"iqn.t","portal_group_tag":1}`
 	reg := func(key string) string { return `{"key":` + key + `,"nexus":` + nexus + `}` }
@@ -231,8 +231,7 @@ func TestOpen_Record(t *testing.T) {
 	}
 }
 
-// FuzzReservationsRecord: whatever the store returns is a state that can be
-// written again, or an error.
+// Whatever the store returns is a state that can be written again, or an error.
 func FuzzReservationsRecord(f *testing.F) {
 	f.Add([]byte(`{"version":1,"registrations":[{"key":1,"nexus":{"initiator":"iqn.a","isid":[0,0,0,0,0,1],"target":"iqn.t","portal_group_tag":1}}]}`))
 	f.Add([]byte(`{"version":1,"type":5,"holder":{"initiator":"iqn.a"},"registrations":[{"key":1,"nexus":{"initiator":"iqn.a"}}]}`))

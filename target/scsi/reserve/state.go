@@ -25,17 +25,17 @@ func (k Type) valid() bool {
 	return k == WriteExclusive || k == ExclusiveAccess || k.forRegistrants()
 }
 
-// forRegistrants: every registered nexus has access.
+// forRegistrants reports whether every registered nexus has access.
 func (k Type) forRegistrants() bool {
 	return k >= WriteExclusiveRegistrantsOnly && k <= ExclusiveAccessAllRegistrants
 }
 
-// allRegistrants: every registered nexus is a holder.
+// allRegistrants reports whether every registered nexus is a holder.
 func (k Type) allRegistrants() bool {
 	return k == WriteExclusiveAllRegistrants || k == ExclusiveAccessAllRegistrants
 }
 
-// outside is the standing of nexuses to which the reservation gives no access.
+// outside returns the standing of nexuses without access by the reservation.
 func (k Type) outside() standing {
 	switch k {
 	case 0:
@@ -46,8 +46,8 @@ func (k Type) outside() standing {
 	return outsideExclusiveAccess
 }
 
-// registration is an I_T nexus with the reservation key it has registered. It
-// outlives sessions: a nexus is its two ports.
+// registration is an I_T nexus with its reservation key. It outlives sessions: a nexus
+// is its two ports.
 type registration struct {
 	nexus nexus.ID
 	key   uint64
@@ -58,13 +58,13 @@ type registration struct {
 type state struct {
 	// generation is PRGENERATION, zero at power on.
 	generation uint32
-	// aptpl: the state is kept over a loss of power (PTPL_A).
+	// aptpl: the state survives a loss of power (PTPL_A).
 	aptpl         bool
-	registrations []registration // in the order in which they were made
-	// kind is the persistent reservation's type, zero when there is none. Its
-	// scope is always the logical unit.
+	registrations []registration // in order of creation
+	// kind is the type of the persistent reservation, zero for none. Its scope is
+	// always the logical unit.
 	kind Type
-	// holder is registered; it means nothing without a reservation, or where all
+	// holder is registered. It has no meaning without a reservation, or if all
 	// registrants hold it.
 	holder nexus.ID
 }
@@ -96,14 +96,12 @@ func (s *state) isHolder(id nexus.ID) bool {
 	return s.holder == id
 }
 
-// unrestricted reports whether the reservation that there is leaves a nexus every
-// access.
+// unrestricted reports whether the current reservation gives a nexus every access.
 func (s *state) unrestricted(id nexus.ID) bool {
 	return s.isHolder(id) || s.kind.forRegistrants() && s.find(id) >= 0
 }
 
-// view returns the state as commands look at it, nil when nothing is
-// reserved.
+// view returns the state as a view for commands, or nil if nothing is reserved.
 func (s *state) view() *view {
 	if s.kind == 0 {
 		return nil
@@ -117,8 +115,8 @@ func (s *state) view() *view {
 	return r
 }
 
-// change is one PERSISTENT RESERVE OUT at work: the state as it will be, and
-// what has to be done when it is.
+// change is one PERSISTENT RESERVE OUT in progress: the next state, and the actions
+// that follow once it is in effect.
 type change struct {
 	next   state
 	issuer nexus.ID
@@ -128,15 +126,15 @@ type change struct {
 	preempted []nexus.ID
 }
 
-// begin begins a change by issuer.
-func (s *state) begin(issuer nexus.ID) *change {
+// newChange returns a change by issuer.
+func (s *state) newChange(issuer nexus.ID) *change {
 	c := &change{next: *s, issuer: issuer, attentions: make(map[nexus.ID][]sense.ASC)}
 	c.next.registrations = slices.Clone(s.registrations)
 	return c
 }
 
-// notify establishes a unit attention condition for a nexus, unless it is the one
-// that makes the change and knows.
+// notify establishes a unit attention condition for a nexus, except for the issuer of
+// the change.
 func (c *change) notify(id nexus.ID, asc sense.ASC) {
 	if id != c.issuer {
 		c.attentions[id] = append(c.attentions[id], asc)
@@ -150,7 +148,7 @@ func (c *change) notifyRegistered(asc sense.ASC) {
 	}
 }
 
-// register gives a nexus a key, in place of any that it has.
+// register sets the key of a nexus, replacing any other.
 func (c *change) register(id nexus.ID, key uint64) error {
 	if i := c.next.find(id); i >= 0 {
 		c.next.registrations[i].key = key
@@ -178,8 +176,7 @@ func (c *change) unregister(id nexus.ID) {
 	c.release()
 }
 
-// release ends the reservation. Registered nexuses that lose access by it are
-// notified.
+// release ends the reservation and notifies registered nexuses that lose access.
 func (c *change) release() {
 	if c.next.kind.forRegistrants() {
 		c.notifyRegistered(sense.ASCReservationsReleased)
@@ -208,7 +205,7 @@ func (c *change) clear() {
 	c.next.registrations, c.next.kind, c.next.holder = nil, 0, nexus.ID{}
 }
 
-// equal reports whether two states differ in nothing that is kept.
+// equal reports whether the stored parts of two states are equal.
 func (s *state) equal(o *state) bool {
 	return s.aptpl == o.aptpl && s.kind == o.kind && s.holder == o.holder &&
 		slices.Equal(s.registrations, o.registrations)

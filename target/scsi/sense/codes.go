@@ -50,7 +50,7 @@ const (
 	ASCInsufficientRegistrationResources     ASC = 0x5504
 )
 
-// String returns the code as it is written in the standards, "27h/07h".
+// String returns the code in the notation of the standards, "27h/07h".
 func (a ASC) String() string { return fmt.Sprintf("%02Xh/%02Xh", byte(a>>8), byte(a)) }
 
 // Key is the class of a condition (SPC-4 r37 4.5.6).

@@ -15,13 +15,12 @@ const (
 	Descriptor Format = 0x72 // SPC-4 r37 4.5.2
 )
 
-// Error is the error that ends a command with CHECK CONDITION status and
-// says in it which sense data to send.
+// Error ends a command with CHECK CONDITION status and has the sense data to send.
 type Error struct {
 	Key Key
 	ASC ASC
-	// Information is the INFORMATION field; its meaning belongs to the command
-	// (an LBA for medium errors, a byte offset for COMPARE AND WRITE).
+	// Information is the INFORMATION field; the command defines its meaning (an LBA for
+	// medium errors, a byte offset for COMPARE AND WRITE).
 	Information    uint64
 	HasInformation bool
 	// CommandSpecific is the COMMAND-SPECIFIC INFORMATION field.
@@ -29,24 +28,23 @@ type Error struct {
 	HasCommandSpecific bool
 	// SenseKeySpecific is sent when its first bit (SKSV) is set.
 	SenseKeySpecific [3]byte
-	// Forwarded is what a logical unit that a third-party copy used ended with;
-	// nil when none did.
+	// Forwarded is the status and sense data of a logical unit of a third-party copy,
+	// or nil.
 	Forwarded *Forwarded
-	// Deferred says that a command failed whose status was sent already (SPC-4
-	// r37 4.5.7).
+	// Deferred marks the failure of a command whose status was already sent (SPC-4 r37
+	// 4.5.7).
 	Deferred bool
-	// Err is what led to it, for the log; nil when there is nothing more to say.
+	// Err is the cause for the log, or nil.
 	Err error
 }
 
-// Forwarded is the status and the sense data of a logical unit that a
-// third-party copy used (SPC-4 r37 4.5.2.7, 6.4.4).
+// Forwarded is the status and the sense data of a logical unit of a third-party copy
+// (SPC-4 r37 4.5.2.7, 6.4.4).
 type Forwarded struct {
-	// Destination says that the logical unit was the copy's destination, and not
-	// its source.
+	// Destination: the logical unit was the copy's destination, not its source.
 	Destination bool
 	Status      byte
-	Sense       *Error // nil when the status has none
+	Sense       *Error // nil if the status has none
 }
 
 // New returns sense data without further fields.
@@ -54,7 +52,7 @@ func New(key Key, asc ASC) *Error {
 	return &Error{Key: key, ASC: asc}
 }
 
-// WholeField says that a field pointer names a byte and no bit of it.
+// WholeField makes a field pointer identify a byte without a bit.
 const WholeField = -1
 
 // InvalidFieldInCDB returns ILLEGAL REQUEST / INVALID FIELD IN CDB that points
@@ -111,8 +109,8 @@ func (e *Error) AppendSense(dst []byte, f Format) []byte {
 	}
 	var b [18]byte
 	b[0], b[2], b[7] = e.responseCode(f), byte(e.Key), 10
-	// A value that needs more than 32 bits cannot be told in this format: VALID
-	// stays zero (SPC-4 r37 4.5.3).
+	// This format has 32 bits for the value: VALID stays zero for a larger one (SPC-4
+	// r37 4.5.3).
 	if e.HasInformation && e.Information <= 0xFFFFFFFF {
 		b[0] |= 0x80
 		binary.BigEndian.PutUint32(b[3:], uint32(e.Information))
@@ -125,8 +123,8 @@ func (e *Error) AppendSense(dst []byte, f Format) []byte {
 	if e.Forwarded == nil {
 		return append(dst, b[:]...)
 	}
-	// The first two bytes of the field tell where the source's and the
-	// destination's status and sense data begin (SPC-4 r37 6.4.4).
+	// The first two bytes of the field are the offsets of the source's and the
+	// destination's status and sense data (SPC-4 r37 6.4.4).
 	third := append([]byte{e.Forwarded.Status}, e.Forwarded.bytes(f)...)
 	b[7] += byte(len(third))
 	if e.Forwarded.Destination {
@@ -156,7 +154,7 @@ func (s *Forwarded) appendDescriptor(dst []byte) []byte {
 	return append(dst, sense...)
 }
 
-// responseCode is that of the format, plus one for deferred errors.
+// responseCode returns the response code of the format, plus one for deferred errors.
 func (e *Error) responseCode(f Format) byte {
 	if e.Deferred {
 		return byte(f) + 1

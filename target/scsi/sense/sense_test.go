@@ -33,7 +33,7 @@ func TestError_AppendSense(t *testing.T) {
 	}
 }
 
-// TestError_Unwrap: the cause is there for the log, and for who decides by it.
+// The cause is there for the log, and for who decides by it.
 func TestError_Unwrap(t *testing.T) {
 	cause := errors.New("disk on fire")
 	err := New(KeyMediumError, ASCUnrecoveredReadError)
