@@ -67,7 +67,7 @@ func (b *testbed) abort(lun int, listID uint32) answer {
 	return b.send(ctx, b.nexus, lun, cdb, nil)
 }
 
-func TestPopulateInBackground(t *testing.T) {
+func TestBackground_PopulateToken(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	data := b.fill(t, lunA, 1)
 	if a := b.populate(lunA, 0, immediate(populateParameters(rangeOf{0, 16}))); a.code() != "GOOD" {
@@ -86,9 +86,9 @@ func TestPopulateInBackground(t *testing.T) {
 	}
 }
 
-// A write in the background goes on beyond what one step does, tells how far it
-// is, and in the end all of it.
-func TestWriteInBackground(t *testing.T) {
+// A write in the background continues beyond one step, reports its progress, and
+// completes.
+func TestBackground_WriteUsingToken(t *testing.T) {
 	b := start(t, tokens.Limits{}).hurried()
 	data := b.fill(t, lunA, 1)
 	token := b.token(t, lunA, rangeOf{0, 1024})
@@ -115,7 +115,7 @@ func TestWriteInBackground(t *testing.T) {
 		s.proceed <- struct{}{}
 	}
 	if last == 0 {
-		t.Error("no progress was ever told")
+		t.Error("no progress was reported")
 	}
 	s.step() // of the last range
 	p := b.awaitEnd(t, lunB, 9)
@@ -129,8 +129,8 @@ func TestWriteInBackground(t *testing.T) {
 	}
 }
 
-// What goes wrong in the background is told by the report alone.
-func TestErrorsInBackground(t *testing.T) {
+// An error in the background appears only in the report.
+func TestBackground_Errors(t *testing.T) {
 	for _, tc := range []struct {
 		name       string
 		after      int // good steps
@@ -177,8 +177,8 @@ func TestErrorsInBackground(t *testing.T) {
 	}
 }
 
-// Errors of the parameter list are told at once, and are on record too.
-func TestParameterErrorsOfBackgroundCommands(t *testing.T) {
+// Errors of the parameter list are returned at once, and recorded too.
+func TestBackground_ParameterErrors(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	a := b.populate(lunA, 1, immediate(populateParameters(rangeOf{unitBlocks, 1})))
 	if a.code() != "5/21/00" {
@@ -192,9 +192,9 @@ func TestParameterErrorsOfBackgroundCommands(t *testing.T) {
 	b.wantRefusalOnRecord(t, lunA, 1, 0x11, a)
 }
 
-// COPY OPERATION ABORT ends a background copy where it stands: what is counted
-// is there, and nothing is written after it.
-func TestAbortInBackground(t *testing.T) {
+// COPY OPERATION ABORT ends a background copy at its current position: the counted data
+// is written, and nothing after it.
+func TestCopyOperationAbort_Background(t *testing.T) {
 	b := start(t, tokens.Limits{}).hurried()
 	data := b.fill(t, lunA, 1)
 	token := b.token(t, lunA, rangeOf{0, 256})
@@ -237,7 +237,7 @@ func TestAbortInBackground(t *testing.T) {
 	}
 }
 
-// canceled returns a channel that is closed when the operation was told to end.
+// canceled returns a channel that is closed when the operation is aborted.
 func (b *testbed) canceled(lun int, listID uint32) <-chan struct{} {
 	o := b.manager.operations
 	o.mu.Lock()
@@ -246,13 +246,13 @@ func (b *testbed) canceled(lun int, listID uint32) <-chan struct{} {
 	return op.ctx.Done()
 }
 
-// The victim of an abort that somebody waits for says who ended it.
-func TestAbortInForeground(t *testing.T) {
+// A foreground command that is aborted returns the cause.
+func TestCopyOperationAbort_Foreground(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 256})
 	s := b.stepMaps(4096)
-	victim := make(chan answer)
-	go func() { victim <- b.writeUsing(lunB, 5, writeParameters(token, 0, rangeOf{0, 32})) }()
+	aborted := make(chan answer)
+	go func() { aborted <- b.writeUsing(lunB, 5, writeParameters(token, 0, rangeOf{0, 32})) }()
 	<-s.entered
 	canceled := b.canceled(lunB, 5)
 	aborted := make(chan answer)
@@ -262,16 +262,16 @@ func TestAbortInForeground(t *testing.T) {
 	if a := <-aborted; a.code() != "GOOD" {
 		t.Errorf("COPY OPERATION ABORT: %s", a.code())
 	}
-	if a := <-victim; a.code() != "A/2F/02" {
-		t.Errorf("the victim: %s", a.code())
+	if a := <-aborted; a.code() != "A/2F/02" {
+		t.Errorf("the aborted command: %s", a.code())
 	}
 	if p := b.rodTokenInformation(lunB, 5, 805).data; p[5] != 0x60 || p[12] != 0x40 {
 		t.Errorf("report % x", p)
 	}
 }
 
-// A token that nobody can ask for pins nothing.
-func TestTokenOfALostNexusIsGivenUp(t *testing.T) {
+// A token that no initiator can retrieve pins nothing.
+func TestBackground_NexusLossDeletesToken(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	entered, proceed := make(chan struct{}), make(chan struct{})
 	b.store.FailWith(func(op string) error {
@@ -292,7 +292,7 @@ func TestTokenOfALostNexusIsGivenUp(t *testing.T) {
 }
 
 // A logical unit reset ends the copies of that logical unit only.
-func TestResetInBackground(t *testing.T) {
+func TestBackground_LogicalUnitReset(t *testing.T) {
 	b := start(t, tokens.Limits{}).hurried()
 	token := b.token(t, lunA, rangeOf{0, 32})
 	s := b.stepMaps(4096)
@@ -321,7 +321,7 @@ func TestResetInBackground(t *testing.T) {
 	}
 }
 
-func TestTooManyCopies(t *testing.T) {
+func TestOperations_MaxRunning(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 8})
 	proceed := make(chan struct{})
@@ -352,7 +352,7 @@ func TestTooManyCopies(t *testing.T) {
 	}
 }
 
-func TestCloseAbortsCopies(t *testing.T) {
+func TestManager_Close(t *testing.T) {
 	b := start(t, tokens.Limits{}).hurried()
 	token := b.token(t, lunA, rangeOf{0, 64})
 	s := b.stepMaps(4096)
@@ -368,9 +368,9 @@ func TestCloseAbortsCopies(t *testing.T) {
 	}
 }
 
-// A store that is slow to the bone makes a command do less, or say that it
-// is busy, but not later than Windows waits.
-func TestForegroundEndsInTime(t *testing.T) {
+// With a very slow store a command does less, or ends with BUSY, but not later than
+// Windows waits.
+func TestForeground_TimeLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, tokens.Limits{})
 		data := b.fill(t, lunA, 1)
@@ -410,7 +410,7 @@ func TestForegroundEndsInTime(t *testing.T) {
 		if live := b.tokens.Stats().Live; live != 1 {
 			t.Errorf("%d tokens are live", live)
 		}
-		// In the background there is all the time that it takes.
+		// In the background there is no time limit.
 		slow("Map", 90*time.Millisecond)
 		b.writeUsing(lunB, 5, immediate(writeParameters(token, 0, rangeOf{0, 128})))
 		if p := b.awaitEnd(t, lunB, 5); p[5] != 0x01 || binary.BigEndian.Uint64(p[16:]) != 128 {
@@ -419,7 +419,7 @@ func TestForegroundEndsInTime(t *testing.T) {
 	})
 }
 
-func TestRefusalLogIsBounded(t *testing.T) {
+func TestRefusalLog_Bound(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	for range 10 * refusalsAtOnce {
 		b.populate(lunA, 1, []byte{1})

@@ -24,12 +24,12 @@ func (fenced) Unmap(context.Context, int64, int64) error {
 }
 func (fenced) Flush(context.Context) error { return nil }
 
-// Copies from and to blocks that an aborted write has not left end with BUSY, and
-// EXTENDED COPY says which logical unit was.
-func TestCopies_of_fenced_blocks(t *testing.T) {
+// Copies from and to blocks of an unfinished aborted write end with BUSY; EXTENDED COPY
+// reports the logical unit.
+func TestCopy_FencedBlocks(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	b.fill(t, lunA, 1)
-	lu, err := scsi.NewLogicalUnit(scsi.LUConfig{Volume: fenced{b.volumes[lunDumb]}, LogicalBlockLength: 512, ID: [16]byte{9}})
+	lu, err := scsi.NewLogicalUnit(scsi.LUConfig{Volume: fenced{b.volumes[lunOutside]}, LogicalBlockLength: 512, ID: [16]byte{9}})
 	if err != nil {
 		t.Fatal(err)
 	}

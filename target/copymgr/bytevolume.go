@@ -6,24 +6,24 @@ import (
 	"odx/blockdev"
 )
 
-// bytes returns the volume of a logical unit in a form that takes any bytes, not
-// only whole blocks. The volumes of the store are so themselves.
-func (u *unit) bytes() blockdev.Volume {
+// bytes returns the volume of a logical unit with access by bytes, not only whole
+// blocks. The volumes of the store support that themselves.
+func (u *logicalUnit) bytes() blockdev.Volume {
 	if u.mapped {
 		return u.lu.Volume()
 	}
 	return byteVolume{u.lu.Volume(), int64(u.lu.LogicalBlockLength())}
 }
 
-// byteVolume gives byte access to a Volume of whole blocks. Blocks at the ends
-// of a write are read, changed and written: a write of somebody else to the same
-// block at the same moment can be lost, as on any disk without such a command.
+// byteVolume gives byte access to a Volume of whole blocks. A write reads, changes and
+// writes the blocks at its ends: a concurrent write to the same block can be lost, as
+// on any disk without such a command.
 type byteVolume struct {
 	blockdev.Volume
 	block int64
 }
 
-// around returns the whole blocks around a range.
+// around returns the range of whole blocks that includes a range.
 func (v byteVolume) around(off, length int64) (first, size int64) {
 	first = off / v.block * v.block
 	return first, (off+length+v.block-1)/v.block*v.block - first

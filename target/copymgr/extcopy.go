@@ -8,9 +8,9 @@ import (
 	"odx/target/scsi"
 )
 
-// executeExtendedCopy is EXTENDED COPY, whose parameter list parse decodes
-// (SPC-4 r37 6.4, 6.5).
-func (u *unit) executeExtendedCopy(ctx context.Context, t *scsi.Task, name string, parse func([]byte) (*copyList, error)) error {
+// executeExtendedCopy is EXTENDED COPY; parse decodes its parameter list (SPC-4 r37
+// 6.4, 6.5).
+func (u *logicalUnit) executeExtendedCopy(ctx context.Context, t *scsi.Task, name string, parse func([]byte) (*copyList, error)) error {
 	cdb := t.CDB()
 	if parameterListLength(cdb) == 0 {
 		return nil
@@ -42,14 +42,14 @@ func (u *unit) executeExtendedCopy(ctx context.Context, t *scsi.Task, name strin
 			op.uses = append(op.uses, use{r.reached.unit.lu, r.reached.nexus.ID})
 		}
 	}
-	begin := u.manager.operations.begin
+	begin := u.manager.operations.add
 	if op.isLID1() {
-		begin = func(op *operation) error { return u.manager.operations.beginInTurn(ctx, op) }
+		begin = func(op *operation) error { return u.manager.operations.addInTurn(ctx, op) }
 	}
 	if err := begin(op); err != nil {
-		return u.refuseToBegin(op, err)
+		return u.refuseStart(op, err)
 	}
-	err = u.manager.carryOut(ctx, op, plan{background: list.immediate, work: x.run})
+	err = u.manager.execute(ctx, op, plan{background: list.immediate, work: x.run})
 	if err == nil && list.generateSense {
 		sense := scsi.NewSense(scsi.KeyCompleted, ascExtendedCopyInformation)
 		sense.CommandSpecific, sense.HasCommandSpecific = uint64(len(list.segments)), true
@@ -58,43 +58,43 @@ func (u *unit) executeExtendedCopy(ctx context.Context, t *scsi.Task, name strin
 	return err
 }
 
-func (u *unit) executeExtendedCopyLID1(ctx context.Context, t *scsi.Task) error {
+func (u *logicalUnit) executeExtendedCopyLID1(ctx context.Context, t *scsi.Task) error {
 	return u.executeExtendedCopy(ctx, t, nameExtendedCopyLID1, parseLID1)
 }
 
-func (u *unit) executeExtendedCopyLID4(ctx context.Context, t *scsi.Task) error {
+func (u *logicalUnit) executeExtendedCopyLID4(ctx context.Context, t *scsi.Task) error {
 	return u.executeExtendedCopy(ctx, t, nameExtendedCopyLID4, parseLID4)
 }
 
 var (
-	errParameters = errors.New("the parameter list is not valid")
-	errInexact    = errors.New("the segment does not fill whole blocks")
-	errOutside    = errors.New("the segment is not inside the logical unit")
-	errTooLong    = errors.New("the segment is longer than MAXIMUM SEGMENT LENGTH")
+	errParameters = errors.New("invalid parameter list")
+	errInexact    = errors.New("segment does not fill whole blocks")
+	errOutside    = errors.New("segment exceeds the logical unit")
+	errTooLong    = errors.New("segment exceeds MAXIMUM SEGMENT LENGTH")
 )
 
-// extendedCopy is an EXTENDED COPY under way.
+// extendedCopy is a running EXTENDED COPY.
 type extendedCopy struct {
-	unit  *unit
+	unit  *logicalUnit
 	nexus *scsi.Nexus
 	list  *copyList
 	// resolved are the logical units by CSCD id.
 	resolved map[uint16]resolution
-	// carry is the residual data of the segments before, the destination data
-	// first, which is already processed; carriedSource is how much of it is source
-	// data (SPC-4 r37 5.17.7.2).
+	// carry is the residual data of the previous segments: first destination data,
+	// which is already processed, then carriedSource bytes of source data (SPC-4 r37
+	// 5.17.7.2).
 	carry         []byte
 	carriedSource int
 	held          keptData
-	// current is what the segment under way is to write.
+	// current is the progress of the current segment.
 	current struct {
-		began  uint64 // the operation's transferred bytes before
+		began  uint64 // transferred bytes of the operation before
 		length int64  // bytes to write in all
-		block  int64  // of the destination, bytes; 0 before anything is known
+		block  int64  // of the destination, bytes; 0 if not yet known
 	}
 }
 
-// run processes the segments in their order.
+// run processes the segments in order.
 func (x *extendedCopy) run(ctx context.Context, op *operation) (report, error) {
 	op.progress.expected.Store(x.expected())
 	var r report
@@ -106,10 +106,10 @@ func (x *extendedCopy) run(ctx context.Context, op *operation) (report, error) {
 	}
 	for i := range x.list.segments {
 		s := &x.list.segments[i]
-		op.progress.segments.Add(1) // counts the one under way (SPC-4 r37 6.24)
+		op.progress.segments.Add(1) // counts the current one (SPC-4 r37 6.24)
 		x.current.began, x.current.block = op.progress.transferred.Load(), 0
 		if failed := x.segment(ctx, op, s); failed != nil {
-			r.sense, err = x.tellResidual(op, failed.sense(x, s)), failed.err
+			r.sense, err = x.reportResidual(op, failed.sense(x, s)), failed.err
 			break
 		}
 		op.progress.steps.Add(1)
@@ -119,16 +119,16 @@ func (x *extendedCopy) run(ctx context.Context, op *operation) (report, error) {
 	}
 	r.transferCount, r.segments = op.progress.transferred.Load(), uint16(op.progress.segments.Load())
 	r.held, r.heldDiscarded = x.held.bytes, x.held.discarded
-	if err == nil || r.transferCount > 0 { // else it is refused
+	if err == nil || r.transferCount > 0 { // otherwise it is refused
 		m := x.unit.manager
 		m.countCopy(copyCounts{&m.stats.Extended, &m.stats.ExtendedBytes, &m.stats.ExtendedMovedBytes}, r.transferCount, op.copied.Load(), err != nil)
 	}
 	return r, err
 }
 
-// tellResidual puts into sense how many blocks of the destination the segment
-// under way did not write, if it wrote any (SPC-4 r37 5.17.7.4).
-func (x *extendedCopy) tellResidual(op *operation, sense *scsi.SenseError) *scsi.SenseError {
+// reportResidual sets in sense how many blocks of the destination the current segment
+// did not write, if it wrote any (SPC-4 r37 5.17.7.4).
+func (x *extendedCopy) reportResidual(op *operation, sense *scsi.SenseError) *scsi.SenseError {
 	written, block := int64(op.progress.transferred.Load()-x.current.began), x.current.block
 	if written == 0 || block == 0 {
 		return sense
@@ -136,7 +136,7 @@ func (x *extendedCopy) tellResidual(op *operation, sense *scsi.SenseError) *scsi
 	return sense.WithInformation(uint64((x.current.length+block-1)/block - written/block))
 }
 
-// expected guesses the bytes of all segments, for the estimate of progress.
+// expected estimates the bytes of all segments, for the progress.
 func (x *extendedCopy) expected() uint64 {
 	var n uint64
 	for i := range x.list.segments {
@@ -186,8 +186,7 @@ func (x *extendedCopy) segment(ctx context.Context, op *operation, s *segment) *
 	return m.blocks(ctx, s)
 }
 
-// verify is segment type 07h: the logical unit can be reached and, with TUR, is
-// ready.
+// verify is segment type 07h: the logical unit must be reachable and, with TUR, ready.
 func (x *extendedCopy) verify(s *segment) *segmentError {
 	r, failed := x.reach(s.source, fieldSegmentSource)
 	if failed != nil {

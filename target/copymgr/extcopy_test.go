@@ -94,7 +94,7 @@ func TestExtendedCopy(t *testing.T) {
 }
 
 // Data that does not fill the blocks of the other side: CAT and PAD.
-func TestInexactSegments(t *testing.T) {
+func TestExtendedCopy_InexactSegments(t *testing.T) {
 	const lastBlock = 0xAB
 	pad := func(c []byte) []byte { return with(c, func(p []byte) { p[28] |= 0x04 }) }
 	for _, tc := range []struct {
@@ -150,7 +150,7 @@ func TestInexactSegments(t *testing.T) {
 
 // Every designator that VPD page 83h has and a descriptor can hold finds its
 // logical unit; what the initiator cannot address is not found.
-func TestDesignators(t *testing.T) {
+func TestExtendedCopy_Designators(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	lu := b.target.LU(lunB)
 	found := 0
@@ -183,7 +183,7 @@ func TestDesignators(t *testing.T) {
 	if err := elsewhere.AddLU(5, stranger); err != nil {
 		t.Fatal(err)
 	}
-	id := scsi.NexusID{InitiatorName: "iqn.2026-11.example:somebody", TargetName: elsewhere.Name()}
+	id := scsi.NexusID{InitiatorName: "iqn.2026-11.example:other", TargetName: elsewhere.Name()}
 	elsewhere.Attach(id)
 	if a := b.extendedCopy(lunA, 0, unreachable); a.code() != "A/08/04" {
 		t.Errorf("a logical unit that another initiator sees: %s", a.code())
@@ -200,7 +200,7 @@ func TestDesignators(t *testing.T) {
 }
 
 // What is wrong with the parameter list ends the command before anything moves.
-func TestExtendedCopyParameterChecks(t *testing.T) {
+func TestExtendedCopy_ParameterChecks(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	be := binary.BigEndian
 	one := [][]byte{b.cscd(lunA)}
@@ -265,7 +265,7 @@ func TestExtendedCopyParameterChecks(t *testing.T) {
 }
 
 // G_SENSE asks for sense data with GOOD status.
-func TestSenseWithGoodStatus(t *testing.T) {
+func TestExtendedCopy_GSense(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	s := segmentOf{kind: 2, source: 1, destination: 1, count: 1, destinationLBA: 9}
 	a := b.extendedCopy(lunA, 1, lid4Parameters(1, 0, 2, b.cscds(), s, s))
@@ -285,9 +285,9 @@ func make257(s segmentOf) []segmentOf {
 	return all
 }
 
-// What goes wrong with a segment says which, where in its descriptor, and what
-// the logical unit said.
-func TestFailedSegments(t *testing.T) {
+// The sense data of a failed segment has its number, the field in its descriptor, and
+// the sense data of the logical unit.
+func TestExtendedCopy_FailedSegments(t *testing.T) {
 	good := segmentOf{kind: 2, count: 1, destinationLBA: 9}
 	reserve := func(b *testbed, lun int) {
 		b.send(ctx, b.attach("iqn.2026-11.example:other"), lun, []byte{0x16, 0, 0, 0, 0, 0}, nil)
@@ -387,7 +387,7 @@ func wantForwarded(t *testing.T, name string, sense, third []byte) {
 }
 
 // The same in descriptor format, as D_SENSE chooses it.
-func TestForwardedSenseDescriptor(t *testing.T) {
+func TestExtendedCopy_ForwardedSense(t *testing.T) {
 	sense := scsi.NewSense(scsi.KeyCopyAborted, 0x0D01)
 	sense.CommandSpecific, sense.HasCommandSpecific = 3, true
 	sense.Forwarded = &scsi.ForwardedSense{Status: scsi.StatusCheckCondition, Sense: scsi.NewSense(scsi.KeyDataProtect, 0x2700), Destination: true}

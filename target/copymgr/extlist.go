@@ -11,9 +11,9 @@ import (
 const (
 	lid1HeaderLength = 16
 	lid4HeaderLength = 48
-	// cscdLength is that of a CSCD descriptor. Ids count them from byte 16 on in
-	// both lists, so that the first one of LID4, behind a header that poses as
-	// one, is number 1.
+	// cscdLength is the length of a CSCD descriptor. In both lists ids count from byte
+	// 16 on, so the first one of LID4, whose header has the length of one more, is
+	// number 1.
 	cscdLength     = 32
 	cscdIDsBegin   = 16
 	cscdThisLU     = 0xFFFF
@@ -23,16 +23,16 @@ const (
 	lid4ListFormat = 0x01
 )
 
-// Bounds of an EXTENDED COPY, as told by RECEIVE COPY OPERATING PARAMETERS and
-// VPD page 8Fh.
+// Bounds of an EXTENDED COPY, reported by RECEIVE COPY OPERATING PARAMETERS and VPD
+// page 8Fh.
 const (
 	maxCSCDs                = 64
 	maxSegments             = 256
 	maxDescriptorListLength = 16 << 10
-	// maxInlineData is zero because only segments to stream devices write inline
-	// data (SPC-4 r37 6.22, 6.4.6.6); the tokens of ROD CSCD descriptors do not count.
+	// maxInlineData is zero because only segments to stream devices write inline data
+	// (SPC-4 r37 6.22, 6.4.6.6); the tokens of ROD CSCD descriptors do not count.
 	maxInlineData = 0
-	// maxHeldData is what is held of the data of one operation.
+	// maxHeldData bounds the held data of one operation.
 	maxHeldData = 64 << 10
 )
 
@@ -44,7 +44,7 @@ const (
 	segmentBlockToBlockHold   = 0x0D
 )
 
-// segmentTypes are the supported ones with their whole lengths, ascending.
+// segmentTypes are the supported types with their descriptor lengths, ascending.
 var segmentTypes = []struct {
 	kind   byte
 	length int
@@ -52,13 +52,13 @@ var segmentTypes = []struct {
 	{segmentBlockToBlock, 28}, {segmentVerify, 12}, {segmentBlockOffsetToBlock, 32}, {segmentBlockToBlockHold, 28},
 }
 
-// copyList is a decoded EXTENDED COPY parameter list. STR and PRIORITY ask for
-// nothing that this copy manager does in another way.
+// copyList is a decoded EXTENDED COPY parameter list. STR and PRIORITY have no effect
+// in this copy manager.
 type copyList struct {
 	listID     uint32
 	identified bool // LIST ID USAGE is not 11b
 	immediate  bool
-	// generateSense asks for sense data with GOOD status.
+	// generateSense requests sense data with GOOD status.
 	generateSense bool
 	cscds         []cscd
 	firstCSCD     int // id of cscds[0]
@@ -73,7 +73,7 @@ type cscd struct {
 	designator  scsi.Designator
 	rod         *rodCSCD // nil: the descriptor has a designator
 	pad         bool
-	blockLength int // 0: not told
+	blockLength int // 0: not specified
 }
 
 // segment is a segment descriptor.
@@ -81,7 +81,7 @@ type segment struct {
 	kind   byte
 	number int
 	at     int // offset in the parameter list
-	// concatenate is CAT, countDestination is DC: count is in blocks of the
+	// concatenate is CAT; countDestination is DC: count is in blocks of the
 	// destination.
 	concatenate, countDestination bool
 	testReady                     bool // TUR
@@ -147,8 +147,8 @@ func parseLID4(p []byte) (*copyList, error) {
 	})
 }
 
-// parseUsage decodes LIST ID USAGE. Held data is kept whether it may be discarded
-// (10b) or not (00b). With 11b the list identifier means nothing, whatever it is.
+// parseUsage decodes LIST ID USAGE. Held data is kept both for 10b (may be discarded)
+// and 00b. With 11b the list identifier has no meaning.
 func (l *copyList) parseUsage(b byte) error {
 	const usageReserved, usageNone = 1, 3
 	usage := b >> 3 & 3
@@ -161,8 +161,8 @@ func (l *copyList) parseUsage(b byte) error {
 	return nil
 }
 
-// parseDescriptors decodes what follows the header. A list that is too long is
-// refused for that before anything in it is looked at.
+// parseDescriptors decodes the part after the header. It refuses a list that is too
+// long before it decodes any descriptor.
 func (l *copyList) parseDescriptors(p []byte, n listLengths) error {
 	switch {
 	case n.cscds+n.segments > maxDescriptorListLength:
@@ -178,14 +178,14 @@ func (l *copyList) parseDescriptors(p []byte, n listLengths) error {
 		return err
 	}
 	if n.inline > maxInlineData && !slices.ContainsFunc(l.cscds, func(c cscd) bool { return c.rod != nil }) {
-		return illegal(ascInlineDataLengthExceeded) // nothing could refer to it
+		return illegal(ascInlineDataLengthExceeded) // no descriptor could refer to it
 	}
 	if err := l.parseSegments(p[:n.header+n.cscds+n.segments], n.header+n.cscds); err != nil {
 		return err
 	}
 	for i := range l.segments {
 		if s := &l.segments[i]; s.kind == segmentBlockToBlockHold && !l.identified {
-			return scsi.InvalidFieldInParameterList(s.at, scsi.WholeField) // nobody could ask for what is held
+			return scsi.InvalidFieldInParameterList(s.at, scsi.WholeField) // held data could not be retrieved
 		}
 	}
 	return nil
@@ -208,8 +208,8 @@ func (l *copyList) parseCSCDs(p []byte, at, length int, inline []byte) error {
 	return nil
 }
 
-// parseCSCD decodes a CSCD descriptor, of the types that are supported. LU ID TYPE
-// and NUL are obsolete and ignored.
+// parseCSCD decodes a CSCD descriptor of a supported type. LU ID TYPE and NUL are
+// obsolete and ignored.
 func parseCSCD(d []byte, at int, inline []byte) (cscd, error) {
 	switch d[0] {
 	case cscdTypeE4:

@@ -9,8 +9,8 @@ import (
 	"odx/tokens"
 )
 
-// I_T nexus loss does not end a background copy, but nobody can ask about it.
-func TestNexusLossInBackground(t *testing.T) {
+// I_T nexus loss does not end a background copy, but its report is dropped.
+func TestBackground_NexusLoss(t *testing.T) {
 	b := start(t, tokens.Limits{}).hurried()
 	data := b.fill(t, lunA, 1)
 	token := b.token(t, lunA, rangeOf{0, 32})
@@ -36,7 +36,7 @@ func TestNexusLossInBackground(t *testing.T) {
 
 // PREEMPT AND ABORT of another initiator ends a copy with the rights of the one
 // that it fences off, also where its command was sent to another logical unit.
-func TestPreemptAndAbortInBackground(t *testing.T) {
+func TestBackground_PreemptAndAbort(t *testing.T) {
 	reserveOut := func(b *testbed, n *scsi.Nexus, action byte, key, actionKey uint64) {
 		t.Helper()
 		list := make([]byte, 24)
@@ -83,7 +83,7 @@ func TestPreemptAndAbortInBackground(t *testing.T) {
 }
 
 // An EXTENDED COPY in the background outlives its I_T nexus, too.
-func TestNexusLossDuringExtendedCopy(t *testing.T) {
+func TestExtendedCopy_NexusLoss(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	data := b.fill(t, lunA, 1)
 	s := b.stepMaps(1 << 20)

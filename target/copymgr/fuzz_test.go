@@ -2,8 +2,8 @@ package copymgr
 
 import "testing"
 
-// checkFuzzedList holds a list that was accepted against the bounds that are
-// told to initiators.
+// checkFuzzedList checks an accepted list against the bounds that are reported to
+// initiators.
 func checkFuzzedList(t *testing.T, l *copyList, listLength int) {
 	t.Helper()
 	if len(l.cscds) > maxCSCDs || len(l.segments) > maxSegments {

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var (
 	ctx     = context.Background()
-	rewrite = flag.Bool("rewrite", false, "write the golden files anew")
+	rewrite = flag.Bool("rewrite", false, "rewrite the golden files")
 )
 
 func discard() *logrus.Entry {
@@ -57,10 +57,10 @@ func golden(t *testing.T, name string, p []byte) {
 }
 
 const (
-	lunA    = 0 // 512 bytes a block
-	lunB    = 1 // 4096 bytes a block
-	lunDumb = 2 // 512 bytes a block, not in the store
-	lunRO   = 3 // 512 bytes a block, write protected
+	lunA       = 0 // 512 bytes a block
+	lunB       = 1 // 4096 bytes a block
+	lunOutside = 2 // 512 bytes a block, not in the store
+	lunRO      = 3 // 512 bytes a block, write protected
 
 	unitBytes = 1 << 20
 )
@@ -105,11 +105,11 @@ func newTestbedWith(t fataler, o tokens.Options) *testbed {
 	log.SetOutput(&b.log)
 	b.tokens, b.manager = m, New(m, nil, logrus.NewEntry(log))
 	b.target = scsi.NewTarget(scsi.TargetConfig{Name: "iqn.2026-11.example.odx:disks"})
-	dumb := tokentest.Dumb{Volume: tokentest.NewStore([16]byte{2}).NewVolume("c", unitBytes), BlockLength: 512}
+	outside := tokentest.Dumb{Volume: tokentest.NewStore([16]byte{2}).NewVolume("c", unitBytes), BlockLength: 512}
 	for i, c := range []scsi.LUConfig{
 		{Volume: b.store.NewVolume("a", unitBytes), LogicalBlockLength: 512, Thin: true},
 		{Volume: b.store.NewVolume("b", unitBytes), LogicalBlockLength: 4096, Thin: true},
-		{Volume: dumb, LogicalBlockLength: 512},
+		{Volume: outside, LogicalBlockLength: 512},
 		{Volume: b.store.NewVolume("d", unitBytes), LogicalBlockLength: 512, ReadOnly: true},
 	} {
 		c.ID = [16]byte{byte(i + 1)}

@@ -2,17 +2,16 @@ package copymgr
 
 import "context"
 
-// keptData is what an operation keeps for RECEIVE COPY DATA (SPC-4 r37 5.17.4.5):
-// the processed data of its segments of type 0Dh, and where that is too much, the
-// latest of it.
+// keptData is the held data of an operation for RECEIVE COPY DATA (SPC-4 r37 5.17.4.5):
+// the processed data of its segments of type 0Dh, or the last maxHeldData bytes of it.
 type keptData struct {
 	bytes     []byte
-	discarded bool // there was more
+	discarded bool // earlier data was discarded
 }
 
-// room makes room for n bytes more and returns how many of them, the last ones,
-// are to be kept.
-func (h *keptData) room(n int64) int64 {
+// reserve makes room for n more bytes and returns how many of them, the last ones, to
+// keep.
+func (h *keptData) reserve(n int64) int64 {
 	keep := min(n, maxHeldData)
 	if surplus := int64(len(h.bytes)) + keep - maxHeldData; surplus > 0 {
 		h.bytes = append([]byte(nil), h.bytes[surplus:]...)
@@ -22,13 +21,13 @@ func (h *keptData) room(n int64) int64 {
 	return keep
 }
 
-// hold keeps what a segment has processed: it was written to the destination from
-// offset on, behind carriedDestination bytes that had been processed before, and
-// the last of it may be in rest.
+// hold keeps the processed data of a segment: it was written to the destination at
+// offset, after carriedDestination bytes that were processed before, and its end may be
+// in rest.
 func (m *move) hold(ctx context.Context, offset int64, fit fitting, carriedDestination int64, rest []byte) *segmentError {
-	written := max(fit.write-carriedDestination, 0) // of what was processed
+	written := max(fit.write-carriedDestination, 0) // of the processed data
 	unwritten := rest[fit.restDestination-(fit.processed-written) : fit.restDestination]
-	keep := m.command.held.room(fit.processed)
+	keep := m.command.held.reserve(fit.processed)
 	if n := min(keep-int64(len(unwritten)), written); n > 0 {
 		p := make([]byte, n)
 		if err := m.destination.unit.bytes().ReadAt(ctx, p, offset+fit.write-n); err != nil {

@@ -8,9 +8,9 @@ import (
 	"odx/tokens"
 )
 
-// What is held is what a segment has processed, with or without what it could not
-// write, and without what an earlier one had processed.
-func TestHeldDataIsWhatWasProcessed(t *testing.T) {
+// A segment holds the data that it processed, with or without the part that it could
+// not write, and without data that an earlier one had processed.
+func TestHeldData_Processed(t *testing.T) {
 	const cat, dc = 1, 2
 	for _, tc := range []struct {
 		name     string
@@ -50,7 +50,7 @@ func TestHeldDataIsWhatWasProcessed(t *testing.T) {
 
 // Residual source data, which a segment that counts in the destination leaves, is
 // processed by the next one before it reads.
-func TestResidualSourceData(t *testing.T) {
+func TestExtendedCopy_ResidualSource(t *testing.T) {
 	const cat, dc = 1, 2
 	b := start(t, tokens.Limits{})
 	source := b.fill(t, lunB, 1)
@@ -69,9 +69,9 @@ func TestResidualSourceData(t *testing.T) {
 	}
 }
 
-// A segment that fails in the middle tells how many blocks of the destination are
+// A segment that fails in the middle reports how many blocks of the destination are
 // missing.
-func TestResidualOfAFailedSegment(t *testing.T) {
+func TestExtendedCopy_FailedSegmentResidual(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	b.fill(t, lunA, 1)
 	b.store.MapAtMost(4096)

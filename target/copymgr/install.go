@@ -49,31 +49,32 @@ const (
 // pageThirdPartyCopy is the Third-party Copy VPD page.
 const pageThirdPartyCopy = 0x8F
 
-// fieldListIdentifier is where the CDBs that ask about an operation name it.
+// fieldListIdentifier is the offset of the list identifier in CDBs that refer to an
+// operation.
 const fieldListIdentifier = 2
 
-// Recommended timeouts in seconds. Token commands end early rather than take a
-// second; EXTENDED COPY copies to the end what cannot be mapped.
+// Recommended timeouts in seconds. Token commands end early, in less than a second;
+// EXTENDED COPY copies all data that cannot be mapped.
 const (
 	tokenCommandTimeout = 30
 	extendedCopyTimeout = 300
 )
 
-// unit is a logical unit with what the copy manager knows of it.
-type unit struct {
+// logicalUnit is a logical unit with its state in the copy manager.
+type logicalUnit struct {
 	manager *Manager
 	lu      *scsi.LogicalUnit
 	volume  string
-	mapped  bool // it is in the store
+	mapped  bool // the volume is in the store
 	limits  copyLimits
 }
 
-// Install gives the third-party copy commands and VPD page 8Fh to a logical
-// unit, whose volume goes by a name in what is told of tokens and in copy rules.
-// It belongs to the set-up, before commands arrive.
+// Install adds the third-party copy commands and VPD page 8Fh to a logical unit. volume
+// is its name in token records and in copy rules. It belongs to the set-up, before
+// commands arrive.
 func (m *Manager) Install(lu *scsi.LogicalUnit, volume string) error {
 	mapped := m.engine.Shares(lu.Volume())
-	u := &unit{
+	u := &logicalUnit{
 		manager: m, lu: lu, volume: volume, mapped: mapped,
 		limits: newCopyLimits(lu.LogicalBlockLength(), mapped, m.tokens.Limits()),
 	}
@@ -93,13 +94,13 @@ func (m *Manager) Install(lu *scsi.LogicalUnit, volume string) error {
 	lu.OnPreemptAndAbort(func(preempted []scsi.NexusID) { m.operations.preempt(lu, preempted) })
 	lu.OnNexusLoss(func(n *scsi.Nexus) { m.operations.dropNexus(owner{lu, n}) })
 	if !mapped {
-		m.log.WithField("volume", volume).Info("copies from and to this volume move its data: it is not in the extent store")
+		m.log.WithField("volume", volume).Info("copy offload without mapping: volume is not in the extent store")
 	}
 	return nil
 }
 
-// commandName is what the standard calls the command of a CDB, or how it would be
-// looked up there.
+// commandName returns the standard's name of the command of a CDB, or else its
+// operation code and service action.
 func commandName(table []scsi.Operation, cdb []byte) string {
 	if len(cdb) < 2 {
 		return "third-party copy command without service action"
@@ -112,9 +113,9 @@ func commandName(table []scsi.Operation, cdb []byte) string {
 	return fmt.Sprintf("operation code %02Xh, service action %02Xh", cdb[0], cdb[1]&0x1F)
 }
 
-// refusedBefore notes a command that the logical unit ended before it came here. A
-// unit attention refuses nothing: the initiator sends the command again.
-func (u *unit) refusedBefore(t *scsi.Task, name string, err error) {
+// refusedBefore counts a command that the logical unit ended before its execution. A
+// unit attention is not a refusal: the initiator sends the command again.
+func (u *logicalUnit) refusedBefore(t *scsi.Task, name string, err error) {
 	status, sense := u.lu.Status(err)
 	if sense != nil && sense.Key == scsi.KeyUnitAttention {
 		return
@@ -126,16 +127,16 @@ func (u *unit) refusedBefore(t *scsi.Task, name string, err error) {
 	u.manager.refuse(u.originOf(t, name), sense, err)
 }
 
-// operationTable lists the commands with their CDB usage, by operation code and
-// service action. Whether a command may write is checked when it runs, so that
-// its refusal is on record like any other.
-func (u *unit) operationTable() []scsi.Operation {
+// operationTable lists the commands with their CDB usage, by operation code and service
+// action. The right to write is checked during execution, so that a refusal is recorded
+// like any other.
+func (u *logicalUnit) operationTable() []scsi.Operation {
 	return append(u.originatingCommands(), u.retrievingCommands()...)
 }
 
 const naca = 0x04 // of the CONTROL byte
 
-func (u *unit) originatingCommands() []scsi.Operation {
+func (u *logicalUnit) originatingCommands() []scsi.Operation {
 	extended := func(action byte) []byte {
 		return []byte{opThirdPartyCopyOut, action, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, naca}
 	}
@@ -157,8 +158,8 @@ func (u *unit) originatingCommands() []scsi.Operation {
 	}
 }
 
-func (u *unit) retrievingCommands() []scsi.Operation {
-	// The list identifier is the first idLength bytes behind the service action.
+func (u *logicalUnit) retrievingCommands() []scsi.Operation {
+	// The list identifier is the first idLength bytes after the service action.
 	usage := func(action byte, idLength int) []byte {
 		cdb := []byte{opThirdPartyCopyIn, action, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, naca}
 		for i := range idLength {
@@ -178,11 +179,11 @@ func (u *unit) retrievingCommands() []scsi.Operation {
 	}
 }
 
-// parameterListLength is the PARAMETER LIST LENGTH or ALLOCATION LENGTH field.
+// parameterListLength returns the PARAMETER LIST LENGTH or ALLOCATION LENGTH field.
 func parameterListLength(cdb []byte) uint32 { return binary.BigEndian.Uint32(cdb[10:]) }
 
-// prepareParameterList asks for the parameter list, unless it is longer than
-// one can be: then there is nothing to fetch, and Execute says why.
+// prepareParameterList requests the parameter list, unless it exceeds the maximum
+// length: then nothing is fetched, and Execute returns the reason.
 func prepareParameterList(t *scsi.Task) error {
 	if n := parameterListLength(t.CDB()); n <= maxParameterListLength {
 		t.Wanted = n

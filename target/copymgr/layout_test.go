@@ -10,7 +10,7 @@ import (
 	"odx/tokens"
 )
 
-func TestVPDLayout(t *testing.T) {
+func TestVPD_Layout(t *testing.T) {
 	l := tokens.Limits{TokenBytes: 1 << 40, MaxInactivity: 10 * time.Minute, DefaultInactivity: time.Minute}
 	for _, tc := range []struct {
 		name        string
@@ -22,16 +22,16 @@ func TestVPDLayout(t *testing.T) {
 		{"vpd8f-512-copied.hex", 512, false},
 	} {
 		c := newCopyLimits(tc.blockLength, tc.mapped, l)
-		golden(t, tc.name, c.thirdPartyCopyPage((&unit{}).operationTable()))
+		golden(t, tc.name, c.thirdPartyCopyPage((&logicalUnit{}).operationTable()))
 	}
 }
 
-// The same facts stand in several descriptors, in blocks here and bytes there.
-func TestVPDAgreesWithItself(t *testing.T) {
+// Several descriptors have the same limits, in blocks or in bytes.
+func TestVPD_Consistent(t *testing.T) {
 	for _, l := range []tokens.Limits{{TokenBytes: 1 << 40}, {TokenBytes: 1<<20 + 512}, {TokenBytes: 1 << 50}} {
 		for _, blockLength := range []int{512, 4096} {
 			c := newCopyLimits(blockLength, true, l)
-			d := descriptors(t, c.thirdPartyCopyPage((&unit{}).operationTable()))
+			d := descriptors(t, c.thirdPartyCopyPage((&logicalUnit{}).operationTable()))
 			limits, features := d[0x0000], d[0x0106][48:]
 			be := binary.BigEndian
 			maxBlocks, optimalBlocks := be.Uint64(limits[20:]), be.Uint64(limits[28:])
@@ -72,7 +72,7 @@ func descriptors(t *testing.T, p []byte) map[uint16][]byte {
 	return found
 }
 
-func TestReportLayouts(t *testing.T) {
+func TestReport_Layout(t *testing.T) {
 	var token tokens.Token
 	for i := range token {
 		token[i] = byte(i)
@@ -97,7 +97,7 @@ func TestReportLayouts(t *testing.T) {
 	golden(t, "rrti-write-running.hex", running.receiveRODTokenInformation())
 }
 
-func TestSenseFieldIsPaddedToAMultipleOfFour(t *testing.T) {
+func TestReport_SensePadding(t *testing.T) {
 	r := report{sense: underrun(7)}
 	r.conclude(nil, nil)
 	p := r.receiveRODTokenInformation()
@@ -120,7 +120,7 @@ func capturedPopulate() []byte {
 	}
 }
 
-func TestParsePopulate(t *testing.T) {
+func TestParameters_PopulateToken(t *testing.T) {
 	p := capturedPopulate()
 	p[2] = 0x03 // RTV, IMMED
 	l, err := parsePopulate(p, 64)
@@ -135,7 +135,7 @@ func TestParsePopulate(t *testing.T) {
 	}
 }
 
-func TestParseWriteUsing(t *testing.T) {
+func TestParameters_WriteUsingToken(t *testing.T) {
 	token := bytes.Repeat([]byte{0xEE}, 512)
 	p := writeParameters(token, 0x0102030405060708, rangeOf{1, 2}, rangeOf{3, 4})
 	p[2] = 0x02 // DEL_TKN
@@ -153,7 +153,7 @@ func TestParseWriteUsing(t *testing.T) {
 	golden(t, "populate-token-parameters.hex", populateParameters(rangeOf{1, 2}, rangeOf{0x123456789A, 0xFFFFFFFF}))
 }
 
-func TestByteOffset(t *testing.T) {
+func TestParameters_ByteOffset(t *testing.T) {
 	for _, tc := range []struct {
 		blocks uint64
 		bytes  int64
@@ -172,7 +172,7 @@ func TestByteOffset(t *testing.T) {
 	}
 }
 
-// FuzzPopulateParameters: any bytes give an error or ranges inside the limits.
+// Any bytes give an error or ranges inside the limits.
 func FuzzPopulateParameters(f *testing.F) {
 	f.Add(capturedPopulate())
 	f.Add(populateParameters(rangeOf{0, 1}, rangeOf{1, 1}, rangeOf{1 << 40, 0}))
@@ -185,7 +185,7 @@ func FuzzPopulateParameters(f *testing.F) {
 	})
 }
 
-// FuzzWriteUsingParameters: likewise.
+// Likewise.
 func FuzzWriteUsingParameters(f *testing.F) {
 	f.Add(writeParameters(nil, 0, rangeOf{0, 1}))
 	f.Add(writeParameters(make([]byte, 512), 1<<63, rangeOf{5, 9}, rangeOf{14, 1}))

@@ -37,12 +37,12 @@ func (r *report) receiveCopyStatusLID1() []byte {
 	return p
 }
 
-// failureDetails returns the parameter data of RECEIVE COPY FAILURE
-// DETAILS(LID1) (SPC-4 r37 6.23): nothing for an operation that did not fail, or
-// whose details were told already.
+// failureDetails returns the parameter data of RECEIVE COPY FAILURE DETAILS(LID1)
+// (SPC-4 r37 6.23): empty for an operation that did not fail, or whose details were
+// already reported.
 func (r *report) failureDetails() []byte {
 	be := binary.BigEndian
-	if r.completion == statusGood || r.detailsTold {
+	if r.completion == statusGood || r.detailsReported {
 		return make([]byte, 4)
 	}
 	p := make([]byte, 60)

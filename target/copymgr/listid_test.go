@@ -12,7 +12,7 @@ import (
 
 // Commands with one 8-bit list identifier, several at a time, as qemu sends them:
 // each waits for those before, and all copy.
-func TestExtendedCopyLID1_one_list_identifier(t *testing.T) {
+func TestExtendedCopyLID1_SharedListIdentifier(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	data := b.fill(t, lunA, 1)
 	want := b.fill(t, lunB, 2)
@@ -43,7 +43,7 @@ func TestExtendedCopyLID1_one_list_identifier(t *testing.T) {
 }
 
 // The wait has a bound, and ends with the command.
-func TestExtendedCopyLID1_wait_for_list_identifier_ends(t *testing.T) {
+func TestExtendedCopyLID1_ListIdentifierWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, tokens.Limits{})
 		s := b.stepMaps(4096)

@@ -20,36 +20,35 @@ type Manager struct {
 	operations *operations
 	refusals   refusalLog
 	rules      Rules
-	// foregroundTime is the constant; tests may change it before commands come.
+	// foregroundTime is the constant; tests may change it before commands arrive.
 	foregroundTime time.Duration
 
-	// units are the logical units that Install has met; fixed once commands come.
-	units []*unit
+	// units are the logical units passed to Install; fixed once commands arrive.
+	units []*logicalUnit
 
-	// base is the context of every copy operation; running are their goroutines.
+	// base is the context of every copy operation; running counts their goroutines.
 	base    context.Context
 	stop    context.CancelCauseFunc
 	running sync.WaitGroup
 
 	began time.Time
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	stats Stats
-	// recent are the last refusals, in a ring whose oldest is number next.
+	// recent is a ring of the last refusals; next is the index of the oldest.
 	recent []Refusal
 	next   int
 }
 
-// New returns a copy manager that makes and takes the tokens of t, and copies
-// what rules allow. Close ends it.
+// New returns a copy manager that uses the tokens of t and permits copies by rules.
+// Close ends it.
 func New(t *tokens.Manager, rules Rules, log *logrus.Entry) *Manager {
 	m := &Manager{tokens: t, engine: t.Engine(), rules: rules, log: log, foregroundTime: foregroundTime, operations: newOperations(), began: time.Now(), stats: Stats{RefusedBy: make(map[string]uint64)}}
 	m.base, m.stop = context.WithCancelCause(context.Background())
 	return m
 }
 
-// Close aborts the copy operations that run in the background and waits for
-// their end, or until ctx ends: then it returns the context's error. No command
-// may come any more.
+// Close aborts the copy operations in the background and waits for their end; if ctx
+// ends first, it returns the context's error. No command may arrive any more.
 func (m *Manager) Close(ctx context.Context) error {
 	m.stop(errStopping)
 	ended := make(chan struct{})
@@ -61,6 +60,6 @@ func (m *Manager) Close(ctx context.Context) error {
 	case <-ended:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("copy operations still run: %w", ctx.Err())
+		return fmt.Errorf("copy operations still running: %w", ctx.Err())
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"odx/target/scsi"
 )
 
-// move is the data of one segment on its way.
+// move copies the data of one segment.
 type move struct {
 	command             *extendedCopy
 	engine              *offload.Engine
@@ -18,8 +18,8 @@ type move struct {
 	source, destination *reached
 }
 
-// within returns the range of length bytes from byte skip after block lba, if that is
-// inside what was reached.
+// within returns the range of length bytes from byte skip after block lba, and whether
+// it is inside r.
 func within(r *reached, lba, skip, length uint64) (blockdev.Range, bool) {
 	size := r.blocks() * uint64(r.blockLength())
 	if lba > r.blocks() || size > math.MaxInt64 {
@@ -29,7 +29,7 @@ func within(r *reached, lba, skip, length uint64) (blockdev.Range, bool) {
 	return segment, segment.In(int64(size))
 }
 
-// ranges checks the ranges of a segment.
+// ranges checks the source and destination ranges of a segment.
 func (m *move) ranges(s *segment, read, write uint64) (from, to blockdev.Range, failed *segmentError) {
 	limit := uint64(m.destination.unit.limits.maxSegment)
 	if m.source.rod == nil {
@@ -48,24 +48,24 @@ func (m *move) ranges(s *segment, read, write uint64) (from, to blockdev.Range, 
 	return from, to, nil
 }
 
-// bytes is segment type 0Ah: from and to any byte.
+// bytes is segment type 0Ah: ranges at any byte.
 func (m *move) bytes(ctx context.Context, s *segment) *segmentError {
 	from, to, failed := m.ranges(s, uint64(s.count), uint64(s.count))
 	if failed != nil {
 		return failed
 	}
-	m.begin(to.Length)
+	m.start(to.Length)
 	return m.copy(ctx, from.Offset, to.Offset, from.Length)
 }
 
-// begin notes what the segment is to write.
-func (m *move) begin(length int64) {
+// start records the length that the segment writes.
+func (m *move) start(length int64) {
 	m.command.current.length, m.command.current.block = length, m.destination.blockLength()
 }
 
-// blocks is segment types 02h and 0Dh: whole blocks on both sides. Where the
-// blocks of the two differ, data can remain that fills no block; CAT and PAD say
-// what becomes of it (SPC-4 r37 5.17.7.2).
+// blocks is segment types 02h and 0Dh: whole blocks on both sides. If the block lengths
+// differ, residual data that fills no block can remain, which CAT and PAD decide on
+// (SPC-4 r37 5.17.7.2).
 func (m *move) blocks(ctx context.Context, s *segment) *segmentError {
 	source, destination := m.source.blockLength(), m.destination.blockLength()
 	carriedSource := int64(m.command.carriedSource)
@@ -83,7 +83,7 @@ func (m *move) blocks(ctx context.Context, s *segment) *segmentError {
 	if failed != nil {
 		return failed
 	}
-	m.begin(write)
+	m.start(write)
 	rest, failed := m.fill(ctx, from, blockdev.Range{Offset: to.Offset, Length: fit.write})
 	if failed != nil {
 		return failed
@@ -102,12 +102,12 @@ func (m *move) blocks(ctx context.Context, s *segment) *segmentError {
 		m.op.progress.transferred.Add(uint64(len(last)))
 		m.op.copied.Add(int64(len(last)))
 	}
-	m.keep(s, fit, rest)
+	m.carryOver(s, fit, rest)
 	return nil
 }
 
-// padding decides whether the last destination data is filled up with zeros, or
-// that the segment is inexact.
+// padding decides whether the last destination data is padded with zeros, or the
+// segment is inexact.
 func (m *move) padding(s *segment, fit fitting) (pad bool, failed *segmentError) {
 	inexact := &segmentError{asc: ascUnexpectedInexactSegment, field: fieldSegmentCount, err: errInexact}
 	switch {
@@ -115,7 +115,7 @@ func (m *move) padding(s *segment, fit fitting) (pad bool, failed *segmentError)
 		return false, nil
 	case m.destination.pad && fit.restDestination > 0:
 		if s.countDestination {
-			return false, inexact // there are as many blocks as there may be
+			return false, inexact // the block limit is reached
 		}
 		return true, nil
 	case m.destination.pad || m.source.pad:
@@ -124,8 +124,8 @@ func (m *move) padding(s *segment, fit fitting) (pad bool, failed *segmentError)
 	return false, inexact
 }
 
-// keep keeps of rest what is there for the next segment.
-func (m *move) keep(s *segment, fit fitting, rest []byte) {
+// carryOver keeps the part of rest for the next segment.
+func (m *move) carryOver(s *segment, fit fitting, rest []byte) {
 	m.command.carry, m.command.carriedSource = nil, 0
 	switch {
 	case s.concatenate:
@@ -135,19 +135,20 @@ func (m *move) keep(s *segment, fit fitting, rest []byte) {
 	}
 }
 
-// fitting is how the bytes of a segment fall into blocks.
+// fitting is the division of a segment's bytes into blocks.
 type fitting struct {
 	read  int64 // from the source, whole blocks
 	write int64 // to the destination, whole blocks
-	// processed is what becomes destination data, of the residual source data
-	// first, of what is read then.
+	// processed is the number of bytes that become destination data, of the residual
+	// source data first, then of the data read.
 	processed int64
-	// What is left, in this order: destination data that was not written, and
-	// source data that was not processed.
+	// Residual data, in this order: destination data that was not written, and source
+	// data that was not processed.
 	restDestination, restSource int64
 }
 
-// fitBlocks says how a segment behaves that finds so much residual data.
+// fitBlocks returns the division of a segment into blocks, given the residual data
+// before it.
 func fitBlocks(s *segment, carriedSource, carriedDestination, sourceBlock, destinationBlock int64) fitting {
 	f := fitting{processed: int64(s.count) * sourceBlock}
 	if s.countDestination {
@@ -162,8 +163,8 @@ func fitBlocks(s *segment, carriedSource, carriedDestination, sourceBlock, desti
 	return f
 }
 
-// fill writes what was carried and then the source to the destination, and
-// returns what is left over.
+// fill writes the residual data and then the source to the destination, and returns the
+// new residual data.
 func (m *move) fill(ctx context.Context, from, to blockdev.Range) ([]byte, *segmentError) {
 	carried := m.command.carry[:min(int64(len(m.command.carry)), to.Length)]
 	rest := append([]byte(nil), m.command.carry[len(carried):]...)
@@ -188,8 +189,8 @@ func (m *move) fill(ctx context.Context, from, to blockdev.Range) ([]byte, *segm
 	return rest, nil
 }
 
-// copy moves length bytes: by mapping where both ends are in the store and lie
-// alike to its blocks.
+// copy moves length bytes, by mapping if both ranges are in the store and have the same
+// alignment to its blocks.
 func (m *move) copy(ctx context.Context, from, to, length int64) *segmentError {
 	moved := func(n int64) { m.op.progress.advance(uint64(n)) }
 	var err error

@@ -15,31 +15,30 @@ import (
 	"odx/tokens"
 )
 
-// Why a copy operation was ended from outside.
+// Causes of an abort.
 var (
 	errAbortedByCommand = errors.New("aborted by COPY OPERATION ABORT")
 	errReset            = errors.New("aborted by a logical unit reset")
 	errPreempted        = errors.New("aborted by PREEMPT AND ABORT of another initiator")
-	errStopping         = errors.New("aborted: the copy manager stops")
-	// errOutOfTime ends the work of a command that an initiator waits for, so
-	// that it can answer with what is done.
-	errOutOfTime = errors.New("the time of a foreground copy is over")
+	errStopping         = errors.New("aborted: copy manager stopping")
+	// errOutOfTime ends the data movement of a foreground command, so that it can
+	// report the part that is done.
+	errOutOfTime = errors.New("time limit of a foreground copy reached")
 )
 
-// owner is whom a list identifier belongs to: an I_T nexus at a logical unit.
+// owner is the scope of a list identifier: an I_T nexus at a logical unit.
 type owner struct {
 	lu    *scsi.LogicalUnit
 	nexus *scsi.Nexus
 }
 
-// use is a logical unit that an operation reads or writes, with the rights of an
-// I_T nexus.
+// use is an access of an operation to a logical unit, with the rights of an I_T nexus.
 type use struct {
 	lu *scsi.LogicalUnit
 	by scsi.NexusID
 }
 
-// origin says whose command is meant, in the log.
+// origin identifies the command in the log.
 type origin struct {
 	command string
 	nexus   scsi.NexusID
@@ -47,7 +46,7 @@ type origin struct {
 	volume  string
 }
 
-func (u *unit) originOf(t *scsi.Task, command string) origin {
+func (u *logicalUnit) originOf(t *scsi.Task, command string) origin {
 	return origin{command: command, nexus: t.Nexus.ID, lun: t.Lun, volume: u.volume}
 }
 
@@ -61,41 +60,40 @@ func (o origin) fields() logrus.Fields {
 	}
 }
 
-// operation is one copy operation, from its command until nobody can ask for
-// its report any more.
+// operation is one copy operation, from its command until its report is dropped.
 type operation struct {
 	manager *Manager
 	owner   owner
 	origin  origin
 	uses    []use
 	listID  uint32
-	// identified says that listID is one: initiators can ask for the report.
+	// identified: listID is valid, and initiators can request the report.
 	identified    bool
 	serviceAction byte
 	units         byte // TRANSFER COUNT UNITS
 	began         time.Time
-	done          chan struct{} // closed when no data moves any more
+	done          chan struct{} // closed when no more data moves
 
 	progress progress
 	copied   atomic.Int64 // bytes that could not be mapped
 
-	// work moves the data; background says that no command waits for it. Both are set
-	// before the operation runs.
+	// work moves the data; background: no command waits for it. Both are set before the
+	// operation runs.
 	work       work
 	background bool
 
 	// Guarded by operations.mu.
 	owned *ownedOperations
 	// ctx ends when the operation is aborted, and has no deadline; both are nil until
-	// the operation runs. aborted is why it was aborted before.
+	// the operation runs. aborted is the cause of an earlier abort.
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	aborted error
 	report  report
-	ended   time.Time // zero while it runs
+	ended   time.Time // zero while the operation runs
 }
 
-// progress is how far an operation has come. Its work counts, others look.
+// progress counts the progress of an operation. Only its work writes it.
 type progress struct {
 	transferred atomic.Uint64 // in the operation's units, contiguous from the start
 	expected    atomic.Uint64 // the same when all is done
@@ -116,7 +114,7 @@ const (
 	unknownDelay = 100 * time.Millisecond
 )
 
-// delay estimates when the operation will have ended, from its pace so far.
+// delay estimates the time until the operation ends, from its rate so far.
 func (p *progress) delay(running time.Duration) time.Duration {
 	done, all := p.transferred.Load(), p.expected.Load()
 	if done == 0 || done >= all {
@@ -126,11 +124,12 @@ func (p *progress) delay(running time.Duration) time.Duration {
 	return min(max(time.Duration(left), minDelay), maxDelay)
 }
 
-// finished reports whether the operation has ended. operations.mu is held.
+// finished reports whether the operation has ended. The caller holds operations.mu.
 func (op *operation) finished() bool { return !op.ended.IsZero() }
 
-// snapshot returns the report of now. operations.mu is held.
-func (op *operation) snapshot() report {
+// currentReport returns the report of the current state. The caller holds
+// operations.mu.
+func (op *operation) currentReport() report {
 	if op.finished() {
 		return op.report
 	}
@@ -145,10 +144,9 @@ func (op *operation) snapshot() report {
 	return r
 }
 
-// copyContext is the context that a copy operation works under. Its Err looks
-// at the command's own context as well, so that from the moment at which a
-// command is aborted nothing is written any more, however late the operation's
-// end is noticed.
+// copyContext is the context of a copy operation. Its Err also checks the command's own
+// context, so that nothing is written after a command is aborted, however late the
+// operation notices.
 type copyContext struct {
 	context.Context
 	command context.Context
@@ -161,18 +159,18 @@ func (c *copyContext) Err() error {
 	return c.command.Err()
 }
 
-// work moves the data of an operation and returns what there is to report. It
-// stops soon after ctx ends.
+// work moves the data of an operation and returns its report. It stops soon after ctx
+// ends.
 type work func(ctx context.Context, op *operation) (report, error)
 
-// foregroundTime is how long a command that moves data by token goes on before
-// it answers with what it did: Windows gives each of them four seconds. It is the
-// deadline of the context that the data is moved under, which everything below keeps to.
+// foregroundTime bounds the data movement of a token command before it reports the part
+// that is done: Windows permits four seconds per command. It is the deadline of the
+// context, which all layers below observe.
 const foregroundTime = 800 * time.Millisecond
 
-// Run moves the data of the operation and enters its report. ctx is that of the
-// command, whose end ends the operation, or in the background the manager's. The
-// operation has begun, and runs once.
+// Run moves the data of the operation and stores its report. ctx is that of the
+// command, whose end aborts the operation, or in the background the manager's. The
+// operation has been added, and runs once.
 func (op *operation) Run(ctx context.Context) {
 	m, command := op.manager, ctx
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -199,14 +197,13 @@ func (op *operation) Run(ctx context.Context) {
 // isLID1 reports whether the command has an 8-bit list identifier.
 func (op *operation) isLID1() bool { return op.serviceAction == actionExtendedCopyLID1 }
 
-// isTokenCommand reports whether the operation is one of SBC-3, which can end
-// early and say how far it came.
+// isTokenCommand reports whether the operation is one of SBC-3, which can end early and
+// report its progress.
 func (op *operation) isTokenCommand() bool {
 	return op.serviceAction == actionPopulateToken || op.serviceAction == actionWriteUsingToken
 }
 
-// finish enters the end of an operation: cause says why it was ended from
-// outside, nil if it was not.
+// finish records the end of an operation; cause is the cause of an abort, or nil.
 func (m *Manager) finish(op *operation, r report, err, cause error) {
 	r.serviceAction, r.units, r.steps = op.serviceAction, op.units, uint16(op.progress.steps.Load())
 	r.conclude(err, cause)
@@ -223,9 +220,9 @@ func (m *Manager) finish(op *operation, r report, err, cause error) {
 		m.log.WithFields(op.origin.fields()).WithField("transferred", r.transferCount).WithError(err).Info("copy command ended early")
 	}
 	if kept := m.operations.finish(op, r); !kept && r.token != nil {
-		// Nobody can ask for this token any more.
+		// No initiator can retrieve this token any more.
 		if err := m.tokens.Delete(context.WithoutCancel(m.base), r.token.ID(), tokens.Cancelled); err != nil {
-			m.log.WithError(err).Warn("a token that nobody can ask for stays until it expires")
+			m.log.WithError(err).Warn("token of a dropped report not deleted: it stays until it expires")
 		}
 	}
 	close(op.done)

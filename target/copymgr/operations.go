@@ -13,33 +13,33 @@ import (
 const (
 	// keepReport is how long the report of a finished copy operation is kept.
 	keepReport = time.Minute
-	// maxReports bounds the finished reports of one I_T nexus at one logical
-	// unit; the oldest goes first. An initiator asks for a report right after
-	// the command, so this covers more commands than a session has in flight.
+	// maxReports bounds the finished reports of one I_T nexus at one logical unit; the
+	// oldest is dropped first. An initiator requests a report right after the command,
+	// so this exceeds the commands that a session has in flight.
 	maxReports = 512
 	// maxHolding bounds the operations of one I_T nexus at one logical unit whose
 	// held data is kept.
 	maxHolding = 8
-	// maxRunning bounds the copy operations that run at once: TOTAL CONCURRENT
-	// COPIES. maxRunningOfOwner keeps one I_T nexus from taking all of them.
+	// maxRunning bounds the concurrent copy operations: TOTAL CONCURRENT COPIES.
+	// maxRunningOfOwner prevents one I_T nexus from using all of them.
 	maxRunning        = 255
 	maxRunningOfOwner = 128
-	// abortWait is how long the end of an aborted operation is waited for. Its
-	// context has ended, so that it writes nothing any more even if it hangs.
+	// abortWait bounds the wait for the end of an aborted operation. Its context has
+	// ended, so it writes nothing more even if it hangs.
 	abortWait = 2 * time.Second
-	// listIDWait is how long a command waits for another with its list identifier.
+	// listIDWait bounds the wait of a command for another one with its list identifier.
 	listIDWait = 20 * time.Second
 )
 
 var (
-	errListID     = errors.New("an operation with this list identifier is running")
-	errListFormat = errors.New("an operation with this list identifier and another parameter list format is running")
-	errTooMany    = errors.New("too many copy operations are running")
+	errListID     = errors.New("list identifier in use by a running operation")
+	errListFormat = errors.New("list identifier in use by a running operation with another parameter list format")
+	errTooMany    = errors.New("too many copy operations running")
 )
 
-// operations keeps copy operations by list identifier (SPC-4 r37 5.17.4.2).
+// operations has the copy operations by list identifier (SPC-4 r37 5.17.4.2).
 type operations struct {
-	mu      sync.Mutex // guards everything below
+	mu      sync.Mutex // guards the fields below
 	byOwner map[owner]*ownedOperations
 	running map[*operation]struct{}
 }
@@ -50,17 +50,16 @@ type ownedOperations struct {
 	running  int
 	finished []*operation // oldest first; may hold replaced ones
 	holding  []*operation // with held data, oldest first
-	dropped  bool         // nobody can ask any more
+	dropped  bool         // no report can be requested any more
 }
 
 func newOperations() *operations {
 	return &operations{byOwner: make(map[owner]*ownedOperations), running: make(map[*operation]struct{})}
 }
 
-// begin enters op as running, in place of a finished one with the same list
-// identifier, whose report is dropped. It fails, and changes nothing, if one is
-// running or too many are.
-func (o *operations) begin(op *operation) error {
+// add adds op as running, and drops the report of a finished one with the same list
+// identifier. It fails, without effect, if one is running or too many are.
+func (o *operations) add(op *operation) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	owned := o.byOwner[op.owner]
@@ -88,15 +87,15 @@ func (o *operations) begin(op *operation) error {
 	return nil
 }
 
-// beginInTurn is begin for a command in the foreground with an 8-bit list identifier.
-// While an operation with the same one is running, it waits for its end, at most
-// listIDWait: initiators that know of no others send the same with all of their
-// commands, several at a time (qemu: 1).
-func (o *operations) beginInTurn(ctx context.Context, op *operation) error {
+// addInTurn is add for a foreground command with an 8-bit list identifier. While an
+// operation with the same one is running, it waits for its end, at most listIDWait:
+// initiators without list identifiers send the same one with all of their commands,
+// several concurrently (qemu: 1).
+func (o *operations) addInTurn(ctx context.Context, op *operation) error {
 	limit := time.NewTimer(listIDWait)
 	defer limit.Stop()
 	for {
-		err := o.begin(op)
+		err := o.add(op)
 		if err != errListID {
 			return err
 		}
@@ -114,8 +113,7 @@ func (o *operations) beginInTurn(ctx context.Context, op *operation) error {
 	}
 }
 
-// runningWith returns the running operation with a list identifier, nil when there
-// is none.
+// runningWith returns the running operation with a list identifier, or nil.
 func (o *operations) runningWith(by owner, listID uint32) *operation {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -125,14 +123,15 @@ func (o *operations) runningWith(by owner, listID uint32) *operation {
 	return nil
 }
 
-// plan enters what an operation is to do.
-func (o *operations) plan(op *operation, p plan) {
+// setPlan sets the work of an operation.
+func (o *operations) setPlan(op *operation, p plan) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	op.work, op.background = p.work, p.background
 }
 
-// setContext enters how to end an operation, and ends one that was aborted before.
+// setContext sets the context of an operation, and aborts one whose abort was requested
+// before.
 func (o *operations) setContext(op *operation, ctx context.Context, cancel context.CancelCauseFunc) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -142,8 +141,8 @@ func (o *operations) setContext(op *operation, ctx context.Context, cancel conte
 	}
 }
 
-// end has an operation end for cause. operations.mu is held.
-func (op *operation) end(cause error) {
+// abort aborts an operation for cause. The caller holds operations.mu.
+func (op *operation) abort(cause error) {
 	if op.cancel == nil {
 		op.aborted = cause
 		return
@@ -151,8 +150,8 @@ func (op *operation) end(cause error) {
 	op.cancel(cause)
 }
 
-// finish stores the report of an operation. It reports whether the initiator can
-// still ask for it.
+// finish stores the report of an operation, and reports whether the initiator can still
+// request it.
 func (o *operations) finish(op *operation, r report) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -169,8 +168,7 @@ func (o *operations) finish(op *operation, r report) bool {
 	return true
 }
 
-// find returns the operation of a list identifier, nil when there is none. The
-// mutex is held.
+// find returns the operation of a list identifier, or nil. The caller holds the mutex.
 func (o *operations) find(by owner, listID uint32) *operation {
 	owned := o.byOwner[by]
 	if owned == nil {
@@ -188,7 +186,7 @@ func (o *operations) report(by owner, listID uint32) (report, bool) {
 	if op == nil {
 		return report{}, false
 	}
-	return op.snapshot(), true
+	return op.currentReport(), true
 }
 
 // change changes the report of a finished operation.
@@ -209,8 +207,8 @@ func (o *operations) discard(by owner, listID uint32) {
 	}
 }
 
-// abort ends the running operation of a list identifier, and returns it for its
-// end to be waited for; nil when none is running.
+// abort aborts the running operation of a list identifier, and returns it so that the
+// caller can wait for its end; nil if none is running.
 func (o *operations) abort(by owner, listID uint32, cause error) *operation {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -218,20 +216,20 @@ func (o *operations) abort(by owner, listID uint32, cause error) *operation {
 	if op == nil || op.finished() {
 		return nil
 	}
-	op.end(cause)
+	op.abort(cause)
 	return op
 }
 
-// dropNexus forgets what an I_T nexus had at a logical unit. What runs in the
-// background goes on (SPC-4 r37 table 109), and nobody can ask about it.
+// dropNexus drops the reports of an I_T nexus at a logical unit. Operations in the
+// background continue (SPC-4 r37 table 109), without a report.
 func (o *operations) dropNexus(by owner) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.drop(by)
 }
 
-// dropLU forgets everything at a logical unit and ends what runs there. It
-// returns when that moves no more data, or after abortWait.
+// dropLU drops all reports at a logical unit and aborts its operations. It returns when
+// they move no more data, or after abortWait.
 func (o *operations) dropLU(lu *scsi.LogicalUnit, cause error) {
 	o.mu.Lock()
 	for by := range o.byOwner {
@@ -244,7 +242,7 @@ func (o *operations) dropLU(lu *scsi.LogicalUnit, cause error) {
 	awaitEnd(aborted)
 }
 
-// preempt ends what runs with the rights of I_T nexuses at a logical unit. Their
+// preempt aborts operations with the rights of I_T nexuses at a logical unit. Their
 // reports stay. It returns as dropLU does.
 func (o *operations) preempt(lu *scsi.LogicalUnit, preempted []scsi.NexusID) {
 	o.mu.Lock()
@@ -255,12 +253,12 @@ func (o *operations) preempt(lu *scsi.LogicalUnit, preempted []scsi.NexusID) {
 	awaitEnd(aborted)
 }
 
-// abortAll ends the running operations that match, and returns them. The mutex
-// is held.
+// abortAll aborts the running operations that match, and returns them. The caller holds
+// the mutex.
 func (o *operations) abortAll(cause error, match func(*operation) bool) (aborted []*operation) {
 	for op := range o.running {
 		if match(op) {
-			op.end(cause)
+			op.abort(cause)
 			aborted = append(aborted, op)
 		}
 	}
@@ -280,7 +278,7 @@ func awaitEnd(aborted []*operation) {
 	}
 }
 
-// drop forgets the operations of an owner. The mutex is held.
+// drop drops the operations of an owner. The caller holds the mutex.
 func (o *operations) drop(by owner) {
 	if owned := o.byOwner[by]; owned != nil {
 		owned.dropped = true
@@ -288,8 +286,8 @@ func (o *operations) drop(by owner) {
 	}
 }
 
-// hold keeps the held data of op, and drops that of the oldest operation if
-// there is too much of it. The mutex is held.
+// hold keeps the held data of op, and drops that of the oldest operation above
+// maxHolding. The caller holds the mutex.
 func (w *ownedOperations) hold(op *operation) {
 	if len(op.report.held) == 0 {
 		return
@@ -304,8 +302,8 @@ func (w *ownedOperations) hold(op *operation) {
 	}
 }
 
-// sweep drops finished operations that are too old or too many. The mutex is
-// held.
+// sweep drops finished operations that are too old or too many. The caller holds the
+// mutex.
 func (w *ownedOperations) sweep() {
 	oldest := time.Now().Add(-keepReport)
 	for len(w.finished) > 0 {

@@ -8,21 +8,20 @@ import (
 	"odx/target/scsi"
 )
 
-var errListTooLong = errors.New("parameter list is longer than any can be")
+var errListTooLong = errors.New("parameter list exceeds the maximum length")
 
-// plan is a copy operation whose parameters were found good.
+// plan is a copy operation whose parameters are valid.
 type plan struct {
 	background bool // IMMED
 	work       work
 }
 
-// tokenCommand runs a command of SBC-3 that originates a copy operation: it
-// takes its list identifier, and leaves a report for it, whatever becomes of the
-// command.
-func (u *unit) tokenCommand(ctx context.Context, t *scsi.Task, name string, rows []senseRow, parse func(*scsi.Task) (plan, error)) error {
+// tokenCommand runs a command of SBC-3 that originates a copy operation: it uses the
+// list identifier, and leaves a report for it, whatever the result of the command.
+func (u *logicalUnit) tokenCommand(ctx context.Context, t *scsi.Task, name string, rows []senseRow, parse func(*scsi.Task) (plan, error)) error {
 	cdb := t.CDB()
 	if parameterListLength(cdb) == 0 {
-		return nil // no error, and nothing to do
+		return nil // no error, nothing to do
 	}
 	op := &operation{
 		manager: u.manager,
@@ -30,8 +29,8 @@ func (u *unit) tokenCommand(ctx context.Context, t *scsi.Task, name string, rows
 		listID: binary.BigEndian.Uint32(cdb[6:]), identified: true, units: unitsDestinationBlocks,
 		uses: []use{{u.lu, t.Nexus.ID}},
 	}
-	if err := u.manager.operations.begin(op); err != nil {
-		return u.refuseToBegin(op, err)
+	if err := u.manager.operations.add(op); err != nil {
+		return u.refuseStart(op, err)
 	}
 	if parameterListLength(cdb) > maxParameterListLength {
 		return u.refuseParameters(op, illegal(scsi.ASCParameterListLengthError), errListTooLong)
@@ -40,12 +39,11 @@ func (u *unit) tokenCommand(ctx context.Context, t *scsi.Task, name string, rows
 	if err != nil {
 		return u.refuseParameters(op, senseOf(u.lu, rows, err), err)
 	}
-	return u.manager.carryOut(ctx, op, p)
+	return u.manager.execute(ctx, op, p)
 }
 
-// refuseToBegin returns what a command ends with that did not get to be an
-// operation.
-func (u *unit) refuseToBegin(op *operation, cause error) error {
+// refuseStart returns the error of a command that did not become an operation.
+func (u *logicalUnit) refuseStart(op *operation, cause error) error {
 	switch cause {
 	case errTooMany:
 		u.manager.refuseStatus(op.origin, statusBusy, cause)
@@ -60,17 +58,17 @@ func (u *unit) refuseToBegin(op *operation, cause error) error {
 	return sense
 }
 
-// refuseParameters ends an operation that has done nothing.
-func (u *unit) refuseParameters(op *operation, sense *scsi.SenseError, cause error) error {
+// refuseParameters ends an operation before it has done anything.
+func (u *logicalUnit) refuseParameters(op *operation, sense *scsi.SenseError, cause error) error {
 	u.manager.finish(op, report{sense: sense}, cause, nil)
 	return sense
 }
 
-// carryOut runs an operation: in the background it goes on after the command's
-// status, and in the foreground its end is that of the command, which saves two changes
-// of goroutine in what takes microseconds.
-func (m *Manager) carryOut(ctx context.Context, op *operation, p plan) error {
-	m.operations.plan(op, p)
+// execute runs an operation: in the background it continues after the command's status;
+// in the foreground it runs on the command's goroutine, which saves two switches in an
+// operation of microseconds.
+func (m *Manager) execute(ctx context.Context, op *operation, p plan) error {
+	m.operations.setPlan(op, p)
 	if p.background {
 		m.running.Go(func() { op.Run(m.base) })
 		return nil
@@ -81,12 +79,12 @@ func (m *Manager) carryOut(ctx context.Context, op *operation, p plan) error {
 	return op.outcome()
 }
 
-// outcome is what the command of an operation in the foreground ends with.
+// outcome returns the error of a command whose operation ran in the foreground.
 func (op *operation) outcome() error {
-	r := &op.report // nobody changes it after done
+	r := &op.report // immutable after done
 	switch {
 	case r.status == copyTerminated:
-		// Who aborted the command itself looks at nothing that it says.
+		// The initiator has aborted the command itself and ignores its status.
 		return scsi.NewSense(scsi.KeyCopyAborted, ascCommandsClearedByDeviceServer)
 	case r.completion == statusBusy:
 		return scsi.ErrBusy

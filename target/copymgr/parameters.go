@@ -16,7 +16,7 @@ const (
 	populateHeaderLength   = 16
 	writeUsingHeaderLength = 536
 	rangeDescriptorLength  = 16
-	// maxParameterListLength is what a 16-bit data length field can cover.
+	// maxParameterListLength is the maximum length with a 16-bit data length field.
 	maxParameterListLength = 2 + 0xFFFF
 )
 
@@ -24,7 +24,7 @@ const (
 type blockRange struct {
 	lba    uint64
 	blocks uint32
-	// offset is where the descriptor begins in the parameter list.
+	// offset is the offset of the descriptor in the parameter list.
 	offset int
 }
 
@@ -90,9 +90,9 @@ func parseWriteUsing(p []byte, maxRanges int) (*writeUsingList, error) {
 	return l, err
 }
 
-// parseRanges decodes the block device range descriptors, which begin at
-// offset; BLOCK DEVICE RANGE DESCRIPTOR LENGTH is just before. A descriptor
-// that the list or its length cuts is ignored, as the standard says.
+// parseRanges decodes the block device range descriptors from offset on; BLOCK DEVICE
+// RANGE DESCRIPTOR LENGTH precedes them. A descriptor that is truncated by the list or
+// by its length is ignored, as the standard requires.
 func parseRanges(p []byte, offset, length, maxRanges int) ([]blockRange, error) {
 	if length < rangeDescriptorLength {
 		return nil, scsi.InvalidFieldInParameterList(offset-2, scsi.WholeField)
@@ -113,19 +113,19 @@ func parseRanges(p []byte, offset, length, maxRanges int) ([]blockRange, error) 
 	return ranges, nil
 }
 
-// rangeLimits are what the ranges of a command may be, in logical blocks.
+// rangeLimits bounds the ranges of a command, in logical blocks.
 type rangeLimits struct {
 	capacity uint64 // of the logical unit
 	longest  uint32 // one range
 	total    uint64 // all together
 }
 
-func (u *unit) rangeLimits() rangeLimits {
+func (u *logicalUnit) rangeLimits() rangeLimits {
 	return rangeLimits{u.lu.Blocks(), u.lu.MaximumTransferLength(), u.limits.maxBlocks()}
 }
 
-// checkRanges refuses ranges that overlap, that are too long, alone or together, or
-// that leave the logical unit. It returns the sum of their lengths in blocks.
+// checkRanges refuses ranges that overlap, exceed a limit alone or together, or exceed
+// the logical unit. It returns the sum of their lengths in blocks.
 func checkRanges(ranges []blockRange, most rangeLimits) (uint64, error) {
 	if at, ok := overlap(ranges); ok {
 		return 0, scsi.InvalidFieldInParameterList(at, scsi.WholeField)
@@ -145,8 +145,7 @@ func checkRanges(ranges []blockRange, most rangeLimits) (uint64, error) {
 	return total, nil
 }
 
-// overlap returns the offset of a descriptor that covers a block which another
-// one covers too.
+// overlap returns the offset of a descriptor that overlaps another.
 func overlap(ranges []blockRange) (offset int, found bool) {
 	sorted := slices.DeleteFunc(slices.Clone(ranges), func(r blockRange) bool { return r.blocks == 0 })
 	slices.SortFunc(sorted, func(a, b blockRange) int { return cmp.Compare(a.lba, b.lba) })
@@ -159,7 +158,7 @@ func overlap(ranges []blockRange) (offset int, found bool) {
 	return 0, false
 }
 
-// byteRanges turns checked ranges into bytes.
+// byteRanges converts checked ranges to bytes.
 func byteRanges(ranges []blockRange, blockLength int) []blockdev.Range {
 	out := make([]blockdev.Range, 0, len(ranges))
 	for _, r := range ranges {
@@ -173,8 +172,8 @@ func byteRanges(ranges []blockRange, blockLength int) []blockdev.Range {
 	return out
 }
 
-// byteOffset returns OFFSET INTO ROD in bytes; ok is false when no token is
-// that long.
+// byteOffset returns OFFSET INTO ROD in bytes; ok is false if it exceeds the length of
+// any token.
 func byteOffset(blocks uint64, blockLength int) (offset int64, ok bool) {
 	high, low := bits.Mul64(blocks, uint64(blockLength))
 	return int64(low), high == 0 && int64(low) >= 0

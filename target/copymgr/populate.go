@@ -11,12 +11,12 @@ import (
 )
 
 // executePopulateToken is POPULATE TOKEN (SBC-3 5.7).
-func (u *unit) executePopulateToken(ctx context.Context, t *scsi.Task) error {
+func (u *logicalUnit) executePopulateToken(ctx context.Context, t *scsi.Task) error {
 	return u.tokenCommand(ctx, t, namePopulateToken, populateSense, u.planPopulate)
 }
 
 // planPopulate checks a POPULATE TOKEN.
-func (u *unit) planPopulate(t *scsi.Task) (plan, error) {
+func (u *logicalUnit) planPopulate(t *scsi.Task) (plan, error) {
 	list, err := parsePopulate(t.DataOut(), maxRangeDescriptors)
 	if err != nil {
 		return plan{}, err
@@ -46,10 +46,10 @@ func (u *unit) planPopulate(t *scsi.Task) (plan, error) {
 	}}, nil
 }
 
-// populate makes the token.
-func (u *unit) populate(ctx context.Context, op *operation, source tokens.Source, ranges []blockdev.Range, o tokens.ReadOptions) (report, error) {
+// populate creates the token.
+func (u *logicalUnit) populate(ctx context.Context, op *operation, source tokens.Source, ranges []blockdev.Range, o tokens.ReadOptions) (report, error) {
 	if len(ranges) == 0 {
-		// Nothing to represent: good, and no token.
+		// Nothing to represent: GOOD without a token.
 		return report{}, nil
 	}
 	res, err := u.manager.tokens.OffloadRead(ctx, source, ranges, o)
@@ -60,7 +60,7 @@ func (u *unit) populate(ctx context.Context, op *operation, source tokens.Source
 	op.progress.advance(r.transferCount)
 	partial := r.transferCount < op.progress.expected.Load()
 	if partial {
-		// Good status, and the count tells how much of it the token represents.
+		// GOOD status; the count is the part that the token represents.
 		r.status = copyDoneWithResidual
 	}
 	m := u.manager
@@ -68,8 +68,8 @@ func (u *unit) populate(ctx context.Context, op *operation, source tokens.Source
 	return r, nil
 }
 
-// source describes the logical unit for the tokens made on it.
-func (u *unit) source(t *scsi.Task) tokens.Source {
+// source describes the logical unit for its tokens.
+func (u *logicalUnit) source(t *scsi.Task) tokens.Source {
 	naa, capacity := u.lu.NAA(), u.lu.ReadCapacity16()
 	return tokens.Source{
 		Volume: u.lu.Volume(),

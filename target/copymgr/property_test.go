@@ -10,8 +10,8 @@ import (
 	"odx/tokens"
 )
 
-// initiator drives a testbed with random commands beside a plain model: each
-// logical unit is its bytes, each token the bytes that it stands for.
+// initiator sends random commands to a testbed and applies them to a model: each
+// logical unit is its bytes, each token the bytes that it represents.
 type initiator struct {
 	*testbed
 	units  [3][]byte
@@ -37,7 +37,7 @@ type heldToken struct {
 }
 
 func (i *initiator) drawUnit(t *rapid.T) (lun int, blockLength uint64) {
-	lun = rapid.IntRange(lunA, lunDumb).Draw(t, "lun")
+	lun = rapid.IntRange(lunA, lunOutside).Draw(t, "lun")
 	i.touched = lun
 	return lun, uint64(i.target.LU(uint16(lun)).LogicalBlockLength())
 }
@@ -169,8 +169,8 @@ func (i *initiator) extendedCopy(t *rapid.T) {
 	first := rapid.IntRange(0, 1).Draw(t, "LID4") // also the number of the first CSCD descriptor
 	var segments []segmentOf
 	for range n {
-		source := rapid.IntRange(lunA, lunDumb).Draw(t, "source")
-		destination := rapid.IntRange(lunA, lunDumb).Draw(t, "destination")
+		source := rapid.IntRange(lunA, lunOutside).Draw(t, "source")
+		destination := rapid.IntRange(lunA, lunOutside).Draw(t, "destination")
 		s := i.drawSegment(t, source, destination)
 		s.source, s.destination = uint16(source+first), uint16(destination+first)
 		segments = append(segments, s)
@@ -221,8 +221,8 @@ func (i *initiator) drawSegment(t *rapid.T, source, destination int) segmentOf {
 	return s
 }
 
-// apply does a write of count blocks in the model. What lies in the ranges
-// behind count is not defined after an underrun, and is taken over.
+// apply writes count blocks in the model. The data in the ranges after count is
+// undefined after an underrun, and is copied from the logical unit.
 func (i *initiator) apply(t *rapid.T, lun int, blockLength uint64, ranges []rangeOf, rest []byte, count uint64) {
 	now := i.current(t, lun)
 	for _, r := range ranges {
@@ -248,7 +248,7 @@ func (i *initiator) check(t *rapid.T, lun int) {
 
 // Whatever is written, read and copied in whatever order, at any alignment and
 // between any block lengths, a token gives the bytes of its point in time.
-func TestPointInTimeProperty(t *testing.T) {
+func TestCopy_Model(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := newTestbed(t, tokens.Limits{})
 		defer func() {

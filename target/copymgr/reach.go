@@ -8,31 +8,30 @@ import (
 	"odx/target/scsi"
 )
 
-// reached is a logical unit that an EXTENDED COPY reads or writes, and the I_T
-// nexus with whose rights it does. What those rights are is found out when the
-// command comes, so that the loss of the nexus does not end a copy in the
-// background.
+// reached is a logical unit that an EXTENDED COPY reads or writes, and the I_T nexus
+// with whose rights it does. The rights are determined when the command arrives, so
+// that the loss of the nexus does not end a copy in the background.
 type reached struct {
-	unit      *unit // nil for a ROD
-	rod       *rod  // nil for a logical unit
+	unit      *logicalUnit // nil for a ROD
+	rod       *rod         // nil for a logical unit
 	nexus     *scsi.Nexus
 	cscd      int   // offset of the CSCD descriptor in the parameter list; 0: none
-	pad       bool  // PAD of it
-	protected error // why the initiator may not write, nil if it may
+	pad       bool  // PAD of the CSCD descriptor
+	protected error // why the initiator may not write, or nil
 }
 
-// resolution is what became of the search for a CSCD id.
+// resolution is the result of the search for a CSCD id.
 type resolution struct {
 	reached *reached
 	failed  *segmentError
-	// refused is why the token of a ROD cannot be used.
+	// refused is the reason why the token of a ROD cannot be used.
 	refused error
 }
 
 var (
-	errNoCSCD      = errors.New("there is no CSCD descriptor with this id")
-	errUnreachable = errors.New("no logical unit that the initiator can address has this designator")
-	errRule        = errors.New("a copy rule of the configuration forbids it")
+	errNoCSCD      = errors.New("no CSCD descriptor with this id")
+	errUnreachable = errors.New("no logical unit with this designator is addressable by the initiator")
+	errRule        = errors.New("forbidden by a copy rule of the configuration")
 )
 
 // resolve finds the logical units of all segments.
@@ -48,7 +47,7 @@ func (x *extendedCopy) resolve() {
 	}
 }
 
-// resolution finds what a CSCD id stands for.
+// resolution resolves a CSCD id.
 func (x *extendedCopy) resolution(id uint16) resolution {
 	if i := int(id) - x.list.firstCSCD; i >= 0 && i < len(x.list.cscds) && x.list.cscds[i].rod != nil {
 		return x.resolveROD(id, &x.list.cscds[i])
@@ -67,12 +66,12 @@ func (x *extendedCopy) resolveROD(id uint16, c *cscd) resolution {
 	}
 	if c.blockLength != 0 && int64(c.blockLength) != r.block {
 		return resolution{failed: &segmentError{asc: ascCopyTargetNotReachable, cscd: c.at,
-			err: fmt.Errorf("CSCD %d says blocks of %d bytes, the token is of blocks of %d", id, c.blockLength, r.block)}}
+			err: fmt.Errorf("CSCD %d: block length %d, token has %d", id, c.blockLength, r.block)}}
 	}
 	return resolution{reached: &reached{rod: r, nexus: x.nexus, cscd: c.at, pad: c.pad}}
 }
 
-// reach returns the logical unit that field of a segment names by a CSCD id.
+// reach returns the logical unit of the CSCD id in a field of a segment.
 func (x *extendedCopy) reach(id uint16, field int) (*reached, *segmentError) {
 	r := x.resolved[id]
 	if r.failed != nil {
@@ -83,9 +82,9 @@ func (x *extendedCopy) reach(id uint16, field int) (*reached, *segmentError) {
 	return r.reached, nil
 }
 
-// search finds the logical unit of a CSCD id. Only what the initiator can address
-// is found: through the nexus of the command, or through another session of the
-// same initiator, where the logical unit belongs to another target.
+// search finds the logical unit of a CSCD id. It finds only logical units that the
+// initiator can address: through the nexus of the command or, if the logical unit
+// belongs to another target, through another session of the same initiator.
 func (x *extendedCopy) search(id uint16) (*reached, *segmentError) {
 	if id == cscdThisLU {
 		return &reached{unit: x.unit, nexus: x.nexus}, nil
@@ -108,15 +107,15 @@ func (x *extendedCopy) search(id uint16) (*reached, *segmentError) {
 		}
 		if c.blockLength != 0 && c.blockLength != u.lu.LogicalBlockLength() {
 			return nil, &segmentError{asc: ascCopyTargetNotReachable, cscd: c.at,
-				err: fmt.Errorf("CSCD %d says blocks of %d bytes, volume %s has blocks of %d", id, c.blockLength, u.volume, u.lu.LogicalBlockLength())}
+				err: fmt.Errorf("CSCD %d: block length %d, volume %s has %d", id, c.blockLength, u.volume, u.lu.LogicalBlockLength())}
 		}
 		return &reached{unit: u, nexus: nexus, cscd: c.at, pad: c.pad}, nil
 	}
 	return nil, &segmentError{asc: ascUnreachableCopyTarget, cscd: c.at, err: fmt.Errorf("CSCD %d: %w: % x", id, errUnreachable, c.designator.ID)}
 }
 
-// hasDesignator reports whether d designates lu itself, in one of the ways that
-// VPD page 83h offers.
+// hasDesignator reports whether d designates lu by one of the designators in VPD page
+// 83h.
 func hasDesignator(lu *scsi.LogicalUnit, d scsi.Designator) bool {
 	for _, own := range lu.Designators() {
 		if d.Equal(own) {
@@ -126,7 +125,7 @@ func hasDesignator(lu *scsi.LogicalUnit, d scsi.Designator) bool {
 	return false
 }
 
-// blockLength is that of the logical unit or ROD, in bytes.
+// blockLength returns the block length of the logical unit or ROD in bytes.
 func (r *reached) blockLength() int64 {
 	if r.rod != nil {
 		return r.rod.block
@@ -134,7 +133,7 @@ func (r *reached) blockLength() int64 {
 	return int64(r.unit.lu.LogicalBlockLength())
 }
 
-// blocks is the capacity in logical blocks.
+// blocks returns the capacity in logical blocks.
 func (r *reached) blocks() uint64 {
 	if r.rod != nil {
 		return uint64(r.rod.length / r.rod.block)
@@ -142,7 +141,7 @@ func (r *reached) blocks() uint64 {
 	return r.unit.lu.Blocks()
 }
 
-// medium is the volume of the logical unit, or that the ROD was made of.
+// medium returns the volume of the logical unit, or the source volume of the ROD.
 func (r *reached) medium() string {
 	if r.rod != nil {
 		return r.rod.volume
@@ -150,7 +149,7 @@ func (r *reached) medium() string {
 	return r.unit.volume
 }
 
-// readAt reads any bytes.
+// readAt reads at any byte offset.
 func (r *reached) readAt(ctx context.Context, p []byte, off int64) error {
 	if r.rod != nil {
 		_, err := r.rod.reader.ReadAt(ctx, p, off)
@@ -159,8 +158,8 @@ func (r *reached) readAt(ctx context.Context, p []byte, off int64) error {
 	return r.unit.bytes().ReadAt(ctx, p, off)
 }
 
-// readable and writable say why the initiator may not do so now, with what
-// reading or writing the logical unit itself would have ended with.
+// readable and writable return why the initiator may currently not do so: the error
+// with which reading or writing the logical unit itself would end.
 func (r *reached) readable() error {
 	if r.rod != nil {
 		return nil
@@ -181,5 +180,5 @@ func (r *reached) writable() error {
 	if r.protected != nil {
 		return r.protected
 	}
-	return r.unit.lu.WriteProtected() // it can have been set since
+	return r.unit.lu.WriteProtected() // it can have changed since
 }

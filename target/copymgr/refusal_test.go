@@ -32,7 +32,7 @@ func manyRanges(n int) []rangeOf {
 const unitBlocks = unitBytes / 512
 
 // Conditions of SBC-4 5.12 and 5.59 with their sense data.
-func TestParameterChecks(t *testing.T) {
+func TestParameters_Refused(t *testing.T) {
 	b := start(t, tokens.Limits{TokenBytes: 256 << 10})
 	before := b.fill(t, lunA, 1)
 	token := b.token(t, lunA, rangeOf{0, 16})
@@ -72,7 +72,7 @@ func TestParameterChecks(t *testing.T) {
 			writeParameters(token, 0, rangeOf{unitBlocks - 7, 8}), "5/21/00", "", ""},
 		{"beginning at the end", populateParameters(rangeOf{unitBlocks, 1}),
 			writeParameters(token, 0, rangeOf{unitBlocks, 1}), "5/21/00", "", ""},
-		{"empty, beginning behind the end", populateParameters(rangeOf{unitBlocks + 1, 0}),
+		{"empty, beginning after the end", populateParameters(rangeOf{unitBlocks + 1, 0}),
 			writeParameters(token, 0, rangeOf{unitBlocks + 1, 0}), "5/21/00", "", ""},
 		{"LBA plus count overflows", populateParameters(rangeOf{1<<64 - 1, 8}),
 			writeParameters(token, 0, rangeOf{1<<64 - 1, 8}), "5/21/00", "", ""},
@@ -128,8 +128,8 @@ func (b *testbed) wantRefusalOnRecord(t *testing.T, lun int, listID uint32, acti
 	}
 }
 
-// What the standard tells to ignore.
-func TestToleratedParameters(t *testing.T) {
+// Parameters that the standard says to ignore.
+func TestParameters_Tolerated(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	be := binary.BigEndian
 	token := b.token(t, lunA, rangeOf{0, 16})
@@ -199,7 +199,7 @@ func (b *testbed) wantReport(t *testing.T, name string, lun int, listID uint32, 
 
 // A range may be as long as one transfer of the Block Limits page, several together
 // longer.
-func TestCheckRanges_maximum_transfer_length(t *testing.T) {
+func TestCheckRanges_MaximumTransferLength(t *testing.T) {
 	most := rangeLimits{capacity: 1 << 40, longest: 1000, total: 1 << 30}
 	for _, tt := range []struct {
 		ranges []blockRange
@@ -228,7 +228,7 @@ func TestCheckRanges_maximum_transfer_length(t *testing.T) {
 	}
 }
 
-func TestParameterListThatNobodyCouldNeed(t *testing.T) {
+func TestParameters_ListTooLong(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	for _, length := range []uint32{65538, 1 << 24, 1<<32 - 1} {
 		for _, action := range []byte{0x10, 0x11} {
@@ -239,9 +239,8 @@ func TestParameterListThatNobodyCouldNeed(t *testing.T) {
 	}
 }
 
-// SPC-4 5.17.6.5.2.3 and table: one additional sense code for each thing that
-// can be wrong with a token.
-func TestRefusedTokens(t *testing.T) {
+// SPC-4 5.17.6.5.2.3 and table: one additional sense code for each defect of a token.
+func TestWriteUsingToken_RefusedTokens(t *testing.T) {
 	b := start(t, tokens.Limits{Tombstones: 5})
 	before := b.fill(t, lunB, 1)
 	end := func(reason tokens.Reason) []byte {
@@ -265,8 +264,8 @@ func TestRefusedTokens(t *testing.T) {
 		{"zero type, wrong length", with(make([]byte, 512), func(p []byte) { binary.BigEndian.PutUint32(p, 0xFFFF0001) }), "5/23/0A"},
 		{"a changed bit", with(good, func(p []byte) { p[511] ^= 1 }), "5/23/05"},
 		{"another type", with(good, func(p []byte) { p[1] = 0x01 }), "5/23/05"},
-		{"somebody else's, of another type", with(make([]byte, 512), func(p []byte) { p[1], p[6], p[7], p[16] = 2, 1, 0xF8, 0xE4 }), "5/23/01"},
-		{"somebody else's", with(make([]byte, 512), func(p []byte) { p[1], p[6], p[7], p[16] = 0x80, 1, 0xF8, 0xE4 }), "5/23/02"},
+		{"foreign, of another type", with(make([]byte, 512), func(p []byte) { p[1], p[6], p[7], p[16] = 2, 1, 0xF8, 0xE4 }), "5/23/01"},
+		{"foreign", with(make([]byte, 512), func(p []byte) { p[1], p[6], p[7], p[16] = 0x80, 1, 0xF8, 0xE4 }), "5/23/02"},
 		{"expired", expired, "5/23/07"},
 		{"cancelled", cancelled, "5/23/08"},
 		{"revoked", revoked, "5/23/06"},
@@ -294,7 +293,7 @@ func TestRefusedTokens(t *testing.T) {
 	}
 }
 
-func TestEveryAlteredByteIsRefused(t *testing.T) {
+func TestWriteUsingToken_AlteredToken(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	before := b.fill(t, lunB, 1)
 	token := b.token(t, lunA, rangeOf{0, 8})
@@ -313,7 +312,7 @@ func TestEveryAlteredByteIsRefused(t *testing.T) {
 	}
 }
 
-func TestWriteProtectedUnit(t *testing.T) {
+func TestWriteUsingToken_WriteProtected(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunRO, rangeOf{0, 8})
 	a := b.writeUsing(lunRO, 3, writeParameters(token, 0, rangeOf{8, 8}))
@@ -323,7 +322,7 @@ func TestWriteProtectedUnit(t *testing.T) {
 	b.wantRefusalOnRecord(t, lunRO, 3, 0x11, a)
 }
 
-func TestReservation(t *testing.T) {
+func TestCopy_ReservationConflict(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 8})
 	holder := b.attach("iqn.2026-11.example:other")
@@ -345,7 +344,7 @@ func TestReservation(t *testing.T) {
 	}
 }
 
-func TestNoResources(t *testing.T) {
+func TestCopy_NoResources(t *testing.T) {
 	b := start(t, tokens.Limits{TokensPerInitiator: 1})
 	b.token(t, lunA, rangeOf{0, 8})
 	a := b.populate(lunA, 1, populateParameters(rangeOf{0, 8}))
@@ -366,7 +365,7 @@ func TestNoResources(t *testing.T) {
 	}
 }
 
-func TestErrorsOfTheStore(t *testing.T) {
+func TestCopy_StoreErrors(t *testing.T) {
 	for _, tc := range []struct {
 		err  error
 		want string // when nothing was written
@@ -396,7 +395,8 @@ func TestErrorsOfTheStore(t *testing.T) {
 				b.wantRefusalOnRecord(t, lunB, 1, 0x11, a)
 				continue
 			}
-			// What was done is told; the initiator meets the error when it goes on.
+			// The completed part is reported; the initiator gets the error when it
+			// continues.
 			b.wantUnderrun(t, lunB, 1, a, 2)
 		}
 	}
@@ -415,7 +415,7 @@ func (b *testbed) wantUnderrun(t *testing.T, lun int, listID uint32, a answer, c
 	}
 }
 
-func TestEndOfTheToken(t *testing.T) {
+func TestWriteUsingToken_EndOfToken(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	data := b.fill(t, lunA, 3)
 	b.fill(t, lunB, 4)
@@ -431,11 +431,11 @@ func TestEndOfTheToken(t *testing.T) {
 		t.Errorf("the part of a block alone: %s", a.code())
 	}
 	if a := b.writeUsing(lunB, 1, writeParameters(token, 2, rangeOf{10, 1})); a.code() != "5/26/00" {
-		t.Errorf("behind the part of a block: %s", a.code())
+		t.Errorf("after the part of a block: %s", a.code())
 	}
 }
 
-func TestAbortedCommand(t *testing.T) {
+func TestWriteUsingToken_Abort(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 64})
 	stopped, stop := context.WithCancel(ctx)
@@ -460,7 +460,7 @@ func TestAbortedCommand(t *testing.T) {
 	}
 }
 
-func TestEveryRefusalIsCountedAndLogged(t *testing.T) {
+func TestStats_Refusals(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	b.populate(lunA, 1, populateParameters(rangeOf{unitBlocks, 1}))
 	b.writeUsing(lunA, 1, writeParameters(make([]byte, 512), 0, rangeOf{0, 1}))
@@ -476,20 +476,20 @@ func TestEveryRefusalIsCountedAndLogged(t *testing.T) {
 			refusals = append(refusals, l)
 		}
 	}
-	for i, want := range []string{"POPULATE TOKEN", "token has an invalid length", "no copy operation with this list identifier"} {
+	for i, want := range []string{"POPULATE TOKEN", "token has an invalid length", "no copy operation of this I_T nexus with this list identifier"} {
 		if i >= len(refusals) || !strings.Contains(refusals[i], want) || !strings.Contains(refusals[i], "iqn.2026-11.example:host") {
 			t.Errorf("log line %d lacks %q: %v", i, want, refusals)
 		}
 	}
 }
 
-func TestSlowSourceGivesAPartialToken(t *testing.T) {
+func TestPopulateToken_PartialToken(t *testing.T) {
 	b := start(t, tokens.Limits{}).hurried()
-	b.fill(t, lunDumb, 1)
-	if a := b.populate(lunDumb, 1, populateParameters(rangeOf{0, 8}, rangeOf{8, 8})); a.code() != "GOOD" {
+	b.fill(t, lunOutside, 1)
+	if a := b.populate(lunOutside, 1, populateParameters(rangeOf{0, 8}, rangeOf{8, 8})); a.code() != "GOOD" {
 		t.Fatal(a.code())
 	}
-	p := b.rodTokenInformation(lunDumb, 1, 805).data
+	p := b.rodTokenInformation(lunOutside, 1, 805).data
 	if len(p) != 550 || p[5] != 0x04 || p[12] != 0 || binary.BigEndian.Uint64(p[16:]) != 8 {
 		t.Errorf("report % x; want status 04h and 8 blocks", p[:32])
 	}

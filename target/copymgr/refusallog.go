@@ -7,18 +7,18 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Bounds of the log of refused commands: an initiator that asks in a loop for
-// what it does not get must not fill a disk.
+// Bounds of the log of refused commands: an initiator that repeats a refused command
+// must not fill a disk.
 const (
 	refusalsAtOnce  = 20
-	refusalInterval = time.Second // one line more after each
+	refusalInterval = time.Second // one more line per interval
 )
 
-// refusalLog writes a line for each refused command, but only so many; the next
-// line says how many are missing. The zero value is ready.
+// refusalLog writes a line for each refused command up to the bound; the next line has
+// the number of suppressed ones. The zero value is ready.
 type refusalLog struct {
-	mu         sync.Mutex // guards what follows
-	lines      int        // that may be written now
+	mu         sync.Mutex // guards the fields below
+	lines      int        // that may still be written
 	refilled   time.Time
 	suppressed int
 }
@@ -34,8 +34,8 @@ func (l *refusalLog) log(e *logrus.Entry) {
 	e.Warn("copy command refused")
 }
 
-// take decides on one line: whether it may be written, and how many were not
-// since the last.
+// take reports whether a line may be written, and how many were suppressed since the
+// last one.
 func (l *refusalLog) take(now time.Time) (missing int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

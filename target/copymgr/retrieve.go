@@ -9,18 +9,17 @@ import (
 )
 
 var (
-	errNoReport   = errors.New("no copy operation with this list identifier is known for this I_T nexus")
-	errNotRunning = errors.New("no copy operation with this list identifier is running for this I_T nexus")
-	errRunning    = errors.New("the copy operation with this list identifier is still running")
+	errNoReport   = errors.New("no copy operation of this I_T nexus with this list identifier")
+	errNotRunning = errors.New("no running copy operation of this I_T nexus with this list identifier")
+	errRunning    = errors.New("copy operation with this list identifier still running")
 )
 
-// Where commands have their list identifier: both kinds number the same
-// operations.
+// Offsets of the list identifier: both kinds share one number space.
 func listIDOfLID1(cdb []byte) uint32 { return uint32(cdb[fieldListIdentifier]) }
 func listIDOfLID4(cdb []byte) uint32 { return binary.BigEndian.Uint32(cdb[fieldListIdentifier:]) }
 
 // executeReceiveCopyStatusLID4 is RECEIVE COPY STATUS(LID4) (SPC-4 r37 6.24).
-func (u *unit) executeReceiveCopyStatusLID4(_ context.Context, t *scsi.Task) error {
+func (u *logicalUnit) executeReceiveCopyStatusLID4(_ context.Context, t *scsi.Task) error {
 	r, err := u.retrieve(t, nameCopyStatusLID4, listIDOfLID4(t.CDB()))
 	if err != nil {
 		return err
@@ -29,26 +28,26 @@ func (u *unit) executeReceiveCopyStatusLID4(_ context.Context, t *scsi.Task) err
 	return nil
 }
 
-// executeReceiveCopyStatusLID1 is RECEIVE COPY STATUS(LID1) (SPC-4 r37 6.25).
-// The status of a finished operation is told once.
-func (u *unit) executeReceiveCopyStatusLID1(_ context.Context, t *scsi.Task) error {
+// executeReceiveCopyStatusLID1 is RECEIVE COPY STATUS(LID1) (SPC-4 r37 6.25). The
+// status of a finished operation is reported once.
+func (u *logicalUnit) executeReceiveCopyStatusLID1(_ context.Context, t *scsi.Task) error {
 	listID := listIDOfLID1(t.CDB())
 	r, err := u.retrieve(t, nameCopyStatusLID1, listID)
 	if err != nil {
 		return err
 	}
 	t.SetDataIn(r.receiveCopyStatusLID1(), parameterListLength(t.CDB()))
-	// What else there is to ask for is kept: held data, details of a failure.
+	// Data for other commands is kept: held data, details of a failure.
 	if r.finished() && r.sense == nil && len(r.held) == 0 {
 		u.manager.operations.discard(owner{u.lu, t.Nexus}, listID)
 	}
 	return nil
 }
 
-// executeReceiveRODTokenInformation is RECEIVE ROD TOKEN INFORMATION (SPC-4 r37
-// 6.26, SBC-3 5.22). The token is told until it was delivered as a whole, or
-// until an allocation length of zero says that nobody wants it.
-func (u *unit) executeReceiveRODTokenInformation(_ context.Context, t *scsi.Task) error {
+// executeReceiveRODTokenInformation is RECEIVE ROD TOKEN INFORMATION (SPC-4 r37 6.26,
+// SBC-3 5.22). The token is reported until it was delivered entirely, or until an
+// allocation length of zero declines it.
+func (u *logicalUnit) executeReceiveRODTokenInformation(_ context.Context, t *scsi.Task) error {
 	listID := listIDOfLID4(t.CDB())
 	r, err := u.retrieve(t, nameRODTokenInformation, listID)
 	if err != nil {
@@ -62,7 +61,7 @@ func (u *unit) executeReceiveRODTokenInformation(_ context.Context, t *scsi.Task
 
 // executeReceiveCopyDataLID1 is RECEIVE COPY DATA(LID1) (SPC-4 r37 6.21): the held
 // data, once.
-func (u *unit) executeReceiveCopyDataLID1(_ context.Context, t *scsi.Task) error {
+func (u *logicalUnit) executeReceiveCopyDataLID1(_ context.Context, t *scsi.Task) error {
 	listID := listIDOfLID1(t.CDB())
 	r, err := u.retrieveFinished(t, nameCopyDataLID1, listID)
 	if err != nil {
@@ -72,9 +71,9 @@ func (u *unit) executeReceiveCopyDataLID1(_ context.Context, t *scsi.Task) error
 	return nil
 }
 
-// executeReceiveCopyDataLID4 is RECEIVE COPY DATA(LID4) (SPC-4 r37 6.20): the same
-// with the status, of an operation that runs, too.
-func (u *unit) executeReceiveCopyDataLID4(_ context.Context, t *scsi.Task) error {
+// executeReceiveCopyDataLID4 is RECEIVE COPY DATA(LID4) (SPC-4 r37 6.20): the held data
+// with the status, also of a running operation.
+func (u *logicalUnit) executeReceiveCopyDataLID4(_ context.Context, t *scsi.Task) error {
 	listID := listIDOfLID4(t.CDB())
 	r, err := u.retrieve(t, nameCopyDataLID4, listID)
 	if err != nil {
@@ -84,9 +83,8 @@ func (u *unit) executeReceiveCopyDataLID4(_ context.Context, t *scsi.Task) error
 	return nil
 }
 
-// deliverHeld makes p the Data-In, and drops the held data in it once it was
-// delivered.
-func (u *unit) deliverHeld(t *scsi.Task, listID uint32, p []byte) {
+// deliverHeld sets the Data-In to p, and drops the held data once p is delivered.
+func (u *logicalUnit) deliverHeld(t *scsi.Task, listID uint32, p []byte) {
 	if deliver(t, p) {
 		u.manager.operations.change(owner{u.lu, t.Nexus}, listID, func(r *report) {
 			r.heldDiscarded = r.heldDiscarded || len(r.held) > 0
@@ -97,7 +95,7 @@ func (u *unit) deliverHeld(t *scsi.Task, listID uint32, p []byte) {
 
 // executeReceiveCopyFailureDetails is RECEIVE COPY FAILURE DETAILS(LID1) (SPC-4
 // r37 6.23): those of an EXTENDED COPY(LID1), once.
-func (u *unit) executeReceiveCopyFailureDetails(_ context.Context, t *scsi.Task) error {
+func (u *logicalUnit) executeReceiveCopyFailureDetails(_ context.Context, t *scsi.Task) error {
 	listID := listIDOfLID1(t.CDB())
 	r, err := u.retrieveFinished(t, nameFailureDetails, listID)
 	if err != nil {
@@ -107,21 +105,21 @@ func (u *unit) executeReceiveCopyFailureDetails(_ context.Context, t *scsi.Task)
 		return u.refuseListID(t, nameFailureDetails, errNoReport)
 	}
 	if deliver(t, r.failureDetails()) {
-		u.manager.operations.change(owner{u.lu, t.Nexus}, listID, func(r *report) { r.detailsTold = true })
+		u.manager.operations.change(owner{u.lu, t.Nexus}, listID, func(r *report) { r.detailsReported = true })
 	}
 	return nil
 }
 
 // executeReceiveCopyOperatingParameters is RECEIVE COPY OPERATING PARAMETERS
 // (SPC-4 r37 6.22).
-func (u *unit) executeReceiveCopyOperatingParameters(_ context.Context, t *scsi.Task) error {
+func (u *logicalUnit) executeReceiveCopyOperatingParameters(_ context.Context, t *scsi.Task) error {
 	t.SetDataIn(u.limits.operatingParameters(), parameterListLength(t.CDB()))
 	return nil
 }
 
-// executeReportAllRODTokens is REPORT ALL ROD TOKENS (SPC-4 r37 6.31): the
-// management tokens of what was made on this logical unit.
-func (u *unit) executeReportAllRODTokens(_ context.Context, t *scsi.Task) error {
+// executeReportAllRODTokens is REPORT ALL ROD TOKENS (SPC-4 r37 6.31): the management
+// tokens of the tokens created on this logical unit.
+func (u *logicalUnit) executeReportAllRODTokens(_ context.Context, t *scsi.Task) error {
 	data := make([]byte, 8)
 	for _, info := range u.manager.tokens.List() {
 		if info.Creator.Volume == u.volume {
@@ -135,7 +133,7 @@ func (u *unit) executeReportAllRODTokens(_ context.Context, t *scsi.Task) error 
 
 // executeCopyOperationAbort is COPY OPERATION ABORT (SPC-4 r37 6.3). It returns
 // when the operation moves no more data.
-func (u *unit) executeCopyOperationAbort(ctx context.Context, t *scsi.Task) error {
+func (u *logicalUnit) executeCopyOperationAbort(ctx context.Context, t *scsi.Task) error {
 	op := u.manager.operations.abort(owner{u.lu, t.Nexus}, listIDOfLID4(t.CDB()), errAbortedByCommand)
 	if op == nil {
 		return u.refuseListID(t, nameCopyOperationAbort, errNotRunning)
@@ -148,8 +146,8 @@ func (u *unit) executeCopyOperationAbort(ctx context.Context, t *scsi.Task) erro
 	}
 }
 
-// deliver makes p the Data-In, and reports whether the initiator gets all of it,
-// or says by an allocation length of zero that it wants none.
+// deliver sets the Data-In to p, and reports whether the initiator gets all of it, or
+// declines it by an allocation length of zero.
 func deliver(t *scsi.Task, p []byte) bool {
 	allocationLength := parameterListLength(t.CDB())
 	t.SetDataIn(p, allocationLength)
@@ -157,8 +155,8 @@ func deliver(t *scsi.Task, p []byte) bool {
 	return allocationLength == 0 || int64(delivered) >= int64(len(p))
 }
 
-// retrieve returns the report that a command asks for.
-func (u *unit) retrieve(t *scsi.Task, name string, listID uint32) (report, error) {
+// retrieve returns the report for a command.
+func (u *logicalUnit) retrieve(t *scsi.Task, name string, listID uint32) (report, error) {
 	r, ok := u.manager.operations.report(owner{u.lu, t.Nexus}, listID)
 	if !ok {
 		return r, u.refuseListID(t, name, errNoReport)
@@ -166,8 +164,8 @@ func (u *unit) retrieve(t *scsi.Task, name string, listID uint32) (report, error
 	return r, nil
 }
 
-// retrieveFinished is retrieve for what is known in the end only.
-func (u *unit) retrieveFinished(t *scsi.Task, name string, listID uint32) (report, error) {
+// retrieveFinished is retrieve for data that exists only after the end.
+func (u *logicalUnit) retrieveFinished(t *scsi.Task, name string, listID uint32) (report, error) {
 	r, err := u.retrieve(t, name, listID)
 	if err == nil && !r.finished() {
 		err = u.refuseListID(t, name, errRunning)
@@ -176,7 +174,7 @@ func (u *unit) retrieveFinished(t *scsi.Task, name string, listID uint32) (repor
 }
 
 // refuseListID refuses a command for its list identifier.
-func (u *unit) refuseListID(t *scsi.Task, name string, cause error) error {
+func (u *logicalUnit) refuseListID(t *scsi.Task, name string, cause error) error {
 	sense := scsi.InvalidFieldInCDB(fieldListIdentifier, scsi.WholeField)
 	u.manager.refuse(u.originOf(t, name), sense, cause)
 	return sense

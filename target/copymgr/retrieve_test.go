@@ -41,7 +41,7 @@ func TestHeldData(t *testing.T) {
 		t.Errorf("status % x: want HDD", p)
 	}
 	if a := b.copyIn(lunA, 0x00, 3, 255); a.code() != "5/24/00" {
-		t.Errorf("the status was told, and is told again: %s", a.code())
+		t.Errorf("status reported twice: %s", a.code())
 	}
 	// More than is held: the latest is kept.
 	large := segmentOf{kind: 0x0D, count: 1000, destinationLBA: 1024}
@@ -65,7 +65,7 @@ func TestHeldData(t *testing.T) {
 	}
 }
 
-func TestRetrievalOfLID1(t *testing.T) {
+func TestRetrieve_LID1(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	for _, action := range []byte{0x00, 0x01, 0x04} {
 		if a := b.copyIn(lunA, action, 1, 255); a.code() != "5/24/00" || a.field() != "cdb 2" {
@@ -78,7 +78,7 @@ func TestRetrievalOfLID1(t *testing.T) {
 	}
 	for _, want := range []string{"GOOD", "5/24/00"} {
 		if a := b.copyIn(lunA, 0x00, 1, 255); a.code() != want {
-			t.Errorf("%s, want %s: the status is told once", a.code(), want)
+			t.Errorf("%s, want %s: the status is reported once", a.code(), want)
 		}
 	}
 	golden(t, "operating-parameters.hex", b.copyIn(lunA, 0x03, 0, 1024).data)
@@ -89,7 +89,7 @@ func TestRetrievalOfLID1(t *testing.T) {
 
 // The numbers of running operations: the same for all commands, with one rule
 // for two forms of the parameter list.
-func TestListIdentifiersOfExtendedCopy(t *testing.T) {
+func TestExtendedCopy_ListIdentifiers(t *testing.T) {
 	b := start(t, tokens.Limits{}).hurried()
 	s := b.stepMaps(1 << 20)
 	two := segmentOf{kind: 2, source: 1, destination: 1, count: 8, destinationLBA: 64}

@@ -11,7 +11,7 @@ import (
 	"odx/tokens"
 )
 
-// Layout of a ROD CSCD descriptor (SPC-4 r37 6.4.5.9), from its beginning.
+// Layout of a ROD CSCD descriptor (SPC-4 r37 6.4.5.9), as offsets from its start.
 const (
 	cscdTypeROD = 0xFE
 
@@ -24,32 +24,32 @@ const (
 	fieldRODTokenOffset   = 24
 	fieldCSCDDeviceParams = 28
 
-	// cscdRODProducer is the id of the logical unit that a token was made on.
+	// cscdRODProducer is the CSCD id of the logical unit that created a token.
 	cscdRODProducer = 0xF800
 
-	// maxInlineTokens bounds the inline data where ROD CSCD descriptors find their
-	// tokens. MAXIMUM INLINE DATA LENGTH is about what segments write, and zero.
+	// maxInlineTokens bounds the inline data with the tokens of ROD CSCD descriptors.
+	// MAXIMUM INLINE DATA LENGTH is zero, since it bounds the data that segments write.
 	maxInlineTokens = maxCSCDs * tokens.TokenLength
 
-	// tokenBlockLength is where a ROD token has the logical block length of what it
-	// was made of, as READ CAPACITY(16) does (SPC-4 r37 5.17.6.5).
+	// tokenBlockLength is the offset in a ROD token of the logical block length of its
+	// source, in the layout of READ CAPACITY(16) (SPC-4 r37 5.17.6.5).
 	tokenBlockLength = 96
 )
 
 var (
-	errRODWritten  = errors.New("a ROD of a point in time cannot be written")
-	errRODProducer = fmt.Errorf("%w: the producer of a ROD is a descriptor of its own", tokens.ErrRemote)
+	errRODWritten  = errors.New("point-in-time ROD is read-only")
+	errRODProducer = fmt.Errorf("%w: ROD producer in a separate descriptor", tokens.ErrRemote)
 )
 
-// rodCSCD is a ROD CSCD descriptor that names a ROD token in the inline data.
+// rodCSCD is a ROD CSCD descriptor that refers to a ROD token in the inline data.
 type rodCSCD struct {
 	token *tokens.Token
-	// remote says that the token's maker is named by another descriptor.
+	// remote: another descriptor identifies the token's creator.
 	remote, deleteToken bool
 }
 
-// parseRODCSCD decodes a ROD CSCD descriptor: one that reads the bytes of a token.
-// Those that populate a ROD are not supported.
+// parseRODCSCD decodes a ROD CSCD descriptor that reads the bytes of a token.
+// Descriptors that populate a ROD are not supported.
 func parseRODCSCD(d []byte, at int, inline []byte) (cscd, error) {
 	be := binary.BigEndian
 	wrong := func(field int) (cscd, error) {
@@ -79,19 +79,19 @@ func parseRODCSCD(d []byte, at int, inline []byte) (cscd, error) {
 	return c, nil
 }
 
-// rod is the bytes of a ROD token, which act as a block device that can be read
-// (SPC-4 r37 5.17.7.6).
+// rod presents the bytes of a ROD token as a read-only block device (SPC-4 r37
+// 5.17.7.6).
 type rod struct {
 	handle *tokens.Handle
-	// deleteToken says that the token is deleted after the copy (DEL_TKN).
+	// deleteToken: the token is deleted after the copy (DEL_TKN).
 	deleteToken bool
-	volume      string // that it was made of
+	volume      string // source volume
 	block       int64  // bytes
 	length      int64  // bytes, whole blocks
 	reader      *tokens.Reader
 }
 
-// newROD looks the token of a descriptor up. The error is one that refuses tokens,
+// newROD looks up the token of a descriptor. The error is a refusal of the token,
 // before anything is copied.
 func (x *extendedCopy) newROD(c *cscd) (*rod, error) {
 	if c.rod.remote {
@@ -137,12 +137,12 @@ func (x *extendedCopy) deleteRODs(ctx context.Context) {
 			continue
 		}
 		if err := r.reached.rod.handle.Delete(ctx, tokens.Deleted); err != nil {
-			x.unit.manager.log.WithError(err).Warn("a token that should be deleted after EXTENDED COPY stays")
+			x.unit.manager.log.WithError(err).Warn("token not deleted after EXTENDED COPY")
 		}
 	}
 }
 
-// rodFailed is what a segment ends with whose source is the token of a ROD.
+// rodFailed returns the error of a segment whose source is the token of a ROD.
 func rodFailed(r *reached, err error) *segmentError {
 	for _, end := range []error{tokens.ErrRevoked, tokens.ErrDeleted, tokens.ErrCancelled, tokens.ErrExpired} {
 		if errors.Is(err, end) {

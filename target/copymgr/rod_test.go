@@ -45,14 +45,14 @@ func (b *testbed) rodCopy(action byte, data, d []byte, segments ...segmentOf) an
 	return b.extendedCopy(lunA, action, inline(action, p, data))
 }
 
-// The bytes of a token in the inline data are copied like those of a disk: as they
-// were when it was made, from any block or byte on, without being moved.
-func TestExtendedCopyFromATokenInTheInlineData(t *testing.T) {
-	const rodID = 4 // behind the four logical units
+// The bytes of a token in the inline data are copied like those of a disk: as of the
+// token's creation, from any block or byte on, without being moved.
+func TestExtendedCopy_ROD(t *testing.T) {
+	const rodID = 4 // after the four logical units
 	for _, action := range []byte{0, 1} {
 		b := start(t, tokens.Limits{})
 		data := b.fill(t, lunA, 1)
-		units := [][]byte{nil, b.fill(t, lunB, 2), b.fill(t, lunDumb, 3)}
+		units := [][]byte{nil, b.fill(t, lunB, 2), b.fill(t, lunOutside, 3)}
 		token := b.token(t, lunA, rangeOf{8, 512}, rangeOf{1000, 512})
 		model := append(bytes.Clone(data[8*512:520*512]), data[1000*512:1512*512]...)
 		units[0] = b.fill(t, lunA, 9) // what it was made of has changed
@@ -96,7 +96,7 @@ func TestExtendedCopyFromATokenInTheInlineData(t *testing.T) {
 }
 
 // DEL_TKN deletes the token once all is copied, and only then.
-func TestExtendedCopyDeletesItsToken(t *testing.T) {
+func TestExtendedCopy_ROD_DeleteToken(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 64})
 	d := with(rodCSCDOf(0), func(p []byte) { p[23] = 1 })
@@ -110,7 +110,7 @@ func TestExtendedCopyDeletesItsToken(t *testing.T) {
 	}
 }
 
-func TestExtendedCopyRefusesTokens(t *testing.T) {
+func TestExtendedCopy_ROD_Refused(t *testing.T) {
 	b := startWith(t, tokens.Options{Policy: tokens.Policy{Access: tokens.AccessInitiator}})
 	other := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 64})
@@ -166,9 +166,9 @@ func TestExtendedCopyRefusesTokens(t *testing.T) {
 	}
 }
 
-// A token that is revoked during an EXTENDED COPY ends that, or not, as the policy
-// wants.
-func TestExtendedCopyWhoseTokenIsRevoked(t *testing.T) {
+// A token that is revoked during an EXTENDED COPY ends it, or not, depending on the
+// policy.
+func TestExtendedCopy_ROD_Revoked(t *testing.T) {
 	for policy, want := range map[tokens.RunningCopy]string{tokens.FinishCopy: "GOOD", tokens.AbortCopy: "A/0D/02"} {
 		b := startWith(t, tokens.Options{Policy: tokens.Policy{RunningCopy: policy}})
 		token := b.token(t, lunA, rangeOf{0, 64})

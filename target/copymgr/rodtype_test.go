@@ -29,7 +29,7 @@ func TestReportAllRODTokens(t *testing.T) {
 // A token of each kind that POPULATE TOKEN makes, as VPD page 8Fh says it does.
 func TestRODTypes(t *testing.T) {
 	b := start(t, tokens.Limits{})
-	for _, lun := range []int{lunA, lunDumb} {
+	for _, lun := range []int{lunA, lunOutside} {
 		page := b.send(ctx, b.nexus, lun, []byte{0x12, 0x01, 0x8F, 4, 0, 0}, nil).data
 		entries := descriptors(t, page[4:])[0x0108][8:]
 		for ; len(entries) >= 64; entries = entries[64:] {
@@ -67,7 +67,7 @@ func TestChangeVulnerableToken(t *testing.T) {
 	}
 	write(64)
 	if a := b.writeUsing(lunB, 2, writeParameters(token, 0, rangeOf{0, 1})); a.code() != "GOOD" {
-		t.Errorf("after a write beside it: %s", a.code())
+		t.Errorf("after a write next to it: %s", a.code())
 	}
 	write(3)
 	if a := b.writeUsing(lunB, 2, writeParameters(token, 0, rangeOf{0, 1})); a.code() != "5/23/08" {

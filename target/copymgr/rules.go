@@ -2,19 +2,19 @@ package copymgr
 
 import "strings"
 
-// Rules say which initiator may copy from which volume to which. The first one
-// that matches decides; where none does, a copy is allowed.
+// Rules define which initiator may copy from which volume to which. The first match
+// decides; without one, a copy is allowed.
 type Rules []Rule
 
-// Rule is one of Rules. A pattern is a name, or with an asterisk at its end the
-// beginning of names; an empty list matches everything.
+// Rule is one of Rules. A pattern is a name, or a prefix that ends with an asterisk; an
+// empty list matches every name.
 type Rule struct {
 	Initiators, From, To []string
 	Deny                 bool
 }
 
-// allow reports whether an initiator may copy from a volume to another. Names
-// are empty where they are not known, which only an empty pattern list matches.
+// allow reports whether an initiator may copy between two volumes. An unknown name is
+// empty, and matches only an empty pattern list.
 func (r Rules) allow(initiator, from, to string) bool {
 	for _, rule := range r {
 		if matches(rule.Initiators, initiator) && matches(rule.From, from) && matches(rule.To, to) {
@@ -24,8 +24,8 @@ func (r Rules) allow(initiator, from, to string) bool {
 	return true
 }
 
-// allowSource reports whether an initiator may copy from a volume to any other
-// at all. What it may copy to is checked when it does.
+// allowSource reports whether an initiator may copy from a volume to any other. The
+// destination is checked when it is known.
 func (r Rules) allowSource(initiator, from string) bool {
 	for _, rule := range r {
 		if !matches(rule.Initiators, initiator) || !matches(rule.From, from) {
@@ -38,7 +38,7 @@ func (r Rules) allowSource(initiator, from string) bool {
 	return true
 }
 
-// matches reports whether name matches one of patterns, or there are none.
+// matches reports whether name matches one of patterns, or patterns is empty.
 func matches(patterns []string, name string) bool {
 	for _, p := range patterns {
 		prefix, cut := strings.CutSuffix(p, "*")

@@ -33,7 +33,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
-func TestRulesBindTokens(t *testing.T) {
+func TestRules_Tokens(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 8})
 	b.manager.rules = Rules{{From: []string{"volume0"}, To: []string{"volume1"}, Deny: true}, {From: []string{"volume2"}, Deny: true}}
@@ -45,7 +45,7 @@ func TestRulesBindTokens(t *testing.T) {
 	if a := b.writeUsing(lunA, 1, writeParameters(token, 0, rangeOf{64, 8})); a.code() != "GOOD" {
 		t.Errorf("another destination: %s", a.code())
 	}
-	if a := b.populate(lunDumb, 1, populateParameters(rangeOf{0, 8})); a.code() != "5/20/02" {
+	if a := b.populate(lunOutside, 1, populateParameters(rangeOf{0, 8})); a.code() != "5/20/02" {
 		t.Errorf("forbidden source: %s", a.code())
 	}
 	if a := b.populate(lunA, 1, populateParameters(rangeOf{0, 8})); a.code() != "GOOD" {

@@ -11,22 +11,22 @@ import (
 	"odx/tokens"
 )
 
-// An operation that is aborted before it runs moves nothing, and says who ended it.
-func TestOperation_Run_aborted(t *testing.T) {
+// An operation that is aborted before it runs moves nothing, and returns the cause.
+func TestOperation_Run_Aborted(t *testing.T) {
 	for name, background := range map[string]bool{"foreground": false, "background": true} {
 		t.Run(name, func(t *testing.T) {
 			b := start(t, tokens.Limits{})
 			lu := b.target.LU(lunA)
 			op := &operation{manager: b.manager, owner: owner{lu, b.nexus}, listID: 5, identified: true, units: unitsDestinationBlocks}
 			o := b.manager.operations
-			if err := o.begin(op); err != nil {
+			if err := o.add(op); err != nil {
 				t.Fatal(err)
 			}
 			if o.abort(op.owner, op.listID, errAbortedByCommand) != op {
 				t.Fatal("the operation cannot be aborted")
 			}
 			var met error
-			err := b.manager.carryOut(ctx, op, plan{background: background, work: func(ctx context.Context, _ *operation) (report, error) {
+			err := b.manager.execute(ctx, op, plan{background: background, work: func(ctx context.Context, _ *operation) (report, error) {
 				met = ctx.Err()
 				return report{}, met
 			}})
@@ -44,7 +44,7 @@ func TestOperation_Run_aborted(t *testing.T) {
 
 // The deadline of a command is for moving data: a flush may come after it, and what was
 // moved counts.
-func TestOperation_Run_deadline(t *testing.T) {
+func TestOperation_Run_Deadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, tokens.Limits{})
 		b.manager.foregroundTime = 500 * time.Millisecond

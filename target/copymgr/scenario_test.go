@@ -12,9 +12,9 @@ import (
 	"odx/tokens"
 )
 
-// What Windows' class driver asks for when it finds a disk, and on what it
-// insists before it uses offloaded copies.
-func TestWindowsDeviceStart(t *testing.T) {
+// The commands of Windows' class driver when it finds a disk, and its requirements for
+// offloaded copies.
+func TestWindows_DeviceStart(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	inquiry := func(page byte, length uint16) answer {
 		return b.send(ctx, b.nexus, lunA, []byte{0x12, 0x01, page, byte(length >> 8), byte(length), 0}, nil)
@@ -52,7 +52,7 @@ func TestWindowsDeviceStart(t *testing.T) {
 
 // A file copy as Windows' copy engine does it: tokens with default timeout,
 // 805 bytes for the report, writes in pieces, and no report after GOOD.
-func TestWindowsFileCopy(t *testing.T) {
+func TestWindows_FileCopy(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	data := b.fill(t, lunA, 1)
 	b.fill(t, lunB, 2)
@@ -71,7 +71,7 @@ func TestWindowsFileCopy(t *testing.T) {
 		t.Fatalf("ROD token descriptors % x", p[o:o+6])
 	}
 	token := p[o+6 : o+6+512]
-	b.fill(t, lunA, 0xEE) // the token stands for what was there
+	b.fill(t, lunA, 0xEE) // the token represents the earlier data
 	rod := append(bytes.Clone(data[64*512:(64+512)*512]), data[1024*512:(1024+256)*512]...)
 
 	want := b.contents(t, lunB)
@@ -89,7 +89,7 @@ func TestWindowsFileCopy(t *testing.T) {
 }
 
 // A write that stops early is resumed from INFORMATION, without a report.
-func TestWindowsResumesShortWrites(t *testing.T) {
+func TestWindows_ShortWrites(t *testing.T) {
 	b := start(t, tokens.Limits{}).hurried()
 	data := b.fill(t, lunA, 1)
 	token := b.token(t, lunA, rangeOf{0, 1024})
@@ -117,7 +117,7 @@ func TestZeroToken(t *testing.T) {
 	zero := make([]byte, 512)
 	binary.BigEndian.PutUint32(zero, 0xFFFF0001)
 	binary.BigEndian.PutUint16(zero[6:], 0x01F8)
-	for _, lun := range []int{lunA, lunB, lunDumb} {
+	for _, lun := range []int{lunA, lunB, lunOutside} {
 		want := b.fill(t, lun, 1)
 		blockLength := b.target.LU(uint16(lun)).LogicalBlockLength()
 		// OFFSET INTO ROD does not matter: zeros have no end.
@@ -151,7 +151,7 @@ func TestDeleteToken(t *testing.T) {
 }
 
 // ddpt uses one list identifier for POPULATE TOKEN and WRITE USING TOKEN.
-func TestListIdentifierIsReused(t *testing.T) {
+func TestListIdentifier_Reused(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	first := b.token(t, lunA, rangeOf{0, 8})
 	second := b.token(t, lunA, rangeOf{8, 8})
@@ -166,7 +166,7 @@ func TestListIdentifierIsReused(t *testing.T) {
 	}
 }
 
-func TestRetrieval(t *testing.T) {
+func TestRetrieve_LID4(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	populate := func() {
 		t.Helper()
@@ -210,8 +210,8 @@ func TestRetrieval(t *testing.T) {
 	}
 }
 
-// A list identifier belongs to one I_T nexus; its token to whoever has it.
-func TestAnotherNexus(t *testing.T) {
+// A list identifier belongs to one I_T nexus; a token is valid on any.
+func TestListIdentifier_OtherNexus(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	data := b.fill(t, lunA, 1)
 	token := b.token(t, lunA, rangeOf{0, 8})
@@ -236,7 +236,7 @@ func TestAnotherNexus(t *testing.T) {
 	}
 }
 
-func TestLogicalUnitReset(t *testing.T) {
+func TestOperations_LogicalUnitReset(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 8})
 	tokenB := b.token(t, lunB, rangeOf{0, 8})
@@ -256,7 +256,7 @@ func TestLogicalUnitReset(t *testing.T) {
 	b.token(t, lunA, rangeOf{0, 8})
 }
 
-func TestReportsAreKeptForATime(t *testing.T) {
+func TestReports_KeepTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, tokens.Limits{})
 		token := b.token(t, lunA, rangeOf{0, 8})
@@ -278,7 +278,7 @@ func TestReportsAreKeptForATime(t *testing.T) {
 	})
 }
 
-func TestReportsAreBounded(t *testing.T) {
+func TestReports_Bound(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	for id := range uint32(maxReports + 10) {
 		b.writeUsing(lunA, id, writeParameters(nil, 0, rangeOf{0, 1}))
@@ -295,8 +295,8 @@ func TestReportsAreBounded(t *testing.T) {
 	}
 }
 
-// While a command runs, its list identifier is taken and its status told.
-func TestListIdentifierInUse(t *testing.T) {
+// While a command runs, its list identifier is in use and its status is reported.
+func TestListIdentifier_InUse(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 8})
 	entered, proceed := make(chan struct{}), make(chan struct{})
@@ -337,7 +337,7 @@ func TestListIdentifierInUse(t *testing.T) {
 	case proceed <- struct{}{}:
 	}
 	<-reset
-	<-done // as it may be: nobody looks at what an aborted command says
+	<-done // any status: the initiator ignores that of an aborted command
 	b.clearAttentions(b.nexus, lunB)
 	if a := b.rodTokenInformation(lunB, 5, 805); a.code() != "5/24/00" {
 		t.Errorf("report of an operation that the reset dropped: %s", a.code())
@@ -345,7 +345,7 @@ func TestListIdentifierInUse(t *testing.T) {
 }
 
 // Write-through makes a copy durable before it is GOOD, as it does a write.
-func TestWriteThroughFlushes(t *testing.T) {
+func TestWriteUsingToken_WriteThrough(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 8})
 	flushes := 0
@@ -369,8 +369,8 @@ func TestWriteThroughFlushes(t *testing.T) {
 	}
 }
 
-// The token tells who made it, as SPC-4 lays it out, for tools that look.
-func TestTokenDescribesItsLogicalUnit(t *testing.T) {
+// The token has its creator in the layout of SPC-4, for tools that show it.
+func TestPopulateToken_Creator(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunB, rangeOf{0, 2}, rangeOf{9, 1})
 	naa, capacity := b.target.LU(lunB).NAA(), b.target.LU(lunB).ReadCapacity16()
@@ -393,7 +393,7 @@ func TestTokenDescribesItsLogicalUnit(t *testing.T) {
 }
 
 // REPORT SUPPORTED OPERATION CODES and page 8Fh say the same.
-func TestReportedCommands(t *testing.T) {
+func TestInstall_ReportedCommands(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	a := b.send(ctx, b.nexus, lunA, []byte{0xA3, 0x0C, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0}, nil)
 	actions := map[byte][]byte{}
@@ -421,7 +421,7 @@ func TestReportedCommands(t *testing.T) {
 	}
 }
 
-func TestInstallTwice(t *testing.T) {
+func TestInstall_Twice(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	if err := b.manager.Install(b.target.LU(lunA), "again"); err == nil {
 		t.Error("the commands were installed a second time")

@@ -6,7 +6,7 @@ import (
 	"odx/target/scsi"
 )
 
-// side says which logical unit of a segment an error came from.
+// side identifies the logical unit of a segment that an error came from.
 type side byte
 
 const (
@@ -24,22 +24,22 @@ const (
 	fieldSegmentDestLBA     = 20
 )
 
-// segmentError is what a segment failed with.
+// segmentError is the failure of a segment.
 type segmentError struct {
 	asc   scsi.ASC
 	field int // in the segment descriptor; 0: none
-	// cscd is where in the parameter list the CSCD descriptor of the logical unit
-	// is that cannot be reached; 0 for another error, or where none describes it.
+	// cscd is the offset in the parameter list of the CSCD descriptor of the
+	// unreachable logical unit; 0 for another error, or without a descriptor.
 	cscd int
-	// third says which logical unit failed, and err with what.
+	// third is the logical unit that failed, and err its error.
 	third side
 	err   error
 }
 
-// sense returns the sense data of a copy that ended at segment s (SPC-4 r37
-// 5.17.7.4): COPY ABORTED with the segment's number, a pointer to the CSCD
-// descriptor of the logical unit that failed, or else into the segment descriptor,
-// and the status and sense data of that logical unit.
+// sense returns the sense data of a copy that ended at segment s (SPC-4 r37 5.17.7.4):
+// COPY ABORTED with the segment's number, a pointer to the CSCD descriptor of the
+// failed logical unit, or else into the segment descriptor, and the status and sense
+// data of that logical unit.
 func (e *segmentError) sense(x *extendedCopy, s *segment) *scsi.SenseError {
 	const sksv, segmentPointer = 0x80, 0x20
 	sense := scsi.NewSense(scsi.KeyCopyAborted, e.asc)
@@ -58,8 +58,8 @@ func (e *segmentError) sense(x *extendedCopy, s *segment) *scsi.SenseError {
 	return sense
 }
 
-// failedCSCD is where in the parameter list the descriptor of the logical unit is
-// that failed; 0 when none describes it.
+// failedCSCD returns the offset in the parameter list of the descriptor of the failed
+// logical unit; 0 if there is none.
 func (e *segmentError) failedCSCD(x *extendedCopy, s *segment) int {
 	id := s.source
 	switch e.third {
@@ -74,7 +74,7 @@ func (e *segmentError) failedCSCD(x *extendedCopy, s *segment) int {
 	return 0
 }
 
-// sourceFailed and destinationFailed are THIRD PARTY DEVICE FAILURE.
+// sourceFailed and destinationFailed return THIRD PARTY DEVICE FAILURE.
 func sourceFailed(err error) *segmentError {
 	return &segmentError{asc: ascThirdPartyDeviceFailure, field: fieldSegmentSource, third: fromSource, err: err}
 }

@@ -42,24 +42,24 @@ const (
 	ascInsufficientRODTokens         scsi.ASC = 0x550D
 )
 
-// Offsets of the fields that a field pointer names.
+// Offsets of the fields for field pointers.
 const (
 	fieldInactivityTimeout = 4
 	fieldRODType           = 8
 	fieldOffsetIntoROD     = 8
 )
 
-// senseRow is one row of the tables that turn an error of the token manager
-// into sense data.
+// senseRow is one row of the tables that turn an error of the token manager into sense
+// data.
 type senseRow struct {
 	err   error
 	sense *scsi.SenseError
 }
 
-// illegal is sense data of key ILLEGAL REQUEST.
+// illegal returns sense data with key ILLEGAL REQUEST.
 func illegal(asc scsi.ASC) *scsi.SenseError { return scsi.NewSense(scsi.KeyIllegalRequest, asc) }
 
-// populateSense is for errors of OffloadRead.
+// populateSense has the errors of OffloadRead.
 var populateSense = []senseRow{
 	{errRule, illegal(ascNoAccessRights)},
 	{tokens.ErrTimeout, scsi.InvalidFieldInParameterList(fieldInactivityTimeout, scsi.WholeField)},
@@ -71,7 +71,7 @@ var populateSense = []senseRow{
 	{tokens.ErrUnmapped, illegal(ascInsufficientRODResources)},
 }
 
-// writeUsingSense is for errors of OffloadWrite.
+// writeUsingSense has the errors of OffloadWrite.
 var writeUsingSense = []senseRow{
 	{errRule, illegal(ascNoAccessRights)},
 	{tokens.ErrInvalidLength, illegal(ascTokenInvalidLength)},
@@ -88,8 +88,8 @@ var writeUsingSense = []senseRow{
 	{blockdev.ErrRange, illegal(scsi.ASCLBAOutOfRange)},
 }
 
-// senseOf looks err up in rows, and then among the errors that every command
-// of the logical unit can meet.
+// senseOf looks up err in rows, and then among the errors of all commands of the
+// logical unit.
 func senseOf(lu *scsi.LogicalUnit, rows []senseRow, err error) *scsi.SenseError {
 	for _, row := range rows {
 		if errors.Is(err, row.err) {
@@ -99,8 +99,8 @@ func senseOf(lu *scsi.LogicalUnit, rows []senseRow, err error) *scsi.SenseError 
 	return lu.Sense(err)
 }
 
-// underrun is the sense data of a copy that ended early after count blocks
-// (SBC-3 4.28.2). Windows goes on from there.
+// underrun returns the sense data of a copy that ended early after count blocks (SBC-3
+// 4.28.2). Windows continues from there.
 func underrun(count uint64) *scsi.SenseError {
 	key := scsi.KeyCopyAborted
 	if count == 0 {

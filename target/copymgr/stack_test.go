@@ -57,9 +57,9 @@ func startWithStripe(t *testing.T, l tokens.Limits, limit int64) *testbed {
 	return b
 }
 
-// TestEffectiveLengthOfAView: where a view cannot show all of a range, the token
-// stands for the first blocks of it, and the initiator is told how many.
-func TestEffectiveLengthOfAView(t *testing.T) {
+// If a view cannot show all of a range, the token represents the first blocks of it,
+// and the initiator gets their number.
+func TestPopulateToken_ViewLength(t *testing.T) {
 	b := startWithStripe(t, tokens.Limits{}, 3*stripeUnit)
 	data := b.fill(t, lunStripe, 1)
 	if a := b.populate(lunStripe, 5, populateParameters(rangeOf{8, 1024}, rangeOf{0, 8})); a.code() != "GOOD" {
@@ -78,9 +78,9 @@ func TestEffectiveLengthOfAView(t *testing.T) {
 	}
 }
 
-// TestWriteUsingTokenEndsAtUnits: a write to a stripe whose time is over ends with a
-// unit, and the initiator is told where; it goes on from there.
-func TestWriteUsingTokenEndsAtUnits(t *testing.T) {
+// A write to a stripe that reaches the time limit ends at a striping unit, and the
+// initiator gets the count; it continues from there.
+func TestWriteUsingToken_StripingUnits(t *testing.T) {
 	b := startWithStripe(t, tokens.Limits{}, 1<<40)
 	b.hurry = true
 	data := b.fill(t, lunA, 1)
@@ -104,9 +104,8 @@ func TestWriteUsingTokenEndsAtUnits(t *testing.T) {
 	}
 }
 
-// TestExtendedCopyOfAView: EXTENDED COPY maps from and to a view, by blocks and by
-// bytes, within it too.
-func TestExtendedCopyOfAView(t *testing.T) {
+// EXTENDED COPY maps from and to a view, by blocks and by bytes, within it too.
+func TestExtendedCopy_Stripe(t *testing.T) {
 	b := startWithStripe(t, tokens.Limits{}, 1<<40)
 	want := b.fill(t, lunStripe, 1)
 	a := b.fill(t, lunA, 2)

@@ -8,18 +8,18 @@ import (
 	"odx/target/scsi"
 )
 
-// Stats counts copy commands since the copy manager was made.
+// Stats counts copy commands since the creation of the copy manager.
 type Stats struct {
 	Since time.Time
-	// Populated and Written count the commands that did all they were asked to,
-	// Partial those that did some of it.
+	// Populated and Written count the commands that completed, Partial those that
+	// completed in part.
 	Populated uint64
 	Written   uint64
 	Extended  uint64
 	Partial   uint64
 	// PopulatedBytes were represented by tokens, WrittenBytes written with them;
-	// ExtendedBytes were written by EXTENDED COPY. Of each, so many had to be moved:
-	// read and written, because they are not in the store, or do not lie alike to its
+	// ExtendedBytes were written by EXTENDED COPY. The moved bytes of each were read
+	// and written, because they are not in the store, or not equally aligned to its
 	// blocks. The rest was mapped.
 	PopulatedBytes      uint64
 	PopulatedMovedBytes uint64
@@ -27,25 +27,25 @@ type Stats struct {
 	WrittenMovedBytes   uint64
 	ExtendedBytes       uint64
 	ExtendedMovedBytes  uint64
-	// Aborted counts the operations that were ended from outside.
+	// Aborted counts the aborted operations.
 	Aborted uint64
-	// Refused counts the commands that did nothing and ended with CHECK CONDITION
-	// or another bad status, RefusedBy the same by additional sense code
-	// ("23h/07h") or status ("BUSY").
+	// Refused counts the commands without effect that ended with CHECK CONDITION or
+	// another error status, RefusedBy the same by additional sense code ("23h/07h") or
+	// status ("BUSY").
 	Refused   uint64
 	RefusedBy map[string]uint64
 	// Recent are the last refusals, the latest first, at most 32.
 	Recent []Refusal
 }
 
-// Refusal says of one command why it did nothing.
+// Refusal describes why one command had no effect.
 type Refusal struct {
 	Time      time.Time
 	Command   string
 	Initiator string
 	Target    string
 	Volume    string
-	// Sense is the sense data in short, or the status.
+	// Sense is the abbreviated sense data, or the status.
 	Sense  string
 	Reason string
 }
@@ -53,7 +53,7 @@ type Refusal struct {
 // maxRecent bounds Stats.Recent.
 const maxRecent = 32
 
-// Stats returns the counts of now.
+// Stats returns the current counts.
 func (m *Manager) Stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -67,7 +67,7 @@ func (m *Manager) Stats() Stats {
 	return s
 }
 
-// refuse counts a command that ends with sense and tells the log why.
+// refuse counts a command that ends with sense and logs the cause.
 func (m *Manager) refuse(o origin, sense *scsi.SenseError, cause error) {
 	if cause == nil {
 		cause = sense
@@ -81,7 +81,7 @@ func (m *Manager) refuseStatus(o origin, status byte, cause error) {
 	m.countRefusal(o, words, Refusal{Sense: words, Reason: cause.Error()})
 }
 
-// statusWords returns what SAM-5 5.3.1 calls a status that refuses a command.
+// statusWords returns the name of a status in SAM-5 5.3.1.
 func statusWords(status byte) string {
 	switch status {
 	case scsi.StatusBusy:
@@ -94,7 +94,7 @@ func statusWords(status byte) string {
 	return fmt.Sprintf("status %02Xh", status)
 }
 
-// countRefusal counts r, which happened to o, and writes it to the log.
+// countRefusal counts r, of the command o, and logs it.
 func (m *Manager) countRefusal(o origin, by string, r Refusal) {
 	r.Time, r.Command, r.Volume = time.Now().UTC(), o.command, o.volume
 	r.Initiator, r.Target = o.nexus.InitiatorName, o.nexus.TargetName

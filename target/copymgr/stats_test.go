@@ -9,10 +9,9 @@ import (
 	"odx/tokens"
 )
 
-// Whoever refuses a copy command, the device server, the copy manager or a
-// logical unit that the copy reaches: the counters and the log have it, with the
-// reason.
-func TestEveryKindOfRefusalIsCountedAndLogged(t *testing.T) {
+// The counters and the log have every refused copy command with the reason, whether the
+// device server, the copy manager or a logical unit of the copy refused it.
+func TestStats_RefusalKinds(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	other := b.attach("iqn.2026-11.example:other")
 	token := b.token(t, lunA, rangeOf{0, 8})
@@ -85,7 +84,7 @@ func TestEveryKindOfRefusalIsCountedAndLogged(t *testing.T) {
 }
 
 // A unit attention is no refusal.
-func TestStats_unit_attention(t *testing.T) {
+func TestStats_UnitAttention(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	n := b.target.Attach(scsi.NexusID{InitiatorName: "iqn.2026-11.example:new", TargetName: b.target.Name(), TargetPortalGroupTag: 1})
 	whole := populateParameters(rangeOf{0, 8})
@@ -101,7 +100,7 @@ func TestStats_unit_attention(t *testing.T) {
 
 // What is mapped is distinguished from what is moved: from and to volumes outside the store,
 // and where source and destination do not lie alike to its blocks.
-func TestStats_moved_bytes(t *testing.T) {
+func TestStats_MovedBytes(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	b.fill(t, lunA, 1)
 	const n = 64 << 10
@@ -115,8 +114,8 @@ func TestStats_moved_bytes(t *testing.T) {
 		want     [6]uint64
 	}{
 		{"in the store", lunA, lunA, [6]uint64{n, 0, n, 0, n, 0}},
-		{"from outside", lunDumb, lunA, [6]uint64{n, n, n, 0, n, n}},
-		{"to outside", lunA, lunDumb, [6]uint64{n, 0, n, n, n, n}},
+		{"from outside", lunOutside, lunA, [6]uint64{n, n, n, 0, n, n}},
+		{"to outside", lunA, lunOutside, [6]uint64{n, 0, n, n, n, n}},
 	} {
 		before := counts()
 		token := b.token(t, tt.from, rangeOf{0, n / 512})
@@ -144,7 +143,7 @@ func copyOutAbortCDB(listID uint32) []byte {
 }
 
 // The last refusals are kept, the latest first, and no more of them than said.
-func TestRecentRefusalsAreBounded(t *testing.T) {
+func TestStats_RecentBound(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	for i := range 2*maxRecent + 3 {
 		b.rodTokenInformation([]int{lunA, lunB}[i%2], uint32(i), 805)

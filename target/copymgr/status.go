@@ -10,8 +10,8 @@ import (
 	"odx/tokens"
 )
 
-// Values of COPY OPERATION STATUS (SPC-4 r37 table 224). 03h, success with
-// partial ROD token usage, is never told: Windows fails the request for it.
+// Values of COPY OPERATION STATUS (SPC-4 r37 table 224). 03h, success with partial ROD
+// token usage, is never reported: Windows fails the request for it.
 const (
 	copyDone              = 0x01
 	copyDoneWithErrors    = 0x02
@@ -36,11 +36,11 @@ const (
 	// the copy destination (SBC-3 5.22).
 	unitsDestinationBlocks = 0xF1
 	unitsBytes             = 0x00
-	// delayFinished is the delay that a finished operation shall report.
+	// delayFinished is the delay of a finished operation.
 	delayFinished = 0xFFFFFFFE
 )
 
-// report is what the copy manager tells about a copy operation.
+// report is the reported state of a copy operation.
 type report struct {
 	serviceAction byte
 	status        byte // COPY OPERATION STATUS
@@ -50,14 +50,15 @@ type report struct {
 	transferCount uint64 // in units, contiguous from the start
 	steps         uint16 // OPERATION COUNTER
 	segments      uint16 // SEGMENTS PROCESSED
-	// delay is when to ask again, while the operation runs.
+	// delay is the time until the next request, while the operation runs.
 	delay time.Duration
-	// held is for RECEIVE COPY DATA; heldDiscarded says that there was more.
+	// held is the data for RECEIVE COPY DATA; heldDiscarded: earlier data was
+	// discarded.
 	held          []byte
 	heldDiscarded bool
-	// detailsTold says that the details of a failure were told.
-	detailsTold bool
-	// token is told once.
+	// detailsReported: the details of a failure were reported.
+	detailsReported bool
+	// token is reported once.
 	token *tokens.Token
 }
 
@@ -66,8 +67,8 @@ func (r *report) finished() bool {
 	return r.status != copyRunningForeground && r.status != copyRunningBackground
 }
 
-// conclude sets the status fields of a report from what it says already. err is
-// how the work ended; cause is not nil if it was ended from outside.
+// conclude sets the status fields of a report from its other fields. err is the result
+// of the work; cause is the cause of an abort, or nil.
 func (r *report) conclude(err, cause error) {
 	switch {
 	case err != nil && cause != nil && cause != errOutOfTime:
@@ -100,8 +101,8 @@ func (r *report) receiveCopyDataLID1() []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(r.held))), r.held...)
 }
 
-// receiveCopyDataLID4 returns the parameter data of RECEIVE COPY DATA(LID4) (SPC-4
-// r37 6.20): the status, and what is held of an operation without errors.
+// receiveCopyDataLID4 returns the parameter data of RECEIVE COPY DATA(LID4) (SPC-4 r37
+// 6.20): the status, and the held data of an operation without errors.
 func (r *report) receiveCopyDataLID4() []byte {
 	const heldDataDiscarded = 0x80
 	p, held := r.header(), r.held
@@ -133,8 +134,8 @@ func (r *report) receiveRODTokenInformation() []byte {
 	return p
 }
 
-// header returns the fields that both commands have in common, with the sense
-// data; AVAILABLE DATA is left to them.
+// header returns the fields that both commands share, with the sense data; they set
+// AVAILABLE DATA themselves.
 func (r *report) header() []byte {
 	be := binary.BigEndian
 	p := make([]byte, statusHeaderLength, statusHeaderLength+20+4+2+tokens.TokenLength)

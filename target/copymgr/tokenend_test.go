@@ -9,10 +9,10 @@ import (
 	"odx/tokens"
 )
 
-// A copy whose token is revoked while it runs finishes, or says how far it came,
-// as the policy wants; in the background, too, where it has many steps. Whoever
-// comes later is refused. The log and the counters say what happened.
-func TestCopyWhoseTokenIsRevoked(t *testing.T) {
+// A copy whose token is revoked while it runs finishes, or reports its progress,
+// depending on the policy; in the background, with many steps, too. Later copies are
+// refused. The log and the counters have the result.
+func TestWriteUsingToken_Revoked(t *testing.T) {
 	const block, copied = 4096, 64
 	for name, tc := range map[string]struct {
 		policy     tokens.RunningCopy
@@ -26,7 +26,7 @@ func TestCopyWhoseTokenIsRevoked(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := tokens.Options{Policy: tokens.Policy{RunningCopy: tc.policy}}
 			b := startWith(t, o)
-			b.hurry = tc.background // what nobody waits for goes on all the same
+			b.hurry = tc.background // a background copy continues all the same
 			data := b.fill(t, lunA, 1)
 			old := b.fill(t, lunB, 2)
 			token := b.token(t, lunA, rangeOf{0, copied * block / 512})
@@ -42,7 +42,7 @@ func TestCopyWhoseTokenIsRevoked(t *testing.T) {
 			if err := b.tokens.Delete(ctx, tokens.ID(binary.BigEndian.Uint64(token[8:])), tokens.Revoked); err != nil {
 				t.Fatal(err)
 			}
-			b.store.FailWith(nil) // nobody looks at it before the next block
+			b.store.FailWith(nil) // not used before the next block
 			s.proceed <- struct{}{}
 			a := <-answered
 			b.await(lunB, 5)
@@ -61,9 +61,9 @@ func TestCopyWhoseTokenIsRevoked(t *testing.T) {
 					t.Errorf("%s, report % x, counted %+v", a.code(), p, stats)
 				}
 			} else {
-				told, ok := a.information()
-				if underrun := a.code() == "A/0D/04" && ok && uint64(told) == count; underrun == tc.background {
-					t.Errorf("answer %s, %d", a.code(), told)
+				reported, ok := a.information()
+				if underrun := a.code() == "A/0D/04" && ok && uint64(reported) == count; underrun == tc.background {
+					t.Errorf("answer %s, %d", a.code(), reported)
 				}
 				if p[5] != 0x04 || p[12] != 0x02 || count == 0 || count >= copied || stats.Partial != 1 || stats.Written != 0 {
 					t.Errorf("report % x, counted %+v", p, stats)

@@ -8,9 +8,9 @@ import (
 	"odx/tokens"
 )
 
-// TestView: an initiator that may only read a LUN copies from it and not to it;
-// from a LUN that it does not see it cannot copy at all.
-func TestView(t *testing.T) {
+// An initiator that may only read a LUN copies from it and not to it; from a LUN that
+// it does not see it cannot copy at all.
+func TestView_Tokens(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	b.fill(t, lunA, 1)
 	before := b.fill(t, lunB, 2)
@@ -36,9 +36,8 @@ func TestView(t *testing.T) {
 	}
 }
 
-// TestViewExtendedCopy: the same for EXTENDED COPY, whichever logical unit takes
-// the command.
-func TestViewExtendedCopy(t *testing.T) {
+// The same for EXTENDED COPY, whichever logical unit takes the command.
+func TestView_ExtendedCopy(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	b.fill(t, lunA, 1)
 	before := b.fill(t, lunB, 2)
@@ -54,7 +53,7 @@ func TestViewExtendedCopy(t *testing.T) {
 		{"from what may be read", segmentOf{kind: 2, source: lunB, destination: lunA, count: 8, destinationLBA: 64}, "GOOD"},
 		{"to what may only be read", segmentOf{kind: 2, source: lunA, destination: lunB, count: 8}, "A/0D/01"},
 		{"from what is not seen", segmentOf{kind: 2, source: lunRO, destination: lunA, count: 8}, "A/08/04"},
-		{"to what is not seen", segmentOf{kind: 2, source: lunA, destination: lunDumb, count: 8}, "A/08/04"},
+		{"to what is not seen", segmentOf{kind: 2, source: lunA, destination: lunOutside, count: 8}, "A/08/04"},
 	} {
 		if a := b.extendedCopy(lunA, 0, lid1Parameters(1, 0, b.cscds(), c.segment)); a.code() != c.want {
 			t.Errorf("%s: %s, want %s", c.what, a.code(), c.want)

@@ -12,23 +12,22 @@ import (
 // maxRangeDescriptors bounds the ranges of one command. Windows sends at most 64.
 const maxRangeDescriptors = 256
 
-// How much one command should move, in bytes. Windows gives each command four
-// seconds; where data is mapped, 256 MiB, the most that it asks for, take a few
-// milliseconds.
+// Bytes that one command should move. Windows permits four seconds per command; mapping
+// 256 MiB, its maximum, takes a few milliseconds.
 const (
 	optimalMapped  = 256 << 20
 	optimalCopied  = 64 << 20
 	maxTokenCopied = 256 << 20
 
-	// maxTokenBlocks is the most that Windows' class driver can sum: it has 32 bits
-	// for the blocks of a command.
+	// maxTokenBlocks is the maximum sum in Windows' class driver, which has 32 bits for
+	// the blocks of a command.
 	maxTokenBlocks = 1<<32 - 1
 
 	maxSegmentMapped = 1 << 30
 	maxSegmentCopied = 256 << 20
 )
 
-// copyLimits is what VPD page 8Fh tells of a logical unit.
+// copyLimits has the limits of a logical unit in VPD page 8Fh.
 type copyLimits struct {
 	blockLength       int
 	mapped            bool
@@ -39,8 +38,8 @@ type copyLimits struct {
 	defaultInactivity time.Duration
 }
 
-// newCopyLimits returns the limits of a logical unit whose volume is mapped, or
-// has to be copied.
+// newCopyLimits returns the limits of a logical unit whose volume is mapped, or has to
+// be copied.
 func newCopyLimits(blockLength int, mapped bool, l tokens.Limits) copyLimits {
 	c := copyLimits{
 		blockLength: blockLength, mapped: mapped, maxToken: l.TokenBytes, optimal: optimalMapped, maxSegment: maxSegmentMapped,
@@ -54,12 +53,12 @@ func newCopyLimits(blockLength int, mapped bool, l tokens.Limits) copyLimits {
 	return c
 }
 
-// maxBlocks is MAXIMUM TOKEN TRANSFER SIZE.
+// maxBlocks returns MAXIMUM TOKEN TRANSFER SIZE.
 func (c *copyLimits) maxBlocks() uint64 { return uint64(c.maxToken) / uint64(c.blockLength) }
 
-// thirdPartyCopyPage returns the descriptors of VPD page 8Fh (SPC-4 r37 7.8.17)
-// in ascending order of their type. The first must be the Block Device ROD
-// Limits of exactly 20h bytes: Windows looks at no other.
+// thirdPartyCopyPage returns the descriptors of VPD page 8Fh (SPC-4 r37 7.8.17) in
+// ascending order of type. The first must be the Block Device ROD Limits of exactly 20h
+// bytes, the only one that Windows evaluates.
 func (c *copyLimits) thirdPartyCopyPage(table []scsi.Operation) []byte {
 	var p []byte
 	p = appendDescriptor(p, 0x0000, c.blockDeviceRODLimits())
@@ -73,8 +72,8 @@ func (c *copyLimits) thirdPartyCopyPage(table []scsi.Operation) []byte {
 	return appendDescriptor(p, 0xC001, heldData())
 }
 
-// appendDescriptor adds a third-party copy descriptor, whose whole length is a
-// multiple of four.
+// appendDescriptor adds a third-party copy descriptor, padded to a multiple of four
+// bytes.
 func appendDescriptor(p []byte, kind uint16, body []byte) []byte {
 	padded := (len(body) + 3) &^ 3
 	p = binary.BigEndian.AppendUint16(p, kind)
@@ -83,8 +82,8 @@ func appendDescriptor(p []byte, kind uint16, body []byte) []byte {
 	return append(p, make([]byte, padded-len(body))...)
 }
 
-// blockDeviceRODLimits is descriptor 0000h (SBC-3 6.6.6.3). Transfer sizes are
-// in logical blocks.
+// blockDeviceRODLimits returns descriptor 0000h (SBC-3 6.6.6.3). Transfer sizes are in
+// logical blocks.
 func (c *copyLimits) blockDeviceRODLimits() []byte {
 	be := binary.BigEndian
 	p := make([]byte, 0x20)
@@ -96,7 +95,7 @@ func (c *copyLimits) blockDeviceRODLimits() []byte {
 	return p
 }
 
-// supportedCommands is descriptor 0001h: the service actions that Install adds.
+// supportedCommands returns descriptor 0001h: the service actions of Install.
 func supportedCommands(table []scsi.Operation) []byte {
 	list := []byte{0}
 	for _, code := range [...]byte{opThirdPartyCopyOut, opThirdPartyCopyIn} {
@@ -113,7 +112,7 @@ func supportedCommands(table []scsi.Operation) []byte {
 	return list
 }
 
-// parameterData is descriptor 0004h.
+// parameterData returns descriptor 0004h.
 func parameterData() []byte {
 	be := binary.BigEndian
 	p := make([]byte, 0x1C)
@@ -133,32 +132,32 @@ func supportedDescriptorTypes() []byte {
 	return append(list, cscdTypeE4, cscdTypeROD)
 }
 
-// supportedDescriptors is descriptor 0008h.
+// supportedDescriptors returns descriptor 0008h.
 func supportedDescriptors() []byte {
 	list := supportedDescriptorTypes()
 	return append([]byte{byte(len(list))}, list...)
 }
 
-// supportedCSCDIDs is descriptor 000Ch: those that no CSCD descriptor defines.
+// supportedCSCDIDs returns descriptor 000Ch: the ids that no CSCD descriptor defines.
 func supportedCSCDIDs() []byte {
 	return []byte{0, 4, cscdRODProducer >> 8, cscdRODProducer & 0xFF, cscdThisLU >> 8, cscdThisLU & 0xFF}
 }
 
-// heldData is descriptor C001h.
+// heldData returns descriptor C001h.
 func heldData() []byte {
 	p := make([]byte, 0x1C)
 	binary.BigEndian.PutUint32(p, maxHeldData)
 	return p // granularity: a byte
 }
 
-// rodTokenFeatures is descriptor 0106h with the block ROD device type specific
+// rodTokenFeatures returns descriptor 0106h with the block ROD device type specific
 // features. Transfer sizes are in bytes.
 func (c *copyLimits) rodTokenFeatures() []byte {
 	be := binary.BigEndian
 	p := make([]byte, 44+48)
-	// REMOTE TOKENS is zero: only tokens of this copy manager can be used.
-	// The token lifetimes bind tokens with a lifetime of their own, which only
-	// EXTENDED COPY can ask for.
+	// REMOTE TOKENS is zero: only tokens of this copy manager can be used. The token
+	// lifetimes apply to tokens with their own lifetime, which only EXTENDED COPY can
+	// request.
 	be.PutUint32(p[12:], 1)
 	be.PutUint32(p[16:], seconds(max(c.maxInactivity, time.Hour)))
 	be.PutUint32(p[20:], seconds(c.maxInactivity))
@@ -173,12 +172,12 @@ func (c *copyLimits) rodTokenFeatures() []byte {
 	return p
 }
 
-// supportedRODTypes is descriptor 0108h. POPULATE TOKEN makes point in time
-// copies only (SBC-3 5.7), and the vendor specific kinds; of a volume outside the
-// store only those that hold the data themselves, or no data.
+// supportedRODTypes returns descriptor 0108h. POPULATE TOKEN creates only point in time
+// copies (SBC-3 5.7), and the vendor specific kinds; of a volume outside the store only
+// those that hold the data themselves, or no data.
 func (c *copyLimits) supportedRODTypes() []byte {
 	const tokenIn, tokenOut = 0x02, 0x01
-	inStore := byte(tokenIn) // kinds whose data stays where it is, in the store
+	inStore := byte(tokenIn) // kinds whose data stays in place, in the store
 	if c.mapped {
 		inStore |= tokenOut
 	}
@@ -186,7 +185,7 @@ func (c *copyLimits) supportedRODTypes() []byte {
 		rodType tokens.RODType
 		flags   byte
 	}{
-		{0, 0}, // a ROD CSCD descriptor may name a token
+		{0, 0}, // a ROD CSCD descriptor may refer to a token
 		{tokens.RODTypeAccessUponReference, tokenIn},
 		{tokens.RODTypePointInTimeDefault, tokenIn | tokenOut},
 		{tokens.RODTypePointInTimeChangeVulnerable, inStore},
@@ -207,7 +206,7 @@ func (c *copyLimits) supportedRODTypes() []byte {
 	return p
 }
 
-// generalCopyOperations is descriptor 8001h.
+// generalCopyOperations returns descriptor 8001h.
 func (c *copyLimits) generalCopyOperations() []byte {
 	p := make([]byte, 0x20)
 	binary.BigEndian.PutUint32(p, maxRunning)
@@ -216,13 +215,13 @@ func (c *copyLimits) generalCopyOperations() []byte {
 	return p // granularity of segments and inline data: a byte
 }
 
-// seconds returns d in whole seconds, as far as a field holds them.
+// seconds returns d in whole seconds, limited to the maximum of the field.
 func seconds(d time.Duration) uint32 {
 	return uint32(min(int64(d/time.Second), 0xFFFFFFFF))
 }
 
-// operatingParameters returns the parameter data of RECEIVE COPY OPERATING
-// PARAMETERS (SPC-4 r37 6.22), which says what VPD page 8Fh says.
+// operatingParameters returns the parameter data of RECEIVE COPY OPERATING PARAMETERS
+// (SPC-4 r37 6.22), with the values of VPD page 8Fh.
 func (c *copyLimits) operatingParameters() []byte {
 	be := binary.BigEndian
 	list := supportedDescriptorTypes()

@@ -9,7 +9,7 @@ import (
 	"odx/tokens"
 )
 
-func TestWindowsReplay(t *testing.T) {
+func TestWindows_Replay(t *testing.T) {
 	t.Run("device start", func(t *testing.T) {
 		w := newWindows(t, tokens.Limits{})
 		w.startDevice(lunA)
@@ -93,7 +93,7 @@ func TestWindowsReplay(t *testing.T) {
 		w.startDevice(lunB)
 		token, _ := w.populateToken(lunA, rangeOf{0, 8})
 		w.transcript.Reset()
-		w.say("A range behind the end: the cause is in the report.")
+		w.say("A range after the end: the cause is in the report.")
 		if done, failure := w.writeToken(lunB, token, 0, unitBytes/4096, 1); done != 0 || failure != "5/21/00" {
 			t.Errorf("%d blocks, %s", done, failure)
 		}
@@ -127,7 +127,7 @@ func TestWindowsReplay(t *testing.T) {
 		if again, _ := w.populateToken(lunA, rangeOf{0, 8}); again == nil {
 			t.Error("no token after the reset")
 		}
-		w.say("A reset in the middle of a write: what it says is not looked at.")
+		w.say("A reset in the middle of a write: its status is ignored.")
 		w.resetDuring(lunB, func() {
 			w.send(ctx, w.nexus, lunB, copyOutCDB(0x11, w.nextListID(), 552), writeParameters(token, 0, rangeOf{16, 8}))
 		})

@@ -45,7 +45,7 @@ func (l offloadLimits) reportAllocation() uint32 {
 // offloadLimits.reportAllocation.
 const windowsTokenAllocation = 805
 
-// How often the class driver sends a command at most.
+// Maximum number of times the class driver sends a command.
 const (
 	populateTries = 2
 	writeTries    = 3
@@ -74,7 +74,7 @@ func (w *windows) command(name string, lun int, cdb, out []byte) answer {
 	}
 	w.transcript.WriteByte('\n')
 	if cdb[0] == 0x84 || cdb[0] == 0x12 && cdb[2] == 0x8F {
-		// What others answer, their own tests hold down.
+		// Other answers have their own tests.
 		w.dump("in", a.data, tokenIn(cdb, a.data))
 	}
 	return a
@@ -122,7 +122,7 @@ func (w *windows) lines(what string, p []byte, from int) {
 	}
 }
 
-// say writes a line of prose between the commands.
+// say writes a comment between the commands.
 func (w *windows) say(format string, args ...any) {
 	fmt.Fprintf(&w.transcript, "# "+format+"\n", args...)
 }

@@ -11,13 +11,13 @@ import (
 )
 
 // executeWriteUsingToken is WRITE USING TOKEN (SBC-3 5.46).
-func (u *unit) executeWriteUsingToken(ctx context.Context, t *scsi.Task) error {
+func (u *logicalUnit) executeWriteUsingToken(ctx context.Context, t *scsi.Task) error {
 	return u.tokenCommand(ctx, t, nameWriteUsingToken, writeUsingSense, u.planWriteUsing)
 }
 
-// tokenWrite is a WRITE USING TOKEN whose parameters were found good.
+// tokenWrite is a WRITE USING TOKEN whose parameters are valid.
 type tokenWrite struct {
-	unit   *unit
+	unit   *logicalUnit
 	token  *tokens.Handle
 	offset int64 // into the ROD, bytes
 	ranges []blockdev.Range
@@ -26,7 +26,7 @@ type tokenWrite struct {
 }
 
 // planWriteUsing checks a WRITE USING TOKEN.
-func (u *unit) planWriteUsing(t *scsi.Task) (plan, error) {
+func (u *logicalUnit) planWriteUsing(t *scsi.Task) (plan, error) {
 	list, err := parseWriteUsing(t.DataOut(), maxRangeDescriptors)
 	if err != nil {
 		return plan{}, err
@@ -46,15 +46,15 @@ func (u *unit) planWriteUsing(t *scsi.Task) (plan, error) {
 	if list.deleteToken {
 		w.o.Completion = tokens.DeleteToken
 	}
-	p := plan{background: list.immediate, work: w.once}
+	p := plan{background: list.immediate, work: w.writeForeground}
 	if list.immediate {
-		p.work = w.throughout
+		p.work = w.writeBackground
 	}
 	return p, nil
 }
 
-// open looks the token up, asks whether its data may be copied here, and sets
-// where in it to begin.
+// open looks up the token, checks whether its data may be copied here, and sets the
+// start offset.
 func (w *tokenWrite) open(t *tokens.Token, by *scsi.Nexus, offsetIntoROD uint64) error {
 	var err error
 	if w.token, err = w.unit.manager.tokens.Resolve(t); err != nil {
@@ -62,7 +62,7 @@ func (w *tokenWrite) open(t *tokens.Token, by *scsi.Nexus, offsetIntoROD uint64)
 	}
 	info := w.token.Info()
 	if info.Type == tokens.RODTypeBlockDeviceZero {
-		return nil // zeros have no end, and an offset into them means nothing
+		return nil // zeros have no end, so the offset has no effect
 	}
 	if !w.unit.manager.rules.allow(by.ID.InitiatorName, info.Creator.Volume, w.unit.volume) {
 		return fmt.Errorf("from %s to %s: %w", info.Creator.Volume, w.unit.volume, errRule)
@@ -74,16 +74,15 @@ func (w *tokenWrite) open(t *tokens.Token, by *scsi.Nexus, offsetIntoROD uint64)
 	return nil
 }
 
-// once writes for as long as an initiator should wait.
-func (w *tokenWrite) once(ctx context.Context, op *operation) (report, error) {
+// writeForeground writes until the time limit of a foreground command.
+func (w *tokenWrite) writeForeground(ctx context.Context, op *operation) (report, error) {
 	op.progress.expected.Store(w.blocks)
 	n, err := w.token.OffloadWrite(ctx, w.offset, w.destination(), w.ranges, w.o)
-	return w.end(op, n, err)
+	return w.result(op, n, err)
 }
 
-// throughout writes until there is nothing left to write, in steps that show its
-// progress.
-func (w *tokenWrite) throughout(ctx context.Context, op *operation) (report, error) {
+// writeBackground writes to the end, in steps that update the progress.
+func (w *tokenWrite) writeBackground(ctx context.Context, op *operation) (report, error) {
 	op.progress.expected.Store(w.blocks)
 	blockLength := uint64(w.unit.lu.LogicalBlockLength())
 	var bytes uint64
@@ -94,29 +93,29 @@ func (w *tokenWrite) throughout(ctx context.Context, op *operation) (report, err
 		op.progress.advance(bytes/blockLength - before)
 	}
 	n, err := w.token.OffloadWrite(ctx, w.offset, w.destination(), w.ranges, o)
-	return w.end(op, n, err)
+	return w.result(op, n, err)
 }
 
 func (w *tokenWrite) destination() offload.Destination {
 	return offload.Destination{Volume: w.unit.lu.Volume(), BlockLength: w.unit.lu.LogicalBlockLength()}
 }
 
-// keep makes what was written durable where the write cache is off; elsewhere it
-// outlives this process. A report that is asked for says that it is there. ctx is that
-// of the operation: the time of the command is for moving data.
-func (w *tokenWrite) keep(ctx context.Context) error {
+// flush makes written data durable if the write cache is off; otherwise it survives
+// this process. A report confirms that. ctx is that of the operation: the time limit of
+// the command is for moving data.
+func (w *tokenWrite) flush(ctx context.Context) error {
 	if w.unit.lu.WriteThrough() {
 		return w.unit.lu.Volume().Flush(ctx)
 	}
 	return w.unit.manager.engine.WriteOut(context.WithoutCancel(ctx))
 }
 
-// end says what there is to report of a write of n bytes, which are durable
-// where the write cache is off.
-func (w *tokenWrite) end(op *operation, n int64, err error) (report, error) {
+// result returns the report of a write of n bytes, which are durable if the write cache
+// is off.
+func (w *tokenWrite) result(op *operation, n int64, err error) (report, error) {
 	r := report{transferCount: uint64(n) / uint64(w.unit.lu.LogicalBlockLength())}
 	if n > 0 {
-		if lost := w.keep(op.ctx); lost != nil {
+		if lost := w.flush(op.ctx); lost != nil {
 			r.transferCount, err = 0, lost
 		}
 	}
@@ -127,7 +126,7 @@ func (w *tokenWrite) end(op *operation, n int64, err error) (report, error) {
 		r.sense = senseOf(w.unit.lu, writeUsingSense, err)
 		return r, err
 	case err != nil || partial:
-		// The initiator goes on from the count, and meets the error, if any, again.
+		// The initiator continues from the count, and gets the error, if any, again.
 		r.sense = underrun(r.transferCount)
 	}
 	if w.blocks > 0 {
