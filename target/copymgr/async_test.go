@@ -251,8 +251,8 @@ func TestCopyOperationAbort_Foreground(t *testing.T) {
 	b := start(t, tokens.Limits{})
 	token := b.token(t, lunA, rangeOf{0, 256})
 	s := b.stepMaps(4096)
-	aborted := make(chan answer)
-	go func() { aborted <- b.writeUsing(lunB, 5, writeParameters(token, 0, rangeOf{0, 32})) }()
+	write := make(chan answer)
+	go func() { write <- b.writeUsing(lunB, 5, writeParameters(token, 0, rangeOf{0, 32})) }()
 	<-s.entered
 	canceled := b.canceled(lunB, 5)
 	aborted := make(chan answer)
@@ -262,7 +262,7 @@ func TestCopyOperationAbort_Foreground(t *testing.T) {
 	if a := <-aborted; a.code() != "GOOD" {
 		t.Errorf("COPY OPERATION ABORT: %s", a.code())
 	}
-	if a := <-aborted; a.code() != "A/2F/02" {
+	if a := <-write; a.code() != "A/2F/02" {
 		t.Errorf("the aborted command: %s", a.code())
 	}
 	if p := b.rodTokenInformation(lunB, 5, 805).data; p[5] != 0x60 || p[12] != 0x40 {

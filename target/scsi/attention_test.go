@@ -84,7 +84,7 @@ func TestUnitAttention_ExemptCommands(t *testing.T) {
 }
 
 // A nexus that begins is notified of a logical unit that took the place of another, until
-// it has been told; one that comes again is not.
+// it has been notified; a returning one is not.
 func TestTarget_Replaced(t *testing.T) {
 	f := newFixture(t)
 	f.target.Replaced(0)
@@ -103,7 +103,7 @@ func TestTarget_Replaced(t *testing.T) {
 	}
 }
 
-// sightingsOf are Sightings in which everyone found the same before.
+// sightingsOf are Sightings with the same earlier record for every nexus.
 type sightingsOf struct {
 	before [16]byte
 	now    map[uint16][16]byte
@@ -113,7 +113,7 @@ func (s *sightingsOf) Last(NexusID, uint16) ([16]byte, bool)    { return s.befor
 func (s *sightingsOf) Saw(_ NexusID, lun uint16, unit [16]byte) { s.now[lun] = unit }
 
 // What a nexus found before the start says whether it is notified, and what it finds now
-// is noted once it has been told.
+// is recorded once it has been notified.
 func TestTarget_KeepSightings(t *testing.T) {
 	for name, before := range map[string][16]byte{"the same": {}, "another": {1}} {
 		t.Run(name, func(t *testing.T) {
@@ -128,7 +128,7 @@ func TestTarget_KeepSightings(t *testing.T) {
 			f.on(n, testUnitReady).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
 			if name == "another" {
 				if len(s.now) > 0 {
-					t.Error("it was noted before it was told")
+					t.Error("recorded before the notification")
 				}
 				f.on(n, testUnitReady).wantSense(t, KeyUnitAttention, ASCInquiryDataChanged)
 				f.on(n, testUnitReady).wantSense(t, KeyUnitAttention, ASCReportedLUNsDataChanged)

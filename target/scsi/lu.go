@@ -249,7 +249,7 @@ func (lu *LogicalUnit) OnPreemptAndAbort(fn func(preempted []NexusID)) {
 	lu.onPreemptAndAbort = append(lu.onPreemptAndAbort, fn)
 }
 
-// attach adds a nexus, whose first unit attention is begin.
+// attach adds a nexus; its first unit attention is begin.
 func (lu *LogicalUnit) attach(n *Nexus, seen uint16, as ViewedLU, begin ASC) *itlNexus {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()

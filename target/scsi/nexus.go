@@ -11,15 +11,14 @@ import (
 // NexusID names an I_T nexus.
 type NexusID = nexus.ID
 
-// Nexus is an I_T nexus while its session lives. What a logical unit keeps for
-// it (unit attentions, reservations, copy list identifiers) is keyed by the
-// pointer.
+// Nexus is an I_T nexus while its session exists. The state of a logical unit for it
+// (unit attentions, reservations, copy list identifiers) is keyed by the pointer.
 type Nexus struct {
 	ID NexusID
 
 	target *Target
-	// inventory is what it is told of by REPORTED LUNS DATA HAS CHANGED, as a digest; zero
-	// where a logical unit took the place of none. target's mu guards it.
+	// inventory is the digest of the logical units that REPORTED LUNS DATA HAS CHANGED
+	// announces; zero if none was replaced. The target's mu guards it.
 	inventory [16]byte
 
 	view  View
@@ -57,7 +56,7 @@ func (n *Nexus) unit(lun [8]byte) *itlNexus {
 // queued once, so regular operation does not reach the bound.
 const maxAttentions = 16
 
-// itlNexus is an I_T_L nexus: what a logical unit keeps for one I_T nexus.
+// itlNexus is an I_T_L nexus: the state of a logical unit for one I_T nexus.
 type itlNexus struct {
 	nexus    *Nexus
 	lun      uint16 // where the nexus finds lu
@@ -119,9 +118,9 @@ func (i *itlNexus) deferError(sense *SenseError) {
 	}
 }
 
-// takePending removes and returns what the next command of the nexus has to end
-// with instead of being run: the oldest unit attention, else a deferred error;
-// nil when there is neither.
+// takePending removes and returns the sense data that ends the next command of the
+// nexus in place of its execution: the oldest unit attention, else a deferred error,
+// else nil.
 func (i *itlNexus) takePending() *SenseError {
 	if !i.pending.Load() {
 		return nil
@@ -131,7 +130,7 @@ func (i *itlNexus) takePending() *SenseError {
 	case ASCNone:
 		return deferred
 	case ASCInquiryDataChanged, ASCReportedLUNsDataChanged:
-		i.nexus.target.told(i, asc)
+		i.nexus.target.notified(i, asc)
 	}
 	return i.lu.attention(asc)
 }
@@ -152,17 +151,18 @@ func (i *itlNexus) takeOldest() (ASC, *SenseError) {
 	return asc, nil
 }
 
-// mirrorPending sets pending; i.mu is held.
+// mirrorPending sets pending. The caller holds i.mu.
 func (i *itlNexus) mirrorPending() {
 	i.pending.Store(len(i.attentions) > 0 || i.deferred != nil)
 }
 
-// clearAttention drops a queued unit attention that the nexus is told by other means.
+// clearAttention drops a queued unit attention that the nexus has learned by other
+// means.
 func (i *itlNexus) clearAttention(asc ASC) {
 	if !i.dropAttention(asc) {
 		return
 	}
-	i.nexus.target.told(i, asc)
+	i.nexus.target.notified(i, asc)
 }
 
 // dropAttention drops a queued unit attention, and reports whether there was one.

@@ -6,22 +6,22 @@ import (
 	"slices"
 )
 
-// Sightings keep, over restarts, which logical unit a nexus found at a LUN when it was
-// last told what is there. Methods are called with locks held: they do not block.
+// Sightings store, across restarts, which logical unit a nexus found at a LUN when it
+// was last notified. Methods are called with locks held, and do not block.
 type Sightings interface {
-	// Last returns the identity of the logical unit that the nexus found at its LUN
-	// lun before this start; ok is false where that is not known.
+	// Last returns the identity of the logical unit that the nexus found at its LUN lun
+	// before this start; ok is false if it is not known.
 	Last(id NexusID, lun uint16) (unit [16]byte, ok bool)
-	// Saw notes what the nexus finds there now.
+	// Saw records the logical unit at the LUN now.
 	Saw(id NexusID, lun uint16, unit [16]byte)
 }
 
-// maxSeenNexuses bounds how many nexuses a target remembers the logical units of that
-// they found since the start. Who is forgotten may be notified once more.
+// maxSeenNexuses bounds the nexuses whose logical units a target remembers since the
+// start. A forgotten nexus may be notified once more.
 const maxSeenNexuses = 1024
 
-// sightings are what nexuses were told since the start. Whoever has the target's mu
-// uses them.
+// sightings are the logical units that nexuses have found since the start. The target's
+// mu guards them.
 type sightings struct {
 	before Sightings // nil: nothing is known from before the start
 	seen   map[NexusID]map[uint16][16]byte
@@ -29,7 +29,7 @@ type sightings struct {
 	next   int
 }
 
-// last returns the identity of the logical unit that the nexus found at lun.
+// last returns the identity of the logical unit that the nexus found last at lun.
 func (s *sightings) last(id NexusID, lun uint16) (unit [16]byte, ok bool) {
 	if unit, ok = s.seen[id][lun]; !ok && s.before != nil {
 		unit, ok = s.before.Last(id, lun)
@@ -37,7 +37,7 @@ func (s *sightings) last(id NexusID, lun uint16) (unit [16]byte, ok bool) {
 	return unit, ok
 }
 
-// saw notes what the nexus finds at lun.
+// saw records the logical unit at lun.
 func (s *sightings) saw(id NexusID, lun uint16, unit [16]byte) {
 	luns, ok := s.seen[id]
 	if !ok {
@@ -56,17 +56,17 @@ func (s *sightings) saw(id NexusID, lun uint16, unit [16]byte) {
 	}
 }
 
-// KeepSightings has the target ask s what nexuses found before the start, and tell it
-// what they find. It belongs to the set-up.
+// KeepSightings sets where the target reads and records what nexuses find. It belongs
+// to the set-up.
 func (tg *Target) KeepSightings(s Sightings) {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
 	tg.sightings.before = s
 }
 
-// findsAnother notes that the nexus finds lu at its LUN seen, unless that is another
-// logical unit than it found last: then it has to be told first. replaced says that the
-// LUN has changed hands, for a nexus of which nothing is known. tg.mu is held.
+// findsAnother reports whether the nexus finds another logical unit at its LUN seen
+// than last time, and must be notified; otherwise it records lu. replaced: the LUN has
+// changed hands, for a nexus without a record. The caller holds tg.mu.
 func (tg *Target) findsAnother(n *Nexus, seen uint16, lu *LogicalUnit, replaced bool) bool {
 	last, known := tg.sightings.last(n.ID, seen)
 	if known && last != lu.ID() || !known && replaced {
@@ -76,10 +76,11 @@ func (tg *Target) findsAnother(n *Nexus, seen uint16, lu *LogicalUnit, replaced 
 	return false
 }
 
-// inventoryLUN is where sightings have the digest of all that a nexus sees; it is no LUN.
+// inventoryLUN is the key of the digest of all logical units of a nexus; it is not a
+// valid LUN.
 const inventoryLUN = 0xFFFF
 
-// inventory is a digest of what the nexus sees in units, by LUN.
+// inventory returns a digest of the logical units of a nexus, by LUN.
 func inventory(units map[uint16]*itlNexus) (digest [16]byte) {
 	h := sha256.New()
 	for _, lun := range slices.Sorted(maps.Keys(units)) {
@@ -90,9 +91,9 @@ func inventory(units map[uint16]*itlNexus) (digest [16]byte) {
 	return digest
 }
 
-// announceReplaced queues REPORTED LUNS DATA HAS CHANGED everywhere, unless the nexus has
-// been told of these very units: it may leave a LUN alone, which then has to be told for
-// itself when it is used. tg.mu is held.
+// announceReplaced queues REPORTED LUNS DATA HAS CHANGED everywhere, unless the nexus
+// has been notified of these logical units: it may not use a LUN until later, which
+// then has a unit attention of its own. The caller holds tg.mu.
 func (tg *Target) announceReplaced(n *Nexus, units map[uint16]*itlNexus) {
 	n.inventory = inventory(units)
 	if last, known := tg.sightings.last(n.ID, inventoryLUN); known && last == n.inventory {
@@ -103,8 +104,9 @@ func (tg *Target) announceReplaced(n *Nexus, units map[uint16]*itlNexus) {
 	}
 }
 
-// told notes what the nexus was told by a unit attention at its LUN, or by REPORT LUNS.
-func (tg *Target) told(i *itlNexus, asc ASC) {
+// notified records what a nexus has learned by a unit attention at its LUN, or by
+// REPORT LUNS.
+func (tg *Target) notified(i *itlNexus, asc ASC) {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
 	switch {

@@ -105,12 +105,12 @@ func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
 	return nil
 }
 
-// Replaced says that before this start, or an earlier one, another logical unit was at
-// lun. A nexus that begins, sees it under this number and has not been told what is
-// there gets INQUIRY DATA HAS CHANGED there, and REPORTED LUNS DATA HAS CHANGED
-// everywhere. It belongs to the set-up; for a nexus with a View, that says it
-// (ViewedLU.Replaced). Whoever is known to have found another logical unit there
-// (KeepSightings) is told without it.
+// Replaced records that before this start, or an earlier one, another logical unit was
+// at lun. A new nexus that sees the LUN under this number and has not been notified
+// gets INQUIRY DATA HAS CHANGED there, and REPORTED LUNS DATA HAS CHANGED everywhere.
+// It belongs to the set-up; for a nexus with a View, ViewedLU.Replaced has that
+// meaning. A nexus known to have found another logical unit (KeepSightings) is notified
+// without it.
 func (tg *Target) Replaced(lun uint16) {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
