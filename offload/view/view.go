@@ -14,6 +14,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -95,15 +96,34 @@ func (d inner) Pieces(ctx context.Context, ranges []blockdev.Range, take func([]
 
 // Gate excludes writers from the views that share volumes while an offload read locates
 // bytes, so that a token is a point-in-time view of several volumes.
-type Gate struct{ sem *semaphore.Weighted }
+type Gate struct {
+	sem *semaphore.Weighted
+	// patience bounds the wait for writes that are under way, since later ones wait
+	// meanwhile.
+	patience time.Duration
+}
+
+// gatePatience is the patience of a gate.
+const gatePatience = 2 * time.Second
 
 // NewGate returns a gate that is open.
-func NewGate() Gate { return Gate{semaphore.NewWeighted(math.MaxInt64)} }
+func NewGate() Gate { return Gate{semaphore.NewWeighted(math.MaxInt64), gatePatience} }
 
 func (g Gate) enter(ctx context.Context) error { return g.sem.Acquire(ctx, 1) }
 func (g Gate) leave()                          { g.sem.Release(1) }
-func (g Gate) shut(ctx context.Context) error  { return g.sem.Acquire(ctx, math.MaxInt64) }
 func (g Gate) open()                           { g.sem.Release(math.MaxInt64) }
+
+// shut waits until no write is under way, and keeps later ones out. It returns
+// blockdev.ErrBusy where a write takes too long.
+func (g Gate) shut(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, g.patience)
+	defer cancel()
+	err := g.sem.Acquire(limited, math.MaxInt64)
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w: a write below the view takes long", blockdev.ErrBusy)
+	}
+	return err
+}
 
 // Stack serves a Device as a volume and an offload.View. Until a write whose context
 // has ended returns from the bottom, reads and writes of its range return

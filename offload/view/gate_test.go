@@ -1,0 +1,33 @@
+package view
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"odx/blockdev"
+)
+
+// Who needs the gate to itself does not wait without end for a write that stalls, nor
+// do the writes behind it.
+func TestGate_Patience(t *testing.T) {
+	ctx := t.Context()
+	g := NewGate()
+	g.patience = time.Millisecond
+	if err := g.enter(ctx); err != nil { // the write that stalls
+		t.Fatal(err)
+	}
+	if err := g.shut(ctx); !errors.Is(err, blockdev.ErrBusy) {
+		t.Errorf("shut: %v, want ErrBusy", err)
+	}
+	if err := g.enter(ctx); err != nil {
+		t.Errorf("a later write: %v", err)
+	}
+	g.leave()
+	g.leave()
+	g.patience = time.Hour
+	if err := g.shut(ctx); err != nil {
+		t.Errorf("after the write: %v", err)
+	}
+	g.open()
+}
