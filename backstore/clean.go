@@ -126,7 +126,8 @@ func (s *Store) cleanLoop(ctx context.Context) {
 			})
 			last.look(all, time.Now())
 			sum := segmentSpace{live: live, dead: dead}
-			if s.lowSpace.Load() || len(sealed) == 0 || sum.deadPart() < cleanStartPart || sealed[0].deadPart() < cleanSegmentPart || s.usable() != nil {
+			// On a store that takes too much each segment needs a checkpoint, see above.
+			if s.scarce() || len(sealed) == 0 || sum.deadPart() < cleanStartPart || sealed[0].deadPart() < cleanSegmentPart || s.usable() != nil {
 				break
 			}
 			s.cleaning.Lock()
@@ -307,6 +308,7 @@ func (m *mover) place(good []moving, data []byte) error {
 	if err != nil {
 		return err
 	}
+	s.disk.Add(int64(len(data))) // the old copy stays until a checkpoint
 	s.opMu.RLock()
 	defer s.opMu.RUnlock()
 	if err := s.usable(); err != nil {

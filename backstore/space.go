@@ -39,9 +39,10 @@ const (
 	lowRecordsPart = 8
 	// A store takes up to capacityPart of its capacity more than that on the disk,
 	// or capacitySlack, whichever is more.
-	// Of that, each file of the journal takes up to journalPart.
+	// Of that, each file of the journal, and each file for a checkpoint, takes up to
+	// filePart.
 	capacityPart  = 50
-	journalPart   = 16
+	filePart      = 16
 	capacitySlack = 256 << 20
 	// roomTime is how long a write waits for cleaning to make room under the
 	// capacity.
@@ -63,8 +64,8 @@ func (s *Store) openReserve() error {
 	}
 	s.journalFile = min(journal.DefaultFileBytes, total/reservePart)
 	if c := s.opts.CapacityBytes; c > 0 {
-		total = min(total, c+s.slack())
-		s.journalFile = min(s.journalFile, s.slack()/journalPart)
+		s.journalFile = min(s.journalFile, s.slack()/filePart)
+		total = min(total, c+s.slack(), s.slack()/filePart*reservePart)
 	}
 	s.journalFile = max(s.journalFile, least)
 	s.journalRoom.Store(s.journalFile) // until a checkpoint shows what there can be
@@ -261,8 +262,9 @@ func (s *Store) checkRoom(p *writePlan) error {
 // crowded reports whether so many bytes do not fit under the capacity because of
 // what else the store takes on the disk.
 func (s *Store) crowded(bytes int64) bool {
-	// The rest of the slack is for journal and metadata, which grow by themselves.
-	return s.opts.CapacityBytes > 0 && s.disk.Load()+bytes > s.opts.CapacityBytes+s.slack()*3/4
+	// The rest of the slack is for a segment that is moved and for the two files of a
+	// checkpoint, which are there before what they replace is gone.
+	return s.opts.CapacityBytes > 0 && s.disk.Load()+bytes > s.opts.CapacityBytes+s.slack()*5/8
 }
 
 // awaitCleaning is called by a write of length bytes that dead data leaves no room

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"odx/backstore/segment"
 )
 
@@ -297,6 +299,40 @@ func TestCapacity(t *testing.T) {
 	}
 	if got, want := s.DiskBytes(), d.fs.Used(); got < want-(2<<20) || got > want+(4<<20) {
 		t.Errorf("the store says that it takes %d bytes, the disk %d", got, want)
+	}
+}
+
+// TestCapacity_Moved: what cleaning has moved counts, since its old place is there until
+// a checkpoint; and what is kept for a full disk leaves room for it beyond the capacity.
+func TestCapacity_Moved(t *testing.T) {
+	const capacity = 1 << 30
+	ctx := context.Background()
+	s, err := Open(ctx, newDisk().options(Options{DedupUnit: 4 << 10, CacheBytes: 1 << 30, CapacityBytes: capacity}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if kept := s.reserve.FileBytes() * reserveFiles; kept > s.slack()/4 {
+		t.Errorf("%d bytes are kept for checkpoints, and the store may take %d more than its capacity", kept, s.slack())
+	}
+	v := createVolume(t, s, "v", 4<<20)
+	for i := range uint64(2) {
+		if err := v.WriteAt(ctx, randomBytes(i, 2<<20), int64(i)<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.segments.Seal()
+	sealed, _, _ := s.sealedSegments()
+	if len(sealed) != 1 || sealed[0].live == 0 {
+		t.Fatalf("segments: %+v", sealed)
+	}
+	s.measureSpace()
+	before := s.disk.Load()
+	if err := s.cleanSegment(ctx, sealed[0].id, rate.NewLimiter(rate.Inf, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if grown, want := s.disk.Load()-before, sealed[0].live*BlockLength; grown < want {
+		t.Errorf("the store takes %d bytes more, and %d were moved", grown, want)
 	}
 }
 
