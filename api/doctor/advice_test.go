@@ -10,7 +10,7 @@ import (
 	"odx/initiator"
 )
 
-func TestAdvice(t *testing.T) {
+func TestAdviceFor(t *testing.T) {
 	for _, tt := range []struct {
 		err  error
 		want string
@@ -28,7 +28,7 @@ func TestAdvice(t *testing.T) {
 	}
 }
 
-func TestWindowsDoesNotWait(t *testing.T) {
+func TestInTime(t *testing.T) {
 	if err := inTime(time.Now(), nil); err != nil {
 		t.Error(err)
 	}

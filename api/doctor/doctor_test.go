@@ -21,8 +21,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const name = "iqn.2026-11.example.odx:disks"
 
-// serve starts a server with two LUNs, the second of them read-only if so wanted,
-// and returns it with the URL of a LUN.
+// serve starts a server with two LUNs, with the options dst for LUN 1, and
+// returns it with a function from LUN to URL.
 func serve(t *testing.T, dst string) (*target.Service, func(lun uint16) initiator.URL) {
 	t.Helper()
 	cfg, err := conf.Parse("odx.yaml", fmt.Appendf(nil, `data_dir: %s
@@ -52,7 +52,7 @@ targets:
 	}
 }
 
-// examine returns the findings as lines, those that are not OK marked.
+// examine returns the findings as lines. Those that are not OK begin with NOT.
 func examine(t *testing.T, p doctor.Pair) (lines []string, ok bool) {
 	t.Helper()
 	ok, err := doctor.Examine(t.Context(), p, func(f doctor.Finding) {
@@ -87,11 +87,11 @@ func TestExamine(t *testing.T) {
 		ok   bool
 		last string // the last finding
 	}{
-		"one store":          {doctor.Pair{Source: here(0), Destination: here(1)}, true, "take the token to the destination (WRITE USING TOKEN of no blocks): it is taken"},
-		"one store, written": {doctor.Pair{Source: here(0), Destination: here(1), ScratchOffset: 8 << 20, ScratchLength: 2 << 20}, true, "refuse a forged token: it is refused"},
-		"two stores":         {doctor.Pair{Source: here(0), Destination: elsewhere(1), ScratchLength: 1 << 20}, false, "refuse a forged token: it is refused"},
+		"one store":          {doctor.Pair{Source: here(0), Destination: here(1)}, true, "use the token at the destination (WRITE USING TOKEN of 0 blocks): accepted"},
+		"one store, written": {doctor.Pair{Source: here(0), Destination: here(1), ScratchOffset: 8 << 20, ScratchLength: 2 << 20}, true, "reject a forged token: rejected"},
+		"two stores":         {doctor.Pair{Source: here(0), Destination: elsewhere(1), ScratchLength: 1 << 20}, false, "reject a forged token: rejected"},
 		"no such LUN":        {doctor.Pair{Source: here(0), Destination: here(5)}, false, "NOT log in: " + here(5).String() + ": there is no disk at this LUN"},
-		"read-only":          {doctor.Pair{Source: readOnly(0), Destination: readOnly(1)}, false, "NOT take the token to the destination (WRITE USING TOKEN of no blocks): WRITE USING TOKEN: the logical unit answered DATA PROTECT, 27/00"},
+		"read-only":          {doctor.Pair{Source: readOnly(0), Destination: readOnly(1)}, false, "NOT use the token at the destination (WRITE USING TOKEN of 0 blocks): WRITE USING TOKEN: the logical unit answered DATA PROTECT, 27/00"},
 	} {
 		lines, ok := examine(t, tt.pair)
 		if ok != tt.ok || len(lines) == 0 || !strings.HasPrefix(lines[len(lines)-1], tt.last) {
@@ -104,9 +104,9 @@ func TestExamine(t *testing.T) {
 	}
 	got := make([]byte, 4)
 	if err := dst.ReadAt(t.Context(), got, 8<<20); err != nil || string(got) != "data" {
-		t.Errorf("the scratch range has %q (%v)", got, err)
+		t.Errorf("the scratch range is %q (%v)", got, err)
 	}
 	if err := dst.ReadAt(t.Context(), got, 0); err != nil || string(got) != "\x00\x00\x00\x00" {
-		t.Errorf("what is not scratch has %q (%v)", got, err)
+		t.Errorf("data outside the scratch range is %q (%v)", got, err)
 	}
 }

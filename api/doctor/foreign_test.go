@@ -18,8 +18,7 @@ import (
 	"odx/tokens/tokentest"
 )
 
-// foreign is a target that is not ours: its LUN 0 has data, both have what set
-// gives them.
+// foreign is a target other than odx. Its LUN 0 has data; set configures both LUNs.
 func foreign(t *testing.T, set func(lu *scsi.LogicalUnit) error) func(lun uint16) initiator.URL {
 	t.Helper()
 	log := logrus.New()
@@ -72,7 +71,7 @@ func foreign(t *testing.T, set func(lu *scsi.LogicalUnit) error) func(lun uint16
 	}
 }
 
-// limits is page 8Fh with the block device ROD limits alone.
+// limits is page 8Fh with only the block device ROD limits.
 func limits(first uint16, most, optimal uint64) func(*scsi.Nexus) []byte {
 	p := make([]byte, 36)
 	binary.BigEndian.PutUint16(p, first)
@@ -82,7 +81,7 @@ func limits(first uint16, most, optimal uint64) func(*scsi.Nexus) []byte {
 	return func(*scsi.Nexus) []byte { return p }
 }
 
-// lies installs token commands that do nothing and say that they did.
+// lies installs token commands that return GOOD and do nothing.
 func lies(lu *scsi.LogicalUnit) error {
 	lu.InstallVPD(0x8F, limits(0, 0, 0))
 	answers := map[[2]byte]func(t *scsi.Task){
@@ -111,19 +110,20 @@ func lies(lu *scsi.LogicalUnit) error {
 	return nil
 }
 
-// What keeps an initiator from copying by token with another target is named, and
-// a target that only says that it copies is found out.
-func TestForeignTargets(t *testing.T) {
+// TestExamine_ForeignTarget: the findings name why an initiator cannot copy by token
+// with another target, and a target that acknowledges copies without copying is
+// detected.
+func TestExamine_ForeignTarget(t *testing.T) {
 	for what, tt := range map[string]struct {
 		set   func(lu *scsi.LogicalUnit) error
-		wrong []string // beginnings of findings that are there
+		wrong []string // beginnings of expected findings
 	}{
 		"no token copies": {func(*scsi.LogicalUnit) error { return nil }, []string{
-			"INQUIRY says that it copies: the 3PC bit", "list of VPD pages: page 8Fh is missing", "page 8Fh as Windows reads it: VPD page 8Fh", "make a token (POPULATE TOKEN): the logical unit does not offer"}},
+			"3PC bit of INQUIRY: the 3PC bit", "list of VPD pages: page 8Fh is missing", "page 8Fh as Windows reads it: VPD page 8Fh", "create a token (POPULATE TOKEN): the logical unit does not offer"}},
 		"pages out of order": {func(lu *scsi.LogicalUnit) error {
 			lu.InstallVPD(0x00, func(*scsi.Nexus) []byte { return []byte{0x00, 0xB0, 0x83, 0x8F} })
 			return lies(lu)
-		}, []string{"list of VPD pages: page 83h stands behind page B0h"}},
+		}, []string{"list of VPD pages: page 83h follows page B0h"}},
 		"limits are not first": {func(lu *scsi.LogicalUnit) error {
 			if err := lies(lu); err != nil {
 				return err
@@ -131,20 +131,20 @@ func TestForeignTargets(t *testing.T) {
 			lu.InstallVPD(0x8F, limits(1, 0, 0))
 			return nil
 		}, []string{"page 8Fh as Windows reads it: the first descriptor is not the block device ROD limits"}},
-		"limits contradict themselves": {func(lu *scsi.LogicalUnit) error {
+		"limits are inconsistent": {func(lu *scsi.LogicalUnit) error {
 			if err := lies(lu); err != nil {
 				return err
 			}
 			lu.InstallVPD(0x8F, limits(0, 8, 9))
 			return nil
 		}, []string{"page 8Fh as Windows reads it: OPTIMAL TRANSFER COUNT 9 is above MAXIMUM TOKEN TRANSFER SIZE 8"}},
-		"nothing is copied": {lies, []string{"copy by token and compare: the data differs", "refuse a forged token: it was taken"}},
+		"nothing is copied": {lies, []string{"copy by token and compare: the data differs", "reject a forged token: accepted"}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			at := foreign(t, tt.set)
 			lines, ok := examine(t, doctor.Pair{Source: at(0), Destination: at(1), ScratchLength: 8192})
 			if ok {
-				t.Error("nothing is wrong")
+				t.Error("Examine reports no fault")
 			}
 			for _, want := range tt.wrong {
 				if !strings.Contains(strings.Join(lines, "\n"), "NOT "+want) {

@@ -16,7 +16,8 @@ import (
 	"odx/target"
 )
 
-// serveText starts a server with a configuration but for its folder and portals.
+// serveText starts a server with a configuration, to which it adds the directory and
+// portals.
 func serveText(t *testing.T, text string) func(lun uint16) initiator.URL {
 	t.Helper()
 	cfg, err := conf.Parse("odx.yaml", fmt.Appendf(nil, "data_dir: %s\nportals: [\"127.0.0.1:0\"]\n%s", t.TempDir(), text))
@@ -37,7 +38,7 @@ func serveText(t *testing.T, text string) func(lun uint16) initiator.URL {
 	return func(lun uint16) initiator.URL { return initiator.URL{Address: s.Portals()[0], Target: name, LUN: lun} }
 }
 
-// command runs a SCSI command at a LUN as somebody, whose session stays until the
+// command sends a SCSI command to a LUN as an initiator whose session lasts until the
 // test ends.
 func command(t *testing.T, u initiator.URL, who string, cdb ...byte) {
 	t.Helper()
@@ -50,7 +51,7 @@ func command(t *testing.T, u initiator.URL, who string, cdb ...byte) {
 			t.Error(err)
 		}
 	})
-	for { // until no unit attention is left
+	for { // until no unit attention is pending
 		err := s.Do(t.Context(), &initiator.Command{CDB: append(cdb, make([]byte, 16-len(cdb))...)})
 		if err == nil {
 			return
@@ -61,9 +62,9 @@ func command(t *testing.T, u initiator.URL, who string, cdb ...byte) {
 	}
 }
 
-// Every reason for which a server of ours refuses a copy by token is named, with
-// what to do about it.
-func TestReasonsForRefusals(t *testing.T) {
+// TestExamine_Refusals: for each cause for which odx refuses a copy by token, the
+// finding names the cause and the advice.
+func TestExamine_Refusals(t *testing.T) {
 	const luns = "targets:\n  - name: " + name + "\n    luns:\n" +
 		"      - {lun: 0, volume: src, size: 64MiB}\n      - {lun: 1, volume: dst, size: 64MiB}\n"
 	const host = "iqn.2026-11.example:host"
@@ -72,38 +73,38 @@ func TestReasonsForRefusals(t *testing.T) {
 		prepare   func(t *testing.T, at func(lun uint16) initiator.URL)
 		src, dst  uint16
 		initiator string
-		check     string // the one that is not OK, empty for none
+		check     string // the check that fails, or empty
 		detail    string
 		advice    string
 	}{
 		"nothing": {text: luns, dst: 1},
 		"read-only destination": {text: luns + "      - {lun: 2, volume: more, size: 64MiB, read_only: true}\n", dst: 2,
-			check: "take the token", detail: "DATA PROTECT, 27/00", advice: "read_only"},
+			check: "use the token", detail: "DATA PROTECT, 27/00", advice: "read_only"},
 		"no such LUN": {text: luns, dst: 7, check: "log in", detail: "there is no disk at this LUN", advice: "the LUN"},
 		"rule about the source": {text: luns + "copy:\n  rules: [{from: [src], allow: false}]\n", dst: 1,
-			check: "make a token", detail: "20/02", advice: "copy.rules"},
+			check: "create a token", detail: "20/02", advice: "copy.rules"},
 		"rule about the pair": {text: luns + "copy:\n  rules: [{from: [src], to: [dst], allow: false}]\n", dst: 1,
-			check: "take the token", detail: "20/02", advice: "copy.rules"},
-		"rule about somebody else": {text: luns + "copy:\n  rules: [{initiators: [\"" + host + "\"], allow: false}]\n", dst: 1},
+			check: "use the token", detail: "20/02", advice: "copy.rules"},
+		"rule about another initiator": {text: luns + "copy:\n  rules: [{initiators: [\"" + host + "\"], allow: false}]\n", dst: 1},
 		"rule about the host": {text: luns + "copy:\n  rules: [{initiators: [\"" + host + "\"], allow: false}]\n", dst: 1, initiator: host,
-			check: "make a token", detail: "20/02", advice: "copy.rules"},
+			check: "create a token", detail: "20/02", advice: "copy.rules"},
 		"tokens of a group": {text: luns + "tokens: {access: \"group:g\", groups: [{name: g, initiators: [\"" + host + "\"]}]}\n", dst: 1,
-			check: "take the token", detail: "23/00", advice: "tokens.access"},
+			check: "use the token", detail: "23/00", advice: "tokens.access"},
 		"tokens of a group, by a member": {text: luns + "tokens: {access: \"group:g\", groups: [{name: g, initiators: [\"" + host + "\"]}]}\n", dst: 1, initiator: host},
 		"too many tokens": {text: luns + "tokens: {max: 1, when_full: refuse}\n", dst: 1,
 			prepare: func(t *testing.T, at func(lun uint16) initiator.URL) {
 				examine(t, doctor.Pair{Source: at(0), Destination: at(1)})
 			},
-			check: "make a token", detail: "55/0D", advice: "tokens.max"},
+			check: "create a token", detail: "55/0D", advice: "tokens.max"},
 		"source outside the store": {text: "tokens: {unmapped: refuse}\n" + luns + "      - {lun: 2, backing: \"file:BACKING\", size: 64MiB}\n", src: 2, dst: 1,
-			check: "make a token", detail: "55/0C", advice: "tokens.unmapped"},
+			check: "create a token", detail: "55/0C", advice: "tokens.unmapped"},
 		"reserved destination": {text: luns, dst: 1,
 			prepare: func(t *testing.T, at func(lun uint16) initiator.URL) { command(t, at(1), host, 0x16) },
-			check:   "take the token", detail: "RESERVATION CONFLICT", advice: "reserved"},
-		"source that another initiator has stopped, which changes nothing": {text: luns, dst: 1,
+			check:   "use the token", detail: "RESERVATION CONFLICT", advice: "reserved"},
+		"source stopped by another initiator": {text: luns, dst: 1,
 			prepare: func(t *testing.T, at func(lun uint16) initiator.URL) { command(t, at(0), host, 0x1B) }},
 		"not let in": {text: luns + "    access: [{initiators: [\"" + host + "\"]}]\n", dst: 1,
-			check: "log in", detail: "", advice: "what the server allows this initiator"},
+			check: "log in", detail: "", advice: "access rules for this initiator"},
 		"let in": {text: luns + "    access: [{initiators: [\"" + host + "\"]}]\n", dst: 1, initiator: host},
 	} {
 		t.Run(what, func(t *testing.T) {
