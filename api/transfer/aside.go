@@ -13,30 +13,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrExists: there is a file of the destination's name, and it was not asked for that
-// it is replaced.
-var ErrExists = errors.New("there is a file of that name already")
+// ErrExists reports that a file with the destination's name exists and Existing is
+// Refuse.
+var ErrExists = errors.New("file exists")
 
-// Existing says what becomes of a file that has the destination's name.
+// Existing is how to treat an existing file with the destination's name.
 type Existing uint8
 
-// What can become of it.
+// The treatments of an existing file.
 const (
-	Refuse    Existing = iota // the copy is refused: ErrExists
-	Overwrite                 // the new file takes its place when it is whole
+	Refuse    Existing = iota // the copy fails with ErrExists
+	Overwrite                 // the complete new file replaces it
 )
 
-// Finisher is the Disk that is made aside and gets its name when it is whole. Copy
-// calls Finish in the end; a Disk that is closed without it leaves nothing.
+// Finisher is a Disk that is written without its final name and named when it is
+// complete. Copy calls Finish at the end. Close without Finish deletes the Disk.
 type Finisher interface {
-	// Finish gives the file its name, durably.
+	// Finish names the file, durably.
 	Finish(ctx context.Context) error
 }
 
-// CreateFile makes a file of size bytes of this machine, or opens a block device, to
-// write to. A file gets its name when it is finished: until then, whatever happens,
-// SIGKILL too, a file that has the name stays what it is. A block device is written
-// in place, unless this machine uses it: ErrDeviceBusy.
+// CreateFile creates a file of size bytes on this machine, or opens a block device, for
+// writing. A file is named by Finish: until then an existing file of the name is
+// unchanged, even after SIGKILL. A block device is written in place; one that this
+// machine uses is ErrDeviceBusy.
 func CreateFile(path string, size int64, existing Existing) (Disk, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -48,7 +48,7 @@ func CreateFile(path string, size int64, existing Existing) (Disk, error) {
 	case !info.Mode().IsRegular():
 		return openDevice(path, unix.O_EXCL)
 	default:
-		// What a symbolic link leads to is replaced, not the link.
+		// The target of a symbolic link is replaced, not the link.
 		if path, err = filepath.EvalSymlinks(path); err != nil {
 			return nil, err
 		}
@@ -70,14 +70,14 @@ func CreateFile(path string, size int64, existing Existing) (Disk, error) {
 	return nil, errors.Join(err, a.Close())
 }
 
-// ErrDeviceBusy: a block device is mounted, or part of another one.
-var ErrDeviceBusy = errors.New("the block device is in use: it is mounted, or part of another one")
+// ErrDeviceBusy reports a block device that is mounted or part of another one.
+var ErrDeviceBusy = errors.New("block device in use: mounted, or part of another device")
 
-// OpenUsedDevice opens a block device to write to, also one that this machine uses.
+// OpenUsedDevice opens a block device for writing, even if this machine uses it.
 func OpenUsedDevice(path string) (Disk, error) { return openDevice(path, 0) }
 
-// openDevice opens a block device. O_EXCL without O_CREAT fails where the kernel has
-// it mounted or made it a part of another one (open(2)).
+// openDevice opens a block device. O_EXCL without O_CREAT fails if the device is
+// mounted or part of another one (open(2)).
 func openDevice(path string, flags int) (Disk, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|flags, 0)
 	if errors.Is(err, unix.EBUSY) {
@@ -98,53 +98,54 @@ func (a *aside) Resize(_ context.Context, size int64) error {
 	return nil
 }
 
-// aside is a file that has no name yet, or on file systems that know no such thing a
-// hidden one.
+// aside is a file without a name (O_TMPFILE), or a hidden file on file systems that do
+// not support that.
 type aside struct {
 	file
 	path     string
 	existing Existing
-	hidden   string // "" without
+	hidden   string // path of the hidden file, or ""
 }
 
-// ownFiles is where the kernel shows the files that this process has open.
+// ownFiles is the directory of the open files of this process.
 const ownFiles = "/proc/self/fd"
 
-// openAside makes it in the directory of path, so that it can get that name.
+// openAside creates the file in the directory of path, so that it can be linked to
+// path.
 func openAside(path string, existing Existing) (*aside, error) {
 	a := &aside{path: path, existing: existing}
 	if _, err := os.Stat(ownFiles); err != nil {
-		return a, a.openHidden() // there would be no way to name it
+		return a, a.openHidden() // without /proc the file could not be linked
 	}
 	f, err := os.OpenFile(filepath.Dir(path), os.O_RDWR|unix.O_TMPFILE, 0o600)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
 		return a, a.openHidden()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("make %s: %w", path, err)
+		return nil, fmt.Errorf("create %s: %w", path, err)
 	}
 	a.File = f
 	return a, nil
 }
 
-// openHidden makes the file where the file system knows none without a name.
+// openHidden creates a hidden file, for file systems without O_TMPFILE.
 func (a *aside) openHidden() (err error) {
 	hidden := a.hiddenName()
 	if a.File, err = os.OpenFile(hidden, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
-		return fmt.Errorf("make %s: %w", a.path, err)
+		return fmt.Errorf("create %s: %w", a.path, err)
 	}
 	a.hidden = hidden
 	return nil
 }
 
-// hiddenName returns a random one next to path.
+// hiddenName returns a random hidden name in the directory of path.
 func (a *aside) hiddenName() string {
 	dir, name := filepath.Split(a.path)
 	return filepath.Join(dir, "."+name[:min(len(name), 100)]+".odx-"+rand.Text())
 }
 
-// take gives the new file the mode and, where that is allowed, the owner of the one that
-// it is to replace.
+// take sets the mode and, if permitted, the owner of the file to those of the file that
+// it replaces.
 func (a *aside) take(old os.FileInfo) error {
 	if owner, ok := old.Sys().(*syscall.Stat_t); ok {
 		_ = a.Chown(int(owner.Uid), int(owner.Gid))
@@ -167,7 +168,7 @@ func (a *aside) Finish(context.Context) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// name gives the file its name.
+// name names the file.
 func (a *aside) name() error {
 	if a.existing == Refuse && a.hidden == "" {
 		return a.link(a.path)
@@ -191,7 +192,7 @@ func (a *aside) name() error {
 	return err
 }
 
-// link gives the file without a name one that is not taken.
+// link links the file without a name to a name that does not exist.
 func (a *aside) link(to string) error {
 	from := fmt.Sprintf("%s/%d", ownFiles, a.Fd())
 	err := unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW)
@@ -201,14 +202,14 @@ func (a *aside) link(to string) error {
 	return err
 }
 
-// renameToNew gives the hidden file a name that is not taken.
+// renameToNew renames the hidden file to a name that does not exist.
 func (a *aside) renameToNew() error {
 	err := unix.Renameat2(unix.AT_FDCWD, a.hidden, unix.AT_FDCWD, a.path, unix.RENAME_NOREPLACE)
 	switch {
 	case errors.Is(err, unix.EEXIST):
 		return ErrExists
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
-		// The file system cannot do it in one step.
+		// The file system does not support RENAME_NOREPLACE.
 		if _, err := os.Lstat(a.path); !errors.Is(err, fs.ErrNotExist) {
 			return ErrExists
 		}
@@ -217,7 +218,7 @@ func (a *aside) renameToNew() error {
 	return err
 }
 
-// Close implements Disk. It removes what has not been finished.
+// Close implements Disk. It deletes an unfinished file.
 func (a *aside) Close() error {
 	err := a.file.Close()
 	if a.hidden != "" {

@@ -57,8 +57,8 @@ func (f failing) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return f.memory.ReadAt(ctx, p, off)
 }
 
-// TestCreateFile: a file has its name when the copy is whole, and not before; one that
-// is there is replaced only where that is wanted.
+// TestCreateFile: a file is named when the copy is complete, and not before. An
+// existing file is replaced only with Overwrite.
 func TestCreateFile(t *testing.T) {
 	src := newMemory(4<<20, 1).fill()
 	whole := string(src.data)
@@ -69,13 +69,13 @@ func TestCreateFile(t *testing.T) {
 		want     string
 		err      error
 	}{
-		"new":                    {"", Refuse, src, whole, nil},
-		"new, overwritten":       {"", Overwrite, src, whole, nil},
-		"there":                  {"old", Refuse, src, "old", ErrExists},
-		"there, overwritten":     {"old", Overwrite, src, whole, nil},
-		"broken":                 {"", Refuse, failing{src}, "", errUnreadable},
-		"broken, there":          {"old", Overwrite, failing{src}, "old", errUnreadable},
-		"broken, there, refused": {"old", Refuse, failing{src}, "old", ErrExists},
+		"new":                       {"", Refuse, src, whole, nil},
+		"new, overwritten":          {"", Overwrite, src, whole, nil},
+		"there":                     {"old", Refuse, src, "old", ErrExists},
+		"existing, overwritten":     {"old", Overwrite, src, whole, nil},
+		"broken":                    {"", Refuse, failing{src}, "", errUnreadable},
+		"broken, existing":          {"old", Overwrite, failing{src}, "old", errUnreadable},
+		"broken, existing, refused": {"old", Refuse, failing{src}, "old", ErrExists},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -110,7 +110,7 @@ func TestCreateFile(t *testing.T) {
 	}
 }
 
-// TestCreateFile_Link: what a symbolic link leads to is replaced, not the link.
+// TestCreateFile_Link: the target of a symbolic link is replaced, not the link.
 func TestCreateFile_Link(t *testing.T) {
 	dir, other := t.TempDir(), t.TempDir()
 	target, link := filepath.Join(other, "target"), filepath.Join(dir, "link")
@@ -125,12 +125,12 @@ func TestCreateFile_Link(t *testing.T) {
 		t.Fatal(err)
 	}
 	if to, err := os.Readlink(link); err != nil || to != target {
-		t.Errorf("the link leads to %s, %v", to, err)
+		t.Errorf("the target of the link is %s, %v", to, err)
 	}
 	wantDirectory(t, other, map[string]string{"target": "new"})
 }
 
-// finishAside fills and finishes a file that was opened by open.
+// finishAside writes and finishes a file opened by open.
 func finishAside(t *testing.T, a *aside, contents string) error {
 	t.Helper()
 	if err := a.WriteAt(t.Context(), []byte(contents), 0); err != nil {
@@ -139,8 +139,8 @@ func finishAside(t *testing.T, a *aside, contents string) error {
 	return errors.Join(a.Finish(t.Context()), a.Close())
 }
 
-// TestAside_Hidden: where the file system knows no files without names, hidden ones are
-// made, and removed.
+// TestAside_Hidden: on a file system without O_TMPFILE a hidden file is created, and
+// removed.
 func TestAside_Hidden(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "disk")
@@ -153,7 +153,7 @@ func TestAside_Hidden(t *testing.T) {
 	}
 	left := make(Refuse)
 	if len(inDirectory(t, dir)) != 1 {
-		t.Error("there is no hidden file")
+		t.Error("no hidden file exists")
 	}
 	if err := left.Close(); err != nil {
 		t.Error(err)
@@ -164,7 +164,7 @@ func TestAside_Hidden(t *testing.T) {
 		t.Error(err)
 	}
 	if err := finishAside(t, two, "two"); !errors.Is(err, ErrExists) {
-		t.Errorf("two with one name: %v", err)
+		t.Errorf("two files with one name: %v", err)
 	}
 	wantDirectory(t, dir, map[string]string{"disk": "one"})
 	if err := finishAside(t, make(Overwrite), "three"); err != nil {
@@ -173,16 +173,16 @@ func TestAside_Hidden(t *testing.T) {
 	wantDirectory(t, dir, map[string]string{"disk": "three"})
 }
 
-// TestCreateFile_AtOnce: of two that make one file, each makes all of it, and where it
-// is not to be overwritten only one does.
-func TestCreateFile_AtOnce(t *testing.T) {
+// TestCreateFile_Concurrent: of concurrent copies to one name each writes a complete
+// file, and with Refuse only one succeeds.
+func TestCreateFile_Concurrent(t *testing.T) {
 	dir := t.TempDir()
 	for _, existing := range []Existing{Refuse, Overwrite} {
 		path := filepath.Join(dir, "disk")
 		var all sync.WaitGroup
 		results := make([]error, 8)
 		files := make([]Disk, len(results))
-		for i := range files { // all before the first one has its name
+		for i := range files { // open all before the first is named
 			var err error
 			if files[i], err = CreateFile(path, 1<<20, existing); err != nil {
 				t.Fatal(err)
@@ -200,7 +200,7 @@ func TestCreateFile_AtOnce(t *testing.T) {
 		}
 		got := inDirectory(t, dir)["disk"]
 		if len(got) != 1<<20 || got != string(bytes.Repeat([]byte{got[0]}, 1<<20)) {
-			t.Errorf("existing %d: the file is none of them", existing)
+			t.Errorf("existing %d: the file has none of the contents", existing)
 		}
 	}
 }
@@ -208,7 +208,7 @@ func TestCreateFile_AtOnce(t *testing.T) {
 // killedEnv makes the test program the client that TestCreateFile_Killed kills.
 const killedEnv = "ODX_TEST_CREATE_FILE"
 
-// TestCreateFile_Killed: SIGKILL in the middle leaves the old file and nothing else.
+// TestCreateFile_Killed: SIGKILL during a copy leaves only the old file.
 func TestCreateFile_Killed(t *testing.T) {
 	if path := os.Getenv(killedEnv); path != "" {
 		dst, err := CreateFile(path, 1<<20, Overwrite)
@@ -228,7 +228,7 @@ func TestCreateFile_Killed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if a, err := openAside(path, Overwrite); err != nil || a.hidden != "" {
-		t.Skipf("the file system of %s knows no files without names: %v", dir, err)
+		t.Skipf("the file system of %s does not support O_TMPFILE: %v", dir, err)
 	} else if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestCreateFile_Killed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "written\n" {
-		t.Fatalf("the client said %q, %v", line, err)
+		t.Fatalf("the client printed %q, %v", line, err)
 	}
 	if err := c.Process.Kill(); err != nil {
 		t.Fatal(err)

@@ -9,17 +9,17 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// chunk is how much is read and written at a time, and parallel how many of
-// them at once.
+// chunk is the length of a read and write in bytes, and parallel the number of
+// concurrent ones.
 const (
 	chunk    = 1 << 20
 	parallel = 8
 )
 
-// zeros is what a chunk without data looks like.
+// zeros is a chunk of zeros.
 var zeros [chunk]byte
 
-// byData copies what did not go by token by reading and writing.
+// byData copies the part that was not copied by token, by reading and writing.
 func (c *copier) byData(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	parts := make(chan part)
@@ -36,7 +36,7 @@ func (c *copier) byData(ctx context.Context) error {
 					return err
 				}
 				if telling.TryLock() {
-					c.tell()
+					c.progress()
 					telling.Unlock()
 				}
 			}
@@ -46,13 +46,13 @@ func (c *copier) byData(ctx context.Context) error {
 	return group.Wait()
 }
 
-// part is a range of both disks; a hole has nothing but zeros.
+// part is a range of both disks. A hole has only zeros.
 type part struct {
 	off, length int64
 	hole        bool
 }
 
-// split sends what is to be copied in parts of at most a chunk, and holes whole.
+// split sends data to be copied in parts of at most a chunk, and whole holes.
 func (c *copier) split(ctx context.Context, parts chan<- part) error {
 	send := func(p part) error {
 		select {
@@ -65,7 +65,7 @@ func (c *copier) split(ctx context.Context, parts chan<- part) error {
 	for off := c.tokens; off < c.total; {
 		start, length, err := c.nextData(ctx, off)
 		if err != nil {
-			return fmt.Errorf("look for data from %d on: %w", off, err)
+			return fmt.Errorf("find data from %d on: %w", off, err)
 		}
 		if start > off {
 			if err := send(part{off, start - off, true}); err != nil {
@@ -82,8 +82,8 @@ func (c *copier) split(ctx context.Context, parts chan<- part) error {
 	return nil
 }
 
-// nextData returns the next range with data, widened to whole blocks; at the
-// end, an empty one at the end.
+// nextData returns the next range with data, extended to whole blocks, or an empty
+// range at the end.
 func (c *copier) nextData(ctx context.Context, off int64) (start, length int64, err error) {
 	sparse, ok := c.src.(Sparse)
 	if !ok {
@@ -98,7 +98,7 @@ func (c *copier) nextData(ctx context.Context, off int64) (start, length int64, 
 	return start, end - start, nil
 }
 
-// move copies one part.
+// move copies a part.
 func (c *copier) move(ctx context.Context, buf []byte, p part) error {
 	if p.hole {
 		return c.zero(ctx, p)
@@ -120,7 +120,7 @@ func (c *copier) move(ctx context.Context, buf []byte, p part) error {
 
 func (c *copier) zero(ctx context.Context, p part) error {
 	if err := c.dst.Zero(ctx, p.off, p.length); err != nil {
-		return fmt.Errorf("make %d bytes of zeros at %d: %w", p.length, p.off, err)
+		return fmt.Errorf("zero %d bytes at %d: %w", p.length, p.off, err)
 	}
 	c.done.Add(p.length)
 	return nil

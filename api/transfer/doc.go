@@ -1,8 +1,8 @@
-// Package transfer copies one disk to another, wherever they are: a volume of
-// the store, a LUN of this or another server, a file of this machine.
+// Package transfer copies between disks: volumes of the store, LUNs of this or another
+// server, files of this machine.
 //
-// Where both ends take tokens it copies by token first, and moves no bytes; when
-// the far end does not know the near end's tokens, or gives up on the way, it
-// goes on by reading and writing, and says so. Zeros are not written but made,
-// where the destination can make them.
+// If both disks support tokens, it first copies by token and moves no bytes. If the
+// destination does not know the source's tokens or a copy by token fails, it continues
+// by reading and writing and reports why. Zeros are unmapped instead of written if the
+// destination supports that.
 package transfer

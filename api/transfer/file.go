@@ -17,7 +17,7 @@ type file struct {
 	regular bool
 }
 
-// OpenFile opens a file to read from.
+// OpenFile opens a file for reading.
 func OpenFile(path string) (Disk, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -59,7 +59,7 @@ func (f *file) WriteAt(_ context.Context, p []byte, off int64) error {
 	return err
 }
 
-// Zero punches a hole, or writes zeros where the file system knows none.
+// Zero punches a hole, or writes zeros if the file system does not support holes.
 func (f *file) Zero(ctx context.Context, off, length int64) error {
 	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, length)
 	if err == nil || !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENODEV) {
@@ -75,17 +75,17 @@ func (f *file) Zero(ctx context.Context, off, length int64) error {
 
 func (f *file) Flush(context.Context) error { return f.Sync() }
 
-// NextData finds the next part of the file that is no hole.
+// NextData finds the next part of the file that is not a hole.
 func (f *file) NextData(_ context.Context, off int64) (start, length int64, err error) {
 	if !f.regular {
 		return off, f.size - off, nil
 	}
 	start, err = unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) {
-		return 0, 0, nil // nothing but a hole
+		return 0, 0, nil // only a hole
 	}
 	if err != nil {
-		return off, max(f.size-off, 0), nil // the file system does not tell
+		return off, max(f.size-off, 0), nil // the file system does not support SEEK_DATA
 	}
 	end, err := unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
 	return start, end - start, err

@@ -7,7 +7,7 @@ import (
 	"odx/initiator"
 )
 
-// lun is a logical unit behind an iSCSI session.
+// lun is a logical unit of an iSCSI session.
 type lun struct{ *initiator.Disk }
 
 // OpenLUN logs in to the target of an iSCSI URL.
@@ -24,8 +24,8 @@ func OpenLUN(ctx context.Context, u initiator.URL) (Disk, error) {
 
 func (l lun) BlockLength() int { return l.Disk.BlockLength }
 
-// Maps implements Mapper. What is in odx's store is thin, and what is not, is not;
-// other targets do not say what their copies cost them.
+// Maps implements Mapper. LUNs in odx's store are thin, others are not. Other vendors'
+// targets do not report whether copies move bytes.
 func (l lun) Maps() bool { return l.Vendor == "ODX" && l.Thin }
 
 func (l lun) Populate(ctx context.Context, off, length int64) (Token, int64, error) {
@@ -38,7 +38,7 @@ func (l lun) Populate(ctx context.Context, off, length int64) (Token, int64, err
 
 func (l lun) WriteUsing(ctx context.Context, t Token, offset, off, length int64) (int64, error) {
 	if len(t) != initiator.TokenLength {
-		return 0, fmt.Errorf("a token of %d bytes cannot be sent over SCSI", len(t))
+		return 0, fmt.Errorf("token of %d bytes: the length of a SCSI token is fixed", len(t))
 	}
 	return l.WriteUsingToken(ctx, (*initiator.Token)(t), offset, off, length)
 }
@@ -46,12 +46,12 @@ func (l lun) WriteUsing(ctx context.Context, t Token, offset, off, length int64)
 // Forget implements Offloader.
 func (l lun) Forget(ctx context.Context, t Token) error {
 	if len(t) != initiator.TokenLength {
-		return fmt.Errorf("a token of %d bytes cannot be sent over SCSI", len(t))
+		return fmt.Errorf("token of %d bytes: the length of a SCSI token is fixed", len(t))
 	}
 	return l.ForgetToken(ctx, (*initiator.Token)(t))
 }
 
-// plainLUN is a logical unit that offers no token copies.
+// plainLUN is a logical unit without copies by token.
 type plainLUN struct{ *initiator.Disk }
 
 func (l plainLUN) BlockLength() int { return l.Disk.BlockLength }

@@ -17,7 +17,7 @@ import (
 	"odx/target"
 )
 
-// start serves a store in dir, until the function that it returns is called.
+// start serves a store in dir until the returned function is called.
 func start(t *testing.T, dir string) (*admin.Store, func()) {
 	t.Helper()
 	cfg, err := conf.Parse("odx.yaml", fmt.Appendf(nil, `data_dir: %s
@@ -41,7 +41,7 @@ targets: [{name: "iqn.2026-11.example.odx:disks", luns: [{lun: 0, volume: src, s
 	return s.Admin(), stop
 }
 
-// names returns what the store has, in the listing and under it.
+// names returns the names in the store, listed and hidden.
 func names(t *testing.T, a admin.Administrator) string {
 	t.Helper()
 	files, err := a.Files(t.Context())
@@ -80,7 +80,7 @@ func TestFinisher_Store(t *testing.T) {
 	data := bytes.Repeat([]byte("data"), 1<<18)
 	for name, create := range makers {
 		empty := names(t, a)
-		// Broken: nothing is there, whatever ended the copy.
+		// A failed copy leaves nothing, whatever its cause.
 		out, err := create(transfer.Refuse)
 		if err != nil {
 			t.Fatal(name, err)
@@ -92,9 +92,9 @@ func TestFinisher_Store(t *testing.T) {
 			t.Error(name, err)
 		}
 		if got := names(t, a); got != empty {
-			t.Errorf("%s: a broken copy left %s", name, got)
+			t.Errorf("%s: a failed copy left %s", name, got)
 		}
-		// Two at once do not mix; the second finds the name taken.
+		// Concurrent copies do not interfere; the second finds that the name exists.
 		first, err := create(transfer.Refuse)
 		second, err2 := create(transfer.Refuse)
 		if err := errors.Join(err, err2); err != nil {
@@ -107,7 +107,7 @@ func TestFinisher_Store(t *testing.T) {
 			t.Error(name, err)
 		}
 		if err := second.(transfer.Finisher).Finish(t.Context()); !errors.Is(err, transfer.ErrExists) && !errors.Is(err, backstore.ErrExists) {
-			t.Errorf("%s: the second has the name, too: %v", name, err)
+			t.Errorf("%s: the second copy is finished, too: %v", name, err)
 		}
 		if err := second.Close(); err != nil {
 			t.Error(name, err)
@@ -127,10 +127,10 @@ func TestFinisher_Store(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := makers["file"](transfer.Refuse); !errors.Is(err, transfer.ErrExists) {
-		t.Errorf("a file that is there: %v", err)
+		t.Errorf("an existing file: %v", err)
 	}
 
-	// What a process leaves that is killed is gone after the next start.
+	// Unfinished files of a killed process are deleted at the next start.
 	whole := names(t, a)
 	for name, create := range map[string]func() (transfer.Disk, error){
 		"volume": func() (transfer.Disk, error) { return transfer.CreateVolume(t.Context(), a, "killed", 1<<20) },
@@ -147,30 +147,31 @@ func TestFinisher_Store(t *testing.T) {
 		}
 	}
 	if got := names(t, a); got == whole {
-		t.Fatalf("the store has only %s during two copies", got)
+		t.Fatalf("names during two copies: only %s", got)
 	}
 	stop()
 	a, stop = start(t, dir)
 	defer stop()
 	if got := names(t, a); got != whole {
-		t.Errorf("after the next start there are %s, want %s", got, whole)
+		t.Errorf("names after the next start: %s, want %s", got, whole)
 	}
 }
 
-// Scratch names can neither be given nor taken by an administrator.
+// TestFinisher_ScratchNames: an administrator can neither create nor rename objects
+// with scratch names.
 func TestFinisher_ScratchNames(t *testing.T) {
 	a, stop := start(t, t.TempDir())
 	defer stop()
 	for _, name := range []string{".part-x", ".part-x.vhdx"} {
 		if _, err := a.CreateFile(t.Context(), name, 4096); err == nil {
-			t.Errorf("file %s was made", name)
+			t.Errorf("file %s was created", name)
 		}
 		if _, err := a.CopyFile(t.Context(), "src", name); err == nil {
 			t.Errorf("file %s was copied", name)
 		}
 	}
 	if _, err := a.CreateVolume(t.Context(), ".part-x", 4096); err == nil {
-		t.Error("a volume with a scratch name was made")
+		t.Error("a volume with a scratch name was created")
 	}
 	if _, err := a.FinishVolume(t.Context(), "src", "other"); err == nil {
 		t.Error("a LUN's volume was renamed")

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// reasonStream is why a stream is not copied by token.
+// reasonStream is the Reason for a stream.
 const reasonStream = "a stream takes no tokens"
 
-// Growable is the Disk whose size is what is written to it.
+// Growable is a Disk that grows with the data written to it.
 type Growable interface {
 	// Resize sets the size in bytes.
 	Resize(ctx context.Context, size int64) error
@@ -42,10 +42,9 @@ func Send(ctx context.Context, w io.Writer, src Disk) (Result, error) {
 	return r, nil
 }
 
-// Receive makes the beginning of dst equal to all bytes that come from r, durably, and
-// finishes what is a Finisher.
-// A disk that is Growable gets the length of the stream; any other has to be large
-// enough, and what is left of its last block becomes zeros.
+// Receive writes all bytes of r to the beginning of dst, durably, and finishes a
+// Finisher. A Growable is resized to the length of the stream. Other disks must be
+// large enough; the rest of the last block becomes zeros.
 func Receive(ctx context.Context, dst Disk, r io.Reader) (Result, error) {
 	start := time.Now()
 	result := Result{Reason: reasonStream}
@@ -72,7 +71,7 @@ func Receive(ctx context.Context, dst Disk, r io.Reader) (Result, error) {
 			return result, fmt.Errorf("read the stream: %w", err)
 		}
 	}
-	err := room.cut(ctx, result.Bytes)
+	err := room.truncate(ctx, result.Bytes)
 	if err == nil {
 		err = dst.Flush(ctx)
 	}
@@ -83,8 +82,7 @@ func Receive(ctx context.Context, dst Disk, r io.Reader) (Result, error) {
 	return result, err
 }
 
-// room makes a disk that is Growable grow, in steps that double: each one is
-// durable, and takes as long as that does.
+// room grows a Growable in doubling steps, since each step waits until it is durable.
 type room struct{ disk Disk }
 
 func (r room) make(ctx context.Context, size int64) error {
@@ -95,8 +93,8 @@ func (r room) make(ctx context.Context, size int64) error {
 	return grow.Resize(ctx, max(size, 2*r.disk.Size(), 64*chunk))
 }
 
-// cut gives it the size that it has to have in the end.
-func (r room) cut(ctx context.Context, size int64) error {
+// truncate sets the final size.
+func (r room) truncate(ctx context.Context, size int64) error {
 	grow, ok := r.disk.(Growable)
 	if !ok || size == r.disk.Size() {
 		return nil
@@ -104,7 +102,7 @@ func (r room) cut(ctx context.Context, size int64) error {
 	return grow.Resize(ctx, size)
 }
 
-// receiveChunk writes what came, filled up to whole blocks.
+// receiveChunk writes received bytes, padded with zeros to whole blocks.
 func receiveChunk(ctx context.Context, dst Disk, p []byte, r *Result) error {
 	block := dst.BlockLength()
 	whole := (len(p) + block - 1) / block * block
@@ -113,7 +111,7 @@ func receiveChunk(ctx context.Context, dst Disk, p []byte, r *Result) error {
 	}
 	if bytes.Equal(p, zeros[:len(p)]) {
 		if err := dst.Zero(ctx, r.Bytes, int64(whole)); err != nil {
-			return fmt.Errorf("make %d bytes of zeros at %d: %w", whole, r.Bytes, err)
+			return fmt.Errorf("zero %d bytes at %d: %w", whole, r.Bytes, err)
 		}
 		r.Bytes += int64(len(p))
 		return nil
@@ -129,9 +127,8 @@ func receiveChunk(ctx context.Context, dst Disk, p []byte, r *Result) error {
 	return nil
 }
 
-// interruptible returns what do returns, or as soon as ctx ends: a read or write of
-// a pipe cannot be ended, so that one may be left behind then, until the process
-// ends.
+// interruptible returns the result of do, or returns as soon as ctx ends. A read or
+// write of a pipe cannot be canceled, so do may continue until the process ends.
 func interruptible(ctx context.Context, do func() (int, error)) (int, error) {
 	type result struct {
 		n   int

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestStreams(t *testing.T) {
+func TestSendReceive(t *testing.T) {
 	want := newMemory(5<<20+777, 1).fill().data
 	path := filepath.Join(t.TempDir(), "disk")
 	out, err := CreateFile(path, 0, Refuse)
@@ -29,7 +29,7 @@ func TestStreams(t *testing.T) {
 	if r, err := Send(t.Context(), &got, src); err != nil || r.Bytes != int64(len(want)) || !bytes.Equal(got.Bytes(), want) {
 		t.Errorf("%+v, %v, %d bytes", r, err, got.Len())
 	}
-	// To blocks: the last one is filled up.
+	// To blocks: the last one is padded with zeros.
 	blocks := newMemory(6<<20, 4096)
 	for i := range blocks.data {
 		blocks.data[i] = 0xee
@@ -46,8 +46,8 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-// A stream that stalls does not keep a copy from being stopped.
-func TestStreams_Stall(t *testing.T) {
+// TestSendReceive_Stall: a copy of a stalled stream can be canceled.
+func TestSendReceive_Stall(t *testing.T) {
 	r, w := io.Pipe()
 	t.Cleanup(func() { r.Close() })
 	ctx, cancel := context.WithCancel(t.Context())

@@ -9,104 +9,102 @@ import (
 	"time"
 )
 
-// Disk is one end of a copy. Offsets and lengths are bytes, multiples of
-// BlockLength. Its methods may be called concurrently.
+// Disk is the source or the destination of a copy. Offsets and lengths are in bytes,
+// multiples of BlockLength. It is safe for concurrent use.
 type Disk interface {
 	io.Closer
 	// Size returns the capacity in bytes.
 	Size() int64
-	// BlockLength is what offsets and lengths are multiples of.
+	// BlockLength returns the length of a block in bytes.
 	BlockLength() int
-	// ReadAt fills p from off. Where BlockLength is 1, what is beyond the end
-	// reads as zeros.
+	// ReadAt fills p with the bytes at off. If BlockLength is 1, bytes past the end
+	// read as zeros.
 	ReadAt(ctx context.Context, p []byte, off int64) error
 	WriteAt(ctx context.Context, p []byte, off int64) error
 	// Zero makes a range read as zeros.
 	Zero(ctx context.Context, off, length int64) error
-	// Flush makes what was written durable.
+	// Flush makes previous writes durable.
 	Flush(ctx context.Context) error
 }
 
-// Token is a ROD token as SPC-4 lays it out.
+// Token is a ROD token in the format of SPC-4.
 type Token []byte
 
-// Offloader is the Disk that copies by token. Populate and WriteUsing may do less
-// than they were asked, but something; they return how much.
+// Offloader is a Disk that copies by token. Populate and WriteUsing return the number
+// of bytes done: at least one, and possibly fewer than requested.
 type Offloader interface {
-	// Populate makes a token for a range, or for its beginning.
+	// Populate creates a token of a range, or of its beginning.
 	Populate(ctx context.Context, off, length int64) (Token, int64, error)
-	// WriteUsing makes a range, or its beginning, equal to the token's bytes from
-	// an offset on.
+	// WriteUsing writes the token's bytes, starting at offset, to a range or its
+	// beginning.
 	WriteUsing(ctx context.Context, t Token, offset, off, length int64) (int64, error)
-	// Forget deletes a token that a Disk of the same server has made, so that it
-	// holds nothing until it expires.
+	// Forget deletes a token created by a Disk of the same server, to free its
+	// resources before it expires.
 	Forget(ctx context.Context, t Token) error
 }
 
-// Mapper is the Offloader that knows what its copies cost.
+// Mapper is an Offloader that reports the cost of its copies.
 type Mapper interface {
-	// Maps reports that a copy by token between two such disks of one server moves
-	// no bytes there either.
+	// Maps reports that the server moves no bytes for a copy by token between two such
+	// disks.
 	Maps() bool
 }
 
-// Sparse is the Disk that knows where it has only zeros.
+// Sparse is a Disk that reports ranges of zeros.
 type Sparse interface {
-	// NextData returns the first range at or after off that may have something
-	// else than zeros; length is 0 when there is none.
+	// NextData returns the first range at or after off that may have data other than
+	// zeros. length is 0 if there is none.
 	NextData(ctx context.Context, off int64) (start, length int64, err error)
 }
 
-// Options are the choices of a copy. The zero value is valid.
+// Options configure a copy. The zero value is valid.
 type Options struct {
-	// Progress, if any, is called now and then, from one goroutine at a time.
+	// Progress, if not nil, is called repeatedly, by one goroutine at a time.
 	Progress func(Progress)
-	// WithoutTokens reads and writes in any case.
+	// WithoutTokens disables copies by token.
 	WithoutTokens bool
 }
 
-// Progress is how far a copy is.
+// Progress is the progress of a copy.
 type Progress struct {
-	// DoneBytes of TotalBytes are copied; MovedBytes of them were read and
-	// written.
+	// DoneBytes of TotalBytes are copied, MovedBytes of them by reading and writing.
 	DoneBytes, TotalBytes, MovedBytes int64
 }
 
-// Result is what a copy did.
+// Result is the result of a copy.
 type Result struct {
-	// Bytes is the length of what was copied. TokenBytes of it went by token,
-	// MovedBytes were read and written here, the rest was zeros.
+	// Bytes is the number of bytes copied: TokenBytes by token, MovedBytes by reading
+	// and writing here, the rest zeros.
 	Bytes      int64
 	TokenBytes int64
 	MovedBytes int64
-	// Mapped: what went by token was not read and written by the server either, as
-	// far as it is known. It is not for what lies outside the server's store.
+	// Mapped reports that the server is known not to read and write the bytes copied by
+	// token. It is false for data outside the server's store.
 	Mapped bool
-	// Reason says why not all went by token, empty if it did.
+	// Reason is why not all bytes were copied by token, or empty if they were.
 	Reason   string
 	Duration time.Duration
 }
 
 var (
-	// ErrTooSmall: the destination is smaller than the source.
-	ErrTooSmall = errors.New("the destination is too small")
-	// ErrNoVolume: the store has no volume of that name.
+	// ErrTooSmall reports a destination smaller than the source.
+	ErrTooSmall = errors.New("destination too small")
+	// ErrNoVolume reports that the store has no volume of the name.
 	ErrNoVolume = errors.New("the store has no such volume")
-	// ErrNoFile: the store has no file of that name.
+	// ErrNoFile reports that the store has no file of the name.
 	ErrNoFile = errors.New("the store has no such file")
 )
 
-// Copy makes the beginning of dst equal to all of src, durably, and finishes what is a
-// Finisher. A source that
-// counts single bytes, a file, may end in the middle of a block of dst; the rest
-// of that block becomes zeros.
+// Copy copies all of src to the beginning of dst, durably, and finishes a Finisher. If
+// src has blocks of 1 byte, like a file, it may end within a block of dst; the rest of
+// that block becomes zeros.
 func Copy(ctx context.Context, dst, src Disk, o Options) (Result, error) {
 	start := time.Now()
 	c := copier{dst: dst, src: src, options: o, total: src.Size(), block: int64(max(dst.BlockLength(), src.BlockLength()))}
 	if rest := c.total % c.block; rest != 0 && src.BlockLength() == 1 {
 		c.total += c.block - rest
 	} else if rest != 0 {
-		return Result{}, fmt.Errorf("the source has %d bytes, which is no whole number of blocks of %d", c.total, c.block)
+		return Result{}, fmt.Errorf("the source has %d bytes, which is not a multiple of the block length %d", c.total, c.block)
 	}
 	if c.total > dst.Size() {
 		return Result{}, fmt.Errorf("%w: %d bytes for %d", ErrTooSmall, dst.Size(), c.total)
@@ -121,7 +119,7 @@ func Copy(ctx context.Context, dst, src Disk, o Options) (Result, error) {
 	if f, ok := dst.(Finisher); ok && err == nil {
 		err = f.Finish(ctx)
 	}
-	c.tell()
+	c.progress()
 	return Result{
 		Bytes: c.done.Load(), TokenBytes: c.tokens, MovedBytes: c.moved.Load(),
 		Mapped: c.tokens > 0 && maps(dst) && maps(src), Reason: reason, Duration: time.Since(start),
@@ -133,25 +131,25 @@ func maps(d Disk) bool {
 	return ok && m.Maps()
 }
 
-// copier is a copy under way.
+// copier is a copy in progress.
 type copier struct {
 	dst, src Disk
 	options  Options
 	total    int64
-	block    int64 // bytes, of the disk with the longer blocks
-	tokens   int64 // bytes that went by token: the beginning
+	block    int64 // length in bytes, of the disk with the longer blocks
+	tokens   int64 // bytes copied by token, at the beginning
 
 	done, moved atomic.Int64
 }
 
-func (c *copier) tell() {
+func (c *copier) progress() {
 	if c.options.Progress != nil {
 		c.options.Progress(Progress{DoneBytes: c.done.Load(), TotalBytes: c.total, MovedBytes: c.moved.Load()})
 	}
 }
 
-// byToken copies by token as far as that goes. reason says why that is not to
-// the end; err is not nil only when the copy cannot go on at all.
+// byToken copies by token as far as possible. reason is why it stopped before the end.
+// err is not nil only if the copy cannot continue.
 func (c *copier) byToken(ctx context.Context) (reason string, err error) {
 	if c.options.WithoutTokens {
 		return "tokens were not wanted", nil
@@ -177,10 +175,10 @@ func (c *copier) byToken(ctx context.Context) (reason string, err error) {
 	return "", nil
 }
 
-// forgetLimit bounds the deletion of a token, which expires otherwise.
+// forgetLimit bounds the time to delete a token. A token not deleted expires.
 const forgetLimit = 5 * time.Second
 
-// forget deletes a token at the first of the ends that takes it; where none does, it
+// forget deletes a token at the first of ends that succeeds. A token not deleted
 // expires.
 func forget(ctx context.Context, t Token, ends ...Offloader) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetLimit)
@@ -192,14 +190,14 @@ func forget(ctx context.Context, t Token, ends ...Offloader) {
 	}
 }
 
-// oneToken copies what one token stands for.
+// oneToken copies the data of one token.
 func (c *copier) oneToken(ctx context.Context, src, dst Offloader) (int64, error) {
 	t, length, err := src.Populate(ctx, c.tokens, c.total-c.tokens)
 	if err != nil {
-		return 0, fmt.Errorf("make a token: %w", err)
+		return 0, fmt.Errorf("create a token: %w", err)
 	}
 	if length <= 0 {
-		return 0, errors.New("the source's token stands for nothing")
+		return 0, errors.New("the source's token represents 0 bytes")
 	}
 	length = min(length, c.total-c.tokens)
 	var done int64
@@ -211,13 +209,13 @@ func (c *copier) oneToken(ctx context.Context, src, dst Offloader) (int64, error
 		}
 		if n <= 0 {
 			forget(ctx, t, src)
-			return done, errors.New("the destination took nothing of a token")
+			return done, errors.New("the destination wrote 0 bytes of a token")
 		}
 		done += n
 		c.done.Add(n)
-		c.tell()
+		c.progress()
 	}
-	// A source that cannot be written to takes no command for that.
+	// A read-only source does not support Zero.
 	forget(ctx, t, dst, src)
 	return done, nil
 }

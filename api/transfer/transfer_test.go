@@ -12,14 +12,14 @@ import (
 	"testing"
 )
 
-// memory is a disk in memory that notes what was done to it.
+// memory is a disk in memory that counts operations.
 type memory struct {
 	mu    sync.Mutex
 	data  []byte
 	block int
 
 	reads, writes, zeroed int64 // bytes
-	flushed               bool  // nothing was written since
+	flushed               bool  // no write since the last flush
 	failRead              error
 }
 
@@ -67,7 +67,7 @@ func (m *memory) Flush(context.Context) error {
 	return nil
 }
 
-// fill puts data in every second megabyte.
+// fill writes data to every second megabyte.
 func (m *memory) fill() *memory {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := 0; i < len(m.data); i += 2 << 20 {
@@ -78,13 +78,13 @@ func (m *memory) fill() *memory {
 	return m
 }
 
-// offloading is a memory whose tokens are good at disks of one copy manager, for
-// limit bytes at most.
+// offloading is a memory with tokens that are valid at disks of one copy manager and
+// represent at most limit bytes.
 type offloading struct {
 	*memory
 	tokens *map[string][]byte
 	limit  int64
-	// refuse makes writes with a token fail after that many.
+	// refuse is the number of writes with a token before they fail.
 	refuse int
 }
 
@@ -108,11 +108,11 @@ func (o *offloading) Forget(_ context.Context, t Token) error {
 	if _, ok := (*o.tokens)[string(t)]; !ok {
 		return errors.New("23/04")
 	}
-	(*o.tokens)[string(t)] = nil // the names of those to come go on
+	(*o.tokens)[string(t)] = nil // keeps token names unique
 	return nil
 }
 
-// live returns how many tokens were not deleted.
+// live returns the number of tokens not deleted.
 func live(tokens map[string][]byte) (n int) {
 	for _, data := range tokens {
 		if data != nil {
@@ -142,7 +142,7 @@ func TestCopy(t *testing.T) {
 			func(m *memory) Disk { return offload(m, &ours, 0) }, func(m *memory) Disk { return offload(m, &others, -2) }, Options{},
 			0, "write with a token: 23/04",
 		},
-		"gives up on the way": {
+		"fails midway": {
 			func(m *memory) Disk { return offload(m, &ours, 0) }, func(m *memory) Disk { return offload(m, &ours, 3) }, Options{},
 			3 << 20, "write with a token: 23/04",
 		},
@@ -154,7 +154,7 @@ func TestCopy(t *testing.T) {
 			func(m *memory) Disk { return m }, func(m *memory) Disk { return m }, Options{},
 			0, "the source makes no tokens",
 		},
-		"not wanted": {
+		"disabled": {
 			func(m *memory) Disk { return offload(m, &ours, 0) }, func(m *memory) Disk { return offload(m, &ours, -2) }, Options{WithoutTokens: true},
 			0, "tokens were not wanted",
 		},
@@ -171,7 +171,7 @@ func TestCopy(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !bytes.Equal(dst.data[:size], src.data) || dst.data[size] != 0xee || !dst.flushed {
-				t.Errorf("the copy is not equal (%v), is longer, or not flushed (%v)", bytes.Equal(dst.data[:size], src.data), dst.flushed)
+				t.Errorf("the copy is not equal (%v), is longer, or is not flushed (%v)", bytes.Equal(dst.data[:size], src.data), dst.flushed)
 			}
 			if r.Bytes != size || r.TokenBytes != tt.tokens || r.MovedBytes != dst.writes || src.reads != size-tt.tokens || r.TokenBytes+r.MovedBytes+dst.zeroed != size {
 				t.Errorf("%+v; read %d, wrote %d, made %d zeros", r, src.reads, dst.writes, dst.zeroed)
@@ -189,7 +189,7 @@ func TestCopy(t *testing.T) {
 	}
 }
 
-func TestCopyRefuses(t *testing.T) {
+func TestCopy_Errors(t *testing.T) {
 	if _, err := Copy(t.Context(), newMemory(4096, 512), newMemory(8192, 512), Options{}); !errors.Is(err, ErrTooSmall) {
 		t.Errorf("small destination: %v", err)
 	}
@@ -208,7 +208,7 @@ func TestCopyRefuses(t *testing.T) {
 	}
 }
 
-func TestFile(t *testing.T) {
+func TestCopy_File(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "src")
 	want := newMemory(6<<20+100, 1).fill().data
@@ -220,7 +220,7 @@ func TestFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer src.Close()
-	// To blocks: the last one is filled up with zeros.
+	// To blocks: the last one is padded with zeros.
 	dst := newMemory(8<<20, 4096)
 	for i := range dst.data {
 		dst.data[i] = 0xee
@@ -231,7 +231,7 @@ func TestFile(t *testing.T) {
 	if got := dst.data[:6<<20+4096]; !bytes.Equal(got, append(bytes.Clone(want), make([]byte, 4096-100)...)) {
 		t.Error("blocks differ from the file")
 	}
-	// And back to a file that has something else.
+	// And back to a file with other contents.
 	back := filepath.Join(dir, "dst")
 	if err := os.WriteFile(back, bytes.Repeat([]byte{1}, 9<<20), 0o600); err != nil {
 		t.Fatal(err)
@@ -250,9 +250,9 @@ func TestFile(t *testing.T) {
 		t.Errorf("file differs from the blocks: %v", err)
 	}
 	if _, err := OpenFile(dir); err == nil {
-		t.Error("a folder was opened")
+		t.Error("OpenFile of a directory succeeds")
 	}
 	if _, err := OpenFile(os.DevNull); err == nil {
-		t.Error("a character device was opened")
+		t.Error("OpenFile of a character device succeeds")
 	}
 }

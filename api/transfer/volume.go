@@ -20,8 +20,8 @@ type volume struct {
 	block int
 }
 
-// OpenVolume returns a volume of the store that a answers for, or a file, whose
-// name begins with admin.FilePrefix.
+// OpenVolume returns a volume of the store of a, or a file of it if the name begins
+// with admin.FilePrefix.
 func OpenVolume(ctx context.Context, a admin.Administrator, name string) (Disk, error) {
 	size, err := sizeOf(ctx, a, name)
 	if err != nil {
@@ -63,8 +63,8 @@ func sizeOf(ctx context.Context, a admin.Administrator, name string) (int64, err
 	return 0, fmt.Errorf("volume %s: %w", name, ErrNoVolume)
 }
 
-// CreateStoreFile makes a file of the store to write size bytes to. It gets its name
-// when it is finished: until then a file that has the name stays what it is.
+// CreateStoreFile creates a file of size bytes in the store. It is named by Finish:
+// until then an existing file of the name is unchanged.
 func CreateStoreFile(ctx context.Context, a admin.Administrator, name string, size int64, existing Existing) (Disk, error) {
 	file := strings.TrimPrefix(name, admin.FilePrefix)
 	if err := CheckName(ctx, a, file, existing); err != nil {
@@ -74,12 +74,12 @@ func CreateStoreFile(ctx context.Context, a admin.Administrator, name string, si
 	if err != nil {
 		return nil, err
 	}
-	d.(*volume).block = 1 // whatever length it gets
+	d.(*volume).block = 1 // a file has any length
 	return &storeFile{volume: d.(*volume), scratch: scratch, finish: admin.FileFinish{Name: file, Scratch: scratch, Overwrite: existing == Overwrite}}, nil
 }
 
-// CheckName returns ErrExists for the name of a file of the store that is not to be
-// replaced: before anything is copied, and so no promise.
+// CheckName returns ErrExists if a file of the store has the name and existing is
+// Refuse. It allows to fail before the copy; the name can still be created during it.
 func CheckName(ctx context.Context, a admin.Administrator, file string, existing Existing) error {
 	switch _, err := sizeOf(ctx, a, admin.FilePrefix+file); {
 	case err == nil && existing == Refuse:
@@ -90,8 +90,8 @@ func CheckName(ctx context.Context, a admin.Administrator, file string, existing
 	return nil
 }
 
-// StartStoreFile makes a file of the store, size bytes long, that has no name yet but a
-// random one, which it returns. The caller gives it one, or deletes it.
+// StartStoreFile creates a file of size bytes in the store with a random scratch name,
+// which it returns. The caller renames or deletes the file.
 func StartStoreFile(ctx context.Context, a admin.Administrator, like string, size int64) (d Disk, scratch string, err error) {
 	f, err := a.StartFile(ctx, admin.FileStart{Name: like, SizeBytes: size})
 	if err != nil {
@@ -100,15 +100,15 @@ func StartStoreFile(ctx context.Context, a admin.Administrator, like string, siz
 	return newVolume(a, admin.FilePrefix+f.Name, size), f.Name, nil
 }
 
-// OpenStarted returns such a file, to read from.
+// OpenStarted opens a file of StartStoreFile for reading.
 func OpenStarted(a admin.Administrator, scratch string, size int64) Disk {
 	return newVolume(a, admin.FilePrefix+scratch, size)
 }
 
-// storeFile is a file of the store that is not finished.
+// storeFile is an unfinished file of the store.
 type storeFile struct {
 	*volume
-	scratch string // "" when it is
+	scratch string // "" when finished
 	finish  admin.FileFinish
 }
 
@@ -133,7 +133,7 @@ func (f *storeFile) Finish(ctx context.Context) error {
 	return err
 }
 
-// Close implements Disk. It deletes what has not been finished, also when the copy was
+// Close implements Disk. It deletes an unfinished object, also after the copy was
 // canceled.
 func (f *storeFile) Close() error {
 	if f.scratch == "" {
@@ -144,8 +144,7 @@ func (f *storeFile) Close() error {
 	return f.store.DeleteFile(ctx, f.scratch)
 }
 
-// CreateVolume makes a volume of size bytes, whose name no other one has. It gets the
-// name when it is finished.
+// CreateVolume creates a volume of size bytes with a new name. It is named by Finish.
 func CreateVolume(ctx context.Context, a admin.Administrator, name string, size int64) (Disk, error) {
 	v, err := a.StartVolume(ctx, name, size)
 	if err != nil {
@@ -154,10 +153,10 @@ func CreateVolume(ctx context.Context, a admin.Administrator, name string, size 
 	return &freshVolume{volume: newVolume(a, v.Name, size), final: name}, nil
 }
 
-// freshVolume is a volume of the store that is not finished.
+// freshVolume is an unfinished volume of the store.
 type freshVolume struct {
 	*volume
-	final string // "" when it is
+	final string // "" when finished
 }
 
 // Finish implements Finisher.
@@ -169,7 +168,7 @@ func (v *freshVolume) Finish(ctx context.Context) error {
 	return err
 }
 
-// Close implements Disk. It deletes what has not been finished, also when the copy was
+// Close implements Disk. It deletes an unfinished object, also after the copy was
 // canceled.
 func (v *freshVolume) Close() error {
 	if v.final == "" {
@@ -180,12 +179,12 @@ func (v *freshVolume) Close() error {
 	return v.store.DeleteVolume(ctx, v.name)
 }
 
-// deleteLimit bounds how long deleting a file that was not finished may take; the store
-// does it later by itself.
+// deleteLimit bounds the time to delete an unfinished object. The store deletes it at
+// the next start otherwise.
 const deleteLimit = 10 * time.Second
 
-// volumeBlockLength is what a volume counts in: tokens of shorter blocks fit no
-// LUN.
+// volumeBlockLength is the block length of a volume: LUNs do not accept tokens of
+// shorter blocks.
 const volumeBlockLength = 512
 
 func (v *volume) Close() error     { return nil }
@@ -193,7 +192,7 @@ func (v *volume) Size() int64      { return v.size }
 func (v *volume) BlockLength() int { return v.block }
 
 func (v *volume) ReadAt(ctx context.Context, p []byte, off int64) error {
-	// Beyond the end of a file there are zeros.
+	// Bytes past the end of a file read as zeros.
 	n := min(int64(len(p)), max(v.size-off, 0))
 	clear(p[n:])
 	return v.store.ReadVolume(ctx, v.name, p[:n], off)
@@ -220,7 +219,7 @@ func (v *volume) NextData(ctx context.Context, off int64) (start, length int64, 
 func (v *volume) Maps() bool { return true }
 
 func (v *volume) Populate(ctx context.Context, off, length int64) (Token, int64, error) {
-	// The last part of a block of a file is no token's.
+	// A token cannot have a part of a block at the end of a file.
 	if length = min(length, v.size-off) &^ (volumeBlockLength - 1); length <= 0 {
 		return nil, 0, errors.New("the rest is shorter than a block")
 	}

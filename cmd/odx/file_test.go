@@ -48,7 +48,7 @@ func TestFileCommands(t *testing.T) {
 		}
 		for _, args := range [][]string{{"file", "put", local, "images/b"}, {"file", "get", "images/b", back}, {"copy", "src", "file:images/b"}, {"copy", "file:images/b", back}} {
 			args = append(args, "--config", path)
-			if _, stderr, status := output(t, args...); status != 1 || !strings.HasSuffix(stderr, ": there is a file of that name already; --overwrite replaces it\n") {
+			if _, stderr, status := output(t, args...); status != 1 || !strings.HasSuffix(stderr, ": file exists; --overwrite replaces it\n") {
 				t.Errorf("%v: %d, %s", args, status, stderr)
 			}
 			if _, stderr, status := output(t, append(args, "--overwrite")...); status != 0 {
