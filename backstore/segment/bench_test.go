@@ -8,7 +8,7 @@ import (
 	"odx/backstore/vfs"
 )
 
-func BenchmarkAppend(b *testing.B) {
+func BenchmarkSet_Append(b *testing.B) {
 	for _, n := range []int{1, 16} {
 		b.Run(fmt.Sprintf("%dKiB", 4*n), func(b *testing.B) {
 			s := open(b, vfs.OS(), b.TempDir(), Options{})
@@ -28,7 +28,7 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-func BenchmarkRead4KiB(b *testing.B) {
+func BenchmarkSet_Read4KiB(b *testing.B) {
 	s := open(b, vfs.OS(), b.TempDir(), Options{SegmentBlocks: 1025})
 	var places []Addr
 	for i := range 16 * 1024 {
@@ -47,7 +47,7 @@ func BenchmarkRead4KiB(b *testing.B) {
 	})
 }
 
-func BenchmarkSync4KiB(b *testing.B) {
+func BenchmarkSet_Sync4KiB(b *testing.B) {
 	s := open(b, vfs.OS(), b.TempDir(), Options{})
 	p := blocks(1, 1)
 	b.ReportAllocs()

@@ -11,10 +11,10 @@ import (
 	"odx/backstore/vfs"
 )
 
-// conformance is what every implementation of Blobs must do, given an empty one.
+// conformance tests an implementation of Blobs, which must be empty.
 func conformance(t *testing.T, blobs Blobs) {
 	if ids, err := blobs.List(); err != nil || len(ids) != 0 {
-		t.Fatalf("list of nothing: %v, %v", ids, err)
+		t.Fatalf("list of an empty Blobs: %v, %v", ids, err)
 	}
 	_, err := blobs.Open(5)
 	wantErr(t, "open of a missing blob", err, fs.ErrNotExist)
@@ -56,7 +56,7 @@ func conformance(t *testing.T, blobs Blobs) {
 	}
 }
 
-// reuse is what a Reuser must do that has blob 0x2a.
+// reuse tests a Reuser that has blob 0x2a.
 func reuse(t *testing.T, blobs Blobs, r Reuser) {
 	wantErr(t, "retire a missing blob", r.Retire(5), fs.ErrNotExist)
 	_, err := r.Reuse(0x2a, 7)
@@ -81,7 +81,7 @@ func reuse(t *testing.T, blobs Blobs, r Reuser) {
 	must(t, r.Discard(7))
 	wantErr(t, "discard what is gone", r.Discard(7), fs.ErrNotExist)
 	if ids, err := r.Retired(); err != nil || len(ids) != 0 {
-		t.Errorf("retired in the end: %v, %v", ids, err)
+		t.Errorf("retired at the end: %v, %v", ids, err)
 	}
 }
 
@@ -98,7 +98,7 @@ func TestDir(t *testing.T) {
 	})
 }
 
-func TestDirLeavesOtherFilesAlone(t *testing.T) {
+func TestDir_IgnoresOtherFiles(t *testing.T) {
 	m := vfs.NewMem()
 	blobs, err := Dir(m, "/s")
 	must(t, err)

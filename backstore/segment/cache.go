@@ -7,28 +7,27 @@ import (
 
 const maxShards = 16
 
-// cache holds open blobs by their segment. A lookup takes one shard's lock,
-// shared, for a moment; I/O is done on a reference, with no lock held.
+// cache has open blobs by segment. A lookup briefly takes one shard's lock, shared. I/O
+// uses a reference, with no lock held.
 type cache struct {
 	open   func(id ID) (Blob, error)
 	shards []shard
 }
 
 type shard struct {
-	mu      sync.RWMutex // guards what follows
+	mu      sync.RWMutex // guards the fields below
 	handles map[ID]*handle
-	busy    map[ID]bool // evicted while they were in use: who knows for how long
+	busy    map[ID]bool // segments whose handle was evicted while in use
 	limit   int
 	closed  bool
 }
 
-// handle is a reference-counted open blob. The shard's map holds one
-// reference; one that was given up can be had again only from the map, so
-// that the count never rises from zero.
+// handle is a reference-counted open blob. The shard's map has one reference. New
+// references are taken only from the map, so the count never rises from zero.
 type handle struct {
 	id   ID
 	refs atomic.Int64
-	used atomic.Bool // since the eviction looked at it last
+	used atomic.Bool // since the last scan for eviction
 	once sync.Once   // opens blob
 	blob Blob
 	err  error
@@ -45,7 +44,7 @@ func (c *cache) init(open func(ID) (Blob, error), limit int) {
 
 func (c *cache) shard(id ID) *shard { return &c.shards[int(id)%len(c.shards)] }
 
-// acquire returns a reference to an open blob; the caller releases it.
+// acquire returns a reference to an open blob. The caller must release it.
 func (c *cache) acquire(id ID) (*handle, error) {
 	sh := c.shard(id)
 	h, err := sh.lookup(id)
@@ -65,7 +64,7 @@ func (c *cache) acquire(id ID) (*handle, error) {
 	return h, nil
 }
 
-// lookup returns a reference to the handle of id, which may be yet to be opened.
+// lookup returns a reference to the handle of id, which may not be open yet.
 func (sh *shard) lookup(id ID) (*handle, error) {
 	sh.mu.RLock()
 	h := sh.handles[id]
@@ -79,8 +78,8 @@ func (sh *shard) lookup(id ID) (*handle, error) {
 	return sh.insert(&handle{id: id})
 }
 
-// add puts a blob that was just created into the cache, in place of any handle
-// that could not be opened, and returns a reference to it.
+// add adds a newly created blob to the cache, replacing a handle that could not be
+// opened, and returns a reference to it.
 func (c *cache) add(id ID, blob Blob) (*handle, error) {
 	h := &handle{id: id, blob: blob}
 	h.once.Do(func() {})
@@ -91,7 +90,7 @@ func (c *cache) add(id ID, blob Blob) (*handle, error) {
 	return sh.put(h)
 }
 
-// insert returns a reference to h, or to the handle that is there already.
+// insert returns a reference to h, or to an existing handle of the segment.
 func (sh *shard) insert(h *handle) (*handle, error) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -115,8 +114,8 @@ func (sh *shard) put(h *handle) (*handle, error) {
 	return h, nil
 }
 
-// evict drops one handle: in the order of the map, which is random, the first
-// that was not used since the last look. mu is held.
+// evict drops the first handle, in the random order of the map, that was not used since
+// the last scan. mu is held.
 func (sh *shard) evict() {
 	var victim *handle
 	for _, h := range sh.handles {
@@ -131,7 +130,7 @@ func (sh *shard) evict() {
 	victim.release()
 }
 
-// forget drops a handle, if the map still holds it.
+// forget drops a handle, if it is in the map.
 func (sh *shard) forget(h *handle) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -141,8 +140,8 @@ func (sh *shard) forget(h *handle) {
 	}
 }
 
-// take forgets the handle of a segment and returns it, nil if there is none,
-// with the reference that the map had. busy says that there may be another.
+// take removes the handle of a segment from the map and returns it with the map's
+// reference, or nil. busy reports that another handle may exist.
 func (c *cache) take(id ID) (h *handle, busy bool) {
 	sh := c.shard(id)
 	sh.mu.Lock()
@@ -153,8 +152,8 @@ func (c *cache) take(id ID) (h *handle, busy bool) {
 	return h, busy
 }
 
-// reading reports whether a caller has the handle of a segment, which is listed as
-// unsynced or not.
+// reading reports whether a caller has the handle of a segment. unsynced is whether the
+// segment is in the unsynced list, which has a reference.
 func (c *cache) reading(id ID, unsynced bool) bool {
 	sh := c.shard(id)
 	sh.mu.RLock()
@@ -189,8 +188,8 @@ func (c *cache) close() {
 	}
 }
 
-// release gives a reference back. Closing a file that was written cannot lose
-// anything: what must be durable is held by the unsynced list.
+// release drops a reference. Closing a written file loses no error: the unsynced list
+// has a reference to each file that must be synced.
 func (h *handle) release() {
 	if h.refs.Add(-1) == 0 && h.blob != nil {
 		h.blob.Close()

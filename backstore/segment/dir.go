@@ -17,41 +17,41 @@ const (
 	spareSuffix = ".spare"
 )
 
-type folder struct {
+type directory struct {
 	fs     vfs.FS
 	dir    string
 	giveUp func(path string) error
 }
 
-// Dir keeps blobs as files in a folder, made if missing: the name of a file is
-// the id of the segment, as 0000002a.seg; one that waits to be used again is
-// 0000002a.spare. Other files there are left alone.
+// Dir stores blobs as files in a directory, created if missing. A file is named after
+// the segment, as 0000002a.seg, and a retired one 0000002a.spare. Other files are
+// ignored.
 func Dir(fsys vfs.FS, dir string) (Blobs, error) {
 	return DirGiving(fsys, dir, fsys.Remove)
 }
 
-// DirGiving is Dir with a function that takes what is no segment any more and that
-// nothing reads, and removes it or has another use for its blocks.
+// DirGiving is Dir with a function for GiveUp: it removes the file or reuses its
+// blocks.
 func DirGiving(fsys vfs.FS, dir string, giveUp func(path string) error) (Blobs, error) {
 	if err := fsys.MkdirAll(dir); err != nil {
-		return nil, fmt.Errorf("directory of segments: %w", err)
+		return nil, fmt.Errorf("create segment directory: %w", err)
 	}
-	return folder{fsys, dir, giveUp}, nil
+	return directory{fsys, dir, giveUp}, nil
 }
 
-func (f folder) name(id ID) string { return f.path(id, suffix) }
+func (f directory) name(id ID) string { return f.path(id, suffix) }
 
-func (f folder) path(id ID, suffix string) string {
+func (f directory) path(id ID, suffix string) string {
 	return filepath.Join(f.dir, fmt.Sprintf("%08x%s", uint32(id), suffix))
 }
 
-func (f folder) Create(id ID) (Blob, error) { return f.fs.Create(f.name(id)) }
-func (f folder) Remove(id ID) error         { return f.fs.Remove(f.name(id)) }
-func (f folder) SyncList() error            { return f.fs.SyncDir(f.dir) }
+func (f directory) Create(id ID) (Blob, error) { return f.fs.Create(f.name(id)) }
+func (f directory) Remove(id ID) error         { return f.fs.Remove(f.name(id)) }
+func (f directory) SyncList() error            { return f.fs.SyncDir(f.dir) }
 
-// Open opens a segment for reading alone where it may not be written: what it holds
-// is not written again.
-func (f folder) Open(id ID) (Blob, error) {
+// Open opens a segment, read-only if it is not writable: existing data is not
+// overwritten.
+func (f directory) Open(id ID) (Blob, error) {
 	blob, err := f.fs.Open(f.name(id))
 	if r, ok := f.fs.(vfs.Reader); ok && errors.Is(err, fs.ErrPermission) {
 		return r.OpenToRead(f.name(id))
@@ -59,12 +59,12 @@ func (f folder) Open(id ID) (Blob, error) {
 	return blob, err
 }
 
-func (f folder) List() ([]ID, error) { return f.list(suffix) }
+func (f directory) List() ([]ID, error) { return f.list(suffix) }
 
-// The following implement Reuser.
+// The methods below implement Reuser.
 
-func (f folder) Retire(id ID) error {
-	blob, err := f.fs.Open(f.name(id)) // what may not be written is of no use
+func (f directory) Retire(id ID) error {
+	blob, err := f.fs.Open(f.name(id)) // a file that is not writable cannot be reused
 	if err != nil {
 		return err
 	}
@@ -74,23 +74,23 @@ func (f folder) Retire(id ID) error {
 	return f.fs.Rename(f.name(id), f.path(id, spareSuffix))
 }
 
-func (f folder) Reuse(retired, id ID) (Blob, error) {
+func (f directory) Reuse(retired, id ID) (Blob, error) {
 	if err := f.fs.Rename(f.path(retired, spareSuffix), f.name(id)); err != nil {
 		return nil, err
 	}
 	return f.fs.Open(f.name(id))
 }
 
-func (f folder) Discard(retired ID) error { return f.fs.Remove(f.path(retired, spareSuffix)) }
-func (f folder) GiveUp(retired ID) error  { return f.giveUp(f.path(retired, spareSuffix)) }
-func (f folder) Retired() ([]ID, error)   { return f.list(spareSuffix) }
+func (f directory) Discard(retired ID) error { return f.fs.Remove(f.path(retired, spareSuffix)) }
+func (f directory) GiveUp(retired ID) error  { return f.giveUp(f.path(retired, spareSuffix)) }
+func (f directory) Retired() ([]ID, error)   { return f.list(spareSuffix) }
 
-func (f folder) Usable(retired ID) bool {
+func (f directory) Usable(retired ID) bool {
 	blob, err := f.fs.Open(f.path(retired, spareSuffix))
 	return err == nil && blob.Close() == nil
 }
 
-func (f folder) Prepare(retired ID, bytes int64) (int64, error) {
+func (f directory) Prepare(retired ID, bytes int64) (int64, error) {
 	path := f.path(retired, spareSuffix)
 	blob, err := f.fs.Open(path)
 	made := errors.Is(err, fs.ErrNotExist)
@@ -118,7 +118,7 @@ func (f folder) Prepare(retired ID, bytes int64) (int64, error) {
 	return 0, err
 }
 
-func (f folder) list(suffix string) ([]ID, error) {
+func (f directory) list(suffix string) ([]ID, error) {
 	names, err := f.fs.List(f.dir)
 	if err != nil {
 		return nil, err
@@ -133,7 +133,7 @@ func (f folder) list(suffix string) ([]ID, error) {
 	return ids, nil
 }
 
-// parseName is the inverse of name; false when it is no segment's.
+// parseName is the inverse of name. It returns false for other files.
 func parseName(name, suffix string) (ID, bool) {
 	digits, ok := strings.CutSuffix(name, suffix)
 	if !ok || len(digits) != 8 || strings.ToLower(digits) != digits {

@@ -8,29 +8,29 @@ import (
 	"io"
 )
 
-// The header of a segment, in the first sector of its first block, which a
-// disk writes whole or not at all. Numbers are little-endian.
+// The header of a segment is in the first sector of its first block, which a disk
+// writes atomically. Numbers are little-endian.
 //
 //	 0  8 magic
 //	 8  4 version
 //	12  4 segment id
 //	16 16 store id
-//	32  4 CRC-32C of what is before
+//	32  4 CRC-32C of the preceding bytes
 const (
 	headerMagic   = "odxsegmt"
 	headerVersion = 1
 	headerLength  = 36
 )
 
-// errBlank: there is no header at all, as after a power cut before the first
-// Sync of the segment.
+// errBlank reports that the header is zeros, as after a power cut before the segment's
+// first Sync.
 var errBlank = fmt.Errorf("%w: no header", ErrCorrupt)
 
-// errStale: the header is that of the segment that the file was before it was
-// used again, as after a power cut before the first Sync of the segment.
-var errStale = fmt.Errorf("%w: header of the segment that the file was before", ErrCorrupt)
+// errStale reports the header of the segment that the file had before its reuse, as
+// after a power cut before the new segment's first Sync.
+var errStale = fmt.Errorf("%w: header of the file's previous segment", ErrCorrupt)
 
-// errForeign: the segment is one of another store.
+// errForeign reports a segment of another store.
 var errForeign = fmt.Errorf("%w: of another store", ErrCorrupt)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -45,8 +45,8 @@ func encodeHeader(store [16]byte, id ID) []byte {
 	return b
 }
 
-// decodeHeader returns nil when b is the header of segment id of the store,
-// else an error that says what it is instead and wraps ErrCorrupt.
+// decodeHeader returns nil if b is the header of segment id of the store, otherwise an
+// error that wraps ErrCorrupt.
 func decodeHeader(b []byte, store [16]byte, id ID) error {
 	if len(b) < headerLength || isZero(b[:headerLength]) {
 		return errBlank
@@ -56,12 +56,12 @@ func decodeHeader(b []byte, store [16]byte, id ID) error {
 	case string(b[:8]) != headerMagic:
 		return fmt.Errorf("%w: not a segment", ErrCorrupt)
 	case binary.LittleEndian.Uint32(b[32:]) != crc32.Checksum(b[:32], castagnoli):
-		return fmt.Errorf("%w: header does not match its checksum", ErrCorrupt)
+		return fmt.Errorf("%w: checksum mismatch of the header", ErrCorrupt)
 	case version != headerVersion:
-		return fmt.Errorf("%w: format version %d, this program knows %d", ErrCorrupt, version, headerVersion)
+		return fmt.Errorf("%w: format version %d, supported %d", ErrCorrupt, version, headerVersion)
 	case [16]byte(b[16:32]) != store:
 		return fmt.Errorf("%w: belongs to store %x, not to %x", errForeign, b[16:32], store)
-	case binary.LittleEndian.Uint32(b[12:]) < uint32(id): // numbers ascend
+	case binary.LittleEndian.Uint32(b[12:]) < uint32(id): // ids ascend
 		return errStale
 	case binary.LittleEndian.Uint32(b[12:]) != uint32(id):
 		return fmt.Errorf("%w: is segment %08x", ErrCorrupt, binary.LittleEndian.Uint32(b[12:]))

@@ -1,8 +1,7 @@
 package segment
 
-// Bytes is the length of a segment's file in bytes, header included, and blocks
-// past its end that are assigned; 0 when
-// there is no such segment or it cannot be opened.
+// Bytes is the length of a segment's file in bytes, including the header and blocks
+// allocated past its end. It is 0 if the segment does not exist or cannot be opened.
 func (s *Set) Bytes(id ID) int64 {
 	s.mu.Lock()
 	size, known := s.length(id)
@@ -19,8 +18,8 @@ func (s *Set) Bytes(id ID) int64 {
 	return size
 }
 
-// FileBytes is the length that the file of a segment has now, whatever was appended
-// to it; 0 when there is none, or it cannot be opened.
+// FileBytes is the current length of a segment's file, without appended data not yet
+// written. It is 0 if the segment does not exist or cannot be opened.
 func (s *Set) FileBytes(id ID) int64 {
 	h, err := s.cache.acquire(id)
 	if err != nil {
@@ -34,7 +33,7 @@ func (s *Set) FileBytes(id ID) int64 {
 	return size
 }
 
-// length returns the length of a segment if it is known. mu is held.
+// length returns the length of a segment, if known. mu is held.
 func (s *Set) length(id ID) (bytes int64, known bool) {
 	if s.current != nil && s.current.id == id {
 		return max(int64(s.free)*BlockLength, s.assigned), true
@@ -43,8 +42,8 @@ func (s *Set) length(id ID) (bytes int64, known bool) {
 	return bytes, known
 }
 
-// TotalBytes is the length of all segments, and of the files that wait to be used
-// again. One whose length Bytes has not found yet counts as a full one.
+// TotalBytes is the length of all segments and spare files. A segment whose length is
+// not known yet counts as full.
 func (s *Set) TotalBytes() (total int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,14 +7,14 @@ import (
 	"odx/backstore/vfs"
 )
 
-// maxOwners bounds how many headers StoreIDs reads: a store can have very many
-// segments, and some of them tell whose they are.
+// maxOwners bounds the number of headers that StoreIDs reads: a sample identifies the
+// store.
 const maxOwners = 16
 
-// StoreIDs returns in how many headers the id of each store stands, of the first and
-// the last segments in a directory.
+// StoreIDs counts the headers by store id, of the first and the last segments in a
+// directory.
 func StoreIDs(fsys vfs.FS, dir string) (map[[16]byte]int, error) {
-	f := folder{fs: fsys, dir: dir}
+	f := directory{fs: fsys, dir: dir}
 	list, err := f.List()
 	if err != nil {
 		return nil, err
@@ -31,8 +31,8 @@ func StoreIDs(fsys vfs.FS, dir string) (map[[16]byte]int, error) {
 	return ids, nil
 }
 
-// owner returns the id in the header of a segment; false where it has none.
-func (f folder) owner(id ID) (store [16]byte, ok bool) {
+// owner returns the store id in the header of a segment, or false if there is none.
+func (f directory) owner(id ID) (store [16]byte, ok bool) {
 	blob, err := f.Open(id)
 	if err != nil {
 		return store, false

@@ -10,39 +10,38 @@ import (
 	"time"
 )
 
-// Cleaning frees segments, and has to write what is live in them first. So that it
-// can do so on a full disk, the Set keeps spare files with blocks for a whole
-// segment, which only AppendMoved takes, and fills their place from the segments that
-// are removed. Mostly it is one file. Where there are no blocks to make a removed
-// segment as long as a whole one it is taken as it is, since another program gets
-// what is freed: so as long as cleaning goes on the reserve never becomes less.
+// Cleaning moves live data before it frees segments. For that on a full disk, the Set
+// keeps spare files with blocks for a whole segment, usually one, which only
+// AppendMoved uses, and replaces them by the files of removed segments. If there are no
+// blocks to extend a removed segment's file to full length, it is added as it is, since
+// another program could take freed blocks. So the reserve does not shrink while
+// cleaning continues.
 
-// firstReserveID is the first of the numbers of files that were made for the
-// reserve and were no segment yet. No segment has one of them.
+// firstReserveID is the lowest number of files created for the reserve. Segments have
+// lower numbers.
 const firstReserveID = math.MaxUint32 - 256
 
-// leastReserved is how many files of equal length, at most, are as much as a segment in
-// the reserve.
+// leastReserved is the maximum number of files of equal length that replace a segment
+// in the reserve.
 const leastReserved = 8
 
-var errNoReserve = fmt.Errorf("no segment is in reserve: %w", syscall.ENOSPC)
+var errNoReserve = fmt.Errorf("reserve of segments is empty: %w", syscall.ENOSPC)
 
-// AppendMoved is Append for data that is moved so that its segment can be removed:
-// where the file system has no room, it goes into the reserve.
+// AppendMoved is Append for data moved out of a segment to be removed. If the file
+// system is full, it appends to a file of the reserve.
 func (s *Set) AppendMoved(p []byte) (Addr, error) {
-	a, err := s.append(p, s.reserveMoved)
+	a, err := s.append(p, s.claimMoved)
 	if !full(err) {
 		return a, err
 	}
 	if useErr := s.useReserve(int64(len(p))); useErr != nil {
 		return Addr{}, errors.Join(useErr, err)
 	}
-	return s.append(p, s.reserveMoved)
+	return s.append(p, s.claimMoved)
 }
 
-// MoveRoom is how many bytes an AppendMoved can have without leaving some of the
-// current segment unused, which came out of the reserve; that of the largest
-// otherwise.
+// MoveRoom is the largest AppendMoved in bytes that leaves no space of the current
+// segment unused, if that is of the reserve; otherwise MaxAppend.
 func (s *Set) MoveRoom() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,8 +51,8 @@ func (s *Set) MoveRoom() int {
 	return s.MaxAppend()
 }
 
-// reserveMoved is reserve for AppendMoved.
-func (s *Set) reserveMoved(n uint32) (*handle, uint32, error) {
+// claimMoved is claim for AppendMoved.
+func (s *Set) claimMoved(n uint32) (*handle, uint32, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -68,8 +67,8 @@ func (s *Set) reserveMoved(n uint32) (*handle, uint32, error) {
 	return h, block, nil
 }
 
-// MovedBytes is how many bytes fit into the current segment if it came out of the
-// reserve, else 0.
+// MovedBytes is the number of bytes that fit into the current segment if it is of the
+// reserve, otherwise 0.
 func (s *Set) MovedBytes() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,30 +78,30 @@ func (s *Set) MovedBytes() int64 {
 	return int64(s.limit()-s.free) * BlockLength
 }
 
-// useReserve makes the longest file of the reserve the current segment, if it has
-// room for so many bytes.
+// useReserve makes the longest file of the reserve the current segment, if it has room
+// for need bytes.
 func (s *Set) useReserve(need int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	slices.SortFunc(s.spares.reserve, shorter)
 	n := len(s.spares.reserve)
 	if n == 0 || s.spares.reserve[n-1].bytes-BlockLength < need {
-		return errNoReserve // the current segment is good for more when there is room
+		return errNoReserve // the current segment is usable again when the disk has space
 	}
-	s.retire() // the file system has no blocks for what it could still take
+	s.retire() // the file system has no blocks for the rest of the segment
 	bytes := s.spares.reserve[n-1].bytes
 	if err := s.start(s.newReserved); err != nil {
 		return err
 	}
 	s.assigned, s.moved = bytes, true
-	// So that the size says what the file takes, after the end of the process too.
+	// So that the size is the allocated length, also after a restart.
 	if size, err := s.current.blob.Size(); err != nil || size >= bytes {
 		return err
 	}
 	return s.current.blob.Truncate(bytes)
 }
 
-// newReserved makes a blob of a file of the reserve. mu is held.
+// newReserved creates a blob from a file of the reserve. mu is held.
 func (s *Set) newReserved(id ID) (Blob, error) {
 	sp := &s.spares
 	n := len(sp.reserve)
@@ -127,7 +126,7 @@ func (s *Set) reserveFull() bool {
 	return s.spares.reuser == nil || s.missing() == 0
 }
 
-// MissingBytes is how many bytes FillReserve would need.
+// MissingBytes is the number of bytes that FillReserve needs.
 func (s *Set) MissingBytes() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,7 +136,7 @@ func (s *Set) MissingBytes() int64 {
 	return s.missing()
 }
 
-// missing is how many bytes of data the reserve cannot take that it is to. mu is held.
+// missing is the number of data bytes by which the reserve is short. mu is held.
 func (s *Set) missing() int64 {
 	n := int64(s.o.Reserve) * int64(s.MaxAppend())
 	for _, f := range s.spares.reserve {
@@ -156,21 +155,20 @@ func (s *Set) ReserveBytes() (n int64) {
 	return n
 }
 
-// FindReserve takes spare files for those of the reserve, as FillReserve would, and
-// changes none: for a store that is only read.
+// FindReserve assigns spare files to the reserve like FillReserve, without changing
+// files: for a read-only store.
 func (s *Set) FindReserve() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sp := &s.spares
 	for len(sp.files) > 0 && !s.reserveFull() {
-		n := len(sp.files) - 1 // those that were made for it have the highest numbers
+		n := len(sp.files) - 1 // files created for the reserve have the highest numbers
 		sp.files, sp.reserve = sp.files[:n], append(sp.reserve, sp.files[n])
 	}
 }
 
-// FillReserve makes the files of the reserve that are missing, of spare files if
-// there are any, the longest ones first. ENOSPC when the file system has no blocks
-// for them.
+// FillReserve adds the missing files of the reserve: spare files, longest first, then
+// new ones. It returns ENOSPC if the file system has no blocks for them.
 func (s *Set) FillReserve() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -199,24 +197,23 @@ func (s *Set) fill() error {
 		return nil
 	}
 	if err == nil {
-		// How long one is that an earlier process left shows only now.
+		// The length of a file of an earlier process is known only now.
 		sp.files[slices.IndexFunc(sp.files, func(f spare) bool { return f.id == id })].bytes = bytes
 		if longest := slices.MaxFunc(sp.files, shorter); longest.id != id && longest.bytes > bytes {
 			return nil
 		}
-		err = fmt.Errorf("a spare file has %d bytes: %w", bytes, syscall.ENOSPC)
+		err = fmt.Errorf("spare file of %d bytes: %w", bytes, syscall.ENOSPC)
 	}
 	if !full(err) || len(sp.files) < 2 {
 		return err
 	}
-	// The blocks of a short one may be what the long one lacks.
+	// Freeing a short file may provide the blocks for a long one.
 	id = slices.MinFunc(sp.files, shorter).id
 	sp.files = slices.DeleteFunc(sp.files, func(f spare) bool { return f.id == id })
 	return ignoreMissing(sp.reuser.Discard(id))
 }
 
-// GiveUpSpare gives up the shortest file that waits to be used again, and reports
-// whether there was one.
+// GiveUpSpare gives up the shortest spare file, and reports whether there was one.
 func (s *Set) GiveUpSpare() (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -229,8 +226,8 @@ func (s *Set) GiveUpSpare() (bool, error) {
 	return true, ignoreMissing(sp.reuser.GiveUp(id))
 }
 
-// CurrentBlocks returns the segment that is appended to and how many blocks of it
-// are given to Appends; false when there is none.
+// CurrentBlocks returns the current segment and the number of its blocks used by
+// Appends, or false if there is none.
 func (s *Set) CurrentBlocks() (id ID, blocks int64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

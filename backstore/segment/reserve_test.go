@@ -12,8 +12,8 @@ import (
 	"odx/backstore/vfs"
 )
 
-// fullDisk returns a Set with segments of 8 blocks, the given number of them full,
-// on a disk without a free block.
+// fullDisk returns a Set with the given number of full segments of 8 blocks on a disk
+// without a free block.
 func fullDisk(t *testing.T, segments int) (*vfs.Mem, *Set, []Addr) {
 	t.Helper()
 	m := vfs.NewMem()
@@ -28,15 +28,15 @@ func fullDisk(t *testing.T, segments int) (*vfs.Mem, *Set, []Addr) {
 	return m, s, at
 }
 
-// TestSet_AppendMoved: on a disk without a free block, segments are moved together
-// one after the other, and no one else gets what that frees.
+// TestSet_AppendMoved: on a disk without a free block, segments are cleaned one after
+// the other, and no other program gets the freed blocks.
 func TestSet_AppendMoved(t *testing.T) {
 	const segments = 8
 	m, s, at := fullDisk(t, segments)
 	if _, err := s.Append(blocks(99, 1)); !full(err) {
 		t.Fatalf("append to a full disk: %v, want ENOSPC", err)
 	}
-	live := make(map[int]Addr) // of each segment three blocks live on
+	live := make(map[int]Addr) // three live blocks of each segment
 	moved := func(i int) {
 		t.Helper()
 		a, err := s.AppendMoved(blocks(i, 7)[:3*BlockLength])
@@ -59,14 +59,14 @@ func TestSet_AppendMoved(t *testing.T) {
 		wantData(t, s, a, blocks(i, 7)[:3*BlockLength])
 	}
 	if s.SpareBytes() == 0 {
-		t.Fatal("nothing was gained")
+		t.Fatal("cleaning freed no segment")
 	}
 	a := appendTo(t, s, blocks(99, 7))
 	wantData(t, s, a, blocks(99, 7))
 }
 
-// TestSet_AppendMoved_CurrentWithoutBlocks: the segment that data went to last has
-// room and the disk has none.
+// TestSet_AppendMoved_CurrentWithoutBlocks: the current segment has room, and the disk
+// has no free block.
 func TestSet_AppendMoved_CurrentWithoutBlocks(t *testing.T) {
 	m, s, at := fullDisk(t, 2)
 	m.SetCapacity(0)
@@ -79,12 +79,12 @@ func TestSet_AppendMoved_CurrentWithoutBlocks(t *testing.T) {
 	must(t, s.Remove(at[0].Segment))
 	must(t, s.FillReserve())
 	if !s.ReserveFull() {
-		t.Error("the reserve was not filled from what was removed")
+		t.Error("the reserve was not filled from removed segments")
 	}
 }
 
-// TestSet_FillReserve: where there are no blocks for a long file short ones are the
-// reserve, and they stay it over DropSpares and a restart.
+// TestSet_FillReserve: without blocks for a long file the reserve has short files,
+// which DropSpares and a restart keep.
 func TestSet_FillReserve(t *testing.T) {
 	m := vfs.NewMem()
 	o := Options{SegmentBlocks: 8, Reserve: 1}
@@ -116,7 +116,7 @@ func TestSet_FillReserve(t *testing.T) {
 	}
 }
 
-// TestSet_TotalBytes is what the files take, whatever was done to them.
+// TestSet_TotalBytes: TotalBytes is the length of the files after each operation.
 func TestSet_TotalBytes(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	m := vfs.NewMem()
@@ -146,7 +146,7 @@ func TestSet_TotalBytes(t *testing.T) {
 		default:
 			appendTo(t, s, blocks(step, 1+rng.IntN(7)))
 		}
-		// A spare counts as the full length of a segment once it is found again.
+		// After a restart a spare file counts as a full segment.
 		got, want := s.TotalBytes()+s.ReserveBytes(), m.Used()
 		spares := int64(0)
 		for _, name := range files(t, m) {
@@ -155,13 +155,13 @@ func TestSet_TotalBytes(t *testing.T) {
 			}
 		}
 		if got < want || got > want+(spares+1)*7*BlockLength {
-			t.Fatalf("step %d: %d bytes are said to be used, %d are: %v", step, got, want, files(t, m))
+			t.Fatalf("step %d: TotalBytes = %d, want %d: %v", step, got, want, files(t, m))
 		}
 	}
 }
 
-// TestSet_GiveUp: what is no segment any more goes to who has a use for it, unless
-// another holder reads it.
+// TestSet_GiveUp: a removed segment's file is passed to the giveUp function, unless a
+// reader has it.
 func TestSet_GiveUp(t *testing.T) {
 	m := vfs.NewMem()
 	must(t, m.MkdirAll("/s"))

@@ -1,11 +1,10 @@
-// Package segment keeps extents in append-only files, the segments. A Set is
-// all segments of one store: Append puts bytes at the end of the current
-// segment and says where they lie, ReadAt finds them there again, Remove gives
-// a whole segment back. What a segment holds, and who still needs it, is known
-// elsewhere; here it is blocks of 4096 bytes.
+// Package segment stores extents in append-only files, the segments. A Set is all
+// segments of a store: Append writes bytes to the end of the current segment and
+// returns their address, ReadAt reads them, Remove removes a segment. The package
+// treats contents as blocks of 4096 bytes; the caller knows which are in use.
 //
-// Behind a Set is the small interface Blobs, with a folder of files as its
-// implementation; an object store can come behind it.
+// A Set stores segments in Blobs, a small interface. Dir implements it by the files of
+// a directory; an object store can implement it, too.
 package segment
 
 import (
@@ -21,7 +20,7 @@ import (
 	"syscall"
 )
 
-// BlockLength is the unit of a segment in bytes.
+// BlockLength is the length of a block in bytes.
 const BlockLength = 4096
 
 // Defaults of Options.
@@ -32,20 +31,20 @@ const (
 )
 
 var (
-	// ErrClosed: the Set was closed.
+	// ErrClosed reports that the Set is closed.
 	ErrClosed = errors.New("segments are closed")
-	// ErrCorrupt: a segment is shorter than it must be, or its header is not
-	// that of this segment of this store.
+	// ErrCorrupt reports a segment that is too short, or whose header is not that of
+	// this segment of this store.
 	ErrCorrupt = errors.New("segment is corrupt")
-	// ErrBusy: a segment is being read.
+	// ErrBusy reports that a segment is being read.
 	ErrBusy = errors.New("segment is being read")
 )
 
-// ID is the number of a segment, from 1; never used twice.
+// ID is the number of a segment, from 1. It is not reused.
 type ID uint32
 
-// Addr is the place of an extent: Block counts blocks of 4096 bytes from the
-// start of the segment's file, where block 0 is the header.
+// Addr is the address of an extent. Block is in blocks of 4096 bytes from the start of
+// the segment's file; block 0 is the header.
 type Addr struct {
 	Segment ID
 	Block   uint32
@@ -55,112 +54,110 @@ func (a Addr) String() string {
 	return fmt.Sprintf("segment %08x block %d", uint32(a.Segment), a.Block)
 }
 
-// Blob is one open segment file. Its methods may be called side by side.
+// Blob is an open segment file. It is safe for concurrent use.
 type Blob interface {
 	io.ReaderAt
 	io.WriterAt
-	Sync() error // the data written before is durable
-	// WriteBack begins to write bytes [off, off+n) to the disk.
+	Sync() error // makes previous writes durable
+	// WriteBack starts writing bytes [off, off+n) to the disk.
 	WriteBack(off, n int64) error
-	// Allocate assigns blocks of the disk to bytes [0, n) and keeps the size.
+	// Allocate allocates disk blocks for bytes [0, n) without changing the size.
 	Allocate(n int64) error
 	Truncate(size int64) error // bytes
 	Size() (int64, error)      // bytes
 	Close() error
 }
 
-// Blobs is where segment files live.
+// Blobs stores segment files.
 type Blobs interface {
-	Create(id ID) (Blob, error) // fs.ErrExist when it is there
-	Open(id ID) (Blob, error)   // fs.ErrNotExist when it is not
-	Remove(id ID) error         // open Blobs stay readable
+	Create(id ID) (Blob, error) // fs.ErrExist if it exists
+	Open(id ID) (Blob, error)   // fs.ErrNotExist if it does not exist
+	Remove(id ID) error         // open Blobs remain readable
 	List() ([]ID, error)        // ascending
-	SyncList() error            // creations and removals are durable
+	SyncList() error            // makes creations and removals durable
 }
 
-// Reuser is what Blobs can offer beside: a blob that nobody needs any more keeps
-// its place on the disk and in the page cache, and becomes another one.
+// Reuser is an optional interface of Blobs: the file of a removed blob, with its blocks
+// on the disk and in the page cache, becomes another blob.
 type Reuser interface {
-	Retire(id ID) error                 // takes a blob out of List and Open
-	Reuse(retired, id ID) (Blob, error) // gives it a new id, its content as it was
+	Retire(id ID) error                 // removes a blob from List and Open
+	Reuse(retired, id ID) (Blob, error) // renames it to a new id, with its content
 	Discard(retired ID) error           // deletes it
-	GiveUp(retired ID) error            // has no more use for it; nothing reads it
+	GiveUp(retired ID) error            // gives away a blob that nothing reads
 	Retired() ([]ID, error)             // ascending
-	Usable(retired ID) bool             // it can be opened
-	// Prepare makes a retired blob, or takes one that is there, and makes sure that
-	// it has blocks for so many bytes, durably, or else, where there are none, for as
-	// many as it is long. It returns for how many.
+	Usable(retired ID) bool             // reports whether it can be opened
+	// Prepare creates a retired blob, or uses an existing one, and allocates blocks for
+	// the given number of bytes, durably, or for its length if there are no more
+	// blocks. It returns the number of bytes with blocks.
 	Prepare(retired ID, bytes int64) (int64, error)
 }
 
 // Options of Open.
 type Options struct {
 	Blobs   Blobs
-	StoreID [16]byte // segments of another store are refused
+	StoreID [16]byte // segments of another store are errors
 	// SegmentBlocks is the size of a new segment in blocks, header included;
 	// 0 means DefaultSegmentBlocks (64 MiB).
 	SegmentBlocks uint32
-	// MaxOpen bounds the number of blobs that are kept open for reading;
-	// 0 means DefaultMaxOpen. Those that are being read or written, or are not
-	// synced, come on top.
+	// MaxOpen bounds the number of blobs kept open for reading; 0 means DefaultMaxOpen.
+	// Blobs being read or written, or not synced, are not included.
 	MaxOpen int
-	// WriteBackBytes is how much may be unsynced before WriteBack is called in
+	// WriteBackBytes is the number of unsynced bytes at which WriteBack is called in
 	// the background; 0 means DefaultWriteBackBytes.
 	WriteBackBytes int64
-	// WriteBack calls Sync, as part of more that becomes durable with it; nil
-	// means Sync.
+	// WriteBack calls Sync, possibly with other work; nil means Sync.
 	WriteBack func() error
-	// Next is the first id to use: larger than any ever used.
+	// Next is the first id to use, larger than all used before.
 	Next ID
-	// Gather is the length in bytes of the longest piece that Append may leave in
-	// memory until WriteOut, at most 64 KiB; 0: none.
+	// Gather is the maximum length in bytes of an Append that may remain in memory
+	// until WriteOut, at most 64 KiB; 0 disables this.
 	Gather int
-	// Reserve is how many segments FillReserve keeps for AppendMoved.
+	// Reserve is the number of segments that FillReserve keeps for AppendMoved.
 	Reserve int
 }
 
-// Set is all segments of a store. All methods may be called side by side.
+// Set is all segments of a store. It is safe for concurrent use.
 //
-// Lock order: writing, syncing, mu, stage.mu, unsynced.mu, shard.mu. Only syncing
-// is held while data is synced, and only writing while what was gathered is
-// written; mu is held while a segment is created, opened for replay or removed.
+// Lock order: writing, syncing, mu, stage.mu, unsynced.mu, shard.mu. Only syncing is
+// held while data is synced, and only writing while gathered data is written. mu is
+// held while a segment is created, opened for replay or removed.
 type Set struct {
 	o     Options
 	cache cache
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	closed bool
 	ids    map[ID]bool
-	// lengths are those in bytes of the segments that are known, without current.
+	// lengths are the known lengths of segments in bytes, without current.
 	lengths map[ID]int64
 	next    ID
-	// current is the segment that is appended to, nil for none. The Set holds
-	// a reference to it.
+	// current is the segment that is appended to, or nil. The Set has a reference to
+	// it.
 	current  *handle
-	free     uint32 // first block of current that is not given to an Append
-	assigned int64  // bytes that current had blocks for from the start
-	moved    bool   // current came out of the reserve
+	free     uint32 // first block of current not used by an Append
+	assigned int64  // bytes of current with blocks when it was started
+	moved    bool   // current is of the reserve
 	spares   spares
 
-	writing sync.Mutex // held by the one WriteOut at work
+	writing sync.Mutex // held by the running WriteOut
 	stage   stage
 
-	syncing  sync.Mutex // held by the one Sync at work
+	syncing  sync.Mutex // held by the running Sync
 	unsynced unsynced
 
 	writeBack chan struct{} // wakes the write-back goroutine
-	stop      chan struct{} // closed to end it
+	stop      chan struct{} // closed to stop it
 	done      chan struct{} // closed when it has ended
 }
 
-// Open opens the segments. Those that exist are never appended to; the first
-// Append starts a new one.
+// Open opens the segments. Existing segments are not appended to; the first Append
+// starts a new one.
 func Open(o Options) (*Set, error) {
 	o.SegmentBlocks = cmp.Or(o.SegmentBlocks, DefaultSegmentBlocks)
 	o.MaxOpen = cmp.Or(o.MaxOpen, DefaultMaxOpen)
 	o.WriteBackBytes = cmp.Or(o.WriteBackBytes, DefaultWriteBackBytes)
 	if o.SegmentBlocks < 2 || o.MaxOpen < 1 {
-		return nil, fmt.Errorf("segments of %d blocks, %d open: too few", o.SegmentBlocks, o.MaxOpen)
+		return nil, fmt.Errorf("invalid options: segments of %d blocks, %d open", o.SegmentBlocks, o.MaxOpen)
 	}
 	ids, err := o.Blobs.List()
 	if err != nil {
@@ -199,47 +196,46 @@ func Open(o Options) (*Set, error) {
 // MaxAppend is the length in bytes of the largest Append.
 func (s *Set) MaxAppend() int { return int(s.o.SegmentBlocks-1) * BlockLength }
 
-// Append writes p, of one or more whole blocks and at most MaxAppend bytes, to
-// where nothing was, and returns where it lies. Nothing that Append returned is
-// ever overwritten. The bytes are readable on return, in the kernel after
-// WriteOut, durable after Sync. After an error (which wraps that of the disk, as
-// syscall.ENOSPC) nothing was appended, and later Appends work if the cause has
-// gone.
+// Append writes p, of one or more whole blocks and at most MaxAppend bytes, to unused
+// blocks and returns their address. Written blocks are not overwritten. The data is
+// readable on return, in the kernel after WriteOut, durable after Sync. If Append
+// returns an error, which wraps that of the disk, for example syscall.ENOSPC, it has
+// appended nothing, and later Appends can succeed.
 func (s *Set) Append(p []byte) (Addr, error) {
 	if len(p) > 0 && len(p) <= s.o.Gather && len(p)%BlockLength == 0 {
 		if a, ok := s.tryStage(p); ok {
 			return a, nil
 		}
 	}
-	a, err := s.append(p, s.reserve)
+	a, err := s.append(p, s.claim)
 	for full(err) && s.useSpare(int64(len(p))) {
-		a, err = s.append(p, s.reserve)
+		a, err = s.append(p, s.claim)
 	}
 	return a, err
 }
 
-// append is Append to blocks that reserve gives.
-func (s *Set) append(p []byte, reserve func(n uint32) (*handle, uint32, error)) (Addr, error) {
+// append is Append to blocks returned by claim.
+func (s *Set) append(p []byte, claim func(n uint32) (*handle, uint32, error)) (Addr, error) {
 	if len(p) == 0 || len(p)%BlockLength != 0 || len(p) > s.MaxAppend() {
 		return Addr{}, fmt.Errorf("append of %d bytes to a segment of %d blocks", len(p), s.o.SegmentBlocks)
 	}
 	n := uint32(len(p) / BlockLength)
-	h, block, err := reserve(n)
+	h, block, err := claim(n)
 	if err != nil {
 		return Addr{}, fmt.Errorf("append to segments: %w", err)
 	}
 	defer h.release()
 	if _, err := h.blob.WriteAt(p, int64(block)*BlockLength); err != nil {
-		s.unreserve(h, block, n)
+		s.unclaim(h, block, n)
 		return Addr{}, fmt.Errorf("append to segment %08x: %w", uint32(h.id), err)
 	}
 	s.note(h, span{block, block + n})
 	return Addr{h.id, block}, nil
 }
 
-// reserve takes n blocks of the current segment, or of a new one. The caller
-// releases the handle.
-func (s *Set) reserve(n uint32) (*handle, uint32, error) {
+// claim takes n blocks of the current segment, or of a new one. The caller must release
+// the handle.
+func (s *Set) claim(n uint32) (*handle, uint32, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -251,7 +247,7 @@ func (s *Set) reserve(n uint32) (*handle, uint32, error) {
 		}
 	}
 	if s.moved && !s.reserveFull() {
-		return nil, 0, fmt.Errorf("the last free segment is for cleaning: %w", syscall.ENOSPC)
+		return nil, 0, fmt.Errorf("the last free segment is reserved for cleaning: %w", syscall.ENOSPC)
 	}
 	h, block := s.take(n)
 	return h, block, nil
@@ -260,7 +256,7 @@ func (s *Set) reserve(n uint32) (*handle, uint32, error) {
 // fits reports whether n blocks fit into the current segment. mu is held.
 func (s *Set) fits(n uint32) bool { return s.current != nil && n <= s.limit()-s.free }
 
-// limit is the length of the current segment when it is full, in blocks. mu is held.
+// limit is the length of the full current segment in blocks. mu is held.
 func (s *Set) limit() uint32 {
 	if s.moved {
 		return uint32(s.assigned / BlockLength)
@@ -268,7 +264,7 @@ func (s *Set) limit() uint32 {
 	return s.o.SegmentBlocks
 }
 
-// take takes n blocks of the current segment, which has them. mu is held.
+// take takes n free blocks of the current segment. mu is held.
 func (s *Set) take(n uint32) (*handle, uint32) {
 	block := s.free
 	s.free += n
@@ -276,9 +272,9 @@ func (s *Set) take(n uint32) (*handle, uint32) {
 	return s.current, block
 }
 
-// unreserve takes blocks back whose write failed, if they are the last ones:
-// a full disk must not use up segments.
-func (s *Set) unreserve(h *handle, block, n uint32) {
+// unclaim returns blocks whose write failed, if they are the last ones, so that a full
+// disk does not use up segments.
+func (s *Set) unclaim(h *handle, block, n uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.current == h && s.free == block+n {
@@ -286,11 +282,11 @@ func (s *Set) unreserve(h *handle, block, n uint32) {
 	}
 }
 
-// start makes a new segment the current one, of a blob that newBlob returns. mu is
+// start makes a new segment, in a blob returned by newBlob, the current one. mu is
 // held.
 func (s *Set) start(newBlob func(ID) (Blob, error)) error {
 	if s.next == firstReserveID {
-		return errors.New("no segment number is left")
+		return errors.New("segment numbers exhausted")
 	}
 	h, err := s.create(s.next, newBlob)
 	if err != nil {
@@ -301,17 +297,17 @@ func (s *Set) start(newBlob func(ID) (Blob, error)) error {
 	return nil
 }
 
-// Seal ends appending to the current segment; the next Append starts a new one.
+// Seal ends appending to the current segment. The next Append starts a new one.
 func (s *Set) Seal() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.seal()
 }
 
-// seal is retire for a segment that may have much room left: it gives that to the
-// file system, unless the reserve needs it. mu is held.
+// seal is retire for a segment with free space: it returns the space to the file
+// system, unless the reserve needs it. mu is held.
 func (s *Set) seal() {
-	// Where it fails the blocks stay until the segment is removed.
+	// After an error the blocks remain until the segment is removed.
 	if used := int64(s.free) * BlockLength; s.current != nil && s.assigned > used && s.reserveFull() && !s.spares.scarce && s.current.blob.Truncate(used) == nil {
 		s.assigned = 0
 	}
@@ -326,16 +322,15 @@ func (s *Set) retire() {
 	bytes, _ := s.length(s.current.id)
 	s.lengths[s.current.id] = bytes
 	if s.assigned == bytes {
-		// So that the size says what the file takes, after a restart too.
+		// So that the size is the allocated length, also after a restart.
 		_ = s.current.blob.Truncate(bytes)
 	}
 	s.current.release()
 	s.current = nil
 }
 
-// create makes a segment and its header, and returns a reference to it. mu is
-// held. The number is used up even when it fails: the file may be there after
-// a power cut.
+// create creates a segment with its header, and returns a reference to it. mu is held.
+// The number is used even after an error: the file may exist after a power cut.
 func (s *Set) create(id ID, newBlob func(ID) (Blob, error)) (*handle, error) {
 	s.next = max(s.next, id+1)
 	blob, err := newBlob(id)
@@ -368,13 +363,12 @@ func (s *Set) openBlob(id ID) (Blob, error) {
 	return blob, nil
 }
 
-// WriteAt puts whole blocks to where they were before a crash, as the replay
-// of a journal needs it: it makes the segment anew when it is missing, and is
-// durable after Sync.
+// WriteAt rewrites whole blocks at their address before a crash, for the replay of a
+// journal. It recreates a missing segment. The data is durable after Sync.
 func (s *Set) WriteAt(a Addr, p []byte) error {
 	n := len(p) / BlockLength
 	if a.Segment == 0 || a.Block == 0 || n == 0 || len(p)%BlockLength != 0 || n > math.MaxUint32-int(a.Block) {
-		return fmt.Errorf("write of %d bytes at %v: no such place", len(p), a)
+		return fmt.Errorf("write of %d bytes at %v: invalid address or length", len(p), a)
 	}
 	h, err := s.restore(a.Segment)
 	if err != nil {
@@ -388,23 +382,23 @@ func (s *Set) WriteAt(a Addr, p []byte) error {
 	return nil
 }
 
-// NoteUnsynced notes that n blocks at a, which were read, may not be durable: they
-// are with the next Sync.
+// NoteUnsynced lists n blocks at a, which were read, as possibly not durable. The next
+// Sync makes them durable.
 func (s *Set) NoteUnsynced(a Addr, n uint32) error {
 	h, err := s.cache.acquire(a.Segment)
 	if err != nil {
 		return fmt.Errorf("note %v: %w", a, err)
 	}
 	defer h.release()
-	// Its name and its header may not be durable either.
+	// The segment's name and header may not be durable either.
 	s.unsynced.noteCreated()
 	s.note(h, span{0, 1})
 	s.note(h, span{a.Block, a.Block + n})
 	return nil
 }
 
-// restore returns a reference to a segment, and repairs what a power cut took
-// of it: its file, or its header.
+// restore returns a reference to a segment, and recreates its file or header if a power
+// cut lost it.
 func (s *Set) restore(id ID) (*handle, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -422,8 +416,8 @@ func (s *Set) restore(id ID) (*handle, error) {
 	return h, err
 }
 
-// repair writes the header of a segment that has none, or that of the segment
-// that the file was before. mu is held.
+// repair writes the header of a segment that has none, or has that of the file's
+// previous segment. mu is held.
 func (s *Set) repair(id ID) (*handle, error) {
 	blob, err := s.o.Blobs.Open(id)
 	if err != nil {
@@ -440,9 +434,9 @@ func (s *Set) repair(id ID) (*handle, error) {
 	return h, nil
 }
 
-// ReadAt reads len(p) bytes from the start of block a, of which all must have
-// been appended. ErrCorrupt when the segment does not reach that far; the
-// error wraps fs.ErrNotExist when there is no such segment.
+// ReadAt reads len(p) bytes from the start of block a. All must have been appended. The
+// error wraps ErrCorrupt if the segment is too short, and fs.ErrNotExist if it does not
+// exist.
 func (s *Set) ReadAt(a Addr, p []byte) error { return s.ReadAtOffset(a, 0, p) }
 
 // ReadAtOffset reads len(p) bytes, off bytes after the start of block a.
@@ -459,7 +453,7 @@ func (s *Set) ReadAtOffset(a Addr, off int, p []byte) error {
 	return nil
 }
 
-// readFile reads what is not gathered in memory.
+// readFile reads data that is not gathered in memory.
 func (s *Set) readFile(a Addr, off int, p []byte) error {
 	h, err := s.cache.acquire(a.Segment)
 	if err != nil {
@@ -471,19 +465,19 @@ func (s *Set) readFile(a Addr, off int, p []byte) error {
 		return nil
 	}
 	if err == io.EOF {
-		return fmt.Errorf("read at %v: the segment ends before: %w", a, ErrCorrupt)
+		return fmt.Errorf("read at %v: segment too short: %w", a, ErrCorrupt)
 	}
 	return fmt.Errorf("read at %v: %w", a, err)
 }
 
-// NextID is the id that the next new segment will get: larger than any used.
+// NextID is the id of the next new segment, larger than all used.
 func (s *Set) NextID() ID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.next
 }
 
-// Current is the segment being appended to; false when there is none.
+// Current is the segment being appended to, or false if there is none.
 func (s *Set) Current() (ID, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -500,7 +494,7 @@ func (s *Set) List() []ID {
 	return slices.Sorted(maps.Keys(s.ids))
 }
 
-// Close syncs and closes all. Appends must have returned.
+// Close syncs and closes all segments. Appends must have returned.
 func (s *Set) Close() error {
 	s.mu.Lock()
 	if s.closed {

@@ -49,7 +49,7 @@ func open(t testing.TB, fsys vfs.FS, dir string, o Options) *Set {
 	return s
 }
 
-// blocks is n blocks that tell their number and place from any other.
+// blocks is n blocks, each with unique contents.
 func blocks(seed, n int) []byte {
 	p := make([]byte, n*BlockLength)
 	for i := 0; i < len(p); i += 8 {
@@ -71,14 +71,14 @@ func wantData(t testing.TB, s *Set, a Addr, want []byte) {
 	if err := s.ReadAt(a, p); err != nil {
 		t.Error(err)
 	} else if !bytes.Equal(p, want) {
-		t.Errorf("%v holds other bytes", a)
+		t.Errorf("%v: other bytes", a)
 	}
 }
 
-func TestAppendAndRead(t *testing.T) {
+func TestSet_AppendRead(t *testing.T) {
 	s := open(t, vfs.NewMem(), "/s", Options{SegmentBlocks: 8})
 	if _, ok := s.Current(); ok || s.NextID() != 1 {
-		t.Error("a segment before the first append")
+		t.Error("Current returns a segment before the first append")
 	}
 	for i, test := range []struct {
 		blocks int
@@ -109,7 +109,7 @@ func TestAppendAndRead(t *testing.T) {
 	}
 }
 
-func TestBadArguments(t *testing.T) {
+func TestSet_InvalidArguments(t *testing.T) {
 	s := open(t, vfs.NewMem(), "/s", Options{SegmentBlocks: 8})
 	for _, n := range []int{0, 1, BlockLength + 512, 8 * BlockLength} {
 		if _, err := s.Append(make([]byte, n)); err == nil {
@@ -129,7 +129,7 @@ func TestBadArguments(t *testing.T) {
 	}
 }
 
-func TestReadOfWhatIsNotThere(t *testing.T) {
+func TestSet_ReadMissing(t *testing.T) {
 	s := open(t, vfs.NewMem(), "/s", Options{})
 	a := appendTo(t, s, blocks(1, 1))
 	p := make([]byte, 2*BlockLength)
@@ -137,7 +137,7 @@ func TestReadOfWhatIsNotThere(t *testing.T) {
 	wantErr(t, "read of a missing segment", s.ReadAt(Addr{7, 1}, p), fs.ErrNotExist)
 }
 
-func TestReopenStartsANewSegment(t *testing.T) {
+func TestOpen_StartsNewSegment(t *testing.T) {
 	m := vfs.NewMem()
 	s := open(t, m, "/s", Options{})
 	a := appendTo(t, s, blocks(1, 2))
@@ -154,18 +154,18 @@ func TestReopenStartsANewSegment(t *testing.T) {
 	}
 }
 
-func TestLayout(t *testing.T) {
+func TestHeader_Layout(t *testing.T) {
 	const want = "6f64787365676d74" + "01000000" + "03020100" + "01010101010101010101010101010101" + "3cc86c5c"
 	b := encodeHeader([16]byte(bytes.Repeat([]byte{1}, 16)), 0x010203)
 	if got := hex.EncodeToString(b[:headerLength]); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if !bytes.Equal(b[headerLength:], make([]byte, BlockLength-headerLength)) {
-		t.Error("the header's block has something behind the header")
+		t.Error("the header's block has bytes after the header")
 	}
 }
 
-func TestHeaders(t *testing.T) {
+func TestSet_Headers(t *testing.T) {
 	name := func(id ID) string { return fmt.Sprintf("/s/%08x.seg", uint32(id)) }
 	for _, test := range []struct {
 		name  string
@@ -173,7 +173,7 @@ func TestHeaders(t *testing.T) {
 	}{
 		{"nothing", nil},
 		{"a changed byte", func(f vfs.File) error { _, err := f.WriteAt([]byte{9}, 20); return err }},
-		{"another file", func(f vfs.File) error { _, err := f.WriteAt([]byte("GIF89a.."), 0); return err }},
+		{"other magic", func(f vfs.File) error { _, err := f.WriteAt([]byte("GIF89a.."), 0); return err }},
 		{"another store", func(f vfs.File) error { return writeHeader(f, [16]byte{7}, 1) }},
 		{"another segment", func(f vfs.File) error { return writeHeader(f, store, 2) }},
 		{"a later version", func(f vfs.File) error {
@@ -183,7 +183,7 @@ func TestHeaders(t *testing.T) {
 			_, err := f.WriteAt(b, 0)
 			return err
 		}},
-		{"the header before it was used again", func(f vfs.File) error { return writeHeader(f, store, 0) }},
+		{"header before reuse", func(f vfs.File) error { return writeHeader(f, store, 0) }},
 		{"no header", func(f vfs.File) error { _, err := f.WriteAt(make([]byte, BlockLength), 0); return err }},
 		{"an empty file", func(f vfs.File) error { return f.Truncate(0) }},
 	} {
@@ -205,9 +205,9 @@ func TestHeaders(t *testing.T) {
 			} else {
 				wantErr(t, "read", err, ErrCorrupt)
 			}
-			// Replay repairs what a power cut can do to a file and nothing else.
+			// Replay repairs only the effects of a power cut on a file.
 			err = s.WriteAt(a, blocks(5, 1))
-			lost := test.name == "no header" || test.name == "an empty file" || test.name == "the header before it was used again"
+			lost := test.name == "no header" || test.name == "an empty file" || test.name == "header before reuse"
 			if lost || test.spoil == nil {
 				must(t, err)
 				wantData(t, s, a, blocks(5, 1))
@@ -218,7 +218,7 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-func TestWriteAtMakesAMissingSegment(t *testing.T) {
+func TestSet_WriteAtMissingSegment(t *testing.T) {
 	m := vfs.NewMem()
 	s := open(t, m, "/s", Options{SegmentBlocks: 8})
 	must(t, s.WriteAt(Addr{3, 5}, blocks(1, 2)))
@@ -234,27 +234,27 @@ func TestWriteAtMakesAMissingSegment(t *testing.T) {
 	wantData(t, c, Addr{3, 5}, blocks(1, 2))
 }
 
-func TestRemove(t *testing.T) {
+func TestSet_Remove(t *testing.T) {
 	m := vfs.NewMem()
 	s := open(t, m, "/s", Options{SegmentBlocks: 4})
 	a, b := appendTo(t, s, blocks(1, 3)), appendTo(t, s, blocks(2, 1))
-	h, err := s.cache.acquire(a.Segment) // a reader in the middle
+	h, err := s.cache.acquire(a.Segment) // a reader
 	must(t, err)
 	must(t, s.Remove(a.Segment))
 	must(t, s.Remove(a.Segment))
 	wantErr(t, "read", s.ReadAt(a, make([]byte, 1)), fs.ErrNotExist)
 	p := make([]byte, BlockLength)
 	if _, err := h.blob.ReadAt(p, BlockLength); err != nil || !bytes.Equal(p, blocks(1, 1)) {
-		t.Error("reader in the middle:", err)
+		t.Error("read after Remove:", err)
 	}
 	h.release()
 	if _, err := h.blob.ReadAt(p, 0); !errors.Is(err, fs.ErrClosed) {
-		t.Error("the file was not closed after the last reader:", err)
+		t.Error("file not closed after the last reader:", err)
 	}
 
 	must(t, s.Remove(b.Segment)) // the current one
 	if _, ok := s.Current(); ok || s.Unsynced() != 0 || len(s.List()) != 0 {
-		t.Errorf("left: %d bytes unsynced, segments %v", s.Unsynced(), s.List())
+		t.Errorf("after Remove: %d bytes unsynced, segments %v", s.Unsynced(), s.List())
 	}
 	if c := appendTo(t, s, blocks(3, 1)); c != (Addr{3, 1}) {
 		t.Errorf("append went to %v", c)
@@ -262,7 +262,7 @@ func TestRemove(t *testing.T) {
 	must(t, s.Sync())
 }
 
-func TestClosed(t *testing.T) {
+func TestSet_Closed(t *testing.T) {
 	s := open(t, vfs.NewMem(), "/s", Options{})
 	a := appendTo(t, s, blocks(1, 1))
 	must(t, s.Close())
@@ -275,11 +275,11 @@ func TestClosed(t *testing.T) {
 	wantErr(t, "close", s.Close(), ErrClosed)
 }
 
-// countingBlobs counts what is open, Syncs and the bytes of WriteBacks.
+// countingBlobs counts open blobs, Syncs and the bytes of WriteBacks.
 type countingBlobs struct {
 	Blobs
 	open, syncs, begun atomic.Int64
-	more               chan struct{} // holds one when begun has grown
+	more               chan struct{} // capacity 1; receives when begun has grown
 }
 
 type countingBlob struct {
@@ -324,7 +324,7 @@ func openCounting(t *testing.T, o Options) (*Set, *countingBlobs) {
 	return s, c
 }
 
-func TestOpenBlobsAreBounded(t *testing.T) {
+func TestSet_MaxOpen(t *testing.T) {
 	for _, limit := range []int{1, 3, 20} {
 		s, c := openCounting(t, Options{SegmentBlocks: 2, MaxOpen: limit})
 		var places []Addr
@@ -352,7 +352,7 @@ func TestOpenBlobsAreBounded(t *testing.T) {
 
 func crc(p []byte) uint32 { return crc32.Checksum(p, castagnoli) }
 
-func TestErrorsOfTheDisk(t *testing.T) {
+func TestSet_DiskErrors(t *testing.T) {
 	for _, kind := range []vfs.OpKind{vfs.OpCreate, vfs.OpWrite, vfs.OpSync, vfs.OpSyncDir} {
 		t.Run(fmt.Sprint(kind), func(t *testing.T) {
 			m := vfs.NewMem()
@@ -397,8 +397,9 @@ func TestErrorsOfTheDisk(t *testing.T) {
 	}
 }
 
-// A failed append gives its blocks back only when nobody has the next ones.
-func TestFailedAppendBesideAnother(t *testing.T) {
+// TestSet_FailedConcurrentAppend: a failed append returns its blocks only if no other
+// append has the following ones.
+func TestSet_FailedConcurrentAppend(t *testing.T) {
 	m := vfs.NewMem()
 	s := open(t, m, "/s", Options{})
 	appendTo(t, s, blocks(0, 1))
@@ -429,7 +430,7 @@ func TestFailedAppendBesideAnother(t *testing.T) {
 	}
 }
 
-func TestOnARealDisk(t *testing.T) {
+func TestSet_OSFiles(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, vfs.OS(), dir, Options{SegmentBlocks: 8, MaxOpen: 2})
 	var places []Addr
@@ -446,16 +447,16 @@ func TestOnARealDisk(t *testing.T) {
 	}
 }
 
-// TestPowerCut cuts the power at every operation that changes the disk: what
-// was synced is there, what was not can be put back.
-func TestPowerCut(t *testing.T) {
+// TestSet_PowerCut cuts the power at every operation that changes the disk: synced data
+// exists, and other data can be rewritten by WriteAt.
+func TestSet_PowerCut(t *testing.T) {
 	type extent struct {
 		a    Addr
 		seed int
 	}
-	// dead is the last segment that was removed: it and those before are full, so
-	// that later ones are made of their files.
-	run := func(m *vfs.Mem) (synced, all []extent, dead ID) {
+	// removed is the last removed segment. It and those before are full, so that later
+	// segments reuse their files.
+	run := func(m *vfs.Mem) (synced, all []extent, removed ID) {
 		blobs, err := Dir(m, "/s")
 		if err != nil {
 			return
@@ -479,8 +480,8 @@ func TestPowerCut(t *testing.T) {
 			}
 			if i == 9 || i == 15 {
 				for range 2 {
-					dead++
-					if s.Remove(dead) != nil {
+					removed++
+					if s.Remove(removed) != nil {
 						return
 					}
 				}
@@ -501,19 +502,19 @@ func TestPowerCut(t *testing.T) {
 			}
 			return nil
 		})
-		synced, all, dead := run(m)
+		synced, all, removed := run(m)
 		for seed := range uint64(6) {
 			s := open(t, m.CrashClone(rand.New(rand.NewPCG(uint64(cut), seed))), "/s", Options{})
 			for _, e := range synced {
-				if e.a.Segment > dead {
+				if e.a.Segment > removed {
 					wantData(t, s, e.a, blocks(e.seed, 1+e.seed%4))
 				}
 			}
-			all := slices.DeleteFunc(slices.Clone(all), func(e extent) bool { return e.a.Segment <= dead })
+			all := slices.DeleteFunc(slices.Clone(all), func(e extent) bool { return e.a.Segment <= removed })
 			for _, e := range all {
 				must(t, s.WriteAt(e.a, blocks(e.seed, 1+e.seed%4)))
 			}
-			for id := range dead { // what came back of them is given up again
+			for id := range removed { // remove those that reappeared
 				must(t, s.Remove(id+1))
 			}
 			for i := range 8 {
@@ -526,13 +527,13 @@ func TestPowerCut(t *testing.T) {
 			must(t, s.Close())
 		}
 		if n <= cut {
-			t.Logf("%d places to cut", n)
+			t.Logf("%d power cuts", n)
 			return
 		}
 	}
 }
 
-func TestSideBySide(t *testing.T) {
+func TestSet_Concurrent(t *testing.T) {
 	s, _ := openCounting(t, Options{SegmentBlocks: 32, MaxOpen: 4, WriteBackBytes: 64 << 10})
 	var all sync.WaitGroup
 	for w := range 4 {
@@ -562,7 +563,7 @@ func TestSideBySide(t *testing.T) {
 	}
 }
 
-func FuzzHeader(f *testing.F) {
+func FuzzHeader_Decode(f *testing.F) {
 	f.Add(encodeHeader(store, 1))
 	f.Add(encodeHeader(store, 2))
 	f.Add(make([]byte, BlockLength))
@@ -570,7 +571,7 @@ func FuzzHeader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		err := decodeHeader(b, store, 1)
 		if err == nil && !bytes.Equal(b[:headerLength], encodeHeader(store, 1)[:headerLength]) {
-			t.Error("accepted what is not the header")
+			t.Error("decodeHeader accepts other bytes than the header")
 		}
 		if err != nil && !errors.Is(err, ErrCorrupt) {
 			t.Error(err)

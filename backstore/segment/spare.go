@@ -8,34 +8,33 @@ import (
 	"time"
 )
 
-// A removed segment's file is kept for a while and used again for a new one, as
-// the last one removed first: writing over what has its place on the disk and is
-// in the page cache costs a third less, and a file system that tells its disk
-// what is free (mount option discard) takes longer to delete 64 MiB than the
-// store needs to write them.
+// A removed segment's file is kept for a time and reused for a new segment, most
+// recently removed first: overwriting blocks that are allocated and in the page cache
+// costs a third less than writing new ones, and a file system with mount option discard
+// takes longer to delete 64 MiB than the store to write them.
 //
-// Nobody may still read what is used again. A reader holds the one handle of a
-// segment, or opens it by a name that Retire has taken away; so a file is used
-// again only if no handle was out when its segment was removed.
+// A reused file must have no reader. A reader has the segment's handle, or opens the
+// segment by the name that Retire removes. So a file is reused only if its segment's
+// handle had no references at removal.
 
-// spares are the files to be used again. Set.mu guards it.
+// spares are the files to be reused, guarded by Set.mu.
 type spares struct {
-	reuser Reuser  // nil when Blobs is none
-	files  []spare // the last one is used first
-	none   bool    // removed segments are deleted
-	scarce bool    // what is given to the file system is lost to others
-	reused int64   // length of the one that newBlob used the last time; 0: none
+	reuser Reuser  // nil if Blobs is not a Reuser
+	files  []spare // the last one is reused first
+	none   bool    // delete the files of removed segments
+	scarce bool    // the disk is full: other programs take freed blocks
+	reused int64   // length of the file last reused by newBlob; 0 if none
 	// reserve are files with blocks for a whole segment: see reserve.go.
 	reserve []spare
 }
 
 type spare struct {
-	id    ID    // of the segment that it was
-	bytes int64 // its length
+	id    ID    // of its previous segment
+	bytes int64 // length of the file
 	since time.Time
 }
 
-// init finds what an earlier process has left, of about bytes each.
+// init finds the spare files of an earlier process, of about bytes each.
 func (sp *spares) init(blobs Blobs, bytes int64) error {
 	sp.reuser, _ = blobs.(Reuser)
 	if sp.reuser == nil {
@@ -46,7 +45,7 @@ func (sp *spares) init(blobs Blobs, bytes int64) error {
 		return fmt.Errorf("list spare segments: %w", err)
 	}
 	for _, id := range ids {
-		// What cannot be opened, as a directory of that name, is left alone.
+		// A file that cannot be opened, for example a directory, is ignored.
 		if sp.reuser.Usable(id) {
 			sp.files = append(sp.files, spare{id, bytes, time.Now()})
 		}
@@ -54,7 +53,7 @@ func (sp *spares) init(blobs Blobs, bytes int64) error {
 	return nil
 }
 
-// newBlob makes a blob, of a spare file if there is one. mu is held.
+// newBlob creates a blob, from a spare file if there is one. mu is held.
 func (s *Set) newBlob(id ID) (Blob, error) {
 	sp := &s.spares
 	sp.reused = 0
@@ -66,23 +65,22 @@ func (s *Set) newBlob(id ID) (Blob, error) {
 			sp.reused = old.bytes
 			return blob, nil
 		}
-		// Nothing is lost with it: the next Open finds it, or a file without
-		// live extents.
+		// The file is not lost: the next Open finds it as a spare, or as a segment
+		// without live extents.
 		err = errors.Join(err, ignoreMissing(sp.reuser.Discard(old.id)), ignoreMissing(s.o.Blobs.Remove(id)))
 		return nil, err
 	}
 	return s.o.Blobs.Create(id)
 }
 
-// Remove gives a segment up; it is no error when it is gone already. Reads
-// that are in the middle finish, those that come later fail. A power cut soon
-// after may bring the segment back. Its file is kept for a new segment, until
-// DropSpares. ErrBusy: somebody reads it, and its file is needed for the reserve; it is
-// there and can be removed later.
+// Remove removes a segment; a missing segment is not an error. Reads in progress
+// complete, later ones fail. A power cut shortly after may restore the segment. Its
+// file is kept for a new segment until DropSpares. Remove returns ErrBusy and changes
+// nothing if the segment is being read and its file is needed for the reserve; it can
+// be removed later.
 func (s *Set) Remove(id ID) error {
 	h, w, err := s.remove(id)
-	// To close the last handle of a deleted file is what takes time, and nobody
-	// shall wait for that.
+	// Closing the last handle of a deleted file takes time, so no lock is held.
 	if w != nil {
 		w.h.release()
 	}
@@ -92,11 +90,11 @@ func (s *Set) Remove(id ID) error {
 	return err
 }
 
-// remove is Remove, and returns what the caller releases.
+// remove is Remove without the release of the returned references.
 func (s *Set) remove(id ID) (*handle, *written, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	s.syncing.Lock() // so that forget finds all that is unsynced
+	s.syncing.Lock() // so that forget finds all unsynced data
 	defer s.syncing.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,7 +105,7 @@ func (s *Set) remove(id ID) (*handle, *written, error) {
 		s.seal()
 	}
 	if (!s.reserveFull() || s.spares.scarce) && s.cache.reading(id, s.unsynced.has(id)) {
-		return nil, nil, ErrBusy // its file is needed, and would be lost to other programs
+		return nil, nil, ErrBusy // its file is needed, and other programs could take its blocks
 	}
 	s.stage.forget(id)
 	bytes, err := s.reusable(id)
@@ -137,7 +135,7 @@ func (s *Set) remove(id ID) (*handle, *written, error) {
 	return h, w, nil
 }
 
-// references is how many there are beside those of h and w.
+// references is the number of references to h other than those of the callers' h and w.
 func references(h *handle, w *written) int64 {
 	if h == nil {
 		return 0
@@ -149,10 +147,10 @@ func references(h *handle, w *written) int64 {
 	return n
 }
 
-// reusable returns the length of a segment's file if it can become another one:
-// it is no longer than a new one gets, and it is this segment's. After a power
-// cut, a file may have the name that it had before it was used again. The error is
-// errForeign where it is not of this store at all.
+// reusable returns the length of a segment's file if it can be reused: it is not longer
+// than a new segment, and its header is this segment's. After a power cut, a file may
+// have its name from before its reuse. The error is errForeign if the file is of
+// another store.
 func (s *Set) reusable(id ID) (bytes int64, err error) {
 	blob, err := s.o.Blobs.Open(id)
 	if err != nil {
@@ -172,8 +170,8 @@ func (s *Set) reusable(id ID) (bytes int64, err error) {
 // bytes is the length of a full segment.
 func (o *Options) bytes() int64 { return int64(o.SegmentBlocks) * BlockLength }
 
-// DropSpares gives up the files that have waited to be used again since before
-// the given time. No other method waits for it.
+// DropSpares gives up the spare files of segments removed before the given time. It
+// does not block other methods.
 func (s *Set) DropSpares(before time.Time) error {
 	for {
 		s.mu.Lock()
@@ -192,8 +190,8 @@ func (s *Set) DropSpares(before time.Time) error {
 	}
 }
 
-// useSpare makes the longest spare file the current segment, when the file system has
-// no block for the one that there is; false when there is none with so many bytes.
+// useSpare makes the longest spare file the current segment, if the file system has no
+// blocks for the present one. It returns false if no spare file has need bytes.
 func (s *Set) useSpare(need int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,23 +205,23 @@ func (s *Set) useSpare(need int64) bool {
 	return s.start(s.newBlob) == nil
 }
 
-// Scarce says whether the file system is full: no block is given to it then.
+// Scarce sets whether the file system is full. If so, no blocks are freed.
 func (s *Set) Scarce(scarce bool) {
 	s.mu.Lock()
 	s.spares.scarce = scarce
 	s.mu.Unlock()
 }
 
-// KeepSpares says whether the files of removed segments are to be used again, as
-// they are at first.
+// KeepSpares sets whether the files of removed segments are kept for reuse. The default
+// is true.
 func (s *Set) KeepSpares(keep bool) {
 	s.mu.Lock()
 	s.spares.none = !keep
 	s.mu.Unlock()
 }
 
-// RoomBytes is how many bytes can be appended without a free block: SpareBytes, and
-// what is left of the current segment.
+// RoomBytes is the number of bytes that can be appended without a free block:
+// SpareBytes and the rest of the current segment.
 func (s *Set) RoomBytes() int64 {
 	n := s.SpareBytes()
 	s.mu.Lock()
@@ -234,7 +232,7 @@ func (s *Set) RoomBytes() int64 {
 	return n
 }
 
-// SpareBytes is about the length of the files that wait to be used again.
+// SpareBytes is the approximate length of the spare files.
 func (s *Set) SpareBytes() (n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

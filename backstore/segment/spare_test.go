@@ -24,7 +24,7 @@ func wantFiles(t *testing.T, m *vfs.Mem, want ...string) {
 	}
 }
 
-func TestRemovedSegmentIsUsedAgain(t *testing.T) {
+func TestSet_ReusesFiles(t *testing.T) {
 	m := vfs.NewMem()
 	s := open(t, m, "/s", Options{SegmentBlocks: 8})
 	a, b := appendTo(t, s, blocks(1, 7)), appendTo(t, s, blocks(2, 7))
@@ -50,7 +50,7 @@ func TestRemovedSegmentIsUsedAgain(t *testing.T) {
 	wantFiles(t, m, "00000003.seg")
 }
 
-func TestSparesAreFoundAgain(t *testing.T) {
+func TestOpen_FindsSpares(t *testing.T) {
 	m := vfs.NewMem()
 	s := open(t, m, "/s", Options{SegmentBlocks: 8})
 	a := appendTo(t, s, blocks(1, 7))
@@ -65,25 +65,25 @@ func TestSparesAreFoundAgain(t *testing.T) {
 	wantFiles(t, m, "00000002.seg")
 }
 
-// What somebody may still read, or what is not a segment of this set, is
-// deleted as ever.
-func TestWhatIsNotUsedAgain(t *testing.T) {
+// TestSet_NotReused: a file that may have a reader, or is not a segment of this Set, is
+// deleted.
+func TestSet_NotReused(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		do   func(t *testing.T, m *vfs.Mem, s *Set, a Addr)
 	}{
-		{"a segment that is read", func(t *testing.T, _ *vfs.Mem, s *Set, a Addr) {
+		{"segment being read", func(t *testing.T, _ *vfs.Mem, s *Set, a Addr) {
 			h, err := s.cache.acquire(a.Segment)
 			must(t, err)
 			must(t, s.Remove(a.Segment))
 			appendTo(t, s, blocks(9, 7))
 			p := make([]byte, BlockLength)
 			if _, err := h.blob.ReadAt(p, BlockLength); err != nil || !bytes.Equal(p, blocks(1, 1)) {
-				t.Error("reader in the middle:", err)
+				t.Error("read after Remove:", err)
 			}
 			h.release()
 		}},
-		{"one that was evicted while it was read", func(t *testing.T, _ *vfs.Mem, s *Set, a Addr) {
+		{"evicted while being read", func(t *testing.T, _ *vfs.Mem, s *Set, a Addr) {
 			h, err := s.cache.acquire(a.Segment)
 			must(t, err)
 			for i := range 4 { // MaxOpen is 1
@@ -94,7 +94,7 @@ func TestWhatIsNotUsedAgain(t *testing.T) {
 			must(t, s.Remove(a.Segment))
 			h.release()
 		}},
-		{"one that is longer than others", func(t *testing.T, m *vfs.Mem, s *Set, a Addr) {
+		{"longer than a segment", func(t *testing.T, m *vfs.Mem, s *Set, a Addr) {
 			f, err := m.Open("/s/00000001.seg")
 			must(t, err)
 			must(t, f.Truncate(9*BlockLength))

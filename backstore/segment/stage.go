@@ -6,40 +6,39 @@ import (
 	"sync/atomic"
 )
 
-// Small pieces that are appended one after the other are gathered in memory and
-// given to the kernel together, by WriteOut. They have their place and the blocks
-// for it by then, so that a full disk refuses them when they are appended, and
-// not later.
+// Consecutive small Appends are gathered in memory and written to the kernel together
+// by WriteOut. Their blocks are allocated before, so that on a full disk the Append
+// fails, not WriteOut.
 
 const (
 	chunkBytes = 256 << 10
 	maxChunks  = 4
-	// assignBytes of a segment get their blocks at once.
+	// assignBytes is the number of bytes for which blocks are allocated at once.
 	assignBytes = 4 << 20
 )
 
-// stage is what was appended and not given to the kernel. Readers find it here.
+// stage is appended data not yet written to the kernel. Reads use it.
 type stage struct {
 	used atomic.Int32 // len(chunks)
 
-	mu     sync.RWMutex // guards what follows
-	chunks []*chunk     // the oldest first
+	mu     sync.RWMutex // guards the fields below
+	chunks []*chunk     // oldest first
 	spare  *chunk
 }
 
-// chunk is a part of a segment. It holds a reference.
+// chunk is a contiguous part of a segment. It has a reference to the handle.
 type chunk struct {
 	h    *handle
 	from uint32 // block
 	data []byte
-	// closed: it grows no more.
+	// closed reports that no data is added.
 	closed bool
 }
 
 func (c *chunk) blocks() uint32 { return uint32(len(c.data) / BlockLength) }
 
-// tryStage appends p to the current segment in memory; false when it must be
-// written at once.
+// tryStage appends p to the current segment in memory. It returns false if p must be
+// written immediately.
 func (s *Set) tryStage(p []byte) (Addr, bool) {
 	n := uint32(len(p) / BlockLength)
 	s.mu.Lock()
@@ -55,7 +54,8 @@ func (s *Set) tryStage(p []byte) (Addr, bool) {
 	return a, true
 }
 
-// assign sees to it that the current segment has blocks for its first n. mu is held.
+// assign allocates disk blocks for the first n blocks of the current segment. mu is
+// held.
 func (s *Set) assign(n uint32) bool {
 	if int64(n)*BlockLength <= s.assigned {
 		return true
@@ -68,7 +68,8 @@ func (s *Set) assign(n uint32) bool {
 	return true
 }
 
-// add copies p, which lies at block of the segment h; false when there is no room.
+// add copies p, whose address is block of segment h. It returns false if there is no
+// room.
 func (g *stage) add(h *handle, block uint32, p []byte) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -94,8 +95,8 @@ func (g *stage) add(h *handle, block uint32, p []byte) bool {
 	return true
 }
 
-// WriteOut gives all that was appended before to the kernel. After an error what
-// it could not write is still readable, and the next WriteOut tries again.
+// WriteOut writes all data of previous Appends to the kernel. After an error unwritten
+// data remains readable, and the next WriteOut retries.
 func (s *Set) WriteOut() error {
 	if s.stage.used.Load() == 0 {
 		return nil
@@ -116,8 +117,7 @@ func (s *Set) WriteOut() error {
 	return nil
 }
 
-// oldest returns the chunk that is to be written, which grows no more; nil when
-// there is none.
+// oldest closes and returns the oldest chunk, or nil.
 func (g *stage) oldest() *chunk {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -128,7 +128,7 @@ func (g *stage) oldest() *chunk {
 	return g.chunks[0]
 }
 
-// drop takes the oldest chunk away.
+// drop removes the oldest chunk.
 func (g *stage) drop(c *chunk) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -139,8 +139,8 @@ func (g *stage) drop(c *chunk) {
 	g.release(c)
 }
 
-// forget takes away what belongs to a segment that is removed; to every one with
-// id 0. No chunk is being written.
+// forget removes the chunks of a removed segment, or all with id 0. No chunk is being
+// written.
 func (g *stage) forget(id ID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -157,7 +157,7 @@ func (g *stage) forget(id ID) {
 	g.used.Store(int32(len(left)))
 }
 
-// release gives up a chunk that is in no list any more. mu is held.
+// release releases a chunk removed from the list. mu is held.
 func (g *stage) release(c *chunk) {
 	c.h.release()
 	c.h, g.spare = nil, c
@@ -166,8 +166,8 @@ func (g *stage) release(c *chunk) {
 // part is a range of bytes.
 type part struct{ from, to int }
 
-// read copies what is here of the bytes from off on of a block on to p, and
-// returns which parts of p are not here, in missing.
+// read copies the staged part of the bytes from offset off of block a on to p, and
+// returns the other parts of p in missing.
 func (g *stage) read(a Addr, off int, p []byte, missing []part) []part {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
@@ -182,7 +182,7 @@ func (g *stage) read(a Addr, off int, p []byte, missing []part) []part {
 		if to <= 0 || from >= int64(len(p)) {
 			continue
 		}
-		// Chunks ascend, so that only the last missing part can be cut.
+		// Chunks ascend, so only the last missing part can be split.
 		last := &missing[len(missing)-1]
 		lo, hi := max(int(from), last.from), min(int(to), last.to)
 		if lo >= hi {

@@ -12,8 +12,8 @@ import (
 	"odx/backstore/vfs"
 )
 
-// TestSet_WriteOut gathers pieces, and reads ranges that begin and end anywhere, in
-// what is gathered, written, or both.
+// TestSet_WriteOut gathers pieces, and reads arbitrary ranges of gathered data, written
+// data, or both.
 func TestSet_WriteOut(t *testing.T) {
 	m := vfs.NewMem()
 	var writes atomic.Int64
@@ -25,7 +25,7 @@ func TestSet_WriteOut(t *testing.T) {
 		return nil
 	})
 	rng := rand.New(rand.NewPCG(1, 1))
-	all := blocks(99, 1) // what lies in segment 1, from block 0 on
+	all := blocks(99, 1) // contents of segment 1 from block 0 on
 	var pieces int64
 	for i := range 300 {
 		p := blocks(i, 1+rng.IntN(4)+2*(rng.IntN(10)/9))
@@ -47,7 +47,7 @@ func TestSet_WriteOut(t *testing.T) {
 			got := make([]byte, 1+rng.IntN(len(all)-off))
 			must(t, s.ReadAtOffset(Addr{1, 1}, off-BlockLength, got))
 			if !bytes.Equal(got, all[off:off+len(got)]) {
-				t.Fatalf("%d bytes at %d are others", len(got), off)
+				t.Fatalf("%d other bytes at %d", len(got), off)
 			}
 		}
 	}
@@ -59,13 +59,13 @@ func TestSet_WriteOut(t *testing.T) {
 	left := open(t, m.CrashClone(rng), "/s", Options{})
 	must(t, left.ReadAt(Addr{1, 1}, got))
 	if !bytes.Equal(got, all[BlockLength:]) {
-		t.Error("what was synced is not there after a power cut")
+		t.Error("synced data does not exist after a power cut")
 	}
 }
 
-// TestSet_WriteOut_fails: what cannot be written stays readable, and is written
-// when the disk can again; what a full disk has no blocks for is refused at once.
-func TestSet_WriteOut_fails(t *testing.T) {
+// TestSet_WriteOut_Fails: data that cannot be written remains readable, and is written
+// after the fault ends. An Append without blocks on a full disk fails immediately.
+func TestSet_WriteOut_Fails(t *testing.T) {
 	m := vfs.NewMem()
 	s := open(t, m, "/s", Options{Gather: 4 * BlockLength})
 	first := appendTo(t, s, blocks(1, 2)) // makes the segment
@@ -92,7 +92,7 @@ func TestSet_WriteOut_fails(t *testing.T) {
 	s.assigned = int64(s.free) * BlockLength
 	s.mu.Unlock()
 	if _, err := s.Append(blocks(4, 1)); err == nil {
-		t.Error("an append was gathered that has no place on the disk")
+		t.Error("an append without blocks on the disk was gathered")
 	}
 	m.SetHook(nil)
 	must(t, s.Sync())
@@ -102,7 +102,8 @@ func TestSet_WriteOut_fails(t *testing.T) {
 	}
 }
 
-// A segment can be removed, and its file used again, with pieces of it in memory.
+// TestSet_WriteOut_Remove: a segment can be removed, and its file reused, while pieces
+// of it are in memory.
 func TestSet_WriteOut_Remove(t *testing.T) {
 	m := vfs.NewMem()
 	s := open(t, m, "/s", Options{Gather: 4 * BlockLength})
@@ -110,7 +111,7 @@ func TestSet_WriteOut_Remove(t *testing.T) {
 	gone := appendTo(t, s, blocks(2, 2))
 	must(t, s.Remove(gone.Segment))
 	if err := s.ReadAt(gone, make([]byte, BlockLength)); err == nil {
-		t.Error("a removed segment is read")
+		t.Error("read of a removed segment succeeds")
 	}
 	appendTo(t, s, blocks(3, 1))
 	a := appendTo(t, s, blocks(4, 2))
@@ -118,7 +119,7 @@ func TestSet_WriteOut_Remove(t *testing.T) {
 	wantData(t, open(t, m.ProcessClone(), "/s", Options{}), a, blocks(4, 2))
 }
 
-func TestSet_WriteOut_concurrent(t *testing.T) {
+func TestSet_WriteOut_Concurrent(t *testing.T) {
 	s := open(t, vfs.NewMem(), "/s", Options{Gather: 4 * BlockLength, SegmentBlocks: 200})
 	var all sync.WaitGroup
 	for w := range 6 {

@@ -9,32 +9,32 @@ import (
 	"sync/atomic"
 )
 
-// earlyBlocks of a segment are sent on their way to the disk as soon as they are
-// written: a disk that gets a whole segment at once keeps the journal's small
-// writes waiting behind it.
+// earlyBlocks is the number of written blocks of a segment at which their write-back
+// starts: a disk that receives a whole segment at once delays small writes of the
+// journal.
 const earlyBlocks = 256
 
 // span is a range of blocks, [from, to).
 type span struct{ from, to uint32 }
 
-// unsynced lists what was written and may not be durable.
+// unsynced lists written data that may not be durable.
 type unsynced struct {
 	bytes atomic.Int64
-	limit int64        // write back when so much is unsynced
+	limit int64        // unsynced bytes at which write-back starts
 	wake  atomic.Int64 // bytes at which the next write-back starts
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	segments map[ID]*written
 	created  bool // a segment was created since the last SyncList
 }
 
-// written is the unsynced part of one segment; it holds a reference.
+// written is the unsynced part of one segment. It has a reference to the handle.
 type written struct {
 	h     *handle
 	spans []span
-	begun uint32 // blocks before are on their way to the disk
-	// doubtful: a Sync failed, after which the kernel may have dropped the
-	// pages it could not write and call the next Sync a success.
+	begun uint32 // write-back has started for the blocks before
+	// doubtful reports that a Sync failed: the kernel may have dropped the pages that
+	// it could not write, and the next Sync may succeed without them.
 	doubtful bool
 }
 
@@ -58,7 +58,7 @@ func (w *written) bytes() (n int64) {
 	return n
 }
 
-// note lists a write that was done, before its caller hears of it.
+// note lists a completed write before the call returns.
 func (s *Set) note(h *handle, sp span) {
 	u := &s.unsynced
 	u.mu.Lock()
@@ -83,8 +83,8 @@ func (u *unsynced) noteCreated() {
 	u.mu.Unlock()
 }
 
-// forget drops a segment that was removed, and returns what was listed of it.
-// The caller releases its handle.
+// forget removes a removed segment from the list and returns its entry. The caller
+// releases the handle.
 func (u *unsynced) forget(id ID) *written {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -111,7 +111,7 @@ func (u *unsynced) drop() {
 	}
 }
 
-// take returns all that is unsynced, by segment, and leaves nothing.
+// take returns and clears the list.
 func (u *unsynced) take() (batch []*written, created bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -124,7 +124,7 @@ func (u *unsynced) take() (batch []*written, created bool) {
 	return batch, created
 }
 
-// putBack lists again what a Sync took and could not make durable.
+// putBack relists an entry that a Sync took and could not make durable.
 func (u *unsynced) putBack(w *written) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -136,13 +136,13 @@ func (u *unsynced) putBack(w *written) {
 	u.segments[w.h.id] = w
 }
 
-// Unsynced is the number of bytes written and not yet synced.
+// Unsynced is the number of bytes written and not synced.
 func (s *Set) Unsynced() int64 { return s.unsynced.bytes.Load() }
 
-// Sync returns when every Append and WriteAt that returned before is durable:
-// data, file and name. Callers that come while a Sync is at work share the
-// next one; it costs nothing when nothing is unsynced. After an error all that
-// could not be synced is still unsynced, and the next Sync writes it again.
+// Sync makes every Append and WriteAt that returned before the call durable: data, file
+// and name. Callers during a running Sync share the next one. Without unsynced data
+// Sync has no cost. After an error the data that could not be synced remains unsynced,
+// and the next Sync writes it again.
 func (s *Set) Sync() error {
 	s.mu.Lock()
 	closed := s.closed
@@ -157,7 +157,7 @@ func (s *Set) sync() error {
 	if err := s.WriteOut(); err != nil {
 		return err
 	}
-	// Whoever waited here finds that the one before took its writes along.
+	// After waiting here, the previous Sync may have included the caller's writes.
 	s.syncing.Lock()
 	defer s.syncing.Unlock()
 	batch, created := s.unsynced.take()
@@ -174,15 +174,15 @@ func (s *Set) sync() error {
 	if created {
 		if err := s.o.Blobs.SyncList(); err != nil {
 			s.unsynced.noteCreated()
-			failed = append(failed, fmt.Errorf("sync list of segments: %w", err))
+			failed = append(failed, fmt.Errorf("sync segment directory: %w", err))
 		}
 	}
 	if len(failed) == 0 {
 		s.unsynced.wake.Store(s.unsynced.limit)
 		return nil
 	}
-	// The background tries again only when as much again has come, and appends
-	// have better chances in a new segment.
+	// The background retries only after as many bytes again, and a new segment may
+	// avoid the fault.
 	s.unsynced.wake.Store(s.unsynced.limit + s.Unsynced())
 	s.mu.Lock()
 	s.seal()
@@ -190,11 +190,11 @@ func (s *Set) sync() error {
 	return errors.Join(failed...)
 }
 
-// sync makes the segment durable.
+// sync makes the segment's unsynced part durable.
 func (w *written) sync() error {
 	if w.doubtful {
 		if err := w.rewrite(); err != nil {
-			return fmt.Errorf("write segment %08x again: %w", uint32(w.h.id), err)
+			return fmt.Errorf("rewrite segment %08x: %w", uint32(w.h.id), err)
 		}
 	}
 	if err := w.h.blob.Sync(); err != nil {
@@ -203,9 +203,9 @@ func (w *written) sync() error {
 	return nil
 }
 
-// rewrite makes the pages dirty again that a failed Sync may have left clean.
-// They are still in the page cache, unless memory was short; then the CRC of
-// the extent tells its reader.
+// rewrite rewrites the pages that a failed Sync may have left clean, so that they are
+// dirty. They are in the page cache unless it was evicted under memory pressure; then
+// reads of the extent fail its CRC.
 func (w *written) rewrite() error {
 	const piece = 256
 	b := make([]byte, piece*BlockLength)
@@ -227,13 +227,12 @@ func (w *written) rewrite() error {
 func (s *Set) wakeWriteBack() {
 	select {
 	case s.writeBack <- struct{}{}:
-	default: // it is awake, or about to be
+	default: // a wakeup is pending
 	}
 }
 
-// writeBackLoop sends what is written on its way to the disk, and writes back in the
-// background what piles up, so that a flush never has gigabytes to wait for. An
-// error is for the next Sync to find.
+// writeBackLoop starts the write-back of written data and syncs in the background, so
+// that a flush never waits for gigabytes. Errors are reported by the next Sync.
 func (s *Set) writeBackLoop() {
 	defer close(s.done)
 	for {
@@ -252,14 +251,14 @@ func (s *Set) writeBackLoop() {
 	}
 }
 
-// earlySpan is a part of a segment that is to be sent on its way; it holds a
-// reference.
+// earlySpan is a part of a segment whose write-back is to start. It has a reference to
+// the handle.
 type earlySpan struct {
 	h *handle
 	span
 }
 
-// takeEarly returns what has piled up since it was called last.
+// takeEarly returns the spans written since the last call.
 func (u *unsynced) takeEarly() (spans []earlySpan) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -2,7 +2,7 @@ package segment
 
 import "testing"
 
-func TestSyncWithNothingUnsyncedIsFree(t *testing.T) {
+func TestSet_SyncWithoutData(t *testing.T) {
 	s, c := openCounting(t, Options{})
 	appendTo(t, s, blocks(1, 1))
 	if want := int64(2 * BlockLength); s.Unsynced() != want {
@@ -15,8 +15,9 @@ func TestSyncWithNothingUnsyncedIsFree(t *testing.T) {
 	}
 }
 
-// What is appended is on its way to the disk long before it is synced.
-func TestWriteBackBeginsEarly(t *testing.T) {
+// TestSet_EarlyWriteBack: write-back of appended data starts before WriteBackBytes and
+// Sync.
+func TestSet_EarlyWriteBack(t *testing.T) {
 	s, c := openCounting(t, Options{})
 	const blocksEach, appends = 16, 1000
 	for range appends {
@@ -31,17 +32,17 @@ func TestWriteBackBeginsEarly(t *testing.T) {
 	}
 	must(t, s.Sync())
 	if begun := c.begun.Load(); begun > most+BlockLength {
-		t.Errorf("%d bytes were begun to be written, of %d", begun, most)
+		t.Errorf("write-back started for %d of %d bytes", begun, most)
 	}
 }
 
-func TestWriteBackInTheBackground(t *testing.T) {
+func TestSet_BackgroundWriteBack(t *testing.T) {
 	s, c := openCounting(t, Options{WriteBackBytes: 4 * BlockLength})
 	for i := range 100 {
 		appendTo(t, s, blocks(i, 1))
 	}
-	// The goroutine was woken by an append at the latest; Close waits for it,
-	// and has at most what came after it left to sync.
+	// An append wakes the goroutine. Close waits for it, and syncs at most the data
+	// appended after that.
 	must(t, s.Close())
 	if n := c.syncs.Load(); n < 1 || n > 60 {
 		t.Errorf("%d syncs of 100 blocks", n)
