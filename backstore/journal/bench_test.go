@@ -17,9 +17,9 @@ func openBench(b *testing.B) *Journal {
 	return j
 }
 
-// BenchmarkAppend includes the writing and syncing in the background that
-// makes room for more.
-func BenchmarkAppend(b *testing.B) {
+// BenchmarkJournal_Append includes writing and syncing in the background, which frees
+// memory for more records.
+func BenchmarkJournal_Append(b *testing.B) {
 	for _, n := range []int{100, 4096, 65536} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			j := openBench(b)
@@ -41,7 +41,7 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-func BenchmarkCommit1KiB(b *testing.B) {
+func BenchmarkJournal_Commit1KiB(b *testing.B) {
 	for _, writers := range []int{1, 64} {
 		b.Run(fmt.Sprintf("%dwriters", writers), func(b *testing.B) {
 			j := openBench(b)
@@ -66,8 +66,8 @@ func BenchmarkCommit1KiB(b *testing.B) {
 	}
 }
 
-// BenchmarkFdatasync shows what preallocation gains: 1 KiB at a time into a
-// file of zeros, and into one that grows.
+// BenchmarkFdatasync measures the effect of preallocation: writes of 1 KiB to a file of
+// zeros and to one that grows.
 func BenchmarkFdatasync(b *testing.B) {
 	const length = 32 << 20
 	for _, kind := range []string{"growing", "preallocated"} {
@@ -91,7 +91,7 @@ func BenchmarkFdatasync(b *testing.B) {
 	}
 }
 
-func BenchmarkReplay(b *testing.B) {
+func BenchmarkOpen_Replay(b *testing.B) {
 	m := vfs.NewMem()
 	o := Options{FS: m, Dir: "/j", StoreID: store}
 	j, err := createOpen(o, ignore)

@@ -9,11 +9,11 @@ import (
 	"odx/backstore/vfs"
 )
 
-// errNewFile: the next record needs a new file, which only a commit begins.
+// errNewFile reports that the next record needs a new file, which only a commit
+// creates.
 var errNewFile = errors.New("a new journal file is needed")
 
-// commit makes all records durable that were appended before. The token of
-// syncing is held.
+// commit makes all records appended before the call durable. syncing is held.
 func (j *Journal) commit() error {
 	if err := j.inherit(); err != nil {
 		return err
@@ -41,24 +41,24 @@ func (j *Journal) commit() error {
 	}
 	j.note()
 	if j.out.handle != nil && j.out.end > j.out.limit/2 {
-		j.prepare()
+		j.prepareSpare()
 	}
 	return nil
 }
 
-// inherit makes durable what was replayed. The token of syncing is held.
+// inherit makes the replayed records durable. syncing is held.
 func (j *Journal) inherit() error {
 	if j.inherited == nil {
 		return nil
 	}
 	if err := j.inherited(); err != nil {
-		return fmt.Errorf("sync what was replayed: %w", err)
+		return fmt.Errorf("sync replayed records: %w", err)
 	}
 	j.inherited = nil
 	return nil
 }
 
-// write gives the records up to upTo to the kernel. io is held.
+// write writes the records up to upTo to the kernel. io is held.
 func (j *Journal) write(upTo LSN) error {
 	if j.finished {
 		return ErrClosed
@@ -69,9 +69,9 @@ func (j *Journal) write(upTo LSN) error {
 	return j.writeOut()
 }
 
-// writeOut gives all records to the kernel that were appended before; errNewFile
-// where they need a file that there is not yet. When it fails otherwise none of
-// those that were not durable counts as written.
+// writeOut writes all records appended before the call to the kernel. It returns
+// errNewFile if they need a new file. After another error records that are not durable
+// count as not written.
 func (j *Journal) writeOut() error {
 	j.mu.Lock()
 	end := j.queue.end
@@ -101,10 +101,10 @@ func (j *Journal) writeOut() error {
 	return full
 }
 
-// writeNext writes the record behind j.written.
+// writeNext writes the record after j.written.
 func (j *Journal) writeNext() error {
 	at := j.written
-	// Only the last chunk still grows, and it is not looked at for its end.
+	// Only the last chunk grows, and its end is not used.
 	if at.chunk < len(j.batch)-1 && at.off == j.batch[at.chunk].n {
 		at.chunk, at.off = at.chunk+1, 0
 	}
@@ -128,8 +128,8 @@ func (j *Journal) writeNext() error {
 	return nil
 }
 
-// fits reports whether the next record, of size bytes on the disk, fits into the
-// file and belongs in it.
+// fits reports whether the next record, of size bytes on the disk, fits into the file
+// and no split precedes it.
 func (j *Journal) fits(lsn LSN, size int64) bool {
 	if j.out.handle == nil {
 		return false
@@ -139,8 +139,8 @@ func (j *Journal) fits(lsn LSN, size int64) bool {
 	return !split && j.out.end+size <= j.out.limit
 }
 
-// nextFile begins the file of the next record. The one before must be durable to
-// its end first. Both tokens are held.
+// nextFile creates the file of the next record, after the previous file is durable.
+// syncing and io are held.
 func (j *Journal) nextFile() error {
 	if j.out.handle != nil {
 		if j.settled.lsn < j.written.lsn {
@@ -153,11 +153,11 @@ func (j *Journal) nextFile() error {
 			return fmt.Errorf("close journal file: %w", err)
 		}
 	}
-	return j.begin(j.need)
+	return j.createFile(j.need)
 }
 
-// settle makes durable what was written. Both tokens are held; io is not while
-// the disk works.
+// settle makes written records durable. syncing and io are held; io is released during
+// the sync.
 func (j *Journal) settle() error {
 	if j.settled.lsn == j.written.lsn {
 		return nil
@@ -167,7 +167,7 @@ func (j *Journal) settle() error {
 	err := j.sync(handle)
 	j.io <- struct{}{}
 	switch {
-	case j.out.handle != handle: // given up: its records go to a new file
+	case j.out.handle != handle: // abandoned: its records go to a new file
 		return errors.Join(errors.New("write journal: a write failed during the sync"), err)
 	case err != nil:
 		return j.abandon(err)
@@ -176,7 +176,7 @@ func (j *Journal) settle() error {
 	return nil
 }
 
-// sync makes the records of a file durable, after what they point at.
+// sync makes the records of a file durable, after the data that they refer to.
 func (j *Journal) sync(handle vfs.File) error {
 	if j.o.BeforeSync != nil {
 		if err := j.o.BeforeSync(); err != nil {
@@ -189,8 +189,8 @@ func (j *Journal) sync(handle vfs.File) error {
 	return nil
 }
 
-// note says after the last record that it is durable, if the next one has not
-// taken that place. It is not synced: if it is lost, less is known to be damage.
+// note writes a note after the last durable record, unless the next record is already
+// there. It is not synced: if it is lost, less of the journal is known to be durable.
 func (j *Journal) note() {
 	o := &j.out
 	if o.handle == nil || j.written.lsn != j.settled.lsn || o.end+recordHeader > o.limit ||
@@ -201,8 +201,8 @@ func (j *Journal) note() {
 	_, _ = o.handle.WriteAt(o.header[:], o.end)
 }
 
-// abandon gives the file up after an error, which it returns: what was not
-// durable counts as not written, and goes to a new file.
+// abandon closes the file after an error, which it returns. Records that are not
+// durable count as not written, and go to a new file.
 func (j *Journal) abandon(cause error) error {
 	if j.out.handle != nil {
 		cause = errors.Join(cause, j.closeOutput())
@@ -213,7 +213,7 @@ func (j *Journal) abandon(cause error) error {
 	return cause
 }
 
-// trim frees the memory of durable records, and says that they are.
+// trim frees the memory of durable records, and wakes waiting callers.
 func (j *Journal) trim() {
 	j.noteOldest()
 	j.mu.Lock()
@@ -228,5 +228,5 @@ func (j *Journal) trim() {
 	j.splits = slices.DeleteFunc(j.splits, func(s LSN) bool { return s <= j.settled.lsn })
 	j.durable.Store(uint64(j.settled.lsn))
 	j.wakeAt = j.queue.end.encoded + j.step()
-	j.tellRoom()
+	j.signalRoom()
 }

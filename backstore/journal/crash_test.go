@@ -12,7 +12,7 @@ import (
 	"odx/backstore/vfs"
 )
 
-// history is what a journal was given, up to a crash.
+// history is the operations on a journal up to a crash.
 type history struct {
 	first                        LSN // replay starts here
 	appended, written, committed LSN
@@ -20,7 +20,7 @@ type history struct {
 
 var errPowerOff = errors.New("power is off")
 
-// live appends, commits, rotates and truncates until the power goes.
+// live appends, commits, rotates and truncates until the power cut.
 func live(t *testing.T, m *vfs.Mem, h history) history {
 	o := small(m)
 	o.First = h.first
@@ -70,8 +70,8 @@ func live(t *testing.T, m *vfs.Mem, h history) history {
 	return h
 }
 
-// cutAfter makes the power of m go after so many operations that change the
-// disk; the counter says how many there were.
+// cutAfter cuts the power of m after a number of operations that change the disk, and
+// returns their counter.
 func cutAfter(m *vfs.Mem, cut int64) *atomic.Int64 {
 	n := &atomic.Int64{}
 	m.SetHook(func(k vfs.OpKind, _ string) error {
@@ -83,8 +83,8 @@ func cutAfter(m *vfs.Mem, cut int64) *atomic.Int64 {
 	return n
 }
 
-// check opens what a power cut left: all that was committed, then nothing but
-// what was appended.
+// check opens the journal after a power cut: it must have all committed records, and
+// after them only appended ones.
 func check(t *testing.T, m *vfs.Mem, h history) {
 	t.Helper()
 	o := small(m)
@@ -96,8 +96,8 @@ func check(t *testing.T, m *vfs.Mem, h history) {
 	must(t, j.Close())
 }
 
-// checkWritten opens what the end of a process left: all that was written, and
-// that is durable after a commit.
+// checkWritten opens the journal after the end of a process: it must have all written
+// records, which are durable after a commit.
 func checkWritten(t *testing.T, m *vfs.Mem, h history) {
 	t.Helper()
 	o := small(m)
@@ -112,9 +112,10 @@ func checkWritten(t *testing.T, m *vfs.Mem, h history) {
 	must(t, j.Close())
 }
 
-// TestPowerCut cuts the power at every operation that changes the disk, then
-// lives on with what is left and cuts again. The end of the process there loses less.
-func TestPowerCut(t *testing.T) {
+// TestJournal_PowerCut cuts the power at every operation that changes the disk, then
+// continues with the remaining state and cuts again. It also ends the process there,
+// which loses less.
+func TestJournal_PowerCut(t *testing.T) {
 	for cut := int64(0); ; cut++ {
 		m := vfs.NewMem()
 		n := cutAfter(m, cut)
@@ -127,7 +128,7 @@ func TestPowerCut(t *testing.T) {
 			dead := m.ProcessClone()
 			checkWritten(t, dead.ProcessClone(), h)
 			check(t, dead.CrashClone(rng), h)
-			// A second life, that ends somewhere.
+			// A second run, with a power cut at a random operation.
 			cutAfter(left, int64(rng.IntN(60)))
 			h2 := live(t, left, h)
 			h2.committed = max(h.committed, h2.committed)
@@ -138,22 +139,22 @@ func TestPowerCut(t *testing.T) {
 			t.Fatalf("power cut after %d operations", cut)
 		}
 		if whole {
-			t.Logf("%d places to cut", n.Load())
+			t.Logf("%d power cuts", n.Load())
 			return
 		}
 	}
 }
 
-// A process that dies leaves its writes in the kernel, where the next one
-// reads them; a power cut after that must not take them away again.
-func TestWhatWasReplayedIsDurable(t *testing.T) {
+// TestOpen_MakesReplayedDurable: writes of a killed process are in the kernel, where
+// the next process reads them. A power cut after the replay must not lose them.
+func TestOpen_MakesReplayedDurable(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	addMany(t, j, 3)
 	add(t, j)
 	add(t, j)
 	must(t, j.Write(ctx, 5))
-	j.acquire() // until the end: j is the process that died
+	j.acquire() // held to the end: j is the killed process
 	defer j.release()
 	k, last := openAt(t, small(m))
 	if last != 5 {
@@ -170,9 +171,9 @@ func TestWhatWasReplayedIsDurable(t *testing.T) {
 	}
 }
 
-// TestPowerCutSideBySide cuts the power again and again while many append and
-// commit.
-func TestPowerCutSideBySide(t *testing.T) {
+// TestJournal_ConcurrentPowerCut cuts the power repeatedly during concurrent Appends
+// and Commits.
+func TestJournal_ConcurrentPowerCut(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	var stop atomic.Bool
@@ -212,7 +213,7 @@ func TestPowerCutSideBySide(t *testing.T) {
 		must(t, err)
 		must(t, c.Close())
 		if last < durable {
-			t.Errorf("record %d was durable, only %d are found", durable, last)
+			t.Errorf("record %d was durable, last found record is %d", durable, last)
 		}
 		if cut%5 == 4 {
 			next, err := j.Rotate()
@@ -240,7 +241,7 @@ func spoil(t *testing.T, m *vfs.Mem, name string, off int64, p []byte) {
 	must(t, f.Close())
 }
 
-func TestDamageIsNotTakenForATornTail(t *testing.T) {
+func TestOpen_DamageIsNoTornTail(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		spoil func(t *testing.T, m *vfs.Mem)
@@ -276,10 +277,9 @@ func TestDamageIsNotTakenForATornTail(t *testing.T) {
 	}
 }
 
-// TestTornTail damages records that were not durable in many places: what is
-// before the damage is replayed, and the journal goes on after it, though valid
-// records follow.
-func TestTornTail(t *testing.T) {
+// TestOpen_TornTail damages records that were not durable at many offsets: Open replays
+// the records before the damage and continues after them, even if valid records follow.
+func TestOpen_TornTail(t *testing.T) {
 	base := vfs.NewMem()
 	o := small(base)
 	o.FileBytes = 64 << 10
@@ -305,7 +305,7 @@ func TestTornTail(t *testing.T) {
 		for whole < 12 && ends[whole+1] <= off {
 			whole++
 		}
-		// Bytes that only fill a record up to a multiple of 8 do not count.
+		// Padding bytes are not covered by the CRC.
 		if last != LSN(whole) && ends[whole+1]-off > 8 {
 			t.Fatalf("damage at %d: replayed up to %d, want %d", off, last, whole)
 		}
@@ -322,17 +322,17 @@ func TestTornTail(t *testing.T) {
 // lastFile is the name of the newest file that has a header.
 func lastFile(t *testing.T, m *vfs.Mem) string {
 	t.Helper()
-	s, err := look(ctx, small(m))
+	s, err := newSurvey(ctx, small(m))
 	must(t, err)
 	return s.chain[len(s.chain)-1].name
 }
 
-// Write waits for no sync, and a write that fails while the disk syncs loses
-// nothing.
-func TestWriteDuringSync(t *testing.T) {
+// TestJournal_WriteDuringSync: Write does not wait for a sync, and a write that fails
+// during a sync loses no record.
+func TestJournal_WriteDuringSync(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
-	must(t, j.Commit(ctx, add(t, j))) // the file is there
+	must(t, j.Commit(ctx, add(t, j))) // the file exists
 	begun, goOn := make(chan bool), make(chan bool)
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -369,9 +369,9 @@ func TestWriteDuringSync(t *testing.T) {
 	}
 }
 
-// Where what a record points at was lost by a power cut, the journal ends before
-// it, and goes on from there.
-func TestCut(t *testing.T) {
+// TestOpen_ErrCut: if a power cut lost the data that a record refers to, the journal
+// ends before the record and continues there.
+func TestOpen_ErrCut(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	for range 4 {

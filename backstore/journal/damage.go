@@ -6,18 +6,17 @@ import (
 	"strings"
 )
 
-// ErrCut is what the replay of a record returns that is not durable, when what
-// it points at is not there: the journal ends before it, as it does before a
-// record that is torn.
-var ErrCut = errors.New("what the record points at is missing")
+// ErrCut is returned by the replay of a record that is not durable, if the data that it
+// refers to is missing. The journal then ends before the record, as before a torn one.
+var ErrCut = errors.New("data of the record is missing")
 
-// Damage is a part of a journal that was durable and cannot be read.
+// Damage is a durable part of a journal that cannot be read.
 type Damage struct {
-	File  string // its name
-	First LSN    // the first record that is missing
-	Last  LSN    // the last one; 0 when it is not known
+	File  string // name of the file
+	First LSN    // the first missing record
+	Last  LSN    // the last missing record; 0 if unknown
 	Cause string
-	Err   error // why the file cannot be opened, nil where it can
+	Err   error // error of opening the file, or nil
 }
 
 func (d Damage) String() string {
@@ -32,8 +31,8 @@ func (d Damage) String() string {
 	return fmt.Sprintf("%s: %s: %s", d.File, records, d.Cause)
 }
 
-// DamageError says what of a journal is damaged. It wraps ErrCorrupt, and why files
-// cannot be opened.
+// DamageError reports the damage of a journal. It wraps ErrCorrupt and the errors of
+// opening files.
 type DamageError struct{ Damages []Damage }
 
 func (e *DamageError) Error() string {

@@ -11,8 +11,8 @@ import (
 	"odx/backstore/vfs"
 )
 
-// damaged is a journal of several files, all records of which are durable, and
-// the same one as it was some time before.
+// damaged is a journal of several files with only durable records, and an earlier state
+// of it.
 type damaged struct {
 	base, older *vfs.Mem
 	files       []string // of the chain
@@ -32,7 +32,7 @@ func newDamaged(t *testing.T) *damaged {
 	d := &damaged{base: m}
 	for i := 0; ; i++ {
 		must(t, j.Commit(ctx, add(t, j)))
-		s, err := look(ctx, small(m))
+		s, err := newSurvey(ctx, small(m))
 		must(t, err)
 		if n := len(s.chain); n == damagedFiles && j.Last() >= s.chain[n-1].header.first+6 {
 			break
@@ -40,7 +40,7 @@ func newDamaged(t *testing.T) *damaged {
 			d.older = m.ProcessClone()
 		}
 	}
-	s, err := look(ctx, small(m))
+	s, err := newSurvey(ctx, small(m))
 	must(t, err)
 	d.base, d.last = m.ProcessClone(), j.Last()
 	for i, f := range s.chain {
@@ -91,22 +91,21 @@ func replace(t *testing.T, m *vfs.Mem, name string, b []byte) {
 	must(t, f.Close())
 }
 
-// expect opens and reads a damaged journal. lost are the records that cannot be
-// read; none: the damage costs nothing. It must be named, with the file, and
-// nothing may change.
+// expect opens and reads a damaged journal. lost are the records that cannot be read,
+// if any. The damage must be reported with the file, and no file may change.
 func (d *damaged) expect(t *testing.T, m *vfs.Mem, file string, lost []LSN) {
 	t.Helper()
 	before := state(t, m)
 	var found []LSN
 	c, err := Read(ctx, small(m), func(r Record) error {
 		if string(r.Payload) != string(payload(r.LSN)) {
-			t.Errorf("record %d is not its own", r.LSN)
+			t.Errorf("record %d has another record's payload", r.LSN)
 		}
 		found = append(found, r.LSN)
 		return nil
 	})
 	must(t, err)
-	// Of the last record that is left there is nothing that says it.
+	// No mark names the last remaining record.
 	if n := len(found); n > 0 && c.Mark+1 < found[n-1] {
 		t.Errorf("durable up to %d, found up to %d", c.Mark, found[n-1])
 	}
@@ -121,7 +120,7 @@ func (d *damaged) expect(t *testing.T, m *vfs.Mem, file string, lost []LSN) {
 	}
 	for _, lsn := range lost {
 		if !slices.ContainsFunc(c.Damages, func(x Damage) bool { return x.First <= lsn && (x.Last == 0 || lsn <= x.Last) }) {
-			t.Errorf("record %d is not named: %v", lsn, c.Damages)
+			t.Errorf("record %d is not reported: %v", lsn, c.Damages)
 		}
 	}
 	j, err := Open(ctx, small(m), func(r Record) error {
@@ -160,8 +159,8 @@ func (d *damaged) records(from, to LSN) (l []LSN) {
 // end is the last record of file i.
 func (d *damaged) end(i int) LSN { return d.first[i] + LSN(len(d.ends[i])) - 2 }
 
-// TestDamage flips a bit in each record and each field of each file.
-func TestDamage(t *testing.T) {
+// TestJournal_Damage flips a bit in each record and each field of each file.
+func TestJournal_Damage(t *testing.T) {
 	d := newDamaged(t)
 	for i, name := range d.files {
 		for k, from := range d.ends[i][:len(d.ends[i])-1] {
@@ -209,8 +208,8 @@ func flip(t *testing.T, m *vfs.Mem, name string, off int64) {
 	spoil(t, m, name, off, []byte{b[off] ^ 4})
 }
 
-// TestDamagedFiles loses, cuts, swaps and replaces whole files.
-func TestDamagedFiles(t *testing.T) {
+// TestJournal_DamagedFiles removes, truncates, swaps and replaces whole files.
+func TestJournal_DamagedFiles(t *testing.T) {
 	d := newDamaged(t)
 	for i, name := range d.files {
 		all := d.records(d.first[i], d.end(i))
@@ -222,7 +221,7 @@ func TestDamagedFiles(t *testing.T) {
 				d.expect(t, m, named, lost)
 			})
 		}
-		// A file that is not there can be named only by those that are.
+		// A missing file is reported by the directory.
 		run("is missing", func(t *testing.T, m *vfs.Mem) { must(t, m.Remove(name)) }, "/j", all)
 		run("is empty", func(t *testing.T, m *vfs.Mem) { replace(t, m, name, nil) }, name, all)
 		run("is zeros", func(t *testing.T, m *vfs.Mem) {
@@ -245,16 +244,16 @@ func TestDamagedFiles(t *testing.T) {
 	}
 }
 
-// TestFileInPlaceOfEmptyOne: a file that takes the place of one without records,
-// which is kept to be used again, is missed when it is damaged or gone.
-func TestFileInPlaceOfEmptyOne(t *testing.T) {
+// TestJournal_ReplacedEmptyFile: a file that replaced an empty one, which is kept for
+// reuse, is reported if it is damaged or missing.
+func TestJournal_ReplacedEmptyFile(t *testing.T) {
 	m := vfs.NewMem()
 	j, err := createOpen(small(m), ignore)
 	must(t, err)
 	last := addMany(t, j, 3)
 	must(t, j.Commit(ctx, last))
 	o := small(m)
-	for range 3 { // each leaves a file that holds nothing
+	for range 3 { // each leaves an empty file
 		must(t, j.Truncate(last+1))
 		must(t, j.Close())
 		o.First = last + 1
@@ -280,15 +279,15 @@ func TestFileInPlaceOfEmptyOne(t *testing.T) {
 			}
 			wantErr(t, "open", err, ErrCorrupt)
 			if after := state(t, m); !maps.Equal(before, after) {
-				t.Error("the refusal has changed files")
+				t.Error("the failed Open changed files")
 			}
 		})
 	}
 }
 
-// TestOlderFiles puts the older version of a file in place of it: where it is the
-// newest, that cannot be distinguished from a power cut; else it is damage.
-func TestOlderFiles(t *testing.T) {
+// TestJournal_OlderFiles replaces a file by an older version: for the newest file that
+// cannot be distinguished from a power cut, otherwise it is damage.
+func TestJournal_OlderFiles(t *testing.T) {
 	d := newDamaged(t)
 	for i, name := range d.files {
 		for _, old := range names(t, d.older) {
@@ -305,7 +304,7 @@ func TestOlderFiles(t *testing.T) {
 					return
 				}
 				j, err := Open(ctx, small(m), ignore)
-				if old == name { // it was whole already, but for the seal
+				if old == name { // it was complete, except for the seal
 					must(t, err)
 					must(t, j.Close())
 					return
@@ -316,9 +315,9 @@ func TestOlderFiles(t *testing.T) {
 	}
 }
 
-// A journal that version 1 left replays, with a torn tail, and goes on with files
-// of version 2, which are missed when they are gone.
-func TestVersion1(t *testing.T) {
+// TestOpen_Version1: a journal of version 1 with a torn tail is replayed and continued
+// with files of version 2, which are reported if missing.
+func TestOpen_Version1(t *testing.T) {
 	m := vfs.NewMem()
 	must(t, m.MkdirAll("/j"))
 	lsn := LSN(1)

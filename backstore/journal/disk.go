@@ -15,75 +15,75 @@ import (
 
 const (
 	suffix     = ".journal"
-	sparePart  = "spare" // begins the name of a spare file
+	sparePart  = "spare" // prefix of the name of a spare file
 	pageLength = 4096
-	stageBytes = 256 << 10 // written with one system call
-	// firstFileBytes is the length of the first file, if FileBytes is not less.
+	stageBytes = 256 << 10 // bytes per write
+	// firstFileBytes is the length of the first file, unless FileBytes is less.
 	firstFileBytes = 4 << 20
-	// readySpares are kept ready with blocks of their own. On a full disk, a
-	// checkpoint needs one for the records after its cut, and an error of the disk
-	// can take another.
+	// readySpares is the number of spare files kept with allocated blocks. On a full
+	// disk, a checkpoint needs one for the records after its cut, and a disk error can
+	// use another.
 	readySpares = 2
 	maxSpares   = 4
 )
 
-// disk is the part of a Journal that belongs to the holder of the token.
+// disk is the part of a Journal guarded by io.
 type disk struct {
 	finished bool
 	seq      uint64 // of the newest file
-	files    []file // oldest first; those that hold needed records
+	files    []file // files with needed records, oldest first
 	out      output
-	written  cursor // behind the last record given to the kernel or staged
-	settled  cursor // behind the last durable record
+	written  cursor // after the last record written or staged
+	settled  cursor // after the last durable record
 	need     int64  // length of the record that needs a new file
 
 	batch     []*chunk // snapshot of queue.chunks
 	splitting []LSN    // snapshot of splits
 	spares    []spare
-	taken     map[string]bool // names of spares that something else has
-	preparing chan spare      // gives the spare that is being made; nil: none is
-	spareErr  error           // why the last one could not be made
+	taken     map[string]bool // spare names that other files have
+	preparing chan spare      // receives the spare being created; nil if none is
+	spareErr  error           // error of the last creation of a spare
 	nextBytes int64           // length of the next file
 }
 
-// file is a journal file that was written to.
+// file is a journal file with records.
 type file struct {
 	name   string
 	header fileHeader
 	start  int64 // cursor.encoded of the first record
 	bytes  int64 // length of the file, as far as it is preallocated
 
-	// Of a file that was opened: where the next one begins (0: there was none),
-	// and in the last one the ends of what is durable and of what counts.
+	// For a file read by Open: the first LSN of the next file (0: none), and in the
+	// last file the ends of the durable and of the valid records.
 	seal         LSN
 	durable, end int64
 }
 
-// output is the file that is written to; handle is nil when there is none.
+// output is the file being written; handle is nil if there is none.
 type output struct {
 	handle vfs.File
 	seed   uint32
-	limit  int64              // no record may end behind it
-	end    int64              // offset in the file behind the last record
+	limit  int64              // maximum end of a record
+	end    int64              // offset in the file after the last record
 	header [recordHeader]byte // scratch
 
 	stage   []byte // bytes not yet written, zero or more
 	stageAt int64  // their offset in the file
 }
 
-// spare is a file to be used next, or used again. Its content has no meaning.
+// spare is a file for future use, new or reused. Its content has no meaning.
 type spare struct {
 	name  string
 	bytes int64
-	err   error // why there is none
+	err   error // error of its creation
 }
 
 func fileName(dir string, seq uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%016x%s", seq, suffix))
 }
 
-// parseName returns the sequence number that a file's name tells; false when
-// it is not the name of a journal file.
+// parseName returns the sequence number in a file's name, or false if it is not the
+// name of a journal file.
 func parseName(name string) (uint64, bool) {
 	digits, ok := strings.CutSuffix(name, suffix)
 	if !ok || len(digits) != 16 || strings.ToLower(digits) != digits {
@@ -93,9 +93,8 @@ func parseName(name string) (uint64, bool) {
 	return seq, err == nil
 }
 
-// put stages p for the file and writes when a stage is full. Stages end at
-// page boundaries, so that the kernel need not read the rest of a page of a
-// file that is used again.
+// put stages p for the file and writes a full stage. Stages end at page boundaries, so
+// that the kernel does not read the rest of a page of a reused file.
 func (o *output) put(p []byte) error {
 	for len(p) > 0 {
 		room := stageBytes - int((o.stageAt+int64(len(o.stage)))%stageBytes)
@@ -114,7 +113,7 @@ func (o *output) put(p []byte) error {
 
 var zeros [pageLength]byte
 
-// flush writes what is staged, and zeros up to the end of the page.
+// flush writes the staged bytes, and zeros up to the end of the page.
 func (o *output) flush() error {
 	if len(o.stage) == 0 {
 		return nil
@@ -132,10 +131,9 @@ func (o *output) write() error {
 	return err
 }
 
-// begin makes a file whose first record is the next one, and of which a record
-// of the given length is the first. All records before it are durable. Both
-// tokens are held.
-func (j *Journal) begin(length int64) error {
+// createFile creates a file whose first record is the next one, of the given length.
+// All records before it are durable. syncing and io are held.
+func (j *Journal) createFile(length int64) error {
 	j.seq++
 	h := fileHeader{version: headerVersion, store: j.o.StoreID, seq: j.seq, first: j.written.lsn + 1}
 	name := fileName(j.o.Dir, j.seq)
@@ -151,7 +149,7 @@ func (j *Journal) begin(length int64) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("new journal file: %w", err), handle.Close(), removeIfThere(j.o.FS, name))
 	}
-	// From here on it is a file of the journal, even if what follows fails.
+	// From here on it is a file of the journal, even after a later error.
 	empty := j.cutEmpty(h.first)
 	j.files = append(j.files, file{name: name, header: h, start: j.written.encoded, bytes: bytes})
 	err = j.dropEmpty(empty, h.first)
@@ -166,12 +164,12 @@ func (j *Journal) begin(length int64) error {
 		j.out.limit = max(j.o.FileBytes, headerBlock+length)
 	}
 	j.out.stage, j.out.stageAt, j.out.end = j.out.stage[:0], headerBlock, headerBlock
-	j.prepare()
+	j.prepareSpare()
 	return nil
 }
 
-// cutEmpty takes the files that hold nothing durable off the end: one that begins
-// at first takes their place.
+// cutEmpty removes the files without durable records from the end of the list, if a new
+// file begins at first.
 func (j *Journal) cutEmpty(first LSN) []file {
 	n := len(j.files)
 	for n > 0 && j.files[n-1].header.first == first {
@@ -182,9 +180,9 @@ func (j *Journal) cutEmpty(first LSN) []file {
 	return empty
 }
 
-// dropEmpty gives up files in whose place is one that begins at first. They keep
-// their names and headers until they are used again, and would be taken for the end
-// of the journal if that one is lost: so they are sealed too.
+// dropEmpty discards files replaced by one that begins at first. They keep their names
+// and headers until they are reused. If the new file were lost, they would be read as
+// the end of the journal, so they are sealed, too.
 func (j *Journal) dropEmpty(empty []file, first LSN) error {
 	for _, f := range empty {
 		err := j.seal(f, first)
@@ -194,12 +192,12 @@ func (j *Journal) dropEmpty(empty []file, first LSN) error {
 		if err != nil {
 			return err
 		}
-		_ = j.discard(f) // if it cannot be removed it does no harm
+		_ = j.discard(f) // a file that cannot be removed is harmless
 	}
 	return nil
 }
 
-// seal notes in a file where the next one begins.
+// seal writes the first LSN of the next file to a file.
 func (j *Journal) seal(f file, next LSN) error {
 	handle, err := j.o.FS.Open(f.name)
 	if err != nil {
@@ -212,9 +210,8 @@ func (j *Journal) seal(f file, next LSN) error {
 	return errors.Join(err, handle.Close())
 }
 
-// newFile returns a file with a durable name, and how much of it is
-// preallocated: the spare one if there is one that is long enough, else a new
-// one that grows as it is written.
+// newFile returns a file with a durable name, and its preallocated length: a spare file
+// if one is long enough, otherwise a new file that grows as it is written.
 func (j *Journal) newFile(name string, need int64) (vfs.File, int64, error) {
 	handle, bytes, err := j.useSpare(name, need)
 	if err != nil {
@@ -231,17 +228,17 @@ func (j *Journal) newFile(name string, need int64) (vfs.File, int64, error) {
 	return handle, bytes, nil
 }
 
-// useSpare gives a spare file a new name; nil when there is none to use.
+// useSpare renames a spare file. It returns nil if there is no suitable one.
 func (j *Journal) useSpare(name string, need int64) (vfs.File, int64, error) {
 	if len(j.spares) == 0 && j.preparing != nil {
-		j.made(<-j.preparing)
+		j.addSpare(<-j.preparing)
 	}
 	i := slices.IndexFunc(j.spares, func(s spare) bool { return s.bytes >= need })
 	if i < 0 {
 		return nil, 0, nil
 	}
 	s := j.spares[i]
-	// If any of it fails the next attempt does without.
+	// After an error the next attempt does not use the spare.
 	j.spares = slices.Delete(j.spares, i, i+1)
 	if err := j.o.FS.Rename(s.name, name); err != nil {
 		return nil, 0, err
@@ -253,11 +250,11 @@ func (j *Journal) useSpare(name string, need int64) (vfs.File, int64, error) {
 	return handle, s.bytes, nil
 }
 
-// prepare starts making a spare file, if one is missing.
-func (j *Journal) prepare() {
+// prepareSpare starts the creation of a spare file, if one is missing.
+func (j *Journal) prepareSpare() {
 	select {
 	case s := <-j.preparing:
-		j.made(s)
+		j.addSpare(s)
 	default:
 	}
 	if len(j.spares) >= j.wantedSpares() || j.preparing != nil {
@@ -280,12 +277,12 @@ func (j *Journal) prepare() {
 	}()
 }
 
-// allocate makes a file with blocks, and leaves nothing if it cannot.
+// allocate creates a file with allocated blocks, or removes it after an error.
 func (j *Journal) allocate(s spare) (vfs.File, error) {
 	f, err := j.o.FS.Create(s.name)
 	if errors.Is(err, fs.ErrExist) {
 		if err = j.removeFile(s.name); err != nil {
-			j.taken[s.name] = true // by something else: the next one gets another name
+			j.taken[s.name] = true // another file has the name: the next spare has another name
 			j.o.left(s.name, err)
 			return nil, err
 		}
@@ -300,7 +297,7 @@ func (j *Journal) allocate(s spare) (vfs.File, error) {
 	return f, nil
 }
 
-// removeFile removes what has a name and can be opened.
+// removeFile removes a file that can be opened.
 func (j *Journal) removeFile(name string) error {
 	f, err := j.o.FS.Open(name)
 	if err != nil {
@@ -309,8 +306,8 @@ func (j *Journal) removeFile(name string) error {
 	return errors.Join(f.Close(), j.o.FS.Remove(name))
 }
 
-// made notes the outcome of prepare.
-func (j *Journal) made(s spare) {
+// addSpare adds the result of prepareSpare.
+func (j *Journal) addSpare(s spare) {
 	j.preparing, j.spareErr = nil, s.err
 	if s.err == nil {
 		j.spares = append(j.spares, s)
@@ -318,7 +315,7 @@ func (j *Journal) made(s spare) {
 	}
 }
 
-// spareName returns a name that no spare file has.
+// spareName returns an unused name for a spare file.
 func (j *Journal) spareName() string {
 	for i := 0; ; i++ {
 		name := filepath.Join(j.o.Dir, fmt.Sprintf("%s%d%s", sparePart, i, suffix))
@@ -328,26 +325,26 @@ func (j *Journal) spareName() string {
 	}
 }
 
-// isSpareName reports whether a file's name is that of a spare one.
+// isSpareName reports whether a name is that of a spare file.
 func isSpareName(base string) bool {
 	return strings.HasPrefix(base, sparePart) && strings.HasSuffix(base, suffix)
 }
 
-// full reports whether an error means a full file system.
+// full reports whether an error is that of a full file system.
 func full(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// Ready has files made for records to come and returns why some are missing, nil
-// while they are being made: an error that stays means that records will be
-// refused on a full disk.
+// Ready starts the creation of missing spare files. It returns the error of the last
+// attempt, or nil while one is running. If the error persists, records will fail on a
+// full disk.
 func (j *Journal) Ready() error {
 	j.acquire()
 	defer j.release()
 	if j.finished {
 		return ErrClosed
 	}
-	j.prepare()
+	j.prepareSpare()
 	j.noteRoom()
 	if len(j.spares) >= j.wantedSpares() {
 		return nil
@@ -355,8 +352,8 @@ func (j *Journal) Ready() error {
 	return j.spareErr
 }
 
-// wantedSpares is how many files are to be kept ready: one more while the newest file
-// is none of them, which will not become one.
+// wantedSpares is the number of spare files to keep: one more while the newest file is
+// not preallocated, since it will not become a spare.
 func (j *Journal) wantedSpares() int {
 	if n := len(j.files); n > 0 && j.files[n-1].bytes == 0 {
 		return readySpares + 1
@@ -364,7 +361,7 @@ func (j *Journal) wantedSpares() int {
 	return readySpares
 }
 
-// Room returns how many bytes of records have blocks on the disk.
+// Room returns the number of bytes of records that fit into allocated blocks.
 func (j *Journal) Room() int64 { return j.room.Load() }
 
 func (j *Journal) noteRoom() {
@@ -395,7 +392,7 @@ func (j *Journal) FileBytes() int64 {
 	return total
 }
 
-// fill makes the file zeros, durable, and leaves nothing if it cannot.
+// fill fills the file with zeros, durably, or removes it after an error.
 func (j *Journal) fill(f vfs.File, s spare) (err error) {
 	piece := make([]byte, min(s.bytes, 1<<20))
 	for off := int64(0); off < s.bytes && err == nil; off += int64(len(piece)) {
@@ -428,12 +425,12 @@ func (j *Journal) truncate(below LSN) error {
 		return err
 	}
 	defer j.noteOldest()
-	// The next file can be one of those that are given up.
+	// The next file can reuse a discarded one.
 	if err := j.discardBelow(below); err != nil {
 		return err
 	}
-	// The file that is written to goes too, once there is the next one: the last
-	// file is never given up.
+	// The file being written is discarded, too, after the next one exists: the last
+	// file is never discarded.
 	n := len(j.files)
 	if j.written.lsn < below && j.written.lsn == j.settled.lsn && (n == 0 || j.files[n-1].header.first <= j.written.lsn) {
 		if j.out.handle != nil {
@@ -441,15 +438,15 @@ func (j *Journal) truncate(below LSN) error {
 				return err
 			}
 		}
-		if err := j.begin(0); err != nil {
+		if err := j.createFile(0); err != nil {
 			return err
 		}
 	}
 	return j.discardBelow(below)
 }
 
-// discardBelow gives up the files that have only records below the given one, but
-// not the last file.
+// discardBelow discards the files that only have records below the given one, except
+// the last file.
 func (j *Journal) discardBelow(below LSN) error {
 	for len(j.files) > 1 && j.files[1].header.first <= below {
 		if err := j.discard(j.files[0]); err != nil {
@@ -460,8 +457,8 @@ func (j *Journal) discardBelow(below LSN) error {
 	return nil
 }
 
-// discard keeps a file to be used again, or removes it when there are enough
-// or files have grown much longer since.
+// discard keeps a file for reuse, or removes it if there are enough spares or newer
+// files are much longer.
 func (j *Journal) discard(f file) error {
 	if len(j.spares) < readySpares && f.bytes >= 2*headerBlock || len(j.spares) < maxSpares && f.bytes >= j.nextBytes/2 {
 		j.spares = append(j.spares, spare{name: f.name, bytes: f.bytes})
@@ -473,7 +470,7 @@ func (j *Journal) discard(f file) error {
 	return nil
 }
 
-// left reports a file that is left alone.
+// left reports a file that is not removed or reused.
 func (o *Options) left(name string, err error) {
 	if o.Left != nil {
 		o.Left(name, err)
@@ -495,7 +492,7 @@ func (j *Journal) closeOutput() error {
 	return err
 }
 
-// finish closes what is open, for good.
+// finish closes all open files.
 func (j *Journal) finish() error {
 	j.finished = true
 	var err error
@@ -503,7 +500,7 @@ func (j *Journal) finish() error {
 		err = j.closeOutput()
 	}
 	if j.preparing != nil {
-		j.made(<-j.preparing)
+		j.addSpare(<-j.preparing)
 	}
 	return err
 }

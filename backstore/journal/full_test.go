@@ -8,10 +8,10 @@ import (
 	"odx/backstore/vfs"
 )
 
-// fill makes the disk full as soon as the journal has its spare files.
+// fill fills the disk after the journal has its spare files.
 func fill(t *testing.T, m *vfs.Mem, j *Journal) {
 	t.Helper()
-	must(t, j.Commit(ctx, add(t, j))) // into a file that had been prepared
+	must(t, j.Commit(ctx, add(t, j))) // into a spare file
 	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Millisecond)
@@ -33,8 +33,9 @@ func fill(t *testing.T, m *vfs.Mem, j *Journal) {
 	}
 }
 
-// TestJournal_FullDisk: on a disk without a free block records go on for ever, as
-// long as a checkpoint comes before the room is used up; over restarts, too.
+// TestJournal_FullDisk: on a disk without a free block appending continues
+// indefinitely, and over restarts, if a checkpoint truncates the journal before its
+// room is used.
 func TestJournal_FullDisk(t *testing.T) {
 	m := vfs.NewMem()
 	o := small(m)
@@ -54,7 +55,7 @@ func TestJournal_FullDisk(t *testing.T) {
 		must(t, j.Truncate(first))
 		must(t, j.Ready())
 		if free, err := m.Free("/"); err != nil || free > 0 {
-			t.Fatalf("%d bytes are given up to other programs, %v", free, err)
+			t.Fatalf("%d bytes are free for other programs, %v", free, err)
 		}
 		if last%3 == 0 {
 			must(t, j.Close())
@@ -71,8 +72,8 @@ func TestJournal_FullDisk(t *testing.T) {
 	}
 }
 
-// TestJournal_Room: what it says fits, and what it does not say is refused as a full
-// disk; then space comes back and nothing is lost.
+// TestJournal_Room: records up to Room fit, and more fail with a full disk. After space
+// is freed no record is lost.
 func TestJournal_Room(t *testing.T) {
 	m := vfs.NewMem()
 	o := small(m)
@@ -98,12 +99,12 @@ func TestJournal_Room(t *testing.T) {
 	}
 }
 
-// waitReady returns what Ready does after the attempt that is under way.
+// waitReady returns the result of Ready after the running attempt.
 func waitReady(j *Journal) error {
 	_ = j.Ready()
 	j.acquire()
 	if j.preparing != nil {
-		j.made(<-j.preparing)
+		j.addSpare(<-j.preparing)
 	}
 	j.release()
 	return j.Ready()

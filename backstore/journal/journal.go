@@ -1,33 +1,31 @@
-// Package journal is one sequential log with group commit. It makes changes
-// durable before they reach the places they belong to: Append takes a record
-// into memory, Commit returns when it is on the disk, and many Commits share
-// one fdatasync. After a crash Open hands the records back, in order.
+// Package journal implements a write-ahead log with group commit. Append adds a record
+// in memory, Commit returns when it is durable, and concurrent Commits share one
+// fdatasync. After a crash Open replays the records in order.
 //
-// The log is a sequence of files. They are filled with zeros before they are
-// used, and used again when their records are no longer needed, so that a
-// commit writes into space that the file system has assigned already and its
-// fdatasync has no metadata to write.
+// The log is a sequence of files. They are filled with zeros before use, and reused
+// when their records are no longer needed, so that a commit overwrites allocated blocks
+// and its fdatasync writes no metadata.
 //
-// What the order of operations promises, and Open relies on:
-//   - A record is appended after what it points at was given to the kernel, and
-//     counts as durable when BeforeSync has made that durable and then the file
-//     was synced. The kernel may write it to the disk earlier. So each record
-//     has a mark: up to which LSN records were durable when it was written.
-//     What is missing up to the highest mark that is found is damage. Behind it
-//     is the tail, which ends at the first record that is missing, or points at
-//     something that is: what a power cut kept after that does not count.
+// The order of operations guarantees the following, on which Open relies:
+//   - A record is appended after the data it refers to was written to the kernel, and
+//     counts as durable when BeforeSync has made that data durable and then the file
+//     was synced. The kernel may write it to the disk earlier. So each record has a
+//     mark: the LSN up to which records were durable when it was written. A record
+//     missing up to the highest mark found is damage. After it is the tail, which
+//     ends at the first record that is missing, or whose data is: records that a
+//     power cut kept after that are ignored.
 //   - A file gets its header, durable, only when all records before it are
 //     durable in the files before it; then the file before it is sealed, and
 //     only then records are written to the new one. So a file that ends before
-//     the next one begins is damaged, a sealed file that is the last one has
-//     lost those after it, and only the last file can have a tail.
-//   - There is always a file that begins at First or before. First grows only
+//     the next one begins is damaged, after a sealed last file files are lost,
+//     and only the last file can have a tail.
+//   - A file that begins at First or before always exists. First increases only
 //     when the records before it are durable here.
 //   - After a tail, or a write or fdatasync that failed, nothing is added to the
-//     file; the records that were not durable are written again to a new file.
-//     Where two files hold the same records, the newer one counts.
-//   - The CRC of a record covers its number and its file's, which is never
-//     used twice: no byte that an earlier use of the file left is ever valid.
+//     file; the records that were not durable are rewritten to a new file. If two
+//     files have the same records, the newer one takes precedence.
+//   - The CRC of a record covers its number and its file's, which is not reused: no
+//     byte of an earlier use of the file is valid.
 package journal
 
 import (
@@ -41,16 +39,16 @@ import (
 	"odx/backstore/vfs"
 )
 
-// LSN is the number of a record. The first record of a journal is 1; numbers
-// are consecutive. 0 stands for no record.
+// LSN is the number of a record. The first record of a journal is 1; numbers are
+// consecutive. 0 is no record.
 type LSN uint64
 
 var (
-	// ErrClosed: the journal was closed.
+	// ErrClosed reports that the journal is closed.
 	ErrClosed = errors.New("journal is closed")
-	// ErrTooLarge: a reservation is larger than MaxUnsynced.
+	// ErrTooLarge reports a reservation larger than MaxUnsynced.
 	ErrTooLarge = errors.New("journal record too large")
-	// ErrCorrupt: durable records are missing or damaged.
+	// ErrCorrupt reports missing or damaged durable records.
 	ErrCorrupt = errors.New("journal is corrupt")
 )
 
@@ -63,49 +61,46 @@ const (
 // Options of Open.
 type Options struct {
 	FS      vfs.FS
-	Dir     string   // folder of the journal, created if missing
-	StoreID [16]byte // files of another store are refused
+	Dir     string   // directory of the journal, created if missing
+	StoreID [16]byte // files of another store are errors
 	// FileBytes is the size that journal files grow to, each twice as long as
 	// the one before; 0 means DefaultFileBytes.
 	FileBytes int64
-	// MaxUnsynced bounds, in bytes of payload, the records held in memory
-	// because they are not durable yet, and so the length of one record;
-	// 0 means DefaultMaxUnsynced.
+	// MaxUnsynced bounds, in bytes of payload, the records in memory that are not
+	// durable, and so the length of a record; 0 means DefaultMaxUnsynced.
 	MaxUnsynced int
-	// First is where replay starts; records below are not needed, and files
-	// that hold nothing else are removed. 0 means 1.
+	// First is the first record to replay. Earlier records are not needed, and files
+	// with only such records are removed. 0 means 1.
 	First LSN
-	// BeforeWrite is called before records are given to the kernel, and gives it
-	// what they point at. It must not call the journal. May be nil.
+	// BeforeWrite is called before records are written to the kernel, and writes the
+	// data that they refer to. It must not call the journal. May be nil.
 	BeforeWrite func() error
-	// BeforeSync is called before records are synced, and when Open has replayed
-	// them, and makes durable what they point at. It must not call the journal.
-	// May be nil.
+	// BeforeSync is called before records are synced, and after Open has replayed them.
+	// It makes the data that they refer to durable. It must not call the journal. May
+	// be nil.
 	BeforeSync func() error
-	// Left is called with a file that holds nothing that is needed and cannot be
-	// removed, or used again: it is left alone. It must not call the journal. May be
-	// nil.
+	// Left is called with a file without needed records that cannot be removed or
+	// reused. It must not call the journal. May be nil.
 	Left func(name string, err error)
-	// Legacy: the journal may have been made by a program that knew version 1
-	// only, of which no file needs to be there.
+	// Legacy allows a journal of a program that only supported version 1, which may
+	// have no files.
 	Legacy bool
 
 	blind bool // see scanner
 }
 
-// Journal is an open journal. All methods may be called side by side.
+// Journal is an open journal. It is safe for concurrent use.
 //
-// A token, the one element that the channel io holds, gives the right to write;
-// who has it owns disk. The token of syncing, which is taken before it, gives the
-// right to sync, to begin files and to give them up: while the disk syncs, its
-// holder leaves io to those that write. Appends need only mu, which is never
-// held during I/O.
+// The channels io and syncing are semaphores with one slot. io guards disk and is held
+// to write. syncing, acquired before io, is held to sync, create and discard files; its
+// holder releases io during a sync, so that others can write. Appends need only mu,
+// which is never held during I/O.
 type Journal struct {
 	o Options
-	// inherited makes durable what was replayed; nil when it is. It belongs to
-	// the holder of the token of syncing.
+	// inherited makes the replayed records durable, or is nil if they are. Guarded by
+	// syncing.
 	inherited func() error
-	replayed  LSN // the last record that was
+	replayed  LSN // the last replayed record
 	syncing   chan struct{}
 	io        chan struct{}
 	disk
@@ -113,17 +108,17 @@ type Journal struct {
 	durable  atomic.Uint64 // LSN up to which records are durable
 	inKernel atomic.Uint64 // LSN up to which the kernel has them
 	oldest   atomic.Int64  // cursor.encoded where the oldest kept file begins
-	room     atomic.Int64  // bytes of records that have blocks
+	room     atomic.Int64  // bytes of records that fit into allocated blocks
 
-	turn chan struct{} // held by the one Reserve that waits for room
+	turn chan struct{} // semaphore, held by the Reserve that waits for room
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	closed   bool
 	queue    queue
 	reserved int           // bytes
 	waiting  int           // number of Reserves that wait
-	hasRoom  chan struct{} // closed when there is room in memory; nil: no caller waits
-	round    *round        // what Commits wait for; nil: none waits
+	hasRoom  chan struct{} // closed when memory is free; nil if no caller waits
+	round    *round        // the round that Commits wait for; nil if none waits
 	splits   []LSN         // records that begin a file, by Rotate
 	wakeAt   int64         // cursor.encoded at which the background wakes
 
@@ -132,18 +127,16 @@ type Journal struct {
 	done chan struct{} // closed when the background goroutine ended
 }
 
-// round is one group commit to come; it covers all that was appended before
-// it began.
+// round is a pending group commit. It covers all records appended before it starts.
 type round struct {
 	done chan struct{}
 	err  error // valid when done is closed
 }
 
-// Reserve waits until n payload bytes fit into the memory that MaxUnsynced
-// bounds; the caller must then Append or Unreserve them. It is called before
-// taking any lock that Appends are made under. When room could be made only by
-// a commit and that fails, Reserve returns its error. ErrTooLarge when n can
-// never fit.
+// Reserve waits until n payload bytes fit into MaxUnsynced. The caller must then Append
+// or Unreserve them. It must not hold a lock that is held for Appends. If memory can
+// only be freed by a commit and that fails, Reserve returns its error. The error is
+// ErrTooLarge if n exceeds MaxUnsynced.
 func (j *Journal) Reserve(ctx context.Context, n int) error {
 	if n > j.o.MaxUnsynced {
 		return fmt.Errorf("reserve %d bytes of %d: %w", n, j.o.MaxUnsynced, ErrTooLarge)
@@ -161,7 +154,7 @@ func (j *Journal) Reserve(ctx context.Context, n int) error {
 		j.mu.Unlock()
 	}()
 
-	// First come, first served: a large reservation must not starve.
+	// FIFO order prevents starvation of large reservations.
 	select {
 	case j.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -195,7 +188,7 @@ func (j *Journal) waitForRoom(ctx context.Context, n int) error {
 		if j.queue.held() > 0 {
 			j.mu.Unlock()
 			if err := j.Commit(ctx, last); err != nil {
-				return fmt.Errorf("make room in the journal: %w", err)
+				return fmt.Errorf("free journal memory: %w", err)
 			}
 			continue
 		}
@@ -214,26 +207,25 @@ func (j *Journal) waitForRoom(ctx context.Context, n int) error {
 	}
 }
 
-// Unreserve gives back a reservation, or a part of it, that was not used.
+// Unreserve releases an unused reservation, or a part of one.
 func (j *Journal) Unreserve(n int) {
 	j.mu.Lock()
 	j.reserved = max(0, j.reserved-n)
-	j.tellRoom()
+	j.signalRoom()
 	j.mu.Unlock()
 }
 
-// tellRoom wakes who waits for room. mu is held.
-func (j *Journal) tellRoom() {
+// signalRoom wakes a caller that waits for memory. mu is held.
+func (j *Journal) signalRoom() {
 	if j.hasRoom != nil {
 		close(j.hasRoom)
 		j.hasRoom = nil
 	}
 }
 
-// Append takes head and data, one after the other, as one record and returns
-// its number; both are copied. It never waits for the disk. It uses up
-// len(head)+len(data) bytes of a reservation. After Close it does nothing and
-// returns 0.
+// Append appends head and data as one record and returns its number. It copies both,
+// never waits for the disk, and uses len(head)+len(data) bytes of a reservation. After
+// Close it does nothing and returns 0.
 func (j *Journal) Append(head, data []byte) LSN {
 	j.mu.Lock()
 	if j.closed {
@@ -250,25 +242,24 @@ func (j *Journal) Append(head, data []byte) LSN {
 	if wake {
 		select {
 		case j.wake <- struct{}{}:
-		default: // it is awake
+		default: // a wakeup is pending
 		}
 	}
 	return end.lsn
 }
 
-// step is after how many bytes the background looks for work.
+// step is the number of appended bytes between wakeups of the background goroutine.
 func (j *Journal) step() int64 { return int64(min(1<<20, j.o.MaxUnsynced/4)) }
 
-// Commit returns nil when all records up to upTo are durable. Commits that
-// come while one is at work share the next write and fdatasync. After an error
-// of the disk nothing is known about the records that were not durable, except
-// that the next Commit writes them again, to a new file; so service goes on
-// when the fault has ended.
+// Commit returns nil when all records up to upTo are durable. Commits during a running
+// one share the next write and fdatasync. After a disk error the state of records that
+// were not durable is unknown; the next Commit rewrites them to a new file, so
+// operation continues when the fault ends.
 func (j *Journal) Commit(ctx context.Context, upTo LSN) error {
 	upTo = min(upTo, j.Last())
 	for j.Durable() < upTo {
 		select {
-		case j.syncing <- struct{}{}: // alone: no hand-over to another goroutine
+		case j.syncing <- struct{}{}: // no running commit: no handoff to another goroutine
 			if err := j.lead(upTo); err != nil {
 				return err
 			}
@@ -290,8 +281,7 @@ func (j *Journal) Commit(ctx context.Context, upTo LSN) error {
 	return nil
 }
 
-// join returns the next round. It begins after this, and so covers all that
-// was appended.
+// join returns the next round. It starts later, and so covers all appended records.
 func (j *Journal) join() *round {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -301,8 +291,8 @@ func (j *Journal) join() *round {
 	return j.round
 }
 
-// lead commits everything for all who wait, unless it was done already up to
-// upTo. The caller has the token of syncing, which lead gives back.
+// lead commits all records for all waiting callers, unless records up to upTo are
+// durable. The caller holds syncing, which lead releases.
 func (j *Journal) lead(upTo LSN) error {
 	defer func() { <-j.syncing }()
 	if j.Durable() >= upTo {
@@ -320,9 +310,9 @@ func (j *Journal) lead(upTo LSN) error {
 	return err
 }
 
-// Write returns nil when the kernel has all records up to upTo: they outlive
-// this process, but not a power cut. It waits for no sync, but where a new file
-// begins. After an error of the disk the next Write or Commit tries again.
+// Write returns nil when the kernel has all records up to upTo: they survive the end of
+// this process, but not a power cut. It does not wait for a sync, except for a new
+// file. After a disk error the next Write or Commit retries.
 func (j *Journal) Write(ctx context.Context, upTo LSN) error {
 	upTo = min(upTo, j.Last())
 	for j.Written() < upTo {
@@ -343,7 +333,7 @@ func (j *Journal) Write(ctx context.Context, upTo LSN) error {
 	return nil
 }
 
-// acquire takes both tokens.
+// acquire acquires syncing and io.
 func (j *Journal) acquire() {
 	j.syncing <- struct{}{}
 	j.io <- struct{}{}
@@ -354,8 +344,8 @@ func (j *Journal) release() {
 	<-j.syncing
 }
 
-// background writes out what piles up between commits, and commits it when it
-// takes up half of the memory. An error is for the next Commit to meet.
+// background writes records between commits, and commits them when they use half of the
+// memory. Errors are reported by the next Commit.
 func (j *Journal) background() {
 	defer close(j.done)
 	_ = j.Commit(context.Background(), j.replayed)
@@ -377,30 +367,29 @@ func (j *Journal) background() {
 	}
 }
 
-// Last is the number of the record appended last, 0 if there was none ever.
+// Last is the number of the last appended record, or 0 if there is none.
 func (j *Journal) Last() LSN {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.queue.end.lsn
 }
 
-// Durable is the number up to which records are durable.
+// Durable is the number of the last durable record.
 func (j *Journal) Durable() LSN { return LSN(j.durable.Load()) }
 
-// Written is the number up to which the kernel has the records.
+// Written is the number of the last record in the kernel.
 func (j *Journal) Written() LSN { return LSN(j.inKernel.Load()) }
 
-// Bytes is the length of the records appended since the oldest kept file
-// began, as they are on the disk.
+// Bytes is the length on the disk of the records appended since the first of the oldest
+// kept file.
 func (j *Journal) Bytes() int64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.queue.end.encoded - j.oldest.Load()
 }
 
-// Rotate makes later records go to a new file and returns the number that the
-// first of them will get: what Truncate can be called with when the records
-// before it are no longer needed.
+// Rotate starts a new file for later records and returns the number of its first one,
+// for Truncate when the records before it are no longer needed.
 func (j *Journal) Rotate() (LSN, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -414,10 +403,9 @@ func (j *Journal) Rotate() (LSN, error) {
 	return next, nil
 }
 
-// Truncate gives up files that hold only records below the given one: a few
-// are kept to be used again, the others are removed. The caller has made durable
-// that the next Open gets a First of at least below, and has committed the
-// records before it.
+// Truncate discards files that only have records below the given one: a few are kept
+// for reuse, the others are removed. The caller must have stored durably that the next
+// Open has a First of at least below, and have committed the records before it.
 func (j *Journal) Truncate(below LSN) error {
 	j.acquire()
 	defer j.release()
@@ -427,8 +415,8 @@ func (j *Journal) Truncate(below LSN) error {
 	return j.truncate(below)
 }
 
-// Close commits what is appended and closes the files. When that fails it
-// returns the error, and the journal is closed all the same.
+// Close commits the appended records and closes the files. The journal is closed even
+// if that returns an error.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	if j.closed {

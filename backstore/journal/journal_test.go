@@ -42,8 +42,7 @@ func wantErr(t *testing.T, what string, err, want error) {
 
 func newRand(a, b uint64) *rand.Rand { return rand.New(rand.NewPCG(a, b)) }
 
-// payload is what record n holds in these tests: a length and bytes that only
-// this record has.
+// payload is the payload of record n, with unique length and bytes.
 func payload(n LSN) []byte {
 	rng := newRand(uint64(n), 7)
 	p := make([]byte, []int{0, 1, 7, 100, 480, 1000, 3000, 9000}[rng.IntN(8)])
@@ -53,12 +52,12 @@ func payload(n LSN) []byte {
 	return p
 }
 
-// small options make many files of few records.
+// small returns Options for many files of few records.
 func small(m vfs.FS) Options {
 	return Options{FS: m, Dir: "/j", StoreID: store, FileBytes: 24 << 10, MaxUnsynced: 64 << 10}
 }
 
-// createOpen opens a journal, and creates it before where there is none.
+// createOpen opens a journal, and creates it if none exists.
 func createOpen(o Options, replay func(Record) error) (*Journal, error) {
 	if err := Create(o); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
@@ -78,7 +77,7 @@ func openAt(t testing.TB, o Options) (*Journal, LSN) {
 			t.Errorf("record %d replayed, want %d", r.LSN, next)
 		}
 		if string(r.Payload) != string(payload(r.LSN)) {
-			t.Errorf("record %d: %d bytes replayed that are not its own", r.LSN, len(r.Payload))
+			t.Errorf("record %d: %d bytes of another payload replayed", r.LSN, len(r.Payload))
 		}
 		next = r.LSN + 1
 		return nil
@@ -115,7 +114,7 @@ func names(t testing.TB, fsys vfs.FS) []string {
 	return l
 }
 
-func TestAppendCommitReplay(t *testing.T) {
+func TestJournal_AppendCommitReplay(t *testing.T) {
 	m := vfs.NewMem()
 	j, last := openAt(t, small(m))
 	if last != 0 || j.Last() != 0 || j.Durable() != 0 {
@@ -134,7 +133,7 @@ func TestAppendCommitReplay(t *testing.T) {
 	}
 }
 
-func TestOnARealDisk(t *testing.T) {
+func TestJournal_OSFiles(t *testing.T) {
 	o := small(vfs.OS())
 	o.Dir = filepath.Join(t.TempDir(), "journal")
 	for round := range LSN(3) {
@@ -153,7 +152,7 @@ func TestOnARealDisk(t *testing.T) {
 	}
 }
 
-func TestCloseCommits(t *testing.T) {
+func TestJournal_CloseCommits(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	add(t, j)
@@ -163,7 +162,7 @@ func TestCloseCommits(t *testing.T) {
 	}
 }
 
-func TestClosed(t *testing.T) {
+func TestJournal_Closed(t *testing.T) {
 	j, _ := openAt(t, small(vfs.NewMem()))
 	add(t, j)
 	must(t, j.Close())
@@ -178,7 +177,7 @@ func TestClosed(t *testing.T) {
 	wantErr(t, "close", j.Close(), ErrClosed)
 }
 
-func TestRecordsLongerThanAFile(t *testing.T) {
+func TestJournal_LongRecords(t *testing.T) {
 	m := vfs.NewMem()
 	o := small(m)
 	o.FileBytes = 8 << 10
@@ -190,7 +189,7 @@ func TestRecordsLongerThanAFile(t *testing.T) {
 	}
 }
 
-func TestFirstSkipsRecords(t *testing.T) {
+func TestOpen_First(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	addMany(t, j, 60)
@@ -203,12 +202,12 @@ func TestFirstSkipsRecords(t *testing.T) {
 		t.Errorf("replayed up to %d", last)
 	}
 	if after := len(j.files); after >= before {
-		t.Errorf("%d files before, %d after records were given up", before, after)
+		t.Errorf("%d files before, %d after records were dropped", before, after)
 	}
 	must(t, j.Close())
 
-	// What comes next is not in the journal. That of version 1 lost it before it
-	// was durable, and the caller has it from elsewhere.
+	// The next records are not in the journal: version 1 lost them before they were
+	// durable, and the caller has them from the checkpoint.
 	o.First = 100
 	_, err := Open(ctx, o, ignore)
 	wantErr(t, "open", err, ErrCorrupt)
@@ -226,7 +225,7 @@ func TestFirstSkipsRecords(t *testing.T) {
 	}
 }
 
-func TestRotateAndTruncate(t *testing.T) {
+func TestJournal_RotateTruncate(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	addMany(t, j, 40)
@@ -251,7 +250,7 @@ func TestRotateAndTruncate(t *testing.T) {
 		t.Errorf("replayed up to %d, %d bytes", last, j.Bytes())
 	}
 
-	// With nothing behind the rotation the file that was written to goes too.
+	// Without records after the rotation the current file is discarded, too.
 	addMany(t, j, 5)
 	first, err = j.Rotate()
 	must(t, err)
@@ -267,8 +266,8 @@ func TestRotateAndTruncate(t *testing.T) {
 	}
 }
 
-// Files are used again; what an earlier use left must not be replayed.
-func TestFilesAreRecycled(t *testing.T) {
+// TestJournal_ReusedFiles: records of an earlier use of a file are not replayed.
+func TestJournal_ReusedFiles(t *testing.T) {
 	m := vfs.NewMem()
 	var created atomic.Int64
 	j, _ := openAt(t, small(m))
@@ -303,7 +302,7 @@ func TestFilesAreRecycled(t *testing.T) {
 	}
 }
 
-func TestReserveIsBounded(t *testing.T) {
+func TestJournal_ReserveLimit(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	wantErr(t, "reserve", j.Reserve(ctx, 64<<10+1), ErrTooLarge)
@@ -312,14 +311,14 @@ func TestReserveIsBounded(t *testing.T) {
 	cancel()
 	wantErr(t, "reserve of a full memory", j.Reserve(short, 1), context.Canceled)
 
-	// Each way to make room lets one in.
+	// Each freed reservation admits one.
 	waits := make(chan error)
 	try := func(n int) { go func() { waits <- j.Reserve(ctx, n) }() }
 	try(1000)
 	j.Unreserve(1000)
 	must(t, <-waits)
 	j.Append(make([]byte, 1000), nil)
-	try(1000) // commits what is appended
+	try(1000) // commits the appended records
 	must(t, <-waits)
 	if j.Durable() != 1 {
 		t.Error("memory was freed before the record was durable")
@@ -329,7 +328,7 @@ func TestReserveIsBounded(t *testing.T) {
 	wantErr(t, "reserve when the journal is closed", <-waits, ErrClosed)
 }
 
-func TestReserveTellsWhyThereIsNoRoom(t *testing.T) {
+func TestJournal_ReserveError(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	must(t, j.Reserve(ctx, 60<<10))
@@ -340,14 +339,14 @@ func TestReserveTellsWhyThereIsNoRoom(t *testing.T) {
 	must(t, j.Reserve(ctx, 60<<10))
 }
 
-func TestBackgroundWritesAndCommits(t *testing.T) {
+func TestJournal_Background(t *testing.T) {
 	m := vfs.NewMem()
 	o := small(m)
 	o.MaxUnsynced = 1 << 20
 	o.FileBytes = 4 << 20
 	j, _ := openAt(t, o)
 	var n int
-	for j.Durable() == 0 { // no Commit: half of the memory must do
+	for j.Durable() == 0 { // without Commit: half of the memory is used
 		must(t, j.Reserve(ctx, 4096))
 		j.Append(make([]byte, 4096), nil)
 		if n++; n > 1<<16 {
@@ -365,10 +364,10 @@ func failing(err error, kinds ...vfs.OpKind) vfs.Hook {
 	}
 }
 
-// TestErrorsOfTheDisk breaks one kind of operation for a while, again and
-// again: commits fail, go on when the fault ends, and nothing that was
-// reported durable is lost, even though a kernel drops what it could not write.
-func TestErrorsOfTheDisk(t *testing.T) {
+// TestJournal_DiskErrors fails one kind of operation for a time, repeatedly: commits
+// fail, and succeed after the fault ends, and no record reported durable is lost, even
+// if the kernel drops pages that it could not write.
+func TestJournal_DiskErrors(t *testing.T) {
 	for _, kind := range []vfs.OpKind{vfs.OpWrite, vfs.OpSync, vfs.OpCreate, vfs.OpRename, vfs.OpSyncDir, vfs.OpRemove} {
 		for _, recovers := range []int{1, 3} {
 			t.Run(fmt.Sprintf("operation %d, %d times", kind, recovers), func(t *testing.T) {
@@ -405,7 +404,7 @@ func testErrors(t *testing.T, kind vfs.OpKind, times int) {
 			failed++
 			wantErr(t, "commit", err, syscall.EIO)
 			if j.Durable() >= last {
-				t.Fatal("reported durable by a commit that failed")
+				t.Fatal("failed commit reports records as durable")
 			}
 		}
 		if i%20 == 10 {
@@ -419,7 +418,7 @@ func testErrors(t *testing.T, kind vfs.OpKind, times int) {
 		o.First = first
 		c, got := openAt(t, o)
 		if got < last {
-			t.Fatalf("record %d was durable, only %d are found", last, got)
+			t.Fatalf("record %d was durable, last found record is %d", last, got)
 		}
 		must(t, c.Close())
 	}
@@ -433,10 +432,10 @@ func testErrors(t *testing.T, kind vfs.OpKind, times int) {
 	}
 }
 
-func TestBeforeSync(t *testing.T) {
+func TestJournal_BeforeSync(t *testing.T) {
 	m := vfs.NewMem()
 	o := small(m)
-	var pointed, durable atomic.Int64 // what records point at
+	var pointed, durable atomic.Int64 // data that records refer to
 	var fail atomic.Bool
 	o.BeforeSync = func() error {
 		if fail.Load() {
@@ -445,7 +444,7 @@ func TestBeforeSync(t *testing.T) {
 		durable.Store(pointed.Load())
 		return nil
 	}
-	var synced int64 // what was durable when a file was synced last
+	var synced int64 // data durable at the last sync of a file
 	m.SetHook(func(kind vfs.OpKind, name string) error {
 		if kind == vfs.OpSync && !isSpareName(filepath.Base(name)) {
 			synced = durable.Load()
@@ -460,23 +459,23 @@ func TestBeforeSync(t *testing.T) {
 			fail.Store(true)
 			wantErr(t, "commit", j.Commit(ctx, lsn), syscall.EDQUOT)
 			if j.Durable() >= lsn {
-				t.Error("durable without what it points at")
+				t.Error("record durable without its data")
 			}
 			fail.Store(false)
 		}
 		must(t, j.Commit(ctx, lsn))
 		if synced != pointed.Load() {
-			t.Error("a record was synced before what it points at was durable")
+			t.Error("record synced before its data was durable")
 		}
 	}
 }
 
-// While one commit is in its fdatasync, all others gather for the next.
-func TestCommitsShareASync(t *testing.T) {
+// TestJournal_GroupCommit: Commits during an fdatasync share the next one.
+func TestJournal_GroupCommit(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	lsn := add(t, j)
-	must(t, j.Commit(ctx, lsn)) // the file is there
+	must(t, j.Commit(ctx, lsn)) // the file exists
 	const writers = 40
 	var syncs atomic.Int64
 	var appended, committed sync.WaitGroup
@@ -508,7 +507,7 @@ func TestCommitsShareASync(t *testing.T) {
 	}
 }
 
-func TestSideBySide(t *testing.T) {
+func TestJournal_Concurrent(t *testing.T) {
 	m := vfs.NewMem()
 	const writers, each = 16, 60
 	j, _ := openAt(t, small(m))
@@ -522,7 +521,7 @@ func TestSideBySide(t *testing.T) {
 				lsn := j.Append(data, nil)
 				j.Unreserve(1000 - len(data))
 				if given[lsn].Swap(true) {
-					t.Errorf("record number %d was given twice", lsn)
+					t.Errorf("record number %d was returned twice", lsn)
 				}
 				if i%3 == 0 {
 					must(t, j.Commit(ctx, lsn))
@@ -549,11 +548,11 @@ func TestSideBySide(t *testing.T) {
 	}
 }
 
-func TestCommitIsCancelled(t *testing.T) {
+func TestJournal_CommitCanceled(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	lsn := add(t, j)
-	j.acquire() // a commit that hangs
+	j.acquire() // a blocked commit
 	short, cancel := context.WithCancel(ctx)
 	result := make(chan error)
 	go func() { result <- j.Commit(short, lsn) }()
@@ -565,7 +564,7 @@ func TestCommitIsCancelled(t *testing.T) {
 	must(t, j.Commit(ctx, lsn+100))
 }
 
-func TestReplayErrorsAbortOpen(t *testing.T) {
+func TestOpen_ReplayError(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	addMany(t, j, 10)

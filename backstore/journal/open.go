@@ -12,12 +12,12 @@ import (
 	"odx/backstore/vfs"
 )
 
-// Record is a record that is read back.
+// Record is a record read from the journal.
 type Record struct {
 	LSN     LSN
 	Payload []byte // valid only during the call
-	// Durable: what it points at was durable. Else it may have outlived a power
-	// cut that what it points at did not.
+	// Durable reports that the data that the record refers to was durable. Otherwise a
+	// power cut may have lost that data and not the record.
 	Durable bool
 }
 
@@ -27,9 +27,9 @@ func (o *Options) setDefaults() {
 	o.First = max(o.First, 1)
 }
 
-// Create makes the journal of a new store, whose first record will be o.First:
-// from now on Open misses what is not there. The error wraps fs.ErrExist when
-// there are files of a journal.
+// Create creates the journal of a new store, whose first record is o.First. From then
+// on Open reports missing files. The error wraps fs.ErrExist if files of a journal
+// exist.
 func Create(o Options) error {
 	o.setDefaults()
 	if err := o.FS.MkdirAll(o.Dir); err != nil {
@@ -44,7 +44,7 @@ func Create(o Options) error {
 			return fmt.Errorf("create journal: %s: %w", filepath.Join(o.Dir, base), fs.ErrExist)
 		}
 	}
-	// It has its name only when it is whole.
+	// The file is named when it is complete.
 	h := fileHeader{version: headerVersion, store: o.StoreID, seq: 1, first: o.First}
 	made := filepath.Join(o.Dir, sparePart+suffix)
 	err = writeNew(o.FS, made, h.encode())
@@ -60,7 +60,7 @@ func Create(o Options) error {
 	return nil
 }
 
-// writeNew writes a file, durable, in place of one that may be there.
+// writeNew writes a file durably, replacing an existing one.
 func writeNew(fsys vfs.FS, name string, content []byte) error {
 	if err := removeIfThere(fsys, name); err != nil {
 		return err
@@ -76,14 +76,15 @@ func writeNew(fsys vfs.FS, name string, content []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// Open reads the journal in o.Dir and hands each record from o.First on to
-// replay, in order. It ends before the first record after the mark that is torn
-// or missing, or for which replay returns ErrCut: all that was committed is
-// before it. Another error of replay aborts Open, as does the end of ctx. What was
-// not durable is made so in the background, and by the next Commit.
+// Open reads the journal in o.Dir and calls replay with each record from o.First on, in
+// order. The journal ends before the first record after the mark that is torn or
+// missing, or for which replay returns ErrCut; all committed records are before it.
+// Another error of replay, or the end of ctx, aborts Open. Records that were not
+// durable are made durable in the background, and by the next Commit.
 //
-// A *DamageError when durable records are damaged or missing, ErrCorrupt when
-// files belong to another store; then nothing was replayed, and nothing changed.
+// The error is a *DamageError if durable records are damaged or missing, and wraps
+// ErrCorrupt if files belong to another store. Then Open has replayed and changed
+// nothing.
 func Open(ctx context.Context, o Options, replay func(Record) error) (*Journal, error) {
 	o.setDefaults()
 	o.blind = false
@@ -92,7 +93,7 @@ func Open(ctx context.Context, o Options, replay func(Record) error) (*Journal, 
 			return nil, fmt.Errorf("open journal: %w", err)
 		}
 	}
-	s, err := look(ctx, o)
+	s, err := newSurvey(ctx, o)
 	if err == nil && len(s.damage) > 0 {
 		err = &DamageError{s.damage}
 	}
@@ -121,7 +122,7 @@ func Open(ctx context.Context, o Options, replay func(Record) error) (*Journal, 
 	j.inKernel.Store(uint64(at.lsn))
 	j.wakeAt = at.encoded + j.step()
 	j.noteOldest()
-	j.prepare()
+	j.prepareSpare()
 	go j.background()
 	return j, nil
 }
@@ -143,8 +144,8 @@ func newJournal(o Options) *Journal {
 	return j
 }
 
-// replay hands out the records of the chain, and ends the chain where the
-// journal ends. It returns the length of what was read, on the disk.
+// replay calls replay with the records of the chain, and truncates the chain at the end
+// of the journal. It returns the length of the records on the disk.
 func (s *survey) replay(ctx context.Context, o Options, replay func(Record) error) (encoded int64, err error) {
 	for i := range s.chain {
 		f := &s.chain[i]
@@ -175,22 +176,22 @@ func (s *survey) replay(ctx context.Context, o Options, replay func(Record) erro
 		case err != nil:
 			return 0, fmt.Errorf("%s: %w", f.name, err)
 		case last+1 < limit:
-			return 0, &DamageError{[]Damage{{File: f.name, First: last + 1, Last: limit - 1, Cause: "it has changed since it was looked at"}}}
+			return 0, &DamageError{[]Damage{{File: f.name, First: last + 1, Last: limit - 1, Cause: "the file changed while the journal was opened"}}}
 		}
 	}
-	if s.end+1 < o.First { // only in a journal of version 1
+	if s.end+1 < o.First { // only for a journal of version 1
 		s.end, s.chain, encoded = o.First-1, nil, 0
 	}
 	return encoded, nil
 }
 
-// durable reports whether what a record points at was durable. Version 1 wrote
-// no record before that was so.
+// durable reports whether the data that a record refers to was durable. Version 1 wrote
+// records only after that.
 func (s *survey) durable(h fileHeader, lsn LSN) bool { return h.version == 1 || lsn <= s.mark }
 
-// makeDurable makes durable what was replayed and what it points at: after a
-// crash without a power cut they may be in the kernel's memory only, and later
-// files must not outlive them.
+// makeDurable makes the replayed records and the data that they refer to durable: after
+// a crash without a power cut they may only be in the kernel's memory, and later files
+// must not survive without them.
 func (s *survey) makeDurable(o Options) error {
 	if o.BeforeSync != nil {
 		if err := o.BeforeSync(); err != nil {
@@ -212,8 +213,8 @@ func (s *survey) makeDurable(o Options) error {
 	return errors.Join(err, handle.Close())
 }
 
-// rewrite writes bytes [from, to) as they are: had a sync failed before the
-// process ended, the kernel could take them for written.
+// rewrite rewrites bytes [from, to) unchanged: after a failed sync of the previous
+// process the kernel may consider them written.
 func rewrite(handle vfs.File, from, to int64) error {
 	for b := make([]byte, min(1<<20, max(to-from, 0))); from < to; from += int64(len(b)) {
 		b = b[:min(int64(len(b)), to-from)]
@@ -227,11 +228,10 @@ func rewrite(handle vfs.File, from, to int64) error {
 	return nil
 }
 
-// adopt makes spares of the files that hold nothing, or nothing that is needed, the
-// longest ones first, and removes those that are too many: their blocks may be the
-// last ones of a full disk. Should a power cut bring one back, the next Open finds
-// the same of it. What cannot be opened or removed, or is of another store, is left
-// alone.
+// adopt makes spares of the files without needed records, longest first, and removes
+// surplus ones: their blocks may be the last ones of a full disk. If a power cut
+// restores one, the next Open treats it the same. Files that cannot be opened or
+// removed, or are of another store, are not changed.
 func (s *survey) adopt(o Options) (spares []spare) {
 	for _, name := range s.names {
 		if s.alone[name] || slices.ContainsFunc(s.chain, func(f file) bool { return f.name == name }) {
@@ -254,8 +254,8 @@ func (s *survey) adopt(o Options) (spares []spare) {
 	return spares
 }
 
-// assigned returns the length of a file whose blocks are all assigned, 0 when there
-// are not so many.
+// assigned returns the length of a file after allocating all its blocks, or 0 if there
+// are not enough blocks.
 func assigned(fsys vfs.FS, name string) (bytes int64, err error) {
 	handle, err := fsys.Open(name)
 	if err != nil {
@@ -271,23 +271,22 @@ func assigned(fsys vfs.FS, name string) (bytes int64, err error) {
 	return bytes, errors.Join(err, handle.Close())
 }
 
-// Contents is what Read found.
+// Contents is the result of Read.
 type Contents struct {
-	// Mark is the record up to which all, and what they point at, were durable;
-	// End is the last one that counts.
+	// Mark is the last record known to be durable, with the data that it refers to. End
+	// is the last valid record.
 	Mark, End LSN
 	Damages   []Damage
 }
 
-// Read hands each record from o.First on that can be read to visit, in order,
-// also those after damage, and says what is damaged. It changes nothing, and
-// needs no journal that is closed: of one that is open it may find less than is
-// there. An error of visit ends it, but for ErrCut, after which the journal ends
-// as in Open.
+// Read calls visit with each readable record from o.First on, in order, including those
+// after damage, and returns the damage. It changes nothing. The journal may be open;
+// Read may then miss its last records. An error of visit ends Read, except ErrCut,
+// after which the journal ends as in Open.
 func Read(ctx context.Context, o Options, visit func(Record) error) (Contents, error) {
 	o.setDefaults()
 	o.blind = true
-	s, err := look(ctx, o)
+	s, err := newSurvey(ctx, o)
 	if err == nil {
 		err = s.visit(ctx, o, visit)
 	}

@@ -6,8 +6,8 @@ import (
 	"odx/backstore/vfs"
 )
 
-// StoreIDs returns in how many journal files in a directory the id of each store
-// stands, as far as their headers are whole. Spare files do not count.
+// StoreIDs counts the journal files of a directory by the store id in their header. It
+// ignores spare files and damaged headers.
 func StoreIDs(fsys vfs.FS, dir string) (map[[16]byte]int, error) {
 	names, err := fsys.List(dir)
 	if err != nil {

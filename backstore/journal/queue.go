@@ -2,16 +2,15 @@ package journal
 
 import "encoding/binary"
 
-// queue holds the records that are not durable, in chunks of memory that are
-// used again and again. A record is its length, 4 bytes, and its payload. What
-// lies before the end of the queue does not change, so that it can be read
-// without the lock while records are added.
+// queue has the records that are not durable, in reused chunks of memory. A record is
+// its length, 4 bytes, and its payload. Bytes before the end of the queue do not
+// change, so they can be read without the lock while records are added.
 type queue struct {
 	chunks []*chunk
 	free   []*chunk
 	unit   int    // length of an ordinary chunk
-	end    cursor // behind the last record
-	start  cursor // behind the last durable record that was trimmed
+	end    cursor // after the last record
+	start  cursor // after the last trimmed record
 }
 
 type chunk struct {
@@ -19,10 +18,10 @@ type chunk struct {
 	n      int // bytes in use
 }
 
-// cursor is a place between two records, and the sums of what is before it
-// since the journal was opened.
+// cursor is a position between two records, with the totals of the records before it
+// since Open.
 type cursor struct {
-	chunk, off int   // place in the queue
+	chunk, off int   // position in the queue
 	lsn        LSN   // of the record before it
 	payload    int64 // bytes
 	encoded    int64 // bytes, as on the disk
@@ -48,7 +47,7 @@ func (q *queue) add(head, data []byte) cursor {
 	return q.end
 }
 
-// next is the cursor behind a record of the given length in the same chunk.
+// next is the cursor after a record of the given length in the same chunk.
 func (c cursor) next(length int) cursor {
 	c.off += prefixLength + length
 	c.lsn++
@@ -57,7 +56,7 @@ func (c cursor) next(length int) cursor {
 	return c
 }
 
-// space returns a chunk with room for n bytes at its end.
+// space returns a chunk with n free bytes at its end.
 func (q *queue) space(n int) *chunk {
 	if k := len(q.chunks); k > 0 {
 		if c := q.chunks[k-1]; n <= len(c.memory)-c.n {
@@ -78,8 +77,8 @@ func (q *queue) space(n int) *chunk {
 	return c
 }
 
-// trim drops what lies before at, and returns by how many chunks later cursors
-// move to the front.
+// trim drops the records before at, and returns the number of dropped chunks, by which
+// later cursors must move.
 func (q *queue) trim(at cursor) (dropped int) {
 	dropped = at.chunk
 	if at.lsn == q.end.lsn {

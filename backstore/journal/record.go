@@ -7,8 +7,8 @@ import (
 	"hash/crc32"
 )
 
-// The header of a file fills its first block; the fields are in the first
-// sector, which a disk writes whole or not at all. Numbers are little-endian.
+// The header of a file fills its first block; the fields are in the first sector, which
+// a disk writes atomically. Numbers are little-endian.
 //
 //	 0  8 magic
 //	 8  4 version
@@ -16,7 +16,7 @@ import (
 //	16 16 store id
 //	32  8 sequence number of the file
 //	40  8 LSN of the first record
-//	48  8 length of the file in bytes; 0: it grows as it is written
+//	48  8 length of the file in bytes; 0: not preallocated
 //	56  4 CRC-32C of what is before
 //
 // Version 1 has no length; its CRC is at 48.
@@ -60,18 +60,18 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// fileHeader says which part of the journal a file holds.
+// fileHeader identifies the part of the journal in a file.
 type fileHeader struct {
 	version uint32
 	store   [16]byte
-	seq     uint64 // larger than that of any file before, and never used twice
+	seq     uint64 // larger than that of all previous files; not reused
 	first   LSN
-	bytes   int64 // length that the file was given beforehand; 0: none
+	bytes   int64 // preallocated length; 0 if none
 }
 
 var errNoHeader = errors.New("no header of a journal file")
 
-// encode returns the first block of a file. There is no seal in it.
+// encode returns the first block of a file, without a seal.
 func (h fileHeader) encode() []byte {
 	b := make([]byte, headerBlock)
 	copy(b, headerMagic)
@@ -84,8 +84,8 @@ func (h fileHeader) encode() []byte {
 	return b
 }
 
-// decodeHeader returns errNoHeader when b does not begin with a header, and
-// another error for a header that this program must not touch.
+// decodeHeader returns errNoHeader if b does not begin with a header, and another error
+// for a header of an unknown version.
 func decodeHeader(b []byte) (h fileHeader, err error) {
 	if len(b) < headerLength || string(b[:8]) != headerMagic {
 		return h, errNoHeader
@@ -99,7 +99,7 @@ func decodeHeader(b []byte) (h fileHeader, err error) {
 		return h, errNoHeader
 	}
 	if h.version < 1 || h.version > headerVersion {
-		return h, fmt.Errorf("%w: format version %d, this program knows 1 to %d", ErrCorrupt, h.version, headerVersion)
+		return h, fmt.Errorf("%w: format version %d, supported 1 to %d", ErrCorrupt, h.version, headerVersion)
 	}
 	h.store = [16]byte(b[16:32])
 	h.seq = binary.LittleEndian.Uint64(b[32:])
@@ -110,7 +110,7 @@ func decodeHeader(b []byte) (h fileHeader, err error) {
 	return h, nil
 }
 
-// encodeSeal returns the seal of the file, which says where the next one begins.
+// encodeSeal returns the seal of the file, which has the first LSN of the next one.
 func (h fileHeader) encodeSeal(next LSN) []byte {
 	b := make([]byte, sealLength)
 	binary.LittleEndian.PutUint64(b, uint64(next))
@@ -118,7 +118,7 @@ func (h fileHeader) encodeSeal(next LSN) []byte {
 	return b
 }
 
-// decodeSeal returns where the next file begins, 0 when the first block of the
+// decodeSeal returns the first LSN of the next file, or 0 if the first block of the
 // file has no seal.
 func (h fileHeader) decodeSeal(block []byte) LSN {
 	if len(block) < sealOffset+sealLength {
@@ -139,7 +139,7 @@ func (h fileHeader) seed() uint32 {
 	return crc32.Checksum(b[:], castagnoli)
 }
 
-// recordLength is what a record with so much payload takes in a file, in bytes.
+// recordLength is the length of a record with the payload length in a file, in bytes.
 func recordLength(payload int) int64 { return align(recordHeader + int64(payload)) }
 
 func align(n int64) int64 { return (n + 7) &^ 7 }
@@ -153,7 +153,7 @@ func encodeRecordHeader(b *[recordHeader]byte, seed uint32, lsn, mark LSN, paylo
 	binary.LittleEndian.PutUint32(b[:], crc32.Update(sum, castagnoli, payload))
 }
 
-// encodeNote fills in a note that stands after record lsn.
+// encodeNote fills in a note after record lsn.
 func encodeNote(b *[recordHeader]byte, seed uint32, lsn, mark LSN) {
 	binary.LittleEndian.PutUint32(b[4:], noteLength)
 	binary.LittleEndian.PutUint64(b[8:], uint64(lsn))
@@ -161,7 +161,7 @@ func encodeNote(b *[recordHeader]byte, seed uint32, lsn, mark LSN) {
 	binary.LittleEndian.PutUint32(b[:], crc32.Update(seed, castagnoli, b[4:]))
 }
 
-// frame is a record, or a note, as it lies in a file.
+// frame is a record or a note in a file.
 type frame struct {
 	lsn, mark LSN
 	note      bool
@@ -171,9 +171,8 @@ type frame struct {
 	length    int64 // of all of it in the file
 }
 
-// parse reads the header of the frame at the start of b. ok is false when there
-// cannot be one whose LSN is from low to high. length is what the frame takes
-// without what fills it up.
+// parse decodes the header of the frame at the start of b. ok is false if it is not one
+// with an LSN from low to high. length is the length of the frame without padding.
 func (h fileHeader) parse(b []byte, low, high LSN) (f frame, length int64, ok bool) {
 	f.header = h.recordHeader()
 	f.lsn = LSN(binary.LittleEndian.Uint64(b[8:]))
@@ -188,8 +187,8 @@ func (h fileHeader) parse(b []byte, low, high LSN) (f frame, length int64, ok bo
 	return f, f.header + payload, ok
 }
 
-// verify reports whether b, which is as long as parse says, is what was written,
-// and gives f its payload.
+// verify reports whether the checksum of b, of the length that parse returned, matches,
+// and sets f's payload.
 func (f *frame) verify(b []byte, seed uint32) bool {
 	f.payload, f.length = b[f.header:], align(int64(len(b)))
 	return binary.LittleEndian.Uint32(b) == crc32.Update(seed, castagnoli, b[4:])

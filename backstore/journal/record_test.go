@@ -22,7 +22,7 @@ func encodeRecord(h fileHeader, lsn, mark LSN, payload []byte) []byte {
 	return append(r, make([]byte, recordLength(len(payload))-int64(len(r)))...)
 }
 
-// encodeV1 is how version 1 had a header and a record.
+// encodeV1 encodes a header and a record of version 1.
 func encodeV1(h fileHeader, lsn LSN, payload []byte) (header, record []byte) {
 	h.bytes = 0
 	header = h.encode()
@@ -37,7 +37,7 @@ func encodeV1(h fileHeader, lsn LSN, payload []byte) (header, record []byte) {
 	return header, record[:cap(record)]
 }
 
-// TestLayout holds the bytes of both versions.
+// TestLayout pins the bytes of both versions.
 func TestLayout(t *testing.T) {
 	h := fileHeader{store: store, seq: 0x1122, first: 0x33, bytes: 0x5000}
 	oldHeader, oldRecord := encodeV1(h, 0x34, []byte("payload of 21 bytes.!"))
@@ -63,7 +63,7 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-func TestARecordIsValidInOnePlaceOnly(t *testing.T) {
+func TestRecord_ValidOnlyInPlace(t *testing.T) {
 	h := fileHeader{version: 2, store: store, seq: 5, first: 1}
 	b := encodeRecord(h, 7, 3, []byte("payload"))
 	if f, ok := find(b, h, 7); !ok || string(f.payload) != "payload" || f.mark != 3 || f.note {
@@ -92,7 +92,7 @@ func TestARecordIsValidInOnePlaceOnly(t *testing.T) {
 	}
 }
 
-// bytesFile is a file that holds bytes, after a header.
+// bytesFile is a file of bytes after a header.
 type bytesFile struct {
 	vfs.File
 	*bytes.Reader
@@ -137,9 +137,9 @@ func FuzzRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, ok := find(b, h, 7)
 		if ok {
-			// The CRC makes a record that was not written all but impossible.
+			// The CRC makes an unwritten record practically impossible.
 			if want := encodeRecord(h, 7, r.mark, r.payload)[:recordHeader+len(r.payload)]; !bytes.Equal(b[:len(want)], want) {
-				t.Errorf("%x is taken for a record", b)
+				t.Errorf("%x is decoded as a record", b)
 			}
 			return
 		}

@@ -17,11 +17,11 @@ type scanner struct {
 	end    int64 // length of the file
 	buf    []byte
 	at     int64 // offset of buf in the file
-	// effort bounds how many bytes search checks in vain: payloads can look like
-	// records.
+	// effort bounds the bytes that search verifies without success: payloads can look
+	// like records.
 	effort int64
-	// blind: pages that cannot be read are taken for damaged ones; unreadable is
-	// why the first one could not be.
+	// blind treats pages that cannot be read as damaged; unreadable is the error of the
+	// first one.
 	blind      bool
 	unreadable error
 }
@@ -34,10 +34,10 @@ func newScanner(handle vfs.File, h fileHeader) (*scanner, error) {
 	return &scanner{file: handle, header: h, seed: h.seed(), off: headerBlock, end: size, effort: 1<<20 + 16*size}, nil
 }
 
-// next returns record want if it is what comes next; ok is false, and off as it
-// was, when it is not there. The payload is valid until the next call.
+// next returns the next record if it is record want. Otherwise ok is false and off
+// unchanged. The payload is valid until the next call.
 func (s *scanner) next(want LSN) (f frame, ok bool, err error) {
-	f, ok, err = s.look(want, want)
+	f, ok, err = s.frameAt(want, want)
 	if !ok || f.note {
 		return frame{}, false, err
 	}
@@ -45,13 +45,13 @@ func (s *scanner) next(want LSN) (f frame, ok bool, err error) {
 	return f, true, nil
 }
 
-// search looks for the next frame after off, where record want is damaged, and
-// moves past it. ok is false when there is none.
+// search finds the next frame after off, where record want is damaged, and moves past
+// it. ok is false if there is none.
 func (s *scanner) search(want LSN) (f frame, ok bool, err error) {
 	for step := s.header.recordHeader(); s.end-s.off >= step && s.effort > 0; s.off += 8 {
-		// No more records can be between than fit.
+		// The space before the frame bounds the records between.
 		s.skip(want-1, want+LSN((s.end-s.off)/step))
-		f, ok, err := s.look(want-1, want+LSN((s.end-s.off)/step))
+		f, ok, err := s.frameAt(want-1, want+LSN((s.end-s.off)/step))
 		if err != nil {
 			return frame{}, false, err
 		}
@@ -63,8 +63,8 @@ func (s *scanner) search(want LSN) (f frame, ok bool, err error) {
 	return frame{}, false, nil
 }
 
-// skip moves off, within buf, to where the LSN of a frame can be from low to high.
-// Most of what search passes are the zeros of a file that is allocated ahead.
+// skip moves off, within buf, to the next possible frame with an LSN from low to high.
+// search mostly passes the zeros of a preallocated file.
 func (s *scanner) skip(low, high LSN) {
 	if s.off < s.at || s.off-s.at > int64(len(s.buf)) {
 		return
@@ -76,8 +76,8 @@ func (s *scanner) skip(low, high LSN) {
 	s.off = s.at + int64(len(s.buf)-len(b))
 }
 
-// look returns the frame at off if there is one whose LSN is from low to high.
-func (s *scanner) look(low, high LSN) (f frame, ok bool, err error) {
+// frameAt returns the frame at off, if there is one with an LSN from low to high.
+func (s *scanner) frameAt(low, high LSN) (f frame, ok bool, err error) {
 	b, err := s.load(s.header.recordHeader())
 	if b == nil {
 		return frame{}, false, err
@@ -94,7 +94,7 @@ func (s *scanner) look(low, high LSN) (f frame, ok bool, err error) {
 	return f, f.verify(b, s.seed), nil
 }
 
-// load returns the n bytes at off, nil when the file has no more so many.
+// load returns the n bytes at off, or nil if the file is shorter.
 func (s *scanner) load(n int64) ([]byte, error) {
 	if n > s.end-s.off {
 		return nil, nil
@@ -120,7 +120,7 @@ func (s *scanner) read() error {
 		return nil
 	}
 	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF // it had that size
+		return io.ErrUnexpectedEOF // the file had that size
 	}
 	if !s.blind {
 		return err

@@ -13,27 +13,27 @@ import (
 	"odx/backstore/vfs"
 )
 
-// survey is what is known of a journal before a record of it is replayed.
+// survey is the state of a journal determined before its replay.
 type survey struct {
 	dir   string
-	names []string // of journal files and spare ones, whatever they hold
-	// chain are the files from the one that has record First on.
+	names []string // of journal and spare files, whatever their content
+	// chain is the files from the one with record First on.
 	chain  []file
 	seq    uint64           // the largest in any name or header
-	mark   LSN              // up to which records, and what they point at, were durable
-	end    LSN              // the last record that counts
-	strays map[string]stray // by name, files that are none of the chain
-	alone  map[string]bool  // names of files that are not touched
+	mark   LSN              // the last record known to be durable
+	end    LSN              // the last valid record
+	strays map[string]stray // files not in the chain, by name
+	alone  map[string]bool  // names of files that must not be changed
 	damage []Damage
 }
 
-// stray says why a file of the journal is none of its chain.
+// stray is why a file of the journal is not in its chain.
 type stray struct {
 	why string
-	err error // why it cannot be opened, nil where it can
+	err error // error of opening it, or nil
 }
 
-// cannotRead says why a file of the journal cannot be read.
+// cannotRead describes why a file of the journal cannot be read.
 func cannotRead(err error) string {
 	switch {
 	case errors.Is(err, errForeign):
@@ -44,8 +44,8 @@ func cannotRead(err error) string {
 	return fmt.Sprintf("it cannot be opened: %v", err)
 }
 
-// look surveys the journal. It changes nothing.
-func look(ctx context.Context, o Options) (*survey, error) {
+// newSurvey surveys the journal. It changes nothing.
+func newSurvey(ctx context.Context, o Options) (*survey, error) {
 	s := &survey{dir: o.Dir, strays: map[string]stray{}, alone: map[string]bool{}}
 	names, err := o.FS.List(o.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -66,17 +66,17 @@ func look(ctx context.Context, o Options) (*survey, error) {
 		f, err := readHeader(o, name)
 		switch {
 		case errors.Is(err, errNoHeader):
-			// It was made, and the power went before it was used; or it is damaged.
+			// A power cut after the file's creation, or damage.
 			s.strays[name] = stray{why: "its header is damaged"}
 		case err != nil:
-			// What cannot be opened, or is of another store, is as good as damaged
-			// where it is needed, and left alone where it is not.
+			// A file that cannot be opened, or is of another store, counts as damaged
+			// if it is needed, and is not changed otherwise.
 			s.strays[name], s.alone[name] = stray{cannotRead(err), err}, true
 			if !o.blind {
 				o.left(name, err)
 			}
 		case f.header.seq != seq:
-			// The power went while it was made another file; or it is not this one.
+			// A power cut during the file's reuse, or it is another file.
 			s.seq = max(s.seq, f.header.seq)
 			s.strays[name] = stray{why: fmt.Sprintf("it is file %016x of the journal", f.header.seq)}
 		default:
@@ -88,10 +88,10 @@ func look(ctx context.Context, o Options) (*survey, error) {
 	return s, s.readAll(ctx, o)
 }
 
-// errForeign: a file is of the journal of another store.
+// errForeign reports a file of another store's journal.
 var errForeign = fmt.Errorf("%w: of another store", ErrCorrupt)
 
-// readHeader returns what the first block of a file of this store says.
+// readHeader reads the first block of a file of this store.
 func readHeader(o Options, name string) (file, error) {
 	f, err := headerOf(o.FS, name)
 	if err == nil && f.header.store != o.StoreID {
@@ -100,7 +100,7 @@ func readHeader(o Options, name string) (file, error) {
 	return f, err
 }
 
-// headerOf returns what the first block of a file says.
+// headerOf reads the first block of a file.
 func headerOf(fsys vfs.FS, name string) (file, error) {
 	handle, err := fsys.Open(name)
 	if err != nil {
@@ -121,9 +121,9 @@ func headerOf(fsys vfs.FS, name string) (file, error) {
 	return f, err
 }
 
-// link makes the chain of files, and finds what it lacks.
+// link builds the chain of files, and records missing ones.
 func (s *survey) link(o Options, files []file) {
-	// What is before the file of the first record is not needed.
+	// Files before that of the first record are not needed.
 	for len(files) > 1 && files[1].header.first <= o.First {
 		files = files[1:]
 	}
@@ -150,9 +150,8 @@ func (s *survey) link(o Options, files []file) {
 	}
 }
 
-// missing notes records that no file has, though one that follows the given file
-// ("": that is the first of all) must have had them. A file that is not part of
-// the chain can be what is left of it.
+// missing records as damage the records that no file has. The missing file follows file
+// after, or is the first if that is "". A stray file can be what remains of it.
 func (s *survey) missing(after string, first, last LSN) {
 	d := Damage{File: s.dir, First: first, Last: last, Cause: "there is no file that holds them"}
 	for _, name := range s.names {
@@ -164,8 +163,8 @@ func (s *survey) missing(after string, first, last LSN) {
 	s.damage = append(s.damage, d)
 }
 
-// readAll reads all files of the chain. It finds what is damaged, and where the
-// journal ends.
+// readAll reads all files of the chain, and determines the damage and the end of the
+// journal.
 func (s *survey) readAll(ctx context.Context, o Options) error {
 	s.end = o.First - 1
 	for i, f := range s.chain {
@@ -181,7 +180,7 @@ func (s *survey) readAll(ctx context.Context, o Options) error {
 	return nil
 }
 
-// limit is where the next file takes over; 0 for the last one.
+// limit is the first LSN of the next file, or 0 for the last file.
 func (s *survey) limit(i int) LSN {
 	if i+1 < len(s.chain) {
 		return s.chain[i+1].header.first
@@ -212,8 +211,8 @@ func (s *survey) check(ctx context.Context, o Options, f file, limit LSN) error 
 	return nil
 }
 
-// inside notes what is missing between the beginning of a file and that of the
-// next one: of the file, or of one that was between them.
+// inside records as damage the records missing between the beginning of a file and of
+// the next one: of the file, or of a file between them.
 func (s *survey) inside(f file, gaps []Damage, limit LSN) {
 	for _, g := range gaps {
 		if f.seal == 0 || g.Last < f.seal {
@@ -227,9 +226,9 @@ func (s *survey) inside(f file, gaps []Damage, limit LSN) {
 	}
 }
 
-// tail distinguishes what is damaged in the last file, up to the mark, from what a power
-// cut left after it: the journal ends with the first of that. end is the last
-// record that was found.
+// tail distinguishes damage in the last file, up to the mark, from the effects of a
+// power cut after it: the journal ends at the first of those. end is the last record
+// found.
 func (s *survey) tail(f file, gaps []Damage, end LSN) {
 	if f.header.version > 1 && end < s.mark {
 		gaps = append(gaps, Damage{File: f.name, First: end + 1, Last: s.mark, Cause: "damaged"})

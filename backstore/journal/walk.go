@@ -2,16 +2,16 @@ package journal
 
 import "context"
 
-// walk reads the records of one file, up to limit (0: as far as there are any).
+// walk reads the records of one file, up to limit (0: all).
 type walk struct {
 	o     Options
 	f     file
 	limit LSN
-	// record is called for each record that is whole, in order; its payload is
-	// valid during the call.
+	// record is called for each valid record, in order. Its payload is valid during the
+	// call.
 	record func(r frame) error
-	// gap is called where records are not: those from first to last, which is
-	// as far as it is known. A walk without gap ends there.
+	// gap is called for missing records, from first to last as far as known. A walk
+	// without gap ends there.
 	gap func(first, last LSN, cause string)
 }
 
@@ -53,7 +53,7 @@ func (w *walk) run(ctx context.Context) (LSN, error) {
 	return want - 1, nil
 }
 
-// skip looks for the next record where record want should be.
+// skip finds the next record after the missing record want.
 func (w *walk) skip(c *scanner, want LSN) (r frame, ok bool, err error) {
 	for {
 		if r, ok, err = c.search(want); err != nil || !ok {
