@@ -1,7 +1,6 @@
-// Package reserve keeps files whose blocks are assigned, for what has to be
-// written when the file system has no free block left. They are renamed into use.
-// Space that is only measured may be taken by another program before it is used;
-// this may not.
+// Package reserve keeps files with allocated blocks for writes on a full file system. A
+// file is renamed when it is used. Other programs can take free space between a check
+// and its use; they cannot take allocated blocks.
 package reserve
 
 import (
@@ -27,22 +26,22 @@ const (
 type Options struct {
 	FS    vfs.FS
 	Dir   string // created if missing
-	Bytes int64  // of each file
-	Files int    // how many
+	Bytes int64  // length of each file
+	Files int    // number of files
 }
 
-// Pool is a set of files of one length. Its methods may be called concurrently.
+// Pool is a set of files of equal length. It is safe for concurrent use.
 type Pool struct {
 	o Options
 
-	mu     sync.Mutex // guards what follows
-	files  []string   // whose blocks are assigned, durably
-	found  []string   // those of files that Open found, until Fill has proved them
-	lent   int        // how many are in use
+	mu     sync.Mutex // guards the fields below
+	files  []string   // files with allocated blocks, durable
+	found  []string   // files that Open found, until Fill verifies them
+	lent   int        // number of files in use
 	number uint64     // of the newest file
 }
 
-// Open finds the files that an earlier process left. It changes nothing: see Fill.
+// Open finds the files of an earlier process. It changes nothing: see Fill.
 func Open(o Options) (*Pool, error) {
 	p := &Pool{o: o}
 	names, err := o.FS.List(o.Dir)
@@ -69,43 +68,43 @@ func (p *Pool) Full() bool {
 	return len(p.files) >= p.wanted()
 }
 
-// MissingBytes is how many bytes Fill would need.
+// MissingBytes is the number of bytes that Fill needs.
 func (p *Pool) MissingBytes() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return int64(max(p.wanted()-len(p.files), 0)) * p.o.Bytes
 }
 
-// wanted is how many files there are to be: those in use come back when others take
-// their place, for which half of the reserve is enough. mu is held.
+// wanted is the number of files to keep: files in use are returned when others replace
+// them, for which half of the reserve suffices. mu is held.
 func (p *Pool) wanted() int { return max(p.o.Files-p.lent, p.o.Files/2) }
 
-// Lent says how many files from Create that were to be kept are in use.
+// Lent sets the number of kept files of Create that are in use.
 func (p *Pool) Lent(files int) {
 	p.mu.Lock()
 	p.lent = files
 	p.mu.Unlock()
 }
 
-// Len returns how many files there are.
+// Len returns the number of files.
 func (p *Pool) Len() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.files)
 }
 
-// Bytes is the length that the files have together.
+// Bytes is the total length of the files.
 func (p *Pool) Bytes() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return int64(len(p.files)) * p.o.Bytes
 }
 
-// FileBytes is how many bytes a file from Create takes without a free block.
+// FileBytes is the number of bytes of a file from Create that need no free block.
 func (p *Pool) FileBytes() int64 { return p.o.Bytes }
 
-// Fill makes the files that are missing. An error, ENOSPC for example, leaves
-// those that were made.
+// Fill creates the missing files. After an error, for example ENOSPC, it keeps those
+// created before.
 func (p *Pool) Fill() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -123,8 +122,8 @@ func (p *Pool) Fill() error {
 	return nil
 }
 
-// prove assigns the blocks of files that were found, which costs nothing where they
-// have them, and forgets those for which there are none. mu is held.
+// prove allocates the blocks of found files, which has no cost for allocated ones, and
+// drops files without blocks. mu is held.
 func (p *Pool) prove() {
 	for _, name := range p.found {
 		f, err := p.o.FS.Open(filepath.Join(p.o.Dir, name))
@@ -132,14 +131,14 @@ func (p *Pool) prove() {
 			err = errors.Join(p.assign(f), f.Close())
 		}
 		if err != nil {
-			_ = p.o.FS.Remove(filepath.Join(p.o.Dir, name)) // it is of no use
+			_ = p.o.FS.Remove(filepath.Join(p.o.Dir, name)) // without blocks it is useless
 			p.files = slices.DeleteFunc(p.files, func(f string) bool { return f == name })
 		}
 	}
 	p.found = nil
 }
 
-// add makes a file. mu is held.
+// add creates a file. mu is held.
 func (p *Pool) add() error {
 	name := filepath.Join(p.o.Dir, newName)
 	if err := p.o.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -156,8 +155,8 @@ func (p *Pool) add() error {
 	return nil
 }
 
-// keep assigns the blocks of a file and makes it one of the reserve. Its name is
-// changed last: a file that has it is whole. mu is held.
+// keep allocates the blocks of a file and adds it to the reserve. It renames the file
+// last, so that a file with the name is complete. mu is held.
 func (p *Pool) keep(f vfs.File, name string) error {
 	if err := p.assign(f); err != nil {
 		return err
@@ -191,13 +190,12 @@ func (p *Pool) assign(f vfs.File) error {
 	return err
 }
 
-// Create makes a file of which the first FileBytes bytes have blocks: a new one,
-// or one of the reserve when the file system has not that many. One that was given
-// back has its old bytes until they are overwritten, and can be longer: it has blocks
-// up to its end. A new file is for the caller to
-// truncate to what it has written; one of the reserve (kept) is not, since another
-// program could take the blocks after that, and comes back by Give. The name is
-// durable after a SyncDir of its directory, as with a plain Create.
+// Create creates a file whose first FileBytes bytes have blocks: a new file, or one of
+// the reserve (kept) if the file system has not enough blocks. A returned file has its
+// old bytes until they are overwritten, and can be longer: it has blocks up to its end.
+// The caller truncates a new file to its written length. It must not truncate a kept
+// one, since other programs could take the freed blocks, and returns it by Give. The
+// name is durable after a SyncDir of its directory.
 func (p *Pool) Create(name string) (f vfs.File, kept bool, err error) {
 	f, err = p.o.FS.Create(name)
 	if err != nil && !full(err) {
@@ -222,7 +220,7 @@ func (p *Pool) Create(name string) (f vfs.File, kept bool, err error) {
 	return taken, true, nil
 }
 
-// take renames a file of the reserve into use; nil when there is none.
+// take renames a file of the reserve to name and returns it, or nil if there is none.
 func (p *Pool) take(name string) (vfs.File, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -242,8 +240,8 @@ func (p *Pool) take(name string) (vfs.File, error) {
 	return f, nil
 }
 
-// Give removes a file that is needed no more. While the reserve is not full its
-// blocks stay in it; other programs cannot take them in between.
+// Give removes a file that is no longer needed. While the reserve is not full, the file
+// returns to it with its blocks, which other programs cannot take.
 func (p *Pool) Give(name string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -268,7 +266,7 @@ func full(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// notFull returns err unless it means a full file system.
+// notFull returns err, or nil if err is that of a full file system.
 func notFull(err error) error {
 	if full(err) {
 		return nil

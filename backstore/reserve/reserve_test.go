@@ -29,7 +29,7 @@ func open(t testing.TB, m *vfs.Mem) *Pool {
 	return p
 }
 
-// write makes a file as a checkpoint does.
+// write creates a file like a checkpoint.
 func write(p *Pool, m *vfs.Mem, name string, data []byte) error {
 	f, kept, err := p.Create(name)
 	if err != nil {
@@ -59,8 +59,8 @@ func read(t testing.TB, m *vfs.Mem, name string) []byte {
 	return b
 }
 
-// TestPool_Create: files of the reserve take what has to be written
-// where there is not one free block, and no more of them than there are.
+// TestPool_Create: without a free block Create returns files of the reserve, until none
+// is left.
 func TestPool_Create(t *testing.T) {
 	t.Run("full disk", func(t *testing.T) {
 		m := vfs.NewMem()
@@ -93,13 +93,13 @@ func TestPool_Create(t *testing.T) {
 		must(t, p.Fill())
 		must(t, write(p, m, "/file", []byte("data")))
 		if !p.Full() {
-			t.Error("the reserve was used though there is room")
+			t.Error("the reserve was used with free space on the disk")
 		}
 	})
 }
 
-// TestPool_Give: on a full disk one file is written after the other, for ever, though
-// another program takes what is freed.
+// TestPool_Give: on a full disk files are written one after the other indefinitely,
+// while another program takes freed blocks.
 func TestPool_Give(t *testing.T) {
 	m := vfs.NewMem()
 	p := open(t, m)
@@ -201,7 +201,7 @@ func pieces(from, to int64) (at []int64) {
 	return at
 }
 
-// TestPool_PowerCut: a file that has its name has its blocks.
+// TestPool_PowerCut: after a power cut a file with its name has its blocks.
 func TestPool_PowerCut(t *testing.T) {
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 2))
@@ -226,7 +226,7 @@ func TestPool_PowerCut(t *testing.T) {
 		p = open(t, cut)
 		names, err := cut.List("/reserve")
 		if err != nil {
-			continue // the directory is not there yet
+			continue // the directory does not exist yet
 		}
 		whole := 0
 		for _, name := range names {
