@@ -5,14 +5,14 @@ import (
 	"sync"
 )
 
-// tableCache keeps the rows of the tables that were used last.
+// tableCache caches the rows of the most recently used tables.
 type tableCache struct {
 	limit int64 // bytes
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	bytes int64
 	byKey map[tableKey]*list.Element // of *cachedTable
-	used  list.List                  // the one used last in front
+	used  list.List                  // most recently used first
 }
 
 type tableKey struct {

@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// ErrDamaged: what is stored cannot be read right from any copy.
+// ErrDamaged reports data that no copy has undamaged.
 var ErrDamaged = errors.New("metadata is damaged")
 
-// DamagedError says what cannot be read. It is an ErrDamaged.
+// DamagedError reports data that cannot be read. It wraps ErrDamaged.
 type DamagedError struct {
-	// File is the first copy of the file that is damaged.
+	// File is the first copy of the damaged file.
 	File string
-	// Key is the row that is lost, nil where it is not one row.
+	// Key is the lost row, or nil if it is not a single row.
 	Key []byte
 	Err error
 }
@@ -32,10 +32,10 @@ var (
 	errMissing  = errors.New("no copy can be opened")
 )
 
-// maxDamage bounds the rows that a scan lists.
+// maxDamage bounds the errors that a scan returns.
 const maxDamage = 100
 
-// damageList collects what a scan could not read.
+// damageList collects the errors of a scan.
 type damageList struct {
 	errs []error
 	more int

@@ -15,91 +15,90 @@ import (
 	"odx/backstore/vfs"
 )
 
-// DefaultCopies is how often each file is kept.
+// DefaultCopies is the default number of copies of each file.
 const DefaultCopies = 2
 
-// DefaultMergeFloor is little next to the rows of a store that is in use.
+// DefaultMergeFloor is small compared with the rows of a store in use.
 const DefaultMergeFloor = 4 << 20
 
 // Options configure a DB.
 type Options struct {
 	FS      vfs.FS
-	Dir     string // it exists
+	Dir     string // must exist
 	StoreID [16]byte
-	// Copies is how often each new file is kept, 1 or 2; 0 means DefaultCopies.
+	// Copies is the number of copies of each new file, 1 or 2; 0 means DefaultCopies.
 	Copies int
-	// ReadOnly changes no file and makes none; damage is still read around.
+	// ReadOnly changes and creates no file. Damaged data is still read from the other
+	// copy.
 	ReadOnly bool
-	// CacheBytes bounds the tables that are kept in memory.
+	// CacheBytes bounds the cached tables.
 	CacheBytes int64
 	Log        *logrus.Entry
-	// Reserve has files for a full disk; nil: there are none.
+	// Reserve has files for a full disk. It may be nil.
 	Reserve Reserve
-	// Mended, if there is one, is called when what is wrong with a file was mended.
+	// Mended, if not nil, is called after damage of a file is repaired.
 	Mended func(file string, why error)
-	// MergeFloor is how many bytes of changes wait before they are merged with
-	// all rows, however few these are; 0 means DefaultMergeFloor.
+	// MergeFloor is the minimum number of bytes of changes to merge with all rows; 0
+	// means DefaultMergeFloor.
 	MergeFloor int64
-	// Slack is how many bytes stay free on the file system when runs are
-	// merged.
+	// Slack is the number of bytes that merges leave free on the file system.
 	Slack int64
 }
 
-// DB is an ordered map of rows, as a list of immutable runs: the rows that each
-// checkpoint changed, or several of them together. It is safe for concurrent
-// use.
+// DB is an ordered map of rows, stored as a list of immutable runs: the rows changed by
+// one or several checkpoints. It is safe for concurrent use.
 //
-// Every run is in two files with equal bytes. What is damaged in one is read
-// from the other and mended. What is damaged in both is known by its keys:
-// reading one of them is ErrDamaged, and every other row is read right.
+// Every run has two files with equal bytes. Data damaged in one is read from the other
+// and repaired. For data damaged in both, the keys are known: reads of those return
+// ErrDamaged, and all other rows are readable.
 type DB struct {
 	o     Options
 	cache *tableCache
 	stats counters
 
 	storing sync.Mutex // held while a checkpoint is stored
-	merging sync.Mutex // held while files are put in order
+	merging sync.Mutex // held while files are merged or removed
 
-	mu       sync.Mutex // guards what follows, and the refs of runs
+	mu       sync.Mutex // guards the fields below, and the refs of runs
 	current  *version
 	next     uint64 // number of the next checkpoint
 	closed   bool
-	unread   chan struct{} // closed when a version is read by nobody any more; nil: nobody waits
+	unread   chan struct{} // closed when a version has no readers; nil if no caller waits
 	readers  sync.WaitGroup
-	obsolete map[string]obsolete // files that newer ones have replaced
+	obsolete map[string]obsolete // files replaced by newer ones
 	noted    map[string]bool     // damage that was logged
 }
 
-// version is the list of runs at one time, the oldest first.
+// version is the list of runs at a point in time, oldest first.
 type version struct {
 	runs []*run
 	refs int // guarded by DB.mu
 }
 
-// obsolete says of a file which run was read from it, nil for none.
+// obsolete is the run of an obsolete file, nil if none was read from it.
 type obsolete struct {
 	run  *run
-	kept bool // it came out of the reserve
+	kept bool // the file is of the reserve
 }
 
 type counters struct {
 	checkpoints, merges, mended, damaged atomic.Int64
 }
 
-// Stats are figures since the DB was opened.
+// Stats are statistics since the DB was opened.
 type Stats struct {
-	// Runs is the number of runs, and Bytes what all of their files take.
+	// Runs is the number of runs, and Bytes the length of all their files.
 	Runs  int
 	Bytes int64
-	Rows  int64 // with the older versions of rows, and deletions
-	// Bytes that were written by checkpoints, by merging runs, and to mend.
+	Rows  int64 // including older versions of rows and deletions
+	// Bytes written by checkpoints, by merges, and by repairs.
 	CheckpointBytes, MergeBytes, MendedBytes int64
-	// Damaged is how often a piece of a file was found damaged.
+	// Damaged is the number of damaged pieces of files found.
 	Damaged int64
 }
 
-// Open opens the rows in o.Dir. It deletes nothing. ErrDamaged names the files
-// that are missing, or damaged in every copy.
+// Open opens the rows in o.Dir. It deletes nothing. The error is ErrDamaged, with the
+// files, if files are missing or damaged in every copy.
 func Open(o Options) (*DB, error) {
 	if o.Copies == 0 {
 		o.Copies = DefaultCopies
@@ -137,7 +136,7 @@ func Open(o Options) (*DB, error) {
 
 func (db *DB) path(name string) string { return filepath.Join(db.o.Dir, name) }
 
-// Last returns the number of the newest checkpoint, 0 when there is none.
+// Last returns the number of the newest checkpoint, or 0.
 func (db *DB) Last() uint64 {
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -170,7 +169,7 @@ func (db *DB) release(v *version) {
 	db.noteError(db.o.Dir, err)
 }
 
-// drop gives a version up. db.mu is held.
+// drop releases the runs of a version without readers. db.mu is held.
 func (db *DB) drop(v *version) error {
 	if v.refs--; v.refs > 0 {
 		return nil
@@ -189,7 +188,7 @@ func (db *DB) drop(v *version) error {
 	return errors.Join(errs...)
 }
 
-// install replaces the current list of runs by what change makes of it.
+// install replaces the current list of runs by the result of change.
 func (db *DB) install(change func(runs []*run) []*run) {
 	db.mu.Lock()
 	v := &version{runs: change(slices.Clone(db.current.runs)), refs: 1}
@@ -219,8 +218,8 @@ func (db *DB) Scan(prefix []byte, fn func(key, value []byte) error) error {
 	return db.View(func(r Reader) error { return r.Scan(prefix, fn) })
 }
 
-// View calls fn with the rows as they are now, whatever is stored in the
-// meantime. The Reader is valid only during the call.
+// View calls fn with a point-in-time view of the rows. The Reader is valid only during
+// the call.
 func (db *DB) View(fn func(Reader) error) error {
 	v, err := db.acquire()
 	if err != nil {
@@ -236,8 +235,8 @@ type view struct {
 	v  *version
 }
 
-// Get looks from the newest run on. A run that does not list the key proves
-// that it has neither the row nor its deletion.
+// Get searches the runs from the newest on. A run whose index lacks the key has neither
+// the row nor its deletion.
 func (w view) Get(key []byte) ([]byte, error) {
 	for i := len(w.v.runs) - 1; i >= 0; i-- {
 		r := w.v.runs[i]
@@ -265,7 +264,7 @@ func (w view) Get(key []byte) ([]byte, error) {
 	return nil, ErrNotFound
 }
 
-// rows returns the rows of a table, from the cache if it has them.
+// rows returns the rows of a table, cached if possible.
 func (db *DB) rows(r *run, t int) ([]row, error) {
 	k := tableKey{r, t}
 	if rows, ok := db.cache.get(k); ok {
@@ -279,7 +278,7 @@ func (db *DB) rows(r *run, t int) ([]row, error) {
 	return rows, nil
 }
 
-// openRow returns the body of a row that has to have this key.
+// openRow verifies the key of a row and returns its body.
 func openRow(r *run, row *row, key []byte) ([]byte, error) {
 	if !bytes.Equal(row.key, key) {
 		return nil, rowDamage(r, key, errSeal)
@@ -299,7 +298,7 @@ func rowDamage(r *run, key []byte, err error) error {
 	return &DamagedError{File: r.name, Key: bytes.Clone(key), Err: err}
 }
 
-// Stats returns figures.
+// Stats returns statistics.
 func (db *DB) Stats() Stats {
 	db.mu.Lock()
 	runs := db.current.runs
@@ -338,7 +337,7 @@ func (db *DB) Close() error {
 	return db.drop(db.current)
 }
 
-// maxNoted bounds what is remembered of damage, so that it is logged once.
+// maxNoted bounds the list of damage already logged.
 const maxNoted = 1000
 
 // noteDamage counts damage and logs it once.
@@ -356,7 +355,7 @@ func (db *DB) noteDamage(name string, off int64, err error) {
 	}
 }
 
-// warnOnce logs once, for a file and a text, what does no harm.
+// warnOnce logs a harmless error once per file and text.
 func (db *DB) warnOnce(name, text string, err error) {
 	db.mu.Lock()
 	key := text + " " + name
@@ -370,7 +369,7 @@ func (db *DB) warnOnce(name, text string, err error) {
 	}
 }
 
-// noteError logs what went wrong with a file that no caller waits for.
+// noteError logs an error of a file that no caller receives.
 func (db *DB) noteError(name string, err error) {
 	if err != nil {
 		db.o.Log.WithError(err).WithField("file", name).Warn("metadata file")

@@ -5,9 +5,9 @@ import (
 	"context"
 )
 
-// folds reports whether a checkpoint of about expect bytes is to become one run
-// with all rows that there are. Where it is large compared with them, that takes less
-// space, and writes less, than to keep it by itself until it is merged.
+// folds reports whether to store a checkpoint of about expect bytes as one run with all
+// rows. For a large checkpoint that uses less space and writes less than a separate run
+// and a later merge.
 func (db *DB) folds(runs []*run, expect int64) bool {
 	if len(runs) == 0 || runs[0].id.from != 1 {
 		return false
@@ -30,7 +30,7 @@ func (db *DB) folds(runs []*run, expect int64) bool {
 	return err == nil && free >= need
 }
 
-// fold stores a checkpoint together with all rows before it.
+// fold stores a checkpoint together with all earlier rows.
 func (db *DB) fold(runs []*run, last uint64, rows func(put func(Op) error) error) error {
 	id := runID{1, last}
 	r, err := db.replace(context.Background(), id, runs, joining(db, id, runs, rows))
@@ -42,8 +42,8 @@ func (db *DB) fold(runs []*run, last uint64, rows func(put func(Op) error) error
 	return db.removeObsolete(context.Background(), nil)
 }
 
-// joining returns what puts the rows of runs and of a checkpoint after them, which
-// become the run of that id.
+// joining returns a function that puts the merged rows of runs and of a later
+// checkpoint, as the run id.
 func joining(db *DB, id runID, runs []*run, rows func(put func(Op) error) error) func(put func(key, sealed []byte) error) error {
 	return func(put func(key, sealed []byte) error) error {
 		m := newMerge(db, runs, nil)
@@ -61,10 +61,10 @@ func joining(db *DB, id runID, runs []*run, rows func(put func(Op) error) error)
 	}
 }
 
-// merge walks the rows of several runs, as far as it is asked to.
+// merge iterates over the merged rows of several runs.
 type merge struct {
-	cursors []*cursor // of the oldest run first
-	all     bool      // nothing older is left to delete
+	cursors []*cursor // oldest run first
+	all     bool      // no older rows exist, so deletions are dropped
 }
 
 func newMerge(db *DB, runs []*run, from []byte) *merge {
@@ -75,7 +75,7 @@ func newMerge(db *DB, runs []*run, from []byte) *merge {
 	return m
 }
 
-// least returns the cursor of the newest run with the least key, nil at the end.
+// least returns the cursor of the newest run with the lowest key, or nil at the end.
 func (m *merge) least() *cursor {
 	var least *cursor
 	for _, c := range m.cursors {
@@ -86,7 +86,7 @@ func (m *merge) least() *cursor {
 	return least
 }
 
-// skip goes beyond a key in all runs.
+// skip advances past a key in all runs.
 func (m *merge) skip(least *cursor) {
 	key := least.keys.key
 	for _, c := range m.cursors {
@@ -97,8 +97,8 @@ func (m *merge) skip(least *cursor) {
 	least.next()
 }
 
-// before puts all rows with keys below one, and leaves out that one; all that are
-// left for nil.
+// before puts all rows with keys below key and skips key, or puts all remaining rows if
+// key is nil.
 func (m *merge) before(key []byte, put func(key, sealed []byte) error) error {
 	for {
 		c := m.least()

@@ -7,9 +7,8 @@ import (
 	"sort"
 )
 
-// The index of a run lists its tables, and the keys of each: that a key is not
-// there is proved by the index alone, and where a table is lost it is known
-// which rows were in it. For each table:
+// The index of a run lists its tables and their keys: it shows alone that a key does
+// not exist, and which rows were in a lost table. For each table:
 //
 //	uvarint length of the table (0: it has no rows), CRC-32C of it (4 bytes),
 //	uvarint number of keys, uvarint length of what follows; for each key
@@ -20,7 +19,7 @@ import (
 
 var errIndex = errors.New("index of metadata rows is malformed")
 
-// tableRef is what an index says of one table.
+// tableRef is the index entry of a table.
 type tableRef struct {
 	off    int64
 	length uint32
@@ -53,8 +52,8 @@ func (l *keyList) add(key []byte, deleted bool) {
 	l.count++
 }
 
-// appendTo appends what the index says of a table to dst and begins the next
-// list. The last key stays known.
+// appendTo appends the index entry of a table to dst and starts the next list. It keeps
+// the last key.
 func (l *keyList) appendTo(dst []byte, length int, crc uint32) []byte {
 	dst = binary.AppendUvarint(dst, uint64(length))
 	dst = binary.BigEndian.AppendUint32(dst, crc)
@@ -70,12 +69,12 @@ type keyReader struct {
 	rest    []byte
 	key     []byte // valid until the next call of next
 	deleted bool
-	live    int // how many keys with a row came before this one
+	live    int // number of preceding keys with a row
 	began   bool
 }
 
-// next goes to the next key. Lists were checked by decodeIndex, so it ends
-// early only at the end.
+// next advances to the next key, and returns false at the end. decodeIndex has
+// validated the list.
 func (k *keyReader) next() bool {
 	if k.began && !k.deleted {
 		k.live++
@@ -99,8 +98,8 @@ func (k *keyReader) next() bool {
 	return true
 }
 
-// decodeIndex returns the tables of an index, which lie from byte off of the
-// file to byte end. They point into b.
+// decodeIndex returns the tables of an index, which are in bytes [off, end) of the
+// file. They refer to b.
 func decodeIndex(b []byte, off, end int64) ([]tableRef, error) {
 	var refs []tableRef
 	var last []byte
@@ -133,8 +132,8 @@ func decodeIndex(b []byte, off, end int64) ([]tableRef, error) {
 	return refs, nil
 }
 
-// check proves the list of keys, of which all must be above last, and returns
-// the last of them.
+// check validates the list of keys, which must all be above last, and returns its last
+// key.
 func (ref *tableRef) check(last []byte, count uint64) ([]byte, error) {
 	k := keyReader{rest: ref.keys}
 	n := uint64(0)
@@ -155,13 +154,13 @@ func (ref *tableRef) check(last []byte, count uint64) ([]byte, error) {
 	return last, nil
 }
 
-// tableFor returns which table has a key, if any has; -1 when it is below all.
+// tableFor returns the only table that can have the key, or -1 if the key is below all
+// tables.
 func tableFor(refs []tableRef, key []byte) int {
 	return sort.Search(len(refs), func(i int) bool { return bytes.Compare(refs[i].first, key) > 0 }) - 1
 }
 
-// find reports whether the table has the key: as its row of that number, or
-// as a deletion.
+// find reports whether the table has the key, as its row at or as a deletion.
 func (ref *tableRef) find(key []byte) (at int, deleted, ok bool) {
 	k := keyReader{rest: ref.keys}
 	for k.next() {

@@ -12,26 +12,26 @@ import (
 	"odx/backstore/vfs"
 )
 
-// Reserve keeps files with blocks of their own, for runs on a full disk. They are
-// renamed into use, and given back as long as they were: another program could take
-// what is cut off. So a run in one of them, which is said to be kept, is followed by
-// bytes without meaning, and these by the trailer again.
+// Reserve has files with allocated blocks for runs on a full disk. They are renamed
+// when used, and returned at full length: another program could take truncated blocks.
+// So a run in such a file, a kept run, is followed by bytes without meaning and a
+// second trailer.
 type Reserve interface {
-	// Create makes a file with blocks for FileBytes bytes. kept says that it is one
-	// of the reserve; any other is cut to its length.
+	// Create creates a file with blocks for FileBytes bytes. kept reports that it is of
+	// the reserve; other files are truncated to their length.
 	Create(name string) (f vfs.File, kept bool, err error)
-	// Give removes a file, whose blocks the reserve may take; fs.ErrNotExist when
-	// there is none.
+	// Give removes a file, whose blocks the reserve may keep. It returns fs.ErrNotExist
+	// if the file does not exist.
 	Give(name string) error
-	// Lent is told how many files that came out of the reserve are in use.
+	// Lent sets the number of files of the reserve in use.
 	Lent(files int)
-	// Len is how many files there are to be used.
+	// Len is the number of files in the reserve.
 	Len() int
-	// FileBytes is how many bytes a file takes without a free block.
+	// FileBytes is the number of bytes of a file that need no free block.
 	FileBytes() int64
 }
 
-// noReserve makes every file of what is free.
+// noReserve is a Reserve without files.
 type noReserve struct{ vfs.FS }
 
 func (r noReserve) Create(name string) (vfs.File, bool, error) {
@@ -44,7 +44,7 @@ func (r noReserve) Lent(int)               {}
 func (r noReserve) Len() int               { return 0 }
 func (r noReserve) FileBytes() int64       { return 0 }
 
-// giveUp removes a file that there may be.
+// giveUp removes a file that may not exist.
 func (db *DB) giveUp(name string) error {
 	if err := db.o.Reserve.Give(name); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -52,7 +52,7 @@ func (db *DB) giveUp(name string) error {
 	return nil
 }
 
-// remove is giveUp for a file that is still read.
+// remove is giveUp for a file that may have readers.
 func (db *DB) remove(name string) error {
 	if err := db.o.FS.Remove(name); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -64,17 +64,17 @@ func (db *DB) remove(name string) error {
 type output struct {
 	vfs.File
 	kept  bool
-	bytes int64 // that it has blocks for, if it is kept
+	bytes int64 // bytes with blocks, if it is kept
 }
 
-// create makes a file for a copy of a run.
+// create creates a file for a copy of a run.
 func (db *DB) create(name string) (output, error) {
 	f, kept, err := db.o.Reserve.Create(name)
 	return output{f, kept, db.o.Reserve.FileBytes()}, err
 }
 
-// end makes a file that a whole run was written to durable, and returns its length:
-// that of the run, or of a kept file.
+// end makes the file of a complete run durable, and returns its length: that of the
+// run, or of a kept file.
 func (f *output) end(l *layout) (length int64, err error) {
 	length = l.size
 	if f.kept {
@@ -95,7 +95,7 @@ func (f *output) end(l *layout) (length int64, err error) {
 	return length, f.Sync()
 }
 
-// keptCopies is how many files of runs came out of the reserve.
+// keptCopies is the number of files of runs that are of the reserve.
 func keptCopies(runs []*run) (n int) {
 	for _, r := range runs {
 		r.mu.Lock()
@@ -134,14 +134,14 @@ func (db *DB) joins(runs []*run, expect int64, copies int) [][]*run {
 	return choices
 }
 
-// joined returns about how many bytes several runs have as one.
+// joined returns the approximate length of several runs merged into one.
 func (db *DB) joined(runs []*run) int64 {
 	sum := int64(0)
 	for _, r := range runs {
 		sum += r.size
 	}
 	if sum <= db.o.Reserve.FileBytes()/2 || sum > joinedPart*db.o.Reserve.FileBytes() {
-		return sum // it need not be known more exactly
+		return sum // an exact value is not needed
 	}
 	total := int64(smallestRun)
 	for m := newMerge(db, runs, nil); ; {
@@ -162,8 +162,8 @@ func (db *DB) joined(runs []*run) int64 {
 // walked to see whether they fit into one.
 const joinedPart = 8
 
-// full reports whether there is no room for the files of a checkpoint, and for a
-// merge after it.
+// full reports whether the disk has no room for the files of a checkpoint and a merge
+// after it.
 func (db *DB) full(runs []*run) bool {
 	if db.o.Reserve.FileBytes() == 0 {
 		return false
@@ -175,7 +175,7 @@ func (db *DB) full(runs []*run) bool {
 // storeFull stores a checkpoint where there is no room for its files, as one run with
 // some of those before it.
 func (db *DB) storeFull(runs []*run, last uint64, rows func(put func(Op) error) error) (err error) {
-	// What was replaced before, or never finished, may be in files of the reserve.
+	// Replaced or unfinished runs may be in files of the reserve.
 	db.awaitReaders()
 	if err := db.removeObsolete(context.Background(), runs); err != nil {
 		db.noteError(db.o.Dir, err)
@@ -214,12 +214,12 @@ func collect(rows func(put func(Op) error) error) (again func(put func(Op) error
 	}, size, err
 }
 
-// readersTime is how long a checkpoint on a full disk waits for those who read what
-// was replaced.
+// readersTime bounds the wait of a checkpoint on a full disk for readers of replaced
+// runs.
 const readersTime = 5 * time.Second
 
-// awaitReaders waits until nobody reads files that are to go back to the reserve, or
-// for readersTime: a reader can be one who waits for this checkpoint.
+// awaitReaders waits until files to be returned to the reserve have no readers, or for
+// readersTime: a reader may be waiting for this checkpoint.
 func (db *DB) awaitReaders() {
 	end := time.NewTimer(readersTime)
 	defer end.Stop()

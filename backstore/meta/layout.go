@@ -42,12 +42,12 @@ const (
 	newSuffix  = ".new"
 )
 
-// runID says which checkpoints a run is of.
+// runID is the range of checkpoints of a run.
 type runID struct{ from, to uint64 }
 
 func (id runID) fileName() string { return fmt.Sprintf("%016x-%016x%s", id.from, id.to, runSuffix) }
 
-// parseRunName returns the run that a file is of.
+// parseRunName returns the runID in a file's name.
 func parseRunName(name string) (id runID, second, ok bool) {
 	base, second := strings.CutSuffix(name, copySuffix)
 	base, ok = strings.CutSuffix(base, runSuffix)
@@ -61,7 +61,7 @@ func parseRunName(name string) (id runID, second, ok bool) {
 	return id, second, ok
 }
 
-// layout is what a trailer says.
+// layout is the content of a trailer.
 type layout struct {
 	store     [16]byte
 	id        runID
@@ -106,12 +106,12 @@ func (l *layout) trailer() []byte {
 	return b[:blockLength]
 }
 
-// trailerLength is how many bytes of a trailer are not zeros after it.
+// trailerLength is the length of a trailer without the zeros after it.
 const trailerLength = 8 + 4 + 4 + 16 + 8 + 8 + 8 + 8 + 8 + 4 + 4 + 8 + 8 + 8 + 8 + 4
 
 var errTrailer = errors.New("not the trailer of metadata rows")
 
-// decodeTrailer reads a trailer. It has no other checksum that is right.
+// decodeTrailer decodes a trailer and verifies its checksum.
 func decodeTrailer(b []byte) (l layout, err error) {
 	if len(b) < trailerLength || string(b[:8]) != trailerMagic ||
 		binary.BigEndian.Uint32(b[trailerLength-4:]) != crc32.Checksum(b[:trailerLength-4], castagnoli) {
@@ -134,7 +134,8 @@ func decodeTrailer(b []byte) (l layout, err error) {
 	return l, nil
 }
 
-// placed returns where index and end of a file are whose tables end there.
+// placed returns the offsets of the indexes and the size of a file whose tables end at
+// tablesEnd.
 func placed(tablesEnd, indexLen int64) (l layout) {
 	l.tablesEnd, l.indexLen = tablesEnd, indexLen
 	l.index[0] = roundUp(tablesEnd)

@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// Mem is a Reader in memory, for tests. Each Update makes a new version of a
-// persistent tree, so that a Scan sees one point in time.
+// Mem is a Reader in memory, for tests. Each Update creates a new version of a
+// persistent tree, so that a Scan is a point-in-time view.
 type Mem struct {
 	seed maphash.Seed
 
@@ -62,7 +62,8 @@ func (m *Mem) Scan(prefix []byte, fn func(key, value []byte) error) error {
 
 func (v memView) Scan(prefix []byte, fn func(key, value []byte) error) error {
 	return v.root.scan(string(prefix), func(n *node) error {
-		// Copies: who writes to them, or keeps them, must not get away with it.
+		// Copies, overwritten after the call, reveal callers that write to them or
+		// retain them.
 		key, value := []byte(n.key), bytes.Clone(n.value)
 		err := fn(key, value)
 		scribble(key)
@@ -98,7 +99,7 @@ func (n *node) scan(prefix string, fn func(n *node) error) error {
 	return nil
 }
 
-// Update sets and deletes rows; of several ops on one key the last counts.
+// Update sets and deletes rows; of several ops on a key the last takes effect.
 func (m *Mem) Update(ops []Op) error {
 	for _, op := range ops {
 		if len(op.Key) == 0 || len(op.Key) > MaxKey || len(op.Value) > MaxValue {

@@ -10,13 +10,12 @@ import (
 	"strings"
 )
 
-// openRuns opens the runs that together have all checkpoints from the first to
-// the newest. Runs that these replace are kept until Tidy has proved the new
-// ones.
+// openRuns opens the runs that have all checkpoints from the first to the newest.
+// Replaced runs are kept until Tidy has verified the new ones.
 func (db *DB) openRuns(names []string) (runs []*run, err error) {
 	seconds := make(map[runID]bool)
 	for _, name := range names {
-		// What was not finished keeps its number: it may be removed at any time.
+		// An unfinished run uses its number: it may be removed at any time.
 		if id, _, ok := parseRunName(strings.TrimSuffix(name, newSuffix)); ok {
 			db.next = max(db.next, id.to)
 		}
@@ -24,7 +23,7 @@ func (db *DB) openRuns(names []string) (runs []*run, err error) {
 			seconds[id] = seconds[id] || second || db.o.Copies > 1
 		}
 	}
-	// The longest of those that begin with a checkpoint comes first.
+	// Of the runs that begin with a checkpoint the longest comes first.
 	ids := slices.SortedFunc(maps.Keys(seconds), func(a, b runID) int {
 		return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(b.to, a.to))
 	})
@@ -39,7 +38,7 @@ func (db *DB) openRuns(names []string) (runs []*run, err error) {
 	var failed []error
 	for _, id := range ids {
 		if id.to < next {
-			continue // another run has all of it
+			continue // another run includes it
 		}
 		if id.from != next {
 			failed = append(failed, db.gap(next, id.from-1))
@@ -50,14 +49,14 @@ func (db *DB) openRuns(names []string) (runs []*run, err error) {
 		}
 		r, err := db.openRun(id, seconds[id])
 		if err == nil && r.single() && hasParts(ids, id) {
-			// It was being made of others, which are still there: one of the two
-			// has to be whole before the other goes.
+			// A merged run whose parts exist: either must be complete before the other
+			// is removed.
 			if err = db.prove(r); err != nil {
 				r.close()
 			}
 		}
 		if err != nil {
-			// The runs that it was made of may still be there.
+			// Its parts may still exist.
 			failed = append(failed, err)
 			continue
 		}
@@ -86,7 +85,7 @@ func (r *run) single() bool {
 	return slices.ContainsFunc(r.copies, func(c runCopy) bool { return c.file == nil })
 }
 
-// hasParts reports whether there are files of the runs that a run is made of.
+// hasParts reports whether files of the parts of a merged run exist.
 func hasParts(ids []runID, whole runID) bool {
 	return slices.ContainsFunc(ids, func(id runID) bool {
 		return id != whole && whole.from <= id.from && id.to <= whole.to
@@ -100,8 +99,7 @@ func (db *DB) gap(first, last uint64) error {
 	}
 }
 
-// findObsolete notes the files that are no part of the runs: those that were
-// not finished, and those that were merged.
+// findObsolete lists the files that are not of runs: unfinished and merged ones.
 func (db *DB) findObsolete(names []string, runs []*run) {
 	live := make(map[string]bool)
 	for _, r := range runs {

@@ -8,8 +8,8 @@ import (
 	"odx/backstore/vfs"
 )
 
-// StoreIDs returns in how many files of rows in a directory the id of each store
-// stands, as far as their headers or trailers are whole.
+// StoreIDs counts the files of rows in a directory by the store id in their header or
+// trailer. It ignores files in which both are damaged.
 func StoreIDs(fsys vfs.FS, dir string) (map[[16]byte]int, error) {
 	names, err := fsys.List(dir)
 	if err != nil {
@@ -27,7 +27,7 @@ func StoreIDs(fsys vfs.FS, dir string) (map[[16]byte]int, error) {
 	return ids, nil
 }
 
-// storeID returns the id of the store that a file is of; false where it does not say.
+// storeID returns the store id of a file, or false if header and trailer are damaged.
 func storeID(fsys vfs.FS, name string) (id [16]byte, ok bool) {
 	f, err := fsys.Open(name)
 	if err != nil {
@@ -45,5 +45,5 @@ func storeID(fsys vfs.FS, name string) (id [16]byte, ok bool) {
 	return [16]byte(b[16:32]), true
 }
 
-// headerLength is how many bytes of a header are not zeros after it.
+// headerLength is the length of a header without the zeros after it.
 const headerLength = 8 + 4 + 4 + 16 + 8 + 8 + 4

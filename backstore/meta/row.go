@@ -6,10 +6,9 @@ import (
 	"hash/crc32"
 )
 
-// A row is stored with a seal after its body: a byte that says the format of
-// the row, and a CRC-32C over key, body and that byte. The first byte of the key
-// is the kind of the row, so a body that turns up under another key or as
-// another kind fails its seal.
+// A row is stored with a seal after its body: a byte with the format of the row, and a
+// CRC-32C of key, body and that byte. The first byte of the key is the kind of the row,
+// so a body under another key or of another kind fails the CRC.
 
 // rowFormat is the format of every row of this version.
 const rowFormat = 1

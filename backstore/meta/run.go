@@ -12,38 +12,39 @@ import (
 	"odx/backstore/vfs"
 )
 
-// run is an open run. What does not change is read without a lock.
+// run is an open run. Immutable fields are read without a lock.
 type run struct {
 	layout
 	name   string // path of the first copy
 	index  []byte
 	tables []tableRef
 
-	// lost is why no copy of the run can be read, where a DB that is only read goes on
-	// without: it has no tables. unproved: a later run is lost, which may have changed
-	// what this one has.
+	// lost is why no copy of the run can be read. A read-only DB continues without it;
+	// the run then has no tables. unproved reports that a later run is lost, which may
+	// have changed rows of this one.
 	lost     error
 	unproved bool
 
-	refs    int         // versions that have it; guarded by DB.mu
-	damaged atomic.Bool // a table of it could not be read from any copy
+	refs    int         // number of versions with the run; guarded by DB.mu
+	damaged atomic.Bool // a table could not be read from any copy
 
-	mu     sync.Mutex // held while a copy is mended or replaced; guards copies
+	mu     sync.Mutex // held while a copy is repaired or replaced; guards copies
 	copies []runCopy
 }
 
 // runCopy is one of the files of a run.
 type runCopy struct {
 	name string
-	file vfs.File // nil while there is none
-	// dropped: it was removed to make room for a run that replaces this one.
+	file vfs.File // nil if missing
+	// dropped reports that the file was removed to free space for a run that replaces
+	// this one.
 	dropped bool
-	kept    bool  // it came out of the reserve
-	length  int64 // of the file, which can be more than that of the run if it was kept
+	kept    bool  // the file is of the reserve
+	length  int64 // of the file; a kept file can be longer than the run
 }
 
-// openRun opens the copies of a run of which at least one must be whole but for
-// its tables, which are looked at when they are read. ErrDamaged when none is.
+// openRun opens the copies of a run. At least one must be valid except for its tables,
+// which are verified when they are read; otherwise the error is ErrDamaged.
 func (db *DB) openRun(id runID, second bool) (*run, error) {
 	r := &run{name: db.path(id.fileName())}
 	r.copies = []runCopy{{name: r.name}}
@@ -108,8 +109,8 @@ func readLayout(f vfs.File) (l layout, err error) {
 	return l, err
 }
 
-// loadIndex reads the index from wherever it is whole, and mends all other
-// places of it, of header and trailer.
+// loadIndex reads a valid copy of the index, and repairs the other copies, headers and
+// trailers.
 func (db *DB) loadIndex(r *run) error {
 	for _, at := range r.layout.index {
 		b, err := db.readPart(r, at, int(r.indexLen), r.indexCRC)
@@ -126,13 +127,13 @@ func (db *DB) loadIndex(r *run) error {
 	return &DamagedError{File: r.name, Err: fmt.Errorf("index: %w", errChecksum)}
 }
 
-// part is a piece of a run whose bytes are known.
+// part is a range of a run with known bytes.
 type part struct {
 	off  int64
 	data []byte
 }
 
-// parts are all bytes of a run but the tables.
+// parts returns all ranges of a run except the tables.
 func (r *run) parts() []part {
 	tail := make([]byte, r.size-r.tablesEnd)
 	for _, at := range r.layout.index {
@@ -143,7 +144,7 @@ func (r *run) parts() []part {
 	return []part{{0, r.header()}, {r.tablesEnd, tail}}
 }
 
-// mendParts compares all but the tables of each copy with what it has to be.
+// mendParts compares the parts of each copy with their known bytes, and repairs them.
 func (db *DB) mendParts(r *run) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -163,8 +164,8 @@ func (db *DB) mendParts(r *run) {
 	}
 }
 
-// mendLength looks at what follows a run in its file: nothing, or in one that came
-// out of the reserve its trailer once more, in the last two blocks. The run is locked.
+// mendLength repairs the end of the file after the run: nothing, or, in a kept file,
+// the trailer again in the last two blocks. The run is locked.
 func (db *DB) mendLength(r *run, c *runCopy) {
 	size, err := c.file.Size()
 	if err != nil || size <= r.size {
@@ -191,11 +192,11 @@ func (db *DB) mendLength(r *run, c *runCopy) {
 	}
 }
 
-// readPart returns bytes of a run that have this checksum, from the first copy
-// that has them, and mends those that do not. errChecksum when none has.
+// readPart returns bytes of a run from the first copy that matches the checksum, and
+// repairs the other copies. The error is errChecksum if none matches.
 func (db *DB) readPart(r *run, off int64, length int, crc uint32) ([]byte, error) {
 	b := make([]byte, length)
-	// Mostly the first copy is right, and nothing changes it.
+	// Usually the first copy is valid.
 	r.mu.Lock()
 	first := r.copies[0].file
 	r.mu.Unlock()
@@ -237,7 +238,7 @@ func readWhole(f vfs.File, off int64, b []byte, crc uint32) error {
 	return nil
 }
 
-// mendAt writes what a copy has to have at an offset. The run is locked.
+// mendAt repairs a copy at an offset. The run is locked.
 func (db *DB) mendAt(c *runCopy, off int64, data []byte, why error) {
 	if why == nil {
 		why = errSum
@@ -258,8 +259,7 @@ func (db *DB) mendAt(c *runCopy, off int64, data []byte, why error) {
 	db.o.Mended(c.name, why)
 }
 
-// readTable returns the rows of a table, each verified. ErrDamaged when they
-// cannot be read.
+// readTable returns the verified rows of a table, or ErrDamaged.
 func (db *DB) readTable(r *run, at int) ([]row, error) {
 	ref := &r.tables[at]
 	data, err := db.readPart(r, ref.off, int(ref.length), ref.crc)
@@ -276,7 +276,7 @@ func (db *DB) readTable(r *run, at int) ([]row, error) {
 	return rows, nil
 }
 
-// close closes the files of a run that no reader uses any more.
+// close closes the files of a run without readers.
 func (r *run) close() error {
 	var errs []error
 	for i := range r.copies {

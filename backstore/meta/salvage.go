@@ -5,13 +5,13 @@ import (
 	"errors"
 )
 
-// A DB that is only read goes on without a run that is lost in every copy. What later
-// runs have is right. What only earlier ones have may have been changed by the run
-// that is lost, so it is ErrDamaged to Get and Scan; Older returns it.
+// A read-only DB continues without a run that is lost in every copy. Rows of later runs
+// are current. Rows only in earlier runs may have been changed by the lost run, so Get
+// and Scan return ErrDamaged for them; Older returns them.
 
 var errUnproved = errors.New("checkpoints that may have changed it are lost")
 
-// lostRun stands for checkpoints whose run cannot be read.
+// lostRun returns a placeholder for checkpoints whose run cannot be read.
 func (db *DB) lostRun(id runID, why []error) *run {
 	r := &run{name: db.path(id.fileName())}
 	r.id, r.store = id, db.o.StoreID
@@ -22,14 +22,14 @@ func (db *DB) lostRun(id runID, why []error) *run {
 
 // markUnproved marks the runs that are older than a lost one.
 func markUnproved(runs []*run) {
-	behind := false
+	later := false
 	for i := len(runs) - 1; i >= 0; i-- {
-		runs[i].unproved = behind
-		behind = behind || runs[i].lost != nil
+		runs[i].unproved = later
+		later = later || runs[i].lost != nil
 	}
 }
 
-// Lost returns why runs cannot be read at all; nil where all can.
+// Lost returns the errors of runs that cannot be read, or nil.
 func (db *DB) Lost() error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -42,18 +42,17 @@ func (db *DB) Lost() error {
 	return errors.Join(errs...)
 }
 
-// Version is a row as of a checkpoint that is not the last one that changed it, or
-// not known to be.
+// Version is a row as of a checkpoint that may not be the last one that changed it.
 type Version struct {
 	Value []byte
-	// Checkpoint is the last one that may have stored it so.
+	// Checkpoint is the last one that may have stored this version.
 	Checkpoint uint64
 	// Proved: that the row still exists is known; what changed of it is not.
 	Proved bool
 }
 
-// Older returns the newest version of a row that can be read. ErrNotFound where there
-// is none, or the row was deleted since.
+// Older returns the newest readable version of a row. The error is ErrNotFound if there
+// is none, or if the row was deleted later.
 func (db *DB) Older(key []byte) (Version, error) {
 	v, err := db.acquire()
 	if err != nil {
@@ -86,8 +85,8 @@ func (db *DB) Older(key []byte) (Version, error) {
 	return Version{}, ErrNotFound
 }
 
-// Keys calls fn with the keys with a prefix of all rows that there are, or were when
-// runs that are lost were stored, in order, whether they can be read or not.
+// Keys calls fn with the keys with a prefix, in order, of all rows that exist, or that
+// existed when a lost run was stored, readable or not.
 func (db *DB) Keys(prefix []byte, fn func(key []byte) error) error {
 	v, err := db.acquire()
 	if err != nil {

@@ -7,9 +7,9 @@ import (
 	"io/fs"
 )
 
-// Scrub reads every byte of every copy, mends what it can from the other copy,
-// and restores copies that are missing. wait is called before each read with its
-// length in bytes. The error joins an ErrDamaged for each table that is lost.
+// Scrub reads every byte of every copy, repairs damage from the other copy, and
+// restores missing copies. It calls wait before each read with its length in bytes. The
+// error joins an ErrDamaged for each lost table.
 func (db *DB) Scrub(ctx context.Context, wait func(ctx context.Context, bytes int) error) error {
 	db.merging.Lock()
 	defer db.merging.Unlock()
@@ -45,7 +45,7 @@ func (db *DB) Scrub(ctx context.Context, wait func(ctx context.Context, bytes in
 	return damage.err()
 }
 
-// findNames gives up the copies whose file has no name any more.
+// findNames drops the copies whose file has no name.
 func (db *DB) findNames(r *run) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -63,7 +63,7 @@ func (db *DB) findNames(r *run) {
 				others++
 			}
 		}
-		// The last one is still good to read from.
+		// The last open copy remains readable.
 		if errors.Is(err, fs.ErrNotExist) && c.file != nil && others > 0 {
 			db.noteError(c.name, c.file.Close())
 			c.file = nil
@@ -71,8 +71,8 @@ func (db *DB) findNames(r *run) {
 	}
 }
 
-// proveTable reads a table from every copy and mends those that are damaged.
-// ErrDamaged when all are.
+// proveTable reads a table from every copy and repairs damaged ones. The error is
+// ErrDamaged if all are.
 func (db *DB) proveTable(r *run, at int) error {
 	ref := &r.tables[at]
 	good := make([]byte, ref.length)

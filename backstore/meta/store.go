@@ -2,12 +2,11 @@ package meta
 
 import "slices"
 
-// Store stores the next checkpoint: rows calls put with each row that changed,
-// keys ascending, where a nil Value deletes a row. It is durable, all or
-// nothing, when Store returns nil. After an error it may be there or not, which
-// the next one does not mind: that has to have all that this one had. expect is
-// about how many bytes there are: a checkpoint that is large compared with all rows
-// becomes one run with them at once.
+// Store stores the next checkpoint: rows calls put with each changed row, keys
+// ascending; a nil Value deletes a row. When Store returns nil, the checkpoint is
+// durable. It is atomic. After an error it may exist or not, so the next checkpoint
+// must include all its rows. expect is the approximate number of bytes: a checkpoint
+// that is large compared with all rows is stored as one run with them.
 func (db *DB) Store(expect int64, rows func(put func(Op) error) error) error {
 	db.storing.Lock()
 	defer db.storing.Unlock()
@@ -18,7 +17,7 @@ func (db *DB) Store(expect int64, rows func(put func(Op) error) error) error {
 	}
 	runs := slices.Clone(db.current.runs)
 	id := runID{db.current.last() + 1, max(db.next, db.current.last()+1)}
-	// A number is not used twice, so that two files of one name are equal.
+	// Numbers are not reused, so that two files of one name are equal.
 	db.next = id.to + 1
 	db.mu.Unlock()
 	if db.full(runs) {
@@ -29,7 +28,7 @@ func (db *DB) Store(expect int64, rows func(put func(Op) error) error) error {
 		db.mu.Unlock()
 		return db.storeFull(runs, id.to, rows)
 	}
-	// A merge in the background is not waited for.
+	// Store does not wait for a background merge.
 	if db.merging.TryLock() {
 		defer db.merging.Unlock()
 		if db.folds(runs, expect) {
@@ -45,7 +44,7 @@ func (db *DB) Store(expect int64, rows func(put func(Op) error) error) error {
 	return nil
 }
 
-// sealing returns what puts rows with their seals.
+// sealing returns a function that seals rows and puts them.
 func sealing(put func(key, sealed []byte) error) func(Op) error {
 	var buf []byte
 	return func(op Op) error {
@@ -77,7 +76,7 @@ func (db *DB) write(id runID, copies int, rows func(put func(key, sealed []byte)
 		}
 		f, err := db.create(c.name + newSuffix)
 		if i > 0 && noSpace(err) {
-			continue // Tidy makes it when there is room: on a full disk one is better than none
+			continue // on a full disk one copy suffices; Tidy creates the other when there is space
 		}
 		if err != nil {
 			return nil, err
@@ -107,8 +106,8 @@ func (db *DB) write(id runID, copies int, rows func(put func(key, sealed []byte)
 	return r, db.o.FS.SyncDir(db.o.Dir)
 }
 
-// forgetFiles removes what is left of a run that could not be written: its
-// space is needed. files are those that it was written to.
+// forgetFiles removes the files of a run that could not be written, to free their
+// space. files are those written to.
 func (db *DB) forgetFiles(r *run, files []output) {
 	for i, c := range r.copies {
 		remove := db.remove

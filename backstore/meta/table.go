@@ -9,18 +9,18 @@ import (
 	"github.com/dgraph-io/badger/v4/y"
 )
 
-// A table is a Badger table of up to tableBytes, or of one row that is longer.
-// It is read and verified whole, before Badger sees it, and all of its rows are
-// decoded at once: so there is no row in it that is known and cannot be found.
+// A table is a Badger table of up to tableBytes, or of one longer row. It is read and
+// verified as a whole before Badger decodes it, and all its rows are decoded at once,
+// so that every row in the index can be read.
 const (
 	tableBytes = 64 << 10
 	tableRows  = 256
 )
 
-// rowVersion is the version that Badger has for each row: there is one.
+// rowVersion is the only Badger version of each row.
 const rowVersion = 1
 
-// row is a row as a table has it.
+// row is a row of a table.
 type row struct {
 	key    []byte
 	sealed []byte
@@ -42,7 +42,7 @@ func (w *tableWriter) add(key, sealed []byte) {
 	w.bytes += len(key) + len(sealed)
 }
 
-// finish returns the table, nil when it has no rows, and begins the next.
+// finish returns the table, or nil if it has no rows, and starts the next.
 func (w *tableWriter) finish() []byte {
 	if w.b == nil {
 		return nil
@@ -62,8 +62,8 @@ func tableOptions(size int) table.Options {
 	}
 }
 
-// decodeTable returns the rows of a table, which point into data. Badger panics
-// on a table that contradicts itself.
+// decodeTable returns the rows of a table, which refer to data. Badger panics on an
+// inconsistent table.
 func decodeTable(data []byte) (rows []row, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -93,7 +93,7 @@ func decodeTable(data []byte) (rows []row, err error) {
 	return rows, nil
 }
 
-// checkTable refuses lengths on which Badger would end the process.
+// checkTable returns an error for lengths with which Badger ends the process.
 func checkTable(data []byte) error {
 	left := len(data)
 	for _, what := range []string{"checksum", "index"} {

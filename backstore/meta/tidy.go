@@ -19,9 +19,8 @@ const (
 	mergeRuns = 8
 )
 
-// Tidy does what may be done at any time: it restores missing copies, removes
-// files that newer ones have replaced, and merges runs. It is for the
-// background; Store, Get and Scan go on.
+// Tidy restores missing copies, removes replaced files, and merges runs. It runs in the
+// background, concurrently with Store, Get and Scan.
 func (db *DB) Tidy(ctx context.Context) error {
 	if db.o.ReadOnly {
 		return nil
@@ -86,7 +85,7 @@ func (db *DB) restoreCopies(ctx context.Context, runs []*run) error {
 // noCopyOffset stands for the offset of the damage of a copy that cannot be made.
 const noCopyOffset = -2
 
-// restoreCopy makes a copy of a run from the others.
+// restoreCopy creates a copy of a run from the others.
 func (db *DB) restoreCopy(ctx context.Context, r *run, i int) error {
 	name := r.copies[i].name
 	if err := db.giveUp(name + newSuffix); err != nil {
@@ -130,8 +129,7 @@ func (db *DB) createCopy(r *run, name string) (output, error) {
 	return output{File: f}, err
 }
 
-// copyRun writes what a run has to have to a file. Of tables that are lost it
-// copies what is there.
+// copyRun writes the bytes of a run to a file. It copies lost tables as they are.
 func (db *DB) copyRun(ctx context.Context, r *run, f output) error {
 	for at := range r.tables {
 		if err := ctx.Err(); err != nil {
@@ -140,7 +138,7 @@ func (db *DB) copyRun(ctx context.Context, r *run, f output) error {
 		ref := &r.tables[at]
 		b, err := db.readPart(r, ref.off, int(ref.length), ref.crc)
 		if err != nil {
-			b = r.whatIsThere(ref)
+			b = r.unverified(ref)
 		}
 		if _, err := f.WriteAt(b, ref.off); err != nil {
 			return err
@@ -154,8 +152,8 @@ func (db *DB) copyRun(ctx context.Context, r *run, f output) error {
 	return nil
 }
 
-// whatIsThere returns the bytes of a table as some copy has them.
-func (r *run) whatIsThere(ref *tableRef) []byte {
+// unverified returns the bytes of a table of any copy, without verification.
+func (r *run) unverified(ref *tableRef) []byte {
 	b := make([]byte, ref.length)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -170,8 +168,8 @@ func (r *run) whatIsThere(ref *tableRef) []byte {
 	return b
 }
 
-// prove reads every table of every copy of a run; a damaged one is mended.
-// ErrDamaged when one is lost.
+// prove reads every table of every copy of a run and repairs damaged ones. The error is
+// ErrDamaged if one is lost.
 func (db *DB) prove(r *run) error {
 	for at := range r.tables {
 		if err := db.proveTable(r, at); err != nil {
@@ -181,15 +179,15 @@ func (db *DB) prove(r *run) error {
 	return nil
 }
 
-// removeObsolete removes files of runs that others have replaced, once these
-// are proved. What cannot be removed does no harm; it is tried again the next time.
+// removeObsolete removes files of replaced runs, after verifying the runs that replace
+// them. Files that cannot be removed are harmless and retried at the next call.
 func (db *DB) removeObsolete(ctx context.Context, runs []*run) error {
 	db.mu.Lock()
 	var names []string
 	read := make(map[string]bool)
 	for name, old := range db.obsolete {
 		if read[name] = old.run != nil && old.run.refs > 0; read[name] && old.kept {
-			continue // it goes to the reserve, and is written over, once nobody reads it
+			continue // it returns to the reserve, and is overwritten, when it has no readers
 		}
 		names = append(names, name)
 	}
@@ -209,7 +207,7 @@ func (db *DB) removeObsolete(ctx context.Context, runs []*run) error {
 			remove = db.remove
 		}
 		if err := remove(name); err != nil {
-			// something has its name that cannot be removed
+			// another object that cannot be removed has its name
 			db.warnOnce(name, "a file that is not needed any more cannot be removed; it is left, and tried again", err)
 			continue
 		}
@@ -220,7 +218,7 @@ func (db *DB) removeObsolete(ctx context.Context, runs []*run) error {
 	return db.o.FS.SyncDir(db.o.Dir)
 }
 
-// mergeDue merges runs as long as there are too many, or too much in them.
+// mergeDue merges runs while there are too many of them, or too many bytes in them.
 func (db *DB) mergeDue(ctx context.Context) error {
 	for {
 		db.mu.Lock()
@@ -235,7 +233,7 @@ func (db *DB) mergeDue(ctx context.Context) error {
 			need += r.size
 		}
 		if free, err := db.o.FS.Free(db.o.Dir); err != nil || free < need {
-			return err // it waits: nothing needs it
+			return err // retried later: nothing depends on it
 		}
 		if err := db.merge(ctx, runs[first:end]); err != nil {
 			return err
@@ -243,7 +241,7 @@ func (db *DB) mergeDue(ctx context.Context) error {
 	}
 }
 
-// pickMerge returns which runs are to be merged.
+// pickMerge returns the range of runs to merge.
 func (db *DB) pickMerge(runs []*run) (first, end int) {
 	whole := 0 // runs that nothing can be merged with: they are damaged
 	for i, r := range runs {
@@ -275,9 +273,8 @@ func (db *DB) pickMerge(runs []*run) (first, end int) {
 	return first, end
 }
 
-// merge makes one run of several that follow each other. At any time there are
-// two whole copies of what they hold: their own, or one of their own and one of
-// the new run.
+// merge merges consecutive runs into one. At any time two valid copies of their rows
+// exist: two of their own, or one of their own and one of the new run.
 func (db *DB) merge(ctx context.Context, runs []*run) error {
 	id := runID{runs[0].id.from, runs[len(runs)-1].id.to}
 	r, err := db.replace(ctx, id, runs, func(put func(key, sealed []byte) error) error { return db.mergeRows(ctx, runs, put) })
@@ -292,8 +289,7 @@ func (db *DB) merge(ctx context.Context, runs []*run) error {
 	return db.removeObsolete(ctx, nil)
 }
 
-// replace writes a run that takes the place of others, in all of its copies. Its
-// caller makes it part of the DB.
+// replace writes a run that replaces others, in all copies. The caller installs it.
 func (db *DB) replace(ctx context.Context, id runID, runs []*run, rows func(put func(key, sealed []byte) error) error) (*run, error) {
 	r, err := db.write(id, 1, rows)
 	if err != nil {
@@ -306,7 +302,7 @@ func (db *DB) replace(ctx context.Context, id runID, runs []*run, rows func(put 
 	}
 	if db.o.Copies > 1 {
 		r.copies = append(r.copies, runCopy{name: r.name + copySuffix})
-		// Their space is for the second copy of the new run.
+		// The second copy of the new run uses their space.
 		err = db.dropSeconds(runs)
 		if err == nil {
 			err = db.restoreCopy(ctx, r, 1)
@@ -315,7 +311,7 @@ func (db *DB) replace(ctx context.Context, id runID, runs []*run, rows func(put 
 	if err != nil {
 		r.close()
 		db.forgetFiles(r, nil)
-		// Those that it would have replaced get their second copies back.
+		// The runs that it would have replaced get second copies again.
 		if rerr := db.restoreCopies(context.WithoutCancel(ctx), runs); rerr != nil {
 			db.noteError(db.o.Dir, rerr)
 		}
@@ -325,7 +321,7 @@ func (db *DB) replace(ctx context.Context, id runID, runs []*run, rows func(put 
 	return r, nil
 }
 
-// replaced notes that another run has all that these have.
+// replaced marks runs as replaced by another run.
 func (db *DB) replaced(runs []*run) {
 	for _, old := range runs {
 		kept := keptCopies([]*run{old}) > 0
@@ -339,7 +335,7 @@ func (db *DB) replaced(runs []*run) {
 
 // mergeRows puts the newest version of each row.
 func (db *DB) mergeRows(ctx context.Context, runs []*run, put func(key, sealed []byte) error) error {
-	all := runs[0].id.from == 1 // nothing older is left to delete
+	all := runs[0].id.from == 1 // no older rows exist, so deletions are dropped
 	return db.walk(runs, nil, func(c *cursor) (bool, error) {
 		if c.keys.deleted {
 			if all {
@@ -376,7 +372,7 @@ func (db *DB) dropSeconds(runs []*run) error {
 			c.file = nil
 		}
 		r.mu.Unlock()
-		// A reader may just be reading it: nobody may write to it.
+		// It may have readers, so it must not be overwritten.
 		if rerr := db.o.FS.Remove(c.name); !errors.Is(rerr, fs.ErrNotExist) {
 			err = errors.Join(err, rerr)
 		}

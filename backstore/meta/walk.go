@@ -12,13 +12,13 @@ type cursor struct {
 	keys keyReader
 	end  bool
 
-	rows    []row // of the table, once they were asked for
+	rows    []row // of the table, when loaded
 	rowsErr error
 	loaded  bool
-	keep    bool // tables that are read go into the cache
+	keep    bool // add loaded tables to the cache
 }
 
-// seek returns a cursor at the first key that is not below from.
+// seek returns a cursor at the first key not below from.
 func (db *DB) seek(r *run, from []byte, keep bool) *cursor {
 	c := &cursor{db: db, run: r, t: max(tableFor(r.tables, from), 0), keep: keep}
 	if c.end = len(r.tables) == 0; c.end {
@@ -36,13 +36,13 @@ func (c *cursor) next() {
 			c.end = true
 			return
 		}
-		// A caller may still look at the key: a new one.
+		// A caller may still use the old key, so allocate a new one.
 		c.keys = keyReader{rest: c.run.tables[c.t].keys}
 		c.rows, c.rowsErr, c.loaded = nil, nil, false
 	}
 }
 
-// row returns the row of the key. It is no deletion.
+// row returns the row of the key, which must not be a deletion.
 func (c *cursor) row() (*row, error) {
 	if !c.loaded {
 		c.loaded = true
@@ -64,8 +64,8 @@ func (c *cursor) row() (*row, error) {
 	return r, nil
 }
 
-// walk calls fn with a cursor at each key from one on, in order; of several runs
-// that have it with that of the newest.
+// walk calls fn with a cursor at each key from from on, in order: that of the newest
+// run with the key.
 func (db *DB) walk(runs []*run, from []byte, fn func(c *cursor) (more bool, err error)) error {
 	m := newMerge(db, runs, from)
 	for {
@@ -80,8 +80,8 @@ func (db *DB) walk(runs []*run, from []byte, fn func(c *cursor) (more bool, err 
 	}
 }
 
-// Scan calls fn with every row that can be read, and returns ErrDamaged in the
-// end if some could not.
+// Scan calls fn with every readable row, and returns ErrDamaged at the end if some are
+// not readable.
 func (w view) Scan(prefix []byte, fn func(key, value []byte) error) error {
 	var damage damageList
 	err := w.db.walk(w.v.runs, prefix, func(c *cursor) (bool, error) {

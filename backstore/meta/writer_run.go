@@ -6,10 +6,10 @@ import (
 	"hash/crc32"
 )
 
-// runBuffer is how many bytes are written at once.
+// runBuffer is the number of bytes per write.
 const runBuffer = 256 << 10
 
-// runWriter writes a run to all of its copies at once.
+// runWriter writes a run to all its copies in one pass.
 type runWriter struct {
 	files  []output
 	layout layout
@@ -18,7 +18,7 @@ type runWriter struct {
 	table  tableWriter
 	keys   keyList
 	index  []byte
-	// lengths are those of the files, when they are written.
+	// lengths are the lengths of the files after finish.
 	lengths []int64
 }
 
@@ -78,12 +78,12 @@ func (w *runWriter) flush() error {
 	return nil
 }
 
-// pad fills up with zeros to a place in the file.
+// pad writes zeros up to an offset in the file.
 func (w *runWriter) pad(to int64) {
 	w.buf = append(w.buf, make([]byte, to-w.off-int64(len(w.buf)))...)
 }
 
-// finish writes the rest and makes all copies durable. It returns the layout
+// finish writes index and trailer and makes all copies durable. It returns the layout
 // and the index.
 func (w *runWriter) finish() (layout, []byte, error) {
 	if err := w.endTable(); err != nil {

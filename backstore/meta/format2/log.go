@@ -7,8 +7,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// logger passes Badger's log on. What Badger calls information is of use only
-// to somebody who debugs Badger.
+// logger forwards Badger's log. Badger's level info is logged as debug: it is only
+// useful to debug Badger.
 type logger struct{ log *logrus.Entry }
 
 func newLogger(log *logrus.Entry) logger {
