@@ -15,7 +15,8 @@ import (
 //     lack some, and place some where they are no more, which are read errors.
 //   - A snapshot never changes: where its row is still listed, an older one is right.
 //   - Of a volume, number and identity never change. Its name and size are what they
-//     were, and its map may be another one: all of it is lost.
+//     were, and its map may be another one: all of it is lost. One whose row no older
+//     run has is missing, and noted.
 //   - A node of a map, a count or a record of an older run can be what it is not any
 //     more, and nothing tells: none is used.
 
@@ -65,27 +66,50 @@ func (s *Store) salvageSnapshots() error {
 }
 
 // salvageVolumes makes volumes of which nothing is known but what older runs have:
-// all blocks of them are read errors. The journal is replayed.
+// all blocks of them are read errors. Volumes whose rows are in no older run are named.
+// The journal is replayed.
 func (s *Store) salvageVolumes() error {
-	return s.eachLost(volumePrefix, func(number uint64, v meta.Version) error {
-		d := dec{b: v.Value}
-		row := d.volumeRow()
-		if d.err != nil || s.volumes[number] != nil || s.deletedVols[number] {
+	var missing []uint64
+	err := s.eachLost(volumePrefix, func(number uint64, v meta.Version) error {
+		if s.volumes[number] != nil || s.deletedVols[number] {
 			return nil
 		}
+		s.guessed = true
+		d := dec{b: v.Value}
+		row := d.volumeRow()
 		row.root.Node = lostNode
 		made := s.volumeOf(&row)
-		if s.byName[made.key()] != nil {
-			return nil // one that was made later has the name
+		if d.err != nil || s.byName[made.key()] != nil { // one that was made later has the name
+			missing = append(missing, number)
+			return nil
 		}
 		s.volumes[number], s.byName[made.key()] = made, made
-		s.guessed = true
-		s.noteDamage(made.String(), fmt.Errorf("%w: its row is lost in every copy: name and size are those of checkpoint %d, and none of its data can be proved right", ErrCorrupt, v.Checkpoint))
+		renamed := ""
+		if key, ok := s.unused.names.later[number]; ok && key != made.key() {
+			renamed = fmt.Sprintf("; a record of the journal names it %v", key)
+		}
+		s.noteDamage(made.String(), fmt.Errorf("%w: its row is lost in every copy: name and size are those of checkpoint %d, and none of its data can be proved right%s", ErrCorrupt, v.Checkpoint, renamed))
 		return nil
 	})
+	for _, number := range missing {
+		s.noteMissing(number)
+	}
+	return err
 }
 
-// eachLost calls fn with the older version of each row of a table that cannot be read.
+// noteMissing notes a volume or file that is not shown, under the name that the
+// journal gives it, or under its number where that is not known or another one has the
+// name.
+func (s *Store) noteMissing(number uint64) {
+	what := fmt.Sprintf("volume or file number %d", number)
+	if key, ok := s.unused.names.later[number]; ok && s.byName[key] == nil {
+		what = key.String()
+	}
+	s.noteDamage(what, fmt.Errorf("%w: the row of number %d is lost in every copy, and with it name, size and data: it is missing", ErrCorrupt, number))
+}
+
+// eachLost calls fn with the older version of each row of a table that cannot be read;
+// v.Value is nil where there is none.
 func (s *Store) eachLost(prefix byte, fn func(number uint64, v meta.Version) error) error {
 	return s.kv.Keys([]byte{prefix}, func(key []byte) error {
 		if len(key) != 9 {
@@ -95,10 +119,7 @@ func (s *Store) eachLost(prefix byte, fn func(number uint64, v meta.Version) err
 			return nil
 		}
 		older, err := s.kv.Older(key)
-		if errors.Is(err, meta.ErrNotFound) {
-			return nil
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, meta.ErrNotFound) {
 			return err
 		}
 		return fn(binary.BigEndian.Uint64(key[1:]), older)

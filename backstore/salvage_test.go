@@ -135,6 +135,84 @@ func TestRepair_LostVolumeRows(t *testing.T) {
 	}
 }
 
+// TestRepair_MissingVolumes loses rows that no older run has: each volume and file of
+// one is named by what the journal says last of its name, or by its number, in a rescue
+// and after a repair, and a repair in place refuses.
+func TestRepair_MissingVolumes(t *testing.T) {
+	ctx := context.Background()
+	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, mergeFloor: 1 << 40}
+	d := newDisk()
+	s, err := Open(ctx, d.options(o))
+	if err != nil {
+		t.Fatal(err)
+	}
+	must := func(errs ...error) {
+		t.Helper()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	createVolume(t, s, "old", 1<<20)
+	file := func(name string) *Volume {
+		t.Helper()
+		v, err := s.CreateFile(ctx, name)
+		must(err)
+		return v
+	}
+	older := file("older")
+	must(s.Checkpoint(ctx))
+	quiet, renamed, deleted := file("quiet"), file("first"), file("deleted")
+	must(s.Checkpoint(ctx))
+	must(s.RenameFile(ctx, "first", "second"), s.RenameFile(ctx, "older", "newer"), s.DeleteFile(ctx, "deleted"))
+	s.cancel()
+	s.background.Wait()
+	must(s.Flush(ctx), s.closeFiles())
+	all := filesOf(t, d.fs)
+	newest := ""
+	for name := range all {
+		if strings.HasSuffix(name, ".rows") {
+			newest = max(newest, name)
+		}
+	}
+	for _, name := range []string{newest, newest + ".copy"} {
+		all[name][BlockLength+10] ^= 1 // in its first table
+	}
+	d = (&damageable{}).on(t, all)
+	if _, err := Repair(ctx, RepairOptions{Options: d.options(o)}); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "--to") {
+		t.Errorf("in place: %v, want ErrCorrupt that says what to do", err)
+	}
+	rescued, err := Open(ctx, readOnly(d.options(o)))
+	must(err)
+	said := make(map[string]string)
+	damage, _ := rescued.Damage()
+	for _, one := range damage {
+		said[one.What] += one.Error
+	}
+	must(rescued.Close())
+	r, err := Repair(ctx, RepairOptions{Options: d.options(o), To: "/new"})
+	must(err)
+	lost := make(map[string]string)
+	for _, one := range r.Lost {
+		lost[one.What] += one.Reason
+	}
+	for what, said := range map[string]map[string]string{"rescue": said, "repair": lost} {
+		wantSaid := func(text string, names ...string) {
+			t.Helper()
+			if !slices.ContainsFunc(names, func(name string) bool { return strings.Contains(said[name], text) }) {
+				t.Errorf("%s: %q is not said of any of %q: %q", what, text, names, said)
+			}
+		}
+		isLost := func(v *Volume) string { return fmt.Sprintf("the row of number %d is lost", v.number) }
+		wantSaid(isLost(renamed), "file second")
+		// The journal can have records that a checkpoint has made superfluous.
+		wantSaid(isLost(quiet), "file quiet", fmt.Sprint("volume or file number ", quiet.number))
+		wantSaid("names it file newer", "file older")
+		if strings.Contains(fmt.Sprint(said), isLost(deleted)) || strings.Contains(fmt.Sprint(said), isLost(older)) {
+			t.Errorf("%s: one that is there, or was deleted, is said to be missing: %q", what, said)
+		}
+	}
+}
+
 // TestRepair_LostRecords loses one table of records in both copies: the other records
 // are there, in a rescue and after a repair, and what is lost is named.
 func TestRepair_LostRecords(t *testing.T) {

@@ -240,7 +240,7 @@ type Store struct {
 
 	displacedBytes int
 
-	guessed bool // there are volumes of which no more is known than an older row
+	guessed bool // rows of volumes are lost: no more than an older row, or nothing, is known of some
 
 	// segmentDirty: the journal has records whose data lies only in segments.
 	segmentDirty atomic.Bool
