@@ -333,7 +333,7 @@ func TestViewProblems(t *testing.T) {
 		{"{name: v, cache: {of: \"backing:missing\"}}", ":7: views[0]: view v: backing:DIR/missing does not exist; give the view a size to make it with"},
 		{"{name: v, partition: {of: disk, number: 3}}", ":7: views[0]: view v: disk has no partition 3 in its partition table (mbr)"},
 		{"{name: v, partition: {of: src, number: 1}}", ":7: views[0]: view v: src: no partition table: no signature 55AAh at byte 510"},
-		{"{name: v, stripe: {legs: [src, dst], unit: 1GiB}}", ":7: views[0]: view v: invalid argument: stripe with a leg that is smaller than the unit of 1073741824 bytes"},
+		{"{name: v, stripe: {legs: [src, dst], unit: 1GiB}}", ":7: views[0]: view v: invalid argument: stripe with a leg smaller than the unit of 1073741824 bytes"},
 		{"{name: v, cache: {of: \"file:odd\"}}", ":5: targets[0].luns[0].block_size: LUN 0: the size of view v, 1000 bytes, is not a positive multiple of the block size 512"},
 	} {
 		t.Run(c.view, func(t *testing.T) {
