@@ -101,6 +101,8 @@ func (s *Store) Checkpoint(ctx context.Context) error {
 
 // checkpoint is a Checkpoint while no other one can run.
 func (s *Store) checkpoint(ctx context.Context) (err error) {
+	s.checkpoints.storing.Store(true)
+	defer s.checkpoints.storing.Store(false)
 	defer func() {
 		if ctx.Err() != nil {
 			s.checkpoints.ended(nil) // whoever asked for it gave up; that says nothing of the disk

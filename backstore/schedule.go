@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"odx/backstore/meta"
@@ -31,6 +32,7 @@ const (
 // checkpoints do not keep up.
 type checkpointer struct {
 	running sync.Mutex    // held by a checkpoint from cut to end
+	storing atomic.Bool   // a checkpoint has files of the reserve, and returns others
 	hurry   chan struct{} // holds a token when somebody waits
 	stored  chan struct{} // holds a token when one was stored
 

@@ -12,6 +12,7 @@ import (
 
 	"odx/backstore/journal"
 	"odx/backstore/reserve"
+	"odx/backstore/segment"
 	"odx/backstore/vfs"
 )
 
@@ -71,15 +72,20 @@ func (s *Store) openReserve() error {
 	s.journalRoom.Store(s.journalFile) // until a checkpoint shows what there can be
 	s.reserve, err = reserve.Open(reserve.Options{
 		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, reserveDir), Files: reserveFiles,
-		Bytes: max(min(total/reservePart, s.opts.CacheBytes/4), least) &^ (BlockLength - 1),
+		// A segment that was sealed because the next data did not fit is long enough, too.
+		Bytes: max(min(total/reservePart, s.opts.CacheBytes/4, segment.DefaultSegmentBlocks*BlockLength-planBlocks*BlockLength), least) &^ (BlockLength - 1),
 	})
 	return err
 }
 
-// giveUp takes a file that the store needs no more: the reserve may.
+// giveUp takes a file that the store needs no more: the reserve may, and on a full disk
+// the journal.
 func (s *Store) giveUp(path string) error {
-	if s.reserve == nil {
+	switch {
+	case s.reserve == nil:
 		return s.opts.FS.Remove(path)
+	case s.reserve.Full() && s.journal != nil && s.lowSpace.Load() && s.journal.Lacks():
+		return s.journal.Give(path)
 	}
 	return s.reserve.Give(path)
 }
@@ -203,8 +209,17 @@ func (s *Store) holdNames(free int64) {
 // have no other use first.
 func (s *Store) fillReserve() error {
 	err := s.segments.FillReserve()
-	for !s.reserve.Full() && s.segments.ReserveFull() {
-		given, giveErr := s.segments.GiveUpSpare()
+	// What a running checkpoint has taken of the reserve comes back when it ends: a spare
+	// given up in its place would then be one too many, and be lost.
+	for !s.checkpoints.storing.Load() && s.segments.ReserveFull() {
+		least := s.reserve.FileBytes()
+		if s.reserve.Full() {
+			if !s.lowSpace.Load() || !s.journal.Lacks() {
+				break
+			}
+			least = min(leastReserve, s.journalFile)
+		}
+		given, giveErr := s.segments.GiveUpSpare(least)
 		if giveErr != nil {
 			s.log.WithError(giveErr).Warn("a spare segment was not added to the reserve")
 		}

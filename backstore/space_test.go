@@ -22,6 +22,7 @@ type crammed struct {
 	disk  *disk
 	store *Store
 	want  []byte
+	last  error // of write
 }
 
 const crammedBytes = 32 << 20
@@ -68,7 +69,7 @@ func (c *crammed) write(rng *rand.Rand) bool {
 	if err != nil && !errors.Is(err, ErrNoSpace) {
 		c.t.Fatalf("write: %v", err)
 	}
-	if err == nil {
+	if c.last = err; err == nil {
 		copy(c.want[off:], p)
 	}
 	return err == nil
@@ -96,7 +97,7 @@ func (c *crammed) writesGoOn(rng *rand.Rand) {
 	c.t.Helper()
 	for end := time.Now().Add(20 * time.Second); !c.write(rng); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			c.t.Fatalf("writes do not go on\n%s", c.files())
+			c.t.Fatalf("writes do not go on: %v\n%s", c.last, c.files())
 		}
 	}
 }
@@ -104,7 +105,7 @@ func (c *crammed) writesGoOn(rng *rand.Rand) {
 // files lists the files of the store and their lengths.
 func (c *crammed) files() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d bytes live, %d lacking\n", c.store.LiveBytes(), c.store.lackingBytes())
+	fmt.Fprintf(&b, "%d bytes live, %d lacking, low %v, room %d, missing %d and %d, reserved %d\n", c.store.LiveBytes(), c.store.lackingBytes(), c.store.lowSpace.Load(), c.store.segments.RoomBytes(), c.store.segments.MissingBytes(), c.store.reserve.MissingBytes(), c.store.segments.ReserveBytes())
 	for _, dir := range []string{checkpointDir, reserveDir, segmentDir, journalDir} {
 		names, _ := c.disk.fs.List("/store/" + dir)
 		for _, name := range names {

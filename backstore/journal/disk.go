@@ -266,9 +266,13 @@ func (j *Journal) prepareSpare() {
 		s.bytes = least
 		f, err = j.allocate(s)
 	}
-	if j.spareErr = err; err != nil {
-		return
+	if j.spareErr = err; err == nil {
+		j.prepare(f, s)
 	}
+}
+
+// prepare overwrites a file with zeros and then makes it a spare.
+func (j *Journal) prepare(f vfs.File, s spare) {
 	made := make(chan spare, 1)
 	j.preparing = made
 	go func() {
@@ -350,6 +354,40 @@ func (j *Journal) Ready() error {
 		return nil
 	}
 	return j.spareErr
+}
+
+// Lacks reports whether a spare file is missing and none is being created.
+func (j *Journal) Lacks() bool {
+	j.acquire()
+	defer j.release()
+	return !j.finished && j.preparing == nil && len(j.spares) < j.wantedSpares()
+}
+
+// Give makes a file that is no longer needed a spare of the journal, with its blocks,
+// which other programs cannot take; a file for which there is no use is removed.
+func (j *Journal) Give(name string) error {
+	j.acquire()
+	defer j.release()
+	if j.finished || j.preparing != nil || len(j.spares) >= j.wantedSpares() {
+		return j.o.FS.Remove(name)
+	}
+	bytes, err := assigned(j.o.FS, name)
+	if err != nil || bytes < 2*headerBlock {
+		return errors.Join(err, j.o.FS.Remove(name))
+	}
+	s := spare{name: j.spareName(), bytes: bytes}
+	if err := removeIfThere(j.o.FS, s.name); err != nil {
+		return err // name stays, and is a spare of its owner
+	}
+	if err := j.o.FS.Rename(name, s.name); err != nil {
+		return err
+	}
+	f, err := j.o.FS.Open(s.name)
+	if err != nil {
+		return err
+	}
+	j.prepare(f, s)
+	return nil
 }
 
 // wantedSpares is the number of spare files to keep: one more while the newest file is

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"syscall"
 	"testing"
 	"time"
@@ -108,4 +109,53 @@ func waitReady(j *Journal) error {
 	}
 	j.release()
 	return j.Ready()
+}
+
+// TestJournal_Give: a file of another owner becomes the missing spare file, without its
+// bytes, on a disk without a free block; one that is not needed is removed.
+func TestJournal_Give(t *testing.T) {
+	m := vfs.NewMem()
+	o := small(m)
+	o.FileBytes = 64 << 10
+	j, _ := openAt(t, o)
+	fill(t, m, j)
+	m.SetCapacity(0)
+	for _, name := range []string{"/given", "/surplus"} {
+		f, err := m.Create(name)
+		must(t, err)
+		_, err = f.WriteAt(bytes.Repeat([]byte("a record"), int(o.FileBytes)/8), 0)
+		must(t, err)
+		must(t, f.Close())
+	}
+	if j.Lacks() {
+		t.Error("a spare file is missing at first")
+	}
+	must(t, j.Give("/surplus"))
+	j.acquire()
+	lost := j.spares[len(j.spares)-1]
+	j.spares = j.spares[:len(j.spares)-1]
+	j.release()
+	must(t, m.Remove(lost.name))
+	m.SetCapacity(m.Used())
+	if !j.Lacks() {
+		t.Fatal("no spare file is missing")
+	}
+	must(t, j.Give("/given"))
+	j.acquire()
+	s := <-j.preparing
+	j.addSpare(s)
+	j.release()
+	must(t, j.Ready())
+	f, err := m.Open(s.name)
+	must(t, err)
+	head := make([]byte, 9)
+	if _, err := f.ReadAt(head, 0); err != nil || string(head) != string(make([]byte, 9)) || s.bytes != o.FileBytes {
+		t.Errorf("spare file of %d bytes begins with %q, %v", s.bytes, head, err)
+	}
+	must(t, f.Close())
+	for _, name := range []string{"/given", "/surplus"} {
+		if _, err := m.Open(name); err == nil {
+			t.Errorf("%s is still there", name)
+		}
+	}
 }

@@ -194,6 +194,7 @@ func (s *Set) fill() error {
 	if err == nil && bytes >= min(s.o.bytes()/leastReserved, s.o.bytes()) {
 		sp.files = slices.DeleteFunc(sp.files, func(f spare) bool { return f.id == id })
 		sp.reserve = append(sp.reserve, spare{id, min(bytes, s.o.bytes()), time.Now()})
+		s.trimReserve()
 		return nil
 	}
 	if err == nil {
@@ -213,17 +214,56 @@ func (s *Set) fill() error {
 	return ignoreMissing(sp.reuser.Discard(id))
 }
 
-// GiveUpSpare gives up the shortest spare file, and reports whether there was one.
-func (s *Set) GiveUpSpare() (bool, error) {
+// trimReserve makes short files of the reserve spare again that a longer one has made
+// superfluous. mu is held.
+func (s *Set) trimReserve() {
+	sp := &s.spares
+	slices.SortFunc(sp.reserve, shorter)
+	for len(sp.reserve) > 1 {
+		short := sp.reserve[0]
+		sp.reserve = sp.reserve[1:]
+		if !s.reserveFull() {
+			sp.reserve = append(sp.reserve, short)
+			return
+		}
+		sp.files = append(sp.files, short)
+	}
+}
+
+// GiveUpSpare gives up the shortest spare file of at least the given bytes, and reports
+// whether there was one. If all are shorter, and together twice as long, it gives up the
+// shortest: its blocks may extend another file, unless another program takes them.
+func (s *Set) GiveUpSpare(bytes int64) (bool, error) {
+	id, ok := s.longEnoughSpare(bytes)
+	if !ok {
+		return false, nil
+	}
+	return true, ignoreMissing(s.spares.reuser.GiveUp(id))
+}
+
+// longEnoughSpare takes the file of GiveUpSpare out of the spare ones.
+func (s *Set) longEnoughSpare(bytes int64) (id ID, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sp := &s.spares
-	if len(sp.files) == 0 || s.closed {
-		return false, nil
+	if s.closed {
+		return 0, false
 	}
-	id := slices.MinFunc(sp.files, shorter).id
-	sp.files = slices.DeleteFunc(sp.files, func(f spare) bool { return f.id == id })
-	return true, ignoreMissing(sp.reuser.GiveUp(id))
+	slices.SortStableFunc(sp.files, shorter)
+	total := int64(0)
+	for _, f := range sp.files {
+		total += f.bytes
+	}
+	i := slices.IndexFunc(sp.files, func(f spare) bool { return f.bytes >= bytes })
+	if i < 0 && total >= 2*bytes {
+		i = 0
+	}
+	if i < 0 {
+		return 0, false
+	}
+	id = sp.files[i].id
+	sp.files = slices.Delete(sp.files, i, i+1)
+	return id, true
 }
 
 // CurrentBlocks returns the current segment and the number of its blocks used by

@@ -186,3 +186,52 @@ func TestSet_GiveUp(t *testing.T) {
 		t.Errorf("given up: %v, want %v", given, want)
 	}
 }
+
+// TestSet_GiveUpSpare: a spare file that is too short for its new owner is kept, since
+// another program could take its blocks, until there are two of them for one.
+func TestSet_GiveUpSpare(t *testing.T) {
+	m := vfs.NewMem()
+	s := open(t, m, "/s", Options{SegmentBlocks: 8})
+	spareOf := func(n int) {
+		t.Helper()
+		a := appendTo(t, s, blocks(n, n))
+		s.Seal()
+		must(t, s.Sync())
+		must(t, s.Remove(a.Segment))
+	}
+	const wanted = 6 * BlockLength
+	spareOf(2)
+	if given, err := s.GiveUpSpare(wanted); given || err != nil || s.SpareBytes() != 3*BlockLength {
+		t.Errorf("short file: given %v, %v; %d bytes spare", given, err, s.SpareBytes())
+	}
+	long := appendTo(t, s, blocks(7, 7)) // uses the short file, and makes it longer
+	s.Seal()
+	short := appendTo(t, s, blocks(2, 2))
+	must(t, s.Sync())
+	must(t, s.Remove(short.Segment))
+	must(t, s.Remove(long.Segment))
+	if given, err := s.GiveUpSpare(wanted); !given || err != nil || s.SpareBytes() != 3*BlockLength {
+		t.Errorf("long file next to a short one: given %v, %v; %d bytes spare", given, err, s.SpareBytes())
+	}
+}
+
+// TestSet_FillReserve_longer: a long file that joins short ones in the reserve makes
+// those that are superfluous spare.
+func TestSet_FillReserve_longer(t *testing.T) {
+	m := vfs.NewMem()
+	s := open(t, m, "/s", Options{SegmentBlocks: 8, Reserve: 1})
+	var at []Addr
+	for i, n := range []int{4, 7} {
+		at = append(at, appendTo(t, s, blocks(i, n)))
+		s.Seal()
+	}
+	must(t, s.Sync())
+	m.SetCapacity(m.Used())
+	must(t, s.Remove(at[0].Segment))
+	wantErr(t, "fill with a short file", s.FillReserve(), syscall.ENOSPC)
+	must(t, s.Remove(at[1].Segment))
+	must(t, s.FillReserve())
+	if s.ReserveBytes() != 8*BlockLength || s.SpareBytes() != 5*BlockLength {
+		t.Errorf("%d bytes in reserve, %d spare", s.ReserveBytes(), s.SpareBytes())
+	}
+}
