@@ -381,9 +381,12 @@ func (m *repair) restoreExtent(id extent.ID, addr segment.Addr, data []byte) err
 	}
 	if m.from.isDisplaced(id) {
 		to, err := m.to.segments.Append(data)
-		if err == nil {
-			_, err = m.to.extents.Move(id, now.Addr, to)
+		if err != nil {
+			return err
 		}
+		m.to.opMu.RLock()
+		defer m.to.opMu.RUnlock()
+		_, err = m.to.extents.Move(id, now.Addr, to)
 		return err
 	}
 	if now.Addr != addr {

@@ -37,7 +37,8 @@ func newVHDTest(t *testing.T) *vhdTest {
 
 func (t *vhdTest) path(name string) string { return filepath.Join(t.dir, name) }
 
-// load opens a file on the host, of which nothing is found wrong.
+// load opens a file on the host, of which nothing is found wrong but where other
+// programs place blocks.
 func (t *vhdTest) load(name string) (*vhdfile.File, *disktest.Memory) {
 	t.Helper()
 	data, err := os.ReadFile(t.path(name))
@@ -46,7 +47,9 @@ func (t *vhdTest) load(name string) (*vhdfile.File, *disktest.Memory) {
 	findings, err := vhdfile.Check(t.ctx, c)
 	harness.Must(t, err)
 	for _, f := range findings {
-		t.Errorf("%s, harmless %v: %s", name, f.Harmless, f.Text)
+		if !f.Harmless || !strings.Contains(f.Text, "not at a multiple of 4 KiB") {
+			t.Errorf("%s, harmless %v: %s", name, f.Harmless, f.Text)
+		}
 	}
 	f, err := vhdfile.Open(t.ctx, c)
 	harness.Must(t, err)
