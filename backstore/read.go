@@ -83,7 +83,7 @@ func (s *Store) resolve(r blockmap.Root, block uint64, locs []extent.Location, s
 	if err == nil {
 		err = s.extents.Resolve(slots, locs)
 	}
-	if s.failed.Load() == nil {
+	if s.failed.Load() == nil && !s.opts.ReadOnly { // a rescue reads what damage has left
 		prove(err)
 	}
 	return err

@@ -21,7 +21,7 @@ func model(out io.Writer) counts {
 	return concurrently(out,
 		checked("-run=^TestPowerCuts$", "./backstore", fmt.Sprint("-for=", *modelTime)),
 		sequentially(
-			checked("./backstore/...", "./tokens/..."),
+			checked("./backstore/...", "./tokens/...", "./offload/..."),
 			checked("-run=^(TestEachFault|TestHostErrors|TestUpgrade_PowerCut)$", "./backstore", "-everyfault=1", "-histories=16"),
 			checked("-run=^TestDamage$", "./backstore", "-damage.full"),
 			checked("-run=^TestHistories$", "./vhd", "-rapid.checks=200"),
