@@ -95,11 +95,12 @@ func (c *crammed) same() {
 // writesGoOn waits until writes work again.
 func (c *crammed) writesGoOn(rng *rand.Rand) {
 	c.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !c.write(rng); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			c.t.Fatalf("writes do not go on: %v\n%s", c.last, c.files())
+	defer func() {
+		if c.t.Failed() {
+			c.t.Logf("writes do not go on: %v\n%s", c.last, c.files())
 		}
-	}
+	}()
+	waitFor(c.t, "writes go on", func() bool { return c.write(rng) })
 }
 
 // files lists the files of the store and their lengths.

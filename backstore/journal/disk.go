@@ -267,16 +267,16 @@ func (j *Journal) prepareSpare() {
 		f, err = j.allocate(s)
 	}
 	if j.spareErr = err; err == nil {
-		j.prepare(f, s)
+		j.prepare(s, func() error { return j.fill(f, s) })
 	}
 }
 
-// prepare overwrites a file with zeros and then makes it a spare.
-func (j *Journal) prepare(f vfs.File, s spare) {
+// prepare makes s a spare when create has returned. It does not wait for that.
+func (j *Journal) prepare(s spare, create func() error) {
 	made := make(chan spare, 1)
-	j.preparing = made
+	j.preparing, j.spareErr = made, nil
 	go func() {
-		s.err = j.fill(f, s)
+		s.err = create()
 		made <- s
 	}()
 }
@@ -364,7 +364,9 @@ func (j *Journal) Lacks() bool {
 }
 
 // Give makes a file that is no longer needed a spare of the journal, with its blocks,
-// which other programs cannot take; a file for which there is no use is removed.
+// which other programs cannot take; a file for which there is no use is removed. The file
+// keeps its name until it is all zeros: if the process ends before, it is still a file of
+// its owner.
 func (j *Journal) Give(name string) error {
 	j.acquire()
 	defer j.release()
@@ -375,18 +377,17 @@ func (j *Journal) Give(name string) error {
 	if err != nil || bytes < 2*headerBlock {
 		return errors.Join(err, j.o.FS.Remove(name))
 	}
-	s := spare{name: j.spareName(), bytes: bytes}
-	if err := removeIfThere(j.o.FS, s.name); err != nil {
-		return err // name stays, and is a spare of its owner
-	}
-	if err := j.o.FS.Rename(name, s.name); err != nil {
-		return err
-	}
-	f, err := j.o.FS.Open(s.name)
+	f, err := j.o.FS.Open(name)
 	if err != nil {
 		return err
 	}
-	j.prepare(f, s)
+	s := spare{name: j.spareName(), bytes: bytes}
+	j.prepare(s, func() error {
+		if err := j.zero(f, bytes); err != nil {
+			return err
+		}
+		return errors.Join(j.o.FS.Rename(name, s.name), j.o.FS.SyncDir(j.o.Dir))
+	})
 	return nil
 }
 
@@ -430,24 +431,29 @@ func (j *Journal) FileBytes() int64 {
 	return total
 }
 
-// fill fills the file with zeros, durably, or removes it after an error.
-func (j *Journal) fill(f vfs.File, s spare) (err error) {
-	piece := make([]byte, min(s.bytes, 1<<20))
-	for off := int64(0); off < s.bytes && err == nil; off += int64(len(piece)) {
+// fill is zero for a new file, which it removes after an error.
+func (j *Journal) fill(f vfs.File, s spare) error {
+	if err := j.zero(f, s.bytes); err != nil {
+		return errors.Join(err, j.o.FS.Remove(s.name))
+	}
+	return nil
+}
+
+// zero fills a file with zeros, durably, and closes it. Closing the journal ends it.
+func (j *Journal) zero(f vfs.File, bytes int64) (err error) {
+	piece := make([]byte, min(bytes, 1<<20))
+	for off := int64(0); off < bytes && err == nil; off += int64(len(piece)) {
 		select {
 		case <-j.stop:
 			err = ErrClosed
 		default:
-			_, err = f.WriteAt(piece[:min(int64(len(piece)), s.bytes-off)], off)
+			_, err = f.WriteAt(piece[:min(int64(len(piece)), bytes-off)], off)
 		}
 	}
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, j.o.FS.Remove(s.name))
-	}
-	return nil
+	return errors.Join(err, f.Close())
 }
 
 func removeIfThere(fsys vfs.FS, name string) error {

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"errors"
 	"syscall"
 	"testing"
 	"time"
@@ -158,4 +159,24 @@ func TestJournal_Give(t *testing.T) {
 			t.Errorf("%s is still there", name)
 		}
 	}
+}
+
+// TestJournal_Give_Close: a file whose owner gave it, and that was not yet a spare when
+// the journal was closed, keeps its name and its blocks.
+func TestJournal_Give_Close(t *testing.T) {
+	m := vfs.NewMem()
+	o := small(m)
+	j, _ := openAt(t, o)
+	f, err := m.Create("/given")
+	must(t, err)
+	_, err = f.WriteAt(bytes.Repeat([]byte("a record"), 1<<10), 0)
+	must(t, err)
+	must(t, j.Close())
+	if err := j.zero(f, 8<<10); !errors.Is(err, ErrClosed) {
+		t.Errorf("zeros for a closed journal: %v, want ErrClosed", err)
+	}
+	if f, err = m.Open("/given"); err != nil {
+		t.Fatalf("the file is gone: %v", err)
+	}
+	must(t, f.Close())
 }
