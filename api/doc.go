@@ -2,8 +2,8 @@
 // answers requests with what an admin.Administrator does; Client is an
 // admin.Administrator that asks a server.
 //
-// The server listens on a Unix socket in the directory of its store: whoever may
-// open the store may ask about it, and nobody else. Times are RFC 3339, sizes
+// The server listens on a Unix socket in the directory of its store: callers
+// that may open the store may ask about it, no others. Times are RFC 3339, sizes
 // are bytes, identifiers are hexadecimal. Parameters are a JSON object in the
 // body; unknown keys are refused. The table in routes.go lists every request; package
 // v1 has the JSON, and the files v1*.go convert it.

@@ -61,11 +61,11 @@ const socketRetry = time.Second
 // ServeSocket answers on the socket in dir until Shutdown, in the background. It
 // returns when the first attempt to make the socket is over. One that cannot be made,
 // for lack of an inode on a full disk for example, is logged, and tried again until it
-// can: LUNs are served meanwhile. Serve is not called then.
+// can; LUNs are served without it. Serve is not called then.
 func (s *Server) ServeSocket(dir string) {
 	l, err := Listen(dir)
 	if err != nil {
-		s.log.WithError(err).Error("commands cannot ask this server: its socket cannot be made; it is tried again, and LUNs are served meanwhile")
+		s.log.WithError(err).Error("commands cannot ask this server: its socket cannot be created; retrying, LUNs are served")
 	}
 	go func() {
 		if l == nil {

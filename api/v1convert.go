@@ -5,7 +5,7 @@ import "context"
 // Here and in the files v1*.go is what turns what an Administrator takes and returns
 // into the JSON of package v1, and back. Where the fields are the same it is a
 // conversion of the struct, which stops compiling when one side gets another field.
-// Names end in V1 for what is told, in Of for what is heard.
+// Names end in V1 for what is sent, in Of for what is received.
 
 // asV1 turns the results of an Administrator into those of a route.
 func asV1[T, W any](convert func(T) W) func(T, error) (any, error) {

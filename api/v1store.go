@@ -46,7 +46,7 @@ func damagedV1(d backstore.Damaged) v1.Damaged { return v1.Damaged(d) }
 
 func damagedOf(d v1.Damaged) backstore.Damaged { return backstore.Damaged(d) }
 
-// lastScrubVersion is that of what is told of a scrub that is known; of none it is 0.
+// lastScrubVersion is the version of a reported scrub; without one it is 0.
 const lastScrubVersion = 1
 
 func lastScrubV1(l backstore.LastScrub) v1.LastScrub {

@@ -93,7 +93,7 @@ func (s *Store) lookAtSegments(ctx context.Context) {
 		switch {
 		case err == nil:
 			_ = f.Close()
-		case errors.Is(err, fs.ErrNotExist): // it was removed meanwhile, or is noted
+		case errors.Is(err, fs.ErrNotExist): // it was removed concurrently, or is noted
 		case why == nil:
 			first, why = name, err
 		default:

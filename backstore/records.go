@@ -108,7 +108,7 @@ func (s *Store) ScanRecords(prefix []byte, fn func(key, value []byte) error) err
 }
 
 // collectRecords returns records in the order of keys, also those that can be read
-// beside damage, which it returns.
+// next to damage, which it returns.
 func (s *Store) collectRecords(prefix []byte) ([]Record, error) {
 	if s.closed.Load() {
 		return nil, ErrClosed

@@ -29,7 +29,7 @@ type snapshotState struct {
 
 // Snapshot is a handle on an immutable copy of ranges of a volume, in the order
 // in which they were given. It keeps the data alive until it is released, even
-// if the snapshot is deleted meanwhile. It is safe for concurrent use.
+// if the snapshot is deleted concurrently. It is safe for concurrent use.
 type Snapshot struct {
 	held  invariant.Held
 	store *Store

@@ -9,7 +9,7 @@ import (
 
 // Where rows of the metadata are lost, records of the journal can be left that cannot
 // be replayed. What the maps say of the blocks that these change is older than what
-// was acknowledged last, so it is shown to nobody: those blocks are stale.
+// was acknowledged last, so no read returns it: those blocks are stale.
 
 // errStale is why a stale block is not read.
 var errStale = fmt.Errorf("%w: a later change of it, which the journal has, cannot be applied to what is left", meta.ErrDamaged)

@@ -88,7 +88,7 @@ type atPlace struct {
 func (p atPlace) Place(string) (vfs.Place, error) { return p.place, nil }
 
 // TestSuperblock_OfACopy: a copy of the store that got an identity of its own has
-// the same id in its headers and a later superblock; it is told by its place.
+// the same id in its headers and a later superblock; its place distinguishes it.
 func TestSuperblock_OfACopy(t *testing.T) {
 	m := makeDamageable(t)
 	here, there := vfs.Place{Inode: 1}, vfs.Place{Inode: 2}

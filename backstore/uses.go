@@ -44,7 +44,7 @@ func (s *Store) findUses(ctx context.Context, damages []Damage) error {
 	for _, id := range s.snapshotIDs() {
 		n, err := s.Snapshot(id)
 		if err != nil {
-			continue // deleted meanwhile
+			continue // deleted concurrently
 		}
 		err = f.snapshot(ctx, n)
 		n.Release()

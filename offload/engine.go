@@ -21,7 +21,7 @@ type Engine struct {
 }
 
 // Open returns the engine of a store, and removes what copies left that the end of
-// the last process interrupted. log receives what goes wrong where no caller is told;
+// the last process interrupted. log receives what goes wrong where no error is returned;
 // nil discards it.
 func Open(ctx context.Context, store Store, log *logrus.Entry) (*Engine, error) {
 	if log == nil {

@@ -42,7 +42,7 @@ type Watch interface {
 
 // Snapshot is an open handle to pinned ranges, seen as one run of bytes in the
 // order in which they were given. It stays readable until Release, even when
-// the snapshot is deleted meanwhile.
+// the snapshot is deleted concurrently.
 type Snapshot interface {
 	ID() uint64
 	Length() int64

@@ -12,7 +12,7 @@ import (
 	"odx/target/scsi"
 )
 
-// TestLUNs_replacedWhileAway: a host that comes back after several starts is told if its
+// TestLUNs_replacedWhileAway: a host that comes back after several starts is notified if its
 // LUN is another volume than the one that it found last, once; also where the change is
 // that another entry of the access list is for it.
 func TestLUNs_replacedWhileAway(t *testing.T) {

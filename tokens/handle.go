@@ -10,8 +10,8 @@ import (
 	"odx/offload"
 )
 
-// Handle is a token that was found genuine and usable once: whoever looks at it
-// first and uses it then does not verify it twice. It pins nothing; each use asks
+// Handle is a token that was found genuine and usable once: a caller that
+// inspects it and then uses it does not verify it twice. It pins nothing; each use asks
 // whether the token still lives.
 type Handle struct {
 	m     *Manager

@@ -103,7 +103,7 @@ type Options struct {
 	Store Store
 	// Engine copies for the manager; nil: Open makes one of Store.
 	Engine *offload.Engine
-	// Log receives what goes wrong where no caller is told; nil discards it.
+	// Log receives what goes wrong where no error is returned; nil discards it.
 	Log    *logrus.Entry
 	Limits Limits
 	Policy Policy

@@ -112,7 +112,7 @@ func keptCopies(runs []*run) (n int) {
 // joins returns which of the newest runs become one with a checkpoint of about
 // expect bytes in so many copies, each choice that there is, the best one first. With room on the disk
 // it is none of them: they are merged in the background. On a full disk that would
-// need blocks that nobody has, so the checkpoint takes in the runs of the last ones,
+// need blocks that are not there, so the checkpoint takes in the runs of the last ones,
 // whose files then go back to the reserve: there are always as many in it as the
 // next checkpoint needs.
 func (db *DB) joins(runs []*run, expect int64, copies int) [][]*run {

@@ -14,7 +14,7 @@ import (
 // XFS keeps few names of a directory in its inode, and gives the block of a directory
 // back when its names fit there again. To make a name then takes a free block, which a
 // full disk has not, though the name of another file goes. So directories of XFS hold
-// long names that nobody needs: they have a block by them, and when there is no room
+// long names that have no other use: they have a block by them, and when there is no room
 // for a name in it, one of them makes room.
 
 const (

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestHeldNames: nobody sees the names that a directory holds; a rename takes one of
+// TestHeldNames: no listing has the names that a directory holds; a rename takes one of
 // them after the other where a name finds no room, but for the last two; they come back,
-// and keep nobody from removing the directory.
+// and do not prevent removing the directory.
 func TestHeldNames(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dir")
 	fsys := OS()

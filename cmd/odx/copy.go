@@ -216,7 +216,7 @@ func openSource(ctx context.Context, a admin.Administrator, name string) (transf
 	return transfer.OpenFile(name)
 }
 
-// otherNames says what else than a volume somebody can have meant with a name.
+// otherNames says what a name may mean that is no volume.
 func otherNames(name string) string {
 	return fmt.Sprintf("./%s is a file of this machine, file:%[1]s one of the store", name)
 }

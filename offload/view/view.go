@@ -99,7 +99,7 @@ func (d inner) Pieces(ctx context.Context, ranges []blockdev.Range, take func([]
 type Gate struct {
 	sem *semaphore.Weighted
 	// patience bounds the wait for writes that are under way, since later ones wait
-	// meanwhile.
+	// for its end.
 	patience time.Duration
 }
 

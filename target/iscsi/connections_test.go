@@ -488,7 +488,7 @@ func TestSession_SharedStress(t *testing.T) {
 					mu.Lock()
 					w := m.write(n, lba, 8)
 					mu.Unlock()
-					// Meanwhile other connections send later commands.
+					// Concurrently other connections send later commands.
 					i.send(w, nil, data[:300])
 					for {
 						r, _ := i.recv()

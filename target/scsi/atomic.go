@@ -12,7 +12,7 @@ const opORWrite = 0x8B
 
 // prepareORWrite checks ORWRITE(16) (SBC-3 5.5). All of it is one step towards other
 // commands: where the store takes several, or the data comes in pieces, nothing else runs
-// meanwhile, as with an ORDERED WRITE.
+// concurrently, as with an ORDERED WRITE.
 func prepareORWrite(t *Task) error {
 	if err := prepareWrite(t); err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 // scratchPrefix begins the names of directories in which Badger works.
 const scratchPrefix = "odx-metadata-"
 
-// scratch is a directory for as long as it is locked: one that nobody has locked was
+// scratch is a directory for as long as it is locked: one without a lock was
 // left by a process that was killed, and the next one removes it.
 type scratch struct {
 	dir  string

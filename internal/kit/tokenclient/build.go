@@ -1,4 +1,4 @@
-// Package tokenclient drives a libiscsi client written in C (folder client),
+// Package tokenclient drives a libiscsi client written in C (directory client),
 // which logs in to LUNs, reads, writes and copies them, and sends the third
 // party copy commands byte by byte as SBC-4 lays them out: the judge of token
 // copies, since no packaged client can send arbitrary ranges correctly. This
