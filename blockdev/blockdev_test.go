@@ -42,3 +42,37 @@ func TestCorruptError_Unwrap(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+func TestTranslate(t *testing.T) {
+	cause := &CorruptError{Name: "volume a", Offset: 8192, Err: errors.New("checksum mismatch")}
+	for _, tt := range []struct {
+		name string
+		err  error
+		want int64 // -1: no offset
+	}{
+		{"translated", Translate(cause, -4096), 4096},
+		{"twice", Translate(Translate(cause, -4096), 512), 4608},
+		{"at the same place", Translate(cause, 0), 8192},
+		{"no damage", Translate(ErrBusy, 4096), -1},
+		{"damage without an offset", Translate(ErrCorrupt, 4096), -1},
+		{"of a table", Unreadable(cause, 512), 512},
+		{"of a table, without an offset", Unreadable(ErrCorrupt, 512), 512},
+		{"of a table, no damage", Unreadable(ErrBusy, 512), -1},
+		{"the lower one", First(Translate(cause, 1), cause), 8192},
+		{"the lower one, in the other order", First(cause, Translate(cause, 1)), 8192},
+		{"what is no damage", First(cause, ErrBusy), -1},
+		{"what is no damage, in the other order", First(ErrBusy, cause), -1},
+		{"the only one", First(nil, cause), 8192},
+		{"the only one, in the other order", First(cause, nil), 8192},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			corrupt, ok := errors.AsType[*CorruptError](tt.err)
+			if !ok && tt.want >= 0 || ok && corrupt.Offset != tt.want {
+				t.Errorf("%v, want offset %d", tt.err, tt.want)
+			}
+		})
+	}
+	if Translate(nil, 1) != nil || Unreadable(nil, 1) != nil || First(nil, nil) != nil {
+		t.Error("an error of no error")
+	}
+}

@@ -135,7 +135,7 @@ func (c *powerCut) check(t fataler, size int64, first []byte) {
 	t.Helper()
 	b := open(t, c.disk)
 	s := b.stack(t, size)
-	got := contents(t, s.live) // no MismatchError
+	got := contents(t, s.live) // no ErrMismatch
 	for i, touched := range c.touched {
 		if touched {
 			copy(got[i*512:][:512], c.flushed[i*512:])

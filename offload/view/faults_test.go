@@ -129,7 +129,7 @@ func TestMirror_OffloadWriteFails(t *testing.T) {
 	same(t, "copy of the copy", contents(t, dst), pattern(5, size))
 }
 
-// TestVerify_Mismatch: a changed byte causes a MismatchError with its block for reads
+// TestVerify_Mismatch: a changed byte causes ErrMismatch with its block for reads
 // of whole and partial blocks and for partial writes. After the block is rewritten,
 // reads succeed.
 func TestVerify_Mismatch(t *testing.T) {
@@ -141,8 +141,8 @@ func TestVerify_Mismatch(t *testing.T) {
 	must(t, below.WriteAt(ctx, []byte{0xAA}, 3*4096+77))
 	bad := func(what string, err error) {
 		t.Helper()
-		var mismatch *MismatchError
-		if !errors.As(err, &mismatch) || mismatch.Offset != 3*4096 || !errors.Is(err, blockdev.ErrCorrupt) {
+		corrupt, ok := errors.AsType[*blockdev.CorruptError](err)
+		if !ok || corrupt.Offset != 3*4096 || !errors.Is(err, ErrMismatch) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

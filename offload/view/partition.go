@@ -27,7 +27,7 @@ func (v *partition) Flush(ctx context.Context) error { return v.of.Flush(ctx) }
 func (v *partition) Leaves() []blockdev.Volume       { return v.of.Leaves() }
 
 func (v *partition) ReadAt(ctx context.Context, p []byte, off int64) error {
-	return v.of.ReadAt(ctx, p, v.start+off)
+	return blockdev.Translate(v.of.ReadAt(ctx, p, v.start+off), -v.start)
 }
 
 func (v *partition) WriteAt(ctx context.Context, p []byte, off int64) error {

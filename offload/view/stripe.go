@@ -3,6 +3,7 @@ package view
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -64,30 +65,36 @@ func (v *stripe) at(off int64) (leg int, legOff, left int64) {
 	return int(n % legs), n/legs*v.unit + in, v.unit - in
 }
 
-// each calls fn for the stripe units of a range, concurrently for different legs.
+// each calls fn for the stripe units of a range, concurrently for different legs. Its
+// error is that of the first unit that is damaged, if no leg has another one.
 func (v *stripe) each(off, length int64, fn func(leg Device, legOff, from, n int64) error) error {
-	var g errgroup.Group
+	var g sync.WaitGroup
+	var mu sync.Mutex
+	var failed error // guarded by mu
 	for i, leg := range v.legs {
-		g.Go(func() error {
+		g.Go(func() {
 			for from := int64(0); from < length; {
 				at, legOff, n := v.at(off + from)
 				n = min(n, length-from)
 				if at == i {
 					if err := fn(leg, legOff, from, n); err != nil {
-						return err
+						mu.Lock()
+						defer mu.Unlock()
+						failed = blockdev.First(failed, blockdev.Translate(err, off+from-legOff))
+						return
 					}
 				}
 				from += n
 			}
-			return nil
 		})
 	}
-	return g.Wait()
+	g.Wait()
+	return failed
 }
 
 func (v *stripe) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if leg, legOff, left := v.at(off); int64(len(p)) <= left {
-		return v.legs[leg].ReadAt(ctx, p, legOff)
+		return blockdev.Translate(v.legs[leg].ReadAt(ctx, p, legOff), off-legOff)
 	}
 	return v.each(off, int64(len(p)), func(leg Device, legOff, from, n int64) error {
 		return leg.ReadAt(ctx, p[from:from+n], legOff)

@@ -3,6 +3,7 @@ package view
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"sync"
@@ -26,20 +27,9 @@ func SumsBytes(size int64) int64 {
 	return (blocks*sumBytes + blockdev.BlockLength - 1) / blockdev.BlockLength * blockdev.BlockLength
 }
 
-// MismatchError reports a block that does not match its checksum. It wraps
-// blockdev.ErrCorrupt, so an initiator receives MEDIUM ERROR.
-type MismatchError struct {
-	View   string
-	Offset int64 // of the block, in bytes
-}
-
-// Error implements error.
-func (e *MismatchError) Error() string {
-	return fmt.Sprintf("view %s: block at byte %d does not match its checksum", e.View, e.Offset)
-}
-
-// Unwrap returns blockdev.ErrCorrupt.
-func (e *MismatchError) Unwrap() error { return blockdev.ErrCorrupt }
+// ErrMismatch: a block does not match its checksum. It is the cause in a
+// blockdev.CorruptError, so an initiator receives MEDIUM ERROR with the LBA.
+var ErrMismatch = errors.New("does not match its checksum")
 
 // Verify verifies reads with checksums computed at the write. An offload write and an
 // unmap remove the checksums of their range: its blocks are not verified until they are
@@ -105,7 +95,7 @@ func sumsOf(first, end int64) blockdev.Range {
 	return blockdev.Range{Offset: first / blockdev.BlockLength * sumBytes, Length: blocks * sumBytes}
 }
 
-// ReadAt implements Volume. It returns a MismatchError for data that has changed.
+// ReadAt implements Volume. Data that has changed is a blockdev.CorruptError.
 func (v *Verify) ReadAt(ctx context.Context, p []byte, off int64) error {
 	held := v.regions.of(off, int64(len(p)))
 	held.rlock()
@@ -128,15 +118,23 @@ func (v *Verify) read(ctx context.Context, p []byte, off int64) error {
 	sums, b := v.buffer(r.Length)
 	defer v.buffers.Put(b)
 	if err := v.sums.ReadAt(ctx, sums, r.Offset); err != nil {
-		return fmt.Errorf("checksums of view %s: %w", v.name, err)
+		return v.withoutSums(err, off)
 	}
 	if i := mismatch(data, sums); i >= 0 {
-		return &MismatchError{v.name, first + int64(i)*blockdev.BlockLength}
+		return &blockdev.CorruptError{Name: "view " + v.name, Offset: first + int64(i)*blockdev.BlockLength, Err: ErrMismatch}
 	}
 	if len(data) != len(p) || first != off {
 		copy(p, data[off-first:])
 	}
 	return nil
+}
+
+// withoutSums returns the error of reading from off where checksums cannot be read.
+func (v *Verify) withoutSums(err error, off int64) error {
+	if below, ok := errors.AsType[*blockdev.CorruptError](err); ok {
+		off = max(off, below.Offset/sumBytes*blockdev.BlockLength)
+	}
+	return blockdev.Unreadable(fmt.Errorf("checksums of view %s: %w", v.name, err), off)
 }
 
 // mismatch returns the index of the first block of data that does not match its

@@ -91,9 +91,12 @@ func (lu *LogicalUnit) readAt(ctx context.Context, p []byte, off int64) error {
 		return nil
 	}
 	if corrupt, ok := errors.AsType[*blockdev.CorruptError](err); ok {
+		sense := NewSense(KeyMediumError, ASCUnrecoveredReadError)
 		// The store reports the start of its own block, which can precede the range.
-		sense := NewSense(KeyMediumError, ASCUnrecoveredReadError).
-			WithInformation(uint64(max(corrupt.Offset, off)) >> lu.blockShift)
+		at := max(corrupt.Offset, off)
+		if corrupt.Offset > off-blockdev.BlockLength && at < off+int64(len(p)) {
+			sense = sense.WithInformation(uint64(at) >> lu.blockShift)
+		}
 		sense.Err = err
 		return sense
 	}

@@ -337,6 +337,17 @@ func TestRead_MediumErrorInformation(t *testing.T) {
 	}
 }
 
+// TestRead_MediumErrorElsewhere: an offset outside of what was read is that of another
+// device, and is not reported.
+func TestRead_MediumErrorElsewhere(t *testing.T) {
+	f := newFixture(t)
+	for _, offset := range []int64{0, 4096, 16384, 1 << 30} {
+		f.vol.setError(&blockdev.CorruptError{Offset: offset, Err: fmt.Errorf("checksum")})
+		r := f.do(cdb10(0x28, 0, 16, 16), nil) // bytes 8192 to 16384
+		wantHex(t, r.sense[:8], "70 00 03 00000000 0a")
+	}
+}
+
 func TestLogicalUnit_MapErrors(t *testing.T) {
 	f := newFixture(t)
 	mine := fmt.Errorf("token: %w", backstore.ErrNotFound)
