@@ -131,11 +131,11 @@ func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 func (d *Disk) readSpan(ctx context.Context, p []byte, s span, at int64) error {
 	b, err := d.table.Block(ctx, s.block)
 	if err != nil {
-		return err
+		return blockdev.Unreadable(err, at)
 	}
 	switch b.State {
 	case Full:
-		return d.reader.ReadAt(ctx, p, b.Offset+s.off)
+		return d.readPayload(ctx, p, b.Offset+s.off, at)
 	case Zero:
 		clear(p)
 		return nil
@@ -144,11 +144,16 @@ func (d *Disk) readSpan(ctx context.Context, p []byte, s span, at int64) error {
 	default:
 		return d.presence(ctx, s, func(set bool, from, n int64) error {
 			if set {
-				return d.reader.ReadAt(ctx, p[from:from+n], b.Offset+s.off+from)
+				return d.readPayload(ctx, p[from:from+n], b.Offset+s.off+from, at+from)
 			}
 			return d.readBelow(ctx, p[from:from+n], at+from)
 		})
 	}
+}
+
+// readPayload reads bytes that are at off in the container and at byte at of the disk.
+func (d *Disk) readPayload(ctx context.Context, p []byte, off, at int64) error {
+	return blockdev.Translate(d.reader.ReadAt(ctx, p, off), at-off)
 }
 
 // readBelow reads absent bytes from the parent, or zeros.
@@ -173,7 +178,7 @@ func (d *Disk) presence(ctx context.Context, s span, fn func(set bool, from, n i
 	count := (s.off+s.length+sector-1)/sector - first
 	bits, err := d.table.Present(ctx, s.block, first, count)
 	if err != nil {
-		return err
+		return blockdev.Unreadable(err, s.block*d.geometry.BlockLength+s.off)
 	}
 	for i := int64(0); i < count; {
 		set, n := bits.Run(i, count)
@@ -190,7 +195,10 @@ func (d *Disk) presence(ctx context.Context, s span, fn func(set bool, from, n i
 // WriteAt writes p at off.
 func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
 	_, err := d.change(ctx, off, int64(len(p)), func(s span, at int64) (int64, error) {
-		return s.length, d.c.WriteAt(ctx, p[s.done:s.done+s.length], at)
+		if err := d.c.WriteAt(ctx, p[s.done:s.done+s.length], at); err != nil {
+			return 0, err
+		}
+		return s.length, nil
 	})
 	return err
 }
@@ -206,7 +214,7 @@ func (d *Disk) Map(ctx context.Context, dst int64, from offload.Snapshot, src, l
 		for done := int64(0); done < s.length; {
 			n, err := d.engine.MapTo(ctx, d.c, at+done, from, src+s.done+done, s.length-done)
 			if err != nil {
-				return 0, err
+				return done, err
 			}
 			done += n
 		}
@@ -227,16 +235,18 @@ func (d *Disk) change(ctx context.Context, off, length int64, payload func(s spa
 	}
 	for done < length {
 		n, err := d.changeInPlace(ctx, off, length, done, payload)
+		done += n
 		if err != nil {
 			return done, err
 		}
-		if done += n; done == length {
+		if done == length {
 			break
 		}
-		if n, err = d.changeExclusive(ctx, d.span(off, length, done), payload); err != nil || n == 0 {
+		n, err = d.changeExclusive(ctx, d.span(off, length, done), payload)
+		done += n
+		if err != nil || n == 0 {
 			return done, err
 		}
-		done += n
 	}
 	return done, nil
 }
@@ -258,7 +268,7 @@ func (d *Disk) changeInPlace(ctx context.Context, off, length, done int64, paylo
 		if b.State == Partial {
 			all := true
 			if err := d.presence(ctx, s, func(set bool, _, _ int64) error { all = all && set; return nil }); err != nil {
-				return 0, err
+				return done - began, err
 			}
 			if !all {
 				break
@@ -267,13 +277,13 @@ func (d *Disk) changeInPlace(ctx context.Context, off, length, done int64, paylo
 			break
 		}
 		n, err := payload(s, b.Offset+s.off)
+		done += n
 		if err != nil {
-			return 0, err
+			return done - began, err
 		}
 		if n == 0 {
 			break
 		}
-		done += n
 	}
 	return done - began, nil
 }
@@ -308,7 +318,7 @@ func (d *Disk) changeExclusive(ctx context.Context, s span, payload func(s span,
 	}
 	n, err := payload(s, b.Offset+s.off)
 	if err != nil || n == 0 {
-		return 0, err
+		return 0, err // without its bits, nothing of it is in the disk
 	}
 	sector := d.geometry.SectorLength
 	first := s.off / sector
@@ -448,7 +458,10 @@ func (d *Disk) unmapParts(ctx context.Context, off, length int64) error {
 		}
 		if !empty {
 			_, err := d.change(ctx, off+done, s.length, func(s span, at int64) (int64, error) {
-				return s.length, d.c.Unmap(ctx, at, s.length)
+				if err := d.c.Unmap(ctx, at, s.length); err != nil {
+					return 0, err
+				}
+				return s.length, nil
 			})
 			if err != nil {
 				return err
