@@ -83,6 +83,9 @@ func remove(name string) error {
 	if !errors.Is(err, unix.ENOTEMPTY) {
 		return err
 	}
+	if rest, rerr := (osFS{}).List(name); rerr != nil || len(rest) > 0 {
+		return err // it stays, and so does what it holds
+	}
 	for i := range heldNames {
 		_ = os.Remove(heldName(name, i)) // what is left is the error of the next
 	}

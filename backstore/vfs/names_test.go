@@ -51,6 +51,9 @@ func TestHeldNames(t *testing.T) {
 	if n := entries() - 1; n != heldNames {
 		t.Errorf("again: %d names are held, want %d", n, heldNames)
 	}
+	if err := fsys.Remove(dir); !errors.Is(err, unix.ENOTEMPTY) || entries()-1 != heldNames {
+		t.Errorf("removing a directory with a file: %v, want ENOTEMPTY, and %d names are held, want %d", err, entries()-1, heldNames)
+	}
 	must(t, fsys.Remove(filepath.Join(dir, "a")))
 	must(t, fsys.Remove(dir))
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {

@@ -44,10 +44,21 @@ func (osFS) MayChange(dir string) error {
 	return nil
 }
 
+// errNotFile: something else has the name of a file: a directory, a pipe, a device.
+var errNotFile = errors.New("it is not a regular file")
+
+// openOS opens a regular file. Nothing else is waited for (a pipe), read or written.
 func openOS(name string, flag int) (File, error) {
-	f, err := os.OpenFile(name, flag, fileMode)
+	f, err := os.OpenFile(name, flag|unix.O_NONBLOCK, fileMode)
 	if err != nil {
 		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: name, Err: errNotFile}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return osFile{f}, nil
 }
@@ -103,7 +114,7 @@ func (osFS) SyncDir(dir string) error {
 func (osFS) Lock(name string) (io.Closer, error) { return lockOS(name, os.O_RDWR|os.O_CREATE) }
 
 func lockOS(name string, flag int) (io.Closer, error) {
-	f, err := os.OpenFile(name, flag, fileMode)
+	f, err := os.OpenFile(name, flag|unix.O_NONBLOCK, fileMode)
 	if err != nil {
 		return nil, err
 	}

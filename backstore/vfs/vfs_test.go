@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -322,5 +324,23 @@ func TestMem_SetCapacity(t *testing.T) {
 	free(0)
 	if m.Used() != pageLength {
 		t.Errorf("%d bytes are used", m.Used())
+	}
+}
+
+// TestOS_NotFiles opens what is not a regular file: that is an error, at once.
+func TestOS_NotFiles(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(dir, "directory"), 0o700))
+	must(t, unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600))
+	must(t, os.Symlink("/dev/null", filepath.Join(dir, "device")))
+	for _, name := range []string{"directory", "pipe", "device"} {
+		for what, open := range map[string]func(string) (File, error){"write": OS().Open, "read": OS().(Reader).OpenToRead} {
+			if f, err := open(filepath.Join(dir, name)); err == nil {
+				t.Errorf("a %s was opened to %s", name, what)
+				f.Close()
+			} else if !strings.Contains(err.Error(), name) {
+				t.Errorf("%s to %s: %v", name, what, err)
+			}
+		}
 	}
 }
