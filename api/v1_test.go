@@ -124,6 +124,9 @@ func populate(v reflect.Value) {
 
 // TestConversions_OneWay holds the conversions that no client reverses.
 func TestConversions_OneWay(t *testing.T) {
+	if has, told := reflect.TypeFor[backstore.Repaired]().NumField(), reflect.TypeFor[v1.Repaired]().NumField(); has != told {
+		t.Errorf("the JSON of a repair has %d of its %d fields", told, has)
+	}
 	var repaired backstore.Repaired
 	populate(reflect.ValueOf(&repaired).Elem())
 	for name, tt := range map[string]struct {
@@ -135,7 +138,7 @@ func TestConversions_OneWay(t *testing.T) {
 		"no scrub":    {lastScrubV1(backstore.LastScrub{}).Version, `0`},
 		"first scrub": {lastScrubV1(backstore.LastScrub{Since: time.Unix(1, 0)}).Version, `1`},
 		"upgrade":     {UpgradedV1(backstore.Upgraded{From: 2, To: 3, Rows: 4}), `{"from":2,"to":3,"rows":4}`},
-		"repair": {RepairedV1(repaired), `{"volumes":1,"snapshots":1,"records":1,"lost_bytes":1,"lost":[{"what":"text","offset":1,"length":1,"reason":"text"}],"more_lost":1,` +
+		"repair": {RepairedV1(repaired), `{"volumes":1,"snapshots":1,"records":1,"lost_bytes":1,"data_read":true,"lost":[{"what":"text","offset":1,"length":1,"reason":"text"}],"more_lost":1,` +
 			`"unused":[{"first_lsn":1,"last_lsn":1,"records":1,"change":{"kind":"text","what":"text","offset":1,"length":1,"detail":"text"}}],"more_unused":1}`},
 		"record of the journal": {
 			DumpItemV1(backstore.DumpItem{Part: "journal", Key: "7", Value: map[string]any{"kind": "write", "changes": []backstore.Change{{Kind: "write", What: "volume v", Length: 4096}}}}),

@@ -10,7 +10,7 @@ import (
 // RepairedV1 returns the JSON of what a repair found.
 func RepairedV1(r backstore.Repaired) v1.Repaired {
 	return v1.Repaired{
-		Volumes: r.Volumes, Snapshots: r.Snapshots, Records: r.Records, LostBytes: r.LostBytes,
+		Volumes: r.Volumes, Snapshots: r.Snapshots, Records: r.Records, LostBytes: r.LostBytes, DataRead: r.DataRead,
 		Lost: each(func(l backstore.Lost) v1.Lost { return v1.Lost(l) })(r.Lost), More: r.More,
 		Unused: each(unusedV1)(r.Unused), MoreUnused: r.MoreUnused,
 	}

@@ -18,6 +18,7 @@ type repairedRecord struct {
 	Snapshots  int            `json:"snapshots"`
 	Records    int            `json:"records"`
 	LostBytes  int64          `json:"lost_bytes"`
+	DataRead   bool           `json:"data_read,omitempty"` // missing in older records
 	Lost       []storedLost   `json:"lost"`
 	More       int            `json:"more_lost,omitempty"`
 	Unused     []storedUnused `json:"unused"`
@@ -49,7 +50,7 @@ type storedChange struct {
 // encode returns the record of r.
 func (r *Repaired) encode() ([]byte, error) {
 	rec := repairedRecord{
-		Version: repairedVersion, Volumes: r.Volumes, Snapshots: r.Snapshots, Records: r.Records, LostBytes: r.LostBytes,
+		Version: repairedVersion, Volumes: r.Volumes, Snapshots: r.Snapshots, Records: r.Records, LostBytes: r.LostBytes, DataRead: r.DataRead,
 		Lost: []storedLost{}, More: r.More, Unused: []storedUnused{}, MoreUnused: r.MoreUnused,
 	}
 	for _, l := range r.Lost {
@@ -71,7 +72,7 @@ func decodeRepaired(text []byte) (r Repaired, err error) {
 		return r, fmt.Errorf("version %d of its record, this program knows up to %d", rec.Version, repairedVersion)
 	}
 	r = Repaired{
-		Volumes: rec.Volumes, Snapshots: rec.Snapshots, Records: rec.Records, LostBytes: rec.LostBytes,
+		Volumes: rec.Volumes, Snapshots: rec.Snapshots, Records: rec.Records, LostBytes: rec.LostBytes, DataRead: rec.DataRead,
 		Lost: []Lost{}, More: rec.More, Unused: []UnusedChange{}, MoreUnused: rec.MoreUnused,
 	}
 	for _, l := range rec.Lost {

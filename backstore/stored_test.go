@@ -14,11 +14,11 @@ func TestStoredRecords(t *testing.T) {
 	scrub := LastScrub{Ended: at, Since: at, Took: "3s", ReadBytes: 4, Damaged: 5, MendedBytes: 6, LostRows: 7}
 	scrubGolden := `{"version":1,"ended":"1970-01-01T00:00:01Z","since":"1970-01-01T00:00:01Z","took":"3s","read_bytes":4,"damaged_extents":5,"mended_bytes":6,"lost_metadata":7}`
 	repaired := Repaired{
-		Volumes: 1, Snapshots: 2, Records: 3, LostBytes: 4, Lost: []Lost{{What: "volume a", Offset: 4096, Length: 8192, Reason: "torn"}}, More: 5,
+		Volumes: 1, Snapshots: 2, Records: 3, LostBytes: 4, DataRead: true, Lost: []Lost{{What: "volume a", Offset: 4096, Length: 8192, Reason: "torn"}}, More: 5,
 		Unused:     []UnusedChange{{FirstLSN: 6, LastLSN: 7, Records: 2, Change: Change{Kind: "write", What: "volume b", Offset: 4096, Length: 4096, Detail: "d"}}},
 		MoreUnused: 8,
 	}
-	repairedGolden := `{"version":1,"volumes":1,"snapshots":2,"records":3,"lost_bytes":4,` +
+	repairedGolden := `{"version":1,"volumes":1,"snapshots":2,"records":3,"lost_bytes":4,"data_read":true,` +
 		`"lost":[{"what":"volume a","offset":4096,"length":8192,"reason":"torn"}],"more_lost":5,` +
 		`"unused":[{"first_lsn":6,"last_lsn":7,"records":2,"change":{"kind":"write","what":"volume b","offset":4096,"length":4096,"detail":"d"}}],"more_unused":8}`
 	encoders := map[string]struct {

@@ -18,12 +18,14 @@ type Upgraded struct {
 	Rows int `json:"rows"`
 }
 
-// Repaired is what odx store repair prints.
+// Repaired is what odx store repair prints. With DataRead, all data was read and what
+// is damaged of it is in LostBytes and Lost.
 type Repaired struct {
 	Volumes    int            `json:"volumes"`
 	Snapshots  int            `json:"snapshots"`
 	Records    int            `json:"records"`
 	LostBytes  int64          `json:"lost_bytes"`
+	DataRead   bool           `json:"data_read"`
 	Lost       []Lost         `json:"lost"`
 	More       int            `json:"more_lost,omitempty"`
 	Unused     []UnusedChange `json:"unused"`
