@@ -291,7 +291,7 @@ func (s *Store) replay(ctx context.Context, st state) error {
 	}
 	s.replaying = false
 	if s.opts.ReadOnly {
-		if err := s.salvageVolumes(); err != nil {
+		if err := errors.Join(s.salvageVolumes(), s.noteSnapshots()); err != nil {
 			return err
 		}
 	}

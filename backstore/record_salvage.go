@@ -112,6 +112,7 @@ func (r *snapshotRecord) salvage(s *Store) error {
 // salvage puts the records also where the snapshot is lost: it is no more either way.
 func (r *deleteSnapshotRecord) salvage(s *Store) error {
 	if s.snapshots[r.id] == nil {
+		s.changedSnaps[r.id] = true
 		s.putRecords(r.records)
 		return nil
 	}

@@ -58,9 +58,26 @@ func (s *Store) salvageSnapshots() error {
 		d := dec{b: v.Value}
 		row := d.snapshotRow()
 		if d.err != nil || !v.Proved || s.snapshots[id] != nil {
-			return nil // that it is lost is noted
+			return nil // noteSnapshots notes it
 		}
 		s.snapshots[id] = row.state()
+		return nil
+	})
+}
+
+// noteSnapshots notes each snapshot that is not shown because its row is lost. The
+// journal is replayed.
+func (s *Store) noteSnapshots() error {
+	return s.eachLost(snapshotPrefix, func(id uint64, v meta.Version) error {
+		if s.snapshots[id] != nil || s.changedSnaps[id] { // the journal deletes it
+			return nil
+		}
+		held := "what it held is not known"
+		d := dec{b: v.Value}
+		if row := d.snapshotRow(); v.Value != nil && d.err == nil {
+			held = fmt.Sprintf("as of checkpoint %d it held %d bytes", v.Checkpoint, row.state().length)
+		}
+		s.noteDamage(fmt.Sprintf("snapshot %d", id), fmt.Errorf("%w: its row is lost in every copy, and with it its data: %s; a token that stands for it ends", ErrCorrupt, held))
 		return nil
 	})
 }

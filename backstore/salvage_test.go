@@ -213,6 +213,63 @@ func TestRepair_MissingVolumes(t *testing.T) {
 	}
 }
 
+// TestRepair_LostSnapshots loses the rows of snapshots: each is named, but for one that
+// the journal deletes, and one whose row is also in an older run that was not changed.
+func TestRepair_LostSnapshots(t *testing.T) {
+	ctx := context.Background()
+	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, mergeFloor: 1 << 40}
+	d := newDisk()
+	s, err := Open(ctx, d.options(o))
+	if err != nil {
+		t.Fatal(err)
+	}
+	must := func(errs ...error) {
+		t.Helper()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v := createVolume(t, s, "v", 1<<20)
+	snapshot := func() uint64 {
+		t.Helper()
+		n, err := v.Snapshot(ctx, []Range{{Offset: 4096, Length: 8192}}, nil)
+		must(err)
+		defer n.Release()
+		return n.ID()
+	}
+	must(v.WriteAt(ctx, randomBytes(1, 1<<20), 0))
+	older := snapshot()
+	must(s.Checkpoint(ctx))
+	lost, deleted := snapshot(), snapshot()
+	must(s.Checkpoint(ctx), s.DeleteSnapshot(ctx, deleted))
+	s.cancel()
+	s.background.Wait()
+	must(s.Flush(ctx), s.closeFiles())
+	all, newest := filesOf(t, d.fs), ""
+	for name := range all {
+		if strings.HasSuffix(name, ".rows") {
+			newest = max(newest, name)
+		}
+	}
+	for _, name := range []string{newest, newest + ".copy"} {
+		all[name][BlockLength+10] ^= 1 // in its first table
+	}
+	d = (&damageable{}).on(t, all)
+	rescued, err := Open(ctx, readOnly(d.options(o)))
+	must(err)
+	damage, _ := rescued.Damage()
+	must(rescued.Close())
+	r, err := Repair(ctx, RepairOptions{Options: d.options(o), To: "/new"})
+	must(err)
+	for what, text := range map[string]string{"rescue": fmt.Sprint(damage), "repair": fmt.Sprint(r.Lost)} {
+		for id, want := range map[uint64]bool{older: false, lost: true, deleted: false} {
+			if strings.Contains(text, fmt.Sprintf("{snapshot %d ", id)) != want {
+				t.Errorf("%s: snapshot %d is named: %v, want %v: %s", what, id, !want, want, text)
+			}
+		}
+	}
+}
+
 // TestRepair_LostRecords loses one table of records in both copies: the other records
 // are there, in a rescue and after a repair, and what is lost is named.
 func TestRepair_LostRecords(t *testing.T) {
