@@ -103,6 +103,10 @@ func (d *dumper) rows(ctx context.Context) (first journal.LSN, err error) {
 		}
 	}
 	sb, _, found, err := s.findSuperblock()
+	if lost, ok := errors.AsType[*lostSuperblock](err); ok {
+		sb, err = s.rebuildSuperblock(lost)
+		found = true
+	}
 	s.sb = sb
 	if old := (*FormatError)(nil); errors.As(err, &old) && old.Version == 2 {
 		_, err = s.convertRows(ctx)
@@ -110,6 +114,9 @@ func (d *dumper) rows(ctx context.Context) (first journal.LSN, err error) {
 		err = fmt.Errorf("%w: there is no store in %s", ErrNotFound, s.opts.Dir)
 	} else if err == nil {
 		s.kv, err = s.openRows()
+	}
+	if err == nil && s.sb.unit == 0 {
+		s.sb.unit, err = s.findUnit()
 	}
 	if err != nil {
 		return 0, err

@@ -83,6 +83,12 @@ func (s *Store) open(ctx context.Context) error {
 		return fmt.Errorf("%w: its repair was interrupted: the repaired metadata is complete in %s, and no data is lost: run odx store repair --in-place once more, which puts it in place", ErrCorrupt, filepath.Join(s.opts.Dir, repairDir))
 	}
 	sb, bad, found, err := s.findSuperblock()
+	if lost, ok := errors.AsType[*lostSuperblock](err); ok && s.opts.ReadOnly {
+		sb, err = s.rebuildSuperblock(lost)
+		found = true
+	} else if ok {
+		err = s.advise(err)
+	}
 	var old *FormatError
 	if errors.As(err, &old) && old.Version < formatVersion && old.Version >= oldestFormat && s.opts.ReadOnly {
 		s.sb = sb
@@ -133,6 +139,11 @@ func (s *Store) openParts(ctx context.Context) (err error) {
 	}
 	if lost := s.kv.Lost(); lost != nil {
 		s.noteDamage("checkpoints", lost)
+	}
+	if s.sb.unit == 0 {
+		if s.sb.unit, err = s.findUnit(); err != nil {
+			return err
+		}
 	}
 	st, err := s.loadState()
 	if err != nil {

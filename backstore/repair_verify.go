@@ -17,6 +17,9 @@ type badExtent struct {
 // verifyExtent reads the data of an extent that is being made. One that is damaged
 // loses its fingerprint, so that the same data is stored again when it is written.
 func (m *repair) verifyExtent(id extent.ID, x *extent.Extent) {
+	if m.from.superblockLost {
+		defer m.newFingerprint(x)
+	}
 	if m.o.SkipData {
 		return
 	}
@@ -39,6 +42,17 @@ func (m *repair) verifyExtent(id extent.ID, x *extent.Extent) {
 	}
 	m.bad[id] = badExtent{bad, fmt.Sprintf("segment %08x: %v", uint32(x.Addr.Segment), err)}
 	x.Fingerprint = extent.Fingerprint{}
+}
+
+// newFingerprint gives an extent the fingerprint by the new key, if its data was read and
+// it had one.
+func (m *repair) newFingerprint(x *extent.Extent) {
+	if m.o.SkipData {
+		x.Fingerprint = extent.Fingerprint{}
+	}
+	if x.Fingerprint != (extent.Fingerprint{}) {
+		x.Fingerprint = m.from.fingerprints.Sum(m.data[:int(x.Blocks)*BlockLength])
+	}
 }
 
 // badBlock says why a block of an extent that was made is a read error, if it is.

@@ -272,8 +272,8 @@ func (s *Store) verifyExtent(x *extent.Extent, data []byte) (bad uint32, err err
 			err = fmt.Errorf("block %d: %w", x.Addr.Block+uint32(k), errCRC)
 		}
 	}
-	if err != nil || x.Fingerprint == (extent.Fingerprint{}) {
-		return bad, err // without a fingerprint where deduplication was off
+	if err != nil || x.Fingerprint == (extent.Fingerprint{}) || s.superblockLost {
+		return bad, err // without a fingerprint where deduplication was off, or without its key
 	}
 	if s.fingerprints.Sum(data) != x.Fingerprint {
 		return 1<<x.Blocks - 1, errFingerprint

@@ -240,6 +240,8 @@ type Store struct {
 
 	displacedBytes int
 
+	superblockLost bool // both copies: it is made of what the other files say, with a new key
+
 	guessed bool // rows of volumes are lost: no more than an older row, or nothing, is known of some
 
 	// segmentDirty: the journal has records whose data lies only in segments.

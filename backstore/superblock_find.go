@@ -83,7 +83,7 @@ func (f *superblockFinder) rejectForeign() error {
 	if best > 0 {
 		return nil
 	}
-	return fmt.Errorf("%w; the other files in %s are of store %x: put its own superblock back, from a copy of the store", errors.Join(foreign...), dir, mostVotes(votes))
+	return &lostSuperblock{fmt.Errorf("%w; the other files in %s are of store %x: put its own superblock back, from a copy of the store", errors.Join(foreign...), dir, mostVotes(votes))}
 }
 
 // headerVotes returns how many kinds of files have the id of each store in most of
@@ -175,11 +175,11 @@ func (f *superblockFinder) none() error {
 		damaged = damaged || !errors.Is(f.copies[i].err, fs.ErrNotExist)
 	}
 	if damaged {
-		return fmt.Errorf("%w: neither copy of the superblock is right: %w", ErrCorrupt, errors.Join(wrong...))
+		return &lostSuperblock{fmt.Errorf("%w: neither copy of the superblock is right: %w", ErrCorrupt, errors.Join(wrong...))}
 	}
 	if rest != "" {
-		return fmt.Errorf("%w: both copies of the superblock, %s and %s, are missing, but there is %s: restore one of them", ErrCorrupt,
-			f.copies[0].name, f.copies[1].name, rest)
+		return &lostSuperblock{fmt.Errorf("%w: both copies of the superblock, %s and %s, are missing, but there is %s", ErrCorrupt,
+			f.copies[0].name, f.copies[1].name, rest)}
 	}
 	return nil
 }

@@ -1,0 +1,181 @@
+package backstore
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"odx/backstore/blockmap"
+	"odx/backstore/extent"
+	"odx/backstore/journal"
+	"odx/backstore/meta"
+	"odx/backstore/segment"
+)
+
+// A store that has lost both copies of its superblock can be read all the same: its id
+// is in the header of each file, and the dedup unit is the one by which the maps name
+// blocks that exist. What is lost is the key of the fingerprints, which only
+// deduplication and hash tokens need, and the identity, if it ever was another one than
+// the id. Such a store is only read: a repair gives it a superblock.
+
+// lostSuperblock: no copy of the superblock is that of the store.
+type lostSuperblock struct{ err error }
+
+func (e *lostSuperblock) Error() string { return e.err.Error() }
+
+// Unwrap returns what is wrong with the copies.
+func (e *lostSuperblock) Unwrap() error { return e.err }
+
+// rebuildSuperblock returns a superblock from the headers of the other files. Its dedup
+// unit is 0, until findUnit knows it. It returns lost where they do not agree.
+func (s *Store) rebuildSuperblock(lost *lostSuperblock) (sb superblock, err error) {
+	fsys, dir := s.opts.FS, s.opts.Dir
+	if errors.Is(lost, fs.ErrPermission) {
+		return sb, lost // it is there
+	}
+	rows, err := meta.StoreIDs(fsys, filepath.Join(dir, checkpointDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return sb, errors.Join(lost, err)
+	}
+	if len(rows) == 0 {
+		return sb, fmt.Errorf("%w; without metadata in %s nothing says what its data is: restore both from a copy", lost, filepath.Join(dir, checkpointDir))
+	}
+	votes, err := headerVotes(
+		func() (map[[16]byte]int, error) { return rows, nil },
+		func() (map[[16]byte]int, error) { return journal.StoreIDs(fsys, filepath.Join(dir, journalDir)) },
+		func() (map[[16]byte]int, error) { return segment.StoreIDs(fsys, s.opts.segmentPath()) },
+	)
+	if err != nil {
+		return sb, errors.Join(lost, err)
+	}
+	sb.id = mostVotes(votes)
+	if len(votes) > 1 || votes[sb.id] < 2 {
+		return sb, fmt.Errorf("%w; nothing else says which store this is: the headers of metadata, journal and segments do not agree", lost)
+	}
+	sb.identity = sb.id
+	rand.Read(sb.fingerprintKey[:])
+	s.superblockLost = true
+	s.noteDamage("superblock", fmt.Errorf("%w; it is made again from the other files of store %x: if odx store new-identity was run, initiators see its LUNs as other disks, and hash tokens end",
+		lost, sb.id))
+	return sb, nil
+}
+
+// maxUnitSlots bounds how many blocks findUnit looks up.
+const maxUnitSlots = 1 << 17
+
+var errEnough = errors.New("enough was looked up")
+
+// findUnit finds the dedup unit by which the maps name blocks of extents that exist.
+func (s *Store) findUnit() (unit int, err error) {
+	f := unitFinder{kv: s.kv, wrong: make(map[int]int), pages: make(map[uint64]*[extent.PageExtents]uint8)}
+	err = s.kv.Scan(nil, func(key, value []byte) error {
+		if f.looked >= maxUnitSlots {
+			return errEnough
+		}
+		if len(key) != 9 || key[0] != 'n' {
+			return nil
+		}
+		slots, err := blockmap.LeafSlots(value)
+		if err != nil {
+			return nil // it is lost, and found so when it is needed
+		}
+		return f.leaf(slots)
+	})
+	if err = s.tolerate("rows", err); err != nil && !errors.Is(err, errEnough) {
+		return 0, err
+	}
+	if f.looked == 0 { // nothing is named by any unit
+		return s.opts.DedupUnit / BlockLength, nil
+	}
+	return f.best()
+}
+
+// unitFinder counts the slots that each unit has wrong.
+type unitFinder struct {
+	kv     meta.Reader
+	looked int
+	wrong  map[int]int // by unit
+	pages  map[uint64]*[extent.PageExtents]uint8
+}
+
+// leaf looks up the slots of a leaf: of each run of consecutive ones the first, the last
+// and one between.
+func (f *unitFinder) leaf(slots []extent.Slot) error {
+	for from := 0; from < len(slots); {
+		to := from + 1
+		for to < len(slots) && slots[to] == slots[to-1]+1 {
+			to++
+		}
+		if slots[from] != 0 {
+			for _, at := range []int{from, (from + to) / 2, to - 1} {
+				if err := f.slot(slots[min(at, to-1)]); err != nil {
+					return err
+				}
+			}
+		}
+		from = to
+	}
+	return nil
+}
+
+func (f *unitFinder) slot(slot extent.Slot) error {
+	f.looked++
+	for unit := 1; unit <= extent.MaxUnit; unit *= 2 {
+		id, block := uint64(slot)/uint64(unit), uint64(slot)%uint64(unit)
+		page, err := f.page(id / extent.PageExtents)
+		if err != nil {
+			return err
+		}
+		if page != nil && block >= uint64(page[id%extent.PageExtents]) {
+			f.wrong[unit]++
+		}
+	}
+	return nil
+}
+
+// page returns the lengths of a page of extents, nil if they are not known.
+func (f *unitFinder) page(number uint64) (*[extent.PageExtents]uint8, error) {
+	if page, ok := f.pages[number]; ok {
+		return page, nil
+	}
+	if len(f.pages) > 1<<12 {
+		clear(f.pages)
+	}
+	page := new([extent.PageExtents]uint8)
+	row, err := f.kv.Get(binary.BigEndian.AppendUint64([]byte{'e'}, number))
+	switch {
+	case errors.Is(err, meta.ErrNotFound): // none exists
+	case metadataDamage(err):
+		page = nil
+	case err != nil:
+		return nil, err
+	default:
+		if *page, err = extent.Lengths(row); err != nil {
+			page = nil
+		}
+	}
+	f.pages[number] = page
+	return page, nil
+}
+
+// best returns the unit that is right for nearly all slots, if there is only one. Lost
+// rows can make some wrong.
+func (f *unitFinder) best() (int, error) {
+	best, second := 0, 0
+	for unit := 1; unit <= extent.MaxUnit; unit *= 2 {
+		switch {
+		case best == 0 || f.wrong[unit] < f.wrong[best]:
+			best, second = unit, best
+		case second == 0 || f.wrong[unit] < f.wrong[second]:
+			second = unit
+		}
+	}
+	if f.wrong[best] >= f.looked/2 || f.wrong[second] <= 2*f.wrong[best] {
+		return 0, fmt.Errorf("%w: the superblock is lost, and the maps do not tell the dedup unit: %d of %d blocks fit with %d bytes, %d with %d bytes; restore %s from a copy",
+			ErrCorrupt, f.looked-f.wrong[best], f.looked, best*BlockLength, f.looked-f.wrong[second], second*BlockLength, superblockName)
+	}
+	return best, nil
+}
