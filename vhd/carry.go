@@ -33,6 +33,9 @@ func (j *job) bring(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	defer end()
+	if err := j.warnOfDamage(ctx); err != nil {
+		return Result{}, err
+	}
 	if f := FormatOf(j.request.Source); f == FormatOf(j.request.Destination) && f != disk.Raw && !j.reshaped() {
 		return j.rewrite(ctx, byPlace)
 	}
@@ -62,6 +65,7 @@ func (j *job) hand(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	defer src.release()
+	j.warnOfOverlap(src)
 	scratch := scratchName(FormatOf(j.request.Destination))
 	j.manager.Touch(scratch)
 	return j.write(ctx, Naming{Name: scratch}, func(f *backstore.Volume) error { return j.copyTo(ctx, f, src) })

@@ -216,6 +216,7 @@ func (j *job) convert(ctx context.Context, open func(ctx context.Context, name s
 		return Result{}, err
 	}
 	defer src.release()
+	j.warnOfOverlap(src)
 	return j.write(ctx, j.naming(j.request.Destination), func(f *backstore.Volume) error { return j.copyTo(ctx, f, src) })
 }
 
@@ -263,6 +264,7 @@ func (j *job) toVolume(ctx context.Context) (_ Result, err error) {
 		return Result{}, err
 	}
 	defer src.release()
+	j.warnOfOverlap(src)
 	if src.disk != nil && src.disk.Info().SectorLength != 512 {
 		j.warnings = append(j.warnings, fmt.Sprintf("%s has sectors of %d bytes; serve volume %s with block_size: %d", j.request.Source, src.disk.Info().SectorLength, j.request.Destination, src.disk.Info().SectorLength))
 	}

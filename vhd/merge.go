@@ -34,14 +34,8 @@ func (j *job) merge(ctx context.Context) (Result, error) {
 		return Result{}, fmt.Errorf("merge %s: its chain: %w", j.request.Source, backstore.ErrChanged)
 	}
 	levels := len(children)
-	for i, name := range all {
-		but := ""
-		if i > 0 {
-			but = all[i-1]
-		}
-		if err := j.manager.checkNoChildren(ctx, name, but); err != nil {
-			return Result{}, err
-		}
+	if err := j.checkMerge(ctx, src, levels); err != nil {
+		return Result{}, err
 	}
 	parent := src.parents[levels-1]
 	result := Result{Name: parent.name, FileBytesBefore: parent.file.size}
@@ -57,6 +51,22 @@ func (j *job) merge(ctx context.Context) (Result, error) {
 		return nil
 	})
 	return result, err
+}
+
+// checkMerge returns an error if one of the disks has overlapping blocks, or children that
+// would lose their parent.
+func (j *job) checkMerge(ctx context.Context, src *source, levels int) error {
+	but := ""
+	for _, s := range append([]*source{src}, src.parents[:levels]...) {
+		if err := s.checkOverlap(); err != nil {
+			return err
+		}
+		if err := j.manager.checkNoChildren(ctx, s.name, but); err != nil {
+			return err
+		}
+		but = s.name
+	}
+	return nil
 }
 
 // mergeNames returns the disks that are merged, the last one first, and the parent

@@ -47,6 +47,9 @@ func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result,
 		return Result{}, err
 	}
 	defer src.release()
+	if err := src.checkOverlap(); err != nil {
+		return Result{}, err
+	}
 	info := src.disk.Info()
 	spec := disk.Spec{Kind: info.Kind, Geometry: info.Geometry, ID: info.ID, DiskID: info.DiskID, Parent: info.Parent}
 	if j.request.Operation == Resize {

@@ -83,6 +83,9 @@ func differences(a, b *footer) string {
 
 // size compares the sizes that the footer states in more than one field.
 func (c *checker) size(m *image) {
+	if rest := m.footer.currentSize % sectorLength; rest != 0 {
+		c.harmless("the current size, %d bytes, is not a multiple of 512; the last %d bytes are not part of the disk", m.footer.currentSize, rest)
+	}
 	g := m.footer.geometry
 	byGeometry := g.sectors() * sectorLength
 	// A geometry has whole cylinders: a difference of less than one is rounding.

@@ -62,7 +62,8 @@ func OpenReadOnly(ctx context.Context, r blockdev.Reader) (*File, error) {
 
 // Open opens a virtual disk for reading and writing, with the errors of OpenReadOnly.
 // It returns an error for a disk with overlapping blocks, where a write to one changes
-// another, and rewrites a missing or damaged footer.
+// another, rewrites a missing or damaged footer, and completes a last block that ends
+// with the disk.
 func Open(ctx context.Context, c disk.Container) (*File, error) {
 	f, err := OpenReadOnly(ctx, c)
 	if err != nil {
@@ -76,7 +77,23 @@ func Open(ctx context.Context, c disk.Container) (*File, error) {
 	if err := f.repairFooters(ctx); err != nil {
 		return nil, fmt.Errorf("vhd: repair footer: %w", err)
 	}
+	if used := f.usedEnd(); f.kind != disk.Fixed && used > f.endAt {
+		if err := f.moveFooter(ctx, roundUp(used, sectorLength)); err != nil {
+			return nil, fmt.Errorf("vhd: complete the last block: %w", err)
+		}
+	}
 	return f, nil
+}
+
+// Overlap returns an error if ranges of the file overlap: two blocks, or a block and a
+// structure. What such a disk shows is what it has, but not what was written to it.
+func (f *File) Overlap() (twice error) {
+	f.survey(func(int64, int64) {}, func(a, b fileRange) {
+		if twice == nil {
+			twice = invalid("%s", f.usedTwice(a, b))
+		}
+	})
+	return twice
 }
 
 // Probe returns the Info of a virtual disk without reading its BAT: the number of reads

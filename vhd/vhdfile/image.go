@@ -268,10 +268,21 @@ func (m *image) payloadAt(i int64) int64 { return m.bitmapAt(i) + bitmapLength(m
 // placeLength returns the length of a block in the file, bitmap and payload.
 func (m *image) placeLength() int64 { return bitmapLength(m.blockLength) + m.blockLength }
 
+// placeOf returns the range of an allocated block in the file. The last block can extend
+// beyond the disk; a file that ends there, or has its footer there, has all of it.
+func (m *image) placeOf(i int64) fileRange {
+	part := min(m.blockLength, m.size-i*m.blockLength)
+	e := fileRange{off: m.bitmapAt(i), length: bitmapLength(m.blockLength) + part}
+	if m.inside(uint64(e.off), m.placeLength()) {
+		e.length = m.placeLength()
+	}
+	return e
+}
+
 // outside returns the allocated blocks that are not in the file.
 func (m *image) outside() (blocks []int64) {
 	for i, sector := range m.bat {
-		if sector != unused && !m.inside(uint64(sector)*sectorLength, m.placeLength()) {
+		if e := m.placeOf(int64(i)); sector != unused && !m.inside(uint64(e.off), e.length) {
 			blocks = append(blocks, int64(i))
 		}
 	}
@@ -337,6 +348,9 @@ func (m *image) survey(gap func(off, length int64), overlap func(a, b fileRange)
 	structures := m.structures()
 	for _, sector := range sectors {
 		block := fileRange{int64(sector) * sectorLength, m.placeLength(), ""}
+		if end := int64(len(m.bat) - 1); sector == m.bat[end] {
+			block = m.placeOf(end)
+		}
 		for len(structures) > 0 && structures[0].off <= block.off {
 			visit(structures[0])
 			structures = structures[1:]

@@ -66,7 +66,7 @@ func TestOpen_Size(t *testing.T) {
 		"grown, old geometry":             {4 * mib, 8 * mib, "win ", g(4 * mib), 8 * mib, 8 * mib, "size and geometry disagree"},
 		"shrunk":                          {8 * mib, 4 * mib, "win ", g(4 * mib), 4 * mib, 4 * mib, ""},
 		"shrunk, old geometry":            {8 * mib, 4 * mib, "win ", g(8 * mib), 4 * mib, 4 * mib, "its geometry is that of one with"},
-		"not whole sectors":               {8 * mib, 8*mib + 100, "vs  ", g(8 * mib), 8 * mib, 8 * mib, ""},
+		"not whole sectors":               {8 * mib, 8*mib + 100, "vs  ", g(8 * mib), 8 * mib, 8 * mib, "the last 100 bytes are not part of the disk"},
 		"larger than Virtual PC geometry": {8 * mib, 8 * mib, "vpc ", g(8 * mib), 8 * mib, 8 * mib, "Virtual PC and qemu show only"},
 		"larger than qemu geometry":       {4 * mib, 8 * mib, "qemu", g(4 * mib), 8 * mib, 8 * mib, "Virtual PC and qemu show only"},
 		"geometry of qemu is larger":      {6800 * 512, 2 * mib, "qemu", geometry{100, 4, 17}, 6800 * 512, 6800 * 512, "the file has room for them"},
