@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// taskContext is the context of a command. It ends when the command is aborted. It is
-// reused with its task, and allocates nothing for a command that is not aborted and
-// does not call Done.
+// taskContext is the context of a command. It ends when the command is aborted, and does
+// so for good: contexts derived from it may look at it later. One that has not ended is
+// reused with its task, and allocates nothing for a command that does not call Done.
 //
-// It must not be used after Execute returns.
+// One that has not ended must not be used after Execute returns.
 type taskContext struct {
 	canceled atomic.Bool
 
@@ -84,12 +84,10 @@ func (c *taskContext) cancel() {
 	c.after = nil
 }
 
-// reset prepares the context for the next command.
-func (c *taskContext) reset() {
+// next returns the context of the next command: c, unless it has ended.
+func (c *taskContext) next() *taskContext {
 	if c.canceled.Load() {
-		c.mu.Lock()
-		c.done, c.after = nil, nil
-		c.canceled.Store(false)
-		c.mu.Unlock()
+		return &taskContext{}
 	}
+	return c
 }

@@ -36,8 +36,28 @@ func TestTaskContext_AfterFunc(t *testing.T) {
 	if stopAgain() {
 		t.Error("stop returned true after the call")
 	}
-	c.reset()
-	if c.Err() != nil || len(c.after) != 0 {
-		t.Error("canceled after reset")
+	next := c.next()
+	if next.Err() != nil || c.Err() == nil {
+		t.Errorf("the next context says %v, the one that has ended %v", next.Err(), c.Err())
+	}
+	if next.next() != next {
+		t.Error("a context that has not ended is not reused")
+	}
+}
+
+// A context that was derived learns that the command was aborted, even if the task is
+// reused before.
+func TestTaskContext_Reuse(t *testing.T) {
+	c := &taskContext{}
+	reused, told := make(chan struct{}), make(chan error)
+	c.AfterFunc(func() { // as package context does for a derived context
+		<-reused
+		told <- c.Err()
+	})
+	c.cancel()
+	c.next()
+	close(reused)
+	if err := <-told; err != context.Canceled {
+		t.Errorf("the end of the command is told as %v", err)
 	}
 }

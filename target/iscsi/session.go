@@ -171,7 +171,7 @@ func (s *session) abort(t *task) (running bool) {
 // execute runs the command and records its duration.
 func (t *task) execute() {
 	cost, start := &t.sess.cost[t.st.OpCode], time.Now()
-	t.sess.target.DeviceServer.Execute(&t.ctx, t.st)
+	t.sess.target.DeviceServer.Execute(t.ctx, t.st)
 	recordCost(cost, time.Since(start))
 }
 
