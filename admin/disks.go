@@ -94,7 +94,8 @@ func (s *Store) DiskManager(ctx context.Context) (*vhd.Manager, error) {
 	s.opening.Lock()
 	defer s.opening.Unlock()
 	if s.disks == nil {
-		s.disks, err = vhd.New(ctx, vhd.Config{Store: s.store, Engine: tokens.Engine(), Uses: uses{s}, Log: s.log, TableMemory: s.memory.Tables})
+		s.disks, err = vhd.New(ctx, vhd.Config{Store: s.store, Engine: tokens.Engine(), Uses: uses{s}, Log: s.log, TableMemory: s.memory.Tables,
+			Operations: int(max(s.memory.Rest/8/vhd.OperationMemory, 1))})
 	}
 	return s.disks, err
 }

@@ -22,6 +22,7 @@ func (s *Store) TokenManager(ctx context.Context) (*tokens.Manager, error) {
 	if s.tokens, err = tokens.Open(ctx, o); err != nil {
 		return nil, fmt.Errorf("open the tokens of the store in %s: %w", s.cfg.DataDir, err)
 	}
+	s.tokens.Engine().LimitMemory(s.memory.Copies)
 	return s.tokens, nil
 }
 

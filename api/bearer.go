@@ -27,6 +27,7 @@ func bearer(secret []byte, next http.Handler) http.Handler {
 		got := sha256.Sum256([]byte(given))
 		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="odx"`)
+			w.Header().Set("Connection", "close") // it takes one of the places of others
 			f, status := failureOf(errUnauthorized)
 			respond(w, status, f)
 			return

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -17,16 +16,15 @@ import (
 	"odx/admin"
 	v1 "odx/api/v1"
 	"odx/blockdev"
+	"odx/quota"
 )
-
-// maxParameters bounds the body of a request, in bytes: parameters, or data.
-const maxParameters = maxData
 
 // Server answers requests about one open store.
 type Server struct {
 	http    http.Server
 	admin   admin.Administrator
 	log     *logrus.Entry
+	memory  *quota.Quota  // of requests: their bodies and answers
 	serving chan struct{} // closed when Serve has ended
 
 	// stopping ends long requests; stop ends it.
@@ -51,7 +49,7 @@ func NewGuardedServer(a admin.Administrator, log *logrus.Entry, secret []byte) *
 }
 
 func newServer(a admin.Administrator, log *logrus.Entry, guard func(http.Handler) http.Handler) *Server {
-	s := &Server{admin: a, log: log, serving: make(chan struct{})}
+	s := &Server{admin: a, log: log, memory: quota.New(defaultMemory), serving: make(chan struct{})}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	for _, r := range allRoutes() {
@@ -71,7 +69,7 @@ func newServer(a admin.Administrator, log *logrus.Entry, guard func(http.Handler
 // Serve answers on l until Shutdown. It is called once.
 func (s *Server) Serve(l net.Listener) {
 	defer close(s.serving)
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(newBoundedListener(l, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
 		s.log.WithError(err).Error("the API has stopped answering; LUNs are served on")
 	}
 }
@@ -108,6 +106,7 @@ type call struct {
 	ctx        context.Context
 	admin      admin.Administrator
 	request    *http.Request
+	maxBody    int64 // of parameters, in bytes
 	parameters []byte
 	writer     http.ResponseWriter
 	// telling says that the answer has begun: it is lines of JSON.
@@ -121,7 +120,18 @@ func (s *Server) answer(r *route, w http.ResponseWriter, req *http.Request) {
 	}
 	defer s.calls.Done()
 	c := &call{ctx: req.Context(), admin: s.admin, request: req, writer: w}
-	result, err := s.run(r, c)
+	release, err := s.reserve(r, c)
+	if err != nil {
+		return // the client has gone
+	}
+	defer release()
+	if err = c.readBody(); err == nil && r.long {
+		release() // for those that take less time; there are no more than maxConnections
+	}
+	var result any
+	if err == nil {
+		result, err = s.run(r, c)
+	}
 	switch {
 	case err != nil:
 		f, status := failureOf(err)
@@ -138,16 +148,13 @@ func (s *Server) answer(r *route, w http.ResponseWriter, req *http.Request) {
 	case result == nil:
 		w.WriteHeader(r.status)
 	default:
+		c.deadline((*http.ResponseController).SetWriteDeadline)
 		respond(w, r.status, result)
 	}
 }
 
-// run reads the parameters and does what the request asks for.
+// run does what the request asks for.
 func (s *Server) run(r *route, c *call) (result any, err error) {
-	c.parameters, err = io.ReadAll(http.MaxBytesReader(c.writer, c.request.Body, maxParameters))
-	if err != nil {
-		return nil, fmt.Errorf("%w: parameters: %w", blockdev.ErrInvalid, err)
-	}
 	if r.long {
 		ctx, cancel := context.WithCancel(c.ctx)
 		defer cancel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"odx/backstore/blockmap"
 	"odx/blockdev"
@@ -15,7 +16,37 @@ const (
 	mapStep = 256
 	// copyBuffer is the piece in which data that cannot be mapped is copied.
 	copyBuffer = 256 << 10
+	// maxCopyBuffers is how many such pieces there are at a time.
+	maxCopyBuffers = 16
 )
+
+// copyBuffers is memory for data that cannot be mapped. Who finds none waits, first come,
+// first served, for the end of somebody's piece.
+type copyBuffers struct {
+	free    sync.Pool // of *[copyBuffer]byte
+	permits chan struct{}
+}
+
+func newCopyBuffers() copyBuffers {
+	return copyBuffers{
+		free:    sync.Pool{New: func() any { return new([copyBuffer]byte) }},
+		permits: make(chan struct{}, maxCopyBuffers),
+	}
+}
+
+func (c *copyBuffers) take(ctx context.Context) (*[copyBuffer]byte, error) {
+	select {
+	case c.permits <- struct{}{}:
+		return c.free.Get().(*[copyBuffer]byte), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (c *copyBuffers) put(b *[copyBuffer]byte) {
+	c.free.Put(b)
+	<-c.permits
+}
 
 // Map makes [dst, dst+length) of the volume equal bytes [src, src+length) of
 // the snapshot. Where source and destination lie alike to 4 KiB blocks it
@@ -68,7 +99,12 @@ func (v *Volume) mapStep(ctx context.Context, dst int64, from *Snapshot, src, le
 
 // copyBytes copies at most copyBuffer bytes by reading and writing.
 func (v *Volume) copyBytes(ctx context.Context, dst int64, from *Snapshot, src, n int64) (int64, error) {
-	buf := make([]byte, n)
+	b, err := v.store.copies.take(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer v.store.copies.put(b)
+	buf := b[:n]
 	if err := from.ReadAt(ctx, buf, src); err != nil {
 		return 0, err
 	}

@@ -65,6 +65,7 @@ func newStore(o Options) *Store {
 		deletedVols: make(map[uint64]bool), records: make(map[string][]byte), indexLoaded: make(chan struct{}),
 		checkpoints: checkpointer{hurry: make(chan struct{}, 1), stored: make(chan struct{}, 1)},
 		cleanNow:    make(chan struct{}, 1),
+		copies:      newCopyBuffers(),
 	}
 	s.cleanBudget = rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch)))
 	return s

@@ -216,6 +216,7 @@ type Store struct {
 	fingerprints *fingerprint.Key
 	plans        sync.Pool // of *writePlan
 	blocks       sync.Pool // of *[BlockLength]byte
+	copies       copyBuffers
 	appends      appendFloors
 
 	opMu sync.RWMutex

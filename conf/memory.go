@@ -11,6 +11,8 @@ const (
 	minTokens  = 1 << 20
 	minBuffers = 32 << 20
 	minRest    = 32 << 20
+	// minRequests has room for the longest request of the API.
+	minRequests = 4 << 20
 )
 
 // Memory is the division of the server's memory, in bytes.
@@ -18,15 +20,19 @@ type Memory struct {
 	// Total is the sum of the parts.
 	Total int64
 	// Cache is for the metadata of the store (store.cache), Tokens for live tokens
-	// (tokens.memory), Buffers for the data of commands (limits.buffers).
+	// (tokens.memory), Buffers for the data of commands (limits.buffers), less an eighth.
 	Cache, Tokens, Buffers int64
+	// Copies is that eighth: for bytes that copies move.
+	Copies int64
 	// Views is for the caches of views.
 	Views int64
 	// Tables is for the cached block allocation tables of VHDX files: an eighth of the
 	// rest.
 	Tables int64
-	// Rest is for everything else: connections, the metadata engine, the journal,
-	// copies, and uncollected garbage.
+	// Requests is for the requests and responses of the API: a sixteenth of the rest.
+	Requests int64
+	// Rest is for everything else: connections, the metadata engine, the journal, and
+	// uncollected garbage.
 	Rest int64
 }
 
@@ -47,8 +53,10 @@ func (c *Config) DivideMemory(available int64) Memory {
 		m.Total = max(m.Total, m.minimum())
 	}
 	m.divide()
-	m.Tables = m.Rest / 8
-	m.Rest -= m.Tables
+	m.Copies = m.Buffers / 8
+	m.Buffers -= m.Copies
+	m.Tables, m.Requests = m.Rest/8, max(m.Rest/16, minRequests)
+	m.Rest -= m.Tables + m.Requests
 	return m
 }
 

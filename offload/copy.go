@@ -3,7 +3,6 @@ package offload
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"odx/blockdev"
@@ -31,7 +30,7 @@ func (e *Engine) Copy(ctx context.Context, src blockdev.Volume, from int64, dst 
 		return nil
 	}
 	if !e.Shares(src) {
-		return copyPieces(ctx, src, from, dst, to, length, moved)
+		return e.copyPieces(ctx, src, from, dst, to, length, moved)
 	}
 	for length > 0 {
 		s, err := e.Snapshot(ctx, src, []blockdev.Range{{Offset: from, Length: length}}, 1)
@@ -42,7 +41,7 @@ func (e *Engine) Copy(ctx context.Context, src blockdev.Volume, from int64, dst 
 		if n < length && src == dst && to > from && to < from+length {
 			// What is not held yet would be overwritten before it is read.
 			s.Release()
-			return copyPieces(ctx, src, from, dst, to, length, moved)
+			return e.copyPieces(ctx, src, from, dst, to, length, moved)
 		}
 		err = e.copyAll(ctx, s, dst, to, moved)
 		s.Release()
@@ -64,7 +63,7 @@ func (e *Engine) copyAll(ctx context.Context, s Snapshot, dst blockdev.Volume, t
 func (e *Engine) CopySnapshot(ctx context.Context, s Snapshot, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error {
 	mapped := e.mapper(dst)
 	if mapped == nil {
-		return copyPieces(ctx, s, from, dst, to, length, moved)
+		return e.copyPieces(ctx, s, from, dst, to, length, moved)
 	}
 	var pace Pace
 	for done := int64(0); done < length; {
@@ -103,17 +102,7 @@ func (e *Engine) MapTo(ctx context.Context, v blockdev.Volume, dst int64, s Snap
 	if space, ok := e.store.AddressSpace(v); ok {
 		return space.Map(ctx, dst, s, src, length)
 	}
-	buf := copyBuffers.Get().(*[copyLength]byte)
-	defer copyBuffers.Put(buf)
-	p := buf[:min(length, copyLength)]
-	if err := s.ReadAt(ctx, p, src); err != nil {
-		return 0, err
-	}
-	if err := v.WriteAt(ctx, p, dst); err != nil {
-		return 0, err
-	}
-	blockdev.CountCopied(ctx, int64(len(p)))
-	return int64(len(p)), nil
+	return e.copyPiece(ctx, s, src, v, dst, length)
 }
 
 // Pace sizes the steps of a copy that nobody waits for, so that each one shows
@@ -147,39 +136,46 @@ func (p *Pace) Took(d time.Duration) {
 	}
 }
 
-// copyLength is how many bytes move at a time where they must be moved.
-const copyLength = 1 << 20
-
-var copyBuffers = sync.Pool{New: func() any { return new([copyLength]byte) }}
-
 type reader interface {
 	ReadAt(ctx context.Context, p []byte, off int64) error
 }
 
 // copyPieces copies by reading and writing. Within one volume it begins at the
 // end that is not overwritten before it is read.
-func copyPieces(ctx context.Context, src reader, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error {
-	buf := copyBuffers.Get().(*[copyLength]byte)
-	defer copyBuffers.Put(buf)
+func (e *Engine) copyPieces(ctx context.Context, src reader, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error {
 	backwards := src == reader(dst) && to > from && to < from+length
 	for done := int64(0); done < length; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		p := buf[:min(length-done, copyLength)]
 		at := done
 		if backwards {
-			at = length - done - int64(len(p))
+			at = length - done - min(length-done, copyLength)
 		}
-		if err := src.ReadAt(ctx, p, from+at); err != nil {
-			return &SourceError{err}
-		}
-		if err := dst.WriteAt(ctx, p, to+at); err != nil {
+		n, err := e.copyPiece(ctx, src, from+at, dst, to+at, length-done)
+		if err != nil {
 			return err
 		}
-		done += int64(len(p))
-		blockdev.CountCopied(ctx, int64(len(p)))
-		moved(int64(len(p)))
+		done += n
+		moved(n)
 	}
 	return nil
+}
+
+// copyPiece copies the first copyLength of length bytes by reading and writing, and
+// returns how many. An error of the source is a SourceError.
+func (e *Engine) copyPiece(ctx context.Context, src reader, from int64, dst blockdev.Volume, to, length int64) (int64, error) {
+	n := min(length, copyLength)
+	err := e.WithBuffer(ctx, func(ctx context.Context, buf []byte) error {
+		p := buf[:n]
+		if err := src.ReadAt(ctx, p, from); err != nil {
+			return &SourceError{err}
+		}
+		return dst.WriteAt(ctx, p, to)
+	})
+	if err != nil {
+		return 0, err
+	}
+	blockdev.CountCopied(ctx, n)
+	return n, nil
 }

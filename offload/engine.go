@@ -12,12 +12,14 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/quota"
 )
 
 // Engine copies between volumes. It is safe for concurrent use.
 type Engine struct {
-	store Store
-	log   *logrus.Entry
+	store  Store
+	log    *logrus.Entry
+	memory *quota.Quota // for buffers of bytes that move
 }
 
 // Open returns the engine of a store, and removes what copies left that the end of
@@ -29,7 +31,7 @@ func Open(ctx context.Context, store Store, log *logrus.Entry) (*Engine, error) 
 		silent.SetOutput(io.Discard)
 		log = logrus.NewEntry(silent)
 	}
-	e := &Engine{store, log}
+	e := &Engine{store, log, quota.New(defaultMemory)}
 	if err := store.DeleteStages(ctx, stagePrefix); err != nil {
 		return nil, fmt.Errorf("remove what an interrupted copy left: %w", err)
 	}

@@ -51,23 +51,17 @@ func stagingTime(ctx context.Context) context.Context {
 // fillStage copies ranges to byte at of the stage while there is time, but at least a
 // piece.
 func (e *Engine) fillStage(ctx context.Context, space AddressSpace, at int64, src blockdev.Volume, ranges []blockdev.Range) (int64, error) {
-	buf := copyBuffers.Get().(*[copyLength]byte)
-	defer copyBuffers.Put(buf)
 	var n int64
 	for _, r := range ranges {
 		for r.Length > 0 {
 			if n > 0 && blockdev.Late(ctx) {
 				return n, nil
 			}
-			p := buf[:min(r.Length, copyLength)]
-			if err := src.ReadAt(ctx, p, r.Offset); err != nil {
+			done, err := e.copyPiece(ctx, src, r.Offset, space, at+n, r.Length)
+			if err != nil {
 				return 0, err
 			}
-			if err := space.WriteAt(ctx, p, at+n); err != nil {
-				return 0, err
-			}
-			blockdev.CountCopied(ctx, int64(len(p)))
-			r.Offset, r.Length, n = r.Offset+int64(len(p)), r.Length-int64(len(p)), n+int64(len(p))
+			r.Offset, r.Length, n = r.Offset+done, r.Length-done, n+done
 		}
 	}
 	return n, nil

@@ -31,7 +31,7 @@ func (e *Engine) Write(ctx context.Context, s Snapshot, offset int64, dst Destin
 	if _, err := blockdev.Sum(ranges, dst.Volume.Size(), dst.BlockLength); err != nil {
 		return 0, false, err
 	}
-	w := writer{ctx: ctx, dst: dst.Volume, mapper: e.mapper(dst.Volume), block: int64(dst.BlockLength), moved: moved, src: s, pos: offset}
+	w := writer{ctx: ctx, engine: e, dst: dst.Volume, mapper: e.mapper(dst.Volume), block: int64(dst.BlockLength), moved: moved, src: s, pos: offset}
 	n, err = w.write(ranges)
 	return n, w.stopped, err
 }
@@ -48,6 +48,7 @@ func Zero(ctx context.Context, dst Destination, ranges []blockdev.Range, moved f
 // writer is one Write under way.
 type writer struct {
 	ctx    context.Context
+	engine *Engine
 	dst    blockdev.Volume
 	mapper mapper // dst, if bytes can be mapped to it
 	block  int64
@@ -137,17 +138,7 @@ func (w *writer) copySome(off, length int64) (n int64, err error) {
 	if w.mapper != nil {
 		return w.mapper.Map(ctx, off, w.src, w.pos, length)
 	}
-	buf := copyBuffers.Get().(*[copyLength]byte)
-	defer copyBuffers.Put(buf)
-	p := buf[:min(length, copyLength)]
-	if err := w.src.ReadAt(w.ctx, p, w.pos); err != nil {
-		return 0, err
-	}
-	if err := w.dst.WriteAt(w.ctx, p, off); err != nil {
-		return 0, err
-	}
-	blockdev.CountCopied(w.ctx, int64(len(p)))
-	return int64(len(p)), nil
+	return w.engine.copyPiece(w.ctx, w.src, w.pos, w.dst, off, length)
 }
 
 // zero unmaps ranges.

@@ -10,8 +10,12 @@ import (
 func transportOptions(l conf.Limits, m conf.Memory) iscsi.Options {
 	o := iscsi.DefaultOptions()
 	o.BufferBytes = m.Buffers
-	// Without a limit in the file, connections take half of the rest at most.
+	// Without a limit in the file, connections take half of the rest at most, those that
+	// have not logged in a quarter, and workers an eighth.
 	o.MaxConnections = int(min(int64(o.MaxConnections), m.Rest/2/iscsi.ConnectionBytes))
+	o.MaxUnauthenticated = int(min(int64(o.MaxUnauthenticated), m.Rest/4/iscsi.LoginBytes))
+	o.MaxUnauthenticatedPerAddress = min(o.MaxUnauthenticatedPerAddress, o.MaxUnauthenticated/2)
+	o.MaxWorkers = int(min(int64(o.MaxWorkers), m.Rest/8/iscsi.WorkerBytes))
 	set(&o.MaxSessions, l.Sessions)
 	set(&o.MaxSessionsPerInitiator, l.SessionsPerInitiator)
 	set(&o.ConnectionsPerSession, l.ConnectionsPerSession)

@@ -21,6 +21,7 @@ func TestLimits(t *testing.T) {
 		return o
 	}
 	m := full.DivideMemory(0)
+	defaults.BufferBytes = m.Buffers
 	for _, l := range []conf.Limits{{}, full.Limits} {
 		got, want := clean(transportOptions(l, m)), clean(defaults)
 		if got.MaxBurstLength != want.MaxBurstLength || got.QueueDepth != want.QueueDepth || got.MaxSessions != want.MaxSessions ||

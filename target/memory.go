@@ -27,8 +27,8 @@ func LimitMemory(cfg *conf.Config) {
 }
 
 // GuardMemory has the collector keep the heap within the memory of the service
-// until ctx ends: it works harder near what the cache and the tables of virtual disks
-// may take, what buffers and tokens take now, and the rest. GOMEMLIMIT, where it is set,
+// until ctx ends: it works harder near what the cache, the tables of virtual disks and
+// requests may take, what buffers and tokens take now, and the rest. GOMEMLIMIT, where it is set,
 // has its way. One service of a process may do so.
 func (s *Service) GuardMemory(ctx context.Context) {
 	if os.Getenv("GOMEMLIMIT") != "" {
@@ -38,7 +38,8 @@ func (s *Service) GuardMemory(ctx context.Context) {
 	tick := time.NewTicker(memoryTick)
 	defer tick.Stop()
 	for {
-		debug.SetMemoryLimit(collectorLimit(&memory, s.server.BufferedBytes(), s.tokens.Stats().MemoryBytes))
+		buffers := s.server.BufferedBytes() + s.tokens.Engine().Buffered()
+		debug.SetMemoryLimit(collectorLimit(&memory, buffers, s.tokens.Stats().MemoryBytes))
 		select {
 		case <-ctx.Done():
 			return
@@ -50,5 +51,5 @@ func (s *Service) GuardMemory(ctx context.Context) {
 // collectorLimit returns the size of the heap, in bytes, that the collector keeps
 // to while buffers and tokens take so much.
 func collectorLimit(m *conf.Memory, buffers, tokens int64) int64 {
-	return min(m.Cache+m.Views+m.Tables+min(m.Rest, looseGarbage)+buffers+tokens, m.Total)
+	return min(m.Cache+m.Views+m.Tables+m.Requests+min(m.Rest, looseGarbage)+buffers+tokens, m.Total)
 }

@@ -14,7 +14,7 @@ import (
 func TestCollectorLimit(t *testing.T) {
 	m := (&conf.Config{}).DivideMemory(0)
 	idle := collectorLimit(&m, 0, 0)
-	if want := m.Cache + m.Tables + looseGarbage; idle != want {
+	if want := m.Cache + m.Tables + m.Requests + looseGarbage; idle != want {
 		t.Errorf("idle: %d bytes, want %d", idle, want)
 	}
 	if busy := collectorLimit(&m, 64<<20, 1<<20); busy != idle+65<<20 {

@@ -187,22 +187,24 @@ func (m *Manager) verify(ctx context.Context, t *Token, dst offload.Destination,
 	return Mismatch, nil
 }
 
-// digestStep is how many bytes are read at a time for a digest.
-const digestStep = 1 << 20
-
 // digestOf reads length bytes of ranges of a volume outside the store.
 func (m *Manager) digestOf(ctx context.Context, dst offload.Destination, ranges []blockdev.Range, length int64) ([32]byte, error) {
 	d := m.store.NewDigest()
-	buf := make([]byte, digestStep)
 	for _, r := range ranges {
 		for r.Length > 0 && length > 0 {
-			p := buf[:min(r.Length, digestStep)]
-			if err := dst.Volume.ReadAt(ctx, p, r.Offset); err != nil {
+			err := m.engine.WithBuffer(ctx, func(ctx context.Context, buf []byte) error {
+				p := buf[:min(r.Length, int64(len(buf)))]
+				if err := dst.Volume.ReadAt(ctx, p, r.Offset); err != nil {
+					return err
+				}
+				d.Write(p[:min(int64(len(p)), length)])
+				length -= min(int64(len(p)), length)
+				r.Offset, r.Length = r.Offset+int64(len(p)), r.Length-int64(len(p))
+				return nil
+			})
+			if err != nil {
 				return [32]byte{}, err
 			}
-			d.Write(p[:min(int64(len(p)), length)])
-			length -= min(int64(len(p)), length)
-			r.Offset, r.Length = r.Offset+int64(len(p)), r.Length-int64(len(p))
 		}
 	}
 	return d.Sum(), nil

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/time/rate"
@@ -284,6 +285,13 @@ func (m *Manager) List() []Info {
 		return list[i].ID < list[j].ID
 	})
 	return list
+}
+
+// ListBytes returns about what List takes, in bytes.
+func (m *Manager) ListBytes() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.live) * int(unsafe.Sizeof(Info{}))
 }
 
 // Delete ends the token with an identifier for reason, durably. What becomes of

@@ -36,10 +36,19 @@ type Config struct {
 	// TableMemory is for what is held of the block allocation tables of all open disks
 	// in VHDX, in bytes; each disk has 64 KiB at least. 0: defaultTableMemory.
 	TableMemory int64
+	// Operations is how many operations run at a time; further ones wait. Each takes
+	// OperationMemory. 0: defaultOperations.
+	Operations int
 }
 
-// defaultTableMemory is for the tables where the caller does not say, in bytes.
-const defaultTableMemory = 32 << 20
+const (
+	// defaultTableMemory is for the tables where the caller does not say, in bytes.
+	defaultTableMemory = 32 << 20
+	// OperationMemory is what an operation may have in memory, in bytes, besides tables
+	// and what copies move: pieces of tables, bitmaps and logs.
+	OperationMemory   = 4 << 20
+	defaultOperations = 4
+)
 
 // Manager works on the virtual disks of a store. It is safe for concurrent use.
 type Manager struct {
@@ -50,6 +59,7 @@ type Manager struct {
 
 	formats formats
 	lineage lineage
+	running chan struct{} // has an element for each operation that runs
 
 	mu sync.Mutex // of what follows
 	// files are those with writers or an operation, by name.
@@ -64,6 +74,7 @@ func New(ctx context.Context, c Config) (*Manager, error) {
 	m := &Manager{store: c.Store, engine: c.Engine, uses: c.Uses, log: c.Log, files: map[string]*occupancy{}, scratch: map[string]time.Time{}}
 	m.formats = formatsWithin(cmp.Or(c.TableMemory, defaultTableMemory))
 	m.lineage.parents = map[[16]byte]*disk.Parent{}
+	m.running = make(chan struct{}, cmp.Or(c.Operations, defaultOperations))
 	for _, f := range m.store.Files() {
 		if !strings.HasPrefix(f.Name(), tempPrefix) && !IsScratch(f.Name()) {
 			continue

@@ -116,6 +116,12 @@ func (m *Manager) Do(ctx context.Context, r Request, progress func(Progress)) (R
 	if progress == nil {
 		progress = func(Progress) {}
 	}
+	select {
+	case m.running <- struct{}{}:
+		defer func() { <-m.running }()
+	case <-ctx.Done():
+		return Result{}, ctx.Err()
+	}
 	began := time.Now()
 	j := &job{manager: m, request: r, tell: progress}
 	result, err := j.run(ctx)

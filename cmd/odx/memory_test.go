@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -31,6 +33,7 @@ const (
 type hog struct {
 	net.Conn
 	cmdSN uint32
+	lun   byte
 }
 
 // request sends a request of the full feature phase with CmdSN and data.
@@ -38,12 +41,13 @@ func (h *hog) request(opcode, flags byte, n uint32, cdb []byte, data []byte) err
 	pdu := make([]byte, 48, 48+len(data))
 	pdu[0], pdu[1] = opcode, flags
 	copy(pdu[5:8], []byte{byte(len(data) >> 16), byte(len(data) >> 8), byte(len(data))})
+	pdu[9] = h.lun
 	binary.BigEndian.PutUint32(pdu[16:], h.cmdSN)
 	binary.BigEndian.PutUint32(pdu[20:], n)
 	binary.BigEndian.PutUint32(pdu[24:], h.cmdSN)
 	copy(pdu[32:], cdb)
 	h.cmdSN++
-	_, err := h.Write(append(pdu, data...))
+	_, err := h.Write(append(append(pdu, data...), make([]byte, -len(data)&3)...))
 	return err
 }
 
@@ -58,90 +62,151 @@ func transfer16(op byte) []byte {
 // newHog logs in, and takes the unit attention that waits for it.
 func newHog(t *testing.T, portal string, k int) *hog {
 	t.Helper()
-	conn, err := net.Dial("tcp", portal)
+	h := dialHog(t, portal, "127.0.0.1")
+	h.logIn(t, k, "TargetName=iqn.2026-11.example.odx:disks\x00InitialR2T=No\x00FirstBurstLength=262144\x00MaxBurstLength=1048576\x00")
+	for h.lun = range byte(2) {
+		h.awaitReady(t, k)
+	}
+	h.lun = 0
+	return h
+}
+
+// dialHog connects from an address and sends nothing.
+func dialHog(t *testing.T, portal, from string) *hog {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	conn, err := dialer.Dial("tcp", portal)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	text := fmt.Sprintf("InitiatorName=iqn.2026-11.example.odx:hog%d\x00TargetName=iqn.2026-11.example.odx:disks\x00"+
-		"InitialR2T=No\x00FirstBurstLength=262144\x00MaxBurstLength=1048576\x00MaxRecvDataSegmentLength=262144\x00", k)
+	return &hog{Conn: conn}
+}
+
+// loginPDU is a login request with flags and a text, padded. Its ISID is that of no other
+// connection.
+func (h *hog) loginPDU(flags byte, text string) []byte {
 	pdu := make([]byte, 48, 48+len(text)+3)
-	pdu[0], pdu[1] = 0x43, 0x87
+	pdu[0], pdu[1] = 0x43, flags
 	binary.BigEndian.PutUint16(pdu[6:], uint16(len(text)))
-	copy(pdu[8:], []byte{0x80, 0, 0, 0, 0, byte(k)})
-	pdu = append(append(pdu, text...), make([]byte, -len(text)&3)...)
-	if _, err := conn.Write(pdu); err != nil {
+	pdu[8] = 0x80
+	binary.BigEndian.PutUint16(pdu[12:], uint16(h.LocalAddr().(*net.TCPAddr).Port))
+	return append(append(pdu, text...), make([]byte, -len(text)&3)...)
+}
+
+// logIn logs in with a name of its own and more keys.
+func (h *hog) logIn(t *testing.T, k int, keys string) {
+	t.Helper()
+	text := fmt.Sprintf("InitiatorName=iqn.2026-11.example.odx:hog%d\x00MaxRecvDataSegmentLength=262144\x00%s", k, keys)
+	if _, err := h.Write(h.loginPDU(0x87, text)); err != nil {
 		t.Fatal(err)
 	}
-	answer := func() []byte {
-		t.Helper()
-		header := make([]byte, 48)
-		if _, err := io.ReadFull(conn, header); err != nil {
-			t.Fatalf("initiator %d: %v", k, err)
-		}
-		n := int64(header[5])<<16 | int64(header[6])<<8 | int64(header[7])
-		if _, err := io.CopyN(io.Discard, conn, (n+3)&^3); err != nil {
-			t.Fatalf("initiator %d: %v", k, err)
-		}
-		return header
-	}
-	if a := answer(); a[0] != 0x23 || a[36] != 0 {
+	if a := h.answer(t, k); a[0] != 0x23 || a[36] != 0 {
 		t.Fatalf("login response % x", a)
 	}
-	h := &hog{Conn: conn}
+}
+
+// answer reads a PDU and returns its header.
+func (h *hog) answer(t *testing.T, k int) []byte {
+	t.Helper()
+	header := make([]byte, 48)
+	if _, err := io.ReadFull(h, header); err != nil {
+		t.Fatalf("initiator %d: %v", k, err)
+	}
+	n := int64(header[5])<<16 | int64(header[6])<<8 | int64(header[7])
+	if _, err := io.CopyN(io.Discard, h, (n+3)&^3); err != nil {
+		t.Fatalf("initiator %d: %v", k, err)
+	}
+	return header
+}
+
+// awaitReady sends TEST UNIT READY until it is answered with GOOD.
+func (h *hog) awaitReady(t *testing.T, k int) {
+	t.Helper()
 	var last []byte
-	for range 4 { // TEST UNIT READY
+	for range 4 {
 		if err := h.request(0x01, 0x81, 0, make([]byte, 6), nil); err != nil {
 			t.Fatal(err)
 		}
-		if last = answer(); last[3] == 0 {
-			return h
+		if last = h.answer(t, k); last[3] == 0 {
+			return
 		}
 	}
 	t.Fatalf("initiator %d: the logical unit is not ready: % x", k, last)
-	return nil
 }
 
+// attackConfig has a disk outside the store too, copies of which move bytes.
+const attackConfig = `data_dir: data
+portals: ["127.0.0.1:0"]
+targets:
+  - name: iqn.2026-11.example.odx:disks
+    luns:
+      - {lun: 0, volume: src, size: 64MiB}
+      - {lun: 1, backing: "file:disk.img", size: 64MiB}
+log: {level: info}
+`
+
+// attack is what n clients do to a server.
+type attack func(t *testing.T, s *server, n int)
+
 // TestServe_Memory: whatever initiators ask for and do not take, or announce and
-// do not send, the server stays within its memory, and serves others.
+// do not send, and whatever else makes work, the server stays within its memory, and
+// serves others.
 func TestServe_Memory(t *testing.T) {
-	for what, attack := range map[string]struct {
-		times int // of each initiator
-		send  func(h *hog) error
-	}{
-		"reads without a reader": {100, func(h *hog) error { // 94 GiB
+	attacks := map[string]attack{
+		"reads without a reader": commands(100, func(h *hog) error { // 94 GiB
 			return h.request(0x01, 0xc1, hogTransfer, transfer16(0x88), nil)
-		}},
-		"writes without data": {100, func(h *hog) error {
+		}),
+		"writes without data": commands(100, func(h *hog) error {
 			return h.request(0x01, 0xa1, hogTransfer, transfer16(0x8a), nil)
-		}},
-		"writes with only the first burst": {24, func(h *hog) error { // 360 MiB
+		}),
+		"writes with only the first burst": commands(24, func(h *hog) error { // 360 MiB
 			return h.request(0x01, 0xa1, hogTransfer, transfer16(0x8a), make([]byte, 256<<10))
-		}},
-		"pings without a reader": {200, func(h *hog) error { // 750 MiB
+		}),
+		"pings without a reader": commands(200, func(h *hog) error { // 750 MiB
 			return h.request(0x40, 0x80, 0xffffffff, nil, make([]byte, 64<<10))
-		}},
-	} {
-		t.Run(what, func(t *testing.T) {
-			t.Parallel()
-			s, group := startInGroup(t)
-			for k := range hogs {
-				h := newHog(t, s.portal, k)
-				for range attack.times {
-					h.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)) // the server may read no more
-					if attack.send(h) != nil {
-						break
-					}
-				}
+		}),
+		"verifications": commands(100, func(h *hog) error { // 1.5 GiB
+			return h.request(0x01, 0x81, 0, transfer16(0x8f), nil)
+		}),
+		"patterns": commands(100, func(h *hog) error { // 6 GiB
+			return h.request(0x01, 0xa1, 512, transfer16(0x93), bytes.Repeat([]byte{1}, 512))
+		}),
+		"extended copies that move bytes": commands(100, func(h *hog) error {
+			h.lun = 1
+			list := extendedCopyList()
+			return h.request(0x01, 0xa1, uint32(len(list)), thirdPartyCopy(0x00, 0, len(list)), list)
+		}),
+		"tokens that move bytes": commands(100, func(h *hog) error {
+			h.lun = 1
+			list := populateList()
+			return h.request(0x01, 0xa1, uint32(len(list)), thirdPartyCopy(0x10, h.cmdSN, len(list)), list)
+		}),
+		"discovery without a reader": floodDiscovery,
+		"logins that do not end":     openLogins,
+		"requests of the API":        floodAPI,
+	}
+	attacks["all of it"] = func(t *testing.T, s *server, n int) {
+		var all sync.WaitGroup
+		defer all.Wait()
+		for what, a := range attacks {
+			if what != "all of it" {
+				all.Go(func() { a(t, s, n/5) })
 			}
-			peak := int64(0)
+		}
+	}
+	for what, a := range attacks {
+		t.Run(what, func(t *testing.T) {
+			s, group := startInGroup(t)
+			peak := watchMemory(t, s)
+			a(t, s, hogs)
 			for range 5 {
 				useDisk(t, s)
-				peak = max(peak, anonymousBytes(t, s.cmd.Process.Pid))
 			}
-			t.Logf("%d MiB of anonymous memory", peak>>20)
-			if peak > groupLimit {
-				t.Errorf("%d MiB of anonymous memory, %d is the limit", peak>>20, groupLimit>>20)
+			if n := peak(); n > groupLimit {
+				t.Errorf("%d MiB of anonymous memory, %d is the limit", n>>20, groupLimit>>20)
+			} else {
+				t.Logf("%d MiB of anonymous memory at most", n>>20)
 			}
 			if kills := group.kills(t); kills > 0 {
 				t.Errorf("the kernel killed %d processes of the group", kills)
@@ -151,6 +216,50 @@ func TestServe_Memory(t *testing.T) {
 				t.Errorf("%v; standard error:\n%s", err, s.stderr)
 			}
 		})
+	}
+}
+
+// watchMemory measures the anonymous memory of a server until the function that it returns
+// is called, which returns the most that there was.
+func watchMemory(t *testing.T, s *server) (peak func() int64) {
+	t.Helper()
+	var most int64
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			if n, err := anonymousBytes(s.cmd.Process.Pid); err == nil {
+				most = max(most, n)
+			}
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	end := sync.OnceFunc(func() { close(stop); <-stopped })
+	t.Cleanup(end)
+	return func() int64 {
+		end()
+		return most
+	}
+}
+
+// commands has sessions send a command so often, and read no answer.
+func commands(times int, send func(h *hog) error) attack {
+	return func(t *testing.T, s *server, n int) {
+		for k := range n {
+			h := newHog(t, s.portal, k)
+			for range times {
+				h.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)) // the server may read no more
+				if send(h) != nil {
+					break
+				}
+			}
+		}
 	}
 }
 
@@ -178,23 +287,18 @@ func useDisk(t *testing.T, s *server) {
 }
 
 // anonymousBytes is the anonymous memory of a process (RssAnon, proc(5)).
-func anonymousBytes(t *testing.T, pid int) int64 {
-	t.Helper()
+func anonymousBytes(pid int) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		t.Fatal(err)
+		return 0, err
 	}
 	for line := range strings.Lines(string(text)) {
 		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "RssAnon:" {
 			kib, err := strconv.ParseInt(fields[1], 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return kib << 10
+			return kib << 10, err
 		}
 	}
-	t.Fatal("no RssAnon")
-	return 0
+	return 0, errors.New("no RssAnon")
 }
 
 // memoryGroup is a control group with groupLimit of memory; empty where none can
@@ -209,9 +313,9 @@ func startInGroup(t *testing.T) (*server, memoryGroup) {
 	group, err := newMemoryGroup(t)
 	if err != nil {
 		t.Logf("no control group can be made (%v): the memory is in the configuration, and RssAnon the judge", err)
-		return startServer(t, odx("serve", "--config", writeConfig(t, "memory: 192MiB\n"+config))), ""
+		return startServer(t, odx("serve", "--config", writeConfig(t, "memory: 192MiB\n"+attackConfig))), ""
 	}
-	cmd := odx("serve", "--config", writeConfig(t, config))
+	cmd := odx("serve", "--config", writeConfig(t, attackConfig))
 	cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", `echo $$ > "$0" && exec "$@"`, filepath.Join(string(group), "cgroup.procs"), os.Args[0]}, cmd.Args[1:]...)
 	return startServer(t, cmd), group
 }

@@ -21,6 +21,7 @@ import (
 
 	"odx/api"
 	"odx/conf"
+	"odx/quota"
 	"odx/target"
 )
 
@@ -152,9 +153,12 @@ func serveAPI(cfg *conf.Config, service *target.Service, log *logrus.Entry) ([]*
 		log.WithField("address", guarded.Addr()).Info("the API answers over TCP")
 	}
 	servers := []*api.Server{api.NewServer(service.Admin(), log)}
+	memory := quota.New(service.Admin().Memory().Requests)
+	servers[0].ShareMemory(memory)
 	servers[0].ServeSocket(cfg.DataDir)
 	if guarded != nil {
 		tcp := api.NewGuardedServer(service.Admin(), log, secret)
+		tcp.ShareMemory(memory)
 		servers = append(servers, tcp)
 		go tcp.Serve(guarded)
 	}

@@ -175,7 +175,7 @@ func (u *logicalUnit) retrievingCommands() []scsi.Operation {
 		{Name: nameCopyStatusLID4, Usage: usage(actionReceiveCopyStatusLID4, 4), Execute: u.executeReceiveCopyStatusLID4},
 		{Name: nameCopyDataLID4, Usage: usage(actionReceiveCopyDataLID4, 4), Execute: u.executeReceiveCopyDataLID4},
 		{Name: nameRODTokenInformation, Usage: usage(actionReceiveRODTokenInformation, 4), Execute: u.executeReceiveRODTokenInformation},
-		{Name: nameReportAllRODTokens, Usage: usage(actionReportAllRODTokens, 0), Execute: u.executeReportAllRODTokens},
+		{Name: nameReportAllRODTokens, Usage: usage(actionReportAllRODTokens, 0), Prepare: u.prepareReportAllRODTokens, Execute: u.executeReportAllRODTokens},
 	}
 }
 

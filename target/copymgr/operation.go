@@ -11,6 +11,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/blockdev"
+	"odx/offload"
 	"odx/target/scsi"
 	"odx/tokens"
 )
@@ -180,7 +181,7 @@ func (op *operation) Run(ctx context.Context) {
 		defer stopped()
 	}
 	m.operations.setContext(op, ctx, cancel)
-	moving := blockdev.WithCopied(ctx, &op.copied)
+	moving := offload.WithClient(blockdev.WithCopied(ctx, &op.copied), op.origin.nexus.InitiatorName)
 	if !op.background && op.isTokenCommand() {
 		var end context.CancelFunc
 		moving, end = context.WithTimeoutCause(moving, m.foregroundTime, errOutOfTime)

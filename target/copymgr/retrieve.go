@@ -117,6 +117,13 @@ func (u *logicalUnit) executeReceiveCopyOperatingParameters(_ context.Context, t
 	return nil
 }
 
+// prepareReportAllRODTokens sets the memory for the list of all tokens, and the parameter
+// data of those that are reported, twice.
+func (u *logicalUnit) prepareReportAllRODTokens(t *scsi.Task) error {
+	t.SetScratch(2 * u.manager.tokens.ListBytes())
+	return nil
+}
+
 // executeReportAllRODTokens is REPORT ALL ROD TOKENS (SPC-4 r37 6.31): the management
 // tokens of the tokens created on this logical unit.
 func (u *logicalUnit) executeReportAllRODTokens(_ context.Context, t *scsi.Task) error {

@@ -241,16 +241,12 @@ func (c *conn) handleNopOut(p *pdu) error {
 	if n := p.dataSegmentLength(); n > 0 {
 		// RFC 7143 11.18.4: at most MaxRecvDataSegmentLength of the initiator.
 		n = min(n, int(c.params.peerMaxRecv))
-		r.share = c.sess.share
-		var ok bool
-		if r.charge, ok = c.srv.budget.take(r.share, bufferCharge(n)); !ok {
+		if !c.chargeOut(r, n) {
 			c.out.put(r)
 			c.sess.releasePlace(p)
 			c.reject(p, rejectOutOfResources)
 			return p.discard()
 		}
-		r.buf = c.srv.opts.Pool.Get(n)
-		r.data = r.buf.Bytes
 		if err := p.readData(r.data); err != nil {
 			c.out.put(r)
 			c.sess.releasePlace(p)
@@ -306,6 +302,7 @@ func (c *conn) terminate(err error) {
 		log.WithError(err).Warn("connection closed")
 	}
 	c.close()
+	c.endText()
 	c.in.release()
 	c.srv.forget(c)
 }

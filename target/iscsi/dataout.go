@@ -104,7 +104,7 @@ func (t *task) allocDataOut(unsolicited bool) bool {
 	o, s := &t.out, t.sess
 	b := s.srv.budget
 	var ok bool
-	if o.charge, ok = b.take(s.share, bufferCharge(int(o.want))); ok {
+	if o.charge, ok = b.take(s.share, t.dataOutCharge()); ok {
 		o.buf = t.st.AllocDataOut(int(o.want))
 		return true
 	}

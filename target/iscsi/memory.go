@@ -33,6 +33,22 @@ func (t *task) dataIn() int {
 	return int(min(t.st.ExpectedIn, maxUnsized))
 }
 
+// startCharge returns what a command takes of the budget when it starts. What it works
+// with belongs to the charge of its Data-Out, if it has any, because a command that has
+// memory does not wait for more.
+func (t *task) startCharge() int64 {
+	n := t.dataInCharge(t.dataIn())
+	if t.st.Wanted == 0 {
+		n += int64(t.st.Scratch())
+	}
+	return n
+}
+
+// dataOutCharge returns the charge of a command's Data-Out, or of a piece of it.
+func (t *task) dataOutCharge() int64 {
+	return bufferCharge(int(t.out.want-t.out.base)) + int64(t.st.Scratch())
+}
+
 // readsBlocks reports whether an operation code is a READ.
 func readsBlocks(op byte) bool {
 	switch op {
@@ -45,7 +61,7 @@ func readsBlocks(op byte) bool {
 // takeDataIn takes memory for the Data-In of a command that is about to start. The caller
 // holds mu.
 func (s *session) takeDataIn(t *task) (ok bool) {
-	n := t.dataInCharge(t.dataIn())
+	n := t.startCharge()
 	if n == 0 {
 		return true
 	}
@@ -75,7 +91,7 @@ func (s *session) startFirst(t *task) bool {
 		if s.takeDataIn(t) {
 			return true
 		}
-		s.claimIn = b.wait(s.share, t.dataInCharge(t.dataIn()), s.readyForDataIn)
+		s.claimIn = b.wait(s.share, t.startCharge(), s.readyForDataIn)
 		return false
 	}
 	got, over := b.result(s.claimIn)
@@ -83,7 +99,7 @@ func (s *session) startFirst(t *task) bool {
 		return false
 	}
 	s.claimIn = nil
-	n := t.dataInCharge(t.dataIn()) // the claim may have been for another command
+	n := t.startCharge() // the claim may have been for another command
 	if n > got.n {
 		b.release(s.share, got)
 		return s.startFirst(t)
@@ -98,7 +114,7 @@ func (s *session) startFirst(t *task) bool {
 
 // startSmall takes memory for a command that needs little. The caller holds mu.
 func (s *session) startSmall(t *task) (ok bool) {
-	n := t.dataInCharge(t.dataIn())
+	n := t.startCharge()
 	if n > 0 {
 		t.chargeIn, ok = s.srv.budget.takeSmall(s.share, n)
 		return ok
@@ -123,7 +139,7 @@ func (s *session) awaitDataOut(t *task) {
 		s.waiting = append(s.waiting, t)
 	}
 	if s.claimOut == nil {
-		s.claimOut = s.srv.budget.wait(s.share, bufferCharge(int(s.waiting[0].out.want)), s.readyForDataOut)
+		s.claimOut = s.srv.budget.wait(s.share, s.waiting[0].dataOutCharge(), s.readyForDataOut)
 	}
 }
 
@@ -143,7 +159,7 @@ func (s *session) readyForDataOut() {
 	}
 	s.claimOut = nil
 	t := s.waiting[0]
-	if n := bufferCharge(int(t.out.want)); n <= got.n {
+	if n := t.dataOutCharge(); n <= got.n {
 		s.waiting = slices.Delete(s.waiting, 0, 1)
 		t.growDataOut(b.resize(s.share, got, n))
 		s.solicit(t)

@@ -45,8 +45,9 @@ type Options struct {
 	// 7143 4.2.2.1.
 	QueueDepth int
 	// Workers bounds the concurrent commands of a session, in addition to one on each
-	// reader.
-	Workers int
+	// reader. MaxWorkers bounds those of all sessions, where each may have one in any
+	// case and as many as remain.
+	Workers, MaxWorkers int
 	// MaxTransferLength bounds the Data-Out of a command.
 	MaxTransferLength int
 	// BufferBytes bounds the memory for the data of commands of all sessions; see budget.
@@ -88,6 +89,7 @@ func DefaultOptions() Options {
 		FirstBurstLength:             256 << 10,
 		QueueDepth:                   128,
 		Workers:                      32,
+		MaxWorkers:                   1024,
 		MaxTransferLength:            64 << 20,
 		BufferBytes:                  256 << 20,
 		StallTimeout:                 10 * time.Second,
@@ -119,6 +121,7 @@ func (o *Options) check() error {
 		{"FirstBurstLength", int64(o.FirstBurstLength), 512, int64(o.MaxBurstLength)},
 		{"QueueDepth", int64(o.QueueDepth), 1, 1 << 16},
 		{"Workers", int64(o.Workers), 1, 1 << 16},
+		{"MaxWorkers", int64(o.MaxWorkers), 1, 1 << 24},
 		{"MaxTransferLength", int64(o.MaxTransferLength), 512, 1 << 31},
 		{"BufferBytes", o.BufferBytes, 1, 1 << 50},
 		{"StallTimeout", int64(o.StallTimeout), 1, 1 << 62},

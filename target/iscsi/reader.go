@@ -15,8 +15,13 @@ const (
 	// readBufferLength is the maximum length of a read in full feature phase.
 	readBufferLength = 64 << 10
 	// ConnectionBytes is the approximate memory of a connection without the data of
-	// commands: its buffer, and the stacks of its goroutines.
-	ConnectionBytes = readBufferLength + 24<<10
+	// commands: its buffer, the text of a request, and the stacks of its goroutines.
+	ConnectionBytes = readBufferLength + maxTextLength + 24<<10
+	// LoginBytes is that of a connection that has not logged in: its buffer and stack, the
+	// texts that it may send, and the answers to them.
+	LoginBytes = loginBufferLength + 3*maxLoginText + 16<<10
+	// WorkerBytes is that of a worker, for its stack.
+	WorkerBytes = 32 << 10
 	// directRead is the length from which data is read to its destination instead of
 	// through the buffer.
 	directRead = 4096

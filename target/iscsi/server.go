@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -69,6 +70,7 @@ type Server struct {
 	// wg counts listeners, connections (reader and writer), task management, the watchdog
 	// and the budget. workers counts goroutines that may hang in a DeviceServer.
 	wg, workers sync.WaitGroup
+	working     atomic.Int32 // workers of sessions
 
 	mu       sync.Mutex // guards the fields below
 	portals  []Portal

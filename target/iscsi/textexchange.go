@@ -1,6 +1,10 @@
 package iscsi
 
-import "slices"
+import (
+	"slices"
+
+	"odx/target/bufpool"
+)
 
 // textExchange is a text negotiation in full feature phase: a request and its response,
 // each in one or more PDUs (RFC 7143 11.10).
@@ -8,6 +12,21 @@ type textExchange struct {
 	ttt      uint32 // reservedTag if none is in progress
 	request  []byte
 	response []byte // unsent
+	charge   charge // of the budget, for the response
+}
+
+// endText ends the negotiation, if one is in progress.
+func (c *conn) endText() {
+	if c.sess != nil {
+		c.srv.budget.release(c.sess.share, c.text.charge)
+	}
+	c.text = textExchange{ttt: reservedTag}
+}
+
+// refuseText rejects a Text Request and ends the negotiation.
+func (c *conn) refuseText(p *pdu, reason byte) {
+	c.endText()
+	c.reject(p, reason)
 }
 
 // handleText handles a Text Request.
@@ -18,22 +37,21 @@ func (c *conn) handleText(p *pdu) error {
 	case more && p.final():
 		return malformed("text request with both F and C")
 	case p.ttt() == reservedTag:
-		*x = textExchange{ttt: reservedTag, request: x.request[:0]}
+		c.endText()
 	case p.ttt() != x.ttt:
 		c.sess.releasePlace(p)
 		c.reject(p, rejectInvalidPDUField)
 		return p.discard()
 	}
 	if p.dataSegmentLength()+len(x.request) > maxTextLength {
-		*x = textExchange{ttt: reservedTag}
 		c.sess.releasePlace(p)
-		c.reject(p, rejectOutOfResources)
+		c.refuseText(p, rejectOutOfResources)
 		return p.discard()
 	}
 	n := len(x.request)
 	x.request = slices.Grow(x.request, p.dataSegmentLength())[:n+p.dataSegmentLength()]
 	if err := p.readData(x.request[n:]); err != nil {
-		*x = textExchange{ttt: reservedTag}
+		c.endText()
 		c.sess.releasePlace(p)
 		return c.droppedData(p, err)
 	}
@@ -42,8 +60,13 @@ func (c *conn) handleText(p *pdu) error {
 		if err != nil {
 			return protocolError("%w", err)
 		}
-		x.request = x.request[:0]
-		x.response = c.answerText(pairs)
+		x.request, x.response = nil, c.answerText(pairs)
+		var ok bool
+		if x.charge, ok = c.srv.budget.take(c.sess.share, int64(cap(x.response))); !ok {
+			c.sess.releasePlace(p)
+			c.refuseText(p, rejectOutOfResources)
+			return nil
+		}
 	}
 	c.sess.releasePlace(p)
 	c.sendText(p, more)
@@ -54,14 +77,19 @@ func (c *conn) handleText(p *pdu) error {
 // rest of the request.
 func (c *conn) sendText(p *pdu, incomplete bool) {
 	x := &c.text
-	r := c.out.get(opTextResponse, p.itt())
-	lun := p.lun()
-	copy(r.bhs[8:], lun[:])
 	var n int
 	if !incomplete {
 		n = min(len(x.response), int(c.params.peerMaxRecv))
 	}
-	r.data = slices.Clone(x.response[:n])
+	r := c.out.get(opTextResponse, p.itt())
+	if n > 0 && !c.chargeOut(r, n) {
+		c.out.put(r)
+		c.refuseText(p, rejectOutOfResources)
+		return
+	}
+	lun := p.lun()
+	copy(r.bhs[8:], lun[:])
+	copy(r.data, x.response[:n])
 	x.response = x.response[n:]
 	switch {
 	case incomplete || len(x.response) == 0 && !p.final():
@@ -70,7 +98,7 @@ func (c *conn) sendText(p *pdu, incomplete bool) {
 		r.bhs[1] = bitContinue
 	}
 	if r.bhs[1] == bitFinal {
-		x.ttt, x.response = reservedTag, nil
+		c.endText()
 	} else if x.ttt == reservedTag {
 		c.sess.mu.Lock()
 		x.ttt = c.nextTTT()
@@ -78,6 +106,17 @@ func (c *conn) sendText(p *pdu, incomplete bool) {
 	}
 	r.put32(20, x.ttt)
 	c.out.queue(r, statSNAdvance)
+}
+
+// chargeOut gives r a buffer of n bytes for its data, or returns false if there is no
+// memory for it.
+func (c *conn) chargeOut(r *outPDU, n int) (ok bool) {
+	r.share = c.sess.share
+	if r.charge, ok = c.srv.budget.take(r.share, int64(bufpool.Size(n))); ok {
+		r.buf = c.srv.opts.Pool.Get(n)
+		r.data = r.buf.Bytes
+	}
+	return ok
 }
 
 // answerText answers the keys that are allowed in full feature phase.

@@ -23,16 +23,29 @@ func (s *session) spawn() {
 	if len(s.ready) == 0 || s.running >= s.srv.opts.Workers {
 		return
 	}
-	s.running++
 	if s.idle == 0 {
-		s.srv.workers.Add(1)
-		go s.work()
+		if s.srv.takeWorker(s.running) {
+			s.running++
+			s.srv.workers.Add(1)
+			go s.work()
+		}
 		return
 	}
+	s.running++
 	s.idle--
 	s.spare = min(s.spare, s.idle)
 	s.resumed++
 	s.wake.Signal()
+}
+
+// takeWorker counts another worker of a session that has own. It returns false if others
+// may need it.
+func (srv *Server) takeWorker(own int) bool {
+	if n := int(srv.working.Add(1)); own == 0 || own <= srv.opts.MaxWorkers-n {
+		return true
+	}
+	srv.working.Add(-1)
+	return false
 }
 
 // retire ends n parked workers. The caller holds mu.
@@ -59,6 +72,7 @@ func (srv *Server) retireSpare() {
 // work is the goroutine of a worker.
 func (s *session) work() {
 	defer s.srv.workers.Done()
+	defer s.srv.working.Add(-1)
 	for {
 		t := s.next()
 		if t == nil {

@@ -17,8 +17,15 @@ func prepareORWrite(t *Task) error {
 	if err := prepareWrite(t); err != nil {
 		return err
 	}
+	t.scratch = atomicScratch(int(t.TL))
 	t.exclusive = t.Offset%blockdev.BlockLength+uint64(t.TL) > blockdev.MaximumAtomicWrite
 	return nil
+}
+
+// atomicScratch returns the memory of an update of length bytes: of one step, with the
+// blocks of the store at its ends.
+func atomicScratch(length int) int {
+	return min(length+2*blockdev.BlockLength, blockdev.MaximumAtomicWrite+blockdev.BlockLength)
 }
 
 // executeORWrite sets the bits of Data-Out, or of the current piece of it, in the blocks

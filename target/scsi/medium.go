@@ -10,7 +10,24 @@ const preFetchIMMED = 0x02 // byte 1
 
 // preparePreFetch checks PRE-FETCH(10) and (16) (SBC-3 5.8, 5.9). No block count
 // means all blocks to the last, as with SYNCHRONIZE CACHE.
-func preparePreFetch(t *Task) error { return prepareSynchronizeCache(t) }
+func preparePreFetch(t *Task) error {
+	if err := prepareSynchronizeCache(t); err != nil {
+		return err
+	}
+	if length := preFetchLength(t); length > 0 {
+		t.scratch = min(length, verifyChunk)
+	}
+	return nil
+}
+
+// preFetchLength returns the bytes that are read, or 0 for none.
+func preFetchLength(t *Task) int {
+	r := rangeOf(t.CDB())
+	if t.CDB()[1]&preFetchIMMED != 0 || r.blocks > maximumBuffered>>t.LU.blockShift {
+		return 0
+	}
+	return int(r.blocks << t.LU.blockShift)
+}
 
 // executePreFetch reads the blocks, which brings data and map into the caches of the
 // store and the host. These can evict them at any time, so the status is GOOD and never
@@ -18,12 +35,11 @@ func preparePreFetch(t *Task) error { return prepareSynchronizeCache(t) }
 // transfer is skipped, and so is everything with IMMED, because no command waits for
 // it.
 func executePreFetch(ctx context.Context, t *Task) error {
-	cdb, lu := t.CDB(), t.LU
-	r := rangeOf(cdb)
-	if cdb[1]&preFetchIMMED != 0 || r.blocks == 0 || r.blocks > maximumBuffered>>lu.blockShift {
+	length := preFetchLength(t)
+	if length == 0 {
 		return nil
 	}
-	t.Offset, t.TL = r.lba<<lu.blockShift, uint32(r.blocks<<lu.blockShift)
+	t.Offset, t.TL = rangeOf(t.CDB()).lba<<t.LU.blockShift, uint32(length)
 	return t.readThrough(ctx, int(t.TL), func([]byte, int) error { return nil })
 }
 

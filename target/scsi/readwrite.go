@@ -101,6 +101,7 @@ func prepareCompareAndWrite(t *Task) error {
 	t.Offset = r.lba << lu.blockShift
 	t.TL = uint32(r.blocks << lu.blockShift)
 	t.Wanted = 2 * t.TL
+	t.scratch = atomicScratch(int(t.TL))
 	if t.ExpectedOut > t.Wanted {
 		// The two halves can be separated only if the lengths agree.
 		return InvalidFieldInCDB(13, 7)

@@ -37,6 +37,9 @@ type Task struct {
 	// sets it. The transport fetches min(Wanted, ExpectedOut) bytes.
 	Wanted uint32
 
+	// scratch is the memory that Execute takes besides Data-In and Data-Out, in bytes.
+	// An operation's Prepare sets it.
+	scratch int
 	// exclusive: no other task of the logical unit may run concurrently. An operation's
 	// Prepare sets it.
 	exclusive bool
@@ -74,7 +77,7 @@ func (t *Task) Reset(n *Nexus, cdb []byte) {
 		t.OpCode = t.cdb[0]
 	}
 	t.Nexus, t.LU, t.op, t.itl, t.entry, t.exclusive = n, nil, nil, nil, nil, false
-	t.ExpectedOut, t.ExpectedIn, t.Wanted = 0, 0, 0
+	t.ExpectedOut, t.ExpectedIn, t.Wanted, t.scratch = 0, 0, 0, 0
 	t.stream = stream{}
 }
 
@@ -130,6 +133,13 @@ func (t *Task) TakeDataIn() *bufpool.Buffer {
 	t.in = nil
 	return in
 }
+
+// Scratch returns the memory that Execute takes besides Data-In and Data-Out, in bytes,
+// once Prepare has returned.
+func (t *Task) Scratch() int { return t.scratch }
+
+// SetScratch is for operations that other packages install.
+func (t *Task) SetScratch(n int) { t.scratch = n }
 
 // DropDataIn releases Data-In that was allocated before the command failed.
 func (t *Task) DropDataIn() {

@@ -23,6 +23,7 @@ func prepareVerify(t *Task) error {
 	if err := t.checkTransfer(); err != nil {
 		return err
 	}
+	t.scratch = min(int(t.TL), verifyChunk)
 	switch bytchk(t.CDB()) {
 	case bytchkMedium:
 	case bytchkAll:
@@ -59,7 +60,11 @@ func prepareWriteAndVerify(t *Task) error {
 	if bytchk(t.CDB()) > bytchkAll {
 		return InvalidFieldInCDB(1, 2)
 	}
-	return prepareWrite(t)
+	if err := prepareWrite(t); err != nil {
+		return err
+	}
+	t.scratch = min(int(t.TL), verifyChunk)
+	return nil
 }
 
 func executeWriteAndVerify(ctx context.Context, t *Task) error {

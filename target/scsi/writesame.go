@@ -44,6 +44,9 @@ func prepareWriteSame(t *Task) error {
 	if !hasNDOB(cdb) {
 		t.Wanted = uint32(lu.LogicalBlockLength())
 	}
+	if !hasNDOB(cdb) || !lu.config.Thin {
+		t.scratch = min(int(t.TL), writeSameChunk)
+	}
 	if t.ExpectedOut > t.Wanted {
 		// Data-Out is one logical block: an initiator that sends more assumes another
 		// block length.
