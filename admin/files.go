@@ -69,9 +69,9 @@ type File struct {
 	Created time.Time
 }
 
-// checkFileName checks the name of a file: a path that begins with no slash and
+// CheckFileName checks the name of a file: a path that begins with no slash and
 // no dot, and has no empty part and no . or .. in it.
-func checkFileName(name string) error {
+func CheckFileName(name string) error {
 	if name == "" || name[0] == '/' || name[0] == '.' || path.Clean(name) != name {
 		return fmt.Errorf("%w: file name %q; write a path like images/base.vhdx", blockdev.ErrInvalid, name)
 	}
@@ -119,7 +119,7 @@ func describeFile(v *backstore.Volume) File {
 // CreateFile makes a file of size bytes that reads as zeros. It is durable on
 // return.
 func (s *Store) CreateFile(ctx context.Context, name string, size int64) (File, error) {
-	if err := checkFileName(name); err != nil {
+	if err := CheckFileName(name); err != nil {
 		return File{}, err
 	}
 	v, err := s.store.CreateFile(ctx, name)
@@ -136,7 +136,7 @@ func (s *Store) CreateFile(ctx context.Context, name string, size int64) (File, 
 // CopyFile makes a file that equals a space (see Space) as it is now, and shares
 // its data. It is durable on return.
 func (s *Store) CopyFile(ctx context.Context, from, name string) (File, error) {
-	if err := checkFileName(name); err != nil {
+	if err := CheckFileName(name); err != nil {
 		return File{}, err
 	}
 	src, err := s.Space(from)
@@ -156,7 +156,7 @@ func (s *Store) StartFile(ctx context.Context, r FileStart) (File, error) {
 	if r.From != "" && r.SizeBytes != 0 {
 		return File{}, fmt.Errorf("%w: from and size_bytes together", blockdev.ErrInvalid)
 	}
-	if err := checkFileName(r.Name); err != nil {
+	if err := CheckFileName(r.Name); err != nil {
 		return File{}, err
 	}
 	disks, err := s.DiskManager(ctx)
@@ -222,7 +222,7 @@ func (s *Store) ResizeFile(ctx context.Context, name string, size int64) (File, 
 // RenameFile gives a file another name, in place of the file that has it, in one
 // step, durably.
 func (s *Store) RenameFile(ctx context.Context, name, to string) (File, error) {
-	if err := checkFileName(to); err != nil {
+	if err := CheckFileName(to); err != nil {
 		return File{}, err
 	}
 	for _, file := range []string{name, to} {
@@ -239,11 +239,26 @@ func (s *Store) RenameFile(ctx context.Context, name, to string) (File, error) {
 	if err := s.checkDisposable(name); err != nil {
 		return File{}, err
 	}
+	if err := s.checkReplaceable(ctx, to); err != nil {
+		return File{}, err
+	}
 	if err := s.store.RenameFile(ctx, name, to); err != nil {
 		return File{}, err
 	}
 	s.log.WithField("file", name).WithField("to", to).Info("file renamed")
 	return describeFile(v), s.endReplaced(ctx)
+}
+
+// checkReplaceable returns an error for a file that differencing disks are over.
+func (s *Store) checkReplaceable(ctx context.Context, name string) error {
+	if _, err := s.store.File(name); errors.Is(err, backstore.ErrNotFound) {
+		return nil
+	}
+	disks, err := s.DiskManager(ctx)
+	if err != nil {
+		return err
+	}
+	return disks.CheckReplace(ctx, name)
 }
 
 // DeleteFile deletes a file, durably.

@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"odx/admin"
+	"strings"
 	"sync"
 	"testing"
 
+	"odx/admin"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/target"
@@ -64,6 +65,36 @@ func TestDiskErrors(t *testing.T) {
 		}
 		if c, err := a.CheckDisk(ctx, "junk.vhd"); err != nil || c.Sound || len(c.Findings) == 0 {
 			t.Errorf("check: %+v, %v", c, err)
+		}
+	})
+}
+
+// TestRenameFile_Parent: no file takes the name of one that differencing disks are over;
+// such a one can be renamed.
+func TestRenameFile_Parent(t *testing.T) {
+	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a admin.Administrator) {
+		ctx := t.Context()
+		for _, r := range []admin.DiskRequest{
+			{Operation: vhd.Create, Destination: "base.vhdx", Size: 4 << 20}, {Operation: vhd.Create, Destination: "new.vhdx", Size: 4 << 20},
+			{Operation: vhd.Snapshot, Source: "base.vhdx", Destination: "child.vhdx"},
+		} {
+			if _, err := a.ChangeDisk(ctx, r, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, name := range []string{"new.vhdx", "child.vhdx"} {
+			if _, err := a.RenameFile(ctx, name, "base.vhdx"); !errors.Is(err, blockdev.ErrInvalid) || !strings.Contains(err.Error(), "child.vhdx is a differencing disk over base.vhdx") {
+				t.Errorf("%s in place of a parent: %v", name, err)
+			}
+		}
+		if _, err := a.RenameFile(ctx, "base.vhdx", "Base.VHDX"); err != nil {
+			t.Error(err)
+		}
+		if c, err := a.CheckDisk(ctx, "child.vhdx"); err != nil || !c.Sound {
+			t.Errorf("the child: %+v, %v", c, err)
+		}
+		if _, err := a.RenameFile(ctx, "child.vhdx", "new.vhdx"); err != nil {
+			t.Error(err)
 		}
 	})
 }

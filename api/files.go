@@ -90,6 +90,10 @@ func (c *Client) DeleteFile(ctx context.Context, name string) error {
 }
 
 func (c *Client) StartFile(ctx context.Context, r admin.FileStart) (admin.File, error) {
+	// Before the name becomes a part of a path.
+	if err := admin.CheckFileName(r.Name); err != nil {
+		return admin.File{}, err
+	}
 	return askFile(ctx, c, http.MethodPost, r.Name, "/start", fileStartV1(r))
 }
 

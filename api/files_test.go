@@ -58,6 +58,7 @@ func TestFileErrors(t *testing.T) {
 		}
 		create := func(name string, size int64) error { _, err := a.CreateFile(ctx, name, size); return err }
 		rename := func(name, to string) error { _, err := a.RenameFile(ctx, name, to); return err }
+		start := func(name string) error { _, err := a.StartFile(ctx, admin.FileStart{Name: name}); return err }
 		for name, tt := range map[string]struct{ err, want error }{
 			"taken":          {create("a", 0), backstore.ErrExists},
 			"absolute":       {create("/a", 0), blockdev.ErrInvalid},
@@ -65,6 +66,9 @@ func TestFileErrors(t *testing.T) {
 			"up":             {create("a/../b", 0), blockdev.ErrInvalid},
 			"folder":         {create("a/", 0), blockdev.ErrInvalid},
 			"negative":       {create("b", -1), blockdev.ErrInvalid},
+			"start up":       {start("../a"), blockdev.ErrInvalid},
+			"start hidden":   {start(".a"), blockdev.ErrInvalid},
+			"start nothing":  {start(""), blockdev.ErrInvalid},
 			"rename to up":   {rename("a", "x/../y"), blockdev.ErrInvalid},
 			"rename nothing": {rename("none", "b"), backstore.ErrNotFound},
 			"delete nothing": {a.DeleteFile(ctx, "none"), backstore.ErrNotFound},

@@ -116,6 +116,12 @@ func (m *Manager) produce(ctx context.Context, n Naming, gone []string, make fun
 	return m.rename(ctx, n, gone...)
 }
 
+// CheckReplace returns an error for a file that another one is to take the name of, and
+// that has children, which would be lost with it.
+func (m *Manager) CheckReplace(ctx context.Context, name string) error {
+	return m.vacate(ctx, name, true)
+}
+
 // vacate returns why a file of that name cannot be made: there is one, which is not to
 // be replaced, or has children that would be lost with it.
 func (m *Manager) vacate(ctx context.Context, name string, replace bool) error {

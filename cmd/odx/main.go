@@ -44,6 +44,15 @@ type usageError struct{ error }
 
 func (e *usageError) Unwrap() error { return e.error }
 
+// parseSize is conf.ParseSize for an argument.
+func parseSize(text string) (int64, error) {
+	n, err := conf.ParseSize(text)
+	if err != nil {
+		return 0, &usageError{err}
+	}
+	return n, nil
+}
+
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "odx",
@@ -57,6 +66,7 @@ func newRoot() *cobra.Command {
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newServe(), newStatus(), newStore(), newVolume(), newFile(), newVHD(), newToken(), newCopy(), newDoctor(), newVersion())
+	root.InitDefaultCompletionCmd() // otherwise added by Execute, unchecked
 	checkUsage(root)
 	checkHelp(root)
 	return root

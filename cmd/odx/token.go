@@ -54,8 +54,8 @@ func parsePlace(text string) (place, error) {
 		return p, nil
 	}
 	offset, length, long := strings.Cut(where, "+")
-	if p.offset, err = conf.ParseSize(offset); err == nil && long {
-		p.length, err = conf.ParseSize(length)
+	if p.offset, err = parseSize(offset); err == nil && long {
+		p.length, err = parseSize(length)
 	}
 	if err != nil {
 		return p, fmt.Errorf("%q: %w; write VOLUME:OFFSET+LENGTH, for example src:1GiB+256MiB", text, err)
@@ -193,7 +193,7 @@ func newTokenWrite() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			start, err := conf.ParseSize(from)
+			start, err := parseSize(from)
 			if err != nil {
 				return fmt.Errorf("--from: %w", err)
 			}

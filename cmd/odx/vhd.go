@@ -30,7 +30,7 @@ func newVHD() *cobra.Command {
 				"MiB, GiB, TiB). A fixed disk of zeros takes no space, and no time either.",
 			operation: vhd.Create, least: 2, read: func(r *admin.DiskRequest, args []string) (err error) {
 				r.Destination = args[0]
-				r.Size, err = conf.ParseSize(args[1])
+				r.Size, err = parseSize(args[1])
 				return err
 			},
 			flags: shape | overwrite | raw,
@@ -78,7 +78,7 @@ func newVHD() *cobra.Command {
 				"in bytes, or has a unit (KiB, MiB, GiB, TiB).",
 			operation: vhd.Resize, least: 2, read: func(r *admin.DiskRequest, args []string) (err error) {
 				r.Source = args[0]
-				r.Size, err = conf.ParseSize(args[1])
+				r.Size, err = parseSize(args[1])
 				return err
 			},
 		}))
@@ -165,7 +165,7 @@ func addRawFlag(cmd *cobra.Command, insist *bool) {
 func changeDisk(cmd *cobra.Command, o *diskOptions) error {
 	if o.block != "" {
 		var err error
-		if o.request.BlockLength, err = conf.ParseSize(o.block); err != nil {
+		if o.request.BlockLength, err = parseSize(o.block); err != nil {
 			return fmt.Errorf("--block-size: %w", err)
 		}
 	}

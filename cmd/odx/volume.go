@@ -94,7 +94,7 @@ func newVolumeCreate() *cobra.Command {
 			"(KiB, MiB, GiB, TiB). To serve it, name it in the configuration.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			size, err := conf.ParseSize(args[1])
+			size, err := parseSize(args[1])
 			if err != nil {
 				return err
 			}
@@ -130,7 +130,7 @@ func newVolumeResize() *cobra.Command {
 			"GiB, TiB). A volume cannot shrink.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			size, err := conf.ParseSize(args[1])
+			size, err := parseSize(args[1])
 			if err != nil {
 				return err
 			}
