@@ -379,6 +379,10 @@ func TestParentName(t *testing.T) {
 		{"a/x.vhdx", []string{"./gone.vhdx", `C:\Disks\base.vhdx`}, "a/base.vhdx"},
 		{"a/x.vhdx", []string{`\\?\d:\Disks\base.vhdx`}, "a/base.vhdx"},
 		{"a/x.vhdx", []string{"/srv/base.vhdx"}, "a/base.vhdx"},
+		{"a/x.vhdx", []string{"c:base.vhdx"}, "a/base.vhdx"},
+		{"a/x.vhdx", []string{`\\server\share\base.vhdx`}, "a/base.vhdx"},
+		{"a/x.vhdx", []string{`\\?\UNC\server\share\base.vhdx`}, "a/base.vhdx"},
+		{"a/x.vhdx", []string{`\\?\Volume{12345678-1234-1234-1234-123456789abc}\d\base.vhdx`}, "a/base.vhdx"},
 		{"x.vhdx", []string{"../../base.vhdx"}, ""},
 		{"x.vhdx", []string{"other.vhd"}, ""}, // another format
 		{"x.vhdx", nil, ""},

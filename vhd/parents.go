@@ -41,7 +41,7 @@ func (m *Manager) findParent(ctx context.Context, child string, format disk.Form
 		place = strings.ReplaceAll(place, `\`, "/")
 		name := path.Join(path.Dir(child), place)
 		if isAbsolute(place) {
-			name = path.Join(path.Dir(child), path.Base(place))
+			name = path.Join(path.Dir(child), withoutDrive(path.Base(place)))
 		}
 		if checkName(name) != nil || !isParent(child, format, name, p) {
 			continue
@@ -116,6 +116,14 @@ func (m *Manager) choose(ctx context.Context, names []string, p *disk.Parent) (s
 // root: /, //server or C:.
 func isAbsolute(place string) bool {
 	return strings.HasPrefix(place, "/") || len(place) > 1 && place[1] == ':'
+}
+
+// withoutDrive drops a drive before a name, as in C:base.vhdx.
+func withoutDrive(name string) string {
+	if len(name) > 1 && name[1] == ':' {
+		return name[2:]
+	}
+	return name
 }
 
 // relative returns the path from the directory of the file from to the file to.

@@ -30,6 +30,8 @@ func TestManager_ParentNames(t *testing.T) {
 			{`a\base`, `a\child`, ""},
 			{"base", `x\y/child`, ""},
 			{`d/a\base`, "d/e/child", ""},
+			{"x:y/base", "child", ""},
+			{"c:base", "child", ""},
 		} {
 			t.Run(fmt.Sprintf("%s %s %s", tt.base, tt.child, tt.movedTo), func(t *testing.T) {
 				b := start(t)

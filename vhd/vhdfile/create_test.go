@@ -169,7 +169,7 @@ func TestGeometryOf(t *testing.T) {
 func TestParent_Paths(t *testing.T) {
 	for _, paths := range [][]string{
 		{"base.vhd"}, {"../base.vhd"}, {"images/größe 😀.vhd"}, {`\\server\share\base.vhd`},
-		{"/srv/a b%20.vhd"}, {"a", "b/c", `d:\e`, "/f"},
+		{"/srv/a b%20.vhd"}, {"./x:y/base.vhd"}, {"a", "b/c", `d:\e`, "/f"},
 	} {
 		s := spec(disk.Differencing, 1)
 		s.Parent = &disk.Parent{Paths: paths}
@@ -186,6 +186,17 @@ func TestParent_Paths(t *testing.T) {
 		{"W2ru", "b\x00.\x00\\\x00c\x00\x00\x00x\x00", "b./c", true},
 		{"W2ru", "C\x00:\x00\\\x00c\x00", `C:\c`, false},
 		{"W2ku", "C\x00:\x00", "C:", false},
+		{"W2ru", "\x00.\x00\\\x00b", "b", true},
+		{"W2ku", "\x00C\x00:\x00\\\x00b", `C:\b`, false},
+		{"W2ru", "\xFE\xFF\x00b", "b", true},
+		{"W2ru", "\xFF\xFEb\x00", "b", true},
+		{"W2ru", ".\x00\\\x00c\x00:\x00b\x00", "./c:b", true},
+		{"MacX", "file:a%20b.vhd", "a b.vhd", true},
+		{"MacX", "file:../b.vhd", "../b.vhd", true},
+		{"MacX", "./b.vhd\x00", "b.vhd", true},
+		{"MacX", "/Users/b.vhd", "/Users/b.vhd", false},
+		{"MacX", "file:%zz", "", false},
+		{"MacX", "file://host", "", false},
 		{"MacX", "file://./base.vhd", "base.vhd", true},
 		{"MacX", "file:///Users/a%20b.vhd", "/Users/a b.vhd", false},
 		{"MacX", "http://host/base.vhd", "", false},

@@ -129,27 +129,63 @@ func readLocator(ctx context.Context, r blockdev.Reader, l *locator) ([]byte, er
 // decodePath returns the path of a locator, or "" if the data is not a path.
 func decodePath(platform string, text []byte) (name string, relative bool) {
 	switch platform {
-	case relativeWindows:
-		name = decodeUTF16(text, binary.LittleEndian)
-	case absoluteWindows:
-		name = decodeUTF16(text, binary.LittleEndian)
+	case relativeWindows, absoluteWindows:
+		name = decodeWindows(text)
 	case oldRelativeWindows, oldAbsoluteWindows:
 		name = decodeOld(text)
 	case macURL:
-		u, err := url.Parse(string(bytes.TrimRight(text, "\x00")))
-		if err != nil || u.Scheme != "file" {
-			return "", false
-		}
-		// Some programs write relative paths as "file://./name".
-		if u.Host == "." || u.Host == ".." {
-			return path.Join(u.Host, u.Path), true
-		}
-		return u.Path, false
+		return decodeURL(string(bytes.TrimRight(text, "\x00")))
 	}
 	if name == "" || platform == absoluteWindows || platform == oldAbsoluteWindows || isAbsoluteWindows(name) {
 		return name, false
 	}
-	return path.Clean(strings.ReplaceAll(name, `\`, "/")), true
+	return relativePath(name), true
+}
+
+// relativePath returns a path with slashes that is not taken for one with a drive.
+func relativePath(name string) string {
+	name = path.Clean(strings.ReplaceAll(name, `\`, "/"))
+	if isAbsoluteWindows(name) {
+		return "./" + name
+	}
+	return name
+}
+
+// decodeURL decodes the URL of a file.
+func decodeURL(text string) (name string, relative bool) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "file" && u.Scheme != "" {
+		return "", false
+	}
+	if u.Opaque != "" { // "file:name"
+		if u.Path, err = url.PathUnescape(u.Opaque); err != nil {
+			return "", false
+		}
+	}
+	switch {
+	case u.Path == "":
+		return "", false
+	case u.Host == "." || u.Host == "..":
+		// Some programs write relative paths as "file://./name".
+		return path.Join(u.Host, u.Path), true
+	case !strings.HasPrefix(u.Path, "/"):
+		return relativePath(u.Path), true
+	}
+	return u.Path, false
+}
+
+// decodeWindows decodes a path in UTF-16, little-endian unless a byte order mark or the
+// first character, which is in ASCII, tells that it has the byte order of other fields.
+func decodeWindows(text []byte) string {
+	switch {
+	case bytes.HasPrefix(text, []byte{0xFE, 0xFF}):
+		return decodeUTF16(text[2:], binary.BigEndian)
+	case bytes.HasPrefix(text, []byte{0xFF, 0xFE}):
+		return decodeUTF16(text[2:], binary.LittleEndian)
+	case len(text) > 1 && text[0] == 0 && text[1] != 0:
+		return decodeUTF16(text, binary.BigEndian)
+	}
+	return decodeUTF16(text, binary.LittleEndian)
 }
 
 // decodeOld decodes a path of a deprecated platform: as UTF-16 if the bytes suggest it,
