@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"odx/backstore/layout"
 	"odx/backstore/vfs"
 )
 
@@ -47,7 +48,7 @@ func (s *Store) checkAccess() error {
 		return err
 	}
 	dirs := []string{dir}
-	for _, name := range []string{segmentDir, journalDir, checkpointDir, reserveDir} {
+	for _, name := range []string{layout.SegmentDir, layout.JournalDir, layout.CheckpointDir, layout.ReserveDir} {
 		in := filepath.Join(dir, name)
 		if !slices.Contains(names, name) {
 			continue

@@ -16,6 +16,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/sirupsen/logrus/hooks/test"
 
+	"odx/backstore/layout"
 	"odx/backstore/vfs"
 )
 
@@ -132,7 +133,7 @@ func TestRepair_MayRead(t *testing.T) {
 	repairDisk(t, d.options(repairOptions))
 	before := files(t, d.fs, "/store")
 	for name := range before {
-		if filepath.Base(name) == lockName {
+		if filepath.Base(name) == layout.LockName {
 			continue
 		}
 		for _, to := range []string{"", "/new"} {
@@ -190,7 +191,7 @@ func TestOpen_Permission(t *testing.T) {
 
 // TestOpen_DanglingLinks: a directory that is a link to nothing is named as that.
 func TestOpen_DanglingLinks(t *testing.T) {
-	for _, name := range []string{segmentDir, journalDir, checkpointDir, reserveDir} {
+	for _, name := range []string{layout.SegmentDir, layout.JournalDir, layout.CheckpointDir, layout.ReserveDir} {
 		dir := filepath.Join(t.TempDir(), "store")
 		o := repairOptions
 		o.Dir, o.Log = dir, logrus.NewEntry(silent())
@@ -333,7 +334,7 @@ func TestJournalFileThatCannotBeOpened(t *testing.T) {
 				o := repairOptions
 				o.Dir, o.Log = dir, logrus.NewEntry(silent())
 				want := repairDisk(t, o)
-				name := filepath.Join(dir, journalDir, base)
+				name := filepath.Join(dir, layout.JournalDir, base)
 				if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 					t.Fatal(err)
 				}

@@ -84,12 +84,12 @@ func (s *Store) audit(ctx context.Context, kv meta.Reader, report func(finding s
 	if err != nil {
 		return err
 	}
-	if err := blockmap.Audit(ctx, kv, roots, st.dropped, report); err != nil {
+	if err := blockmap.Audit(ctx, kv, roots, st.Dropped, report); err != nil {
 		return err
 	}
 	places := placeAudit{store: s, segments: make(map[segment.ID]*segmentAudit), report: report}
 	err = extent.Audit(ctx, extent.AuditOptions{
-		KV: kv, Unit: s.sb.unit, Next: st.nextExtent, Pinned: st.pinned, Visit: places.visit,
+		KV: kv, Unit: s.sb.Unit, Next: st.NextExtent, Pinned: st.Pinned, Visit: places.visit,
 		EachLeaf: func(fn func(slots []extent.Slot)) error { return blockmap.EachLeaf(ctx, kv, fn) },
 	}, report)
 	if err != nil {

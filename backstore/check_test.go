@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"odx/backstore/extent"
+	"odx/backstore/layout"
 	"odx/backstore/meta"
 	"odx/backstore/vfs"
 )
@@ -143,7 +144,7 @@ func TestCheckBesideWriters(t *testing.T) {
 func TestCheck_DamageThatWasRead(t *testing.T) {
 	m := makeDamageable(t)
 	for name := range m.files {
-		if filepath.Dir(name) == "/store/"+journalDir {
+		if filepath.Dir(name) == "/store/"+layout.JournalDir {
 			delete(m.files, name)
 		}
 	}

@@ -3,20 +3,20 @@ package backstore
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"maps"
 	"slices"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
 	"odx/backstore/meta"
+	"odx/backstore/rows"
 	"odx/backstore/segment"
 )
 
 // cut is the state of the whole store at one instant.
 type cut struct {
 	expect    int64 // about how many bytes its rows take
-	state     state
+	state     rows.Checkpoint
 	forest    *blockmap.Cut
 	extents   *extent.Cut
 	usage     []meta.Op
@@ -44,15 +44,15 @@ func (s *Store) takeCut() (*cut, error) {
 	s.tableMu.Lock()
 	defer s.tableMu.Unlock()
 	for _, v := range s.volumes {
-		c.volumes = append(c.volumes, meta.Op{Key: tableKey(volumePrefix, v.number), Value: v.row().encode()})
+		c.volumes = append(c.volumes, meta.Op{Key: rows.Key(rows.VolumePrefix, v.number), Value: v.row().Encode()})
 	}
 	for number := range s.deletedVols {
-		c.volumes = append(c.volumes, meta.Op{Key: tableKey(volumePrefix, number)})
+		c.volumes = append(c.volumes, meta.Op{Key: rows.Key(rows.VolumePrefix, number)})
 	}
 	for id := range s.changedSnaps {
-		op := meta.Op{Key: tableKey(snapshotPrefix, id)}
+		op := meta.Op{Key: rows.Key(rows.SnapshotPrefix, id)}
 		if st := s.snapshots[id]; st != nil {
-			op.Value = st.row().encode()
+			op.Value = st.row().Encode()
 		}
 		c.snapshots = append(c.snapshots, op)
 	}
@@ -62,9 +62,9 @@ func (s *Store) takeCut() (*cut, error) {
 	c.records, s.storing, s.records = s.records, s.records, make(map[string][]byte)
 	s.recordMu.Unlock()
 	c.segments = s.emptySegments()
-	c.state = state{
-		firstLSN: lsn, nextNode: c.forest.Next, nextExtent: s.extents.Next(), nextSegment: s.segments.NextID(),
-		lastVolume: s.lastVolume, lastSnapshot: s.lastSnapshot, pinned: s.extents.Pinned(), dropped: c.forest.Dropped,
+	c.state = rows.Checkpoint{
+		FirstLSN: lsn, NextNode: c.forest.Next, NextExtent: s.extents.Next(), NextSegment: s.segments.NextID(),
+		LastVolume: s.lastVolume, LastSnapshot: s.lastSnapshot, Pinned: s.extents.Pinned(), Dropped: c.forest.Dropped,
 	}
 	return c, nil
 }
@@ -135,12 +135,12 @@ func (s *Store) finishCut(c *cut) error {
 	s.recordMu.Lock()
 	s.storing = nil
 	s.recordMu.Unlock()
-	s.firstLSN.Store(uint64(c.state.firstLSN))
+	s.firstLSN.Store(uint64(c.state.FirstLSN))
 	select {
 	case s.checkpoints.stored <- struct{}{}:
 	default:
 	}
-	if err := s.journal.Truncate(c.state.firstLSN); err != nil {
+	if err := s.journal.Truncate(c.state.FirstLSN); err != nil {
 		return err
 	}
 	s.journalRoom.Store(min(s.journal.Room(), s.journalFile))
@@ -159,7 +159,7 @@ func (s *Store) storeCut(c *cut) error {
 	if err := s.segments.Sync(); err != nil {
 		return err
 	}
-	if err := s.journal.Commit(context.Background(), c.state.firstLSN-1); err != nil {
+	if err := s.journal.Commit(context.Background(), c.state.FirstLSN-1); err != nil {
 		return err
 	}
 	return s.kv.Store(c.expect, c.emit)
@@ -175,9 +175,9 @@ func (c *cut) emit(put func(meta.Op) error) error {
 	}
 	records := make([]meta.Op, 0, len(c.records))
 	for key, value := range c.records {
-		records = append(records, meta.Op{Key: recordKey([]byte(key)), Value: value})
+		records = append(records, meta.Op{Key: rows.RecordKey([]byte(key)), Value: value})
 	}
-	for _, ops := range [][]meta.Op{c.volumes, c.snapshots, c.usage, records, {{Key: []byte(stateKey), Value: c.state.encode()}}} {
+	for _, ops := range [][]meta.Op{c.volumes, c.snapshots, c.usage, records, {{Key: []byte(rows.CheckpointKey), Value: c.state.Encode()}}} {
 		if len(ops) > 0 {
 			parts[ops[0].Key[0]] = sorted(ops)
 		}
@@ -221,8 +221,4 @@ func (s *Store) abandon(c *cut) {
 	}
 	s.storing = nil
 	s.recordMu.Unlock()
-}
-
-func tableKey(prefix byte, number uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte{prefix}, number)
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"fmt"
 	"time"
+
+	"odx/backstore/rows"
 )
 
 // A clone is a volume that begins with the tree of another one: the two share
@@ -25,7 +27,7 @@ func (s *Store) VolumeOf(ctx context.Context, src *Volume, name string) (*Volume
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	if err := checkSize(src.Size()); err != nil {
+	if err := rows.CheckSize(src.Size()); err != nil {
 		return nil, err
 	}
 	v := s.newVolume(name)
@@ -99,26 +101,20 @@ func (s *Store) shareTree(from, v *Volume) error {
 	return s.forest.Hold(v.root)
 }
 
-// Flags of a volume.
-const (
-	flagReadOnly = 1 // it is never written to
-	flagFile     = 2 // it is a file
-)
-
 func (v *Volume) flags() byte {
 	var flags byte
 	if v.readOnly {
-		flags |= flagReadOnly
+		flags |= rows.FlagReadOnly
 	}
 	if v.file {
-		flags |= flagFile
+		flags |= rows.FlagFile
 	}
 	return flags
 }
 
 func (v *Volume) setFlags(flags byte) {
-	v.readOnly = flags&flagReadOnly != 0
-	v.file = flags&flagFile != 0
+	v.readOnly = flags&rows.FlagReadOnly != 0
+	v.file = flags&rows.FlagFile != 0
 }
 
 // ReadOnly reports whether the volume is a snapshot, which nothing can be

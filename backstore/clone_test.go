@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"testing"
+
+	"odx/backstore/codec"
+	"odx/backstore/rows"
 )
 
 // clone makes a clone or a snapshot of one of the volumes of a history; while
@@ -37,12 +40,12 @@ func (h *history) clone() {
 // TestVolumeRecordOfFirstStores: what the first version stored of a volume
 // still reads, as a volume that can be written to.
 func TestVolumeRecordOfFirstStores(t *testing.T) {
-	row := volumeRow{number: 7, name: "old", size: 1 << 20}
-	d := dec{b: row.encode()[:1+16+1+3+3+1+1]}
-	read := d.volumeRow()
+	row := rows.Volume{Number: 7, Name: "old", Size: 1 << 20}
+	d := codec.Decoder{B: row.Encode()[:1+16+1+3+3+1+1]}
+	read := rows.ReadVolume(&d)
 	got := (*Store)(nil).volumeOf(&read)
-	if d.err != nil || got.number != 7 || got.Name() != "old" || got.size != 1<<20 || got.readOnly || got.origin != 0 || got.created != 0 {
-		t.Errorf("got %+v, %v", got, d.err)
+	if d.Err != nil || got.number != 7 || got.Name() != "old" || got.size != 1<<20 || got.readOnly || got.origin != 0 || got.created != 0 {
+		t.Errorf("got %+v, %v", got, d.Err)
 	}
 }
 

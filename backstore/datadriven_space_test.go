@@ -10,6 +10,7 @@ import (
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
 	"odx/backstore/meta"
+	"odx/backstore/rows"
 	"odx/backstore/segment"
 )
 
@@ -208,7 +209,7 @@ func (w *script) move(a *arguments) error {
 
 // row changes a stored row: its bytes, one of them, or where it ends.
 func (w *script) row(a *arguments) error {
-	key := tableKey(a.next()[0], a.number())
+	key := rows.Key(a.next()[0], a.number())
 	value, err := w.store.kv.Get(key)
 	if err != nil {
 		value = nil

@@ -27,7 +27,7 @@ type Digest struct {
 // NewDigest returns the digest of no bytes.
 func (s *Store) NewDigest() *Digest {
 	var key [32]byte
-	blake3.DeriveKey("odx 2026-11-22 digest of block fingerprints", s.sb.fingerprintKey[:], key[:])
+	blake3.DeriveKey("odx 2026-11-22 digest of block fingerprints", s.sb.FingerprintKey[:], key[:])
 	sum, err := blake3.NewKeyed(key[:])
 	if err != nil {
 		panic(err) // only for a key that is not 32 bytes

@@ -2,16 +2,15 @@ package backstore
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
 
-	"odx/backstore/blockmap"
 	"odx/backstore/extent"
 	"odx/backstore/journal"
-	"odx/backstore/meta"
+	"odx/backstore/layout"
+	"odx/backstore/rows"
 )
 
 // DumpParts are what Dump knows, in its order.
@@ -27,27 +26,6 @@ type DumpItem struct {
 	Error string
 }
 
-// rowPart returns the part of Dump that a row belongs to.
-func rowPart(prefix byte) string {
-	switch prefix {
-	case volumePrefix:
-		return "volumes"
-	case snapshotPrefix:
-		return "snapshots"
-	case recordPrefix:
-		return "records"
-	case 'n':
-		return "nodes"
-	case 'e':
-		return "extents"
-	case 'c', 'x':
-		return "counts"
-	case 'u':
-		return "usage"
-	}
-	return "checkpoint"
-}
-
 // Dump shows what is in the files of a store that no process has open: those of
 // parts, all of DumpParts for none. It goes on after what is damaged. The journal is
 // shown as it is, and is in none of the rows.
@@ -61,7 +39,7 @@ func Dump(ctx context.Context, o Options, parts []string, emit func(DumpItem) er
 	if err := o.setDefaults(); err != nil {
 		return err
 	}
-	d := dumper{s: newStore(o), names: names{later: make(map[uint64]nameKey)}, emit: func(item DumpItem) error {
+	d := dumper{s: newStore(o), names: names{later: make(map[uint64]rows.Name)}, emit: func(item DumpItem) error {
 		if len(parts) > 0 && !slices.Contains(parts, item.Part) {
 			return ctx.Err()
 		}
@@ -88,53 +66,52 @@ type dumper struct {
 // has to have.
 func (d *dumper) rows(ctx context.Context) (first journal.LSN, err error) {
 	s := d.s
-	for _, in := range superblocks(s.opts.Dir) {
-		name := filepath.Join(in, superblockName)
-		sb, err := readSuperblock(s.opts.FS, name)
+	for _, in := range layout.Superblocks(s.opts.Dir) {
+		name := filepath.Join(in, layout.SuperblockName)
+		sb, err := layout.ReadSuperblock(s.opts.FS, name)
 		item := DumpItem{Part: "superblock", Key: name}
-		var other *FormatError
+		var other *layout.FormatError
 		if err != nil && !errors.As(err, &other) {
 			item.Error = err.Error()
 		} else {
-			item.Value = sb.describe(other)
+			item.Value = sb.Describe(other)
 		}
 		if err := d.emit(item); err != nil {
 			return 0, err
 		}
 	}
-	sb, _, found, err := s.findSuperblock()
-	if lost, ok := errors.AsType[*lostSuperblock](err); ok {
+	sb, _, found, err := s.opts.dir().FindSuperblock()
+	if lost, ok := errors.AsType[*layout.LostError](err); ok {
 		sb, err = s.rebuildSuperblock(lost)
 		found = true
 	}
 	s.sb = sb
-	if old := (*FormatError)(nil); errors.As(err, &old) && old.Version == 2 {
+	if old := (*layout.FormatError)(nil); errors.As(err, &old) && old.Version == 2 {
 		_, err = s.convertRows(ctx)
 	} else if err == nil && !found {
 		err = fmt.Errorf("%w: there is no store in %s", ErrNotFound, s.opts.Dir)
 	} else if err == nil {
 		s.kv, err = s.openRows()
 	}
-	if err == nil && s.sb.unit == 0 {
-		s.sb.unit, err = s.findUnit()
+	if err == nil && s.sb.Unit == 0 {
+		s.sb.Unit, err = s.findUnit()
 	}
 	if err != nil {
 		return 0, err
 	}
 	first = 1
 	err = s.kv.Scan(nil, func(key, value []byte) error {
-		if string(key) == stateKey {
-			if st, err := decodeState(value); err == nil {
-				first = st.firstLSN
+		if string(key) == rows.CheckpointKey {
+			if st, err := rows.DecodeCheckpoint(value); err == nil {
+				first = st.FirstLSN
 			}
 		}
-		if key[0] == volumePrefix {
-			in := dec{b: value}
-			if row := in.volumeRow(); in.err == nil {
-				d.names.rename(row.number, row.key())
+		if key[0] == rows.VolumePrefix {
+			if row, err := rows.DecodeVolume(value); err == nil {
+				d.names.rename(row.Number, row.Key())
 			}
 		}
-		return d.emit(s.describeRow(key, value))
+		return d.emit(rowItem(key, value, s.sb.Unit))
 	})
 	if metadataDamage(err) {
 		err = d.emit(DumpItem{Part: "checkpoint", Error: err.Error()})
@@ -142,64 +119,14 @@ func (d *dumper) rows(ctx context.Context) (first journal.LSN, err error) {
 	return first, err
 }
 
-func (sb *superblock) describe(other *FormatError) map[string]any {
-	version := formatVersion
-	if other != nil {
-		version = other.Version
-	}
-	return map[string]any{
-		"format": version, "dedup_unit": sb.unit * BlockLength, "id": fmt.Sprintf("%x", sb.id), "identity": fmt.Sprintf("%x", sb.identity),
-		"generation": sb.generation, "file_system": fmt.Sprintf("%x", sb.place.FileSystem), "inode": sb.place.Inode, "old_journal": sb.oldJournal,
-	}
-}
-
-// describeRow shows a row.
-func (s *Store) describeRow(key, value []byte) DumpItem {
-	item := DumpItem{Part: rowPart(key[0]), Key: string(key[:1])}
-	switch len(key) {
-	case 9:
-		item.Key = fmt.Sprintf("%c%d", key[0], binary.BigEndian.Uint64(key[1:]))
-	case 5:
-		item.Key = fmt.Sprintf("%c%08x", key[0], binary.BigEndian.Uint32(key[1:]))
-	}
-	d := dec{b: value}
+// rowItem shows a row.
+func rowItem(key, value []byte, unit int) DumpItem {
+	item := DumpItem{Part: rows.Part(key[0]), Key: rows.KeyText(key)}
 	var err error
-	switch key[0] {
-	case volumePrefix:
-		r := d.volumeRow()
-		item.Value, err = describeVolume(&r), d.err
-	case snapshotPrefix:
-		r := d.snapshotRow()
-		item.Value, err = map[string]any{"id": r.id, "deleted": r.deleted, "node": r.root.Node, "level": r.root.Level, "ranges": r.ranges}, d.err
-	case recordPrefix:
-		item.Key, item.Value = fmt.Sprintf("%q", key[1:]), fmt.Sprintf("%q", value)
-	case stateKey[0]:
-		var st state
-		st, err = decodeState(value)
-		item.Value = map[string]any{
-			"first_lsn": st.firstLSN, "next_node": st.nextNode, "next_extent": st.nextExtent, "next_segment": st.nextSegment,
-			"last_volume": st.lastVolume, "last_snapshot": st.lastSnapshot, "pinned": st.pinned, "dropped": st.dropped,
-		}
-	default:
-		var ok bool
-		if item.Value, ok, err = blockmap.Describe(key, value); !ok {
-			item.Value, ok, err = extent.Describe(key, value, s.sb.unit)
-		}
-		if !ok && err == nil {
-			err = fmt.Errorf("%w: a row of no known kind", meta.ErrDamaged)
-		}
-	}
-	if err != nil {
+	if item.Value, err = rows.Describe(key, value, unit); err != nil {
 		item.Value, item.Error = nil, err.Error()
 	}
 	return item
-}
-
-func describeVolume(r *volumeRow) map[string]any {
-	return map[string]any{
-		"number": r.number, "id": fmt.Sprintf("%x", r.id), "name": r.name, "size": r.size, "node": r.root.Node, "level": r.root.Level,
-		"read_only": r.flags&flagReadOnly != 0, "file": r.flags&flagFile != 0, "origin": r.origin, "created": r.created,
-	}
 }
 
 // journal shows the records of the journal, and what is damaged of it.
@@ -207,7 +134,7 @@ func (d *dumper) journal(ctx context.Context, first journal.LSN) error {
 	next := first // until records are missing
 	found, err := journal.Read(ctx, d.s.journalOptions(first), func(rec journal.Record) error {
 		item := DumpItem{Part: "journal", Key: fmt.Sprint(rec.LSN)}
-		r, err := decodeRecord(rec.Payload, d.s.sb.unit)
+		r, err := decodeRecord(rec.Payload, d.s.sb.Unit)
 		if err != nil {
 			item.Error = err.Error()
 		} else {
@@ -261,7 +188,7 @@ func describeRecord(r record, durable bool) map[string]any {
 	case *deleteSnapshotRecord:
 		return set("delete snapshot", map[string]any{"id": r.id, "records": describeRecords(r.records)})
 	case *createVolumeRecord:
-		return set("create volume", describeVolume(&r.row))
+		return set("create volume", r.row.Describe())
 	case *deleteVolumeRecord:
 		return set("delete volume", map[string]any{"volume": r.volume})
 	case *recordsRecord:

@@ -3,6 +3,7 @@ package backstore
 import (
 	"errors"
 	"fmt"
+	"odx/backstore/layout"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
@@ -34,6 +35,9 @@ var (
 	// ErrTooMany: a bound on the number of something is reached.
 	ErrTooMany = errors.New("too many")
 )
+
+// FormatError is layout.FormatError.
+type FormatError = layout.FormatError
 
 // CorruptError is blockdev.CorruptError.
 type CorruptError = blockdev.CorruptError

@@ -34,7 +34,7 @@ func (s *Store) ExclusiveBytes(ctx context.Context) (map[string]int64, error) {
 		if err := s.scanTables(kv, func(v *Volume) { volumes = append(volumes, v) }, func(*snapshotState) {}); err != nil {
 			return err
 		}
-		table := extent.NewStored(kv, s.sb.unit)
+		table := extent.NewStored(kv, s.sb.Unit)
 		volumes = slices.DeleteFunc(volumes, func(v *Volume) bool { return v.file })
 		for _, v := range volumes {
 			x := exclusive{table: table, partial: make(map[extent.ID]uint64)}

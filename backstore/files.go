@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"odx/backstore/rows"
 )
 
 // A file is a volume in a name space of its own: its size is any number of
@@ -36,7 +38,7 @@ func (s *Store) CloneFile(ctx context.Context, src *Volume, name string) (*Volum
 func (s *Store) File(name string) (*Volume, error) {
 	s.tableMu.Lock()
 	defer s.tableMu.Unlock()
-	v := s.byName[nameKey{name, true}]
+	v := s.byName[rows.Name{Name: name, File: true}]
 	if v == nil {
 		return nil, fmt.Errorf("file %s: %w", name, ErrNotFound)
 	}
@@ -180,7 +182,7 @@ func (s *Store) replace(ctx context.Context, r *replacement) error {
 
 // standsAs reports whether the files are still what they were. s.tableMu is held.
 func (s *Store) standsAs(r *replacement) bool {
-	now := s.byName[nameKey{r.to, true}]
+	now := s.byName[rows.Name{Name: r.to, File: true}]
 	if s.volumes[r.file.number] != r.file || now != r.old && now != r.file {
 		return false
 	}
@@ -211,13 +213,6 @@ func (s *Store) dropAll(gone []*Volume) error {
 // IsFile reports whether v is a file.
 func (v *Volume) IsFile() bool { return v.file }
 
-func checkFileSize(size int64) error {
-	if size < 0 || size > MaxVolumeBytes {
-		return fmt.Errorf("%w: file of %d bytes; up to 1 PiB are possible", ErrInvalid, size)
-	}
-	return nil
-}
-
 // Truncate sets the size of a file. What is cut off is gone, and reads as zeros
 // where the file grows again. It is durable after a flush; a crash before can
 // leave the old size with zeros at its end.
@@ -225,7 +220,7 @@ func (v *Volume) Truncate(ctx context.Context, size int64) error {
 	if !v.file {
 		return fmt.Errorf("%w: %v is not a file and cannot shrink", ErrInvalid, v)
 	}
-	if err := checkFileSize(size); err != nil {
+	if err := rows.CheckFileSize(size); err != nil {
 		return err
 	}
 	if err := v.checkWritable(); err != nil {

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"path/filepath"
 )
 
 // A store has two numbers of its own. HeaderID is in the header of every file and
@@ -15,17 +14,17 @@ import (
 
 // HeaderID returns the random number that the store was made with. Two copies of a
 // store have the same one.
-func (s *Store) HeaderID() [16]byte { return s.sb.id }
+func (s *Store) HeaderID() [16]byte { return s.sb.ID }
 
 // ID returns the store's identity.
-func (s *Store) ID() [16]byte { return s.sb.identity }
+func (s *Store) ID() [16]byte { return s.sb.Identity }
 
 // Identify returns the identity that initiators see of something whose own number,
 // or what is derived from HeaderID, is id: the same number until the store gets
 // another identity.
 func (s *Store) Identify(id [16]byte) [16]byte {
 	for i := range id {
-		id[i] ^= s.sb.id[i] ^ s.sb.identity[i]
+		id[i] ^= s.sb.ID[i] ^ s.sb.Identity[i]
 	}
 	return id
 }
@@ -42,7 +41,7 @@ func (s *Store) checkPlace() {
 		s.log.WithError(err).Warn("it is not known whether the store is a copy")
 		return
 	}
-	if s.moved = !s.sb.place.Same(now); s.moved {
+	if s.moved = !s.sb.Place.Same(now); s.moved {
 		s.log.WithField("dir", s.opts.Dir).Warn("the store is not where it was made: if the other one is still in use, initiators take the two for one disk. " +
 			"Run odx store new-identity for a copy, or odx store new-identity --keep if it was moved")
 	}
@@ -61,7 +60,7 @@ func SetIdentity(ctx context.Context, o Options, keep bool) (identity [16]byte, 
 		return identity, err
 	}
 	defer func() { err = errors.Join(err, s.closeFiles()) }()
-	sb, _, found, err := s.findSuperblock()
+	sb, _, found, err := o.dir().FindSuperblock()
 	if err != nil {
 		return identity, err
 	}
@@ -71,18 +70,12 @@ func SetIdentity(ctx context.Context, o Options, keep bool) (identity [16]byte, 
 	if err := ctx.Err(); err != nil {
 		return identity, err
 	}
-	if sb.place, err = o.FS.Place(o.Dir); err != nil {
+	if sb.Place, err = o.FS.Place(o.Dir); err != nil {
 		return identity, err
 	}
 	if !keep {
-		rand.Read(sb.identity[:])
+		rand.Read(sb.Identity[:])
 	}
-	sb.generation++
-	return sb.identity, sb.writeBoth(o.FS, o.Dir)
-}
-
-// superblocks are the directories that have a copy of the superblock, the first
-// one first.
-func superblocks(dir string) [2]string {
-	return [2]string{dir, filepath.Join(dir, checkpointDir)}
+	sb.Generation++
+	return sb.Identity, sb.WriteBoth(o.FS, o.Dir)
 }

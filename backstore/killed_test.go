@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"odx/backstore/layout"
 )
 
 // The power cuts of the other tests are made in memory. Here a process with the
@@ -45,7 +47,7 @@ func realHistory(tb testing.TB, dir string, seed uint64) *history {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	o := realOptions(rng, dir)
 	open := func() (*Store, error) { return Open(context.Background(), o) }
-	if _, err := os.Stat(filepath.Join(dir, superblockName)); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, layout.SuperblockName)); err != nil {
 		return newHistory(tb, rng, open)
 	}
 	h := &history{tb: tb, rng: rng, open: open}
@@ -180,7 +182,7 @@ func TestKilledProcess(t *testing.T) {
 // duringCheckpoint says how far a checkpoint had come in a store that was left
 // in the middle of one.
 func duringCheckpoint(dir string) string {
-	if found, err := filepath.Glob(filepath.Join(dir, checkpointDir, "*.new")); err == nil && len(found) > 0 {
+	if found, err := filepath.Glob(filepath.Join(dir, layout.CheckpointDir, "*.new")); err == nil && len(found) > 0 {
 		return ", while " + filepath.Base(found[0]) + " was written"
 	}
 	return ""

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"odx/backstore/journal"
+	"odx/backstore/layout"
 	"odx/backstore/vfs"
 )
 
@@ -103,7 +104,7 @@ func makeDamageable(t *testing.T) *damageable {
 func (m *damageable) on(t *testing.T, files map[string][]byte) *disk {
 	t.Helper()
 	d := newDisk()
-	for _, dir := range []string{"", journalDir, segmentDir, checkpointDir} {
+	for _, dir := range []string{"", layout.JournalDir, layout.SegmentDir, layout.CheckpointDir} {
 		if err := d.fs.MkdirAll(filepath.Join("/store", dir)); err != nil {
 			t.Fatal(err)
 		}
@@ -117,10 +118,10 @@ func (m *damageable) on(t *testing.T, files map[string][]byte) *disk {
 // twin returns the other copy of a file, if it has one.
 func twin(name string) (string, bool) {
 	switch {
-	case filepath.Base(name) == superblockName && strings.Contains(name, checkpointDir):
-		return "/store/" + superblockName, true
-	case filepath.Base(name) == superblockName:
-		return filepath.Join("/store", checkpointDir, superblockName), true
+	case filepath.Base(name) == layout.SuperblockName && strings.Contains(name, layout.CheckpointDir):
+		return "/store/" + layout.SuperblockName, true
+	case filepath.Base(name) == layout.SuperblockName:
+		return filepath.Join("/store", layout.CheckpointDir, layout.SuperblockName), true
 	case strings.HasSuffix(name, ".rows"):
 		return name + ".copy", true
 	case strings.HasSuffix(name, ".rows.copy"):
@@ -235,7 +236,7 @@ const (
 func (m *damageable) try(t *testing.T, what string, files map[string][]byte, damaged ...string) verdict {
 	t.Helper()
 	ctx := context.Background()
-	if strings.Contains(what, journalDir) && strings.Contains(what, "cut") {
+	if strings.Contains(what, layout.JournalDir) && strings.Contains(what, "cut") {
 		// Nothing distinguishes it from a power cut before the last records.
 		m = &damageable{files: m.files, older: m.older, states: m.states, recent: m.states}
 	}
@@ -352,7 +353,7 @@ func (m *damageable) tryReadOnly(t *testing.T, what string, d *disk) {
 func filesOf(t *testing.T, fsys *vfs.Mem) map[string][]byte {
 	t.Helper()
 	all := files(t, fsys, "/store")
-	delete(all, "/store/"+lockName)
+	delete(all, "/store/"+layout.LockName)
 	return all
 }
 
@@ -361,7 +362,7 @@ func filesOf(t *testing.T, fsys *vfs.Mem) map[string][]byte {
 func TestDamage(t *testing.T) {
 	m := makeDamageable(t)
 	m.other = makeDamageable(t).files
-	delete(m.files, "/store/"+lockName)
+	delete(m.files, "/store/"+layout.LockName)
 	rng := rand.New(rand.NewPCG(1, 1))
 	counts := map[verdict]int{}
 	for _, name := range slices.Sorted(maps.Keys(m.files)) {
@@ -394,7 +395,7 @@ var damageRounds = flag.Int("damage.rounds", 40, "rounds of TestDamage_Several")
 // TestDamage_Several damages several blocks of several files at once.
 func TestDamage_Several(t *testing.T) {
 	m := makeDamageable(t)
-	delete(m.files, "/store/"+lockName)
+	delete(m.files, "/store/"+layout.LockName)
 	names := slices.Sorted(maps.Keys(m.files))
 	counts := map[verdict]int{}
 	for seed := range uint64(*damageRounds) {
@@ -433,9 +434,9 @@ func (m *damageable) eachDamage(rng *rand.Rand, name string, fn func(what string
 		part := data[block*BlockLength : min((block+1)*BlockLength, len(data))]
 		// Most of a segment is as any other part of it, and most of a journal zeros.
 		often := 3
-		if strings.Contains(name, segmentDir) {
+		if strings.Contains(name, layout.SegmentDir) {
 			often = 16
-		} else if strings.Contains(name, journalDir) && bytes.Count(part, []byte{0}) == len(part) {
+		} else if strings.Contains(name, layout.JournalDir) && bytes.Count(part, []byte{0}) == len(part) {
 			often = 200
 		}
 		if block > 0 && !*matrixFull && rng.IntN(often) > 0 {

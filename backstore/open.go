@@ -15,19 +15,12 @@ import (
 	"odx/backstore/extent"
 	"odx/backstore/fingerprint"
 	"odx/backstore/journal"
+	"odx/backstore/layout"
 	"odx/backstore/meta"
 	"odx/backstore/pages"
+	"odx/backstore/rows"
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
-)
-
-// Files and folders of a store.
-const (
-	lockName      = "lock"
-	journalDir    = "journal"
-	segmentDir    = "segments"
-	checkpointDir = "checkpoints"
-	reserveDir    = "reserve"
 )
 
 // Open opens the store in o.Dir, or makes one. It returns ErrLocked when
@@ -60,7 +53,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 func newStore(o Options) *Store {
 	s := &Store{
 		opts: o, log: o.Log, clock: pages.NewClock(),
-		volumes: make(map[uint64]*Volume), byName: make(map[nameKey]*Volume),
+		volumes: make(map[uint64]*Volume), byName: make(map[rows.Name]*Volume),
 		snapshots: make(map[uint64]*snapshotState), changedSnaps: make(map[uint64]bool),
 		deletedVols: make(map[uint64]bool), records: make(map[string][]byte), indexLoaded: make(chan struct{}),
 		checkpoints: checkpointer{hurry: make(chan struct{}, 1), stored: make(chan struct{}, 1)},
@@ -80,18 +73,18 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.lock(); err != nil {
 		return err
 	}
-	if s.exists(filepath.Join(repairDir, repairedTag)) {
-		return fmt.Errorf("%w: its repair was interrupted: the repaired metadata is complete in %s, and no data is lost: run odx store repair --in-place once more, which puts it in place", ErrCorrupt, filepath.Join(s.opts.Dir, repairDir))
+	if s.opts.dir().Exists(filepath.Join(layout.RepairDir, layout.RepairedTag)) {
+		return fmt.Errorf("%w: its repair was interrupted: the repaired metadata is complete in %s, and no data is lost: run odx store repair --in-place once more, which puts it in place", ErrCorrupt, filepath.Join(s.opts.Dir, layout.RepairDir))
 	}
-	sb, bad, found, err := s.findSuperblock()
-	if lost, ok := errors.AsType[*lostSuperblock](err); ok && s.opts.ReadOnly {
+	sb, bad, found, err := s.opts.dir().FindSuperblock()
+	if lost, ok := errors.AsType[*layout.LostError](err); ok && s.opts.ReadOnly {
 		sb, err = s.rebuildSuperblock(lost)
 		found = true
 	} else if ok {
 		err = s.advise(err)
 	}
-	var old *FormatError
-	if errors.As(err, &old) && old.Version < formatVersion && old.Version >= oldestFormat && s.opts.ReadOnly {
+	var old *layout.FormatError
+	if errors.As(err, &old) && old.Version < layout.FormatVersion && old.Version >= layout.OldestFormat && s.opts.ReadOnly {
 		s.sb = sb
 		_, err = s.convertRows(ctx)
 		found = true
@@ -130,7 +123,7 @@ func (s *Store) advise(err error) error {
 
 // openParts opens what the superblock is of.
 func (s *Store) openParts(ctx context.Context) (err error) {
-	s.fingerprints = fingerprint.New(s.sb.fingerprintKey)
+	s.fingerprints = fingerprint.New(s.sb.FingerprintKey)
 	s.kv, err = s.openRows()
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w: all metadata is in there; restore it from a copy", ErrCorrupt, err)
@@ -141,8 +134,8 @@ func (s *Store) openParts(ctx context.Context) (err error) {
 	if lost := s.kv.Lost(); lost != nil {
 		s.noteDamage("checkpoints", lost)
 	}
-	if s.sb.unit == 0 {
-		if s.sb.unit, err = s.findUnit(); err != nil {
+	if s.sb.Unit == 0 {
+		if s.sb.Unit, err = s.findUnit(); err != nil {
 			return err
 		}
 	}
@@ -156,7 +149,7 @@ func (s *Store) openParts(ctx context.Context) (err error) {
 // lock makes sure that no other process has the store open.
 func (s *Store) lock() error {
 	fsys, dir := s.opts.FS, s.opts.Dir
-	name := filepath.Join(dir, lockName)
+	name := filepath.Join(dir, layout.LockName)
 	if err := fsys.MkdirAll(dir); err != nil {
 		return err
 	}
@@ -173,15 +166,15 @@ func (s *Store) lock() error {
 
 // settle ends opening, with a store whose parts fit: it mends the copies of the
 // superblock that are bad.
-func (s *Store) settle(ctx context.Context, bad []badSuperblock) error {
+func (s *Store) settle(ctx context.Context, bad []layout.BadCopy) error {
 	fsys, dir := s.opts.FS, s.opts.Dir
 	if s.opts.ReadOnly {
 		for _, one := range bad {
-			s.log.WithError(one.why).WithField("file", filepath.Join(one.dir, superblockName)).Warn("the other copy of the superblock is used")
+			s.log.WithError(one.Why).WithField("file", filepath.Join(one.Dir, layout.SuperblockName)).Warn("the other copy of the superblock is used")
 		}
 		return nil
 	}
-	if s.sb.oldJournal {
+	if s.sb.OldJournal {
 		if err := s.endUpgrade(ctx); err != nil {
 			return err
 		}
@@ -189,10 +182,10 @@ func (s *Store) settle(ctx context.Context, bad []badSuperblock) error {
 	for _, one := range bad {
 		s.mendSuperblock(one)
 	}
-	if !s.exists(creatingName) {
+	if !s.opts.dir().Exists(layout.CreatingName) {
 		return nil
 	}
-	if err := fsys.Remove(filepath.Join(dir, creatingName)); err != nil {
+	if err := fsys.Remove(filepath.Join(dir, layout.CreatingName)); err != nil {
 		return err
 	}
 	return fsys.SyncDir(dir)
@@ -201,28 +194,28 @@ func (s *Store) settle(ctx context.Context, bad []badSuperblock) error {
 // mendSuperblock writes a copy of the superblock again. The other one is right, so
 // a store opens also where this cannot be done: on a full disk, or where something
 // else has the name.
-func (s *Store) mendSuperblock(bad badSuperblock) {
-	name := filepath.Join(bad.dir, superblockName)
-	if err := s.sb.write(s.opts.FS, bad.dir); err != nil {
+func (s *Store) mendSuperblock(bad layout.BadCopy) {
+	name := filepath.Join(bad.Dir, layout.SuperblockName)
+	if err := s.sb.Write(s.opts.FS, bad.Dir); err != nil {
 		s.noteDamage(name, fmt.Errorf("this copy of the superblock cannot be mended: %w", err))
 		return
 	}
-	s.noteMended(name, bad.why)
+	s.noteMended(name, bad.Why)
 }
 
 // loadState reads the last checkpoint and makes the parts that live in memory.
-func (s *Store) loadState() (state, error) {
+func (s *Store) loadState() (rows.Checkpoint, error) {
 	st, err := readState(s.kv)
 	if err = s.tolerate("state of the last checkpoint", err); err != nil {
 		return st, err
 	}
-	if st.firstLSN == 0 {
+	if st.FirstLSN == 0 {
 		if st, err = s.salvageState(); err != nil {
 			return st, err
 		}
 	}
-	s.lastVolume, s.lastSnapshot = st.lastVolume, st.lastSnapshot
-	s.firstLSN.Store(uint64(st.firstLSN))
+	s.lastVolume, s.lastSnapshot = st.LastVolume, st.LastSnapshot
+	s.firstLSN.Store(uint64(st.FirstLSN))
 	if s.usage, err = extent.LoadUsage(s.kv); s.tolerate("usage of segments", err) != nil {
 		return st, err
 	}
@@ -230,11 +223,11 @@ func (s *Store) loadState() (state, error) {
 	// stored yet, which is evicted by nobody.
 	cache := s.opts.CacheBytes
 	s.extents = extent.NewTable(extent.Options{
-		KV: s.reader(), Clock: s.clock, Unit: s.sb.unit, Next: st.nextExtent, Usage: s.usage,
+		KV: s.reader(), Clock: s.clock, Unit: s.sb.Unit, Next: st.NextExtent, Usage: s.usage,
 		MaxBytes: cache * 5 / 16,
 	})
 	s.forest = blockmap.New(blockmap.Options{
-		KV: s.reader(), Clock: s.clock, Extents: s.extents, MaxBytes: cache / 4, Next: st.nextNode, Dropped: st.dropped,
+		KV: s.reader(), Clock: s.clock, Extents: s.extents, MaxBytes: cache / 4, Next: st.NextNode, Dropped: st.Dropped,
 	})
 	if err := errors.Join(s.extents.SkipUnread(), s.forest.SkipUnread()); err != nil {
 		return st, err
@@ -244,16 +237,16 @@ func (s *Store) loadState() (state, error) {
 }
 
 // readState reads what the last checkpoint is.
-func readState(kv meta.Reader) (state, error) {
-	b, err := kv.Get([]byte(stateKey))
+func readState(kv meta.Reader) (rows.Checkpoint, error) {
+	b, err := kv.Get([]byte(rows.CheckpointKey))
 	if errors.Is(err, meta.ErrNotFound) {
 		// Even that of a new store has it.
-		return state{}, fmt.Errorf("%w: the store has no checkpoint: its files, in %s, are missing; restore them from a copy", ErrCorrupt, checkpointDir)
+		return rows.Checkpoint{}, fmt.Errorf("%w: the store has no checkpoint: its files, in %s, are missing; restore them from a copy", ErrCorrupt, layout.CheckpointDir)
 	}
 	if err != nil {
-		return state{}, err
+		return rows.Checkpoint{}, err
 	}
-	return decodeState(b)
+	return rows.DecodeCheckpoint(b)
 }
 
 func (s *Store) loadTables() error {
@@ -268,22 +261,22 @@ func (s *Store) loadTables() error {
 
 // scanTables calls the functions with every stored volume and snapshot.
 func (s *Store) scanTables(kv meta.Reader, volume func(*Volume), snapshot func(*snapshotState)) error {
-	err := kv.Scan([]byte{volumePrefix}, func(_, value []byte) error {
-		d := dec{b: value}
-		if row := d.volumeRow(); d.err == nil {
+	err := kv.Scan([]byte{rows.VolumePrefix}, func(_, value []byte) error {
+		row, err := rows.DecodeVolume(value)
+		if err == nil {
 			volume(s.volumeOf(&row))
 		}
-		return d.err
+		return err
 	})
 	if err = s.tolerate("table of volumes", err); err != nil {
 		return fmt.Errorf("table of volumes: %w", err)
 	}
-	err = kv.Scan([]byte{snapshotPrefix}, func(_, value []byte) error {
-		d := dec{b: value}
-		if row := d.snapshotRow(); d.err == nil {
-			snapshot(row.state())
+	err = kv.Scan([]byte{rows.SnapshotPrefix}, func(_, value []byte) error {
+		row, err := rows.DecodeSnapshot(value)
+		if err == nil {
+			snapshot(newSnapshotState(&row))
 		}
-		return d.err
+		return err
 	})
 	if err = s.tolerate("table of snapshots", err); err != nil {
 		return fmt.Errorf("table of snapshots: %w", err)
@@ -292,13 +285,13 @@ func (s *Store) scanTables(kv meta.Reader, volume func(*Volume), snapshot func(*
 }
 
 // replay opens segments and journal and does what the journal holds again.
-func (s *Store) replay(ctx context.Context, st state) error {
-	if err := s.openSegments(st.nextSegment); err != nil {
+func (s *Store) replay(ctx context.Context, st rows.Checkpoint) error {
+	if err := s.openSegments(st.NextSegment); err != nil {
 		return err
 	}
-	s.extents.BeginReplay(st.pinned)
+	s.extents.BeginReplay(st.Pinned)
 	s.replaying = true
-	if err := s.openJournal(ctx, st.firstLSN); err != nil {
+	if err := s.openJournal(ctx, st.FirstLSN); err != nil {
 		return err
 	}
 	s.replaying = false
@@ -328,7 +321,7 @@ func (s *Store) openSegments(next segment.ID) error {
 		return err
 	}
 	s.segments, err = segment.Open(segment.Options{
-		Blobs: blobs, StoreID: s.sb.id, Next: next, SegmentBlocks: s.opts.segmentBlocks,
+		Blobs: blobs, StoreID: s.sb.ID, Next: next, SegmentBlocks: s.opts.segmentBlocks,
 		WriteBackBytes: s.opts.writeBackBytes, WriteBack: s.writeBack, Gather: gatherBytes,
 		Reserve: 1,
 	})
@@ -378,8 +371,8 @@ func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) 
 
 func (s *Store) journalOptions(first journal.LSN) journal.Options {
 	return journal.Options{
-		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, journalDir), StoreID: s.sb.id, First: first,
-		BeforeWrite: s.segments.WriteOut, BeforeSync: s.syncSegments, Legacy: s.sb.oldJournal,
+		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, layout.JournalDir), StoreID: s.sb.ID, First: first,
+		BeforeWrite: s.segments.WriteOut, BeforeSync: s.syncSegments, Legacy: s.sb.OldJournal,
 		FileBytes: s.journalFile, Left: s.noteLeft,
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"odx/backstore/layout"
 )
 
 // TestOpen_Remains: no store is made next to something of another one.
@@ -35,7 +37,7 @@ func TestOpen_Remains(t *testing.T) {
 				}
 			}
 			after := files(t, d.fs, "/store")
-			delete(after, filepath.Join("/store", lockName))
+			delete(after, filepath.Join("/store", layout.LockName))
 			if !maps.EqualFunc(before, after, bytes.Equal) {
 				t.Errorf("the refusal has changed files: %v", slices.Sorted(maps.Keys(after)))
 			}
@@ -47,10 +49,10 @@ func TestOpen_Remains(t *testing.T) {
 // one with data an unfinished one.
 func TestOpen_CreatingNextToData(t *testing.T) {
 	m := makeDamageable(t)
-	for _, dir := range superblocks("/store") {
-		delete(m.files, filepath.Join(dir, superblockName))
+	for _, dir := range layout.Superblocks("/store") {
+		delete(m.files, filepath.Join(dir, layout.SuperblockName))
 	}
-	m.files[filepath.Join("/store", creatingName)] = nil
+	m.files[filepath.Join("/store", layout.CreatingName)] = nil
 	d := m.on(t, m.files)
 	before := files(t, d.fs, "/store")
 	_, err := Open(context.Background(), m.options(d))
@@ -58,18 +60,18 @@ func TestOpen_CreatingNextToData(t *testing.T) {
 		t.Errorf("%v, want ErrCorrupt", err)
 	}
 	after := files(t, d.fs, "/store")
-	delete(after, filepath.Join("/store", lockName))
-	if delete(before, filepath.Join("/store", lockName)); !maps.EqualFunc(before, after, bytes.Equal) {
+	delete(after, filepath.Join("/store", layout.LockName))
+	if delete(before, filepath.Join("/store", layout.LockName)); !maps.EqualFunc(before, after, bytes.Equal) {
 		t.Error("the refusal has changed files")
 	}
 }
 
 // TestOpen_SuperblockCannotBeMended: the other copy is enough.
 func TestOpen_SuperblockCannotBeMended(t *testing.T) {
-	for _, dir := range superblocks("/store") {
+	for _, dir := range layout.Superblocks("/store") {
 		t.Run(dir, func(t *testing.T) {
 			m := makeDamageable(t)
-			name := filepath.Join(dir, superblockName)
+			name := filepath.Join(dir, layout.SuperblockName)
 			delete(m.files, name)
 			d := m.on(t, m.files)
 			// In its place is a directory that is not empty.
@@ -98,7 +100,7 @@ func TestOpen_NoCheckpoints(t *testing.T) {
 	m := makeDamageable(t)
 	d := newDisk()
 	for name, content := range m.files {
-		if filepath.Dir(name) == "/store/"+checkpointDir {
+		if filepath.Dir(name) == "/store/"+layout.CheckpointDir {
 			continue
 		}
 		if err := d.fs.MkdirAll(filepath.Dir(name)); err != nil {

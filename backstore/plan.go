@@ -102,7 +102,7 @@ func (s *Store) cut(p *writePlan, block uint64, data []byte) {
 // the dedup unit, counted from the start of the volume so that equal images
 // are cut alike, without blocks of zeros. It is 0 when block i is zeros.
 func (s *Store) unitRun(block uint64, i, end int, data []byte) int {
-	unit := s.sb.unit
+	unit := s.sb.Unit
 	end = min(end, i+unit-int((block+uint64(i))%uint64(unit)))
 	n := 0
 	for i+n < end && !isZero(data[(i+n)*BlockLength:(i+n+1)*BlockLength]) {
@@ -253,7 +253,7 @@ func (s *Store) discard(p *writePlan) error {
 		for i := range p.rec.slots {
 			p.rec.slots[i], p.rec.known[i] = ^extent.Slot(0), ^extent.Slot(0)
 		}
-		invariant.Scribble(p.rec.buf.b)
+		invariant.Scribble(p.rec.buf.B)
 	}
 	s.plans.Put(p)
 	return nil

@@ -8,6 +8,7 @@ import (
 
 	"odx/backstore/extent"
 	"odx/backstore/journal"
+	"odx/backstore/rows"
 	"odx/backstore/segment"
 )
 
@@ -25,7 +26,7 @@ func (s *Store) tolerate(what string, err error) error {
 
 // salvageState returns a state for rows that have lost theirs. Which records of the
 // journal are in them is not known, so none is replayed: see comparison.
-func (s *Store) salvageState() (st state, err error) {
+func (s *Store) salvageState() (st rows.Checkpoint, err error) {
 	last := make(map[byte]uint64)
 	err = s.kv.Keys(nil, func(key []byte) error {
 		switch len(key) {
@@ -39,13 +40,13 @@ func (s *Store) salvageState() (st state, err error) {
 	if err = s.tolerate("rows", err); err != nil {
 		return st, err
 	}
-	st.nextNode, st.nextExtent, st.nextSegment = last['n']+1, extent.ID(last['e']+1)*extent.PageExtents, segment.ID(last['u']+1)
-	st.lastVolume, st.lastSnapshot = last[volumePrefix], last[snapshotPrefix]
+	st.NextNode, st.NextExtent, st.NextSegment = last['n']+1, extent.ID(last['e']+1)*extent.PageExtents, segment.ID(last['u']+1)
+	st.LastVolume, st.LastSnapshot = last[rows.VolumePrefix], last[rows.SnapshotPrefix]
 	found, err := journal.Read(context.Background(), s.journalOptions(1), func(journal.Record) error { return nil })
 	if err = s.tolerate("journal", err); err != nil {
 		return st, err
 	}
-	st.firstLSN, s.stateless = found.End+1, true
+	st.FirstLSN, s.stateless = found.End+1, true
 	s.noteDamage("journal", fmt.Errorf("%w: which records up to %d are not in the last checkpoint is not known; no block is read that is not as the last of them left it", ErrCorrupt, found.End))
 	return st, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"odx/backstore/codec"
 	"odx/backstore/journal"
 )
 
@@ -32,7 +33,7 @@ type record interface {
 	// until the record changes.
 	encode() (head, data []byte)
 	// decode reads what follows the kind; d says whether it could.
-	decode(d *dec)
+	decode(d *codec.Decoder)
 	// apply does the operation again. It runs before anything else uses the
 	// store, so it takes no locks.
 	apply(s *Store) error
@@ -74,18 +75,18 @@ func newRecord(kind byte) record {
 // decodeRecord reads the payload of a journal record of a store whose extents
 // have up to unit blocks. The record may keep parts of payload.
 func decodeRecord(payload []byte, unit int) (record, error) {
-	d := &dec{b: payload, unit: unit}
-	kind := d.byte()
-	if d.err != nil {
-		return nil, d.err
+	d := &codec.Decoder{B: payload, Unit: unit}
+	kind := d.Byte()
+	if d.Err != nil {
+		return nil, d.Err
 	}
 	r := newRecord(kind)
 	if r == nil {
 		return nil, fmt.Errorf("%w: unknown kind %d", ErrCorrupt, kind)
 	}
 	r.decode(d)
-	d.end()
-	return r, d.err
+	d.End()
+	return r, d.Err
 }
 
 // redo does the operation of one journal record again.
@@ -104,7 +105,7 @@ func (s *Store) redo(rec journal.Record) error {
 // readRecord decodes a record of the journal and proves, where it may be what a power
 // cut left, that its data is there: journal.ErrCut.
 func (s *Store) readRecord(rec journal.Record) (record, error) {
-	r, err := decodeRecord(rec.Payload, s.sb.unit)
+	r, err := decodeRecord(rec.Payload, s.sb.Unit)
 	if w, ok := r.(*writeRecord); ok && !rec.Durable && err == nil {
 		err = w.verify(s)
 	}

@@ -1,12 +1,16 @@
 package backstore
 
-import "fmt"
+import (
+	"fmt"
+
+	"odx/backstore/rows"
+)
 
 // names are those of volumes and files, by number, as one record after the other
 // leaves them.
 type names struct {
 	known map[uint64]*Volume
-	later map[uint64]nameKey // of records; they are newer
+	later map[uint64]rows.Name // of records; they are newer
 }
 
 // of names a volume or a file.
@@ -21,7 +25,7 @@ func (n *names) of(number uint64) string {
 }
 
 // rename gives a volume or file a name, and returns the one that it had.
-func (n *names) rename(number uint64, key nameKey) (old string) {
+func (n *names) rename(number uint64, key rows.Name) (old string) {
 	old = n.of(number)
 	n.later[number] = key
 	return old
@@ -71,8 +75,8 @@ func (r *recordsRecord) changes(*names) []Change {
 }
 
 func (r *createVolumeRecord) changes(n *names) []Change {
-	n.rename(r.row.number, r.row.key())
-	return []Change{{Kind: "create volume", What: n.of(r.row.number)}}
+	n.rename(r.row.Number, r.row.Key())
+	return []Change{{Kind: "create volume", What: n.of(r.row.Number)}}
 }
 
 func (r *deleteVolumeRecord) changes(n *names) []Change {
@@ -84,12 +88,12 @@ func (r *resizeVolumeRecord) changes(n *names) []Change {
 }
 
 func (r *cloneVolumeRecord) changes(n *names) []Change {
-	n.rename(r.number, nameKey{r.name, r.flags&flagFile != 0})
+	n.rename(r.number, rows.Name{Name: r.name, File: r.flags&rows.FlagFile != 0})
 	return []Change{{Kind: "clone volume", What: n.of(r.number), Detail: "of " + n.of(r.from)}}
 }
 
 func (r *renameFileRecord) changes(n *names) []Change {
-	old := n.rename(r.file, nameKey{r.to, true})
+	old := n.rename(r.file, rows.Name{Name: r.to, File: true})
 	return []Change{{Kind: "rename file", What: old, Detail: "to " + r.to}}
 }
 
@@ -98,6 +102,6 @@ func (r *replaceFilesRecord) changes(n *names) []Change {
 	for _, number := range r.gone {
 		all = append(all, Change{Kind: "replace files", What: n.of(number), Detail: "deleted"})
 	}
-	old := n.rename(r.file, nameKey{r.to, true})
+	old := n.rename(r.file, rows.Name{Name: r.to, File: true})
 	return append(all, Change{Kind: "replace files", What: old, Detail: "to " + r.to})
 }

@@ -33,7 +33,7 @@ func (s *Store) compareJournal(ctx context.Context) error {
 	c := comparison{s: s, whole: true}
 	next := journal.LSN(0)
 	_, err := journal.Read(ctx, s.journalOptions(1), func(rec journal.Record) error {
-		_, err := decodeRecord(rec.Payload, s.sb.unit)
+		_, err := decodeRecord(rec.Payload, s.sb.Unit)
 		c.whole = c.whole && err == nil && (next == 0 || rec.LSN == next)
 		next = rec.LSN + 1
 		return nil
@@ -54,7 +54,7 @@ func (s *Store) compareJournal(ctx context.Context) error {
 
 // has reports whether the rows have what a record changes.
 func (c *comparison) has(rec journal.Record) bool {
-	one, err := decodeRecord(rec.Payload, c.s.sb.unit)
+	one, err := decodeRecord(rec.Payload, c.s.sb.Unit)
 	if err != nil {
 		return false
 	}
@@ -165,7 +165,7 @@ func (r *recordsRecord) compare(s *Store) bool {
 	return true
 }
 
-func (r *createVolumeRecord) compare(s *Store) bool { return s.volumes[r.row.number] != nil }
+func (r *createVolumeRecord) compare(s *Store) bool { return s.volumes[r.row.Number] != nil }
 
 func (r *cloneVolumeRecord) compare(s *Store) bool { return s.volumes[r.number] != nil }
 

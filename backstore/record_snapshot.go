@@ -2,6 +2,8 @@ package backstore
 
 import (
 	"fmt"
+
+	"odx/backstore/codec"
 )
 
 // snapshotRecord takes a snapshot of ranges of a volume and puts records.
@@ -14,18 +16,18 @@ type snapshotRecord struct {
 }
 
 func (r *snapshotRecord) encode() (head, data []byte) {
-	var e enc
-	e.byte(recSnapshot)
-	e.uint(r.volume)
-	e.uint(r.id)
-	e.ranges(r.ranges)
-	e.records(r.records)
-	return e.b, nil
+	var e codec.Encoder
+	e.Byte(recSnapshot)
+	e.Uint(r.volume)
+	e.Uint(r.id)
+	e.Ranges(r.ranges)
+	encodeClient(&e, r.records)
+	return e.B, nil
 }
 
-func (r *snapshotRecord) decode(d *dec) {
-	r.volume, r.id = d.uint(), d.uint()
-	r.ranges, r.records = d.ranges(), d.records()
+func (r *snapshotRecord) decode(d *codec.Decoder) {
+	r.volume, r.id = d.Uint(), d.Uint()
+	r.ranges, r.records = d.Ranges(), decodeClient(d)
 }
 
 func (r *snapshotRecord) apply(s *Store) error {
@@ -45,14 +47,14 @@ type deleteSnapshotRecord struct {
 }
 
 func (r *deleteSnapshotRecord) encode() (head, data []byte) {
-	var e enc
-	e.byte(recDeleteSnapshot)
-	e.uint(r.id)
-	e.records(r.records)
-	return e.b, nil
+	var e codec.Encoder
+	e.Byte(recDeleteSnapshot)
+	e.Uint(r.id)
+	encodeClient(&e, r.records)
+	return e.B, nil
 }
 
-func (r *deleteSnapshotRecord) decode(d *dec) { r.id, r.records = d.uint(), d.records() }
+func (r *deleteSnapshotRecord) decode(d *codec.Decoder) { r.id, r.records = d.Uint(), decodeClient(d) }
 
 // apply keeps the tree until the replay ends: a later record can copy from it,
 // where a handle had kept it alive.
@@ -73,13 +75,13 @@ func (r *deleteSnapshotRecord) apply(s *Store) error {
 type recordsRecord struct{ records []Record }
 
 func (r *recordsRecord) encode() (head, data []byte) {
-	var e enc
-	e.byte(recRecords)
-	e.records(r.records)
-	return e.b, nil
+	var e codec.Encoder
+	e.Byte(recRecords)
+	encodeClient(&e, r.records)
+	return e.B, nil
 }
 
-func (r *recordsRecord) decode(d *dec) { r.records = d.records() }
+func (r *recordsRecord) decode(d *codec.Decoder) { r.records = decodeClient(d) }
 
 func (r *recordsRecord) apply(s *Store) error {
 	s.putRecords(r.records)

@@ -11,6 +11,7 @@ import (
 
 	"odx/backstore/extent"
 	"odx/backstore/journal"
+	"odx/backstore/rows"
 	"odx/backstore/segment"
 )
 
@@ -59,9 +60,9 @@ func goldenRecords() []struct {
 			02 ` + fp + ` 11223344 55667788
 		02 8040 01`
 	recs := []Record{{Key: []byte("a"), Value: []byte("b")}, {Key: []byte("c")}}
-	row := volumeRow{number: 300, name: "disk", size: 4096, flags: flagFile, origin: 2, created: 1}
-	for i := range row.id {
-		row.id[i] = 0x11
+	row := rows.Volume{Number: 300, Name: "disk", Size: 4096, Flags: rows.FlagFile, Origin: 2, Created: 1}
+	for i := range row.ID {
+		row.ID[i] = 0x11
 	}
 	id := strings.Repeat("11", 16)
 	return []struct {
@@ -79,7 +80,7 @@ func goldenRecords() []struct {
 		{"delete volume", &deleteVolumeRecord{300}, `07 ac02`},
 		{"records", &recordsRecord{recs}, `08 02 01 61 01 01 62 01 63 00`},
 		{"resize volume", &resizeVolumeRecord{300, 8192}, `09 ac02 8040`},
-		{"clone volume", &cloneVolumeRecord{300, 301, row.id, "c", flagReadOnly, 1}, `0a ac02 ad02 ` + id + ` 01 63 01 01`},
+		{"clone volume", &cloneVolumeRecord{300, 301, row.ID, "c", rows.FlagReadOnly, 1}, `0a ac02 ad02 ` + id + ` 01 63 01 01`},
 		{"rename file", &renameFileRecord{300, "to"}, `0b ac02 02 746f`},
 		{"replace files", &replaceFilesRecord{300, "to", []uint64{301, 5}}, `0c ac02 02 746f 02 ad02 05`},
 	}
@@ -139,7 +140,7 @@ func FuzzRecord(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%x decodes and encodes to %x, which gives %v", b, written, err)
 		}
-		for _, c := range r.changes(&names{later: make(map[uint64]nameKey)}) {
+		for _, c := range r.changes(&names{later: make(map[uint64]rows.Name)}) {
 			if c.Kind == "" || c.What == "" || c.Offset < 0 || c.Length < 0 {
 				t.Errorf("%x changes %+v", b, c)
 			}
@@ -195,7 +196,7 @@ func FuzzReplay(f *testing.F) {
 		&hole,
 		&snapshotRecord{1, 9, []Range{{Offset: 4096, Length: 8192}}, []Record{{Key: []byte("k"), Value: []byte("v")}, {Key: []byte("gone")}}},
 		&mapRecord{1, 0, 1, 0, 256},
-		&cloneVolumeRecord{from: 1, number: 2, name: "clone", flags: flagReadOnly, created: 1 << 30},
+		&cloneVolumeRecord{from: 1, number: 2, name: "clone", flags: rows.FlagReadOnly, created: 1 << 30},
 		&resizeVolumeRecord{1, 2 << 20},
 	} {
 		f.Add(payload(r))

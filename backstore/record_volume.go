@@ -1,18 +1,23 @@
 package backstore
 
+import (
+	"odx/backstore/codec"
+	"odx/backstore/rows"
+)
+
 // createVolumeRecord makes a volume or a file.
 //
 // Layout: kind, its row.
-type createVolumeRecord struct{ row volumeRow }
+type createVolumeRecord struct{ row rows.Volume }
 
 func (r *createVolumeRecord) encode() (head, data []byte) {
-	var e enc
-	e.byte(recCreateVolume)
-	e.raw(r.row.encode())
-	return e.b, nil
+	var e codec.Encoder
+	e.Byte(recCreateVolume)
+	e.Raw(r.row.Encode())
+	return e.B, nil
 }
 
-func (r *createVolumeRecord) decode(d *dec) { r.row = d.volumeRow() }
+func (r *createVolumeRecord) decode(d *codec.Decoder) { r.row = rows.ReadVolume(d) }
 
 func (r *createVolumeRecord) apply(s *Store) error {
 	s.enter(s.volumeOf(&r.row))
@@ -31,10 +36,10 @@ func (s *Store) enter(v *Volume) {
 type deleteVolumeRecord struct{ volume uint64 }
 
 func (r *deleteVolumeRecord) encode() (head, data []byte) {
-	return numbers(recDeleteVolume, r.volume), nil
+	return codec.Numbers(recDeleteVolume, r.volume), nil
 }
 
-func (r *deleteVolumeRecord) decode(d *dec) { r.volume = d.uint() }
+func (r *deleteVolumeRecord) decode(d *codec.Decoder) { r.volume = d.Uint() }
 
 func (r *deleteVolumeRecord) apply(s *Store) error {
 	v, err := s.volumeNumber(r.volume)
@@ -53,10 +58,10 @@ type resizeVolumeRecord struct {
 }
 
 func (r *resizeVolumeRecord) encode() (head, data []byte) {
-	return numbers(recResizeVolume, r.volume, uint64(r.size)), nil
+	return codec.Numbers(recResizeVolume, r.volume, uint64(r.size)), nil
 }
 
-func (r *resizeVolumeRecord) decode(d *dec) { r.volume, r.size = d.uint(), d.int63() }
+func (r *resizeVolumeRecord) decode(d *codec.Decoder) { r.volume, r.size = d.Uint(), d.Int63() }
 
 func (r *resizeVolumeRecord) apply(s *Store) error {
 	v, err := s.volumeNumber(r.volume)
@@ -82,20 +87,20 @@ type cloneVolumeRecord struct {
 }
 
 func (r *cloneVolumeRecord) encode() (head, data []byte) {
-	var e enc
-	e.byte(recCloneVolume)
-	e.uint(r.from)
-	e.uint(r.number)
-	e.raw(r.id[:])
-	e.bytes([]byte(r.name))
-	e.byte(r.flags)
-	e.uint(uint64(r.created))
-	return e.b, nil
+	var e codec.Encoder
+	e.Byte(recCloneVolume)
+	e.Uint(r.from)
+	e.Uint(r.number)
+	e.Raw(r.id[:])
+	e.Bytes([]byte(r.name))
+	e.Byte(r.flags)
+	e.Uint(uint64(r.created))
+	return e.B, nil
 }
 
-func (r *cloneVolumeRecord) decode(d *dec) {
-	r.from, r.number, r.id = d.uint(), d.uint(), d.id16()
-	r.name, r.flags, r.created = string(d.bytes()), d.byte(), d.int63()
+func (r *cloneVolumeRecord) decode(d *codec.Decoder) {
+	r.from, r.number, r.id = d.Uint(), d.Uint(), d.ID16()
+	r.name, r.flags, r.created = string(d.Bytes()), d.Byte(), d.Int63()
 }
 
 func (r *cloneVolumeRecord) apply(s *Store) error {
@@ -123,18 +128,18 @@ type renameFileRecord struct {
 }
 
 func (r *renameFileRecord) encode() (head, data []byte) {
-	var e enc
-	e.byte(recRenameFile)
-	e.uint(r.file)
-	e.bytes([]byte(r.to))
-	return e.b, nil
+	var e codec.Encoder
+	e.Byte(recRenameFile)
+	e.Uint(r.file)
+	e.Bytes([]byte(r.to))
+	return e.B, nil
 }
 
-func (r *renameFileRecord) decode(d *dec) { r.file, r.to = d.uint(), string(d.bytes()) }
+func (r *renameFileRecord) decode(d *codec.Decoder) { r.file, r.to = d.Uint(), string(d.Bytes()) }
 
 func (r *renameFileRecord) apply(s *Store) error {
 	again := replaceFilesRecord{file: r.file, to: r.to}
-	if old := s.byName[nameKey{r.to, true}]; old != nil && old.number != r.file {
+	if old := s.byName[rows.Name{Name: r.to, File: true}]; old != nil && old.number != r.file {
 		again.gone = []uint64{old.number}
 	}
 	return again.apply(s)
@@ -152,21 +157,21 @@ type replaceFilesRecord struct {
 }
 
 func (r *replaceFilesRecord) encode() (head, data []byte) {
-	var e enc
-	e.byte(recReplaceFiles)
-	e.uint(r.file)
-	e.bytes([]byte(r.to))
-	e.uint(uint64(len(r.gone)))
+	var e codec.Encoder
+	e.Byte(recReplaceFiles)
+	e.Uint(r.file)
+	e.Bytes([]byte(r.to))
+	e.Uint(uint64(len(r.gone)))
 	for _, number := range r.gone {
-		e.uint(number)
+		e.Uint(number)
 	}
-	return e.b, nil
+	return e.B, nil
 }
 
-func (r *replaceFilesRecord) decode(d *dec) {
-	r.file, r.to = d.uint(), string(d.bytes())
-	for range d.count(1) {
-		r.gone = append(r.gone, d.uint())
+func (r *replaceFilesRecord) decode(d *codec.Decoder) {
+	r.file, r.to = d.Uint(), string(d.Bytes())
+	for range d.Count(1) {
+		r.gone = append(r.gone, d.Uint())
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"odx/backstore/blockmap"
+	"odx/backstore/codec"
 	"odx/backstore/extent"
 	"odx/backstore/segment"
 )
@@ -44,45 +45,45 @@ type writeRecord struct {
 	first         extent.ID // of fresh[0]; the others follow
 	inline        []byte    // the data of fresh, when the record carries it
 
-	buf enc // for encode, used again
+	buf codec.Encoder // for encode, used again
 }
 
 func (r *writeRecord) encode() (head, data []byte) {
-	if len(r.buf.b) == 0 {
+	if len(r.buf.B) == 0 {
 		r.build()
 	}
-	return r.buf.b, r.inline
+	return r.buf.B, r.inline
 }
 
 // build makes what encode returns, from now on, in memory that is used again.
 func (r *writeRecord) build() {
 	e := &r.buf
-	e.b = e.b[:0]
-	e.byte(recWrite)
-	e.uint(r.volume)
-	e.uint(r.block)
-	e.uint(uint64(r.blocks))
+	e.B = e.B[:0]
+	e.Byte(recWrite)
+	e.Uint(r.volume)
+	e.Uint(r.block)
+	e.Uint(uint64(r.blocks))
 	if r.inline != nil {
-		e.byte(flagInline)
+		e.Byte(flagInline)
 	} else {
-		e.byte(0)
+		e.Byte(0)
 	}
 	fresh := 0
 	for i := 0; i < r.blocks; {
 		switch {
 		case r.slots[i] == 0:
 			n := r.holes(i)
-			e.byte(runHole)
-			e.uint(uint64(n))
+			e.Byte(runHole)
+			e.Uint(uint64(n))
 			i += n
 		case r.known[i] != 0:
 			n := 1
 			for i+n < r.blocks && r.known[i+n] == r.known[i]+extent.Slot(n) {
 				n++
 			}
-			e.byte(runKnown)
-			e.uint(uint64(r.known[i]))
-			e.uint(uint64(n))
+			e.Byte(runKnown)
+			e.Uint(uint64(r.known[i]))
+			e.Uint(uint64(n))
 			i += n
 		default:
 			from := fresh
@@ -90,7 +91,7 @@ func (r *writeRecord) build() {
 				i += int(r.fresh[fresh].Blocks)
 				fresh++
 			}
-			e.freshRun(r.first+extent.ID(from), r.fresh[from:fresh])
+			encodeFresh(e, r.first+extent.ID(from), r.fresh[from:fresh])
 		}
 	}
 }
@@ -114,53 +115,53 @@ func (r *writeRecord) holes(i int) int {
 	return n
 }
 
-// freshRun describes new extents with consecutive IDs that lie one after the
+// encodeFresh describes new extents with consecutive IDs that lie one after the
 // other in a segment.
-func (e *enc) freshRun(first extent.ID, extents []freshExtent) {
-	e.byte(runFresh)
-	e.uint(uint64(first))
-	e.uint(uint64(len(extents)))
-	e.u32(uint32(extents[0].Addr.Segment))
-	e.u32(extents[0].Addr.Block)
+func encodeFresh(e *codec.Encoder, first extent.ID, extents []freshExtent) {
+	e.Byte(runFresh)
+	e.Uint(uint64(first))
+	e.Uint(uint64(len(extents)))
+	e.U32(uint32(extents[0].Addr.Segment))
+	e.U32(extents[0].Addr.Block)
 	for i := range extents {
 		x := &extents[i].Extent
-		e.byte(x.Blocks)
-		e.raw(x.Fingerprint[:])
+		e.Byte(x.Blocks)
+		e.Raw(x.Fingerprint[:])
 		for _, crc := range x.CRC[:x.Blocks] {
-			e.u32(crc)
+			e.U32(crc)
 		}
 	}
 }
 
-func (r *writeRecord) decode(d *dec) {
-	r.volume, r.block = d.uint(), d.uint()
-	blocks := d.uint()
-	inline := d.byte()&flagInline != 0
+func (r *writeRecord) decode(d *codec.Decoder) {
+	r.volume, r.block = d.Uint(), d.Uint()
+	blocks := d.Uint()
+	inline := d.Byte()&flagInline != 0
 	if blocks > planBlocks {
-		d.fail()
+		d.Fail()
 	}
-	for d.err == nil && r.blocks < int(blocks) {
+	for d.Err == nil && r.blocks < int(blocks) {
 		r.decodeRun(d, int(blocks)-r.blocks)
 	}
 	if inline {
-		r.inline = d.take(uint64(r.freshBytes()))
+		r.inline = d.Take(uint64(r.freshBytes()))
 	}
 }
 
 // decodeRun reads a run of at most room blocks.
-func (r *writeRecord) decodeRun(d *dec, room int) {
-	switch d.byte() {
+func (r *writeRecord) decodeRun(d *codec.Decoder, room int) {
+	switch d.Byte() {
 	case runHole:
-		n := d.uint()
+		n := d.Uint()
 		if n == 0 || n > uint64(room) {
-			d.fail()
+			d.Fail()
 			return
 		}
 		r.blocks += int(n)
 	case runKnown:
-		first, n := extent.Slot(d.uint()), d.uint()
+		first, n := extent.Slot(d.Uint()), d.Uint()
 		if n == 0 || first == 0 || n > uint64(room) {
-			d.fail()
+			d.Fail()
 			return
 		}
 		for i := range n {
@@ -170,34 +171,34 @@ func (r *writeRecord) decodeRun(d *dec, room int) {
 	case runFresh:
 		r.decodeFresh(d, room)
 	default:
-		d.fail()
+		d.Fail()
 	}
 }
 
-func (r *writeRecord) decodeFresh(d *dec, room int) {
-	first := extent.ID(d.uint())
-	n := d.count(1 + len(extent.Fingerprint{}) + 4)
-	addr := segment.Addr{Segment: segment.ID(d.u32()), Block: d.u32()}
+func (r *writeRecord) decodeFresh(d *codec.Decoder, room int) {
+	first := extent.ID(d.Uint())
+	n := d.Count(1 + len(extent.Fingerprint{}) + 4)
+	addr := segment.Addr{Segment: segment.ID(d.U32()), Block: d.U32()}
 	if len(r.fresh) == 0 {
 		r.first = first
 	}
 	if n == 0 || first == 0 || first != r.first+extent.ID(len(r.fresh)) {
-		d.fail()
+		d.Fail()
 		return
 	}
 	for range n {
-		x := freshExtent{Extent: extent.Extent{Addr: addr, Blocks: d.byte()}, at: r.blocks}
-		if x.Blocks == 0 || int(x.Blocks) > d.unit || int(x.Blocks) > room {
-			d.fail()
+		x := freshExtent{Extent: extent.Extent{Addr: addr, Blocks: d.Byte()}, at: r.blocks}
+		if x.Blocks == 0 || int(x.Blocks) > d.Unit || int(x.Blocks) > room {
+			d.Fail()
 			return
 		}
-		copy(x.Fingerprint[:], d.take(uint64(len(x.Fingerprint))))
+		copy(x.Fingerprint[:], d.Take(uint64(len(x.Fingerprint))))
 		for i := range x.Blocks {
-			x.CRC[i] = d.u32()
+			x.CRC[i] = d.U32()
 		}
 		id := r.first + extent.ID(len(r.fresh))
 		for k := range int(x.Blocks) {
-			r.slots[r.blocks] = id.Slot(d.unit, k)
+			r.slots[r.blocks] = id.Slot(d.Unit, k)
 			r.blocks++
 		}
 		r.fresh = append(r.fresh, x)
@@ -292,10 +293,12 @@ func (s *Store) install(v *Volume, r *writeRecord) error {
 type clearRecord struct{ volume, first, count uint64 }
 
 func (r *clearRecord) encode() (head, data []byte) {
-	return numbers(recClear, r.volume, r.first, r.count), nil
+	return codec.Numbers(recClear, r.volume, r.first, r.count), nil
 }
 
-func (r *clearRecord) decode(d *dec) { r.volume, r.first, r.count = d.uint(), d.uint(), d.uint() }
+func (r *clearRecord) decode(d *codec.Decoder) {
+	r.volume, r.first, r.count = d.Uint(), d.Uint(), d.Uint()
+}
 
 func (r *clearRecord) apply(s *Store) error {
 	v, err := s.volumeNumber(r.volume)
@@ -315,11 +318,11 @@ func (r *clearRecord) apply(s *Store) error {
 type mapRecord struct{ volume, to, snapshot, from, count uint64 }
 
 func (r *mapRecord) encode() (head, data []byte) {
-	return numbers(recMap, r.volume, r.to, r.snapshot, r.from, r.count), nil
+	return codec.Numbers(recMap, r.volume, r.to, r.snapshot, r.from, r.count), nil
 }
 
-func (r *mapRecord) decode(d *dec) {
-	r.volume, r.to, r.snapshot, r.from, r.count = d.uint(), d.uint(), d.uint(), d.uint(), d.uint()
+func (r *mapRecord) decode(d *codec.Decoder) {
+	r.volume, r.to, r.snapshot, r.from, r.count = d.Uint(), d.Uint(), d.Uint(), d.Uint(), d.Uint()
 }
 
 func (r *mapRecord) apply(s *Store) error {

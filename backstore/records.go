@@ -8,13 +8,8 @@ import (
 	"slices"
 
 	"odx/backstore/meta"
+	"odx/backstore/rows"
 )
-
-// recordPrefix is the first byte of a record's key in the metadata engine; the
-// caller's key follows.
-const recordPrefix = 'r'
-
-func recordKey(key []byte) []byte { return append([]byte{recordPrefix}, key...) }
 
 // PutRecords puts records in one atomic step. It is durable after a Flush; of a
 // store that is open for reading alone they are in memory and end with it.
@@ -78,7 +73,7 @@ func (s *Store) GetRecord(key []byte) ([]byte, error) {
 			return bytes.Clone(value), nil
 		}
 	}
-	value, err := s.kv.Get(recordKey(key))
+	value, err := s.kv.Get(rows.RecordKey(key))
 	if metadataDamage(err) && s.tolerate(fmt.Sprintf("record %q", key), err) == nil {
 		err = meta.ErrNotFound
 	}
@@ -116,7 +111,7 @@ func (s *Store) collectRecords(prefix []byte) ([]Record, error) {
 	s.recordMu.Lock()
 	defer s.recordMu.Unlock()
 	found := make(map[string][]byte)
-	err := s.kv.Scan(recordKey(prefix), func(key, value []byte) error {
+	err := s.kv.Scan(rows.RecordKey(prefix), func(key, value []byte) error {
 		found[string(key[1:])] = bytes.Clone(value)
 		return nil
 	})

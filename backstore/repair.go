@@ -10,6 +10,8 @@ import (
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
 	"odx/backstore/journal"
+	"odx/backstore/layout"
+	"odx/backstore/rows"
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
 )
@@ -20,12 +22,8 @@ import (
 // extent, or whose part of the map, is lost refers to an extent that fails its
 // checksum: it stays a read error until it is written again.
 
-const (
-	repairDir   = "repairing"       // the metadata that is being made, of a repair in place
-	repairedTag = "repaired"        // a file in it: it is complete
-	damagedDir  = "before-repair"   // what it has replaced
-	lostText    = "lost by damage " // what is at the place of an extent that is lost
-)
+// lostText is what is at the place of an extent that is lost.
+const lostText = "lost by damage "
 
 // RepairOptions say what Repair does.
 type RepairOptions struct {
@@ -108,7 +106,7 @@ func (m *repair) undo() string {
 		return "" // nothing was made
 	}
 	if err := errors.Join(m.removeMade(), m.removeSegments()); err != nil {
-		return fmt.Sprintf("; the store has not changed but for %s, which is not needed and cannot be removed: %v", filepath.Join(m.o.Dir, repairDir), err)
+		return fmt.Sprintf("; the store has not changed but for %s, which is not needed and cannot be removed: %v", filepath.Join(m.o.Dir, layout.RepairDir), err)
 	}
 	return "; the store has not changed"
 }
@@ -142,11 +140,11 @@ func (m *repair) open(ctx context.Context) (err error) {
 	if m.o.To == "" && m.from.stateless && len(m.from.volumes) == 0 && len(m.from.snapshots) == 0 {
 		// An empty store would be made, and all segments removed from it.
 		return fmt.Errorf("%w: no volume, file or snapshot can be read from %s, so a repair in place would give up all data: restore that directory from a copy",
-			ErrCorrupt, filepath.Join(o.Dir, checkpointDir))
+			ErrCorrupt, filepath.Join(o.Dir, layout.CheckpointDir))
 	}
 	if m.o.To == "" && m.from.guessed {
 		return fmt.Errorf("%w: the rows of volumes are lost, so a repair in place would give up their data, which may still be restored: restore %s from a copy, or repair with --to",
-			ErrCorrupt, filepath.Join(o.Dir, checkpointDir))
+			ErrCorrupt, filepath.Join(o.Dir, layout.CheckpointDir))
 	}
 	if err := m.mayRead(); err != nil {
 		return err
@@ -157,10 +155,10 @@ func (m *repair) open(ctx context.Context) (err error) {
 		}
 	}
 	o = m.o.Options
-	o.rebuilding = filepath.Join(o.Dir, segmentDir)
-	o.Dir = filepath.Join(o.Dir, repairDir)
+	o.rebuilding = filepath.Join(o.Dir, layout.SegmentDir)
+	o.Dir = filepath.Join(o.Dir, layout.RepairDir)
 	if m.o.To != "" {
-		o.Dir, o.rebuilding = m.o.To, filepath.Join(m.o.To, segmentDir)
+		o.Dir, o.rebuilding = m.o.To, filepath.Join(m.o.To, layout.SegmentDir)
 	}
 	if err := m.emptyTarget(o.Dir); err != nil {
 		return err
@@ -175,15 +173,15 @@ func (m *repair) open(ctx context.Context) (err error) {
 		}
 	}
 	m.to.sb = m.from.sb
-	m.to.sb.generation, m.to.sb.oldJournal = m.from.sb.generation+1, false
+	m.to.sb.Generation, m.to.sb.OldJournal = m.from.sb.Generation+1, false
 	next := m.from.segments.NextID()
 	for _, id := range m.from.segments.List() {
 		next = max(next, id+1)
 	}
 	m.nextSegment = next
-	first := state{
-		firstLSN: m.nextLSN(), nextNode: 1, nextExtent: m.from.extents.Next(), nextSegment: next,
-		lastVolume: m.from.lastVolume, lastSnapshot: m.from.lastSnapshot,
+	first := rows.Checkpoint{
+		FirstLSN: m.nextLSN(), NextNode: 1, NextExtent: m.from.extents.Next(), NextSegment: next,
+		LastVolume: m.from.lastVolume, LastSnapshot: m.from.lastSnapshot,
 	}
 	if err := m.to.found(&first); err != nil {
 		return err
@@ -227,7 +225,7 @@ func (m *repair) close() error {
 }
 
 func (m *repair) run(ctx context.Context) error {
-	m.whole, m.data = make(map[segment.ID]int64), make([]byte, m.from.sb.unit*BlockLength)
+	m.whole, m.data = make(map[segment.ID]int64), make([]byte, m.from.sb.Unit*BlockLength)
 	m.trees = blockmap.Import{
 		To: m.to.forest, From: m.from.forest, Leaf: m.leaf, Lost: m.lostSlot,
 		Report: func(first, count uint64, err error) { m.lose(first, count, err.Error()) },
@@ -265,12 +263,12 @@ func (m *repair) run(ctx context.Context) error {
 	}
 	dir := m.to.opts.Dir
 	if m.o.To != "" {
-		return m.to.sb.writeBoth(m.fsys, dir)
+		return m.to.sb.WriteBoth(m.fsys, dir)
 	}
-	if m.to.sb.place, err = m.fsys.Place(m.o.Dir); err != nil {
+	if m.to.sb.Place, err = m.fsys.Place(m.o.Dir); err != nil {
 		return err
 	}
-	if err := m.to.sb.write(m.fsys, filepath.Join(dir, checkpointDir)); err != nil {
+	if err := m.to.sb.Write(m.fsys, filepath.Join(dir, layout.CheckpointDir)); err != nil {
 		return err
 	}
 	return m.noteRepaired()
@@ -353,7 +351,7 @@ func (m *repair) restoreInline(ctx context.Context) error {
 		if rec.LSN >= end {
 			return nil
 		}
-		r, err := decodeRecord(rec.Payload, m.from.sb.unit)
+		r, err := decodeRecord(rec.Payload, m.from.sb.Unit)
 		w, ok := r.(*writeRecord)
 		if err != nil || !ok || w.inline == nil {
 			return nil // what cannot be read was reported

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 
+	"odx/backstore/layout"
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
 )
@@ -15,7 +16,7 @@ import (
 // mayRead returns an error where files are there that this user may not read: what
 // is in them is not lost.
 func (m *repair) mayRead() error {
-	for _, dir := range []string{m.o.Dir, filepath.Join(m.o.Dir, checkpointDir), filepath.Join(m.o.Dir, journalDir), m.o.segmentPath()} {
+	for _, dir := range []string{m.o.Dir, filepath.Join(m.o.Dir, layout.CheckpointDir), filepath.Join(m.o.Dir, layout.JournalDir), m.o.segmentPath()} {
 		names, err := m.fsys.List(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return accessError(err)
@@ -49,7 +50,7 @@ func (m *repair) mayReadFile(name string) error {
 
 // copySegments copies the segments of the store to the new one.
 func (m *repair) copySegments(ctx context.Context) error {
-	to := filepath.Join(m.o.To, segmentDir)
+	to := filepath.Join(m.o.To, layout.SegmentDir)
 	if err := m.fsys.MkdirAll(to); err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 // first form, which lacked nothing else.
 const repairedVersion = 1
 
-// repairedRecord is what the file repairedTag has: what a repair in place found that
+// repairedRecord is what the file layout.RepairedTag has: what a repair in place found that
 // was made and is not in its place yet. It is durable: a repair that was interrupted,
 // by an older program too, goes on with it.
 type repairedRecord struct {

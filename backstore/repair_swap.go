@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"odx/backstore/layout"
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
 )
@@ -15,7 +16,7 @@ import (
 // prepareSwap proves, before a repair in place does its work, that what it makes can
 // be put where it belongs.
 func (m *repair) prepareSwap() error {
-	kept := filepath.Join(m.o.Dir, damagedDir)
+	kept := filepath.Join(m.o.Dir, layout.DamagedDir)
 	if err := m.fsys.MkdirAll(kept); err != nil {
 		return fmt.Errorf("what the repair replaces is to be kept in %s: %w; nothing was changed", kept, accessError(err))
 	}
@@ -29,7 +30,7 @@ func (m *repair) noteRepaired() error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(m.fsys, filepath.Join(m.o.Dir, repairDir), repairedTag, func(f vfs.File) error {
+	return vfs.ReplaceFile(m.fsys, filepath.Join(m.o.Dir, layout.RepairDir), layout.RepairedTag, func(f vfs.File) error {
 		_, err := f.WriteAt(text, 0)
 		return err
 	})
@@ -49,24 +50,24 @@ func (m *repair) swap() error {
 	}
 	return fmt.Errorf("%w: the repaired metadata is complete in %s and cannot be put in its place; what was replaced so far is in %s, and no data is lost. "+
 		"The store is not opened before that is ended: remove the cause, and run odx store repair --in-place again",
-		accessError(err), filepath.Join(dir, repairDir), filepath.Join(dir, damagedDir))
+		accessError(err), filepath.Join(dir, layout.RepairDir), filepath.Join(dir, layout.DamagedDir))
 }
 
 func (m *repair) swapAll() error {
-	for _, name := range []string{checkpointDir, journalDir} {
+	for _, name := range []string{layout.CheckpointDir, layout.JournalDir} {
 		if err := m.swapOne(name); err != nil {
 			return err
 		}
 	}
-	sb, err := readSuperblock(m.fsys, filepath.Join(m.o.Dir, checkpointDir, superblockName))
+	sb, err := layout.ReadSuperblock(m.fsys, filepath.Join(m.o.Dir, layout.CheckpointDir, layout.SuperblockName))
 	if err != nil {
 		return err
 	}
-	if err := sb.write(m.fsys, m.o.Dir); err != nil {
+	if err := sb.Write(m.fsys, m.o.Dir); err != nil {
 		return err
 	}
-	in := filepath.Join(m.o.Dir, repairDir)
-	if err := errors.Join(m.fsys.Remove(filepath.Join(in, repairedTag)), m.fsys.SyncDir(in)); err != nil {
+	in := filepath.Join(m.o.Dir, layout.RepairDir)
+	if err := errors.Join(m.fsys.Remove(filepath.Join(in, layout.RepairedTag)), m.fsys.SyncDir(in)); err != nil {
 		return err
 	}
 	if err := m.removeMade(); err != nil {
@@ -78,11 +79,11 @@ func (m *repair) swapAll() error {
 // swapOne keeps what is in the directory of the store under a name and puts what was
 // made there.
 func (m *repair) swapOne(name string) error {
-	dir, made := m.o.Dir, filepath.Join(m.o.Dir, repairDir, name)
+	dir, made := m.o.Dir, filepath.Join(m.o.Dir, layout.RepairDir, name)
 	if _, err := m.fsys.List(made); errors.Is(err, fs.ErrNotExist) {
 		return nil // it is in its place
 	}
-	kept := filepath.Join(dir, damagedDir)
+	kept := filepath.Join(dir, layout.DamagedDir)
 	if err := m.fsys.MkdirAll(kept); err != nil {
 		return err
 	}
@@ -105,26 +106,25 @@ func (m *repair) swapOne(name string) error {
 	if err := m.fsys.Rename(made, filepath.Join(dir, name)); err != nil {
 		return err
 	}
-	return errors.Join(m.fsys.SyncDir(dir), m.fsys.SyncDir(filepath.Join(dir, repairDir)))
+	return errors.Join(m.fsys.SyncDir(dir), m.fsys.SyncDir(filepath.Join(dir, layout.RepairDir)))
 }
 
 // removeMade removes the directory where a repair in place works, with what is left in
 // it: first of all the file that marks it as complete.
 func (m *repair) removeMade() error {
-	in := filepath.Join(m.o.Dir, repairDir)
+	in := filepath.Join(m.o.Dir, layout.RepairDir)
 	if _, err := m.fsys.List(in); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := m.fsys.Remove(filepath.Join(in, repairedTag)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := m.fsys.Remove(filepath.Join(in, layout.RepairedTag)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := m.fsys.SyncDir(in); err != nil {
 		return err
 	}
-	old := newStore(m.o.Options)
-	old.opts.Dir = in
-	for _, sub := range []string{checkpointDir, journalDir, reserveDir, "."} {
-		if err := old.emptyDir(sub); err != nil {
+	made := layout.Directory{FS: m.fsys, Path: in}
+	for _, sub := range []string{layout.CheckpointDir, layout.JournalDir, layout.ReserveDir, "."} {
+		if err := made.Empty(sub); err != nil {
 			return err
 		}
 		if err := m.fsys.Remove(filepath.Join(in, sub)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -156,7 +156,7 @@ func (s *Store) segmentsFrom(first segment.ID) (ids []segment.ID) {
 
 // resume ends a repair in place that was interrupted after it was complete.
 func (m *repair) resume() (done bool, err error) {
-	f, err := m.fsys.Open(filepath.Join(m.o.Dir, repairDir, repairedTag))
+	f, err := m.fsys.Open(filepath.Join(m.o.Dir, layout.RepairDir, layout.RepairedTag))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"odx/backstore/layout"
 	"odx/backstore/vfs"
 )
 
@@ -78,7 +79,7 @@ func TestRepair_PowerCuts(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
-		if names, err := c.disk.fs.List("/store/" + repairDir); !errors.Is(err, fs.ErrNotExist) {
+		if names, err := c.disk.fs.List("/store/" + layout.RepairDir); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: left over: %v, %v", what, names, err)
 		}
 	}
@@ -177,12 +178,12 @@ func TestRepair_SwapFails(t *testing.T) {
 		if !errors.Is(err, syscall.EPERM) || !strings.Contains(err.Error(), in) {
 			t.Errorf("%s: %v does not name the cause", in, err)
 		}
-		_, tag := d.fs.Open(filepath.Join("/store", repairDir, repairedTag))
+		_, tag := d.fs.Open(filepath.Join("/store", layout.RepairDir, layout.RepairedTag))
 		swapping := strings.Contains(err.Error(), "The store is not opened before that is ended")
 		if swapping {
 			step = 1
 		}
-		if swapping && tag != nil && in != filepath.Join("/store", repairDir) {
+		if swapping && tag != nil && in != filepath.Join("/store", layout.RepairDir) {
 			t.Errorf("%s: %v, and what was made is not there", in, err)
 		}
 		if after := filesOf(t, d.fs); !swapping && !maps.EqualFunc(before, after, bytes.Equal) {

@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/backstore/journal"
+	"odx/backstore/layout"
 	"odx/backstore/vfs"
 )
 
@@ -387,7 +388,7 @@ func TestRepair_InPlace(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	o := Options{Dir: dir, Log: logrus.NewEntry(silent), DedupUnit: 16 << 10, CacheBytes: 4 << 20, segmentBlocks: 65}
 	want := repairDisk(t, o)
-	if err := os.Remove(filepath.Join(dir, segmentDir, "00000003.seg")); err != nil {
+	if err := os.Remove(filepath.Join(dir, layout.SegmentDir, "00000003.seg")); err != nil {
 		t.Fatal(err)
 	}
 	r, err := Repair(context.Background(), RepairOptions{Options: o})
@@ -409,12 +410,12 @@ func TestRepair_InPlace(t *testing.T) {
 		}
 	}
 	check()
-	for _, name := range []string{checkpointDir, journalDir} {
-		if _, err := os.Stat(filepath.Join(dir, damagedDir, name)); err != nil {
+	for _, name := range []string{layout.CheckpointDir, layout.JournalDir} {
+		if _, err := os.Stat(filepath.Join(dir, layout.DamagedDir, name)); err != nil {
 			t.Error(err)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(dir, repairDir)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(dir, layout.RepairDir)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("what was made is still aside: %v", err)
 	}
 	// A swap that was interrupted between the two directories.
@@ -426,7 +427,7 @@ func TestRepair_InPlace(t *testing.T) {
 	if err := errors.Join(m.open(context.Background()), m.run(context.Background()), m.close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.swapOne(checkpointDir); err != nil {
+	if err := m.swapOne(layout.CheckpointDir); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(context.Background(), o); err == nil {

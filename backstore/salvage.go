@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"odx/backstore/meta"
+	"odx/backstore/rows"
 )
 
 // A store that is only read takes rows that are lost in every copy from older runs of
@@ -54,13 +55,12 @@ func (s *Store) reader() meta.Reader {
 
 // salvageSnapshots takes the rows of snapshots that are lost from older runs.
 func (s *Store) salvageSnapshots() error {
-	return s.eachLost(snapshotPrefix, func(id uint64, v meta.Version) error {
-		d := dec{b: v.Value}
-		row := d.snapshotRow()
-		if d.err != nil || !v.Proved || s.snapshots[id] != nil {
+	return s.eachLost(rows.SnapshotPrefix, func(id uint64, v meta.Version) error {
+		row, err := rows.DecodeSnapshot(v.Value)
+		if err != nil || !v.Proved || s.snapshots[id] != nil {
 			return nil // noteSnapshots notes it
 		}
-		s.snapshots[id] = row.state()
+		s.snapshots[id] = newSnapshotState(&row)
 		return nil
 	})
 }
@@ -68,14 +68,13 @@ func (s *Store) salvageSnapshots() error {
 // noteSnapshots notes each snapshot that is not shown because its row is lost. The
 // journal is replayed.
 func (s *Store) noteSnapshots() error {
-	return s.eachLost(snapshotPrefix, func(id uint64, v meta.Version) error {
+	return s.eachLost(rows.SnapshotPrefix, func(id uint64, v meta.Version) error {
 		if s.snapshots[id] != nil || s.changedSnaps[id] { // the journal deletes it
 			return nil
 		}
 		held := "what it held is not known"
-		d := dec{b: v.Value}
-		if row := d.snapshotRow(); v.Value != nil && d.err == nil {
-			held = fmt.Sprintf("as of checkpoint %d it held %d bytes", v.Checkpoint, row.state().length)
+		if row, err := rows.DecodeSnapshot(v.Value); v.Value != nil && err == nil {
+			held = fmt.Sprintf("as of checkpoint %d it held %d bytes", v.Checkpoint, newSnapshotState(&row).length)
 		}
 		s.noteDamage(fmt.Sprintf("snapshot %d", id), fmt.Errorf("%w: its row is lost in every copy, and with it its data: %s; a token that stands for it ends", ErrCorrupt, held))
 		return nil
@@ -87,16 +86,15 @@ func (s *Store) noteSnapshots() error {
 // The journal is replayed.
 func (s *Store) salvageVolumes() error {
 	var missing []uint64
-	err := s.eachLost(volumePrefix, func(number uint64, v meta.Version) error {
+	err := s.eachLost(rows.VolumePrefix, func(number uint64, v meta.Version) error {
 		if s.volumes[number] != nil || s.deletedVols[number] {
 			return nil
 		}
 		s.guessed = true
-		d := dec{b: v.Value}
-		row := d.volumeRow()
-		row.root.Node = lostNode
+		row, err := rows.DecodeVolume(v.Value)
+		row.Root.Node = lostNode
 		made := s.volumeOf(&row)
-		if d.err != nil || s.byName[made.key()] != nil { // one that was made later has the name
+		if err != nil || s.byName[made.key()] != nil { // one that was made later has the name
 			missing = append(missing, number)
 			return nil
 		}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"odx/backstore/journal"
+	"odx/backstore/layout"
 )
 
 // superblocksAndJournal scrubs what is neither rows nor data.
@@ -24,9 +25,9 @@ func (c *scrubber) superblocksAndJournal(ctx context.Context) error {
 
 // scrubSuperblocks compares the copies of the superblock, and mends them.
 func (s *Store) scrubSuperblocks() (mended int64, err error) {
-	for _, in := range superblocks(s.opts.Dir) {
-		name := filepath.Join(in, superblockName)
-		sb, err := readSuperblock(s.opts.FS, name)
+	for _, in := range layout.Superblocks(s.opts.Dir) {
+		name := filepath.Join(in, layout.SuperblockName)
+		sb, err := layout.ReadSuperblock(s.opts.FS, name)
 		if err == nil && sb == s.sb {
 			continue
 		}
@@ -36,11 +37,11 @@ func (s *Store) scrubSuperblocks() (mended int64, err error) {
 		if err == nil {
 			err = fmt.Errorf("%s is not the superblock of this store", name)
 		}
-		if err := s.sb.write(s.opts.FS, in); err != nil {
+		if err := s.sb.Write(s.opts.FS, in); err != nil {
 			return mended, err
 		}
 		s.noteMended(name, err)
-		mended += superblockLength
+		mended += layout.SuperblockLength
 	}
 	return mended, nil
 }

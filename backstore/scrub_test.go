@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"odx/backstore/layout"
 )
 
 // scrubbed scrubs a store to the end.
@@ -174,13 +176,13 @@ func rewrite(t *testing.T, d *disk, like []byte, change func(p []byte)) {
 // segmentFiles returns the contents of the segments by path.
 func segmentFiles(t *testing.T, d *disk) map[string][]byte {
 	t.Helper()
-	names, err := d.fs.List("/store/" + segmentDir)
+	names, err := d.fs.List("/store/" + layout.SegmentDir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	files := map[string][]byte{}
 	for _, name := range names {
-		path := filepath.Join("/store", segmentDir, name)
+		path := filepath.Join("/store", layout.SegmentDir, name)
 		f, err := d.fs.Open(path)
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 
 	"odx/backstore/blockmap"
 	"odx/backstore/invariant"
+	"odx/backstore/rows"
 )
 
 // MaxRanges is the largest number of ranges of one snapshot.
@@ -292,4 +293,18 @@ func (n *Snapshot) Release() {
 		// An error stops the store and is reported by every later operation.
 		_ = s.dropSnapshot(n.state)
 	}
+}
+
+// row returns what is stored of the snapshot.
+func (st *snapshotState) row() *rows.Snapshot {
+	return &rows.Snapshot{ID: st.id, Deleted: st.deleted, Root: st.root, Ranges: st.ranges}
+}
+
+// newSnapshotState returns the snapshot that the row describes.
+func newSnapshotState(r *rows.Snapshot) *snapshotState {
+	st := &snapshotState{id: r.ID, deleted: r.Deleted, root: r.Root, ranges: r.Ranges}
+	for _, part := range st.ranges {
+		st.length += part.Length
+	}
+	return st
 }

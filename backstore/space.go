@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"odx/backstore/journal"
+	"odx/backstore/layout"
 	"odx/backstore/reserve"
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
@@ -71,7 +72,7 @@ func (s *Store) openReserve() error {
 	s.journalFile = max(s.journalFile, least)
 	s.journalRoom.Store(s.journalFile) // until a checkpoint shows what there can be
 	s.reserve, err = reserve.Open(reserve.Options{
-		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, reserveDir), Files: reserveFiles,
+		FS: s.opts.FS, Dir: filepath.Join(s.opts.Dir, layout.ReserveDir), Files: reserveFiles,
 		// A segment that was sealed because the next data did not fit is long enough, too.
 		Bytes: max(min(total/reservePart, s.opts.CacheBytes/4, segment.DefaultSegmentBlocks*BlockLength-planBlocks*BlockLength), least) &^ (BlockLength - 1),
 	})
@@ -197,9 +198,9 @@ func (s *Store) holdNames(free int64) {
 	if s.namesHeld {
 		return
 	}
-	for _, name := range []string{segmentDir, journalDir, checkpointDir, reserveDir} {
+	for _, name := range []string{layout.SegmentDir, layout.JournalDir, layout.CheckpointDir, layout.ReserveDir} {
 		if err := h.HoldNames(filepath.Join(s.opts.Dir, name)); err != nil {
-			return // the next time; reserveDir may not exist yet
+			return // the next time; layout.ReserveDir may not exist yet
 		}
 	}
 	s.namesHeld = true

@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"odx/backstore/layout"
+	"odx/backstore/rows"
 	"odx/backstore/segment"
 )
 
@@ -107,14 +109,14 @@ func (c *crammed) writesGoOn(rng *rand.Rand) {
 func (c *crammed) files() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d bytes live, %d lacking, low %v, room %d, missing %d and %d, reserved %d\n", c.store.LiveBytes(), c.store.lackingBytes(), c.store.lowSpace.Load(), c.store.segments.RoomBytes(), c.store.segments.MissingBytes(), c.store.reserve.MissingBytes(), c.store.segments.ReserveBytes())
-	for _, dir := range []string{checkpointDir, reserveDir, segmentDir, journalDir} {
+	for _, dir := range []string{layout.CheckpointDir, layout.ReserveDir, layout.SegmentDir, layout.JournalDir} {
 		names, _ := c.disk.fs.List("/store/" + dir)
 		for _, name := range names {
 			f, err := c.disk.fs.Open("/store/" + dir + "/" + name)
 			if err == nil {
 				size, _ := f.Size()
 				live := int64(0)
-				if dir == segmentDir {
+				if dir == layout.SegmentDir {
 					var id segment.ID
 					fmt.Sscanf(name, "%08x", &id)
 					live = c.store.usage.Live(id)
@@ -232,7 +234,7 @@ func eachBlockTaken(t *testing.T, seed uint64) {
 		case 3, 4, 5, 6, 7, 8:
 			c.must("checkpoint", c.store.Checkpoint(ctx))
 		case 9, 10:
-			if _, err := c.store.kv.Get([]byte(stateKey)); err != nil {
+			if _, err := c.store.kv.Get([]byte(rows.CheckpointKey)); err != nil {
 				t.Fatal(err)
 			}
 			c.same()

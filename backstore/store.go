@@ -43,9 +43,11 @@ import (
 	"odx/backstore/fingerprint"
 	"odx/backstore/invariant"
 	"odx/backstore/journal"
+	"odx/backstore/layout"
 	"odx/backstore/meta"
 	"odx/backstore/pages"
 	"odx/backstore/reserve"
+	"odx/backstore/rows"
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
 )
@@ -130,7 +132,7 @@ func (o *Options) segmentPath() string {
 	if o.rebuilding != "" {
 		return o.rebuilding
 	}
-	return filepath.Join(o.Dir, segmentDir)
+	return filepath.Join(o.Dir, layout.SegmentDir)
 }
 
 func (o *Options) setDefaults() error {
@@ -143,7 +145,7 @@ func (o *Options) setDefaults() error {
 	if o.DedupUnit == 0 {
 		o.DedupUnit = DefaultDedupUnit
 	}
-	if o.DedupUnit%BlockLength != 0 || !validUnit(o.DedupUnit/BlockLength) {
+	if o.DedupUnit%BlockLength != 0 || !extent.ValidUnit(o.DedupUnit/BlockLength) {
 		return fmt.Errorf("%w: dedup unit of %d bytes; use 4096, 8192, 16384, 32768 or 65536", ErrInvalid, o.DedupUnit)
 	}
 	if o.CapacityBytes < 0 || o.CacheBytes < 0 || o.CleanBytesPerSecond < 0 {
@@ -185,16 +187,14 @@ func (o *Options) setDefaults() error {
 	return nil
 }
 
-// validUnit reports whether extents can have up to so many blocks.
-func validUnit(blocks int) bool {
-	return blocks >= 1 && blocks <= extent.MaxUnit && blocks&(blocks-1) == 0
-}
+// dir returns the directory of the store.
+func (o *Options) dir() layout.Directory { return layout.Directory{FS: o.FS, Path: o.Dir} }
 
 // Store is an open store. It is safe for concurrent use.
 type Store struct {
 	opts  Options
 	log   *logrus.Entry
-	sb    superblock
+	sb    layout.Superblock
 	moved bool // it is not where its superblock says
 	clock *pages.Clock
 
@@ -223,7 +223,7 @@ type Store struct {
 
 	tableMu      sync.Mutex
 	volumes      map[uint64]*Volume
-	byName       map[nameKey]*Volume
+	byName       map[rows.Name]*Volume
 	snapshots    map[uint64]*snapshotState
 	changedSnaps map[uint64]bool // since the last cut
 	deletedVols  map[uint64]bool // since the last cut
@@ -280,7 +280,7 @@ type Store struct {
 }
 
 // DedupUnit returns the largest extent in bytes.
-func (s *Store) DedupUnit() int { return s.sb.unit * BlockLength }
+func (s *Store) DedupUnit() int { return s.sb.Unit * BlockLength }
 
 // usable returns why no operation may start, if that is so.
 func (s *Store) usable() error {

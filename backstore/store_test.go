@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"odx/backstore/layout"
 	"odx/backstore/vfs"
 )
 
@@ -43,12 +44,12 @@ func TestStoreHasOneOwner(t *testing.T) {
 // damage flips a byte of the stored data that begins like this.
 func damage(t *testing.T, d *disk, like []byte) {
 	t.Helper()
-	names, err := d.fs.List("/store/" + segmentDir)
+	names, err := d.fs.List("/store/" + layout.SegmentDir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range names {
-		f, err := d.fs.Open(filepath.Join("/store", segmentDir, name))
+		f, err := d.fs.Open(filepath.Join("/store", layout.SegmentDir, name))
 		if err != nil {
 			t.Fatal(err)
 		}

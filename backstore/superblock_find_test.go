@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"odx/backstore/layout"
 	"odx/backstore/vfs"
 )
 
@@ -17,14 +18,14 @@ import (
 // place of one copy or of both: the files around it tell whose it is.
 func TestSuperblock_Foreign(t *testing.T) {
 	for _, generation := range []uint64{0, 1, 2, 1000} {
-		for _, in := range superblocks("/store") {
+		for _, in := range layout.Superblocks("/store") {
 			t.Run(fmt.Sprintf("generation %d in %s", generation, in), func(t *testing.T) {
 				m := makeDamageable(t)
-				foreign := newSuperblock(2)
-				foreign.generation = generation
-				name := filepath.Join(in, superblockName)
+				foreign := layout.NewSuperblock(2)
+				foreign.Generation = generation
+				name := filepath.Join(in, layout.SuperblockName)
 				files := maps.Clone(m.files)
-				files[name] = foreign.encode(formatVersion)
+				files[name] = foreign.Encode(layout.FormatVersion)
 				if v := m.try(t, name+" of another store", files, name); v != nothing {
 					t.Errorf("it is %s", v)
 				}
@@ -34,8 +35,8 @@ func TestSuperblock_Foreign(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer s.Close()
-				if list := s.Mended(); len(list) != 1 || list[0].File != name || !strings.Contains(list[0].Why, fmt.Sprintf("%x", foreign.id)) {
-					t.Errorf("mended: %+v, want %s, of store %x", list, name, foreign.id)
+				if list := s.Mended(); len(list) != 1 || list[0].File != name || !strings.Contains(list[0].Why, fmt.Sprintf("%x", foreign.ID)) {
+					t.Errorf("mended: %+v, want %s, of store %x", list, name, foreign.ID)
 				}
 				if after := filesOf(t, d.fs); !bytes.Equal(after[name], m.files[name]) {
 					t.Error("the copy was not mended")
@@ -49,24 +50,24 @@ func TestSuperblock_Foreign(t *testing.T) {
 // nothing changes.
 func TestSuperblock_BothForeign(t *testing.T) {
 	m := makeDamageable(t)
-	delete(m.files, "/store/"+lockName)
-	one, other := newSuperblock(2), newSuperblock(2)
+	delete(m.files, "/store/"+layout.LockName)
+	one, other := layout.NewSuperblock(2), layout.NewSuperblock(2)
 	for _, tc := range []struct {
 		what          string
 		first, second []byte
 	}{
-		{"one store", one.encode(formatVersion), one.encode(formatVersion)},
-		{"two stores", one.encode(formatVersion), other.encode(formatVersion)},
-		{"one store, the other copy is gone", one.encode(formatVersion), nil},
-		{"one store, the other copy is damaged", one.encode(formatVersion), make([]byte, superblockLength)},
-		{"a store of the format before", one.encode(formatVersion - 1), nil},
-		{"a store of a later format", one.encode(formatVersion + 1), nil},
+		{"one store", one.Encode(layout.FormatVersion), one.Encode(layout.FormatVersion)},
+		{"two stores", one.Encode(layout.FormatVersion), other.Encode(layout.FormatVersion)},
+		{"one store, the other copy is gone", one.Encode(layout.FormatVersion), nil},
+		{"one store, the other copy is damaged", one.Encode(layout.FormatVersion), make([]byte, layout.SuperblockLength)},
+		{"a store of the format before", one.Encode(layout.FormatVersion - 1), nil},
+		{"a store of a later format", one.Encode(layout.FormatVersion + 1), nil},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			files := maps.Clone(m.files)
-			dirs := superblocks("/store")
-			set(files, filepath.Join(dirs[0], superblockName), tc.first)
-			set(files, filepath.Join(dirs[1], superblockName), tc.second)
+			dirs := layout.Superblocks("/store")
+			set(files, filepath.Join(dirs[0], layout.SuperblockName), tc.first)
+			set(files, filepath.Join(dirs[1], layout.SuperblockName), tc.second)
 			d := m.on(t, files)
 			_, err := Open(context.Background(), m.options(d))
 			if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "/store/store is the superblock of another store") {
@@ -92,17 +93,17 @@ func (p atPlace) Place(string) (vfs.Place, error) { return p.place, nil }
 func TestSuperblock_OfACopy(t *testing.T) {
 	m := makeDamageable(t)
 	here, there := vfs.Place{Inode: 1}, vfs.Place{Inode: 2}
-	name := filepath.Join("/store", superblockName)
-	own, err := decodeSuperblock(name, m.files[name])
+	name := filepath.Join("/store", layout.SuperblockName)
+	own, err := layout.DecodeSuperblock(name, m.files[name])
 	if err != nil {
 		t.Fatal(err)
 	}
-	own.place = here
+	own.Place = here
 	copied := own
-	copied.place, copied.identity, copied.generation = there, [16]byte{7}, own.generation+1
+	copied.Place, copied.Identity, copied.Generation = there, [16]byte{7}, own.Generation+1
 	files := maps.Clone(m.files)
-	files[name] = copied.encode(formatVersion)
-	files[filepath.Join("/store", checkpointDir, superblockName)] = own.encode(formatVersion)
+	files[name] = copied.Encode(layout.FormatVersion)
+	files[filepath.Join("/store", layout.CheckpointDir, layout.SuperblockName)] = own.Encode(layout.FormatVersion)
 	d := m.on(t, files)
 	o := m.options(d)
 	o.FS = atPlace{d.fs, here}
@@ -111,7 +112,7 @@ func TestSuperblock_OfACopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if s.ID() != own.identity || s.Moved() {
-		t.Errorf("identity %x, moved %t; want that of this place, %x", s.ID(), s.Moved(), own.identity)
+	if s.ID() != own.Identity || s.Moved() {
+		t.Errorf("identity %x, moved %t; want that of this place, %x", s.ID(), s.Moved(), own.Identity)
 	}
 }

@@ -1,18 +1,14 @@
 package backstore
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
-	"path/filepath"
+	"odx/backstore/layout"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
-	"odx/backstore/journal"
 	"odx/backstore/meta"
-	"odx/backstore/segment"
 )
 
 // A store that has lost both copies of its superblock can be read all the same: its id
@@ -21,45 +17,16 @@ import (
 // deduplication and hash tokens need, and the identity, if it ever was another one than
 // the id. Such a store is only read: a repair gives it a superblock.
 
-// lostSuperblock: no copy of the superblock is that of the store.
-type lostSuperblock struct{ err error }
-
-func (e *lostSuperblock) Error() string { return e.err.Error() }
-
-// Unwrap returns what is wrong with the copies.
-func (e *lostSuperblock) Unwrap() error { return e.err }
-
 // rebuildSuperblock returns a superblock from the headers of the other files. Its dedup
-// unit is 0, until findUnit knows it. It returns lost where they do not agree.
-func (s *Store) rebuildSuperblock(lost *lostSuperblock) (sb superblock, err error) {
-	fsys, dir := s.opts.FS, s.opts.Dir
-	if errors.Is(lost, fs.ErrPermission) {
-		return sb, lost // it is there
-	}
-	rows, err := meta.StoreIDs(fsys, filepath.Join(dir, checkpointDir))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return sb, errors.Join(lost, err)
-	}
-	if len(rows) == 0 {
-		return sb, fmt.Errorf("%w; without metadata in %s nothing says what its data is: restore both from a copy", lost, filepath.Join(dir, checkpointDir))
-	}
-	votes, err := headerVotes(
-		func() (map[[16]byte]int, error) { return rows, nil },
-		func() (map[[16]byte]int, error) { return journal.StoreIDs(fsys, filepath.Join(dir, journalDir)) },
-		func() (map[[16]byte]int, error) { return segment.StoreIDs(fsys, s.opts.segmentPath()) },
-	)
+// unit is 0, until findUnit knows it.
+func (s *Store) rebuildSuperblock(lost *layout.LostError) (layout.Superblock, error) {
+	sb, err := s.opts.dir().Rebuild(lost)
 	if err != nil {
-		return sb, errors.Join(lost, err)
+		return sb, err
 	}
-	sb.id = mostVotes(votes)
-	if len(votes) > 1 || votes[sb.id] < 2 {
-		return sb, fmt.Errorf("%w; nothing else says which store this is: the headers of metadata, journal and segments do not agree", lost)
-	}
-	sb.identity = sb.id
-	rand.Read(sb.fingerprintKey[:])
 	s.superblockLost = true
 	s.noteDamage("superblock", fmt.Errorf("%w; it is made again from the other files of store %x: if odx store new-identity was run, initiators see its LUNs as other disks, and hash tokens end",
-		lost, sb.id))
+		lost, sb.ID))
 	return sb, nil
 }
 
@@ -175,7 +142,7 @@ func (f *unitFinder) best() (int, error) {
 	}
 	if f.wrong[best] >= f.looked/2 || f.wrong[second] <= 2*f.wrong[best] {
 		return 0, fmt.Errorf("%w: the superblock is lost, and the maps do not tell the dedup unit: %d of %d blocks fit with %d bytes, %d with %d bytes; restore %s from a copy",
-			ErrCorrupt, f.looked-f.wrong[best], f.looked, best*BlockLength, f.looked-f.wrong[second], second*BlockLength, superblockName)
+			ErrCorrupt, f.looked-f.wrong[best], f.looked, best*BlockLength, f.looked-f.wrong[second], second*BlockLength, layout.SuperblockName)
 	}
 	return best, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"odx/backstore/layout"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,8 +24,8 @@ func TestSuperblock_Lost(t *testing.T) {
 				o := Options{DedupUnit: unit, CacheBytes: 4 << 20, mergeFloor: 1 << 40}
 				want := runsOn(t, d, o)
 				all := filesOf(t, d.fs)
-				for _, in := range superblocks("/store") {
-					name := filepath.Join(in, superblockName)
+				for _, in := range layout.Superblocks("/store") {
+					name := filepath.Join(in, layout.SuperblockName)
 					bad := bytes.Clone(all[name])
 					bad[20] ^= 1 // of the id
 					if damage == "deleted" {
@@ -101,12 +102,12 @@ func wantDeduplicated(t *testing.T, s *Store) {
 func TestSuperblock_LostUnknown(t *testing.T) {
 	m := makeDamageable(t)
 	other := makeDamageable(t)
-	delete(m.files, "/store/"+lockName)
-	for _, in := range superblocks("/store") {
-		delete(m.files, filepath.Join(in, superblockName))
+	delete(m.files, "/store/"+layout.LockName)
+	for _, in := range layout.Superblocks("/store") {
+		delete(m.files, filepath.Join(in, layout.SuperblockName))
 	}
 	for name, content := range other.files {
-		if strings.Contains(name, segmentDir) {
+		if strings.Contains(name, layout.SegmentDir) {
 			m.files[name] = content
 		}
 	}

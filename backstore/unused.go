@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"odx/backstore/journal"
+	"odx/backstore/rows"
 )
 
 // A store whose journal is damaged can still read records behind the damage. They
@@ -92,7 +93,7 @@ func (s *Store) Unused() (list []UnusedChange, more int) { return s.unused.list(
 func (s *Store) noteUnused(rec journal.Record) {
 	u := &s.unused
 	u.begin(s.volumes)
-	r, err := decodeRecord(rec.Payload, s.sb.unit)
+	r, err := decodeRecord(rec.Payload, s.sb.Unit)
 	if err != nil {
 		u.add(uint64(rec.LSN), Change{Kind: "unknown", What: "record", Detail: err.Error()})
 		return
@@ -105,7 +106,7 @@ func (s *Store) noteUnused(rec journal.Record) {
 // begin makes u ready for records, of a store with these volumes.
 func (u *unusedRecords) begin(volumes map[uint64]*Volume) {
 	if u.by == nil {
-		u.by, u.names = make(map[Change][]UnusedChange), names{known: volumes, later: make(map[uint64]nameKey)}
+		u.by, u.names = make(map[Change][]UnusedChange), names{known: volumes, later: make(map[uint64]rows.Name)}
 		u.found = time.Now()
 	}
 }
@@ -177,7 +178,7 @@ func (s *Store) changesBehind(ctx context.Context, o journal.Options) string {
 			return nil
 		}
 		next++
-		if r, err := decodeRecord(rec.Payload, s.sb.unit); err == nil {
+		if r, err := decodeRecord(rec.Payload, s.sb.Unit); err == nil {
 			r.changes(&s.unused.names) // it can name what later records change
 		}
 		return nil

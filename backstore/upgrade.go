@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"odx/backstore/rows"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/backstore/extent"
+	"odx/backstore/layout"
 	"odx/backstore/meta"
 	"odx/backstore/meta/format2"
 	"odx/backstore/vfs"
@@ -22,9 +24,6 @@ import (
 // store has the new format. Until then nothing that the old program reads has
 // changed; afterwards what the old one alone needs is removed, by the first that
 // opens the store for writing.
-
-// metadataDirV2 is where format 2 had its metadata.
-const metadataDirV2 = "metadata"
 
 // Upgraded says what Upgrade did.
 type Upgraded struct {
@@ -45,7 +44,7 @@ func Upgrade(ctx context.Context, o Options) (u Upgraded, err error) {
 		return u, err
 	}
 	u.From, u.Rows, err = s.upgrade(ctx)
-	u.To = formatVersion
+	u.To = layout.FormatVersion
 	if err = errors.Join(err, s.closeFiles()); err != nil {
 		return u, fmt.Errorf("upgrade of store %s: %w", o.Dir, spaceError(err))
 	}
@@ -58,19 +57,19 @@ func Upgrade(ctx context.Context, o Options) (u Upgraded, err error) {
 }
 
 func (s *Store) upgrade(ctx context.Context) (from, rows int, err error) {
-	sb, _, found, err := s.findSuperblock()
-	var old *FormatError
+	sb, _, found, err := s.opts.dir().FindSuperblock()
+	var old *layout.FormatError
 	switch {
 	case err == nil && found:
-		return formatVersion, 0, nil
+		return layout.FormatVersion, 0, nil
 	case err == nil:
 		return 0, 0, fmt.Errorf("%w: there is no store in %s", ErrNotFound, s.opts.Dir)
-	case !errors.As(err, &old) || old.Version < oldestFormat || old.Version > formatVersion:
+	case !errors.As(err, &old) || old.Version < layout.OldestFormat || old.Version > layout.FormatVersion:
 		return 0, 0, err
 	}
 	s.sb = sb
-	s.sb.generation = 1
-	if s.sb.place, err = s.opts.FS.Place(s.opts.Dir); err != nil {
+	s.sb.Generation = 1
+	if s.sb.Place, err = s.opts.FS.Place(s.opts.Dir); err != nil {
 		return old.Version, 0, err
 	}
 	if rows, err = s.convertRows(ctx); err != nil {
@@ -82,20 +81,20 @@ func (s *Store) upgrade(ctx context.Context) (from, rows int, err error) {
 	if err := ctx.Err(); err != nil {
 		return old.Version, 0, err
 	}
-	return old.Version, rows, s.sb.writeBoth(s.opts.FS, s.opts.Dir)
+	return old.Version, rows, s.sb.WriteBoth(s.opts.FS, s.opts.Dir)
 }
 
 // convertRows stores the rows of format 2 as the first checkpoint, and leaves them
 // open.
-func (s *Store) convertRows(ctx context.Context) (rows int, err error) {
-	fsys, in := s.opts.FS, filepath.Join(s.opts.Dir, checkpointDir)
+func (s *Store) convertRows(ctx context.Context) (n int, err error) {
+	fsys, in := s.opts.FS, filepath.Join(s.opts.Dir, layout.CheckpointDir)
 	old, err := s.opts.openOld(s.opts.Dir, s.log)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, old.Close()) }()
 	// What an upgrade that did not end has left.
-	if err := s.emptyDir(checkpointDir); err != nil {
+	if err := s.opts.dir().Empty(layout.CheckpointDir); err != nil {
 		return 0, err
 	}
 	if err := fsys.MkdirAll(in); err != nil {
@@ -108,13 +107,13 @@ func (s *Store) convertRows(ctx context.Context) (rows int, err error) {
 	err = s.kv.Store(0, func(put func(meta.Op) error) error {
 		stated := false
 		err := old.Scan(nil, func(key, value []byte) error {
-			if slices.Compare(last, key) >= 0 && rows > 0 {
+			if slices.Compare(last, key) >= 0 && n > 0 {
 				return fmt.Errorf("%w: metadata is not in the order of its keys", ErrCorrupt)
 			}
 			last = append(last[:0], key...)
-			stated = stated || string(key) == stateKey
-			rows++
-			op, err := extent.UpgradeRow(meta.Op{Key: key, Value: value}, s.sb.unit)
+			stated = stated || string(key) == rows.CheckpointKey
+			n++
+			op, err := extent.UpgradeRow(meta.Op{Key: key, Value: value}, s.sb.Unit)
 			if err != nil {
 				return err
 			}
@@ -125,7 +124,7 @@ func (s *Store) convertRows(ctx context.Context) (rows int, err error) {
 		}
 		return fmt.Errorf("%w: the metadata has no checkpoint", ErrCorrupt)
 	})
-	return rows, err
+	return n, err
 }
 
 // proveUpgrade opens the store as it will be, over files that stay as they are,
@@ -160,10 +159,10 @@ func (s *Store) endUpgrade(ctx context.Context) error {
 	if err := s.Checkpoint(ctx); err != nil {
 		return err
 	}
-	if err := s.emptyDir(metadataDirV2); err != nil {
+	if err := s.opts.dir().Empty(layout.MetadataDirV2); err != nil {
 		return err
 	}
-	err := s.opts.FS.Remove(filepath.Join(s.opts.Dir, metadataDirV2))
+	err := s.opts.FS.Remove(filepath.Join(s.opts.Dir, layout.MetadataDirV2))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -171,9 +170,9 @@ func (s *Store) endUpgrade(ctx context.Context) error {
 		return err
 	}
 	// Last: it is what makes the next program that opens the store do the rest.
-	s.sb.oldJournal = false
-	s.sb.generation++
-	return s.sb.writeBoth(s.opts.FS, s.opts.Dir)
+	s.sb.OldJournal = false
+	s.sb.Generation++
+	return s.sb.WriteBoth(s.opts.FS, s.opts.Dir)
 }
 
 // oldRows are the rows of a store of format 2.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"odx/backstore/layout"
 	"odx/backstore/meta"
 	"odx/backstore/meta/format2"
 	"odx/internal/kit/oldstores"
@@ -30,7 +31,7 @@ func (r memRows) Scan(_ []byte, fn func(key, value []byte) error) error {
 
 func (memRows) Close() error { return nil }
 
-const oldMetadata = "/store/" + metadataDirV2
+const oldMetadata = "/store/" + layout.MetadataDirV2
 
 // loadFormat2 puts a store of format 2 onto a disk in memory, its metadata aside.
 func loadFormat2(t *testing.T, store *oldstores.Store) (*disk, memRows) {
@@ -55,7 +56,7 @@ func loadFormat2(t *testing.T, store *oldstores.Store) (*disk, memRows) {
 			return err
 		}
 		rel, err := filepath.Rel(dir, path)
-		if err != nil || filepath.Dir(rel) == metadataDirV2 {
+		if err != nil || filepath.Dir(rel) == layout.MetadataDirV2 {
 			return err
 		}
 		b, err := os.ReadFile(path)
@@ -146,7 +147,7 @@ func TestUpgrade_PowerCut(t *testing.T) {
 			for i, c := range append(cuts, powerCut{disk: d}) {
 				o := c.disk.upgradeOptions(rows)
 				s, err := Open(context.Background(), o)
-				if old := (*FormatError)(nil); errors.As(err, &old) {
+				if old := (*layout.FormatError)(nil); errors.As(err, &old) {
 					before++
 					if _, err := Upgrade(context.Background(), o); err != nil {
 						t.Fatalf("power cut %d of %d: upgrade again: %v", i, len(cuts), err)
@@ -159,7 +160,7 @@ func TestUpgrade_PowerCut(t *testing.T) {
 				if !same(contents(t, s), want) {
 					t.Errorf("power cut %d of %d: the store has changed", i, len(cuts))
 				}
-				if s.sb.oldJournal {
+				if s.sb.OldJournal {
 					t.Errorf("power cut %d of %d: the journal is still taken for an old one", i, len(cuts))
 				}
 				if names, _ := c.disk.fs.List(oldMetadata); len(names) > 0 {
@@ -234,7 +235,7 @@ func TestUpgrade_Damage(t *testing.T) {
 					t.Errorf("%s was changed", name)
 				}
 			}
-			if _, err := Open(context.Background(), d.upgradeOptions(rows)); !errors.As(err, new(*FormatError)) {
+			if _, err := Open(context.Background(), d.upgradeOptions(rows)); !errors.As(err, new(*layout.FormatError)) {
 				t.Errorf("opened again: %v, want a FormatError", err)
 			}
 			// What can be read of it becomes a store of this format all the same.

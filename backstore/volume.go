@@ -11,10 +11,11 @@ import (
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
 	"odx/backstore/invariant"
+	"odx/backstore/rows"
 )
 
 // MaxVolumeBytes is the largest size of a volume.
-const MaxVolumeBytes = 1 << 50
+const MaxVolumeBytes = rows.MaxBytes
 
 // Volume is a named address space. It is safe for concurrent use. Offsets and
 // lengths are bytes; any alignment is right, 4 KiB is fast.
@@ -64,20 +65,7 @@ func (s *Store) newVolume(name string) *Volume {
 }
 
 // key is where the store's table has the name.
-func (v *Volume) key() nameKey { return nameKey{v.Name(), v.file} }
-
-// nameKey is a name in one of the two name spaces: of volumes and of files.
-type nameKey struct {
-	name string
-	file bool
-}
-
-func (k nameKey) String() string {
-	if k.file {
-		return "file " + k.name
-	}
-	return "volume " + k.name
-}
+func (v *Volume) key() rows.Name { return rows.Name{Name: v.Name(), File: v.file} }
 
 // ID returns the random number that the volume was made with; it stays for its
 // whole life and is never used again.

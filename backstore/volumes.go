@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"odx/backstore/blockmap"
+	"odx/backstore/rows"
 )
 
 // MaxNameLength bounds the name of a volume in bytes.
@@ -23,19 +24,12 @@ func checkName(name string) error {
 	return nil
 }
 
-func checkSize(size int64) error {
-	if size <= 0 || size > MaxVolumeBytes || size%512 != 0 {
-		return fmt.Errorf("%w: volume of %d bytes; use a multiple of 512 up to 1 PiB", ErrInvalid, size)
-	}
-	return nil
-}
-
 // checkNewSize checks a size that v is to have.
 func (v *Volume) checkNewSize(size int64) error {
 	if v.file {
-		return checkFileSize(size)
+		return rows.CheckFileSize(size)
 	}
-	return checkSize(size)
+	return rows.CheckSize(size)
 }
 
 func levelFor(size int64) uint8 {
@@ -48,7 +42,7 @@ func (s *Store) CreateVolume(ctx context.Context, name string, size int64) (*Vol
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	if err := checkSize(size); err != nil {
+	if err := rows.CheckSize(size); err != nil {
 		return nil, err
 	}
 	v := s.newVolume(name)
@@ -91,7 +85,7 @@ func (s *Store) addVolume(ctx context.Context, v *Volume) error {
 func (s *Store) Volume(name string) (*Volume, error) {
 	s.tableMu.Lock()
 	defer s.tableMu.Unlock()
-	v := s.byName[nameKey{name: name}]
+	v := s.byName[rows.Name{Name: name}]
 	if v == nil {
 		return nil, fmt.Errorf("volume %s: %w", name, ErrNotFound)
 	}
@@ -125,7 +119,7 @@ func (s *Store) spaces() []*Volume {
 	defer s.tableMu.Unlock()
 	all := slices.Collect(maps.Values(s.volumes))
 	slices.SortFunc(all, func(a, b *Volume) int {
-		return cmp.Or(cmp.Compare(a.flags()&flagFile, b.flags()&flagFile), strings.Compare(a.Name(), b.Name()))
+		return cmp.Or(cmp.Compare(a.flags()&rows.FlagFile, b.flags()&rows.FlagFile), strings.Compare(a.Name(), b.Name()))
 	})
 	return all
 }
@@ -202,7 +196,7 @@ func (s *Store) dropTree(root blockmap.Root) error {
 // Grow makes the volume larger; the new bytes read as zeros. It is durable on
 // return.
 func (v *Volume) Grow(ctx context.Context, size int64) error {
-	if err := checkSize(size); err != nil {
+	if err := rows.CheckSize(size); err != nil {
 		return err
 	}
 	if err := v.checkWritable(); err != nil {
@@ -251,4 +245,17 @@ func (v *Volume) resize(size int64) error {
 	v.store.forest.Grow(&v.root, blocks)
 	v.size = size
 	return nil
+}
+
+// row returns what is stored of the volume.
+func (v *Volume) row() *rows.Volume {
+	return &rows.Volume{Number: v.number, ID: v.id, Name: v.Name(), Size: v.size, Root: v.root, Flags: v.flags(), Origin: v.origin, Created: v.created}
+}
+
+// volumeOf returns the volume that a row describes.
+func (s *Store) volumeOf(r *rows.Volume) *Volume {
+	v := s.newVolume(r.Name)
+	v.number, v.id, v.size, v.root, v.origin, v.created = r.Number, r.ID, r.Size, r.Root, r.Origin, r.Created
+	v.setFlags(r.Flags)
+	return v
 }

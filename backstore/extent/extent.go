@@ -19,6 +19,11 @@ import (
 // MaxUnit is the maximum length of an extent in blocks.
 const MaxUnit = 16
 
+// ValidUnit reports whether a store can have extents of up to so many blocks.
+func ValidUnit(blocks int) bool {
+	return blocks >= 1 && blocks <= MaxUnit && blocks&(blocks-1) == 0
+}
+
 // ID is the number of an extent. IDs start at 1.
 type ID uint64
 

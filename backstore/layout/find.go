@@ -1,4 +1,4 @@
-package backstore
+package layout
 
 import (
 	"errors"
@@ -9,23 +9,24 @@ import (
 	"odx/backstore/journal"
 	"odx/backstore/meta"
 	"odx/backstore/segment"
+	"odx/blockdev"
 )
 
-// badSuperblock is a copy of the superblock that is not that of the store.
-type badSuperblock struct {
-	dir string
-	why error
+// BadCopy is a copy of the superblock that is not that of the store.
+type BadCopy struct {
+	Dir string
+	Why error
 }
 
-// findSuperblock returns the superblock from whichever copy is right, and the
+// FindSuperblock returns the superblock from whichever copy is right, and the
 // copies that are not. found is false where there is no store and nothing of one.
 // For a store of another format it returns what it knows of it and a *FormatError.
-func (s *Store) findSuperblock() (sb superblock, bad []badSuperblock, found bool, err error) {
-	f := superblockFinder{s: s}
-	for _, in := range superblocks(s.opts.Dir) {
-		name := filepath.Join(in, superblockName)
-		one, err := readSuperblock(s.opts.FS, name)
-		f.copies = append(f.copies, superblockCopy{dir: in, name: name, sb: one, err: err})
+func (d Directory) FindSuperblock() (sb Superblock, bad []BadCopy, found bool, err error) {
+	f := finder{in: d}
+	for _, in := range Superblocks(d.Path) {
+		name := filepath.Join(in, SuperblockName)
+		one, err := ReadSuperblock(d.FS, name)
+		f.copies = append(f.copies, candidate{dir: in, name: name, sb: one, err: err})
 	}
 	if err := f.rejectForeign(); err != nil {
 		return sb, nil, false, err
@@ -33,32 +34,32 @@ func (s *Store) findSuperblock() (sb superblock, bad []badSuperblock, found bool
 	return f.choose()
 }
 
-// superblockFinder chooses among the copies of the superblock.
-type superblockFinder struct {
-	s      *Store
-	copies []superblockCopy
+// finder chooses among the copies of the superblock.
+type finder struct {
+	in     Directory
+	copies []candidate
 }
 
-type superblockCopy struct {
+type candidate struct {
 	dir, name string
-	sb        superblock
+	sb        Superblock
 	err       error // why it cannot be used; a *FormatError where sb says more
 }
 
 // hasID reports whether the id of the copy is known.
-func (c *superblockCopy) hasID() bool {
+func (c *candidate) hasID() bool {
 	var other *FormatError
 	return c.err == nil || errors.As(c.err, &other)
 }
 
 // rejectForeign finds the copies that are of another store: the headers of all other
 // files tell which one this is. ErrCorrupt when that leaves none.
-func (f *superblockFinder) rejectForeign() error {
-	fsys, dir := f.s.opts.FS, f.s.opts.Dir
+func (f *finder) rejectForeign() error {
+	fsys, dir := f.in.FS, f.in.Path
 	votes, err := headerVotes(
-		func() (map[[16]byte]int, error) { return meta.StoreIDs(fsys, filepath.Join(dir, checkpointDir)) },
-		func() (map[[16]byte]int, error) { return journal.StoreIDs(fsys, filepath.Join(dir, journalDir)) },
-		func() (map[[16]byte]int, error) { return segment.StoreIDs(fsys, f.s.opts.segmentPath()) },
+		func() (map[[16]byte]int, error) { return meta.StoreIDs(fsys, filepath.Join(dir, CheckpointDir)) },
+		func() (map[[16]byte]int, error) { return journal.StoreIDs(fsys, filepath.Join(dir, JournalDir)) },
+		func() (map[[16]byte]int, error) { return segment.StoreIDs(fsys, filepath.Join(dir, SegmentDir)) },
 	)
 	if err != nil {
 		return err
@@ -66,7 +67,7 @@ func (f *superblockFinder) rejectForeign() error {
 	best, known := 0, 0
 	for i := range f.copies {
 		if c := &f.copies[i]; c.hasID() {
-			best, known = max(best, votes[c.sb.id]), known+1
+			best, known = max(best, votes[c.sb.ID]), known+1
 		}
 	}
 	if known == 0 || len(votes) == 0 {
@@ -75,15 +76,15 @@ func (f *superblockFinder) rejectForeign() error {
 	var foreign []error
 	for i := range f.copies {
 		c := &f.copies[i]
-		if c.hasID() && (votes[c.sb.id] < best || best == 0) {
-			c.err = fmt.Errorf("%w: %s is the superblock of another store, %x", ErrCorrupt, c.name, c.sb.id)
+		if c.hasID() && (votes[c.sb.ID] < best || best == 0) {
+			c.err = fmt.Errorf("%w: %s is the superblock of another store, %x", blockdev.ErrCorrupt, c.name, c.sb.ID)
 			foreign = append(foreign, c.err)
 		}
 	}
 	if best > 0 {
 		return nil
 	}
-	return &lostSuperblock{fmt.Errorf("%w; the other files in %s are of store %x: put its own superblock back, from a copy of the store", errors.Join(foreign...), dir, mostVotes(votes))}
+	return &LostError{fmt.Errorf("%w; the other files in %s are of store %x: put its own superblock back, from a copy of the store", errors.Join(foreign...), dir, mostVotes(votes))}
 }
 
 // headerVotes returns how many kinds of files have the id of each store in most of
@@ -114,13 +115,13 @@ func mostVotes(votes map[[16]byte]int) (id [16]byte) {
 }
 
 // choose returns the newest of the copies that are of this store.
-func (f *superblockFinder) choose() (sb superblock, bad []badSuperblock, found bool, err error) {
+func (f *finder) choose() (sb Superblock, bad []BadCopy, found bool, err error) {
 	best, older := -1, -1
 	for i := range f.copies {
 		c := &f.copies[i]
 		var other *FormatError
 		switch {
-		case errors.As(c.err, &other) && other.Version < formatVersion:
+		case errors.As(c.err, &other) && other.Version < FormatVersion:
 			// Its second copy is written when it is of this format: next to one of
 			// those it is an older version of the file.
 			if older < 0 {
@@ -141,9 +142,9 @@ func (f *superblockFinder) choose() (sb superblock, bad []badSuperblock, found b
 	sb = f.copies[best].sb
 	for i := range f.copies {
 		if c := &f.copies[i]; c.err != nil {
-			bad = append(bad, badSuperblock{c.dir, c.err})
+			bad = append(bad, BadCopy{c.dir, c.err})
 		} else if c.sb != sb {
-			bad = append(bad, badSuperblock{c.dir, fmt.Errorf("%s is an older version of the superblock", c.name)})
+			bad = append(bad, BadCopy{c.dir, fmt.Errorf("%s is an older version of the superblock", c.name)})
 		}
 	}
 	return sb, bad, true, nil
@@ -152,19 +153,18 @@ func (f *superblockFinder) choose() (sb superblock, bad []badSuperblock, found b
 // newer reports whether one of two different superblocks counts: that of this
 // directory rather than that of a copy of the store, else the one that was written
 // later.
-func (f *superblockFinder) newer(a, b *superblock) bool {
-	if now, err := f.s.opts.FS.Place(f.s.opts.Dir); err == nil {
-		if here, there := a.place.Same(now), b.place.Same(now); here != there {
+func (f *finder) newer(a, b *Superblock) bool {
+	if now, err := f.in.FS.Place(f.in.Path); err == nil {
+		if here, there := a.Place.Same(now), b.Place.Same(now); here != there {
 			return here
 		}
 	}
-	return a.generation > b.generation
+	return a.Generation > b.Generation
 }
 
 // none returns why there is no superblock, nil where there is no store.
-func (f *superblockFinder) none() error {
-	s := f.s
-	rest, err := s.remains()
+func (f *finder) none() error {
+	rest, err := f.in.remains()
 	if err != nil {
 		return err
 	}
@@ -175,10 +175,10 @@ func (f *superblockFinder) none() error {
 		damaged = damaged || !errors.Is(f.copies[i].err, fs.ErrNotExist)
 	}
 	if damaged {
-		return &lostSuperblock{fmt.Errorf("%w: neither copy of the superblock is right: %w", ErrCorrupt, errors.Join(wrong...))}
+		return &LostError{fmt.Errorf("%w: neither copy of the superblock is right: %w", blockdev.ErrCorrupt, errors.Join(wrong...))}
 	}
 	if rest != "" {
-		return &lostSuperblock{fmt.Errorf("%w: both copies of the superblock, %s and %s, are missing, but there is %s", ErrCorrupt,
+		return &LostError{fmt.Errorf("%w: both copies of the superblock, %s and %s, are missing, but there is %s", blockdev.ErrCorrupt,
 			f.copies[0].name, f.copies[1].name, rest)}
 	}
 	return nil
