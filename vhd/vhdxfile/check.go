@@ -37,6 +37,9 @@ func (t *Tables) Check(ctx context.Context, r blockdev.Reader) ([]disk.Finding, 
 		if f.headers.log != (disk.GUID{}) {
 			_ = report(harmless, "file was not closed: its log has %d updates, which are applied when it is opened for writing", len(f.view.log))
 		}
+		if f.headers.logLength == 0 {
+			_ = report(harmless, "file has no log and can only be opened read-only; compact the disk to give it one")
+		}
 		if n := f.space.unused(f.view.size); n > 0 {
 			_ = report(harmless, "%d bytes of the file are unused; compact the disk to release them", n)
 		}

@@ -92,9 +92,10 @@ func TestCheck_Damage(t *testing.T) {
 		"a region not needed":      {func(d damaged) { d.extraRegion(7 * mib) }, "", true},
 		"one over a block":         {func(d damaged) { d.extraRegion(6 * mib) }, "block 1 overlaps", false},
 		"regions that overlap":     {func(d damaged) { d.extraRegion(newBATAt) }, "overlap", false},
-		"a region in the headers":  {func(d damaged) { d.regions(at64(32, 0)) }, "region", false},
+		"a region in the headers":  {func(d damaged) { d.regions(at64(32, 0)) }, "invalid region", false},
 		"a region at 2^63":         {func(d damaged) { d.regions(at64(32, 1<<63)) }, "region", false},
-		"a region of nothing":      {func(d damaged) { d.regions(at32(40, 0)) }, "region", false},
+		"a region of nothing":      {func(d damaged) { d.regions(at32(40, 0)) }, "invalid region", false},
+		"a region between MiB":     {func(d damaged) { d.regions(at64(32, 3*mib+4096)) }, "invalid region", false},
 		"the metadata table":       {func(d damaged) { d.put(newMetadataAt, 1) }, "metadata table is damaged", false},
 		"too many items":           {func(d damaged) { d.put(newMetadataAt+10, 0xff, 0xff) }, "65535 entries", false},
 		"an item missing":          {func(d damaged) { d.put(itemsAt+32, 1); d.put(itemsAt+32+24, isVirtualDisk) }, "missing metadata item", false},
@@ -226,4 +227,21 @@ func TestCheck_OldDynamicDisk(t *testing.T) {
 	}
 	_, err := Open(t.Context(), m)
 	must(t, err)
+}
+
+// TestCheck_NoLog: a file without a log cannot be changed, which Check says.
+func TestCheck_NoLog(t *testing.T) {
+	d := newDamaged(t)
+	d.headers(func(p []byte) { le.PutUint32(p[68:], 0) })
+	found, err := Check(t.Context(), d.m)
+	must(t, err)
+	if len(found) == 0 || !found[0].Harmless || !strings.Contains(found[0].Text, "no log and can only be opened read-only") {
+		t.Errorf("Check finds %+v", found)
+	}
+	f, err := OpenReadOnly(t.Context(), d.m)
+	must(t, err)
+	f.Release()
+	if _, err := Open(t.Context(), d.m); !errors.Is(err, disk.ErrFormat) {
+		t.Errorf("Open: %v", err)
+	}
 }

@@ -103,8 +103,9 @@ func decodeRegions(p []byte, size int64) (regions, error) {
 			return regions{}, bad("duplicate region %s", guidText(id))
 		case known[id] == nil && le.Uint32(e[28:])&1 != 0:
 			return regions{}, bad("unknown required region %s", guidText(id))
-		case offset%mib != 0 || offset < headerSection || length == 0 || length%mib != 0 ||
-			offset > uint64(size) || uint64(length) > uint64(size)-offset:
+		case offset%mib != 0 || offset < headerSection || length == 0 || length%mib != 0:
+			return regions{}, bad("invalid region %s of %d bytes at %d", guidText(id), length, offset)
+		case offset > uint64(size) || uint64(length) > uint64(size)-offset:
 			return regions{}, bad("region %s of %d bytes at %d exceeds the file of %d bytes", guidText(id), length, offset, size)
 		}
 		seen[id] = true
