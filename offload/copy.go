@@ -8,8 +8,8 @@ import (
 	"odx/blockdev"
 )
 
-// SourceError is an error of Copy that came from its source. Any other came
-// from the destination.
+// SourceError is an error of the source of a Copy. Other errors of Copy are the
+// destination's.
 type SourceError struct{ Err error }
 
 // Error implements error.
@@ -18,13 +18,13 @@ func (e *SourceError) Error() string { return fmt.Sprintf("copy source: %v", e.E
 // Unwrap returns the error of the source.
 func (e *SourceError) Unwrap() error { return e.Err }
 
-// Copy makes [to, to+length) of dst equal to [from, from+length) of src, in
-// bytes. Between volumes of the engine's store it shares what lies alike to 4 KiB
-// blocks; from such a volume it copies what is there at one point in time, and ranges
-// of one volume may overlap. It calls moved with the bytes of
-// each step, which are contiguous from to on unless ranges of a volume outside
-// the store overlap. It stops when ctx ends. From a View with many pieces it copies
-// what is there at several points in time, one after the other.
+// Copy makes [to, to+length) of dst equal to [from, from+length) of src, in bytes.
+// Between volumes of the engine's store it shares extents where from and to are equal
+// modulo 4 KiB. A source in the store is copied as of one point in time, and ranges of
+// one volume may overlap. Copy calls moved with the bytes of each step, which are
+// contiguous from to on unless ranges of a volume outside the store overlap. It stops
+// when ctx ends. A View with many pieces is copied in parts, each as of its own point
+// in time.
 func (e *Engine) Copy(ctx context.Context, src blockdev.Volume, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error {
 	if length <= 0 {
 		return nil
@@ -39,7 +39,8 @@ func (e *Engine) Copy(ctx context.Context, src blockdev.Volume, from int64, dst 
 		}
 		n := s.Length()
 		if n < length && src == dst && to > from && to < from+length {
-			// What is not held yet would be overwritten before it is read.
+			// The bytes after n are not pinned and would be overwritten before they are
+			// read.
 			s.Release()
 			return e.copyPieces(ctx, src, from, dst, to, length, moved)
 		}
@@ -80,34 +81,34 @@ func (e *Engine) CopySnapshot(ctx context.Context, s Snapshot, from int64, dst b
 	return nil
 }
 
-// mapper is what bytes of a snapshot can be mapped to.
+// mapper is a volume to which bytes of a snapshot can be mapped.
 type mapper interface {
 	Map(ctx context.Context, dst int64, s Snapshot, src, length int64) (int64, error)
 }
 
-// mapper returns v as one, nil if its bytes have to be copied.
+// mapper returns v as a mapper, nil if bytes have to be copied to it.
 func (e *Engine) mapper(v blockdev.Volume) mapper {
 	if view, ok := v.(View); ok {
 		return view
 	}
-	if space, ok := e.store.AddressSpace(v); ok {
-		return space
+	if object, ok := e.store.Object(v); ok {
+		return object
 	}
 	return nil
 }
 
-// MapTo is AddressSpace.Map for any volume but a View: to one outside the store it
-// copies at most 1 MiB, of which length has to be whole logical blocks.
+// MapTo is Object.Map for any volume but a View: to one outside the store it copies at
+// most 1 MiB, and length has to be whole logical blocks.
 func (e *Engine) MapTo(ctx context.Context, v blockdev.Volume, dst int64, s Snapshot, src, length int64) (int64, error) {
-	if space, ok := e.store.AddressSpace(v); ok {
-		return space.Map(ctx, dst, s, src, length)
+	if object, ok := e.store.Object(v); ok {
+		return object.Map(ctx, dst, s, src, length)
 	}
 	return e.copyPiece(ctx, s, src, v, dst, length)
 }
 
-// Pace sizes the steps of a copy that nobody waits for, so that each one shows
-// some progress: mapping does a terabyte in the time in which copying does a few
-// megabytes. The zero value is ready.
+// Pace sizes the steps of a background copy, so that each takes about the same time:
+// mapping does a terabyte in the time in which copying does a few megabytes. The zero
+// value is ready for use.
 type Pace struct{ step int64 }
 
 // Bounds of a step in bytes, and how long it should take.
@@ -117,8 +118,8 @@ const (
 	stepTime = 50 * time.Millisecond
 )
 
-// Limit returns the context of a step: it ends early where a part of it, unlike those
-// before, has to be copied.
+// Limit returns the context of a step, which asks to stop early where a step that was
+// expected to map has to copy.
 func (p *Pace) Limit(ctx context.Context) context.Context {
 	return blockdev.StopAfter(ctx, 2*stepTime)
 }
@@ -140,8 +141,8 @@ type reader interface {
 	ReadAt(ctx context.Context, p []byte, off int64) error
 }
 
-// copyPieces copies by reading and writing. Within one volume it begins at the
-// end that is not overwritten before it is read.
+// copyPieces copies by reading and writing. Overlapping ranges of one volume are copied
+// from the end that is read before it is overwritten.
 func (e *Engine) copyPieces(ctx context.Context, src reader, from int64, dst blockdev.Volume, to, length int64, moved func(n int64)) error {
 	backwards := src == reader(dst) && to > from && to < from+length
 	for done := int64(0); done < length; {

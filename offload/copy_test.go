@@ -9,7 +9,7 @@ import (
 
 	"odx/blockdev"
 	"odx/offload"
-	"odx/tokens/tokentest"
+	"odx/offload/offloadtest"
 )
 
 var ctx = context.Background()
@@ -66,9 +66,9 @@ func TestEngine_Copy(t *testing.T) {
 		{"backwards onto itself, outside", 2, 2, 512, 0, 1 << 19},
 		{"nothing", 0, 1, 0, 0, 0},
 	} {
-		s := tokentest.NewStore([16]byte{1})
+		s := offloadtest.NewStore([16]byte{1})
 		e := open(t, s)
-		outside := tokentest.Dumb{Volume: tokentest.NewStore([16]byte{2}).NewVolume("c", volumeSize), BlockLength: 512}
+		outside := offloadtest.Foreign{Volume: offloadtest.NewStore([16]byte{2}).NewVolume("c", volumeSize), BlockLength: 512}
 		volumes := []blockdev.Volume{s.NewVolume("a", volumeSize), s.NewVolume("b", volumeSize), outside}
 		want := pattern(t, volumes[tc.destination], 2)
 		data := pattern(t, volumes[tc.source], 1)
@@ -81,7 +81,7 @@ func TestEngine_Copy(t *testing.T) {
 			t.Errorf("%s: %v", tc.name, err)
 		}
 		if moved != tc.length {
-			t.Errorf("%s: %d of %d bytes told", tc.name, moved, tc.length)
+			t.Errorf("%s: %d of %d bytes reported", tc.name, moved, tc.length)
 		}
 		if !bytes.Equal(contents(t, volumes[tc.destination]), want) {
 			t.Errorf("%s: wrong data", tc.name)
@@ -94,7 +94,7 @@ func TestEngine_Copy(t *testing.T) {
 
 // The caller learns which end failed, and that it stopped.
 func TestEngine_Copy_errors(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+	s := offloadtest.NewStore([16]byte{1})
 	e := open(t, s)
 	a, b := s.NewVolume("a", volumeSize), s.NewVolume("b", volumeSize)
 	run := func(ctx context.Context) error {
@@ -134,10 +134,10 @@ func isSource(err error) bool {
 
 // A crash between the snapshot of a copy and its end leaves nothing pinned.
 func TestEngine_Copy_crash(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+	s := offloadtest.NewStore([16]byte{1})
 	e := open(t, s)
 	a, b := s.NewVolume("a", volumeSize), s.NewVolume("b", volumeSize)
-	var crashed *tokentest.Store
+	var crashed *offloadtest.Store
 	s.FailWith(func(op string) error {
 		if op == "DeleteSnapshot" && crashed == nil {
 			if err := s.Flush(ctx); err != nil {
@@ -176,12 +176,12 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// Pin shows ranges of any volume as ranges of one address space of the store.
+// Pin shows ranges of any volume as ranges of one object of the store.
 func TestEngine_Pin(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+	s := offloadtest.NewStore([16]byte{1})
 	e := open(t, s)
 	own := s.NewVolume("a", volumeSize)
-	other := tokentest.NewStore([16]byte{2}).NewVolume("b", 4<<20)
+	other := offloadtest.NewStore([16]byte{2}).NewVolume("b", 4<<20)
 	for _, tt := range []struct {
 		name   string
 		v      blockdev.Volume
@@ -208,13 +208,13 @@ func TestEngine_Pin(t *testing.T) {
 				}
 			}
 			var got []byte
-			err := e.Pin(ctx, tt.v, tt.ranges, 512, func(space offload.AddressSpace, ranges []blockdev.Range, n int64) error {
+			err := e.Pin(ctx, tt.v, tt.ranges, 512, func(object offload.Object, ranges []blockdev.Range, n int64) error {
 				if n != tt.want {
 					t.Errorf("%d bytes, want %d", n, tt.want)
 				}
 				for _, r := range ranges {
 					p := make([]byte, r.Length)
-					if err := space.ReadAt(ctx, p, r.Offset); err != nil {
+					if err := object.ReadAt(ctx, p, r.Offset); err != nil {
 						return err
 					}
 					got = append(got, p...)

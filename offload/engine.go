@@ -22,9 +22,9 @@ type Engine struct {
 	memory *quota.Quota // for buffers of bytes that move
 }
 
-// Open returns the engine of a store, and removes what copies left that the end of
-// the last process interrupted. log receives what goes wrong where no error is returned;
-// nil discards it.
+// Open returns the engine of a store, and removes the stages and snapshots of copies
+// that the end of the last process interrupted. log receives failures for which no
+// error is returned; nil discards them.
 func Open(ctx context.Context, store Store, log *logrus.Entry) (*Engine, error) {
 	if log == nil {
 		silent := logrus.New()
@@ -33,44 +33,43 @@ func Open(ctx context.Context, store Store, log *logrus.Entry) (*Engine, error) 
 	}
 	e := &Engine{store, log, quota.New(defaultMemory)}
 	if err := store.DeleteStages(ctx, stagePrefix); err != nil {
-		return nil, fmt.Errorf("remove what an interrupted copy left: %w", err)
+		return nil, fmt.Errorf("remove stages of interrupted copies: %w", err)
 	}
 	if err := e.deleteTransient(ctx); err != nil {
-		return nil, fmt.Errorf("remove what interrupted copies left: %w", err)
+		return nil, fmt.Errorf("remove snapshots of interrupted copies: %w", err)
 	}
 	return e, nil
 }
 
-// WriteOut has what was written outlive this process: see Store.
+// WriteOut makes writes survive the end of this process: see Store.
 func (e *Engine) WriteOut(ctx context.Context) error { return e.store.WriteOut(ctx) }
 
-// Shares reports whether v is a volume of the engine's store, or a View of such
-// ones alone, so that copying from and to it moves no bytes where the alignment
-// allows it.
+// Shares reports whether v is a volume of the engine's store, or a View of only such
+// volumes, so that copying from and to it moves no bytes where the alignment allows it.
 func (e *Engine) Shares(v blockdev.Volume) bool {
 	if view, ok := v.(View); ok {
-		return !slices.ContainsFunc(view.Leaves(), func(leaf blockdev.Volume) bool { return !e.Shares(leaf) })
+		return !slices.ContainsFunc(view.Backing(), func(v blockdev.Volume) bool { return !e.Shares(v) })
 	}
-	_, ok := e.store.AddressSpace(v)
+	_, ok := e.store.Object(v)
 	return ok
 }
 
-// Snapshot pins what ranges of v hold now, until the caller releases it, or the first
-// of them, whole blocks of blockLength bytes, if v is not in the store and ctx asks to
-// stop.
+// Snapshot pins the bytes of ranges of v until the caller releases them. If v is
+// outside the store and ctx asks to stop, it pins fewer: the first ones, whole blocks
+// of blockLength bytes.
 func (e *Engine) Snapshot(ctx context.Context, v blockdev.Volume, ranges []blockdev.Range, blockLength int) (s Snapshot, err error) {
-	err = e.Pin(ctx, v, ranges, blockLength, func(space AddressSpace, ranges []blockdev.Range, _ int64) error {
-		s, err = e.Transient(ctx, space.Snapshot, ranges)
+	err = e.Pin(ctx, v, ranges, blockLength, func(object Object, ranges []blockdev.Range, _ int64) error {
+		s, err = e.Transient(ctx, object.Snapshot, ranges)
 		return err
 	})
 	return s, err
 }
 
-// TakeSnapshot is AddressSpace.Snapshot or Watch.Snapshot.
+// TakeSnapshot is Object.Snapshot or Watch.Snapshot.
 type TakeSnapshot func(ctx context.Context, ranges []blockdev.Range, recs func(id uint64) []backstore.Record) (Snapshot, error)
 
-// transientPrefix and the number of a snapshot are the key of a record: of one that
-// lives as long as its handle. The next start deletes it when the process ends before.
+// transientPrefix and the number of a transient snapshot are the key of its record, by
+// which the next start deletes it if the process ends first.
 const transientPrefix = "token/use/"
 
 // Transient takes a snapshot that ends with its handle.

@@ -22,9 +22,9 @@ func (s ExtentStore) Snapshot(id uint64) (Snapshot, error) {
 	return snap, nil
 }
 
-// AddressSpace implements Store.
-func (s ExtentStore) AddressSpace(v blockdev.Volume) (AddressSpace, bool) {
-	// A volume of another store is a stranger to the snapshots of this one.
+// Object implements Store.
+func (s ExtentStore) Object(v blockdev.Volume) (Object, bool) {
+	// Snapshots of this store cannot be mapped to a volume of another one.
 	volume, ok := v.(*backstore.Volume)
 	if !ok || !s.Owns(volume) {
 		return nil, false
@@ -32,8 +32,8 @@ func (s ExtentStore) AddressSpace(v blockdev.Volume) (AddressSpace, bool) {
 	return extentVolume{volume}, true
 }
 
-// Space returns the address space with an ID.
-func (s ExtentStore) Space(id [16]byte) (AddressSpace, error) {
+// ObjectByID returns the object with an ID.
+func (s ExtentStore) ObjectByID(id [16]byte) (Object, error) {
 	v, err := s.VolumeByID(id)
 	if err != nil {
 		return nil, err
@@ -41,25 +41,25 @@ func (s ExtentStore) Space(id [16]byte) (AddressSpace, error) {
 	return extentVolume{v}, nil
 }
 
-// Spaces returns all address spaces but stages, files last.
-func (s ExtentStore) Spaces() []AddressSpace {
-	var spaces []AddressSpace
+// Objects returns all objects but stages, files last.
+func (s ExtentStore) Objects() []Object {
+	var objects []Object
 	for _, v := range s.Volumes() {
 		if !strings.HasPrefix(v.Name(), stagePrefix) {
-			spaces = append(spaces, extentVolume{v})
+			objects = append(objects, extentVolume{v})
 		}
 	}
 	for _, v := range s.Files() {
-		spaces = append(spaces, extentVolume{v})
+		objects = append(objects, extentVolume{v})
 	}
-	return spaces
+	return objects
 }
 
 // NewDigest returns the digest of no bytes.
 func (s ExtentStore) NewDigest() Digest { return s.Store.NewDigest() }
 
 // CreateStage implements Store.
-func (s ExtentStore) CreateStage(ctx context.Context, name string, size int64) (AddressSpace, error) {
+func (s ExtentStore) CreateStage(ctx context.Context, name string, size int64) (Object, error) {
 	v, err := s.CreateVolume(ctx, name, size)
 	if err != nil {
 		return nil, err
@@ -80,10 +80,10 @@ func (s ExtentStore) DeleteStages(ctx context.Context, prefix string) error {
 	return errors.Join(errs...)
 }
 
-// FilePrefix begins the name of a file where a volume could stand, too.
+// FilePrefix begins the name of a file where a name can be that of a volume or a file.
 const FilePrefix = "file:"
 
-// extentVolume shows a *backstore.Volume as an AddressSpace.
+// extentVolume is a *backstore.Volume as an Object.
 type extentVolume struct{ *backstore.Volume }
 
 func (v extentVolume) Name() string {
@@ -109,7 +109,7 @@ func (v extentVolume) Watch(ctx context.Context, ranges []blockdev.Range, recs [
 	return extentWatch{w}, nil
 }
 
-// extentWatch shows a *backstore.Watch as a Watch.
+// extentWatch is a *backstore.Watch as a Watch.
 type extentWatch struct{ *backstore.Watch }
 
 func (w extentWatch) Snapshot(ctx context.Context, ranges []blockdev.Range, recs func(uint64) []backstore.Record) (Snapshot, error) {

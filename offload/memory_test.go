@@ -11,7 +11,7 @@ import (
 
 	"odx/blockdev"
 	"odx/offload"
-	"odx/tokens/tokentest"
+	"odx/offload/offloadtest"
 )
 
 // patience is how long a test waits for what has to happen.
@@ -39,7 +39,7 @@ func (g *gate) ReadAt(ctx context.Context, p []byte, off int64) error {
 // many they are, a client leaves some of it to others, and all of them get on.
 func TestEngine_LimitMemory(t *testing.T) {
 	const limit, size = 8 << 20, 3 << 20
-	e, outside := open(t, tokentest.NewStore([16]byte{1})), tokentest.NewStore([16]byte{9})
+	e, outside := open(t, offloadtest.NewStore([16]byte{1})), offloadtest.NewStore([16]byte{9})
 	e.LimitMemory(limit)
 	source := outside.NewVolume("source", size)
 	want := bytes.Repeat([]byte("odx!"), size/4)
@@ -91,7 +91,7 @@ func TestEngine_LimitMemory(t *testing.T) {
 
 // TestEngine_WithBuffer: who has memory and copies below does not wait for itself.
 func TestEngine_WithBuffer(t *testing.T) {
-	e := open(t, tokentest.NewStore([16]byte{1}))
+	e := open(t, offloadtest.NewStore([16]byte{1}))
 	e.LimitMemory(2 << 20)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

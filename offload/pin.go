@@ -7,24 +7,24 @@ import (
 	"odx/blockdev"
 )
 
-// Pinner takes a space of the store and the ranges of it that hold the first n bytes
-// of what was asked for. It pins them, by a snapshot or a watch.
-type Pinner func(space AddressSpace, ranges []blockdev.Range, n int64) error
+// Pinner pins ranges of an object, by a snapshot or a watch. They hold the first n of
+// the bytes to be pinned.
+type Pinner func(object Object, ranges []blockdev.Range, n int64) error
 
-// Pin calls pin with the bytes of ranges of v, whole blocks of blockLength bytes, as
-// they are at one point in time. Those of a volume outside the store are copied to a
-// hidden one before, as many as there is time for. A View's are pinned where they are
-// if that is in one volume; others are put together: mapped from volumes of the store,
-// copied from those outside.
+// Pin calls pin with the bytes of ranges of v, whole blocks of blockLength bytes, as of
+// one point in time. Bytes of a volume outside the store are copied to a stage first,
+// as many as time permits. Bytes of a View are pinned where they are if that is a
+// single object; otherwise they are assembled in a stage: mapped from objects of the
+// store, copied from other volumes.
 //
-// An error for a range that is not inside v wraps blockdev.ErrRange.
+// The error for a range that is not inside v wraps blockdev.ErrRange.
 func (e *Engine) Pin(ctx context.Context, v blockdev.Volume, ranges []blockdev.Range, blockLength int, pin Pinner) error {
 	total, err := blockdev.Sum(ranges, v.Size(), blockLength)
 	if err != nil {
 		return err
 	}
-	if space, ok := e.store.AddressSpace(v); ok {
-		return pin(space, ranges, total)
+	if object, ok := e.store.Object(v); ok {
+		return pin(object, ranges, total)
 	}
 	if view, ok := v.(View); ok {
 		return e.pinView(ctx, view, ranges, int64(blockLength), pin)
@@ -34,11 +34,11 @@ func (e *Engine) Pin(ctx context.Context, v blockdev.Volume, ranges []blockdev.R
 		return err
 	}
 	defer stage.remove()
-	n, err := e.fillStage(stagingTime(ctx), stage.space, 0, v, ranges)
+	n, err := e.fillStage(stagingTime(ctx), stage.object, 0, v, ranges)
 	if err != nil {
 		return err
 	}
-	return pin(stage.space, []blockdev.Range{{Offset: 0, Length: n}}, n)
+	return pin(stage.object, []blockdev.Range{{Offset: 0, Length: n}}, n)
 }
 
 // pinView is Pin for a View.
@@ -53,11 +53,11 @@ func (e *Engine) pinView(ctx context.Context, v View, ranges []blockdev.Range, b
 			n += p.Length
 		}
 		if n < block {
-			return fmt.Errorf("%w: a view has %d bytes in one piece, less than a block", blockdev.ErrRange, n)
+			return fmt.Errorf("%w: a view returned pieces of %d bytes, less than a block", blockdev.ErrRange, n)
 		}
-		space, runs := e.inOneSpace(pieces)
-		if linear = space != nil && n%block == 0; linear {
-			return pin(space, runs, n)
+		object, runs := e.inOneObject(pieces)
+		if linear = object != nil && n%block == 0; linear {
+			return pin(object, runs, n)
 		}
 		return g.hold(ctx, pieces)
 	})
@@ -69,18 +69,18 @@ func (e *Engine) pinView(ctx context.Context, v View, ranges []blockdev.Range, b
 		return err
 	}
 	if n = n / block * block; n == 0 {
-		return fmt.Errorf("%w: less than a block could be put together in time", blockdev.ErrRange)
+		return fmt.Errorf("%w: less than a block could be assembled in time", blockdev.ErrRange)
 	}
-	return pin(g.stage.space, []blockdev.Range{{Offset: 0, Length: n}}, n)
+	return pin(g.stage.object, []blockdev.Range{{Offset: 0, Length: n}}, n)
 }
 
-// inOneSpace returns the space that holds all pieces, if there is one, and its
-// ranges, in order, joined where they touch.
-func (e *Engine) inOneSpace(pieces []Piece) (AddressSpace, []blockdev.Range) {
+// inOneObject returns the object that holds all pieces, nil if there is none, and its
+// ranges, in order, with adjacent ones joined.
+func (e *Engine) inOneObject(pieces []Piece) (Object, []blockdev.Range) {
 	if pieces[0].Volume == nil {
 		return nil, nil
 	}
-	space, ok := e.store.AddressSpace(pieces[0].Volume)
+	object, ok := e.store.Object(pieces[0].Volume)
 	if !ok {
 		return nil, nil
 	}
@@ -91,7 +91,7 @@ func (e *Engine) inOneSpace(pieces []Piece) (AddressSpace, []blockdev.Range) {
 		}
 		runs = joinRange(runs, p)
 	}
-	return space, runs
+	return object, runs
 }
 
 func joinRange(runs []blockdev.Range, p Piece) []blockdev.Range {
@@ -102,59 +102,59 @@ func joinRange(runs []blockdev.Range, p Piece) []blockdev.Range {
 	return append(runs, blockdev.Range{Offset: p.Offset, Length: p.Length})
 }
 
-// gathering is pieces of several volumes that become one run of bytes.
+// gathering assembles pieces of several volumes in a stage.
 type gathering struct {
-	engine *Engine
-	parts  []part
-	leaves map[[16]byte]*leaf
-	length int64
-	stage  *stage
+	engine  *Engine
+	parts   []part
+	sources map[[16]byte]*source
+	length  int64
+	stage   *stage
 }
 
-// leaf is what was held of one volume of the store.
-type leaf struct {
-	space    AddressSpace
+// source is what a gathering has pinned of one object.
+type source struct {
+	object   Object
 	ranges   []blockdev.Range
 	length   int64
 	snapshot Snapshot
 }
 
-// part is a piece in a leaf's snapshot; leaf is nil for bytes that are in the
-// stage already, by being copied there if they are foreign, as zeros otherwise.
+// part is a piece in a snapshot; source is nil for bytes that are in the stage: copied
+// there if they are foreign, zeros otherwise.
 type part struct {
-	leaf        *leaf
+	source      *source
 	foreign     bool
 	src, length int64
 }
 
-// hold keeps the pieces as they are: those in the store by a snapshot of each
-// volume, others by copying them, as many as there is time for.
+// hold preserves the pieces as they are: those in the store by a snapshot of each
+// object, others by copying them, as many as time permits.
 func (g *gathering) hold(ctx context.Context, pieces []Piece) error {
-	g.leaves = make(map[[16]byte]*leaf)
+	g.sources = make(map[[16]byte]*source)
 	copied := false
 	for _, p := range pieces {
 		if p.Volume == nil {
 			g.parts = append(g.parts, part{length: p.Length})
 			continue
 		}
-		space, ok := g.engine.store.AddressSpace(p.Volume)
+		object, ok := g.engine.store.Object(p.Volume)
 		if !ok {
 			copied = true
 			g.parts = append(g.parts, part{foreign: true, length: p.Length})
 			continue
 		}
-		l := g.leaves[space.ID()]
+		l := g.sources[object.ID()]
 		if l == nil {
-			l = &leaf{space: space}
-			g.leaves[space.ID()] = l
+			l = &source{object: object}
+			g.sources[object.ID()] = l
 		}
-		g.parts = append(g.parts, part{leaf: l, src: l.length, length: p.Length})
+		g.parts = append(g.parts, part{source: l, src: l.length, length: p.Length})
 		l.ranges = joinRange(l.ranges, p)
 		l.length += p.Length
 	}
-	for _, l := range g.leaves {
+	for _, l := range g.sources {
 		var err error
-		if l.snapshot, err = g.engine.Transient(ctx, l.space.Snapshot, l.ranges); err != nil {
+		if l.snapshot, err = g.engine.Transient(ctx, l.object.Snapshot, l.ranges); err != nil {
 			return err
 		}
 	}
@@ -167,8 +167,8 @@ func (g *gathering) hold(ctx context.Context, pieces []Piece) error {
 	return g.copyForeign(ctx, pieces)
 }
 
-// copyForeign copies what is outside the store to its place in the stage. When the
-// time is over, the rest of the parts is dropped.
+// copyForeign copies what is outside the store to its place in the stage. When the time
+// is over, it drops the remaining parts.
 func (g *gathering) copyForeign(ctx context.Context, pieces []Piece) (err error) {
 	if g.stage, err = g.engine.newStage(ctx, g.length); err != nil {
 		return err
@@ -180,7 +180,7 @@ func (g *gathering) copyForeign(ctx context.Context, pieces []Piece) (err error)
 			at += p.length
 			continue
 		}
-		n, err := g.engine.fillStage(ctx, g.stage.space, at, pieces[i].Volume,
+		n, err := g.engine.fillStage(ctx, g.stage.object, at, pieces[i].Volume,
 			[]blockdev.Range{{Offset: pieces[i].Offset, Length: p.length}})
 		if err != nil {
 			return err
@@ -194,8 +194,8 @@ func (g *gathering) copyForeign(ctx context.Context, pieces []Piece) (err error)
 	return nil
 }
 
-// mapHeld maps what is held to its place in the stage and returns how many bytes the
-// stage has then, from the first one on.
+// mapHeld maps the snapshots to their places in the stage and returns how many bytes of
+// the stage are complete, from its start.
 func (g *gathering) mapHeld(ctx context.Context) (at int64, err error) {
 	if g.stage == nil {
 		if g.stage, err = g.engine.newStage(ctx, g.length); err != nil {
@@ -204,11 +204,11 @@ func (g *gathering) mapHeld(ctx context.Context) (at int64, err error) {
 	}
 	for _, p := range g.parts {
 		for done := int64(0); done < p.length; {
-			if p.leaf == nil {
+			if p.source == nil {
 				done, at = p.length, at+p.length
 				continue
 			}
-			n, err := g.stage.space.Map(ctx, at, p.leaf.snapshot, p.src+done, p.length-done)
+			n, err := g.stage.object.Map(ctx, at, p.source.snapshot, p.src+done, p.length-done)
 			if err != nil {
 				return 0, err
 			}
@@ -222,7 +222,7 @@ func (g *gathering) mapHeld(ctx context.Context) (at int64, err error) {
 }
 
 func (g *gathering) release() {
-	for _, l := range g.leaves {
+	for _, l := range g.sources {
 		if l.snapshot != nil {
 			l.snapshot.Release()
 		}

@@ -8,13 +8,13 @@ import (
 	"odx/blockdev"
 )
 
-// AddressSpace is a volume of the engine's own store, which can be copied
-// without moving its bytes. Any byte alignment is correct.
-type AddressSpace interface {
+// Object is a volume or file of the engine's own store, which can be copied without
+// moving its bytes. Accesses may have any alignment.
+type Object interface {
 	blockdev.Volume
-	// ID is permanent, and no other address space of the store ever has it.
+	// ID is permanent, and no other object of the store ever has it.
 	ID() [16]byte
-	// Name tells people which one it is; it can change.
+	// Name is for people; it can change.
 	Name() string
 	// Snapshot pins the ranges as they are now and stores the records that recs
 	// returns in the same atomic step.
@@ -23,17 +23,16 @@ type AddressSpace interface {
 	// returns the bytes done, contiguous from dst; fewer than length without an
 	// error means that it stopped to bound its time.
 	Map(ctx context.Context, dst int64, s Snapshot, src, length int64) (int64, error)
-	// Watch stores recs and promises, from the same atomic step on, to call
-	// changing before the first change of a 4 KiB block that the ranges touch;
-	// the change waits for it, and fails if it fails. Deletion is a change of
-	// everything. The error wraps backstore.ErrTooMany when the address space is
-	// watched in too many ways.
+	// Watch stores recs and, from the same atomic step on, calls changing before the
+	// first change of a 4 KiB block that the ranges touch; the change waits for it, and
+	// fails if it fails. Deletion changes every block. The error wraps
+	// backstore.ErrTooMany when the object has too many watches.
 	Watch(ctx context.Context, ranges []blockdev.Range, recs []backstore.Record, changing func(context.Context) error) (Watch, error)
 }
 
-// Watch is a promise about ranges of an address space.
+// Watch is a watch over ranges of an object.
 type Watch interface {
-	// Snapshot is AddressSpace.Snapshot while nothing has changed;
+	// Snapshot is Object.Snapshot while nothing has changed;
 	// backstore.ErrChanged afterwards.
 	Snapshot(ctx context.Context, ranges []blockdev.Range, recs func(id uint64) []backstore.Record) (Snapshot, error)
 	// Stop ends the watch. It may be called again, and while changing runs.
@@ -62,19 +61,19 @@ type Digest interface {
 // Store is what an Engine needs of the extent store. ExtentStore makes one of a
 // *backstore.Store.
 type Store interface {
-	// WriteOut has everything that returned before it outlive this process, but
-	// not a power cut.
+	// WriteOut makes every call that returned before it survive the end of this
+	// process, but not a power cut.
 	WriteOut(ctx context.Context) error
 	// DeleteSnapshot removes the snapshot and stores recs in one atomic step.
 	DeleteSnapshot(ctx context.Context, id uint64, recs ...backstore.Record) error
 	// PutRecords stores all of recs or none.
 	PutRecords(ctx context.Context, recs ...backstore.Record) error
 	ScanRecords(prefix []byte, fn func(key, value []byte) error) error
-	// AddressSpace returns v as an address space of this store, if it is one.
-	AddressSpace(v blockdev.Volume) (AddressSpace, bool)
-	// CreateStage makes an empty address space that holds the bytes copied from
-	// a volume outside the store until they are pinned by a snapshot. DeleteStages
-	// removes every one whose name begins with prefix.
-	CreateStage(ctx context.Context, name string, size int64) (AddressSpace, error)
+	// Object returns v as an object of this store, if it is one.
+	Object(v blockdev.Volume) (Object, bool)
+	// CreateStage creates an empty object for bytes that are copied from outside the
+	// store until a snapshot pins them. DeleteStages deletes every object whose name
+	// begins with prefix.
+	CreateStage(ctx context.Context, name string, size int64) (Object, error)
 	DeleteStages(ctx context.Context, prefix string) error
 }

@@ -7,11 +7,10 @@ import (
 	"odx/blockdev"
 )
 
-// unmapLength is how many bytes are unmapped at a time, so that a call can
-// keep to its time.
+// unmapLength is how many bytes are unmapped between two checks of the time.
 const unmapLength = 1 << 30
 
-// Destination is what a Write puts its bytes into.
+// Destination is the destination of a Write.
 type Destination struct {
 	Volume blockdev.Volume
 	// BlockLength is the logical block length in bytes. Ranges are whole
@@ -24,7 +23,7 @@ type Destination struct {
 // bytes it did: whole blocks, contiguous from the start of the first range. Fewer than
 // asked for without an error means that the bytes of s ended or, then stopped is true,
 // that ctx asked to stop. With moved, which is called with the bytes of each step, the
-// write goes on to its end however long that takes.
+// write does not stop early.
 //
 // An error for a range that is not inside dst wraps blockdev.ErrRange.
 func (e *Engine) Write(ctx context.Context, s Snapshot, offset int64, dst Destination, ranges []blockdev.Range, moved func(n int64)) (n int64, stopped bool, err error) {
@@ -45,19 +44,19 @@ func Zero(ctx context.Context, dst Destination, ranges []blockdev.Range, moved f
 	return w.zero(ranges)
 }
 
-// writer is one Write under way.
+// writer is a Write in progress.
 type writer struct {
 	ctx    context.Context
 	engine *Engine
 	dst    blockdev.Volume
 	mapper mapper // dst, if bytes can be mapped to it
 	block  int64
-	moved  func(n int64) // nil: the write ends when it is late
+	moved  func(n int64) // nil: the write stops when it is late
 	pace   Pace
 
 	src     Snapshot
 	pos     int64 // next byte of src
-	stopped bool  // less was done than could be
+	stopped bool  // stopped before the source or the ranges ended
 }
 
 func (w *writer) write(ranges []blockdev.Range) (int64, error) {
@@ -76,7 +75,7 @@ func (w *writer) write(ranges []blockdev.Range) (int64, error) {
 	return done / w.block * w.block, nil
 }
 
-// writeRange fills r from w.pos on, as far as the source and the time go.
+// writeRange fills r from w.pos on, until the source or the time ends.
 func (w *writer) writeRange(r blockdev.Range) (int64, error) {
 	have := min(r.Length, w.src.Length()-w.pos)
 	whole := have / w.block * w.block
@@ -105,15 +104,15 @@ func (w *writer) writeRange(r blockdev.Range) (int64, error) {
 	}
 	blockdev.CountCopied(w.ctx, w.block)
 	w.pos += have - whole
-	w.tell(w.block)
+	w.report(w.block)
 	return done + w.block, nil
 }
 
-// late reports whether the write has gone on for long enough.
+// late reports whether the write has to stop.
 func (w *writer) late() bool { return w.moved == nil && blockdev.Late(w.ctx) }
 
-// tell tells of n bytes written.
-func (w *writer) tell(n int64) {
+// report calls moved with n bytes.
+func (w *writer) report(n int64) {
 	if w.moved != nil && n > 0 {
 		w.moved(n)
 	}
@@ -126,13 +125,13 @@ func (w *writer) copySome(off, length int64) (n int64, err error) {
 		if err := w.ctx.Err(); err != nil {
 			return 0, err
 		}
-		// Steps of whole blocks, so that each is seen.
+		// Steps of whole blocks, so that moved is called with each.
 		length = min(length, max(w.pace.Step()/w.block, 1)*w.block)
 		ctx = w.pace.Limit(ctx)
 		began := time.Now()
 		defer func() {
 			w.pace.Took(time.Since(began))
-			w.tell(n)
+			w.report(n)
 		}()
 	}
 	if w.mapper != nil {
@@ -153,7 +152,7 @@ func (w *writer) zero(ranges []blockdev.Range) (int64, error) {
 			if err := w.dst.Unmap(w.ctx, r.Offset, n); err != nil {
 				return done, err
 			}
-			w.tell(n)
+			w.report(n)
 			r.Offset, r.Length, done = r.Offset+n, r.Length-n, done+n
 		}
 	}

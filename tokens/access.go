@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// Access is who may use a token besides knowing it: AccessAnyone,
-// AccessInitiator, or the result of AccessGroup. It is stored with the token.
+// Access is which initiators may use a token: AccessAnyone, AccessInitiator, or the
+// result of AccessGroup. It is stored with the token.
 type Access string
 
 const (
-	// AccessAnyone: whoever holds the token.
+	// AccessAnyone: every holder of the token.
 	AccessAnyone Access = "anyone"
 	// AccessInitiator: only the initiator that made it.
 	AccessInitiator Access = "initiator"
@@ -25,14 +25,14 @@ func AccessGroup(name string) Access { return Access(groupPrefix + name) }
 
 func (a Access) group() (name string, ok bool) { return strings.CutPrefix(string(a), groupPrefix) }
 
-// Requester is who asks for an offload operation. The zero value is the server
-// itself or its administrator, whom no rule binds.
+// Requester identifies the caller of an offload operation. The zero value is the server
+// itself or its administrator, for whom all tokens are usable.
 type Requester struct {
 	// Initiator is the iSCSI name of the initiator.
 	Initiator string
 }
 
-// admit reports whether the requester may use a token with this record.
+// admit returns ErrAccess unless the requester may use a token with this record.
 func (m *Manager) admit(rec *record, who Requester) error {
 	if who == (Requester{}) {
 		return nil
@@ -45,7 +45,7 @@ func (m *Manager) admit(rec *record, who Requester) error {
 	case rec.Access == AccessInitiator:
 		ok = who.Initiator == rec.Creator.Initiator
 	default:
-		ok = true // tokens of before there were access rights have none
+		ok = true // tokens older than access rights have none
 	}
 	if !ok {
 		return fmt.Errorf("%w: initiator %s, the token is for %s", ErrAccess, who.Initiator, rec.Access)

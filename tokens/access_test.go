@@ -4,11 +4,11 @@ import (
 	"errors"
 	"testing"
 
+	"odx/offload/offloadtest"
 	"odx/tokens"
-	"odx/tokens/tokentest"
 )
 
-// Who may use a token is decided when it is made, and holds over restarts.
+// The access of a token is set when it is made, and kept over restarts.
 func TestAccess(t *testing.T) {
 	groups := []tokens.Group{{Name: "backup", Initiators: []tokens.Pattern{"iqn.x:bk-*", "iqn.x:extra"}}, {Name: "empty"}}
 	const any, own, backup, empty = tokens.AccessAnyone, tokens.AccessInitiator, tokens.Access("group:backup"), tokens.Access("group:empty")
@@ -29,7 +29,7 @@ func TestAccess(t *testing.T) {
 		{"not moved to another group", tokens.Policy{Access: empty}, backup, empty},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := tokentest.NewStore([16]byte{1})
+			s := offloadtest.NewStore([16]byte{1})
 			v := s.NewVolume("v", volumeSize)
 			tc.policy.Groups = groups
 			o := tokens.Options{Store: s, Policy: tc.policy}

@@ -8,14 +8,14 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/offload/offloadtest"
 	"odx/tokens"
-	"odx/tokens/tokentest"
 )
 
-// instant is the in-memory twin without its durability, whose cost grows with
-// what is stored. It tells when a number of snapshots was deleted.
+// instant is the in-memory twin without its durability, whose cost grows with what is
+// stored. It closes a channel when a number of snapshots was deleted.
 type instant struct {
-	*tokentest.Store
+	*offloadtest.Store
 	left int // deletions before gone is closed
 	gone chan struct{}
 }
@@ -34,7 +34,7 @@ func (s *instant) DeleteSnapshot(ctx context.Context, id uint64, recs ...backsto
 var liveCounts = []int{100, 100_000}
 
 // withLive returns a manager with n live tokens, and the last of them.
-func withLive(b *testing.B, s *instant, n int) (*tokens.Manager, *tokentest.Volume, *tokens.Token) {
+func withLive(b *testing.B, s *instant, n int) (*tokens.Manager, *offloadtest.Volume, *tokens.Token) {
 	v := s.NewVolume("v", volumeSize)
 	m := open(b, s, tokens.Limits{Tokens: n + 1, MinInactivity: time.Nanosecond})
 	var last *tokens.Token
@@ -47,7 +47,7 @@ func withLive(b *testing.B, s *instant, n int) (*tokens.Manager, *tokentest.Volu
 func BenchmarkTokensLookup(b *testing.B) {
 	for _, n := range liveCounts {
 		b.Run(fmt.Sprintf("live=%d", n), func(b *testing.B) {
-			m, _, tok := withLive(b, &instant{Store: tokentest.NewStore([16]byte{1})}, n)
+			m, _, tok := withLive(b, &instant{Store: offloadtest.NewStore([16]byte{1})}, n)
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := m.Lookup(tok); err != nil {
@@ -62,7 +62,7 @@ func BenchmarkTokensLookup(b *testing.B) {
 func BenchmarkTokensCreateDelete(b *testing.B) {
 	for _, n := range liveCounts {
 		b.Run(fmt.Sprintf("live=%d", n), func(b *testing.B) {
-			m, v, _ := withLive(b, &instant{Store: tokentest.NewStore([16]byte{1})}, n)
+			m, v, _ := withLive(b, &instant{Store: offloadtest.NewStore([16]byte{1})}, n)
 			b.ReportAllocs()
 			for b.Loop() {
 				tok := mustRead(b, m, v, ranges(0, 512), tokens.ReadOptions{})
@@ -82,7 +82,7 @@ func BenchmarkTokensExpire(b *testing.B) {
 			begin := time.Now()
 			total := 0
 			for b.Loop() {
-				s := &instant{Store: tokentest.NewStore([16]byte{1}), left: n, gone: make(chan struct{})}
+				s := &instant{Store: offloadtest.NewStore([16]byte{1}), left: n, gone: make(chan struct{})}
 				v := s.NewVolume("v", 512)
 				m := open(b, s, tokens.Limits{MinInactivity: time.Nanosecond})
 				for range n {
@@ -96,14 +96,14 @@ func BenchmarkTokensExpire(b *testing.B) {
 	}
 }
 
-// BenchmarkTokensMemory makes live tokens and reports what one takes of the heap,
-// and what the manager reckons that it takes.
+// BenchmarkTokensMemory makes live tokens and reports what one takes of the heap, and
+// what the manager estimates.
 func BenchmarkTokensMemory(b *testing.B) {
 	const n = 100_000
 	for b.Loop() {
-		s := &instant{Store: tokentest.NewStore([16]byte{1})}
+		s := &instant{Store: offloadtest.NewStore([16]byte{1})}
 		m := liveOnly(b, s, n)
-		reckoned := m.Stats().MemoryBytes
+		estimated := m.Stats().MemoryBytes
 		with := heapBytes()
 		// What is left without the manager is the store's.
 		runtime.KeepAlive(m)
@@ -115,7 +115,7 @@ func BenchmarkTokensMemory(b *testing.B) {
 		without := heapBytes()
 		runtime.KeepAlive(s)
 		b.ReportMetric(float64(with-without)/n, "heap-B/token")
-		b.ReportMetric(float64(reckoned)/n, "reckoned-B/token")
+		b.ReportMetric(float64(estimated)/n, "estimated-B/token")
 	}
 }
 

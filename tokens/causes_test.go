@@ -11,17 +11,17 @@ import (
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
 	"odx/blockdev"
+	"odx/offload/offloadtest"
 	"odx/tokens"
-	"odx/tokens/tokentest"
 )
 
-// For each cause for which the manager gives tokens up: which one goes, what its
-// holder is told, and what the counters and the log say.
-func TestWhoGoesForEachCause(t *testing.T) {
+// For each Cause: which token the manager cancels, which error its holder gets, what is
+// counted and what is logged.
+func TestEviction_Causes(t *testing.T) {
 	type world struct {
-		s       *tokentest.Store
-		v       *tokentest.Volume
-		foreign tokentest.Dumb
+		s       *offloadtest.Store
+		v       *offloadtest.Volume
+		foreign offloadtest.Foreign
 		m       *tokens.Manager
 	}
 	by := func(initiator, use string) tokens.ReadOptions {
@@ -60,7 +60,7 @@ func TestWhoGoesForEachCause(t *testing.T) {
 			push: func(t *testing.T, w *world) {
 				pattern(t, w.v, 2)
 				if !w.s.Full(ctx, 4096) {
-					t.Error("made no room")
+					t.Error("no token was cancelled")
 				}
 			}},
 		"overwritten": {gone: 2, cause: tokens.Overwritten, second: kind(tokens.RODTypePointInTimeChangeVulnerable),
@@ -74,9 +74,9 @@ func TestWhoGoesForEachCause(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := &world{s: tokentest.NewStore([16]byte{1})}
+				w := &world{s: offloadtest.NewStore([16]byte{1})}
 				w.v = w.s.NewVolume("v", volumeSize)
-				w.foreign = tokentest.Dumb{Volume: tokentest.NewStore([16]byte{2}).NewVolume("f", volumeSize), BlockLength: 512}
+				w.foreign = offloadtest.Foreign{Volume: offloadtest.NewStore([16]byte{2}).NewVolume("f", volumeSize), BlockLength: 512}
 				dst := w.s.NewVolume("dst", volumeSize)
 				log, hook := logtest.NewNullLogger()
 				w.m = openWith(t, tokens.Options{Store: w.s, Log: logrus.NewEntry(log), Limits: tc.limits, Policy: tc.policy})
@@ -101,7 +101,7 @@ func TestWhoGoesForEachCause(t *testing.T) {
 						continue
 					}
 					if !errors.Is(err, tokens.ErrCancelled) || !strings.Contains(err.Error(), tc.cause.String()) {
-						t.Errorf("the holder of token %d is told %v", i+1, err)
+						t.Errorf("holder of token %d: %v", i+1, err)
 					}
 				}
 				st := w.m.Stats()
@@ -110,7 +110,7 @@ func TestWhoGoesForEachCause(t *testing.T) {
 				}
 				var lines []*logrus.Entry
 				for _, e := range hook.AllEntries() {
-					if e.Message == "token given up" {
+					if e.Message == "token cancelled" {
 						lines = append(lines, e)
 					}
 				}

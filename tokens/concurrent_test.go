@@ -11,9 +11,9 @@ import (
 	"odx/tokens"
 )
 
-// Eight users make 1,000 copies at once, with tokens of every kind, and verify
-// each; writers go on elsewhere, and tokens are given up all the time.
-func TestManyCopiesAtOnce(t *testing.T) {
+// Eight users make 1,000 copies concurrently, with tokens of every type, and verify
+// each, while a writer ends change vulnerable tokens.
+func TestManager_ConcurrentCopies(t *testing.T) {
 	const users, copies, size, slot = 8, 125, 16 << 20, 128 << 10
 	d := newDisk()
 	w := &extentWorld{options: d.options()}
@@ -30,7 +30,8 @@ func TestManyCopiesAtOnce(t *testing.T) {
 			rng := rand.New(rand.NewPCG(uint64(user), 1))
 			for n := range copies {
 				unit := []int64{512, 4096}[rng.IntN(2)]
-				// The first MiB is written to meanwhile, where change vulnerable tokens end.
+				// The writer overwrites the first MiB, which ends change vulnerable
+				// tokens.
 				from := 1<<20 + rng.Int64N(size-2<<20)/unit*unit
 				k := all[rng.IntN(len(all))]
 				if n%20 == 0 {
@@ -88,5 +89,5 @@ func TestManyCopiesAtOnce(t *testing.T) {
 	if findings, err := w.store.Check(ctx); err != nil || len(findings) > 0 {
 		t.Errorf("check of the store: %v, %v", findings, err)
 	}
-	t.Logf("%d copies met a token that a write had ended", cancelled.Load())
+	t.Logf("%d copies found that a write had ended their token", cancelled.Load())
 }

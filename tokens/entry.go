@@ -13,36 +13,35 @@ import (
 // entry is a live token in memory.
 type entry struct {
 	id ID
-	// watch tells of a change of the token's data; nil unless it is change
-	// vulnerable.
+	// watch ends the token before its data changes; nil unless it is change vulnerable.
 	watch offload.Watch
 
-	// located and digest are those of a hash token; nil otherwise. Such an entry
-	// lives as long as one use and has no record.
+	// located and digest are those of a hash token; nil otherwise. Such an entry exists
+	// for one use and has no record.
 	located *locator
 	digest  [32]byte
 
-	// record orders changes of the token's record in the store: once the
-	// record was deleted, no late saveUse may bring it back.
+	// record serializes changes of the token's record in the store: after its deletion,
+	// no saveUse may store it again.
 	record  sync.Mutex
 	deleted bool      // guarded by record
 	saved   time.Time // last LastUsed in the store; guarded by record
 
 	// Guarded by Manager.mu.
-	rec      record
-	users    int       // operations running
-	dying    Reason    // set once it ends; new users are refused
-	deadline time.Time // when it expires; has a monotonic reading; meaningless while users > 0
-	index    int       // place in Manager.idle, -1 when not there
-	victim   int       // place in Manager.victims, -1 when not there
-	// surrendered: a user said that nobody needs it any more.
-	surrendered bool
-	// aborts ends the contexts of those who use it, where policy asks for that.
+	rec            record
+	users          int       // operations that use it
+	ended          Reason    // why it ended, 0 while it lives; new users are refused
+	deadline       time.Time // when it expires; has a monotonic reading; meaningless while users > 0
+	deadlineIndex  int       // place in Manager.idle, -1 when not there
+	candidateIndex int       // place in Manager.candidates, -1 when not there
+	// hinted: a user has deleted it where a deletion is a hint only (DeletionHint).
+	hinted bool
+	// aborts ends the contexts of its users, where the policy is AbortCopy.
 	aborts map[*use]context.CancelCauseFunc
 }
 
 func newEntry(id ID, rec record) *entry {
-	return &entry{id: id, rec: rec, saved: rec.LastUsed, index: -1, victim: -1}
+	return &entry{id: id, rec: rec, saved: rec.LastUsed, deadlineIndex: -1, candidateIndex: -1}
 }
 
 // owns reports whether t holds the entry's secret.
@@ -58,64 +57,64 @@ func (e *entry) info() Info {
 		Access: e.rec.Access,
 	}
 	copy(i.Management[:], e.rec.Management)
-	if e.index >= 0 || e.located != nil {
+	if e.deadlineIndex >= 0 || e.located != nil {
 		i.Expires = e.deadline
 	}
 	return i
 }
 
-// deadlines is the heap of tokens that nobody uses, the next to expire first.
-type deadlines []*entry
+// expiryHeap is the heap of idle tokens with a deadline, the next to expire first.
+type expiryHeap []*entry
 
-func (d deadlines) Len() int           { return len(d) }
-func (d deadlines) Less(i, j int) bool { return d[i].deadline.Before(d[j].deadline) }
-func (d deadlines) Swap(i, j int) {
-	d[i], d[j] = d[j], d[i]
-	d[i].index, d[j].index = i, j
+func (h expiryHeap) Len() int           { return len(h) }
+func (h expiryHeap) Less(i, j int) bool { return h[i].deadline.Before(h[j].deadline) }
+func (h expiryHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].deadlineIndex, h[j].deadlineIndex = i, j
 }
 
 // Push implements heap.Interface.
-func (d *deadlines) Push(x any) {
+func (h *expiryHeap) Push(x any) {
 	e := x.(*entry)
-	e.index = len(*d)
-	*d = append(*d, e)
+	e.deadlineIndex = len(*h)
+	*h = append(*h, e)
 }
 
 // Pop implements heap.Interface.
-func (d *deadlines) Pop() any {
-	last := len(*d) - 1
-	e := (*d)[last]
-	(*d)[last] = nil
-	*d = (*d)[:last]
-	e.index = -1
+func (h *expiryHeap) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	e.deadlineIndex = -1
 	return e
 }
 
-// rest puts a token that nobody uses among those that can be given up, and under
-// its inactivity timeout, if it has one. m.mu is held.
-func (m *Manager) rest(e *entry, deadline time.Time) {
-	heap.Push(&m.victims, e)
-	if e.surrendered {
+// setIdle makes an unused token an eviction candidate and starts its inactivity
+// timeout, if it has one. m.mu is held.
+func (m *Manager) setIdle(e *entry, deadline time.Time) {
+	heap.Push(&m.candidates, e)
+	if e.hinted {
 		deadline = time.Now().Add(m.limits.MinInactivity)
 	} else if !e.rec.Type.expires() {
 		return
 	}
 	e.deadline = deadline
 	heap.Push(&m.idle, e)
-	if e.index == 0 {
+	if e.deadlineIndex == 0 {
 		select {
 		case m.wake <- struct{}{}:
-		default: // it will look anyway
+		default: // a wake-up is pending
 		}
 	}
 }
 
-// unrest undoes rest. m.mu is held.
-func (m *Manager) unrest(e *entry) {
-	if e.victim >= 0 {
-		heap.Remove(&m.victims, e.victim)
+// setBusy undoes setIdle. m.mu is held.
+func (m *Manager) setBusy(e *entry) {
+	if e.candidateIndex >= 0 {
+		heap.Remove(&m.candidates, e.candidateIndex)
 	}
-	if e.index >= 0 {
-		heap.Remove(&m.idle, e.index)
+	if e.deadlineIndex >= 0 {
+		heap.Remove(&m.idle, e.deadlineIndex)
 	}
 }

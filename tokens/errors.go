@@ -15,20 +15,20 @@ var (
 	ErrRemote = errors.New("token was made elsewhere")
 	// ErrExpired: the inactivity timeout passed.
 	ErrExpired = errors.New("token has expired")
-	// ErrCancelled: the copy manager gave the token up.
+	// ErrCancelled: the copy manager ended the token.
 	ErrCancelled = errors.New("token was cancelled")
-	// ErrRevoked: an administrator took the token back.
+	// ErrRevoked: an administrator ended the token.
 	ErrRevoked = errors.New("token was revoked")
 	// ErrDeleted: a user of the token deleted it.
 	ErrDeleted = errors.New("token was deleted")
-	// ErrUnknown: the token is genuine, and nothing is known of it any more.
+	// ErrUnknown: the token is genuine, but the manager has no record of it.
 	ErrUnknown = errors.New("token is unknown")
 )
 
 // Why an offload operation is refused for another reason than its token.
 var (
 	// ErrNoResources: the number of live tokens, or the memory for them, is at its
-	// limit, and none can be given up.
+	// limit, and no other token can be cancelled.
 	ErrNoResources = errors.New("too many live tokens")
 	// ErrAccess: the token is not for this requester.
 	ErrAccess = errors.New("access denied")
@@ -38,8 +38,8 @@ var (
 	ErrTooLong = errors.New("more bytes than one token may represent")
 	// ErrTimeout: the inactivity timeout is longer than the maximum.
 	ErrTimeout = errors.New("inactivity timeout is longer than allowed")
-	// ErrOffset: the offset lies at or behind the end of the token's bytes.
-	ErrOffset = errors.New("offset is behind the end of the token")
+	// ErrOffset: the offset is at or past the end of the token's bytes.
+	ErrOffset = errors.New("offset is past the end of the token")
 	// ErrClosed: the manager was closed.
 	ErrClosed = errors.New("token manager is closed")
 )

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Which token goes first when some have to be given up. Tokens in use are
-// spared; of the others goes the one that
+// rank is the order in which tokens are cancelled when a limit is reached. Tokens in
+// use are not candidates; of the others, the first is the one that
 //
 //  1. a user has deleted as a hint,
 //  2. has the lowest priority,
@@ -18,23 +18,23 @@ import (
 //     uses makes its last use count as useBonus later,
 //  5. has the lowest identifier.
 type rank struct {
-	surrendered bool
-	priority    int
-	expires     bool
-	lastUse     time.Time
-	id          ID
+	hinted   bool
+	priority int
+	expires  bool
+	lastUse  time.Time
+	id       ID
 }
 
-// rank returns where e stands in that order. Manager.mu is held.
+// rank returns the rank of e. Manager.mu is held.
 func (e *entry) rank() rank {
 	bonus := time.Duration(bits.Len64(e.rec.Uses)) * useBonus
-	return rank{e.surrendered, e.rec.Priority, e.rec.Type.expires(), e.rec.LastUsed.Add(bonus), e.id}
+	return rank{e.hinted, e.rec.Priority, e.rec.Type.expires(), e.rec.LastUsed.Add(bonus), e.id}
 }
 
-func (r rank) goesBefore(o rank) bool {
+func (r rank) before(o rank) bool {
 	switch {
-	case r.surrendered != o.surrendered:
-		return r.surrendered
+	case r.hinted != o.hinted:
+		return r.hinted
 	case r.priority != o.priority:
 		return r.priority < o.priority
 	case r.expires != o.expires:
@@ -48,37 +48,37 @@ func (r rank) goesBefore(o rank) bool {
 // useBonus is how much longer a token is kept for each doubling of its uses.
 const useBonus = 5 * time.Second
 
-// victims is the heap of tokens that nobody uses, the first to go first. The
-// order of two tokens does not change while both are in it.
-type victims []*entry
+// evictionHeap is the heap of eviction candidates, which are the idle tokens, in the
+// order of their ranks. The order of two tokens does not change while both are in it.
+type evictionHeap []*entry
 
-func (v victims) Len() int           { return len(v) }
-func (v victims) Less(i, j int) bool { return v[i].rank().goesBefore(v[j].rank()) }
-func (v victims) Swap(i, j int) {
-	v[i], v[j] = v[j], v[i]
-	v[i].victim, v[j].victim = i, j
+func (h evictionHeap) Len() int           { return len(h) }
+func (h evictionHeap) Less(i, j int) bool { return h[i].rank().before(h[j].rank()) }
+func (h evictionHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].candidateIndex, h[j].candidateIndex = i, j
 }
 
 // Push implements heap.Interface.
-func (v *victims) Push(x any) {
+func (h *evictionHeap) Push(x any) {
 	e := x.(*entry)
-	e.victim = len(*v)
-	*v = append(*v, e)
+	e.candidateIndex = len(*h)
+	*h = append(*h, e)
 }
 
 // Pop implements heap.Interface.
-func (v *victims) Pop() any {
-	last := len(*v) - 1
-	e := (*v)[last]
-	(*v)[last] = nil
-	*v = (*v)[:last]
-	e.victim = -1
+func (h *evictionHeap) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	e.candidateIndex = -1
 	return e
 }
 
-// entryBytes is what a live token takes in memory besides its strings: the entry,
-// its places in the map and the heaps, and what its record holds.
-// BenchmarkTokensMemory measures it.
+// entryBytes is the memory of a live token without its strings: the entry, its places
+// in the map and the heaps, and the fields of its record. BenchmarkTokensMemory
+// measures it.
 const entryBytes = 560
 
 // memory returns about how many bytes of memory a live token takes.
@@ -87,9 +87,9 @@ func (r *record) memory() int64 {
 	return entryBytes + int64(len(c.Initiator)+len(c.Target)+len(c.Volume)+len(r.Access)+16*len(r.Ranges))
 }
 
-// reserve takes a place among the live tokens for one with this record, and
-// gives up others for it where the policy allows that. release gives the place
-// back, when the token is live or was not made.
+// reserve counts a new token with this record against the limits, and cancels others
+// for it where the policy allows that. The caller calls release when the token is live,
+// or was not made.
 func (m *Manager) reserve(ctx context.Context, rec *record) (release func(), err error) {
 	for {
 		m.mu.Lock()
@@ -107,25 +107,24 @@ func (m *Manager) reserve(ctx context.Context, rec *record) (release func(), err
 				m.claim(rec, -1)
 			}, nil
 		}
-		var victim *entry
-		if cause != 0 && m.policy.WhenFull == EvictOthers && len(m.victims) > 0 {
-			if victim = m.victims[0]; !victim.surrendered && victim.rec.Priority > rec.Priority {
-				victim = nil
+		var candidate *entry
+		if cause != 0 && m.policy.WhenFull == EvictOthers && len(m.candidates) > 0 {
+			if candidate = m.candidates[0]; !candidate.hinted && candidate.rec.Priority > rec.Priority {
+				candidate = nil
 			}
 		}
 		m.mu.Unlock()
-		if victim == nil {
+		if candidate == nil {
 			return nil, full
 		}
-		if err := m.giveUp(ctx, victim, cause); err != nil {
+		if err := m.cancel(ctx, candidate, cause); err != nil {
 			return nil, fmt.Errorf("%w: %w", full, err)
 		}
 	}
 }
 
-// full returns which limit stands in the way of one more token, nil if none
-// does. cause, if not 0, is why another token would be given up for it. m.mu is
-// held.
+// full returns which limit one more token would exceed, nil if none. cause, if not 0,
+// is the cause for which another token would be cancelled. m.mu is held.
 func (m *Manager) full(rec *record) (cause Cause, err error) {
 	l := &m.limits
 	if own := m.owned[rec.Creator.Initiator]; l.TokensPerInitiator > 0 && rec.Creator.Initiator != "" && own >= l.TokensPerInitiator {
@@ -156,26 +155,26 @@ func (m *Manager) tally(rec *record, n int) {
 	}
 }
 
-// giveUp ends a token for the good of others. One that ended meanwhile is fine.
-func (m *Manager) giveUp(ctx context.Context, e *entry, cause Cause) error {
-	err := m.kill(ctx, e, Cancelled, cause)
-	if errors.Is(err, errDying) {
+// cancel ends a token for cause. It is no error if the token has ended already.
+func (m *Manager) cancel(ctx context.Context, e *entry, cause Cause) error {
+	err := m.end(ctx, e, Cancelled, cause)
+	if errors.Is(err, errEnded) {
 		return nil
 	}
 	return err
 }
 
-// surrender marks a token as one that its user needs no more.
-func (m *Manager) surrender(e *entry) {
+// hintDeletion marks a token as one that its user needs no more.
+func (m *Manager) hintDeletion(e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if e.dying != 0 || e.surrendered {
+	if e.ended != 0 || e.hinted {
 		return
 	}
-	idle := e.victim >= 0
-	m.unrest(e)
-	e.surrendered = true
+	idle := e.candidateIndex >= 0
+	m.setBusy(e)
+	e.hinted = true
 	if idle {
-		m.rest(e, time.Time{})
+		m.setIdle(e, time.Time{})
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"odx/tokens"
 )
 
-// A token stands for the bytes as they were when it was made, until it ends.
+// A token represents the bytes as they were when it was made, until it ends.
 func Example() {
 	dir, err := os.MkdirTemp("", "store")
 	if err != nil {
@@ -51,7 +51,7 @@ func Example() {
 		panic(err)
 	}
 
-	// A call can do less than it was asked: the caller goes on from there.
+	// A call may write less than was asked for; the caller continues from there.
 	to := offload.Destination{Volume: dst, BlockLength: 512}
 	for done := int64(0); done < made.Represented; {
 		rest := []blockdev.Range{{Offset: done, Length: made.Represented - done}}

@@ -8,8 +8,8 @@ import (
 	"odx/tokens"
 )
 
-// openPlain opens a store that stores every write: what is live grows by what is
-// written, so that a copy that moves bytes shows.
+// openPlain opens a store without deduplication: live data grows by every write, so
+// that it shows a copy that moves bytes.
 func openPlain(t *testing.T) *extentWorld {
 	t.Helper()
 	w := &extentWorld{options: newDisk().options()}
@@ -31,9 +31,9 @@ func (w *extentWorld) createFile(t fataler, name string, size int64) *backstore.
 	return f
 }
 
-// Files are copied like volumes, in both directions and under every name that
-// they get: their extents are shared, and no byte is written.
-func TestFilesAreCopiedWithoutMovingBytes(t *testing.T) {
+// Copies between files and volumes, and of renamed files, share extents and write no
+// byte.
+func TestFile_Copy(t *testing.T) {
 	w := openPlain(t)
 	spaces := map[string]func(name string) *backstore.Volume{
 		"volume": func(name string) *backstore.Volume { return w.create(t, name, volumeSize, 512) },
@@ -70,9 +70,8 @@ func TestFilesAreCopiedWithoutMovingBytes(t *testing.T) {
 	}
 }
 
-// Tokens that keep no data end with what they need of their file: when it is
-// cut, when another file takes its name, and when it is deleted.
-func TestTokensOfAFileEndWithItsBytes(t *testing.T) {
+// Tokens without a snapshot end when their file is truncated, replaced or deleted.
+func TestFile_TokenEnds(t *testing.T) {
 	for what, end := range map[string]func(s *backstore.Store, f *backstore.Volume) error{
 		"cut": func(_ *backstore.Store, f *backstore.Volume) error { return f.Truncate(ctx, 4096) },
 		"replaced": func(s *backstore.Store, f *backstore.Volume) error {
@@ -109,7 +108,7 @@ func TestTokensOfAFileEndWithItsBytes(t *testing.T) {
 }
 
 // The bytes of a hash token are found in a clone that is a file, too.
-func TestHashTokenIsGoodOnAFileThatWasCloned(t *testing.T) {
+func TestHashToken_clonedFile(t *testing.T) {
 	w := openPlain(t)
 	src, dst := w.createFile(t, "src", volumeSize), w.createFile(t, "dst", volumeSize)
 	data := pattern(t, src, 1)

@@ -12,8 +12,8 @@ import (
 	"odx/backstore"
 	"odx/backstore/vfs"
 	"odx/offload"
+	"odx/offload/offloadtest"
 	"odx/tokens"
-	"odx/tokens/tokentest"
 )
 
 // fataler is what testing.TB and rapid.T have in common here.
@@ -81,9 +81,8 @@ func (w *extentWorld) create(t fataler, name string, size, blockLength int64) *b
 	return v
 }
 
-// The property of the in-memory twin holds for the store itself, over power
-// cuts too.
-func TestTokenPropertyOnTheExtentStore(t *testing.T) {
+// TestManager_Random on the extent store, with power cuts.
+func TestManager_Random_extentStore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := newDisk()
 		w := &extentWorld{options: d.options()}
@@ -91,8 +90,8 @@ func TestTokenPropertyOnTheExtentStore(t *testing.T) {
 		defer func() { w.close(t) }()
 		w.create(t, "a", worldSize+512, 512)
 		w.create(t, "b", worldSize, 4096)
-		other := tokentest.NewStore([16]byte{2})
-		w.addVolume("of another store", tokentest.Dumb{Volume: other.NewVolume("c", worldSize), BlockLength: 512}, 512)
+		other := offloadtest.NewStore([16]byte{2})
+		w.addVolume("of another store", offloadtest.Foreign{Volume: other.NewVolume("c", worldSize), BlockLength: 512}, 512)
 		t.Repeat(map[string]func(*rapid.T){
 			"write":        w.write,
 			"offloadRead":  w.offloadRead,
@@ -137,9 +136,8 @@ func seldom(t *rapid.T) {
 	}
 }
 
-// A token whose source is gone is still good, after a power cut at the moment
-// when it was handed out.
-func TestTokenOutlivesItsVolumeAndThePower(t *testing.T) {
+// A token outlives a power cut right after it was made, and the deletion of its source.
+func TestManager_PowerCut(t *testing.T) {
 	d := newDisk()
 	w := &extentWorld{options: d.options()}
 	w.open(t)

@@ -10,9 +10,9 @@ import (
 	"odx/offload"
 )
 
-// Handle is a token that was found genuine and usable once: a caller that
-// inspects it and then uses it does not verify it twice. It pins nothing; each use asks
-// whether the token still lives.
+// Handle is a token that was found genuine and usable once: a caller that inspects it
+// and then uses it does not verify it twice. It pins nothing; each use checks that the
+// token still lives.
 type Handle struct {
 	m     *Manager
 	entry *entry // nil: the block device zero token
@@ -20,8 +20,8 @@ type Handle struct {
 	management [ManagementLength]byte
 }
 
-// Resolve looks the token t up, or returns why it cannot be used: one of the errors
-// that refuse a token.
+// Resolve verifies the token t and looks it up. Its errors are those that refuse a
+// token.
 func (m *Manager) Resolve(t *Token) (*Handle, error) {
 	h, err := m.resolve(t)
 	if err != nil {
@@ -45,8 +45,8 @@ func (m *Manager) resolve(t *Token) (*Handle, error) {
 }
 
 // Info describes the token. The block device zero token has no record, and only its
-// Type is set. Nor has a hash token: who made it is not known, only from which volume;
-// whether its bytes are still there shows when it is used.
+// Type is set. Nor has a hash token: its creator is unknown except for the volume, and
+// only a use finds out whether its bytes still exist.
 func (h *Handle) Info() Info {
 	e := h.entry
 	if e == nil {
@@ -56,8 +56,8 @@ func (h *Handle) Info() Info {
 	i := e.info()
 	h.m.mu.Unlock()
 	if e.located != nil {
-		if space, err := h.m.store.Space(e.located.volume); err == nil {
-			i.Creator.Volume = space.Name()
+		if object, err := h.m.store.ObjectByID(e.located.volume); err == nil {
+			i.Creator.Volume = object.Name()
 		}
 		i.Management = h.management
 	}
@@ -92,7 +92,7 @@ func (h *Handle) write(ctx context.Context, offset int64, dst offload.Destinatio
 	if err != nil || o.Completion == KeepToken || stopped {
 		return n, u.err(err)
 	}
-	if err := h.m.end(ctx, u.entry, Deleted); err != nil && !errors.Is(err, errDying) {
+	if err := h.m.delete(ctx, u.entry, Deleted); err != nil && !errors.Is(err, errEnded) {
 		return n, err
 	}
 	return n, nil
@@ -126,24 +126,24 @@ func (h *Handle) Delete(ctx context.Context, reason Reason) error {
 	if err != nil {
 		return fmt.Errorf("delete token: %w", err)
 	}
-	return h.m.end(ctx, h.entry, reason)
+	return h.m.delete(ctx, h.entry, reason)
 }
 
-// usable returns why the token of an entry that was found before cannot be used any
-// more, nil if it can. m.mu is held.
+// usable returns why the token of an entry that was looked up earlier can no longer be
+// used, nil if it can. m.mu is held.
 func (m *Manager) usable(e *entry) error {
 	switch {
 	case m.closed:
 		return ErrClosed
 	case e.located == nil && m.live[e.id] != e:
-		return m.fate(e.id)
-	case e.located == nil && e.dying != 0:
-		return e.dying.err()
+		return m.endError(e.id)
+	case e.located == nil && e.ended != 0:
+		return e.ended.err()
 	case e.located == nil:
 		return nil
 	}
-	if grave, ok := m.dead.byID[e.id]; ok {
-		return grave.Reason.err()
+	if ts, ok := m.ended.byID[e.id]; ok {
+		return ts.Reason.err()
 	}
 	if !time.Now().Before(e.located.expires) {
 		return ErrExpired

@@ -4,11 +4,11 @@ import (
 	"errors"
 	"testing"
 
+	"odx/offload/offloadtest"
 	"odx/tokens"
-	"odx/tokens/tokentest"
 )
 
-// A token that ends between the look at it and its use is refused, with why it ended.
+// A token that ends between Resolve and its use is refused with the reason.
 func TestHandle_OffloadWrite(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -26,7 +26,7 @@ func TestHandle_OffloadWrite(t *testing.T) {
 		}, tokens.ErrDeleted},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := tokentest.NewStore([16]byte{1})
+			s := offloadtest.NewStore([16]byte{1})
 			m := open(t, s, tokens.Limits{})
 			v := s.NewVolume("a", volumeSize)
 			data := pattern(t, v, 1)

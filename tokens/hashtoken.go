@@ -12,15 +12,14 @@ import (
 	"odx/offload"
 )
 
-// maxCandidates is how many volumes are searched for the bytes of a hash token
-// that are no longer where they were.
+// maxCandidates bounds the objects that are searched for the bytes of a hash token.
 const maxCandidates = 8
 
-// findHash returns what a genuine hash token says, as an entry that is in none of
-// the manager's tables, or why the token cannot be used. m.mu is held.
+// findHash returns an entry, in none of the manager's tables, for a genuine hash token,
+// or why the token cannot be used. m.mu is held.
 func (m *Manager) findHash(t *Token) (*entry, error) {
-	if grave, ok := m.dead.byID[t.ID()]; ok {
-		return nil, grave.Reason.err()
+	if ts, ok := m.ended.byID[t.ID()]; ok {
+		return nil, ts.Reason.err()
 	}
 	var sealed [locatorLength]byte
 	copy(sealed[:], t[offRandom:offChecksum])
@@ -54,23 +53,23 @@ func (m *Manager) admitHash(l *locator, who Requester) error {
 	return fmt.Errorf("%w: initiator %s", ErrAccess, who.Initiator)
 }
 
-// openHashed opens the bytes of a hash token: where they were, or at the same
-// place of another volume, as clones and snapshots have them. ErrCancelled when
-// the digest says that none of these has them.
+// openHashed opens the bytes of a hash token: where they were, or at the same place of
+// another object, such as a clone or a snapshot. ErrCancelled when the digest of none
+// of these matches.
 func (m *Manager) openHashed(ctx context.Context, e *entry) (offload.Snapshot, error) {
-	origin, err := m.store.Space(e.located.volume)
+	origin, err := m.store.ObjectByID(e.located.volume)
 	if err != nil && !errors.Is(err, backstore.ErrNotFound) {
 		return nil, err
 	}
-	candidates := m.store.Spaces()
+	candidates := m.store.Objects()
 	if err == nil {
-		candidates = slices.DeleteFunc(candidates, func(s offload.AddressSpace) bool { return s.ID() == origin.ID() })
-		candidates = append([]offload.AddressSpace{origin}, candidates...)
+		candidates = slices.DeleteFunc(candidates, func(s offload.Object) bool { return s.ID() == origin.ID() })
+		candidates = append([]offload.Object{origin}, candidates...)
 	}
-	for _, space := range candidates[:min(len(candidates), maxCandidates)] {
-		s, err := m.engine.Transient(ctx, space.Snapshot, e.rec.Ranges)
+	for _, object := range candidates[:min(len(candidates), maxCandidates)] {
+		s, err := m.engine.Transient(ctx, object.Snapshot, e.rec.Ranges)
 		if errors.Is(err, blockdev.ErrRange) || errors.Is(err, backstore.ErrNotFound) {
-			continue // it is smaller, or gone meanwhile
+			continue // it is smaller, or was deleted since
 		}
 		if err != nil {
 			return nil, err
@@ -84,17 +83,17 @@ func (m *Manager) openHashed(ctx context.Context, e *entry) (offload.Snapshot, e
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("%w: its bytes are gone or have changed", ErrCancelled)
+	return nil, fmt.Errorf("%w: its bytes were deleted or overwritten", ErrCancelled)
 }
 
-// endHash remembers that a hash token ended. It is forgotten when the number of
-// tombstones is at its limit; the token's expiry is not.
+// endHash stores a tombstone for a hash token. Tombstones are dropped when their number
+// is at its limit; the token's expiry still holds.
 func (m *Manager) endHash(ctx context.Context, id ID, reason Reason) error {
-	grave := tombstone{Reason: reason, Died: time.Now().UTC()}
+	ts := tombstone{Reason: reason, Ended: time.Now().UTC()}
 	m.mu.Lock()
-	forgotten := m.dead.surplus()
+	forgotten := m.ended.surplus()
 	m.mu.Unlock()
-	recs := []backstore.Record{{Key: tokenKey(tombstonePrefix, id), Value: grave.encode()}}
+	recs := []backstore.Record{{Key: tokenKey(tombstonePrefix, id), Value: ts.encode()}}
 	for _, old := range forgotten {
 		recs = append(recs, deletion(tombstonePrefix, old))
 	}
@@ -103,13 +102,13 @@ func (m *Manager) endHash(ctx context.Context, id ID, reason Reason) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.dead.add(id, grave, forgotten)
-	m.ended(nil, grave)
+	m.ended.add(id, ts, forgotten)
+	m.countEnd(nil, ts)
 	return nil
 }
 
-// DeleteToken ends the token t for reason, as Delete does. It is the way to end a
-// hash token, of which the manager knows nothing until it sees it.
+// DeleteToken ends the token t for reason, as Delete does. Only this way ends a hash
+// token, of which the manager has no record.
 func (m *Manager) DeleteToken(ctx context.Context, t *Token, reason Reason) error {
 	h, err := m.resolve(t)
 	if err != nil {
@@ -157,7 +156,7 @@ func (m *Manager) verify(ctx context.Context, t *Token, dst offload.Destination,
 		return Mismatch, err
 	}
 	if t.Type() != RODTypeChecksum {
-		return Mismatch, fmt.Errorf("%w: %v is no checksum", ErrUnsupportedType, t.Type())
+		return Mismatch, fmt.Errorf("%w: %v is not a checksum token", ErrUnsupportedType, t.Type())
 	}
 	total, err := blockdev.Sum(ranges, dst.Volume.Size(), dst.BlockLength)
 	if err != nil {
@@ -168,8 +167,8 @@ func (m *Manager) verify(ctx context.Context, t *Token, dst offload.Destination,
 		return Mismatch, fmt.Errorf("%w: %d bytes, the checksum is of %d", blockdev.ErrRange, total, length)
 	}
 	var digest [32]byte
-	if space, shared := m.store.AddressSpace(dst.Volume); shared {
-		s, err := m.engine.Transient(ctx, space.Snapshot, ranges)
+	if object, shared := m.store.Object(dst.Volume); shared {
+		s, err := m.engine.Transient(ctx, object.Snapshot, ranges)
 		if err != nil {
 			return Mismatch, err
 		}

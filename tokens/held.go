@@ -7,40 +7,39 @@ import (
 	"time"
 )
 
-// What a token holds: the extents that only the snapshots of tokens refer to.
-// A token whose data nobody has overwritten holds nothing, however much it
-// stands for. Tokens can hold an extent together; it is free when the last of
-// them goes.
+// A token holds the extents that only the snapshots of tokens refer to. While its data
+// is not overwritten, a token holds nothing, whatever its length. Several tokens can
+// hold an extent together; it is freed when the last of them ends.
 
-// Relieve gives up tokens, in the order in which they go, that hold at least
-// need bytes that nothing else refers to, and returns how many bytes those that
-// it gave up held: 0 when there are none, or when the policy is Keep.
+// Relieve cancels tokens in the order of their ranks until they held at least need
+// bytes that nothing else refers to. It returns the bytes that they held: 0 when no
+// token can be cancelled, or when the policy is Keep.
 func (m *Manager) Relieve(ctx context.Context, need int64) (int64, error) {
 	if m.policy.Pressure == Keep {
 		return 0, nil
 	}
-	return m.giveUpHeld(ctx, need, OutOfSpace)
+	return m.cancelHeld(ctx, need, OutOfSpace)
 }
 
-// giveUpHeld gives up tokens that hold at least need bytes together.
-func (m *Manager) giveUpHeld(ctx context.Context, need int64, cause Cause) (int64, error) {
+// cancelHeld cancels tokens that hold at least need bytes together.
+func (m *Manager) cancelHeld(ctx context.Context, need int64, cause Cause) (int64, error) {
 	m.measuring.Lock()
 	defer m.measuring.Unlock()
 	h, err := m.measure(ctx)
 	if err != nil {
 		return 0, err
 	}
-	return m.giveUpOf(ctx, h, need, cause)
+	return m.cancelMeasured(ctx, h, need, cause)
 }
 
-// giveUpOf gives up tokens of those measured. m.measuring is held.
-func (m *Manager) giveUpOf(ctx context.Context, h held, need int64, cause Cause) (int64, error) {
+// cancelMeasured is cancelHeld for tokens that were measured. m.measuring is held.
+func (m *Manager) cancelMeasured(ctx context.Context, h held, need int64, cause Cause) (int64, error) {
 	going, freed, err := m.chooseHeld(ctx, h, need)
 	if err != nil {
 		return 0, err
 	}
 	for _, e := range going {
-		if err := m.giveUp(ctx, e, cause); err != nil {
+		if err := m.cancel(ctx, e, cause); err != nil {
 			return 0, err
 		}
 	}
@@ -48,10 +47,10 @@ func (m *Manager) giveUpOf(ctx context.Context, h held, need int64, cause Cause)
 	return freed, nil
 }
 
-// chooseHeld returns the first tokens to go that hold need bytes together, and how much
-// they hold: all that can go if that is less. What several hold together is only
-// free when all of them go, so what counts is what the store says of them together,
-// before any of them goes: afterwards it takes the store a while to count.
+// chooseHeld returns the first eviction candidates that hold need bytes together, and
+// how much they hold: all candidates if that is less. An extent held by several is
+// freed only when all of them end, so the store measures them together, before any of
+// them ends: the store's counts lag behind deletions.
 func (m *Manager) chooseHeld(ctx context.Context, h held, need int64) ([]*entry, int64, error) {
 	var going []*entry
 	for _, b := range h.byToken {
@@ -99,7 +98,7 @@ func (m *Manager) chooseHeld(ctx context.Context, h held, need int64) ([]*entry,
 	return going[:enough], bytes, err
 }
 
-// snapshotsOf returns the snapshots of tokens that have one.
+// snapshotsOf returns the identifiers of the entries' snapshots.
 func snapshotsOf(entries []*entry) []uint64 {
 	ids := make([]uint64, len(entries))
 	for i, e := range entries {
@@ -108,26 +107,27 @@ func snapshotsOf(entries []*entry) []uint64 {
 	return ids
 }
 
-// makeRoom is Relieve for a write that does not fit into the store.
+// makeRoom is Relieve for a write that does not fit into the store. It reports whether the write may be retried. It reports whether
+// the write may be retried.
 func (m *Manager) makeRoom(ctx context.Context, need int64) bool {
 	given, err := m.Relieve(ctx, need)
 	if err != nil && ctx.Err() == nil {
-		m.log.WithError(err).Warn("tokens could not make room for a write")
+		m.log.WithError(err).Warn("no tokens cancelled for a write that does not fit")
 	}
 	return given > 0
 }
 
-// idleNow reports whether nobody uses a live token.
+// idleNow reports whether a token is an eviction candidate.
 func (m *Manager) idleNow(e *entry) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return e.victim >= 0
+	return e.candidateIndex >= 0
 }
 
 // held is what live tokens keep alive.
 type held struct {
 	total   int64
-	byToken []heldBy // in the order in which tokens go
+	byToken []heldBy // in the order of their ranks
 }
 
 type heldBy struct {
@@ -136,7 +136,8 @@ type heldBy struct {
 	bytes int64
 }
 
-// measure asks the store what tokens hold. m.measuring is held.
+// measure measures what each live token holds, and all of them together. m.measuring is
+// held.
 func (m *Manager) measure(ctx context.Context) (held, error) {
 	var h held
 	m.mu.Lock()
@@ -147,7 +148,7 @@ func (m *Manager) measure(ctx context.Context) (held, error) {
 	}
 	m.mu.Unlock()
 	slices.SortFunc(h.byToken, func(a, b heldBy) int {
-		if a.rank.goesBefore(b.rank) {
+		if a.rank.before(b.rank) {
 			return -1
 		}
 		return 1
@@ -169,15 +170,14 @@ func (m *Manager) measure(ctx context.Context) (held, error) {
 	return h, nil
 }
 
-// noteHeld is for Stats.
+// noteHeld sets Stats.HeldBytes.
 func (m *Manager) noteHeld(bytes int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.stats.HeldBytes = bytes
 }
 
-// HeldBytes measures how many bytes live tokens keep alive that no volume, and
-// nothing else, refers to any more.
+// HeldBytes measures how many bytes live tokens keep alive that nothing else refers to.
 func (m *Manager) HeldBytes(ctx context.Context) (int64, error) {
 	m.measuring.Lock()
 	defer m.measuring.Unlock()
@@ -185,12 +185,12 @@ func (m *Manager) HeldBytes(ctx context.Context) (int64, error) {
 	return h.total, err
 }
 
-// reapTime is how long after a snapshot was given up what others hold together with
-// it may not be measured yet.
-const reapTime = time.Second
+// releaseTime is how long the store may take to count what the deletion of a snapshot
+// leaves to other tokens.
+const releaseTime = time.Second
 
-// limitHeld keeps tokens from holding more than the limit until ctx ends. A look
-// soon after a token went is followed by another one.
+// limitHeld enforces the limit on held bytes until ctx ends. A measurement soon after a
+// token ended is repeated, because it may come too early.
 func (m *Manager) limitHeld(ctx context.Context) {
 	timer := time.NewTimer(m.limits.MeasurePeriod)
 	defer timer.Stop()
@@ -202,17 +202,17 @@ func (m *Manager) limitHeld(ctx context.Context) {
 		}
 		looked := time.Now()
 		if err := m.enforceHeld(ctx); err != nil && ctx.Err() == nil {
-			m.log.WithError(err).Warn("the limit on what tokens hold is not kept for now")
+			m.log.WithError(err).Warn("limit on held bytes not enforced; retrying")
 		}
 		next := m.limits.MeasurePeriod
-		if time.Unix(0, m.dropped.Load()).Add(reapTime).After(looked) {
-			next = min(next, reapTime)
+		if time.Unix(0, m.dropped.Load()).Add(releaseTime).After(looked) {
+			next = min(next, releaseTime)
 		}
 		timer.Reset(next)
 	}
 }
 
-// enforceHeld gives up tokens until they hold no more than the limit.
+// enforceHeld cancels tokens until they hold no more than the limit.
 func (m *Manager) enforceHeld(ctx context.Context) error {
 	m.measuring.Lock()
 	defer m.measuring.Unlock()
@@ -220,6 +220,6 @@ func (m *Manager) enforceHeld(ctx context.Context) error {
 	if err != nil || h.total <= m.limits.HeldBytes {
 		return err
 	}
-	_, err = m.giveUpOf(ctx, h, h.total-m.limits.HeldBytes, HoldsTooMuch)
+	_, err = m.cancelMeasured(ctx, h, h.total-m.limits.HeldBytes, HoldsTooMuch)
 	return err
 }

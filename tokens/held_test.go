@@ -51,7 +51,7 @@ func overwrite(t *testing.T, v *backstore.Volume, off, length int64, seed byte) 
 	}
 }
 
-// until asks again until a condition is met, for a while.
+// until polls until a condition is met, for a while.
 func until(t *testing.T, what string, met func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -67,8 +67,8 @@ func until(t *testing.T, what string, met func() bool) {
 	}
 }
 
-// What several tokens hold together is free when the last of them goes. As many go
-// as are needed, and no more, in one pass: the store reports what went only later.
+// What several tokens hold together is freed when the last of them ends. One pass
+// cancels as many as needed and no more, although the store's counts lag behind.
 func TestManager_HeldTogether(t *testing.T) {
 	const mib = 1 << 20
 	m, _, v := realStore(t, tokens.Options{Limits: tokens.Limits{HeldBytes: 3*mib + mib/2, MeasurePeriod: time.Hour}})
@@ -102,7 +102,7 @@ func TestManager_HeldTogether(t *testing.T) {
 		return n
 	}
 	for _, tt := range []struct{ need, given, left int64 }{
-		{1, mib, 4},             // the two that hold it together
+		{1, mib, 4},             // both tokens that hold it together
 		{mib + 1, 2 * mib, 2},   // two more
 		{100 * mib, 2 * mib, 0}, // all
 		{1, 0, 0},
@@ -112,7 +112,7 @@ func TestManager_HeldTogether(t *testing.T) {
 			t.Errorf("need %d: %d bytes given, %v, %d tokens left; want %d bytes, %d tokens", tt.need, given, err, live(), tt.given, tt.left)
 		}
 		if got, want := m.Stats().HeldBytes, tt.left*mib; got != want {
-			t.Errorf("need %d: %d bytes are said to be held, want %d", tt.need, got, want)
+			t.Errorf("need %d: %d bytes counted as held, want %d", tt.need, got, want)
 		}
 		until(t, "the store reports the same", func() bool { return held() == tt.left*mib })
 	}
@@ -131,7 +131,7 @@ func TestManager_LimitHeld(t *testing.T) {
 		return m.Stats().Live == 1 && m.Stats().HeldBytes == mib
 	})
 	if _, err := m.Lookup(toks[5]); err != nil {
-		t.Error("the last token to go went: ", err)
+		t.Error("the last token was cancelled: ", err)
 	}
 	if err := m.Delete(ctx, toks[5].ID(), tokens.Deleted); err != nil {
 		t.Fatal(err)
@@ -139,8 +139,8 @@ func TestManager_LimitHeld(t *testing.T) {
 	until(t, "nothing is held", func() bool { return m.Stats().HeldBytes == 0 })
 }
 
-// A token upon reference ends with its volume, unused, in use or found at the next
-// start; a copy with it ends or finishes.
+// An access upon reference token ends when its volume is deleted, whether it is idle,
+// in use or loaded at the next start; a copy with it is aborted or finishes.
 func TestManager_EndOrphans(t *testing.T) {
 	for _, policy := range []tokens.RunningCopy{tokens.FinishCopy, tokens.AbortCopy} {
 		m, s, v := realStore(t, tokens.Options{Policy: tokens.Policy{RunningCopy: policy}})
@@ -165,7 +165,7 @@ func TestManager_EndOrphans(t *testing.T) {
 		if err := s.DeleteVolume(ctx, "v"); err != nil {
 			t.Fatal(err)
 		}
-		// A use before the manager knows of it.
+		// A use between the deletion and EndOrphans.
 		if _, err := m.OffloadWrite(ctx, unused, 0, destination(other), ranges(0, 4096), tokens.WriteOptions{}); !errors.Is(err, tokens.ErrCancelled) || errors.Is(err, backstore.ErrNotFound) {
 			t.Errorf("policy %d: first use: %v", policy, err)
 		}
@@ -194,7 +194,7 @@ func TestManager_EndOrphans(t *testing.T) {
 	}
 }
 
-// Deleted while no manager looked: the next one ends the token before it is used.
+// A volume deleted while no manager was open: the next one ends the token.
 func TestManager_OrphansAtStart(t *testing.T) {
 	d := newDisk()
 	s, err := backstore.Open(ctx, d.options())

@@ -10,16 +10,16 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/offload/offloadtest"
 	"odx/tokens"
-	"odx/tokens/tokentest"
 )
 
-// kinds are the ROD types that a token of a volume can have, and which bytes
-// such a token stands for.
+// kinds are the ROD types that a token of a volume can have, and the bytes that such a
+// token represents.
 var kinds = []struct {
 	rodType tokens.RODType
-	// endedByWrite: the first write to the range ends it. follows: it stands for
-	// the data of the moment of its use.
+	// endedByWrite: the first write to the range ends it. follows: it represents the
+	// data at the time of its use.
 	endedByWrite, follows bool
 	pins                  bool // keeps its data in a snapshot
 	expires               bool
@@ -30,10 +30,10 @@ var kinds = []struct {
 	{rodType: tokens.RODTypeAccessUponReference, follows: true, expires: true},
 }
 
-func TestEveryKindStandsForTheDataThatItSays(t *testing.T) {
+func TestRODType_Data(t *testing.T) {
 	for _, k := range kinds {
 		t.Run(k.rodType.String(), func(t *testing.T) {
-			s := tokentest.NewStore([16]byte{1})
+			s := offloadtest.NewStore([16]byte{1})
 			src, dst := s.NewVolume("src", volumeSize), s.NewVolume("dst", volumeSize)
 			m := open(t, s, tokens.Limits{})
 			old := pattern(t, src, 1)
@@ -51,7 +51,7 @@ func TestEveryKindStandsForTheDataThatItSays(t *testing.T) {
 				}
 			}
 			copied(old)
-			// Nobody writes to the range: every kind lives on.
+			// While the range is unchanged, tokens of all types stay live.
 			if err := src.WriteAt(ctx, make([]byte, 4096), 4096); err != nil {
 				t.Fatal(err)
 			}
@@ -81,10 +81,10 @@ func TestEveryKindStandsForTheDataThatItSays(t *testing.T) {
 	}
 }
 
-func TestKindsWhenTheirVolumeGoes(t *testing.T) {
+func TestRODType_VolumeDeleted(t *testing.T) {
 	for _, k := range kinds {
 		t.Run(k.rodType.String(), func(t *testing.T) {
-			s := tokentest.NewStore([16]byte{1})
+			s := offloadtest.NewStore([16]byte{1})
 			src, dst := s.NewVolume("src", volumeSize), s.NewVolume("dst", volumeSize)
 			m := open(t, s, tokens.Limits{})
 			old := pattern(t, src, 1)
@@ -114,9 +114,9 @@ func wantRefusedOnce(t *testing.T, m *tokens.Manager, tok *tokens.Token, v block
 	}
 }
 
-// Kinds live over an orderly restart and over a crash as they did before, and a
-// write before it or after it counts.
-func TestKindsOverARestart(t *testing.T) {
+// Tokens of all types survive a restart and a crash; writes before and after it affect
+// them as without it.
+func TestRODType_Restart(t *testing.T) {
 	for _, k := range kinds {
 		for _, crash := range []bool{false, true} {
 			for _, when := range []string{"no write", "write before", "write after"} {
@@ -125,7 +125,7 @@ func TestKindsOverARestart(t *testing.T) {
 					name += ", crash"
 				}
 				t.Run(name, func(t *testing.T) {
-					s := tokentest.NewStore([16]byte{1})
+					s := offloadtest.NewStore([16]byte{1})
 					src := s.NewVolume("src", volumeSize)
 					old := pattern(t, src, 1)
 					m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard()})
@@ -176,10 +176,10 @@ func TestKindsOverARestart(t *testing.T) {
 	}
 }
 
-func TestPersistentTokensDoNotExpire(t *testing.T) {
+func TestRODType_PersistentExpiry(t *testing.T) {
 	for _, k := range kinds {
 		synctest.Test(t, func(t *testing.T) {
-			s := tokentest.NewStore([16]byte{1})
+			s := offloadtest.NewStore([16]byte{1})
 			v := s.NewVolume("v", volumeSize)
 			m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard()})
 			if err != nil {
@@ -214,10 +214,10 @@ func TestPersistentTokensDoNotExpire(t *testing.T) {
 	}
 }
 
-// What a write has changed it has changed only after the end of every change
-// vulnerable token over it is in the store: no failure tears the two apart.
-func TestWriteThatCannotEndItsTokensFails(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+// A write changes data only after the end of every change vulnerable token over it is
+// stored, whichever operation of the store fails.
+func TestRODType_ChangeVulnerable_storeFails(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	src, dst := s.NewVolume("src", volumeSize), s.NewVolume("dst", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	old := pattern(t, src, 1)
@@ -245,9 +245,9 @@ func TestWriteThatCannotEndItsTokensFails(t *testing.T) {
 	wantRefused(t, m, tok, dst, tokens.ErrCancelled)
 }
 
-func TestKindsOfAVolumeOutsideTheStore(t *testing.T) {
-	s, other := tokentest.NewStore([16]byte{1}), tokentest.NewStore([16]byte{2})
-	v := tokentest.Dumb{Volume: other.NewVolume("v", volumeSize)}
+func TestRODType_ForeignVolume(t *testing.T) {
+	s, other := offloadtest.NewStore([16]byte{1}), offloadtest.NewStore([16]byte{2})
+	v := offloadtest.Foreign{Volume: other.NewVolume("v", volumeSize)}
 	m := open(t, s, tokens.Limits{})
 	for _, k := range kinds {
 		_, err := m.OffloadRead(ctx, source(v), ranges(0, 4096), tokens.ReadOptions{Type: k.rodType})
@@ -257,11 +257,11 @@ func TestKindsOfAVolumeOutsideTheStore(t *testing.T) {
 	}
 }
 
-func TestFailuresOfKindsLeaveNothing(t *testing.T) {
+func TestRODType_StoreFails(t *testing.T) {
 	broken := errors.New("broken")
 	for _, k := range kinds {
 		for _, op := range []string{"Snapshot", "Watch", "PutRecords", "Flush"} {
-			s := tokentest.NewStore([16]byte{1})
+			s := offloadtest.NewStore([16]byte{1})
 			v := s.NewVolume("v", volumeSize)
 			m := open(t, s, tokens.Limits{})
 			failed := false
@@ -289,9 +289,9 @@ func TestFailuresOfKindsLeaveNothing(t *testing.T) {
 	}
 }
 
-// A use that fails halfway leaves a snapshot that the next start removes.
-func TestSnapshotsOfInterruptedUsesAreRemoved(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+// A failed use can leave a snapshot, which the next start removes.
+func TestOpen_removesTransientSnapshots(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	tok := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{Type: tokens.RODTypeAccessUponReference})

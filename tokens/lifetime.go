@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	// saveUseEvery bounds how often the use of a busy token is written to the
-	// store, and so how much of its use a crash forgets.
+	// saveUseEvery bounds how often the use of a busy token is stored, and so how much
+	// of it a crash loses.
 	saveUseEvery = time.Second
-	// retryKill is the pause before a token's end is stored again when the
+	// retryEnd is the pause before a token's end is stored again when the
 	// store refused it.
-	retryKill = 10 * time.Second
+	retryEnd = 10 * time.Second
 )
 
 // use is one operation that uses a token.
@@ -30,8 +30,8 @@ type use struct {
 	close context.CancelCauseFunc
 }
 
-// err returns why an operation that ended with an error of its context did: its
-// token ended, or its caller did not want it any more.
+// err returns the cause of an error of the operation's context: the token's error if
+// the token ended, the caller's otherwise.
 func (u *use) err(err error) error {
 	if err == nil || u.ctx.Err() == nil {
 		return err
@@ -42,8 +42,8 @@ func (u *use) err(err error) error {
 	return err
 }
 
-// useContext is the context of a use of a token. Its Err asks that of the caller,
-// too: what a context that was derived learns a little later.
+// useContext is the context of a use of a token. Its Err includes that of the caller at
+// once; a derived context sees it a little later.
 type useContext struct {
 	context.Context
 	caller context.Context
@@ -56,8 +56,8 @@ func (c useContext) Err() error {
 	return c.caller.Err()
 }
 
-// acquire marks the token of e as used and opens its data, if it is for the
-// requester. Until release it does not expire.
+// acquire marks the token of e as in use and opens its data, if the requester may use
+// it. It does not expire before release.
 func (m *Manager) acquire(ctx context.Context, e *entry, who Requester) (*use, error) {
 	u := &use{entry: e, ctx: ctx, close: func(error) {}}
 	if m.policy.RunningCopy == AbortCopy {
@@ -65,7 +65,7 @@ func (m *Manager) acquire(ctx context.Context, e *entry, who Requester) (*use, e
 		derived, u.close = context.WithCancelCause(ctx)
 		u.ctx = useContext{derived, ctx}
 	}
-	if err := m.join(u, who); err != nil {
+	if err := m.addUse(u, who); err != nil {
 		u.close(nil)
 		return nil, err
 	}
@@ -79,16 +79,16 @@ func (m *Manager) acquire(ctx context.Context, e *entry, who Requester) (*use, e
 		return nil, err
 	}
 	m.mu.Lock()
-	m.part(u, u.entry.deadline)
-	fate := m.usable(u.entry)
+	m.removeUse(u, u.entry.deadline)
+	ended := m.usable(u.entry)
 	m.mu.Unlock()
 	switch {
-	case fate != nil:
-		return nil, fate // it died since we found it
+	case ended != nil:
+		return nil, ended // after it was found
 	case errors.Is(err, backstore.ErrNotFound), errors.Is(err, blockdev.ErrRange):
-		// Not %w: a caller that asks which error it is gets the token's.
+		// Not %w: errors.Is has to match the token's error alone.
 		lost := fmt.Errorf("%w: %v: %v", ErrCancelled, DataGone, err)
-		if err := m.giveUp(ctx, u.entry, DataGone); err != nil {
+		if err := m.cancel(ctx, u.entry, DataGone); err != nil {
 			return nil, errors.Join(lost, err)
 		}
 		return nil, lost
@@ -96,8 +96,8 @@ func (m *Manager) acquire(ctx context.Context, e *entry, who Requester) (*use, e
 	return nil, err
 }
 
-// join makes u one of the users of its token, if that is for the requester.
-func (m *Manager) join(u *use, who Requester) error {
+// addUse adds u to the uses of its token, if the requester may use it.
+func (m *Manager) addUse(u *use, who Requester) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := u.entry
@@ -111,7 +111,7 @@ func (m *Manager) join(u *use, who Requester) error {
 		return err
 	}
 	e.users++
-	m.unrest(e)
+	m.setBusy(e)
 	if m.policy.RunningCopy == AbortCopy {
 		if e.aborts == nil {
 			e.aborts = make(map[*use]context.CancelCauseFunc)
@@ -121,7 +121,7 @@ func (m *Manager) join(u *use, who Requester) error {
 	return nil
 }
 
-// release ends a use: the inactivity timeout starts again.
+// release ends a use, which restarts the inactivity timeout.
 func (m *Manager) release(ctx context.Context, u *use) {
 	u.snapshot.Release()
 	u.close(nil)
@@ -130,32 +130,32 @@ func (m *Manager) release(ctx context.Context, u *use) {
 	e.rec.Uses++
 	m.stats.Uses++
 	e.rec.LastUsed = now.UTC()
-	m.part(u, now.Add(e.rec.Inactivity))
+	m.removeUse(u, now.Add(e.rec.Inactivity))
 	m.mu.Unlock()
 	if e.located != nil {
 		return
 	}
 	if err := m.saveUse(ctx, e, saveUseEvery); err != nil && ctx.Err() == nil {
-		m.log.WithError(err).WithField("token", e.id).Warn("the last use of a token was not recorded")
+		m.log.WithError(err).WithField("token", e.id).Warn("last use of a token not stored")
 	}
 }
 
-// part ends a use of a token; the last one puts it under its deadline. m.mu is
-// held.
-func (m *Manager) part(u *use, deadline time.Time) {
+// removeUse ends a use of a token; after the last one it is idle until deadline. m.mu
+// is held.
+func (m *Manager) removeUse(u *use, deadline time.Time) {
 	e := u.entry
 	if e.located != nil {
 		return
 	}
 	delete(e.aborts, u)
 	e.users--
-	if e.users == 0 && e.dying == 0 {
-		m.rest(e, deadline)
+	if e.users == 0 && e.ended == 0 {
+		m.setIdle(e, deadline)
 	}
 }
 
-// saveUse stores when and how often e was used, unless the store knows to
-// within every.
+// saveUse stores when and how often e was used, unless the stored time is not older
+// than every.
 func (m *Manager) saveUse(ctx context.Context, e *entry, every time.Duration) error {
 	e.record.Lock()
 	defer e.record.Unlock()
@@ -166,7 +166,7 @@ func (m *Manager) saveUse(ctx context.Context, e *entry, every time.Duration) er
 		return nil
 	}
 	if every > 0 && !m.useRecords.Allow() {
-		return nil // a later use, or Close, makes up for it
+		return nil // a later use, or Close, stores it
 	}
 	if err := m.store.PutRecords(ctx, backstore.Record{Key: tokenKey(livePrefix, e.id), Value: rec.encode()}); err != nil {
 		return err
@@ -175,45 +175,44 @@ func (m *Manager) saveUse(ctx context.Context, e *entry, every time.Duration) er
 	return nil
 }
 
-// errDying: somebody else ended the token first.
-var errDying = errors.New("token has ended already")
+// errEnded: another caller ended the token first.
+var errEnded = errors.New("token has ended already")
 
-// kill ends a live token: from now on users are refused with the reason's
-// error, and the store unpins the snapshot (those who read it finish). The
-// first of several kills decides; the others wait until its records are in the
-// store. The end is durable after a Flush.
+// end ends a live token: new uses are refused with the reason's error, and the store
+// unpins the snapshot (readers finish). The first of several callers decides; the
+// others wait until its records are stored. The end is durable after a Flush.
 //
-// cause is why the manager cancels it, 0 when it was not the manager's wish.
-func (m *Manager) kill(ctx context.Context, e *entry, reason Reason, cause Cause) error {
+// cause is why the manager cancels it, 0 if a user or an administrator ends it.
+func (m *Manager) end(ctx context.Context, e *entry, reason Reason, cause Cause) error {
 	e.record.Lock()
 	defer e.record.Unlock()
 	m.mu.Lock()
-	if e.surrendered && reason != Revoked {
-		reason = Deleted // as its user asked
+	if e.hinted && reason != Revoked {
+		reason = Deleted // its user has deleted it
 	}
-	grave := tombstone{Reason: reason, Cause: cause, Died: time.Now().UTC()}
-	if e.dying != 0 {
+	ts := tombstone{Reason: reason, Cause: cause, Ended: time.Now().UTC()}
+	if e.ended != 0 {
 		m.mu.Unlock()
-		return fmt.Errorf("%w: %w", errDying, e.dying.err())
+		return fmt.Errorf("%w: %w", errEnded, e.ended.err())
 	}
-	e.dying = reason
-	m.unrest(e)
-	forgotten := m.dead.surplus()
+	e.ended = reason
+	m.setBusy(e)
+	forgotten := m.ended.surplus()
 	m.mu.Unlock()
 
-	recs := []backstore.Record{deletion(livePrefix, e.id), {Key: tokenKey(tombstonePrefix, e.id), Value: grave.encode()}}
+	recs := []backstore.Record{deletion(livePrefix, e.id), {Key: tokenKey(tombstonePrefix, e.id), Value: ts.encode()}}
 	for _, id := range forgotten {
 		recs = append(recs, deletion(tombstonePrefix, id))
 	}
-	err := m.bury(ctx, e, recs)
+	err := m.storeEnd(ctx, e, recs)
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err != nil {
-		// It lives on, so that its snapshot is not forgotten.
-		e.dying = 0
+		// The token stays live, so that its snapshot is deleted later.
+		e.ended = 0
 		if e.users == 0 && m.live[e.id] == e {
-			m.rest(e, time.Now().Add(retryKill))
+			m.setIdle(e, time.Now().Add(retryEnd))
 		}
 		return fmt.Errorf("end token %v (%v): %w", e.id, reason, err)
 	}
@@ -222,20 +221,19 @@ func (m *Manager) kill(ctx context.Context, e *entry, reason Reason, cause Cause
 		m.tally(&e.rec, -1)
 		m.stats.PinnedBytes -= e.rec.pinned()
 	}
-	m.dead.add(e.id, grave, forgotten)
-	m.ended(e, grave)
+	m.ended.add(e.id, ts, forgotten)
+	m.countEnd(e, ts)
 	for _, abort := range e.aborts {
-		abort(m.fate(e.id))
+		abort(m.endError(e.id))
 	}
 	return nil
 }
 
-// endOnChange returns what a volume calls before the data of a change
-// vulnerable token changes. It ends the token, so that a crash cannot keep the
-// change without the end.
+// endOnChange returns what a volume calls before the data of a change vulnerable token
+// changes. It ends the token first, so that no crash keeps the change without the end.
 func (m *Manager) endOnChange(e *entry) func(context.Context) error {
 	return func(ctx context.Context) error {
-		if err := m.kill(ctx, e, Cancelled, Overwritten); err != nil && !errors.Is(err, errDying) {
+		if err := m.end(ctx, e, Cancelled, Overwritten); err != nil && !errors.Is(err, errEnded) {
 			return err
 		}
 		return nil
@@ -249,11 +247,11 @@ func (m *Manager) endOnChange(e *entry) func(context.Context) error {
 func (m *Manager) EndOrphans(ctx context.Context) error {
 	var errs []error
 	for _, e := range m.referring() {
-		_, err := m.store.Space([16]byte(e.rec.Volume)) // constant since the entry was made
+		_, err := m.store.ObjectByID([16]byte(e.rec.Volume)) // constant since the entry was made
 		if !errors.Is(err, backstore.ErrNotFound) {
 			continue
 		}
-		errs = append(errs, m.giveUp(ctx, e, DataGone))
+		errs = append(errs, m.cancel(ctx, e, DataGone))
 	}
 	return errors.Join(errs...)
 }
@@ -271,8 +269,8 @@ func (m *Manager) referring() []*entry {
 	return list
 }
 
-// bury makes the end of e one step of the store. e.record is held.
-func (m *Manager) bury(ctx context.Context, e *entry, recs []backstore.Record) error {
+// storeEnd makes the end of e one step of the store. e.record is held.
+func (m *Manager) storeEnd(ctx context.Context, e *entry, recs []backstore.Record) error {
 	err := backstore.ErrNotFound
 	if e.rec.Type.holding() == inSnapshot {
 		err = m.store.DeleteSnapshot(ctx, e.rec.Snapshot, recs...)
@@ -304,8 +302,8 @@ func (m *Manager) expire(ctx context.Context) {
 				timer.Reset(wait)
 				break
 			}
-			if err := m.kill(ctx, e, Expired, 0); err != nil && ctx.Err() == nil {
-				m.log.WithError(err).Warn("a token that expired stays pinned for now")
+			if err := m.end(ctx, e, Expired, 0); err != nil && ctx.Err() == nil {
+				m.log.WithError(err).Warn("expired token stays pinned until its end is stored")
 			}
 		}
 	}

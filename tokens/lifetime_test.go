@@ -10,12 +10,12 @@ import (
 	"time"
 
 	"odx/blockdev"
+	"odx/offload/offloadtest"
 	"odx/tokens"
-	"odx/tokens/tokentest"
 )
 
-func TestNumberOfTokensIsLimited(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+func TestLimits_Tokens(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	m := openWith(t, tokens.Options{Store: s, Limits: tokens.Limits{Tokens: 2, Tombstones: 3}, Policy: tokens.Policy{WhenFull: tokens.RefuseNew}})
 	var all []*tokens.Token
@@ -58,9 +58,9 @@ func TestNumberOfTokensIsLimited(t *testing.T) {
 	}
 }
 
-func TestTokenExpires(t *testing.T) {
+func TestManager_Expiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := tokentest.NewStore([16]byte{1})
+		s := offloadtest.NewStore([16]byte{1})
 		v := s.NewVolume("v", volumeSize)
 		m := open(t, s, tokens.Limits{})
 		byDefault := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{})
@@ -83,10 +83,10 @@ func TestTokenExpires(t *testing.T) {
 	})
 }
 
-// The time during which nobody served counts: the client was waiting.
-func TestTokenExpiresOverARestart(t *testing.T) {
+// The time between two managers counts as idle time.
+func TestManager_Expiry_restart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := tokentest.NewStore([16]byte{1})
+		s := offloadtest.NewStore([16]byte{1})
 		v := s.NewVolume("v", volumeSize)
 		m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard()})
 		if err != nil {
@@ -109,9 +109,9 @@ func TestTokenExpiresOverARestart(t *testing.T) {
 	})
 }
 
-func TestExpiryIsRetriedWhenTheStoreRefusesIt(t *testing.T) {
+func TestManager_Expiry_storeFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := tokentest.NewStore([16]byte{1})
+		s := offloadtest.NewStore([16]byte{1})
 		v := s.NewVolume("v", volumeSize)
 		var refusals atomic.Int32
 		s.FailWith(func(op string) error {
@@ -137,21 +137,21 @@ func TestExpiryIsRetriedWhenTheStoreRefusesIt(t *testing.T) {
 
 // blockingVolume stops in the first WriteAt until it may go on.
 type blockingVolume struct {
-	tokentest.Dumb
+	offloadtest.Foreign
 	entered, proceed chan struct{}
 }
 
 func (v *blockingVolume) WriteAt(ctx context.Context, p []byte, off int64) error {
 	v.entered <- struct{}{}
 	<-v.proceed
-	return v.Dumb.WriteAt(ctx, p, off)
+	return v.Foreign.WriteAt(ctx, p, off)
 }
 
-func TestRunningWriteKeepsItsData(t *testing.T) {
+func TestManager_EndDuringWrite(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		end  func(t *testing.T, m *tokens.Manager, tok *tokens.Token)
-		want error // for a user who comes while the write runs
+		want error // of another use during the write
 	}{
 		{"expiry", func(*testing.T, *tokens.Manager, *tokens.Token) { time.Sleep(time.Hour) }, nil},
 		{"deletion", func(t *testing.T, m *tokens.Manager, tok *tokens.Token) {
@@ -162,12 +162,12 @@ func TestRunningWriteKeepsItsData(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := tokentest.NewStore([16]byte{1})
+				s := offloadtest.NewStore([16]byte{1})
 				src, vol := s.NewVolume("src", volumeSize), s.NewVolume("dst", volumeSize)
 				m := open(t, s, tokens.Limits{})
 				data := pattern(t, src, 1)
 				tok := mustRead(t, m, src, ranges(0, 8192), tokens.ReadOptions{})
-				dst := &blockingVolume{tokentest.Dumb{Volume: vol}, make(chan struct{}), make(chan struct{})}
+				dst := &blockingVolume{offloadtest.Foreign{Volume: vol}, make(chan struct{}), make(chan struct{})}
 				done := make(chan error)
 				go func() {
 					n, err := m.OffloadWrite(ctx, tok, 0, destination(dst), ranges(0, 8192), tokens.WriteOptions{})
@@ -198,27 +198,27 @@ func TestRunningWriteKeepsItsData(t *testing.T) {
 }
 
 // slowVolume takes a second for each access.
-type slowVolume struct{ tokentest.Dumb }
+type slowVolume struct{ offloadtest.Foreign }
 
 func (v slowVolume) ReadAt(ctx context.Context, p []byte, off int64) error {
 	time.Sleep(time.Second)
-	return v.Dumb.ReadAt(ctx, p, off)
+	return v.Foreign.ReadAt(ctx, p, off)
 }
 
 func (v slowVolume) WriteAt(ctx context.Context, p []byte, off int64) error {
 	time.Sleep(time.Second)
-	return v.Dumb.WriteAt(ctx, p, off)
+	return v.Foreign.WriteAt(ctx, p, off)
 }
 
-func TestSlowVolumesAreCopiedAsFarAsTimeGoes(t *testing.T) {
+func TestManager_SlowVolume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size = 8 << 20
-		s, other := tokentest.NewStore([16]byte{1}), tokentest.NewStore([16]byte{2})
+		s, other := offloadtest.NewStore([16]byte{1}), offloadtest.NewStore([16]byte{2})
 		vol, vol2 := other.NewVolume("src", size), other.NewVolume("dst", size)
 		m := open(t, s, tokens.Limits{})
 		inTime := func() context.Context { return blockdev.StopAfter(ctx, 2500*time.Millisecond) }
 		data := pattern(t, vol, 1)
-		slow := slowVolume{tokentest.Dumb{Volume: vol, BlockLength: 512}}
+		slow := slowVolume{offloadtest.Foreign{Volume: vol, BlockLength: 512}}
 		res, err := m.OffloadRead(inTime(), source(slow), ranges(512, 1024, 65536, 6<<20), tokens.ReadOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -230,11 +230,11 @@ func TestSlowVolumesAreCopiedAsFarAsTimeGoes(t *testing.T) {
 			t.Errorf("%+v", i)
 		}
 		if v := s.Volumes(); len(v) != 0 {
-			t.Errorf("left behind: %v", v)
+			t.Errorf("left: %v", v)
 		}
 		pattern(t, vol, 77)
 		// A piece of 1 MiB each second.
-		n, err := m.OffloadWrite(inTime(), res.Token, 0, destination(slowVolume{tokentest.Dumb{Volume: vol2}}), ranges(0, 3<<20), tokens.WriteOptions{})
+		n, err := m.OffloadWrite(inTime(), res.Token, 0, destination(slowVolume{offloadtest.Foreign{Volume: vol2}}), ranges(0, 3<<20), tokens.WriteOptions{})
 		if want := res.Represented; err != nil || n != want {
 			t.Errorf("wrote %d, %v; want %d", n, err, want)
 		}
@@ -245,14 +245,14 @@ func TestSlowVolumesAreCopiedAsFarAsTimeGoes(t *testing.T) {
 	})
 }
 
-func TestLimitsThatContradictThemselves(t *testing.T) {
+func TestLimits_Validation(t *testing.T) {
 	for _, l := range []tokens.Limits{
 		{Tokens: -1},
 		{MinInactivity: 2 * time.Minute},
 		{MaxInactivity: 30 * time.Second},
 		{MinInactivity: -1},
 	} {
-		if _, err := tokens.Open(ctx, tokens.Options{Store: tokentest.NewStore([16]byte{1}), Log: discard(), Limits: l}); err == nil {
+		if _, err := tokens.Open(ctx, tokens.Options{Store: offloadtest.NewStore([16]byte{1}), Log: discard(), Limits: l}); err == nil {
 			t.Errorf("%+v: no error", l)
 		}
 	}

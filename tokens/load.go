@@ -9,8 +9,8 @@ import (
 	"odx/backstore"
 )
 
-// loadTokens reads the live tokens of the store. A record that makes no sense
-// is reported and left alone: one bad token must not keep a store from serving.
+// loadTokens reads the live tokens of the store. A malformed record is logged and left
+// alone: one bad token must not keep a store from serving.
 func (m *Manager) loadTokens(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -20,19 +20,19 @@ func (m *Manager) loadTokens(ctx context.Context) error {
 		}
 		id, err := keyID(livePrefix, key)
 		if err != nil {
-			m.log.WithError(err).Error("a token record is unreadable")
+			m.log.WithError(err).Error("token record unreadable, left alone")
 			return nil
 		}
 		rec, err := decodeRecord(value)
 		if err != nil {
-			m.log.WithError(err).WithField("token", id).Error("a token record is unreadable")
+			m.log.WithError(err).WithField("token", id).Error("token record unreadable, left alone")
 			return nil
 		}
 		e := newEntry(id, *rec)
 		m.live[id] = e
 		m.tally(rec, 1)
 		m.stats.PinnedBytes += rec.pinned()
-		m.rest(e, remaining(rec, time.Now()))
+		m.setIdle(e, remaining(rec, time.Now()))
 		return nil
 	})
 }
@@ -50,51 +50,50 @@ func Count(s Store) (live int, pinned int64, err error) {
 	return live, pinned, err
 }
 
-// remaining returns when a token that was idle while the manager was closed
-// expires. The wall clock tells; one that was set back gives no more than the
-// timeout.
+// remaining returns when a token that was idle while the manager was closed expires, by
+// the wall clock. If the clock was set back, the token gets no more than its timeout.
 func remaining(rec *record, now time.Time) time.Time {
 	idle := max(now.Sub(rec.LastUsed), 0)
 	return now.Add(max(rec.Inactivity-idle, 0))
 }
 
-// loadTombstones reads what became of the tokens that died last, and drops
-// those above the limit.
+// loadTombstones reads the tombstones of the tokens that ended last, and deletes those
+// above the limit.
 func (m *Manager) loadTombstones(ctx context.Context) error {
-	type grave struct {
+	type stored struct {
 		id ID
 		tombstone
 	}
-	var graves []grave
+	var found []stored
 	var drop []backstore.Record
 	err := m.store.ScanRecords([]byte(tombstonePrefix), func(key, value []byte) error {
 		id, err := keyID(tombstonePrefix, key)
 		if err == nil {
 			var t tombstone
 			if t, err = decodeTombstone(value); err == nil {
-				graves = append(graves, grave{id, t})
+				found = append(found, stored{id, t})
 				return ctx.Err()
 			}
 		}
 		if errors.Is(err, errNewer) {
-			m.log.WithError(err).Warn("the record of a dead token is unreadable and is left alone")
+			m.log.WithError(err).Warn("tombstone unreadable, left alone")
 			return ctx.Err()
 		}
-		m.log.WithError(err).Warn("the record of a dead token is unreadable and is dropped")
+		m.log.WithError(err).Warn("tombstone unreadable, deleted")
 		drop = append(drop, backstore.Record{Key: append([]byte(nil), key...)})
 		return ctx.Err()
 	})
 	if err != nil {
 		return err
 	}
-	sort.Slice(graves, func(i, j int) bool { return graves[i].Died.Before(graves[j].Died) })
+	sort.Slice(found, func(i, j int) bool { return found[i].Ended.Before(found[j].Ended) })
 	m.mu.Lock()
-	surplus := max(len(graves)-m.dead.max, 0)
-	for _, g := range graves[:surplus] {
+	surplus := max(len(found)-m.ended.max, 0)
+	for _, g := range found[:surplus] {
 		drop = append(drop, deletion(tombstonePrefix, g.id))
 	}
-	for _, g := range graves[surplus:] {
-		m.dead.add(g.id, g.tombstone, nil)
+	for _, g := range found[surplus:] {
+		m.ended.add(g.id, g.tombstone, nil)
 	}
 	m.mu.Unlock()
 	if len(drop) == 0 {

@@ -15,7 +15,7 @@ func exampleLocator() *locator {
 	return l
 }
 
-func TestLocatorLayout(t *testing.T) {
+func TestLocator_Layout(t *testing.T) {
 	p := exampleLocator().encode()
 	golden(t, "locator.hex", p[:])
 	s, tok := exampleSealer(), exampleToken()

@@ -28,24 +28,24 @@ type Limits struct {
 	TokensPerInitiator int
 	// MemoryBytes is about what live tokens may take in memory: 256 MiB.
 	MemoryBytes int64
-	// HeldBytes is how much data tokens may keep alive that nothing else refers
-	// to: no limit by default. Every MeasurePeriod, 30 s by default, tokens are
-	// given up that hold more.
+	// HeldBytes is how much data tokens may keep alive that nothing else refers to: no
+	// limit by default. Every MeasurePeriod, 30 s by default, tokens that hold more are
+	// cancelled.
 	HeldBytes     int64
 	MeasurePeriod time.Duration
-	// UseRecordsPerSecond bounds how often the use of tokens is written to the
-	// store: 100. What is not written is forgotten in a crash: a token counts as
-	// last used earlier than it was.
+	// UseRecordsPerSecond bounds how often the use of tokens is written to the store:
+	// 100. A crash loses what is not written: a token counts as last used earlier than
+	// it was.
 	UseRecordsPerSecond int
-	// Tombstones is the number of dead tokens whose fate is remembered: 10000.
+	// Tombstones is the number of ended tokens of which the reason is kept: 10000.
 	Tombstones int
 	// TokenBytes is how much one token may represent: 1 TiB.
 	TokenBytes int64
-	// DigestBytes is how much a hash or checksum token may represent: 4 GiB. The
-	// digest of so much takes some tenths of a second.
+	// DigestBytes is how much a hash or checksum token may represent: 4 GiB. Its digest
+	// takes some tenths of a second.
 	DigestBytes int64
-	// HashLifetime is how long a hash token is good: 24 hours. It has no
-	// inactivity timeout, because nothing is kept of it.
+	// HashLifetime is how long a hash token is good: 24 hours. It has no inactivity
+	// timeout, because the manager keeps no record of it.
 	HashLifetime time.Duration
 	// MinInactivity, DefaultInactivity and MaxInactivity bound the inactivity
 	// timeout of a token: 1 s, 60 s, 600 s. A shorter one is raised to the minimum.
@@ -104,7 +104,7 @@ type Options struct {
 	Store Store
 	// Engine copies for the manager; nil: Open makes one of Store.
 	Engine *offload.Engine
-	// Log receives what goes wrong where no error is returned; nil discards it.
+	// Log receives failures of background work; nil discards them.
 	Log    *logrus.Entry
 	Limits Limits
 	Policy Policy
@@ -124,30 +124,30 @@ type Manager struct {
 
 	stop       context.CancelFunc
 	background sync.WaitGroup
-	wake       chan struct{} // tells expire that an earlier deadline may exist
+	wake       chan struct{} // wakes expire: an earlier deadline may exist
 
-	// dropped is when a snapshot was last given up, in nanoseconds: for a while
-	// after that, what others hold together with it is not measured.
+	// dropped is when a snapshot was last deleted, in Unix nanoseconds: for releaseTime
+	// after it, what other tokens hold together with it is not measured.
 	dropped atomic.Int64
 
-	// measuring is held while what tokens hold is measured and tokens are given
-	// up for it. Outermost.
+	// measuring serializes measurements of what tokens hold and the cancellations that
+	// follow. It is locked before every other lock.
 	measuring sync.Mutex
 
-	mu       sync.Mutex // guards what follows
-	closed   bool
-	live     map[ID]*entry
-	reserved int            // tokens being made, which count against the limits
-	owned    map[string]int // tokens by their creator's initiator, those being made among them
-	memory   int64          // of them
-	idle     deadlines
-	victims  victims
-	dead     tombstones
-	stats    Stats
+	mu         sync.Mutex // guards what follows
+	closed     bool
+	live       map[ID]*entry
+	reserved   int            // tokens being made, which count against the limits
+	owned      map[string]int // tokens by their creator's initiator, those being made among them
+	memory     int64          // of them
+	idle       expiryHeap
+	candidates evictionHeap
+	ended      tombstones
+	stats      Stats
 }
 
-// Open returns the manager of a store with the tokens that the store holds.
-// Tokens whose time passed meanwhile expire at once.
+// Open returns the manager of a store with the tokens that the store holds. Tokens
+// whose timeout has passed expire at once.
 func Open(ctx context.Context, o Options) (*Manager, error) {
 	o.Limits.setDefaults()
 	if err := o.Limits.check(); err != nil {
@@ -168,7 +168,7 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 		wake:       make(chan struct{}, 1),
 		live:       make(map[ID]*entry),
 		owned:      make(map[string]int),
-		dead:       tombstones{max: o.Limits.Tombstones, byID: make(map[ID]tombstone)},
+		ended:      tombstones{max: o.Limits.Tombstones, byID: make(map[ID]tombstone)},
 		stats:      Stats{CancelledFor: make(map[Cause]uint64), Refused: make(map[string]uint64)},
 	}
 	if m.engine == nil {
@@ -181,7 +181,7 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 		return nil, fmt.Errorf("token key: %w", err)
 	}
 	if err := m.loadTombstones(ctx); err != nil {
-		return nil, fmt.Errorf("load dead tokens: %w", err)
+		return nil, fmt.Errorf("load tombstones: %w", err)
 	}
 	if err := m.loadTokens(ctx); err != nil {
 		return nil, fmt.Errorf("load tokens: %w", err)
@@ -205,8 +205,8 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 // Engine returns the copy engine of the manager.
 func (m *Manager) Engine() *offload.Engine { return m.engine }
 
-// Close ends the manager, but no token: the store keeps them. No call of the
-// manager may be running.
+// Close stops the manager; the store keeps the tokens. No other call of the manager may
+// be running.
 func (m *Manager) Close() error {
 	m.mu.Lock()
 	if m.closed {
@@ -243,7 +243,7 @@ type Info struct {
 	Expires     time.Time // zero while the token is in use, and for one that does not expire
 	Inactivity  time.Duration
 	Uses        uint64
-	InUse       int // operations running now
+	InUse       int // operations that use it now
 	Priority    int
 	Access      Access
 	// Management is the ROD management token (SPC-4 r37 6.31).
@@ -265,7 +265,7 @@ func (m *Manager) Find(id ID) (Info, error) {
 	defer m.mu.Unlock()
 	e, ok := m.live[id]
 	if !ok {
-		return Info{}, m.fate(id)
+		return Info{}, m.endError(id)
 	}
 	return e.info(), nil
 }
@@ -294,9 +294,9 @@ func (m *Manager) ListBytes() int {
 	return len(m.live) * int(unsafe.Sizeof(Info{}))
 }
 
-// Delete ends the token with an identifier for reason, durably. What becomes of
-// operations that use it, and whether Deleted is a hint only, is a matter of
-// policy; new ones are refused with the reason's error.
+// Delete ends the token with an identifier for reason, durably. The policy says whether
+// operations that use it finish, and whether Deleted is a hint only; new operations are
+// refused with the reason's error.
 func (m *Manager) Delete(ctx context.Context, id ID, reason Reason) error {
 	if reason.err() == nil {
 		return fmt.Errorf("delete token %v: %v is not a reason", id, reason)
@@ -304,16 +304,17 @@ func (m *Manager) Delete(ctx context.Context, id ID, reason Reason) error {
 	m.mu.Lock()
 	e, ok := m.live[id]
 	if !ok {
-		err := m.fate(id)
+		err := m.endError(id)
 		m.mu.Unlock()
 		return fmt.Errorf("delete token %v: %w", id, err)
 	}
 	m.mu.Unlock()
-	return m.end(ctx, e, reason)
+	return m.delete(ctx, e, reason)
 }
 
-// end ends a token as somebody asked, durably, unless that was a hint only.
-func (m *Manager) end(ctx context.Context, e *entry, reason Reason) error {
+// delete ends a token for a user or an administrator, durably, unless the deletion is a
+// hint only.
+func (m *Manager) delete(ctx context.Context, e *entry, reason Reason) error {
 	if e.located != nil {
 		if err := m.endHash(ctx, e.id, reason); err != nil {
 			return err
@@ -321,10 +322,10 @@ func (m *Manager) end(ctx context.Context, e *entry, reason Reason) error {
 		return m.store.Flush(ctx)
 	}
 	if reason == Deleted && m.policy.Deletion == DeletionHint {
-		m.surrender(e)
+		m.hintDeletion(e)
 		return nil
 	}
-	if err := m.kill(ctx, e, reason, 0); err != nil {
+	if err := m.end(ctx, e, reason, 0); err != nil {
 		return err
 	}
 	return m.store.Flush(ctx)
@@ -348,21 +349,20 @@ func (m *Manager) find(t *Token) (*entry, error) {
 	}
 	e, ok := m.live[t.ID()]
 	if !ok {
-		return nil, m.fate(t.ID())
+		return nil, m.endError(t.ID())
 	}
 	if !e.owns(t) {
 		return nil, ErrUnknown
 	}
-	if e.dying != 0 {
-		return nil, e.dying.err()
+	if e.ended != 0 {
+		return nil, e.ended.err()
 	}
 	return e, nil
 }
 
-// fate returns the error that tells what became of a token that is not live.
-// m.mu is held.
-func (m *Manager) fate(id ID) error {
-	if t, ok := m.dead.byID[id]; ok {
+// endError returns why a token that is not live ended. m.mu is held.
+func (m *Manager) endError(id ID) error {
+	if t, ok := m.ended.byID[id]; ok {
 		if t.Cause != 0 {
 			return fmt.Errorf("%w: %v", t.Reason.err(), t.Cause)
 		}
@@ -371,8 +371,8 @@ func (m *Manager) fate(id ID) error {
 	return ErrUnknown
 }
 
-// loadKey reads the key that seals this store's tokens, and makes it when the
-// store has none.
+// loadKey reads the key that seals this store's tokens, and creates one when the store
+// has none.
 func (m *Manager) loadKey(ctx context.Context) error {
 	key, err := m.store.GetRecord([]byte(sealKey))
 	if err == nil {

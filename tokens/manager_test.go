@@ -15,8 +15,8 @@ import (
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/offload"
+	"odx/offload/offloadtest"
 	"odx/tokens"
-	"odx/tokens/tokentest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -118,8 +118,8 @@ func wantRefused(t testing.TB, m *tokens.Manager, tok *tokens.Token, v blockdev.
 	}
 }
 
-func TestTokenStandsForThePointInTime(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+func TestManager_OffloadWrite(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	src, dst := s.NewVolume("src", volumeSize), s.NewVolume("dst", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	old := pattern(t, src, 1)
@@ -135,7 +135,7 @@ func TestTokenStandsForThePointInTime(t *testing.T) {
 	}
 }
 
-func TestWriteEndsWhereTheTokenEnds(t *testing.T) {
+func TestManager_OffloadWrite_length(t *testing.T) {
 	for _, tc := range []struct {
 		name        string
 		rod         int64 // bytes of the token
@@ -155,20 +155,20 @@ func TestWriteEndsWhereTheTokenEnds(t *testing.T) {
 		{"source block entered in the middle", 8192, 512, 512, ranges(0, 8192), 7680},
 		{"nothing but part of a block", 512, 0, 4096, ranges(0, 4096), 4096},
 	} {
-		for _, dumb := range []int64{0, int64(tc.blockLength)} {
-			s := tokentest.NewStore([16]byte{1})
+		for _, foreign := range []int64{0, int64(tc.blockLength)} {
+			s := offloadtest.NewStore([16]byte{1})
 			src, vol := s.NewVolume("src", volumeSize), s.NewVolume("dst", volumeSize)
 			m := open(t, s, tokens.Limits{})
 			data := pattern(t, src, 1)
 			want := pattern(t, vol, 2)
 			var dst blockdev.Volume = vol
-			if dumb > 0 {
-				dst = tokentest.Dumb{Volume: vol, BlockLength: dumb}
+			if foreign > 0 {
+				dst = offloadtest.Foreign{Volume: vol, BlockLength: foreign}
 			}
 			tok := mustRead(t, m, src, ranges(0, tc.rod), tokens.ReadOptions{})
 			n, err := m.OffloadWrite(ctx, tok, tc.off, offload.Destination{Volume: dst, BlockLength: tc.blockLength}, tc.ranges, tokens.WriteOptions{})
 			if err != nil || n != tc.want {
-				t.Errorf("%s (dumb: %v): %d, %v; want %d", tc.name, dumb > 0, n, err, tc.want)
+				t.Errorf("%s (foreign: %v): %d, %v; want %d", tc.name, foreign > 0, n, err, tc.want)
 				continue
 			}
 			rod := append(bytes.Clone(data[tc.off:tc.rod]), make([]byte, tc.blockLength)...)
@@ -178,14 +178,14 @@ func TestWriteEndsWhereTheTokenEnds(t *testing.T) {
 				rod, n = rod[k:], n-k
 			}
 			if !bytes.Equal(contents(t, vol), want) {
-				t.Errorf("%s (dumb: %v): wrong data", tc.name, dumb > 0)
+				t.Errorf("%s (foreign: %v): wrong data", tc.name, foreign > 0)
 			}
 		}
 	}
 }
 
-func TestZeroToken(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+func TestManager_OffloadWrite_zeroToken(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	want := pattern(t, v, 1)
@@ -207,8 +207,8 @@ func TestZeroToken(t *testing.T) {
 	}
 }
 
-func TestReadRefusals(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+func TestManager_OffloadRead_errors(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	m := open(t, s, tokens.Limits{TokenBytes: 65536})
 	for _, tc := range []struct {
@@ -237,8 +237,8 @@ func TestReadRefusals(t *testing.T) {
 	}
 }
 
-func TestWriteRefusals(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+func TestManager_OffloadWrite_errors(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	want := pattern(t, v, 1)
@@ -250,7 +250,7 @@ func TestWriteRefusals(t *testing.T) {
 		want   error
 	}{
 		{"offset at the end", 4096, ranges(0, 512), tokens.ErrOffset},
-		{"offset behind the end", 1 << 40, ranges(0, 512), tokens.ErrOffset},
+		{"offset past the end", 1 << 40, ranges(0, 512), tokens.ErrOffset},
 		{"negative offset", -512, ranges(0, 512), tokens.ErrOffset},
 		{"past the end of the volume", 0, ranges(volumeSize, 512), blockdev.ErrRange},
 		{"second range bad", 0, ranges(8192, 512, volumeSize, 512), blockdev.ErrRange},
@@ -270,8 +270,8 @@ func TestWriteRefusals(t *testing.T) {
 	}
 }
 
-func TestAlteredTokensAreRefused(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+func TestManager_OffloadWrite_alteredToken(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	want := pattern(t, v, 1)
@@ -289,8 +289,8 @@ func TestAlteredTokensAreRefused(t *testing.T) {
 	}
 }
 
-func TestTokenOfAnotherStoreIsRemote(t *testing.T) {
-	a, b := tokentest.NewStore([16]byte{1}), tokentest.NewStore([16]byte{2})
+func TestManager_OffloadWrite_remoteToken(t *testing.T) {
+	a, b := offloadtest.NewStore([16]byte{1}), offloadtest.NewStore([16]byte{2})
 	va, vb := a.NewVolume("v", volumeSize), b.NewVolume("v", volumeSize)
 	ma, mb := open(t, a, tokens.Limits{}), open(t, b, tokens.Limits{})
 	wantRefused(t, mb, mustRead(t, ma, va, ranges(0, 512), tokens.ReadOptions{}), vb, tokens.ErrRemote)
@@ -305,8 +305,8 @@ func TestTokenOfAnotherStoreIsRemote(t *testing.T) {
 	}
 }
 
-func TestDeleteToken(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+func TestManager_OffloadWrite_deleteToken(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	del := tokens.WriteOptions{Completion: tokens.DeleteToken}
@@ -343,8 +343,8 @@ func TestDeleteToken(t *testing.T) {
 	}
 }
 
-func TestEndOfATokenSurvivesACrash(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+func TestManager_Delete_crash(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	byUser := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{})
@@ -367,8 +367,8 @@ func TestEndOfATokenSurvivesACrash(t *testing.T) {
 	}
 }
 
-func TestTokenSurvivesACrash(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+func TestManager_OffloadRead_crash(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	src := s.NewVolume("src", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	data := pattern(t, src, 5)
@@ -405,10 +405,10 @@ func TestTokenSurvivesACrash(t *testing.T) {
 	}
 }
 
-func TestFailedReadLeavesNothing(t *testing.T) {
+func TestManager_OffloadRead_storeFails(t *testing.T) {
 	broken := errors.New("broken")
 	for _, op := range []string{"Snapshot", "Flush"} {
-		s := tokentest.NewStore([16]byte{1})
+		s := offloadtest.NewStore([16]byte{1})
 		v := s.NewVolume("v", volumeSize)
 		m := open(t, s, tokens.Limits{})
 		s.FailWith(func(now string) error {
@@ -429,8 +429,8 @@ func TestFailedReadLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestErrorInTheMiddleTellsWhatWasDone(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+func TestManager_OffloadWrite_partial(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	tok := mustRead(t, m, v, ranges(0, 8192), tokens.ReadOptions{})
@@ -452,8 +452,8 @@ func TestErrorInTheMiddleTellsWhatWasDone(t *testing.T) {
 	}
 }
 
-func TestStagesOfACrashAreRemoved(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+func TestOpen_removesStages(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	s.NewVolume(".token-stage-0011", 512)
 	s.NewVolume("keep", 512)
 	open(t, s, tokens.Limits{})
@@ -462,8 +462,8 @@ func TestStagesOfACrashAreRemoved(t *testing.T) {
 	}
 }
 
-func TestUnreadableRecordsDoNotKeepTheStoreFromServing(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+func TestOpen_malformedRecords(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	tok := mustRead(t, m, v, ranges(0, 512), tokens.ReadOptions{})
@@ -493,8 +493,8 @@ func TestUnreadableRecordsDoNotKeepTheStoreFromServing(t *testing.T) {
 	}
 }
 
-func TestClosedManagerRefuses(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+func TestManager_Closed(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	tok := mustRead(t, m, v, ranges(0, 512), tokens.ReadOptions{})

@@ -7,20 +7,20 @@ import (
 	"odx/offload"
 )
 
-// A token without a snapshot of its own says where its data is in a volume.
-// Each use of it takes a snapshot, so that what one use sees is of one moment;
-// the snapshot lives as long as its handle (offload.Engine.Transient).
+// A token without a snapshot of its own refers to ranges of a volume. Each use takes a
+// snapshot of them, so that it sees a single point in time; the snapshot exists as long
+// as its handle (offload.Engine.Transient).
 
-// openData opens what the token stands for now.
+// openData opens the data that the token represents now.
 func (m *Manager) openData(ctx context.Context, e *entry) (offload.Snapshot, error) {
 	rec := &e.rec // the fields read here are constant since the entry was made
 	switch rec.Type.holding() {
 	case inVolume:
-		space, err := m.store.Space([16]byte(rec.Volume))
+		object, err := m.store.ObjectByID([16]byte(rec.Volume))
 		if err != nil {
 			return nil, err
 		}
-		return m.engine.Transient(ctx, space.Snapshot, rec.Ranges)
+		return m.engine.Transient(ctx, object.Snapshot, rec.Ranges)
 	case inUnchangedVolume:
 		return m.engine.Transient(ctx, e.watch.Snapshot, rec.Ranges)
 	case whereFound:
@@ -29,17 +29,17 @@ func (m *Manager) openData(ctx context.Context, e *entry) (offload.Snapshot, err
 	return m.store.Snapshot(rec.Snapshot)
 }
 
-// rewatch watches again over the data of the change vulnerable tokens that were
-// loaded. Nobody else has the store yet, so nothing has changed since: every
-// change that the last process made is behind the end of its token.
+// rewatch sets up the watches of the change vulnerable tokens that were loaded. No
+// other caller has the store yet, so the data is unchanged: the last process stored the
+// end of a token before each change of its data.
 func (m *Manager) rewatch(ctx context.Context) error {
 	for _, e := range m.live {
 		if e.rec.Type.holding() != inUnchangedVolume {
 			continue
 		}
-		space, err := m.store.Space([16]byte(e.rec.Volume))
+		object, err := m.store.ObjectByID([16]byte(e.rec.Volume))
 		if err == nil {
-			e.watch, err = space.Watch(ctx, e.rec.Ranges, nil, m.endOnChange(e))
+			e.watch, err = object.Watch(ctx, e.rec.Ranges, nil, m.endOnChange(e))
 		}
 		if err == nil {
 			continue
@@ -47,8 +47,8 @@ func (m *Manager) rewatch(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		m.log.WithError(err).WithField("token", e.id).Warn("a change vulnerable token is cancelled: its data can no longer be watched")
-		if err := m.kill(ctx, e, Cancelled, DataGone); err != nil {
+		m.log.WithError(err).WithField("token", e.id).Warn("change vulnerable token cancelled: its data cannot be watched")
+		if err := m.end(ctx, e, Cancelled, DataGone); err != nil {
 			return fmt.Errorf("cancel token %v: %w", e.id, err)
 		}
 	}

@@ -8,73 +8,72 @@ import (
 	"odx/blockdev"
 )
 
-// Policy says what a Manager does where there is a choice. The zero value is the
-// default.
+// Policy holds the choices that an administrator has. The zero value is the default.
 type Policy struct {
-	// WhenFull is what becomes of a new token when a limit is reached.
+	// WhenFull says what a new token does when a limit is reached.
 	WhenFull WhenFull
-	// Pressure is what tokens do for a store that runs out of space.
+	// Pressure says what the manager does when the store runs out of space.
 	Pressure Pressure
-	// Deletion is what a user's deletion of a token means.
+	// Deletion says what a user's deletion of a token does.
 	Deletion Deletion
-	// RunningCopy is what becomes of a copy whose token ends.
+	// RunningCopy says what happens to a copy whose token ends.
 	RunningCopy RunningCopy
 	// Unmapped is about volumes outside the store, whose data has to be copied
 	// when a token is made, and stays pinned as long as it lives.
 	Unmapped Unmapped
-	// Access is who may use a token for which no rule says anything else.
+	// Access is who may use a token for which no rule has another.
 	Access Access
 	// Groups are the groups of initiators that Access can name.
 	Groups []Group
-	// Rules give priorities and access rights to new tokens. The first one that
-	// fits decides.
+	// Rules give priorities and access rights to new tokens. The first that matches
+	// decides.
 	Rules []Rule
 }
 
-// WhenFull is what becomes of a new token when a limit is reached.
+// WhenFull says what a new token does when a limit is reached.
 type WhenFull uint8
 
 const (
-	// EvictOthers gives up another token, of no higher priority, that nobody uses
-	// at the moment; the new one is refused when there is none.
+	// EvictOthers cancels an unused token of no higher priority; the new one is refused
+	// when there is none.
 	EvictOthers WhenFull = iota
-	// RefuseNew gives up nothing.
+	// RefuseNew refuses the new token.
 	RefuseNew
 )
 
-// Pressure is what tokens do for a store that runs out of space.
+// Pressure says what the manager does when the store runs out of space.
 type Pressure uint8
 
 const (
-	// GiveUp ends tokens, so that writes go on.
+	// GiveUp cancels tokens, so that writes continue.
 	GiveUp Pressure = iota
 	// Keep lets writes fail.
 	Keep
 )
 
-// Deletion is what a user's deletion of a token (DEL_TKN) means.
+// Deletion says what a user's deletion of a token (DEL_TKN) does.
 type Deletion uint8
 
 const (
 	// DeletionMandatory: the token has ended when the call returns.
 	DeletionMandatory Deletion = iota
-	// DeletionHint: the token is the first to be given up, and expires after the
-	// minimum inactivity timeout; until then it can be used. That spares clients
-	// that share a token from agreeing on who is last.
+	// DeletionHint: the token becomes the first eviction candidate, and expires after
+	// the minimum inactivity timeout; until then it can be used. So clients that share
+	// a token need not agree on which of them is the last.
 	DeletionHint
 )
 
-// RunningCopy is what becomes of a copy whose token ends.
+// RunningCopy says what happens to a copy whose token ends.
 type RunningCopy uint8
 
 const (
-	// FinishCopy lets it go on; the data stays pinned until then.
+	// FinishCopy lets it finish; its data stays pinned until then.
 	FinishCopy RunningCopy = iota
-	// AbortCopy ends it with the token's error, and says how far it came.
+	// AbortCopy ends it with the token's error and the bytes done before.
 	AbortCopy
 )
 
-// Unmapped is what becomes of an offload read of a volume outside the store.
+// Unmapped says what an offload read of a volume outside the store does.
 type Unmapped uint8
 
 const (
@@ -86,7 +85,7 @@ const (
 	RefuseUnmapped
 )
 
-// Priorities of tokens. When tokens are given up, lower ones go first.
+// Priorities of tokens. Tokens of a lower priority are cancelled first.
 const (
 	MinPriority = -100
 	MaxPriority = 100
@@ -103,7 +102,7 @@ func checkPriority(p int) error {
 // Pattern is the name of an initiator, or the beginning of some followed by "*".
 type Pattern string
 
-// Matches reports whether the pattern fits a name.
+// Matches reports whether a name matches the pattern.
 func (p Pattern) Matches(name string) bool {
 	if prefix, ok := strings.CutSuffix(string(p), "*"); ok {
 		return strings.HasPrefix(name, prefix)
@@ -117,14 +116,14 @@ type Group struct {
 	Initiators []Pattern
 }
 
-// Rule gives a priority and an access right to the tokens that it fits.
+// Rule sets priority and access of the tokens that it matches.
 type Rule struct {
-	// Initiator fits the creator's name; empty fits all.
+	// Initiator matches the creator's name; empty matches all.
 	Initiator Pattern
-	// Use fits ReadOptions.Use; empty fits all.
+	// Use matches ReadOptions.Use; empty matches all.
 	Use      string
 	Priority int
-	// Access, if not empty, takes the place of Policy.Access.
+	// Access, if not empty, replaces Policy.Access.
 	Access Access
 }
 
@@ -132,7 +131,7 @@ func (r *Rule) fits(initiator, use string) bool {
 	return (r.Initiator == "" || r.Initiator.Matches(initiator)) && (r.Use == "" || r.Use == use)
 }
 
-// rule returns what the policy gives a new token.
+// rule returns priority and access of a new token.
 func (p *Policy) rule(o *ReadOptions) (priority int, access Access) {
 	priority, access = o.Priority, p.Access
 	for i := range p.Rules {
@@ -147,8 +146,7 @@ func (p *Policy) rule(o *ReadOptions) (priority int, access Access) {
 	if access == "" {
 		access = AccessAnyone
 	}
-	// A client may keep a token to itself, and not hand it to more than the policy
-	// does.
+	// A client may narrow the access that the policy gives, but not widen it.
 	if o.Access != "" && (access == AccessAnyone || o.Access == AccessInitiator) {
 		access = o.Access
 	}
@@ -157,7 +155,7 @@ func (p *Policy) rule(o *ReadOptions) (priority int, access Access) {
 
 func (p *Policy) check() error {
 	if p.WhenFull > RefuseNew || p.Pressure > Keep || p.Deletion > DeletionHint || p.RunningCopy > AbortCopy || p.Unmapped > RefuseUnmapped {
-		return errors.New("token policy: a choice is not one of those that there are")
+		return errors.New("token policy: unknown value of a choice")
 	}
 	if err := p.checkAccess(p.Access); err != nil {
 		return err
@@ -181,7 +179,7 @@ func (p *Policy) checkAccess(a Access) error {
 		}
 		return fmt.Errorf("token policy: access %q; use %s, %s or group:NAME", a, AccessAnyone, AccessInitiator)
 	}
-	return fmt.Errorf("token policy: access %q names a group that there is not", a)
+	return fmt.Errorf("token policy: access %q names a group that does not exist", a)
 }
 
 // group returns the group of a name, nil if there is none.

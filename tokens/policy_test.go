@@ -14,14 +14,14 @@ import (
 	"github.com/sirupsen/logrus"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
+	"odx/offload/offloadtest"
 	"odx/tokens"
-	"odx/tokens/tokentest"
 )
 
-// Tokens are given up in the documented order, one for each new one.
-func TestOrderInWhichTokensGo(t *testing.T) {
+// Each new token above the limit cancels one, in the documented order.
+func TestEviction_Order(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := tokentest.NewStore([16]byte{1})
+		s := offloadtest.NewStore([16]byte{1})
 		v := s.NewVolume("v", volumeSize)
 		log, hook := logtest.NewNullLogger()
 		m := openWith(t, tokens.Options{
@@ -55,7 +55,7 @@ func TestOrderInWhichTokensGo(t *testing.T) {
 		if err := m.Delete(ctx, hinted.ID(), tokens.Deleted); err != nil {
 			t.Fatal(err)
 		}
-		// The hint has not ended it: it can still be used until it expires soon.
+		// After the hint the token can be used until it expires.
 		use(hinted, 1)
 		var gone []string
 		for range 8 {
@@ -71,25 +71,25 @@ func TestOrderInWhichTokensGo(t *testing.T) {
 		}
 		want := []string{"deleted as a hint", "unimportant", "recent", "old, used seldom", "new", "old, used often", "persistent", "important"}
 		if !slices.Equal(gone, want) {
-			t.Errorf("gone in the order\n%q, want\n%q", gone, want)
+			t.Errorf("cancelled in the order\n%q, want\n%q", gone, want)
 		}
-		// What the holders see, what the counters and the log say.
+		// What holders, counters and the log report.
 		wantRefused(t, m, old, v, tokens.ErrCancelled)
 		wantRefused(t, m, hinted, v, tokens.ErrDeleted)
 		if _, err := m.Lookup(old); !strings.Contains(err.Error(), "too many tokens") {
-			t.Errorf("the holder is told %v", err)
+			t.Errorf("holder: %v", err)
 		}
 		st := m.Stats()
 		if st.CancelledFor[tokens.TooManyTokens] != 8 || st.Cancelled != 7 || st.Deleted != 1 || st.Live != 8 || st.Refused["token was cancelled"] != 3 {
 			t.Errorf("%+v", st)
 		}
-		if e := hook.LastEntry(); e == nil || e.Message != "token given up" || e.Data["cause"] != "too many tokens" || e.Data["priority"] != 5 {
+		if e := hook.LastEntry(); e == nil || e.Message != "token cancelled" || e.Data["cause"] != "too many tokens" || e.Data["priority"] != 5 {
 			t.Errorf("log: %+v", e)
 		}
 	})
 }
 
-func TestNewTokensThatAreRefused(t *testing.T) {
+func TestLimits_NewToken(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		limits tokens.Limits
@@ -108,7 +108,7 @@ func TestNewTokensThatAreRefused(t *testing.T) {
 		{"more memory than all take", tokens.Limits{MemoryBytes: 100}, tokens.Policy{}, tokens.ReadOptions{}, tokens.ErrNoResources},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := tokentest.NewStore([16]byte{1})
+			s := offloadtest.NewStore([16]byte{1})
 			v := s.NewVolume("v", volumeSize)
 			m := openWith(t, tokens.Options{Store: s, Limits: tc.limits, Policy: tc.policy})
 			o := tokens.ReadOptions{Creator: tokens.Creator{Initiator: "iqn.a"}}
@@ -133,9 +133,9 @@ func TestNewTokensThatAreRefused(t *testing.T) {
 	}
 }
 
-// Deleting tokens gives back what they count for.
-func TestLimitsCountLiveTokens(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+// A deleted token no longer counts against the limits.
+func TestLimits_Deletion(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	o := tokens.Options{Store: s, Limits: tokens.Limits{TokensPerInitiator: 2}}
 	m := openWith(t, o)
@@ -159,11 +159,11 @@ func TestLimitsCountLiveTokens(t *testing.T) {
 	}
 }
 
-// Tokens that hold more than the limit go; those that hold nothing stay, however
-// much they stand for.
-func TestLimitOfHeldBytes(t *testing.T) {
+// The limit on held bytes cancels tokens that hold data, and none that holds nothing,
+// whatever its length.
+func TestLimits_HeldBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := tokentest.NewStore([16]byte{1})
+		s := offloadtest.NewStore([16]byte{1})
 		v := s.NewVolume("v", volumeSize)
 		m := open(t, s, tokens.Limits{HeldBytes: 3 * 4096})
 		pattern(t, v, 1)
@@ -190,9 +190,9 @@ func TestLimitOfHeldBytes(t *testing.T) {
 	})
 }
 
-func TestTokensMakeRoomForWrites(t *testing.T) {
+func TestManager_Relieve(t *testing.T) {
 	for _, keep := range []bool{false, true} {
-		s := tokentest.NewStore([16]byte{1})
+		s := offloadtest.NewStore([16]byte{1})
 		v := s.NewVolume("v", volumeSize)
 		o := tokens.Options{Store: s}
 		if keep {
@@ -205,7 +205,7 @@ func TestTokensMakeRoomForWrites(t *testing.T) {
 			toks = append(toks, mustRead(t, m, v, ranges(i*65536, 8192), tokens.ReadOptions{Priority: int(i)}))
 		}
 		if s.Full(ctx, 4096) {
-			t.Error("gave up what holds nothing")
+			t.Error("cancelled a token that holds nothing")
 		}
 		// All but the first are overwritten.
 		if err := v.WriteAt(ctx, make([]byte, volumeSize-65536), 65536); err != nil {
@@ -222,18 +222,18 @@ func TestTokensMakeRoomForWrites(t *testing.T) {
 			}
 		}
 		if n := m.Stats().CancelledFor[tokens.OutOfSpace]; (n == 2) == keep {
-			t.Errorf("keep %t: %d given up", keep, n)
+			t.Errorf("keep %t: %d tokens cancelled", keep, n)
 		}
 		s.FailWith(func(string) error { return errors.New("broken") })
 		if s.Full(ctx, 4096) {
-			t.Error("gave up what could not be given up")
+			t.Error("reports success although the store refuses to end tokens")
 		}
 		s.FailWith(nil)
 	}
 }
 
-// On the extent store, writes go on for as long as tokens can make room.
-func TestWritesGoOnInAFullStore(t *testing.T) {
+// On the extent store, writes succeed as long as tokens can be cancelled for them.
+func TestManager_Relieve_extentStore(t *testing.T) {
 	d := newDisk()
 	w := &extentWorld{options: d.options()}
 	w.options.CapacityBytes = 4 << 20
@@ -277,9 +277,9 @@ func TestWritesGoOnInAFullStore(t *testing.T) {
 	}
 }
 
-func TestDeletionAsAHint(t *testing.T) {
+func TestPolicy_DeletionHint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := tokentest.NewStore([16]byte{1})
+		s := offloadtest.NewStore([16]byte{1})
 		v := s.NewVolume("v", volumeSize)
 		m := openWith(t, tokens.Options{Store: s, Policy: tokens.Policy{Deletion: tokens.DeletionHint}, Limits: tokens.Limits{MinInactivity: 5 * time.Second}})
 		tok := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{Type: tokens.RODTypePointInTimePersistent})
@@ -288,14 +288,14 @@ func TestDeletionAsAHint(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(4 * time.Second)
-		mustWrite(t, m, tok, 0, v, ranges(8192, 4096), 4096) // somebody else was not done
+		mustWrite(t, m, tok, 0, v, ranges(8192, 4096), 4096) // another client still uses it
 		time.Sleep(4 * time.Second)
 		if _, err := m.Lookup(tok); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(2 * time.Second)
 		wantRefused(t, m, tok, v, tokens.ErrDeleted)
-		// Taking a token back is no hint.
+		// Revoke is not a hint.
 		if err := m.Delete(ctx, revoked.ID(), tokens.Revoked); err != nil {
 			t.Fatal(err)
 		}
@@ -303,15 +303,15 @@ func TestDeletionAsAHint(t *testing.T) {
 	})
 }
 
-// What becomes of a copy whose token ends while it runs.
-func TestCopyWhoseTokenEnds(t *testing.T) {
+// A running copy whose token ends finishes or is aborted, as the policy says.
+func TestPolicy_RunningCopy(t *testing.T) {
 	for _, policy := range []tokens.RunningCopy{tokens.FinishCopy, tokens.AbortCopy} {
-		s := tokentest.NewStore([16]byte{1})
+		s := offloadtest.NewStore([16]byte{1})
 		src, vol := s.NewVolume("src", 4<<20), s.NewVolume("dst", 4<<20)
 		m := openWith(t, tokens.Options{Store: s, Policy: tokens.Policy{RunningCopy: policy}})
 		data := pattern(t, src, 1)
 		tok := mustRead(t, m, src, ranges(0, 3<<20), tokens.ReadOptions{})
-		dst := &blockingVolume{tokentest.Dumb{Volume: vol}, make(chan struct{}), make(chan struct{})}
+		dst := &blockingVolume{offloadtest.Foreign{Volume: vol}, make(chan struct{}), make(chan struct{})}
 		type result struct {
 			n   int64
 			err error
@@ -346,7 +346,7 @@ func TestCopyWhoseTokenEnds(t *testing.T) {
 	}
 }
 
-func TestVolumesOutsideTheStoreByPolicy(t *testing.T) {
+func TestPolicy_Unmapped(t *testing.T) {
 	for _, tc := range []struct {
 		policy   tokens.Unmapped
 		want     error
@@ -356,8 +356,8 @@ func TestVolumesOutsideTheStoreByPolicy(t *testing.T) {
 		{tokens.LowerUnmapped, nil, tokens.MinPriority - 1},
 		{tokens.RefuseUnmapped, tokens.ErrUnmapped, 0},
 	} {
-		s, other := tokentest.NewStore([16]byte{1}), tokentest.NewStore([16]byte{2})
-		v := tokentest.Dumb{Volume: other.NewVolume("v", volumeSize)}
+		s, other := offloadtest.NewStore([16]byte{1}), offloadtest.NewStore([16]byte{2})
+		v := offloadtest.Foreign{Volume: other.NewVolume("v", volumeSize)}
 		m := openWith(t, tokens.Options{Store: s, Policy: tokens.Policy{Unmapped: tc.policy}})
 		res, err := m.OffloadRead(ctx, source(v), ranges(0, 4096), tokens.ReadOptions{Priority: 7})
 		if !errors.Is(err, tc.want) {
@@ -372,10 +372,10 @@ func TestVolumesOutsideTheStoreByPolicy(t *testing.T) {
 	}
 }
 
-// Keeping a busy token up to date costs a bounded number of records.
-func TestUsesAreRecordedWithinABudget(t *testing.T) {
+// Uses of a busy token store a bounded number of records.
+func TestLimits_UseRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := tokentest.NewStore([16]byte{1})
+		s := offloadtest.NewStore([16]byte{1})
 		v := s.NewVolume("v", volumeSize)
 		m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard(), Limits: tokens.Limits{UseRecordsPerSecond: 2}})
 		if err != nil {
@@ -413,28 +413,27 @@ func TestUsesAreRecordedWithinABudget(t *testing.T) {
 	})
 }
 
-func TestPoliciesThatMakeNoSense(t *testing.T) {
+func TestPolicy_Validation(t *testing.T) {
 	for _, p := range []tokens.Policy{
 		{WhenFull: 9}, {Pressure: 9}, {Deletion: 9}, {RunningCopy: 9}, {Unmapped: 9},
 		{Access: "nobody"}, {Access: "group:none"},
 		{Rules: []tokens.Rule{{Priority: 101}}}, {Rules: []tokens.Rule{{Access: "group:none"}}},
 	} {
-		if _, err := tokens.Open(ctx, tokens.Options{Store: tokentest.NewStore([16]byte{1}), Log: discard(), Policy: p}); err == nil {
+		if _, err := tokens.Open(ctx, tokens.Options{Store: offloadtest.NewStore([16]byte{1}), Log: discard(), Policy: p}); err == nil {
 			t.Errorf("%+v: no error", p)
 		}
 	}
-	s := tokentest.NewStore([16]byte{1})
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	if _, err := m.OffloadRead(ctx, source(v), ranges(0, 512), tokens.ReadOptions{Access: "group:none"}); !errors.Is(err, tokens.ErrAccess) {
-		t.Errorf("token for a group that there is not: %v", err)
+		t.Errorf("token for an unknown group: %v", err)
 	}
 }
 
-// A token that is given up at the moment of its use is refused, or its copy is
-// whole.
-func TestTokensGivenUpWhileTheyAreUsed(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+// A use of a token that is cancelled concurrently is refused, or its copy is complete.
+func TestEviction_DuringUse(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	src, dst := s.NewVolume("src", volumeSize), s.NewVolume("dst", volumeSize)
 	m := open(t, s, tokens.Limits{Tokens: 2})
 	data := pattern(t, src, 1)

@@ -12,12 +12,12 @@ import (
 
 	"odx/blockdev"
 	"odx/offload"
+	"odx/offload/offloadtest"
 	"odx/tokens"
-	"odx/tokens/tokentest"
 )
 
-// world is a store with volumes beside a plain model of them: a token is the
-// bytes that it stands for.
+// world is a store with volumes, and a model of them in which a token is a slice of
+// bytes.
 type world struct {
 	manager *tokens.Manager
 	volumes []worldVolume
@@ -42,11 +42,11 @@ type worldToken struct {
 	token  *tokens.Token
 	source *worldVolume
 	ranges []blockdev.Range
-	model  []byte // what it stands for, unless that is what the source holds now
+	model  []byte // its bytes, unless it follows the source
 	dead   error
 }
 
-// stands returns what the token stands for.
+// stands returns the bytes that the token represents.
 func (tok *worldToken) stands() []byte {
 	if tok.token.Type() != tokens.RODTypeAccessUponReference {
 		return tok.model
@@ -54,7 +54,7 @@ func (tok *worldToken) stands() []byte {
 	return tok.source.at(tok.ranges)
 }
 
-// at returns what the model says of ranges.
+// at returns the bytes of ranges in the model.
 func (v *worldVolume) at(list []blockdev.Range) []byte {
 	var p []byte
 	for _, r := range list {
@@ -63,7 +63,7 @@ func (v *worldVolume) at(list []blockdev.Range) []byte {
 	return p
 }
 
-// changed ends the change vulnerable tokens over a range of v.
+// changed marks the change vulnerable tokens over a range of v as ended.
 func (w *world) changed(v *worldVolume, off, length int64) {
 	const block = blockdev.BlockLength
 	for i := range w.tokens {
@@ -82,7 +82,7 @@ func (w *world) changed(v *worldVolume, off, length int64) {
 // worldSize is not a multiple of 4 KiB times many, so that ends matter.
 const worldSize = 24 * 4096
 
-// addVolume takes over a volume that reads as zeros.
+// addVolume adds a volume that reads as zeros.
 func (w *world) addVolume(name string, v blockdev.Volume, blockLength int64) {
 	w.volumes = append(w.volumes, worldVolume{name, v, blockLength, make([]byte, v.Size())})
 }
@@ -221,7 +221,7 @@ func (w *world) read(t *rapid.T) {
 	}
 	for _, b := range p[n:] {
 		if b != 0x5A {
-			t.Fatal("bytes behind the end were touched")
+			t.Fatal("bytes past the end were changed")
 		}
 	}
 }
@@ -242,9 +242,8 @@ func (w *world) hashRead(t *rapid.T) {
 	w.hashes = append(w.hashes, worldHash{token: made[0].Token, checksum: made[1].Token, ranges: list, model: rod})
 }
 
-// hashCheck reads through a hash token, which gives the bytes that it was made of
-// if a volume of the store has them at their place, and compares volumes with a
-// checksum.
+// hashCheck reads a hash token, which works if an object of the store has its bytes at
+// their place, and verifies volumes with a checksum token.
 func (w *world) hashCheck(t *rapid.T) {
 	if len(w.hashes) == 0 {
 		t.Skip("no hash tokens")
@@ -260,7 +259,7 @@ func (w *world) hashCheck(t *rapid.T) {
 	r, err := w.manager.OpenReader(ctx, h.token, tokens.ReaderOptions{})
 	if !there {
 		if !errors.Is(err, tokens.ErrCancelled) {
-			t.Fatalf("hash token whose bytes are gone: %v", err)
+			t.Fatalf("hash token whose bytes do not exist: %v", err)
 		}
 	} else {
 		if err != nil {
@@ -325,16 +324,16 @@ func firstDifference(a, b []byte) int {
 	return -1
 }
 
-// Tokens of every kind stand for what they say whatever is written, by hosts or
-// by tokens, at any alignment, over restarts.
-func TestTokenProperty(t *testing.T) {
+// Random operations on tokens of all types, volumes and the manager agree with the
+// model, at any alignment and over restarts.
+func TestManager_Random(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s, other := tokentest.NewStore([16]byte{1}), tokentest.NewStore([16]byte{2})
+		s, other := offloadtest.NewStore([16]byte{1}), offloadtest.NewStore([16]byte{2})
 		w := &world{}
 		w.addVolume("512 bytes a block", s.NewVolume("a", worldSize+512), 512)
 		w.addVolume("4096 bytes a block", s.NewVolume("b", worldSize), 4096)
-		w.addVolume("of another store", tokentest.Dumb{Volume: other.NewVolume("c", worldSize), BlockLength: 512}, 512)
-		w.addVolume("of another store, 4096 bytes a block", tokentest.Dumb{Volume: other.NewVolume("d", worldSize), BlockLength: 4096}, 4096)
+		w.addVolume("of another store", offloadtest.Foreign{Volume: other.NewVolume("c", worldSize), BlockLength: 512}, 512)
+		w.addVolume("of another store, 4096 bytes a block", offloadtest.Foreign{Volume: other.NewVolume("d", worldSize), BlockLength: 4096}, 4096)
 		w.open(t, s)
 		defer func() { w.close(t) }()
 		t.Repeat(map[string]func(*rapid.T){

@@ -63,12 +63,12 @@ type Provided struct {
 	Token    *Token
 }
 
-// OffloadReadEach makes tokens of several providers that stand for the same
-// bytes: the data token, if there is one, says which these are, and the others are
-// about what it stands for at that moment. o.Type is that of the data token.
+// OffloadReadEach makes tokens of several providers that represent the same bytes:
+// those of the data token, if there is one, at the time of the call. o.Type is that of
+// the data token.
 //
-// Errors are those of OffloadRead, for a provider that was asked for; blockdev.ErrRange,
-// when Skip leaves none. After an error no token is left.
+// Errors are those of OffloadRead, for a provider that was asked for;
+// blockdev.ErrRange, when Skip leaves none. After an error no token is left.
 func (m *Manager) OffloadReadEach(ctx context.Context, src Source, ranges []blockdev.Range, o ReadOptions, c Choice) ([]Provided, int64, error) {
 	made, n, err := m.readEach(ctx, src, ranges, o, c)
 	if err != nil {
@@ -97,12 +97,12 @@ func (m *Manager) readEach(ctx context.Context, src Source, ranges []blockdev.Ra
 			return made, t.bytes, nil
 		}
 		if s, err = m.openData(ctx, e); err != nil {
-			return nil, 0, errors.Join(err, m.kill(context.WithoutCancel(ctx), e, Cancelled, 0))
+			return nil, 0, errors.Join(err, m.end(context.WithoutCancel(ctx), e, Cancelled, 0))
 		}
 		defer s.Release()
 		rest, err := m.digestTokens(ctx, src, ranges, s, o, wanted)
 		if err != nil {
-			return nil, 0, errors.Join(err, m.kill(context.WithoutCancel(ctx), e, Cancelled, 0))
+			return nil, 0, errors.Join(err, m.end(context.WithoutCancel(ctx), e, Cancelled, 0))
 		}
 		return append(made, rest...), t.bytes, nil
 	}
@@ -144,8 +144,7 @@ func (m *Manager) choose(src Source, ranges []blockdev.Range, c Choice) ([]Provi
 	return wanted, nil
 }
 
-// able returns why a provider cannot make a token, as far as that is about the
-// kind of token.
+// able returns why a provider cannot make a token of these ranges.
 func (m *Manager) able(p ProviderID, src Source, ranges []blockdev.Range) error {
 	total, err := blockdev.Sum(ranges, src.Volume.Size(), src.LU.BlockLength)
 	if err != nil {
@@ -158,11 +157,11 @@ func (m *Manager) able(p ProviderID, src Source, ranges []blockdev.Range) error 
 		return fmt.Errorf("%w: no bytes to represent", blockdev.ErrRange)
 	}
 	if total > m.limits.DigestBytes {
-		return fmt.Errorf("%w: %d, at most %d where it takes a digest", ErrTooLong, total, m.limits.DigestBytes)
+		return fmt.Errorf("%w: %d, at most %d for a digest", ErrTooLong, total, m.limits.DigestBytes)
 	}
 	if p == ProviderHash {
-		if _, shared := m.store.AddressSpace(src.Volume); !shared {
-			return fmt.Errorf("%w: the bytes of a hash token have to be in a volume of the store", ErrUnsupportedType)
+		if _, shared := m.store.Object(src.Volume); !shared {
+			return fmt.Errorf("%w: a hash token needs a volume of the store", ErrUnsupportedType)
 		}
 		if len(ranges) > maxHashRanges {
 			return fmt.Errorf("%w: %d ranges, a hash token has room for %d", ErrUnsupportedType, len(ranges), maxHashRanges)
@@ -171,7 +170,7 @@ func (m *Manager) able(p ProviderID, src Source, ranges []blockdev.Range) error 
 	return nil
 }
 
-// digestTokens makes the tokens that carry the digest of what s holds.
+// digestTokens makes the tokens that contain the digest of the bytes of s.
 func (m *Manager) digestTokens(ctx context.Context, src Source, ranges []blockdev.Range, s offload.Snapshot, o ReadOptions, wanted []ProviderID) ([]Provided, error) {
 	if err := m.policy.checkAccess(o.Access); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAccess, err)
@@ -208,11 +207,11 @@ func (m *Manager) digestTokens(ctx context.Context, src Source, ranges []blockde
 	return made, nil
 }
 
-// locate says where the bytes of a hash token are, and whose they are.
+// locate returns the locator of a hash token.
 func (m *Manager) locate(src Source, ranges []blockdev.Range, o *ReadOptions) *locator {
 	l := &locator{expires: time.Now().Add(m.limits.HashLifetime), ranges: ranges}
-	if space, shared := m.store.AddressSpace(src.Volume); shared {
-		l.volume = space.ID()
+	if object, shared := m.store.Object(src.Volume); shared {
+		l.volume = object.ID()
 	}
 	_, access := m.policy.rule(o)
 	l.setAccess(access, o.Creator.Initiator)

@@ -16,8 +16,8 @@ import (
 
 	"odx/blockdev"
 	"odx/offload"
+	"odx/offload/offloadtest"
 	"odx/tokens"
-	"odx/tokens/tokentest"
 )
 
 func hashToken(t testing.TB, m *tokens.Manager, v blockdev.Volume, r []blockdev.Range) *tokens.Token {
@@ -25,8 +25,8 @@ func hashToken(t testing.TB, m *tokens.Manager, v blockdev.Volume, r []blockdev.
 	return mustRead(t, m, v, r, tokens.ReadOptions{Type: tokens.RODTypeHash})
 }
 
-// A hash token is good as long as the store has its bytes, without a record.
-func TestHashTokensOnTheExtentStore(t *testing.T) {
+// A hash token works as long as the store has its bytes, and needs no record.
+func TestHashToken_extentStore(t *testing.T) {
 	d := newDisk()
 	w := &extentWorld{options: d.options()}
 	w.open(t)
@@ -84,9 +84,9 @@ func TestHashTokensOnTheExtentStore(t *testing.T) {
 	}
 }
 
-func TestHashTokens(t *testing.T) {
+func TestHashToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := tokentest.NewStore([16]byte{1})
+		s := offloadtest.NewStore([16]byte{1})
 		v := s.NewVolume("v", volumeSize)
 		m := openWith(t, tokens.Options{Store: s, Limits: tokens.Limits{DigestBytes: 65536}, Policy: tokens.Policy{
 			Groups: []tokens.Group{{Name: "g", Initiators: []tokens.Pattern{"iqn.b*"}}}}})
@@ -95,7 +95,7 @@ func TestHashTokens(t *testing.T) {
 		if i, err := m.Lookup(tok); err != nil || i.Length != 8192 || i.Creator.Volume != "v" || time.Until(i.Expires) > 24*time.Hour {
 			t.Errorf("%+v, %v", i, err)
 		}
-		// The token shows nobody where its bytes are.
+		// The locator is encrypted.
 		if again := hashToken(t, m, v, ranges(4096, 8192)); bytes.Equal(again[312:476], tok[312:476]) {
 			t.Error("two tokens for one range have the same locator")
 		}
@@ -116,7 +116,7 @@ func TestHashTokens(t *testing.T) {
 			"too many ranges":       {ranges(0, 512, 1024, 512, 2048, 512, 3072, 512, 4096, 512, 5120, 512, 6144, 512, 7168, 512), tokens.ReadOptions{}, v, tokens.ErrUnsupportedType},
 			"no bytes":              {ranges(0, 0), tokens.ReadOptions{}, v, blockdev.ErrRange},
 			"outside of the volume": {ranges(volumeSize, 512), tokens.ReadOptions{}, v, blockdev.ErrRange},
-			"outside of the store":  {ranges(0, 512), tokens.ReadOptions{}, tokentest.Dumb{Volume: v}, tokens.ErrUnsupportedType},
+			"outside of the store":  {ranges(0, 512), tokens.ReadOptions{}, offloadtest.Foreign{Volume: v}, tokens.ErrUnsupportedType},
 			"for an unknown group":  {ranges(0, 512), tokens.ReadOptions{Access: "group:none"}, v, tokens.ErrAccess},
 		} {
 			tc.o.Type = tokens.RODTypeHash
@@ -147,7 +147,7 @@ func TestHashTokens(t *testing.T) {
 		}
 		time.Sleep(24 * time.Hour)
 		wantRefused(t, m, tok, v, tokens.ErrExpired)
-		other := tokentest.NewStore([16]byte{2})
+		other := offloadtest.NewStore([16]byte{2})
 		wantRefused(t, open(t, other, tokens.Limits{}), tok, other.NewVolume("v", volumeSize), tokens.ErrRemote)
 		if exist, handles := s.Snapshots(); exist != 0 || handles != 0 {
 			t.Errorf("%d snapshots, %d handles", exist, handles)
@@ -155,14 +155,14 @@ func TestHashTokens(t *testing.T) {
 	})
 }
 
-func TestChecksumTokens(t *testing.T) {
+func TestManager_Verify(t *testing.T) {
 	d := newDisk()
 	w := &extentWorld{options: d.options()}
 	w.open(t)
 	defer func() { w.close(t) }()
 	m := w.manager
 	src, dst := w.create(t, "src", volumeSize, 512), w.create(t, "dst", volumeSize, 512)
-	plain := tokentest.Dumb{Volume: tokentest.NewStore([16]byte{2}).NewVolume("plain", volumeSize), BlockLength: 4096}
+	plain := offloadtest.Foreign{Volume: offloadtest.NewStore([16]byte{2}).NewVolume("plain", volumeSize), BlockLength: 4096}
 	data := pattern(t, src, 3)
 	made, n, err := m.OffloadReadEach(ctx, source(src), ranges(8192, 66048, 512, 1024), tokens.ReadOptions{}, tokens.Choice{Providers: []tokens.ProviderID{tokens.ProviderChecksum, tokens.ProviderData}})
 	if err != nil || n != 67072 || len(made) != 2 || made[0].Provider != tokens.ProviderData {
@@ -237,15 +237,15 @@ func TestChecksumTokens(t *testing.T) {
 	w.volumes = nil
 }
 
-func TestChoiceOfProviders(t *testing.T) {
+func TestManager_OffloadReadEach(t *testing.T) {
 	data, hash, sum := tokens.ProviderData, tokens.ProviderHash, tokens.ProviderChecksum
 	ids := func(id ...tokens.ProviderID) []tokens.ProviderID { return id }
 	for _, tc := range []struct {
-		name   string
-		choice tokens.Choice
-		dumb   bool
-		want   []tokens.ProviderID
-		err    error
+		name    string
+		choice  tokens.Choice
+		foreign bool
+		want    []tokens.ProviderID
+		err     error
 	}{
 		{"all", tokens.Choice{}, false, ids(data, hash, sum), nil},
 		{"by name", tokens.Choice{Providers: ids(sum, data)}, false, ids(data, sum), nil},
@@ -260,12 +260,12 @@ func TestChoiceOfProviders(t *testing.T) {
 		{"nobody", tokens.Choice{Providers: ids(77)}, false, nil, tokens.ErrUnsupportedType},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := tokentest.NewStore([16]byte{1})
+			s := offloadtest.NewStore([16]byte{1})
 			own := s.NewVolume("v", volumeSize)
 			bytesOf := pattern(t, own, 1)
 			var v blockdev.Volume = own
-			if tc.dumb {
-				v = tokentest.Dumb{Volume: own}
+			if tc.foreign {
+				v = offloadtest.Foreign{Volume: own}
 			}
 			m := open(t, s, tokens.Limits{})
 			made, n, err := m.OffloadReadEach(ctx, source(v), ranges(512, 8192), tokens.ReadOptions{}, tc.choice)
@@ -298,9 +298,9 @@ func TestChoiceOfProviders(t *testing.T) {
 	}
 }
 
-// When one of several tokens cannot be made, none is left.
-func TestAllProvidersOrNone(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+// If one of several tokens cannot be made, none is left.
+func TestManager_OffloadReadEach_fails(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	m := open(t, s, tokens.Limits{DigestBytes: 4096})
 	_, _, err := m.OffloadReadEach(ctx, source(v), ranges(0, 8192), tokens.ReadOptions{}, tokens.Choice{Providers: []tokens.ProviderID{tokens.ProviderData, tokens.ProviderChecksum}})
@@ -314,8 +314,8 @@ func TestAllProvidersOrNone(t *testing.T) {
 	}
 }
 
-func TestReader(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+func TestReader_ReadAt(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	data := pattern(t, v, 1)
@@ -334,10 +334,10 @@ func TestReader(t *testing.T) {
 		{"across ranges", tokens.EndOfData, 8000, 500, rod[8000:8500], nil},
 		{"over the end", tokens.EndOfData, 9000, 500, rod[9000:], io.EOF},
 		{"at the end", tokens.EndOfData, 9216, 10, nil, io.EOF},
-		{"behind the end", tokens.EndOfData, math.MaxInt64, 10, nil, io.EOF},
+		{"past the end", tokens.EndOfData, math.MaxInt64, 10, nil, io.EOF},
 		{"nothing at the end", tokens.EndOfData, 9216, 0, nil, nil},
 		{"over the end with zeros", tokens.Zeros, 9000, 500, append(bytes.Clone(rod[9000:]), make([]byte, 284)...), nil},
-		{"behind the end with zeros", tokens.Zeros, 1 << 40, 10, make([]byte, 10), nil},
+		{"past the end with zeros", tokens.Zeros, 1 << 40, 10, make([]byte, 10), nil},
 		{"before the beginning", tokens.Zeros, -1, 10, nil, blockdev.ErrRange},
 	} {
 		r, err := m.OpenReader(ctx, tok, tokens.ReaderOptions{PastEnd: tc.pastEnd})
@@ -370,11 +370,12 @@ func TestReader(t *testing.T) {
 	}
 }
 
-// An open reader keeps its token alive, and outlives its end where policy says so.
-func TestReaderUsesItsToken(t *testing.T) {
+// An open reader keeps its token from expiring; when the token ends, the reader
+// continues or fails, as the policy says.
+func TestReader_TokenEnds(t *testing.T) {
 	for _, policy := range []tokens.RunningCopy{tokens.FinishCopy, tokens.AbortCopy} {
 		synctest.Test(t, func(t *testing.T) {
-			s := tokentest.NewStore([16]byte{1})
+			s := offloadtest.NewStore([16]byte{1})
 			v := s.NewVolume("v", volumeSize)
 			m := openWith(t, tokens.Options{Store: s, Policy: tokens.Policy{RunningCopy: policy}})
 			tok := mustRead(t, m, v, ranges(0, 4096), tokens.ReadOptions{})
@@ -403,9 +404,9 @@ func TestReaderUsesItsToken(t *testing.T) {
 	}
 }
 
-// What the store refuses is told, and leaves nothing behind.
-func TestFailuresOfDigestTokens(t *testing.T) {
-	s := tokentest.NewStore([16]byte{1})
+// Errors of the store are returned and leave nothing.
+func TestDigestTokens_storeFails(t *testing.T) {
+	s := offloadtest.NewStore([16]byte{1})
 	v := s.NewVolume("v", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	tok := hashToken(t, m, v, ranges(0, 4096))
@@ -446,9 +447,9 @@ func TestFailuresOfDigestTokens(t *testing.T) {
 	}
 }
 
-// A reader copies any bytes of its token to any volume, and no others.
-func TestReaderCopies(t *testing.T) {
-	s, other := tokentest.NewStore([16]byte{1}), tokentest.NewStore([16]byte{2})
+// Copy copies any range of the token to any volume, and nothing outside of it.
+func TestReader_Copy(t *testing.T) {
+	s, other := offloadtest.NewStore([16]byte{1}), offloadtest.NewStore([16]byte{2})
 	src := s.NewVolume("src", volumeSize)
 	m := open(t, s, tokens.Limits{})
 	data := pattern(t, src, 1)
@@ -459,7 +460,7 @@ func TestReaderCopies(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	for _, dst := range []blockdev.Volume{s.NewVolume("dst", volumeSize), tokentest.Dumb{Volume: other.NewVolume("dst", volumeSize), BlockLength: 512}} {
+	for _, dst := range []blockdev.Volume{s.NewVolume("dst", volumeSize), offloadtest.Foreign{Volume: other.NewVolume("dst", volumeSize), BlockLength: 512}} {
 		want, moved := pattern(t, dst, 3), int64(0)
 		if err := r.Copy(ctx, 512, dst, 4096, 15872, func(n int64) { moved += n }); err != nil || moved != 15872 {
 			t.Errorf("%d bytes, %v", moved, err)

@@ -22,15 +22,15 @@ type Source struct {
 
 // ReadOptions are the choices of an offload read. The zero value is valid.
 type ReadOptions struct {
-	// Type asks for a kind of token; the zero value leaves the choice open.
+	// Type is the ROD type of the token; the zero value leaves it to the manager.
 	Type RODType
 	// InactivityTimeout is how long the token lives without being used; 0 means
 	// the default.
 	InactivityTimeout time.Duration
-	// Creator is who asks. Whether it may read the source is for the caller to
-	// check.
+	// Creator is recorded with the token. The caller has checked that it may read the
+	// source.
 	Creator Creator
-	// Use says what for, in the words of the policy's rules.
+	// Use is what the token is for, as Rule.Use matches it.
 	Use string
 	// Priority is that of the token when no rule of the policy gives another.
 	Priority int
@@ -87,9 +87,9 @@ func (m *Manager) offloadRead(ctx context.Context, src Source, ranges []blockdev
 	}
 	defer release()
 	var e *entry
-	err = m.engine.Pin(ctx, src.Volume, ranges, src.LU.BlockLength, func(space offload.AddressSpace, ranges []blockdev.Range, n int64) error {
+	err = m.engine.Pin(ctx, src.Volume, ranges, src.LU.BlockLength, func(object offload.Object, ranges []blockdev.Range, n int64) error {
 		t.bytes, t.record.Length = n, n
-		e, err = m.create(ctx, space, ranges, t)
+		e, err = m.create(ctx, object, ranges, t)
 		return err
 	})
 	if err != nil {
@@ -98,7 +98,7 @@ func (m *Manager) offloadRead(ctx context.Context, src Source, ranges []blockdev
 	return e, t, m.finish(ctx, e)
 }
 
-// plan checks what an offload read asks for and says what its token will be.
+// plan checks the arguments of an offload read and returns the token to be made.
 func (m *Manager) plan(src Source, ranges []blockdev.Range, o ReadOptions) (*pending, error) {
 	rodType, err := o.Type.concrete()
 	if err != nil {
@@ -130,12 +130,12 @@ func (m *Manager) plan(src Source, ranges []blockdev.Range, o ReadOptions) (*pen
 	if !rodType.expires() {
 		t.record.Inactivity = 0
 	}
-	space, shared := m.store.AddressSpace(src.Volume)
+	object, shared := m.store.Object(src.Volume)
 	if !shared {
 		return t, m.planForeign(t, src.Volume)
 	}
 	if rodType.holding() != inSnapshot {
-		id := space.ID()
+		id := object.ID()
 		t.record.Volume, t.record.Ranges = id[:], slices.Clone(ranges)
 	}
 	return t, nil
@@ -145,7 +145,7 @@ func (m *Manager) plan(src Source, ranges []blockdev.Range, o ReadOptions) (*pen
 // outside the store.
 func (m *Manager) planForeign(t *pending, v blockdev.Volume) error {
 	if t.rodType.holding() != inSnapshot {
-		return fmt.Errorf("%w: %v, of what is no volume of the store itself", ErrUnsupportedType, t.rodType)
+		return fmt.Errorf("%w: %v, the source is not a volume of the store", ErrUnsupportedType, t.rodType)
 	}
 	if m.engine.Shares(v) {
 		return nil
@@ -177,25 +177,25 @@ type pending struct {
 	token  *Token
 }
 
-// create gives the token its name and its record. It lives after finish.
-func (m *Manager) create(ctx context.Context, space offload.AddressSpace, ranges []blockdev.Range, t *pending) (*entry, error) {
+// create names the token and stores its record. It becomes live in finish.
+func (m *Manager) create(ctx context.Context, object offload.Object, ranges []blockdev.Range, t *pending) (*entry, error) {
 	now := time.Now().UTC()
 	t.record.Created, t.record.LastUsed = now, now
 	newName(&t.fields)
 	t.token = t.encode()
 	m.sealer.seal(t.token)
-	// Copies: what they are parts of would stay in memory with them.
+	// Copies, so that the arrays that they are parts of can be freed.
 	t.record.Name, t.record.Management = bytes.Clone(t.name[:]), bytes.Clone(t.token[:ManagementLength])
 	e := newEntry(t.id, t.record)
 	var err error
 	switch t.rodType.holding() {
 	case inSnapshot:
-		err = m.pin(ctx, space, ranges, t)
+		err = m.pin(ctx, object, ranges, t)
 		e.rec.Snapshot = t.record.Snapshot
 	case inVolume:
 		err = m.store.PutRecords(ctx, t.live())
 	case inUnchangedVolume:
-		if e.watch, err = space.Watch(ctx, ranges, []backstore.Record{t.live()}, m.endOnChange(e)); errors.Is(err, backstore.ErrTooMany) {
+		if e.watch, err = object.Watch(ctx, ranges, []backstore.Record{t.live()}, m.endOnChange(e)); errors.Is(err, backstore.ErrTooMany) {
 			err = fmt.Errorf("%w: %w", ErrNoResources, err)
 		}
 	}
@@ -205,12 +205,12 @@ func (m *Manager) create(ctx context.Context, space offload.AddressSpace, ranges
 	return e, nil
 }
 
-// finish makes the token durable and brings it to life.
+// finish makes the token durable and adds it to the live ones.
 func (m *Manager) finish(ctx context.Context, e *entry) error {
 	if err := m.store.Flush(ctx); err != nil {
 		return errors.Join(err, m.undo(ctx, e))
 	}
-	m.enter(e)
+	m.addLive(e)
 	return nil
 }
 
@@ -220,8 +220,8 @@ func (t *pending) live() backstore.Record {
 }
 
 // pin makes the snapshot and the record of t in one step.
-func (m *Manager) pin(ctx context.Context, space offload.AddressSpace, ranges []blockdev.Range, t *pending) error {
-	s, err := space.Snapshot(ctx, ranges, func(snapshot uint64) []backstore.Record {
+func (m *Manager) pin(ctx context.Context, object offload.Object, ranges []blockdev.Range, t *pending) error {
+	s, err := object.Snapshot(ctx, ranges, func(snapshot uint64) []backstore.Record {
 		t.record.Snapshot = snapshot
 		return []backstore.Record{t.live()}
 	})
@@ -232,26 +232,26 @@ func (m *Manager) pin(ctx context.Context, space offload.AddressSpace, ranges []
 	return nil
 }
 
-// undo removes a token that nobody will learn of.
+// undo removes a token that no caller has got.
 func (m *Manager) undo(ctx context.Context, e *entry) error {
 	e.record.Lock()
 	defer e.record.Unlock()
-	return m.bury(context.WithoutCancel(ctx), e, []backstore.Record{deletion(livePrefix, e.id)})
+	return m.storeEnd(context.WithoutCancel(ctx), e, []backstore.Record{deletion(livePrefix, e.id)})
 }
 
-// enter makes a token one of the live ones. A change vulnerable token can have
-// ended since it was made; it counts all the same.
-func (m *Manager) enter(e *entry) {
-	e.record.Lock() // an end under way is over then, and known
+// addLive adds a token to the live ones. A change vulnerable token can have ended since
+// it was made; it is counted as created nevertheless.
+func (m *Manager) addLive(e *entry) {
+	e.record.Lock() // waits for an end that is under way
 	defer e.record.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.stats.Created++
-	if e.dying != 0 {
+	if e.ended != 0 {
 		return
 	}
 	m.live[e.id] = e
 	m.tally(&e.rec, 1)
 	m.stats.PinnedBytes += e.rec.pinned()
-	m.rest(e, time.Now().Add(e.rec.Inactivity))
+	m.setIdle(e, time.Now().Add(e.rec.Inactivity))
 }

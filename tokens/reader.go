@@ -9,7 +9,7 @@ import (
 	"odx/blockdev"
 )
 
-// PastEnd is what a Reader gives behind the last byte of its token.
+// PastEnd is what a Reader returns past the last byte of its token.
 type PastEnd uint8
 
 const (
@@ -33,9 +33,9 @@ type Reader struct {
 	pastEnd PastEnd
 }
 
-// OpenReader opens the token t for reading. What it gives is of one moment: for
-// an access upon reference token, the moment of this call. The reader ends with
-// ctx, and the caller closes it.
+// OpenReader opens the token t for reading. It reads a single point in time: for an
+// access upon reference token, that of this call. The reader ends with ctx, and the
+// caller closes it.
 //
 // Errors: those that refuse a token, and ErrAccess.
 func (m *Manager) OpenReader(ctx context.Context, t *Token, o ReaderOptions) (*Reader, error) {
@@ -79,7 +79,7 @@ func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// fill reads bytes of the token; the snapshot refuses all others.
+// fill reads bytes of the token; the snapshot checks the range.
 func (r *Reader) fill(ctx context.Context, p []byte, off int64) error {
 	if err := r.use.ctx.Err(); err != nil {
 		return r.use.err(err)

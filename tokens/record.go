@@ -19,7 +19,7 @@ const (
 	tombstonePrefix = keyPrefix + "dead/"
 )
 
-// Creator tells who made a token.
+// Creator identifies who made a token.
 type Creator struct {
 	// Initiator and Target name the I_T nexus; empty for a token that was not
 	// made over SCSI.
@@ -33,7 +33,7 @@ type Creator struct {
 // of the first form, which lacked nothing else.
 const recordVersion = 1
 
-// record is what is known of a live token, and kept of it in the store.
+// record is the state of a live token that the store keeps.
 type record struct {
 	Type        RODType
 	Name        []byte // the token's secret
@@ -152,7 +152,7 @@ func checkVersion(version int) error {
 	return nil
 }
 
-// checkPlace reports whether the record says where the data is.
+// checkPlace checks that the record says where the data is.
 func (r *record) checkPlace() error {
 	switch r.Type.holding() {
 	case inSnapshot:
@@ -181,13 +181,13 @@ func (r *record) pinned() int64 {
 	return r.Length
 }
 
-// tombstone is what is kept of a token that is no more, so that its holder
-// learns why. It is durable, as the words of a Cause are.
+// tombstone is why a token ended, for the sense code that its holder gets. It is
+// durable, as the words of a Cause are.
 type tombstone struct {
 	Version int       `json:"version"`
 	Reason  Reason    `json:"reason"`
 	Cause   Cause     `json:"cause,omitempty"`
-	Died    time.Time `json:"died"`
+	Ended   time.Time `json:"died"`
 }
 
 func (t tombstone) encode() []byte {
@@ -229,14 +229,14 @@ func deletion(prefix string, id ID) backstore.Record {
 	return backstore.Record{Key: tokenKey(prefix, id)}
 }
 
-// Reason is why a token died.
+// Reason is why a token ended.
 type Reason uint8
 
 // The reasons, in the words of SPC-4 r37 table 111.
 const (
 	Expired   Reason = iota + 1 // its inactivity timeout passed
-	Cancelled                   // the copy manager gave it up
-	Revoked                     // an administrator took it back
+	Cancelled                   // the copy manager ended it
+	Revoked                     // an administrator ended it
 	Deleted                     // a user deleted it (DEL_TKN)
 )
 

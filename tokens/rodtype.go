@@ -80,14 +80,14 @@ func (t RODType) concrete() (RODType, error) {
 	return t, nil
 }
 
-// holding is where the data is that a token stands for.
+// holding is where the data of a token is.
 type holding uint8
 
 const (
-	nowhere           holding = iota // the manager makes and takes no such token
+	nowhere           holding = iota // no such token is made or accepted
 	inSnapshot                       // pinned
 	inVolume                         // as the volume is when the token is used
-	inUnchangedVolume                // in the volume until somebody writes there
+	inUnchangedVolume                // in the volume until the next write to the ranges
 	whereFound                       // in any volume, if the digest says so
 )
 

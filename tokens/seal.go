@@ -10,7 +10,7 @@ import (
 	"github.com/zeebo/blake3"
 )
 
-// sealer makes the tokens of one store genuine, and tells whether one is.
+// sealer authenticates the tokens of one store.
 type sealer struct {
 	store [16]byte
 	key   [32]byte
@@ -18,7 +18,7 @@ type sealer struct {
 	hashers sync.Pool // of *blake3.Hasher with key
 }
 
-// newName returns the random parts of a new token.
+// newName sets the random parts of a new token.
 func newName(f *fields) {
 	// crypto/rand.Read never fails (it ends the process instead).
 	var id [8]byte
@@ -34,8 +34,8 @@ func (s *sealer) seal(t *Token) {
 	copy(t[offMAC:], sum[:])
 }
 
-// check tells whether t is a token that this store made, byte for byte. The
-// order of its errors is the standard's (SPC-4 r37 5.17.6.5.2.3).
+// check returns nil if t is, byte for byte, a token that this store made. The order of
+// its errors is the standard's (SPC-4 r37 5.17.6.5.2.3).
 func (s *sealer) check(t *Token) error {
 	if err := t.checkLength(); err != nil {
 		return err
@@ -44,10 +44,10 @@ func (s *sealer) check(t *Token) error {
 	if t.store() == s.store {
 		mac := s.mac(t)
 		if subtle.ConstantTimeCompare(mac[:], t[offMAC:]) != 1 {
-			return fmt.Errorf("%w: it is not as this store made it", ErrCorrupt)
+			return fmt.Errorf("%w: its MAC is wrong", ErrCorrupt)
 		}
 	} else if marked && binary.BigEndian.Uint32(t[offChecksum:]) != checksum(t) {
-		return fmt.Errorf("%w: it was damaged on the way", ErrCorrupt)
+		return fmt.Errorf("%w: its checksum is wrong", ErrCorrupt)
 	} else if t[offCreator] != 0xE4 {
 		return fmt.Errorf("%w: no creator logical unit descriptor", ErrCorrupt)
 	}

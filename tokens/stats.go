@@ -30,34 +30,34 @@ type Stats struct {
 	Cancelled uint64
 	Revoked   uint64
 	Deleted   uint64
-	// CancelledFor has by cause the tokens that the manager gave up, those among
-	// them that their users had deleted as a hint.
+	// CancelledFor counts the tokens that the manager cancelled, by cause, including
+	// those that their users had deleted as a hint.
 	CancelledFor map[Cause]uint64
 	// Refused counts operations that were refused, by the error in words.
 	Refused map[string]uint64
 }
 
-// Stats returns the counts of now.
+// Stats returns the current counts.
 func (m *Manager) Stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.stats
-	s.Live, s.Tombstones, s.MemoryBytes = len(m.live), len(m.dead.byID), m.memory
+	s.Live, s.Tombstones, s.MemoryBytes = len(m.live), len(m.ended.byID), m.memory
 	s.CancelledFor, s.Refused = maps.Clone(s.CancelledFor), maps.Clone(s.Refused)
 	return s
 }
 
-// Cause is why the manager gave a token up.
+// Cause is why the manager cancelled a token.
 type Cause uint8
 
 // The causes.
 const (
 	TooManyTokens Cause = iota + 1 // a new token took its place
 	TooMuchMemory                  // a new token took its memory
-	HoldsTooMuch                   // tokens held more than the limit
+	HoldsTooMuch                   // tokens held more bytes than the limit
 	OutOfSpace                     // the store needed its space
 	Overwritten                    // change vulnerable, and its data was going to change
-	DataGone                       // its volume is gone, or no longer watched
+	DataGone                       // its volume was deleted, or could not be watched again
 )
 
 // causeWords are durable, and known to clients of the API.
@@ -88,9 +88,9 @@ func (c *Cause) UnmarshalText(text []byte) error {
 	return fmt.Errorf("%w: cause %q", errRecord, text)
 }
 
-// ended counts the end of a token and tells the log about one that the manager
-// gave up. A hash token has no entry. m.mu is held.
-func (m *Manager) ended(e *entry, t tombstone) {
+// countEnd counts the end of a token and logs one that the manager cancelled. A hash
+// token has no entry. m.mu is held.
+func (m *Manager) countEnd(e *entry, t tombstone) {
 	switch t.Reason {
 	case Expired:
 		m.stats.Expired++
@@ -108,8 +108,8 @@ func (m *Manager) ended(e *entry, t tombstone) {
 	m.log.WithFields(logrus.Fields{
 		"token": e.id, "cause": t.Cause.String(), "type": e.rec.Type.String(), "bytes": e.rec.Length,
 		"initiator": e.rec.Creator.Initiator, "volume": e.rec.Creator.Volume, "priority": e.rec.Priority,
-		"uses": e.rec.Uses, "age": t.Died.Sub(e.rec.Created).Round(time.Millisecond),
-	}).Info("token given up")
+		"uses": e.rec.Uses, "age": t.Ended.Sub(e.rec.Created).Round(time.Millisecond),
+	}).Info("token cancelled")
 }
 
 // refusals are the errors by which refused operations are counted.

@@ -21,16 +21,17 @@ type Store interface {
 	// HeldBytes measures what the snapshots keep alive that nothing else refers
 	// to.
 	HeldBytes(ctx context.Context, snapshots []uint64) (backstore.Held, error)
-	// OnFull sets what is called when a write does not fit, with the bytes that
-	// it needs: as long as it returns true, and the write still does not fit.
-	OnFull(giveUp func(ctx context.Context, need int64) bool)
+	// OnFull sets the function that a write which does not fit calls with the bytes
+	// that it needs, for as long as the function returns true and the write still does
+	// not fit.
+	OnFull(makeRoom func(ctx context.Context, need int64) bool)
 	// GetRecord returns backstore.ErrNotFound for an absent key.
 	GetRecord(key []byte) ([]byte, error)
-	// Space returns the address space with an ID; backstore.ErrNotFound when
-	// there is none.
-	Space(id [16]byte) (offload.AddressSpace, error)
-	// Spaces returns all address spaces but stages, files last.
-	Spaces() []offload.AddressSpace
+	// ObjectByID returns the object with an ID; backstore.ErrNotFound when there is
+	// none.
+	ObjectByID(id [16]byte) (offload.Object, error)
+	// Objects returns all objects but stages, files last.
+	Objects() []offload.Object
 	// NewDigest returns the digest of no bytes.
 	NewDigest() offload.Digest
 }

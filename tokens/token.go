@@ -17,11 +17,11 @@ const TokenLength = 512
 // of a token that REPORT ALL ROD TOKENS shows (SPC-4 r37 6.31).
 const ManagementLength = 96
 
-// rodTokenLength is the ROD TOKEN LENGTH field: the bytes behind it.
+// rodTokenLength is the ROD TOKEN LENGTH field: the bytes after it.
 const rodTokenLength = TokenLength - 8
 
-// Token is a ROD token as it travels (SPC-4 r37 5.17.6.4). Whoever has it may
-// use it, so it belongs in no log.
+// Token is a ROD token on the wire (SPC-4 r37 5.17.6.4). Its holder may use it, so it
+// belongs in no log.
 type Token [TokenLength]byte
 
 // Byte offsets in a token. The extended ROD token data, from 256, is ours.
@@ -44,12 +44,12 @@ const (
 // nameLength is the length of a token's secret: 256 bits.
 const nameLength = offRandom - offName
 
-// magic is "odx token, version 1". A token with other bytes there that names
-// no store of ours comes from somebody else's copy manager.
+// magic is "odx token, version 1". A token with other bytes there that does not name
+// this store was made by another vendor's copy manager.
 var magic = [8]byte{'o', 'd', 'x', 'R', 'O', 'D', 0, 1}
 
-// ID is the COPY MANAGER ROD TOKEN IDENTIFIER: it tells live tokens apart and
-// gives no right to use them.
+// ID is the COPY MANAGER ROD TOKEN IDENTIFIER: it is unique among live tokens and gives
+// no right to use them.
 type ID uint64
 
 // String returns the identifier as 16 hexadecimal digits.
@@ -67,7 +67,7 @@ func ParseID(s string) (ID, error) {
 	return ID(binary.BigEndian.Uint64(b)), nil
 }
 
-// LU is what a token says about the logical unit on which it was made.
+// LU describes the logical unit on which a token was made.
 type LU struct {
 	// NAA is the 8 or 16 byte NAA designator of the logical unit. Empty: one
 	// derived from the store's ID.
@@ -92,7 +92,7 @@ type fields struct {
 	random  [offChecksum - offRandom]byte
 }
 
-// encode lays f out as a token; the MAC is left to seal.
+// encode returns f in the layout of a token; seal adds the MAC.
 func (f *fields) encode() *Token {
 	t := new(Token)
 	be := binary.BigEndian
@@ -170,7 +170,7 @@ func (t *Token) bytes() int64 {
 	if be := binary.BigEndian; be.Uint64(t[offBytes:]) == 0 && be.Uint64(t[offBytes+8:]) <= math.MaxInt64 {
 		return int64(be.Uint64(t[offBytes+8:]))
 	}
-	return 0 // no token of ours
+	return 0 // not a token of this store
 }
 
 // setRandom replaces the random bytes.
@@ -195,6 +195,6 @@ func (t *Token) checkLength() error {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// checksum returns the value for offChecksum. It only tells a damaged token
-// from one of another store, whose MAC cannot be checked here; it proves nothing.
+// checksum returns the value for offChecksum. It distinguishes a damaged token from one
+// of another store, whose MAC cannot be checked here; it authenticates nothing.
 func checksum(t *Token) uint32 { return crc32.Checksum(t[:offChecksum], castagnoli) }

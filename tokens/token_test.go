@@ -16,7 +16,7 @@ import (
 	"odx/blockdev"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
+var rewrite = flag.Bool("rewrite", false, "rewrite the golden files")
 
 // golden compares p with the hex dump in testdata.
 func golden(t *testing.T, name string, p []byte) {
@@ -77,11 +77,11 @@ func exampleToken() *Token {
 	return t
 }
 
-func TestTokenLayout(t *testing.T) {
+func TestToken_Layout(t *testing.T) {
 	golden(t, "token.hex", exampleToken()[:])
 }
 
-func TestTokenWithoutNamesGetsLocallyAssignedDesignators(t *testing.T) {
+func TestToken_LocalDesignators(t *testing.T) {
 	for _, name := range []string{"", "iqn.2026-11.example:" + strings.Repeat("x", 200)} {
 		f := exampleFields()
 		f.lu.NAA, f.lu.TargetName = nil, name
@@ -95,9 +95,9 @@ func TestTokenWithoutNamesGetsLocallyAssignedDesignators(t *testing.T) {
 	}
 }
 
-// SPC-4 wants a null behind the SCSI name string and a length that is a
-// multiple of four.
-func TestTargetDescriptorFillsItsPlace(t *testing.T) {
+// SPC-4 requires a null after the SCSI name string and a length that is a multiple of
+// four.
+func TestToken_TargetDescriptor(t *testing.T) {
 	for n := 1; n <= 130; n++ {
 		p := make([]byte, 128)
 		putTarget(p, strings.Repeat("n", n), [16]byte{})
@@ -113,7 +113,7 @@ func TestTargetDescriptorFillsItsPlace(t *testing.T) {
 	}
 }
 
-func TestManagementTokenHoldsNoSecret(t *testing.T) {
+func TestToken_ManagementPart(t *testing.T) {
 	a, b := exampleFields(), exampleFields()
 	newName(b)
 	b.id = a.id
@@ -123,7 +123,7 @@ func TestManagementTokenHoldsNoSecret(t *testing.T) {
 	}
 }
 
-func TestEveryChangedBitIsNoticed(t *testing.T) {
+func TestSealer_Check_everyBit(t *testing.T) {
 	s, good := exampleSealer(), exampleToken()
 	if err := s.check(good); err != nil {
 		t.Fatal(err)
@@ -141,7 +141,7 @@ func TestEveryChangedBitIsNoticed(t *testing.T) {
 	}
 }
 
-func TestForeignTokens(t *testing.T) {
+func TestSealer_Check(t *testing.T) {
 	const unusedType = 0xFF000000 // device type specific
 	s := exampleSealer()
 	otherStore, otherKey := exampleSealer(), exampleSealer()
@@ -221,9 +221,9 @@ func FuzzToken(f *testing.F) {
 	})
 }
 
-// TestRecordVersions: records have a version; those of the first form, which have
+// TestRecord_Versions: records have a version; those of the first form, which have
 // none, are still read, and later ones are distinguished from damaged ones.
-func TestRecordVersions(t *testing.T) {
+func TestRecord_Versions(t *testing.T) {
 	r := record{Type: RODTypePointInTimeDefault, Name: make([]byte, nameLength), Management: make([]byte, ManagementLength),
 		Length: 512, BlockLength: 512, Inactivity: 1, Created: time.Unix(1, 0).UTC(), LastUsed: time.Unix(2, 0).UTC()}
 	const golden = `{"version":1,"type":8388608,"name":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","management":"%s","length":512,"block_length":512,"creator":{},"created":"1970-01-01T00:00:01Z","last_used":"1970-01-01T00:00:02Z","inactivity":1,"uses":0}`
@@ -231,10 +231,10 @@ func TestRecordVersions(t *testing.T) {
 	if got := string(r.encode()); got != want {
 		t.Errorf("record of a token: %s, want %s", got, want)
 	}
-	g := tombstone{Reason: Revoked, Died: time.Unix(3, 0).UTC()}
-	wantGrave := `{"version":1,"reason":3,"died":"1970-01-01T00:00:03Z"}`
-	if got := string(g.encode()); got != wantGrave {
-		t.Errorf("record of a dead token: %s, want %s", got, wantGrave)
+	g := tombstone{Reason: Revoked, Ended: time.Unix(3, 0).UTC()}
+	wantTombstone := `{"version":1,"reason":3,"died":"1970-01-01T00:00:03Z"}`
+	if got := string(g.encode()); got != wantTombstone {
+		t.Errorf("tombstone: %s, want %s", got, wantTombstone)
 	}
 	for name, tt := range map[string]struct {
 		version string // instead of "version":1,
@@ -249,15 +249,15 @@ func TestRecordVersions(t *testing.T) {
 		if !errors.Is(err, tt.err) || err == nil && string(got.encode()) != want {
 			t.Errorf("token, version %s: %+v, %v, want %v", name, got, err, tt.err)
 		}
-		grave, err := decodeTombstone([]byte(strings.Replace(wantGrave, `"version":1,`, tt.version, 1)))
-		if !errors.Is(err, tt.err) || err == nil && string(grave.encode()) != wantGrave {
-			t.Errorf("dead token, version %s: %+v, %v, want %v", name, grave, err, tt.err)
+		ts, err := decodeTombstone([]byte(strings.Replace(wantTombstone, `"version":1,`, tt.version, 1)))
+		if !errors.Is(err, tt.err) || err == nil && string(ts.encode()) != wantTombstone {
+			t.Errorf("tombstone, version %s: %+v, %v, want %v", name, ts, err, tt.err)
 		}
 	}
 }
 
-// TestRecordFields holds the bytes of records in which every field has something.
-func TestRecordFields(t *testing.T) {
+// TestRecord_Fields holds the bytes of records in which every field has something.
+func TestRecord_Fields(t *testing.T) {
 	r := record{
 		Type: RODTypeAccessUponReference, Name: bytes.Repeat([]byte{1}, nameLength), Management: make([]byte, ManagementLength), Snapshot: 2,
 		Length: 512, BlockLength: 4096, Creator: Creator{Initiator: "iqn.i", Target: "iqn.t", Volume: "v"},
@@ -274,9 +274,9 @@ func TestRecordFields(t *testing.T) {
 	if back, err := decodeRecord([]byte(want)); err != nil || string(back.encode()) != want {
 		t.Errorf("read as %+v, %v", back, err)
 	}
-	g := tombstone{Reason: Cancelled, Cause: OutOfSpace, Died: time.Unix(3, 0).UTC()}
+	g := tombstone{Reason: Cancelled, Cause: OutOfSpace, Ended: time.Unix(3, 0).UTC()}
 	if got, want := string(g.encode()), `{"version":1,"reason":2,"cause":"out of space","died":"1970-01-01T00:00:03Z"}`; got != want {
-		t.Errorf("a dead token: %s, want %s", got, want)
+		t.Errorf("tombstone: %s, want %s", got, want)
 	}
 }
 

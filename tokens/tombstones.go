@@ -1,21 +1,21 @@
 package tokens
 
-// tombstones remembers what became of the tokens that died last.
+// tombstones holds the tombstones of the tokens that ended last.
 type tombstones struct {
 	max   int
 	byID  map[ID]tombstone
 	order []ID // oldest first
 }
 
-// surplus returns the tombstones to forget so that one more fits.
+// surplus returns the tombstones to delete so that one more fits.
 func (t *tombstones) surplus() []ID {
 	n := max(len(t.order)+1-t.max, 0)
 	return append([]ID(nil), t.order[:min(n, len(t.order))]...)
 }
 
-// add sets up a tombstone and forgets others. Two callers may have been given
-// the same surplus; the next one makes up for it.
-func (t *tombstones) add(id ID, grave tombstone, forget []ID) {
+// add adds a tombstone and deletes others. If two callers got the same surplus, the
+// next one deletes more.
+func (t *tombstones) add(id ID, ts tombstone, forget []ID) {
 	for _, old := range forget {
 		delete(t.byID, old)
 	}
@@ -25,6 +25,6 @@ func (t *tombstones) add(id ID, grave tombstone, forget []ID) {
 		}
 		t.order = t.order[1:]
 	}
-	t.byID[id] = grave
+	t.byID[id] = ts
 	t.order = append(t.order, id)
 }

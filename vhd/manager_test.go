@@ -257,7 +257,7 @@ func TestInUse(t *testing.T) {
 	b.do(t, Request{Operation: Compact, Source: "a.vhdx"})
 }
 
-// TestRefused: each mistake is named, and leaves nothing behind.
+// TestRefused: each mistake is named, and leaves nothing.
 func TestRefused(t *testing.T) {
 	b := start(t)
 	b.raw(t, "junk.vhdx", noise(1, 5*mib))

@@ -21,8 +21,8 @@ type placed struct {
 func byPlace(a, b placed) int { return cmp.Compare(a.block.Offset, b.block.Offset) }
 func byBlock(a, b placed) int { return cmp.Compare(a.index, b.index) }
 
-// rewrite rebuilds a disk, in the same format and with the same structure: blocks
-// that have data in the given order, one behind the other, and none without.
+// rewrite rebuilds a disk, in the same format and with the same structure: blocks that
+// have data in the given order, one after the other, and none without.
 func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result, error) {
 	name := cmp.Or(j.request.Destination, j.request.Source)
 	if FormatOf(name) != FormatOf(j.request.Source) {
@@ -88,7 +88,7 @@ func (j *job) checkCut(ctx context.Context, size int64) error {
 				return err
 			}
 			if !zeros {
-				return fmt.Errorf("%w: %s has data after byte %d, which %d bytes would cut off; shrink the partition first and discard what is behind it", blockdev.ErrInvalid, j.request.Source, p.at, size)
+				return fmt.Errorf("%w: %s has data after byte %d, which %d bytes would cut off; shrink the partition first and discard what follows it", blockdev.ErrInvalid, j.request.Source, p.at, size)
 			}
 		}
 	}

@@ -13,9 +13,9 @@ import (
 
 	"odx/api/doctor"
 	"odx/initiator"
+	"odx/offload/offloadtest"
 	"odx/target/iscsi"
 	"odx/target/scsi"
-	"odx/tokens/tokentest"
 )
 
 // foreign is a target other than odx. Its LUN 0 has data; set configures both LUNs.
@@ -24,7 +24,7 @@ func foreign(t *testing.T, set func(lu *scsi.LogicalUnit) error) func(lun uint16
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	device := scsi.NewTarget(scsi.TargetConfig{Name: name, Log: logrus.NewEntry(log)})
-	store := tokentest.NewStore([16]byte{1})
+	store := offloadtest.NewStore([16]byte{1})
 	for lun := range uint16(2) {
 		v := store.NewVolume(string(rune('a'+lun)), 4<<20)
 		if err := v.WriteAt(t.Context(), []byte(strings.Repeat("source", 1<<12)), 0); err != nil {

@@ -64,8 +64,8 @@ func NewCache(c CacheConfig) (*Cache, error) {
 // Size implements Volume.
 func (c *Cache) Size() int64 { return c.of.Size() }
 
-// Leaves implements Device.
-func (c *Cache) Leaves() []blockdev.Volume { return c.of.Leaves() }
+// Backing implements Device.
+func (c *Cache) Backing() []blockdev.Volume { return c.of.Backing() }
 
 // Held returns the number of bytes in the cache, and how many of them are dirty.
 func (c *Cache) Held() (bytes, dirty int64) {

@@ -9,11 +9,11 @@ import (
 )
 
 // Who needs the gate to itself does not wait without end for a write that stalls, nor
-// do the writes behind it.
-func TestGate_Patience(t *testing.T) {
+// do the later writes.
+func TestGate_MaxWait(t *testing.T) {
 	ctx := t.Context()
 	g := NewGate()
-	g.patience = time.Millisecond
+	g.maxWait = time.Millisecond
 	if err := g.enter(ctx); err != nil { // the write that stalls
 		t.Fatal(err)
 	}
@@ -25,7 +25,7 @@ func TestGate_Patience(t *testing.T) {
 	}
 	g.leave()
 	g.leave()
-	g.patience = time.Hour
+	g.maxWait = time.Hour
 	if err := g.shut(ctx); err != nil {
 		t.Errorf("after the write: %v", err)
 	}

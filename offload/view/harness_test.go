@@ -16,8 +16,8 @@ import (
 	"odx/backstore/vfs"
 	"odx/blockdev"
 	"odx/offload"
+	"odx/offload/offloadtest"
 	"odx/tokens"
-	"odx/tokens/tokentest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -46,14 +46,14 @@ type bed struct {
 	disk    disk
 	store   *backstore.Store
 	manager *tokens.Manager
-	foreign *tokentest.Store // for volumes outside the store
+	foreign *offloadtest.Store // for volumes outside the store
 	closers []func(context.Context) error
 	names   int
 }
 
 func open(t fataler, d disk) *bed {
 	t.Helper()
-	b := &bed{disk: d, foreign: tokentest.NewStore([16]byte{9})}
+	b := &bed{disk: d, foreign: offloadtest.NewStore([16]byte{9})}
 	var err error
 	b.store, err = backstore.Open(ctx, backstore.Options{
 		Dir: "/store", Log: discard(), FS: d.fs, CacheBytes: 4 << 20,
@@ -109,7 +109,7 @@ func (b *bed) volume(t fataler, size int64) *backstore.Volume {
 
 // outside creates a volume outside the store, with blocks of 512 bytes.
 func (b *bed) outside(size int64) blockdev.Volume {
-	return tokentest.Dumb{Volume: b.foreign.NewVolume(b.name(), size), BlockLength: 512}
+	return offloadtest.Foreign{Volume: b.foreign.NewVolume(b.name(), size), BlockLength: 512}
 }
 
 func (b *bed) base(v blockdev.Volume) Device { return Base(b.manager.Engine(), v) }

@@ -21,10 +21,10 @@ func (v *Mirror) Size() int64 {
 	return size
 }
 
-// Leaves implements Device.
-func (v *Mirror) Leaves() (all []blockdev.Volume) {
+// Backing implements Device.
+func (v *Mirror) Backing() (all []blockdev.Volume) {
 	for _, leg := range v.Legs {
-		all = append(all, leg.Leaves()...)
+		all = append(all, leg.Backing()...)
 	}
 	return all
 }

@@ -42,8 +42,8 @@ func TestStripe_Offload(t *testing.T) {
 	// Offload writes: a call of the stripe's Map ends at a stripe unit.
 	src := b.volume(t, size)
 	must(t, src.WriteAt(ctx, pattern(3, size), 0))
-	space, _ := offload.ExtentStore{Store: b.store}.AddressSpace(src)
-	held, err := space.Snapshot(ctx, []blockdev.Range{{Length: size}}, nil)
+	object, _ := offload.ExtentStore{Store: b.store}.Object(src)
+	held, err := object.Snapshot(ctx, []blockdev.Range{{Length: size}}, nil)
 	must(t, err)
 	defer held.Release()
 	for _, c := range []struct{ dst, length, want int64 }{

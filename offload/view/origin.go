@@ -172,8 +172,8 @@ func (v *Origin) note(ctx context.Context, off, length int64) error {
 // Size implements Volume.
 func (v *Origin) Size() int64 { return v.Of.Size() }
 
-// Leaves implements Device.
-func (v *Origin) Leaves() []blockdev.Volume { return v.Of.Leaves() }
+// Backing implements Device.
+func (v *Origin) Backing() []blockdev.Volume { return v.Of.Backing() }
 
 // Flush implements Volume.
 func (v *Origin) Flush(ctx context.Context) error {
@@ -267,9 +267,9 @@ func (v *Snapshot) readOnly() error {
 // Size implements Volume.
 func (v *Snapshot) Size() int64 { return v.origin.Size() }
 
-// Leaves implements Device.
-func (v *Snapshot) Leaves() []blockdev.Volume {
-	return append(v.origin.Leaves(), v.origin.Before)
+// Backing implements Device.
+func (v *Snapshot) Backing() []blockdev.Volume {
+	return append(v.origin.Backing(), v.origin.Before)
 }
 
 // Flush implements Volume.

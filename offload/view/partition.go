@@ -24,7 +24,7 @@ func NewPartition(of Device, start, length int64) (Device, error) {
 
 func (v *partition) Size() int64                     { return v.length }
 func (v *partition) Flush(ctx context.Context) error { return v.of.Flush(ctx) }
-func (v *partition) Leaves() []blockdev.Volume       { return v.of.Leaves() }
+func (v *partition) Backing() []blockdev.Volume      { return v.of.Backing() }
 
 func (v *partition) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return blockdev.Translate(v.of.ReadAt(ctx, p, v.start+off), -v.start)

@@ -36,20 +36,20 @@ func SetIdentity(ctx context.Context, r Records, view, over string) error {
 
 // Forget deletes the records of a view.
 func Forget(ctx context.Context, r Records, view string) error {
-	var gone []backstore.Record
+	var recs []backstore.Record
 	err := r.ScanRecords(recordKey(view, ""), func(key, _ []byte) error {
-		gone = append(gone, backstore.Record{Key: append([]byte(nil), key...)})
+		recs = append(recs, backstore.Record{Key: append([]byte(nil), key...)})
 		return nil
 	})
-	if err != nil || len(gone) == 0 {
+	if err != nil || len(recs) == 0 {
 		return err
 	}
-	for len(gone) > 0 { // the maximum of a journal record
-		n := min(len(gone), 1000)
-		if err := r.PutRecords(ctx, gone[:n]...); err != nil {
+	for len(recs) > 0 { // the maximum of a journal record
+		n := min(len(recs), 1000)
+		if err := r.PutRecords(ctx, recs[:n]...); err != nil {
 			return err
 		}
-		gone = gone[n:]
+		recs = recs[n:]
 	}
 	return r.Flush(ctx)
 }

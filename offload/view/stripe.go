@@ -42,9 +42,9 @@ func (v *stripe) Size() int64 {
 	return least / v.unit * v.unit * int64(len(v.legs))
 }
 
-func (v *stripe) Leaves() (all []blockdev.Volume) {
+func (v *stripe) Backing() (all []blockdev.Volume) {
 	for _, leg := range v.legs {
-		all = append(all, leg.Leaves()...)
+		all = append(all, leg.Backing()...)
 	}
 	return all
 }

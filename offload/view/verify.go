@@ -63,8 +63,8 @@ func NewVerify(name string, of Device, sums blockdev.Volume, e *offload.Engine) 
 // Size implements Volume.
 func (v *Verify) Size() int64 { return v.of.Size() }
 
-// Leaves implements Device.
-func (v *Verify) Leaves() []blockdev.Volume { return v.of.Leaves() }
+// Backing implements Device.
+func (v *Verify) Backing() []blockdev.Volume { return v.of.Backing() }
 
 // Flush implements Volume.
 func (v *Verify) Flush(ctx context.Context) error {

@@ -34,8 +34,8 @@ type Device interface {
 	// number of bytes mapped, contiguous from dst: at least one, and possibly fewer
 	// than length without an error.
 	Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error)
-	// Leaves returns the volumes at the bottom.
-	Leaves() []blockdev.Volume
+	// Backing returns the volumes at the bottom.
+	Backing() []blockdev.Volume
 }
 
 // Records store the state of views durably.
@@ -64,7 +64,7 @@ func (b base) Map(ctx context.Context, dst int64, s offload.Snapshot, src, lengt
 	return b.engine.MapTo(ctx, b.Volume, dst, s, src, length)
 }
 
-func (b base) Leaves() []blockdev.Volume { return []blockdev.Volume{b.Volume} }
+func (b base) Backing() []blockdev.Volume { return []blockdev.Volume{b.Volume} }
 
 // MaxPieces is the maximum number of pieces of one offload read. For a stripe with a
 // unit of 64 KiB it limits a token to 1 GiB.
@@ -98,16 +98,16 @@ func (d inner) Pieces(ctx context.Context, ranges []blockdev.Range, take func([]
 // bytes, so that a token is a point-in-time view of several volumes.
 type Gate struct {
 	sem *semaphore.Weighted
-	// patience bounds the wait for writes that are under way, since later ones wait
+	// maxWait bounds the wait for writes that are under way, since later ones wait
 	// for its end.
-	patience time.Duration
+	maxWait time.Duration
 }
 
-// gatePatience is the patience of a gate.
-const gatePatience = 2 * time.Second
+// gateMaxWait is the maxWait of a gate.
+const gateMaxWait = 2 * time.Second
 
 // NewGate returns a gate that is open.
-func NewGate() Gate { return Gate{semaphore.NewWeighted(math.MaxInt64), gatePatience} }
+func NewGate() Gate { return Gate{semaphore.NewWeighted(math.MaxInt64), gateMaxWait} }
 
 func (g Gate) enter(ctx context.Context) error { return g.sem.Acquire(ctx, 1) }
 func (g Gate) leave()                          { g.sem.Release(1) }
@@ -116,7 +116,7 @@ func (g Gate) open()                           { g.sem.Release(math.MaxInt64) }
 // shut waits until no write is under way, and keeps later ones out. It returns
 // blockdev.ErrBusy where a write takes too long.
 func (g Gate) shut(ctx context.Context) error {
-	limited, cancel := context.WithTimeout(ctx, g.patience)
+	limited, cancel := context.WithTimeout(ctx, g.maxWait)
 	defer cancel()
 	err := g.sem.Acquire(limited, math.MaxInt64)
 	if err != nil && ctx.Err() == nil {

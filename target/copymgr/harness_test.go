@@ -15,10 +15,10 @@ import (
 	"go.uber.org/goleak"
 
 	"odx/blockdev"
+	"odx/offload/offloadtest"
 	"odx/target/bufpool"
 	"odx/target/scsi"
 	"odx/tokens"
-	"odx/tokens/tokentest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -68,7 +68,7 @@ const (
 // testbed is a target with logical units over an in-memory store, and what an
 // initiator sees of it.
 type testbed struct {
-	store   *tokentest.Store
+	store   *offloadtest.Store
 	tokens  *tokens.Manager
 	manager *Manager
 	target  *scsi.Target
@@ -95,7 +95,7 @@ func newTestbed(t fataler, l tokens.Limits) *testbed {
 // newTestbedWith is newTestbed with policies for tokens.
 func newTestbedWith(t fataler, o tokens.Options) *testbed {
 	t.Helper()
-	b := &testbed{store: tokentest.NewStore([16]byte{1})}
+	b := &testbed{store: offloadtest.NewStore([16]byte{1})}
 	o.Store, o.Log = b.store, discard()
 	m, err := tokens.Open(ctx, o)
 	if err != nil {
@@ -105,7 +105,7 @@ func newTestbedWith(t fataler, o tokens.Options) *testbed {
 	log.SetOutput(&b.log)
 	b.tokens, b.manager = m, New(m, nil, logrus.NewEntry(log))
 	b.target = scsi.NewTarget(scsi.TargetConfig{Name: "iqn.2026-11.example.odx:disks"})
-	outside := tokentest.Dumb{Volume: tokentest.NewStore([16]byte{2}).NewVolume("c", unitBytes), BlockLength: 512}
+	outside := offloadtest.Foreign{Volume: offloadtest.NewStore([16]byte{2}).NewVolume("c", unitBytes), BlockLength: 512}
 	for i, c := range []scsi.LUConfig{
 		{Volume: b.store.NewVolume("a", unitBytes), LogicalBlockLength: 512, Thin: true},
 		{Volume: b.store.NewVolume("b", unitBytes), LogicalBlockLength: 4096, Thin: true},

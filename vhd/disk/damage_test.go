@@ -7,7 +7,7 @@ import (
 
 	"odx/blockdev"
 	"odx/offload"
-	"odx/tokens/tokentest"
+	"odx/offload/offloadtest"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 	"odx/vhd/vhdxfile"
@@ -91,7 +91,7 @@ func (s shortened) ReadAt(ctx context.Context, p []byte, off int64) error {
 // TestDisk_MapFails maps to blocks of which a later one fails: what was done before it
 // is counted, whatever the table has of them.
 func TestDisk_MapFails(t *testing.T) {
-	store := tokentest.NewStore([16]byte{1})
+	store := offloadtest.NewStore([16]byte{1})
 	e, err := offload.Open(t.Context(), store, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -106,13 +106,13 @@ func (d *Disk) Locate(ctx context.Context, off, length int64) ([]offload.Piece, 
 	return pieces, err
 }
 
-// Leaves returns the volumes of the disk and its parents.
-func (d *Disk) Leaves() []blockdev.Volume {
-	var leaves []blockdev.Volume
+// Backing returns the volumes of the disk and its parents.
+func (d *Disk) Backing() []blockdev.Volume {
+	var volumes []blockdev.Volume
 	for ; d != nil; d = d.parent {
 		if v, ok := d.reader.(blockdev.Volume); ok {
-			leaves = append(leaves, v)
+			volumes = append(volumes, v)
 		}
 	}
-	return leaves
+	return volumes
 }

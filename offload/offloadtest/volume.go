@@ -1,4 +1,4 @@
-package tokentest
+package offloadtest
 
 import (
 	"bytes"
@@ -12,8 +12,8 @@ import (
 	"odx/offload"
 )
 
-// Volume is a volume of a Store; it implements offload.AddressSpace and
-// scsi.Volume. Dumb hides all but reading and writing.
+// Volume is a volume of a Store; it implements offload.Object and blockdev.Volume.
+// Foreign hides all but reading and writing.
 type Volume struct {
 	store *Store
 	id    [16]byte
@@ -25,16 +25,16 @@ type Volume struct {
 	watches []*watch
 }
 
-// Name implements offload.AddressSpace.
+// Name implements offload.Object.
 func (v *Volume) Name() string { return v.name }
 
-// ID implements offload.AddressSpace.
+// ID implements offload.Object.
 func (v *Volume) ID() [16]byte { return v.id }
 
-// Size implements tokens.Volume.
+// Size implements blockdev.Volume.
 func (v *Volume) Size() int64 { return int64(len(v.data)) }
 
-// ReadAt implements tokens.Volume.
+// ReadAt implements blockdev.Volume.
 func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 	v.store.mu.Lock()
 	defer v.store.mu.Unlock()
@@ -45,7 +45,7 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return nil
 }
 
-// WriteAt implements tokens.Volume.
+// WriteAt implements blockdev.Volume.
 func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64) error {
 	if err := v.store.fail(ctx, "WriteAt"); err != nil {
 		return err
@@ -56,7 +56,7 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64) error {
 	})
 }
 
-// Unmap implements tokens.Volume.
+// Unmap implements blockdev.Volume.
 func (v *Volume) Unmap(ctx context.Context, off, length int64) error {
 	if err := v.store.fail(ctx, "Unmap"); err != nil {
 		return err
@@ -67,10 +67,10 @@ func (v *Volume) Unmap(ctx context.Context, off, length int64) error {
 	})
 }
 
-// Flush implements scsi.Volume.
+// Flush implements blockdev.Volume.
 func (v *Volume) Flush(ctx context.Context) error { return v.store.Flush(ctx) }
 
-// Snapshot implements offload.AddressSpace.
+// Snapshot implements offload.Object.
 func (v *Volume) Snapshot(ctx context.Context, ranges []blockdev.Range, recs func(uint64) []backstore.Record) (offload.Snapshot, error) {
 	return v.snapshot(ctx, ranges, recs, func() error { return nil })
 }
@@ -101,7 +101,7 @@ func (v *Volume) snapshot(ctx context.Context, ranges []blockdev.Range, recs fun
 	return &snapshot{store: s, id: id, data: data.Bytes()}, nil
 }
 
-// Map implements offload.AddressSpace.
+// Map implements offload.Object.
 func (v *Volume) Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error) {
 	if err := v.store.fail(ctx, "Map"); err != nil {
 		return 0, err
@@ -135,13 +135,13 @@ func (v *Volume) check(ctx context.Context, off, length int64) error {
 	return check(ctx, v.data, off, length)
 }
 
-// change makes a change of a range, after notice to those who watch it.
+// change changes a range after it has notified the watches over it.
 func (v *Volume) change(ctx context.Context, off, length int64, change func() error) error {
 	v.store.mu.Lock()
 	defer v.store.mu.Unlock()
 	for w := v.watching(off, length); w != nil; w = v.watching(off, length) {
 		v.store.mu.Unlock()
-		err := w.tell(ctx)
+		err := w.notify(ctx)
 		v.store.mu.Lock()
 		if err != nil {
 			return err
@@ -165,7 +165,7 @@ type watch struct {
 	over     bool       // guarded by store.mu
 }
 
-// Watch implements offload.AddressSpace.
+// Watch implements offload.Object.
 func (v *Volume) Watch(ctx context.Context, ranges []blockdev.Range, recs []backstore.Record, changing func(context.Context) error) (offload.Watch, error) {
 	if err := v.store.fail(ctx, "Watch"); err != nil {
 		return nil, err
@@ -204,7 +204,7 @@ func (w *watch) Stop() {
 	w.volume.watches = slices.DeleteFunc(w.volume.watches, func(x *watch) bool { return x == w })
 }
 
-func (w *watch) tell(ctx context.Context) error {
+func (w *watch) notify(ctx context.Context) error {
 	w.notice.Lock()
 	defer w.notice.Unlock()
 	w.volume.store.mu.Lock()
@@ -238,42 +238,42 @@ func (v *Volume) watching(off, length int64) *watch {
 	return nil
 }
 
-// Dumb is a volume that no store knows: a plain backing file, say.
-type Dumb struct {
+// Foreign is a volume outside every store, such as a plain backing file.
+type Foreign struct {
 	blockdev.Volume
 	// BlockLength, if set, is the alignment that every access must have.
 	BlockLength int64
 }
 
-// Flush implements scsi.Volume.
-func (d Dumb) Flush(context.Context) error { return nil }
+// Flush implements blockdev.Volume.
+func (f Foreign) Flush(context.Context) error { return nil }
 
-// ReadAt implements tokens.Volume.
-func (d Dumb) ReadAt(ctx context.Context, p []byte, off int64) error {
-	if err := d.check(off, int64(len(p))); err != nil {
+// ReadAt implements blockdev.Volume.
+func (f Foreign) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := f.check(off, int64(len(p))); err != nil {
 		return err
 	}
-	return d.Volume.ReadAt(ctx, p, off)
+	return f.Volume.ReadAt(ctx, p, off)
 }
 
-// WriteAt implements tokens.Volume.
-func (d Dumb) WriteAt(ctx context.Context, p []byte, off int64) error {
-	if err := d.check(off, int64(len(p))); err != nil {
+// WriteAt implements blockdev.Volume.
+func (f Foreign) WriteAt(ctx context.Context, p []byte, off int64) error {
+	if err := f.check(off, int64(len(p))); err != nil {
 		return err
 	}
-	return d.Volume.WriteAt(ctx, p, off)
+	return f.Volume.WriteAt(ctx, p, off)
 }
 
-// Unmap implements tokens.Volume.
-func (d Dumb) Unmap(ctx context.Context, off, length int64) error {
-	if err := d.check(off, length); err != nil {
+// Unmap implements blockdev.Volume.
+func (f Foreign) Unmap(ctx context.Context, off, length int64) error {
+	if err := f.check(off, length); err != nil {
 		return err
 	}
-	return d.Volume.Unmap(ctx, off, length)
+	return f.Volume.Unmap(ctx, off, length)
 }
 
-func (d Dumb) check(off, length int64) error {
-	if bl := d.BlockLength; bl > 0 && (off%bl != 0 || length%bl != 0) {
+func (f Foreign) check(off, length int64) error {
+	if bl := f.BlockLength; bl > 0 && (off%bl != 0 || length%bl != 0) {
 		return fmt.Errorf("%w: %d bytes at %d are not whole blocks of %d", blockdev.ErrInvalid, length, off, bl)
 	}
 	return nil

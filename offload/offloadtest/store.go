@@ -1,8 +1,8 @@
-// Package tokentest has an in-memory twin of the extent store, for tests of
-// what is built on tokens: volumes and snapshots are plain byte slices, Map
-// copies. It keeps the store's promises about atomic steps and durability:
-// Crash returns the store as a power cut would leave it.
-package tokentest
+// Package offloadtest has an in-memory twin of the extent store, for tests of the copy
+// engine and of what copies with it: volumes and snapshots are plain byte slices, Map
+// copies. It keeps the store's promises about atomic steps and durability: Crash
+// returns the store as a power cut would leave it.
+package offloadtest
 
 import (
 	"bytes"
@@ -22,17 +22,17 @@ import (
 	"odx/offload"
 )
 
-// Store implements tokens.Store.
+// Store implements offload.Store and tokens.Store.
 type Store struct {
 	id        [16]byte
 	mapLength atomic.Int64
 	hook      atomic.Pointer[func(op string) error]
 
-	mu      sync.Mutex
-	now     state // what calls see
-	durable state // what a crash leaves
-	open    int   // snapshot handles
-	giveUp  func(context.Context, int64) bool
+	mu       sync.Mutex
+	now      state // what calls see
+	durable  state // what a crash leaves
+	open     int   // snapshot handles
+	makeRoom func(context.Context, int64) bool
 }
 
 // state is everything that a store keeps.
@@ -64,10 +64,10 @@ func NewStore(id [16]byte) *Store {
 	return s
 }
 
-// FailWith has hook asked before every change with the name of the method; its
-// error is returned instead of the change. With nil nothing fails. It may be called
-// while commands run: a call that asks the hook before goes on with its answer. The
-// hook is called by several goroutines at once where several change the store.
+// FailWith sets a hook that every method which changes the store calls first, with its
+// own name. If the hook returns an error, the method returns that error and changes
+// nothing. nil removes the hook. It may be set while other methods run, and is called
+// by several goroutines if several change the store.
 func (s *Store) FailWith(hook func(op string) error) {
 	if hook == nil {
 		s.hook.Store(nil)
@@ -76,8 +76,8 @@ func (s *Store) FailWith(hook func(op string) error) {
 	s.hook.Store(&hook)
 }
 
-// MapAtMost has each Map stop early after so many bytes; with 0 none does. It may be
-// called while commands run.
+// MapAtMost makes each Map stop after at most so many bytes; 0 removes the limit. It
+// may be called while commands run.
 func (s *Store) MapAtMost(bytes int64) { s.mapLength.Store(bytes) }
 
 // Crash returns the store as it is after a power cut: what was not flushed is
@@ -92,8 +92,7 @@ func (s *Store) Crash() *Store {
 	return c
 }
 
-// Restart does to the store what closing and opening it does to what it keeps
-// only in memory.
+// Restart drops what a store keeps only in memory, as closing and opening it does.
 func (s *Store) Restart() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,7 +121,7 @@ func (s *Store) Records(prefix string) int {
 	return n
 }
 
-// NewVolume makes a volume of size bytes.
+// NewVolume creates a volume of size bytes.
 func (s *Store) NewVolume(name string, size int64) *Volume {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,7 +132,7 @@ func (s *Store) NewVolume(name string, size int64) *Volume {
 	return v
 }
 
-// DeleteVolume deletes a volume; what was pinned of it stays.
+// DeleteVolume deletes a volume; its snapshots stay.
 func (s *Store) DeleteVolume(ctx context.Context, name string) error {
 	s.mu.Lock()
 	v := s.now.volumes[name]
@@ -186,7 +185,8 @@ func (s *Store) put(recs []backstore.Record) {
 // ID implements tokens.Store.
 func (s *Store) ID() [16]byte { return s.id }
 
-// WriteOut implements tokens.Store. The twin does not die.
+// WriteOut implements offload.Store. The twin has nothing that the end of a process
+// loses.
 func (s *Store) WriteOut(ctx context.Context) error { return s.fail(ctx, "WriteOut") }
 
 // Flush implements tokens.Store.
@@ -212,7 +212,7 @@ func (s *Store) Snapshot(id uint64) (offload.Snapshot, error) {
 	return &snapshot{store: s, id: id, data: data}, nil
 }
 
-// DeleteSnapshot implements tokens.Store.
+// DeleteSnapshot implements offload.Store.
 func (s *Store) DeleteSnapshot(ctx context.Context, id uint64, recs ...backstore.Record) error {
 	if err := s.fail(ctx, "DeleteSnapshot"); err != nil {
 		return err
@@ -228,8 +228,8 @@ func (s *Store) DeleteSnapshot(ctx context.Context, id uint64, recs ...backstore
 	return nil
 }
 
-// HeldBytes implements tokens.Store: a snapshot holds the blocks of 4 KiB that
-// are no longer as they were in its volume. It shares them with no other.
+// HeldBytes implements tokens.Store: a snapshot holds the blocks of 4 KiB that have
+// changed in its volume since, and shares them with no other snapshot.
 func (s *Store) HeldBytes(ctx context.Context, snapshots []uint64) (backstore.Held, error) {
 	h := backstore.Held{Each: make([]int64, len(snapshots))}
 	if err := s.fail(ctx, "HeldBytes"); err != nil {
@@ -265,23 +265,23 @@ func (s *Store) held(id uint64) int64 {
 	return held
 }
 
-// OnFull implements tokens.Store. The twin has room for everything; Full asks.
-func (s *Store) OnFull(giveUp func(context.Context, int64) bool) {
+// OnFull implements tokens.Store. The twin is never full; Full calls makeRoom.
+func (s *Store) OnFull(makeRoom func(context.Context, int64) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.giveUp = giveUp
+	s.makeRoom = makeRoom
 }
 
-// Full does what a write of length bytes does that finds no room, and returns
-// whether something was given up for it.
+// Full calls the function of OnFull, as a write of length bytes that does not fit does,
+// and returns its result.
 func (s *Store) Full(ctx context.Context, length int64) bool {
 	s.mu.Lock()
-	giveUp := s.giveUp
+	makeRoom := s.makeRoom
 	s.mu.Unlock()
-	return giveUp(ctx, length)
+	return makeRoom(ctx, length)
 }
 
-// PutRecords implements tokens.Store.
+// PutRecords implements offload.Store.
 func (s *Store) PutRecords(ctx context.Context, recs ...backstore.Record) error {
 	if err := s.fail(ctx, "PutRecords"); err != nil {
 		return err
@@ -303,7 +303,7 @@ func (s *Store) GetRecord(key []byte) ([]byte, error) {
 	return bytes.Clone(v), nil
 }
 
-// ScanRecords implements tokens.Store.
+// ScanRecords implements offload.Store.
 func (s *Store) ScanRecords(prefix []byte, fn func(key, value []byte) error) error {
 	s.mu.Lock()
 	records := maps.Clone(s.now.records)
@@ -319,14 +319,14 @@ func (s *Store) ScanRecords(prefix []byte, fn func(key, value []byte) error) err
 	return nil
 }
 
-// AddressSpace implements tokens.Store.
-func (s *Store) AddressSpace(v blockdev.Volume) (offload.AddressSpace, bool) {
+// Object implements offload.Store.
+func (s *Store) Object(v blockdev.Volume) (offload.Object, bool) {
 	own, ok := v.(*Volume)
 	return own, ok && own.store == s
 }
 
-// Space implements tokens.Store.
-func (s *Store) Space(id [16]byte) (offload.AddressSpace, error) {
+// ObjectByID implements tokens.Store.
+func (s *Store) ObjectByID(id [16]byte) (offload.Object, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range s.now.volumes {
@@ -337,15 +337,15 @@ func (s *Store) Space(id [16]byte) (offload.AddressSpace, error) {
 	return nil, fmt.Errorf("volume %x: %w", id, backstore.ErrNotFound)
 }
 
-// Spaces implements tokens.Store.
-func (s *Store) Spaces() []offload.AddressSpace {
+// Objects implements tokens.Store.
+func (s *Store) Objects() []offload.Object {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var spaces []offload.AddressSpace
+	var objects []offload.Object
 	for _, name := range slices.Sorted(maps.Keys(s.now.volumes)) {
-		spaces = append(spaces, s.now.volumes[name])
+		objects = append(objects, s.now.volumes[name])
 	}
-	return spaces
+	return objects
 }
 
 // digest implements offload.Digest.
@@ -363,15 +363,15 @@ func (s *Store) NewDigest() offload.Digest {
 	return digest{h}
 }
 
-// CreateStage implements tokens.Store.
-func (s *Store) CreateStage(ctx context.Context, name string, size int64) (offload.AddressSpace, error) {
+// CreateStage implements offload.Store.
+func (s *Store) CreateStage(ctx context.Context, name string, size int64) (offload.Object, error) {
 	if err := s.fail(ctx, "CreateStage"); err != nil {
 		return nil, err
 	}
 	return s.NewVolume(name, size), nil
 }
 
-// DeleteStages implements tokens.Store.
+// DeleteStages implements offload.Store.
 func (s *Store) DeleteStages(ctx context.Context, prefix string) error {
 	if err := s.fail(ctx, "DeleteStages"); err != nil {
 		return err
@@ -426,7 +426,7 @@ func check(ctx context.Context, data []byte, off, length int64) error {
 	return ctx.Err()
 }
 
-// Watches returns how many watches there are over the volume of that name.
+// Watches returns the number of watches over the volume of that name.
 func (s *Store) Watches(volume string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
