@@ -39,10 +39,10 @@ func (s *Store) FlushVolume(ctx context.Context, name string) error {
 	return s.onRange(name, 0, 0, func(v *backstore.Volume) error { return v.Flush(ctx) })
 }
 
-// onRange does something with a volume that has a range. A file that an operation replaces
-// in the middle is looked up again.
+// onRange calls do with the object of that name, which has the range. If an operation
+// replaces a file concurrently, it is looked up again.
 func (s *Store) onRange(name string, off, length int64, do func(v *backstore.Volume) error) error {
-	v, err := s.Space(name)
+	v, err := s.Object(name)
 	for err == nil {
 		if !(blockdev.Range{Offset: off, Length: length}).In(v.Size()) {
 			return fmt.Errorf("%v: %w: %d bytes at %d are not inside its %d bytes", v, blockdev.ErrInvalid, length, off, v.Size())
@@ -51,7 +51,7 @@ func (s *Store) onRange(name string, off, length int64, do func(v *backstore.Vol
 			return err
 		}
 		old := v
-		if v, err = s.Space(name); v == old {
+		if v, err = s.Object(name); v == old {
 			return fmt.Errorf("%v: %w", v, backstore.ErrNotFound)
 		}
 	}
@@ -75,8 +75,8 @@ func (s *Store) NextData(ctx context.Context, name string, off int64) (start, le
 	return start, length, err
 }
 
-// writeOut has a change of v, which failed with err or not, outlive this process
-// before it is acknowledged.
+// writeOut makes a change of v, unless it failed with err, survive the end of this
+// process before it is acknowledged.
 func writeOut(ctx context.Context, v *backstore.Volume, err error) error {
 	if err != nil {
 		return err

@@ -7,19 +7,18 @@ import (
 	"odx/vhd/disk"
 )
 
-// Disker works on the virtual disks in the files of a store, without moving payload
-// that is in the store.
+// Disker administers the virtual disks in the files of a store. No operation moves
+// payload that is in the store.
 type Disker interface {
 	// Disk describes the virtual disk in a file.
 	Disk(ctx context.Context, name string) (Disk, error)
-	// CheckDisk says what is wrong with it.
+	// CheckDisk checks its structure.
 	CheckDisk(ctx context.Context, name string) (DiskCheck, error)
-	// ChangeDisk runs an operation. progress, which may be nil, is called now and
-	// then.
+	// ChangeDisk runs an operation. progress, which may be nil, is called while it runs.
 	ChangeDisk(ctx context.Context, r DiskRequest, progress func(DiskProgress)) (DiskResult, error)
 }
 
-// What package vhd says about virtual disks.
+// Descriptions of virtual disks and of operations on them.
 type (
 	Disk         = vhd.Description
 	DiskRequest  = vhd.Request
@@ -29,12 +28,12 @@ type (
 
 // DiskCheck is what the check of a virtual disk found.
 type DiskCheck struct {
-	// Sound: nothing is wrong that endangers data.
+	// Sound: no finding endangers data.
 	Sound    bool
 	Findings []DiskFinding
 }
 
-// DiskFinding is something that is wrong with a virtual disk.
+// DiskFinding is a defect of a virtual disk.
 type DiskFinding struct {
 	// Harmless: no data is in danger.
 	Harmless bool
@@ -61,7 +60,7 @@ func (s *Store) CheckDisk(ctx context.Context, name string) (DiskCheck, error) {
 	return NewDiskCheck(findings), nil
 }
 
-// NewDiskCheck sums findings up.
+// NewDiskCheck returns the result of a check.
 func NewDiskCheck(findings []disk.Finding) DiskCheck {
 	check := DiskCheck{Sound: true, Findings: []DiskFinding{}}
 	for _, f := range findings {
@@ -71,8 +70,8 @@ func NewDiskCheck(findings []disk.Finding) DiskCheck {
 	return check
 }
 
-// ChangeDisk implements Administrator. It ends the tokens of files that are gone with
-// the operation.
+// ChangeDisk implements Administrator. It ends the tokens of files that the operation
+// has replaced or deleted.
 func (s *Store) ChangeDisk(ctx context.Context, r DiskRequest, progress func(DiskProgress)) (DiskResult, error) {
 	m, err := s.DiskManager(ctx)
 	if err != nil {
@@ -100,14 +99,14 @@ func (s *Store) DiskManager(ctx context.Context) (*vhd.Manager, error) {
 	return s.disks, err
 }
 
-// openedDisks returns the manager of virtual disks, nil before it is asked for.
+// openedDisks returns the manager of virtual disks, nil if it was not opened.
 func (s *Store) openedDisks() *vhd.Manager {
 	s.opening.Lock()
 	defer s.opening.Unlock()
 	return s.disks
 }
 
-// uses reports to the manager of virtual disks what is served.
+// uses implements vhd.Uses: it reports which objects are served.
 type uses struct{ store *Store }
 
 // CheckFile implements vhd.Uses.

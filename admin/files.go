@@ -14,49 +14,50 @@ import (
 	"odx/vhd"
 )
 
-// Filer keeps the files of a store. A file is copied in no time, however large
+// Filer administers the files of a store. Copying a file takes no time, however large
 // it is, because the copy shares its data.
 type Filer interface {
 	// Files lists all files, by name.
 	Files(ctx context.Context) ([]File, error)
-	// CreateFile makes a file of size bytes that reads as zeros.
+	// CreateFile creates a file of size bytes that reads as zeros.
 	CreateFile(ctx context.Context, name string, size int64) (File, error)
-	// CopyFile makes a file that equals a volume, or a file whose name follows
+	// CopyFile creates a file that equals a volume, or a file whose name follows
 	// FilePrefix, as it is now.
 	CopyFile(ctx context.Context, from, name string) (File, error)
-	// ResizeFile sets the size of a file. What is beyond it is gone.
+	// ResizeFile sets the size of a file. Data beyond it is lost.
 	ResizeFile(ctx context.Context, name string, size int64) (File, error)
-	// RenameFile gives a file another name, in place of the file that has it.
+	// RenameFile renames a file; it replaces a file of that name.
 	RenameFile(ctx context.Context, name, to string) (File, error)
 	DeleteFile(ctx context.Context, name string) error
-	// StartFile makes a hidden file, under a random name, that is to become another
-	// one when it is whole. Who does not finish it deletes it; after an hour without
-	// use, and when the store is opened again, it is gone.
+	// StartFile creates a hidden file under a random name, which FinishFile renames
+	// when it is complete. The caller finishes or deletes it; otherwise it is removed
+	// after an hour without use, or when the store is opened again.
 	StartFile(ctx context.Context, r FileStart) (File, error)
-	// FinishFile gives it its name, in one step.
+	// FinishFile renames it, in one step.
 	FinishFile(ctx context.Context, r FileFinish) (File, error)
 }
 
-// FileStart asks for a file that is not whole yet.
+// FileStart are the arguments of StartFile.
 type FileStart struct {
-	// Name is what the file is to be called, which says its format.
+	// Name is the later name of the file, from which its format follows.
 	Name string
 	// SizeBytes is its length; it reads as zeros.
 	SizeBytes int64
-	// From is a volume, or FilePrefix and a file, that it is to equal as that is now.
+	// From is a volume, or FilePrefix and the name of a file, whose present contents
+	// the file gets.
 	From string
 }
 
-// FileFinish gives a file its name.
+// FileFinish are the arguments of FinishFile.
 type FileFinish struct {
 	Name string
-	// Scratch is the name that StartFile gave.
+	// Scratch is the name that StartFile returned.
 	Scratch string
-	// Overwrite allows that a file has the name; it is replaced.
+	// Overwrite allows to replace a file of that name.
 	Overwrite bool
 }
 
-// FilePrefix begins the name of a file where a volume could stand, too.
+// FilePrefix begins the name of a file where a name can be that of a volume or a file.
 const FilePrefix = offload.FilePrefix
 
 // File describes a file of the store.
@@ -65,7 +66,7 @@ type File struct {
 	// ID is the file's permanent number in hexadecimal.
 	ID        string
 	SizeBytes int64
-	// Created is missing where the store does not know it.
+	// Created is zero where the store does not know it.
 	Created time.Time
 }
 
@@ -78,17 +79,16 @@ func CheckFileName(name string) error {
 	return nil
 }
 
-// Space returns the volume of that name, or the file whose name follows
-// FilePrefix.
-func (s *Store) Space(name string) (*backstore.Volume, error) {
+// Object returns the volume of that name, or the file whose name follows FilePrefix.
+func (s *Store) Object(name string) (*backstore.Volume, error) {
 	if file, ok := strings.CutPrefix(name, FilePrefix); ok {
 		return s.file(file)
 	}
 	return s.volume(name)
 }
 
-// file returns a file of the store by name, hidden ones excepted, unless their client
-// asks, who alone knows the name.
+// file returns a file of the store by name. Of the hidden ones it returns those of
+// StartFile, whose random names only their clients know.
 func (s *Store) file(name string) (*backstore.Volume, error) {
 	if disks := s.openedDisks(); disks != nil && vhd.IsScratch(name) {
 		disks.Touch(name)
@@ -116,8 +116,7 @@ func describeFile(v *backstore.Volume) File {
 	return File{Name: v.Name(), ID: fmt.Sprintf("%x", v.ID()), SizeBytes: v.Size(), Created: v.Created().UTC()}
 }
 
-// CreateFile makes a file of size bytes that reads as zeros. It is durable on
-// return.
+// CreateFile creates a file of size bytes that reads as zeros. It is durable on return.
 func (s *Store) CreateFile(ctx context.Context, name string, size int64) (File, error) {
 	if err := CheckFileName(name); err != nil {
 		return File{}, err
@@ -129,17 +128,17 @@ func (s *Store) CreateFile(ctx context.Context, name string, size int64) (File, 
 	if err := v.Truncate(ctx, size); err != nil {
 		return File{}, errors.Join(err, s.store.DeleteFile(ctx, name))
 	}
-	s.log.WithField("file", name).Info("file made")
+	s.log.WithField("file", name).Info("file created")
 	return describeFile(v), s.store.Flush(ctx)
 }
 
-// CopyFile makes a file that equals a space (see Space) as it is now, and shares
+// CopyFile creates a file that equals an object (see Object) as it is now, and shares
 // its data. It is durable on return.
 func (s *Store) CopyFile(ctx context.Context, from, name string) (File, error) {
 	if err := CheckFileName(name); err != nil {
 		return File{}, err
 	}
-	src, err := s.Space(from)
+	src, err := s.Object(from)
 	if err != nil {
 		return File{}, err
 	}
@@ -166,7 +165,7 @@ func (s *Store) StartFile(ctx context.Context, r FileStart) (File, error) {
 	var v *backstore.Volume
 	if r.From == "" {
 		v, err = disks.NewScratch(ctx, r.Name, r.SizeBytes)
-	} else if v, err = s.Space(r.From); err == nil {
+	} else if v, err = s.Object(r.From); err == nil {
 		v, err = disks.CopyToScratch(ctx, v, r.Name)
 	}
 	if err != nil {
@@ -175,8 +174,8 @@ func (s *Store) StartFile(ctx context.Context, r FileStart) (File, error) {
 	return describeFile(v), nil
 }
 
-// FinishFile gives a file of StartFile the name that it was made for, durably, in place
-// of a file that has it only if that may be overwritten.
+// FinishFile renames a file of StartFile, durably. It replaces a file of that name only
+// with Overwrite.
 func (s *Store) FinishFile(ctx context.Context, r FileFinish) (File, error) {
 	v, err := s.file(r.Scratch)
 	if err != nil {
@@ -189,12 +188,11 @@ func (s *Store) FinishFile(ctx context.Context, r FileFinish) (File, error) {
 	if err := disks.Finish(ctx, vhd.Naming{Scratch: r.Scratch, Name: r.Name, Overwrite: r.Overwrite}); err != nil {
 		return File{}, err
 	}
-	s.log.WithField("file", r.Name).Info("file made")
+	s.log.WithField("file", r.Name).Info("file created")
 	return describeFile(v), s.endReplaced(ctx)
 }
 
-// endReplaced ends, durably, the tokens of files that another one has taken the
-// place of.
+// endReplaced ends, durably, the tokens of files that were replaced.
 func (s *Store) endReplaced(ctx context.Context) error {
 	if err := s.endOrphans(ctx); err != nil {
 		return err
@@ -202,7 +200,7 @@ func (s *Store) endReplaced(ctx context.Context) error {
 	return s.store.Flush(ctx)
 }
 
-// ResizeFile sets the size of a file, durably. What is beyond it is gone.
+// ResizeFile sets the size of a file, durably. Data beyond it is lost.
 func (s *Store) ResizeFile(ctx context.Context, name string, size int64) (File, error) {
 	end, err := s.BeginWrite(FilePrefix + name)
 	if err != nil {
@@ -219,8 +217,7 @@ func (s *Store) ResizeFile(ctx context.Context, name string, size int64) (File, 
 	return describeFile(v), s.store.Flush(ctx)
 }
 
-// RenameFile gives a file another name, in place of the file that has it, in one
-// step, durably.
+// RenameFile renames a file in one step, durably; it replaces a file of that name.
 func (s *Store) RenameFile(ctx context.Context, name, to string) (File, error) {
 	if err := CheckFileName(to); err != nil {
 		return File{}, err

@@ -18,7 +18,7 @@ type configuredLUN struct {
 func volumeMedium(name string) string { return (&conf.LUN{Volume: name}).Medium() }
 func fileMedium(name string) string   { return (&conf.LUN{File: name}).Medium() }
 
-// lunsOn returns where the configuration has a medium.
+// lunsOn returns the LUNs of the configuration on a medium.
 func (s *Store) lunsOn(medium string) []configuredLUN {
 	var luns []configuredLUN
 	for _, t := range s.cfg.Targets {
@@ -42,7 +42,7 @@ func (s *Store) checkNoLUN(medium string) error {
 		medium, ErrInUse, l.Number, l.target, s.cfg.File, s.cfg.Problem(l.Key, "").Line)
 }
 
-// checkServed returns ErrInUse for a space, named as Space does, that is served.
+// checkServed returns ErrInUse if the object, named as in Object, is served.
 func (s *Store) checkServed(name string) error {
 	if file, ok := strings.CutPrefix(name, FilePrefix); ok && s.server != nil {
 		if user := s.server.FileUser(file); user != "" {
@@ -52,8 +52,8 @@ func (s *Store) checkServed(name string) error {
 	return s.checkNoView(name, func(*conf.View) bool { return true })
 }
 
-// checkDisposable returns ErrInUse for a file that a LUN or a view needs, served or
-// not.
+// checkDisposable returns ErrInUse for a file that a LUN or a view of the configuration
+// needs, served or not.
 func (s *Store) checkDisposable(name string) error {
 	if err := s.checkNoLUN(fileMedium(name)); err != nil {
 		return err
@@ -61,8 +61,8 @@ func (s *Store) checkDisposable(name string) error {
 	return s.checkServed(FilePrefix + name)
 }
 
-// CheckWritable returns ErrInUse for a space that a view is over which has to see
-// every write to it.
+// CheckWritable returns ErrInUse for an object below a view which has to see every
+// write to it.
 func (s *Store) CheckWritable(name string) error {
 	if strings.HasPrefix(name, FilePrefix) {
 		return s.checkServed(name)
@@ -70,10 +70,10 @@ func (s *Store) CheckWritable(name string) error {
 	return s.checkNoView(name, func(v *conf.View) bool { return v.Kind != conf.ViewPartition })
 }
 
-// BeginWrite announces a writer of a space, before the space is looked up: end is called
-// when all is written. Its errors are those of CheckWritable, and vhd.ErrBusy for a
-// file that an operation on virtual disks is about to replace: such an operation waits
-// for those who came before it.
+// BeginWrite registers a writer of an object, before the object is looked up; the
+// writer calls end when it is done. Errors are those of CheckWritable, and vhd.ErrBusy
+// for a file that an operation on virtual disks is about to replace: that operation
+// waits for the writers registered before it.
 func (s *Store) BeginWrite(name string) (end func(), err error) {
 	if err := s.CheckWritable(name); err != nil {
 		return nil, err

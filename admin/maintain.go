@@ -9,7 +9,7 @@ import (
 	"odx/conf"
 )
 
-// Upgrade gives the store of a configuration, which nothing serves, the format of
+// Upgrade upgrades the store of a configuration, which is not served, to the format of
 // this program.
 func Upgrade(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (backstore.Upgraded, error) {
 	o, err := maintenanceOptions(cfg, log)
@@ -23,8 +23,8 @@ func Upgrade(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (backstor
 	return u, nil
 }
 
-// SetIdentity gives the store of a configuration, which nothing serves, another
-// identity, or, with keep, the one that it had where it was copied from.
+// SetIdentity gives the store of a configuration, which is not served, a new identity,
+// or, with keep, the one that it had where it was copied from.
 func SetIdentity(ctx context.Context, cfg *conf.Config, log *logrus.Entry, keep bool) ([16]byte, error) {
 	o, err := maintenanceOptions(cfg, log)
 	if err != nil {
@@ -37,7 +37,7 @@ func SetIdentity(ctx context.Context, cfg *conf.Config, log *logrus.Entry, keep 
 	return id, nil
 }
 
-// maintenanceOptions are those with which a store is opened that is not served.
+// maintenanceOptions returns the options for opening a store that is not served.
 func maintenanceOptions(cfg *conf.Config, log *logrus.Entry) (backstore.Options, error) {
 	if err := checkOwner(cfg); err != nil {
 		return backstore.Options{}, err
@@ -45,9 +45,8 @@ func maintenanceOptions(cfg *conf.Config, log *logrus.Entry) (backstore.Options,
 	return storeOptions(cfg, &conf.Memory{}, log), nil
 }
 
-// Repair rebuilds the store of a configuration, which nothing serves, in another
-// directory, or, where how.To is empty, in place. Its Options are those of the
-// configuration.
+// Repair rebuilds the store of a configuration, which is not served, in the directory
+// how.To, or in place if that is empty. It sets how.Options from the configuration.
 func Repair(ctx context.Context, cfg *conf.Config, log *logrus.Entry, how backstore.RepairOptions) (backstore.Repaired, error) {
 	var err error
 	if how.Options, err = maintenanceOptions(cfg, log); err != nil {
@@ -60,8 +59,8 @@ func Repair(ctx context.Context, cfg *conf.Config, log *logrus.Entry, how backst
 	return r, nil
 }
 
-// Dump shows what is in the files of the store of a configuration, which nothing
-// serves: parts of it, all for none.
+// Dump calls emit with the contents of the files of the store of a configuration, which
+// is not served. parts selects what; none means all.
 func Dump(ctx context.Context, cfg *conf.Config, log *logrus.Entry, parts []string, emit func(backstore.DumpItem) error) error {
 	o, err := maintenanceOptions(cfg, log)
 	if err != nil {

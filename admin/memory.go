@@ -13,19 +13,18 @@ import (
 	"odx/conf"
 )
 
-// DivideMemory divides the memory that this process can have, as a configuration says.
+// DivideMemory divides the memory available to this process, as a configuration says.
 func DivideMemory(cfg *conf.Config) conf.Memory { return cfg.DivideMemory(availableMemory()) }
 
-// Where the kernel says how much memory control groups have (cgroup-v2, and
-// cgroup-v1/memory in its documentation).
+// The files with the memory limits of control groups (cgroup-v2, and cgroup-v1/memory
+// in the kernel's documentation).
 const (
 	processGroups = "/proc/self/cgroup"
 	groupRoot     = "/sys/fs/cgroup"
 )
 
-// availableMemory returns how much memory this process can have, in bytes: what
-// the machine has, or the smallest bound of the control groups that it is in. 0:
-// not known.
+// availableMemory returns how much memory this process can have, in bytes: the
+// machine's, or the smallest limit of its control groups; 0 if it is not known.
 func availableMemory() int64 {
 	available := int64(math.MaxInt64)
 	var info unix.Sysinfo_t
@@ -41,8 +40,8 @@ func availableMemory() int64 {
 	return available
 }
 
-// groupMemory returns the smallest bound of the control groups in list, the text
-// of /proc/self/cgroup, and of those that they are in.
+// groupMemory returns the smallest limit of the control groups in list, the text of
+// /proc/self/cgroup, and of their parents.
 func groupMemory(root string, list []byte) int64 {
 	least := int64(math.MaxInt64)
 	for line := range bytes.Lines(list) {
@@ -67,7 +66,7 @@ func groupMemory(root string, list []byte) int64 {
 	return least
 }
 
-// readBound reads a number of bytes; what is none, such as "max", is no bound.
+// readBound reads a number of bytes; anything else, such as "max", is no limit.
 func readBound(name string) int64 {
 	text, err := os.ReadFile(name)
 	if err != nil {

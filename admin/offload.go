@@ -7,21 +7,20 @@ import (
 	"odx/tokens"
 )
 
-// Offloader is what can be copied of a store: by token, which moves no bytes,
-// and as bytes, for what comes from elsewhere or goes there. Where a method takes
-// the name of a volume, FilePrefix and the name of a file stand for the file.
-// Offsets and lengths are bytes.
+// Offloader copies data of a store: by token, which moves no bytes, and as bytes, from
+// and to other places. Where a method takes the name of a volume, FilePrefix and the
+// name of a file denote the file. Offsets and lengths are bytes.
 type Offloader interface {
-	// CreateToken makes a token that stands for a range of a volume as it is
-	// now, durably.
+	// CreateToken makes a token that represents a range of a volume as it is now,
+	// durably.
 	CreateToken(ctx context.Context, r TokenRequest) (MadeToken, error)
-	// WriteToken makes a range of a volume equal to bytes of a token. It may do
-	// less than it was asked: the caller goes on from there.
+	// WriteToken makes a range of a volume equal to bytes of a token. It may do less
+	// than was asked for; the caller continues from there.
 	WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, error)
 	// ReadToken fills p with the token's bytes from off on. It returns how many
 	// there were; fewer than len(p) only at the token's end.
 	ReadToken(ctx context.Context, t *tokens.Token, p []byte, off int64) (int, error)
-	// VerifyToken compares a range of a volume with what a checksum token proves.
+	// VerifyToken compares a range of a volume with a checksum token.
 	VerifyToken(ctx context.Context, r TokenWrite) (TokenVerified, error)
 	// Tokens lists live tokens, the oldest first.
 	Tokens(ctx context.Context) ([]TokenInfo, error)
@@ -32,8 +31,8 @@ type Offloader interface {
 	CopyStats(ctx context.Context) (CopyStats, error)
 	// DeleteToken revokes a token.
 	DeleteToken(ctx context.Context, id tokens.ID) error
-	// RevokeToken is DeleteToken for who has the token: those without a record,
-	// hash tokens, have no other name.
+	// RevokeToken is DeleteToken for a holder of the token. It is the only way to
+	// revoke a hash token, which has no record.
 	RevokeToken(ctx context.Context, t *tokens.Token) error
 
 	// ReadVolume fills p from off.
@@ -42,43 +41,43 @@ type Offloader interface {
 	WriteVolume(ctx context.Context, name string, p []byte, off int64) error
 	// ZeroVolume makes a range read as zeros.
 	ZeroVolume(ctx context.Context, name string, off, length int64) error
-	// FlushVolume makes durable what was written before.
+	// FlushVolume makes earlier writes durable.
 	FlushVolume(ctx context.Context, name string) error
-	// NextData returns the first range at or after off that has something else
-	// than zeros; length is 0 when there is none.
+	// NextData returns the first range with data at or after off; length is 0 if only
+	// zeros follow.
 	NextData(ctx context.Context, name string, off int64) (start, length int64, err error)
 }
 
-// TokenRequest asks for a token.
+// TokenRequest are the arguments of CreateToken.
 type TokenRequest struct {
 	Volume string
 	Offset int64
 	// Length 0 means up to the end of the volume.
 	Length int64
-	// Type is the ROD type; 0 is a copy of the point in time.
+	// Type is the ROD type; 0 is a point in time copy.
 	Type tokens.RODType
 	// InactivitySeconds is how long the token lives without being used; 0 is the
 	// store's default.
 	InactivitySeconds int64
-	// Priority is higher for a token that is to go later when room is needed.
+	// Priority is the token's; tokens of lower priority are cancelled first.
 	Priority int
 	// Access is who may use the token: anyone, initiator or group:NAME; empty
 	// leaves that to the configuration.
 	Access tokens.Access
-	// Providers asks for tokens of several kinds for the same bytes, by name: data,
-	// hash, checksum; or Skip for those of all providers but the first so many.
+	// Providers are the names of the providers (data, hash, checksum) that make tokens
+	// for the same bytes; or Skip leaves out the first so many of all providers.
 	Providers []string
 	Skip      int
 }
 
-// each reports whether more is asked for than the one token of a usual request.
+// each reports whether the request selects providers.
 func (r *TokenRequest) each() bool { return len(r.Providers) > 0 || r.Skip > 0 }
 
-// MadeToken is a token that was made.
+// MadeToken is the result of CreateToken.
 type MadeToken struct {
-	// Token is what proves the right to use it: 512 bytes, in JSON as base64.
+	// Token is the token itself, 512 bytes, which is the right to use it.
 	Token []byte
-	// Length is how many bytes it stands for.
+	// Length is how many bytes it represents.
 	Length int64
 	TokenInfo
 	// Others are the tokens of other providers for the same bytes.
@@ -91,7 +90,7 @@ type ProvidedToken struct {
 	Token    []byte
 }
 
-// TokenVerified says whether bytes are those that a checksum token was made of.
+// TokenVerified is the result of VerifyToken.
 type TokenVerified struct {
 	Match bool
 }
@@ -117,14 +116,14 @@ type TokenInfo struct {
 type CopyStats struct {
 	// Commands are the third-party copy commands of initiators.
 	Commands CopyCommands
-	// Tokens are those of all makers, initiators and this API.
+	// Tokens are those of initiators and of this API.
 	Tokens tokens.Stats
 }
 
-// TokenWrite asks for bytes of a token.
+// TokenWrite are the arguments of WriteToken and VerifyToken.
 type TokenWrite struct {
 	Token []byte
-	// TokenOffset is where in the token's bytes to begin.
+	// TokenOffset is where in the token's bytes the write begins.
 	TokenOffset int64
 	Volume      string
 	Offset      int64
@@ -133,10 +132,10 @@ type TokenWrite struct {
 	Length int64
 }
 
-// TokenWritten says what a write with a token did.
+// TokenWritten is the result of WriteToken.
 type TokenWritten struct {
-	// Bytes is how much was done, from the beginning of the range on.
+	// Bytes is how much was written, from the start of the range.
 	Bytes int64
-	// Remaining is how much is left of what was asked.
+	// Remaining is how much of the length is left.
 	Remaining int64
 }

@@ -28,12 +28,12 @@ type Options struct {
 	Server Server
 }
 
-// Server is what serves a store, as far as its administrator asks or changes what is
-// served. Its methods are called concurrently, after the server has started.
+// Server is the part of a server that the administration of its store needs. Its
+// methods are called concurrently, after the server has started.
 type Server interface {
 	// Resized notifies the initiators that have a volume as a LUN that it has grown.
 	Resized(volume string)
-	// FileUser says who has a file of the store open; "" if it is not open.
+	// FileUser names the LUN or view that has a file of the store open; "" if none has.
 	FileUser(file string) string
 	// WarnBytes is Capacity.WarnBytes.
 	WarnBytes() int64
@@ -53,16 +53,16 @@ type Store struct {
 	store    *backstore.Store
 
 	opening sync.Mutex      // guards tokens and disks
-	tokens  *tokens.Manager // nil before it is asked for
-	disks   *vhd.Manager    // nil before it is asked for
+	tokens  *tokens.Manager // nil until it is opened
+	disks   *vhd.Manager    // nil until it is opened
 
 	sweeping sync.Mutex // guards swept
-	swept    bool       // volumes that were never finished are removed
+	swept    bool       // unfinished volumes were removed
 }
 
-// Open opens the store of a configuration, and makes it where there is none. An error
-// that the configuration is to blame for is a conf.Problem; backstore.ErrLocked where
-// another process has the store open.
+// Open opens the store of a configuration, and creates it if there is none. An error in
+// the configuration is a conf.Problem; backstore.ErrLocked if another process has the
+// store open.
 func Open(ctx context.Context, cfg *conf.Config, log *logrus.Entry, o Options) (*Store, error) {
 	s := &Store{cfg: cfg, memory: DivideMemory(cfg), log: log, readOnly: o.ReadOnly, server: o.Server}
 	options := storeOptions(cfg, &s.memory, log)
@@ -72,14 +72,14 @@ func Open(ctx context.Context, cfg *conf.Config, log *logrus.Entry, o Options) (
 		return nil, fmt.Errorf("open %w", err)
 	}
 	if unit := cfg.Store.DedupUnit; unit != 0 && unit != s.store.DedupUnit() {
-		err := cfg.Problem("store.dedup_unit", "the store was made with %s, not %s; write that, or leave the key out",
+		err := cfg.Problem("store.dedup_unit", "the store was created with %s, not %s; write that, or leave the key out",
 			conf.FormatSize(int64(s.store.DedupUnit())), conf.FormatSize(int64(unit)))
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-// Close closes what is open. Nothing may use the store any more.
+// Close closes the store and its managers. No other method may run.
 func (s *Store) Close() error {
 	var errs []error
 	if s.tokens != nil {
@@ -89,15 +89,15 @@ func (s *Store) Close() error {
 }
 
 // Inspect opens the store of a configuration that is not being served, calls fn, and
-// closes it. The tokens are opened when they are first needed: a store can be checked
-// whose tokens cannot be read. A store that does not exist is not made.
+// closes it. The tokens are opened on first use, so that a store whose tokens cannot be
+// read can be checked. A store that does not exist is not created.
 func Inspect(ctx context.Context, cfg *conf.Config, log *logrus.Entry, fn func(*Store) error) error {
 	return inspect(ctx, cfg, log, Options{}, fn)
 }
 
-// Look is Inspect of a store that stays as it is: fn may only read. The store may
-// be one of an older format.
-func Look(ctx context.Context, cfg *conf.Config, log *logrus.Entry, fn func(*Store) error) error {
+// InspectReadOnly is Inspect without changes of the store: fn may only read. The store
+// may have an older format.
+func InspectReadOnly(ctx context.Context, cfg *conf.Config, log *logrus.Entry, fn func(*Store) error) error {
 	return inspect(ctx, cfg, log, Options{ReadOnly: true}, fn)
 }
 
@@ -113,18 +113,18 @@ func inspect(ctx context.Context, cfg *conf.Config, log *logrus.Entry, o Options
 	return fn(s)
 }
 
-// Backstore returns the store without what this package adds.
+// Backstore returns the extent store.
 func (s *Store) Backstore() *backstore.Store { return s.store }
 
 // Memory returns how the memory of the process is divided.
 func (s *Store) Memory() conf.Memory { return s.memory }
 
-// checkOwner refuses to open a store of another user: opening it leaves files
-// behind that its server could not write to.
+// checkOwner returns an error for a store of another user: opening it would create
+// files that its server cannot write.
 func checkOwner(cfg *conf.Config) error {
 	info, err := os.Stat(cfg.DataDir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return cfg.Problem("data_dir", "there is no store in %s yet; odx serve makes it", cfg.DataDir)
+		return cfg.Problem("data_dir", "there is no store in %s yet; odx serve creates it", cfg.DataDir)
 	}
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
@@ -135,7 +135,7 @@ func checkOwner(cfg *conf.Config) error {
 	return nil
 }
 
-// storeOptions are those that a configuration gives.
+// storeOptions returns the options of a configuration.
 func storeOptions(cfg *conf.Config, m *conf.Memory, log *logrus.Entry) backstore.Options {
 	return backstore.Options{
 		Dir:           cfg.DataDir,
@@ -151,7 +151,7 @@ func storeOptions(cfg *conf.Config, m *conf.Memory, log *logrus.Entry) backstore
 	}
 }
 
-// lockedProblem is the error of a command that cannot open the store that it is about.
+// lockedProblem turns backstore.ErrLocked into a problem with data_dir.
 func lockedProblem(cfg *conf.Config, err error) error {
 	if errors.Is(err, backstore.ErrLocked) {
 		return cfg.Problem("data_dir", "the store in %s is in use by another process, perhaps an odx that serves it; stop that first", cfg.DataDir)

@@ -10,8 +10,8 @@ import (
 	"odx/backstore"
 )
 
-// UnitRecords keeps what a logical unit saves in the store. Its identity is part
-// of the keys: it stays with the data, whatever the configuration calls it.
+// UnitRecords stores what a logical unit saves. The keys contain the unit's identity,
+// which stays with the data, whatever the configuration calls it.
 type UnitRecords struct {
 	store  *backstore.Store
 	prefix string
@@ -39,21 +39,22 @@ func (r UnitRecords) Save(ctx context.Context, key string, value []byte) error {
 	return r.store.Flush(ctx)
 }
 
-// forgetUnit removes what a logical unit has saved.
+// forgetUnit deletes the records of a logical unit.
 func forgetUnit(ctx context.Context, store *backstore.Store, id [16]byte) error {
-	var gone []backstore.Record
+	var recs []backstore.Record
 	err := store.ScanRecords([]byte(NewUnitRecords(store, id).prefix), func(key, _ []byte) error {
-		gone = append(gone, backstore.Record{Key: key})
+		recs = append(recs, backstore.Record{Key: key})
 		return nil
 	})
-	if err != nil || len(gone) == 0 {
+	if err != nil || len(recs) == 0 {
 		return err
 	}
-	return store.PutRecords(ctx, gone...)
+	return store.PutRecords(ctx, recs...)
 }
 
-// FileUnitID is the identity of the logical unit on a file: the name's, since a file
-// that is rebuilt, compacted for instance, is the same disk.
+// FileUnitID is the identity of the logical unit on a file. It depends on the file's
+// name, because a file that is replaced by a rebuilt one, compacted for instance, is
+// the same disk.
 func FileUnitID(store *backstore.Store, name string) [16]byte {
 	h := sha256.New()
 	id := store.HeaderID()

@@ -11,14 +11,14 @@ import (
 	"odx/blockdev"
 )
 
-// scratchVolumePrefix begins the random names of volumes that are not whole yet.
+// scratchVolumePrefix begins the random names of the volumes of StartVolume.
 const scratchVolumePrefix = hiddenPrefix + "part-"
 
 // IsScratchVolume reports whether StartVolume gave the name.
 func IsScratchVolume(name string) bool { return strings.HasPrefix(name, scratchVolumePrefix) }
 
-// StartVolume makes a hidden volume of size bytes that FinishVolume will call name.
-// Those that were not finished are removed when the store is served again.
+// StartVolume creates a hidden volume of size bytes, which FinishVolume renames to
+// name. Unfinished volumes are removed when the store is served again.
 func (s *Store) StartVolume(ctx context.Context, name string, size int64) (Volume, error) {
 	if err := checkVolumeName(name); err != nil {
 		return Volume{}, err
@@ -26,7 +26,7 @@ func (s *Store) StartVolume(ctx context.Context, name string, size int64) (Volum
 	if _, err := s.store.Volume(name); err == nil {
 		return Volume{}, fmt.Errorf("volume %s: %w", name, backstore.ErrExists)
 	}
-	if err := s.SweepVolumes(ctx); err != nil {
+	if err := s.RemoveUnfinishedVolumes(ctx); err != nil {
 		return Volume{}, err
 	}
 	v, err := s.store.CreateVolume(ctx, scratchVolumePrefix+rand.Text(), size)
@@ -36,13 +36,12 @@ func (s *Store) StartVolume(ctx context.Context, name string, size int64) (Volum
 	return s.describe(v), nil
 }
 
-// FinishVolume gives a volume of StartVolume a name that no other volume has,
-// durably.
+// FinishVolume gives a volume of StartVolume an unused name, durably.
 func (s *Store) FinishVolume(ctx context.Context, scratch, name string) (Volume, error) {
 	if !IsScratchVolume(scratch) {
-		return Volume{}, fmt.Errorf("%w: volume %s is none that was begun", blockdev.ErrInvalid, scratch)
+		return Volume{}, fmt.Errorf("%w: volume %s is not one of StartVolume", blockdev.ErrInvalid, scratch)
 	}
-	// A clone under the new name, which a crash leaves whole or not at all.
+	// A clone under the new name: after a crash it is complete or absent.
 	v, err := s.CloneVolume(ctx, scratch, name)
 	if err != nil {
 		return Volume{}, err
@@ -54,9 +53,9 @@ func (s *Store) FinishVolume(ctx context.Context, scratch, name string) (Volume,
 	return v, nil
 }
 
-// SweepVolumes removes, the first time that it is called, the volumes that were
-// started by clients of an earlier process and never finished.
-func (s *Store) SweepVolumes(ctx context.Context) error {
+// RemoveUnfinishedVolumes removes, at its first call, the volumes that clients of an
+// earlier process started and did not finish.
+func (s *Store) RemoveUnfinishedVolumes(ctx context.Context) error {
 	s.sweeping.Lock()
 	defer s.sweeping.Unlock()
 	if s.swept || s.readOnly {
@@ -67,7 +66,7 @@ func (s *Store) SweepVolumes(ctx context.Context) error {
 			continue
 		}
 		if err := s.store.DeleteVolume(ctx, v.Name()); err != nil {
-			return fmt.Errorf("remove the volume of a copy that was interrupted: %w", err)
+			return fmt.Errorf("remove the volume of an interrupted copy: %w", err)
 		}
 		s.log.WithField("volume", v.Name()).Info("volume of an interrupted copy removed")
 	}

@@ -7,18 +7,18 @@ import (
 	"odx/backstore"
 )
 
-// Status is what a service serves, and to whom.
+// Status describes what a server serves, and to which initiators.
 type Status struct {
-	// Portals are the addresses where initiators are answered.
+	// Portals are the addresses at which the service listens.
 	Portals []string
-	// MissingPortals do not answer: they could not be bound, and are tried again.
+	// MissingPortals could not be bound; the service retries them.
 	MissingPortals []MissingPortal
 	// LUNs are in the order of the configuration.
 	LUNs []LUNStatus
 	// Sessions are the initiators that are logged in, the oldest first.
 	Sessions []Session
-	// Damage is what was found damaged of the store since it was opened, at most 100
-	// things, and MoreDamage how many are not in it.
+	// Damage lists what was found damaged since the store was opened, at most 100
+	// entries; MoreDamage counts the rest.
 	Damage     []backstore.Damaged
 	MoreDamage int
 }
@@ -27,14 +27,14 @@ type Status struct {
 type LUNStatus struct {
 	Target string
 	Number uint16
-	// Medium is what the LUN's blocks live on, for example "volume src".
+	// Medium is what the LUN's blocks are stored on, for example "volume src".
 	Medium    string
 	SizeBytes int64
 	ReadOnly  bool
 	URLs      []string
-	// Over are the volumes, and the files with FilePrefix, that the blocks are in.
+	// Over are the volumes, and the files with FilePrefix, that hold the blocks.
 	Over []string
-	// Problem says why the LUN is not served.
+	// Problem is why the LUN is not served.
 	Problem string
 }
 
@@ -55,7 +55,7 @@ type Session struct {
 	LUNs     []SessionLUN
 }
 
-// SessionLUN is a LUN as a session finds it.
+// SessionLUN is a LUN of a session.
 type SessionLUN struct {
 	Number   uint16
 	Medium   string
@@ -64,7 +64,7 @@ type SessionLUN struct {
 	Over []string
 }
 
-// MissingPortal is a portal that does not answer.
+// MissingPortal is a portal that could not be bound.
 type MissingPortal struct {
 	Address string
 	Problem string
@@ -73,23 +73,23 @@ type MissingPortal struct {
 // CopyCommands counts the third-party copy commands of initiators since the server started.
 type CopyCommands struct {
 	Since time.Time
-	// Populated and Written count the commands that did all they were asked to,
-	// Partial those that did some of it.
+	// Populated and Written count the commands that did all that was asked for, Partial
+	// those that did a part of it.
 	Populated uint64
 	Written   uint64
 	Extended  uint64
 	Partial   uint64
 	// PopulatedBytes were represented by tokens, WrittenBytes written with them;
-	// ExtendedBytes were written by EXTENDED COPY. Of each, so many had to be moved:
-	// read and written, because they are not in the store, or do not lie alike to its
-	// blocks. The rest was mapped.
+	// ExtendedBytes were written by EXTENDED COPY. The MovedBytes of each were read and
+	// written, because they are outside the store or differ in alignment; the rest was
+	// mapped.
 	PopulatedBytes      uint64
 	PopulatedMovedBytes uint64
 	WrittenBytes        uint64
 	WrittenMovedBytes   uint64
 	ExtendedBytes       uint64
 	ExtendedMovedBytes  uint64
-	// Aborted counts the operations that were ended from outside.
+	// Aborted counts the operations that initiators aborted.
 	Aborted uint64
 	// Refused counts the commands that did nothing and ended with CHECK CONDITION
 	// or another bad status, RefusedBy the same by additional sense code
@@ -100,7 +100,7 @@ type CopyCommands struct {
 	Recent []CopyRefusal
 }
 
-// CopyRefusal says of one command why it did nothing.
+// CopyRefusal is a command that did nothing, and why.
 type CopyRefusal struct {
 	Time      time.Time
 	Command   string

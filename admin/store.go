@@ -11,43 +11,42 @@ import (
 
 // StoreInfo describes an extent store: its figures, and its tokens.
 type StoreInfo struct {
-	// ID is the random number that the store was made with, in hexadecimal.
+	// ID is the random number of the store, in hexadecimal.
 	ID string
 	backstore.Stats
 	Capacity
 	Tokens Tokens
-	// Scrub is what the last scrub has found; its Ended is zero when there was none.
+	// Scrub is the result of the last scrub; its Ended is zero if there was none.
 	Scrub backstore.LastScrub
-	// Damage is what was found damaged since the store was opened, at most 100
-	// things, and MoreDamage how many are not in it.
+	// Damage lists what was found damaged since the store was opened, at most 100
+	// entries; MoreDamage counts the rest.
 	Damage     []backstore.Damaged
 	MoreDamage int
 	// Moved: the store is not where its superblock says; it may be a copy.
 	Moved bool
 }
 
-// Tokens sums up the live tokens.
+// Tokens summarizes the live tokens.
 type Tokens struct {
 	Count int
 	// PinnedBytes is what they represent, together.
 	PinnedBytes int64
 }
 
-// CheckResult is what a check found.
+// CheckResult is the result of a check.
 type CheckResult struct {
 	Sound bool
-	// Findings says what is wrong, in words; the last one counts those beyond
-	// 1000.
+	// Findings are in words; the last one counts those beyond 1000.
 	Findings []string
 }
 
-// ScrubRequest says how to scrub.
+// ScrubRequest are the arguments of Scrub.
 type ScrubRequest struct {
 	// BytesPerSecond bounds what is read; 0: as fast as the disk allows.
 	BytesPerSecond int64
 }
 
-// CleanResult says what cleaning did.
+// CleanResult is the result of Clean.
 type CleanResult struct {
 	// FreedBytes is how much shorter the segments are. Concurrent writes
 	// make it smaller, below zero too.
@@ -56,18 +55,18 @@ type CleanResult struct {
 	PhysicalBytes int64
 }
 
-// Capacity is how much a store can hold, in bytes.
+// Capacity is the capacity of a store, in bytes.
 type Capacity struct {
 	// FreeBytes is how much new data fits.
 	FreeBytes int64
-	// HostFreeBytes is what the file system of the store has free. What it has more
-	// than FreeBytes is kept for opening and cleaning, or beyond the capacity that is
-	// configured.
+	// HostFreeBytes is what the file system of the store has free. Its excess over
+	// FreeBytes is reserved for opening and cleaning, or is beyond the configured
+	// capacity.
 	HostFreeBytes int64
 	// ProvisionedBytes is what all volumes and files could grow to, together.
 	ProvisionedBytes int64
-	// WarnBytes is the use at which initiators are warned, 0 if they never are. It
-	// counts, as the use does, what the store cannot have because others have it.
+	// WarnBytes is the use at which initiators are warned, 0 if they never are. Like
+	// the use, it includes what other users of the file system take from the store.
 	WarnBytes int64
 }
 
@@ -140,7 +139,7 @@ func (s *Store) Clean(ctx context.Context) (CleanResult, error) {
 	return CleanResult{FreedBytes: before - after, PhysicalBytes: after}, err
 }
 
-// Capacity measures how much the store can hold.
+// Capacity measures the capacity of the store.
 func (s *Store) Capacity() (Capacity, error) {
 	free, err := s.store.FreeBytes()
 	if err != nil {

@@ -14,16 +14,16 @@ import (
 	"odx/tokens"
 )
 
-// blockLength is the logical block length of tokens that are made here, in
-// bytes: the shortest that a LUN can have, so that every LUN can use them.
+// blockLength is the logical block length of tokens made by this package, in bytes: the
+// shortest of any LUN, so that every LUN can use them.
 const blockLength = 512
 
-// requestTime is how long a request goes on copying. What it did by then is its answer;
-// the caller goes on from there.
+// requestTime is how long a request copies. Then it returns how much it did, and the
+// caller continues from there.
 const requestTime = 400 * time.Millisecond
 
 func (s *Store) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, error) {
-	v, err := s.Space(r.Volume)
+	v, err := s.Object(r.Volume)
 	if err != nil {
 		return MadeToken{}, err
 	}
@@ -47,7 +47,6 @@ func (s *Store) CreateToken(ctx context.Context, r TokenRequest) (MadeToken, err
 	if r.each() {
 		return createEach(ctx, m, src, ranges, o, &r)
 	}
-	ctx = blockdev.StopAfter(ctx, requestTime)
 	made, err := m.OffloadRead(blockdev.StopAfter(ctx, requestTime), src, ranges, o)
 	if err != nil {
 		return MadeToken{}, err
@@ -80,7 +79,7 @@ func createEach(ctx context.Context, m *tokens.Manager, src tokens.Source, range
 }
 
 func describeMade(m *tokens.Manager, t *tokens.Token, length int64) (MadeToken, error) {
-	// A checksum stands for no data: there is no more to say of it.
+	// A checksum token represents no data, so that Lookup refuses it.
 	info, err := tokens.Info{ID: t.ID(), Type: t.Type(), Length: length}, error(nil)
 	if t.Type() != tokens.RODTypeChecksum {
 		info, err = m.Lookup(t)
@@ -98,7 +97,7 @@ func (s *Store) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, err
 		return TokenWritten{}, err
 	}
 	defer end()
-	v, err := s.Space(r.Volume)
+	v, err := s.Object(r.Volume)
 	if err != nil {
 		return TokenWritten{}, err
 	}
@@ -146,7 +145,7 @@ func (s *Store) VerifyToken(ctx context.Context, r TokenWrite) (TokenVerified, e
 	if err != nil {
 		return TokenVerified{}, err
 	}
-	v, err := s.Space(r.Volume)
+	v, err := s.Object(r.Volume)
 	if err != nil {
 		return TokenVerified{}, err
 	}
@@ -155,16 +154,17 @@ func (s *Store) VerifyToken(ctx context.Context, r TokenWrite) (TokenVerified, e
 		return TokenVerified{}, err
 	}
 	if r.TokenOffset != 0 {
-		return TokenVerified{}, fmt.Errorf("%w: a checksum is of the whole token, token_offset has to be 0", blockdev.ErrInvalid)
+		return TokenVerified{}, fmt.Errorf("%w: a checksum covers the whole token; token_offset has to be 0", blockdev.ErrInvalid)
 	}
 	if r.Length == 0 {
-		r.Length = (v.Size() - r.Offset) &^ (blockLength - 1) // more than the token is of does not count
+		r.Length = (v.Size() - r.Offset) &^ (blockLength - 1) // Verify ignores what exceeds the token
 	}
 	verdict, err := m.Verify(ctx, t, offload.Destination{Volume: v, BlockLength: blockLength}, []blockdev.Range{{Offset: r.Offset, Length: r.Length}})
 	return TokenVerified{Match: verdict == tokens.Match}, err
 }
 
-// ParseToken returns the token of so many bytes; blockdev.ErrInvalid for another number.
+// ParseToken returns the token in b; blockdev.ErrInvalid unless b has the length of
+// one.
 func ParseToken(b []byte) (*tokens.Token, error) {
 	if len(b) != tokens.TokenLength {
 		return nil, fmt.Errorf("%w: a token has %d bytes, not %d", blockdev.ErrInvalid, tokens.TokenLength, len(b))

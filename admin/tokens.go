@@ -26,8 +26,8 @@ func (s *Store) TokenManager(ctx context.Context) (*tokens.Manager, error) {
 	return s.tokens, nil
 }
 
-// countTokens returns how many tokens the store has, and the bytes that they stand
-// for. Of a store that is only looked at, those whose time has passed count as well.
+// countTokens returns how many tokens the store has, and the bytes that they represent.
+// In a store opened read-only, expired tokens count as well.
 func (s *Store) countTokens(ctx context.Context) (live int, pinned int64, err error) {
 	if s.readOnly {
 		return tokens.Count(offload.ExtentStore{Store: s.store})
@@ -72,8 +72,8 @@ func tokenOptions(t *conf.Tokens, m *conf.Memory) tokens.Options {
 	return o
 }
 
-// endOrphans ends the tokens whose volume or file is gone. It is called after
-// something was deleted, and before that is made durable.
+// endOrphans ends the tokens whose volume or file was deleted. It is called after a
+// deletion, before that is made durable.
 func (s *Store) endOrphans(ctx context.Context) error {
 	s.opening.Lock()
 	m := s.tokens

@@ -18,21 +18,19 @@ type Volume struct {
 	// ID is the volume's permanent number in hexadecimal.
 	ID        string
 	SizeBytes int64
-	// ReadOnly says that the volume is a snapshot, which nothing is ever
-	// written to.
+	// ReadOnly: the volume is a snapshot.
 	ReadOnly bool
-	// Origin is the volume that this one was cloned from, empty if there is none
-	// or none any more.
+	// Origin is the volume that this one was cloned from, empty if there was none or it
+	// was deleted.
 	Origin string
-	// Created is missing where the store does not know it.
+	// Created is zero where the store does not know it.
 	Created time.Time
-	// LUNs are the places where the configuration has the volume, as
-	// "TARGET/LUN".
+	// LUNs are the LUNs of the configuration on the volume, as "TARGET/LUN".
 	LUNs []string
 }
 
-// hiddenPrefix begins the names of volumes that the store's users make for
-// themselves, such as the token manager's. No configuration can name one.
+// hiddenPrefix begins the names of internal volumes, such as the stages of copies. No
+// configuration can name one.
 const hiddenPrefix = "."
 
 // Volumes implements Administrator.
@@ -61,8 +59,8 @@ func (s *Store) describe(v *backstore.Volume) Volume {
 	return d
 }
 
-// volume returns a volume of the store by name, hidden ones excepted, unless their
-// client asks, who alone knows the name.
+// volume returns a volume of the store by name. Of the hidden ones it returns those of
+// StartVolume, whose random names only their clients know.
 func (s *Store) volume(name string) (*backstore.Volume, error) {
 	if strings.HasPrefix(name, hiddenPrefix) && !IsScratchVolume(name) {
 		return nil, fmt.Errorf("volume %s: %w", name, backstore.ErrNotFound)
@@ -77,7 +75,7 @@ func checkVolumeName(name string) error {
 	return nil
 }
 
-// CreateVolume makes a thin volume of size bytes. It is durable on return.
+// CreateVolume creates a thin volume of size bytes. It is durable on return.
 func (s *Store) CreateVolume(ctx context.Context, name string, size int64) (Volume, error) {
 	if err := checkVolumeName(name); err != nil {
 		return Volume{}, err
@@ -86,12 +84,12 @@ func (s *Store) CreateVolume(ctx context.Context, name string, size int64) (Volu
 	if err != nil {
 		return Volume{}, err
 	}
-	s.log.WithField("volume", name).WithField("size", conf.FormatSize(size)).Info("volume made")
+	s.log.WithField("volume", name).WithField("size", conf.FormatSize(size)).Info("volume created")
 	return s.describe(v), nil
 }
 
-// ResizeVolume makes a volume larger, durably. Initiators that have it as a LUN
-// are notified by unit attention.
+// ResizeVolume grows a volume, durably. Initiators that have it as a LUN get a unit
+// attention.
 func (s *Store) ResizeVolume(ctx context.Context, name string, size int64) (Volume, error) {
 	v, err := s.volume(name)
 	if err != nil {
@@ -140,16 +138,16 @@ func (s *Store) DeleteVolume(ctx context.Context, name string) error {
 	return nil
 }
 
-// CloneVolume makes a volume that equals src as it is now and shares its data.
-// It is durable on return.
+// CloneVolume creates a volume that equals src as it is now and shares its data. It is
+// durable on return.
 func (s *Store) CloneVolume(ctx context.Context, src, name string) (Volume, error) {
 	return s.copyVolume(ctx, src, name, s.store.CloneVolume, "volume cloned")
 }
 
-// SnapshotVolume makes a read-only volume that equals src as it is now and
-// shares its data. It is durable on return.
+// SnapshotVolume creates a read-only volume that equals src as it is now and shares its
+// data. It is durable on return.
 func (s *Store) SnapshotVolume(ctx context.Context, src, name string) (Volume, error) {
-	return s.copyVolume(ctx, src, name, s.store.SnapshotVolume, "snapshot made")
+	return s.copyVolume(ctx, src, name, s.store.SnapshotVolume, "snapshot created")
 }
 
 func (s *Store) copyVolume(ctx context.Context, src, name string, clone func(ctx context.Context, src, name string) (*backstore.Volume, error), done string) (Volume, error) {

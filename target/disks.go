@@ -12,8 +12,8 @@ import (
 	"odx/vhd/disk"
 )
 
-// unusableDisk is a virtual disk that cannot be served, as it is: it, or one of its
-// parents, is damaged or missing.
+// unusableDisk is a virtual disk that cannot be served because it or one of its parents
+// is damaged or missing.
 type unusableDisk struct{ err error }
 
 func (e *unusableDisk) Error() string { return e.err.Error() }
@@ -22,20 +22,19 @@ func (e *unusableDisk) Unwrap() error { return e.err }
 // viewMedium is conf.LUN.Medium of a LUN on a view.
 func viewMedium(name string) string { return (&conf.LUN{View: name}).Medium() }
 
-// fileUse is a disk in a file of the store as a LUN or a view wants it.
+// fileUse describes how a LUN or a view uses a disk in a file of the store.
 type fileUse struct {
 	name string
-	// size, bytes, and sector, its length in bytes, are those that a disk that is
-	// missing is made with.
+	// size and sector, in bytes, are the capacity and the sector length with which a
+	// missing disk is created.
 	size     int64
 	sector   int
 	readOnly bool
 	user     string
 }
 
-// fileDevice opens the disk that is in a file of the store, the same one for all who
-// use it, and makes it when it is missing and has a size. An error can be an
-// unusableDisk.
+// fileDevice opens the disk in a file of the store, which all its users share. It
+// creates a missing disk that has a size. An error can be an unusableDisk.
 func (s *views) fileDevice(ctx context.Context, u fileUse) (d view.Device, fresh bool, err error) {
 	if d := s.files[u.name]; d != nil {
 		return d, false, nil

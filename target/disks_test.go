@@ -110,7 +110,7 @@ func TestFilesOverISCSI(t *testing.T) {
 }
 
 // TestChainOverISCSI: a LUN on a differencing disk leaves the parent as it is, which
-// cannot be changed meanwhile; afterwards the child is merged into it.
+// cannot be changed while it is served; afterwards the child is merged into it.
 func TestChainOverISCSI(t *testing.T) {
 	for _, ext := range []string{".vhd", ".vhdx"} {
 		dir := t.TempDir()
@@ -168,8 +168,8 @@ func TestChainOverISCSI(t *testing.T) {
 func TestFileProblems(t *testing.T) {
 	const head = "data_dir: data\nportals: [\"127.0.0.1:0\"]\ntargets:\n  - name: iqn.2026-11.example:x\n    luns:\n"
 	for _, c := range []struct{ lun, want string }{
-		{"{lun: 0, file: none.vhdx}", ":6: targets[0].luns[0].size: LUN 0: file:none.vhdx does not exist; give the size to make it with"},
-		{"{lun: 0, file: large.vhdx}", ":6: targets[0].luns[0]: LUN 0: file:large.vhdx cannot be used: its sectors are of 4096 bytes; write block_size: 4096"},
+		{"{lun: 0, file: none.vhdx}", ":6: targets[0].luns[0].size: LUN 0: file:none.vhdx does not exist; give its size to create it"},
+		{"{lun: 0, file: large.vhdx}", ":6: targets[0].luns[0]: LUN 0: file:large.vhdx cannot be used: its sectors have 4096 bytes; write block_size: 4096"},
 		{"{lun: 0, file: large.vhdx, block_size: 4096, size: 32MiB}", ":6: targets[0].luns[0].size: LUN 0: file:large.vhdx has 16MiB, not 32MiB"},
 	} {
 		t.Run(c.lun, func(t *testing.T) {
@@ -197,7 +197,7 @@ func putFile(t *testing.T, s *Service, name string, p []byte) {
 	if _, err := s.admin.CreateFile(t.Context(), name, int64(len(p))); err != nil {
 		t.Fatal(err)
 	}
-	f, err := s.admin.Space(admin.FilePrefix + name)
+	f, err := s.admin.Object(admin.FilePrefix + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +260,7 @@ views:
 			t.Errorf("LUN %d does not show what its log has", lun)
 		}
 	}
-	f, err := s.admin.Space(admin.FilePrefix + "read.vhdx")
+	f, err := s.admin.Object(admin.FilePrefix + "read.vhdx")
 	if err != nil {
 		t.Fatal(err)
 	}

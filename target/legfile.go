@@ -13,15 +13,14 @@ import (
 	"odx/offload/view"
 )
 
-// legFile is a plain file that a mirror writes to, directly or through other views:
-// data, and after it the stamp of the mirror.
+// legFile is a plain file of a mirror leg, with the stamp of the mirror after the data.
 type legFile struct {
 	*os.File
 	data int64 // bytes
 }
 
-// openLegFile opens a file that is there. The data ends where the stamp begins, or
-// with the file.
+// openLegFile opens an existing file. The data ends where the stamp begins, or with the
+// file.
 func openLegFile(path string) (*legFile, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -65,17 +64,17 @@ func (l *legFile) WriteStamp(_ context.Context, p []byte) error {
 	return l.Sync()
 }
 
-// cutVolume is the beginning of a volume: what is after it is no data.
-type cutVolume struct {
+// prefixVolume is the first size bytes of a volume.
+type prefixVolume struct {
 	blockdev.Volume
 	size int64
 }
 
 // Size implements blockdev.Volume.
-func (v cutVolume) Size() int64 { return v.size }
+func (v prefixVolume) Size() int64 { return v.size }
 
-// backingLeg opens a plain file that the view v is over, and makes it when it is
-// missing. One that a mirror writes to is stamped.
+// backingLeg opens a plain file below the view v, and creates a missing one. A file of
+// a mirror has a stamp.
 func (s *views) backingLeg(v *conf.View, d conf.Device) (view.Leg, error) {
 	info, err := os.Stat(d.Backing)
 	fresh := errors.Is(err, fs.ErrNotExist)
@@ -84,7 +83,7 @@ func (s *views) backingLeg(v *conf.View, d conf.Device) (view.Leg, error) {
 		return view.Leg{}, err
 	}
 	leg := view.Leg{ID: d.String(), Fresh: fresh}
-	// A stamp in a block device would be in its data.
+	// A block device has no room for a stamp after its data.
 	if (fresh || info.Mode().IsRegular()) && s.mirrored(v) {
 		f, err := openLegFile(d.Backing)
 		if err != nil {
@@ -92,7 +91,7 @@ func (s *views) backingLeg(v *conf.View, d conf.Device) (view.Leg, error) {
 		}
 		s.media.backings = append(s.media.backings, f)
 		s.legFiles[d.Backing] = f
-		b, leg.Files = cutVolume{b, f.data}, []view.Stamped{f}
+		b, leg.Files = prefixVolume{b, f.data}, []view.Stamped{f}
 	}
 	leg.Device = view.Base(s.media.tokens.Engine(), b)
 	return leg, nil
@@ -114,7 +113,7 @@ func (s *views) mirrored(v *conf.View) bool {
 	return false
 }
 
-// filesUnder returns the stamped files that a view is over.
+// filesUnder returns the stamped files below a view.
 func (s *views) filesUnder(name string) (files []view.Stamped) {
 	for i := range s.media.cfg.Views {
 		v := &s.media.cfg.Views[i]

@@ -5,12 +5,11 @@ import (
 	"odx/target/iscsi"
 )
 
-// transportOptions returns the transport's options with the limits that the
-// configuration gives.
+// transportOptions returns the transport's options with the configured limits.
 func transportOptions(l conf.Limits, m conf.Memory) iscsi.Options {
 	o := iscsi.DefaultOptions()
 	o.BufferBytes = m.Buffers
-	// Without a limit in the file, connections take half of the rest at most, those that
+	// Without a configured limit, connections take at most half of the rest, those that
 	// have not logged in a quarter, and workers an eighth.
 	o.MaxConnections = int(min(int64(o.MaxConnections), m.Rest/2/iscsi.ConnectionBytes))
 	o.MaxUnauthenticated = int(min(int64(o.MaxUnauthenticated), m.Rest/4/iscsi.LoginBytes))
@@ -32,7 +31,7 @@ func transportOptions(l conf.Limits, m conf.Memory) iscsi.Options {
 	}
 	set(&o.PingTimeout, l.PingTimeout)
 	switch {
-	case l.FirstBurst == 0: // the part follows the whole
+	case l.FirstBurst == 0: // the default follows max_burst
 		o.FirstBurstLength = min(o.FirstBurstLength, o.MaxBurstLength)
 	case l.MaxBurst == 0:
 		o.MaxBurstLength = max(o.FirstBurstLength, o.MaxBurstLength)
@@ -40,7 +39,7 @@ func transportOptions(l conf.Limits, m conf.Memory) iscsi.Options {
 	return o
 }
 
-// set sets an option, unless the configuration is silent on it.
+// set sets an option that the configuration has.
 func set[T comparable](option *T, value T) {
 	var silent T
 	if value != silent {
@@ -48,7 +47,7 @@ func set[T comparable](option *T, value T) {
 	}
 }
 
-// redirect returns where the transport sends initiators; nil: nowhere.
+// redirect returns where the transport redirects initiators; nil: nowhere.
 func redirect(r *conf.Redirect) *iscsi.Redirect {
 	if r == nil {
 		return nil

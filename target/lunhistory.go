@@ -15,17 +15,17 @@ import (
 	"odx/target/scsi"
 )
 
-// lunHistoryKey is the record of the store that says what was served where, and
-// lunHistoryVersion its version.
+// lunHistoryKey is the key of the LUN history in the store, and lunHistoryVersion its
+// version.
 const (
 	lunHistoryKey     = "server/luns"
 	lunHistoryVersion = 1
 )
 
-// lunHistory is which logical unit was last served at each LUN. An initiator that is
-// logged in again after a restart goes on with the disk that it had: if there is
-// another one, it has to be notified before it writes. The record is durable, and so
-// are the names of its fields.
+// lunHistory records which logical unit was last served at each LUN. An initiator that
+// logs in again after a restart continues with its disk; if the LUN has another disk,
+// the initiator has to be notified before it writes. The record and the names of its
+// fields are durable.
 type lunHistory struct {
 	Version int         `json:"version"`
 	LUNs    []servedLUN `json:"luns"`
@@ -41,14 +41,14 @@ type lunHistory struct {
 // servedLUN is a logical unit at a LUN.
 type servedLUN struct {
 	Target string `json:"target"`
-	// Access is the entry of the access list whose initiators find the logical unit at
-	// a LUN of their own; empty for the LUNs of the target.
+	// Access is the entry of the access list with a LUN map of its own; empty for the
+	// LUNs of the target.
 	Access string `json:"access,omitempty"`
 	LUN    uint16 `json:"lun"`
-	// Unit is the identity of the logical unit in hexadecimal, Medium what it was on.
+	// Unit is the identity of the logical unit in hexadecimal, Medium its medium.
 	Unit   string `json:"unit"`
 	Medium string `json:"medium"`
-	// Replaced: it took the place of another one, at whatever start.
+	// Replaced: at this or an earlier start it replaced another one.
 	Replaced bool `json:"replaced,omitempty"`
 }
 
@@ -67,7 +67,7 @@ func loadLUNHistory(store *backstore.Store) (*lunHistory, error) {
 		err = fmt.Errorf("version %d is not known", h.Version)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("what was served last: %w", err)
+		return nil, fmt.Errorf("history of LUNs: %w", err)
 	}
 	if h.Identity != now {
 		h.renewed, h.changed = h.Identity != "", true
@@ -76,8 +76,8 @@ func loadLUNHistory(store *backstore.Store) (*lunHistory, error) {
 	return h, nil
 }
 
-// serve notes what is served at a LUN from now on. It returns what was there, if that
-// was another logical unit.
+// serve sets the logical unit of a LUN. It returns the previous one, if that was
+// another.
 func (h *lunHistory) serve(now servedLUN) (before *servedLUN) {
 	for i := range h.LUNs {
 		l := &h.LUNs[i]
@@ -91,7 +91,7 @@ func (h *lunHistory) serve(now servedLUN) (before *servedLUN) {
 		}
 		*l, h.changed = now, true
 		if old.Unit == now.Unit {
-			return nil // it goes by another name
+			return nil // it has another name
 		}
 		return &old
 	}
@@ -99,7 +99,7 @@ func (h *lunHistory) serve(now servedLUN) (before *servedLUN) {
 	return nil
 }
 
-// save stores what is served, durably.
+// save stores the history, durably.
 func (h *lunHistory) save(ctx context.Context, store *backstore.Store) error {
 	if !h.changed {
 		return nil
@@ -112,7 +112,7 @@ func (h *lunHistory) save(ctx context.Context, store *backstore.Store) error {
 		err = store.Flush(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("note what is served: %w", err)
+		return fmt.Errorf("store history of LUNs: %w", err)
 	}
 	h.changed = false
 	return nil
@@ -127,7 +127,8 @@ type place struct {
 // accessKey names an entry of an access list.
 func accessKey(a *conf.Access) string { return fmt.Sprint(a.Initiators, a.Addresses) }
 
-// replaced returns the places that changed hands, at this start or an earlier one.
+// replaced returns the LUNs whose logical unit was replaced, at this or an earlier
+// start.
 func (h *lunHistory) replaced() map[place]bool {
 	places := map[place]bool{}
 	for i := range h.LUNs {
@@ -138,8 +139,8 @@ func (h *lunHistory) replaced() map[place]bool {
 	return places
 }
 
-// compareLUNs notes what is served, and logs where that is another logical unit than
-// before. It returns the places where that was ever so.
+// compareLUNs updates the history and logs the LUNs that have another logical unit than
+// before. It returns the LUNs for which that was ever the case.
 func (s *Service) compareLUNs(h *lunHistory, targets []iscsi.TargetConfig) map[place]bool {
 	for i := range targets {
 		t, device := &s.cfg.Targets[i], targets[i].DeviceServer.(*scsi.Target)
@@ -176,8 +177,8 @@ func (s *Service) compareLUN(h *lunHistory, at place, lu *scsi.LogicalUnit) {
 		fields["access"] = at.access
 	}
 	if h.renewed && before.Medium == medium {
-		s.log.WithFields(fields).Info("the store has another identity than when it was served last: to initiators this LUN is another disk, and they are notified")
+		s.log.WithFields(fields).Info("store has a new identity: this LUN is another disk for initiators, which are notified")
 		return
 	}
-	s.log.WithFields(fields).Warn("another disk than before is served at this LUN; initiators are notified, but one that has it in use may write to the wrong disk: detach it there, or change the configuration back")
+	s.log.WithFields(fields).Warn("LUN has another disk than before; initiators are notified, but one that has it in use may write to the wrong disk: detach it there, or change the configuration back")
 }

@@ -21,8 +21,8 @@ import (
 	"odx/vhd"
 )
 
-// media are what LUNs and views of a configuration are over: volumes and files of the
-// store, and plain files. One that cannot be served is left out.
+// media are what the LUNs and views of a configuration are stored on: volumes and files
+// of the store, and plain files. One that cannot be served is left out.
 type media struct {
 	cfg    *conf.Config
 	log    *logrus.Entry
@@ -43,29 +43,28 @@ func (m *media) close() (errs []error) {
 	return errs
 }
 
-// fileUsers says who has which file of the store open.
+// fileUsers has the users of the open files of the store: LUNs and views.
 type fileUsers struct {
 	mu sync.Mutex        // guards by
 	by map[string]string // user by name of the file
 }
 
-// add notes that user has a file open.
+// add records that user has a file open.
 func (u *fileUsers) add(file, user string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.by[file] = user
 }
 
-// of returns who has a file open, "" if it is not open.
+// of returns the user of a file, "" if it is not open.
 func (u *fileUsers) of(file string) string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.by[file]
 }
 
-// checkMedia compares every LUN with the volume or the file that it names, and
-// changes nothing. One that cannot be served is left out; where none can, that is an
-// error.
+// checkMedia compares every LUN with its volume or file, and changes nothing. A LUN
+// that cannot be served is left out; it is an error if no LUN can be served.
 func (m *media) checkMedia(ctx context.Context) error {
 	m.checkViews()
 	seen := map[string]bool{}
@@ -92,7 +91,7 @@ func (m *media) checkMedium(ctx context.Context, l *conf.LUN) error {
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, backstore.ErrNotFound) {
 		if l.Size == 0 {
-			return m.cfg.Problem(l.Key+".size", "LUN %d: %s does not exist; give the size to make it with", l.Number, l.Medium())
+			return m.cfg.Problem(l.Key+".size", "LUN %d: %s does not exist; give its size to create it", l.Number, l.Medium())
 		}
 		return nil
 	}
@@ -102,8 +101,8 @@ func (m *media) checkMedium(ctx context.Context, l *conf.LUN) error {
 	return nil
 }
 
-// checkViews compares the views with what they are over, and changes nothing. One
-// that cannot be made is left out.
+// checkViews compares the views with what is below them, and changes nothing. A view
+// that cannot be opened is left out.
 func (m *media) checkViews() {
 	for i := range m.cfg.Views {
 		v := &m.cfg.Views[i]
@@ -112,7 +111,7 @@ func (m *media) checkViews() {
 				continue
 			}
 			if err := m.deviceExists(d); errors.Is(err, fs.ErrNotExist) || errors.Is(err, backstore.ErrNotFound) {
-				m.leaveOut(viewMedium(v.Name), m.cfg.Problem(v.Key, "view %s: %s does not exist; give the view a size to make it with", v.Name, d))
+				m.leaveOut(viewMedium(v.Name), m.cfg.Problem(v.Key, "view %s: %s does not exist; give the view a size to create it", v.Name, d))
 			} else if err != nil {
 				m.leaveOut(viewMedium(v.Name), m.cfg.Problem(v.Key, "view %s: %s cannot be used: %v", v.Name, d, err))
 			}
@@ -125,12 +124,11 @@ func (m *media) deviceExists(d conf.Device) error {
 		_, err := os.Stat(d.Backing)
 		return err
 	}
-	_, err := m.openSpace(d)
+	_, err := m.openObject(d)
 	return err
 }
 
-// checkSome returns everything that keeps LUNs from being served, as an error, where
-// there is no other LUN.
+// checkSome returns the problems of all LUNs as an error if no LUN can be served.
 func (m *media) checkSome() error {
 	var problems conf.Problems
 	reported := map[string]bool{}
@@ -157,19 +155,19 @@ func (m *media) checkSome() error {
 	return problems
 }
 
-// leaveOut notes that a medium is not served: it is missing, damaged, or not what the
-// configuration says. All others are served.
+// leaveOut records that a medium is not served: it is missing, damaged, or differs from
+// the configuration.
 func (m *media) leaveOut(medium string, err error) {
 	m.leftOut[medium] = err
-	m.log.WithField("medium", medium).WithError(err).Error("a medium cannot be served, its LUNs are left out; mend it or the configuration, and restart")
+	m.log.WithField("medium", medium).WithError(err).Error("medium not served, its LUNs are left out; repair it or change the configuration, and restart")
 }
 
-// existingSize returns the size in bytes of what l names.
+// existingSize returns the size in bytes of the medium of l.
 func (m *media) existingSize(ctx context.Context, l *conf.LUN) (int64, error) {
 	if l.File != "" {
 		size, sector, err := m.fileSize(ctx, l.File)
 		if err == nil && int64(l.BlockSize)%sector != 0 {
-			err = fmt.Errorf("its sectors are of %d bytes; write block_size: %d", sector, sector)
+			err = fmt.Errorf("its sectors have %d bytes; write block_size: %d", sector, sector)
 		}
 		return size, err
 	}
@@ -190,7 +188,7 @@ func (m *media) existingSize(ctx context.Context, l *conf.LUN) (int64, error) {
 	return info.Size(), nil
 }
 
-// fileSize returns the capacity of the disk in a file, and the length of its sectors. An
+// fileSize returns the capacity of the disk in a file and the length of its sectors. An
 // error can be an unusableDisk.
 func (m *media) fileSize(ctx context.Context, name string) (size, sector int64, err error) {
 	if _, err := m.store.File(name); err != nil {
@@ -203,15 +201,15 @@ func (m *media) fileSize(ctx context.Context, name string) (size, sector int64, 
 	return g.Size, g.SectorLength, nil
 }
 
-// checkSize says what is wrong with l, whose medium has the given size or
-// could not be looked at because of err; nil when nothing is.
+// checkSize returns the problem of l, whose medium has the given size or could not be
+// examined because of err; nil if there is none.
 func (m *media) checkSize(l *conf.LUN, size int64, err error) *conf.Problem {
 	var p conf.Problem
 	switch {
 	case err != nil:
 		p = m.cfg.Problem(l.Key, "LUN %d: %s cannot be used: %v", l.Number, l.Medium(), err)
 	case l.Size > size:
-		p = m.cfg.Problem(l.Key+".size", "LUN %d: %s has %s, not %s; nothing is resized by itself: %swrite its size, leave size out, or name another volume",
+		p = m.cfg.Problem(l.Key+".size", "LUN %d: %s has %s, not %s; odx does not resize it: %swrite its size, leave size out, or name another volume",
 			l.Number, l.Medium(), conf.FormatSize(size), conf.FormatSize(l.Size), growHint(l, size))
 	case size == 0 || size%int64(l.BlockSize) != 0:
 		p = m.cfg.Problem(l.Key+".block_size", "LUN %d: the size of %s, %d bytes, is not a positive multiple of the block size %d", l.Number, l.Medium(), size, l.BlockSize)
@@ -225,8 +223,7 @@ func (m *media) checkSize(l *conf.LUN, size int64, err error) *conf.Problem {
 	return &p
 }
 
-// growHint says how a volume gets the size that the configuration gives, if it
-// can be grown to it.
+// growHint explains how to grow a volume to its configured size, if it is smaller.
 func growHint(l *conf.LUN, size int64) string {
 	if l.Volume == "" || l.Size < size {
 		return ""
@@ -234,15 +231,15 @@ func growHint(l *conf.LUN, size int64) string {
 	return fmt.Sprintf("grow it with `odx volume resize %s %s`, ", l.Volume, conf.FormatSize(l.Size))
 }
 
-// openSpace returns the volume or file of the store that d names.
-func (m *media) openSpace(d conf.Device) (*backstore.Volume, error) {
+// openObject returns the volume or file of the store that d names.
+func (m *media) openObject(d conf.Device) (*backstore.Volume, error) {
 	if d.File != "" {
 		return m.store.File(d.File)
 	}
 	return m.store.Volume(d.Volume)
 }
 
-// openVolume returns the volume of l, and makes it when it is missing.
+// openVolume returns the volume of that name, and creates a missing one.
 func (m *media) openVolume(ctx context.Context, l *conf.LUN) (*backstore.Volume, error) {
 	v, err := m.store.Volume(l.Volume)
 	if !errors.Is(err, backstore.ErrNotFound) {
@@ -254,14 +251,14 @@ func (m *media) openVolume(ctx context.Context, l *conf.LUN) (*backstore.Volume,
 func (m *media) makeVolume(ctx context.Context, name string, size int64) (*backstore.Volume, error) {
 	v, err := m.store.CreateVolume(ctx, name, size)
 	if err != nil {
-		return nil, fmt.Errorf("make volume %s: %w", name, err)
+		return nil, fmt.Errorf("create volume %s: %w", name, err)
 	}
-	m.log.WithField("volume", name).WithField("size", conf.FormatSize(size)).Info("volume made")
+	m.log.WithField("volume", name).WithField("size", conf.FormatSize(size)).Info("volume created")
 	return v, nil
 }
 
-// openBacking opens a plain file through gotgt, and makes it with a size when it is
-// missing.
+// openBacking opens a plain file through gotgt, and creates a missing one that has a
+// size.
 func (m *media) openBacking(path string, size int64) (blockdev.Volume, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err == nil {
@@ -270,7 +267,7 @@ func (m *media) openBacking(path string, size int64) (blockdev.Volume, error) {
 		err = nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("make %s: %w", path, err)
+		return nil, fmt.Errorf("create %s: %w", path, err)
 	}
 	v, err := gotgt.Open("file:" + path)
 	if err != nil {
@@ -280,8 +277,8 @@ func (m *media) openBacking(path string, size int64) (blockdev.Volume, error) {
 	return v, nil
 }
 
-// backingID derives the identity of a file from the store's and its absolute
-// path: the same file gets the same one whenever it is served from here.
+// backingID derives the identity of a plain file from that of the store and its
+// absolute path, so that it stays the same.
 func (m *media) backingID(path string) [16]byte {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs

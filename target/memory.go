@@ -10,15 +10,15 @@ import (
 	"odx/conf"
 )
 
-// looseGarbage bounds what garbage and everything without a bound of its own may
-// take before the collector works harder.
+// looseGarbage is how much memory garbage and everything without a bound of its own may
+// take before the collector runs more often.
 const looseGarbage = 160 << 20
 
-// memoryTick is how often the limit of the collector follows what is in use.
+// memoryTick is how often the collector's limit is adapted to the use.
 const memoryTick = time.Second
 
-// LimitMemory has the collector keep the heap within what a service of cfg has for
-// its start. GOMEMLIMIT, where it is set, has its way.
+// LimitMemory limits the heap to the memory that the start of a service of cfg may use,
+// unless GOMEMLIMIT is set.
 func LimitMemory(cfg *conf.Config) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		m := admin.DivideMemory(cfg)
@@ -26,10 +26,9 @@ func LimitMemory(cfg *conf.Config) {
 	}
 }
 
-// GuardMemory has the collector keep the heap within the memory of the service
-// until ctx ends: it works harder near what the cache, the tables of virtual disks and
-// requests may take, what buffers and tokens take now, and the rest. GOMEMLIMIT, where it is set,
-// has its way. One service of a process may do so.
+// GuardMemory limits the heap to the memory of the service until ctx ends, unless
+// GOMEMLIMIT is set. The limit follows what buffers and tokens take now, see
+// collectorLimit. Only one service of a process may call it.
 func (s *Service) GuardMemory(ctx context.Context) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
@@ -48,8 +47,9 @@ func (s *Service) GuardMemory(ctx context.Context) {
 	}
 }
 
-// collectorLimit returns the size of the heap, in bytes, that the collector keeps
-// to while buffers and tokens take so much.
+// collectorLimit returns the limit of the heap, in bytes, while buffers and tokens take
+// so much: that, what the caches, the tables of virtual disks and requests may take, and
+// at most looseGarbage of the rest.
 func collectorLimit(m *conf.Memory, buffers, tokens int64) int64 {
 	return min(m.Cache+m.Views+m.Tables+m.Requests+min(m.Rest, looseGarbage)+buffers+tokens, m.Total)
 }

@@ -18,9 +18,8 @@ import (
 	"odx/target/scsi"
 )
 
-// portals are those of a configuration. Those that cannot be bound at the start,
-// as those at an address that the machine does not have yet, are tried again while
-// the others serve.
+// portals are the portals of a configuration. Those that cannot be bound at the start,
+// for lack of their address for example, are retried while the others serve.
 type portals struct {
 	cfg   *conf.Config
 	retry time.Duration
@@ -35,11 +34,11 @@ type portal struct {
 	err      error        // why not
 }
 
-// portalRetry is after how long a portal that could not be bound is tried again.
+// portalRetry is the interval of attempts to bind a portal.
 const portalRetry = 5 * time.Second
 
-// bind binds the portals; none accepts a connection yet. If none can be bound, that
-// is an error, a conf.Problems.
+// bind binds the portals, which do not accept connections yet. If none can be bound, it
+// returns conf.Problems.
 func (ps *portals) bind(ctx context.Context, log *logrus.Entry) error {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -57,7 +56,7 @@ func (ps *portals) bind(ctx context.Context, log *logrus.Entry) error {
 		return problems
 	}
 	for _, p := range problems {
-		log.WithError(p).Error("the portal does not answer yet, and is tried again; the others serve")
+		log.WithError(p).Error("portal not bound; retrying")
 	}
 	return nil
 }
@@ -67,7 +66,7 @@ func listen(ctx context.Context, p conf.Portal) (net.Listener, error) {
 	return config.Listen(ctx, p.Network(), p.String())
 }
 
-// address is where the portal listens, or is to.
+// address is the address of the portal, bound or not.
 func (p *portal) address() string {
 	if p.listener == nil {
 		return p.String()
@@ -92,8 +91,8 @@ func (ps *portals) missing() []portal {
 	return slices.DeleteFunc(ps.all(), func(p portal) bool { return p.listener != nil })
 }
 
-// bindMissing tries the portals that are not bound until all are, or ctx ends, and
-// has serve serve each that is.
+// bindMissing retries the portals that are not bound until all are, or ctx ends, and
+// calls serve with each.
 func (ps *portals) bindMissing(ctx context.Context, log *logrus.Entry, serve func(portal)) {
 	tick := time.NewTicker(ps.retry)
 	defer tick.Stop()
@@ -105,14 +104,14 @@ func (ps *portals) bindMissing(ctx context.Context, log *logrus.Entry, serve fun
 		}
 		for i, p := range ps.cfg.Portals {
 			if p, ok := ps.bindAgain(ctx, i, p); ok {
-				log.WithField("portal", p.String()).Info("the portal answers now")
+				log.WithField("portal", p.String()).Info("portal bound")
 				serve(p)
 			}
 		}
 	}
 }
 
-// bindAgain tries portal i if it is not bound; ok says that it is now.
+// bindAgain binds portal i if it is not bound, and reports success.
 func (ps *portals) bindAgain(ctx context.Context, i int, c conf.Portal) (p portal, ok bool) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -128,7 +127,7 @@ func (ps *portals) bindAgain(ctx context.Context, i int, c conf.Portal) (p porta
 	return ps.list[i], true
 }
 
-// close closes the listeners. The transport has closed those that it served.
+// close closes the listeners that the transport does not serve.
 func (ps *portals) close() (errs []error) {
 	for _, p := range ps.bound() {
 		if err := p.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -138,7 +137,7 @@ func (ps *portals) close() (errs []error) {
 	return errs
 }
 
-// portalProblem says in one line why portal i cannot be bound.
+// portalProblem returns, in one line, why portal i cannot be bound.
 func portalProblem(cfg *conf.Config, i int, err error) conf.Problem {
 	p, key := cfg.Portals[i], conf.PortalKey(i)
 	var dns *net.DNSError
@@ -158,8 +157,8 @@ func portalProblem(cfg *conf.Config, i int, err error) conf.Problem {
 	}
 }
 
-// portGroups returns the target port groups of t: one for each portal group that
-// it is in, ascending, with their numbers.
+// portGroups returns the target port groups of t: one for each of its portal groups,
+// ascending, with their numbers.
 func (s *Service) portGroups(t *conf.Target, numbers *portNumbers) ([]scsi.PortGroup, error) {
 	var tags []uint16
 	for _, p := range s.cfg.Portals {
@@ -183,7 +182,7 @@ func (s *Service) portGroups(t *conf.Target, numbers *portNumbers) ([]scsi.PortG
 	return groups, nil
 }
 
-// portStates are the states of paths as the device server names them.
+// portStates maps the configuration's names of path states to the device server's.
 var portStates = map[string]scsi.PortState{
 	conf.PathOptimized:    scsi.ActiveOptimized,
 	conf.PathNonOptimized: scsi.ActiveNonOptimized,
@@ -191,7 +190,7 @@ var portStates = map[string]scsi.PortState{
 	conf.PathUnavailable:  scsi.Unavailable,
 }
 
-// Portals returns the addresses that answer, in the order of the configuration.
+// Portals returns the bound addresses, in the order of the configuration.
 func (s *Service) Portals() []string {
 	list := []string{}
 	for _, p := range s.portals.bound() {
@@ -210,22 +209,22 @@ func (s *Service) MissingPortals() []admin.MissingPortal {
 	return list
 }
 
-// LUN says where a logical unit can be reached.
+// LUN describes where a logical unit can be reached.
 type LUN struct {
-	// Target and Number are where the configuration has it.
+	// Target and Number are its place in the configuration.
 	Target string
 	Number uint16
-	// URLs names the LUN at each portal, as libiscsi and qemu write it. Portals
-	// on every address are named by the loopback address.
+	// URLs are the URLs of the LUN at each portal, for libiscsi and qemu. A wildcard
+	// address is replaced by the loopback address.
 	URLs []string
-	// Medium is what the LUN's blocks live on, for example "volume src".
+	// Medium is what the LUN's blocks are stored on, for example "volume src".
 	Medium string
 	// Size is the capacity in bytes.
 	Size     int64
 	ReadOnly bool
-	// Over are the volumes, and the files with admin.FilePrefix, that the blocks are in.
+	// Over are the volumes, and the files with admin.FilePrefix, that hold the blocks.
 	Over []string
-	// Problem says why the LUN is not served, "" if it is.
+	// Problem is why the LUN is not served, "" if it is served.
 	Problem string
 }
 
@@ -236,7 +235,7 @@ func (s *Service) LUNs() []LUN {
 	for _, t := range s.cfg.Targets {
 		for i := range t.LUNs {
 			l := &t.LUNs[i]
-			lun := LUN{Target: t.Name, Number: l.Number, Medium: l.Medium(), ReadOnly: l.ReadOnly, Over: s.spacesOf(l)}
+			lun := LUN{Target: t.Name, Number: l.Number, Medium: l.Medium(), ReadOnly: l.ReadOnly, Over: s.objectsOf(l)}
 			if unit := s.units[l.Medium()]; unit != nil {
 				lun.Size, lun.ReadOnly = unit.Volume().Size(), unit.ReadOnly()
 			} else if err := s.media.leftOut[l.Medium()]; err != nil {

@@ -11,17 +11,17 @@ import (
 	"odx/backstore"
 )
 
-// portNumbersKey is the record of the store that numbers the target ports.
+// portNumbersKey is the key of the target port numbers in the store.
 const portNumbersKey = "server/ports"
 
 // portNumbersVersion is the version of that record.
 const portNumbersVersion = 1
 
-// portNumbers number the target ports of the server, which are target port groups
-// of their own: initiators find a volume that several targets have to be one device,
-// and tell its ports by their numbers. A port keeps its number, also while it is not
-// configured, and no other one ever gets it. The record is durable, and so are the names
-// of its fields.
+// portNumbers are the numbers of the server's target ports, each of which is a target
+// port group of its own: initiators see a volume of several targets as one device, and
+// distinguish its ports by their numbers. A port keeps its number, also while it is not
+// configured, and no other port ever gets it. The record and the names of its fields
+// are durable.
 type portNumbers struct {
 	Version int            `json:"version"`
 	Ports   []numberedPort `json:"ports"`
@@ -65,7 +65,7 @@ func (n *portNumbers) of(target string, group uint16) (uint16, error) {
 	}
 	if slices.ContainsFunc(n.Ports, func(p numberedPort) bool { return p.Number == group }) {
 		if largest == math.MaxUint16 {
-			return 0, fmt.Errorf("portal group %d of %s: no number is left for another target port", group, target)
+			return 0, fmt.Errorf("portal group %d of %s: no target port number is left", group, target)
 		}
 		number = largest + 1
 	}

@@ -10,11 +10,11 @@ import (
 	"odx/conf"
 )
 
-// resolveLimit bounds how long the names in redirects may take to look up.
+// resolveLimit bounds the look-up of host names in redirects.
 const resolveLimit = 2 * time.Second
 
-// checkRedirects reports targets whose initiators are sent to this server itself,
-// which would send them there again. It is called when the portals are bound.
+// checkRedirects returns an error for targets that redirect initiators to this server
+// itself, which would redirect them again. It is called after the portals are bound.
 func (s *Service) checkRedirects(ctx context.Context) error {
 	var problems conf.Problems
 	for i := range s.cfg.Targets {
@@ -24,7 +24,7 @@ func (s *Service) checkRedirects(ctx context.Context) error {
 		}
 		if own := s.ownPortal(ctx, t.Redirect.To); own != "" {
 			problems = append(problems, s.cfg.Problem("targets["+strconv.Itoa(i)+"].redirect.to",
-				"%s is a portal of this server (%s), which would send initiators there again; write the address of another one", t.Redirect.To, own))
+				"%s is a portal of this server (%s), which would redirect initiators again; write the address of another server", t.Redirect.To, own))
 		}
 	}
 	if len(problems) > 0 {
@@ -33,8 +33,8 @@ func (s *Service) checkRedirects(ctx context.Context) error {
 	return nil
 }
 
-// ownPortal returns the portal of the server that an address leads to, empty if it
-// leads elsewhere or cannot be resolved.
+// ownPortal returns the portal of this server at an address, empty if there is none or
+// the address cannot be resolved.
 func (s *Service) ownPortal(ctx context.Context, to conf.Portal) string {
 	addresses := resolve(ctx, to.Host)
 	for _, p := range s.portals.all() {
@@ -63,7 +63,7 @@ func resolve(ctx context.Context, host string) []netip.Addr {
 	defer cancel()
 	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		return nil // initiators look it up, not we
+		return nil // initiators look it up themselves
 	}
 	for i := range addresses {
 		addresses[i] = addresses[i].Unmap()
@@ -71,7 +71,7 @@ func resolve(ctx context.Context, host string) []netip.Addr {
 	return addresses
 }
 
-// ofThisMachine reports whether an address is one of this machine's.
+// ofThisMachine reports whether this machine has an address.
 func ofThisMachine(a netip.Addr) bool {
 	if a.IsLoopback() {
 		return true

@@ -43,7 +43,7 @@ func readSecrets(cfg *conf.Config, log *logrus.Entry) (secrets, error) {
 		for _, u := range users {
 			if s, ok := all[m.Key]; ok && bytes.Equal(s, all[u.Key]) {
 				problems = append(problems, cfg.Problem(m.Secret.Key,
-					"this is also the secret of user %s (%s); whoever knows that could pass for the target: give each direction its own", u.Name, u.Key))
+					"this is also the secret of user %s (%s), whose holders could impersonate the target: give each direction its own", u.Name, u.Key))
 				break
 			}
 		}
@@ -71,8 +71,8 @@ func namesOf(cfg *conf.Config) (users, mutual []*conf.User) {
 	return users, mutual
 }
 
-// authentication makes what a asks for. All authentications of a server share
-// their challenges.
+// authentication returns the authentication that a configures. All authentications of a
+// server share their challenges.
 func (s secrets) authentication(a *conf.Authentication, challenges *chap.Challenges) (iscsi.Authentication, error) {
 	if len(a.Users) == 0 {
 		return iscsi.Authentication{}, nil
@@ -99,7 +99,8 @@ func (s secrets) authentication(a *conf.Authentication, challenges *chap.Challen
 	return iscsi.Authentication{CHAP: authenticator, Optional: !a.Required}, nil
 }
 
-// admit makes a target's access list a decision about initiators.
+// admit returns the function that decides, by a target's access list, which initiators
+// may log in.
 func admit(t *conf.Target, replaced map[place]bool) iscsi.Admit {
 	if t.Access == nil {
 		return nil
@@ -118,8 +119,8 @@ func admit(t *conf.Target, replaced map[place]bool) iscsi.Admit {
 	}
 }
 
-// viewOf returns what the initiators of an entry see of a target's LUNs; nil for
-// everything as it is.
+// viewOf returns the LUN map of the initiators of an entry; nil if they see all LUNs of
+// the target.
 func viewOf(t *conf.Target, a *conf.Access, replaced map[place]bool) scsi.View {
 	if a.LUNs == nil && !a.ReadOnly {
 		return nil
@@ -137,8 +138,8 @@ func viewOf(t *conf.Target, a *conf.Access, replaced map[place]bool) scsi.View {
 	return view
 }
 
-// secure has the server and its targets, in the order of the configuration, let
-// in whom the configuration says.
+// secure sets authentication and access lists of the server and of its targets, which
+// are in the order of the configuration.
 func (s *Service) secure(o *iscsi.Options, targets []iscsi.TargetConfig, all secrets, replaced map[place]bool) (err error) {
 	challenges := &chap.Challenges{}
 	if o.DiscoveryAuthentication, err = all.authentication(&s.cfg.DiscoveryAuthentication, challenges); err != nil {
@@ -161,8 +162,8 @@ func (s *Service) secure(o *iscsi.Options, targets []iscsi.TargetConfig, all sec
 	return nil
 }
 
-// warnOfUnboundUsers names the users that may claim to be any initiator of their
-// target. Who only looks for targets claims nothing by its name.
+// warnOfUnboundUsers logs the users that may log in under any initiator name of their
+// target. Discovery sessions are excepted: they gain nothing by a name.
 func (s *Service) warnOfUnboundUsers() {
 	for i := range s.cfg.Targets {
 		for _, u := range s.cfg.Targets[i].Authentication.Users {
@@ -174,7 +175,7 @@ func (s *Service) warnOfUnboundUsers() {
 	}
 }
 
-// warnOfOpenTargets names the targets that anyone can use from another machine.
+// warnOfOpenTargets logs the targets that are open to everyone on other machines.
 func (s *Service) warnOfOpenTargets() {
 	local := true
 	for _, p := range s.portals.all() {
@@ -184,7 +185,7 @@ func (s *Service) warnOfOpenTargets() {
 	for i := range s.cfg.Targets {
 		t := &s.cfg.Targets[i]
 		if !local && t.Access == nil && (len(t.Authentication.Users) == 0 || !t.Authentication.Required) {
-			s.log.WithField("target", t.Name).Warn("whoever reaches a portal can use this target: it requires no authentication and has no access list")
+			s.log.WithField("target", t.Name).Warn("target open to everyone who can reach a portal: it has no authentication and no access list")
 		}
 	}
 }

@@ -16,8 +16,8 @@ import (
 	remote "odx/initiator"
 )
 
-// guarded is a configuration in which host may use everything, guest sees one
-// LUN under another number and cannot write to it, and strangers see nothing.
+// guarded is a configuration in which host may use everything, guest sees one LUN under
+// another number and cannot write to it, and other initiators see nothing.
 const guarded = `
 data_dir: data
 portals: ["127.0.0.1:0"]
@@ -222,7 +222,7 @@ targets:
 		file + ":12: targets[0].authentication.users[1].secret_env: environment variable ODX_TEST_NOT_SET is not set",
 		file + ":13: targets[0].authentication.users[2].secret: secret of 5 bytes; use 12 to 255",
 		file + ":14: targets[0].authentication.users[3].secret_file: stat " + filepath.Join(dir, "none.secret") + ": no such file or directory",
-		file + ":15: targets[0].authentication.mutual.secret_file: this is also the secret of user twin (discovery.authentication.users[0]); whoever knows that could pass for the target: give each direction its own",
+		file + ":15: targets[0].authentication.mutual.secret_file: this is also the secret of user twin (discovery.authentication.users[0]), whose holders could impersonate the target: give each direction its own",
 	}, "\n")
 	if err == nil || err.Error() != want {
 		t.Errorf("got:\n%v\nwant:\n%s", err, want)
@@ -239,7 +239,7 @@ targets:
 // TestOpenTargetWarning: a target that anyone can use is named in the log when
 // others than this machine reach it.
 func TestOpenTargetWarning(t *testing.T) {
-	const open = "whoever reaches a portal can use this target"
+	const open = "target open to everyone who can reach a portal"
 	for portal, want := range map[string]bool{"127.0.0.1:0": false, "0.0.0.0:0": true} {
 		var log bytes.Buffer
 		logger := logrus.New()

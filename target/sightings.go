@@ -16,28 +16,28 @@ import (
 	"odx/target/scsi"
 )
 
-// sightingsPrefix begins the keys of the records that say what initiators found at
-// their LUNs; sightingsVersion is their version.
+// sightingsPrefix begins the keys of the records of sightings; sightingsVersion is
+// their version.
 const (
 	sightingsPrefix  = "server/sightings/"
 	sightingsVersion = 1
 )
 
-// Bounds of what is remembered: initiator ports, and the LUNs of each, whose record
-// must stay below what the store takes. What is forgotten is not known: who comes back
-// to a LUN that ever changed hands is then notified once more.
+// Bounds of the records: initiator ports, and LUNs of each, whose record has to fit
+// into the store. An initiator whose record was dropped is notified once more of a LUN
+// whose logical unit was ever replaced.
 const (
 	maxSightings    = 1024
 	maxSightingLUNs = 4096
 )
 
-// sightings remember over restarts which logical unit each initiator port found at its
-// LUNs when it was last told. They are scsi.Sightings. A power cut may lose the last
-// ones, so that an initiator is notified again.
+// sightings keep over restarts which logical unit each initiator port found at its LUNs
+// when it was last notified. They implement scsi.Sightings. A power cut may lose the
+// last ones, so that an initiator is notified again.
 type sightings struct {
 	store *backstore.Store
 	limit int // of ports
-	// before is what was known at the start; it does not change.
+	// before is the state at the start; it does not change.
 	before map[scsi.NexusID]*sighting
 
 	mu    sync.Mutex // guards what follows
@@ -47,10 +47,10 @@ type sightings struct {
 	wake  chan struct{} // holds a value while something is dirty
 }
 
-// sighting is what one initiator port found, and its record, which is durable.
+// sighting is what one initiator port found. It is durable.
 type sighting struct {
 	Version int `json:"version"`
-	// Order is larger for what changed later.
+	// Order increases with each write; the lowest is dropped first.
 	Order  uint64            `json:"order"`
 	Target string            `json:"target"`
 	Group  uint16            `json:"group"`
@@ -77,8 +77,8 @@ func (u *unitID) UnmarshalText(text []byte) error {
 	return err
 }
 
-// loadSightings returns what the store knows. A record that is not understood counts as
-// not there.
+// loadSightings reads the records of the store. It ignores those that cannot be
+// decoded.
 func loadSightings(store *backstore.Store, log *logrus.Entry) (*sightings, error) {
 	s := &sightings{
 		store: store, limit: maxSightings, wake: make(chan struct{}, 1),
@@ -94,7 +94,7 @@ func loadSightings(store *backstore.Store, log *logrus.Entry) (*sightings, error
 			err = fmt.Errorf("an ISID of %d bytes", len(e.ISID))
 		}
 		if err != nil {
-			log.WithError(err).WithField("record", string(key)).Warn("what an initiator found at its LUNs cannot be read; it may be notified again")
+			log.WithError(err).WithField("record", string(key)).Warn("record of an initiator's LUNs unreadable; the initiator may be notified again")
 			return nil
 		}
 		id := scsi.NexusID{InitiatorName: e.Name, ISID: [6]byte(e.ISID), TargetName: e.Target, TargetPortalGroupTag: e.Group}
@@ -102,7 +102,7 @@ func loadSightings(store *backstore.Store, log *logrus.Entry) (*sightings, error
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("what initiators found at their LUNs: %w", err)
+		return nil, fmt.Errorf("LUNs found by initiators: %w", err)
 	}
 	return s, nil
 }
@@ -113,9 +113,8 @@ func (e *sighting) clone() *sighting {
 	return &c
 }
 
-// port is the identity by which a nexus is known again after a restart. An ISID in the
-// random format (RFC 7143 11.12.5) is another one with each session: all that an
-// initiator makes by it count as one.
+// port returns the identity of a nexus over restarts. ISIDs in the random format (RFC
+// 7143 11.12.5) differ between sessions, so those of an initiator count as one.
 func port(id scsi.NexusID) scsi.NexusID {
 	const format, random = 0xC0, 0x80
 	if id.ISID[0]&format == random {
@@ -148,7 +147,8 @@ func (s *sightings) Saw(id scsi.NexusID, lun uint16, unit [16]byte) {
 		s.now[id] = e
 	}
 	was, known := e.Units[lun]
-	// Who comes every day is not among the oldest, and that costs few writes.
+	// A port in the older half is refreshed even if nothing changed, so that active
+	// initiators are not dropped and few writes are needed.
 	fresh := s.last-e.Order < uint64(s.limit)/2
 	if fresh && (known && was == unit || !known && len(e.Units) >= maxSightingLUNs) {
 		return
@@ -161,7 +161,7 @@ func (s *sightings) Saw(id scsi.NexusID, lun uint16, unit [16]byte) {
 	s.touch(id)
 }
 
-// touch has the record of a port written. s.mu is held.
+// touch marks the record of a port for writing. s.mu is held.
 func (s *sightings) touch(id scsi.NexusID) {
 	s.dirty[id] = struct{}{}
 	select {
@@ -170,7 +170,7 @@ func (s *sightings) touch(id scsi.NexusID) {
 	}
 }
 
-// forgetOldest makes room for one more port. s.mu is held.
+// forgetOldest drops the oldest record. s.mu is held.
 func (s *sightings) forgetOldest() {
 	for len(s.now) >= s.limit {
 		oldest := slices.MinFunc(slices.Collect(maps.Keys(s.now)), func(a, b scsi.NexusID) int {
@@ -181,7 +181,7 @@ func (s *sightings) forgetOldest() {
 	}
 }
 
-// run writes what changes until ctx ends, and the rest then.
+// run writes changes until ctx ends, and the rest then.
 func (s *sightings) run(ctx context.Context, log *logrus.Entry) {
 	for failed := false; ; {
 		select {
@@ -190,7 +190,7 @@ func (s *sightings) run(ctx context.Context, log *logrus.Entry) {
 		}
 		err := s.save()
 		if err != nil && !failed {
-			log.WithError(err).Warn("what initiators find at their LUNs is not noted; after a restart they may be notified again")
+			log.WithError(err).Warn("LUNs found by initiators not stored; after a restart they may be notified again")
 		}
 		failed = err != nil
 		if ctx.Err() != nil {
@@ -208,7 +208,7 @@ func (s *sightings) save() error {
 	for id := range dirty {
 		r := backstore.Record{Key: fmt.Appendf(nil, "%s%q %q %d %x", sightingsPrefix, id.TargetName, id.InitiatorName, id.TargetPortalGroupTag, id.ISID)}
 		if e := s.now[id]; e != nil {
-			r.Value, _ = json.Marshal(e) // of plain data: there is no error
+			r.Value, _ = json.Marshal(e) // plain data cannot fail
 		}
 		records = append(records, r)
 	}
@@ -218,9 +218,9 @@ func (s *sightings) save() error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			for id := range dirty {
-				s.dirty[id] = struct{}{} // with the next change
+				s.dirty[id] = struct{}{} // retried with the next change
 			}
-			return fmt.Errorf("note what initiators find: %w", err)
+			return fmt.Errorf("store LUNs found by initiators: %w", err)
 		}
 	}
 	return nil

@@ -12,34 +12,33 @@ import (
 )
 
 const (
-	// spacePeriod is how often the space of the store is looked at, and
-	// spacePeriodNear how often from spaceNear of the soft threshold on: a warning is
-	// to come before writes fail, also where they come fast.
+	// spacePeriod is the interval of measurements, and spacePeriodNear that above
+	// spaceNear of the soft threshold, so that the warning precedes the first failing
+	// write.
 	spacePeriod     = time.Second
 	spacePeriodNear = 50 * time.Millisecond
 	spaceNear       = 0.75
-	// spaceRearm is how far, as a part of the whole, the use has to fall below
-	// the soft threshold before the next warning.
+	// spaceRearm is how far, as a part of the total, the use has to fall below the soft
+	// threshold before the next warning.
 	spaceRearm = 0.01
 )
 
-// spaceWatch looks at how full a store is, tells initiators when they ask, and
-// warns them when the use rises over the soft threshold.
+// spaceWatch measures the use of a store, reports it to initiators, and warns them when
+// it rises above the soft threshold.
 type spaceWatch struct {
 	// live returns the bytes of data in the store, without waiting.
 	live func() int64
 	// measure returns the bytes that still fit.
 	measure func() (int64, error)
 	log     *logrus.Entry
-	// total is what the store could hold when the watch began, in bytes;
-	// threshold is the part of it at which to warn, 0 for no warning.
+	// total is the capacity of the store when the watch began, in bytes; threshold is
+	// the part of it at which to warn, 0 for no warning.
 	total, threshold int64
 	left             atomic.Int64
 	warned           bool // since the use was below the threshold
 }
 
-// newSpaceWatch returns a watch over a store with a soft threshold of so many per
-// cent.
+// newSpaceWatch returns a watch over a store with a soft threshold in per cent.
 func newSpaceWatch(live func() int64, percent int, measure func() (int64, error), log *logrus.Entry) (*spaceWatch, error) {
 	left, err := measure()
 	if err != nil {
@@ -56,8 +55,8 @@ func (w *spaceWatch) space() scsi.Space {
 	return scsi.Space{SoftThreshold: w.threshold, Usage: w.usage}
 }
 
-// usage is for initiators that ask: how many bytes are live, and how many fit, both
-// now. What is dead and not cleaned yet is neither.
+// usage returns, for initiators, how many bytes are live and how many fit now. Dead
+// data that is not cleaned yet is neither.
 func (w *spaceWatch) usage() (used, left int64) {
 	if left, err := w.measure(); err == nil {
 		w.left.Store(left)
@@ -65,12 +64,11 @@ func (w *spaceWatch) usage() (used, left int64) {
 	return w.live(), min(w.left.Load(), w.total)
 }
 
-// occupied returns how many bytes of what the store could hold when the watch began
-// are not left, whatever holds them.
+// occupied returns how many bytes of total are not free, whatever takes them.
 func (w *spaceWatch) occupied() int64 { return w.total - min(w.left.Load(), w.total) }
 
-// run looks until ctx ends. As long as the use is over the threshold, relieve is
-// called with the bytes that it is over.
+// run measures until ctx ends. While the use is above the threshold, it calls relieve
+// with the excess in bytes.
 func (w *spaceWatch) run(ctx context.Context, warn func(), relieve func(need int64)) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -88,7 +86,7 @@ func (w *spaceWatch) run(ctx context.Context, warn func(), relieve func(need int
 	}
 }
 
-// period returns when to look again.
+// period returns the time until the next measurement.
 func (w *spaceWatch) period() time.Duration {
 	if used := w.occupied(); w.threshold > 0 && used < w.threshold && float64(used) >= spaceNear*float64(w.threshold) {
 		return spacePeriodNear
@@ -96,12 +94,11 @@ func (w *spaceWatch) period() time.Duration {
 	return spacePeriod
 }
 
-// look measures, and calls warn once each time the use has risen over the
-// threshold.
+// look measures, and calls warn once each time the use rises above the threshold.
 func (w *spaceWatch) look(warn func()) {
 	left, err := w.measure()
 	if err != nil {
-		return // the store says so itself when it cannot write
+		return // the store reports it itself
 	}
 	w.left.Store(left)
 	used := w.occupied()
@@ -112,7 +109,7 @@ func (w *spaceWatch) look(warn func()) {
 		warn()
 		w.log.WithFields(logrus.Fields{
 			"used": humanize.IBytes(uint64(used)), "left": humanize.IBytes(uint64(left)), "soft_threshold": humanize.IBytes(uint64(w.threshold)),
-		}).Warn("the store is getting full; initiators are told")
+		}).Warn("store above the soft threshold; initiators are warned")
 	case used < w.threshold-int64(float64(w.total)*spaceRearm):
 		w.warned = false
 	}

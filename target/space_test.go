@@ -40,7 +40,7 @@ func TestSoftThreshold(t *testing.T) {
 		{1000, 0}, {401, 0}, {400, 1}, {100, 1}, {-1, 1}, {0, 1},
 		{410, 1}, {390, 1}, // not far enough below to warn again
 		{421, 1}, {400, 2},
-		{5000, 2}, // somebody made room beside the store
+		{5000, 2}, // space was freed outside of the store
 	} {
 		left = step.left
 		w.look(func() { warnings++ })
@@ -51,7 +51,7 @@ func TestSoftThreshold(t *testing.T) {
 	if used, left := w.usage(); used != 1000 || left != 2000 {
 		t.Errorf("used %d, left %d", used, left)
 	}
-	if n := strings.Count(said.String(), "getting full"); n != 2 {
+	if n := strings.Count(said.String(), "above the soft threshold"); n != 2 {
 		t.Errorf("%d lines in the log:\n%s", n, said.String())
 	}
 
@@ -79,7 +79,7 @@ func TestSoftThresholdReachesInitiators(t *testing.T) {
 		t.Errorf("total %d, threshold %d", s.space.total, s.space.threshold)
 	}
 	if asc := i.attention(); asc != 0 {
-		t.Errorf("told %04x before anything was written", int(asc))
+		t.Errorf("unit attention %04x before anything was written", int(asc))
 	}
 	p := make([]byte, 1<<20)
 	for n := range 26 {
@@ -90,7 +90,7 @@ func TestSoftThresholdReachesInitiators(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if line := <-said; !strings.Contains(line, "getting full") {
+	if line := <-said; !strings.Contains(line, "above the soft threshold") {
 		t.Errorf("warned with %q", line)
 	}
 	if asc := i.attention(); asc != scsi.ASCSoftThresholdReached {

@@ -10,8 +10,7 @@ import (
 	"odx/target/scsi"
 )
 
-// served is a service as the administrator of its store sees it. It implements
-// admin.Server.
+// served implements admin.Server.
 type served struct{ service *Service }
 
 // Resized implements admin.Server.
@@ -61,7 +60,7 @@ func (v served) Status() admin.Status {
 	return st
 }
 
-// session describes a session and the LUNs that it sees.
+// session describes a session and its LUNs.
 func (s *Service) session(i *iscsi.SessionInfo) admin.Session {
 	out := admin.Session{
 		Initiator: i.InitiatorName, Alias: i.InitiatorAlias, ISID: i.ISID, TSIH: i.TSIH, Target: i.TargetName,
@@ -79,7 +78,7 @@ func (s *Service) session(i *iscsi.SessionInfo) admin.Session {
 				continue
 			}
 			out.LUNs = append(out.LUNs, admin.SessionLUN{
-				Number: seen, Medium: l.Medium(), ReadOnly: readOnly || unit.ReadOnly(), Over: s.spacesOf(l),
+				Number: seen, Medium: l.Medium(), ReadOnly: readOnly || unit.ReadOnly(), Over: s.objectsOf(l),
 			})
 		}
 	}
@@ -87,8 +86,7 @@ func (s *Service) session(i *iscsi.SessionInfo) admin.Session {
 	return out
 }
 
-// seenAs returns where a session finds the LUN that the configuration has at
-// number.
+// seenAs returns the LUN of a session for the LUN number of the configuration.
 func seenAs(view scsi.View, number uint16) (seen uint16, readOnly, ok bool) {
 	if view == nil {
 		return number, false, true
@@ -101,13 +99,13 @@ func seenAs(view scsi.View, number uint16) (seen uint16, readOnly, ok bool) {
 	return 0, false, false
 }
 
-// spacesOf names the volumes and the files that the blocks of a LUN are in.
-func (s *Service) spacesOf(l *conf.LUN) []string {
-	return s.spacesUnder(conf.Device{View: l.View, Volume: l.Volume, File: l.File, Backing: l.Backing}, []string{})
+// objectsOf names the volumes and the files that hold the blocks of a LUN.
+func (s *Service) objectsOf(l *conf.LUN) []string {
+	return s.objectsUnder(conf.Device{View: l.View, Volume: l.Volume, File: l.File, Backing: l.Backing}, []string{})
 }
 
-// spacesUnder appends what is under a device to list.
-func (s *Service) spacesUnder(d conf.Device, list []string) []string {
+// objectsUnder appends what is below a device to list.
+func (s *Service) objectsUnder(d conf.Device, list []string) []string {
 	switch {
 	case d.Backing != "":
 		return list
@@ -117,7 +115,7 @@ func (s *Service) spacesUnder(d conf.Device, list []string) []string {
 	for i := range s.cfg.Views {
 		if v := &s.cfg.Views[i]; v.Name == d.View {
 			for _, over := range v.Over {
-				list = s.spacesUnder(over, list)
+				list = s.objectsUnder(over, list)
 			}
 		}
 	}

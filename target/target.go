@@ -1,10 +1,9 @@
-// Package target is the server: it puts a configuration, an open store, the device
-// servers and the iSCSI transport together, and takes them apart again in the reverse
-// order. What an administrator does to the store is package admin's.
+// Package target composes the server: configuration, open store, device servers and
+// iSCSI transport. It closes them in the reverse order. Package admin administers the
+// store.
 //
-// The store is opened, everything that the configuration asks of it is checked,
-// every portal is bound; only then is anything made, and only then does anything
-// answer. A LUN that cannot be served is left out.
+// The start opens the store, checks the configuration against it and binds the portals
+// before it creates or serves anything. A LUN that cannot be served is left out.
 package target
 
 import (
@@ -48,16 +47,16 @@ type Service struct {
 	server  *iscsi.Server
 	unwatch context.CancelFunc // ends the watch over space
 	serving sync.WaitGroup
-	failed  chan error // from listeners, room for each
+	failed  chan error // from listeners; buffered for each
 
 	stopOnce sync.Once
 	stopErr  error
 }
 
-// Start opens the store and serves what cfg says. When it returns, every portal
-// answers that can be bound, one at least; others are tried again. An error that the
-// configuration is to blame for is a conf.Problem or conf.Problems; nothing is left
-// running after an error. ctx bounds the start alone.
+// Start opens the store and serves cfg. When it returns, at least one portal serves;
+// portals that cannot be bound are retried. An error in the configuration is a
+// conf.Problem or conf.Problems; after an error nothing is left running. ctx bounds the
+// start alone.
 func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service, error) {
 	s := newService(cfg, log)
 	if err := s.start(ctx, admin.Options{ScrubEvery: cfg.Store.ScrubEvery}); err != nil {
@@ -66,8 +65,8 @@ func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service, 
 	return s, nil
 }
 
-// Rescue is Start of what can still be read of a store, which no file of is changed:
-// every LUN is read-only, and none is made that is missing. What initiators save, as
+// Rescue is Start for a damaged store, which it does not change: it serves what can be
+// read, all LUNs read-only, and creates nothing. What initiators save, such as
 // reservations, is kept in memory.
 func Rescue(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service, error) {
 	c := *cfg
@@ -89,7 +88,7 @@ func Rescue(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service,
 	return s, nil
 }
 
-// newService returns a service that has not started.
+// newService returns a service that is not started.
 func newService(cfg *conf.Config, log *logrus.Entry) *Service {
 	return &Service{
 		cfg: cfg, log: log, users: &fileUsers{by: map[string]string{}},
@@ -108,8 +107,9 @@ func (s *Service) start(ctx context.Context, o admin.Options) (err error) {
 	if err != nil {
 		return err
 	}
-	// Where there is a store, what keeps another process from it says more than the
-	// portals that this one has. Where there is none, none is made for nothing.
+	// An existing store is opened first, because an error about another process that
+	// has it open says more than one about the portals. A new store is created only
+	// after the portals are bound.
 	first := noStore(s.cfg.DataDir)
 	if first {
 		if err := s.portals.bind(ctx, s.log); err != nil {
@@ -148,8 +148,8 @@ func (s *Service) start(ctx context.Context, o admin.Options) (err error) {
 	return nil
 }
 
-// openStore opens the store, its tokens and its virtual disks, and removes what was
-// never finished.
+// openStore opens the store, its tokens and its virtual disks, and removes unfinished
+// volumes.
 func (s *Service) openStore(ctx context.Context, o admin.Options) (err error) {
 	o.Server = served{s}
 	if s.admin, err = admin.Open(ctx, s.cfg, s.log, o); err != nil {
@@ -166,10 +166,10 @@ func (s *Service) openStore(ctx context.Context, o admin.Options) (err error) {
 	s.media = &media{
 		cfg: s.cfg, log: s.log, store: s.store, tokens: s.tokens, disks: disks, users: s.users, leftOut: map[string]error{},
 	}
-	return s.admin.SweepVolumes(ctx)
+	return s.admin.RemoveUnfinishedVolumes(ctx)
 }
 
-// makeServer makes the transport, and notes what is served from now on.
+// makeServer creates the transport, and stores the history of LUNs.
 func (s *Service) makeServer(ctx context.Context, targets []iscsi.TargetConfig, secrets secrets) error {
 	options := transportOptions(s.cfg.Limits, s.admin.Memory())
 	options.Log, options.Settler = s.log, settler{s.store}
@@ -192,8 +192,8 @@ func (s *Service) makeServer(ctx context.Context, targets []iscsi.TargetConfig, 
 	return history.save(ctx, s.store)
 }
 
-// startServing serves the portals that are bound, and watches over those that are not
-// and over the space of the store.
+// startServing serves the bound portals, and starts the retries of the others and the
+// watch over the store's space.
 func (s *Service) startServing() {
 	for _, p := range s.portals.bound() {
 		s.serving.Go(func() { s.serve(p) })
@@ -207,15 +207,15 @@ func (s *Service) startServing() {
 	s.serving.Go(func() { s.space.run(watching, s.warnOfSpace, s.relieveStore) })
 }
 
-// warnOfSpace tells the initiators of every LUN in the store that space runs
-// short.
+// warnOfSpace raises, at every LUN in the store, the unit attention for the soft
+// threshold.
 func (s *Service) warnOfSpace() {
 	for _, lu := range s.units {
 		lu.SoftThresholdReached()
 	}
 }
 
-// noStore reports that nothing is in the directory of a store.
+// noStore reports whether a directory has no store.
 func noStore(dir string) bool {
 	names, err := os.ReadDir(dir)
 	return errors.Is(err, fs.ErrNotExist) || err == nil && len(names) == 0
@@ -229,7 +229,7 @@ func storeProblem(cfg *conf.Config, err error) error {
 	return err
 }
 
-// serve answers on one portal until Stop.
+// serve serves one portal until Stop.
 func (s *Service) serve(p portal) {
 	err := s.server.Serve(context.Background(), iscsi.Portal{Listener: p.listener, Group: p.Group, Advertise: p.Advertise})
 	if !errors.Is(err, iscsi.ErrClosed) {
@@ -237,21 +237,21 @@ func (s *Service) serve(p portal) {
 	}
 }
 
-// Failed delivers an error when a portal has stopped answering by itself.
+// Failed delivers the error of a portal that stops serving before Stop.
 func (s *Service) Failed() <-chan error { return s.failed }
 
-// Admin returns what administers the store, until Stop.
+// Admin returns the administration of the store, valid until Stop.
 func (s *Service) Admin() *admin.Store { return s.admin }
 
-// Stop ends the service: portals close, commands finish until ctx ends and are
-// aborted then, everything acknowledged is flushed and the store is closed. It
-// may be called more than once.
+// Stop ends the service: it closes the portals, lets commands finish until ctx ends and
+// aborts the others, flushes everything acknowledged and closes the store. It may be
+// called more than once.
 func (s *Service) Stop(ctx context.Context) error {
 	s.stopOnce.Do(func() {
 		err := s.server.Shutdown(ctx)
 		if errors.Is(err, iscsi.ErrCommandsRunning) {
-			// They find the store closed; nobody waits for what they say.
-			s.log.WithError(err).Warn("stopping without commands that do not end")
+			// They find the store closed, and their results are dropped.
+			s.log.WithError(err).Warn("commands did not end before the stop")
 			err = nil
 		}
 		s.unwatch()
@@ -262,20 +262,19 @@ func (s *Service) Stop(ctx context.Context) error {
 	return s.stopErr
 }
 
-// copyStopLimit bounds the wait for copies in the background, whose work is
-// aborted then.
+// copyStopLimit bounds the wait for aborted background copies.
 const copyStopLimit = 2 * time.Second
 
-// stopCopies ends the copies that no command waits for.
+// stopCopies aborts the background copies.
 func (s *Service) stopCopies(ctx context.Context) {
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), copyStopLimit)
 	defer cancel()
 	if err := s.copies.Close(limited); err != nil {
-		s.log.WithError(err).Warn("stopping without copies that do not end")
+		s.log.WithError(err).Warn("copies did not end before the stop")
 	}
 }
 
-// release closes whatever is open, in the reverse order of Start.
+// release closes what is open, in the reverse order of Start.
 func (s *Service) release() error {
 	var errs []error
 	errs = append(errs, s.portals.close()...)
@@ -292,7 +291,7 @@ func (s *Service) release() error {
 	return errors.Join(errs...)
 }
 
-// settler has the store's changes outlive the process before they are
+// settler makes changes of the store survive the end of the process before they are
 // acknowledged.
 type settler struct{ store *backstore.Store }
 

@@ -192,8 +192,8 @@ targets:
 `
 	file := filepath.Join(dir, "odx.yaml")
 	wrong := []string{
-		file + `:6: targets[0].luns[0].size: LUN 0: volume src has 64MiB, not 65MiB; nothing is resized by itself: grow it with ` + "`odx volume resize src 65MiB`" + `, write its size, leave size out, or name another volume`,
-		file + `:7: targets[0].luns[1].size: LUN 2: volume third does not exist; give the size to make it with`,
+		file + `:6: targets[0].luns[0].size: LUN 0: volume src has 64MiB, not 65MiB; odx does not resize it: grow it with ` + "`odx volume resize src 65MiB`" + `, write its size, leave size out, or name another volume`,
+		file + `:7: targets[0].luns[1].size: LUN 2: volume third does not exist; give its size to create it`,
 	}
 	refused(t, parse(t, dir, head), strings.TrimPrefix(strings.Join(wrong, "\n"), file))
 
@@ -296,7 +296,7 @@ func TestDedupUnitOfStore(t *testing.T) {
 	text := fmt.Sprintf(disks, `"127.0.0.1:0"`)
 	stop(t, start(t, parse(t, dir, text+"store: {dedup_unit: 8KiB}\n")))
 	refused(t, parse(t, dir, text+"store: {dedup_unit: 32KiB}\n"),
-		":9: store.dedup_unit: the store was made with 8KiB, not 32KiB; write that, or leave the key out")
+		":9: store.dedup_unit: the store was created with 8KiB, not 32KiB; write that, or leave the key out")
 	stop(t, start(t, parse(t, dir, text)))
 }
 
@@ -310,7 +310,7 @@ targets:
     luns: [{lun: 7, volume: v}]
 `))
 	if len(s.units) != 1 || len(s.LUNs()) != 2 || s.LUNs()[1].Size != 1<<20 {
-		t.Errorf("%d logical units behind %d LUNs", len(s.units), len(s.LUNs()))
+		t.Errorf("%d logical units for %d LUNs", len(s.units), len(s.LUNs()))
 	}
 }
 
@@ -324,7 +324,7 @@ targets:
 	dir := t.TempDir()
 	path := filepath.Join(dir, "disk.img")
 	refused(t, parse(t, dir, fmt.Sprintf(text, "")),
-		":5: targets[0].luns[0].size: LUN 0: file "+path+" does not exist; give the size to make it with")
+		":5: targets[0].luns[0].size: LUN 0: file "+path+" does not exist; give its size to create it")
 
 	s := start(t, parse(t, dir, fmt.Sprintf(text, ", size: 1MiB")))
 	unit := s.units["file "+path]
@@ -339,7 +339,7 @@ targets:
 	}
 
 	refused(t, parse(t, dir, fmt.Sprintf(text, ", size: 2MiB")),
-		":5: targets[0].luns[0].size: LUN 0: file "+path+" has 1MiB, not 2MiB; nothing is resized by itself: write its size, leave size out, or name another volume")
+		":5: targets[0].luns[0].size: LUN 0: file "+path+" has 1MiB, not 2MiB; odx does not resize it: write its size, leave size out, or name another volume")
 	again := start(t, parse(t, dir, fmt.Sprintf(text, "")))
 	if got := again.units["file "+path].ID(); got != id {
 		t.Errorf("the identity of the file changed over a restart: %x, was %x", got, id)

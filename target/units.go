@@ -15,8 +15,8 @@ import (
 	"odx/target/scsi"
 )
 
-// makeTargets makes what the configuration names and does not exist, and the
-// device server of every target. LUNs on one medium share a logical unit.
+// makeTargets creates missing media and the device server of every target. LUNs on one
+// medium share a logical unit.
 func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error) {
 	s.units = map[string]*scsi.LogicalUnit{}
 	s.copies = copymgr.New(s.tokens, copyRules(s.cfg), s.log)
@@ -46,8 +46,8 @@ func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error)
 	return targets, errors.Join(s.media.checkSome(), s.storeDuplicates(), numbers.save(ctx, s.store))
 }
 
-// unitOf returns the logical unit of a LUN, which it makes for the first of those on
-// one medium; nil where the medium cannot be served.
+// unitOf returns the logical unit of a LUN, which LUNs on one medium share; nil if the
+// medium cannot be served.
 func (s *Service) unitOf(ctx context.Context, l *conf.LUN) *scsi.LogicalUnit {
 	medium := l.Medium()
 	if s.units[medium] != nil || s.media.leftOut[medium] != nil {
@@ -62,8 +62,8 @@ func (s *Service) unitOf(ctx context.Context, l *conf.LUN) *scsi.LogicalUnit {
 	return lu
 }
 
-// storeDuplicates turns deduplication off for the volumes and files below the LUNs
-// that the configuration says this of, by themselves or in an access list.
+// storeDuplicates disables deduplication for the volumes and files below the LUNs with
+// store_duplicates, in their own entry or in an access list.
 func (s *Service) storeDuplicates() error {
 	for i := range s.cfg.Targets {
 		t := &s.cfg.Targets[i]
@@ -72,8 +72,8 @@ func (s *Service) storeDuplicates() error {
 			if s.units[l.Medium()] == nil || !t.StoresDuplicates(l) {
 				continue
 			}
-			for _, name := range s.spacesOf(l) {
-				v, err := s.admin.Space(name)
+			for _, name := range s.objectsOf(l) {
+				v, err := s.admin.Object(name)
 				if err != nil {
 					return err
 				}
@@ -84,7 +84,7 @@ func (s *Service) storeDuplicates() error {
 	return nil
 }
 
-// copyRules returns what the configuration says about who copies what.
+// copyRules returns the copy rules of the configuration.
 func copyRules(cfg *conf.Config) copymgr.Rules {
 	var rules copymgr.Rules
 	for _, r := range cfg.CopyRules {
@@ -97,7 +97,7 @@ func copyRules(cfg *conf.Config) copymgr.Rules {
 	return rules
 }
 
-// makeUnit makes the logical unit of l, with the copy manager on it.
+// makeUnit creates the logical unit of l and installs the copy manager.
 func (s *Service) makeUnit(ctx context.Context, l *conf.LUN) (*scsi.LogicalUnit, error) {
 	c := scsi.LUConfig{LogicalBlockLength: l.BlockSize, ReadOnly: l.ReadOnly, UnmapGranularity: l.UnmapGranularity}
 	switch {
@@ -150,16 +150,16 @@ func (s *Service) setView(c *scsi.LUConfig, v *view.Stack, id [16]byte) {
 	}
 }
 
-// stopUnitsLimit bounds the wait for what logical units do behind their commands.
+// stopUnitsLimit bounds the wait for background work of logical units.
 const stopUnitsLimit = 2 * time.Second
 
-// stopUnits ends that.
+// stopUnits ends the background work of logical units.
 func (s *Service) stopUnits() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopUnitsLimit)
 	defer cancel()
 	for medium, lu := range s.units {
 		if err := lu.Close(ctx); err != nil {
-			s.log.WithField("medium", medium).WithError(err).Warn("stopping without work that does not end")
+			s.log.WithField("medium", medium).WithError(err).Warn("background work did not end before the stop")
 		}
 	}
 }

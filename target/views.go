@@ -16,18 +16,19 @@ import (
 	"odx/offload/view/parttable"
 )
 
-// What views keep beside the data is in volumes of these names and the view's.
+// The names of the auxiliary volumes of views are these prefixes and the name of the
+// view.
 const (
 	sumsPrefix   = ".view-sums-"
 	beforePrefix = ".view-before-"
 )
 
-// views are the volumes that the configuration makes of others.
+// views are the views of a configuration.
 type views struct {
 	media   *media
 	devices map[string]view.Device // by name of the view
 	files   map[string]view.Device // that are open, by name
-	gates   map[string]view.Gate   // by name of what is together
+	gates   map[string]view.Gate   // by the name that together returns
 	closers []viewCloser           // from the bottom up
 
 	legFiles map[string]*legFile // that mirrors write to, by path
@@ -38,9 +39,9 @@ type viewCloser struct {
 	close func(context.Context) error
 }
 
-// makeViews makes the views, and what they are over as far as it is missing. What
-// is kept beside the data for views that are not configured any more is removed:
-// the data may have changed without them.
+// makeViews opens the views, and creates what is missing below them. It removes the
+// auxiliary volumes of views that are no longer configured, because the data may have
+// changed without them.
 func makeViews(ctx context.Context, m *media) (*views, error) {
 	s := &views{media: m, devices: map[string]view.Device{}, files: map[string]view.Device{}, gates: map[string]view.Gate{}, legFiles: map[string]*legFile{}}
 	if err := s.forgetOthers(ctx); err != nil {
@@ -65,7 +66,7 @@ func makeViews(ctx context.Context, m *media) (*views, error) {
 	return s, nil
 }
 
-// make makes one view over those that were made before.
+// make opens one view over those opened before.
 func (s *views) make(ctx context.Context, v *conf.View) (view.Device, error) {
 	legs := make([]view.Leg, len(v.Over))
 	for i, d := range v.Over {
@@ -108,7 +109,7 @@ func (s *views) make(ctx context.Context, v *conf.View) (view.Device, error) {
 	}
 }
 
-// leg opens what v is over, and makes it when it is missing.
+// leg opens what d names, and creates it if it is missing.
 func (s *views) leg(ctx context.Context, v *conf.View, d conf.Device) (view.Leg, error) {
 	if d.View != "" {
 		if err := s.media.leftOut[viewMedium(d.View)]; err != nil {
@@ -122,7 +123,7 @@ func (s *views) leg(ctx context.Context, v *conf.View, d conf.Device) (view.Leg,
 	if d.File != "" {
 		return s.fileLeg(ctx, v, d)
 	}
-	space, err := s.media.openSpace(d)
+	space, err := s.media.openObject(d)
 	fresh := errors.Is(err, backstore.ErrNotFound) && v.Size != 0
 	if fresh {
 		space, err = s.media.makeVolume(ctx, d.Volume, v.Size)
@@ -161,12 +162,12 @@ func (s *views) partition(ctx context.Context, v *conf.View, leg view.Leg) (view
 	return view.NewPartition(leg.Device, p.Start, p.Length)
 }
 
-// verify makes the checksums anew when what they are of is not what it was.
+// verify drops the checksums of another device.
 func (s *views) verify(ctx context.Context, v *conf.View, leg view.Leg) (view.Device, error) {
 	side := s.side(sumsPrefix, v, leg, view.SumsBytes(leg.Size()))
 	sums, err := side.open(ctx)
 	if errors.Is(err, errOverOther) {
-		s.media.log.WithField("view", v.Name).Warn("the view is over something else than before; its checksums are dropped")
+		s.media.log.WithField("view", v.Name).Warn("view is over another device than before; its checksums are dropped")
 		if err := s.media.store.DeleteVolume(ctx, side.volume); err != nil {
 			return nil, err
 		}
@@ -178,11 +179,11 @@ func (s *views) verify(ctx context.Context, v *conf.View, leg view.Leg) (view.De
 	return view.NewVerify(v.Name, leg.Device, sums, s.media.tokens.Engine())
 }
 
-// origin refuses to go on with a snapshot of something else.
+// origin returns an error for a snapshot of another device.
 func (s *views) origin(ctx context.Context, v *conf.View, leg view.Leg) (view.Device, error) {
 	before, err := s.side(beforePrefix, v, leg, view.OriginBytes(leg.Size())).open(ctx)
 	if errors.Is(err, errOverOther) {
-		return nil, fmt.Errorf("what it keeps is of another device than %s, or one of another size; give the view another name to begin anew", v.Over[0])
+		return nil, fmt.Errorf("its snapshot is of another device than %s, or of another size; give the view another name for a new snapshot", v.Over[0])
 	}
 	if err != nil {
 		return nil, err
@@ -190,14 +191,14 @@ func (s *views) origin(ctx context.Context, v *conf.View, leg view.Leg) (view.De
 	return view.OpenOrigin(view.OriginConfig{Name: v.Name, Of: leg.Device, Before: before, Engine: s.media.tokens.Engine(), Records: s.media.store})
 }
 
-// errOverOther: what a view keeps beside its data is of other data.
-var errOverOther = errors.New("view over something else than before")
+// errOverOther: an auxiliary volume belongs to other data.
+var errOverOther = errors.New("view over another device than before")
 
-// side is the volume that a view keeps beside its data.
+// side is the auxiliary volume of a view: checksums, or data before it was overwritten.
 type side struct {
 	store        *backstore.Store
 	view, volume string
-	over         string // what the view is over
+	over         string // identity of the device below the view
 	size         int64
 }
 
@@ -205,8 +206,8 @@ func (s *views) side(prefix string, v *conf.View, leg view.Leg, size int64) side
 	return side{s.media.store, v.Name, prefix + v.Name, fmt.Sprintf("%s %d", leg.ID, leg.Size()), size}
 }
 
-// open makes the volume when it is missing, and forgets what is stored of a view of
-// that name then. It returns errOverOther for one that belongs to other data.
+// open opens the volume. It creates a missing one, and then deletes the records of a
+// view of that name. It returns errOverOther for a volume that belongs to other data.
 func (s side) open(ctx context.Context) (*backstore.Volume, error) {
 	v, err := s.store.Volume(s.volume)
 	if err == nil {
@@ -228,7 +229,7 @@ func (s side) open(ctx context.Context) (*backstore.Volume, error) {
 	return s.store.CreateVolume(ctx, s.volume, s.size)
 }
 
-// forgetOthers removes the volumes beside views that are not configured.
+// forgetOthers removes the auxiliary volumes of views that are not configured.
 func (s *views) forgetOthers(ctx context.Context) error {
 	kept := map[string]bool{}
 	for _, v := range s.media.cfg.Views {
@@ -250,12 +251,12 @@ func (s *views) forgetOthers(ctx context.Context) error {
 		if err := s.media.store.DeleteVolume(ctx, v.Name()); err != nil {
 			return err
 		}
-		s.media.log.WithField("view", name).Warn("the view is not in the configuration any more; what it kept in addition to its data is removed")
+		s.media.log.WithField("view", name).Warn("view no longer configured; its auxiliary volume is removed")
 	}
 	return nil
 }
 
-// stack returns the view of that name as it is served, and its identity.
+// stack returns the view of that name for serving, and its identity.
 func (s *views) stack(name string) (*view.Stack, [16]byte) {
 	h := sha256.New()
 	id := s.media.store.HeaderID()
@@ -264,7 +265,7 @@ func (s *views) stack(name string) (*view.Stack, [16]byte) {
 	return s.stackOver(s.devices[name], name), [16]byte(h.Sum(nil))
 }
 
-// stackOver returns a device, which views know by a name, as it is served.
+// stackOver returns the device of that name for serving.
 func (s *views) stackOver(d view.Device, name string) *view.Stack {
 	together := s.together(name)
 	gate, ok := s.gates[together]
@@ -275,8 +276,8 @@ func (s *views) stackOver(d view.Device, name string) *view.Stack {
 	return view.NewStack(d, gate)
 }
 
-// together returns one name for all views that are over the same devices, or over
-// each other.
+// together returns the same name for all views that share devices or are over each
+// other.
 func (s *views) together(name string) string {
 	group := map[string]string{} // device → another one of the group, or itself
 	find := func(d string) string {
@@ -293,10 +294,10 @@ func (s *views) together(name string) string {
 	return find(name)
 }
 
-// closeViewsLimit bounds how long a cache may take to write out what it holds.
+// closeViewsLimit bounds the write-back of caches at the stop.
 const closeViewsLimit = 30 * time.Second
 
-// close writes out what views hold, from the top down.
+// close closes the views from the top down; caches write back.
 func (s *views) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeViewsLimit)
 	defer cancel()

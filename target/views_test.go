@@ -194,8 +194,8 @@ func TestViewsOverISCSI(t *testing.T) {
 	}
 }
 
-// TestVerifyOverISCSI: data that changed behind a verify view is a MEDIUM ERROR,
-// and a copy by token to it can be read.
+// TestVerifyOverISCSI: data that changed below a verify view is a MEDIUM ERROR, and a
+// copy by token to it can be read.
 func TestVerifyOverISCSI(t *testing.T) {
 	s := startStacks(t, t.TempDir())
 	d := login(t, s, 5)
@@ -269,7 +269,7 @@ views:
 	}
 }
 
-// TestViewsInUse: what views are over cannot be changed behind their backs.
+// TestViewsInUse: what is below views cannot be changed.
 func TestViewsInUse(t *testing.T) {
 	s := startStacks(t, t.TempDir())
 	for what, err := range map[string]error{
@@ -293,8 +293,8 @@ func TestViewsInUse(t *testing.T) {
 	}
 }
 
-// TestViewStateGoes: what was kept beside the data goes with the view, and a view
-// over something else does not take it over.
+// TestViewStateGoes: the auxiliary volume is removed with the view, and a view over
+// something else does not take it over.
 func TestViewStateGoes(t *testing.T) {
 	dir := t.TempDir()
 	s := startStacks(t, dir)
@@ -306,7 +306,7 @@ func TestViewStateGoes(t *testing.T) {
 	cfg := parse(t, dir, other)
 	s = start(t, cfg)
 	if got := problems(s); len(got) != 2 || !strings.HasPrefix(got[0], "6 ") || !strings.HasPrefix(got[1], "7 ") ||
-		!strings.HasSuffix(got[0], fmt.Sprintf(":%d: views[5]: view live: what it keeps is of another device than other, or one of another size; give the view another name to begin anew", 1+strings.Count(other[:strings.Index(other, "name: live")], "\n"))) {
+		!strings.HasSuffix(got[0], fmt.Sprintf(":%d: views[5]: view live: its snapshot is of another device than other, or of another size; give the view another name for a new snapshot", 1+strings.Count(other[:strings.Index(other, "name: live")], "\n"))) {
 		t.Errorf("problems are %q", got)
 	}
 	login(t, s, 5)
@@ -329,8 +329,8 @@ func TestViewStateGoes(t *testing.T) {
 func TestViewProblems(t *testing.T) {
 	const head = "data_dir: data\nportals: [\"127.0.0.1:0\"]\ntargets:\n  - name: iqn.2026-11.example:x\n    luns: [{lun: 0, view: v}]\nviews:\n"
 	for _, c := range []struct{ view, want string }{
-		{"{name: v, cache: {of: missing}}", ":7: views[0]: view v: missing does not exist; give the view a size to make it with"},
-		{"{name: v, cache: {of: \"backing:missing\"}}", ":7: views[0]: view v: backing:DIR/missing does not exist; give the view a size to make it with"},
+		{"{name: v, cache: {of: missing}}", ":7: views[0]: view v: missing does not exist; give the view a size to create it"},
+		{"{name: v, cache: {of: \"backing:missing\"}}", ":7: views[0]: view v: backing:DIR/missing does not exist; give the view a size to create it"},
 		{"{name: v, partition: {of: disk, number: 3}}", ":7: views[0]: view v: disk has no partition 3 in its partition table (mbr)"},
 		{"{name: v, partition: {of: src, number: 1}}", ":7: views[0]: view v: src: no partition table: no signature 55AAh at byte 510"},
 		{"{name: v, stripe: {legs: [src, dst], unit: 1GiB}}", ":7: views[0]: view v: invalid argument: stripe with a leg smaller than the unit of 1073741824 bytes"},

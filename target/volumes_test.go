@@ -56,7 +56,7 @@ func (i *initiator) attention() scsi.ASC {
 	return scsi.ASC(binary.BigEndian.Uint16(task.Sense()[12:]))
 }
 
-// capacity returns the bytes that READ CAPACITY(16) tells.
+// capacity returns the bytes that READ CAPACITY(16) reports.
 func (i *initiator) capacity() int64 {
 	cdb := make([]byte, 16)
 	cdb[0], cdb[1], cdb[13] = 0x9E, 0x10, 32
@@ -65,7 +65,7 @@ func (i *initiator) capacity() int64 {
 	return int64(binary.BigEndian.Uint64(data)+1) * int64(binary.BigEndian.Uint32(data[8:]))
 }
 
-// TestResizeInUse: initiators of the LUN are told, others are not.
+// TestResizeInUse: initiators of the LUN get a unit attention, others do not.
 func TestResizeInUse(t *testing.T) {
 	s := start(t, parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`)))
 	src, dst := attach(t, s, "volume src"), attach(t, s, "volume dst")
@@ -74,13 +74,13 @@ func TestResizeInUse(t *testing.T) {
 		t.Fatalf("got %+v, %v", v, err)
 	}
 	if asc := src.attention(); asc != scsi.ASCCapacityDataChanged {
-		t.Errorf("its initiator is told %04x", int(asc))
+		t.Errorf("unit attention of its initiator: %04x", int(asc))
 	}
 	if got := src.capacity(); got != 96<<20 {
-		t.Errorf("READ CAPACITY tells %d bytes", got)
+		t.Errorf("READ CAPACITY reports %d bytes", got)
 	}
 	if asc := dst.attention(); asc != 0 {
-		t.Errorf("the initiator of another LUN is told %04x", int(asc))
+		t.Errorf("unit attention of the initiator of another LUN: %04x", int(asc))
 	}
 	for name, tt := range map[string]struct {
 		volume string

@@ -15,13 +15,13 @@ import (
 	"odx/conf"
 )
 
-// adminOptions are the flags of every command that administers a store.
+// adminOptions are the flags of the commands that administer a store.
 type adminOptions struct {
 	config string
 	json   bool
-	// api is the URL of a server elsewhere, secret the file with its secret.
+	// api is the URL of a remote server, secret the file with its secret.
 	api, secret string
-	// looks: without a server, the command opens the store for reading alone.
+	// looks: without a server, the command opens the store read-only.
 	looks bool
 }
 
@@ -32,17 +32,17 @@ func addAdminFlags(cmd *cobra.Command, o *adminOptions) {
 }
 
 func addAPIFlags(cmd *cobra.Command, o *adminOptions) {
-	cmd.Flags().StringVar(&o.api, "api", "", "ask the server at `URL` (https://HOST:PORT) instead of one on this machine")
+	cmd.Flags().StringVar(&o.api, "api", "", "use the server at `URL` (https://HOST:PORT) instead of one on this machine")
 	cmd.Flags().StringVar(&o.secret, "api-secret", "", "`FILE` with the secret of the server at --api")
 	cmd.MarkFlagsRequiredTogether("api", "api-secret")
 	cmd.MarkFlagsMutuallyExclusive("api", "config")
 }
 
-// administration is what a command does to a store.
+// administration is the action of a command on a store.
 type administration func(ctx context.Context, cfg *conf.Config, a admin.Administrator) error
 
-// administer does it through the server of the store, or opens the store if
-// there is none. SIGINT and SIGTERM end it.
+// administer calls do with the server of the store, or with the store itself if there
+// is no server. SIGINT and SIGTERM end it.
 func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	if o.api != "" {
 		return administerRemotely(cmd, o, do)
@@ -58,22 +58,21 @@ func administer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	if err := do(ctx, cfg, client); !errors.Is(err, admin.ErrNotRunning) {
 		return err
 	}
-	// What the store says while it opens matters only when it is wrong.
+	// Opening the store logs warnings and errors only.
 	log, err := newLog(conf.Log{Level: "warn", Format: cfg.Log.Format}, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
 	open := admin.Inspect
 	if o.looks {
-		open = admin.Look
+		open = admin.InspectReadOnly
 	}
 	return open(ctx, cfg, log, func(s *admin.Store) error {
 		return do(ctx, cfg, s)
 	})
 }
 
-// administerRemotely does it through a server elsewhere, whose configuration is
-// not here.
+// administerRemotely calls do with a remote server, whose configuration is not here.
 func administerRemotely(cmd *cobra.Command, o *adminOptions, do administration) error {
 	secret, _, err := conf.ReadSecretFile(o.secret)
 	if err != nil {
@@ -89,12 +88,12 @@ func administerRemotely(cmd *cobra.Command, o *adminOptions, do administration) 
 	return do(ctx, &conf.Config{}, client)
 }
 
-// untilSignal returns a context that SIGINT and SIGTERM end.
+// untilSignal returns a context that SIGINT and SIGTERM cancel.
 func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 }
 
-// printJSON prints v for programs.
+// printJSON prints v as JSON.
 func printJSON(w io.Writer, v any) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")

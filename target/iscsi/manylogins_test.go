@@ -8,7 +8,7 @@ import (
 )
 
 // 10,000 logins, with and without logout, and with second connections, leave no
-// session, nexus, goroutine (goleak checks for those too) or memory behind.
+// session, nexus, goroutine (goleak checks for those too) or memory.
 func TestServer_ManyLogins(t *testing.T) {
 	// A pipe instead of TCP, which would exhaust the ports of the machine.
 	path := filepath.Join(t.TempDir(), "portal")

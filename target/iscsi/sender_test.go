@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// A write that blocked leaves no deadline behind, which would fail a later nonblocking
-// write.
+// A write that blocked leaves no deadline, which would fail a later nonblocking write.
 func TestSender_Deadline(t *testing.T) {
 	const size = 16 << 20
 	b := newVolumeBench(t, memVolume{newMemDisk(size)}, func(*Options) {})

@@ -141,7 +141,7 @@ func TestStreamed_Memory(t *testing.T) {
 }
 
 // A write of which a piece fails ends with the error, and the session continues. A
-// connection loss during a transfer leaves nothing behind.
+// connection loss during a transfer leaves nothing.
 func TestStreamed_Errors(t *testing.T) {
 	const blocks = 3 * scsi.StreamPiece / memBlock
 	disk := newMemDisk(16 << 20)

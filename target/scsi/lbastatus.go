@@ -85,11 +85,11 @@ func (lu *LogicalUnit) collectLBAStatus(ctx context.Context, r *lbaStatus, off, 
 	return nil
 }
 
-// slabs puts the parts of a map, each of which follows the last one, together to slabs.
+// slabs assembles slabs from the parts of a map, each of which follows the last one.
 type slabs struct {
 	r      *lbaStatus
 	length int64 // of a slab, in bytes
-	from   int64 // what lies before it is looked at, and not told
+	from   int64 // slabs before it are examined and not reported
 
 	// begun is the part of a slab that is known; mapped says that some of it is.
 	begun  blockdev.Range
@@ -102,7 +102,7 @@ func (s *slabs) add(part blockdev.Range, mapped bool) bool {
 		inside := part.Offset & (s.length - 1)
 		if s.begun.Length == 0 && inside == 0 && part.Length >= s.length {
 			whole := blockdev.Range{Offset: part.Offset, Length: part.Length &^ (s.length - 1)}
-			if !s.tell(whole, mapped) {
+			if !s.report(whole, mapped) {
 				return false
 			}
 			part.Offset, part.Length = part.Offset+whole.Length, part.Length-whole.Length
@@ -121,15 +121,15 @@ func (s *slabs) add(part blockdev.Range, mapped bool) bool {
 	return true
 }
 
-// flush tells the slab that was begun, as far as it is known.
+// flush adds the slab that was begun, as far as it is known.
 func (s *slabs) flush() bool {
 	begun := s.begun
 	s.begun = blockdev.Range{}
-	return begun.Length == 0 || s.tell(begun, s.mapped)
+	return begun.Length == 0 || s.report(begun, s.mapped)
 }
 
-// tell adds slabs to the descriptors, without what lies before from.
-func (s *slabs) tell(part blockdev.Range, mapped bool) bool {
+// report adds slabs to the descriptors, without what is before from.
+func (s *slabs) report(part blockdev.Range, mapped bool) bool {
 	if cut := s.from - part.Offset; cut > 0 {
 		part.Offset, part.Length = s.from, part.Length-cut
 	}
