@@ -78,8 +78,7 @@ func fill(t *testing.T, s *target.Service, n int) {
 	}
 }
 
-// serve answers about a service with a store in dir until the test ends, and
-// returns a client.
+// serve serves the API of a store in dir until the test ends, and returns a client.
 func serve(t *testing.T, dir string, s *target.Service) (*Server, *Client) {
 	t.Helper()
 	server := NewServer(s.Admin(), quiet())
@@ -265,7 +264,7 @@ func TestNotRunning(t *testing.T) {
 	}
 }
 
-// request sends a request as it stands and returns status code and body.
+// roundTrip sends a request as it stands and returns status code and body.
 func request(t *testing.T, c *Client, method, path, body string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://odx"+path, strings.NewReader(body))
@@ -434,7 +433,7 @@ func TestCleanGivesSpaceBack(t *testing.T) {
 	})
 }
 
-// TestClientGoesAway: a scrub that nobody waits for ends.
+// TestClientGoesAway: a scrub ends when its client disconnects.
 func TestClientGoesAway(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
@@ -448,7 +447,7 @@ func TestClientGoesAway(t *testing.T) {
 	server.calls.Wait() // for years, at one byte a second
 }
 
-// TestShutdownEndsLongRequests, and tells who waits for them.
+// TestShutdownEndsLongRequests: their clients get an error.
 func TestShutdownEndsLongRequests(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)

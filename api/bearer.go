@@ -13,15 +13,15 @@ import (
 	"odx/conf"
 )
 
-// MinSecret is the least length in bytes of the secret that guards the API over
-// TCP: 128 bits, where it is random.
+// MinSecret is the minimum length in bytes of the secret that guards the API over TCP:
+// 128 bits if it is random.
 const MinSecret = 16
 
-var errUnauthorized = errors.New("the request does not prove itself; send Authorization: Bearer SECRET")
+var errUnauthorized = errors.New("missing or wrong secret; send Authorization: Bearer SECRET")
 
-// bearer lets only requests through that have the secret (RFC 6750).
+// bearer passes only requests with the secret to next (RFC 6750).
 func bearer(secret []byte, next http.Handler) http.Handler {
-	want := sha256.Sum256(secret) // one length, whatever the secret's is
+	want := sha256.Sum256(secret) // equal lengths, for the comparison
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		got := sha256.Sum256([]byte(given))
@@ -36,8 +36,8 @@ func bearer(secret []byte, next http.Handler) http.Handler {
 	})
 }
 
-// ListenTCP listens as the configuration says, and returns what is to be warned
-// of. An error is a conf.Problem.
+// ListenTCP listens as the configuration says. It also returns the secret that requests
+// need, and warnings for the log. Errors are conf.Problems.
 func ListenTCP(cfg *conf.Config) (l net.Listener, secret []byte, warnings []string, err error) {
 	a := &cfg.API
 	secret, warning, err := a.Secret.Read()

@@ -17,7 +17,7 @@ import (
 
 const testSecret = "0123456789abcdef"
 
-// TestGuardedServer: over TCP, only who has the secret is answered.
+// Over TCP, requests without the secret are refused.
 func TestGuardedServer(t *testing.T) {
 	s := open(t, t.TempDir())
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -14,7 +14,7 @@ import (
 )
 
 func (c *Client) CreateToken(ctx context.Context, r admin.TokenRequest) (admin.MadeToken, error) {
-	made, err := ask[v1.MadeToken](ctx, c, http.MethodPost, "/v1/tokens", tokenRequestV1(r))
+	made, err := roundTrip[v1.MadeToken](ctx, c, http.MethodPost, "/v1/tokens", tokenRequestV1(r))
 	if err != nil {
 		return admin.MadeToken{}, err
 	}
@@ -22,7 +22,7 @@ func (c *Client) CreateToken(ctx context.Context, r admin.TokenRequest) (admin.M
 }
 
 func (c *Client) WriteToken(ctx context.Context, r admin.TokenWrite) (admin.TokenWritten, error) {
-	done, err := askFor(ctx, c, http.MethodPost, "/v1/tokens/write", tokenWriteV1(r), tokenWrittenOf)
+	done, err := requestAs(ctx, c, http.MethodPost, "/v1/tokens/write", tokenWriteV1(r), tokenWrittenOf)
 	var partial *Error
 	if errors.As(err, &partial) {
 		done.Bytes = partial.Bytes
@@ -31,7 +31,7 @@ func (c *Client) WriteToken(ctx context.Context, r admin.TokenWrite) (admin.Toke
 }
 
 func (c *Client) Tokens(ctx context.Context) ([]admin.TokenInfo, error) {
-	list, err := ask[[]v1.TokenInfo](ctx, c, http.MethodGet, "/v1/tokens", nil)
+	list, err := roundTrip[[]v1.TokenInfo](ctx, c, http.MethodGet, "/v1/tokens", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +39,7 @@ func (c *Client) Tokens(ctx context.Context) ([]admin.TokenInfo, error) {
 }
 
 func (c *Client) Token(ctx context.Context, id tokens.ID) (admin.TokenInfo, error) {
-	info, err := ask[v1.TokenInfo](ctx, c, http.MethodGet, "/v1/tokens/"+id.String(), nil)
+	info, err := roundTrip[v1.TokenInfo](ctx, c, http.MethodGet, "/v1/tokens/"+id.String(), nil)
 	if err != nil {
 		return admin.TokenInfo{}, err
 	}
@@ -47,7 +47,7 @@ func (c *Client) Token(ctx context.Context, id tokens.ID) (admin.TokenInfo, erro
 }
 
 func (c *Client) CopyStats(ctx context.Context) (admin.CopyStats, error) {
-	stats, err := ask[v1.CopyStats](ctx, c, http.MethodGet, "/v1/copies", nil)
+	stats, err := roundTrip[v1.CopyStats](ctx, c, http.MethodGet, "/v1/copies", nil)
 	if err != nil {
 		return admin.CopyStats{}, err
 	}
@@ -55,7 +55,7 @@ func (c *Client) CopyStats(ctx context.Context) (admin.CopyStats, error) {
 }
 
 func (c *Client) DeleteToken(ctx context.Context, id tokens.ID) error {
-	_, err := ask[struct{}](ctx, c, http.MethodDelete, "/v1/tokens/"+id.String(), nil)
+	_, err := roundTrip[struct{}](ctx, c, http.MethodDelete, "/v1/tokens/"+id.String(), nil)
 	return err
 }
 
@@ -73,12 +73,12 @@ func (c *Client) ReadToken(ctx context.Context, t *tokens.Token, p []byte, off i
 }
 
 func (c *Client) RevokeToken(ctx context.Context, t *tokens.Token) error {
-	_, err := ask[struct{}](ctx, c, http.MethodPost, "/v1/tokens/revoke", v1.Token{Token: t[:]})
+	_, err := roundTrip[struct{}](ctx, c, http.MethodPost, "/v1/tokens/revoke", v1.Token{Token: t[:]})
 	return err
 }
 
 func (c *Client) VerifyToken(ctx context.Context, r admin.TokenWrite) (admin.TokenVerified, error) {
-	return askFor(ctx, c, http.MethodPost, "/v1/tokens/verify", tokenWriteV1(r), tokenVerifiedOf)
+	return requestAs(ctx, c, http.MethodPost, "/v1/tokens/verify", tokenWriteV1(r), tokenVerifiedOf)
 }
 
 func (c *Client) ReadVolume(ctx context.Context, name string, p []byte, off int64) error {
@@ -89,7 +89,7 @@ func (c *Client) ReadVolume(ctx context.Context, name string, p []byte, off int6
 		}
 		n, err := c.fetch(ctx, part, http.MethodGet, path, nil)
 		if err == nil && n < len(part) {
-			err = brokenAnswer(ctx, io.ErrUnexpectedEOF)
+			err = transportError(ctx, io.ErrUnexpectedEOF)
 		}
 		return err
 	})
@@ -126,11 +126,11 @@ func (c *Client) NextData(ctx context.Context, name string, off int64) (start, l
 	if err != nil {
 		return 0, 0, err
 	}
-	r, err := ask[v1.DataRange](ctx, c, http.MethodGet, path, nil)
+	r, err := roundTrip[v1.DataRange](ctx, c, http.MethodGet, path, nil)
 	return r.Offset, r.Length, err
 }
 
-// window adds a range to what is asked for.
+// window adds a range to a path.
 func window(what string, off, length int64) string {
 	return fmt.Sprintf("%s?offset=%d&length=%d", what, off, length)
 }
@@ -147,7 +147,7 @@ func inParts(p []byte, off int64, do func(part []byte, off int64) error) error {
 	return nil
 }
 
-// fetch fills p with the answer and returns its length.
+// fetch fills p with the body of the response and returns its length.
 func (c *Client) fetch(ctx context.Context, p []byte, method, path string, parameters any) (int, error) {
 	resp, err := c.send(ctx, method, path, parameters)
 	if err != nil {
@@ -159,12 +159,12 @@ func (c *Client) fetch(ctx context.Context, p []byte, method, path string, param
 		return n, nil // shorter than p
 	}
 	if err != nil {
-		return n, brokenAnswer(ctx, err)
+		return n, transportError(ctx, err)
 	}
 	return n, nil
 }
 
-// drop takes an answer of which only the success counts.
+// drop closes the body of a response.
 func (c *Client) drop(resp *http.Response, err error) error {
 	if err != nil {
 		return err

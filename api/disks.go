@@ -13,7 +13,7 @@ import (
 	"odx/backstore"
 )
 
-// diskRoutes are the requests about virtual disks.
+// diskRoutes are the routes of virtual disks.
 var diskRoutes = []route{
 	{http.MethodGet, "/v1/files/{name}/disk", "The virtual disk in a file.", http.StatusOK, false, func(c *call) (any, error) {
 		return asV1(DiskV1)(c.admin.Disk(c.ctx, c.request.PathValue("name")))
@@ -29,11 +29,11 @@ func changeDisk(c *call) (any, error) {
 	if err := c.decode(&r); err != nil {
 		return nil, err
 	}
-	var told time.Time
+	var lastSent time.Time
 	return asV1(DiskResultV1)(c.admin.ChangeDisk(c.ctx, diskRequestOf(r), func(p admin.DiskProgress) {
-		if now := time.Now(); now.Sub(told) >= progressPeriod {
-			told = now
-			c.tell(diskProgressV1(p))
+		if now := time.Now(); now.Sub(lastSent) >= progressPeriod {
+			lastSent = now
+			c.reportProgress(diskProgressV1(p))
 		}
 	}))
 }
@@ -43,7 +43,7 @@ func (c *Client) Disk(ctx context.Context, name string) (admin.Disk, error) {
 	if err != nil {
 		return admin.Disk{}, err
 	}
-	return askFor(ctx, c, http.MethodGet, path, nil, diskOf)
+	return requestAs(ctx, c, http.MethodGet, path, nil, diskOf)
 }
 
 func (c *Client) CheckDisk(ctx context.Context, name string) (admin.DiskCheck, error) {
@@ -51,19 +51,19 @@ func (c *Client) CheckDisk(ctx context.Context, name string) (admin.DiskCheck, e
 	if err != nil {
 		return admin.DiskCheck{}, err
 	}
-	return askFor(ctx, c, http.MethodPost, path, nil, diskCheckOf)
+	return requestAs(ctx, c, http.MethodPost, path, nil, diskCheckOf)
 }
 
-// diskPath is the path of something about the virtual disk in a file.
+// diskPath returns the path of a resource of the virtual disk in a file.
 func diskPath(name, what string) (string, error) {
 	if name == "" || strings.HasPrefix(name, ".") {
-		// No path of a URL, and no name that a file can have.
+		// No file has such a name, and it is no path.
 		return "", fmt.Errorf("file %s: %w", name, backstore.ErrNotFound)
 	}
 	return "/v1/files/" + url.PathEscape(name) + "/disk" + what, nil
 }
 
 func (c *Client) ChangeDisk(ctx context.Context, r admin.DiskRequest, progress func(admin.DiskProgress)) (admin.DiskResult, error) {
-	result, err := askLines[v1.DiskProgress, v1.DiskResult](ctx, c, "/v1/disks", diskRequestV1(r), heard(progress, diskProgressOf))
+	result, err := requestLines[v1.DiskProgress, v1.DiskResult](ctx, c, "/v1/disks", diskRequestV1(r), converting(progress, diskProgressOf))
 	return diskResultOf(result), err
 }

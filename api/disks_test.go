@@ -20,15 +20,15 @@ func TestDisks(t *testing.T) {
 	eachAdministrator(t, func(t *testing.T, s *target.Service, _ string, a admin.Administrator) {
 		ctx := t.Context()
 		fill(t, s, 8192)
-		told := 0
+		reported := 0
 		r, err := a.ChangeDisk(ctx, admin.DiskRequest{Operation: vhd.FromVolume, Source: "src", Destination: "images/a.vhdx"}, func(p admin.DiskProgress) {
-			told++
+			reported++
 			if p.Total != 64<<20 || p.Done > p.Total {
 				t.Errorf("progress %+v", p)
 			}
 		})
-		if err != nil || r.Name != "images/a.vhdx" || r.MovedBytes != 0 || r.MappedBytes == 0 || r.Duration <= 0 || told == 0 {
-			t.Fatalf("%+v, %v; told %d times", r, err, told)
+		if err != nil || r.Name != "images/a.vhdx" || r.MovedBytes != 0 || r.MappedBytes == 0 || r.Duration <= 0 || reported == 0 {
+			t.Fatalf("%+v, %v; reported %d times", r, err, reported)
 		}
 		d, err := a.Disk(ctx, "images/a.vhdx")
 		if err != nil || d.Format != disk.VHDX || d.Kind != "dynamic" || d.SizeBytes != 64<<20 || d.PlacedBlocks != 1 || !d.Mappable {

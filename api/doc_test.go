@@ -155,8 +155,8 @@ func exchange(t *testing.T, c *Client, router routers.Router, e example) (int, s
 	return resp.StatusCode, strings.TrimSpace(string(body))
 }
 
-// matches compares an answer with the documentation's, where … stands for
-// anything and blanks behind colons and commas do not count.
+// matches compares an answer with the documentation's, where … stands for anything and
+// blanks after colons and commas do not count.
 func matches(want, got string) bool {
 	if !strings.HasPrefix(want, "{") {
 		return want == got

@@ -14,12 +14,12 @@ import (
 	"odx/vhd/disk"
 )
 
-// errNoResource: nothing answers to that method and path.
+// errNoResource: no route has the method and path.
 var errNoResource = errors.New("no such resource")
 
-// kinds maps errors to what is told of them: the first row whose cause an error
-// has. What became of a token stands before what it is in the store that is missing.
-// A Client turns the kind into the cause again.
+// kinds maps errors to the kind and status of a response: an error has those of the
+// first row whose cause it wraps. Rows of tokens come before the general ones of the
+// store. A Client maps the kind back to the cause.
 var kinds = []struct {
 	kind   string
 	status int
@@ -62,7 +62,7 @@ const (
 	canceledKind = "canceled"
 )
 
-// partialError is the error of a request that did a part.
+// partialError is the error of a request that was done in part.
 type partialError struct {
 	error
 	bytes int64
@@ -70,7 +70,7 @@ type partialError struct {
 
 func (e *partialError) Unwrap() error { return e.error }
 
-// failureOf returns what is told of an error, and the HTTP status code.
+// failureOf returns the response for an error, and its HTTP status code.
 func failureOf(err error) (v1.Failure, int) {
 	f := v1.Failure{Kind: internalKind, Error: err.Error()}
 	var partial *partialError
@@ -86,8 +86,7 @@ func failureOf(err error) (v1.Failure, int) {
 	return f, http.StatusInternalServerError
 }
 
-// Error is an error that a server answered. errors.Is finds the cause that its
-// kind stands for.
+// Error is an error response of a server. It wraps the error of its kind.
 type Error struct {
 	Kind, Message string
 	// Bytes were done before the error.
@@ -96,8 +95,7 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
-// Unwrap returns the error of package backstore or admin that the kind stands
-// for, nil if it is none of them.
+// Unwrap returns the error of its kind, nil for a kind without one.
 func (e *Error) Unwrap() error {
 	for _, k := range kinds {
 		if k.kind == e.Kind {

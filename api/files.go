@@ -13,7 +13,7 @@ import (
 	"odx/vhd"
 )
 
-// fileRoutes are the requests about files.
+// fileRoutes are the routes of files.
 var fileRoutes = []route{
 	{http.MethodGet, "/v1/files", "All files, by name.", http.StatusOK, false, func(c *call) (any, error) {
 		return asV1(FilesV1)(c.admin.Files(c.ctx))
@@ -65,27 +65,27 @@ var fileRoutes = []route{
 }
 
 func (c *Client) Files(ctx context.Context) ([]admin.File, error) {
-	return askFor(ctx, c, http.MethodGet, "/v1/files", nil, each(fileOf))
+	return requestAs(ctx, c, http.MethodGet, "/v1/files", nil, each(fileOf))
 }
 
 func (c *Client) CreateFile(ctx context.Context, name string, size int64) (admin.File, error) {
-	return askFor(ctx, c, http.MethodPost, "/v1/files", v1.CreateFile{Name: name, SizeBytes: size}, fileOf)
+	return requestAs(ctx, c, http.MethodPost, "/v1/files", v1.CreateFile{Name: name, SizeBytes: size}, fileOf)
 }
 
 func (c *Client) CopyFile(ctx context.Context, from, name string) (admin.File, error) {
-	return askFor(ctx, c, http.MethodPost, "/v1/files", v1.CreateFile{Name: name, From: from}, fileOf)
+	return requestAs(ctx, c, http.MethodPost, "/v1/files", v1.CreateFile{Name: name, From: from}, fileOf)
 }
 
 func (c *Client) ResizeFile(ctx context.Context, name string, size int64) (admin.File, error) {
-	return askFile(ctx, c, http.MethodPatch, name, "", v1.Resize{SizeBytes: size})
+	return requestFile(ctx, c, http.MethodPatch, name, "", v1.Resize{SizeBytes: size})
 }
 
 func (c *Client) RenameFile(ctx context.Context, name, to string) (admin.File, error) {
-	return askFile(ctx, c, http.MethodPost, name, "/rename", v1.NewName{Name: to})
+	return requestFile(ctx, c, http.MethodPost, name, "/rename", v1.NewName{Name: to})
 }
 
 func (c *Client) DeleteFile(ctx context.Context, name string) error {
-	_, err := askFile(ctx, c, http.MethodDelete, name, "", nil)
+	_, err := requestFile(ctx, c, http.MethodDelete, name, "", nil)
 	return err
 }
 
@@ -94,18 +94,18 @@ func (c *Client) StartFile(ctx context.Context, r admin.FileStart) (admin.File, 
 	if err := admin.CheckFileName(r.Name); err != nil {
 		return admin.File{}, err
 	}
-	return askFile(ctx, c, http.MethodPost, r.Name, "/start", fileStartV1(r))
+	return requestFile(ctx, c, http.MethodPost, r.Name, "/start", fileStartV1(r))
 }
 
 func (c *Client) FinishFile(ctx context.Context, r admin.FileFinish) (admin.File, error) {
-	return askFile(ctx, c, http.MethodPost, r.Name, "/finish", fileFinishV1(r))
+	return requestFile(ctx, c, http.MethodPost, r.Name, "/finish", fileFinishV1(r))
 }
 
-// askFile asks for something about one file.
-func askFile(ctx context.Context, c *Client, method, name, what string, parameters any) (admin.File, error) {
+// requestFile sends a request about a file.
+func requestFile(ctx context.Context, c *Client, method, name, what string, parameters any) (admin.File, error) {
 	if name == "" || name[0] == '.' && !vhd.IsScratch(name) {
-		// No path of a URL, and no name that a file can have.
+		// No file has such a name, and it is no path.
 		return admin.File{}, fmt.Errorf("file %s: %w", name, backstore.ErrNotFound)
 	}
-	return askFor(ctx, c, method, "/v1/files/"+url.PathEscape(name)+what, parameters, fileOf)
+	return requestAs(ctx, c, method, "/v1/files/"+url.PathEscape(name)+what, parameters, fileOf)
 }

@@ -64,7 +64,7 @@ func TestFileErrors(t *testing.T) {
 			"absolute":       {create("/a", 0), blockdev.ErrInvalid},
 			"hidden":         {create(".a", 0), blockdev.ErrInvalid},
 			"up":             {create("a/../b", 0), blockdev.ErrInvalid},
-			"folder":         {create("a/", 0), blockdev.ErrInvalid},
+			"directory":      {create("a/", 0), blockdev.ErrInvalid},
 			"negative":       {create("b", -1), blockdev.ErrInvalid},
 			"start up":       {start("../a"), blockdev.ErrInvalid},
 			"start hidden":   {start(".a"), blockdev.ErrInvalid},

@@ -122,7 +122,7 @@ func TestOffloadErrors(t *testing.T) {
 			"huge timeout":      {create(admin.TokenRequest{Volume: "src", InactivitySeconds: 1 << 62}), blockdev.ErrInvalid},
 			"short token":       {write(admin.TokenWrite{Token: make([]byte, 511), Volume: "src"}), blockdev.ErrInvalid},
 			"forged token":      {write(admin.TokenWrite{Token: forged, Volume: "src"}), tokens.ErrCorrupt},
-			"behind the token":  {write(admin.TokenWrite{Token: made.Token, TokenOffset: 1 << 20, Volume: "src"}), tokens.ErrOffset},
+			"past the token":    {write(admin.TokenWrite{Token: made.Token, TokenOffset: 1 << 20, Volume: "src"}), tokens.ErrOffset},
 			"outside":           {write(admin.TokenWrite{Token: made.Token, Volume: "src", Offset: 64 << 20, Length: 512}), blockdev.ErrRange},
 			"read outside":      {a.ReadVolume(ctx, "src", make([]byte, 512), 64<<20), blockdev.ErrInvalid},
 			"write outside":     {a.WriteVolume(ctx, "src", make([]byte, 512), 64<<20-1), blockdev.ErrInvalid},

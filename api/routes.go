@@ -14,19 +14,19 @@ import (
 type route struct {
 	method, path string
 	summary      string
-	// status is that of a success.
+	// status is the status code of a success.
 	status int
-	// long says that it can take minutes: it ends when the server stops.
+	// long: it can take minutes, and is cancelled when the server stops.
 	long bool
 	do   func(c *call) (any, error)
 }
 
-// allRoutes returns every request that is answered.
+// allRoutes returns every route.
 func allRoutes() []route {
 	return slices.Concat(routes, statusRoutes, offloadRoutes, fileRoutes, diskRoutes)
 }
 
-// routes are the requests about a store and its volumes.
+// routes are the routes of a store and its volumes.
 var routes = []route{
 	{http.MethodGet, "/v1/store", "Volumes, bytes, deduplication and tokens.", http.StatusOK, true, func(c *call) (any, error) {
 		return asV1(StoreV1)(c.admin.StoreInfo(c.ctx))
@@ -91,12 +91,12 @@ var routes = []route{
 	}},
 }
 
-// noRoute answers what no route does.
+// noRoute handles requests without a route.
 var noRoute = route{do: func(c *call) (any, error) {
 	return nil, fmt.Errorf("%w: %s %s", errNoResource, c.request.Method, c.request.URL.Path)
 }}
 
-// progressPeriod is how often the progress of a long operation is told.
+// progressPeriod is the interval between two lines of progress.
 const progressPeriod = 100 * time.Millisecond
 
 func scrub(c *call) (any, error) {
@@ -104,11 +104,11 @@ func scrub(c *call) (any, error) {
 	if err := c.decode(&p); err != nil {
 		return nil, err
 	}
-	var told time.Time
+	var lastSent time.Time
 	return asV1(ScrubResultV1)(c.admin.Scrub(c.ctx, scrubRequestOf(p), func(progress backstore.ScrubProgress) {
-		if now := time.Now(); now.Sub(told) >= progressPeriod {
-			told = now
-			c.tell(scrubProgressV1(progress))
+		if now := time.Now(); now.Sub(lastSent) >= progressPeriod {
+			lastSent = now
+			c.reportProgress(scrubProgressV1(progress))
 		}
 	}))
 }

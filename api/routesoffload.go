@@ -14,7 +14,7 @@ import (
 // maxData bounds the bytes of a volume or a token in one request.
 const maxData = 4 << 20
 
-// offloadRoutes are the requests about tokens and data.
+// offloadRoutes are the routes of tokens and data.
 var offloadRoutes = []route{
 	{http.MethodPost, "/v1/tokens", "Make a token that stands for a range of a volume as it is now.", http.StatusCreated, false, func(c *call) (any, error) {
 		var p v1.TokenRequest

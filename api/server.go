@@ -19,7 +19,7 @@ import (
 	"odx/quota"
 )
 
-// Server answers requests about one open store.
+// Server serves the API of one open store.
 type Server struct {
 	http    http.Server
 	admin   admin.Administrator
@@ -32,18 +32,18 @@ type Server struct {
 	stop     context.CancelFunc
 
 	mu     sync.Mutex     // guards closed, and calls from growing with it
-	closed bool           // no request is answered any more
-	calls  sync.WaitGroup // requests being answered
+	closed bool           // no further request is handled
+	calls  sync.WaitGroup // requests being handled
 }
 
-// NewServer returns a server that answers with what a does. The store is to
-// stay open until Shutdown returned.
+// NewServer returns a server whose requests call a. The store has to stay open until
+// Shutdown has returned.
 func NewServer(a admin.Administrator, log *logrus.Entry) *Server {
 	return newServer(a, log, func(h http.Handler) http.Handler { return h })
 }
 
-// NewGuardedServer is NewServer for listeners that everyone can reach: each
-// request has to have the secret.
+// NewGuardedServer is NewServer for listeners on a network: each request has to have
+// the secret.
 func NewGuardedServer(a admin.Administrator, log *logrus.Entry, secret []byte) *Server {
 	return newServer(a, log, func(h http.Handler) http.Handler { return bearer(secret, h) })
 }
@@ -53,9 +53,9 @@ func newServer(a admin.Administrator, log *logrus.Entry, guard func(http.Handler
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	for _, r := range allRoutes() {
-		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) { s.answer(&r, w, req) })
+		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) { s.handle(&r, w, req) })
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) { s.answer(&noRoute, w, req) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) { s.handle(&noRoute, w, req) })
 	s.http = http.Server{
 		Handler:           guard(mux),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -66,11 +66,11 @@ func newServer(a admin.Administrator, log *logrus.Entry, guard func(http.Handler
 	return s
 }
 
-// Serve answers on l until Shutdown. It is called once.
+// Serve serves l until Shutdown. It is called once.
 func (s *Server) Serve(l net.Listener) {
 	defer close(s.serving)
 	if err := s.http.Serve(newBoundedListener(l, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
-		s.log.WithError(err).Error("the API has stopped answering; LUNs are served on")
+		s.log.WithError(err).Error("API stopped; iSCSI service continues")
 	}
 }
 
@@ -90,8 +90,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// begin counts a request in; false when it is too late.
-func (s *Server) begin() bool {
+// startCall counts a request; false after Shutdown.
+func (s *Server) startCall() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -101,7 +101,7 @@ func (s *Server) begin() bool {
 	return true
 }
 
-// call is one request on its way.
+// call is a request that is being handled.
 type call struct {
 	ctx        context.Context
 	admin      admin.Administrator
@@ -109,42 +109,42 @@ type call struct {
 	maxBody    int64 // of parameters, in bytes
 	parameters []byte
 	writer     http.ResponseWriter
-	// telling says that the answer has begun: it is lines of JSON.
-	telling bool
+	// streaming: the response has begun, as lines of JSON.
+	streaming bool
 }
 
-// answer does what a request asks for.
-func (s *Server) answer(r *route, w http.ResponseWriter, req *http.Request) {
-	if !s.begin() {
+// handle executes a request and writes the response.
+func (s *Server) handle(r *route, w http.ResponseWriter, req *http.Request) {
+	if !s.startCall() {
 		return // the connection is closed
 	}
 	defer s.calls.Done()
 	c := &call{ctx: req.Context(), admin: s.admin, request: req, writer: w}
 	release, err := s.reserve(r, c)
 	if err != nil {
-		return // the client has gone
+		return // the client has disconnected
 	}
 	defer release()
 	if err = c.readBody(); err == nil && r.long {
-		release() // for those that take less time; there are no more than maxConnections
+		release() // for shorter requests; there are at most maxConnections long ones
 	}
 	var result any
 	if err == nil {
-		result, err = s.run(r, c)
+		result, err = s.execute(r, c)
 	}
 	switch {
 	case err != nil:
 		f, status := failureOf(err)
 		if f.Kind == internalKind {
-			s.log.WithError(err).WithField("request", req.Method+" "+req.URL.Path).Warn("a request to the API failed")
+			s.log.WithError(err).WithField("request", req.Method+" "+req.URL.Path).Warn("API request failed")
 		}
-		if c.telling {
-			c.line(f)
+		if c.streaming {
+			c.writeLine(f)
 		} else {
 			respond(w, status, f)
 		}
-	case c.telling:
-		c.line(v1.Line[any, any]{Result: &result})
+	case c.streaming:
+		c.writeLine(v1.Line[any, any]{Result: &result})
 	case result == nil:
 		w.WriteHeader(r.status)
 	default:
@@ -153,8 +153,8 @@ func (s *Server) answer(r *route, w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// run does what the request asks for.
-func (s *Server) run(r *route, c *call) (result any, err error) {
+// execute calls the route.
+func (s *Server) execute(r *route, c *call) (result any, err error) {
 	if r.long {
 		ctx, cancel := context.WithCancel(c.ctx)
 		defer cancel()
@@ -164,7 +164,7 @@ func (s *Server) run(r *route, c *call) (result any, err error) {
 	return r.do(c)
 }
 
-// decode reads the parameters into a struct.
+// decode decodes the parameters into the struct that p points to.
 func (c *call) decode(p any) error {
 	d := json.NewDecoder(bytes.NewReader(c.parameters))
 	d.DisallowUnknownFields()
@@ -177,18 +177,18 @@ func (c *call) decode(p any) error {
 	return nil
 }
 
-// tell sends a line about the progress.
-func (c *call) tell(progress any) {
-	if !c.telling {
-		c.telling = true
+// reportProgress writes a line with the progress.
+func (c *call) reportProgress(progress any) {
+	if !c.streaming {
+		c.streaming = true
 		c.writer.Header().Set("Content-Type", "application/x-ndjson")
 	}
-	c.line(v1.Line[any, any]{Progress: &progress})
+	c.writeLine(v1.Line[any, any]{Progress: &progress})
 }
 
-// line sends a line. Only a client that went away makes it fail, and that ends
-// the request's context.
-func (c *call) line(v any) {
+// writeLine writes a line. It fails only if the client has disconnected, which ends the
+// request's context.
+func (c *call) writeLine(v any) {
 	if json.NewEncoder(c.writer).Encode(v) == nil {
 		_ = http.NewResponseController(c.writer).Flush()
 	}
@@ -203,6 +203,6 @@ func respond(w http.ResponseWriter, status int, body any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	// Only a client that went away makes this fail.
+	// This fails only if the client has disconnected.
 	_ = json.NewEncoder(w).Encode(body)
 }

@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// socketName is the socket's name in the folder of the store.
+// socketName is the socket's name in the store's directory.
 const socketName = "odx.sock"
 
 // maxSocketPath is the longest path in a socket address (unix(7), sun_path
 // with its final zero byte).
 const maxSocketPath = 107
 
-// withSocket calls fn with a path of the socket in dir that fits into a socket
-// address, however long dir is: a short way to the same file.
+// withSocket calls fn with a path of the socket in dir that fits into a socket address,
+// however long dir is.
 func withSocket(dir string, fn func(path string) error) error {
 	path := filepath.Join(dir, socketName)
 	if len(path) <= maxSocketPath {
@@ -32,9 +32,8 @@ func withSocket(dir string, fn func(path string) error) error {
 	return fn(fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketName))
 }
 
-// Listen makes the socket in dir, for its owner alone. The caller holds the
-// lock of the store in dir, so that a socket which is there already was left by
-// a server that is dead.
+// Listen creates the socket in dir, accessible to its owner alone. The caller holds the
+// lock of the store in dir, so that an existing socket is stale.
 func Listen(dir string) (net.Listener, error) {
 	path := filepath.Join(dir, socketName)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -48,28 +47,28 @@ func Listen(dir string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("API socket %s: %w", path, err)
 	}
-	l.SetUnlinkOnClose(false) // by a name that may be gone; see socket.Close
+	l.SetUnlinkOnClose(false) // the short path may be invalid then; see socket.Close
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("API socket: %w", err), l.Close())
 	}
 	return &socket{UnixListener: l, path: path}, nil
 }
 
-// socketRetry is how long the server waits before it tries to make the socket again.
+// socketRetry is the pause before the server tries again to create the socket.
 const socketRetry = time.Second
 
-// ServeSocket answers on the socket in dir until Shutdown, in the background. It
-// returns when the first attempt to make the socket is over. One that cannot be made,
-// for lack of an inode on a full disk for example, is logged, and tried again until it
-// can; LUNs are served without it. Serve is not called then.
+// ServeSocket serves the socket in dir until Shutdown, in the background. It replaces
+// Serve, and returns after the first attempt to create the socket. If that fails, for
+// lack of an inode on a full disk for example, it logs the error and retries until it
+// succeeds.
 func (s *Server) ServeSocket(dir string) {
 	l, err := Listen(dir)
 	if err != nil {
-		s.log.WithError(err).Error("commands cannot ask this server: its socket cannot be created; retrying, LUNs are served")
+		s.log.WithError(err).Error("API socket not created; retrying, iSCSI service continues")
 	}
 	go func() {
 		if l == nil {
-			l = s.listenLater(dir)
+			l = s.retryListen(dir)
 		}
 		if l == nil {
 			close(s.serving)
@@ -79,25 +78,25 @@ func (s *Server) ServeSocket(dir string) {
 	}()
 }
 
-// listenLater makes the socket in dir as soon as that is possible; nil when
-// Shutdown was called before.
-func (s *Server) listenLater(dir string) net.Listener {
-	again := time.NewTicker(socketRetry)
-	defer again.Stop()
+// retryListen creates the socket in dir as soon as that is possible; nil after
+// Shutdown.
+func (s *Server) retryListen(dir string) net.Listener {
+	ticker := time.NewTicker(socketRetry)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-s.stopping.Done():
 			return nil
-		case <-again.C:
+		case <-ticker.C:
 		}
 		if l, err := Listen(dir); err == nil {
-			s.log.WithField("socket", filepath.Join(dir, socketName)).Info("the socket is made: commands can ask this server")
+			s.log.WithField("socket", filepath.Join(dir, socketName)).Info("API socket created")
 			return l
 		}
 	}
 }
 
-// socket is a listener that takes its file away when it closes.
+// socket is a listener that removes its file when it is closed.
 type socket struct {
 	*net.UnixListener
 	path string

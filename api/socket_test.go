@@ -34,7 +34,7 @@ func TestServer_ServeSocket(t *testing.T) {
 	if err := os.RemoveAll(filepath.Dir(inTheWay)); err != nil {
 		t.Fatal(err)
 	}
-	for again := time.NewTicker(20 * time.Millisecond); ; {
+	for ticker := time.NewTicker(20 * time.Millisecond); ; {
 		_, err := client.StoreInfo(t.Context())
 		if err == nil {
 			return
@@ -43,7 +43,7 @@ func TestServer_ServeSocket(t *testing.T) {
 			t.Fatal(err)
 		}
 		select {
-		case <-again.C:
+		case <-ticker.C:
 		case <-t.Context().Done():
 			t.Fatal("the socket was never made")
 		}

@@ -9,10 +9,10 @@ import (
 
 // Status implements Administrator.
 func (c *Client) Status(ctx context.Context) (admin.Status, error) {
-	return askFor(ctx, c, http.MethodGet, "/v1/status", nil, statusOf)
+	return requestAs(ctx, c, http.MethodGet, "/v1/status", nil, statusOf)
 }
 
-// statusRoutes are the requests about what is served.
+// statusRoutes are the routes of the server's status.
 var statusRoutes = []route{
 	{http.MethodGet, "/v1/status", "What is served: portals, LUNs, and the initiators that are logged in.", http.StatusOK, false, func(c *call) (any, error) {
 		return asV1(StatusV1)(c.admin.Status(c.ctx))

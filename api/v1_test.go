@@ -73,8 +73,8 @@ func there[T, W any](to func(T) W, from func(W) T) func(t *testing.T) {
 	}
 }
 
-// hide empties what is not told: the name in the path of a request, and damage that
-// StoreInfo has itself.
+// hide empties what is not in the JSON: the name in the path of a request, and damage
+// that StoreInfo has itself.
 func hide(v reflect.Value) {
 	switch v := v.Addr().Interface().(type) {
 	case *admin.FileStart:
@@ -130,7 +130,7 @@ func TestConversions_OneWay(t *testing.T) {
 	var repaired backstore.Repaired
 	populate(reflect.ValueOf(&repaired).Elem())
 	for name, tt := range map[string]struct {
-		told any
+		json any
 		want string
 	}{
 		"causes": {tokenStatsV1(tokens.Stats{CancelledFor: map[tokens.Cause]uint64{tokens.OutOfSpace: 2, tokens.DataGone: 3}}).CancelledFor,
@@ -147,7 +147,7 @@ func TestConversions_OneWay(t *testing.T) {
 		"damaged row": {DumpItemV1(backstore.DumpItem{Part: "nodes", Key: "n1", Error: "torn"}), `{"part":"nodes","key":"n1","error":"torn"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if text, err := json.Marshal(tt.told); err != nil || string(text) != tt.want {
+			if text, err := json.Marshal(tt.json); err != nil || string(text) != tt.want {
 				t.Errorf("%s, %v\nwant %s", text, err, tt.want)
 			}
 		})

@@ -6,7 +6,7 @@ import (
 	"odx/tokens"
 )
 
-// CopyStatsV1 returns the JSON of counters.
+// CopyStatsV1 returns the JSON of the copy counters.
 func CopyStatsV1(s admin.CopyStats) v1.CopyStats {
 	c := &s.Commands
 	return v1.CopyStats{Tokens: tokenStatsV1(s.Tokens), Commands: v1.CopyCommands{
@@ -17,7 +17,7 @@ func CopyStatsV1(s admin.CopyStats) v1.CopyStats {
 	}}
 }
 
-// copyStatsOf is the inverse of CopyStatsV1; an error for a cause that is not known.
+// copyStatsOf is the inverse of CopyStatsV1; an error for an unknown cause.
 func copyStatsOf(s v1.CopyStats) (admin.CopyStats, error) {
 	c := &s.Commands
 	counted, err := tokenStatsOf(s.Tokens)

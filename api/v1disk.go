@@ -28,7 +28,7 @@ func diskOf(d v1.Disk) admin.Disk {
 	}
 }
 
-// DiskCheckV1 returns the JSON of what a check found.
+// DiskCheckV1 returns the JSON of the result of a disk's check.
 func DiskCheckV1(c admin.DiskCheck) v1.DiskCheck {
 	return v1.DiskCheck{Sound: c.Sound, Findings: each(func(f admin.DiskFinding) v1.DiskFinding { return v1.DiskFinding(f) })(c.Findings)}
 }
@@ -55,7 +55,7 @@ func diskProgressV1(p admin.DiskProgress) v1.DiskProgress { return v1.DiskProgre
 
 func diskProgressOf(p v1.DiskProgress) admin.DiskProgress { return admin.DiskProgress(p) }
 
-// DiskResultV1 returns the JSON of what an operation on a virtual disk did.
+// DiskResultV1 returns the JSON of the result of an operation on a virtual disk.
 func DiskResultV1(r admin.DiskResult) v1.DiskResult { return v1.DiskResult(r) }
 
 func diskResultOf(r v1.DiskResult) admin.DiskResult { return admin.DiskResult(r) }

@@ -7,7 +7,7 @@ import (
 	"odx/backstore"
 )
 
-// RepairedV1 returns the JSON of what a repair found.
+// RepairedV1 returns the JSON of the result of a repair.
 func RepairedV1(r backstore.Repaired) v1.Repaired {
 	return v1.Repaired{
 		Volumes: r.Volumes, Snapshots: r.Snapshots, Records: r.Records, LostBytes: r.LostBytes, DataRead: r.DataRead,
@@ -20,7 +20,7 @@ func unusedV1(u backstore.UnusedChange) v1.UnusedChange {
 	return v1.UnusedChange{FirstLSN: u.FirstLSN, LastLSN: u.LastLSN, Records: u.Records, Change: v1.Change(u.Change)}
 }
 
-// UpgradedV1 returns the JSON of what an upgrade did.
+// UpgradedV1 returns the JSON of the result of an upgrade.
 func UpgradedV1(u backstore.Upgraded) v1.Upgraded { return v1.Upgraded(u) }
 
 // DumpItemV1 returns the JSON of a piece of a store. Its value is described by maps,

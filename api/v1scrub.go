@@ -14,7 +14,7 @@ func scrubProgressV1(p backstore.ScrubProgress) v1.ScrubProgress { return v1.Scr
 
 func scrubProgressOf(p v1.ScrubProgress) backstore.ScrubProgress { return backstore.ScrubProgress(p) }
 
-// ScrubResultV1 returns the JSON of what a scrub found.
+// ScrubResultV1 returns the JSON of the result of a scrub.
 func ScrubResultV1(r backstore.ScrubResult) v1.ScrubResult {
 	return v1.ScrubResult{
 		ScrubProgress: scrubProgressV1(r.ScrubProgress), Damages: each(damageV1)(r.Damages), Metadata: r.Metadata,

@@ -5,7 +5,7 @@ import (
 	v1 "odx/api/v1"
 )
 
-// StatusV1 returns the JSON of what is served.
+// StatusV1 returns the JSON of the server's status.
 func StatusV1(s admin.Status) v1.Status {
 	return v1.Status{
 		Portals:        s.Portals,

@@ -6,7 +6,7 @@ import (
 	"odx/backstore"
 )
 
-// StoreV1 returns the JSON of the figures about a store.
+// StoreV1 returns the JSON of a store.
 func StoreV1(s admin.StoreInfo) v1.Store {
 	return v1.Store{
 		ID: s.ID, Volumes: each(volumeStatsV1)(s.Volumes), Files: each(volumeStatsV1)(s.Files), Snapshots: s.Snapshots,
@@ -50,13 +50,13 @@ func damagedOf(d v1.Damaged) backstore.Damaged { return backstore.Damaged(d) }
 const lastScrubVersion = 1
 
 func lastScrubV1(l backstore.LastScrub) v1.LastScrub {
-	told := v1.LastScrub{
+	last := v1.LastScrub{
 		Ended: l.Ended, Since: l.Since, Took: l.Took, ReadBytes: l.ReadBytes, Damaged: l.Damaged, MendedBytes: l.MendedBytes, LostRows: l.LostRows,
 	}
 	if !l.Since.IsZero() {
-		told.Version = lastScrubVersion
+		last.Version = lastScrubVersion
 	}
-	return told
+	return last
 }
 
 func lastScrubOf(l v1.LastScrub) backstore.LastScrub {
@@ -65,12 +65,12 @@ func lastScrubOf(l v1.LastScrub) backstore.LastScrub {
 	}
 }
 
-// CheckResultV1 returns the JSON of what a check of the store found.
+// CheckResultV1 returns the JSON of the result of a store's check.
 func CheckResultV1(r admin.CheckResult) v1.CheckResult { return v1.CheckResult(r) }
 
 func checkResultOf(r v1.CheckResult) admin.CheckResult { return admin.CheckResult(r) }
 
-// CleanResultV1 returns the JSON of what cleaning did.
+// CleanResultV1 returns the JSON of the result of cleaning.
 func CleanResultV1(r admin.CleanResult) v1.CleanResult { return v1.CleanResult(r) }
 
 func cleanResultOf(r v1.CleanResult) admin.CleanResult { return admin.CleanResult(r) }

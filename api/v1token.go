@@ -31,7 +31,7 @@ func TokenInfoV1(t admin.TokenInfo) v1.TokenInfo {
 // TokenInfosV1 returns the JSON of the descriptions of tokens.
 func TokenInfosV1(list []admin.TokenInfo) []v1.TokenInfo { return each(TokenInfoV1)(list) }
 
-// tokenInfoOf is the inverse of TokenInfoV1; an error for an identifier that is none.
+// tokenInfoOf is the inverse of TokenInfoV1; an error for an invalid identifier.
 func tokenInfoOf(t v1.TokenInfo) (admin.TokenInfo, error) {
 	id, err := tokens.ParseID(t.ID)
 	return admin.TokenInfo{
@@ -51,7 +51,7 @@ func tokenInfosOf(list []v1.TokenInfo) ([]admin.TokenInfo, error) {
 	return infos, nil
 }
 
-// MadeTokenV1 returns the JSON of a token that was made.
+// MadeTokenV1 returns the JSON of a new token.
 func MadeTokenV1(t admin.MadeToken) v1.MadeToken {
 	return v1.MadeToken{
 		Token: t.Token, Length: t.Length, TokenInfo: TokenInfoV1(t.TokenInfo),
@@ -71,12 +71,12 @@ func tokenWriteV1(r admin.TokenWrite) v1.TokenWrite { return v1.TokenWrite(r) }
 
 func tokenWriteOf(r v1.TokenWrite) admin.TokenWrite { return admin.TokenWrite(r) }
 
-// TokenWrittenV1 returns the JSON of what a write with a token did.
+// TokenWrittenV1 returns the JSON of the result of a write with a token.
 func TokenWrittenV1(w admin.TokenWritten) v1.TokenWritten { return v1.TokenWritten(w) }
 
 func tokenWrittenOf(w v1.TokenWritten) admin.TokenWritten { return admin.TokenWritten(w) }
 
-// TokenVerifiedV1 returns the JSON of what a comparison with a checksum token found.
+// TokenVerifiedV1 returns the JSON of the result of a verification.
 func TokenVerifiedV1(v admin.TokenVerified) v1.TokenVerified { return v1.TokenVerified(v) }
 
 func tokenVerifiedOf(v v1.TokenVerified) admin.TokenVerified { return admin.TokenVerified(v) }

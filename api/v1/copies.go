@@ -2,7 +2,7 @@ package v1
 
 import "time"
 
-// CopyStats is the answer of GET /v1/copies: counters since the server started.
+// CopyStats is the response of GET /v1/copies: counters since the server started.
 type CopyStats struct {
 	Commands CopyCommands `json:"commands"`
 	Tokens   TokenStats   `json:"tokens"`
@@ -27,7 +27,7 @@ type CopyCommands struct {
 	Recent              []CopyRefusal     `json:"recent_refusals"`
 }
 
-// CopyRefusal says of one command why it did nothing.
+// CopyRefusal is a command that did nothing, and why.
 type CopyRefusal struct {
 	Time      time.Time `json:"time"`
 	Command   string    `json:"command"`
@@ -38,7 +38,7 @@ type CopyRefusal struct {
 	Reason    string    `json:"reason"`
 }
 
-// TokenStats counts the tokens of all makers.
+// TokenStats counts tokens, those of initiators and of the API.
 type TokenStats struct {
 	Live         int               `json:"live"`
 	Tombstones   int               `json:"tombstones"`

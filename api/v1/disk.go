@@ -25,19 +25,19 @@ type Disk struct {
 	Children            []string  `json:"children,omitempty"`
 }
 
-// DiskCheck is what the check of a virtual disk found.
+// DiskCheck is the result of the check of a virtual disk.
 type DiskCheck struct {
 	Sound    bool          `json:"sound"`
 	Findings []DiskFinding `json:"findings"`
 }
 
-// DiskFinding is something that is wrong with a virtual disk.
+// DiskFinding is a defect of a virtual disk.
 type DiskFinding struct {
 	Harmless bool   `json:"harmless"`
 	Text     string `json:"text"`
 }
 
-// DiskRequest asks for POST /v1/disks.
+// DiskRequest is the request of POST /v1/disks.
 type DiskRequest struct {
 	Operation            string `json:"operation"`
 	Source               string `json:"source,omitempty"`
@@ -51,7 +51,7 @@ type DiskRequest struct {
 	PhysicalSectorLength int64  `json:"physical_sector_bytes,omitempty"`
 }
 
-// DiskProgress is in the lines that say how far the operation is.
+// DiskProgress is in the lines of progress of an operation.
 type DiskProgress struct {
 	Done   int64 `json:"done_bytes"`
 	Total  int64 `json:"total_bytes"`
@@ -59,7 +59,7 @@ type DiskProgress struct {
 	Moved  int64 `json:"moved_bytes"`
 }
 
-// DiskResult is in the last line of the answer.
+// DiskResult is in the last line of the response.
 type DiskResult struct {
 	Name            string        `json:"name"`
 	MappedBytes     int64         `json:"mapped_bytes"`

@@ -1,9 +1,9 @@
-// Package v1 has the JSON of version 1: what requests to /v1 and their answers look
-// like (docs/openapi.yaml), and what odx prints with --json. Its types are nothing
-// but that. A field that is renamed or removed here breaks clients. One that is added to
-// a request has omitempty or omitzero: older servers refuse keys that they do not know.
-// The rest of odx has types of its own, which package api converts, so that nothing
-// else changes the wire; what is durable has records of its own, see docs/formats.md.
+// Package v1 has the JSON of version 1: the requests to /v1 and their responses
+// (docs/openapi.yaml), and what odx prints with --json. It has types only. A field that
+// is renamed or removed here breaks clients. One that is added to a request has
+// omitempty or omitzero: older servers refuse unknown keys. The rest of odx has its own
+// types, which package api converts, so that their changes do not reach the wire;
+// durable records have types of their own, too (docs/formats.md).
 //
 // Times are RFC 3339, sizes and offsets are bytes, identifiers are hexadecimal.
 package v1

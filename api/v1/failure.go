@@ -1,14 +1,14 @@
 package v1
 
-// Failure is an answer that is an error: Kind is for programs, Error for people.
-// Bytes were done before it, from the beginning of what was asked for on.
+// Failure is an error response: Kind is for programs, Error for people. Bytes were done
+// before it, from the beginning of the range.
 type Failure struct {
 	Kind  string `json:"kind"`
 	Error string `json:"error"`
 	Bytes int64  `json:"bytes,omitempty"`
 }
 
-// Line is a line of an answer that says its progress: it has one of the three.
+// Line is a line of a response with progress: it has one of the three.
 type Line[P, R any] struct {
 	Progress *P `json:"progress,omitempty"`
 	Result   *R `json:"result,omitempty"`

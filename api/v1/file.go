@@ -10,20 +10,20 @@ type File struct {
 	Created   time.Time `json:"created,omitzero"`
 }
 
-// CreateFile asks for POST /v1/files: SizeBytes of zeros, or what From has.
+// CreateFile is the request of POST /v1/files: SizeBytes of zeros, or a copy of From.
 type CreateFile struct {
 	Name      string `json:"name"`
 	SizeBytes int64  `json:"size_bytes,omitempty"`
 	From      string `json:"from,omitempty"`
 }
 
-// StartFile asks for a hidden file that is to become another one.
+// StartFile is the request for a hidden file that is named later.
 type StartFile struct {
 	SizeBytes int64  `json:"size_bytes,omitempty"`
 	From      string `json:"from,omitempty"`
 }
 
-// FinishFile asks for the name of a file that was started as Scratch.
+// FinishFile is the request that names the file Scratch.
 type FinishFile struct {
 	Scratch   string `json:"scratch"`
 	Overwrite bool   `json:"overwrite,omitempty"`

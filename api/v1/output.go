@@ -2,7 +2,7 @@ package v1
 
 import "time"
 
-// What follows no request answers: commands print it with --json.
+// The types of this file are not of the API: commands print them with --json.
 
 // StoreInfo is what odx store info prints; ExclusiveBytes is by volume.
 type StoreInfo struct {
@@ -32,7 +32,7 @@ type Repaired struct {
 	MoreUnused int            `json:"more_unused,omitempty"`
 }
 
-// Lost is something that a repair could not save.
+// Lost is an object that a repair could not save.
 type Lost struct {
 	What   string `json:"what"`
 	Offset int64  `json:"offset,omitempty"`
@@ -48,7 +48,7 @@ type UnusedChange struct {
 	Change   Change `json:"change"`
 }
 
-// Change says what a record of the journal changes.
+// Change is a change of a journal record.
 type Change struct {
 	Kind   string `json:"kind"`
 	What   string `json:"what"`

@@ -2,19 +2,19 @@ package v1
 
 import "time"
 
-// ScrubRequest asks for POST /v1/store/scrub.
+// ScrubRequest is the request of POST /v1/store/scrub.
 type ScrubRequest struct {
 	BytesPerSecond int64 `json:"bytes_per_second,omitempty"`
 }
 
-// ScrubProgress is in the lines that say how far a scrub is.
+// ScrubProgress is in the lines of progress of a scrub.
 type ScrubProgress struct {
 	TotalBytes int64 `json:"total_bytes"`
 	ReadBytes  int64 `json:"read_bytes"`
 	Damaged    int   `json:"damaged_extents"`
 }
 
-// ScrubResult is in the last line of the answer.
+// ScrubResult is in the last line of the response.
 type ScrubResult struct {
 	ScrubProgress
 	Damages     []Damage `json:"damages"`
@@ -44,7 +44,7 @@ type Use struct {
 	Length   int64  `json:"length"`
 }
 
-// Mended is a file that was damaged in one copy and was made right from the other.
+// Mended is a file of which one copy was damaged and restored from the other.
 type Mended struct {
 	File  string    `json:"file"`
 	Why   string    `json:"why"`

@@ -2,7 +2,7 @@ package v1
 
 import "time"
 
-// Status is the answer of GET /v1/status.
+// Status is the response of GET /v1/status.
 type Status struct {
 	Portals        []string        `json:"portals"`
 	MissingPortals []MissingPortal `json:"missing_portals,omitempty"`
@@ -12,7 +12,7 @@ type Status struct {
 	MoreDamage     int             `json:"more_damage,omitempty"`
 }
 
-// MissingPortal is a portal that does not answer.
+// MissingPortal is a portal that could not be bound.
 type MissingPortal struct {
 	Address string `json:"address"`
 	Problem string `json:"problem"`
@@ -43,7 +43,7 @@ type Session struct {
 	LUNs      []SessionLUN `json:"luns"`
 }
 
-// SessionLUN is a LUN as a session finds it.
+// SessionLUN is a LUN of a session.
 type SessionLUN struct {
 	Number   uint16   `json:"lun"`
 	Medium   string   `json:"medium"`

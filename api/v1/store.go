@@ -2,7 +2,7 @@ package v1
 
 import "time"
 
-// Store is the answer of GET /v1/store.
+// Store is the response of GET /v1/store.
 type Store struct {
 	ID                string        `json:"id"`
 	Volumes           []VolumeStats `json:"volumes"`
@@ -42,14 +42,13 @@ type VolumeStats struct {
 	MappedBytes int64  `json:"mapped_bytes"`
 }
 
-// Tokens sums up the live tokens.
+// Tokens summarizes the live tokens.
 type Tokens struct {
 	Count       int   `json:"count"`
 	PinnedBytes int64 `json:"pinned_bytes"`
 }
 
-// LastScrub is what the last scrub has found. Version is 1, and 0 where no scrub is
-// known.
+// LastScrub is the result of the last scrub. Version is 1, or 0 if there was none.
 type LastScrub struct {
 	Version     int       `json:"version"`
 	Ended       time.Time `json:"ended"`
@@ -61,7 +60,7 @@ type LastScrub struct {
 	LostRows    int       `json:"lost_metadata"`
 }
 
-// Damaged is something of the store that was found damaged.
+// Damaged is a damaged part of the store.
 type Damaged struct {
 	What  string    `json:"what"`
 	Error string    `json:"error"`
@@ -69,13 +68,13 @@ type Damaged struct {
 	Times int       `json:"times"`
 }
 
-// CheckResult is the answer of POST /v1/store/check.
+// CheckResult is the response of POST /v1/store/check.
 type CheckResult struct {
 	Sound    bool     `json:"sound"`
 	Findings []string `json:"findings"`
 }
 
-// CleanResult is the answer of POST /v1/store/clean.
+// CleanResult is the response of POST /v1/store/clean.
 type CleanResult struct {
 	FreedBytes    int64 `json:"freed_bytes"`
 	PhysicalBytes int64 `json:"physical_bytes"`

@@ -2,7 +2,7 @@ package v1
 
 import "time"
 
-// TokenRequest asks for POST /v1/tokens.
+// TokenRequest is the request of POST /v1/tokens.
 type TokenRequest struct {
 	Volume            string   `json:"volume"`
 	Offset            int64    `json:"offset"`
@@ -15,7 +15,7 @@ type TokenRequest struct {
 	Skip              int      `json:"skip,omitempty"`
 }
 
-// MadeToken is a token that was made: Token is its 512 bytes, in base64.
+// MadeToken is a new token: Token is its 512 bytes, in base64.
 type MadeToken struct {
 	Token  []byte `json:"token"`
 	Length int64  `json:"length"`
@@ -46,7 +46,7 @@ type TokenInfo struct {
 	Priority   int        `json:"priority"`
 }
 
-// TokenWrite asks for POST /v1/tokens/write, and for /v1/tokens/verify.
+// TokenWrite is the request of POST /v1/tokens/write and of /v1/tokens/verify.
 type TokenWrite struct {
 	Token       []byte `json:"token"`
 	TokenOffset int64  `json:"token_offset,omitempty"`
@@ -55,25 +55,25 @@ type TokenWrite struct {
 	Length      int64  `json:"length,omitempty"`
 }
 
-// TokenWritten says what a write with a token did.
+// TokenWritten is the result of a write with a token.
 type TokenWritten struct {
 	Bytes     int64 `json:"bytes"`
 	Remaining int64 `json:"remaining"`
 }
 
-// TokenVerified says whether bytes are those that a checksum token was made of.
+// TokenVerified is the result of a verification with a checksum token.
 type TokenVerified struct {
 	Match bool `json:"match"`
 }
 
-// TokenRead asks for POST /v1/tokens/read.
+// TokenRead is the request of POST /v1/tokens/read.
 type TokenRead struct {
 	Token  []byte `json:"token"`
 	Offset int64  `json:"offset,omitempty"`
 	Length int64  `json:"length"`
 }
 
-// Token asks for POST /v1/tokens/revoke.
+// Token is the request of POST /v1/tokens/revoke.
 type Token struct {
 	Token []byte `json:"token"`
 }

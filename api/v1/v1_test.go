@@ -34,8 +34,8 @@ var types = map[string]any{
 	"DumpItem": &DumpItem{}, "CopyResult": &CopyResult{}, "Finding": &Finding{},
 }
 
-// TestWire holds the JSON of each type, with nothing and with something in every
-// field, against testdata. A difference breaks clients.
+// TestWire compares the JSON of each type, with empty and with filled fields, with
+// testdata. A difference breaks clients.
 func TestWire(t *testing.T) {
 	for name, v := range types {
 		t.Run(name, func(t *testing.T) {
@@ -66,8 +66,8 @@ func TestWire(t *testing.T) {
 	}
 }
 
-// TestTypes: no type of the package is missing in TestWire, and every field has a
-// name of its own on the wire.
+// TestTypes checks that TestWire has every type of the package, and that every field
+// has an explicit name in JSON.
 func TestTypes(t *testing.T) {
 	sources, err := filepath.Glob("*.go")
 	if err != nil {
@@ -112,7 +112,7 @@ func marshal(t *testing.T, v any) string {
 	return string(text) + "\n"
 }
 
-// fill puts something into every field.
+// fill sets every field to a value other than zero.
 func fill(v reflect.Value) {
 	switch at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC); {
 	case v.Type() == reflect.TypeFor[time.Time]():

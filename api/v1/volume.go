@@ -13,29 +13,29 @@ type Volume struct {
 	LUNs      []string  `json:"luns"`
 }
 
-// CreateVolume asks for POST /v1/volumes.
+// CreateVolume is the request of POST /v1/volumes.
 type CreateVolume struct {
 	Name      string `json:"name"`
 	SizeBytes int64  `json:"size_bytes"`
 }
 
-// Resize asks for another size of a volume or a file, or for a volume that is started.
+// Resize is the request for another size of a volume or a file, or for a hidden volume.
 type Resize struct {
 	SizeBytes int64 `json:"size_bytes"`
 }
 
-// NewName asks for a snapshot, a clone, or another name.
+// NewName is the request for a snapshot, a clone, or another name.
 type NewName struct {
 	Name string `json:"name"`
 }
 
-// FinishVolume asks for the name of a volume that was started as Scratch.
+// FinishVolume is the request that names the volume Scratch.
 type FinishVolume struct {
 	Scratch string `json:"scratch"`
 }
 
-// DataRange is the answer of GET /v1/volumes/{name}/next-data; Length is 0 where
-// there is no data.
+// DataRange is the response of GET /v1/volumes/{name}/next-data; Length is 0 if there
+// is no data.
 type DataRange struct {
 	Offset int64 `json:"offset"`
 	Length int64 `json:"length"`
