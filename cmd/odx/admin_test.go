@@ -27,7 +27,7 @@ type command struct {
 	status         int
 }
 
-// masked is text without what differs from run to run: ids, times, the folder
+// masked is text without what differs from run to run: ids, times, the directory
 // of the test, rates.
 func masked(text, dir string) string {
 	text = strings.ReplaceAll(text, dir, "DIR")
@@ -90,7 +90,7 @@ func eachWay(t *testing.T, fill func(t *testing.T, s *backstore.Store), test fun
 	}
 }
 
-// onStore opens the store of a configuration, which nobody serves.
+// onStore opens the store of a configuration, which is not served.
 func onStore(t *testing.T, path string, do func(t *testing.T, s *backstore.Store)) {
 	t.Helper()
 	log := logrus.New()
@@ -188,7 +188,7 @@ func TestSoundStore(t *testing.T) {
 			{args: "store scrub", stdout: "2.3 MiB read and verified in TIME, RATE: nothing is damaged\n"},
 			{args: "store scrub --mib-per-s 100", stdout: "2.3 MiB read and verified in TIME, RATE: nothing is damaged\n"},
 			{args: "store scrub --mib-per-s -1", stderr: "odx: --mib-per-s -1 is not possible; give 0 for no limit, or more\n", status: 1},
-			{args: "store clean", stdout: "0 B given back, 2.3 MiB on disk now\n"},
+			{args: "store clean", stdout: "0 B reclaimed, 2.3 MiB on disk now\n"},
 		})
 	})
 }
@@ -247,7 +247,7 @@ func TestDamagedStore(t *testing.T) {
 		if _, err := f.WriteAt([]byte{'X'}, 18*4096+100); err != nil { // the 18th block
 			t.Fatal(err)
 		}
-		const complaint = "odx: 1 extent is damaged; write the ranges again from a copy, or delete the volumes\n"
+		const complaint = "odx: 1 extent is damaged; rewrite the ranges from a copy, or delete the volumes\n"
 		script(t, path, []command{
 			{args: "store scrub", stdout: `80 KiB read and verified in TIME, RATE: 1 extent is damaged
 extent 18, segment 00000001 block 18 (1 of 4 KiB): block 18: data does not match its CRC-32C
@@ -286,7 +286,7 @@ extent 18, segment 00000001 block 18 (1 of 4 KiB): block 18: data does not match
 		if err := f.Truncate(20 * 4096); err != nil {
 			t.Fatal(err)
 		}
-		const contradicts = "odx: the store in DIR/data contradicts itself; stop writing to it, and restore what the findings name from a copy\n"
+		const contradicts = "odx: the store in DIR/data is inconsistent; stop writing to it, and see odx store repair\n"
 		script(t, path, []command{
 			{args: "store check", stdout: "extent 20 has 1 blocks at segment 00000001 block 20, which has 20\n", stderr: contradicts, status: 1},
 			{args: "store check --json", stdout: `{

@@ -30,11 +30,11 @@ type copyOptions struct {
 	raw           bool
 }
 
-// streams are where a command reads, prints, and complains.
+// streams are standard input, output and error of a command.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
-	// began is when the person who waits for it began to.
+	// began is when the command started.
 	began time.Time
 }
 
@@ -42,7 +42,7 @@ func streamsOf(cmd *cobra.Command) streams {
 	return streams{cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr(), time.Now()}
 }
 
-// existing is what becomes of a file that has the destination's name.
+// existing says what happens to an existing file of the destination's name.
 func (o *copyOptions) existing() transfer.Existing {
 	if o.overwrite {
 		return transfer.Overwrite
@@ -51,13 +51,13 @@ func (o *copyOptions) existing() transfer.Existing {
 }
 
 func (o *copyOptions) addOverwriteFlag(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&o.overwrite, "overwrite", false, "replace a file that has the name already, once the new one is whole")
+	cmd.Flags().BoolVar(&o.overwrite, "overwrite", false, "replace an existing file of the name, once the new one is complete")
 }
 
-// errStopped is what a signal ends a command with.
+// errStopped is the error of a command that a signal ended.
 var errStopped = errors.New("stopped by a signal")
 
-// stopped says of the end of a context what people know it as.
+// stopped replaces the error of a cancelled context by errStopped.
 func stopped(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return errStopped
@@ -65,14 +65,13 @@ func stopped(err error) error {
 	return err
 }
 
-// hintOverwrite says what to do where a name is taken, a device in use, or a file not what
-// it should be.
+// hintOverwrite adds to an error which flag allows the copy nevertheless.
 func hintOverwrite(err error) error {
 	if errors.Is(err, transfer.ErrDeviceBusy) {
-		return fmt.Errorf("%w; --force writes to it all the same", err)
+		return fmt.Errorf("%w; --force writes to it anyway", err)
 	}
 	if errors.Is(err, vhd.ErrForeign) {
-		return fmt.Errorf("%w; --raw insists", err)
+		return fmt.Errorf("%w; use --raw for raw bytes", err)
 	}
 	if errors.Is(err, transfer.ErrExists) || errors.Is(err, backstore.ErrExists) {
 		return fmt.Errorf("%w; --overwrite replaces it", err)
@@ -92,14 +91,13 @@ func newCopy() *cobra.Command {
 			"  iscsi://[USER%PASSWORD@]HOST[:PORT]/TARGET/LUN\n" +
 			"                                a LUN of this or any other server\n" +
 			"  -                             standard input or output\n\n" +
-			"Where both ends belong to one server that copies by token, no bytes move. Where they do not,\n" +
-			"or the server gives up on the way, the rest is read and written. Either way, what happened is\n" +
-			"said in the end.\n\n" +
-			"A volume, a LUN or a block device has to be as large as SRC; what it has beyond stays as it is,\n" +
-			"and Ctrl-C leaves it with a part of the copy. One that initiators of the server are logged in\n" +
-			"to, or that is mounted here, is refused unless --force is given. A file, and a volume that\n" +
-			"--create makes, gets its name when it is whole: before that, whatever happens, one that is\n" +
-			"there stays what it is. A file is replaced only with --overwrite.",
+			"If both ends are on one server that copies by token, no bytes move. Otherwise, and for what the\n" +
+			"server does not copy by token, odx reads and writes. At the end it prints what it did and why.\n\n" +
+			"A volume, a LUN or a block device has to be as large as SRC; bytes beyond that do not change, and\n" +
+			"Ctrl-C leaves a part of the copy. If initiators of the server are logged in to it, or it is\n" +
+			"mounted here, the command needs --force. A file, and a volume created by --create, gets its\n" +
+			"name when it is complete; until then an existing one does not change, even after a crash. An\n" +
+			"existing file is replaced only with --overwrite.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[0] == args[1] && args[0] != stdio {
@@ -116,11 +114,11 @@ func newCopy() *cobra.Command {
 		},
 	}
 	addAdminFlags(cmd, &o.adminOptions)
-	cmd.Flags().BoolVar(&o.withoutTokens, "no-token", false, "read and write in any case")
+	cmd.Flags().BoolVar(&o.withoutTokens, "no-token", false, "read and write, without tokens")
 	o.addOverwriteFlag(cmd)
-	cmd.Flags().BoolVar(&o.raw, "raw", false, "copy the bytes of a file although they look like another format than a raw disk")
-	cmd.Flags().BoolVar(&o.create, "create", false, "make the volume DST, as large as SRC, if there is none")
-	cmd.Flags().BoolVar(&o.force, "force", false, "write to DST although initiators have it open, or this machine uses it")
+	cmd.Flags().BoolVar(&o.raw, "raw", false, "copy the bytes of a file even if they look like a format other than a raw disk")
+	cmd.Flags().BoolVar(&o.create, "create", false, "create the volume DST, as large as SRC, if it does not exist")
+	cmd.Flags().BoolVar(&o.force, "force", false, "write to DST even if initiators have it open, or this machine uses it")
 	return cmd
 }
 
@@ -129,13 +127,13 @@ func inStore(name string) bool {
 	return name != stdio && (strings.HasPrefix(name, admin.FilePrefix) || !strings.Contains(name, "/"))
 }
 
-// copyDisk copies a disk. a may be nil where no end is in the store.
+// copyDisk copies a disk. a may be nil if neither end is in the store.
 func copyDisk(ctx context.Context, a admin.Administrator, o *copyOptions, from, to string, std streams) (err error) {
 	if isStream(from) || isStream(to) {
 		return copyStream(ctx, a, o, from, to, std)
 	}
 	if !o.force {
-		// Before the source is opened: that can be a session, too.
+		// Before the source is opened, which can be a session, too.
 		if err := checkNotOpen(ctx, a, to); err != nil {
 			return err
 		}
@@ -158,8 +156,8 @@ func isFile(name string) bool {
 	return strings.HasPrefix(name, admin.FilePrefix) || !inStore(name) && !strings.HasPrefix(name, "iscsi://")
 }
 
-// isDisk reports whether a name is that of a volume, a LUN or a device, which takes the
-// bytes that its users see.
+// isDisk reports whether a name is that of a volume, a LUN or a device, whose bytes are
+// those of a disk in no other format.
 func isDisk(name string) bool {
 	if !isFile(name) {
 		return true
@@ -168,7 +166,7 @@ func isDisk(name string) bool {
 	return err == nil && info.Mode()&os.ModeDevice != 0
 }
 
-// copyFrom copies a source, which is called from, to the disk to.
+// copyFrom copies src, whose name is from, to the disk to.
 func copyFrom(ctx context.Context, a admin.Administrator, o *copyOptions, src transfer.Disk, from, to string, std streams) (err error) {
 	if isStream(to) {
 		return sendTo(ctx, o, src, from, to, std)
@@ -194,7 +192,7 @@ func copyFrom(ctx context.Context, a admin.Administrator, o *copyOptions, src tr
 	return printCopy(std.out, r)
 }
 
-// shown is what may be printed of a name: a URL without its secrets.
+// shown returns a name for printing: a URL without its secrets.
 func shown(name string) string {
 	if u, err := initiator.ParseURL(name); err == nil {
 		return u.String()
@@ -216,7 +214,7 @@ func openSource(ctx context.Context, a admin.Administrator, name string) (transf
 	return transfer.OpenFile(name)
 }
 
-// otherNames says what a name may mean that is no volume.
+// otherNames explains how to write the name of a file.
 func otherNames(name string) string {
 	return fmt.Sprintf("./%s is a file of this machine, file:%[1]s one of the store", name)
 }
@@ -239,12 +237,12 @@ func openDestination(ctx context.Context, a admin.Administrator, o *copyOptions,
 		return d, err
 	}
 	if !o.create {
-		return nil, fmt.Errorf("%w; --create makes it, %s", err, otherNames(name))
+		return nil, fmt.Errorf("%w; --create creates it, %s", err, otherNames(name))
 	}
 	return transfer.CreateVolume(ctx, a, name, wholeBlocks(size))
 }
 
-// wholeBlocks rounds a size up to what every LUN can have.
+// wholeBlocks rounds a size up to a multiple of the longest logical block.
 func wholeBlocks(size int64) int64 {
 	const block = 4096
 	return (size + block - 1) / block * block
@@ -258,8 +256,8 @@ func openLUN(ctx context.Context, name string) (transfer.Disk, error) {
 	return transfer.OpenLUN(ctx, u)
 }
 
-// printCopy says what a copy did. A rate is that of bytes that moved: mapping any
-// number of them takes the same time.
+// printCopy prints the result of a copy. It prints a rate only if bytes moved: mapping
+// any number of them takes the same time.
 func printCopy(w io.Writer, r transfer.Result) error {
 	line := fmt.Sprintf("%s in %s", bytesText(r.Bytes), durationText(r.Duration))
 	if r.MovedBytes > 0 {
@@ -281,7 +279,7 @@ func printCopy(w io.Writer, r transfer.Result) error {
 	return err
 }
 
-// durationText rounds a time to what a person wants to know.
+// durationText returns a duration for people, rounded.
 func durationText(d time.Duration) string {
 	switch {
 	case d >= 10*time.Second:
@@ -296,7 +294,7 @@ func rateText(bytes int64, d time.Duration) string {
 	return bytesText(int64(float64(bytes)/max(d.Seconds(), 1e-6))) + "/s"
 }
 
-// bar is a progress bar on a terminal, and nothing elsewhere.
+// bar is a progress bar on a terminal, and prints nothing elsewhere.
 type bar struct {
 	w    io.Writer
 	what string
@@ -310,8 +308,7 @@ func newBar(w io.Writer, what string) *bar {
 	return &bar{w: w, what: what}
 }
 
-// show says that done of total bytes are. The bar is no reason to stop,
-// whatever becomes of the terminal.
+// show shows that done of total bytes are done. It ignores errors of the terminal.
 func (b *bar) show(done, total int64) {
 	if b.w == nil {
 		return
@@ -324,7 +321,7 @@ func (b *bar) show(done, total int64) {
 	_ = b.bar.Set64(min(done, total))
 }
 
-// describe says what is being done.
+// describe sets the text of the bar.
 func (b *bar) describe(what string) {
 	b.what = what
 	if b.bar != nil {

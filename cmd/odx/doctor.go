@@ -19,9 +19,9 @@ func newDoctor() *cobra.Command {
 		Use:   "doctor SRC-URL DST-URL",
 		Short: "Find out why a copy between two LUNs is not offloaded",
 		Long: "Examine two LUNs, iscsi://[USER%PASSWORD@]HOST[:PORT]/TARGET/LUN, of any target, as an initiator\n" +
-			"does before it copies by token, and say what would keep it from that. Nothing is written, unless\n" +
-			"--scratch names a range of the destination that may be overwritten: then a real copy is made and\n" +
-			"compared. Exit status 1 when a copy would not be offloaded.",
+			"does before it copies by token, and print what would prevent the copy. Nothing is written, unless\n" +
+			"--scratch names a range of the destination that may be overwritten: then a copy is made and\n" +
+			"compared. Exit status 1 if a copy would not be offloaded.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var p doctor.Pair

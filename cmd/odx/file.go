@@ -19,17 +19,17 @@ import (
 func newFile() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "file",
-		Short: "Keep files in the store",
-		Long: "Keep files in the store, next to its volumes, with paths as names. Their data is deduplicated\n" +
-			"with everything else, and copies of files share it. Elsewhere a file is called file:PATH.",
+		Short: "Manage files in the store",
+		Long: "Manage files in the store, which have paths as names. Their data is deduplicated with all other\n" +
+			"data, and copies of files share it. Other commands call a file file:PATH.",
 	}
 	cmd.AddCommand(newFileList(), newFilePut(), newFileGet(), newFileRemove(),
-		newFileTwo("mv FROM TO", "Rename a file, in place of the one that is there", "renamed", admin.Administrator.RenameFile),
-		newFileTwo("cp FROM TO", "Copy a file without moving its bytes, in place of the one that is there", "copied", copyFile))
+		newFileTwo("mv FROM TO", "Rename a file, replacing an existing one", "renamed", admin.Administrator.RenameFile),
+		newFileTwo("cp FROM TO", "Copy a file without moving its bytes, replacing an existing one", "copied", copyFile))
 	return cmd
 }
 
-// copyFile makes the copy aside, so that it takes the place of a file in one step.
+// copyFile copies to a hidden file, which replaces an existing one in one step.
 func copyFile(a admin.Administrator, ctx context.Context, from, to string) (admin.File, error) {
 	part, err := a.StartFile(ctx, admin.FileStart{Name: to, From: admin.FilePrefix + from})
 	if err != nil {
@@ -46,7 +46,7 @@ func newFileList() *cobra.Command {
 	o := adminOptions{looks: true}
 	cmd := &cobra.Command{
 		Use:   "list [PREFIX]",
-		Short: "Print the files",
+		Short: "List the files",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			prefix := strings.Join(args, "")
@@ -86,8 +86,8 @@ func newFilePut() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "put LOCAL FILE",
 		Short: "Copy a file of this machine, or standard input (-), into the store",
-		Long: "Copy a file of this machine into the store. It gets its name when it is whole: who looks sees no\n" +
-			"file, or the old one, and then the new one. One that is there is replaced only with --overwrite.",
+		Long: "Copy a file of this machine into the store. It gets its name when it is complete. An existing file\n" +
+			"is replaced only with --overwrite.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			std := streamsOf(cmd)
@@ -106,8 +106,8 @@ func newFileGet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get FILE LOCAL",
 		Short: "Copy a file of the store to this machine, or to standard output (-)",
-		Long: "Copy a file of the store to this machine. It gets its name when it is whole; one that is there is\n" +
-			"replaced only with --overwrite.",
+		Long: "Copy a file of the store to this machine. It gets its name when it is complete. An existing file\n" +
+			"is replaced only with --overwrite.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			std := streamsOf(cmd)
@@ -121,7 +121,7 @@ func newFileGet() *cobra.Command {
 	return cmd
 }
 
-// localPath makes a name one that can only be that of a file of this machine.
+// localPath returns a name that cannot be taken for a volume or a URL.
 func localPath(name string) string {
 	if inStore(name) {
 		return "./" + name
@@ -154,7 +154,7 @@ func newFileRemove() *cobra.Command {
 	return cmd
 }
 
-// newFileTwo is a command about two names.
+// newFileTwo returns a command with two names.
 func newFileTwo(use, short, done string, do func(a admin.Administrator, ctx context.Context, from, to string) (admin.File, error)) *cobra.Command {
 	var o adminOptions
 	cmd := &cobra.Command{

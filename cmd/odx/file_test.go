@@ -120,8 +120,8 @@ func TestFilesAreCopiedByToken(t *testing.T) {
 			t.Fatal(stderr)
 		}
 		script(t, path, []command{
-			{args: "token write @" + token + " file:b", stdout: "file b: 2097152 bytes written from 0 on\n"},
-			{args: "token write @" + token + " v:1MiB", stdout: "volume v: 2097152 bytes written from 1048576 on\n"},
+			{args: "token write @" + token + " file:b", stdout: "file b: 2097152 bytes written at 0\n"},
+			{args: "token write @" + token + " v:1MiB", stdout: "volume v: 2097152 bytes written at 1048576\n"},
 		})
 	}
 	if after := live(); after != before {

@@ -17,12 +17,12 @@ import (
 	"odx/initiator"
 )
 
-// errOpen: initiators are logged in to what is to be overwritten.
-var errOpen = errors.New("initiators have it open, and would not notice that it changes under them")
+// errOpen: initiators are logged in to the destination.
+var errOpen = errors.New("initiators have it open and would not notice the changes")
 
-// checkNotOpen returns errOpen, and names the sessions, where initiators of the
-// server of the store see a LUN over what name names: a volume, a file of the store,
-// or a LUN by its URL. Nothing is open where no server runs, or a is nil.
+// checkNotOpen returns errOpen with the sessions if initiators of the server of the
+// store have a LUN over the object: a volume, a file of the store, or a LUN by its URL.
+// Without a server, and if a is nil, nothing is open.
 func checkNotOpen(ctx context.Context, a admin.Administrator, name string) error {
 	url, err := initiator.ParseURL(name)
 	isURL := err == nil
@@ -54,17 +54,17 @@ func checkNotOpen(ctx context.Context, a admin.Administrator, name string) error
 	if len(who) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s: %w: %s; log out there first, or insist with --force", shown(name), errOpen, strings.Join(who, ", "))
+	return fmt.Errorf("%s: %w: %s; log out there first, or use --force", shown(name), errOpen, strings.Join(who, ", "))
 }
 
-// mediumOf returns what is under a LUN of a server, which is named by a URL; false
-// where it is another server's.
+// mediumOf returns what a LUN of the server, named by a URL, is stored on; false for a
+// LUN of another server.
 func mediumOf(ctx context.Context, st *admin.Status, u initiator.URL) (admin.SessionLUN, bool) {
 	if !slices.ContainsFunc(st.Portals, func(portal string) bool { return samePortal(ctx, portal, u.Address) }) {
 		return admin.SessionLUN{}, false
 	}
-	// Where an access list renumbers LUNs, what the number leads to depends on who
-	// asks; then the numbers of the sessions count, too.
+	// With an access list that renumbers LUNs, the number depends on the initiator;
+	// then the numbers of the sessions count, too.
 	out, found := admin.SessionLUN{}, false
 	for _, l := range st.LUNs {
 		if strings.EqualFold(l.Target, u.Target) && l.Number == u.LUN {
@@ -84,8 +84,8 @@ func mediumOf(ctx context.Context, st *admin.Status, u initiator.URL) (admin.Ses
 	return out, found
 }
 
-// samePortal reports whether an address leads to a portal of a server on this
-// machine, or to the same address elsewhere.
+// samePortal reports whether an address is that of a portal of the server, or leads to
+// it on this machine.
 func samePortal(ctx context.Context, portal, address string) bool {
 	pHost, pPort, err1 := net.SplitHostPort(portal)
 	host, port, err2 := net.SplitHostPort(address)
@@ -117,7 +117,7 @@ func isLocal(ip net.IP) bool {
 }
 
 // withServer runs a command that needs no store: do gets the server of the
-// configuration's store where there is one, nil elsewhere.
+// configuration's store, nil if there is none.
 func withServer(cmd *cobra.Command, o *adminOptions, do administration) error {
 	if o.api != "" {
 		return administerRemotely(cmd, o, do)

@@ -57,7 +57,7 @@ views:
 	t.Cleanup(func() { d.Close() })
 	for _, dst := range []string{"src", url(disks, "0"), url(disks, "1"), "iscsi://localhost:" + port + "/" + disks + "/0"} {
 		stderr, status := copyTo(dst)
-		if status != 1 || !strings.Contains(stderr, name+" from 127.0.0.1:") || !strings.Contains(stderr, " of "+disks+"; log out there first, or insist with --force") {
+		if status != 1 || !strings.Contains(stderr, name+" from 127.0.0.1:") || !strings.Contains(stderr, " of "+disks+"; log out there first, or use --force") {
 			t.Errorf("copy to %s, which is open: exit status %d\n%s", dst, status, stderr)
 		}
 	}

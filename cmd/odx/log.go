@@ -9,8 +9,8 @@ import (
 	"odx/conf"
 )
 
-// newLog returns the log that the configuration asks for. Its output is w,
-// which is standard error: standard output is for what a script reads.
+// newLog returns a log with the configured level and format. It writes to w, standard
+// error: scripts read standard output.
 func newLog(c conf.Log, w io.Writer) (*logrus.Entry, error) {
 	level, err := logrus.ParseLevel(c.Level)
 	if err != nil {

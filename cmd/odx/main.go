@@ -1,5 +1,5 @@
-// Command odx serves LUNs of a deduplicating extent store over iSCSI, and is
-// the client for what can be asked of a store.
+// Command odx serves LUNs of a deduplicating extent store over iSCSI, and administers
+// stores.
 package main
 
 import (
@@ -39,7 +39,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 1
 }
 
-// usageError is a command line that is none: the exit status is 2.
+// usageError is an error of the command line: the exit status is 2.
 type usageError struct{ error }
 
 func (e *usageError) Unwrap() error { return e.error }
@@ -57,7 +57,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "odx",
 		Short: "An iSCSI target that copies by token",
-		Long: "odx is an iSCSI target whose LUNs live in a deduplicating extent store.\n" +
+		Long: "odx is an iSCSI target whose LUNs are stored in a deduplicating extent store.\n" +
 			"A copy from LUN to LUN by token moves no bytes.",
 		Version:       versionText(),
 		SilenceUsage:  true,
@@ -72,9 +72,9 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// checkUsage has every command report a command line that does not fit as a
-// usageError: unknown commands, which cobra answers with help and success below the
-// first level, unknown flags, and the wrong number of arguments.
+// checkUsage makes every command return a usageError for unknown commands, for which
+// cobra prints help and succeeds below the first level, unknown flags, and the wrong
+// number of arguments.
 func checkUsage(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	if cmd.HasSubCommands() {
@@ -99,8 +99,8 @@ func checkUsage(cmd *cobra.Command) {
 	}
 }
 
-// checkHelp has the help command report what is no command as a usageError. Cobra answers
-// with the help of the last command that there is, and success.
+// checkHelp makes the help command return a usageError for an unknown command. Cobra
+// prints the help of the last known one and succeeds.
 func checkHelp(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	for _, cmd := range root.Commands() {
@@ -120,7 +120,7 @@ func checkHelp(root *cobra.Command) {
 	}
 }
 
-// unknownCommand says what there is in the place of a command that is not.
+// unknownCommand returns the error for an unknown command, with suggestions.
 func unknownCommand(cmd *cobra.Command, name string) error {
 	text := fmt.Sprintf("unknown command %q for %q", name, cmd.CommandPath())
 	if like := cmd.SuggestionsFor(name); len(like) > 0 {
@@ -135,11 +135,11 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 			names = append(names, sub.Name())
 		}
 	}
-	return fmt.Errorf("%s; there are %s", text, strings.Join(names, ", "))
+	return fmt.Errorf("%s; the commands are %s", text, strings.Join(names, ", "))
 }
 
-// printError says what went wrong: problems of a configuration a line each, in
-// the form that editors know, anything else after the program's name.
+// printError prints an error: problems of a configuration a line each, as FILE:LINE:
+// MESSAGE, other errors after the program's name.
 func printError(w io.Writer, err error) {
 	var problem conf.Problem
 	var problems conf.Problems
@@ -154,20 +154,20 @@ func printError(w io.Writer, err error) {
 	fmt.Fprintf(w, "odx: %s\n", text)
 }
 
-// Where a configuration is looked for that no flag names.
+// The places of the configuration file without a flag.
 const (
 	configVariable = "ODX_CONFIG"
 	configHere     = "odx.yaml"
 	configSystem   = "/etc/odx/odx.yaml"
 )
 
-// addConfigFlag gives cmd the flag that names the configuration file.
+// addConfigFlag adds the flag for the configuration file to cmd.
 func addConfigFlag(cmd *cobra.Command, path *string) {
 	cmd.Flags().StringVarP(path, "config", "c", "", "configuration `FILE` (default: $"+configVariable+", "+configHere+" here, "+configSystem+")")
 }
 
-// configPath returns the configuration file that is meant: the one of the flag, if
-// that was given, of the environment, in the working directory, or of the system.
+// configPath returns the configuration file: that of the flag, of the environment, in
+// the working directory, or of the system, in this order.
 func configPath(flag string) string {
 	if path := cmp.Or(flag, os.Getenv(configVariable)); path != "" {
 		return path

@@ -36,7 +36,7 @@ targets:
 log: {level: debug, format: json}
 `
 
-// writeConfig writes a configuration to a new folder and returns its path.
+// writeConfig writes a configuration to a new directory and returns its path.
 func writeConfig(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "odx.yaml")
@@ -306,7 +306,7 @@ func TestServeRefused(t *testing.T) {
 	for name, tt := range map[string]struct{ path, want string }{
 		"store locked":     {running, running + ":1: data_dir: the store in " + dir + "/data is in use by another process, perhaps another odx; stop it, or choose another directory\n"},
 		"portal taken":     {taken, taken + ":2: portals[0]: " + s.portal + " is in use by another program; stop it, or choose another port\n"},
-		"no configuration": {missing, "odx: there is no configuration " + missing + "; name yours with --config or $ODX_CONFIG, or let odx serve --write-default write one\n"},
+		"no configuration": {missing, "odx: there is no configuration " + missing + "; use --config or $ODX_CONFIG, or create one with odx serve --write-default\n"},
 		"unknown key":      {unknown, unknown + ":9: unknown key \"tragets\"; known keys: data_dir, portals, targets, "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -329,8 +329,8 @@ func TestServeRefused(t *testing.T) {
 
 func TestWriteDefault(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "odx.yaml")
-	// A port that is taken keeps the default configuration from being served
-	// beside whatever uses port 3260 here; it is written all the same.
+	// A port that is taken keeps the default configuration from being served next to
+	// whatever uses port 3260 here; it is written nevertheless.
 	if l, err := net.Listen("tcp", "127.0.0.1:3260"); err == nil {
 		defer l.Close()
 	}
@@ -352,9 +352,9 @@ func TestStoreInfo(t *testing.T) {
 	served := infoOf(t, path)
 	text, _, _ := output(t, "store", "info", "--config", path)
 	for _, line := range []string{
-		`store +\S+ +being served`, `capacity +\S+ [GTM]iB +what the file system has room for; 0\.0 % in use`,
-		`free +\S+ [GTM]iB +for new data; \S+ MiB more are kept for opening and cleaning`, `warning +\S+ [GTM]iB +in use, when initiators are warned .*`,
-		`provisioned +128 MiB +for what is thin, \S+ % of the capacity`, `logical +0 B +written: 0 B to 2 volumes, 0 B to 0 files`,
+		`store +\S+ +being served`, `capacity +\S+ [GTM]iB +limited by the file system; 0\.0 % in use`,
+		`free +\S+ [GTM]iB +for new data; \S+ MiB more are reserved for opening and cleaning`, `warning +\S+ [GTM]iB +in use: initiators are warned .*`,
+		`provisioned +128 MiB +size of all volumes and files, \S+ % of the capacity`, `logical +0 B +written: 0 B to 2 volumes, 0 B to 0 files`,
 	} {
 		if !regexp.MustCompile(`(?m)^` + line + `$`).MatchString(text) {
 			t.Errorf("no line %s in\n%s", line, text)
@@ -422,17 +422,17 @@ func TestVersion(t *testing.T) {
 func TestUsageErrors(t *testing.T) {
 	for args, want := range map[string]string{
 		"server":                  `unknown command "server" for "odx"; did you mean serve?`,
-		"bogus":                   `unknown command "bogus" for "odx"; there are copy, doctor, `,
-		"volume bogus":            `unknown command "bogus" for "odx volume"; there are clone, create, delete, list, resize, snapshot`,
+		"bogus":                   `unknown command "bogus" for "odx"; the commands are copy, doctor, `,
+		"volume bogus":            `unknown command "bogus" for "odx volume"; the commands are clone, create, delete, list, resize, snapshot`,
 		"volume bogus --json":     "unknown flag: --json",
 		"volume lst":              `unknown command "lst" for "odx volume"; did you mean list?`,
-		"vhd frobnicate x y":      `unknown command "frobnicate" for "odx vhd"; there are `,
-		"token bogus":             `unknown command "bogus" for "odx token"; there are `,
-		"file bogus":              `unknown command "bogus" for "odx file"; there are `,
-		"store bogus":             `unknown command "bogus" for "odx store"; there are `,
-		"help bogus":              `unknown command "bogus" for "odx"; there are copy, doctor, `,
+		"vhd frobnicate x y":      `unknown command "frobnicate" for "odx vhd"; the commands are `,
+		"token bogus":             `unknown command "bogus" for "odx token"; the commands are `,
+		"file bogus":              `unknown command "bogus" for "odx file"; the commands are `,
+		"store bogus":             `unknown command "bogus" for "odx store"; the commands are `,
+		"help bogus":              `unknown command "bogus" for "odx"; the commands are copy, doctor, `,
 		"help server":             `unknown command "server" for "odx"; did you mean serve?`,
-		"help volume bogus":       `unknown command "bogus" for "odx volume"; there are clone, create, `,
+		"help volume bogus":       `unknown command "bogus" for "odx volume"; the commands are clone, create, `,
 		"help volume create x":    `unknown command "x" for "odx volume create"; it has no commands`,
 		"help --bogus":            "unknown flag: --bogus",
 		"serve --portal x":        "unknown flag: --portal",
@@ -476,7 +476,7 @@ func TestConfigPath(t *testing.T) {
 	if got := run(filepath.Dir(path)); !strings.Contains(got, "odx.yaml:1: data_dir: "+found) {
 		t.Errorf("of the working directory: %s", got)
 	}
-	if got := run(filepath.Dir(path), "ODX_CONFIG=/none/odx.yaml"); !strings.Contains(got, "there is no configuration /none/odx.yaml; name yours with --config or $ODX_CONFIG") {
+	if got := run(filepath.Dir(path), "ODX_CONFIG=/none/odx.yaml"); !strings.Contains(got, "there is no configuration /none/odx.yaml; use --config or $ODX_CONFIG") {
 		t.Errorf("the environment is first: %s", got)
 	}
 	if _, err := os.Stat(configSystem); err == nil {
@@ -487,7 +487,7 @@ func TestConfigPath(t *testing.T) {
 	}
 }
 
-// A port that is taken at the first start leaves nothing behind.
+// If a port is in use at the first start, nothing is created.
 func TestServeRefused_LeavesNoStore(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

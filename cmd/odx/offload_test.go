@@ -28,12 +28,12 @@ func TestTokenCommands(t *testing.T) {
 		}
 		script(t, path, []command{
 			{args: "volume create new 1MiB", stdout: "volume new: made, 1MiB\n"},
-			{args: "token write " + text + " new:8KiB --from 4KiB", stdout: "volume new: 28672 bytes written from 8192 on\n"},
+			{args: "token write " + text + " new:8KiB --from 4KiB", stdout: "volume new: 28672 bytes written at 8192\n"},
 			{args: "token write @" + file + " new:0+4KiB --json", stdout: "{\n  \"bytes\": 4096,\n  \"remaining\": 0\n}\n"},
 			{args: "token delete " + whole.ID, stdout: "token " + whole.ID + ": revoked\n"},
 			{args: "token write @" + file + " new", stderr: "odx: after 0 bytes: token was revoked\n", status: 1},
 			{args: "token show " + whole.ID, stderr: "odx: token " + whole.ID + ": token was revoked\n", status: 1},
-			{args: "token write nonsense new", stderr: "odx: this is no token: not 512 bytes, and not 512 bytes in base64; a file is named @FILE\n", status: 1},
+			{args: "token write nonsense new", stderr: "odx: not a token: neither 512 bytes nor 512 bytes in base64; write @FILE for a file\n", status: 1},
 			{args: "token create src:1GB", stderr: "odx: \"src:1GB\": invalid size \"1GB\"; use bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB; write VOLUME:OFFSET+LENGTH, for example src:1GiB+256MiB\n", status: 1},
 		})
 		piped, stderr, status := output(t, "token", "create", "src:0+4KiB", "--out", "-", "--config", path)
@@ -56,8 +56,8 @@ func TestTokenCommands(t *testing.T) {
 			t.Errorf("read %d bytes in all", len(stdout))
 		}
 		script(t, path, []command{
-			{args: "token verify " + proof + " src", stdout: "the bytes are the same\n"},
-			{args: "token verify " + proof + " src:4KiB", stderr: "odx: the bytes differ from those that the checksum is of\n", status: 1},
+			{args: "token verify " + proof + " src", stdout: "the checksum matches\n"},
+			{args: "token verify " + proof + " src:4KiB", stderr: "odx: checksum mismatch\n", status: 1},
 		})
 		list, _, _ := output(t, "token", "list", "--config", path)
 		if !regexp.MustCompile(`(?s)^ID +BYTES .*\n[0-9a-f]{16}  32768  src     -          TIME  TIME  1     point in time copy - default\n$`).MatchString(masked(list, filepath.Dir(path))) {
@@ -147,7 +147,7 @@ targets:
 	script(t, path, []command{
 		{args: "copy src src", stderr: "odx: src is both source and destination\n", status: 1},
 		{args: "copy none dst", stderr: "odx: volume none: the store has no such volume; ./none is a file of this machine, file:none one of the store\n", status: 1},
-		{args: "copy src none", stderr: "odx: volume none: the store has no such volume; --create makes it, ./none is a file of this machine, file:none one of the store\n", status: 1},
+		{args: "copy src none", stderr: "odx: volume none: the store has no such volume; --create creates it, ./none is a file of this machine, file:none one of the store\n", status: 1},
 	})
 	stdout, stderr, status := output(t, "doctor", here+"0", here+"1", "--scratch", "1MiB+1MiB")
 	if status != 0 || !strings.HasSuffix(stdout, "copies between these LUNs are offloaded\n") {

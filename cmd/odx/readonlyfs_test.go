@@ -42,7 +42,7 @@ func TestReadOnlyFileSystem(t *testing.T) {
 	to := filepath.Join(t.TempDir(), "data")
 
 	out, err := readOnlyFS(t, dir, odx("store", "repair", "--to", to, "--config", path)).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "all of their data was read and is right") {
+	if err != nil || !strings.Contains(string(out), "all of their data was read and verified") {
 		t.Errorf("repair: %v: %s", err, out)
 	}
 	repaired := writeConfig(t, strings.Replace(config, "data_dir: data", "data_dir: "+to, 1))

@@ -23,17 +23,17 @@ func newStoreScrub() *cobra.Command {
 	var o scrubOptions
 	cmd := &cobra.Command{
 		Use:   "scrub",
-		Short: "Read and verify everything in a store",
+		Short: "Read and verify all data and metadata of a store",
 		Long: "Read both copies of the metadata, and every extent of a store, and compare them with their\n" +
-			"checksums and fingerprints. What is damaged in one copy is mended from the other. Operations\n" +
-			"go on concurrently; --mib-per-s leaves them more of the disk. Ctrl-C stops it, and loses\n" +
-			"nothing. On a terminal it shows how far it is.\n\n" +
-			"Every damaged extent is printed with the volumes and snapshots that show it, and the exit\n" +
-			"status is 1 when there is one.",
+			"checksums and fingerprints. What is damaged in one copy is restored from the other. The store\n" +
+			"can be in use; --mib-per-s leaves it more of the disk. Ctrl-C stops the scrub and loses\n" +
+			"nothing. On a terminal it shows its progress.\n\n" +
+			"Every damaged extent is printed with the volumes and snapshots that contain it, and the exit\n" +
+			"status is 1 if there is one.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.mibPerSecond < 0 {
-				return fmt.Errorf("--mib-per-s %d is not possible; give 0 for no limit, or more", o.mibPerSecond)
+				return fmt.Errorf("--mib-per-s %d is negative; use 0 for no limit", o.mibPerSecond)
 			}
 			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				return scrub(ctx, a, &o, cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -41,7 +41,7 @@ func newStoreScrub() *cobra.Command {
 		},
 	}
 	addAdminFlags(cmd, &o.adminOptions)
-	cmd.Flags().Int64Var(&o.mibPerSecond, "mib-per-s", 0, "read at most `N` MiB a second; 0 is no limit")
+	cmd.Flags().Int64Var(&o.mibPerSecond, "mib-per-s", 0, "read at most `N` MiB per second; 0 is no limit")
 	return cmd
 }
 
@@ -51,7 +51,7 @@ func scrub(ctx context.Context, a admin.Administrator, o *scrubOptions, stdout, 
 	bar := newBar(stderr, "scrub")
 	r, err := a.Scrub(ctx, admin.ScrubRequest{BytesPerSecond: o.mibPerSecond << 20}, func(p backstore.ScrubProgress) {
 		last = p
-		// What is written meanwhile can make it more than there was to read.
+		// Concurrent writes can add to what there was to read.
 		bar.show(p.ReadBytes, p.TotalBytes)
 	})
 	bar.end()
@@ -67,7 +67,7 @@ func scrub(ctx context.Context, a admin.Administrator, o *scrubOptions, stdout, 
 		err = printScrub(stdout, r, time.Since(start))
 	}
 	if err == nil && (r.Damaged > 0 || len(r.Metadata) > 0) {
-		err = fmt.Errorf("%s; write the ranges again from a copy, or delete the volumes", damagedText(r.Damaged))
+		err = fmt.Errorf("%s; rewrite the ranges from a copy, or delete the volumes", damagedText(r.Damaged))
 	}
 	return err
 }

@@ -29,12 +29,12 @@ const (
 	// stopLimit bounds the whole stop. What is acknowledged as durable is so
 	// already; a store that cannot close in time recovers at the next start.
 	stopLimit = 9500 * time.Millisecond
-	// drainLimit is how long commands may go on before they are aborted.
+	// drainLimit is how long commands may run before they are aborted.
 	drainLimit = 4 * time.Second
 )
 
-// errStopLimit ends a stop that takes too long.
-var errStopLimit = fmt.Errorf("the store was not closed within %v; it will recover from its journal at the next start", stopLimit)
+// errStopLimit is the error of a stop that takes longer than stopLimit.
+var errStopLimit = fmt.Errorf("store not closed within %v; the next start replays its journal", stopLimit)
 
 type serveOptions struct {
 	config       string
@@ -47,11 +47,11 @@ func newServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the LUNs of a configuration until SIGTERM or SIGINT",
-		Long: "Serve the LUNs of a configuration. When they are served, the portals and the\n" +
-			"URL of each LUN are printed. A portal whose address the machine does not have yet is tried\n" +
-			"again while the others serve. SIGTERM or SIGINT stops cleanly; a second one at once. SIGHUP is\n" +
-			"ignored: the configuration is read at the start only. A LUN that cannot be served is left out,\n" +
-			"with an error in the log and in odx status.\n\n" +
+		Long: "Serve the LUNs of a configuration. When they are served, odx prints the portals and the URL of\n" +
+			"each LUN. A portal whose address the machine does not have yet is retried while the others\n" +
+			"serve. SIGTERM or SIGINT stops cleanly; a second one immediately. SIGHUP is ignored: the\n" +
+			"configuration is read at the start only. A LUN that cannot be served is left out, with an error\n" +
+			"in the log and in odx status.\n\n" +
 			"--rescue serves whatever can be read of a damaged store, every LUN read-only, and changes none\n" +
 			"of its files: to copy data off it, before odx store repair.",
 		Args: cobra.NoArgs,
@@ -85,7 +85,7 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	}
 	service, err := start(ctx, cfg, log)
 	if errors.Is(err, context.Canceled) {
-		log.Info("stopped before it was ready")
+		log.Info("stopped during the start")
 		return nil
 	}
 	if err != nil {
@@ -101,31 +101,30 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	}
 	notify(log, daemon.SdNotifyReady)
 	var guard sync.WaitGroup
-	defer guard.Wait() // ctx has ended by then
+	defer guard.Wait() // ctx is cancelled then
 	guard.Go(func() { service.GuardMemory(ctx) })
 
 	select {
 	case <-ctx.Done():
 	case err = <-service.Failed():
-		log.WithError(err).Error("a portal has failed")
+		log.WithError(err).Error("portal failed")
 	}
-	release() // the next signal ends the process at once
+	release() // the next signal ends the process immediately
 	log.Info("stopping")
 	notify(log, daemon.SdNotifyStopping)
 	return errors.Join(err, stop(service, queries, log))
 }
 
-// ignoreSignals keeps signals from ending the server that other daemons take as a
-// wish to reload, and the end of the process that reads what it prints (SIGPIPE), until the
-// function that it returns is called. systemd takes an end by most of them as a
-// clean one, and leaves the service down.
+// ignoreSignals ignores, until the returned function is called, the signals by which
+// other daemons reload, and SIGPIPE. For systemd, an end by most of them is clean, and
+// it would not restart the service.
 func ignoreSignals(log *logrus.Entry) (stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE)
 	var listening sync.WaitGroup
 	listening.Go(func() {
 		for s := range signals {
-			if s != syscall.SIGPIPE { // the log may be what has no reader
+			if s != syscall.SIGPIPE { // the log itself may be the broken pipe
 				log.WithField("signal", s.String()).Warn("signal ignored: the configuration is read at the start only, restart odx serve to apply it")
 			}
 		}
@@ -137,7 +136,7 @@ func ignoreSignals(log *logrus.Entry) (stop func()) {
 	}
 }
 
-// serveAPI answers on the socket, and over TCP where the configuration says so.
+// serveAPI serves the API on the socket, and on TCP if configured.
 func serveAPI(cfg *conf.Config, service *target.Service, log *logrus.Entry) ([]*api.Server, error) {
 	var guarded net.Listener
 	var secret []byte
@@ -150,7 +149,7 @@ func serveAPI(cfg *conf.Config, service *target.Service, log *logrus.Entry) ([]*
 		for _, w := range warnings {
 			log.Warn(w)
 		}
-		log.WithField("address", guarded.Addr()).Info("the API answers over TCP")
+		log.WithField("address", guarded.Addr()).Info("API listens on TCP")
 	}
 	servers := []*api.Server{api.NewServer(service.Admin(), log)}
 	memory := quota.New(service.Admin().Memory().Requests)
@@ -172,7 +171,7 @@ type missingConfig struct {
 }
 
 func (e *missingConfig) Error() string {
-	return "there is no configuration " + e.path + "; name yours with --config or $" + configVariable + ", or let odx serve --write-default write one"
+	return "there is no configuration " + e.path + "; use --config or $" + configVariable + ", or create one with odx serve --write-default"
 }
 
 func (e *missingConfig) Unwrap() error { return e.cause }
@@ -191,7 +190,7 @@ func loadConfig(o serveOptions) (*conf.Config, error) {
 	return cfg, err
 }
 
-// announce prints the portals and the URLs of every LUN, in one write.
+// announce prints the portals and the URLs of all LUNs, in one write.
 func announce(w io.Writer, s *target.Service) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "odx %s is ready on %s\n", buildVersion(), strings.Join(s.Portals(), ", "))
@@ -218,7 +217,7 @@ func announce(w io.Writer, s *target.Service) error {
 	return err
 }
 
-// stop ends everything within stopLimit.
+// stop closes everything within stopLimit.
 func stop(service *target.Service, queries []*api.Server, log *logrus.Entry) error {
 	err := within(stopLimit, func() error {
 		drain, cancel := context.WithTimeout(context.Background(), drainLimit)
@@ -235,9 +234,9 @@ func stop(service *target.Service, queries []*api.Server, log *logrus.Entry) err
 	return err
 }
 
-// within returns what do returns, or errStopLimit where that takes longer: a disk
-// that does not answer must not keep the process. do goes on then until the
-// process ends; what was acknowledged as durable is.
+// within returns what do returns, or errStopLimit after stopLimit: a disk that does not
+// respond must not block the end of the process. do continues until the process ends;
+// acknowledged data is durable nevertheless.
 func within(limit time.Duration, do func() error) error {
 	ended := make(chan error, 1)
 	go func() { ended <- do() }()
@@ -251,9 +250,9 @@ func within(limit time.Duration, do func() error) error {
 	}
 }
 
-// notify tells systemd, where it has started us, about our state.
+// notify sends the state of the service to systemd, if it has started this process.
 func notify(log *logrus.Entry, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.WithError(err).Warn("systemd was not notified")
+		log.WithError(err).Warn("systemd not notified")
 	}
 }

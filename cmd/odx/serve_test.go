@@ -35,7 +35,7 @@ func TestServe_NoSocket(t *testing.T) {
 	if err := s.end(t); err != nil {
 		t.Errorf("the server ended with %v", err)
 	}
-	if log := s.stderr.String(); !strings.Contains(log, "its socket cannot be created") {
+	if log := s.stderr.String(); !strings.Contains(log, "API socket not created") {
 		t.Errorf("nothing about the socket in the log:\n%s", log)
 	}
 }

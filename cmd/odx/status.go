@@ -76,7 +76,7 @@ func printStatus(w io.Writer, st *admin.Status) error {
 	return table.Flush()
 }
 
-// sessionPlace says what a session is logged in to.
+// sessionPlace returns the target and the LUNs of a session.
 func sessionPlace(s *admin.Session) string {
 	if s.Target == "" {
 		return "discovery"

@@ -19,10 +19,10 @@ import (
 func newStore() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "store",
-		Short: "Look at an extent store, prove it, and clean it",
-		Long: "Look at an extent store, prove it, and clean it. Each command asks the server of the\n" +
-			"store, or opens the store itself when there is none; dump, repair, upgrade and new-identity\n" +
-			"need a store that is not being served.",
+		Short: "Inspect, check, clean and repair an extent store",
+		Long: "Inspect, check, clean and repair an extent store. Commands use the server of the store, or open\n" +
+			"the store if there is none; dump, repair, upgrade and new-identity need a store that is not\n" +
+			"being served.",
 	}
 	cmd.AddCommand(newStoreInfo(), newStoreCheck(), newStoreScrub(), newStoreClean(),
 		newStoreUpgrade(), newStoreIdentity(), newStoreRepair(), newStoreDump())
@@ -35,9 +35,9 @@ func newStoreInfo() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "info",
 		Short: "Print volumes, bytes, deduplication and tokens of a store",
-		Long: "Print volumes, logical and physical bytes, the deduplication ratio and tokens. With\n" +
-			"--exclusive, what is written to each volume and shared with nothing else is printed, too: that\n" +
-			"is what deleting it gives back. It takes minutes for a TiB.",
+		Long: "Print volumes, logical and physical bytes, the deduplication ratio and tokens. With --exclusive,\n" +
+			"also print the data of each volume that is shared with nothing else, which its deletion\n" +
+			"reclaims. That takes minutes for a TiB.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a admin.Administrator) error {
@@ -60,14 +60,14 @@ func newStoreInfo() *cobra.Command {
 		},
 	}
 	addAdminFlags(cmd, &o)
-	cmd.Flags().BoolVar(&exclusive, "exclusive", false, "print what each volume shares with nothing")
+	cmd.Flags().BoolVar(&exclusive, "exclusive", false, "print the data that each volume shares with nothing")
 	return cmd
 }
 
-// storeInfo is what odx store info tells.
+// storeInfo is what odx store info prints.
 type storeInfo struct {
 	admin.StoreInfo
-	// ExclusiveBytes is by name of the volume; nil when it was not asked for.
+	// ExclusiveBytes is by name of the volume; nil without --exclusive.
 	ExclusiveBytes map[string]int64
 }
 
@@ -79,7 +79,7 @@ func printStore(w io.Writer, cfg *conf.Config, s storeInfo, served bool) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "store\t%s\t%s\n", cfg.DataDir, by)
 	printCapacity(table, &s)
-	var volumes, files int64 // bytes that they map
+	var volumes, files int64 // bytes mapped
 	for _, v := range s.Volumes {
 		alone := ""
 		if bytes, ok := s.ExclusiveBytes[v.Name]; ok {
@@ -94,12 +94,12 @@ func printStore(w io.Writer, cfg *conf.Config, s storeInfo, served bool) error {
 	fmt.Fprintf(table, "logical\t%s\twritten: %s to %s, %s to %s\n", bytesText(s.LogicalBytes),
 		bytesText(volumes), count(len(s.Volumes), "volume"), bytesText(files), count(len(s.Files), "file"))
 	fmt.Fprintf(table, "live\t%s\tof extents that volumes, files, snapshots and tokens refer to\n", bytesText(s.LiveBytes))
-	fmt.Fprintf(table, "reclaimable\t%s\tdead: what odx store clean gives back\n", bytesText(s.ReclaimableBytes))
+	fmt.Fprintf(table, "reclaimable\t%s\tdead: what odx store clean reclaims\n", bytesText(s.ReclaimableBytes))
 	fmt.Fprintf(table, "physical\t%s\ton disk: live, dead, and %s of what they are kept in\n", bytesText(s.PhysicalBytes),
 		bytesText(s.PhysicalBytes-s.LiveBytes-s.ReclaimableBytes))
 	fmt.Fprintf(table, "dedup\t%.2f\tlogical bytes for a live one: %s are shared by clones, %s are deduplicated, %s are only in snapshots\n",
 		s.DedupRatio, bytesText(s.ClonedBytes), bytesText(s.DeduplicatedBytes), bytesText(s.SnapshotBytes))
-	fmt.Fprintf(table, "disk\t%s\tin all: physical, %s of metadata, %s kept in reserve, and the journal\n",
+	fmt.Fprintf(table, "disk\t%s\tin all: physical, %s of metadata, %s in reserve, and the journal\n",
 		bytesText(s.DiskBytes), bytesText(s.MetadataBytes), bytesText(s.ReserveBytes))
 	for _, d := range s.Damage {
 		fmt.Fprintf(table, "damaged\t%s\t%s\n", d.What, d.Error)
@@ -117,13 +117,13 @@ func printStore(w io.Writer, cfg *conf.Config, s storeInfo, served bool) error {
 	case s.Scrub.Damaged+s.Scrub.LostRows > 0:
 		found = fmt.Sprintf("%s, %d parts of the metadata; odx store scrub names them", damagedText(s.Scrub.Damaged), s.Scrub.LostRows)
 	case s.Scrub.MendedBytes > 0:
-		found = bytesText(s.Scrub.MendedBytes) + " of metadata were mended, nothing is lost"
+		found = bytesText(s.Scrub.MendedBytes) + " of metadata were restored, nothing is lost"
 	case !s.Scrub.Ended.IsZero():
-		found = "everything was right"
+		found = "nothing is damaged"
 	}
 	fmt.Fprintf(table, "scrubbed\t%s\t%s\n", scrubbed, found)
 	if s.Moved {
-		fmt.Fprint(table, "moved\tyes\tthe directory is another one than the store was made in; see odx store new-identity\n")
+		fmt.Fprint(table, "moved\tyes\tthe store was created in another directory; see odx store new-identity\n")
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -134,25 +134,25 @@ func printStore(w io.Writer, cfg *conf.Config, s storeInfo, served bool) error {
 		}
 	}
 	if s.MoreDamage > 0 {
-		if _, err := fmt.Fprintf(w, "damaged: %d things more\n", s.MoreDamage); err != nil {
+		if _, err := fmt.Fprintf(w, "damaged: %d more\n", s.MoreDamage); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// printCapacity says how much the store can hold, and how much of it is in use.
+// printCapacity prints the capacity of the store and its use.
 func printCapacity(table io.Writer, s *storeInfo) {
 	capacity := s.LiveBytes + s.FreeBytes
 	used := percent(s.LiveBytes, capacity)
-	what := "what the file system has room for"
+	what := "limited by the file system"
 	if s.CapacityBytes > 0 && capacity >= s.CapacityBytes {
 		what = "store.capacity"
 	}
 	fmt.Fprintf(table, "capacity\t%s\t%s; %s in use\n", bytesText(capacity), what, used)
 	kept := ""
 	if n := s.HostFreeBytes - s.FreeBytes; n > 0 && s.CapacityBytes == 0 {
-		kept = fmt.Sprintf("; %s more are kept for opening and cleaning", bytesText(n))
+		kept = fmt.Sprintf("; %s more are reserved for opening and cleaning", bytesText(n))
 	}
 	fmt.Fprintf(table, "free\t%s\tfor new data%s\n", bytesText(s.FreeBytes), kept)
 	if s.WarnBytes > 0 {
@@ -160,12 +160,12 @@ func printCapacity(table io.Writer, s *storeInfo) {
 		if s.LiveBytes >= s.WarnBytes {
 			note = ": reached"
 		}
-		fmt.Fprintf(table, "warning\t%s\tin use, when initiators are warned (store.soft_threshold)%s\n", bytesText(s.WarnBytes), note)
+		fmt.Fprintf(table, "warning\t%s\tin use: initiators are warned from there on (store.soft_threshold)%s\n", bytesText(s.WarnBytes), note)
 	}
-	fmt.Fprintf(table, "provisioned\t%s\tfor what is thin, %s of the capacity\n", bytesText(s.ProvisionedBytes), percent(s.ProvisionedBytes, capacity))
+	fmt.Fprintf(table, "provisioned\t%s\tsize of all volumes and files, %s of the capacity\n", bytesText(s.ProvisionedBytes), percent(s.ProvisionedBytes, capacity))
 }
 
-// percent returns a part of a whole for people.
+// percent returns part as a percentage of whole.
 func percent(part, whole int64) string {
 	if whole <= 0 {
 		return "100 %"
@@ -177,7 +177,7 @@ func percent(part, whole int64) string {
 	return fmt.Sprintf("%.0f %%", p)
 }
 
-// count returns a number of things.
+// count returns a number and a noun, in the plural if needed.
 func count(n int, thing string) string {
 	if n != 1 {
 		thing += "s"
@@ -193,11 +193,11 @@ func newStoreCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Prove references, segments and maps of a store",
-		Long: "Prove every reference count of a store from its maps, and that every extent has a place\n" +
-			"of its own in a segment. It does not read the data; odx store scrub does.\n\n" +
-			"It makes a checkpoint and reads that, so operations go on while it runs: about a minute for\n" +
-			"a TiB of data.\n\n" +
-			"Every finding is printed, and the exit status is 1 when there is one.",
+		Long: "Prove every reference count of a store from its maps, and that extents do not overlap in their\n" +
+			"segments. The data is not read; odx store scrub does that.\n\n" +
+			"The command makes a checkpoint and reads it, so that the store can be in use: about a minute\n" +
+			"for a TiB of data.\n\n" +
+			"Every finding is printed, and the exit status is 1 if there is one.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return administer(cmd, &o, func(ctx context.Context, cfg *conf.Config, a admin.Administrator) error {
@@ -209,7 +209,7 @@ func newStoreCheck() *cobra.Command {
 					return err
 				}
 				if !r.Sound {
-					return fmt.Errorf("the store in %s contradicts itself; stop writing to it, and restore what the findings name from a copy", cfg.DataDir)
+					return fmt.Errorf("the store in %s is inconsistent; stop writing to it, and see odx store repair", cfg.DataDir)
 				}
 				return nil
 			})
@@ -239,10 +239,10 @@ func newStoreClean() *cobra.Command {
 	var o adminOptions
 	cmd := &cobra.Command{
 		Use:   "clean",
-		Short: "Give the space of dead data back now",
-		Long: "Give the space of dead data back now, as fast as the disk allows: what is live in segments\n" +
-			"that are partly dead is moved, and the segments are deleted. Operations go on concurrently. The\n" +
-			"server does the same by itself, within store.clean_io_mib_per_s, when it is worth it.",
+		Short: "Reclaim the space of dead data now",
+		Long: "Reclaim the space of dead data now, as fast as the disk allows: live data of partly dead segments\n" +
+			"is moved, and the segments are deleted. The store can be in use. The server cleans in the\n" +
+			"background, too, within store.clean_io_mib_per_s.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
@@ -253,7 +253,7 @@ func newStoreClean() *cobra.Command {
 				if o.json {
 					return printJSON(cmd.OutOrStdout(), api.CleanResultV1(r))
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s given back, %s on disk now\n", bytesText(r.FreedBytes), bytesText(r.PhysicalBytes))
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s reclaimed, %s on disk now\n", bytesText(r.FreedBytes), bytesText(r.PhysicalBytes))
 				return err
 			})
 		},

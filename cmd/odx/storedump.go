@@ -23,10 +23,10 @@ func newStoreDump() *cobra.Command {
 	var o storeOptions
 	cmd := &cobra.Command{
 		Use:   "dump [PART]...",
-		Short: "Print what is in the files of a store",
-		Long: "Print what is in the files of a store, of any format, that nothing is using: a line for each\n" +
+		Short: "Print the contents of the files of a store",
+		Long: "Print the contents of the files of a store, of any format, that is not in use: a line for each\n" +
 			"superblock, row and record of the journal, as JSON after its part and key. With --json each line\n" +
-			"is one JSON object. What is damaged is printed as an error, and no file changes.\n\n" +
+			"is one JSON object. Damage is printed as an error, and no file changes.\n\n" +
 			"Each PART is one of " + strings.Join(backstore.DumpParts, ", ") + ";\nwithout one, all are printed.",
 		ValidArgs: backstore.DumpParts,
 		RunE: func(cmd *cobra.Command, parts []string) error {

@@ -16,13 +16,13 @@ func newStoreUpgrade() *cobra.Command {
 	var o storeOptions
 	cmd := &cobra.Command{
 		Use:   "upgrade",
-		Short: "Give a store of an older version the format of this one",
-		Long: "Give a store that an older version of odx made the format of this one. Nothing may be\n" +
-			"using the store. It is proved as odx store check does before the step is taken, which is one\n" +
-			"rename: a power cut, or Ctrl-C, leaves the old format or the new one. There is no way back, so\n" +
-			"copy the store first if the older version may be needed again; docs/formats.md says which\n" +
-			"version reads what.\n\n" +
-			"Its metadata is written once more, next to the old one.",
+		Short: "Upgrade a store of an older version to the format of this one",
+		Long: "Upgrade a store of an older version of odx to the format of this one. The store may not be in\n" +
+			"use. It is checked first, as by odx store check; then one rename exchanges the metadata, so\n" +
+			"that a power cut or Ctrl-C leaves the old format or the new one. There is no way back: copy the\n" +
+			"store first if the older version may be needed again. docs/formats.md lists which version\n" +
+			"reads which format.\n\n" +
+			"The new metadata needs space next to the old one.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.run(cmd, func(ctx context.Context, cfg *conf.Config, log *logrus.Entry) error {
@@ -34,10 +34,10 @@ func newStoreUpgrade() *cobra.Command {
 					return printJSON(cmd.OutOrStdout(), api.UpgradedV1(u))
 				}
 				if u.From == u.To {
-					_, err = fmt.Fprintf(cmd.OutOrStdout(), "the store in %s has format %d already\n", cfg.DataDir, u.To)
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "the store in %s already has format %d\n", cfg.DataDir, u.To)
 					return err
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "the store in %s has format %d now, had %d\n", cfg.DataDir, u.To, u.From)
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "the store in %s now has format %d, before %d\n", cfg.DataDir, u.To, u.From)
 				return err
 			})
 		},
@@ -51,12 +51,12 @@ func newStoreIdentity() *cobra.Command {
 	keep := false
 	cmd := &cobra.Command{
 		Use:   "new-identity",
-		Short: "Make a copy of a store another store",
+		Short: "Give a copied store an identity of its own",
 		Long: "Give a store that was copied (cp -a, a snapshot of its file system) an identity of its own:\n" +
-			"initiators see its LUNs as other disks than those of the store that it is a copy of, and its\n" +
-			"tokens are foreign there. Nothing may be using the store. Tokens that clients hold of it end;\n" +
-			"data, volumes, reservations and saved mode pages stay. It takes no time.\n\n" +
-			"With --keep, for a store that was moved, the identity stays, and odx stops warning.",
+			"for initiators, its LUNs are other disks than those of the original store, and neither store\n" +
+			"accepts tokens of the other. The store may not be in use. Its tokens end; data, volumes,\n" +
+			"reservations and saved mode pages stay. It takes no time.\n\n" +
+			"With --keep, for a store that was moved, the identity stays, and odx no longer warns.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.run(cmd, func(ctx context.Context, cfg *conf.Config, log *logrus.Entry) error {
@@ -81,7 +81,7 @@ func newStoreIdentity() *cobra.Command {
 	return cmd
 }
 
-// storeOptions are the flags of commands for a store that nothing serves.
+// storeOptions are the flags of commands for a store that is not being served.
 type storeOptions struct {
 	config string
 	json   bool
@@ -92,7 +92,7 @@ func (o *storeOptions) addFlags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
 }
 
-// run does it. SIGINT and SIGTERM end it.
+// run runs do. SIGINT and SIGTERM cancel it.
 func (o *storeOptions) run(cmd *cobra.Command, do func(context.Context, *conf.Config, *logrus.Entry) error) error {
 	cfg, err := loadConfig(serveOptions{config: o.config})
 	if err != nil {

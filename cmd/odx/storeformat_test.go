@@ -78,7 +78,7 @@ func TestOldStores(t *testing.T) {
 			if after := sums(t, dir); fmt.Sprint(after) != fmt.Sprint(before) {
 				t.Errorf("looking at the store has changed it: %v, was %v", after, before)
 			}
-			if got, want := succeed(t, "store", "upgrade", "--config", path), "has format 3 now, had 2\n"; !strings.HasSuffix(got, want) {
+			if got, want := succeed(t, "store", "upgrade", "--config", path), "now has format 3, before 2\n"; !strings.HasSuffix(got, want) {
 				t.Errorf("upgrade says %s, want %s", got, want)
 			}
 			lookAtUpgraded(t, &store, path)
@@ -301,8 +301,8 @@ func TestPrintRepaired(t *testing.T) {
 	want := "not used: record 7: write, volume src, 8192 bytes at 4096\n" +
 		"not used: records 8 to 9: write, volume src, 8192 bytes at 4096\n" +
 		"not used: 2 of records 8 to 12: resize volume, file f, to 5 bytes\n" +
-		"not used: 2 changes more\n" +
-		"the store in DIR has 0 volumes and files, 0 snapshots, 0 records: all of their data was read and is right\n"
+		"not used: 2 more changes\n" +
+		"the store in DIR has 0 volumes and files, 0 snapshots, 0 records: all of their data was read and verified\n"
 	if err != nil || b.String() != want {
 		t.Errorf("%v\n%swant\n%s", err, b.String(), want)
 	}

@@ -22,17 +22,17 @@ func newStoreRepair() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "repair {--to DIR | --in-place}",
 		Short: "Rebuild a damaged store from what can be proved right",
-		Long: "Rebuild a store that is damaged beyond what its second copies mend. Nothing may be using it.\n" +
-			"Maps, counts and tables are made again from what can be read; what is lost is printed by\n" +
-			"volume, file and range, and stays a read error until it is written again. Data whose segment\n" +
-			"can be read is not lost with the metadata of something else. Changes behind the damage of a\n" +
-			"journal are not made; those that can be read are printed by record, volume, file and range.\n\n" +
-			"--to makes the repaired store in DIR, which needs room for all data; the damaged one stays as it\n" +
-			"is. --in-place replaces the metadata of the store and keeps the old one in its directory\n" +
-			"before-repair; segments that nothing refers to any more are given back when it is served next.\n" +
-			"Take a copy first if you can.\n\n" +
-			"All data is read and verified, which takes as long as odx store scrub; --skip-data leaves that out.\n\n" +
-			"The exit status is 0 when a store was made, whatever was lost.",
+		Long: "Rebuild a store whose damage is in both copies of its metadata. The store may not be in use.\n" +
+			"Maps, counts and tables are rebuilt from what can be read. What is lost is printed by volume,\n" +
+			"file and range, and is a read error until it is rewritten. Damaged metadata loses only its own\n" +
+			"data. Changes after a damaged place of the journal are not applied; those that can be read are\n" +
+			"printed by record, volume, file and range.\n\n" +
+			"--to creates the repaired store in DIR, which needs space for all data, and does not change the\n" +
+			"damaged one. --in-place replaces the metadata of the store and keeps the old one in its\n" +
+			"directory before-repair; unreferenced segments are deleted when it is served next. Make a copy\n" +
+			"first if possible.\n\n" +
+			"All data is read and verified, which takes as long as odx store scrub; --skip-data skips that.\n\n" +
+			"The exit status is 0 if a store was created, whatever was lost.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.run(cmd, func(ctx context.Context, cfg *conf.Config, log *logrus.Entry) error {
@@ -51,9 +51,9 @@ func newStoreRepair() *cobra.Command {
 		},
 	}
 	o.addFlags(cmd)
-	cmd.Flags().StringVar(&how.To, "to", "", "make the repaired store in `DIR`")
+	cmd.Flags().StringVar(&how.To, "to", "", "create the repaired store in `DIR`")
 	cmd.Flags().BoolVar(&inPlace, "in-place", false, "repair the store where it is")
-	cmd.Flags().BoolVar(&how.SkipData, "skip-data", false, "do not read the data: what is damaged in it is found when it is read")
+	cmd.Flags().BoolVar(&how.SkipData, "skip-data", false, "do not read the data: its damage is found when it is read")
 	cmd.MarkFlagsOneRequired("to", "in-place")
 	cmd.MarkFlagsMutuallyExclusive("to", "in-place")
 	return cmd
@@ -70,7 +70,7 @@ func printRepaired(w io.Writer, dir string, r backstore.Repaired) error {
 		}
 	}
 	if r.More > 0 {
-		if _, err := fmt.Fprintf(w, "lost: %d things more\n", r.More); err != nil {
+		if _, err := fmt.Fprintf(w, "lost: %d more\n", r.More); err != nil {
 			return err
 		}
 	}
@@ -80,16 +80,16 @@ func printRepaired(w io.Writer, dir string, r backstore.Repaired) error {
 		}
 	}
 	if r.MoreUnused > 0 {
-		if _, err := fmt.Fprintf(w, "not used: %d changes more\n", r.MoreUnused); err != nil {
+		if _, err := fmt.Fprintf(w, "not used: %d more changes\n", r.MoreUnused); err != nil {
 			return err
 		}
 	}
-	lost := "all of their data was read and is right"
+	lost := "all of their data was read and verified"
 	switch {
 	case r.LostBytes > 0:
 		lost = bytesText(r.LostBytes) + " of them read as errors"
 	case !r.DataRead:
-		lost = "no lost range was found; the data was not read, which odx store scrub does"
+		lost = "no lost range was found; the data was not read, odx store scrub reads it"
 	}
 	_, err := fmt.Fprintf(w, "the store in %s has %d volumes and files, %d snapshots, %d records: %s\n", dir, r.Volumes, r.Snapshots, r.Records, lost)
 	return err

@@ -18,8 +18,8 @@ import (
 // destination.
 const stdio = "-"
 
-// isStream reports whether bytes can only come or go in order: standard input and
-// output, and named pipes.
+// isStream reports whether a name is that of a stream: standard input or output, or a
+// named pipe.
 func isStream(name string) bool {
 	if name == stdio {
 		return true
@@ -31,7 +31,7 @@ func isStream(name string) bool {
 	return err == nil && info.Mode()&os.ModeNamedPipe != 0
 }
 
-// copyStream is copyDisk where an end is a stream.
+// copyStream is copyDisk from or to a stream.
 func copyStream(ctx context.Context, a admin.Administrator, o *copyOptions, from, to string, std streams) error {
 	if isStream(from) && isStream(to) {
 		return fmt.Errorf("%s and %s are both streams; one end has to be a disk or a file", from, to)
@@ -52,8 +52,8 @@ func copyToStream(ctx context.Context, a admin.Administrator, o *copyOptions, fr
 	return sendTo(ctx, o, src, from, to, std)
 }
 
-// sendTo writes all bytes of a source, which is called from, to a stream. The result
-// goes to standard error, because standard output has the bytes.
+// sendTo writes all bytes of src, whose name is from, to a stream. It prints the result
+// to standard error, because standard output has the bytes.
 func sendTo(ctx context.Context, o *copyOptions, src transfer.Disk, from, to string, std streams) (err error) {
 	w := std.out
 	if to != stdio {
@@ -78,7 +78,7 @@ func sendTo(ctx context.Context, o *copyOptions, src transfer.Disk, from, to str
 	return printCopy(std.err, r)
 }
 
-// copyFromStream fills a destination with all that comes.
+// copyFromStream copies a stream to a destination.
 func copyFromStream(ctx context.Context, a admin.Administrator, o *copyOptions, from, to string, std streams) (err error) {
 	r := std.in
 	if from != stdio {
@@ -95,7 +95,7 @@ func copyFromStream(ctx context.Context, a admin.Administrator, o *copyOptions, 
 		}
 	}
 	if o.create {
-		return errors.New("how long a stream is shows at its end: make the volume first, with odx volume create")
+		return errors.New("the length of a stream is not known in advance; create the volume first, with odx volume create")
 	}
 	dst, err := openDestination(ctx, a, o, to, 0)
 	if err != nil {

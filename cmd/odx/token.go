@@ -24,17 +24,16 @@ import (
 func newToken() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
-		Short: "Make tokens, write with them, read through them",
-		Long: "A token is 512 bytes that stand for a range of a volume as it was when the token was made.\n" +
-			"Having it is enough to use it, here and over iSCSI. Commands print a token in base64, and take it so,\n" +
-			"or as @FILE (@-: standard input) with that text, or with the 512 bytes themselves.",
+		Short: "Create tokens, write with them, read their bytes",
+		Long: "A token is 512 bytes that represent a range of a volume as it was when the token was created. Its\n" +
+			"holder may use it, here and over iSCSI. Commands print a token in base64; they take it in base64,\n" +
+			"or as @FILE (@-: standard input) with that text or with the 512 bytes.",
 	}
 	cmd.AddCommand(newTokenCreate(), newTokenWrite(), newTokenList(), newTokenShow(), newTokenDelete(), newTokenRead(), newTokenVerify(), newTokenStats())
 	return cmd
 }
 
-// place is a range of a volume as it is written on a command line:
-// VOLUME[:OFFSET[+LENGTH]].
+// place is a range of a volume in the form VOLUME[:OFFSET[+LENGTH]].
 type place struct {
 	volume         string
 	offset, length int64 // length 0: to the end
@@ -44,7 +43,7 @@ func parsePlace(text string) (place, error) {
 	var p place
 	var where string
 	var err error
-	// What stands before the name of a file has a colon of its own.
+	// The prefix of a file's name contains a colon.
 	file, isFile := strings.CutPrefix(text, admin.FilePrefix)
 	p.volume, where, _ = strings.Cut(file, ":")
 	if isFile {
@@ -63,7 +62,7 @@ func parsePlace(text string) (place, error) {
 	return p, nil
 }
 
-// readToken reads a token of a command line.
+// readToken reads a token given on a command line.
 func readToken(text string) (*tokens.Token, error) {
 	b := []byte(text)
 	if name, ok := strings.CutPrefix(text, "@"); ok {
@@ -75,14 +74,14 @@ func readToken(text string) (*tokens.Token, error) {
 	if len(b) != tokens.TokenLength {
 		decoded, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(b)))
 		if err != nil || len(decoded) != tokens.TokenLength {
-			return nil, errors.New("this is no token: not 512 bytes, and not 512 bytes in base64; a file is named @FILE")
+			return nil, errors.New("not a token: neither 512 bytes nor 512 bytes in base64; write @FILE for a file")
 		}
 		b = decoded
 	}
 	return (*tokens.Token)(b), nil
 }
 
-// readSmallFile reads at most what a token can have.
+// readSmallFile reads at most the length of a token in base64.
 func readSmallFile(name string) ([]byte, error) {
 	if name == stdio {
 		return io.ReadAll(io.LimitReader(os.Stdin, 4*tokens.TokenLength))
@@ -95,7 +94,7 @@ func readSmallFile(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, 4*tokens.TokenLength))
 }
 
-// tokenTypes are the ROD types by the names that a command line has for them.
+// tokenTypes are the ROD types by the names that --type takes.
 var tokenTypes = map[string]tokens.RODType{
 	"default":           tokens.RODTypePointInTimeDefault,
 	"persistent":        tokens.RODTypePointInTimePersistent,
@@ -110,7 +109,7 @@ func newTokenCreate() *cobra.Command {
 	var out, kind string
 	cmd := &cobra.Command{
 		Use:   "create VOLUME[:OFFSET[+LENGTH]]",
-		Short: "Make a token that stands for a range of a volume as it is now",
+		Short: "Create a token that represents a range of a volume as it is now",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := parsePlace(args[0])
@@ -120,7 +119,7 @@ func newTokenCreate() *cobra.Command {
 			r.Volume, r.Offset, r.Length = p.volume, p.offset, p.length
 			var ok bool
 			if r.Type, ok = tokenTypes[kind]; !ok {
-				return fmt.Errorf("--type %s: there are default, persistent, change-vulnerable and on-reference", kind)
+				return fmt.Errorf("--type %s: use default, persistent, change-vulnerable or on-reference", kind)
 			}
 			r.InactivitySeconds = int64((lifetime + time.Second - 1) / time.Second)
 			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
@@ -140,24 +139,24 @@ func newTokenCreate() *cobra.Command {
 				if o.json {
 					return printJSON(cmd.OutOrStdout(), api.MadeTokenV1(t))
 				}
-				fmt.Fprintf(cmd.ErrOrStderr(), "token %v stands for %d bytes\n", t.ID, t.Length)
+				fmt.Fprintf(cmd.ErrOrStderr(), "token %v represents %d bytes\n", t.ID, t.Length)
 				return printMade(cmd.OutOrStdout(), t, out == "")
 			})
 		},
 	}
 	addAdminFlags(cmd, &o)
-	cmd.Flags().DurationVar(&lifetime, "timeout", 0, "how long the token lives without being used, for example 5m (default: the store's)")
-	cmd.Flags().IntVar(&r.Priority, "priority", 0, "higher stays longer when room is needed")
+	cmd.Flags().DurationVar(&lifetime, "timeout", 0, "inactivity timeout of the token, for example 5m (default: the store's)")
+	cmd.Flags().IntVar(&r.Priority, "priority", 0, "tokens of lower priority are cancelled first")
 	cmd.Flags().StringVar(&kind, "type", "default", "default, persistent, change-vulnerable or on-reference")
 	cmd.Flags().StringVar((*string)(&r.Access), "access", "", "who may use it: anyone, initiator or group:NAME (default: as configured)")
-	cmd.Flags().StringSliceVar(&r.Providers, "providers", nil, "make a token of each: data, hash, checksum; printed a line each (default: data)")
-	cmd.Flags().IntVar(&r.Skip, "skip", 0, "make the tokens of all providers but the first `N`")
+	cmd.Flags().StringSliceVar(&r.Providers, "providers", nil, "create a token of each: data, hash, checksum; printed one per line (default: data)")
+	cmd.Flags().IntVar(&r.Skip, "skip", 0, "create the tokens of all providers but the first `N`")
 	cmd.Flags().StringVar(&out, "out", "", "write the 512 bytes to `FILE`, or - for standard output, instead of printing them in base64")
 	return cmd
 }
 
-// printMade prints a token, if wanted, and the others for the same bytes, a line
-// each.
+// printMade prints the token, if first is set, and those of other providers, one per
+// line.
 func printMade(w io.Writer, t admin.MadeToken, first bool) error {
 	var lines []string
 	if first {
@@ -211,26 +210,26 @@ func newTokenWrite() *cobra.Command {
 				if o.json {
 					return printJSON(cmd.OutOrStdout(), api.TokenWrittenV1(done))
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes written from %d on\n", spaceText(p.volume), done.Bytes, p.offset)
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes written at %d\n", objectText(p.volume), done.Bytes, p.offset)
 				return err
 			})
 		},
 	}
 	addAdminFlags(cmd, &o)
 	cmd.Flags().StringVar(&from, "from", "0", "begin `BYTES` into the token")
-	cmd.Flags().BoolVar(&force, "force", false, "write although initiators have the volume open")
+	cmd.Flags().BoolVar(&force, "force", false, "write even if initiators have the volume open")
 	return cmd
 }
 
-// spaceText is what people call a volume or a file.
-func spaceText(name string) string {
+// objectText returns "volume" or "file" and the name.
+func objectText(name string) string {
 	if file, ok := strings.CutPrefix(name, admin.FilePrefix); ok {
 		return "file " + file
 	}
 	return "volume " + name
 }
 
-// writeToken writes until nothing is left.
+// writeToken writes until the token or the range ends.
 func writeToken(ctx context.Context, a admin.Administrator, r admin.TokenWrite) (admin.TokenWritten, error) {
 	var sum admin.TokenWritten
 	for {
@@ -325,7 +324,7 @@ func newTokenDelete() *cobra.Command {
 	var o adminOptions
 	cmd := &cobra.Command{
 		Use:   "delete ID|TOKEN",
-		Short: "Revoke a token, by its identifier or by itself",
+		Short: "Revoke a token, given by its identifier or itself",
 		Long: "Revoke a token. ID is its identifier, 16 hexadecimal digits: create and list print it. TOKEN is the\n" +
 			"token in base64, or @FILE (@-: standard input) with that text or with the 512 bytes.",
 		Args: cobra.ExactArgs(1),
@@ -350,7 +349,7 @@ func newTokenDelete() *cobra.Command {
 	return cmd
 }
 
-// whatToRevoke reads an identifier or a token.
+// whatToRevoke parses an identifier or a token.
 func whatToRevoke(text string) (tokens.ID, func(ctx context.Context, a admin.Administrator) error, error) {
 	if id, err := tokens.ParseID(text); err == nil {
 		return id, func(ctx context.Context, a admin.Administrator) error { return a.DeleteToken(ctx, id) }, nil
@@ -366,9 +365,9 @@ func newTokenVerify() *cobra.Command {
 	var o adminOptions
 	cmd := &cobra.Command{
 		Use:   "verify TOKEN VOLUME[:OFFSET[+LENGTH]]",
-		Short: "Compare a range of a volume with what a checksum token proves",
-		Long: "Compare a range of a volume with what a checksum token proves: the bytes that it was made of\n" +
-			"(odx token create --providers data,checksum). Exit status 1 when they differ.",
+		Short: "Compare a range of a volume with a checksum token",
+		Long: "Compare a range of a volume with the bytes of which a checksum token was created (odx token create\n" +
+			"--providers data,checksum). Exit status 1 if they differ.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := readToken(args[0])
@@ -387,10 +386,10 @@ func newTokenVerify() *cobra.Command {
 				if o.json {
 					err = printJSON(cmd.OutOrStdout(), api.TokenVerifiedV1(v))
 				} else if v.Match {
-					_, err = fmt.Fprintln(cmd.OutOrStdout(), "the bytes are the same")
+					_, err = fmt.Fprintln(cmd.OutOrStdout(), "the checksum matches")
 				}
 				if err == nil && !v.Match {
-					err = errors.New("the bytes differ from those that the checksum is of")
+					err = errors.New("checksum mismatch")
 				}
 				return err
 			})
@@ -404,8 +403,8 @@ func newTokenRead() *cobra.Command {
 	var o adminOptions
 	cmd := &cobra.Command{
 		Use:   "read TOKEN [OFFSET[+LENGTH]]",
-		Short: "Print the bytes that a token stands for",
-		Long: "Print the bytes that a token stands for. TOKEN is the token in base64, or @FILE (@-: standard\n" +
+		Short: "Print the bytes of a token",
+		Long: "Print the bytes of a token. TOKEN is the token in base64, or @FILE (@-: standard\n" +
 			"input) with that text or with the 512 bytes.",
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -429,7 +428,7 @@ func newTokenRead() *cobra.Command {
 	return cmd
 }
 
-// readThrough copies bytes of a token to w; a length of 0 means all there are.
+// readThrough copies bytes of a token to w; a length of 0 means all.
 func readThrough(ctx context.Context, a admin.Administrator, t *tokens.Token, p place, w io.Writer) error {
 	if p.length == 0 {
 		p.length = math.MaxInt64 - p.offset
@@ -445,7 +444,7 @@ func readThrough(ctx context.Context, a admin.Administrator, t *tokens.Token, p 
 			return err
 		}
 		if n < len(part) {
-			return nil // the token has no more
+			return nil // past the end of the token
 		}
 		p.offset += int64(n)
 		p.length -= int64(n)

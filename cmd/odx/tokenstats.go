@@ -21,10 +21,9 @@ func newTokenStats() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stats",
 		Short: "Print what was copied and refused since the server started, and why",
-		Long: "Print counters of the server since it started: third-party copy commands of initiators, those\n" +
-			"that were refused among them by sense code or status, tokens and what became of them. The last\n" +
-			"32 refused commands follow with their reasons. odx doctor finds out why copies between two\n" +
-			"LUNs are refused.",
+		Long: "Print counters of the server since it started: third-party copy commands of initiators, the\n" +
+			"refused ones by sense code or status, and tokens by how they ended. The last 32 refused commands\n" +
+			"follow with their reasons. odx doctor examines why copies between two LUNs are refused.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
@@ -50,19 +49,19 @@ func printCopyStats(w io.Writer, s *admin.CopyStats) error {
 	fmt.Fprintf(table, "POPULATE TOKEN\t%d\t%s represented, %s of them moved\n", c.Populated, bytesText(int64(c.PopulatedBytes)), bytesText(int64(c.PopulatedMovedBytes)))
 	fmt.Fprintf(table, "WRITE USING TOKEN\t%d\t%s mapped, %s moved\n", c.Written, bytesText(int64(c.WrittenBytes-c.WrittenMovedBytes)), bytesText(int64(c.WrittenMovedBytes)))
 	fmt.Fprintf(table, "EXTENDED COPY\t%d\t%s mapped, %s moved\n", c.Extended, bytesText(int64(c.ExtendedBytes-c.ExtendedMovedBytes)), bytesText(int64(c.ExtendedMovedBytes)))
-	fmt.Fprintf(table, "ended early\t%d\tcopy commands that did a part\n", c.Partial)
+	fmt.Fprintf(table, "ended early\t%d\tcopy commands that did only a part\n", c.Partial)
 	fmt.Fprintf(table, "aborted\t%d\tcopy commands\n", c.Aborted)
 	fmt.Fprintf(table, "refused\t%d\tcopy commands\n", c.Refused)
 	for _, by := range slices.Sorted(maps.Keys(c.RefusedBy)) {
 		fmt.Fprintf(table, "  %s\t%d\t\n", by, c.RefusedBy[by])
 	}
-	fmt.Fprintf(table, "tokens made\t%d\t%d live, stand for %s, hold %s, take %s of memory\n", t.Created, t.Live,
+	fmt.Fprintf(table, "tokens created\t%d\t%d live, represent %s, hold %s, take %s of memory\n", t.Created, t.Live,
 		bytesText(t.PinnedBytes), bytesText(t.HeldBytes), bytesText(t.MemoryBytes))
 	fmt.Fprintf(table, "uses\t%d\tof tokens\n", t.Uses)
-	fmt.Fprintf(table, "ended\t%d\t%d expired, %d given up, %d revoked, %d deleted\n", t.Expired+t.Cancelled+t.Revoked+t.Deleted,
+	fmt.Fprintf(table, "ended\t%d\t%d expired, %d cancelled, %d revoked, %d deleted\n", t.Expired+t.Cancelled+t.Revoked+t.Deleted,
 		t.Expired, t.Cancelled, t.Revoked, t.Deleted)
 	for _, cause := range slices.Sorted(maps.Keys(t.CancelledFor)) {
-		fmt.Fprintf(table, "  %v\t%d\tgiven up\n", cause, t.CancelledFor[cause])
+		fmt.Fprintf(table, "  %v\t%d\tcancelled\n", cause, t.CancelledFor[cause])
 	}
 	for _, why := range slices.Sorted(maps.Keys(t.Refused)) {
 		fmt.Fprintf(table, "  %s\t%d\toperations refused\n", why, t.Refused[why])

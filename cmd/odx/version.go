@@ -9,10 +9,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the linker (-X main.version=…) in builds that have a name.
+// version is set by the linker (-X main.version=…) in release builds.
 var version = ""
 
-// buildVersion returns version, or what the Go toolchain knows about the build.
+// buildVersion returns version, or the version that the Go toolchain recorded.
 func buildVersion() string {
 	if version != "" {
 		return version

@@ -17,16 +17,16 @@ import (
 func newVHD() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "vhd",
-		Short: "Make, convert, merge, compact and defragment virtual disks",
-		Long: "Work on the virtual disks in the files of a store. A file is what its name says: .vhd and .avhd\n" +
-			"are VHD, .vhdx and .avhdx are VHDX, all others are raw. Payload that is in the store is not\n" +
-			"moved but mapped to its new place. Whatever happens, Ctrl-C and a power cut too, leaves the old\n" +
-			"disk or the new one.",
+		Short: "Create, convert, merge, compact and defragment virtual disks",
+		Long: "Work on the virtual disks in the files of a store. The name of a file decides its format: .vhd and\n" +
+			".avhd are VHD, .vhdx and .avhdx are VHDX, all others are raw. Payload in the store is not moved\n" +
+			"but mapped to its new place. After an error, Ctrl-C or a power cut there is the old disk or the\n" +
+			"new one.",
 	}
 	cmd.AddCommand(
 		newVHDChange(diskCommand{
-			use: "create FILE SIZE", short: "Make an empty virtual disk",
-			long: "Make an empty virtual disk in the format of the name FILE. SIZE is in bytes, or has a unit (KiB,\n" +
+			use: "create FILE SIZE", short: "Create an empty virtual disk",
+			long: "Create an empty virtual disk in the format of the name FILE. SIZE is in bytes, or has a unit (KiB,\n" +
 				"MiB, GiB, TiB). A fixed disk of zeros takes no space, and no time either.",
 			operation: vhd.Create, least: 2, read: func(r *admin.DiskRequest, args []string) (err error) {
 				r.Destination = args[0]
@@ -37,45 +37,45 @@ func newVHD() *cobra.Command {
 		}),
 		newVHDInfo(), newVHDCheck(), newVHDImport(), newVHDExport(),
 		newVHDChange(diskCommand{
-			use: "convert FILE NEW", short: "Make a disk of its own with the contents of another one, in the format of its name",
-			long: "Make a disk of its own with the contents of FILE, and of its parents, if it has some. The\n" +
-				"format is that of the name NEW. Where NEW is FILE, it is replaced.",
+			use: "convert FILE NEW", short: "Create a disk without parents with the contents of another one, in the format of its name",
+			long: "Create a disk without parents, with the contents of FILE and its parents, in the format of the\n" +
+				"name NEW. If NEW is FILE, it is replaced.",
 			operation: vhd.Convert, least: 2, read: twoNames, flags: shape | overwrite | raw,
 		}),
 		newVHDChange(diskCommand{
-			use: "from-volume VOLUME NEW", short: "Make a virtual disk of a volume as it is now",
+			use: "from-volume VOLUME NEW", short: "Create a virtual disk from a volume as it is now",
 			operation: vhd.FromVolume, least: 2, read: twoNames, flags: shape | overwrite | raw,
 		}),
 		newVHDChange(diskCommand{
 			use: "to-volume FILE VOLUME", short: "Make a volume equal to a virtual disk",
-			long: "Make a volume equal to a virtual disk. A volume that is there is only changed with --overwrite,\n" +
-				"and with --force if initiators have it open; what it has more than the disk becomes zeros.",
+			long: "Make a volume equal to a virtual disk. An existing volume is changed only with --overwrite, and\n" +
+				"with --force if initiators have it open; its bytes past the end of the disk become zeros.",
 			operation: vhd.ToVolume, least: 2, read: twoNames, flags: overwrite | raw,
 		}),
 		newVHDChange(diskCommand{
-			use: "snapshot FILE NEW", short: "Make an empty differencing disk over another one",
-			long: "Make NEW a differencing disk over FILE: it shows what FILE has, and holds what is written to\n" +
-				"it. FILE must not change any more.",
+			use: "snapshot FILE NEW", short: "Create an empty differencing disk over another one",
+			long: "Create NEW, a differencing disk over FILE: it reads as FILE and holds what is written to it. FILE\n" +
+				"must not change any more.",
 			operation: vhd.Snapshot, least: 2, read: twoNames, flags: overwrite,
 		}),
 		newVHDChange(diskCommand{
-			use: "merge FILE [PARENT]", short: "Put what a differencing disk has into its parent, and delete it",
-			long: "Put what a differencing disk has into its parent, in one step with its deletion. With PARENT, a\n" +
-				"disk further down, all between are merged and deleted, too. To keep them, convert FILE.",
+			use: "merge FILE [PARENT]", short: "Merge a differencing disk into its parent, and delete it",
+			long: "Merge a differencing disk into its parent and delete it, in one step. With PARENT, a disk further\n" +
+				"up the chain, all disks between are merged and deleted, too. To keep them, convert FILE.",
 			operation: vhd.Merge, least: 1, optional: 1, read: twoNames,
 		}),
 		newVHDChange(diskCommand{
-			use: "compact FILE", short: "Drop blocks that are not used or all zeros, and shorten the file",
+			use: "compact FILE", short: "Remove unused blocks and blocks of zeros, and shorten the file",
 			operation: vhd.Compact, least: 1, read: twoNames,
 		}),
 		newVHDChange(diskCommand{
-			use: "defrag FILE", short: "Put the blocks into the order of the disk, and compact",
+			use: "defrag FILE", short: "Sort the blocks by their addresses on the disk, and compact",
 			operation: vhd.Defragment, least: 1, read: twoNames,
 		}),
 		newVHDChange(diskCommand{
-			use: "resize FILE SIZE", short: "Give a disk another capacity",
-			long: "Give a disk another capacity. It shrinks only where it has nothing but zeros at its end. SIZE is\n" +
-				"in bytes, or has a unit (KiB, MiB, GiB, TiB).",
+			use: "resize FILE SIZE", short: "Change the capacity of a disk",
+			long: "Change the capacity of a disk. It shrinks only if it has only zeros at its end. SIZE is in bytes,\n" +
+				"or has a unit (KiB, MiB, GiB, TiB).",
 			operation: vhd.Resize, least: 2, read: func(r *admin.DiskRequest, args []string) (err error) {
 				r.Source = args[0]
 				r.Size, err = parseSize(args[1])
@@ -85,7 +85,7 @@ func newVHD() *cobra.Command {
 	return cmd
 }
 
-// diskCommand is what differs between the commands that change a virtual disk.
+// diskCommand describes a command that changes a virtual disk.
 type diskCommand struct {
 	use, short, long string
 	operation        vhd.Operation
@@ -94,16 +94,16 @@ type diskCommand struct {
 	flags            diskFlags
 }
 
-// diskFlags are groups of flags that a command has.
+// diskFlags are groups of flags of a command.
 type diskFlags uint
 
 const (
-	shape     diskFlags = 1 << iota // of the disk that it makes
+	shape     diskFlags = 1 << iota // of the disk that it creates
 	overwrite                       // what is there
-	raw                             // bytes of a raw disk, whatever they look like
+	raw                             // treat the contents as a raw disk
 )
 
-// twoNames reads a source, and a destination if there is one.
+// twoNames parses a source, and a destination if there is one.
 func twoNames(r *admin.DiskRequest, args []string) error {
 	r.Source = args[0]
 	if len(args) > 1 {
@@ -142,23 +142,23 @@ func newVHDChange(c diskCommand) *cobra.Command {
 		addRawFlag(cmd, &o.request.Raw)
 	}
 	if c.operation == vhd.ToVolume {
-		cmd.Flags().BoolVar(&o.force, "force", false, "write to VOLUME although initiators have it open")
+		cmd.Flags().BoolVar(&o.force, "force", false, "write to VOLUME even if initiators have it open")
 	}
 	return cmd
 }
 
 func addShapeFlags(cmd *cobra.Command, o *diskOptions) {
-	cmd.Flags().BoolVar(&o.request.Fixed, "fixed", false, "all blocks are in the file from the start; otherwise it grows")
-	cmd.Flags().StringVar(&o.block, "block-size", "", "`SIZE` of a payload block, for example 2MiB; the format's default where left out")
+	cmd.Flags().BoolVar(&o.request.Fixed, "fixed", false, "allocate all blocks at once; otherwise the file grows")
+	cmd.Flags().StringVar(&o.block, "block-size", "", "`SIZE` of a payload block, for example 2MiB; the default is the format's")
 	cmd.Flags().Int64Var(&o.request.SectorLength, "sector-size", 0, "`BYTES` of a logical sector of a VHDX, 512 or 4096")
 }
 
 func addOverwriteFlag(cmd *cobra.Command, o *diskOptions) {
-	cmd.Flags().BoolVar(&o.request.Overwrite, "overwrite", false, "replace what has the name already")
+	cmd.Flags().BoolVar(&o.request.Overwrite, "overwrite", false, "replace an existing object of the name")
 }
 
 func addRawFlag(cmd *cobra.Command, insist *bool) {
-	cmd.Flags().BoolVar(insist, "raw", false, "take a file as a raw disk although its contents, or its name, are those of another format")
+	cmd.Flags().BoolVar(insist, "raw", false, "use a file as a raw disk even if its contents or its name are those of another format")
 }
 
 // changeDisk runs the operation of o.

@@ -103,7 +103,7 @@ func TestVHDCommands(t *testing.T) {
 			{"vhd", "import", foreign, "other.vhdx"}, {"vhd", "import", foreignVHD, "other2.vhdx"}, {"copy", foreign, "dst"}, {"vhd", "create", "x.qcow2", "1MiB"}, {"vhd", "export", "again.vhd", filepath.Join(dir, "x.vmdk")},
 		} {
 			_, stderr, status := output(t, append(args, "--config", path)...)
-			if status != 1 || !strings.HasSuffix(stderr, "; --raw insists\n") || strings.Contains(stderr, foreign) && !strings.Contains(stderr, "qemu-img convert -O vhdx "+foreign) {
+			if status != 1 || !strings.HasSuffix(stderr, "; use --raw for raw bytes\n") || strings.Contains(stderr, foreign) && !strings.Contains(stderr, "qemu-img convert -O vhdx "+foreign) {
 				t.Errorf("%v: %d, %s", args, status, stderr)
 			}
 			run(append(args, "--raw")...)

@@ -20,7 +20,7 @@ import (
 	"odx/vhd/disk"
 )
 
-// localDiskOptions are those of commands that look at a file of the store, or of this
+// localDiskOptions are the flags of commands that read a file of the store or of this
 // machine.
 type localDiskOptions struct {
 	adminOptions
@@ -36,7 +36,7 @@ func newVHDInfo() *cobra.Command {
 	var o localDiskOptions
 	cmd := &cobra.Command{
 		Use:   "info FILE",
-		Short: "Print what a virtual disk is",
+		Short: "Describe a virtual disk",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			show := func(d admin.Disk) error {
@@ -82,7 +82,7 @@ func printDisk(w io.Writer, d admin.Disk) error {
 	row("name", d.Name)
 	row("format", fmt.Sprintf("%s, %s", d.Format, d.Kind))
 	if d.LooksLike != "" {
-		row("contents", "look like "+d.LooksLike+", and are taken as those of a raw disk because of the name")
+		row("contents", "look like "+d.LooksLike+", but are used as a raw disk because of the name")
 	}
 	row("capacity", conf.FormatSize(d.SizeBytes))
 	row("file", bytesText(d.FileBytes))
@@ -93,7 +93,7 @@ func printDisk(w io.Writer, d admin.Disk) error {
 		row("creator", d.Creator)
 	}
 	if !d.Mappable {
-		row("payload", "not at multiples of 4 KiB: copies move bytes; compact and defrag place it better")
+		row("payload", "not at multiples of 4 KiB: copies move bytes; compact and defrag align it")
 	}
 	if len(d.Parents) > 0 {
 		row("parents", strings.Join(d.Parents, ", "))
@@ -108,9 +108,9 @@ func newVHDCheck() *cobra.Command {
 	var o localDiskOptions
 	cmd := &cobra.Command{
 		Use:   "check FILE",
-		Short: "Look for what is wrong with a virtual disk",
-		Long: "Look for what is wrong with a virtual disk: structures, checksums, places of blocks, and, in the\n" +
-			"store, its parents. The exit status is 1 when something endangers data.",
+		Short: "Check a virtual disk",
+		Long: "Check a virtual disk: structures, checksums, places of blocks, and, in the store, its parents. The\n" +
+			"exit status is 1 if a finding endangers data.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.local {
@@ -166,9 +166,9 @@ func newVHDImport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import LOCAL FILE",
 		Short: "Copy a virtual disk of this machine into the store",
-		Long: "Copy a virtual disk of this machine into the store, laid out so that its payload can be mapped\n" +
-			"from then on. In the same format it keeps its identifiers, and a differencing disk its parent,\n" +
-			"which is to be in the store at the same relative path; in another format it is converted.",
+		Long: "Copy a virtual disk of this machine into the store, with its payload aligned so that it can be\n" +
+			"mapped. In the same format the disk keeps its identifiers, and a differencing disk its parent,\n" +
+			"which has to be in the store at the same relative path; in another format it is converted.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
@@ -183,8 +183,8 @@ func newVHDImport() *cobra.Command {
 	return cmd
 }
 
-// importDisk copies the file as it is, under a name that no one else has, and has the
-// store lay it out.
+// importDisk copies the file to a hidden file of the store, which the store then
+// converts.
 func importDisk(ctx context.Context, a admin.Administrator, o *diskOptions, local, name string, stdout, stderr io.Writer) (err error) {
 	src, err := transfer.OpenFile(local)
 	if err != nil {
@@ -221,7 +221,7 @@ func importDisk(ctx context.Context, a admin.Administrator, o *diskOptions, loca
 	if err != nil {
 		return hintOverwrite(err)
 	}
-	// Every byte of the payload came over the wire or was read here.
+	// All payload was read here or sent to the server.
 	result.MovedBytes += copied.MovedBytes
 	if o.json {
 		return printJSON(stdout, api.DiskResultV1(result))
@@ -229,8 +229,8 @@ func importDisk(ctx context.Context, a admin.Administrator, o *diskOptions, loca
 	return printDiskResult(stdout, result)
 }
 
-// checkImport returns a name with the format that a local file has: what its name says, or
-// raw for a file that is something else and wanted all the same.
+// checkImport returns a name with the format of a local file: that of its name, or raw
+// for a file of another format with --raw.
 func checkImport(ctx context.Context, o *diskOptions, src transfer.Disk, local, name string) (like string, err error) {
 	err = vhd.CheckSource(ctx, local, src)
 	if o.request.Raw && errors.Is(err, vhd.ErrForeign) {
@@ -248,9 +248,9 @@ func newVHDExport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export FILE LOCAL",
 		Short: "Copy a virtual disk of the store to this machine",
-		Long: "Copy a virtual disk of the store to this machine, in the format that the name LOCAL says. In the\n" +
-			"same format it is the same file, byte for byte, as it is now. LOCAL gets its name when it is\n" +
-			"whole; a file that is there is replaced only with --overwrite.",
+		Long: "Copy a virtual disk of the store to this machine, in the format of the name LOCAL. In the same\n" +
+			"format it is the same file, byte for byte, as it is now. LOCAL gets its name when it is\n" +
+			"complete; an existing file is replaced only with --overwrite.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
@@ -261,12 +261,12 @@ func newVHDExport() *cobra.Command {
 	addAdminFlags(cmd, &o.adminOptions)
 	o.addOverwriteFlag(cmd)
 	addRawFlag(cmd, &o.raw)
-	cmd.Flags().BoolVar(&fixed, "fixed", false, "make LOCAL a disk of its own of which all blocks are there")
+	cmd.Flags().BoolVar(&fixed, "fixed", false, "make LOCAL a fixed disk without parents")
 	return cmd
 }
 
-// exportDisk has the store make a disk in the format that is wanted, or a copy that
-// stays as it is, under a name that no one else has, and copies that.
+// exportDisk makes the store create a hidden disk in the format of the destination, or
+// a hidden copy of the file, and copies that.
 func exportDisk(ctx context.Context, a admin.Administrator, o *copyOptions, name, local string, fixed bool, stdout, stderr io.Writer) (err error) {
 	made, err := runDiskOperation(ctx, a, admin.DiskRequest{Operation: vhd.Export, Source: name, Destination: filepath.Base(local), Fixed: fixed, Raw: o.raw}, stderr)
 	if err != nil {

@@ -18,22 +18,22 @@ import (
 func newVolume() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "volume",
-		Short: "Make, list, grow, copy and delete volumes",
-		Long: "Make, list, grow, copy and delete the volumes of a store. Each command asks the server of\n" +
-			"the store, or opens the store itself when there is none. What it did is durable when it ends.",
+		Short: "Create, list, grow, copy and delete volumes",
+		Long: "Create, list, grow, copy and delete the volumes of a store. Commands use the server of the store,\n" +
+			"or open the store if there is none. Changes are durable when the command ends.",
 	}
 	cmd.AddCommand(newVolumeList(), newVolumeCreate(), newVolumeResize(), newVolumeDelete(),
 		newVolumeCopy(copyCommand{
-			use: "snapshot VOLUME NAME", short: "Make a read-only volume that equals another one now",
-			long: "Make a read-only volume that equals another one now. It shares all data, so it takes no\n" +
-				"space and no time, however large the volume is. What the initiators have not flushed may be\n" +
-				"missing in it, as after a power cut. It can be a LUN, and it can be cloned.",
+			use: "snapshot VOLUME NAME", short: "Create a read-only volume that equals another one now",
+			long: "Create a read-only volume that equals another one now. It shares all data, so that it takes no\n" +
+				"space and no time, however large the volume is. Data that initiators have not flushed may be\n" +
+				"missing, as after a power cut. A snapshot can be a LUN, and it can be cloned.",
 			do: admin.Administrator.SnapshotVolume,
 		}),
 		newVolumeCopy(copyCommand{
-			use: "clone VOLUME NAME", short: "Make a volume that equals another one now",
-			long: "Make a volume that equals another one now. They share all data until one of them is written\n" +
-				"to, so the clone takes no space and no time, however large the volume is. The clone of a\n" +
+			use: "clone VOLUME NAME", short: "Create a volume that equals another one now",
+			long: "Create a volume that equals another one now. They share all data until one of them is written\n" +
+				"to, so that the clone takes no space and no time, however large the volume is. The clone of a\n" +
 				"snapshot can be written to.",
 			do: admin.Administrator.CloneVolume,
 		}))
@@ -44,7 +44,7 @@ func newVolumeList() *cobra.Command {
 	o := adminOptions{looks: true}
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "Print all volumes",
+		Short: "List the volumes",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
@@ -89,8 +89,8 @@ func newVolumeCreate() *cobra.Command {
 	var o adminOptions
 	cmd := &cobra.Command{
 		Use:   "create NAME SIZE",
-		Short: "Make a volume",
-		Long: "Make a thin volume: it takes space for what is written to it. SIZE is in bytes, or has a unit\n" +
+		Short: "Create a volume",
+		Long: "Create a thin volume: it takes space for what is written to it. SIZE is in bytes, or has a unit\n" +
 			"(KiB, MiB, GiB, TiB). To serve it, name it in the configuration.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -111,7 +111,7 @@ func newVolumeCreate() *cobra.Command {
 	return cmd
 }
 
-// printVolume says what happened to a volume.
+// printVolume prints a volume and what was done to it.
 func printVolume(w io.Writer, o *adminOptions, v admin.Volume, what string) error {
 	if o.json {
 		return printJSON(w, api.VolumeV1(v))
@@ -124,8 +124,8 @@ func newVolumeResize() *cobra.Command {
 	var o adminOptions
 	cmd := &cobra.Command{
 		Use:   "resize NAME SIZE",
-		Short: "Make a volume larger, also while it is in use",
-		Long: "Make a volume larger, also while it is in use: initiators are notified that its capacity has\n" +
+		Short: "Grow a volume, also while it is in use",
+		Long: "Grow a volume, also while it is in use: initiators are notified that its capacity has\n" +
 			"changed. The new part reads as zeros. SIZE is the new size in bytes, or has a unit (KiB, MiB,\n" +
 			"GiB, TiB). A volume cannot shrink.",
 		Args: cobra.ExactArgs(2),
@@ -148,15 +148,15 @@ func newVolumeResize() *cobra.Command {
 	return cmd
 }
 
-// warnOfSizes says where the configuration gives a volume another size than it
-// has: the next start warns of that.
+// warnOfSizes prints where the configuration has another size than the volume; the next
+// start warns of it, too.
 func warnOfSizes(w io.Writer, cfg *conf.Config, v admin.Volume) {
 	for _, t := range cfg.Targets {
 		for _, l := range t.LUNs {
 			if l.Volume == v.Name && l.Size != 0 && l.Size != v.SizeBytes {
 				fmt.Fprintln(w, cfg.Problem(l.Key+".size", "LUN %d: write %s here, or leave size out; until then odx serve warns of %s",
 					l.Number, conf.FormatSize(v.SizeBytes), conf.FormatSize(l.Size)))
-				return // the others have it from there
+				return // further LUNs take it from there
 			}
 		}
 	}
@@ -166,9 +166,9 @@ func newVolumeDelete() *cobra.Command {
 	var o adminOptions
 	cmd := &cobra.Command{
 		Use:   "delete NAME",
-		Short: "Delete a volume that is no LUN",
-		Long: "Delete a volume that is no LUN of the configuration. Its clones, its snapshots and the tokens\n" +
-			"that were made of it stay as they are. The space that nothing else uses is given back in the\n" +
+		Short: "Delete a volume that is not a LUN",
+		Long: "Delete a volume that is not a LUN of the configuration. Its clones, its snapshots and the tokens\n" +
+			"created from it remain. The space that nothing else uses is given back in the\n" +
 			"background.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -188,7 +188,7 @@ func newVolumeDelete() *cobra.Command {
 	return cmd
 }
 
-// copyCommand is what differs between snapshot and clone.
+// copyCommand describes the commands snapshot and clone.
 type copyCommand struct {
 	use, short, long string
 	do               func(a admin.Administrator, ctx context.Context, src, name string) (admin.Volume, error)
