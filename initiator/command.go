@@ -250,7 +250,7 @@ func (s *Session) takeResponse(t *task, h *header) error {
 	return nil
 }
 
-// end tells the command's caller. A target that ends a command twice is told
+// end notifies the command's caller. A target that ends a command twice is answered
 // nothing: the first end counts.
 func (t *task) end(err error) {
 	t.Received = t.filled

@@ -210,7 +210,7 @@ func (s *Session) dispatch(h *header) error {
 	}
 }
 
-// sayLoggedOut tells Close, once.
+// sayLoggedOut notifies Close, once.
 func (s *Session) sayLoggedOut() {
 	select {
 	case <-s.loggedOut:
@@ -253,7 +253,7 @@ func (s *Session) answerPing(h *header) error {
 	answer.put32(28, s.expStatSN)
 	s.mu.Unlock()
 	if h.get32(20) == reservedTag {
-		return nil // it only told the window
+		return nil // it only updated the window
 	}
 	s.reader.Go(func() {
 		s.sending.Lock()

@@ -12,10 +12,10 @@ import (
 // TokenLength is the length in bytes of a ROD token.
 const TokenLength = 512
 
-// Token is a ROD token. Whoever has it may use it.
+// Token is a ROD token. Its holder may use it.
 type Token [TokenLength]byte
 
-// pageThirdPartyCopy is the VPD page that tells what can be offloaded.
+// pageThirdPartyCopy is the VPD page with the limits of offloaded copies.
 const pageThirdPartyCopy = 0x8f
 
 // ErrNoOffload is the error of a disk that does not copy by token.

@@ -23,16 +23,15 @@ const IQN = "iqn.2026-11.example.odx:test"
 // use instead of building one (for example one built with -race).
 const BinaryEnv = "ODX_BINARY"
 
-// StartODX starts `odx serve` on a free port of 127.0.0.1 with the given LUNs
-// and its store under dir. The volume behind entry i of luns, if it names no file, is
-// "vol<i>".
-// The caller stops it.
+// StartODX starts `odx serve` on a free port of 127.0.0.1 with the given LUNs and its
+// store under dir. The volume of entry i of luns, if it names no file, is "vol<i>". The
+// caller stops it.
 func StartODX(ctx context.Context, dir string, luns []LUN) (*Target, error) {
 	return StartODXWith(ctx, dir, luns, Settings{})
 }
 
-// Settings are keys of the configuration beside those that StartODX writes:
-// of the target, and of the file; and portals, host:port, beside its own.
+// Settings are keys of the configuration in addition to those that StartODX writes: of
+// the target, and of the file; and portals, host:port, in addition to its own.
 type Settings struct {
 	Target, File map[string]any
 	Portals      []string
@@ -135,16 +134,16 @@ var Binary = sync.OnceValues(func() (string, error) {
 	return path, os.Rename(own, path)
 })
 
-// ModuleRoot is the folder that holds go.mod, whatever the working folder is.
+// ModuleRoot is the directory that holds go.mod, whatever the working directory is.
 func ModuleRoot() (string, error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "odx").Output()
 	if err != nil {
-		return "", fmt.Errorf("find the module's folder: %w", err)
+		return "", fmt.Errorf("find the module's directory: %w", err)
 	}
 	return strings.TrimSpace(string(out)), nil
 }
 
-// CacheDir makes and returns a folder that keeps what is expensive to make
+// CacheDir makes and returns a directory that keeps what is expensive to make
 // from run to run (binaries, the Linux guest).
 func CacheDir(name string) (string, error) {
 	base, err := os.UserCacheDir()

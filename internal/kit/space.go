@@ -41,7 +41,7 @@ func (t *Target) Admin(ctx context.Context, into any, args ...string) error {
 	return json.Unmarshal(out, into)
 }
 
-// Pinned is what the store of an odx target keeps beside its volumes.
+// Pinned is what the store of an odx target keeps in addition to its volumes.
 type Pinned struct {
 	Snapshots int   `json:"snapshots"`
 	Live      int64 `json:"live_bytes"`    // data that something refers to

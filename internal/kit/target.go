@@ -1,5 +1,5 @@
 // Package kit starts real iSCSI targets for real clients to judge: odx as
-// a user would run it (the built binary, a YAML file, a data folder) and tgtd,
+// a user would run it (the built binary, a YAML file, a data directory) and tgtd,
 // the peer that odx is measured against. A Target knows the URLs of its LUNs,
 // its process and its log; it can be stopped, killed and started again on the
 // same data. Tests get theirs from package harness, benchmarks and the
@@ -82,7 +82,7 @@ func (t *Target) LogTail(n int) string {
 	return strings.Join(lines[max(0, len(lines)-1-n):], "")
 }
 
-// Running tells whether the process is there.
+// Running reports whether the process runs.
 func (t *Target) Running() bool {
 	select {
 	case <-t.proc.ended:
@@ -127,8 +127,8 @@ func (t *Target) Restart(ctx context.Context) error {
 	return nil
 }
 
-// launch starts t for the first time on a free port. Between finding a port
-// and listening on it somebody else may take it, so it tries a few times.
+// launch starts t for the first time on a free port. Between finding a port and
+// listening on it another process may take it, so it tries a few times.
 func launch(ctx context.Context, t *Target) (*Target, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyLimit)
 	defer cancel()
@@ -148,7 +148,7 @@ func launch(ctx context.Context, t *Target) (*Target, error) {
 	}
 }
 
-// FreePortal is a host:port of the loopback on which nobody listens now.
+// FreePortal returns a host:port of the loopback on which no process listens now.
 func FreePortal() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -182,7 +182,7 @@ func (t *Target) ProcessorTime() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	// Fields are counted behind the command's name, which may hold anything.
+	// Fields are counted after the command's name, which may hold anything.
 	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
 	if len(fields) < 13 {
 		return 0, fmt.Errorf("%s has %d fields", name, len(fields))

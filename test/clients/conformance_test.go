@@ -58,7 +58,7 @@ func tables(t *testing.T) map[string][]row {
 	return all
 }
 
-// no tells whether the row is about something that is not supported.
+// no reports whether the row is about something that is not supported.
 func (r row) no() bool { return r.supported == "no" || strings.HasPrefix(r.supported, "no:") }
 
 // TestDocumentAgreesWithTarget asks a target what it supports.
@@ -172,7 +172,7 @@ targets:
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	// Unit attentions are told before anything else.
+	// Unit attentions come before anything else.
 	ready := &initiator.Command{CDB: make([]byte, 6)}
 	for end := time.Now().Add(10 * time.Second); s.Do(t.Context(), ready) != nil; {
 		if time.Now().After(end) {

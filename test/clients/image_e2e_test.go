@@ -89,7 +89,7 @@ func quiet(ctx context.Context, t *testing.T, qemuImg string, args ...string) {
 	}
 }
 
-// tree is a folder of about 10,000 real files: the sources of Go itself.
+// tree is a directory of about 10,000 real files: the sources of Go itself.
 func tree(ctx context.Context, t *testing.T) string {
 	t.Helper()
 	root := harness.Run(ctx, t, harness.Program(t, "go", "golang"), "env", "GOROOT")

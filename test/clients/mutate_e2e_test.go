@@ -188,7 +188,7 @@ func ended(conn net.Conn, drain func() error) error {
 	return nil
 }
 
-// fullFeature logs in and wants to be told that it has.
+// fullFeature logs in and requires success.
 func fullFeature(conn net.Conn, login []byte) error {
 	if _, err := conn.Write(login); err != nil {
 		return fmt.Errorf("login: %w", err)

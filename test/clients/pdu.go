@@ -131,7 +131,7 @@ func (s *session) command() []byte {
 	case 5: // RECEIVE ROD TOKEN INFORMATION
 		cdb = [16]byte{0x84, 0x07, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 4, 0}
 		length = 1024
-	case 6: // WRITE USING TOKEN with a token that nobody made
+	case 6: // WRITE USING TOKEN with a forged token
 		cdb = [16]byte{0x83, 0x11, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 2, 40}
 		flags, data = 0xa1, make([]byte, 552)
 		data[0], data[1], data[16+1], data[16+6], data[16+7], data[535] = 2, 0x26, 0x80, 0x01, 0xf8, 16

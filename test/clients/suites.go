@@ -33,7 +33,7 @@ type Result struct {
 // Skip is a line by which a test says that it left work out.
 type Skip struct{ Test, Why string }
 
-// OK tells whether the suite ran to its end and nothing failed.
+// OK reports whether the suite ran to its end and nothing failed.
 func (r Result) OK() bool { return r.Finished && r.Ran > 0 && r.Failed == 0 }
 
 // Suite is what one process runs.
@@ -148,8 +148,8 @@ func parse(out string) Result {
 	return r
 }
 
-// Complaints is the part of the output that says why tests failed: with
-// --Verbose-scsi the whole tells of each command.
+// Complaints is the part of the output that says why tests failed: with --Verbose-scsi
+// lists each command.
 func (r Result) Complaints() string {
 	const context = 12 // lines of what went before
 	lines := strings.Split(r.Output, "\n")

@@ -14,9 +14,9 @@ import (
 	"odx/internal/kit/harness"
 )
 
-// TestThousandCopiesOfEightSessions: 1,000 token copies run at once, by eight
-// sessions, each with a token of its own; every copy is what its token stood for
-// when it was made, though its source is written over meanwhile.
+// TestThousandCopiesOfEightSessions: 1,000 token copies run at once, by eight sessions,
+// each with a token of its own; every copy is what its token stood for when it was
+// made, though its source is overwritten concurrently.
 func TestThousandCopiesOfEightSessions(t *testing.T) {
 	const sessions, copies, length = 8, 125, 256 << 10
 	target := harness.Serve(t, kit.LUN{Size: sessions * length * 2}, kit.LUN{Size: sessions * copies * length * 2, BlockSize: 4096})

@@ -101,8 +101,8 @@ func loadRanges(lba uint64) []tokenclient.Range {
 
 const busy = 0x08
 
-// startLoad has clients write random data behind what is copied on both LUNs, with
-// a flush now and then, until the function that it returns is called.
+// startLoad has clients write random data after the copied ranges of both LUNs, with a
+// flush now and then, until the function that it returns is called.
 func startLoad(t *testing.T, target *kit.Target) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

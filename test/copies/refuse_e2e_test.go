@@ -150,7 +150,7 @@ func TestInvalidTokens(t *testing.T) {
 	})
 	t.Run("expired", func(t *testing.T) {
 		token, _ := src.populate(tokenclient.PopulateOptions{Timeout: 1}, at(8, 8))
-		// Every use starts the second anew, so only look once it is over.
+		// Every use restarts the timeout of a second, so check only after it.
 		<-time.After(2500 * time.Millisecond)
 		a, err := dst.WriteUsingToken(token, tokenclient.WriteTokenOptions{}, at(0, 8))
 		refused(t, a, err, 0x5, 0x23, 0x07)

@@ -19,13 +19,13 @@ import (
 
 func main() {
 	size := flag.String("size", "1GiB", "how much to write and copy")
-	dir := flag.String("dir", "", "folder to make the store in (default: the system's for temporary files)")
+	dir := flag.String("dir", "", "directory to make the store in (default: the system's for temporary files)")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
 	bytes, err := humanize.ParseBytes(*size)
 	if err == nil {
-		err = inFolder(*dir, func(dir string) error {
+		err = inDir(*dir, func(dir string) error {
 			return run(ctx, options{dir: dir, size: int64(bytes), out: os.Stdout})
 		})
 	}
@@ -35,8 +35,8 @@ func main() {
 	}
 }
 
-// inFolder does f with a temporary folder inside parent.
-func inFolder(parent string, f func(dir string) error) error {
+// inDir does f with a temporary directory inside parent.
+func inDir(parent string, f func(dir string) error) error {
 	dir, err := os.MkdirTemp(parent, "odx-demo")
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ type options struct {
 	dir  string
 	size int64 // bytes, a multiple of 1 MiB
 	out  io.Writer
-	// started, if set, is told the target's port before the first login, and
+	// started, if set, is called with the target's port before the first login, and
 	// returns what to call at the end.
 	started func(port int) (stop func() error, err error)
 }

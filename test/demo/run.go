@@ -139,7 +139,7 @@ func (d *demo) verify(what string, lba uint64) error {
 	return s.Close()
 }
 
-// measure does f and counts what the sessions carried meanwhile.
+// measure calls f and counts what the sessions transferred during it.
 func measure(f func() (string, error), sessions ...*tokenclient.Session) (cost, error) {
 	before, err := wire(sessions)
 	if err != nil {

@@ -23,7 +23,7 @@ var imageScript string
 // building is held by who makes the image, which the others then find.
 var building sync.Mutex
 
-// Image makes the image, or finds the one made before, and returns its path. Nobody
+// Image makes the image, or finds the one made before, and returns its path. No caller
 // may change it.
 func Image(ctx context.Context) (string, error) {
 	building.Lock()

@@ -40,8 +40,8 @@ const (
 
 var runFiles = []string{childFile, looseFile, otherFile, parentFile}
 
-// attempt is an operation that the server is killed in. new tells whether it has taken
-// effect; both outcomes have contents that are known.
+// attempt is an operation during which the server is killed. new reports whether it has
+// taken effect; both outcomes have contents that are known.
 type attempt struct {
 	request admin.DiskRequest
 	isNew   func(k *killed) bool
@@ -68,7 +68,7 @@ func TestKilledDuringOperations(t *testing.T) {
 		delay := time.Duration(k.r.Int64N(int64(limits[round%len(attempts)]) * 3 / 2))
 		died := k.kill(a.request, delay)
 		isNew := k.check(a)
-		t.Logf("round %d: %s, killed after %v: died on the way: %v, new disk: %v", round, a.request.Operation, delay, died, isNew)
+		t.Logf("round %d: %s, killed after %v: interrupted: %v, new disk: %v", round, a.request.Operation, delay, died, isNew)
 		if !died && !isNew {
 			t.Errorf("round %d: %s has ended and is undone", round, a.request.Operation)
 		}

@@ -258,8 +258,8 @@ func TestVHDDifferencing(t *testing.T) {
 		Parent: &disk.Parent{ID: base.Info().ID, Paths: []string{"base.vhd", `C:\images\base.vhd`}, Modified: time.Now()},
 	})
 	harness.Must(v, err)
-	// Runs begin anywhere and end at a multiple of eight sectors: libvhdi (of
-	// 2021) takes all bits of a byte behind the first that is set for set.
+	// Runs begin anywhere and end at a multiple of eight sectors: libvhdi (of 2021)
+	// takes all bits of a byte after the first that is set for set.
 	for i, run := range [][2]int64{{1, 8}, {13, 16}, {2047, 2056}, {8195, 8328}} {
 		p := vhdNoise(byte(i), int(run[1]-run[0])*512)
 		v.put(f, c, run[0]*512, p)

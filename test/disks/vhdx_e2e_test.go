@@ -264,8 +264,8 @@ func vhdxJudge(ctx context.Context, t *testing.T, qemuImg, image string, content
 }
 
 // TestVHDXLogOfOdx leaves a log with many entries, of which the last one was not
-// applied. qemu refuses such an image, replays its log when it is told to, and reads
-// what we wrote. The log is renewed many times before.
+// applied. qemu refuses such an image, replays its log on request, and reads what we
+// wrote. The log is renewed many times before.
 func TestVHDXLogOfOdx(t *testing.T) {
 	qemuImg := harness.Program(t, "qemu-img", "qemu-utils")
 	for _, changes := range []int{1, 3, 127, 128, 129, 300} {

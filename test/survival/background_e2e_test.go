@@ -24,7 +24,7 @@ const (
 	copied   = halfDisk - 8
 	// A copy is killed at a random moment before this.
 	longestCopy = 150 * time.Millisecond
-	// Tokens that nobody uses are gone this much after a round.
+	// Idle tokens have expired this much after a round.
 	tokenTimeout = 1 // seconds
 )
 
@@ -36,11 +36,11 @@ const (
 	copyKinds
 )
 
-// TestKilledWhileCopyingInBackground kills the target by SIGKILL while it copies
-// behind the status of WRITE USING TOKEN, EXTENDED COPY or POPULATE TOKEN. After
-// the restart every block is old or new, what was counted and flushed is new, the
-// list identifier is unknown, and in the end nothing stays pinned: no token, no
-// snapshot, no data that no volume has.
+// TestKilledWhileCopyingInBackground kills the target by SIGKILL while it copies after
+// the status of WRITE USING TOKEN, EXTENDED COPY or POPULATE TOKEN. After the restart
+// every block is old or new, what was counted and flushed is new, the list identifier
+// is unknown, and in the end nothing stays pinned: no token, no snapshot, no data that
+// no volume has.
 func TestKilledWhileCopyingInBackground(t *testing.T) {
 	harness.RequireODX(t)
 	target := harness.Serve(t, kit.LUN{Size: backgroundDisk})
@@ -97,7 +97,7 @@ type backgroundCopies struct {
 	to                uint64 // where the copy goes
 }
 
-// prepare writes some of the source anew, durably.
+// prepare rewrites some of the source, durably.
 func (c *backgroundCopies) prepare() {
 	c.t.Helper()
 	lba, n := uint64(0), halfDisk // all of it, first

@@ -129,8 +129,8 @@ func TestDamagedBlocksOverSCSI(t *testing.T) {
 	}
 }
 
-// badReads reads ranges that meet the damage: each is told the first block of
-// it that cannot be read.
+// badReads reads ranges with damage: each reports the first block of it that cannot be
+// read.
 func badReads(t *testing.T, s *tokenclient.Session, data []byte, first, last uint64) {
 	t.Helper()
 	type span struct{ lba, blocks, want uint64 }
@@ -167,7 +167,7 @@ func goodReads(t *testing.T, s *tokenclient.Session, data []byte, first, last ui
 	}
 }
 
-// damagedCopy copies the damage by token: the copy is told its own address.
+// damagedCopy copies the damage by token: the error has the copy's own address.
 func damagedCopy(t *testing.T, s *tokenclient.Session, first, last uint64) {
 	t.Helper()
 	n := uint32(last - first + 1)
@@ -183,8 +183,8 @@ func damagedCopy(t *testing.T, s *tokenclient.Session, first, last uint64) {
 	}
 }
 
-// scrubNames runs odx store scrub beside the server: it names every range that
-// shows damage, here the damaged block and its copy at the end of each volume.
+// scrubNames runs odx store scrub next to the server: it names every range that shows
+// damage, here the damaged block and its copy at the end of each volume.
 func scrubNames(t *testing.T, config string, volumes int) {
 	t.Helper()
 	binary, err := kit.Binary()

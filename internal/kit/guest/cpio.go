@@ -35,7 +35,7 @@ const (
 	typeLink = 0o120000
 )
 
-// dir adds a folder and those above it.
+// dir adds a directory and those above it.
 func (a *archive) dir(name string) {
 	name = clean(name)
 	if a.made[name] {
@@ -67,7 +67,7 @@ func (a *archive) add(name string, mode uint32, data []byte) {
 	a.entry(name, mode, data)
 }
 
-// has tells whether name was added.
+// has reports whether name was added.
 func (a *archive) has(name string) bool { return a.made[clean(name)] }
 
 // close writes the trailer and returns the first error of all.

@@ -14,12 +14,12 @@ import (
 	"strings"
 )
 
-// files is a folder with unpacked Debian packages. They may use /lib and /bin
+// files is a directory with unpacked Debian packages. They may use /lib and /bin
 // or /usr/lib and /usr/bin for the same: names here are without the /usr, and
 // both are looked at.
 type files string
 
-// download fetches Debian packages and unpacks them into an empty folder.
+// download fetches Debian packages and unpacks them into an empty directory.
 // Nothing is installed, so neither root nor dpkg's lock is needed.
 func download(ctx context.Context, dir string, packages []string) (files, error) {
 	debs, root := filepath.Join(dir, "debs"), filepath.Join(dir, "root")
@@ -70,13 +70,14 @@ func withLibraries(ctx context.Context, packages []string) ([]string, error) {
 	return all, nil
 }
 
-// libraryPackage tells whether a line of apt-cache begins a real package with
-// shared libraries of programs; those of perl and python have their modules.
+// libraryPackage reports whether a line of apt-cache begins a real package with shared
+// libraries of programs; those of perl and python have their modules.
 func libraryPackage(line string) bool {
 	return (strings.HasPrefix(line, "lib") || strings.HasPrefix(line, "zlib")) && !strings.Contains(line, "perl") && !strings.Contains(line, "python")
 }
 
-// kernelPackage finds the package behind the name of the newest kernel.
+// kernelPackage returns the package that the meta package of the newest kernel depends
+// on.
 func kernelPackage(ctx context.Context, newest string) (string, error) {
 	out, err := output(ctx, "apt-cache", "depends", newest)
 	if err != nil {
@@ -125,7 +126,7 @@ func (f files) copyTo(a *archive, name string) error {
 	return f.copyLibraries(a, name, data)
 }
 
-var libraryFolders = []string{"lib/x86_64-linux-gnu", "lib", "lib/x86_64-linux-gnu/ceph"}
+var libraryDirs = []string{"lib/x86_64-linux-gnu", "lib", "lib/x86_64-linux-gnu/ceph"}
 
 func (f files) copyLibraries(a *archive, name string, data []byte) error {
 	e, err := elf.NewFile(bytes.NewReader(data))
@@ -143,12 +144,12 @@ func (f files) copyLibraries(a *archive, name string, data []byte) error {
 	}
 search:
 	for _, library := range needed {
-		for _, folder := range libraryFolders {
+		for _, directory := range libraryDirs {
 			if strings.HasPrefix(library, "ld-linux") {
 				continue search // the interpreter, which every program names
 			}
-			if f.path(path.Join(folder, library)) != "" {
-				if err := f.copyTo(a, path.Join(folder, library)); err != nil {
+			if f.path(path.Join(directory, library)) != "" {
+				if err := f.copyTo(a, path.Join(directory, library)); err != nil {
 					return err
 				}
 				continue search

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// kernelName is the package behind which the newest kernel stands: a flavour
-// without drivers for hardware.
+// kernelName is the meta package of the newest kernel: a flavour without drivers for
+// hardware.
 const kernelName = "linux-image-cloud-amd64"
 
 // Layer is a set of tools that a machine may have.
@@ -30,12 +30,12 @@ const (
 
 // layer is what a Layer is made of.
 type layer struct {
-	name     Layer
-	packages []string
-	programs []string // with the libraries they need; a pattern may match many
-	modules  []string // of the kernel; they are loaded at boot
-	texts    []string // files in /etc
-	folders  []string // copied as they are
+	name        Layer
+	packages    []string
+	programs    []string // with the libraries they need; a pattern may match many
+	modules     []string // of the kernel; they are loaded at boot
+	texts       []string // files in /etc
+	directories []string // copied as they are
 }
 
 var layers = []layer{
@@ -67,8 +67,8 @@ var layers = []layer{
 			"lib/multipath/lib*.so", // loaded at run time
 			"bin/udevadm", "lib/systemd/systemd-udevd", "lib/udev/scsi_id",
 		},
-		modules: []string{"xfs", "btrfs", "xxhash_generic", "dm-multipath", "scsi-dh-alua", "dm-service-time", "dm-round-robin"},
-		folders: []string{"lib/udev/rules.d"},
+		modules:     []string{"xfs", "btrfs", "xxhash_generic", "dm-multipath", "scsi-dh-alua", "dm-service-time", "dm-round-robin"},
+		directories: []string{"lib/udev/rules.d"},
 	},
 	{name: Fio, packages: []string{"fio"}, programs: []string{"bin/fio"}},
 }
@@ -102,8 +102,8 @@ func (l layer) copyTo(ctx context.Context, a *archive, system files, available m
 			}
 		}
 	}
-	for _, folder := range l.folders {
-		if err := system.copyFolder(a, folder); err != nil {
+	for _, directory := range l.directories {
+		if err := system.copyDir(a, directory); err != nil {
 			return err
 		}
 	}
@@ -131,15 +131,15 @@ func (f files) match(pattern string) []string {
 	return names
 }
 
-// copyFolder adds the files of a folder.
-func (f files) copyFolder(a *archive, folder string) error {
-	for _, root := range []string{filepath.Join(string(f), "usr", folder), filepath.Join(string(f), folder)} {
+// copyDir adds the files of a directory.
+func (f files) copyDir(a *archive, directory string) error {
+	for _, root := range []string{filepath.Join(string(f), "usr", directory), filepath.Join(string(f), directory)} {
 		err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
 				return err
 			}
 			rel, _ := filepath.Rel(root, p) // p is below root
-			return f.copyTo(a, path.Join(folder, rel))
+			return f.copyTo(a, path.Join(directory, rel))
 		})
 		if err != nil && !os.IsNotExist(err) {
 			return err

@@ -12,9 +12,9 @@ import (
 	"syscall"
 )
 
-// Setup is what a machine has beside the image.
+// Setup is what a machine has in addition to the image.
 type Setup struct {
-	// With are the layers beside the base.
+	// With are the layers in addition to the base.
 	With []Layer
 	// Files are put into its root file system: their names there, and here.
 	Files map[string]string
@@ -45,7 +45,7 @@ type Machine struct {
 	cmd  *exec.Cmd
 	out  *transcript
 	ctx  context.Context
-	desk *desk // nil if there is nobody to ask
+	desk *desk // nil if no prompt is expected
 }
 
 // Run boots the image, runs script (of a POSIX shell, with the functions of

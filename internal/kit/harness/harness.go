@@ -22,7 +22,7 @@ import (
 // fault of the test.
 const TargetEnv = "ODX_TEST_TARGET"
 
-// ReportEnv names an environment variable with a folder in which Report
+// ReportEnv names an environment variable with a directory in which Report
 // leaves its tables.
 const ReportEnv = "ODX_TEST_REPORT"
 
@@ -111,8 +111,8 @@ func Missing(t testing.TB, what string) {
 	t.Skipf("NOT TESTED: %s", what)
 }
 
-// Report logs a table that somebody will want to see even when all is well,
-// and leaves it in the folder that ReportEnv names, if any.
+// Report logs a table that is of interest even if the test passes, and leaves it in the
+// directory that ReportEnv names, if any.
 func Report(t testing.TB, name, table string) {
 	t.Helper()
 	t.Logf("%s\n%s", name, table)

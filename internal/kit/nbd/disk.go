@@ -51,7 +51,7 @@ type Server struct {
 	err      error // valid when done
 }
 
-// Serve serves one connection, over a socket in folder dir.
+// Serve serves one connection, over a socket in directory dir.
 func (d *Disk) Serve(ctx context.Context, dir string) (*Server, error) {
 	socket := filepath.Join(dir, "nbd")
 	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)

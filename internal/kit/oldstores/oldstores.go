@@ -1,12 +1,12 @@
-// Package oldstores has small real stores of every format, each made by a program
-// that wrote it, and what was in them. They cannot be made again: later programs
-// write later formats.
+// Package oldstores has small real stores of every format, each made by a program that
+// wrote it, and what was in them. They cannot be made again: later programs write later
+// formats.
 //
-// All were made by commands and initiators: volumes, snapshots and clones, files,
-// a VHDX with a child, tokens that live and that died, persistent reservations,
-// saved mode pages, a mirror. In "clean" the server had ended, in "dirty" it was
-// killed, with records of every kind in the journal; in "checkpoint" a checkpoint
-// was durable and had not yet been applied to the metadata.
+// All were made by commands and initiators: volumes, snapshots and clones, files, a
+// VHDX with a child, live and ended tokens, persistent reservations, saved mode pages,
+// a mirror. In "clean" the server had ended, in "dirty" it was killed, with records of
+// every kind in the journal; in "checkpoint" a checkpoint was durable and had not yet
+// been applied to the metadata.
 package oldstores
 
 import (

@@ -107,7 +107,7 @@ func (p *Proxy) accept(l net.Listener) {
 	}
 }
 
-// add notes a pair of connections, unless the path was cut meanwhile.
+// add records a pair of connections, unless the path has been cut.
 func (p *Proxy) add(l net.Listener, near, far net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

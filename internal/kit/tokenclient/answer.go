@@ -24,7 +24,7 @@ type Answer struct {
 	Blocks   uint64 // of a transfer: in commands that ended Good
 }
 
-// Good tells whether the command did what it was asked.
+// Good reports whether the command succeeded.
 func (a Answer) Good() bool { return a.Status == Good }
 
 func (a Answer) String() string {

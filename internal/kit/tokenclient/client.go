@@ -58,8 +58,8 @@ func (c *Client) Close() error {
 	return err
 }
 
-// ask sends a line, then the data (if any) beside which the answer may come,
-// and returns the answer; data that come before it go to sink.
+// ask sends a line, then the data (if any), concurrently with which the answer may
+// come, and returns the answer; data that come before it go to sink.
 func (c *Client) ask(line string, data io.Reader, sink io.Writer) (wireAnswer, error) {
 	if c.broken != nil {
 		return wireAnswer{}, c.broken
@@ -220,7 +220,7 @@ func join(ranges []Range) string {
 	return strings.Join(words, ",")
 }
 
-// PopulateOptions are the fields of POPULATE TOKEN beside its ranges.
+// PopulateOptions are the fields of POPULATE TOKEN other than its ranges.
 type PopulateOptions struct {
 	ListID    uint32 // 0: one not used before
 	Timeout   uint32 // seconds; 0: the target's default
@@ -240,7 +240,7 @@ func (s *Session) PopulateToken(o PopulateOptions, ranges ...Range) (Answer, err
 	return s.command("populate", "%s", line)
 }
 
-// WriteTokenOptions are the fields of WRITE USING TOKEN beside token and ranges.
+// WriteTokenOptions are the fields of WRITE USING TOKEN other than token and ranges.
 type WriteTokenOptions struct {
 	ListID    uint32 // 0: one not used before
 	Offset    uint64 // into the ROD, blocks of the destination
