@@ -131,7 +131,7 @@ func TestVolumeCommands(t *testing.T) {
 			{args: "volume create third 1GiB", stdout: "volume third: made, 1GiB\n"},
 			{args: "volume create third 1GiB", stderr: "odx: volume third: already exists\n", status: 1},
 			{args: "volume create no/name 1GiB", stderr: "odx: invalid argument: invalid volume name \"no/name\"; use 1 to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit\n", status: 1},
-			{args: "volume create fourth 1GB", stderr: "odx: invalid size \"1GB\"; use bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB\n", status: 1},
+			{args: "volume create fourth 1GB", stderr: "odx: invalid size \"1GB\"; use bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB\n", status: 2},
 			{args: "volume resize third 3GiB", stdout: "volume third: has 3GiB now\n"},
 			{args: "volume resize third 2GiB", stderr: "odx: invalid argument: volume third has 3221225472 bytes and cannot shrink to 2147483648\n", status: 1},
 			{args: "volume resize src 96MiB", stdout: "volume src: has 96MiB now\n",
@@ -187,7 +187,7 @@ func TestSoundStore(t *testing.T) {
 			{args: "store check", stdout: "the store in DIR/data is sound\n"},
 			{args: "store scrub", stdout: "2.3 MiB read and verified in TIME, RATE: nothing is damaged\n"},
 			{args: "store scrub --mib-per-s 100", stdout: "2.3 MiB read and verified in TIME, RATE: nothing is damaged\n"},
-			{args: "store scrub --mib-per-s -1", stderr: "odx: --mib-per-s -1 is not possible; give 0 for no limit, or more\n", status: 1},
+			{args: "store scrub --mib-per-s -1", stderr: "odx: --mib-per-s -1 is negative; use 0 for no limit\n", status: 1},
 			{args: "store clean", stdout: "0 B reclaimed, 2.3 MiB on disk now\n"},
 		})
 	})

@@ -440,7 +440,7 @@ func TestUsageErrors(t *testing.T) {
 		"store info extra":        "",
 		"volume create onlyname":  "accepts 2 arg(s), received 1; usage: odx volume create NAME SIZE [flags]",
 		"copy a":                  "accepts 2 arg(s), received 1; usage: odx copy SRC DST [flags]",
-		"completion bogus":        `unknown command "bogus" for "odx completion"; there are bash, `,
+		"completion bogus":        `unknown command "bogus" for "odx completion"; the commands are bash, `,
 		"volume create v 10GB":    `invalid size "10GB"; use bytes, or a number with KiB`,
 		"volume resize v 1x":      `invalid size "1x"; use bytes, or a number with KiB`,
 		"vhd create d.vhd ten":    `invalid size "ten"; use bytes, or a number with KiB`,

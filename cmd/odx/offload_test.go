@@ -34,7 +34,7 @@ func TestTokenCommands(t *testing.T) {
 			{args: "token write @" + file + " new", stderr: "odx: after 0 bytes: token was revoked\n", status: 1},
 			{args: "token show " + whole.ID, stderr: "odx: token " + whole.ID + ": token was revoked\n", status: 1},
 			{args: "token write nonsense new", stderr: "odx: not a token: neither 512 bytes nor 512 bytes in base64; write @FILE for a file\n", status: 1},
-			{args: "token create src:1GB", stderr: "odx: \"src:1GB\": invalid size \"1GB\"; use bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB; write VOLUME:OFFSET+LENGTH, for example src:1GiB+256MiB\n", status: 1},
+			{args: "token create src:1GB", stderr: "odx: \"src:1GB\": invalid size \"1GB\"; use bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB; write VOLUME:OFFSET+LENGTH, for example src:1GiB+256MiB\n", status: 2},
 		})
 		piped, stderr, status := output(t, "token", "create", "src:0+4KiB", "--out", "-", "--config", path)
 		if status != 0 || len(piped) != 512 {

@@ -17,7 +17,7 @@ func TestVHDCommands(t *testing.T) {
 		script(t, path, []command{
 			{args: "vhd create images/fixed.vhd 10GiB --fixed", stdout: "images/fixed.vhd: 10 GiB; 0 B mapped, 0 B moved, in TIME\n"},
 			{args: "vhd create images/fixed.vhd 10GiB", stderr: "odx: file images/fixed.vhd: already exists; --overwrite replaces it\n", status: 1},
-			{args: "vhd create a.vhdx 10GB", stderr: "odx: invalid size \"10GB\"; use bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB\n", status: 1},
+			{args: "vhd create a.vhdx 10GB", stderr: "odx: invalid size \"10GB\"; use bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB\n", status: 2},
 			{args: "vhd check images/fixed.vhd", stdout: "images/fixed.vhd is sound\n"},
 			{args: "vhd check none.vhd", stderr: "odx: file none.vhd: not found\n", status: 1},
 			{args: "file rm images/fixed.vhd", stdout: "deleted: images/fixed.vhd\n"},
