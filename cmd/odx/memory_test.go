@@ -362,3 +362,22 @@ func (g memoryGroup) kills(t *testing.T) (n int) {
 	}
 	return n
 }
+
+// TestServe_IdleMemory: a server of an empty store takes little, whatever the machine has.
+func TestServe_IdleMemory(t *testing.T) {
+	const most = 64 << 20
+	s := startServer(t, odx("serve", "--config", writeConfig(t, config)))
+	useDisk(t, s)
+	n, err := anonymousBytes(s.cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n > most {
+		t.Errorf("%d MiB of anonymous memory, want %d at most", n>>20, most>>20)
+	}
+	t.Logf("%d MiB of anonymous memory", n>>20)
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.end(t); err != nil {
+		t.Errorf("%v; standard error:\n%s", err, s.stderr)
+	}
+}

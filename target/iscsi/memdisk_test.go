@@ -17,6 +17,8 @@ type memDisk struct {
 
 	// execute, if set, replaces Execute.
 	execute func(ctx context.Context, t *scsi.Task)
+	// scratch is what VERIFY(10) works with, in bytes.
+	scratch int
 
 	mu       sync.Mutex
 	attached map[*scsi.Nexus]bool
@@ -140,6 +142,8 @@ func (d *memDisk) Prepare(t *scsi.Task) (done bool) {
 		}
 	case cdb[0] == 0x7f: // variable length: the tests send a write of 512 bytes
 		t.Wanted = memBlock
+	case cdb[0] == 0x2f: // VERIFY(10)
+		t.SetScratch(d.scratch)
 	case cdb[0] == 0x00: // TEST UNIT READY
 		return d.execute == nil
 	}
