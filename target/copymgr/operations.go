@@ -17,9 +17,13 @@ const (
 	// oldest is dropped first. An initiator requests a report right after the command,
 	// so this exceeds the commands that a session has in flight.
 	maxReports = 512
+	// maxAllReports bounds the finished reports of all: where there are more, the owner
+	// that has most loses its oldest.
+	maxAllReports = 4096
 	// maxHolding bounds the operations of one I_T nexus at one logical unit whose
-	// held data is kept.
-	maxHolding = 8
+	// held data is kept, maxAllHolding those of all.
+	maxHolding    = 8
+	maxAllHolding = 64
 	// maxRunning bounds the concurrent copy operations: TOTAL CONCURRENT COPIES.
 	// maxRunningOfOwner prevents one I_T nexus from using all of them.
 	maxRunning        = 255
@@ -42,6 +46,8 @@ type operations struct {
 	mu      sync.Mutex // guards the fields below
 	byOwner map[owner]*ownedOperations
 	running map[*operation]struct{}
+	// reports and holding are the lengths of all finished and holding.
+	reports, holding int
 }
 
 // ownedOperations are those of one I_T nexus at one logical unit.
@@ -67,7 +73,7 @@ func (o *operations) add(op *operation) error {
 		owned = &ownedOperations{byID: make(map[uint32]*operation)}
 		o.byOwner[op.owner] = owned
 	}
-	owned.sweep()
+	o.sweep(owned)
 	if old := owned.byID[op.listID]; op.identified && old != nil && !old.finished() {
 		if old.isLID1() != op.isLID1() {
 			return errListFormat
@@ -156,6 +162,7 @@ func (o *operations) finish(op *operation, r report) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	op.report, op.ended = r, time.Now()
+	op.work, op.ctx, op.cancel, op.uses = nil, nil, nil, nil // the report stays, for a while
 	delete(o.running, op)
 	owned := op.owned
 	owned.running--
@@ -163,8 +170,12 @@ func (o *operations) finish(op *operation, r report) bool {
 		return false
 	}
 	owned.finished = append(owned.finished, op)
-	owned.hold(op)
-	owned.sweep()
+	o.reports++
+	o.hold(owned, op)
+	o.sweep(owned)
+	for o.reports > maxAllReports {
+		o.forget(o.largest(func(w *ownedOperations) int { return len(w.finished) }))
+	}
 	return true
 }
 
@@ -174,7 +185,7 @@ func (o *operations) find(by owner, listID uint32) *operation {
 	if owned == nil {
 		return nil
 	}
-	owned.sweep()
+	o.sweep(owned)
 	return owned.byID[listID]
 }
 
@@ -282,39 +293,69 @@ func awaitEnd(aborted []*operation) {
 func (o *operations) drop(by owner) {
 	if owned := o.byOwner[by]; owned != nil {
 		owned.dropped = true
+		o.reports -= len(owned.finished)
+		o.holding -= len(owned.holding)
+		owned.finished, owned.holding = nil, nil
 		delete(o.byOwner, by)
 	}
 }
 
-// hold keeps the held data of op, and drops that of the oldest operation above
-// maxHolding. The caller holds the mutex.
-func (w *ownedOperations) hold(op *operation) {
+// largest returns the owned operations that have most of what size counts. The caller
+// holds the mutex.
+func (o *operations) largest(size func(*ownedOperations) int) (most *ownedOperations) {
+	for _, w := range o.byOwner {
+		if most == nil || size(w) > size(most) {
+			most = w
+		}
+	}
+	return most
+}
+
+// hold keeps the held data of op, and drops the oldest above the limits. The caller holds
+// the mutex.
+func (o *operations) hold(w *ownedOperations, op *operation) {
 	if len(op.report.held) == 0 {
 		return
 	}
 	w.holding = append(w.holding, op)
-	if len(w.holding) > maxHolding {
-		oldest := &w.holding[0].report
-		oldest.heldDiscarded = oldest.heldDiscarded || len(oldest.held) > 0
-		oldest.held = nil
-		w.holding[0] = nil
-		w.holding = w.holding[1:]
+	if o.holding++; len(w.holding) > maxHolding {
+		o.discardHeld(w)
+	}
+	for o.holding > maxAllHolding {
+		o.discardHeld(o.largest(func(w *ownedOperations) int { return len(w.holding) }))
 	}
 }
 
-// sweep drops finished operations that are too old or too many. The caller holds the
-// mutex.
-func (w *ownedOperations) sweep() {
+// discardHeld drops the oldest held data of an owner. The caller holds the mutex.
+func (o *operations) discardHeld(w *ownedOperations) {
+	oldest := &w.holding[0].report
+	oldest.heldDiscarded = oldest.heldDiscarded || len(oldest.held) > 0
+	oldest.held = nil
+	w.holding[0] = nil
+	w.holding = w.holding[1:]
+	o.holding--
+}
+
+// sweep drops the finished operations of an owner that are too old or too many. The
+// caller holds the mutex.
+func (o *operations) sweep(w *ownedOperations) {
 	oldest := time.Now().Add(-keepReport)
-	for len(w.finished) > 0 {
-		op := w.finished[0]
-		if len(w.finished) <= maxReports && op.ended.After(oldest) {
-			return
-		}
-		if w.byID[op.listID] == op {
-			delete(w.byID, op.listID)
-		}
-		w.finished[0] = nil
-		w.finished = w.finished[1:]
+	for len(w.finished) > 0 && (len(w.finished) > maxReports || !w.finished[0].ended.After(oldest)) {
+		o.forget(w)
 	}
+}
+
+// forget drops the oldest finished operation of an owner, with its held data. The caller
+// holds the mutex.
+func (o *operations) forget(w *ownedOperations) {
+	op := w.finished[0]
+	if w.byID[op.listID] == op {
+		delete(w.byID, op.listID)
+	}
+	if len(w.holding) > 0 && w.holding[0] == op {
+		o.discardHeld(w)
+	}
+	w.finished[0] = nil
+	w.finished = w.finished[1:]
+	o.reports--
 }

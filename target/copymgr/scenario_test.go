@@ -295,6 +295,43 @@ func TestReports_Bound(t *testing.T) {
 	}
 }
 
+// The reports of all have a bound: who has most loses the oldest, and held data with them.
+func TestReports_AllBound(t *testing.T) {
+	o := newOperations()
+	finish := func(by owner, id uint32) {
+		op := &operation{owner: by, listID: id, identified: true}
+		if err := o.add(op); err != nil {
+			t.Fatal(err)
+		}
+		o.finish(op, report{held: []byte{1}})
+	}
+	modest := owner{nexus: &scsi.Nexus{}}
+	finish(modest, 1)
+	var greedy []owner
+	for range maxAllReports/maxReports + 2 {
+		by := owner{nexus: &scsi.Nexus{}}
+		greedy = append(greedy, by)
+		for id := range uint32(maxReports) {
+			finish(by, id)
+		}
+	}
+	if o.reports != maxAllReports || o.holding != maxAllHolding {
+		t.Errorf("%d reports, %d with held data; want %d and %d", o.reports, o.holding, maxAllReports, maxAllHolding)
+	}
+	if r, ok := o.report(modest, 1); !ok || len(r.held) == 0 {
+		t.Errorf("who has one report lost it or its data: %v", ok)
+	}
+	if op := o.byOwner[modest].byID[1]; op.work != nil || op.ctx != nil {
+		t.Error("an operation that has ended keeps what it worked with")
+	}
+	for _, by := range append(greedy, modest) {
+		o.dropNexus(by)
+	}
+	if o.reports != 0 || o.holding != 0 {
+		t.Errorf("%d reports, %d with held data of nobody", o.reports, o.holding)
+	}
+}
+
 // While a command runs, its list identifier is in use and its status is reported.
 func TestListIdentifier_InUse(t *testing.T) {
 	b := start(t, tokens.Limits{})
