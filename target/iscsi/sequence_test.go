@@ -3,6 +3,7 @@ package iscsi
 import (
 	"context"
 	"testing"
+	"time"
 
 	"odx/target/scsi"
 )
@@ -324,4 +325,36 @@ func (i *initiator) isAlive() {
 			return
 		}
 	}
+}
+
+// TestPinger_SlowReceiver: an initiator that takes what is sent to it, slowly, is not taken
+// for dead; one that takes nothing is.
+func TestPinger_SlowReceiver(t *testing.T) {
+	const silence = 100 * time.Second
+	b := newBench(t, func(o *Options) { o.PingInterval, o.PingTimeout = silence, silence }, nil)
+	i := b.login()
+	s := b.srv.sessionsOf(b.srv.targets[0])[0]
+	s.mu.Lock()
+	c := s.conns[0]
+	s.mu.Unlock()
+	const ticks = 1000
+	tick := func(g *pinger, moves bool) {
+		for range ticks {
+			if moves {
+				c.out.moved.Add(1)
+			}
+			g.tick(c)
+		}
+	}
+	if b.srv.checkInterval()*ticks < 2*silence {
+		t.Fatalf("%v is too short a time", b.srv.checkInterval()*ticks)
+	}
+	var g pinger
+	c.out.bytes.Add(1) // not sent yet
+	tick(&g, true)
+	i.alive()
+	c.out.bytes.Add(-1)
+	g = pinger{moved: c.out.moved.Load()}
+	tick(&g, false)
+	i.expectClosed()
 }

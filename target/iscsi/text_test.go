@@ -91,6 +91,7 @@ func TestSendTargets(t *testing.T) {
 			ask, want string
 		}{
 			{d, "SendTargets=All", one + " " + two},
+			{d, "SendTargets=all", one + " " + two},
 			{d, "SendTargets=" + testTarget + "2", two},
 			{d, "SendTargets=" + testTarget + "3", ""},
 			{d, "SendTargets=", "SendTargets=Reject"},

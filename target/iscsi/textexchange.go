@@ -2,6 +2,7 @@ package iscsi
 
 import (
 	"slices"
+	"strings"
 
 	"odx/target/bufpool"
 )
@@ -151,7 +152,7 @@ func (c *conn) sendTargets(b []byte, value string) []byte {
 	s := c.sess
 	var found []*target
 	switch {
-	case s.kind == sessionDiscovery && value == "All":
+	case s.kind == sessionDiscovery && strings.EqualFold(value, "All"): // no target has that name
 		found = c.srv.targets
 	case s.kind == sessionDiscovery && value != "":
 		if t := c.srv.target(normalName(value)); t != nil {

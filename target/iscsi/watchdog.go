@@ -133,9 +133,9 @@ func (w *watchdog) check() (busy bool) {
 
 // pinger detects dead initiators (NOP-In as a ping, RFC 7143 11.19).
 type pinger struct {
-	reads  uint32
-	silent time.Duration
-	asked  bool
+	reads, moved uint32
+	silent       time.Duration
+	asked        bool
 }
 
 // tick is called every checkInterval.
@@ -144,8 +144,13 @@ func (g *pinger) tick(c *conn) {
 	if !c.fullFeature.Load() || o.PingInterval == 0 {
 		return // logins have their own timeout
 	}
-	if n := c.in.reads.Load(); n != g.reads || c.notReading.Load() {
-		g.reads, g.silent, g.asked = n, 0, false
+	reads, moved := c.in.reads.Load(), c.out.moved.Load()
+	// An initiator that takes what is queued is alive, however slowly it does: a ping waits
+	// behind the data. Only what is more than the socket takes shows that.
+	receives := moved != g.moved && c.out.bytes.Load() > 0
+	g.moved = moved
+	if reads != g.reads || receives || c.notReading.Load() {
+		g.reads, g.silent, g.asked = reads, 0, false
 		return
 	}
 	g.silent += c.srv.checkInterval()
