@@ -137,7 +137,11 @@ func (v *Volume) mapBlocks(ctx context.Context, dst int64, from *Snapshot, at, b
 	if err := v.watched.check(to, uint64(blocks)); err != nil {
 		return 0, err
 	}
-	rec.count, err = s.forest.Copy(&v.root, to, from.state.root, first, uint64(blocks), mapStep)
+	steps := mapStep
+	if s.behind() {
+		steps = 1 // it is urgent: see throttle
+	}
+	rec.count, err = s.forest.Copy(&v.root, to, from.state.root, first, uint64(blocks), steps)
 	var step *blockmap.StepError
 	if errors.As(err, &step) {
 		// What was done before it counts; the next turn meets it again.

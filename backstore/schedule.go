@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"odx/backstore/meta"
+	"odx/blockdev"
 )
 
 const (
@@ -42,9 +43,18 @@ type checkpointer struct {
 	stopped  bool          // no checkpoint will come; guarded by mu
 }
 
+// urgentPart is the part of the changed metadata that only urgent changes may make.
+const urgentPart = 16
+
 // behind reports whether the checkpoints do not keep up: the journal is too
 // long, or there is too much changed metadata, which cannot be evicted.
 func (s *Store) behind() bool {
+	limit := s.dirtyLimit()
+	return s.dirty() > limit-limit/urgentPart || s.stuck()
+}
+
+// stuck reports whether not even an urgent change can be made before a checkpoint ends.
+func (s *Store) stuck() bool {
 	return s.journal.Bytes() > throttleBytes || s.dirty() > s.dirtyLimit() ||
 		s.lowSpace.Load() && s.journal.Room() < s.journalRoom.Load()/lowRecordsPart && s.waitingRecords() > 0
 }
@@ -61,10 +71,18 @@ func (s *Store) waitingRecords() uint64 {
 	return uint64(s.journal.Last()) + 1 - s.firstLSN.Load()
 }
 
-// throttle waits while the disk or the checkpoints do not keep up.
+// throttle waits while the disk or the checkpoints do not keep up. A change whose time
+// ends meanwhile is urgent: a copy, which would have to say that it did nothing, does
+// one small step.
 func (s *Store) throttle(ctx context.Context) error {
-	if s.segments.Unsynced() > 4*s.opts.writeBackBytes {
-		if err := s.journal.Commit(ctx, s.journal.Last()); err != nil {
+	unsynced := s.segments.Unsynced() > 4*s.opts.writeBackBytes
+	if !unsynced && !s.behind() {
+		return nil
+	}
+	patient, cancel := blockdev.BeforeLate(ctx)
+	defer cancel()
+	if unsynced {
+		if err := s.journal.Commit(patient, s.journal.Last()); err != nil && (patient.Err() == nil || ctx.Err() != nil) {
 			return spaceError(err)
 		}
 	}
@@ -80,8 +98,11 @@ func (s *Store) throttle(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-ctx.Done():
-			return ctx.Err()
+		case <-patient.Done():
+			if err := ctx.Err(); err != nil || !s.stuck() {
+				return err
+			}
+			patient = ctx
 		case <-finished:
 		}
 		// Where checkpoints fail, waiting helps nobody: the caller is told.

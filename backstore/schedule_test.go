@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/blockdev"
 )
 
 // TestCheckpointIsDue: what opening the store would do again is bounded by
@@ -134,5 +135,60 @@ func TestUnsyncedIsBounded(t *testing.T) {
 	goOn()
 	if err := <-ended; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestUrgentCopy: while changes wait for a checkpoint, a copy whose time ends does a
+// small step, until there is as much changed metadata as there can be.
+func TestUrgentCopy(t *testing.T) {
+	const size = 1 << 30
+	d := newDisk()
+	s, err := Open(t.Context(), d.options(Options{CacheBytes: 4 << 20}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	src, dst := createVolume(t, s, "src", size), createVolume(t, s, "dst", size+BlockLength)
+	for off := int64(0); off < size; off += 1 << 20 {
+		if err := src.WriteAt(t.Context(), randomBytes(1, BlockLength), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n, err := src.Snapshot(t.Context(), []Range{{Length: size}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Release()
+	if err := s.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.checkpoints.running.Lock() // no checkpoint ends
+	defer s.checkpoints.running.Unlock()
+	done := int64(0)
+	for !s.behind() {
+		n, err := dst.Map(t.Context(), BlockLength+done, n, done, 2<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done += n
+	}
+	urgent := 0
+	for ; ; urgent++ {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*blockdev.Grace)
+		n, err := dst.Map(ctx, BlockLength+done, n, done, size-done)
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) && s.stuck() && n == 0 {
+			break
+		}
+		if err != nil || n == 0 || n > 2<<20 {
+			t.Fatalf("%d bytes, %v, want at most one leaf", n, err)
+		}
+		done += n
+	}
+	if urgent == 0 {
+		t.Error("a copy did nothing, though there was room for its changes")
+	}
+	if limit := s.dirtyLimit(); s.dirty() > limit+limit/urgentPart {
+		t.Errorf("%d bytes of metadata were changed, the limit is %d", s.dirty(), limit)
 	}
 }

@@ -37,6 +37,15 @@ func Late(ctx context.Context) bool {
 	return ok && !time.Now().Before(stop)
 }
 
+// BeforeLate returns a context that ends when ctx does, and, if ctx has a deadline, when
+// an operation should begin no further step (see Late).
+func BeforeLate(ctx context.Context) (context.Context, context.CancelFunc) {
+	if end, ok := ctx.Deadline(); ok {
+		return context.WithDeadline(ctx, end.Add(-Grace))
+	}
+	return ctx, func() {}
+}
+
 // WithCopied returns a context under which n counts the bytes that a copy reads and
 // writes because they cannot be mapped.
 func WithCopied(ctx context.Context, n *atomic.Int64) context.Context {
