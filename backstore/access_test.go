@@ -377,3 +377,55 @@ func silent() *logrus.Logger {
 	log.SetOutput(io.Discard)
 	return log
 }
+
+// TestSegmentThatIsNoFile: what has the name of a segment and is no file is a read error
+// with the offset, like any data that cannot be read; what lies elsewhere is read.
+func TestSegmentThatIsNoFile(t *testing.T) {
+	for what, put := range map[string]func(name string) error{
+		"directory":       func(name string) error { return os.Mkdir(name, 0o700) },
+		"pipe":            func(name string) error { return syscall.Mkfifo(name, 0o600) },
+		"link to itself":  func(name string) error { return os.Symlink(filepath.Base(name), name) },
+		"link to nothing": func(name string) error { return os.Symlink("nothing", name) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			o := newDisk().options(Options{CacheBytes: 4 << 20})
+			o.FS, o.Dir = vfs.OS(), t.TempDir()
+			s, err := Open(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			v := createVolume(t, s, "v", 1<<20)
+			if err := errors.Join(v.WriteAt(t.Context(), randomBytes(1, BlockLength), 8192), s.Close()); err != nil {
+				t.Fatal(err)
+			}
+			names, err := filepath.Glob(filepath.Join(o.Dir, layout.SegmentDir, "*.seg"))
+			if err != nil || len(names) != 1 {
+				t.Fatal(names, err)
+			}
+			if err := errors.Join(os.Remove(names[0]), put(names[0])); err != nil {
+				t.Fatal(err)
+			}
+			for _, readOnly := range []bool{true, false} {
+				o.ReadOnly = readOnly
+				s, err := Open(t.Context(), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				v, err := s.Volume("v")
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = v.ReadAt(t.Context(), make([]byte, 1<<20), 0)
+				if corrupt, ok := errors.AsType[*CorruptError](err); !ok || corrupt.Offset != 8192 {
+					t.Errorf("read: %v, want damage at byte 8192", err)
+				}
+				if list, _ := s.Damage(); len(list) == 0 {
+					t.Error("no damage is listed")
+				}
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}

@@ -39,9 +39,13 @@ type damageLog struct {
 }
 
 // Damage returns what was found damaged, and which changes of a damaged journal are
-// not used: at most 100 things, and how many more there were.
+// not used: at most 100 things, and how many more there were. What was not durable when
+// the store was left is not damage.
 func (s *Store) Damage() (found []Damaged, more int) {
 	found, more = s.damage.all()
+	if s.unused.torn {
+		return found, more
+	}
 	unused, moreUnused := s.Unused()
 	for _, u := range unused {
 		if len(found) == maxDamage {

@@ -22,6 +22,19 @@ func damaged(err error) bool {
 	return errors.Is(err, errCRC) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, segment.ErrCorrupt) || errors.Is(err, syscall.EIO)
 }
 
+// unreadable reports whether err means that what is stored cannot be read: it is
+// damaged, or its file cannot be (a directory has its name, this user may not open it).
+// What this process lacks for the moment is not meant.
+func unreadable(err error) bool {
+	for _, passing := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, fs.ErrClosed} {
+		if errors.Is(err, passing) {
+			return false
+		}
+	}
+	_, ofHost := errors.AsType[*fs.PathError](err)
+	return ofHost || damaged(err)
+}
+
 // distrust takes an extent out of deduplication because of err, if that is a
 // damage. The caller holds no lock. That this fails is no error: the caller has
 // a worse one to report.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"golang.org/x/time/rate"
 
@@ -39,7 +40,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.cancel = cancel
 	if o.ReadOnly {
 		s.lookAtSegments(ctx)
-		s.logUnused()
+		if !s.unused.torn {
+			s.logUnused()
+		}
 		close(s.indexLoaded) // nothing is deduplicated
 		return s, nil
 	}
@@ -156,6 +159,9 @@ func (s *Store) lock() error {
 	lock, err := fsys.Lock(name)
 	if errors.Is(err, vfs.ErrLocked) {
 		return fmt.Errorf("%w (%s)", ErrLocked, name)
+	}
+	if errors.Is(err, syscall.EISDIR) || errors.Is(err, vfs.ErrNotFile) || errors.Is(err, fs.ErrNotExist) { // of a link
+		return fmt.Errorf("%w; nothing is in %s that is needed: remove what has that name", err, name)
 	}
 	if err != nil {
 		return err
@@ -366,7 +372,7 @@ func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) 
 		return err
 	}
 	s.recovered.Store(true)
-	return nil
+	return s.noteTorn(ctx, s.journal.Torn())
 }
 
 func (s *Store) journalOptions(first journal.LSN) journal.Options {

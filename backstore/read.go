@@ -149,7 +149,7 @@ func (s *Store) readTree(ctx context.Context, t tree, p []byte, off int64) error
 func (s *Store) readError(ctx context.Context, t tree, off int64, slot extent.Slot, err error) error {
 	id, _ := s.extents.Split(slot)
 	s.distrust(ctx, id, err)
-	if damaged(err) {
+	if unreadable(err) {
 		err = &CorruptError{Name: t.name(), Offset: off, Err: err}
 		s.noteDamage(t.name(), err)
 		return err

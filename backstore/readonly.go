@@ -60,6 +60,7 @@ func (s *Store) replayUndamaged(ctx context.Context, o journal.Options) error {
 		next++
 		return r.redo(rec)
 	})
+	err = errors.Join(err, s.noteTorn(ctx, found.Torn))
 	for _, d := range found.Damages {
 		s.noteDamage(d.File, errors.New(d.String()))
 	}

@@ -82,6 +82,8 @@ type unusedRecords struct {
 	more  int // changes that did not fit
 	found time.Time
 	names names
+	// torn: they are the tail that was not durable, which is no damage.
+	torn bool
 }
 
 // Unused returns what readable records of the journal change that the store did not
@@ -165,6 +167,24 @@ func (s *Store) logUnused() {
 	if more += max(len(list)-maxLoggedUnused, 0); more > 0 {
 		s.log.WithField("changes", more).Warn("more readable changes of the journal are not used")
 	}
+}
+
+// noteTorn lists the readable records from torn on, 0: there is none. They were not
+// durable, and what comes before them, or their data, is not there: a power cut leaves
+// that, and so does damage to what was written last.
+func (s *Store) noteTorn(ctx context.Context, torn journal.LSN) error {
+	if torn == 0 {
+		return nil
+	}
+	s.unused.torn = s.unused.n == 0
+	s.unused.begin(s.volumes)
+	err := journal.ReadTorn(ctx, s.journalOptions(torn), s.noteUnused)
+	if list, more := s.Unused(); err == nil && s.unused.torn {
+		s.log.WithField("changes", len(list)+more).WithField("record", torn).
+			Warn("the journal ends before this record, which was not durable when the store was left, or whose data was not: what it and later records changed is lost")
+		s.logUnused()
+	}
+	return err
 }
 
 // changesBehind says what records change that can be read behind the damage of a

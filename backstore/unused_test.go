@@ -3,6 +3,7 @@ package backstore
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -228,4 +229,103 @@ func TestUnusedRecords_join(t *testing.T) {
 	if list := u.list(); !slices.Equal(list, want) || u.n != 4 {
 		t.Errorf("%d: %v, want %v", u.n, lines(list), lines(want))
 	}
+}
+
+// TestUnused_Torn damages what was written last and not flushed, or the data of it. It
+// cannot be distinguished from a power cut, so the store opens as it was before, but
+// what is lost is said: in the log, and by a repair.
+func TestUnused_Torn(t *testing.T) {
+	ctx := context.Background()
+	for _, damaged := range []string{"record", "data"} {
+		t.Run(damaged, func(t *testing.T) {
+			d := newDisk()
+			s := d.open(t, BlockLength)
+			defer s.Close()
+			v := createVolume(t, s, "v", 1<<20)
+			if err := s.Flush(ctx); err != nil {
+				t.Fatal(err)
+			}
+			lost := randomBytes(1, 256<<10)
+			for i := range int64(3) { // too long to go into the record
+				if err := v.WriteAt(ctx, lost, i*256<<10); err != nil {
+					t.Fatal(err)
+				}
+				lost = randomBytes(uint64(i)+2, 256<<10)
+			}
+			if err := s.WriteOut(ctx); err != nil {
+				t.Fatal(err)
+			}
+			d = &disk{fs: d.fs.ProcessClone()}
+			damageFirstWrite(t, d, damaged)
+			o := d.options(Options{DedupUnit: BlockLength, CacheBytes: 4 << 20})
+			r, err := Repair(ctx, RepairOptions{Options: o, To: "/new"})
+			if err != nil || len(r.Unused) == 0 || r.LostBytes > 0 {
+				t.Fatalf("%+v, %v: want what is not used", r, err)
+			}
+			last := r.Unused[len(r.Unused)-1].Change
+			if last.What != "volume v" || last.Offset+last.Length != 3*256<<10 {
+				t.Errorf("not used: %s", lines(r.Unused))
+			}
+			log, hook := logtest.NewNullLogger()
+			o.Log = log.WithField("test", true)
+			again, err := Open(ctx, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer again.Close()
+			said := ""
+			for _, e := range hook.AllEntries() {
+				said += fmt.Sprintln(e.Message, e.Data)
+			}
+			if !strings.Contains(said, "the journal ends before this record") || !strings.Contains(said, "volume v") {
+				t.Errorf("the log does not say what is lost: %s", said)
+			}
+			if list, _ := again.Damage(); len(list) > 0 {
+				t.Errorf("it is no damage: %+v", list)
+			}
+			got := make([]byte, 3*256<<10)
+			if v, err := again.Volume("v"); err != nil || v.ReadAt(ctx, got, 0) != nil || !bytes.Equal(got, make([]byte, len(got))) {
+				t.Errorf("it is not as before the damage: %v", err)
+			}
+		})
+	}
+}
+
+// damageFirstWrite flips a bit in the record of the first write to volume v, or in its
+// data.
+func damageFirstWrite(t *testing.T, d *disk, what string) {
+	t.Helper()
+	find, in := randomBytes(1, 256<<10)[:BlockLength], "/store/segments"
+	if what == "record" {
+		// The fingerprint in the record of the first extent: what follows its header.
+		in = "/store/journal"
+		find = nil
+	}
+	for name, content := range files(t, d.fs, "/store") {
+		if filepath.Dir(name) != in {
+			continue
+		}
+		at := bytes.Index(content, find)
+		if find == nil {
+			at = longRecord(content)
+		}
+		if at >= 0 {
+			bad := bytes.Clone(content)
+			bad[at+100] ^= 1
+			put(t, d.fs, name, bad)
+			return
+		}
+	}
+	t.Fatalf("no file has the %s", what)
+}
+
+// longRecord returns the offset of the first record of a journal file with the length
+// of a write of 64 extents, -1 if there is none.
+func longRecord(content []byte) int {
+	for at := 4096; at+24 < len(content); at += 8 {
+		if n := binary.LittleEndian.Uint32(content[at+4:]); n > 64*36 && n < 64*40 {
+			return at
+		}
+	}
+	return -1
 }

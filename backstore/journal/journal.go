@@ -101,6 +101,7 @@ type Journal struct {
 	// syncing.
 	inherited func() error
 	replayed  LSN // the last replayed record
+	torn      LSN // see Torn
 	syncing   chan struct{}
 	io        chan struct{}
 	disk

@@ -111,7 +111,7 @@ func Open(ctx context.Context, o Options, replay func(Record) error) (*Journal, 
 		j.nextBytes = min(max(j.nextBytes, f.bytes), o.FileBytes)
 	}
 	at := cursor{lsn: s.end, encoded: encoded}
-	j.replayed = s.end
+	j.replayed, j.torn = s.end, s.torn
 	j.queue.start, j.queue.end = at, at
 	j.seq, j.files, j.written, j.settled = s.seq, s.chain, at, at
 	j.durable.Store(uint64(at.lsn))
@@ -172,7 +172,7 @@ func (s *survey) replay(ctx context.Context, o Options, replay func(Record) erro
 		last, err := w.run(ctx)
 		switch {
 		case cut:
-			s.end = last
+			s.end, s.torn = last, last+1
 		case err != nil:
 			return 0, fmt.Errorf("%s: %w", f.name, err)
 		case last+1 < limit:
@@ -277,6 +277,9 @@ type Contents struct {
 	// is the last valid record.
 	Mark, End LSN
 	Damages   []Damage
+	// Torn is the first record of the tail that does not count though valid records
+	// follow, or 0.
+	Torn LSN
 }
 
 // Read calls visit with each readable record from o.First on, in order, including those
@@ -293,7 +296,32 @@ func Read(ctx context.Context, o Options, visit func(Record) error) (Contents, e
 	if err != nil && !errors.Is(err, ErrCut) {
 		return Contents{}, fmt.Errorf("read journal: %w", err)
 	}
-	return Contents{Mark: s.mark, End: s.end, Damages: s.damage}, nil
+	return Contents{Mark: s.mark, End: s.end, Damages: s.damage, Torn: s.torn}, nil
+}
+
+// Torn returns the first record that did not count when the journal was opened, though
+// valid ones follow in its tail, or 0: a power cut keeps later records and loses earlier
+// ones, or their data. The records are there until they are truncated: see ReadTorn.
+func (j *Journal) Torn() LSN { return j.torn }
+
+// ReadTorn calls visit with each valid record from o.First on, in order, in the last file
+// of the journal, whether they count or not. It changes nothing.
+func ReadTorn(ctx context.Context, o Options, visit func(Record)) error {
+	o.setDefaults()
+	o.blind = true
+	s, err := newSurvey(ctx, o)
+	if err != nil || len(s.chain) == 0 {
+		return err
+	}
+	w := walk{o: o, f: s.chain[len(s.chain)-1], gap: func(LSN, LSN, string) {}}
+	w.record = func(r frame) error {
+		if !r.note && r.lsn >= o.First {
+			visit(Record{LSN: r.lsn, Payload: r.payload})
+		}
+		return nil
+	}
+	_, err = w.run(ctx)
+	return err
 }
 
 func (s *survey) visit(ctx context.Context, o Options, visit func(Record) error) error {
@@ -305,7 +333,7 @@ func (s *survey) visit(ctx context.Context, o Options, visit func(Record) error)
 			}
 			err := visit(Record{LSN: r.lsn, Payload: r.payload, Durable: s.durable(f.header, r.lsn)})
 			if errors.Is(err, ErrCut) && !s.durable(f.header, r.lsn) {
-				s.end = r.lsn - 1
+				s.end, s.torn = r.lsn-1, r.lsn
 			}
 			return err
 		}

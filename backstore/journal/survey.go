@@ -22,6 +22,7 @@ type survey struct {
 	seq    uint64           // the largest in any name or header
 	mark   LSN              // the last record known to be durable
 	end    LSN              // the last valid record
+	torn   LSN              // the first record of the tail that is bad though valid ones follow, or 0
 	strays map[string]stray // files not in the chain, by name
 	alone  map[string]bool  // names of files that must not be changed
 	damage []Damage
@@ -235,14 +236,14 @@ func (s *survey) tail(f file, gaps []Damage, end LSN) {
 	}
 	for _, g := range gaps {
 		if g.First > s.mark || f.header.version == 1 {
-			end = g.First - 1
+			end, s.torn = g.First-1, g.First
 			break
 		}
 		last := g.Last
 		g.Last = min(last, s.mark)
 		s.damage = append(s.damage, g)
 		if last > s.mark {
-			end = s.mark
+			end, s.torn = s.mark, s.mark+1
 			break
 		}
 	}

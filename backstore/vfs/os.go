@@ -44,8 +44,8 @@ func (osFS) MayChange(dir string) error {
 	return nil
 }
 
-// errNotFile: something else has the name of a file: a directory, a pipe, a device.
-var errNotFile = errors.New("it is not a regular file")
+// ErrNotFile: something else has the name of a file: a directory, a pipe, a device.
+var ErrNotFile = errors.New("it is not a regular file")
 
 // openOS opens a regular file. Nothing else is waited for (a pipe), read or written.
 func openOS(name string, flag int) (File, error) {
@@ -55,7 +55,7 @@ func openOS(name string, flag int) (File, error) {
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: name, Err: errNotFile}
+		err = &fs.PathError{Op: "open", Path: name, Err: ErrNotFile}
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
