@@ -80,7 +80,16 @@ func (s *Store) GetRecord(key []byte) ([]byte, error) {
 	if errors.Is(err, meta.ErrNotFound) {
 		return nil, fmt.Errorf("record %q: %w", key, ErrNotFound)
 	}
-	return value, err
+	return value, lostRecord(err)
+}
+
+// lostRecord adds what to do to the error of a record that is damaged: what needs it
+// cannot go on, and may be the whole server.
+func lostRecord(err error) error {
+	if !metadataDamage(err) {
+		return err
+	}
+	return fmt.Errorf("%w; odx store repair makes a store without what is lost, and says what that is", corrupt(err))
 }
 
 // ScanRecords calls fn with each record whose key begins with prefix, in the
@@ -92,7 +101,7 @@ func (s *Store) ScanRecords(prefix []byte, fn func(key, value []byte) error) err
 		err = s.tolerate("records", err)
 	}
 	if err != nil {
-		return err
+		return lostRecord(err)
 	}
 	for _, r := range recs {
 		if err := fn(r.Key, r.Value); err != nil {

@@ -20,6 +20,10 @@ func (m *repair) prepareSwap() error {
 	if err := m.fsys.MkdirAll(kept); err != nil {
 		return fmt.Errorf("what the repair replaces is to be kept in %s: %w; nothing was changed", kept, accessError(err))
 	}
+	name := filepath.Join(m.o.Dir, layout.SuperblockName)
+	if _, err := m.fsys.List(name); err == nil {
+		return fmt.Errorf("%w: %s is a directory, in whose place the superblock cannot be put: remove it; nothing was changed", ErrCorrupt, name)
+	}
 	return nil
 }
 

@@ -205,3 +205,22 @@ func TestRepair_SwapFails(t *testing.T) {
 		}
 	}
 }
+
+// TestRepair_SuperblockIsDirectory: what cannot be put in its place is found before a
+// repair in place has changed anything.
+func TestRepair_SuperblockIsDirectory(t *testing.T) {
+	m := makeDamageable(t)
+	delete(m.files, "/store/"+layout.SuperblockName)
+	d := m.on(t, m.files)
+	if err := d.fs.MkdirAll("/store/" + layout.SuperblockName); err != nil {
+		t.Fatal(err)
+	}
+	before := filesOf(t, d.fs)
+	_, err := Repair(context.Background(), RepairOptions{Options: m.options(d)})
+	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "/store/store is a directory") || !strings.Contains(err.Error(), "nothing was changed") {
+		t.Errorf("%v, want ErrCorrupt that names the directory", err)
+	}
+	if after := filesOf(t, d.fs); !maps.EqualFunc(before, after, bytes.Equal) {
+		t.Error("files were changed")
+	}
+}

@@ -307,6 +307,7 @@ func TestRepair_LostRecords(t *testing.T) {
 	if err != nil || r.Records == 0 || !strings.Contains(fmt.Sprint(r.Lost), "rlong2") {
 		t.Fatalf("%d records, %+v, %v", r.Records, r.Lost, err)
 	}
+	wantLostRecordsSaid(t, d.options(o))
 	rescued, err := Open(ctx, readOnly(d.options(o)))
 	if err != nil {
 		t.Fatal(err)
@@ -327,6 +328,23 @@ func TestRepair_LostRecords(t *testing.T) {
 		}
 		if err := s.Close(); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// wantLostRecordsSaid opens a store whose record long2 is lost: an error says so, and what
+// to do.
+func wantLostRecordsSaid(t *testing.T, o Options) {
+	t.Helper()
+	s, err := Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	_, err = s.GetRecord([]byte("long2"))
+	for _, err := range []error{err, s.ScanRecords([]byte("long"), func(_, _ []byte) error { return nil })} {
+		if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "rlong2") || !strings.Contains(err.Error(), "odx store repair") {
+			t.Errorf("%v, want ErrCorrupt that names the row and what to do", err)
 		}
 	}
 }
