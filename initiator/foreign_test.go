@@ -15,12 +15,13 @@ import (
 	"odx/initiator"
 	"odx/target/iscsi"
 	"odx/target/scsi"
+	"odx/target/scsi/sense"
 )
 
 // Additional sense codes that other targets refuse commands with.
 const (
-	invalidOpcode = scsi.ASCInvalidCommandOperationCode
-	invalidField  = scsi.ASCInvalidFieldInCDB
+	invalidOpcode = sense.ASCInvalidCommandOperationCode
+	invalidField  = sense.ASCInvalidFieldInCDB
 )
 
 // memory is a disk in memory.
@@ -66,7 +67,7 @@ type foreign struct {
 	page func(code byte, page []byte)
 	// refuse returns the condition that a command ends with: a status, and an
 	// additional sense code with CHECK CONDITION. GOOD lets it through.
-	refuse func(cdb []byte) (status byte, asc scsi.ASC)
+	refuse func(cdb []byte) (status byte, asc sense.ASC)
 
 	mu   sync.Mutex
 	same []int64 // blocks of the WRITE SAME commands that came
@@ -80,7 +81,7 @@ func (f *foreign) Prepare(t *scsi.Task) bool {
 			f.count(cdb, status)
 			t.Result = status
 			if asc != 0 {
-				t.SetSense(t.FormatSense(scsi.KeyIllegalRequest, asc))
+				t.SetSense(t.FormatSense(sense.KeyIllegalRequest, asc))
 			}
 			return true
 		}
@@ -170,8 +171,8 @@ func limitOf(blocks uint64) func(code byte, page []byte) {
 }
 
 func TestDisk_Zero(t *testing.T) {
-	refuseSame := func(asc scsi.ASC, above uint32) func(cdb []byte) (byte, scsi.ASC) {
-		return func(cdb []byte) (byte, scsi.ASC) {
+	refuseSame := func(asc sense.ASC, above uint32) func(cdb []byte) (byte, sense.ASC) {
+		return func(cdb []byte) (byte, sense.ASC) {
 			if cdb[0] == 0x93 && binary.BigEndian.Uint32(cdb[10:]) > above {
 				return 0x02, asc
 			}
@@ -237,7 +238,7 @@ func TestDisk_Zero(t *testing.T) {
 // Old targets know neither READ CAPACITY(16) nor SYNCHRONIZE CACHE(16), some no
 // VPD pages.
 func TestDisk_OldTarget(t *testing.T) {
-	f := &foreign{refuse: func(cdb []byte) (byte, scsi.ASC) {
+	f := &foreign{refuse: func(cdb []byte) (byte, sense.ASC) {
 		switch {
 		case cdb[0] == 0x9e, cdb[0] == 0x91, cdb[0] == 0x35:
 			return 0x02, invalidOpcode
@@ -260,7 +261,7 @@ func TestDisk_OldTarget(t *testing.T) {
 
 func TestDisk_Busy(t *testing.T) {
 	f := &foreign{}
-	f.refuse = func(cdb []byte) (byte, scsi.ASC) {
+	f.refuse = func(cdb []byte) (byte, sense.ASC) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		switch {

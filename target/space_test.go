@@ -14,7 +14,7 @@ import (
 
 	"odx/admin"
 	client "odx/initiator"
-	"odx/target/scsi"
+	"odx/target/scsi/sense"
 )
 
 // TestSoftThreshold: one warning each time that the use rises over the
@@ -93,7 +93,7 @@ func TestSoftThresholdReachesInitiators(t *testing.T) {
 	if line := <-said; !strings.Contains(line, "above the soft threshold") {
 		t.Errorf("warned with %q", line)
 	}
-	if asc := i.attention(); asc != scsi.ASCSoftThresholdReached {
+	if asc := i.attention(); asc != sense.ASCSoftThresholdReached {
 		t.Errorf("told %04x", int(asc))
 	}
 }
@@ -108,11 +108,11 @@ func TestLogSense_used_space(t *testing.T) {
 		c := session(t, s, "iqn.2026-11.example:host")
 		used := func() uint32 {
 			t.Helper()
-			sense := &client.Command{CDB: []byte{0x4D, 0, 0x0C, 0, 0, 0, 2, 0, 64, 0}, In: make([]byte, 64)}
-			if err := c.Do(t.Context(), sense); err != nil {
+			se := &client.Command{CDB: []byte{0x4D, 0, 0x0C, 0, 0, 0, 2, 0, 64, 0}, In: make([]byte, 64)}
+			if err := c.Do(t.Context(), se); err != nil {
 				t.Fatal(err)
 			}
-			return binary.BigEndian.Uint32(sense.In[8:])
+			return binary.BigEndian.Uint32(se.In[8:])
 		}
 		before := used()
 		p := make([]byte, 8<<20)

@@ -11,6 +11,7 @@ import (
 	"odx/blockdev"
 	"odx/target/bufpool"
 	"odx/target/scsi"
+	"odx/target/scsi/sense"
 )
 
 // initiator is an I_T nexus to one logical unit.
@@ -48,12 +49,12 @@ func (i *initiator) do(cdb []byte, in uint32) *scsi.Task {
 }
 
 // attention returns the additional sense code that TEST UNIT READY ends with.
-func (i *initiator) attention() scsi.ASC {
+func (i *initiator) attention() sense.ASC {
 	task := i.do(make([]byte, 6), 0)
 	if task.Result == scsi.StatusGood {
 		return 0
 	}
-	return scsi.ASC(binary.BigEndian.Uint16(task.Sense()[12:]))
+	return sense.ASC(binary.BigEndian.Uint16(task.Sense()[12:]))
 }
 
 // capacity returns the bytes that READ CAPACITY(16) reports.
@@ -73,7 +74,7 @@ func TestResizeInUse(t *testing.T) {
 	if err != nil || v.SizeBytes != 96<<20 {
 		t.Fatalf("got %+v, %v", v, err)
 	}
-	if asc := src.attention(); asc != scsi.ASCCapacityDataChanged {
+	if asc := src.attention(); asc != sense.ASCCapacityDataChanged {
 		t.Errorf("unit attention of its initiator: %04x", int(asc))
 	}
 	if got := src.capacity(); got != 96<<20 {
@@ -113,7 +114,7 @@ func TestSnapshotAsLUN(t *testing.T) {
 	write := append([]byte{0x2A}, make([]byte, 9)...) // WRITE(10)
 	write[8] = 1
 	task := i.do(write, 0)
-	if key := task.Sense()[2] & 0xF; task.Result != scsi.StatusCheckCondition || key != byte(scsi.KeyDataProtect) {
+	if key := task.Sense()[2] & 0xF; task.Result != scsi.StatusCheckCondition || key != byte(sense.KeyDataProtect) {
 		t.Errorf("a write ends with status %v, sense key %x", task.Result, key)
 	}
 	if lun := s.LUNs()[2]; !lun.ReadOnly {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"odx/target/scsi"
+	"odx/target/scsi/sense"
 )
 
 // executeExtendedCopy is EXTENDED COPY; parse decodes its parameter list (SPC-4 r37
@@ -16,9 +17,9 @@ func (u *logicalUnit) executeExtendedCopy(ctx context.Context, t *scsi.Task, nam
 		return nil
 	}
 	if parameterListLength(cdb) > maxParameterListLength {
-		sense := illegal(scsi.ASCParameterListLengthError)
-		u.manager.refuse(u.originOf(t, name), sense, errListTooLong)
-		return sense
+		se := illegal(sense.ASCParameterListLengthError)
+		u.manager.refuse(u.originOf(t, name), se, errListTooLong)
+		return se
 	}
 	list, err := parse(t.DataOut())
 	if err != nil {
@@ -35,9 +36,9 @@ func (u *logicalUnit) executeExtendedCopy(ctx context.Context, t *scsi.Task, nam
 	for _, r := range x.resolved {
 		switch {
 		case r.refused != nil:
-			sense := senseOf(u.lu, writeUsingSense, r.refused)
-			u.manager.refuse(op.origin, sense, r.refused)
-			return sense
+			se := senseOf(u.lu, writeUsingSense, r.refused)
+			u.manager.refuse(op.origin, se, r.refused)
+			return se
 		case r.reached != nil && r.reached.rod == nil:
 			op.uses = append(op.uses, use{r.reached.unit.lu, r.reached.nexus.ID})
 		}
@@ -51,9 +52,9 @@ func (u *logicalUnit) executeExtendedCopy(ctx context.Context, t *scsi.Task, nam
 	}
 	err = u.manager.execute(ctx, op, plan{background: list.immediate, work: x.run})
 	if err == nil && list.generateSense {
-		sense := scsi.NewSense(scsi.KeyCompleted, ascExtendedCopyInformation)
-		sense.CommandSpecific, sense.HasCommandSpecific = uint64(len(list.segments)), true
-		t.SetGoodSense(sense)
+		se := sense.New(sense.KeyCompleted, ascExtendedCopyInformation)
+		se.CommandSpecific, se.HasCommandSpecific = uint64(len(list.segments)), true
+		t.SetGoodSense(se)
 	}
 	return err
 }
@@ -128,12 +129,12 @@ func (x *extendedCopy) run(ctx context.Context, op *operation) (report, error) {
 
 // reportResidual sets in sense how many blocks of the destination the current segment
 // did not write, if it wrote any (SPC-4 r37 5.17.7.4).
-func (x *extendedCopy) reportResidual(op *operation, sense *scsi.SenseError) *scsi.SenseError {
+func (x *extendedCopy) reportResidual(op *operation, se *sense.Error) *sense.Error {
 	written, block := int64(op.progress.transferred.Load()-x.current.began), x.current.block
 	if written == 0 || block == 0 {
-		return sense
+		return se
 	}
-	return sense.WithInformation(uint64((x.current.length+block-1)/block - written/block))
+	return se.WithInformation(uint64((x.current.length+block-1)/block - written/block))
 }
 
 // expected estimates the bytes of all segments, for the progress.

@@ -7,6 +7,7 @@ import (
 
 	"odx/blockdev"
 	"odx/target/scsi"
+	"odx/target/scsi/sense"
 	"odx/tokens"
 )
 
@@ -368,31 +369,31 @@ func (b *testbed) failFrom(n int, method string, err error) {
 	})
 }
 
-func wantForwarded(t *testing.T, name string, sense, third []byte) {
+func wantForwarded(t *testing.T, name string, se, third []byte) {
 	t.Helper()
 	if third == nil {
-		if sense[8] != 0 || sense[9] != 0 || len(sense) != 18 {
-			t.Errorf("%s: sense of a third party % x", name, sense)
+		if se[8] != 0 || se[9] != 0 || len(se) != 18 {
+			t.Errorf("%s: sense of a third party % x", name, se)
 		}
 		return
 	}
-	at := int(sense[8+third[0]])
-	if at != 18 || sense[9-third[0]] != 0 || int(sense[7]) != len(sense)-8 || sense[at] != third[1] {
-		t.Errorf("%s: sense data % x", name, sense)
+	at := int(se[8+third[0]])
+	if at != 18 || se[9-third[0]] != 0 || int(se[7]) != len(se)-8 || se[at] != third[1] {
+		t.Errorf("%s: sense data % x", name, se)
 		return
 	}
-	if len(third) > 2 && !bytes.Equal([]byte{sense[at+3], sense[at+13], sense[at+14]}, third[2:]) {
-		t.Errorf("%s: forwarded sense % x, want % x", name, sense[at+1:], third[2:])
+	if len(third) > 2 && !bytes.Equal([]byte{se[at+3], se[at+13], se[at+14]}, third[2:]) {
+		t.Errorf("%s: forwarded sense % x, want % x", name, se[at+1:], third[2:])
 	}
 }
 
 // The same in descriptor format, as D_SENSE chooses it.
 func TestExtendedCopy_ForwardedSense(t *testing.T) {
-	sense := scsi.NewSense(scsi.KeyCopyAborted, 0x0D01)
-	sense.CommandSpecific, sense.HasCommandSpecific = 3, true
-	sense.Forwarded = &scsi.ForwardedSense{Status: scsi.StatusCheckCondition, Sense: scsi.NewSense(scsi.KeyDataProtect, 0x2700), Destination: true}
-	golden(t, "sense-third-party.hex", sense.AppendSense(nil, scsi.DescriptorSense))
-	golden(t, "sense-third-party-fixed.hex", sense.AppendSense(nil, scsi.FixedSense))
+	se := sense.New(sense.KeyCopyAborted, 0x0D01)
+	se.CommandSpecific, se.HasCommandSpecific = 3, true
+	se.Forwarded = &sense.Forwarded{Status: scsi.StatusCheckCondition, Sense: sense.New(sense.KeyDataProtect, 0x2700), Destination: true}
+	golden(t, "sense-third-party.hex", se.AppendSense(nil, sense.Descriptor))
+	golden(t, "sense-third-party-fixed.hex", se.AppendSense(nil, sense.Fixed))
 }
 
 // failSanitize leaves a logical unit as a sanitize operation that failed does.

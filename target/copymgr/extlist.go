@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"odx/target/scsi"
+	"odx/target/scsi/sense"
 )
 
 // Layout of the EXTENDED COPY parameter lists (SPC-4 r37 6.4, 6.5).
@@ -100,7 +101,7 @@ type listLengths struct {
 // parseLID1 decodes the parameter list of EXTENDED COPY(LID1).
 func parseLID1(p []byte) (*copyList, error) {
 	if len(p) < lid1HeaderLength {
-		return nil, illegal(scsi.ASCParameterListLengthError)
+		return nil, illegal(sense.ASCParameterListLengthError)
 	}
 	be := binary.BigEndian
 	l := &copyList{listID: uint32(p[0]), firstCSCD: 0}
@@ -109,7 +110,7 @@ func parseLID1(p []byte) (*copyList, error) {
 	}
 	segments, inline := be.Uint32(p[8:]), be.Uint32(p[12:])
 	if segments > maxDescriptorListLength {
-		return nil, illegal(scsi.ASCParameterListLengthError)
+		return nil, illegal(sense.ASCParameterListLengthError)
 	}
 	return l, l.parseDescriptors(p, listLengths{
 		lid1HeaderLength, int(be.Uint16(p[2:])), int(segments), int(min(inline, 1<<30)),
@@ -119,16 +120,16 @@ func parseLID1(p []byte) (*copyList, error) {
 // parseLID4 decodes the parameter list of EXTENDED COPY(LID4).
 func parseLID4(p []byte) (*copyList, error) {
 	if len(p) < lid4HeaderLength {
-		return nil, illegal(scsi.ASCParameterListLengthError)
+		return nil, illegal(sense.ASCParameterListLengthError)
 	}
 	be := binary.BigEndian
 	switch {
 	case p[0] != lid4ListFormat:
-		return nil, scsi.InvalidFieldInParameterList(0, scsi.WholeField)
+		return nil, sense.InvalidFieldInParameterList(0, sense.WholeField)
 	case be.Uint16(p[2:]) != cscdLength:
-		return nil, scsi.InvalidFieldInParameterList(2, scsi.WholeField)
+		return nil, sense.InvalidFieldInParameterList(2, sense.WholeField)
 	case p[16] != cscdTypeHeader:
-		return nil, scsi.InvalidFieldInParameterList(16, scsi.WholeField)
+		return nil, sense.InvalidFieldInParameterList(16, sense.WholeField)
 	}
 	const immed, gSense = 0x01, 0x02
 	l := &copyList{
@@ -140,7 +141,7 @@ func parseLID4(p []byte) (*copyList, error) {
 	}
 	if l.immediate && (l.generateSense || !l.identified) {
 		// The standard asks for this code although the bits are in the list.
-		return nil, illegal(scsi.ASCInvalidFieldInCDB)
+		return nil, illegal(sense.ASCInvalidFieldInCDB)
 	}
 	return l, l.parseDescriptors(p, listLengths{
 		lid4HeaderLength, int(be.Uint16(p[42:])), int(be.Uint16(p[44:])), int(be.Uint16(p[46:])),
@@ -153,7 +154,7 @@ func (l *copyList) parseUsage(b byte) error {
 	const usageReserved, usageNone = 1, 3
 	usage := b >> 3 & 3
 	if usage == usageReserved {
-		return scsi.InvalidFieldInParameterList(1, 4)
+		return sense.InvalidFieldInParameterList(1, 4)
 	}
 	if l.identified = usage != usageNone; !l.identified {
 		l.listID = 0
@@ -166,13 +167,13 @@ func (l *copyList) parseUsage(b byte) error {
 func (l *copyList) parseDescriptors(p []byte, n listLengths) error {
 	switch {
 	case n.cscds+n.segments > maxDescriptorListLength:
-		return illegal(scsi.ASCParameterListLengthError)
+		return illegal(sense.ASCParameterListLengthError)
 	case n.inline > maxInlineTokens:
 		return illegal(ascInlineDataLengthExceeded)
 	}
 	inline := n.header + n.cscds + n.segments
 	if inline+n.inline > len(p) {
-		return illegal(scsi.ASCParameterListLengthError)
+		return illegal(sense.ASCParameterListLengthError)
 	}
 	if err := l.parseCSCDs(p, n.header, n.cscds, p[inline:inline+n.inline]); err != nil {
 		return err
@@ -185,7 +186,7 @@ func (l *copyList) parseDescriptors(p []byte, n listLengths) error {
 	}
 	for i := range l.segments {
 		if s := &l.segments[i]; s.kind == segmentBlockToBlockHold && !l.identified {
-			return scsi.InvalidFieldInParameterList(s.at, scsi.WholeField) // held data could not be retrieved
+			return sense.InvalidFieldInParameterList(s.at, sense.WholeField) // held data could not be retrieved
 		}
 	}
 	return nil
@@ -196,7 +197,7 @@ func (l *copyList) parseCSCDs(p []byte, at, length int, inline []byte) error {
 		return illegal(ascTooManyTargetDescriptors)
 	}
 	if length%cscdLength != 0 {
-		return illegal(scsi.ASCParameterListLengthError)
+		return illegal(sense.ASCParameterListLengthError)
 	}
 	for end := at + length; at < end; at += cscdLength {
 		c, err := parseCSCD(p[at:at+cscdLength], at, inline)
@@ -217,16 +218,16 @@ func parseCSCD(d []byte, at int, inline []byte) (cscd, error) {
 	case cscdTypeROD:
 		return parseRODCSCD(d, at, inline)
 	}
-	sense := scsi.InvalidFieldInParameterList(at, scsi.WholeField)
-	sense.ASC = ascUnsupportedTargetDescriptor
-	return cscd{}, sense
+	se := sense.InvalidFieldInParameterList(at, sense.WholeField)
+	se.ASC = ascUnsupportedTargetDescriptor
+	return cscd{}, se
 }
 
 func parseIdentificationCSCD(d []byte, at int) (cscd, error) {
 	const maxDesignator = 20
 	n := int(d[7])
 	if n > maxDesignator {
-		return cscd{}, scsi.InvalidFieldInParameterList(at+7, scsi.WholeField)
+		return cscd{}, sense.InvalidFieldInParameterList(at+7, sense.WholeField)
 	}
 	c := cscd{at: at, deviceType: d[1] & 0x1F, designator: scsi.Designator{
 		CodeSet: d[4] & 0x0F, Association: d[5] >> 4 & 3, Type: d[5] & 0x0F,
@@ -272,13 +273,13 @@ func parseSegment(p []byte, at int) (segment, int, error) {
 	}
 	switch {
 	case length == 0:
-		sense := scsi.InvalidFieldInParameterList(at, scsi.WholeField)
-		sense.ASC = ascUnsupportedSegmentDescriptor
-		return segment{}, 0, sense
+		se := sense.InvalidFieldInParameterList(at, sense.WholeField)
+		se.ASC = ascUnsupportedSegmentDescriptor
+		return segment{}, 0, se
 	case len(d) < length:
-		return segment{}, 0, illegal(scsi.ASCParameterListLengthError)
+		return segment{}, 0, illegal(sense.ASCParameterListLengthError)
 	case int(be.Uint16(d[2:])) != length-4:
-		return segment{}, 0, scsi.InvalidFieldInParameterList(at+2, scsi.WholeField)
+		return segment{}, 0, sense.InvalidFieldInParameterList(at+2, sense.WholeField)
 	}
 	const cat, dc = 0x01, 0x02
 	s := segment{

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"odx/target/scsi"
+	"odx/target/scsi/sense"
 )
 
 // Operation codes and service actions of third-party copies (SPC-4 r37 tables
@@ -116,15 +117,15 @@ func commandName(table []scsi.Operation, cdb []byte) string {
 // refusedBefore counts a command that the logical unit ended before its execution. A
 // unit attention is not a refusal: the initiator sends the command again.
 func (u *logicalUnit) refusedBefore(t *scsi.Task, name string, err error) {
-	status, sense := u.lu.Status(err)
-	if sense != nil && sense.Key == scsi.KeyUnitAttention {
+	status, se := u.lu.Status(err)
+	if se != nil && se.Key == sense.KeyUnitAttention {
 		return
 	}
-	if sense == nil {
+	if se == nil {
 		u.manager.refuseStatus(u.originOf(t, name), status, err)
 		return
 	}
-	u.manager.refuse(u.originOf(t, name), sense, err)
+	u.manager.refuse(u.originOf(t, name), se, err)
 }
 
 // operationTable lists the commands with their CDB usage, by operation code and service

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"odx/target/scsi"
+	"odx/target/scsi/sense"
 	"odx/tokens"
 )
 
@@ -88,7 +88,7 @@ func TestReport_Layout(t *testing.T) {
 	short.conclude(nil, nil)
 	golden(t, "rrti-write-short.hex", short.receiveRODTokenInformation())
 
-	refused := report{steps: 1, units: unitsDestinationBlocks, serviceAction: 0x11, sense: scsi.InvalidFieldInParameterList(534, scsi.WholeField)}
+	refused := report{steps: 1, units: unitsDestinationBlocks, serviceAction: 0x11, sense: sense.InvalidFieldInParameterList(534, sense.WholeField)}
 	refused.conclude(nil, nil)
 	golden(t, "rrti-write-refused.hex", refused.receiveRODTokenInformation())
 	golden(t, "rcs-write-refused.hex", refused.receiveCopyStatusLID4())

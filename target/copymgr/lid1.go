@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 
-	"odx/target/scsi"
+	"odx/target/scsi/sense"
 )
 
 // receiveCopyStatusLID1 returns the parameter data of RECEIVE COPY STATUS(LID1)
@@ -48,7 +48,7 @@ func (r *report) failureDetails() []byte {
 	p := make([]byte, 60)
 	p[56] = r.completion
 	if r.sense != nil {
-		p = r.sense.AppendSense(p, scsi.FixedSense)
+		p = r.sense.AppendSense(p, sense.Fixed)
 		be.PutUint16(p[58:], uint16(len(p)-60))
 	}
 	be.PutUint32(p, uint32(len(p)-4))

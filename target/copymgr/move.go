@@ -7,7 +7,7 @@ import (
 
 	"odx/blockdev"
 	"odx/offload"
-	"odx/target/scsi"
+	"odx/target/scsi/sense"
 )
 
 // move copies the data of one segment.
@@ -36,7 +36,7 @@ func (m *move) ranges(s *segment, read, write uint64) (from, to blockdev.Range, 
 		limit = min(limit, uint64(m.source.unit.limits.maxSegment))
 	}
 	if max(read, write) > limit {
-		return from, to, &segmentError{asc: scsi.ASCInvalidFieldInParameterList, field: fieldSegmentCount, err: errTooLong}
+		return from, to, &segmentError{asc: sense.ASCInvalidFieldInParameterList, field: fieldSegmentCount, err: errTooLong}
 	}
 	from, ok := within(m.source, s.sourceLBA, uint64(s.sourceOffset), read)
 	if !ok {

@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"odx/target/scsi"
+	"odx/target/scsi/sense"
 )
 
 var errListTooLong = errors.New("parameter list exceeds the maximum length")
@@ -33,7 +34,7 @@ func (u *logicalUnit) tokenCommand(ctx context.Context, t *scsi.Task, name strin
 		return u.refuseStart(op, err)
 	}
 	if parameterListLength(cdb) > maxParameterListLength {
-		return u.refuseParameters(op, illegal(scsi.ASCParameterListLengthError), errListTooLong)
+		return u.refuseParameters(op, illegal(sense.ASCParameterListLengthError), errListTooLong)
 	}
 	p, err := parse(t)
 	if err != nil {
@@ -49,19 +50,19 @@ func (u *logicalUnit) refuseStart(op *operation, cause error) error {
 		u.manager.refuseStatus(op.origin, statusBusy, cause)
 		return scsi.ErrBusy
 	case errListFormat:
-		sense := illegal(scsi.ASCInvalidFieldInParameterList)
-		u.manager.refuse(op.origin, sense, cause)
-		return sense
+		se := illegal(sense.ASCInvalidFieldInParameterList)
+		u.manager.refuse(op.origin, se, cause)
+		return se
 	}
-	sense := illegal(ascOperationInProgress)
-	u.manager.refuse(op.origin, sense, cause)
-	return sense
+	se := illegal(ascOperationInProgress)
+	u.manager.refuse(op.origin, se, cause)
+	return se
 }
 
 // refuseParameters ends an operation before it has done anything.
-func (u *logicalUnit) refuseParameters(op *operation, sense *scsi.SenseError, cause error) error {
-	u.manager.finish(op, report{sense: sense}, cause, nil)
-	return sense
+func (u *logicalUnit) refuseParameters(op *operation, se *sense.Error, cause error) error {
+	u.manager.finish(op, report{sense: se}, cause, nil)
+	return se
 }
 
 // execute runs an operation: in the background it continues after the command's status;
@@ -85,7 +86,7 @@ func (op *operation) outcome() error {
 	switch {
 	case r.status == copyTerminated:
 		// The initiator has aborted the command itself and ignores its status.
-		return scsi.NewSense(scsi.KeyCopyAborted, ascCommandsClearedByDeviceServer)
+		return sense.New(sense.KeyCopyAborted, ascCommandsClearedByDeviceServer)
 	case r.completion == statusBusy:
 		return scsi.ErrBusy
 	case r.sense != nil:

@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"odx/blockdev"
-	"odx/target/scsi"
+	"odx/target/scsi/sense"
 	"odx/tokens"
 )
 
@@ -49,7 +49,7 @@ type writeUsingList struct {
 // parsePopulate decodes the parameter list of POPULATE TOKEN.
 func parsePopulate(p []byte, maxRanges int) (*populateList, error) {
 	if len(p) < populateHeaderLength {
-		return nil, scsi.NewSense(scsi.KeyIllegalRequest, scsi.ASCParameterListLengthError)
+		return nil, sense.New(sense.KeyIllegalRequest, sense.ASCParameterListLengthError)
 	}
 	be := binary.BigEndian
 	l := &populateList{
@@ -60,7 +60,7 @@ func parsePopulate(p []byte, maxRanges int) (*populateList, error) {
 	}
 	rangesLength := int(be.Uint16(p[14:]))
 	if int(be.Uint16(p))+2 < populateHeaderLength+max(rangesLength, rangeDescriptorLength) {
-		return nil, scsi.InvalidFieldInParameterList(0, scsi.WholeField)
+		return nil, sense.InvalidFieldInParameterList(0, sense.WholeField)
 	}
 	var err error
 	l.ranges, err = parseRanges(p, populateHeaderLength, rangesLength, maxRanges)
@@ -70,7 +70,7 @@ func parsePopulate(p []byte, maxRanges int) (*populateList, error) {
 // parseWriteUsing decodes the parameter list of WRITE USING TOKEN.
 func parseWriteUsing(p []byte, maxRanges int) (*writeUsingList, error) {
 	if len(p) < writeUsingHeaderLength {
-		return nil, scsi.NewSense(scsi.KeyIllegalRequest, scsi.ASCParameterListLengthError)
+		return nil, sense.New(sense.KeyIllegalRequest, sense.ASCParameterListLengthError)
 	}
 	be := binary.BigEndian
 	token := tokens.Token(p[16 : 16+tokens.TokenLength]) // a copy: p belongs to the command
@@ -83,7 +83,7 @@ func parseWriteUsing(p []byte, maxRanges int) (*writeUsingList, error) {
 	rangesLength := int(be.Uint16(p[534:]))
 	// Padding may follow the descriptors, as in POPULATE TOKEN.
 	if rangesLength >= rangeDescriptorLength && int(be.Uint16(p))+2 < writeUsingHeaderLength+rangesLength {
-		return nil, scsi.InvalidFieldInParameterList(0, scsi.WholeField)
+		return nil, sense.InvalidFieldInParameterList(0, sense.WholeField)
 	}
 	var err error
 	l.ranges, err = parseRanges(p, writeUsingHeaderLength, rangesLength, maxRanges)
@@ -95,11 +95,11 @@ func parseWriteUsing(p []byte, maxRanges int) (*writeUsingList, error) {
 // by its length is ignored, as the standard requires.
 func parseRanges(p []byte, offset, length, maxRanges int) ([]blockRange, error) {
 	if length < rangeDescriptorLength {
-		return nil, scsi.InvalidFieldInParameterList(offset-2, scsi.WholeField)
+		return nil, sense.InvalidFieldInParameterList(offset-2, sense.WholeField)
 	}
 	n := min(length, len(p)-offset) / rangeDescriptorLength
 	if n > maxRanges {
-		return nil, scsi.NewSense(scsi.KeyIllegalRequest, ascTooManySegmentDescriptors)
+		return nil, sense.New(sense.KeyIllegalRequest, ascTooManySegmentDescriptors)
 	}
 	ranges := make([]blockRange, n)
 	for i := range ranges {
@@ -128,18 +128,18 @@ func (u *logicalUnit) rangeLimits() rangeLimits {
 // the logical unit. It returns the sum of their lengths in blocks.
 func checkRanges(ranges []blockRange, most rangeLimits) (uint64, error) {
 	if at, ok := overlap(ranges); ok {
-		return 0, scsi.InvalidFieldInParameterList(at, scsi.WholeField)
+		return 0, sense.InvalidFieldInParameterList(at, sense.WholeField)
 	}
 	var total uint64
 	for _, r := range ranges {
 		// 4095 descriptors of 32 bits each cannot overflow 64 bits.
 		if total += uint64(r.blocks); total > most.total || r.blocks > most.longest {
-			return 0, scsi.InvalidFieldInParameterList(r.offset+8, scsi.WholeField)
+			return 0, sense.InvalidFieldInParameterList(r.offset+8, sense.WholeField)
 		}
 	}
 	for _, r := range ranges {
 		if r.lba > most.capacity || uint64(r.blocks) > most.capacity-r.lba {
-			return 0, scsi.NewSense(scsi.KeyIllegalRequest, scsi.ASCLBAOutOfRange)
+			return 0, sense.New(sense.KeyIllegalRequest, sense.ASCLBAOutOfRange)
 		}
 	}
 	return total, nil

@@ -11,6 +11,7 @@ import (
 
 	"odx/blockdev"
 	"odx/target/scsi"
+	"odx/target/scsi/sense"
 	"odx/tokens"
 )
 
@@ -217,7 +218,7 @@ func TestCheckRanges_MaximumTransferLength(t *testing.T) {
 			}
 			continue
 		}
-		if want := scsi.InvalidFieldInParameterList(tt.field, scsi.WholeField); fmt.Sprint(err) != fmt.Sprint(want) || err.(*scsi.SenseError).SenseKeySpecific != want.SenseKeySpecific {
+		if want := sense.InvalidFieldInParameterList(tt.field, sense.WholeField); fmt.Sprint(err) != fmt.Sprint(want) || err.(*sense.Error).SenseKeySpecific != want.SenseKeySpecific {
 			t.Errorf("%v: %v, want %v", tt.ranges, err, want)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"odx/target/scsi"
+	"odx/target/scsi/sense"
 )
 
 var (
@@ -182,7 +183,7 @@ func (u *logicalUnit) retrieveFinished(t *scsi.Task, name string, listID uint32)
 
 // refuseListID refuses a command for its list identifier.
 func (u *logicalUnit) refuseListID(t *scsi.Task, name string, cause error) error {
-	sense := scsi.InvalidFieldInCDB(fieldListIdentifier, scsi.WholeField)
-	u.manager.refuse(u.originOf(t, name), sense, cause)
-	return sense
+	se := sense.InvalidFieldInCDB(fieldListIdentifier, sense.WholeField)
+	u.manager.refuse(u.originOf(t, name), se, cause)
+	return se
 }

@@ -7,7 +7,7 @@ import (
 	"fmt"
 
 	"odx/offload"
-	"odx/target/scsi"
+	"odx/target/scsi/sense"
 	"odx/tokens"
 )
 
@@ -53,7 +53,7 @@ type rodCSCD struct {
 func parseRODCSCD(d []byte, at int, inline []byte) (cscd, error) {
 	be := binary.BigEndian
 	wrong := func(field int) (cscd, error) {
-		return cscd{}, scsi.InvalidFieldInParameterList(at+field, scsi.WholeField)
+		return cscd{}, sense.InvalidFieldInParameterList(at+field, sense.WholeField)
 	}
 	switch {
 	case be.Uint32(d[fieldRODCSCDType:]) != 0:

@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"odx/target/scsi"
+	"odx/target/scsi/sense"
 	"odx/tokens"
 )
 
@@ -34,8 +34,8 @@ func TestOperation_Run_Aborted(t *testing.T) {
 			if met == nil || op.report.status != copyTerminated {
 				t.Errorf("its work met %v, its status is %02Xh", met, op.report.status)
 			}
-			var sense *scsi.SenseError
-			if !background && !errors.As(err, &sense) || background && err != nil {
+			var se *sense.Error
+			if !background && !errors.As(err, &se) || background && err != nil {
 				t.Errorf("the command ended with %v", err)
 			}
 		})

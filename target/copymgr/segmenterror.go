@@ -3,7 +3,7 @@ package copymgr
 import (
 	"encoding/binary"
 
-	"odx/target/scsi"
+	"odx/target/scsi/sense"
 )
 
 // side identifies the logical unit of a segment that an error came from.
@@ -26,7 +26,7 @@ const (
 
 // segmentError is the failure of a segment.
 type segmentError struct {
-	asc   scsi.ASC
+	asc   sense.ASC
 	field int // in the segment descriptor; 0: none
 	// cscd is the offset in the parameter list of the CSCD descriptor of the
 	// unreachable logical unit; 0 for another error, or without a descriptor.
@@ -40,22 +40,22 @@ type segmentError struct {
 // COPY ABORTED with the segment's number, a pointer to the CSCD descriptor of the
 // failed logical unit, or else into the segment descriptor, and the status and sense
 // data of that logical unit.
-func (e *segmentError) sense(x *extendedCopy, s *segment) *scsi.SenseError {
+func (e *segmentError) sense(x *extendedCopy, s *segment) *sense.Error {
 	const sksv, segmentPointer = 0x80, 0x20
-	sense := scsi.NewSense(scsi.KeyCopyAborted, e.asc)
-	sense.CommandSpecific, sense.HasCommandSpecific = uint64(s.number), true
+	se := sense.New(sense.KeyCopyAborted, e.asc)
+	se.CommandSpecific, se.HasCommandSpecific = uint64(s.number), true
 	pointer, flags := e.field, byte(sksv|segmentPointer)
 	if at := e.failedCSCD(x, s); at > 0 {
 		pointer, flags = at, sksv
 	}
-	sense.SenseKeySpecific[0] = flags
-	binary.BigEndian.PutUint16(sense.SenseKeySpecific[1:], uint16(pointer))
+	se.SenseKeySpecific[0] = flags
+	binary.BigEndian.PutUint16(se.SenseKeySpecific[1:], uint16(pointer))
 	if e.third != neither {
 		status, third := x.unit.lu.Status(e.err)
-		sense.Forwarded = &scsi.ForwardedSense{Status: status, Sense: third, Destination: e.third == fromDestination}
+		se.Forwarded = &sense.Forwarded{Status: status, Sense: third, Destination: e.third == fromDestination}
 	}
-	sense.Err = e.err
-	return sense
+	se.Err = e.err
+	return se
 }
 
 // failedCSCD returns the offset in the parameter list of the descriptor of the failed

@@ -5,41 +5,42 @@ import (
 
 	"odx/blockdev"
 	"odx/target/scsi"
+	"odx/target/scsi/sense"
 	"odx/tokens"
 )
 
 // Additional sense codes of third-party copies (SPC-4 r37 annex F).
 const (
-	ascExtendedCopyInformation      scsi.ASC = 0x0020
-	ascUnreachableCopyTarget        scsi.ASC = 0x0804
-	ascThirdPartyDeviceFailure      scsi.ASC = 0x0D01
-	ascCopyTargetNotReachable       scsi.ASC = 0x0D02
-	ascIncorrectCopyTargetType      scsi.ASC = 0x0D03
-	ascTooManyTargetDescriptors     scsi.ASC = 0x2606
-	ascUnsupportedTargetDescriptor  scsi.ASC = 0x2607
-	ascUnsupportedSegmentDescriptor scsi.ASC = 0x2609
-	ascUnexpectedInexactSegment     scsi.ASC = 0x260A
-	ascInlineDataLengthExceeded     scsi.ASC = 0x260B
+	ascExtendedCopyInformation      sense.ASC = 0x0020
+	ascUnreachableCopyTarget        sense.ASC = 0x0804
+	ascThirdPartyDeviceFailure      sense.ASC = 0x0D01
+	ascCopyTargetNotReachable       sense.ASC = 0x0D02
+	ascIncorrectCopyTargetType      sense.ASC = 0x0D03
+	ascTooManyTargetDescriptors     sense.ASC = 0x2606
+	ascUnsupportedTargetDescriptor  sense.ASC = 0x2607
+	ascUnsupportedSegmentDescriptor sense.ASC = 0x2609
+	ascUnexpectedInexactSegment     sense.ASC = 0x260A
+	ascInlineDataLengthExceeded     sense.ASC = 0x260B
 
-	ascInvalidOperationForCopySourceOrDestination scsi.ASC = 0x260C
+	ascInvalidOperationForCopySourceOrDestination sense.ASC = 0x260C
 
-	ascNoAccessRights                scsi.ASC = 0x2002
-	ascOperationInProgress           scsi.ASC = 0x0016
-	ascTargetDataUnderrun            scsi.ASC = 0x0D04
-	ascTokenInvalid                  scsi.ASC = 0x2300 // cause not reportable
-	ascTokenUnsupportedType          scsi.ASC = 0x2301
-	ascTokenRemote                   scsi.ASC = 0x2302
-	ascTokenUnknown                  scsi.ASC = 0x2304
-	ascTokenCorrupt                  scsi.ASC = 0x2305
-	ascTokenRevoked                  scsi.ASC = 0x2306
-	ascTokenExpired                  scsi.ASC = 0x2307
-	ascTokenCancelled                scsi.ASC = 0x2308
-	ascTokenDeleted                  scsi.ASC = 0x2309
-	ascTokenInvalidLength            scsi.ASC = 0x230A
-	ascTooManySegmentDescriptors     scsi.ASC = 0x2608
-	ascCommandsClearedByDeviceServer scsi.ASC = 0x2F02
-	ascInsufficientRODResources      scsi.ASC = 0x550C
-	ascInsufficientRODTokens         scsi.ASC = 0x550D
+	ascNoAccessRights                sense.ASC = 0x2002
+	ascOperationInProgress           sense.ASC = 0x0016
+	ascTargetDataUnderrun            sense.ASC = 0x0D04
+	ascTokenInvalid                  sense.ASC = 0x2300 // cause not reportable
+	ascTokenUnsupportedType          sense.ASC = 0x2301
+	ascTokenRemote                   sense.ASC = 0x2302
+	ascTokenUnknown                  sense.ASC = 0x2304
+	ascTokenCorrupt                  sense.ASC = 0x2305
+	ascTokenRevoked                  sense.ASC = 0x2306
+	ascTokenExpired                  sense.ASC = 0x2307
+	ascTokenCancelled                sense.ASC = 0x2308
+	ascTokenDeleted                  sense.ASC = 0x2309
+	ascTokenInvalidLength            sense.ASC = 0x230A
+	ascTooManySegmentDescriptors     sense.ASC = 0x2608
+	ascCommandsClearedByDeviceServer sense.ASC = 0x2F02
+	ascInsufficientRODResources      sense.ASC = 0x550C
+	ascInsufficientRODTokens         sense.ASC = 0x550D
 )
 
 // Offsets of the fields for field pointers.
@@ -53,21 +54,21 @@ const (
 // data.
 type senseRow struct {
 	err   error
-	sense *scsi.SenseError
+	sense *sense.Error
 }
 
 // illegal returns sense data with key ILLEGAL REQUEST.
-func illegal(asc scsi.ASC) *scsi.SenseError { return scsi.NewSense(scsi.KeyIllegalRequest, asc) }
+func illegal(asc sense.ASC) *sense.Error { return sense.New(sense.KeyIllegalRequest, asc) }
 
 // populateSense has the errors of OffloadRead.
 var populateSense = []senseRow{
 	{errRule, illegal(ascNoAccessRights)},
-	{tokens.ErrTimeout, scsi.InvalidFieldInParameterList(fieldInactivityTimeout, scsi.WholeField)},
-	{tokens.ErrUnsupportedType, scsi.InvalidFieldInParameterList(fieldRODType, scsi.WholeField)},
+	{tokens.ErrTimeout, sense.InvalidFieldInParameterList(fieldInactivityTimeout, sense.WholeField)},
+	{tokens.ErrUnsupportedType, sense.InvalidFieldInParameterList(fieldRODType, sense.WholeField)},
 	{tokens.ErrNoResources, illegal(ascInsufficientRODTokens)},
 	{blockdev.ErrNoSpace, illegal(ascInsufficientRODResources)},
-	{blockdev.ErrRange, illegal(scsi.ASCLBAOutOfRange)},
-	{tokens.ErrTooLong, illegal(scsi.ASCInvalidFieldInParameterList)},
+	{blockdev.ErrRange, illegal(sense.ASCLBAOutOfRange)},
+	{tokens.ErrTooLong, illegal(sense.ASCInvalidFieldInParameterList)},
 	{tokens.ErrUnmapped, illegal(ascInsufficientRODResources)},
 }
 
@@ -84,13 +85,13 @@ var writeUsingSense = []senseRow{
 	{tokens.ErrDeleted, illegal(ascTokenDeleted)},
 	{tokens.ErrUnknown, illegal(ascTokenUnknown)},
 	{tokens.ErrAccess, illegal(ascTokenInvalid)},
-	{tokens.ErrOffset, scsi.InvalidFieldInParameterList(fieldOffsetIntoROD, scsi.WholeField)},
-	{blockdev.ErrRange, illegal(scsi.ASCLBAOutOfRange)},
+	{tokens.ErrOffset, sense.InvalidFieldInParameterList(fieldOffsetIntoROD, sense.WholeField)},
+	{blockdev.ErrRange, illegal(sense.ASCLBAOutOfRange)},
 }
 
 // senseOf looks up err in rows, and then among the errors of all commands of the
 // logical unit.
-func senseOf(lu *scsi.LogicalUnit, rows []senseRow, err error) *scsi.SenseError {
+func senseOf(lu *scsi.LogicalUnit, rows []senseRow, err error) *sense.Error {
 	for _, row := range rows {
 		if errors.Is(err, row.err) {
 			return row.sense
@@ -101,10 +102,10 @@ func senseOf(lu *scsi.LogicalUnit, rows []senseRow, err error) *scsi.SenseError 
 
 // underrun returns the sense data of a copy that ended early after count blocks (SBC-3
 // 4.28.2). Windows continues from there.
-func underrun(count uint64) *scsi.SenseError {
-	key := scsi.KeyCopyAborted
+func underrun(count uint64) *sense.Error {
+	key := sense.KeyCopyAborted
 	if count == 0 {
-		key = scsi.KeyIllegalRequest
+		key = sense.KeyIllegalRequest
 	}
-	return scsi.NewSense(key, ascTargetDataUnderrun).WithInformation(count)
+	return sense.New(key, ascTargetDataUnderrun).WithInformation(count)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"odx/target/scsi"
+	"odx/target/scsi/sense"
 )
 
 // Stats counts copy commands since the creation of the copy manager.
@@ -68,11 +69,11 @@ func (m *Manager) Stats() Stats {
 }
 
 // refuse counts a command that ends with sense and logs the cause.
-func (m *Manager) refuse(o origin, sense *scsi.SenseError, cause error) {
+func (m *Manager) refuse(o origin, se *sense.Error, cause error) {
 	if cause == nil {
-		cause = sense
+		cause = se
 	}
-	m.countRefusal(o, sense.ASC.String(), Refusal{Sense: fmt.Sprintf("%v, %v", sense.Key, sense.ASC), Reason: cause.Error()})
+	m.countRefusal(o, se.ASC.String(), Refusal{Sense: fmt.Sprintf("%v, %v", se.Key, se.ASC), Reason: cause.Error()})
 }
 
 // refuseStatus is refuse for a command that ends with a status without sense data.

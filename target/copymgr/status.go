@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"odx/blockdev"
-	"odx/target/scsi"
+	"odx/target/scsi/sense"
 	"odx/tokens"
 )
 
@@ -45,7 +45,7 @@ type report struct {
 	serviceAction byte
 	status        byte // COPY OPERATION STATUS
 	completion    byte // EXTENDED COPY COMPLETION STATUS
-	sense         *scsi.SenseError
+	sense         *sense.Error
 	units         byte   // TRANSFER COUNT UNITS
 	transferCount uint64 // in units, contiguous from the start
 	steps         uint16 // OPERATION COUNTER
@@ -152,7 +152,7 @@ func (r *report) header() []byte {
 	be.PutUint64(p[16:], r.transferCount)
 	be.PutUint16(p[24:], r.segments)
 	if r.sense != nil {
-		p = r.sense.AppendSense(p, scsi.FixedSense)
+		p = r.sense.AppendSense(p, sense.Fixed)
 		p[14] = byte(len(p) - statusHeaderLength)
 		for len(p)%4 != 0 {
 			p = append(p, 0)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"odx/target/scsi"
+	"odx/target/scsi/sense"
 )
 
 // Status codes (SAM-5 5.3.1) that the transport itself returns.
@@ -222,15 +223,15 @@ func (t *task) response(dataSN uint32, flag byte, count uint32) *outPDU {
 	p.bhs[1] |= flag
 	p.put32(36, dataSN+t.out.r2tSN)
 	p.put32(44, count)
-	sense := t.st.Sense()
+	se := t.st.Sense()
 	p.bhs[3] = t.st.Result
 	if t.failure != nil {
 		p.bhs[3] = statusCheckCondition
-		sense = t.st.FormatSense(scsi.SenseKey(t.failure.key), scsi.ASC(t.failure.asc)<<8|scsi.ASC(t.failure.ascq))
+		se = t.st.FormatSense(sense.Key(t.failure.key), sense.ASC(t.failure.asc)<<8|sense.ASC(t.failure.ascq))
 	}
-	if (p.bhs[3] == statusCheckCondition || p.bhs[3] == statusGood) && len(sense) > 0 {
-		binary.BigEndian.PutUint16(p.small[:], uint16(len(sense)))
-		n := copy(p.small[2:], sense)
+	if (p.bhs[3] == statusCheckCondition || p.bhs[3] == statusGood) && len(se) > 0 {
+		binary.BigEndian.PutUint16(p.small[:], uint16(len(se)))
+		n := copy(p.small[2:], se)
 		p.data = p.small[:2+n]
 	}
 	return p

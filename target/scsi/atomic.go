@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"odx/blockdev"
+	"odx/target/scsi/sense"
 )
 
 // opORWrite is ORWRITE(16).
@@ -83,7 +84,7 @@ func (lu *LogicalUnit) atomicUnit() uint32 { return blockdev.BlockLength >> lu.b
 func prepareWriteAtomic(t *Task) error {
 	cdb, lu := t.CDB(), t.LU
 	if cdb[1]&0xE0 != 0 { // WRPROTECT
-		return InvalidFieldInCDB(1, 7)
+		return sense.InvalidFieldInCDB(1, 7)
 	}
 	lba, blocks := binary.BigEndian.Uint64(cdb[2:]), uint64(binary.BigEndian.Uint16(cdb[12:]))
 	if err := lu.checkRange(lba, blocks); err != nil {
@@ -92,11 +93,11 @@ func prepareWriteAtomic(t *Task) error {
 	unit := uint64(lu.atomicUnit())
 	switch {
 	case binary.BigEndian.Uint16(cdb[10:]) != 0:
-		return InvalidFieldInCDB(10, 7)
+		return sense.InvalidFieldInCDB(10, 7)
 	case blocks > uint64(lu.maximumAtomicTransfer()) || blocks%unit != 0:
-		return InvalidFieldInCDB(12, 7)
+		return sense.InvalidFieldInCDB(12, 7)
 	case lba%unit != 0:
-		return InvalidFieldInCDB(2, 7)
+		return sense.InvalidFieldInCDB(2, 7)
 	}
 	t.Offset, t.TL = lba<<lu.blockShift, uint32(blocks<<lu.blockShift)
 	t.Wanted = t.TL

@@ -9,6 +9,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/target/scsi/sense"
 )
 
 // writeAtomicCDB is WRITE ATOMIC(16).
@@ -37,9 +38,9 @@ func TestORWrite(t *testing.T) {
 	if f.vol.flushes.Load() != 1 {
 		t.Error("FUA did not flush")
 	}
-	f.do(cdb16(opORWrite, 0x20, 0, 1), make([]byte, 512)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB) // ORPROTECT
-	f.do(cdb16(opORWrite, 0, testBlocks-1, 2), make([]byte, 1024)).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
-	f.do(cdb16(opORWrite, 0, 0, 2), make([]byte, 512)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCommandIU)
+	f.do(cdb16(opORWrite, 0x20, 0, 1), make([]byte, 512)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB) // ORPROTECT
+	f.do(cdb16(opORWrite, 0, testBlocks-1, 2), make([]byte, 1024)).wantSense(t, sense.KeyIllegalRequest, sense.ASCLBAOutOfRange)
+	f.do(cdb16(opORWrite, 0, 0, 2), make([]byte, 512)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCommandIU)
 }
 
 // A long ORWRITE that begins inside a block of the store goes in steps that cover
@@ -78,24 +79,24 @@ func TestWriteAtomic(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		cdb  []byte
-		want ASC
+		want sense.ASC
 	}{
-		"WRPROTECT":               {writeAtomicCDB(0x20, 0, 0, 8), ASCInvalidFieldInCDB},
-		"boundary":                {writeAtomicCDB(0, 0, 8, 8), ASCInvalidFieldInCDB},
-		"longer than the maximum": {writeAtomicCDB(0, 0, 0, maximum+8), ASCInvalidFieldInCDB},
-		"length not a multiple":   {writeAtomicCDB(0, 0, 0, 9), ASCInvalidFieldInCDB},
-		"address not a multiple":  {writeAtomicCDB(0, 4, 0, 8), ASCInvalidFieldInCDB},
-		"beyond the end":          {writeAtomicCDB(0, testBlocks-8, 0, 16), ASCLBAOutOfRange},
-		"far beyond the end":      {writeAtomicCDB(0, 1<<63, 0, 65535), ASCLBAOutOfRange},
-		"empty, beyond the end":   {writeAtomicCDB(0, testBlocks+8, 0, 0), ASCLBAOutOfRange},
+		"WRPROTECT":               {writeAtomicCDB(0x20, 0, 0, 8), sense.ASCInvalidFieldInCDB},
+		"boundary":                {writeAtomicCDB(0, 0, 8, 8), sense.ASCInvalidFieldInCDB},
+		"longer than the maximum": {writeAtomicCDB(0, 0, 0, maximum+8), sense.ASCInvalidFieldInCDB},
+		"length not a multiple":   {writeAtomicCDB(0, 0, 0, 9), sense.ASCInvalidFieldInCDB},
+		"address not a multiple":  {writeAtomicCDB(0, 4, 0, 8), sense.ASCInvalidFieldInCDB},
+		"beyond the end":          {writeAtomicCDB(0, testBlocks-8, 0, 16), sense.ASCLBAOutOfRange},
+		"far beyond the end":      {writeAtomicCDB(0, 1<<63, 0, 65535), sense.ASCLBAOutOfRange},
+		"empty, beyond the end":   {writeAtomicCDB(0, testBlocks+8, 0, 0), sense.ASCLBAOutOfRange},
 	} {
 		t.Run(name, func(t *testing.T) {
 			blocks := binary.BigEndian.Uint16(tt.cdb[12:])
-			f.do(tt.cdb, make([]byte, int(blocks)*512)).wantSense(t, KeyIllegalRequest, tt.want)
+			f.do(tt.cdb, make([]byte, int(blocks)*512)).wantSense(t, sense.KeyIllegalRequest, tt.want)
 		})
 	}
 	// Nothing is written of a command whose data is not all there.
-	f.do(writeAtomicCDB(0, 8, 0, 16), make([]byte, 4096)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCommandIU)
+	f.do(writeAtomicCDB(0, 8, 0, 16), make([]byte, 4096)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCommandIU)
 	if !bytes.Equal(f.vol.data[4096:][:4096], data[:4096]) {
 		t.Error("a part of the data was written")
 	}
@@ -104,7 +105,7 @@ func TestWriteAtomic(t *testing.T) {
 func TestConditionalCommands_NotSupported(t *testing.T) {
 	f := newFixture(t, func(c *LUConfig) { c.Volume = plainVolume{c.Volume} })
 	for _, cdb := range [][]byte{cdb16(opORWrite, 0, 0, 1), writeAtomicCDB(0, 0, 0, 8), compareAndWriteCDB(0, 0, 1)} {
-		f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
+		f.do(cdb, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
 		wantHex(t, f.good(rsocCDB(1, cdb[0], 0, 255), nil), "00 01 0000")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"odx/target/scsi/reserve"
+	"odx/target/scsi/sense"
 )
 
 // A new nexus gets POWER ON once; a returning one gets I_T NEXUS LOSS, until
@@ -13,7 +14,7 @@ func TestUnitAttention_ReturningNexus(t *testing.T) {
 	id := f.b.ID
 	f.target.Detach(f.b)
 	f.b = f.target.Attach(id)
-	f.on(f.b, testUnitReady).wantSense(t, KeyUnitAttention, ASCITNexusLossOccurred)
+	f.on(f.b, testUnitReady).wantSense(t, sense.KeyUnitAttention, sense.ASCITNexusLossOccurred)
 	f.on(f.b, testUnitReady).wantStatus(t, good)
 	f.target.Detach(f.b)
 	f.target.Detach(f.b) // no second loss
@@ -26,38 +27,38 @@ func TestUnitAttention_ReturningNexus(t *testing.T) {
 	if n := len(f.target.lost.known); n > maxLostNexuses {
 		t.Errorf("%d lost nexuses are remembered", n)
 	}
-	f.on(f.target.Attach(id), testUnitReady).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
+	f.on(f.target.Attach(id), testUnitReady).wantSense(t, sense.KeyUnitAttention, sense.ASCPowerOnOrReset)
 }
 
 // A reset explains what was pending before it (SAM-5 5.14.1).
 func TestUnitAttention_ResetsFirst(t *testing.T) {
 	f := newPRFixture(t)
-	f.lu.establish(ASCModeParametersChanged, nil)
-	f.lu.establish(ASCReservationsReleased, nil)
+	f.lu.establish(sense.ASCModeParametersChanged, nil)
+	f.lu.establish(sense.ASCReservationsReleased, nil)
 	f.target.ResetLU(f.b, [8]byte{})
-	f.lu.establish(ASCCapacityDataChanged, nil)
-	f.lu.establish(ASCITNexusLossOccurred, nil)
-	f.wantAttentions(f.a, ASCBusDeviceResetFunction, ASCITNexusLossOccurred,
-		ASCModeParametersChanged, ASCReservationsReleased, ASCCapacityDataChanged)
+	f.lu.establish(sense.ASCCapacityDataChanged, nil)
+	f.lu.establish(sense.ASCITNexusLossOccurred, nil)
+	f.wantAttentions(f.a, sense.ASCBusDeviceResetFunction, sense.ASCITNexusLossOccurred,
+		sense.ASCModeParametersChanged, sense.ASCReservationsReleased, sense.ASCCapacityDataChanged)
 }
 
 // INQUIRY and REPORT LUNS leave unit attentions pending, REQUEST SENSE returns one, any
 // other command ends with one and is not run (SAM-5 5.14, SPC-4 r37 6.39).
 func TestUnitAttention_ExemptCommands(t *testing.T) {
 	events := map[string]struct {
-		asc  ASC
+		asc  sense.ASC
 		make func(f *prFixture)
 	}{
-		"capacity":        {ASCCapacityDataChanged, func(f *prFixture) { f.vol.data = append(f.vol.data, make([]byte, 512)...); f.lu.Resized() }},
-		"mode parameters": {ASCModeParametersChanged, func(f *prFixture) { f.good(modeSelect6(cachingPage(0)), cachingPage(0)) }},
-		"LU reset":        {ASCBusDeviceResetFunction, func(f *prFixture) { f.target.ResetLU(f.a, [8]byte{}) }},
-		"tasks cleared":   {ASCCommandsClearedByOther, func(f *prFixture) { f.target.TasksAborted(f.a, [8]byte{}) }},
-		"reservation": {ASCReservationsPreempted, func(f *prFixture) {
+		"capacity":        {sense.ASCCapacityDataChanged, func(f *prFixture) { f.vol.data = append(f.vol.data, make([]byte, 512)...); f.lu.Resized() }},
+		"mode parameters": {sense.ASCModeParametersChanged, func(f *prFixture) { f.good(modeSelect6(cachingPage(0)), cachingPage(0)) }},
+		"LU reset":        {sense.ASCBusDeviceResetFunction, func(f *prFixture) { f.target.ResetLU(f.a, [8]byte{}) }},
+		"tasks cleared":   {sense.ASCCommandsClearedByOther, func(f *prFixture) { f.target.TasksAborted(f.a, [8]byte{}) }},
+		"reservation": {sense.ASCReservationsPreempted, func(f *prFixture) {
 			f.registerAll()
 			f.must(f.a, reserve.Clear, 0, 0x0A, 0)
 		}},
-		"port groups": {ASCAsymmetricAccessStateChanged, func(f *prFixture) { f.setTPG(f.a, byte(ActiveNonOptimized), 0, 0, 1) }},
-		"LUN inventory": {ASCReportedLUNsDataChanged, func(f *prFixture) {
+		"port groups": {sense.ASCAsymmetricAccessStateChanged, func(f *prFixture) { f.setTPG(f.a, byte(ActiveNonOptimized), 0, 0, 1) }},
+		"LUN inventory": {sense.ASCReportedLUNsDataChanged, func(f *prFixture) {
 			if err := f.target.AddLU(5, newViewedLU(f.t.(*testing.T), 5)); err != nil {
 				f.t.Fatal(err)
 			}
@@ -68,14 +69,14 @@ func TestUnitAttention_ExemptCommands(t *testing.T) {
 			f := newPRFixture(t)
 			e.make(f)
 			f.on(f.b, inquiryCDB(0, 0, 96)).wantStatus(t, good)
-			if e.asc != ASCReportedLUNsDataChanged { // REPORT LUNS itself delivers that condition
+			if e.asc != sense.ASCReportedLUNsDataChanged { // REPORT LUNS itself delivers that condition
 				f.on(f.b, reportLUNsCDB(0, 96)).wantStatus(t, good)
 			}
-			f.on(f.b, testUnitReady).wantSense(t, KeyUnitAttention, e.asc)
+			f.on(f.b, testUnitReady).wantSense(t, sense.KeyUnitAttention, e.asc)
 			f.on(f.b, testUnitReady).wantStatus(t, good)
 
 			d := f.on(f.c, requestSense).data
-			if key, asc := decodeSense(t, d); key != KeyUnitAttention || asc != e.asc {
+			if key, asc := decodeSense(t, d); key != sense.KeyUnitAttention || asc != e.asc {
 				t.Errorf("REQUEST SENSE returns %s, %s", key, asc)
 			}
 			f.on(f.c, testUnitReady).wantStatus(t, good)
@@ -90,13 +91,13 @@ func TestTarget_Replaced(t *testing.T) {
 	f.target.Replaced(0)
 	id := NexusID{InitiatorName: "iqn.2026-11.example.initiator:b", TargetName: f.target.Name(), TargetPortalGroupTag: 1}
 	f.target.Detach(f.target.Attach(id)) // without a command
-	for _, want := range [][]ASC{
-		{ASCITNexusLossOccurred, ASCInquiryDataChanged, ASCReportedLUNsDataChanged},
-		{ASCITNexusLossOccurred},
+	for _, want := range [][]sense.ASC{
+		{sense.ASCITNexusLossOccurred, sense.ASCInquiryDataChanged, sense.ASCReportedLUNsDataChanged},
+		{sense.ASCITNexusLossOccurred},
 	} {
 		n := f.target.Attach(id)
 		for _, asc := range want {
-			f.on(n, testUnitReady).wantSense(t, KeyUnitAttention, asc)
+			f.on(n, testUnitReady).wantSense(t, sense.KeyUnitAttention, asc)
 		}
 		f.on(n, testUnitReady).wantStatus(t, StatusGood)
 		f.target.Detach(n)
@@ -125,13 +126,13 @@ func TestTarget_KeepSightings(t *testing.T) {
 			}
 			f.target.KeepSightings(s)
 			n := f.target.Attach(NexusID{InitiatorName: "iqn.2026-11.example.initiator:b"})
-			f.on(n, testUnitReady).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
+			f.on(n, testUnitReady).wantSense(t, sense.KeyUnitAttention, sense.ASCPowerOnOrReset)
 			if name == "another" {
 				if len(s.now) > 0 {
 					t.Error("recorded before the notification")
 				}
-				f.on(n, testUnitReady).wantSense(t, KeyUnitAttention, ASCInquiryDataChanged)
-				f.on(n, testUnitReady).wantSense(t, KeyUnitAttention, ASCReportedLUNsDataChanged)
+				f.on(n, testUnitReady).wantSense(t, sense.KeyUnitAttention, sense.ASCInquiryDataChanged)
+				f.on(n, testUnitReady).wantSense(t, sense.KeyUnitAttention, sense.ASCReportedLUNsDataChanged)
 			}
 			f.on(n, testUnitReady).wantStatus(t, StatusGood)
 			if got, ok := s.now[0]; !ok || got != f.lu.ID() {

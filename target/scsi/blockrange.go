@@ -1,6 +1,10 @@
 package scsi
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"odx/target/scsi/sense"
+)
 
 // blockRange is the LBA and the transfer length of a block command.
 type blockRange struct {
@@ -34,7 +38,7 @@ func rangeOf(cdb []byte) blockRange {
 func (lu *LogicalUnit) checkRange(lba, blocks uint64) error {
 	capacity := lu.Blocks()
 	if lba > capacity || blocks > capacity-lba {
-		return NewSense(KeyIllegalRequest, ASCLBAOutOfRange)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCLBAOutOfRange)
 	}
 	return nil
 }
@@ -45,14 +49,14 @@ func (t *Task) checkTransfer() error {
 	cdb := t.CDB()
 	lu := t.LU
 	if cdb[0]>>5 != 0 && cdb[1]&0xE0 != 0 { // RDPROTECT, WRPROTECT, VRPROTECT: no protection information
-		return InvalidFieldInCDB(1, 7)
+		return sense.InvalidFieldInCDB(1, 7)
 	}
 	r := rangeOf(cdb)
 	if err := lu.checkRange(r.lba, r.blocks); err != nil {
 		return err
 	}
 	if r.blocks > uint64(lu.MaximumTransferLength()) {
-		return InvalidFieldInCDB(r.lengthField, 7)
+		return sense.InvalidFieldInCDB(r.lengthField, 7)
 	}
 	t.Offset = r.lba << lu.blockShift
 	t.TL = uint32(r.blocks << lu.blockShift)

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"odx/blockdev"
+	"odx/target/scsi/sense"
 )
 
 // synchronizeIMMED requests status before the flush has completed.
@@ -26,7 +27,7 @@ func (lu *LogicalUnit) finishWrite(ctx context.Context, cdb []byte) error {
 func prepareSynchronizeCache(t *Task) error {
 	r := rangeOf(t.CDB())
 	if r.blocks == 0 && r.lba >= t.LU.Blocks() {
-		return NewSense(KeyIllegalRequest, ASCLBAOutOfRange)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCLBAOutOfRange)
 	}
 	return t.LU.checkRange(r.lba, r.blocks)
 }
@@ -83,10 +84,10 @@ func (b *backgroundFlush) run(lu *LogicalUnit) {
 		if err == nil {
 			continue
 		}
-		sense := *lu.Sense(err)
-		sense.Deferred, sense.Err = true, fmt.Errorf("SYNCHRONIZE CACHE with IMMED: %w", err)
+		se := *lu.Sense(err)
+		se.Deferred, se.Err = true, fmt.Errorf("SYNCHRONIZE CACHE with IMMED: %w", err)
 		for itl := range requesters {
-			itl.deferError(&sense)
+			itl.deferError(&se)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/target/scsi/sense"
 )
 
 func TestSynchronizeCache(t *testing.T) {
@@ -21,7 +22,7 @@ func TestSynchronizeCache(t *testing.T) {
 	for _, cdb := range [][]byte{
 		cdb10(0x35, synchronizeIMMED, testBlocks-1, 2), cdb10(0x35, 0, testBlocks, 0), cdb10(0x35, 0, testBlocks-1, 2), cdb16(0x91, 0, 1<<63, 0), cdb16(0x91, 0, 1<<64-1, 2),
 	} {
-		f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
+		f.do(cdb, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCLBAOutOfRange)
 	}
 }
 
@@ -108,9 +109,9 @@ func TestUnitAttention_BeforeDeferredError(t *testing.T) {
 	if err := f.lu.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	f.lu.establish(ASCModeParametersChanged, nil)
-	f.do(testUnitReady, nil).wantSense(t, KeyUnitAttention, ASCModeParametersChanged)
-	f.do(testUnitReady, nil).wantSense(t, KeyDataProtect, ASCSpaceAllocationFailed)
+	f.lu.establish(sense.ASCModeParametersChanged, nil)
+	f.do(testUnitReady, nil).wantSense(t, sense.KeyUnitAttention, sense.ASCModeParametersChanged)
+	f.do(testUnitReady, nil).wantSense(t, sense.KeyDataProtect, sense.ASCSpaceAllocationFailed)
 	f.good(testUnitReady, nil)
 }
 
@@ -125,6 +126,6 @@ func TestLogicalUnit_Close(t *testing.T) {
 		t.Errorf("Close: %v", err)
 	}
 	<-running
-	f.do(synchronizeNow, nil).wantSense(t, KeyAbortedCommand, ASCNone)
-	f.do(synchronizeNow, nil).wantSense(t, KeyNotReady, ASCLogicalUnitNotReady)
+	f.do(synchronizeNow, nil).wantSense(t, sense.KeyAbortedCommand, sense.ASCNone)
+	f.do(synchronizeNow, nil).wantSense(t, sense.KeyNotReady, sense.ASCLogicalUnitNotReady)
 }

@@ -3,6 +3,8 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+
+	"odx/target/scsi/sense"
 )
 
 // prepareSendDiagnostic checks SEND DIAGNOSTIC (SPC-4 r37 6.42). Only the default
@@ -11,9 +13,9 @@ func prepareSendDiagnostic(t *Task) error {
 	cdb := t.CDB()
 	switch {
 	case cdb[1]&0xE0 != 0: // SELF-TEST CODE
-		return InvalidFieldInCDB(1, 7)
+		return sense.InvalidFieldInCDB(1, 7)
 	case binary.BigEndian.Uint16(cdb[3:]) != 0: // PARAMETER LIST LENGTH
-		return InvalidFieldInCDB(3, 7)
+		return sense.InvalidFieldInCDB(3, 7)
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package scsi
 import (
 	"errors"
 	"testing"
+
+	"odx/target/scsi/sense"
 )
 
 func TestSendDiagnostic(t *testing.T) {
@@ -14,9 +16,9 @@ func TestSendDiagnostic(t *testing.T) {
 		"a diagnostic page":    {0x1D, 0x10, 0, 0, 4, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f.do(cdb, make([]byte, 4)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+			f.do(cdb, make([]byte, 4)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 		})
 	}
 	f.vol.setError(errors.New("broken"))
-	f.do([]byte{0x1D, 0x04, 0, 0, 0, 0}, nil).wantSense(t, KeyHardwareError, ASCInternalTargetFailure)
+	f.do([]byte{0x1D, 0x04, 0, 0, 0, 0}, nil).wantSense(t, sense.KeyHardwareError, sense.ASCInternalTargetFailure)
 }

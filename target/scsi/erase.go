@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"odx/blockdev"
+	"odx/target/scsi/sense"
 )
 
 // eraseRecord is the key of the record of an erasure that has not ended.
@@ -20,12 +21,12 @@ type erasureKind struct {
 	code byte // in the record
 	// inProgress ends other commands during the erasure, failed the command itself if
 	// it waited, and after the commands that follow a failure.
-	inProgress, failed, after ASC
+	inProgress, failed, after sense.ASC
 }
 
 var (
-	sanitizeErasure = &erasureKind{"SANITIZE", 's', ASCSanitizeInProgress, ASCSanitizeCommandFailed, ASCSanitizeCommandFailed}
-	formatErasure   = &erasureKind{"FORMAT UNIT", 'f', ASCFormatInProgress, ASCFormatCommandFailed, ASCMediumFormatCorrupted}
+	sanitizeErasure = &erasureKind{"SANITIZE", 's', sense.ASCSanitizeInProgress, sense.ASCSanitizeCommandFailed, sense.ASCSanitizeCommandFailed}
+	formatErasure   = &erasureKind{"FORMAT UNIT", 'f', sense.ASCFormatInProgress, sense.ASCFormatCommandFailed, sense.ASCMediumFormatCorrupted}
 )
 
 // erasure is one erasure, while it runs and after it has failed.
@@ -49,14 +50,14 @@ func (e *erasure) ended() bool {
 }
 
 // sense returns the sense data of commands to the medium during and after the erasure.
-func (e *erasure) sense() *SenseError {
+func (e *erasure) sense() *sense.Error {
 	if e.ended() {
-		return NewSense(KeyMediumError, e.kind.after)
+		return sense.New(sense.KeyMediumError, e.kind.after)
 	}
-	sense := NewSense(KeyNotReady, e.kind.inProgress)
-	sense.SenseKeySpecific[0] = 0x80 // SKSV: a progress indication (SPC-4 r37 4.5.2.4.4)
-	binary.BigEndian.PutUint16(sense.SenseKeySpecific[1:], uint16(min(e.progress.Load(), 0xFFFF)))
-	return sense
+	se := sense.New(sense.KeyNotReady, e.kind.inProgress)
+	se.SenseKeySpecific[0] = 0x80 // SKSV: a progress indication (SPC-4 r37 4.5.2.4.4)
+	binary.BigEndian.PutUint16(se.SenseKeySpecific[1:], uint16(min(e.progress.Load(), 0xFFFF)))
+	return se
 }
 
 // encode returns the record of the erasure.
@@ -169,9 +170,9 @@ func (e *erasure) wait(ctx context.Context) error {
 	if e.err == nil {
 		return nil
 	}
-	sense := *NewSense(KeyMediumError, e.kind.failed)
-	sense.Err = fmt.Errorf("%s: %w", e.kind.name, e.err)
-	return &sense
+	se := *sense.New(sense.KeyMediumError, e.kind.failed)
+	se.Err = fmt.Errorf("%s: %w", e.kind.name, e.err)
+	return &se
 }
 
 // exitFailure ends the failure state of the given kind.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"odx/backstore"
+	"odx/target/scsi/sense"
 )
 
 func sanitizeCDB(flags, action byte, length uint16) []byte {
@@ -99,26 +100,26 @@ func TestSanitize_Refused(t *testing.T) {
 			continue
 		}
 		r := f.do(sanitizeCDB(0, action, 0), nil)
-		r.wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+		r.wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 		wantHex(t, r.sense[15:], "cc 0001") // the service action
 	}
 	for _, action := range []byte{sanitizeBlockErase, sanitizeExitFailureMode} {
-		f.do(sanitizeCDB(0x40, action, 0), nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
-		f.do(sanitizeCDB(0, action, 8), make([]byte, 8)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+		f.do(sanitizeCDB(0x40, action, 0), nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
+		f.do(sanitizeCDB(0, action, 8), make([]byte, 8)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 		for i := 2; i < 7; i++ {
 			cdb := sanitizeCDB(0, action, 0)
 			cdb[i] = byte(i)
-			f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+			f.do(cdb, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 		}
 	}
 	if got := f.good(cdb16(0x88, 0, 0, 1), nil); !bytes.Equal(got, pattern(512, 1)) {
 		t.Error("a refused command erased")
 	}
 	thick := newFixture(t, func(c *LUConfig) { c.Thin = false })
-	thick.do(blockErase, nil).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
+	thick.do(blockErase, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
 	readOnly := newFixture(t, func(c *LUConfig) { c.ReadOnly = true })
 	for _, cdb := range [][]byte{blockErase, blockEraseLater, formatUnit} {
-		readOnly.do(cdb, nil).wantSense(t, KeyDataProtect, ASCWriteProtected)
+		readOnly.do(cdb, nil).wantSense(t, sense.KeyDataProtect, sense.ASCWriteProtected)
 	}
 }
 
@@ -148,13 +149,13 @@ func TestFormatUnit_ParameterList(t *testing.T) {
 				r.wantStatus(t, StatusGood)
 				return
 			}
-			if r.key != KeyIllegalRequest {
+			if r.key != sense.KeyIllegalRequest {
 				t.Fatalf("status %02Xh, %s", r.status, r.key)
 			}
 			wantHex(t, r.sense[15:], tt.pointer)
 		})
 	}
-	f.do(formatWithList, []byte{0, 0}).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCommandIU)
+	f.do(formatWithList, []byte{0, 0}).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCommandIU)
 }
 
 // While the medium is erased, its commands end with how far that is; resets and
@@ -162,10 +163,10 @@ func TestFormatUnit_ParameterList(t *testing.T) {
 func TestErase_OtherCommands(t *testing.T) {
 	for name, tt := range map[string]struct {
 		cdb, out []byte
-		asc      ASC
+		asc      sense.ASC
 	}{
-		"SANITIZE":    {blockEraseLater, nil, ASCSanitizeInProgress},
-		"FORMAT UNIT": {formatWithList, []byte{0, formatIMMED, 0, 0}, ASCFormatInProgress},
+		"SANITIZE":    {blockEraseLater, nil, sense.ASCSanitizeInProgress},
+		"FORMAT UNIT": {formatWithList, []byte{0, formatIMMED, 0, 0}, sense.ASCFormatInProgress},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, v, records := newErasableFixture(t)
@@ -175,14 +176,14 @@ func TestErase_OtherCommands(t *testing.T) {
 				t.Error("no record")
 			}
 			for _, cdb := range [][]byte{testUnitReady, cdb10(0x28, 0, 0, 1), startUnit, stopUnit, modeSelect6(nil), tt.cdb, formatUnit, blockErase} {
-				f.do(cdb, tt.out).wantSense(t, KeyNotReady, tt.asc)
+				f.do(cdb, tt.out).wantSense(t, sense.KeyNotReady, tt.asc)
 			}
 			f.lu.eraser.current.Load().progress.Store(0x8000)
-			sense := f.good(requestSense, nil)
-			if key, asc := decodeSense(t, sense); key != KeyNotReady || asc != tt.asc {
+			se := f.good(requestSense, nil)
+			if key, asc := decodeSense(t, se); key != sense.KeyNotReady || asc != tt.asc {
 				t.Errorf("REQUEST SENSE: %s, %s", key, asc)
 			}
-			wantHex(t, sense[15:], "80 8000")
+			wantHex(t, se[15:], "80 8000")
 			f.good(inquiryCDB(0, 0, 96), nil)
 			f.good(reportLUNsCDB(0, 1024), nil)
 			f.good(rsocCDB(0, 0, 0, 1024), nil)
@@ -190,7 +191,7 @@ func TestErase_OtherCommands(t *testing.T) {
 			f.target.ResetLU(f.nexus, [8]byte{})
 			f.target.Detach(f.nexus)
 			f.nexus = f.attach("iqn.2026-11.example.initiator:b")
-			f.do(testUnitReady, nil).wantSense(t, KeyNotReady, tt.asc)
+			f.do(testUnitReady, nil).wantSense(t, sense.KeyNotReady, tt.asc)
 			e := f.lu.eraser.current.Load()
 			v.end <- nil
 			<-e.done
@@ -223,7 +224,7 @@ func TestErase_Abort(t *testing.T) {
 	if task.Result != StatusCheckCondition {
 		t.Errorf("status %02Xh", task.Result)
 	}
-	f.do(testUnitReady, nil).wantSense(t, KeyNotReady, ASCSanitizeInProgress)
+	f.do(testUnitReady, nil).wantSense(t, sense.KeyNotReady, sense.ASCSanitizeInProgress)
 	e := f.lu.eraser.current.Load()
 	v.end <- nil
 	<-e.done
@@ -249,7 +250,7 @@ func TestSanitize_Failure(t *testing.T) {
 			v.end <- errors.New("disk on fire")
 			<-e.done
 			for _, cdb := range [][]byte{testUnitReady, cdb10(0x28, 0, 0, 1), cdb10(0x2A, 0, 0, 1), stopUnit} {
-				f.do(cdb, nil).wantSense(t, KeyMediumError, ASCSanitizeCommandFailed)
+				f.do(cdb, nil).wantSense(t, sense.KeyMediumError, sense.ASCSanitizeCommandFailed)
 			}
 			f.good(inquiryCDB(0, 0, 96), nil)
 			r := f.do(exitFailureMode, nil)
@@ -257,7 +258,7 @@ func TestSanitize_Failure(t *testing.T) {
 				r.wantStatus(t, StatusGood)
 				f.good(testUnitReady, nil)
 			} else {
-				r.wantSense(t, KeyMediumError, ASCSanitizeCommandFailed)
+				r.wantSense(t, sense.KeyMediumError, sense.ASCSanitizeCommandFailed)
 				f.good(blockEraseLater, nil)
 				<-v.began
 				e := f.lu.eraser.current.Load()
@@ -275,18 +276,18 @@ func TestSanitize_Failure(t *testing.T) {
 func TestSanitize_FailureStatus(t *testing.T) {
 	f := newFixture(t)
 	f.vol.setError(errors.New("disk on fire"))
-	f.do(blockErase, nil).wantSense(t, KeyMediumError, ASCSanitizeCommandFailed)
-	f.do(testUnitReady, nil).wantSense(t, KeyMediumError, ASCSanitizeCommandFailed)
+	f.do(blockErase, nil).wantSense(t, sense.KeyMediumError, sense.ASCSanitizeCommandFailed)
+	f.do(testUnitReady, nil).wantSense(t, sense.KeyMediumError, sense.ASCSanitizeCommandFailed)
 }
 
 // A restart interrupts an erasure, which goes on afterwards.
 func TestErase_Restart(t *testing.T) {
 	for name, tt := range map[string]struct {
 		cdb, out []byte
-		asc      ASC
+		asc      sense.ASC
 	}{
-		"SANITIZE":    {blockEraseLater, nil, ASCSanitizeInProgress},
-		"FORMAT UNIT": {formatWithList, []byte{0, formatIMMED, 0, 0}, ASCFormatInProgress},
+		"SANITIZE":    {blockEraseLater, nil, sense.ASCSanitizeInProgress},
+		"FORMAT UNIT": {formatWithList, []byte{0, formatIMMED, 0, 0}, sense.ASCFormatInProgress},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, v, records := newErasableFixture(t)
@@ -296,10 +297,10 @@ func TestErase_Restart(t *testing.T) {
 			if err := f.lu.Close(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			f.do(tt.cdb, tt.out).wantSense(t, KeyNotReady, ASCLogicalUnitNotReady)
+			f.do(tt.cdb, tt.out).wantSense(t, sense.KeyNotReady, sense.ASCLogicalUnitNotReady)
 			f = newFixture(t, func(c *LUConfig) { c.Volume, c.Records = v, records })
 			<-v.began
-			f.do(testUnitReady, nil).wantSense(t, KeyNotReady, tt.asc)
+			f.do(testUnitReady, nil).wantSense(t, sense.KeyNotReady, tt.asc)
 			e := f.lu.eraser.current.Load()
 			v.end <- nil
 			<-e.done

@@ -6,27 +6,28 @@ import (
 
 	"odx/blockdev"
 	"odx/target/scsi/reserve"
+	"odx/target/scsi/sense"
 )
 
 // ErrorSense is a row of the table that turns errors into sense data: an error that is
 // Err (errors.Is) ends the command with Key and ASC.
 type ErrorSense struct {
 	Err error
-	Key SenseKey
-	ASC ASC
+	Key sense.Key
+	ASC sense.ASC
 }
 
 // errorSense maps the errors of lower layers to sense data. Any other error is an
 // internal target failure.
 var errorSense = [...]ErrorSense{
-	{errShortDataOut, KeyIllegalRequest, ASCInvalidFieldInCommandIU},
-	{blockdev.ErrNoSpace, KeyDataProtect, ASCSpaceAllocationFailed},
-	{blockdev.ErrReadOnly, KeyDataProtect, ASCWriteProtected},
-	{blockdev.ErrCorrupt, KeyMediumError, ASCUnrecoveredReadError},
-	{blockdev.ErrRange, KeyIllegalRequest, ASCLBAOutOfRange},
-	{blockdev.ErrClosed, KeyNotReady, ASCLogicalUnitNotReady},
-	{context.Canceled, KeyAbortedCommand, ASCNone},
-	{context.DeadlineExceeded, KeyAbortedCommand, ASCCommandTimeoutDuringProcessing},
+	{errShortDataOut, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCommandIU},
+	{blockdev.ErrNoSpace, sense.KeyDataProtect, sense.ASCSpaceAllocationFailed},
+	{blockdev.ErrReadOnly, sense.KeyDataProtect, sense.ASCWriteProtected},
+	{blockdev.ErrCorrupt, sense.KeyMediumError, sense.ASCUnrecoveredReadError},
+	{blockdev.ErrRange, sense.KeyIllegalRequest, sense.ASCLBAOutOfRange},
+	{blockdev.ErrClosed, sense.KeyNotReady, sense.ASCLogicalUnitNotReady},
+	{context.Canceled, sense.KeyAbortedCommand, sense.ASCNone},
+	{context.DeadlineExceeded, sense.KeyAbortedCommand, sense.ASCCommandTimeoutDuringProcessing},
 }
 
 // ErrBusy ends a command with BUSY status, which has no sense data: the initiator
@@ -43,23 +44,23 @@ func (lu *LogicalUnit) MapErrors(rows ...ErrorSense) {
 }
 
 // Sense returns the sense data of a command of lu that err ends.
-func (lu *LogicalUnit) Sense(err error) *SenseError {
-	if se, ok := errors.AsType[*SenseError](err); ok {
+func (lu *LogicalUnit) Sense(err error) *sense.Error {
+	if se, ok := errors.AsType[*sense.Error](err); ok {
 		return se
 	}
 	for _, rows := range [...][]ErrorSense{lu.errorRows, errorSense[:]} {
 		for _, row := range rows {
 			if errors.Is(err, row.Err) {
-				return NewSense(row.Key, row.ASC)
+				return sense.New(row.Key, row.ASC)
 			}
 		}
 	}
-	return NewSense(KeyHardwareError, ASCInternalTargetFailure)
+	return sense.New(sense.KeyHardwareError, sense.ASCInternalTargetFailure)
 }
 
 // Status returns the status of a command of lu that err ends, and its sense data, which
 // is nil if the status has none.
-func (lu *LogicalUnit) Status(err error) (status byte, sense *SenseError) {
+func (lu *LogicalUnit) Status(err error) (status byte, se *sense.Error) {
 	if status, ok := plainStatus(err); ok {
 		return status, nil
 	}
@@ -77,7 +78,7 @@ func plainStatus(err error) (status byte, ok bool) {
 	case ErrBusy, errBusy:
 		return StatusBusy, true
 	}
-	if _, decided := errors.AsType[*SenseError](err); !decided && errors.Is(err, blockdev.ErrBusy) {
+	if _, decided := errors.AsType[*sense.Error](err); !decided && errors.Is(err, blockdev.ErrBusy) {
 		return StatusBusy, true
 	}
 	return 0, false
@@ -91,14 +92,14 @@ func (lu *LogicalUnit) readAt(ctx context.Context, p []byte, off int64) error {
 		return nil
 	}
 	if corrupt, ok := errors.AsType[*blockdev.CorruptError](err); ok {
-		sense := NewSense(KeyMediumError, ASCUnrecoveredReadError)
+		se := sense.New(sense.KeyMediumError, sense.ASCUnrecoveredReadError)
 		// The store reports the start of its own block, which can precede the range.
 		at := max(corrupt.Offset, off)
 		if corrupt.Offset > off-blockdev.BlockLength && at < off+int64(len(p)) {
-			sense = sense.WithInformation(uint64(at) >> lu.blockShift)
+			se = se.WithInformation(uint64(at) >> lu.blockShift)
 		}
-		sense.Err = err
-		return sense
+		se.Err = err
+		return se
 	}
 	return err
 }

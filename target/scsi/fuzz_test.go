@@ -3,6 +3,8 @@ package scsi
 import (
 	"bytes"
 	"testing"
+
+	"odx/target/scsi/sense"
 )
 
 // fuzzCommand runs a command of hostile content: whatever it is, it ends with a
@@ -25,7 +27,7 @@ func fuzzCommand(t *testing.T, f *fixture, lun [8]byte, cdb, out []byte, expecte
 			t.Fatalf("% x: status %02Xh with sense data % x", cdb, task.Result, task.Sense())
 		}
 	case StatusCheckCondition:
-		if key, asc := decodeSense(t, task.Sense()); key == KeyHardwareError || len(task.DataIn()) != 0 {
+		if key, asc := decodeSense(t, task.Sense()); key == sense.KeyHardwareError || len(task.DataIn()) != 0 {
 			t.Fatalf("% x: %s, %s, %d bytes of Data-In", cdb, key, asc, len(task.DataIn()))
 		}
 	default:
@@ -90,8 +92,8 @@ func FuzzModeSelectParameterList(f *testing.F) {
 			cdb = modeSelect6(list[:min(len(list), 255)])
 		}
 		fuzzCommand(t, fx, [8]byte{}, cdb, list, uint32(len(list)))
-		for _, sense := range [][]byte{modeSense6(0x3F, 0xFF, 255), modeSense10(0x10, 0x3F, 0xFF, 255)} {
-			fuzzCommand(t, fx, [8]byte{}, sense, nil, 0)
+		for _, se := range [][]byte{modeSense6(0x3F, 0xFF, 255), modeSense10(0x10, 0x3F, 0xFF, 255)} {
+			fuzzCommand(t, fx, [8]byte{}, se, nil, 0)
 		}
 	})
 }

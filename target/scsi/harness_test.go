@@ -13,6 +13,7 @@ import (
 
 	"odx/blockdev"
 	"odx/target/bufpool"
+	"odx/target/scsi/sense"
 )
 
 // memVolume is a Volume in memory that panics when it is accessed outside its
@@ -152,8 +153,8 @@ func (f *fixture) attach(initiator string) *Nexus {
 	f.t.Helper()
 	n := f.target.Attach(NexusID{InitiatorName: initiator, TargetName: f.target.Name(), TargetPortalGroupTag: 1})
 	for _, itl := range *n.units.Load() {
-		if sense := itl.takePending(); sense == nil || sense.ASC != ASCPowerOnOrReset {
-			f.t.Fatalf("new nexus: attention %v, want power on", sense)
+		if se := itl.takePending(); se == nil || se.ASC != sense.ASCPowerOnOrReset {
+			f.t.Fatalf("new nexus: attention %v, want power on", se)
 		}
 	}
 	return n
@@ -162,8 +163,8 @@ func (f *fixture) attach(initiator string) *Nexus {
 // result is what a command ended with.
 type result struct {
 	status byte
-	key    SenseKey
-	asc    ASC
+	key    sense.Key
+	asc    sense.ASC
 	sense  []byte
 	data   []byte
 	wanted uint32
@@ -250,7 +251,7 @@ func (f *fixture) good(cdb, out []byte) []byte {
 }
 
 // wantSense checks how a command ended.
-func (r result) wantSense(t testing.TB, key SenseKey, asc ASC) {
+func (r result) wantSense(t testing.TB, key sense.Key, asc sense.ASC) {
 	t.Helper()
 	if r.status != StatusCheckCondition || r.key != key || r.asc != asc {
 		t.Errorf("status %02Xh, %s, %s; want CHECK CONDITION, %s, %s", r.status, r.key, r.asc, key, asc)
@@ -265,16 +266,16 @@ func (r result) wantStatus(t testing.TB, status byte) {
 	}
 }
 
-func decodeSense(t testing.TB, s []byte) (SenseKey, ASC) {
+func decodeSense(t testing.TB, s []byte) (sense.Key, sense.ASC) {
 	t.Helper()
 	if len(s) < 8 {
 		t.Fatalf("CHECK CONDITION with %d bytes of sense data", len(s))
 	}
 	switch s[0] & 0x7E { // a deferred error has the next code
-	case byte(FixedSense):
-		return SenseKey(s[2] & 0xF), ASC(binary.BigEndian.Uint16(s[12:]))
-	case byte(DescriptorSense):
-		return SenseKey(s[1] & 0xF), ASC(binary.BigEndian.Uint16(s[2:]))
+	case byte(sense.Fixed):
+		return sense.Key(s[2] & 0xF), sense.ASC(binary.BigEndian.Uint16(s[12:]))
+	case byte(sense.Descriptor):
+		return sense.Key(s[1] & 0xF), sense.ASC(binary.BigEndian.Uint16(s[2:]))
 	}
 	t.Fatalf("sense data with response code %02Xh", s[0])
 	return 0, 0

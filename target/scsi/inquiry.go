@@ -3,6 +3,8 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+
+	"odx/target/scsi/sense"
 )
 
 const (
@@ -24,12 +26,12 @@ func executeInquiry(_ context.Context, t *Task) error {
 	cdb := t.CDB()
 	allocationLength := uint32(binary.BigEndian.Uint16(cdb[3:]))
 	if cdb[1]&0x02 != 0 { // CMDDT of older standards
-		return InvalidFieldInCDB(1, 1)
+		return sense.InvalidFieldInCDB(1, 1)
 	}
 	const evpd = 0x01
 	if cdb[1]&evpd == 0 {
 		if cdb[2] != 0 {
-			return InvalidFieldInCDB(2, 7)
+			return sense.InvalidFieldInCDB(2, 7)
 		}
 		data := t.itl.standardInquiry()
 		t.SetDataIn(data[:], allocationLength)
@@ -37,7 +39,7 @@ func executeInquiry(_ context.Context, t *Task) error {
 	}
 	build := t.LU.vpd[cdb[2]]
 	if build == nil {
-		return InvalidFieldInCDB(2, 7)
+		return sense.InvalidFieldInCDB(2, 7)
 	}
 	t.SetDataIn(vpdPage(cdb[2], build(t.Nexus)), allocationLength)
 	return nil
@@ -78,7 +80,7 @@ func (lu *LogicalUnit) hasThirdPartyCopy() bool {
 func executeInquiryMissing(_ context.Context, t *Task) error {
 	cdb := t.CDB()
 	if cdb[1]&0x03 != 0 || cdb[2] != 0 {
-		return InvalidFieldInCDB(1, 0)
+		return sense.InvalidFieldInCDB(1, 0)
 	}
 	var d [36]byte
 	d[0], d[2], d[3], d[4] = peripheralMissing, 6, 0x12, byte(len(d)-5)

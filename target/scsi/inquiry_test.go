@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"testing"
+
+	"odx/target/scsi/sense"
 )
 
 func inquiryCDB(evpd, page byte, length uint16) []byte {
@@ -47,7 +49,7 @@ func TestInquiry_Refused(t *testing.T) {
 		"CMDDT":                  inquiryCDB(2, 0, 255),
 	} {
 		t.Run(name, func(t *testing.T) {
-			f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+			f.do(cdb, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 		})
 	}
 }
@@ -201,12 +203,12 @@ func TestTarget_MissingLUN(t *testing.T) {
 			if r := do(inquiryCDB(0, 0, 255)); r.status != StatusGood || len(r.data) != 36 || r.data[0] != 0x7F {
 				t.Errorf("INQUIRY: status %02Xh, data % x; want qualifier 011b", r.status, r.data)
 			}
-			do(inquiryCDB(1, 0, 255)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+			do(inquiryCDB(1, 0, 255)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 			wantHex(t, do(reportLUNsCDB(0, 1024)).data, "00000008 00000000 0000000000000000")
-			sense := do([]byte{0x03, 0, 0, 0, 18, 0}).data
-			wantHex(t, sense, "70 00 05 00000000 0a 00000000 2500 00 000000")
-			do([]byte{0x00, 0, 0, 0, 0, 0}).wantSense(t, KeyIllegalRequest, ASCLogicalUnitNotSupported)
-			do(cdb10(0x28, 0, 0, 1)).wantSense(t, KeyIllegalRequest, ASCLogicalUnitNotSupported)
+			se := do([]byte{0x03, 0, 0, 0, 18, 0}).data
+			wantHex(t, se, "70 00 05 00000000 0a 00000000 2500 00 000000")
+			do([]byte{0x00, 0, 0, 0, 0, 0}).wantSense(t, sense.KeyIllegalRequest, sense.ASCLogicalUnitNotSupported)
+			do(cdb10(0x28, 0, 0, 1)).wantSense(t, sense.KeyIllegalRequest, sense.ASCLogicalUnitNotSupported)
 		})
 	}
 	if f.target.HasLU(f.nexus, [8]byte{0, 1}) || !f.target.HasLU(f.nexus, [8]byte{}) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"odx/blockdev"
+	"odx/target/scsi/sense"
 )
 
 // Lengths of the GET LBA STATUS parameter data (SBC-3 5.4.2).
@@ -35,7 +36,7 @@ const (
 // prepareGetLBAStatus checks GET LBA STATUS (SBC-3 5.4).
 func prepareGetLBAStatus(t *Task) error {
 	if binary.BigEndian.Uint64(t.CDB()[2:]) >= t.LU.Blocks() {
-		return NewSense(KeyIllegalRequest, ASCLBAOutOfRange)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCLBAOutOfRange)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/target/scsi/sense"
 )
 
 // mappedVolume is a volume that says which blocks of the store are mapped.
@@ -136,10 +137,10 @@ func TestGetLBAStatus_Slabs(t *testing.T) {
 func TestGetLBAStatus_Refused(t *testing.T) {
 	f := newMappedFixture(t, newMappedVolume("m.m."), 512)
 	for _, lba := range []uint64{32, 33, 1 << 55, 1<<64 - 1} {
-		f.do(getLBAStatus(lba, 24), nil).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
+		f.do(getLBAStatus(lba, 24), nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCLBAOutOfRange)
 	}
 	full := newFixture(t, func(c *LUConfig) { c.Thin = false })
-	full.do(getLBAStatus(0, 24), nil).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
+	full.do(getLBAStatus(0, 24), nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
 }
 
 func TestGetLBAStatus_NoMapper(t *testing.T) {

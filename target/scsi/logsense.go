@@ -3,6 +3,8 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+
+	"odx/target/scsi/sense"
 )
 
 // Log pages (SPC-4 r37 7.3, SBC-3 6.4).
@@ -20,7 +22,7 @@ const (
 func executeLogSense(_ context.Context, t *Task) error {
 	cdb := t.CDB()
 	if cdb[1]&0x01 != 0 { // SP: saving is not supported
-		return InvalidFieldInCDB(1, 0)
+		return sense.InvalidFieldInCDB(1, 0)
 	}
 	pointer := binary.BigEndian.Uint16(cdb[5:])
 	page, last := []byte(nil), uint16(0)
@@ -33,12 +35,12 @@ func executeLogSense(_ context.Context, t *Task) error {
 	case code == logProvisioning && subpage == 0:
 		page, last = logPage(logDS|logProvisioning, 0, t.LU.logSpace(pointer)), resourceUsed
 	case code == logSupportedPages || code == logProvisioning:
-		return InvalidFieldInCDB(3, 7)
+		return sense.InvalidFieldInCDB(3, 7)
 	default:
-		return InvalidFieldInCDB(2, 5)
+		return sense.InvalidFieldInCDB(2, 5)
 	}
 	if pointer > last {
-		return InvalidFieldInCDB(5, 7)
+		return sense.InvalidFieldInCDB(5, 7)
 	}
 	t.SetDataIn(page, uint32(binary.BigEndian.Uint16(cdb[7:])))
 	return nil

@@ -13,6 +13,7 @@ import (
 	"odx/blockdev"
 	"odx/target/scsi/mode"
 	"odx/target/scsi/reserve"
+	"odx/target/scsi/sense"
 )
 
 // Limits of the Block Limits VPD page, which bound the memory and the time of one
@@ -197,10 +198,10 @@ func (lu *LogicalUnit) ReadOnly() bool { return lu.config.ReadOnly }
 // or nil.
 func (lu *LogicalUnit) WriteProtected() error {
 	if lu.config.ReadOnly {
-		return NewSense(KeyDataProtect, ASCWriteProtected)
+		return sense.New(sense.KeyDataProtect, sense.ASCWriteProtected)
 	}
 	if lu.modes.WriteProtected() {
-		return NewSense(KeyDataProtect, ASCSoftwareWriteProtected)
+		return sense.New(sense.KeyDataProtect, sense.ASCSoftwareWriteProtected)
 	}
 	return nil
 }
@@ -210,7 +211,7 @@ func (lu *LogicalUnit) WriteProtected() error {
 func (lu *LogicalUnit) WriteThrough() bool { return !lu.modes.WriteCache() }
 
 // senseFormat returns the format that D_SENSE selects.
-func (lu *LogicalUnit) senseFormat() SenseFormat { return lu.modes.SenseFormat() }
+func (lu *LogicalUnit) senseFormat() sense.Format { return lu.modes.SenseFormat() }
 
 // Resized reads the size of the volume and notifies every nexus if it has changed. The
 // caller that resizes the volume calls it right afterwards. It waits for the volume.
@@ -220,7 +221,7 @@ func (lu *LogicalUnit) Resized() {
 	defer lu.resizing.Unlock()
 	blocks := uint64(lu.volume.Size()) >> lu.blockShift
 	if lu.blocks.Swap(blocks) != blocks {
-		lu.establish(ASCCapacityDataChanged, nil)
+		lu.establish(sense.ASCCapacityDataChanged, nil)
 	}
 }
 
@@ -250,7 +251,7 @@ func (lu *LogicalUnit) OnPreemptAndAbort(fn func(preempted []NexusID)) {
 }
 
 // attach adds a nexus; its first unit attention is begin.
-func (lu *LogicalUnit) attach(n *Nexus, seen uint16, as ViewedLU, begin ASC) *itlNexus {
+func (lu *LogicalUnit) attach(n *Nexus, seen uint16, as ViewedLU, begin sense.ASC) *itlNexus {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
 	itl := &itlNexus{nexus: n, lun: seen, lu: lu, port: lu.portOf(n.ID), readOnly: as.ReadOnly}
@@ -278,7 +279,7 @@ func (lu *LogicalUnit) detach(n *Nexus) {
 func (lu *LogicalUnit) reset() {
 	lu.reservations.Reset()
 	lu.modes.Reset()
-	lu.establish(ASCBusDeviceResetFunction, nil)
+	lu.establish(sense.ASCBusDeviceResetFunction, nil)
 	lu.mu.Lock()
 	callbacks := lu.onReset
 	lu.mu.Unlock()
@@ -288,16 +289,16 @@ func (lu *LogicalUnit) reset() {
 }
 
 // attention returns the sense data of a unit attention.
-func (lu *LogicalUnit) attention(asc ASC) *SenseError {
-	sense := NewSense(KeyUnitAttention, asc)
-	if asc == ASCSoftThresholdReached {
-		return sense.WithInformation(lu.config.softThreshold())
+func (lu *LogicalUnit) attention(asc sense.ASC) *sense.Error {
+	se := sense.New(sense.KeyUnitAttention, asc)
+	if asc == sense.ASCSoftThresholdReached {
+		return se.WithInformation(lu.config.softThreshold())
 	}
-	return sense
+	return se
 }
 
 // establish queues a unit attention for every nexus except one (nil: for all).
-func (lu *LogicalUnit) establish(asc ASC, except *Nexus) {
+func (lu *LogicalUnit) establish(asc sense.ASC, except *Nexus) {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
 	for n, itl := range lu.nexuses {

@@ -3,6 +3,8 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+
+	"odx/target/scsi/sense"
 )
 
 // preFetchIMMED requests status before the blocks are in the cache.
@@ -56,7 +58,7 @@ const (
 func readDefectData(t *Task, requestByte int, header []byte, allocationLength uint32) error {
 	request := t.CDB()[requestByte]
 	if request&defectFormat > defectFormatKnown {
-		return InvalidFieldInCDB(requestByte, 2)
+		return sense.InvalidFieldInCDB(requestByte, 2)
 	}
 	header[1] = request & (defectLists | defectFormat)
 	t.SetDataIn(header, allocationLength)
@@ -75,7 +77,7 @@ func executeReadDefectData12(_ context.Context, t *Task) error {
 // not removable, so both values have no effect.
 func preparePreventAllow(t *Task) error {
 	if t.CDB()[4]&0x02 != 0 { // obsolete: changers
-		return InvalidFieldInCDB(4, 1)
+		return sense.InvalidFieldInCDB(4, 1)
 	}
 	return nil
 }
@@ -102,11 +104,11 @@ func prepareStartStopUnit(t *Task) error {
 	cdb := t.CDB()
 	switch {
 	case cdb[4]&0xF0 != 0: // POWER CONDITION: there are none
-		return InvalidFieldInCDB(4, 7)
+		return sense.InvalidFieldInCDB(4, 7)
 	case cdb[3]&0x0F != 0: // POWER CONDITION MODIFIER
-		return InvalidFieldInCDB(3, 3)
+		return sense.InvalidFieldInCDB(3, 3)
 	case cdb[4]&startStopLOEJ != 0: // the medium is not removable
-		return InvalidFieldInCDB(4, 1)
+		return sense.InvalidFieldInCDB(4, 1)
 	}
 	return nil
 }

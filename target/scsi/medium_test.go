@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/target/scsi/sense"
 )
 
 func TestPreFetch(t *testing.T) {
@@ -20,11 +21,11 @@ func TestPreFetch(t *testing.T) {
 		cdb10(0x34, 0, testBlocks-1, 2), cdb10(0x34, preFetchIMMED, testBlocks, 0), cdb10(0x34, 0, 1<<31, 0),
 		cdb16(0x90, 0, 1<<64-1, 1), cdb16(0x90, preFetchIMMED, testBlocks, 1),
 	} {
-		f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
+		f.do(cdb, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCLBAOutOfRange)
 	}
 	// The blocks are read, so that damage shows.
 	f.vol.setError(&blockdev.CorruptError{Offset: 4096})
-	f.do(cdb10(0x34, 0, 0, 16), nil).wantSense(t, KeyMediumError, ASCUnrecoveredReadError)
+	f.do(cdb10(0x34, 0, 0, 16), nil).wantSense(t, sense.KeyMediumError, sense.ASCUnrecoveredReadError)
 	f.good(cdb10(0x34, preFetchIMMED, 0, 16), nil)
 }
 
@@ -52,17 +53,17 @@ func TestReadDefectData(t *testing.T) {
 		t.Run(name, func(t *testing.T) { wantHex(t, f.good(tt.cdb, nil), tt.want) })
 	}
 	for _, cdb := range [][]byte{ten(0x06, 32), ten(0x1F, 32), twelve(0x06, 32), twelve(0x17, 32)} {
-		f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+		f.do(cdb, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	}
 }
 
 func TestPreventAllowMediumRemoval(t *testing.T) {
 	f := newFixture(t)
 	f.good([]byte{0x1E, 0, 0, 0, 1, 0}, nil)
-	f.do([]byte{0x1B, 0, 0, 0, 0x02, 0}, nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB) // eject
+	f.do([]byte{0x1B, 0, 0, 0, 0x02, 0}, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB) // eject
 	f.good([]byte{0x1E, 0, 0, 0, 0, 0}, nil)
 	for _, obsolete := range []byte{2, 3} {
-		f.do([]byte{0x1E, 0, 0, 0, obsolete, 0}, nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+		f.do([]byte{0x1E, 0, 0, 0, obsolete, 0}, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	}
 }
 
@@ -97,7 +98,7 @@ func TestCommands_NotSupported(t *testing.T) {
 			cdb[0], cdb[1] = c[0], c[1]
 		}
 		t.Run(name, func(t *testing.T) {
-			f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
+			f.do(cdb, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
 		})
 	}
 }

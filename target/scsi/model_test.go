@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"odx/target/scsi/sense"
 )
 
 // TestMedium_Model runs random block commands and compares the unit
@@ -109,7 +111,7 @@ func (m *mediumModel) verify(rt *rapid.T) {
 	cdb := cdb16(0x8F, compareAll, uint64(lba), uint32(blocks))
 	m.f.good(cdb, data)
 	data[rapid.IntRange(0, len(data)-1).Draw(rt, "wrong byte")] ^= 0x10
-	m.f.do(cdb, data).wantSense(m.f.t, KeyMiscompare, ASCMiscompareDuringVerify)
+	m.f.do(cdb, data).wantSense(m.f.t, sense.KeyMiscompare, sense.ASCMiscompareDuringVerify)
 }
 
 func (m *mediumModel) compareAndWrite(rt *rapid.T) {
@@ -124,5 +126,5 @@ func (m *mediumModel) compareAndWrite(rt *rapid.T) {
 		copy(m.slice(lba, blocks), data)
 		return
 	}
-	r.wantSense(m.f.t, KeyMiscompare, ASCMiscompareDuringVerify)
+	r.wantSense(m.f.t, sense.KeyMiscompare, sense.ASCMiscompareDuringVerify)
 }

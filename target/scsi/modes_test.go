@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"testing"
+
+	"odx/target/scsi/sense"
 )
 
 func modeSense6(page, subpage, length byte) []byte { return []byte{0x1A, 0, page, subpage, length, 0} }
@@ -68,11 +70,11 @@ func TestModeSense(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { wantHex(t, f.good(tt.cdb, nil), tt.want) })
 	}
-	f.do(modeSense6(0xC8, 0, 255), nil).wantSense(t, KeyIllegalRequest, ASCSavingParametersNotSupported)
+	f.do(modeSense6(0xC8, 0, 255), nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCSavingParametersNotSupported)
 	for _, cdb := range [][]byte{
 		modeSense6(0x00, 0, 255), modeSense6(0x19, 0, 255), modeSense6(0x08, 1, 255), modeSense6(0x3F, 1, 255), modeSense10(0, 0x1D, 0xFF, 255),
 	} {
-		f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+		f.do(cdb, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	}
 }
 
@@ -123,7 +125,7 @@ func TestModeSelect_SoftwareWriteProtection(t *testing.T) {
 		t.Errorf("device-specific parameter %02Xh, control byte 4 %02Xh; want WP and SWP", d[2], d[12+4])
 	}
 	f.good(cdb10(0x28, 0, 0, 1), nil)
-	f.do(cdb10(0x2A, 0, 0, 1), make([]byte, 512)).wantSense(t, KeyDataProtect, ASCSoftwareWriteProtected)
+	f.do(cdb10(0x2A, 0, 0, 1), make([]byte, 512)).wantSense(t, sense.KeyDataProtect, sense.ASCSoftwareWriteProtected)
 	f.good(modeSelect6(controlPage(0, 0)), controlPage(0, 0))
 	f.good(cdb10(0x2A, 0, 0, 1), make([]byte, 512))
 }
@@ -140,7 +142,7 @@ func TestLogicalUnit_ReadOnly(t *testing.T) {
 		"WRITE SAME(10), UNMAP, no data": cdb10(0x41, 0x08, 0, 1),
 		"COMPARE AND WRITE":              compareAndWriteCDB(0, 0, 1), "UNMAP": unmapCDB(24),
 	} {
-		t.Run(name, func(t *testing.T) { f.do(cdb, nil).wantSense(t, KeyDataProtect, ASCWriteProtected) })
+		t.Run(name, func(t *testing.T) { f.do(cdb, nil).wantSense(t, sense.KeyDataProtect, sense.ASCWriteProtected) })
 	}
 	f.good(cdb10(0x28, 0, 0, 1), nil)
 	f.good(cdb10(0x35, 0, 0, 0), nil)
@@ -169,27 +171,27 @@ func TestModeSelect_Refused(t *testing.T) {
 	tests := []struct {
 		name string
 		list []byte
-		want ASC
+		want sense.ASC
 	}{
-		{"header cut", wce0[:3], ASCParameterListLengthError},
-		{"page header cut", wce0[:5], ASCParameterListLengthError},
-		{"page cut", wce0[:23], ASCParameterListLengthError},
-		{"subpage header cut", []byte{0, 0, 0, 0, 0x4A, 1, 0}, ASCParameterListLengthError},
-		{"block descriptor cut", described[:11], ASCParameterListLengthError},
-		{"block descriptor of 7 bytes", edit(described, 3, 7), ASCInvalidFieldInParameterList},
-		{"other capacity", edit(described, 6, 0x20), ASCInvalidFieldInParameterList},
-		{"other block length", edit(described, 10, 0x10), ASCInvalidFieldInParameterList},
-		{"unknown page", edit(wce0, 4, 0x19), ASCInvalidFieldInParameterList},
-		{"unknown subpage", []byte{0, 0, 0, 0, 0x48, 1, 0, 0}, ASCInvalidFieldInParameterList},
-		{"all pages", edit(wce0, 4, 0x3F), ASCInvalidFieldInParameterList},
-		{"page length", edit(wce0, 5, 0x11), ASCInvalidFieldInParameterList},
-		{"bit that cannot change", edit(wce0, 6, 0x01), ASCInvalidFieldInParameterList},
-		{"good page, then a bad one", append(slices.Clone(wce0), edit(controlPage(0, 0), 7, 0x20)[4:]...), ASCInvalidFieldInParameterList},
+		{"header cut", wce0[:3], sense.ASCParameterListLengthError},
+		{"page header cut", wce0[:5], sense.ASCParameterListLengthError},
+		{"page cut", wce0[:23], sense.ASCParameterListLengthError},
+		{"subpage header cut", []byte{0, 0, 0, 0, 0x4A, 1, 0}, sense.ASCParameterListLengthError},
+		{"block descriptor cut", described[:11], sense.ASCParameterListLengthError},
+		{"block descriptor of 7 bytes", edit(described, 3, 7), sense.ASCInvalidFieldInParameterList},
+		{"other capacity", edit(described, 6, 0x20), sense.ASCInvalidFieldInParameterList},
+		{"other block length", edit(described, 10, 0x10), sense.ASCInvalidFieldInParameterList},
+		{"unknown page", edit(wce0, 4, 0x19), sense.ASCInvalidFieldInParameterList},
+		{"unknown subpage", []byte{0, 0, 0, 0, 0x48, 1, 0, 0}, sense.ASCInvalidFieldInParameterList},
+		{"all pages", edit(wce0, 4, 0x3F), sense.ASCInvalidFieldInParameterList},
+		{"page length", edit(wce0, 5, 0x11), sense.ASCInvalidFieldInParameterList},
+		{"bit that cannot change", edit(wce0, 6, 0x01), sense.ASCInvalidFieldInParameterList},
+		{"good page, then a bad one", append(slices.Clone(wce0), edit(controlPage(0, 0), 7, 0x20)[4:]...), sense.ASCInvalidFieldInParameterList},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture(t)
-			f.do(modeSelect6(tt.list), tt.list).wantSense(t, KeyIllegalRequest, tt.want)
+			f.do(modeSelect6(tt.list), tt.list).wantSense(t, sense.KeyIllegalRequest, tt.want)
 			if f.lu.WriteThrough() {
 				t.Error("a parameter list with an error changed a parameter")
 			}
@@ -199,7 +201,7 @@ func TestModeSelect_Refused(t *testing.T) {
 	for _, flags := range []byte{0x00, 0x11} { // no PF; SP
 		cdb := modeSelect6(wce0)
 		cdb[1] = flags
-		f.do(cdb, wce0).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+		f.do(cdb, wce0).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	}
 }
 
@@ -219,6 +221,6 @@ func TestModeSelect_UnitAttention(t *testing.T) {
 	f.on(other, tur).wantStatus(t, StatusGood) // nothing changed
 	f.good(modeSelect6(cachingPage(0)), cachingPage(0))
 	f.do(tur, nil).wantStatus(t, StatusGood)
-	f.on(other, tur).wantSense(t, KeyUnitAttention, ASCModeParametersChanged)
+	f.on(other, tur).wantSense(t, sense.KeyUnitAttention, sense.ASCModeParametersChanged)
 	f.on(other, tur).wantStatus(t, StatusGood)
 }

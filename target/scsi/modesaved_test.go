@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"testing"
+
+	"odx/target/scsi/sense"
 )
 
 // saving is MODE SELECT(6) with SP.
@@ -38,10 +40,10 @@ func TestModeSelect_SavedValues(t *testing.T) {
 	f.wantWCE(true, true, true)
 	f.good(modeSelect6(cachingPage(0)), cachingPage(0))
 	f.wantWCE(false, true, true)
-	f.on(other, testUnitReady).wantSense(t, KeyUnitAttention, ASCModeParametersChanged)
+	f.on(other, testUnitReady).wantSense(t, sense.KeyUnitAttention, sense.ASCModeParametersChanged)
 	f.target.ResetLU(f.nexus, [8]byte{})
-	f.do(testUnitReady, nil).wantSense(t, KeyUnitAttention, ASCBusDeviceResetFunction)
-	f.on(other, testUnitReady).wantSense(t, KeyUnitAttention, ASCBusDeviceResetFunction)
+	f.do(testUnitReady, nil).wantSense(t, sense.KeyUnitAttention, sense.ASCBusDeviceResetFunction)
+	f.on(other, testUnitReady).wantSense(t, sense.KeyUnitAttention, sense.ASCBusDeviceResetFunction)
 	f.wantWCE(true, true, true)
 	if len(records) != 0 {
 		t.Error("something was saved without SP")
@@ -57,7 +59,7 @@ func TestModeSelect_SavedValues(t *testing.T) {
 
 	again := newFixture(t, withRecords(records))
 	again.wantWCE(false, true, false)
-	if !again.lu.WriteThrough() || again.lu.senseFormat() != DescriptorSense {
+	if !again.lu.WriteThrough() || again.lu.senseFormat() != sense.Descriptor {
 		t.Error("the saved values are reported, but not kept to")
 	}
 	again.good(saving(cachingPage(0x04)), cachingPage(0x04))
@@ -90,11 +92,11 @@ func (failingRecords) Save(ctx context.Context, key string, value []byte) error 
 // What cannot be saved does not change.
 func TestModeSelect_SaveFails(t *testing.T) {
 	f := newFixture(t, withRecords(failingRecords{}))
-	if r := f.do(saving(cachingPage(0)), cachingPage(0)); r.status != StatusCheckCondition || r.key != KeyHardwareError {
+	if r := f.do(saving(cachingPage(0)), cachingPage(0)); r.status != StatusCheckCondition || r.key != sense.KeyHardwareError {
 		t.Errorf("status %02Xh, %s", r.status, r.key)
 	}
 	f.wantWCE(true, true, true)
-	f.do(saving(cachingPage(1)), cachingPage(1)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInParameterList)
+	f.do(saving(cachingPage(1)), cachingPage(1)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInParameterList)
 }
 
 // TestModeSelect_FieldPointer holds where the sense data points.
@@ -120,7 +122,7 @@ func TestModeSelect_FieldPointer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := f.do(modeSelect6(tt.list), tt.list)
-			r.wantSense(t, KeyIllegalRequest, ASCInvalidFieldInParameterList)
+			r.wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInParameterList)
 			wantHex(t, r.sense[15:], tt.pointer)
 		})
 	}

@@ -3,6 +3,8 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+
+	"odx/target/scsi/sense"
 )
 
 // prepareModeSelect6 and prepareModeSelect10 check the CDBs of MODE SELECT
@@ -32,10 +34,10 @@ const (
 func checkModeSelect(t *Task) error {
 	flags := t.CDB()[1]
 	if flags&modeSelectPF == 0 { // SCSI-1 parameters are not supported
-		return InvalidFieldInCDB(1, 4)
+		return sense.InvalidFieldInCDB(1, 4)
 	}
 	if flags&modeSelectSP != 0 && !t.LU.modes.Savable() {
-		return InvalidFieldInCDB(1, 0)
+		return sense.InvalidFieldInCDB(1, 0)
 	}
 	return nil
 }
@@ -46,7 +48,7 @@ func executeModeSelect6(ctx context.Context, t *Task) error {
 		return nil
 	}
 	if len(list) < 4 {
-		return NewSense(KeyIllegalRequest, ASCParameterListLengthError)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCParameterListLengthError)
 	}
 	return t.modeSelect(ctx, list, 4, int(list[3]), shortDescriptor)
 }
@@ -57,7 +59,7 @@ func executeModeSelect10(ctx context.Context, t *Task) error {
 		return nil
 	}
 	if len(list) < 8 {
-		return NewSense(KeyIllegalRequest, ASCParameterListLengthError)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCParameterListLengthError)
 	}
 	form := shortDescriptor
 	if list[4]&0x01 != 0 { // LONGLBA
@@ -80,11 +82,11 @@ func (t *Task) modeSelect(ctx context.Context, list []byte, headerLength, descri
 	lu := t.LU
 	at := headerLength + descriptorLength
 	if at > len(list) {
-		return NewSense(KeyIllegalRequest, ASCParameterListLengthError)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCParameterListLengthError)
 	}
 	if descriptorLength != 0 {
 		if descriptorLength != int(form) {
-			return InvalidFieldInParameterList(headerLength-1, WholeField)
+			return sense.InvalidFieldInParameterList(headerLength-1, sense.WholeField)
 		}
 		if err := lu.checkBlockDescriptor(list[headerLength:at], headerLength); err != nil {
 			return err
@@ -98,7 +100,7 @@ func (t *Task) modeSelect(ctx context.Context, list []byte, headerLength, descri
 	if err != nil || !changed {
 		return err
 	}
-	lu.establish(ASCModeParametersChanged, t.Nexus)
+	lu.establish(sense.ASCModeParametersChanged, t.Nexus)
 	if lu.WriteThrough() {
 		// Data that was cached when the cache was turned off must reach the medium too
 		// (SBC-3 6.5.5, WCE).
@@ -118,10 +120,10 @@ func (lu *LogicalUnit) checkBlockDescriptor(d []byte, offset int) error {
 	}
 	// Zero keeps the capacity, and all ones requests the largest (SBC-3 6.5.2.2).
 	if blocks != 0 && blocks != unlimited && blocks != lu.Blocks() {
-		return InvalidFieldInParameterList(offset, 7)
+		return sense.InvalidFieldInParameterList(offset, 7)
 	}
 	if int(length) != lu.LogicalBlockLength() {
-		return InvalidFieldInParameterList(offset+len(d)-3, 7)
+		return sense.InvalidFieldInParameterList(offset+len(d)-3, 7)
 	}
 	return nil
 }

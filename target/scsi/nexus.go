@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"odx/target/scsi/nexus"
+	"odx/target/scsi/sense"
 )
 
 // NexusID names an I_T nexus.
@@ -72,12 +73,12 @@ type itlNexus struct {
 	pending atomic.Bool
 
 	mu         sync.Mutex // guards what follows
-	attentions []ASC
-	deferred   *SenseError // the first deferred error that has not been reported
+	attentions []sense.ASC
+	deferred   *sense.Error // the first deferred error that has not been reported
 }
 
 // establish queues a unit attention condition (SAM-5 5.14) unless it is already queued.
-func (i *itlNexus) establish(asc ASC) {
+func (i *itlNexus) establish(asc sense.ASC) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for _, a := range i.attentions {
@@ -90,7 +91,7 @@ func (i *itlNexus) establish(asc ASC) {
 		if isReset(asc) {
 			// A reset precedes all others (SAM-5 5.14.1): earlier conditions are
 			// reported after it.
-			at = slices.IndexFunc(i.attentions, func(a ASC) bool { return !isReset(a) })
+			at = slices.IndexFunc(i.attentions, func(a sense.ASC) bool { return !isReset(a) })
 			if at < 0 {
 				at = len(i.attentions)
 			}
@@ -101,7 +102,7 @@ func (i *itlNexus) establish(asc ASC) {
 }
 
 // isReset: power on, a reset, or the loss of the nexus.
-func isReset(a ASC) bool { return a>>8 == byteOfResets }
+func isReset(a sense.ASC) bool { return a>>8 == byteOfResets }
 
 // byteOfResets is the additional sense code of all resets, which differ in the
 // qualifier.
@@ -109,11 +110,11 @@ const byteOfResets = 0x29
 
 // deferError keeps a deferred error (SPC-4 r37 4.5.7) for the next command, unless one
 // is pending.
-func (i *itlNexus) deferError(sense *SenseError) {
+func (i *itlNexus) deferError(se *sense.Error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.deferred == nil {
-		i.deferred = sense
+		i.deferred = se
 		i.pending.Store(true)
 	}
 }
@@ -121,15 +122,15 @@ func (i *itlNexus) deferError(sense *SenseError) {
 // takePending removes and returns the sense data that ends the next command of the
 // nexus in place of its execution: the oldest unit attention, else a deferred error,
 // else nil.
-func (i *itlNexus) takePending() *SenseError {
+func (i *itlNexus) takePending() *sense.Error {
 	if !i.pending.Load() {
 		return nil
 	}
 	asc, deferred := i.takeOldest()
 	switch asc {
-	case ASCNone:
+	case sense.ASCNone:
 		return deferred
-	case ASCInquiryDataChanged, ASCReportedLUNsDataChanged:
+	case sense.ASCInquiryDataChanged, sense.ASCReportedLUNsDataChanged:
 		i.nexus.target.notified(i, asc)
 	}
 	return i.lu.attention(asc)
@@ -137,14 +138,14 @@ func (i *itlNexus) takePending() *SenseError {
 
 // takeOldest removes and returns the oldest unit attention, else, with ASCNone, the
 // deferred error, nil where there is none.
-func (i *itlNexus) takeOldest() (ASC, *SenseError) {
+func (i *itlNexus) takeOldest() (sense.ASC, *sense.Error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	defer i.mirrorPending()
 	if len(i.attentions) == 0 {
-		sense := i.deferred
+		se := i.deferred
 		i.deferred = nil
-		return ASCNone, sense
+		return sense.ASCNone, se
 	}
 	asc := i.attentions[0]
 	i.attentions = append(i.attentions[:0], i.attentions[1:]...)
@@ -158,7 +159,7 @@ func (i *itlNexus) mirrorPending() {
 
 // clearAttention drops a queued unit attention that the nexus has learned by other
 // means.
-func (i *itlNexus) clearAttention(asc ASC) {
+func (i *itlNexus) clearAttention(asc sense.ASC) {
 	if !i.dropAttention(asc) {
 		return
 	}
@@ -166,11 +167,11 @@ func (i *itlNexus) clearAttention(asc ASC) {
 }
 
 // dropAttention drops a queued unit attention, and reports whether there was one.
-func (i *itlNexus) dropAttention(asc ASC) bool {
+func (i *itlNexus) dropAttention(asc sense.ASC) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	before := len(i.attentions)
-	i.attentions = slices.DeleteFunc(i.attentions, func(a ASC) bool { return a == asc })
+	i.attentions = slices.DeleteFunc(i.attentions, func(a sense.ASC) bool { return a == asc })
 	i.mirrorPending()
 	return len(i.attentions) < before
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+
+	"odx/target/scsi/sense"
 )
 
 // NoServiceAction is the service action of an operation code that has none.
@@ -100,7 +102,7 @@ func (lu *LogicalUnit) OnRefusal(code byte, fn func(t *Task, err error)) {
 // operation returns the operation of a CDB.
 func (lu *LogicalUnit) operation(cdb []byte) (*Operation, error) {
 	if len(cdb) < 6 {
-		return nil, NewSense(KeyIllegalRequest, ASCInvalidCommandOperationCode)
+		return nil, sense.New(sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
 	}
 	oc := &lu.opcodes[cdb[0]]
 	op := oc.single
@@ -108,26 +110,26 @@ func (lu *LogicalUnit) operation(cdb []byte) (*Operation, error) {
 		op = oc.actions[cdb[1]&0x1F]
 	}
 	if op == nil && cdb[0] == opSanitize && oc.actions != nil {
-		return nil, InvalidFieldInCDB(1, 4)
+		return nil, sense.InvalidFieldInCDB(1, 4)
 	}
 	if op == nil {
 		if cdb[0] == opPersistentReserveIn || cdb[0] == opPersistentReserveOut {
 			// Initiators expect this for an unsupported service action of these
 			// operation codes (SPC-4 r37 5.12.1).
-			return nil, InvalidFieldInCDB(1, 4)
+			return nil, sense.InvalidFieldInCDB(1, 4)
 		}
 		// Also for a service action: initiators accept only this code as "not
 		// implemented", whether or not the operation code has other actions.
-		return nil, NewSense(KeyIllegalRequest, ASCInvalidCommandOperationCode)
+		return nil, sense.New(sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
 	}
 	// NACA requests ACA, which is not supported (NORMACA=0 in INQUIRY, SAM-5 5.2). The
 	// CONTROL byte is the last of the CDB.
 	last := len(op.Usage) - 1
 	if len(cdb) <= last {
-		return nil, NewSense(KeyIllegalRequest, ASCInvalidFieldInCDB)
+		return nil, sense.New(sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	}
 	if cdb[last]&0x04 != 0 {
-		return nil, InvalidFieldInCDB(last, 2)
+		return nil, sense.InvalidFieldInCDB(last, 2)
 	}
 	return op, nil
 }

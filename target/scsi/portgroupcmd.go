@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"slices"
+
+	"odx/target/scsi/sense"
 )
 
 // States of target port groups as the descriptors report them: all but transitioning,
@@ -27,7 +29,7 @@ func executeReportTargetPortGroups(_ context.Context, t *Task) error {
 	case extendedHeader:
 		header = 8
 	default:
-		return InvalidFieldInCDB(1, 7)
+		return sense.InvalidFieldInCDB(1, 7)
 	}
 	d := make([]byte, header)
 	if header > 4 {
@@ -61,7 +63,7 @@ func (p *luPort) appendDescriptor(d []byte) []byte {
 func prepareSetTargetPortGroups(t *Task) error {
 	n := binary.BigEndian.Uint32(t.CDB()[6:])
 	if n > maxSetPortGroupsList || n != 0 && n < 4 {
-		return NewSense(KeyIllegalRequest, ASCParameterListLengthError)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCParameterListLengthError)
 	}
 	t.Wanted = n
 	return nil
@@ -74,13 +76,13 @@ func executeSetTargetPortGroups(_ context.Context, t *Task) error {
 		return nil
 	}
 	if len(list)%4 != 0 {
-		return NewSense(KeyIllegalRequest, ASCParameterListLengthError)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCParameterListLengthError)
 	}
 	t.LU.mu.Lock()
 	changed, err := t.LU.setPorts(list, t.Nexus.ID.InitiatorName)
 	t.LU.mu.Unlock()
 	if err == nil && changed {
-		t.LU.establish(ASCAsymmetricAccessStateChanged, t.Nexus)
+		t.LU.establish(sense.ASCAsymmetricAccessStateChanged, t.Nexus)
 	}
 	return err
 }
@@ -93,12 +95,12 @@ func (lu *LogicalUnit) setPorts(list []byte, initiator string) (changed bool, er
 	for at := 4; at < len(list); at += 4 {
 		state := PortState(list[at] & 0x0F)
 		if !state.settable() {
-			return false, InvalidFieldInParameterList(at, 3)
+			return false, sense.InvalidFieldInParameterList(at, 3)
 		}
 		id := binary.BigEndian.Uint16(list[at+2:])
 		i := slices.IndexFunc(ports, func(p *luPort) bool { return p.ID == id && !p.implicitOnly })
 		if i < 0 {
-			return false, InvalidFieldInParameterList(at+2, WholeField)
+			return false, sense.InvalidFieldInParameterList(at+2, sense.WholeField)
 		}
 		wanted[ports[i]] = state
 	}
@@ -142,7 +144,7 @@ func (lu *LogicalUnit) restorePorts(back *luPort, initiator string) {
 		p.set(p.State, changedImplicitly, initiator)
 	}
 	for _, itl := range lu.nexuses {
-		itl.establish(ASCAsymmetricAccessStateChanged)
+		itl.establish(sense.ASCAsymmetricAccessStateChanged)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"github.com/sirupsen/logrus"
+
+	"odx/target/scsi/sense"
 )
 
 // PortState is an asymmetric access state (SPC-4 r37 5.15.2.4).
@@ -238,9 +240,9 @@ func (i *itlNexus) reach(cdb []byte) error {
 	}
 	switch {
 	case state == Standby && allowed&inStandby == 0:
-		return NewSense(KeyNotReady, ASCPortInStandbyState)
+		return sense.New(sense.KeyNotReady, sense.ASCPortInStandbyState)
 	case state == Unavailable && allowed&inUnavailable == 0:
-		return NewSense(KeyNotReady, ASCPortInUnavailableState)
+		return sense.New(sense.KeyNotReady, sense.ASCPortInUnavailableState)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"odx/target/scsi/nexus"
 	"odx/target/scsi/reserve"
+	"odx/target/scsi/sense"
 )
 
 func reportTPG(format byte, length uint32) []byte {
@@ -79,7 +80,7 @@ func TestReportTargetPortGroups(t *testing.T) {
 		wantHex(t, f.on(n, reportTPG(1, 255)).data, "00000028 10 00 0000"+groups)
 	}
 	wantHex(t, f.good(reportTPG(0, 4), nil), "00000024")
-	f.do(reportTPG(2, 255), nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+	f.do(reportTPG(2, 255), nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 }
 
 func TestSetTargetPortGroups(t *testing.T) {
@@ -89,10 +90,10 @@ func TestSetTargetPortGroups(t *testing.T) {
 		82 0f 0001 00 01 00 01 0000 0001
 		01 0f 0002 00 00 00 01 0000 0002
 		00 0f 0007 00 01 00 01 0000 0007`)
-	f.wantAttentions(f.a, ASCAsymmetricAccessStateChanged)
-	f.wantAttentions(f.b, ASCAsymmetricAccessStateChanged)
+	f.wantAttentions(f.a, sense.ASCAsymmetricAccessStateChanged)
+	f.wantAttentions(f.b, sense.ASCAsymmetricAccessStateChanged)
 	f.wantAttentions(f.c)
-	f.on(f.a, cdb10(0x28, 0, 0, 1)).wantSense(t, KeyNotReady, ASCPortInStandbyState)
+	f.on(f.a, cdb10(0x28, 0, 0, 1)).wantSense(t, sense.KeyNotReady, sense.ASCPortInStandbyState)
 	f.on(f.b, cdb10(0x28, 0, 0, 1)).wantStatus(t, good)
 	f.on(f.c, cdb10(0x28, 0, 0, 1)).wantStatus(t, good)
 	f.setTPG(f.c, 0x02, 0, 0, 1).wantStatus(t, good) // no change: nothing to tell
@@ -109,13 +110,13 @@ func TestSetTargetPortGroups_Refused(t *testing.T) {
 		"group that is not there": {0x02, 0, 0, 1, 0x00, 0, 0, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f.setTPG(f.a, descriptors...).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInParameterList)
+			f.setTPG(f.a, descriptors...).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInParameterList)
 			f.on(f.a, cdb10(0x28, 0, 0, 1)).wantStatus(t, good) // the first descriptor had no effect
 		})
 	}
-	f.setTPG(f.a, 0x02, 0, 0).wantSense(t, KeyIllegalRequest, ASCParameterListLengthError)
-	f.run(request{nexus: f.a, cdb: setTPGCDB(3), out: []byte{0, 0, 0}, expectedOut: -1}).wantSense(t, KeyIllegalRequest, ASCParameterListLengthError)
-	f.run(request{nexus: f.a, cdb: setTPGCDB(1 << 31)}).wantSense(t, KeyIllegalRequest, ASCParameterListLengthError)
+	f.setTPG(f.a, 0x02, 0, 0).wantSense(t, sense.KeyIllegalRequest, sense.ASCParameterListLengthError)
+	f.run(request{nexus: f.a, cdb: setTPGCDB(3), out: []byte{0, 0, 0}, expectedOut: -1}).wantSense(t, sense.KeyIllegalRequest, sense.ASCParameterListLengthError)
+	f.run(request{nexus: f.a, cdb: setTPGCDB(1 << 31)}).wantSense(t, sense.KeyIllegalRequest, sense.ASCParameterListLengthError)
 }
 
 // What still works in standby, and while unavailable (SPC-4 r37 5.15.2.4).
@@ -146,19 +147,19 @@ func TestPortGroups_InactiveStates(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newPathFixture(t)
-			check := func(allowed bool, asc ASC) {
+			check := func(allowed bool, asc sense.ASC) {
 				t.Helper()
 				r := f.on(f.c, tt.cdb)
 				if allowed {
 					r.wantStatus(t, good)
 				} else {
-					r.wantSense(t, KeyNotReady, asc)
+					r.wantSense(t, sense.KeyNotReady, asc)
 				}
 			}
-			check(tt.standby, ASCPortInStandbyState)
+			check(tt.standby, sense.ASCPortInStandbyState)
 			f.setTPG(f.a, byte(Unavailable), 0, 0, 7).wantStatus(t, good)
-			f.wantAttentions(f.c, ASCAsymmetricAccessStateChanged)
-			check(tt.unavailable, ASCPortInUnavailableState)
+			f.wantAttentions(f.c, sense.ASCAsymmetricAccessStateChanged)
+			check(tt.unavailable, sense.ASCPortInUnavailableState)
 		})
 	}
 }
@@ -170,21 +171,21 @@ func TestPortGroups_Failover(t *testing.T) {
 		"a path is back": func(f *prFixture) {
 			f.target.Detach(f.a)
 			f.a = f.target.Attach(f.a.ID)
-			f.wantAttentions(f.a, ASCITNexusLossOccurred)
+			f.wantAttentions(f.a, sense.ASCITNexusLossOccurred)
 		},
 		"set again": func(f *prFixture) { f.setTPG(f.b, byte(ActiveOptimized), 0, 0, 1).wantStatus(t, good) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newPathFixture(t)
 			f.setTPG(f.b, byte(ActiveOptimized), 0, 0, 2).wantStatus(t, good)
-			f.wantAttentions(f.c, ASCAsymmetricAccessStateChanged)
+			f.wantAttentions(f.c, sense.ASCAsymmetricAccessStateChanged)
 			wantHex(t, f.on(f.c, reportTPG(0, 255)).data, `00000024
 				81 0f 0001 00 02 00 01 0000 0001
 				00 0f 0002 00 01 00 01 0000 0002
 				02 0f 0007 00 00 00 01 0000 0007`)
-			f.wantAttentions(f.a, ASCAsymmetricAccessStateChanged)
+			f.wantAttentions(f.a, sense.ASCAsymmetricAccessStateChanged)
 			back(f)
-			f.wantAttentions(f.c, ASCAsymmetricAccessStateChanged)
+			f.wantAttentions(f.c, sense.ASCAsymmetricAccessStateChanged)
 			for at, state := range map[int]byte{4: 0x80, 16: 0x01, 28: 0x02} {
 				if got := f.on(f.c, reportTPG(0, 255)).data[at]; got != state {
 					t.Errorf("group at byte %d: %02Xh, want %02Xh", at, got, state)
@@ -225,7 +226,7 @@ func TestPortGroups_ImplicitOnly(t *testing.T) {
 	if d := f.on(n, inquiryCDB(0, 0, 96)).data; d[5]&0x30 != 0x10 {
 		t.Errorf("TPGS %02Xh, want implicit", d[5])
 	}
-	f.setTPG(n, byte(ActiveOptimized), 0, 0, 5).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
+	f.setTPG(n, byte(ActiveOptimized), 0, 0, 5).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
 	if d := f.on(n, rsocCDB(3, 0xA4, 0x0A, 255)).data; d[1]&7 != 1 {
 		t.Errorf("REPORT SUPPORTED OPERATION CODES says % x", d)
 	}
@@ -236,7 +237,7 @@ func TestPortGroups_ImplicitOnly(t *testing.T) {
 	if d := f.on(other, inquiryCDB(0, 0, 96)).data; d[5]&0x30 != 0x30 {
 		t.Errorf("TPGS %02Xh at the other target", d[5])
 	}
-	f.setTPG(other, byte(ActiveOptimized), 0, 0, 5).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInParameterList)
+	f.setTPG(other, byte(ActiveOptimized), 0, 0, 5).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInParameterList)
 	f.setTPG(other, byte(Standby), 0, 0, 6).wantStatus(t, good)
 }
 

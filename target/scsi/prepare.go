@@ -1,6 +1,10 @@
 package scsi
 
-import "context"
+import (
+	"context"
+
+	"odx/target/scsi/sense"
+)
 
 // Operation codes that the order of checks depends on.
 const (
@@ -18,8 +22,8 @@ func (i *itlNexus) prepare(t *Task) error {
 	t.itl = i
 	lu := i.lu
 	if i.pending.Load() && !passesAttention(t.OpCode) {
-		if sense := i.takePending(); sense != nil {
-			return sense
+		if se := i.takePending(); se != nil {
+			return se
 		}
 	}
 	op, err := lu.operation(t.CDB())
@@ -27,7 +31,7 @@ func (i *itlNexus) prepare(t *Task) error {
 		return err
 	}
 	if op.offered != nil && !op.offered(i) {
-		return NewSense(KeyIllegalRequest, ASCInvalidCommandOperationCode)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
 	}
 	t.op = op
 	if err := i.reach(t.CDB()); err != nil {
@@ -52,7 +56,7 @@ func (i *itlNexus) prepare(t *Task) error {
 	}
 	if t.Wanted > maximumBuffered && !t.stream.on {
 		t.Wanted = 0
-		return NewSense(KeyIllegalRequest, ASCInvalidFieldInCDB)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	}
 	if passesAttention(t.OpCode) {
 		return nil // runs in any state
@@ -135,10 +139,10 @@ func prepareMissing(t *Task) error {
 	case opRequestSense:
 		t.op = &requestSenseMissing
 	default:
-		return NewSense(KeyIllegalRequest, ASCLogicalUnitNotSupported)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCLogicalUnitNotSupported)
 	}
 	if len(t.CDB()) < length {
-		return NewSense(KeyIllegalRequest, ASCInvalidFieldInCDB)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	}
 	return nil
 }

@@ -1,10 +1,11 @@
 package scsi
 
 import (
-	"odx/target/scsi/reserve"
-)
+	"testing"
 
-import "testing"
+	"odx/target/scsi/reserve"
+	"odx/target/scsi/sense"
+)
 
 // A has the key 0Ah and holds the logical unit for itself and b, which has 0Bh.
 func TestPersistentReserveIn(t *testing.T) {
@@ -80,9 +81,9 @@ func TestPersistentReserveIn_AllocationLength(t *testing.T) {
 func TestPersistentReserve_ServiceActions(t *testing.T) {
 	f := newPRFixture(t)
 	for action := byte(4); action < 32; action++ {
-		f.do(prInCDB(action), nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+		f.do(prInCDB(action), nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	}
 	for action := byte(8); action < 32; action++ {
-		f.out(f.a, action, 0, prOutList(0, 0, 0)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+		f.out(f.a, action, 0, prOutList(0, 0, 0)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"odx/target/scsi/reserve"
+	"odx/target/scsi/sense"
 )
 
 // prRecords are Records in memory.
@@ -113,7 +114,7 @@ func TestPersistentReserve_SaveFails(t *testing.T) {
 			f := newPRFixture(t, keeping(r))
 			f.out(f.a, reserve.Register, 0, prOutList(0, 0x0A, aptpl)).wantStatus(t, good)
 			fail(r, true)
-			f.out(f.a, reserve.Reserve, reserve.ExclusiveAccess, prOutList(0x0A, 0, 0)).wantSense(t, KeyHardwareError, ASCInternalTargetFailure)
+			f.out(f.a, reserve.Reserve, reserve.ExclusiveAccess, prOutList(0x0A, 0, 0)).wantSense(t, sense.KeyHardwareError, sense.ASCInternalTargetFailure)
 			f.wantReservation(0, 0)
 			f.on(f.b, cdb10(0x28, 0, 0, 1)).wantStatus(t, good)
 			again := newPRFixture(t, keeping(r))

@@ -10,6 +10,7 @@ import (
 
 	"odx/target/scsi/nexus"
 	"odx/target/scsi/reserve"
+	"odx/target/scsi/sense"
 )
 
 // TestPersistentReserve_Model sends random PERSISTENT RESERVE
@@ -42,7 +43,7 @@ type prModel struct {
 	holder     int
 	generation uint32
 	kept       bool
-	attentions [prNexuses][]ASC
+	attentions [prNexuses][]sense.ASC
 }
 
 // start makes the logical unit, from what the records have.
@@ -103,13 +104,13 @@ func (m *prModel) holds(n int) bool {
 	return m.kind != 0 && m.keys[n] != 0 && (m.kind >= 7 || m.holder == n)
 }
 
-func (m *prModel) tellRegistered(except int, asc ASC) {
+func (m *prModel) tellRegistered(except int, asc sense.ASC) {
 	for n := range m.keys {
 		m.tell(n, except, asc)
 	}
 }
 
-func (m *prModel) tell(n, except int, asc ASC) {
+func (m *prModel) tell(n, except int, asc sense.ASC) {
 	if n != except && !slices.Contains(m.attentions[n], asc) {
 		m.attentions[n] = append(m.attentions[n], asc)
 	}
@@ -130,7 +131,7 @@ func (m *prModel) add(n int, key uint64) {
 // endReservation ends the reservation by nexus n; nexuses that shared it are notified.
 func (m *prModel) endReservation(n int) {
 	if m.kind >= 5 {
-		m.tellRegistered(n, ASCReservationsReleased)
+		m.tellRegistered(n, sense.ASCReservationsReleased)
 	}
 	m.kind = 0
 }
@@ -196,7 +197,7 @@ func (m *prModel) clear(rt *rapid.T) {
 	if !m.send(rt, reserve.Clear, 0, n, key, 0, 0, want) {
 		return
 	}
-	m.tellRegistered(n, ASCReservationsPreempted)
+	m.tellRegistered(n, sense.ASCReservationsPreempted)
 	m.keys, m.order, m.kind = map[int]uint64{}, nil, 0
 	m.generation++
 }
@@ -221,14 +222,14 @@ func (m *prModel) preempt(rt *rapid.T) {
 	m.generation++
 	for other, k := range maps.Clone(m.keys) {
 		if (k == actionKey || actionKey == 0) && !(takeOver && other == n) {
-			m.tell(other, n, ASCRegistrationsPreempted)
+			m.tell(other, n, sense.ASCRegistrationsPreempted)
 			m.drop(other)
 		}
 	}
 	switch {
 	case takeOver:
 		if kind != m.kind {
-			m.tellRegistered(n, ASCReservationsReleased)
+			m.tellRegistered(n, sense.ASCReservationsReleased)
 		}
 		m.kind, m.holder = kind, n
 	case len(m.keys) == 0:
@@ -307,7 +308,7 @@ func (m *prModel) compare(rt *rapid.T) {
 		rt.Fatalf("reservation % x, want type %d of nexus %d", d, m.kind, m.holder)
 	}
 	for n, nexus := range m.nexus {
-		var pending []ASC
+		var pending []sense.ASC
 		itl := nexus.unit([8]byte{})
 		pending = append(pending, itl.attentions...)
 		if !slices.Equal(pending, m.attentions[n]) {

@@ -9,6 +9,7 @@ import (
 
 	"odx/target/scsi/nexus"
 	"odx/target/scsi/reserve"
+	"odx/target/scsi/sense"
 )
 
 // Statuses that tests of reservations are full of.
@@ -146,12 +147,12 @@ func (f *prFixture) wantReservation(kind reserve.Type, key uint64) {
 }
 
 // wantAttentions takes the unit attentions of a nexus.
-func (f *prFixture) wantAttentions(n *Nexus, want ...ASC) {
+func (f *prFixture) wantAttentions(n *Nexus, want ...sense.ASC) {
 	f.t.Helper()
-	var got []ASC
+	var got []sense.ASC
 	itl := n.unit([8]byte{})
-	for sense := itl.takePending(); sense != nil; sense = itl.takePending() {
-		got = append(got, sense.ASC)
+	for se := itl.takePending(); se != nil; se = itl.takePending() {
+		got = append(got, se.ASC)
 	}
 	if !slices.Equal(got, want) {
 		f.t.Errorf("%s has the unit attentions %v, want %v", n.ID.InitiatorName, got, want)
@@ -230,7 +231,7 @@ func TestPersistentReserveOut_ReserveRelease(t *testing.T) {
 	f.must(f.b, reserve.Release, reserve.WriteExclusive, 0x0B, 0) // not the holder: no effect
 	f.wantReservation(reserve.WriteExclusive, 0x0A)
 	for _, kind := range []reserve.Type{reserve.ExclusiveAccess, 0x10 | reserve.WriteExclusive} {
-		f.out(f.a, reserve.Release, kind, prOutList(0x0A, 0, 0)).wantSense(t, KeyIllegalRequest, ASCInvalidReleaseOfPersistentReservation)
+		f.out(f.a, reserve.Release, kind, prOutList(0x0A, 0, 0)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidReleaseOfPersistentReservation)
 	}
 	f.must(f.a, reserve.Release, reserve.WriteExclusive, 0x0A, 0)
 	f.wantReservation(0, 0)
@@ -240,7 +241,7 @@ func TestPersistentReserveOut_ReserveRelease(t *testing.T) {
 		if slices.Contains(prKinds, kind) {
 			continue
 		}
-		f.out(f.a, reserve.Reserve, kind, prOutList(0x0A, 0, 0)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+		f.out(f.a, reserve.Reserve, kind, prOutList(0x0A, 0, 0)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	}
 	for _, n := range []*Nexus{f.a, f.b, f.c} {
 		f.wantAttentions(n)
@@ -258,9 +259,9 @@ func TestPersistentReserveOut_UnitAttention(t *testing.T) {
 		reserve.WriteExclusiveRegistrantsOnly: true, reserve.ExclusiveAccessRegistrantsOnly: true,
 		reserve.WriteExclusiveAllRegistrants: true, reserve.ExclusiveAccessAllRegistrants: true,
 	} {
-		want := []ASC{}
+		want := []sense.ASC{}
 		if notified {
-			want = append(want, ASCReservationsReleased)
+			want = append(want, sense.ASCReservationsReleased)
 		}
 		f := newPRFixture(t)
 		f.must(f.a, reserve.Register, 0, 0, 0x0A)
@@ -290,7 +291,7 @@ func TestPersistentReserveOut_Clear(t *testing.T) {
 	f.must(f.b, reserve.Register, 0, 0, 0x0B)
 	f.must(f.a, reserve.Reserve, reserve.ExclusiveAccess, 0x0A, 0)
 	f.must(f.b, reserve.Clear, 0, 0x0B, 0)
-	f.wantAttentions(f.a, ASCReservationsPreempted)
+	f.wantAttentions(f.a, sense.ASCReservationsPreempted)
 	f.wantAttentions(f.b)
 	f.wantAttentions(f.c)
 	f.wantKeys()
@@ -303,7 +304,7 @@ func TestPersistentReserveOut_Clear(t *testing.T) {
 func TestPersistentReserveOut_Preempt(t *testing.T) {
 	const (
 		we, ea, wero, wear = reserve.WriteExclusive, reserve.ExclusiveAccess, reserve.WriteExclusiveRegistrantsOnly, reserve.WriteExclusiveAllRegistrants
-		released, removed  = ASCReservationsReleased, ASCRegistrationsPreempted
+		released, removed  = sense.ASCReservationsReleased, sense.ASCRegistrationsPreempted
 	)
 	for name, tt := range map[string]struct {
 		held, kind reserve.Type
@@ -312,17 +313,17 @@ func TestPersistentReserveOut_Preempt(t *testing.T) {
 		keys       []uint64
 		after      reserve.Type
 		key        uint64
-		a, c       []ASC
+		a, c       []sense.ASC
 	}{
-		"the holder":                 {we, we, 0x0A, good, []uint64{0x0B, 0x0C}, we, 0x0B, []ASC{removed}, nil},
-		"the holder, another type":   {we, ea, 0x0A, good, []uint64{0x0B, 0x0C}, ea, 0x0B, []ASC{removed}, []ASC{released}},
-		"the holder, now for all":    {wero, wear, 0x0A, good, []uint64{0x0B, 0x0C}, wear, 0, []ASC{removed}, []ASC{released}},
-		"another registration":       {we, ea, 0x0C, good, []uint64{0x0A, 0x0B}, we, 0x0A, nil, []ASC{removed}},
+		"the holder":                 {we, we, 0x0A, good, []uint64{0x0B, 0x0C}, we, 0x0B, []sense.ASC{removed}, nil},
+		"the holder, another type":   {we, ea, 0x0A, good, []uint64{0x0B, 0x0C}, ea, 0x0B, []sense.ASC{removed}, []sense.ASC{released}},
+		"the holder, now for all":    {wero, wear, 0x0A, good, []uint64{0x0B, 0x0C}, wear, 0, []sense.ASC{removed}, []sense.ASC{released}},
+		"another registration":       {we, ea, 0x0C, good, []uint64{0x0A, 0x0B}, we, 0x0A, nil, []sense.ASC{removed}},
 		"its own registration":       {we, ea, 0x0B, good, []uint64{0x0A, 0x0C}, we, 0x0A, nil, nil},
 		"a key without registration": {we, ea, 0x0D, conflict, []uint64{0x0A, 0x0B, 0x0C}, we, 0x0A, nil, nil},
-		"no reservation":             {0, we, 0x0C, good, []uint64{0x0A, 0x0B}, 0, 0, nil, []ASC{removed}},
-		"all registrants":            {wear, we, 0, good, []uint64{0x0B}, we, 0x0B, []ASC{removed}, []ASC{removed}},
-		"one of all registrants":     {wear, we, 0x0A, good, []uint64{0x0B, 0x0C}, wear, 0, []ASC{removed}, nil},
+		"no reservation":             {0, we, 0x0C, good, []uint64{0x0A, 0x0B}, 0, 0, nil, []sense.ASC{removed}},
+		"all registrants":            {wear, we, 0, good, []uint64{0x0B}, we, 0x0B, []sense.ASC{removed}, []sense.ASC{removed}},
+		"one of all registrants":     {wear, we, 0x0A, good, []uint64{0x0B, 0x0C}, wear, 0, []sense.ASC{removed}, nil},
 		"key 0 with one holder":      {we, we, 0, checked, []uint64{0x0A, 0x0B, 0x0C}, we, 0x0A, nil, nil},
 		"key 0, no reservation":      {0, we, 0, checked, []uint64{0x0A, 0x0B, 0x0C}, 0, 0, nil, nil},
 		"the holder, no such type":   {we, 2, 0x0A, checked, []uint64{0x0A, 0x0B, 0x0C}, we, 0x0A, nil, nil},
@@ -355,8 +356,8 @@ func TestPersistentReserveOut_PreemptOwn(t *testing.T) {
 	f.wantKeys(0x0A, 0x0C)
 	f.wantReservation(reserve.ExclusiveAccess, 0x0A)
 	f.wantAttentions(f.a)
-	f.wantAttentions(f.b, ASCRegistrationsPreempted)
-	f.wantAttentions(f.c, ASCReservationsReleased)
+	f.wantAttentions(f.b, sense.ASCRegistrationsPreempted)
+	f.wantAttentions(f.c, sense.ASCReservationsReleased)
 }
 
 // A reservation of all registrants ends with the last of them, however that goes.
@@ -392,7 +393,7 @@ func TestPersistentReserveOut_PreemptAndAbort(t *testing.T) {
 	if aborters[f.c].calls != 0 {
 		t.Error("PREEMPT aborted tasks")
 	}
-	f.wantAttentions(f.c, ASCRegistrationsPreempted)
+	f.wantAttentions(f.c, sense.ASCRegistrationsPreempted)
 	f.must(f.c, reserve.Register, 0, 0, 0x0C)
 	f.must(f.b, reserve.PreemptAndAbort, reserve.WriteExclusive, 0x0B, 0x0A)
 	for n, want := range map[*Nexus]int{f.a: 1, f.b: 0, f.c: 0} {
@@ -400,7 +401,7 @@ func TestPersistentReserveOut_PreemptAndAbort(t *testing.T) {
 			t.Errorf("%s: tasks aborted %d times, want %d", n.ID.InitiatorName, got, want)
 		}
 	}
-	f.wantAttentions(f.a, ASCRegistrationsPreempted)
+	f.wantAttentions(f.a, sense.ASCRegistrationsPreempted)
 	f.wantReservation(reserve.WriteExclusive, 0x0B)
 }
 
@@ -422,7 +423,7 @@ func TestPersistentReserve_SessionEnd(t *testing.T) {
 	n.unit([8]byte{}).takePending()
 	f.on(n, cdb10(0x28, 0, 0, 1)).wantStatus(t, conflict)
 	f.target.ResetLU(f.a, [8]byte{}) // persistent is persistent
-	f.wantAttentions(f.a, ASCBusDeviceResetFunction)
+	f.wantAttentions(f.a, sense.ASCBusDeviceResetFunction)
 	f.wantReservation(reserve.ExclusiveAccess, 0x0B)
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/target/scsi/sense"
 )
 
 func unmapCDB(length uint16) []byte { return cdb10(0x42, 0, 0, length) }
@@ -78,36 +79,36 @@ func TestUnmap_Refused(t *testing.T) {
 	tests := []struct {
 		name string
 		list []byte
-		want ASC
+		want sense.ASC
 	}{
-		{"header cut", unmapList(good)[:7], ASCParameterListLengthError},
-		{"descriptors cut", unmapList(good)[:20], ASCParameterListLengthError},
-		{"data length too long", edit(unmapList(good), func(p []byte) { p[1]++ }), ASCParameterListLengthError},
-		{"descriptor length too long", edit(unmapList(good), func(p []byte) { p[3]++ }), ASCParameterListLengthError},
-		{"data length too short", edit(unmapList(good), func(p []byte) { p[1]-- }), ASCInvalidFieldInParameterList},
-		{"second range past the end", unmapList(good, [2]uint64{testBlocks - 1, 2}), ASCLBAOutOfRange},
-		{"LBA that overflows", unmapList(good, [2]uint64{1<<64 - 1, 2}), ASCLBAOutOfRange},
-		{"too many descriptors", unmapList(append(many, good)...), ASCInvalidFieldInParameterList},
+		{"header cut", unmapList(good)[:7], sense.ASCParameterListLengthError},
+		{"descriptors cut", unmapList(good)[:20], sense.ASCParameterListLengthError},
+		{"data length too long", edit(unmapList(good), func(p []byte) { p[1]++ }), sense.ASCParameterListLengthError},
+		{"descriptor length too long", edit(unmapList(good), func(p []byte) { p[3]++ }), sense.ASCParameterListLengthError},
+		{"data length too short", edit(unmapList(good), func(p []byte) { p[1]-- }), sense.ASCInvalidFieldInParameterList},
+		{"second range past the end", unmapList(good, [2]uint64{testBlocks - 1, 2}), sense.ASCLBAOutOfRange},
+		{"LBA that overflows", unmapList(good, [2]uint64{1<<64 - 1, 2}), sense.ASCLBAOutOfRange},
+		{"too many descriptors", unmapList(append(many, good)...), sense.ASCInvalidFieldInParameterList},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture(t)
 			f.fill()
-			f.unmap(tt.list).wantSense(t, KeyIllegalRequest, tt.want)
+			f.unmap(tt.list).wantSense(t, sense.KeyIllegalRequest, tt.want)
 			f.wantZeros(t)
 		})
 	}
 	f := newFixture(t)
 	cdb := unmapCDB(24)
 	cdb[1] = 0x01 // ANCHOR
-	f.do(cdb, unmapList(good)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+	f.do(cdb, unmapList(good)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 }
 
 func TestUnmap_Bound(t *testing.T) {
 	f := newFixture(t, func(c *LUConfig) { c.Volume = hugeVolume{c.Volume} })
 	f.unmap(unmapList([2]uint64{0, maximumUnmapBlocks})).wantStatus(t, StatusGood)
 	r := f.unmap(unmapList([2]uint64{0, maximumUnmapBlocks}, [2]uint64{0, 1}))
-	r.wantSense(t, KeyIllegalRequest, ASCInvalidFieldInParameterList)
+	r.wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInParameterList)
 	if !bytes.Equal(r.sense[15:18], []byte{0x8F, 0, 32}) {
 		t.Errorf("field pointer % x, want the length of the second descriptor", r.sense[15:18])
 	}
@@ -123,8 +124,8 @@ func (hugeVolume) Unmap(context.Context, int64, int64) error { return nil }
 func TestUnmap_NotThin(t *testing.T) {
 	f := newFixture(t, func(c *LUConfig) { c.Thin = false })
 	f.fill()
-	f.unmap(unmapList([2]uint64{0, 1})).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
-	f.do(cdb16(0x93, writeSameUnmap, 0, 1), make([]byte, 512)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+	f.unmap(unmapList([2]uint64{0, 1})).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
+	f.do(cdb16(0x93, writeSameUnmap, 0, 1), make([]byte, 512)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	f.good(cdb16(0x93, 0, 5, 4000), make([]byte, 512)) // zeros, written
 	f.good(cdb16(0x93, writeSameNDOB, 3, 2), nil)
 	f.wantZeros(t, [2]uint64{3, 4002})
@@ -172,28 +173,28 @@ func TestWriteSame_Refused(t *testing.T) {
 		name string
 		cdb  []byte
 		out  []byte
-		want ASC
+		want sense.ASC
 	}{
-		{"ANCHOR", cdb16(0x93, writeSameAnchor, 0, 1), block, ASCInvalidFieldInCDB},
-		{"ANCHOR and UNMAP", cdb10(0x41, writeSameAnchor|writeSameUnmap, 0, 1), block, ASCInvalidFieldInCDB},
-		{"LBDATA", cdb10(0x41, 0x02, 0, 1), block, ASCInvalidFieldInCDB},
-		{"PBDATA", cdb16(0x93, 0x04, 0, 1), block, ASCInvalidFieldInCDB},
-		{"NDOB in the 10-byte form", cdb10(0x41, 0x01, 0, 1), nil, ASCInvalidFieldInCDB},
-		{"past the end", cdb16(0x93, 0, 64<<31, 1), block, ASCLBAOutOfRange},
-		{"LBA that overflows", cdb16(0x93, 0, 1<<64-1, 2), block, ASCLBAOutOfRange},
-		{"too long", cdb16(0x93, 0, 0, maxBlocks+1), block, ASCInvalidFieldInCDB},
-		{"(10) no blocks", cdb10(0x41, 0, 0, 0), block, ASCInvalidFieldInCDB},
-		{"(16) no blocks", cdb16(0x93, writeSameUnmap, 0, 0), block, ASCInvalidFieldInCDB},
-		{"half a block", cdb16(0x93, 0, 0, 1), block[:256], ASCInvalidFieldInCommandIU},
-		{"no data", cdb16(0x93, 0, 0, 1), nil, ASCInvalidFieldInCommandIU},
-		{"two blocks of data", cdb10(0x41, 0, 0, 1), append(block, block...), ASCInvalidFieldInCommandIU},
-		{"data with NDOB", cdb16(0x93, writeSameNDOB, 0, 1), block, ASCInvalidFieldInCommandIU},
+		{"ANCHOR", cdb16(0x93, writeSameAnchor, 0, 1), block, sense.ASCInvalidFieldInCDB},
+		{"ANCHOR and UNMAP", cdb10(0x41, writeSameAnchor|writeSameUnmap, 0, 1), block, sense.ASCInvalidFieldInCDB},
+		{"LBDATA", cdb10(0x41, 0x02, 0, 1), block, sense.ASCInvalidFieldInCDB},
+		{"PBDATA", cdb16(0x93, 0x04, 0, 1), block, sense.ASCInvalidFieldInCDB},
+		{"NDOB in the 10-byte form", cdb10(0x41, 0x01, 0, 1), nil, sense.ASCInvalidFieldInCDB},
+		{"past the end", cdb16(0x93, 0, 64<<31, 1), block, sense.ASCLBAOutOfRange},
+		{"LBA that overflows", cdb16(0x93, 0, 1<<64-1, 2), block, sense.ASCLBAOutOfRange},
+		{"too long", cdb16(0x93, 0, 0, maxBlocks+1), block, sense.ASCInvalidFieldInCDB},
+		{"(10) no blocks", cdb10(0x41, 0, 0, 0), block, sense.ASCInvalidFieldInCDB},
+		{"(16) no blocks", cdb16(0x93, writeSameUnmap, 0, 0), block, sense.ASCInvalidFieldInCDB},
+		{"half a block", cdb16(0x93, 0, 0, 1), block[:256], sense.ASCInvalidFieldInCommandIU},
+		{"no data", cdb16(0x93, 0, 0, 1), nil, sense.ASCInvalidFieldInCommandIU},
+		{"two blocks of data", cdb10(0x41, 0, 0, 1), append(block, block...), sense.ASCInvalidFieldInCommandIU},
+		{"data with NDOB", cdb16(0x93, writeSameNDOB, 0, 1), block, sense.ASCInvalidFieldInCommandIU},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture(t, func(c *LUConfig) { c.Volume = hugeVolume{c.Volume} })
 			f.fill()
-			f.do(tt.cdb, tt.out).wantSense(t, KeyIllegalRequest, tt.want)
+			f.do(tt.cdb, tt.out).wantSense(t, sense.KeyIllegalRequest, tt.want)
 			f.wantZeros(t)
 		})
 	}

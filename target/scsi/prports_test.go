@@ -6,6 +6,7 @@ import (
 
 	"odx/target/scsi/nexus"
 	"odx/target/scsi/reserve"
+	"odx/target/scsi/sense"
 )
 
 // nameOnly is a TransportID that is an iSCSI name.
@@ -43,25 +44,25 @@ func TestPersistentReserveOut_SpecIPT_Refused(t *testing.T) {
 	for name, tt := range map[string]struct {
 		action byte
 		list   []byte
-		asc    ASC
+		asc    sense.ASC
 	}{
-		"IGNORE EXISTING KEY":      {reserve.RegisterAndIgnore, list, ASCInvalidFieldInParameterList},
-		"length field too small":   {reserve.Register, append(list[:len(list):len(list)], 0, 0, 0, 0), ASCParameterListLengthError},
-		"length field missing":     {reserve.Register, list[:24], ASCParameterListLengthError},
-		"a TransportID cut":        {reserve.Register, prOutNaming(0, 0x0A, 0, b[:len(b)-4]), ASCInvalidFieldInParameterList},
-		"an unknown name":          {reserve.Register, prOutNaming(0, 0x0A, 0, nameOnly("iqn.unknown")), ASCInvalidFieldInParameterList},
-		"longer without SPEC_I_PT": {reserve.Register, append(prOutList(0, 0x0A, 0), 0, 0, 0, 0), ASCParameterListLengthError},
-		"shorter than the minimum": {reserve.Register, prOutList(0, 0x0A, 0)[:23], ASCParameterListLengthError},
-		"none":                     {reserve.Register, nil, ASCParameterListLengthError},
-		"APTPL without records":    {reserve.Register, prOutList(0, 0x0A, 0x01), ASCInvalidFieldInParameterList},
+		"IGNORE EXISTING KEY":      {reserve.RegisterAndIgnore, list, sense.ASCInvalidFieldInParameterList},
+		"length field too small":   {reserve.Register, append(list[:len(list):len(list)], 0, 0, 0, 0), sense.ASCParameterListLengthError},
+		"length field missing":     {reserve.Register, list[:24], sense.ASCParameterListLengthError},
+		"a TransportID cut":        {reserve.Register, prOutNaming(0, 0x0A, 0, b[:len(b)-4]), sense.ASCInvalidFieldInParameterList},
+		"an unknown name":          {reserve.Register, prOutNaming(0, 0x0A, 0, nameOnly("iqn.unknown")), sense.ASCInvalidFieldInParameterList},
+		"longer without SPEC_I_PT": {reserve.Register, append(prOutList(0, 0x0A, 0), 0, 0, 0, 0), sense.ASCParameterListLengthError},
+		"shorter than the minimum": {reserve.Register, prOutList(0, 0x0A, 0)[:23], sense.ASCParameterListLengthError},
+		"none":                     {reserve.Register, nil, sense.ASCParameterListLengthError},
+		"APTPL without records":    {reserve.Register, prOutList(0, 0x0A, 0x01), sense.ASCInvalidFieldInParameterList},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f.out(f.a, tt.action, 0, tt.list).wantSense(t, KeyIllegalRequest, tt.asc)
+			f.out(f.a, tt.action, 0, tt.list).wantSense(t, sense.KeyIllegalRequest, tt.asc)
 			f.wantKeys()
 		})
 	}
 	f.must(f.a, reserve.Register, 0, 0, 0x0A)
-	f.out(f.a, reserve.Register, 0, prOutNaming(0x0A, 0x0A, 0, b)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInParameterList)
+	f.out(f.a, reserve.Register, 0, prOutNaming(0x0A, 0x0A, 0, b)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInParameterList)
 }
 
 // ALL_TG_PT.
@@ -112,10 +113,10 @@ func TestPersistentReserveOut_RegisterAndMove_Refused(t *testing.T) {
 	f.must(f.a, reserve.Register, 0, 0, 0x0A)
 	b := nexus.AppendTransportID(nil, f.b.ID)
 	move := func(n *Nexus, list []byte) result { return f.out(n, reserve.RegisterAndMove, 0, list) }
-	move(f.a, prMoveList(0x0A, 0x0B, 0, 1, b)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB) // nothing is reserved
+	move(f.a, prMoveList(0x0A, 0x0B, 0, 1, b)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB) // nothing is reserved
 	f.must(f.a, reserve.Reserve, reserve.WriteExclusive, 0x0A, 0)
 	f.must(f.c, reserve.Register, 0, 0, 0x0C)
-	move(f.c, prMoveList(0x0C, 0x0B, 0, 1, b)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB) // it is another's
+	move(f.c, prMoveList(0x0C, 0x0B, 0, 1, b)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB) // it is another's
 	for name, list := range map[string][]byte{
 		"key 0":             prMoveList(0x0A, 0, 0, 1, b),
 		"no such port":      prMoveList(0x0A, 0x0B, 0, 2, b),
@@ -125,7 +126,7 @@ func TestPersistentReserveOut_RegisterAndMove_Refused(t *testing.T) {
 		"APTPL, not stored": prMoveList(0x0A, 0x0B, 1, 1, b),
 	} {
 		t.Run(name, func(t *testing.T) {
-			move(f.a, list).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInParameterList)
+			move(f.a, list).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInParameterList)
 		})
 	}
 	f.wantKeys(0x0A, 0x0C)
@@ -145,7 +146,7 @@ func TestPersistentReserveOut_MaxRegistrations(t *testing.T) {
 		if i < reserve.MaxRegistrations {
 			r.wantStatus(t, good)
 		} else {
-			r.wantSense(t, KeyIllegalRequest, ASCInsufficientRegistrationResources)
+			r.wantSense(t, sense.KeyIllegalRequest, sense.ASCInsufficientRegistrationResources)
 		}
 	}
 }

@@ -1,6 +1,10 @@
 package scsi
 
-import "context"
+import (
+	"context"
+
+	"odx/target/scsi/sense"
+)
 
 // prepareRead checks READ(6), (10), (12) and (16): SBC-3 5.11 to 5.13.
 func prepareRead(t *Task) error {
@@ -88,7 +92,7 @@ func (t *Task) writeDataOut(ctx context.Context) (length int, err error) {
 func prepareCompareAndWrite(t *Task) error {
 	cdb, lu := t.CDB(), t.LU
 	if cdb[1]&0xE0 != 0 {
-		return InvalidFieldInCDB(1, 7)
+		return sense.InvalidFieldInCDB(1, 7)
 	}
 	r := rangeOf(cdb)
 	r.blocks = uint64(cdb[13])
@@ -96,7 +100,7 @@ func prepareCompareAndWrite(t *Task) error {
 		return err
 	}
 	if r.blocks > maximumCompareAndWrite {
-		return InvalidFieldInCDB(13, 7)
+		return sense.InvalidFieldInCDB(13, 7)
 	}
 	t.Offset = r.lba << lu.blockShift
 	t.TL = uint32(r.blocks << lu.blockShift)
@@ -104,7 +108,7 @@ func prepareCompareAndWrite(t *Task) error {
 	t.scratch = atomicScratch(int(t.TL))
 	if t.ExpectedOut > t.Wanted {
 		// The two halves can be separated only if the lengths agree.
-		return InvalidFieldInCDB(13, 7)
+		return sense.InvalidFieldInCDB(13, 7)
 	}
 	return nil
 }
@@ -120,7 +124,7 @@ func executeCompareAndWrite(ctx context.Context, t *Task) error {
 		return err
 	}
 	if mismatch >= 0 {
-		return NewSense(KeyMiscompare, ASCMiscompareDuringVerify).WithInformation(uint64(mismatch))
+		return sense.New(sense.KeyMiscompare, sense.ASCMiscompareDuringVerify).WithInformation(uint64(mismatch))
 	}
 	return lu.finishWrite(ctx, t.CDB())
 }

@@ -8,6 +8,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/target/scsi/sense"
 )
 
 // blockCDB builds a READ or WRITE of one length.
@@ -59,7 +60,7 @@ func TestReadWrite_4096ByteBlocks(t *testing.T) {
 	if !bytes.Equal(f.vol.data[len(f.vol.data)-len(data):], data) {
 		t.Error("the last blocks of 4096 bytes hold something else")
 	}
-	f.do(cdb16(0x88, 0, testBlocks/8-2, 3), nil).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
+	f.do(cdb16(0x88, 0, testBlocks/8-2, 3), nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCLBAOutOfRange)
 }
 
 func TestRead6_ZeroLength(t *testing.T) {
@@ -76,19 +77,19 @@ func TestReadWrite_Range(t *testing.T) {
 		name   string
 		lba    uint64
 		blocks uint32
-		want   ASC
+		want   sense.ASC
 	}{
-		{"nothing at the start", 0, 0, ASCNone},
-		{"nothing right after the end", testBlocks, 0, ASCNone},
-		{"nothing past the end", testBlocks + 1, 0, ASCLBAOutOfRange},
-		{"nothing at 2^63", 1 << 63, 0, ASCLBAOutOfRange},
-		{"nothing at the maximum LBA", 1<<64 - 1, 0, ASCLBAOutOfRange},
-		{"one block past the end", testBlocks, 1, ASCLBAOutOfRange},
-		{"last block and one more", testBlocks - 1, 2, ASCLBAOutOfRange},
-		{"bytes that overflow 64 bits", 1 << 55, 1, ASCLBAOutOfRange},
-		{"bytes that overflow 63 bits", 1 << 54, 1, ASCLBAOutOfRange},
-		{"sum that overflows", 1<<64 - 1, 2, ASCLBAOutOfRange},
-		{"maximum number of blocks", 0, 1<<32 - 1, ASCLBAOutOfRange},
+		{"nothing at the start", 0, 0, sense.ASCNone},
+		{"nothing right after the end", testBlocks, 0, sense.ASCNone},
+		{"nothing past the end", testBlocks + 1, 0, sense.ASCLBAOutOfRange},
+		{"nothing at 2^63", 1 << 63, 0, sense.ASCLBAOutOfRange},
+		{"nothing at the maximum LBA", 1<<64 - 1, 0, sense.ASCLBAOutOfRange},
+		{"one block past the end", testBlocks, 1, sense.ASCLBAOutOfRange},
+		{"last block and one more", testBlocks - 1, 2, sense.ASCLBAOutOfRange},
+		{"bytes that overflow 64 bits", 1 << 55, 1, sense.ASCLBAOutOfRange},
+		{"bytes that overflow 63 bits", 1 << 54, 1, sense.ASCLBAOutOfRange},
+		{"sum that overflows", 1<<64 - 1, 2, sense.ASCLBAOutOfRange},
+		{"maximum number of blocks", 0, 1<<32 - 1, sense.ASCLBAOutOfRange},
 	}
 	for _, tt := range tests {
 		for _, op := range []struct {
@@ -97,11 +98,11 @@ func TestReadWrite_Range(t *testing.T) {
 		}{{"READ", 0x88}, {"WRITE", 0x8A}, {"VERIFY", 0x8F}, {"WRITE AND VERIFY", 0x8E}} {
 			t.Run(op.name+"/"+tt.name, func(t *testing.T) {
 				r := newFixture(t).do(cdb16(op.code, 0, tt.lba, tt.blocks), make([]byte, min(tt.blocks, 2)*512))
-				if tt.want == ASCNone {
+				if tt.want == sense.ASCNone {
 					r.wantStatus(t, StatusGood)
 					return
 				}
-				r.wantSense(t, KeyIllegalRequest, tt.want)
+				r.wantSense(t, sense.KeyIllegalRequest, tt.want)
 			})
 		}
 	}
@@ -118,7 +119,7 @@ func TestReadWrite_ProtectionInformation(t *testing.T) {
 			cdb16(0x89, protect<<5, 0, 1),
 		} {
 			r := f.do(cdb, make([]byte, 512))
-			r.wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+			r.wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 			if !bytes.Equal(r.sense[15:18], []byte{0xCF, 0, 1}) {
 				t.Errorf("% x: field pointer % x, want byte 1 bit 7 of the CDB", cdb, r.sense[15:18])
 			}
@@ -223,7 +224,7 @@ func TestWrite_Residual(t *testing.T) {
 					t.Errorf("wanted %d bytes; the transport counts the residual from it", r.wanted)
 				}
 				if tt.refused {
-					r.wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCommandIU)
+					r.wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCommandIU)
 				} else {
 					r.wantStatus(t, StatusGood)
 				}
@@ -247,7 +248,7 @@ func TestWrite_MissingDataOut(t *testing.T) {
 	task.AllocDataOut(512) // a transport that gave up half-way
 	f.target.Execute(context.Background(), task)
 	key, asc := decodeSense(t, task.Sense())
-	if task.Result != StatusCheckCondition || key != KeyIllegalRequest || asc != ASCInvalidFieldInCommandIU {
+	if task.Result != StatusCheckCondition || key != sense.KeyIllegalRequest || asc != sense.ASCInvalidFieldInCommandIU {
 		t.Errorf("status %02Xh, %s, %s", task.Result, key, asc)
 	}
 }
@@ -260,7 +261,7 @@ func TestWrite_DataOutBound(t *testing.T) {
 		t.Fatal(err)
 	}
 	cdb := cdb16(0x83, 0, 0, 0xFFFFFFFF)
-	f.run(request{nexus: f.nexus, cdb: cdb, expectedOut: 1<<32 - 1}).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+	f.run(request{nexus: f.nexus, cdb: cdb, expectedOut: 1<<32 - 1}).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 }
 
 func TestCompareAndWrite(t *testing.T) {
@@ -276,7 +277,7 @@ func TestCompareAndWrite(t *testing.T) {
 		compare := bytes.Clone(fresh)
 		compare[at] ^= 1
 		r := f.do(compareAndWriteCDB(0, 1, 2), append(compare, old...))
-		r.wantSense(t, KeyMiscompare, ASCMiscompareDuringVerify)
+		r.wantSense(t, sense.KeyMiscompare, sense.ASCMiscompareDuringVerify)
 		if info := r.sense[3:7]; r.sense[0] != 0xF0 || int(info[2])<<8|int(info[3]) != at {
 			t.Errorf("difference at byte %d: INFORMATION % x", at, info)
 		}
@@ -285,12 +286,12 @@ func TestCompareAndWrite(t *testing.T) {
 		t.Error("different data, but written")
 	}
 	f.good(compareAndWriteCDB(0, 0, 0), nil)
-	f.do(compareAndWriteCDB(0, testBlocks, 1), make([]byte, 1024)).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
-	f.do(compareAndWriteCDB(0, 0, 1), make([]byte, 2048)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
-	f.do(compareAndWriteCDB(0, 0, 2), make([]byte, 1024)).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCommandIU)
+	f.do(compareAndWriteCDB(0, testBlocks, 1), make([]byte, 1024)).wantSense(t, sense.KeyIllegalRequest, sense.ASCLBAOutOfRange)
+	f.do(compareAndWriteCDB(0, 0, 1), make([]byte, 2048)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
+	f.do(compareAndWriteCDB(0, 0, 2), make([]byte, 1024)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCommandIU)
 
 	plain := newFixture(t, func(c *LUConfig) { c.Volume = plainVolume{c.Volume} })
-	plain.do(compareAndWriteCDB(0, 0, 1), make([]byte, 1024)).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
+	plain.do(compareAndWriteCDB(0, 0, 1), make([]byte, 1024)).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
 }
 
 func TestLogicalUnit_Sense(t *testing.T) {
@@ -298,18 +299,18 @@ func TestLogicalUnit_Sense(t *testing.T) {
 	tests := []struct {
 		name string
 		err  error
-		key  SenseKey
-		asc  ASC
+		key  sense.Key
+		asc  sense.ASC
 	}{
-		{"full", fmt.Errorf("write: %w", blockdev.ErrNoSpace), KeyDataProtect, ASCSpaceAllocationFailed},
-		{"a snapshot", fmt.Errorf("write: %w", blockdev.ErrReadOnly), KeyDataProtect, ASCWriteProtected},
-		{"damaged", fmt.Errorf("read: %w", corrupt), KeyMediumError, ASCUnrecoveredReadError},
-		{"damaged, no location", blockdev.ErrCorrupt, KeyMediumError, ASCUnrecoveredReadError},
-		{"outside", blockdev.ErrRange, KeyIllegalRequest, ASCLBAOutOfRange},
-		{"closed", blockdev.ErrClosed, KeyNotReady, ASCLogicalUnitNotReady},
-		{"aborted", context.Canceled, KeyAbortedCommand, ASCNone},
-		{"too slow", context.DeadlineExceeded, KeyAbortedCommand, ASCCommandTimeoutDuringProcessing},
-		{"anything else", fmt.Errorf("disk on fire"), KeyHardwareError, ASCInternalTargetFailure},
+		{"full", fmt.Errorf("write: %w", blockdev.ErrNoSpace), sense.KeyDataProtect, sense.ASCSpaceAllocationFailed},
+		{"a snapshot", fmt.Errorf("write: %w", blockdev.ErrReadOnly), sense.KeyDataProtect, sense.ASCWriteProtected},
+		{"damaged", fmt.Errorf("read: %w", corrupt), sense.KeyMediumError, sense.ASCUnrecoveredReadError},
+		{"damaged, no location", blockdev.ErrCorrupt, sense.KeyMediumError, sense.ASCUnrecoveredReadError},
+		{"outside", blockdev.ErrRange, sense.KeyIllegalRequest, sense.ASCLBAOutOfRange},
+		{"closed", blockdev.ErrClosed, sense.KeyNotReady, sense.ASCLogicalUnitNotReady},
+		{"aborted", context.Canceled, sense.KeyAbortedCommand, sense.ASCNone},
+		{"too slow", context.DeadlineExceeded, sense.KeyAbortedCommand, sense.ASCCommandTimeoutDuringProcessing},
+		{"anything else", fmt.Errorf("disk on fire"), sense.KeyHardwareError, sense.ASCInternalTargetFailure},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -351,8 +352,8 @@ func TestRead_MediumErrorElsewhere(t *testing.T) {
 func TestLogicalUnit_MapErrors(t *testing.T) {
 	f := newFixture(t)
 	mine := fmt.Errorf("token: %w", backstore.ErrNotFound)
-	f.lu.MapErrors(ErrorSense{Err: backstore.ErrNotFound, Key: KeyIllegalRequest, ASC: 0x2304})
-	if got := f.lu.Sense(mine); got.Key != KeyIllegalRequest || got.ASC != 0x2304 {
+	f.lu.MapErrors(ErrorSense{Err: backstore.ErrNotFound, Key: sense.KeyIllegalRequest, ASC: 0x2304})
+	if got := f.lu.Sense(mine); got.Key != sense.KeyIllegalRequest || got.ASC != 0x2304 {
 		t.Errorf("got %v", got)
 	}
 }

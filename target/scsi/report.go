@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
+
+	"odx/target/scsi/sense"
 )
 
 // executeReportLUNs lists the LUNs of the nexus (SPC-4 r37 6.33). There are no well
@@ -27,10 +29,10 @@ func executeReportLUNs(_ context.Context, t *Task) error {
 		lists = true
 	case selectWellKnown, selectAdministrative, selectSubsidiary:
 	default:
-		return InvalidFieldInCDB(2, 7)
+		return sense.InvalidFieldInCDB(2, 7)
 	}
 	if allocationLength < 16 {
-		return InvalidFieldInCDB(6, 7)
+		return sense.InvalidFieldInCDB(6, 7)
 	}
 	list := make([]byte, 8)
 	if units := t.Nexus.units.Load(); units != nil && lists {
@@ -40,7 +42,7 @@ func executeReportLUNs(_ context.Context, t *Task) error {
 		}
 		// LUICLR: this report delivers the changed inventory (SPC-4 r37 7.8.7).
 		for _, itl := range *units {
-			itl.clearAttention(ASCReportedLUNsDataChanged)
+			itl.clearAttention(sense.ASCReportedLUNsDataChanged)
 		}
 	}
 	binary.BigEndian.PutUint32(list, uint32(len(list)-8))
@@ -88,9 +90,9 @@ func (lu *LogicalUnit) requestedOperation(options, code byte, action uint16) (*O
 	oc := &lu.opcodes[code]
 	switch {
 	case options > reportEither:
-		return nil, InvalidFieldInCDB(2, 2)
+		return nil, sense.InvalidFieldInCDB(2, 2)
 	case options == reportOpcode && oc.actions != nil, options == reportServiceAction && oc.single != nil:
-		return nil, InvalidFieldInCDB(2, 2)
+		return nil, sense.InvalidFieldInCDB(2, 2)
 	case oc.actions == nil:
 		return oc.single, nil
 	case action > 31:

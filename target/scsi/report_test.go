@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
+
+	"odx/target/scsi/sense"
 )
 
 func reportLUNsCDB(selectReport byte, length uint32) []byte {
@@ -35,8 +37,8 @@ func TestReportLUNs(t *testing.T) {
 	if got := f.good(reportLUNsCDB(2, 16), nil); len(got) != 16 || got[3] != 0x28 {
 		t.Errorf("allocation length 16: % x; the length field must tell the whole list", got)
 	}
-	f.do(reportLUNsCDB(0, 15), nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
-	f.do(reportLUNsCDB(3, 1024), nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+	f.do(reportLUNsCDB(0, 15), nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
+	f.do(reportLUNsCDB(3, 1024), nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 }
 
 func TestTarget_AddLU_Refused(t *testing.T) {
@@ -166,7 +168,7 @@ func TestReportOperationCodes_One(t *testing.T) {
 		"reserved option":                         rsocCDB(4, 0x28, 0, 255),
 	} {
 		t.Run(name, func(t *testing.T) {
-			f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+			f.do(cdb, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 		})
 	}
 }
@@ -207,7 +209,7 @@ func TestReportOperationCodes_Executable(t *testing.T) {
 			}
 		}
 		r := f.do(cdb, nil)
-		unknown := r.asc == ASCInvalidCommandOperationCode
+		unknown := r.asc == sense.ASCInvalidCommandOperationCode
 		if unknown == reported[byte(code)] {
 			t.Errorf("operation code %02Xh: reported %t, sense %s", code, reported[byte(code)], r.asc)
 		}

@@ -63,10 +63,10 @@ func (u reservedUnit) Attend(attentions map[nexus.ID][]sense.ASC) {
 func prepareReserve6(t *Task) error {
 	cdb := t.CDB()
 	if cdb[1]&0x10 != 0 { // 3RDPTY
-		return InvalidFieldInCDB(1, 4)
+		return sense.InvalidFieldInCDB(1, 4)
 	}
 	if cdb[1]&0x01 != 0 { // EXTENT
-		return InvalidFieldInCDB(1, 0)
+		return sense.InvalidFieldInCDB(1, 0)
 	}
 	return nil
 }
@@ -75,10 +75,10 @@ func prepareReserve6(t *Task) error {
 func prepareReserve10(t *Task) error {
 	cdb := t.CDB()
 	if cdb[1]&0x02 != 0 { // LONGID
-		return InvalidFieldInCDB(1, 1)
+		return sense.InvalidFieldInCDB(1, 1)
 	}
 	if binary.BigEndian.Uint16(cdb[7:]) != 0 { // only a third party has parameters
-		return InvalidFieldInCDB(7, WholeField)
+		return sense.InvalidFieldInCDB(7, sense.WholeField)
 	}
 	return prepareReserve6(t)
 }
@@ -104,7 +104,7 @@ func executePersistentReserveIn(_ context.Context, t *Task) error {
 func preparePersistentReserveOut(t *Task) error {
 	n := binary.BigEndian.Uint32(t.CDB()[5:])
 	if n < reserve.MinList || n > reserve.MaxList {
-		return NewSense(KeyIllegalRequest, ASCParameterListLengthError)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCParameterListLengthError)
 	}
 	t.Wanted = n
 	return nil

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"odx/target/scsi/reserve"
+	"odx/target/scsi/sense"
 )
 
 // accessOf gives a CDB for each kind of command, with its row of the tables of
@@ -145,15 +146,15 @@ func TestReserve_TenByte(t *testing.T) {
 	f.target.Detach(f.b)
 	f.good(reserve10, nil)
 	f.target.ResetLU(f.c, [8]byte{})
-	f.wantAttentions(f.c, ASCBusDeviceResetFunction)
+	f.wantAttentions(f.c, sense.ASCBusDeviceResetFunction)
 	f.on(f.c, reserve10).wantStatus(t, good)
 
 	for at, b := range map[int]byte{1: 0x10, 7: 1, 8: 1} {
 		cdb := append([]byte(nil), reserve10...)
 		cdb[at] = b
-		f.on(f.c, cdb).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+		f.on(f.c, cdb).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	}
-	f.on(f.c, []byte{0x57, 0x02, 0, 0, 0, 0, 0, 0, 0, 0}).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+	f.on(f.c, []byte{0x57, 0x02, 0, 0, 0, 0, 0, 0, 0, 0}).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 }
 
 // CRH (SPC-4 r37 5.12.3). Who has every access by the persistent reservation gets GOOD

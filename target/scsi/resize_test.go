@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"odx/backstore"
+	"odx/target/scsi/sense"
 )
 
 // resize gives the fixture's volume another length.
@@ -27,17 +28,17 @@ func TestLogicalUnit_Resized(t *testing.T) {
 
 	f.lu.Resized()
 	f.good(testUnitReady, nil) // nothing changed
-	f.do(last, nil).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
+	f.do(last, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCLBAOutOfRange)
 
 	f.resize(testBlocks + 8)
 	f.lu.Resized()
 	f.lu.Resized()
 	for _, n := range []*Nexus{f.nexus, other} {
-		f.on(n, last).wantSense(t, KeyUnitAttention, ASCCapacityDataChanged)
+		f.on(n, last).wantSense(t, sense.KeyUnitAttention, sense.ASCCapacityDataChanged)
 		f.on(n, last).wantStatus(t, StatusGood)
 	}
 	at7 := request{nexus: elsewhere, lun: [8]byte{0, 7}, cdb: testUnitReady}
-	second.run(at7).wantSense(t, KeyUnitAttention, ASCCapacityDataChanged)
+	second.run(at7).wantSense(t, sense.KeyUnitAttention, sense.ASCCapacityDataChanged)
 	second.run(at7).wantStatus(t, StatusGood)
 	wantHex(t, f.good(cdb10(0x25, 0, 0, 0), nil), "00001007 00000200")
 	wantHex(t, f.good(getLBAStatus(testBlocks, 24), nil), "00000014 00000000  0000000000001000 00000008 00 000000")
@@ -45,8 +46,8 @@ func TestLogicalUnit_Resized(t *testing.T) {
 
 	f.resize(testBlocks)
 	f.lu.Resized()
-	f.do(testUnitReady, nil).wantSense(t, KeyUnitAttention, ASCCapacityDataChanged)
-	f.do(last, nil).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
+	f.do(testUnitReady, nil).wantSense(t, sense.KeyUnitAttention, sense.ASCCapacityDataChanged)
+	f.do(last, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCLBAOutOfRange)
 }
 
 // READ CAPACITY returns the current size even before Resized, and the nexuses are
@@ -71,11 +72,11 @@ func TestReadCapacity_AfterResize(t *testing.T) {
 		}
 		wantHex(t, f.good(tt.cdb, nil), tt.want)
 		for _, n := range []*Nexus{f.nexus, other} {
-			f.on(n, testUnitReady).wantSense(t, KeyUnitAttention, ASCCapacityDataChanged)
+			f.on(n, testUnitReady).wantSense(t, sense.KeyUnitAttention, sense.ASCCapacityDataChanged)
 		}
 		lastBlock := uint32(tt.size/512 - 1)
 		f.good(cdb10(0x2A, 0, lastBlock, 1), pattern(512, 9))
-		f.do(cdb10(0x28, 0, lastBlock+1, 1), nil).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
+		f.do(cdb10(0x28, 0, lastBlock+1, 1), nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCLBAOutOfRange)
 	}
 }
 

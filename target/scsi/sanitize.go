@@ -3,6 +3,8 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+
+	"odx/target/scsi/sense"
 )
 
 // Service actions of SANITIZE (SBC-3 5.24). OVERWRITE and CRYPTOGRAPHIC ERASE are not
@@ -22,16 +24,16 @@ const (
 func prepareSanitize(t *Task) error {
 	cdb := t.CDB()
 	if cdb[1]&0x40 != 0 {
-		return InvalidFieldInCDB(1, 6)
+		return sense.InvalidFieldInCDB(1, 6)
 	}
 	for i := 2; i < 7; i++ {
 		if cdb[i] != 0 {
-			return InvalidFieldInCDB(i, 7)
+			return sense.InvalidFieldInCDB(i, 7)
 		}
 	}
 	// None of the service actions has a parameter list.
 	if binary.BigEndian.Uint16(cdb[7:]) != 0 {
-		return InvalidFieldInCDB(7, 7)
+		return sense.InvalidFieldInCDB(7, 7)
 	}
 	return nil
 }
@@ -71,9 +73,9 @@ func prepareFormatUnit(t *Task) error {
 	cdb := t.CDB()
 	switch {
 	case cdb[1]&formatProtection != 0:
-		return InvalidFieldInCDB(1, 7)
+		return sense.InvalidFieldInCDB(1, 7)
 	case cdb[1]&formatData == 0 && cdb[1]&^formatProtection != 0:
-		return InvalidFieldInCDB(1, 5)
+		return sense.InvalidFieldInCDB(1, 5)
 	case cdb[1]&formatData == 0:
 	case cdb[1]&formatLongList != 0:
 		t.Wanted = 8
@@ -108,15 +110,15 @@ func parseFormatList(list []byte) (immediate bool, err error) {
 	}
 	switch {
 	case list[0] != 0: // PROTECTION FIELD USAGE
-		return false, InvalidFieldInParameterList(0, 2)
+		return false, sense.InvalidFieldInParameterList(0, 2)
 	case list[1]&formatFOV == 0 && list[1]&formatOptions != 0:
-		return false, InvalidFieldInParameterList(1, 6)
+		return false, sense.InvalidFieldInParameterList(1, 6)
 	case list[1]&formatIP != 0:
-		return false, InvalidFieldInParameterList(1, 3)
+		return false, sense.InvalidFieldInParameterList(1, 3)
 	case len(list) == 8 && list[3] != 0: // PROTECTION INTERVAL EXPONENT
-		return false, InvalidFieldInParameterList(3, 3)
+		return false, sense.InvalidFieldInParameterList(3, 3)
 	case defects != 0:
-		return false, InvalidFieldInParameterList(at, 7)
+		return false, sense.InvalidFieldInParameterList(at, 7)
 	}
 	return list[1]&formatIMMED != 0, nil
 }

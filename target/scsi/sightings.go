@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"maps"
 	"slices"
+
+	"odx/target/scsi/sense"
 )
 
 // Sightings store, across restarts, which logical unit a nexus found at a LUN when it
@@ -100,17 +102,17 @@ func (tg *Target) announceReplaced(n *Nexus, units map[uint16]*itlNexus) {
 		return
 	}
 	for _, itl := range units {
-		itl.establish(ASCReportedLUNsDataChanged)
+		itl.establish(sense.ASCReportedLUNsDataChanged)
 	}
 }
 
 // notified records what a nexus has learned by a unit attention at its LUN, or by
 // REPORT LUNS.
-func (tg *Target) notified(i *itlNexus, asc ASC) {
+func (tg *Target) notified(i *itlNexus, asc sense.ASC) {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
 	switch {
-	case asc == ASCInquiryDataChanged:
+	case asc == sense.ASCInquiryDataChanged:
 		tg.sightings.saw(i.nexus.ID, i.lun, i.lu.ID())
 	case i.nexus.inventory != [16]byte{}:
 		tg.sightings.saw(i.nexus.ID, inventoryLUN, i.nexus.inventory)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"odx/target/scsi/mode"
+	"odx/target/scsi/sense"
 )
 
 // Space describes the LBA mapping resources of a thin provisioned logical unit (SBC-3
@@ -60,7 +61,7 @@ func thresholdSets(bytes int64) uint32 {
 // the threshold.
 func (lu *LogicalUnit) SoftThresholdReached() {
 	if lu.config.Thin && lu.config.Space.SoftThreshold > 0 && lu.modes.ReportsThreshold() {
-		lu.establish(ASCSoftThresholdReached, nil)
+		lu.establish(sense.ASCSoftThresholdReached, nil)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/target/scsi/sense"
 )
 
 // space is a soft threshold of 80 GiB, with 50 MiB and a byte in use.
@@ -32,7 +33,7 @@ func TestSpace_Pages(t *testing.T) {
 	all := f.good(modeSense6(0x3F, 0xFF, 255), nil)
 	f.good(modeSelect6(all), all)
 	all[len(all)-1]++ // THRESHOLD COUNT
-	f.do(modeSelect6(all), all).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInParameterList)
+	f.do(modeSelect6(all), all).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInParameterList)
 
 	native := newFixture(t, space, func(c *LUConfig) { c.LogicalBlockLength = 4096 })
 	wantHex(t, native.good(inquiryCDB(1, 0xB2, 255), nil), "00 b2 0004  08 e4 02 00")
@@ -40,8 +41,8 @@ func TestSpace_Pages(t *testing.T) {
 	measured := newFixture(t, space, func(c *LUConfig) { c.Space.SoftThreshold = 0 })
 	wantHex(t, measured.good(modeSense6(0x1C, 2, 255), nil)[28:], "01 02 0000 00000000") // not enabled
 	full := newFixture(t, space, func(c *LUConfig) { c.Thin = false })
-	full.do(modeSense6(0x1C, 2, 255), nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
-	full.do(logSense(0, 0x0C, 0, 0, 255), nil).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
+	full.do(modeSense6(0x1C, 2, 255), nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
+	full.do(logSense(0, 0x0C, 0, 0, 255), nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
 }
 
 func TestSoftThreshold_UnitAttention(t *testing.T) {
@@ -57,7 +58,7 @@ func TestSoftThreshold_UnitAttention(t *testing.T) {
 	f.on(other, testUnitReady).wantStatus(t, StatusGood)
 	f.on(late, testUnitReady).wantStatus(t, StatusGood)
 	f.lu.SoftThresholdReached() // the next crossing
-	f.on(late, testUnitReady).wantSense(t, KeyUnitAttention, ASCSoftThresholdReached)
+	f.on(late, testUnitReady).wantSense(t, sense.KeyUnitAttention, sense.ASCSoftThresholdReached)
 }
 
 // recoveryPage is a parameter list for MODE SELECT(6).
@@ -72,7 +73,7 @@ func TestSoftThreshold_LBPERE(t *testing.T) {
 	f.good(testUnitReady, nil)
 	f.good(modeSelect6(recoveryPage(0x80)), recoveryPage(0x80))
 	f.lu.SoftThresholdReached()
-	f.do(testUnitReady, nil).wantSense(t, KeyUnitAttention, ASCSoftThresholdReached)
+	f.do(testUnitReady, nil).wantSense(t, sense.KeyUnitAttention, sense.ASCSoftThresholdReached)
 
 	for name, change := range map[string]func(*LUConfig){
 		"no threshold": func(c *LUConfig) { c.Space.SoftThreshold = 0 },
@@ -86,7 +87,7 @@ func TestSoftThreshold_LBPERE(t *testing.T) {
 	}
 	plain := newFixture(t)
 	plain.do(modeSelect6(recoveryPage(0x80)), recoveryPage(0x80)).
-		wantSense(t, KeyIllegalRequest, ASCInvalidFieldInParameterList)
+		wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInParameterList)
 }
 
 func logSense(flags, page, subpage byte, pointer, length uint16) []byte {
@@ -126,7 +127,7 @@ func TestLogSense(t *testing.T) {
 		"subpage of page 00h":    logSense(0, 0x40, 1, 0, 255),
 		"subpages of every page": logSense(0, 0x4C, 0xFF, 0, 255),
 	} {
-		t.Run(name, func(t *testing.T) { f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB) })
+		t.Run(name, func(t *testing.T) { f.do(cdb, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB) })
 	}
 }
 
@@ -143,10 +144,10 @@ func TestWrite_StoreFull(t *testing.T) {
 	random.Read(second)
 	write(0, first).wantStatus(t, StatusGood)
 
-	write(16384, second).wantSense(t, KeyDataProtect, ASCSpaceAllocationFailed)
-	f.do(cdb16(0x93, 0, 16384, 8), second[:512]).wantSense(t, KeyDataProtect, ASCSpaceAllocationFailed)
+	write(16384, second).wantSense(t, sense.KeyDataProtect, sense.ASCSpaceAllocationFailed)
+	f.do(cdb16(0x93, 0, 16384, 8), second[:512]).wantSense(t, sense.KeyDataProtect, sense.ASCSpaceAllocationFailed)
 	f.do(compareAndWriteCDB(0, 16384, 8), append(make([]byte, 4096), second[:4096]...)).
-		wantSense(t, KeyDataProtect, ASCSpaceAllocationFailed)
+		wantSense(t, sense.KeyDataProtect, sense.ASCSpaceAllocationFailed)
 	if got := f.good(cdb10(0x28, 0, 0, 8192), nil); !bytes.Equal(got, first) {
 		t.Error("reads differ on a full store")
 	}
@@ -165,7 +166,7 @@ func TestWrite_StoreFull(t *testing.T) {
 		if last = write(16384, second); last.status == StatusGood {
 			break
 		}
-		last.wantSense(t, KeyDataProtect, ASCSpaceAllocationFailed)
+		last.wantSense(t, sense.KeyDataProtect, sense.ASCSpaceAllocationFailed)
 		<-poll.C
 	}
 	last.wantStatus(t, StatusGood)

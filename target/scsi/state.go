@@ -3,6 +3,8 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+
+	"odx/target/scsi/sense"
 )
 
 // executeNoOp is TEST UNIT READY (SPC-4 r37 6.47): all checks are in prepare.
@@ -13,19 +15,19 @@ func executeNoOp(context.Context, *Task) error { return nil }
 // progress (SPC-4 r37 6.39).
 func executeRequestSense(_ context.Context, t *Task) error {
 	cdb := t.CDB()
-	sense := NewSense(KeyNoSense, ASCNone)
+	se := sense.New(sense.KeyNoSense, sense.ASCNone)
 	if t.itl == nil {
-		sense = NewSense(KeyIllegalRequest, ASCLogicalUnitNotSupported)
+		se = sense.New(sense.KeyIllegalRequest, sense.ASCLogicalUnitNotSupported)
 	} else if pending := t.itl.takePending(); pending != nil {
-		sense = pending
-	} else if held, ok := t.LU.Ready().(*SenseError); ok {
-		sense = held
+		se = pending
+	} else if held, ok := t.LU.Ready().(*sense.Error); ok {
+		se = held
 	}
-	format := FixedSense
+	format := sense.Fixed
 	if cdb[1]&0x01 != 0 { // DESC
-		format = DescriptorSense
+		format = sense.Descriptor
 	}
-	t.SetDataIn(sense.AppendSense(nil, format), uint32(cdb[4]))
+	t.SetDataIn(se.AppendSense(nil, format), uint32(cdb[4]))
 	return nil
 }
 
@@ -35,7 +37,7 @@ func executeReadCapacity10(_ context.Context, t *Task) error {
 	cdb, lu := t.CDB(), t.LU
 	const pmi = 0x01
 	if cdb[8]&pmi == 0 && binary.BigEndian.Uint32(cdb[2:]) != 0 {
-		return InvalidFieldInCDB(2, 7)
+		return sense.InvalidFieldInCDB(2, 7)
 	}
 	lu.Resized()
 	var data [8]byte

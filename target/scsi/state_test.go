@@ -3,6 +3,8 @@ package scsi
 import (
 	"bytes"
 	"testing"
+
+	"odx/target/scsi/sense"
 )
 
 var (
@@ -19,15 +21,15 @@ func TestUnitAttention_PowerOn(t *testing.T) {
 	n := f.target.Attach(NexusID{TargetName: f.target.Name()})
 	f.on(n, inquiryCDB(0, 0, 96)).wantStatus(t, StatusGood)
 	f.on(n, reportLUNsCDB(0, 96)).wantStatus(t, StatusGood)
-	f.on(n, cdb10(0x28, 0, 0, 1)).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
+	f.on(n, cdb10(0x28, 0, 0, 1)).wantSense(t, sense.KeyUnitAttention, sense.ASCPowerOnOrReset)
 	f.on(n, cdb10(0x28, 0, 0, 1)).wantStatus(t, StatusGood)
 }
 
 func TestUnitAttention_UnsupportedCommand(t *testing.T) {
 	f := newFixture(t)
 	n := f.target.Attach(NexusID{})
-	f.on(n, make([]byte, 16)[:0]).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
-	f.on(n, []byte{0xFF, 0, 0, 0, 0, 0}).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
+	f.on(n, make([]byte, 16)[:0]).wantSense(t, sense.KeyUnitAttention, sense.ASCPowerOnOrReset)
+	f.on(n, []byte{0xFF, 0, 0, 0, 0, 0}).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
 }
 
 func TestRequestSense(t *testing.T) {
@@ -42,13 +44,13 @@ func TestRequestSense(t *testing.T) {
 func TestUnitAttention_Order(t *testing.T) {
 	f := newFixture(t)
 	for range 3 {
-		f.lu.establish(ASCModeParametersChanged, nil)
-		f.lu.establish(ASCCapacityDataChanged, nil)
+		f.lu.establish(sense.ASCModeParametersChanged, nil)
+		f.lu.establish(sense.ASCCapacityDataChanged, nil)
 	}
-	f.do(testUnitReady, nil).wantSense(t, KeyUnitAttention, ASCModeParametersChanged)
-	f.do(testUnitReady, nil).wantSense(t, KeyUnitAttention, ASCCapacityDataChanged)
+	f.do(testUnitReady, nil).wantSense(t, sense.KeyUnitAttention, sense.ASCModeParametersChanged)
+	f.do(testUnitReady, nil).wantSense(t, sense.KeyUnitAttention, sense.ASCCapacityDataChanged)
 	f.do(testUnitReady, nil).wantStatus(t, StatusGood)
-	for asc := range ASC(1000) {
+	for asc := range sense.ASC(1000) {
 		f.lu.establish(asc, nil)
 	}
 	if n := len((*f.nexus.units.Load())[0].attentions); n != maxAttentions {
@@ -86,7 +88,7 @@ func TestStartStopUnit(t *testing.T) {
 		"power condition": {0x1B, 0, 0, 0, 0x30, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+			f.do(cdb, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 			f.good(testUnitReady, nil)
 		})
 	}
@@ -120,7 +122,7 @@ func TestReserve_Conflict(t *testing.T) {
 	f.on(other, release6).wantStatus(t, StatusGood)
 
 	for _, flags := range []byte{0x10, 0x01} { // third party, extent
-		f.do([]byte{0x16, flags, 0, 0, 0, 0}, nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+		f.do([]byte{0x16, flags, 0, 0, 0, 0}, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	}
 }
 
@@ -155,10 +157,10 @@ func TestTarget_ResetLU(t *testing.T) {
 	if resets != 1 || f.lu.WriteThrough() {
 		t.Error("mode parameters survived the reset")
 	}
-	f.do(testUnitReady, nil).wantSense(t, KeyUnitAttention, ASCBusDeviceResetFunction)
+	f.do(testUnitReady, nil).wantSense(t, sense.KeyUnitAttention, sense.ASCBusDeviceResetFunction)
 	f.do(testUnitReady, nil).wantStatus(t, StatusGood)
-	f.on(other, testUnitReady).wantSense(t, KeyUnitAttention, ASCBusDeviceResetFunction)
-	f.on(other, testUnitReady).wantSense(t, KeyUnitAttention, ASCModeParametersChanged)
+	f.on(other, testUnitReady).wantSense(t, sense.KeyUnitAttention, sense.ASCBusDeviceResetFunction)
+	f.on(other, testUnitReady).wantSense(t, sense.KeyUnitAttention, sense.ASCModeParametersChanged)
 	f.on(other, reserve6).wantStatus(t, StatusGood)
 }
 
@@ -167,7 +169,7 @@ func TestTarget_TasksAborted(t *testing.T) {
 	other := f.attach("iqn.2026-11.example.initiator:b")
 	f.target.TasksAborted(f.nexus, [8]byte{})
 	f.good(testUnitReady, nil)
-	f.on(other, testUnitReady).wantSense(t, KeyUnitAttention, ASCCommandsClearedByOther)
+	f.on(other, testUnitReady).wantSense(t, sense.KeyUnitAttention, sense.ASCCommandsClearedByOther)
 }
 
 func TestCDB_NACA(t *testing.T) {
@@ -175,20 +177,20 @@ func TestCDB_NACA(t *testing.T) {
 	for _, cdb := range [][]byte{testUnitReady, cdb10(0x28, 0, 0, 1), reportLUNsCDB(0, 96), cdb16(0x88, 0, 0, 1)} {
 		cdb = bytes.Clone(cdb)
 		cdb[len(cdb)-1] = 0x04
-		f.do(cdb, nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+		f.do(cdb, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	}
 }
 
 func TestCDB_Short(t *testing.T) {
 	f := newFixture(t)
-	f.do(cdb16(0x88, 0, 0, 1)[:15], nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
-	f.do([]byte{0}, nil).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
+	f.do(cdb16(0x88, 0, 0, 1)[:15], nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
+	f.do([]byte{0}, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
 	f.good(append(cdb10(0x28, 0, 0, 1), 0, 0, 0, 0, 0, 0), nil) // padded to 16, as iSCSI sends it
 }
 
 func TestCDB_UnknownServiceAction(t *testing.T) {
 	f := newFixture(t)
-	f.do(cdb16(0x9E, 0x1F, 0, 24), nil).wantSense(t, KeyIllegalRequest, ASCInvalidCommandOperationCode)
+	f.do(cdb16(0x9E, 0x1F, 0, 24), nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidCommandOperationCode)
 }
 
 func TestReadCapacity(t *testing.T) {
@@ -196,7 +198,7 @@ func TestReadCapacity(t *testing.T) {
 	rc10 := cdb10(0x25, 0, 0, 0)
 	wantHex(t, f.good(rc10, nil), "00000fff 00000200")
 	wrong := cdb10(0x25, 0, 1, 0)
-	f.do(wrong, nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+	f.do(wrong, nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	wrong[8] = 1 // PMI
 	f.good(wrong, nil)
 

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/target/scsi/sense"
 )
 
 // endlessVolume has any size, reads as zeros and takes nothing.
@@ -45,7 +46,7 @@ func TestStream_Transfers(t *testing.T) {
 		}
 		copy(vol.data[7*512:], data[:n])
 		vol.data[7*512+n-1] ^= 1
-		f.do(cdb16(0x8F, 0x02, 7, blocks), data[:n]).wantSense(t, KeyMiscompare, ASCMiscompareDuringVerify)
+		f.do(cdb16(0x8F, 0x02, 7, blocks), data[:n]).wantSense(t, sense.KeyMiscompare, sense.ASCMiscompareDuringVerify)
 		f.good(cdb16(0x8F, 0, 7, blocks), nil)
 	}
 	if f.lu.tasks.state.Load() != 0 || f.nexus.unit([8]byte{}).tasks.Load() != 0 {
@@ -106,7 +107,7 @@ func TestStream_ShorterThanCDB(t *testing.T) {
 		t.Error("written data differs")
 	}
 	r = f.run(request{nexus: f.nexus, cdb: cdb16(0x8A, 0, 0, blocks), out: make([]byte, StreamPiece+100), expectedOut: StreamPiece + 100})
-	r.wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCommandIU)
+	r.wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCommandIU)
 	if got := f.good(cdb16(0x88, 0, 0, 8), nil); !bytes.Equal(got, data[:8*512]) {
 		t.Error("a part was written")
 	}
@@ -174,7 +175,7 @@ func TestStream_ORWrite(t *testing.T) {
 // The bound is 4 GiB less a piece.
 func TestStream_Bounds(t *testing.T) {
 	f := newFixture(t, func(c *LUConfig) { c.Volume = endlessVolume{c.Volume} })
-	f.do(cdb16(0x88, 0, 0, maximumTransfer/512+1), nil).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+	f.do(cdb16(0x88, 0, 0, maximumTransfer/512+1), nil).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	task := NewTask(&f.pool)
 	defer task.Release()
 	task.Reset(f.nexus, cdb16(0x8A, 0, 0, maximumTransfer/512))

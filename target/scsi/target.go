@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/sirupsen/logrus"
+
+	"odx/target/scsi/sense"
 )
 
 // TargetConfig describes a SCSI target device.
@@ -93,13 +95,13 @@ func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
 		}
 		old := *n.units.Load()
 		units := maps.Clone(old)
-		units[seen] = lu.attach(n, seen, as, ASCPowerOnOrReset)
+		units[seen] = lu.attach(n, seen, as, sense.ASCPowerOnOrReset)
 		if tg.findsAnother(n, seen, lu, false) {
-			units[seen].establish(ASCInquiryDataChanged)
+			units[seen].establish(sense.ASCInquiryDataChanged)
 		}
 		n.units.Store(&units)
 		for _, itl := range old {
-			itl.establish(ASCReportedLUNsDataChanged)
+			itl.establish(sense.ASCReportedLUNsDataChanged)
 		}
 	}
 	return nil
@@ -152,9 +154,9 @@ func (tg *Target) AttachWith(id NexusID, r Rights) *Nexus {
 	n := &Nexus{ID: id, view: r.View, proof: r.Proof, target: tg}
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
-	begin := ASCPowerOnOrReset
+	begin := sense.ASCPowerOnOrReset
 	if tg.lost.take(id) {
-		begin = ASCITNexusLossOccurred
+		begin = sense.ASCITNexusLossOccurred
 	}
 	units := make(map[uint16]*itlNexus, len(tg.units))
 	any := false
@@ -165,7 +167,7 @@ func (tg *Target) AttachWith(id NexusID, r Rights) *Nexus {
 		}
 		units[seen] = lu.attach(n, seen, as, begin)
 		if tg.findsAnother(n, seen, lu, as.Replaced || r.View == nil && tg.replaced[lun]) {
-			units[seen].establish(ASCInquiryDataChanged)
+			units[seen].establish(sense.ASCInquiryDataChanged)
 			any = true
 		}
 	}
@@ -253,7 +255,7 @@ func (tg *Target) ResetLU(n *Nexus, lun [8]byte) {
 // were aborted, unless TAS reports it in the status of each task.
 func (tg *Target) TasksAborted(n *Nexus, lun [8]byte) {
 	if itl := n.unit(lun); itl != nil && !itl.lu.modes.ReportsAborts() {
-		itl.lu.establish(ASCCommandsClearedByOther, n)
+		itl.lu.establish(sense.ASCCommandsClearedByOther, n)
 	}
 }
 
@@ -263,18 +265,18 @@ func (tg *Target) fail(t *Task, err error) {
 		t.Result = status
 		return
 	}
-	format := FixedSense
-	sense := NewSense(KeyHardwareError, ASCInternalTargetFailure)
+	format := sense.Fixed
+	se := sense.New(sense.KeyHardwareError, sense.ASCInternalTargetFailure)
 	if t.LU != nil {
 		format = t.LU.senseFormat()
-		sense = t.LU.Sense(err)
-	} else if se, ok := err.(*SenseError); ok {
-		sense = se
+		se = t.LU.Sense(err)
+	} else if own, ok := err.(*sense.Error); ok {
+		se = own
 	}
-	if sense.Key == KeyHardwareError || sense.Key == KeyMediumError {
+	if se.Key == sense.KeyHardwareError || se.Key == sense.KeyMediumError {
 		tg.log.WithError(err).WithField("cdb", fmt.Sprintf("% x", t.CDB())).Error("command failed: internal target failure")
 	}
 	t.Result = StatusCheckCondition
 	var buf [64]byte
-	t.SetSense(sense.AppendSense(buf[:0], format))
+	t.SetSense(se.AppendSense(buf[:0], format))
 }

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"odx/target/bufpool"
+	"odx/target/scsi/sense"
 )
 
 // Task is one SCSI command from the receipt of its PDU until its status is sent (SAM-5
@@ -154,24 +155,24 @@ func (t *Task) Sense() []byte {
 
 // FormatSense returns sense data for a condition that the transport reports, in the
 // format of the logical unit (D_SENSE).
-func (t *Task) FormatSense(key SenseKey, asc ASC) []byte {
-	format := FixedSense
+func (t *Task) FormatSense(key sense.Key, asc sense.ASC) []byte {
+	format := sense.Fixed
 	if t.LU != nil {
 		format = t.LU.senseFormat()
 	}
-	return NewSense(key, asc).AppendSense(nil, format)
+	return sense.New(key, asc).AppendSense(nil, format)
 }
 
 // SetGoodSense makes the command end with GOOD status and sense data (G_SENSE of
 // EXTENDED COPY(LID4)).
-func (t *Task) SetGoodSense(sense *SenseError) {
+func (t *Task) SetGoodSense(se *sense.Error) {
 	var buf [64]byte
-	t.SetSense(sense.AppendSense(buf[:0], t.LU.senseFormat()))
+	t.SetSense(se.AppendSense(buf[:0], t.LU.senseFormat()))
 }
 
 // SetSense sets the sense data of the command; more than 252 bytes are truncated.
-func (t *Task) SetSense(sense []byte) {
-	t.senseLength = copy(t.senseBytes[:], sense)
+func (t *Task) SetSense(se []byte) {
+	t.senseLength = copy(t.senseBytes[:], se)
 }
 
 // MayChange reports whether a task that Execute has ended may have changed state that
@@ -195,9 +196,9 @@ func (t *Task) Unsettled(err error) {
 	if t.Result != StatusGood || !t.MayChange() || t.LU == nil {
 		return
 	}
-	var sense *SenseError
-	if t.Result, sense = t.LU.Status(err); sense != nil {
+	var se *sense.Error
+	if t.Result, se = t.LU.Status(err); se != nil {
 		var buf [64]byte
-		t.SetSense(sense.AppendSense(buf[:0], t.LU.senseFormat()))
+		t.SetSense(se.AppendSense(buf[:0], t.LU.senseFormat()))
 	}
 }

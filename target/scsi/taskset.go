@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"odx/target/scsi/sense"
 )
 
 // Task attributes (SAM-5 8.6) with the numbers of RFC 7143 11.3.1.
@@ -79,9 +81,9 @@ func (i *itlNexus) enterTaskSet(t *Task) error {
 	case attributeOrdered, AttributeHeadOfQueue:
 		attribute = t.Attribute
 	case attributeACA: // there is no ACA condition (SAM-5 8.6.5)
-		return NewSense(KeyIllegalRequest, ASCInvalidMessageError)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCInvalidMessageError)
 	default:
-		return NewSense(KeyIllegalRequest, ASCInvalidFieldInCommandIU)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCInvalidFieldInCommandIU)
 	}
 	if t.exclusive && attribute == attributeSimple {
 		attribute = attributeOrdered

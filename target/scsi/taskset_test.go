@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"odx/target/scsi/sense"
 )
 
 // arrive prepares a READ with a task attribute, which then stands in the task
@@ -149,14 +151,14 @@ func TestTaskSet_Model(t *testing.T) {
 
 func TestTaskSet_RefusedAttributes(t *testing.T) {
 	f := newFixture(t)
-	for attribute, want := range map[int]ASC{attributeACA: ASCInvalidMessageError, 5: ASCInvalidFieldInCommandIU, 7: ASCInvalidFieldInCommandIU} {
+	for attribute, want := range map[int]sense.ASC{attributeACA: sense.ASCInvalidMessageError, 5: sense.ASCInvalidFieldInCommandIU, 7: sense.ASCInvalidFieldInCommandIU} {
 		task := NewTask(&f.pool)
 		task.Reset(f.nexus, testUnitReady)
 		task.Attribute = attribute
 		if !f.target.Prepare(task) {
 			t.Fatalf("attribute %d was accepted", attribute)
 		}
-		if key, asc := decodeSense(t, task.Sense()); key != KeyIllegalRequest || asc != want {
+		if key, asc := decodeSense(t, task.Sense()); key != sense.KeyIllegalRequest || asc != want {
 			t.Errorf("attribute %d: %s, %s", attribute, key, asc)
 		}
 	}
@@ -230,7 +232,7 @@ func TestTaskSet_AbortWaitingTask(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	f.target.Execute(ctx, waiting)
-	if key, asc := decodeSense(t, waiting.Sense()); key != KeyAbortedCommand {
+	if key, asc := decodeSense(t, waiting.Sense()); key != sense.KeyAbortedCommand {
 		t.Errorf("%s, %s", key, asc)
 	}
 	if !after.Enabled() {
@@ -315,7 +317,7 @@ func TestTaskSet_QERR(t *testing.T) {
 	f := newFixture(t)
 	other, _ := f.arrive(f.attach("iqn.2026-11.example.initiator:b"), attributeSimple)
 	same, _ := f.arrive(f.nexus, attributeSimple)
-	f.do(cdb10(0x2F, 0x02, 0, 1), pattern(512, 1)).wantSense(t, KeyMiscompare, ASCMiscompareDuringVerify)
+	f.do(cdb10(0x2F, 0x02, 0, 1), pattern(512, 1)).wantSense(t, sense.KeyMiscompare, sense.ASCMiscompareDuringVerify)
 	waiting, _ := f.arrive(f.nexus, attributeOrdered)
 	for _, task := range []*Task{other, same, waiting} {
 		f.target.Execute(t.Context(), task)
@@ -346,7 +348,7 @@ func TestTaskSet_Erasure(t *testing.T) {
 	f.target.Execute(t.Context(), erase)
 	<-v.began
 	f.target.Execute(t.Context(), after)
-	if key, asc := decodeSense(t, after.Sense()); key != KeyNotReady || asc != ASCSanitizeInProgress {
+	if key, asc := decodeSense(t, after.Sense()); key != sense.KeyNotReady || asc != sense.ASCSanitizeInProgress {
 		t.Errorf("%s, %s", key, asc)
 	}
 	e := f.lu.eraser.current.Load()

@@ -3,6 +3,8 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+
+	"odx/target/scsi/sense"
 )
 
 // unmapHeader and unmapDescriptor are the lengths of the parts of the UNMAP
@@ -16,7 +18,7 @@ const (
 func prepareUnmap(t *Task) error {
 	cdb := t.CDB()
 	if cdb[1]&0x01 != 0 { // ANCHOR: ANC_SUP is zero
-		return InvalidFieldInCDB(1, 0)
+		return sense.InvalidFieldInCDB(1, 0)
 	}
 	t.Wanted = uint32(binary.BigEndian.Uint16(cdb[7:]))
 	return nil
@@ -51,20 +53,20 @@ func (lu *LogicalUnit) parseUnmap(list []byte) ([]byte, error) {
 		return nil, nil
 	}
 	if len(list) < unmapHeader {
-		return nil, NewSense(KeyIllegalRequest, ASCParameterListLengthError)
+		return nil, sense.New(sense.KeyIllegalRequest, sense.ASCParameterListLengthError)
 	}
 	dataLength := int(binary.BigEndian.Uint16(list))
 	length := int(binary.BigEndian.Uint16(list[2:]))
 	if dataLength+2 > len(list) || length+unmapHeader > len(list) {
-		return nil, NewSense(KeyIllegalRequest, ASCParameterListLengthError)
+		return nil, sense.New(sense.KeyIllegalRequest, sense.ASCParameterListLengthError)
 	}
 	if length > 0 && dataLength+2 < length+unmapHeader {
-		return nil, InvalidFieldInParameterList(0, 7)
+		return nil, sense.InvalidFieldInParameterList(0, 7)
 	}
 	// An incomplete descriptor at the end is ignored (SBC-3 5.28.2).
 	count := length / unmapDescriptor
 	if count > maximumUnmapDescriptors {
-		return nil, InvalidFieldInParameterList(2, 7)
+		return nil, sense.InvalidFieldInParameterList(2, 7)
 	}
 	descriptors := list[unmapHeader : unmapHeader+count*unmapDescriptor]
 	var total uint64
@@ -75,7 +77,7 @@ func (lu *LogicalUnit) parseUnmap(list []byte) ([]byte, error) {
 			return nil, err
 		}
 		if total += blocks; total > maximumUnmapBlocks {
-			return nil, InvalidFieldInParameterList(unmapHeader+at+8, 7)
+			return nil, sense.InvalidFieldInParameterList(unmapHeader+at+8, 7)
 		}
 	}
 	return descriptors, nil

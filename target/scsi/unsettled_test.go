@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/target/scsi/sense"
 )
 
 // Commands that may have changed something fail when that can be lost with the process,
@@ -39,12 +40,12 @@ func TestTask_Unsettled(t *testing.T) {
 				r.wantStatus(t, StatusGood)
 				return
 			}
-			r.wantSense(t, KeyDataProtect, ASCSpaceAllocationFailed)
+			r.wantSense(t, sense.KeyDataProtect, sense.ASCSpaceAllocationFailed)
 			r = f.run(request{nexus: f.nexus, cdb: unhex(t, c.cdb), out: c.out, expectedOut: -1, unsettled: errors.New("I/O error")})
-			r.wantSense(t, KeyHardwareError, ASCInternalTargetFailure)
+			r.wantSense(t, sense.KeyHardwareError, sense.ASCInternalTargetFailure)
 		})
 	}
 	f := newFixture(t)
 	r := f.run(request{nexus: f.nexus, cdb: unhex(t, "2a 00 ffffffff 00 0001 00"), out: block, expectedOut: -1, unsettled: full})
-	r.wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
+	r.wantSense(t, sense.KeyIllegalRequest, sense.ASCLBAOutOfRange)
 }

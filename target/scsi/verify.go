@@ -3,6 +3,8 @@ package scsi
 import (
 	"bytes"
 	"context"
+
+	"odx/target/scsi/sense"
 )
 
 // The values of the BYTCHK field (SBC-3 5.29).
@@ -34,7 +36,7 @@ func prepareVerify(t *Task) error {
 	case bytchkOne:
 		t.Wanted = min(t.TL, uint32(t.LU.LogicalBlockLength()))
 	default:
-		return InvalidFieldInCDB(1, 2)
+		return sense.InvalidFieldInCDB(1, 2)
 	}
 	return nil
 }
@@ -58,7 +60,7 @@ func executeVerify(ctx context.Context, t *Task) error {
 // to 5.39.
 func prepareWriteAndVerify(t *Task) error {
 	if bytchk(t.CDB()) > bytchkAll {
-		return InvalidFieldInCDB(1, 2)
+		return sense.InvalidFieldInCDB(1, 2)
 	}
 	if err := prepareWrite(t); err != nil {
 		return err
@@ -97,7 +99,7 @@ func (t *Task) verifyMedium(ctx context.Context, want []byte, length int) error 
 			}
 		}
 		if !equal {
-			return NewSense(KeyMiscompare, ASCMiscompareDuringVerify)
+			return sense.New(sense.KeyMiscompare, sense.ASCMiscompareDuringVerify)
 		}
 		return nil
 	})

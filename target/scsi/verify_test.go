@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
+
+	"odx/target/scsi/sense"
 )
 
 const (
@@ -36,12 +38,12 @@ func TestVerify(t *testing.T) {
 			for _, at := range []int{0, 511, verifyChunk - 1, verifyChunk, len(data) - 1} {
 				wrong := bytes.Clone(data)
 				wrong[at] ^= 0x80
-				f.do(verifyCDBs(compareAll, 2, uint32(blocks))[i], wrong).wantSense(t, KeyMiscompare, ASCMiscompareDuringVerify)
+				f.do(verifyCDBs(compareAll, 2, uint32(blocks))[i], wrong).wantSense(t, sense.KeyMiscompare, sense.ASCMiscompareDuringVerify)
 			}
-			f.do(verifyCDBs(compareOne, 1024, 9)[i], same).wantSense(t, KeyMiscompare, ASCMiscompareDuringVerify)
-			f.do(verifyCDBs(2<<1, 0, 1)[i], same).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
-			f.do(verifyCDBs(compareAll, testBlocks, 1)[i], same).wantSense(t, KeyIllegalRequest, ASCLBAOutOfRange)
-			f.do(verifyCDBs(compareAll, 0, 2)[i], same).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCommandIU)
+			f.do(verifyCDBs(compareOne, 1024, 9)[i], same).wantSense(t, sense.KeyMiscompare, sense.ASCMiscompareDuringVerify)
+			f.do(verifyCDBs(2<<1, 0, 1)[i], same).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
+			f.do(verifyCDBs(compareAll, testBlocks, 1)[i], same).wantSense(t, sense.KeyIllegalRequest, sense.ASCLBAOutOfRange)
+			f.do(verifyCDBs(compareAll, 0, 2)[i], same).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCommandIU)
 		})
 	}
 }
@@ -56,7 +58,7 @@ func TestWriteAndVerify(t *testing.T) {
 			t.Errorf("%02Xh: not written", code)
 		}
 		cdb[1] = compareOne
-		f.do(cdb, data).wantSense(t, KeyIllegalRequest, ASCInvalidFieldInCDB)
+		f.do(cdb, data).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCDB)
 	}
 	f.do(cdb10(0x2E, 0, 0, 0), nil).wantStatus(t, StatusGood)
 }

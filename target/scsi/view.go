@@ -1,5 +1,7 @@
 package scsi
 
+import "odx/target/scsi/sense"
+
 // View is the part of a target that one I_T nexus sees: logical units by the LUN under
 // which the initiator addresses them. A logical unit outside of it does not exist for
 // the initiator; each may occur once. The nil View includes everything, under the
@@ -42,7 +44,7 @@ func (v View) find(lun uint16) (seen uint16, lu ViewedLU, ok bool) {
 // currently ends with, or nil.
 func (i *itlNexus) writeProtected() error {
 	if i.readOnly {
-		return NewSense(KeyDataProtect, ASCWriteProtected)
+		return sense.New(sense.KeyDataProtect, sense.ASCWriteProtected)
 	}
 	return i.lu.WriteProtected()
 }
@@ -75,7 +77,7 @@ func (lu *LogicalUnit) NexusFor(n *Nexus) *Nexus {
 func (n *Nexus) WriteProtected(lu *LogicalUnit) error {
 	itl := lu.nexus(n)
 	if itl == nil {
-		return NewSense(KeyIllegalRequest, ASCLogicalUnitNotSupported)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCLogicalUnitNotSupported)
 	}
 	return itl.writeProtected()
 }

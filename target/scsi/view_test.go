@@ -3,6 +3,8 @@ package scsi
 import (
 	"strings"
 	"testing"
+
+	"odx/target/scsi/sense"
 )
 
 // viewed is a target with three logical units at LUNs 0 to 2, and a nexus that
@@ -45,7 +47,7 @@ func TestView_LUNs(t *testing.T) {
 		}
 	}
 	for _, lun := range []uint16{1, 2} {
-		f.run(request{nexus: narrow, lun: EncodeLUN(lun), cdb: make([]byte, 6)}).wantSense(t, KeyIllegalRequest, ASCLogicalUnitNotSupported)
+		f.run(request{nexus: narrow, lun: EncodeLUN(lun), cdb: make([]byte, 6)}).wantSense(t, sense.KeyIllegalRequest, sense.ASCLogicalUnitNotSupported)
 		if r := f.run(request{nexus: narrow, lun: EncodeLUN(lun), cdb: []byte{opInquiry, 0, 0, 0, 36, 0}}); r.data[0] != 0x7F {
 			t.Errorf("LUN %d: peripheral qualifier and type %02Xh, want 7Fh", lun, r.data[0])
 		}
@@ -60,7 +62,7 @@ func TestView_Empty(t *testing.T) {
 	f := newFixture(t)
 	n := f.target.AttachWith(NexusID{}, Rights{View: View{}})
 	wantHex(t, f.run(request{nexus: n, cdb: reportLUNs}).data, "00000000 00000000")
-	f.on(n, make([]byte, 6)).wantSense(t, KeyIllegalRequest, ASCLogicalUnitNotSupported)
+	f.on(n, make([]byte, 6)).wantSense(t, sense.KeyIllegalRequest, sense.ASCLogicalUnitNotSupported)
 	f.target.Detach(n)
 }
 
@@ -81,7 +83,7 @@ func TestView_ReadOnly(t *testing.T) {
 			cdb[1] = 0
 		}
 		t.Run(op.Name, func(t *testing.T) {
-			f.run(request{nexus: narrow, lun: lun, cdb: cdb}).wantSense(t, KeyDataProtect, ASCWriteProtected)
+			f.run(request{nexus: narrow, lun: lun, cdb: cdb}).wantSense(t, sense.KeyDataProtect, sense.ASCWriteProtected)
 		})
 	}
 	for code := range f.lu.opcodes {
@@ -119,8 +121,8 @@ func TestView_ReadOnly(t *testing.T) {
 func TestNexus_WriteProtected(t *testing.T) {
 	f, narrow := viewed(t)
 	for lun, want := range map[uint16]error{
-		0: NewSense(KeyDataProtect, ASCWriteProtected),
-		1: NewSense(KeyIllegalRequest, ASCLogicalUnitNotSupported),
+		0: sense.New(sense.KeyDataProtect, sense.ASCWriteProtected),
+		1: sense.New(sense.KeyIllegalRequest, sense.ASCLogicalUnitNotSupported),
 		2: nil,
 	} {
 		got := narrow.WriteProtected(f.target.LU(lun))
@@ -209,13 +211,13 @@ func TestNexus_DropProof(t *testing.T) {
 func TestView_NewLU(t *testing.T) {
 	f, narrow := viewed(t)
 	later := f.target.AttachWith(NexusID{}, Rights{View: View{1: {LUN: 1}, 9: {LUN: 3}}})
-	f.run(request{nexus: later, lun: EncodeLUN(1), cdb: make([]byte, 6)}).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
+	f.run(request{nexus: later, lun: EncodeLUN(1), cdb: make([]byte, 6)}).wantSense(t, sense.KeyUnitAttention, sense.ASCPowerOnOrReset)
 	if err := f.target.AddLU(3, newViewedLU(t, 3)); err != nil {
 		t.Fatal(err)
 	}
 	f.run(request{nexus: narrow, cdb: make([]byte, 6)}).wantStatus(t, 0)
-	f.run(request{nexus: later, lun: EncodeLUN(1), cdb: make([]byte, 6)}).wantSense(t, KeyUnitAttention, ASCReportedLUNsDataChanged)
-	f.run(request{nexus: later, lun: EncodeLUN(9), cdb: make([]byte, 6)}).wantSense(t, KeyUnitAttention, ASCPowerOnOrReset)
+	f.run(request{nexus: later, lun: EncodeLUN(1), cdb: make([]byte, 6)}).wantSense(t, sense.KeyUnitAttention, sense.ASCReportedLUNsDataChanged)
+	f.run(request{nexus: later, lun: EncodeLUN(9), cdb: make([]byte, 6)}).wantSense(t, sense.KeyUnitAttention, sense.ASCPowerOnOrReset)
 	f.target.Detach(later)
 	if f.target.LU(3).nexus(later) != nil {
 		t.Error("nexus still attached to an LU of its view")

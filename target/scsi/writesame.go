@@ -2,6 +2,8 @@ package scsi
 
 import (
 	"context"
+
+	"odx/target/scsi/sense"
 )
 
 const opWriteSame16 = 0x93
@@ -31,13 +33,13 @@ func prepareWriteSame(t *Task) error {
 	}
 	r := rangeOf(cdb)
 	if r.blocks == 0 {
-		return InvalidFieldInCDB(r.lengthField, 7)
+		return sense.InvalidFieldInCDB(r.lengthField, 7)
 	}
 	if err := lu.checkRange(r.lba, r.blocks); err != nil {
 		return err
 	}
 	if r.blocks > maximumWriteSame>>lu.blockShift {
-		return InvalidFieldInCDB(r.lengthField, 7)
+		return sense.InvalidFieldInCDB(r.lengthField, 7)
 	}
 	t.Offset = r.lba << lu.blockShift
 	t.TL = uint32(r.blocks << lu.blockShift)
@@ -50,7 +52,7 @@ func prepareWriteSame(t *Task) error {
 	if t.ExpectedOut > t.Wanted {
 		// Data-Out is one logical block: an initiator that sends more assumes another
 		// block length.
-		return NewSense(KeyIllegalRequest, ASCInvalidFieldInCommandIU)
+		return sense.New(sense.KeyIllegalRequest, sense.ASCInvalidFieldInCommandIU)
 	}
 	return nil
 }
@@ -63,13 +65,13 @@ func checkWriteSameFlags(cdb []byte, lu *LogicalUnit) error {
 	}
 	switch {
 	case cdb[1]&0xE0 != 0: // WRPROTECT
-		return InvalidFieldInCDB(1, 7)
+		return sense.InvalidFieldInCDB(1, 7)
 	case cdb[1]&writeSameAnchor != 0: // ANC_SUP is zero
-		return InvalidFieldInCDB(1, 4)
+		return sense.InvalidFieldInCDB(1, 4)
 	case cdb[1]&writeSameUnmap != 0 && !lu.config.Thin:
-		return InvalidFieldInCDB(1, 3)
+		return sense.InvalidFieldInCDB(1, 3)
 	case cdb[1]&reserved != 0: // PBDATA, LBDATA of older standards
-		return InvalidFieldInCDB(1, 2)
+		return sense.InvalidFieldInCDB(1, 2)
 	}
 	return nil
 }
