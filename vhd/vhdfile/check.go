@@ -139,7 +139,9 @@ func (c *checker) places(m *image) bool {
 	if overlaps > mostNamed {
 		c.harmful("%d more ranges of the file belong to two structures", overlaps-mostNamed)
 	}
-	if gaps > 0 {
+	if gaps > 0 && m.kind == disk.Fixed {
+		c.harmless("%d bytes between the end of the disk, as the footer states it, and the footer are not part of the disk; if they should be, the size in the footer is wrong; compact drops them", unusedBytes)
+	} else if gaps > 0 {
 		c.harmless("%d bytes in %d places of the file are unused; new blocks use them first, compact the disk to free them", unusedBytes, gaps)
 	}
 	return true

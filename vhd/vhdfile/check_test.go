@@ -110,7 +110,7 @@ func TestCheck_Damage(t *testing.T) {
 		"fixed disk with tail":          {disk.Fixed, func(p []byte) []byte { return append(p, make([]byte, 5<<20+77)...) }, "5242957 bytes follow the footer", true, opens},
 		"tail too long":                 {disk.Fixed, func(p []byte) []byte { return append(p, make([]byte, 65<<20)...) }, "the footer at the end does not", false, invalid},
 		"tail and footer copy":          {disk.Fixed, func(p []byte) []byte { return append(asDynamic(p), make([]byte, 4096)...) }, "the kind is ambiguous", false, invalid},
-		"bytes before the footer":       {disk.Fixed, func(p []byte) []byte { return append(make([]byte, 8192), p...) }, "8192 bytes in 1 places", true, opens},
+		"bytes before the footer":       {disk.Fixed, func(p []byte) []byte { return append(make([]byte, 8192), p...) }, "8192 bytes between the end of the disk", true, opens},
 		"version 2":                     {disk.Dynamic, inFooter(true, true, 12, "\x00\x02"), "version 2.0 of the format", false, unknown},
 		"disk type":                     {disk.Dynamic, inFooter(true, true, 60, "\x00\x00\x00\x05"), "VHD of disk type 5", false, unknown},
 		"no sectors":                    {disk.Dynamic, inFooter(true, true, 48, "\x00\x00\x00\x00\x00\x00\x01\xFF"), "a size of no sectors", false, invalid},
