@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 
 	"odx/blockdev"
@@ -197,7 +198,8 @@ type HostFile struct {
 
 // OpenHostFile opens it; the caller closes it.
 func OpenHostFile(path string) (*HostFile, error) {
-	f, err := os.Open(path)
+	// Without O_NONBLOCK the open of a named pipe waits for a writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

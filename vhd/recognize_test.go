@@ -3,7 +3,9 @@ package vhd
 import (
 	"bytes"
 	"errors"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"odx/blockdev"
@@ -132,4 +134,13 @@ func TestManager_ForeignNames(t *testing.T) {
 	b.write(t, "g.vhdx", []byte("QFI\xfb"), 0)
 	b.do(t, Request{Operation: Convert, Source: "g.vhdx", Destination: "g.vhd", Fixed: true})
 	b.do(t, Request{Operation: Convert, Source: "g.vhd", Destination: "h.vhdx"})
+}
+
+// TestOpenHostFile_Pipe: a named pipe is no disk, and is not waited for.
+func TestOpenHostFile_Pipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe.vhd")
+	must(t, syscall.Mkfifo(path, 0o600))
+	if f, err := OpenHostFile(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("opened %v, %v", f, err)
+	}
 }

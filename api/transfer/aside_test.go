@@ -10,7 +10,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -254,4 +256,15 @@ func TestCreateFile_Killed(t *testing.T) {
 	}
 	_ = c.Wait() // it was killed
 	wantDirectory(t, dir, map[string]string{"disk": "old"})
+}
+
+// TestOpenFile_Pipe: a named pipe is no disk, and is not waited for.
+func TestOpenFile_Pipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := OpenFile(path); err == nil || !strings.Contains(err.Error(), "neither a file nor a block device") {
+		t.Errorf("opened %v, %v", d, err)
+	}
 }

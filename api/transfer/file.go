@@ -19,7 +19,8 @@ type file struct {
 
 // OpenFile opens a file for reading.
 func OpenFile(path string) (Disk, error) {
-	f, err := os.Open(path)
+	// Without O_NONBLOCK the open of a named pipe waits for a writer, beyond Ctrl-C.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func copyToStream(ctx context.Context, a admin.Administrator, o *copyOptions, fr
 func sendTo(ctx context.Context, o *copyOptions, src transfer.Disk, from, to string, std streams) (err error) {
 	w := std.out
 	if to != stdio {
-		f, err := os.OpenFile(to, os.O_WRONLY, 0)
+		f, err := openPipe(ctx, to, os.O_WRONLY)
 		if err != nil {
 			return err
 		}
@@ -78,11 +78,31 @@ func sendTo(ctx context.Context, o *copyOptions, src transfer.Disk, from, to str
 	return printCopy(std.err, r)
 }
 
+// openPipe opens a named pipe, which waits for the program at its other end, or until
+// ctx ends. What waits cannot be stopped, and ends with the process.
+func openPipe(ctx context.Context, name string, flag int) (*os.File, error) {
+	type result struct {
+		f   *os.File
+		err error
+	}
+	opened := make(chan result, 1)
+	go func() {
+		f, err := os.OpenFile(name, flag, 0)
+		opened <- result{f, err}
+	}()
+	select {
+	case r := <-opened:
+		return r.f, r.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%s: no program has opened the other end of the pipe: %w", name, stopped(ctx.Err()))
+	}
+}
+
 // copyFromStream copies a stream to a destination.
 func copyFromStream(ctx context.Context, a admin.Administrator, o *copyOptions, from, to string, std streams) (err error) {
 	r := std.in
 	if from != stdio {
-		f, err := os.Open(from)
+		f, err := openPipe(ctx, from, os.O_RDONLY)
 		if err != nil {
 			return err
 		}
