@@ -16,11 +16,7 @@ import (
 func (s *Store) create() error {
 	fsys, dir := s.opts.FS, s.opts.Dir
 	if !s.opts.dir().Exists(layout.CreatingName) {
-		f, err := fsys.Create(filepath.Join(dir, layout.CreatingName))
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(f.Close(), fsys.SyncDir(dir)); err != nil {
+		if err := s.opts.dir().Mark(layout.CreatingName); err != nil {
 			return err
 		}
 	} else if err := s.removeUnfinished(); err != nil {

@@ -173,7 +173,6 @@ func (s *Store) lock() error {
 // settle ends opening, with a store whose parts fit: it mends the copies of the
 // superblock that are bad.
 func (s *Store) settle(ctx context.Context, bad []layout.BadCopy) error {
-	fsys, dir := s.opts.FS, s.opts.Dir
 	if s.opts.ReadOnly {
 		for _, one := range bad {
 			s.log.WithError(one.Why).WithField("file", filepath.Join(one.Dir, layout.SuperblockName)).Warn("the other copy of the superblock is used")
@@ -188,13 +187,15 @@ func (s *Store) settle(ctx context.Context, bad []layout.BadCopy) error {
 	for _, one := range bad {
 		s.mendSuperblock(one)
 	}
-	if !s.opts.dir().Exists(layout.CreatingName) {
-		return nil
+	for _, mark := range []string{layout.CreatingName, layout.UnfinishedName} {
+		if !s.opts.dir().Exists(mark) {
+			continue
+		}
+		if err := s.opts.dir().Unmark(mark); err != nil {
+			return err
+		}
 	}
-	if err := fsys.Remove(filepath.Join(dir, layout.CreatingName)); err != nil {
-		return err
-	}
-	return fsys.SyncDir(dir)
+	return nil
 }
 
 // mendSuperblock writes a copy of the superblock again. The other one is right, so

@@ -1,6 +1,7 @@
 package backstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -168,6 +169,9 @@ func (m *repair) open(ctx context.Context) (err error) {
 		return err
 	}
 	if m.o.To != "" {
+		if err := m.to.opts.dir().Mark(layout.UnfinishedName); err != nil {
+			return err
+		}
 		if err := m.copySegments(ctx); err != nil {
 			return err
 		}
@@ -263,7 +267,7 @@ func (m *repair) run(ctx context.Context) error {
 	}
 	dir := m.to.opts.Dir
 	if m.o.To != "" {
-		return m.to.sb.WriteBoth(m.fsys, dir)
+		return cmp.Or(m.to.sb.WriteBoth(m.fsys, dir), m.to.opts.dir().Unmark(layout.UnfinishedName))
 	}
 	if m.to.sb.Place, err = m.fsys.Place(m.o.Dir); err != nil {
 		return err

@@ -35,7 +35,7 @@ func TestRepair_PowerCuts(t *testing.T) {
 	ctx := context.Background()
 	d, want := damagedForRepair(t)
 	rng := rand.New(rand.NewPCG(3, 4))
-	stop := d.cutSometimes(rng, 4, 30, anything{})
+	stop := d.cutSometimes(rng, 4**sample, max(30 / *sample, 12), anything{})
 	r, err := Repair(ctx, RepairOptions{Options: d.options(repairOptions)})
 	cuts := stop()
 	if err != nil || r.LostBytes == 0 {
@@ -116,7 +116,7 @@ func TestRepair_PowerCutsToDirectory(t *testing.T) {
 	d, want := damagedForRepair(t)
 	before := filesOf(t, d.fs)
 	rng := rand.New(rand.NewPCG(5, 6))
-	stop := d.cutSometimes(rng, 3, 40, anything{})
+	stop := d.cutSometimes(rng, 3**sample, 40, anything{})
 	_, err := Repair(ctx, RepairOptions{Options: d.options(repairOptions), To: "/new"})
 	cuts := stop()
 	if err != nil {
@@ -181,7 +181,7 @@ func TestRepair_SwapFails(t *testing.T) {
 		_, tag := d.fs.Open(filepath.Join("/store", layout.RepairDir, layout.RepairedTag))
 		swapping := strings.Contains(err.Error(), "The store is not opened before that is ended")
 		if swapping {
-			step = 1
+			step = *sample
 		}
 		if swapping && tag != nil && in != filepath.Join("/store", layout.RepairDir) {
 			t.Errorf("%s: %v, and what was made is not there", in, err)

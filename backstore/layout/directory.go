@@ -24,6 +24,9 @@ const (
 	// CreatingName is a file that is there while a store is being made: what is next
 	// to it before there is a superblock holds nothing.
 	CreatingName = "creating"
+	// UnfinishedName is a file that is there while a repair makes a store in another
+	// directory: before there is a superblock, it is part of one.
+	UnfinishedName = "unfinished-repair"
 
 	RepairDir   = "repairing"     // the metadata that a repair in place makes
 	RepairedTag = "repaired"      // a file in it: it is complete
@@ -44,6 +47,23 @@ func (d Directory) Exists(name string) bool {
 	}
 	f.Close()
 	return true
+}
+
+// Mark makes a file without content, durably.
+func (d Directory) Mark(name string) error {
+	f, err := d.FS.Create(filepath.Join(d.Path, name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), d.FS.SyncDir(d.Path))
+}
+
+// Unmark removes such a file, durably.
+func (d Directory) Unmark(name string) error {
+	if err := d.FS.Remove(filepath.Join(d.Path, name)); err != nil {
+		return err
+	}
+	return d.FS.SyncDir(d.Path)
 }
 
 // remains returns a file that belongs to a store, if there is one.

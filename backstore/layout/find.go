@@ -164,6 +164,9 @@ func (f *finder) newer(a, b *Superblock) bool {
 
 // none returns why there is no superblock, nil where there is no store.
 func (f *finder) none() error {
+	if f.in.Exists(UnfinishedName) {
+		return fmt.Errorf("%w: %s is what a repair that did not end has made, and no store: remove it, and repair once more", blockdev.ErrCorrupt, f.in.Path)
+	}
 	rest, err := f.in.remains()
 	if err != nil {
 		return err
