@@ -326,7 +326,10 @@ func TestJournalFileThatCannotBeOpened(t *testing.T) {
 		"link":      func(name string) error { return os.Symlink(name+".nothing", name) },
 	}
 	for what, put := range obstacles {
-		for _, base := range []string{"0000000000000001.journal", "0000000000000fff.journal", "spare0.journal", "spare1.journal"} {
+		for i, base := range []string{"0000000000000001.journal", "spare0.journal", "0000000000000fff.journal", "spare1.journal"} {
+			if (i+len(what))%min(*sample, 2) > 0 {
+				continue
+			}
 			t.Run(what+" "+base, func(t *testing.T) {
 				t.Parallel()
 				ctx := context.Background()

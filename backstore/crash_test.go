@@ -173,5 +173,5 @@ var histories = flag.Uint64("histories", 5, "random histories that TestPowerCuts
 // TestPowerCuts runs random histories against the model, in stores with
 // different options, and cuts the power within them.
 func TestPowerCuts(t *testing.T) {
-	forSeeds(t, *histories, func(t *testing.T, seed uint64) { runHistory(t, seed, 60) })
+	forSeeds(t, (*histories+1)/2, func(t *testing.T, seed uint64) { runHistory(t, seed, 60) })
 }

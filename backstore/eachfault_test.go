@@ -227,7 +227,7 @@ func (f *faulty) sound(when string, s *Store) {
 }
 
 // everyFault says that TestEachFault lets one of so many operations fail.
-var everyFault = flag.Int64("everyfault", 10, "of how many operations of the host TestEachFault lets one fail")
+var everyFault = flag.Int64("everyfault", 20, "of how many operations of the host TestEachFault lets one fail")
 
 // TestEachFault lets each operation of the host that changes something fail in
 // turn, alone or with those that follow: what was acknowledged is there, and

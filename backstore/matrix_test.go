@@ -433,9 +433,9 @@ func (m *damageable) eachDamage(rng *rand.Rand, name string, fn func(what string
 	for block := 0; block*BlockLength < len(data); block++ {
 		part := data[block*BlockLength : min((block+1)*BlockLength, len(data))]
 		// Most of a segment is as any other part of it, and most of a journal zeros.
-		often := 3
+		often := 8
 		if strings.Contains(name, layout.SegmentDir) {
-			often = 16
+			often = 32
 		} else if strings.Contains(name, layout.JournalDir) && bytes.Count(part, []byte{0}) == len(part) {
 			often = 200
 		}

@@ -237,7 +237,7 @@ func TestRepair_NothingOlder(t *testing.T) {
 			if i < len(runs)-1 { // that the newest one is missing is what the journal tells
 				try("lost "+filepath.Base(run), left)
 			}
-			for off := 0; off < len(all[run]); off += BlockLength {
+			for off := i % *sample * BlockLength; off < len(all[run]); off += *sample * BlockLength {
 				left := maps.Clone(all)
 				for _, name := range []string{run, run + ".copy"} {
 					left[name] = bytes.Clone(all[name])
