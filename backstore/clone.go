@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"odx/backstore/record"
 	"odx/backstore/rows"
 )
 
@@ -68,8 +69,8 @@ func (s *Store) clone(ctx context.Context, from, v *Volume) error {
 }
 
 func (s *Store) addClone(ctx context.Context, from, v *Volume) error {
-	op, err := s.begin(ctx, &cloneVolumeRecord{
-		from: from.number, number: v.number, id: v.id, name: v.Name(), flags: v.flags(), created: v.created,
+	op, err := s.begin(ctx, &record.CloneVolume{
+		From: from.number, Number: v.number, ID: v.id, Name: v.Name(), Flags: v.flags(), Created: v.created,
 	})
 	if err != nil {
 		return err

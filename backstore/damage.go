@@ -43,7 +43,7 @@ type damageLog struct {
 // the store was left is not damage.
 func (s *Store) Damage() (found []Damaged, more int) {
 	found, more = s.damage.all()
-	if s.unused.torn {
+	if s.unused.Torn {
 		return found, more
 	}
 	unused, moreUnused := s.Unused()
@@ -52,7 +52,7 @@ func (s *Store) Damage() (found []Damaged, more int) {
 			more++
 			continue
 		}
-		found = append(found, Damaged{What: u.Change.where(), Error: "what the journal changes there is not used: " + u.String(), Found: s.unused.found, Times: 1})
+		found = append(found, Damaged{What: u.Change.Where(), Error: "what the journal changes there is not used: " + u.String(), Found: s.unused.Found, Times: 1})
 	}
 	return found, more + moreUnused
 }

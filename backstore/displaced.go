@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"odx/backstore/extent"
+	"odx/backstore/record"
 	"odx/backstore/segment"
 )
 
@@ -25,20 +26,20 @@ type displaced struct {
 }
 
 // restoreInline writes the data that the record carries to where it belongs.
-func (s *Store) restoreInline(r *writeRecord) error {
-	err := s.segments.WriteAt(r.fresh[0].Addr, r.inline)
+func (s *Store) restoreInline(r *record.Write) error {
+	err := s.segments.WriteAt(r.Fresh[0].Addr, r.Inline)
 	if err == nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return err
 	}
-	if s.displacedBytes += len(r.inline); s.displacedBytes > maxDisplaced {
+	if s.displacedBytes += len(r.Inline); s.displacedBytes > maxDisplaced {
 		return err
 	}
-	s.noteDamage(fmt.Sprintf("segment %08x", uint32(r.fresh[0].Addr.Segment)),
+	s.noteDamage(fmt.Sprintf("segment %08x", uint32(r.Fresh[0].Addr.Segment)),
 		fmt.Errorf("%w: what the journal has of it is stored elsewhere: %w", ErrCorrupt, err))
-	data := r.inline
-	for i := range r.fresh {
-		n := int(r.fresh[i].Blocks) * BlockLength
-		s.displaced = append(s.displaced, displaced{r.first + extent.ID(i), r.fresh[i].Addr, bytes.Clone(data[:n])})
+	data := r.Inline
+	for i := range r.Fresh {
+		n := int(r.Fresh[i].Blocks) * BlockLength
+		s.displaced = append(s.displaced, displaced{r.First + extent.ID(i), r.Fresh[i].Addr, bytes.Clone(data[:n])})
 		data = data[n:]
 	}
 	return nil

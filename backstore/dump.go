@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 	"slices"
 
-	"odx/backstore/extent"
 	"odx/backstore/journal"
 	"odx/backstore/layout"
+	"odx/backstore/record"
 	"odx/backstore/rows"
 )
 
@@ -39,7 +39,7 @@ func Dump(ctx context.Context, o Options, parts []string, emit func(DumpItem) er
 	if err := o.setDefaults(); err != nil {
 		return err
 	}
-	d := dumper{s: newStore(o), names: names{later: make(map[uint64]rows.Name)}, emit: func(item DumpItem) error {
+	d := dumper{s: newStore(o), emit: func(item DumpItem) error {
 		if len(parts) > 0 && !slices.Contains(parts, item.Part) {
 			return ctx.Err()
 		}
@@ -58,7 +58,7 @@ func Dump(ctx context.Context, o Options, parts []string, emit func(DumpItem) er
 
 type dumper struct {
 	s     *Store
-	names names
+	names record.Names
 	emit  func(DumpItem) error
 }
 
@@ -108,7 +108,7 @@ func (d *dumper) rows(ctx context.Context) (first journal.LSN, err error) {
 		}
 		if key[0] == rows.VolumePrefix {
 			if row, err := rows.DecodeVolume(value); err == nil {
-				d.names.rename(row.Number, row.Key())
+				d.names.Rename(row.Number, row.Key())
 			}
 		}
 		return d.emit(rowItem(key, value, s.sb.Unit))
@@ -134,12 +134,13 @@ func (d *dumper) journal(ctx context.Context, first journal.LSN) error {
 	next := first // until records are missing
 	found, err := journal.Read(ctx, d.s.journalOptions(first), func(rec journal.Record) error {
 		item := DumpItem{Part: "journal", Key: fmt.Sprint(rec.LSN)}
-		r, err := decodeRecord(rec.Payload, d.s.sb.Unit)
+		r, err := record.Decode(rec.Payload, d.s.sb.Unit)
 		if err != nil {
 			item.Error = err.Error()
 		} else {
-			value := describeRecord(r, rec.Durable)
-			value["changes"] = r.changes(&d.names)
+			value := r.Describe()
+			value["durable"] = rec.Durable
+			value["changes"] = r.Changes(&d.names)
 			if rec.LSN != next {
 				value["behind_damage"] = true
 			}
@@ -159,60 +160,4 @@ func (d *dumper) journal(ctx context.Context, first journal.LSN) error {
 		return d.emit(DumpItem{Part: "journal", Error: err.Error()})
 	}
 	return err
-}
-
-// describeRecord shows a record of the journal.
-func describeRecord(r record, durable bool) map[string]any {
-	v := map[string]any{"durable": durable}
-	set := func(kind string, values map[string]any) map[string]any {
-		v["kind"] = kind
-		for k, value := range values {
-			v[k] = value
-		}
-		return v
-	}
-	switch r := r.(type) {
-	case *writeRecord:
-		fresh := []any{}
-		for i := range r.fresh {
-			x := &r.fresh[i]
-			fresh = append(fresh, map[string]any{"extent": r.first + extent.ID(i), "at": x.at, "segment": fmt.Sprintf("%08x", uint32(x.Addr.Segment)), "block": x.Addr.Block, "blocks": x.Blocks})
-		}
-		return set("write", map[string]any{"volume": r.volume, "block": r.block, "blocks": r.blocks, "slots": r.slots[:r.blocks], "new": fresh, "carries_data": r.inline != nil})
-	case *clearRecord:
-		return set("unmap", map[string]any{"volume": r.volume, "block": r.first, "blocks": r.count})
-	case *mapRecord:
-		return set("map", map[string]any{"volume": r.volume, "block": r.to, "snapshot": r.snapshot, "from": r.from, "blocks": r.count})
-	case *snapshotRecord:
-		return set("snapshot", map[string]any{"volume": r.volume, "id": r.id, "ranges": r.ranges, "records": describeRecords(r.records)})
-	case *deleteSnapshotRecord:
-		return set("delete snapshot", map[string]any{"id": r.id, "records": describeRecords(r.records)})
-	case *createVolumeRecord:
-		return set("create volume", r.row.Describe())
-	case *deleteVolumeRecord:
-		return set("delete volume", map[string]any{"volume": r.volume})
-	case *recordsRecord:
-		return set("records", map[string]any{"records": describeRecords(r.records)})
-	case *resizeVolumeRecord:
-		return set("resize volume", map[string]any{"volume": r.volume, "size": r.size})
-	case *cloneVolumeRecord:
-		return set("clone volume", map[string]any{"volume": r.from, "number": r.number, "id": fmt.Sprintf("%x", r.id), "name": r.name, "created": r.created})
-	case *renameFileRecord:
-		return set("rename file", map[string]any{"file": r.file, "to": r.to})
-	case *replaceFilesRecord:
-		return set("replace files", map[string]any{"file": r.file, "to": r.to, "deleted": r.gone})
-	}
-	return v
-}
-
-func describeRecords(recs []Record) []any {
-	all := []any{}
-	for _, r := range recs {
-		one := map[string]any{"key": fmt.Sprintf("%q", r.Key), "deleted": r.Value == nil}
-		if r.Value != nil {
-			one["value"] = fmt.Sprintf("%q", r.Value)
-		}
-		all = append(all, one)
-	}
-	return all
 }

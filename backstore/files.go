@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"odx/backstore/record"
 	"odx/backstore/rows"
 )
 
@@ -145,10 +146,10 @@ func (s *Store) replaceWatched(ctx context.Context, r *replacement) error {
 	}
 }
 
-func (r *replacement) record() *replaceFilesRecord {
-	rec := &replaceFilesRecord{file: r.file.number, to: r.to}
+func (r *replacement) record() *record.ReplaceFiles {
+	rec := &record.ReplaceFiles{File: r.file.number, To: r.to}
 	for _, old := range r.gone {
-		rec.gone = append(rec.gone, old.number)
+		rec.Gone = append(rec.Gone, old.number)
 	}
 	return rec
 }

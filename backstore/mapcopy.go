@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"odx/backstore/blockmap"
+	"odx/backstore/record"
 	"odx/blockdev"
 )
 
@@ -123,7 +124,7 @@ func (v *Volume) mapBlocks(ctx context.Context, dst int64, from *Snapshot, at, b
 	}
 	s := v.store
 	to, first := uint64(dst/BlockLength), uint64(at/BlockLength)
-	rec := mapRecord{v.number, to, from.state.id, first, uint64(blocks)}
+	rec := record.Map{Volume: v.number, To: to, Snapshot: from.state.id, From: first, Count: uint64(blocks)}
 	op, err := s.begin(ctx, &rec)
 	if err != nil {
 		return 0, err
@@ -141,11 +142,11 @@ func (v *Volume) mapBlocks(ctx context.Context, dst int64, from *Snapshot, at, b
 	if s.behind() {
 		steps = 1 // it is urgent: see throttle
 	}
-	rec.count, err = s.forest.Copy(&v.root, to, from.state.root, first, uint64(blocks), steps)
+	rec.Count, err = s.forest.Copy(&v.root, to, from.state.root, first, uint64(blocks), steps)
 	var step *blockmap.StepError
 	if errors.As(err, &step) {
 		// What was done before it counts; the next turn meets it again.
-		if rec.count == 0 {
+		if rec.Count == 0 {
 			return 0, s.unread(v.String(), dst, step.Err)
 		}
 	} else if err != nil {
@@ -153,5 +154,5 @@ func (v *Volume) mapBlocks(ctx context.Context, dst int64, from *Snapshot, at, b
 	}
 	op.revise(&rec)
 	op.Commit()
-	return int64(rec.count) * BlockLength, nil
+	return int64(rec.Count) * BlockLength, nil
 }

@@ -40,7 +40,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.cancel = cancel
 	if o.ReadOnly {
 		s.lookAtSegments(ctx)
-		if !s.unused.torn {
+		if !s.unused.Torn {
 			s.logUnused()
 		}
 		close(s.indexLoaded) // nothing is deduplicated
@@ -354,9 +354,9 @@ func (s *Store) openJournal(ctx context.Context, first journal.LSN) (err error) 
 	if s.stateless {
 		return s.compareJournal(ctx)
 	}
-	redo := s.redo
+	redo := replay{s}.redo
 	if s.opts.ReadOnly {
-		redo = (&salvage{s: s}).redo
+		redo = (&salvage{replay: replay{s}}).redo
 	}
 	s.journal, err = journal.Open(ctx, o, redo)
 	var damage *journal.DamageError

@@ -7,12 +7,13 @@ import (
 	"odx/backstore/extent"
 	"odx/backstore/fingerprint"
 	"odx/backstore/invariant"
+	"odx/backstore/record"
 	"odx/backstore/segment"
 )
 
 const (
 	// planBlocks is the largest part of a write that takes effect in one step.
-	planBlocks = 256
+	planBlocks = record.MaxBlocks
 	// inlineBytes is the most new data that a journal record carries itself.
 	// Larger writes are made durable by syncing their segment.
 	inlineBytes = 32 << 10
@@ -26,7 +27,7 @@ const (
 // and stores what is new, without a lock; then apply puts its slots into a map.
 type writePlan struct {
 	held    invariant.Held
-	rec     writeRecord // what it comes to
+	rec     record.Write // what it comes to
 	pinned  []extent.ID
 	floor   segment.ID
 	holding bool // floor is registered
@@ -51,11 +52,11 @@ func (s *Store) newPlan() *writePlan {
 // a volume, and stores what is new. After an error or when the plan is not
 // applied, the caller calls discard.
 func (s *Store) prepare(p *writePlan, v *Volume, block uint64, data []byte) error {
-	p.rec.volume, p.rec.block, p.rec.blocks = v.number, block, len(data)/BlockLength
+	p.rec.Volume, p.rec.Block, p.rec.Blocks = v.number, block, len(data)/BlockLength
 	p.deduplicate = !s.opts.StoreDuplicates && !v.storeDuplicates.Load()
-	clear(p.rec.slots[:p.rec.blocks])
-	clear(p.rec.known[:p.rec.blocks])
-	p.rec.fresh, p.pinned, p.rec.inline = p.rec.fresh[:0], p.pinned[:0], nil
+	clear(p.rec.Slots[:p.rec.Blocks])
+	clear(p.rec.Known[:p.rec.Blocks])
+	p.rec.Fresh, p.pinned, p.rec.Inline = p.rec.Fresh[:0], p.pinned[:0], nil
 	p.floor = s.appendFloor()
 	s.appends.begin(p.floor)
 	p.holding = true
@@ -71,7 +72,7 @@ func (s *Store) prepare(p *writePlan, v *Volume, block uint64, data []byte) erro
 	if err := s.storeFresh(p, data); err != nil {
 		return err
 	}
-	p.rec.build()
+	p.rec.Build()
 	return nil
 }
 
@@ -85,15 +86,15 @@ func (s *Store) appendFloor() segment.ID {
 
 // cut makes extents of the data, all of them fresh until they are looked up.
 func (s *Store) cut(p *writePlan, block uint64, data []byte) {
-	for i := 0; i < p.rec.blocks; {
-		n := s.unitRun(block, i, p.rec.blocks, data)
+	for i := 0; i < p.rec.Blocks; {
+		n := s.unitRun(block, i, p.rec.Blocks, data)
 		if n == 0 {
 			i++
 			continue
 		}
-		x := freshExtent{at: i}
+		x := record.FreshExtent{At: i}
 		x.Blocks = uint8(n)
-		p.rec.fresh = append(p.rec.fresh, x)
+		p.rec.Fresh = append(p.rec.Fresh, x)
 		i += n
 	}
 }
@@ -114,31 +115,31 @@ func (s *Store) unitRun(block uint64, i, end int, data []byte) int {
 // fingerprint computes the fingerprints of the fresh extents.
 func (s *Store) fingerprint(p *writePlan, data []byte) {
 	batch := s.fingerprints.Batch()
-	for i := range p.rec.fresh {
-		x := &p.rec.fresh[i]
-		batch.Add((*[fingerprint.Size]byte)(&x.Fingerprint), x.of(data))
+	for i := range p.rec.Fresh {
+		x := &p.rec.Fresh[i]
+		batch.Add((*[fingerprint.Size]byte)(&x.Fingerprint), x.Of(data))
 	}
 	batch.Flush()
 }
 
 // findKnown looks the fresh extents up: what the table has is fresh no more.
 func (s *Store) findKnown(p *writePlan) error {
-	fresh := p.rec.fresh[:0]
-	for i := range p.rec.fresh {
-		known, err := s.find(p, &p.rec.fresh[i])
+	fresh := p.rec.Fresh[:0]
+	for i := range p.rec.Fresh {
+		known, err := s.find(p, &p.rec.Fresh[i])
 		if err != nil {
 			return err
 		}
 		if !known {
-			fresh = append(fresh, p.rec.fresh[i])
+			fresh = append(fresh, p.rec.Fresh[i])
 		}
 	}
-	p.rec.fresh = fresh
+	p.rec.Fresh = fresh
 	return nil
 }
 
 // find makes the blocks of x those of a known extent, if there is one.
-func (s *Store) find(p *writePlan, x *freshExtent) (known bool, err error) {
+func (s *Store) find(p *writePlan, x *record.FreshExtent) (known bool, err error) {
 	id := s.index.Lookup(&x.Fingerprint)
 	if id == 0 {
 		return false, nil
@@ -153,17 +154,17 @@ func (s *Store) find(p *writePlan, x *freshExtent) (known bool, err error) {
 	p.pinned = append(p.pinned, id)
 	for k := range int(x.Blocks) {
 		slot := s.extents.Slot(id, k)
-		p.rec.slots[x.at+k], p.rec.known[x.at+k] = slot, slot
+		p.rec.Slots[x.At+k], p.rec.Known[x.At+k] = slot, slot
 	}
 	return true, nil
 }
 
 // checksum computes the checksums of the blocks of the fresh extents.
 func (p *writePlan) checksum(data []byte) {
-	for i := range p.rec.fresh {
-		x := &p.rec.fresh[i]
+	for i := range p.rec.Fresh {
+		x := &p.rec.Fresh[i]
 		for k := range int(x.Blocks) {
-			x.CRC[k] = crc32.Checksum(data[(x.at+k)*BlockLength:(x.at+k+1)*BlockLength], castagnoli)
+			x.CRC[k] = crc32.Checksum(data[(x.At+k)*BlockLength:(x.At+k+1)*BlockLength], castagnoli)
 		}
 	}
 }
@@ -171,39 +172,39 @@ func (p *writePlan) checksum(data []byte) {
 // storeFresh appends the data of the fresh extents to the segments, what lies
 // together in one piece.
 func (s *Store) storeFresh(p *writePlan, data []byte) error {
-	if len(p.rec.fresh) == 0 {
+	if len(p.rec.Fresh) == 0 {
 		return nil
 	}
 	if err := s.checkRoom(p); err != nil {
 		return err
 	}
-	p.rec.first = s.extents.Allocate(len(p.rec.fresh))
+	p.rec.First = s.extents.Allocate(len(p.rec.Fresh))
 	appends := 0
 	var piece []byte
-	for i := 0; i < len(p.rec.fresh); {
-		j, end := i, p.rec.fresh[i].at
-		for j < len(p.rec.fresh) && p.rec.fresh[j].at == end {
-			end += int(p.rec.fresh[j].Blocks)
+	for i := 0; i < len(p.rec.Fresh); {
+		j, end := i, p.rec.Fresh[i].At
+		for j < len(p.rec.Fresh) && p.rec.Fresh[j].At == end {
+			end += int(p.rec.Fresh[j].Blocks)
 			j++
 		}
-		piece = data[p.rec.fresh[i].at*BlockLength : end*BlockLength]
+		piece = data[p.rec.Fresh[i].At*BlockLength : end*BlockLength]
 		addr, err := s.segments.Append(piece)
 		if err != nil {
 			return spaceError(err)
 		}
 		for ; i < j; i++ {
-			x := &p.rec.fresh[i]
+			x := &p.rec.Fresh[i]
 			x.Addr = addr
 			addr.Block += uint32(x.Blocks)
 			for k := range int(x.Blocks) {
-				p.rec.slots[x.at+k] = s.extents.Slot(p.rec.first+extent.ID(i), k)
+				p.rec.Slots[x.At+k] = s.extents.Slot(p.rec.First+extent.ID(i), k)
 			}
 		}
 		appends++
 	}
 	s.disk.Add(int64(len(data)))
 	if unflushed := s.unflushed.Add(int64(len(data))); appends == 1 && len(piece) <= inlineBytes && unflushed <= inlineWindow {
-		p.rec.inline = piece
+		p.rec.Inline = piece
 	}
 	return nil
 }
@@ -212,22 +213,22 @@ func (s *Store) storeFresh(p *writePlan, data []byte) error {
 // opMu is shared. Its journal record is appended last.
 func (s *Store) apply(op *operation, p *writePlan, v *Volume) error {
 	if err := s.touchWrite(v, &p.rec); err != nil {
-		return s.unread(v.String(), int64(p.rec.block)*BlockLength, err)
+		return s.unread(v.String(), int64(p.rec.Block)*BlockLength, err)
 	}
 	if err := s.install(v, &p.rec); err != nil {
 		return s.fail(err)
 	}
-	if len(p.rec.fresh) > 0 && p.rec.inline == nil {
+	if len(p.rec.Fresh) > 0 && p.rec.Inline == nil {
 		s.segmentDirty.Store(true)
 	}
 	op.Commit()
 	if !p.deduplicate {
 		return nil
 	}
-	for i := range p.rec.fresh {
+	for i := range p.rec.Fresh {
 		// Not before the record is in the journal: others may refer to the
 		// extent from now on, and their records must come later.
-		s.index.Insert(&p.rec.fresh[i].Fingerprint, p.rec.first+extent.ID(i))
+		s.index.Insert(&p.rec.Fresh[i].Fingerprint, p.rec.First+extent.ID(i))
 	}
 	return nil
 }
@@ -247,14 +248,50 @@ func (s *Store) discard(p *writePlan) error {
 			return s.fail(err)
 		}
 	}
-	p.pinned, p.rec.inline = p.pinned[:0], nil
+	p.pinned, p.rec.Inline = p.pinned[:0], nil
 	p.held.Return()
-	if invariant.Enabled {
-		for i := range p.rec.slots {
-			p.rec.slots[i], p.rec.known[i] = ^extent.Slot(0), ^extent.Slot(0)
-		}
-		invariant.Scribble(p.rec.buf.B)
-	}
+	p.rec.Scribble()
 	s.plans.Put(p)
+	return nil
+}
+
+// touchWrite reads what install needs, so that it does not stop half done.
+func (s *Store) touchWrite(v *Volume, r *record.Write) error {
+	if err := s.extents.TouchNew(r.First, len(r.Fresh)); err != nil {
+		return err
+	}
+	if err := s.extents.Touch(r.Known[:r.Blocks]); err != nil {
+		return err
+	}
+	return s.forest.TouchSet(v.root, r.Block, uint64(r.Blocks))
+}
+
+// install puts a write into a volume's map.
+func (s *Store) install(v *Volume, r *record.Write) error {
+	for i := range r.Fresh {
+		if err := s.extents.Create(r.First+extent.ID(i), &r.Fresh[i].Extent); err != nil {
+			return err
+		}
+	}
+	if err := s.extents.Ref(r.Known[:r.Blocks]); err != nil {
+		return err
+	}
+	slots := r.Slots[:r.Blocks]
+	for i := 0; i < len(slots); {
+		n := 1
+		for i+n < len(slots) && (slots[i+n] == 0) == (slots[i] == 0) {
+			n++
+		}
+		var err error
+		if slots[i] == 0 {
+			err = s.forest.Clear(&v.root, r.Block+uint64(i), uint64(n))
+		} else {
+			err = s.forest.Set(&v.root, r.Block+uint64(i), slots[i:i+n])
+		}
+		if err != nil {
+			return err
+		}
+		i += n
+	}
 	return nil
 }

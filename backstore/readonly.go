@@ -54,11 +54,11 @@ func (s *Store) salvageState() (st rows.Checkpoint, err error) {
 // replayUndamaged replays the records of a damaged journal, up to the first that
 // is missing or cannot be applied.
 func (s *Store) replayUndamaged(ctx context.Context, o journal.Options) error {
-	next, r := o.First, salvage{s: s}
+	next, p := o.First, salvage{replay: replay{s}}
 	found, err := journal.Read(ctx, o, func(rec journal.Record) error {
-		r.ended = r.ended || rec.LSN != next // Read goes on to what else is damaged: what is shown stays the state before that
+		p.ended = p.ended || rec.LSN != next // Read goes on to what else is damaged: what is shown stays the state before that
 		next++
-		return r.redo(rec)
+		return p.redo(rec)
 	})
 	err = errors.Join(err, s.noteTorn(ctx, found.Torn))
 	for _, d := range found.Damages {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"odx/backstore/meta"
+	"odx/backstore/record"
 	"odx/backstore/rows"
 )
 
@@ -23,7 +24,7 @@ func (s *Store) PutRecords(ctx context.Context, recs ...Record) error {
 		s.putRecords(recs)
 		return nil
 	}
-	op, err := s.begin(ctx, &recordsRecord{recs})
+	op, err := s.begin(ctx, &record.PutClients{Records: recs})
 	if err != nil {
 		return err
 	}

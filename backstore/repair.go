@@ -12,6 +12,7 @@ import (
 	"odx/backstore/extent"
 	"odx/backstore/journal"
 	"odx/backstore/layout"
+	"odx/backstore/record"
 	"odx/backstore/rows"
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
@@ -355,16 +356,16 @@ func (m *repair) restoreInline(ctx context.Context) error {
 		if rec.LSN >= end {
 			return nil
 		}
-		r, err := decodeRecord(rec.Payload, m.from.sb.Unit)
-		w, ok := r.(*writeRecord)
-		if err != nil || !ok || w.inline == nil {
+		r, err := record.Decode(rec.Payload, m.from.sb.Unit)
+		w, ok := r.(*record.Write)
+		if err != nil || !ok || w.Inline == nil {
 			return nil // what cannot be read was reported
 		}
-		data := w.inline
-		for i := range w.fresh {
-			x := &w.fresh[i]
+		data := w.Inline
+		for i := range w.Fresh {
+			x := &w.Fresh[i]
 			n := int(x.Blocks) * BlockLength
-			if err := m.restoreExtent(w.first+extent.ID(i), x.Addr, data[:n]); err != nil {
+			if err := m.restoreExtent(w.First+extent.ID(i), x.Addr, data[:n]); err != nil {
 				return err
 			}
 			data = data[n:]

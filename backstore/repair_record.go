@@ -79,7 +79,7 @@ func decodeRepaired(text []byte) (r Repaired, err error) {
 		r.Lost = append(r.Lost, Lost(l))
 	}
 	for _, u := range rec.Unused {
-		r.Unused = append(r.Unused, UnusedChange{u.FirstLSN, u.LastLSN, u.Records, Change(u.Change)})
+		r.Unused = append(r.Unused, UnusedChange{FirstLSN: u.FirstLSN, LastLSN: u.LastLSN, Records: u.Records, Change: Change(u.Change)})
 	}
 	return r, nil
 }

@@ -318,8 +318,8 @@ func TestRepair_DamagedJournal(t *testing.T) {
 	}
 	first := firstUnused(t, r)
 	wantUnused(t, r,
-		UnusedChange{first, first, 1, Change{Kind: "write", What: "volume v", Offset: 5 << 20, Length: 128 << 10}},
-		UnusedChange{first + 1, first + 1, 1, Change{Kind: "unmap", What: "volume v", Length: 4096}})
+		UnusedChange{FirstLSN: first, LastLSN: first, Records: 1, Change: Change{Kind: "write", What: "volume v", Offset: 5 << 20, Length: 128 << 10}},
+		UnusedChange{FirstLSN: first + 1, LastLSN: first + 1, Records: 1, Change: Change{Kind: "unmap", What: "volume v", Length: 4096}})
 	s := d.openAt(t, "/new")
 	defer s.Close()
 	if findings, err := s.Check(context.Background()); err != nil || len(findings) > 0 {

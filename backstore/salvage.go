@@ -1,142 +1,187 @@
 package backstore
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
-	"odx/backstore/meta"
-	"odx/backstore/rows"
+	"odx/backstore/journal"
+	"odx/backstore/record"
 )
 
-// A store that is only read takes rows that are lost in every copy from older runs of
-// the metadata, as far as that is right:
-//
-//   - An extent never changes, and its data is verified: an older page of extents can
-//     lack some, and place some where they are no more, which are read errors.
-//   - A snapshot never changes: where its row is still listed, an older one is right.
-//   - Of a volume, number and identity never change. Its name and size are what they
-//     were, and its map may be another one: all of it is lost. One whose row no older
-//     run has is missing, and noted.
-//   - A node of a map, a count or a record of an older run can be what it is not any
-//     more, and nothing tells: none is used.
-
-// lostNode stands for the root of a map that is not known.
-const lostNode = 1 << 62
-
-// errLostRoot is why it cannot be read.
-var errLostRoot = fmt.Errorf("%w: the row of the volume is lost, and with it where its map is", meta.ErrDamaged)
-
-// salvaged reads rows, and takes those of older runs for lost ones where that is
-// right.
-type salvaged struct{ *meta.DB }
-
-// Get implements meta.Reader.
-func (r salvaged) Get(key []byte) ([]byte, error) {
-	if len(key) == 9 && key[0] == 'n' && binary.BigEndian.Uint64(key[1:]) == lostNode {
-		return nil, errLostRoot
-	}
-	value, err := r.DB.Get(key)
-	if errors.Is(err, meta.ErrDamaged) && key[0] == 'e' {
-		if older, oerr := r.Older(key); oerr == nil {
-			return older.Value, nil
-		}
-	}
-	return value, err
+// A salvage replays a journal on rows of which some are lost. A record that can be
+// applied is: what it leaves is right whatever was there before. Blocks that a record
+// changes which cannot be are stale, and so are copies of them, until a later record
+// that can be applied sets them.
+type salvage struct {
+	replay
+	ended bool
 }
 
-// reader returns what maps and extents are read from.
-func (s *Store) reader() meta.Reader {
-	if s.opts.ReadOnly {
-		return salvaged{s.kv}
-	}
-	return s.kv
-}
-
-// salvageSnapshots takes the rows of snapshots that are lost from older runs.
-func (s *Store) salvageSnapshots() error {
-	return s.eachLost(rows.SnapshotPrefix, func(id uint64, v meta.Version) error {
-		row, err := rows.DecodeSnapshot(v.Value)
-		if err != nil || !v.Proved || s.snapshots[id] != nil {
-			return nil // noteSnapshots notes it
-		}
-		s.snapshots[id] = newSnapshotState(&row)
+// redo applies a record. Behind one that cannot be decoded none is: what it changes is
+// not known.
+func (p *salvage) redo(rec journal.Record) error {
+	if p.ended {
+		p.s.noteUnused(rec)
 		return nil
+	}
+	one, err := p.s.readRecord(rec)
+	switch {
+	case errors.Is(err, journal.ErrCut):
+		return fmt.Errorf("journal record %d: %w", rec.LSN, err)
+	case err != nil:
+		p.ended = true
+		p.s.noteDamage(fmt.Sprintf("journal from record %d on", rec.LSN), err)
+	default:
+		err = one.Apply(p)
+	}
+	if err != nil {
+		p.s.noteUnused(rec)
+	}
+	if err != nil && !p.ended {
+		p.s.noteDamage(fmt.Sprintf("journal record %d", rec.LSN), err)
+	}
+	if !p.ended {
+		p.s.redone = rec.LSN
+	}
+	return nil
+}
+
+// salvageBlocks applies a record that sets blocks of a volume. touch reads what it
+// needs first.
+func (p *salvage) blocks(r record.Record, number, first, count uint64, touch func(v *Volume) error) error {
+	v, err := p.s.volumeNumber(number)
+	if err != nil {
+		return err
+	}
+	if err = inTree(v.root, first, count); err == nil {
+		err = touch(v)
+	}
+	if err == nil {
+		err = r.Apply(p.replay)
+	}
+	if err != nil {
+		v.stale.add(first, first+count)
+		return err
+	}
+	v.stale.remove(first, first+count)
+	return nil
+}
+
+func (p *salvage) Write(r *record.Write) error {
+	return p.blocks(r, r.Volume, r.Block, uint64(r.Blocks), func(v *Volume) error { return p.s.touchWrite(v, r) })
+}
+
+func (p *salvage) Clear(r *record.Clear) error {
+	return p.blocks(r, r.Volume, r.First, r.Count, func(v *Volume) error {
+		return p.s.forest.TouchClear(v.root, r.First, r.Count)
 	})
 }
 
-// noteSnapshots notes each snapshot that is not shown because its row is lost. The
-// journal is replayed.
-func (s *Store) noteSnapshots() error {
-	return s.eachLost(rows.SnapshotPrefix, func(id uint64, v meta.Version) error {
-		if s.snapshots[id] != nil || s.changedSnaps[id] { // the journal deletes it
-			return nil
-		}
-		held := "what it held is not known"
-		if row, err := rows.DecodeSnapshot(v.Value); v.Value != nil && err == nil {
-			held = fmt.Sprintf("as of checkpoint %d it held %d bytes", v.Checkpoint, newSnapshotState(&row).length)
-		}
-		s.noteDamage(fmt.Sprintf("snapshot %d", id), fmt.Errorf("%w: its row is lost in every copy, and with it its data: %s; a token that stands for it ends", ErrCorrupt, held))
-		return nil
-	})
-}
-
-// salvageVolumes makes volumes of which nothing is known but what older runs have:
-// all blocks of them are read errors. Volumes whose rows are in no older run are named.
-// The journal is replayed.
-func (s *Store) salvageVolumes() error {
-	var missing []uint64
-	err := s.eachLost(rows.VolumePrefix, func(number uint64, v meta.Version) error {
-		if s.volumes[number] != nil || s.deletedVols[number] {
-			return nil
-		}
-		s.guessed = true
-		row, err := rows.DecodeVolume(v.Value)
-		row.Root.Node = lostNode
-		made := s.volumeOf(&row)
-		if err != nil || s.byName[made.key()] != nil { // one that was made later has the name
-			missing = append(missing, number)
-			return nil
-		}
-		s.volumes[number], s.byName[made.key()] = made, made
-		renamed := ""
-		if key, ok := s.unused.names.later[number]; ok && key != made.key() {
-			renamed = fmt.Sprintf("; a record of the journal names it %v", key)
-		}
-		s.noteDamage(made.String(), fmt.Errorf("%w: its row is lost in every copy: name and size are those of checkpoint %d, and none of its data can be proved right%s", ErrCorrupt, v.Checkpoint, renamed))
-		return nil
-	})
-	for _, number := range missing {
-		s.noteMissing(number)
+// mapBlocks has blocks that are stale in the snapshot be stale in the volume. Each step
+// of a copy reads what it needs first.
+func (p *salvage) Map(r *record.Map) error {
+	err := p.blocks(r, r.Volume, r.To, r.Count, func(*Volume) error { return nil })
+	if err == nil {
+		p.s.volumes[r.Volume].stale.copyFrom(&p.s.snapshots[r.Snapshot].stale, r.To, r.From, r.Count)
 	}
 	return err
 }
 
-// noteMissing notes a volume or file that is not shown, under the name that the
-// journal gives it, or under its number where that is not known or another one has the
-// name.
-func (s *Store) noteMissing(number uint64) {
-	what := fmt.Sprintf("volume or file number %d", number)
-	if key, ok := s.unused.names.later[number]; ok && s.byName[key] == nil {
-		what = key.String()
+func (p *salvage) Snapshot(r *record.Snapshot) error {
+	v, err := p.s.volumeNumber(r.Volume)
+	if err == nil {
+		err = p.s.forest.TouchShare(v.root, blockRanges(r.Ranges))
 	}
-	s.noteDamage(what, fmt.Errorf("%w: the row of number %d is lost in every copy, and with it name, size and data: it is missing", ErrCorrupt, number))
+	if err == nil {
+		err = p.replay.Snapshot(r)
+	}
+	if err == nil {
+		p.s.snapshots[r.ID].stale = v.stale.clone()
+	}
+	return err
 }
 
-// eachLost calls fn with the older version of each row of a table that cannot be read;
-// v.Value is nil where there is none.
-func (s *Store) eachLost(prefix byte, fn func(number uint64, v meta.Version) error) error {
-	return s.kv.Keys([]byte{prefix}, func(key []byte) error {
-		if len(key) != 9 {
-			return nil
+// deleteSnapshot puts the records also where the snapshot is lost: it is no more either
+// way.
+func (p *salvage) DeleteSnapshot(r *record.DeleteSnapshot) error {
+	if p.s.snapshots[r.ID] == nil {
+		p.s.changedSnaps[r.ID] = true
+		p.s.putRecords(r.Records)
+		return nil
+	}
+	return p.replay.DeleteSnapshot(r)
+}
+
+// deleteVolume deletes also a volume whose row is lost.
+func (p *salvage) DeleteVolume(r *record.DeleteVolume) error {
+	if p.s.volumes[r.Volume] == nil {
+		p.s.deletedVols[r.Volume] = true
+		return nil
+	}
+	return p.replay.DeleteVolume(r)
+}
+
+// resizeVolume sets the size also where the map of what is cut off cannot be read: that
+// is stale, should the file grow again.
+func (p *salvage) ResizeVolume(r *record.ResizeVolume) error {
+	v, err := p.s.volumeNumber(r.Volume)
+	if err != nil {
+		return err
+	}
+	if err := v.checkNewSize(r.Size); err != nil {
+		return err
+	}
+	shrinks, blocks := r.Size < v.size, uint64((r.Size+BlockLength-1)/BlockLength)
+	if err = v.resize(r.Size); err != nil {
+		v.stale.add(blocks, maxBlocks)
+		p.s.forest.Grow(&v.root, blocks)
+		v.size = r.Size
+	} else if shrinks {
+		v.stale.remove(blocks, maxBlocks)
+	}
+	return err
+}
+
+func (p *salvage) CloneVolume(r *record.CloneVolume) error {
+	from, err := p.s.volumeNumber(r.From)
+	if err == nil {
+		err = p.s.forest.TouchDrop(from.root)
+	}
+	if err == nil {
+		err = p.replay.CloneVolume(r)
+	}
+	if err == nil {
+		p.s.volumes[r.Number].stale = from.stale.clone()
+	}
+	return err
+}
+
+func (p *salvage) RenameFile(r *record.RenameFile) error {
+	if _, err := p.s.volumeNumber(r.File); err != nil {
+		return err
+	}
+	return p.replay.RenameFile(r)
+}
+
+// replaceFiles deletes what the record deletes, also where the row of that, or of the
+// file that gets the name, is lost.
+func (p *salvage) ReplaceFiles(r *record.ReplaceFiles) error {
+	var there []uint64
+	for _, number := range r.Gone {
+		if p.s.volumes[number] == nil {
+			p.s.deletedVols[number] = true
+			continue
 		}
-		if _, err := s.kv.Get(key); !errors.Is(err, meta.ErrDamaged) {
-			return nil
+		there = append(there, number)
+	}
+	if _, err := p.s.volumeNumber(r.File); err != nil {
+		for _, number := range there {
+			if derr := p.s.removeVolume(p.s.volumes[number]); derr != nil {
+				return derr
+			}
 		}
-		older, err := s.kv.Older(key)
-		if err != nil && !errors.Is(err, meta.ErrNotFound) {
-			return err
-		}
-		return fn(binary.BigEndian.Uint64(key[1:]), older)
-	})
+		return err
+	}
+	left := record.ReplaceFiles{File: r.File, To: r.To, Gone: there}
+	return p.replay.ReplaceFiles(&left)
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"odx/backstore/record"
 )
 
 // TestScrub_MendsEachFile: whatever file of the metadata is damaged or gone while the
@@ -34,7 +36,7 @@ func TestScrub_MendsEachFile(t *testing.T) {
 		}
 		at := int64(len(content) / 2)
 		if in == "/store/journal" {
-			if at = int64(bytes.Index(content, []byte{recWrite})); at < 4096 {
+			if at = int64(bytes.Index(content, []byte{record.KindWrite})); at < 4096 {
 				at = 4096 + 30
 			}
 		}

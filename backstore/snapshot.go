@@ -8,6 +8,7 @@ import (
 
 	"odx/backstore/blockmap"
 	"odx/backstore/invariant"
+	"odx/backstore/record"
 	"odx/backstore/rows"
 )
 
@@ -137,7 +138,7 @@ func (v *Volume) snapshot(ctx context.Context, ranges []Range, recs func(snapsho
 	if s.opts.ReadOnly {
 		return s.lookSnapshot(v, st, records)
 	}
-	op, err := s.begin(ctx, &snapshotRecord{v.number, st.id, ranges, records})
+	op, err := s.begin(ctx, &record.Snapshot{Volume: v.number, ID: st.id, Ranges: ranges, Records: records})
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +210,7 @@ func (s *Store) DeleteSnapshot(ctx context.Context, id uint64, recs ...Record) e
 	if s.opts.ReadOnly {
 		return s.hideSnapshot(id, recs)
 	}
-	op, err := s.begin(ctx, &deleteSnapshotRecord{id, recs})
+	op, err := s.begin(ctx, &record.DeleteSnapshot{ID: id, Records: recs})
 	if err != nil {
 		return err
 	}

@@ -248,8 +248,8 @@ func (s *Store) lackingBytes() int64 {
 
 // fresh returns the length of the plan's new data in bytes.
 func (p *writePlan) fresh() (bytes int64) {
-	for i := range p.rec.fresh {
-		bytes += int64(p.rec.fresh[i].Blocks) * BlockLength
+	for i := range p.rec.Fresh {
+		bytes += int64(p.rec.Fresh[i].Blocks) * BlockLength
 	}
 	return bytes
 }

@@ -46,6 +46,7 @@ import (
 	"odx/backstore/layout"
 	"odx/backstore/meta"
 	"odx/backstore/pages"
+	"odx/backstore/record"
 	"odx/backstore/reserve"
 	"odx/backstore/rows"
 	"odx/backstore/segment"
@@ -236,7 +237,7 @@ type Store struct {
 	replaying bool
 	redone    journal.LSN // the last record that was replayed
 	stateless bool        // it is not known which records the rows have; none is replayed
-	unused    unusedRecords
+	unused    record.Unused
 	displaced []displaced // by the replay; displacedBytes is how long it was
 
 	displacedBytes int

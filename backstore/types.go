@@ -1,6 +1,9 @@
 package backstore
 
-import "odx/blockdev"
+import (
+	"odx/backstore/record"
+	"odx/blockdev"
+)
 
 // BlockLength is blockdev.BlockLength.
 const BlockLength = blockdev.BlockLength
@@ -8,9 +11,11 @@ const BlockLength = blockdev.BlockLength
 // Range is blockdev.Range.
 type Range = blockdev.Range
 
-// Record is a small value that the store keeps durable beside its volumes, in
-// one order with them; a nil Value deletes the key. Callers own the key space
-// (first bytes of a key say whose it is).
-type Record struct {
-	Key, Value []byte
-}
+// Record is record.Client.
+type Record = record.Client
+
+// Change is record.Change.
+type Change = record.Change
+
+// UnusedChange is record.UnusedChange.
+type UnusedChange = record.UnusedChange

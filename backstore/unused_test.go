@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	logtest "github.com/sirupsen/logrus/hooks/test"
+
+	"odx/backstore/record"
 )
 
 // firstUnused returns the first record that a repair did not use: the one behind
@@ -143,21 +145,21 @@ func TestRepair_UnusedRecords(t *testing.T) {
 	}
 	at := firstUnused(t, r)
 	wantUnused(t, r,
-		UnusedChange{at, at, 1, Change{Kind: "write", What: fmt.Sprintf("volume or file number %d", lostNumber), Offset: 8192, Length: 4096}},
-		UnusedChange{at + 1, at + 4, 3, Change{Kind: "write", What: "volume a", Offset: 1<<20 - 4096, Length: 20480}},
-		UnusedChange{at + 2, at + 2, 1, Change{Kind: "write", What: "volume b", Length: 4096}},
-		UnusedChange{at + 5, at + 5, 1, Change{Kind: "unmap", What: "volume b", Offset: 4 << 20, Length: 1 << 20}},
-		UnusedChange{at + 6, at + 6, 1, Change{Kind: "write", What: "file f", Offset: 64 << 10, Length: 16 << 10}},
-		UnusedChange{at + 7, at + 7, 1, Change{Kind: "clone volume", What: "volume c", Detail: "of volume a"}},
-		UnusedChange{at + 8, at + 8, 1, Change{Kind: "write", What: "volume c", Offset: 4096, Length: 4096}},
-		UnusedChange{at + 9, at + 9, 1, Change{Kind: "snapshot", What: "volume b", Offset: 4096, Length: 8192, Detail: fmt.Sprintf("snapshot %d", id)}},
-		UnusedChange{at + 9, at + 9, 1, Change{Kind: "snapshot", What: "volume b", Offset: 1 << 20, Length: 4096, Detail: fmt.Sprintf("snapshot %d", id)}},
-		UnusedChange{at + 10, at + 10, 1, Change{Kind: "map", What: "volume b", Offset: 2 << 20, Length: 64 << 10, Detail: "from snapshot 1"}},
-		UnusedChange{at + 11, at + 11, 1, Change{Kind: "replace files", What: "file f", Detail: "to g"}},
-		UnusedChange{at + 12, at + 12, 1, Change{Kind: "write", What: "file g", Length: 4096}},
-		UnusedChange{at + 13, at + 13, 1, Change{Kind: "resize volume", What: "file g", Detail: "to 2097152 bytes"}},
-		UnusedChange{at + 14, at + 15, 2, Change{Kind: "records", What: "records"}},
-		UnusedChange{at + 16, at + 16, 1, Change{Kind: "delete volume", What: "volume b"}})
+		UnusedChange{FirstLSN: at, LastLSN: at, Records: 1, Change: Change{Kind: "write", What: fmt.Sprintf("volume or file number %d", lostNumber), Offset: 8192, Length: 4096}},
+		UnusedChange{FirstLSN: at + 1, LastLSN: at + 4, Records: 3, Change: Change{Kind: "write", What: "volume a", Offset: 1<<20 - 4096, Length: 20480}},
+		UnusedChange{FirstLSN: at + 2, LastLSN: at + 2, Records: 1, Change: Change{Kind: "write", What: "volume b", Length: 4096}},
+		UnusedChange{FirstLSN: at + 5, LastLSN: at + 5, Records: 1, Change: Change{Kind: "unmap", What: "volume b", Offset: 4 << 20, Length: 1 << 20}},
+		UnusedChange{FirstLSN: at + 6, LastLSN: at + 6, Records: 1, Change: Change{Kind: "write", What: "file f", Offset: 64 << 10, Length: 16 << 10}},
+		UnusedChange{FirstLSN: at + 7, LastLSN: at + 7, Records: 1, Change: Change{Kind: "clone volume", What: "volume c", Detail: "of volume a"}},
+		UnusedChange{FirstLSN: at + 8, LastLSN: at + 8, Records: 1, Change: Change{Kind: "write", What: "volume c", Offset: 4096, Length: 4096}},
+		UnusedChange{FirstLSN: at + 9, LastLSN: at + 9, Records: 1, Change: Change{Kind: "snapshot", What: "volume b", Offset: 4096, Length: 8192, Detail: fmt.Sprintf("snapshot %d", id)}},
+		UnusedChange{FirstLSN: at + 9, LastLSN: at + 9, Records: 1, Change: Change{Kind: "snapshot", What: "volume b", Offset: 1 << 20, Length: 4096, Detail: fmt.Sprintf("snapshot %d", id)}},
+		UnusedChange{FirstLSN: at + 10, LastLSN: at + 10, Records: 1, Change: Change{Kind: "map", What: "volume b", Offset: 2 << 20, Length: 64 << 10, Detail: "from snapshot 1"}},
+		UnusedChange{FirstLSN: at + 11, LastLSN: at + 11, Records: 1, Change: Change{Kind: "replace files", What: "file f", Detail: "to g"}},
+		UnusedChange{FirstLSN: at + 12, LastLSN: at + 12, Records: 1, Change: Change{Kind: "write", What: "file g", Length: 4096}},
+		UnusedChange{FirstLSN: at + 13, LastLSN: at + 13, Records: 1, Change: Change{Kind: "resize volume", What: "file g", Detail: "to 2097152 bytes"}},
+		UnusedChange{FirstLSN: at + 14, LastLSN: at + 15, Records: 2, Change: Change{Kind: "records", What: "records"}},
+		UnusedChange{FirstLSN: at + 16, LastLSN: at + 16, Records: 1, Change: Change{Kind: "delete volume", What: "volume b"}})
 	var logged []string
 	for _, e := range hook.AllEntries() {
 		if text, ok := e.Data["change"]; ok {
@@ -198,36 +200,16 @@ func TestRepair_ManyUnusedRecords(t *testing.T) {
 		}
 	})
 	r := d.repair(t, "/new")
-	if len(r.Unused) != maxUnused || r.MoreUnused != 5 {
+	if len(r.Unused) != record.MaxUnused || r.MoreUnused != 5 {
 		t.Fatalf("%d changes and %d more, want 5", len(r.Unused), r.MoreUnused)
 	}
 	for at, want := range map[int]Change{
-		0:             {Kind: "unmap", What: "volume a", Length: 12288},
-		maxUnused - 1: {Kind: "unmap", What: "volume b", Length: 4096},
+		0:                    {Kind: "unmap", What: "volume a", Length: 12288},
+		record.MaxUnused - 1: {Kind: "unmap", What: "volume b", Length: 4096},
 	} {
 		if got := r.Unused[at].Change; got != want {
 			t.Errorf("change %d is %+v, want %+v", at, got, want)
 		}
-	}
-}
-
-// TestUnusedRecords_join: ranges of one kind that touch are one, in whatever order
-// they come.
-func TestUnusedRecords_join(t *testing.T) {
-	u := unusedRecords{by: make(map[Change][]UnusedChange)}
-	for i, at := range []int64{8192, 12288, 4096, 8192, 20480, 0, 32768, 16384, 32768} {
-		u.add(uint64(i+1), Change{Kind: "write", What: "volume v", Offset: at, Length: 4096})
-	}
-	u.add(10, Change{Kind: "unmap", What: "volume v", Length: 4096})
-	u.add(11, Change{Kind: "write", What: "volume w", Length: 4096})
-	want := []UnusedChange{
-		{1, 8, 7, Change{Kind: "write", What: "volume v", Length: 24576}},
-		{7, 9, 2, Change{Kind: "write", What: "volume v", Offset: 32768, Length: 4096}},
-		{10, 10, 1, Change{Kind: "unmap", What: "volume v", Length: 4096}},
-		{11, 11, 1, Change{Kind: "write", What: "volume w", Length: 4096}},
-	}
-	if list := u.list(); !slices.Equal(list, want) || u.n != 4 {
-		t.Errorf("%d: %v, want %v", u.n, lines(list), lines(want))
 	}
 }
 

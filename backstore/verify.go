@@ -7,33 +7,34 @@ import (
 	"io/fs"
 
 	"odx/backstore/journal"
+	"odx/backstore/record"
 	"odx/backstore/segment"
 )
 
-// verify reads the data of the new extents of a record that was not durable. The
+// verifyWrite reads the data of the new extents of a record that was not durable. The
 // kernel writes records and data to the disk in any order until they are synced:
 // after a power cut the record counts only if its data is there, and is
 // journal.ErrCut else. What is there is synced when the journal is open.
-func (r *writeRecord) verify(s *Store) error {
-	if r.inline != nil {
+func (s *Store) verifyWrite(r *record.Write) error {
+	if r.Inline != nil {
 		return nil
 	}
-	buf := make([]byte, r.freshBytes())
-	for i := 0; i < len(r.fresh); {
+	buf := make([]byte, r.FreshBytes())
+	for i := 0; i < len(r.Fresh); {
 		from, n := i, 0
-		for i < len(r.fresh) && follows(r.fresh, from, i) {
-			n += int(r.fresh[i].Blocks)
+		for i < len(r.Fresh) && record.Follows(r.Fresh, from, i) {
+			n += int(r.Fresh[i].Blocks)
 			i++
 		}
-		if err := s.verifyRun(r.fresh[from:i], buf[:n*BlockLength]); err != nil {
+		if err := s.verifyRun(r.Fresh[from:i], buf[:n*BlockLength]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// verifyRun is verify for extents that lie one after the other.
-func (s *Store) verifyRun(run []freshExtent, data []byte) error {
+// verifyRun is verifyWrite for extents that lie one after the other.
+func (s *Store) verifyRun(run []record.FreshExtent, data []byte) error {
 	addr := run[0].Addr
 	err := s.segments.ReadAt(addr, data)
 	switch {

@@ -11,6 +11,7 @@ import (
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
 	"odx/backstore/invariant"
+	"odx/backstore/record"
 	"odx/backstore/rows"
 )
 
@@ -196,7 +197,7 @@ func (v *Volume) tryWriteBlocks(ctx context.Context, p []byte, off int64, w bloc
 	block := uint64(off / BlockLength)
 	plan := s.newPlan()
 	for err = s.prepare(plan, v, block, p); err == nil; {
-		if err = v.watched.giveNotice(ctx, block, uint64(plan.rec.blocks)); err != nil {
+		if err = v.watched.giveNotice(ctx, block, uint64(plan.rec.Blocks)); err != nil {
 			break
 		}
 		var op operation
@@ -232,14 +233,14 @@ func (v *Volume) applyPlan(ctx context.Context, op *operation, plan *writePlan, 
 	}
 	if w.expect != nil {
 		var now [planBlocks]extent.Slot
-		if err := v.store.forest.Lookup(v.root, plan.rec.block, now[:len(w.expect)]); err != nil {
+		if err := v.store.forest.Lookup(v.root, plan.rec.Block, now[:len(w.expect)]); err != nil {
 			return false, err
 		}
 		if !slices.Equal(now[:len(w.expect)], w.expect) {
 			return false, nil
 		}
 	}
-	if err := v.watched.check(plan.rec.block, uint64(plan.rec.blocks)); err != nil {
+	if err := v.watched.check(plan.rec.Block, uint64(plan.rec.Blocks)); err != nil {
 		return false, err
 	}
 	if w.atomic {
@@ -290,7 +291,7 @@ func (v *Volume) Unmap(ctx context.Context, off, length int64) error {
 func (v *Volume) clearBlocks(ctx context.Context, off, length int64) error {
 	s := v.store
 	first, count := uint64(off/BlockLength), uint64(length/BlockLength)
-	op, err := s.begin(ctx, &clearRecord{v.number, first, count})
+	op, err := s.begin(ctx, &record.Clear{Volume: v.number, First: first, Count: count})
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"odx/backstore/blockmap"
+	"odx/backstore/record"
 	"odx/backstore/rows"
 )
 
@@ -66,7 +67,7 @@ func (s *Store) createVolume(ctx context.Context, v *Volume) error {
 }
 
 func (s *Store) addVolume(ctx context.Context, v *Volume) error {
-	op, err := s.begin(ctx, &createVolumeRecord{*v.row()})
+	op, err := s.begin(ctx, &record.CreateVolume{Row: *v.row()})
 	if err != nil {
 		return err
 	}
@@ -140,7 +141,7 @@ func (s *Store) deleteSpace(ctx context.Context, v *Volume) error {
 }
 
 func (s *Store) deleteVolume(ctx context.Context, v *Volume) error {
-	op, err := s.begin(ctx, &deleteVolumeRecord{v.number})
+	op, err := s.begin(ctx, &record.DeleteVolume{Volume: v.number})
 	if err != nil {
 		return err
 	}
@@ -214,7 +215,7 @@ func (v *Volume) Grow(ctx context.Context, size int64) error {
 // setSize sets the size; what a file loses by it reads as zeros already.
 func (v *Volume) setSize(ctx context.Context, size int64) error {
 	s := v.store
-	op, err := s.begin(ctx, &resizeVolumeRecord{v.number, size})
+	op, err := s.begin(ctx, &record.ResizeVolume{Volume: v.number, Size: size})
 	if err != nil {
 		return err
 	}

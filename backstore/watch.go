@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"odx/backstore/blockmap"
+	"odx/backstore/record"
 )
 
 // MaxWatches is the largest number of watches over one volume: every write to
@@ -47,7 +48,7 @@ func (v *Volume) Watch(ctx context.Context, ranges []Range, recs []Record, chang
 	}
 	w := &Watch{volume: v, blocks: blockRanges(ranges), changing: changing}
 	s := v.store
-	op, err := s.begin(ctx, &recordsRecord{recs})
+	op, err := s.begin(ctx, &record.PutClients{Records: recs})
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,142 @@
+package backstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"odx/backstore/meta"
+	"odx/backstore/rows"
+)
+
+// A store that is only read takes rows that are lost in every copy from older runs of
+// the metadata, as far as that is right:
+//
+//   - An extent never changes, and its data is verified: an older page of extents can
+//     lack some, and place some where they are no more, which are read errors.
+//   - A snapshot never changes: where its row is still listed, an older one is right.
+//   - Of a volume, number and identity never change. Its name and size are what they
+//     were, and its map may be another one: all of it is lost. One whose row no older
+//     run has is missing, and noted.
+//   - A node of a map, a count or a record of an older run can be what it is not any
+//     more, and nothing tells: none is used.
+
+// lostNode stands for the root of a map that is not known.
+const lostNode = 1 << 62
+
+// errLostRoot is why it cannot be read.
+var errLostRoot = fmt.Errorf("%w: the row of the volume is lost, and with it where its map is", meta.ErrDamaged)
+
+// salvaged reads rows, and takes those of older runs for lost ones where that is
+// right.
+type salvaged struct{ *meta.DB }
+
+// Get implements meta.Reader.
+func (r salvaged) Get(key []byte) ([]byte, error) {
+	if len(key) == 9 && key[0] == 'n' && binary.BigEndian.Uint64(key[1:]) == lostNode {
+		return nil, errLostRoot
+	}
+	value, err := r.DB.Get(key)
+	if errors.Is(err, meta.ErrDamaged) && key[0] == 'e' {
+		if older, oerr := r.Older(key); oerr == nil {
+			return older.Value, nil
+		}
+	}
+	return value, err
+}
+
+// reader returns what maps and extents are read from.
+func (s *Store) reader() meta.Reader {
+	if s.opts.ReadOnly {
+		return salvaged{s.kv}
+	}
+	return s.kv
+}
+
+// salvageSnapshots takes the rows of snapshots that are lost from older runs.
+func (s *Store) salvageSnapshots() error {
+	return s.eachLost(rows.SnapshotPrefix, func(id uint64, v meta.Version) error {
+		row, err := rows.DecodeSnapshot(v.Value)
+		if err != nil || !v.Proved || s.snapshots[id] != nil {
+			return nil // noteSnapshots notes it
+		}
+		s.snapshots[id] = newSnapshotState(&row)
+		return nil
+	})
+}
+
+// noteSnapshots notes each snapshot that is not shown because its row is lost. The
+// journal is replayed.
+func (s *Store) noteSnapshots() error {
+	return s.eachLost(rows.SnapshotPrefix, func(id uint64, v meta.Version) error {
+		if s.snapshots[id] != nil || s.changedSnaps[id] { // the journal deletes it
+			return nil
+		}
+		held := "what it held is not known"
+		if row, err := rows.DecodeSnapshot(v.Value); v.Value != nil && err == nil {
+			held = fmt.Sprintf("as of checkpoint %d it held %d bytes", v.Checkpoint, newSnapshotState(&row).length)
+		}
+		s.noteDamage(fmt.Sprintf("snapshot %d", id), fmt.Errorf("%w: its row is lost in every copy, and with it its data: %s; a token that stands for it ends", ErrCorrupt, held))
+		return nil
+	})
+}
+
+// salvageVolumes makes volumes of which nothing is known but what older runs have:
+// all blocks of them are read errors. Volumes whose rows are in no older run are named.
+// The journal is replayed.
+func (s *Store) salvageVolumes() error {
+	var missing []uint64
+	err := s.eachLost(rows.VolumePrefix, func(number uint64, v meta.Version) error {
+		if s.volumes[number] != nil || s.deletedVols[number] {
+			return nil
+		}
+		s.guessed = true
+		row, err := rows.DecodeVolume(v.Value)
+		row.Root.Node = lostNode
+		made := s.volumeOf(&row)
+		if err != nil || s.byName[made.key()] != nil { // one that was made later has the name
+			missing = append(missing, number)
+			return nil
+		}
+		s.volumes[number], s.byName[made.key()] = made, made
+		renamed := ""
+		if key, ok := s.unused.Named(number); ok && key != made.key() {
+			renamed = fmt.Sprintf("; a record of the journal names it %v", key)
+		}
+		s.noteDamage(made.String(), fmt.Errorf("%w: its row is lost in every copy: name and size are those of checkpoint %d, and none of its data can be proved right%s", ErrCorrupt, v.Checkpoint, renamed))
+		return nil
+	})
+	for _, number := range missing {
+		s.noteMissing(number)
+	}
+	return err
+}
+
+// noteMissing notes a volume or file that is not shown, under the name that the
+// journal gives it, or under its number where that is not known or another one has the
+// name.
+func (s *Store) noteMissing(number uint64) {
+	what := fmt.Sprintf("volume or file number %d", number)
+	if key, ok := s.unused.Named(number); ok && s.byName[key] == nil {
+		what = key.String()
+	}
+	s.noteDamage(what, fmt.Errorf("%w: the row of number %d is lost in every copy, and with it name, size and data: it is missing", ErrCorrupt, number))
+}
+
+// eachLost calls fn with the older version of each row of a table that cannot be read;
+// v.Value is nil where there is none.
+func (s *Store) eachLost(prefix byte, fn func(number uint64, v meta.Version) error) error {
+	return s.kv.Keys([]byte{prefix}, func(key []byte) error {
+		if len(key) != 9 {
+			return nil
+		}
+		if _, err := s.kv.Get(key); !errors.Is(err, meta.ErrDamaged) {
+			return nil
+		}
+		older, err := s.kv.Older(key)
+		if err != nil && !errors.Is(err, meta.ErrNotFound) {
+			return err
+		}
+		return fn(binary.BigEndian.Uint64(key[1:]), older)
+	})
+}
