@@ -110,5 +110,5 @@ func (s *Store) lookAtSegments(ctx context.Context) {
 	if more > 0 {
 		first = fmt.Sprintf("%s and %d segments more", first, more)
 	}
-	s.noteDamage(first, fmt.Errorf("data that lies there cannot be read: %w", accessError(why)))
+	s.damage.Note(first, fmt.Errorf("data that lies there cannot be read: %w", accessError(why)))
 }

@@ -318,7 +318,7 @@ func (m *mover) place(good []moving, data []byte) error {
 		x := &good[i].x
 		if _, err := s.extents.Move(good[i].id, x.Addr, to); err != nil {
 			// Its row cannot be read: it stays where it is.
-			s.noteDamage(fmt.Sprintf("extent %d", good[i].id), err)
+			s.damage.Note(fmt.Sprintf("extent %d", good[i].id), err)
 			m.damage = errors.Join(m.damage, corrupt(err))
 		}
 		to.Block += uint32(x.Blocks)

@@ -68,6 +68,6 @@ func (s *Store) openRows() (*meta.DB, error) {
 		// Over an overlay nothing is mended, and nothing is to say that it was.
 		ReadOnly:   s.opts.ReadOnly,
 		CacheBytes: s.opts.CacheBytes / 8, Log: s.log,
-		Mended: s.noteMended, MergeFloor: s.opts.mergeFloor, Slack: mergeSlack, Reserve: s.reserve,
+		Mended: s.damage.NoteMended, MergeFloor: s.opts.mergeFloor, Slack: mergeSlack, Reserve: s.reserve,
 	})
 }

@@ -38,7 +38,7 @@ func (w *script) damage(a *arguments) error {
 	if err := v.ReadAt(w.ctx(), p, a.bytes()); err != nil {
 		return err
 	}
-	damage(w.t, w.disk, p)
+	damageFiles(w.t, w.disk, p)
 	return nil
 }
 

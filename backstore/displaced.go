@@ -34,7 +34,7 @@ func (s *Store) restoreInline(r *record.Write) error {
 	if s.displacedBytes += len(r.Inline); s.displacedBytes > maxDisplaced {
 		return err
 	}
-	s.noteDamage(fmt.Sprintf("segment %08x", uint32(r.Fresh[0].Addr.Segment)),
+	s.damage.Note(fmt.Sprintf("segment %08x", uint32(r.Fresh[0].Addr.Segment)),
 		fmt.Errorf("%w: what the journal has of it is stored elsewhere: %w", ErrCorrupt, err))
 	data := r.Inline
 	for i := range r.Fresh {

@@ -42,7 +42,7 @@ func TestDamagedDataIsStoredAgain(t *testing.T) {
 			if err := errors.Join(v.WriteAt(ctx, data, 0), v.Unmap(ctx, 512<<10, 512<<10)); err != nil {
 				t.Fatal(err)
 			}
-			damage(t, d, data[5*BlockLength:][:16])
+			damageFiles(t, d, data[5*BlockLength:][:16])
 			if err := find(s, v); !errors.Is(err, ErrCorrupt) {
 				t.Fatalf("it says %v, want %v", err, ErrCorrupt)
 			}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"odx/backstore/blockmap"
+	"odx/backstore/damage"
 	"odx/backstore/dedup"
 	"odx/backstore/extent"
 	"odx/backstore/fingerprint"
@@ -55,7 +56,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 // newStore returns a store that is not open. o has its defaults.
 func newStore(o Options) *Store {
 	s := &Store{
-		opts: o, log: o.Log, clock: pages.NewClock(),
+		opts: o, log: o.Log, damage: damage.NewLog(o.Log), clock: pages.NewClock(),
 		volumes: make(map[uint64]*Volume), byName: make(map[rows.Name]*Volume),
 		snapshots: make(map[uint64]*snapshotState), changedSnaps: make(map[uint64]bool),
 		deletedVols: make(map[uint64]bool), records: make(map[string][]byte), indexLoaded: make(chan struct{}),
@@ -135,7 +136,7 @@ func (s *Store) openParts(ctx context.Context) (err error) {
 		return corrupt(err)
 	}
 	if lost := s.kv.Lost(); lost != nil {
-		s.noteDamage("checkpoints", lost)
+		s.damage.Note("checkpoints", lost)
 	}
 	if s.sb.Unit == 0 {
 		if s.sb.Unit, err = s.findUnit(); err != nil {
@@ -204,10 +205,10 @@ func (s *Store) settle(ctx context.Context, bad []layout.BadCopy) error {
 func (s *Store) mendSuperblock(bad layout.BadCopy) {
 	name := filepath.Join(bad.Dir, layout.SuperblockName)
 	if err := s.sb.Write(s.opts.FS, bad.Dir); err != nil {
-		s.noteDamage(name, fmt.Errorf("this copy of the superblock cannot be mended: %w", err))
+		s.damage.Note(name, fmt.Errorf("this copy of the superblock cannot be mended: %w", err))
 		return
 	}
-	s.noteMended(name, bad.Why)
+	s.damage.NoteMended(name, bad.Why)
 }
 
 // loadState reads the last checkpoint and makes the parts that live in memory.
@@ -341,7 +342,7 @@ func (s *Store) openSegments(next segment.ID) error {
 	there := s.segments.List()
 	for _, id := range s.usage.Segments() {
 		if !slices.Contains(there, id) {
-			s.noteDamage(fmt.Sprintf("segment %08x", uint32(id)),
+			s.damage.Note(fmt.Sprintf("segment %08x", uint32(id)),
 				fmt.Errorf("%w: its file is missing; %d blocks of data lie in it", ErrCorrupt, s.usage.Live(id)))
 		}
 	}

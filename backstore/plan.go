@@ -242,7 +242,7 @@ func (s *Store) discard(p *writePlan) error {
 	for _, id := range p.pinned {
 		if err := s.extents.Unpin(id); err != nil {
 			if metadataDamage(err) { // it keeps its space
-				s.noteDamage("reference counts of extents", err)
+				s.damage.Note("reference counts of extents", err)
 				continue
 			}
 			return s.fail(err)

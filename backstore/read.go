@@ -151,7 +151,7 @@ func (s *Store) readError(ctx context.Context, t tree, off int64, slot extent.Sl
 	s.distrust(ctx, id, err)
 	if unreadable(err) {
 		err = &CorruptError{Name: t.name(), Offset: off, Err: err}
-		s.noteDamage(t.name(), err)
+		s.damage.Note(t.name(), err)
 		return err
 	}
 	return fmt.Errorf("%s: block at byte %d: %w", t.name(), off, err)

@@ -20,7 +20,7 @@ func (s *Store) tolerate(what string, err error) error {
 	if err == nil || !s.opts.ReadOnly || !metadataDamage(err) && !errors.Is(err, ErrCorrupt) && !errors.Is(err, journal.ErrCorrupt) {
 		return err
 	}
-	s.noteDamage(what, err)
+	s.damage.Note(what, err)
 	return nil
 }
 
@@ -47,7 +47,7 @@ func (s *Store) salvageState() (st rows.Checkpoint, err error) {
 		return st, err
 	}
 	st.FirstLSN, s.stateless = found.End+1, true
-	s.noteDamage("journal", fmt.Errorf("%w: which records up to %d are not in the last checkpoint is not known; no block is read that is not as the last of them left it", ErrCorrupt, found.End))
+	s.damage.Note("journal", fmt.Errorf("%w: which records up to %d are not in the last checkpoint is not known; no block is read that is not as the last of them left it", ErrCorrupt, found.End))
 	return st, nil
 }
 
@@ -62,10 +62,10 @@ func (s *Store) replayUndamaged(ctx context.Context, o journal.Options) error {
 	})
 	err = errors.Join(err, s.noteTorn(ctx, found.Torn))
 	for _, d := range found.Damages {
-		s.noteDamage(d.File, errors.New(d.String()))
+		s.damage.Note(d.File, errors.New(d.String()))
 	}
 	if len(found.Damages) > 0 {
-		s.noteDamage("store", fmt.Errorf("%w: it is shown as it was before record %d of the journal; later changes are missing", ErrCorrupt, s.shownBefore(o.First)))
+		s.damage.Note("store", fmt.Errorf("%w: it is shown as it was before record %d of the journal; later changes are missing", ErrCorrupt, s.shownBefore(o.First)))
 	}
 	return s.tolerate("journal", err)
 }

@@ -236,7 +236,7 @@ func (m *repair) run(ctx context.Context) error {
 		Report: func(first, count uint64, err error) { m.lose(first, count, err.Error()) },
 		Pause:  func() error { return m.pause(ctx) },
 	}
-	found, more := m.from.damage.all()
+	found, more := m.from.damage.All()
 	for _, d := range found {
 		m.note(Lost{What: d.What, Reason: d.Error})
 	}

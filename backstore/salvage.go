@@ -30,7 +30,7 @@ func (p *salvage) redo(rec journal.Record) error {
 		return fmt.Errorf("journal record %d: %w", rec.LSN, err)
 	case err != nil:
 		p.ended = true
-		p.s.noteDamage(fmt.Sprintf("journal from record %d on", rec.LSN), err)
+		p.s.damage.Note(fmt.Sprintf("journal from record %d on", rec.LSN), err)
 	default:
 		err = one.Apply(p)
 	}
@@ -38,7 +38,7 @@ func (p *salvage) redo(rec journal.Record) error {
 		p.s.noteUnused(rec)
 	}
 	if err != nil && !p.ended {
-		p.s.noteDamage(fmt.Sprintf("journal record %d", rec.LSN), err)
+		p.s.damage.Note(fmt.Sprintf("journal record %d", rec.LSN), err)
 	}
 	if !p.ended {
 		p.s.redone = rec.LSN

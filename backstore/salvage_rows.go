@@ -76,7 +76,7 @@ func (s *Store) noteSnapshots() error {
 		if row, err := rows.DecodeSnapshot(v.Value); v.Value != nil && err == nil {
 			held = fmt.Sprintf("as of checkpoint %d it held %d bytes", v.Checkpoint, newSnapshotState(&row).length)
 		}
-		s.noteDamage(fmt.Sprintf("snapshot %d", id), fmt.Errorf("%w: its row is lost in every copy, and with it its data: %s; a token that stands for it ends", ErrCorrupt, held))
+		s.damage.Note(fmt.Sprintf("snapshot %d", id), fmt.Errorf("%w: its row is lost in every copy, and with it its data: %s; a token that stands for it ends", ErrCorrupt, held))
 		return nil
 	})
 }
@@ -103,7 +103,7 @@ func (s *Store) salvageVolumes() error {
 		if key, ok := s.unused.Named(number); ok && key != made.key() {
 			renamed = fmt.Sprintf("; a record of the journal names it %v", key)
 		}
-		s.noteDamage(made.String(), fmt.Errorf("%w: its row is lost in every copy: name and size are those of checkpoint %d, and none of its data can be proved right%s", ErrCorrupt, v.Checkpoint, renamed))
+		s.damage.Note(made.String(), fmt.Errorf("%w: its row is lost in every copy: name and size are those of checkpoint %d, and none of its data can be proved right%s", ErrCorrupt, v.Checkpoint, renamed))
 		return nil
 	})
 	for _, number := range missing {
@@ -120,7 +120,7 @@ func (s *Store) noteMissing(number uint64) {
 	if key, ok := s.unused.Named(number); ok && s.byName[key] == nil {
 		what = key.String()
 	}
-	s.noteDamage(what, fmt.Errorf("%w: the row of number %d is lost in every copy, and with it name, size and data: it is missing", ErrCorrupt, number))
+	s.damage.Note(what, fmt.Errorf("%w: the row of number %d is lost in every copy, and with it name, size and data: it is missing", ErrCorrupt, number))
 }
 
 // eachLost calls fn with the older version of each row of a table that cannot be read;

@@ -160,7 +160,7 @@ func (c *scrubber) metadata(ctx context.Context) error {
 	err := c.store.kv.Scrub(ctx, func(ctx context.Context, bytes int) error { return waitBudget(ctx, budget, bytes) })
 	c.result.MendedBytes = c.store.kv.Stats().MendedBytes - before
 	if metadataDamage(err) {
-		c.store.noteDamage("metadata", err)
+		c.store.damage.Note("metadata", err)
 		c.result.Metadata = append(c.result.Metadata, strings.Split(err.Error(), "\n")...)
 		err = nil
 	}

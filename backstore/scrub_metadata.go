@@ -40,7 +40,7 @@ func (s *Store) scrubSuperblocks() (mended int64, err error) {
 		if err := s.sb.Write(s.opts.FS, in); err != nil {
 			return mended, err
 		}
-		s.noteMended(name, err)
+		s.damage.NoteMended(name, err)
 		mended += layout.SuperblockLength
 	}
 	return mended, nil
@@ -64,7 +64,7 @@ func (s *Store) scrubJournal(ctx context.Context) (lost []string, err error) {
 	damages, err = s.readJournal(ctx)
 	for _, d := range damages {
 		lost = append(lost, d.String())
-		s.noteDamage(d.File, errors.New(d.String()))
+		s.damage.Note(d.File, errors.New(d.String()))
 	}
 	return lost, err
 }

@@ -98,7 +98,7 @@ func TestScrubTellsWhoUsesDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer beside.Release()
-	damage(t, d, data[at:][:16])
+	damageFiles(t, d, data[at:][:16])
 	r := scrubbed(t, s)
 	if r.Damaged != 1 || len(r.Damages) != 1 || r.ReadBytes != r.TotalBytes {
 		t.Fatalf("got %+v", r)

@@ -63,8 +63,8 @@ func (s *Store) removeSegment(id segment.ID) error {
 // no error, that it is gone.
 func (s *Store) noteLeft(name string, err error) {
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		s.damage.settle(name)
+		s.damage.Settle(name)
 		return
 	}
-	s.noteDamage(name, fmt.Errorf("it holds nothing that is needed, and cannot be removed: %w; it is left where it is, and tried again", err))
+	s.damage.Note(name, fmt.Errorf("it holds nothing that is needed, and cannot be removed: %w; it is left where it is, and tried again", err))
 }

@@ -84,7 +84,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 		}
 		vs, err := v.stats(&tally)
 		if metadataDamage(err) {
-			s.noteDamage(v.String(), err) // what of it can be read is not known
+			s.damage.Note(v.String(), err) // what of it can be read is not known
 			err = nil
 		}
 		if err != nil {
@@ -133,7 +133,7 @@ func (s *Store) tallySnapshots(ctx context.Context, tally *blockmap.Tally) (n in
 		_, err = s.forest.Count(sn.state.root, tally)
 		sn.Release()
 		if metadataDamage(err) {
-			s.noteDamage(fmt.Sprintf("snapshot %d", id), err)
+			s.damage.Note(fmt.Sprintf("snapshot %d", id), err)
 			err = nil
 		}
 		if err != nil {

@@ -38,6 +38,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"odx/backstore/blockmap"
+	"odx/backstore/damage"
 	"odx/backstore/dedup"
 	"odx/backstore/extent"
 	"odx/backstore/fingerprint"
@@ -271,7 +272,7 @@ type Store struct {
 	reaping    sync.Mutex // held for a step of reaping; outside of opMu
 
 	checkpoints checkpointer
-	damage      damageLog
+	damage      *damage.Log
 	firstLSN    atomic.Uint64 // of the records that the last checkpoint does not have
 	cleanBudget *rate.Limiter
 	cleanNow    chan struct{}      // holds a token when a write waits for cleaning
@@ -430,7 +431,7 @@ func (s *Store) reapOnce(ctx context.Context) (more bool, err error) {
 	}
 	more, err = s.forest.Reap(reapStep)
 	if err != nil && more && metadataDamage(err) {
-		s.noteDamage("map nodes that were given up, whose space is not freed", err)
+		s.damage.Note("map nodes that were given up, whose space is not freed", err)
 		return true, nil
 	}
 	if err != nil {

@@ -42,7 +42,7 @@ func TestStoreHasOneOwner(t *testing.T) {
 }
 
 // damage flips a byte of the stored data that begins like this.
-func damage(t *testing.T, d *disk, like []byte) {
+func damageFiles(t *testing.T, d *disk, like []byte) {
 	t.Helper()
 	names, err := d.fs.List("/store/" + layout.SegmentDir)
 	if err != nil {

@@ -4,10 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"odx/backstore/layout"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
+	"odx/backstore/layout"
 	"odx/backstore/meta"
 )
 
@@ -25,7 +25,7 @@ func (s *Store) rebuildSuperblock(lost *layout.LostError) (layout.Superblock, er
 		return sb, err
 	}
 	s.superblockLost = true
-	s.noteDamage("superblock", fmt.Errorf("%w; it is made again from the other files of store %x: if odx store new-identity was run, initiators see its LUNs as other disks, and hash tokens end",
+	s.damage.Note("superblock", fmt.Errorf("%w; it is made again from the other files of store %x: if odx store new-identity was run, initiators see its LUNs as other disks, and hash tokens end",
 		lost, sb.ID))
 	return sb, nil
 }

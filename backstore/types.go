@@ -1,6 +1,7 @@
 package backstore
 
 import (
+	"odx/backstore/damage"
 	"odx/backstore/record"
 	"odx/blockdev"
 )
@@ -19,3 +20,9 @@ type Change = record.Change
 
 // UnusedChange is record.UnusedChange.
 type UnusedChange = record.UnusedChange
+
+// Damaged is damage.Damaged.
+type Damaged = damage.Damaged
+
+// Mended is damage.Mended.
+type Mended = damage.Mended

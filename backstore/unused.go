@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"odx/backstore/damage"
 	"odx/backstore/journal"
 	"odx/backstore/record"
 	"odx/backstore/rows"
@@ -98,3 +99,26 @@ func (s *Store) changesBehind(ctx context.Context, o journal.Options) string {
 
 // maxNamedBehind bounds what an error names of a journal.
 const maxNamedBehind = 3
+
+// Damage returns what was found damaged, and which changes of a damaged journal are
+// not used: at most 100 things, and how many more there were. What was not durable when
+// the store was left is not damage.
+func (s *Store) Damage() (found []Damaged, more int) {
+	found, more = s.damage.All()
+	if s.unused.Torn {
+		return found, more
+	}
+	unused, moreUnused := s.Unused()
+	for _, u := range unused {
+		if len(found) == damage.MaxListed {
+			more++
+			continue
+		}
+		found = append(found, Damaged{What: u.Change.Where(), Error: "what the journal changes there is not used: " + u.String(), Found: s.unused.Found, Times: 1})
+	}
+	return found, more + moreUnused
+}
+
+// Mended returns the files that were mended since the store began to open, at most
+// 100.
+func (s *Store) Mended() []Mended { return s.damage.Mended() }

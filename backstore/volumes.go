@@ -188,7 +188,7 @@ func (s *Store) dropTree(root blockmap.Root) error {
 		return s.forest.Drop(root)
 	}
 	if metadataDamage(err) {
-		s.noteDamage("a tree that was given up, whose space is not freed", err)
+		s.damage.Note("a tree that was given up, whose space is not freed", err)
 		return nil
 	}
 	return err
