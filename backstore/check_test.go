@@ -19,7 +19,8 @@ import (
 func TestCheckBoundsItsFindings(t *testing.T) {
 	const blocks = maxFindings + 100
 	ctx := context.Background()
-	s := newDisk().open(t, 4<<10)
+	d := newDisk()
+	s := d.open(t, 4<<10)
 	defer s.Close()
 	v := createVolume(t, s, "v", 8<<20)
 	if err := v.WriteAt(ctx, randomBytes(1, blocks*BlockLength), 0); err != nil {
@@ -37,7 +38,7 @@ func TestCheckBoundsItsFindings(t *testing.T) {
 		t.Errorf("%d findings, %v", len(findings), err)
 	}
 	canceled, cancel := context.WithCancel(ctx)
-	s.opts.FS.(*vfs.Mem).SetHook(func(kind vfs.OpKind, name string) error {
+	d.fs.SetHook(func(kind vfs.OpKind, name string) error {
 		if kind == vfs.OpSync {
 			cancel()
 		}

@@ -45,7 +45,7 @@ func Dump(ctx context.Context, o Options, parts []string, emit func(DumpItem) er
 		}
 		return errors.Join(emit(item), ctx.Err())
 	}}
-	if err := d.s.lock(); err != nil {
+	if err := d.s.own(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.s.closeFiles()) }()

@@ -22,7 +22,7 @@ var (
 	ErrReadOnly = blockdev.ErrReadOnly
 	ErrInvalid  = blockdev.ErrInvalid
 
-	// ErrLocked: another process has the store open.
+	// ErrLocked: another process owns the store.
 	ErrLocked = errors.New("store is in use by another process")
 	// ErrNotFound: no volume, snapshot or record has that name.
 	ErrNotFound = errors.New("not found")

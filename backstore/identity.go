@@ -56,7 +56,7 @@ func SetIdentity(ctx context.Context, o Options, keep bool) (identity [16]byte, 
 		return identity, err
 	}
 	s := &Store{opts: o, log: o.Log}
-	if err := s.lock(); err != nil {
+	if err := s.own(ctx); err != nil {
 		return identity, err
 	}
 	defer func() { err = errors.Join(err, s.closeFiles()) }()
@@ -77,5 +77,5 @@ func SetIdentity(ctx context.Context, o Options, keep bool) (identity [16]byte, 
 		rand.Read(sb.Identity[:])
 	}
 	sb.Generation++
-	return sb.Identity, sb.WriteBoth(o.FS, o.Dir)
+	return sb.Identity, sb.WriteBoth(s.opts.FS, o.Dir)
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"golang.org/x/time/rate"
 
@@ -22,7 +21,6 @@ import (
 	"odx/backstore/pages"
 	"odx/backstore/rows"
 	"odx/backstore/segment"
-	"odx/backstore/vfs"
 )
 
 // Open opens the store in o.Dir, or makes one. It returns ErrLocked when
@@ -74,7 +72,7 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.checkAccess(); err != nil {
 		return err
 	}
-	if err := s.lock(); err != nil {
+	if err := s.own(ctx); err != nil {
 		return err
 	}
 	if s.opts.dir().Exists(filepath.Join(layout.RepairDir, layout.RepairedTag)) {
@@ -148,27 +146,6 @@ func (s *Store) openParts(ctx context.Context) (err error) {
 		return corrupt(err)
 	}
 	return s.replay(ctx, st)
-}
-
-// lock makes sure that no other process has the store open.
-func (s *Store) lock() error {
-	fsys, dir := s.opts.FS, s.opts.Dir
-	name := filepath.Join(dir, layout.LockName)
-	if err := fsys.MkdirAll(dir); err != nil {
-		return err
-	}
-	lock, err := fsys.Lock(name)
-	if errors.Is(err, vfs.ErrLocked) {
-		return fmt.Errorf("%w (%s)", ErrLocked, name)
-	}
-	if errors.Is(err, syscall.EISDIR) || errors.Is(err, vfs.ErrNotFile) || errors.Is(err, fs.ErrNotExist) { // of a link
-		return fmt.Errorf("%w; nothing is in %s that is needed: remove what has that name", err, name)
-	}
-	if err != nil {
-		return err
-	}
-	s.unlock = lock.Close
-	return nil
 }
 
 // settle ends opening, with a store whose parts fit: it mends the copies of the
@@ -399,6 +376,9 @@ func (s *Store) Close() error {
 	if s.opts.ReadOnly {
 		return s.closeFiles()
 	}
+	if err := s.owner.Check(); err != nil {
+		return errors.Join(err, s.closeFiles())
+	}
 	err := s.Checkpoint(context.Background())
 	if errors.Is(err, ErrNoSpace) {
 		// The journal has what the checkpoint would: opening the store does it again.
@@ -423,8 +403,8 @@ func (s *Store) closeFiles() error {
 	if s.kv != nil {
 		errs = append(errs, s.kv.Close())
 	}
-	if s.unlock != nil {
-		errs = append(errs, s.unlock())
+	if s.owner != nil {
+		errs = append(errs, s.owner.Release())
 	}
 	return errors.Join(errs...)
 }

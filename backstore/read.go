@@ -120,6 +120,9 @@ func (s *Store) readTree(ctx context.Context, t tree, p []byte, off int64) error
 	if s.closed.Load() {
 		return ErrClosed
 	}
+	if err := s.owner.Check(); err != nil {
+		return err
+	}
 	var locs [readBatch]extent.Location
 	var slots [readBatch]extent.Slot
 	for tries := 0; len(p) > 0; {
@@ -141,7 +144,7 @@ func (s *Store) readTree(ctx context.Context, t tree, p []byte, off int64) error
 		}
 		p, off = p[len(part):], off+int64(len(part))
 	}
-	return nil
+	return s.owner.Check() // what was read may have been changed by another owner
 }
 
 // readError is the error of a read that ends at the block at byte off of a tree,

@@ -166,7 +166,7 @@ func (m *repair) open(ctx context.Context) (err error) {
 		return err
 	}
 	m.to = newStore(o)
-	if err := m.to.lock(); err != nil {
+	if err := m.to.own(ctx); err != nil {
 		return err
 	}
 	if m.o.To != "" {

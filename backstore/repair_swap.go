@@ -1,6 +1,7 @@
 package backstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -44,10 +45,10 @@ func (m *repair) noteRepaired() error {
 // next repair goes on with it; until then the store cannot be opened.
 func (m *repair) swap() error {
 	dir := m.o.Dir
-	owner := newStore(m.o.Options)
-	err := owner.lock()
+	s := newStore(m.o.Options)
+	err := s.own(context.Background())
 	if err == nil {
-		err = errors.Join(m.swapAll(), owner.unlock())
+		err = errors.Join(m.swapAll(), s.owner.Release())
 	}
 	if err == nil {
 		return nil

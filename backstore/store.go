@@ -52,6 +52,7 @@ import (
 	"odx/backstore/rows"
 	"odx/backstore/segment"
 	"odx/backstore/vfs"
+	"odx/owner"
 )
 
 // Defaults of Options.
@@ -99,6 +100,9 @@ type Options struct {
 	// so.
 	ReadOnly bool
 
+	// Owner is a claim of the store that was made before, which Close releases; nil: Open
+	// makes one.
+	Owner *owner.Owner
 	// FS is the door to the disk, for tests that cut the power; nil means the
 	// operating system's file system.
 	FS vfs.FS
@@ -278,7 +282,7 @@ type Store struct {
 	cleanNow    chan struct{}      // holds a token when a write waits for cleaning
 	cancel      context.CancelFunc // ends the background goroutines
 	background  sync.WaitGroup
-	unlock      func() error
+	owner       *owner.Owner // nil before it is claimed
 }
 
 // DedupUnit returns the largest extent in bytes.
@@ -288,6 +292,9 @@ func (s *Store) DedupUnit() int { return s.sb.Unit * BlockLength }
 func (s *Store) usable() error {
 	if s.closed.Load() {
 		return ErrClosed
+	}
+	if err := s.owner.Check(); err != nil {
+		return err
 	}
 	if err := s.failed.Load(); err != nil {
 		return *err

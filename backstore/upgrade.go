@@ -40,7 +40,7 @@ func Upgrade(ctx context.Context, o Options) (u Upgraded, err error) {
 		return u, err
 	}
 	s := newStore(o)
-	if err := s.lock(); err != nil {
+	if err := s.own(ctx); err != nil {
 		return u, err
 	}
 	u.From, u.Rows, err = s.upgrade(ctx)

@@ -47,7 +47,7 @@ type Service struct {
 	server  *iscsi.Server
 	unwatch context.CancelFunc // ends the watch over space
 	serving sync.WaitGroup
-	failed  chan error // from listeners; buffered for each
+	failed  chan error // from listeners and guardOwnership; buffered for each
 
 	stopOnce sync.Once
 	stopErr  error
@@ -92,7 +92,7 @@ func Rescue(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service,
 func newService(cfg *conf.Config, log *logrus.Entry) *Service {
 	return &Service{
 		cfg: cfg, log: log, users: &fileUsers{by: map[string]string{}},
-		portals: portals{cfg: cfg, retry: portalRetry}, failed: make(chan error, len(cfg.Portals)),
+		portals: portals{cfg: cfg, retry: portalRetry}, failed: make(chan error, len(cfg.Portals)+1),
 	}
 }
 
@@ -172,7 +172,7 @@ func (s *Service) openStore(ctx context.Context, o admin.Options) (err error) {
 // makeServer creates the transport, and stores the history of LUNs.
 func (s *Service) makeServer(ctx context.Context, targets []iscsi.TargetConfig, secrets secrets) error {
 	options := transportOptions(s.cfg.Limits, s.admin.Memory())
-	options.Log, options.Settler = s.log, settler{s.store}
+	options.Log, options.Settler, options.Owned = s.log, settler{s.store}, s.store.Owned
 	history, err := loadLUNHistory(s.store)
 	if err != nil {
 		return err
@@ -203,6 +203,7 @@ func (s *Service) startServing() {
 	s.serving.Go(func() {
 		s.portals.bindMissing(watching, s.log, func(p portal) { s.serving.Go(func() { s.serve(p) }) })
 	})
+	s.serving.Go(func() { s.guardOwnership(watching) })
 	s.serving.Go(func() { s.sightings.run(watching, s.log) })
 	s.serving.Go(func() { s.space.run(watching, s.warnOfSpace, s.relieveStore) })
 }
@@ -237,7 +238,19 @@ func (s *Service) serve(p portal) {
 	}
 }
 
-// Failed delivers the error of a portal that stops serving before Stop.
+// guardOwnership ends every session when the store is not this process's any more, until
+// ctx ends. What they would still send is held back by then (iscsi.Options.Owned).
+func (s *Service) guardOwnership(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-s.store.Lost():
+		s.server.CloseConnections()
+		s.failed <- s.store.Owned()
+	}
+}
+
+// Failed delivers the error of a portal that stops serving before Stop, and one when the
+// store is not this process's any more: then nothing is answered, and Stop is to follow.
 func (s *Service) Failed() <-chan error { return s.failed }
 
 // Admin returns the administration of the store, valid until Stop.
@@ -248,6 +261,11 @@ func (s *Service) Admin() *admin.Store { return s.admin }
 // called more than once.
 func (s *Service) Stop(ctx context.Context) error {
 	s.stopOnce.Do(func() {
+		if s.store.Owned() != nil {
+			var now context.CancelFunc
+			ctx, now = context.WithCancel(ctx)
+			now() // no command can finish
+		}
 		err := s.server.Shutdown(ctx)
 		if errors.Is(err, iscsi.ErrCommandsRunning) {
 			// They find the store closed, and their results are dropped.

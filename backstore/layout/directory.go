@@ -10,11 +10,12 @@ import (
 	"strings"
 
 	"odx/backstore/vfs"
+	"odx/owner"
 )
 
 // Files and directories of a store.
 const (
-	LockName      = "lock"
+	LockName      = owner.LockName
 	JournalDir    = "journal"
 	SegmentDir    = "segments"
 	CheckpointDir = "checkpoints"

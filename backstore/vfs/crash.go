@@ -11,7 +11,7 @@ import (
 // any number of the non-durable writes to it, independently of other sectors. A file has
 // any of its sizes since its last Sync. Any of the non-durable name changes are kept, with
 // changes of the same name in order. m is not modified, and the clone has no hook and no
-// locks.
+// owners, whose epochs it has.
 func (m *Mem) CrashClone(rng *rand.Rand) *Mem {
 	m.world.Lock()
 	defer m.world.Unlock()
@@ -38,6 +38,7 @@ func (m *Mem) CrashClone(rng *rand.Rand) *Mem {
 	}
 
 	clone := NewMem()
+	m.copyOwners(clone)
 	clone.space.capacity.Store(m.space.capacity.Load())
 	for _, name := range slices.Sorted(maps.Keys(names)) { // deterministic for a seed
 		node := names[name]
@@ -92,7 +93,7 @@ func (n *inode) crashClone(rng *rand.Rand, keep float64) *inode {
 // ProcessClone returns a new Mem with the state after the process ends at this instant
 // and the kernel continues: all written data and names, durable or not. As in m, a
 // power failure loses what is not durable. m is not modified, and the clone has no hook
-// and no locks.
+// and no owners, whose epochs it has.
 func (m *Mem) ProcessClone() *Mem {
 	m.world.Lock()
 	defer m.world.Unlock()
@@ -100,6 +101,7 @@ func (m *Mem) ProcessClone() *Mem {
 	defer m.names.Unlock()
 
 	clone := NewMem()
+	m.copyOwners(clone)
 	clone.space.capacity.Store(m.space.capacity.Load())
 	clone.space.used.Store(m.space.used.Load())
 	clone.space.taken.Store(m.space.taken.Load())

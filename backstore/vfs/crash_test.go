@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"odx/owner"
 )
 
 // states returns the sorted, distinct results of look for many crash clones.
@@ -193,9 +195,9 @@ func TestCrashClone_Independent(t *testing.T) {
 	f := create(t, m, "f", string(sector('a')))
 	must(t, f.Sync())
 	must(t, m.SyncDir("."))
-	l, err := m.Lock("lock")
+	o, err := owner.Claim(t.Context(), m.Owner("."))
 	must(t, err)
-	defer l.Close()
+	defer o.Release()
 	c := m.CrashClone(rand.New(rand.NewPCG(1, 1)))
 	g, err := c.Open("f")
 	must(t, err)
@@ -204,8 +206,13 @@ func TestCrashClone_Independent(t *testing.T) {
 	if a, b := runs(t, "f")(m), runs(t, "f")(c); a != "c" || b != "b" {
 		t.Errorf("original %q, clone %q", a, b)
 	}
-	if _, err := c.Lock("lock"); err != nil {
-		t.Error("a lock survives the power failure:", err)
+	after, err := owner.Claim(t.Context(), c.Owner("."))
+	if err != nil {
+		t.Fatal("an owner survives the power failure:", err)
+	}
+	defer after.Release()
+	if after.Epoch() <= o.Epoch() {
+		t.Errorf("epoch %d after %d", after.Epoch(), o.Epoch())
 	}
 }
 

@@ -1,8 +1,7 @@
 package vfs
 
 import (
-	"fmt"
-	"io"
+	"context"
 	"io/fs"
 	"maps"
 	"math"
@@ -11,6 +10,9 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
+
+	"odx/owner"
 )
 
 // OpKind is the operation that a hook is called for.
@@ -69,11 +71,11 @@ type Mem struct {
 	// ProcessClone, which thus see an instant of all files.
 	world sync.RWMutex
 
-	names   sync.Mutex        // guards the fields below
-	current map[string]*inode // by clean path
-	durable map[string]*inode // current as of the last SyncDirs
-	pending []nameOp          // transforms durable into current
-	locks   map[string]bool
+	names   sync.Mutex               // guards the fields below
+	current map[string]*inode        // by clean path
+	durable map[string]*inode        // current as of the last SyncDirs
+	pending []nameOp                 // transforms durable into current
+	owners  map[string]*owner.Memory // by directory
 	hook    Hook
 	full    bool
 
@@ -91,7 +93,7 @@ type nameSet struct {
 // NewMem returns an empty Mem with the directories "/" and ".".
 func NewMem() *Mem {
 	root := map[string]*inode{"/": {dir: true}, ".": {dir: true}}
-	m := &Mem{current: root, durable: map[string]*inode{}, locks: map[string]bool{}}
+	m := &Mem{current: root, durable: map[string]*inode{}, owners: map[string]*owner.Memory{}}
 	for name, node := range root {
 		m.durable[name] = node
 	}
@@ -379,37 +381,54 @@ func (m *Mem) SyncDir(dir string) error {
 	return nil
 }
 
-type memLock struct {
-	fs   *Mem
-	name string
-	once sync.Once
+// Owner implements FS.
+func (m *Mem) Owner(dir string) owner.Driver { return memOwner{m, filepath.Clean(dir)} }
+
+// memOwner decides who owns a directory of a Mem.
+type memOwner struct {
+	fs  *Mem
+	dir string
 }
 
-// Lock implements FS.
-func (m *Mem) Lock(name string) (io.Closer, error) {
-	name = filepath.Clean(name)
-	if err := m.enter(OpLock, name); err != nil {
+// RenewEvery implements owner.Driver.
+func (o memOwner) RenewEvery() time.Duration { return time.Second }
+
+// Claim implements owner.Driver.
+func (o memOwner) Claim(ctx context.Context) (owner.Holding, error) {
+	m, err := o.memory()
+	if err != nil {
 		return nil, err
 	}
-	defer m.leave()
-	if m.locks[name] {
-		return nil, fmt.Errorf("%s: %w", name, ErrLocked)
-	}
-	if m.current[name] == nil {
-		if err := m.checkDir("lock", filepath.Dir(name)); err != nil {
-			return nil, err
-		}
-		m.change(nameOp{{name, &inode{}}})
-	}
-	m.locks[name] = true
-	return &memLock{fs: m, name: name}, nil
+	return m.Claim(ctx)
 }
 
-func (l *memLock) Close() error {
-	l.once.Do(func() {
-		l.fs.names.Lock()
-		delete(l.fs.locks, l.name)
-		l.fs.names.Unlock()
-	})
-	return nil
+// Wait implements owner.Driver.
+func (o memOwner) Wait(ctx context.Context) (owner.Holding, error) {
+	m, err := o.memory()
+	if err != nil {
+		return nil, err
+	}
+	return m.Wait(ctx)
+}
+
+// memory returns the place where claims of the directory are decided.
+func (o memOwner) memory() (*owner.Memory, error) {
+	if err := o.fs.enter(OpLock, o.dir); err != nil {
+		return nil, err
+	}
+	defer o.fs.leave()
+	if err := o.fs.checkDir("lock", o.dir); err != nil {
+		return nil, err
+	}
+	if o.fs.owners[o.dir] == nil {
+		o.fs.owners[o.dir] = owner.NewMemory(0, 0, 0, nil)
+	}
+	return o.fs.owners[o.dir], nil
+}
+
+// copyOwners gives a clone the epochs, and no owner. m.names is held.
+func (m *Mem) copyOwners(clone *Mem) {
+	for dir, o := range m.owners {
+		clone.owners[dir] = owner.NewMemory(o.Epoch(), 0, 0, nil)
+	}
 }

@@ -2,8 +2,6 @@ package vfs
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -11,6 +9,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"odx/owner"
 )
 
 // Files have the data of users' disks and are accessible only to their owner.
@@ -111,24 +111,8 @@ func (osFS) SyncDir(dir string) error {
 	return f.Sync()
 }
 
-func (osFS) Lock(name string) (io.Closer, error) { return lockOS(name, os.O_RDWR|os.O_CREATE) }
-
-func lockOS(name string, flag int) (io.Closer, error) {
-	f, err := os.OpenFile(name, flag|unix.O_NONBLOCK, fileMode)
-	if err != nil {
-		return nil, err
-	}
-	// flock belongs to the open file description: a second open in this process conflicts
-	// too, and the kernel releases the lock when the process ends.
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s: %w", name, ErrLocked)
-		}
-		return nil, &fs.PathError{Op: "flock", Path: name, Err: err}
-	}
-	return f, nil
-}
+// Owner implements FS.
+func (osFS) Owner(dir string) owner.Driver { return owner.Directory(dir) }
 
 func (f osFile) Sync() error {
 	return f.call("fdatasync", unix.Fdatasync)

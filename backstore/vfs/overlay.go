@@ -12,16 +12,18 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"odx/owner"
 )
 
 // Overlay returns an FS with the contents of base that does not modify base: writes go
 // to memory, and created files to unnamed ones in the directory for temporary files.
-// Its contents end with the process. It locks files in base if they exist there.
+// Its contents end with the process. A store in base is owned there.
 func Overlay(base FS) FS {
 	if o, ok := base.(osFS); ok {
 		base = osReadOnly{o}
 	}
-	return &overlay{base: base, nodes: make(map[string]*overlaid), gone: make(map[string]bool), dirs: make(map[string]bool), locks: make(map[string]bool)}
+	return &overlay{base: base, nodes: make(map[string]*overlaid), gone: make(map[string]bool), dirs: make(map[string]bool), owned: make(map[string]*owner.Memory)}
 }
 
 // osReadOnly opens files read-only.
@@ -29,16 +31,16 @@ type osReadOnly struct{ osFS }
 
 func (osReadOnly) Open(name string) (File, error) { return openOS(name, os.O_RDONLY) }
 
-func (osReadOnly) Lock(name string) (io.Closer, error) { return lockOS(name, os.O_RDONLY) }
+func (osReadOnly) Owner(dir string) owner.Driver { return owner.ReadDirectory(dir) }
 
 type overlay struct {
 	base FS
 
 	mu    sync.Mutex
-	nodes map[string]*overlaid // open files, and files that differ from base
-	gone  map[string]bool      // removed names of base
-	dirs  map[string]bool      // created
-	locks map[string]bool      // held locks of files that are not in base
+	nodes map[string]*overlaid     // open files, and files that differ from base
+	gone  map[string]bool          // removed names of base
+	dirs  map[string]bool          // created
+	owned map[string]*owner.Memory // directories that are not in base
 }
 
 // overlaid is a file. overlay.mu guards it, except for the fields below mu.
@@ -282,45 +284,18 @@ func (o *overlay) SyncDir(dir string) error {
 	return o.checkDir("sync", filepath.Clean(dir))
 }
 
-// Lock locks the file in base if it exists there. It does not create one.
-func (o *overlay) Lock(name string) (io.Closer, error) {
-	name = filepath.Clean(name)
+// Owner implements FS: a directory that is not in base has owners of its own.
+func (o *overlay) Owner(dir string) owner.Driver {
+	dir = filepath.Clean(dir)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err := o.checkDir("lock", filepath.Dir(name)); err != nil {
-		return nil, err
+	if !o.dirs[dir] {
+		return o.base.Owner(dir)
 	}
-	f, err := o.base.Open(name)
-	if err == nil {
-		f.Close()
-		return o.base.Lock(name)
+	if o.owned[dir] == nil {
+		o.owned[dir] = owner.NewMemory(0, 0, 0, nil)
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if o.locks[name] {
-		return nil, &fs.PathError{Op: "lock", Path: name, Err: ErrLocked}
-	}
-	o.locks[name] = true
-	return &overlayLock{o: o, name: name}, nil
-}
-
-// overlayLock is a lock on a file that is not in base.
-type overlayLock struct {
-	o      *overlay
-	name   string
-	closed bool // guarded by o.mu
-}
-
-func (l *overlayLock) Close() error {
-	l.o.mu.Lock()
-	defer l.o.mu.Unlock()
-	if l.closed {
-		return fs.ErrClosed
-	}
-	l.closed = true
-	delete(l.o.locks, l.name)
-	return nil
+	return o.owned[dir]
 }
 
 func (o *overlay) Free(dir string) (int64, error) { return o.base.Free(dir) }

@@ -8,12 +8,10 @@
 package vfs
 
 import (
-	"errors"
 	"io"
-)
 
-// ErrLocked reports that the lock has another holder, in this process or another.
-var ErrLocked = errors.New("locked by another holder")
+	"odx/owner"
+)
 
 // File is an open file. ReadAt and WriteAt are safe for concurrent use.
 type File interface {
@@ -58,10 +56,8 @@ type FS interface {
 	MkdirAll(dir string) error
 	// SyncDir makes creations, renames and removals in a directory durable.
 	SyncDir(dir string) error
-	// Lock takes an exclusive lock on name, which it creates if missing, until the
-	// Closer is closed or the process ends. It does not wait: it returns ErrLocked if
-	// the lock has another holder.
-	Lock(name string) (io.Closer, error)
+	// Owner is where the ownership of a store in dir, which exists, is decided.
+	Owner(dir string) owner.Driver
 	// Free returns the bytes that can still be written in a directory.
 	Free(dir string) (int64, error)
 	// Place returns the identity of a directory.

@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"odx/owner"
 )
 
 // everyFS runs a test with each implementation, in an empty directory.
@@ -157,19 +159,18 @@ func TestFile_Closed(t *testing.T) {
 	})
 }
 
-func TestFS_Lock(t *testing.T) {
+func TestFS_Owner(t *testing.T) {
 	everyFS(t, func(t *testing.T, fsys FS, dir string) {
-		name := filepath.Join(dir, "lock")
-		l, err := fsys.Lock(name)
+		o, err := owner.Claim(t.Context(), fsys.Owner(dir))
 		must(t, err)
-		_, err = fsys.Lock(name)
-		wantErr(t, "second lock", err, ErrLocked)
-		must(t, l.Close())
-		l, err = fsys.Lock(name)
+		_, err = owner.Claim(t.Context(), fsys.Owner(dir))
+		wantErr(t, "second owner", err, owner.ErrHeld)
+		must(t, o.Release())
+		o, err = owner.Wait(t.Context(), fsys.Owner(dir))
 		must(t, err)
-		must(t, l.Close())
-		_, err = fsys.Lock(filepath.Join(dir, "none", "lock"))
-		wantErr(t, "lock in a missing directory", err, fs.ErrNotExist)
+		must(t, o.Release())
+		_, err = owner.Claim(t.Context(), fsys.Owner(filepath.Join(dir, "none")))
+		wantErr(t, "owner of a missing directory", err, fs.ErrNotExist)
 	})
 }
 

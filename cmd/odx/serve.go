@@ -107,7 +107,7 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	select {
 	case <-ctx.Done():
 	case err = <-service.Failed():
-		log.WithError(err).Error("portal failed")
+		log.WithError(err).Error("serving failed")
 	}
 	release() // the next signal ends the process immediately
 	log.Info("stopping")

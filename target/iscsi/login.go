@@ -451,6 +451,9 @@ func (l *login) header(p *pdu) *bhs {
 
 // write writes a PDU and blocks. It is used during login, when no writer runs.
 func (c *conn) write(h *bhs, data []byte) error {
+	if err := c.srv.opts.Owned(); err != nil {
+		return err
+	}
 	bufs := net.Buffers{h[:], data, zeroPad[:padding(len(data))]}
 	_, err := bufs.WriteTo(c.nc)
 	return err

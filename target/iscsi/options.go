@@ -18,6 +18,10 @@ type Options struct {
 	Pool *bufpool.Pool
 	// Settler makes changes durable before commands are answered.
 	Settler Settler
+	// Owned returns nil while this process may answer. It is called before each write to
+	// a socket, takes no lock and allocates nothing. After an error, connections are closed
+	// and what was ready is not sent.
+	Owned func() error
 
 	// MaxSessions bounds the sessions of all initiators, MaxSessionsPerInitiator those of
 	// each.
@@ -76,6 +80,7 @@ func DefaultOptions() Options {
 		Log:                          logrus.NewEntry(quiet),
 		Pool:                         &bufpool.Pool{},
 		Settler:                      settled{},
+		Owned:                        func() error { return nil },
 		MaxSessions:                  1024,
 		MaxSessionsPerInitiator:      256,
 		ConnectionsPerSession:        4,
@@ -102,8 +107,8 @@ func DefaultOptions() Options {
 
 // check returns an error for the first invalid option.
 func (o *Options) check() error {
-	if o.Log == nil || o.Pool == nil || o.Settler == nil {
-		return errors.New("iscsi: options: missing log, buffer pool or settler")
+	if o.Log == nil || o.Pool == nil || o.Settler == nil || o.Owned == nil {
+		return errors.New("iscsi: options: missing log, buffer pool, settler or owner")
 	}
 	for _, l := range []struct {
 		name      string

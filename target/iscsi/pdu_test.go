@@ -58,7 +58,7 @@ func sinkConn(digests bool) (*conn, *sink) {
 	c.sess.exp.Store(0x11)
 	c.sess.limit.Store(0x90)
 	c.out = sender{
-		nc: out, pool: srv.opts.Pool, budget: srv.budget, pdus: &srv.pdus, window: c.sess.window,
+		nc: out, pool: srv.opts.Pool, budget: srv.budget, pdus: &srv.pdus, owned: srv.opts.Owned, window: c.sess.window,
 		headerDigest: digests, dataDigest: digests, statSN: 0x51,
 	}
 	return c, out

@@ -75,6 +75,8 @@ type sender struct {
 	pool   *bufpool.Pool
 	budget *budget
 	pdus   *sync.Pool
+	// owned is Options.Owned.
+	owned func() error
 	// window returns ExpCmdSN and MaxCmdSN of the session.
 	window func() (exp, limit uint32)
 	// failed is called once, with the error that ends sending.
@@ -280,6 +282,9 @@ func (s *sender) writeWaiting(deadline time.Time) error {
 		if soon.After(deadline) {
 			soon = deadline
 		}
+		if err := s.owned(); err != nil {
+			return err
+		}
 		if err := s.nc.SetWriteDeadline(soon); err != nil {
 			return err
 		}
@@ -345,6 +350,9 @@ func (s *sender) gather() {
 func (s *sender) sendNow() (all bool, err error) {
 	if s.now == nil {
 		return false, nil
+	}
+	if err := s.owned(); err != nil {
+		return false, err
 	}
 	n, err := s.now.write(s.unsent)
 	if err != nil {

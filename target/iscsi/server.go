@@ -237,7 +237,7 @@ func (srv *Server) newConn(nc net.Conn, at Portal) *conn {
 	c.text.ttt = reservedTag
 	c.in = newReader(nc, srv.opts.Pool)
 	c.out = sender{
-		nc: nc, now: newNonblockingWriter(nc), pool: srv.opts.Pool, budget: srv.budget, pdus: &srv.pdus,
+		nc: nc, now: newNonblockingWriter(nc), owned: srv.opts.Owned, pool: srv.opts.Pool, budget: srv.budget, pdus: &srv.pdus,
 		window: func() (uint32, uint32) { return 0, 0 },
 		failed: c.sendFailed,
 		kick:   make(chan struct{}, 1), done: make(chan struct{}),

@@ -42,9 +42,7 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	}
 	srv.requestLogout()
 	srv.drain(ctx)
-	for _, c := range srv.appendConns(nil) {
-		c.close()
-	}
+	srv.CloseConnections()
 	// The watchdog replaces a reader that hangs in a command within two ticks, so that
 	// connections end now.
 	srv.awaitConns()
@@ -52,6 +50,14 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	close(srv.budget.stop)
 	srv.wg.Wait()
 	return srv.awaitWorkers()
+}
+
+// CloseConnections closes every connection at once. Nothing that is ready is sent, and
+// their commands are aborted.
+func (srv *Server) CloseConnections() {
+	for _, c := range srv.appendConns(nil) {
+		c.close()
+	}
 }
 
 // requestLogout requests a logout from every initiator.

@@ -1,0 +1,47 @@
+package backstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"syscall"
+
+	"odx/backstore/vfs"
+	"odx/owner"
+)
+
+// own makes this process the owner of the store. From here on its files are changed and
+// read for as long as it is.
+func (s *Store) own(ctx context.Context) (err error) {
+	fsys, dir := s.opts.FS, s.opts.Dir
+	if err := fsys.MkdirAll(dir); err != nil {
+		return err
+	}
+	if s.owner = s.opts.Owner; s.owner == nil {
+		s.owner, err = owner.Claim(ctx, fsys.Owner(dir))
+	}
+	if errors.Is(err, owner.ErrHeld) {
+		return fmt.Errorf("%w (%s)", ErrLocked, filepath.Join(dir, owner.LockName))
+	}
+	if errors.Is(err, syscall.EISDIR) || errors.Is(err, owner.ErrNotFile) || errors.Is(err, fs.ErrNotExist) { // of a link
+		return fmt.Errorf("%w; nothing is in %s that is needed: remove what has that name", err, filepath.Join(dir, owner.LockName))
+	}
+	if err != nil {
+		return err
+	}
+	s.opts.FS = vfs.Fenced(fsys, s.owner.Check)
+	return nil
+}
+
+// Owned returns nil while this process owns the store, and an owner.ErrLost once that is
+// not certain. It takes no lock and allocates nothing.
+func (s *Store) Owned() error { return s.owner.Check() }
+
+// Lost is closed when this process does not own the store any more: because it was closed,
+// or because another one may have it. Then nothing of it may be answered.
+func (s *Store) Lost() <-chan struct{} { return s.owner.Lost() }
+
+// Epoch is larger than that of every process that owned the store before.
+func (s *Store) Epoch() uint64 { return s.owner.Epoch() }

@@ -1,0 +1,335 @@
+package owner
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// claimed is a claim of a driver without the goroutine that renews it.
+func claimed(t *testing.T, d Driver) *Owner {
+	t.Helper()
+	o, err := newOwner(t.Context(), d.Claim, sinceBoot)
+	must(t, err)
+	t.Cleanup(func() { _ = o.Release() })
+	return o
+}
+
+func refused(t *testing.T, d Driver) {
+	t.Helper()
+	if h, err := d.Claim(t.Context()); !errors.Is(err, ErrHeld) {
+		t.Errorf("a second claim: %v, %v, want ErrHeld", h, err)
+	}
+}
+
+func drivers(t *testing.T, fn func(t *testing.T, d Driver)) {
+	for name, d := range map[string]Driver{
+		"directory": Directory(t.TempDir()),
+		"memory":    NewMemory(0, 0, 0, sinceBoot),
+		"leases":    NewMemory(0, time.Hour, time.Minute, sinceBoot),
+	} {
+		t.Run(name, func(t *testing.T) { fn(t, d) })
+	}
+}
+
+func TestOwner_OneAtATime(t *testing.T) {
+	drivers(t, func(t *testing.T, d Driver) {
+		for epoch := uint64(1); epoch < 4; epoch++ {
+			o, err := Claim(t.Context(), d)
+			must(t, err)
+			refused(t, d)
+			if o.Epoch() != epoch || o.Check() != nil {
+				t.Errorf("epoch %d, %v, want %d and an owner", o.Epoch(), o.Check(), epoch)
+			}
+			must(t, o.renew(t.Context()))
+			must(t, o.Release())
+			<-o.Lost()
+			if err := o.Check(); !errors.Is(err, ErrLost) {
+				t.Errorf("after the release: %v, want ErrLost", err)
+			}
+			if err := o.Release(); err != nil {
+				t.Errorf("a second release: %v", err)
+			}
+		}
+	})
+}
+
+func TestOwner_Wait(t *testing.T) {
+	drivers(t, func(t *testing.T, d Driver) {
+		first := claimed(t, d)
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if o, err := Wait(ended, d); !errors.Is(err, context.Canceled) {
+			t.Errorf("a wait that is called off: %v, %v", o, err)
+		}
+		second := make(chan *Owner)
+		go func() {
+			o, err := Wait(t.Context(), d)
+			if err != nil {
+				t.Error(err)
+			}
+			second <- o
+		}()
+		select {
+		case o := <-second:
+			t.Errorf("epoch %d waited for nothing", o.Epoch())
+		case <-time.After(20 * time.Millisecond): // no more than this is proved
+		}
+		must(t, first.Release())
+		o := <-second
+		// A wait that was called off may have had it in between.
+		if o.Epoch() <= first.Epoch() || o.Check() != nil {
+			t.Errorf("epoch %d after %d, %v", o.Epoch(), first.Epoch(), o.Check())
+		}
+		must(t, o.Release())
+	})
+}
+
+func TestOwner_CheckAllocatesNothing(t *testing.T) {
+	drivers(t, func(t *testing.T, d Driver) {
+		o := claimed(t, d)
+		if n := testing.AllocsPerRun(100, func() { _ = o.Check() }); n != 0 {
+			t.Errorf("%v allocations while it holds", n)
+		}
+		must(t, o.Release())
+		if n := testing.AllocsPerRun(100, func() { _ = o.Check() }); n != 0 {
+			t.Errorf("%v allocations after the loss", n)
+		}
+	})
+}
+
+// A lease holds by the owner's clock from the moment on when it was asked for, and what
+// came back late extends nothing.
+func TestOwner_Lease(t *testing.T) {
+	var now atomic.Int64
+	clock := func() time.Duration { return time.Duration(now.Load()) }
+	m := NewMemory(6, 4*time.Second, time.Second, clock)
+	slow := &slowly{Driver: m}
+	o, err := newOwner(t.Context(), slow.Claim, clock)
+	must(t, err)
+	if o.Epoch() != 7 {
+		t.Errorf("epoch %d after 6", o.Epoch())
+	}
+	now.Add(int64(2999 * time.Millisecond))
+	must(t, o.Check())
+	slow.answer = func() { now.Add(int64(time.Second)) }
+	// It is asked for in time and granted, but who asked Check in between was told otherwise.
+	if err := o.renew(t.Context()); !errors.Is(err, ErrLost) || !errors.Is(o.Check(), ErrLost) {
+		t.Errorf("a renewal that came late: %v, %v", err, o.Check())
+	}
+	<-o.Lost()
+}
+
+// slowly calls answer before a renewal returns.
+type slowly struct {
+	Driver
+	answer func()
+}
+
+type slowHolding struct {
+	Holding
+	s *slowly
+}
+
+func (s *slowly) Claim(ctx context.Context) (Holding, error) {
+	h, err := s.Driver.Claim(ctx)
+	return slowHolding{h, s}, err
+}
+
+func (h slowHolding) Renew(ctx context.Context) error {
+	err := h.Holding.Renew(ctx)
+	if h.s.answer != nil {
+		h.s.answer()
+	}
+	return err
+}
+
+func TestOwner_Revoked(t *testing.T) {
+	m := NewMemory(0, 0, 0, sinceBoot)
+	o := claimed(t, m)
+	m.Revoke()
+	must(t, m.Admits(o.Epoch())) // nobody else has claimed it
+	next := claimed(t, m)
+	if err := m.Admits(o.Epoch()); !errors.Is(err, ErrLost) {
+		t.Errorf("a write of the old owner: %v", err)
+	}
+	if err := o.renew(t.Context()); !errors.Is(err, ErrLost) {
+		t.Errorf("its renewal: %v", err)
+	}
+	must(t, o.Release())
+	must(t, errors.Join(m.Admits(next.Epoch()), next.renew(t.Context())))
+}
+
+// Whatever becomes of the lock file, there is one owner.
+func TestDirectory_LockFile(t *testing.T) {
+	for name, change := range map[string]func(name string) error{
+		"removed": os.Remove,
+		"replaced": func(name string) error {
+			return errors.Join(os.WriteFile(name+"2", nil, 0o600), os.Rename(name+"2", name))
+		},
+		"moved away": func(name string) error { return os.Rename(name, name+"2") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			o, lock := claimed(t, Directory(dir)), filepath.Join(dir, LockName)
+			must(t, change(lock))
+			refused(t, Directory(dir))
+			refused(t, ReadDirectory(dir))
+			must(t, o.renew(t.Context()))
+			f, err := os.Open(lock)
+			must(t, err)
+			defer f.Close()
+			if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+				t.Errorf("an older odx locks the file: %v", err)
+			}
+			must(t, o.Release())
+			if next := claimed(t, Directory(dir)); next.Epoch() != 2 {
+				t.Errorf("epoch %d, want 2", next.Epoch())
+			}
+		})
+	}
+}
+
+// An older version of odx locks the file alone.
+func TestDirectory_OlderOwner(t *testing.T) {
+	dir := t.TempDir()
+	lock := filepath.Join(dir, LockName)
+	older := func() *os.File {
+		f, err := os.OpenFile(lock, os.O_RDWR|os.O_CREATE, 0o600)
+		must(t, errors.Join(err, flock(f, unix.LOCK_EX|unix.LOCK_NB)))
+		return f
+	}
+	f := older()
+	refused(t, Directory(dir))
+	must(t, f.Close())
+
+	o := claimed(t, Directory(dir))
+	must(t, os.Remove(lock))
+	defer older().Close()
+	if err := o.renew(t.Context()); !errors.Is(err, ErrLost) || !errors.Is(o.Check(), ErrLost) {
+		t.Errorf("the file is locked by another: %v, %v", err, o.Check())
+	}
+}
+
+// Paths lead to the directory that has the name.
+func TestDirectory_Replaced(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	must(t, os.Mkdir(dir, 0o700))
+	o := claimed(t, Directory(dir))
+	must(t, os.Rename(dir, dir+"2"))
+	refused(t, Directory(dir+"2"))
+	must(t, os.Mkdir(dir, 0o700))
+	if err := o.renew(t.Context()); !errors.Is(err, ErrLost) {
+		t.Errorf("another directory has its name: %v", err)
+	}
+	claimed(t, Directory(dir))
+}
+
+// Where directories have no locks, a lock file that is replaced is a loss.
+func TestDirectory_WithoutItsLock(t *testing.T) {
+	dir := t.TempDir()
+	h, err := Directory(dir).Claim(t.Context())
+	must(t, err)
+	defer h.Release()
+	d := h.(*directoryHolding)
+	must(t, flock(d.dir, unix.LOCK_UN))
+	d.dirLocked = false
+	must(t, d.Renew(t.Context()))
+	must(t, os.Remove(d.file.Name()))
+	if err := d.Renew(t.Context()); !errors.Is(err, ErrLost) {
+		t.Errorf("without its file: %v", err)
+	}
+}
+
+// Something else that has the name of the lock file keeps out who would change it, and
+// nobody else.
+func TestDirectory_NoLockFile(t *testing.T) {
+	for name, make := range map[string]func(name string) error{
+		"directory": func(name string) error { return os.Mkdir(name, 0o700) },
+		"pipe":      func(name string) error { return unix.Mkfifo(name, 0o600) },
+		"link":      func(name string) error { return os.Symlink(filepath.Join(name, "none"), name) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			must(t, make(filepath.Join(dir, LockName)))
+			if h, err := Directory(dir).Claim(t.Context()); err == nil || errors.Is(err, ErrHeld) {
+				t.Errorf("%v, %v, want an error that is no other owner", h, err)
+			}
+			if name != "link" {
+				claimed(t, ReadDirectory(dir))
+			}
+		})
+	}
+}
+
+func TestReadDirectory(t *testing.T) {
+	dir := t.TempDir()
+	reading := claimed(t, ReadDirectory(dir))
+	refused(t, Directory(dir))
+	must(t, reading.Release())
+	names, err := os.ReadDir(dir)
+	if err != nil || len(names) != 0 {
+		t.Errorf("%v, %v, want no file", names, err)
+	}
+	must(t, claimed(t, Directory(dir)).Release())
+	reading = claimed(t, ReadDirectory(dir))
+	if reading.Epoch() != 1 {
+		t.Errorf("epoch %d, want that of the last claim", reading.Epoch())
+	}
+}
+
+// The kernel takes the claim of a process that is killed, and nothing else of it.
+func TestDirectory_KilledProcess(t *testing.T) {
+	if dir := os.Getenv("ODX_TEST_OWN"); dir != "" {
+		if _, err := Claim(context.Background(), Directory(dir)); err != nil {
+			t.Fatal(err)
+		}
+		os.Stdout.WriteString("!")
+		select {} // until it is killed
+	}
+	dir := t.TempDir()
+	for epoch := uint64(2); epoch < 12; epoch += 2 {
+		child := exec.Command(os.Args[0], "-test.run=^TestDirectory_KilledProcess$")
+		child.Env = append(os.Environ(), "ODX_TEST_OWN="+dir)
+		out, err := child.StdoutPipe()
+		must(t, errors.Join(err, child.Start()))
+		if n, err := out.Read(make([]byte, 1)); n != 1 {
+			t.Fatal("no owner:", err)
+		}
+		refused(t, Directory(dir))
+		if epoch%4 == 0 {
+			must(t, os.Remove(filepath.Join(dir, LockName)))
+			refused(t, Directory(dir))
+			must(t, os.WriteFile(filepath.Join(dir, LockName), make([]byte, epoch-1), 0o600))
+		}
+		waiting := make(chan *Owner)
+		go func() {
+			o, err := Wait(t.Context(), Directory(dir))
+			if err != nil {
+				t.Error(err)
+			}
+			waiting <- o
+		}()
+		must(t, child.Process.Kill())
+		o := <-waiting
+		_ = child.Wait() // killed
+		if o.Epoch() != epoch {
+			t.Errorf("epoch %d, want %d", o.Epoch(), epoch)
+		}
+		must(t, o.Release())
+	}
+}
