@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	client "odx/initiator"
+	"odx/internal/kit/must"
 )
 
 // killed returns a service over what is left of s when its process ends now and
@@ -46,12 +47,6 @@ func TestAcknowledgedSurvivesTheProcess(t *testing.T) {
 		return d
 	}
 	src, dst := open(s, 0), open(s, 1)
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	data := random(3, 1<<20)
 	holds := func(lun int, off int64, want []byte) func(t *testing.T, s *Service) {
 		return func(t *testing.T, s *Service) {
@@ -66,37 +61,37 @@ func TestAcknowledgedSurvivesTheProcess(t *testing.T) {
 		do   func()
 		kept func(t *testing.T, s *Service)
 	}{
-		{"WRITE", func() { must(src.WriteAt(t.Context(), data, 0)) }, holds(0, 0, data)},
-		{"WRITE of one block", func() { must(src.WriteAt(t.Context(), data[:512], 5<<20+512)) }, holds(0, 5<<20, append(make([]byte, 512), data[:512]...))},
+		{"WRITE", func() { must.Succeed(t, src.WriteAt(t.Context(), data, 0)) }, holds(0, 0, data)},
+		{"WRITE of one block", func() { must.Succeed(t, src.WriteAt(t.Context(), data[:512], 5<<20+512)) }, holds(0, 5<<20, append(make([]byte, 512), data[:512]...))},
 		{"UNMAP", func() {
 			list := make([]byte, 24)
 			list[1], list[3] = 22, 16
 			binary.BigEndian.PutUint64(list[8:], 16)
 			binary.BigEndian.PutUint32(list[16:], 16)
-			must(run(t, c, []byte{0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0}, list))
+			must.Succeed(t, run(t, c, []byte{0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0}, list))
 		}, holds(0, 0, append(append(bytes.Clone(data[:8192]), make([]byte, 8192)...), data[16384:32768]...))},
 		{"WRITE SAME", func() {
-			must(run(t, c, []byte{0x41, 0, 0, 0, 0, 64, 0, 0, 8, 0}, data[512:1024]))
+			must.Succeed(t, run(t, c, []byte{0x41, 0, 0, 0, 0, 64, 0, 0, 8, 0}, data[512:1024]))
 		}, holds(0, 64*512, bytes.Repeat(data[512:1024], 8))},
 		{"COMPARE AND WRITE", func() {
 			cdb := make([]byte, 16)
 			cdb[0], cdb[9], cdb[13] = 0x89, 80, 1
-			must(run(t, c, cdb, append(bytes.Clone(data[80*512:81*512]), data[:512]...)))
+			must.Succeed(t, run(t, c, cdb, append(bytes.Clone(data[80*512:81*512]), data[:512]...)))
 		}, holds(0, 80*512, data[:512])},
 		{"WRITE USING TOKEN", func() {
 			token, n, err := src.PopulateToken(t.Context(), 512<<10, 256<<10)
-			must(err)
+			must.Succeed(t, err)
 			if written, err := dst.WriteUsingToken(t.Context(), token, 0, 4<<20, n); err != nil || written != 256<<10 {
 				t.Fatal(written, err)
 			}
 		}, holds(1, 4<<20, data[512<<10:768<<10])},
 		{"MODE SELECT", func() {
 			page := &client.Command{CDB: []byte{0x1a, 0x08, 0x0a, 0, 255, 0}, In: make([]byte, 255)}
-			must(c.Do(t.Context(), page))
+			must.Succeed(t, c.Do(t.Context(), page))
 			list := page.In[:page.Received]
 			list[0], list[2], list[6] = 0, 0, list[6]|0x04 // D_SENSE
 			list[4] &= 0x3f
-			must(run(t, c, []byte{0x15, 0x11, 0, 0, byte(len(list)), 0}, list))
+			must.Succeed(t, run(t, c, []byte{0x15, 0x11, 0, 0, byte(len(list)), 0}, list))
 		}, func(t *testing.T, s *Service) {
 			c := session(t, s, name+"3")
 			defer c.Close()

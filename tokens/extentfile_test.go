@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"odx/backstore"
+	"odx/internal/kit/must"
 	"odx/tokens"
 )
 
@@ -19,7 +20,7 @@ func openPlain(t *testing.T) *extentWorld {
 	return w
 }
 
-func (w *extentWorld) createFile(t fataler, name string, size int64) *backstore.Volume {
+func (w *extentWorld) createFile(t must.TB, name string, size int64) *backstore.Volume {
 	t.Helper()
 	f, err := w.store.CreateFile(ctx, name)
 	if err == nil {

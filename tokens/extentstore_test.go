@@ -11,16 +11,11 @@ import (
 
 	"odx/backstore"
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 	"odx/offload"
 	"odx/offload/offloadtest"
 	"odx/tokens"
 )
-
-// fataler is what testing.TB and rapid.T have in common here.
-type fataler interface {
-	Helper()
-	Fatal(...any)
-}
 
 // disk is what a store is kept on: in memory, so that its power can be cut.
 type disk struct {
@@ -42,7 +37,7 @@ type extentWorld struct {
 	store   *backstore.Store
 }
 
-func (w *extentWorld) open(t fataler) {
+func (w *extentWorld) open(t must.TB) {
 	t.Helper()
 	var err error
 	if w.store, err = backstore.Open(ctx, w.options); err != nil {
@@ -61,7 +56,7 @@ func (w *extentWorld) open(t fataler) {
 	}
 }
 
-func (w *extentWorld) close(t fataler) {
+func (w *extentWorld) close(t must.TB) {
 	t.Helper()
 	if err := w.manager.Close(); err != nil {
 		t.Fatal(err)
@@ -71,7 +66,7 @@ func (w *extentWorld) close(t fataler) {
 	}
 }
 
-func (w *extentWorld) create(t fataler, name string, size, blockLength int64) *backstore.Volume {
+func (w *extentWorld) create(t must.TB, name string, size, blockLength int64) *backstore.Volume {
 	t.Helper()
 	v, err := w.store.CreateVolume(ctx, name, size)
 	if err != nil {

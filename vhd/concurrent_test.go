@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/offload"
 	"odx/offload/view"
 	"odx/tokens"
@@ -23,14 +24,14 @@ func TestConcurrentUse(t *testing.T) {
 		b.do(t, Request{Operation: Convert, Source: "base.img", Destination: "base" + ext, BlockLength: 2 * mib})
 		b.do(t, Request{Operation: Snapshot, Source: "base" + ext, Destination: "child" + ext})
 		s, err := b.Serve(ctx, "child"+ext)
-		must(t, err)
+		must.Succeed(t, err)
 		lu := view.NewStack(s.Disk, view.NewGate())
 		var all sync.WaitGroup
 		for user := range users {
 			all.Go(func() { b.use(t, lu, user, want[user*share:][:share]) })
 		}
 		all.Wait()
-		must(t, s.Close(ctx))
+		must.Succeed(t, s.Close(ctx))
 		b.same(t, "child"+ext, want)
 	})
 }
@@ -89,23 +90,23 @@ func TestTokenOfDisk(t *testing.T) {
 		put("child"+ext, 5*mib+8192, 64<<10)
 		put("child"+ext, 20*mib, 2*mib)
 		s, err := b.Serve(ctx, "child"+ext)
-		must(t, err)
+		must.Succeed(t, err)
 		lu := view.NewStack(s.Disk, view.NewGate())
 		live := b.store.LiveBytes()
 		token, err := b.tokens.OffloadRead(ctx, tokens.Source{Volume: lu, LU: tokens.LU{BlockLength: 512}},
 			[]blockdev.Range{{Offset: 0, Length: 32 * mib}}, tokens.ReadOptions{})
-		must(t, err)
-		must(t, lu.Unmap(ctx, 0, 32*mib))
+		must.Succeed(t, err)
+		must.Succeed(t, lu.Unmap(ctx, 0, 32*mib))
 		if token.Represented != 32*mib {
 			t.Errorf("it stands for %d bytes", token.Represented)
 		}
 		v, err := b.store.CreateVolume(ctx, "v", 32*mib)
-		must(t, err)
+		must.Succeed(t, err)
 		n, err := b.tokens.OffloadWrite(ctx, token.Token, 0, offload.Destination{Volume: v, BlockLength: 512},
 			[]blockdev.Range{{Offset: 0, Length: 32 * mib}}, tokens.WriteOptions{})
-		must(t, err)
+		must.Succeed(t, err)
 		got := make([]byte, 32*mib)
-		must(t, v.ReadAt(ctx, got, 0))
+		must.Succeed(t, v.ReadAt(ctx, got, 0))
 		if n != 32*mib || !bytes.Equal(got, want) {
 			t.Errorf("%d bytes, %s", n, difference(got, want))
 		}
@@ -113,7 +114,7 @@ func TestTokenOfDisk(t *testing.T) {
 		if grown := b.store.LiveBytes() - live; grown > 32*4096 {
 			t.Errorf("%d bytes are stored that were not", grown)
 		}
-		must(t, s.Close(ctx))
+		must.Succeed(t, s.Close(ctx))
 	})
 }
 
@@ -131,16 +132,16 @@ func (b *bed) bench(t *testing.B, name string) {
 	var v blockdev.Volume
 	if FormatOf(name) == "raw" {
 		f, err := b.store.File(name)
-		must(t, err)
+		must.Succeed(t, err)
 		v = f
 	} else {
 		s, err := b.Serve(ctx, name)
-		must(t, err)
+		must.Succeed(t, err)
 		defer s.Close(ctx)
 		v = s
 	}
 	p := noise(1, 64*mib)
-	must(t, v.WriteAt(ctx, p, 0))
+	must.Succeed(t, v.WriteAt(ctx, p, 0))
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, length := range []int64{4096, 256 << 10} {
 		at := func() int64 { return rng.Int64N(64*mib/length) * length }
@@ -148,7 +149,7 @@ func (b *bed) bench(t *testing.B, name string) {
 			t.ReportAllocs()
 			t.SetBytes(length)
 			for t.Loop() {
-				must(t, v.ReadAt(ctx, p[:length], at()))
+				must.Succeed(t, v.ReadAt(ctx, p[:length], at()))
 			}
 		})
 		t.Run(name+"/write/"+[]string{"4KiB", "256KiB"}[length>>18], func(t *testing.B) {
@@ -156,7 +157,7 @@ func (b *bed) bench(t *testing.B, name string) {
 			t.SetBytes(length)
 			for t.Loop() {
 				off := at()
-				must(t, v.WriteAt(ctx, p[off:off+length], off))
+				must.Succeed(t, v.WriteAt(ctx, p[off:off+length], off))
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 )
 
@@ -62,7 +63,7 @@ func TestManager_ImportDamage(t *testing.T) {
 	copy(file, c.footer()) // another disk than the footer at the end says
 	for _, name := range []string{"d.vhd", "d.vhdx", "d.img"} {
 		result, err := b.bring(t, "d.vhd", file, name)
-		must(t, err)
+		must.Succeed(t, err)
 		if w := result.Warnings; len(w) != 1 || !strings.Contains(w[0], "differ (unique id)") {
 			t.Errorf("%s: warnings %q", name, w)
 		}
@@ -71,10 +72,10 @@ func TestManager_ImportDamage(t *testing.T) {
 }
 
 // bring imports a file.
-func (b *bed) bring(t fataler, like string, file []byte, name string) (Result, error) {
+func (b *bed) bring(t must.TB, like string, file []byte, name string) (Result, error) {
 	t.Helper()
 	scratch, err := b.NewScratch(ctx, like, int64(len(file)))
-	must(t, err)
-	must(t, scratch.WriteAt(ctx, file, 0))
+	must.Succeed(t, err)
+	must.Succeed(t, scratch.WriteAt(ctx, file, 0))
 	return b.Do(ctx, Request{Operation: Import, Source: scratch.Name(), Destination: name}, nil)
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 )
 
@@ -40,9 +41,9 @@ func TestManager_ForeignVHD(t *testing.T) {
 			}
 			b.do(t, Request{Operation: ToVolume, Source: "d.vhd", Destination: "v"})
 			v, err := b.store.Volume("v")
-			must(t, err)
+			must.Succeed(t, err)
 			got := make([]byte, v.Size())
-			must(t, v.ReadAt(ctx, got, 0))
+			must.Succeed(t, v.ReadAt(ctx, got, 0))
 			if d := difference(got, want); d != "no difference" {
 				t.Errorf("volume: %s", d)
 			}
@@ -71,13 +72,13 @@ func TestServed_ForeignVHD(t *testing.T) {
 			b.change(t, "d.vhd", func(d *disk.Disk) {
 				for n, at := range []int64{16*512 - 700, mib + 100, 2*mib - 512, c.current - 3000} {
 					p := noise(uint64(100+n), 2600)
-					must(t, d.WriteAt(ctx, p, at))
+					must.Succeed(t, d.WriteAt(ctx, p, at))
 					copy(want[at:], p)
 				}
-				must(t, d.Unmap(ctx, 4096, 8192))
+				must.Succeed(t, d.Unmap(ctx, 4096, 8192))
 				clear(want[4096:][:8192])
 				got := make([]byte, len(want))
-				must(t, d.ReadAt(ctx, got, 0))
+				must.Succeed(t, d.ReadAt(ctx, got, 0))
 				if d := difference(got, want); d != "no difference" {
 					t.Errorf("served: %s", d)
 				}
@@ -89,10 +90,10 @@ func TestServed_ForeignVHD(t *testing.T) {
 
 // allBits fails if a block of a dynamic VHD has a sector whose bit is clear: programs
 // differ in what they show there.
-func (b *bed) allBits(t fataler, name string) {
+func (b *bed) allBits(t must.TB, name string) {
 	t.Helper()
 	findings, err := b.Check(ctx, name)
-	must(t, err)
+	must.Succeed(t, err)
 	for _, f := range findings {
 		if f.Text != "" && !f.Harmless || strings.Contains(f.Text, "bitmap") {
 			t.Fatalf("%s: %s", name, f.Text)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -37,9 +38,9 @@ func TestManager_LoggedVHDX(t *testing.T) {
 	unchanged := func(what string) {
 		t.Helper()
 		f, err := b.store.File("d.vhdx")
-		must(t, err)
+		must.Succeed(t, err)
 		got := make([]byte, f.Size())
-		must(t, f.ReadAt(ctx, got, 0))
+		must.Succeed(t, f.ReadAt(ctx, got, 0))
 		if !bytes.Equal(got, file) {
 			t.Fatalf("%s has changed the file", what)
 		}
@@ -53,8 +54,8 @@ func TestManager_LoggedVHDX(t *testing.T) {
 	b.do(t, Request{Operation: Compact, Source: "d.vhdx", Destination: "f.vhdx"})
 	b.same(t, "f.vhdx", want)
 	scratch, err := b.NewScratch(ctx, "d.vhdx", int64(len(file)))
-	must(t, err)
-	must(t, scratch.WriteAt(ctx, file, 0))
+	must.Succeed(t, err)
+	must.Succeed(t, scratch.WriteAt(ctx, file, 0))
 	b.do(t, Request{Operation: Import, Source: scratch.Name(), Destination: "i.vhdx"})
 	b.same(t, "i.vhdx", want)
 	b.do(t, Request{Operation: Snapshot, Source: "d.vhdx", Destination: "child.vhdx"})
@@ -62,9 +63,9 @@ func TestManager_LoggedVHDX(t *testing.T) {
 	unchanged("reading it")
 
 	s, err := b.ServeReadOnly(ctx, "d.vhdx")
-	must(t, err)
+	must.Succeed(t, err)
 	got := make([]byte, len(want))
-	must(t, s.ReadAt(ctx, got, 0))
+	must.Succeed(t, s.ReadAt(ctx, got, 0))
 	if d := difference(got, want); d != "no difference" {
 		t.Errorf("served for reading: %s", d)
 	}
@@ -72,19 +73,19 @@ func TestManager_LoggedVHDX(t *testing.T) {
 		t.Error("a disk that is served for reading was written to")
 	}
 	pieces, err := s.Locate(ctx, 0, s.Size())
-	must(t, err)
+	must.Succeed(t, err)
 	clear(got)
 	at := int64(0)
 	for _, p := range pieces {
 		if p.Volume != nil {
-			must(t, p.Volume.ReadAt(ctx, got[at:at+p.Length], p.Offset))
+			must.Succeed(t, p.Volume.ReadAt(ctx, got[at:at+p.Length], p.Offset))
 		}
 		at += p.Length
 	}
 	if d := difference(got, want); d != "no difference" || at != s.Size() {
 		t.Errorf("pieces of it: %s", d)
 	}
-	must(t, s.Close(ctx))
+	must.Succeed(t, s.Close(ctx))
 	unchanged("serving it for reading")
 
 	// As a parent that is read, and at last for writing.

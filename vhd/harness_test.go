@@ -17,6 +17,7 @@ import (
 
 	"odx/backstore"
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 	"odx/offload"
 	"odx/tokens"
 	"odx/vhd/disk"
@@ -32,12 +33,6 @@ func TestMain(m *testing.M) {
 }
 
 var ctx = context.Background()
-
-type fataler interface {
-	Helper()
-	Fatal(...any)
-	Fatalf(string, ...any)
-}
 
 // medium is what a store is kept on: in memory, so that its power can be cut.
 type medium struct {
@@ -67,7 +62,7 @@ type bed struct {
 	*Manager
 }
 
-func open(t fataler, m medium) *bed {
+func open(t must.TB, m medium) *bed {
 	t.Helper()
 	l := logrus.New()
 	l.SetOutput(io.Discard)
@@ -78,15 +73,15 @@ func open(t fataler, m medium) *bed {
 		Dir: "/store", Log: log, FS: m.fs, CacheBytes: 4 << 20,
 		StoreDuplicates: true, // so that bytes that move show in LiveBytes
 	})
-	must(t, err)
+	must.Succeed(t, err)
 	b.tokens, err = tokens.Open(ctx, tokens.Options{Store: offload.ExtentStore{Store: b.store}, Log: log})
-	must(t, err)
+	must.Succeed(t, err)
 	b.Manager, err = New(ctx, Config{Store: b.store, Engine: b.tokens.Engine(), Uses: b.served, Log: log})
-	must(t, err)
+	must.Succeed(t, err)
 	return b
 }
 
-func newBed(t fataler) *bed { return open(t, medium{vfs.NewMem()}) }
+func newBed(t must.TB) *bed { return open(t, medium{vfs.NewMem()}) }
 
 // start is newBed for a plain test.
 func start(t *testing.T) *bed {
@@ -97,7 +92,7 @@ func start(t *testing.T) *bed {
 
 // close closes the store after it has proved every reference count, and that nothing is
 // held of the tables of disks that were closed.
-func (b *bed) close(t fataler) {
+func (b *bed) close(t must.TB) {
 	t.Helper()
 	if held := b.TableBytes(); held != 0 {
 		t.Fatalf("%d bytes of tables are held", held)
@@ -106,19 +101,11 @@ func (b *bed) close(t fataler) {
 	if err != nil || len(findings) > 0 {
 		t.Fatalf("store check: %v, %v", findings, err)
 	}
-	must(t, b.tokens.Close())
-	must(t, b.store.Close())
+	must.Succeed(t, b.tokens.Close())
+	must.Succeed(t, b.store.Close())
 }
 
-// must is for what cannot fail.
-func must(t fataler, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (b *bed) do(t fataler, r Request) Result {
+func (b *bed) do(t must.TB, r Request) Result {
 	t.Helper()
 	result, err := b.Do(ctx, r, nil)
 	if err != nil {
@@ -128,23 +115,23 @@ func (b *bed) do(t fataler, r Request) Result {
 }
 
 // change opens a disk as a LUN would, and closes it in order.
-func (b *bed) change(t fataler, name string, fn func(d *disk.Disk)) {
+func (b *bed) change(t must.TB, name string, fn func(d *disk.Disk)) {
 	t.Helper()
 	s, err := b.Serve(ctx, name)
 	if err != nil {
 		t.Fatalf("serve %s: %v", name, err)
 	}
 	fn(s.Disk)
-	must(t, s.Close(ctx))
+	must.Succeed(t, s.Close(ctx))
 }
 
-func (b *bed) write(t fataler, name string, p []byte, off int64) {
+func (b *bed) write(t must.TB, name string, p []byte, off int64) {
 	t.Helper()
-	b.change(t, name, func(d *disk.Disk) { must(t, d.WriteAt(ctx, p, off)) })
+	b.change(t, name, func(d *disk.Disk) { must.Succeed(t, d.WriteAt(ctx, p, off)) })
 }
 
 // contents reads a disk with its parents.
-func (b *bed) contents(t fataler, name string) []byte {
+func (b *bed) contents(t must.TB, name string) []byte {
 	t.Helper()
 	src, err := b.openChain(ctx, name)
 	if err != nil {
@@ -153,18 +140,18 @@ func (b *bed) contents(t fataler, name string) []byte {
 	defer src.release()
 	p := make([]byte, src.size)
 	if src.disk == nil {
-		must(t, src.file.ReadAt(ctx, p, 0))
+		must.Succeed(t, src.file.ReadAt(ctx, p, 0))
 	} else {
-		must(t, src.disk.ReadAt(ctx, p, 0))
+		must.Succeed(t, src.disk.ReadAt(ctx, p, 0))
 	}
 	return p
 }
 
 // sound fails if a disk has anything wrong.
-func (b *bed) sound(t fataler, name string) {
+func (b *bed) sound(t must.TB, name string) {
 	t.Helper()
 	findings, err := b.Check(ctx, name)
-	must(t, err)
+	must.Succeed(t, err)
 	for _, f := range findings {
 		if !f.Harmless {
 			t.Fatalf("%s: %s", name, f.Text)
@@ -173,7 +160,7 @@ func (b *bed) sound(t fataler, name string) {
 }
 
 // same compares a disk with what it should have, and checks it.
-func (b *bed) same(t fataler, name string, want []byte) {
+func (b *bed) same(t must.TB, name string, want []byte) {
 	t.Helper()
 	if got := b.contents(t, name); !bytes.Equal(got, want) {
 		t.Fatalf("%s: %s", name, difference(got, want))
@@ -209,12 +196,12 @@ func noise(seed uint64, n int64) []byte {
 }
 
 // raw makes a raw file.
-func (b *bed) raw(t fataler, name string, data []byte) {
+func (b *bed) raw(t must.TB, name string, data []byte) {
 	t.Helper()
 	f, err := b.store.CreateFile(ctx, name)
-	must(t, err)
-	must(t, f.Truncate(ctx, int64(len(data))))
-	must(t, f.WriteAt(ctx, data, 0))
+	must.Succeed(t, err)
+	must.Succeed(t, f.Truncate(ctx, int64(len(data))))
+	must.Succeed(t, f.WriteAt(ctx, data, 0))
 }
 
 // with returns want with p at off.

@@ -7,6 +7,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 )
 
@@ -48,7 +49,7 @@ func TestFixedDiskOfZeros(t *testing.T) {
 		b := start(t)
 		b.do(t, Request{Operation: Create, Destination: "z" + ext, Size: 10 << 30, Fixed: true})
 		d, err := b.Describe(ctx, "z"+ext)
-		must(t, err)
+		must.Succeed(t, err)
 		if d.Kind != "fixed" || d.SizeBytes != 10<<30 || d.FileBytes < 10<<30 || !d.Mappable {
 			t.Errorf("%+v", d)
 		}
@@ -81,13 +82,13 @@ func TestChain(t *testing.T) {
 				write(one, 3, 5*mib, 2*mib+1024)
 				b.do(t, Request{Operation: Snapshot, Source: one, Destination: two})
 				write(two, 4, 1*mib, 4096)
-				b.change(t, two, func(d *disk.Disk) { must(t, d.Unmap(ctx, 2*mib, mib)) })
+				b.change(t, two, func(d *disk.Disk) { must.Succeed(t, d.Unmap(ctx, 2*mib, mib)) })
 				clear(want[2*mib : 3*mib])
 				b.same(t, two, want)
 				b.same(t, base, onlyBase)
 
 				d, err := b.Describe(ctx, two)
-				must(t, err)
+				must.Succeed(t, err)
 				if !slices.Equal(d.Parents, []string{one, base}) || d.Kind != "differencing" {
 					t.Errorf("%+v", d)
 				}
@@ -151,7 +152,7 @@ func TestParentChanged(t *testing.T) {
 	if err != nil || len(findings) != 1 || findings[0].Harmless {
 		t.Errorf("check: %v, %v", findings, err)
 	}
-	must(t, b.store.DeleteFile(ctx, "base.vhdx"))
+	must.Succeed(t, b.store.DeleteFile(ctx, "base.vhdx"))
 	if _, err := b.openChain(ctx, "child.vhdx"); !errors.Is(err, backstore.ErrNotFound) {
 		t.Errorf("parent is gone: %v", err)
 	}
@@ -172,10 +173,10 @@ func TestCompact(t *testing.T) {
 		b.write(t, name, make([]byte, mib), 3*mib) // zeros, but not unmapped
 		clear(want[3*mib : 4*mib])
 		before, err := b.Describe(ctx, name)
-		must(t, err)
+		must.Succeed(t, err)
 		r := b.do(t, Request{Operation: Compact, Source: name})
 		after, err := b.Describe(ctx, name)
-		must(t, err)
+		must.Succeed(t, err)
 		if after.PlacedBlocks != 4 || before.PlacedBlocks != 5 || after.FragmentedBlocks == 0 {
 			t.Errorf("before %+v, after %+v", before, after)
 		}
@@ -207,7 +208,7 @@ func TestResize(t *testing.T) {
 			b.do(t, Request{Operation: Resize, Source: name, Size: 7 * mib})
 			want = append(want, make([]byte, 7*mib-len(want))...)
 			b.same(t, name, want)
-			b.change(t, name, func(d *disk.Disk) { must(t, d.Unmap(ctx, mib, 6*mib)) })
+			b.change(t, name, func(d *disk.Disk) { must.Succeed(t, d.Unmap(ctx, mib, 6*mib)) })
 			b.do(t, Request{Operation: Resize, Source: name, Size: 2 * mib})
 			clear(want[mib:])
 			b.same(t, name, want[:2*mib])
@@ -230,12 +231,12 @@ func TestInUse(t *testing.T) {
 		}
 	}
 	s, err := b.Serve(ctx, "a.vhdx")
-	must(t, err)
+	must.Succeed(t, err)
 	want := noise(3, 4*mib)
-	must(t, s.WriteAt(ctx, want, 0))
+	must.Succeed(t, s.WriteAt(ctx, want, 0))
 	b.do(t, Request{Operation: Convert, Source: "a.vhdx", Destination: "copy.vhd"})
 	b.same(t, "copy.vhd", want)
-	must(t, s.Close(ctx))
+	must.Succeed(t, s.Close(ctx))
 	delete(b.served, "a.vhdx")
 	b.do(t, Request{Operation: Snapshot, Source: "a.vhdx", Destination: "child.vhdx"})
 	for _, name := range []string{"child.vhdx", "a.vhdx"} {
@@ -249,7 +250,7 @@ func TestInUse(t *testing.T) {
 	b.same(t, "a.vhdx", want)
 
 	end, err := b.begin(ctx, "a.vhdx")
-	must(t, err)
+	must.Succeed(t, err)
 	if _, err := b.Do(ctx, Request{Operation: Compact, Source: "a.vhdx"}, nil); !errors.Is(err, ErrBusy) {
 		t.Errorf("busy: %v", err)
 	}
@@ -265,7 +266,7 @@ func TestRefused(t *testing.T) {
 	b.raw(t, "a.raw", make([]byte, 4096))
 	b.do(t, Request{Operation: Create, Destination: "a.vhdx", Size: 4 * mib})
 	_, err := b.store.CreateVolume(ctx, "small", 4096)
-	must(t, err)
+	must.Succeed(t, err)
 	before := b.files()
 	for name, tt := range map[string]struct {
 		r    Request
@@ -307,11 +308,11 @@ func TestToVolumeInPlace(t *testing.T) {
 	want := noise(7, 4*mib)
 	b.raw(t, "a.raw", want)
 	v, err := b.store.CreateVolume(ctx, "v", 6*mib)
-	must(t, err)
-	must(t, v.WriteAt(ctx, noise(8, 6*mib), 0))
+	must.Succeed(t, err)
+	must.Succeed(t, v.WriteAt(ctx, noise(8, 6*mib), 0))
 	b.do(t, Request{Operation: ToVolume, Source: "a.raw", Destination: "v", Overwrite: true})
 	got := make([]byte, 6*mib)
-	must(t, v.ReadAt(ctx, got, 0))
+	must.Succeed(t, v.ReadAt(ctx, got, 0))
 	if d := difference(got, append(want, make([]byte, 2*mib)...)); d != "no difference" {
 		t.Error(d)
 	}
@@ -322,7 +323,7 @@ func TestInterrupted(t *testing.T) {
 	b := start(t)
 	b.raw(t, tempPrefix+"x", make([]byte, 4096))
 	m, err := New(ctx, Config{Store: b.store, Engine: b.tokens.Engine(), Uses: b.served, Log: b.log})
-	must(t, err)
+	must.Succeed(t, err)
 	b.Manager = m
 	if got := b.files(); len(got) != 0 {
 		t.Errorf("left are %v", got)
@@ -340,16 +341,16 @@ func TestDiscard(t *testing.T) {
 		want := with(make([]byte, 16*mib), noise(1, 4*mib), 2*mib)
 		b.write(t, name, want[2*mib:6*mib], 2*mib)
 		full, err := b.Describe(ctx, name)
-		must(t, err)
-		b.change(t, name, func(d *disk.Disk) { must(t, d.Unmap(ctx, 2*mib, 3*mib+512)) })
+		must.Succeed(t, err)
+		b.change(t, name, func(d *disk.Disk) { must.Succeed(t, d.Unmap(ctx, 2*mib, 3*mib+512)) })
 		clear(want[2*mib : 5*mib+512])
 		b.same(t, name, want)
 		d, err := b.Describe(ctx, name)
-		must(t, err)
+		must.Succeed(t, err)
 		if full.PlacedBlocks != 4 || d.PlacedBlocks != 1 {
 			t.Errorf("%d blocks have a place, before %d", d.PlacedBlocks, full.PlacedBlocks)
 		}
-		must(t, b.store.Clean(ctx)) // references are given back in the background
+		must.Succeed(t, b.store.Clean(ctx)) // references are given back in the background
 		if live := b.store.LiveBytes() - empty; live > mib+64<<10 {
 			t.Errorf("%d bytes are stored for less than 1 MiB of data", live)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/internal/kit/must"
 )
 
 // begun starts an operation, and returns once it waits for the writers of a file.
@@ -59,9 +60,9 @@ func TestManager_Write(t *testing.T) {
 				b.do(t, Request{Operation: Create, Destination: "d.vhdx", Size: 4 * mib, BlockLength: mib})
 			}
 			end, err := b.Write("d.vhdx")
-			must(t, err)
+			must.Succeed(t, err)
 			again, err := b.Write("d.vhdx")
-			must(t, err)
+			must.Succeed(t, err)
 			c, cancel := context.WithCancel(ctx)
 			result := b.begun(t, c, "d.vhdx", r)
 			if _, err := b.Write("d.vhdx"); !errors.Is(err, ErrBusy) {
@@ -84,7 +85,7 @@ func TestManager_Write(t *testing.T) {
 			default:
 			}
 			again()
-			must(t, <-result)
+			must.Succeed(t, <-result)
 			if len(b.Manager.files) != 0 {
 				t.Errorf("%d files are still noted", len(b.Manager.files))
 			}
@@ -98,17 +99,17 @@ func TestManager_Scratch(t *testing.T) {
 	b := start(t)
 	begin := func(like string, p []byte) string {
 		f, err := b.NewScratch(ctx, like, int64(len(p)))
-		must(t, err)
-		must(t, f.WriteAt(ctx, p, 0))
+		must.Succeed(t, err)
+		must.Succeed(t, f.WriteAt(ctx, p, 0))
 		return f.Name()
 	}
 	one, two := begin("a.img", noise(1, mib)), begin("a.img", noise(2, 2*mib))
-	must(t, b.Finish(ctx, Naming{Scratch: one, Name: "a.img"}))
+	must.Succeed(t, b.Finish(ctx, Naming{Scratch: one, Name: "a.img"}))
 	if err := b.Finish(ctx, Naming{Scratch: two, Name: "a.img"}); !errors.Is(err, backstore.ErrExists) {
 		t.Errorf("the name is taken: %v", err)
 	}
 	b.same(t, "a.img", noise(1, mib))
-	must(t, b.Finish(ctx, Naming{Scratch: two, Name: "a.img", Overwrite: true}))
+	must.Succeed(t, b.Finish(ctx, Naming{Scratch: two, Name: "a.img", Overwrite: true}))
 	b.same(t, "a.img", noise(2, 2*mib))
 	for name, err := range map[string]error{
 		"no scratch file": b.Finish(ctx, Naming{Scratch: "a.img", Name: "b.img"}),
@@ -125,17 +126,17 @@ func TestManager_Scratch(t *testing.T) {
 	// What was begun, and left, is gone when it was not used for long, or at a start.
 	left := begin("d.vhdx", noise(3, mib))
 	b.Touch(left)
-	must(t, b.dropAbandoned(ctx, time.Now().Add(-time.Hour)))
+	must.Succeed(t, b.dropAbandoned(ctx, time.Now().Add(-time.Hour)))
 	if _, err := b.store.File(left); err != nil {
 		t.Errorf("one that is in use: %v", err)
 	}
-	must(t, b.dropAbandoned(ctx, time.Now().Add(time.Hour)))
+	must.Succeed(t, b.dropAbandoned(ctx, time.Now().Add(time.Hour)))
 	if got := fmt.Sprint(b.files()); got != "[a.img]" {
 		t.Errorf("left are %s", got)
 	}
 	begin("d.vhdx", noise(3, mib))
 	m, err := New(ctx, Config{Store: b.store, Engine: b.tokens.Engine(), Uses: b.served, Log: b.log})
-	must(t, err)
+	must.Succeed(t, err)
 	b.Manager = m
 	if got := fmt.Sprint(b.files()); got != "[a.img]" {
 		t.Errorf("left after a start are %s", got)

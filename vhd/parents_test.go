@@ -8,14 +8,15 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
 
 // rename gives a file another name.
-func (b *bed) move(t fataler, from, to string) {
+func (b *bed) move(t must.TB, from, to string) {
 	t.Helper()
-	must(t, b.store.RenameFile(ctx, from, to))
+	must.Succeed(t, b.store.RenameFile(ctx, from, to))
 }
 
 // TestManager_ParentNames: a parent is found although its name differs in what Windows does
@@ -47,7 +48,7 @@ func TestManager_ParentNames(t *testing.T) {
 				b.same(t, child, want)
 				b.write(t, child, noise(2, mib), mib)
 				d, err := b.Describe(ctx, base)
-				must(t, err)
+				must.Succeed(t, err)
 				if len(d.Children) != 1 || d.Children[0] != child {
 					t.Errorf("children are %q", d.Children)
 				}
@@ -112,7 +113,7 @@ func TestManager_RawParent(t *testing.T) {
 				if _, err := b.Serve(ctx, name); !errors.Is(err, backstore.ErrNotFound) {
 					t.Errorf("%s over %s: %v", name, place, err)
 				}
-				must(t, b.store.DeleteFile(ctx, name))
+				must.Succeed(t, b.store.DeleteFile(ctx, name))
 			}
 		}
 		child.parent.path = `.\base.img`
@@ -179,7 +180,7 @@ func TestLineage(t *testing.T) {
 	children := func(name string, want ...string) {
 		t.Helper()
 		got, err := b.children(ctx, name)
-		must(t, err)
+		must.Succeed(t, err)
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("children of %s are %q, want %q", name, got, want)
 		}
@@ -191,18 +192,18 @@ func TestLineage(t *testing.T) {
 	}
 	// A client writes another disk to the file.
 	f, err := b.store.File("child.vhdx")
-	must(t, err)
+	must.Succeed(t, err)
 	end, err := b.Write("child.vhdx")
-	must(t, err)
+	must.Succeed(t, err)
 	p := (&disktest.VHDX{Size: 4 * mib, Parent: `.\b.vhdx`}).Bytes()
-	must(t, f.Truncate(ctx, int64(len(p))))
-	must(t, f.WriteAt(ctx, p, 0))
+	must.Succeed(t, f.Truncate(ctx, int64(len(p))))
+	must.Succeed(t, f.WriteAt(ctx, p, 0))
 	end()
 	children("a.vhdx")
 	children("b.vhdx", "child.vhdx")
-	b.change(t, "a.vhdx", func(d *disk.Disk) { must(t, d.WriteAt(ctx, noise(1, mib), 0)) })
+	b.change(t, "a.vhdx", func(d *disk.Disk) { must.Succeed(t, d.WriteAt(ctx, noise(1, mib), 0)) })
 	for range 20 {
-		must(t, b.store.DeleteFile(ctx, "child.vhdx"))
+		must.Succeed(t, b.store.DeleteFile(ctx, "child.vhdx"))
 		b.do(t, Request{Operation: Snapshot, Source: "b.vhdx", Destination: "child.vhdx"})
 		children("b.vhdx", "child.vhdx")
 	}

@@ -14,6 +14,7 @@ import (
 
 	"odx/backstore/vfs"
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 )
 
@@ -105,7 +106,7 @@ func (h *history) cut(before model) {
 }
 
 // step does one random thing.
-func (h *history) step(t fataler) {
+func (h *history) step(t must.TB) {
 	t.Helper()
 	names := slices.Sorted(maps.Keys(h.now))
 	if len(names) == 0 || len(names) < 5 && h.rng.IntN(6) == 0 {
@@ -140,7 +141,7 @@ func (h *history) step(t fataler) {
 
 // durably makes the change to next, which is there or not when the power is cut, and
 // there once it is done. One of four changes is cut.
-func (h *history) durably(t fataler, next model, written string, do func() error) {
+func (h *history) durably(t must.TB, next model, written string, do func() error) {
 	t.Helper()
 	h.mu.Lock()
 	h.next, h.written, h.odds, h.left = next, written, 1+h.rng.IntN(12), 0
@@ -149,7 +150,7 @@ func (h *history) durably(t fataler, next model, written string, do func() error
 	}
 	cutting := h.left > 0
 	h.mu.Unlock()
-	must(t, do())
+	must.Succeed(t, do())
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if cutting {
@@ -159,7 +160,7 @@ func (h *history) durably(t fataler, next model, written string, do func() error
 	h.now, h.next = next, nil
 }
 
-func (h *history) run(t fataler, r Request, next model) {
+func (h *history) run(t must.TB, r Request, next model) {
 	t.Helper()
 	h.durably(t, next, "", func() error {
 		_, err := h.Do(ctx, r, nil)
@@ -175,7 +176,7 @@ func (h *history) name() string {
 	return fmt.Sprintf("%s%d%s", []string{"", "dir/"}[h.rng.IntN(2)], h.made, []string{".vhd", ".vhdx"}[h.rng.IntN(2)])
 }
 
-func (h *history) create(t fataler) {
+func (h *history) create(t must.TB) {
 	t.Helper()
 	r := Request{Operation: Create, Destination: h.name(), Size: h.size, Fixed: h.rng.IntN(4) == 0, BlockLength: mib << h.rng.IntN(2)}
 	next := maps.Clone(h.now)
@@ -184,7 +185,7 @@ func (h *history) create(t fataler) {
 }
 
 // writeSome writes to a disk as a LUN would: data, zeros or an unmap.
-func (h *history) writeSome(t fataler, name string) {
+func (h *history) writeSome(t must.TB, name string) {
 	t.Helper()
 	old := h.now[name]
 	off := h.rng.Int64N(int64(len(old.data))/512) * 512
@@ -213,7 +214,7 @@ func (h *history) writeSome(t fataler, name string) {
 	})
 }
 
-func (h *history) snapshot(t fataler, name string) {
+func (h *history) snapshot(t must.TB, name string) {
 	t.Helper()
 	child := h.name()
 	if FormatOf(child) != FormatOf(name) {
@@ -225,7 +226,7 @@ func (h *history) snapshot(t fataler, name string) {
 }
 
 // mergeSome merges a disk into one of its parents, if no other disk needs those.
-func (h *history) mergeSome(t fataler, name string) {
+func (h *history) mergeSome(t must.TB, name string) {
 	t.Helper()
 	next := maps.Clone(h.now)
 	into := name
@@ -243,7 +244,7 @@ func (h *history) mergeSome(t fataler, name string) {
 	h.run(t, Request{Operation: Merge, Source: name, Destination: into}, next)
 }
 
-func (h *history) resize(t fataler, name string) {
+func (h *history) resize(t must.TB, name string) {
 	t.Helper()
 	old := h.now[name]
 	size := (1 + h.rng.Int64N(2*h.size/512)) * 512
@@ -261,7 +262,7 @@ func (h *history) resize(t fataler, name string) {
 }
 
 // convert makes a disk of its own, at times by way of a volume.
-func (h *history) convert(t fataler, name string) {
+func (h *history) convert(t must.TB, name string) {
 	t.Helper()
 	r := Request{Operation: Convert, Source: name, Destination: h.name(), Fixed: h.rng.IntN(3) == 0}
 	next := maps.Clone(h.now)
@@ -275,7 +276,7 @@ func (h *history) convert(t fataler, name string) {
 }
 
 // verify compares all disks with a model.
-func (h *history) verify(t fataler, want model) {
+func (h *history) verify(t must.TB, want model) {
 	t.Helper()
 	if err := h.compare(want, ""); err != nil {
 		t.Fatal(err)
@@ -313,7 +314,7 @@ func (b *bed) compare(want model, written string) error {
 }
 
 // check opens what a power cut left.
-func (c *powerCut) check(t fataler) {
+func (c *powerCut) check(t must.TB) {
 	t.Helper()
 	b := open(t, c.medium)
 	before, after := b.compare(c.before, c.written), b.compare(c.after, c.written)
@@ -333,7 +334,7 @@ func (c *powerCut) check(t fataler) {
 	}
 	// And it can be worked with.
 	for _, name := range b.files() {
-		b.change(t, name, func(d *disk.Disk) { must(t, d.Flush(ctx)) })
+		b.change(t, name, func(d *disk.Disk) { must.Succeed(t, d.Flush(ctx)) })
 	}
 	b.close(t)
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/vhd/disk/disktest"
 )
 
@@ -48,8 +49,8 @@ func TestManager_Foreign(t *testing.T) {
 			format = strings.TrimSpace(format)
 			begin := func(like string) string {
 				f, err := b.NewScratch(ctx, like, int64(len(p)))
-				must(t, err)
-				must(t, f.WriteAt(ctx, p, 0))
+				must.Succeed(t, err)
+				must.Succeed(t, f.WriteAt(ctx, p, 0))
 				return f.Name()
 			}
 			b.raw(t, "d.img", p)
@@ -70,25 +71,25 @@ func TestManager_Foreign(t *testing.T) {
 					continue
 				}
 				if r.Operation == ToVolume {
-					must(t, b.store.DeleteVolume(ctx, "x"))
+					must.Succeed(t, b.store.DeleteVolume(ctx, "x"))
 					continue
 				}
 				f, err := b.openPlaced(ctx, result.Name, result.Name)
-				must(t, err)
+				must.Succeed(t, err)
 				got := make([]byte, len(p))
 				if f.disk != nil {
-					must(t, f.disk.ReadAt(ctx, got, 0))
+					must.Succeed(t, f.disk.ReadAt(ctx, got, 0))
 				} else {
-					must(t, f.file.ReadAt(ctx, got, 0))
+					must.Succeed(t, f.file.ReadAt(ctx, got, 0))
 				}
 				f.release()
 				if !bytes.Equal(got, p) {
 					t.Errorf("%s, raw: the bytes are others", r.Operation)
 				}
-				must(t, b.store.DeleteFile(ctx, result.Name))
+				must.Succeed(t, b.store.DeleteFile(ctx, result.Name))
 			}
 			findings, err := b.Check(ctx, "d.img")
-			must(t, err)
+			must.Succeed(t, err)
 			if len(findings) != 1 || !findings[0].Harmless || !strings.Contains(findings[0].Text, format) {
 				t.Errorf("check: %+v", findings)
 			}
@@ -113,7 +114,7 @@ func TestManager_ForeignNames(t *testing.T) {
 	b := start(t)
 	b.raw(t, "d.img", noise(1, mib))
 	_, err := b.store.CreateVolume(ctx, "v", mib)
-	must(t, err)
+	must.Succeed(t, err)
 	for _, ext := range []string{".qcow2", ".QCOW2", ".vmdk", ".vdi", ".img.gz"} {
 		for _, r := range []Request{
 			{Operation: Create, Destination: "x" + ext, Size: mib},
@@ -126,7 +127,7 @@ func TestManager_ForeignNames(t *testing.T) {
 			}
 			r.Raw = true
 			result := b.do(t, r)
-			must(t, b.store.DeleteFile(ctx, result.Name))
+			must.Succeed(t, b.store.DeleteFile(ctx, result.Name))
 		}
 	}
 	// What a guest writes to its disk changes nothing for a format with a structure.
@@ -139,7 +140,7 @@ func TestManager_ForeignNames(t *testing.T) {
 // TestOpenHostFile_Pipe: a named pipe is no disk, and is not waited for.
 func TestOpenHostFile_Pipe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe.vhd")
-	must(t, syscall.Mkfifo(path, 0o600))
+	must.Succeed(t, syscall.Mkfifo(path, 0o600))
 	if f, err := OpenHostFile(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("opened %v, %v", f, err)
 	}

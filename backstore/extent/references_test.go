@@ -15,6 +15,7 @@ import (
 	"odx/backstore/pages"
 	"odx/backstore/refs"
 	"odx/backstore/segment"
+	"odx/internal/kit/must"
 )
 
 // engine is a meta.Reader with Update.
@@ -115,14 +116,14 @@ func TestTable_TouchRepeatedExtent(t *testing.T) {
 	var slots []Slot
 	for range 2 {
 		id := m.table.Allocate(1)
-		must(t, m.table.Create(id, &Extent{Addr: segment.Addr{Segment: 3, Block: uint32(id)}, Blocks: 1}))
+		must.Succeed(t, m.table.Create(id, &Extent{Addr: segment.Addr{Segment: 3, Block: uint32(id)}, Blocks: 1}))
 		slots = append(slots, m.table.Slot(id, 0))
 	}
-	must(t, m.table.Ref(slots))
+	must.Succeed(t, m.table.Ref(slots))
 	m.checkpoint(t)
 	for _, taken := range [][]Slot{{slots[0], slots[1], slots[0]}, {slots[1], 0, slots[1]}} {
 		m.open(t)
-		must(t, m.table.Touch(taken))
+		must.Succeed(t, m.table.Touch(taken))
 		kv.broken = func([]byte) bool { return true }
 		if err := m.table.Unref(taken); err != nil {
 			t.Errorf("Unref of %d reads rows that Touch did not: %v", taken, err)
@@ -145,38 +146,30 @@ type tableModel struct {
 	slots   []Slot // one entry per reference
 }
 
-func newTableModel(t fataler, kv engine, unit int) *tableModel {
+func newTableModel(t must.TB, kv engine, unit int) *tableModel {
 	m := &tableModel{kv: kv, clock: pages.NewClock(), unit: unit, extents: map[ID]*Extent{}, pins: map[ID]int{}}
 	m.open(t)
 	return m
 }
 
-type fataler interface{ Fatal(args ...any) }
-
-func must(t fataler, err error) {
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // open reopens the table with empty caches.
-func (m *tableModel) open(t fataler) {
+func (m *tableModel) open(t must.TB) {
 	next := ID(1)
 	if m.table != nil {
 		next = m.table.Next()
 	}
 	var err error
 	m.usage, err = LoadUsage(m.kv)
-	must(t, err)
+	must.Succeed(t, err)
 	m.table = NewTable(Options{KV: m.kv, Clock: m.clock, Unit: m.unit, MaxBytes: 1, Next: next, Usage: m.usage})
 }
 
 // checkpoint stores all changes.
-func (m *tableModel) checkpoint(t fataler) {
+func (m *tableModel) checkpoint(t must.TB) {
 	m.clock.Tick()
 	cut, ops := m.table.Cut(), m.usage.Cut()
-	must(t, encodeParts(cut.Parts(), func(op meta.Op) error { ops = append(ops, op); return nil }))
-	must(t, m.kv.Update(ops))
+	must.Succeed(t, encodeParts(cut.Parts(), func(op meta.Op) error { ops = append(ops, op); return nil }))
+	must.Succeed(t, m.kv.Update(ops))
 	cut.Done()
 }
 
@@ -186,7 +179,7 @@ func (m *tableModel) restart(t *rapid.T) {
 	m.checkpoint(t)
 	m.open(t)
 	m.table.BeginReplay(pinned)
-	must(t, m.table.EndReplay())
+	must.Succeed(t, m.table.EndReplay())
 	clear(m.pins)
 	m.forget()
 }
@@ -212,7 +205,7 @@ func (m *tableModel) create(t *rapid.T) {
 	x := &Extent{Addr: segment.Addr{Segment: 3, Block: uint32(id) * uint32(m.unit)}}
 	x.Blocks = uint8(rapid.IntRange(1, m.unit).Draw(t, "blocks"))
 	x.Fingerprint[0] = byte(id)
-	must(t, m.table.Create(id, x))
+	must.Succeed(t, m.table.Create(id, x))
 	m.extents[id] = x
 	for k := range int(x.Blocks) {
 		m.slots = append(m.slots, m.table.Slot(id, k))
@@ -235,7 +228,7 @@ func (m *tableModel) ref(t *rapid.T) {
 		id, x := m.draw(t)
 		slots = append(slots, m.table.Slot(id, rapid.IntRange(0, int(x.Blocks)-1).Draw(t, "block")), 0)
 	}
-	must(t, m.table.Ref(slots))
+	must.Succeed(t, m.table.Ref(slots))
 	m.slots = append(m.slots, slices.DeleteFunc(slots, func(s Slot) bool { return s == 0 })...)
 }
 
@@ -243,7 +236,7 @@ func (m *tableModel) unref(t *rapid.T) {
 	n := min(rapid.IntRange(0, 2*m.unit).Draw(t, "n"), len(m.slots))
 	at := rapid.IntRange(0, len(m.slots)-n).Draw(t, "at")
 	slots := m.slots[at : at+n]
-	must(t, m.table.Unref(append(slices.Clone(slots), 0)))
+	must.Succeed(t, m.table.Unref(append(slices.Clone(slots), 0)))
 	m.slots = slices.Delete(m.slots, at, at+n)
 	m.forget()
 }
@@ -261,7 +254,7 @@ func (m *tableModel) unpin(t *rapid.T) {
 		t.Skip("nothing is pinned")
 	}
 	id := rapid.SampledFrom(slices.Sorted(maps.Keys(m.pins))).Draw(t, "id")
-	must(t, m.table.Unpin(id))
+	must.Succeed(t, m.table.Unpin(id))
 	if m.pins[id]--; m.pins[id] == 0 {
 		delete(m.pins, id)
 	}
@@ -292,7 +285,7 @@ func (m *tableModel) audit(t *rapid.T) {
 		EachLeaf: func(fn func([]Slot)) error { fn(m.slots); return nil },
 		Visit:    func(ID, *Extent) {},
 	}, func(finding string) { t.Error(finding) })
-	must(t, err)
+	must.Succeed(t, err)
 	stored, want := NewStored(m.kv, m.unit), m.references()
 	for id := range m.extents {
 		if n, _, err := stored.References(id); n != uint64(want[id]) || err != nil {
@@ -313,12 +306,12 @@ func TestTable_Model(t *testing.T) {
 				})
 				for id, n := range m.pins {
 					for range n {
-						must(t, m.table.Unpin(id))
+						must.Succeed(t, m.table.Unpin(id))
 					}
 				}
-				must(t, m.table.Unref(m.slots))
+				must.Succeed(t, m.table.Unref(m.slots))
 				m.checkpoint(t)
-				must(t, m.kv.Scan(nil, func(key, _ []byte) error {
+				must.Succeed(t, m.kv.Scan(nil, func(key, _ []byte) error {
 					t.Errorf("an empty table stores key %q", key)
 					return nil
 				}))
@@ -347,7 +340,7 @@ func TestTable_ConcurrentFree(t *testing.T) {
 				}
 			})
 		}
-		must(t, table.Unref(slots))
+		must.Succeed(t, table.Unref(slots))
 		writers.Wait()
 		if _, there, err := table.Get(id); there || err != nil {
 			t.Fatalf("an extent without references exists: %v, %v", there, err)
@@ -367,14 +360,14 @@ func TestTable_CompactsPages(t *testing.T) {
 	for range 2 * pageExtents {
 		id := m.table.Allocate(1)
 		x := &Extent{Addr: segment.Addr{Segment: 3, Block: uint32(id)}, Blocks: 1, Fingerprint: Fingerprint{byte(id)}}
-		must(t, m.table.Create(id, x))
+		must.Succeed(t, m.table.Create(id, x))
 		prints[id] = &x.Fingerprint
 		ids = append(ids, id)
 	}
 	changes := 0
 	for n, id := range ids {
 		m.checkpoint(t)
-		must(t, m.table.Unref([]Slot{m.table.Slot(id, 0)}))
+		must.Succeed(t, m.table.Unref([]Slot{m.table.Slot(id, 0)}))
 		changes += m.table.cache.Dirty()
 		if ok, err := m.table.Pin(id, prints[id], 1); ok || err != nil {
 			t.Fatalf("Pin of a freed extent succeeded, %v", err)
@@ -384,7 +377,7 @@ func TestTable_CompactsPages(t *testing.T) {
 		}
 		seen := 0
 		for page := range m.table.Pages() {
-			must(t, m.table.Visit(page, func(ID, *Extent) { seen++ }))
+			must.Succeed(t, m.table.Visit(page, func(ID, *Extent) { seen++ }))
 		}
 		if seen != len(ids)-n-1 {
 			t.Fatalf("%d extents are visited, want %d", seen, len(ids)-n-1)
@@ -398,7 +391,7 @@ func TestTable_CompactsPages(t *testing.T) {
 		t.Errorf("freeing %d extents on three pages changed pages %d times", len(ids), changes)
 	}
 	m.checkpoint(t)
-	must(t, m.kv.Scan(nil, func(key, _ []byte) error {
+	must.Succeed(t, m.kv.Scan(nil, func(key, _ []byte) error {
 		t.Errorf("an empty table stores key %q", key)
 		return nil
 	}))
@@ -417,7 +410,7 @@ func TestTable_DamagedCounts(t *testing.T) {
 		t.Errorf("Unref of more references than counted: %v", err)
 	}
 	c, err := table.counts.Lock(uint64(id))
-	must(t, err)
+	must.Succeed(t, err)
 	table.counts.Change(c)
 	c.Add(uint64(id), -5-c.Extra(uint64(id)))
 	c.Unlock()

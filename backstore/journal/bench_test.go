@@ -7,13 +7,14 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 func openBench(b *testing.B) *Journal {
 	b.Helper()
 	j, err := createOpen(Options{FS: vfs.OS(), Dir: filepath.Join(b.TempDir(), "j"), StoreID: store}, ignore)
-	must(b, err)
-	b.Cleanup(func() { must(b, j.Close()) })
+	must.Succeed(b, err)
+	b.Cleanup(func() { must.Succeed(b, j.Close()) })
 	return j
 }
 
@@ -33,8 +34,8 @@ func BenchmarkJournal_Append(b *testing.B) {
 				j.Append(head, data)
 				if i%10000 == 9999 { // a checkpoint
 					first, err := j.Rotate()
-					must(b, err)
-					must(b, j.Truncate(first))
+					must.Succeed(b, err)
+					must.Succeed(b, j.Truncate(first))
 				}
 			}
 		})
@@ -52,8 +53,8 @@ func BenchmarkJournal_Commit1KiB(b *testing.B) {
 			for range writers {
 				all.Go(func() {
 					for range work {
-						must(b, j.Reserve(ctx, len(data)))
-						must(b, j.Commit(ctx, j.Append(nil, data)))
+						must.Succeed(b, j.Reserve(ctx, len(data)))
+						must.Succeed(b, j.Commit(ctx, j.Append(nil, data)))
 					}
 				})
 			}
@@ -73,19 +74,19 @@ func BenchmarkFdatasync(b *testing.B) {
 	for _, kind := range []string{"growing", "preallocated"} {
 		b.Run(kind, func(b *testing.B) {
 			f, err := vfs.OS().Create(filepath.Join(b.TempDir(), "f"))
-			must(b, err)
+			must.Succeed(b, err)
 			defer f.Close()
 			if kind == "preallocated" {
 				_, err = f.WriteAt(make([]byte, length), 0)
-				must(b, err)
-				must(b, f.Sync())
+				must.Succeed(b, err)
+				must.Succeed(b, f.Sync())
 			}
 			p := make([]byte, 1024)
 			for i := 0; b.Loop(); i++ {
 				if _, err := f.WriteAt(p, int64(i%(length>>10))<<10); err != nil {
 					b.Fatal(err)
 				}
-				must(b, f.Sync())
+				must.Succeed(b, f.Sync())
 			}
 		})
 	}
@@ -95,20 +96,20 @@ func BenchmarkOpen_Replay(b *testing.B) {
 	m := vfs.NewMem()
 	o := Options{FS: m, Dir: "/j", StoreID: store}
 	j, err := createOpen(o, ignore)
-	must(b, err)
+	must.Succeed(b, err)
 	data := make([]byte, 4096)
 	const records = 4096
 	for i := range records {
 		data[0] = byte(i)
-		must(b, j.Reserve(ctx, len(data)))
+		must.Succeed(b, j.Reserve(ctx, len(data)))
 		j.Append(nil, data)
 	}
-	must(b, j.Close())
+	must.Succeed(b, j.Close())
 	b.SetBytes(records * 4096)
 	b.ReportAllocs()
 	for b.Loop() {
 		j, err := Open(ctx, o, ignore)
-		must(b, err)
-		must(b, j.Close())
+		must.Succeed(b, err)
+		must.Succeed(b, j.Close())
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 // history is the operations on a journal up to a crash.
@@ -93,7 +94,7 @@ func check(t *testing.T, m *vfs.Mem, h history) {
 	if last < h.committed || last > h.appended {
 		t.Errorf("replayed up to %d; committed %d, appended %d", last, h.committed, h.appended)
 	}
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 }
 
 // checkWritten opens the journal after the end of a process: it must have all written
@@ -106,10 +107,10 @@ func checkWritten(t *testing.T, m *vfs.Mem, h history) {
 	if last < h.written || last > h.appended {
 		t.Errorf("replayed up to %d; written %d, appended %d", last, h.written, h.appended)
 	}
-	must(t, j.Commit(ctx, last))
+	must.Succeed(t, j.Commit(ctx, last))
 	h.committed = last
 	check(t, m.CrashClone(newRand(uint64(last), 1)), h)
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 }
 
 // TestJournal_PowerCut cuts the power at every operation that changes the disk, then
@@ -153,7 +154,7 @@ func TestOpen_MakesReplayedDurable(t *testing.T) {
 	addMany(t, j, 3)
 	add(t, j)
 	add(t, j)
-	must(t, j.Write(ctx, 5))
+	must.Succeed(t, j.Write(ctx, 5))
 	j.acquire() // held to the end: j is the killed process
 	defer j.release()
 	k, last := openAt(t, small(m))
@@ -161,13 +162,13 @@ func TestOpen_MakesReplayedDurable(t *testing.T) {
 		t.Errorf("replayed up to %d", last)
 	}
 	lsn := add(t, k)
-	must(t, k.Commit(ctx, lsn))
+	must.Succeed(t, k.Commit(ctx, lsn))
 	for seed := range uint64(20) {
 		c, last := openAt(t, small(m.CrashClone(newRand(1, seed))))
 		if last != 6 {
 			t.Errorf("replayed up to %d after the power cut", last)
 		}
-		must(t, c.Close())
+		must.Succeed(t, c.Close())
 	}
 }
 
@@ -210,16 +211,16 @@ func TestJournal_ConcurrentPowerCut(t *testing.T) {
 			last = r.LSN
 			return nil
 		})
-		must(t, err)
-		must(t, c.Close())
+		must.Succeed(t, err)
+		must.Succeed(t, c.Close())
 		if last < durable {
 			t.Errorf("record %d was durable, last found record is %d", durable, last)
 		}
 		if cut%5 == 4 {
 			next, err := j.Rotate()
-			must(t, err)
-			must(t, j.Commit(ctx, next-1))
-			must(t, j.Truncate(next))
+			must.Succeed(t, err)
+			must.Succeed(t, j.Commit(ctx, next-1))
+			must.Succeed(t, j.Truncate(next))
 			first = next
 		}
 	}
@@ -235,10 +236,10 @@ func journalFile(t *testing.T, m *vfs.Mem, i int) string {
 func spoil(t *testing.T, m *vfs.Mem, name string, off int64, p []byte) {
 	t.Helper()
 	f, err := m.Open(name)
-	must(t, err)
+	must.Succeed(t, err)
 	_, err = f.WriteAt(p, off)
-	must(t, err)
-	must(t, f.Close())
+	must.Succeed(t, err)
+	must.Succeed(t, f.Close())
 }
 
 func TestOpen_DamageIsNoTornTail(t *testing.T) {
@@ -249,8 +250,8 @@ func TestOpen_DamageIsNoTornTail(t *testing.T) {
 		{"a changed byte in an early file", func(t *testing.T, m *vfs.Mem) {
 			spoil(t, m, journalFile(t, m, 0), headerBlock+recordHeader+200, []byte{0xff, 0xee})
 		}},
-		{"a missing first file", func(t *testing.T, m *vfs.Mem) { must(t, m.Remove(journalFile(t, m, 0))) }},
-		{"a missing file", func(t *testing.T, m *vfs.Mem) { must(t, m.Remove(journalFile(t, m, 1))) }},
+		{"a missing first file", func(t *testing.T, m *vfs.Mem) { must.Succeed(t, m.Remove(journalFile(t, m, 0))) }},
+		{"a missing file", func(t *testing.T, m *vfs.Mem) { must.Succeed(t, m.Remove(journalFile(t, m, 1))) }},
 		{"the header of another store", func(t *testing.T, m *vfs.Mem) {
 			spoil(t, m, journalFile(t, m, 0), 0, fileHeader{store: [16]byte{9}, seq: 1, first: 1}.encode())
 		}},
@@ -265,7 +266,7 @@ func TestOpen_DamageIsNoTornTail(t *testing.T) {
 			m := vfs.NewMem()
 			j, _ := openAt(t, small(m))
 			addMany(t, j, 60)
-			must(t, j.Close())
+			must.Succeed(t, j.Close())
 			test.spoil(t, m)
 			before := fmt.Sprint(names(t, m))
 			_, err := Open(ctx, small(m), ignore)
@@ -285,17 +286,17 @@ func TestOpen_TornTail(t *testing.T) {
 	o.FileBytes = 64 << 10
 	j, _ := openAt(t, o)
 	first, err := j.Rotate()
-	must(t, err)
-	must(t, j.Truncate(first))
+	must.Succeed(t, err)
+	must.Succeed(t, j.Truncate(first))
 	ends := []int64{headerBlock} // of the records
 	for range 12 {
 		lsn := add(t, j)
 		if lsn == 3 {
-			must(t, j.Commit(ctx, lsn))
+			must.Succeed(t, j.Commit(ctx, lsn))
 		}
 		ends = append(ends, ends[lsn-1]+recordLength(len(payload(lsn))))
 	}
-	must(t, j.Write(ctx, 12))
+	must.Succeed(t, j.Write(ctx, 12))
 	const durable = 3
 	for off := ends[durable]; off < ends[12]; off += 40 {
 		m := base.ProcessClone()
@@ -310,12 +311,12 @@ func TestOpen_TornTail(t *testing.T) {
 			t.Fatalf("damage at %d: replayed up to %d, want %d", off, last, whole)
 		}
 		next := add(t, k)
-		must(t, k.Close())
+		must.Succeed(t, k.Close())
 		k, last = openAt(t, small(m))
 		if last != next {
 			t.Fatalf("damage at %d: replayed up to %d, want %d", off, last, next)
 		}
-		must(t, k.Close())
+		must.Succeed(t, k.Close())
 	}
 }
 
@@ -323,7 +324,7 @@ func TestOpen_TornTail(t *testing.T) {
 func lastFile(t *testing.T, m *vfs.Mem) string {
 	t.Helper()
 	s, err := newSurvey(ctx, small(m))
-	must(t, err)
+	must.Succeed(t, err)
 	return s.chain[len(s.chain)-1].name
 }
 
@@ -332,7 +333,7 @@ func lastFile(t *testing.T, m *vfs.Mem) string {
 func TestJournal_WriteDuringSync(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
-	must(t, j.Commit(ctx, add(t, j))) // the file exists
+	must.Succeed(t, j.Commit(ctx, add(t, j))) // the file exists
 	begun, goOn := make(chan bool), make(chan bool)
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -353,7 +354,7 @@ func TestJournal_WriteDuringSync(t *testing.T) {
 			m.SetHook(failing(errPowerOff, vfs.OpWrite))
 			wantErr(t, "write", j.Write(ctx, second), errPowerOff)
 		} else {
-			must(t, j.Write(ctx, second))
+			must.Succeed(t, j.Write(ctx, second))
 			checkWritten(t, m.ProcessClone(), history{first: 1, appended: second, written: second})
 		}
 		m.SetHook(nil)
@@ -364,7 +365,7 @@ func TestJournal_WriteDuringSync(t *testing.T) {
 		if err := <-result; (err != nil) != fails {
 			t.Errorf("commit: %v", err)
 		}
-		must(t, j.Commit(ctx, second))
+		must.Succeed(t, j.Commit(ctx, second))
 		check(t, m.CrashClone(newRand(3, 3)), history{first: 1, appended: second, committed: second})
 	}
 }
@@ -375,12 +376,12 @@ func TestOpen_ErrCut(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	for range 4 {
-		must(t, j.Commit(ctx, add(t, j)))
+		must.Succeed(t, j.Commit(ctx, add(t, j)))
 	}
 	for range 4 {
 		add(t, j)
 	}
-	must(t, j.Write(ctx, 8))
+	must.Succeed(t, j.Write(ctx, 8))
 	left := m.ProcessClone()
 	for range 2 {
 		replayed := LSN(0)
@@ -394,12 +395,12 @@ func TestOpen_ErrCut(t *testing.T) {
 			replayed = r.LSN
 			return nil
 		})
-		must(t, err)
-		must(t, k.Commit(ctx, replayed))
+		must.Succeed(t, err)
+		must.Succeed(t, k.Commit(ctx, replayed))
 		if replayed != 6 || k.Last() != 6 || k.Durable() != 6 {
 			t.Errorf("replayed up to %d, last %d, durable %d", replayed, k.Last(), k.Durable())
 		}
-		must(t, k.Close())
+		must.Succeed(t, k.Close())
 	}
 	_, err := Open(ctx, small(m.ProcessClone()), func(r Record) error {
 		if r.LSN == 3 {

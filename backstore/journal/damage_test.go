@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 // damaged is a journal of several files with only durable records, and an earlier state
@@ -31,9 +32,9 @@ func newDamaged(t *testing.T) *damaged {
 	j, _ := openAt(t, o)
 	d := &damaged{base: m}
 	for i := 0; ; i++ {
-		must(t, j.Commit(ctx, add(t, j)))
+		must.Succeed(t, j.Commit(ctx, add(t, j)))
 		s, err := newSurvey(ctx, small(m))
-		must(t, err)
+		must.Succeed(t, err)
 		if n := len(s.chain); n == damagedFiles && j.Last() >= s.chain[n-1].header.first+6 {
 			break
 		} else if n < damagedFiles || j.Last() < s.chain[n-1].header.first+3 {
@@ -41,7 +42,7 @@ func newDamaged(t *testing.T) *damaged {
 		}
 	}
 	s, err := newSurvey(ctx, small(m))
-	must(t, err)
+	must.Succeed(t, err)
 	d.base, d.last = m.ProcessClone(), j.Last()
 	for i, f := range s.chain {
 		d.files, d.first = append(d.files, f.name), append(d.first, f.header.first)
@@ -62,13 +63,13 @@ func newDamaged(t *testing.T) *damaged {
 func content(t *testing.T, m *vfs.Mem, name string) []byte {
 	t.Helper()
 	f, err := m.Open(name)
-	must(t, err)
+	must.Succeed(t, err)
 	defer f.Close()
 	size, err := f.Size()
-	must(t, err)
+	must.Succeed(t, err)
 	b := make([]byte, size)
 	_, err = f.ReadAt(b, 0)
-	must(t, err)
+	must.Succeed(t, err)
 	return b
 }
 
@@ -83,12 +84,12 @@ func state(t *testing.T, m *vfs.Mem) map[string]string {
 
 func replace(t *testing.T, m *vfs.Mem, name string, b []byte) {
 	t.Helper()
-	must(t, m.Remove(name))
+	must.Succeed(t, m.Remove(name))
 	f, err := m.Create(name)
-	must(t, err)
+	must.Succeed(t, err)
 	_, err = f.WriteAt(b, 0)
-	must(t, err)
-	must(t, f.Close())
+	must.Succeed(t, err)
+	must.Succeed(t, f.Close())
 }
 
 // expect opens and reads a damaged journal. lost are the records that cannot be read,
@@ -104,7 +105,7 @@ func (d *damaged) expect(t *testing.T, m *vfs.Mem, file string, lost []LSN) {
 		found = append(found, r.LSN)
 		return nil
 	})
-	must(t, err)
+	must.Succeed(t, err)
 	// No mark names the last remaining record.
 	if n := len(found); n > 0 && c.Mark+1 < found[n-1] {
 		t.Errorf("durable up to %d, found up to %d", c.Mark, found[n-1])
@@ -130,8 +131,8 @@ func (d *damaged) expect(t *testing.T, m *vfs.Mem, file string, lost []LSN) {
 		return nil
 	})
 	if len(c.Damages) == 0 {
-		must(t, err)
-		must(t, j.Close())
+		must.Succeed(t, err)
+		must.Succeed(t, j.Close())
 		return
 	}
 	var damage *DamageError
@@ -222,7 +223,7 @@ func TestJournal_DamagedFiles(t *testing.T) {
 			})
 		}
 		// A missing file is reported by the directory.
-		run("is missing", func(t *testing.T, m *vfs.Mem) { must(t, m.Remove(name)) }, "/j", all)
+		run("is missing", func(t *testing.T, m *vfs.Mem) { must.Succeed(t, m.Remove(name)) }, "/j", all)
 		run("is empty", func(t *testing.T, m *vfs.Mem) { replace(t, m, name, nil) }, name, all)
 		run("is zeros", func(t *testing.T, m *vfs.Mem) {
 			replace(t, m, name, make([]byte, len(content(t, m, name))))
@@ -249,22 +250,22 @@ func TestJournal_DamagedFiles(t *testing.T) {
 func TestJournal_ReplacedEmptyFile(t *testing.T) {
 	m := vfs.NewMem()
 	j, err := createOpen(small(m), ignore)
-	must(t, err)
+	must.Succeed(t, err)
 	last := addMany(t, j, 3)
-	must(t, j.Commit(ctx, last))
+	must.Succeed(t, j.Commit(ctx, last))
 	o := small(m)
 	for range 3 { // each leaves an empty file
-		must(t, j.Truncate(last+1))
-		must(t, j.Close())
+		must.Succeed(t, j.Truncate(last+1))
+		must.Succeed(t, j.Close())
 		o.First = last + 1
 		j, err = Open(ctx, o, ignore)
-		must(t, err)
+		must.Succeed(t, err)
 	}
-	must(t, j.Commit(ctx, add(t, j)))
+	must.Succeed(t, j.Commit(ctx, add(t, j)))
 	newest := j.files[len(j.files)-1].name
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 	for what, spoil := range map[string]func(m *vfs.Mem){
-		"gone":               func(m *vfs.Mem) { must(t, m.Remove(newest)) },
+		"gone":               func(m *vfs.Mem) { must.Succeed(t, m.Remove(newest)) },
 		"empty":              func(m *vfs.Mem) { replace(t, m, newest, nil) },
 		"without its header": func(m *vfs.Mem) { flip(t, m, newest, 10) },
 	} {
@@ -305,8 +306,8 @@ func TestJournal_OlderFiles(t *testing.T) {
 				}
 				j, err := Open(ctx, small(m), ignore)
 				if old == name { // it was complete, except for the seal
-					must(t, err)
-					must(t, j.Close())
+					must.Succeed(t, err)
+					must.Succeed(t, j.Close())
 					return
 				}
 				wantErr(t, "open", err, ErrCorrupt)
@@ -319,7 +320,7 @@ func TestJournal_OlderFiles(t *testing.T) {
 // with files of version 2, which are reported if missing.
 func TestOpen_Version1(t *testing.T) {
 	m := vfs.NewMem()
-	must(t, m.MkdirAll("/j"))
+	must.Succeed(t, m.MkdirAll("/j"))
 	lsn := LSN(1)
 	for seq, records := range map[uint64]int{3: 0, 4: 5} {
 		h := fileHeader{store: store, seq: seq, first: lsn}
@@ -333,10 +334,10 @@ func TestOpen_Version1(t *testing.T) {
 		_, torn := encodeV1(h, lsn, payload(lsn))
 		torn[17] ^= 1
 		f, err := m.Create(fileName("/j", seq))
-		must(t, err)
+		must.Succeed(t, err)
 		_, err = f.WriteAt(append(append(header, b...), torn...), 0)
-		must(t, err)
-		must(t, f.Close())
+		must.Succeed(t, err)
+		must.Succeed(t, f.Close())
 	}
 	o := small(m)
 	o.Legacy = true
@@ -345,20 +346,20 @@ func TestOpen_Version1(t *testing.T) {
 		t.Errorf("replayed up to %d", last)
 	}
 	addMany(t, j, 5)
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 	j, last = openAt(t, o)
 	if last != 10 {
 		t.Errorf("replayed up to %d", last)
 	}
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 	first, lost := fileName("/j", 4), lastFile(t, m)
-	must(t, m.Remove(lost))
+	must.Succeed(t, m.Remove(lost))
 	_, err := Open(ctx, o, ignore)
 	wantErr(t, "open", err, ErrCorrupt)
-	must(t, m.Remove(first))
+	must.Succeed(t, m.Remove(first))
 	j, last = openAt(t, o) // as an empty one of version 1
 	if last != 0 {
 		t.Errorf("replayed up to %d", last)
 	}
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 }

@@ -8,18 +8,19 @@ import (
 	"time"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 // fill fills the disk after the journal has its spare files.
 func fill(t *testing.T, m *vfs.Mem, j *Journal) {
 	t.Helper()
-	must(t, j.Commit(ctx, add(t, j))) // into a spare file
+	must.Succeed(t, j.Commit(ctx, add(t, j))) // into a spare file
 	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {
-		must(t, j.Ready())
+		must.Succeed(t, j.Ready())
 		j.acquire()
 		spares, preparing := len(j.spares), j.preparing != nil
 		j.release()
@@ -53,14 +54,14 @@ func TestJournal_FullDisk(t *testing.T) {
 			}
 		}
 		first, err := j.Rotate()
-		must(t, err)
-		must(t, j.Truncate(first))
-		must(t, j.Ready())
+		must.Succeed(t, err)
+		must.Succeed(t, j.Truncate(first))
+		must.Succeed(t, j.Ready())
 		if free, err := m.Free("/"); err != nil || free > 0 {
 			t.Fatalf("%d bytes are free for other programs, %v", free, err)
 		}
 		if last%3 == 0 {
-			must(t, j.Close())
+			must.Succeed(t, j.Close())
 			o.First = first
 			var got LSN
 			if j, got = openAt(t, o); got != last {
@@ -94,8 +95,8 @@ func TestJournal_Room(t *testing.T) {
 	wantErr(t, "commit without room", err, syscall.ENOSPC)
 	wantErr(t, "ready", waitReady(j), syscall.ENOSPC)
 	m.SetCapacity(0)
-	must(t, j.Commit(ctx, last))
-	must(t, j.Close())
+	must.Succeed(t, j.Commit(ctx, last))
+	must.Succeed(t, j.Close())
 	if _, got := openAt(t, o); got != last {
 		t.Errorf("replayed up to %d, want %d", got, last)
 	}
@@ -123,37 +124,37 @@ func TestJournal_Give(t *testing.T) {
 	m.SetCapacity(0)
 	for _, name := range []string{"/given", "/surplus"} {
 		f, err := m.Create(name)
-		must(t, err)
+		must.Succeed(t, err)
 		_, err = f.WriteAt(bytes.Repeat([]byte("a record"), int(o.FileBytes)/8), 0)
-		must(t, err)
-		must(t, f.Close())
+		must.Succeed(t, err)
+		must.Succeed(t, f.Close())
 	}
 	if j.Lacks() {
 		t.Error("a spare file is missing at first")
 	}
-	must(t, j.Give("/surplus"))
+	must.Succeed(t, j.Give("/surplus"))
 	j.acquire()
 	lost := j.spares[len(j.spares)-1]
 	j.spares = j.spares[:len(j.spares)-1]
 	j.release()
-	must(t, m.Remove(lost.name))
+	must.Succeed(t, m.Remove(lost.name))
 	m.SetCapacity(m.Used())
 	if !j.Lacks() {
 		t.Fatal("no spare file is missing")
 	}
-	must(t, j.Give("/given"))
+	must.Succeed(t, j.Give("/given"))
 	j.acquire()
 	s := <-j.preparing
 	j.addSpare(s)
 	j.release()
-	must(t, j.Ready())
+	must.Succeed(t, j.Ready())
 	f, err := m.Open(s.name)
-	must(t, err)
+	must.Succeed(t, err)
 	head := make([]byte, 9)
 	if _, err := f.ReadAt(head, 0); err != nil || string(head) != string(make([]byte, 9)) || s.bytes != o.FileBytes {
 		t.Errorf("spare file of %d bytes begins with %q, %v", s.bytes, head, err)
 	}
-	must(t, f.Close())
+	must.Succeed(t, f.Close())
 	for _, name := range []string{"/given", "/surplus"} {
 		if _, err := m.Open(name); err == nil {
 			t.Errorf("%s is still there", name)
@@ -168,15 +169,15 @@ func TestJournal_Give_Close(t *testing.T) {
 	o := small(m)
 	j, _ := openAt(t, o)
 	f, err := m.Create("/given")
-	must(t, err)
+	must.Succeed(t, err)
 	_, err = f.WriteAt(bytes.Repeat([]byte("a record"), 1<<10), 0)
-	must(t, err)
-	must(t, j.Close())
+	must.Succeed(t, err)
+	must.Succeed(t, j.Close())
 	if err := j.zero(f, 8<<10); !errors.Is(err, ErrClosed) {
 		t.Errorf("zeros for a closed journal: %v, want ErrClosed", err)
 	}
 	if f, err = m.Open("/given"); err != nil {
 		t.Fatalf("the file is gone: %v", err)
 	}
-	must(t, f.Close())
+	must.Succeed(t, f.Close())
 }

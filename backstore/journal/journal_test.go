@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -25,13 +26,6 @@ var (
 	ctx   = context.Background()
 	store = [16]byte{1, 2, 3}
 )
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 func wantErr(t *testing.T, what string, err, want error) {
 	t.Helper()
@@ -82,7 +76,7 @@ func openAt(t testing.TB, o Options) (*Journal, LSN) {
 		next = r.LSN + 1
 		return nil
 	})
-	must(t, err)
+	must.Succeed(t, err)
 	t.Cleanup(func() { j.Close() })
 	return j, next - 1
 }
@@ -91,7 +85,7 @@ func openAt(t testing.TB, o Options) (*Journal, LSN) {
 func add(t testing.TB, j *Journal) LSN {
 	t.Helper()
 	p := payload(j.Last() + 1)
-	must(t, j.Reserve(ctx, len(p)))
+	must.Succeed(t, j.Reserve(ctx, len(p)))
 	return j.Append(p[:len(p)/3], p[len(p)/3:])
 }
 
@@ -100,17 +94,17 @@ func addMany(t testing.TB, j *Journal, n int) (last LSN) {
 	for range n {
 		last = add(t, j)
 		if last%7 == 0 {
-			must(t, j.Commit(ctx, last))
+			must.Succeed(t, j.Commit(ctx, last))
 		}
 	}
-	must(t, j.Commit(ctx, last))
+	must.Succeed(t, j.Commit(ctx, last))
 	return last
 }
 
 func names(t testing.TB, fsys vfs.FS) []string {
 	t.Helper()
 	l, err := fsys.List("/j")
-	must(t, err)
+	must.Succeed(t, err)
 	return l
 }
 
@@ -124,9 +118,9 @@ func TestJournal_AppendCommitReplay(t *testing.T) {
 		if want := LSN(round*50 + 50); addMany(t, j, 50) != want || j.Durable() != want {
 			t.Errorf("last %d, durable %d, want %d", j.Last(), j.Durable(), want)
 		}
-		must(t, j.Close())
+		must.Succeed(t, j.Close())
 		j, last = openAt(t, small(m))
-		must(t, j.Commit(ctx, last))
+		must.Succeed(t, j.Commit(ctx, last))
 		if want := LSN(round*50 + 50); last != want || j.Last() != want || j.Durable() != want {
 			t.Errorf("replayed up to %d, last %d, durable %d, want %d", last, j.Last(), j.Durable(), want)
 		}
@@ -143,12 +137,12 @@ func TestJournal_OSFiles(t *testing.T) {
 		}
 		addMany(t, j, 30)
 		first, err := j.Rotate()
-		must(t, err)
+		must.Succeed(t, err)
 		if round == 1 {
-			must(t, j.Truncate(first))
+			must.Succeed(t, j.Truncate(first))
 			o.First = first
 		}
-		must(t, j.Close())
+		must.Succeed(t, j.Close())
 	}
 }
 
@@ -156,7 +150,7 @@ func TestJournal_CloseCommits(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	add(t, j)
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 	if _, last := openAt(t, small(m.CrashClone(newRand(1, 1)))); last != 1 {
 		t.Errorf("replayed up to %d", last)
 	}
@@ -165,12 +159,12 @@ func TestJournal_CloseCommits(t *testing.T) {
 func TestJournal_Closed(t *testing.T) {
 	j, _ := openAt(t, small(vfs.NewMem()))
 	add(t, j)
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 	wantErr(t, "reserve", j.Reserve(ctx, 1), ErrClosed)
 	if lsn := j.Append(nil, nil); lsn != 0 {
 		t.Errorf("record %d was appended", lsn)
 	}
-	must(t, j.Commit(ctx, 1)) // it is durable
+	must.Succeed(t, j.Commit(ctx, 1)) // it is durable
 	_, err := j.Rotate()
 	wantErr(t, "rotate", err, ErrClosed)
 	wantErr(t, "truncate", j.Truncate(1), ErrClosed)
@@ -183,7 +177,7 @@ func TestJournal_LongRecords(t *testing.T) {
 	o.FileBytes = 8 << 10
 	j, _ := openAt(t, o)
 	last := addMany(t, j, 40) // up to 9000 bytes each
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 	if _, got := openAt(t, o); got != last {
 		t.Errorf("replayed up to %d, want %d", got, last)
 	}
@@ -193,7 +187,7 @@ func TestOpen_First(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	addMany(t, j, 60)
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 	before := len(j.files)
 	o := small(m)
 	o.First = 41
@@ -204,7 +198,7 @@ func TestOpen_First(t *testing.T) {
 	if after := len(j.files); after >= before {
 		t.Errorf("%d files before, %d after records were dropped", before, after)
 	}
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 
 	// The next records are not in the journal: version 1 lost them before they were
 	// durable, and the caller has them from the checkpoint.
@@ -219,7 +213,7 @@ func TestOpen_First(t *testing.T) {
 	if lsn := add(t, j); lsn != 100 {
 		t.Errorf("appended record %d", lsn)
 	}
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 	if _, last = openAt(t, o); last != 100 {
 		t.Errorf("replayed up to %d", last)
 	}
@@ -232,17 +226,17 @@ func TestJournal_RotateTruncate(t *testing.T) {
 	all := j.Bytes()
 	add(t, j) // not durable yet
 	first, err := j.Rotate()
-	must(t, err)
+	must.Succeed(t, err)
 	if again, err := j.Rotate(); err != nil || again != first || first != 42 {
 		t.Errorf("rotated to %d, %d, %v", first, again, err)
 	}
 	add(t, j)
-	must(t, j.Commit(ctx, j.Last()))
-	must(t, j.Truncate(first))
+	must.Succeed(t, j.Commit(ctx, j.Last()))
+	must.Succeed(t, j.Truncate(first))
 	if got, want := j.Bytes(), recordLength(len(payload(42))); got != want {
 		t.Errorf("%d bytes after truncation, want %d, of %d", got, want, all)
 	}
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 	o := small(m)
 	o.First = first
 	j, last := openAt(t, o)
@@ -253,13 +247,13 @@ func TestJournal_RotateTruncate(t *testing.T) {
 	// Without records after the rotation the current file is discarded, too.
 	addMany(t, j, 5)
 	first, err = j.Rotate()
-	must(t, err)
-	must(t, j.Truncate(first))
+	must.Succeed(t, err)
+	must.Succeed(t, j.Truncate(first))
 	if j.Bytes() != 0 {
 		t.Errorf("%d bytes", j.Bytes())
 	}
 	addMany(t, j, 5)
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 	o.First = first
 	if _, last = openAt(t, o); last != first+4 {
 		t.Errorf("replayed up to %d, want %d", last, first+4)
@@ -287,12 +281,12 @@ func TestJournal_ReusedFiles(t *testing.T) {
 			if last != j.Last() {
 				t.Fatalf("replayed up to %d, want %d", last, j.Last())
 			}
-			must(t, c.Close())
+			must.Succeed(t, c.Close())
 		}
 		var err error
 		first, err = j.Rotate()
-		must(t, err)
-		must(t, j.Truncate(first))
+		must.Succeed(t, err)
+		must.Succeed(t, j.Truncate(first))
 		if n := len(names(t, m)); n > maxSpares+2 {
 			t.Fatalf("%d files: %v", n, names(t, m))
 		}
@@ -306,7 +300,7 @@ func TestJournal_ReserveLimit(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	wantErr(t, "reserve", j.Reserve(ctx, 64<<10+1), ErrTooLarge)
-	must(t, j.Reserve(ctx, 64<<10))
+	must.Succeed(t, j.Reserve(ctx, 64<<10))
 	short, cancel := context.WithCancel(ctx)
 	cancel()
 	wantErr(t, "reserve of a full memory", j.Reserve(short, 1), context.Canceled)
@@ -316,27 +310,27 @@ func TestJournal_ReserveLimit(t *testing.T) {
 	try := func(n int) { go func() { waits <- j.Reserve(ctx, n) }() }
 	try(1000)
 	j.Unreserve(1000)
-	must(t, <-waits)
+	must.Succeed(t, <-waits)
 	j.Append(make([]byte, 1000), nil)
 	try(1000) // commits the appended records
-	must(t, <-waits)
+	must.Succeed(t, <-waits)
 	if j.Durable() != 1 {
 		t.Error("memory was freed before the record was durable")
 	}
 	try(1)
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 	wantErr(t, "reserve when the journal is closed", <-waits, ErrClosed)
 }
 
 func TestJournal_ReserveError(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
-	must(t, j.Reserve(ctx, 60<<10))
+	must.Succeed(t, j.Reserve(ctx, 60<<10))
 	m.SetHook(failing(syscall.ENOSPC, vfs.OpWrite, vfs.OpCreate))
 	j.Append(make([]byte, 60<<10), nil)
 	wantErr(t, "reserve", j.Reserve(ctx, 60<<10), syscall.ENOSPC)
 	m.SetHook(nil)
-	must(t, j.Reserve(ctx, 60<<10))
+	must.Succeed(t, j.Reserve(ctx, 60<<10))
 }
 
 func TestJournal_Background(t *testing.T) {
@@ -347,7 +341,7 @@ func TestJournal_Background(t *testing.T) {
 	j, _ := openAt(t, o)
 	var n int
 	for j.Durable() == 0 { // without Commit: half of the memory is used
-		must(t, j.Reserve(ctx, 4096))
+		must.Succeed(t, j.Reserve(ctx, 4096))
 		j.Append(make([]byte, 4096), nil)
 		if n++; n > 1<<16 {
 			t.Fatal("the background does not commit")
@@ -409,7 +403,7 @@ func testErrors(t *testing.T, kind vfs.OpKind, times int) {
 		}
 		if i%20 == 10 {
 			first, err = j.Rotate()
-			must(t, err)
+			must.Succeed(t, err)
 			if err := j.Truncate(first); err != nil {
 				wantErr(t, "truncate", err, syscall.EIO)
 			}
@@ -420,13 +414,13 @@ func testErrors(t *testing.T, kind vfs.OpKind, times int) {
 		if got < last {
 			t.Fatalf("record %d was durable, last found record is %d", last, got)
 		}
-		must(t, c.Close())
+		must.Succeed(t, c.Close())
 	}
 	if kind != vfs.OpRemove && kind != vfs.OpRename && kind != vfs.OpCreate && failed < 5 {
 		t.Errorf("only %d commits failed", failed)
 	}
 	failures.Store(0)
-	must(t, j.Truncate(first))
+	must.Succeed(t, j.Truncate(first))
 	if n := len(names(t, m)); n > 12 {
 		t.Errorf("%d files are left: %v", n, names(t, m))
 	}
@@ -463,7 +457,7 @@ func TestJournal_BeforeSync(t *testing.T) {
 			}
 			fail.Store(false)
 		}
-		must(t, j.Commit(ctx, lsn))
+		must.Succeed(t, j.Commit(ctx, lsn))
 		if synced != pointed.Load() {
 			t.Error("record synced before its data was durable")
 		}
@@ -475,7 +469,7 @@ func TestJournal_GroupCommit(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	lsn := add(t, j)
-	must(t, j.Commit(ctx, lsn)) // the file exists
+	must.Succeed(t, j.Commit(ctx, lsn)) // the file exists
 	const writers = 40
 	var syncs atomic.Int64
 	var appended, committed sync.WaitGroup
@@ -489,13 +483,13 @@ func TestJournal_GroupCommit(t *testing.T) {
 		return nil
 	})
 	lsn = add(t, j)
-	committed.Go(func() { must(t, j.Commit(ctx, lsn)) })
+	committed.Go(func() { must.Succeed(t, j.Commit(ctx, lsn)) })
 	<-begun
 	for range writers {
 		committed.Go(func() {
 			lsn := j.Append([]byte("x"), nil)
 			appended.Done()
-			must(t, j.Commit(ctx, lsn))
+			must.Succeed(t, j.Commit(ctx, lsn))
 			if j.Durable() < lsn {
 				t.Errorf("record %d is not durable", lsn)
 			}
@@ -517,14 +511,14 @@ func TestJournal_Concurrent(t *testing.T) {
 		all.Go(func() {
 			for i := range each {
 				data := binary.LittleEndian.AppendUint64(nil, uint64(w*each+i))
-				must(t, j.Reserve(ctx, 1000))
+				must.Succeed(t, j.Reserve(ctx, 1000))
 				lsn := j.Append(data, nil)
 				j.Unreserve(1000 - len(data))
 				if given[lsn].Swap(true) {
 					t.Errorf("record number %d was returned twice", lsn)
 				}
 				if i%3 == 0 {
-					must(t, j.Commit(ctx, lsn))
+					must.Succeed(t, j.Commit(ctx, lsn))
 				}
 				if w == 0 && i%20 == 7 {
 					if _, err := j.Rotate(); err != nil {
@@ -535,14 +529,14 @@ func TestJournal_Concurrent(t *testing.T) {
 		})
 	}
 	all.Wait()
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 	values := map[uint64]bool{}
 	j, err := Open(ctx, small(m), func(r Record) error {
 		values[binary.LittleEndian.Uint64(r.Payload)] = true
 		return nil
 	})
-	must(t, err)
-	must(t, j.Close())
+	must.Succeed(t, err)
+	must.Succeed(t, j.Close())
 	if len(values) != writers*each {
 		t.Errorf("%d records replayed, want %d", len(values), writers*each)
 	}
@@ -559,16 +553,16 @@ func TestJournal_CommitCanceled(t *testing.T) {
 	cancel()
 	wantErr(t, "commit", <-result, context.Canceled)
 	j.release()
-	must(t, j.Commit(ctx, lsn))
-	must(t, j.Commit(short, lsn)) // it is durable
-	must(t, j.Commit(ctx, lsn+100))
+	must.Succeed(t, j.Commit(ctx, lsn))
+	must.Succeed(t, j.Commit(short, lsn)) // it is durable
+	must.Succeed(t, j.Commit(ctx, lsn+100))
 }
 
 func TestOpen_ReplayError(t *testing.T) {
 	m := vfs.NewMem()
 	j, _ := openAt(t, small(m))
 	addMany(t, j, 10)
-	must(t, j.Close())
+	must.Succeed(t, j.Close())
 	stop := errors.New("stop")
 	_, err := Open(ctx, small(m), func(r Record) error {
 		if r.LSN == 5 {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 // TestDB_Concurrent stores checkpoints while others read, merge and scrub. All rows
@@ -59,7 +60,7 @@ func TestDB_Concurrent(t *testing.T) {
 	}
 	stop()
 	work.Wait()
-	must(t, db.Close())
+	must.Succeed(t, db.Close())
 }
 
 // numbered returns rows that begin with a number.

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 // sample is a small DB of several runs, some of several tables.
@@ -30,26 +31,26 @@ func makeSample(t *testing.T, copies int) sample {
 	rng := rand.New(rand.NewPCG(7, 8))
 	want := map[string]string{}
 	for range 4 {
-		must(t, storeOps(db, randomOps(rng, want)))
+		must.Succeed(t, storeOps(db, randomOps(rng, want)))
 	}
-	must(t, db.Close())
+	must.Succeed(t, db.Close())
 	return sample{files: filesOf(t, fsys), want: want}
 }
 
 func filesOf(t *testing.T, fsys vfs.FS) map[string][]byte {
 	t.Helper()
 	names, err := fsys.List(sampleDir)
-	must(t, err)
+	must.Succeed(t, err)
 	files := make(map[string][]byte)
 	for _, name := range names {
 		f, err := fsys.Open(filepath.Join(sampleDir, name))
-		must(t, err)
+		must.Succeed(t, err)
 		size, err := f.Size()
-		must(t, err)
+		must.Succeed(t, err)
 		b := make([]byte, size)
 		_, err = f.ReadAt(b, 0)
-		must(t, err)
-		must(t, f.Close())
+		must.Succeed(t, err)
+		must.Succeed(t, f.Close())
 		files[name] = b
 	}
 	return files
@@ -58,13 +59,13 @@ func filesOf(t *testing.T, fsys vfs.FS) map[string][]byte {
 func withFiles(t *testing.T, files map[string][]byte) *vfs.Mem {
 	t.Helper()
 	fsys := vfs.NewMem()
-	must(t, fsys.MkdirAll(sampleDir))
+	must.Succeed(t, fsys.MkdirAll(sampleDir))
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		f, err := fsys.Create(filepath.Join(sampleDir, name))
-		must(t, err)
+		must.Succeed(t, err)
 		_, err = f.WriteAt(files[name], 0)
-		must(t, err)
-		must(t, f.Close())
+		must.Succeed(t, err)
+		must.Succeed(t, f.Close())
 	}
 	return fsys
 }
@@ -117,8 +118,8 @@ func TestDB_OneCopyDamaged(t *testing.T) {
 			if err := sameRows(db, s.want); err != nil {
 				t.Fatalf("%s %s: %v", name, what, err)
 			}
-			must(t, db.Scrub(context.Background(), func(context.Context, int) error { return nil }))
-			must(t, db.Close())
+			must.Succeed(t, db.Scrub(context.Background(), func(context.Context, int) error { return nil }))
+			must.Succeed(t, db.Close())
 			for other, want := range s.files {
 				if got := filesOf(t, fsys)[other]; !bytes.Equal(got, want) {
 					t.Fatalf("%s %s: %s was not mended: %d bytes, want %d", name, what, other, len(got), len(want))
@@ -143,13 +144,13 @@ func TestDB_ReadOnlyDamage(t *testing.T) {
 				return nil
 			})
 			db, err := Open(Options{FS: fsys, Dir: sampleDir, StoreID: testStore, ReadOnly: true})
-			must(t, err)
+			must.Succeed(t, err)
 			if err := sameRows(db, s.want); err != nil {
 				t.Fatalf("%s %s: %v", name, what, err)
 			}
-			must(t, db.Tidy(context.Background()))
-			must(t, db.Scrub(context.Background(), func(context.Context, int) error { return nil }))
-			must(t, db.Close())
+			must.Succeed(t, db.Tidy(context.Background()))
+			must.Succeed(t, db.Scrub(context.Background(), func(context.Context, int) error { return nil }))
+			must.Succeed(t, db.Close())
 		})
 	}
 }
@@ -222,7 +223,7 @@ func readsDamaged(t *testing.T, s sample, what string, files map[string][]byte) 
 	if len(lost) > 0 && !errors.Is(err, ErrDamaged) {
 		t.Fatalf("%s: %d rows are lost, and a scrub says %v", what, len(lost), err)
 	}
-	must(t, db.Tidy(context.Background()))
+	must.Succeed(t, db.Tidy(context.Background()))
 	if again, _ := rowsOf(db, ""); !maps.Equal(again, found) {
 		t.Fatalf("%s: after tidying %d rows, before it %d", what, len(again), len(found))
 	}
@@ -270,11 +271,11 @@ func powerCuts(t *testing.T, floor int64) {
 				}
 			}
 			second := clone.CrashClone(cutRand)
-			must(t, db.Tidy(context.Background()))
+			must.Succeed(t, db.Tidy(context.Background()))
 			if err := sameRows(db, before); err != nil {
-				must(t, sameRows(db, after))
+				must.Succeed(t, sameRows(db, after))
 			}
-			must(t, db.Close())
+			must.Succeed(t, db.Close())
 			clone = second
 		}
 	}
@@ -289,12 +290,12 @@ func powerCuts(t *testing.T, floor int64) {
 			}
 			return nil
 		})
-		must(t, storeOps(db, ops))
+		must.Succeed(t, storeOps(db, ops))
 		before = after
-		must(t, db.Tidy(context.Background()))
+		must.Succeed(t, db.Tidy(context.Background()))
 		fsys.SetHook(nil)
 	}
-	must(t, sameRows(db, before))
-	must(t, db.Close())
+	must.Succeed(t, sameRows(db, before))
+	must.Succeed(t, db.Close())
 	t.Logf("%d power cuts", cuts)
 }

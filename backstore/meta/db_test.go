@@ -11,26 +11,27 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 var testStore = [16]byte{1, 2, 3}
 
 func openDB(t testing.TB, fsys vfs.FS, dir string, change ...func(*Options)) *DB {
 	t.Helper()
-	must(t, fsys.MkdirAll(dir))
+	must.Succeed(t, fsys.MkdirAll(dir))
 	o := Options{FS: fsys, Dir: dir, StoreID: testStore}
 	for _, c := range change {
 		c(&o)
 	}
 	db, err := Open(o)
-	must(t, err)
+	must.Succeed(t, err)
 	return db
 }
 
 // changes stores a checkpoint.
 func changes(t testing.TB, db *DB, ops ...Op) {
 	t.Helper()
-	must(t, storeOps(db, ops))
+	must.Succeed(t, storeOps(db, ops))
 }
 
 func storeOps(db *DB, ops []Op) error {
@@ -66,13 +67,13 @@ func everyEngine(t *testing.T, test func(t *testing.T, e *engineUnderTest)) {
 			e.update = func(ops []Op) error { return storeOps(db, ops) }
 			e.tidy = func() error { return db.Tidy(context.Background()) }
 			e.reopen = func() Reader {
-				must(t, db.Close())
+				must.Succeed(t, db.Close())
 				db = openDB(t, fsys, dir)
 				e.Reader = db
 				return db
 			}
 			test(t, e)
-			must(t, db.Close())
+			must.Succeed(t, db.Close())
 		})
 	}
 	t.Run("twin", func(t *testing.T) {
@@ -156,19 +157,19 @@ func TestReader_Conformance(t *testing.T) {
 	everyEngine(t, func(t *testing.T, e *engineUnderTest) {
 		rng := rand.New(rand.NewPCG(1, 2))
 		want := map[string]string{}
-		must(t, sameRows(e, want))
+		must.Succeed(t, sameRows(e, want))
 		for i := range 40 {
-			must(t, e.update(randomOps(rng, want)))
-			must(t, sameRows(e, want))
+			must.Succeed(t, e.update(randomOps(rng, want)))
+			must.Succeed(t, sameRows(e, want))
 			switch i % 7 {
 			case 2:
-				must(t, e.tidy())
+				must.Succeed(t, e.tidy())
 			case 5:
 				e.reopen()
 			default:
 				continue
 			}
-			must(t, sameRows(e, want))
+			must.Succeed(t, sameRows(e, want))
 		}
 	})
 }
@@ -176,7 +177,7 @@ func TestReader_Conformance(t *testing.T) {
 func TestReader_Limits(t *testing.T) {
 	everyEngine(t, func(t *testing.T, e *engineUnderTest) {
 		large := Op{Key: bytes.Repeat([]byte("k"), MaxKey), Value: make([]byte, MaxValue)}
-		must(t, e.update([]Op{large, {Key: []byte("b"), Value: []byte{}}}))
+		must.Succeed(t, e.update([]Op{large, {Key: []byte("b"), Value: []byte{}}}))
 		got, err := e.Get(large.Key)
 		if err != nil || !bytes.Equal(got, large.Value) {
 			t.Errorf("the largest row: %d bytes, %v", len(got), err)
@@ -198,7 +199,7 @@ func TestReader_Limits(t *testing.T) {
 
 func TestReader_ScanStops(t *testing.T) {
 	everyEngine(t, func(t *testing.T, e *engineUnderTest) {
-		must(t, e.update([]Op{op("a", "1"), op("b", "2"), op("c", "3")}))
+		must.Succeed(t, e.update([]Op{op("a", "1"), op("b", "2"), op("c", "3")}))
 		stop := errors.New("stop")
 		n := 0
 		err := e.Scan(nil, func(key, value []byte) error {
@@ -217,15 +218,15 @@ func TestDB_View(t *testing.T) {
 	fsys := vfs.NewMem()
 	db := openDB(t, fsys, "/m")
 	changes(t, db, op("a", "1"), op("b", "1"))
-	must(t, db.View(func(r Reader) error {
+	must.Succeed(t, db.View(func(r Reader) error {
 		for i := range 20 {
 			changes(t, db, op("a", fmt.Sprint(i)), del("b"))
 		}
-		must(t, db.Tidy(context.Background()))
+		must.Succeed(t, db.Tidy(context.Background()))
 		return sameRows(r, map[string]string{"a": "1", "b": "1"})
 	}))
-	must(t, sameRows(db, map[string]string{"a": "19"}))
-	must(t, db.Close())
+	must.Succeed(t, sameRows(db, map[string]string{"a": "19"}))
+	must.Succeed(t, db.Close())
 	if _, err := db.Get([]byte("a")); !errors.Is(err, ErrClosed) {
 		t.Errorf("get after close: %v", err)
 	}
@@ -239,19 +240,19 @@ func TestDB_Tidy(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	want := map[string]string{}
 	for range 100 {
-		must(t, storeOps(db, randomOps(rng, want)))
-		must(t, db.Tidy(context.Background()))
+		must.Succeed(t, storeOps(db, randomOps(rng, want)))
+		must.Succeed(t, db.Tidy(context.Background()))
 		if st := db.Stats(); st.Runs > mergeRuns+1 {
 			t.Fatalf("%d runs are left", st.Runs)
 		}
 	}
-	must(t, sameRows(db, want))
+	must.Succeed(t, sameRows(db, want))
 	names, err := fsys.List("/m")
-	must(t, err)
+	must.Succeed(t, err)
 	if got, want := len(names), 2*db.Stats().Runs; got != want {
 		t.Errorf("%d files for %d runs: %q", got, db.Stats().Runs, names)
 	}
-	must(t, db.Close())
+	must.Succeed(t, db.Close())
 }
 
 func TestDB_TidyOnFullDisk(t *testing.T) {
@@ -261,19 +262,19 @@ func TestDB_TidyOnFullDisk(t *testing.T) {
 	want := map[string]string{}
 	rng := rand.New(rand.NewPCG(5, 6))
 	for range 3 * mergeRuns {
-		must(t, storeOps(db, randomOps(rng, want)))
-		must(t, db.Tidy(context.Background()))
+		must.Succeed(t, storeOps(db, randomOps(rng, want)))
+		must.Succeed(t, db.Tidy(context.Background()))
 	}
 	if st := db.Stats(); st.Runs != 3*mergeRuns {
 		t.Errorf("%d runs, want them to wait for space", st.Runs)
 	}
-	must(t, sameRows(db, want))
+	must.Succeed(t, sameRows(db, want))
 	fsys.SetFull(false)
-	must(t, db.Tidy(context.Background()))
+	must.Succeed(t, db.Tidy(context.Background()))
 	if st := db.Stats(); st.Runs > mergeRuns+1 {
 		t.Errorf("%d runs when there is space", st.Runs)
 	}
-	must(t, db.Close())
+	must.Succeed(t, db.Close())
 }
 
 func TestDB_StoreFails(t *testing.T) {
@@ -299,16 +300,16 @@ func TestDB_StoreFails(t *testing.T) {
 		wantErr(t, "store", err, broken)
 		want := map[string]string{"a": "1"}
 		if first > 1 {
-			must(t, sameRows(db, want))
+			must.Succeed(t, sameRows(db, want))
 		}
 		// A power cut now may leave it or not.
 		crashed := openDB(t, fsys.CrashClone(newRand(uint64(first))), "/m")
 		if got, err := crashed.Get([]byte("a")); err != nil || string(got) != "1" && string(got) != fmt.Sprint(first) {
 			t.Fatalf("fault %d: %q, %v", first, got, err)
 		}
-		must(t, crashed.Close())
+		must.Succeed(t, crashed.Close())
 	}
-	must(t, db.Close())
+	must.Succeed(t, db.Close())
 	if db.Last() < 3 {
 		t.Errorf("checkpoint %d: no number was left out for one that failed", db.Last())
 	}

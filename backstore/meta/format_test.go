@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 // golden is a run in hexadecimal: header, one table, index twice, trailer twice.
@@ -21,7 +22,7 @@ func TestRun_Golden(t *testing.T) {
 	fsys := vfs.NewMem()
 	db := openDB(t, fsys, sampleDir)
 	changes(t, db, op("a", "1"), del("b"), op("bcd", ""))
-	must(t, db.Close())
+	must.Succeed(t, db.Close())
 	files := filesOf(t, fsys)
 	data := files["0000000000000001-0000000000000001.rows"]
 	if !bytes.Equal(data, files["0000000000000001-0000000000000001.rows.copy"]) {
@@ -47,13 +48,13 @@ func TestRun_Golden(t *testing.T) {
 			t.Errorf("index is % x, want % x and zeros", got, wantIndex)
 		}
 		rows, err := decodeTable(table)
-		must(t, err)
+		must.Succeed(t, err)
 		if len(rows) != 2 || string(rows[0].key) != "a" || hex.EncodeToString(rows[0].sealed) != "31014283433e" {
 			t.Errorf("rows are %q", rows)
 		}
 	}
 	l, err := decodeTrailer(data[4*blockLength:])
-	must(t, err)
+	must.Succeed(t, err)
 	if l.rows != 2 || l.deletions != 1 || l.indexLen != 18 || l.index != [2]int64{2 * blockLength, 3 * blockLength} {
 		t.Errorf("trailer says %+v", l)
 	}

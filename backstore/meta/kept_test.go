@@ -9,6 +9,7 @@ import (
 
 	"odx/backstore/reserve"
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 const keptBytes = 256 << 10
@@ -17,7 +18,7 @@ const keptBytes = 256 << 10
 func keptDB(t testing.TB, m *vfs.Mem) (*DB, *reserve.Pool) {
 	t.Helper()
 	pool, err := reserve.Open(reserve.Options{FS: m, Dir: "/reserve", Bytes: keptBytes, Files: 4})
-	must(t, err)
+	must.Succeed(t, err)
 	return openDB(t, m, "/rows", func(o *Options) { o.Reserve = pool }), pool
 }
 
@@ -50,7 +51,7 @@ func TestDB_FullDisk(t *testing.T) {
 	for range 5 {
 		changes(t, db, someRows(rng, want)...)
 	}
-	must(t, pool.Fill())
+	must.Succeed(t, pool.Fill())
 	m.SetTaken(true)
 	m.SetCapacity(m.Used())
 	for i := range 200 {
@@ -66,23 +67,23 @@ func TestDB_FullDisk(t *testing.T) {
 				return nil
 			})
 		case 1: // one who reads while it is replaced
-			must(t, db.View(func(r Reader) error { return sameRows(r, before) }))
+			must.Succeed(t, db.View(func(r Reader) error { return sameRows(r, before) }))
 		}
 		changes(t, db, ops...)
 		m.SetHook(nil)
 		if left != nil {
-			must(t, db.Close())
+			must.Succeed(t, db.Close())
 			m = left
 			db, pool = keptDB(t, m)
 			if sameRows(db, before) != nil {
 				before = want
 			}
-			must(t, sameRows(db, before))
+			must.Succeed(t, sameRows(db, before))
 			changes(t, db, ops...)
 		}
-		must(t, db.Tidy(context.Background()))
-		must(t, sameRows(db, want))
-		must(t, pool.Fill())
+		must.Succeed(t, db.Tidy(context.Background()))
+		must.Succeed(t, sameRows(db, want))
+		must.Succeed(t, pool.Fill())
 		if st := db.Stats(); st.Runs > 7 || st.Damaged > 0 || !pool.Full() {
 			t.Fatalf("checkpoint %d: %+v, %d files left", i, st, pool.Len())
 		}
@@ -90,7 +91,7 @@ func TestDB_FullDisk(t *testing.T) {
 			t.Fatalf("%d bytes are free, %v", free, err)
 		}
 	}
-	must(t, db.Close())
+	must.Succeed(t, db.Close())
 }
 
 // TestDB_NoRoomForCopy: a copy that has to wait for room on the file system is no
@@ -101,10 +102,10 @@ func TestDB_NoRoomForCopy(t *testing.T) {
 		lose        func(t *testing.T, m *vfs.Mem, db *DB)
 	}{
 		"it was lost": {lose: func(t *testing.T, m *vfs.Mem, db *DB) {
-			must(t, m.Remove(db.current.runs[0].copies[1].name))
+			must.Succeed(t, m.Remove(db.current.runs[0].copies[1].name))
 		}},
 		"it was lost, and one file is in reserve": {withReserve: true, lose: func(t *testing.T, m *vfs.Mem, db *DB) {
-			must(t, m.Remove(db.current.runs[0].copies[1].name))
+			must.Succeed(t, m.Remove(db.current.runs[0].copies[1].name))
 		}},
 		"it was not made": {lose: func(*testing.T, *vfs.Mem, *DB) {}},
 	} {
@@ -113,33 +114,33 @@ func TestDB_NoRoomForCopy(t *testing.T) {
 			reserved := func(o *Options) {
 				if tt.withReserve {
 					pool, err := reserve.Open(reserve.Options{FS: m, Dir: "/reserve", Bytes: keptBytes, Files: 2})
-					must(t, err)
-					must(t, pool.Fill())
+					must.Succeed(t, err)
+					must.Succeed(t, pool.Fill())
 					o.Reserve = pool
 				}
 			}
 			db := openDB(t, m, "/rows", reserved)
 			want := make(map[string]string)
 			changes(t, db, someRows(newRand(3), want)...)
-			must(t, db.Close())
+			must.Succeed(t, db.Close())
 			tt.lose(t, m, db)
 			m.SetTaken(true)
 			m.SetCapacity(m.Used())
 			db = openDB(t, m, "/rows", reserved)
-			must(t, db.Tidy(context.Background()))
-			must(t, db.Tidy(context.Background()))
+			must.Succeed(t, db.Tidy(context.Background()))
+			must.Succeed(t, db.Tidy(context.Background()))
 			if n := db.Stats().Damaged; n > 0 {
 				t.Errorf("for lack of room %d pieces are damaged", n)
 			}
-			must(t, sameRows(db, want))
+			must.Succeed(t, sameRows(db, want))
 			m.SetCapacity(1 << 30)
-			must(t, db.Tidy(context.Background()))
+			must.Succeed(t, db.Tidy(context.Background()))
 			f, err := m.Open(db.current.runs[0].copies[1].name)
 			if err != nil {
 				t.Fatalf("with room there is no copy: %v", err)
 			}
-			must(t, f.Close())
-			must(t, db.Close())
+			must.Succeed(t, f.Close())
+			must.Succeed(t, db.Close())
 		})
 	}
 }
@@ -152,7 +153,7 @@ func TestDB_KeptDamage(t *testing.T) {
 			t.Run(fmt.Sprint(at, length), func(t *testing.T) {
 				m := vfs.NewMem()
 				db, pool := keptDB(t, m)
-				must(t, pool.Fill())
+				must.Succeed(t, pool.Fill())
 				m.SetCapacity(m.Used())
 				want := make(map[string]string)
 				changes(t, db, someRows(newRand(3), want)...)
@@ -160,25 +161,25 @@ func TestDB_KeptDamage(t *testing.T) {
 					t.Fatal("the run is in no file of the reserve")
 				}
 				name := db.current.runs[0].name
-				must(t, db.Close())
+				must.Succeed(t, db.Close())
 				f, err := m.Open(name)
-				must(t, err)
+				must.Succeed(t, err)
 				if length == 0 {
-					must(t, f.Truncate(at))
+					must.Succeed(t, f.Truncate(at))
 				} else {
 					_, err := f.WriteAt([]byte{0xdb}, at)
-					must(t, err)
+					must.Succeed(t, err)
 				}
-				must(t, f.Close())
+				must.Succeed(t, f.Close())
 				db, _ = keptDB(t, m)
-				must(t, sameRows(db, want))
-				must(t, db.Close())
+				must.Succeed(t, sameRows(db, want))
+				must.Succeed(t, db.Close())
 				db, _ = keptDB(t, m)
-				must(t, sameRows(db, want))
+				must.Succeed(t, sameRows(db, want))
 				if n := db.Stats().Damaged; n > 0 {
 					t.Errorf("%d pieces are damaged still", n)
 				}
-				must(t, db.Close())
+				must.Succeed(t, db.Close())
 			})
 		}
 	}

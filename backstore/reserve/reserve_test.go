@@ -11,21 +11,15 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 const fileBytes = 64 << 10
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func open(t testing.TB, m *vfs.Mem) *Pool {
 	t.Helper()
 	p, err := Open(Options{FS: m, Dir: "/reserve", Bytes: fileBytes, Files: 2})
-	must(t, err)
+	must.Succeed(t, err)
 	return p
 }
 
@@ -48,10 +42,10 @@ func write(p *Pool, m *vfs.Mem, name string, data []byte) error {
 func read(t testing.TB, m *vfs.Mem, name string) []byte {
 	t.Helper()
 	f, err := m.Open(name)
-	must(t, err)
+	must.Succeed(t, err)
 	defer f.Close()
 	size, err := f.Size()
-	must(t, err)
+	must.Succeed(t, err)
 	b := make([]byte, size)
 	if _, err := f.ReadAt(b, 0); err != nil && err != io.EOF {
 		t.Fatal(err)
@@ -65,12 +59,12 @@ func TestPool_Create(t *testing.T) {
 	t.Run("full disk", func(t *testing.T) {
 		m := vfs.NewMem()
 		p := open(t, m)
-		must(t, p.Fill())
+		must.Succeed(t, p.Fill())
 		m.SetCapacity(m.Used())
 		for i := range 2 {
 			name := fmt.Sprintf("/file%d", i)
 			data := bytes.Repeat([]byte{byte(i + 1)}, fileBytes)
-			must(t, write(p, m, name, data))
+			must.Succeed(t, write(p, m, name, data))
 			if got := read(t, m, name); !bytes.Equal(got, data) {
 				t.Errorf("%s has %d other bytes", name, len(got))
 			}
@@ -82,7 +76,7 @@ func TestPool_Create(t *testing.T) {
 			t.Errorf("fill: %v, full is %v, want ENOSPC", err, p.Full())
 		}
 		m.SetCapacity(0)
-		must(t, p.Fill())
+		must.Succeed(t, p.Fill())
 		if !p.Full() || p.Bytes() != 2*fileBytes {
 			t.Errorf("full is %v, %d bytes", p.Full(), p.Bytes())
 		}
@@ -90,8 +84,8 @@ func TestPool_Create(t *testing.T) {
 	t.Run("room", func(t *testing.T) {
 		m := vfs.NewMem()
 		p := open(t, m)
-		must(t, p.Fill())
-		must(t, write(p, m, "/file", []byte("data")))
+		must.Succeed(t, p.Fill())
+		must.Succeed(t, write(p, m, "/file", []byte("data")))
 		if !p.Full() {
 			t.Error("the reserve was used with free space on the disk")
 		}
@@ -103,27 +97,27 @@ func TestPool_Create(t *testing.T) {
 func TestPool_Give(t *testing.T) {
 	m := vfs.NewMem()
 	p := open(t, m)
-	must(t, p.Fill())
+	must.Succeed(t, p.Fill())
 	m.SetTaken(true)
 	m.SetCapacity(m.Used())
 	rng := rand.New(rand.NewPCG(1, 1))
-	must(t, write(p, m, "/file0", []byte{0}))
+	must.Succeed(t, write(p, m, "/file0", []byte{0}))
 	for i := 1; i < 50; i++ {
 		name, last := fmt.Sprintf("/file%d", i), fmt.Sprintf("/file%d", i-1)
 		data := bytes.Repeat([]byte{byte(i)}, 1+rng.IntN(fileBytes))
-		must(t, write(p, m, name, data))
+		must.Succeed(t, write(p, m, name, data))
 		if got := read(t, m, name); !bytes.HasPrefix(got, data) {
 			t.Fatalf("%s has %d bytes, want %d", name, len(got), len(data))
 		}
 		p.Lent(1)
-		must(t, p.Give(last))
-		must(t, p.Fill())
+		must.Succeed(t, p.Give(last))
+		must.Succeed(t, p.Fill())
 		if !p.Full() || p.Len() != 1 {
 			t.Fatalf("after file %d, %d files are left", i, p.Len())
 		}
 	}
 	p.Lent(0)
-	must(t, p.Give("/file49"))
+	must.Succeed(t, p.Give("/file49"))
 	if !p.Full() {
 		t.Error("a file is missing")
 	}
@@ -131,9 +125,9 @@ func TestPool_Give(t *testing.T) {
 		t.Error("a file is missing after a restart")
 	}
 	f, err := m.Create("/other")
-	must(t, err)
-	must(t, f.Close())
-	must(t, p.Give("/other"))
+	must.Succeed(t, err)
+	must.Succeed(t, f.Close())
+	must.Succeed(t, p.Give("/other"))
 	if names, err := m.List("/reserve"); err != nil || len(names) != 2 {
 		t.Errorf("the reserve is %v, %v", names, err)
 	}
@@ -158,37 +152,37 @@ func TestPool_GiveLonger(t *testing.T) {
 			m := vfs.NewMem()
 			p := open(t, m)
 			f, err := m.Create("/long")
-			must(t, err)
-			must(t, f.Truncate(size))
+			must.Succeed(t, err)
+			must.Succeed(t, f.Truncate(size))
 			for _, at := range tt.written {
 				_, err := f.WriteAt(make([]byte, 4096), at)
-				must(t, err)
+				must.Succeed(t, err)
 			}
-			must(t, f.Close())
+			must.Succeed(t, f.Close())
 			m.SetTaken(true)
 			m.SetCapacity(m.Used())
 			if tt.restart { // as a program without this rule has left it
-				must(t, m.MkdirAll("/reserve"))
-				must(t, m.Rename("/long", "/reserve/0000000000000001"+suffix))
+				must.Succeed(t, m.MkdirAll("/reserve"))
+				must.Succeed(t, m.Rename("/long", "/reserve/0000000000000001"+suffix))
 				p = open(t, m)
 				_ = p.Fill() // there is no room for a second
 			} else {
-				must(t, p.Give("/long"))
+				must.Succeed(t, p.Give("/long"))
 			}
 			f, kept, err := p.Create("/file")
-			must(t, err)
+			must.Succeed(t, err)
 			if !kept {
 				t.Error("it is not out of the reserve")
 			}
 			got, err := f.Size()
-			must(t, err)
+			must.Succeed(t, err)
 			if got < tt.least {
 				t.Errorf("it has %d bytes, want %d", got, tt.least)
 			}
 			if _, err := f.WriteAt(make([]byte, got), 0); err != nil {
 				t.Errorf("write of all of its %d bytes: %v", got, err)
 			}
-			must(t, f.Close())
+			must.Succeed(t, f.Close())
 		})
 	}
 }
@@ -218,7 +212,7 @@ func TestPool_PowerCut(t *testing.T) {
 			return nil
 		})
 		p := open(t, m)
-		must(t, p.Fill())
+		must.Succeed(t, p.Fill())
 		m.SetHook(nil)
 		if cut == nil {
 			continue
@@ -236,7 +230,7 @@ func TestPool_PowerCut(t *testing.T) {
 		}
 		cut.SetCapacity(cut.Used())
 		for i := range whole {
-			must(t, write(p, cut, fmt.Sprintf("/file%d", i), make([]byte, fileBytes)))
+			must.Succeed(t, write(p, cut, fmt.Sprintf("/file%d", i), make([]byte, fileBytes)))
 		}
 	}
 }

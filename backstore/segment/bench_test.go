@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 func BenchmarkSet_Append(b *testing.B) {
@@ -21,7 +22,7 @@ func BenchmarkSet_Append(b *testing.B) {
 					b.Fatal(err)
 				}
 				if a.Block == 1 && a.Segment > 8 {
-					must(b, s.Remove(a.Segment-8))
+					must.Succeed(b, s.Remove(a.Segment-8))
 				}
 			}
 		})
@@ -53,6 +54,6 @@ func BenchmarkSet_Sync4KiB(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		appendTo(b, s, p)
-		must(b, s.Sync())
+		must.Succeed(b, s.Sync())
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 // fullDisk returns a Set with the given number of full segments of 8 blocks on a disk
@@ -18,12 +19,12 @@ func fullDisk(t *testing.T, segments int) (*vfs.Mem, *Set, []Addr) {
 	t.Helper()
 	m := vfs.NewMem()
 	s := open(t, m, "/s", Options{SegmentBlocks: 8, Reserve: 1})
-	must(t, s.FillReserve())
+	must.Succeed(t, s.FillReserve())
 	var at []Addr
 	for i := range segments {
 		at = append(at, appendTo(t, s, blocks(i, 7)))
 	}
-	must(t, s.Sync())
+	must.Succeed(t, s.Sync())
 	m.SetCapacity(m.Used())
 	return m, s, at
 }
@@ -40,10 +41,10 @@ func TestSet_AppendMoved(t *testing.T) {
 	moved := func(i int) {
 		t.Helper()
 		a, err := s.AppendMoved(blocks(i, 7)[:3*BlockLength])
-		must(t, err)
+		must.Succeed(t, err)
 		live[i] = a
-		must(t, s.Sync())
-		must(t, s.Remove(at[i].Segment))
+		must.Succeed(t, s.Sync())
+		must.Succeed(t, s.Remove(at[i].Segment))
 	}
 	for i := range segments {
 		moved(i)
@@ -53,7 +54,7 @@ func TestSet_AppendMoved(t *testing.T) {
 		if _, err := s.Append(blocks(99, 1)); !s.ReserveFull() && !full(err) {
 			t.Fatalf("append into the reserve: %v, want ENOSPC", err)
 		}
-		must(t, s.FillReserve())
+		must.Succeed(t, s.FillReserve())
 	}
 	for i, a := range live {
 		wantData(t, s, a, blocks(i, 7)[:3*BlockLength])
@@ -71,13 +72,13 @@ func TestSet_AppendMoved_CurrentWithoutBlocks(t *testing.T) {
 	m, s, at := fullDisk(t, 2)
 	m.SetCapacity(0)
 	appendTo(t, s, blocks(5, 1))
-	must(t, s.Sync())
+	must.Succeed(t, s.Sync())
 	m.SetCapacity(m.Used())
 	a, err := s.AppendMoved(blocks(0, 7))
-	must(t, err)
+	must.Succeed(t, err)
 	wantData(t, s, a, blocks(0, 7))
-	must(t, s.Remove(at[0].Segment))
-	must(t, s.FillReserve())
+	must.Succeed(t, s.Remove(at[0].Segment))
+	must.Succeed(t, s.FillReserve())
 	if !s.ReserveFull() {
 		t.Error("the reserve was not filled from removed segments")
 	}
@@ -94,21 +95,21 @@ func TestSet_FillReserve(t *testing.T) {
 		at = append(at, appendTo(t, s, blocks(i, 2)))
 		s.Seal()
 	}
-	must(t, s.Sync())
+	must.Succeed(t, s.Sync())
 	m.SetCapacity(m.Used())
 	wantErr(t, "fill on a full disk", s.FillReserve(), syscall.ENOSPC)
 	for _, a := range at {
-		must(t, s.Remove(a.Segment))
+		must.Succeed(t, s.Remove(a.Segment))
 	}
-	must(t, s.FillReserve())
-	must(t, s.DropSpares(time.Now().Add(time.Hour)))
+	must.Succeed(t, s.FillReserve())
+	must.Succeed(t, s.DropSpares(time.Now().Add(time.Hour)))
 	if !s.ReserveFull() || s.SpareBytes() != 0 || s.TotalBytes() != 0 || s.ReserveBytes() != 12*BlockLength {
 		t.Errorf("full %v, %d bytes spare, %d in all, %d in reserve", s.ReserveFull(), s.SpareBytes(), s.TotalBytes(), s.ReserveBytes())
 	}
-	must(t, s.Close())
+	must.Succeed(t, s.Close())
 	m.SetCapacity(m.Used())
 	s = open(t, m, "/s", o)
-	must(t, s.FillReserve())
+	must.Succeed(t, s.FillReserve())
 	for i := range 4 {
 		if _, err := s.AppendMoved(blocks(7, 2)); err != nil {
 			t.Errorf("append %d after a restart: %v", i, err)
@@ -126,19 +127,19 @@ func TestSet_TotalBytes(t *testing.T) {
 		switch rng.IntN(8) {
 		case 0:
 			if ids := s.List(); len(ids) > 0 {
-				must(t, s.Remove(ids[rng.IntN(len(ids))]))
+				must.Succeed(t, s.Remove(ids[rng.IntN(len(ids))]))
 			}
 		case 1:
 			s.Seal()
 		case 2:
-			must(t, s.DropSpares(time.Now().Add(-time.Duration(rng.IntN(2))*time.Hour)))
+			must.Succeed(t, s.DropSpares(time.Now().Add(-time.Duration(rng.IntN(2))*time.Hour)))
 		case 3:
 			_, err := s.AppendMoved(blocks(step, 1+rng.IntN(7)))
-			must(t, err)
+			must.Succeed(t, err)
 		case 4:
-			must(t, s.FillReserve())
+			must.Succeed(t, s.FillReserve())
 		case 5:
-			must(t, s.Close())
+			must.Succeed(t, s.Close())
 			s = open(t, m, "/s", o)
 			for _, id := range s.List() {
 				s.Bytes(id)
@@ -164,24 +165,24 @@ func TestSet_TotalBytes(t *testing.T) {
 // reader has it.
 func TestSet_GiveUp(t *testing.T) {
 	m := vfs.NewMem()
-	must(t, m.MkdirAll("/s"))
+	must.Succeed(t, m.MkdirAll("/s"))
 	var given []string
 	blobs, err := DirGiving(m, "/s", func(path string) error {
 		given = append(given, path)
 		return m.Remove(path)
 	})
-	must(t, err)
+	must.Succeed(t, err)
 	s, err := Open(Options{Blobs: blobs, StoreID: [16]byte{1}, SegmentBlocks: 8})
-	must(t, err)
+	must.Succeed(t, err)
 	defer s.Close()
 	a, b := appendTo(t, s, blocks(1, 7)), appendTo(t, s, blocks(2, 7))
-	must(t, s.Sync())
+	must.Succeed(t, s.Sync())
 	h, err := s.cache.acquire(b.Segment) // a reader
-	must(t, err)
-	must(t, s.Remove(a.Segment))
-	must(t, s.Remove(b.Segment))
+	must.Succeed(t, err)
+	must.Succeed(t, s.Remove(a.Segment))
+	must.Succeed(t, s.Remove(b.Segment))
 	h.release()
-	must(t, s.DropSpares(time.Now().Add(time.Hour)))
+	must.Succeed(t, s.DropSpares(time.Now().Add(time.Hour)))
 	if want := []string{fmt.Sprintf("/s/%08x.spare", uint32(a.Segment))}; !slices.Equal(given, want) {
 		t.Errorf("given up: %v, want %v", given, want)
 	}
@@ -196,8 +197,8 @@ func TestSet_GiveUpSpare(t *testing.T) {
 		t.Helper()
 		a := appendTo(t, s, blocks(n, n))
 		s.Seal()
-		must(t, s.Sync())
-		must(t, s.Remove(a.Segment))
+		must.Succeed(t, s.Sync())
+		must.Succeed(t, s.Remove(a.Segment))
 	}
 	const wanted = 6 * BlockLength
 	spareOf(2)
@@ -207,9 +208,9 @@ func TestSet_GiveUpSpare(t *testing.T) {
 	long := appendTo(t, s, blocks(7, 7)) // uses the short file, and makes it longer
 	s.Seal()
 	short := appendTo(t, s, blocks(2, 2))
-	must(t, s.Sync())
-	must(t, s.Remove(short.Segment))
-	must(t, s.Remove(long.Segment))
+	must.Succeed(t, s.Sync())
+	must.Succeed(t, s.Remove(short.Segment))
+	must.Succeed(t, s.Remove(long.Segment))
 	if given, err := s.GiveUpSpare(wanted); !given || err != nil || s.SpareBytes() != 3*BlockLength {
 		t.Errorf("long file next to a short one: given %v, %v; %d bytes spare", given, err, s.SpareBytes())
 	}
@@ -225,12 +226,12 @@ func TestSet_FillReserve_longer(t *testing.T) {
 		at = append(at, appendTo(t, s, blocks(i, n)))
 		s.Seal()
 	}
-	must(t, s.Sync())
+	must.Succeed(t, s.Sync())
 	m.SetCapacity(m.Used())
-	must(t, s.Remove(at[0].Segment))
+	must.Succeed(t, s.Remove(at[0].Segment))
 	wantErr(t, "fill with a short file", s.FillReserve(), syscall.ENOSPC)
-	must(t, s.Remove(at[1].Segment))
-	must(t, s.FillReserve())
+	must.Succeed(t, s.Remove(at[1].Segment))
+	must.Succeed(t, s.FillReserve())
 	if s.ReserveBytes() != 8*BlockLength || s.SpareBytes() != 5*BlockLength {
 		t.Errorf("%d bytes in reserve, %d spare", s.ReserveBytes(), s.SpareBytes())
 	}

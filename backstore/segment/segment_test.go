@@ -18,18 +18,12 @@ import (
 	"go.uber.org/goleak"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var store = [16]byte{1, 2, 3}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 func wantErr(t *testing.T, what string, err, want error) {
 	t.Helper()
@@ -41,10 +35,10 @@ func wantErr(t *testing.T, what string, err, want error) {
 func open(t testing.TB, fsys vfs.FS, dir string, o Options) *Set {
 	t.Helper()
 	blobs, err := Dir(fsys, dir)
-	must(t, err)
+	must.Succeed(t, err)
 	o.Blobs, o.StoreID = blobs, store
 	s, err := Open(o)
-	must(t, err)
+	must.Succeed(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s
 }
@@ -61,7 +55,7 @@ func blocks(seed, n int) []byte {
 func appendTo(t testing.TB, s *Set, p []byte) Addr {
 	t.Helper()
 	a, err := s.Append(p)
-	must(t, err)
+	must.Succeed(t, err)
 	return a
 }
 
@@ -92,7 +86,7 @@ func TestSet_AppendRead(t *testing.T) {
 		wantData(t, s, test.want, blocks(i, test.blocks))
 	}
 	p := make([]byte, 5000)
-	must(t, s.ReadAtOffset(Addr{2, 2}, 4097, p))
+	must.Succeed(t, s.ReadAtOffset(Addr{2, 2}, 4097, p))
 	if !bytes.Equal(p, blocks(3, 6)[4097:9097]) {
 		t.Error("read at an offset gives other bytes")
 	}
@@ -141,13 +135,13 @@ func TestOpen_StartsNewSegment(t *testing.T) {
 	m := vfs.NewMem()
 	s := open(t, m, "/s", Options{})
 	a := appendTo(t, s, blocks(1, 2))
-	must(t, s.Close())
+	must.Succeed(t, s.Close())
 	s = open(t, m, "/s", Options{Next: 1})
 	wantData(t, s, a, blocks(1, 2))
 	if b := appendTo(t, s, blocks(2, 1)); b != (Addr{2, 1}) {
 		t.Errorf("append went to %v", b)
 	}
-	must(t, s.Close())
+	must.Succeed(t, s.Close())
 	s = open(t, m, "/s", Options{Next: 40})
 	if b := appendTo(t, s, blocks(3, 1)); b != (Addr{40, 1}) {
 		t.Errorf("append went to %v", b)
@@ -191,17 +185,17 @@ func TestSet_Headers(t *testing.T) {
 			m := vfs.NewMem()
 			s := open(t, m, "/s", Options{})
 			a := appendTo(t, s, blocks(1, 1))
-			must(t, s.Close())
+			must.Succeed(t, s.Close())
 			if test.spoil != nil {
 				f, err := m.Open(name(1))
-				must(t, err)
-				must(t, test.spoil(f))
-				must(t, f.Close())
+				must.Succeed(t, err)
+				must.Succeed(t, test.spoil(f))
+				must.Succeed(t, f.Close())
 			}
 			s = open(t, m, "/s", Options{})
 			err := s.ReadAt(a, make([]byte, BlockLength))
 			if test.spoil == nil {
-				must(t, err)
+				must.Succeed(t, err)
 			} else {
 				wantErr(t, "read", err, ErrCorrupt)
 			}
@@ -209,7 +203,7 @@ func TestSet_Headers(t *testing.T) {
 			err = s.WriteAt(a, blocks(5, 1))
 			lost := test.name == "no header" || test.name == "an empty file" || test.name == "header before reuse"
 			if lost || test.spoil == nil {
-				must(t, err)
+				must.Succeed(t, err)
 				wantData(t, s, a, blocks(5, 1))
 			} else {
 				wantErr(t, "write", err, ErrCorrupt)
@@ -221,7 +215,7 @@ func TestSet_Headers(t *testing.T) {
 func TestSet_WriteAtMissingSegment(t *testing.T) {
 	m := vfs.NewMem()
 	s := open(t, m, "/s", Options{SegmentBlocks: 8})
-	must(t, s.WriteAt(Addr{3, 5}, blocks(1, 2)))
+	must.Succeed(t, s.WriteAt(Addr{3, 5}, blocks(1, 2)))
 	wantData(t, s, Addr{3, 5}, blocks(1, 2))
 	if s.NextID() != 4 {
 		t.Errorf("next segment %d", s.NextID())
@@ -229,7 +223,7 @@ func TestSet_WriteAtMissingSegment(t *testing.T) {
 	if a := appendTo(t, s, blocks(2, 1)); a != (Addr{4, 1}) {
 		t.Errorf("append went to %v", a)
 	}
-	must(t, s.Sync())
+	must.Succeed(t, s.Sync())
 	c := open(t, m.CrashClone(rand.New(rand.NewPCG(1, 1))), "/s", Options{})
 	wantData(t, c, Addr{3, 5}, blocks(1, 2))
 }
@@ -239,9 +233,9 @@ func TestSet_Remove(t *testing.T) {
 	s := open(t, m, "/s", Options{SegmentBlocks: 4})
 	a, b := appendTo(t, s, blocks(1, 3)), appendTo(t, s, blocks(2, 1))
 	h, err := s.cache.acquire(a.Segment) // a reader
-	must(t, err)
-	must(t, s.Remove(a.Segment))
-	must(t, s.Remove(a.Segment))
+	must.Succeed(t, err)
+	must.Succeed(t, s.Remove(a.Segment))
+	must.Succeed(t, s.Remove(a.Segment))
 	wantErr(t, "read", s.ReadAt(a, make([]byte, 1)), fs.ErrNotExist)
 	p := make([]byte, BlockLength)
 	if _, err := h.blob.ReadAt(p, BlockLength); err != nil || !bytes.Equal(p, blocks(1, 1)) {
@@ -252,20 +246,20 @@ func TestSet_Remove(t *testing.T) {
 		t.Error("file not closed after the last reader:", err)
 	}
 
-	must(t, s.Remove(b.Segment)) // the current one
+	must.Succeed(t, s.Remove(b.Segment)) // the current one
 	if _, ok := s.Current(); ok || s.Unsynced() != 0 || len(s.List()) != 0 {
 		t.Errorf("after Remove: %d bytes unsynced, segments %v", s.Unsynced(), s.List())
 	}
 	if c := appendTo(t, s, blocks(3, 1)); c != (Addr{3, 1}) {
 		t.Errorf("append went to %v", c)
 	}
-	must(t, s.Sync())
+	must.Succeed(t, s.Sync())
 }
 
 func TestSet_Closed(t *testing.T) {
 	s := open(t, vfs.NewMem(), "/s", Options{})
 	a := appendTo(t, s, blocks(1, 1))
-	must(t, s.Close())
+	must.Succeed(t, s.Close())
 	_, err := s.Append(blocks(1, 1))
 	wantErr(t, "append", err, ErrClosed)
 	wantErr(t, "write", s.WriteAt(a, blocks(1, 1)), ErrClosed)
@@ -310,11 +304,11 @@ func (b countingBlob) WriteBack(off, n int64) error {
 
 func openCounting(t *testing.T, o Options) (*Set, *countingBlobs) {
 	blobs, err := Dir(vfs.NewMem(), "/s")
-	must(t, err)
+	must.Succeed(t, err)
 	c := &countingBlobs{Blobs: blobs, more: make(chan struct{}, 1)}
 	o.Blobs, o.StoreID = c, store
 	s, err := Open(o)
-	must(t, err)
+	must.Succeed(t, err)
 	t.Cleanup(func() {
 		s.Close()
 		if n := c.open.Load(); n != 0 {
@@ -331,7 +325,7 @@ func TestSet_MaxOpen(t *testing.T) {
 		for i := range 100 {
 			places = append(places, appendTo(t, s, blocks(i, 1)))
 		}
-		must(t, s.Sync())
+		must.Succeed(t, s.Sync())
 		var readers sync.WaitGroup
 		for r := range 4 {
 			readers.Go(func() {
@@ -346,7 +340,7 @@ func TestSet_MaxOpen(t *testing.T) {
 		if n := c.open.Load(); n > int64(limit)+1 { // and the current one
 			t.Errorf("%d blobs open, limit %d", n, limit)
 		}
-		must(t, s.Close())
+		must.Succeed(t, s.Close())
 	}
 }
 
@@ -385,13 +379,13 @@ func TestSet_DiskErrors(t *testing.T) {
 				}
 			}
 			broken.Store(false)
-			must(t, s.Sync())
+			must.Succeed(t, s.Sync())
 			for seed := range uint64(10) {
 				c := open(t, m.CrashClone(rand.New(rand.NewPCG(1, seed))), "/s", Options{})
 				for a, i := range good {
 					wantData(t, c, a, blocks(i, 1+i%3))
 				}
-				must(t, c.Close())
+				must.Succeed(t, c.Close())
 			}
 		})
 	}
@@ -437,8 +431,8 @@ func TestSet_OSFiles(t *testing.T) {
 	for i := range 20 {
 		places = append(places, appendTo(t, s, blocks(i, 1+i%4)))
 	}
-	must(t, s.Remove(places[0].Segment))
-	must(t, s.Close())
+	must.Succeed(t, s.Remove(places[0].Segment))
+	must.Succeed(t, s.Close())
 	s = open(t, vfs.OS(), dir, Options{SegmentBlocks: 8, MaxOpen: 2})
 	for i, a := range places {
 		if a.Segment != places[0].Segment {
@@ -512,19 +506,19 @@ func TestSet_PowerCut(t *testing.T) {
 			}
 			all := slices.DeleteFunc(slices.Clone(all), func(e extent) bool { return e.a.Segment <= removed })
 			for _, e := range all {
-				must(t, s.WriteAt(e.a, blocks(e.seed, 1+e.seed%4)))
+				must.Succeed(t, s.WriteAt(e.a, blocks(e.seed, 1+e.seed%4)))
 			}
 			for id := range removed { // remove those that reappeared
-				must(t, s.Remove(id+1))
+				must.Succeed(t, s.Remove(id+1))
 			}
 			for i := range 8 {
 				all = append(all, extent{appendTo(t, s, blocks(100+i, 1+i%4)), 100 + i})
 			}
-			must(t, s.Sync())
+			must.Succeed(t, s.Sync())
 			for _, e := range all {
 				wantData(t, s, e.a, blocks(e.seed, 1+e.seed%4))
 			}
-			must(t, s.Close())
+			must.Succeed(t, s.Close())
 		}
 		if n <= cut {
 			t.Logf("%d power cuts", n)
@@ -557,7 +551,7 @@ func TestSet_Concurrent(t *testing.T) {
 		})
 	}
 	all.Wait()
-	must(t, s.Sync())
+	must.Succeed(t, s.Sync())
 	if s.Unsynced() != 0 {
 		t.Errorf("%d bytes unsynced", s.Unsynced())
 	}

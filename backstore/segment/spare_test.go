@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 func files(t *testing.T, m *vfs.Mem) []string {
 	t.Helper()
 	names, err := m.List("/s")
-	must(t, err)
+	must.Succeed(t, err)
 	return names
 }
 
@@ -28,8 +29,8 @@ func TestSet_ReusesFiles(t *testing.T) {
 	m := vfs.NewMem()
 	s := open(t, m, "/s", Options{SegmentBlocks: 8})
 	a, b := appendTo(t, s, blocks(1, 7)), appendTo(t, s, blocks(2, 7))
-	must(t, s.Sync())
-	must(t, s.Remove(a.Segment))
+	must.Succeed(t, s.Sync())
+	must.Succeed(t, s.Remove(a.Segment))
 	wantFiles(t, m, "00000001.spare", "00000002.seg")
 	wantErr(t, "read", s.ReadAt(a, make([]byte, BlockLength)), fs.ErrNotExist)
 	if got := s.List(); !slices.Equal(got, []ID{2}) || s.SpareBytes() != 8*BlockLength {
@@ -43,10 +44,10 @@ func TestSet_ReusesFiles(t *testing.T) {
 	wantData(t, s, b, blocks(2, 7))
 	wantData(t, s, c, blocks(3, 2))
 
-	must(t, s.Remove(b.Segment))
-	must(t, s.DropSpares(time.Now().Add(-time.Hour)))
+	must.Succeed(t, s.Remove(b.Segment))
+	must.Succeed(t, s.DropSpares(time.Now().Add(-time.Hour)))
 	wantFiles(t, m, "00000002.spare", "00000003.seg")
-	must(t, s.DropSpares(time.Now().Add(time.Hour)))
+	must.Succeed(t, s.DropSpares(time.Now().Add(time.Hour)))
 	wantFiles(t, m, "00000003.seg")
 }
 
@@ -54,8 +55,8 @@ func TestOpen_FindsSpares(t *testing.T) {
 	m := vfs.NewMem()
 	s := open(t, m, "/s", Options{SegmentBlocks: 8})
 	a := appendTo(t, s, blocks(1, 7))
-	must(t, s.Remove(a.Segment))
-	must(t, s.Close())
+	must.Succeed(t, s.Remove(a.Segment))
+	must.Succeed(t, s.Close())
 	s = open(t, m, "/s", Options{SegmentBlocks: 8})
 	if s.SpareBytes() == 0 || len(s.List()) != 0 {
 		t.Errorf("%d bytes spare, segments %v", s.SpareBytes(), s.List())
@@ -74,8 +75,8 @@ func TestSet_NotReused(t *testing.T) {
 	}{
 		{"segment being read", func(t *testing.T, _ *vfs.Mem, s *Set, a Addr) {
 			h, err := s.cache.acquire(a.Segment)
-			must(t, err)
-			must(t, s.Remove(a.Segment))
+			must.Succeed(t, err)
+			must.Succeed(t, s.Remove(a.Segment))
 			appendTo(t, s, blocks(9, 7))
 			p := make([]byte, BlockLength)
 			if _, err := h.blob.ReadAt(p, BlockLength); err != nil || !bytes.Equal(p, blocks(1, 1)) {
@@ -85,35 +86,35 @@ func TestSet_NotReused(t *testing.T) {
 		}},
 		{"evicted while being read", func(t *testing.T, _ *vfs.Mem, s *Set, a Addr) {
 			h, err := s.cache.acquire(a.Segment)
-			must(t, err)
+			must.Succeed(t, err)
 			for i := range 4 { // MaxOpen is 1
 				b := appendTo(t, s, blocks(20+i, 7))
-				must(t, s.Sync())
+				must.Succeed(t, s.Sync())
 				wantData(t, s, b, blocks(20+i, 7))
 			}
-			must(t, s.Remove(a.Segment))
+			must.Succeed(t, s.Remove(a.Segment))
 			h.release()
 		}},
 		{"longer than a segment", func(t *testing.T, m *vfs.Mem, s *Set, a Addr) {
 			f, err := m.Open("/s/00000001.seg")
-			must(t, err)
-			must(t, f.Truncate(9*BlockLength))
-			must(t, f.Close())
-			must(t, s.Remove(a.Segment))
+			must.Succeed(t, err)
+			must.Succeed(t, f.Truncate(9*BlockLength))
+			must.Succeed(t, f.Close())
+			must.Succeed(t, s.Remove(a.Segment))
 		}},
 		{"a file that became another segment before the power was cut", func(t *testing.T, m *vfs.Mem, s *Set, a Addr) {
 			f, err := m.Open("/s/00000001.seg")
-			must(t, err)
-			must(t, writeHeader(f, store, 5))
-			must(t, f.Close())
-			must(t, s.Remove(a.Segment))
+			must.Succeed(t, err)
+			must.Succeed(t, writeHeader(f, store, 5))
+			must.Succeed(t, f.Close())
+			must.Succeed(t, s.Remove(a.Segment))
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := vfs.NewMem()
 			s := open(t, m, "/s", Options{SegmentBlocks: 8, MaxOpen: 1})
 			a := appendTo(t, s, blocks(1, 7))
-			must(t, s.Sync())
+			must.Succeed(t, s.Sync())
 			test.do(t, m, s, a)
 			for _, name := range files(t, m) {
 				if name[8:] != suffix {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"odx/backstore/vfs"
+	"odx/internal/kit/must"
 )
 
 // TestSet_WriteOut gathers pieces, and reads arbitrary ranges of gathered data, written
@@ -38,14 +39,14 @@ func TestSet_WriteOut(t *testing.T) {
 		}
 		all = append(all, p...)
 		if rng.IntN(8) == 0 {
-			must(t, s.WriteOut())
+			must.Succeed(t, s.WriteOut())
 			left := m.ProcessClone()
 			wantData(t, open(t, left, "/s", Options{}), a, p)
 		}
 		for range 4 {
 			off := BlockLength + rng.IntN(len(all)-BlockLength)
 			got := make([]byte, 1+rng.IntN(len(all)-off))
-			must(t, s.ReadAtOffset(Addr{1, 1}, off-BlockLength, got))
+			must.Succeed(t, s.ReadAtOffset(Addr{1, 1}, off-BlockLength, got))
 			if !bytes.Equal(got, all[off:off+len(got)]) {
 				t.Fatalf("%d other bytes at %d", len(got), off)
 			}
@@ -54,10 +55,10 @@ func TestSet_WriteOut(t *testing.T) {
 	if n := writes.Load(); n > pieces*2/3 {
 		t.Errorf("%d writes of %d pieces", n, pieces)
 	}
-	must(t, s.Sync())
+	must.Succeed(t, s.Sync())
 	got := make([]byte, len(all)-BlockLength)
 	left := open(t, m.CrashClone(rng), "/s", Options{})
-	must(t, left.ReadAt(Addr{1, 1}, got))
+	must.Succeed(t, left.ReadAt(Addr{1, 1}, got))
 	if !bytes.Equal(got, all[BlockLength:]) {
 		t.Error("synced data does not exist after a power cut")
 	}
@@ -95,7 +96,7 @@ func TestSet_WriteOut_Fails(t *testing.T) {
 		t.Error("an append without blocks on the disk was gathered")
 	}
 	m.SetHook(nil)
-	must(t, s.Sync())
+	must.Succeed(t, s.Sync())
 	left := open(t, m.CrashClone(rand.New(rand.NewPCG(1, 2))), "/s", Options{})
 	for i, a := range []Addr{first, second, third} {
 		wantData(t, left, a, blocks(i+1, min(i/2+2, 3)))
@@ -109,13 +110,13 @@ func TestSet_WriteOut_Remove(t *testing.T) {
 	s := open(t, m, "/s", Options{Gather: 4 * BlockLength})
 	appendTo(t, s, blocks(1, 2))
 	gone := appendTo(t, s, blocks(2, 2))
-	must(t, s.Remove(gone.Segment))
+	must.Succeed(t, s.Remove(gone.Segment))
 	if err := s.ReadAt(gone, make([]byte, BlockLength)); err == nil {
 		t.Error("read of a removed segment succeeds")
 	}
 	appendTo(t, s, blocks(3, 1))
 	a := appendTo(t, s, blocks(4, 2))
-	must(t, s.Sync())
+	must.Succeed(t, s.Sync())
 	wantData(t, open(t, m.ProcessClone(), "/s", Options{}), a, blocks(4, 2))
 }
 
@@ -144,5 +145,5 @@ func TestSet_WriteOut_Concurrent(t *testing.T) {
 		})
 	}
 	all.Wait()
-	must(t, s.Sync())
+	must.Succeed(t, s.Sync())
 }

@@ -1,6 +1,10 @@
 package segment
 
-import "testing"
+import (
+	"testing"
+
+	"odx/internal/kit/must"
+)
 
 func TestSet_SyncWithoutData(t *testing.T) {
 	s, c := openCounting(t, Options{})
@@ -8,8 +12,8 @@ func TestSet_SyncWithoutData(t *testing.T) {
 	if want := int64(2 * BlockLength); s.Unsynced() != want {
 		t.Errorf("%d bytes unsynced, want %d with the header", s.Unsynced(), want)
 	}
-	must(t, s.Sync())
-	must(t, s.Sync())
+	must.Succeed(t, s.Sync())
+	must.Succeed(t, s.Sync())
 	if c.syncs.Load() != 1 || s.Unsynced() != 0 {
 		t.Errorf("%d syncs, %d bytes unsynced", c.syncs.Load(), s.Unsynced())
 	}
@@ -30,7 +34,7 @@ func TestSet_EarlyWriteBack(t *testing.T) {
 	if c.syncs.Load() != 0 {
 		t.Errorf("%d syncs of less than WriteBackBytes", c.syncs.Load())
 	}
-	must(t, s.Sync())
+	must.Succeed(t, s.Sync())
 	if begun := c.begun.Load(); begun > most+BlockLength {
 		t.Errorf("write-back started for %d of %d bytes", begun, most)
 	}
@@ -43,7 +47,7 @@ func TestSet_BackgroundWriteBack(t *testing.T) {
 	}
 	// An append wakes the goroutine. Close waits for it, and syncs at most the data
 	// appended after that.
-	must(t, s.Close())
+	must.Succeed(t, s.Close())
 	if n := c.syncs.Load(); n < 1 || n > 60 {
 		t.Errorf("%d syncs of 100 blocks", n)
 	}

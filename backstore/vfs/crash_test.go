@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/owner"
 )
 
@@ -44,7 +45,7 @@ func runs(t *testing.T, name string) func(*Mem) string {
 		if errors.Is(err, fs.ErrNotExist) {
 			return "missing"
 		}
-		must(t, err)
+		must.Succeed(t, err)
 		f.Close()
 		var b strings.Builder
 		s := content(t, m, name)
@@ -64,22 +65,22 @@ func sector(c byte) []byte { return bytes.Repeat([]byte{c}, sectorLength) }
 func write(t *testing.T, f File, p []byte, off int64) {
 	t.Helper()
 	_, err := f.WriteAt(p, off)
-	must(t, err)
+	must.Succeed(t, err)
 }
 
 func TestCrashClone_Synced(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", string(sector('a')))
-	must(t, f.Sync())
-	must(t, m.SyncDir("."))
+	must.Succeed(t, f.Sync())
+	must.Succeed(t, m.SyncDir("."))
 	wantStates(t, m, runs(t, "f"), "a")
 }
 
 func TestCrashClone_Sectors(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", strings.Repeat("a", 2*sectorLength))
-	must(t, f.Sync())
-	must(t, m.SyncDir("."))
+	must.Succeed(t, f.Sync())
+	must.Succeed(t, m.SyncDir("."))
 	write(t, f, bytes.Repeat([]byte{'b'}, 2*sectorLength), 0)
 	wantStates(t, m, runs(t, "f"), "aa", "ab", "ba", "bb")
 }
@@ -87,8 +88,8 @@ func TestCrashClone_Sectors(t *testing.T) {
 func TestCrashClone_SectorHistory(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", string(sector('a')))
-	must(t, f.Sync())
-	must(t, m.SyncDir("."))
+	must.Succeed(t, f.Sync())
+	must.Succeed(t, m.SyncDir("."))
 	write(t, f, sector('b'), 0)
 	write(t, f, sector('c')[:256], 0)
 	write(t, f, sector('c')[256:], 256)
@@ -103,45 +104,45 @@ func TestCrashClone_SectorHistory(t *testing.T) {
 func TestCrashClone_Size(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", string(sector('a')))
-	must(t, f.Sync())
-	must(t, m.SyncDir("."))
+	must.Succeed(t, f.Sync())
+	must.Succeed(t, m.SyncDir("."))
 	write(t, f, sector('b'), sectorLength)
 	wantStates(t, m, runs(t, "f"), "a", "a0", "ab")
-	must(t, f.Sync())
-	must(t, f.Truncate(0))
+	must.Succeed(t, f.Sync())
+	must.Succeed(t, f.Truncate(0))
 	wantStates(t, m, runs(t, "f"), "", "00", "0b", "a0", "ab")
 }
 
 func TestCrashClone_Names(t *testing.T) {
 	m := NewMem()
-	must(t, m.MkdirAll("/d"))
+	must.Succeed(t, m.MkdirAll("/d"))
 	names := func(m *Mem) string {
 		l, err := m.List("/d")
-		must(t, err)
+		must.Succeed(t, err)
 		return strings.Join(l, " ")
 	}
-	must(t, create(t, m, "/d/a", "").Sync())
-	must(t, create(t, m, "/d/b", "").Sync())
+	must.Succeed(t, create(t, m, "/d/a", "").Sync())
+	must.Succeed(t, create(t, m, "/d/b", "").Sync())
 	wantStates(t, m, names, "", "a", "a b", "b")
-	must(t, m.SyncDir("/d"))
+	must.Succeed(t, m.SyncDir("/d"))
 	wantStates(t, m, names, "a b")
-	must(t, m.Remove("/d/a"))
+	must.Succeed(t, m.Remove("/d/a"))
 	wantStates(t, m, names, "a b", "b")
-	must(t, m.SyncDir("/d"))
-	must(t, m.Rename("/d/b", "/d/c"))
+	must.Succeed(t, m.SyncDir("/d"))
+	must.Succeed(t, m.Rename("/d/b", "/d/c"))
 	wantStates(t, m, names, "b", "c")
-	must(t, m.Rename("/d/c", "/d/e"))
+	must.Succeed(t, m.Rename("/d/c", "/d/e"))
 	wantStates(t, m, names, "b", "c", "e")
-	must(t, m.SyncDir("/d"))
+	must.Succeed(t, m.SyncDir("/d"))
 	wantStates(t, m, names, "e")
 }
 
 func TestCrashClone_Removed(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", string(sector('a')))
-	must(t, f.Sync())
-	must(t, m.SyncDir("."))
-	must(t, m.Remove("f"))
+	must.Succeed(t, f.Sync())
+	must.Succeed(t, m.SyncDir("."))
+	must.Succeed(t, m.Remove("f"))
 	wantStates(t, m, runs(t, "f"), "a", "missing")
 }
 
@@ -149,8 +150,8 @@ func TestCrashClone_Removed(t *testing.T) {
 func TestCrashClone_FailedSync(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", string(sector('a'))+string(sector('a'))+string(sector('a')))
-	must(t, f.Sync())
-	must(t, m.SyncDir("."))
+	must.Succeed(t, f.Sync())
+	must.Succeed(t, m.SyncDir("."))
 	write(t, f, sector('b'), 0)
 	write(t, f, sector('b'), sectorLength)
 	m.SetHook(func(kind OpKind, _ string) error {
@@ -163,10 +164,10 @@ func TestCrashClone_FailedSync(t *testing.T) {
 	m.SetHook(nil)
 	write(t, f, sector('c'), sectorLength)
 	write(t, f, sector('c'), 2*sectorLength)
-	must(t, f.Sync())
+	must.Succeed(t, f.Sync())
 	wantStates(t, m, runs(t, "f"), "acc", "bcc")
 	write(t, f, sector('d'), 0)
-	must(t, f.Sync())
+	must.Succeed(t, f.Sync())
 	wantStates(t, m, runs(t, "f"), "dcc")
 }
 
@@ -193,14 +194,14 @@ func TestMem_Hook(t *testing.T) {
 func TestCrashClone_Independent(t *testing.T) {
 	m := NewMem()
 	f := create(t, m, "f", string(sector('a')))
-	must(t, f.Sync())
-	must(t, m.SyncDir("."))
+	must.Succeed(t, f.Sync())
+	must.Succeed(t, m.SyncDir("."))
 	o, err := owner.Claim(t.Context(), m.Owner("."))
-	must(t, err)
+	must.Succeed(t, err)
 	defer o.Release()
 	c := m.CrashClone(rand.New(rand.NewPCG(1, 1)))
 	g, err := c.Open("f")
-	must(t, err)
+	must.Succeed(t, err)
 	write(t, g, sector('b'), 0)
 	write(t, f, sector('c'), 0)
 	if a, b := runs(t, "f")(m), runs(t, "f")(c); a != "c" || b != "b" {

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/owner"
 )
 
@@ -14,7 +15,7 @@ func TestFenced(t *testing.T) {
 		var lost error
 		fsys, name := Fenced(base, func() error { return lost }), filepath.Join(dir, "f")
 		f := create(t, fsys, name, "before")
-		must(t, errors.Join(f.Sync(), fsys.SyncDir(dir)))
+		must.Succeed(t, errors.Join(f.Sync(), fsys.SyncDir(dir)))
 		if n := testing.AllocsPerRun(100, func() { _, _ = f.WriteAt([]byte("b"), 0) }); n > testing.AllocsPerRun(100, func() { _, _ = f.(*fencedFile).file.WriteAt([]byte("b"), 0) }) {
 			t.Errorf("%v allocations", n)
 		}
@@ -36,7 +37,7 @@ func TestFenced(t *testing.T) {
 				wantErr(t, what, err, owner.ErrLost)
 			}
 		}
-		must(t, f.Close())
+		must.Succeed(t, f.Close())
 		if got := content(t, base, name); got != "before" {
 			t.Errorf("%q", got)
 		}

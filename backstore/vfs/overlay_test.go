@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"odx/internal/kit/must"
 )
 
 // The overlay shows the base and does not modify it.
@@ -11,25 +13,25 @@ func TestOverlay(t *testing.T) {
 	dir := t.TempDir()
 	name := func(s string) string { return filepath.Join(dir, s) }
 	for _, file := range []string{"kept", "changed", "removed", "renamed", "replaced"} {
-		must(t, os.WriteFile(name(file), []byte("content of "+file), 0o400))
+		must.Succeed(t, os.WriteFile(name(file), []byte("content of "+file), 0o400))
 	}
 	o := Overlay(OS())
 	f, err := o.Open(name("changed"))
-	must(t, err)
+	must.Succeed(t, err)
 	_, err = f.WriteAt([]byte("CONTENT"), 0)
-	must(t, err)
-	must(t, f.Truncate(9000))
+	must.Succeed(t, err)
+	must.Succeed(t, f.Truncate(9000))
 	_, err = f.WriteAt([]byte("end"), 8998)
-	must(t, err)
-	must(t, f.Close())
-	must(t, o.Remove(name("removed")))
-	must(t, o.Rename(name("renamed"), name("replaced")))
+	must.Succeed(t, err)
+	must.Succeed(t, f.Close())
+	must.Succeed(t, o.Remove(name("removed")))
+	must.Succeed(t, o.Rename(name("renamed"), name("replaced")))
 	create(t, o, name("made"), "new").Close()
-	must(t, o.MkdirAll(name("d/e")))
+	must.Succeed(t, o.MkdirAll(name("d/e")))
 	create(t, o, name("d/e/f"), "deep").Close()
 
 	names, err := o.List(dir)
-	must(t, err)
+	must.Succeed(t, err)
 	if got := len(names); got != 5 {
 		t.Errorf("names %q, want changed, d, kept, made, replaced", names)
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
+	"odx/internal/kit/must"
 	"odx/owner"
 )
 
@@ -23,12 +24,12 @@ func everyFS(t *testing.T, test func(t *testing.T, fsys FS, dir string)) {
 	t.Run("os", func(t *testing.T) { test(t, OS(), t.TempDir()) })
 	t.Run("mem", func(t *testing.T) {
 		m := NewMem()
-		must(t, m.MkdirAll("/a/b"))
+		must.Succeed(t, m.MkdirAll("/a/b"))
 		test(t, m, "/a/b")
 	})
 	t.Run("overlay", func(t *testing.T) {
 		m := NewMem()
-		must(t, m.MkdirAll("/a/b"))
+		must.Succeed(t, m.MkdirAll("/a/b"))
 		m.SetHook(func(kind OpKind, name string) error {
 			if kind.Changes() {
 				t.Errorf("%v of %s reaches the base", kind, name)
@@ -37,13 +38,6 @@ func everyFS(t *testing.T, test func(t *testing.T, fsys FS, dir string)) {
 		})
 		test(t, Overlay(m), "/a/b")
 	})
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func wantErr(t *testing.T, what string, err, want error) {
@@ -56,32 +50,32 @@ func wantErr(t *testing.T, what string, err, want error) {
 func create(t testing.TB, fsys FS, name, content string) File {
 	t.Helper()
 	f, err := fsys.Create(name)
-	must(t, err)
+	must.Succeed(t, err)
 	_, err = f.WriteAt([]byte(content), 0)
-	must(t, err)
+	must.Succeed(t, err)
 	return f
 }
 
 func content(t testing.TB, fsys FS, name string) string {
 	t.Helper()
 	f, err := fsys.Open(name)
-	must(t, err)
+	must.Succeed(t, err)
 	defer f.Close()
 	size, err := f.Size()
-	must(t, err)
+	must.Succeed(t, err)
 	p := make([]byte, size)
 	_, err = f.ReadAt(p, 0)
-	must(t, err)
+	must.Succeed(t, err)
 	return string(p)
 }
 
 func TestFS_Names(t *testing.T) {
 	everyFS(t, func(t *testing.T, fsys FS, dir string) {
 		in := func(name string) string { return filepath.Join(dir, name) }
-		must(t, create(t, fsys, in("two"), "2").Close())
-		must(t, create(t, fsys, in("one"), "1").Close())
-		must(t, fsys.MkdirAll(in("sub/deep")))
-		must(t, fsys.MkdirAll(in("sub/deep")))
+		must.Succeed(t, create(t, fsys, in("two"), "2").Close())
+		must.Succeed(t, create(t, fsys, in("one"), "1").Close())
+		must.Succeed(t, fsys.MkdirAll(in("sub/deep")))
+		must.Succeed(t, fsys.MkdirAll(in("sub/deep")))
 
 		_, err := fsys.Create(in("one"))
 		wantErr(t, "create of a taken name", err, fs.ErrExist)
@@ -101,11 +95,11 @@ func TestFS_Names(t *testing.T) {
 			t.Error("a directory that is not empty was removed")
 		}
 
-		must(t, fsys.Rename(in("one"), in("two")))
-		must(t, fsys.Remove(in("sub/deep")))
-		must(t, fsys.SyncDir(dir))
+		must.Succeed(t, fsys.Rename(in("one"), in("two")))
+		must.Succeed(t, fsys.Remove(in("sub/deep")))
+		must.Succeed(t, fsys.SyncDir(dir))
 		names, err := fsys.List(dir)
-		must(t, err)
+		must.Succeed(t, err)
 		if want := []string{"sub", "two"}; !slices.Equal(names, want) {
 			t.Errorf("names %v, want %v", names, want)
 		}
@@ -120,8 +114,8 @@ func TestFile_ReadAfterRemove(t *testing.T) {
 		name := filepath.Join(dir, "f")
 		f := create(t, fsys, name, "still here")
 		defer f.Close()
-		must(t, fsys.Remove(name))
-		must(t, create(t, fsys, name, "another").Close())
+		must.Succeed(t, fsys.Remove(name))
+		must.Succeed(t, create(t, fsys, name, "another").Close())
 		p := make([]byte, 10)
 		if _, err := f.ReadAt(p, 0); err != nil || string(p) != "still here" {
 			t.Errorf("read %q, %v", p, err)
@@ -132,20 +126,20 @@ func TestFile_ReadAfterRemove(t *testing.T) {
 func TestFile_WriteBack(t *testing.T) {
 	everyFS(t, func(t *testing.T, fsys FS, dir string) {
 		f := create(t, fsys, filepath.Join(dir, "f"), "as it was")
-		must(t, f.WriteBack(0, 4))
-		must(t, f.WriteBack(4, 1<<20)) // beyond the end
+		must.Succeed(t, f.WriteBack(0, 4))
+		must.Succeed(t, f.WriteBack(4, 1<<20)) // beyond the end
 		p := make([]byte, 9)
 		if _, err := f.ReadAt(p, 0); err != nil || string(p) != "as it was" {
 			t.Errorf("read %q, %v", p, err)
 		}
-		must(t, f.Close())
+		must.Succeed(t, f.Close())
 	})
 }
 
 func TestFile_Closed(t *testing.T) {
 	everyFS(t, func(t *testing.T, fsys FS, dir string) {
 		f := create(t, fsys, filepath.Join(dir, "f"), "x")
-		must(t, f.Close())
+		must.Succeed(t, f.Close())
 		_, err := f.ReadAt(make([]byte, 1), 0)
 		wantErr(t, "read", err, fs.ErrClosed)
 		_, err = f.WriteAt(make([]byte, 1), 0)
@@ -162,13 +156,13 @@ func TestFile_Closed(t *testing.T) {
 func TestFS_Owner(t *testing.T) {
 	everyFS(t, func(t *testing.T, fsys FS, dir string) {
 		o, err := owner.Claim(t.Context(), fsys.Owner(dir))
-		must(t, err)
+		must.Succeed(t, err)
 		_, err = owner.Claim(t.Context(), fsys.Owner(dir))
 		wantErr(t, "second owner", err, owner.ErrHeld)
-		must(t, o.Release())
+		must.Succeed(t, o.Release())
 		o, err = owner.Wait(t.Context(), fsys.Owner(dir))
-		must(t, err)
-		must(t, o.Release())
+		must.Succeed(t, err)
+		must.Succeed(t, o.Release())
 		_, err = owner.Claim(t.Context(), fsys.Owner(filepath.Join(dir, "none")))
 		wantErr(t, "owner of a missing directory", err, fs.ErrNotExist)
 	})
@@ -239,8 +233,8 @@ func TestFile_Model(t *testing.T) {
 
 func TestOS_Modes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	must(t, OS().MkdirAll(dir))
-	must(t, create(t, OS(), filepath.Join(dir, "f"), "x").Close())
+	must.Succeed(t, OS().MkdirAll(dir))
+	must.Succeed(t, create(t, OS(), filepath.Join(dir, "f"), "x").Close())
 	for name, want := range map[string]fs.FileMode{dir: dirMode | fs.ModeDir, filepath.Join(dir, "f"): fileMode} {
 		if info, err := os.Stat(name); err != nil || info.Mode() != want {
 			t.Errorf("%s: mode %v, %v; want %v", name, info.Mode(), err, want)
@@ -251,7 +245,7 @@ func TestOS_Modes(t *testing.T) {
 func BenchmarkMemWrite4KiB(b *testing.B) {
 	m := NewMem()
 	f, err := m.Create("f")
-	must(b, err)
+	must.Succeed(b, err)
 	p := bytes.Repeat([]byte{7}, 4096)
 	b.SetBytes(4096)
 	b.ReportAllocs()
@@ -260,7 +254,7 @@ func BenchmarkMemWrite4KiB(b *testing.B) {
 			b.Fatal(err)
 		}
 		if i%256 == 255 {
-			must(b, f.Sync())
+			must.Succeed(b, f.Sync())
 		}
 	}
 }
@@ -268,17 +262,17 @@ func BenchmarkMemWrite4KiB(b *testing.B) {
 func TestFile_Allocate(t *testing.T) {
 	everyFS(t, func(t *testing.T, fsys FS, dir string) {
 		f, err := fsys.Create(filepath.Join(dir, "f"))
-		must(t, err)
+		must.Succeed(t, err)
 		defer f.Close()
 		_, err = f.WriteAt([]byte("data"), 0)
-		must(t, err)
-		must(t, f.Allocate(1<<20))
+		must.Succeed(t, err)
+		must.Succeed(t, f.Allocate(1<<20))
 		size, err := f.Size()
 		if err != nil || size != 4 {
 			t.Errorf("size is %d, %v, want it unchanged", size, err)
 		}
 		_, err = f.WriteAt([]byte("more"), 1<<20-4)
-		must(t, err)
+		must.Succeed(t, err)
 		p := make([]byte, 8)
 		if _, err := f.ReadAt(p, 0); err != nil || string(p) != "data\x00\x00\x00\x00" {
 			t.Errorf("read %q, %v", p, err)
@@ -292,7 +286,7 @@ func TestMem_SetCapacity(t *testing.T) {
 	m.SetCapacity(4 * pageLength)
 	create := func(name string) File {
 		f, err := m.Create(name)
-		must(t, err)
+		must.Succeed(t, err)
 		return f
 	}
 	free := func(want int64) {
@@ -302,26 +296,26 @@ func TestMem_SetCapacity(t *testing.T) {
 		}
 	}
 	a, b := create("/a"), create("/b")
-	must(t, a.Allocate(2*pageLength))
+	must.Succeed(t, a.Allocate(2*pageLength))
 	free(2)
 	_, err := b.WriteAt(make([]byte, 3*pageLength), 0)
 	wantErr(t, "write of 3 blocks into 2", err, syscall.ENOSPC)
 	free(2)
 	_, err = b.WriteAt(make([]byte, pageLength+1), 0)
-	must(t, err)
+	must.Succeed(t, err)
 	free(0)
 	_, err = a.WriteAt(make([]byte, 2*pageLength), 0)
-	must(t, err)
+	must.Succeed(t, err)
 	wantErr(t, "allocate", a.Allocate(3*pageLength), syscall.ENOSPC)
-	must(t, a.Truncate(pageLength))
+	must.Succeed(t, a.Truncate(pageLength))
 	free(1)
-	must(t, m.Rename("/a", "/b"))
+	must.Succeed(t, m.Rename("/a", "/b"))
 	free(3)
-	must(t, m.Remove("/b"))
+	must.Succeed(t, m.Remove("/b"))
 	free(4)
 	m.SetCapacity(pageLength)
 	_, err = create("/c").WriteAt([]byte{1}, pageLength)
-	must(t, err)
+	must.Succeed(t, err)
 	free(0)
 	if m.Used() != pageLength {
 		t.Errorf("%d bytes are used", m.Used())
@@ -331,9 +325,9 @@ func TestMem_SetCapacity(t *testing.T) {
 // TestOS_NotFiles opens what is not a regular file: that is an error, at once.
 func TestOS_NotFiles(t *testing.T) {
 	dir := t.TempDir()
-	must(t, os.Mkdir(filepath.Join(dir, "directory"), 0o700))
-	must(t, unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600))
-	must(t, os.Symlink("/dev/null", filepath.Join(dir, "device")))
+	must.Succeed(t, os.Mkdir(filepath.Join(dir, "directory"), 0o700))
+	must.Succeed(t, unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600))
+	must.Succeed(t, os.Symlink("/dev/null", filepath.Join(dir, "device")))
 	for _, name := range []string{"directory", "pipe", "device"} {
 		for what, open := range map[string]func(string) (File, error){"write": OS().Open, "read": OS().(Reader).OpenToRead} {
 			if f, err := open(filepath.Join(dir, name)); err == nil {

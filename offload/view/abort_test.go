@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/offload"
 	"odx/tokens"
 )
@@ -55,7 +56,7 @@ func TestStack_AbortedWrite(t *testing.T) {
 		"base": func(_ *testing.T, _ *bed, of Device) Device { return of },
 		"partition": func(t *testing.T, _ *bed, of Device) Device {
 			p, err := NewPartition(of, 0, size)
-			must(t, err)
+			must.Succeed(t, err)
 			return p
 		},
 		"stripe": func(t *testing.T, b *bed, of Device) Device {
@@ -102,12 +103,12 @@ func TestStack_AbortedWrite(t *testing.T) {
 					t.Errorf("%s: %v, want ErrBusy", what, err)
 				}
 			}
-			must(t, s.ReadAt(ctx, p, 2<<20))
+			must.Succeed(t, s.ReadAt(ctx, p, 2<<20))
 			bottom.proceed <- struct{}{}
 			<-returned
-			must(t, s.WriteAt(ctx, pattern(2, length), off))
+			must.Succeed(t, s.WriteAt(ctx, pattern(2, length), off))
 			got := make([]byte, length)
-			must(t, s.ReadAt(ctx, got, off))
+			must.Succeed(t, s.ReadAt(ctx, got, off))
 			same(t, "after the newer write", got, pattern(2, length))
 		})
 	}
@@ -137,7 +138,7 @@ func TestMirror_AbortedWrite(t *testing.T) {
 	}
 	bottom.proceed <- struct{}{}
 	<-returned
-	must(t, other.WriteAt(ctx, p, 0))
+	must.Succeed(t, other.WriteAt(ctx, p, 0))
 	if n := len(m.InSync()); n != 2 {
 		t.Errorf("%d legs in sync", n)
 	}

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/tokens"
 )
 
@@ -17,7 +18,7 @@ func benchStacks(b *testing.B, run func(b *testing.B, bed *bed, s *Stack)) {
 		{"volume", func(bed *bed) Device { return bed.base(bed.volume(b, size)) }},
 		{"partition", func(bed *bed) Device {
 			v, err := NewPartition(bed.base(bed.volume(b, size)), 1<<20, size-2<<20)
-			must(b, err)
+			must.Succeed(b, err)
 			return v
 		}},
 		{"stripe", func(bed *bed) Device {
@@ -45,12 +46,12 @@ func benchStacks(b *testing.B, run func(b *testing.B, bed *bed, s *Stack)) {
 func BenchmarkRead4K(b *testing.B) {
 	benchStacks(b, func(b *testing.B, _ *bed, s *Stack) {
 		const area = 16 << 20
-		must(b, s.WriteAt(ctx, pattern(1, area), 0))
+		must.Succeed(b, s.WriteAt(ctx, pattern(1, area), 0))
 		p := make([]byte, 4096)
 		b.SetBytes(4096)
 		b.ReportAllocs()
 		for i := int64(0); b.Loop(); i++ {
-			must(b, s.ReadAt(ctx, p, i*7*4096%area))
+			must.Succeed(b, s.ReadAt(ctx, p, i*7*4096%area))
 		}
 	})
 }
@@ -59,12 +60,12 @@ func BenchmarkRead4K(b *testing.B) {
 func BenchmarkWrite4K(b *testing.B) {
 	benchStacks(b, func(b *testing.B, _ *bed, s *Stack) {
 		const area = 16 << 20
-		must(b, s.WriteAt(ctx, pattern(1, area), 0))
+		must.Succeed(b, s.WriteAt(ctx, pattern(1, area), 0))
 		p := pattern(2, 4096)
 		b.SetBytes(4096)
 		b.ReportAllocs()
 		for i := int64(0); b.Loop(); i++ {
-			must(b, s.WriteAt(ctx, p, i*7*4096%area))
+			must.Succeed(b, s.WriteAt(ctx, p, i*7*4096%area))
 		}
 	})
 }
@@ -74,7 +75,7 @@ func BenchmarkOffload(b *testing.B) {
 	benchStacks(b, func(b *testing.B, bed *bed, s *Stack) {
 		const length = 256 << 20
 		for off := int64(0); off < length; off += 16 << 20 {
-			must(b, s.WriteAt(ctx, pattern(byte(off>>24), 16<<20), off))
+			must.Succeed(b, s.WriteAt(ctx, pattern(byte(off>>24), 16<<20), off))
 		}
 		b.SetBytes(length)
 		made := 0
@@ -83,7 +84,7 @@ func BenchmarkOffload(b *testing.B) {
 				token, n := bed.populate(b, s, blockdev.Range{Offset: done, Length: length - done})
 				bed.writeUsing(b, token, s, done+1<<20, n)
 				done += n
-				must(b, bed.manager.Delete(ctx, token.ID(), tokens.Deleted))
+				must.Succeed(b, bed.manager.Delete(ctx, token.ID(), tokens.Deleted))
 			}
 		}
 		b.ReportMetric(float64(made)/float64(b.N), "tokens/op")

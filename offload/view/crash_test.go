@@ -11,6 +11,7 @@ import (
 	"odx/backstore"
 	"odx/backstore/vfs"
 	"odx/blockdev"
+	"odx/internal/kit/must"
 )
 
 // crashed are the devices of TestStack_PowerCut, reopened after a power cut.
@@ -22,26 +23,26 @@ type crashed struct {
 }
 
 // stack opens an origin over a verify view over a mirror, whose volumes exist.
-func (b *bed) stack(t fataler, size int64) crashed {
+func (b *bed) stack(t must.TB, size int64) crashed {
 	t.Helper()
 	volume := func(name string, size int64) *backstore.Volume {
 		v, err := b.store.Volume(name)
 		if err != nil {
 			v, err = b.store.CreateVolume(ctx, name, size)
 		}
-		must(t, err)
+		must.Succeed(t, err)
 		return v
 	}
 	m, err := OpenMirror(ctx, MirrorConfig{
 		Name: "m", Engine: b.manager.Engine(), Records: b.store, Log: discard(),
 		Legs: []Leg{{Device: b.base(volume("a", size)), ID: "a"}, {Device: b.base(volume("b", size)), ID: "b"}},
 	})
-	must(t, err)
+	must.Succeed(t, err)
 	b.closers = append(b.closers, m.Close)
 	checked, err := NewVerify("c", m, volume("sums", SumsBytes(size)), b.manager.Engine())
-	must(t, err)
+	must.Succeed(t, err)
 	o, err := OpenOrigin(OriginConfig{Name: "o", Of: checked, Before: volume("before", OriginBytes(size)), Engine: b.manager.Engine(), Records: b.store})
-	must(t, err)
+	must.Succeed(t, err)
 	gate := NewGate()
 	return crashed{b, NewStack(o, gate), NewStack(NewSnapshot(o), gate), checked, m}
 }
@@ -89,8 +90,8 @@ func TestStack_PowerCut(t *testing.T) {
 		s := b.stack(t, size)
 		s.mirror.resyncs.Wait()
 		first := pattern(1, size)
-		must(t, s.checked.WriteAt(ctx, first, 0)) // below the origin: the initial data of the snapshot
-		must(t, s.live.Flush(ctx))
+		must.Succeed(t, s.checked.WriteAt(ctx, first, 0)) // below the origin: the initial data of the snapshot
+		must.Succeed(t, s.live.Flush(ctx))
 		token, _ := b.populate(t, s.snap, blockdev.Range{Length: size})
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "what survives"), 0))
 		h := &history{flushed: first, touched: make([]bool, size/sector)}
@@ -107,13 +108,13 @@ func TestStack_PowerCut(t *testing.T) {
 			}
 			switch what {
 			case 0:
-				must(t, s.live.WriteAt(ctx, pattern(byte(i+2), 16*sector), off))
+				must.Succeed(t, s.live.WriteAt(ctx, pattern(byte(i+2), 16*sector), off))
 			case 1:
 				b.writeUsing(t, token, s.live, off, 16*sector)
 			case 2:
-				must(t, s.live.Unmap(ctx, off, 16*sector))
+				must.Succeed(t, s.live.Unmap(ctx, off, 16*sector))
 			case 3:
-				must(t, s.live.Flush(ctx))
+				must.Succeed(t, s.live.Flush(ctx))
 				now := contents(t, s.live)
 				h.mu.Lock()
 				h.flushed = now
@@ -131,7 +132,7 @@ func TestStack_PowerCut(t *testing.T) {
 }
 
 // check opens and verifies a state after a power cut.
-func (c *powerCut) check(t fataler, size int64, first []byte) {
+func (c *powerCut) check(t must.TB, size int64, first []byte) {
 	t.Helper()
 	b := open(t, c.disk)
 	s := b.stack(t, size)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/internal/kit/must"
 )
 
 // rotten is a volume with a block that cannot be read.
@@ -30,27 +31,27 @@ func TestDamage_Offset(t *testing.T) {
 	good := func() Device { return b.base(b.volume(t, size)) }
 	part := func(of Device, first, length int64) Device {
 		d, err := NewPartition(of, first, length)
-		must(t, err)
+		must.Succeed(t, err)
 		return d
 	}
 	checked := func(of Device, sums blockdev.Volume) Device {
 		v, err := NewVerify("checked", of, sums, b.manager.Engine())
-		must(t, err)
+		must.Succeed(t, err)
 		return v
 	}
 	changed := func() Device {
 		below := b.volume(t, size)
 		v := b.verify(t, b.base(below))
-		must(t, v.WriteAt(ctx, pattern(1, size), 0))
-		must(t, below.WriteAt(ctx, []byte{0xAA}, 5*4096+77))
+		must.Succeed(t, v.WriteAt(ctx, pattern(1, size), 0))
+		must.Succeed(t, below.WriteAt(ctx, []byte{0xAA}, 5*4096+77))
 		return v
 	}
 	overwritten := func() Device {
 		o, err := OpenOrigin(OriginConfig{
 			Name: b.name(), Of: good(), Before: rotten{b.volume(t, size), 2*minChunk + 8192}, Engine: b.manager.Engine(), Records: b.store,
 		})
-		must(t, err)
-		must(t, o.note(ctx, 2*minChunk, minChunk))
+		must.Succeed(t, err)
+		must.Succeed(t, o.note(ctx, 2*minChunk, minChunk))
 		return NewSnapshot(o)
 	}
 	for _, c := range []struct {

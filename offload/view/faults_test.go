@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/internal/kit/must"
 )
 
 // TestMirror_LegFails: a write succeeds if one leg fails. The leg is not read
@@ -30,32 +31,32 @@ func TestMirror_LegFails(t *testing.T) {
 				legs[leg] = b.base(bad)
 				m := b.mirror(t, legs...)
 				m.resyncs.Wait()
-				must(t, m.WriteAt(ctx, pattern(1, size), 0))
+				must.Succeed(t, m.WriteAt(ctx, pattern(1, size), 0))
 				c.fail(bad, true)
-				must(t, c.write(m, pattern(2, 8192)))
+				must.Succeed(t, c.write(m, pattern(2, 8192)))
 				if got := m.InSync(); len(got) != 1 || got[0] != m.Legs[1-leg].ID {
 					t.Fatalf("in sync: %v", got)
 				}
 				want := pattern(1, size)
 				copy(want[4096:], pattern(2, 8192))
 				same(t, "after the failure", contents(t, m), want)
-				must(t, m.Close(ctx))
+				must.Succeed(t, m.Close(ctx))
 
 				again, err := OpenMirror(ctx, m.MirrorConfig) // the leg still fails
-				must(t, err)
+				must.Succeed(t, err)
 				again.resyncs.Wait()
 				if got := again.InSync(); len(got) != 1 || got[0] != m.Legs[1-leg].ID {
 					t.Fatalf("in sync after a restart: %v", got)
 				}
-				must(t, again.WriteAt(ctx, pattern(3, 4096), 0))
+				must.Succeed(t, again.WriteAt(ctx, pattern(3, 4096), 0))
 				copy(want, pattern(3, 4096))
 				c.fail(bad, false)
-				must(t, again.Resync(ctx))
+				must.Succeed(t, again.Resync(ctx))
 				if got := again.InSync(); len(got) != 2 {
 					t.Fatalf("in sync after a resync: %v", got)
 				}
 				same(t, "the leg that failed", contents(t, bad), want)
-				must(t, again.Close(ctx))
+				must.Succeed(t, again.Close(ctx))
 			})
 		}
 	}
@@ -70,10 +71,10 @@ func TestMirror_ReadFails(t *testing.T) {
 	checked := b.verify(t, b.base(other))
 	m := b.mirror(t, b.base(bad), checked)
 	m.resyncs.Wait()
-	must(t, m.WriteAt(ctx, pattern(1, size), 0))
+	must.Succeed(t, m.WriteAt(ctx, pattern(1, size), 0))
 	bad.reads.Store(true)
 	same(t, "read", contents(t, m), pattern(1, size))
-	must(t, other.WriteAt(ctx, []byte{7}, 5000))
+	must.Succeed(t, other.WriteAt(ctx, []byte{7}, 5000))
 	if err := m.ReadAt(ctx, make([]byte, 8192), 4096); !errors.Is(err, errInjected) {
 		t.Errorf("read with both legs damaged: %v", err)
 	}
@@ -113,7 +114,7 @@ func TestMirror_OffloadWriteFails(t *testing.T) {
 	m := b.mirror(t, b.base(bad), b.base(b.volume(t, size)))
 	m.resyncs.Wait()
 	src := b.volume(t, size)
-	must(t, src.WriteAt(ctx, pattern(5, size), 0))
+	must.Succeed(t, src.WriteAt(ctx, pattern(5, size), 0))
 	token, n := b.populate(t, src, blockdev.Range{Length: size})
 	bad.writes.Store(true)
 	s := NewStack(m, NewGate())
@@ -137,8 +138,8 @@ func TestVerify_Mismatch(t *testing.T) {
 	const size = 40 << 10
 	below := b.volume(t, size)
 	v := b.verify(t, b.base(below))
-	must(t, v.WriteAt(ctx, pattern(1, size), 0))
-	must(t, below.WriteAt(ctx, []byte{0xAA}, 3*4096+77))
+	must.Succeed(t, v.WriteAt(ctx, pattern(1, size), 0))
+	must.Succeed(t, below.WriteAt(ctx, []byte{0xAA}, 3*4096+77))
 	bad := func(what string, err error) {
 		t.Helper()
 		corrupt, ok := errors.AsType[*blockdev.CorruptError](err)
@@ -151,9 +152,9 @@ func TestVerify_Mismatch(t *testing.T) {
 	bad("write of a sector", v.WriteAt(ctx, make([]byte, 512), 3*4096+512))
 	bad("write with a part at its end", v.WriteAt(ctx, make([]byte, 4096), 2*4096+512))
 	bad("write with a part at its beginning", v.WriteAt(ctx, make([]byte, 4096), 3*4096+512))
-	must(t, v.ReadAt(ctx, make([]byte, 3*4096), 0))
-	must(t, v.WriteAt(ctx, pattern(2, 4096), 3*4096))
-	must(t, v.ReadAt(ctx, make([]byte, size), 0))
+	must.Succeed(t, v.ReadAt(ctx, make([]byte, 3*4096), 0))
+	must.Succeed(t, v.WriteAt(ctx, pattern(2, 4096), 3*4096))
+	must.Succeed(t, v.ReadAt(ctx, make([]byte, size), 0))
 }
 
 // TestVerify_OffloadWrite: an offload write removes the checksums of its range, and no
@@ -164,20 +165,20 @@ func TestVerify_OffloadWrite(t *testing.T) {
 	below := b.volume(t, size)
 	v := b.verify(t, b.base(below))
 	s := NewStack(v, NewGate())
-	must(t, s.WriteAt(ctx, pattern(1, size), 0))
+	must.Succeed(t, s.WriteAt(ctx, pattern(1, size), 0))
 	token, _ := b.populate(t, s, blockdev.Range{Length: size})
 	b.writeUsing(t, token, s, 8192, 8192)
 	want := pattern(1, size)
 	copy(want[8192:], pattern(1, 8192))
 	same(t, "copy", contents(t, s), want)
 	sums := make([]byte, SumsBytes(size))
-	must(t, v.sums.ReadAt(ctx, sums, 0))
+	must.Succeed(t, v.sums.ReadAt(ctx, sums, 0))
 	for i := range size / 4096 {
 		if known := hasSum(sums[8*i:][:8]); known != (i != 2 && i != 3) {
 			t.Errorf("block %d has a checksum: %t", i, known)
 		}
 	}
-	must(t, below.WriteAt(ctx, []byte{1}, 4096))
+	must.Succeed(t, below.WriteAt(ctx, []byte{1}, 4096))
 	if err := s.ReadAt(ctx, make([]byte, 4096), 4096); !errors.Is(err, blockdev.ErrCorrupt) {
 		t.Errorf("a block next to the copy: %v", err)
 	}
@@ -189,20 +190,20 @@ func TestOrigin_CopyFails(t *testing.T) {
 	b := start(t)
 	const size = 256 << 10
 	below := &faulty{Volume: b.outside(size)}
-	must(t, below.WriteAt(ctx, pattern(1, size), 0))
+	must.Succeed(t, below.WriteAt(ctx, pattern(1, size), 0))
 	o := b.origin(t, b.base(below))
 	below.reads.Store(true)
 	if err := o.WriteAt(ctx, pattern(2, 512), 0); !errors.Is(err, errInjected) {
 		t.Errorf("write: %v", err)
 	}
 	below.reads.Store(false)
-	must(t, o.WriteAt(ctx, pattern(2, 512), 70<<10))
+	must.Succeed(t, o.WriteAt(ctx, pattern(2, 512), 70<<10))
 	if n := o.Copied(); n != minChunk {
 		t.Errorf("%d bytes were copied", n)
 	}
 	same(t, "snapshot", contents(t, NewSnapshot(o)), pattern(1, size))
 	again, err := OpenOrigin(o.OriginConfig)
-	must(t, err)
+	must.Succeed(t, err)
 	same(t, "snapshot after a restart", contents(t, NewSnapshot(again)), pattern(1, size))
 	if err := NewSnapshot(o).WriteAt(ctx, nil, 0); !errors.Is(err, blockdev.ErrReadOnly) {
 		t.Errorf("a write to the snapshot: %v", err)

@@ -15,6 +15,7 @@ import (
 	"odx/backstore"
 	"odx/backstore/vfs"
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/offload"
 	"odx/offload/offloadtest"
 	"odx/tokens"
@@ -23,12 +24,6 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var ctx = context.Background()
-
-type fataler interface {
-	Helper()
-	Fatal(...any)
-	Fatalf(string, ...any)
-}
 
 func discard() *logrus.Entry {
 	l := logrus.New()
@@ -51,7 +46,7 @@ type bed struct {
 	names   int
 }
 
-func open(t fataler, d disk) *bed {
+func open(t must.TB, d disk) *bed {
 	t.Helper()
 	b := &bed{disk: d, foreign: offloadtest.NewStore([16]byte{9})}
 	var err error
@@ -68,7 +63,7 @@ func open(t fataler, d disk) *bed {
 	return b
 }
 
-func newBed(t fataler) *bed { return open(t, disk{vfs.NewMem()}) }
+func newBed(t must.TB) *bed { return open(t, disk{vfs.NewMem()}) }
 
 // start is newBed for a test without rapid.
 func start(t *testing.T) *bed {
@@ -77,7 +72,7 @@ func start(t *testing.T) *bed {
 	return b
 }
 
-func (b *bed) close(t fataler) {
+func (b *bed) close(t must.TB) {
 	t.Helper()
 	for i := len(b.closers) - 1; i >= 0; i-- {
 		if err := b.closers[i](ctx); err != nil {
@@ -98,7 +93,7 @@ func (b *bed) name() string {
 }
 
 // volume creates a volume of the store.
-func (b *bed) volume(t fataler, size int64) *backstore.Volume {
+func (b *bed) volume(t must.TB, size int64) *backstore.Volume {
 	t.Helper()
 	v, err := b.store.CreateVolume(ctx, b.name(), (size+4095)/4096*4096)
 	if err != nil {
@@ -114,7 +109,7 @@ func (b *bed) outside(size int64) blockdev.Volume {
 
 func (b *bed) base(v blockdev.Volume) Device { return Base(b.manager.Engine(), v) }
 
-func (b *bed) mirror(t fataler, legs ...Device) *Mirror {
+func (b *bed) mirror(t must.TB, legs ...Device) *Mirror {
 	t.Helper()
 	c := MirrorConfig{Name: b.name(), Engine: b.manager.Engine(), Records: b.store, Log: discard()}
 	for i, d := range legs {
@@ -128,7 +123,7 @@ func (b *bed) mirror(t fataler, legs ...Device) *Mirror {
 	return m
 }
 
-func (b *bed) verify(t fataler, of Device) *Verify {
+func (b *bed) verify(t must.TB, of Device) *Verify {
 	t.Helper()
 	v, err := NewVerify("checked", of, b.volume(t, SumsBytes(of.Size())), b.manager.Engine())
 	if err != nil {
@@ -137,7 +132,7 @@ func (b *bed) verify(t fataler, of Device) *Verify {
 	return v
 }
 
-func (b *bed) origin(t fataler, of Device) *Origin {
+func (b *bed) origin(t must.TB, of Device) *Origin {
 	t.Helper()
 	o, err := OpenOrigin(OriginConfig{Name: b.name(), Of: of, Before: b.volume(t, OriginBytes(of.Size())), Engine: b.manager.Engine(), Records: b.store})
 	if err != nil {
@@ -155,7 +150,7 @@ func (b *bed) cache(of Device, writeBack bool, lines int) *Cache {
 	return c
 }
 
-func stripeOf(t fataler, unit int64, legs ...Device) Device {
+func stripeOf(t must.TB, unit int64, legs ...Device) Device {
 	t.Helper()
 	d, err := NewStripe(legs, unit)
 	if err != nil {
@@ -164,19 +159,11 @@ func stripeOf(t fataler, unit int64, legs ...Device) Device {
 	return d
 }
 
-// must fails the test on an error.
-func must(t fataler, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // contents returns all bytes of v.
-func contents(t fataler, v blockdev.Volume) []byte {
+func contents(t must.TB, v blockdev.Volume) []byte {
 	t.Helper()
 	p := make([]byte, v.Size())
-	must(t, v.ReadAt(ctx, p, 0))
+	must.Succeed(t, v.ReadAt(ctx, p, 0))
 	return p
 }
 
@@ -190,7 +177,7 @@ func pattern(seed byte, n int64) []byte {
 }
 
 // same compares two byte slices.
-func same(t fataler, what string, got, want []byte) {
+func same(t must.TB, what string, got, want []byte) {
 	t.Helper()
 	if bytes.Equal(got, want) {
 		return
@@ -204,20 +191,20 @@ func same(t fataler, what string, got, want []byte) {
 }
 
 // populate creates a token.
-func (b *bed) populate(t fataler, v blockdev.Volume, ranges ...blockdev.Range) (*tokens.Token, int64) {
+func (b *bed) populate(t must.TB, v blockdev.Volume, ranges ...blockdev.Range) (*tokens.Token, int64) {
 	t.Helper()
 	r, err := b.manager.OffloadRead(ctx, tokens.Source{Volume: v, LU: tokens.LU{BlockLength: 512}}, ranges, tokens.ReadOptions{})
-	must(t, err)
+	must.Succeed(t, err)
 	return r.Token, r.Represented
 }
 
 // writeUsing repeats WRITE USING TOKEN until all bytes are written, as initiators do.
-func (b *bed) writeUsing(t fataler, token *tokens.Token, v blockdev.Volume, off, length int64) {
+func (b *bed) writeUsing(t must.TB, token *tokens.Token, v blockdev.Volume, off, length int64) {
 	t.Helper()
 	for done := int64(0); done < length; {
 		n, err := b.manager.OffloadWrite(ctx, token, done, offload.Destination{Volume: v, BlockLength: 512},
 			[]blockdev.Range{{Offset: off + done, Length: length - done}}, tokens.WriteOptions{})
-		must(t, err)
+		must.Succeed(t, err)
 		if n == 0 {
 			t.Fatal("no progress")
 		}

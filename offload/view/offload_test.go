@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/offload"
 	"odx/tokens"
 )
@@ -20,7 +21,7 @@ func TestStripe_Offload(t *testing.T) {
 	legs := []Device{b.base(b.volume(t, size)), b.base(b.volume(t, size)), b.base(b.volume(t, size))}
 	s := NewStack(stripeOf(t, unit, legs...), NewGate())
 	data := pattern(1, s.Size())
-	must(t, s.WriteAt(ctx, data, 0))
+	must.Succeed(t, s.WriteAt(ctx, data, 0))
 	const off, length = unit/2 + 4096, 5<<20 + 512
 	live := b.store.LiveBytes()
 	token, n := b.populate(t, s, blockdev.Range{Offset: off, Length: length})
@@ -35,16 +36,16 @@ func TestStripe_Offload(t *testing.T) {
 	}
 	same(t, "copy to a volume", contents(t, dst)[4096:][:n], data[off:][:n])
 	same(t, "copy to a stripe", contents(t, back)[8192:][:n], data[off:][:n])
-	must(t, s.WriteAt(ctx, pattern(2, s.Size()), 0))
+	must.Succeed(t, s.WriteAt(ctx, pattern(2, s.Size()), 0))
 	b.writeUsing(t, token, dst, 0, n)
 	same(t, "copy after the stripe has changed", contents(t, dst)[:n], data[off:][:n])
 
 	// Offload writes: a call of the stripe's Map ends at a stripe unit.
 	src := b.volume(t, size)
-	must(t, src.WriteAt(ctx, pattern(3, size), 0))
+	must.Succeed(t, src.WriteAt(ctx, pattern(3, size), 0))
 	object, _ := offload.ExtentStore{Store: b.store}.Object(src)
 	held, err := object.Snapshot(ctx, []blockdev.Range{{Length: size}}, nil)
-	must(t, err)
+	must.Succeed(t, err)
 	defer held.Release()
 	for _, c := range []struct{ dst, length, want int64 }{
 		{0, size, unit}, {4096, size - 4096, unit - 4096}, {unit - 512, 4096, 512}, {unit, 4096, 4096},
@@ -61,7 +62,7 @@ func TestStack_MaxPieces(t *testing.T) {
 	b := start(t)
 	const unit, size = 4096, 40 << 20
 	s := NewStack(stripeOf(t, unit, b.base(b.volume(t, size)), b.base(b.volume(t, size))), NewGate())
-	mark := func(off int64, seed byte) { must(t, s.WriteAt(ctx, pattern(seed, 8192), off)) }
+	mark := func(off int64, seed byte) { must.Succeed(t, s.WriteAt(ctx, pattern(seed, 8192), off)) }
 	mark(0, 1)
 	mark(MaxPieces*unit-4096, 2)
 	mark(2*size-8192, 3)
@@ -71,7 +72,7 @@ func TestStack_MaxPieces(t *testing.T) {
 	}
 	dst := b.volume(t, 2*size)
 	var moved int64
-	must(t, b.manager.Engine().Copy(ctx, s, 0, dst, 0, 2*size, func(n int64) { moved += n }))
+	must.Succeed(t, b.manager.Engine().Copy(ctx, s, 0, dst, 0, 2*size, func(n int64) { moved += n }))
 	if moved != 2*size {
 		t.Errorf("%d bytes moved", moved)
 	}
@@ -153,15 +154,15 @@ func TestSnapshot_Offload(t *testing.T) {
 	b := start(t)
 	const size = 1 << 20
 	below := b.volume(t, size)
-	must(t, below.WriteAt(ctx, pattern(1, size), 0))
+	must.Succeed(t, below.WriteAt(ctx, pattern(1, size), 0))
 	gate := NewGate()
 	o := b.origin(t, b.base(below))
 	live, snap := NewStack(o, gate), NewStack(NewSnapshot(o), gate)
 	src := b.volume(t, size)
-	must(t, src.WriteAt(ctx, pattern(2, size), 0))
+	must.Succeed(t, src.WriteAt(ctx, pattern(2, size), 0))
 	token, _ := b.populate(t, src, blockdev.Range{Length: size})
 	b.writeUsing(t, token, live, 128<<10, 300<<10)
-	must(t, live.Unmap(ctx, 700<<10, 100<<10))
+	must.Succeed(t, live.Unmap(ctx, 700<<10, 100<<10))
 	same(t, "snapshot", contents(t, snap), pattern(1, size))
 	if n := o.Copied(); n <= 0 || n > 600<<10 {
 		t.Errorf("%d bytes were copied", n)
@@ -181,7 +182,7 @@ func TestStack_TokenTypes(t *testing.T) {
 	b := start(t)
 	const size = 1 << 20
 	s := NewStack(stripeOf(t, 65536, b.base(b.volume(t, size)), b.base(b.volume(t, size))), NewGate())
-	must(t, s.WriteAt(ctx, pattern(1, size), 0))
+	must.Succeed(t, s.WriteAt(ctx, pattern(1, size), 0))
 	src := tokens.Source{Volume: s, LU: tokens.LU{BlockLength: 512}}
 	ranges := []blockdev.Range{{Length: size}}
 	for _, kind := range []tokens.RODType{tokens.RODTypeHash, tokens.RODTypeAccessUponReference, tokens.RODTypePointInTimeChangeVulnerable} {
@@ -190,12 +191,12 @@ func TestStack_TokenTypes(t *testing.T) {
 		}
 	}
 	r, err := b.manager.OffloadRead(ctx, src, ranges, tokens.ReadOptions{Type: tokens.RODTypeChecksum})
-	must(t, err)
+	must.Succeed(t, err)
 	verdict, err := b.manager.Verify(ctx, r.Token, offload.Destination{Volume: s, BlockLength: 512}, ranges)
 	if err != nil || verdict != tokens.Match {
 		t.Errorf("%v, %v", verdict, err)
 	}
-	must(t, s.WriteAt(ctx, pattern(2, 512), 70000/512*512))
+	must.Succeed(t, s.WriteAt(ctx, pattern(2, 512), 70000/512*512))
 	if verdict, err := b.manager.Verify(ctx, r.Token, offload.Destination{Volume: s, BlockLength: 512}, ranges); err != nil || verdict == tokens.Match {
 		t.Errorf("%v, %v", verdict, err)
 	}

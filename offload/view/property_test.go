@@ -7,6 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/offload"
 	"odx/tokens"
 )
@@ -53,7 +54,7 @@ func (w *world) draw(t *rapid.T, depth int, size int64, gate Gate) (Device, stri
 		start := rapid.SampledFrom([]int64{512, 4096, 63 * 512}).Draw(t, "start")
 		of, name := below(size + start + 512)
 		v, err := NewPartition(of, start, of.Size()-start-512)
-		must(t, err)
+		must.Succeed(t, err)
 		return v, "partition(" + name + ")"
 	case "stripe":
 		unit := rapid.SampledFrom([]int64{4096, 12288}).Draw(t, "unit")
@@ -169,11 +170,11 @@ func (w *world) read(t *rapid.T) {
 	s := w.pick(t)
 	r := w.drawBytes(t, s)
 	p := make([]byte, r.Length)
-	must(t, s.ReadAt(ctx, p, r.Offset))
+	must.Succeed(t, s.ReadAt(ctx, p, r.Offset))
 	same(t, s.kind, p, s.model[r.Offset:][:r.Length])
 }
 
-func (w *world) flush(t *rapid.T) { must(t, w.pick(t).Flush(ctx)) }
+func (w *world) flush(t *rapid.T) { must.Succeed(t, w.pick(t).Flush(ctx)) }
 
 func (w *world) populateRandom(t *rapid.T) {
 	s := w.pick(t)

@@ -12,6 +12,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/internal/kit/must"
 )
 
 // stampedFile is a plain file with a stamp, which copies include.
@@ -53,7 +54,7 @@ func (f *stampedFile) copy(t *testing.T) fileCopy {
 
 func (f *stampedFile) restore(t *testing.T, c fileCopy) {
 	t.Helper()
-	must(t, f.WriteAt(ctx, c.data, 0))
+	must.Succeed(t, f.WriteAt(ctx, c.data, 0))
 	f.stamp = c.stamp
 }
 
@@ -72,7 +73,7 @@ func (b *bed) files(t *testing.T, size int64, n int) (files []*stampedFile, c Mi
 func openMirror(t *testing.T, c MirrorConfig) *Mirror {
 	t.Helper()
 	m, err := OpenMirror(ctx, c)
-	must(t, err)
+	must.Succeed(t, err)
 	m.resyncs.Wait()
 	return m
 }
@@ -103,7 +104,7 @@ func TestMirror_OlderCopy(t *testing.T) {
 			}},
 			"closed, file of another mirror": {true, func(t *testing.T, f *stampedFile, older fileCopy) {
 				s, err := ParseStamp(f.stamp)
-				must(t, err)
+				must.Succeed(t, err)
 				s.Mirror[0]++
 				f.restore(t, fileCopy{older.data, s.Encode()})
 			}},
@@ -112,13 +113,13 @@ func TestMirror_OlderCopy(t *testing.T) {
 				b := start(t)
 				files, c := b.files(t, size, 2)
 				m := openMirror(t, c)
-				must(t, m.WriteAt(ctx, pattern(1, size), 0))
-				must(t, m.Close(ctx))
+				must.Succeed(t, m.WriteAt(ctx, pattern(1, size), 0))
+				must.Succeed(t, m.Close(ctx))
 				older := files[leg].copy(t)
 				m = openMirror(t, c)
-				must(t, m.WriteAt(ctx, pattern(2, size), 0))
+				must.Succeed(t, m.WriteAt(ctx, pattern(2, size), 0))
 				if tt.clean {
-					must(t, m.Close(ctx))
+					must.Succeed(t, m.Close(ctx))
 				} else {
 					m.crash()
 				}
@@ -131,7 +132,7 @@ func TestMirror_OlderCopy(t *testing.T) {
 				if len(m.InSync()) != 2 {
 					t.Errorf("in sync: %v", m.InSync())
 				}
-				must(t, m.Close(ctx))
+				must.Succeed(t, m.Close(ctx))
 			})
 		}
 	}
@@ -146,26 +147,26 @@ func TestMirror_HotCopy(t *testing.T) {
 		files, c := b.files(t, size, 2)
 		c.StampEvery = time.Millisecond
 		m := openMirror(t, c)
-		must(t, m.WriteAt(ctx, pattern(1, size), 0))
+		must.Succeed(t, m.WriteAt(ctx, pattern(1, size), 0))
 		older := files[0].copy(t)
-		must(t, m.WriteAt(ctx, pattern(2, size), 0))
+		must.Succeed(t, m.WriteAt(ctx, pattern(2, size), 0))
 		before := func() int { files[0].mu.Lock(); defer files[0].mu.Unlock(); return files[0].writes }
 		n := before()
 		for began := time.Now(); !clean && before() < n+2; {
 			if time.Since(began) > 20*time.Second {
 				t.Fatal("no new generation during writes")
 			}
-			must(t, m.WriteAt(ctx, pattern(2, 512), 0))
+			must.Succeed(t, m.WriteAt(ctx, pattern(2, 512), 0))
 		}
 		if clean {
-			must(t, m.Close(ctx))
+			must.Succeed(t, m.Close(ctx))
 		} else {
 			m.crash()
 		}
 		files[0].restore(t, older)
 		m = openMirror(t, c)
 		same(t, "mirror", contents(t, m), pattern(2, size))
-		must(t, m.Close(ctx))
+		must.Succeed(t, m.Close(ctx))
 	}
 }
 
@@ -194,7 +195,7 @@ func TestMirror_EndWhileStamping(t *testing.T) {
 				b := start(t)
 				files, c := b.files(t, size, 2)
 				m := openMirror(t, c)
-				must(t, m.WriteAt(ctx, pattern(3, size), 0))
+				must.Succeed(t, m.WriteAt(ctx, pattern(3, size), 0))
 				m.crash()
 				for range starts + 1 {
 					broken := c
@@ -214,7 +215,7 @@ func TestMirror_EndWhileStamping(t *testing.T) {
 				if got := m.InSync(); len(got) != 2 {
 					t.Errorf("in sync: %v", got)
 				}
-				must(t, m.Close(ctx))
+				must.Succeed(t, m.Close(ctx))
 			}
 		}
 	}
@@ -227,7 +228,7 @@ func TestMirror_StampFails(t *testing.T) {
 	files, c := b.files(t, size, 2)
 	m := openMirror(t, c)
 	files[0].fail = errInjected
-	must(t, m.advance(ctx, false))
+	must.Succeed(t, m.advance(ctx, false))
 	if got := m.InSync(); !slices.Equal(got, []string{c.Legs[1].ID}) {
 		t.Errorf("in sync: %v", got)
 	}
@@ -235,16 +236,16 @@ func TestMirror_StampFails(t *testing.T) {
 	if err := m.advance(ctx, false); !errors.Is(err, errInjected) {
 		t.Errorf("stamp with all legs failing: %v", err)
 	}
-	must(t, m.WriteAt(ctx, pattern(4, size), 0))
+	must.Succeed(t, m.WriteAt(ctx, pattern(4, size), 0))
 	files[0].fail, files[1].fail = nil, nil
-	must(t, m.Resync(ctx))
-	must(t, m.Close(ctx))
+	must.Succeed(t, m.Resync(ctx))
+	must.Succeed(t, m.Close(ctx))
 	m = openMirror(t, c)
 	same(t, "mirror", contents(t, m), pattern(4, size))
 	if len(m.InSync()) != 2 {
 		t.Errorf("in sync: %v", m.InSync())
 	}
-	must(t, m.Close(ctx))
+	must.Succeed(t, m.Close(ctx))
 }
 
 // TestMirror_AllOlder: if all legs are older copies, the newest is used.
@@ -255,15 +256,15 @@ func TestMirror_AllOlder(t *testing.T) {
 	var copies []fileCopy
 	for i := range 3 {
 		m := openMirror(t, c)
-		must(t, m.WriteAt(ctx, pattern(byte(i), size), 0))
-		must(t, m.Close(ctx))
+		must.Succeed(t, m.WriteAt(ctx, pattern(byte(i), size), 0))
+		must.Succeed(t, m.Close(ctx))
 		copies = append(copies, files[0].copy(t))
 	}
 	files[0].restore(t, copies[0])
 	files[1].restore(t, copies[1])
 	m := openMirror(t, c)
 	same(t, "mirror", contents(t, m), pattern(1, size))
-	must(t, m.Close(ctx))
+	must.Succeed(t, m.Close(ctx))
 }
 
 // TestMirror_WithoutGeneration: legs are in sync if the record is of an older version
@@ -272,17 +273,17 @@ func TestMirror_WithoutGeneration(t *testing.T) {
 	const size = 64 << 10
 	b := start(t)
 	files, c := b.files(t, size, 2)
-	must(t, files[0].WriteAt(ctx, pattern(1, size), 0))
-	must(t, files[1].WriteAt(ctx, pattern(1, size), 0))
+	must.Succeed(t, files[0].WriteAt(ctx, pattern(1, size), 0))
+	must.Succeed(t, files[1].WriteAt(ctx, pattern(1, size), 0))
 	text, err := mirrorRecord{InSync: []string{c.Legs[0].ID, c.Legs[1].ID}, Clean: true}.encode()
-	must(t, err)
-	must(t, b.store.PutRecords(ctx, backstore.Record{Key: recordKey(c.Name, "mirror"), Value: text}))
+	must.Succeed(t, err)
+	must.Succeed(t, b.store.PutRecords(ctx, backstore.Record{Key: recordKey(c.Name, "mirror"), Value: text}))
 	m, err := OpenMirror(ctx, c)
-	must(t, err)
+	must.Succeed(t, err)
 	if len(m.InSync()) != 2 {
 		t.Errorf("in sync: %v", m.InSync())
 	}
-	must(t, m.Close(ctx))
+	must.Succeed(t, m.Close(ctx))
 	if _, err := ParseStamp(files[1].stamp); err != nil {
 		t.Errorf("the second leg: %v", err)
 	}

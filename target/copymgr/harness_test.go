@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/offload/offloadtest"
 	"odx/target/bufpool"
 	"odx/target/scsi"
@@ -80,20 +81,13 @@ type testbed struct {
 	hurry bool
 }
 
-// fataler is what testing.TB and rapid.T have in common here.
-type fataler interface {
-	Helper()
-	Fatal(...any)
-	Fatalf(string, ...any)
-}
-
-func newTestbed(t fataler, l tokens.Limits) *testbed {
+func newTestbed(t must.TB, l tokens.Limits) *testbed {
 	t.Helper()
 	return newTestbedWith(t, tokens.Options{Limits: l})
 }
 
 // newTestbedWith is newTestbed with policies for tokens.
-func newTestbedWith(t fataler, o tokens.Options) *testbed {
+func newTestbedWith(t must.TB, o tokens.Options) *testbed {
 	t.Helper()
 	b := &testbed{store: offloadtest.NewStore([16]byte{1})}
 	o.Store, o.Log = b.store, discard()
@@ -306,7 +300,7 @@ func (b *testbed) copyStatus(lun int, listID, length uint32) answer {
 }
 
 // token populates a token and fetches it.
-func (b *testbed) token(t fataler, lun int, ranges ...rangeOf) []byte {
+func (b *testbed) token(t must.TB, lun int, ranges ...rangeOf) []byte {
 	t.Helper()
 	if a := b.populate(lun, 77, populateParameters(ranges...)); a.code() != "GOOD" {
 		t.Fatalf("POPULATE TOKEN: %s", a.code())
@@ -319,7 +313,7 @@ func (b *testbed) token(t fataler, lun int, ranges ...rangeOf) []byte {
 }
 
 // fill writes a pattern over a volume and returns it.
-func (b *testbed) fill(t fataler, lun int, seed byte) []byte {
+func (b *testbed) fill(t must.TB, lun int, seed byte) []byte {
 	t.Helper()
 	p := make([]byte, b.volumes[lun].Size())
 	for i := range p {
@@ -331,7 +325,7 @@ func (b *testbed) fill(t fataler, lun int, seed byte) []byte {
 	return p
 }
 
-func (b *testbed) contents(t fataler, lun int) []byte {
+func (b *testbed) contents(t must.TB, lun int) []byte {
 	t.Helper()
 	p := make([]byte, b.volumes[lun].Size())
 	if err := b.volumes[lun].ReadAt(ctx, p, 0); err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -142,10 +143,10 @@ func TestCheck_Damage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, c := made(t, spec(tt.kind, 9))
-			must(t, f.Complete(t.Context(), []int64{0, 1}[:min(2, len(f.bat))]))
+			must.Succeed(t, f.Complete(t.Context(), []int64{0, 1}[:min(2, len(f.bat))]))
 			c = disktest.New(tt.damage(c.Bytes()))
 			findings, err := Check(t.Context(), c)
-			must(t, err)
+			must.Succeed(t, err)
 			if tt.finding == "" {
 				if len(findings) > 0 {
 					t.Errorf("found %+v", findings)
@@ -267,7 +268,7 @@ func FuzzOpen(f *testing.F) {
 	}
 	for _, kind := range []disk.Kind{disk.Fixed, disk.Dynamic, disk.Differencing} {
 		file, c := made(f, spec(kind, 2))
-		must(f, file.Complete(f.Context(), []int64{1, 0}[:min(2, len(file.bat))]))
+		must.Succeed(f, file.Complete(f.Context(), []int64{1, 0}[:min(2, len(file.bat))]))
 		add(c)
 		if kind != disk.Fixed {
 			add(foreign(f, kind))
@@ -310,10 +311,10 @@ func change(t *testing.T, f *File, c *disktest.Memory) {
 		return
 	}
 	ctx := t.Context()
-	must(t, f.Allocate(ctx, []int64{0}))
-	must(t, f.SetPresent(ctx, 0, 0, 1))
-	must(t, f.Free(ctx, []int64{0}))
-	must(t, f.Complete(ctx, []int64{0}))
+	must.Succeed(t, f.Allocate(ctx, []int64{0}))
+	must.Succeed(t, f.SetPresent(ctx, 0, 0, 1))
+	must.Succeed(t, f.Free(ctx, []int64{0}))
+	must.Succeed(t, f.Complete(ctx, []int64{0}))
 	if _, err := Open(ctx, c); err != nil {
 		t.Fatalf("Open after a change: %v", err)
 	}

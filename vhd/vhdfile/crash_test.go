@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -123,7 +124,7 @@ func cutHere(t *testing.T, where string, c *disktest.Memory, was, will []string,
 	harmless := func() {
 		t.Helper()
 		findings, err := Check(t.Context(), c)
-		must(t, err)
+		must.Succeed(t, err)
 		for _, f := range findings {
 			if !f.Harmless {
 				t.Errorf("%s: %s", where, f.Text)
@@ -152,7 +153,7 @@ func cutHere(t *testing.T, where string, c *disktest.Memory, was, will []string,
 		absent[i] = f.block(i).State == disk.Absent
 		all = append(all, i)
 	}
-	must(t, f.Complete(t.Context(), all))
+	must.Succeed(t, f.Complete(t.Context(), all))
 	f = opened(t, c)
 	for i, s := range describe(t, f) {
 		if absent[int64(i)] && !strings.HasSuffix(s, ` "\x00"`) {

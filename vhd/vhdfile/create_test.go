@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -31,10 +32,10 @@ func TestCreate_Golden(t *testing.T) {
 			got := dump(c.Bytes())
 			path := filepath.Join("testdata", name+".txt")
 			if *rewrite {
-				must(t, os.WriteFile(path, []byte(got), 0o644))
+				must.Succeed(t, os.WriteFile(path, []byte(got), 0o644))
 			}
 			want, err := os.ReadFile(path)
-			must(t, err)
+			must.Succeed(t, err)
 			if got != string(want) {
 				t.Errorf("the file differs from %s:\n%s", path, got)
 			}

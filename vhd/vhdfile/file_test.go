@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -49,7 +50,7 @@ func TestFile_Changes(t *testing.T) {
 					t.Errorf("payload of block %d is at %d", i, b.Offset)
 				}
 			}
-			must(t, f.Close(t.Context()))
+			must.Succeed(t, f.Close(t.Context()))
 			again := opened(t, c)
 			for i := range again.Info().Blocks() {
 				_, _ = again.Present(t.Context(), i, 0, again.blockLength/512)
@@ -64,7 +65,7 @@ func TestFile_Changes(t *testing.T) {
 // apply applies a change.
 func apply(t testing.TB, f *File, change string) {
 	t.Helper()
-	must(t, try(t.Context(), f, change))
+	must.Succeed(t, try(t.Context(), f, change))
 }
 
 func try(ctx context.Context, f *File, change string) error {
@@ -111,8 +112,8 @@ func TestFile_Payload(t *testing.T) {
 		}
 	}
 	// A crash while the file was extended.
-	must(t, c.Truncate(t.Context(), size+100<<10))
-	must(t, c.WriteAt(t.Context(), bytes.Repeat([]byte{'x'}, 100<<10), size))
+	must.Succeed(t, c.Truncate(t.Context(), size+100<<10))
+	must.Succeed(t, c.WriteAt(t.Context(), bytes.Repeat([]byte{'x'}, 100<<10), size))
 	f = opened(t, c)
 	apply(t, f, "A456")
 	for i, want := range map[int64]byte{0: 'a', 3: 'd', 4: 0, 5: 0, 6: 0, 7: 0} {
@@ -128,8 +129,8 @@ func TestFile_Bitmaps(t *testing.T) {
 	f, c := made(t, spec(disk.Differencing, 4))
 	ctx := t.Context()
 	apply(t, f, "A013")
-	must(t, f.SetPresent(ctx, 1, 3, 6))
-	must(t, f.SetPresent(ctx, 1, 31, 1))
+	must.Succeed(t, f.SetPresent(ctx, 1, 3, 6))
+	must.Succeed(t, f.SetPresent(ctx, 1, 31, 1))
 	for _, f := range []*File{f, opened(t, c)} {
 		for _, tt := range []struct {
 			block, first, count int64
@@ -146,17 +147,17 @@ func TestFile_Bitmaps(t *testing.T) {
 	}
 	// The highest bit of a byte is the first.
 	p := make([]byte, 4)
-	must(t, c.ReadAt(ctx, p, f.bitmapAt(1)))
+	must.Succeed(t, c.ReadAt(ctx, p, f.bitmapAt(1)))
 	if !bytes.Equal(p, []byte{0x1F, 0x80, 0, 1}) {
 		t.Errorf("the bitmap in the file is % x", p)
 	}
-	must(t, f.SetPresent(ctx, 0, 0, 31))
+	must.Succeed(t, f.SetPresent(ctx, 0, 0, 31))
 	if f.block(0).State != disk.Partial {
 		t.Error("block 0 is complete without its last sector")
 	}
-	must(t, f.SetPresent(ctx, 0, 31, 1))
-	must(t, f.SetPresent(ctx, 0, 5, 1)) // already present
-	must(t, f.SetPresent(ctx, 3, 0, 16))
+	must.Succeed(t, f.SetPresent(ctx, 0, 31, 1))
+	must.Succeed(t, f.SetPresent(ctx, 0, 5, 1)) // already present
+	must.Succeed(t, f.SetPresent(ctx, 3, 0, 16))
 	if got := states(f); got != "FPAF" {
 		t.Errorf("states %s: blocks 0 and 3 have all sectors of the disk", got)
 	}
@@ -183,7 +184,7 @@ func TestFile_Bitmaps(t *testing.T) {
 func TestFile_FreePayload(t *testing.T) {
 	f, c := made(t, disk.Spec{Kind: disk.Fixed, Geometry: disk.Geometry{Size: 5 * mib}})
 	fillAll := bytes.Repeat([]byte{'x'}, 5*mib)
-	must(t, c.WriteAt(t.Context(), fillAll, 0))
+	must.Succeed(t, c.WriteAt(t.Context(), fillAll, 0))
 	apply(t, f, "F20")
 	want := bytes.Clone(fillAll)
 	clear(want[:2*mib])
@@ -246,7 +247,7 @@ func TestOpenReadOnly(t *testing.T) {
 		_, c := made(t, spec(kind, 1))
 		before := c.Bytes()
 		f, err := OpenReadOnly(t.Context(), c)
-		must(t, err)
+		must.Succeed(t, err)
 		ctx := t.Context()
 		for name, err := range map[string]error{
 			"Allocate": f.Allocate(ctx, []int64{0}), "Complete": f.Complete(ctx, []int64{0}),
@@ -256,7 +257,7 @@ func TestOpenReadOnly(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		must(t, f.Close(ctx))
+		must.Succeed(t, f.Close(ctx))
 		if !bytes.Equal(c.Bytes(), before) {
 			t.Error("the file is changed")
 		}
@@ -312,7 +313,7 @@ func TestFile_ContainerFails(t *testing.T) {
 				}
 			}
 			findings, err := Check(t.Context(), c)
-			must(t, err)
+			must.Succeed(t, err)
 			for _, finding := range findings {
 				if !finding.Harmless {
 					t.Errorf("kind %d, call %d fails: %s", kind, n, finding.Text)
@@ -376,14 +377,14 @@ func TestFile_AllocateCalls(t *testing.T) {
 	const blocks = 2560
 	c := &counted{Memory: disktest.New(nil)}
 	f, err := Create(t.Context(), c, disk.Spec{Geometry: disk.Geometry{Size: blocks << 12, BlockLength: 4096}})
-	must(t, err)
+	must.Succeed(t, err)
 	var all []int64
 	for i := range int64(blocks) {
 		all = append(all, i*7%blocks)
 	}
 	c.calls = 0
 	start := time.Now()
-	must(t, f.Allocate(t.Context(), all))
+	must.Succeed(t, f.Allocate(t.Context(), all))
 	if took := time.Since(start); c.calls > blocks+10 || took > 3*time.Second {
 		t.Errorf("%d calls, %v", c.calls, took)
 	}

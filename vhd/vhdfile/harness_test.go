@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -50,24 +51,17 @@ func opened(t testing.TB, c disk.Container) *File {
 	return f
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // fill writes the payload of an allocated block.
 func fill(t testing.TB, f *File, i int64, value byte) {
 	t.Helper()
-	must(t, f.c.WriteAt(t.Context(), bytes.Repeat([]byte{value}, int(f.blockLength)), f.block(i).Offset))
+	must.Succeed(t, f.c.WriteAt(t.Context(), bytes.Repeat([]byte{value}, int(f.blockLength)), f.block(i).Offset))
 }
 
 // payload returns the payload of an allocated block.
 func payload(t testing.TB, f *File, i int64) []byte {
 	t.Helper()
 	p := make([]byte, f.blockLength)
-	must(t, f.r.ReadAt(t.Context(), p, f.block(i).Offset))
+	must.Succeed(t, f.r.ReadAt(t.Context(), p, f.block(i).Offset))
 	return p
 }
 
@@ -76,7 +70,7 @@ func payload(t testing.TB, f *File, i int64) []byte {
 func wantClean(t testing.TB, r blockdev.Reader, harmless ...string) {
 	t.Helper()
 	findings, err := Check(t.Context(), r)
-	must(t, err)
+	must.Succeed(t, err)
 	for i, f := range findings {
 		if !f.Harmless || i >= len(harmless) || !bytes.Contains([]byte(f.Text), []byte(harmless[i])) {
 			t.Errorf("found, harmless %v: %s", f.Harmless, f.Text)
@@ -148,6 +142,6 @@ func bitString(b disk.Bits, n int64) string {
 func present(t testing.TB, f *File, i, first, count int64) string {
 	t.Helper()
 	b, err := f.Present(context.Background(), i, first, count)
-	must(t, err)
+	must.Succeed(t, err)
 	return bitString(b, count)
 }

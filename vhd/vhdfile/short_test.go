@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -14,9 +15,9 @@ import (
 func shortened(t *testing.T, rest ...byte) *disktest.Memory {
 	t.Helper()
 	f, c := made(t, spec(disk.Dynamic, 5))
-	must(t, f.Complete(t.Context(), []int64{0, 4}))
-	must(t, f.c.WriteAt(t.Context(), bytes.Repeat([]byte{'z'}, 1<<13), f.payloadAt(4)))
-	must(t, f.Close(t.Context()))
+	must.Succeed(t, f.Complete(t.Context(), []int64{0, 4}))
+	must.Succeed(t, f.c.WriteAt(t.Context(), bytes.Repeat([]byte{'z'}, 1<<13), f.payloadAt(4)))
+	must.Succeed(t, f.Close(t.Context()))
 	p := c.Bytes()
 	p = p[:len(p)-footerLength-1<<13]
 	return disktest.New(append(p, rest...))
@@ -29,18 +30,18 @@ func TestOpen_ShortLastBlock(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := shortened(t, rest...)
 			r, err := OpenReadOnly(t.Context(), c)
-			must(t, err)
-			must(t, r.Overlap())
+			must.Succeed(t, err)
+			must.Succeed(t, r.Overlap())
 			f := opened(t, c)
 			wantClean(t, c)
 			got := make([]byte, 1<<13)
-			must(t, c.ReadAt(t.Context(), got, f.payloadAt(4)))
+			must.Succeed(t, c.ReadAt(t.Context(), got, f.payloadAt(4)))
 			if !bytes.Equal(got, bytes.Repeat([]byte{'z'}, 1<<13)) {
 				t.Error("the last block has other bytes")
 			}
-			must(t, f.Free(t.Context(), []int64{4}))
-			must(t, f.Complete(t.Context(), []int64{1, 2, 3, 4}))
-			must(t, f.Close(t.Context()))
+			must.Succeed(t, f.Free(t.Context(), []int64{4}))
+			must.Succeed(t, f.Complete(t.Context(), []int64{1, 2, 3, 4}))
+			must.Succeed(t, f.Close(t.Context()))
 			wantClean(t, c)
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -140,11 +141,11 @@ func TestCheck_ForeignBlocks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, c := made(t, disk.Spec{Kind: disk.Dynamic, Geometry: disk.Geometry{Size: 4 * tt.blockLength, BlockLength: tt.blockLength}})
-			must(t, f.Complete(t.Context(), tt.own))
-			must(t, f.Close(t.Context()))
+			must.Succeed(t, f.Complete(t.Context(), tt.own))
+			must.Succeed(t, f.Close(t.Context()))
 			c = disktest.New(appendForeign(appendForeign(c.Bytes(), 1), 2))
 			findings, err := Check(t.Context(), c)
-			must(t, err)
+			must.Succeed(t, err)
 			got := ""
 			for _, f := range findings {
 				if !f.Harmless {
@@ -179,13 +180,13 @@ func TestFile_FooterOffset(t *testing.T) {
 		wantClean(t, c)
 	}
 	f, c := made(t, spec(disk.Dynamic, 9))
-	must(t, f.Allocate(t.Context(), []int64{0, 1, 2}))
-	must(t, f.Free(t.Context(), []int64{1, 2}))
-	must(t, f.Close(t.Context()))
+	must.Succeed(t, f.Allocate(t.Context(), []int64{0, 1, 2}))
+	must.Succeed(t, f.Free(t.Context(), []int64{1, 2}))
+	must.Succeed(t, f.Close(t.Context()))
 	if want := f.bitmapAt(0) + f.placeLength() + footerLength; c.Size() != want {
 		t.Errorf("the file has %d bytes, want %d", c.Size(), want)
 	}
 	wantClean(t, c)
-	must(t, f.Allocate(t.Context(), []int64{3, 4}))
+	must.Succeed(t, f.Allocate(t.Context(), []int64{3, 4}))
 	wantClean(t, c)
 }

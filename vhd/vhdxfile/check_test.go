@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -16,7 +17,7 @@ type damaged struct {
 	f *File
 }
 
-func (d damaged) put(off int64, p ...byte) { must(d.t, d.m.WriteAt(d.t.Context(), p, off)) }
+func (d damaged) put(off int64, p ...byte) { must.Succeed(d.t, d.m.WriteAt(d.t.Context(), p, off)) }
 
 func (d damaged) put64(off int64, v uint64) { d.put(off, le.AppendUint64(nil, v)...) }
 
@@ -26,7 +27,7 @@ func (d damaged) bat(index int64, e uint64) { d.put64(newBATAt+index*8, e) }
 // sealed changes a structure that has a checksum.
 func (d damaged) sealed(off, length int64, change func(p []byte)) {
 	p := make([]byte, length)
-	must(d.t, d.m.ReadAt(d.t.Context(), p, off))
+	must.Succeed(d.t, d.m.ReadAt(d.t.Context(), p, off))
 	change(p)
 	seal(p)
 	d.put(off, p...)
@@ -64,9 +65,9 @@ func TestCheck_Damage(t *testing.T) {
 	}{
 		"nothing":                  {func(damaged) {}, "", true},
 		"signature":                {func(d damaged) { d.put(0, 'V') }, "signature", false},
-		"empty":                    {func(d damaged) { must(d.t, d.m.Truncate(t.Context(), 0)) }, "signature", false},
-		"truncated":                {func(d damaged) { must(d.t, d.m.Truncate(t.Context(), 2*mib)) }, "exceeds the file", false},
-		"payload truncated":        {func(d damaged) { must(d.t, d.m.Truncate(t.Context(), 6*mib+512)) }, "block 1 exceeds the file", false},
+		"empty":                    {func(d damaged) { must.Succeed(d.t, d.m.Truncate(t.Context(), 0)) }, "signature", false},
+		"truncated":                {func(d damaged) { must.Succeed(d.t, d.m.Truncate(t.Context(), 2*mib)) }, "exceeds the file", false},
+		"payload truncated":        {func(d damaged) { must.Succeed(d.t, d.m.Truncate(t.Context(), 6*mib+512)) }, "block 1 exceeds the file", false},
 		"a header":                 {func(d damaged) { d.put(headerAt(0)+16, 1) }, "header 1 is damaged", true},
 		"both headers":             {func(d damaged) { d.put(headerAt(0)+100, 1); d.put(headerAt(1)+100, 1) }, "both headers are damaged", false},
 		"equal sequence numbers":   {func(d damaged) { d.headers(at64(8, 3)); d.sealed(headerAt(1), headerLength, at32(4000, 3)) }, "sequence number 3", false},
@@ -139,7 +140,7 @@ func TestCheck_Damage(t *testing.T) {
 			d := newDamaged(t)
 			tt.damage(d)
 			found, err := Check(t.Context(), d.m)
-			must(t, err)
+			must.Succeed(t, err)
 			var texts []string
 			for _, f := range found {
 				texts = append(texts, f.Text)
@@ -173,9 +174,9 @@ func TestCheck_Damage(t *testing.T) {
 func newDamaged(t testing.TB) damaged {
 	t.Helper()
 	m, f := newDisk(t, spec(disk.Differencing, 5*mib))
-	must(t, f.Allocate(t.Context(), []int64{0}))
-	must(t, f.Complete(t.Context(), []int64{1}))
-	must(t, f.Close(t.Context()))
+	must.Succeed(t, f.Allocate(t.Context(), []int64{0}))
+	must.Succeed(t, f.Complete(t.Context(), []int64{1}))
+	must.Succeed(t, f.Close(t.Context()))
 	if f.block(0).Offset != 5*mib || f.block(1).Offset != 6*mib || f.table.bitmap(0) != 4096 || m.Size() != 7*mib {
 		t.Fatal("the file is not as the tests describe it")
 	}
@@ -185,7 +186,7 @@ func newDamaged(t testing.TB) damaged {
 // extraRegion adds an optional region.
 func (d damaged) extraRegion(at uint64) {
 	if int64(at) >= d.m.Size() {
-		must(d.t, d.m.Truncate(d.t.Context(), int64(at)+mib))
+		must.Succeed(d.t, d.m.Truncate(d.t.Context(), int64(at)+mib))
 	}
 	d.regions(func(p []byte) {
 		le.PutUint32(p[8:], 3)
@@ -199,7 +200,7 @@ func (d damaged) extraRegion(at uint64) {
 // copyItem overwrites one item of the metadata table with another.
 func (d damaged) copyItem(to, from int64) {
 	p := make([]byte, 16)
-	must(d.t, d.m.ReadAt(d.t.Context(), p, itemsAt+32*from))
+	must.Succeed(d.t, d.m.ReadAt(d.t.Context(), p, itemsAt+32*from))
 	d.put(itemsAt+32*to, p...)
 }
 
@@ -208,7 +209,7 @@ func TestCheck_MaxFindings(t *testing.T) {
 	m, f := newDisk(t, spec(disk.Dynamic, 1000*mib))
 	closeFile(t, f)
 	for i := range int64(1000) {
-		must(t, m.WriteAt(t.Context(), []byte{4}, newBATAt+i*8))
+		must.Succeed(t, m.WriteAt(t.Context(), []byte{4}, newBATAt+i*8))
 	}
 	found, err := Check(t.Context(), m)
 	if err != nil || len(found) != maxFindings+1 || found[maxFindings].Text != "900 more findings" {
@@ -219,14 +220,14 @@ func TestCheck_MaxFindings(t *testing.T) {
 // The sector bitmap entry of a dynamic disk is harmless.
 func TestCheck_OldDynamicDisk(t *testing.T) {
 	m, f := newDisk(t, spec(disk.Dynamic, 5000*mib))
-	must(t, f.Allocate(t.Context(), []int64{0}))
+	must.Succeed(t, f.Allocate(t.Context(), []int64{0}))
 	closeFile(t, f)
-	must(t, m.WriteAt(t.Context(), le.AppendUint64(nil, entry(fullyPresent, f.block(0).Offset)), newBATAt+f.table.ratio*8))
+	must.Succeed(t, m.WriteAt(t.Context(), le.AppendUint64(nil, entry(fullyPresent, f.block(0).Offset)), newBATAt+f.table.ratio*8))
 	if text := clean(t, m); !strings.Contains(text, "only a differencing disk uses") {
 		t.Errorf("Check finds %s", text)
 	}
 	_, err := Open(t.Context(), m)
-	must(t, err)
+	must.Succeed(t, err)
 }
 
 // TestCheck_NoLog: a file without a log cannot be changed, which Check says.
@@ -234,12 +235,12 @@ func TestCheck_NoLog(t *testing.T) {
 	d := newDamaged(t)
 	d.headers(func(p []byte) { le.PutUint32(p[68:], 0) })
 	found, err := Check(t.Context(), d.m)
-	must(t, err)
+	must.Succeed(t, err)
 	if len(found) == 0 || !found[0].Harmless || !strings.Contains(found[0].Text, "no log and can only be opened read-only") {
 		t.Errorf("Check finds %+v", found)
 	}
 	f, err := OpenReadOnly(t.Context(), d.m)
-	must(t, err)
+	must.Succeed(t, err)
 	f.Release()
 	if _, err := Open(t.Context(), d.m); !errors.Is(err, disk.ErrFormat) {
 		t.Errorf("Open: %v", err)

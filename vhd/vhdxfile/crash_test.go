@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -22,12 +23,12 @@ func look(t *testing.T, m blockdev.Reader, f *File) []string {
 		text := fmt.Sprint(b.State)
 		if b.State == disk.Full || b.State == disk.Partial {
 			p := make([]byte, 1)
-			must(t, m.ReadAt(t.Context(), p, b.Offset))
+			must.Succeed(t, m.ReadAt(t.Context(), p, b.Offset))
 			text += fmt.Sprintf(" reads %d", p[0])
 		}
 		if b.State == disk.Partial {
 			bits, err := f.Present(t.Context(), i, 0, f.sectors(i))
-			must(t, err)
+			must.Succeed(t, err)
 			for n, length := int64(0), int64(0); n < f.sectors(i); n += length {
 				var set bool
 				if set, length = bits.Run(n, f.sectors(i)); set {
@@ -103,7 +104,7 @@ func TestFile_PowerFailure(t *testing.T) {
 			before := look(t, m, f)
 			done := 0
 			for step, op := range history(t, m, &f)[name] {
-				must(t, op())
+				must.Succeed(t, op())
 				after := look(t, m, f)
 				for ; done <= m.Changes(); done++ {
 					checkCrash(t, fmt.Sprintf("step %d, change %d, in part", step, done), m.Cut(base, done, rng), before, after, done%8 == 0)
@@ -150,7 +151,7 @@ func checkCrash(t *testing.T, where string, crashed *disktest.Memory, before, af
 		return
 	}
 	// It can be used, and is in order then.
-	must(t, f.Allocate(t.Context(), []int64{0, 1, 2, 3, 4}))
+	must.Succeed(t, f.Allocate(t.Context(), []int64{0, 1, 2, 3, 4}))
 	closeFile(t, f)
 	if text := clean(t, crashed); strings.Contains(text, "log") {
 		t.Errorf("%s: after Close Check finds %s", where, text)
@@ -164,8 +165,8 @@ func TestFile_Errors(t *testing.T) {
 		for n := range 12 {
 			ctx := t.Context()
 			m, f := newDisk(t, spec(disk.Differencing, 5*mib))
-			must(t, f.Allocate(ctx, []int64{0, 1}))
-			must(t, f.Free(ctx, []int64{1}))
+			must.Succeed(t, f.Allocate(ctx, []int64{0, 1}))
+			must.Succeed(t, f.Free(ctx, []int64{1}))
 			f = reopen(t, m, f)
 			left, changing := n, false
 			m.FailWith(func(what string) error {
@@ -203,7 +204,7 @@ func TestFile_Errors(t *testing.T) {
 				closeFile(t, f)
 			}
 			f, err := Open(ctx, m)
-			must(t, err)
+			must.Succeed(t, err)
 			if got := look(t, m, f); !slices.Equal(got, before) {
 				t.Errorf("%s %d: opened again it is %v, not %v", op, n, got, before)
 			}

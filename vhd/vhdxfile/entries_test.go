@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 )
 
@@ -21,7 +22,7 @@ func TestBAT_Long(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := &sparse{}
 			f, err := Create(ctx, c, spec(kind, 4<<40))
-			must(t, err)
+			must.Succeed(t, err)
 			rng := rand.New(rand.NewPCG(1, 1))
 			want := map[int64]disk.Block{}
 			change := func(do func(blocks []int64) error, n int) {
@@ -30,7 +31,7 @@ func TestBAT_Long(t *testing.T) {
 				for range n {
 					blocks = append(blocks, rng.Int64N(f.table.blocks))
 				}
-				must(t, do(blocks))
+				must.Succeed(t, do(blocks))
 				for _, i := range blocks {
 					want[i] = f.block(i)
 				}
@@ -50,12 +51,12 @@ func TestBAT_Long(t *testing.T) {
 				t.Errorf("%d bytes of the table are cached", held)
 			}
 			look("changed")
-			must(t, f.Close(ctx))
+			must.Succeed(t, f.Close(ctx))
 			runtime.GC()
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			f, err = Open(ctx, c)
-			must(t, err)
+			must.Succeed(t, err)
 			look("opened again")
 			runtime.GC()
 			runtime.ReadMemStats(&after)
@@ -89,8 +90,8 @@ func TestBAT_Unreadable(t *testing.T) {
 	ctx := t.Context()
 	c := &failing{sparse: &sparse{}}
 	f, err := Create(ctx, c, spec(disk.Dynamic, 4<<40))
-	must(t, err)
-	must(t, f.Allocate(ctx, []int64{0, 1 << 21}))
+	must.Succeed(t, err)
+	must.Succeed(t, f.Allocate(ctx, []int64{0, 1 << 21}))
 	for n := range int64(2 * defaultPages) { // to evict its page
 		if n != 1<<21/pageEntries {
 			f.block(n * pageEntries)
@@ -140,19 +141,19 @@ func TestBAT_Concurrent(t *testing.T) {
 	ctx := t.Context()
 	c := &sparse{}
 	f, err := Create(ctx, c, spec(disk.Dynamic, 4<<40))
-	must(t, err)
+	must.Succeed(t, err)
 	var blocks []int64
 	for n := range int64(2 * defaultPages) {
 		blocks = append(blocks, n*pageEntries/2+n)
 	}
-	must(t, f.Allocate(ctx, blocks))
+	must.Succeed(t, f.Allocate(ctx, blocks))
 	places := map[int64]disk.Block{}
 	for _, i := range blocks {
 		places[i] = f.block(i)
 	}
-	must(t, f.Close(ctx))
+	must.Succeed(t, f.Close(ctx))
 	f, err = Open(ctx, c)
-	must(t, err)
+	must.Succeed(t, err)
 	var all sync.WaitGroup
 	for g := range 4 {
 		all.Go(func() {

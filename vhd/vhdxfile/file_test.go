@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -27,7 +28,7 @@ func TestCreate_Kinds(t *testing.T) {
 				s.Geometry = g
 				c := &sparse{}
 				f, err := Create(t.Context(), c, s)
-				must(t, err)
+				must.Succeed(t, err)
 				f = reopen(t, c, f)
 				info := f.Info()
 				if g.BlockLength == 0 {
@@ -96,20 +97,20 @@ func TestCreate_Invalid(t *testing.T) {
 func TestFile_AllocateFree(t *testing.T) {
 	ctx := t.Context()
 	m, f := newDisk(t, spec(disk.Dynamic, 6*mib))
-	must(t, f.Allocate(ctx, []int64{4, 1, 4, 2}))
+	must.Succeed(t, f.Allocate(ctx, []int64{4, 1, 4, 2}))
 	at := f.block(4).Offset
 	if states(f) != "-FF-F-" || f.block(1).Offset != at+mib || f.block(2).Offset != at+2*mib {
 		t.Fatalf("after Allocate: %s, %d %d %d", states(f), at, f.block(1).Offset, f.block(2).Offset)
 	}
-	must(t, m.WriteAt(ctx, slices.Repeat([]byte{1}, mib), f.block(1).Offset))
-	must(t, f.Free(ctx, []int64{1, 0, 1}))
+	must.Succeed(t, m.WriteAt(ctx, slices.Repeat([]byte{1}, mib), f.block(1).Offset))
+	must.Succeed(t, f.Free(ctx, []int64{1, 0, 1}))
 	size := m.Size()
-	must(t, f.Allocate(ctx, []int64{5}))
+	must.Succeed(t, f.Allocate(ctx, []int64{5}))
 	if states(f) != "-0F-FF" || f.block(5).Offset != at+mib || m.Size() != size {
 		t.Fatalf("a free place was not reused: %s, block 5 at %d", states(f), f.block(5).Offset)
 	}
 	p := make([]byte, mib)
-	must(t, m.ReadAt(ctx, p, f.block(5).Offset))
+	must.Succeed(t, m.ReadAt(ctx, p, f.block(5).Offset))
 	if slices.Max(p) != 0 {
 		t.Error("a block has the old contents of its place")
 	}
@@ -117,9 +118,9 @@ func TestFile_AllocateFree(t *testing.T) {
 	if states(f) != "-0F-FF" {
 		t.Errorf("reopened: %s", states(f))
 	}
-	must(t, f.Free(ctx, []int64{2}))
+	must.Succeed(t, f.Free(ctx, []int64{2}))
 	f = reopen(t, m, f)
-	must(t, f.Complete(ctx, []int64{0}))
+	must.Succeed(t, f.Complete(ctx, []int64{0}))
 	if f.block(0).Offset != at+2*mib {
 		t.Error("space that was free at Open is not used")
 	}
@@ -132,10 +133,10 @@ func TestFile_FreeFixed(t *testing.T) {
 	ctx := t.Context()
 	m, f := newDisk(t, spec(disk.Fixed, 3*mib))
 	before := f.block(1)
-	must(t, m.WriteAt(ctx, []byte("payload"), before.Offset))
-	must(t, f.Free(ctx, []int64{1}))
+	must.Succeed(t, m.WriteAt(ctx, []byte("payload"), before.Offset))
+	must.Succeed(t, f.Free(ctx, []int64{1}))
 	p := make([]byte, 7)
-	must(t, m.ReadAt(ctx, p, before.Offset))
+	must.Succeed(t, m.ReadAt(ctx, p, before.Offset))
 	if f.block(1) != before || slices.Max(p) != 0 {
 		t.Errorf("after Free the block is %+v and reads %q", f.block(1), p)
 	}
@@ -149,13 +150,13 @@ func TestFile_Present(t *testing.T) {
 		s.SectorLength = sector
 		m, f := newDisk(t, s)
 		n := mib / sector
-		must(t, f.Allocate(ctx, []int64{1, 2}))
+		must.Succeed(t, f.Allocate(ctx, []int64{1, 2}))
 		for _, run := range [][2]int64{{1, 3}, {10, 1}, {n - 9, 9}, {3, 1}} {
-			must(t, f.SetPresent(ctx, 1, run[0], run[1]))
+			must.Succeed(t, f.SetPresent(ctx, 1, run[0], run[1]))
 		}
 		f = reopen(t, m, f)
 		bits, err := f.Present(ctx, 1, 3, n-3)
-		must(t, err)
+		must.Succeed(t, err)
 		var set []int64
 		for i := range n - 3 {
 			if bits.Get(i) {
@@ -169,15 +170,15 @@ func TestFile_Present(t *testing.T) {
 		if !slices.Equal(set, want) || states(f) != "-PP" {
 			t.Errorf("sectors %v of %s, want %v", set, states(f), want)
 		}
-		must(t, f.SetPresent(ctx, 1, 0, n))
-		must(t, f.SetPresent(ctx, 2, 0, 2))
-		must(t, f.SetPresent(ctx, 2, 2, 1))
+		must.Succeed(t, f.SetPresent(ctx, 1, 0, n))
+		must.Succeed(t, f.SetPresent(ctx, 2, 0, 2))
+		must.Succeed(t, f.SetPresent(ctx, 2, 2, 1))
 		if states(f) != "-FF" {
 			t.Errorf("all sectors are set: %s", states(f))
 		}
-		must(t, f.Free(ctx, []int64{0, 1}))
-		must(t, f.Allocate(ctx, []int64{1}))
-		must(t, f.Complete(ctx, []int64{0}))
+		must.Succeed(t, f.Free(ctx, []int64{0, 1}))
+		must.Succeed(t, f.Allocate(ctx, []int64{1}))
+		must.Succeed(t, f.Complete(ctx, []int64{0}))
 		if states(f) != "FFF" {
 			t.Errorf("a block of zeros was allocated: %s", states(f))
 		}
@@ -195,15 +196,15 @@ func TestFile_Present(t *testing.T) {
 func TestFile_StaleBits(t *testing.T) {
 	ctx := t.Context()
 	m, f := newDisk(t, spec(disk.Differencing, 40*mib))
-	must(t, f.Allocate(ctx, []int64{0}))
+	must.Succeed(t, f.Allocate(ctx, []int64{0}))
 	at, length, err := f.bitsAt(ctx, 20)
-	must(t, err)
-	must(t, m.WriteAt(ctx, slices.Repeat([]byte{0xff}, int(2*length)), at-length))
-	must(t, f.Allocate(ctx, []int64{30, 20}))
+	must.Succeed(t, err)
+	must.Succeed(t, m.WriteAt(ctx, slices.Repeat([]byte{0xff}, int(2*length)), at-length))
+	must.Succeed(t, f.Allocate(ctx, []int64{30, 20}))
 	bits, err := f.Present(ctx, 20, 0, 2048)
-	must(t, err)
+	must.Succeed(t, err)
 	p := make([]byte, length)
-	must(t, m.ReadAt(ctx, p, at-length))
+	must.Succeed(t, m.ReadAt(ctx, p, at-length))
 	if slices.Max(bits) != 0 || slices.Min(p) != 0xff {
 		t.Error("the bits of a new block are not clear, or others are")
 	}
@@ -214,21 +215,21 @@ func TestFile_StaleBits(t *testing.T) {
 func TestFile_Identifiers(t *testing.T) {
 	ctx := t.Context()
 	m, f := newDisk(t, spec(disk.Dynamic, 4*mib))
-	must(t, f.Changing(ctx))
+	must.Succeed(t, f.Changing(ctx))
 	if f.Info().ID != dataID {
 		t.Error("the disk does not have its initial identifier")
 	}
 	f = reopen(t, m, f)
 	file := f.headers.fileWrite
-	must(t, f.Allocate(ctx, []int64{0}))
+	must.Succeed(t, f.Allocate(ctx, []int64{0}))
 	changed := f.headers.fileWrite
 	if changed == file || f.Info().ID != dataID {
 		t.Error("a change of the file must change FileWriteGuid but not DataWriteGuid")
 	}
-	must(t, f.Changing(ctx))
+	must.Succeed(t, f.Changing(ctx))
 	id := f.Info().ID
-	must(t, f.Changing(ctx))
-	must(t, f.Allocate(ctx, []int64{1}))
+	must.Succeed(t, f.Changing(ctx))
+	must.Succeed(t, f.Allocate(ctx, []int64{1}))
 	if f.headers.fileWrite != changed || id == dataID || f.Info().ID != id {
 		t.Error("identifiers changed other than once")
 	}
@@ -263,17 +264,17 @@ func TestLocator_Parent(t *testing.T) {
 func TestOpenReadOnly(t *testing.T) {
 	ctx := t.Context()
 	m, f := newDisk(t, spec(disk.Differencing, 4*mib))
-	must(t, f.Allocate(ctx, []int64{1}))
+	must.Succeed(t, f.Allocate(ctx, []int64{1}))
 	m.Forget() // the log is not empty
 	r, err := OpenReadOnly(ctx, m)
-	must(t, err)
+	must.Succeed(t, err)
 	one := []int64{1}
 	for _, err := range []error{r.Allocate(ctx, one), r.Complete(ctx, one), r.Free(ctx, one), r.SetPresent(ctx, 1, 0, 1), r.Changing(ctx)} {
 		if !errors.Is(err, blockdev.ErrReadOnly) {
 			t.Errorf("error %v", err)
 		}
 	}
-	must(t, r.Close(ctx))
+	must.Succeed(t, r.Close(ctx))
 	if states(r) != "-P--" || m.Changes() != 0 {
 		t.Errorf("states %s, %d changes", states(r), m.Changes())
 	}
@@ -301,10 +302,10 @@ func TestFile_ManyBlocks(t *testing.T) {
 		s.BlockLength = 0
 		c := &sparse{delay: 15 * time.Microsecond}
 		f, err := Create(t.Context(), c, s)
-		must(t, err)
+		must.Succeed(t, err)
 		began := time.Now()
 		c.calls = 0
-		must(t, f.Allocate(t.Context(), blocks))
+		must.Succeed(t, f.Allocate(t.Context(), blocks))
 		t.Logf("10,000 blocks: %d calls, %v", c.calls, time.Since(began))
 		if c.calls > 30 || f.block(9999).Offset != f.block(0).Offset+9999*32*mib || f.block(0).Offset%(2*mib) != 0 {
 			t.Errorf("%d calls; block 0 at %d, block 9999 at %d", c.calls, f.block(0).Offset, f.block(9999).Offset)
@@ -315,7 +316,7 @@ func TestFile_ManyBlocks(t *testing.T) {
 	s := spec(disk.Fixed, 10<<30)
 	s.BlockLength = 0
 	_, err := Create(t.Context(), c, s)
-	must(t, err)
+	must.Succeed(t, err)
 	if t.Logf("10 GiB: %d calls, %v", c.calls, time.Since(began)); c.calls > 40 {
 		t.Errorf("%d calls for a fixed disk", c.calls)
 	}

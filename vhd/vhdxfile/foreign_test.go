@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"odx/blockdev"
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -52,14 +53,14 @@ func TestFile_Payload(t *testing.T) {
 		}
 		for i := range int64(2) {
 			p := make([]byte, mib)
-			must(t, r.ReadAt(ctx, p, f.block(i).Offset))
+			must.Succeed(t, r.ReadAt(ctx, p, f.block(i).Offset))
 			if !bytes.Equal(p, want[i*mib:][:mib]) {
 				t.Errorf("block %d is wrong", i)
 			}
 		}
 	}
 	f, err := OpenReadOnly(ctx, m)
-	must(t, err)
+	must.Succeed(t, err)
 	look(f, f.Payload())
 	if w, ok := f.Payload().(disk.Container); ok {
 		t.Errorf("payload can be written to %v", w)
@@ -68,7 +69,7 @@ func TestFile_Payload(t *testing.T) {
 		t.Error("opening the file for reading changed it")
 	}
 	f, err = Open(ctx, m)
-	must(t, err)
+	must.Succeed(t, err)
 	look(f, m)
 	if f.Payload() != blockdev.Reader(m) {
 		t.Error("payload is still read through the log")
@@ -101,7 +102,7 @@ func TestOpen_Torn(t *testing.T) {
 					t.Errorf("opened for reading: %v", err)
 				}
 				f, err := Open(t.Context(), m)
-				must(t, err)
+				must.Succeed(t, err)
 				if text := clean(t, m); text != "" {
 					t.Errorf("after it was opened for writing: %s", text)
 				}
@@ -119,7 +120,7 @@ func TestFile_Undefined(t *testing.T) {
 	}}
 	m := disktest.New(x.Bytes())
 	f, err := OpenReadOnly(t.Context(), m)
-	must(t, err)
+	must.Succeed(t, err)
 	if got := states(f); got != "-00000" {
 		t.Errorf("blocks are %s", got)
 	}
@@ -136,11 +137,11 @@ func TestReadLog_Long(t *testing.T) {
 		x.Log = append(x.Log, e)
 	}
 	s := &sparse{size: x.End()}
-	x.WriteTo(func(off int64, p []byte) { must(t, s.WriteAt(t.Context(), p, off)) })
+	x.WriteTo(func(off int64, p []byte) { must.Succeed(t, s.WriteAt(t.Context(), p, off)) })
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	f, err := OpenReadOnly(t.Context(), s)
-	must(t, err)
+	must.Succeed(t, err)
 	runtime.ReadMemStats(&after)
 	if used := after.TotalAlloc - before.TotalAlloc; used > 32*mib {
 		t.Errorf("%d bytes were allocated", used)
@@ -149,7 +150,7 @@ func TestReadLog_Long(t *testing.T) {
 		t.Helper()
 		for k := range int64(100) {
 			p := make([]byte, 2)
-			must(t, f.view.readAt(t.Context(), p, x.MetadataAt()+256*kib+k*sectorLength))
+			must.Succeed(t, f.view.readAt(t.Context(), p, x.MetadataAt()+256*kib+k*sectorLength))
 			if p[0] != 'a'+39 || p[1] != byte(k) {
 				t.Fatalf("sector %d has %q", k, p)
 			}
@@ -157,7 +158,7 @@ func TestReadLog_Long(t *testing.T) {
 	}
 	check(f)
 	f, err = Open(t.Context(), s)
-	must(t, err)
+	must.Succeed(t, err)
 	check(f)
 }
 
@@ -214,9 +215,9 @@ func TestOpen_ManyZeros(t *testing.T) {
 	}
 	x.Log = []disktest.LogEntry{e}
 	s := &sparse{size: at}
-	x.WriteTo(func(off int64, p []byte) { must(t, s.WriteAt(t.Context(), p, off)) })
+	x.WriteTo(func(off int64, p []byte) { must.Succeed(t, s.WriteAt(t.Context(), p, off)) })
 	f, err := OpenReadOnly(t.Context(), s)
-	must(t, err)
+	must.Succeed(t, err)
 	if f.Payload() == blockdev.Reader(s) {
 		t.Error("the block after the end of the file is not read through the log")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 )
 
@@ -21,7 +22,7 @@ func fuzzBase(f *testing.F, data []byte) *sparse {
 	s := &sparse{size: int64(len(data)), limit: maxFuzzed}
 	for at := 0; at < len(data); at += sparsePage {
 		if page := data[at:min(at+sparsePage, len(data))]; bytes.Count(page, []byte{0}) < len(page) {
-			must(f, s.WriteAt(f.Context(), page, int64(at)))
+			must.Succeed(f, s.WriteAt(f.Context(), page, int64(at)))
 		}
 	}
 	return s
@@ -33,8 +34,8 @@ func fuzzBases(f *testing.F) []*sparse {
 	var bases []*sparse
 	for _, kind := range []disk.Kind{disk.Fixed, disk.Dynamic, disk.Differencing, disk.Dynamic, disk.Differencing} {
 		m, file := newDisk(f, spec(kind, 3*mib))
-		must(f, file.Allocate(f.Context(), []int64{2}))
-		must(f, file.Complete(f.Context(), []int64{0}))
+		must.Succeed(f, file.Allocate(f.Context(), []int64{2}))
+		must.Succeed(f, file.Complete(f.Context(), []int64{0}))
 		if len(bases) < 3 {
 			closeFile(f, file)
 		}
@@ -53,7 +54,7 @@ func patched(t *testing.T, bases []*sparse, input []byte) *sparse {
 	for p := input[1:]; len(p) > 4; {
 		at, n := 4*(int64(p[0])<<16|int64(p[1])<<8|int64(p[2])), min(int(p[3]), len(p)-4)
 		if at+int64(n) <= c.size {
-			must(t, c.WriteAt(t.Context(), p[4:4+n], at))
+			must.Succeed(t, c.WriteAt(t.Context(), p[4:4+n], at))
 		}
 		p = p[4+n:]
 	}
@@ -72,7 +73,7 @@ func resealAll(t *testing.T, c *sparse) {
 	}
 	p := make([]byte, 12)
 	for at := int64(newLogAt); at < newLogAt+newLogLength; at += sectorLength {
-		must(t, c.ReadAt(t.Context(), p, at))
+		must.Succeed(t, c.ReadAt(t.Context(), p, at))
 		if n := int64(le.Uint32(p[8:])); string(p[:4]) == "loge" && n >= entryHeaderLength && at+n <= newLogAt+newLogLength {
 			reseal(t, c, region{at, n})
 		}
@@ -81,9 +82,9 @@ func resealAll(t *testing.T, c *sparse) {
 
 func reseal(t *testing.T, c *sparse, r region) {
 	p := make([]byte, r.length)
-	must(t, c.ReadAt(t.Context(), p, r.offset))
+	must.Succeed(t, c.ReadAt(t.Context(), p, r.offset))
 	seal(p)
-	must(t, c.WriteAt(t.Context(), p[4:8], r.offset+4))
+	must.Succeed(t, c.WriteAt(t.Context(), p[4:8], r.offset+4))
 }
 
 // patch encodes a patch.
@@ -195,7 +196,7 @@ func FuzzReplay(f *testing.F) {
 				copy(s[4:8], entry[20:24])
 				copy(s[sectorLength-4:], entry[16:20])
 			}
-			must(t, m.WriteAt(t.Context(), entry[:min(int64(len(entry)), newLogLength-at)], newLogAt+at))
+			must.Succeed(t, m.WriteAt(t.Context(), entry[:min(int64(len(entry)), newLogLength-at)], newLogAt+at))
 			p = p[2+n:]
 		}
 		resealAll(t, m)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 )
 
@@ -35,10 +36,10 @@ func TestCreate_Golden(t *testing.T) {
 			}
 			got, file := dump(data), filepath.Join("testdata", name+".hex")
 			if *rewrite {
-				must(t, os.WriteFile(file, []byte(got), 0o644))
+				must.Succeed(t, os.WriteFile(file, []byte(got), 0o644))
 			}
 			want, err := os.ReadFile(file)
-			must(t, err)
+			must.Succeed(t, err)
 			if got != string(want) {
 				t.Errorf("a new file differs from %s:\n%s", file, got)
 			}

@@ -87,14 +87,6 @@ func states(f *File) string {
 	return b.String()
 }
 
-// must fails the test with an error.
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // sparse is a container that uses memory only for written data, and whose calls take
 // the time of those of the store.
 type sparse struct {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 	"odx/vhd/disk/disktest"
 )
@@ -59,15 +60,15 @@ func (e rawEntry) encode() []byte {
 func withLog(t testing.TB, entries ...rawEntry) *disktest.Memory {
 	t.Helper()
 	m, f := newDisk(t, spec(disk.Dynamic, 4*mib))
-	must(t, m.WriteAt(t.Context(), bytes.Repeat([]byte{'o'}, 2*sectorLength), logAt))
+	must.Succeed(t, m.WriteAt(t.Context(), bytes.Repeat([]byte{'o'}, 2*sectorLength), logAt))
 	log := make([]byte, newLogLength)
 	for _, e := range entries {
 		p := e.encode()
 		n := copy(log[e.at:], p)
 		copy(log, p[n:])
 	}
-	must(t, m.WriteAt(t.Context(), log, newLogAt))
-	must(t, f.headers.update(t.Context(), m, func(h *header) { h.log = logID }))
+	must.Succeed(t, m.WriteAt(t.Context(), log, newLogAt))
+	must.Succeed(t, f.headers.update(t.Context(), m, func(h *header) { h.log = logID }))
 	return m
 }
 
@@ -126,7 +127,7 @@ func TestOpen_Replay(t *testing.T) {
 			size := m.Size()
 			read := func(f *File) string {
 				p := make([]byte, sectorLength+1)
-				must(t, f.view.readAt(t.Context(), p, logAt))
+				must.Succeed(t, f.view.readAt(t.Context(), p, logAt))
 				return string([]byte{p[0], p[sectorLength]})
 			}
 			r, readErr := OpenReadOnly(t.Context(), m)
@@ -159,14 +160,14 @@ func TestOpenReadOnly_ReplayPayload(t *testing.T) {
 	m := withLog(t, rawEntry{sequence: 1, fill: 'a', dest: 4 * mib, last: 5 * mib})
 	bat := make([]byte, sectorLength)
 	le.PutUint64(bat, entry(fullyPresent, 4*mib))
-	must(t, m.WriteAt(ctx, bat, newBATAt))
+	must.Succeed(t, m.WriteAt(ctx, bat, newBATAt))
 	reads := func() {
 		t.Helper()
 		before := m.Bytes()
 		f, err := OpenReadOnly(ctx, m)
-		must(t, err)
+		must.Succeed(t, err)
 		p := make([]byte, mib)
-		must(t, f.Payload().ReadAt(ctx, p, f.block(0).Offset))
+		must.Succeed(t, f.Payload().ReadAt(ctx, p, f.block(0).Offset))
 		if want := append(bytes.Repeat([]byte{'a'}, sectorLength), make([]byte, mib-sectorLength)...); !bytes.Equal(p, want) {
 			t.Error("the log is not applied in memory")
 		}
@@ -175,12 +176,12 @@ func TestOpenReadOnly_ReplayPayload(t *testing.T) {
 		}
 	}
 	reads() // the block is in the extension of the file by the log
-	must(t, m.Truncate(ctx, 5*mib))
+	must.Succeed(t, m.Truncate(ctx, 5*mib))
 	reads()
 	f, err := Open(ctx, m)
-	must(t, err)
+	must.Succeed(t, err)
 	p := make([]byte, 1)
-	must(t, m.ReadAt(ctx, p, f.block(0).Offset))
+	must.Succeed(t, m.ReadAt(ctx, p, f.block(0).Offset))
 	if p[0] != 'a' {
 		t.Error("the log was not replayed")
 	}
@@ -212,14 +213,14 @@ func TestLogEntry(t *testing.T) {
 	m := disktest.New(append(append(make([]byte, mib), p...), make([]byte, mib-len(p))...))
 	r := newRing(&view{r: m, size: m.Size()}, header{log: logID, logOffset: mib, logLength: mib})
 	got, ok, err := r.entry(t.Context(), 0)
-	must(t, err)
+	must.Succeed(t, err)
 	if !ok || got.sequence != e.sequence || got.tail != int64(e.tail) || got.flushed != e.flushed || got.last != e.last {
 		t.Errorf("decoded entry: %+v", got)
 	}
 	n := 0
-	must(t, r.updates(t.Context(), got, func(u update) error {
+	must.Succeed(t, r.updates(t.Context(), got, func(u update) error {
 		data := make([]byte, sectorLength)
-		must(t, u.read(t.Context(), m, data, u.offset))
+		must.Succeed(t, u.read(t.Context(), m, data, u.offset))
 		if want := e.pieces[n]; u.offset != want.offset || !bytes.Equal(data, want.data) {
 			t.Errorf("decoded update %d differs", n)
 		}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"odx/internal/kit/must"
 	"odx/vhd/disk"
 )
 
@@ -30,7 +31,7 @@ func longDisks(t *testing.T, tables *Tables, n int) (disks []*File, containers [
 	for range n {
 		c := &counting{sparse: &sparse{}}
 		f, err := tables.Create(t.Context(), c, spec(disk.Dynamic, 4<<40))
-		must(t, err)
+		must.Succeed(t, err)
 		disks, containers = append(disks, f), append(containers, c)
 	}
 	return disks, containers
@@ -55,8 +56,8 @@ func TestTables_Bound(t *testing.T) {
 		for range 100 {
 			blocks = append(blocks, rng.Int64N(f.table.blocks))
 		}
-		must(t, f.Allocate(ctx, blocks))
-		must(t, f.Free(ctx, blocks[:20]))
+		must.Succeed(t, f.Allocate(ctx, blocks))
+		must.Succeed(t, f.Free(ctx, blocks[:20]))
 		want[n] = map[int64]disk.Block{}
 		for _, i := range blocks {
 			want[n][i] = f.block(i)
@@ -100,7 +101,7 @@ func TestTables_EqualShares(t *testing.T) {
 		}
 	}
 	for _, f := range disks[:2] {
-		must(t, f.Close(t.Context()))
+		must.Succeed(t, f.Close(t.Context()))
 	}
 	touch(disks[2], 40)
 	if held := disks[2].bat.held; held != 12*fullPage || tables.HeldBytes() != held {
@@ -138,29 +139,29 @@ func TestTables_Release(t *testing.T) {
 	tables := NewTables(mib)
 	c := &failing{sparse: &sparse{}}
 	f, err := tables.Create(ctx, c, spec(disk.Differencing, 4<<40))
-	must(t, err)
-	must(t, f.Allocate(ctx, []int64{5}))
+	must.Succeed(t, err)
+	must.Succeed(t, f.Allocate(ctx, []int64{5}))
 	given := func(what string) {
 		t.Helper()
 		if held := tables.HeldBytes(); held != 0 || len(tables.open) != 0 {
 			t.Errorf("%s: %d bytes of %d disks are held", what, held, len(tables.open))
 		}
 	}
-	must(t, f.Close(ctx))
+	must.Succeed(t, f.Close(ctx))
 	given("closed")
 	if b := f.block(5); b.State != disk.Partial {
 		t.Errorf("closed: the block is %+v", b)
 	}
 	given("looked at after it was closed")
 	f, err = tables.OpenReadOnly(ctx, c)
-	must(t, err)
+	must.Succeed(t, err)
 	if f.block(5); tables.HeldBytes() == 0 {
 		t.Error("opened for reading: nothing is held")
 	}
-	must(t, f.Close(ctx))
+	must.Succeed(t, f.Close(ctx))
 	given("closed after reading")
 	_, err = tables.Check(ctx, c)
-	must(t, err)
+	must.Succeed(t, err)
 	given("checked")
 	// The BAT is read far enough to cache a page.
 	c.from = newBATAt + mib
