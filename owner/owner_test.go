@@ -11,20 +11,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+	"odx/internal/kit/must"
+)
 
 // claimed is a claim of a driver without the goroutine that renews it.
 func claimed(t *testing.T, d Driver) *Owner {
 	t.Helper()
 	o, err := newOwner(t.Context(), d.Claim, sinceBoot)
-	must(t, err)
+	must.Succeed(t, err)
 	t.Cleanup(func() { _ = o.Release() })
 	return o
 }
@@ -50,13 +45,13 @@ func TestOwner_OneAtATime(t *testing.T) {
 	drivers(t, func(t *testing.T, d Driver) {
 		for epoch := uint64(1); epoch < 4; epoch++ {
 			o, err := Claim(t.Context(), d)
-			must(t, err)
+			must.Succeed(t, err)
 			refused(t, d)
 			if o.Epoch() != epoch || o.Check() != nil {
 				t.Errorf("epoch %d, %v, want %d and an owner", o.Epoch(), o.Check(), epoch)
 			}
-			must(t, o.renew(t.Context()))
-			must(t, o.Release())
+			must.Succeed(t, o.renew(t.Context()))
+			must.Succeed(t, o.Release())
 			<-o.Lost()
 			if err := o.Check(); !errors.Is(err, ErrLost) {
 				t.Errorf("after the release: %v, want ErrLost", err)
@@ -89,13 +84,13 @@ func TestOwner_Wait(t *testing.T) {
 			t.Errorf("epoch %d waited for nothing", o.Epoch())
 		case <-time.After(20 * time.Millisecond): // no more than this is proved
 		}
-		must(t, first.Release())
+		must.Succeed(t, first.Release())
 		o := <-second
 		// A wait that was called off may have had it in between.
 		if o.Epoch() <= first.Epoch() || o.Check() != nil {
 			t.Errorf("epoch %d after %d, %v", o.Epoch(), first.Epoch(), o.Check())
 		}
-		must(t, o.Release())
+		must.Succeed(t, o.Release())
 	})
 }
 
@@ -105,7 +100,7 @@ func TestOwner_CheckAllocatesNothing(t *testing.T) {
 		if n := testing.AllocsPerRun(100, func() { _ = o.Check() }); n != 0 {
 			t.Errorf("%v allocations while it holds", n)
 		}
-		must(t, o.Release())
+		must.Succeed(t, o.Release())
 		if n := testing.AllocsPerRun(100, func() { _ = o.Check() }); n != 0 {
 			t.Errorf("%v allocations after the loss", n)
 		}
@@ -120,12 +115,12 @@ func TestOwner_Lease(t *testing.T) {
 	m := NewMemory(6, 4*time.Second, time.Second, clock)
 	slow := &slowly{Driver: m}
 	o, err := newOwner(t.Context(), slow.Claim, clock)
-	must(t, err)
+	must.Succeed(t, err)
 	if o.Epoch() != 7 {
 		t.Errorf("epoch %d after 6", o.Epoch())
 	}
 	now.Add(int64(2999 * time.Millisecond))
-	must(t, o.Check())
+	must.Succeed(t, o.Check())
 	slow.answer = func() { now.Add(int64(time.Second)) }
 	// It is asked for in time and granted, but who asked Check in between was told otherwise.
 	if err := o.renew(t.Context()); !errors.Is(err, ErrLost) || !errors.Is(o.Check(), ErrLost) {
@@ -162,7 +157,7 @@ func TestOwner_Revoked(t *testing.T) {
 	m := NewMemory(0, 0, 0, sinceBoot)
 	o := claimed(t, m)
 	m.Revoke()
-	must(t, m.Admits(o.Epoch())) // nobody else has claimed it
+	must.Succeed(t, m.Admits(o.Epoch())) // nobody else has claimed it
 	next := claimed(t, m)
 	if err := m.Admits(o.Epoch()); !errors.Is(err, ErrLost) {
 		t.Errorf("a write of the old owner: %v", err)
@@ -170,8 +165,8 @@ func TestOwner_Revoked(t *testing.T) {
 	if err := o.renew(t.Context()); !errors.Is(err, ErrLost) {
 		t.Errorf("its renewal: %v", err)
 	}
-	must(t, o.Release())
-	must(t, errors.Join(m.Admits(next.Epoch()), next.renew(t.Context())))
+	must.Succeed(t, o.Release())
+	must.Succeed(t, errors.Join(m.Admits(next.Epoch()), next.renew(t.Context())))
 }
 
 // Whatever becomes of the lock file, there is one owner.
@@ -186,17 +181,17 @@ func TestDirectory_LockFile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			o, lock := claimed(t, Directory(dir)), filepath.Join(dir, LockName)
-			must(t, change(lock))
+			must.Succeed(t, change(lock))
 			refused(t, Directory(dir))
 			refused(t, ReadDirectory(dir))
-			must(t, o.renew(t.Context()))
+			must.Succeed(t, o.renew(t.Context()))
 			f, err := os.Open(lock)
-			must(t, err)
+			must.Succeed(t, err)
 			defer f.Close()
 			if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
 				t.Errorf("an older odx locks the file: %v", err)
 			}
-			must(t, o.Release())
+			must.Succeed(t, o.Release())
 			if next := claimed(t, Directory(dir)); next.Epoch() != 2 {
 				t.Errorf("epoch %d, want 2", next.Epoch())
 			}
@@ -210,15 +205,15 @@ func TestDirectory_OlderOwner(t *testing.T) {
 	lock := filepath.Join(dir, LockName)
 	older := func() *os.File {
 		f, err := os.OpenFile(lock, os.O_RDWR|os.O_CREATE, 0o600)
-		must(t, errors.Join(err, flock(f, unix.LOCK_EX|unix.LOCK_NB)))
+		must.Succeed(t, errors.Join(err, flock(f, unix.LOCK_EX|unix.LOCK_NB)))
 		return f
 	}
 	f := older()
 	refused(t, Directory(dir))
-	must(t, f.Close())
+	must.Succeed(t, f.Close())
 
 	o := claimed(t, Directory(dir))
-	must(t, os.Remove(lock))
+	must.Succeed(t, os.Remove(lock))
 	defer older().Close()
 	if err := o.renew(t.Context()); !errors.Is(err, ErrLost) || !errors.Is(o.Check(), ErrLost) {
 		t.Errorf("the file is locked by another: %v, %v", err, o.Check())
@@ -228,11 +223,11 @@ func TestDirectory_OlderOwner(t *testing.T) {
 // Paths lead to the directory that has the name.
 func TestDirectory_Replaced(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
-	must(t, os.Mkdir(dir, 0o700))
+	must.Succeed(t, os.Mkdir(dir, 0o700))
 	o := claimed(t, Directory(dir))
-	must(t, os.Rename(dir, dir+"2"))
+	must.Succeed(t, os.Rename(dir, dir+"2"))
 	refused(t, Directory(dir+"2"))
-	must(t, os.Mkdir(dir, 0o700))
+	must.Succeed(t, os.Mkdir(dir, 0o700))
 	if err := o.renew(t.Context()); !errors.Is(err, ErrLost) {
 		t.Errorf("another directory has its name: %v", err)
 	}
@@ -243,13 +238,13 @@ func TestDirectory_Replaced(t *testing.T) {
 func TestDirectory_WithoutItsLock(t *testing.T) {
 	dir := t.TempDir()
 	h, err := Directory(dir).Claim(t.Context())
-	must(t, err)
+	must.Succeed(t, err)
 	defer h.Release()
 	d := h.(*directoryHolding)
-	must(t, flock(d.dir, unix.LOCK_UN))
+	must.Succeed(t, flock(d.dir, unix.LOCK_UN))
 	d.dirLocked = false
-	must(t, d.Renew(t.Context()))
-	must(t, os.Remove(d.file.Name()))
+	must.Succeed(t, d.Renew(t.Context()))
+	must.Succeed(t, os.Remove(d.file.Name()))
 	if err := d.Renew(t.Context()); !errors.Is(err, ErrLost) {
 		t.Errorf("without its file: %v", err)
 	}
@@ -265,7 +260,7 @@ func TestDirectory_NoLockFile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			must(t, make(filepath.Join(dir, LockName)))
+			must.Succeed(t, make(filepath.Join(dir, LockName)))
 			if h, err := Directory(dir).Claim(t.Context()); err == nil || errors.Is(err, ErrHeld) {
 				t.Errorf("%v, %v, want an error that is no other owner", h, err)
 			}
@@ -280,12 +275,12 @@ func TestReadDirectory(t *testing.T) {
 	dir := t.TempDir()
 	reading := claimed(t, ReadDirectory(dir))
 	refused(t, Directory(dir))
-	must(t, reading.Release())
+	must.Succeed(t, reading.Release())
 	names, err := os.ReadDir(dir)
 	if err != nil || len(names) != 0 {
 		t.Errorf("%v, %v, want no file", names, err)
 	}
-	must(t, claimed(t, Directory(dir)).Release())
+	must.Succeed(t, claimed(t, Directory(dir)).Release())
 	reading = claimed(t, ReadDirectory(dir))
 	if reading.Epoch() != 1 {
 		t.Errorf("epoch %d, want that of the last claim", reading.Epoch())
@@ -306,15 +301,15 @@ func TestDirectory_KilledProcess(t *testing.T) {
 		child := exec.Command(os.Args[0], "-test.run=^TestDirectory_KilledProcess$")
 		child.Env = append(os.Environ(), "ODX_TEST_OWN="+dir)
 		out, err := child.StdoutPipe()
-		must(t, errors.Join(err, child.Start()))
+		must.Succeed(t, errors.Join(err, child.Start()))
 		if n, err := out.Read(make([]byte, 1)); n != 1 {
 			t.Fatal("no owner:", err)
 		}
 		refused(t, Directory(dir))
 		if epoch%4 == 0 {
-			must(t, os.Remove(filepath.Join(dir, LockName)))
+			must.Succeed(t, os.Remove(filepath.Join(dir, LockName)))
 			refused(t, Directory(dir))
-			must(t, os.WriteFile(filepath.Join(dir, LockName), make([]byte, epoch-1), 0o600))
+			must.Succeed(t, os.WriteFile(filepath.Join(dir, LockName), make([]byte, epoch-1), 0o600))
 		}
 		waiting := make(chan *Owner)
 		go func() {
@@ -324,12 +319,12 @@ func TestDirectory_KilledProcess(t *testing.T) {
 			}
 			waiting <- o
 		}()
-		must(t, child.Process.Kill())
+		must.Succeed(t, child.Process.Kill())
 		o := <-waiting
 		_ = child.Wait() // killed
 		if o.Epoch() != epoch {
 			t.Errorf("epoch %d, want %d", o.Epoch(), epoch)
 		}
-		must(t, o.Release())
+		must.Succeed(t, o.Release())
 	}
 }
