@@ -16,6 +16,7 @@ import (
 
 	"odx/conf"
 	"odx/initiator"
+	"odx/internal/kit/must"
 	"odx/target"
 )
 
@@ -23,10 +24,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const targetName = "iqn.2026-11.example.odx:disks"
 
-// serve starts a target with two LUNs, the second with blocks of 4096 bytes, and
-// returns the URL of a LUN.
-func serve(t *testing.T) func(lun uint16) initiator.URL {
-	t.Helper()
+// startDisks starts a target with two LUNs, the second with blocks of 4096 bytes,
+// which are kept in dir.
+func startDisks(ctx context.Context, dir string) (*target.Service, error) {
 	cfg, err := conf.Parse("odx.yaml", fmt.Appendf(nil, `data_dir: %s
 portals: ["127.0.0.1:0"]
 targets:
@@ -34,16 +34,20 @@ targets:
     luns:
       - {lun: 0, volume: src, size: 64MiB}
       - {lun: 300, volume: dst, size: 64MiB, block_size: 4096}
-`, t.TempDir(), targetName))
+`, dir, targetName))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	s, err := target.Start(t.Context(), cfg, logrus.NewEntry(log))
-	if err != nil {
-		t.Fatal(err)
-	}
+	return target.Start(ctx, cfg, logrus.NewEntry(log))
+}
+
+// serve calls startDisks, and returns the URL of a LUN.
+func serve(t *testing.T) func(lun uint16) initiator.URL {
+	t.Helper()
+	s, err := startDisks(t.Context(), t.TempDir())
+	must.Succeed(t, err)
 	t.Cleanup(func() {
 		if err := s.Stop(context.Background()); err != nil {
 			t.Error(err)
