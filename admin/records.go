@@ -46,8 +46,16 @@ func forgetUnit(ctx context.Context, store *backstore.Store, id [16]byte) error 
 		recs = append(recs, backstore.Record{Key: key})
 		return nil
 	})
-	if err != nil || len(recs) == 0 {
+	var lost *backstore.LostRecordsError
+	if errors.As(err, &lost) {
+		for _, key := range lost.Keys {
+			recs = append(recs, backstore.Record{Key: key})
+		}
+	} else if err != nil {
 		return err
+	}
+	if len(recs) == 0 {
+		return nil
 	}
 	return store.PutRecords(ctx, recs...)
 }

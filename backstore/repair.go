@@ -316,7 +316,7 @@ func (m *repair) makeAll() error {
 		m.to.snapshots[st.id], m.to.changedSnaps[st.id] = made, true
 		m.result.Snapshots++
 	}
-	recs, err := m.from.collectRecords(nil)
+	recs, _, err := m.from.collectRecords(nil)
 	if err != nil {
 		m.note(Lost{What: "records", Reason: err.Error()})
 	}

@@ -99,7 +99,10 @@ func (e *Engine) deleteTransient(ctx context.Context) error {
 		keys = append(keys, append([]byte(nil), key...))
 		return ctx.Err()
 	})
-	if err != nil {
+	var lost *backstore.LostRecordsError
+	if errors.As(err, &lost) {
+		keys = append(keys, lost.Keys...) // the key says it all
+	} else if err != nil {
 		return err
 	}
 	for _, key := range keys {

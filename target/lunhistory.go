@@ -36,6 +36,8 @@ type lunHistory struct {
 	// renewed: the store has another identity than when it was served last, and so
 	// has every LUN of it.
 	renewed bool
+	// lost: which logical units were served is not known, so each may have been another.
+	lost bool
 }
 
 // servedLUN is a logical unit at a LUN.
@@ -52,12 +54,19 @@ type servedLUN struct {
 	Replaced bool `json:"replaced,omitempty"`
 }
 
-func loadLUNHistory(store *backstore.Store) (*lunHistory, error) {
+// loadLUNHistory reads the record. Without it initiators are notified at every LUN.
+func loadLUNHistory(store *backstore.Store, log *logrus.Entry) (*lunHistory, error) {
 	id := store.ID()
 	now := hex.EncodeToString(id[:])
 	h := &lunHistory{Version: lunHistoryVersion, Identity: now}
 	text, err := store.GetRecord([]byte(lunHistoryKey))
 	if errors.Is(err, backstore.ErrNotFound) {
+		return h, nil
+	}
+	var lost *backstore.LostRecordsError
+	if errors.As(err, &lost) {
+		log.WithError(err).Error("the history of LUNs is lost: all initiators are notified that a LUN may have another disk than before")
+		h.lost, h.changed = true, true
 		return h, nil
 	}
 	if err == nil {
@@ -95,6 +104,7 @@ func (h *lunHistory) serve(now servedLUN) (before *servedLUN) {
 		}
 		return &old
 	}
+	now.Replaced = h.lost
 	h.LUNs, h.changed = append(h.LUNs, now), true
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"math"
 	"slices"
 
+	"github.com/sirupsen/logrus"
+
 	"odx/backstore"
 )
 
@@ -35,10 +37,17 @@ type numberedPort struct {
 	Number uint16 `json:"number"`
 }
 
-func loadPortNumbers(store *backstore.Store) (*portNumbers, error) {
+// loadPortNumbers reads the record. Lost numbers are given anew: initiators may see other
+// numbers than before, no data depends on them.
+func loadPortNumbers(store *backstore.Store, log *logrus.Entry) (*portNumbers, error) {
 	n := &portNumbers{Version: portNumbersVersion}
 	text, err := store.GetRecord([]byte(portNumbersKey))
 	if errors.Is(err, backstore.ErrNotFound) {
+		return n, nil
+	}
+	var lost *backstore.LostRecordsError
+	if errors.As(err, &lost) {
+		log.WithError(err).Error("the numbers of target ports are lost, and given anew: hosts with several paths may have to scan for them again")
 		return n, nil
 	}
 	if err == nil {

@@ -95,7 +95,7 @@ targets:
       - {lun: 0, volume: a, size: 1MiB}
 `)
 	s := start(t, cfg)
-	numbers, err := loadPortNumbers(s.store)
+	numbers, err := loadPortNumbers(s.store, s.log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -77,8 +78,8 @@ func (u *unitID) UnmarshalText(text []byte) error {
 	return err
 }
 
-// loadSightings reads the records of the store. It ignores those that cannot be
-// decoded.
+// loadSightings reads the records of the store. It ignores those that are damaged or
+// cannot be decoded.
 func loadSightings(store *backstore.Store, log *logrus.Entry) (*sightings, error) {
 	s := &sightings{
 		store: store, limit: maxSightings, wake: make(chan struct{}, 1),
@@ -101,7 +102,10 @@ func loadSightings(store *backstore.Store, log *logrus.Entry) (*sightings, error
 		s.before[id], s.now[id], s.last = &e, e.clone(), max(s.last, e.Order)
 		return nil
 	})
-	if err != nil {
+	var lost *backstore.LostRecordsError
+	if errors.As(err, &lost) {
+		log.WithError(err).Warn("records of the LUNs of initiators are lost; the initiators may be notified again")
+	} else if err != nil {
 		return nil, fmt.Errorf("LUNs found by initiators: %w", err)
 	}
 	return s, nil

@@ -173,7 +173,7 @@ func (s *Service) openStore(ctx context.Context, o admin.Options) (err error) {
 func (s *Service) makeServer(ctx context.Context, targets []iscsi.TargetConfig, secrets secrets) error {
 	options := transportOptions(s.cfg.Limits, s.admin.Memory())
 	options.Log, options.Settler, options.Owned = s.log, settler{s.store}, s.store.Owned
-	history, err := loadLUNHistory(s.store)
+	history, err := loadLUNHistory(s.store, s.log)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ import (
 func (s *Service) makeTargets(ctx context.Context) ([]iscsi.TargetConfig, error) {
 	s.units = map[string]*scsi.LogicalUnit{}
 	s.copies = copymgr.New(s.tokens, copyRules(s.cfg), s.log)
-	numbers, err := loadPortNumbers(s.store)
+	numbers, err := loadPortNumbers(s.store, s.log)
 	if err != nil {
 		return nil, err
 	}

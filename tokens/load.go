@@ -9,12 +9,13 @@ import (
 	"odx/backstore"
 )
 
-// loadTokens reads the live tokens of the store. A malformed record is logged and left
-// alone: one bad token must not keep a store from serving.
+// loadTokens reads the live tokens of the store. A malformed or damaged record is logged
+// and left alone: one bad token must not keep a store from serving. Nor is anything freed
+// that such a token may hold.
 func (m *Manager) loadTokens(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.store.ScanRecords([]byte(livePrefix), func(key, value []byte) error {
+	err := m.store.ScanRecords([]byte(livePrefix), func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -35,10 +36,22 @@ func (m *Manager) loadTokens(ctx context.Context) error {
 		m.setIdle(e, remaining(rec, time.Now()))
 		return nil
 	})
+	var lost *backstore.LostRecordsError
+	if !errors.As(err, &lost) {
+		return err
+	}
+	for _, key := range lost.Keys {
+		if id, err := keyID(livePrefix, key); err == nil {
+			m.lost[id] = struct{}{}
+		}
+	}
+	m.log.WithError(err).WithField("tokens", len(lost.Keys)).
+		Error("records of tokens are lost: these tokens are refused, and what they hold stays in the store")
+	return nil
 }
 
 // Count returns how many live tokens a store has, and the bytes that they stand
-// for, as its records say. It changes nothing.
+// for, as its readable records say. It changes nothing.
 func Count(s Store) (live int, pinned int64, err error) {
 	err = s.ScanRecords([]byte(livePrefix), func(_, value []byte) error {
 		if rec, err := decodeRecord(value); err == nil {
@@ -47,6 +60,9 @@ func Count(s Store) (live int, pinned int64, err error) {
 		}
 		return nil
 	})
+	if _, lost := errors.AsType[*backstore.LostRecordsError](err); lost {
+		err = nil
+	}
 	return live, pinned, err
 }
 
@@ -83,7 +99,13 @@ func (m *Manager) loadTombstones(ctx context.Context) error {
 		drop = append(drop, backstore.Record{Key: append([]byte(nil), key...)})
 		return ctx.Err()
 	})
-	if err != nil {
+	var lost *backstore.LostRecordsError
+	if errors.As(err, &lost) {
+		m.log.WithError(err).Warn("tombstones are lost, and deleted: these tokens are unknown")
+		for _, key := range lost.Keys {
+			drop = append(drop, backstore.Record{Key: key})
+		}
+	} else if err != nil {
 		return err
 	}
 	sort.Slice(found, func(i, j int) bool { return found[i].Ended.Before(found[j].Ended) })

@@ -143,6 +143,7 @@ type Manager struct {
 	idle       expiryHeap
 	candidates evictionHeap
 	ended      tombstones
+	lost       map[ID]struct{} // tokens whose records are damaged
 	stats      Stats
 }
 
@@ -168,6 +169,7 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 		wake:       make(chan struct{}, 1),
 		live:       make(map[ID]*entry),
 		owned:      make(map[string]int),
+		lost:       make(map[ID]struct{}),
 		ended:      tombstones{max: o.Limits.Tombstones, byID: make(map[ID]tombstone)},
 		stats:      Stats{CancelledFor: make(map[Cause]uint64), Refused: make(map[string]uint64)},
 	}
@@ -368,11 +370,15 @@ func (m *Manager) endError(id ID) error {
 		}
 		return t.Reason.err()
 	}
+	if _, ok := m.lost[id]; ok {
+		return fmt.Errorf("%w: its record in the store is damaged", ErrUnknown)
+	}
 	return ErrUnknown
 }
 
 // loadKey reads the key that seals this store's tokens, and creates one when the store
-// has none.
+// has none. Without its key no token of the store can be verified: if it is lost, all of
+// them are refused, and new ones get a new key.
 func (m *Manager) loadKey(ctx context.Context) error {
 	key, err := m.store.GetRecord([]byte(sealKey))
 	if err == nil {
@@ -382,7 +388,10 @@ func (m *Manager) loadKey(ctx context.Context) error {
 		copy(m.sealer.key[:], key)
 		return nil
 	}
-	if !errors.Is(err, backstore.ErrNotFound) {
+	var lost *backstore.LostRecordsError
+	if errors.As(err, &lost) {
+		m.log.WithError(err).Error("the key of the store's tokens is lost: tokens that were made before are refused, and what they hold stays until they expire")
+	} else if !errors.Is(err, backstore.ErrNotFound) {
 		return err
 	}
 	rand.Read(m.sealer.key[:])

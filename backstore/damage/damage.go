@@ -77,6 +77,13 @@ func (l *Log) Note(what string, err error) {
 	}
 }
 
+// Any reports whether anything is in the list.
+func (l *Log) Any() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.list) > 0
+}
+
 // Settle takes damage off the list: it is no more.
 func (l *Log) Settle(what string) {
 	l.mu.Lock()

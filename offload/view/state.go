@@ -41,8 +41,16 @@ func Forget(ctx context.Context, r Records, view string) error {
 		recs = append(recs, backstore.Record{Key: append([]byte(nil), key...)})
 		return nil
 	})
-	if err != nil || len(recs) == 0 {
+	var lost *backstore.LostRecordsError
+	if errors.As(err, &lost) {
+		for _, key := range lost.Keys {
+			recs = append(recs, backstore.Record{Key: key})
+		}
+	} else if err != nil {
 		return err
+	}
+	if len(recs) == 0 {
+		return nil
 	}
 	for len(recs) > 0 { // the maximum of a journal record
 		n := min(len(recs), 1000)
