@@ -80,6 +80,46 @@ func TestAccess_Matches(t *testing.T) {
 	}
 }
 
+// TestSecret_Read_Quotes: quotes around a secret belong to it, and a warning says so.
+func TestSecret_Read_Quotes(t *testing.T) {
+	const warned = ": the quotes around the secret are part of it; remove them unless the initiator's secret has them too"
+	path := filepath.Join(t.TempDir(), "quoted")
+	for text, want := range map[string]string{
+		`"what nobody must see"`: warned,
+		`'what nobody must see'`: warned,
+		`"what nobody must see'`: "",
+		`"what nobody must see`:  "",
+		`what "nobody" must see`: "",
+		`"`:                      "",
+	} {
+		t.Setenv("ODX_TEST_SECRET", text)
+		if err := os.WriteFile(path, []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for where, s := range map[string]Secret{
+			path:                                   {source: secretFile, text: path},
+			"environment variable ODX_TEST_SECRET": {source: secretEnv, text: "ODX_TEST_SECRET"},
+		} {
+			warning := want
+			if want != "" {
+				warning = where + want
+			}
+			if got, said, err := s.Read(); err != nil || string(got) != text || said != warning {
+				t.Errorf("%s in %s: %q, warning %q, %v", text, where, got, said, err)
+			}
+		}
+		if err := os.Chmod(path, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, said, err := ReadSecretFile(path); err != nil || !strings.Contains(said, "world-readable") || !strings.HasSuffix(said, want) {
+			t.Errorf("%s, readable by all: warning %q, %v", text, said, err)
+		}
+		if err := os.Chmod(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Neither an error nor a formatted value contains the secret.
 func TestSecret_Read(t *testing.T) {
 	const secret = "what nobody must see"

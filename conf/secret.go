@@ -41,8 +41,8 @@ func (Secret) String() string { return "(secret)" }
 // GoString hides the secret from logs.
 func (Secret) GoString() string { return "(secret)" }
 
-// Read returns the secret, and a warning if other users can read it. An error does not
-// contain the secret.
+// Read returns the secret, and a warning if other users can read it or it is in quotes.
+// Neither an error nor a warning contains the secret.
 func (s Secret) Read() (secret []byte, warning string, err error) {
 	switch s.source {
 	case secretInline:
@@ -57,6 +57,7 @@ func (s Secret) Read() (secret []byte, warning string, err error) {
 		}
 		secret = []byte(value)
 		err = checkSpace(secret)
+		warning = warnOfQuotes("environment variable "+s.text, secret)
 	}
 	if err == nil && bytes.ContainsAny(secret, "\r\n") {
 		err = errors.New("the secret has more than one line")
@@ -68,7 +69,7 @@ func (s Secret) Read() (secret []byte, warning string, err error) {
 // error if the file contains characters that an editor may have added invisibly, since
 // both sides need the same bytes. A world-readable file causes a warning, because
 // containers receive such files. A world-writable file is an error: any user could
-// replace the secret.
+// replace the secret. Quotes around the secret cause a warning.
 func ReadSecretFile(path string) (secret []byte, warning string, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -106,7 +107,21 @@ func ReadSecretFile(path string) (secret []byte, warning string, err error) {
 	if err := checkSpace(secret); err != nil {
 		return nil, "", fmt.Errorf("%s: %w", path, err)
 	}
+	if quotes := warnOfQuotes(path, secret); quotes != "" && warning != "" {
+		warning += "; " + quotes
+	} else {
+		warning += quotes
+	}
 	return secret, warning, nil
+}
+
+// warnOfQuotes returns a warning for a secret in quotes, which YAML and the shell would
+// remove. It is not an error, because the initiator may have them too.
+func warnOfQuotes(where string, secret []byte) string {
+	if n := len(secret); n < 2 || secret[0] != secret[n-1] || secret[0] != '"' && secret[0] != '\'' {
+		return ""
+	}
+	return where + ": the quotes around the secret are part of it; remove them unless the initiator's secret has them too"
 }
 
 // byteOrderMarks are the prefixes that some editors write.
