@@ -58,7 +58,16 @@ func (m *Manager) ServeReadOnly(ctx context.Context, name string) (*Served, erro
 	return m.serve(ctx, name, t, payloadOf(t, f))
 }
 
+// warnOfDisagreement logs that two copies of the structures of a disk, both valid,
+// differ: another program may use the other one, and see another disk.
+func (m *Manager) warnOfDisagreement(name string, t disk.Table) {
+	if d, ok := t.(interface{ Disagreement() string }); ok && d.Disagreement() != "" {
+		m.log.WithField("file", name).Warn(d.Disagreement() + "; see odx vhd check")
+	}
+}
+
 func (m *Manager) serve(ctx context.Context, name string, t disk.Table, payload blockdev.Reader) (*Served, error) {
+	m.warnOfDisagreement(name, t)
 	s := &Served{Files: []string{name}}
 	parent, err := m.serveParents(ctx, s, name, t.Info())
 	if err != nil {
@@ -91,6 +100,7 @@ func (m *Manager) serveParents(ctx context.Context, s *Served, child string, inf
 		return nil, fmt.Errorf("parent of %s: file %s: %w", child, name, err)
 	}
 	s.parents = append(s.parents, t)
+	m.warnOfDisagreement(name, t)
 	if err := checkLink(child, &info, name, t.Info()); err != nil {
 		return nil, err
 	}

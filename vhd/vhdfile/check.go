@@ -57,10 +57,24 @@ func (c *checker) footers(m *image) {
 		c.harmless("the footer at the end of the file %v; the copy at the start was used; %s", m.endFault, repaired)
 	case m.copyFault != nil:
 		c.harmless("the copy of the footer at the start of the file %v; the footer at the end was used; %s", m.copyFault, repaired)
-	case m.copied != m.footer:
-		c.harmful("the footer at the end and its copy at the start are both valid and differ (%s); the footer at the end was used, other programs may use the copy", differences(&m.footer, &m.copied))
+	default:
+		if text := m.disagreement(); text != "" {
+			c.harmful("%s", text)
+		}
 	}
 }
+
+// disagreement returns what differs between a valid footer and its valid copy, or "".
+func (m *image) disagreement() string {
+	if m.footer.diskType == typeFixed || m.endFault != nil || m.copyFault != nil || m.copied == m.footer {
+		return ""
+	}
+	return fmt.Sprintf("the footer at the end and its copy at the start are both valid and differ (%s); the footer at the end was used, other programs may use the copy", differences(&m.footer, &m.copied))
+}
+
+// Disagreement returns a description of how the footer differed from its copy when the
+// file was opened, or "" if only one of them was valid or they were equal.
+func (f *File) Disagreement() string { return f.disagreed }
 
 // differences names the fields in which two footers differ.
 func differences(a, b *footer) string {

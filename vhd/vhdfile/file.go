@@ -21,6 +21,8 @@ type File struct {
 	*image
 	r blockdev.Reader
 	c disk.Container // nil: read-only
+	// disagreed is how the footer differed from its copy when the file was opened.
+	disagreed string
 
 	// full has the allocated blocks known to have all sectors, so that their bitmaps
 	// are not read again. A fixed disk does not use it.
@@ -55,7 +57,7 @@ func OpenReadOnly(ctx context.Context, r blockdev.Reader) (*File, error) {
 	if bad := m.outside(); len(bad) > 0 {
 		return nil, invalid("%s beyond the end of the file of %d bytes, which is truncated or damaged", some("block", bad, "is", "are"), m.fileSize)
 	}
-	f := &File{image: m, r: r}
+	f := &File{image: m, r: r, disagreed: m.disagreement()}
 	f.full = newBlockSet(len(m.bat))
 	return f, nil
 }

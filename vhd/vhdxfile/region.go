@@ -20,6 +20,8 @@ type regions struct {
 	// table is the table of the file, torn has its damaged copies.
 	table []byte
 	torn  []int
+	// differ: the copies are both valid, and not the same.
+	differ bool
 }
 
 // maxRegions bounds the entries of the table (MS-VHDX 2.2.3.1).
@@ -45,10 +47,23 @@ func (r regions) encode() []byte {
 	return p
 }
 
+// regionsDiffer describes a disagreement of region tables.
+const regionsDiffer = "region tables differ; the first one is used"
+
+// Disagreement returns a description of how the region tables differed when the file was
+// opened, or "" if only one of them was valid or they were equal.
+func (f *File) Disagreement() string {
+	if f.regions.differ {
+		return regionsDiffer
+	}
+	return ""
+}
+
 // readRegions reads the first valid region table.
 func readRegions(ctx context.Context, v *view, report reporter) (regions, error) {
 	var table []byte
 	var torn []int
+	var differ bool
 	for n := range 2 {
 		p := make([]byte, regionTableLength)
 		if err := v.readAt(ctx, p, regionTableAt(n)); err != nil {
@@ -62,7 +77,8 @@ func readRegions(ctx context.Context, v *view, report reporter) (regions, error)
 		case table == nil:
 			table = p
 		case !bytes.Equal(table, p):
-			err = report(harmful, "region tables differ; the first one is used")
+			differ = true
+			err = report(harmful, regionsDiffer)
 		}
 		if err != nil {
 			return regions{}, err
@@ -72,7 +88,7 @@ func readRegions(ctx context.Context, v *view, report reporter) (regions, error)
 		return regions{}, bad("both region tables are damaged")
 	}
 	r, err := decodeRegions(table, v.size)
-	r.table, r.torn = table, torn
+	r.table, r.torn, r.differ = table, torn, differ
 	return r, err
 }
 
