@@ -163,7 +163,7 @@ func isDisk(name string) bool {
 		return true
 	}
 	info, err := os.Stat(name)
-	return err == nil && info.Mode()&os.ModeDevice != 0
+	return err == nil && info.Mode()&(os.ModeDevice|os.ModeCharDevice) == os.ModeDevice
 }
 
 // copyFrom copies src, whose name is from, to the disk to.

@@ -127,14 +127,13 @@ func newTokenCreate() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if out == stdio {
-					_, err := cmd.OutOrStdout().Write(t.Token)
-					return err
-				}
 				if out != "" {
-					if err := os.WriteFile(out, t.Token, 0o600); err != nil {
-						return err
+					if err := putToken(ctx, cmd.OutOrStdout(), out, t.Token); err != nil {
+						return errors.Join(err, revokeMade(ctx, a, t))
 					}
+				}
+				if out == stdio {
+					return nil
 				}
 				if o.json {
 					return printJSON(cmd.OutOrStdout(), api.MadeTokenV1(t))
@@ -153,6 +152,48 @@ func newTokenCreate() *cobra.Command {
 	cmd.Flags().IntVar(&r.Skip, "skip", 0, "create the tokens of all providers but the first `N`")
 	cmd.Flags().StringVar(&out, "out", "", "write the 512 bytes to `FILE`, or - for standard output, instead of printing them in base64")
 	return cmd
+}
+
+// putToken writes a token to standard output, a named pipe or a file.
+func putToken(ctx context.Context, stdout io.Writer, name string, token []byte) error {
+	if name == stdio {
+		_, err := stdout.Write(token)
+		return err
+	}
+	if !isStream(name) {
+		return os.WriteFile(name, token, 0o600)
+	}
+	f, err := openPipe(ctx, name, os.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	return errors.Join(writePipe(ctx, f, token), f.Close())
+}
+
+// writePipe writes to a pipe until ctx ends, whether or not a program reads from it.
+func writePipe(ctx context.Context, f *os.File, p []byte) error {
+	defer context.AfterFunc(ctx, func() { f.SetWriteDeadline(time.Now()) })()
+	_, err := f.Write(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%s: no program reads from the pipe: %w", f.Name(), stopped(ctx.Err()))
+	}
+	return err
+}
+
+// revokeMade revokes tokens that could not be written, which nobody can use. Those of
+// the providers that hold no data, such as checksums, cannot be and need not be revoked.
+func revokeMade(ctx context.Context, a admin.Administrator, t admin.MadeToken) (err error) {
+	ctx = context.WithoutCancel(ctx)
+	all := [][]byte{t.Token}
+	for _, other := range t.Others {
+		all = append(all, other.Token)
+	}
+	for _, token := range all {
+		if failed := a.RevokeToken(ctx, (*tokens.Token)(token)); !errors.Is(failed, tokens.ErrUnsupportedType) {
+			err = errors.Join(err, failed)
+		}
+	}
+	return err
 }
 
 // printMade prints the token, if first is set, and those of other providers, one per
