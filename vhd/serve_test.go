@@ -8,6 +8,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	logtest "github.com/sirupsen/logrus/hooks/test"
+
+	"odx/internal/kit/must"
 )
 
 // disagree makes the second copy of a structure of a file differ from the first one,
@@ -16,10 +18,10 @@ import (
 func (b *bed) disagree(t *testing.T, name string) {
 	t.Helper()
 	f, err := b.store.File(name)
-	must(t, err)
+	must.Succeed(t, err)
 	if strings.HasSuffix(name, ".vhd") {
 		p := make([]byte, 512)
-		must(t, f.ReadAt(ctx, p, 0))
+		must.Succeed(t, f.ReadAt(ctx, p, 0))
 		p[68]++ // unique id
 		clear(p[64:68])
 		var sum uint32
@@ -27,15 +29,15 @@ func (b *bed) disagree(t *testing.T, name string) {
 			sum += uint32(c)
 		}
 		binary.BigEndian.PutUint32(p[64:], ^sum)
-		must(t, f.WriteAt(ctx, p, 0))
+		must.Succeed(t, f.WriteAt(ctx, p, 0))
 		return
 	}
 	p := make([]byte, 64*1024)
-	must(t, f.ReadAt(ctx, p, 256*1024))
+	must.Succeed(t, f.ReadAt(ctx, p, 256*1024))
 	p[12]++ // reserved
 	clear(p[4:8])
 	binary.LittleEndian.PutUint32(p[4:], crc32.Checksum(p, crc32.MakeTable(crc32.Castagnoli)))
-	must(t, f.WriteAt(ctx, p, 256*1024))
+	must.Succeed(t, f.WriteAt(ctx, p, 256*1024))
 }
 
 // TestManager_Serve_Disagreement: a disk whose copies of a structure are both valid and
@@ -58,8 +60,8 @@ func TestManager_Serve_Disagreement(t *testing.T) {
 		}
 		for how, serve := range served {
 			s, err := serve()
-			must(t, err)
-			must(t, s.Close(ctx))
+			must.Succeed(t, err)
+			must.Succeed(t, s.Close(ctx))
 			if n := len(seen.AllEntries()); n != 0 {
 				t.Errorf("%s: %d log lines of a sound disk, %q", how, n, seen.LastEntry().Message)
 			}
@@ -68,8 +70,8 @@ func TestManager_Serve_Disagreement(t *testing.T) {
 			b.disagree(t, "a"+ext)
 			seen.Reset()
 			s, err := serve()
-			must(t, err)
-			must(t, s.Close(ctx))
+			must.Succeed(t, err)
+			must.Succeed(t, s.Close(ctx))
 			all := seen.AllEntries()
 			if len(all) != 1 || all[0].Level != logrus.WarnLevel || all[0].Data["file"] != "a"+ext || !strings.Contains(all[0].Message, want[ext]) {
 				t.Errorf("%s: log lines %v", how, all)
