@@ -4,19 +4,18 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/conf"
+	"odx/internal/kit/logs"
 	"odx/vhd"
 )
 
@@ -43,16 +42,10 @@ func parse(t *testing.T, dir string) *conf.Config {
 	return cfg
 }
 
-func quiet() *logrus.Entry {
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	return logrus.NewEntry(log)
-}
-
 // open opens a store, which nothing serves, until the test ends.
 func open(t *testing.T, cfg *conf.Config) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), cfg, quiet(), Options{})
+	s, err := Open(t.Context(), cfg, logs.Discard(), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +62,7 @@ func second[T any](_ T, err error) error { return err }
 // TestInspect_NoStore: asking about a store does not make it.
 func TestInspect_NoStore(t *testing.T) {
 	cfg := parse(t, t.TempDir())
-	err := Inspect(t.Context(), cfg, quiet(), func(*Store) error { t.Error("called"); return nil })
+	err := Inspect(t.Context(), cfg, logs.Discard(), func(*Store) error { t.Error("called"); return nil })
 	if err == nil || !strings.Contains(err.Error(), "there is no store") {
 		t.Errorf("got %v", err)
 	}
@@ -228,7 +221,7 @@ func (s *served) Resized(volume string) { s.resized = append(s.resized, volume) 
 func TestStore_Server(t *testing.T) {
 	ctx := t.Context()
 	server := &served{}
-	s, err := Open(ctx, parse(t, t.TempDir()), quiet(), Options{Server: server})
+	s, err := Open(ctx, parse(t, t.TempDir()), logs.Discard(), Options{Server: server})
 	if err != nil {
 		t.Fatal(err)
 	}

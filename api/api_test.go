@@ -14,7 +14,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 
 	"odx/admin"
@@ -22,16 +21,11 @@ import (
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/conf"
+	"odx/internal/kit/logs"
 	"odx/target"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func quiet() *logrus.Entry {
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	return logrus.NewEntry(log)
-}
 
 // open starts a service with a store in dir, which has one volume of 64 MiB as
 // a LUN, some of it written.
@@ -46,7 +40,7 @@ targets:
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := target.Start(t.Context(), cfg, quiet())
+	s, err := target.Start(t.Context(), cfg, logs.Discard())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +75,7 @@ func fill(t *testing.T, s *target.Service, n int) {
 // serve serves the API of a store in dir until the test ends, and returns a client.
 func serve(t *testing.T, dir string, s *target.Service) (*Server, *Client) {
 	t.Helper()
-	server := NewServer(s.Admin(), quiet())
+	server := NewServer(s.Admin(), logs.Discard())
 	server.ServeSocket(dir)
 	t.Cleanup(func() {
 		if err := server.Shutdown(context.Background()); err != nil {

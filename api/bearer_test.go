@@ -13,6 +13,7 @@ import (
 
 	"odx/backstore"
 	"odx/conf"
+	"odx/internal/kit/logs"
 )
 
 const testSecret = "0123456789abcdef"
@@ -24,7 +25,7 @@ func TestGuardedServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := NewGuardedServer(s.Admin(), quiet(), []byte(testSecret))
+	server := NewGuardedServer(s.Admin(), logs.Discard(), []byte(testSecret))
 	go server.Serve(l)
 	defer func() {
 		if err := server.Shutdown(context.Background()); err != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"odx/internal/kit/logs"
 	"odx/quota"
 )
 
@@ -33,7 +34,7 @@ func TestServer_ShareMemory(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	memory := quota.New(maxData)
-	server := NewServer(s.Admin(), quiet())
+	server := NewServer(s.Admin(), logs.Discard())
 	server.ShareMemory(memory)
 	server.ServeSocket(dir)
 	t.Cleanup(func() { server.Shutdown(context.Background()) })

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"odx/admin"
 	"strings"
 	"testing"
 	"time"
 
+	"odx/admin"
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/internal/kit/logs"
 	"odx/target"
 	"odx/tokens"
 	"odx/vhd"
@@ -88,7 +89,7 @@ func TestWriteToken_Aborted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := NewServer(aborting{}, quiet())
+	server := NewServer(aborting{}, logs.Discard())
 	go server.Serve(l)
 	t.Cleanup(func() {
 		if err := server.Shutdown(context.Background()); err != nil {

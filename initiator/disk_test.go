@@ -6,16 +6,15 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 
 	"odx/conf"
 	"odx/initiator"
+	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
 	"odx/target"
 )
@@ -38,9 +37,7 @@ targets:
 	if err != nil {
 		return nil, err
 	}
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	return target.Start(ctx, cfg, logrus.NewEntry(log))
+	return target.Start(ctx, cfg, logs.Discard())
 }
 
 // serve calls startDisks, and returns the URL of a LUN.

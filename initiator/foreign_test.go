@@ -4,15 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"io"
 	"net"
 	"slices"
 	"sync"
 	"testing"
 
-	"github.com/sirupsen/logrus"
-
 	"odx/initiator"
+	"odx/internal/kit/logs"
 	"odx/target/iscsi"
 	"odx/target/scsi"
 	"odx/target/scsi/sense"
@@ -135,9 +133,7 @@ func serveForeign(t *testing.T, f *foreign) initiator.URL {
 	if err != nil {
 		t.Fatal(err)
 	}
-	logger := logrus.New()
-	logger.SetOutput(io.Discard)
-	log := logrus.NewEntry(logger)
+	log := logs.Discard()
 	f.Target = scsi.NewTarget(scsi.TargetConfig{Name: targetName, PortGroups: []scsi.PortGroup{{Tag: 1}}, Log: log})
 	if err := f.Target.AddLU(0, lu); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"odx/admin"
+	"odx/internal/kit/logs"
 	"odx/vhd"
 	"odx/vhd/disk/disktest"
 )
@@ -87,7 +88,7 @@ func TestFilesOverISCSI(t *testing.T) {
 	stop(t, s)
 
 	// While nothing is served, they can be worked on.
-	err = admin.Inspect(t.Context(), cfg, quiet(), func(s *admin.Store) error {
+	err = admin.Inspect(t.Context(), cfg, logs.Discard(), func(s *admin.Store) error {
 		disks, err := s.DiskManager(t.Context())
 		if err != nil {
 			return err
@@ -125,7 +126,7 @@ func TestChainOverISCSI(t *testing.T) {
 		stop(t, s)
 		do := func(r vhd.Request) {
 			t.Helper()
-			err := admin.Inspect(t.Context(), parse(t, dir, config("base")), quiet(), func(s *admin.Store) error {
+			err := admin.Inspect(t.Context(), parse(t, dir, config("base")), logs.Discard(), func(s *admin.Store) error {
 				disks, err := s.DiskManager(t.Context())
 				if err != nil {
 					return err
@@ -183,7 +184,7 @@ func TestFileProblems(t *testing.T) {
 				t.Fatal(err)
 			}
 			stop(t, s)
-			_, err = Start(t.Context(), parse(t, dir, head+"      - "+c.lun+"\n"), quiet())
+			_, err = Start(t.Context(), parse(t, dir, head+"      - "+c.lun+"\n"), logs.Discard())
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v, want %s", err, c.want)
 			}

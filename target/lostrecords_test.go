@@ -16,6 +16,7 @@ import (
 	"odx/backstore"
 	"odx/blockdev"
 	client "odx/initiator"
+	"odx/internal/kit/logs"
 	"odx/tokens"
 )
 
@@ -36,7 +37,7 @@ targets:
 // store of a server that was stopped. It returns the key.
 func loseRecord(t *testing.T, dir, prefix string) []byte {
 	t.Helper()
-	o := backstore.Options{Dir: dir, Log: quiet()}
+	o := backstore.Options{Dir: dir, Log: logs.Discard()}
 	s, err := backstore.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -228,7 +229,7 @@ func wantAttentions(t *testing.T, s *Service, want []uint16) {
 // makeLegs makes the volumes of the mirror.
 func makeLegs(t *testing.T, dir string) {
 	t.Helper()
-	s, err := backstore.Open(t.Context(), backstore.Options{Dir: dir, Log: quiet()})
+	s, err := backstore.Open(t.Context(), backstore.Options{Dir: dir, Log: logs.Discard()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	client "odx/initiator"
+	"odx/internal/kit/logs"
 )
 
 // Unit attentions, as ASC and ASCQ.
@@ -67,9 +68,8 @@ targets:
 		{"another volume", config("b", "a", "d", 2), [3][]uint16{{powerOn, luns}, {powerOn, luns}, {powerOn, replaced, luns}}, []uint16{powerOn, replaced, luns}},
 		{"another for the guest", config("b", "a", "d", 1), [3][]uint16{{powerOn}, {powerOn}, {powerOn}}, []uint16{powerOn, replaced, luns}},
 	} {
-		log, said := quiet(), &logText{}
-		log.Logger.SetOutput(said)
-		s, err := Start(t.Context(), parse(t, dir, tt.config), log)
+		said := &logs.Text{}
+		s, err := Start(t.Context(), parse(t, dir, tt.config), said.Entry())
 		if err != nil {
 			t.Fatal(err)
 		}

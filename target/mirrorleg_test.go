@@ -8,19 +8,16 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sirupsen/logrus"
-
 	"odx/conf"
+	"odx/internal/kit/logs"
 	"odx/offload/view"
 )
 
 // startLogging is start with what the service logs.
-func startLogging(t *testing.T, cfg *conf.Config) (*Service, *logText) {
+func startLogging(t *testing.T, cfg *conf.Config) (*Service, *logs.Text) {
 	t.Helper()
-	text := new(logText)
-	log := logrus.New()
-	log.SetOutput(text)
-	s, err := Start(context.Background(), cfg, logrus.NewEntry(log))
+	text := new(logs.Text)
+	s, err := Start(context.Background(), cfg, text.Entry())
 	if err != nil {
 		t.Fatal(err)
 	}

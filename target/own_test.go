@@ -8,6 +8,7 @@ import (
 	"time"
 
 	client "odx/initiator"
+	"odx/internal/kit/logs"
 	"odx/owner"
 )
 
@@ -15,7 +16,7 @@ import (
 // ones, and says so. What it acknowledged is found by the next owner.
 func TestService_LosesItsStore(t *testing.T) {
 	cfg := parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`))
-	s, err := Start(t.Context(), cfg, quiet())
+	s, err := Start(t.Context(), cfg, logs.Discard())
 	if err != nil {
 		t.Fatal(err)
 	}

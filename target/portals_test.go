@@ -9,11 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"odx/admin"
 	"odx/conf"
 	remote "odx/initiator"
+	"odx/internal/kit/logs"
 )
 
 // freePort returns a TCP port that nothing listens on.
@@ -43,11 +42,9 @@ func TestPortals_Bind(t *testing.T) {
 	defer taken.Close()
 	// 203.0.113.1 is for documentation (RFC 5737).
 	text := onPortals(fmt.Sprintf(`"127.0.0.1:0", "203.0.113.1:3260", "%s"`, taken.Addr()))
-	log := &logText{}
-	logger := logrus.New()
-	logger.SetOutput(log)
+	log := &logs.Text{}
 	cfg := parse(t, t.TempDir(), text)
-	s, err := Start(t.Context(), cfg, logrus.NewEntry(logger))
+	s, err := Start(t.Context(), cfg, log.Entry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +76,7 @@ func TestPortals_BindMissing(t *testing.T) {
 	}
 	address := taken.Addr().String()
 	cfg := parse(t, t.TempDir(), onPortals(`"127.0.0.1:0", "`+address+`"`))
-	s := newService(cfg, quiet())
+	s := newService(cfg, logs.Discard())
 	s.portals.retry = time.Millisecond
 	if err := s.start(t.Context(), admin.Options{}); err != nil {
 		t.Fatal(err)
@@ -105,7 +102,7 @@ func TestPortals_BindMissing(t *testing.T) {
 // TestPortals_NoneBound: a service that no initiator can reach does not start, and every
 // portal is named.
 func TestPortals_NoneBound(t *testing.T) {
-	_, err := Start(t.Context(), parse(t, t.TempDir(), onPortals(`"198.51.100.1:3260", "203.0.113.1:3260"`)), quiet())
+	_, err := Start(t.Context(), parse(t, t.TempDir(), onPortals(`"198.51.100.1:3260", "203.0.113.1:3260"`)), logs.Discard())
 	var problems conf.Problems
 	if !errors.As(err, &problems) || len(problems) != 2 {
 		t.Fatalf("%T: %v", err, err)
@@ -171,7 +168,7 @@ func TestRedirect_ToItself(t *testing.T) {
 		at := func(text string) string { return strings.ReplaceAll(text, "%d", fmt.Sprint(port)) }
 		cfg := parse(t, t.TempDir(), "data_dir: data\nportals: ["+at(c.portal)+"]\n"+
 			"targets: [{name: iqn.2026-11.example.odx:disks, redirect: {to: \""+at(c.to)+"\"}}]\n")
-		s, err := Start(t.Context(), cfg, quiet())
+		s, err := Start(t.Context(), cfg, logs.Discard())
 		if err == nil {
 			stop(t, s)
 		}

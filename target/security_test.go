@@ -7,13 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/sirupsen/logrus"
 
 	"odx/conf"
 	remote "odx/initiator"
+	"odx/internal/kit/logs"
 )
 
 // guarded is a configuration in which host may use everything, guest sees one LUN under
@@ -47,36 +47,16 @@ const (
 	targetSecret            = "the secret of the target"
 )
 
-// logText is a log that is read while the service writes it.
-type logText struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // startGuarded serves guarded and returns the address and the log.
-func startGuarded(t *testing.T) (address string, log *logText) {
+func startGuarded(t *testing.T) (address string, log *logs.Text) {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "host.secret"), []byte(hostSecret+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("ODX_TEST_GUEST_SECRET", guestSecret)
-	log = &logText{}
-	logger := logrus.New()
-	logger.SetOutput(log)
-	s, err := Start(t.Context(), parse(t, dir, guarded), logrus.NewEntry(logger))
+	log = &logs.Text{}
+	s, err := Start(t.Context(), parse(t, dir, guarded), log.Entry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +195,7 @@ targets:
         - {name: three, secret: short}
         - {name: four, secret_file: none.secret}
       mutual: {name: disks, secret_file: twin.secret}
-`), quiet())
+`), logs.Discard())
 	file := filepath.Join(dir, "odx.yaml")
 	want := strings.Join([]string{
 		file + ":11: targets[0].authentication.users[0].secret_file: " + filepath.Join(dir, "open.secret") + " is world-writable (mode 0666); restrict it with chmod 600",

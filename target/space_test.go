@@ -14,6 +14,7 @@ import (
 
 	"odx/admin"
 	client "odx/initiator"
+	"odx/internal/kit/logs"
 	"odx/target/scsi/sense"
 )
 
@@ -66,7 +67,7 @@ func TestSoftThreshold(t *testing.T) {
 // TestSoftThresholdReachesInitiators through the configuration, the watch and
 // the logical unit.
 func TestSoftThresholdReachesInitiators(t *testing.T) {
-	log, said := quiet(), make(logged, 10)
+	log, said := logs.Discard(), make(logged, 10)
 	log.Logger.AddHook(said)
 	cfg := parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`)+"store: {capacity: 256MiB, soft_threshold: 10}\n")
 	s, err := Start(t.Context(), cfg, log)
@@ -154,7 +155,7 @@ func TestSpaceWatch_Period(t *testing.T) {
 	left := int64(1000)
 	live := func() int64 { return 0 }
 	measure := func() (int64, error) { return left, nil }
-	w, err := newSpaceWatch(live, 80, measure, quiet()) // warns at 800
+	w, err := newSpaceWatch(live, 80, measure, logs.Discard()) // warns at 800
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +166,7 @@ func TestSpaceWatch_Period(t *testing.T) {
 			t.Errorf("%d used: again in %v, want %v", used, got, want)
 		}
 	}
-	off, err := newSpaceWatch(live, 0, measure, quiet())
+	off, err := newSpaceWatch(live, 0, measure, logs.Discard())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +199,7 @@ func TestService_Capacity(t *testing.T) {
 	}
 	check("served", s.admin)
 	stop(t, s)
-	if err := admin.Inspect(t.Context(), cfg, quiet(), func(s *admin.Store) error { check("not served", s); return nil }); err != nil {
+	if err := admin.Inspect(t.Context(), cfg, logs.Discard(), func(s *admin.Store) error { check("not served", s); return nil }); err != nil {
 		t.Error(err)
 	}
 }

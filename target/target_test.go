@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,11 +11,11 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 
 	"odx/backstore"
 	"odx/conf"
+	"odx/internal/kit/logs"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -42,16 +41,10 @@ func parse(t *testing.T, dir, text string) *conf.Config {
 	return cfg
 }
 
-func quiet() *logrus.Entry {
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	return logrus.NewEntry(log)
-}
-
 // start starts a service that ends with the test.
 func start(t *testing.T, cfg *conf.Config) *Service {
 	t.Helper()
-	s, err := Start(t.Context(), cfg, quiet())
+	s, err := Start(t.Context(), cfg, logs.Discard())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +63,7 @@ func stop(t *testing.T, s *Service) {
 // configuration file.
 func refused(t *testing.T, cfg *conf.Config, words string) {
 	t.Helper()
-	s, err := Start(t.Context(), cfg, quiet())
+	s, err := Start(t.Context(), cfg, logs.Discard())
 	if err == nil {
 		stop(t, s)
 		t.Fatalf("started; want an error: %s", words)
@@ -132,7 +125,7 @@ func TestPortalTaken(t *testing.T) {
 	refused(t, cfg, fmt.Sprintf(":3: portals[0]: %s is in use by another program; stop it, or choose another port", taken.Addr()))
 
 	// Nothing of the configuration was applied.
-	store, err := backstore.Open(t.Context(), backstore.Options{Dir: cfg.DataDir, Log: quiet()})
+	store, err := backstore.Open(t.Context(), backstore.Options{Dir: cfg.DataDir, Log: logs.Discard()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,7 +354,7 @@ targets:
   - name: iqn.2026-11.example.odx:files
     luns: [{lun: 0, backing: "file:%s"}]
 `, backing))
-		s, err := Start(t.Context(), cfg, quiet())
+		s, err := Start(t.Context(), cfg, logs.Discard())
 		if err == nil {
 			stop(t, s)
 		}

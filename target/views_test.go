@@ -14,6 +14,7 @@ import (
 
 	"odx/admin"
 	client "odx/initiator"
+	"odx/internal/kit/logs"
 	"odx/offload/view"
 )
 
@@ -49,7 +50,7 @@ views:
 // startStacks starts a service with stacks, on a disk with two partitions.
 func startStacks(t *testing.T, dir string) *Service {
 	t.Helper()
-	err := admin.Inspect(t.Context(), parse(t, dir, stacks), quiet(), func(*admin.Store) error { return nil })
+	err := admin.Inspect(t.Context(), parse(t, dir, stacks), logs.Discard(), func(*admin.Store) error { return nil })
 	if err != nil { // no store yet
 		first := start(t, parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`)))
 		makePartitioned(t, first)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/internal/kit/logs"
 	"odx/offload/offloadtest"
 	"odx/tokens"
 )
@@ -128,7 +129,7 @@ func heapBytes() int64 {
 
 // liveOnly returns a manager with n live tokens that nothing else refers to.
 func liveOnly(b *testing.B, s *instant, n int) *tokens.Manager {
-	m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard(), Limits: tokens.Limits{Tokens: n}})
+	m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: logs.Discard(), Limits: tokens.Limits{Tokens: n}})
 	if err != nil {
 		b.Fatal(err)
 	}

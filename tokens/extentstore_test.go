@@ -11,6 +11,7 @@ import (
 
 	"odx/backstore"
 	"odx/backstore/vfs"
+	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
 	"odx/offload"
 	"odx/offload/offloadtest"
@@ -26,7 +27,7 @@ func newDisk() *disk { return &disk{fs: vfs.NewMem()} }
 
 func (d *disk) options() backstore.Options {
 	return backstore.Options{
-		Dir: "/store", Log: discard(), FS: d.fs, CacheBytes: 4 << 20,
+		Dir: "/store", Log: logs.Discard(), FS: d.fs, CacheBytes: 4 << 20,
 	}
 }
 
@@ -43,7 +44,7 @@ func (w *extentWorld) open(t must.TB) {
 	if w.store, err = backstore.Open(ctx, w.options); err != nil {
 		t.Fatal(err)
 	}
-	if w.manager, err = tokens.Open(ctx, tokens.Options{Store: offload.ExtentStore{Store: w.store}, Log: discard()}); err != nil {
+	if w.manager, err = tokens.Open(ctx, tokens.Options{Store: offload.ExtentStore{Store: w.store}, Log: logs.Discard()}); err != nil {
 		t.Fatal(err)
 	}
 	for i, v := range w.volumes {
@@ -166,7 +167,7 @@ func TestManager_PowerCut(t *testing.T) {
 // openForBenchmark returns a manager over a real store with two volumes, the
 // first of which holds used bytes that nothing duplicates.
 func openForBenchmark(b *testing.B, size, used int64) (*tokens.Manager, *backstore.Volume, *backstore.Volume) {
-	w := &extentWorld{options: backstore.Options{Dir: b.TempDir(), Log: discard()}}
+	w := &extentWorld{options: backstore.Options{Dir: b.TempDir(), Log: logs.Discard()}}
 	w.open(b)
 	b.Cleanup(func() { w.close(b) })
 	var volumes [2]*backstore.Volume

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"odx/backstore"
+	"odx/internal/kit/logs"
 	"odx/offload"
 	"odx/tokens"
 )
@@ -23,7 +24,7 @@ func realStore(t *testing.T, o tokens.Options) (*tokens.Manager, *backstore.Stor
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Store, o.Log = offload.ExtentStore{Store: s}, discard()
+	o.Store, o.Log = offload.ExtentStore{Store: s}, logs.Discard()
 	m, err := tokens.Open(ctx, o)
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +207,7 @@ func TestManager_OrphansAtStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := tokens.Options{Store: offload.ExtentStore{Store: s}, Log: discard()}
+	o := tokens.Options{Store: offload.ExtentStore{Store: s}, Log: logs.Discard()}
 	m, err := tokens.Open(ctx, o)
 	if err != nil {
 		t.Fatal(err)

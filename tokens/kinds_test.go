@@ -10,6 +10,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/internal/kit/logs"
 	"odx/offload/offloadtest"
 	"odx/tokens"
 )
@@ -128,7 +129,7 @@ func TestRODType_Restart(t *testing.T) {
 					s := offloadtest.NewStore([16]byte{1})
 					src := s.NewVolume("src", volumeSize)
 					old := pattern(t, src, 1)
-					m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard()})
+					m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: logs.Discard()})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -181,7 +182,7 @@ func TestRODType_PersistentExpiry(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := offloadtest.NewStore([16]byte{1})
 			v := s.NewVolume("v", volumeSize)
-			m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard()})
+			m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: logs.Discard()})
 			if err != nil {
 				t.Fatal(err)
 			}

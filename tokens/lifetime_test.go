@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"odx/blockdev"
+	"odx/internal/kit/logs"
 	"odx/offload/offloadtest"
 	"odx/tokens"
 )
@@ -88,7 +89,7 @@ func TestManager_Expiry_restart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := offloadtest.NewStore([16]byte{1})
 		v := s.NewVolume("v", volumeSize)
-		m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard()})
+		m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: logs.Discard()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -252,7 +253,7 @@ func TestLimits_Validation(t *testing.T) {
 		{MaxInactivity: 30 * time.Second},
 		{MinInactivity: -1},
 	} {
-		if _, err := tokens.Open(ctx, tokens.Options{Store: offloadtest.NewStore([16]byte{1}), Log: discard(), Limits: l}); err == nil {
+		if _, err := tokens.Open(ctx, tokens.Options{Store: offloadtest.NewStore([16]byte{1}), Log: logs.Discard(), Limits: l}); err == nil {
 			t.Errorf("%+v: no error", l)
 		}
 	}

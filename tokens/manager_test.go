@@ -5,15 +5,14 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"io"
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/internal/kit/logs"
 	"odx/offload"
 	"odx/offload/offloadtest"
 	"odx/tokens"
@@ -25,12 +24,6 @@ var ctx = context.Background()
 
 const volumeSize = 1 << 20
 
-func discard() *logrus.Entry {
-	l := logrus.New()
-	l.SetOutput(io.Discard)
-	return logrus.NewEntry(l)
-}
-
 func open(t testing.TB, s tokens.Store, l tokens.Limits) *tokens.Manager {
 	t.Helper()
 	return openWith(t, tokens.Options{Store: s, Limits: l})
@@ -39,7 +32,7 @@ func open(t testing.TB, s tokens.Store, l tokens.Limits) *tokens.Manager {
 func openWith(t testing.TB, o tokens.Options) *tokens.Manager {
 	t.Helper()
 	if o.Log == nil {
-		o.Log = discard()
+		o.Log = logs.Discard()
 	}
 	m, err := tokens.Open(ctx, o)
 	if err != nil {
@@ -488,7 +481,7 @@ func TestOpen_malformedRecords(t *testing.T) {
 	if err := s.PutRecords(ctx, backstore.Record{Key: []byte("token/key"), Value: []byte("short")}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard()}); err == nil {
+	if _, err := tokens.Open(ctx, tokens.Options{Store: s, Log: logs.Discard()}); err == nil {
 		t.Error("a store whose token key is damaged opens")
 	}
 }

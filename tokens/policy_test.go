@@ -14,6 +14,7 @@ import (
 	"github.com/sirupsen/logrus"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
+	"odx/internal/kit/logs"
 	"odx/offload/offloadtest"
 	"odx/tokens"
 )
@@ -377,7 +378,7 @@ func TestLimits_UseRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := offloadtest.NewStore([16]byte{1})
 		v := s.NewVolume("v", volumeSize)
-		m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard(), Limits: tokens.Limits{UseRecordsPerSecond: 2}})
+		m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: logs.Discard(), Limits: tokens.Limits{UseRecordsPerSecond: 2}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -419,7 +420,7 @@ func TestPolicy_Validation(t *testing.T) {
 		{Access: "nobody"}, {Access: "group:none"},
 		{Rules: []tokens.Rule{{Priority: 101}}}, {Rules: []tokens.Rule{{Access: "group:none"}}},
 	} {
-		if _, err := tokens.Open(ctx, tokens.Options{Store: offloadtest.NewStore([16]byte{1}), Log: discard(), Policy: p}); err == nil {
+		if _, err := tokens.Open(ctx, tokens.Options{Store: offloadtest.NewStore([16]byte{1}), Log: logs.Discard(), Policy: p}); err == nil {
 			t.Errorf("%+v: no error", p)
 		}
 	}

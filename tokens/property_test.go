@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"odx/blockdev"
+	"odx/internal/kit/logs"
 	"odx/offload"
 	"odx/offload/offloadtest"
 	"odx/tokens"
@@ -361,7 +362,7 @@ func TestManager_Random(t *testing.T) {
 }
 
 func (w *world) open(t *rapid.T, s tokens.Store) {
-	m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: discard()})
+	m, err := tokens.Open(ctx, tokens.Options{Store: s, Log: logs.Discard()})
 	if err != nil {
 		t.Fatal(fmt.Errorf("open: %w", err))
 	}

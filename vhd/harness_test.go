@@ -6,17 +6,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 
 	"odx/backstore"
 	"odx/backstore/vfs"
+	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
 	"odx/offload"
 	"odx/tokens"
@@ -64,9 +63,7 @@ type bed struct {
 
 func open(t must.TB, m medium) *bed {
 	t.Helper()
-	l := logrus.New()
-	l.SetOutput(io.Discard)
-	log := logrus.NewEntry(l)
+	log := logs.Discard()
 	b := &bed{medium: m, served: servedFiles{}}
 	var err error
 	b.store, err = backstore.Open(ctx, backstore.Options{

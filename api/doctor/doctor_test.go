@@ -4,16 +4,16 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"strings"
 	"testing"
 
-	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 
 	"odx/api/doctor"
 	"odx/conf"
 	"odx/initiator"
+	"odx/internal/kit/logs"
+	"odx/internal/kit/must"
 	"odx/target"
 )
 
@@ -21,27 +21,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const name = "iqn.2026-11.example.odx:disks"
 
-// serve starts a server with two LUNs, with the options dst for LUN 1, and
-// returns it with a function from LUN to URL.
-func serve(t *testing.T, dst string) (*target.Service, func(lun uint16) initiator.URL) {
+// start starts a server with targets, and returns it with a function from LUN to URL.
+func start(t *testing.T, targets string) (*target.Service, func(lun uint16) initiator.URL) {
 	t.Helper()
-	cfg, err := conf.Parse("odx.yaml", fmt.Appendf(nil, `data_dir: %s
-portals: ["127.0.0.1:0"]
-targets:
-  - name: %s
-    luns:
-      - {lun: 0, volume: src, size: 64MiB}
-      - {lun: 1, volume: dst, size: 64MiB%s}
-`, t.TempDir(), name, dst))
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	s, err := target.Start(t.Context(), cfg, logrus.NewEntry(log))
-	if err != nil {
-		t.Fatal(err)
-	}
+	cfg, err := conf.Parse("odx.yaml", fmt.Appendf(nil, "data_dir: %s\nportals: [\"127.0.0.1:0\"]\n%s", t.TempDir(), targets))
+	must.Succeed(t, err)
+	s, err := target.Start(t.Context(), cfg, logs.Discard())
+	must.Succeed(t, err)
 	t.Cleanup(func() {
 		if err := s.Stop(context.Background()); err != nil {
 			t.Error(err)
@@ -50,6 +36,18 @@ targets:
 	return s, func(lun uint16) initiator.URL {
 		return initiator.URL{Address: s.Portals()[0], Target: name, LUN: lun}
 	}
+}
+
+// serve starts a server with two LUNs, with the options dst for LUN 1.
+func serve(t *testing.T, dst string) (*target.Service, func(lun uint16) initiator.URL) {
+	t.Helper()
+	return start(t, fmt.Sprintf(`
+targets:
+  - name: %s
+    luns:
+      - {lun: 0, volume: src, size: 64MiB}
+      - {lun: 1, volume: dst, size: 64MiB%s}
+`, name, dst))
 }
 
 // examine returns the findings as lines. Those that are not OK begin with NOT.

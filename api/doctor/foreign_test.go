@@ -4,15 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"io"
 	"net"
 	"strings"
 	"testing"
 
-	"github.com/sirupsen/logrus"
-
 	"odx/api/doctor"
 	"odx/initiator"
+	"odx/internal/kit/logs"
 	"odx/offload/offloadtest"
 	"odx/target/iscsi"
 	"odx/target/scsi"
@@ -21,9 +19,7 @@ import (
 // foreign is a target other than odx. Its LUN 0 has data; set configures both LUNs.
 func foreign(t *testing.T, set func(lu *scsi.LogicalUnit) error) func(lun uint16) initiator.URL {
 	t.Helper()
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	device := scsi.NewTarget(scsi.TargetConfig{Name: name, Log: logrus.NewEntry(log)})
+	device := scsi.NewTarget(scsi.TargetConfig{Name: name, Log: logs.Discard()})
 	store := offloadtest.NewStore([16]byte{1})
 	for lun := range uint16(2) {
 		v := store.NewVolume(string(rune('a'+lun)), 4<<20)
@@ -47,7 +43,7 @@ func foreign(t *testing.T, set func(lu *scsi.LogicalUnit) error) func(lun uint16
 		}
 	}
 	options := iscsi.DefaultOptions()
-	options.Log = logrus.NewEntry(log)
+	options.Log = logs.Discard()
 	s, err := iscsi.NewServer(options, []iscsi.TargetConfig{{Name: name, DeviceServer: device}})
 	if err != nil {
 		t.Fatal(err)

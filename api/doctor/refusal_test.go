@@ -1,42 +1,13 @@
 package doctor_test
 
 import (
-	"context"
-	"fmt"
-	"io"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/sirupsen/logrus"
-
 	"odx/api/doctor"
-	"odx/conf"
 	"odx/initiator"
-	"odx/target"
 )
-
-// serveText starts a server with a configuration, to which it adds the directory and
-// portals.
-func serveText(t *testing.T, text string) func(lun uint16) initiator.URL {
-	t.Helper()
-	cfg, err := conf.Parse("odx.yaml", fmt.Appendf(nil, "data_dir: %s\nportals: [\"127.0.0.1:0\"]\n%s", t.TempDir(), text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	s, err := target.Start(t.Context(), cfg, logrus.NewEntry(log))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Stop(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	return func(lun uint16) initiator.URL { return initiator.URL{Address: s.Portals()[0], Target: name, LUN: lun} }
-}
 
 // command sends a SCSI command to a LUN as an initiator whose session lasts until the
 // test ends.
@@ -108,7 +79,7 @@ func TestExamine_Refusals(t *testing.T) {
 		"let in": {text: luns + "    access: [{initiators: [\"" + host + "\"]}]\n", dst: 1, initiator: host},
 	} {
 		t.Run(what, func(t *testing.T) {
-			at := serveText(t, strings.ReplaceAll(tt.text, "BACKING", filepath.Join(t.TempDir(), "disk")))
+			_, at := start(t, strings.ReplaceAll(tt.text, "BACKING", filepath.Join(t.TempDir(), "disk")))
 			if tt.prepare != nil {
 				tt.prepare(t, at)
 			}

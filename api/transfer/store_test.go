@@ -5,15 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"testing"
-
-	"github.com/sirupsen/logrus"
 
 	"odx/admin"
 	"odx/api/transfer"
 	"odx/backstore"
 	"odx/conf"
+	"odx/internal/kit/logs"
 	"odx/target"
 )
 
@@ -27,9 +25,7 @@ targets: [{name: "iqn.2026-11.example.odx:disks", luns: [{lun: 0, volume: src, s
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	s, err := target.Start(t.Context(), cfg, logrus.NewEntry(log))
+	s, err := target.Start(t.Context(), cfg, logs.Discard())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,10 +14,10 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"odx/backstore"
+	"odx/internal/kit/logs"
 )
 
 // command is a command line, and what it has to say.
@@ -93,9 +93,7 @@ func eachWay(t *testing.T, fill func(t *testing.T, s *backstore.Store), test fun
 // onStore opens the store of a configuration, which is not served.
 func onStore(t *testing.T, path string, do func(t *testing.T, s *backstore.Store)) {
 	t.Helper()
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	s, err := backstore.Open(context.Background(), backstore.Options{Dir: filepath.Join(filepath.Dir(path), "data"), Log: logrus.NewEntry(log)})
+	s, err := backstore.Open(context.Background(), backstore.Options{Dir: filepath.Join(filepath.Dir(path), "data"), Log: logs.Discard()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"odx/backstore"
 	"odx/backstore/vfs"
 	"odx/blockdev"
+	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
 )
 
@@ -34,7 +35,7 @@ func (b *bed) stack(t must.TB, size int64) crashed {
 		return v
 	}
 	m, err := OpenMirror(ctx, MirrorConfig{
-		Name: "m", Engine: b.manager.Engine(), Records: b.store, Log: discard(),
+		Name: "m", Engine: b.manager.Engine(), Records: b.store, Log: logs.Discard(),
 		Legs: []Leg{{Device: b.base(volume("a", size)), ID: "a"}, {Device: b.base(volume("b", size)), ID: "b"}},
 	})
 	must.Succeed(t, err)

@@ -5,16 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync/atomic"
 	"testing"
 
-	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 
 	"odx/backstore"
 	"odx/backstore/vfs"
 	"odx/blockdev"
+	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
 	"odx/offload"
 	"odx/offload/offloadtest"
@@ -24,12 +23,6 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var ctx = context.Background()
-
-func discard() *logrus.Entry {
-	l := logrus.New()
-	l.SetOutput(io.Discard)
-	return logrus.NewEntry(l)
-}
 
 // disk is the storage of a store, in memory for simulated power cuts.
 type disk struct {
@@ -51,13 +44,13 @@ func open(t must.TB, d disk) *bed {
 	b := &bed{disk: d, foreign: offloadtest.NewStore([16]byte{9})}
 	var err error
 	b.store, err = backstore.Open(ctx, backstore.Options{
-		Dir: "/store", Log: discard(), FS: d.fs, CacheBytes: 4 << 20,
+		Dir: "/store", Log: logs.Discard(), FS: d.fs, CacheBytes: 4 << 20,
 		StoreDuplicates: true, // so that LiveBytes counts moved bytes
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.manager, err = tokens.Open(ctx, tokens.Options{Store: offload.ExtentStore{Store: b.store}, Log: discard()}); err != nil {
+	if b.manager, err = tokens.Open(ctx, tokens.Options{Store: offload.ExtentStore{Store: b.store}, Log: logs.Discard()}); err != nil {
 		t.Fatal(err)
 	}
 	return b
@@ -111,7 +104,7 @@ func (b *bed) base(v blockdev.Volume) Device { return Base(b.manager.Engine(), v
 
 func (b *bed) mirror(t must.TB, legs ...Device) *Mirror {
 	t.Helper()
-	c := MirrorConfig{Name: b.name(), Engine: b.manager.Engine(), Records: b.store, Log: discard()}
+	c := MirrorConfig{Name: b.name(), Engine: b.manager.Engine(), Records: b.store, Log: logs.Discard()}
 	for i, d := range legs {
 		c.Legs = append(c.Legs, Leg{Device: d, ID: fmt.Sprint("leg", i)})
 	}

@@ -12,6 +12,7 @@ import (
 
 	"odx/backstore"
 	"odx/blockdev"
+	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
 )
 
@@ -61,7 +62,7 @@ func (f *stampedFile) restore(t *testing.T, c fileCopy) {
 // files creates a mirror's legs in plain files.
 func (b *bed) files(t *testing.T, size int64, n int) (files []*stampedFile, c MirrorConfig) {
 	t.Helper()
-	c = MirrorConfig{Name: b.name(), Engine: b.manager.Engine(), Records: b.store, Log: discard(), StampEvery: time.Hour}
+	c = MirrorConfig{Name: b.name(), Engine: b.manager.Engine(), Records: b.store, Log: logs.Discard(), StampEvery: time.Hour}
 	for range n {
 		f := &stampedFile{Volume: b.outside(size)}
 		files = append(files, f)

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"testing"
@@ -15,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"odx/blockdev"
+	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
 	"odx/offload/offloadtest"
 	"odx/target/bufpool"
@@ -28,12 +28,6 @@ var (
 	ctx     = context.Background()
 	rewrite = flag.Bool("rewrite", false, "rewrite the golden files")
 )
-
-func discard() *logrus.Entry {
-	l := logrus.New()
-	l.SetOutput(io.Discard)
-	return logrus.NewEntry(l)
-}
 
 // golden compares p with the hex dump in testdata.
 func golden(t *testing.T, name string, p []byte) {
@@ -90,7 +84,7 @@ func newTestbed(t must.TB, l tokens.Limits) *testbed {
 func newTestbedWith(t must.TB, o tokens.Options) *testbed {
 	t.Helper()
 	b := &testbed{store: offloadtest.NewStore([16]byte{1})}
-	o.Store, o.Log = b.store, discard()
+	o.Store, o.Log = b.store, logs.Discard()
 	m, err := tokens.Open(ctx, o)
 	if err != nil {
 		t.Fatal(err)

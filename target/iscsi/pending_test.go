@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"odx/internal/kit/logs"
 )
 
 // dialFrom connects from an address of the loopback network.
@@ -77,8 +79,8 @@ func TestPendingLogins_Storm(t *testing.T) {
 // A connection is refused if too many of its address are queued. One of another address is
 // not.
 func TestPendingLogins_Refuse(t *testing.T) {
-	var log logText
-	b := newBench(t, func(o *Options) { o.Log, o.MaxUnauthenticated, o.MaxUnauthenticatedPerAddress = log.entry(), 4, 2 }, nil)
+	var log logs.Text
+	b := newBench(t, func(o *Options) { o.Log, o.MaxUnauthenticated, o.MaxUnauthenticatedPerAddress = log.Entry(), 4, 2 }, nil)
 	first := b.dialFrom("127.0.0.2")
 	for n := range 9 { // one more becomes active; 8 of 16 places are theirs
 		b.dialFrom("127.0.0.2")

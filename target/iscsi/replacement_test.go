@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"odx/chap"
+	"odx/internal/kit/logs"
 )
 
 // Users of the tests: two that are bound to testInitiator, and two that may use any name.
@@ -86,8 +87,8 @@ func TestSession_Replacement(t *testing.T) {
 		for _, way := range []string{"reinstatement", "new connection", "connection replacement"} {
 			t.Run(what+"/"+way, func(t *testing.T) {
 				t.Parallel()
-				var log logText
-				b := newBench(t, func(o *Options) { o.Log = log.entry() }, nil)
+				var log logs.Text
+				b := newBench(t, func(o *Options) { o.Log = log.Entry() }, nil)
 				var over atomic.Bool
 				b.demand(Authentication{CHAP: newUsers(t, c.gone, &over), Optional: c.optional})
 				first := b.dial()

@@ -1,19 +1,16 @@
 package iscsi
 
 import (
-	"bytes"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
-	"github.com/sirupsen/logrus"
-
 	"odx/chap"
+	"odx/internal/kit/logs"
 	"odx/target/scsi"
 )
 
@@ -41,30 +38,6 @@ func newCHAP(tb testing.TB) *chap.Authenticator {
 // demand makes the test target require authentication. It must be called before any
 // connection.
 func (b *bench) demand(a Authentication) { b.srv.target(testTarget).Authentication = a }
-
-// logText is a log that tests can read while it is being written.
-type logText struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *logText) entry() *logrus.Entry {
-	log := logrus.New()
-	log.SetOutput(l)
-	return logrus.NewEntry(log)
-}
 
 // step sends a login request and returns the response.
 func (i *initiator) step(flags byte, keys ...string) (*bhs, []byte) {
@@ -247,8 +220,8 @@ func TestLogin_CHAPRefused(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			var log logText
-			b := newBench(t, func(o *Options) { o.Log = log.entry() }, nil)
+			var log logs.Text
+			b := newBench(t, func(o *Options) { o.Log = log.Entry() }, nil)
 			b.demand(Authentication{CHAP: newCHAP(t)})
 			i := b.dial()
 			r, data := c.play(i)

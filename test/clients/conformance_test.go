@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,10 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"odx/conf"
 	"odx/initiator"
+	"odx/internal/kit/logs"
 	"odx/target"
 )
 
@@ -152,9 +150,7 @@ targets:
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	service, err := target.Start(t.Context(), cfg, logrus.NewEntry(log))
+	service, err := target.Start(t.Context(), cfg, logs.Discard())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,16 +16,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"odx/backstore"
+	"odx/internal/kit/logs"
 	"odx/internal/kit/oldstores"
 )
 
 func options(dir string) backstore.Options {
-	silent := logrus.New()
-	silent.SetOutput(io.Discard)
-	return backstore.Options{Dir: filepath.Join(dir, "data"), Log: logrus.NewEntry(silent), CacheBytes: 32 << 20}
+	return backstore.Options{Dir: filepath.Join(dir, "data"), Log: logs.Discard(), CacheBytes: 32 << 20}
 }
 
 func open(t *testing.T, dir string, readOnly bool) *backstore.Store {
