@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
@@ -211,6 +212,9 @@ func (m *repair) emptyTarget(dir string) error {
 		return err
 	}
 	if m.o.To != "" {
+		if slices.Contains(names, layout.UnfinishedName) {
+			return fmt.Errorf("%w: %s is what a repair that did not end has made: remove it, and repair once more", ErrExists, dir)
+		}
 		if len(names) > 0 {
 			return fmt.Errorf("%w: %s is not empty", ErrExists, dir)
 		}

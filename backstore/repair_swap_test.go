@@ -131,6 +131,11 @@ func TestRepair_PowerCutsToDirectory(t *testing.T) {
 		o.Dir = "/new"
 		s, err := Open(ctx, readOnly(o))
 		if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNotFound) {
+			d := layout.Directory{FS: c.disk.fs, Path: "/new"}
+			_, again := Repair(ctx, RepairOptions{Options: c.disk.options(repairOptions), To: "/new"})
+			if d.Exists(layout.UnfinishedName) && (again == nil || !strings.Contains(again.Error(), "remove it, and repair once more")) {
+				t.Errorf("power cut %d: the next repair ends with %v", i, again)
+			}
 			continue
 		}
 		if err != nil {
