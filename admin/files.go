@@ -246,7 +246,7 @@ func (s *Store) RenameFile(ctx context.Context, name, to string) (File, error) {
 	return describeFile(v), s.endReplaced(ctx)
 }
 
-// checkReplaceable returns an error for a file that has differencing disks.
+// checkReplaceable returns an error for a file that differencing disks are over.
 func (s *Store) checkReplaceable(ctx context.Context, name string) error {
 	if _, err := s.store.File(name); errors.Is(err, backstore.ErrNotFound) {
 		return nil
@@ -258,16 +258,7 @@ func (s *Store) checkReplaceable(ctx context.Context, name string) error {
 	return disks.CheckReplace(ctx, name)
 }
 
-// checkDeletable returns an error for a file that has differencing disks.
-func (s *Store) checkDeletable(ctx context.Context, name string) error {
-	disks, err := s.DiskManager(ctx)
-	if err != nil {
-		return err
-	}
-	return disks.CheckDelete(ctx, name)
-}
-
-// DeleteFile deletes a file, durably. It refuses one that has differencing disks.
+// DeleteFile deletes a file, durably.
 func (s *Store) DeleteFile(ctx context.Context, name string) error {
 	end, err := s.BeginWrite(FilePrefix + name)
 	if err != nil {
@@ -278,9 +269,6 @@ func (s *Store) DeleteFile(ctx context.Context, name string) error {
 		return err
 	}
 	if err := s.checkDisposable(name); err != nil {
-		return err
-	}
-	if err := s.checkDeletable(ctx, name); err != nil {
 		return err
 	}
 	if err := s.store.DeleteFile(ctx, name); err != nil {

@@ -122,15 +122,6 @@ func (m *Manager) CheckReplace(ctx context.Context, name string) error {
 	return m.vacate(ctx, name, true)
 }
 
-// CheckDelete returns an error for a file that has children, which would be lost with it.
-// The hidden files of clients and operations have none.
-func (m *Manager) CheckDelete(ctx context.Context, name string) error {
-	if strings.HasPrefix(name, ".") {
-		return nil
-	}
-	return m.checkNoChildren(ctx, name)
-}
-
 // vacate returns why a file of that name cannot be made: there is one, which is not to
 // be replaced, or has children that would be lost with it.
 func (m *Manager) vacate(ctx context.Context, name string, replace bool) error {
