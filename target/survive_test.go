@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"testing"
 
+	"odx/admin"
 	client "odx/initiator"
 	"odx/internal/kit/must"
+	"odx/tokens"
 )
 
 // killed returns a service over what is left of s when its process ends now and
@@ -48,6 +50,7 @@ func TestAcknowledgedSurvivesTheProcess(t *testing.T) {
 	}
 	src, dst := open(s, 0), open(s, 1)
 	data := random(3, 1<<20)
+	var vulnerable []byte
 	holds := func(lun int, off int64, want []byte) func(t *testing.T, s *Service) {
 		return func(t *testing.T, s *Service) {
 			got := make([]byte, len(want))
@@ -85,6 +88,18 @@ func TestAcknowledgedSurvivesTheProcess(t *testing.T) {
 				t.Fatal(written, err)
 			}
 		}, holds(1, 4<<20, data[512<<10:768<<10])},
+		{"the end of a change vulnerable token", func() {
+			made, err := s.admin.CreateToken(t.Context(), admin.TokenRequest{Volume: "src", Offset: 9 << 20, Length: 4096, Type: tokens.RODTypePointInTimeChangeVulnerable})
+			must.Succeed(t, err)
+			vulnerable = made.Token
+			must.Succeed(t, src.WriteAt(t.Context(), data[:512], 9<<20))
+		}, func(t *testing.T, s *Service) {
+			_, err := s.admin.WriteToken(t.Context(), admin.TokenWrite{Token: vulnerable, Volume: "dst"})
+			if !errors.Is(err, tokens.ErrCancelled) {
+				t.Errorf("%v, want %v", err, tokens.ErrCancelled)
+			}
+			holds(0, 9<<20, data[:512])(t, s)
+		}},
 		{"MODE SELECT", func() {
 			page := &client.Command{CDB: []byte{0x1a, 0x08, 0x0a, 0, 255, 0}, In: make([]byte, 255)}
 			must.Succeed(t, c.Do(t.Context(), page))
