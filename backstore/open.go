@@ -391,8 +391,18 @@ func (s *Store) Close() error {
 	return spaceError(errors.Join(err, s.closeFiles()))
 }
 
-// closeFiles closes what open has opened, in the order of dependence.
+// closeFiles closes what open has opened, in the order of dependence, and gives the store
+// back.
 func (s *Store) closeFiles() error {
+	err := s.closeParts()
+	if s.owner != nil {
+		err = errors.Join(err, s.owner.Release())
+	}
+	return err
+}
+
+// closeParts closes what openParts has opened.
+func (s *Store) closeParts() error {
 	var errs []error
 	if s.journal != nil {
 		errs = append(errs, s.journal.Close())
@@ -402,9 +412,6 @@ func (s *Store) closeFiles() error {
 	}
 	if s.kv != nil {
 		errs = append(errs, s.kv.Close())
-	}
-	if s.owner != nil {
-		errs = append(errs, s.owner.Release())
 	}
 	return errors.Join(errs...)
 }

@@ -138,8 +138,8 @@ func (s *Store) proveUpgrade(ctx context.Context) (err error) {
 	o := s.opts
 	o.FS = vfs.Overlay(o.FS)
 	p := newStore(o)
-	p.sb = s.sb
-	defer func() { err = errors.Join(err, p.closeFiles()) }()
+	p.sb, p.owner = s.sb, s.owner
+	defer func() { err = errors.Join(err, p.closeParts()) }()
 	if err := p.openParts(ctx); err != nil {
 		return err
 	}
