@@ -82,6 +82,8 @@ func ReadSuperblock(fsys vfs.FS, name string) (sb Superblock, err error) {
 	return DecodeSuperblock(name, b)
 }
 
+// DecodeSuperblock decodes the content of the superblock file of that name. It returns
+// ErrCorrupt, or a *FormatError for a format other than this program's.
 func DecodeSuperblock(name string, b []byte) (sb Superblock, err error) {
 	if len(b) < lengthV2 || string(b[:8]) != magic || !sumIsRight(b[:lengthV2]) {
 		return sb, fmt.Errorf("%w: %s is not a store's superblock", blockdev.ErrCorrupt, name)
@@ -159,6 +161,7 @@ func (sb *Superblock) WriteBoth(fsys vfs.FS, dir string) error {
 	return cmp.Or(sb.Write(fsys, dir), sb.Write(fsys, filepath.Join(dir, CheckpointDir)))
 }
 
+// Encode returns the content of the file in a version of the format.
 func (sb *Superblock) Encode(version uint32) []byte {
 	b := append([]byte(nil), magic...)
 	b = binary.BigEndian.AppendUint32(b, version)

@@ -16,6 +16,7 @@ type Snapshot struct {
 	Records    []Client
 }
 
+// Encode implements Record.
 func (r *Snapshot) Encode() (head, data []byte) {
 	var e codec.Encoder
 	e.Byte(kindSnapshot)
@@ -31,6 +32,7 @@ func (r *Snapshot) decode(d *codec.Decoder) {
 	r.Ranges, r.Records = d.Ranges(), decodeClient(d)
 }
 
+// Apply implements Record.
 func (r *Snapshot) Apply(s State) error { return s.Snapshot(r) }
 
 // Changes returns the ranges of the volume that the snapshot has.
@@ -47,6 +49,7 @@ func (r *Snapshot) Changes(n *Names) []Change {
 	return all
 }
 
+// Describe implements Record.
 func (r *Snapshot) Describe() map[string]any {
 	return map[string]any{"kind": "snapshot", "volume": r.Volume, "id": r.ID, "ranges": r.Ranges, "records": describeClient(r.Records)}
 }
@@ -59,6 +62,7 @@ type DeleteSnapshot struct {
 	Records []Client
 }
 
+// Encode implements Record.
 func (r *DeleteSnapshot) Encode() (head, data []byte) {
 	var e codec.Encoder
 	e.Byte(kindDeleteSnapshot)
@@ -69,12 +73,15 @@ func (r *DeleteSnapshot) Encode() (head, data []byte) {
 
 func (r *DeleteSnapshot) decode(d *codec.Decoder) { r.ID, r.Records = d.Uint(), decodeClient(d) }
 
+// Apply implements Record.
 func (r *DeleteSnapshot) Apply(s State) error { return s.DeleteSnapshot(r) }
 
+// Changes implements Record.
 func (r *DeleteSnapshot) Changes(*Names) []Change {
 	return []Change{{Kind: "delete snapshot", What: fmt.Sprintf("snapshot %d", r.ID)}}
 }
 
+// Describe implements Record.
 func (r *DeleteSnapshot) Describe() map[string]any {
 	return map[string]any{"kind": "delete snapshot", "id": r.ID, "records": describeClient(r.Records)}
 }
@@ -84,6 +91,7 @@ func (r *DeleteSnapshot) Describe() map[string]any {
 // Layout: kind, records.
 type PutClients struct{ Records []Client }
 
+// Encode implements Record.
 func (r *PutClients) Encode() (head, data []byte) {
 	var e codec.Encoder
 	e.Byte(kindRecords)
@@ -93,12 +101,15 @@ func (r *PutClients) Encode() (head, data []byte) {
 
 func (r *PutClients) decode(d *codec.Decoder) { r.Records = decodeClient(d) }
 
+// Apply implements Record.
 func (r *PutClients) Apply(s State) error { return s.PutRecords(r) }
 
+// Changes implements Record.
 func (r *PutClients) Changes(*Names) []Change {
 	return []Change{{Kind: "records", What: "records"}}
 }
 
+// Describe implements Record.
 func (r *PutClients) Describe() map[string]any {
 	return map[string]any{"kind": "records", "records": describeClient(r.Records)}
 }

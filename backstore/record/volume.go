@@ -12,6 +12,7 @@ import (
 // Layout: kind, its row.
 type CreateVolume struct{ Row rows.Volume }
 
+// Encode implements Record.
 func (r *CreateVolume) Encode() (head, data []byte) {
 	var e codec.Encoder
 	e.Byte(kindCreateVolume)
@@ -21,13 +22,16 @@ func (r *CreateVolume) Encode() (head, data []byte) {
 
 func (r *CreateVolume) decode(d *codec.Decoder) { r.Row = rows.ReadVolume(d) }
 
+// Apply implements Record.
 func (r *CreateVolume) Apply(s State) error { return s.CreateVolume(r) }
 
+// Changes implements Record.
 func (r *CreateVolume) Changes(n *Names) []Change {
 	n.Rename(r.Row.Number, r.Row.Key())
 	return []Change{{Kind: "create volume", What: n.of(r.Row.Number)}}
 }
 
+// Describe implements Record.
 func (r *CreateVolume) Describe() map[string]any {
 	d := r.Row.Describe()
 	d["kind"] = "create volume"
@@ -39,18 +43,22 @@ func (r *CreateVolume) Describe() map[string]any {
 // Layout: kind, uvarint volume.
 type DeleteVolume struct{ Volume uint64 }
 
+// Encode implements Record.
 func (r *DeleteVolume) Encode() (head, data []byte) {
 	return codec.Numbers(kindDeleteVolume, r.Volume), nil
 }
 
 func (r *DeleteVolume) decode(d *codec.Decoder) { r.Volume = d.Uint() }
 
+// Apply implements Record.
 func (r *DeleteVolume) Apply(s State) error { return s.DeleteVolume(r) }
 
+// Changes implements Record.
 func (r *DeleteVolume) Changes(n *Names) []Change {
 	return []Change{{Kind: "delete volume", What: n.of(r.Volume)}}
 }
 
+// Describe implements Record.
 func (r *DeleteVolume) Describe() map[string]any {
 	return map[string]any{"kind": "delete volume", "volume": r.Volume}
 }
@@ -63,18 +71,22 @@ type ResizeVolume struct {
 	Size   int64
 }
 
+// Encode implements Record.
 func (r *ResizeVolume) Encode() (head, data []byte) {
 	return codec.Numbers(kindResizeVolume, r.Volume, uint64(r.Size)), nil
 }
 
 func (r *ResizeVolume) decode(d *codec.Decoder) { r.Volume, r.Size = d.Uint(), d.Int63() }
 
+// Apply implements Record.
 func (r *ResizeVolume) Apply(s State) error { return s.ResizeVolume(r) }
 
+// Changes implements Record.
 func (r *ResizeVolume) Changes(n *Names) []Change {
 	return []Change{{Kind: "resize volume", What: n.of(r.Volume), Detail: fmt.Sprintf("to %d bytes", r.Size)}}
 }
 
+// Describe implements Record.
 func (r *ResizeVolume) Describe() map[string]any {
 	return map[string]any{"kind": "resize volume", "volume": r.Volume, "size": r.Size}
 }
@@ -91,6 +103,7 @@ type CloneVolume struct {
 	Created      int64
 }
 
+// Encode implements Record.
 func (r *CloneVolume) Encode() (head, data []byte) {
 	var e codec.Encoder
 	e.Byte(kindCloneVolume)
@@ -108,13 +121,16 @@ func (r *CloneVolume) decode(d *codec.Decoder) {
 	r.Name, r.Flags, r.Created = string(d.Bytes()), d.Byte(), d.Int63()
 }
 
+// Apply implements Record.
 func (r *CloneVolume) Apply(s State) error { return s.CloneVolume(r) }
 
+// Changes implements Record.
 func (r *CloneVolume) Changes(n *Names) []Change {
 	n.Rename(r.Number, rows.Name{Name: r.Name, File: r.Flags&rows.FlagFile != 0})
 	return []Change{{Kind: "clone volume", What: n.of(r.Number), Detail: "of " + n.of(r.From)}}
 }
 
+// Describe implements Record.
 func (r *CloneVolume) Describe() map[string]any {
 	return map[string]any{"kind": "clone volume", "volume": r.From, "number": r.Number, "id": fmt.Sprintf("%x", r.ID), "name": r.Name, "created": r.Created}
 }
@@ -128,6 +144,7 @@ type RenameFile struct {
 	To   string
 }
 
+// Encode implements Record.
 func (r *RenameFile) Encode() (head, data []byte) {
 	var e codec.Encoder
 	e.Byte(kindRenameFile)
@@ -138,13 +155,16 @@ func (r *RenameFile) Encode() (head, data []byte) {
 
 func (r *RenameFile) decode(d *codec.Decoder) { r.File, r.To = d.Uint(), string(d.Bytes()) }
 
+// Apply implements Record.
 func (r *RenameFile) Apply(s State) error { return s.RenameFile(r) }
 
+// Changes implements Record.
 func (r *RenameFile) Changes(n *Names) []Change {
 	old := n.Rename(r.File, rows.Name{Name: r.To, File: true})
 	return []Change{{Kind: "rename file", What: old, Detail: "to " + r.To}}
 }
 
+// Describe implements Record.
 func (r *RenameFile) Describe() map[string]any {
 	return map[string]any{"kind": "rename file", "file": r.File, "to": r.To}
 }
@@ -160,6 +180,7 @@ type ReplaceFiles struct {
 	Gone []uint64
 }
 
+// Encode implements Record.
 func (r *ReplaceFiles) Encode() (head, data []byte) {
 	var e codec.Encoder
 	e.Byte(kindReplaceFiles)
@@ -179,8 +200,10 @@ func (r *ReplaceFiles) decode(d *codec.Decoder) {
 	}
 }
 
+// Apply implements Record.
 func (r *ReplaceFiles) Apply(s State) error { return s.ReplaceFiles(r) }
 
+// Changes implements Record.
 func (r *ReplaceFiles) Changes(n *Names) []Change {
 	var all []Change
 	for _, number := range r.Gone {
@@ -190,6 +213,7 @@ func (r *ReplaceFiles) Changes(n *Names) []Change {
 	return append(all, Change{Kind: "replace files", What: old, Detail: "to " + r.To})
 }
 
+// Describe implements Record.
 func (r *ReplaceFiles) Describe() map[string]any {
 	return map[string]any{"kind": "replace files", "file": r.File, "to": r.To, "deleted": r.Gone}
 }

@@ -52,6 +52,7 @@ type Write struct {
 	buf codec.Encoder // for encode, used again
 }
 
+// Encode implements Record.
 func (r *Write) Encode() (head, data []byte) {
 	if len(r.buf.B) == 0 {
 		r.Build()
@@ -152,12 +153,15 @@ func (r *Write) decode(d *codec.Decoder) {
 	}
 }
 
+// Apply implements Record.
 func (r *Write) Apply(s State) error { return s.Write(r) }
 
+// Changes implements Record.
 func (r *Write) Changes(n *Names) []Change {
 	return blocksOf("write", n.of(r.Volume), r.Block, uint64(r.Blocks), "")
 }
 
+// Describe implements Record.
 func (r *Write) Describe() map[string]any {
 	fresh := []any{}
 	for i := range r.Fresh {
@@ -226,6 +230,7 @@ func (r *Write) decodeFresh(d *codec.Decoder, room int) {
 	}
 }
 
+// FreshBytes returns the length of the new extents in bytes.
 func (r *Write) FreshBytes() int {
 	n := 0
 	for i := range r.Fresh {
@@ -239,6 +244,7 @@ func (r *Write) FreshBytes() int {
 // Layout: kind, uvarint volume, first block, blocks.
 type Clear struct{ Volume, First, Count uint64 }
 
+// Encode implements Record.
 func (r *Clear) Encode() (head, data []byte) {
 	return codec.Numbers(kindClear, r.Volume, r.First, r.Count), nil
 }
@@ -247,12 +253,15 @@ func (r *Clear) decode(d *codec.Decoder) {
 	r.Volume, r.First, r.Count = d.Uint(), d.Uint(), d.Uint()
 }
 
+// Apply implements Record.
 func (r *Clear) Apply(s State) error { return s.Clear(r) }
 
+// Changes implements Record.
 func (r *Clear) Changes(n *Names) []Change {
 	return blocksOf("unmap", n.of(r.Volume), r.First, r.Count, "")
 }
 
+// Describe implements Record.
 func (r *Clear) Describe() map[string]any {
 	return map[string]any{"kind": "unmap", "volume": r.Volume, "block": r.First, "blocks": r.Count}
 }
@@ -263,6 +272,7 @@ func (r *Clear) Describe() map[string]any {
 // there, blocks.
 type Map struct{ Volume, To, Snapshot, From, Count uint64 }
 
+// Encode implements Record.
 func (r *Map) Encode() (head, data []byte) {
 	return codec.Numbers(kindMap, r.Volume, r.To, r.Snapshot, r.From, r.Count), nil
 }
@@ -271,12 +281,15 @@ func (r *Map) decode(d *codec.Decoder) {
 	r.Volume, r.To, r.Snapshot, r.From, r.Count = d.Uint(), d.Uint(), d.Uint(), d.Uint(), d.Uint()
 }
 
+// Apply implements Record.
 func (r *Map) Apply(s State) error { return s.Map(r) }
 
+// Changes implements Record.
 func (r *Map) Changes(n *Names) []Change {
 	return blocksOf("map", n.of(r.Volume), r.To, r.Count, fmt.Sprintf("from snapshot %d", r.Snapshot))
 }
 
+// Describe implements Record.
 func (r *Map) Describe() map[string]any {
 	return map[string]any{"kind": "map", "volume": r.Volume, "block": r.To, "snapshot": r.Snapshot, "from": r.From, "blocks": r.Count}
 }
