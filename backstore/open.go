@@ -72,6 +72,9 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.checkAccess(); err != nil {
 		return err
 	}
+	if err := s.refuseFormat(); err != nil {
+		return err
+	}
 	if err := s.own(ctx); err != nil {
 		return err
 	}
@@ -111,6 +114,28 @@ func (s *Store) open(ctx context.Context) error {
 	}
 	s.checkPlace()
 	return nil
+}
+
+// refuseFormat refuses a store of another format before it is claimed: a claim changes
+// the lock.
+func (s *Store) refuseFormat() error {
+	if s.opts.ReadOnly {
+		return nil
+	}
+	other := false
+	for _, dir := range layout.Superblocks(s.opts.Dir) {
+		_, err := layout.ReadSuperblock(s.opts.FS, filepath.Join(dir, layout.SuperblockName))
+		if err == nil {
+			return nil
+		}
+		_, is := errors.AsType[*layout.FormatError](err)
+		other = other || is
+	}
+	if !other {
+		return nil
+	}
+	_, _, _, err := s.opts.dir().FindSuperblock()
+	return err
 }
 
 // advise adds what to do to an error that ends opening a store for writing because of
