@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"odx/internal/kit/logs"
 )
 
 // TestMain makes the test binary odx itself when the environment says so: the
@@ -80,7 +82,7 @@ type server struct {
 	lines  []string // of standard output until it was ready
 	portal string
 	stdout *bufio.Reader
-	stderr *bytes.Buffer
+	stderr *logs.Text
 }
 
 var readyLine = regexp.MustCompile(`^odx \S+ is ready on (\S+)\n$`)
@@ -88,7 +90,7 @@ var readyLine = regexp.MustCompile(`^odx \S+ is ready on (\S+)\n$`)
 // startServer starts odx serve and waits until it is ready.
 func startServer(t *testing.T, cmd *exec.Cmd) *server {
 	t.Helper()
-	s := &server{cmd: cmd, stderr: new(bytes.Buffer)}
+	s := &server{cmd: cmd, stderr: new(logs.Text)}
 	if cmd.Stderr == nil {
 		cmd.Stderr = s.stderr
 	}
