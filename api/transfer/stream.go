@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 )
 
@@ -127,22 +128,33 @@ func receiveChunk(ctx context.Context, dst Disk, p []byte, r *Result) error {
 	return nil
 }
 
-// interruptible returns the result of do, or returns as soon as ctx ends. A read or
-// write of a pipe cannot be canceled, so do may continue until the process ends.
-func interruptible(ctx context.Context, do func() (int, error)) (int, error) {
+// OpenPipe opens a named pipe, which waits for the program at its other end, or until
+// ctx ends.
+func OpenPipe(ctx context.Context, name string, flag int) (*os.File, error) {
+	f, err := interruptible(ctx, func() (*os.File, error) { return os.OpenFile(name, flag, 0) })
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("%s: no program has opened the other end of the pipe: %w", name, err)
+	}
+	return f, err
+}
+
+// interruptible returns the result of do, or returns as soon as ctx ends. The open, read
+// or write of a pipe cannot be canceled, so do may continue until the process ends.
+func interruptible[T any](ctx context.Context, do func() (T, error)) (T, error) {
 	type result struct {
-		n   int
-		err error
+		value T
+		err   error
 	}
 	done := make(chan result, 1)
 	go func() {
-		n, err := do()
-		done <- result{n, err}
+		value, err := do()
+		done <- result{value, err}
 	}()
 	select {
 	case r := <-done:
-		return r.n, r.err
+		return r.value, r.err
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		var none T
+		return none, ctx.Err()
 	}
 }

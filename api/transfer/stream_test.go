@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -62,5 +65,35 @@ func TestSendReceive_Stall(t *testing.T) {
 	go cancel()
 	if _, err := Send(ctx, w, newMemory(1<<20, 512)); !errors.Is(err, context.Canceled) {
 		t.Errorf("send: %v", err)
+	}
+}
+
+// TestOpenPipe: the end of the context ends the wait for the program at the other end.
+func TestOpenPipe(t *testing.T) {
+	for what, flag := range map[string]int{"to read": os.O_RDONLY, "to write": os.O_WRONLY} {
+		t.Run(what, func(t *testing.T) {
+			name := filepath.Join(t.TempDir(), "pipe")
+			if err := syscall.Mkfifo(name, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			f, err := OpenPipe(ctx, name, flag)
+			if f != nil || !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), name+": no program has opened the other end of the pipe") {
+				t.Errorf("%v, %v", f, err)
+			}
+			both, err := os.OpenFile(name, os.O_RDWR, 0) // which ends the wait of the call before, too
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer both.Close()
+			if f, err = OpenPipe(t.Context(), name, flag); err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+			if f, err := OpenPipe(t.Context(), name+"none", flag); f != nil || !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("no pipe: %v, %v", f, err)
+			}
+		})
 	}
 }

@@ -185,7 +185,7 @@ func TestSoundStore(t *testing.T) {
 			{args: "store check", stdout: "the store in DIR/data is sound\n"},
 			{args: "store scrub", stdout: "2.3 MiB read and verified in TIME, RATE: nothing is damaged\n"},
 			{args: "store scrub --mib-per-s 100", stdout: "2.3 MiB read and verified in TIME, RATE: nothing is damaged\n"},
-			{args: "store scrub --mib-per-s -1", stderr: "odx: --mib-per-s -1 is negative; use 0 for no limit\n", status: 1},
+			{args: "store scrub --mib-per-s -1", stderr: "odx: --mib-per-s -1 is negative; use 0 for no limit\n", status: 2},
 			{args: "store clean", stdout: "0 B reclaimed, 2.3 MiB on disk now\n"},
 		})
 	})

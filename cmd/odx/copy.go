@@ -100,8 +100,8 @@ func newCopy() *cobra.Command {
 			"existing file is replaced only with --overwrite.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if args[0] == args[1] && args[0] != stdio {
-				return fmt.Errorf("%s is both source and destination", args[0])
+			if err := checkCopy(&o, args[0], args[1]); err != nil {
+				return err
 			}
 			std := streamsOf(cmd)
 			do := func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
@@ -120,6 +120,28 @@ func newCopy() *cobra.Command {
 	cmd.Flags().BoolVar(&o.create, "create", false, "create the volume DST, as large as SRC, if it does not exist")
 	cmd.Flags().BoolVar(&o.force, "force", false, "write to DST even if initiators have it open, or this machine uses it")
 	return cmd
+}
+
+// checkCopy returns a usageError for names and flags that contradict each other, before
+// a store or a server is asked.
+func checkCopy(o *copyOptions, from, to string) error {
+	for _, name := range []string{from, to} {
+		if !strings.HasPrefix(name, "iscsi://") {
+			continue
+		}
+		if _, err := parseURL(name); err != nil {
+			return err
+		}
+	}
+	switch {
+	case isStream(from) && isStream(to):
+		return usagef("%s and %s are both streams; one end has to be a disk or a file", from, to)
+	case from == to:
+		return usagef("%s is both source and destination", shown(from))
+	case isStream(from) && o.create:
+		return usagef("--create with a stream, whose length is not known in advance; create the volume first, with odx volume create")
+	}
+	return nil
 }
 
 // inStore distinguishes a volume or a file of the store from a path, a URL and "-".

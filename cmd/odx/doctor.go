@@ -9,7 +9,6 @@ import (
 
 	"odx/api/doctor"
 	v1 "odx/api/v1"
-	"odx/initiator"
 )
 
 func newDoctor() *cobra.Command {
@@ -26,16 +25,16 @@ func newDoctor() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var p doctor.Pair
 			var err error
-			if p.Source, err = initiator.ParseURL(args[0]); err != nil {
+			if p.Source, err = parseURL(args[0]); err != nil {
 				return err
 			}
-			if p.Destination, err = initiator.ParseURL(args[1]); err != nil {
+			if p.Destination, err = parseURL(args[1]); err != nil {
 				return err
 			}
 			if scratch != "" {
 				where, err := parsePlace(":" + scratch)
 				if err != nil || where.length <= 0 {
-					return fmt.Errorf("--scratch %s: write OFFSET+LENGTH in bytes, for example 1GiB+1MiB", scratch)
+					return usagef("--scratch %s: write OFFSET+LENGTH in bytes, for example 1GiB+1MiB", scratch)
 				}
 				p.ScratchOffset, p.ScratchLength = where.offset, where.length
 			}

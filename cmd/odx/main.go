@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"odx/conf"
+	"odx/initiator"
 )
 
 func main() {
@@ -44,6 +45,11 @@ type usageError struct{ error }
 
 func (e *usageError) Unwrap() error { return e.error }
 
+// usagef returns a usageError, formatted as by fmt.Errorf.
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
 // parseSize is conf.ParseSize for an argument.
 func parseSize(text string) (int64, error) {
 	n, err := conf.ParseSize(text)
@@ -51,6 +57,15 @@ func parseSize(text string) (int64, error) {
 		return 0, &usageError{err}
 	}
 	return n, nil
+}
+
+// parseURL is initiator.ParseURL for an argument.
+func parseURL(text string) (initiator.URL, error) {
+	u, err := initiator.ParseURL(text)
+	if err != nil {
+		return initiator.URL{}, &usageError{err}
+	}
+	return u, nil
 }
 
 func newRoot() *cobra.Command {
@@ -89,7 +104,7 @@ func checkUsage(cmd *cobra.Command) {
 	} else if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
-				return &usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())}
+				return usagef("%w; usage: %s", err, cmd.UseLine())
 			}
 			return nil
 		}

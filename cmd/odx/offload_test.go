@@ -33,7 +33,7 @@ func TestTokenCommands(t *testing.T) {
 			{args: "token delete " + whole.ID, stdout: "token " + whole.ID + ": revoked\n"},
 			{args: "token write @" + file + " new", stderr: "odx: after 0 bytes: token was revoked\n", status: 1},
 			{args: "token show " + whole.ID, stderr: "odx: token " + whole.ID + ": token was revoked\n", status: 1},
-			{args: "token write nonsense new", stderr: "odx: not a token: neither 512 bytes nor 512 bytes in base64; write @FILE for a file\n", status: 1},
+			{args: "token write nonsense new", stderr: "odx: not a token: neither 512 bytes nor 512 bytes in base64; write @FILE for a file\n", status: 2},
 			{args: "token create src:1GB", stderr: "odx: \"src:1GB\": invalid size \"1GB\"; use bytes, or a number with KiB, MiB, GiB or TiB, for example 10GiB; write VOLUME:OFFSET+LENGTH, for example src:1GiB+256MiB\n", status: 2},
 		})
 		piped, stderr, status := output(t, "token", "create", "src:0+4KiB", "--out", "-", "--config", path)
@@ -145,7 +145,7 @@ targets:
 		t.Errorf("%v: %s", err, stdout)
 	}
 	script(t, path, []command{
-		{args: "copy src src", stderr: "odx: src is both source and destination\n", status: 1},
+		{args: "copy src src", stderr: "odx: src is both source and destination\n", status: 2},
 		{args: "copy none dst", stderr: "odx: volume none: the store has no such volume; ./none is a file of this machine, file:none one of the store\n", status: 1},
 		{args: "copy src none", stderr: "odx: volume none: the store has no such volume; --create creates it, ./none is a file of this machine, file:none one of the store\n", status: 1},
 	})

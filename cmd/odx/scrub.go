@@ -33,7 +33,7 @@ func newStoreScrub() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.mibPerSecond < 0 {
-				return fmt.Errorf("--mib-per-s %d is negative; use 0 for no limit", o.mibPerSecond)
+				return usagef("--mib-per-s %d is negative; use 0 for no limit", o.mibPerSecond)
 			}
 			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				return scrub(ctx, a, &o, cmd.OutOrStdout(), cmd.ErrOrStderr())

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/sirupsen/logrus"
@@ -30,6 +31,11 @@ func newStoreDump() *cobra.Command {
 			"Each PART is one of " + strings.Join(backstore.DumpParts, ", ") + ";\nwithout one, all are printed.",
 		ValidArgs: backstore.DumpParts,
 		RunE: func(cmd *cobra.Command, parts []string) error {
+			for _, part := range parts {
+				if !slices.Contains(backstore.DumpParts, part) {
+					return usagef("there is no part %q of a store; the parts are %s", part, strings.Join(backstore.DumpParts, ", "))
+				}
+			}
 			return o.run(cmd, func(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (err error) {
 				out := bufio.NewWriter(cmd.OutOrStdout())
 				defer func() { err = errors.Join(err, out.Flush()) }()

@@ -33,9 +33,6 @@ func isStream(name string) bool {
 
 // copyStream is copyDisk from or to a stream.
 func copyStream(ctx context.Context, a admin.Administrator, o *copyOptions, from, to string, std streams) error {
-	if isStream(from) && isStream(to) {
-		return fmt.Errorf("%s and %s are both streams; one end has to be a disk or a file", from, to)
-	}
 	if isStream(to) {
 		return copyToStream(ctx, a, o, from, to, std)
 	}
@@ -57,7 +54,7 @@ func copyToStream(ctx context.Context, a admin.Administrator, o *copyOptions, fr
 func sendTo(ctx context.Context, o *copyOptions, src transfer.Disk, from, to string, std streams) (err error) {
 	w := std.out
 	if to != stdio {
-		f, err := openPipe(ctx, to, os.O_WRONLY)
+		f, err := transfer.OpenPipe(ctx, to, os.O_WRONLY)
 		if err != nil {
 			return err
 		}
@@ -78,31 +75,11 @@ func sendTo(ctx context.Context, o *copyOptions, src transfer.Disk, from, to str
 	return printCopy(std.err, r)
 }
 
-// openPipe opens a named pipe, which waits for the program at its other end, or until
-// ctx ends. What waits cannot be stopped, and ends with the process.
-func openPipe(ctx context.Context, name string, flag int) (*os.File, error) {
-	type result struct {
-		f   *os.File
-		err error
-	}
-	opened := make(chan result, 1)
-	go func() {
-		f, err := os.OpenFile(name, flag, 0)
-		opened <- result{f, err}
-	}()
-	select {
-	case r := <-opened:
-		return r.f, r.err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%s: no program has opened the other end of the pipe: %w", name, stopped(ctx.Err()))
-	}
-}
-
 // copyFromStream copies a stream to a destination.
 func copyFromStream(ctx context.Context, a admin.Administrator, o *copyOptions, from, to string, std streams) (err error) {
 	r := std.in
 	if from != stdio {
-		f, err := openPipe(ctx, from, os.O_RDONLY)
+		f, err := transfer.OpenPipe(ctx, from, os.O_RDONLY)
 		if err != nil {
 			return err
 		}
@@ -113,9 +90,6 @@ func copyFromStream(ctx context.Context, a admin.Administrator, o *copyOptions, 
 		if err := checkNotOpen(ctx, a, to); err != nil {
 			return err
 		}
-	}
-	if o.create {
-		return errors.New("the length of a stream is not known in advance; create the volume first, with odx volume create")
 	}
 	dst, err := openDestination(ctx, a, o, to, 0)
 	if err != nil {

@@ -62,19 +62,31 @@ func parsePlace(text string) (place, error) {
 	return p, nil
 }
 
+// errNotToken is the error of what is to be a token.
+var errNotToken = errors.New("not a token: neither 512 bytes nor 512 bytes in base64; write @FILE for a file")
+
 // readToken reads a token given on a command line.
 func readToken(text string) (*tokens.Token, error) {
-	b := []byte(text)
 	if name, ok := strings.CutPrefix(text, "@"); ok {
-		var err error
-		if b, err = readSmallFile(name); err != nil {
+		b, err := readSmallFile(name)
+		if err != nil {
 			return nil, err
 		}
+		return decodeToken(b)
 	}
+	t, err := decodeToken([]byte(text))
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return t, nil
+}
+
+// decodeToken returns the token in b, of 512 bytes or of as many in base64.
+func decodeToken(b []byte) (*tokens.Token, error) {
 	if len(b) != tokens.TokenLength {
 		decoded, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(b)))
 		if err != nil || len(decoded) != tokens.TokenLength {
-			return nil, errors.New("not a token: neither 512 bytes nor 512 bytes in base64; write @FILE for a file")
+			return nil, errNotToken
 		}
 		b = decoded
 	}
@@ -92,126 +104,6 @@ func readSmallFile(name string) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, 4*tokens.TokenLength))
-}
-
-// tokenTypes are the ROD types by the names that --type takes.
-var tokenTypes = map[string]tokens.RODType{
-	"default":           tokens.RODTypePointInTimeDefault,
-	"persistent":        tokens.RODTypePointInTimePersistent,
-	"change-vulnerable": tokens.RODTypePointInTimeChangeVulnerable,
-	"on-reference":      tokens.RODTypeAccessUponReference,
-}
-
-func newTokenCreate() *cobra.Command {
-	var o adminOptions
-	var r admin.TokenRequest
-	var lifetime time.Duration
-	var out, kind string
-	cmd := &cobra.Command{
-		Use:   "create VOLUME[:OFFSET[+LENGTH]]",
-		Short: "Create a token that represents a range of a volume as it is now",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := parsePlace(args[0])
-			if err != nil {
-				return err
-			}
-			r.Volume, r.Offset, r.Length = p.volume, p.offset, p.length
-			var ok bool
-			if r.Type, ok = tokenTypes[kind]; !ok {
-				return fmt.Errorf("--type %s: use default, persistent, change-vulnerable or on-reference", kind)
-			}
-			r.InactivitySeconds = int64((lifetime + time.Second - 1) / time.Second)
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
-				t, err := a.CreateToken(ctx, r)
-				if err != nil {
-					return err
-				}
-				if out != "" {
-					if err := putToken(ctx, cmd.OutOrStdout(), out, t.Token); err != nil {
-						return errors.Join(err, revokeMade(ctx, a, t))
-					}
-				}
-				if out == stdio {
-					return nil
-				}
-				if o.json {
-					return printJSON(cmd.OutOrStdout(), api.MadeTokenV1(t))
-				}
-				fmt.Fprintf(cmd.ErrOrStderr(), "token %v represents %d bytes\n", t.ID, t.Length)
-				return printMade(cmd.OutOrStdout(), t, out == "")
-			})
-		},
-	}
-	addAdminFlags(cmd, &o)
-	cmd.Flags().DurationVar(&lifetime, "timeout", 0, "inactivity timeout of the token, for example 5m (default: the store's)")
-	cmd.Flags().IntVar(&r.Priority, "priority", 0, "tokens of lower priority are cancelled first")
-	cmd.Flags().StringVar(&kind, "type", "default", "default, persistent, change-vulnerable or on-reference")
-	cmd.Flags().StringVar((*string)(&r.Access), "access", "", "who may use it: anyone, initiator or group:NAME (default: as configured)")
-	cmd.Flags().StringSliceVar(&r.Providers, "providers", nil, "create a token of each: data, hash, checksum; printed one per line (default: data)")
-	cmd.Flags().IntVar(&r.Skip, "skip", 0, "create the tokens of all providers but the first `N`")
-	cmd.Flags().StringVar(&out, "out", "", "write the 512 bytes to `FILE`, or - for standard output, instead of printing them in base64")
-	return cmd
-}
-
-// putToken writes a token to standard output, a named pipe or a file.
-func putToken(ctx context.Context, stdout io.Writer, name string, token []byte) error {
-	if name == stdio {
-		_, err := stdout.Write(token)
-		return err
-	}
-	if !isStream(name) {
-		return os.WriteFile(name, token, 0o600)
-	}
-	f, err := openPipe(ctx, name, os.O_WRONLY)
-	if err != nil {
-		return err
-	}
-	return errors.Join(writePipe(ctx, f, token), f.Close())
-}
-
-// writePipe writes to a pipe until ctx ends, whether or not a program reads from it.
-func writePipe(ctx context.Context, f *os.File, p []byte) error {
-	defer context.AfterFunc(ctx, func() { f.SetWriteDeadline(time.Now()) })()
-	_, err := f.Write(p)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("%s: no program reads from the pipe: %w", f.Name(), stopped(ctx.Err()))
-	}
-	return err
-}
-
-// revokeMade revokes tokens that could not be written, which nobody can use. Those of
-// the providers that hold no data, such as checksums, cannot be and need not be revoked.
-func revokeMade(ctx context.Context, a admin.Administrator, t admin.MadeToken) (err error) {
-	ctx = context.WithoutCancel(ctx)
-	all := [][]byte{t.Token}
-	for _, other := range t.Others {
-		all = append(all, other.Token)
-	}
-	for _, token := range all {
-		if failed := a.RevokeToken(ctx, (*tokens.Token)(token)); !errors.Is(failed, tokens.ErrUnsupportedType) {
-			err = errors.Join(err, failed)
-		}
-	}
-	return err
-}
-
-// printMade prints the token, if first is set, and those of other providers, one per
-// line.
-func printMade(w io.Writer, t admin.MadeToken, first bool) error {
-	var lines []string
-	if first {
-		lines = append(lines, base64.StdEncoding.EncodeToString(t.Token))
-	}
-	for _, o := range t.Others {
-		lines = append(lines, base64.StdEncoding.EncodeToString(o.Token))
-	}
-	for _, line := range lines {
-		if _, err := fmt.Fprintln(w, line); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func newTokenWrite() *cobra.Command {
@@ -343,7 +235,7 @@ func newTokenShow() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := tokens.ParseID(args[0])
 			if err != nil {
-				return err
+				return &usageError{err}
 			}
 			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 				t, err := a.Token(ctx, id)
