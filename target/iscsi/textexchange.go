@@ -13,15 +13,35 @@ type textExchange struct {
 	ttt      uint32 // reservedTag if none is in progress
 	request  []byte
 	response []byte // unsent
-	charge   charge // of the budget, for the response
+	charge   charge // of the budget, for response
 }
 
 // endText ends the negotiation, if one is in progress.
 func (c *conn) endText() {
-	if c.sess != nil {
+	c.dropResponse()
+	c.text = textExchange{ttt: reservedTag}
+}
+
+// setResponse sets the response to a complete request, or returns false if there is no
+// memory for it.
+func (c *conn) setResponse(b []byte) bool {
+	if len(b) == 0 {
+		return true
+	}
+	got, ok := c.srv.budget.take(c.sess.share, int64(cap(b)))
+	if ok {
+		c.text.response, c.text.charge = b, got
+	}
+	return ok
+}
+
+// dropResponse releases the response and its charge. The negotiation may continue: an
+// initiator that has sent F=0 has more to negotiate after the response.
+func (c *conn) dropResponse() {
+	if c.text.charge.n > 0 {
 		c.srv.budget.release(c.sess.share, c.text.charge)
 	}
-	c.text = textExchange{ttt: reservedTag}
+	c.text.response, c.text.charge = nil, charge{}
 }
 
 // refuseText rejects a Text Request and ends the negotiation.
@@ -61,9 +81,11 @@ func (c *conn) handleText(p *pdu) error {
 		if err != nil {
 			return protocolError("%w", err)
 		}
-		x.request, x.response = nil, c.answerText(pairs)
-		var ok bool
-		if x.charge, ok = c.srv.budget.take(c.sess.share, int64(cap(x.response))); !ok {
+		if key, twice := repeatedKey(pairs); twice {
+			return protocolError("key %s sent twice", key)
+		}
+		x.request = nil
+		if !c.setResponse(c.answerText(pairs)) {
 			c.sess.releasePlace(p)
 			c.refuseText(p, rejectOutOfResources)
 			return nil
@@ -91,7 +113,9 @@ func (c *conn) sendText(p *pdu, incomplete bool) {
 	lun := p.lun()
 	copy(r.bhs[8:], lun[:])
 	copy(r.data, x.response[:n])
-	x.response = x.response[n:]
+	if x.response = x.response[n:]; len(x.response) == 0 {
+		c.dropResponse()
+	}
 	switch {
 	case incomplete || len(x.response) == 0 && !p.final():
 		r.bhs[1] = 0
@@ -118,6 +142,19 @@ func (c *conn) chargeOut(r *outPDU, n int) (ok bool) {
 		r.data = r.buf.Bytes
 	}
 	return ok
+}
+
+// repeatedKey returns a key that a text has twice (RFC 7143 6.2). Refusing it also bounds
+// the response: SendTargets=All has the largest.
+func repeatedKey(pairs []pair) (key string, twice bool) {
+	seen := make(map[string]bool, len(pairs))
+	for _, k := range pairs {
+		if seen[k.key] {
+			return k.key, true
+		}
+		seen[k.key] = true
+	}
+	return "", false
 }
 
 // answerText answers the keys that are allowed in full feature phase.
