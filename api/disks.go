@@ -15,13 +15,13 @@ import (
 
 // diskRoutes are the routes of virtual disks.
 var diskRoutes = []route{
-	{http.MethodGet, "/v1/files/{name}/disk", "The virtual disk in a file.", http.StatusOK, false, func(c *call) (any, error) {
+	{http.MethodGet, "/v1/files/{name}/disk", "The virtual disk in a file.", http.StatusOK, short, func(c *call) (any, error) {
 		return asV1(DiskV1)(c.admin.Disk(c.ctx, c.request.PathValue("name")))
 	}},
-	{http.MethodPost, "/v1/files/{name}/disk/check", "Look for what is wrong with the virtual disk in a file.", http.StatusOK, true, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/files/{name}/disk/check", "Look for what is wrong with the virtual disk in a file.", http.StatusOK, long, func(c *call) (any, error) {
 		return asV1(DiskCheckV1)(c.admin.CheckDisk(c.ctx, c.request.PathValue("name")))
 	}},
-	{http.MethodPost, "/v1/disks", "Make, convert, merge, compact, defragment or resize a virtual disk; answers with lines that say the progress.", http.StatusOK, true, changeDisk},
+	{http.MethodPost, "/v1/disks", "Make, convert, merge, compact, defragment or resize a virtual disk; answers with lines that say the progress.", http.StatusOK, long, changeDisk},
 }
 
 func changeDisk(c *call) (any, error) {

@@ -27,6 +27,7 @@ var kinds = []struct {
 }{
 	{"no_resource", http.StatusNotFound, errNoResource},
 	{"unauthorized", http.StatusUnauthorized, errUnauthorized},
+	{"too_large", http.StatusRequestEntityTooLarge, errTooLarge},
 	{"in_use", http.StatusConflict, admin.ErrInUse},
 	{"busy", http.StatusConflict, vhd.ErrBusy},
 	{"not_a_disk", http.StatusBadRequest, disk.ErrFormat},

@@ -15,10 +15,10 @@ import (
 
 // fileRoutes are the routes of files.
 var fileRoutes = []route{
-	{http.MethodGet, "/v1/files", "All files, by name.", http.StatusOK, false, func(c *call) (any, error) {
-		return asV1(FilesV1)(c.admin.Files(c.ctx))
+	{http.MethodGet, "/v1/files", "All files, by name.", http.StatusOK, lists, func(c *call) (any, error) {
+		return listV1(FileV1)(c.admin.Files(c.ctx))
 	}},
-	{http.MethodPost, "/v1/files", "Make a file of zeros, or one that equals a volume or another file now.", http.StatusCreated, false, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/files", "Make a file of zeros, or one that equals a volume or another file now.", http.StatusCreated, short, func(c *call) (any, error) {
 		var p v1.CreateFile
 		if err := c.decode(&p); err != nil {
 			return nil, err
@@ -31,35 +31,35 @@ var fileRoutes = []route{
 		}
 		return asV1(FileV1)(c.admin.CopyFile(c.ctx, p.From, p.Name))
 	}},
-	{http.MethodPatch, "/v1/files/{name}", "Set the size of a file.", http.StatusOK, false, func(c *call) (any, error) {
+	{http.MethodPatch, "/v1/files/{name}", "Set the size of a file.", http.StatusOK, short, func(c *call) (any, error) {
 		var p v1.Resize
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
 		return asV1(FileV1)(c.admin.ResizeFile(c.ctx, c.request.PathValue("name"), p.SizeBytes))
 	}},
-	{http.MethodPost, "/v1/files/{name}/rename", "Give a file another name, in place of the file that has it.", http.StatusOK, false, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/files/{name}/rename", "Give a file another name, in place of the file that has it.", http.StatusOK, short, func(c *call) (any, error) {
 		var p v1.NewName
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
 		return asV1(FileV1)(c.admin.RenameFile(c.ctx, c.request.PathValue("name"), p.Name))
 	}},
-	{http.MethodPost, "/v1/files/{name}/start", "Make a hidden file that is to become this one when it is whole.", http.StatusCreated, false, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/files/{name}/start", "Make a hidden file that is to become this one when it is whole.", http.StatusCreated, short, func(c *call) (any, error) {
 		var p v1.StartFile
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
 		return asV1(FileV1)(c.admin.StartFile(c.ctx, fileStartOf(p, c.request.PathValue("name"))))
 	}},
-	{http.MethodPost, "/v1/files/{name}/finish", "Give a file that is whole its name.", http.StatusOK, false, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/files/{name}/finish", "Give a file that is whole its name.", http.StatusOK, short, func(c *call) (any, error) {
 		var p v1.FinishFile
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
 		return asV1(FileV1)(c.admin.FinishFile(c.ctx, fileFinishOf(p, c.request.PathValue("name"))))
 	}},
-	{http.MethodDelete, "/v1/files/{name}", "Delete a file.", http.StatusNoContent, false, func(c *call) (any, error) {
+	{http.MethodDelete, "/v1/files/{name}", "Delete a file.", http.StatusNoContent, short, func(c *call) (any, error) {
 		return nil, c.admin.DeleteFile(c.ctx, c.request.PathValue("name"))
 	}},
 }

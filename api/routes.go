@@ -16,9 +16,8 @@ type route struct {
 	summary      string
 	// status is the status code of a success.
 	status int
-	// long: it can take minutes, and is cancelled when the server stops.
-	long bool
-	do   func(c *call) (any, error)
+	load   load
+	do     func(c *call) (any, error)
 }
 
 // allRoutes returns every route.
@@ -28,61 +27,61 @@ func allRoutes() []route {
 
 // routes are the routes of a store and its volumes.
 var routes = []route{
-	{http.MethodGet, "/v1/store", "Volumes, bytes, deduplication and tokens.", http.StatusOK, true, func(c *call) (any, error) {
+	{http.MethodGet, "/v1/store", "Volumes, bytes, deduplication and tokens.", http.StatusOK, long, func(c *call) (any, error) {
 		return asV1(StoreV1)(c.admin.StoreInfo(c.ctx))
 	}},
-	{http.MethodGet, "/v1/store/exclusive", "For each volume the bytes that nothing else refers to.", http.StatusOK, true, func(c *call) (any, error) {
+	{http.MethodGet, "/v1/store/exclusive", "For each volume the bytes that nothing else refers to.", http.StatusOK, long, func(c *call) (any, error) {
 		return c.admin.Exclusive(c.ctx)
 	}},
-	{http.MethodPost, "/v1/store/check", "Prove references, segments and maps.", http.StatusOK, true, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/store/check", "Prove references, segments and maps.", http.StatusOK, long, func(c *call) (any, error) {
 		return asV1(CheckResultV1)(c.admin.Check(c.ctx))
 	}},
-	{http.MethodPost, "/v1/store/scrub", "Read and verify metadata and extents, and mend metadata; answers with lines that say the progress.", http.StatusOK, true, scrub},
-	{http.MethodPost, "/v1/store/clean", "Give the space of dead data back.", http.StatusOK, true, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/store/scrub", "Read and verify metadata and extents, and mend metadata; answers with lines that say the progress.", http.StatusOK, long, scrub},
+	{http.MethodPost, "/v1/store/clean", "Give the space of dead data back.", http.StatusOK, long, func(c *call) (any, error) {
 		return asV1(CleanResultV1)(c.admin.Clean(c.ctx))
 	}},
-	{http.MethodGet, "/v1/volumes", "All volumes, by name.", http.StatusOK, false, func(c *call) (any, error) {
-		return asV1(VolumesV1)(c.admin.Volumes(c.ctx))
+	{http.MethodGet, "/v1/volumes", "All volumes, by name.", http.StatusOK, lists, func(c *call) (any, error) {
+		return listV1(VolumeV1)(c.admin.Volumes(c.ctx))
 	}},
-	{http.MethodPost, "/v1/volumes", "Make a thin volume.", http.StatusCreated, false, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/volumes", "Make a thin volume.", http.StatusCreated, short, func(c *call) (any, error) {
 		var p v1.CreateVolume
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
 		return asV1(VolumeV1)(c.admin.CreateVolume(c.ctx, p.Name, p.SizeBytes))
 	}},
-	{http.MethodPost, "/v1/volumes/{name}/start", "Make a hidden volume that is to become this one when it is whole.", http.StatusCreated, false, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/volumes/{name}/start", "Make a hidden volume that is to become this one when it is whole.", http.StatusCreated, short, func(c *call) (any, error) {
 		var p v1.Resize
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
 		return asV1(VolumeV1)(c.admin.StartVolume(c.ctx, c.request.PathValue("name"), p.SizeBytes))
 	}},
-	{http.MethodPost, "/v1/volumes/{name}/finish", "Give a volume that is whole its name, which no other one may have.", http.StatusOK, false, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/volumes/{name}/finish", "Give a volume that is whole its name, which no other one may have.", http.StatusOK, short, func(c *call) (any, error) {
 		var p v1.FinishVolume
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
 		return asV1(VolumeV1)(c.admin.FinishVolume(c.ctx, p.Scratch, c.request.PathValue("name")))
 	}},
-	{http.MethodPatch, "/v1/volumes/{name}", "Make a volume larger, also while it is a LUN.", http.StatusOK, false, func(c *call) (any, error) {
+	{http.MethodPatch, "/v1/volumes/{name}", "Make a volume larger, also while it is a LUN.", http.StatusOK, short, func(c *call) (any, error) {
 		var p v1.Resize
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
 		return asV1(VolumeV1)(c.admin.ResizeVolume(c.ctx, c.request.PathValue("name"), p.SizeBytes))
 	}},
-	{http.MethodDelete, "/v1/volumes/{name}", "Delete a volume that is no LUN.", http.StatusNoContent, false, func(c *call) (any, error) {
+	{http.MethodDelete, "/v1/volumes/{name}", "Delete a volume that is no LUN.", http.StatusNoContent, short, func(c *call) (any, error) {
 		return nil, c.admin.DeleteVolume(c.ctx, c.request.PathValue("name"))
 	}},
-	{http.MethodPost, "/v1/volumes/{name}/snapshot", "Make a read-only volume that equals this one now.", http.StatusCreated, false, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/volumes/{name}/snapshot", "Make a read-only volume that equals this one now.", http.StatusCreated, short, func(c *call) (any, error) {
 		var p v1.NewName
 		if err := c.decode(&p); err != nil {
 			return nil, err
 		}
 		return asV1(VolumeV1)(c.admin.SnapshotVolume(c.ctx, c.request.PathValue("name"), p.Name))
 	}},
-	{http.MethodPost, "/v1/volumes/{name}/clone", "Make a volume that equals this one now.", http.StatusCreated, false, func(c *call) (any, error) {
+	{http.MethodPost, "/v1/volumes/{name}/clone", "Make a volume that equals this one now.", http.StatusCreated, short, func(c *call) (any, error) {
 		var p v1.NewName
 		if err := c.decode(&p); err != nil {
 			return nil, err
@@ -92,7 +91,7 @@ var routes = []route{
 }
 
 // noRoute handles requests without a route.
-var noRoute = route{do: func(c *call) (any, error) {
+var noRoute = route{load: short, do: func(c *call) (any, error) {
 	return nil, fmt.Errorf("%w: %s %s", errNoResource, c.request.Method, c.request.URL.Path)
 }}
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/net/netutil"
 
 	"odx/admin"
 	v1 "odx/api/v1"
@@ -69,7 +70,7 @@ func newServer(a admin.Administrator, log *logrus.Entry, guard func(http.Handler
 // Serve serves l until Shutdown. It is called once.
 func (s *Server) Serve(l net.Listener) {
 	defer close(s.serving)
-	if err := s.http.Serve(newBoundedListener(l, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(netutil.LimitListener(l, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
 		s.log.WithError(err).Error("API stopped; iSCSI service continues")
 	}
 }
@@ -108,6 +109,7 @@ type call struct {
 	request    *http.Request
 	maxBody    int64 // of parameters, in bytes
 	parameters []byte
+	held       reservation
 	writer     http.ResponseWriter
 	// streaming: the response has begun, as lines of JSON.
 	streaming bool
@@ -119,30 +121,12 @@ func (s *Server) handle(r *route, w http.ResponseWriter, req *http.Request) {
 		return // the connection is closed
 	}
 	defer s.calls.Done()
-	c := &call{ctx: req.Context(), admin: s.admin, request: req, writer: w}
-	release, err := s.reserve(r, c)
-	if err != nil {
-		return // the client has disconnected
-	}
-	defer release()
-	if err = c.readBody(); err == nil && r.long {
-		release() // for shorter requests; there are at most maxConnections long ones
-	}
-	var result any
-	if err == nil {
-		result, err = s.execute(r, c)
-	}
+	c := &call{ctx: req.Context(), admin: s.admin, request: req, maxBody: r.load.body, writer: w}
+	defer c.held.release()
+	result, err := s.execute(r, c)
 	switch {
 	case err != nil:
-		f, status := failureOf(err)
-		if f.Kind == internalKind {
-			s.log.WithError(err).WithField("request", req.Method+" "+req.URL.Path).Warn("API request failed")
-		}
-		if c.streaming {
-			c.writeLine(f)
-		} else {
-			respond(w, status, f)
-		}
+		s.fail(c, err)
 	case c.streaming:
 		c.writeLine(v1.Line[any, any]{Result: &result})
 	case result == nil:
@@ -153,15 +137,42 @@ func (s *Server) handle(r *route, w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// execute calls the route.
+// execute reads the request and calls the route.
 func (s *Server) execute(r *route, c *call) (result any, err error) {
-	if r.long {
+	if err := c.checkLength(); err != nil {
+		return nil, err
+	}
+	if err := s.reserve(r, c); err != nil {
+		return nil, err
+	}
+	if err := c.readBody(); err != nil {
+		return nil, err
+	}
+	if r.load.long {
+		c.held.release() // for shorter requests; there are at most maxConnections long ones
 		ctx, cancel := context.WithCancel(c.ctx)
 		defer cancel()
 		defer context.AfterFunc(s.stopping, cancel)()
 		c.ctx = ctx
 	}
-	return r.do(c)
+	result, err = r.do(c)
+	if all, ok := result.(list); ok {
+		c.held.shrink(all.bytes())
+	}
+	return result, err
+}
+
+// fail writes the response for an error.
+func (s *Server) fail(c *call, err error) {
+	f, status := failureOf(err)
+	if f.Kind == internalKind {
+		s.log.WithError(err).WithField("request", c.request.Method+" "+c.request.URL.Path).Warn("API request failed")
+	}
+	if c.streaming {
+		c.writeLine(f)
+	} else {
+		respond(c.writer, status, f)
+	}
 }
 
 // decode decodes the parameters into the struct that p points to.
@@ -203,6 +214,10 @@ func respond(w http.ResponseWriter, status int, body any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
+	if all, ok := body.(list); ok {
+		_ = all.encode(w)
+		return
+	}
 	// This fails only if the client has disconnected.
 	_ = json.NewEncoder(w).Encode(body)
 }

@@ -1,5 +1,10 @@
-// Package quota bounds memory that clients share, fairly: one client cannot keep it from
-// the others, and a client that waits gets its turn.
+// Package quota bounds memory that clients share, fairly: no client can keep all of it
+// from the others, and a client that waits is served.
+//
+// It is for callers that may block: copies, requests of the API. The budget of package
+// target/iscsi has the same rule for shares, but no operation that blocks, because a
+// connection must remain readable; it is divided into parts, and takes no lock while
+// memory is free.
 package quota
 
 import (
@@ -8,12 +13,13 @@ import (
 	"sync"
 )
 
-// Quota is a number of bytes that clients share. Each may hold as much as remains free,
-// and at least what it asks for first. A client that asks for more than all of it gets
-// it alone. A Quota is safe for concurrent use.
+// Quota is a number of bytes that clients share. A client that holds nothing may take
+// what is free; one that holds memory may hold as much as then remains free. A claim that
+// exceeds the limit is granted while no memory is held. A Quota is safe for concurrent
+// use.
 //
-// Who holds memory of a Quota must not wait for more of the same one: two that do could
-// wait for each other.
+// A caller that holds memory of a Quota must not wait for more of it: two such callers
+// could wait for each other.
 type Quota struct {
 	limit int64
 
@@ -33,10 +39,10 @@ type claim struct {
 // New returns a Quota of limit bytes.
 func New(limit int64) *Quota { return &Quota{limit: limit, shares: make(map[string]int64)} }
 
-// Limit returns the bytes that are shared.
+// Limit returns the number of bytes that clients share.
 func (q *Quota) Limit() int64 { return q.limit }
 
-// Held returns the bytes that are held now.
+// Held returns the number of bytes that clients hold.
 func (q *Quota) Held() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()

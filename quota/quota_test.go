@@ -5,19 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
-// patience is how long a test waits for what has to happen.
-const patience = 10 * time.Second
-
-// take takes what there has to be without a wait.
+// take takes memory that is free.
 func take(t *testing.T, q *Quota, client string, n int64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
 	if err := q.Take(ctx, client, n); err != nil {
 		t.Fatalf("%d bytes for %s: %v", n, client, err)
 	}
@@ -34,20 +33,11 @@ func refused(q *Quota, client string, n int64) bool {
 	return false
 }
 
-// waiting waits until so many clients are queued.
-func (q *Quota) waiting(t *testing.T, n int) {
-	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		q.mu.Lock()
-		queued := len(q.queue)
-		q.mu.Unlock()
-		if queued == n {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%d claims are queued, want %d", queued, n)
-		}
-	}
+// queued returns the number of claims that wait.
+func (q *Quota) queued() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.queue)
 }
 
 func TestQuota_Take(t *testing.T) {
@@ -89,58 +79,60 @@ func TestQuota_Take(t *testing.T) {
 		if err := q.Take(ctx, "b", 1); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v, want %v", err, context.Canceled)
 		}
-		q.waiting(t, 0)
+		if n := q.queued(); n != 0 {
+			t.Errorf("%d claims are queued", n)
+		}
 	})
 }
 
 // TestQuota_Turns: the client that holds least is served first, and what is large is not
 // overtaken for ever by what is small.
 func TestQuota_Turns(t *testing.T) {
-	q := New(16)
-	take(t, q, "rich", 6)
-	take(t, q, "other", 9)
-	got := make(chan string, 4)
-	var all sync.WaitGroup
-	for k, c := range []struct {
-		client string
-		n      int64
-	}{{"rich", 2}, {"poor", 8}, {"late", 1}} {
-		all.Go(func() {
-			if q.Take(t.Context(), c.client, c.n) == nil {
-				got <- c.client
-			}
-		})
-		q.waiting(t, k+1)
-	}
-	if !refused(q, "newcomer", 1) {
-		t.Error("a newcomer overtakes who waits")
-	}
-	served := func() string {
-		t.Helper()
-		select {
-		case client := <-got:
-			return client
-		case <-time.After(patience):
-			t.Fatal("nobody was served")
-			return ""
+	synctest.Test(t, func(t *testing.T) {
+		q := New(16)
+		take(t, q, "rich", 6)
+		take(t, q, "other", 9)
+		got := make(chan string, 3)
+		for _, c := range []struct {
+			client string
+			n      int64
+		}{{"rich", 2}, {"poor", 8}, {"late", 1}} {
+			go func() {
+				if q.Take(t.Context(), c.client, c.n) == nil {
+					got <- c.client
+				}
+			}()
+			synctest.Wait()
 		}
-	}
-	q.Release("other", 9)
-	if a, b := served(), served(); a == "rich" || b == "rich" {
-		t.Errorf("%s and %s were served first", a, b)
-	}
-	q.waiting(t, 1)
-	q.Release("rich", 6)
-	q.Release("poor", 8)
-	if c := served(); c != "rich" {
-		t.Errorf("%s was served last", c)
-	}
-	all.Wait()
-	q.Release("rich", 2)
-	q.Release("late", 1)
-	if n := q.Held(); n != 0 {
-		t.Errorf("%d bytes are held at the end", n)
-	}
+		if !refused(q, "newcomer", 1) {
+			t.Error("a newcomer overtakes queued claims")
+		}
+		served := func() (clients []string) {
+			synctest.Wait()
+			for len(got) > 0 {
+				clients = append(clients, <-got)
+			}
+			slices.Sort(clients)
+			return clients
+		}
+		if c := served(); len(c) != 0 {
+			t.Errorf("%s were served while too little is free", c)
+		}
+		q.Release("other", 9)
+		if c := served(); !slices.Equal(c, []string{"late", "poor"}) {
+			t.Errorf("%s were served first", c)
+		}
+		q.Release("rich", 6)
+		q.Release("poor", 8)
+		if c := served(); !slices.Equal(c, []string{"rich"}) {
+			t.Errorf("%s was served last", c)
+		}
+		q.Release("rich", 2)
+		q.Release("late", 1)
+		if n := q.Held(); n != 0 {
+			t.Errorf("%d bytes are held at the end", n)
+		}
+	})
 }
 
 // TestQuota_Concurrent: never more than the limit is held, everyone is served, and nothing

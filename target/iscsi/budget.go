@@ -30,6 +30,8 @@ import (
 // A command whose data is already in transit ends with BUSY if it gets no memory, since
 // the connection must remain readable for task management and logout. Other commands
 // wait in a queue.
+//
+// Package quota has the same rule for callers that may block.
 type budget struct {
 	unsolicited, small, medium, large part
 
