@@ -36,6 +36,23 @@ func bearer(secret []byte, next http.Handler) http.Handler {
 	})
 }
 
+// maxPEM bounds the files of a certificate and of its private key, in bytes.
+const maxPEM = 1 << 20
+
+// loadKeyPair reads the certificate and its private key.
+func loadKeyPair(a *conf.API) (pair tls.Certificate, warning string, err error) {
+	certificate, err := conf.ReadFile(a.Certificate, maxPEM)
+	if err != nil {
+		return pair, "", err
+	}
+	key, warning, err := conf.ReadPrivateFile(a.PrivateKey, maxPEM)
+	if err != nil {
+		return pair, "", err
+	}
+	pair, err = tls.X509KeyPair(certificate, key)
+	return pair, warning, err
+}
+
 // ListenTCP listens as the configuration says. It also returns the secret that requests
 // need, and warnings for the log. Errors are conf.Problems.
 func ListenTCP(cfg *conf.Config) (l net.Listener, secret []byte, warnings []string, err error) {
@@ -52,8 +69,12 @@ func ListenTCP(cfg *conf.Config) (l net.Listener, secret []byte, warnings []stri
 	}
 	var pair tls.Certificate
 	if a.Certificate != "" {
-		if pair, err = tls.LoadX509KeyPair(a.Certificate, a.PrivateKey); err != nil {
+		pair, warning, err = loadKeyPair(a)
+		if err != nil {
 			return nil, nil, nil, cfg.Problem("api.certificate", "%v", err)
+		}
+		if warning != "" {
+			warnings = append(warnings, warning)
 		}
 	}
 	if l, err = net.Listen("tcp", a.Listen); err != nil {

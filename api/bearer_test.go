@@ -2,13 +2,18 @@ package api
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"odx/backstore"
@@ -84,13 +89,28 @@ func TestListenTCP(t *testing.T) {
 	write("good", testSecret+"\n", 0o600)
 	write("short", "short", 0o600)
 	write("open", testSecret, 0o644)
+	certificate, key := selfSigned(t)
+	write("certificate", certificate, 0o644)
+	write("key", key, 0o600)
+	write("open.key", key, 0o644)
+	write("huge", strings.Repeat("a", maxPEM+1), 0o600)
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, tt := range map[string]struct{ api, err, warning string }{
-		"good":           {"listen: 127.0.0.1:0\n  secret_file: good", "", ""},
-		"short secret":   {"listen: 127.0.0.1:0\n  secret_file: short", "api.secret_file: the secret has 5 bytes; give at least 16", ""},
-		"readable":       {"listen: 127.0.0.1:0\n  secret_file: open", "", "world-readable"},
-		"no TLS":         {"listen: 0.0.0.0:0\n  secret_file: good", "", "without TLS"},
-		"no certificate": {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: none\n  private_key: none", "api.certificate: open ", ""},
-		"no address":     {"listen: 192.0.2.1:0\n  secret_file: good", "api.listen: listen tcp 192.0.2.1:0", ""},
+		"good":              {"listen: 127.0.0.1:0\n  secret_file: good", "", ""},
+		"short secret":      {"listen: 127.0.0.1:0\n  secret_file: short", "api.secret_file: the secret has 5 bytes; give at least 16", ""},
+		"readable":          {"listen: 127.0.0.1:0\n  secret_file: open", "", "world-readable"},
+		"no TLS":            {"listen: 0.0.0.0:0\n  secret_file: good", "", "without TLS"},
+		"no certificate":    {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: none\n  private_key: none", "api.certificate: open ", ""},
+		"TLS":               {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: certificate\n  private_key: key", "", ""},
+		"readable key":      {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: certificate\n  private_key: open.key", "", "open.key is world-readable"},
+		"no key":            {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: certificate\n  private_key: good", "api.certificate: tls: ", ""},
+		"huge":              {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: huge\n  private_key: key", "exceeds 1048576 bytes", ""},
+		"secret, pipe":      {"listen: 0.0.0.0:0\n  secret_file: pipe", "pipe is not a regular file", ""},
+		"certificate, pipe": {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: pipe\n  private_key: key", "pipe is not a regular file", ""},
+		"key, pipe":         {"listen: 0.0.0.0:0\n  secret_file: good\n  certificate: certificate\n  private_key: pipe", "pipe is not a regular file", ""},
+		"no address":        {"listen: 192.0.2.1:0\n  secret_file: good", "api.listen: listen tcp 192.0.2.1:0", ""},
 	} {
 		cfg, err := conf.Parse(filepath.Join(dir, "odx.yaml"), fmt.Appendf(nil, `data_dir: data
 portals: ["127.0.0.1:0"]
@@ -114,4 +134,24 @@ api:
 			t.Errorf("%s: warnings %q, want %q", name, got, tt.warning)
 		}
 	}
+}
+
+// selfSigned returns a certificate and its private key, as PEM.
+func selfSigned(t *testing.T) (certificate, key string) {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(nil, template, template, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
 }

@@ -10,7 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"io/fs"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -187,13 +187,11 @@ const maxFile = 1 << 20
 // the error is Problems; if it cannot be read, it wraps the error of the operating
 // system.
 func Load(path string) (*Config, error) {
-	f, err := os.Open(path)
+	text, err := readConfiguration(path)
 	if err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
+		if named := (*fs.PathError)(nil); errors.As(err, &named) {
+			err = named.Err
+		}
 		return nil, fmt.Errorf("configuration %s: %w", path, err)
 	}
 	return Parse(path, text)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -67,38 +66,11 @@ func (s Secret) Read() (secret []byte, warning string, err error) {
 
 // ReadSecretFile reads a file with a secret and an optional line end. It returns an
 // error if the file contains characters that an editor may have added invisibly, since
-// both sides need the same bytes. A world-readable file causes a warning, because
-// containers receive such files. A world-writable file is an error: any user could
-// replace the secret. Quotes around the secret cause a warning.
+// both sides need the same bytes. Errors and warnings about access to the file are those
+// of ReadPrivateFile; quotes around the secret cause a warning, too.
 func ReadSecretFile(path string) (secret []byte, warning string, err error) {
-	info, err := os.Stat(path)
-	if err != nil {
+	if secret, warning, err = ReadPrivateFile(path, maxSecretFile); err != nil {
 		return nil, "", err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, "", fmt.Errorf("%s is not a regular file", path)
-	}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, "", fmt.Errorf("%w; the server runs as user %s: %s", err, userName(os.Geteuid()), protect(info, os.Geteuid(), groups()))
-	}
-	if err != nil {
-		return nil, "", err
-	}
-	defer f.Close()
-	hint := protect(info, os.Geteuid(), groups())
-	switch mode := info.Mode().Perm(); {
-	case mode&0o002 != 0:
-		return nil, "", fmt.Errorf("%s is world-writable (mode %#o); %s", path, mode, hint)
-	case mode&0o004 != 0:
-		warning = fmt.Sprintf("%s is world-readable (mode %#o); %s", path, mode, hint)
-	}
-	secret, err = io.ReadAll(io.LimitReader(f, maxSecretFile+1))
-	if err != nil {
-		return nil, "", err
-	}
-	if len(secret) > maxSecretFile {
-		return nil, "", fmt.Errorf("%s exceeds %d bytes; is it a secret?", path, maxSecretFile)
 	}
 	if err := checkEncoding(secret); err != nil {
 		return nil, "", fmt.Errorf("%s: %w", path, err)

@@ -121,8 +121,7 @@ func (m *media) checkViews() {
 
 func (m *media) deviceExists(d conf.Device) error {
 	if d.Backing != "" {
-		_, err := os.Stat(d.Backing)
-		return err
+		return checkBacking(d.Backing)
 	}
 	_, err := m.openObject(d)
 	return err
@@ -257,6 +256,19 @@ func (m *media) makeVolume(ctx context.Context, name string, size int64) (*backs
 	return v, nil
 }
 
+// checkBacking returns why a path is not that of a medium. It does not open the file: that
+// may wait, or have an effect, for a file of another kind.
+func checkBacking(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if kind := info.Mode().Type(); kind != 0 && kind != fs.ModeDevice {
+		return errors.New("it is neither a regular file nor a block device")
+	}
+	return nil
+}
+
 // openBacking opens a plain file through gotgt, and creates a missing one that has a
 // size.
 func (m *media) openBacking(path string, size int64) (blockdev.Volume, error) {
@@ -268,6 +280,9 @@ func (m *media) openBacking(path string, size int64) (blockdev.Volume, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", path, err)
+	}
+	if err := checkBacking(path); err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	v, err := gotgt.Open("file:" + path)
 	if err != nil {

@@ -201,7 +201,7 @@ targets:
 		file + ":11: targets[0].authentication.users[0].secret_file: " + filepath.Join(dir, "open.secret") + " is world-writable (mode 0666); restrict it with chmod 600",
 		file + ":12: targets[0].authentication.users[1].secret_env: environment variable ODX_TEST_NOT_SET is not set",
 		file + ":13: targets[0].authentication.users[2].secret: secret of 5 bytes; use 12 to 255",
-		file + ":14: targets[0].authentication.users[3].secret_file: stat " + filepath.Join(dir, "none.secret") + ": no such file or directory",
+		file + ":14: targets[0].authentication.users[3].secret_file: open " + filepath.Join(dir, "none.secret") + ": no such file or directory",
 		file + ":15: targets[0].authentication.mutual.secret_file: this is also the secret of user twin (discovery.authentication.users[0]), whose holders could impersonate the target: give each direction its own",
 	}, "\n")
 	if err == nil || err.Error() != want {

@@ -199,6 +199,7 @@ targets:
 		"a volume that is made":      {more: "      - {lun: 3, volume: fourth, size: 64MiB}\n", served: 3},
 		"no file":                    {more: "      - {lun: 1, volume: dst}\n      - {lun: 4, backing: \"file:none.img\"}\n", problem: []string{"4 "}, served: 1},
 		"a directory":                {more: "      - {lun: 1, volume: dst}\n      - {lun: 4, backing: \"file:.\"}\n", problem: []string{"4 "}, served: 1},
+		"a named pipe":               {more: "      - {lun: 1, volume: dst}\n      - {lun: 4, backing: \"file:pipe\", size: 1MiB}\n", problem: []string{"4 "}, served: 1},
 		"a block size that does not": {more: "      - {lun: 1, volume: dst}\n      - {lun: 4, backing: \"file:odd.img\"}\n", problem: []string{"4 "}, served: 1},
 		"views": {more: "      - {lun: 1, volume: dst}\n      - {lun: 4, view: top}\n      - {lun: 5, view: part}\n" +
 			"views:\n  - {name: low, cache: {of: nothing}}\n  - {name: top, cache: {of: low}}\n  - {name: part, partition: {of: dst, number: 1}}\n",
@@ -206,6 +207,9 @@ targets:
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "odd.img"), make([]byte, 5000), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil && !errors.Is(err, os.ErrExist) {
 				t.Fatal(err)
 			}
 			s := start(t, parse(t, dir, head+tt.more))

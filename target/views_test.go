@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"odx/admin"
@@ -332,6 +333,8 @@ func TestViewProblems(t *testing.T) {
 	for _, c := range []struct{ view, want string }{
 		{"{name: v, cache: {of: missing}}", ":7: views[0]: view v: missing does not exist; give the view a size to create it"},
 		{"{name: v, cache: {of: \"backing:missing\"}}", ":7: views[0]: view v: backing:DIR/missing does not exist; give the view a size to create it"},
+		{"{name: v, cache: {of: \"backing:pipe\"}}", ":7: views[0]: view v: backing:DIR/pipe cannot be used: it is neither a regular file nor a block device"},
+		{"{name: v, cache: {of: \"backing:pipe\"}, size: 1MiB}", ":7: views[0]: view v: open DIR/pipe: it is neither a regular file nor a block device"},
 		{"{name: v, partition: {of: disk, number: 3}}", ":7: views[0]: view v: disk has no partition 3 in its partition table (mbr)"},
 		{"{name: v, partition: {of: src, number: 1}}", ":7: views[0]: view v: src: no partition table: no signature 55AAh at byte 510"},
 		{"{name: v, stripe: {legs: [src, dst], unit: 1GiB}}", ":7: views[0]: view v: invalid argument: stripe with a leg smaller than the unit of 1073741824 bytes"},
@@ -339,6 +342,9 @@ func TestViewProblems(t *testing.T) {
 	} {
 		t.Run(c.view, func(t *testing.T) {
 			dir := t.TempDir()
+			if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+				t.Fatal(err)
+			}
 			s := start(t, parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`)))
 			makePartitioned(t, s)
 			if _, err := s.admin.CreateFile(context.Background(), "odd", 1000); err != nil {
