@@ -26,9 +26,15 @@ type Filer interface {
 	CopyFile(ctx context.Context, from, name string) (File, error)
 	// ResizeFile sets the size of a file. Data beyond it is lost.
 	ResizeFile(ctx context.Context, name string, size int64) (File, error)
-	// RenameFile renames a file; it replaces a file of that name.
+	// RenameFile renames a file. It replaces a file of that name, unless that is the
+	// parent of differencing disks (vhd.ErrHasChildren).
 	RenameFile(ctx context.Context, name, to string) (File, error)
+	// DeleteFile deletes a file, unless it is the parent of differencing disks
+	// (vhd.ErrHasChildren).
 	DeleteFile(ctx context.Context, name string) error
+	// DeleteParent deletes a file although differencing disks are over it, which cannot
+	// be read any more then.
+	DeleteParent(ctx context.Context, name string) error
 	// StartFile creates a hidden file under a random name, which FinishFile renames
 	// when it is complete. The caller finishes or deletes it; otherwise it is removed
 	// after an hour without use, or when the store is opened again.
@@ -222,6 +228,10 @@ func (s *Store) RenameFile(ctx context.Context, name, to string) (File, error) {
 	if err := CheckFileName(to); err != nil {
 		return File{}, err
 	}
+	disks, err := s.DiskManager(ctx) // before BeginWrite, which registers with it
+	if err != nil {
+		return File{}, err
+	}
 	for _, file := range []string{name, to} {
 		end, err := s.BeginWrite(FilePrefix + file)
 		if err != nil {
@@ -236,7 +246,7 @@ func (s *Store) RenameFile(ctx context.Context, name, to string) (File, error) {
 	if err := s.checkDisposable(name); err != nil {
 		return File{}, err
 	}
-	if err := s.checkReplaceable(ctx, to); err != nil {
+	if err := disks.CheckNoChildren(ctx, to); err != nil {
 		return File{}, err
 	}
 	if err := s.store.RenameFile(ctx, name, to); err != nil {
@@ -246,20 +256,22 @@ func (s *Store) RenameFile(ctx context.Context, name, to string) (File, error) {
 	return describeFile(v), s.endReplaced(ctx)
 }
 
-// checkReplaceable returns an error for a file that differencing disks are over.
-func (s *Store) checkReplaceable(ctx context.Context, name string) error {
-	if _, err := s.store.File(name); errors.Is(err, backstore.ErrNotFound) {
-		return nil
-	}
+// DeleteFile deletes a file, durably. It refuses the parent of differencing disks.
+func (s *Store) DeleteFile(ctx context.Context, name string) error {
 	disks, err := s.DiskManager(ctx)
 	if err != nil {
 		return err
 	}
-	return disks.CheckReplace(ctx, name)
+	return s.deleteFile(ctx, name, func() error { return disks.CheckNoChildren(ctx, name) })
 }
 
-// DeleteFile deletes a file, durably.
-func (s *Store) DeleteFile(ctx context.Context, name string) error {
+// DeleteParent deletes a file, durably, whether or not differencing disks are over it.
+func (s *Store) DeleteParent(ctx context.Context, name string) error {
+	return s.deleteFile(ctx, name, func() error { return nil })
+}
+
+// deleteFile deletes a file that check accepts while operations on it are excluded.
+func (s *Store) deleteFile(ctx context.Context, name string, check func() error) error {
 	end, err := s.BeginWrite(FilePrefix + name)
 	if err != nil {
 		return err
@@ -269,6 +281,9 @@ func (s *Store) DeleteFile(ctx context.Context, name string) error {
 		return err
 	}
 	if err := s.checkDisposable(name); err != nil {
+		return err
+	}
+	if err := check(); err != nil {
 		return err
 	}
 	if err := s.store.DeleteFile(ctx, name); err != nil {

@@ -83,7 +83,7 @@ func TestRenameFile_Parent(t *testing.T) {
 			}
 		}
 		for _, name := range []string{"new.vhdx", "child.vhdx"} {
-			if _, err := a.RenameFile(ctx, name, "base.vhdx"); !errors.Is(err, blockdev.ErrInvalid) || !strings.Contains(err.Error(), "child.vhdx is a differencing disk over base.vhdx") {
+			if _, err := a.RenameFile(ctx, name, "base.vhdx"); !errors.Is(err, vhd.ErrHasChildren) || !strings.Contains(err.Error(), "file base.vhdx is the parent of differencing disks: child.vhdx; ") {
 				t.Errorf("%s in place of a parent: %v", name, err)
 			}
 		}
@@ -95,6 +95,46 @@ func TestRenameFile_Parent(t *testing.T) {
 		}
 		if _, err := a.RenameFile(ctx, "child.vhdx", "new.vhdx"); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestDeleteFile_Parent: the parent of differencing disks is deleted only after them, or
+// where the client insists.
+func TestDeleteFile_Parent(t *testing.T) {
+	eachAdministrator(t, func(t *testing.T, _ *target.Service, _ string, a admin.Administrator) {
+		ctx := t.Context()
+		create := func() {
+			t.Helper()
+			for _, r := range []admin.DiskRequest{
+				{Operation: vhd.Create, Destination: "base.vhdx", Size: 4 << 20}, {Operation: vhd.Snapshot, Source: "base.vhdx", Destination: "child.vhdx", Overwrite: true},
+			} {
+				if _, err := a.ChangeDisk(ctx, r, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		create()
+		if err := a.DeleteFile(ctx, "base.vhdx"); !errors.Is(err, vhd.ErrHasChildren) {
+			t.Errorf("delete: %v", err)
+		}
+		if c, err := a.CheckDisk(ctx, "child.vhdx"); err != nil || !c.Sound {
+			t.Errorf("the child: %+v, %v", c, err)
+		}
+		if err := a.DeleteParent(ctx, "base.vhdx"); err != nil {
+			t.Errorf("delete with force: %v", err)
+		}
+		if c, err := a.CheckDisk(ctx, "child.vhdx"); err != nil || c.Sound {
+			t.Errorf("the child without a parent: %+v, %v", c, err)
+		}
+		create()
+		for _, name := range []string{"child.vhdx", "base.vhdx"} {
+			if err := a.DeleteFile(ctx, name); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if err := a.DeleteParent(ctx, "base.vhdx"); !errors.Is(err, backstore.ErrNotFound) {
+			t.Errorf("delete again: %v", err)
 		}
 	})
 }

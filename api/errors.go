@@ -30,6 +30,7 @@ var kinds = []struct {
 	{"too_large", http.StatusRequestEntityTooLarge, errTooLarge},
 	{"in_use", http.StatusConflict, admin.ErrInUse},
 	{"busy", http.StatusConflict, vhd.ErrBusy},
+	{"has_children", http.StatusConflict, vhd.ErrHasChildren},
 	{"not_a_disk", http.StatusBadRequest, disk.ErrFormat},
 	{"foreign_format", http.StatusBadRequest, vhd.ErrForeign},
 	{"token_length", http.StatusBadRequest, tokens.ErrInvalidLength},

@@ -59,8 +59,15 @@ var fileRoutes = []route{
 		}
 		return asV1(FileV1)(c.admin.FinishFile(c.ctx, fileFinishOf(p, c.request.PathValue("name"))))
 	}},
-	{http.MethodDelete, "/v1/files/{name}", "Delete a file.", http.StatusNoContent, short, func(c *call) (any, error) {
-		return nil, c.admin.DeleteFile(c.ctx, c.request.PathValue("name"))
+	{http.MethodDelete, "/v1/files/{name}", "Delete a file that is not the parent of virtual disks.", http.StatusNoContent, short, func(c *call) (any, error) {
+		switch name, force := c.request.PathValue("name"), c.request.URL.Query().Get("force"); force {
+		case "", "false":
+			return nil, c.admin.DeleteFile(c.ctx, name)
+		case "true":
+			return nil, c.admin.DeleteParent(c.ctx, name)
+		default:
+			return nil, fmt.Errorf("%w: force is %q; use true or false", blockdev.ErrInvalid, force)
+		}
 	}},
 }
 
@@ -86,6 +93,11 @@ func (c *Client) RenameFile(ctx context.Context, name, to string) (admin.File, e
 
 func (c *Client) DeleteFile(ctx context.Context, name string) error {
 	_, err := requestFile(ctx, c, http.MethodDelete, name, "", nil)
+	return err
+}
+
+func (c *Client) DeleteParent(ctx context.Context, name string) error {
+	_, err := requestFile(ctx, c, http.MethodDelete, name, "?force=true", nil)
 	return err
 }
 

@@ -2,68 +2,117 @@ package vhd
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"odx/backstore"
 	"odx/vhd/disk"
 )
 
-// lineage remembers what each file that has a format says of its parent, so that the
-// children of a disk are found without opening every file. A file says the same for all
-// its life, whatever is written to the disk in it; only who writes to the file itself
-// changes it, and calls forget.
+// lineage remembers the parent that each file with a format names, so that the children
+// of a disk are found without opening every file. What is written to the disk in a file
+// does not change that; a writer of the file itself does, and calls forget.
 type lineage struct {
-	mu sync.Mutex // of what follows
-	// parents are by identity of the file; nil of a disk without one, or of no disk.
-	parents map[[16]byte]*disk.Parent
-	// forgotten counts calls of forget: what was read before one is not remembered.
-	forgotten uint64
+	// reading is a semaphore: concurrent callers share what one of them reads.
+	reading chan struct{}
+
+	mu    sync.Mutex // of what follows
+	files map[descentKey]*descent
 }
 
-// parentOf returns what a file says of its parent, nil if it has none.
-func (l *lineage) parentOf(ctx context.Context, f *backstore.Volume, format disk.Format) (*disk.Parent, error) {
-	l.mu.Lock()
-	p, ok := l.parents[f.ID()]
-	began := l.forgotten
-	l.mu.Unlock()
-	if ok {
-		return p, nil
+// descentKey is the identity of a file, and the format that its name says.
+type descentKey struct {
+	id     [16]byte
+	format disk.Format
+}
+
+// descent is the parent of a file, nil of a disk without one, or of no valid disk. It is
+// not known while it is read.
+type descent struct {
+	known  bool
+	parent *disk.Parent
+}
+
+func newLineage() *lineage {
+	return &lineage{reading: make(chan struct{}, 1), files: map[descentKey]*descent{}}
+}
+
+// parentOf returns the parent of a file, which read reads unless it is known. An error
+// of read is returned, and not remembered.
+func (l *lineage) parentOf(ctx context.Context, key descentKey, read func() (*disk.Parent, error)) (*disk.Parent, error) {
+	if d := l.lookup(key); d.known {
+		return d.parent, nil
 	}
-	info, err := probe(ctx, format, f)
-	if ctx.Err() != nil {
+	select {
+	case l.reading <- struct{}{}:
+		defer func() { <-l.reading }()
+	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if err == nil && info.Kind == disk.Differencing {
-		p = info.Parent
+	if d := l.lookup(key); d.known {
+		return d.parent, nil
+	}
+	d := &descent{}
+	l.mu.Lock()
+	l.files[key] = d
+	l.mu.Unlock()
+	p, err := read()
+	if err != nil {
+		return nil, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if began == l.forgotten {
-		l.parents[f.ID()] = p
-	}
+	// If the file was forgotten in the meantime, d is not in files any more.
+	*d = descent{true, p}
 	return p, nil
+}
+
+func (l *lineage) lookup(key descentKey) descent {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if d := l.files[key]; d != nil {
+		return *d
+	}
+	return descent{}
 }
 
 // forget drops what is known of a file whose bytes were written.
 func (l *lineage) forget(id [16]byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.parents, id)
-	l.forgotten++
+	for _, format := range []disk.Format{disk.VHD, disk.VHDX} {
+		delete(l.files, descentKey{id, format})
+	}
 }
 
-// keep drops what is known of files that are gone, when that is most of it.
+// keep drops what is known of deleted files, when that is most of it.
 func (l *lineage) keep(files []*backstore.Volume) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.parents) <= 2*len(files) {
+	if len(l.files) <= 2*len(files) {
 		return
 	}
-	kept := make(map[[16]byte]*disk.Parent, len(files))
+	kept := make(map[descentKey]*descent, len(files))
 	for _, f := range files {
-		if p, ok := l.parents[f.ID()]; ok {
-			kept[f.ID()] = p
+		key := descentKey{f.ID(), FormatOf(f.Name())}
+		if d := l.files[key]; d != nil {
+			kept[key] = d
 		}
 	}
-	l.parents = kept
+	l.files = kept
+}
+
+// parentOf returns the parent that a file names, nil without one.
+func (m *Manager) parentOf(ctx context.Context, f *backstore.Volume) (*disk.Parent, error) {
+	format := FormatOf(f.Name())
+	return m.lineage.parentOf(ctx, descentKey{f.ID(), format}, func() (*disk.Parent, error) {
+		info, err := probe(ctx, format, f)
+		switch {
+		case errors.Is(err, disk.ErrFormat):
+			return nil, nil
+		case err != nil:
+			return nil, err
+		}
+		return info.Parent, nil
+	})
 }

@@ -15,7 +15,6 @@ import (
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/offload"
-	"odx/vhd/disk"
 )
 
 // Uses knows what of the store is served.
@@ -58,7 +57,7 @@ type Manager struct {
 	log    *logrus.Entry
 
 	formats formats
-	lineage lineage
+	lineage *lineage
 	running chan struct{} // has an element for each operation that runs
 
 	mu sync.Mutex // of what follows
@@ -73,7 +72,7 @@ type Manager struct {
 func New(ctx context.Context, c Config) (*Manager, error) {
 	m := &Manager{store: c.Store, engine: c.Engine, uses: c.Uses, log: c.Log, files: map[string]*occupancy{}, scratch: map[string]time.Time{}}
 	m.formats = formatsWithin(cmp.Or(c.TableMemory, defaultTableMemory))
-	m.lineage.parents = map[[16]byte]*disk.Parent{}
+	m.lineage = newLineage()
 	m.running = make(chan struct{}, cmp.Or(c.Operations, defaultOperations))
 	for _, f := range m.store.Files() {
 		if !strings.HasPrefix(f.Name(), tempPrefix) && !IsScratch(f.Name()) {
@@ -116,12 +115,6 @@ func (m *Manager) produce(ctx context.Context, n Naming, gone []string, make fun
 	return m.rename(ctx, n, gone...)
 }
 
-// CheckReplace returns an error for a file that another one is to take the name of, and
-// that has children, which would be lost with it.
-func (m *Manager) CheckReplace(ctx context.Context, name string) error {
-	return m.vacate(ctx, name, true)
-}
-
 // vacate returns why a file of that name cannot be made: there is one, which is not to
 // be replaced, or has children that would be lost with it.
 func (m *Manager) vacate(ctx context.Context, name string, replace bool) error {
@@ -134,5 +127,5 @@ func (m *Manager) vacate(ctx context.Context, name string, replace bool) error {
 	case !replace:
 		return fmt.Errorf("file %s: %w", name, backstore.ErrExists)
 	}
-	return m.checkNoChildren(ctx, name)
+	return m.CheckNoChildren(ctx, name)
 }

@@ -128,7 +128,7 @@ func TestParentsAreNotLost(t *testing.T) {
 			"create over it":          {Operation: Create, Destination: base, Size: mib, Overwrite: true},
 			"its own child's child":   {Operation: Snapshot, Source: one, Destination: base, Overwrite: true},
 		} {
-			if _, err := b.Do(ctx, r, nil); !errors.Is(err, blockdev.ErrInvalid) {
+			if _, err := b.Do(ctx, r, nil); !errors.Is(err, ErrHasChildren) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}

@@ -61,7 +61,7 @@ func (j *job) checkMerge(ctx context.Context, src *source, levels int) error {
 		if err := s.checkOverlap(); err != nil {
 			return err
 		}
-		if err := j.manager.checkNoChildren(ctx, s.name, but); err != nil {
+		if err := j.manager.CheckNoChildren(ctx, s.name, but); err != nil {
 			return err
 		}
 		but = s.name

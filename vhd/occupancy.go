@@ -35,8 +35,13 @@ func (m *Manager) Write(name string) (end func(), err error) {
 		return nil, fmt.Errorf("file %s: %w", name, ErrBusy)
 	}
 	o.writers++
+	written, _ := m.store.File(name) // nil if there is none yet
 	return func() {
-		if f, err := m.store.File(name); err == nil {
+		if written != nil {
+			m.lineage.forget(written.ID())
+		}
+		// Another file may have got the name since.
+		if f, err := m.store.File(name); err == nil && f != written {
 			m.lineage.forget(f.ID())
 		}
 		m.mu.Lock()

@@ -7,9 +7,9 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"odx/backstore"
-	"odx/blockdev"
 	"odx/vhd/disk"
 )
 
@@ -29,11 +29,11 @@ func checkLink(child string, c *disk.Info, name string, p disk.Info) error {
 // places that the child names that is a file of the store. Of an absolute path, which
 // is that of another machine, the last part counts, in the child's directory.
 func (m *Manager) parentName(ctx context.Context, child string, format disk.Format, p *disk.Parent) (string, error) {
-	return m.findParent(ctx, child, format, p, nil)
+	return m.findParent(ctx, child, format, p, m.folded)
 }
 
-// findParent is parentName among names that were listed before, if there are some.
-func (m *Manager) findParent(ctx context.Context, child string, format disk.Format, p *disk.Parent, names byFolded) (string, error) {
+// findParent is parentName among the names that names lists.
+func (m *Manager) findParent(ctx context.Context, child string, format disk.Format, p *disk.Parent, names func() byFolded) (string, error) {
 	if p == nil || len(p.Paths) == 0 {
 		return "", fmt.Errorf("file %s: %w: it does not say where its parent is", child, disk.ErrFormat)
 	}
@@ -43,7 +43,7 @@ func (m *Manager) findParent(ctx context.Context, child string, format disk.Form
 		if isAbsolute(place) {
 			name = path.Join(path.Dir(child), withoutDrive(path.Base(place)))
 		}
-		if checkName(name) != nil || !isParent(child, format, name, p) {
+		if checkName(name) != nil || !canBeOver(child, format, name) || FormatOf(name) == disk.Raw && p.ID != (disk.GUID{}) {
 			continue
 		}
 		if _, err := m.store.File(name); err == nil {
@@ -51,25 +51,22 @@ func (m *Manager) findParent(ctx context.Context, child string, format disk.Form
 		} else if !errors.Is(err, backstore.ErrNotFound) {
 			return "", err
 		}
-		if names == nil {
-			names = m.folded()
-		}
-		if name, err := m.choose(ctx, names[fold(name)], p); name != "" || err != nil {
+		if name, err := m.choose(ctx, names()[fold(name)], p); name != "" || err != nil {
 			return name, err
 		}
 	}
 	return "", fmt.Errorf("file %s: its parent %s is not in the store; put it there: %w", child, strings.Join(p.Paths, " or "), backstore.ErrNotFound)
 }
 
-// isParent reports whether a file of that name can be the parent. That of a VHD can be raw
-// for some programs, which then say nothing of its identifier. So nothing proves that it
-// is the right one: it has to be in the directory of the child, lest a disk that comes
-// from elsewhere shows any raw disk of the store.
-func isParent(child string, format disk.Format, name string, p *disk.Parent) bool {
-	if FormatOf(name) != disk.Raw {
-		return FormatOf(name) == format
+// canBeOver reports whether a differencing disk can have a file of that name as its
+// parent. That of a VHD can be raw for some programs, which then say nothing of its
+// identifier. So nothing proves that it is the right one: it has to be in the directory
+// of the child, lest a disk that comes from elsewhere shows any raw disk of the store.
+func canBeOver(child string, format disk.Format, parent string) bool {
+	if FormatOf(parent) != disk.Raw {
+		return FormatOf(parent) == format
 	}
-	return format == disk.VHD && p.ID == disk.GUID{} && path.Dir(name) == path.Dir(child)
+	return format == disk.VHD && path.Dir(parent) == path.Dir(child)
 }
 
 // byFolded are the names of files by what fold makes of them.
@@ -144,22 +141,22 @@ func relative(from, to string) string {
 // children returns the files of the store that are differencing disks over a file.
 func (m *Manager) children(ctx context.Context, name string) ([]string, error) {
 	var all []string
-	names := m.folded()
+	names := sync.OnceValue(m.folded)
 	files := m.store.Files()
 	for _, f := range files {
 		child := f.Name()
 		format := FormatOf(child)
-		if format == disk.Raw || strings.HasPrefix(child, ".") || FormatOf(name) != format && (FormatOf(name) != disk.Raw || format != disk.VHD) {
+		if format == disk.Raw || strings.HasPrefix(child, ".") || !canBeOver(child, format, name) {
 			continue
 		}
-		p, err := m.lineage.parentOf(ctx, f, format)
-		if err != nil {
-			return nil, err
+		p, err := m.parentOf(ctx, f)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
-		if p == nil {
-			continue
+		if p == nil || err != nil {
+			continue // what cannot be read is over nothing
 		}
-		if parent, err := m.findParent(ctx, child, format, p, names); err == nil && parent == name {
+		if parent, err := m.findParent(ctx, child, format, p, names); err == nil && parent == name && child != name {
 			all = append(all, child)
 		}
 	}
@@ -167,17 +164,35 @@ func (m *Manager) children(ctx context.Context, name string) ([]string, error) {
 	return all, nil
 }
 
-// checkNoChildren returns an error for a file that has children other than those in but:
-// they would be lost with its contents.
-func (m *Manager) checkNoChildren(ctx context.Context, name string, but ...string) error {
+// ErrHasChildren: a file has differencing disks over it, which cannot be read without it.
+var ErrHasChildren = errors.New("is the parent of differencing disks")
+
+// CheckNoChildren returns ErrHasChildren for a file that has children other than those
+// in but. A hidden file has none.
+func (m *Manager) CheckNoChildren(ctx context.Context, name string, but ...string) error {
+	if strings.HasPrefix(name, ".") {
+		return nil
+	}
 	all, err := m.children(ctx, name)
 	if err != nil {
 		return err
 	}
-	for _, child := range all {
-		if !slices.Contains(but, child) {
-			return fmt.Errorf("%w: %s is a differencing disk over %s and would be lost; merge it first, or convert it to a disk of its own", blockdev.ErrInvalid, child, name)
-		}
+	all = slices.DeleteFunc(all, func(child string) bool { return slices.Contains(but, child) })
+	if len(all) == 0 {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("file %s %w: %s; merge them, convert them to disks without parents, or delete them first", name, ErrHasChildren, someOf(all))
+}
+
+// someOf lists names, of many only the first ones.
+func someOf(names []string) string {
+	const most = 5
+	if more := len(names) - most; more > 0 {
+		names = append(slices.Clone(names[:most]), fmt.Sprintf("%d more", more))
+	}
+	last := len(names) - 1
+	if last == 0 {
+		return names[0]
+	}
+	return strings.Join(names[:last], ", ") + " and " + names[last]
 }

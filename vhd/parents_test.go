@@ -9,8 +9,6 @@ import (
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/internal/kit/must"
-	"odx/vhd/disk"
-	"odx/vhd/disk/disktest"
 )
 
 // rename gives a file another name.
@@ -52,7 +50,7 @@ func TestManager_ParentNames(t *testing.T) {
 				if len(d.Children) != 1 || d.Children[0] != child {
 					t.Errorf("children are %q", d.Children)
 				}
-				if _, err := b.Do(ctx, Request{Operation: Resize, Source: base, Size: 8 * mib}, nil); !errors.Is(err, blockdev.ErrInvalid) {
+				if _, err := b.Do(ctx, Request{Operation: Resize, Source: base, Size: 8 * mib}, nil); !errors.Is(err, ErrHasChildren) {
 					t.Errorf("resize of a parent: %v", err)
 				}
 				b.do(t, Request{Operation: Merge, Source: child})
@@ -96,7 +94,7 @@ func TestManager_RawParent(t *testing.T) {
 		if d, err := b.Describe(ctx, "dir/base.img"); err != nil || len(d.Children) != 1 {
 			t.Errorf("%+v, %v", d, err)
 		}
-		if _, err := b.Do(ctx, Request{Operation: Convert, Source: "dir/other.img", Destination: "dir/base.img", Overwrite: true}, nil); !errors.Is(err, blockdev.ErrInvalid) {
+		if _, err := b.Do(ctx, Request{Operation: Convert, Source: "dir/other.img", Destination: "dir/base.img", Overwrite: true}, nil); !errors.Is(err, ErrHasChildren) {
 			t.Errorf("overwrite a parent: %v", err)
 		}
 		b.write(t, "dir/child.vhd", noise(3, 5000), 3*mib+100)
@@ -167,47 +165,5 @@ func TestManager_SectorWarnings(t *testing.T) {
 		if got := b.do(t, tt.r).Warnings; (len(got) == 1) != tt.warn {
 			t.Errorf("%s %s to %s: %q", tt.r.Operation, tt.r.Source, tt.r.Destination, got)
 		}
-	}
-}
-
-// TestLineage: what files say of their parents is read once, and again after they were
-// written to.
-func TestLineage(t *testing.T) {
-	b := start(t)
-	b.do(t, Request{Operation: Create, Destination: "a.vhdx", Size: 4 * mib})
-	b.do(t, Request{Operation: Create, Destination: "b.vhdx", Size: 4 * mib})
-	b.do(t, Request{Operation: Snapshot, Source: "a.vhdx", Destination: "child.vhdx"})
-	children := func(name string, want ...string) {
-		t.Helper()
-		got, err := b.children(ctx, name)
-		must.Succeed(t, err)
-		if fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("children of %s are %q, want %q", name, got, want)
-		}
-	}
-	children("a.vhdx", "child.vhdx")
-	children("b.vhdx")
-	if n := len(b.lineage.parents); n != 3 {
-		t.Errorf("%d files are remembered", n)
-	}
-	// A client writes another disk to the file.
-	f, err := b.store.File("child.vhdx")
-	must.Succeed(t, err)
-	end, err := b.Write("child.vhdx")
-	must.Succeed(t, err)
-	p := (&disktest.VHDX{Size: 4 * mib, Parent: `.\b.vhdx`}).Bytes()
-	must.Succeed(t, f.Truncate(ctx, int64(len(p))))
-	must.Succeed(t, f.WriteAt(ctx, p, 0))
-	end()
-	children("a.vhdx")
-	children("b.vhdx", "child.vhdx")
-	b.change(t, "a.vhdx", func(d *disk.Disk) { must.Succeed(t, d.WriteAt(ctx, noise(1, mib), 0)) })
-	for range 20 {
-		must.Succeed(t, b.store.DeleteFile(ctx, "child.vhdx"))
-		b.do(t, Request{Operation: Snapshot, Source: "b.vhdx", Destination: "child.vhdx"})
-		children("b.vhdx", "child.vhdx")
-	}
-	if n := len(b.lineage.parents); n > 3*len(b.files()) {
-		t.Errorf("%d files are remembered of %d", n, len(b.files()))
 	}
 }

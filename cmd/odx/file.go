@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"odx/admin"
 	"odx/api"
 	"odx/conf"
+	"odx/vhd"
 )
 
 func newFile() *cobra.Command {
@@ -131,16 +133,21 @@ func localPath(name string) string {
 
 func newFileRemove() *cobra.Command {
 	var o adminOptions
+	force := false
 	cmd := &cobra.Command{
 		Use:   "rm FILE...",
 		Short: "Delete files",
-		Args:  cobra.MinimumNArgs(1),
+		Long: "Delete files. A virtual disk that is the parent of others is deleted only together with all of\n" +
+			"them, or with --force; then the others cannot be read any more.",
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			remove := admin.Administrator.DeleteFile
+			if force {
+				remove = admin.Administrator.DeleteParent
+			}
 			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
-				for _, name := range args {
-					if err := a.DeleteFile(ctx, name); err != nil {
-						return err
-					}
+				if err := removeFiles(args, func(name string) error { return remove(a, ctx, name) }); err != nil {
+					return err
 				}
 				if o.json {
 					return printJSON(cmd.OutOrStdout(), map[string][]string{"deleted": args})
@@ -151,7 +158,30 @@ func newFileRemove() *cobra.Command {
 		},
 	}
 	addAdminFlags(cmd, &o)
+	cmd.Flags().BoolVar(&force, "force", false, "delete the parents of virtual disks, too")
 	return cmd
+}
+
+// removeFiles removes files, parents of virtual disks after their children.
+func removeFiles(names []string, remove func(name string) error) error {
+	for len(names) > 0 {
+		var parents []string
+		var refused error // of the first parent
+		for _, name := range names {
+			err := remove(name)
+			switch {
+			case errors.Is(err, vhd.ErrHasChildren):
+				parents, refused = append(parents, name), cmp.Or(refused, err)
+			case err != nil:
+				return err
+			}
+		}
+		if len(parents) == len(names) {
+			return fmt.Errorf("%w; --force deletes it nevertheless", refused)
+		}
+		names = parents
+	}
+	return nil
 }
 
 // newFileTwo returns a command with two names.

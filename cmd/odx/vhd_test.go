@@ -46,6 +46,21 @@ func TestVHDCommands(t *testing.T) {
 		if d.Kind != "differencing" || len(d.Parents) != 1 || d.Parents[0] != "images/src.vhdx" || d.BlockBytes != 2<<20 {
 			t.Errorf("%+v", d)
 		}
+		run("vhd", "snapshot", "images/child.vhdx", "images/last.vhdx")
+		run("file", "cp", "images/src.vhdx", "images/copy.vhdx")
+		const isParent = " is the parent of differencing disks: images/child.vhdx; merge them, convert them to disks without parents, or delete them first"
+		script(t, path, []command{
+			{args: "file rm images/src.vhdx", stderr: "odx: file images/src.vhdx" + isParent + "; --force deletes it nevertheless\n", status: 1},
+			{args: "file mv images/copy.vhdx images/src.vhdx", stderr: "odx: file images/src.vhdx" + isParent + "\n", status: 1},
+			{args: "vhd resize images/src.vhdx 1GiB", stderr: "odx: file images/src.vhdx" + isParent + "\n", status: 1},
+			{args: "file rm --force images/src.vhdx", stdout: "deleted: images/src.vhdx\n"},
+			{args: "file mv images/copy.vhdx images/src.vhdx", stdout: "file images/copy.vhdx: renamed to images/src.vhdx\n"},
+			{args: "file cp images/src.vhdx chain/src.vhdx", stdout: "file images/src.vhdx: copied to chain/src.vhdx\n"},
+			{args: "file cp images/child.vhdx chain/child.vhdx", stdout: "file images/child.vhdx: copied to chain/child.vhdx\n"},
+			{args: "file cp images/last.vhdx chain/last.vhdx", stdout: "file images/last.vhdx: copied to chain/last.vhdx\n"},
+			{args: "file rm chain/src.vhdx chain/child.vhdx chain/last.vhdx", stdout: "deleted: chain/src.vhdx chain/child.vhdx chain/last.vhdx\n"},
+			{args: "file rm images/last.vhdx", stdout: "deleted: images/last.vhdx\n"},
+		})
 		run("vhd", "merge", "images/child.vhdx")
 		run("vhd", "compact", "images/src.vhdx")
 		run("vhd", "defrag", "images/src.vhdx")

@@ -196,7 +196,7 @@ func (k *killed) attempts() []attempt {
 func (k *killed) prepare() {
 	k.t.Helper()
 	for _, name := range k.files("run/") {
-		if err := k.client.DeleteFile(k.ctx, name); err != nil {
+		if err := k.client.DeleteParent(k.ctx, name); err != nil {
 			k.t.Fatal(err)
 		}
 	}
@@ -311,7 +311,7 @@ func (k *killed) unmap(url string, off, length uint64) {
 func (k *killed) wantSpaceBack() {
 	k.t.Helper()
 	for _, name := range k.files("") {
-		if err := k.client.DeleteFile(k.ctx, name); err != nil {
+		if err := k.client.DeleteParent(k.ctx, name); err != nil {
 			k.t.Fatal(err)
 		}
 	}

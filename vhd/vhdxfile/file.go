@@ -145,10 +145,11 @@ func refuse(s severity, format string, args ...any) error {
 	return nil
 }
 
-// Probe returns information about a virtual disk without reading the BAT: it needs few
-// reads, whatever the length of the file.
+// Probe returns information about a virtual disk without reading the BAT: it reads the
+// headers, one region table and the metadata, whatever the length of the file, and the
+// log if it is in use.
 func Probe(ctx context.Context, r blockdev.Reader) (disk.Info, error) {
-	f, err := loadMetadata(ctx, r, refuse)
+	f, err := loadMetadata(ctx, r, refuse, readFirstRegions)
 	if err != nil {
 		return disk.Info{}, err
 	}
@@ -157,7 +158,7 @@ func Probe(ctx context.Context, r blockdev.Reader) (disk.Info, error) {
 
 // load reads all metadata as of after the replay of the log.
 func (t *Tables) load(ctx context.Context, r blockdev.Reader, report reporter) (_ *File, err error) {
-	f, err := loadMetadata(ctx, r, report)
+	f, err := loadMetadata(ctx, r, report, readRegions)
 	if err != nil {
 		return nil, err
 	}
@@ -169,8 +170,11 @@ func (t *Tables) load(ctx context.Context, r blockdev.Reader, report reporter) (
 	return f, f.claim(ctx, report)
 }
 
+// regionReader reads the region tables.
+type regionReader func(ctx context.Context, v *view, report reporter) (regions, error)
+
 // loadMetadata is load without the BAT.
-func loadMetadata(ctx context.Context, r blockdev.Reader, report reporter) (*File, error) {
+func loadMetadata(ctx context.Context, r blockdev.Reader, report reporter, read regionReader) (*File, error) {
 	switch is, err := hasSignature(ctx, r); {
 	case err != nil:
 		return nil, err
@@ -192,7 +196,7 @@ func loadMetadata(ctx context.Context, r blockdev.Reader, report reporter) (*Fil
 	if f.view.log, f.view.size, err = readLog(ctx, &f.view, f.headers.header); err != nil {
 		return nil, err
 	}
-	if f.regions, err = readRegions(ctx, &f.view, report); err != nil {
+	if f.regions, err = read(ctx, &f.view, report); err != nil {
 		return nil, err
 	}
 	f.meta, err = readMetadata(ctx, &f.view, f.regions.metadata, report)

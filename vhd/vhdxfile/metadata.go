@@ -32,6 +32,8 @@ const (
 // Bounds of the metadata table (MS-VHDX 2.6.1).
 const (
 	metadataTableLength = 64 * kib
+	// metadataEntryLength is that of an entry of the table, and of its header.
+	metadataEntryLength = 32
 	maxItems            = 2047
 	maxItemLength       = 1 * mib
 )
@@ -85,11 +87,7 @@ func (m metadata) encode() ([]byte, error) {
 
 // readMetadata reads the items of a metadata region.
 func readMetadata(ctx context.Context, v *view, at region, report reporter) (metadata, error) {
-	table := make([]byte, metadataTableLength)
-	if err := v.readAt(ctx, table, at.offset); err != nil {
-		return metadata{}, err
-	}
-	items, err := decodeItems(table, at.length)
+	items, err := readItems(ctx, v, at)
 	if err != nil {
 		return metadata{}, err
 	}
@@ -129,23 +127,37 @@ func itemLengths() map[string]uint32 {
 	}
 }
 
-// decodeItems decodes a metadata table. length is that of the region in bytes.
-func decodeItems(table []byte, length int64) ([]item, error) {
-	if string(table[:8]) != "metadata" {
+// readItems reads the used part of a metadata table.
+func readItems(ctx context.Context, v *view, at region) ([]item, error) {
+	head := make([]byte, metadataEntryLength)
+	if err := v.readAt(ctx, head, at.offset); err != nil {
+		return nil, err
+	}
+	if string(head[:8]) != "metadata" {
 		return nil, bad("metadata table is damaged")
 	}
-	count := int(le.Uint16(table[10:]))
+	count := int(le.Uint16(head[10:]))
 	if count > maxItems {
 		return nil, bad("invalid metadata table with %d entries", count)
 	}
-	items := make([]item, count)
+	entries := make([]byte, metadataEntryLength*count)
+	if err := v.readAt(ctx, entries, at.offset+metadataEntryLength); err != nil {
+		return nil, err
+	}
+	return decodeItems(entries, at.length)
+}
+
+// decodeItems decodes the entries of a metadata table. length is that of the region in
+// bytes.
+func decodeItems(entries []byte, length int64) ([]item, error) {
+	items := make([]item, len(entries)/metadataEntryLength)
 	type key struct {
 		id   disk.GUID
 		user uint32
 	}
 	seen := make(map[key]bool)
 	for i := range items {
-		e := table[32+32*i:]
+		e := entries[metadataEntryLength*i:]
 		it := item{id: getGUID(e), offset: le.Uint32(e[16:]), length: le.Uint32(e[20:]), flags: le.Uint32(e[24:])}
 		k := key{it.id, it.flags & isUser}
 		switch end := int64(it.offset) + int64(it.length); {

@@ -59,19 +59,39 @@ func (f *File) Disagreement() string {
 	return ""
 }
 
-// readRegions reads the first valid region table.
+// readRegionTable returns a copy of the region table, nil if it is damaged.
+func readRegionTable(ctx context.Context, v *view, n int) ([]byte, error) {
+	p := make([]byte, regionTableLength)
+	if err := v.readAt(ctx, p, regionTableAt(n)); err != nil || !sealed(p, "regi") {
+		return nil, err
+	}
+	return p, nil
+}
+
+// readFirstRegions reads the first valid region table, and no other one.
+func readFirstRegions(ctx context.Context, v *view, _ reporter) (regions, error) {
+	for n := range 2 {
+		if p, err := readRegionTable(ctx, v, n); err != nil {
+			return regions{}, err
+		} else if p != nil {
+			return decodeRegions(p, v.size)
+		}
+	}
+	return regions{}, errNoRegions()
+}
+
+func errNoRegions() error { return bad("both region tables are damaged") }
+
+// readRegions reads the first valid region table, and compares it with the other one.
 func readRegions(ctx context.Context, v *view, report reporter) (regions, error) {
 	var table []byte
 	var torn []int
 	var differ bool
 	for n := range 2 {
-		p := make([]byte, regionTableLength)
-		if err := v.readAt(ctx, p, regionTableAt(n)); err != nil {
-			return regions{}, err
-		}
-		var err error
+		p, err := readRegionTable(ctx, v, n)
 		switch {
-		case !sealed(p, "regi"):
+		case err != nil:
+		case p == nil:
 			torn = append(torn, n)
 			err = report(harmless, "region table %d is damaged, the other one is used; open the disk for writing to repair it", n+1)
 		case table == nil:
@@ -85,7 +105,7 @@ func readRegions(ctx context.Context, v *view, report reporter) (regions, error)
 		}
 	}
 	if table == nil {
-		return regions{}, bad("both region tables are damaged")
+		return regions{}, errNoRegions()
 	}
 	r, err := decodeRegions(table, v.size)
 	r.table, r.torn, r.differ = table, torn, differ
