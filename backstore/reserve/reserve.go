@@ -49,16 +49,28 @@ func Open(o Options) (*Pool, error) {
 		return nil, fmt.Errorf("reserve: %w", err)
 	}
 	for _, name := range names {
-		digits, ok := strings.CutSuffix(name, suffix)
-		number, err := strconv.ParseUint(digits, 16, 64)
-		if !ok || err != nil {
+		number, ok := parseName(name)
+		if !ok {
 			continue
 		}
 		p.files = append(p.files, name)
-		p.number = max(p.number, number)
+		if number < maxNumber {
+			p.number = max(p.number, number)
+		}
 	}
 	p.found = slices.Clone(p.files)
 	return p, nil
+}
+
+func fileName(number uint64) string { return fmt.Sprintf("%016x%s", number, suffix) }
+
+// maxNumber bounds the numbers that names use up, so that the next one cannot overflow.
+const maxNumber = 1 << 62
+
+// parseName is the inverse of fileName. It returns false for other names.
+func parseName(name string) (number uint64, ok bool) {
+	number, err := strconv.ParseUint(strings.TrimSuffix(name, suffix), 16, 64)
+	return number, err == nil && name == fileName(number)
 }
 
 // Full reports whether no file is missing.
@@ -165,7 +177,7 @@ func (p *Pool) keep(f vfs.File, name string) error {
 		return err
 	}
 	p.number++
-	base := fmt.Sprintf("%016x%s", p.number, suffix)
+	base := fileName(p.number)
 	if err := p.o.FS.Rename(name, filepath.Join(p.o.Dir, base)); err != nil {
 		return err
 	}
@@ -224,6 +236,7 @@ func (p *Pool) Create(name string) (f vfs.File, kept bool, err error) {
 func (p *Pool) take(name string) (vfs.File, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.prove()
 	n := len(p.files)
 	if n == 0 {
 		return nil, nil
@@ -231,7 +244,6 @@ func (p *Pool) take(name string) (vfs.File, error) {
 	if err := p.o.FS.Rename(filepath.Join(p.o.Dir, p.files[n-1]), name); err != nil {
 		return nil, fmt.Errorf("use the reserve: %w", err)
 	}
-	p.found = slices.DeleteFunc(p.found, func(f string) bool { return f == p.files[n-1] })
 	p.files = p.files[:n-1]
 	f, err := p.o.FS.Open(name)
 	if err != nil {

@@ -234,3 +234,41 @@ func TestPool_PowerCut(t *testing.T) {
 		}
 	}
 }
+
+// TestPool_Names: files that have names of the reserve by chance make no file of it replace
+// another one, and odd names are left alone.
+func TestPool_Names(t *testing.T) {
+	m := vfs.NewMem()
+	must.Succeed(t, m.MkdirAll("/reserve"))
+	for _, name := range []string{"0000000000000000", "0000000000000001", "fffffffffffffffe", "ffffffffffffffff", "1", "000000000000000A"} {
+		f, err := m.Create("/reserve/" + name + suffix)
+		must.Succeed(t, err, f.Close())
+	}
+	p, err := Open(Options{FS: m, Dir: "/reserve", Bytes: fileBytes, Files: 4})
+	must.Succeed(t, err, p.Fill())
+	m.SetCapacity(m.Used())
+	for range 3 {
+		for i := range 4 {
+			must.Succeed(t, write(p, m, fmt.Sprint("/file", i), bytes.Repeat([]byte{1}, fileBytes)))
+		}
+		for i := range 4 {
+			must.Succeed(t, p.Give(fmt.Sprint("/file", i)))
+		}
+	}
+	for _, name := range []string{"1", "000000000000000A"} {
+		if n := len(read(t, m, "/reserve/"+name+suffix)); n > 0 {
+			t.Errorf("%s has %d bytes", name, n)
+		}
+	}
+}
+
+// TestPool_CreateBeforeFill: a file that Open found gets its blocks before it is used, and
+// one that cannot get them is not used.
+func TestPool_CreateBeforeFill(t *testing.T) {
+	m := vfs.NewMem()
+	must.Succeed(t, open(t, m).Fill())
+	f, err := m.Create("/reserve/" + fileName(100))
+	must.Succeed(t, err, f.Close())
+	m.SetCapacity(m.Used())
+	must.Succeed(t, write(open(t, m), m, "/file", bytes.Repeat([]byte{1}, fileBytes)))
+}
