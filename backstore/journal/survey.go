@@ -19,7 +19,7 @@ type survey struct {
 	names []string // of journal and spare files, whatever their content
 	// chain is the files from the one with record First on.
 	chain  []file
-	seq    uint64           // the largest in any name or header
+	seq    uint64           // the largest in any header, or in any name below maxNumber
 	mark   LSN              // the last record known to be durable
 	end    LSN              // the last valid record
 	torn   LSN              // the first record of the tail that is bad though valid ones follow, or 0
@@ -27,6 +27,10 @@ type survey struct {
 	alone  map[string]bool  // names of files that must not be changed
 	damage []Damage
 }
+
+// maxNumber bounds the sequence numbers that names of files without the header of this
+// journal use up. Those of files do not reach it, so the next one cannot overflow.
+const maxNumber = 1 << 62
 
 // stray is why a file of the journal is not in its chain.
 type stray struct {
@@ -63,7 +67,9 @@ func newSurvey(ctx context.Context, o Options) (*survey, error) {
 		if !ok {
 			continue
 		}
-		s.seq = max(s.seq, seq)
+		if seq < maxNumber {
+			s.seq = max(s.seq, seq)
+		}
 		f, err := readHeader(o, name)
 		switch {
 		case errors.Is(err, errNoHeader):
@@ -83,6 +89,9 @@ func newSurvey(ctx context.Context, o Options) (*survey, error) {
 		default:
 			files = append(files, f)
 		}
+	}
+	for _, f := range files {
+		s.seq = max(s.seq, f.header.seq)
 	}
 	slices.SortFunc(files, func(a, b file) int { return cmp.Compare(a.header.seq, b.header.seq) })
 	s.link(o, files)

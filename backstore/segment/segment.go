@@ -179,18 +179,32 @@ func Open(o Options) (*Set, error) {
 	s.unsynced.init(o.WriteBackBytes)
 	for _, id := range ids {
 		s.ids[id] = true
-		s.next = max(s.next, id+1)
+		if s.near(id) || s.hasHeader(id) {
+			s.next = max(s.next, id+1)
+		}
 	}
 	if err := s.spares.init(o.Blobs, o.bytes()); err != nil {
 		return nil, err
 	}
 	for _, f := range s.spares.files {
-		if f.id < firstReserveID {
+		if s.near(f.id) {
 			s.next = max(s.next, f.id+1)
 		}
 	}
 	go s.writeBackLoop()
 	return s, nil
+}
+
+// maxAhead is how far the number in the name of a file alone can be ahead of the next id.
+// A file with the name of a segment, and another content, uses up no more numbers.
+const maxAhead = 1 << 20
+
+func (s *Set) near(id ID) bool { return id < min(s.next, firstReserveID-maxAhead)+maxAhead }
+
+// hasHeader reports whether a file is the segment whose name it has.
+func (s *Set) hasHeader(id ID) bool {
+	blob, err := s.openBlob(id)
+	return err == nil && blob.Close() == nil
 }
 
 // MaxAppend is the length in bytes of the largest Append.
@@ -285,7 +299,10 @@ func (s *Set) unclaim(h *handle, block, n uint32) {
 // start makes a new segment, in a blob returned by newBlob, the current one. mu is
 // held.
 func (s *Set) start(newBlob func(ID) (Blob, error)) error {
-	if s.next == firstReserveID {
+	for s.named(s.next) {
+		s.next++
+	}
+	if s.next >= firstReserveID {
 		return errors.New("segment numbers exhausted")
 	}
 	h, err := s.create(s.next, newBlob)
@@ -295,6 +312,13 @@ func (s *Set) start(newBlob func(ID) (Blob, error)) error {
 	s.retire()
 	s.current, s.free, s.assigned, s.moved = h, 1, s.spares.reused, false
 	return nil
+}
+
+// named reports whether a file has the name of a segment, or of a spare file that was one.
+// mu is held.
+func (s *Set) named(id ID) bool {
+	is := func(f spare) bool { return f.id == id }
+	return s.ids[id] || slices.ContainsFunc(s.spares.files, is) || slices.ContainsFunc(s.spares.reserve, is)
 }
 
 // Seal ends appending to the current segment. The next Append starts a new one.
@@ -470,7 +494,7 @@ func (s *Set) readFile(a Addr, off int, p []byte) error {
 	return fmt.Errorf("read at %v: %w", a, err)
 }
 
-// NextID is the id of the next new segment, larger than all used.
+// NextID is the lowest id of the next new segment, larger than all used.
 func (s *Set) NextID() ID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
