@@ -40,7 +40,7 @@ func (s *Store) found(first *rows.Checkpoint) (err error) {
 	if err := fsys.MkdirAll(filepath.Join(dir, layout.CheckpointDir)); err != nil {
 		return err
 	}
-	kv, err := s.openRows()
+	kv, err := s.openRows(nil)
 	if err != nil {
 		return err
 	}
@@ -58,8 +58,8 @@ func (s *Store) removeUnfinished() error {
 	return errors.Join(s.opts.dir().Empty(layout.CheckpointDir), s.opts.dir().Empty(layout.JournalDir))
 }
 
-// openRows opens the rows of metadata.
-func (s *Store) openRows() (*meta.DB, error) {
+// openRows opens the rows of metadata. unneeded is that of meta.Options.
+func (s *Store) openRows(unneeded func(meta.Reader) (bool, error)) (*meta.DB, error) {
 	if err := s.openReserve(); err != nil {
 		return nil, err
 	}
@@ -69,5 +69,6 @@ func (s *Store) openRows() (*meta.DB, error) {
 		ReadOnly:   s.opts.ReadOnly,
 		CacheBytes: s.opts.CacheBytes / 8, Log: s.log,
 		Mended: s.damage.NoteMended, MergeFloor: s.opts.mergeFloor, Slack: mergeSlack, Reserve: s.reserve,
+		Unneeded: unneeded,
 	})
 }

@@ -91,13 +91,18 @@ func (d *dumper) rows(ctx context.Context) (first journal.LSN, err error) {
 	} else if err == nil && !found {
 		err = fmt.Errorf("%w: there is no store in %s", ErrNotFound, s.opts.Dir)
 	} else if err == nil {
-		s.kv, err = s.openRows()
+		s.kv, err = s.openRows(s.laterUnneeded(ctx))
 	}
 	if err == nil && s.sb.Unit == 0 {
 		s.sb.Unit, err = s.findUnit()
 	}
 	if err != nil {
 		return 0, err
+	}
+	if why := s.kv.Unneeded(); why != nil {
+		if err := d.emit(DumpItem{Part: "checkpoint", Error: fmt.Sprintf("not needed, since the journal has every change: %v", why)}); err != nil {
+			return 0, err
+		}
 	}
 	first = 1
 	err = s.kv.Scan(nil, func(key, value []byte) error {

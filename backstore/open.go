@@ -151,12 +151,15 @@ func (s *Store) advise(err error) error {
 // openParts opens what the superblock is of.
 func (s *Store) openParts(ctx context.Context) (err error) {
 	s.fingerprints = fingerprint.New(s.sb.FingerprintKey)
-	s.kv, err = s.openRows()
+	s.kv, err = s.openRows(s.laterUnneeded(ctx))
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w: all metadata is in there; restore it from a copy", ErrCorrupt, err)
 	}
 	if err != nil {
 		return corrupt(err)
+	}
+	if why := s.kv.Unneeded(); why != nil {
+		s.log.WithError(why).Warn("files with names of metadata cannot be read; nothing of them is needed, since the journal has every change after the metadata that can be read")
 	}
 	if lost := s.kv.Lost(); lost != nil {
 		s.damage.Note("checkpoints", lost)
@@ -182,6 +185,7 @@ func (s *Store) settle(ctx context.Context, bad []layout.BadCopy) error {
 		}
 		return nil
 	}
+	s.kv.Settle()
 	if s.sb.OldJournal {
 		if err := s.endUpgrade(ctx); err != nil {
 			return err

@@ -129,8 +129,6 @@ type repair struct {
 	lost    extent.Slot
 	current tree // whose blocks are being made
 	whole   map[segment.ID]int64
-	// nextSegment is the first segment that the store that is made may add.
-	nextSegment segment.ID
 }
 
 // open opens the damaged store, and makes an empty one.
@@ -180,13 +178,8 @@ func (m *repair) open(ctx context.Context) (err error) {
 	}
 	m.to.sb = m.from.sb
 	m.to.sb.Generation, m.to.sb.OldJournal = m.from.sb.Generation+1, false
-	next := m.from.segments.NextID()
-	for _, id := range m.from.segments.List() {
-		next = max(next, id+1)
-	}
-	m.nextSegment = next
 	first := rows.Checkpoint{
-		FirstLSN: m.nextLSN(), NextNode: 1, NextExtent: m.from.extents.Next(), NextSegment: next,
+		FirstLSN: m.nextLSN(), NextNode: 1, NextExtent: m.from.extents.Next(), NextSegment: m.from.segments.NextID(),
 		LastVolume: m.from.lastVolume, LastSnapshot: m.from.lastSnapshot,
 	}
 	if err := m.to.found(&first); err != nil {

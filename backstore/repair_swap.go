@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"odx/backstore/layout"
-	"odx/backstore/segment"
 	"odx/backstore/vfs"
 )
 
@@ -59,6 +58,9 @@ func (m *repair) swap() error {
 }
 
 func (m *repair) swapAll() error {
+	if err := m.proveMade(); err != nil {
+		return err
+	}
 	for _, name := range []string{layout.CheckpointDir, layout.JournalDir} {
 		if err := m.swapOne(name); err != nil {
 			return err
@@ -79,6 +81,17 @@ func (m *repair) swapAll() error {
 		m.o.Log.WithError(err).WithField("dir", in).Warn("the store is repaired; what is left in this directory is not needed, and could not be removed")
 	}
 	return nil
+}
+
+// proveMade proves that the last file of the metadata that was made is there, or in its
+// place: a file by the name of layout.RepairedTag alone replaces nothing.
+func (m *repair) proveMade() error {
+	made := filepath.Join(m.o.Dir, layout.RepairDir, layout.CheckpointDir)
+	if _, err := m.fsys.List(made); errors.Is(err, fs.ErrNotExist) {
+		made = filepath.Join(m.o.Dir, layout.CheckpointDir)
+	}
+	_, err := layout.ReadSuperblock(m.fsys, filepath.Join(made, layout.SuperblockName))
+	return err
 }
 
 // swapOne keeps what is in the directory of the store under a name and puts what was
@@ -142,21 +155,19 @@ func (m *repair) removeMade() error {
 // removeSegments removes the segments that a repair in place has added, for blocks
 // that are lost.
 func (m *repair) removeSegments() error {
+	if m.to.segments == nil {
+		return nil
+	}
 	var errs []error
-	for _, id := range m.to.segmentsFrom(m.nextSegment) {
+	for _, id := range m.to.segments.List() {
+		if slices.Contains(m.from.segments.List(), id) {
+			continue
+		}
 		if err := m.fsys.Remove(m.to.segmentFile(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// segmentsFrom returns the segments from a number on.
-func (s *Store) segmentsFrom(first segment.ID) (ids []segment.ID) {
-	if s.segments == nil {
-		return nil
-	}
-	return slices.DeleteFunc(s.segments.List(), func(id segment.ID) bool { return id < first })
 }
 
 // resume ends a repair in place that was interrupted after it was complete.

@@ -100,7 +100,7 @@ func (s *Store) convertRows(ctx context.Context) (n int, err error) {
 	if err := fsys.MkdirAll(in); err != nil {
 		return 0, err
 	}
-	if s.kv, err = s.openRows(); err != nil {
+	if s.kv, err = s.openRows(nil); err != nil {
 		return 0, err
 	}
 	var last []byte

@@ -196,6 +196,7 @@ func readsDamaged(t *testing.T, s sample, what string, files map[string][]byte) 
 		return -1
 	}
 	defer db.Close()
+	db.Settle()
 	lost := map[string]bool{}
 	for key, want := range s.want {
 		got, err := db.Get([]byte(key))

@@ -43,6 +43,10 @@ type Options struct {
 	MergeFloor int64
 	// Slack is the number of bytes that merges leave free on the file system.
 	Slack int64
+	// Unneeded, if not nil, is called by Open if files have the names of checkpoints after
+	// the newest one that can be read, and cannot be read. It reports whether the rows
+	// that can be read suffice: the files are then not needed, whatever they were.
+	Unneeded func(Reader) (bool, error)
 }
 
 // DB is an ordered map of rows, stored as a list of immutable runs: the rows changed by
@@ -67,7 +71,21 @@ type DB struct {
 	readers  sync.WaitGroup
 	obsolete map[string]obsolete // files replaced by newer ones
 	noted    map[string]bool     // damage that was logged
+	settled  bool                // files may be changed
+	mends    []mend              // to be done by Settle
+
+	unneeded error // set by Open
 }
+
+// mend is a change of a copy that waits for Settle.
+type mend struct {
+	run    *run
+	change func() // the run is locked
+}
+
+// maxMends bounds the changes that wait for Settle. What is damaged elsewhere is found
+// again when it is read, or by a scrub.
+const maxMends = 256
 
 // version is the list of runs at a point in time, oldest first.
 type version struct {
@@ -97,8 +115,8 @@ type Stats struct {
 	Damaged int64
 }
 
-// Open opens the rows in o.Dir. It deletes nothing. The error is ErrDamaged, with the
-// files, if files are missing or damaged in every copy.
+// Open opens the rows in o.Dir. It changes no file: see Settle. The error is ErrDamaged,
+// with the files, if files are missing or damaged in every copy.
 func Open(o Options) (*DB, error) {
 	if o.Copies == 0 {
 		o.Copies = DefaultCopies
@@ -122,7 +140,7 @@ func Open(o Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
-	runs, err := db.openRuns(names)
+	runs, tail, err := db.openRuns(names)
 	if err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
@@ -130,8 +148,39 @@ func Open(o Options) (*DB, error) {
 		r.refs = 1
 	}
 	db.current = &version{runs: runs, refs: 1}
+	if err := db.judgeTail(tail); err != nil {
+		return nil, errors.Join(fmt.Errorf("open metadata: %w", err), db.Close())
+	}
+	db.noteLost()
 	o.Reserve.Lent(keptCopies(runs))
 	return db, nil
+}
+
+// Settle permits changes of files, once the owner of the rows has opened all that belongs
+// to them: it repairs the damage found so far.
+func (db *DB) Settle() {
+	db.mu.Lock()
+	mends := db.mends
+	db.settled, db.mends = true, nil
+	db.mu.Unlock()
+	for _, m := range mends {
+		m.run.mu.Lock()
+		m.change()
+		m.run.mu.Unlock()
+	}
+}
+
+// change calls fn, which changes a copy of r, now or in Settle. r is locked.
+func (db *DB) change(r *run, fn func()) {
+	db.mu.Lock()
+	settled := db.settled
+	if !settled && !db.o.ReadOnly && len(db.mends) < maxMends {
+		db.mends = append(db.mends, mend{r, fn})
+	}
+	db.mu.Unlock()
+	if settled && !db.o.ReadOnly {
+		fn()
+	}
 }
 
 func (db *DB) path(name string) string { return filepath.Join(db.o.Dir, name) }

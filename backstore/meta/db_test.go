@@ -25,6 +25,7 @@ func openDB(t testing.TB, fsys vfs.FS, dir string, change ...func(*Options)) *DB
 	}
 	db, err := Open(o)
 	must.Succeed(t, err)
+	db.Settle()
 	return db
 }
 

@@ -22,7 +22,7 @@ type run struct {
 	// lost is why no copy of the run can be read. A read-only DB continues without it;
 	// the run then has no tables. unproved reports that a later run is lost, which may
 	// have changed rows of this one.
-	lost     error
+	lost     *DamagedError
 	unproved bool
 
 	refs    int         // number of versions with the run; guarded by DB.mu
@@ -158,7 +158,7 @@ func (db *DB) mendParts(r *run) {
 		for _, p := range parts {
 			b := make([]byte, len(p.data))
 			if _, err := c.file.ReadAt(b, p.off); err != nil || !bytes.Equal(b, p.data) {
-				db.mendAt(c, p.off, p.data, err)
+				db.mendAt(r, c, p.off, p.data, err)
 			}
 		}
 	}
@@ -182,14 +182,16 @@ func (db *DB) mendLength(r *run, c *runCopy) {
 	if len(bad) < 2 && size%blockLength == 0 {
 		c.length, c.kept = size, true
 		for _, at := range bad {
-			db.mendAt(c, at, trailer, nil)
+			db.mendAt(r, c, at, trailer, nil)
 		}
 		return
 	}
 	db.noteDamage(c.name, r.size, fmt.Errorf("it has %d bytes", size))
-	if !db.o.ReadOnly {
-		db.noteError(c.name, c.file.Truncate(r.size))
-	}
+	db.change(r, func() {
+		if c.file != nil {
+			db.noteError(c.name, c.file.Truncate(r.size))
+		}
+	})
 }
 
 // readPart returns bytes of a run from the first copy that matches the checksum, and
@@ -217,7 +219,7 @@ func (db *DB) readPart(r *run, off int64, length int, crc uint32) ([]byte, error
 			continue
 		}
 		for k := range bad {
-			db.mendAt(&r.copies[k], off, b, bad[k])
+			db.mendAt(r, &r.copies[k], off, b, bad[k])
 		}
 		return b, nil
 	}
@@ -239,13 +241,18 @@ func readWhole(f vfs.File, off int64, b []byte, crc uint32) error {
 }
 
 // mendAt repairs a copy at an offset. The run is locked.
-func (db *DB) mendAt(c *runCopy, off int64, data []byte, why error) {
+func (db *DB) mendAt(r *run, c *runCopy, off int64, data []byte, why error) {
 	if why == nil {
 		why = errSum
 	}
 	db.noteDamage(c.name, off, why)
-	if db.o.ReadOnly {
-		return
+	db.change(r, func() { db.rewrite(c, off, data, why) })
+}
+
+// rewrite writes the bytes that belong at an offset of a copy. The run is locked.
+func (db *DB) rewrite(c *runCopy, off int64, data []byte, why error) {
+	if c.file == nil {
+		return // it is missing by now
 	}
 	_, err := c.file.WriteAt(data, off)
 	if err == nil {

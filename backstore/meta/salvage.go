@@ -11,12 +11,11 @@ import (
 
 var errUnproved = errors.New("checkpoints that may have changed it are lost")
 
-// lostRun returns a placeholder for checkpoints whose run cannot be read.
-func (db *DB) lostRun(id runID, why []error) *run {
+// lostRun returns a placeholder for checkpoints whose runs cannot be read.
+func (db *DB) lostRun(id runID, why error) *run {
 	r := &run{name: db.path(id.fileName())}
 	r.id, r.store = id, db.o.StoreID
-	r.lost = &DamagedError{File: r.name, Err: errors.Join(why...)}
-	db.noteDamage(r.name, 0, r.lost)
+	r.lost = &DamagedError{File: r.name, Err: why}
 	return r
 }
 
@@ -27,6 +26,17 @@ func markUnproved(runs []*run) {
 		runs[i].unproved = later
 		later = later || runs[i].lost != nil
 	}
+}
+
+// noteLost notes the runs that are lost, and marks those that are older.
+func (db *DB) noteLost() {
+	runs := db.current.runs
+	for _, r := range runs {
+		if r.lost != nil {
+			db.noteDamage(r.name, 0, r.lost)
+		}
+	}
+	markUnproved(runs)
 }
 
 // Lost returns the errors of runs that cannot be read, or nil.

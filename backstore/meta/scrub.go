@@ -96,7 +96,7 @@ func (db *DB) proveTable(r *run, at int) error {
 		return &DamagedError{File: r.name, Err: fmt.Errorf("rows from %q on, %d bytes at %d: %w", ref.first, ref.length, ref.off, errChecksum)}
 	}
 	for i, err := range bad {
-		db.mendAt(&r.copies[i], ref.off, good, err)
+		db.mendAt(r, &r.copies[i], ref.off, good, err)
 	}
 	return nil
 }

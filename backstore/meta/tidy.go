@@ -206,7 +206,9 @@ func (db *DB) removeObsolete(ctx context.Context, runs []*run) error {
 		if read[name] {
 			remove = db.remove
 		}
-		if err := remove(name); err != nil {
+		if id, ok := storeID(db.o.FS, name); ok && id != db.o.StoreID {
+			db.warnOnce(name, "a file that is not needed is left where it is", fmt.Errorf("it belongs to store %x", id))
+		} else if err := remove(name); err != nil {
 			// another object that cannot be removed has its name
 			db.warnOnce(name, "a file that is not needed any more cannot be removed; it is left, and tried again", err)
 			continue
