@@ -31,12 +31,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // a LUN, some of it written.
 func open(t *testing.T, dir string) *target.Service {
 	t.Helper()
+	return openWith(t, dir, "[{lun: 0, volume: src, size: 64MiB}]")
+}
+
+// openWith is open with other LUNs.
+func openWith(t *testing.T, dir, luns string) *target.Service {
+	t.Helper()
 	cfg, err := conf.Parse("odx.yaml", fmt.Appendf(nil, `data_dir: %s
 portals: ["127.0.0.1:0"]
 targets:
   - name: iqn.2026-11.example.odx:disks
-    luns: [{lun: 0, volume: src, size: 64MiB}]
-`, dir))
+    luns: %s
+`, dir, luns))
 	if err != nil {
 		t.Fatal(err)
 	}
