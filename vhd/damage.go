@@ -22,35 +22,45 @@ func (s *source) overlap() error {
 	if !ok {
 		return nil
 	}
-	if err := t.Overlap(); err != nil {
-		return fmt.Errorf("file %s: %w", s.name, err)
-	}
-	return nil
+	return t.Overlap()
 }
 
-// checkOverlap refuses a disk whose blocks overlap: what would be made of it would look
-// sound.
-func (s *source) checkOverlap() error {
-	if err := s.overlap(); err != nil {
-		return fmt.Errorf("%w; odx vhd convert to another file copies what can be read of it", err)
+// refuseOverlap returns an error for a disk whose blocks overlap: what would be made of it
+// would look sound.
+func (j *job) refuseOverlap(s *source) error {
+	err := s.overlap()
+	if err == nil {
+		return nil
 	}
-	return nil
+	hint := "odx vhd convert to another file copies what can be read of it"
+	if j.request.Operation == Import {
+		hint = "import under a name of another format copies what can be read of it"
+	}
+	return fmt.Errorf("file %s: %w; %s", s.name, err, hint)
 }
 
-// warnOfOverlap notes what is wrong with a disk, or its parents, that is copied as it reads.
+// warnOfOverlap notes that blocks of a disk, or of its parents, overlap, where the disk is
+// copied as it reads.
 func (j *job) warnOfOverlap(src *source) {
 	for _, s := range append([]*source{src}, src.parents...) {
 		if err := s.overlap(); err != nil {
-			j.warnings = append(j.warnings, fmt.Sprintf("%v; what was made shows the same bytes in both places", err))
+			what := "file " + s.name
+			if s == src && j.request.Operation == Import {
+				what = imported
+			}
+			j.warnings = append(j.warnings, fmt.Sprintf("%s: %v; what was made shows the same bytes in both places", what, err))
 		}
 	}
 }
+
+// imported names the source of an Import, whose own name is random.
+const imported = "the disk that was imported"
 
 // mostWarnings bounds what is said of one disk.
 const mostWarnings = 5
 
 // warnOfDamage notes what was wrong with a disk as it came, and is not any more with what
-// was made of it.
+// was made of it. Overlaps are left to refuseOverlap and warnOfOverlap.
 func (j *job) warnOfDamage(ctx context.Context) error {
 	f, err := j.manager.store.File(j.request.Source)
 	if err != nil {
@@ -62,11 +72,11 @@ func (j *job) warnOfDamage(ctx context.Context) error {
 	}
 	n := 0
 	for _, f := range findings {
-		if f.Harmless {
+		if f.Harmless || f.Overlap {
 			continue
 		}
 		if n++; n <= mostWarnings {
-			j.warnings = append(j.warnings, "the disk that was imported is damaged: "+f.Text)
+			j.warnings = append(j.warnings, imported+" is damaged: "+f.Text)
 		}
 	}
 	if n > mostWarnings {

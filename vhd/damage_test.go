@@ -27,12 +27,20 @@ func TestManager_Overlap(t *testing.T) {
 		{Operation: Compact}, {Operation: Defragment}, {Operation: Resize, Size: 8 * mib}, {Operation: Compact, Destination: "e.vhd"},
 	} {
 		r.Source = "d.vhd"
-		if _, err := b.Do(ctx, r, nil); !errors.Is(err, disk.ErrFormat) || !strings.Contains(err.Error(), "block 0 and to block 1") {
+		if _, err := b.Do(ctx, r, nil); !errors.Is(err, disk.ErrFormat) || !strings.Contains(err.Error(), "block 0 and to block 1; odx vhd convert to another file copies") {
 			t.Errorf("%s: %v", r.Operation, err)
 		}
 	}
-	if _, err := b.bring(t, "d.vhd", file, "i.vhd"); !errors.Is(err, disk.ErrFormat) {
+	if _, err := b.bring(t, "d.vhd", file, "i.vhd"); !errors.Is(err, disk.ErrFormat) || !strings.Contains(err.Error(), "; import under a name of another format copies what can be read of it") {
 		t.Errorf("import: %v", err)
+	}
+	for _, name := range []string{"i.vhdx", "i.img"} {
+		result, err := b.bring(t, "d.vhd", file, name)
+		must.Succeed(t, err)
+		if w := result.Warnings; len(w) != 1 || !strings.HasPrefix(w[0], "the disk that was imported: ") || !strings.HasSuffix(w[0], "; what was made shows the same bytes in both places") {
+			t.Errorf("import to %s warns %q", name, w)
+		}
+		b.same(t, name, want)
 	}
 	for _, r := range []Request{
 		{Operation: Convert, Destination: "c.vhdx"}, {Operation: ToVolume, Destination: "v"}, {Operation: Export, Destination: "x.img"},

@@ -58,7 +58,7 @@ func (j *job) merge(ctx context.Context) (Result, error) {
 func (j *job) checkMerge(ctx context.Context, src *source, levels int) error {
 	but := ""
 	for _, s := range append([]*source{src}, src.parents[:levels]...) {
-		if err := s.checkOverlap(); err != nil {
+		if err := j.refuseOverlap(s); err != nil {
 			return err
 		}
 		if err := j.manager.CheckNoChildren(ctx, s.name, but); err != nil {

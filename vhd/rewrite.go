@@ -47,7 +47,7 @@ func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result,
 		return Result{}, err
 	}
 	defer src.release()
-	if err := src.checkOverlap(); err != nil {
+	if err := j.refuseOverlap(src); err != nil {
 		return Result{}, err
 	}
 	info := src.disk.Info()

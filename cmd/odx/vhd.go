@@ -60,8 +60,9 @@ func newVHD() *cobra.Command {
 		}),
 		newVHDChange(diskCommand{
 			use: "merge FILE [PARENT]", short: "Merge a differencing disk into its parent, and delete it",
-			long: "Merge a differencing disk into its parent and delete it, in one step. With PARENT, a disk further\n" +
-				"up the chain, all disks between are merged and deleted, too. To keep them, convert FILE.",
+			long: "Merge a differencing disk into its parent and delete it, in one step. With PARENT, a parent of its\n" +
+				"parent or one further away, the disks between are merged into PARENT and deleted, too. To keep\n" +
+				"all disks, convert FILE to a disk without parents.",
 			operation: vhd.Merge, least: 1, optional: 1, read: twoNames,
 		}),
 		newVHDChange(diskCommand{

@@ -4,5 +4,7 @@ package disk
 type Finding struct {
 	// Harmless reports that no data is at risk, for example for unused space.
 	Harmless bool
-	Text     string
+	// Overlap reports that a range of the file belongs to two structures.
+	Overlap bool
+	Text    string
 }

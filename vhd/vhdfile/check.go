@@ -41,6 +41,10 @@ func (c *checker) harmful(format string, args ...any) {
 	*c = append(*c, disk.Finding{Text: fmt.Sprintf(format, args...)})
 }
 
+func (c *checker) overlap(format string, args ...any) {
+	*c = append(*c, disk.Finding{Overlap: true, Text: fmt.Sprintf(format, args...)})
+}
+
 func (c *checker) harmless(format string, args ...any) {
 	*c = append(*c, disk.Finding{Harmless: true, Text: fmt.Sprintf(format, args...)})
 }
@@ -147,11 +151,11 @@ func (c *checker) places(m *image) bool {
 		},
 		func(a, b fileRange) {
 			if overlaps++; overlaps <= mostNamed {
-				c.harmful("%s: a write to one changes the other", m.usedTwice(a, b))
+				c.overlap("%s: a write to one changes the other", m.usedTwice(a, b))
 			}
 		})
 	if overlaps > mostNamed {
-		c.harmful("%d more ranges of the file belong to two structures", overlaps-mostNamed)
+		c.overlap("%d more ranges of the file belong to two structures", overlaps-mostNamed)
 	}
 	if gaps > 0 && m.kind == disk.Fixed {
 		c.harmless("%d bytes between the end of the disk, as the footer states it, and the footer are not part of the disk; if they should be, the size in the footer is wrong; compact drops them", unusedBytes)
