@@ -82,7 +82,7 @@ func TestAccess_Matches(t *testing.T) {
 
 // TestSecret_Read_Quotes: quotes around a secret belong to it, and a warning says so.
 func TestSecret_Read_Quotes(t *testing.T) {
-	const warned = ": the quotes around the secret are part of it; remove them unless the initiator's secret has them too"
+	const warned = ": the quotes around the secret are part of it; remove them unless the other side's secret has them too"
 	path := filepath.Join(t.TempDir(), "quoted")
 	for text, want := range map[string]string{
 		`"what nobody must see"`: warned,

@@ -93,7 +93,7 @@ func warnOfQuotes(where string, secret []byte) string {
 	if n := len(secret); n < 2 || secret[0] != secret[n-1] || secret[0] != '"' && secret[0] != '\'' {
 		return ""
 	}
-	return where + ": the quotes around the secret are part of it; remove them unless the initiator's secret has them too"
+	return where + ": the quotes around the secret are part of it; remove them unless the other side's secret has them too"
 }
 
 // byteOrderMarks are the prefixes that some editors write.
