@@ -7,8 +7,8 @@ import (
 	"odx/vhd/disk"
 )
 
-// Disker administers the virtual disks in the files of a store. No operation moves
-// payload that is in the store.
+// Disker administers the virtual disks in the files of a store. Operations map
+// payload that is in the store, and move it only where it is not at multiples of 4 KiB.
 type Disker interface {
 	// Disk describes the virtual disk in a file.
 	Disk(ctx context.Context, name string) (Disk, error)

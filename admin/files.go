@@ -14,8 +14,8 @@ import (
 	"odx/vhd"
 )
 
-// Filer administers the files of a store. Copying a file takes no time, however large
-// it is, because the copy shares its data.
+// Filer administers the files of a store. Copying a file takes constant time,
+// because the copy shares its data.
 type Filer interface {
 	// Files lists all files, by name.
 	Files(ctx context.Context) ([]File, error)

@@ -278,8 +278,8 @@ func openLUN(ctx context.Context, name string) (transfer.Disk, error) {
 	return transfer.OpenLUN(ctx, u)
 }
 
-// printCopy prints the result of a copy. It prints a rate only if bytes moved: mapping
-// any number of them takes the same time.
+// printCopy prints the result of a copy. It prints a rate only if bytes moved: how
+// long mapping takes depends on the extents.
 func printCopy(w io.Writer, r transfer.Result) error {
 	line := fmt.Sprintf("%s in %s", bytesText(r.Bytes), durationText(r.Duration))
 	if r.MovedBytes > 0 {

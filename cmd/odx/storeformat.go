@@ -55,7 +55,7 @@ func newStoreIdentity() *cobra.Command {
 		Long: "Give a store that was copied (cp -a, a snapshot of its file system) an identity of its own:\n" +
 			"for initiators, its LUNs are other disks than those of the original store, and neither store\n" +
 			"accepts tokens of the other. The store may not be in use. Its tokens end; data, volumes,\n" +
-			"reservations and saved mode pages stay. It takes no time.\n\n" +
+			"reservations and saved mode pages stay. The data is not read.\n\n" +
 			"With --keep, for a store that was moved, the identity stays, and odx no longer warns.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -19,15 +19,15 @@ func newVHD() *cobra.Command {
 		Use:   "vhd",
 		Short: "Create, convert, merge, compact and defragment virtual disks",
 		Long: "Work on the virtual disks in the files of a store. The name of a file decides its format: .vhd and\n" +
-			".avhd are VHD, .vhdx and .avhdx are VHDX, all others are raw. Payload in the store is not moved\n" +
-			"but mapped to its new place. After an error, Ctrl-C or a power cut there is the old disk or the\n" +
-			"new one.",
+			".avhd are VHD, .vhdx and .avhdx are VHDX, all others are raw. Payload in the store is mapped\n" +
+			"to its new place; it is moved only where it is not at multiples of 4 KiB. After an error, Ctrl-C\n" +
+			"or a power cut there is the old disk or the new one.",
 	}
 	cmd.AddCommand(
 		newVHDChange(diskCommand{
 			use: "create FILE SIZE", short: "Create an empty virtual disk",
 			long: "Create an empty virtual disk in the format of the name FILE. SIZE is in bytes, or has a unit (KiB,\n" +
-				"MiB, GiB, TiB). A fixed disk of zeros takes no space, and no time either.",
+				"MiB, GiB, TiB). The zeros of a fixed disk are holes, which take no space.",
 			operation: vhd.Create, least: 2, read: func(r *admin.DiskRequest, args []string) (err error) {
 				r.Destination = args[0]
 				r.Size, err = parseSize(args[1])

@@ -25,16 +25,17 @@ func newVolume() *cobra.Command {
 	cmd.AddCommand(newVolumeList(), newVolumeCreate(), newVolumeResize(), newVolumeDelete(),
 		newVolumeCopy(copyCommand{
 			use: "snapshot VOLUME NAME", short: "Create a read-only volume that equals another one now",
-			long: "Create a read-only volume that equals another one now. It shares all data, so that it takes no\n" +
-				"space and no time, however large the volume is. Data that initiators have not flushed may be\n" +
-				"missing, as after a power cut. A snapshot can be a LUN, and it can be cloned.",
+			long: "Create a read-only volume that equals another one now. They share all data, so that the snapshot\n" +
+				"takes constant time, and space only for what is written to the volume later. Data that\n" +
+				"initiators have not flushed may be missing, as after a power cut. A snapshot can be a LUN, and it\n" +
+				"can be cloned.",
 			do: admin.Administrator.SnapshotVolume,
 		}),
 		newVolumeCopy(copyCommand{
 			use: "clone VOLUME NAME", short: "Create a volume that equals another one now",
-			long: "Create a volume that equals another one now. They share all data until one of them is written\n" +
-				"to, so that the clone takes no space and no time, however large the volume is. The clone of a\n" +
-				"snapshot can be written to.",
+			long: "Create a volume that equals another one now. They share all data, so that the clone takes\n" +
+				"constant time, and space only for what is written to either later. The clone of a snapshot can be\n" +
+				"written to.",
 			do: admin.Administrator.CloneVolume,
 		}))
 	return cmd
