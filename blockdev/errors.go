@@ -44,7 +44,7 @@ func (e *CorruptError) Error() string {
 func (e *CorruptError) Unwrap() []error { return []error{ErrCorrupt, e.Err} }
 
 // Translate returns the error of a device that maps its bytes to another one, for an
-// error of that: what is at a byte below is at that byte + by here. Whoever reports
+// error of that: what is at a byte below is at that byte + by here. A caller that reports
 // where damage is (INFORMATION of sense data) finds the offset of the device that was
 // read.
 func Translate(err error, by int64) error {

@@ -85,12 +85,12 @@ func TestSecret_Read_Quotes(t *testing.T) {
 	const warned = ": the quotes around the secret are part of it; remove them unless the other side's secret has them too"
 	path := filepath.Join(t.TempDir(), "quoted")
 	for text, want := range map[string]string{
-		`"what nobody must see"`: warned,
-		`'what nobody must see'`: warned,
-		`"what nobody must see'`: "",
-		`"what nobody must see`:  "",
-		`what "nobody" must see`: "",
-		`"`:                      "",
+		`"what must not be seen"`: warned,
+		`'what must not be seen'`: warned,
+		`"what must not be seen'`: "",
+		`"what must not be seen`:  "",
+		`what "must" not be seen`: "",
+		`"`:                       "",
 	} {
 		t.Setenv("ODX_TEST_SECRET", text)
 		if err := os.WriteFile(path, []byte(text+"\n"), 0o600); err != nil {
@@ -122,7 +122,7 @@ func TestSecret_Read_Quotes(t *testing.T) {
 
 // Neither an error nor a formatted value contains the secret.
 func TestSecret_Read(t *testing.T) {
-	const secret = "what nobody must see"
+	const secret = "what must not be seen"
 	dir := t.TempDir()
 	file := func(name string, mode os.FileMode, text string) Secret {
 		t.Helper()

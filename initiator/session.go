@@ -67,7 +67,7 @@ func Dial(ctx context.Context, o Options) (*Session, error) {
 // maxRedirects bounds how often a login is sent elsewhere.
 const maxRedirects = 4
 
-// dial logs in at an address; moved is where the target has gone if s is nil.
+// dial logs in at an address; moved is the address of a redirection if s is nil.
 func dial(ctx context.Context, address string, o *Options) (s *Session, moved string, err error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", address)

@@ -73,7 +73,7 @@ func (b *bed) use(t *testing.T, lu *view.Stack, user int, want []byte) {
 	}
 }
 
-// TestTokenOfDisk: a token of a disk stands for its bytes at that moment, holes, parts
+// TestTokenOfDisk: a token of a disk represents its bytes as they were when it was created, holes, parts
 // of blocks and the parent's bytes included, and none of them move.
 func TestTokenOfDisk(t *testing.T) {
 	forFormats(t, func(t *testing.T, ext string) {

@@ -12,7 +12,7 @@ import (
 	"odx/vhd/disk"
 )
 
-// target is an empty disk that is filled.
+// target is an empty disk that is being filled.
 type target interface {
 	// unit is the length in bytes that is allocated together.
 	unit() int64
@@ -63,8 +63,8 @@ func (t rawTarget) Map(ctx context.Context, dst int64, s offload.Snapshot, src, 
 	return t.engine.MapTo(ctx, t.volume, dst, s, src, length)
 }
 
-// window is how much of a disk is looked at before it is copied: it bounds what has to
-// be kept of where its bytes are.
+// window is the range of a disk that is examined before it is copied. It bounds the memory
+// for the places of its bytes.
 const window = 1 << 30
 
 // fill makes an empty disk equal to a source, which is not longer.
@@ -80,16 +80,16 @@ func (j *job) fill(ctx context.Context, dst target, src *source) error {
 			return err
 		}
 		j.progress.Done = off + length
-		j.tell(j.progress)
+		j.report(j.progress)
 	}
 	return dst.Close(ctx)
 }
 
-// piece is bytes of a moment and where they belong on a disk.
+// piece is a range of a point-in-time view and its place on a disk.
 type piece struct {
 	at     int64 // on the disk
 	length int64
-	in     *moment
+	in     *pointInTime
 	from   int64
 }
 
@@ -101,7 +101,7 @@ func dataIn(ctx context.Context, src *source, off, length, unit int64) ([]piece,
 		if r.In == nil {
 			return true
 		}
-		p := piece{r.Offset, r.Length, r.In.(*moment), r.At}
+		p := piece{r.Offset, r.Length, r.In.(*pointInTime), r.At}
 		if n := len(runs); n > 0 && runs[n-1].isBefore(p) {
 			runs[n-1].length += p.length
 		} else {
@@ -128,7 +128,7 @@ func (p piece) isBefore(q piece) bool {
 	return p.in == q.in && p.at+p.length == q.at && p.from+p.length == q.from
 }
 
-// withData returns the parts of p, cut at the borders of units of the disk, that have
+// withData returns the parts of p, split at the boundaries of units of the disk, that have
 // any data.
 func (p piece) withData(ctx context.Context, unit int64) ([]piece, error) {
 	var parts []piece
@@ -196,7 +196,7 @@ func (j *job) mapPiece(ctx context.Context, to func(ctx context.Context, dst int
 		}
 		p.at, p.from, p.length = p.at+n, p.from+n, p.length-n
 	}
-	j.tell(j.progress)
+	j.report(j.progress)
 	return nil
 }
 
@@ -301,7 +301,7 @@ func (j *job) toVolume(ctx context.Context) (_ Result, err error) {
 
 // overwrite makes a volume equal to a file of the same length, durably.
 func (j *job) overwrite(ctx context.Context, v, f *backstore.Volume) error {
-	now, err := j.manager.openMoment(ctx, f)
+	now, err := j.manager.openPointInTime(ctx, f)
 	if err != nil {
 		return err
 	}

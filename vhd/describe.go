@@ -131,7 +131,7 @@ func (m *Manager) examine(ctx context.Context, name string, fn func(r blockdev.R
 	if err != nil {
 		return err
 	}
-	now, err := m.openMoment(ctx, f)
+	now, err := m.openPointInTime(ctx, f)
 	if err != nil {
 		return err
 	}

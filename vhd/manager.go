@@ -43,8 +43,8 @@ type Config struct {
 const (
 	// defaultTableMemory is for the tables where the caller does not say, in bytes.
 	defaultTableMemory = 32 << 20
-	// OperationMemory is what an operation may have in memory, in bytes, besides tables
-	// and what copies move: pieces of tables, bitmaps and logs.
+	// OperationMemory is what an operation may have in memory, in bytes, in addition to
+	// tables and what copies move: pieces of tables, bitmaps and logs.
 	OperationMemory   = 4 << 20
 	defaultOperations = 4
 )
@@ -97,8 +97,8 @@ func checkName(name string) error {
 }
 
 // produce makes a file, and gives it the name of n when it is whole, in one step with the
-// deletion of the files in gone.
-func (m *Manager) produce(ctx context.Context, n Naming, gone []string, make func(temp string) error) (err error) {
+// deletion of other files.
+func (m *Manager) produce(ctx context.Context, n Naming, replaced []string, make func(temp string) error) (err error) {
 	n.Scratch = tempName()
 	defer func() {
 		if err == nil {
@@ -112,7 +112,7 @@ func (m *Manager) produce(ctx context.Context, n Naming, gone []string, make fun
 	if err := make(n.Scratch); err != nil {
 		return err
 	}
-	return m.rename(ctx, n, gone...)
+	return m.rename(ctx, n, replaced...)
 }
 
 // vacate returns why a file of that name cannot be made: there is one, which is not to

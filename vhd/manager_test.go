@@ -154,7 +154,7 @@ func TestParentChanged(t *testing.T) {
 	}
 	must.Succeed(t, b.store.DeleteFile(ctx, "base.vhdx"))
 	if _, err := b.openChain(ctx, "child.vhdx"); !errors.Is(err, backstore.ErrNotFound) {
-		t.Errorf("parent is gone: %v", err)
+		t.Errorf("parent is missing: %v", err)
 	}
 }
 

@@ -182,7 +182,7 @@ func (j *job) mergeLevel(ctx context.Context, dst *disk.Disk, own *source) error
 			return err
 		}
 		j.progress.Done += length
-		j.tell(j.progress)
+		j.report(j.progress)
 	}
 	return nil
 }

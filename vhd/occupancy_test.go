@@ -123,7 +123,7 @@ func TestManager_Scratch(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// What was begun, and left, is gone when it was not used for long, or at a start.
+	// An abandoned scratch file is removed after an hour without use, or at a start.
 	left := begin("d.vhdx", noise(3, mib))
 	b.Touch(left)
 	must.Succeed(t, b.dropAbandoned(ctx, time.Now().Add(-time.Hour)))

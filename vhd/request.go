@@ -38,7 +38,7 @@ const (
 	Resize Operation = "resize"
 	// Import makes Destination of Source, a scratch file that a client has filled with
 	// a disk as it came: laid out again as by Compact in the same format, converted
-	// otherwise. The places of parents count from Destination. Source is gone then.
+	// otherwise. The places of parents count from Destination. Source is deleted.
 	Import Operation = "import"
 	// Export makes a scratch file, whose name is in the result, of Source: as it is, or
 	// in the format that the name Destination says, if that is another one. The client
@@ -101,7 +101,7 @@ type Result struct {
 type job struct {
 	manager  *Manager
 	request  Request
-	tell     func(Progress)
+	report   func(Progress)
 	progress Progress
 	warnings []string
 }
@@ -123,14 +123,14 @@ func (m *Manager) Do(ctx context.Context, r Request, progress func(Progress)) (R
 		return Result{}, ctx.Err()
 	}
 	began := time.Now()
-	j := &job{manager: m, request: r, tell: progress}
+	j := &job{manager: m, request: r, report: progress}
 	result, err := j.run(ctx)
 	log := m.log.WithField("operation", r.Operation).WithField("source", r.Source).WithField("destination", r.Destination)
 	if err != nil {
 		log.WithError(err).Info("operation on a virtual disk failed")
 		return Result{}, err
 	}
-	j.tell(j.progress)
+	j.report(j.progress)
 	result.MappedBytes, result.MovedBytes = j.progress.Mapped, j.progress.Moved
 	result.Duration, result.Warnings = time.Since(began), j.warnings
 	log.WithField("mapped_bytes", result.MappedBytes).WithField("moved_bytes", result.MovedBytes).Info("operation on a virtual disk done")
@@ -185,11 +185,11 @@ func (j *job) write(ctx context.Context, n Naming, fill func(f *backstore.Volume
 	if old, err := j.manager.store.File(n.Name); err == nil {
 		result.FileBytesBefore = old.Size()
 	}
-	var gone []string
+	var replaced []string
 	if j.request.Operation == Import {
-		gone = []string{j.request.Source}
+		replaced = []string{j.request.Source}
 	}
-	err := j.manager.produce(ctx, n, gone, func(temp string) error {
+	err := j.manager.produce(ctx, n, replaced, func(temp string) error {
 		f, err := j.manager.store.CreateFile(ctx, temp)
 		if err != nil {
 			return err

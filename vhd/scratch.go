@@ -13,8 +13,8 @@ import (
 	"odx/vhd/disk"
 )
 
-// Names that begin with a dot are no one's to give. Both prefixes begin random names of
-// files that are removed when the manager starts.
+// Names that begin with a dot cannot be given by a client. Both prefixes begin random
+// names of files that are removed when the manager starts.
 const (
 	// tempPrefix begins those of files that an operation makes.
 	tempPrefix = ".vhd-"
@@ -34,8 +34,8 @@ func IsScratch(name string) bool { return strings.HasPrefix(name, scratchPrefix)
 
 // NewScratch makes a hidden file of zeros, size bytes long, in which a client puts
 // together what is to be the file like. Its name, which is random and so its client's
-// alone, says which format that has. It is gone when the store is opened again, and
-// when it was not used for an hour.
+// alone, has the extension of the format. It is removed when the store is opened again,
+// and after an hour without use.
 func (m *Manager) NewScratch(ctx context.Context, like string, size int64) (*backstore.Volume, error) {
 	return m.newScratch(ctx, like, func(name string) (*backstore.Volume, error) {
 		f, err := m.store.CreateFile(ctx, name)
@@ -138,14 +138,14 @@ func (m *Manager) Finish(ctx context.Context, n Naming) error {
 	return m.rename(ctx, n)
 }
 
-// rename gives a file its name, in one step with the deletion of those in gone.
-func (m *Manager) rename(ctx context.Context, n Naming, gone ...string) error {
+// rename gives a file its name, in one step with the deletion of other files.
+func (m *Manager) rename(ctx context.Context, n Naming, replaced ...string) error {
 	if !n.Overwrite {
-		return m.store.NameFile(ctx, n.Scratch, n.Name, gone...)
+		return m.store.NameFile(ctx, n.Scratch, n.Name, replaced...)
 	}
 	for {
 		// Another one may have got the name since it was looked up.
-		err := m.store.RenameFile(ctx, n.Scratch, n.Name, gone...)
+		err := m.store.RenameFile(ctx, n.Scratch, n.Name, replaced...)
 		if !errors.Is(err, backstore.ErrChanged) || ctx.Err() != nil {
 			return err
 		}

@@ -11,8 +11,8 @@ import (
 	"odx/vhd/disk"
 )
 
-// moment is a volume or a file of the store as it was when it was opened.
-type moment struct {
+// pointInTime is a point-in-time view of a volume or a file of the store.
+type pointInTime struct {
 	snapshot snapshot
 	size     int64
 }
@@ -23,15 +23,15 @@ type snapshot interface {
 	Extents(ctx context.Context, off, length int64, fn func(part blockdev.Range, mapped bool) bool) error
 }
 
-func (m *moment) Size() int64 { return m.size }
+func (m *pointInTime) Size() int64 { return m.size }
 
-func (m *moment) ReadAt(ctx context.Context, p []byte, off int64) error {
+func (m *pointInTime) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return m.snapshot.ReadAt(ctx, p, off)
 }
 
-func (m *moment) release() { m.snapshot.Release() }
+func (m *pointInTime) release() { m.snapshot.Release() }
 
-func (m *Manager) openMoment(ctx context.Context, v *backstore.Volume) (*moment, error) {
+func (m *Manager) openPointInTime(ctx context.Context, v *backstore.Volume) (*pointInTime, error) {
 	s, err := m.engine.Snapshot(ctx, v, []blockdev.Range{{Length: v.Size()}}, 1)
 	if err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func (m *Manager) openMoment(ctx context.Context, v *backstore.Volume) (*moment,
 		s.Release()
 		return nil, fmt.Errorf("%w: %v is not in the store", blockdev.ErrInvalid, v)
 	}
-	return &moment{held, s.Length()}, nil
+	return &pointInTime{held, s.Length()}, nil
 }
 
 // source is a disk as it was when it was opened, with its parents if they were asked
@@ -51,7 +51,7 @@ type source struct {
 	format  disk.Format
 	disk    *disk.Disk // nil if the format is raw
 	size    int64      // bytes of the disk
-	file    *moment
+	file    *pointInTime
 	parents []*source // the nearest first
 }
 
@@ -94,7 +94,7 @@ func (m *Manager) openVolume(ctx context.Context, name string) (*source, error) 
 	if err != nil {
 		return nil, err
 	}
-	file, err := m.openMoment(ctx, v)
+	file, err := m.openPointInTime(ctx, v)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +116,7 @@ func (m *Manager) openPlaced(ctx context.Context, file, name string) (_ *source,
 		return nil, err
 	}
 	s := &source{name: name, format: FormatOf(file)}
-	if s.file, err = m.openMoment(ctx, f); err != nil {
+	if s.file, err = m.openPointInTime(ctx, f); err != nil {
 		return nil, err
 	}
 	s.size = s.file.size
@@ -139,7 +139,7 @@ func (m *Manager) openPlaced(ctx context.Context, file, name string) (_ *source,
 }
 
 // openReplayed opens a file whose log has payload that is to be mapped: in a copy, which
-// takes no space and has its log replayed, and is gone but for the snapshot that s holds.
+// shares all data and has its log replayed. The copy is deleted, s holds a snapshot of it.
 func (m *Manager) openReplayed(ctx context.Context, s *source, f *backstore.Volume) (t disk.Table, err error) {
 	s.file = nil
 	copied, err := m.store.CloneFile(ctx, f, tempName())
@@ -155,7 +155,7 @@ func (m *Manager) openReplayed(ctx context.Context, s *source, f *backstore.Volu
 	if err := replayed.Close(ctx); err != nil {
 		return nil, err
 	}
-	if s.file, err = m.openMoment(ctx, copied); err != nil {
+	if s.file, err = m.openPointInTime(ctx, copied); err != nil {
 		return nil, err
 	}
 	return m.formats.openReadOnly(ctx, s.format, s.file)

@@ -282,7 +282,7 @@ func TestNotifiesSystemd(t *testing.T) {
 		buf := make([]byte, 100)
 		n, err := socket.Read(buf)
 		if got := string(buf[:n]); got != want {
-			t.Errorf("systemd is told %q (%v), want %q", got, err, want)
+			t.Errorf("systemd is notified of %q (%v), want %q", got, err, want)
 		}
 	}
 	cmd := odx("serve", "--config", writeConfig(t, config))

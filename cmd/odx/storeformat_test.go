@@ -323,7 +323,7 @@ func TestRescue(t *testing.T) {
 	if err != nil || len(runs) != 1 {
 		t.Fatal(runs, err)
 	}
-	// The first blocks are gone, the others are there.
+	// The first blocks are lost, the others are there.
 	f, err := os.OpenFile(runs[0], os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)

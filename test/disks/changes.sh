@@ -32,7 +32,7 @@ for LUN in 1 2; do
 	mount -o ro "${D}1" /mnt || fail "mount again"
 	[ "$random" = "$(sha256sum </mnt/new/random)" ] || fail "the new file differs"
 	[ "$perl" = "$(sha256sum </mnt/usr/bin/perl)" ] || fail "the changed file differs"
-	[ "$system" = "$(sha256sum </mnt/usr/bin/bash)" ] || fail "a file that nobody changed differs"
+	[ "$system" = "$(sha256sum </mnt/usr/bin/bash)" ] || fail "a file that was not changed differs"
 	umount /mnt || fail "umount"
 	e2fsck -f -n "${D}1" || fail "the file system is damaged"
 	echo "LUN $LUN random ${random%% *}"

@@ -1,4 +1,4 @@
-# Makes disk.raw in the current folder: $SIZE_MIB MiB with a GUID partition table and
+# Makes disk.raw in the current directory: $SIZE_MIB MiB with a GUID partition table and
 # one partition from 1 MiB on, in it ext4 with the root file system of Debian $SUITE
 # from $MIRROR. Runs under fakeroot, so that files belong to whom they should.
 set -eu

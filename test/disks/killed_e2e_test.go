@@ -49,7 +49,7 @@ type attempt struct {
 	old, new map[string][]byte
 }
 
-// TestKilledDuringOperations kills the server by SIGKILL at random moments while it
+// TestKilledDuringOperations kills the server by SIGKILL at random times while it
 // converts, merges and compacts. After the restart there is the old disk or the new
 // one, with the right contents, and nothing else that takes space.
 func TestKilledDuringOperations(t *testing.T) {

@@ -76,7 +76,7 @@ step "ddpt: a token to a file and from a file, and the zero token"
 fill "$SRC" 8
 rm /tmp/token
 # It finds 256 times the blocks that it asked for, and ends with an error where
-# it was to write them: the data tells.
+# it was to write them: the data shows it.
 ddpt if="$SRC" bs=512 iflag=pt,odx skip=0,64 rtf=/tmp/token || fail "ddpt to a token"
 [ "$(wc -c </tmp/token)" -ge 512 ] || fail "the token has $(wc -c </tmp/token) bytes"
 ddpt of="$DST" bs=512 oflag=pt,odx seek=64,64 rtf=/tmp/token

@@ -1,6 +1,6 @@
 # Makes ext4, xfs and btrfs on the first LUN of $IQN behind $PORTAL, and the one
 # that heeds the block length on the second; uses and checks them; what is deleted must give its space back to the store. The host
-# tells how many bytes the store holds ("live").
+# reports how many bytes the store holds ("live").
 step "login"
 login "$PORTAL" "$IQN" 2 || fail "login"
 
@@ -21,7 +21,7 @@ write_and_forget() {
 	trimmed() { fstrim /mnt && freed; }
 	case $1 in *nodiscard*) wait_for trimmed || fail "fstrim leaves $now bytes in the store, of $after with the file" ;; esac
 	umount /mnt || fail "umount"
-	wait_for freed || fail "the file is gone and the store holds $now bytes, of $after with it and $before without"
+	wait_for freed || fail "the file is deleted and the store holds $now bytes, of $after with it and $before without"
 	echo "$FS, $1: $before bytes in the store, with the file $after, without it $now"
 }
 

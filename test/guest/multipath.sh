@@ -23,7 +23,7 @@ map() { MAP=$(ls /dev/mapper/[!c]*) && [ -b "$MAP" ]; }
 wait_for map || { multipath -v3 -ll; fail "no multipath device"; }
 multipath -ll
 
-# work: writes and verifies again and again until it is told to stop
+# work: writes and verifies again and again until it is stopped
 rounds=/tmp/rounds
 work() {
 	while [ ! -e /tmp/stop ]; do

@@ -32,7 +32,7 @@ OUT_OF_RANGE=22 INVALID_OPCODE=9 MISCOMPARE=14 CONFLICT=24
 same() { [ "$(sha256sum </tmp/got)" = "$(sha256sum <"$1")" ] || fail "$2"; }
 # got FIRST COUNT: blocks of $D, into /tmp/got
 got() { dd if="$D" of=/tmp/got bs="$BS" skip="$1" count="$2" iflag=direct status=none || fail "read"; }
-# settle DEVICE...: they have told the unit attentions that they must
+# settle DEVICE...: they have reported the unit attentions that they must
 settle() {
 	for d in "$@"; do
 		wait_for sg_turs "$d" || fail "$d is not ready"
@@ -112,7 +112,7 @@ ends 0 sg_prevent --prevent=1 "$A"
 ends 0 sg_prevent --allow "$A"
 says "Elements in grown defect list: 0" sg_reassign --grown "$A"
 ends 0 sg_wr_mode --page=8 --contents=08,12,00,00,00,00,00,00,00,00,00,00,00,00,00,00,00,00,00,00 "$A"
-says "8 12 00 00" sg_modes -p 8 "$A" # whether or not PS is set beside the 08
+says "8 12 00 00" sg_modes -p 8 "$A" # whether or not PS is set next to the 08
 ends 0 sg_wr_mode --page=8 --contents=08,12,04,00,00,00,00,00,00,00,00,00,00,00,00,00,00,00,00,00 "$A"
 ends 0 sg_reset --device --no-escalate "$A"
 ends 6 sg_turs "$A" # of the reset
@@ -131,7 +131,7 @@ ends $CONFLICT pr --out --release --param-rk=0xff --prout-type=5 "$A"
 ends 0 pr --out --release --param-rk=0xa1 --prout-type=5 "$A"
 says "there is NO reservation held" pr --in --read-reservation "$A"
 ends 0 pr --out --reserve --param-rk=0xa1 --prout-type=1 "$A"
-settle "$B" # the release was told to it
+settle "$B" # it was notified of the release
 dd if=/dev/urandom of=/tmp/one bs=512 count=1 status=none
 ends $CONFLICT sg_write_same --16 --in=/tmp/one --lba=0 --num=1 "$B"
 ends 0 sg_verify --16 --lba=0 --count=1 "$B"
@@ -139,7 +139,7 @@ ends 0 sg_write_same --16 --in=/tmp/one --lba=0 --num=1 "$A"
 ends 0 pr --out --preempt --param-rk=0xb2 --param-sark=0xa1 --prout-type=3 "$B"
 says "Exclusive Access" pr --in --read-reservation "$B"
 says "1 registered reservation key" pr --in --read-keys "$B"
-settle "$A" # it was told that it was preempted
+settle "$A" # it was notified that it was preempted
 ends $CONFLICT sg_verify --16 --lba=0 --count=1 "$A"
 ends 0 pr --out --register --param-sark=0xa1 "$A"
 ends 0 pr --out --preempt-abort --param-rk=0xb2 --param-sark=0xa1 --prout-type=3 "$B"
@@ -152,7 +152,7 @@ step "target port groups"
 GROUP=$(sg_rtpg -d "$A" | sed -n 's/.*target port group id : \(0x[0-9a-f]*\).*/\1/p' | head -n 1)
 ends 0 sg_stpg --tp="$GROUP" --state=an "$A"
 says "active/non optimized" sg_rtpg -d "$A"
-settle "$A" "$B" # the change was told
+settle "$A" "$B" # they were notified of the change
 ends 0 sg_stpg --tp="$GROUP" --state=ao "$A"
 says "active/optimized" sg_rtpg -d "$A"
 

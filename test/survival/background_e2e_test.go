@@ -22,7 +22,7 @@ const (
 	// data has to be moved.
 	halfDisk = backgroundDisk / blockLength / 2
 	copied   = halfDisk - 8
-	// A copy is killed at a random moment before this.
+	// A copy is killed at a random time before this.
 	longestCopy = 150 * time.Millisecond
 	// Idle tokens have expired this much after a round.
 	tokenTimeout = 1 // seconds
@@ -177,7 +177,7 @@ func extendedCopyList(listID uint32, to uint64) []byte {
 }
 
 // look asks how far the copy is, and now and then flushes what is counted. An
-// error says that the target was gone.
+// error says that the target had ended.
 func (c *backgroundCopies) look(listID uint32) error {
 	c.t.Helper()
 	be := binary.BigEndian

@@ -18,12 +18,12 @@ import (
 const (
 	killRounds = 12
 	diskSize   = 16 << 20
-	// A round is killed at a random moment before this.
+	// A round is killed at a random time before this.
 	longestRound = 500 * time.Millisecond
 )
 
 // TestKilledWhileWriting writes, flushes, writes with FUA or without a write
-// cache, copies by token and unmaps through libiscsi, kills the target by SIGKILL at random moments and
+// cache, copies by token and unmaps through libiscsi, kills the target by SIGKILL at random times and
 // checks the whole disk after each restart.
 func TestKilledWhileWriting(t *testing.T) {
 	harness.RequireODX(t)
@@ -67,7 +67,7 @@ func TestKilledWhileWriting(t *testing.T) {
 	}
 }
 
-// step does one of these; an error says that the target was gone.
+// step does one of these; an error says that the target had ended.
 func step(t *testing.T, s *tokenclient.Session, m *model, r *rand.Rand, flushes *int) error {
 	t.Helper()
 	var a tokenclient.Answer

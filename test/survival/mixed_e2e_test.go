@@ -130,7 +130,7 @@ func login(url string, name string) *connection {
 	return &connection{d, s}
 }
 
-// work does commands until the target is gone.
+// work does commands until the target has ended.
 func (w *mixedWorker) work(t *testing.T, url string) {
 	d := login(url, fmt.Sprint("worker", w.number))
 	if d == nil {
@@ -151,7 +151,7 @@ func (w *mixedWorker) work(t *testing.T, url string) {
 	}
 }
 
-// answered reports whether err is a status, and not a target that is gone.
+// answered reports whether err is a status, and not a target that has ended.
 func answered(err error) bool {
 	var sense *client.SenseError
 	var status *client.StatusError

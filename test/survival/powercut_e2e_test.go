@@ -30,7 +30,7 @@ var (
 const (
 	guestDiskSize = 4 << 30 // thin; a store wants some room
 	guestPort     = 3260
-	// A round's power is cut at a random moment before this.
+	// A round's power is cut at a random time before this.
 	longestCut = 3 * time.Second
 	bootLimit  = 2 * time.Minute
 )

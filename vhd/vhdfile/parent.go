@@ -175,7 +175,7 @@ func decodeURL(text string) (name string, relative bool) {
 }
 
 // decodeWindows decodes a path in UTF-16, little-endian unless a byte order mark or the
-// first character, which is in ASCII, tells that it has the byte order of other fields.
+// first character, which is in ASCII, shows that it has the byte order of other fields.
 func decodeWindows(text []byte) string {
 	switch {
 	case bytes.HasPrefix(text, []byte{0xFE, 0xFF}):

@@ -1,4 +1,4 @@
-// Package logs has the logs of tests: one that nobody reads, and one that the test reads.
+// Package logs has the logs of tests: one that discards its lines, and one that the test reads.
 package logs
 
 import (
