@@ -2,9 +2,9 @@ package api
 
 import (
 	"errors"
-	"odx/admin"
 	"testing"
 
+	"odx/admin"
 	"odx/backstore"
 	"odx/blockdev"
 	"odx/target"

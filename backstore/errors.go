@@ -3,10 +3,10 @@ package backstore
 import (
 	"errors"
 	"fmt"
-	"odx/backstore/layout"
 
 	"odx/backstore/blockmap"
 	"odx/backstore/extent"
+	"odx/backstore/layout"
 	"odx/backstore/meta"
 	"odx/blockdev"
 )

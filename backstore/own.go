@@ -43,5 +43,6 @@ func (s *Store) Owned() error { return s.owner.Check() }
 // or because another one may have it. Then nothing of it may be answered.
 func (s *Store) Lost() <-chan struct{} { return s.owner.Lost() }
 
-// Epoch is larger than that of every process that owned the store before.
+// Epoch is the epoch of the claim: see owner.Holding. Of a store that is only read it is
+// that of the last process that could change it.
 func (s *Store) Epoch() uint64 { return s.owner.Epoch() }

@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"odx/backstore/layout"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"odx/backstore/layout"
 )
 
 // TestSuperblock_Lost loses both copies of the superblock, of stores of each dedup unit:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"odx/backstore/rows"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"odx/backstore/layout"
 	"odx/backstore/meta"
 	"odx/backstore/meta/format2"
+	"odx/backstore/rows"
 	"odx/backstore/vfs"
 )
 

@@ -34,8 +34,8 @@ const (
 // claim is lost when another file has its name.
 func Directory(path string) Driver { return directory{path: path, flags: unix.O_RDWR | unix.O_CREAT} }
 
-// ReadDirectory is Directory for those who change nothing: a claim excludes others, has
-// the epoch of the last one, and makes no file.
+// ReadDirectory is Directory for those who change nothing: a claim excludes others and
+// makes no file. Its epoch is not larger: it is that of the last claim of a Directory.
 func ReadDirectory(path string) Driver { return directory{path: path, flags: unix.O_RDONLY} }
 
 type directory struct {
@@ -63,13 +63,16 @@ func (d directory) Wait(ctx context.Context) (Holding, error) {
 		h   Holding
 		err error
 	}
-	taken := make(chan result, 1)
+	taken := make(chan result)
 	go func() {
 		h, err := d.claim(ctx, unix.LOCK_EX)
-		if err == nil && ctx.Err() != nil {
-			err = errors.Join(ctx.Err(), h.Release())
+		select {
+		case taken <- result{h, err}:
+		case <-ctx.Done(): // maybe no receiver is left
+			if err == nil {
+				_ = h.Release() // of locks: closing the files can fail with nothing to be done
+			}
 		}
-		taken <- result{h, err}
 	}()
 	select {
 	case r := <-taken:
@@ -195,7 +198,7 @@ type directoryHolding struct {
 	epoch     uint64
 }
 
-// ErrNotFile: something else has the name of the lock file.
+// ErrNotFile: something else has the name of a file: a directory, a pipe, a device.
 var ErrNotFile = errors.New("it is not a regular file")
 
 // count takes the next epoch, durably.

@@ -1,5 +1,5 @@
 // Package owner decides which process owns a store. A claim is for one process at a time,
-// and has an epoch, which is larger than those of all claims before it. An owner renews
+// and has an epoch, which grows with each claim that may change the store. An owner renews
 // its claim in the background; once it has lost it, it never has it again, and Check says
 // so to whoever is about to write or to answer.
 //
@@ -37,7 +37,8 @@ type Driver interface {
 
 // Holding is a claim.
 type Holding interface {
-	// Epoch is larger than that of every claim of the store before.
+	// Epoch is larger than that of every earlier claim, if the driver counts them and what
+	// it counts in was not removed in between; see the drivers.
 	Epoch() uint64
 	// Lease is for how long the claim holds from the moment on when it was asked for; 0: until
 	// Renew says that it is lost.

@@ -94,6 +94,27 @@ func TestOwner_Wait(t *testing.T) {
 	})
 }
 
+// endedUnseen is a context that has ended since Err was called.
+type endedUnseen struct{ context.Context }
+
+func (endedUnseen) Err() error { return nil }
+
+// A wait that ends with its context as it takes the store gives it back.
+func TestOwner_WaitEndsAsItTakes(t *testing.T) {
+	drivers(t, func(t *testing.T, d Driver) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 20 {
+			if h, _ := d.Wait(endedUnseen{ctx}); h != nil {
+				must.Succeed(t, h.Release())
+			}
+			next, err := d.Wait(t.Context())
+			must.Succeed(t, err)
+			must.Succeed(t, next.Release())
+		}
+	})
+}
+
 func TestOwner_CheckAllocatesNothing(t *testing.T) {
 	drivers(t, func(t *testing.T, d Driver) {
 		o := claimed(t, d)

@@ -6,9 +6,10 @@ import (
 	"odx/owner"
 )
 
-// Fenced returns an FS with the contents of base in which every operation asks owned first,
-// without a lock and without allocating: a store that is not this process's any more is
-// neither changed nor read by it. Files can be closed.
+// Fenced returns an FS with the contents of base in which every operation on a file or a
+// name calls owned first, without a lock and without allocating: a store that is not this
+// process's any more is neither changed nor read by it. Files can be closed, and what
+// describes a directory as a whole (Owner, Free, Total, Place, MayChange) can be asked.
 func Fenced(base FS, owned func() error) FS { return fenced{base, owned} }
 
 type fenced struct {

@@ -44,9 +44,6 @@ func (osFS) MayChange(dir string) error {
 	return nil
 }
 
-// ErrNotFile: something else has the name of a file: a directory, a pipe, a device.
-var ErrNotFile = errors.New("it is not a regular file")
-
 // openOS opens a regular file. Nothing else is waited for (a pipe), read or written.
 func openOS(name string, flag int) (File, error) {
 	f, err := os.OpenFile(name, flag|unix.O_NONBLOCK, fileMode)
@@ -55,7 +52,7 @@ func openOS(name string, flag int) (File, error) {
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: name, Err: ErrNotFile}
+		err = &fs.PathError{Op: "open", Path: name, Err: owner.ErrNotFile}
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
