@@ -94,7 +94,7 @@ func (d *dumper) rows(ctx context.Context) (first journal.LSN, err error) {
 		s.kv, err = s.openRows(s.laterUnneeded(ctx))
 	}
 	if err == nil && s.sb.Unit == 0 {
-		s.sb.Unit, err = s.findUnit()
+		s.sb.Unit, err = s.findUnit(ctx)
 	}
 	if err != nil {
 		return 0, err

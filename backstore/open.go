@@ -165,7 +165,7 @@ func (s *Store) openParts(ctx context.Context) (err error) {
 		s.damage.Note("checkpoints", lost)
 	}
 	if s.sb.Unit == 0 {
-		if s.sb.Unit, err = s.findUnit(); err != nil {
+		if s.sb.Unit, err = s.findUnit(ctx); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"odx/backstore/blockmap"
 	"odx/backstore/extent"
 	"odx/backstore/journal"
 	"odx/backstore/rows"
@@ -40,7 +41,9 @@ func (s *Store) salvageState() (st rows.Checkpoint, err error) {
 	if err = s.tolerate("rows", err); err != nil {
 		return st, err
 	}
-	st.NextNode, st.NextExtent, st.NextSegment = last['n']+1, extent.ID(last['e']+1)*extent.PageExtents, segment.ID(last['u']+1)
+	st.NextNode = last[blockmap.NodePrefix] + 1
+	st.NextExtent = extent.ID(last[extent.PagePrefix]+1) * extent.PageExtents
+	st.NextSegment = segment.ID(last[extent.UsagePrefix] + 1)
 	st.LastVolume, st.LastSnapshot = last[rows.VolumePrefix], last[rows.SnapshotPrefix]
 	found, err := journal.Read(context.Background(), s.journalOptions(1), func(journal.Record) error { return nil })
 	if err = s.tolerate("journal", err); err != nil {

@@ -115,7 +115,7 @@ func (p replay) Snapshot(r *record.Snapshot) error {
 	return p.s.takeSnapshot(v, &snapshotState{id: r.ID, ranges: r.Ranges}, r.Records, func() {})
 }
 
-// deleteSnapshot keeps the tree until the replay ends: a later record can copy from it,
+// DeleteSnapshot keeps the tree until the replay ends: a later record can copy from it,
 // where a handle had kept it alive.
 func (p replay) DeleteSnapshot(r *record.DeleteSnapshot) error {
 	st, err := p.s.snapshotNumber(r.ID)
@@ -172,7 +172,7 @@ func (p replay) CloneVolume(r *record.CloneVolume) error {
 	return nil
 }
 
-// renameFile deletes the file that has the name.
+// RenameFile deletes the file that has the name.
 func (p replay) RenameFile(r *record.RenameFile) error {
 	again := record.ReplaceFiles{File: r.File, To: r.To}
 	if old := p.s.byName[rows.Name{Name: r.To, File: true}]; old != nil && old.number != r.File {

@@ -46,7 +46,7 @@ func (p *salvage) redo(rec journal.Record) error {
 	return nil
 }
 
-// salvageBlocks applies a record that sets blocks of a volume. touch reads what it
+// blocks applies a record that sets blocks of a volume. touch reads what it
 // needs first.
 func (p *salvage) blocks(r record.Record, number, first, count uint64, touch func(v *Volume) error) error {
 	v, err := p.s.volumeNumber(number)
@@ -77,7 +77,7 @@ func (p *salvage) Clear(r *record.Clear) error {
 	})
 }
 
-// mapBlocks has blocks that are stale in the snapshot be stale in the volume. Each step
+// Map has blocks that are stale in the snapshot be stale in the volume. Each step
 // of a copy reads what it needs first.
 func (p *salvage) Map(r *record.Map) error {
 	err := p.blocks(r, r.Volume, r.To, r.Count, func(*Volume) error { return nil })
@@ -101,7 +101,7 @@ func (p *salvage) Snapshot(r *record.Snapshot) error {
 	return err
 }
 
-// deleteSnapshot puts the records also where the snapshot is lost: it is no more either
+// DeleteSnapshot puts the records also where the snapshot is lost: it is no more either
 // way.
 func (p *salvage) DeleteSnapshot(r *record.DeleteSnapshot) error {
 	if p.s.snapshots[r.ID] == nil {
@@ -112,7 +112,7 @@ func (p *salvage) DeleteSnapshot(r *record.DeleteSnapshot) error {
 	return p.replay.DeleteSnapshot(r)
 }
 
-// deleteVolume deletes also a volume whose row is lost.
+// DeleteVolume deletes also a volume whose row is lost.
 func (p *salvage) DeleteVolume(r *record.DeleteVolume) error {
 	if p.s.volumes[r.Volume] == nil {
 		p.s.deletedVols[r.Volume] = true
@@ -121,7 +121,7 @@ func (p *salvage) DeleteVolume(r *record.DeleteVolume) error {
 	return p.replay.DeleteVolume(r)
 }
 
-// resizeVolume sets the size also where the map of what is cut off cannot be read: that
+// ResizeVolume sets the size also where the map of what is cut off cannot be read: that
 // is stale, should the file grow again.
 func (p *salvage) ResizeVolume(r *record.ResizeVolume) error {
 	v, err := p.s.volumeNumber(r.Volume)
@@ -163,7 +163,7 @@ func (p *salvage) RenameFile(r *record.RenameFile) error {
 	return p.replay.RenameFile(r)
 }
 
-// replaceFiles deletes what the record deletes, also where the row of that, or of the
+// ReplaceFiles deletes what the record deletes, also where the row of that, or of the
 // file that gets the name, is lost.
 func (p *salvage) ReplaceFiles(r *record.ReplaceFiles) error {
 	var there []uint64

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"odx/backstore/blockmap"
+	"odx/backstore/extent"
 	"odx/backstore/meta"
 	"odx/backstore/rows"
 )
@@ -33,11 +35,11 @@ type salvaged struct{ *meta.DB }
 
 // Get implements meta.Reader.
 func (r salvaged) Get(key []byte) ([]byte, error) {
-	if len(key) == 9 && key[0] == 'n' && binary.BigEndian.Uint64(key[1:]) == lostNode {
+	if len(key) == 9 && key[0] == blockmap.NodePrefix && binary.BigEndian.Uint64(key[1:]) == lostNode {
 		return nil, errLostRoot
 	}
 	value, err := r.DB.Get(key)
-	if errors.Is(err, meta.ErrDamaged) && key[0] == 'e' {
+	if errors.Is(err, meta.ErrDamaged) && key[0] == extent.PagePrefix {
 		if older, oerr := r.Older(key); oerr == nil {
 			return older.Value, nil
 		}

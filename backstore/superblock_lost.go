@@ -1,6 +1,7 @@
 package backstore
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,25 +34,21 @@ func (s *Store) rebuildSuperblock(lost *layout.LostError) (layout.Superblock, er
 // maxUnitSlots bounds how many blocks findUnit looks up.
 const maxUnitSlots = 1 << 17
 
-var errEnough = errors.New("enough was looked up")
-
 // findUnit finds the dedup unit by which the maps name blocks of extents that exist.
-func (s *Store) findUnit() (unit int, err error) {
+func (s *Store) findUnit(ctx context.Context) (unit int, err error) {
 	f := unitFinder{kv: s.kv, wrong: make(map[int]int), pages: make(map[uint64]*[extent.PageExtents]uint8)}
-	err = s.kv.Scan(nil, func(key, value []byte) error {
-		if f.looked >= maxUnitSlots {
-			return errEnough
+	looking, stop := context.WithCancel(ctx)
+	defer stop()
+	var failed error
+	err = blockmap.EachLeaf(looking, s.kv, func(slots []extent.Slot) {
+		if failed = f.leaf(slots); failed != nil || f.looked >= maxUnitSlots {
+			stop()
 		}
-		if len(key) != 9 || key[0] != 'n' {
-			return nil
-		}
-		slots, err := blockmap.LeafSlots(value)
-		if err != nil {
-			return nil // it is lost, and found so when it is needed
-		}
-		return f.leaf(slots)
 	})
-	if err = s.tolerate("rows", err); err != nil && !errors.Is(err, errEnough) {
+	if failed != nil {
+		return 0, failed
+	}
+	if err = s.tolerate("rows", err); err != nil && (ctx.Err() != nil || looking.Err() == nil) {
 		return 0, err
 	}
 	if f.looked == 0 { // nothing is named by any unit
@@ -112,7 +109,7 @@ func (f *unitFinder) page(number uint64) (*[extent.PageExtents]uint8, error) {
 		clear(f.pages)
 	}
 	page := new([extent.PageExtents]uint8)
-	row, err := f.kv.Get(binary.BigEndian.AppendUint64([]byte{'e'}, number))
+	row, err := f.kv.Get(binary.BigEndian.AppendUint64([]byte{extent.PagePrefix}, number))
 	switch {
 	case errors.Is(err, meta.ErrNotFound): // none exists
 	case metadataDamage(err):

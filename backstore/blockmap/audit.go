@@ -56,7 +56,7 @@ func EachLeaf(ctx context.Context, kv meta.Reader, fn func(slots []extent.Slot))
 
 // eachNode calls fn with every stored node, or with the decoding error.
 func eachNode(ctx context.Context, kv meta.Reader, fn func(id uint64, n *node, err error)) error {
-	return kv.Scan([]byte{nodePrefix}, func(key, value []byte) error {
+	return kv.Scan([]byte{NodePrefix}, func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

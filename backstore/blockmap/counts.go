@@ -7,7 +7,7 @@ import (
 )
 
 // countKind: a new node has one reference; a node without references is dropped.
-var countKind = refs.Kind{Prefix: countPrefix, Least: 0}
+var countKind = refs.Kind{Prefix: CountPrefix, Least: 0}
 
 // addRef adds a reference to a node.
 func (f *Forest) addRef(id uint64) error {

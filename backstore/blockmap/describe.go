@@ -14,10 +14,10 @@ func Describe(key, value []byte) (described any, ok bool, err error) {
 		return nil, false, nil
 	}
 	switch key[0] {
-	case nodePrefix:
+	case NodePrefix:
 		described, err = describeNode(value)
 		return described, true, err
-	case countPrefix:
+	case CountPrefix:
 		extra, err := refs.Describe(countKind, value)
 		return byNumber(binary.BigEndian.Uint64(key[1:]), extra), true, err
 	}

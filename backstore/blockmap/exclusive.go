@@ -36,7 +36,7 @@ func ExclusiveLeaves(ctx context.Context, kv meta.Reader, r Root, shared map[uin
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	value, err := kv.Get(binary.BigEndian.AppendUint64([]byte{nodePrefix}, r.Node))
+	value, err := kv.Get(binary.BigEndian.AppendUint64([]byte{NodePrefix}, r.Node))
 	if err != nil {
 		return fmt.Errorf("map node %d: %w", r.Node, err)
 	}

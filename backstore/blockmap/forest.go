@@ -35,10 +35,11 @@ import (
 // ErrInconsistent reports a damaged store: a node is missing or has the wrong level.
 var ErrInconsistent = errors.New("block map is inconsistent")
 
-// Key prefixes of nodes and of count pages.
+// The first bytes of the keys of nodes and of pages of counts. The number follows in eight
+// bytes.
 const (
-	nodePrefix  = 'n'
-	countPrefix = 'c'
+	NodePrefix  = 'n'
+	CountPrefix = 'c'
 )
 
 // Root is a tree: its top node (0: all holes) and that node's level.
@@ -92,7 +93,7 @@ func New(o Options) *Forest {
 	f.scratch.New = func() any { return new([Fanout]extent.Slot) }
 	countBytes := o.MaxBytes / 16
 	f.nodes = pages.New(pages.Config[*node]{
-		KV: o.KV, Clock: o.Clock, Prefix: nodePrefix,
+		KV: o.KV, Clock: o.Clock, Prefix: NodePrefix,
 		MaxObjects: int((o.MaxBytes - countBytes) / nodeBytes),
 		Decode: func(id uint64, stored []byte) (*node, error) {
 			if stored == nil {
@@ -359,7 +360,7 @@ func (f *Forest) Cut() *Cut {
 // Parts returns the encoders of the changed objects by the first byte of their keys.
 // Each emits its keys in ascending order.
 func (c *Cut) Parts() map[byte]func(emit func(meta.Op) error) error {
-	return map[byte]func(emit func(meta.Op) error) error{nodePrefix: c.nodes.Encode, countPrefix: c.counts.Encode}
+	return map[byte]func(emit func(meta.Op) error) error{NodePrefix: c.nodes.Encode, CountPrefix: c.counts.Encode}
 }
 
 // Done ends the cut after the metadata engine has stored it.

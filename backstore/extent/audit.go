@@ -102,7 +102,7 @@ type numberedCounts struct {
 	*refs.Page
 }
 
-func pageKey(page uint64) []byte { return binary.BigEndian.AppendUint64([]byte{pagePrefix}, page) }
+func pageKey(page uint64) []byte { return binary.BigEndian.AppendUint64([]byte{PagePrefix}, page) }
 
 // load reads auditLoad pages, starting at page first.
 func (g *auditGroup) load(ctx context.Context, first uint64) error {
@@ -244,7 +244,7 @@ func (g *auditGroup) compare() error {
 // usage compares the stored usage of each segment with its live blocks.
 func (a *audit) usage() error {
 	counted := make(map[segment.ID]int64)
-	err := a.KV.Scan([]byte{usagePrefix}, func(key, value []byte) error {
+	err := a.KV.Scan([]byte{UsagePrefix}, func(key, value []byte) error {
 		id := segment.ID(binary.BigEndian.Uint32(key[1:]))
 		su, err := decodeUsage(value)
 		if err != nil {

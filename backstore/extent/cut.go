@@ -18,7 +18,7 @@ func (t *Table) Cut() *Cut { return &Cut{pages: t.cache.Cut(), counts: t.counts.
 // Parts returns the encoders of the changed objects by the first byte of their keys.
 // Each emits its keys in ascending order.
 func (c *Cut) Parts() map[byte]func(emit func(meta.Op) error) error {
-	return map[byte]func(emit func(meta.Op) error) error{pagePrefix: c.pages.Encode, countPrefix: c.counts.Encode}
+	return map[byte]func(emit func(meta.Op) error) error{PagePrefix: c.pages.Encode, CountPrefix: c.counts.Encode}
 }
 
 // Done ends the cut after the metadata engine has stored it.

@@ -11,7 +11,7 @@ import (
 // for rows of other packages. unit is the length of a full extent in blocks.
 func Describe(key, value []byte, unit int) (described any, ok bool, err error) {
 	switch {
-	case len(key) == 5 && key[0] == usagePrefix:
+	case len(key) == 5 && key[0] == UsagePrefix:
 		u, err := decodeUsage(value)
 		if err != nil {
 			return nil, true, err
@@ -19,7 +19,7 @@ func Describe(key, value []byte, unit int) (described any, ok bool, err error) {
 		return map[string]any{"live_blocks": u.live, "pages": u.pages}, true, nil
 	case len(key) != 9:
 		return nil, false, nil
-	case key[0] == countPrefix:
+	case key[0] == CountPrefix:
 		extra, err := refs.Describe(countKind, value)
 		named := make(map[string]int64, len(extra))
 		for i, n := range extra {

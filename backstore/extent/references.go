@@ -9,11 +9,11 @@ import (
 	"odx/backstore/refs"
 )
 
-// countPrefix is the first byte of the key of a page of reference counts.
-const countPrefix = 'x'
+// CountPrefix is the first byte of the key of a page of reference counts.
+const CountPrefix = 'x'
 
 // countKind: a new extent has one reference per block; a pinned extent may have none.
-var countKind = refs.Kind{Prefix: countPrefix, Least: -MaxUnit}
+var countKind = refs.Kind{Prefix: CountPrefix, Least: -MaxUnit}
 
 // Ref adds a reference for each slot that is not a hole, or none if it returns an
 // error. It does not read the pages of the extents: a map or a pin must keep each

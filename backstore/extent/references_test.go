@@ -54,7 +54,7 @@ func TestTable_CopyChangesCounts(t *testing.T) {
 	if m.table.cache.Dirty() != 0 {
 		t.Error("a copy changed an extent's page")
 	}
-	if kv.read[pagePrefix] && !invariant.Enabled {
+	if kv.read[PagePrefix] && !invariant.Enabled {
 		t.Error("a copy read an extent's page")
 	}
 	if n, blocks, err := m.table.References(kept); n != 8 || blocks != 4 || err != nil {
@@ -92,7 +92,7 @@ func TestTable_RefAllOrNone(t *testing.T) {
 	for page := range uint64(3) {
 		m.open(t)
 		kv.broken = func(key []byte) bool {
-			return key[0] == countPrefix && binary.BigEndian.Uint64(key[1:]) == page
+			return key[0] == CountPrefix && binary.BigEndian.Uint64(key[1:]) == page
 		}
 		if err := m.table.Ref(slots); !errors.Is(err, errBroken) {
 			t.Fatalf("Ref with an unreadable page of counts: %v", err)

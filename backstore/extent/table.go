@@ -19,8 +19,8 @@ import (
 // or a count is wrong.
 var ErrInconsistent = errors.New("extent table is inconsistent")
 
-// pagePrefix is the first byte of an extent page's key.
-const pagePrefix = 'e'
+// PagePrefix is the first byte of an extent page's key.
+const PagePrefix = 'e'
 
 const pinShards = 64
 
@@ -75,7 +75,7 @@ func NewTable(o Options) *Table {
 	countBytes := o.MaxBytes / 8 // covers about as many extents as the other cache, for extents of one block
 	t.counts = refs.New(refs.Options{Kind: countKind, KV: o.KV, Clock: o.Clock, MaxBytes: countBytes})
 	t.cache = pages.New(pages.Config[*page]{
-		KV: o.KV, Clock: o.Clock, Prefix: pagePrefix, MaxObjects: int((o.MaxBytes - countBytes) / pageBytes(o.Unit)),
+		KV: o.KV, Clock: o.Clock, Prefix: PagePrefix, MaxObjects: int((o.MaxBytes - countBytes) / pageBytes(o.Unit)),
 		Decode: func(_ uint64, stored []byte) (*page, error) { return decodePage(o.Unit, stored) },
 	})
 	return t
@@ -197,7 +197,7 @@ func (t *Table) Move(id ID, from, to segment.Addr) (bool, error) {
 func (t *Table) ScanStored(fn func(id ID, x *Extent) bool) error {
 	errStop := errors.New("stop")
 	stored := NewStored(t.kv, int(t.unit))
-	err := t.kv.Scan([]byte{pagePrefix}, func(key, value []byte) error {
+	err := t.kv.Scan([]byte{PagePrefix}, func(key, value []byte) error {
 		if len(key) != 9 {
 			return fmt.Errorf("%w: extent page key of %d bytes", ErrInconsistent, len(key))
 		}

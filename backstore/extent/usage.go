@@ -13,8 +13,8 @@ import (
 	"odx/backstore/segment"
 )
 
-// usagePrefix is the first byte of a segment usage record's key.
-const usagePrefix = 'u'
+// UsagePrefix is the first byte of a segment usage record's key.
+const UsagePrefix = 'u'
 
 // Usage counts the live blocks of each segment: those of extents in the table. A
 // segment with none can be removed after a checkpoint has stored that. Usage also
@@ -36,7 +36,7 @@ type segmentUsage struct {
 // returns those that could be read.
 func LoadUsage(kv meta.Reader) (*Usage, error) {
 	u := &Usage{segments: make(map[segment.ID]*segmentUsage), changed: make(map[segment.ID]bool)}
-	err := kv.Scan([]byte{usagePrefix}, func(key, value []byte) error {
+	err := kv.Scan([]byte{UsagePrefix}, func(key, value []byte) error {
 		if len(key) != 5 {
 			return fmt.Errorf("%w: segment usage key of %d bytes", ErrInconsistent, len(key))
 		}
@@ -147,7 +147,7 @@ func (u *Usage) Cut() []meta.Op {
 	defer u.mu.Unlock()
 	ops := make([]meta.Op, 0, len(u.changed))
 	for id := range u.changed {
-		op := meta.Op{Key: binary.BigEndian.AppendUint32([]byte{usagePrefix}, uint32(id))}
+		op := meta.Op{Key: binary.BigEndian.AppendUint32([]byte{UsagePrefix}, uint32(id))}
 		if su := u.segments[id]; su != nil {
 			op.Value = su.encode()
 		}

@@ -18,13 +18,13 @@ func Part(prefix byte) string {
 		return "snapshots"
 	case recordPrefix:
 		return "records"
-	case 'n':
+	case blockmap.NodePrefix:
 		return "nodes"
-	case 'e':
+	case extent.PagePrefix:
 		return "extents"
-	case 'c', 'x':
+	case blockmap.CountPrefix, extent.CountPrefix:
 		return "counts"
-	case 'u':
+	case extent.UsagePrefix:
 		return "usage"
 	}
 	return "checkpoint"

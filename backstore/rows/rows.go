@@ -99,8 +99,8 @@ func (r *Snapshot) Encode() []byte {
 	return e.B
 }
 
-// ReadSnapshot reads the row of a snapshot from d, which says whether it could.
-func ReadSnapshot(d *codec.Decoder) Snapshot {
+// readSnapshot reads the row of a snapshot from d, which says whether it could.
+func readSnapshot(d *codec.Decoder) Snapshot {
 	r := Snapshot{ID: d.Uint(), Deleted: d.Byte() != 0}
 	r.Root = blockmap.Root{Node: d.Uint(), Level: d.Byte()}
 	r.Ranges = d.Ranges()
@@ -168,7 +168,7 @@ func DecodeVolume(b []byte) (Volume, error) {
 // DecodeSnapshot reads the row of a snapshot.
 func DecodeSnapshot(b []byte) (Snapshot, error) {
 	d := codec.Decoder{B: b}
-	r := ReadSnapshot(&d)
+	r := readSnapshot(&d)
 	return r, d.Err
 }
 

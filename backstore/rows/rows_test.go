@@ -47,9 +47,9 @@ func FuzzRows(f *testing.F) {
 			}
 		}
 		d = codec.Decoder{B: slices.Clone(b)}
-		if n := ReadSnapshot(&d); d.Err == nil {
+		if n := readSnapshot(&d); d.Err == nil {
 			again := codec.Decoder{B: n.Encode()}
-			if m := ReadSnapshot(&again); again.Err != nil || !reflect.DeepEqual(n, m) {
+			if m := readSnapshot(&again); again.Err != nil || !reflect.DeepEqual(n, m) {
 				t.Errorf("snapshot %x decodes and encodes to %x, which gives %v", b, n.Encode(), again.Err)
 			}
 		}
