@@ -14,6 +14,7 @@ import (
 	"odx/backstore/layout"
 	"odx/backstore/meta"
 	"odx/backstore/meta/format2"
+	"odx/internal/kit/must"
 	"odx/internal/kit/oldstores"
 )
 
@@ -258,6 +259,30 @@ func TestUpgrade_Damage(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Error(err)
 			}
+		})
+	}
+}
+
+// TestUpgrade_SegmentsMayOnlyBeRead: the proof needs no segment that may be written.
+func TestUpgrade_SegmentsMayOnlyBeRead(t *testing.T) {
+	for _, store := range oldstores.Stores(t) {
+		t.Run(store.Name, func(t *testing.T) {
+			t.Parallel()
+			d, rows := loadFormat2(t, &store)
+			s, err := Open(t.Context(), readOnly(d.upgradeOptions(rows)))
+			must.Succeed(t, err)
+			want := contents(t, s)
+			must.Succeed(t, s.Close())
+			o := d.upgradeOptions(rows)
+			o.FS = denied{FS: d.fs, open: noAccess(".seg"), toRead: true}
+			_, err = Upgrade(t.Context(), o)
+			must.Succeed(t, err)
+			s, err = Open(t.Context(), o)
+			must.Succeed(t, err)
+			if !same(contents(t, s), want) {
+				t.Error("the store has changed")
+			}
+			must.Succeed(t, s.Close())
 		})
 	}
 }

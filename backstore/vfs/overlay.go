@@ -18,7 +18,8 @@ import (
 
 // Overlay returns an FS with the contents of base that does not modify base: writes go
 // to memory, and created files to unnamed ones in the directory for temporary files.
-// Its contents end with the process. A store in base is owned there.
+// Its contents end with the process. Files of a base that is a Reader need not be
+// writable. A store in base is owned there.
 func Overlay(base FS) FS {
 	if o, ok := base.(osFS); ok {
 		base = osReadOnly{o}
@@ -26,10 +27,8 @@ func Overlay(base FS) FS {
 	return &overlay{base: base, nodes: make(map[string]*overlaid), gone: make(map[string]bool), dirs: make(map[string]bool), owned: make(map[string]*owner.Memory)}
 }
 
-// osReadOnly opens files read-only.
+// osReadOnly claims stores for those who only read.
 type osReadOnly struct{ osFS }
-
-func (osReadOnly) Open(name string) (File, error) { return openOS(name, os.O_RDONLY) }
 
 func (osReadOnly) Owner(dir string) owner.Driver { return owner.ReadDirectory(dir) }
 
@@ -100,11 +99,19 @@ func (o *overlay) exists(name string) bool {
 	if o.gone[name] {
 		return false
 	}
-	f, err := o.base.Open(name)
+	f, err := o.openBase(name)
 	if err == nil {
 		f.Close()
 	}
 	return err == nil
+}
+
+// openBase opens a file of base, which is only read.
+func (o *overlay) openBase(name string) (File, error) {
+	if r, ok := o.base.(Reader); ok {
+		return r.OpenToRead(name)
+	}
+	return o.base.Open(name)
 }
 
 func (o *overlay) Open(name string) (File, error) {
@@ -129,7 +136,7 @@ func (o *overlay) node(name string) (*overlaid, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.file == nil {
-		f, err := o.base.Open(n.base)
+		f, err := o.openBase(n.base)
 		if err != nil {
 			return nil, err
 		}
