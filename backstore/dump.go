@@ -36,7 +36,7 @@ func Dump(ctx context.Context, o Options, parts []string, emit func(DumpItem) er
 		}
 	}
 	o.ReadOnly = true
-	if err := o.setDefaults(); err != nil {
+	if err := errors.Join(o.refuseOwner(), o.setDefaults()); err != nil {
 		return err
 	}
 	d := dumper{s: newStore(o), emit: func(item DumpItem) error {

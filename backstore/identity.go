@@ -52,15 +52,18 @@ func (s *Store) checkPlace() {
 // initiators see other disks, and tokens of the other store are foreign. The
 // tokens of this one that clients hold end by it. It returns the identity.
 func SetIdentity(ctx context.Context, o Options, keep bool) (identity [16]byte, err error) {
-	if err := o.setDefaults(); err != nil {
+	if err := errors.Join(o.refuseOwner(), o.setDefaults()); err != nil {
 		return identity, err
 	}
 	s := &Store{opts: o, log: o.Log}
+	if err := s.refuseFormat(); err != nil {
+		return identity, err
+	}
 	if err := s.own(ctx); err != nil {
 		return identity, err
 	}
 	defer func() { err = errors.Join(err, s.closeFiles()) }()
-	sb, _, found, err := o.dir().FindSuperblock()
+	sb, _, found, err := s.opts.dir().FindSuperblock()
 	if err != nil {
 		return identity, err
 	}
@@ -70,7 +73,7 @@ func SetIdentity(ctx context.Context, o Options, keep bool) (identity [16]byte, 
 	if err := ctx.Err(); err != nil {
 		return identity, err
 	}
-	if sb.Place, err = o.FS.Place(o.Dir); err != nil {
+	if sb.Place, err = s.opts.FS.Place(o.Dir); err != nil {
 		return identity, err
 	}
 	if !keep {

@@ -27,7 +27,7 @@ import (
 // another process has it open, ErrCorrupt when it is damaged.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := o.setDefaults(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, o.releaseOwner())
 	}
 	s := newStore(o)
 	if err := s.open(ctx); err != nil {
@@ -61,6 +61,7 @@ func newStore(o Options) *Store {
 		checkpoints: checkpointer{hurry: make(chan struct{}, 1), stored: make(chan struct{}, 1)},
 		cleanNow:    make(chan struct{}, 1),
 		copies:      newCopyBuffers(),
+		owner:       o.Owner,
 	}
 	s.cleanBudget = rate.NewLimiter(rate.Limit(o.CleanBytesPerSecond), int(max(o.CleanBytesPerSecond, cleanBatch)))
 	return s
@@ -88,8 +89,7 @@ func (s *Store) open(ctx context.Context) error {
 	} else if ok {
 		err = s.advise(err)
 	}
-	var old *layout.FormatError
-	if errors.As(err, &old) && old.Version < layout.FormatVersion && old.Version >= layout.OldestFormat && s.opts.ReadOnly {
+	if upgradable(err) && s.opts.ReadOnly {
 		s.sb = sb
 		_, err = s.convertRows(ctx)
 		found = true
@@ -135,7 +135,10 @@ func (s *Store) refuseFormat() error {
 		return nil
 	}
 	_, _, _, err := s.opts.dir().FindSuperblock()
-	return err
+	if _, is := errors.AsType[*layout.FormatError](err); is {
+		return err
+	}
+	return nil // what else is wrong its owner finds
 }
 
 // advise adds what to do to an error that ends opening a store for writing because of

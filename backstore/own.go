@@ -19,7 +19,7 @@ func (s *Store) own(ctx context.Context) (err error) {
 	if err := fsys.MkdirAll(dir); err != nil {
 		return err
 	}
-	if s.owner = s.opts.Owner; s.owner == nil {
+	if s.owner == nil {
 		s.owner, err = owner.Claim(ctx, fsys.Owner(dir))
 	}
 	if errors.Is(err, owner.ErrHeld) {
@@ -33,6 +33,22 @@ func (s *Store) own(ctx context.Context) (err error) {
 	}
 	s.opts.FS = vfs.Fenced(fsys, s.owner.Check)
 	return nil
+}
+
+// releaseOwner releases a claim that was made before.
+func (o *Options) releaseOwner() error {
+	if o.Owner == nil {
+		return nil
+	}
+	return o.Owner.Release()
+}
+
+// refuseOwner refuses a claim that was made before, where it would be released too early.
+func (o *Options) refuseOwner() error {
+	if o.Owner == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: only Open takes over a claim of the store", ErrInvalid)
 }
 
 // Owned returns nil while this process owns the store, and an owner.ErrLost once that is

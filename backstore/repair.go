@@ -73,7 +73,7 @@ const maxLost = 10000
 
 // Repair rebuilds a store that no process has open from what can be proved right.
 func Repair(ctx context.Context, o RepairOptions) (r Repaired, err error) {
-	if err := o.Options.setDefaults(); err != nil {
+	if err := errors.Join(o.refuseOwner(), o.setDefaults()); err != nil {
 		return r, err
 	}
 	r.Lost, r.Unused, r.DataRead = []Lost{}, []UnusedChange{}, !o.SkipData
@@ -86,14 +86,28 @@ func Repair(ctx context.Context, o RepairOptions) (r Repaired, err error) {
 	if err = m.open(ctx); err == nil {
 		err = m.run(ctx)
 	}
-	err = errors.Join(err, m.close())
-	if o.To == "" && err == nil {
-		return r, m.swap()
+	if err = m.close(err); err == nil && o.To == "" {
+		err = m.swap()
+	}
+	return r, err
+}
+
+// close closes both stores, and undoes what an error of the repair has left while the
+// store is still owned. It returns the error with what remains.
+func (m *repair) close(err error) error {
+	if m.to != nil {
+		err = errors.Join(err, m.to.closeFiles())
+	}
+	if m.from != nil {
+		err = errors.Join(err, m.from.closeParts())
 	}
 	if err != nil {
-		return r, fmt.Errorf("repair of store %s: %w%s", o.Dir, spaceError(err), m.undo())
+		err = fmt.Errorf("repair of store %s: %w%s", m.o.Dir, spaceError(err), m.undo())
 	}
-	return r, nil
+	if m.from != nil {
+		err = errors.Join(err, m.from.owner.Release())
+	}
+	return err
 }
 
 // undo removes what a repair in place has made that did not end, and says what
@@ -117,7 +131,7 @@ func (m *repair) undo() string {
 // repair is a Repair at work.
 type repair struct {
 	o      RepairOptions
-	fsys   vfs.FS
+	fsys   vfs.FS // for as long as the damaged store is owned
 	from   *Store // open for reading alone
 	to     *Store
 	result *Repaired
@@ -138,6 +152,7 @@ func (m *repair) open(ctx context.Context) (err error) {
 	if m.from, err = Open(ctx, o); err != nil {
 		return err
 	}
+	m.fsys = vfs.Fenced(m.fsys, m.from.Owned)
 	if m.o.To == "" && m.from.stateless && len(m.from.volumes) == 0 && len(m.from.snapshots) == 0 {
 		// An empty store would be made, and all segments removed from it.
 		return fmt.Errorf("%w: no volume, file or snapshot can be read from %s, so a repair in place would give up all data: restore that directory from a copy",
@@ -156,6 +171,7 @@ func (m *repair) open(ctx context.Context) (err error) {
 		}
 	}
 	o = m.o.Options
+	o.FS = m.fsys
 	o.rebuilding = filepath.Join(o.Dir, layout.SegmentDir)
 	o.Dir = filepath.Join(o.Dir, layout.RepairDir)
 	if m.o.To != "" {
@@ -216,16 +232,6 @@ func (m *repair) emptyTarget(dir string) error {
 	return m.removeMade()
 }
 
-func (m *repair) close() error {
-	var errs []error
-	for _, s := range []*Store{m.to, m.from} {
-		if s != nil {
-			errs = append(errs, s.closeFiles())
-		}
-	}
-	return errors.Join(errs...)
-}
-
 func (m *repair) run(ctx context.Context) error {
 	m.whole, m.data = make(map[segment.ID]int64), make([]byte, m.from.sb.Unit*BlockLength)
 	m.trees = blockmap.Import{
@@ -265,12 +271,12 @@ func (m *repair) run(ctx context.Context) error {
 	}
 	dir := m.to.opts.Dir
 	if m.o.To != "" {
-		return cmp.Or(m.to.sb.WriteBoth(m.fsys, dir), m.to.opts.dir().Unmark(layout.UnfinishedName))
+		return cmp.Or(m.to.sb.WriteBoth(m.to.opts.FS, dir), m.to.opts.dir().Unmark(layout.UnfinishedName))
 	}
 	if m.to.sb.Place, err = m.fsys.Place(m.o.Dir); err != nil {
 		return err
 	}
-	if err := m.to.sb.Write(m.fsys, filepath.Join(dir, layout.CheckpointDir)); err != nil {
+	if err := m.to.sb.Write(m.to.opts.FS, filepath.Join(dir, layout.CheckpointDir)); err != nil {
 		return err
 	}
 	return m.noteRepaired()

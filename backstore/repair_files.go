@@ -51,7 +51,7 @@ func (m *repair) mayReadFile(name string) error {
 // copySegments copies the segments of the store to the new one.
 func (m *repair) copySegments(ctx context.Context) error {
 	to := filepath.Join(m.o.To, layout.SegmentDir)
-	if err := m.fsys.MkdirAll(to); err != nil {
+	if err := m.to.opts.FS.MkdirAll(to); err != nil {
 		return err
 	}
 	var done, total int64
@@ -70,7 +70,7 @@ func (m *repair) copySegments(ctx context.Context) error {
 			m.o.Progress(done, total)
 		}
 	}
-	return m.fsys.SyncDir(to)
+	return m.to.opts.FS.SyncDir(to)
 }
 
 // segmentFile returns the name of the file of a segment.
@@ -90,7 +90,7 @@ func (m *repair) copyFile(ctx context.Context, from, to string, buf []byte) (siz
 	if size, err = in.Size(); err != nil {
 		return 0, err
 	}
-	out, err := m.fsys.Create(to)
+	out, err := m.to.opts.FS.Create(to)
 	if err != nil {
 		return 0, err
 	}

@@ -34,7 +34,7 @@ func (m *repair) noteRepaired() error {
 	if err != nil {
 		return err
 	}
-	return vfs.ReplaceFile(m.fsys, filepath.Join(m.o.Dir, layout.RepairDir), layout.RepairedTag, func(f vfs.File) error {
+	return vfs.ReplaceFile(m.to.opts.FS, filepath.Join(m.o.Dir, layout.RepairDir), layout.RepairedTag, func(f vfs.File) error {
 		_, err := f.WriteAt(text, 0)
 		return err
 	})
@@ -47,6 +47,7 @@ func (m *repair) swap() error {
 	s := newStore(m.o.Options)
 	err := s.own(context.Background())
 	if err == nil {
+		m.fsys = s.opts.FS
 		err = errors.Join(m.swapAll(), s.owner.Release())
 	}
 	if err == nil {

@@ -424,9 +424,10 @@ func TestRepair_InPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.fsys, m.result = m.o.FS, &Repaired{}
-	if err := errors.Join(m.open(context.Background()), m.run(context.Background()), m.close()); err != nil {
+	if err := m.close(errors.Join(m.open(context.Background()), m.run(context.Background()))); err != nil {
 		t.Fatal(err)
 	}
+	m.fsys = m.o.FS // swap claims the store again
 	if err := m.swapOne(layout.CheckpointDir); err != nil {
 		t.Fatal(err)
 	}

@@ -100,8 +100,9 @@ type Options struct {
 	// so.
 	ReadOnly bool
 
-	// Owner is a claim of the store that was made before, which Close releases; nil: Open
-	// makes one.
+	// Owner is a claim of the store that was made before. Open takes it over: Close
+	// releases it, and so does an Open that fails. Other functions refuse it, and make a
+	// claim, as Open does where it is nil.
 	Owner *owner.Owner
 	// FS is the door to the disk, for tests that cut the power; nil means the
 	// operating system's file system.

@@ -36,10 +36,13 @@ type Upgraded struct {
 // program. A power cut leaves the old or the new one. ErrCorrupt when the store
 // contradicts itself: then it keeps its format.
 func Upgrade(ctx context.Context, o Options) (u Upgraded, err error) {
-	if err := o.setDefaults(); err != nil {
+	if err := errors.Join(o.refuseOwner(), o.setDefaults()); err != nil {
 		return u, err
 	}
 	s := newStore(o)
+	if err := s.refuseFormat(); err != nil && !upgradable(err) {
+		return u, err
+	}
 	if err := s.own(ctx); err != nil {
 		return u, err
 	}
@@ -58,15 +61,15 @@ func Upgrade(ctx context.Context, o Options) (u Upgraded, err error) {
 
 func (s *Store) upgrade(ctx context.Context) (from, rows int, err error) {
 	sb, _, found, err := s.opts.dir().FindSuperblock()
-	var old *layout.FormatError
 	switch {
 	case err == nil && found:
 		return layout.FormatVersion, 0, nil
 	case err == nil:
 		return 0, 0, fmt.Errorf("%w: there is no store in %s", ErrNotFound, s.opts.Dir)
-	case !errors.As(err, &old) || old.Version < layout.OldestFormat || old.Version > layout.FormatVersion:
+	case !upgradable(err):
 		return 0, 0, err
 	}
+	old, _ := errors.AsType[*layout.FormatError](err)
 	s.sb = sb
 	s.sb.Generation = 1
 	if s.sb.Place, err = s.opts.FS.Place(s.opts.Dir); err != nil {
@@ -82,6 +85,12 @@ func (s *Store) upgrade(ctx context.Context) (from, rows int, err error) {
 		return old.Version, 0, err
 	}
 	return old.Version, rows, s.sb.WriteBoth(s.opts.FS, s.opts.Dir)
+}
+
+// upgradable reports whether an error is about a format that Upgrade reads.
+func upgradable(err error) bool {
+	old, ok := errors.AsType[*layout.FormatError](err)
+	return ok && layout.OldestFormat <= old.Version && old.Version < layout.FormatVersion
 }
 
 // convertRows stores the rows of format 2 as the first checkpoint, and leaves them
