@@ -93,6 +93,22 @@ func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 }
 
+// query gets something from a server or a store, and prints it as text or as JSON.
+func query[T, V any](cmd *cobra.Command, o *adminOptions, get func(a admin.Administrator, ctx context.Context) (T, error),
+	toJSON func(T) V, print func(w io.Writer, t T) error,
+) error {
+	return administer(cmd, o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
+		t, err := get(a, ctx)
+		if err != nil {
+			return err
+		}
+		if o.json {
+			return printJSON(cmd.OutOrStdout(), toJSON(t))
+		}
+		return print(cmd.OutOrStdout(), t)
+	})
+}
+
 // printJSON prints v as JSON.
 func printJSON(w io.Writer, v any) error {
 	encoder := json.NewEncoder(w)

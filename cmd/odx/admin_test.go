@@ -61,29 +61,35 @@ func script(t *testing.T, path string, commands []command) {
 	}
 }
 
+// stop ends a server in order.
+func (s *server) stop(t *testing.T) {
+	t.Helper()
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.end(t); err != nil {
+		t.Errorf("%v; standard error:\n%s", err, s.stderr)
+	}
+}
+
+// createStore creates a store, which is not served, and returns its configuration.
+func createStore(t *testing.T) (path string) {
+	t.Helper()
+	path = writeConfig(t, config)
+	startServer(t, odx("serve", "--config", path)).stop(t)
+	return path
+}
+
 // eachWay runs a test with a server for the store, and without. fill is done to
 // the store before.
 func eachWay(t *testing.T, fill func(t *testing.T, s *backstore.Store), test func(t *testing.T, path string)) {
 	for _, served := range []bool{true, false} {
 		t.Run(fmt.Sprintf("served %t", served), func(t *testing.T) {
 			t.Parallel()
-			path := writeConfig(t, config)
-			s := startServer(t, odx("serve", "--config", path)) // makes the store
-			s.cmd.Process.Signal(syscall.SIGTERM)
-			if err := s.end(t); err != nil {
-				t.Fatal(err)
-			}
+			path := createStore(t)
 			if fill != nil {
 				onStore(t, path, fill)
 			}
 			if served {
-				s := startServer(t, odx("serve", "--config", path))
-				defer func() {
-					s.cmd.Process.Signal(syscall.SIGTERM)
-					if err := s.end(t); err != nil {
-						t.Errorf("%v; standard error:\n%s", err, s.stderr)
-					}
-				}()
+				defer startServer(t, odx("serve", "--config", path)).stop(t)
 			}
 			test(t, path)
 		})

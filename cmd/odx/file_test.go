@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -83,8 +82,7 @@ func TestFileCommands(t *testing.T) {
 // here, so bytes that were written again would be live twice.
 func TestFilesAreCopiedByToken(t *testing.T) {
 	path := writeConfig(t, config+"store: {dedup: false}\n")
-	s := startServer(t, odx("serve", "--config", path))
-	defer s.cmd.Process.Signal(syscall.SIGTERM)
+	defer startServer(t, odx("serve", "--config", path)).stop(t)
 	raw := filepath.Join(t.TempDir(), "raw")
 	data := bytes.Repeat(block(7), 512)
 	if err := os.WriteFile(raw, data, 0o600); err != nil {

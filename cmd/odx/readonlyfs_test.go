@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"odx/backstore"
@@ -31,12 +30,7 @@ func readOnlyFS(t *testing.T, dir string, cmd *exec.Cmd) *exec.Cmd {
 // TestReadOnlyFileSystem: a store on a file system that can only be read any more
 // is repaired into another directory, and rescued.
 func TestReadOnlyFileSystem(t *testing.T) {
-	path := writeConfig(t, config)
-	s := startServer(t, odx("serve", "--config", path))
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.end(t); err != nil {
-		t.Fatal(err)
-	}
+	path := createStore(t)
 	onStore(t, path, fillSrc(40))
 	dir := filepath.Dir(path)
 	to := filepath.Join(t.TempDir(), "data")
@@ -60,7 +54,7 @@ func TestReadOnlyFileSystem(t *testing.T) {
 		}
 	})
 
-	s = startServer(t, readOnlyFS(t, dir, odx("serve", "--rescue", "--config", path)))
+	s := startServer(t, readOnlyFS(t, dir, odx("serve", "--rescue", "--config", path)))
 	u, err := initiator.ParseURL(strings.Fields(s.lines[1])[0])
 	if err != nil {
 		t.Fatal(err)
@@ -76,8 +70,5 @@ func TestReadOnlyFileSystem(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.end(t); err != nil {
-		t.Error(err)
-	}
+	s.stop(t)
 }

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -31,10 +30,7 @@ func TestServe_NoSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := startServer(t, odx("serve", "--config", path))
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.end(t); err != nil {
-		t.Errorf("the server ended with %v", err)
-	}
+	s.stop(t)
 	if log := s.stderr.String(); !strings.Contains(log, "API socket not created") {
 		t.Errorf("nothing about the socket in the log:\n%s", log)
 	}

@@ -245,19 +245,14 @@ func newStoreClean() *cobra.Command {
 			"background, too, within store.clean_io_mib_per_s.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
-				r, err := a.Clean(ctx)
-				if err != nil {
-					return err
-				}
-				if o.json {
-					return printJSON(cmd.OutOrStdout(), api.CleanResultV1(r))
-				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s reclaimed, %s on disk now\n", bytesText(r.FreedBytes), bytesText(r.PhysicalBytes))
-				return err
-			})
+			return query(cmd, &o, admin.Administrator.Clean, api.CleanResultV1, printClean)
 		},
 	}
 	addAdminFlags(cmd, &o)
 	return cmd
+}
+
+func printClean(w io.Writer, r admin.CleanResult) error {
+	_, err := fmt.Fprintf(w, "%s reclaimed, %s on disk now\n", bytesText(r.FreedBytes), bytesText(r.PhysicalBytes))
+	return err
 }

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	v1 "odx/api/v1"
@@ -83,10 +82,7 @@ func TestOldStores(t *testing.T) {
 			}
 			lookAtUpgraded(t, &store, path)
 			s := startServer(t, odx("serve", "--config", path))
-			s.cmd.Process.Signal(syscall.SIGTERM)
-			if err := s.end(t); err != nil {
-				t.Error(err)
-			}
+			s.stop(t)
 		})
 	}
 }
@@ -136,12 +132,7 @@ func lookAtUpgraded(t *testing.T, store *oldstores.Store, path string) {
 // TestNewIdentity: the volumes of a copy have other identities once it has one of
 // its own.
 func TestNewIdentity(t *testing.T) {
-	path := writeConfig(t, config)
-	s := startServer(t, odx("serve", "--config", path))
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.end(t); err != nil {
-		t.Fatal(err)
-	}
+	path := createStore(t)
 	identities := func() string {
 		var volumes []struct{ Name, ID string }
 		if err := json.Unmarshal([]byte(succeed(t, "volume", "list", "--json", "--config", path)), &volumes); err != nil {
@@ -159,11 +150,8 @@ func TestNewIdentity(t *testing.T) {
 		t.Errorf("new-identity says %q", out)
 	}
 	other := identities()
-	s = startServer(t, odx("serve", "--config", path))
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.end(t); err != nil {
-		t.Error(err)
-	}
+	s := startServer(t, odx("serve", "--config", path))
+	s.stop(t)
 	if stderr := s.stderr.String(); strings.Contains(stderr, "another disk than before") {
 		t.Errorf("a store with a new identity is served with a warning: %s", stderr)
 	}
@@ -175,12 +163,7 @@ func TestNewIdentity(t *testing.T) {
 // TestScrubTellsWhatOpeningMended: a scrub without a server opens the store, which
 // mends what is damaged in one copy before the scrub can see it.
 func TestScrubTellsWhatOpeningMended(t *testing.T) {
-	path := writeConfig(t, config)
-	s := startServer(t, odx("serve", "--config", path))
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.end(t); err != nil {
-		t.Fatal(err)
-	}
+	path := createStore(t)
 	data := filepath.Join(filepath.Dir(path), "data")
 	runs, err := filepath.Glob(filepath.Join(data, "checkpoints", "*.rows"))
 	if err != nil || len(runs) == 0 {
@@ -215,21 +198,13 @@ func TestLockedStore(t *testing.T) {
 			t.Errorf("%v of a store that is served: exit status %d, %s", args, status, stderr)
 		}
 	}
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.end(t); err != nil {
-		t.Error(err)
-	}
+	s.stop(t)
 }
 
 // TestRepairCommand: a store with a missing segment is repaired, in place and into
 // another directory; what is lost is named, and all else is served.
 func TestRepairCommand(t *testing.T) {
-	path := writeConfig(t, config)
-	s := startServer(t, odx("serve", "--config", path))
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.end(t); err != nil {
-		t.Fatal(err)
-	}
+	path := createStore(t)
 	onStore(t, path, fillSrc(40))
 	data := filepath.Join(filepath.Dir(path), "data")
 	segments, err := filepath.Glob(filepath.Join(data, "segments", "*.seg"))
@@ -311,12 +286,7 @@ func TestPrintRepaired(t *testing.T) {
 // TestRescue: what is left of a damaged store is served, cannot be written, and stays
 // as it is.
 func TestRescue(t *testing.T) {
-	path := writeConfig(t, config)
-	s := startServer(t, odx("serve", "--config", path))
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.end(t); err != nil {
-		t.Fatal(err)
-	}
+	path := createStore(t)
 	onStore(t, path, fillSrc(40))
 	data := filepath.Join(filepath.Dir(path), "data")
 	runs, err := filepath.Glob(filepath.Join(data, "segments", "*.seg"))
@@ -333,7 +303,7 @@ func TestRescue(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := sums(t, data)
-	s = startServer(t, odx("serve", "--rescue", "--config", path))
+	s := startServer(t, odx("serve", "--rescue", "--config", path))
 	ctx := t.Context()
 	u, err := initiator.ParseURL(strings.Fields(s.lines[1])[0])
 	if err != nil {
@@ -357,10 +327,7 @@ func TestRescue(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.end(t); err != nil {
-		t.Error(err)
-	}
+	s.stop(t)
 	if after := sums(t, data); fmt.Sprint(after) != fmt.Sprint(before) {
 		t.Errorf("serving it has changed it: %v, was %v", after, before)
 	}

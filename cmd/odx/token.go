@@ -185,16 +185,7 @@ func newTokenList() *cobra.Command {
 		Short: "Print the live tokens, the oldest first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
-				list, err := a.Tokens(ctx)
-				if err != nil {
-					return err
-				}
-				if o.json {
-					return printJSON(cmd.OutOrStdout(), api.TokenInfosV1(list))
-				}
-				return printTokens(cmd.OutOrStdout(), list)
-			})
+			return query(cmd, &o, admin.Administrator.Tokens, api.TokenInfosV1, printTokens)
 		},
 	}
 	addAdminFlags(cmd, &o)
@@ -237,16 +228,8 @@ func newTokenShow() *cobra.Command {
 			if err != nil {
 				return &usageError{err}
 			}
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
-				t, err := a.Token(ctx, id)
-				if err != nil {
-					return err
-				}
-				if o.json {
-					return printJSON(cmd.OutOrStdout(), api.TokenInfoV1(t))
-				}
-				return printTokens(cmd.OutOrStdout(), []admin.TokenInfo{t})
-			})
+			get := func(a admin.Administrator, ctx context.Context) (admin.TokenInfo, error) { return a.Token(ctx, id) }
+			return query(cmd, &o, get, api.TokenInfoV1, func(w io.Writer, t admin.TokenInfo) error { return printTokens(w, []admin.TokenInfo{t}) })
 		},
 	}
 	addAdminFlags(cmd, &o)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -13,7 +12,6 @@ import (
 
 	"odx/admin"
 	"odx/api"
-	"odx/conf"
 )
 
 func newTokenStats() *cobra.Command {
@@ -26,16 +24,7 @@ func newTokenStats() *cobra.Command {
 			"follow with their reasons. odx doctor examines why copies between two LUNs are refused.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
-				s, err := a.CopyStats(ctx)
-				if err != nil {
-					return err
-				}
-				if o.json {
-					return printJSON(cmd.OutOrStdout(), api.CopyStatsV1(s))
-				}
-				return printCopyStats(cmd.OutOrStdout(), &s)
-			})
+			return query(cmd, &o, admin.Administrator.CopyStats, api.CopyStatsV1, func(w io.Writer, s admin.CopyStats) error { return printCopyStats(w, &s) })
 		},
 	}
 	addAdminFlags(cmd, &o)

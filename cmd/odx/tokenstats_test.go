@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"strings"
-	"syscall"
 	"testing"
 
 	v1 "odx/api/v1"
@@ -50,9 +49,6 @@ func TestTokenStats(t *testing.T) {
 func TestTokenStatsWithoutServer(t *testing.T) {
 	path := writeConfig(t, config)
 	s := startServer(t, odx("serve", "--config", path)) // makes the store
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.end(t); err != nil {
-		t.Fatal(err)
-	}
+	s.stop(t)
 	script(t, path, []command{{args: "token stats", stderr: "odx: no odx serves this store: the counters are those of a server\n", status: 1}})
 }

@@ -48,16 +48,7 @@ func newVolumeList() *cobra.Command {
 		Short: "List the volumes",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
-				volumes, err := a.Volumes(ctx)
-				if err != nil {
-					return err
-				}
-				if o.json {
-					return printJSON(cmd.OutOrStdout(), api.VolumesV1(volumes))
-				}
-				return printVolumes(cmd.OutOrStdout(), volumes)
-			})
+			return query(cmd, &o, admin.Administrator.Volumes, api.VolumesV1, printVolumes)
 		},
 	}
 	addAdminFlags(cmd, &o)
