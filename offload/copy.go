@@ -86,10 +86,29 @@ type mapper interface {
 	Map(ctx context.Context, dst int64, s Snapshot, src, length int64) (int64, error)
 }
 
+// moving is a View on volumes outside the store: mapping to it moves bytes below its
+// locks, with memory that is taken before.
+type moving struct {
+	engine *Engine
+	view   View
+}
+
+// Map implements mapper.
+func (m moving) Map(ctx context.Context, dst int64, s Snapshot, src, length int64) (n int64, err error) {
+	err = m.engine.WithMemory(ctx, m.view, func(ctx context.Context) (err error) {
+		n, err = m.view.Map(ctx, dst, s, src, length)
+		return err
+	})
+	return n, err
+}
+
 // mapper returns v as a mapper, nil if bytes have to be copied to it.
 func (e *Engine) mapper(v blockdev.Volume) mapper {
 	if view, ok := v.(View); ok {
-		return view
+		if e.Shares(view) {
+			return view
+		}
+		return moving{e, view}
 	}
 	if object, ok := e.store.Object(v); ok {
 		return object
@@ -167,12 +186,14 @@ func (e *Engine) copyPieces(ctx context.Context, src reader, from int64, dst blo
 // returns how many. An error of the source is a SourceError.
 func (e *Engine) copyPiece(ctx context.Context, src reader, from int64, dst blockdev.Volume, to, length int64) (int64, error) {
 	n := min(length, copyLength)
-	err := e.WithBuffer(ctx, func(ctx context.Context, buf []byte) error {
-		p := buf[:n]
-		if err := src.ReadAt(ctx, p, from); err != nil {
-			return &SourceError{err}
-		}
-		return dst.WriteAt(ctx, p, to)
+	err := e.WithMemory(ctx, dst, func(ctx context.Context) error {
+		return e.WithBuffer(ctx, func(ctx context.Context, buf []byte) error {
+			p := buf[:n]
+			if err := src.ReadAt(ctx, p, from); err != nil {
+				return &SourceError{err}
+			}
+			return dst.WriteAt(ctx, p, to)
+		})
 	})
 	if err != nil {
 		return 0, err

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/sirupsen/logrus"
 
@@ -46,13 +45,7 @@ func (e *Engine) WriteOut(ctx context.Context) error { return e.store.WriteOut(c
 
 // Shares reports whether v is a volume of the engine's store, or a View of only such
 // volumes, so that copying from and to it moves no bytes where the alignment allows it.
-func (e *Engine) Shares(v blockdev.Volume) bool {
-	if view, ok := v.(View); ok {
-		return !slices.ContainsFunc(view.Backing(), func(v blockdev.Volume) bool { return !e.Shares(v) })
-	}
-	_, ok := e.store.Object(v)
-	return ok
-}
+func (e *Engine) Shares(v blockdev.Volume) bool { return e.outside(v) == 0 }
 
 // Snapshot pins the bytes of ranges of v until the caller releases them. If v is
 // outside the store and ctx asks to stop, it pins fewer: the first ones, whole blocks

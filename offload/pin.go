@@ -46,22 +46,14 @@ func (e *Engine) pinView(ctx context.Context, v View, ranges []blockdev.Range, b
 	g := gathering{engine: e}
 	ctx = stagingTime(ctx)
 	defer g.release()
-	linear := false
-	err := v.Pieces(ctx, ranges, func(pieces []Piece) error {
-		var n int64
-		for _, p := range pieces {
-			n += p.Length
-		}
-		if n < block {
-			return fmt.Errorf("%w: a view returned pieces of %d bytes, less than a block", blockdev.ErrRange, n)
-		}
-		object, runs := e.inOneObject(pieces)
-		if linear = object != nil && n%block == 0; linear {
-			return pin(object, runs, n)
-		}
-		return g.hold(ctx, pieces)
+	pinned := false
+	err := e.WithMemory(ctx, v, func(ctx context.Context) error {
+		return v.Pieces(ctx, ranges, func(pieces []Piece) (err error) {
+			pinned, err = g.take(ctx, pieces, block, pin)
+			return err
+		})
 	})
-	if err != nil || linear {
+	if err != nil || pinned {
 		return err
 	}
 	n, err := g.mapHeld(ctx)
@@ -125,6 +117,21 @@ type part struct {
 	source      *source
 	foreign     bool
 	src, length int64
+}
+
+// take pins the pieces if they are in one object, and otherwise holds them.
+func (g *gathering) take(ctx context.Context, pieces []Piece, block int64, pin Pinner) (pinned bool, err error) {
+	var n int64
+	for _, p := range pieces {
+		n += p.Length
+	}
+	if n < block {
+		return false, fmt.Errorf("%w: a view returned pieces of %d bytes, less than a block", blockdev.ErrRange, n)
+	}
+	if object, runs := g.engine.inOneObject(pieces); object != nil && n%block == 0 {
+		return true, pin(object, runs, n)
+	}
+	return false, g.hold(ctx, pieces)
 }
 
 // hold preserves the pieces as they are: those in the store by a snapshot of each

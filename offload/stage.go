@@ -48,8 +48,17 @@ func stagingTime(ctx context.Context) context.Context {
 }
 
 // fillStage copies ranges to byte at of the stage until ctx asks to stop, but at least
-// copyLength bytes.
-func (e *Engine) fillStage(ctx context.Context, object Object, at int64, src blockdev.Volume, ranges []blockdev.Range) (int64, error) {
+// copyLength bytes. It takes memory once.
+func (e *Engine) fillStage(ctx context.Context, object Object, at int64, src blockdev.Volume, ranges []blockdev.Range) (n int64, err error) {
+	err = e.WithMemory(ctx, src, func(ctx context.Context) error {
+		n, err = e.fillHeld(ctx, object, at, src, ranges)
+		return err
+	})
+	return n, err
+}
+
+// fillHeld is fillStage with memory.
+func (e *Engine) fillHeld(ctx context.Context, object Object, at int64, src blockdev.Volume, ranges []blockdev.Range) (int64, error) {
 	var n int64
 	for _, r := range ranges {
 		for r.Length > 0 {

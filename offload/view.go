@@ -7,7 +7,9 @@ import (
 )
 
 // View is a Volume whose bytes are in other volumes: a partition, a stripe, a mirror.
-// The engine asks it where they are and copies from there, so that no bytes move.
+// The engine asks it where they are and copies from there, so that no bytes move. Unless
+// the View shares (Engine.Shares), the engine takes the memory to move bytes before it
+// calls Pieces and Map, which may lock.
 type View interface {
 	blockdev.Volume
 	// Pieces calls take with the places of the bytes of ranges, in their order: all of
