@@ -35,6 +35,8 @@ type Cache struct {
 	of        Device
 	writeBack bool
 	capacity  int // lines
+	// evicts is the copier of a write-back: of any range, since any line can be evicted.
+	evicts *offload.Engine
 
 	// regions: shared to read, exclusive to change a line or its data on the device.
 	regions regions
@@ -58,7 +60,19 @@ func NewCache(c CacheConfig) (*Cache, error) {
 	if c.Bytes < minCacheBytes {
 		return nil, fmt.Errorf("%w: cache of %d bytes", blockdev.ErrInvalid, c.Bytes)
 	}
-	return &Cache{of: c.Of, writeBack: c.WriteBack, capacity: int(c.Bytes / lineBytes), lines: make(map[int64]*list.Element), order: list.New()}, nil
+	v := &Cache{of: c.Of, writeBack: c.WriteBack, capacity: int(c.Bytes / lineBytes), lines: make(map[int64]*list.Element), order: list.New()}
+	if c.WriteBack {
+		v.evicts = copierOf(c.Of, 0, c.Of.Size())
+	}
+	return v, nil
+}
+
+// copier implements copying.
+func (c *Cache) copier(off, length int64) *offload.Engine {
+	if c.writeBack {
+		return c.evicts
+	}
+	return copierOf(c.of, off, length)
 }
 
 // Size implements Volume.
@@ -83,8 +97,10 @@ func (c *Cache) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err != nil {
 		return err
 	}
-	if c.trim(ctx) != nil {
-		c.dropClean() // a failed write-back is no error of a read
+	// A read, which can be below locks of other views, takes no memory of copies. A failed
+	// write-back is no error of it.
+	if c.evicts != nil || c.trim(ctx) != nil {
+		c.trimClean()
 	}
 	return nil
 }
@@ -349,10 +365,13 @@ func (c *Cache) dirtyLines(off, length int64) []int64 {
 // writeBackRegion writes back the dirty lines of the region around off.
 func (c *Cache) writeBackRegion(ctx context.Context, off int64) error {
 	start := off / regionBytes * regionBytes
-	held := c.regions.of(start, 1)
-	held.lock()
-	defer held.unlock()
-	return c.writeBackLocked(ctx, start, min(regionBytes, c.Size()-start))
+	length := min(regionBytes, c.Size()-start)
+	return withMemory(ctx, c.of, start, length, func(ctx context.Context) error {
+		held := c.regions.of(start, 1)
+		held.lock()
+		defer held.unlock()
+		return c.writeBackLocked(ctx, start, length)
+	})
 }
 
 // writeBackEnds writes back the lines that a range covers partly. Their regions are
@@ -435,15 +454,19 @@ func (c *Cache) trim(ctx context.Context) error {
 	}
 }
 
-// dropClean removes all clean lines.
-func (c *Cache) dropClean() {
+// trimClean evicts clean lines down to the capacity. Dirty lines count as used, so that the
+// next call does not meet them first.
+func (c *Cache) trimClean() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for e := c.order.Front(); e != nil; {
-		next := e.Next()
-		if !e.Value.(*line).dirty {
+	for range len(c.lines) {
+		if len(c.lines) <= c.capacity {
+			return
+		}
+		if e := c.order.Back(); e.Value.(*line).dirty {
+			c.order.MoveToFront(e)
+		} else {
 			c.remove(e)
 		}
-		e = next
 	}
 }

@@ -415,14 +415,19 @@ func (v *Mirror) copyTo(ctx context.Context, leg int) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n := min(syncStep, size-off)
-		held := v.regions.of(off, n)
-		held.lock()
-		err := v.Engine.Copy(ctx, inner{v.Legs[v.first()].Device}, off, inner{v.Legs[leg].Device}, off, n, func(int64) {})
-		held.unlock()
-		if err != nil {
+		if err := v.copyRegion(ctx, leg, off, min(syncStep, size-off)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// copyRegion copies a range to a leg in following.
+func (v *Mirror) copyRegion(ctx context.Context, leg int, off, length int64) error {
+	return v.Engine.WithMemory(ctx, inner{v}, func(ctx context.Context) error {
+		held := v.regions.of(off, length)
+		held.lock()
+		defer held.unlock()
+		return v.Engine.Copy(ctx, inner{v.Legs[v.first()].Device}, off, inner{v.Legs[leg].Device}, off, length, func(int64) {})
+	})
 }

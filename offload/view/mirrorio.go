@@ -99,6 +99,16 @@ func (v *Mirror) onAll(ctx context.Context, change func(ctx context.Context, leg
 	return v.drop(ctx, failed, first)
 }
 
+// copier implements copying.
+func (v *Mirror) copier(off, length int64) *offload.Engine {
+	for _, leg := range v.Legs {
+		if e := copierOf(leg.Device, off, length); e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
 // change calls fn, which changes the range, with the range locked exclusively.
 func (v *Mirror) change(ctx context.Context, off, length int64, fn func() error) error {
 	if err := v.writes.Check(off, length); err != nil {

@@ -115,6 +115,16 @@ func (v *Origin) run(off, length int64) (n int64, copied bool) {
 	return length, copied
 }
 
+// copier implements copying. Between volumes of the store, preserve moves no bytes.
+func (v *Origin) copier(off, length int64) *offload.Engine {
+	if !v.shared && length > 0 {
+		if n, copied := v.run(off, length); !copied || n < length {
+			return v.Engine
+		}
+	}
+	return copierOf(v.Of, off, length)
+}
+
 // preserve copies the chunks of a range that are not copied. Their regions are locked
 // exclusively.
 func (v *Origin) preserve(ctx context.Context, off, length int64) error {

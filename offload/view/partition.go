@@ -38,6 +38,10 @@ func (v *partition) Unmap(ctx context.Context, off, length int64) error {
 	return v.of.Unmap(ctx, v.start+off, length)
 }
 
+func (v *partition) copier(off, length int64) *offload.Engine {
+	return copierOf(v.of, v.start+off, length)
+}
+
 func (v *partition) Locate(ctx context.Context, off, length int64) ([]offload.Piece, error) {
 	return v.of.Locate(ctx, v.start+off, length)
 }

@@ -130,6 +130,17 @@ func (v *stripe) legBytes(leg int, off int64) int64 {
 	return off/row*v.unit + min(max(in, 0), v.unit)
 }
 
+// copier asks all legs: a flush is of all of them.
+func (v *stripe) copier(off, length int64) *offload.Engine {
+	for i, leg := range v.legs {
+		from := v.legBytes(i, off)
+		if e := copierOf(leg, from, v.legBytes(i, off+length)-from); e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
 func (v *stripe) Locate(ctx context.Context, off, length int64) ([]offload.Piece, error) {
 	var all []offload.Piece
 	for length > 0 && len(all) < MaxPieces {

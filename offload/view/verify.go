@@ -66,6 +66,8 @@ func (v *Verify) Size() int64 { return v.of.Size() }
 // Backing implements Device.
 func (v *Verify) Backing() []blockdev.Volume { return v.of.Backing() }
 
+func (v *Verify) copier(off, length int64) *offload.Engine { return copierOf(v.of, off, length) }
+
 // Flush implements Volume.
 func (v *Verify) Flush(ctx context.Context) error {
 	if err := v.of.Flush(ctx); err != nil {

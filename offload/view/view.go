@@ -155,10 +155,17 @@ func (s *Stack) ReadAt(ctx context.Context, p []byte, off int64) error {
 }
 
 // change calls fn, which writes to the range, as a writer of the gate.
-func (s *Stack) change(ctx context.Context, off, length int64, fn func() error) error {
+func (s *Stack) change(ctx context.Context, off, length int64, fn func(ctx context.Context) error) error {
 	if err := s.check(off, length); err != nil {
 		return err
 	}
+	return withMemory(ctx, s.Device, off, length, func(ctx context.Context) error {
+		return s.changeHeld(ctx, off, length, fn)
+	})
+}
+
+// changeHeld is change with the memory of copies that fn takes.
+func (s *Stack) changeHeld(ctx context.Context, off, length int64, fn func(ctx context.Context) error) error {
 	if err := s.gate.enter(ctx); err != nil {
 		return err
 	}
@@ -168,22 +175,22 @@ func (s *Stack) change(ctx context.Context, off, length int64, fn func() error) 
 		return err
 	}
 	defer s.writes.End(slot)
-	return fn()
+	return fn(ctx)
 }
 
 // WriteAt implements Volume.
 func (s *Stack) WriteAt(ctx context.Context, p []byte, off int64) error {
-	return s.change(ctx, off, int64(len(p)), func() error { return s.Device.WriteAt(ctx, p, off) })
+	return s.change(ctx, off, int64(len(p)), func(ctx context.Context) error { return s.Device.WriteAt(ctx, p, off) })
 }
 
 // Unmap implements Volume.
 func (s *Stack) Unmap(ctx context.Context, off, length int64) error {
-	return s.change(ctx, off, length, func() error { return s.Device.Unmap(ctx, off, length) })
+	return s.change(ctx, off, length, func(ctx context.Context) error { return s.Device.Unmap(ctx, off, length) })
 }
 
 // Map implements offload.View.
 func (s *Stack) Map(ctx context.Context, dst int64, from offload.Snapshot, src, length int64) (n int64, err error) {
-	err = s.change(ctx, dst, length, func() (err error) {
+	err = s.change(ctx, dst, length, func(ctx context.Context) (err error) {
 		n, err = s.Device.Map(ctx, dst, from, src, length)
 		return err
 	})
@@ -235,6 +242,13 @@ func (s *Stack) update(ctx context.Context, off int64, length int, fn func(data 
 	if err := s.check(off, int64(length)); err != nil {
 		return err
 	}
+	return withMemory(ctx, s.Device, off, int64(length), func(ctx context.Context) error {
+		return s.updateAlone(ctx, off, length, fn)
+	})
+}
+
+// updateAlone is update with the memory of copies that it takes.
+func (s *Stack) updateAlone(ctx context.Context, off int64, length int, fn func(data []byte) bool) error {
 	if err := s.gate.shut(ctx); err != nil {
 		return err
 	}
