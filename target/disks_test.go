@@ -238,12 +238,7 @@ views:
   - {name: safe, cache: {of: "file:junk2.vhd", memory: 1MiB}}
   - {name: part, cache: {of: safe, memory: 1MiB}}
 `))
-	var problems []string
-	for _, l := range s.LUNs() {
-		if l.Problem != "" {
-			problems = append(problems, fmt.Sprintf("%d %s", l.Number, l.Problem))
-		}
-	}
+	problems := problems(s)
 	for i, want := range []string{"0 file junk.vhd: ", "2 file orphan.vhdx: its parent ./gone.vhdx is not in the store", "4 file junk2.vhd: "} {
 		if i >= len(problems) || !strings.HasPrefix(problems[i], want) {
 			t.Fatalf("problems are %q, want %q", problems, want)

@@ -15,7 +15,6 @@ import (
 	"odx/admin"
 	"odx/backstore"
 	"odx/blockdev"
-	client "odx/initiator"
 	"odx/internal/kit/logs"
 	"odx/tokens"
 )
@@ -209,14 +208,7 @@ func wantAttentions(t *testing.T, s *Service, want []uint16) {
 		if l.Problem != "" {
 			continue
 		}
-		url, err := client.ParseURL(l.URLs[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := client.Dial(t.Context(), client.Options{URL: url})
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := dial(t, l.URLs[0], "")
 		if got := attentions(t, c); !slices.Equal(got, want) {
 			t.Errorf("LUN %d: attentions %x, want %x", l.Number, got, want)
 		}

@@ -1,14 +1,11 @@
 package target
 
 import (
-	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
-
-	client "odx/initiator"
-	"odx/internal/kit/logs"
 )
 
 // Unit attentions, as ASC and ASCQ.
@@ -17,22 +14,6 @@ const (
 	replaced = 0x3F03 // INQUIRY DATA HAS CHANGED
 	luns     = 0x3F0E // REPORTED LUNS DATA HAS CHANGED
 )
-
-// attentions takes the unit attentions of a session.
-func attentions(t *testing.T, c *client.Session) (all []uint16) {
-	t.Helper()
-	for {
-		err := c.Do(t.Context(), &client.Command{CDB: make([]byte, 6)})
-		var sense *client.SenseError
-		if !errors.As(err, &sense) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			return all
-		}
-		all = append(all, uint16(sense.ASC))
-	}
-}
 
 // TestLUNs_replaced: where a restart puts another volume at a LUN, every nexus hears of
 // it before its first command is run, at that LUN and, that there is something, at the
@@ -68,26 +49,15 @@ targets:
 		{"another volume", config("b", "a", "d", 2), [3][]uint16{{powerOn, luns}, {powerOn, luns}, {powerOn, replaced, luns}}, []uint16{powerOn, replaced, luns}},
 		{"another for the guest", config("b", "a", "d", 1), [3][]uint16{{powerOn}, {powerOn}, {powerOn}}, []uint16{powerOn, replaced, luns}},
 	} {
-		said := &logs.Text{}
-		s, err := Start(t.Context(), parse(t, dir, tt.config), said.Entry())
-		if err != nil {
-			t.Fatal(err)
-		}
-		url, err := client.ParseURL(s.LUNs()[0].URLs[0])
-		if err != nil {
-			t.Fatal(err)
-		}
+		s, said := startLogging(t, parse(t, dir, tt.config))
+		first := strings.TrimSuffix(s.LUNs()[0].URLs[0], "0")
 		for _, name := range []string{host, guest} {
 			want := tt.host[:]
 			if name == guest {
 				want = [][]uint16{tt.guest}
 			}
 			for lun, want := range want {
-				url.LUN = uint16(lun)
-				c, err := client.Dial(t.Context(), client.Options{InitiatorName: name, URL: url})
-				if err != nil {
-					t.Fatal(err)
-				}
+				c := dial(t, first+strconv.Itoa(lun), name)
 				if got := attentions(t, c); !slices.Equal(got, want) {
 					t.Errorf("%s: %s, LUN %d: unit attentions %04x, want %04x", tt.name, name, lun, got, want)
 				}

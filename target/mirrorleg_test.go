@@ -2,27 +2,13 @@ package target
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"odx/conf"
-	"odx/internal/kit/logs"
 	"odx/offload/view"
 )
-
-// startLogging is start with what the service logs.
-func startLogging(t *testing.T, cfg *conf.Config) (*Service, *logs.Text) {
-	t.Helper()
-	text := new(logs.Text)
-	s, err := Start(context.Background(), cfg, text.Entry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s, text
-}
 
 // copyFile writes the bytes of a file into another one, which stays the same file.
 func copyFile(t *testing.T, from, to string) {

@@ -3,8 +3,6 @@ package target
 import (
 	"strings"
 	"testing"
-
-	client "odx/initiator"
 )
 
 // TestNames_of_initiators: names that are not as RFC 7143 has them log in, and can be
@@ -23,12 +21,8 @@ copy:
     - {initiators: ["my_host"], from: [src], allow: false}
 `)
 	s := start(t, cfg)
-	url, err := client.ParseURL(s.LUNs()[0].URLs[0])
-	if err != nil {
-		t.Fatal(err)
-	}
 	login := func(name string) error {
-		c, err := client.Dial(t.Context(), client.Options{InitiatorName: name, URL: url})
+		c, err := tryDial(t, s.LUNs()[0].URLs[0], name)
 		if err == nil {
 			err = c.Close()
 		}

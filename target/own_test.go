@@ -43,11 +43,7 @@ func TestService_LosesItsStore(t *testing.T) {
 	if err := run(t, c, make([]byte, 6), nil); err == nil {
 		t.Error("a session that was open is answered")
 	}
-	url, err := client.ParseURL(s.LUNs()[0].URLs[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again, err := client.Dial(t.Context(), client.Options{InitiatorName: "iqn.2026-11.example:two", URL: url}); err == nil {
+	if again, err := tryDial(t, s.LUNs()[0].URLs[0], "iqn.2026-11.example:two"); err == nil {
 		again.Close()
 		t.Error("a login is answered")
 	}

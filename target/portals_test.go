@@ -42,13 +42,7 @@ func TestPortals_Bind(t *testing.T) {
 	defer taken.Close()
 	// 203.0.113.1 is for documentation (RFC 5737).
 	text := onPortals(fmt.Sprintf(`"127.0.0.1:0", "203.0.113.1:3260", "%s"`, taken.Addr()))
-	log := &logs.Text{}
-	cfg := parse(t, t.TempDir(), text)
-	s, err := Start(t.Context(), cfg, log.Entry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop(t, s)
+	s, log := startLogging(t, parse(t, t.TempDir(), text))
 	if n := len(s.Portals()); n != 1 {
 		t.Errorf("%d portals answer, want 1", n)
 	}

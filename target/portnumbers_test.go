@@ -5,8 +5,6 @@ import (
 	"math"
 	"strings"
 	"testing"
-
-	client "odx/initiator"
 )
 
 // TestPortNumbers: targets that have one volume have ports of different numbers,
@@ -27,22 +25,11 @@ func TestPortNumbers(t *testing.T) {
 	}
 	groups := func(s *Service, lun int) string {
 		t.Helper()
-		url, err := client.ParseURL(s.LUNs()[lun].URLs[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := client.Dial(t.Context(), client.Options{URL: url})
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := dial(t, s.LUNs()[lun].URLs[0], "")
 		defer c.Close()
-		run(t, c, make([]byte, 6), nil) // takes POWER ON
-		report := &client.Command{CDB: []byte{0xA3, 0x0A, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0}, In: make([]byte, 256)}
-		if err := c.Do(t.Context(), report); err != nil {
-			t.Fatal(err)
-		}
+		attentions(t, c)
 		var text strings.Builder
-		for d := report.In[4:report.Received]; len(d) > 0; d = d[12:] {
+		for d := portGroups(t, c)[4:]; len(d) > 0; d = d[12:] {
 			fmt.Fprintf(&text, "%x:%x ", d[3], d[0])
 		}
 		return text.String()

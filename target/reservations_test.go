@@ -12,30 +12,6 @@ import (
 	"odx/target/scsi"
 )
 
-// session logs in to LUN 0 of s and takes the unit attentions.
-func session(t *testing.T, s *Service, name string) *client.Session {
-	t.Helper()
-	url, err := client.ParseURL(s.LUNs()[0].URLs[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.Dial(t.Context(), client.Options{InitiatorName: name, URL: url})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var sense *client.SenseError
-	for err = run(t, c, make([]byte, 6), nil); errors.As(err, &sense); err = run(t, c, make([]byte, 6), nil) {
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func run(t *testing.T, c *client.Session, cdb, out []byte) error {
-	return c.Do(t.Context(), &client.Command{CDB: cdb, Out: out, In: make([]byte, (1-min(len(out), 1))*512)})
-}
-
 // persistentReserveOut sends one of type exclusive access.
 func persistentReserveOut(t *testing.T, c *client.Session, action byte, key, actionKey uint64, aptpl byte) {
 	t.Helper()
@@ -105,25 +81,15 @@ targets:
 		t.Errorf("port groups %+v, want %+v", groups, want)
 	}
 	for i, want := range []error{nil, &client.SenseError{Key: 2, ASC: 0x040B}} {
-		url, err := client.ParseURL(s.LUNs()[0].URLs[i])
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := client.Dial(t.Context(), client.Options{URL: url})
-		if err != nil {
-			t.Fatal(err)
-		}
+		url := s.LUNs()[0].URLs[i]
+		c := dial(t, url, "")
 		defer c.Close()
 		run(t, c, make([]byte, 6), nil) // takes POWER ON
 		if err := run(t, c, make([]byte, 6), nil); fmt.Sprint(err) != fmt.Sprint(want) {
 			t.Errorf("TEST UNIT READY by %v: %v, want %v", url, err, want)
 		}
-		report := &client.Command{CDB: []byte{0xA3, 0x0A, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0}, In: make([]byte, 256)}
-		if err := c.Do(t.Context(), report); err != nil {
-			t.Fatal(err)
-		}
 		const golden = "00000018 800f000100000001 00000001 020f000200000001 00000002"
-		if got := fmt.Sprintf("%x", report.In[:report.Received]); got != strings.ReplaceAll(golden, " ", "") {
+		if got := fmt.Sprintf("%x", portGroups(t, c)); got != strings.ReplaceAll(golden, " ", "") {
 			t.Errorf("target port groups by %v: %s, want %s", url, got, golden)
 		}
 	}

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sirupsen/logrus"
-
 	"odx/conf"
 	remote "odx/initiator"
 	"odx/internal/kit/logs"
@@ -55,12 +53,7 @@ func startGuarded(t *testing.T) (address string, log *logs.Text) {
 		t.Fatal(err)
 	}
 	t.Setenv("ODX_TEST_GUEST_SECRET", guestSecret)
-	log = &logs.Text{}
-	s, err := Start(t.Context(), parse(t, dir, guarded), log.Entry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stop(t, s) })
+	s, log := startLogging(t, parse(t, dir, guarded))
 	return s.Portals()[0], log
 }
 
@@ -221,16 +214,10 @@ targets:
 func TestOpenTargetWarning(t *testing.T) {
 	const open = "target open to everyone who can reach a portal"
 	for portal, want := range map[string]bool{"127.0.0.1:0": false, "0.0.0.0:0": true} {
-		var log bytes.Buffer
-		logger := logrus.New()
-		logger.SetOutput(&log)
-		s, err := Start(t.Context(), parse(t, t.TempDir(), `data_dir: data
+		s, log := startLogging(t, parse(t, t.TempDir(), `data_dir: data
 portals: ["`+portal+`"]
 targets: [{name: iqn.2026-11.example.odx:disks, luns: [{lun: 0, volume: src, size: 64MiB}]}]
-`), logrus.NewEntry(logger))
-		if err != nil {
-			t.Fatal(err)
-		}
+`))
 		stop(t, s)
 		if got := strings.Contains(log.String(), open); got != want {
 			t.Errorf("%s: warned: %v", portal, got)
@@ -241,10 +228,7 @@ targets: [{name: iqn.2026-11.example.odx:disks, luns: [{lun: 0, volume: src, siz
 // TestUnboundUserWarning: users that may claim any initiator name are named at
 // start, with their line; those that only look for targets are not.
 func TestUnboundUserWarning(t *testing.T) {
-	var log bytes.Buffer
-	logger := logrus.New()
-	logger.SetOutput(&log)
-	s, err := Start(t.Context(), parse(t, t.TempDir(), `data_dir: data
+	s, log := startLogging(t, parse(t, t.TempDir(), `data_dir: data
 portals: ["127.0.0.1:0"]
 discovery: {authentication: {users: [{name: lookup, secret: "the secret of looking"}]}}
 targets:
@@ -256,10 +240,7 @@ targets:
         - {name: site, secret: "the secret of the site", initiators: ["iqn.2026-11.example:*"]}
         - {name: free, secret: "the secret of free"}
         - {name: all, secret: "the secret of all", initiators: ["*"]}
-`), logrus.NewEntry(logger))
-	if err != nil {
-		t.Fatal(err)
-	}
+`))
 	stop(t, s)
 	const warning = "may log in under the name of any initiator"
 	for key, want := range map[string]bool{

@@ -8,7 +8,6 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"odx/backstore"
-	client "odx/initiator"
 	"odx/target/scsi"
 )
 
@@ -56,15 +55,7 @@ targets:
 	} {
 		s := start(t, parse(t, dir, run.config))
 		if run.host != away {
-			url, err := client.ParseURL(s.LUNs()[0].URLs[0])
-			if err != nil {
-				t.Fatal(err)
-			}
-			url.LUN = 0
-			c, err := client.Dial(t.Context(), client.Options{InitiatorName: name, URL: url})
-			if err != nil {
-				t.Fatal(err)
-			}
+			c := dial(t, s.LUNs()[0].URLs[0], name)
 			if run.host == active {
 				if got := attentions(t, c); !slices.Equal(got, run.want) {
 					t.Errorf("run %d: unit attentions %04x, want %04x", i+1, got, run.want)

@@ -70,11 +70,7 @@ func TestSoftThresholdReachesInitiators(t *testing.T) {
 	log, said := logs.Discard(), make(logged, 10)
 	log.Logger.AddHook(said)
 	cfg := parse(t, t.TempDir(), fmt.Sprintf(disks, `"127.0.0.1:0"`)+"store: {capacity: 256MiB, soft_threshold: 10}\n")
-	s, err := Start(t.Context(), cfg, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stop(t, s) })
+	s := startWith(t, cfg, log)
 	i := attach(t, s, "volume src")
 	if s.space.total != 256<<20 || s.space.threshold != 256<<20/10 {
 		t.Errorf("total %d, threshold %d", s.space.total, s.space.threshold)

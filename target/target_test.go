@@ -1,7 +1,6 @@
 package target
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,67 +10,10 @@ import (
 	"syscall"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"odx/backstore"
 	"odx/conf"
 	"odx/internal/kit/logs"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// disks is a configuration with a portal for every format verb of portals.
-const disks = `
-data_dir: data
-portals: [%s]
-targets:
-  - name: iqn.2026-11.example.odx:disks
-    luns:
-      - {lun: 0, volume: src, size: 64MiB}
-      - {lun: 1, volume: dst, size: 64MiB, block_size: 4096}
-`
-
-// parse reads text as the configuration in dir.
-func parse(t *testing.T, dir, text string) *conf.Config {
-	t.Helper()
-	cfg, err := conf.Parse(filepath.Join(dir, "odx.yaml"), []byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cfg
-}
-
-// start starts a service that ends with the test.
-func start(t *testing.T, cfg *conf.Config) *Service {
-	t.Helper()
-	s, err := Start(t.Context(), cfg, logs.Discard())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stop(t, s) })
-	return s
-}
-
-func stop(t *testing.T, s *Service) {
-	t.Helper()
-	if err := s.Stop(context.Background()); err != nil {
-		t.Errorf("stop: %v", err)
-	}
-}
-
-// refused starts cfg, which has to fail with these words after the name of the
-// configuration file.
-func refused(t *testing.T, cfg *conf.Config, words string) {
-	t.Helper()
-	s, err := Start(t.Context(), cfg, logs.Discard())
-	if err == nil {
-		stop(t, s)
-		t.Fatalf("started; want an error: %s", words)
-	}
-	if want := cfg.File + words; err.Error() != want {
-		t.Errorf("got  %v\nwant %s", err, want)
-	}
-}
 
 func TestServeAndRestart(t *testing.T) {
 	dir := t.TempDir()
@@ -157,16 +99,6 @@ func TestStoreLocked(t *testing.T) {
 	cfg := parse(t, dir, fmt.Sprintf(disks, `"127.0.0.1:0"`))
 	start(t, cfg)
 	refused(t, cfg, fmt.Sprintf(":2: data_dir: the store in %s is in use by another process, perhaps another odx; stop it, or choose another directory", cfg.DataDir))
-}
-
-// problems returns the LUNs that are not served, each with the reason.
-func problems(s *Service) (list []string) {
-	for _, l := range s.LUNs() {
-		if l.Problem != "" {
-			list = append(list, fmt.Sprintf("%d %s", l.Number, l.Problem))
-		}
-	}
-	return list
 }
 
 // TestStart_LeavesOut: a LUN whose medium is not what the configuration says is left

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,27 +78,6 @@ func makePartitioned(t *testing.T, s *Service) {
 	}
 }
 
-// login logs in to a LUN.
-func login(t *testing.T, s *Service, lun int) *client.Disk {
-	t.Helper()
-	d, err := client.Open(t.Context(), client.Options{
-		InitiatorName: "iqn.2026-11.example:host",
-		URL:           client.URL{Address: s.Portals()[0], Target: "iqn.2026-11.example.odx:disks", LUN: uint16(lun)},
-	})
-	if err != nil {
-		t.Fatalf("LUN %d: %v", lun, err)
-	}
-	t.Cleanup(func() { d.Close() })
-	return d
-}
-
-func random(seed uint64, n int) []byte {
-	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
-	p := make([]byte, n)
-	r.Read(p)
-	return p
-}
-
 // copyByToken makes tokens of a range and writes with them until all is done, and
 // returns how many tokens that took.
 func copyByToken(t *testing.T, src *client.Disk, from int64, dst *client.Disk, to, length int64, meanwhile func()) (made int) {
@@ -121,15 +99,6 @@ func copyByToken(t *testing.T, src *client.Disk, from int64, dst *client.Disk, t
 		from, to, length = from+n, to+n, length-n
 	}
 	return made
-}
-
-func read(t *testing.T, d *client.Disk, off int64, n int) []byte {
-	t.Helper()
-	p := make([]byte, n)
-	if err := d.ReadAt(t.Context(), p, off); err != nil {
-		t.Fatal(err)
-	}
-	return p
 }
 
 // TestViewsOverISCSI: a LUN of each kind of view is read and written, and copied by
