@@ -9,6 +9,7 @@ import (
 	"odx/admin"
 	v1 "odx/api/v1"
 	"odx/backstore"
+	"odx/internal/kit/fields"
 	"odx/tokens"
 )
 
@@ -67,7 +68,7 @@ func there[T, W any](to func(T) W, from func(W) T) func(t *testing.T) {
 			if back := from(w); !reflect.DeepEqual(back, v) {
 				t.Errorf("%s comes back as\n%+v, was\n%+v\n%s", what, back, v, text)
 			}
-			populate(reflect.ValueOf(&v).Elem())
+			fields.Fill(&v)
 			hide(reflect.ValueOf(&v).Elem())
 		}
 	}
@@ -86,49 +87,13 @@ func hide(v reflect.Value) {
 	}
 }
 
-// populate puts something into every exported field.
-func populate(v reflect.Value) {
-	switch at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC); {
-	case v.Type() == reflect.TypeFor[time.Time]():
-		v.Set(reflect.ValueOf(at))
-	case v.Kind() == reflect.Struct:
-		for i := range v.NumField() {
-			if v.Type().Field(i).IsExported() {
-				populate(v.Field(i))
-			}
-		}
-	case v.Kind() == reflect.Slice:
-		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
-		populate(v.Index(0))
-	case v.Kind() == reflect.Map:
-		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
-		populate(key)
-		populate(value)
-		v.Set(reflect.MakeMap(v.Type()))
-		v.SetMapIndex(key, value)
-	case v.Kind() == reflect.Pointer:
-		v.Set(reflect.New(v.Type().Elem()))
-		populate(v.Elem())
-	case v.Kind() == reflect.String:
-		v.SetString("text")
-	case v.Kind() == reflect.Bool:
-		v.SetBool(true)
-	case v.CanInt():
-		v.SetInt(1)
-	case v.CanUint():
-		v.SetUint(1)
-	default:
-		v.SetFloat(1.5)
-	}
-}
-
 // TestConversions_OneWay holds the conversions that no client reverses.
 func TestConversions_OneWay(t *testing.T) {
 	if has, told := reflect.TypeFor[backstore.Repaired]().NumField(), reflect.TypeFor[v1.Repaired]().NumField(); has != told {
 		t.Errorf("the JSON of a repair has %d of its %d fields", told, has)
 	}
 	var repaired backstore.Repaired
-	populate(reflect.ValueOf(&repaired).Elem())
+	fields.Fill(&repaired)
 	for name, tt := range map[string]struct {
 		json any
 		want string

@@ -12,7 +12,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
+
+	"odx/internal/kit/fields"
 )
 
 var update = flag.Bool("update", false, "write testdata: only for what is new on the wire")
@@ -40,7 +41,7 @@ func TestWire(t *testing.T) {
 	for name, v := range types {
 		t.Run(name, func(t *testing.T) {
 			empty, full := marshal(t, v), ""
-			fill(reflect.ValueOf(v).Elem())
+			fields.Fill(v)
 			full = marshal(t, v)
 			got, file := empty+full, filepath.Join("testdata", name+".json")
 			if *update {
@@ -110,40 +111,4 @@ func marshal(t *testing.T, v any) string {
 		t.Fatal(err)
 	}
 	return string(text) + "\n"
-}
-
-// fill sets every field to a value other than zero.
-func fill(v reflect.Value) {
-	switch at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC); {
-	case v.Type() == reflect.TypeFor[time.Time]():
-		v.Set(reflect.ValueOf(at))
-	case v.Kind() == reflect.Struct:
-		for i := range v.NumField() {
-			fill(v.Field(i))
-		}
-	case v.Kind() == reflect.Slice:
-		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
-		fill(v.Index(0))
-	case v.Kind() == reflect.Map:
-		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
-		fill(key)
-		fill(value)
-		v.Set(reflect.MakeMap(v.Type()))
-		v.SetMapIndex(key, value)
-	case v.Kind() == reflect.Pointer:
-		v.Set(reflect.New(v.Type().Elem()))
-		fill(v.Elem())
-	case v.Kind() == reflect.Interface:
-		v.Set(reflect.ValueOf("any"))
-	case v.Kind() == reflect.String:
-		v.SetString("text")
-	case v.Kind() == reflect.Bool:
-		v.SetBool(true)
-	case v.CanInt():
-		v.SetInt(1)
-	case v.CanUint():
-		v.SetUint(1)
-	default:
-		v.SetFloat(1.5)
-	}
 }

@@ -70,3 +70,41 @@ func TestExtendedCopyLID1_ListIdentifierWait(t *testing.T) {
 		}
 	})
 }
+
+// With LIST ID USAGE 11b the list identifier has no meaning, whatever its value: commands
+// with the same one are not in each other's way, and none has a report.
+func TestExtendedCopy_NoListIdentifier(t *testing.T) {
+	const listID, usageNone = 7, 3
+	segment := segmentOf{kind: 2, source: lunA, destination: lunB, count: 8}
+	for action, list := range map[byte]func(b *testbed) []byte{
+		0: func(b *testbed) []byte { return lid1Parameters(listID, usageNone, b.cscds(), segment) },
+		1: func(b *testbed) []byte {
+			return lid4Parameters(listID, usageNone, 0, b.cscds(), segmentOf{kind: 2, source: lunA + 1, destination: lunB + 1, count: 8})
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := start(t, tokens.Limits{})
+			data := b.fill(t, lunA, 1)
+			s := b.stepMaps(4096)
+			first, second := make(chan answer), make(chan answer)
+			go func() { first <- b.extendedCopy(lunA, action, list(b)) }()
+			<-s.entered
+			go func() { second <- b.extendedCopy(lunA, action, list(b)) }()
+			<-s.entered // although the first one runs
+			s.proceed <- struct{}{}
+			s.proceed <- struct{}{}
+			for _, answered := range []chan answer{first, second} {
+				if a := <-answered; a.code() != "GOOD" {
+					t.Errorf("service action %d: %s", action, a.code())
+				}
+			}
+			b.store.FailWith(nil)
+			if a := b.copyStatus(lunA, listID, 255); a.code() != "5/24/00" {
+				t.Errorf("service action %d: report %s", action, a.code())
+			}
+			if !bytes.Equal(b.contents(t, lunB)[:4096], data[:4096]) {
+				t.Errorf("service action %d: wrong data", action)
+			}
+		})
+	}
+}

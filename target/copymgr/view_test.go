@@ -8,16 +8,24 @@ import (
 	"odx/tokens"
 )
 
-// An initiator that may only read a LUN copies from it and not to it; from a LUN that
-// it does not see it cannot copy at all.
-func TestView_Tokens(t *testing.T) {
-	b := start(t, tokens.Limits{})
+// startNarrow starts a testbed for an initiator that sees LUN A, and may only read LUN B,
+// whose contents it returns.
+func startNarrow(t *testing.T) (b *testbed, contents []byte) {
+	t.Helper()
+	b = start(t, tokens.Limits{})
 	b.fill(t, lunA, 1)
-	before := b.fill(t, lunB, 2)
+	contents = b.fill(t, lunB, 2)
 	b.nexus = b.target.AttachWith(scsi.NexusID{InitiatorName: "iqn.2026-11.example:narrow", TargetName: b.target.Name()},
 		scsi.Rights{View: scsi.View{lunA: {LUN: lunA}, lunB: {LUN: lunB, ReadOnly: true}}})
 	b.clearAttentions(b.nexus, lunA)
 	b.clearAttentions(b.nexus, lunB)
+	return b, contents
+}
+
+// An initiator that may only read a LUN copies from it and not to it; from a LUN that
+// it does not see it cannot copy at all.
+func TestView_Tokens(t *testing.T) {
+	b, before := startNarrow(t)
 
 	token := b.token(t, lunB, rangeOf{0, 8})
 	a := b.writeUsing(lunB, 3, writeParameters(token, 0, rangeOf{8, 8}))
@@ -38,13 +46,7 @@ func TestView_Tokens(t *testing.T) {
 
 // The same for EXTENDED COPY, whichever logical unit takes the command.
 func TestView_ExtendedCopy(t *testing.T) {
-	b := start(t, tokens.Limits{})
-	b.fill(t, lunA, 1)
-	before := b.fill(t, lunB, 2)
-	b.nexus = b.target.AttachWith(scsi.NexusID{InitiatorName: "iqn.2026-11.example:narrow", TargetName: b.target.Name()},
-		scsi.Rights{View: scsi.View{lunA: {LUN: lunA}, lunB: {LUN: lunB, ReadOnly: true}}})
-	b.clearAttentions(b.nexus, lunA)
-	b.clearAttentions(b.nexus, lunB)
+	b, before := startNarrow(t)
 	for _, c := range []struct {
 		what    string
 		segment segmentOf

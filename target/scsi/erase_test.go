@@ -158,16 +158,20 @@ func TestFormatUnit_ParameterList(t *testing.T) {
 	f.do(formatWithList, []byte{0, 0}).wantSense(t, sense.KeyIllegalRequest, sense.ASCInvalidFieldInCommandIU)
 }
 
+// erasures are the commands that erase the medium in the background, and what others are
+// answered while they do.
+var erasures = map[string]struct {
+	cdb, out []byte
+	asc      sense.ASC
+}{
+	"SANITIZE":    {blockEraseLater, nil, sense.ASCSanitizeInProgress},
+	"FORMAT UNIT": {formatWithList, []byte{0, formatIMMED, 0, 0}, sense.ASCFormatInProgress},
+}
+
 // While the medium is erased, its commands end with how far that is; resets and
 // the end of the nexus change nothing about it.
 func TestErase_OtherCommands(t *testing.T) {
-	for name, tt := range map[string]struct {
-		cdb, out []byte
-		asc      sense.ASC
-	}{
-		"SANITIZE":    {blockEraseLater, nil, sense.ASCSanitizeInProgress},
-		"FORMAT UNIT": {formatWithList, []byte{0, formatIMMED, 0, 0}, sense.ASCFormatInProgress},
-	} {
+	for name, tt := range erasures {
 		t.Run(name, func(t *testing.T) {
 			f, v, records := newErasableFixture(t)
 			f.good(tt.cdb, tt.out)
@@ -282,13 +286,7 @@ func TestSanitize_FailureStatus(t *testing.T) {
 
 // A restart interrupts an erasure, which goes on afterwards.
 func TestErase_Restart(t *testing.T) {
-	for name, tt := range map[string]struct {
-		cdb, out []byte
-		asc      sense.ASC
-	}{
-		"SANITIZE":    {blockEraseLater, nil, sense.ASCSanitizeInProgress},
-		"FORMAT UNIT": {formatWithList, []byte{0, formatIMMED, 0, 0}, sense.ASCFormatInProgress},
-	} {
+	for name, tt := range erasures {
 		t.Run(name, func(t *testing.T) {
 			f, v, records := newErasableFixture(t)
 			v.data[0] = 1
