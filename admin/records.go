@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -37,6 +38,47 @@ func (r UnitRecords) Save(ctx context.Context, key string, value []byte) error {
 		return err
 	}
 	return r.store.Flush(ctx)
+}
+
+// EraID names an era of a server: the time from one loss of power to the next.
+type EraID [16]byte
+
+// EraRecords stores what a logical unit keeps for an era: it outlives the process, and no
+// loss of power. A value of another era counts as absent.
+type EraRecords struct {
+	records UnitRecords
+	era     EraID
+}
+
+// InEra returns the records of the same logical unit for an era.
+func (r UnitRecords) InEra(era EraID) EraRecords {
+	return EraRecords{UnitRecords{r.store, r.prefix + "era/"}, era}
+}
+
+// Load returns what was saved under a key in this era; nil if nothing was.
+func (r EraRecords) Load(key string) ([]byte, error) {
+	value, err := r.records.Load(key)
+	if err != nil {
+		return nil, err
+	}
+	value, ok := bytes.CutPrefix(value, r.era[:])
+	if !ok {
+		return nil, nil
+	}
+	return value, nil
+}
+
+// Save stores a value under a key; nil removes it. It survives the end of the process when
+// Save returns.
+func (r EraRecords) Save(ctx context.Context, key string, value []byte) error {
+	if value != nil {
+		value = append(r.era[:], value...)
+	}
+	store := r.records.store
+	if err := store.PutRecords(ctx, backstore.Record{Key: []byte(r.records.prefix + key), Value: value}); err != nil {
+		return err
+	}
+	return store.WriteOut(ctx)
 }
 
 // forgetUnit deletes the records of a logical unit.

@@ -374,6 +374,17 @@ func (c *checker) checkView(v *View, byName map[string]*View) {
 	}
 }
 
+// WritesBack reports whether a view is, or is over, a cache that writes back, whose writes
+// are lost with the process.
+func (c *Config) WritesBack(view string) bool {
+	byName := map[string]*View{}
+	for i := range c.Views {
+		byName[c.Views[i].Name] = &c.Views[i]
+	}
+	v := byName[view]
+	return v != nil && (v.Kind == ViewCache && v.WriteBack || writeBackBelow(v, byName, map[string]bool{}) != "")
+}
+
 // writeBackBelow returns the name of a write-back cache below v, or "".
 func writeBackBelow(v *View, byName map[string]*View, seen map[string]bool) string {
 	for _, d := range v.Over {

@@ -16,7 +16,11 @@ import (
 type Options struct {
 	// InitiatorName is our iSCSI name.
 	InitiatorName string
-	URL           URL
+	// ISID is the session's part of the name of our port (RFC 7143 11.12.5): with the same
+	// one, a session takes the place of an earlier one and has its persistent
+	// reservations. The zero value means a random one.
+	ISID [6]byte
+	URL  URL
 }
 
 // ErrClosed is the error of a command on a session that was closed.
@@ -91,8 +95,10 @@ func dial(ctx context.Context, address string, o *Options) (s *Session, moved st
 // establish logs in over conn, which it closes unless there is a session.
 func establish(conn net.Conn, o *Options) (s *Session, moved string, err error) {
 	l := login{conn: conn, in: bufio.NewReaderSize(conn, 64<<10), options: o, keys: map[string]string{}}
-	rand.Read(l.isid[:])
-	l.isid[0] = 0x80 // random (RFC 7143 11.12.5)
+	if l.isid = o.ISID; l.isid == [6]byte{} {
+		rand.Read(l.isid[:])
+		l.isid[0] = 0x80 // random (RFC 7143 11.12.5)
+	}
 	moved, err = l.run()
 	var n limits
 	if err == nil && moved == "" {

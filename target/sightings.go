@@ -1,6 +1,7 @@
 package target
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/hex"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"odx/admin"
 	"odx/backstore"
 	"odx/target/scsi"
 )
@@ -28,15 +30,18 @@ const (
 // into the store. An initiator whose record was dropped is notified once more of a LUN
 // whose logical unit was ever replaced.
 const (
-	maxSightings    = 1024
-	maxSightingLUNs = 4096
+	maxSightings     = 1024
+	maxSightingLUNs  = 4096
+	maxSightingISIDs = 8
 )
 
 // sightings keep over restarts which logical unit each initiator port found at its LUNs
-// when it was last notified. They implement scsi.Sightings. A power cut may lose the
-// last ones, so that an initiator is notified again.
+// when it was last notified, and in which era. They implement scsi.Sightings. They are
+// stored in the background: a power cut may lose those of the last seconds, and the end of
+// the process those of the last moment, so that an initiator is notified again.
 type sightings struct {
 	store *backstore.Store
+	era   string
 	limit int // of ports
 	// before is the state at the start; it does not change.
 	before map[scsi.NexusID]*sighting
@@ -58,6 +63,10 @@ type sighting struct {
 	Name   string            `json:"initiator"`
 	ISID   []byte            `json:"isid"`
 	Units  map[uint16]unitID `json:"units"`
+	// Era is when the port was here last, ISIDs are those that it had then: the last
+	// maxSightingISIDs.
+	Era   string   `json:"era,omitempty"`
+	ISIDs [][]byte `json:"isids,omitempty"`
 }
 
 // unitID is the identity of a logical unit; it is written in hexadecimal.
@@ -80,9 +89,9 @@ func (u *unitID) UnmarshalText(text []byte) error {
 
 // loadSightings reads the records of the store. It ignores those that are damaged or
 // cannot be decoded.
-func loadSightings(store *backstore.Store, log *logrus.Entry) (*sightings, error) {
+func loadSightings(store *backstore.Store, era admin.EraID, log *logrus.Entry) (*sightings, error) {
 	s := &sightings{
-		store: store, limit: maxSightings, wake: make(chan struct{}, 1),
+		store: store, era: hex.EncodeToString(era[:]), limit: maxSightings, wake: make(chan struct{}, 1),
 		before: map[scsi.NexusID]*sighting{}, now: map[scsi.NexusID]*sighting{}, dirty: map[scsi.NexusID]struct{}{},
 	}
 	err := store.ScanRecords([]byte(sightingsPrefix), func(key, value []byte) error {
@@ -113,7 +122,7 @@ func loadSightings(store *backstore.Store, log *logrus.Entry) (*sightings, error
 
 func (e *sighting) clone() *sighting {
 	c := *e
-	c.Units = maps.Clone(e.Units)
+	c.Units, c.ISIDs = maps.Clone(e.Units), slices.Clone(e.ISIDs)
 	return &c
 }
 
@@ -136,8 +145,33 @@ func (s *sightings) Last(id scsi.NexusID, lun uint16) (unit [16]byte, ok bool) {
 	return unit, false
 }
 
+// Interrupted implements scsi.Sightings.
+func (s *sightings) Interrupted(id scsi.NexusID) bool {
+	e := s.before[port(id)]
+	return e != nil && e.Era == s.era && e.has(id.ISID)
+}
+
+// has reports whether the port had an ISID.
+func (e *sighting) has(isid [6]byte) bool {
+	return slices.ContainsFunc(e.ISIDs, func(known []byte) bool { return bytes.Equal(known, isid[:]) })
+}
+
+// meet records that the port is here now with an ISID, and reports whether that is new.
+func (e *sighting) meet(era string, isid [6]byte) bool {
+	if e.Era != era {
+		e.Era, e.ISIDs = era, nil
+	}
+	if e.has(isid) {
+		return false
+	}
+	e.ISIDs = append(e.ISIDs, isid[:])
+	e.ISIDs = e.ISIDs[max(0, len(e.ISIDs)-maxSightingISIDs):]
+	return true
+}
+
 // Saw implements scsi.Sightings.
 func (s *sightings) Saw(id scsi.NexusID, lun uint16, unit [16]byte) {
+	isid := id.ISID
 	id = port(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,11 +184,12 @@ func (s *sightings) Saw(id scsi.NexusID, lun uint16, unit [16]byte) {
 		}
 		s.now[id] = e
 	}
+	met := e.meet(s.era, isid)
 	was, known := e.Units[lun]
 	// A port in the older half is refreshed even if nothing changed, so that active
 	// initiators are not dropped and few writes are needed.
 	fresh := s.last-e.Order < uint64(s.limit)/2
-	if fresh && (known && was == unit || !known && len(e.Units) >= maxSightingLUNs) {
+	if fresh && !met && (known && was == unit || !known && len(e.Units) >= maxSightingLUNs) {
 		return
 	}
 	if known || len(e.Units) < maxSightingLUNs {
@@ -192,12 +227,13 @@ func (s *sightings) run(ctx context.Context, log *logrus.Entry) {
 		case <-s.wake:
 		case <-ctx.Done():
 		}
+		last := ctx.Err() != nil // before the save: a change during it has to be saved too
 		err := s.save()
 		if err != nil && !failed {
 			log.WithError(err).Warn("LUNs found by initiators not stored; after a restart they may be notified again")
 		}
 		failed = err != nil
-		if ctx.Err() != nil {
+		if last {
 			return
 		}
 	}
@@ -227,5 +263,6 @@ func (s *sightings) save() error {
 			return fmt.Errorf("store LUNs found by initiators: %w", err)
 		}
 	}
-	return nil
+	// The end of the process does not make an initiator a new one.
+	return s.store.WriteOut(context.Background())
 }

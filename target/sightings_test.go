@@ -7,6 +7,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"odx/admin"
 	"odx/backstore"
 	"odx/target/scsi"
 )
@@ -76,8 +77,9 @@ func TestSightings(t *testing.T) {
 	}
 	defer store.Close()
 	log := logrus.NewEntry(logrus.New())
+	era := admin.EraID{1}
 	load := func() *sightings {
-		s, err := loadSightings(store, log)
+		s, err := loadSightings(store, era, log)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,6 +122,20 @@ func TestSightings(t *testing.T) {
 	wantKnown(s, port(oui, 10), 0, 0)
 	wantKnown(s, port(oui, 13), 0, 13)
 	wantKnown(s, port(random, 0), 0, 3)
+	for era, want := range map[admin.EraID]bool{era: true, {2}: false} {
+		again, err := loadSightings(store, era, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for id, want := range map[scsi.NexusID]bool{
+			port(oui, 13): want, port(random, 13): want,
+			port(oui, 1): false, port(random, 99): false, // another session, for initiators
+		} {
+			if got := again.Interrupted(id); got != want {
+				t.Errorf("era %x: port %x interrupted %v, want %v", era[0], id.ISID, got, want)
+			}
+		}
+	}
 	if len(s.now) != 4 {
 		t.Errorf("%d ports are remembered, want 4", len(s.now))
 	}

@@ -41,6 +41,7 @@ type Service struct {
 	units  map[string]*scsi.LogicalUnit // by conf.LUN.Medium
 	space  *spaceWatch
 
+	era       *era
 	sightings *sightings
 
 	portals portals
@@ -134,6 +135,9 @@ func (s *Service) start(ctx context.Context, o admin.Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("free space of %s: %w", s.cfg.DataDir, err)
 	}
+	if s.era, err = loadEra(ctx, s.store, bootID(), s.log); err != nil {
+		return fmt.Errorf("record of this start: %w", err)
+	}
 	if s.views, err = makeViews(ctx, s.media); err != nil {
 		return err
 	}
@@ -177,7 +181,7 @@ func (s *Service) makeServer(ctx context.Context, targets []iscsi.TargetConfig, 
 	if err != nil {
 		return err
 	}
-	if s.sightings, err = loadSightings(s.store, s.log); err != nil {
+	if s.sightings, err = loadSightings(s.store, s.era.id, s.log); err != nil {
 		return err
 	}
 	for i := range targets {
@@ -275,6 +279,9 @@ func (s *Service) Stop(ctx context.Context) error {
 		s.unwatch()
 		s.serving.Wait()
 		s.stopCopies(ctx)
+		if s.store.Owned() == nil {
+			err = errors.Join(err, s.era.end(context.WithoutCancel(ctx)))
+		}
 		s.stopErr = errors.Join(err, s.release())
 	})
 	return s.stopErr

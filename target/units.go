@@ -130,7 +130,8 @@ func (s *Service) makeUnit(ctx context.Context, l *conf.LUN) (*scsi.LogicalUnit,
 		}
 		c.Volume, c.ID = v, s.media.backingID(l.Backing)
 	}
-	c.Records = admin.NewUnitRecords(s.store, c.ID)
+	records := admin.NewUnitRecords(s.store, c.ID)
+	c.Records, c.Era, c.Volatile = records, records.InEra(s.era.id), s.cfg.WritesBack(l.View)
 	c.ID = s.store.Identify(c.ID)
 	lu, err := scsi.NewLogicalUnit(c)
 	if err != nil {

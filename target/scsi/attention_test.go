@@ -110,6 +110,7 @@ type sightingsOf struct {
 	now    map[uint16][16]byte
 }
 
+func (s *sightingsOf) Interrupted(NexusID) bool                 { return false }
 func (s *sightingsOf) Last(NexusID, uint16) ([16]byte, bool)    { return s.before, true }
 func (s *sightingsOf) Saw(_ NexusID, lun uint16, unit [16]byte) { s.now[lun] = unit }
 

@@ -1,17 +1,20 @@
 package scsi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"odx/blockdev"
 	"odx/target/scsi/mode"
+	"odx/target/scsi/record"
 	"odx/target/scsi/reserve"
 	"odx/target/scsi/sense"
 )
@@ -59,6 +62,13 @@ type LUConfig struct {
 	// Records stores the state that survives a restart. With nil nothing does, and
 	// initiators learn that saving is not supported.
 	Records Records
+	// Era stores the state that outlives the process, but no loss of power: current mode
+	// parameters, all persistent reservations, the states of ports. An era is the time
+	// from one loss of power to the next. nil: none outlives the process.
+	Era Records
+	// Volatile: the medium loses writes with the process, as a cache does that writes
+	// back, so that each start is a loss of power for it.
+	Volatile bool
 	// VendorID (at most 8 characters), ProductID (16) and Revision (4) are the texts of
 	// INQUIRY. Empty ones get defaults.
 	VendorID, ProductID, Revision string
@@ -93,12 +103,16 @@ type LogicalUnit struct {
 	eraser eraser
 
 	resizing sync.Mutex // serializes Resized
+	keeping  sync.Mutex // serializes keepPorts; before mu
 
-	mu          sync.Mutex // guards the fields below
-	nexuses     map[*Nexus]*itlNexus
-	ports       map[string][]*luPort // by target name
-	onReset     []func()
-	onNexusLoss []func(*Nexus)
+	mu        sync.Mutex // guards the fields below
+	nexuses   map[*Nexus]*itlNexus
+	ports     map[string][]*luPort // by target name
+	keptPorts []keptPort           // from the process before this one
+	// portsRestored: restorePorts has changed states that keepPorts is to store.
+	portsRestored bool
+	onReset       []func()
+	onNexusLoss   []func(*Nexus)
 
 	onPreemptAndAbort []func([]NexusID)
 }
@@ -121,6 +135,9 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 	if err := c.defaultTexts(); err != nil {
 		return nil, err
 	}
+	if c.Era == nil || c.Volatile {
+		c.Era = record.None{}
+	}
 	lu := &LogicalUnit{
 		config:     c,
 		volume:     c.Volume,
@@ -141,7 +158,10 @@ func NewLogicalUnit(c LUConfig) (*LogicalUnit, error) {
 		return nil, err
 	}
 	lu.installVPDPages()
-	if lu.reservations, err = reserve.Open(reservedUnit{lu}, c.Records); err != nil {
+	if lu.reservations, err = reserve.Open(reservedUnit{lu}, c.Records, c.Era); err != nil {
+		return nil, err
+	}
+	if lu.keptPorts, err = loadPorts(c.Era); err != nil {
 		return nil, err
 	}
 	if err := lu.eraser.init(lu); err != nil {
@@ -250,13 +270,17 @@ func (lu *LogicalUnit) OnPreemptAndAbort(fn func(preempted []NexusID)) {
 	lu.onPreemptAndAbort = append(lu.onPreemptAndAbort, fn)
 }
 
-// attach adds a nexus; its first unit attention is begin.
-func (lu *LogicalUnit) attach(n *Nexus, seen uint16, as ViewedLU, begin sense.ASC) *itlNexus {
+// attach adds a nexus; its first unit attention says how it begins.
+func (lu *LogicalUnit) attach(n *Nexus, seen uint16, as ViewedLU, how beginning) *itlNexus {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
 	itl := &itlNexus{nexus: n, lun: seen, lu: lu, port: lu.portOf(n.ID), readOnly: as.ReadOnly}
-	itl.establish(begin)
-	if itl.port != nil && itl.port.demoted() {
+	if how == resumed && lu.config.Volatile {
+		how = poweredOn
+	}
+	itl.establish(how.attention())
+	// A nexus that the end of a process interrupted has not lost its path.
+	if itl.port != nil && itl.port.demoted() && how != resumed {
 		lu.restorePorts(itl.port, n.ID.InitiatorName)
 	}
 	lu.nexuses[n] = itl
@@ -275,10 +299,16 @@ func (lu *LogicalUnit) detach(n *Nexus) {
 	}
 }
 
-// reset establishes the logical unit reset condition (SAM-5 6.3.3).
-func (lu *LogicalUnit) reset() {
+// resetLimit bounds how long a reset waits for the store.
+const resetLimit = time.Second
+
+// reset establishes the logical unit reset condition (SAM-5 6.3.3). An error means that
+// a process that takes over from this one may not know of it.
+func (lu *LogicalUnit) reset() error {
 	lu.reservations.Reset()
-	lu.modes.Reset()
+	ctx, cancel := context.WithTimeout(context.Background(), resetLimit)
+	defer cancel()
+	err := lu.modes.Reset(ctx)
 	lu.establish(sense.ASCBusDeviceResetFunction, nil)
 	lu.mu.Lock()
 	callbacks := lu.onReset
@@ -286,6 +316,7 @@ func (lu *LogicalUnit) reset() {
 	for _, fn := range callbacks {
 		fn()
 	}
+	return err
 }
 
 // attention returns the sense data of a unit attention.

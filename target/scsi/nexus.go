@@ -53,6 +53,26 @@ func (n *Nexus) unit(lun [8]byte) *itlNexus {
 	return (*units)[number]
 }
 
+// beginning is how an I_T nexus begins.
+type beginning int
+
+const (
+	// poweredOn: the nexus is new since the last loss of power.
+	poweredOn beginning = iota
+	// lost: the nexus was there, in this process, and ended.
+	lost
+	// resumed: the nexus was there, and the end of a process interrupted it.
+	resumed
+)
+
+// attention returns the unit attention that a nexus begins with (SAM-5 6.3).
+func (b beginning) attention() sense.ASC {
+	if b == poweredOn {
+		return sense.ASCPowerOnOrReset
+	}
+	return sense.ASCITNexusLossOccurred
+}
+
 // maxAttentions bounds the unit attention queue of one I_T_L nexus. Each condition is
 // queued once, so regular operation does not reach the bound.
 const maxAttentions = 16

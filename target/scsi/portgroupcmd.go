@@ -70,7 +70,7 @@ func prepareSetTargetPortGroups(t *Task) error {
 }
 
 // executeSetTargetPortGroups is SET TARGET PORT GROUPS (SPC-4 r37 6.45).
-func executeSetTargetPortGroups(_ context.Context, t *Task) error {
+func executeSetTargetPortGroups(ctx context.Context, t *Task) error {
 	list := t.DataOut()[:t.Wanted]
 	if len(list) == 0 {
 		return nil
@@ -81,10 +81,11 @@ func executeSetTargetPortGroups(_ context.Context, t *Task) error {
 	t.LU.mu.Lock()
 	changed, err := t.LU.setPorts(list, t.Nexus.ID.InitiatorName)
 	t.LU.mu.Unlock()
-	if err == nil && changed {
-		t.LU.establish(sense.ASCAsymmetricAccessStateChanged, t.Nexus)
+	if err != nil || !changed {
+		return err
 	}
-	return err
+	t.LU.establish(sense.ASCAsymmetricAccessStateChanged, t.Nexus)
+	return t.LU.keepPorts(ctx)
 }
 
 // setPorts applies the descriptors of a parameter list, after checking all of it. The
@@ -146,6 +147,7 @@ func (lu *LogicalUnit) restorePorts(back *luPort, initiator string) {
 	for _, itl := range lu.nexuses {
 		itl.establish(sense.ASCAsymmetricAccessStateChanged)
 	}
+	lu.portsRestored = true
 }
 
 // setsPorts reports whether the nexus may send SET TARGET PORT GROUPS.

@@ -81,6 +81,18 @@ type luPort struct {
 	changedBy atomic.Uint32 // the StatusCode
 }
 
+// begin sets the state to the configured one, or to the one that initiators have set
+// since the last loss of power.
+func (p *luPort) begin(kept []keptPort) {
+	p.state.Store(uint32(p.State))
+	for _, k := range kept {
+		if k.Target == p.target && k.ID == p.ID && k.Configured == p.State && !p.implicitOnly {
+			p.state.Store(uint32(k.State))
+			p.changedBy.Store(k.ChangedBy)
+		}
+	}
+}
+
 func (p *luPort) current() PortState { return PortState(p.state.Load()) }
 
 // demoted reports whether the state is worse than configured because an initiator has
@@ -133,7 +145,7 @@ func (lu *LogicalUnit) addPorts(tg *Target) error {
 			}
 		}
 		ports[i] = &luPort{PortGroup: g, target: tg.name, implicitOnly: tg.implicitOnly, log: tg.log}
-		ports[i].state.Store(uint32(g.State))
+		ports[i].begin(lu.keptPorts)
 	}
 	if lu.ports == nil {
 		lu.ports = make(map[string][]*luPort)

@@ -16,6 +16,9 @@ type Sightings interface {
 	Last(id NexusID, lun uint16) (unit [16]byte, ok bool)
 	// Saw records the logical unit at the LUN now.
 	Saw(id NexusID, lun uint16, unit [16]byte)
+	// Interrupted reports whether the nexus was there since the last loss of power when
+	// the process before this one ended.
+	Interrupted(id NexusID) bool
 }
 
 // maxSeenNexuses bounds the nexuses whose logical units a target remembers since the
@@ -37,6 +40,13 @@ func (s *sightings) last(id NexusID, lun uint16) (unit [16]byte, ok bool) {
 		unit, ok = s.before.Last(id, lun)
 	}
 	return unit, ok
+}
+
+// resumes reports whether the nexus begins for the first time in this process, and was
+// there before.
+func (s *sightings) resumes(id NexusID) bool {
+	_, again := s.seen[id]
+	return !again && s.before != nil && s.before.Interrupted(id)
 }
 
 // saw records the logical unit at lun.

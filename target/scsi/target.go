@@ -95,7 +95,7 @@ func (tg *Target) AddLU(lun uint16, lu *LogicalUnit) error {
 		}
 		old := *n.units.Load()
 		units := maps.Clone(old)
-		units[seen] = lu.attach(n, seen, as, sense.ASCPowerOnOrReset)
+		units[seen] = lu.attach(n, seen, as, poweredOn)
 		if tg.findsAnother(n, seen, lu, false) {
 			units[seen].establish(sense.ASCInquiryDataChanged)
 		}
@@ -152,11 +152,15 @@ func (tg *Target) Attach(id NexusID) *Nexus { return tg.AttachWith(id, Rights{})
 // must not be changed any more.
 func (tg *Target) AttachWith(id NexusID, r Rights) *Nexus {
 	n := &Nexus{ID: id, view: r.View, proof: r.Proof, target: tg}
+	defer tg.keepPorts()
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
-	begin := sense.ASCPowerOnOrReset
-	if tg.lost.take(id) {
-		begin = sense.ASCITNexusLossOccurred
+	how := poweredOn
+	switch {
+	case tg.lost.take(id):
+		how = lost
+	case tg.sightings.resumes(id):
+		how = resumed
 	}
 	units := make(map[uint16]*itlNexus, len(tg.units))
 	any := false
@@ -165,7 +169,7 @@ func (tg *Target) AttachWith(id NexusID, r Rights) *Nexus {
 		if !ok {
 			continue
 		}
-		units[seen] = lu.attach(n, seen, as, begin)
+		units[seen] = lu.attach(n, seen, as, how)
 		if tg.findsAnother(n, seen, lu, as.Replaced || r.View == nil && tg.replaced[lun]) {
 			units[seen].establish(sense.ASCInquiryDataChanged)
 			any = true
@@ -247,7 +251,9 @@ func (tg *Target) HasLU(n *Nexus, lun [8]byte) bool { return n.unit(lun) != nil 
 // ResetLU does the device server's part of a LOGICAL UNIT RESET.
 func (tg *Target) ResetLU(n *Nexus, lun [8]byte) {
 	if itl := n.unit(lun); itl != nil {
-		itl.lu.reset()
+		if err := itl.lu.reset(); err != nil {
+			tg.log.WithError(err).WithField("lun", itl.lun).Warn("reset not stored; a process that takes over from this one may not know of it")
+		}
 	}
 }
 

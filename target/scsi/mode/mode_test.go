@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"odx/internal/kit/must"
+	"odx/target/scsi/record"
 	"odx/target/scsi/sense"
 )
 
@@ -36,6 +38,9 @@ func control(byte2, byte4, byte5 byte) []byte {
 
 func open(t *testing.T, c Config) *Parameters {
 	t.Helper()
+	if c.Era == nil {
+		c.Era = record.None{}
+	}
 	m, err := Open(c)
 	if err != nil {
 		t.Fatal(err)
@@ -80,13 +85,13 @@ func TestParameters_Save(t *testing.T) {
 	if _, err := m.Select(t.Context(), control(0, 0x08, 0x40), 0); err != nil || !m.WriteProtected() || !m.ReportsAborts() {
 		t.Errorf("SWP %t, TAS %t, %v", m.WriteProtected(), m.ReportsAborts(), err)
 	}
-	if m.Reset(); m.WriteProtected() || m.ReportsAborts() || len(kept) != 0 {
+	if must.Succeed(t, m.Reset(t.Context())); m.WriteProtected() || m.ReportsAborts() || len(kept) != 0 {
 		t.Error("a reset gives values that were not saved")
 	}
 	if _, err := m.Save(t.Context(), control(0, 0x08, 0), 0); err != nil {
 		t.Fatal(err)
 	}
-	m.Reset()
+	must.Succeed(t, m.Reset(t.Context()))
 	if again := open(t, Config{Records: kept}); !m.WriteProtected() || !again.WriteProtected() {
 		t.Errorf("SWP is %t after a reset, %t after a restart", m.WriteProtected(), again.WriteProtected())
 	}
@@ -183,11 +188,11 @@ func FuzzModeRecord(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(kept)
-	f.Fuzz(func(t *testing.T, record []byte) {
-		if _, err := decodeModes(record); err != nil {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, err := decodeModes(data); err != nil {
 			return // it does not open
 		}
-		m, err := Open(Config{Records: records{modeRecord: record}})
+		m, err := Open(Config{Records: records{modeRecord: data}, Era: record.None{}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,4 +209,42 @@ func FuzzModeRecord(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Current values are what the process that takes over has, until a reset; one that a reset
+// interrupts, or that cannot be kept, changes nothing.
+func TestParameters_Era(t *testing.T) {
+	kept, era := records{}, records{}
+	reopened := func() *Parameters { return open(t, Config{Records: kept, Era: era}) }
+	m := reopened()
+	if _, err := m.Save(t.Context(), control(0, 0x08, 0), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Select(t.Context(), control(0x04, 0, 0x40), 0); err != nil {
+		t.Fatal(err)
+	}
+	after := func(name string, swp, dense, tas bool) {
+		t.Helper()
+		m := reopened()
+		if got := m.SenseFormat() == sense.Descriptor; m.WriteProtected() != swp || got != dense || m.ReportsAborts() != tas {
+			t.Errorf("%s: SWP %t, D_SENSE %t, TAS %t", name, m.WriteProtected(), got, m.ReportsAborts())
+		}
+	}
+	after("MODE SELECT", false, true, true)
+	if again := open(t, Config{Records: kept}); !again.WriteProtected() || again.ReportsAborts() {
+		t.Error("a loss of power does not give the saved values")
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, err := m.Select(ended, control(0, 0x08, 0), 0); err == nil {
+		t.Error("a command that a reset has ended succeeds")
+	}
+	after("a command that a reset ended", false, true, true)
+	must.Succeed(t, m.Reset(t.Context()))
+	after("a reset", true, false, false)
+
+	broken := open(t, Config{Era: brokenRecords{}})
+	if _, err := broken.Select(t.Context(), control(0, 0x08, 0), 0); err == nil || broken.WriteProtected() {
+		t.Errorf("values that are not kept are in effect: %v", err)
+	}
 }

@@ -2,6 +2,8 @@ package mode
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,6 +20,8 @@ type Parameters struct {
 	pages []page
 	// records stores saved values; nil if saving is not supported.
 	records record.Store
+	// era stores current values.
+	era record.Store
 	// selecting holds a value during a MODE SELECT, to serialize them: saving takes
 	// long.
 	selecting chan struct{}
@@ -35,6 +39,8 @@ type Config struct {
 	// Records stores saved values; with nil, MODE SENSE reports that saving is not
 	// supported.
 	Records record.Store
+	// Era stores current values for the process that takes over from this one.
+	Era record.Store
 	// ReportsSpace: the logical unit reports its resource usage, and has the threshold
 	// descriptor of SBC-3 6.5.9.
 	ReportsSpace        bool
@@ -43,24 +49,41 @@ type Config struct {
 
 // Open returns the mode parameters of a logical unit, with their saved values.
 func Open(c Config) (*Parameters, error) {
-	m := &Parameters{pages: pagesOf(&c), records: c.Records, selecting: make(chan struct{}, 1)}
+	m := &Parameters{pages: pagesOf(&c), records: c.Records, era: c.Era, selecting: make(chan struct{}, 1)}
 	m.saved = make([][]byte, len(m.pages))
 	for i, p := range m.pages {
-		m.saved[i] = bytes.Clone(p.defaults)
+		m.saved[i] = p.defaults
 	}
+	var err error
 	if m.records != nil {
-		kept, err := m.records.Load(modeRecord)
-		if err != nil {
+		if m.saved, err = m.load(m.records, m.saved); err != nil {
 			return nil, err
 		}
-		saved, err := decodeModes(kept)
-		if err != nil {
-			return nil, err
-		}
-		m.restore(saved)
 	}
-	m.Reset()
+	if m.current, err = m.load(m.era, m.saved); err != nil {
+		return nil, fmt.Errorf("current values: %w", err)
+	}
+	m.mirror()
 	return m, nil
+}
+
+// load returns pages with the values of a record, where they are still changeable:
+// another version or configuration may have other pages.
+func (m *Parameters) load(from record.Store, pages [][]byte) ([][]byte, error) {
+	kept, err := from.Load(modeRecord)
+	if err != nil {
+		return nil, err
+	}
+	values, err := decodeModes(kept)
+	if err != nil {
+		return nil, err
+	}
+	next := make([][]byte, len(pages))
+	for i, p := range pages {
+		next[i] = bytes.Clone(p)
+	}
+	m.restore(next, values)
+	return next, nil
 }
 
 // Savable reports whether values can be saved.
@@ -87,12 +110,18 @@ func (m *Parameters) ReportsAborts() bool { return m.tas.Load() }
 // attention condition.
 func (m *Parameters) ReportsThreshold() bool { return m.lbpere.Load() }
 
-// Reset sets every page to its saved values (SAM-5 6.3.2).
-func (m *Parameters) Reset() {
+// Reset sets every page to its saved values (SAM-5 6.3.2). An error means that a process
+// that takes over from this one may not know of the reset.
+func (m *Parameters) Reset(ctx context.Context) error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	same := slices.EqualFunc(m.current, m.saved, bytes.Equal)
 	m.current = slices.Clone(m.saved)
 	m.mirror()
+	m.mu.Unlock()
+	if same {
+		return nil
+	}
+	return m.era.Save(ctx, modeRecord, nil)
 }
 
 // mirror copies the bits that commands evaluate. The caller holds m.mu.

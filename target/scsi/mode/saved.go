@@ -7,14 +7,14 @@ import (
 	"slices"
 )
 
-// modeRecord is the key under which mode parameters are saved.
+// modeRecord is the key under which mode parameters are saved, and current ones kept.
 const modeRecord = "modes"
 
 // savedModesVersion is the version of savedModes.
 const savedModesVersion = 1
 
-// savedModes is the durable record of saved mode parameters: renaming a field loses
-// them. Its first format, without a version, is the concatenated pages.
+// savedModes is the durable record of saved mode parameters, and that of current ones:
+// renaming a field loses them. Its first format, without a version, is the concatenated pages.
 type savedModes struct {
 	Version int      `json:"version"`
 	Pages   [][]byte `json:"pages"` // in the format of MODE SELECT
@@ -40,9 +40,8 @@ func decodeModes(record []byte) ([]byte, error) {
 	return slices.Concat(s.Pages...), nil
 }
 
-// restore sets saved values where they are still changeable: another version or
-// configuration may have other pages.
-func (m *Parameters) restore(record []byte) {
+// restore sets values of record in pages, where they are changeable.
+func (m *Parameters) restore(pages [][]byte, record []byte) {
 	for len(record) >= 4 {
 		code, subpage, length := record[0]&0x3F, byte(0), 2+int(record[1])
 		if record[0]&0x40 != 0 {
@@ -51,14 +50,14 @@ func (m *Parameters) restore(record []byte) {
 		if length > len(record) {
 			return
 		}
-		if i := m.find(code, subpage); i >= 0 && len(m.saved[i]) == length {
+		if i := m.find(code, subpage); i >= 0 && len(pages[i]) == length {
 			at := 2
 			if subpage != 0 {
 				at = 4
 			}
 			for ; at < length; at++ {
 				can := m.pages[i].changeable[at]
-				m.saved[i][at] = m.pages[i].defaults[at]&^can | record[at]&can
+				pages[i][at] = m.pages[i].defaults[at]&^can | record[at]&can
 			}
 		}
 		record = record[length:]

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"slices"
 
 	"odx/target/scsi/sense"
@@ -34,8 +35,8 @@ func (m *Parameters) Save(ctx context.Context, list []byte, at int) (changed boo
 	})
 }
 
-// change merges the pages of list into the current values and sets them once save has
-// succeeded.
+// change merges the pages of list into the current values, and sets them once they are
+// kept and save has succeeded.
 func (m *Parameters) change(ctx context.Context, list []byte, at int, save func(next [][]byte) error) (changed bool, err error) {
 	select {
 	case m.selecting <- struct{}{}:
@@ -50,16 +51,39 @@ func (m *Parameters) change(ctx context.Context, list []byte, at int, save func(
 	if err != nil {
 		return false, err
 	}
-	if err := save(next); err != nil {
-		return false, err
+	if err = m.keepCurrent(ctx, next); err == nil {
+		err = save(next)
 	}
+	if err == nil {
+		changed, err = m.setCurrent(ctx, next)
+	}
+	if err != nil {
+		m.mu.Lock()
+		now := m.current
+		m.mu.Unlock()
+		return false, errors.Join(err, m.keepCurrent(context.WithoutCancel(ctx), now))
+	}
+	return changed, nil
+}
+
+// keepCurrent stores values for the process that takes over from this one.
+func (m *Parameters) keepCurrent(ctx context.Context, values [][]byte) error {
+	record, err := encodeModes(values)
+	if err != nil {
+		return err
+	}
+	return m.era.Save(ctx, modeRecord, record)
+}
+
+// setCurrent makes next the current values, unless a reset has ended the command.
+func (m *Parameters) setCurrent(ctx context.Context, next [][]byte) (changed bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := ctx.Err(); err != nil { // a reset has ended the command
+	if err := ctx.Err(); err != nil {
 		return false, err
 	}
 	for i := range next {
-		changed = changed || !bytes.Equal(next[i], before[i])
+		changed = changed || !bytes.Equal(next[i], m.current[i])
 	}
 	m.current = next
 	m.mirror()

@@ -45,7 +45,16 @@ func (s *state) encode() ([]byte, error) {
 	if !s.aptpl || len(s.registrations) == 0 {
 		return nil, nil
 	}
-	k := keptState{Version: keptVersion, Type: s.kind}
+	k, err := s.keep()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(k)
+}
+
+// keep returns the stored form of s.
+func (s *state) keep() (*keptState, error) {
+	k := &keptState{Version: keptVersion, Type: s.kind}
 	if s.kind != 0 && !s.kind.allRegistrants() {
 		h := keptNexus(s.holder)
 		k.Holder = &h
@@ -56,23 +65,35 @@ func (s *state) encode() ([]byte, error) {
 		}
 		k.Registrations = append(k.Registrations, keptRegistration{r.key, keptNexus(r.nexus)})
 	}
-	return json.Marshal(k)
+	return k, nil
 }
 
 // decode reads a record.
 func decode(data []byte) (*state, error) {
-	s := new(state)
 	if len(data) == 0 {
-		return s, nil
+		return new(state), nil
 	}
 	var k keptState
 	if err := json.Unmarshal(data, &k); err != nil {
 		return nil, err
 	}
+	s, err := k.state()
+	if err != nil {
+		return nil, err
+	}
+	if len(s.registrations) == 0 {
+		return nil, errors.New("no registrations")
+	}
+	s.aptpl = true
+	return s, nil
+}
+
+// state checks k and returns what it is the stored form of.
+func (k *keptState) state() (*state, error) {
 	if k.Version != keptVersion {
 		return nil, fmt.Errorf("version %d, not %d; use a version of odx that reads it", k.Version, keptVersion)
 	}
-	s.aptpl, s.kind = true, k.Type
+	s := &state{kind: k.Type}
 	for _, r := range k.Registrations {
 		if r.Key == 0 || s.find(nexus.ID(r.Nexus)) >= 0 || len(s.registrations) == MaxRegistrations {
 			return nil, errors.New("registrations without a key, duplicate, or above the limit")
@@ -83,7 +104,7 @@ func decode(data []byte) (*state, error) {
 		s.holder = nexus.ID(*k.Holder)
 	}
 	switch {
-	case len(s.registrations) == 0, s.kind != 0 && !s.kind.valid():
+	case s.kind != 0 && (len(s.registrations) == 0 || !s.kind.valid()):
 		return nil, fmt.Errorf("type %d with %d registrations", s.kind, len(s.registrations))
 	case (s.kind != 0 && !s.kind.allRegistrants()) != (k.Holder != nil), k.Holder != nil && s.find(s.holder) < 0:
 		return nil, errors.New("holder missing or not registered")
@@ -91,11 +112,8 @@ func decode(data []byte) (*state, error) {
 	return s, nil
 }
 
-// load returns the stored state.
+// load returns the state that survived a loss of power.
 func load(records record.Store) (*state, error) {
-	if records == nil {
-		return new(state), nil
-	}
 	data, err := records.Load(recordKey)
 	if err != nil {
 		return nil, fmt.Errorf("persistent reservations: %w", err)
@@ -107,9 +125,9 @@ func load(records record.Store) (*state, error) {
 	return s, nil
 }
 
-// keep makes next durable if required, before any command sees it.
-func keep(ctx context.Context, records record.Store, old, next *state) error {
-	if records == nil || old.equal(next) {
+// keepDurable makes next durable if required, before any command sees it.
+func keepDurable(ctx context.Context, records record.Store, old, next *state) error {
+	if old.equal(next) {
 		return ctx.Err()
 	}
 	before, err := old.encode()

@@ -42,6 +42,7 @@ type Unit interface {
 type Reservations struct {
 	unit    Unit
 	records record.Store // nil: nothing survives a loss of power
+	era     record.Store // survives the process alone
 
 	// reserved is the reservation that commands are checked against, nil for none. It
 	// goes with persistent, which is never nil. A change of either requires changing.
@@ -50,11 +51,12 @@ type Reservations struct {
 	changing   lock
 }
 
-// Open returns the reservations of a logical unit, with those in its records. With nil
-// records nothing is stored, and REPORT CAPABILITIES reports so.
-func Open(unit Unit, records record.Store) (*Reservations, error) {
-	r := &Reservations{unit: unit, records: records, changing: make(lock, 1)}
-	s, err := load(records)
+// Open returns the reservations of a logical unit: those in era, which outlive the
+// process, else those in records, which outlive a loss of power. With nil records none
+// do, and REPORT CAPABILITIES reports so.
+func Open(unit Unit, records, era record.Store) (*Reservations, error) {
+	r := &Reservations{unit: unit, records: records, era: era, changing: make(lock, 1)}
+	s, err := loadCurrent(r.durable(), era)
 	if err != nil {
 		return nil, err
 	}
@@ -160,8 +162,8 @@ func (r *Reservations) Change(ctx context.Context, n *nexus.ID, cdb, list []byte
 	return preempted, err
 }
 
-// carryOut applies a command to a copy of the state, stores that if it must survive a
-// loss of power, and then makes it visible.
+// carryOut applies a command to a copy of the state, stores that, and then makes it
+// visible.
 func (r *Reservations) carryOut(ctx context.Context, n *nexus.ID, out *command) (preempted []nexus.ID, err error) {
 	if err := r.changing.lock(ctx); err != nil {
 		return nil, err
@@ -178,7 +180,7 @@ func (r *Reservations) carryOut(ctx context.Context, n *nexus.ID, out *command) 
 	if c.next.aptpl && r.records == nil {
 		return nil, out.refuseAPTPL()
 	}
-	if err := keep(ctx, r.records, old, &c.next); err != nil {
+	if err := r.keep(ctx, old, &c.next); err != nil {
 		return nil, err
 	}
 	r.persistent.Store(&c.next)

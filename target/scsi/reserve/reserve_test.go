@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"odx/target/scsi/nexus"
+	"odx/target/scsi/record"
 	"odx/target/scsi/sense"
 )
 
@@ -56,9 +57,9 @@ func newBed(t *testing.T, r records) *bed {
 	b := &bed{T: t, unit: &unit{}, a: nexusOf("a"), b: nexusOf("b")}
 	var err error
 	if r == nil {
-		b.Reservations, err = Open(b.unit, nil)
+		b.Reservations, err = Open(b.unit, nil, record.None{})
 	} else {
-		b.Reservations, err = Open(b.unit, r)
+		b.Reservations, err = Open(b.unit, r, record.None{})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -202,11 +203,69 @@ func TestReservations_Records(t *testing.T) {
 	}
 }
 
+// A process that takes over has every registration and PRGENERATION, whatever APTPL says;
+// a loss of power leaves those with APTPL. A command whose current state alone was stored
+// when its process ended is carried through.
+func TestReservations_Era(t *testing.T) {
+	durable, era := records{}, records{}
+	reopen := func(r, era record.Store) *bed {
+		t.Helper()
+		b := &bed{T: t, unit: &unit{}, a: nexusOf("a"), b: nexusOf("b")}
+		var err error
+		if b.Reservations, err = Open(b.unit, r, era); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	keys := func(b *bed) string { return fmt.Sprintf("%x", b.Report(ReadKeys)) }
+	b := reopen(durable, era)
+	b.must(b.a, Register, 0, 0, 0xA, 0)
+	b.must(b.b, Register, 0, 0, 0xB, 0)
+	b.must(b.a, Reserve, ExclusiveAccess, 0xA, 0, 0)
+	after := reopen(durable, era)
+	if got, want := keys(after), keys(b); got != want {
+		t.Errorf("READ KEYS %s, want %s", got, want)
+	}
+	if after.allowed(after.b) != "asp" || after.allowed(after.a) != "asrwp" {
+		t.Errorf("the holder has %s, the other one %s", after.allowed(after.a), after.allowed(after.b))
+	}
+	if lost := reopen(durable, records{}); keys(lost) != "0000000000000000" || lost.allowed(lost.b) != "asrwp" {
+		t.Errorf("after a loss of power: %s", keys(lost))
+	}
+
+	before := maps.Clone(durable)
+	after.must(after.a, RegisterAndIgnore, 0, 0, 0xC, aptpl)
+	if maps.EqualFunc(durable, before, bytes.Equal) {
+		t.Fatal("nothing is durable")
+	}
+	want := durable[recordKey]
+	reopen(before, era)
+	if !bytes.Equal(before[recordKey], want) {
+		t.Errorf("durable %s, want %s", before[recordKey], want)
+	}
+
+	failing := reopen(failingRecords{}, era)
+	current := maps.Clone(era)
+	if _, err := failing.out(failing.a, RegisterAndIgnore, 0, 0, 0xD, aptpl); err == nil || !maps.EqualFunc(era, current, bytes.Equal) {
+		t.Errorf("a command that cannot be stored: %v, %s", err, era[recordKey])
+	}
+}
+
+// failingRecords are records that are lost when the second value is saved.
+type failingRecords struct{ records }
+
+func (failingRecords) Save(_ context.Context, _ string, value []byte) error {
+	if bytes.Contains(value, []byte(`"key":13`)) {
+		return errors.New("disk on fire")
+	}
+	return nil
+}
+
 // What cannot be right is refused.
 func TestOpen_Record(t *testing.T) {
 	const nexus = `{"initiator":"iqn.a","isid":[0,0,0,0,0,1],"target":"iqn.t","portal_group_tag":1}`
 	reg := func(key string) string { return `{"key":` + key + `,"nexus":` + nexus + `}` }
-	for name, record := range map[string]string{
+	for name, text := range map[string]string{
 		"no JSON":                    `reserved!`,
 		"another version":            `{"version":2,"registrations":[` + reg("1") + `]}`,
 		"no registration":            `{"version":1,"registrations":[]}`,
@@ -219,14 +278,14 @@ func TestOpen_Record(t *testing.T) {
 		"a holder not registered":    `{"version":1,"type":1,"holder":{"initiator":"b"},"registrations":[` + reg("1") + `]}`,
 		"a key of more than 64 bits": `{"version":1,"registrations":[` + reg("18446744073709551616") + `]}`,
 	} {
-		r := records{recordKey: []byte(record)}
-		if _, err := Open(&unit{}, r); err == nil {
+		r := records{recordKey: []byte(text)}
+		if _, err := Open(&unit{}, r, record.None{}); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
 	ok := `{"version":1,"type":1,"holder":` + nexus + `,"registrations":[` + reg("18446744073709551615") + `]}`
 	r := records{recordKey: []byte(ok)}
-	if _, err := Open(&unit{}, r); err != nil {
+	if _, err := Open(&unit{}, r, record.None{}); err != nil {
 		t.Errorf("a good one: %v", err)
 	}
 }
@@ -250,6 +309,29 @@ func FuzzReservationsRecord(f *testing.F) {
 			t.Fatal(err)
 		}
 		if second, _ := again.encode(); !bytes.Equal(first, second) {
+			t.Fatalf("%s became %s", first, second)
+		}
+	})
+}
+
+// A record of the current state is one that can be written again, or an error.
+func FuzzCurrentRecord(f *testing.F) {
+	f.Add([]byte(`{"version":1,"generation":7,"state":{"version":1,"registrations":[{"key":1,"nexus":{"initiator":"iqn.a","isid":[0,0,0,0,0,1],"target":"iqn.t","portal_group_tag":1}}]}}`))
+	f.Add([]byte(`{"version":1,"generation":1,"state":{"version":1,"registrations":null}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := decodeCurrent(data)
+		if err != nil {
+			return
+		}
+		first, err := s.encodeCurrent()
+		if err != nil || first == nil {
+			return
+		}
+		again, err := decodeCurrent(first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if second, _ := again.encodeCurrent(); !bytes.Equal(first, second) {
 			t.Fatalf("%s became %s", first, second)
 		}
 	})
