@@ -19,15 +19,18 @@ const wirePackage = "api/v1"
 // durable are the files whose structs are records of stores in JSON, and what of
 // docs/formats.md they are.
 var durable = map[string]string{
-	"backstore/repair_record.go":    "a repair in place that was interrupted",
-	"backstore/scrub_schedule.go":   "the last scrub",
-	"offload/view/mirror.go":        "a mirror",
-	"target/lunhistory.go":          "what was served at each LUN",
-	"target/portnumbers.go":         "the numbers of target ports",
-	"target/sightings.go":           "what initiators found at their LUNs",
-	"target/scsi/mode/saved.go":     "saved mode pages",
-	"target/scsi/reserve/record.go": "persistent reservations",
-	"tokens/record.go":              "a token, live or dead",
+	"backstore/repair_record.go":     "a repair in place that was interrupted",
+	"backstore/scrub_schedule.go":    "the last scrub",
+	"offload/view/mirror.go":         "a mirror",
+	"target/era.go":                  "the last start, and whether the server was stopped",
+	"target/lunhistory.go":           "what was served at each LUN",
+	"target/portnumbers.go":          "the numbers of target ports",
+	"target/sightings.go":            "what initiators found at their LUNs",
+	"target/scsi/mode/saved.go":      "saved mode pages",
+	"target/scsi/portskeep.go":       "states of ports",
+	"target/scsi/reserve/current.go": "current persistent reservations",
+	"target/scsi/reserve/record.go":  "persistent reservations",
+	"tokens/record.go":               "a token, live or dead",
 }
 
 // TestJSONNames: a name for JSON is either on the wire, in wirePackage, or durable, in a
