@@ -36,7 +36,7 @@ type bed struct {
 	manager *tokens.Manager
 	foreign *offloadtest.Store // for volumes outside the store
 	closers []func(context.Context) error
-	names   int
+	names   atomic.Int64
 }
 
 func open(t must.TB, d disk) *bed {
@@ -81,8 +81,7 @@ func (b *bed) close(t must.TB) {
 }
 
 func (b *bed) name() string {
-	b.names++
-	return fmt.Sprintf("v%d", b.names)
+	return fmt.Sprintf("v%d", b.names.Add(1))
 }
 
 // volume creates a volume of the store.

@@ -20,7 +20,7 @@ import (
 const copyMemory = 2 << 20
 
 // patience is how long a test waits for tasks that may wait for each other.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // locksOf returns the names of the locks of a stack and of the views below it that are held.
 func locksOf(s *Stack) (held []string) {
