@@ -259,3 +259,28 @@ func TestView_ConcurrentMemory(t *testing.T) {
 		})
 	}
 }
+
+// TestStack_Allocs: an access that moves no bytes of copies takes no memory, and allocates
+// nothing: of a view in the store, and of an origin outside it once its chunks are copied.
+func TestStack_Allocs(t *testing.T) {
+	b := start(t)
+	for name, d := range map[string]Device{
+		"partition": func() Device {
+			p, err := NewPartition(b.base(b.outside(movingSize+4096)), 4096, movingSize)
+			must.Succeed(t, err)
+			return p
+		}(),
+		"stripe":        stripeOf(t, 64<<10, b.base(b.outside(movingSize)), b.base(b.outside(movingSize))),
+		"write-through": b.cache(b.base(b.outside(movingSize)), false, 64),
+		"write-back":    b.cache(b.base(b.outside(movingSize)), true, 64),
+		"origin":        b.foreignOrigin(t),
+	} {
+		s, p := NewStack(d, NewGate()), pattern(1, 4096)
+		must.Succeed(t, s.WriteAt(ctx, p, 0))
+		for access, do := range map[string]func(context.Context, []byte, int64) error{"READ": s.ReadAt, "WRITE": s.WriteAt} {
+			if n := testing.AllocsPerRun(100, func() { must.Succeed(t, do(ctx, p, 0)) }); n != 0 {
+				t.Errorf("%s of a %s: %v allocations", access, name, n)
+			}
+		}
+	}
+}
