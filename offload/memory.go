@@ -15,8 +15,8 @@ import (
 // locks. In the other order, a copy with memory that writes to a view and a task with the
 // view's lock that needs memory would wait for each other.
 //
-// Whoever locks a view and changes what is below it therefore calls WithMemory first, and
-// passes the context on, by which WithBuffer below finds the memory and does not wait.
+// A caller that locks a view and changes the volumes below therefore calls WithMemory first
+// and passes the context on, by which WithBuffer below finds the memory and does not wait.
 
 const (
 	// copyLength is how many bytes move at a time where they must be moved.

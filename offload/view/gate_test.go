@@ -8,8 +8,8 @@ import (
 	"odx/blockdev"
 )
 
-// Who needs the gate to itself does not wait without end for a write that stalls, nor
-// do the later writes.
+// A caller that needs the gate alone does not wait without end for a write that stalls,
+// nor do the later writes.
 func TestGate_MaxWait(t *testing.T) {
 	ctx := t.Context()
 	g := NewGate()
