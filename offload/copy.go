@@ -117,7 +117,8 @@ func (e *Engine) mapper(v blockdev.Volume) mapper {
 }
 
 // MapTo is Object.Map for any volume but a View: to one outside the store it copies at
-// most 1 MiB, and length has to be whole logical blocks.
+// most 1 MiB, and length has to be whole logical blocks. A View calls it with the memory
+// that the engine took before Map.
 func (e *Engine) MapTo(ctx context.Context, v blockdev.Volume, dst int64, s Snapshot, src, length int64) (int64, error) {
 	if object, ok := e.store.Object(v); ok {
 		return object.Map(ctx, dst, s, src, length)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -150,9 +151,11 @@ func TestEngine_WithBuffer(t *testing.T) {
 	})
 }
 
-// lockedView is a View of one volume that reports the memory in use where it would lock.
+// lockedView is a View of equal volumes, of which it uses the first one, and reports the
+// memory in use where it would lock.
 type lockedView struct {
 	blockdev.Volume
+	legs   int
 	engine *offload.Engine
 	locked func(memory int64)
 }
@@ -167,15 +170,15 @@ func (v lockedView) Map(ctx context.Context, dst int64, s offload.Snapshot, src,
 	return v.engine.MapTo(ctx, v.Volume, dst, s, src, length)
 }
 
-func (v lockedView) Backing() []blockdev.Volume { return []blockdev.Volume{v.Volume} }
+func (v lockedView) Backing() []blockdev.Volume {
+	return slices.Repeat([]blockdev.Volume{v.Volume}, v.legs)
+}
 
-// TestEngine_View_memory: the engine has memory before it calls what locks a view, once,
-// if the view moves bytes.
+// TestEngine_View_memory: the engine has memory before it calls what locks a view: a buffer
+// and one for each volume outside the store.
 func TestEngine_View_memory(t *testing.T) {
-	const once = 2 << 20
 	s := offloadtest.NewStore([16]byte{1})
 	e := open(t, s)
-	e.LimitMemory(once)
 	object := s.NewVolume("object", volumeSize)
 	data := pattern(t, object, 1)
 	snapshot, err := e.Snapshot(ctx, object, []blockdev.Range{{Length: volumeSize}}, 512)
@@ -185,10 +188,12 @@ func TestEngine_View_memory(t *testing.T) {
 	defer snapshot.Release()
 	for name, c := range map[string]struct {
 		volume blockdev.Volume
+		legs   int
 		want   int64
 	}{
-		"of the store": {s.NewVolume("view", volumeSize), 0},
-		"outside":      {offloadtest.NewStore([16]byte{9}).NewVolume("view", volumeSize), once},
+		"in the store":     {s.NewVolume("view", volumeSize), 2, 0},
+		"outside":          {offloadtest.NewStore([16]byte{9}).NewVolume("view", volumeSize), 1, 2 << 20},
+		"of three outside": {offloadtest.NewStore([16]byte{9}).NewVolume("view", volumeSize), 3, 4 << 20},
 	} {
 		for call, do := range map[string]func(v offload.View) error{
 			"CopySnapshot": func(v offload.View) error {
@@ -207,7 +212,7 @@ func TestEngine_View_memory(t *testing.T) {
 			},
 		} {
 			calls := 0
-			v := lockedView{c.volume, e, func(memory int64) {
+			v := lockedView{c.volume, c.legs, e, func(memory int64) {
 				if calls++; memory != c.want {
 					t.Errorf("%s, %s: %d bytes of memory, want %d", name, call, memory, c.want)
 				}
