@@ -43,7 +43,8 @@ type checkpointer struct {
 	stopped  bool          // no checkpoint will come; guarded by mu
 }
 
-// urgentPart is the part of the changed metadata that only urgent changes may make.
+// urgentPart is the part of the changed metadata that only urgent changes may make, and
+// how much more data, as a part of what makes others wait, they may leave unsynced.
 const urgentPart = 16
 
 // behind reports whether the checkpoints do not keep up: the journal is too
@@ -75,16 +76,13 @@ func (s *Store) waitingRecords() uint64 {
 // ends meanwhile is urgent: a copy, which would have to say that it did nothing, does
 // one small step.
 func (s *Store) throttle(ctx context.Context) error {
-	unsynced := s.segments.Unsynced() > 4*s.opts.writeBackBytes
-	if !unsynced && !s.behind() {
+	if s.segments.Unsynced() <= s.unsyncedLimit() && !s.behind() {
 		return nil
 	}
 	patient, cancel := blockdev.BeforeLate(ctx)
 	defer cancel()
-	if unsynced {
-		if err := s.journal.Commit(patient, s.journal.Last()); err != nil && (patient.Err() == nil || ctx.Err() != nil) {
-			return spaceError(err)
-		}
+	if err := s.awaitSync(ctx, patient); err != nil {
+		return err
 	}
 	for s.behind() {
 		if err := s.usable(); err != nil {
@@ -111,6 +109,27 @@ func (s *Store) throttle(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// unsyncedLimit is how many bytes of data may be unsynced before changes wait. Each change
+// that did not wait adds its data to that, and urgent ones may add a part.
+func (s *Store) unsyncedLimit() int64 { return 4 * s.opts.writeBackBytes }
+
+// awaitSync waits for the disk while it lacks much data. From the end of patient on a
+// change is urgent, and only waits where other urgent ones have used up their part.
+func (s *Store) awaitSync(ctx, patient context.Context) error {
+	limit := s.unsyncedLimit()
+	if s.segments.Unsynced() <= limit {
+		return nil
+	}
+	err := s.journal.Commit(patient, s.journal.Last())
+	if err != nil && patient.Err() != nil && ctx.Err() == nil {
+		if s.segments.Unsynced() <= limit+limit/urgentPart {
+			return nil
+		}
+		err = s.journal.Commit(ctx, s.journal.Last())
+	}
+	return spaceError(err)
 }
 
 // failure returns why the last checkpoint failed, nil if it did not.

@@ -138,6 +138,50 @@ func TestUnsyncedIsBounded(t *testing.T) {
 	}
 }
 
+// TestUnsyncedIsBounded_Urgent: writes whose time ends go on while the disk stalls, until
+// they have left their part unsynced; then they fail.
+func TestUnsyncedIsBounded_Urgent(t *testing.T) {
+	const bound, piece = 4 << 20, 64 << 10
+	d := newDisk()
+	s, err := Open(t.Context(), d.options(Options{writeBackBytes: bound / 4}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	v := createVolume(t, s, "v", 64<<20)
+	release := make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(release) })
+	defer goOn() // or Close would wait for it
+	d.fs.SetHook(func(kind vfs.OpKind, name string) error {
+		if kind == vfs.OpSync && strings.HasSuffix(name, ".seg") {
+			<-release
+		}
+		return nil
+	})
+	urgent := 0
+	for at := int64(0); ; at += piece {
+		limited := s.segments.Unsynced() > bound
+		ctx, cancel := context.WithTimeout(t.Context(), 2*blockdev.Grace)
+		err := v.WriteAt(ctx, randomBytes(uint64(at/piece), piece), at)
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) && limited {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if limited {
+			urgent++
+		}
+		if urgent > 2*bound/piece {
+			t.Fatal("nothing bounds it")
+		}
+	}
+	if n := s.segments.Unsynced(); urgent == 0 || n > bound+bound/urgentPart+2*piece {
+		t.Errorf("%d writes in time left %d bytes unsynced, the bound is %d and a sixteenth", urgent, n, bound)
+	}
+}
+
 // TestUrgentCopy: while changes wait for a checkpoint, a copy whose time ends does a
 // small step, until there is as much changed metadata as there can be.
 func TestUrgentCopy(t *testing.T) {

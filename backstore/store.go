@@ -363,8 +363,8 @@ const (
 	// memory: there, one system call takes many.
 	gatherBytes = 32 << 10
 	// writeBackBytes of unsynced data start a commit in the background, and four
-	// times as much makes writers wait for one: after a crash, opening the store
-	// reads what was not synced.
+	// times as much makes changes wait for one (see throttle): after a crash, opening the
+	// store reads what was not synced.
 	writeBackBytes = 32 << 20
 )
 
