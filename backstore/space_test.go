@@ -377,3 +377,43 @@ func TestFreeBytes(t *testing.T) {
 	}
 	c.must("close", c.store.Close())
 }
+
+// TestFullDisk_Killed: a process that is killed costs a spare file of the journal, since
+// records go on in another file than the one that it wrote to. On a full disk one is killed
+// after the other: records and flushes go on, though no spare file is left in between, and a
+// checkpoint gives all of them back.
+func TestFullDisk_Killed(t *testing.T) {
+	ctx := t.Context()
+	c := newCrammed(t)
+	c.must("checkpoint", c.store.Checkpoint(ctx))
+	waitFor(t, "the reserve is whole", func() bool {
+		return c.store.fillReserve() == nil && c.store.journal.FileBytes() >= 3*c.store.journalFile
+	})
+	c.disk.fs.SetTaken(true)
+	c.cram()
+	lacking := 0
+	for round := range byte(8) {
+		c.must("record", c.store.PutRecords(ctx, Record{Key: []byte{'k', round}, Value: []byte{round}}))
+		c.must("flush", c.store.Flush(ctx))
+		c.kill()
+		c.cram()
+		if c.store.journal.Lacks() {
+			lacking++
+		}
+		for k := range round + 1 {
+			if value, err := c.store.GetRecord([]byte{'k', k}); err != nil || !bytes.Equal(value, []byte{k}) {
+				t.Errorf("round %d: record %d: %q, %v", round, k, value, err)
+			}
+		}
+	}
+	if lacking == 0 {
+		t.Error("there was a spare file for each process")
+	}
+	c.must("record", c.store.PutRecords(ctx, Record{Key: []byte("k"), Value: []byte("v")}))
+	c.must("checkpoint", c.store.Checkpoint(ctx))
+	if c.store.journal.Lacks() {
+		t.Errorf("spare files are missing after a checkpoint\n%s", c.files())
+	}
+	c.same()
+	c.must("close", c.store.Close())
+}
