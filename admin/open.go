@@ -82,6 +82,9 @@ func Open(ctx context.Context, cfg *conf.Config, log *logrus.Entry, o Options) (
 // Close closes the store and its managers. No other method may run.
 func (s *Store) Close() error {
 	var errs []error
+	if s.disks != nil {
+		s.disks.Close()
+	}
 	if s.tokens != nil {
 		errs = append(errs, s.tokens.Close())
 	}

@@ -98,6 +98,7 @@ func (b *bed) close(t must.TB) {
 	if err != nil || len(findings) > 0 {
 		t.Fatalf("store check: %v, %v", findings, err)
 	}
+	b.Manager.Close()
 	must.Succeed(t, b.tokens.Close())
 	must.Succeed(t, b.store.Close())
 }

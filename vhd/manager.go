@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"strings"
 	"sync"
 	"time"
 
@@ -60,6 +59,9 @@ type Manager struct {
 	lineage *lineage
 	running chan struct{} // has an element for each operation that runs
 
+	stop     context.CancelFunc // of sweeping
+	sweeping sync.WaitGroup
+
 	mu sync.Mutex // of what follows
 	// files are those with writers or an operation, by name.
 	files map[string]*occupancy
@@ -67,22 +69,25 @@ type Manager struct {
 	scratch map[string]time.Time
 }
 
-// New returns the manager, after it has removed what operations left that a crash
-// interrupted.
+// New returns the manager, after it has removed what interrupted operations and clients
+// left, unless the store is open for reading alone. The caller closes it.
 func New(ctx context.Context, c Config) (*Manager, error) {
 	m := &Manager{store: c.Store, engine: c.Engine, uses: c.Uses, log: c.Log, files: map[string]*occupancy{}, scratch: map[string]time.Time{}}
 	m.formats = formatsWithin(cmp.Or(c.TableMemory, defaultTableMemory))
 	m.lineage = newLineage()
 	m.running = make(chan struct{}, cmp.Or(c.Operations, defaultOperations))
-	for _, f := range m.store.Files() {
-		if !strings.HasPrefix(f.Name(), tempPrefix) && !IsScratch(f.Name()) {
-			continue
-		}
-		if err := m.store.DeleteFile(ctx, f.Name()); err != nil {
-			return nil, fmt.Errorf("remove what an interrupted operation on a virtual disk left: %w", err)
-		}
+	if err := m.removeLeft(ctx); err != nil && !errors.Is(err, backstore.ErrStoreReadOnly) {
+		return nil, err
 	}
+	ctx, m.stop = context.WithCancel(context.WithoutCancel(ctx))
+	m.sweeping.Go(func() { m.sweep(ctx) })
 	return m, nil
+}
+
+// Close ends the work in the background. No operation may run.
+func (m *Manager) Close() {
+	m.stop()
+	m.sweeping.Wait()
 }
 
 // TableBytes returns what is held of the block allocation tables of all open disks in VHDX,

@@ -4,15 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"odx/backstore"
+	"odx/backstore/vfs"
 	"odx/blockdev"
+	"odx/internal/kit/logs"
 	"odx/internal/kit/must"
 )
 
-// begun starts an operation, and returns once it waits for the writers of a file.
+// begun starts an operation in a bubble, and returns once it waits for the writers of a
+// file.
 func (b *bed) begun(t *testing.T, c context.Context, name string, r Request) <-chan error {
 	t.Helper()
 	result := make(chan error, 1)
@@ -20,15 +25,14 @@ func (b *bed) begun(t *testing.T, c context.Context, name string, r Request) <-c
 		_, err := b.Do(c, r, nil)
 		result <- err
 	}()
-	for waiting := false; !waiting; {
-		select {
-		case err := <-result:
-			t.Fatalf("%s did not wait: %v", r.Operation, err)
-		case <-time.After(time.Millisecond):
-		}
-		b.mu.Lock()
-		waiting = b.Manager.files[name] != nil && b.Manager.files[name].idle != nil
-		b.mu.Unlock()
+	synctest.Wait()
+	select {
+	case err := <-result:
+		t.Fatalf("%s did not wait: %v", r.Operation, err)
+	default:
+	}
+	if o := b.Manager.files[name]; o == nil || o.idle == nil {
+		t.Fatalf("%s waits for something else", r.Operation)
 	}
 	return result
 }
@@ -48,48 +52,54 @@ func TestManager_Write(t *testing.T) {
 		"over by convert": {Operation: Convert, Source: "base.vhdx", Destination: "d.vhdx", Overwrite: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := start(t)
-			b.do(t, Request{Operation: Create, Destination: "base.vhdx", Size: 4 * mib, BlockLength: mib})
-			switch {
-			case r.Operation == Merge:
-				b.do(t, Request{Operation: Snapshot, Source: "base.vhdx", Destination: "d.vhdx"})
-				if r.Source == "over.vhdx" {
-					b.do(t, Request{Operation: Snapshot, Source: "d.vhdx", Destination: "over.vhdx"})
-				}
-			default:
-				b.do(t, Request{Operation: Create, Destination: "d.vhdx", Size: 4 * mib, BlockLength: mib})
-			}
-			end, err := b.Write("d.vhdx")
-			must.Succeed(t, err)
-			again, err := b.Write("d.vhdx")
-			must.Succeed(t, err)
-			c, cancel := context.WithCancel(ctx)
-			result := b.begun(t, c, "d.vhdx", r)
-			if _, err := b.Write("d.vhdx"); !errors.Is(err, ErrBusy) {
-				t.Errorf("a writer that comes later: %v", err)
-			}
-			cancel()
-			if err := <-result; !errors.Is(err, context.Canceled) {
-				t.Errorf("canceled: %v", err)
-			}
-			third, err := b.Write("d.vhdx")
-			if err != nil {
-				t.Fatalf("after an operation that was canceled: %v", err)
-			}
-			third()
-			result = b.begun(t, ctx, "d.vhdx", r)
-			end()
-			select {
-			case err := <-result:
-				t.Fatalf("one of two writers was waited for: %v", err)
-			default:
-			}
-			again()
-			must.Succeed(t, <-result)
-			if len(b.Manager.files) != 0 {
-				t.Errorf("%d files are still noted", len(b.Manager.files))
-			}
+			synctest.Test(t, func(t *testing.T) { testWriters(t, r) })
 		})
+	}
+}
+
+// testWriters begins an operation on d.vhdx while it is written to.
+func testWriters(t *testing.T, r Request) {
+	b := start(t)
+	b.do(t, Request{Operation: Create, Destination: "base.vhdx", Size: 4 * mib, BlockLength: mib})
+	switch {
+	case r.Operation == Merge:
+		b.do(t, Request{Operation: Snapshot, Source: "base.vhdx", Destination: "d.vhdx"})
+		if r.Source == "over.vhdx" {
+			b.do(t, Request{Operation: Snapshot, Source: "d.vhdx", Destination: "over.vhdx"})
+		}
+	default:
+		b.do(t, Request{Operation: Create, Destination: "d.vhdx", Size: 4 * mib, BlockLength: mib})
+	}
+	end, err := b.Write("d.vhdx")
+	must.Succeed(t, err)
+	again, err := b.Write("d.vhdx")
+	must.Succeed(t, err)
+	c, cancel := context.WithCancel(ctx)
+	result := b.begun(t, c, "d.vhdx", r)
+	if _, err := b.Write("d.vhdx"); !errors.Is(err, ErrBusy) {
+		t.Errorf("a writer that comes later: %v", err)
+	}
+	cancel()
+	if err := <-result; !errors.Is(err, context.Canceled) {
+		t.Errorf("canceled: %v", err)
+	}
+	third, err := b.Write("d.vhdx")
+	if err != nil {
+		t.Fatalf("after an operation that was canceled: %v", err)
+	}
+	third()
+	result = b.begun(t, ctx, "d.vhdx", r)
+	end()
+	synctest.Wait()
+	select {
+	case err := <-result:
+		t.Fatalf("one of two writers was waited for: %v", err)
+	default:
+	}
+	again()
+	must.Succeed(t, <-result)
+	if len(b.Manager.files) != 0 {
+		t.Errorf("%d files are still noted", len(b.Manager.files))
 	}
 }
 
@@ -123,24 +133,61 @@ func TestManager_Scratch(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// An abandoned scratch file is removed after an hour without use, or at a start.
-	left := begin("d.vhdx", noise(3, mib))
-	b.Touch(left)
-	must.Succeed(t, b.dropAbandoned(ctx, time.Now().Add(-time.Hour)))
-	if _, err := b.store.File(left); err != nil {
-		t.Errorf("one that is in use: %v", err)
-	}
-	must.Succeed(t, b.dropAbandoned(ctx, time.Now().Add(time.Hour)))
-	if got := fmt.Sprint(b.files()); got != "[a.img]" {
+	if got := b.files(); len(got) != 2 || got[1] != "a.img" || !IsScratch(got[0]) {
 		t.Errorf("left are %s", got)
 	}
-	begin("d.vhdx", noise(3, mib))
-	m, err := New(ctx, Config{Store: b.store, Engine: b.tokens.Engine(), Uses: b.served, Log: b.log})
+	b.Manager.Close()
+	var err error
+	b.Manager, err = New(ctx, Config{Store: b.store, Engine: b.tokens.Engine(), Uses: b.served, Log: b.log})
 	must.Succeed(t, err)
-	b.Manager = m
 	if got := fmt.Sprint(b.files()); got != "[a.img]" {
 		t.Errorf("left after a start are %s", got)
 	}
+}
+
+// TestManager_Scratch_Abandoned: a scratch file is removed after an hour without use,
+// though no client asks for another one.
+func TestManager_Scratch_Abandoned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t)
+		var names [3]string
+		for i := range names {
+			f, err := b.NewScratch(ctx, "d.vhdx", mib)
+			must.Succeed(t, err)
+			names[i] = f.Name()
+		}
+		end, err := b.Write(names[1]) // a write that takes long
+		must.Succeed(t, err)
+		time.Sleep(scratchIdle - time.Minute)
+		b.Touch(names[2])
+		time.Sleep(time.Minute + sweepPeriod)
+		synctest.Wait()
+		if got := b.files(); len(got) != 2 || !slices.Contains(got, names[1]) || !slices.Contains(got, names[2]) {
+			t.Errorf("left of %s are %s", names, got)
+		}
+		end()
+		time.Sleep(scratchIdle + sweepPeriod)
+		synctest.Wait()
+		if got := b.files(); len(got) != 0 || len(b.scratch) != 0 {
+			t.Errorf("left are %s, remembered %d", got, len(b.scratch))
+		}
+	})
+}
+
+// TestNew_ReadOnly: what a killed client left does not keep a store from being opened for
+// reading alone.
+func TestNew_ReadOnly(t *testing.T) {
+	m := medium{vfs.NewMem()}
+	b := open(t, m)
+	_, err := b.NewScratch(ctx, "d.vhdx", mib)
+	must.Succeed(t, err)
+	b.close(t)
+	store, err := backstore.Open(ctx, backstore.Options{Dir: "/store", Log: logs.Discard(), FS: m.fs, ReadOnly: true})
+	must.Succeed(t, err)
+	defer func() { must.Succeed(t, store.Close()) }()
+	r, err := New(ctx, Config{Store: store, Uses: servedFiles{}, Log: logs.Discard()})
+	must.Succeed(t, err)
+	r.Close()
 }
 
 // TestManager_ImportExport: a disk comes in and goes out by a scratch file, with its

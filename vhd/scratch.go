@@ -23,9 +23,13 @@ const (
 	scratchPrefix = ".part-"
 )
 
-// scratchIdle is how long a scratch file stays that its client neither reads nor writes:
-// clients are killed, and the server goes on.
-const scratchIdle = time.Hour
+const (
+	// scratchIdle is how long a scratch file stays that its client neither reads nor
+	// writes: clients are killed, and the server goes on.
+	scratchIdle = time.Hour
+	// sweepPeriod is the time between two searches for such files.
+	sweepPeriod = 10 * time.Minute
+)
 
 func tempName() string { return tempPrefix + rand.Text() }
 
@@ -58,16 +62,11 @@ func (m *Manager) CopyToScratch(ctx context.Context, from *backstore.Volume, lik
 }
 
 func (m *Manager) newScratch(ctx context.Context, like string, make func(name string) (*backstore.Volume, error)) (*backstore.Volume, error) {
-	if err := m.dropAbandoned(ctx, time.Now().Add(-scratchIdle)); err != nil {
-		return nil, err
-	}
 	name := scratchName(FormatOf(like))
 	m.Touch(name)
 	f, err := make(name)
 	if err != nil {
-		m.mu.Lock()
-		delete(m.scratch, name)
-		m.mu.Unlock()
+		m.forgetScratch(name)
 	}
 	return f, err
 }
@@ -87,23 +86,61 @@ func (m *Manager) Touch(name string) {
 	m.scratch[name] = time.Now()
 }
 
-// dropAbandoned deletes the scratch files that were not used since then.
+// removeLeft deletes the hidden files of operations and clients of an earlier process.
+func (m *Manager) removeLeft(ctx context.Context) error {
+	for _, f := range m.store.Files() {
+		if !strings.HasPrefix(f.Name(), tempPrefix) && !IsScratch(f.Name()) {
+			continue
+		}
+		if err := m.store.DeleteFile(ctx, f.Name()); err != nil {
+			return fmt.Errorf("remove what an interrupted operation on a virtual disk left: %w", err)
+		}
+	}
+	return nil
+}
+
+// sweep deletes abandoned scratch files from time to time.
+func (m *Manager) sweep(ctx context.Context) {
+	tick := time.NewTicker(sweepPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if err := m.dropAbandoned(ctx, time.Now().Add(-scratchIdle)); err != nil && ctx.Err() == nil {
+			m.log.WithError(err).Warn("scratch file not removed")
+		}
+	}
+}
+
+// dropAbandoned deletes the scratch files that were not used since then. One that cannot
+// be deleted is tried again the next time.
 func (m *Manager) dropAbandoned(ctx context.Context, since time.Time) error {
 	m.mu.Lock()
 	var old []string
 	for name, used := range m.scratch {
 		if m.files[name] == nil && used.Before(since) {
 			old = append(old, name)
-			delete(m.scratch, name)
 		}
 	}
 	m.mu.Unlock()
+	var errs []error
 	for _, name := range old {
 		if err := m.store.DeleteFile(ctx, name); err != nil && !errors.Is(err, backstore.ErrNotFound) {
-			return fmt.Errorf("remove what a client left: %w", err)
+			errs = append(errs, fmt.Errorf("remove what a client left: %w", err))
+			continue
 		}
+		m.forgetScratch(name)
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+func (m *Manager) forgetScratch(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.scratch, name)
 }
 
 // Naming is a scratch file that is whole, and the name that it is to have.

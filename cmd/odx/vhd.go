@@ -170,20 +170,18 @@ func changeDisk(cmd *cobra.Command, o *diskOptions) error {
 			return fmt.Errorf("--block-size: %w", err)
 		}
 	}
+	std := streamsOf(cmd)
 	return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
 		if o.request.Operation == vhd.ToVolume && !o.force {
 			if err := checkNotOpen(ctx, a, o.request.Destination); err != nil {
 				return err
 			}
 		}
-		r, err := runDiskOperation(ctx, a, o.request, cmd.ErrOrStderr())
+		r, err := runDiskOperation(ctx, a, o.request, std.err)
 		if err != nil {
 			return hintOverwrite(err)
 		}
-		if o.json {
-			return printJSON(cmd.OutOrStdout(), api.DiskResultV1(r))
-		}
-		return printDiskResult(cmd.OutOrStdout(), r)
+		return printDiskResult(&o.adminOptions, r, std)
 	})
 }
 
@@ -201,11 +199,16 @@ func runDiskOperation(ctx context.Context, a admin.Administrator, r admin.DiskRe
 	return result, err
 }
 
-func printDiskResult(w io.Writer, r admin.DiskResult) error {
+// printDiskResult prints what a command did. Its text has the time since the command
+// started, which is longer than that of the operation.
+func printDiskResult(o *adminOptions, r admin.DiskResult, std streams) error {
+	if o.json {
+		return printJSON(std.out, api.DiskResultV1(r))
+	}
 	length := bytesText(r.FileBytes)
 	if r.FileBytesBefore != 0 {
 		length = fmt.Sprintf("%s, before %s", length, bytesText(r.FileBytesBefore))
 	}
-	_, err := fmt.Fprintf(w, "%s: %s; %s mapped, %s moved, in %v\n", r.Name, length, bytesText(r.MappedBytes), bytesText(r.MovedBytes), r.Duration.Round(100*time.Microsecond))
+	_, err := fmt.Fprintf(std.out, "%s: %s; %s mapped, %s moved, in %s\n", r.Name, length, bytesText(r.MappedBytes), bytesText(r.MovedBytes), durationText(time.Since(std.began)))
 	return err
 }

@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"odx/admin"
 	v1 "odx/api/v1"
 )
 
@@ -135,6 +137,19 @@ func TestVHDCommands(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestPrintDiskResult: the time is that of the command, which copies a disk before the
+// operation on it begins.
+func TestPrintDiskResult(t *testing.T) {
+	var out bytes.Buffer
+	r := admin.DiskResult{Name: "d.vhdx", FileBytes: 4 << 20, FileBytesBefore: 8 << 20, MappedBytes: 1 << 20, Duration: time.Millisecond}
+	if err := printDiskResult(&adminOptions{}, r, streams{out: &out, began: time.Now().Add(-90 * time.Minute)}); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.HasPrefix(got, "d.vhdx: 4.0 MiB, before 8.0 MiB; 1.0 MiB mapped, 0 B moved, in 1h30m") {
+		t.Errorf("%q", got)
+	}
 }
 
 func mustRead(t *testing.T, path string) []byte {

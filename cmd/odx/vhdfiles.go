@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -171,8 +170,9 @@ func newVHDImport() *cobra.Command {
 			"which has to be in the store at the same relative path; in another format it is converted.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			std := streamsOf(cmd)
 			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
-				return importDisk(ctx, a, &o, args[0], args[1], cmd.OutOrStdout(), cmd.ErrOrStderr())
+				return importDisk(ctx, a, &o, args[0], args[1], std)
 			})
 		},
 	}
@@ -185,7 +185,7 @@ func newVHDImport() *cobra.Command {
 
 // importDisk copies the file to a hidden file of the store, which the store then
 // converts.
-func importDisk(ctx context.Context, a admin.Administrator, o *diskOptions, local, name string, stdout, stderr io.Writer) (err error) {
+func importDisk(ctx context.Context, a admin.Administrator, o *diskOptions, local, name string, std streams) (err error) {
 	src, err := transfer.OpenFile(local)
 	if err != nil {
 		return err
@@ -209,7 +209,7 @@ func importDisk(ctx context.Context, a admin.Administrator, o *diskOptions, loca
 			err = errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), part))
 		}
 	}()
-	bar := newBar(stderr, "import")
+	bar := newBar(std.err, "import")
 	copied, err := transfer.Copy(ctx, dst, src, transfer.Options{Progress: func(p transfer.Progress) { bar.show(p.DoneBytes, p.TotalBytes) }})
 	bar.end()
 	if err != nil {
@@ -217,16 +217,13 @@ func importDisk(ctx context.Context, a admin.Administrator, o *diskOptions, loca
 	}
 	r := o.request
 	r.Operation, r.Source, r.Destination = vhd.Import, part, name
-	result, err := runDiskOperation(ctx, a, r, stderr)
+	result, err := runDiskOperation(ctx, a, r, std.err)
 	if err != nil {
 		return hintOverwrite(err)
 	}
 	// All payload was read here or sent to the server.
 	result.MovedBytes += copied.MovedBytes
-	if o.json {
-		return printJSON(stdout, api.DiskResultV1(result))
-	}
-	return printDiskResult(stdout, result)
+	return printDiskResult(&o.adminOptions, result, std)
 }
 
 // checkImport returns a name with the format of a local file: that of its name, or raw
@@ -253,8 +250,9 @@ func newVHDExport() *cobra.Command {
 			"complete; an existing file is replaced only with --overwrite.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			std := streamsOf(cmd)
 			return administer(cmd, &o.adminOptions, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
-				return exportDisk(ctx, a, &o, args[0], args[1], fixed, cmd.OutOrStdout(), cmd.ErrOrStderr())
+				return exportDisk(ctx, a, &o, args[0], args[1], fixed, std)
 			})
 		},
 	}
@@ -267,12 +265,12 @@ func newVHDExport() *cobra.Command {
 
 // exportDisk makes the store create a hidden disk in the format of the destination, or
 // a hidden copy of the file, and copies that.
-func exportDisk(ctx context.Context, a admin.Administrator, o *copyOptions, name, local string, fixed bool, stdout, stderr io.Writer) (err error) {
-	made, err := runDiskOperation(ctx, a, admin.DiskRequest{Operation: vhd.Export, Source: name, Destination: filepath.Base(local), Fixed: fixed, Raw: o.raw}, stderr)
+func exportDisk(ctx context.Context, a admin.Administrator, o *copyOptions, name, local string, fixed bool, std streams) (err error) {
+	made, err := runDiskOperation(ctx, a, admin.DiskRequest{Operation: vhd.Export, Source: name, Destination: filepath.Base(local), Fixed: fixed, Raw: o.raw}, std.err)
 	if err != nil {
 		return hintOverwrite(err)
 	}
 	defer func() { err = errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), made.Name)) }()
 	src := transfer.OpenStarted(a, made.Name, made.FileBytes)
-	return copyFrom(ctx, a, o, src, name, localPath(local), streams{out: stdout, err: stderr, began: time.Now()})
+	return copyFrom(ctx, a, o, src, name, localPath(local), std)
 }
