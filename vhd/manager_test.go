@@ -280,6 +280,7 @@ func TestRefused(t *testing.T) {
 		"source is no VHD":         {Request{Operation: Convert, Source: "junk.vhd", Destination: "x.raw"}, disk.ErrFormat},
 		"merge of no child":        {Request{Operation: Merge, Source: "a.vhdx"}, blockdev.ErrInvalid},
 		"merge of a raw file":      {Request{Operation: Merge, Source: "a.raw"}, blockdev.ErrInvalid},
+		"child in place":           {Request{Operation: Snapshot, Source: "a.vhdx", Destination: "a.vhdx", Overwrite: true}, blockdev.ErrInvalid},
 		"child of another format":  {Request{Operation: Snapshot, Source: "a.vhdx", Destination: "x.vhd"}, blockdev.ErrInvalid},
 		"compact a raw file":       {Request{Operation: Compact, Source: "a.raw"}, blockdev.ErrInvalid},
 		"resize to nothing":        {Request{Operation: Resize, Source: "a.vhdx"}, blockdev.ErrInvalid},

@@ -288,6 +288,9 @@ func (j *job) makeChild(ctx context.Context) (Result, error) {
 	if FormatOf(j.request.Source) != FormatOf(j.request.Destination) || FormatOf(j.request.Source) == disk.Raw {
 		return Result{}, fmt.Errorf("%w: %s and %s have to be of one format, VHD or VHDX", blockdev.ErrInvalid, j.request.Source, j.request.Destination)
 	}
+	if j.request.Source == j.request.Destination {
+		return Result{}, fmt.Errorf("%w: a differencing disk over %s cannot replace it", blockdev.ErrInvalid, j.request.Source)
+	}
 	// The parent must not change any more.
 	end, err := j.manager.begin(ctx, j.request.Source, j.request.Destination)
 	if err != nil {
