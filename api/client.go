@@ -17,6 +17,7 @@ import (
 	"odx/admin"
 	v1 "odx/api/v1"
 	"odx/backstore"
+	"odx/internal/localsocket"
 )
 
 // maxResponse bounds what the client reads of a response, in bytes.
@@ -34,7 +35,7 @@ type Client struct {
 // returns ErrNotRunning when there is none.
 func NewClient(dir string) *Client {
 	dial := func(ctx context.Context, _, _ string) (conn net.Conn, err error) {
-		err = withSocket(dir, func(path string) error {
+		err = localsocket.At(dir, socketName, func(path string) error {
 			var d net.Dialer
 			conn, err = d.DialContext(ctx, "unix", path)
 			return err

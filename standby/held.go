@@ -1,0 +1,204 @@
+package standby
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"odx/internal/localsocket"
+	"odx/owner"
+)
+
+// retryEvery is how often a standby looks for a server to attach to.
+const retryEvery = time.Second
+
+// maxHeld bounds the sockets that a standby holds.
+const maxHeld = 256
+
+// Held are the listening sockets of the server before this one.
+type Held struct {
+	mu      sync.Mutex // guards sockets
+	sockets map[name]net.Listener
+}
+
+// name is what a server was told to listen on.
+type name struct{ network, address string }
+
+// Wait takes the store in dir as soon as no process owns it. Until then it holds the
+// listening sockets of the process that does. An error means that ctx has ended, or that the
+// store cannot be waited for; nothing is held then.
+func Wait(ctx context.Context, dir string, log *logrus.Entry) (*owner.Owner, *Held, error) {
+	h := &Held{sockets: map[name]net.Listener{}}
+	following, stop := context.WithCancel(ctx)
+	var attaching sync.WaitGroup
+	attaching.Go(func() { h.follow(following, dir, log) })
+	claim, err := owner.Wait(ctx, owner.Directory(dir))
+	stop()
+	attaching.Wait()
+	if err != nil {
+		return nil, nil, errors.Join(err, h.Close())
+	}
+	return claim, h, nil
+}
+
+// follow attaches to one server after the other until ctx ends.
+func (h *Held) follow(ctx context.Context, dir string, log *logrus.Entry) {
+	tick := time.NewTicker(retryEvery)
+	defer tick.Stop()
+	last := ""
+	for {
+		err := h.attach(ctx, dir, log)
+		if ctx.Err() != nil {
+			return
+		}
+		if why := fmt.Sprint(err); err != nil && why != last {
+			log.WithError(err).Warn("not attached to the server of the store; retrying")
+			last = why
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// attach attaches to the server of the store in dir, and returns when one of both ends.
+func (h *Held) attach(ctx context.Context, dir string, log *logrus.Entry) error {
+	var conn *net.UnixConn
+	err := localsocket.At(dir, socketName, func(path string) (err error) {
+		conn, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	for {
+		n, l, err := receive(conn)
+		if err != nil || n == nil {
+			return err
+		}
+		if err := h.hold(*n, l); err != nil {
+			return errors.Join(err, l.Close())
+		}
+		log.WithField("address", n.address).Info("standby holds a listening socket of the server")
+	}
+}
+
+// receive receives a socket; none at the end of the connection.
+func receive(conn *net.UnixConn) (*name, net.Listener, error) {
+	data, rights := make([]byte, maxPacket), make([]byte, unix.CmsgSpace(4*4))
+	n, m, flags, _, err := conn.ReadMsgUnix(data, rights)
+	if err != nil {
+		return nil, nil, err
+	}
+	files, err := descriptors(rights[:m])
+	defer func() {
+		for _, f := range files {
+			f.Close() // a listener has a descriptor of its own
+		}
+	}()
+	if err != nil || n == 0 && len(files) == 0 {
+		return nil, nil, err
+	}
+	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || len(files) != 1 {
+		return nil, nil, fmt.Errorf("packet of a server with %d sockets, flags %#x", len(files), flags)
+	}
+	p, err := parsePacket(data[:n])
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := net.FileListener(files[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	return &name{p.Network, p.Address}, l, nil
+}
+
+// descriptors returns the files that came in a control message.
+func descriptors(control []byte) (files []*os.File, err error) {
+	messages, err := unix.ParseSocketControlMessage(control)
+	for i := range messages {
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err != nil {
+			return files, err
+		}
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "listening socket"))
+		}
+	}
+	return files, err
+}
+
+// hold keeps a socket in place of an earlier one with its name.
+func (h *Held) hold(n name, l net.Listener) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	old, replaced := h.sockets[n]
+	if !replaced && len(h.sockets) >= maxHeld {
+		return fmt.Errorf("the server has more than %d listening sockets", maxHeld)
+	}
+	h.sockets[n] = l
+	if replaced {
+		return old.Close()
+	}
+	return nil
+}
+
+// Listen returns the socket of an address that is held, which is the caller's from then
+// on, or a new one. A nil Held holds none.
+func (h *Held) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	if l := h.take(name{network, address}); l != nil {
+		return l, nil
+	}
+	var config net.ListenConfig
+	return config.Listen(ctx, network, address)
+}
+
+func (h *Held) take(n name) net.Listener {
+	if h == nil {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l := h.sockets[n]
+	delete(h.sockets, n)
+	return l
+}
+
+// Addresses returns the addresses of the sockets that are held, sorted.
+func (h *Held) Addresses() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var list []string
+	for n := range h.sockets {
+		list = append(list, n.address)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// Close closes the sockets that are still held.
+func (h *Held) Close() error {
+	if h == nil {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var errs []error
+	for n, l := range h.sockets {
+		errs = append(errs, l.Close())
+		delete(h.sockets, n)
+	}
+	return errors.Join(errs...)
+}
