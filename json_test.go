@@ -17,11 +17,12 @@ import (
 const wirePackage = "api/v1"
 
 // durable are the files whose structs are records of stores in JSON, and what of
-// docs/formats.md they are.
+// docs/formats.md they are; and those that one process of odx sends to another.
 var durable = map[string]string{
 	"backstore/repair_record.go":     "a repair in place that was interrupted",
 	"backstore/scrub_schedule.go":    "the last scrub",
 	"offload/view/mirror.go":         "a mirror",
+	"standby/doc.go":                 "what comes with a socket for a standby",
 	"target/era.go":                  "the last start, and whether the server was stopped",
 	"target/lunhistory.go":           "what was served at each LUN",
 	"target/portnumbers.go":          "the numbers of target ports",

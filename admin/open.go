@@ -14,6 +14,7 @@ import (
 
 	"odx/backstore"
 	"odx/conf"
+	"odx/owner"
 	"odx/tokens"
 	"odx/vhd"
 )
@@ -24,6 +25,8 @@ type Options struct {
 	ReadOnly bool
 	// ScrubEvery is how often the store scrubs itself; 0: never.
 	ScrubEvery time.Duration
+	// Owner owns the store for this process already; nil: Open claims it.
+	Owner *owner.Owner
 	// Server serves the store in this process; nil where nothing does.
 	Server Server
 }
@@ -66,7 +69,7 @@ type Store struct {
 func Open(ctx context.Context, cfg *conf.Config, log *logrus.Entry, o Options) (*Store, error) {
 	s := &Store{cfg: cfg, memory: DivideMemory(cfg), log: log, readOnly: o.ReadOnly, server: o.Server}
 	options := storeOptions(cfg, &s.memory, log)
-	options.ReadOnly, options.ScrubEvery = o.ReadOnly, o.ScrubEvery
+	options.ReadOnly, options.ScrubEvery, options.Owner = o.ReadOnly, o.ScrubEvery, o.Owner
 	var err error
 	if s.store, err = backstore.Open(ctx, options); err != nil {
 		return nil, fmt.Errorf("open %w", err)

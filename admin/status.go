@@ -13,6 +13,8 @@ type Status struct {
 	Portals []string
 	// MissingPortals could not be bound; the service retries them.
 	MissingPortals []MissingPortal
+	// Standbys is how many processes wait to take over from this one.
+	Standbys int
 	// LUNs are in the order of the configuration.
 	LUNs []LUNStatus
 	// Sessions are the initiators that are logged in, the oldest first.

@@ -53,9 +53,9 @@ func loadKeyPair(a *conf.API) (pair tls.Certificate, warning string, err error) 
 	return pair, warning, err
 }
 
-// ListenTCP listens as the configuration says. It also returns the secret that requests
+// ListenTCP listens as the configuration says, with listen for the socket. It also returns the secret that requests
 // need, and warnings for the log. Errors are conf.Problems.
-func ListenTCP(cfg *conf.Config) (l net.Listener, secret []byte, warnings []string, err error) {
+func ListenTCP(cfg *conf.Config, listen func(network, address string) (net.Listener, error)) (l net.Listener, secret []byte, warnings []string, err error) {
 	a := &cfg.API
 	secret, warning, err := a.Secret.Read()
 	if err != nil {
@@ -77,7 +77,7 @@ func ListenTCP(cfg *conf.Config) (l net.Listener, secret []byte, warnings []stri
 			warnings = append(warnings, warning)
 		}
 	}
-	if l, err = net.Listen("tcp", a.Listen); err != nil {
+	if l, err = listen("tcp", a.Listen); err != nil {
 		return nil, nil, nil, cfg.Problem("api.listen", "%v", err)
 	}
 	if a.Certificate != "" {

@@ -123,7 +123,7 @@ api:
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, _, warnings, err := ListenTCP(cfg)
+		l, _, warnings, err := ListenTCP(cfg, net.Listen)
 		if l != nil {
 			l.Close()
 		}

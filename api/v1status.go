@@ -10,6 +10,7 @@ func StatusV1(s admin.Status) v1.Status {
 	return v1.Status{
 		Portals:        s.Portals,
 		MissingPortals: each(func(p admin.MissingPortal) v1.MissingPortal { return v1.MissingPortal(p) })(s.MissingPortals),
+		Standbys:       s.Standbys,
 		LUNs:           each(func(l admin.LUNStatus) v1.LUNStatus { return v1.LUNStatus(l) })(s.LUNs),
 		Sessions:       each(sessionV1)(s.Sessions),
 		Damage:         each(damagedV1)(s.Damage),
@@ -21,6 +22,7 @@ func statusOf(s v1.Status) admin.Status {
 	return admin.Status{
 		Portals:        s.Portals,
 		MissingPortals: each(func(p v1.MissingPortal) admin.MissingPortal { return admin.MissingPortal(p) })(s.MissingPortals),
+		Standbys:       s.Standbys,
 		LUNs:           each(func(l v1.LUNStatus) admin.LUNStatus { return admin.LUNStatus(l) })(s.LUNs),
 		Sessions:       each(sessionOf)(s.Sessions),
 		Damage:         each(damagedOf)(s.Damage),

@@ -47,6 +47,17 @@ func (s *Store) checkPlace() {
 	}
 }
 
+// CheckFormat returns an error for a store in dir whose format this program cannot write,
+// such as one that odx store upgrade has to be run on. It changes nothing, and does not
+// need the store's lock.
+func CheckFormat(dir string) error {
+	o := Options{Dir: dir}
+	if err := o.setDefaults(); err != nil {
+		return err
+	}
+	return (&Store{opts: o, log: o.Log}).refuseFormat()
+}
+
 // SetIdentity gives the store in o.Dir, which no process has open, its place: with
 // keep, the one that it had somewhere else, else another identity, so that
 // initiators see other disks, and tokens of the other store are foreign. The

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -99,6 +100,9 @@ func (h *Held) attach(ctx context.Context, dir string, log *logrus.Entry) error 
 func receive(conn *net.UnixConn) (*name, net.Listener, error) {
 	data, rights := make([]byte, maxPacket), make([]byte, unix.CmsgSpace(4*4))
 	n, m, flags, _, err := conn.ReadMsgUnix(data, rights)
+	if errors.Is(err, io.EOF) {
+		return nil, nil, nil
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -108,7 +112,7 @@ func receive(conn *net.UnixConn) (*name, net.Listener, error) {
 			f.Close() // a listener has a descriptor of its own
 		}
 	}()
-	if err != nil || n == 0 && len(files) == 0 {
+	if err != nil {
 		return nil, nil, err
 	}
 	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || len(files) != 1 {

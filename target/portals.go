@@ -15,6 +15,7 @@ import (
 
 	"odx/admin"
 	"odx/conf"
+	"odx/standby"
 	"odx/target/scsi"
 )
 
@@ -23,6 +24,7 @@ import (
 type portals struct {
 	cfg   *conf.Config
 	retry time.Duration
+	held  *standby.Held // sockets of the server before this one; may be nil
 
 	mu   sync.Mutex // guards what follows
 	list []portal   // as in the configuration
@@ -44,7 +46,7 @@ func (ps *portals) bind(ctx context.Context, log *logrus.Entry) error {
 	defer ps.mu.Unlock()
 	var problems conf.Problems
 	for i, p := range ps.cfg.Portals {
-		l, err := listen(ctx, p)
+		l, err := ps.held.Listen(ctx, p.Network(), p.String())
 		if err != nil {
 			problem := portalProblem(ps.cfg, i, err)
 			problems = append(problems, problem)
@@ -59,11 +61,6 @@ func (ps *portals) bind(ctx context.Context, log *logrus.Entry) error {
 		log.WithError(p).Error("portal not bound; retrying")
 	}
 	return nil
-}
-
-func listen(ctx context.Context, p conf.Portal) (net.Listener, error) {
-	var config net.ListenConfig
-	return config.Listen(ctx, p.Network(), p.String())
 }
 
 // address is the address of the portal, bound or not.
@@ -118,7 +115,7 @@ func (ps *portals) bindAgain(ctx context.Context, i int, c conf.Portal) (p porta
 	if ps.list[i].listener != nil {
 		return portal{}, false
 	}
-	l, err := listen(ctx, c)
+	l, err := ps.held.Listen(ctx, c.Network(), c.String())
 	if err != nil {
 		ps.list[i].err = portalProblem(ps.cfg, i, err)
 		return portal{}, false

@@ -46,7 +46,7 @@ func (v served) CopyCommands() admin.CopyCommands {
 // Status implements admin.Server.
 func (v served) Status() admin.Status {
 	s := v.service
-	st := admin.Status{Portals: s.Portals(), MissingPortals: s.MissingPortals(), LUNs: []admin.LUNStatus{}, Sessions: []admin.Session{}}
+	st := admin.Status{Portals: s.Portals(), MissingPortals: s.MissingPortals(), Standbys: s.standbys.Attached(), LUNs: []admin.LUNStatus{}, Sessions: []admin.Session{}}
 	st.Damage, st.MoreDamage = s.store.Damage()
 	for _, l := range s.LUNs() {
 		st.LUNs = append(st.LUNs, admin.LUNStatus{

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"slices"
 	"sync"
@@ -21,6 +22,8 @@ import (
 	"odx/admin"
 	"odx/backstore"
 	"odx/conf"
+	"odx/owner"
+	"odx/standby"
 	"odx/target/copymgr"
 	"odx/target/iscsi"
 	"odx/target/scsi"
@@ -31,6 +34,7 @@ import (
 type Service struct {
 	cfg    *conf.Config
 	log    *logrus.Entry
+	rescue bool
 	admin  *admin.Store
 	store  *backstore.Store // admin's
 	tokens *tokens.Manager  // admin's
@@ -46,9 +50,11 @@ type Service struct {
 
 	portals portals
 	server  *iscsi.Server
-	unwatch context.CancelFunc // ends the watch over space
-	serving sync.WaitGroup
-	failed  chan error // from listeners and guardOwnership; buffered for each
+	// standbys wait to take over. It is nil where they have no socket.
+	standbys *standby.Server
+	unwatch  context.CancelFunc // ends the watch over space
+	serving  sync.WaitGroup
+	failed   chan error // from listeners and guardOwnership; buffered for each
 
 	stopOnce sync.Once
 	stopErr  error
@@ -59,11 +65,34 @@ type Service struct {
 // conf.Problem or conf.Problems; after an error nothing is left running. ctx bounds the
 // start alone.
 func Start(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service, error) {
+	return TakeOver(ctx, cfg, log, nil, nil)
+}
+
+// TakeOver is Start by a process that owns the store already, and that holds listening
+// sockets of the server before it. The caller closes what it still holds then. The claim is
+// released by Stop, and after an error.
+func TakeOver(ctx context.Context, cfg *conf.Config, log *logrus.Entry, claim *owner.Owner, held *standby.Held) (*Service, error) {
 	s := newService(cfg, log)
-	if err := s.start(ctx, admin.Options{ScrubEvery: cfg.Store.ScrubEvery}); err != nil {
+	s.portals.held = held
+	if err := s.start(ctx, admin.Options{ScrubEvery: cfg.Store.ScrubEvery, Owner: claim}); err != nil {
+		if claim != nil {
+			err = errors.Join(err, claim.Release())
+		}
 		return nil, err
 	}
 	return s, nil
+}
+
+// CheckStandby returns why a configuration cannot be that of a standby, or why its store
+// could not be opened.
+func CheckStandby(cfg *conf.Config, log *logrus.Entry) error {
+	for i := range cfg.Views {
+		if v := &cfg.Views[i]; v.Kind == conf.ViewCache && v.WriteBack {
+			return cfg.Problem(v.Key+".cache.mode", "view %s: a write-back cache is lost with the process, so that a standby would serve older data to hosts that go on; make it write-through", v.Name)
+		}
+	}
+	_, err := readSecrets(cfg, log)
+	return errors.Join(err, backstore.CheckFormat(cfg.DataDir))
 }
 
 // Rescue is Start for a damaged store, which it does not change: it serves what can be
@@ -80,6 +109,7 @@ func Rescue(ctx context.Context, cfg *conf.Config, log *logrus.Entry) (*Service,
 		}
 	}
 	s := newService(&c, log)
+	s.rescue = true
 	if noStore(c.DataDir) {
 		return nil, c.Problem("data_dir", "there is no store in %s to rescue", c.DataDir)
 	}
@@ -199,6 +229,9 @@ func (s *Service) makeServer(ctx context.Context, targets []iscsi.TargetConfig, 
 // startServing serves the bound portals, and starts the retries of the others and the
 // watch over the store's space.
 func (s *Service) startServing() {
+	if err := s.acceptStandbys(); err != nil {
+		s.log.WithError(err).Warn("no standby can attach to this server")
+	}
 	for _, p := range s.portals.bound() {
 		s.serving.Go(func() { s.serve(p) })
 	}
@@ -212,6 +245,24 @@ func (s *Service) startServing() {
 	s.serving.Go(func() { s.space.run(watching, s.warnOfSpace, s.relieveStore) })
 }
 
+// acceptStandbys lets other processes wait to take over. A store that is only read is not
+// taken over.
+func (s *Service) acceptStandbys() (err error) {
+	if s.rescue {
+		return nil
+	}
+	s.standbys, err = standby.Serve(s.cfg.DataDir)
+	return err
+}
+
+// OfferStandbys passes a listening socket to the processes that wait to take over, with
+// what it listens on in the words of the configuration.
+func (s *Service) OfferStandbys(network, address string, l net.Listener) {
+	if err := s.standbys.Offer(network, address, l); err != nil {
+		s.log.WithError(err).WithField("address", address).Warn("standbys do not hold this socket: while one takes over, connections are refused")
+	}
+}
+
 // warnOfSpace raises, at every LUN in the store, the unit attention for the soft
 // threshold.
 func (s *Service) warnOfSpace() {
@@ -220,10 +271,12 @@ func (s *Service) warnOfSpace() {
 	}
 }
 
-// noStore reports whether a directory has no store.
+// noStore reports whether a directory has no store: nothing but the lock of a process that
+// is about to make one.
 func noStore(dir string) bool {
 	names, err := os.ReadDir(dir)
-	return errors.Is(err, fs.ErrNotExist) || err == nil && len(names) == 0
+	others := slices.DeleteFunc(names, func(e fs.DirEntry) bool { return e.Name() == owner.LockName })
+	return errors.Is(err, fs.ErrNotExist) || err == nil && len(others) == 0
 }
 
 // storeProblem is the error of a server that cannot open its store.
@@ -236,6 +289,7 @@ func storeProblem(cfg *conf.Config, err error) error {
 
 // serve serves one portal until Stop.
 func (s *Service) serve(p portal) {
+	s.OfferStandbys(p.Network(), p.String(), p.listener)
 	err := s.server.Serve(context.Background(), iscsi.Portal{Listener: p.listener, Group: p.Group, Advertise: p.Advertise})
 	if !errors.Is(err, iscsi.ErrClosed) {
 		s.failed <- fmt.Errorf("portal %s: %w", p.listener.Addr(), err)
@@ -279,9 +333,10 @@ func (s *Service) Stop(ctx context.Context) error {
 		s.unwatch()
 		s.serving.Wait()
 		s.stopCopies(ctx)
-		if s.store.Owned() == nil {
+		if s.store.Owned() == nil && s.standbys.Attached() == 0 {
 			err = errors.Join(err, s.era.end(context.WithoutCancel(ctx)))
 		}
+		err = errors.Join(err, s.standbys.Close())
 		s.stopErr = errors.Join(err, s.release())
 	})
 	return s.stopErr

@@ -6,10 +6,12 @@ import "time"
 type Status struct {
 	Portals        []string        `json:"portals"`
 	MissingPortals []MissingPortal `json:"missing_portals,omitempty"`
-	LUNs           []LUNStatus     `json:"luns"`
-	Sessions       []Session       `json:"sessions"`
-	Damage         []Damaged       `json:"damage,omitempty"`
-	MoreDamage     int             `json:"more_damage,omitempty"`
+	// Standbys is how many processes wait to take over from the server.
+	Standbys   int         `json:"standbys,omitempty"`
+	LUNs       []LUNStatus `json:"luns"`
+	Sessions   []Session   `json:"sessions"`
+	Damage     []Damaged   `json:"damage,omitempty"`
+	MoreDamage int         `json:"more_damage,omitempty"`
 }
 
 // MissingPortal is a portal that could not be bound.

@@ -22,6 +22,7 @@ import (
 	"odx/api"
 	"odx/conf"
 	"odx/quota"
+	"odx/standby"
 	"odx/target"
 )
 
@@ -40,6 +41,7 @@ type serveOptions struct {
 	config       string
 	writeDefault bool
 	rescue       bool
+	standby      bool
 }
 
 func newServe() *cobra.Command {
@@ -52,6 +54,9 @@ func newServe() *cobra.Command {
 			"serve. SIGTERM or SIGINT stops cleanly; a second one immediately. SIGHUP is ignored: the\n" +
 			"configuration is read at the start only. A LUN that cannot be served is left out, with an error\n" +
 			"in the log and in odx status.\n\n" +
+			"--standby waits while another odx serves the store, and serves it when that one ends, for any\n" +
+			"reason: initiators find the same portals, reservations and path states. Its configuration is\n" +
+			"checked at the start, and read again then.\n\n" +
 			"--rescue serves whatever can be read of a damaged store, every LUN read-only, and changes none\n" +
 			"of its files: to copy data off it, before odx store repair.",
 		Args: cobra.NoArgs,
@@ -61,6 +66,8 @@ func newServe() *cobra.Command {
 	}
 	addConfigFlag(cmd, &o.config)
 	cmd.Flags().BoolVar(&o.rescue, "rescue", false, "serve what can be read of a damaged store, read-only")
+	cmd.Flags().BoolVar(&o.standby, "standby", false, "wait until no other odx serves the store, then serve it")
+	cmd.MarkFlagsMutuallyExclusive("rescue", "standby")
 	cmd.Flags().BoolVar(&o.writeDefault, "write-default", false, "write a default configuration first if FILE does not exist")
 	return cmd
 }
@@ -79,11 +86,7 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	defer release()
 	defer ignoreSignals(log)()
 
-	start := target.Start
-	if o.rescue {
-		start = target.Rescue
-	}
-	service, err := start(ctx, cfg, log)
+	run, err := begin(ctx, cfg, o, stdout, log)
 	if errors.Is(err, context.Canceled) {
 		log.Info("stopped during the start")
 		return nil
@@ -91,11 +94,14 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
-	queries, err := serveAPI(cfg, service, log)
+	service := run.service
+	queries, err := serveAPI(run, log)
 	if err != nil {
 		return errors.Join(err, service.Stop(ctx))
 	}
-
+	if err := run.held.Close(); err != nil {
+		log.WithError(err).Warn("listening sockets of the server before this one that are not in the configuration: not closed")
+	}
 	if err := announce(stdout, service); err != nil {
 		log.WithError(err).Warn("cannot write to standard output")
 	}
@@ -113,6 +119,27 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	log.Info("stopping")
 	notify(log, daemon.SdNotifyStopping)
 	return errors.Join(err, stop(service, queries, log))
+}
+
+// started is a service, the configuration that it has, and the sockets of the server
+// before it that it has not taken.
+type started struct {
+	cfg     *conf.Config
+	service *target.Service
+	held    *standby.Held // nil without a standby
+}
+
+// begin starts the service as the options say.
+func begin(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.Writer, log *logrus.Entry) (started, error) {
+	if o.standby {
+		return takeOver(ctx, cfg, o, stdout, log)
+	}
+	start := target.Start
+	if o.rescue {
+		start = target.Rescue
+	}
+	service, err := start(ctx, cfg, log)
+	return started{cfg: cfg, service: service}, err
 }
 
 // ignoreSignals ignores, until the returned function is called, the signals by which
@@ -137,13 +164,21 @@ func ignoreSignals(log *logrus.Entry) (stop func()) {
 }
 
 // serveAPI serves the API on the socket, and on TCP if configured.
-func serveAPI(cfg *conf.Config, service *target.Service, log *logrus.Entry) ([]*api.Server, error) {
+func serveAPI(run started, log *logrus.Entry) ([]*api.Server, error) {
+	cfg, service := run.cfg, run.service
 	var guarded net.Listener
 	var secret []byte
 	if cfg.API.Listen != "" {
 		var warnings []string
 		var err error
-		if guarded, secret, warnings, err = api.ListenTCP(cfg); err != nil {
+		listen := func(network, address string) (net.Listener, error) {
+			l, err := run.held.Listen(context.Background(), network, address)
+			if err == nil {
+				service.OfferStandbys(network, address, l)
+			}
+			return l, err
+		}
+		if guarded, secret, warnings, err = api.ListenTCP(cfg, listen); err != nil {
 			return nil, err
 		}
 		for _, w := range warnings {

@@ -35,6 +35,9 @@ func StartODX(ctx context.Context, dir string, luns []LUN) (*Target, error) {
 type Settings struct {
 	Target, File map[string]any
 	Portals      []string
+	// Standby has a second process wait while one serves; it is the one that Restart
+	// gives.
+	Standby bool
 }
 
 // StartODXWith is StartODX with more in the configuration.
@@ -48,21 +51,19 @@ func StartODXWith(ctx context.Context, dir string, luns []LUN, more Settings) (*
 		if err := os.WriteFile(t.ConfigFile(), t.config(more), 0o644); err != nil {
 			return nil, err
 		}
-		ready := make(chan struct{})
-		var once sync.Once
-		p, err := startProcess(exec.Command(binary, "serve", "--config", t.ConfigFile()), t.log, func(line string) {
-			if strings.Contains(line, "is ready on "+t.Portal) {
-				once.Do(func() { close(ready) })
-			}
-		})
+		p, err := t.next(binary)
 		if err != nil {
 			return nil, err
 		}
-		if err := p.waitFor(ctx, ready); err != nil {
+		err = p.waitFor(ctx, p.ready)
+		if err == nil && more.Standby {
+			err = t.await(ctx, binary)
+		}
+		if err != nil {
 			p.cmd.Process.Kill()
 			return nil, err
 		}
-		return p, nil
+		return p.process, nil
 	}
 	return launch(ctx, t)
 }

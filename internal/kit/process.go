@@ -2,6 +2,7 @@ package kit
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,14 +20,14 @@ import (
 type process struct {
 	name  string
 	cmd   *exec.Cmd
-	log   *logBuffer
+	log   readableLog
 	ended chan struct{} // closed after err was set
 	err   error         // of Wait; read only after ended
 }
 
 // startProcess runs cmd with stdout and stderr collected in log. Every line
 // of stdout is offered to line, from one goroutine.
-func startProcess(cmd *exec.Cmd, log *logBuffer, line func(string)) (*process, error) {
+func startProcess(cmd *exec.Cmd, log readableLog, line func(string)) (*process, error) {
 	// The child goes with the test, however that ends.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = log
@@ -49,6 +50,15 @@ func startProcess(cmd *exec.Cmd, log *logBuffer, line func(string)) (*process, e
 	}()
 	return p, nil
 }
+
+// readableLog is a log that can be read.
+type readableLog interface {
+	io.Writer
+	fmt.Stringer
+}
+
+// kill ends a process by SIGKILL.
+func kill(p *process) error { return p.signal(syscall.SIGKILL, StopLimit) }
 
 // signal sends sig and waits for the end; a process that outlives limit is
 // killed, and that is an error.
@@ -80,6 +90,33 @@ func (p *process) waitFor(ctx context.Context, ready <-chan struct{}) error {
 		return fmt.Errorf("%s was not ready: %w; it said:\n%s", p.name, ctx.Err(), p.log)
 	}
 }
+
+// lineLog hands each line of what is written on, and to line.
+type lineLog struct {
+	to   *logBuffer
+	line func(string)
+
+	mu   sync.Mutex // guards rest
+	rest []byte     // a line that has not ended
+}
+
+// Write implements io.Writer.
+func (l *lineLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rest = append(l.rest, p...)
+	for {
+		line, rest, ended := bytes.Cut(l.rest, []byte("\n"))
+		if !ended {
+			return l.to.Write(p)
+		}
+		l.line(string(line))
+		l.rest = rest
+	}
+}
+
+// String returns what the target has said.
+func (l *lineLog) String() string { return l.to.String() }
 
 // logBuffer keeps everything written to it, for one process after another.
 type logBuffer struct {

@@ -45,6 +45,7 @@ type Target struct {
 	firstLUN int // tgtd keeps LUN 0 for itself
 	start    func(ctx context.Context, t *Target) (*process, error)
 	proc     *process
+	standby  *odxProcess // nil where none waits
 	log      *logBuffer
 	stopBy   syscall.Signal
 }
@@ -95,6 +96,11 @@ func (t *Target) Running() bool {
 // Stop asks the target to end and requires that it does so in time and
 // without complaint. A target that has ended already is an error.
 func (t *Target) Stop() error {
+	if t.standby != nil {
+		if err := t.KillStandby(); err != nil {
+			return err
+		}
+	}
 	if !t.Running() {
 		return fmt.Errorf("%s had ended by itself: %v", t.Kind, t.proc.err)
 	}
@@ -109,7 +115,7 @@ func (t *Target) Stop() error {
 
 // Kill ends the target as a crash would, by SIGKILL.
 func (t *Target) Kill() error {
-	return t.proc.signal(syscall.SIGKILL, StopLimit)
+	return kill(t.proc)
 }
 
 // Restart starts a target that has ended again: same portal, same data.

@@ -39,12 +39,7 @@ func TestKilledUnderMixedLoad(t *testing.T) {
 	harness.RequireODX(t)
 	target := harness.Serve(t, kit.LUN{Size: mixedWorkers * mixedPart * blockLength}, kit.LUN{Size: 1 << 20})
 	r := rand.New(rand.NewPCG(9, uint64(*kills)))
-	var workers []*mixedWorker
-	for i := range mixedWorkers {
-		workers = append(workers, &mixedWorker{
-			rng: rand.New(rand.NewPCG(uint64(i), 13)), first: uint64(i) * mixedPart, m: newModel(mixedPart), number: i,
-		})
-	}
+	workers := mixedWorkersOf(13)
 	settings := &mixedSettings{rng: rand.New(rand.NewPCG(1, 14))}
 	for round := range *kills {
 		done := make(chan struct{})
@@ -94,6 +89,17 @@ type mixedWorker struct {
 	first        uint64 // block
 	m            *model // of its part
 	acknowledged atomic.Int64
+}
+
+// mixedWorkersOf returns the workers of a disk.
+func mixedWorkersOf(seed uint64) []*mixedWorker {
+	var workers []*mixedWorker
+	for i := range mixedWorkers {
+		workers = append(workers, &mixedWorker{
+			rng: rand.New(rand.NewPCG(uint64(i), seed)), first: uint64(i) * mixedPart, m: newModel(mixedPart), number: i,
+		})
+	}
+	return workers
 }
 
 // connection is a disk, and a session with it for commands that the disk has no

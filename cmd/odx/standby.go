@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/sirupsen/logrus"
+
+	"odx/conf"
+	"odx/standby"
+	"odx/target"
+)
+
+// takeOver waits as a standby until no process owns the store, and then serves it. It uses
+// the configuration as it is then: the file may have changed while this process waited,
+// which can be long. If it has an error, the one that was checked at the start is used.
+func takeOver(ctx context.Context, cfg *conf.Config, o serveOptions, stdout io.Writer, log *logrus.Entry) (run started, err error) {
+	if err := target.CheckStandby(cfg, log); err != nil {
+		return run, err
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return run, cfg.Problem("data_dir", "%v", err)
+	}
+	if _, err := fmt.Fprintf(stdout, "odx %s is a standby for the store in %s\n", buildVersion(), cfg.DataDir); err != nil {
+		log.WithError(err).Warn("cannot write to standard output")
+	}
+	notify(log, daemon.SdNotifyReady+"\nSTATUS=standby: another odx serves the store")
+	claim, held, err := standby.Wait(ctx, cfg.DataDir, log)
+	if err != nil {
+		return run, err
+	}
+	log.WithField("epoch", claim.Epoch()).Info("no other odx serves the store any more: taking over")
+	notify(log, "STATUS=taking over")
+	run.cfg, run.held = current(cfg, o, log), held
+	target.LimitMemory(run.cfg)
+	if run.service, err = target.TakeOver(ctx, run.cfg, log, claim, held); err != nil {
+		err = errors.Join(err, held.Close())
+	}
+	return run, err
+}
+
+// current returns the configuration as it is now, if it can be used in place of cfg.
+func current(cfg *conf.Config, o serveOptions, log *logrus.Entry) *conf.Config {
+	now, err := loadConfig(o)
+	if err == nil && now.DataDir != cfg.DataDir {
+		err = errors.New("data_dir is another one")
+	}
+	if err == nil {
+		err = target.CheckStandby(now, log)
+	}
+	if err != nil {
+		log.WithError(err).Warn("configuration changed since the start of this standby and cannot be used: using that of the start")
+		return cfg
+	}
+	return now
+}

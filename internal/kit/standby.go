@@ -1,0 +1,62 @@
+package kit
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"strings"
+	"sync"
+)
+
+// odxProcess is a process of an odx target.
+type odxProcess struct {
+	*process
+	ready, attached chan struct{} // closed when the log says so
+}
+
+// startODX starts one process of a target.
+func (t *Target) startODX(binary string, args ...string) (*odxProcess, error) {
+	p := &odxProcess{ready: make(chan struct{}), attached: make(chan struct{})}
+	ready, attached := sync.OnceFunc(func() { close(p.ready) }), sync.OnceFunc(func() { close(p.attached) })
+	log := &lineLog{to: t.log, line: func(line string) {
+		if strings.Contains(line, "standby holds a listening socket") && strings.Contains(line, t.Portal) {
+			attached()
+		}
+	}}
+	var err error
+	p.process, err = startProcess(exec.Command(binary, append([]string{"serve", "--config", t.ConfigFile()}, args...)...), log, func(line string) {
+		if strings.Contains(line, "is ready on "+t.Portal) {
+			ready()
+		}
+	})
+	return p, err
+}
+
+// next returns the process that serves from now on: the standby if there is one.
+func (t *Target) next(binary string) (*odxProcess, error) {
+	if p := t.standby; p != nil {
+		t.standby = nil
+		return p, nil
+	}
+	return t.startODX(binary)
+}
+
+// await starts a standby and waits until it holds the portal's socket.
+func (t *Target) await(ctx context.Context, binary string) error {
+	p, err := t.startODX(binary, "--standby")
+	if err != nil {
+		return err
+	}
+	t.standby = p
+	return p.waitFor(ctx, p.attached)
+}
+
+// KillStandby ends the standby as a crash would, by SIGKILL. It may be serving already.
+func (t *Target) KillStandby() error {
+	p := t.standby
+	if p == nil {
+		return errors.New("there is no standby")
+	}
+	t.standby = nil
+	return kill(p.process)
+}
