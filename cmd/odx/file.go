@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -26,22 +27,49 @@ func newFile() *cobra.Command {
 			"data, and copies of files share it. Other commands call a file file:PATH.",
 	}
 	cmd.AddCommand(newFileList(), newFilePut(), newFileGet(), newFileRemove(),
-		newFileTwo("mv FROM TO", "Rename a file, replacing an existing one", "renamed", admin.Administrator.RenameFile),
+		newFileTwo("mv FROM TO", "Rename a file, replacing an existing one", "renamed", renameFile),
 		newFileTwo("cp FROM TO", "Copy a file without moving its bytes, replacing an existing one", "copied", copyFile))
 	return cmd
 }
 
 // copyFile copies to a hidden file, which replaces an existing one in one step.
-func copyFile(a admin.Administrator, ctx context.Context, from, to string) (admin.File, error) {
+func copyFile(a admin.Administrator, ctx context.Context, from, to string) (admin.File, []string, error) {
 	part, err := a.StartFile(ctx, admin.FileStart{Name: to, From: admin.FilePrefix + from})
 	if err != nil {
-		return admin.File{}, err
+		return admin.File{}, nil, err
 	}
 	f, err := a.FinishFile(ctx, admin.FileFinish{Name: to, Scratch: part.Name, Overwrite: true})
 	if err != nil {
 		err = errors.Join(err, a.DeleteFile(context.WithoutCancel(ctx), part.Name))
 	}
-	return f, err
+	return f, nil, err
+}
+
+// renameFile renames a file. It warns of a virtual disk that is none under its new name,
+// and of parents and children that are not found any more.
+func renameFile(a admin.Administrator, ctx context.Context, from, to string) (admin.File, []string, error) {
+	before, unreadable := a.Disk(ctx, from)
+	f, err := a.RenameFile(ctx, from, to)
+	if err != nil || unreadable != nil {
+		return f, nil, err
+	}
+	after, err := a.Disk(ctx, to)
+	if err != nil {
+		return f, []string{err.Error()}, nil
+	}
+	var warnings []string
+	if last := len(after.Parents) - 1; last >= 0 {
+		// If a parent is missing, the last entry is the error.
+		if _, err := a.Disk(ctx, after.Parents[last]); err != nil {
+			warnings = append(warnings, after.Parents[last])
+		}
+	}
+	for _, child := range before.Children {
+		if !slices.Contains(after.Children, child) {
+			warnings = append(warnings, fmt.Sprintf("%s finds its parent only as %s", child, from))
+		}
+	}
+	return f, warnings, nil
 }
 
 func newFileList() *cobra.Command {
@@ -184,18 +212,19 @@ func removeFiles(names []string, remove func(name string) error) error {
 	return nil
 }
 
-// newFileTwo returns a command with two names.
-func newFileTwo(use, short, done string, do func(a admin.Administrator, ctx context.Context, from, to string) (admin.File, error)) *cobra.Command {
+// newFileTwo returns a command with two names. do returns warnings, too.
+func newFileTwo(use, short, done string, do func(a admin.Administrator, ctx context.Context, from, to string) (admin.File, []string, error)) *cobra.Command {
 	var o adminOptions
 	cmd := &cobra.Command{
 		Use: use, Short: short,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return administer(cmd, &o, func(ctx context.Context, _ *conf.Config, a admin.Administrator) error {
-				f, err := do(a, ctx, args[0], args[1])
+				f, warnings, err := do(a, ctx, args[0], args[1])
 				if err != nil {
 					return err
 				}
+				printWarnings(cmd.ErrOrStderr(), warnings)
 				if o.json {
 					return printJSON(cmd.OutOrStdout(), api.FileV1(f))
 				}

@@ -193,10 +193,14 @@ func runDiskOperation(ctx context.Context, a admin.Administrator, r admin.DiskRe
 		bar.show(p.Done, p.Total)
 	})
 	bar.end()
-	for _, w := range result.Warnings {
-		fmt.Fprintf(stderr, "warning: %s\n", w)
-	}
+	printWarnings(stderr, result.Warnings)
 	return result, err
+}
+
+func printWarnings(w io.Writer, warnings []string) {
+	for _, warning := range warnings {
+		fmt.Fprintf(w, "warning: %s\n", warning)
+	}
 }
 
 // printDiskResult prints what a command did. Its text has the time since the command
