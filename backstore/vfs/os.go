@@ -60,12 +60,15 @@ func openOS(name string, flag int) (File, error) {
 	return osFile{f}, nil
 }
 
+// openDir opens a directory. Nothing else is opened: a pipe would wait for a writer.
+func openDir(dir string) (*os.File, error) { return os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0) }
+
 func (osFS) Remove(name string) error { return remove(name) }
 
 func (osFS) Rename(from, to string) error { return rename(from, to, os.Rename) }
 
 func (osFS) List(dir string) ([]string, error) {
-	f, err := os.Open(dir)
+	f, err := openDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +103,7 @@ func (o osFS) MkdirAll(dir string) error {
 }
 
 func (osFS) SyncDir(dir string) error {
-	f, err := os.Open(dir)
+	f, err := openDir(dir)
 	if err != nil {
 		return err
 	}

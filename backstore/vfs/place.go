@@ -28,7 +28,7 @@ func (p Place) Same(q Place) bool {
 }
 
 func (osFS) Place(dir string) (Place, error) {
-	f, err := os.Open(dir)
+	f, err := openDir(dir)
 	if err != nil {
 		return Place{}, err
 	}

@@ -338,4 +338,15 @@ func TestOS_NotFiles(t *testing.T) {
 			}
 		}
 	}
+	for _, name := range []string{"pipe", "device"} {
+		for what, use := range map[string]func(string) error{
+			"list":  func(dir string) error { _, err := OS().List(dir); return err },
+			"sync":  OS().SyncDir,
+			"place": func(dir string) error { _, err := OS().Place(dir); return err },
+		} {
+			if err := use(filepath.Join(dir, name)); !errors.Is(err, unix.ENOTDIR) || !strings.Contains(err.Error(), name) {
+				t.Errorf("%s of a %s: %v", what, name, err)
+			}
+		}
+	}
 }
