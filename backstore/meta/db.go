@@ -97,6 +97,8 @@ type version struct {
 type obsolete struct {
 	run  *run
 	kept bool // the file is of the reserve
+	// tried: it could not be removed, though the runs that replace it were verified.
+	tried bool
 }
 
 type counters struct {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -169,4 +170,33 @@ func TestDB_OpenChangesNothing(t *testing.T) {
 			must.Succeed(t, db.Close())
 		})
 	}
+}
+
+// TestDB_UnremovableName: while something that cannot be removed has the name of a run,
+// tidying reads the rows once.
+func TestDB_UnremovableName(t *testing.T) {
+	s := makeSample(t, 2)
+	fsys := withFiles(t, s.files)
+	name := filepath.Join(sampleDir, runID{1, 1 << 63}.fileName())
+	must.Succeed(t, fsys.MkdirAll(name))
+	f, err := fsys.Create(filepath.Join(name, "file"))
+	must.Succeed(t, err, f.Close())
+	db := openDB(t, fsys, sampleDir, func(o *Options) { o.Unneeded = unneeded(true) })
+	read := 0
+	fsys.SetHook(func(kind vfs.OpKind, _ string) error {
+		if kind == vfs.OpRead {
+			read++
+		}
+		return nil
+	})
+	must.Succeed(t, db.Tidy(t.Context()))
+	if read == 0 {
+		t.Error("nothing was verified")
+	}
+	read = 0
+	must.Succeed(t, db.Tidy(t.Context()))
+	if read > 0 {
+		t.Errorf("%d reads", read)
+	}
+	must.Succeed(t, db.Close())
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"slices"
 )
@@ -182,42 +183,63 @@ func (db *DB) prove(r *run) error {
 // removeObsolete removes files of replaced runs, after verifying the runs that replace
 // them. Files that cannot be removed are harmless and retried at the next call.
 func (db *DB) removeObsolete(ctx context.Context, runs []*run) error {
-	db.mu.Lock()
-	var names []string
-	read := make(map[string]bool)
-	for name, old := range db.obsolete {
-		if read[name] = old.run != nil && old.run.refs > 0; read[name] && old.kept {
-			continue // it returns to the reserve, and is overwritten, when it has no readers
-		}
-		names = append(names, name)
-	}
-	db.mu.Unlock()
-	if len(names) == 0 {
+	files, verified := db.removable()
+	if len(files) == 0 {
 		return nil
 	}
-	slices.Sort(names)
-	for _, r := range runs {
-		if err := errors.Join(db.prove(r), ctx.Err()); err != nil {
-			return err
+	if !verified {
+		for _, r := range runs {
+			if err := errors.Join(db.prove(r), ctx.Err()); err != nil {
+				return err
+			}
 		}
 	}
-	for _, name := range names {
-		remove := db.giveUp
-		if read[name] {
-			remove = db.remove
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		err := db.removeFile(name, files[name])
+		db.mu.Lock()
+		if err == nil {
+			delete(db.obsolete, name)
+		} else {
+			old := db.obsolete[name]
+			old.tried = true
+			db.obsolete[name] = old
 		}
-		if id, ok := storeID(db.o.FS, name); ok && id != db.o.StoreID {
-			db.warnOnce(name, "a file that is not needed is left where it is", fmt.Errorf("it belongs to store %x", id))
-		} else if err := remove(name); err != nil {
+		db.mu.Unlock()
+		if err != nil {
 			// another object that cannot be removed has its name
 			db.warnOnce(name, "a file that is not needed any more cannot be removed; it is left, and tried again", err)
-			continue
 		}
-		db.mu.Lock()
-		delete(db.obsolete, name)
-		db.mu.Unlock()
 	}
 	return db.o.FS.SyncDir(db.o.Dir)
+}
+
+// removable returns the obsolete files that may be removed, and which have readers.
+// verified: the runs that replace them were verified before.
+func (db *DB) removable() (files map[string]bool, verified bool) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	files, verified = make(map[string]bool), true
+	for name, old := range db.obsolete {
+		read := old.run != nil && old.run.refs > 0
+		if read && old.kept {
+			continue // it returns to the reserve, and is overwritten, when it has no readers
+		}
+		files[name] = read
+		verified = verified && old.tried
+	}
+	return files, verified
+}
+
+// removeFile removes an obsolete file. One of another store stays where it is.
+func (db *DB) removeFile(name string, read bool) error {
+	if id, ok := storeID(db.o.FS, name); ok && id != db.o.StoreID {
+		db.warnOnce(name, "a file that is not needed is left where it is", fmt.Errorf("it belongs to store %x", id))
+		return nil
+	}
+	if read {
+		return db.remove(name)
+	}
+	return db.giveUp(name)
 }
 
 // mergeDue merges runs while there are too many of them, or too many bytes in them.
@@ -329,7 +351,7 @@ func (db *DB) replaced(runs []*run) {
 		kept := keptCopies([]*run{old}) > 0
 		db.mu.Lock()
 		for _, c := range old.copies {
-			db.obsolete[c.name] = obsolete{old, kept}
+			db.obsolete[c.name] = obsolete{run: old, kept: kept}
 		}
 		db.mu.Unlock()
 	}
