@@ -81,6 +81,16 @@ func readToken(text string) (*tokens.Token, error) {
 	return t, nil
 }
 
+// tokenAndPlace parses a token and the range of a volume.
+func tokenAndPlace(args []string) (*tokens.Token, place, error) {
+	t, err := readToken(args[0])
+	if err != nil {
+		return nil, place{}, err
+	}
+	p, err := parsePlace(args[1])
+	return t, p, err
+}
+
 // decodeToken returns the token in b, of 512 bytes or of as many in base64.
 func decodeToken(b []byte) (*tokens.Token, error) {
 	if len(b) != tokens.TokenLength {
@@ -117,11 +127,7 @@ func newTokenWrite() *cobra.Command {
 			"(@-: standard input) with that text or with the 512 bytes.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := readToken(args[0])
-			if err != nil {
-				return err
-			}
-			p, err := parsePlace(args[1])
+			t, p, err := tokenAndPlace(args)
 			if err != nil {
 				return err
 			}
@@ -286,11 +292,7 @@ func newTokenVerify() *cobra.Command {
 			"--providers data,checksum). Exit status 1 if they differ.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := readToken(args[0])
-			if err != nil {
-				return err
-			}
-			p, err := parsePlace(args[1])
+			t, p, err := tokenAndPlace(args)
 			if err != nil {
 				return err
 			}

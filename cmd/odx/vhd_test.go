@@ -48,31 +48,6 @@ func TestVHDCommands(t *testing.T) {
 		if d.Kind != "differencing" || len(d.Parents) != 1 || d.Parents[0] != "images/src.vhdx" || d.BlockBytes != 2<<20 {
 			t.Errorf("%+v", d)
 		}
-		run("vhd", "snapshot", "images/child.vhdx", "images/last.vhdx")
-		run("file", "cp", "images/src.vhdx", "images/copy.vhdx")
-		const isParent = " is the parent of differencing disks: images/child.vhdx; merge them, convert them to disks without parents, or delete them first"
-		script(t, path, []command{
-			{args: "file rm images/src.vhdx", stderr: "odx: file images/src.vhdx" + isParent + "; --force deletes it nevertheless\n", status: 1},
-			{args: "file mv images/copy.vhdx images/src.vhdx", stderr: "odx: file images/src.vhdx" + isParent + "\n", status: 1},
-			{args: "vhd resize images/src.vhdx 1GiB", stderr: "odx: file images/src.vhdx" + isParent + "\n", status: 1},
-			{args: "file rm --force images/src.vhdx", stdout: "deleted: images/src.vhdx\n"},
-			{args: "file mv images/copy.vhdx images/src.vhdx", stdout: "file images/copy.vhdx: renamed to images/src.vhdx\n"},
-			{args: "file cp images/src.vhdx chain/src.vhdx", stdout: "file images/src.vhdx: copied to chain/src.vhdx\n"},
-			{args: "file cp images/child.vhdx chain/child.vhdx", stdout: "file images/child.vhdx: copied to chain/child.vhdx\n"},
-			{args: "file cp images/last.vhdx chain/last.vhdx", stdout: "file images/last.vhdx: copied to chain/last.vhdx\n"},
-			{args: "file mv chain/src.vhdx chain/SRC.vhdx", stdout: "file chain/src.vhdx: renamed to chain/SRC.vhdx\n"},
-			{args: "file mv chain/SRC.vhdx src.vhdx", stdout: "file chain/SRC.vhdx: renamed to src.vhdx\n",
-				stderr: "warning: chain/child.vhdx finds its parent only as chain/SRC.vhdx\n"},
-			{args: "file mv src.vhdx chain/src.vhdx", stdout: "file src.vhdx: renamed to chain/src.vhdx\n"},
-			{args: "file mv chain/last.vhdx last.vhdx", stdout: "file chain/last.vhdx: renamed to last.vhdx\n",
-				stderr: "warning: file last.vhdx: its parent ./child.vhdx is not in the store; put it there: not found\n"},
-			{args: "file mv last.vhdx chain/last.vhdx", stdout: "file last.vhdx: renamed to chain/last.vhdx\n"},
-			{args: "file mv chain/last.vhdx chain/last.vhd", stdout: "file chain/last.vhdx: renamed to chain/last.vhd\n",
-				stderr: "warning: chain/last.vhd: vhd: not a valid virtual disk: the footer at the end does not begin with \"conectix\"; its copy at the start does not begin with \"conectix\"\n"},
-			{args: "file mv chain/last.vhd chain/last.vhdx", stdout: "file chain/last.vhd: renamed to chain/last.vhdx\n"},
-			{args: "file rm chain/src.vhdx chain/child.vhdx chain/last.vhdx", stdout: "deleted: chain/src.vhdx chain/child.vhdx chain/last.vhdx\n"},
-			{args: "file rm images/last.vhdx", stdout: "deleted: images/last.vhdx\n"},
-		})
 		run("vhd", "merge", "images/child.vhdx")
 		run("vhd", "compact", "images/src.vhdx")
 		run("vhd", "defrag", "images/src.vhdx")
@@ -146,6 +121,39 @@ func TestVHDCommands(t *testing.T) {
 				t.Errorf("left is %s", f)
 			}
 		}
+	})
+}
+
+// TestVHDCommands_Chain: no command deletes or replaces the parent of a disk unless that is
+// said, and one that separates them warns.
+func TestVHDCommands_Chain(t *testing.T) {
+	eachWay(t, nil, func(t *testing.T, path string) {
+		const isParent = " is the parent of differencing disks: images/child.vhdx; merge them, convert them to disks without parents, or delete them first"
+		script(t, path, []command{
+			{args: "vhd create images/src.vhdx 8MiB", stdout: "images/src.vhdx: 4.0 MiB; 0 B mapped, 0 B moved, in TIME\n"},
+			{args: "vhd snapshot images/src.vhdx images/child.vhdx", stdout: "images/child.vhdx: 4.0 MiB; 0 B mapped, 0 B moved, in TIME\n"},
+			{args: "vhd snapshot images/child.vhdx images/last.vhdx", stdout: "images/last.vhdx: 4.0 MiB; 0 B mapped, 0 B moved, in TIME\n"},
+			{args: "file cp images/src.vhdx images/copy.vhdx", stdout: "file images/src.vhdx: copied to images/copy.vhdx\n"},
+			{args: "file rm images/src.vhdx", stderr: "odx: file images/src.vhdx" + isParent + "; --force deletes it nevertheless\n", status: 1},
+			{args: "file mv images/copy.vhdx images/src.vhdx", stderr: "odx: file images/src.vhdx" + isParent + "\n", status: 1},
+			{args: "vhd resize images/src.vhdx 1GiB", stderr: "odx: file images/src.vhdx" + isParent + "\n", status: 1},
+			{args: "file rm --force images/src.vhdx", stdout: "deleted: images/src.vhdx\n"},
+			{args: "file mv images/copy.vhdx images/src.vhdx", stdout: "file images/copy.vhdx: renamed to images/src.vhdx\n"},
+			{args: "file cp images/src.vhdx chain/src.vhdx", stdout: "file images/src.vhdx: copied to chain/src.vhdx\n"},
+			{args: "file cp images/child.vhdx chain/child.vhdx", stdout: "file images/child.vhdx: copied to chain/child.vhdx\n"},
+			{args: "file cp images/last.vhdx chain/last.vhdx", stdout: "file images/last.vhdx: copied to chain/last.vhdx\n"},
+			{args: "file mv chain/src.vhdx chain/SRC.vhdx", stdout: "file chain/src.vhdx: renamed to chain/SRC.vhdx\n"},
+			{args: "file mv chain/SRC.vhdx src.vhdx", stdout: "file chain/SRC.vhdx: renamed to src.vhdx\n",
+				stderr: "warning: chain/child.vhdx finds its parent only as chain/SRC.vhdx\n"},
+			{args: "file mv src.vhdx chain/src.vhdx", stdout: "file src.vhdx: renamed to chain/src.vhdx\n"},
+			{args: "file mv chain/last.vhdx last.vhdx", stdout: "file chain/last.vhdx: renamed to last.vhdx\n",
+				stderr: "warning: file last.vhdx: its parent ./child.vhdx is not in the store; put it there: not found\n"},
+			{args: "file mv last.vhdx chain/last.vhdx", stdout: "file last.vhdx: renamed to chain/last.vhdx\n"},
+			{args: "file mv chain/last.vhdx chain/last.vhd", stdout: "file chain/last.vhdx: renamed to chain/last.vhd\n",
+				stderr: "warning: chain/last.vhd: vhd: not a valid virtual disk: the footer at the end does not begin with \"conectix\"; its copy at the start does not begin with \"conectix\"\n"},
+			{args: "file mv chain/last.vhd chain/last.vhdx", stdout: "file chain/last.vhd: renamed to chain/last.vhdx\n"},
+			{args: "file rm chain/src.vhdx chain/child.vhdx chain/last.vhdx", stdout: "deleted: chain/src.vhdx chain/child.vhdx chain/last.vhdx\n"},
+		})
 	})
 }
 
