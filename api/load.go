@@ -23,7 +23,7 @@ const (
 type load struct {
 	// long: it can take minutes, and is cancelled when the server stops.
 	long bool
-	// body bounds the body, answer the answer.
+	// body bounds the body, answer the answer, which a length in the query makes shorter.
 	body, answer int64
 	// list: the answer grows with what the store has. See reserve.
 	list bool
@@ -57,7 +57,11 @@ func (s *Server) reserve(r *route, c *call) error {
 	if length := c.request.ContentLength; length >= 0 {
 		n = min(n, length)
 	}
-	if n += r.load.answer; r.load.list {
+	answer := r.load.answer
+	if length, err := c.number("length"); err == nil {
+		answer = min(answer, length)
+	}
+	if n += answer; r.load.list {
 		n = s.memory.Limit() / 2
 	}
 	if n == 0 {

@@ -235,6 +235,35 @@ func TestServer_bodyTooLarge(t *testing.T) {
 	}
 }
 
+// TestServer_reserve: a request takes memory for what it may send and get.
+func TestServer_reserve(t *testing.T) {
+	server := NewServer(nil, logs.Discard())
+	for _, tt := range []struct {
+		load  load
+		query string
+		body  string
+		want  int64
+	}{
+		{short, "", "", 0},
+		{short, "", "{}", 2},
+		{givesData, "?offset=0&length=4096", "", 4096},
+		{givesData, "?offset=0&length=99999999999", "", maxData},
+		{givesData, "?offset=0&length=x", "", maxData},
+		{givesData, "", "{}", 2 + maxData},
+		{takesData, "?offset=0", "{}", 2},
+		{lists, "", "", defaultMemory / 2},
+	} {
+		c := &call{ctx: t.Context(), request: httptest.NewRequest(http.MethodPost, "/"+tt.query, strings.NewReader(tt.body))}
+		if err := server.reserve(&route{load: tt.load}, c); err != nil {
+			t.Fatal(err)
+		}
+		if held := server.memory.Held(); held != tt.want || c.held.n != tt.want {
+			t.Errorf("%+v%s: %d bytes are held, want %d", tt.load, tt.query, held, tt.want)
+		}
+		c.held.release()
+	}
+}
+
 // TestServer_lists: a list takes memory for what it has, while a client takes it.
 func TestServer_lists(t *testing.T) {
 	memory := quota.New(1 << 20)

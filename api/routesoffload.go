@@ -63,6 +63,7 @@ var offloadRoutes = []route{
 		if err := checkDataLength(p.Length); err != nil {
 			return nil, err
 		}
+		c.held.shrink(int64(len(c.parameters)) + p.Length)
 		data := make([]byte, p.Length)
 		n, err := c.admin.ReadToken(c.ctx, t, data, p.Offset)
 		return data[:n], err
