@@ -25,8 +25,8 @@ import (
 // patience is how long a test waits for what has to happen.
 const patience = 10 * time.Second
 
-// TestServer_ShareMemory: a request waits for memory, unread; one that needs none is
-// answered meanwhile.
+// TestServer_ShareMemory: a request waits for memory, unread; one that needs none does
+// not.
 func TestServer_ShareMemory(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)

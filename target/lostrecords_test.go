@@ -125,7 +125,7 @@ func TestService_LostRecords(t *testing.T) {
 		lostOther    error
 		deleted      error
 		attentions   []uint16 // at each LUN
-		restored     bool     // the record was made anew
+		restored     bool     // the record was made again
 	}{
 		{name: "token", prefix: "token/live/", lost: tokens.ErrUnknown},
 		{name: "tombstone", prefix: "token/dead/", deleted: tokens.ErrUnknown, restored: true},

@@ -37,8 +37,8 @@ type numberedPort struct {
 	Number uint16 `json:"number"`
 }
 
-// loadPortNumbers reads the record. Lost numbers are given anew: initiators may see other
-// numbers than before, no data depends on them.
+// loadPortNumbers reads the record. Lost numbers are assigned again: initiators may see
+// other ones, and no data depends on them.
 func loadPortNumbers(store *backstore.Store, log *logrus.Entry) (*portNumbers, error) {
 	n := &portNumbers{Version: portNumbersVersion}
 	text, err := store.GetRecord([]byte(portNumbersKey))
@@ -47,7 +47,7 @@ func loadPortNumbers(store *backstore.Store, log *logrus.Entry) (*portNumbers, e
 	}
 	var lost *backstore.LostRecordsError
 	if errors.As(err, &lost) {
-		log.WithError(err).Error("the numbers of target ports are lost, and given anew: hosts with several paths may have to scan for them again")
+		log.WithError(err).Error("target port numbers are lost and assigned again: hosts with several paths may have to rescan")
 		return n, nil
 	}
 	if err == nil {

@@ -78,9 +78,9 @@ func makePartitioned(t *testing.T, s *Service) {
 	}
 }
 
-// copyByToken makes tokens of a range and writes with them until all is done, and
-// returns how many tokens that took.
-func copyByToken(t *testing.T, src *client.Disk, from int64, dst *client.Disk, to, length int64, meanwhile func()) (made int) {
+// copyByToken makes tokens of a range and writes with them until all is done. It calls
+// between after it has made a token, and returns how many tokens it made.
+func copyByToken(t *testing.T, src *client.Disk, from int64, dst *client.Disk, to, length int64, between func()) (made int) {
 	t.Helper()
 	for length > 0 {
 		token, n, err := src.PopulateToken(t.Context(), from, length)
@@ -88,7 +88,7 @@ func copyByToken(t *testing.T, src *client.Disk, from int64, dst *client.Disk, t
 			t.Fatal(err)
 		}
 		made++
-		meanwhile()
+		between()
 		for done := int64(0); done < n; {
 			step, err := dst.WriteUsingToken(t.Context(), token, done, to+done, n-done)
 			if err != nil {

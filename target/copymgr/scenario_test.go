@@ -328,7 +328,7 @@ func TestReports_AllBound(t *testing.T) {
 		o.dropNexus(by)
 	}
 	if o.reports != 0 || o.holding != 0 {
-		t.Errorf("%d reports, %d with held data of nobody", o.reports, o.holding)
+		t.Errorf("%d reports, %d with held data, after the end of all nexuses", o.reports, o.holding)
 	}
 }
 

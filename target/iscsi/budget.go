@@ -79,7 +79,7 @@ type claim struct {
 
 const (
 	// smallCharge and mediumCharge are the maximum charges of these parts: 64 KiB, and
-	// 1 MiB with the PDUs that runReader it.
+	// 1 MiB with the PDUs that carry it.
 	smallCharge  = 64 << 10
 	mediumCharge = 1<<20 + 64<<10
 	// outPDULength is the approximate size of an outPDU without its data.
