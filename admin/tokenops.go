@@ -117,8 +117,10 @@ func (s *Store) WriteToken(ctx context.Context, r TokenWrite) (TokenWritten, err
 	}
 	n, err := m.OffloadWrite(blockdev.StopAfter(ctx, requestTime), t, r.TokenOffset, offload.Destination{Volume: v, BlockLength: blockLength},
 		[]blockdev.Range{{Offset: r.Offset, Length: r.Length}}, tokens.WriteOptions{})
-	if err == nil {
-		err = v.Flush(ctx)
+	if n > 0 { // also before an error: the count is of durable bytes
+		if lost := v.Flush(ctx); lost != nil {
+			n, err = 0, lost
+		}
 	}
 	return TokenWritten{Bytes: n, Remaining: r.Length - n}, err
 }

@@ -182,9 +182,14 @@ func (x *extendedCopy) segment(ctx context.Context, op *operation, s *segment) *
 	}
 	m := move{command: x, engine: x.unit.manager.engine, op: op, source: source, destination: destination}
 	if s.kind == segmentBlockOffsetToBlock {
-		return m.bytes(ctx, s)
+		failed = m.bytes(ctx, s)
+	} else {
+		failed = m.blocks(ctx, s)
 	}
-	return m.blocks(ctx, s)
+	if err := m.settle(ctx); err != nil && failed == nil {
+		failed = destinationFailed(err)
+	}
+	return failed
 }
 
 // verify is segment type 07h: the logical unit must be reachable and, with TUR, ready.

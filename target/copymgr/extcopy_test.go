@@ -3,6 +3,7 @@ package copymgr
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"odx/blockdev"
@@ -69,13 +70,7 @@ func TestExtendedCopy(t *testing.T) {
 			segments := tc.segments
 			parameters := lid1Parameters(1, 0, b.cscds(), segments...)
 			if action == 1 {
-				segments = append([]segmentOf(nil), segments...)
-				for i := range segments {
-					// The first CSCD descriptor has number 1.
-					segments[i].source = (segments[i].source + 1) | -(segments[i].source >> 15)
-					segments[i].destination = (segments[i].destination + 1) | -(segments[i].destination >> 15)
-				}
-				parameters = lid4Parameters(1, 0, 0, b.cscds(), segments...)
+				parameters = lid4Parameters(1, 0, 0, b.cscds(), fromLID1(segments)...)
 			}
 			if a := b.extendedCopy(lunA, action, parameters); a.code() != "GOOD" {
 				t.Errorf("%s (service action %d): %s", tc.name, action, a.code())
@@ -92,6 +87,16 @@ func TestExtendedCopy(t *testing.T) {
 			}
 		}
 	}
+}
+
+// fromLID1 returns segments for LID4, where the first CSCD descriptor has number 1.
+func fromLID1(segments []segmentOf) []segmentOf {
+	segments = slices.Clone(segments)
+	for i := range segments {
+		s := &segments[i]
+		s.source, s.destination = (s.source+1)|-(s.source>>15), (s.destination+1)|-(s.destination>>15)
+	}
+	return segments
 }
 
 // Data that does not fill the blocks of the other side: CAT and PAD.
@@ -406,4 +411,56 @@ func (b *testbed) failSanitize(lun int) {
 	})
 	b.send(ctx, b.nexus, lun, []byte{0x48, 0x02, 0, 0, 0, 0, 0, 0, 0, 0}, nil)
 	b.store.FailWith(nil)
+}
+
+// What the status or the report of an EXTENDED COPY counts survives the process: it is
+// written out before, also what residual data of the segment before fills alone, and what
+// an error or an abort leaves.
+func TestExtendedCopy_WrittenOut(t *testing.T) {
+	for name, tc := range map[string]struct {
+		segments []segmentOf
+		fails    string // the store's call that fails, the second time
+		code     string
+		count    uint64 // bytes
+	}{
+		"whole": {segments: []segmentOf{{kind: 2, destination: lunB, count: 16}}, code: "GOOD", count: 8192},
+		"of residual data alone": {segments: []segmentOf{
+			{kind: 2, flags: 3, source: lunB, destination: lunA, count: 1},
+			{kind: 2, flags: 2, source: lunB, destination: lunA, count: 7, destinationLBA: 1},
+		}, code: "GOOD", count: 4096},
+		"error within a segment":      {segments: []segmentOf{{kind: 2, destination: lunB, count: 16}}, fails: "Map", code: "A/0D/01", count: 4096},
+		"error in the second segment": {segments: []segmentOf{{kind: 2, destination: lunB, count: 8}, {kind: 2, destination: lunB, count: 8}}, fails: "Map", code: "A/0D/01", count: 4096},
+		"not written out": {segments: []segmentOf{{kind: 2, destination: lunB, count: 8}, {kind: 2, destination: lunB, count: 8}}, fails: "WriteOut",
+			code: "A/0D/01", count: 4096},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := start(t, tokens.Limits{})
+			b.fill(t, lunA, 1)
+			b.fill(t, lunB, 2)
+			b.store.MapAtMost(4096)
+			n, pending := 0, false
+			b.store.FailWith(func(op string) error {
+				if op == tc.fails {
+					if n++; n == 2 {
+						return blockdev.ErrNoSpace
+					}
+				}
+				switch op {
+				case "Map", "WriteAt":
+					pending = true
+				case "WriteOut":
+					pending = false
+				}
+				return nil
+			})
+			a := b.extendedCopy(lunA, 1, lid4Parameters(1, 0, 0, b.cscds(), fromLID1(tc.segments)...))
+			count := binary.BigEndian.Uint64(b.copyStatus(lunA, 1, 255).data[16:])
+			if a.code() != tc.code || count != tc.count || b.manager.Stats().ExtendedBytes != count {
+				t.Errorf("%s, report of %d bytes, counted %d; want %s, %d", a.code(), count, b.manager.Stats().ExtendedBytes, tc.code, tc.count)
+			}
+			if pending && tc.fails != "WriteOut" {
+				t.Error("written data was not written out")
+			}
+		})
+	}
 }
