@@ -198,7 +198,7 @@ func TestServe_Memory(t *testing.T) {
 	}
 	for what, a := range attacks {
 		t.Run(what, func(t *testing.T) {
-			s, group := startInGroup(t)
+			s, group := startInGroup(t, groupLimit, attackConfig)
 			peak := watchMemory(t, s)
 			a(t, s, hogs)
 			for range 5 {
@@ -312,26 +312,24 @@ func anonymousBytes(pid int) (int64, error) {
 	return 0, errors.New("no RssAnon")
 }
 
-// memoryGroup is a control group with groupLimit of memory; empty where none can
-// be made.
+// memoryGroup is a control group with a limit of memory; empty where none can be made.
 type memoryGroup string
 
-// startInGroup starts a server that finds itself in a control group with
-// groupLimit of memory or, where this user can make none, with as much by its
-// configuration.
-func startInGroup(t *testing.T) (*server, memoryGroup) {
+// startInGroup starts a server that finds itself in a control group with limit bytes of
+// memory or, where this user can make none, has three quarters of it by its configuration.
+func startInGroup(t *testing.T, limit int, config string) (*server, memoryGroup) {
 	t.Helper()
-	group, err := newMemoryGroup(t)
+	group, err := newMemoryGroup(t, limit)
 	if err != nil {
 		t.Logf("no control group can be made (%v): the memory is in the configuration, and RssAnon the judge", err)
-		return startServer(t, odx("serve", "--config", writeConfig(t, "memory: 192MiB\n"+attackConfig))), ""
+		return startServer(t, odx("serve", "--config", writeConfig(t, fmt.Sprintf("memory: %dMiB\n", limit>>20*3/4)+config))), ""
 	}
-	cmd := odx("serve", "--config", writeConfig(t, attackConfig))
+	cmd := odx("serve", "--config", writeConfig(t, config))
 	cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", `echo $$ > "$0" && exec "$@"`, filepath.Join(string(group), "cgroup.procs"), os.Args[0]}, cmd.Args[1:]...)
 	return startServer(t, cmd), group
 }
 
-func newMemoryGroup(t *testing.T) (memoryGroup, error) {
+func newMemoryGroup(t *testing.T, bytes int) (memoryGroup, error) {
 	// cgroup-v1 has a hierarchy for memory, cgroup-v2 one for all.
 	base, limit := "/sys/fs/cgroup", "memory.max"
 	if _, err := os.Stat("/sys/fs/cgroup/memory"); err == nil {
@@ -351,7 +349,7 @@ func newMemoryGroup(t *testing.T) (memoryGroup, error) {
 		}
 		t.Errorf("control group %s: %v", dir, err)
 	})
-	return memoryGroup(dir), os.WriteFile(filepath.Join(dir, limit), []byte(strconv.Itoa(groupLimit)), 0o644)
+	return memoryGroup(dir), os.WriteFile(filepath.Join(dir, limit), []byte(strconv.Itoa(bytes)), 0o644)
 }
 
 // kills returns how many processes of the group the kernel has killed.

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"odx/initiator"
+	"odx/internal/kit/must"
+)
+
+// scale is which part of the sessions, the tokens and the mapped space
+// TestServe_MemoryAtScale has.
+var scale = flag.Int("scale", 20, "TestServe_MemoryAtScale has 1/N of 1,000 sessions, 100,000 tokens and 1 TiB; 1 takes minutes")
+
+const (
+	scaleGroup  = 2 << 30
+	scaleMemory = 1 << 30 // the default in such a group
+	scaleConfig = `data_dir: data
+portals: ["127.0.0.1:0"]
+tokens: {default_inactivity: 1h, max_inactivity: 1h}
+targets:
+  - name: iqn.2026-11.example.odx:disks
+    luns:
+      - {lun: 0, volume: src, size: 1TiB}
+      - {lun: 1, volume: dst, size: 1TiB}
+log: {level: warn}
+`
+)
+
+// TestServe_MemoryAtScale: by its defaults, in a control group of 2 GiB, a server with
+// many sessions that all read and write, many tokens, and much mapped space stays within its
+// memory, and has every token.
+func TestServe_MemoryAtScale(t *testing.T) {
+	skipWithRaceDetector(t)
+	sessions, tokens, mapped := 1000 / *scale, 100_000 / *scale, int64(1<<40)/int64(*scale)>>26<<26
+	s, group := startInGroup(t, scaleGroup, scaleConfig)
+	peak := watchMemory(t, s)
+	mapAll(t, scaleDisk(t, s, "iqn.2026-11.example.odx:mapper"), mapped)
+	t.Logf("%d GiB mapped", mapped>>30)
+
+	const makers = 20
+	var all sync.WaitGroup
+	each := func(n int, do func(ctx context.Context, d *initiator.Disk, r *rand.Rand) error) {
+		disks := make([]*initiator.Disk, n)
+		for i := range disks {
+			disks[i] = scaleDisk(t, s, fmt.Sprintf("iqn.2026-11.example.odx:host%d", i))
+		}
+		for i, d := range disks {
+			all.Go(func() {
+				if err := do(t.Context(), d, rand.New(rand.NewPCG(uint64(i), 1))); err != nil {
+					t.Errorf("initiator %d: %v", i, err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	each(makers, func(ctx context.Context, d *initiator.Disk, r *rand.Rand) error {
+		for range tokens / makers {
+			if _, _, err := d.PopulateToken(ctx, r.Int64N(mapped>>20-1)<<20, 1<<20); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	// The configuration is the last argument, however the server was started.
+	if out, _, _ := output(t, "token", "stats", "--config", s.cmd.Args[len(s.cmd.Args)-1]); !strings.Contains(out, fmt.Sprint(tokens/makers*makers)) {
+		t.Errorf("want %d tokens:\n%s", tokens/makers*makers, out)
+	}
+	each(sessions, func(ctx context.Context, d *initiator.Disk, r *rand.Rand) error {
+		block, much := make([]byte, 4096), make([]byte, 1<<20)
+		for range 20 {
+			for i := range block {
+				block[i] = byte(r.Uint32())
+			}
+			off := r.Int64N(mapped>>20-1) << 20
+			if err := d.WriteAt(ctx, block, off); err != nil {
+				return err
+			}
+			if err := d.ReadAt(ctx, much, off); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if n := peak(); n > scaleMemory {
+		t.Errorf("%d MiB of anonymous memory, %d is the limit", n>>20, scaleMemory>>20)
+	} else {
+		t.Logf("%d sessions, %d tokens, %d GiB mapped: %d MiB of anonymous memory at most", sessions, tokens, mapped>>30, n>>20)
+	}
+	if kills := group.kills(t); kills > 0 {
+		t.Errorf("the kernel killed %d processes of the group", kills)
+	}
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.end(t); err != nil {
+		t.Errorf("%v; standard error:\n%s", err, s.stderr)
+	}
+}
+
+// scaleDisk logs in to LUN 0 for the rest of the test.
+func scaleDisk(t *testing.T, s *server, name string) *initiator.Disk {
+	t.Helper()
+	url, err := initiator.ParseURL(fmt.Sprintf("iscsi://%s/iqn.2026-11.example.odx:disks/0", s.portal))
+	must.Succeed(t, err)
+	d, err := initiator.Open(t.Context(), initiator.Options{InitiatorName: name, URL: url})
+	if err != nil {
+		t.Fatalf("%v; standard error:\n%s", err, s.stderr)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// mapAll maps the first bytes of a disk to data: some that is written, and copies of it by
+// token, each time as much as there is.
+func mapAll(t *testing.T, d *initiator.Disk, bytes int64) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(7, 7))
+	piece := make([]byte, 1<<20)
+	const first = 64 << 20
+	for off := int64(0); off < first; off += int64(len(piece)) {
+		for i := range piece {
+			piece[i] = byte(r.Uint32())
+		}
+		must.Succeed(t, d.WriteAt(t.Context(), piece, off))
+	}
+	for have := int64(first); have < bytes; {
+		more := min(have, bytes-have)
+		token, n, err := d.PopulateToken(t.Context(), 0, more)
+		must.Succeed(t, err)
+		for done := int64(0); done < n; {
+			k, err := d.WriteUsingToken(t.Context(), token, done, have+done, n-done)
+			must.Succeed(t, err)
+			done += k
+		}
+		must.Succeed(t, d.ForgetToken(t.Context(), token))
+		have += n
+	}
+}
