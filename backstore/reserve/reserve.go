@@ -19,7 +19,9 @@ import (
 
 const (
 	suffix  = ".reserve"
-	newName = "new"
+	newName = "new" // of a file that has no number yet
+	// newNames bounds the names that are tried for it.
+	newNames = 8
 )
 
 // Options of Open.
@@ -152,11 +154,7 @@ func (p *Pool) prove() {
 
 // add creates a file. mu is held.
 func (p *Pool) add() error {
-	name := filepath.Join(p.o.Dir, newName)
-	if err := p.o.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := p.o.FS.Create(name)
+	f, name, err := p.create()
 	if err != nil {
 		return err
 	}
@@ -165,6 +163,22 @@ func (p *Pool) add() error {
 		return errors.Join(err, ignoreMissing(p.o.FS.Remove(name)))
 	}
 	return nil
+}
+
+// create creates a file without a number. It passes over names that something has which
+// cannot be removed.
+func (p *Pool) create() (f vfs.File, name string, err error) {
+	for i := range newNames {
+		name = filepath.Join(p.o.Dir, newName)
+		if i > 0 {
+			name += strconv.Itoa(i)
+		}
+		if err = ignoreMissing(p.o.FS.Remove(name)); err == nil {
+			f, err = p.o.FS.Create(name)
+			break
+		}
+	}
+	return f, name, err
 }
 
 // keep allocates the blocks of a file and adds it to the reserve. It renames the file

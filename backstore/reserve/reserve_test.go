@@ -244,7 +244,11 @@ func TestPool_Names(t *testing.T) {
 		f, err := m.Create("/reserve/" + name + suffix)
 		must.Succeed(t, err, f.Close())
 	}
+	must.Succeed(t, m.MkdirAll("/reserve/new/directory"))
 	p, err := Open(Options{FS: m, Dir: "/reserve", Bytes: fileBytes, Files: 4})
+	must.Succeed(t, err, p.Fill())
+	must.Succeed(t, m.Remove("/reserve/"+fileName(0)), m.Remove("/reserve/"+fileName(1)))
+	p, err = Open(Options{FS: m, Dir: "/reserve", Bytes: fileBytes, Files: 4})
 	must.Succeed(t, err, p.Fill())
 	m.SetCapacity(m.Used())
 	for range 3 {

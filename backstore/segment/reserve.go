@@ -184,7 +184,7 @@ func (s *Set) FillReserve() error {
 func (s *Set) fill() error {
 	sp := &s.spares
 	id := firstReserveID + ID(len(sp.reserve))
-	for slices.ContainsFunc(sp.reserve, func(f spare) bool { return f.id == id }) {
+	for slices.Contains(sp.taken, id) || slices.ContainsFunc(sp.reserve, func(f spare) bool { return f.id == id }) {
 		id--
 	}
 	if len(sp.files) > 0 {

@@ -29,6 +29,19 @@ func fullDisk(t *testing.T, segments int) (*vfs.Mem, *Set, []Addr) {
 	return m, s, at
 }
 
+// TestSet_ReserveNames: something else that has the name of a file of the reserve keeps it
+// from no other file.
+func TestSet_ReserveNames(t *testing.T) {
+	m := vfs.NewMem()
+	must.Succeed(t, m.MkdirAll(fmt.Sprintf("/s/%08x.spare/directory", uint32(firstReserveID))))
+	s := open(t, m, "/s", Options{SegmentBlocks: 8, Reserve: 1})
+	must.Succeed(t, s.FillReserve())
+	if !s.ReserveFull() {
+		t.Error("the reserve is not full")
+	}
+	appendTo(t, s, blocks(1, 7))
+}
+
 // TestSet_AppendMoved: on a disk without a free block, segments are cleaned one after
 // the other, and no other program gets the freed blocks.
 func TestSet_AppendMoved(t *testing.T) {

@@ -26,6 +26,9 @@ type spares struct {
 	reused int64   // length of the file last reused by newBlob; 0 if none
 	// reserve are files with blocks for a whole segment: see reserve.go.
 	reserve []spare
+	// taken are the numbers of spare files whose names something else has, that cannot be
+	// opened.
+	taken []ID
 }
 
 type spare struct {
@@ -45,10 +48,12 @@ func (sp *spares) init(blobs Blobs, bytes int64) error {
 		return fmt.Errorf("list spare segments: %w", err)
 	}
 	for _, id := range ids {
-		// A file that cannot be opened, for example a directory, is ignored.
-		if sp.reuser.Usable(id) {
-			sp.files = append(sp.files, spare{id, bytes, time.Now()})
+		// A file that cannot be opened, for example a directory, is left alone.
+		if !sp.reuser.Usable(id) {
+			sp.taken = append(sp.taken, id)
+			continue
 		}
+		sp.files = append(sp.files, spare{id, bytes, time.Now()})
 	}
 	return nil
 }
