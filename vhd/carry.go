@@ -10,7 +10,7 @@ import (
 	"odx/vhd/disk"
 )
 
-// place is the name that the paths of the source's parents count from.
+// place returns the name to which the paths of the source's parents are relative.
 func (j *job) place() string {
 	if j.request.Operation == Import {
 		return j.request.Destination
@@ -18,15 +18,15 @@ func (j *job) place() string {
 	return j.request.Source
 }
 
-// reshaped reports whether another shape is asked for than the source has.
+// reshaped reports whether the request has a shape of its own.
 func (j *job) reshaped() bool {
 	return j.request.Fixed || cmp.Or(j.request.BlockLength, j.request.SectorLength, j.request.PhysicalSectorLength) != 0
 }
 
-// bring makes a disk of a scratch file.
-func (j *job) bring(ctx context.Context) (Result, error) {
+// importDisk creates a disk from a scratch file.
+func (j *job) importDisk(ctx context.Context) (Result, error) {
 	if !IsScratch(j.request.Source) {
-		return Result{}, fmt.Errorf("%w: %s is no file that was begun to be imported", blockdev.ErrInvalid, j.request.Source)
+		return Result{}, fmt.Errorf("%w: %s is not a scratch file", blockdev.ErrInvalid, j.request.Source)
 	}
 	end, err := j.manager.take(ctx, j.request.Source)
 	if err != nil {
@@ -44,8 +44,8 @@ func (j *job) bring(ctx context.Context) (Result, error) {
 	})
 }
 
-// hand makes a scratch file of a disk.
-func (j *job) hand(ctx context.Context) (Result, error) {
+// exportDisk creates a scratch file from a disk.
+func (j *job) exportDisk(ctx context.Context) (Result, error) {
 	if err := checkName(j.request.Source); err != nil {
 		return Result{}, err
 	}

@@ -12,27 +12,27 @@ import (
 	"odx/vhd/disk"
 )
 
-// target is an empty disk that is being filled.
-type target interface {
-	// unit is the length in bytes that is allocated together.
+// destination is an empty disk that is being filled.
+type destination interface {
+	// unit is the allocation unit in bytes.
 	unit() int64
-	// allocate gives units their places.
+	// allocate allocates units.
 	allocate(ctx context.Context, units []int64) error
 	// Map is disk.Disk.Map.
 	Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error)
-	// Close ends the filling, and makes it durable.
+	// Close ends the filling, durably.
 	Close(ctx context.Context) error
-	// release gives back memory for the table, whether the filling was ended or not.
+	// release frees the memory of the table, after Close or without it.
 	release()
 }
 
-// diskTarget is a VHD or VHDX.
-type diskTarget struct{ *disk.Disk }
+// diskDestination is a VHD or VHDX.
+type diskDestination struct{ *disk.Disk }
 
-func (t *diskTarget) release()    { release(t.Table()) }
-func (t *diskTarget) unit() int64 { return t.Info().BlockLength }
+func (t *diskDestination) release()    { release(t.Table()) }
+func (t *diskDestination) unit() int64 { return t.Info().BlockLength }
 
-func (t *diskTarget) allocate(ctx context.Context, blocks []int64) error {
+func (t *diskDestination) allocate(ctx context.Context, blocks []int64) error {
 	var missing []int64
 	for _, i := range blocks {
 		b, err := t.Table().Block(ctx, i)
@@ -46,20 +46,20 @@ func (t *diskTarget) allocate(ctx context.Context, blocks []int64) error {
 	return t.Reserve(ctx, missing)
 }
 
-// rawTarget is a file or volume that is the disk.
-type rawTarget struct {
+// rawDestination is a raw file or a volume.
+type rawDestination struct {
 	volume *backstore.Volume
 	engine *offload.Engine
 }
 
-// rawUnit is what a node of the map spans.
+// rawUnit is the span of a node of the map.
 const rawUnit = 2 << 20
 
-func (t rawTarget) unit() int64                             { return rawUnit }
-func (t rawTarget) allocate(context.Context, []int64) error { return nil }
-func (t rawTarget) release()                                {}
-func (t rawTarget) Close(ctx context.Context) error         { return t.volume.Flush(ctx) }
-func (t rawTarget) Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error) {
+func (t rawDestination) unit() int64                             { return rawUnit }
+func (t rawDestination) allocate(context.Context, []int64) error { return nil }
+func (t rawDestination) release()                                {}
+func (t rawDestination) Close(ctx context.Context) error         { return t.volume.Flush(ctx) }
+func (t rawDestination) Map(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error) {
 	return t.engine.MapTo(ctx, t.volume, dst, s, src, length)
 }
 
@@ -68,7 +68,7 @@ func (t rawTarget) Map(ctx context.Context, dst int64, s offload.Snapshot, src, 
 const window = 1 << 30
 
 // fill makes an empty disk equal to a source, which is not longer.
-func (j *job) fill(ctx context.Context, dst target, src *source) error {
+func (j *job) fill(ctx context.Context, dst destination, src *source) error {
 	j.progress.Total = src.size
 	for off := int64(0); off < src.size; off += window {
 		length := min(window, src.size-off)
@@ -93,8 +93,8 @@ type piece struct {
 	from   int64
 }
 
-// dataIn returns where the bytes of a range are, without the units that have no data:
-// those that are holes of the store from end to end.
+// dataIn returns the places of the bytes of a range, without the units that are holes of
+// the store from end to end.
 func dataIn(ctx context.Context, src *source, off, length, unit int64) ([]piece, error) {
 	var runs []piece
 	err := src.Runs(ctx, off, length, func(r disk.Run) bool {
@@ -123,7 +123,7 @@ func dataIn(ctx context.Context, src *source, off, length, unit int64) ([]piece,
 	return data, nil
 }
 
-// isBefore reports whether q goes on where p ends.
+// isBefore reports whether q continues p, on the disk and in the view.
 func (p piece) isBefore(q piece) bool {
 	return p.in == q.in && p.at+p.length == q.at && p.from+p.length == q.from
 }
@@ -156,7 +156,7 @@ func (p piece) withData(ctx context.Context, unit int64) ([]piece, error) {
 }
 
 // put maps pieces to their places on a disk.
-func (j *job) put(ctx context.Context, dst target, pieces []piece) error {
+func (j *job) put(ctx context.Context, dst destination, pieces []piece) error {
 	var units []int64
 	for _, p := range pieces {
 		for u := p.at / dst.unit(); u*dst.unit() < p.at+p.length; u++ {
@@ -176,7 +176,7 @@ func (j *job) put(ctx context.Context, dst target, pieces []piece) error {
 	return nil
 }
 
-// mapPiece maps a piece in as many steps as it takes.
+// mapPiece maps a piece, in several steps if necessary.
 func (j *job) mapPiece(ctx context.Context, to func(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error), p piece) error {
 	for p.length > 0 {
 		if err := ctx.Err(); err != nil {
@@ -200,7 +200,7 @@ func (j *job) mapPiece(ctx context.Context, to func(ctx context.Context, dst int
 	return nil
 }
 
-// convert makes a disk of its own out of the source that open returns.
+// convert creates a disk without parents from the source that open returns.
 func (j *job) convert(ctx context.Context, open func(ctx context.Context, name string) (*source, error)) (Result, error) {
 	end, err := j.manager.begin(ctx, j.request.Destination)
 	if err != nil {
@@ -220,7 +220,7 @@ func (j *job) convert(ctx context.Context, open func(ctx context.Context, name s
 	return j.write(ctx, j.naming(j.request.Destination), func(f *backstore.Volume) error { return j.copyTo(ctx, f, src) })
 }
 
-// copyTo makes a disk in f with the contents of src.
+// copyTo creates a disk in f with the contents of src.
 func (j *job) copyTo(ctx context.Context, f *backstore.Volume, src *source) error {
 	dst, err := j.makeDisk(ctx, f, j.specFor(src))
 	if err != nil {
@@ -246,8 +246,8 @@ func (j *job) specFor(src *source) disk.Spec {
 	return s
 }
 
-// toVolume makes a volume equal to a disk. A new volume is there when it is whole; one
-// that is there gets the contents by one map.
+// toVolume makes a volume equal to a disk. A new volume appears when it is complete; an
+// existing one is overwritten.
 func (j *job) toVolume(ctx context.Context) (_ Result, err error) {
 	if err := j.manager.uses.CheckVolume(j.request.Destination); err != nil {
 		return Result{}, err
@@ -269,7 +269,7 @@ func (j *job) toVolume(ctx context.Context) (_ Result, err error) {
 		j.warnings = append(j.warnings, fmt.Sprintf("%s has sectors of %d bytes; serve volume %s with block_size: %d", j.request.Source, src.disk.Info().SectorLength, j.request.Destination, src.disk.Info().SectorLength))
 	}
 	result := Result{Name: j.request.Destination}
-	// What a volume has more than the disk is zeros.
+	// The volume has zeros after the end of the disk.
 	size := (src.size + 511) / 512 * 512
 	if old != nil {
 		if old.Size() < src.size {
@@ -289,7 +289,7 @@ func (j *job) toVolume(ctx context.Context) (_ Result, err error) {
 	if err := whole.Truncate(ctx, size); err != nil {
 		return Result{}, err
 	}
-	if err := j.fill(ctx, rawTarget{whole, j.manager.engine}, src); err != nil {
+	if err := j.fill(ctx, rawDestination{whole, j.manager.engine}, src); err != nil {
 		return Result{}, err
 	}
 	if old != nil {

@@ -6,14 +6,14 @@ import (
 )
 
 // overlapping is a table that can be read although two of its blocks, or a block and
-// something else, have bytes of the file in common: one of them is not what was written
-// to it, and nothing says which one.
+// another structure, share bytes of the file: one of them has lost its data, and it is
+// unknown which one.
 type overlapping interface {
-	// Overlap returns an error that says what has the same bytes, or nil.
+	// Overlap returns an error that names two structures that share bytes, or nil.
 	Overlap() error
 }
 
-// overlap returns why a disk can be read, but its blocks not be given other places.
+// overlap returns why blocks of a disk must not get other places, nil if they can.
 func (s *source) overlap() error {
 	if s.disk == nil {
 		return nil
@@ -25,8 +25,8 @@ func (s *source) overlap() error {
 	return t.Overlap()
 }
 
-// refuseOverlap returns an error for a disk whose blocks overlap: what would be made of it
-// would look sound.
+// refuseOverlap returns an error for a disk whose blocks overlap: the result would look
+// sound.
 func (j *job) refuseOverlap(s *source) error {
 	err := s.overlap()
 	if err == nil {
@@ -39,8 +39,8 @@ func (j *job) refuseOverlap(s *source) error {
 	return fmt.Errorf("file %s: %w; %s", s.name, err, hint)
 }
 
-// warnOfOverlap notes that blocks of a disk, or of its parents, overlap, where the disk is
-// copied as it reads.
+// warnOfOverlap adds warnings if blocks of a disk, or of its parents, overlap and the disk
+// is copied nevertheless.
 func (j *job) warnOfOverlap(src *source) {
 	for _, s := range append([]*source{src}, src.parents...) {
 		if err := s.overlap(); err != nil {
@@ -56,11 +56,11 @@ func (j *job) warnOfOverlap(src *source) {
 // imported names the source of an Import, whose own name is random.
 const imported = "the disk that was imported"
 
-// mostWarnings bounds what is said of one disk.
+// mostWarnings bounds the warnings of one disk.
 const mostWarnings = 5
 
-// warnOfDamage notes what was wrong with a disk as it came, and is not any more with what
-// was made of it. Overlaps are left to refuseOverlap and warnOfOverlap.
+// warnOfDamage adds a warning for each defect of an imported disk that does not show in
+// the result. Overlaps are left to refuseOverlap and warnOfOverlap.
 func (j *job) warnOfDamage(ctx context.Context) error {
 	f, err := j.manager.store.File(j.request.Source)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"odx/vhd/disk"
 )
 
-// Description says what a virtual disk is. Lengths are bytes.
+// Description describes a virtual disk. Lengths are bytes.
 type Description struct {
 	Name   string
 	Format disk.Format
@@ -28,15 +28,14 @@ type Description struct {
 	FragmentedBlocks    int64
 	// LooksLike is the format that the contents of a raw file look like, "" if none.
 	LooksLike string
-	// Mappable says that payload is placed so that it can be mapped: at multiples of
-	// 4 KiB.
+	// Mappable reports that payload is at multiples of 4 KiB, where it can be mapped.
 	Mappable bool
 	ID       string
 	DiskID   string
 	Creator  string
 	Created  time.Time
 	// Parents are the files below a differencing disk, the nearest first. If one is
-	// missing, or is not what it was, the last entry says so, in words.
+	// missing or was replaced, the last entry is the error.
 	Parents []string
 	// Children are the differencing disks over it.
 	Children []string
@@ -85,7 +84,7 @@ func (o formats) describe(ctx context.Context, name string, r blockdev.Reader) (
 	return d, nil
 }
 
-// Check returns what is wrong with the virtual disk in r, which is called name.
+// Check returns the defects of the virtual disk in r, which is called name.
 func Check(ctx context.Context, name string, r blockdev.Reader) ([]disk.Finding, error) {
 	return formatsWithin(defaultTableMemory).checkNamed(ctx, name, r)
 }
@@ -95,7 +94,7 @@ func (o formats) checkNamed(ctx context.Context, name string, r blockdev.Reader)
 	if err != nil {
 		return nil, err
 	}
-	// By its name it is a raw disk, of which nothing can be wrong.
+	// By its name it is a raw disk, which has no structure.
 	if err := CheckSource(ctx, name, r); errors.Is(err, ErrForeign) && FormatOf(name) == disk.Raw {
 		return append(findings, disk.Finding{Harmless: true, Text: err.Error()}), nil
 	} else if err != nil && !errors.Is(err, ErrForeign) {
@@ -139,7 +138,7 @@ func (m *Manager) examine(ctx context.Context, name string, fn func(r blockdev.R
 	return fn(now)
 }
 
-// Geometry returns the shape of the disk in a file, of which all parents are there.
+// Geometry returns the shape of the disk in a file. All its parents must exist.
 func (m *Manager) Geometry(ctx context.Context, name string) (disk.Geometry, error) {
 	src, err := m.openChain(ctx, name)
 	if err != nil {
@@ -164,7 +163,7 @@ func (m *Manager) describeParents(ctx context.Context, name string) ([]string, e
 	return src.names()[1:], nil
 }
 
-// Check returns what is wrong with a file of the store, and with its parents.
+// Check returns the defects of a file of the store, and of its chain of parents.
 func (m *Manager) Check(ctx context.Context, name string) (findings []disk.Finding, err error) {
 	err = m.examine(ctx, name, func(r blockdev.Reader) error {
 		findings, err = m.formats.checkNamed(ctx, name, r)

@@ -26,11 +26,11 @@ func FormatOf(name string) disk.Format {
 
 // formats makes and opens files of all formats.
 type formats struct {
-	// tables bounds the memory for the tables of those that are open.
+	// tables bounds the memory for the tables of open files.
 	tables *vhdxfile.Tables
 }
 
-// formatsWithin returns formats with so many bytes for tables.
+// formatsWithin returns formats with a bound for tables in bytes.
 func formatsWithin(tables int64) formats { return formats{vhdxfile.NewTables(tables)} }
 
 func (o formats) create(ctx context.Context, f disk.Format, c disk.Container, s disk.Spec) (disk.Table, error) {
@@ -66,7 +66,7 @@ func (o formats) openReadOnly(ctx context.Context, f disk.Format, r blockdev.Rea
 	}
 }
 
-// probe returns what the disk in r is, without a look at where its blocks are.
+// probe describes the disk in r without reading its block allocation table.
 func probe(ctx context.Context, f disk.Format, r blockdev.Reader) (disk.Info, error) {
 	switch f {
 	case disk.VHD:
@@ -78,16 +78,16 @@ func probe(ctx context.Context, f disk.Format, r blockdev.Reader) (disk.Info, er
 	}
 }
 
-// release gives back what a table takes of the memory for tables: one that is only read,
-// or that is given up. Of one that was closed nothing is left to do.
+// release frees the memory of a table that is not closed: of a disk that was only read, or
+// after an error.
 func release(t disk.Table) {
 	if held, ok := t.(interface{ Release() }); ok {
 		held.Release()
 	}
 }
 
-// payloadOf returns what the payload of a table over r is to be read from. A VHDX that was
-// not closed in order, and is only read, has some of it in its log, perhaps.
+// payloadOf returns the reader of the payload of a table over r. A VHDX that was not closed
+// in order, and is only read, may have payload in its log.
 func payloadOf(t disk.Table, r blockdev.Reader) blockdev.Reader {
 	if logged, ok := t.(interface{ Payload() blockdev.Reader }); ok {
 		return logged.Payload()
@@ -106,7 +106,7 @@ func (o formats) check(ctx context.Context, f disk.Format, r blockdev.Reader) ([
 	}
 }
 
-// table keeps the nil of an error from becoming a Table that is none.
+// table returns a nil Table, not one with a nil pointer, in case of an error.
 func table[T disk.Table](t T, err error) (disk.Table, error) {
 	if err != nil {
 		return nil, err

@@ -103,6 +103,15 @@ func (b *bed) close(t must.TB) {
 	must.Succeed(t, b.store.Close())
 }
 
+// restart replaces the manager, as a start of the server does.
+func (b *bed) restart(t must.TB) {
+	t.Helper()
+	b.Manager.Close()
+	var err error
+	b.Manager, err = New(ctx, Config{Store: b.store, Engine: b.tokens.Engine(), Uses: b.served, Log: b.log})
+	must.Succeed(t, err)
+}
+
 func (b *bed) do(t must.TB, r Request) Result {
 	t.Helper()
 	result, err := b.Do(ctx, r, nil)

@@ -10,17 +10,17 @@ import (
 )
 
 // lineage remembers the parent that each file with a format names, so that the children
-// of a disk are found without opening every file. What is written to the disk in a file
-// does not change that; a writer of the file itself does, and calls forget.
+// of a disk are found without opening every file. Writes to the disk in a file do not
+// change its parent; writes to the file itself do, and their writer calls forget.
 type lineage struct {
-	// reading is a semaphore: concurrent callers share what one of them reads.
+	// reading is a semaphore: concurrent callers share the reads of one of them.
 	reading chan struct{}
 
-	mu    sync.Mutex // of what follows
+	mu    sync.Mutex // guards files
 	files map[descentKey]*descent
 }
 
-// descentKey is the identity of a file, and the format that its name says.
+// descentKey is the identity of a file, and the format of its name.
 type descentKey struct {
 	id     [16]byte
 	format disk.Format
@@ -76,7 +76,7 @@ func (l *lineage) lookup(key descentKey) descent {
 	return descent{}
 }
 
-// forget drops what is known of a file whose bytes were written.
+// forget drops the entries of a file whose bytes were written.
 func (l *lineage) forget(id [16]byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -85,7 +85,7 @@ func (l *lineage) forget(id [16]byte) {
 	}
 }
 
-// keep drops what is known of deleted files, when that is most of it.
+// keep drops the entries of deleted files, if they are the majority.
 func (l *lineage) keep(files []*backstore.Volume) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

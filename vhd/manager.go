@@ -16,34 +16,34 @@ import (
 	"odx/offload"
 )
 
-// Uses knows what of the store is served.
+// Uses reports which objects of the store are served.
 type Uses interface {
-	// CheckFile returns an error for a file that has to stay as it is.
+	// CheckFile returns an error for a file that must not change.
 	CheckFile(name string) error
-	// CheckVolume returns an error for a volume that is not to be written to but by
-	// the LUN that serves it.
+	// CheckVolume returns an error for a volume that only the LUN that serves it may
+	// write to.
 	CheckVolume(name string) error
 }
 
-// Config is what a Manager works on.
+// Config configures a Manager.
 type Config struct {
 	Store  *backstore.Store
 	Engine *offload.Engine
 	Uses   Uses
 	Log    *logrus.Entry
-	// TableMemory is for what is held of the block allocation tables of all open disks
-	// in VHDX, in bytes; each disk has 64 KiB at least. 0: defaultTableMemory.
+	// TableMemory bounds the cached block allocation tables of all open VHDX disks, in
+	// bytes; each disk has at least 64 KiB. 0: defaultTableMemory.
 	TableMemory int64
-	// Operations is how many operations run at a time; further ones wait. Each takes
-	// OperationMemory. 0: defaultOperations.
+	// Operations bounds the operations that run concurrently; further ones wait. Each
+	// takes OperationMemory. 0: defaultOperations.
 	Operations int
 }
 
 const (
-	// defaultTableMemory is for the tables where the caller does not say, in bytes.
+	// defaultTableMemory is the default of Config.TableMemory.
 	defaultTableMemory = 32 << 20
-	// OperationMemory is what an operation may have in memory, in bytes, in addition to
-	// tables and what copies move: pieces of tables, bitmaps and logs.
+	// OperationMemory bounds the memory of an operation in bytes, without tables and the
+	// buffers of copies: parts of tables, bitmaps and logs.
 	OperationMemory   = 4 << 20
 	defaultOperations = 4
 )
@@ -57,20 +57,20 @@ type Manager struct {
 
 	formats formats
 	lineage *lineage
-	running chan struct{} // has an element for each operation that runs
+	running chan struct{} // semaphore of operations
 
 	stop     context.CancelFunc // of sweeping
 	sweeping sync.WaitGroup
 
-	mu sync.Mutex // of what follows
+	mu sync.Mutex // guards the following
 	// files are those with writers or an operation, by name.
 	files map[string]*occupancy
-	// scratch is when each file that a client fills or reads was used last.
+	// scratch has the time of the last use of each file of a client, by name.
 	scratch map[string]time.Time
 }
 
-// New returns the manager, after it has removed what interrupted operations and clients
-// left, unless the store is open for reading alone. The caller closes it.
+// New returns a manager. It removes the files of interrupted operations and clients,
+// unless the store is open for reading only. The caller closes the manager.
 func New(ctx context.Context, c Config) (*Manager, error) {
 	m := &Manager{store: c.Store, engine: c.Engine, uses: c.Uses, log: c.Log, files: map[string]*occupancy{}, scratch: map[string]time.Time{}}
 	m.formats = formatsWithin(cmp.Or(c.TableMemory, defaultTableMemory))
@@ -90,8 +90,8 @@ func (m *Manager) Close() {
 	m.sweeping.Wait()
 }
 
-// TableBytes returns what is held of the block allocation tables of all open disks in VHDX,
-// in bytes.
+// TableBytes returns the size of the cached block allocation tables of all open VHDX
+// disks.
 func (m *Manager) TableBytes() int64 { return m.formats.tables.HeldBytes() }
 
 func checkName(name string) error {
@@ -101,8 +101,8 @@ func checkName(name string) error {
 	return nil
 }
 
-// produce makes a file, and gives it the name of n when it is whole, in one step with the
-// deletion of other files.
+// produce calls make to create a file, and renames the complete file to that of n, in one
+// step with the deletion of the replaced files.
 func (m *Manager) produce(ctx context.Context, n Naming, replaced []string, make func(temp string) error) (err error) {
 	n.Scratch = tempName()
 	defer func() {
@@ -120,8 +120,8 @@ func (m *Manager) produce(ctx context.Context, n Naming, replaced []string, make
 	return m.rename(ctx, n, replaced...)
 }
 
-// vacate returns why a file of that name cannot be made: there is one, which is not to
-// be replaced, or has children that would be lost with it.
+// vacate returns an error if a file of that name cannot be created: ErrExists without
+// replace, ErrHasChildren if the existing file has children.
 func (m *Manager) vacate(ctx context.Context, name string, replace bool) error {
 	_, err := m.store.File(name)
 	switch {

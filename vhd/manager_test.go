@@ -323,9 +323,7 @@ func TestToVolumeInPlace(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	b := start(t)
 	b.raw(t, tempPrefix+"x", make([]byte, 4096))
-	m, err := New(ctx, Config{Store: b.store, Engine: b.tokens.Engine(), Uses: b.served, Log: b.log})
-	must.Succeed(t, err)
-	b.Manager = m
+	b.restart(t)
 	if got := b.files(); len(got) != 0 {
 		t.Errorf("left are %v", got)
 	}

@@ -10,9 +10,8 @@ import (
 	"odx/vhd/disk"
 )
 
-// merge puts what the source and the disks between have themselves into a copy of the
-// parent, which takes the place of the parent in one step with the deletion of the
-// children.
+// merge maps the own data of the source and of the disks between to a copy of the parent,
+// which replaces the parent in one step with the deletion of the children.
 func (j *job) merge(ctx context.Context) (Result, error) {
 	children, into, err := j.mergeNames(ctx)
 	if err != nil {
@@ -129,8 +128,8 @@ func (j *job) copyOf(ctx context.Context, parent *source, size int64, name strin
 	return f, w.run(ctx, byPlace)
 }
 
-// mergeInto writes what the first levels of a chain have themselves to a copy of their
-// parent, the oldest first.
+// mergeInto writes the own data of the first levels of a chain to a copy of their parent,
+// the oldest first.
 func (j *job) mergeInto(ctx context.Context, f *backstore.Volume, src *source, levels int) error {
 	parent := src.parents[levels-1]
 	t, err := j.manager.formats.open(ctx, parent.format, f)
@@ -154,7 +153,7 @@ func (j *job) mergeInto(ctx context.Context, f *backstore.Volume, src *source, l
 	return dst.Close(ctx)
 }
 
-// mergeLevel writes what one disk has itself.
+// mergeLevel writes the own data of one disk.
 func (j *job) mergeLevel(ctx context.Context, dst *disk.Disk, own *source) error {
 	for off := int64(0); off < own.size; off += window {
 		length := min(window, own.size-off)
@@ -178,7 +177,7 @@ func (j *job) mergeLevel(ctx context.Context, dst *disk.Disk, own *source) error
 				return err
 			}
 		}
-		if err := j.put(ctx, &diskTarget{dst}, pieces); err != nil {
+		if err := j.put(ctx, &diskDestination{dst}, pieces); err != nil {
 			return err
 		}
 		j.progress.Done += length

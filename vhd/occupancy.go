@@ -9,20 +9,18 @@ import (
 // ErrBusy: another operation is changing the file.
 var ErrBusy = errors.New("busy with another operation")
 
-// occupancy is who works on a file. An operation replaces the file by a new one, so that
-// what is written to the old one after the operation has begun would be lost: writers
-// are counted, an operation waits for those that came before it, and those that come
-// later are refused. It is guarded by Manager.mu.
+// occupancy counts the writers of a file. An operation replaces the file by a new one, so
+// that later writes to the old one would be lost: an operation waits for the writers
+// before it, and later ones are refused. It is guarded by Manager.mu.
 type occupancy struct {
 	busy    bool // an operation changes the file
 	writers int
-	// idle is made by an operation that waits, and closed when no writers are left.
+	// idle is created by a waiting operation, and closed when no writers are left.
 	idle chan struct{}
 }
 
-// Write announces a writer of the file of that name, who is not one of the operations
-// here; end is called when nothing more is written. ErrBusy for a file that an
-// operation changes.
+// Write registers a writer of the file of that name other than an operation, until end is
+// called. ErrBusy for a file that an operation changes.
 func (m *Manager) Write(name string) (end func(), err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -57,15 +55,15 @@ func (m *Manager) Write(name string) (end func(), err error) {
 	}, nil
 }
 
-// forget drops what is known of a file without writers and operations. m.mu is held.
+// forget drops the entry of a file without writers and operations. m.mu is held.
 func (m *Manager) forget(name string, o *occupancy) {
 	if !o.busy && o.writers == 0 {
 		delete(m.files, name)
 	}
 }
 
-// begin takes the files that an operation changes until end is called, after those who
-// write to them are done.
+// begin reserves the files that an operation changes until end is called, and waits for
+// their writers.
 func (m *Manager) begin(ctx context.Context, names ...string) (end func(), err error) {
 	for _, name := range names {
 		if err := checkName(name); err != nil {
@@ -78,7 +76,7 @@ func (m *Manager) begin(ctx context.Context, names ...string) (end func(), err e
 	return m.take(ctx, names...)
 }
 
-// take is begin for files that are not asked about.
+// take is begin without the checks of names and uses.
 func (m *Manager) take(ctx context.Context, names ...string) (end func(), err error) {
 	m.mu.Lock()
 	for _, name := range names {

@@ -136,10 +136,7 @@ func TestManager_Scratch(t *testing.T) {
 	if got := b.files(); len(got) != 2 || got[1] != "a.img" || !IsScratch(got[0]) {
 		t.Errorf("left are %s", got)
 	}
-	b.Manager.Close()
-	var err error
-	b.Manager, err = New(ctx, Config{Store: b.store, Engine: b.tokens.Engine(), Uses: b.served, Log: b.log})
-	must.Succeed(t, err)
+	b.restart(t)
 	if got := fmt.Sprint(b.files()); got != "[a.img]" {
 		t.Errorf("left after a start are %s", got)
 	}

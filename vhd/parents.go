@@ -13,7 +13,7 @@ import (
 	"odx/vhd/disk"
 )
 
-// checkLink reports whether a disk is still the one that its child was made over.
+// checkLink returns an error if a disk is not the one over which its child was created.
 func checkLink(child string, c *disk.Info, name string, p disk.Info) error {
 	if p.Format != disk.Raw && !c.Parent.Is(p.ID) {
 		return fmt.Errorf("%w: %s is not the disk any more that %s was made over (its identifier is %s, not %s); bring that one back, or the child's data cannot be known",
@@ -25,14 +25,14 @@ func checkLink(child string, c *disk.Info, name string, p disk.Info) error {
 	return nil
 }
 
-// parentName returns the file that is the parent of the file child: the first of the
-// places that the child names that is a file of the store. Of an absolute path, which
-// is that of another machine, the last part counts, in the child's directory.
+// parentName returns the parent of the file child: the first path of the child that is a
+// file of the store. Of an absolute path, which is that of another machine, only the last
+// part is used, in the child's directory.
 func (m *Manager) parentName(ctx context.Context, child string, format disk.Format, p *disk.Parent) (string, error) {
 	return m.findParent(ctx, child, format, p, m.folded)
 }
 
-// findParent is parentName among the names that names lists.
+// findParent is parentName with a list of the names in the store.
 func (m *Manager) findParent(ctx context.Context, child string, format disk.Format, p *disk.Parent, names func() byFolded) (string, error) {
 	if p == nil || len(p.Paths) == 0 {
 		return "", fmt.Errorf("file %s: %w: it does not say where its parent is", child, disk.ErrFormat)
@@ -59,9 +59,9 @@ func (m *Manager) findParent(ctx context.Context, child string, format disk.Form
 }
 
 // canBeOver reports whether a differencing disk can have a file of that name as its
-// parent. That of a VHD can be raw for some programs, which then say nothing of its
-// identifier. So nothing proves that it is the right one: it has to be in the directory
-// of the child, lest a disk that comes from elsewhere shows any raw disk of the store.
+// parent. Some programs create a VHD over a raw disk, without an identifier of it. Nothing
+// proves that such a parent is the right one: it must be in the directory of the child, so
+// that a disk from elsewhere cannot show any raw disk of the store.
 func canBeOver(child string, format disk.Format, parent string) bool {
 	if FormatOf(parent) != disk.Raw {
 		return FormatOf(parent) == format
@@ -69,11 +69,11 @@ func canBeOver(child string, format disk.Format, parent string) bool {
 	return format == disk.VHD && path.Dir(parent) == path.Dir(child)
 }
 
-// byFolded are the names of files by what fold makes of them.
+// byFolded has the names of files by their folded names.
 type byFolded map[string][]string
 
-// fold makes names equal that a program for Windows takes for the same: they differ in case,
-// or in which slash they have.
+// fold returns the same string for names that are equal on Windows: they differ in case or
+// in the kind of slash.
 func fold(name string) string {
 	return strings.ToLower(strings.ReplaceAll(name, `\`, "/"))
 }
@@ -88,8 +88,8 @@ func (m *Manager) folded() byFolded {
 	return names
 }
 
-// choose returns the one of some files that is the parent: by its identifier, if there is
-// more than one; "" without any.
+// choose returns the parent among some files, by its identifier if there are several; ""
+// if there is none.
 func (m *Manager) choose(ctx context.Context, names []string, p *disk.Parent) (string, error) {
 	for _, name := range names {
 		if len(names) == 1 {
@@ -154,7 +154,7 @@ func (m *Manager) children(ctx context.Context, name string) ([]string, error) {
 			return nil, ctx.Err()
 		}
 		if p == nil || err != nil {
-			continue // what cannot be read is over nothing
+			continue // an unreadable file is no child
 		}
 		if parent, err := m.findParent(ctx, child, format, p, names); err == nil && parent == name && child != name {
 			all = append(all, child)
@@ -184,7 +184,7 @@ func (m *Manager) CheckNoChildren(ctx context.Context, name string, but ...strin
 	return fmt.Errorf("file %s %w: %s; merge them, convert them to disks without parents, or delete them first", name, ErrHasChildren, someOf(all))
 }
 
-// someOf lists names, of many only the first ones.
+// someOf lists the first names and the number of the others.
 func someOf(names []string) string {
 	const most = 5
 	if more := len(names) - most; more > 0 {

@@ -13,12 +13,11 @@ import (
 	"odx/vhd/vhdfile"
 )
 
-// ErrForeign: a file is of a format that is not read, or not written, here, or of another
-// one than its name says. Its bytes can be taken as those of a raw disk all the same,
-// if that is what is wanted.
+// ErrForeign: a file has an unsupported format, or another one than its name. Its bytes
+// can be used as a raw disk (Request.Raw).
 var ErrForeign = errors.New("another format")
 
-// foreignError is an ErrForeign, and blockdev.ErrInvalid, that says all in its own words.
+// foreignError is an ErrForeign, and blockdev.ErrInvalid, with a text of its own.
 type foreignError struct{ text string }
 
 func (e *foreignError) Error() string   { return e.text }
@@ -32,11 +31,11 @@ func foreign(format string, args ...any) error {
 type signature struct {
 	offset int64
 	bytes  string
-	format string // what it is called
+	format string // its name
 }
 
-// signatures are those of formats that disks come in, and of what disks are packed with.
-// Bytes count from the start, or, if the offset is negative, from the end.
+// signatures returns the signatures of formats of disks and of archives. A negative
+// offset is relative to the end.
 func signatures() []signature {
 	return []signature{
 		{0, "vhdxfile", "VHDX"},
@@ -58,8 +57,7 @@ func signatures() []signature {
 	}
 }
 
-// promised returns the format that a name promises and that is not written here, "" if it
-// promises none.
+// promised returns the unsupported format of the extension of a name, "" for other names.
 func promised(name string) string {
 	switch strings.ToLower(path.Ext(name)) {
 	case ".qcow", ".qcow2":
@@ -90,8 +88,7 @@ func promised(name string) string {
 	return ""
 }
 
-// recognize returns what the contents of a file say that it is, "" for what can only be a
-// raw disk.
+// recognize returns the format of the contents of a file, "" for a raw disk.
 func recognize(ctx context.Context, r blockdev.Reader) (string, error) {
 	switch is, err := vhdfile.HasFooter(ctx, r); {
 	case err != nil:
@@ -118,8 +115,8 @@ func recognize(ctx context.Context, r blockdev.Reader) (string, error) {
 	return "", nil
 }
 
-// CheckSource returns ErrForeign for a file that is not what its name says, as an
-// administrator brings it: by its contents, or by a name that promises another format.
+// CheckSource returns ErrForeign for a file of an administrator whose contents or name are
+// those of an unsupported format, or whose contents have another format than its name.
 func CheckSource(ctx context.Context, name string, r blockdev.Reader) error {
 	found, err := recognize(ctx, r)
 	if err != nil {
@@ -132,13 +129,13 @@ func CheckSource(ctx context.Context, name string, r blockdev.Reader) error {
 		found = promised(name)
 	}
 	if found == "" || found == want {
-		return nil // what is damaged is found when it is opened
+		return nil // opening it finds damage
 	}
 	return foreign("%s is %s; %s", name, found, advice(found, name))
 }
 
-// CheckRaw returns ErrForeign for a file whose bytes are to become those of a disk although
-// they look like a format that has a disk in it.
+// CheckRaw returns ErrForeign for a file that is to be copied to a raw disk although its
+// contents have the format of a disk or an archive.
 func CheckRaw(ctx context.Context, name string, r blockdev.Reader) error {
 	found, err := recognize(ctx, r)
 	if err != nil || found == "" {
@@ -151,7 +148,7 @@ func CheckRaw(ctx context.Context, name string, r blockdev.Reader) error {
 	return foreign("%s is %s; %s", name, found, what)
 }
 
-// advice says what to do with a file of a format.
+// advice returns the remedy for a file of a format.
 func advice(format, name string) string {
 	base := strings.TrimSuffix(name, path.Ext(name))
 	switch format {
@@ -165,8 +162,8 @@ func advice(format, name string) string {
 	return fmt.Sprintf("convert it first: qemu-img convert -O vhdx %s %s.vhdx", name, base)
 }
 
-// CheckTarget returns ErrForeign for a name that promises a format which is not written
-// here.
+// CheckTarget returns ErrForeign for the name of a new file that has the extension of an
+// unsupported format.
 func CheckTarget(name string) error {
 	format := promised(name)
 	if format == "" {
@@ -175,8 +172,8 @@ func CheckTarget(name string) error {
 	return foreign("%s is a name for %s, which is not written here; make it .vhd, .vhdx or, raw, .img, and convert that with other programs", name, format)
 }
 
-// checkForeign checks the names, and the contents of the source, of an operation by which
-// an administrator brings a disk or takes it away.
+// checkForeign checks the names, and the contents of the source, of an operation that
+// imports, exports or converts a disk.
 func (j *job) checkForeign(ctx context.Context) error {
 	if j.request.Raw {
 		return nil
@@ -191,7 +188,7 @@ func (j *job) checkForeign(ctx context.Context) error {
 	case Convert, ToVolume, Import:
 	case Export:
 		if FormatOf(j.request.Source) == FormatOf(j.request.Destination) {
-			return nil // its bytes go out as they are
+			return nil // it is copied byte for byte
 		}
 	default:
 		return nil

@@ -10,43 +10,41 @@ import (
 	"odx/vhd/disk"
 )
 
-// Operation is what can be done with virtual disks.
+// Operation is an operation on virtual disks.
 type Operation string
 
 // The operations.
 const (
-	// Create makes an empty disk Destination of Size bytes.
+	// Create creates an empty disk Destination of Size bytes.
 	Create Operation = "create"
-	// Convert makes Destination a disk of its own with the contents of Source, in the
-	// format that its name says.
+	// Convert creates Destination, a disk without parents with the contents of Source,
+	// in the format of its name.
 	Convert Operation = "convert"
 	// ToVolume makes the volume Destination equal to the disk Source.
 	ToVolume Operation = "to-volume"
-	// FromVolume makes Destination a disk with the contents of the volume Source.
+	// FromVolume creates Destination, a disk with the contents of the volume Source.
 	FromVolume Operation = "from-volume"
-	// Snapshot makes Destination an empty differencing disk over Source.
+	// Snapshot creates Destination, an empty differencing disk over Source.
 	Snapshot Operation = "snapshot"
-	// Merge puts what the differencing disk Source has itself into its parent, or,
-	// with the disks between, into Destination, a parent further away; then the
-	// children are deleted.
+	// Merge merges the differencing disk Source into its parent, or, with the disks
+	// between, into Destination, a parent further away, and deletes the children.
 	Merge Operation = "merge"
-	// Compact drops blocks that are not used or all zeros, and closes the gaps.
+	// Compact removes unused blocks and blocks of zeros, and closes the gaps.
 	Compact Operation = "compact"
-	// Defragment puts the blocks into the order of the disk, and compacts.
+	// Defragment sorts the blocks by their addresses on the disk, and compacts.
 	Defragment Operation = "defrag"
-	// Resize gives a disk another Size.
+	// Resize sets the Size of a disk.
 	Resize Operation = "resize"
-	// Import makes Destination of Source, a scratch file that a client has filled with
-	// a disk as it came: laid out again as by Compact in the same format, converted
-	// otherwise. The places of parents count from Destination. Source is deleted.
+	// Import creates Destination from Source, a scratch file that a client has filled,
+	// and deletes Source. In the same format the disk is compacted, otherwise it is
+	// converted. Paths of parents are relative to Destination.
 	Import Operation = "import"
-	// Export makes a scratch file, whose name is in the result, of Source: as it is, or
-	// in the format that the name Destination says, if that is another one. The client
-	// deletes it.
+	// Export creates a scratch file from Source: a copy, or a conversion if the name
+	// Destination has another format. The result has its name; the client deletes it.
 	Export Operation = "export"
 )
 
-// Request is an operation and what it is done with. Sizes and lengths are bytes.
+// Request is an operation with its arguments. Sizes and lengths are bytes.
 type Request struct {
 	Operation Operation
 	// Source is a file of the store; of FromVolume, a volume.
@@ -54,50 +52,50 @@ type Request struct {
 	// Destination is a file of the store; of ToVolume, a volume. Compact, Defragment
 	// and Resize change Source if it is empty.
 	Destination string
-	// Overwrite allows a Destination that is there already, and replaces it.
+	// Overwrite allows an existing Destination, and replaces it.
 	Overwrite bool
-	// Raw takes the bytes of Source, and makes those of Destination, as a raw disk,
-	// although contents or names look like another format.
+	// Raw uses Source and Destination as raw disks even if contents or names are those
+	// of a foreign format.
 	Raw bool
-	// Fixed makes a disk of which all blocks are there; otherwise it is dynamic. For
-	// Create, Convert and FromVolume.
+	// Fixed allocates all blocks; otherwise the disk is dynamic. For Create, Convert and
+	// FromVolume.
 	Fixed bool
 	// Size is the capacity, for Create and Resize.
 	Size int64
-	// BlockLength, SectorLength and PhysicalSectorLength are for what makes a disk;
-	// zero is what the source has, if it can be, or the format's default.
+	// BlockLength, SectorLength and PhysicalSectorLength are those of a new disk; zero is
+	// that of the source, if possible, or the format's default.
 	BlockLength          int64
 	SectorLength         int64
 	PhysicalSectorLength int64
 }
 
-// Progress is how far an operation is, in bytes.
+// Progress is the progress of an operation in bytes.
 type Progress struct {
-	// Done of Total are looked at.
+	// Done of Total are examined.
 	Done  int64
 	Total int64
-	// Mapped is payload that got another place without being moved, Moved was read
-	// and written.
+	// Mapped is payload that got another place without being moved, Moved is payload
+	// that was read and written.
 	Mapped int64
 	Moved  int64
 }
 
-// Result is what an operation did.
+// Result is the result of an operation.
 type Result struct {
-	// Name of the file or volume that is new or changed.
+	// Name is that of the created or changed file or volume.
 	Name string
 	// MappedBytes and MovedBytes are those of the last Progress.
 	MappedBytes int64
 	MovedBytes  int64
-	// FileBytesBefore is the length of the file that was replaced, 0 if there was none.
+	// FileBytesBefore is the length of the replaced file, 0 if there was none.
 	FileBytesBefore int64
 	FileBytes       int64
 	Duration        time.Duration
-	// Warnings say what an administrator should know of what was made.
+	// Warnings are for the administrator: one sentence each.
 	Warnings []string
 }
 
-// job is an operation under way.
+// job is a running operation.
 type job struct {
 	manager  *Manager
 	request  Request
@@ -106,10 +104,10 @@ type job struct {
 	warnings []string
 }
 
-// Do runs an operation. progress, which may be nil, is called now and then. When it
-// returns without an error, what it did is durable; after an error or a crash, all
-// files are as they were before. The exception is ToVolume over a volume that is
-// there: it takes effect in steps of 512 MiB or more, each of them whole.
+// Do runs an operation. progress, which may be nil, is called during it. Without an error
+// the result is durable; after an error or a crash, all files are as they were before.
+// The exception is ToVolume over an existing volume, which takes effect in atomic steps of
+// 512 MiB or more.
 //
 // Errors wrap those of package backstore, disk.ErrFormat, ErrBusy and those of Uses.
 func (m *Manager) Do(ctx context.Context, r Request, progress func(Progress)) (Result, error) {
@@ -153,9 +151,9 @@ func (j *job) run(ctx context.Context) (Result, error) {
 	case Snapshot:
 		return j.makeChild(ctx)
 	case Import:
-		return j.bring(ctx)
+		return j.importDisk(ctx)
 	case Export:
-		return j.hand(ctx)
+		return j.exportDisk(ctx)
 	case Merge:
 		return j.merge(ctx)
 	case Compact:
@@ -172,14 +170,14 @@ func (j *job) run(ctx context.Context) (Result, error) {
 	}
 }
 
-// naming is how the file name of an operation gets it: in place of the source, or of
-// what may be overwritten.
+// naming returns the naming of the result: it replaces the source, and, if the request
+// allows that, an existing file.
 func (j *job) naming(name string) Naming {
 	return Naming{Name: name, Overwrite: j.request.Overwrite || name == j.request.Source}
 }
 
-// write makes a file with what fill puts into an empty one. What is imported is deleted
-// in the same step.
+// write creates a file, which fill fills. It deletes the source of an Import in the same
+// step.
 func (j *job) write(ctx context.Context, n Naming, fill func(f *backstore.Volume) error) (Result, error) {
 	result := Result{Name: n.Name}
 	if old, err := j.manager.store.File(n.Name); err == nil {
@@ -203,8 +201,8 @@ func (j *job) write(ctx context.Context, n Naming, fill func(f *backstore.Volume
 	return result, err
 }
 
-// warnOfSectors notes that a guest sees other sectors than before, where the source says
-// which it had.
+// warnOfSectors adds a warning if a guest sees other sectors than before. A length of 0
+// is unknown.
 func (j *job) warnOfSectors(from, to int64) {
 	if from == 0 || to == 0 || from == to {
 		return
@@ -212,8 +210,8 @@ func (j *job) warnOfSectors(from, to int64) {
 	j.warnings = append(j.warnings, fmt.Sprintf("%s has sectors of %d bytes, and %s of %d: partition tables and file systems count in sectors, and are not found by a guest that sees others", j.request.Source, from, j.request.Destination, to))
 }
 
-// spec is what the destination is made as, with the capacity and, where the request
-// says nothing else, the sectors of what is copied to it.
+// spec returns the specification of the destination: with the capacity of the source and,
+// unless the request has other ones, its sectors.
 func (j *job) spec(size int64, like disk.Geometry) disk.Spec {
 	s := disk.Spec{Kind: disk.Dynamic, Geometry: disk.Geometry{
 		Size: size, BlockLength: j.request.BlockLength, SectorLength: j.request.SectorLength, PhysicalSectorLength: j.request.PhysicalSectorLength,
@@ -245,9 +243,9 @@ func (j *job) create(ctx context.Context) (Result, error) {
 	return j.makeEmpty(ctx)
 }
 
-// Make makes the file name an empty dynamic disk, or a raw one, of size bytes, for
-// a LUN that is to serve it: Uses is not asked. sector is the length of a sector in
-// bytes, where the format lets one choose.
+// Make creates the file name, an empty dynamic disk, or a raw one, of size bytes, for the
+// LUN that will serve it: it does not call Uses. sector is the length of a sector in
+// bytes, if the format has several.
 func (m *Manager) Make(ctx context.Context, name string, size, sector int64) error {
 	if err := CheckTarget(name); err != nil {
 		return err
@@ -271,19 +269,19 @@ func (j *job) makeEmpty(ctx context.Context) (Result, error) {
 	})
 }
 
-// makeDisk makes an empty disk in f, in the format of the destination.
-func (j *job) makeDisk(ctx context.Context, f *backstore.Volume, s disk.Spec) (target, error) {
+// makeDisk creates an empty disk in f, in the format of the destination.
+func (j *job) makeDisk(ctx context.Context, f *backstore.Volume, s disk.Spec) (destination, error) {
 	if FormatOf(j.request.Destination) == disk.Raw {
-		return rawTarget{f, j.manager.engine}, f.Truncate(ctx, s.Size)
+		return rawDestination{f, j.manager.engine}, f.Truncate(ctx, s.Size)
 	}
 	t, err := j.manager.formats.create(ctx, FormatOf(j.request.Destination), f, s)
 	if err != nil {
 		return nil, err
 	}
-	return &diskTarget{disk.New(disk.Config{Table: t, Reader: f, Engine: j.manager.engine})}, nil
+	return &diskDestination{disk.New(disk.Config{Table: t, Reader: f, Engine: j.manager.engine})}, nil
 }
 
-// makeChild makes a differencing disk.
+// makeChild creates a differencing disk.
 func (j *job) makeChild(ctx context.Context) (Result, error) {
 	if FormatOf(j.request.Source) != FormatOf(j.request.Destination) || FormatOf(j.request.Source) == disk.Raw {
 		return Result{}, fmt.Errorf("%w: %s and %s have to be of one format, VHD or VHDX", blockdev.ErrInvalid, j.request.Source, j.request.Destination)

@@ -21,8 +21,8 @@ type placed struct {
 func byPlace(a, b placed) int { return cmp.Compare(a.block.Offset, b.block.Offset) }
 func byBlock(a, b placed) int { return cmp.Compare(a.index, b.index) }
 
-// rewrite rebuilds a disk, in the same format and with the same structure: blocks that
-// have data in the given order, one after the other, and none without.
+// rewrite rebuilds a disk in the same format and with the same structure: blocks with data
+// in the given order without gaps, and no others.
 func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result, error) {
 	name := cmp.Or(j.request.Destination, j.request.Source)
 	if FormatOf(name) != FormatOf(j.request.Source) {
@@ -37,7 +37,7 @@ func (j *job) rewrite(ctx context.Context, order func(a, b placed) int) (Result,
 		return Result{}, fmt.Errorf("%w: %s has no structure; resize and copy raw files as files", blockdev.ErrInvalid, j.request.Source)
 	}
 	if name != j.request.Source || j.request.Operation == Resize {
-		// What has the name now has children that know it as it is.
+		// Children of an existing file of that name would lose its data.
 		if err := j.manager.vacate(ctx, name, j.request.Overwrite || name == j.request.Source); err != nil {
 			return Result{}, err
 		}
@@ -95,7 +95,7 @@ func (j *job) checkCut(ctx context.Context, size int64) error {
 	return nil
 }
 
-// isZeros reads a piece: the store's blocks at its ends can hold something else, too.
+// isZeros reads a piece: the store's blocks at its ends can hold other data, too.
 func (p piece) isZeros(ctx context.Context) (bool, error) {
 	buf := make([]byte, min(p.length, 64<<10))
 	for done := int64(0); done < p.length; done += int64(len(buf)) {
@@ -117,8 +117,8 @@ type rewriting struct {
 	job      *job
 	src      *source
 	from, to disk.Table
-	file     *backstore.Volume // that to is in
-	valid    int64             // bytes of the disk that there are in both
+	file     *backstore.Volume // the file of to
+	valid    int64             // bytes of the disk that both have
 }
 
 func (w *rewriting) run(ctx context.Context, order func(a, b placed) int) error {
@@ -149,8 +149,7 @@ func (w *rewriting) run(ctx context.Context, order func(a, b placed) int) error 
 	return w.file.Flush(ctx)
 }
 
-// sort finds the blocks that need a place, and those that have to say that they are
-// zeros.
+// sort returns the blocks that need a place, and those that must be marked as zeros.
 func (w *rewriting) sort(ctx context.Context) (blocks []placed, zero []int64, err error) {
 	info := w.to.Info()
 	for i := range min(info.Blocks(), w.from.Info().Blocks()) {
@@ -186,8 +185,8 @@ func (w *rewriting) sort(ctx context.Context) (blocks []placed, zero []int64, er
 	return blocks, zero, nil
 }
 
-// resolve looks at which sectors a Partial block of a disk without a parent has: it
-// is Full if it has all, and Zero if it has none.
+// resolve returns the state of a Partial block of a disk without a parent by its sectors:
+// Full if all are present, Zero if none is.
 func (w *rewriting) resolve(ctx context.Context, i int64) (disk.Block, error) {
 	any := false
 	err := w.present(ctx, i, func(_, _ int64) error { any = true; return nil })
@@ -216,7 +215,7 @@ func (w *rewriting) present(ctx context.Context, i int64, fn func(first, count i
 	return nil
 }
 
-// length returns how many bytes of block i there are in both disks.
+// length returns the bytes of block i that both disks have.
 func (w *rewriting) length(i int64) int64 {
 	n := w.to.Info().BlockLength
 	return min(n, w.valid-i*n)
@@ -248,7 +247,7 @@ func (w *rewriting) place(ctx context.Context, blocks []placed, zero []int64) er
 	return w.to.Free(ctx, zero)
 }
 
-// mapBlocks maps the payload, as much at once as lies together in both files.
+// mapBlocks maps the payload; runs that are contiguous in both files take one step.
 func (w *rewriting) mapBlocks(ctx context.Context, blocks []placed) error {
 	mapTo := func(ctx context.Context, dst int64, s offload.Snapshot, src, length int64) (int64, error) {
 		return w.job.manager.engine.MapTo(ctx, w.file, dst, s, src, length)
@@ -272,7 +271,7 @@ func (w *rewriting) mapBlocks(ctx context.Context, blocks []placed) error {
 		whole := piece{to.Offset, w.length(b.index), w.src.file, b.block.Offset}
 		w.job.progress.Done += whole.length
 		if b.block.State == disk.Partial && info.Kind != disk.Differencing {
-			// The new block is Full: what the old one does not have must not get there.
+			// The new block is Full: absent sectors of the old one must stay zeros.
 			err = w.present(ctx, b.index, func(first, count int64) error {
 				off := first * info.SectorLength
 				return add(piece{whole.at + off, count * info.SectorLength, whole.in, whole.from + off})

@@ -16,16 +16,16 @@ import (
 // Names that begin with a dot cannot be given by a client. Both prefixes begin random
 // names of files that are removed when the manager starts.
 const (
-	// tempPrefix begins those of files that an operation makes.
+	// tempPrefix begins the names of the files of operations.
 	tempPrefix = ".vhd-"
-	// scratchPrefix begins those of files that a client fills, or reads, and that have
-	// no name of their own.
+	// scratchPrefix begins the names of the files of clients: unfinished uploads, and
+	// exports.
 	scratchPrefix = ".part-"
 )
 
 const (
-	// scratchIdle is how long a scratch file stays that its client neither reads nor
-	// writes: clients are killed, and the server goes on.
+	// scratchIdle is the idle time after which a scratch file is removed: its client may
+	// have been killed.
 	scratchIdle = time.Hour
 	// sweepPeriod is the time between two searches for such files.
 	sweepPeriod = 10 * time.Minute
@@ -36,10 +36,9 @@ func tempName() string { return tempPrefix + rand.Text() }
 // IsScratch reports whether a name is one of NewScratch.
 func IsScratch(name string) bool { return strings.HasPrefix(name, scratchPrefix) }
 
-// NewScratch makes a hidden file of zeros, size bytes long, in which a client puts
-// together what is to be the file like. Its name, which is random and so its client's
-// alone, has the extension of the format. It is removed when the store is opened again,
-// and after an hour without use.
+// NewScratch creates a hidden file of size zero bytes, in which a client assembles the file
+// like. Its random name, which only its client knows, has the extension of the format. It
+// is removed when the store is opened again, and after an hour without use.
 func (m *Manager) NewScratch(ctx context.Context, like string, size int64) (*backstore.Volume, error) {
 	return m.newScratch(ctx, like, func(name string) (*backstore.Volume, error) {
 		f, err := m.store.CreateFile(ctx, name)
@@ -53,7 +52,7 @@ func (m *Manager) NewScratch(ctx context.Context, like string, size int64) (*bac
 	})
 }
 
-// CopyToScratch makes a hidden file, as NewScratch does, that equals a volume or a file
+// CopyToScratch creates a hidden file, as NewScratch does, that equals a volume or a file
 // as it is now.
 func (m *Manager) CopyToScratch(ctx context.Context, from *backstore.Volume, like string) (*backstore.Volume, error) {
 	return m.newScratch(ctx, like, func(name string) (*backstore.Volume, error) {
@@ -143,18 +142,18 @@ func (m *Manager) forgetScratch(name string) {
 	delete(m.scratch, name)
 }
 
-// Naming is a scratch file that is whole, and the name that it is to have.
+// Naming is a complete scratch file and its future name.
 type Naming struct {
 	Scratch, Name string
-	// Overwrite allows that a file has the name; it is replaced.
+	// Overwrite allows an existing file of the name, and replaces it.
 	Overwrite bool
 }
 
-// Finish gives a scratch file its name, durably. Its errors wrap backstore.ErrExists if
-// there is a file of that name that is not to be overwritten.
+// Finish renames a scratch file, durably: backstore.ErrExists if there is a file of that
+// name and n does not allow to overwrite it.
 func (m *Manager) Finish(ctx context.Context, n Naming) error {
 	if !IsScratch(n.Scratch) {
-		return fmt.Errorf("%w: %s is no file that was begun", blockdev.ErrInvalid, n.Scratch)
+		return fmt.Errorf("%w: %s is not a scratch file", blockdev.ErrInvalid, n.Scratch)
 	}
 	if err := checkName(n.Name); err != nil {
 		return err
@@ -162,8 +161,8 @@ func (m *Manager) Finish(ctx context.Context, n Naming) error {
 	if err := m.uses.CheckFile(n.Name); err != nil {
 		return err
 	}
-	// Two that finish at once do so one after the other; an operation on the file is
-	// not waited for.
+	// Concurrent calls are ordered by the store; an operation on the file makes this one
+	// fail.
 	end, err := m.Write(n.Name)
 	if err != nil {
 		return err
@@ -175,13 +174,13 @@ func (m *Manager) Finish(ctx context.Context, n Naming) error {
 	return m.rename(ctx, n)
 }
 
-// rename gives a file its name, in one step with the deletion of other files.
+// rename renames a file, in one step with the deletion of the replaced files.
 func (m *Manager) rename(ctx context.Context, n Naming, replaced ...string) error {
 	if !n.Overwrite {
 		return m.store.NameFile(ctx, n.Scratch, n.Name, replaced...)
 	}
 	for {
-		// Another one may have got the name since it was looked up.
+		// Another file may have got the name since the lookup.
 		err := m.store.RenameFile(ctx, n.Scratch, n.Name, replaced...)
 		if !errors.Is(err, backstore.ErrChanged) || ctx.Err() != nil {
 			return err

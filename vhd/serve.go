@@ -17,8 +17,8 @@ type Served struct {
 	parents []disk.Table
 }
 
-// Close leaves the file as one that was closed in order, durably, and gives back the
-// memory for the tables of the disk and its parents.
+// Close closes the file in order, durably, and frees the memory of the tables of the disk
+// and its parents.
 func (s *Served) Close(ctx context.Context) error {
 	defer s.releaseParents()
 	return s.Disk.Close(ctx)
@@ -30,8 +30,8 @@ func (s *Served) releaseParents() {
 	}
 }
 
-// Serve opens a VHD or VHDX file of the store, and its parents for reading. Until the
-// disk is closed, Uses has to say that its files are in use.
+// Serve opens a VHD or VHDX file of the store, and its parents for reading. Until the disk
+// is closed, Uses must report that its files are in use.
 func (m *Manager) Serve(ctx context.Context, name string) (*Served, error) {
 	f, err := m.store.File(name)
 	if err != nil {
@@ -44,8 +44,8 @@ func (m *Manager) Serve(ctx context.Context, name string) (*Served, error) {
 	return m.serve(ctx, name, t, f)
 }
 
-// ServeReadOnly is Serve for a disk that is not written to. The file is not written to
-// either: what its log holds is applied in memory, and nothing is repaired.
+// ServeReadOnly is Serve for a disk that is not written to. The file does not change
+// either: its log is applied in memory, and nothing is repaired.
 func (m *Manager) ServeReadOnly(ctx context.Context, name string) (*Served, error) {
 	f, err := m.store.File(name)
 	if err != nil {

@@ -17,7 +17,7 @@ type pointInTime struct {
 	size     int64
 }
 
-// snapshot is a offload.Snapshot of the store, which can tell where it has holes.
+// snapshot is an offload.Snapshot of the store, which knows its holes.
 type snapshot interface {
 	offload.Snapshot
 	Extents(ctx context.Context, off, length int64, fn func(part blockdev.Range, mapped bool) bool) error
@@ -44,8 +44,7 @@ func (m *Manager) openPointInTime(ctx context.Context, v *backstore.Volume) (*po
 	return &pointInTime{held, s.Length()}, nil
 }
 
-// source is a disk as it was when it was opened, with its parents if they were asked
-// for.
+// source is a point-in-time view of a disk, with its parents unless it was opened alone.
 type source struct {
 	name    string // of the file
 	format  disk.Format
@@ -58,7 +57,7 @@ type source struct {
 // Size returns the capacity in bytes.
 func (s *source) Size() int64 { return s.size }
 
-// Runs says where the bytes of a range are: see disk.Disk.Runs.
+// Runs returns the places of the bytes of a range: see disk.Disk.Runs.
 func (s *source) Runs(ctx context.Context, off, length int64, fn func(disk.Run) bool) error {
 	if s.disk != nil {
 		return s.disk.Runs(ctx, off, length, fn)
@@ -109,7 +108,7 @@ func (m *Manager) openAlone(ctx context.Context, name string) (*source, error) {
 	return m.openPlaced(ctx, name, name)
 }
 
-// openPlaced opens a file, which may be a scratch file, as one that has another name.
+// openPlaced opens a file, which may be a scratch file, under another name.
 func (m *Manager) openPlaced(ctx context.Context, file, name string) (_ *source, err error) {
 	f, err := m.store.File(file)
 	if err != nil {
@@ -138,8 +137,8 @@ func (m *Manager) openPlaced(ctx context.Context, file, name string) (_ *source,
 	return s, nil
 }
 
-// openReplayed opens a file whose log has payload that is to be mapped: in a copy, which
-// shares all data and has its log replayed. The copy is deleted, s holds a snapshot of it.
+// openReplayed opens a file whose log has payload that must be mapped. It replays the log
+// in a copy, which shares all data and is deleted at the end: s holds a snapshot of it.
 func (m *Manager) openReplayed(ctx context.Context, s *source, f *backstore.Volume) (t disk.Table, err error) {
 	s.file = nil
 	copied, err := m.store.CloneFile(ctx, f, tempName())
@@ -161,8 +160,8 @@ func (m *Manager) openReplayed(ctx context.Context, s *source, f *backstore.Volu
 	return m.formats.openReadOnly(ctx, s.format, s.file)
 }
 
-// maxChain is the longest chain of differencing disks: enough for anyone, and an end
-// for disks that are each other's parents.
+// maxChain bounds the parents of a differencing disk, also of disks that are each other's
+// parents.
 const maxChain = 256
 
 // openChain opens a file with its parents.
@@ -173,7 +172,7 @@ func (m *Manager) openChain(ctx context.Context, name string) (*source, error) {
 	return m.openChainPlaced(ctx, name, name)
 }
 
-// openChainPlaced is openPlaced with the parents, whose places count from name.
+// openChainPlaced is openPlaced with the parents, whose paths are relative to name.
 func (m *Manager) openChainPlaced(ctx context.Context, file, name string) (_ *source, err error) {
 	s, err := m.openPlaced(ctx, file, name)
 	if err != nil || s.disk == nil {

@@ -79,6 +79,36 @@ func printStore(w io.Writer, cfg *conf.Config, s storeInfo, served bool) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "store\t%s\t%s\n", cfg.DataDir, by)
 	printCapacity(table, &s)
+	printUse(table, &s)
+	for _, d := range s.Damage {
+		fmt.Fprintf(table, "damaged\t%s\t%s\n", d.What, d.Error)
+	}
+	if s.MoreDamage > 0 {
+		fmt.Fprintf(table, "damaged\t%d more\t\n", s.MoreDamage)
+	}
+	fmt.Fprintf(table, "tokens\t%d\tstand for %s\n", s.Tokens.Count, bytesText(s.Tokens.PinnedBytes))
+	printLastScrub(table, &s)
+	if s.Moved {
+		fmt.Fprint(table, "moved\tyes\tthe store was created in another directory; see odx store new-identity\n")
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, d := range s.Damage {
+		if _, err := fmt.Fprintf(w, "damaged: %s: %s (found %d times since %s)\n", d.What, d.Error, d.Times, d.Found.Local().Format(time.DateTime)); err != nil {
+			return err
+		}
+	}
+	if s.MoreDamage > 0 {
+		if _, err := fmt.Fprintf(w, "damaged: %d more\n", s.MoreDamage); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printUse prints the volumes and the bytes of the store.
+func printUse(table io.Writer, s *storeInfo) {
 	var volumes, files int64 // bytes mapped
 	for _, v := range s.Volumes {
 		alone := ""
@@ -101,13 +131,10 @@ func printStore(w io.Writer, cfg *conf.Config, s storeInfo, served bool) error {
 		s.DedupRatio, bytesText(s.ClonedBytes), bytesText(s.DeduplicatedBytes), bytesText(s.SnapshotBytes))
 	fmt.Fprintf(table, "disk\t%s\tin all: physical, %s of metadata, %s in reserve, and the journal\n",
 		bytesText(s.DiskBytes), bytesText(s.MetadataBytes), bytesText(s.ReserveBytes))
-	for _, d := range s.Damage {
-		fmt.Fprintf(table, "damaged\t%s\t%s\n", d.What, d.Error)
-	}
-	if s.MoreDamage > 0 {
-		fmt.Fprintf(table, "damaged\t%d more\t\n", s.MoreDamage)
-	}
-	fmt.Fprintf(table, "tokens\t%d\tstand for %s\n", s.Tokens.Count, bytesText(s.Tokens.PinnedBytes))
+}
+
+// printLastScrub prints the time and the result of the last scrub.
+func printLastScrub(table io.Writer, s *storeInfo) {
 	scrubbed := "never"
 	if !s.Scrub.Ended.IsZero() {
 		scrubbed = s.Scrub.Ended.Local().Format(time.DateTime)
@@ -122,23 +149,6 @@ func printStore(w io.Writer, cfg *conf.Config, s storeInfo, served bool) error {
 		found = "nothing is damaged"
 	}
 	fmt.Fprintf(table, "scrubbed\t%s\t%s\n", scrubbed, found)
-	if s.Moved {
-		fmt.Fprint(table, "moved\tyes\tthe store was created in another directory; see odx store new-identity\n")
-	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	for _, d := range s.Damage {
-		if _, err := fmt.Fprintf(w, "damaged: %s: %s (found %d times since %s)\n", d.What, d.Error, d.Times, d.Found.Local().Format(time.DateTime)); err != nil {
-			return err
-		}
-	}
-	if s.MoreDamage > 0 {
-		if _, err := fmt.Fprintf(w, "damaged: %d more\n", s.MoreDamage); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // printCapacity prints the capacity of the store and its use.
