@@ -82,6 +82,12 @@ func fill(t *testing.T, s *target.Service, n int) {
 func serve(t *testing.T, dir string, s *target.Service) (*Server, *Client) {
 	t.Helper()
 	server := NewServer(s.Admin(), logs.Discard())
+	return server, serveSocket(t, dir, server)
+}
+
+// serveSocket serves on the socket in dir until the test ends, and returns a client.
+func serveSocket(t *testing.T, dir string, server *Server) *Client {
+	t.Helper()
 	server.ServeSocket(dir)
 	t.Cleanup(func() {
 		if err := server.Shutdown(context.Background()); err != nil {
@@ -93,7 +99,7 @@ func serve(t *testing.T, dir string, s *target.Service) (*Server, *Client) {
 	})
 	client := NewClient(dir)
 	t.Cleanup(client.Close)
-	return server, client
+	return client
 }
 
 // eachAdministrator runs a test with the store, and with a Client.

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/pem"
@@ -26,18 +25,7 @@ const testSecret = "0123456789abcdef"
 // Over TCP, requests without the secret are refused.
 func TestGuardedServer(t *testing.T) {
 	s := open(t, t.TempDir())
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := NewGuardedServer(s.Admin(), logs.Discard(), []byte(testSecret))
-	go server.Serve(l)
-	defer func() {
-		if err := server.Shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
-	}()
-	base := "http://" + l.Addr().String()
+	base, _ := serveTCP(t, NewGuardedServer(s.Admin(), logs.Discard(), []byte(testSecret)))
 	client, err := NewRemoteClient(base, []byte(testSecret))
 	if err != nil {
 		t.Fatal(err)

@@ -33,10 +33,7 @@ func TestServer_ShareMemory(t *testing.T) {
 	memory := quota.New(maxData)
 	server := NewServer(s.Admin(), logs.Discard())
 	server.ShareMemory(memory)
-	server.ServeSocket(dir)
-	t.Cleanup(func() { server.Shutdown(context.Background()) })
-	client := NewClient(dir)
-	t.Cleanup(client.Close)
+	client := serveSocket(t, dir, server)
 	if err := memory.Take(t.Context(), "another", maxData); err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +144,11 @@ func serveTCP(t *testing.T, server *Server) (url string, l *countedListener) {
 	}
 	l = &countedListener{Listener: inner}
 	go server.Serve(l)
-	t.Cleanup(func() { server.Shutdown(context.Background()) })
+	t.Cleanup(func() {
+		if err := server.Shutdown(context.Background()); err != nil {
+			t.Errorf("shutdown: %v", err)
+		}
+	})
 	return "http://" + inner.Addr().String(), l
 }
 

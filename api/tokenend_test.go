@@ -85,19 +85,7 @@ func (aborting) WriteToken(context.Context, admin.TokenWrite) (admin.TokenWritte
 // What a copy did before its token ended is reported, with the token's error.
 func TestWriteToken_Aborted(t *testing.T) {
 	dir := t.TempDir()
-	l, err := Listen(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := NewServer(aborting{}, logs.Discard())
-	go server.Serve(l)
-	t.Cleanup(func() {
-		if err := server.Shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	client := NewClient(dir)
-	defer client.Close()
+	client := serveSocket(t, dir, NewServer(aborting{}, logs.Discard()))
 	done, err := client.WriteToken(t.Context(), admin.TokenWrite{})
 	if done.Bytes != 8192 || !errors.Is(err, tokens.ErrCancelled) {
 		t.Errorf("%+v, %v", done, err)
