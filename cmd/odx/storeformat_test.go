@@ -238,7 +238,7 @@ func TestRepairCommand(t *testing.T) {
 	to := filepath.Join(t.TempDir(), "repaired")
 	want := "lost: segment 00000001: stored data is corrupt: its file is missing; 40 blocks of data lie in it\n" +
 		"lost: volume src, 163840 bytes at 0: segment 00000001 is missing or cut short\n" +
-		"the store in DIR has 2 volumes and files, 0 snapshots, 4 records: 160 KiB of them read as errors\n"
+		"the store in DIR has 2 volumes and files, 0 snapshots, 5 records: 160 KiB of them read as errors\n"
 	for _, args := range [][]string{{"--to", to}, {"--in-place"}} {
 		out := succeed(t, append([]string{"store", "repair", "--config", path}, args...)...)
 		for _, dir := range []string{to, data} {
