@@ -144,7 +144,7 @@ func noLocks(err error) bool {
 // openLock opens and locks the lock file; nil where there is none and none may be made.
 func (d directory) openLock(how int) (*os.File, error) {
 	name := d.lockFile()
-	f, err := os.OpenFile(name, d.flags|unix.O_NONBLOCK, lockMode) // a pipe by its name keeps nobody waiting
+	f, err := os.OpenFile(name, d.flags|unix.O_NONBLOCK, lockMode) // a pipe by its name is not waited for
 	if d.readOnly() && errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -21,7 +21,7 @@ type Memory struct {
 	freed   chan struct{} // closed when the holder releases
 }
 
-// NewMemory returns a place that nobody owns, whose last claim had an epoch. A claim ends
+// NewMemory returns a place without an owner, whose last claim had an epoch. A claim ends
 // a lease after its last renewal, by the clock now; it is used for margin less, since the
 // clocks of owners go faster and slower. With a lease of 0, it ends with Release or Revoke.
 func NewMemory(epoch uint64, lease, margin time.Duration, now func() time.Duration) *Memory {

@@ -1,7 +1,7 @@
 // Package owner decides which process owns a store. A claim is for one process at a time,
 // and has an epoch, which grows with each claim that may change the store. An owner renews
 // its claim in the background; once it has lost it, it never has it again, and Check says
-// so to whoever is about to write or to answer.
+// so to callers that are about to write or to answer.
 //
 // A Driver is where claims are decided: a directory of this machine (Directory), or a place in
 // memory with leases (Memory).
@@ -29,7 +29,7 @@ var (
 type Driver interface {
 	// Claim takes the store, or returns ErrHeld.
 	Claim(ctx context.Context) (Holding, error)
-	// Wait takes the store as soon as nobody owns it.
+	// Wait takes the store as soon as it has no owner.
 	Wait(ctx context.Context) (Holding, error)
 	// RenewEvery is how often a claim is to be renewed.
 	RenewEvery() time.Duration
@@ -69,7 +69,7 @@ type Owner struct {
 // Claim takes a store, or returns ErrHeld.
 func Claim(ctx context.Context, d Driver) (*Owner, error) { return start(ctx, d, d.Claim) }
 
-// Wait takes a store as soon as nobody owns it.
+// Wait takes a store as soon as it has no owner.
 func Wait(ctx context.Context, d Driver) (*Owner, error) { return start(ctx, d, d.Wait) }
 
 func start(ctx context.Context, d Driver, claim func(context.Context) (Holding, error)) (*Owner, error) {
@@ -117,8 +117,8 @@ func sinceBoot() time.Duration {
 func (o *Owner) Epoch() uint64 { return o.holding.Epoch() }
 
 // Check returns nil while this process owns the store, and an ErrLost from the first
-// moment on when that is not certain. It takes no lock and allocates nothing: whoever
-// writes calls it before, whoever answers calls it when the answer is ready.
+// moment on when that is not certain. It takes no lock and allocates nothing: a writer
+// calls it before it writes, and what answers when the answer is ready.
 func (o *Owner) Check() error {
 	if err := o.lost.Load(); err != nil {
 		return *err

@@ -178,7 +178,7 @@ func TestOwner_Revoked(t *testing.T) {
 	m := NewMemory(0, 0, 0, sinceBoot)
 	o := claimed(t, m)
 	m.Revoke()
-	must.Succeed(t, m.Admits(o.Epoch())) // nobody else has claimed it
+	must.Succeed(t, m.Admits(o.Epoch())) // there was no other claim
 	next := claimed(t, m)
 	if err := m.Admits(o.Epoch()); !errors.Is(err, ErrLost) {
 		t.Errorf("a write of the old owner: %v", err)
@@ -271,8 +271,8 @@ func TestDirectory_WithoutItsLock(t *testing.T) {
 	}
 }
 
-// Something else that has the name of the lock file keeps out who would change it, and
-// nobody else.
+// Something else that has the name of the lock file keeps out a process that would change
+// it, and no other.
 func TestDirectory_NoLockFile(t *testing.T) {
 	for name, make := range map[string]func(name string) error{
 		"directory": func(name string) error { return os.Mkdir(name, 0o700) },
