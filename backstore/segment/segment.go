@@ -12,10 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"maps"
-	"math"
-	"slices"
 	"sync"
 	"syscall"
 )
@@ -195,18 +191,6 @@ func Open(o Options) (*Set, error) {
 	return s, nil
 }
 
-// maxAhead is how far the number in the name of a file alone can be ahead of the next id.
-// A file with the name of a segment, and another content, uses up no more numbers.
-const maxAhead = 1 << 20
-
-func (s *Set) near(id ID) bool { return id < min(s.next, firstReserveID-maxAhead)+maxAhead }
-
-// hasHeader reports whether a file is the segment whose name it has.
-func (s *Set) hasHeader(id ID) bool {
-	blob, err := s.openBlob(id)
-	return err == nil && blob.Close() == nil
-}
-
 // MaxAppend is the length in bytes of the largest Append.
 func (s *Set) MaxAppend() int { return int(s.o.SegmentBlocks-1) * BlockLength }
 
@@ -314,13 +298,6 @@ func (s *Set) start(newBlob func(ID) (Blob, error)) error {
 	return nil
 }
 
-// named reports whether a file has the name of a segment, or of a spare file that was one.
-// mu is held.
-func (s *Set) named(id ID) bool {
-	is := func(f spare) bool { return f.id == id }
-	return s.ids[id] || slices.ContainsFunc(s.spares.files, is) || slices.ContainsFunc(s.spares.reserve, is)
-}
-
 // Seal ends appending to the current segment. The next Append starts a new one.
 func (s *Set) Seal() {
 	s.mu.Lock()
@@ -387,77 +364,6 @@ func (s *Set) openBlob(id ID) (Blob, error) {
 	return blob, nil
 }
 
-// WriteAt rewrites whole blocks at their address before a crash, for the replay of a
-// journal. It recreates a missing segment. The data is durable after Sync.
-func (s *Set) WriteAt(a Addr, p []byte) error {
-	n := len(p) / BlockLength
-	if a.Segment == 0 || a.Block == 0 || n == 0 || len(p)%BlockLength != 0 || n > math.MaxUint32-int(a.Block) {
-		return fmt.Errorf("write of %d bytes at %v: invalid address or length", len(p), a)
-	}
-	h, err := s.restore(a.Segment)
-	if err != nil {
-		return fmt.Errorf("write at %v: %w", a, err)
-	}
-	defer h.release()
-	if _, err := h.blob.WriteAt(p, int64(a.Block)*BlockLength); err != nil {
-		return fmt.Errorf("write at %v: %w", a, err)
-	}
-	s.note(h, span{a.Block, a.Block + uint32(n)})
-	return nil
-}
-
-// NoteUnsynced lists n blocks at a, which were read, as possibly not durable. The next
-// Sync makes them durable.
-func (s *Set) NoteUnsynced(a Addr, n uint32) error {
-	h, err := s.cache.acquire(a.Segment)
-	if err != nil {
-		return fmt.Errorf("note %v: %w", a, err)
-	}
-	defer h.release()
-	// The segment's name and header may not be durable either.
-	s.unsynced.noteCreated()
-	s.note(h, span{0, 1})
-	s.note(h, span{a.Block, a.Block + n})
-	return nil
-}
-
-// restore returns a reference to a segment, and recreates its file or header if a power
-// cut lost it.
-func (s *Set) restore(id ID) (*handle, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, ErrClosed
-	}
-	delete(s.lengths, id)
-	h, err := s.cache.acquire(id)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return s.create(id, s.newBlob)
-	case errors.Is(err, errBlank), errors.Is(err, errStale):
-		return s.repair(id)
-	}
-	return h, err
-}
-
-// repair writes the header of a segment that has none, or has that of the file's
-// previous segment. mu is held.
-func (s *Set) repair(id ID) (*handle, error) {
-	blob, err := s.o.Blobs.Open(id)
-	if err != nil {
-		return nil, err
-	}
-	if err := writeHeader(blob, s.o.StoreID, id); err != nil {
-		return nil, errors.Join(err, blob.Close())
-	}
-	h, err := s.cache.add(id, blob)
-	if err != nil {
-		return nil, errors.Join(err, blob.Close())
-	}
-	s.note(h, span{0, 1})
-	return h, nil
-}
-
 // ReadAt reads len(p) bytes from the start of block a. All must have been appended. The
 // error wraps ErrCorrupt if the segment is too short, and fs.ErrNotExist if it does not
 // exist.
@@ -492,30 +398,6 @@ func (s *Set) readFile(a Addr, off int, p []byte) error {
 		return fmt.Errorf("read at %v: segment too short: %w", a, ErrCorrupt)
 	}
 	return fmt.Errorf("read at %v: %w", a, err)
-}
-
-// NextID is the lowest id of the next new segment, larger than all used.
-func (s *Set) NextID() ID {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.next
-}
-
-// Current is the segment being appended to, or false if there is none.
-func (s *Set) Current() (ID, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.current == nil {
-		return 0, false
-	}
-	return s.current.id, true
-}
-
-// List returns the ids of all segments, ascending.
-func (s *Set) List() []ID {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.ids))
 }
 
 // Close syncs and closes all segments. Appends must have returned.
