@@ -304,6 +304,7 @@ func TestBadRequests(t *testing.T) {
 		"unknown key":    {"POST", "/v1/volumes", `{"nmae": "x"}`, 400, "invalid", `unknown field \"nmae\"`},
 		"wrong type":     {"POST", "/v1/volumes", `{"name": 5}`, 400, "invalid", "cannot unmarshal number"},
 		"two values":     {"POST", "/v1/volumes", `{} {}`, 400, "invalid", "more than one value"},
+		"not a boolean":  {"DELETE", "/v1/files/a?force=1", "", 400, "invalid", `force is \"1\"; use true or false`},
 		"long body":      {"POST", "/v1/volumes", strings.Repeat(" ", maxParameters+1), 413, "too_large", "at most 65536"},
 	} {
 		status, body := request(t, client, tt.method, tt.path, tt.body)
