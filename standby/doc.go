@@ -16,9 +16,6 @@ const socketName = "standby.sock"
 // version is that of the packets.
 const version = 1
 
-// maxPacket bounds a packet, in bytes.
-const maxPacket = 4096
-
 // packet describes the listening socket that comes with it (SCM_RIGHTS, unix(7)). Its
 // fields are part of the protocol between versions of odx.
 type packet struct {

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sys/unix"
 
 	"odx/internal/localsocket"
 	"odx/owner"
@@ -98,50 +96,26 @@ func (h *Held) attach(ctx context.Context, dir string, log *logrus.Entry) error 
 
 // receive receives a socket; none at the end of the connection.
 func receive(conn *net.UnixConn) (*name, net.Listener, error) {
-	data, rights := make([]byte, maxPacket), make([]byte, unix.CmsgSpace(4*4))
-	n, m, flags, _, err := conn.ReadMsgUnix(data, rights)
+	data, file, err := localsocket.Receive(conn)
 	if errors.Is(err, io.EOF) {
 		return nil, nil, nil
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	files, err := descriptors(rights[:m])
-	defer func() {
-		for _, f := range files {
-			f.Close() // a listener has a descriptor of its own
-		}
-	}()
+	if file == nil {
+		return nil, nil, errors.New("packet of a server without a socket")
+	}
+	defer file.Close() // the listener has a descriptor of its own
+	p, err := parsePacket(data)
 	if err != nil {
 		return nil, nil, err
 	}
-	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || len(files) != 1 {
-		return nil, nil, fmt.Errorf("packet of a server with %d sockets, flags %#x", len(files), flags)
-	}
-	p, err := parsePacket(data[:n])
-	if err != nil {
-		return nil, nil, err
-	}
-	l, err := net.FileListener(files[0])
+	l, err := net.FileListener(file)
 	if err != nil {
 		return nil, nil, err
 	}
 	return &name{p.Network, p.Address}, l, nil
-}
-
-// descriptors returns the files that came in a control message.
-func descriptors(control []byte) (files []*os.File, err error) {
-	messages, err := unix.ParseSocketControlMessage(control)
-	for i := range messages {
-		fds, err := unix.ParseUnixRights(&messages[i])
-		if err != nil {
-			return files, err
-		}
-		for _, fd := range fds {
-			files = append(files, os.NewFile(uintptr(fd), "listening socket"))
-		}
-	}
-	return files, err
 }
 
 // hold keeps a socket in place of an earlier one with its name.

@@ -9,8 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"odx/internal/localsocket"
 )
 
@@ -132,7 +130,7 @@ func (o *offer) send(conn *net.UnixConn) error {
 	}
 	var err error
 	closed := o.socket.Control(func(fd uintptr) {
-		_, _, err = conn.WriteMsgUnix(o.about, unix.UnixRights(int(fd)), nil)
+		err = localsocket.Send(conn, o.about, int(fd))
 	})
 	return errors.Join(closed, err)
 }

@@ -160,13 +160,13 @@ func TestReceive(t *testing.T) {
 		want    string
 	}{
 		"a socket":        {good, 1, ""},
-		"no socket":       {good, 0, "0 sockets"},
-		"two sockets":     {good, 2, "2 sockets"},
+		"no socket":       {good, 0, "without a socket"},
+		"two sockets":     {good, 2, "2 descriptors"},
 		"too many":        {good, 9, "flags"},
 		"no address":      {`{"version":1,"network":"tcp"}`, 1, "without an address"},
 		"another version": {`{"version":2,"network":"tcp","address":"a:1"}`, 1, "version 2"},
 		"no JSON":         {`hello`, 1, "invalid"},
-		"too long":        {good + strings.Repeat(" ", maxPacket), 1, "flags"},
+		"too long":        {good + strings.Repeat(" ", localsocket.MaxPacket), 1, "flags"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

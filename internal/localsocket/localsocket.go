@@ -1,5 +1,5 @@
 // Package localsocket makes and finds Unix sockets in the directory of a store, however
-// long its path is.
+// long its path is, and sends packets with descriptors over them.
 package localsocket
 
 import (
