@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"odx/admin"
@@ -15,15 +17,21 @@ import (
 	"odx/tokens"
 )
 
+// withoutSockets is a directory without its sockets, which have no content.
+type withoutSockets struct{ fs.FS }
+
+func (w withoutSockets) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := fs.ReadDir(w.FS, name)
+	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return e.Type()&fs.ModeSocket != 0 }), err
+}
+
 // killed returns a service over what is left of s when its process ends now and
 // the kernel lives: a copy of its files as they are.
 func killed(t *testing.T, s *Service, text string) *Service {
 	t.Helper()
 	dir := t.TempDir()
 	data := filepath.Join(dir, "data")
-	if err := os.CopyFS(data, os.DirFS(s.cfg.DataDir)); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.CopyFS(data, withoutSockets{os.DirFS(s.cfg.DataDir)}))
 	return start(t, parse(t, dir, text))
 }
 
