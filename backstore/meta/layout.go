@@ -109,6 +109,9 @@ func (l *layout) trailer() []byte {
 // trailerLength is the length of a trailer without the zeros after it.
 const trailerLength = 8 + 4 + 4 + 16 + 8 + 8 + 8 + 8 + 8 + 4 + 4 + 8 + 8 + 8 + 8 + 4
 
+// errVersion reports a file that a later version of the program has written.
+var errVersion = errors.New("unknown format")
+
 var errTrailer = errors.New("not the trailer of metadata rows")
 
 // decodeTrailer decodes a trailer and verifies its checksum.
@@ -118,7 +121,7 @@ func decodeTrailer(b []byte) (l layout, err error) {
 		return l, errTrailer
 	}
 	if v := binary.BigEndian.Uint32(b[8:]); v != runVersion {
-		return l, fmt.Errorf("metadata rows of version %d, this program reads version %d; use a version of odx that reads it", v, runVersion)
+		return l, fmt.Errorf("%w: metadata rows of version %d, this program reads version %d; use a version of odx that reads it", errVersion, v, runVersion)
 	}
 	copy(l.store[:], b[16:])
 	u64 := func(at int) uint64 { return binary.BigEndian.Uint64(b[at:]) }

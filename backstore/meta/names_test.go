@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"odx/backstore/vfs"
@@ -199,4 +200,54 @@ func TestDB_UnremovableName(t *testing.T) {
 		t.Errorf("%d reads", read)
 	}
 	must.Succeed(t, db.Close())
+}
+
+// TestDB_NewestRunUndecided: the newest run is refused though the owner of the rows needs
+// none of it, if this process cannot open it, or does not know its format.
+func TestDB_NewestRunUndecided(t *testing.T) {
+	s := makeSample(t, 2)
+	newest := runID{4, 4}.fileName()
+	for name, tt := range map[string]struct {
+		change func(files map[string][]byte)
+		open   error
+	}{
+		"a later format": {change: func(files map[string][]byte) {
+			b := bytes.Clone(files[newest])
+			for _, at := range []int{len(b) - 2*blockLength, len(b) - blockLength} {
+				copy(b[at:], withVersion(b[at:], runVersion+1))
+			}
+			files[newest], files[newest+copySuffix] = b, b
+		}},
+		"no permission":  {open: syscall.EACCES},
+		"too many files": {open: syscall.EMFILE},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := maps.Clone(s.files)
+			if tt.change != nil {
+				tt.change(files)
+			}
+			fsys := withFiles(t, files)
+			_, err := Open(Options{FS: unopenable{fsys, newest, tt.open}, Dir: sampleDir, StoreID: testStore, Unneeded: unneeded(true)})
+			if !errors.Is(err, ErrDamaged) || tt.open != nil && !errors.Is(err, tt.open) {
+				t.Errorf("%v, want an error", err)
+			}
+			if after := filesOf(t, fsys); !maps.EqualFunc(files, after, bytes.Equal) {
+				t.Error("files have changed")
+			}
+		})
+	}
+}
+
+// unopenable fails to open the copies of a run.
+type unopenable struct {
+	vfs.FS
+	name string
+	err  error
+}
+
+func (f unopenable) Open(name string) (vfs.File, error) {
+	if f.err != nil && strings.HasPrefix(filepath.Base(name), f.name) {
+		return nil, f.err
+	}
+	return f.FS.Open(name)
 }

@@ -64,7 +64,7 @@ func (db *DB) judgeTail(tail *run) error {
 	if tail == nil {
 		return nil
 	}
-	if db.o.Unneeded != nil && !unopened(tail.lost) {
+	if db.o.Unneeded != nil && !undecided(tail.lost) {
 		unneeded, err := db.o.Unneeded(db)
 		if err != nil {
 			return err
@@ -206,10 +206,10 @@ func (o *opening) closeOthers(runs []*run, err error) {
 	}
 }
 
-// unopened reports whether an error means that this process cannot open a file, and says
-// nothing of what is in it.
-func unopened(err error) bool {
-	for _, of := range []error{fs.ErrPermission, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM} {
+// undecided reports whether an error means that this process cannot open a file, or does
+// not know its format: it says nothing against what is in it.
+func undecided(err error) bool {
+	for _, of := range []error{errVersion, fs.ErrPermission, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM} {
 		if errors.Is(err, of) {
 			return true
 		}

@@ -33,6 +33,9 @@ var errStale = fmt.Errorf("%w: header of the file's previous segment", ErrCorrup
 // errForeign reports a segment of another store.
 var errForeign = fmt.Errorf("%w: of another store", ErrCorrupt)
 
+// errVersion reports a segment of a format version that this program does not know.
+var errVersion = fmt.Errorf("%w: of another format", ErrCorrupt)
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func encodeHeader(store [16]byte, id ID) []byte {
@@ -58,7 +61,7 @@ func decodeHeader(b []byte, store [16]byte, id ID) error {
 	case binary.LittleEndian.Uint32(b[32:]) != crc32.Checksum(b[:32], castagnoli):
 		return fmt.Errorf("%w: checksum mismatch of the header", ErrCorrupt)
 	case version != headerVersion:
-		return fmt.Errorf("%w: format version %d, supported %d", ErrCorrupt, version, headerVersion)
+		return fmt.Errorf("%w: version %d, supported %d", errVersion, version, headerVersion)
 	case [16]byte(b[16:32]) != store:
 		return fmt.Errorf("%w: belongs to store %x, not to %x", errForeign, b[16:32], store)
 	case binary.LittleEndian.Uint32(b[12:]) < uint32(id): // ids ascend

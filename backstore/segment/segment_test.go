@@ -199,6 +199,11 @@ func TestSet_Headers(t *testing.T) {
 			} else {
 				wantErr(t, "read", err, ErrCorrupt)
 			}
+			if test.name == "another store" || test.name == "a later version" {
+				wantErr(t, "remove", s.Remove(1), ErrCorrupt)
+				f, err := m.Open(name(1))
+				must.Succeed(t, err, f.Close())
+			}
 			// Replay repairs only the effects of a power cut on a file.
 			err = s.WriteAt(a, blocks(5, 1))
 			lost := test.name == "no header" || test.name == "an empty file" || test.name == "header before reuse"

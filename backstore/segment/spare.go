@@ -114,7 +114,7 @@ func (s *Set) remove(id ID) (*handle, *written, error) {
 	}
 	s.stage.forget(id)
 	bytes, err := s.reusable(id)
-	if errors.Is(err, errForeign) {
+	if errors.Is(err, errForeign) || errors.Is(err, errVersion) {
 		return nil, nil, fmt.Errorf("remove segment %08x: %w", uint32(id), err)
 	}
 	retired := bytes > 0 && s.spares.reuser.Retire(id) == nil
@@ -155,7 +155,7 @@ func references(h *handle, w *written) int64 {
 // reusable returns the length of a segment's file if it can be reused: it is not longer
 // than a new segment, and its header is this segment's. After a power cut, a file may
 // have its name from before its reuse. The error is errForeign if the file is of
-// another store.
+// another store, errVersion if it is of another format.
 func (s *Set) reusable(id ID) (bytes int64, err error) {
 	blob, err := s.o.Blobs.Open(id)
 	if err != nil {
