@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,8 +24,17 @@ func newVHD() *cobra.Command {
 			"to its new place; it is moved only where it is not at multiples of 4 KiB. After an error, Ctrl-C\n" +
 			"or a power cut there is the old disk or the new one.",
 	}
-	cmd.AddCommand(
-		newVHDChange(diskCommand{
+	cmd.AddCommand(newVHDInfo(), newVHDCheck(), newVHDImport(), newVHDExport())
+	for _, c := range slices.Concat(diskMakers(), diskChanges()) {
+		cmd.AddCommand(newVHDChange(c))
+	}
+	return cmd
+}
+
+// diskMakers returns the commands that create a disk or a volume.
+func diskMakers() []diskCommand {
+	return []diskCommand{
+		{
 			use: "create FILE SIZE", short: "Create an empty virtual disk",
 			long: "Create an empty virtual disk in the format of the name FILE. SIZE is in bytes, or has a unit (KiB,\n" +
 				"MiB, GiB, TiB). The zeros of a fixed disk are holes, which take no space.",
@@ -34,46 +44,51 @@ func newVHD() *cobra.Command {
 				return err
 			},
 			flags: shape | overwrite | raw,
-		}),
-		newVHDInfo(), newVHDCheck(), newVHDImport(), newVHDExport(),
-		newVHDChange(diskCommand{
+		},
+		{
 			use: "convert FILE NEW", short: "Create a disk without parents with the contents of another one, in the format of its name",
 			long: "Create a disk without parents, with the contents of FILE and its parents, in the format of the\n" +
 				"name NEW. If NEW is FILE, it is replaced.",
 			operation: vhd.Convert, least: 2, read: twoNames, flags: shape | overwrite | raw,
-		}),
-		newVHDChange(diskCommand{
+		},
+		{
 			use: "from-volume VOLUME NEW", short: "Create a virtual disk from a volume as it is now",
 			operation: vhd.FromVolume, least: 2, read: twoNames, flags: shape | overwrite | raw,
-		}),
-		newVHDChange(diskCommand{
+		},
+		{
 			use: "to-volume FILE VOLUME", short: "Make a volume equal to a virtual disk",
 			long: "Make a volume equal to a virtual disk. An existing volume is changed only with --overwrite, and\n" +
 				"with --force if initiators have it open; its bytes past the end of the disk become zeros.",
 			operation: vhd.ToVolume, least: 2, read: twoNames, flags: overwrite | raw,
-		}),
-		newVHDChange(diskCommand{
+		},
+		{
 			use: "snapshot FILE NEW", short: "Create an empty differencing disk over another one",
 			long: "Create NEW, a differencing disk over FILE: it reads as FILE and holds what is written to it. FILE\n" +
 				"must not change any more.",
 			operation: vhd.Snapshot, least: 2, read: twoNames, flags: overwrite,
-		}),
-		newVHDChange(diskCommand{
+		},
+	}
+}
+
+// diskChanges returns the commands that change a disk.
+func diskChanges() []diskCommand {
+	return []diskCommand{
+		{
 			use: "merge FILE [PARENT]", short: "Merge a differencing disk into its parent, and delete it",
 			long: "Merge a differencing disk into its parent and delete it, in one step. With PARENT, a parent of its\n" +
 				"parent or one further away, the disks between are merged into PARENT and deleted, too. To keep\n" +
 				"all disks, convert FILE to a disk without parents.",
 			operation: vhd.Merge, least: 1, optional: 1, read: twoNames,
-		}),
-		newVHDChange(diskCommand{
+		},
+		{
 			use: "compact FILE", short: "Remove unused blocks and blocks of zeros, and shorten the file",
 			operation: vhd.Compact, least: 1, read: twoNames,
-		}),
-		newVHDChange(diskCommand{
+		},
+		{
 			use: "defrag FILE", short: "Sort the blocks by their addresses on the disk, and compact",
 			operation: vhd.Defragment, least: 1, read: twoNames,
-		}),
-		newVHDChange(diskCommand{
+		},
+		{
 			use: "resize FILE SIZE", short: "Change the capacity of a disk",
 			long: "Change the capacity of a disk. It shrinks only if it has only zeros at its end. SIZE is in bytes,\n" +
 				"or has a unit (KiB, MiB, GiB, TiB).",
@@ -82,8 +97,8 @@ func newVHD() *cobra.Command {
 				r.Size, err = parseSize(args[1])
 				return err
 			},
-		}))
-	return cmd
+		},
+	}
 }
 
 // diskCommand describes a command that changes a virtual disk.
