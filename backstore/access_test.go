@@ -63,7 +63,7 @@ func noAccess(suffixes ...string) func(string) error {
 	}
 }
 
-var repairOptions = Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, segmentBlocks: 65}
+var repairOptions = Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, tuning: tuning{segmentBlocks: 65}}
 
 // TestUnreadableSegment: a segment that may not be opened is named when the store is
 // opened, with the user and what to do, and its data is there again with the

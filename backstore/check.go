@@ -70,7 +70,7 @@ func (s *Store) viewCheckpoint(ctx context.Context, fn func(meta.Reader) error) 
 	}
 	return s.kv.View(func(kv meta.Reader) error {
 		release()
-		return fn(s.opts.viewed(kv))
+		return fn(s.opts.tuning.viewed(kv))
 	})
 }
 

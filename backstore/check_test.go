@@ -88,7 +88,7 @@ func TestCheckHoldsNobodyUp(t *testing.T) {
 		}
 		return errors.Join(err, s.Checkpoint(ctx))
 	}
-	o.viewed = func(r meta.Reader) meta.Reader { return busyReader{r, work} }
+	o.tuning.viewed = func(r meta.Reader) meta.Reader { return busyReader{r, work} }
 	opened, err := Open(ctx, o)
 	if err != nil {
 		t.Fatal(err)

@@ -76,7 +76,7 @@ func mixed(t *testing.T, o Options) (s *Store, live int64) {
 // TestBackgroundCleaning: dead space comes back without anybody asking for it.
 func TestBackgroundCleaning(t *testing.T) {
 	t.Parallel()
-	s, live := mixed(t, Options{spareTime: time.Millisecond})
+	s, live := mixed(t, Options{tuning: tuning{spareTime: time.Millisecond}})
 	defer s.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -147,7 +147,7 @@ func TestClean_Batch(t *testing.T) {
 				if err := s.Close(); err != nil {
 					t.Fatal(err)
 				}
-				s, err := Open(ctx, d.options(Options{DedupUnit: unitBlocks * BlockLength, segmentBlocks: segmentBlocks}))
+				s, err := Open(ctx, d.options(Options{DedupUnit: unitBlocks * BlockLength, tuning: tuning{segmentBlocks: segmentBlocks}}))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -234,7 +234,7 @@ func TestSegmentsAreUsedAgain(t *testing.T) {
 	const size = 4 << 20
 	ctx := context.Background()
 	d := newDisk()
-	s, err := Open(ctx, d.options(Options{DedupUnit: 4 << 10, segmentBlocks: planBlocks + 1}))
+	s, err := Open(ctx, d.options(Options{DedupUnit: 4 << 10, tuning: tuning{segmentBlocks: planBlocks + 1}}))
 	if err != nil {
 		t.Fatal(err)
 	}

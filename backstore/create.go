@@ -68,7 +68,7 @@ func (s *Store) openRows(unneeded func(meta.Reader) (bool, error)) (*meta.DB, er
 		// Over an overlay nothing is mended, and nothing is to say that it was.
 		ReadOnly:   s.opts.ReadOnly,
 		CacheBytes: s.opts.CacheBytes / 8, Log: s.log,
-		Mended: s.damage.NoteMended, MergeFloor: s.opts.mergeFloor, Slack: mergeSlack, Reserve: s.reserve,
+		Mended: s.damage.NoteMended, MergeFloor: s.opts.tuning.mergeFloor, Slack: mergeSlack, Reserve: s.reserve,
 		Unneeded: unneeded,
 	})
 }

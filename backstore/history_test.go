@@ -40,15 +40,7 @@ const modelSectors = 5 << 20 / sector // two leaves of the map and a bit
 // the capacity, where writes fail.
 func drawOptions(rng *rand.Rand) Options {
 	return Options{
-		DedupUnit:       4 << 10 << rng.IntN(5),
-		StoreDuplicates: rng.IntN(4) == 0,
-		CacheBytes:      []int64{64 << 10, 1 << 20, 4 << 20, 16 << 20}[rng.IntN(4)],
-		CapacityBytes:   []int64{0, 0, 1 << 20, 4 << 20}[rng.IntN(4)],
-		writeBackBytes:  []int64{0, 64 << 10, 1 << 20}[rng.IntN(3)],
-		// Rows are merged all the time, or hardly ever.
-		mergeFloor: []int64{1, 100 << 10, 4 << 20}[rng.IntN(3)],
-		// Just above what is appended at once: many die, and are used again.
-		segmentBlocks: []uint32{0, planBlocks + 8, planBlocks + 100}[rng.IntN(3)],
+		DedupUnit: 4 << 10 << rng.IntN(5), StoreDuplicates: rng.IntN(4) == 0, CacheBytes: []int64{64 << 10, 1 << 20, 4 << 20, 16 << 20}[rng.IntN(4)], CapacityBytes: []int64{0, 0, 1 << 20, 4 << 20}[rng.IntN(4)], tuning: tuning{writeBackBytes: []int64{0, 64 << 10, 1 << 20}[rng.IntN(3)], mergeFloor: []int64{1, 100 << 10, 4 << 20}[rng.IntN(3)], segmentBlocks: []uint32{0, planBlocks + 8, planBlocks + 100}[rng.IntN(3)]},
 	}
 }
 

@@ -39,7 +39,7 @@ const damageableSectors = 1 << 20 / sector
 
 // options are such that there are several of all files.
 func (damageable) options(d *disk) Options {
-	return d.options(Options{DedupUnit: 8 << 10, CacheBytes: 4 << 20, segmentBlocks: planBlocks + 8})
+	return d.options(Options{DedupUnit: 8 << 10, CacheBytes: 4 << 20, tuning: tuning{segmentBlocks: planBlocks + 8}})
 }
 
 // makeDamageable works on a store until it has several runs of metadata, segments

@@ -49,7 +49,7 @@ func (d *disk) options(o Options) Options {
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 4 << 20
 	}
-	o.Dir, o.Log, o.FS, o.reserveBytes = "/store", logrus.NewEntry(log), d.fs, 1<<20
+	o.Dir, o.Log, o.FS, o.tuning.reserveBytes = "/store", logrus.NewEntry(log), d.fs, 1<<20
 	return o
 }
 

@@ -338,8 +338,8 @@ func (s *Store) openSegments(next segment.ID) error {
 		return err
 	}
 	s.segments, err = segment.Open(segment.Options{
-		Blobs: blobs, StoreID: s.sb.ID, Next: next, SegmentBlocks: s.opts.segmentBlocks,
-		WriteBackBytes: s.opts.writeBackBytes, WriteBack: s.writeBack, Gather: gatherBytes,
+		Blobs: blobs, StoreID: s.sb.ID, Next: next, SegmentBlocks: s.opts.tuning.segmentBlocks,
+		WriteBackBytes: s.opts.tuning.writeBackBytes, WriteBack: s.writeBack, Gather: gatherBytes,
 		Reserve: 1,
 	})
 	if err != nil {

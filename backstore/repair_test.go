@@ -188,7 +188,7 @@ func TestRepair_Whole(t *testing.T) {
 // and range, until it is written again.
 func TestRepair_MissingSegments(t *testing.T) {
 	ctx := context.Background()
-	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, segmentBlocks: 65}
+	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, tuning: tuning{segmentBlocks: 65}}
 	d := newDisk()
 	want := repairDisk(t, d.options(o))
 	if err := d.fs.Remove("/store/segments/00000002.seg"); err != nil {
@@ -386,7 +386,7 @@ func TestRepair_InPlace(t *testing.T) {
 	silent := logrus.New()
 	silent.SetOutput(io.Discard)
 	dir := filepath.Join(t.TempDir(), "store")
-	o := Options{Dir: dir, Log: logrus.NewEntry(silent), DedupUnit: 16 << 10, CacheBytes: 4 << 20, segmentBlocks: 65}
+	o := Options{Dir: dir, Log: logrus.NewEntry(silent), DedupUnit: 16 << 10, CacheBytes: 4 << 20, tuning: tuning{segmentBlocks: 65}}
 	want := repairDisk(t, o)
 	if err := os.Remove(filepath.Join(dir, layout.SegmentDir, "00000003.seg")); err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 // range, and stays a read error, next to blocks that are right; it can be written again.
 func TestRepair_DamagedData(t *testing.T) {
 	ctx := context.Background()
-	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, segmentBlocks: 65}
+	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, tuning: tuning{segmentBlocks: 65}}
 	d := newDisk()
 	want := repairDisk(t, d.options(o))
 	damaged := 0

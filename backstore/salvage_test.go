@@ -17,7 +17,7 @@ import (
 // neither an older version of a map nor zeros are shown for it.
 func TestRepair_LostRuns(t *testing.T) {
 	ctx := context.Background()
-	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, mergeFloor: 1 << 40}
+	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, tuning: tuning{mergeFloor: 1 << 40}}
 	d := newDisk()
 	want := runsOn(t, d, o)
 	all := filesOf(t, d.fs)
@@ -94,7 +94,7 @@ func runsOn(t *testing.T, d *disk, o Options) (want map[string]string) {
 // lost and said to be, and a repair in place refuses.
 func TestRepair_LostVolumeRows(t *testing.T) {
 	ctx := context.Background()
-	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, mergeFloor: 1 << 40}
+	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, tuning: tuning{mergeFloor: 1 << 40}}
 	d := newDisk()
 	want := runsOn(t, d, o)
 	all := filesOf(t, d.fs)
@@ -140,7 +140,7 @@ func TestRepair_LostVolumeRows(t *testing.T) {
 // and after a repair, and a repair in place refuses.
 func TestRepair_MissingVolumes(t *testing.T) {
 	ctx := context.Background()
-	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, mergeFloor: 1 << 40}
+	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, tuning: tuning{mergeFloor: 1 << 40}}
 	d := newDisk()
 	s, err := Open(ctx, d.options(o))
 	if err != nil {
@@ -217,7 +217,7 @@ func TestRepair_MissingVolumes(t *testing.T) {
 // the journal deletes, and one whose row is also in an older run that was not changed.
 func TestRepair_LostSnapshots(t *testing.T) {
 	ctx := context.Background()
-	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, mergeFloor: 1 << 40}
+	o := Options{DedupUnit: 16 << 10, CacheBytes: 4 << 20, tuning: tuning{mergeFloor: 1 << 40}}
 	d := newDisk()
 	s, err := Open(ctx, d.options(o))
 	if err != nil {

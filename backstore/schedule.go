@@ -113,7 +113,7 @@ func (s *Store) throttle(ctx context.Context) error {
 
 // unsyncedLimit is how many bytes of data may be unsynced before changes wait. Each change
 // that did not wait adds its data to that, and urgent ones may add a part.
-func (s *Store) unsyncedLimit() int64 { return 4 * s.opts.writeBackBytes }
+func (s *Store) unsyncedLimit() int64 { return 4 * s.opts.tuning.writeBackBytes }
 
 // awaitSync waits for the disk while it lacks much data. From the end of patient on a
 // change is urgent, and only waits where other urgent ones have used up their part.

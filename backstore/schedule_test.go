@@ -84,7 +84,7 @@ func TestCheckpointIsDue(t *testing.T) {
 func TestUnsyncedIsBounded(t *testing.T) {
 	const bound = 4 << 20
 	d := newDisk()
-	s, err := Open(t.Context(), d.options(Options{writeBackBytes: bound / 4}))
+	s, err := Open(t.Context(), d.options(Options{tuning: tuning{writeBackBytes: bound / 4}}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestUnsyncedIsBounded(t *testing.T) {
 func TestUnsyncedIsBounded_Urgent(t *testing.T) {
 	const bound, piece = 4 << 20, 64 << 10
 	d := newDisk()
-	s, err := Open(t.Context(), d.options(Options{writeBackBytes: bound / 4}))
+	s, err := Open(t.Context(), d.options(Options{tuning: tuning{writeBackBytes: bound / 4}}))
 	if err != nil {
 		t.Fatal(err)
 	}

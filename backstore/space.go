@@ -61,8 +61,8 @@ func (s *Store) openReserve() error {
 		return err
 	}
 	least := int64(leastReserve)
-	if s.opts.reserveBytes > 0 {
-		least, total = s.opts.reserveBytes, 0
+	if s.opts.tuning.reserveBytes > 0 {
+		least, total = s.opts.tuning.reserveBytes, 0
 	}
 	s.journalFile = min(journal.DefaultFileBytes, total/reservePart)
 	if c := s.opts.CapacityBytes; c > 0 {
@@ -97,7 +97,7 @@ func (s *Store) dirtyLimit() int64 { return min(s.opts.CacheBytes/4, s.reserve.F
 
 // slack is how many bytes the store may take beyond its capacity.
 func (s *Store) slack() int64 {
-	return cmp.Or(s.opts.slackBytes, max(s.opts.CapacityBytes/capacityPart, capacitySlack))
+	return cmp.Or(s.opts.tuning.slackBytes, max(s.opts.CapacityBytes/capacityPart, capacitySlack))
 }
 
 // LiveBytes returns the length of all extents that something refers to.

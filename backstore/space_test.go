@@ -40,7 +40,7 @@ func (c *crammed) open() {
 	c.t.Helper()
 	var err error
 	c.store, err = Open(context.Background(), c.disk.options(Options{
-		DedupUnit: 4 << 10, CacheBytes: 4 << 20, segmentBlocks: planBlocks + 1, StoreDuplicates: true,
+		DedupUnit: 4 << 10, CacheBytes: 4 << 20, StoreDuplicates: true, tuning: tuning{segmentBlocks: planBlocks + 1},
 	}))
 	if err != nil {
 		c.t.Fatalf("open: %v", err)
@@ -278,8 +278,7 @@ func TestCapacity(t *testing.T) {
 	ctx := context.Background()
 	d := newDisk()
 	s, err := Open(ctx, d.options(Options{
-		DedupUnit: 4 << 10, CacheBytes: 4 << 20, segmentBlocks: planBlocks + 1, StoreDuplicates: true,
-		CapacityBytes: capacity, slackBytes: 96 << 20,
+		DedupUnit: 4 << 10, CacheBytes: 4 << 20, StoreDuplicates: true, CapacityBytes: capacity, tuning: tuning{segmentBlocks: planBlocks + 1, slackBytes: 96 << 20},
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -352,7 +351,7 @@ func TestFreeBytes(t *testing.T) {
 	c.must("close", c.store.Close())
 	figures := func(readOnly bool) (free, reclaimable int64) {
 		t.Helper()
-		o := c.disk.options(Options{DedupUnit: 4 << 10, CacheBytes: 4 << 20, segmentBlocks: planBlocks + 1, ReadOnly: readOnly})
+		o := c.disk.options(Options{DedupUnit: 4 << 10, CacheBytes: 4 << 20, ReadOnly: readOnly, tuning: tuning{segmentBlocks: planBlocks + 1}})
 		s, err := Open(ctx, o)
 		c.must("open", err)
 		defer s.Close()

@@ -1,7 +1,6 @@
 package backstore
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +30,7 @@ func (s *Store) spareLoop(ctx context.Context) {
 			if free, err := s.opts.FS.Free(s.opts.Dir); s.lowSpace.Load() || err == nil && free < lowSpace {
 				continue // what is given up now, another program gets
 			}
-			s.dropSpares(now.Add(-cmp.Or(s.opts.spareTime, defaultSpareTime)))
+			s.dropSpares(now.Add(-s.opts.tuning.spareTime))
 		}
 	}
 }

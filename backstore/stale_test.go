@@ -189,7 +189,7 @@ func wantNothingOlder(t *testing.T, s *Store, want staleWant, said string) (righ
 // and of the repaired store, is what it was last or a read error.
 func TestRepair_NothingOlder(t *testing.T) {
 	ctx := context.Background()
-	o := Options{DedupUnit: 8 << 10, CacheBytes: 4 << 20, mergeFloor: 1 << 40}
+	o := Options{DedupUnit: 8 << 10, CacheBytes: 4 << 20, tuning: tuning{mergeFloor: 1 << 40}}
 	right, bad := 0, 0
 	for seed := range uint64(2) {
 		all, want := staleStore(t, seed, o)

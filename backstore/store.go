@@ -29,7 +29,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,151 +50,8 @@ import (
 	"odx/backstore/reserve"
 	"odx/backstore/rows"
 	"odx/backstore/segment"
-	"odx/backstore/vfs"
 	"odx/owner"
 )
-
-// Defaults of Options.
-const (
-	DefaultDedupUnit  = 4 << 10
-	DefaultCacheBytes = 256 << 20
-	// DefaultScrubBytesPerSecond reads 80 TiB in a month.
-	DefaultScrubBytesPerSecond = 32 << 20
-)
-
-// Options configure a Store.
-type Options struct {
-	// Dir is the store's folder; it is made if it does not exist.
-	Dir string
-	Log *logrus.Entry
-	// CapacityBytes bounds the live data, and what the store takes on the disk
-	// within 2 % or 256 MiB, whichever is more; 0 leaves it to the file system.
-	CapacityBytes int64
-	// CacheBytes bounds the memory for metadata: the caches of maps and of the
-	// extent table, what is changed in them and not stored yet, the fingerprint
-	// index and the rows read last; 0 means DefaultCacheBytes.
-	CacheBytes int64
-	// DedupUnit is the largest extent in bytes, a power of two from 4096 to
-	// 65536; 0 means DefaultDedupUnit. An existing store keeps its own.
-	DedupUnit int
-
-	// StoreDuplicates turns deduplication off: new data is stored without being
-	// hashed or looked up. Copies share their extents all the same.
-	StoreDuplicates bool
-	// CleanBytesPerSecond bounds the data that background cleaning moves; 0
-	// means DefaultCleanBytesPerSecond.
-	CleanBytesPerSecond int64
-
-	// ScrubEvery is how often the store scrubs itself in the background, reading at
-	// most ScrubBytesPerSecond; 0: never. 0 bytes a second means
-	// DefaultScrubBytesPerSecond.
-	ScrubEvery          time.Duration
-	ScrubBytesPerSecond int64
-
-	// MetadataCopies is how often each file of metadata is kept, 1 or 2; 0 means
-	// 2: any one of them can be damaged or lost.
-	MetadataCopies int
-	// ReadOnly opens the store without making, changing or removing any file; what
-	// would change it is ErrStoreReadOnly. A store of an older format can be opened
-	// so.
-	ReadOnly bool
-
-	// Owner is a claim of the store that was made before. Open takes it over: Close
-	// releases it, and so does an Open that fails. Other functions refuse it, and make a
-	// claim, as Open does where it is nil.
-	Owner *owner.Owner
-	// FS is the door to the disk, for tests that cut the power; nil means the
-	// operating system's file system.
-	FS vfs.FS
-	// openOld opens the metadata of a store of format 2, for tests that have it
-	// elsewhere; nil means that of Badger.
-	openOld func(dir string, log *logrus.Entry) (oldRows, error)
-	// rebuilding, with a path, is a store that Repair makes: its segments are there,
-	// and it removes none.
-	rebuilding string
-	// viewed, in tests, wraps what a checkpoint is looked at through.
-	viewed func(meta.Reader) meta.Reader
-	// mergeFloor is what it is in meta.Options.
-	mergeFloor int64
-	// writeBackBytes is how much data may be unsynced before a commit in the
-	// background, for tests; 0 means the constant.
-	writeBackBytes int64
-	// segmentBlocks is the size of a segment, for tests that want many; 0 means
-	// that of package segment.
-	segmentBlocks uint32
-	// reserveBytes is the length of the files of the reserve and of the journal, for
-	// tests; 0 means what the file system has room for.
-	reserveBytes int64
-	// slackBytes is how much the store may take beyond its capacity, for tests; 0
-	// means what CapacityBytes says.
-	slackBytes int64
-	// spareTime is how long the file of a segment waits to be used again; 0 means
-	// defaultSpareTime.
-	spareTime time.Duration
-}
-
-// segmentPath returns the directory of the segments.
-func (o *Options) segmentPath() string {
-	if o.rebuilding != "" {
-		return o.rebuilding
-	}
-	return filepath.Join(o.Dir, layout.SegmentDir)
-}
-
-func (o *Options) setDefaults() error {
-	if o.Dir == "" {
-		return fmt.Errorf("%w: store without a directory", ErrInvalid)
-	}
-	if o.CacheBytes == 0 {
-		o.CacheBytes = DefaultCacheBytes
-	}
-	if o.DedupUnit == 0 {
-		o.DedupUnit = DefaultDedupUnit
-	}
-	if o.DedupUnit%BlockLength != 0 || !extent.ValidUnit(o.DedupUnit/BlockLength) {
-		return fmt.Errorf("%w: dedup unit of %d bytes; use 4096, 8192, 16384, 32768 or 65536", ErrInvalid, o.DedupUnit)
-	}
-	if o.CapacityBytes < 0 || o.CacheBytes < 0 || o.CleanBytesPerSecond < 0 {
-		return fmt.Errorf("%w: negative capacity, cache size or cleaning budget", ErrInvalid)
-	}
-	if o.CleanBytesPerSecond == 0 {
-		o.CleanBytesPerSecond = DefaultCleanBytesPerSecond
-	}
-	if o.ScrubBytesPerSecond == 0 {
-		o.ScrubBytesPerSecond = DefaultScrubBytesPerSecond
-	}
-	if o.ScrubEvery < 0 || o.ScrubBytesPerSecond < 0 {
-		return fmt.Errorf("%w: scrub every %v with %d bytes a second", ErrInvalid, o.ScrubEvery, o.ScrubBytesPerSecond)
-	}
-	if o.writeBackBytes == 0 {
-		o.writeBackBytes = writeBackBytes
-	}
-	if o.Log == nil {
-		o.Log = logrus.NewEntry(logrus.StandardLogger())
-	}
-	if o.FS == nil {
-		o.FS = vfs.OS()
-	}
-	if o.ReadOnly {
-		o.FS = vfs.Overlay(o.FS)
-	}
-	if o.openOld == nil {
-		o.openOld = openFormat2
-	}
-	if o.viewed == nil {
-		o.viewed = func(r meta.Reader) meta.Reader { return r }
-	}
-	if o.MetadataCopies == 0 {
-		o.MetadataCopies = meta.DefaultCopies
-	}
-	if o.MetadataCopies < 0 || o.MetadataCopies > 2 {
-		return fmt.Errorf("%w: %d copies of metadata; use 1 or 2", ErrInvalid, o.MetadataCopies)
-	}
-	return nil
-}
-
-// dir returns the directory of the store.
-func (o *Options) dir() layout.Directory { return layout.Directory{FS: o.FS, Path: o.Dir} }
 
 // Store is an open store. It is safe for concurrent use.
 type Store struct {
@@ -376,7 +232,7 @@ func (s *Store) writeBack() error {
 			return err
 		}
 	}
-	if s.segments.Unsynced() < s.opts.writeBackBytes {
+	if s.segments.Unsynced() < s.opts.tuning.writeBackBytes {
 		return nil
 	}
 	return s.segments.Sync() // of cleaning, which has no records

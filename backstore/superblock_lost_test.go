@@ -22,7 +22,7 @@ func TestSuperblock_Lost(t *testing.T) {
 		for _, damage := range []string{"deleted", "flipped"} {
 			t.Run(fmt.Sprintf("%d bytes, %s", unit, damage), func(t *testing.T) {
 				d := newDisk()
-				o := Options{DedupUnit: unit, CacheBytes: 4 << 20, mergeFloor: 1 << 40}
+				o := Options{DedupUnit: unit, CacheBytes: 4 << 20, tuning: tuning{mergeFloor: 1 << 40}}
 				want := runsOn(t, d, o)
 				all := filesOf(t, d.fs)
 				for _, in := range layout.Superblocks("/store") {

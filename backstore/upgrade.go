@@ -97,7 +97,7 @@ func upgradable(err error) bool {
 // open.
 func (s *Store) convertRows(ctx context.Context) (n int, err error) {
 	fsys, in := s.opts.FS, filepath.Join(s.opts.Dir, layout.CheckpointDir)
-	old, err := s.opts.openOld(s.opts.Dir, s.log)
+	old, err := s.opts.tuning.openOld(s.opts.Dir, s.log)
 	if err != nil {
 		return 0, err
 	}

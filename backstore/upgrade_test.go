@@ -84,7 +84,7 @@ func loadFormat2(t *testing.T, store *oldstores.Store) (*disk, memRows) {
 
 func (d *disk) upgradeOptions(rows memRows) Options {
 	o := d.options(Options{CacheBytes: 4 << 20})
-	o.openOld = func(string, *logrus.Entry) (oldRows, error) { return rows, nil }
+	o.tuning.openOld = func(string, *logrus.Entry) (oldRows, error) { return rows, nil }
 	return o
 }
 
